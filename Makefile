@@ -1,0 +1,68 @@
+# The commands of pcipt's makers and users. `make demo` and `make test` need nothing but a checkout.
+
+PYTHON  ?= python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+STAMP   := $(VENV)/.ready
+DEMO    ?= fixtures/sysfs/lab-pv
+SHELL   := /bin/sh
+
+# where `make install` puts things (a venv with Debian's own Python packages, a link, the units)
+prefix  ?= /usr/local
+UNITDIR ?= /etc/systemd/system
+
+.PHONY: all demo test check lab install uninstall wheel clean format
+
+all: $(STAMP)
+
+# Tools that pip cannot bring: a C compiler, Python's headers and its venv module.
+$(STAMP): pyproject.toml setup.py csrc/build.py $(wildcard csrc/*.c csrc/*.h csrc/*.cdef)
+	@PYTHON=$(PYTHON) sh scripts/prepare.sh
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade setuptools wheel cffi
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation \
+		--config-settings editable_mode=compat -e '.[test,check]'
+	@touch $@
+
+demo: $(STAMP)
+	@BIN=$(BIN) sh scripts/demo.sh $(DEMO)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q --ignore=tests/lab tests
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+	@CC='$(or $(CC),cc)' sh scripts/check-c.sh
+	@sh scripts/check-units.sh
+
+lab: $(STAMP)
+	PCIPT_REQUIRE_XEN=1 $(BIN)/python -m pytest tests/lab --lab --timeout=900
+
+wheel:
+	$(PYTHON) -m pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir dist .
+
+# Installs from Debian's own packages (python3-venv, -cffi, -attr, -structlog, -pyroute2, -setuptools, -wheel,
+# gcc, python3-dev) without a network. A wheel in dist/ made by the same Python is used as it is.
+install:
+	@ls dist/pcipt-*.whl >/dev/null 2>&1 || $(MAKE) wheel
+	$(PYTHON) -m venv --system-site-packages --without-pip $(DESTDIR)$(prefix)/lib/pcipt
+	$(DESTDIR)$(prefix)/lib/pcipt/bin/python -m pip install --quiet --no-index --no-deps --force-reinstall dist/pcipt-*.whl
+	install -d $(DESTDIR)$(prefix)/bin $(DESTDIR)$(UNITDIR) $(DESTDIR)/usr/lib/sysusers.d $(DESTDIR)/usr/lib/tmpfiles.d
+	ln -sf $(prefix)/lib/pcipt/bin/pcipt $(DESTDIR)$(prefix)/bin/pcipt
+	sed 's|/usr/bin/pcipt|$(prefix)/bin/pcipt|' systemd/pcipt.service > $(DESTDIR)$(UNITDIR)/pcipt.service
+	install -m 644 systemd/pcipt.sysusers $(DESTDIR)/usr/lib/sysusers.d/pcipt.conf
+	install -m 644 systemd/pcipt.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/pcipt.conf
+	@test -n '$(DESTDIR)' || { systemd-sysusers pcipt.conf; systemd-tmpfiles --create pcipt.conf; systemctl daemon-reload; } || true
+
+uninstall:
+	rm -rf $(DESTDIR)$(prefix)/lib/pcipt $(DESTDIR)$(prefix)/bin/pcipt $(DESTDIR)$(UNITDIR)/pcipt.service
+	rm -f $(DESTDIR)/usr/lib/sysusers.d/pcipt.conf $(DESTDIR)/usr/lib/tmpfiles.d/pcipt.conf
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info pcipt/*.so pcipt/_decode.c pcipt/_hypervisor.c
