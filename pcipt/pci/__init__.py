@@ -1,0 +1,60 @@
+"""What a PCI function is: addresses, config space, BARs, bridges, capabilities, topology. Pure.
+
+The types that cross rooms are defined here, the one room that every other may import.
+"""
+
+from pcipt.pci.address import (
+    PciPath,
+    Sbdf,
+    SlotFilter,
+    Target,
+    parse_sbdf,
+    parse_slot,
+    parse_target,
+    sbdf_from_devfn,
+)
+from pcipt.pci.bars import Bar, BarKind, Resource
+from pcipt.pci.bridge import Bridge, Window, WindowKind
+from pcipt.pci.capabilities import Capability
+from pcipt.pci.config import ConfigSpace, HeaderType
+from pcipt.pci.finding import Finding
+from pcipt.pci.function import Function, decode_function
+from pcipt.pci.ids import Ids
+from pcipt.pci.machine import Machine, decode_machine
+from pcipt.pci.raw import RawFunction
+from pcipt.pci.sriov import SrIov
+from pcipt.pci.units import Address, Gfn, Mfn, Range, frames_from_range, range_from_inclusive
+
+__all__ = [
+    "Address",
+    "Bar",
+    "BarKind",
+    "Bridge",
+    "Capability",
+    "ConfigSpace",
+    "Finding",
+    "Function",
+    "Gfn",
+    "HeaderType",
+    "Ids",
+    "Machine",
+    "Mfn",
+    "PciPath",
+    "Range",
+    "RawFunction",
+    "Resource",
+    "Sbdf",
+    "SlotFilter",
+    "SrIov",
+    "Target",
+    "Window",
+    "WindowKind",
+    "decode_function",
+    "decode_machine",
+    "frames_from_range",
+    "parse_sbdf",
+    "parse_slot",
+    "parse_target",
+    "range_from_inclusive",
+    "sbdf_from_devfn",
+]

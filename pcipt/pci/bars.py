@@ -1,0 +1,171 @@
+"""Base address registers: where a function decodes, as its registers say.
+
+Sizes are not readable without writing to the register (sizing), so they come from what Linux learned when it
+did so: the lines of sysfs `resource`. A register and its line are two opinions about one address; the
+register is the hardware's.
+
+Source: PCI Local Bus 3.0 §6.2.5; PCI Express Base 6.0 §7.5.1.2.1-2.
+"""
+
+import enum
+from collections.abc import Sequence
+
+import attrs
+
+from pcipt.pci.config import COMMAND_IO, COMMAND_MEMORY, ConfigSpace, HeaderType
+from pcipt.pci.units import Address, Range
+
+ROM_INDEX = 6
+VF_BAR_INDEX = 7  # the first of six SR-IOV lines in sysfs `resource`
+VF_BAR_COUNT = 6
+
+#                       offset of BAR 0, number of BARs, offset of the ROM BAR
+LAYOUT: dict[HeaderType, tuple[int, int, int | None]] = {
+    HeaderType.ENDPOINT: (0x10, 6, 0x30),
+    HeaderType.BRIDGE: (0x10, 2, 0x38),
+    HeaderType.CARDBUS: (0x10, 1, None),
+    HeaderType.UNKNOWN: (0x10, 0, None),
+}
+
+IO_SPACE = 0x1
+IO_MASK = 0xFFFF_FFFC
+MEMORY_MASK = 0xFFFF_FFFF_FFFF_FFF0
+TYPE_MASK = 0x6
+TYPE_BELOW_1MIB = 0x2
+TYPE_64 = 0x4
+PREFETCHABLE = 0x8
+ROM_MASK = 0xFFFF_F800
+ROM_ENABLE = 0x1
+
+
+class BarKind(enum.Enum):
+    IO = "io"
+    MEM32 = "mem32"
+    MEM64 = "mem64"
+    ROM = "rom"
+
+
+@attrs.frozen
+class Resource:
+    """One line of sysfs `resource`: Linux's belief about one BAR or window; size 0 is an unused line.
+
+    Source: linux include/linux/ioport.h, IORESOURCE_* (as of 3.0; 2.6 had PREFETCH at 0x1000).
+    """
+
+    start: int
+    size: int
+    flags: int
+
+    FIXED = 0x10  # the address does not come from a BAR that could be moved
+    IO = 0x100
+    MEMORY = 0x200
+    PREFETCH = 0x2000
+    MEM_64 = 0x10_0000
+    UNSET = 0x2000_0000
+
+
+@attrs.frozen
+class Bar:
+    """One implemented base address register.
+
+    Units:  byte addresses, port numbers for IO; `size` None is unknown; `decoding` None where the command
+            register was not readable.
+    """
+
+    index: int
+    kind: BarKind
+    address: Address
+    size: int | None
+    prefetchable: bool
+    decoding: bool | None
+    below_1mib: bool = False
+
+    @property
+    def range(self) -> Range | None:
+        return Range(self.address, self.size) if self.size else None
+
+
+UNUSED = Resource(0, 0, 0)
+
+
+def register_values(config: ConfigSpace, base: int, count: int) -> list[tuple[int, int]]:
+    """Read `count` consecutive BAR registers at `base`; a 64-bit pair is one value under its lower index.
+
+    Shape:  (index, value) in index order, type bits included, up to where the given bytes end. A 64-bit BAR
+            in the last place has no upper half and stands alone.
+    """
+    words = config.words(base, count)
+    found = []
+    index = 0
+    while index < len(words):
+        value = words[index]
+        width = 1
+        if value & (IO_SPACE | TYPE_MASK) == TYPE_64 and index + 1 < count:
+            if index + 1 == len(words):
+                break
+            value |= words[index + 1] << 32
+            width = 2
+        found.append((index, value))
+        index += width
+    return found
+
+
+def decode_bars(config: ConfigSpace, command: int, resources: Sequence[Resource]) -> list[Bar]:
+    """Decode the implemented BARs of a function's header: a non-zero register or a used line of `resource`.
+
+    An empty register with a used line is kept: Linux believes in a BAR that the hardware has lost.
+    """
+    base, count, rom = LAYOUT[config.header]
+    io, memory = bool(command & COMMAND_IO), bool(command & COMMAND_MEMORY)
+    known = len(resources)
+    found = []
+    for index, value in register_values(config, base, count):
+        line = resources[index] if index < known else UNUSED
+        if value:
+            found.append(bar_from_register(index, value, line.size or None, io=io, memory=memory))
+        elif line.size:
+            found.append(lost_bar(index, line, io=io, memory=memory))
+    value_of_rom = config.u32(rom) if rom is not None else None
+    if value_of_rom is not None:
+        size = resources[ROM_INDEX].size if known > ROM_INDEX else 0
+        if value_of_rom or size:
+            decoding = memory and bool(value_of_rom & ROM_ENABLE)
+            address = Address(value_of_rom & ROM_MASK)
+            found.append(Bar(ROM_INDEX, BarKind.ROM, address, size or None, False, decoding))
+    return found
+
+
+def bar_from_register(index: int, value: int, size: int | None, *, io: bool, memory: bool) -> Bar:
+    """Take a register's value apart; `io` and `memory` tell whether such a BAR decodes now."""
+    if value & IO_SPACE:
+        return Bar(index, BarKind.IO, Address(value & IO_MASK), size, False, io)
+    kind = BarKind.MEM64 if value & TYPE_MASK == TYPE_64 else BarKind.MEM32
+    below = value & TYPE_MASK == TYPE_BELOW_1MIB
+    return Bar(index, kind, Address(value & MEMORY_MASK), size, bool(value & PREFETCHABLE), memory, below)
+
+
+def lost_bar(index: int, line: Resource, *, io: bool, memory: bool) -> Bar:
+    kind = kind_of_resource(line)
+    decoding = io if kind is BarKind.IO else memory
+    return Bar(index, kind, Address(0), line.size, bool(line.flags & Resource.PREFETCH), decoding)
+
+
+def bars_from_resources(resources: Sequence[Resource]) -> tuple[Bar, ...]:
+    """Describe BARs and ROM by Linux's belief alone, where no register can be read."""
+    return tuple(
+        bar_from_resource(index, line, None)
+        for index, line in enumerate(resources[: ROM_INDEX + 1])
+        if line.size
+    )
+
+
+def bar_from_resource(index: int, resource: Resource, decoding: bool | None) -> Bar:
+    kind = BarKind.ROM if index == ROM_INDEX else kind_of_resource(resource)
+    prefetchable = bool(resource.flags & Resource.PREFETCH) and kind is not BarKind.ROM
+    return Bar(index, kind, Address(resource.start), resource.size, prefetchable, decoding)
+
+
+def kind_of_resource(resource: Resource) -> BarKind:
+    if resource.flags & Resource.IO:
+        return BarKind.IO
+    return BarKind.MEM64 if resource.flags & Resource.MEM_64 else BarKind.MEM32

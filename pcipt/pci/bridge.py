@@ -1,0 +1,111 @@
+"""Bridges: bus numbers and the windows through which a bridge passes accesses on.
+
+A window with base above limit is closed and therefore absent. Units: byte addresses, port numbers for IO.
+A bridge without an I/O window has zero in both registers, which reads as an open window 0-fff: only writing
+to them would tell the two apart, so it is shown as it reads.
+
+Source: PCI-to-PCI Bridge 1.2 §3.2.5.6-10; PC Card Standard 8.0 Vol. 2 §4.5 (CardBus windows).
+"""
+
+import enum
+
+import attrs
+
+from pcipt.pci.config import ConfigSpace, HeaderType
+
+_IO_32 = 0x1
+_PREFETCH_64 = 0x1
+_CARDBUS_PREFETCH = 0x100  # bridge control bits 8 and 9 make memory windows 0 and 1 prefetchable
+
+
+class WindowKind(enum.Enum):
+    IO = "io"
+    MEMORY = "memory"
+    PREFETCHABLE = "prefetchable"
+
+
+@attrs.frozen
+class Window:
+    """`limit` is the last address passed on (inclusive), as the register means it."""
+
+    kind: WindowKind
+    base: int
+    limit: int
+
+
+@attrs.frozen
+class Bridge:
+    primary: int
+    secondary: int
+    subordinate: int
+    windows: tuple[Window, ...]
+
+
+def decode_bridge(config: ConfigSpace) -> Bridge | None:
+    """Decode a type 1 or type 2 header; None for other headers or where the bus numbers are unknown."""
+    if config.header not in (HeaderType.BRIDGE, HeaderType.CARDBUS):
+        return None
+    primary, secondary, subordinate = config.u8(0x18), config.u8(0x19), config.u8(0x1A)
+    if primary is None or secondary is None or subordinate is None:
+        return None
+    if config.header is HeaderType.CARDBUS:
+        return Bridge(primary, secondary, subordinate, _cardbus_windows(config))
+    windows = (io_window(config), memory_window(config), prefetchable_window(config))
+    return Bridge(primary, secondary, subordinate, tuple(w for w in windows if w is not None))
+
+
+def io_window(config: ConfigSpace) -> Window | None:
+    base, limit = config.u8(0x1C), config.u8(0x1D)
+    if base is None or limit is None:
+        return None
+    start, end = (base & 0xF0) << 8, (limit & 0xF0) << 8
+    if base & 0xF == _IO_32:
+        upper_base, upper_limit = config.u16(0x30), config.u16(0x32)
+        if upper_base is None or upper_limit is None:
+            return None
+        start, end = start | upper_base << 16, end | upper_limit << 16
+    return _window(WindowKind.IO, start, end | 0xFFF)
+
+
+def memory_window(config: ConfigSpace) -> Window | None:
+    base, limit = config.u16(0x20), config.u16(0x22)
+    if base is None or limit is None:
+        return None
+    return _window(WindowKind.MEMORY, (base & 0xFFF0) << 16, (limit & 0xFFF0) << 16 | 0xF_FFFF)
+
+
+def prefetchable_window(config: ConfigSpace) -> Window | None:
+    base, limit = config.u16(0x24), config.u16(0x26)
+    if base is None or limit is None:
+        return None
+    start, end = (base & 0xFFF0) << 16, (limit & 0xFFF0) << 16
+    if base & 0xF == _PREFETCH_64:
+        upper_base, upper_limit = config.u32(0x28), config.u32(0x2C)
+        if upper_base is None or upper_limit is None:
+            return None
+        start, end = start | upper_base << 32, end | upper_limit << 32
+    return _window(WindowKind.PREFETCHABLE, start, end | 0xF_FFFF)
+
+
+def _window(kind: WindowKind, base: int, limit: int) -> Window | None:
+    return Window(kind, base, limit) if base <= limit else None
+
+
+def _cardbus_windows(config: ConfigSpace) -> tuple[Window, ...]:
+    found: list[Window | None] = []
+    control = config.u16(0x3E)
+    for number, (base, limit) in enumerate(_pairs(config, 0x1C)):
+        # Whether a window is prefetchable stands behind it: not knowing that, its kind is not known.
+        if control is not None and (base or limit):
+            kind = WindowKind.PREFETCHABLE if control & _CARDBUS_PREFETCH << number else WindowKind.MEMORY
+            found.append(_window(kind, base & ~0xFFF, limit | 0xFFF))
+    for base, limit in _pairs(config, 0x2C):
+        if base or limit:
+            mask = 0xFFFF_FFFC if base & _IO_32 else 0xFFFC
+            found.append(_window(WindowKind.IO, base & mask, limit & mask | 0x3))
+    return tuple(window for window in found if window is not None)
+
+
+def _pairs(config: ConfigSpace, offset: int) -> list[tuple[int, int]]:
+    words = config.words(offset, 4)
+    return list(zip(words[::2], words[1::2], strict=False))

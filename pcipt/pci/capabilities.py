@@ -1,0 +1,197 @@
+"""Capability lists: walked without trust, for a device may write anything into its pointers.
+
+A list ends at a null pointer, at a pointer already seen (loop), at one that cannot be a capability (into the
+header), where nothing answers or where the bytes end. Each kind of bad ending is a finding; what was found
+before it is kept. An id that nobody knows is kept as a number.
+
+Source: PCI Local Bus 3.0 §6.7; PCI Code and ID Assignment 1.14 §2-3; PCI Express Base 6.0 §7.6 (extended).
+"""
+
+import attrs
+
+from pcipt.pci.config import (
+    HEADER_SIZE,
+    LEGACY_SIZE,
+    STATUS_CAPABILITIES,
+    ConfigSpace,
+    HeaderType,
+)
+from pcipt.pci.finding import Finding
+
+STANDARD_NAMES = {
+    0x00: "Null",
+    0x01: "Power Management",
+    0x02: "AGP",
+    0x03: "Vital Product Data",
+    0x04: "Slot Identification",
+    0x05: "MSI",
+    0x06: "CompactPCI Hot Swap",
+    0x07: "PCI-X",
+    0x08: "HyperTransport",
+    0x09: "Vendor Specific",
+    0x0A: "Debug Port",
+    0x0B: "CompactPCI Resource Control",
+    0x0C: "Hot-Plug",
+    0x0D: "Bridge Subsystem ID",
+    0x0E: "AGP 8x",
+    0x0F: "Secure Device",
+    0x10: "PCI Express",
+    0x11: "MSI-X",
+    0x12: "SATA",
+    0x13: "Advanced Features",
+    0x14: "Enhanced Allocation",
+    0x15: "Flattening Portal Bridge",
+}
+
+EXTENDED_NAMES = {
+    0x0000: "Null",
+    0x0001: "Advanced Error Reporting",
+    0x0002: "Virtual Channel",
+    0x0003: "Device Serial Number",
+    0x0004: "Power Budgeting",
+    0x0005: "Root Complex Link Declaration",
+    0x0006: "Root Complex Internal Link Control",
+    0x0007: "Root Complex Event Collector",
+    0x0008: "Multi-Function Virtual Channel",
+    0x0009: "Virtual Channel with MFVC",
+    0x000A: "Root Complex Register Block",
+    0x000B: "Vendor Specific Extended",
+    0x000C: "Configuration Access Correlation",
+    0x000D: "Access Control Services",
+    0x000E: "Alternative Routing-ID",
+    0x000F: "Address Translation Services",
+    0x0010: "SR-IOV",
+    0x0011: "MR-IOV",
+    0x0012: "Multicast",
+    0x0013: "Page Request",
+    0x0015: "Resizable BAR",
+    0x0016: "Dynamic Power Allocation",
+    0x0017: "TPH Requester",
+    0x0018: "Latency Tolerance Reporting",
+    0x0019: "Secondary PCI Express",
+    0x001A: "Protocol Multiplexing",
+    0x001B: "Process Address Space ID",
+    0x001C: "LN Requester",
+    0x001D: "Downstream Port Containment",
+    0x001E: "L1 PM Substates",
+    0x001F: "Precision Time Measurement",
+    0x0020: "PCI Express over M-PHY",
+    0x0021: "FRS Queueing",
+    0x0022: "Readiness Time Reporting",
+    0x0023: "Designated Vendor Specific",
+    0x0024: "VF Resizable BAR",
+    0x0025: "Data Link Feature",
+    0x0026: "Physical Layer 16.0 GT/s",
+    0x0027: "Lane Margining",
+    0x0028: "Hierarchy ID",
+    0x0029: "Native PCIe Enclosure Management",
+    0x002A: "Physical Layer 32.0 GT/s",
+    0x002B: "Alternate Protocol",
+    0x002C: "System Firmware Intermediary",
+    0x002D: "Shadow Functions",
+    0x002E: "Data Object Exchange",
+    0x002F: "Device 3",
+    0x0030: "Integrity and Data Encryption",
+    0x0031: "Physical Layer 64.0 GT/s",
+    0x0032: "Flit Logging",
+    0x0033: "Flit Performance Measurement",
+    0x0034: "Flit Error Injection",
+}
+
+_SILENT = "where nothing answers"
+_ALL_ONES = 0xFFFF_FFFF
+
+
+@attrs.frozen
+class Capability:
+    """A capability structure at `offset`; `version` is 0 for the standard list, which has none."""
+
+    id: int
+    offset: int
+    extended: bool
+    version: int = 0
+
+    @property
+    def name(self) -> str:
+        names = EXTENDED_NAMES if self.extended else STANDARD_NAMES
+        return names.get(self.id, "Unknown")
+
+
+Walk = tuple[tuple[Capability, ...], tuple[Finding, ...]]
+
+
+def walk_capabilities(config: ConfigSpace) -> Walk:
+    """List the standard and then the extended capabilities, each in list order, with what was wrong."""
+    standard, bad = _walk_standard(config)
+    if len(config) <= LEGACY_SIZE:
+        return standard, bad
+    extended, worse = _walk_extended(config)
+    return standard + extended, bad + worse
+
+
+def _walk_standard(config: ConfigSpace) -> Walk:
+    status, header = config.u16(0x06), config.header
+    if status is None or not status & STATUS_CAPABILITIES or header is HeaderType.UNKNOWN:
+        return (), ()
+    found: list[Capability] = []
+    seen: set[int] = set()
+    start = config.u8(0x14 if header is HeaderType.CARDBUS else 0x34)
+    # PCI Local Bus 3.0 §6.7: the two low bits of a pointer are reserved and must be masked.
+    offset = (start or 0) & 0xFC
+    while offset:
+        if offset < HEADER_SIZE:
+            return tuple(found), _broken("capability-pointer", f"points at {offset:#x}, into the header")
+        if offset in seen:
+            return tuple(found), _broken("capability-loop", f"comes back to {offset:#x}")
+        seen.add(offset)
+        word = config.u16(offset)
+        if word is None:
+            return tuple(found), _beyond(config, offset)
+        if word & 0xFF == 0xFF:
+            return tuple(found), _broken("capability-pointer", f"points at {offset:#x}, {_SILENT}")
+        found.append(Capability(word & 0xFF, offset, extended=False))
+        offset = word >> 8 & 0xFC
+    return tuple(found), ()
+
+
+def _walk_extended(config: ConfigSpace) -> Walk:
+    found: list[Capability] = []
+    seen: set[int] = set()
+    offset = LEGACY_SIZE
+    while offset:
+        if offset < LEGACY_SIZE:
+            return tuple(found), _broken("capability-pointer", f"points at {offset:#x} in the extended list")
+        if offset in seen:
+            return tuple(found), _broken("capability-loop", f"comes back to {offset:#x}")
+        seen.add(offset)
+        header = config.u32(offset)
+        if header is None:
+            return tuple(found), _beyond(config, offset)
+        if header == 0 or (header == _ALL_ONES and offset == LEGACY_SIZE):
+            # A function without extended capabilities has a zero here, one without extended space all ones.
+            break
+        if header == _ALL_ONES:
+            return tuple(found), _broken("capability-pointer", f"points at {offset:#x}, {_SILENT}")
+        found.append(Capability(header & 0xFFFF, offset, extended=True, version=header >> 16 & 0xF))
+        # PCI Express Base 6.0 §7.6.3: the two low bits of the offset are reserved and must be masked.
+        offset = header >> 20 & 0xFFC
+    return tuple(found), ()
+
+
+def _broken(code: str, what: str) -> tuple[Finding, ...]:
+    return (Finding(code, f"the capability list {what}; what follows is not decoded"),)
+
+
+def _beyond(config: ConfigSpace, offset: int) -> tuple[Finding, ...]:
+    if len(config) in (HEADER_SIZE, LEGACY_SIZE):
+        return ()  # the reader was given the regular part only: the rest is unknown, nothing is wrong
+    return _broken("config-short", f"goes on at {offset:#x}, the config space ends at {len(config):#x}")
+
+
+def find_capability(
+    capabilities: tuple[Capability, ...], capability_id: int, *, extended: bool = False
+) -> Capability | None:
+    for capability in capabilities:
+        if capability.id == capability_id and capability.extended == extended:
+            return capability
+    return None

@@ -1,0 +1,76 @@
+"""Configuration space as bytes that may end early: what was not given is unknown (None), never zero.
+
+Source: PCI Local Bus 3.0 §6.1 (header), PCI-to-PCI Bridge 1.2 §3.2 (type 1), PC Card Standard 8.0 (type 2),
+PCI Express Base 6.0 §7.5.1.
+"""
+
+import enum
+import struct
+
+HEADER_SIZE = 64
+LEGACY_SIZE = 256
+EXTENDED_SIZE = 4096
+
+COMMAND_IO = 0x1
+COMMAND_MEMORY = 0x2
+STATUS_CAPABILITIES = 0x10
+
+
+class HeaderType(enum.Enum):
+    ENDPOINT = "endpoint"
+    BRIDGE = "bridge"
+    CARDBUS = "cardbus"
+    UNKNOWN = "unknown"
+
+
+_HEADERS = {0: HeaderType.ENDPOINT, 1: HeaderType.BRIDGE, 2: HeaderType.CARDBUS}
+_MULTIFUNCTION = 0x80
+
+_U16 = struct.Struct("<H").unpack_from
+_U32 = struct.Struct("<I").unpack_from
+_WORDS = [struct.Struct(f"<{count}I").unpack_from for count in range(8)]
+_ALL_ONES = b"\xff" * HEADER_SIZE
+
+
+class ConfigSpace:
+    """The configuration space of one function, as far as it was read (0 to 4096 bytes).
+
+    Reads beyond the end give None. An offset is the register's byte offset; values are little endian.
+    `answers` tells whether a function answered at all, None where too little was read to tell: an absent one
+    reads all ones. A virtual function has vendor and device ffff by specification (PCI Express Base 6.0
+    §9.3.4.1.1), so that the whole header counts.
+    """
+
+    __slots__ = ("answers", "data", "header")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data = data[:EXTENDED_SIZE]
+        self.answers: bool | None = True
+        if data[:HEADER_SIZE] == _ALL_ONES[: len(data)]:
+            self.answers = False if len(data) >= HEADER_SIZE else None
+        layout = data[0x0E] & ~_MULTIFUNCTION if len(data) > 0x0E else -1
+        self.header = _HEADERS.get(layout, HeaderType.UNKNOWN)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def u8(self, offset: int) -> int | None:
+        return self.data[offset] if offset < len(self.data) else None
+
+    def u16(self, offset: int) -> int | None:
+        value: int | None = _U16(self.data, offset)[0] if offset + 2 <= len(self.data) else None
+        return value
+
+    def u32(self, offset: int) -> int | None:
+        value: int | None = _U32(self.data, offset)[0] if offset + 4 <= len(self.data) else None
+        return value
+
+    def words(self, offset: int, count: int) -> tuple[int, ...]:
+        """Read up to `count` (at most 7) consecutive 32-bit registers: as many as are wholly known."""
+        if offset + 4 * count > len(self.data):
+            count = max(0, (len(self.data) - offset) // 4)
+        return _WORDS[count](self.data, offset) if count else ()
+
+    @property
+    def command(self) -> int | None:
+        return self.u16(0x04)

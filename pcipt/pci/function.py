@@ -1,0 +1,201 @@
+"""One PCI function decoded: what an edge read of it (`RawFunction`) becomes what it is (`Function`).
+
+The hardware's word is the config space, Linux's word are the sysfs files beside it. Where both speak and
+differ, the hardware's is taken and a finding says so. Nothing here reads anything.
+
+Source: PCI Local Bus 3.0 §6.2.
+"""
+
+import attrs
+
+from pcipt.pci import structures
+from pcipt.pci.address import PciPath, Sbdf
+from pcipt.pci.bars import LAYOUT, Bar, bars_from_resources
+from pcipt.pci.bridge import Bridge, decode_bridge
+from pcipt.pci.capabilities import Capability, find_capability, walk_capabilities
+from pcipt.pci.config import COMMAND_MEMORY, HEADER_SIZE, ConfigSpace, HeaderType
+from pcipt.pci.finding import Finding
+from pcipt.pci.function_bars import Decoded, function_bars, virtual_bars
+from pcipt.pci.ids import Ids, join_ids
+from pcipt.pci.raw import RawFunction
+from pcipt.pci.sriov import SrIov, decode_sriov
+from pcipt.pci.topology import Position
+
+
+@attrs.frozen
+class Function:
+    """One function decoded. `sriov` is a physical function's structure, `physfn` a virtual one's owner."""
+
+    sbdf: Sbdf
+    path: PciPath | None
+    parent: Sbdf | None
+    ids: Ids
+    header: HeaderType
+    command: int | None
+    driver: str | None
+    numa_node: int | None
+    bars: tuple[Bar, ...]
+    bridge: Bridge | None
+    capabilities: tuple[Capability, ...]
+    express: structures.Express | None
+    msix: structures.Msix | None
+    rebar: tuple[structures.ResizableBar, ...]
+    allocations: tuple[structures.Allocation, ...]
+    sriov: SrIov | None
+    physfn: Sbdf | None
+    answers: bool | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_bridge(self) -> bool:
+        return self.bridge is not None
+
+    @property
+    def decodes_memory(self) -> bool | None:
+        return None if self.command is None else bool(self.command & COMMAND_MEMORY)
+
+
+def decode_function(
+    raw: RawFunction, position: Position | None = None, physfn: Function | None = None
+) -> Function:
+    """Decode one function.
+
+    Without a `position` it has Linux's parent and no path; without its `physfn` a virtual function has the
+    BARs that Linux believes in.
+    """
+    position = position or Position(raw.parent, None)
+    config = ConfigSpace(raw.config or b"")
+    if not config.answers:
+        return _unread_function(raw, position, config)
+    capabilities, findings = walk_capabilities(config)
+    place = {(c.extended, c.id): c.offset for c in reversed(capabilities)}
+    ids, drift = join_ids(
+        raw.ids,
+        config,
+        virtual=raw.physfn is not None,
+        subsystem_at=place.get((False, structures.SUBSYSTEM)),
+    )
+    header, bridge = config.header, decode_bridge(config)
+    express_at, msix_at = place.get((False, structures.EXPRESS)), place.get((False, structures.MSIX))
+    ea_at = place.get((False, structures.ENHANCED_ALLOCATION))
+    rebar_at, sriov_at = place.get((True, structures.REBAR)), place.get((True, structures.SRIOV))
+    allocations: tuple[structures.Allocation, ...] = ()
+    if ea_at:
+        allocations = structures.decode_allocations(config, ea_at, bridge=header is HeaderType.BRIDGE)
+    msix, broken = _decode_msix(config, msix_at) if msix_at else (None, ())
+    bars, compared = _bars(raw, config, ids, allocations, physfn)
+    return Function(
+        sbdf=raw.sbdf,
+        path=position.path,
+        parent=position.parent,
+        ids=ids,
+        header=header,
+        command=config.command,
+        driver=raw.driver,
+        numa_node=raw.numa_node,
+        bars=bars,
+        bridge=bridge,
+        capabilities=capabilities,
+        express=structures.decode_express(config, express_at) if express_at else None,
+        msix=msix,
+        rebar=structures.decode_rebar(config, rebar_at) if rebar_at else (),
+        allocations=allocations,
+        sriov=decode_sriov(config, sriov_at, raw.resources) if sriov_at else None,
+        physfn=raw.physfn,
+        answers=True,
+        findings=(
+            *raw.findings,
+            *_segment_finding(raw.sbdf),
+            *position.findings,
+            *_header_findings(config),
+            *findings,
+            *drift,
+            *_bus_drift(raw, bridge),
+            *compared,
+            *broken,
+        ),
+    )
+
+
+def has_capability(function: Function, capability_id: int, *, extended: bool = False) -> bool:
+    return find_capability(function.capabilities, capability_id, extended=extended) is not None
+
+
+def _unread_function(raw: RawFunction, position: Position, config: ConfigSpace) -> Function:
+    """Describe a function whose registers tell nothing; unless it is known to be gone, by Linux's belief."""
+    if config.answers is False:
+        why = Finding("no-answer", "config space reads all ones: the function does not answer (any more)")
+    elif len(config):
+        why = Finding("config-short", f"only {len(config)} bytes of config space could be read, all ones")
+    else:
+        why = Finding("no-config", "config space cannot be read: addresses and ids are Linux's belief")
+    return Function(
+        sbdf=raw.sbdf,
+        path=position.path,
+        parent=position.parent,
+        ids=raw.ids,
+        header=HeaderType.UNKNOWN,
+        command=None,
+        driver=raw.driver,
+        numa_node=raw.numa_node,
+        bars=() if config.answers is False else bars_from_resources(raw.resources),
+        bridge=None,
+        capabilities=(),
+        express=None,
+        msix=None,
+        rebar=(),
+        allocations=(),
+        sriov=None,
+        physfn=raw.physfn,
+        answers=config.answers,
+        findings=(*raw.findings, *_segment_finding(raw.sbdf), *position.findings, why),
+    )
+
+
+def _bars(
+    raw: RawFunction,
+    config: ConfigSpace,
+    ids: Ids,
+    allocations: tuple[structures.Allocation, ...],
+    physfn: Function | None,
+) -> Decoded:
+    if raw.physfn is None:
+        return function_bars(config, raw.resources, ids.class_code, allocations)
+    above = (physfn.sbdf, physfn.sriov) if physfn is not None and physfn.sriov is not None else None
+    return virtual_bars(raw.sbdf, raw.resources, above)
+
+
+def _decode_msix(config: ConfigSpace, offset: int) -> tuple[structures.Msix | None, tuple[Finding, ...]]:
+    msix = structures.decode_msix(config, offset)
+    count = LAYOUT[config.header][1]
+    if msix is None or max(msix.table.bar, msix.pba.bar) < count:
+        return msix, ()
+    why = f"MSI-X claims to lie in BARs {msix.table.bar} and {msix.pba.bar}, but there are only {count}"
+    return None, (Finding("msix-broken", f"{why}: do not pass this device through"),)
+
+
+def _header_findings(config: ConfigSpace) -> tuple[Finding, ...]:
+    if len(config) < HEADER_SIZE:
+        return (Finding("config-short", f"only {len(config)} bytes of config space could be read"),)
+    if config.header is HeaderType.UNKNOWN:
+        layout = config.data[0x0E] & 0x7F
+        why = f"header type {layout:#x} is none of 0, 1, 2: its BARs are not decoded"
+        return (Finding("header-unknown", why),)
+    return ()
+
+
+def _bus_drift(raw: RawFunction, bridge: Bridge | None) -> tuple[Finding, ...]:
+    if bridge is None or raw.secondary is None or raw.secondary == bridge.secondary:
+        return ()
+    why = (
+        f"the bridge passes bus {bridge.secondary:02x} on but Linux believes {raw.secondary:02x}: "
+        "the functions behind it have moved to other addresses; remove them and rescan the bridge"
+    )
+    return (Finding("bus-drift", why),)
+
+
+def _segment_finding(sbdf: Sbdf) -> tuple[Finding, ...]:
+    if sbdf.fits_xen:
+        return ()
+    why = f"segment {sbdf.segment:x} has more than the 16 bits Xen knows: Xen cannot name this function"
+    return (Finding("segment-not-in-xen", why + " (VMD); it stays with dom0"),)

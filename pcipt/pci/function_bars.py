@@ -1,0 +1,140 @@
+"""The BARs of one function: its registers, corrected by what overrules them, compared with Linux's belief.
+
+An IDE controller in compatibility mode ignores its first four registers; Enhanced Allocation stands in place
+of registers that are zero; a virtual function has none at all. Where register and belief differ, the
+register is taken and a finding says so.
+
+Source: PCI IDE Controller Specification 1.0 §2 (compatibility mode); PCI Express Base 6.0 §7.8.5 (EA).
+"""
+
+from collections.abc import Sequence
+
+import attrs
+
+from pcipt.pci.address import Sbdf
+from pcipt.pci.bars import LAYOUT, ROM_INDEX, UNUSED, Bar, BarKind, Resource, bars_from_resources, decode_bars
+from pcipt.pci.config import COMMAND_IO, COMMAND_MEMORY, ConfigSpace
+from pcipt.pci.finding import Finding
+from pcipt.pci.sriov import SrIov, vf_bars, vf_number
+from pcipt.pci.structures import Allocation
+from pcipt.pci.units import Address, Range
+
+IDE_CLASS = 0x0101
+IDE_NATIVE = {0: 0x1, 1: 0x1, 2: 0x4, 3: 0x4}  # BAR index -> programming interface bit that makes it real
+
+EA_PREFETCHABLE, EA_IO = 0x1, 0x2  # 0 is memory; what is above 2 belongs to others (VFs, a bridge) or nobody
+EA_INDEX = {**{bei: bei for bei in range(ROM_INDEX)}, 8: ROM_INDEX}  # BAR Equivalent Indicator -> BAR index
+
+Decoded = tuple[tuple[Bar, ...], list[Finding]]
+
+
+def function_bars(
+    config: ConfigSpace,
+    resources: Sequence[Resource],
+    class_code: int | None,
+    allocations: Sequence[Allocation] = (),
+) -> Decoded:
+    """Decode the BARs of a function that is not a virtual one."""
+    command = config.command
+    if command is None:
+        return (), []
+    bars = decode_bars(config, command, resources)
+    if class_code is not None and class_code >> 8 == IDE_CLASS:
+        bars = [_legacy_ide(bar, class_code, command, resources) for bar in bars]
+    if allocations:
+        bars = _with_allocations(bars, allocations, command)
+    known = len(resources)
+    findings = []
+    for place, bar in enumerate(bars):
+        if bar.kind is BarKind.MEM64 and bar.index == LAYOUT[config.header][1] - 1:
+            findings.append(_broken(bar))
+        line = resources[bar.index] if bar.index < known else UNUSED
+        if line.size and line.start != bar.address:
+            if line.flags & Resource.FIXED and not bar.address and bar.kind is not BarKind.ROM:
+                bars[place] = attrs.evolve(bar, address=Address(line.start))
+            elif bar.decoding:
+                findings.append(_drift(bar, line))
+    if allocations:
+        findings.append(_allocation_finding(allocations))
+    return tuple(bars), findings
+
+
+def virtual_bars(sbdf: Sbdf, resources: Sequence[Resource], physfn: tuple[Sbdf, SrIov] | None) -> Decoded:
+    """Compute a virtual function's BARs from its physical function where that can be read, else take Linux's.
+
+    Its own registers read zero and its memory decode bit means nothing.
+    """
+    number = vf_number(*physfn, sbdf) if physfn is not None else None
+    bars = vf_bars(physfn[1], number) if physfn is not None and number is not None else ()
+    if not bars:
+        return bars_from_resources(resources[:ROM_INDEX]), []
+    lines = [resources[bar.index] if bar.index < len(resources) else UNUSED for bar in bars]
+    return bars, [
+        _drift(bar, line)
+        for bar, line in zip(bars, lines, strict=True)
+        if bar.decoding and line.size and line.start != bar.address
+    ]
+
+
+def _legacy_ide(bar: Bar, class_code: int, command: int, resources: Sequence[Resource]) -> Bar:
+    """Correct a BAR that is ignored in compatibility mode: Linux knows the fixed ports (1f0, 3f6, …)."""
+    native = IDE_NATIVE.get(bar.index)
+    if native is None or class_code & native:
+        return bar
+    if bar.size is None:
+        return attrs.evolve(bar, decoding=False)
+    return Bar(
+        bar.index,
+        BarKind.IO,
+        Address(resources[bar.index].start),
+        bar.size,
+        prefetchable=False,
+        decoding=bool(command & COMMAND_IO),
+    )
+
+
+def _with_allocations(bars: Sequence[Bar], allocations: Sequence[Allocation], command: int) -> list[Bar]:
+    """Put the ranges of enabled entries where registers are zero, as they must be beside such an entry."""
+    joined = {bar.index: bar for bar in bars}
+    for entry in allocations:
+        index = EA_INDEX.get(entry.bei)
+        if index is None or entry.range is None or not entry.enabled or entry.properties > EA_IO:
+            continue
+        if index not in joined or not joined[index].address:
+            joined[index] = _allocated_bar(index, entry.properties, entry.range, command)
+    return [joined[index] for index in sorted(joined)]
+
+
+def _allocated_bar(index: int, properties: int, span: Range, command: int) -> Bar:
+    if index == ROM_INDEX:
+        kind = BarKind.ROM
+    elif properties == EA_IO:
+        kind = BarKind.IO
+    else:
+        kind = BarKind.MEM64 if span.last >> 32 else BarKind.MEM32
+    decoding = bool(command & (COMMAND_IO if kind is BarKind.IO else COMMAND_MEMORY))
+    return Bar(index, kind, span.start, span.size, properties == EA_PREFETCHABLE, decoding)
+
+
+def _broken(bar: Bar) -> Finding:
+    return Finding(
+        "bar-broken",
+        f"BAR {bar.index} claims 64 bits but is the last one and has no upper half: its address is not to be "
+        "trusted; the config space is damaged or was changed",
+    )
+
+
+def _drift(bar: Bar, line: Resource) -> Finding:
+    name = "ROM" if bar.index == ROM_INDEX else f"BAR {bar.index}"
+    return Finding(
+        "bar-drift",
+        f"{name} decodes at {bar.address:#x} but Linux believes {line.start:#x}: accesses go astray; "
+        "unbind the driver and let Linux rescan the function, or put the register back",
+    )
+
+
+def _allocation_finding(allocations: Sequence[Allocation]) -> Finding:
+    ranges = ", ".join(str(entry.range) for entry in allocations if entry.range is not None)
+    return Finding(
+        "enhanced-allocation", f"addresses are fixed by Enhanced Allocation ({ranges or 'none'}), not by BARs"
+    )

@@ -1,0 +1,126 @@
+"""A function as the object that `--json` prints: keys are added, never renamed.
+
+Addresses and ids are "0x…" strings (64 bits do not fit a double), sizes and bus numbers are integers, what is
+absent or unknown is null.
+"""
+
+from pcipt.pci.bars import Bar
+from pcipt.pci.bridge import Bridge
+from pcipt.pci.capabilities import Capability
+from pcipt.pci.function import Function
+from pcipt.pci.sriov import SrIov
+from pcipt.pci.structures import Allocation, Express, Msix, Place, ResizableBar
+
+Json = dict[str, object]
+
+
+def json_from_function(function: Function) -> Json:
+    """Lay out one function; `devices` of `pcipt list --json` is an array of these."""
+    ids = function.ids
+    return {
+        "sbdf": str(function.sbdf),
+        "path": str(function.path) if function.path is not None else None,
+        "parent": str(function.parent) if function.parent is not None else None,
+        "vendor": _hex(ids.vendor, 4),
+        "device": _hex(ids.device, 4),
+        "class": _hex(ids.class_code, 6),
+        "revision": _hex(ids.revision, 2),
+        "subsystem_vendor": _hex(ids.subsystem_vendor, 4),
+        "subsystem_device": _hex(ids.subsystem_device, 4),
+        "header": function.header.value,
+        "command": _hex(function.command, 4),
+        "driver": function.driver,
+        "numa_node": function.numa_node,
+        "bars": [json_from_bar(bar) for bar in function.bars],
+        "bridge": _bridge(function.bridge) if function.bridge is not None else None,
+        "capabilities": [_capability(capability) for capability in function.capabilities],
+        "express": _express(function.express) if function.express is not None else None,
+        "msix": _msix(function.msix) if function.msix is not None else None,
+        "resizable_bars": [_resizable(bar) for bar in function.rebar],
+        "enhanced_allocation": [_allocation(entry) for entry in function.allocations],
+        "sriov": _sriov(function.sriov) if function.sriov is not None else None,
+        "physfn": str(function.physfn) if function.physfn is not None else None,
+        "findings": [{"code": finding.code, "text": finding.text} for finding in function.findings],
+    }
+
+
+def json_from_bar(bar: Bar) -> Json:
+    return {
+        "index": bar.index,
+        "kind": bar.kind.value,
+        "address": hex(bar.address),
+        "size": bar.size,
+        "prefetchable": bar.prefetchable,
+        "decoding": bar.decoding,
+    }
+
+
+def _hex(value: int | None, digits: int) -> str | None:
+    return None if value is None else f"0x{value:0{digits}x}"
+
+
+def _bridge(bridge: Bridge) -> Json:
+    return {
+        "primary": bridge.primary,
+        "secondary": bridge.secondary,
+        "subordinate": bridge.subordinate,
+        "windows": [
+            {"kind": window.kind.value, "base": hex(window.base), "limit": hex(window.limit)}
+            for window in bridge.windows
+        ],
+    }
+
+
+def _capability(capability: Capability) -> Json:
+    return {
+        "id": _hex(capability.id, 4 if capability.extended else 2),
+        "name": capability.name,
+        "offset": hex(capability.offset),
+        "extended": capability.extended,
+    }
+
+
+def _express(express: Express) -> Json:
+    return {"type": express.port_name, "slot": express.slot, "ari_forwarding": express.ari_forwarding}
+
+
+def _msix(msix: Msix) -> Json:
+    return {
+        "vectors": msix.vectors,
+        "enabled": msix.enabled,
+        "table": _place(msix.table),
+        "pba": _place(msix.pba),
+    }
+
+
+def _place(place: Place) -> Json:
+    return {"bar": place.bar, "offset": hex(place.offset), "size": place.size}
+
+
+def _resizable(bar: ResizableBar) -> Json:
+    return {"index": bar.index, "size": bar.size, "supported": list(bar.supported)}
+
+
+def _allocation(entry: Allocation) -> Json:
+    return {
+        "bei": entry.bei,
+        "properties": _hex(entry.properties, 2),
+        "address": hex(entry.range.start) if entry.range is not None else None,
+        "size": entry.range.size if entry.range is not None else None,
+        "enabled": entry.enabled,
+    }
+
+
+def _sriov(sriov: SrIov) -> Json:
+    return {
+        "total_vfs": sriov.total_vfs,
+        "initial_vfs": sriov.initial_vfs,
+        "num_vfs": sriov.num_vfs,
+        "vf_offset": sriov.vf_offset,
+        "vf_stride": sriov.vf_stride,
+        "vf_device": _hex(sriov.vf_device, 4),
+        "vf_enable": sriov.vf_enable,
+        "memory_enable": sriov.memory_enable,
+        "ari": sriov.ari,
+        "bars": [json_from_bar(bar) for bar in sriov.bars],
+    }

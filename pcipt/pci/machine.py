@@ -1,0 +1,71 @@
+"""A machine: all its functions, and how they hang together."""
+
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
+
+import attrs
+
+from pcipt.pci.address import Sbdf
+from pcipt.pci.finding import Finding
+from pcipt.pci.function import Function, decode_function
+from pcipt.pci.raw import RawFunction
+from pcipt.pci.topology import place_functions
+
+_order = attrgetter("segment", "bus", "device", "function")
+
+
+@attrs.frozen
+class Machine:
+    """Functions by address, in address order."""
+
+    functions: Mapping[Sbdf, Function]
+    _below: dict[Sbdf | None, list[Function]] = attrs.field(init=False, factory=dict, eq=False, repr=False)
+
+    def children(self, bridge: Sbdf | None) -> list[Function]:
+        """List the functions right below `bridge`; None lists those that have no bridge above them.
+
+        Whoever starts at None and descends meets each function once.
+        """
+        if not self._below:
+            below: dict[Sbdf | None, list[Function]] = {}
+            for function in self.functions.values():
+                below.setdefault(function.parent, []).append(function)
+            self._below.update(below)
+        return list(self._below.get(bridge, ()))
+
+    @property
+    def findings(self) -> list[tuple[Sbdf, Finding]]:
+        return [(f.sbdf, finding) for f in self.functions.values() for finding in f.findings]
+
+
+def decode_machine(raws: Iterable[RawFunction]) -> Machine:
+    """Decode every function and resolve what needs the others: parents, paths, BARs of virtual functions.
+
+    Shape:  one function per address; of several raws with one address the first is taken and says so.
+    """
+    by_address: dict[Sbdf, RawFunction] = {}
+    repeated: set[Sbdf] = set()
+    for raw in sorted(raws, key=lambda raw: _order(raw.sbdf)):
+        if by_address.setdefault(raw.sbdf, raw) is not raw:
+            repeated.add(raw.sbdf)
+    for sbdf in repeated:
+        by_address[sbdf] = _with_finding(by_address[sbdf])
+    positions = place_functions(by_address)
+    functions = {
+        sbdf: decode_function(raw, positions[sbdf]) for sbdf, raw in by_address.items() if raw.physfn is None
+    }
+    if len(functions) == len(by_address):
+        return Machine(functions)
+    return Machine(
+        {
+            sbdf: decode_function(raw, positions[sbdf], functions.get(raw.physfn))
+            if raw.physfn is not None
+            else functions[sbdf]
+            for sbdf, raw in by_address.items()
+        }
+    )
+
+
+def _with_finding(raw: RawFunction) -> RawFunction:
+    why = "several functions are said to have this address: only the first was read; rescan the machine"
+    return attrs.evolve(raw, findings=(*raw.findings, Finding("address-repeated", why)))

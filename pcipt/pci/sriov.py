@@ -1,0 +1,112 @@
+"""SR-IOV: how a physical function makes virtual ones, and where their BARs are.
+
+A virtual function's own BAR registers read zero; its BAR n begins at the physical function's VF BAR n plus
+its number times the size of one.
+
+Source: PCI Express Base 6.0 §9.3.3 (structure), §9.2.1.2 (routing id arithmetic).
+"""
+
+from collections.abc import Sequence
+
+import attrs
+
+from pcipt.pci.address import Sbdf, sbdf_from_devfn
+from pcipt.pci.bars import (
+    UNUSED,
+    VF_BAR_COUNT,
+    VF_BAR_INDEX,
+    Bar,
+    Resource,
+    bar_from_register,
+    lost_bar,
+    register_values,
+)
+from pcipt.pci.config import ConfigSpace
+from pcipt.pci.units import Address
+
+VF_ENABLE = 0x1
+VF_MEMORY_ENABLE = 0x8
+ARI_HIERARCHY = 0x10
+
+
+@attrs.frozen
+class SrIov:
+    """The SR-IOV structure of a physical function; sizes of `bars` are those of one virtual function."""
+
+    total_vfs: int
+    initial_vfs: int
+    num_vfs: int
+    vf_offset: int
+    vf_stride: int
+    vf_device: int
+    vf_enable: bool
+    memory_enable: bool
+    ari: bool
+    bars: tuple[Bar, ...]
+
+
+def decode_sriov(config: ConfigSpace, offset: int, resources: Sequence[Resource]) -> SrIov | None:
+    """Decode the structure; `resources` are the function's sysfs lines, 7-12 of which span all VFs."""
+    control, initial, total = config.u16(offset + 8), config.u16(offset + 0xC), config.u16(offset + 0xE)
+    number, first, stride = config.u16(offset + 0x10), config.u16(offset + 0x14), config.u16(offset + 0x16)
+    device = config.u16(offset + 0x1A)
+    if control is None or initial is None or total is None or number is None:
+        return None
+    if first is None or stride is None or device is None:
+        return None
+    vf_enable, memory_enable = bool(control & VF_ENABLE), bool(control & VF_MEMORY_ENABLE)
+    return SrIov(
+        total_vfs=total,
+        initial_vfs=initial,
+        num_vfs=number,
+        vf_offset=first,
+        vf_stride=stride,
+        vf_device=device,
+        vf_enable=vf_enable,
+        memory_enable=memory_enable,
+        ari=bool(control & ARI_HIERARCHY),
+        bars=_bars_of_one(config, offset + 0x24, resources, total, decoding=vf_enable and memory_enable),
+    )
+
+
+def _bars_of_one(
+    config: ConfigSpace, base: int, resources: Sequence[Resource], total: int, *, decoding: bool
+) -> tuple[Bar, ...]:
+    bars = []
+    for index, value in register_values(config, base, VF_BAR_COUNT):
+        number = VF_BAR_INDEX + index
+        line = resources[number] if number < len(resources) else UNUSED
+        size = line.size // total if total else 0
+        if value:
+            bars.append(bar_from_register(index, value, size or None, io=False, memory=decoding))
+        elif size:
+            bars.append(attrs.evolve(lost_bar(index, line, io=False, memory=decoding), size=size))
+    return tuple(bars)
+
+
+def vf_number(physfn: Sbdf, sriov: SrIov, vf: Sbdf) -> int | None:
+    """Tell which virtual function of `physfn` sits at `vf`: 0 for the first, None if none does."""
+    if vf.segment != physfn.segment:
+        return None
+    # All arithmetic of routing ids has 16 bits and drops the carry.
+    distance = (_routing_id(vf) - _routing_id(physfn) - sriov.vf_offset) & 0xFFFF
+    # The stride of a single virtual function is unused and may read zero.
+    number, rest = divmod(distance, sriov.vf_stride) if sriov.vf_stride else (0, distance)
+    return number if rest == 0 and number < sriov.num_vfs else None
+
+
+def vf_address(physfn: Sbdf, sriov: SrIov, number: int) -> Sbdf:
+    """Compute the address of virtual function `number` (0 is the first)."""
+    routing = (_routing_id(physfn) + sriov.vf_offset + number * sriov.vf_stride) & 0xFFFF
+    return sbdf_from_devfn(physfn.segment, routing >> 8, routing & 0xFF)
+
+
+def vf_bars(sriov: SrIov, number: int) -> tuple[Bar, ...]:
+    """Compute the BARs of virtual function `number` from its physical function; those of known size only."""
+    return tuple(
+        attrs.evolve(bar, address=Address(bar.address + number * bar.size)) for bar in sriov.bars if bar.size
+    )
+
+
+def _routing_id(sbdf: Sbdf) -> int:
+    return sbdf.bus << 8 | sbdf.devfn

@@ -1,0 +1,168 @@
+"""The capability structures that pcipt acts on: PCI Express, MSI-X, Resizable BAR, Enhanced Allocation.
+
+Each decoder takes the config space and the structure's offset and gives None where its bytes are unknown or
+where it would run out of the part of config space it belongs to. SR-IOV, which has BARs of its own, stands in
+`sriov`.
+
+Source: PCI Express Base 6.0 §7.5.3 (PCI Express), §7.7.2 (MSI-X), §7.8.6 (Resizable BAR), §7.8.5 (EA).
+"""
+
+import attrs
+
+from pcipt.pci.config import LEGACY_SIZE, ConfigSpace
+from pcipt.pci.units import Address, Range
+
+PM, EXPRESS, MSIX, ENHANCED_ALLOCATION, SUBSYSTEM = 0x01, 0x10, 0x11, 0x14, 0x0D
+ARI, SRIOV, REBAR = 0x000E, 0x0010, 0x0015
+
+PORT_TYPES = {
+    0x0: "endpoint",
+    0x1: "legacy-endpoint",
+    0x4: "root-port",
+    0x5: "upstream-port",
+    0x6: "downstream-port",
+    0x7: "pcie-to-pci-bridge",
+    0x8: "pci-to-pcie-bridge",
+    0x9: "root-complex-endpoint",
+    0xA: "root-complex-event-collector",
+}
+LAST_BAR = 5
+_ARI_FORWARDING = 1 << 5
+_LARGEST_REBAR = 43  # 8 EiB, counted in powers of two from 1 MiB
+_EA_64 = 0x2
+
+
+@attrs.frozen
+class Express:
+    """`ari_forwarding` is Device Control 2 bit 5, meaningful in a root or downstream port."""
+
+    port_type: int
+    slot: bool
+    ari_forwarding: bool | None
+
+    @property
+    def port_name(self) -> str:
+        return PORT_TYPES.get(self.port_type, f"type-{self.port_type:x}")
+
+
+@attrs.frozen
+class Place:
+    """Bytes inside a BAR."""
+
+    bar: int
+    offset: int
+    size: int
+
+
+@attrs.frozen
+class Msix:
+    """MSI-X: number of vectors, and where its table and pending bits lie (vPCI cuts these pages out)."""
+
+    vectors: int
+    enabled: bool
+    table: Place
+    pba: Place
+
+
+@attrs.frozen
+class ResizableBar:
+    """One BAR of a Resizable BAR structure; sizes in bytes."""
+
+    index: int
+    size: int
+    supported: tuple[int, ...]
+
+
+@attrs.frozen
+class Allocation:
+    """An Enhanced Allocation entry: a range that stands in place of a BAR.
+
+    `bei` is the BAR Equivalent Indicator: 0-5 for BARs, 8 for the ROM, 9-14 for VF BARs. `range` is None
+    where the entry contradicts itself.
+    """
+
+    bei: int
+    properties: int
+    range: Range | None
+    enabled: bool
+
+
+def decode_express(config: ConfigSpace, offset: int) -> Express | None:
+    flags = _legacy_u16(config, offset + 2)
+    if flags is None:
+        return None
+    # Version 1 of the structure ends before Device Control 2: nothing can be forwarded.
+    control2 = _legacy_u16(config, offset + 0x28) if flags & 0xF >= 2 else 0
+    forwarding = None if control2 is None else bool(control2 & _ARI_FORWARDING)
+    return Express(flags >> 4 & 0xF, bool(flags & 0x100), forwarding)
+
+
+def decode_msix(config: ConfigSpace, offset: int) -> Msix | None:
+    control, places = config.u16(offset + 2), config.words(offset + 4, 2)
+    if control is None or len(places) < 2 or offset + 12 > LEGACY_SIZE:
+        return None
+    table, pba = places
+    vectors = (control & 0x7FF) + 1
+    return Msix(
+        vectors,
+        bool(control & 0x8000),
+        Place(table & 7, table & ~7, vectors * 16),
+        Place(pba & 7, pba & ~7, (vectors + 63) // 64 * 8),
+    )
+
+
+def decode_rebar(config: ConfigSpace, offset: int) -> tuple[ResizableBar, ...]:
+    """Decode the one to six BARs of the structure; stops where bytes are unknown or a value cannot be."""
+    first = config.u32(offset + 8)
+    if first is None:
+        return ()
+    found = []
+    for number in range(min(first >> 5 & 7, 6)):
+        pair = config.words(offset + 4 + 8 * number, 2)
+        if len(pair) < 2:
+            break
+        supported, control = pair
+        index, size = control & 7, control >> 8 & 0x3F
+        if index > LAST_BAR or size > _LARGEST_REBAR:
+            break
+        bits = supported >> 4 | (control >> 16) << 28
+        sizes = tuple(1 << (20 + bit) for bit in range(_LARGEST_REBAR + 1) if bits >> bit & 1)
+        found.append(ResizableBar(index, 1 << (20 + size), sizes))
+    return tuple(found)
+
+
+def decode_allocations(config: ConfigSpace, offset: int, *, bridge: bool) -> tuple[Allocation, ...]:
+    """Decode the entries of an Enhanced Allocation structure; at most 63, and only those wholly known."""
+    entries = config.u8(offset + 2)
+    if entries is None:
+        return ()
+    at = offset + (8 if bridge else 4)  # a bridge's fixed bus numbers stand before its entries
+    found = []
+    for _ in range(entries & 0x3F):
+        head = config.u32(at)
+        if head is None:
+            break
+        count = head & 7
+        words = config.words(at + 4, count)
+        if len(words) < count or at + 4 + 4 * count > LEGACY_SIZE:
+            break
+        found.append(Allocation(head >> 4 & 0xF, head >> 8 & 0xFF, _allocated_range(words), bool(head >> 31)))
+        at += 4 + 4 * count
+    return tuple(found)
+
+
+def _allocated_range(words: tuple[int, ...]) -> Range | None:
+    """Join base and size of an entry: low words first, then the upper half of whichever has 64 bits."""
+    if len(words) < 2 or len(words) != 2 + bool(words[0] & _EA_64) + bool(words[1] & _EA_64):
+        return None
+    base, most = words[0] & ~3, words[1] | 3  # the second is the largest offset, its two low bits are ones
+    upper = list(words[2:])
+    if words[0] & _EA_64:
+        base |= upper.pop(0) << 32
+    if words[1] & _EA_64:
+        most |= upper.pop(0) << 32
+    return Range(Address(base), most + 1) if base + most < 1 << 64 else None
+
+
+def _legacy_u16(config: ConfigSpace, offset: int) -> int | None:
+    return config.u16(offset) if offset + 2 <= LEGACY_SIZE else None

@@ -1,0 +1,221 @@
+"""Where each function sits: its parent bridge and its PCI path.
+
+Linux's nesting of sysfs directories decides; where there is none (a dump, a tree without links) the bridges'
+bus numbers do: the bridge whose secondary bus it is, else the innermost whose range holds it (a virtual
+function's bus is nobody's secondary). A function whose bridge is not there, or whose bridges form a loop, is
+kept without a path and says why.
+
+Source: PCI-to-PCI Bridge 1.2 §3.2.5.3-4 (bus numbers); PCI Express Base 6.0 §7.3.3 (routing by them).
+"""
+
+from collections.abc import Mapping
+
+import attrs
+
+from pcipt.pci.address import PciPath, Sbdf
+from pcipt.pci.bridge import Bridge, decode_bridge
+from pcipt.pci.config import ConfigSpace
+from pcipt.pci.finding import Finding
+from pcipt.pci.raw import RawFunction
+
+
+@attrs.frozen
+class Position:
+    """The place of one function; where `path` is None, `findings` say why."""
+
+    parent: Sbdf | None
+    path: PciPath | None
+    findings: tuple[Finding, ...] = ()
+
+
+def place_functions(raws: Mapping[Sbdf, RawFunction]) -> dict[Sbdf, Position]:
+    """Find the parent and the path of every function.
+
+    Shape:  parents are functions of `raws` and form no loop; no two functions have the same path.
+    """
+    bridges = {sbdf: bridge for sbdf, raw in raws.items() if (bridge := _bridge_numbers(raw)) is not None}
+    parents = _find_parents(raws, bridges)
+    order, looped = _from_roots(parents)
+    first_bus = _first_buses(raws, bridges, parents)
+    wrong = check_buses(bridges)
+    positions: dict[Sbdf, Position] = {}
+    for sbdf in order:
+        parent = parents[sbdf]
+        findings = wrong.get(sbdf, ())
+        if parent is not None:
+            path, why = _path_below(sbdf, parent, positions[parent].path, first_bus[parent])
+        elif sbdf in looped:
+            path, why = None, Finding("no-path", "the bridges above it form a loop: it has no PCI path")
+        else:
+            path, why = _path_at_root(sbdf, raws)
+        positions[sbdf] = Position(parent, path, findings if why is None else (*findings, why))
+    return positions
+
+
+def _find_parents(
+    raws: Mapping[Sbdf, RawFunction], bridges: Mapping[Sbdf, Bridge]
+) -> dict[Sbdf, Sbdf | None]:
+    buses: _Buses | None = None
+    parents: dict[Sbdf, Sbdf | None] = {}
+    for sbdf, raw in raws.items():
+        parent = raw.parent
+        if parent is None and raw.root_bus is None:
+            buses = buses or _Buses(bridges)
+            parent = buses.bridge_above(sbdf)
+        # A segment's buses begin anew: below a VMD controller lies a root bus, not a bus behind a bridge.
+        known = parent is not None and parent.segment == sbdf.segment and parent in raws
+        parents[sbdf] = parent if known else None
+    return parents
+
+
+class _Buses:
+    """Which bridge leads to a bus, by the bridges' numbers."""
+
+    def __init__(self, bridges: Mapping[Sbdf, Bridge]) -> None:
+        self._secondary: dict[tuple[int, int], list[Sbdf]] = {}
+        self._ranges: dict[int, list[tuple[int, int, Sbdf]]] = {}
+        self._innermost: dict[tuple[int, int], Sbdf | None] = {}
+        for sbdf, bridge in bridges.items():
+            if bridge.secondary:
+                self._secondary.setdefault((sbdf.segment, bridge.secondary), []).append(sbdf)
+                numbers = (bridge.secondary, bridge.subordinate, sbdf)
+                self._ranges.setdefault(sbdf.segment, []).append(numbers)
+
+    def bridge_above(self, sbdf: Sbdf) -> Sbdf | None:
+        bus = (sbdf.segment, sbdf.bus)
+        for bridge in self._secondary.get(bus, ()):
+            if bridge != sbdf:
+                return bridge
+        if bus not in self._innermost:
+            self._innermost[bus] = self._find_innermost(*bus)
+        return self._innermost[bus]
+
+    def _find_innermost(self, segment: int, bus: int) -> Sbdf | None:
+        innermost, best = None, 0
+        for secondary, subordinate, bridge in self._ranges.get(segment, ()):
+            if best < secondary < bus <= subordinate and bridge.bus != bus:
+                innermost, best = bridge, secondary
+        return innermost
+
+
+def _from_roots(parents: dict[Sbdf, Sbdf | None]) -> tuple[list[Sbdf], set[Sbdf]]:
+    """Order functions so that parents come first; the members of loops lose their parent and are named.
+
+    Shape:  all of `parents` in such an order, and those that were in a loop.
+    """
+    order: dict[Sbdf, None] = {}
+    looped: set[Sbdf] = set()
+    for sbdf, parent in list(parents.items()):
+        if sbdf in order:
+            continue
+        if parent is None or parent in order:
+            order[sbdf] = None
+            continue
+        chain: dict[Sbdf, None] = {}
+        at: Sbdf | None = sbdf
+        while at is not None and at not in order and at not in chain:
+            chain[at] = None
+            at = parents[at]
+        while at is not None and at in chain and at not in looped:
+            looped.add(at)
+            parents[at], at = None, parents[at]
+        order.update(dict.fromkeys(reversed(chain)))
+    return list(order), looped
+
+
+def _first_buses(
+    raws: Mapping[Sbdf, RawFunction], bridges: Mapping[Sbdf, Bridge], parents: Mapping[Sbdf, Sbdf | None]
+) -> dict[Sbdf, int]:
+    """Tell for each parent from which bus its children are counted: Linux's number, as addresses are Linux's.
+
+    Where neither Linux nor the register tells, the lowest bus below is taken.
+    """
+    first: dict[Sbdf, int] = {}
+    guessed: set[Sbdf] = set()
+    for sbdf, parent in parents.items():
+        if parent is None:
+            continue
+        if parent in guessed:
+            first[parent] = min(first[parent], sbdf.bus)
+        elif parent not in first:
+            secondary = raws[parent].secondary
+            if secondary is None and parent in bridges:
+                secondary = bridges[parent].secondary
+            if secondary is None:
+                guessed.add(parent)
+            first[parent] = sbdf.bus if secondary is None else secondary
+    return first
+
+
+def _path_at_root(sbdf: Sbdf, raws: Mapping[Sbdf, RawFunction]) -> tuple[PciPath | None, Finding | None]:
+    above = raws[sbdf].parent
+    if above is None or above.segment != sbdf.segment:
+        return PciPath(sbdf.segment, ((sbdf.bus, sbdf.device, sbdf.function),)), None
+    why = f"the bridge {above} above it has vanished: its place in the machine is unknown; rescan the bus"
+    return None, Finding("bridge-vanished", why)
+
+
+def _path_below(
+    sbdf: Sbdf, parent: Sbdf, above: PciPath | None, first_bus: int
+) -> tuple[PciPath | None, Finding | None]:
+    if above is None:
+        return None, Finding("no-path", f"the bridge {parent} above it has no PCI path, so it has none")
+    bus = sbdf.bus - first_bus
+    if bus < 0:
+        why = f"it is on bus {sbdf.bus:02x}, but {parent} above it passes on buses from {first_bus:02x}"
+        return None, Finding("no-path", f"{why}: it has no PCI path")
+    return PciPath(sbdf.segment, (*above.hops, (bus, sbdf.device, sbdf.function))), None
+
+
+def _bridge_numbers(raw: RawFunction) -> Bridge | None:
+    config = raw.config
+    if not config or len(config) <= 0x1A or config[0x0E] & 0x7F not in (1, 2):
+        return None
+    return decode_bridge(ConfigSpace(config))
+
+
+def check_buses(bridges: Mapping[Sbdf, Bridge]) -> dict[Sbdf, tuple[Finding, ...]]:
+    """Report bridges whose bus numbers cannot be: below themselves, or neither nested nor apart.
+
+    A secondary bus of 0 is that of a bridge nobody has set up.
+    """
+    found: dict[Sbdf, tuple[Finding, ...]] = {}
+    sound: list[tuple[Sbdf, Bridge]] = []
+    for sbdf, bridge in bridges.items():
+        if bridge.secondary and not sbdf.bus < bridge.secondary <= bridge.subordinate:
+            found[sbdf] = (_bad_numbers(sbdf, bridge),)
+        elif bridge.secondary:
+            sound.append((sbdf, bridge))
+    sound.sort(key=lambda item: (item[0].segment, item[1].secondary, -item[1].subordinate, item[0].devfn))
+    around: list[tuple[Sbdf, Bridge]] = []
+    for sbdf, bridge in sound:
+        while around and not _reaches(*around[-1], sbdf.segment, bridge.secondary):
+            around.pop()
+        if around:
+            outer_sbdf, outer = around[-1]
+            inside = outer.secondary <= sbdf.bus and bridge.subordinate <= outer.subordinate
+            if not inside:
+                found.setdefault(outer_sbdf, (_conflict(outer, sbdf, bridge),))
+                found[sbdf] = (_conflict(bridge, outer_sbdf, outer),)
+        around.append((sbdf, bridge))
+    return found
+
+
+def _reaches(sbdf: Sbdf, bridge: Bridge, segment: int, bus: int) -> bool:
+    return sbdf.segment == segment and bus <= bridge.subordinate
+
+
+def _bad_numbers(sbdf: Sbdf, bridge: Bridge) -> Finding:
+    return Finding(
+        "bus-numbers",
+        f"the bridge on bus {sbdf.bus:02x} passes on {bridge.secondary:02x}-{bridge.subordinate:02x}, which "
+        "cannot be: what is behind it is not reached; let Linux rescan it",
+    )
+
+
+def _conflict(bridge: Bridge, other_sbdf: Sbdf, other: Bridge) -> Finding:
+    return Finding(
+        "bus-conflict",
+        f"its buses {bridge.secondary:02x}-{bridge.subordinate:02x} and those of {other_sbdf}, "
+        f"{other.secondary:02x}-{other.subordinate:02x}, overlap: accesses behind them may reach either",
+    )

@@ -1,0 +1,63 @@
+"""Small machines for tests: raw functions made of a few words."""
+
+import struct
+
+from pcipt.pci import Ids, RawFunction, Resource, decode_machine, parse_sbdf
+
+
+def config(
+    vendor=0x8086,
+    device=0x10D3,
+    *,
+    command=0,
+    header=0,
+    class_code=0x020000,
+    buses=(0, 0, 0),
+    bars=(),
+    size=64,
+):
+    data = bytearray(size)
+    struct.pack_into("<HHHH", data, 0, vendor, device, command, 0)
+    struct.pack_into("<I", data, 8, class_code << 8)
+    data[14] = header
+    for index, value in enumerate(bars):
+        struct.pack_into("<I", data, 0x10 + 4 * index, value)
+    if header == 1:
+        data[0x18:0x1B] = bytes(buses)
+        struct.pack_into("<BBxxHHHH", data, 0x1C, 0xF0, 0, 0xFFF0, 0, 0xFFF0, 0)  # all windows closed
+    return bytes(data)
+
+
+def function(address, *, parent=None, driver=None, physfn=None, resources=(), ids=None, **registers):
+    sbdf = parse_sbdf(address)
+    return RawFunction(
+        sbdf=sbdf,
+        config=config(**registers),
+        resources=tuple(Resource(*line) for line in resources),
+        ids=ids or Ids(),
+        driver=driver,
+        physfn=parse_sbdf(physfn) if physfn else None,
+        parent=parse_sbdf(parent) if parent else None,
+        root_bus=None if parent else sbdf.bus,
+    )
+
+
+def bridge(address, secondary, subordinate, **more):
+    return function(
+        address, header=1, class_code=0x060400, buses=(int(address[:2], 16), secondary, subordinate), **more
+    )
+
+
+def ari_port(address, secondary, subordinate):
+    """A root port whose PCI Express capability forwards alternative routing ids."""
+    raw = bridge(address, secondary, subordinate, size=256)
+    data = bytearray(raw.config)
+    data[6] = 0x10  # status: there is a capability list
+    data[0x34] = 0x40
+    struct.pack_into("<BBH", data, 0x40, 0x10, 0, 0x0042)  # PCI Express, version 2, root port
+    struct.pack_into("<H", data, 0x40 + 0x28, 1 << 5)
+    return RawFunction(sbdf=raw.sbdf, config=bytes(data), root_bus=raw.root_bus)
+
+
+def machine(*raws):
+    return decode_machine(raws)

@@ -1,0 +1,265 @@
+import pytest
+
+from pcipt.pci import Bridge, PciPath, RawFunction, Sbdf, parse_sbdf, parse_target
+from pcipt.pci.topology import check_buses, place_functions
+from tests.pci.spaces import BRIDGE, CARDBUS, ENDPOINT, space
+
+
+def bridge(address, first, last, *, header=BRIDGE, size=64, **linux):
+    """Make a bridge whose registers pass on buses `first` to `last`."""
+    sbdf = parse_sbdf(address)
+    numbers = sbdf.bus | first << 8 | last << 16
+    return RawFunction(sbdf, space({0x18: (4, numbers)}, header=header, size=size), **_parsed(linux))
+
+
+def endpoint(address, **linux):
+    return RawFunction(parse_sbdf(address), space(), **_parsed(linux))
+
+
+def unread(address, **linux):
+    return RawFunction(parse_sbdf(address), None, **_parsed(linux))
+
+
+def _parsed(linux):
+    return {name: parse_sbdf(value) if isinstance(value, str) else value for name, value in linux.items()}
+
+
+def place(*raws):
+    positions = place_functions({raw.sbdf: raw for raw in sorted(raws, key=lambda raw: raw.sbdf)})
+    return {
+        str(sbdf)[5:] if sbdf.segment == 0 else str(sbdf): position for sbdf, position in positions.items()
+    }
+
+
+def ways(*raws):
+    return {address: str(position.path) for address, position in place(*raws).items()}
+
+
+#  raws without Linux's word (a dump) -> paths
+BY_NUMBERS = [
+    # root buses that no bridge claims
+    ([endpoint("00:00.0"), endpoint("7f:08.0"), endpoint("ff:00.1")], ["00_00.0", "7f_08.0", "ff_00.1"]),
+    # two levels of bridges
+    (
+        [bridge("00:1c.0", 1, 3), bridge("01:00.0", 2, 3), bridge("02:01.0", 3, 3), endpoint("03:00.1")],
+        ["00_1c.0", "00_1c.0-00_00.0", "00_1c.0-00_00.0-00_01.0", "00_1c.0-00_00.0-00_01.0-00_00.1"],
+    ),
+    # a second host bridge
+    ([bridge("80:02.0", 0x81, 0x81), endpoint("81:00.0")], ["80_02.0", "80_02.0-00_00.0"]),
+    # each segment has its own buses
+    (
+        [
+            bridge("00:1c.0", 1, 1), endpoint("01:00.0"),
+            bridge("1:00:01.0", 1, 1), endpoint("1:01:00.0"),
+            endpoint("2:01:00.0"),
+        ],
+        ["00_1c.0", "00_1c.0-00_00.0", "0001_00_01.0", "0001_00_01.0-00_00.0", "0002_01_00.0"],
+    ),
+    # virtual functions on a bus that is nobody's secondary, within the range of a bridge
+    (
+        [bridge("00:1c.0", 2, 4), *map(endpoint, ["02:00.0", "03:10.0", "04:00.0", "05:00.0"])],
+        ["00_1c.0", "00_1c.0-00_00.0", "00_1c.0-01_10.0", "00_1c.0-02_00.0", "05_00.0"],
+    ),
+    # the innermost of two ranges counts
+    (
+        [bridge("00:1c.0", 1, 9), bridge("01:00.0", 2, 8), bridge("01:01.0", 9, 9), endpoint("05:10.0")],
+        ["00_1c.0", "00_1c.0-00_00.0", "00_1c.0-00_01.0", "00_1c.0-00_00.0-03_10.0"],
+    ),
+    # the first range wins where the second is no deeper
+    (
+        [bridge("00:1c.0", 1, 9), bridge("00:1d.0", 1, 9), endpoint("05:10.0")],
+        ["00_1c.0", "00_1d.0", "00_1c.0-04_10.0"],
+    ),
+    # nobody has set it up: bus 0 stays a root bus
+    ([bridge("00:11.0", 0, 0), endpoint("00:12.0")], ["00_11.0", "00_12.0"]),
+    ([bridge("00:11.0", 0, 0xFF), endpoint("05:00.0")], ["00_11.0", "05_00.0"]),
+    # a bridge cannot be behind itself
+    ([bridge("01:00.0", 1, 1)], ["01_00.0"]),
+    ([bridge("01:00.0", 1, 1), endpoint("01:01.0")], ["01_00.0", "01_00.0-00_01.0"]),
+    ([bridge("01:00.0", 1, 1), bridge("00:1c.0", 1, 1)], ["00_1c.0", "00_1c.0-00_00.0"]),
+    # a range above its own bus does not hold its own bus
+    ([bridge("05:00.0", 2, 9), endpoint("05:01.0")], ["05_00.0", "05_01.0"]),
+    # CardBus
+    ([bridge("00:1e.0", 6, 6, header=CARDBUS), endpoint("06:00.0")], ["00_1e.0", "00_1e.0-00_00.0"]),
+    # what is no bridge (any more) claims no bus
+    ([bridge("00:1c.0", 1, 1, header=ENDPOINT), endpoint("01:00.0")], ["00_1c.0", "01_00.0"]),
+    ([unread("00:1c.0"), endpoint("01:00.0")], ["00_1c.0", "01_00.0"]),
+    ([RawFunction(Sbdf(0, 0, 0x1C, 0), b"\xff" * 64), endpoint("01:00.0")], ["00_1c.0", "01_00.0"]),
+    ([bridge("00:1c.0", 1, 1, size=0x1A), endpoint("01:00.0")], ["00_1c.0", "01_00.0"]),
+    ([bridge("00:1c.0", 1, 1, size=0x1B), endpoint("01:00.0")], ["00_1c.0", "00_1c.0-00_00.0"]),
+    # behind a PCIe-to-PCI bridge, up to the last bus
+    ([bridge("00:1e.0", 0xFF, 0xFF), endpoint("ff:1f.7")], ["00_1e.0", "00_1e.0-00_1f.7"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("raws", "expected"), BY_NUMBERS)
+def test_without_linux_the_bus_numbers_tell(raws, expected):
+    found = ways(*raws)
+    assert sorted(found.values()) == sorted(expected)
+    for path in found.values():
+        parse_target(path)
+
+
+#  raws with Linux's word -> paths by address
+BY_NESTING = [
+    (
+        [
+            bridge("00:1c.0", 2, 2, root_bus=0, secondary=2),
+            endpoint("02:00.0", parent="00:1c.0"),
+            endpoint("03:10.0", parent="00:1c.0"),  # a virtual function on the next bus
+        ],
+        {"00:1c.0": "00_1c.0", "02:00.0": "00_1c.0-00_00.0", "03:10.0": "00_1c.0-01_10.0"},
+    ),
+    # the register has another number: addresses are Linux's, and so is the number they are counted from
+    (
+        [bridge("00:1c.0", 5, 5, root_bus=0, secondary=2), endpoint("02:00.0", parent="00:1c.0")],
+        {"00:1c.0": "00_1c.0", "02:00.0": "00_1c.0-00_00.0"},
+    ),
+    # Linux's root bus is believed although a bridge claims it
+    (
+        [bridge("00:1c.0", 1, 1, root_bus=0), endpoint("01:00.0", root_bus=1)],
+        {"00:1c.0": "00_1c.0", "01:00.0": "01_00.0"},
+    ),
+    # no config, but Linux's number
+    (
+        [unread("00:1c.0", root_bus=0, secondary=2), unread("03:00.0", parent="00:1c.0")],
+        {"00:1c.0": "00_1c.0", "03:00.0": "00_1c.0-01_00.0"},
+    ),
+    # neither: counted from the lowest bus below
+    (
+        [
+            unread("00:1c.0", root_bus=0),
+            unread("03:00.0", parent="00:1c.0"),
+            unread("02:00.0", parent="00:1c.0"),
+            unread("04:00.0", parent="00:1c.0"),
+        ],
+        {
+            "00:1c.0": "00_1c.0",
+            "02:00.0": "00_1c.0-00_00.0",
+            "03:00.0": "00_1c.0-01_00.0",
+            "04:00.0": "00_1c.0-02_00.0",
+        },
+    ),
+    # a VMD controller: the segment behind it begins anew
+    (
+        [endpoint("00:0e.0", root_bus=0), endpoint("10000:e0:06.0", parent="00:0e.0")],
+        {"00:0e.0": "00_0e.0", "10000:e0:06.0": "10000_e0_06.0"},
+    ),
+    # a child with a smaller address than its bridge
+    (
+        [bridge("05:00.0", 2, 2, root_bus=5, secondary=2), endpoint("02:00.0", parent="05:00.0")],
+        {"02:00.0": "05_00.0-00_00.0", "05:00.0": "05_00.0"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("raws", "expected"), BY_NESTING)
+def test_linux_decides_who_is_whose_parent(raws, expected):
+    assert ways(*raws) == expected
+
+
+def test_a_function_whose_bridge_has_vanished_has_no_path():
+    found = place(
+        endpoint("02:00.0", parent="00:1c.0"),
+        bridge("02:01.0", 3, 3, parent="00:1c.0"),
+        endpoint("03:00.0", parent="02:01.0"),
+    )
+    assert {address: position.path for address, position in found.items()} == dict.fromkeys(found)
+    assert [[finding.code for finding in position.findings] for position in found.values()] == [
+        ["bridge-vanished"],
+        ["bridge-vanished"],
+        ["no-path"],
+    ]
+    assert "0000:00:1c.0" in found["02:00.0"].findings[0].text
+    assert (found["02:00.0"].parent, found["03:00.0"].parent) == (None, Sbdf(0, 2, 1, 0))
+
+
+#  raws whose bridges form loops -> those in a loop, those below
+LOOPS = [
+    ([bridge("01:00.0", 2, 2), bridge("02:00.0", 1, 1)], ["01:00.0", "02:00.0"], []),
+    (
+        [bridge("01:00.0", 2, 2), bridge("02:00.0", 3, 3), bridge("03:00.0", 1, 1), endpoint("02:01.0")],
+        ["01:00.0", "02:00.0", "03:00.0"],
+        ["02:01.0"],
+    ),
+    # Linux's own nesting, which a damaged tree may have
+    ([bridge("01:00.0", 2, 2, parent="01:00.0")], ["01:00.0"], []),
+    (
+        [
+            endpoint("00:00.0", parent="01:00.0"),
+            bridge("01:00.0", 2, 2, parent="02:00.0"),
+            bridge("02:00.0", 1, 1, parent="01:00.0"),
+        ],
+        ["01:00.0", "02:00.0"],
+        ["00:00.0"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("raws", "looped", "below"), LOOPS)
+def test_a_loop_has_no_path_and_no_parents(raws, looped, below):
+    found = place(*raws)
+    assert {address for address, position in found.items() if position.path is None} == {*looped, *below}
+    assert {address for address, position in found.items() if position.parent is None} == set(looped)
+    for address in looped:
+        assert "loop" in found[address].findings[-1].text
+    for address in below:
+        assert [finding.code for finding in found[address].findings] == ["no-path"]
+
+
+def test_a_bus_below_those_a_bridge_passes_on_has_no_path():
+    found = place(bridge("00:1c.0", 4, 4, root_bus=0, secondary=4), endpoint("02:00.0", parent="00:1c.0"))
+    position = found["02:00.0"]
+    assert (position.path, position.parent) == (None, Sbdf(0, 0, 0x1C, 0))
+    assert "bus 02" in position.findings[0].text
+    assert "from 04" in position.findings[0].text
+
+
+#  bus numbers of bridges -> codes of findings by address
+BUSES = [
+    ({"00:1c.0": (1, 3), "01:00.0": (2, 3), "02:00.0": (3, 3)}, {}),  # nested
+    ({"00:1c.0": (1, 1), "00:1c.1": (2, 4), "00:1c.2": (5, 0xFF)}, {}),  # side by side
+    ({"00:1c.0": (0, 0), "00:1c.1": (0, 5)}, {}),  # nobody has set them up
+    ({"00:1c.0": (1, 4), "1:00:1c.0": (1, 4)}, {}),  # in two segments
+    ({"80:02.0": (0x81, 0x81), "00:1c.0": (1, 0x7F)}, {}),
+    ({"00:1c.0": (3, 2)}, {"00:1c.0": "bus-numbers"}),  # subordinate below secondary
+    ({"05:00.0": (5, 6)}, {"05:00.0": "bus-numbers"}),  # its own bus
+    ({"05:00.0": (2, 6)}, {"05:00.0": "bus-numbers"}),  # a bus above it
+    ({"00:1c.0": (1, 1), "00:1c.1": (1, 1)}, {"00:1c.0": "bus-conflict", "00:1c.1": "bus-conflict"}),
+    ({"00:1c.0": (1, 3), "00:1c.1": (3, 4)}, {"00:1c.0": "bus-conflict", "00:1c.1": "bus-conflict"}),
+    ({"00:1c.0": (1, 5), "00:1c.1": (2, 3)}, {"00:1c.0": "bus-conflict", "00:1c.1": "bus-conflict"}),
+    # a bridge that passes on more than the one above it
+    ({"00:1c.0": (1, 2), "01:00.0": (2, 3)}, {"00:1c.0": "bus-conflict", "01:00.0": "bus-conflict"}),
+    # two bridges one below the other with the same bus
+    ({"00:1c.0": (2, 2), "01:00.0": (2, 2)}, {"00:1c.0": "bus-conflict", "01:00.0": "bus-conflict"}),
+    # behind a nested one the outer range goes on
+    ({"00:1c.0": (1, 5), "01:00.0": (2, 2), "01:01.0": (3, 5), "00:1d.0": (6, 6)}, {}),
+    # one with impossible numbers is not compared
+    ({"00:1c.0": (1, 5), "03:00.0": (2, 2)}, {"03:00.0": "bus-numbers"}),
+]
+
+
+@pytest.mark.parametrize(("numbers", "expected"), BUSES)
+def test_bus_numbers_are_nested_or_apart(numbers, expected):
+    bridges = {
+        parse_sbdf(address): Bridge(0, secondary, subordinate, ())
+        for address, (secondary, subordinate) in numbers.items()
+    }
+    found = check_buses(bridges)
+    assert {sbdf: [finding.code for finding in findings] for sbdf, findings in found.items()} == {
+        parse_sbdf(address): [code] for address, code in expected.items()
+    }
+    placed = place_functions(
+        {raw.sbdf: raw for raw in (bridge(address, *pair, root_bus=0) for address, pair in numbers.items())}
+    )
+    assert all(set(found.get(sbdf, ())) <= set(position.findings) for sbdf, position in placed.items())
+
+
+def test_many_bridges_on_one_bus_are_reported_once_each():
+    bridges = {Sbdf(0, 0, number >> 3, number & 7): Bridge(0, 1, 255, ()) for number in range(256)}
+    assert {len(findings) for findings in check_buses(bridges).values()} == {1}
+
+
+def test_a_path_says_its_segment_unless_it_is_0():
+    found = place(bridge("1:00:1c.0", 1, 1), endpoint("1:01:00.0"))
+    assert found["0001:01:00.0"].path == PciPath(1, ((0, 0x1C, 0), (0, 0, 0)))
