@@ -1,0 +1,92 @@
+"""IVRS: which functions AMD's IOMMUs stand before.
+
+Of the device entries only what selects functions is decoded here; IVMD blocks (reserved memory) are counted
+among the others.
+Source: AMD I/O Virtualization Technology 3.07 §5.2.2; xen/drivers/passthrough/amd/iommu_acpi.c.
+"""
+
+import attrs
+
+from pcipt.firmware.acpi import Table
+from pcipt.pci import Finding
+
+SIGNATURE = "IVRS"
+BLOCKS_AT = 48
+#                type: where its device entries begin
+_IVHD = {0x10: 24, 0x11: 40, 0x40: 40}
+_ALL, _SELECT, _RANGE_START, _RANGE_END = 1, 2, 3, 4
+_ALIAS_SELECT, _ALIAS_RANGE, _EXT_SELECT, _EXT_RANGE, _NAMED = 0x42, 0x43, 0x46, 0x47, 0xF0
+_SINGLE = (_SELECT, _ALIAS_SELECT, _EXT_SELECT)
+_STARTS = (_RANGE_START, _ALIAS_RANGE, _EXT_RANGE)
+
+
+@attrs.frozen
+class Unit:
+    """One IVHD block: `selected` holds inclusive pairs of routing ids (bus << 8 | devfn)."""
+
+    kind: int
+    segment: int
+    selected: tuple[tuple[int, int], ...]
+
+
+@attrs.frozen
+class Ivrs:
+    units: tuple[Unit, ...]
+    others: tuple[tuple[int, int, int], ...]
+    findings: tuple[Finding, ...]
+
+
+def parse_ivrs(table: Table) -> Ivrs:
+    """Decode the IVHD blocks; a damaged block ends the walk with a finding.
+
+    Shape:  several IVHD types may describe one IOMMU; all are kept, a reader takes their union.
+    """
+    data, findings = table.data, list(table.findings)
+    units: list[Unit] = []
+    others: list[tuple[int, int, int]] = []
+    at = BLOCKS_AT
+    while at < len(data):
+        length = int.from_bytes(data[at + 2 : at + 4], "little")
+        if at + 4 > len(data) or length < 4 or at + length > len(data):
+            findings.append(Finding("acpi-entry", f"at {at:#x}: a block claims {length} bytes"))
+            break
+        kind, first = data[at], _IVHD.get(data[at])
+        if first is None or length < first:
+            others.append((kind, at, length))
+        else:
+            selected = _selected(data, at + first, at + length, findings)
+            units.append(Unit(kind, table.u16(at + 16), selected))
+        at += length
+    return Ivrs(tuple(units), tuple(others), tuple(findings))
+
+
+def _selected(data: bytes, start: int, end: int, findings: list[Finding]) -> tuple[tuple[int, int], ...]:
+    found: list[tuple[int, int]] = []
+    begin: int | None = None
+    at = start
+    while at + 4 <= end:
+        kind, routing = data[at], data[at + 1] | data[at + 2] << 8
+        size = _entry_size(data, at, kind)
+        if size == 0 or at + size > end:
+            findings.append(
+                Finding("acpi-entry", f"at {at:#x}: a device entry of type {kind:#x} has no legal length")
+            )
+            break
+        if kind == _ALL:
+            found.append((0, 0xFFFF))
+        elif kind in _SINGLE:
+            found.append((routing, routing))
+        elif kind in _STARTS:
+            begin = routing
+        elif kind == _RANGE_END and begin is not None:
+            found.append((begin, routing))
+            begin = None
+        at += size
+    return tuple(found)
+
+
+def _entry_size(data: bytes, at: int, kind: int) -> int:
+    """Bits 7:6 of the type tell the size (4 << n); a named device has a length of its own, from F0 on."""
+    if kind < _NAMED:
+        return 4 << (kind >> 6)
+    return 22 + data[at + 21] if at + 22 <= len(data) else 0

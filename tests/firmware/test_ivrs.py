@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pcipt.firmware.acpi import parse_table
+from pcipt.firmware.ivrs import parse_ivrs
+
+TABLES = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "acpi" / "ivrs"
+RECORDED = sorted(TABLES.glob("*.bin")) or [
+    pytest.param(None, marks=pytest.mark.skip(reason="../shared/data is not here"))
+]
+
+
+def ivrs_of(*blocks):
+    body = b"".join(blocks)
+    return parse_ivrs(parse_table(b"IVRS" + (48 + len(body)).to_bytes(4, "little") + bytes(40) + body))
+
+
+def ivhd(*entries, kind=0x10, segment=0):
+    body = b"".join(entries)
+    size = {0x10: 24, 0x11: 40, 0x40: 40}[kind]
+    head = (
+        bytes([kind, 0])
+        + (size + len(body)).to_bytes(2, "little")
+        + bytes(12)
+        + segment.to_bytes(2, "little")
+    )
+    return head + bytes(size - len(head)) + body
+
+
+@pytest.mark.parametrize(
+    ("entries", "selected"),
+    [
+        ((b"\x01\x00\x00\x00",), ((0, 0xFFFF),)),  # all
+        ((b"\x02\xa8\x00\x00",), ((0xA8, 0xA8),)),  # select
+        ((b"\x03\x08\x00\x00", b"\x04\xff\x01\x00"), ((0x08, 0x1FF),)),  # range
+        ((b"\x42\x08\x00\x00\x00\x10\x00\x00",), ((0x08, 0x08),)),  # alias select, 8 bytes
+        ((b"\x43\x08\x00\x00\x00\x10\x00\x00", b"\x04\x0f\x00\x00"), ((0x08, 0x0F),)),  # alias range
+        ((b"\x48\x00\x00\x00\x00\xa0\x00\x02",), ()),  # special device: an IO-APIC is no function
+        ((b"\x04\x0f\x00\x00",), ()),  # an end without a start
+    ],
+)
+@pytest.mark.parametrize("kind", [0x10, 0x11, 0x40])
+def test_device_entries(entries, selected, kind):
+    ivrs = ivrs_of(ivhd(*entries, kind=kind, segment=1))
+    assert ivrs.units[0].selected == selected
+    assert ivrs.units[0].segment == 1
+
+
+def test_a_named_device_entry_is_stepped_over_by_its_length():
+    named = bytes([0xF0]) + bytes(20) + bytes([3]) + b"abc"
+    assert ivrs_of(ivhd(named, b"\x02\x08\x00\x00", kind=0x40)).units[0].selected == ((8, 8),)
+
+
+def test_an_entry_cut_short_is_a_finding():
+    ivrs = ivrs_of(ivhd(b"\x42\x08\x00\x00"))
+    assert "acpi-entry" in {finding.code for finding in ivrs.findings}
+
+
+def test_a_block_of_length_zero_ends_the_walk():
+    ivrs = ivrs_of(bytes(4))
+    assert [finding.code for finding in ivrs.findings if finding.code == "acpi-entry"] == ["acpi-entry"]
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem[-30:] if path else "none")
+def test_recorded_tables_select_their_functions(path):
+    ivrs = parse_ivrs(parse_table(path.read_bytes()))
+    assert ivrs.findings == ()
+    assert all(unit.selected for unit in ivrs.units)
+
+
+@given(st.binary(max_size=160))
+def test_any_bytes_end_in_findings_not_exceptions(body):
+    ivrs = ivrs_of(body)
+    assert sum(length for _, _, length in ivrs.others) <= len(body)
