@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The hypervisor shim: the few calls to Xen that pcipt makes, over libxencall and libxenctrl.
+ *
+ * No Xen header or library is needed to build: both libraries are opened by name when a handle is opened, and
+ * what is declared of them here is compared with their headers by tests/csrc where libxen-dev is installed.
+ *
+ * What can be called is closed: no function takes a hypercall, command or domain number from its caller.
+ *
+ * Results:  0 or -errno, taken right beside the failing call. -ELIBACC: the library cannot be loaded;
+ *           -ELIBBAD: it lacks a function; both with a reason.
+ * Threads:  a handle is used by one thread at a time; two handles are independent.
+ * Fork:     a handle belongs to the process that opened it; in a child only its _close is allowed.
+ * Logging:  none; the libraries get a logger that says nothing.
+ */
+#ifndef PCIPT_HYPERVISOR_H
+#define PCIPT_HYPERVISOR_H
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Numbers of Xen's ABI. Source: public/xen.h, physdev.h, sysctl.h. */
+#define PCIPT_HYPERCALL_PHYSDEV_OP 33u
+#define PCIPT_PHYSDEV_DEVICE_ADD 25u
+#define PCIPT_PHYSDEV_DEVICE_REMOVE 26u
+#define PCIPT_FLAG_EXTENDED 0x1u
+#define PCIPT_FLAG_VIRTUAL 0x2u
+#define PCIPT_DOMAIN_INVALID 0x7ff4u
+#define PCIPT_NODE_NONE 0xffffffffu    /* known, without a NUMA node */
+#define PCIPT_NODE_UNKNOWN 0xfffffffeu /* Xen does not list the function */
+
+#define PCIPT_REASON_SIZE 256
+
+/* physdev_pci_device: what remove takes, and an element of pcitopoinfo's list. */
+struct pcipt_device {
+    uint16_t segment;
+    uint8_t bus;
+    uint8_t devfn;
+};
+_Static_assert(sizeof(struct pcipt_device) == 4, "physdev_pci_device has 4 bytes");
+_Static_assert(offsetof(struct pcipt_device, bus) == 2, "bus follows the 16-bit segment");
+_Static_assert(offsetof(struct pcipt_device, devfn) == 3, "devfn follows bus");
+
+/* physdev_pci_device_add with one element of its optional array, which Xen may read. */
+struct pcipt_device_add {
+    uint16_t segment;
+    uint8_t bus;
+    uint8_t devfn;
+    uint32_t flags;
+    uint8_t physfn_bus;
+    uint8_t physfn_devfn;
+    uint16_t padding;
+    uint32_t option;
+};
+_Static_assert(sizeof(struct pcipt_device_add) == 16, "12 bytes and one option");
+_Static_assert(offsetof(struct pcipt_device_add, flags) == 4, "flags follow the address");
+_Static_assert(offsetof(struct pcipt_device_add, physfn_bus) == 8, "physfn follows flags");
+_Static_assert(offsetof(struct pcipt_device_add, physfn_devfn) == 9, "devfn follows bus");
+_Static_assert(offsetof(struct pcipt_device_add, option) == 12, "the options come last");
+
+/* xentoollog_logger: three functions, the third of which the libraries call only for loggers of their own. */
+struct xentoollog_logger;
+typedef void pcipt_logger_message(struct xentoollog_logger *logger, unsigned int level, int error,
+                                  const char *context, const char *format, va_list arguments);
+typedef void pcipt_logger_progress(struct xentoollog_logger *logger, const char *context, const char *doing,
+                                   int percent, unsigned long done, unsigned long total);
+typedef void pcipt_logger_destroy(struct xentoollog_logger *logger);
+struct pcipt_logger {
+    pcipt_logger_message *message;
+    pcipt_logger_progress *progress;
+    pcipt_logger_destroy *destroy;
+};
+_Static_assert(sizeof(struct pcipt_logger) == 3 * sizeof(void (*)(void)), "three functions, no padding");
+
+/* Functions of libxencall.so.1 and libxenctrl.so.4.x, by type. Source: xencall.h, xenctrl.h (the same 4.17-4.21). */
+struct xencall_handle;
+struct xc_interface_core;
+struct physdev_pci_device;
+typedef struct xencall_handle *pcipt_xencall_open(struct xentoollog_logger *logger, unsigned int flags);
+typedef int pcipt_xencall_close(struct xencall_handle *xcall);
+typedef int pcipt_xencall2(struct xencall_handle *xcall, unsigned int op, uint64_t arg1, uint64_t arg2);
+typedef void *pcipt_xencall_alloc_buffer(struct xencall_handle *xcall, size_t size);
+typedef void pcipt_xencall_free_buffer(struct xencall_handle *xcall, void *buffer);
+typedef struct xc_interface_core *pcipt_xc_interface_open(struct xentoollog_logger *logger,
+                                                          struct xentoollog_logger *dombuild_logger,
+                                                          unsigned int flags);
+typedef int pcipt_xc_interface_close(struct xc_interface_core *xch);
+typedef int pcipt_xc_pcitopoinfo(struct xc_interface_core *xch, unsigned int count,
+                                 struct physdev_pci_device *devices, uint32_t *nodes);
+typedef int pcipt_xc_test_assign_device(struct xc_interface_core *xch, uint32_t domain, uint32_t sbdf);
+typedef int pcipt_xc_send_debug_keys(struct xc_interface_core *xch, const char *keys);
+typedef int pcipt_xc_readconsolering(struct xc_interface_core *xch, char *buffer, unsigned int *count, int clear,
+                                     int incremental, uint32_t *index);
+
+/* Why a library could not be used: one line in the dynamic linker's words, empty if there is nothing to say. */
+struct pcipt_reason {
+    char text[PCIPT_REASON_SIZE];
+};
+
+/*
+ * Hypercalls through libxencall, which is stable over Xen releases.
+ *
+ * Owner: the caller, until pcipt_call_close. The library stays loaded after it.
+ * The device node must exist (the caller looks first); -EACCES or -EPERM: not root.
+ */
+struct pcipt_call;
+int pcipt_call_open(const char *library, struct pcipt_reason *reason, struct pcipt_call **result);
+void pcipt_call_close(struct pcipt_call *call);
+
+/* PHYSDEVOP_pci_device_add. `flags` are PCIPT_FLAG_*, others are -EINVAL; physfn counts with FLAG_VIRTUAL only. */
+int pcipt_call_add(struct pcipt_call *call, struct pcipt_device device, uint32_t flags, uint8_t physfn_bus,
+                   uint8_t physfn_devfn);
+/* PHYSDEVOP_pci_device_remove. Panics Xen before 4.19 if nobody owns the device: guards decide, not this. */
+int pcipt_call_remove(struct pcipt_call *call, struct pcipt_device device);
+
+/*
+ * The toolstack's interface through libxenctrl, bound to one Xen release: -EACCES from any call below means that
+ * the library is of another one.
+ *
+ * Owner: the caller, until pcipt_control_close. The library stays loaded after it.
+ */
+struct pcipt_control;
+int pcipt_control_open(const char *library, struct pcipt_reason *reason, struct pcipt_control **result);
+void pcipt_control_close(struct pcipt_control *control);
+
+/* XEN_SYSCTL_pcitopoinfo for `count` devices: a node each, PCIPT_NODE_NONE or PCIPT_NODE_UNKNOWN. */
+int pcipt_control_nodes(struct pcipt_control *control, uint32_t count, const struct pcipt_device *devices,
+                        uint32_t *nodes);
+/* XEN_DOMCTL_test_assign_device to DOMID_INVALID: 0 if dom0's or quarantined, else -EINVAL. */
+int pcipt_control_test(struct pcipt_control *control, struct pcipt_device device);
+/* Press one of Xen's debug keys; -EPERM for any but 'Q' and 'q'. What it prints is in the ring on return. */
+int pcipt_control_press(struct pcipt_control *control, char key);
+/*
+ * Copy at most `size` characters of Xen's console ring, nothing of which is cleared. `*index` says from where (in)
+ * and where the next read goes on (out). If Xen has overwritten that place, it starts at the oldest character
+ * instead: then *index - *count after the call is not *index before it, modulo 2^32.
+ */
+int pcipt_control_read(struct pcipt_control *control, uint32_t size, char *buffer, uint32_t *index, uint32_t *count);
+
+#endif

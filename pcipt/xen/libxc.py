@@ -1,0 +1,189 @@
+"""The real hypervisor, through libxencall and, for what needs the toolstack's interface, libxenctrl.
+
+libxencall is enough to add and remove. libxenctrl is opened when it is first needed; where it is missing or
+of another Xen release, asking raises UnsupportedError (custody is untold) and the rest goes on.
+"""
+
+import errno
+import os
+import types
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+from pcipt.errors import HypervisorError, NotPermittedError, StateError, UnsupportedError
+from pcipt.pci import Sbdf
+from pcipt.xen import loading
+from pcipt.xen.binding import NODE_UNKNOWN, CallHandle, ControlHandle, LoadError
+from pcipt.xen.console import Dump, parse_devices
+from pcipt.xen.interface import Custody, DeviceFlags, Owner, XenIdentity
+from pcipt.xen.outcome import Op, check, checked_flags, custody_from_result, xen_address
+
+BATCH = 4096  # functions in one pcitopoinfo: 2 x 16 KiB of hypercall buffer, well below any driver's limit
+CHUNK = 65536
+RING_LIMIT = 64 << 20  # no console ring is larger; a talkative Xen must not hold us for ever
+KEY_ATTEMPTS = 2
+_LIST_OF_OWNERS = "Xen's list of owners"
+
+
+def open_libxc(root: str = "/") -> "LibXc":
+    """Connect to the Xen this runs on; `root` is where /sys, /dev and the libraries are looked for.
+
+    Raises: UnsupportedError where there is no Xen or no libxencall; NotPermittedError if not root.
+    """
+    identity = loading.read_identity(root)
+    loading.require_privcmd(root)
+    refusal = "no libxencall is installed"
+    for name in loading.xencall_names(root):
+        try:
+            return LibXc(identity, CallHandle(name), loading.xenctrl_names(identity, root))
+        except LoadError as exc:
+            if exc.errno in {errno.EACCES, errno.EPERM}:
+                raise NotPermittedError("opening /dev/xen/privcmd", "run as root in dom0") from exc
+            if exc.errno not in {errno.ELIBACC, errno.ELIBBAD}:
+                raise HypervisorError("xencall_open", exc.errno) from exc
+            refusal = exc.reason
+    raise UnsupportedError("Xen", f"libxencall cannot be loaded: {refusal}")
+
+
+class LibXc:
+    """The Xen this runs on; see `Hypervisor`. Used by one thread, in the process that opened it."""
+
+    def __init__(self, identity: XenIdentity, call: CallHandle, control_names: Sequence[str]) -> None:
+        self._identity = identity
+        self._call = call
+        self._control_names = tuple(control_names)
+        self._control: ControlHandle | None = None
+        self._control_refusal: UnsupportedError | None = None
+        self._console_index = 0
+        self._process = os.getpid()
+        self._closed = False
+
+    @property
+    def identity(self) -> XenIdentity:
+        return self._identity
+
+    def known(self, functions: Sequence[Sbdf]) -> list[bool]:
+        self._require_open()
+        asked = [function for function in functions if function.fits_xen]
+        if not asked:
+            return [False] * len(functions)
+        control = self._require_control()
+        nodes: dict[Sbdf, int] = {}
+        for start in range(0, len(asked), BATCH):
+            batch = asked[start : start + BATCH]
+            result, answers = control.nodes(batch)
+            check(Op.KNOWN, result, f"{len(batch)} functions from {batch[0]} on")
+            nodes.update(zip(batch, answers, strict=True))
+        return [nodes.get(function, NODE_UNKNOWN) != NODE_UNKNOWN for function in functions]
+
+    def custody(self, function: Sbdf) -> Custody:
+        self._require_open()
+        xen_address(function)
+        try:
+            control = self._require_control()
+        except UnsupportedError:
+            return Custody.UNTOLD
+        return custody_from_result(function, control.test(function))
+
+    def owners(self) -> Mapping[Sbdf, Owner]:
+        """List Xen's devices and owners by its debug key Q.
+
+        Raises: UnsupportedError if the ring is too small for the dump, or its lines came torn again.
+        """
+        self._require_open()
+        control = self._require_control()
+        for _ in range(KEY_ATTEMPTS):
+            dump = self._dump(control)
+            if dump.begun and not dump.broken:
+                return dump.owners
+        why = f"lines came torn: {dump.broken[0]}" if dump.broken else "key Q printed no list of PCI devices"
+        raise UnsupportedError(_LIST_OF_OWNERS, why)
+
+    def add_device(self, function: Sbdf, flags: DeviceFlags) -> None:
+        self._require_open()
+        result = self._call.add(xen_address(function), checked_flags(function, flags))
+        check(Op.ADD, result, str(function))
+
+    def remove_device(self, function: Sbdf) -> None:
+        self._require_open()
+        check(Op.REMOVE, self._call.remove(xen_address(function)), str(function))
+
+    def close(self) -> None:
+        self._closed = True
+        if self._control is not None:
+            self._control.close()
+        self._call.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            what = f"unclosed connection to Xen {self._identity.full}"
+            warnings.warn(what, ResourceWarning, stacklevel=2, source=self)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StateError("the connection to Xen is closed")
+        if self._process != os.getpid():
+            raise StateError("the connection to Xen was opened in another process; open one here")
+
+    def _require_control(self) -> ControlHandle:
+        """Open libxenctrl, once; a refusal is remembered, an error (no memory, no descriptors) is not."""
+        if self._control is None and self._control_refusal is None:
+            try:
+                self._control = self._open_control()
+            except UnsupportedError as exc:
+                self._control_refusal = exc
+        if self._control is None:
+            raise self._control_refusal or UnsupportedError("Xen's toolstack interface", "not open")
+        return self._control
+
+    def _open_control(self) -> ControlHandle:
+        feature = "Xen's toolstack interface"
+        refusal = UnsupportedError(feature, f"no libxenctrl of Xen {self._identity.full} is installed")
+        for name in self._control_names:
+            try:
+                control = ControlHandle(name)
+            except LoadError as exc:
+                if exc.errno not in {errno.ELIBACC, errno.ELIBBAD}:
+                    raise HypervisorError("xc_interface_open", exc.errno) from exc
+                if name == self._control_names[0]:
+                    refusal = UnsupportedError(feature, f"{name} cannot be used: {exc.reason}")
+                continue
+            result, _ = control.nodes([Sbdf(0, 0, 0, 0)])
+            if result != -errno.EACCES:
+                return control
+            control.close()
+            why = f"{name} belongs to another release than the running Xen {self._identity.full}"
+            refusal = UnsupportedError(feature, why)
+        raise refusal
+
+    def _dump(self, control: ControlHandle) -> Dump:
+        """Press Q and read what it printed: the key runs synchronously, the dump is in the ring on return."""
+        self._read_console(control, keep=False)
+        check(Op.KEY, control.press("Q"), "Q")
+        return parse_devices(self._read_console(control, keep=True))
+
+    def _read_console(self, control: ControlHandle, *, keep: bool) -> str:
+        """Read on to the end of the ring; if the text is to be kept, none of it may be lost."""
+        pieces: list[bytes] = []
+        for _ in range(RING_LIMIT // CHUNK):
+            result, piece, index = control.read(self._console_index, CHUNK)
+            check(Op.CONSOLE, result)
+            lost = (index - len(piece) - self._console_index) & 0xFFFF_FFFF
+            self._console_index = index
+            if keep and lost:
+                why = "Xen's console ring is too small for it; boot Xen with conring_size=1M"
+                raise UnsupportedError(_LIST_OF_OWNERS, why)
+            if keep:
+                pieces.append(piece)
+            if len(piece) < CHUNK:
+                break
+        return b"".join(pieces).decode("ascii", "replace")

@@ -1,0 +1,329 @@
+"""The real implementation on fake libraries: loading, degrading, batches, the console, handles."""
+
+import errno
+import gc
+import os
+import shutil
+import warnings
+
+import pytest
+
+from pcipt.errors import HypervisorError, NotPermittedError, StateError, UnsupportedError
+from pcipt.pci import Sbdf, parse_sbdf, sbdf_from_devfn
+from pcipt.xen.binding import CallHandle, ControlHandle, LoadError
+from pcipt.xen.interface import Custody, DeviceFlags, Dom0Kind, Hypervisor, Owner, OwnerKind
+from pcipt.xen.libxc import BATCH, CHUNK, open_libxc
+
+NIC = parse_sbdf("1234:56:0f.0")
+VMD = parse_sbdf("10000:00:00.0")
+HEAD = "(XEN) ==== PCI devices ====\n(XEN) ==== segment 0000 ====\n"
+DUMP = HEAD + "(XEN) 0000:02:00.0 - d0 - node -1  - MSIs < 28 >\n(XEN) 0000:01:00.0 - NULL - node -1 \n"
+OWNERS = {
+    parse_sbdf("0000:02:00.0"): Owner(OwnerKind.DOMAIN, 0),
+    parse_sbdf("0000:01:00.0"): Owner(OwnerKind.NOBODY),
+}
+
+
+@pytest.fixture
+def xen(machine):
+    with open_libxc(str(machine.root)) as opened:
+        yield opened
+
+
+def test_it_is_a_hypervisor(xen):
+    checked: Hypervisor = xen
+    assert (checked.identity.full, checked.identity.dom0) == ("4.17.7", Dom0Kind.PV)
+
+
+# flags, the 16 bytes that reach Xen for 1234:56:0f.0
+ADDS = [
+    (DeviceFlags(), "34125678 00000000 00000000 00000000"),
+    (DeviceFlags(extended=True), "34125678 01000000 00000000 00000000"),
+    (DeviceFlags(physfn=parse_sbdf("1234:55:1f.7")), "34125678 02000000 55ff0000 00000000"),
+    (DeviceFlags(True, parse_sbdf("1234:00:00.1")), "34125678 03000000 00010000 00000000"),
+]
+
+
+@pytest.mark.parametrize(("flags", "expected"), ADDS)
+def test_add(xen, machine, flags, expected):
+    xen.add_device(NIC, flags)
+    assert (machine.call.op, machine.call.command, machine.call.size) == (33, 25, 16)
+    assert bytes(machine.call.bytes) == bytes.fromhex(expected)
+
+
+def test_remove(xen, machine):
+    xen.remove_device(NIC)
+    assert (machine.call.command, bytes(machine.call.bytes[:4])) == (26, bytes.fromhex("34125678"))
+
+
+def test_errors_of_a_change_name_the_call_and_the_function(xen, machine):
+    for number in (errno.EPERM, errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES):
+        machine.call.fail_call = number
+        for op, action in (
+            ("pci_device_add", lambda: xen.add_device(NIC, DeviceFlags())),
+            ("pci_device_remove", lambda: xen.remove_device(NIC)),
+        ):
+            with pytest.raises(HypervisorError) as caught:
+                action()
+            assert (caught.value.op, caught.value.errno, caught.value.subject) == (op, number, str(NIC))
+
+
+def test_known_asks_in_batches_and_only_what_xen_can_name(xen, machine):
+    functions = [sbdf_from_devfn(0, n >> 8 & 0xFF, n & 0xFF) for n in range(BATCH + 5)]
+    functions.insert(1, VMD)
+    answers = xen.known(functions)
+    # the fake knows functions 0 and 1 of each device: 0 with a node, 1 without
+    assert answers == [f != VMD and f.function < 2 for f in functions]
+    assert machine.control.nodes_calls == 1 + 2  # one to see whether this Xen speaks with this library
+    assert machine.control.count == 5
+
+
+def test_known_of_nothing_asks_nothing(xen, machine):
+    assert xen.known([]) == []
+    assert xen.known([VMD, VMD]) == [False, False]
+    assert machine.control.opened == 0
+
+
+def test_custody(xen, machine):
+    assert xen.custody(NIC) is Custody.HARDWARE_DOMAIN
+    assert (machine.control.domain, machine.control.sbdf) == (0x7FF4, 0x12345678)
+    for number, custody in ((errno.EINVAL, Custody.ELSEWHERE), (errno.EOPNOTSUPP, Custody.UNTOLD)):
+        machine.control.fail = number
+        assert xen.custody(NIC) is custody
+    machine.control.fail = errno.EPERM
+    with pytest.raises(HypervisorError):
+        xen.custody(NIC)
+
+
+def test_what_xen_cannot_name_never_reaches_it(xen, machine):
+    for action in (
+        lambda: xen.add_device(VMD, DeviceFlags()),
+        lambda: xen.remove_device(VMD),
+        lambda: xen.custody(VMD),
+    ):
+        with pytest.raises(UnsupportedError):
+            action()
+    assert (machine.call.calls, machine.control.opened) == (0, 0)
+
+
+def test_owners_presses_q_once_and_clears_nothing(xen, machine):
+    machine.control.will_print(DUMP)
+    assert xen.owners() == OWNERS
+    assert (machine.control.presses, machine.control.key) == (1, b"Q")
+    assert machine.control.clears == 0
+
+
+def test_a_key_that_prints_no_list(xen, machine):
+    machine.control.will_print("(XEN) something else\n")
+    with pytest.raises(UnsupportedError) as caught:
+        xen.owners()
+    assert "key Q" in caught.value.why
+
+
+def test_owners_with_old_dumps_in_the_ring(xen, machine):
+    machine.control.will_print(DUMP)
+    assert xen.owners() == OWNERS
+    gone = DUMP.replace("0000:01:00.0 - NULL", "0000:01:00.0 - d3")
+    machine.control.will_print(gone)
+    assert xen.owners()[parse_sbdf("0000:01:00.0")] == Owner(OwnerKind.DOMAIN, 3)
+
+
+def test_a_torn_dump_is_asked_for_once_more_and_no_oftener(xen, machine):
+    machine.control.will_print(DUMP + "(XEN) 0000:03:00.0 - (XEN) torn\n")
+    with pytest.raises(UnsupportedError) as caught:
+        xen.owners()
+    assert "0000:03:00.0" in caught.value.why
+    assert machine.control.presses == 2
+
+
+def test_a_ring_too_small_for_the_dump(xen, machine):
+    machine.control.will_print(DUMP)
+    xen.owners()
+    machine.control.forgets = machine.control.end - machine.control.oldest + 20
+    with pytest.raises(UnsupportedError) as caught:
+        xen.owners()
+    assert "conring_size" in caught.value.why
+    machine.control.forgets = 0
+    machine.control.will_print(DUMP)
+    assert xen.owners() == OWNERS  # and it goes on from there
+
+
+def test_a_dump_larger_than_one_reading(xen, machine):
+    lines = [f"(XEN) 0000:{n >> 8:02x}:{n >> 3 & 31:02x}.{n & 7} - d0 - node -1 \n" for n in range(3000)]
+    machine.control.will_print(HEAD + "".join(lines))
+    assert machine.control.dump_size > CHUNK
+    assert len(xen.owners()) == 3000
+
+
+def test_an_interface_that_does_not_open_is_an_error_and_not_for_ever(xen, machine):
+    machine.control.fail_open = errno.EMFILE
+    for action in (lambda: xen.known([NIC]), lambda: xen.custody(NIC), xen.owners):
+        with pytest.raises(HypervisorError) as caught:
+            action()
+        assert (caught.value.op, caught.value.errno) == ("xc_interface_open", errno.EMFILE)
+    machine.control.fail_open = 0
+    assert xen.known([NIC]) == [True]
+
+
+def test_without_libxenctrl_changes_still_work(machine):
+    machine.library("libxenctrl.so.4.17").unlink()
+    with open_libxc(str(machine.root)) as xen:
+        for action in (lambda: xen.known([NIC]), xen.owners, lambda: xen.known([NIC])):
+            with pytest.raises(UnsupportedError) as caught:
+                action()
+            assert "libxenctrl" in str(caught.value)
+            assert "\n" not in str(caught.value)
+        assert xen.custody(NIC) is Custody.UNTOLD
+        xen.add_device(NIC, DeviceFlags())
+        xen.remove_device(NIC)
+    assert machine.call.calls == 2
+
+
+def test_a_libxenctrl_of_another_xen_is_refused_by_name(machine):
+    machine.control.fail = errno.EACCES
+    with open_libxc(str(machine.root)) as xen:
+        with pytest.raises(UnsupportedError) as caught:
+            xen.known([NIC])
+        assert "libxenctrl.so.4.17 belongs to another release than the running Xen 4.17.7" in caught.value.why
+        assert xen.custody(NIC) is Custody.UNTOLD
+        xen.remove_device(NIC)
+    assert machine.control.opened == machine.control.closed == 1
+
+
+def test_a_libxenctrl_of_another_xen_serves_if_xen_takes_it(machine):
+    machine.write("sys/hypervisor/version/minor", "18")
+    with open_libxc(str(machine.root)) as xen:
+        assert xen.known([NIC]) == [True]
+    assert machine.control.closed == 1
+
+
+def put_wrong_library(machine) -> None:
+    """Something that is called libxencall and is not, where it is found before the good one."""
+    wrong = machine.root / "usr" / "lib64" / "libxencall.so.1"
+    wrong.parent.mkdir()
+    shutil.copy(machine.library("libxenctrl.so.4.17"), wrong)
+
+
+def test_a_library_without_the_functions_is_passed_over(machine):
+    put_wrong_library(machine)
+    with open_libxc(str(machine.root)) as xen:
+        xen.remove_device(NIC)
+    assert machine.call.calls == 1
+
+
+def test_a_library_without_the_functions_is_told(machine):
+    put_wrong_library(machine)
+    machine.library("libxencall.so.1").unlink()
+    with pytest.raises(UnsupportedError) as caught:
+        open_libxc(str(machine.root))
+    assert "xencall_open" in caught.value.why
+
+
+# errno of opening Xen's device, what it becomes
+OPENING = [
+    (errno.EACCES, NotPermittedError),
+    (errno.EPERM, NotPermittedError),
+    (errno.ENOENT, HypervisorError),
+    (errno.ENODEV, HypervisorError),
+]
+
+
+@pytest.mark.parametrize(("number", "expected"), OPENING)
+def test_a_device_that_does_not_open(machine, number, expected):
+    machine.call.fail_open = number
+    with pytest.raises(expected):
+        open_libxc(str(machine.root))
+
+
+# what is missing of a dom0, a word of the one line that says so
+MISSING = [
+    ("sys/hypervisor/type", "does not run under Xen"),
+    ("dev/xen/privcmd", "/dev/xen/privcmd"),
+    ("usr/lib/libxencall.so.1", "libxencall"),
+]
+
+
+@pytest.mark.parametrize(("path", "word"), MISSING)
+def test_absence_is_one_clear_line(machine, capfd, path, word):
+    (machine.root / path).unlink()
+    with pytest.raises(UnsupportedError) as caught:
+        open_libxc(str(machine.root))
+    assert caught.value.feature == "Xen"
+    assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("handle", [CallHandle, ControlHandle])
+def test_the_real_libraries_are_silent_where_there_is_no_xen(handle, capfd):
+    if os.path.exists("/dev/xen/privcmd") or os.path.exists("/proc/xen/privcmd"):
+        pytest.skip("this machine runs under Xen: the contract tests use these libraries")
+    name = "libxencall.so.1" if handle is CallHandle else "libxenctrl.so.4.17"
+    with pytest.raises(LoadError) as caught:
+        handle(name)
+    if caught.value.errno == errno.ELIBACC:
+        pytest.skip(f"{name} is not installed")
+    assert caught.value.errno == errno.ENOENT
+    assert capfd.readouterr() == ("", "")
+
+
+def test_close_is_idempotent_and_ends_every_use(machine):
+    xen = open_libxc(str(machine.root))
+    xen.known([NIC])
+    xen.close()
+    xen.close()
+    assert (machine.call.closed, machine.control.closed) == (1, 1)
+    for action in (
+        lambda: xen.known([]),
+        lambda: xen.custody(NIC),
+        xen.owners,
+        lambda: xen.add_device(NIC, DeviceFlags()),
+        lambda: xen.remove_device(NIC),
+    ):
+        with pytest.raises(StateError):
+            action()
+    assert (machine.call.calls, machine.control.presses) == (0, 0)
+
+
+def test_a_handle_is_of_no_use_after_close(machine):
+    handle = CallHandle(str(machine.library("libxencall.so.1")))
+    handle.close()
+    handle.close()
+    with pytest.raises(StateError):
+        handle.remove(NIC)
+    assert machine.call.closed == 1
+
+
+def test_in_a_forked_child_only_close_is_allowed(machine):
+    xen = open_libxc(str(machine.root))
+    xen.known([NIC])
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            refused = 0
+            for action in (lambda: xen.known([NIC]), lambda: xen.remove_device(NIC), xen.owners):
+                try:
+                    action()
+                except StateError:
+                    refused += 1
+            xen.close()
+            code = 0 if (refused, machine.call.closed, machine.control.closed) == (3, 1, 1) else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert machine.call.closed == 0
+    xen.close()
+
+
+def test_forgetting_to_close_is_warned_of(machine):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        open_libxc(str(machine.root))
+        gc.collect()
+    assert [w.category for w in caught if "connection to Xen" in str(w.message)] == [ResourceWarning]
+
+
+def test_segments_up_to_ffff_are_asked(xen, machine):
+    assert xen.known([Sbdf(0xFFFF, 0xFF, 0x1F, 0)]) == [True]
+    assert bytes(machine.control.devices[:4]) == bytes.fromhex("fffffff8")
