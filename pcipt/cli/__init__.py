@@ -1,0 +1,1 @@
+"""The `pcipt` command: one module per group of subcommands."""

@@ -1,0 +1,58 @@
+"""Where a reading command takes its machine from: live sysfs, a recorded tree, or an lspci dump."""
+
+import argparse
+from collections.abc import Callable
+
+from pcipt.errors import NoSuchDeviceError
+from pcipt.host.dump import read_dump
+from pcipt.host.files import Depth
+from pcipt.host.sysfs import read_addresses, read_machine
+from pcipt.pci import Machine, RawFunction, Sbdf, decode_machine
+
+Wanted = Callable[[Sbdf], bool]
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--root", metavar="DIR", default="/", help="read a recorded machine: DIR holds sys/")
+    source.add_argument("--dump", metavar="FILE", help="read the output of lspci -xxx or -xxxx; - is stdin")
+
+
+class Source:
+    """The machine that the arguments name; a dump is read once, sysfs anew for every question."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._root: str = args.root
+        self._dump = read_dump(args.dump) if args.dump is not None else None
+
+    @property
+    def knows_linux(self) -> bool:
+        """Whether drivers and the like can be told; a dump has no word of them."""
+        return self._dump is None
+
+    def addresses(self) -> list[Sbdf]:
+        """List the functions in address order."""
+        if self._dump is not None:
+            return sorted(raw.sbdf for raw in self._dump)
+        return read_addresses(self._root)
+
+    def read(self, depth: Depth, wanted: Wanted | None = None) -> list[RawFunction]:
+        """Read the `wanted` functions and whatever their decoding needs."""
+        return self._dump if self._dump is not None else read_machine(self._root, depth, wanted)
+
+    def machine(self, depth: Depth, wanted: Wanted | None = None) -> Machine:
+        return decode_machine(self.read(depth, wanted))
+
+    def no_such_device(self, text: str, near: Sbdf) -> NoSuchDeviceError:
+        """Make the error that names the existing function nearest to an absent one."""
+        nearest = sorted(self.addresses(), key=lambda sbdf: _distance(sbdf, near))[:1]
+        return NoSuchDeviceError(text, tuple(str(sbdf) for sbdf in nearest))
+
+
+def _distance(one: Sbdf, other: Sbdf) -> tuple[int, int, int, int]:
+    return (
+        abs(one.segment - other.segment),
+        abs(one.bus - other.bus),
+        abs(one.device - other.device),
+        abs(one.function - other.function),
+    )

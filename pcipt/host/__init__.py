@@ -1,0 +1,1 @@
+"""dom0's Linux: sysfs, dumps, uevents, ACPI tables, recording a machine."""

@@ -1,0 +1,103 @@
+"""The closed list: every file that pcipt reads of a machine, and therefore every file that it records.
+
+Reader and recorder use these tables alone, so they cannot disagree. Nothing here may hold a secret: no kernel
+command line (passwords), no MSDM or SLIC table (licence keys), no VPD or UUID (serial numbers).
+
+Units:  `limit` is in bytes; a longer file is an oddity, not a larger read.
+Source: linux Documentation/ABI/testing/sysfs-bus-pci; drivers/pci/pci-sysfs.c (one page per attribute).
+"""
+
+import enum
+
+import attrs
+
+PAGE = 4096  # sysfs hands out an attribute of at most one page, in one read
+DEVICES = "sys/bus/pci/devices"
+GROUPS = "sys/kernel/iommu_groups"
+TABLES = "sys/firmware/acpi/tables"
+MAX_FUNCTIONS = 1 << 18  # four full segments; above that a tree is hostile or broken
+
+
+class Kind(enum.Enum):
+    TEXT = "text"
+    BINARY = "binary"
+    LINK = "link"
+
+
+class Depth(enum.Enum):
+    """How much is read of a function: the less, the less a sleeping device is disturbed.
+
+    GLANCE is its ids and the 64 header bytes, HEADER every file but only those bytes, FULL everything.
+    """
+
+    GLANCE = "glance"
+    HEADER = "header"
+    FULL = "full"
+
+
+@attrs.frozen
+class Entry:
+    """One file: its name in its directory, or path beneath the root; `needed` ones are missed when absent."""
+
+    name: str
+    kind: Kind
+    limit: int
+    needed: bool = False
+
+
+CONFIG = Entry("config", Kind.BINARY, PAGE)  # where it is missing the decoder says so
+RESOURCE = Entry("resource", Kind.TEXT, PAGE, needed=True)
+VENDOR = Entry("vendor", Kind.TEXT, 32, needed=True)
+DEVICE = Entry("device", Kind.TEXT, 32, needed=True)
+CLASS = Entry("class", Kind.TEXT, 32, needed=True)
+REVISION = Entry("revision", Kind.TEXT, 32)  # since Linux 4.10
+SUBSYSTEM_VENDOR = Entry("subsystem_vendor", Kind.TEXT, 32)
+SUBSYSTEM_DEVICE = Entry("subsystem_device", Kind.TEXT, 32)
+NUMA_NODE = Entry("numa_node", Kind.TEXT, 32)
+SECONDARY_BUS = Entry("secondary_bus_number", Kind.TEXT, 32)  # bridges, since Linux 4.20
+SUBORDINATE_BUS = Entry("subordinate_bus_number", Kind.TEXT, 32)
+DRIVER = Entry("driver", Kind.LINK, PAGE)
+PHYSFN = Entry("physfn", Kind.LINK, PAGE)
+IOMMU_GROUP = Entry("iommu_group", Kind.LINK, PAGE)
+RESET_METHOD = Entry("reset_method", Kind.TEXT, 256)  # since Linux 5.15
+ARI_ENABLED = Entry("ari_enabled", Kind.TEXT, 32)
+ENABLE = Entry("enable", Kind.TEXT, 32)
+BOOT_VGA = Entry("boot_vga", Kind.TEXT, 32)
+
+FUNCTION_FILES = (
+    CONFIG, RESOURCE, VENDOR, DEVICE, CLASS, REVISION, SUBSYSTEM_VENDOR, SUBSYSTEM_DEVICE, NUMA_NODE,
+    SECONDARY_BUS, SUBORDINATE_BUS, DRIVER, PHYSFN, IOMMU_GROUP, RESET_METHOD, ARI_ENABLED, ENABLE, BOOT_VGA,
+)  # fmt: skip
+
+GROUP_FILES = (
+    Entry("reserved_regions", Kind.TEXT, 65536),
+    Entry("type", Kind.TEXT, 32),
+)
+
+# The memory map that firmware gave at boot: one directory an entry, numbered from 0.
+MEMMAP = "sys/firmware/memmap"
+MEMMAP_ENTRIES = 128  # the kernel's table has at most that many
+MEMMAP_FILES = (Entry("start", Kind.TEXT, 64), Entry("end", Kind.TEXT, 64), Entry("type", Kind.TEXT, 64))
+
+# Xen renames DMAR to RMAD (since 4.6) or XMAR, so that Linux leaves the IOMMU alone.
+MACHINE_FILES = (
+    *(
+        Entry(f"{TABLES}/{name}", Kind.BINARY, 1 << 20)
+        for name in ("DMAR", "RMAD", "XMAR", "IVRS", "MCFG", "APIC", "FACP", "DSDT", "FACS", "HPET", "SRAT")
+    ),
+    Entry("sys/hypervisor/type", Kind.TEXT, 64),
+    Entry("sys/hypervisor/guest_type", Kind.TEXT, 64),
+    Entry("sys/hypervisor/version/major", Kind.TEXT, 64),
+    Entry("sys/hypervisor/version/minor", Kind.TEXT, 64),
+    Entry("sys/hypervisor/version/extra", Kind.TEXT, 256),
+    Entry("sys/hypervisor/properties/capabilities", Kind.TEXT, PAGE),
+    Entry("sys/hypervisor/properties/features", Kind.TEXT, PAGE),
+    *(
+        Entry(f"{MEMMAP}/{number}/{entry.name}", entry.kind, entry.limit)
+        for number in range(MEMMAP_ENTRIES)
+        for entry in MEMMAP_FILES
+    ),
+    Entry("proc/iomem", Kind.TEXT, 1 << 20),
+    Entry("proc/xen/capabilities", Kind.TEXT, 256),
+    Entry("proc/sys/kernel/random/boot_id", Kind.TEXT, 64),
+)

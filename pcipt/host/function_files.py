@@ -1,0 +1,148 @@
+"""Read the files of one function's directory into a `RawFunction`; whatever is wrong becomes a finding.
+
+Absent files are normal unless the table says that they are needed: kernels and devices differ.
+"""
+
+import errno
+import re
+
+from pcipt.host import files
+from pcipt.host.files import Depth, Entry
+from pcipt.host.resource import parse_resource
+from pcipt.host.tree import read_file, read_link, reason, text_of
+from pcipt.pci import Finding, Ids, RawFunction, Resource, Sbdf
+
+HEADER_BYTES = 64
+
+_HEX = re.compile(rb"0x([0-9a-f]{1,8})\s*")
+_DECIMAL = re.compile(rb"(-?[0-9]{1,9})\s*")
+_NAME = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([01][0-9a-f])\.([0-7])")
+
+_CODES = {
+    errno.EMEDIUMTYPE: "file-kind",
+    errno.EINVAL: "file-kind",  # readlink of what is no link
+    errno.EFBIG: "file-too-long",
+    errno.EXDEV: "link-outside",
+}
+
+
+def sbdf_from_name(name: str) -> Sbdf | None:
+    """Read a directory name as Linux writes addresses; None for any other name or spelling."""
+    matched = _NAME.fullmatch(name)
+    if matched is None:
+        return None
+    sbdf = Sbdf(*(int(part, 16) for part in matched.groups()))
+    return sbdf if len(matched[1]) == 4 or str(sbdf) == name else None
+
+
+class FunctionFiles:
+    """One function's directory: its descriptor, how deep it lies, and what was odd in it."""
+
+    def __init__(self, directory: int, level: int) -> None:
+        self._directory = directory
+        self._level = level
+        self.findings: list[Finding] = []
+
+    def read(self, sbdf: Sbdf, depth: Depth, parent: Sbdf | None, root_bus: int | None) -> RawFunction:
+        config = self._bytes(files.CONFIG, None if depth is Depth.FULL else HEADER_BYTES)
+        vendor = self._number(files.VENDOR, 0xFFFF)
+        device = self._number(files.DEVICE, 0xFFFF)
+        class_code = self._number(files.CLASS, 0xFF_FFFF)
+        if depth is Depth.GLANCE:
+            ids = Ids(vendor, device, class_code)
+            return RawFunction(
+                sbdf, config, ids=ids, parent=parent, root_bus=root_bus, findings=tuple(self.findings)
+            )
+        ids = Ids(
+            vendor,
+            device,
+            class_code,
+            self._number(files.REVISION, 0xFF),
+            self._number(files.SUBSYSTEM_VENDOR, 0xFFFF),
+            self._number(files.SUBSYSTEM_DEVICE, 0xFFFF),
+        )
+        resources = self._resources()
+        driver = self._link(files.DRIVER)
+        node = self._number(files.NUMA_NODE, 0xFFFF, _DECIMAL)
+        return RawFunction(
+            sbdf=sbdf,
+            config=config,
+            resources=resources,
+            ids=ids,
+            driver=text_of(driver.rpartition("/")[2]) if driver else None,
+            numa_node=node,
+            physfn=self._physfn(),
+            parent=parent,
+            root_bus=root_bus,
+            secondary=self._number(files.SECONDARY_BUS, 0xFF, _DECIMAL),
+            findings=tuple(self.findings),
+        )
+
+    def find(self, code: str, why: str) -> None:
+        self.findings.append(Finding(code, why))
+
+    def _bytes(self, entry: Entry, wanted: int | None = None) -> bytes | None:
+        try:
+            data = read_file(self._directory, entry.name, entry.limit, wanted)
+        except FileNotFoundError:
+            if entry.needed:
+                self.find("file-missing", f"there is no file {entry.name}: what it would tell is unknown")
+            return None
+        except OSError as error:
+            self._failed(entry, error)
+            return None
+        if not data:
+            self.find("file-empty", f"the file {entry.name} is empty: what it would tell is unknown")
+            return None
+        return data
+
+    def _number(self, entry: Entry, limit: int, form: re.Pattern[bytes] = _HEX) -> int | None:
+        data = self._bytes(entry)
+        if data is None:
+            return None
+        matched = form.fullmatch(data)
+        value = int(matched[1], 16 if form is _HEX else 10) if matched is not None else limit + 1
+        if value > limit:
+            shown = data[:24].decode("ascii", "backslashreplace").strip()
+            self.find("value-malformed", f"the file {entry.name} holds {shown!r}, which is no such number")
+            return None
+        return None if value < 0 else value  # numa_node is -1 where there is none
+
+    def _resources(self) -> tuple[Resource, ...]:
+        data = self._bytes(files.RESOURCE)
+        if data is None:
+            return ()
+        lines, problem = parse_resource(data)
+        if problem is not None:
+            self.findings.append(problem)
+        return lines
+
+    def _link(self, entry: Entry) -> str | None:
+        try:
+            return read_link(self._directory, entry.name, self._level)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._failed(entry, error)
+            return None
+
+    def _physfn(self) -> Sbdf | None:
+        target = self._link(files.PHYSFN)
+        if target is None:
+            return None
+        physfn = sbdf_from_name(target.rpartition("/")[2])
+        if physfn is None:
+            self.find("value-malformed", "the link physfn does not lead to a function; its owner is unknown")
+        return physfn
+
+    def _failed(self, entry: Entry, error: OSError) -> None:
+        code = _CODES.get(error.errno or 0, "read-error")
+        if code == "read-error":
+            why = f"the {entry.kind.value} file {entry.name} cannot be read ({reason(error)})"
+        elif error.errno == errno.EINVAL:
+            why = f"{entry.name} is no link"
+        else:
+            why = f"the file {entry.name} {reason(error)}"
+        self.find(
+            code, f"{why}: what it would tell is unknown; the device may be vanishing, or the tree is damaged"
+        )

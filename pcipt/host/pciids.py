@@ -1,0 +1,89 @@
+"""Names from pci.ids, looked up as they are needed: the file is searched, not parsed.
+
+The file is one text of vendors, their devices and classes; a section begins at the start of a line and its
+members are indented by tabs. Without the file there are no names and nothing fails.
+
+Source: pci.ids, header comment ("Syntax").
+"""
+
+import functools
+import os
+import re
+from collections.abc import Iterable
+
+from pcipt.host.tree import text_of
+
+PLACES = (
+    "/usr/share/misc/pci.ids",
+    "/usr/share/hwdata/pci.ids",
+    "/usr/share/pci.ids",
+    "/usr/share/misc/pci.ids.gz",
+    "/usr/share/hwdata/pci.ids.gz",
+)
+MAX_BYTES = 32 << 20
+_SECTION = re.compile(rb"\n[^\t#\n]")
+
+
+class PciIds:
+    """The names of one pci.ids file; an empty one knows none."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self._data = b"\n" + data
+        self.vendor = functools.cache(self._vendor)
+        self.device = functools.cache(self._device)
+        self.class_name = functools.cache(self._class_name)
+        self._section = functools.cache(self._find_section)
+
+    def _vendor(self, vendor: int) -> str | None:
+        return self._name(self._section(b"%04x" % vendor), b"")
+
+    def _device(self, vendor: int, device: int) -> str | None:
+        return self._name(self._section(b"%04x" % vendor), b"\n\t%04x  " % device)
+
+    def _class_name(self, class_code: int) -> str | None:
+        """Name a class of 24 bits by its subclass, or by its base class where the subclass has no name."""
+        section = self._section(b"C %02x" % (class_code >> 16))
+        return self._name(section, b"\n\t%02x  " % (class_code >> 8 & 0xFF)) or self._name(section, b"")
+
+    def _find_section(self, key: bytes) -> bytes:
+        """Cut out the section that begins with `key`, from its name to the next section."""
+        start = self._data.find(b"\n" + key + b"  ")
+        if start < 0:
+            return b""
+        start += len(key) + 3
+        following = _SECTION.search(self._data, start)
+        return self._data[start : following.start() if following is not None else len(self._data)]
+
+    @staticmethod
+    def _name(section: bytes, key: bytes) -> str | None:
+        start = section.find(key)
+        if not section or start < 0:
+            return None
+        start += len(key)
+        end = section.find(b"\n", start)
+        name = section[start : end if end >= 0 else len(section)]
+        return text_of(os.fsdecode(name.strip())) or None
+
+
+def read_pciids(places: Iterable[str] = PLACES) -> PciIds:
+    """Read the first pci.ids that can be read; none at all where there is none."""
+    for place in places:
+        try:
+            with open(place, "rb") as source:
+                data = source.read(MAX_BYTES)
+            return PciIds(_unpacked(data) if place.endswith(".gz") else data)
+        except (OSError, EOFError, ValueError):
+            continue
+    return PciIds()
+
+
+def _unpacked(data: bytes) -> bytes:
+    import io
+    import zlib
+    from gzip import GzipFile
+
+    try:
+        with GzipFile(fileobj=io.BytesIO(data)) as packed:
+            return packed.read(MAX_BYTES)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error

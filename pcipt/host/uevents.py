@@ -1,0 +1,222 @@
+"""The kernel's hot-plug messages: where to look, never what is there; sysfs alone counts.
+
+Our own netlink socket receives, pyroute2 parses: its sockets go deaf after an overrun and hide the sender.
+Only the kernel is believed (port 0, uid 0 of the credentials). Whenever something may have been missed, the
+stream says `Rescan`: after an overrun or any other error of the socket (which is then replaced), after a gap
+in SEQNUM, which counts the messages of all subsystems, after a message that was cut.
+
+Source: linux lib/kobject_uevent.c, drivers/pci/pci-driver.c (pci_uevent); netlink(7).
+"""
+
+import re
+import select
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import attrs
+from pyroute2.netlink.uevent import MarshalUevent
+
+from pcipt.errors import UnsupportedError
+from pcipt.host.function_files import sbdf_from_name
+from pcipt.host.tree import reason
+from pcipt.pci import Sbdf
+
+KERNEL_GROUP = 1
+RECEIVE_BUFFER = 16 << 20
+_MESSAGE = 1 << 16  # the kernel's are at most 2 KiB of keys (UEVENT_BUFFER_SIZE) and a path
+_BATCH = 4096
+_MAX_MISSING = 4096
+_CREDENTIALS = struct.Struct("iII")  # pid, uid, gid
+_KEY = re.compile(rb"[A-Z0-9_]+=")
+_NETLINK_KOBJECT_UEVENT = 15
+_SO_RCVBUFFORCE = 33  # neither is in the socket module
+
+
+@attrs.frozen
+class HotplugEvent:
+    """Something happened to a function. `synthetic` ones were asked for by somebody who wrote to `uevent`."""
+
+    action: str
+    sbdf: Sbdf
+    seqnum: int
+    synthetic: bool
+
+
+@attrs.frozen
+class Rescan:
+    """Messages may have been lost: read the machine again."""
+
+    reason: str
+
+
+class UeventSocket(Protocol):
+    """What is used of a socket."""
+
+    def recvmsg(
+        self, size: int, ancillary: int, /
+    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+
+
+def open_uevent_socket(receive_buffer: int = RECEIVE_BUFFER) -> socket.socket:
+    """Open a socket that receives what the kernel (not udev) sends.
+
+    Raises: UnsupportedError where there is no netlink or no permission.
+    """
+    opened = None
+    try:
+        flags = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        opened = socket.socket(socket.AF_NETLINK, flags, _NETLINK_KOBJECT_UEVENT)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, receive_buffer)
+        except PermissionError:  # beyond the system's limit only with CAP_NET_ADMIN
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        opened.bind((0, KERNEL_GROUP))
+    except OSError as error:
+        if opened is not None:
+            opened.close()
+        raise UnsupportedError("hot-plug messages of the kernel", reason(error)) from error
+    return opened
+
+
+class UeventSource:
+    """The stream of messages. `fileno` stays the same when the socket behind it is replaced.
+
+    `overruns`, `gaps` and `forged` count lost messages, holes in SEQNUM, and messages not believed.
+    """
+
+    def __init__(self, open_socket: Callable[[], UeventSocket] = open_uevent_socket) -> None:
+        self._open_socket = open_socket
+        self._parser = MarshalUevent()
+        self._socket = open_socket()
+        self._poll = select.epoll()
+        self._poll.register(self._socket.fileno(), select.EPOLLIN)
+        self._sequence = _Sequence()
+        self.overruns = 0
+        self.gaps = 0
+        self.forged = 0
+
+    def fileno(self) -> int:
+        return self._poll.fileno()
+
+    def close(self) -> None:
+        self._poll.close()
+        self._socket.close()
+
+    def read(self) -> list[HotplugEvent | Rescan]:
+        """Take what has arrived, without waiting.
+
+        Shape:  in the order of arrival; at most one `Rescan`, at the end.
+        Raises: UnsupportedError where a broken socket cannot be replaced.
+        """
+        found: list[HotplugEvent | Rescan] = []
+        doubt: str | None = None
+        for _ in range(_BATCH):
+            try:
+                data, ancillary, flags, sender = self._socket.recvmsg(
+                    _MESSAGE, socket.CMSG_SPACE(_CREDENTIALS.size)
+                )
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self._replace()
+                return [*found, Rescan(f"the kernel's messages were lost ({reason(error)})")]
+            if not _is_from_kernel(ancillary, sender):
+                self.forged += 1
+            elif flags & socket.MSG_TRUNC:
+                doubt = "a message was cut short"
+            else:
+                event, strange = self._understand(data)
+                if event is not None:
+                    found.append(event)
+                doubt = strange or doubt
+        if self._sequence.settle():
+            self.gaps += 1
+            doubt = "a gap in SEQNUM"
+        return [*found, Rescan(doubt)] if doubt is not None else found
+
+    def _replace(self) -> None:
+        self.overruns += 1
+        self._socket.close()  # which also takes it out of the poll set
+        self._sequence = _Sequence()
+        self._socket = self._open_socket()
+        self._poll.register(self._socket.fileno(), select.EPOLLIN)
+
+    def _understand(self, data: bytes) -> tuple[HotplugEvent | None, str | None]:
+        """Parse one message of the kernel: what happened to which function, and what was strange."""
+        keys = self._parse(data)
+        number = keys.get("SEQNUM", "")
+        if not (number.isascii() and number.isdigit()) or len(number) > 20:
+            return None, "a message without SEQNUM"
+        seqnum = int(number)
+        self._sequence.take(seqnum)
+        if keys.get("SUBSYSTEM") != "pci":
+            return None, None
+        path, action = keys.get("DEVPATH", ""), keys.get("ACTION", "")
+        parts = path.split("/")
+        sbdf = sbdf_from_name(parts[-1])
+        if parts[:2] != ["", "devices"] or ".." in parts or not action:
+            sbdf = None
+        if sbdf is None or keys.get("PCI_SLOT_NAME") != parts[-1]:
+            self.forged += 1
+            return None, "a message that contradicts itself"
+        return HotplugEvent(action, sbdf, seqnum, "SYNTH_UUID" in keys), None
+
+    def _parse(self, data: bytes) -> dict[str, str]:
+        # pyroute2 puts keys beside its own fields (`header`, `attrs`, …), and 0.7.2 stops at bytes that are
+        # no UTF-8: it is given only lines that can do neither harm.
+        lines = [line for line in data.split(b"\0")[1:] if _KEY.match(line) and _is_utf8(line)]
+        found: dict[str, str] = {}
+        for message in self._parser.parse(b"\0".join((b"@", *lines))):
+            found.update((key, value) for key, value in message.items() if isinstance(value, str))
+        return found
+
+
+class _Sequence:
+    """SEQNUM as it comes. Since Linux 6.11 two processors may deliver their messages in the wrong order."""
+
+    def __init__(self) -> None:
+        self._next: int | None = None
+        self._missing: set[int] = set()
+        self._broken = False
+
+    def take(self, seqnum: int) -> None:
+        expected = seqnum if self._next is None else self._next
+        if seqnum < expected:
+            self._broken |= seqnum not in self._missing
+            self._missing.discard(seqnum)
+            return
+        if seqnum - expected > _MAX_MISSING:
+            self._broken = True
+        else:
+            self._missing.update(range(expected, seqnum))
+        self._next = seqnum + 1
+
+    def settle(self) -> bool:
+        """Tell whether a number is missing now that all messages at hand are taken; then forget it."""
+        broken = self._broken or bool(self._missing)
+        self._broken = False
+        self._missing.clear()
+        return broken
+
+
+def _is_from_kernel(ancillary: list[tuple[int, int, bytes]], sender: tuple[int, int] | None) -> bool:
+    if sender is None or sender[0] != 0:
+        return False
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS) and len(data) >= _CREDENTIALS.size:
+            pid, uid, _ = _CREDENTIALS.unpack_from(data)
+            return bool(pid == 0 and uid == 0)
+    return False
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,179 @@
+import io
+import json
+import struct
+from contextlib import redirect_stdout
+
+import pytest
+
+from pcipt.cli.main import main
+from tests.machines import config
+from tests.trees import DATA, EMPTY_LINE, a_link, add
+
+PORT = "pci0000:00/0000:00:1c.0"
+
+
+def run(*arguments):
+    out = io.StringIO()
+    with redirect_stdout(out):
+        code = main([*map(str, arguments)])
+    return code, out.getvalue()
+
+
+def msix_config():
+    data = bytearray(config(size=256, command=2, bars=(0xFEB0_000C, 0x1)))
+    data[6], data[0x34] = 0x10, 0x40
+    struct.pack_into("<BBHII", data, 0x40, 0x11, 0, 0x8003, 0x2000, 0x3000)
+    return bytes(data)
+
+
+@pytest.fixture
+def machine(tmp_path):
+    add(tmp_path, "pci0000:00/0000:00:00.0")
+    add(tmp_path, PORT, config=config(header=1, buses=(0, 2, 3)), secondary_bus_number="2\n")
+    add(
+        tmp_path,
+        f"{PORT}/0000:02:00.0",
+        config=msix_config(),
+        resource="0x00000001fec00000 0x00000001fec03fff 0x000000000014220c\n" + 12 * EMPTY_LINE,
+        driver=a_link("../../../../bus/pci/drivers/bad\x1b[2J"),
+        subsystem_vendor="0x1028\n",
+        subsystem_device="0x0518\n",
+        numa_node="1\n",
+    )
+    add(tmp_path, f"{PORT}/0000:02:00.1")
+    add(tmp_path, "pci10000:00/10000:00:02.0")
+    return tmp_path
+
+
+NOTATIONS = [
+    # what may be typed for 0000:02:00.0
+    "0000:02:00.0",
+    "02:00.0",
+    "2:0.0",
+    "(0000:02:00.0)",
+    "02_00.0",
+    "dom0:02_00.0",
+    "0000_02_00.0",
+    "pci_0000_02_00_0",
+    "00_1c.0-00_00.0",  # the PCI path
+    "0000_00_1c.0-00_00.0",
+    "02:*.0",  # a filter that names just one
+]
+
+
+@pytest.mark.parametrize("text", NOTATIONS)
+def test_every_notation_finds_the_function(machine, text):
+    code, out = run("show", text, "--root", machine, "--json")
+    assert code == 0
+    assert json.loads(out)["device"]["sbdf"] == "0000:02:00.0"
+
+
+ABSENT = [
+    ("00:1c.1", "0000:00:1c.0"),
+    ("02:00.2", "0000:02:00.1"),
+    ("5:0.0", "0000:02:00.0"),
+    ("0001:00:00.0", "0000:00:00.0"),
+    ("00_1c.0-00_05.0", "0000:00:1c.0"),
+    ("00_1d.0-00_00.0", None),  # not even its first hop
+    ("09:00.*", "0000:02:00.0"),
+]
+
+
+@pytest.mark.parametrize(("text", "nearest"), ABSENT)
+def test_what_is_absent_is_told_with_the_nearest(machine, text, nearest, capsys):
+    assert main(["show", text, "--root", str(machine)]) == 6
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("pcipt: no function ")
+    assert (f"did you mean {nearest}?" in captured.err) == (nearest is not None)
+
+
+MALFORMED = [
+    "",
+    "x",
+    "00:82.0",
+    "00:1f.9",
+    "1.2.3",
+    "00:00.0 ",
+    "02:00.*",
+    "00_1c.0-",
+    "-00_00.0",
+    "02:",
+    "\x1b[2J",
+]
+
+
+@pytest.mark.parametrize("text", MALFORMED)
+def test_what_is_malformed_or_several_is_a_usage_error(machine, text, capsys):
+    assert main(["show", "--root", str(machine), "--", text]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("pcipt: malformed address")
+    assert "\x1b" not in captured.err
+
+
+def test_everything_is_shown_in_words(machine):
+    code, out = run("show", "-n", "02:00.0", "--root", machine)
+    assert code == 0
+    drift = (
+        "    Finding: bar-drift: BAR 0 decodes at 0x1feb00000 but Linux believes 0x1fec00000: "
+        "accesses go astray; unbind the driver and let Linux rescan the function, or put the register back"
+    )
+    assert out.splitlines() == [
+        "0000:02:00.0 0200: 8086:10d3",
+        "    Path: 00_1c.0-00_00.0",
+        "    Behind: 0000:00:1c.0",
+        "    Subsystem: 1028:0518",
+        "    Driver: bad\\x1b[2J",
+        "    NUMA node: 1",
+        "    Command: I/O- Mem+ BusMaster- (0x0002)",
+        "    Header: endpoint",
+        "    BAR 0: memory 64-bit prefetchable at 0x1feb00000, size 16K, decoding",
+        "    Capability: [0x40] MSI-X (0x11)",
+        "    MSI-X: 4 vectors, enabled, table BAR 0 + 0x2000 (64 bytes), PBA BAR 0 + 0x3000 (8 bytes)",
+        drift,
+    ]
+
+
+def test_a_bridge_shows_its_buses(machine):
+    _, out = run("show", "1c.0", "--root", machine)
+    assert "    Bus: primary=00, secondary=02, subordinate=03\n" in out
+    assert "Window" not in out  # all are closed
+
+
+def test_a_segment_that_xen_cannot_name_is_explained(machine):
+    _, out = run("show", "10000:00:02.0", "--root", machine)
+    assert "    Finding: segment-not-in-xen: " in out
+
+
+VFS = "SR-IOV: 0 of 64 VFs disabled (initially 64), offset 32, stride 1, device a826, memory off, ARI on"
+DUMPS = [
+    # recording, function, a line that must be there
+    ("cap-phy32", "2e:00.0", "VF BAR 0: memory 64-bit at 0x88408000, size unknown, not decoding"),
+    ("cap-phy32", "2e:00.0", VFS),
+    ("cap-rebar", "09:00.0", "Resizable BAR 0: 256M of 256M 512M 1G 2G 4G"),
+    ("cap-rebar", "09:00.0", "ROM BAR: memory 32-bit at 0xfe840000, size unknown, not decoding"),
+    ("cap-rebar", "09:00.0", "Capability: [0x200] Resizable BAR (0x15 v1)"),
+    ("bridge-ctl-vga16", "1c.0", "Window: memory 0xf1100000-0xf11fffff, size 1M"),
+    ("bridge-ctl-vga16", "1c.0", "PCI Express: root-port, with a slot, ARI forwarding off"),
+    ("tree-asus-p6t6", "00_03.0-00_00.0-00_00.0-00_00.0", "Behind: 0000:03:00.0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "text", "line"), DUMPS)
+def test_a_function_of_a_dump_is_shown_in_full(name, text, line):
+    path = DATA / "pciutils" / name
+    if not path.exists():
+        pytest.skip("the recordings of other projects are not here")
+    code, out = run("show", text, "--dump", path)
+    assert code == 0
+    assert f"    {line}\n" in out
+    assert "Driver" not in out  # a dump does not know
+
+
+def test_show_and_list_agree(recorded):
+    devices = json.loads(run("list", "--root", recorded, "--json")[1])["devices"]
+    for device in devices[:: max(1, len(devices) // 9)]:
+        for text in (device["sbdf"], device["path"]):
+            shown = json.loads(run("show", text, "--root", recorded, "--json")[1])
+            assert shown == {"version": 1, "device": device}
