@@ -1,0 +1,1 @@
+"""The daemon: engine, control socket, journal, notification."""
