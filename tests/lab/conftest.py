@@ -1,0 +1,133 @@
+"""Fixtures of the lab. Nothing here is collected unless `--lab` (or PCIPT_LAB=1) asks for it.
+
+All machines of a run boot at once, in the background, while the first one's scenes already run; where a scene
+needs pcipt installed, that too happens behind the boot. One boot serves all scenes of a mode.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .errors import LabError, MissingToolError
+from .fleet import Fleet
+from .hardware import MODES, Mode
+from .machine import Dom0
+
+#: A scene's first fixture may wait for image, boot and installation.
+SCENE_SECONDS = 1500
+HERE = Path(__file__).parent
+FLEET = pytest.StashKey[Fleet]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("lab", "a real Xen in QEMU")
+    group.addoption("--lab", action="store_true", help="run the tests that boot a real Xen")
+    group.addoption("--lab-output", metavar="DIR", default=None, help="where records go (default: build/lab)")
+    group.addoption("--mode", choices=MODES, default=None, help="only this kind of dom0")
+
+
+def wanted(config: pytest.Config) -> bool:
+    return bool(config.getoption("--lab", default=False)) or os.environ.get("PCIPT_LAB") == "1"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return None if wanted(config) else True
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "dom0" in metafunc.fixturenames:
+        only: Mode | None = metafunc.config.getoption("--mode", default=None)
+        modes = [only] if only else list(MODES)
+        metafunc.parametrize("dom0", modes, indirect=True, scope="session")
+
+
+def mode_of(item: pytest.Item) -> Mode | None:
+    """Tell which machine an item of the lab wants; others may have parameters of the same name."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or not item.path.is_relative_to(HERE):
+        return None
+    mode: Mode | None = callspec.params.get("dom0")
+    return mode
+
+
+def wants_installation(item: pytest.Item) -> bool:
+    return "installed" in getattr(item, "fixturenames", ())
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    return None if wanted(config) else "lab: left out, the tests that boot a real Xen need --lab"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: MODES.index(mode) if (mode := mode_of(item)) else -1)
+    for item in items:
+        if mode_of(item) and not wanted(config):  # the file was named on the command line
+            item.add_marker(pytest.mark.skip(reason="boots a real Xen: give --lab"))
+        elif mode_of(item) and config.pluginmanager.hasplugin("timeout"):
+            item.add_marker(pytest.mark.timeout(SCENE_SECONDS))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    modes = list(dict.fromkeys(mode for item in session.items if (mode := mode_of(item))))
+    if not modes or not wanted(session.config) or session.config.option.collectonly:
+        return
+    install = {
+        mode: any(mode_of(item) == mode and wants_installation(item) for item in session.items)
+        for mode in modes
+    }
+    output = (
+        session.config.getoption("--lab-output", default=None) or session.config.rootpath / "build" / "lab"
+    )
+    session.config.stash[FLEET] = Fleet(install, Path(output))
+
+
+@pytest.fixture(scope="session")
+def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    fleet = request.config.stash[FLEET]
+    try:
+        fleet.open()
+    except LabError as exc:
+        pytest.fail(str(exc), pytrace=False)
+    yield fleet
+    fleet.close()
+
+
+@pytest.fixture(scope="session")
+def dom0(request: pytest.FixtureRequest, fleet: Fleet) -> Iterator[Dom0]:
+    """Give a booted machine; `request.param` is its mode."""
+    mode: Mode = request.param
+    machine: Dom0 | None = None
+    try:
+        machine = fleet.machine(mode)
+    except LabError as exc:
+        why: LabError = exc
+    if machine is None:
+        if isinstance(why, MissingToolError) and os.environ.get("PCIPT_REQUIRE_XEN") != "1":
+            pytest.skip(str(why))
+        pytest.fail(str(why), pytrace=False)
+    yield machine
+    fleet.release(mode)
+
+
+@pytest.fixture(autouse=True)
+def alive(request: pytest.FixtureRequest) -> None:
+    """Fail at once, and shortly, what comes after the death of its machine."""
+    if "dom0" in request.fixturenames:
+        machine: Dom0 = request.getfixturevalue("dom0")
+        if machine.dead is not None:
+            pytest.fail(f"not run: {machine.dead.why} in an earlier test", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def installed(dom0: Dom0, fleet: Fleet) -> Dom0:
+    """Give a machine in which pcipt is installed as a user would install it, and its service runs."""
+    try:
+        fleet.installation(dom0.mode)
+    except LabError as exc:
+        pytest.fail(str(exc), pytrace=False)
+    return dom0

@@ -1,0 +1,113 @@
+"""The machines of one test run: booted and furnished side by side in the background, given when ready."""
+
+from __future__ import annotations
+
+import fcntl
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import IO, Self
+
+from .errors import LabError
+from .hardware import Mode
+from .image import Image, ensure_image, say
+from .install import install
+from .machine import Dom0
+from .payload import write_payload
+from .wheel import build_wheel, wants_wheel
+
+
+class Fleet:
+    """The machines of the modes given, each with or without pcipt installed."""
+
+    def __init__(self, modes: Mapping[Mode, bool], output: Path) -> None:
+        self._modes = modes
+        self._output = output
+        self._pool = ThreadPoolExecutor(max_workers=2 * len(modes) + 1, thread_name_prefix="lab")
+        self._folder = tempfile.TemporaryDirectory(prefix="pcipt-lab-payload-")
+        self._boots: dict[Mode, Future[Dom0]] = {}
+        self._installs: dict[Mode, Future[float]] = {}
+        self._machines: dict[Mode, Dom0] = {}
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Start everything in the background; two runs cannot leave their records in one folder."""
+        self._output.mkdir(parents=True, exist_ok=True)
+        self._lock = (self._output / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            self.close()
+            raise LabError(f"another lab run writes to {self._output}: give --lab-output") from exc
+        prepared = self._pool.submit(self._prepare)
+        for mode, with_pcipt in self._modes.items():
+            self._boots[mode] = self._pool.submit(self._boot, mode, prepared)
+            if with_pcipt:
+                self._installs[mode] = self._pool.submit(self._install, mode)
+
+    def close(self) -> None:
+        """End everything, finished or not."""
+        for mode in self._modes:
+            self.release(mode)
+        self._pool.shutdown(cancel_futures=True)
+        self._folder.cleanup()
+        if self._lock is not None:
+            self._lock.close()
+
+    def machine(self, mode: Mode) -> Dom0:
+        """Give a booted machine, when its installation, if one is wanted, has ended well or badly.
+
+        Raises: what went wrong while it was built or booted.
+        """
+        machine = self._boots[mode].result()
+        if mode in self._installs:
+            wait([self._installs[mode]])
+        return machine
+
+    def installation(self, mode: Mode) -> float:
+        """Wait until pcipt is installed there; give the seconds it took."""
+        return self._installs[mode].result()
+
+    def release(self, mode: Mode) -> None:
+        """Collect a machine's records and end it; also one that is still booting."""
+        boot = self._boots.pop(mode, None)
+        install = self._installs.pop(mode, None)
+        machine = self._machines.pop(mode, None)
+        if machine is None:
+            return
+        if (boot is not None and not boot.done()) or (install is not None and not install.done()):
+            machine.abort()
+        try:
+            machine.close()
+        except LabError as exc:
+            say(str(exc))
+
+    def _prepare(self) -> tuple[Image, Path]:
+        image = ensure_image()
+        payload = Path(self._folder.name) / "payload.tar"
+        extra = {}
+        if any(self._modes.values()) and wants_wheel():
+            wheel = build_wheel(image, Path(self._folder.name))
+            extra[f"dist/{wheel.name}"] = wheel
+        write_payload(payload, extra)
+        return image, payload
+
+    def _boot(self, mode: Mode, prepared: Future[tuple[Image, Path]]) -> Dom0:
+        image, payload = prepared.result()
+        machine = self._machines[mode] = Dom0(mode, image, payload, self._output / mode)
+        machine.start()
+        say(f"{mode} dom0 up after {machine.boot_seconds:.0f} s")
+        return machine
+
+    def _install(self, mode: Mode) -> float:
+        seconds = install(self._boots[mode].result())
+        say(f"{mode}: pcipt installed in {seconds:.0f} s")
+        return seconds

@@ -1,0 +1,191 @@
+"""The main job on a real Xen, in a PV and in a PVH dom0, under the shipped unit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import inside
+from .hardware import PART
+from .machine import Dom0, Mark
+from .test_lab_smoke import known_to_xen
+
+TESTDEV = PART["testdev"].sbdf
+DEVFN = 6 << 3
+HOT = "0000:01:00.0"
+MUTATIONS = ("PCI add", "PCI remove", "memory_map:")
+
+
+def status(dom0: Dom0, *, rc: int = 0) -> Any:
+    done = dom0.run("pcipt status --json", check=False)
+    assert done.rc == rc, done.stdout + done.stderr
+    return done.json()
+
+
+def mutations(dom0: Dom0, since: Mark) -> list[str]:
+    """Give what Xen itself says was changed: additions, removals, maps."""
+    return [line for line in dom0.xen_lines(since) if any(word in line for word in MUTATIONS)]
+
+
+def forget(dom0: Dom0) -> None:
+    """Make Xen forget the test device, with its memory decode off (it has no driver)."""
+    dom0.run(f"setpci -s {TESTDEV} COMMAND=0:3")
+    assert dom0.call(inside.pci_device_remove, 0, 0, DEVFN, uses=[inside.physdev_op]) == 0
+    assert TESTDEV not in known_to_xen(dom0)
+
+
+def last_action(told: Any) -> tuple[str, str, str]:
+    action = told["actions"][-1]
+    return action["action"], action["sbdf"], action["result"]
+
+
+def test_1_the_service_is_ready_and_healthy(installed: Dom0) -> None:
+    dom0 = installed
+    assert dom0.run("systemctl is-active pcipt").stdout.strip() == "active"
+    told = status(dom0)
+    functions = len(dom0.run("lspci -D").lines)
+    assert told["health"] == "healthy"
+    assert told["dom0"] == dom0.mode
+    assert told["xen"].startswith("4.17")
+    assert told["counts"] == {
+        "functions": functions,
+        "known_to_xen": functions,
+        "added_by_us": 0,
+        "ghosts": 0,
+        "orphans": 0,
+        "findings": 0,
+    }
+    text = dom0.run("pcipt status").stdout
+    assert f"dom0 {dom0.mode.upper()}" in text
+    assert "healthy" in text
+    assert dom0.run("systemctl show pcipt -p NRestarts --value").stdout.strip() == "0"
+    line = dom0.run("systemctl show pcipt -p StatusText --value").stdout.strip()
+    assert line == f"{functions} functions, {functions} known to Xen, 0 findings"
+
+
+def test_1_on_a_consistent_machine_nothing_is_changed(installed: Dom0) -> None:
+    before = installed.mark()
+    installed.run("systemctl restart pcipt && pcipt resync")
+    assert mutations(installed, before) == []
+    assert status(installed)["actions"] == []
+
+
+def test_2_resync_brings_a_forgotten_function_back(installed: Dom0) -> None:
+    dom0 = installed
+    forget(dom0)
+    planned = dom0.run("pcipt resync --dry-run --json", check=False)
+    assert (planned.rc, planned.json()["actions"][0]["result"]) == (4, "planned")
+    assert TESTDEV not in known_to_xen(dom0)
+    before = dom0.mark()
+    assert f"add-device {TESTDEV}: done" in dom0.run("pcipt resync").stdout
+    assert any(f"PCI add device {TESTDEV}" in line for line in mutations(dom0, before))
+    assert known_to_xen(dom0)[TESTDEV] == "d0"
+    told = status(dom0)
+    assert told["counts"]["added_by_us"] == 1
+    assert last_action(told) == ("add-device", TESTDEV, "done")
+
+
+def test_2_a_restart_brings_a_forgotten_function_back(installed: Dom0) -> None:
+    forget(installed)
+    installed.run("systemctl restart pcipt")
+    assert known_to_xen(installed)[TESTDEV] == "d0"
+    told = status(installed)
+    assert told["counts"]["added_by_us"] == 1
+    assert last_action(told) == ("add-device", TESTDEV, "done")
+    assert "add-device" in installed.journal("-u pcipt")
+
+
+def test_2_a_function_that_decodes_memory_is_added_without_harm(installed: Dom0) -> None:
+    """On PVH only the boot-time snapshot covers it: decode goes off, the add is made, decode is back."""
+    dom0 = installed
+    forget(dom0)
+    dom0.run(f"setpci -s {TESTDEV} COMMAND=2:2")
+    dom0.run("pcipt resync")
+    assert known_to_xen(dom0)[TESTDEV] == "d0"
+    assert int(dom0.run(f"setpci -s {TESTDEV} COMMAND").stdout, 16) & 2
+    dom0.run(f"setpci -s {TESTDEV} COMMAND=0:3")
+    status(dom0)
+
+
+def test_3_a_nic_comes_and_goes_without_restart(installed: Dom0) -> None:
+    dom0 = installed
+    main_pid = dom0.run("systemctl show pcipt -p MainPID").stdout
+    before = status(dom0)["counts"]["functions"]
+    assert HOT not in dom0.run("pcipt list").stdout
+    dom0.qmp("device_add", driver="e1000e", id="hot3", bus="rp1")
+    dom0.wait_for(f"pcipt list | grep -q '^{HOT} '", timeout=120)
+    dom0.wait_for(f"pcipt status --json | jq -e '.counts.functions == {before + 1}'", timeout=60)
+    assert status(dom0)["counts"]["known_to_xen"] == before + 1
+    path = dom0.run(f"pcipt show {HOT} --json").json()["device"]["path"]
+    assert path == "00_03.0-00_00.0"
+    dom0.qmp("device_del", id="hot3")
+    dom0.control.wait_event("DEVICE_DELETED", 120, device="hot3")
+    dom0.wait_for(f"! pcipt list | grep -q '^{HOT} '", timeout=120)
+    dom0.wait_for(f"pcipt status --json | jq -e '.counts.functions == {before}'", timeout=60)
+    told = status(dom0)
+    assert (told["counts"]["ghosts"], told["counts"]["orphans"]) == (0, 0)
+    assert dom0.run("systemctl show pcipt -p MainPID").stdout == main_pid
+    assert "hot-plug" in dom0.journal("-u pcipt")
+
+
+def test_4_killed_and_started_again_it_changes_nothing(installed: Dom0) -> None:
+    dom0 = installed
+    before = status(dom0)
+    mark = dom0.mark()
+    dom0.run("systemctl kill -s KILL pcipt")
+    dom0.wait_for("systemctl show pcipt -p NRestarts | grep -qx NRestarts=1", timeout=60)
+    dom0.wait_for("pcipt status -q", timeout=120)
+    assert mutations(dom0, mark) == []
+    after = status(dom0)
+    assert after["counts"] == before["counts"]
+
+
+def test_4_it_stops_within_a_second_and_tells_who_asks(installed: Dom0) -> None:
+    dom0 = installed
+    took = dom0.run(
+        "a=$(date +%s%N); systemctl stop pcipt; b=$(date +%s%N); echo $(( (b - a) / 1000000 ))"
+    ).stdout
+    assert int(took) < 2500  # an emulated processor needs more than a second for systemctl itself
+    refused = dom0.run("pcipt status", check=False)
+    assert refused.rc == 3
+    assert "not running" in refused.stderr
+    dom0.run("systemctl start pcipt && pcipt status -q")
+
+
+def test_4_a_second_daemon_says_so_and_exits(installed: Dom0) -> None:
+    pid = installed.run("systemctl show pcipt -p MainPID --value").stdout.strip()
+    second = installed.run("pcipt daemon", check=False)
+    assert second.rc == 1
+    assert f"another pcipt daemon is running (pid {pid})" in second.stderr
+    status(installed)
+
+
+def test_5_the_contract_holds_on_the_real_hypervisor(installed: Dom0) -> None:
+    """The same tests that the simulated hypervisor passes, in dom0, with Debian's own packages."""
+    dom0 = installed
+    dom0.run("rm -rf /run/contract && mkdir /run/contract && cp -r /srv/lab/pcipt/tests /run/contract/")
+    done = dom0.run(
+        "/usr/local/lib/pcipt/bin/python -m pytest -q -rs -p no:cacheprovider --import-mode=importlib"
+        " tests/xen/test_contract.py",
+        cwd="/run/contract",
+        env={"PCIPT_REQUIRE_XEN": "1"},
+        timeout=600,
+    )
+    print(done.stdout)
+    assert " passed" in done.lines[-1]
+    assert "skipped" not in done.lines[-1]
+    assert known_to_xen(dom0)[TESTDEV] == "d0"
+    status(dom0)
+
+
+def test_6_list_agrees_with_lspci_and_with_its_own_recording(installed: Dom0) -> None:
+    dom0 = installed
+    ours = [
+        (d["sbdf"], d["vendor"][2:], d["device"][2:]) for d in dom0.run("pcipt list --json").json()["devices"]
+    ]
+    theirs = []
+    for line in dom0.run("lspci -Dn").lines:
+        address, _, ids = line.split()[:3]
+        theirs.append((address, *ids.split(":")))
+    assert ours == theirs
+    dom0.run("rm -rf /root/rec && pcipt record /root/rec")
+    assert dom0.run("pcipt list --json --root /root/rec").stdout == dom0.run("pcipt list --json").stdout
