@@ -1,7 +1,7 @@
 """One PCI function decoded: what an edge read of it (`RawFunction`) becomes what it is (`Function`).
 
-The hardware's word is the config space, Linux's word are the sysfs files beside it. Where both speak and
-differ, the hardware's is taken and a finding says so. Nothing here reads anything.
+The hardware's word is the config space, Linux's word are the sysfs files beside it. Ids are Linux's where it
+has them, all else is the hardware's; where both speak and differ, a finding says so.
 
 Source: PCI Local Bus 3.0 §6.2.
 """
@@ -68,7 +68,7 @@ def decode_function(
     if not config.answers:
         return _unread_function(raw, position, config)
     capabilities, findings = walk_capabilities(config)
-    place = {(c.extended, c.id): c.offset for c in reversed(capabilities)}
+    place = {(c.extended, c.id): c.offset for c in reversed(capabilities)} if capabilities else {}
     ids, drift = join_ids(
         raw.ids,
         config,

@@ -1,8 +1,7 @@
 """What a function says it is (vendor, device, class, revision, subsystem), to Linux and in its registers.
 
 Linux's files come first: they know a virtual function's ids (its own registers read ffff) and carry the
-kernel's corrections of wrong classes. Where the hardware answers as another device, they are the old
-device's and are not used.
+kernel's corrections of wrong classes. Where the hardware answers as another device, a finding names it.
 
 Source: PCI Local Bus 3.0 §6.2.1, §6.2.4; PCI-to-PCI Bridge 1.2 §3.2.5.13 (subsystem capability).
 """
@@ -49,18 +48,17 @@ def join_ids(
     drift: tuple[Finding, ...] = ()
     if (vendor, device) != (linux.vendor, linux.device) and not virtual:
         drift = _drift(linux, vendor, device)
-    known = UNKNOWN_IDS if drift else linux
-    if known.complete:
-        return known, drift
+    if linux.complete:
+        return linux, drift
     class_word = config.u32(0x08)
     at = _subsystem(config.header, subsystem_at)
     return Ids(
-        vendor=_first(known.vendor, vendor),
-        device=_first(known.device, device),
-        class_code=_first(known.class_code, None if class_word is None else class_word >> 8),
-        revision=_first(known.revision, config.u8(0x08)),
-        subsystem_vendor=_first(known.subsystem_vendor, None if at is None else config.u16(at)),
-        subsystem_device=_first(known.subsystem_device, None if at is None else config.u16(at + 2)),
+        vendor=_first(linux.vendor, vendor),
+        device=_first(linux.device, device),
+        class_code=_first(linux.class_code, None if class_word is None else class_word >> 8),
+        revision=_first(linux.revision, config.u8(0x08)),
+        subsystem_vendor=_first(linux.subsystem_vendor, None if at is None else config.u16(at)),
+        subsystem_device=_first(linux.subsystem_device, None if at is None else config.u16(at + 2)),
     ), drift
 
 

@@ -34,14 +34,12 @@ def place_functions(raws: Mapping[Sbdf, RawFunction]) -> dict[Sbdf, Position]:
     Shape:  parents are functions of `raws` and form no loop; no two functions have the same path.
     """
     bridges = {sbdf: bridge for sbdf, raw in raws.items() if (bridge := _bridge_numbers(raw)) is not None}
-    parents = _find_parents(raws, bridges)
-    order, looped = _from_roots(parents)
+    parents, looped = _from_roots(_find_parents(raws, bridges))
     first_bus = _first_buses(raws, bridges, parents)
     wrong = check_buses(bridges)
     positions: dict[Sbdf, Position] = {}
-    for sbdf in order:
-        parent = parents[sbdf]
-        findings = wrong.get(sbdf, ())
+    for sbdf, parent in parents.items():
+        findings = wrong.get(sbdf, ()) if wrong else ()
         if parent is not None:
             path, why = _path_below(sbdf, parent, positions[parent].path, first_bus[parent])
         elif sbdf in looped:
@@ -98,29 +96,32 @@ class _Buses:
         return innermost
 
 
-def _from_roots(parents: dict[Sbdf, Sbdf | None]) -> tuple[list[Sbdf], set[Sbdf]]:
+def _from_roots(parents: Mapping[Sbdf, Sbdf | None]) -> tuple[dict[Sbdf, Sbdf | None], set[Sbdf]]:
     """Order functions so that parents come first; the members of loops lose their parent and are named.
 
-    Shape:  all of `parents` in such an order, and those that were in a loop.
+    Shape:  `parents` in such an order and without loops, and those that were in a loop.
     """
-    order: dict[Sbdf, None] = {}
+    order: dict[Sbdf, Sbdf | None] = {}
     looped: set[Sbdf] = set()
-    for sbdf, parent in list(parents.items()):
+    for sbdf, parent in parents.items():
         if sbdf in order:
             continue
         if parent is None or parent in order:
-            order[sbdf] = None
+            order[sbdf] = parent
             continue
-        chain: dict[Sbdf, None] = {}
+        chain: dict[Sbdf, Sbdf | None] = {}
         at: Sbdf | None = sbdf
         while at is not None and at not in order and at not in chain:
-            chain[at] = None
-            at = parents[at]
+            above = parents[at]
+            chain[at] = above
+            at = above
         while at is not None and at in chain and at not in looped:
             looped.add(at)
-            parents[at], at = None, parents[at]
-        order.update(dict.fromkeys(reversed(chain)))
-    return list(order), looped
+            above = chain[at]
+            chain[at] = None
+            at = above
+        order.update(reversed(chain.items()))
+    return order, looped
 
 
 def _first_buses(
@@ -135,9 +136,10 @@ def _first_buses(
     for sbdf, parent in parents.items():
         if parent is None:
             continue
-        if parent in guessed:
-            first[parent] = min(first[parent], sbdf.bus)
-        elif parent not in first:
+        if parent in first:
+            if guessed and parent in guessed:
+                first[parent] = min(first[parent], sbdf.bus)
+        else:
             secondary = raws[parent].secondary
             if secondary is None and parent in bridges:
                 secondary = bridges[parent].secondary

@@ -76,11 +76,13 @@ def test_the_command_register_switches_decoding(registers, bit, command):
     ("header", "count", "rom"), [(ENDPOINT, 6, 0x30), (BRIDGE, 2, 0x38), (CARDBUS, 1, None), (3, 0, None)]
 )
 def test_the_header_type_tells_how_many_bars_there_are(header, count, rom):
-    registers = bars(*[0x1000_0000] * 6)
+    words = [0x1000_0000 * (index + 1) for index in range(6)]
+    registers = bars(*words)
     if rom is not None:
         registers[rom] = (4, 0x2000_0801)
     found = decode(registers, header=header)
     assert [bar.index for bar in found] == [*range(count), *([6] if rom is not None else [])]
+    assert [bar.address for bar in found][:count] == words[:count]
     if rom is not None:
         assert (found[-1].kind, found[-1].address) == (BarKind.ROM, 0x2000_0800)
 

@@ -180,6 +180,11 @@ def test_what_is_odd_becomes_a_finding(raw, expected):
     assert codes(decode_function(raw)) == expected
 
 
+def test_an_unknown_header_type_is_named_without_the_bit_of_other_functions():
+    (finding,) = decode(space(header=0x83)).findings
+    assert "header type 0x3 " in finding.text
+
+
 @pytest.mark.parametrize(("header", "count"), [(ENDPOINT, 6), (BRIDGE, 2), (CARDBUS, 1)])
 def test_msix_in_a_bar_that_cannot_be_is_not_used(header, count):
     for table, pba in itertools.product(range(8), repeat=2):

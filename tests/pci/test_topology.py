@@ -140,6 +140,21 @@ BY_NESTING = [
             "04:00.0": "00_1c.0-02_00.0",
         },
     ),
+    # neither, and the lowest bus is not the first that is met
+    (
+        [
+            unread("05:00.0", root_bus=5),
+            unread("03:00.0", parent="05:00.0"),
+            unread("01:00.0", parent="03:00.0"),
+            unread("02:00.0", parent="05:00.0"),
+        ],
+        {
+            "05:00.0": "05_00.0",
+            "03:00.0": "05_00.0-01_00.0",
+            "01:00.0": "05_00.0-01_00.0-00_00.0",
+            "02:00.0": "05_00.0-00_00.0",
+        },
+    ),
     # a VMD controller: the segment behind it begins anew
     (
         [endpoint("00:0e.0", root_bus=0), endpoint("10000:e0:06.0", parent="00:0e.0")],
@@ -208,11 +223,15 @@ def test_a_loop_has_no_path_and_no_parents(raws, looped, below):
 
 
 def test_a_bus_below_those_a_bridge_passes_on_has_no_path():
-    found = place(bridge("00:1c.0", 4, 4, root_bus=0, secondary=4), endpoint("02:00.0", parent="00:1c.0"))
-    position = found["02:00.0"]
-    assert (position.path, position.parent) == (None, Sbdf(0, 0, 0x1C, 0))
-    assert "bus 02" in position.findings[0].text
-    assert "from 04" in position.findings[0].text
+    found = place(
+        bridge("00:1c.0", 4, 4, root_bus=0, secondary=4),
+        endpoint("02:00.0", parent="00:1c.0"),
+        endpoint("02:00.1", parent="00:1c.0"),
+    )
+    for position in (found["02:00.0"], found["02:00.1"]):
+        assert (position.path, position.parent) == (None, Sbdf(0, 0, 0x1C, 0))
+        assert "bus 02" in position.findings[0].text
+        assert "from 04" in position.findings[0].text
 
 
 #  bus numbers of bridges -> codes of findings by address

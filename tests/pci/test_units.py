@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcipt.pci import Address, Range, frames_from_range, range_from_inclusive
+from pcipt.pci.units import PAGE_SIZE
 
 ADDRESSES = st.integers(0, 2**64 - 1)
 
@@ -23,7 +24,7 @@ def test_inclusive_ends_become_a_size(start, last, expected):
 @pytest.mark.parametrize(
     ("start", "size", "first", "count"),
     [
-        (0x1000, 0x1000, 1, 1),
+        (0x1000, PAGE_SIZE, 1, 1),
         (0x1FFF, 2, 1, 2),  # two bytes in two pages
         (0x10, 0x10, 0, 1),  # less than a page
         (0xFFFF_F000, 0x2000, 0xFFFFF, 2),  # across 4 GiB
