@@ -1,0 +1,1 @@
+"""How configuration writes become known; every source yields pci's ConfigWrite."""

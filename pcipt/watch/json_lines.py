@@ -1,0 +1,94 @@
+"""Recordings of one JSON object a line: accesses to ports and ECAM, or writes already decoded.
+
+    {"n": 1, "vcpu": 0, "dir": "w", "port": "0xcf8", "size": 4, "value": "0x80000000"}      or "ecam" for
+    "port" {"n": 13, "sbdf": "0000:00:00.0", "offset": "0x90", "size": 4, "value": "0x33333330"}
+
+Numbers may be JSON's or strings of hexadecimal digits behind 0x. Keys that are not used are not looked at.
+"""
+
+import json
+import re
+from typing import Any
+
+from pcipt.errors import AddressError, MalformedError
+from pcipt.pci import parse_sbdf
+from pcipt.pci.write import ConfigWrite, Writer
+from pcipt.watch.ports import ACCESS, ECAM, NO_VCPU, WRITE
+
+_HEX = re.compile(r"0[xX][0-9a-fA-F]{1,16}")
+_U64 = (1 << 64) - 1
+
+
+def parse_access(line: bytes, number: int, source: str) -> bytes:
+    """Read a line of *.ports.jsonl into the record that the decoder takes.
+
+    Raises: MalformedError, offset `number` (the line's), saying which key is wrong.
+    """
+    record = _object(line, number, source)
+    ecam = "ecam" in record
+    address = _integer(record, "ecam" if ecam else "port", number, source, _U64 if ecam else 0xFFFF)
+    direction = record.get("dir")
+    if direction not in {"r", "w"}:
+        raise MalformedError(source, number, "dir is neither r nor w")
+    size = _size(record, number, source)
+    if size is None:
+        raise MalformedError(source, number, "size is missing")
+    value = _integer(record, "value", number, source, _U64) & (1 << 8 * size) - 1
+    n = _integer(record, "n", number, source, _U64) if "n" in record else number
+    vcpu = record.get("vcpu")
+    known = isinstance(vcpu, int) and not isinstance(vcpu, bool) and 0 <= vcpu < NO_VCPU
+    flags = (WRITE if direction == "w" else 0) | (ECAM if ecam else 0)
+    return ACCESS.pack(n, address, value, vcpu if known else NO_VCPU, size, flags)
+
+
+def parse_write(line: bytes, number: int, source: str) -> ConfigWrite:
+    """Read a line of *.writes.jsonl; a size of null is unknown.
+
+    Raises: MalformedError, offset `number` (the line's), saying which key is wrong.
+    """
+    record = _object(line, number, source)
+    address = record.get("sbdf")
+    if not isinstance(address, str):
+        raise MalformedError(source, number, "sbdf is missing")
+    try:
+        sbdf = parse_sbdf(address)
+    except AddressError as error:
+        raise MalformedError(source, number, error.why) from error
+    size = _size(record, number, source)
+    offset = _integer(record, "offset", number, source, 0x1000 - (size or 1))
+    value = _integer(record, "value", number, source, _U64)
+    value &= (1 << 8 * (size or 4)) - 1
+    n = _integer(record, "n", number, source, _U64) if "n" in record else number
+    vcpu = record.get("vcpu")
+    who = Writer(vcpu=vcpu) if isinstance(vcpu, int) and vcpu >= 0 else None
+    return ConfigWrite(sbdf, offset, size, value, None, who, n)
+
+
+def _object(line: bytes, number: int, source: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(source, number, "no JSON object") from error
+    if not isinstance(record, dict):
+        raise MalformedError(source, number, "no JSON object")
+    return record
+
+
+def _size(record: dict[str, Any], number: int, source: str) -> int | None:
+    size = record.get("size")
+    if size is None:
+        return None
+    if isinstance(size, bool) or size not in (1, 2, 4):
+        raise MalformedError(source, number, "size is none of 1, 2, 4")
+    return int(size)
+
+
+def _integer(record: dict[str, Any], key: str, number: int, source: str, limit: int) -> int:
+    value = record.get(key)
+    if isinstance(value, str) and _HEX.fullmatch(value):
+        value = int(value, 16)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise MalformedError(source, number, f"{key} is {'missing' if value is None else 'no number'}")
+    if not 0 <= value <= limit:
+        raise MalformedError(source, number, f"{key} is out of range")
+    return value

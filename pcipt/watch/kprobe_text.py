@@ -1,0 +1,76 @@
+"""What the kernel prints for our probes: lines of trace_pipe to configuration writes. Opens nothing.
+
+    setpci-394 [000] d..1. 45.838809: conf1: (pci_conf1_write+0x0/0xf0) seg=0 bus=0 devfn=251 reg=4 len=2
+    val=3
+
+A command name may hold spaces, colons, dashes and brackets, so a line is read from its right end. Numbers are
+decimal or 0x…, as the type of the field and the kernel have it. A probe shows the intended write; whether it
+reached the hardware only reading back tells.
+
+Source: linux kernel/trace/trace_output.c (trace_print_context), trace.c (LOST), trace_probe.c (arguments).
+"""
+
+import re
+from collections.abc import Container
+
+from pcipt.errors import MalformedError
+from pcipt.pci import Sbdf, sbdf_from_devfn
+from pcipt.pci.write import ConfigWrite, Lost, Writer
+
+FIELDS = ("seg", "bus", "devfn", "reg", "len", "val")
+LIMITS = {"seg": 0xFFFF_FFFF, "bus": 0xFF, "devfn": 0xFF, "reg": 0xFFF, "len": 4, "val": (1 << 64) - 1}
+
+_NUMBER = r"(?:0x[0-9a-fA-F]+|\d+)"
+_ARGUMENTS = " ".join(f"{name}=(?P<{name}>{_NUMBER})" for name in FIELDS)
+_LINE = re.compile(
+    r"\s*(?P<comm>.*)-(?P<pid>\d+)"
+    r"\s+(?:\(\s*[-\d]+\)\s+)?"  # the thread group, with the option record-tgid
+    r"\[\d+\]\s+(?:\S{4,8}\s+)?"  # the CPU; irqs-off and its fellows, absent without the option irq-info
+    r"(?P<when>\d+\.\d+): (?:pcipt:)?(?:conf1|mmcfg): \([^()]*\) " + _ARGUMENTS,
+    re.DOTALL,
+)
+_LOST = re.compile(r"CPU:\s*\d+ \[LOST(?: (?P<count>\d+))? EVENTS\]")
+
+
+def parse_line(
+    line: str, own: Container[int] = (), number: int | None = None, source: str = "trace"
+) -> ConfigWrite | Lost | None:
+    """Read one line; None for those that say nothing: empty ones and the header's comments.
+
+    `own` are the thread ids whose writes are this process's; `number` becomes the write's.
+    Raises: MalformedError, offset `number`, for anything else.
+    """
+    text = line.rstrip("\n")
+    found = _LINE.fullmatch(text.rstrip())
+    if found is None:
+        return _other(text.strip(), number, source)
+    values = {name: int(found[name], 0 if found[name].startswith("0x") else 10) for name in FIELDS}
+    for name, limit in LIMITS.items():
+        if values[name] > limit:
+            raise MalformedError(source, number or 0, f"{name} {values[name]:#x} is above {limit:#x}")
+    offset, size = values["reg"], values["len"]
+    if size not in {1, 2, 4} or offset + size > LIMITS["reg"] + 1:
+        raise MalformedError(source, number or 0, f"no access has {size} bytes at {offset:#x}")
+    pid = int(found["pid"])
+    return ConfigWrite(
+        sbdf=_sbdf(values),
+        offset=offset,
+        size=size,
+        value=values["val"] & (1 << 8 * size) - 1,
+        when=float(found["when"]),
+        who=Writer(comm=found["comm"], pid=pid),
+        number=number,
+        own=pid in own,
+    )
+
+
+def _sbdf(values: dict[str, int]) -> Sbdf:
+    return sbdf_from_devfn(values["seg"], values["bus"], values["devfn"])
+
+
+def _other(text: str, number: int | None, source: str) -> Lost | None:
+    if not text or text.startswith("#"):
+        return None
+    if (lost := _LOST.fullmatch(text)) is not None:
+        return Lost(int(lost["count"]) if lost["count"] else None)
+    raise MalformedError(source, number or 0, "no line of our probes")

@@ -1,0 +1,149 @@
+"""Port pairs and ECAM accesses to configuration accesses, in batches through the decoder in csrc/.
+
+One call decodes a buffer; nothing is done per record unless somebody walks a batch. A record that cannot be
+is skipped, and CONFIG_ADDRESS forgotten with it: the record may have been the one that wrote it.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+
+import attrs
+
+from pcipt._decode import ffi, lib
+from pcipt.errors import InputError
+from pcipt.pci import sbdf_from_devfn
+from pcipt.pci.write import ConfigRead, ConfigWrite, EcamRegion, Lost, Writer
+
+ACCESS = struct.Struct("<QQIHBB")  # n, address, value, vCPU, size, flags: docs/ports-bin.md
+CONFIG = struct.Struct("<QIHBBHHBBxx")  # n, value, segment, bus, devfn, offset, vCPU, size, flags
+_FLAGS_AT = CONFIG.size - 3
+
+WRITE, ECAM, LOST, NO_VCPU = lib.PCIPT_WRITE, lib.PCIPT_ECAM, lib.PCIPT_LOST, lib.PCIPT_NO_VCPU
+BATCH = 16384  # entries; input and output of one call stay in a core's cache
+
+
+@attrs.frozen
+class LatchOptions:
+    """How accesses are to be understood.
+
+    `per_vcpu` keeps one CONFIG_ADDRESS for each vCPU, not one for the domain; `amd` takes its bits 27:24 as
+    register bits 11:8; without `regions`, `guess_ecam` takes the 256 MiB around the first ECAM access for
+    segment 0.
+    """
+
+    per_vcpu: bool = False
+    amd: bool = False
+    reads: bool = False
+    regions: Sequence[EcamRegion] = ()
+    guess_ecam: bool = False
+
+
+@attrs.frozen
+class Batch:
+    """Decoded accesses as the decoder left them; walking it makes a value of each.
+
+    `damaged` are the indexes of input records, counted from the start of the decoder's life, that could not
+    be.
+    """
+
+    data: bytes
+    damaged: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.data) // CONFIG.size
+
+    def __iter__(self) -> Iterator[ConfigWrite | ConfigRead | Lost]:
+        for n, value, segment, bus, devfn, offset, vcpu, size, flags in CONFIG.iter_unpack(self.data):
+            if flags & LOST:
+                yield Lost(value or None)
+                continue
+            sbdf = sbdf_from_devfn(segment, bus, devfn)
+            if flags & WRITE:
+                who = None if vcpu == NO_VCPU else _writer(vcpu)
+                yield ConfigWrite(sbdf, offset, size or None, value, None, who, n)
+            else:
+                yield ConfigRead(sbdf, offset, size or None, value, n)
+
+
+class PortDecoder:
+    """The latch of one recording or source; records may be given in pieces cut between any two of them."""
+
+    def __init__(self, options: LatchOptions | None = None) -> None:
+        options = options or LatchOptions()
+        self._ports = ffi.new("struct pcipt_ports *")
+        self._out = ffi.new("struct pcipt_config[]", BATCH)
+        self._counts = ffi.new("size_t[2]")
+        self._seen = 0
+        lib.pcipt_ports_init(
+            self._ports,
+            lib.PCIPT_OPT_PER_VCPU * options.per_vcpu
+            | lib.PCIPT_OPT_AMD * options.amd
+            | lib.PCIPT_OPT_READS * options.reads
+            | lib.PCIPT_OPT_GUESS_ECAM * options.guess_ecam,
+        )
+        for region in options.regions:
+            self._add_region(region)
+
+    def _add_region(self, region: EcamRegion) -> None:
+        fits = 0 <= region.base < 1 << 64 and 0 <= region.segment <= 0xFFFF
+        fits = fits and 0 <= region.start_bus <= 0xFF and 0 <= region.end_bus <= 0xFF
+        if not fits or lib.pcipt_ports_region(
+            self._ports, region.base, region.segment, region.start_bus, region.end_bus
+        ):
+            raise InputError(f"ECAM {region.base:#x}", "is no possible region, or one too many")
+
+    @property
+    def records(self) -> int:
+        """Records seen so far, damaged ones included."""
+        return self._seen
+
+    @property
+    def unknown(self) -> int:
+        """Data accesses before which no CONFIG_ADDRESS was seen: whose they were nobody can tell."""
+        count: int = self._ports.unknown
+        return count
+
+    @property
+    def outside(self) -> int:
+        """ECAM accesses outside of all regions."""
+        count: int = self._ports.outside
+        return count
+
+    def forget(self) -> None:
+        """Forget CONFIG_ADDRESS of all vCPUs, as after a loss."""
+        for vcpu in (0, NO_VCPU):
+            lib.pcipt_ports_forget(self._ports, vcpu)
+
+    def decode(self, records: bytes | bytearray | memoryview) -> Iterator[Batch]:
+        """Decode whole records; bytes behind the last whole one are not looked at."""
+        size = ACCESS.size
+        view = memoryview(records)
+        count = len(view) // size
+        data = ffi.from_buffer("struct pcipt_access[]", view[: count * size])
+        at = 0
+        while at < count:
+            result = lib.pcipt_ports_decode(
+                self._ports, data + at, count - at, self._out, BATCH, self._counts, self._counts + 1
+            )
+            used, made = self._counts[0], self._counts[1]
+            at += used
+            self._seen += used
+            damaged: tuple[int, ...] = ()
+            if result:
+                damaged = (self._seen,)
+                self.forget()
+                at += 1
+                self._seen += 1
+            if made or damaged:
+                yield Batch(bytes(ffi.buffer(self._out, made * CONFIG.size)), damaged)
+
+
+_WRITERS: dict[int, Writer] = {}
+
+
+def _writer(vcpu: int) -> Writer:
+    """Make each vCPU once; there are at most 65535."""
+    found = _WRITERS.get(vcpu)
+    if found is None:
+        found = _WRITERS[vcpu] = Writer(vcpu=vcpu)
+    return found

@@ -1,0 +1,108 @@
+"""Xen's raw trace records to configuration accesses of unknown width, for a PVH dom0.
+
+The decoder in csrc/ picks the port accesses out of the records and finds their latch; a trace is in order on
+each physical CPU only, so there is one latch for each. Where the trace also holds scheduling records,
+accesses of other domains are left out.
+
+Source: Xen public/trace.h; tools/xentrace/xentrace.c (CPU_CHANGE).
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+
+import attrs
+
+from pcipt._decode import ffi, lib
+from pcipt.pci.write import EcamRegion
+from pcipt.watch.ports import ACCESS, BATCH, Batch, LatchOptions, PortDecoder
+
+CPU_CHANGE = struct.pack("<I", 0x2001_F003)
+MAX_RECORD = 40  # header, time stamp, seven words
+_CLASSES = 0x0FFF_0000
+
+
+@attrs.frozen
+class Damage:
+    """A record that cannot be, `size` bytes at `position` of the stream."""
+
+    position: int
+    size: int
+
+
+class TraceDecoder:
+    """Trace records of one file or buffer, given in pieces cut anywhere; `domain` is whose accesses count."""
+
+    def __init__(
+        self, regions: Sequence[EcamRegion] = (), *, domain: int = 0, amd: bool = False, reads: bool = False
+    ) -> None:
+        options = LatchOptions(per_vcpu=True, amd=amd, reads=reads, regions=regions)
+        self._ports = PortDecoder(options)
+        self._trace = ffi.new("struct pcipt_trace *")
+        self._records = ffi.new("struct pcipt_access[]", BATCH)
+        self._counts = ffi.new("size_t[2]")
+        self._rest = b""
+        self._position = 0
+        start = min((region.first for region in regions), default=0)
+        end = max((region.end for region in regions), default=0)
+        lib.pcipt_trace_init(self._trace, domain, start, end)
+
+    @property
+    def records(self) -> int:
+        """Records seen so far."""
+        count: int = self._trace.records
+        return count
+
+    @property
+    def foreign(self) -> int:
+        """Accesses of other domains, left out."""
+        count: int = self._trace.foreign
+        return count
+
+    @property
+    def unknown(self) -> int:
+        """Data accesses before which no CONFIG_ADDRESS was seen."""
+        return self._ports.unknown
+
+    def decode(self, data: bytes | bytearray | memoryview) -> Iterator[Batch | Damage]:
+        """Decode what is complete; an incomplete record waits for the next piece."""
+        piece = self._rest + bytes(data) if self._rest else data
+        held = ffi.from_buffer("uint8_t[]", piece)
+        length, at = len(piece), 0
+        while length - at >= 4:
+            result = lib.pcipt_trace_decode(
+                self._trace, held + at, length - at, self._records, BATCH, self._counts, self._counts + 1
+            )
+            used, made = self._counts[0], self._counts[1]
+            at += used
+            if made:
+                yield from self._ports.decode(ffi.buffer(self._records, made * ACCESS.size))
+            if result:
+                size = lib.pcipt_trace_length(int.from_bytes(bytes(piece[at : at + 4]), "little"))
+                if size > length - at:
+                    break
+                self._ports.forget()
+                yield Damage(self._position + at, size)
+                at += size
+            elif not made and not used:
+                break
+        self._rest = bytes(piece[at:])
+        self._position += at
+
+    def finish(self) -> Damage | None:
+        """Say what is left at the end of the stream: a record that was cut."""
+        return Damage(self._position, len(self._rest)) if self._rest else None
+
+
+def looks_like_trace(head: bytes) -> bool:
+    """Whether a file that begins so is one of xentrace's: its first two records have the form of records."""
+    if head.startswith(CPU_CHANGE):
+        return True
+    at = seen = 0
+    while at + 4 <= len(head) and seen < 2:
+        header = int.from_bytes(head[at : at + 4], "little")
+        kind = header & _CLASSES
+        if kind == 0 or kind & (kind - 1):
+            return False
+        at += lib.pcipt_trace_length(header)
+        seen += 1
+    return seen > 0
