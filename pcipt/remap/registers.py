@@ -1,0 +1,112 @@
+"""The registers of a configuration header as data, and the one way a write is merged into them.
+
+A register is taken apart into 32-bit words. What is not writable stays, a bit that is cleared by writing one
+is cleared, the rest becomes what was written; bytes that a write does not touch stay. BARs are not in the
+table: which of their bits are writable depends on their size.
+
+Source: PCI Local Bus 3.0 §6.2; PCI-to-PCI Bridge 1.2 §3.2; PCI Express Base 6.0 §7.5.1.
+"""
+
+from collections.abc import Iterator
+
+import attrs
+
+from pcipt.pci.config import EXTENDED_SIZE, HeaderType
+
+WORD = 0xFFFF_FFFF
+
+
+@attrs.frozen
+class Register:
+    """`ro` bits never change by writing, `rw1c` bits are cleared by writing one."""
+
+    offset: int
+    size: int
+    ro: int
+    rw1c: int = 0
+
+
+# fmt: off
+#         offset size  ro              rw1c       why
+COMMON = (
+    Register(0x00, 4, ro=0xFFFF_FFFF),              # vendor, device
+    Register(0x04, 2, ro=0xF880),                   # Command: 11-15 and 7 reserved; memory decode is bit 1
+    Register(0x06, 2, ro=0x06FF, rw1c=0xF900),      # Status: 8 and 11-15 are cleared by writing one
+    Register(0x08, 4, ro=0xFFFF_FFFF),              # revision, class
+    Register(0x0E, 1, ro=0xFF),                     # header type
+    Register(0x34, 4, ro=0xFFFF_FFFF),              # capabilities pointer
+    Register(0x3D, 1, ro=0xFF),                     # interrupt pin
+)
+ENDPOINT = (
+    *COMMON,
+    Register(0x28, 4, ro=0xFFFF_FFFF),              # CardBus CIS pointer
+    Register(0x2C, 4, ro=0xFFFF_FFFF),              # subsystem
+    Register(0x38, 4, ro=0xFFFF_FFFF),              # reserved
+    Register(0x3E, 2, ro=0xFFFF),                   # Min_Gnt, Max_Lat
+)
+BRIDGE = (
+    *COMMON,
+    Register(0x1C, 2, ro=0x0F0F),                   # I/O base and limit: 3:0 tell 16 or 32 bits
+    Register(0x1E, 2, ro=0x06FF, rw1c=0xF900),      # secondary Status, same layout as Status
+    Register(0x20, 4, ro=0x000F_000F),              # memory base and limit
+    Register(0x24, 4, ro=0x000F_000F),              # prefetchable base and limit: 3:0 tell 32 or 64 bits
+    Register(0x3E, 2, ro=0xF000, rw1c=0x0400),      # Bridge Control: 10 is the discard timer's status
+)
+# fmt: on
+
+COMMAND = 0x04
+BUS_NUMBERS = 0x18
+BRIDGE_CONTROL = 0x3E
+SECONDARY_RESET = 0x40
+
+
+@attrs.frozen
+class Part:
+    """The share of an access in one 32-bit word; `value` and `lanes` (the bits touched) stand in place."""
+
+    offset: int
+    value: int
+    lanes: int
+
+
+def split(offset: int, size: int, value: int) -> Iterator[Part]:
+    """Cut an access of `size` bytes at word boundaries."""
+    while size > 0:
+        low = offset & 3
+        count = min(size, 4 - low)
+        mask = (1 << 8 * count) - 1
+        yield Part(offset - low, (value & mask) << 8 * low, mask << 8 * low)
+        offset, size, value = offset + count, size - count, value >> 8 * count
+
+
+def merge(old: int, part: Part, ro: int, rw1c: int = 0) -> int:
+    """Fold a write into a word as hardware does."""
+    writable = part.lanes & ~ro & ~rw1c
+    return (old & ~writable | part.value & writable) & ~(part.value & part.lanes & rw1c) & WORD
+
+
+def is_possible(offset: int, size: int) -> bool:
+    """Whether an access lies in a function's space and has a width that the bus knows."""
+    return size in (1, 2, 4) and 0 <= offset <= EXTENDED_SIZE - size
+
+
+def _masks(registers: tuple[Register, ...]) -> dict[int, tuple[int, int]]:
+    words: dict[int, tuple[int, int]] = {}
+    for register in registers:
+        base, shift = register.offset & ~3, 8 * (register.offset & 3)
+        ro, rw1c = words.get(base, (0, 0))
+        words[base] = (ro | register.ro << shift, rw1c | register.rw1c << shift)
+    return words
+
+
+_MASKS = {
+    HeaderType.ENDPOINT: _masks(ENDPOINT),
+    HeaderType.BRIDGE: _masks(BRIDGE),
+    HeaderType.CARDBUS: _masks(COMMON),
+    HeaderType.UNKNOWN: _masks(COMMON),
+}
+
+
+def masks(header: HeaderType, offset: int) -> tuple[int, int]:
+    """Give the read-only and the write-one-to-clear bits of a word; words not in the table are plain."""
+    return _MASKS[header].get(offset, (0, 0))
