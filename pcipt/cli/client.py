@@ -5,6 +5,8 @@ Imports only what every interpreter loads cheaply; `status` must start in millis
 
 import json
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pcipt import errors
@@ -21,37 +23,61 @@ def call(path: str, method: str, parameters: dict[str, Any] | None = None) -> di
     """
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(TIMEOUT)
-        try:
+        with _told_errors(path):
             connection.connect(path)
             connection.sendall(request(method, parameters))
-            frame = _read_frame(connection)
-        except PermissionError as error:
-            raise errors.NotPermittedError(
-                path, "only root and members of group pcipt may connect"
-            ) from error
-        except (OSError, UnicodeError) as error:
-            why = "it does not answer" if isinstance(error, TimeoutError) else _reason(error)
-            raise errors.NotRunningError(path, why) from error
+            frame, _ = _read_frame(connection, b"")
     if not frame:
         raise errors.NotRunningError(path, "it closed the connection without an answer")
+    return _unwrap(frame, path, method)
+
+
+def stream(path: str, method: str, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Subscribe and yield what comes, for as long as the daemon lives.
+
+    Raises: as `call`; NotRunningError also when the daemon stops.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        rest = b""
+        with _told_errors(path):
+            connection.connect(path)
+            connection.sendall(request(method, parameters, more=True))
+        while True:
+            with _told_errors(path):
+                frame, rest = _read_frame(connection, rest)
+            if not frame:
+                raise errors.NotRunningError(path, "it has stopped")
+            yield _unwrap(frame, path, method)
+
+
+@contextmanager
+def _told_errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise errors.NotPermittedError(path, "only root and members of group pcipt may connect") from error
+    except (OSError, UnicodeError) as error:
+        why = "it does not answer" if isinstance(error, TimeoutError) else _reason(error)
+        raise errors.NotRunningError(path, why) from error
+
+
+def _read_frame(connection: socket.socket, rest: bytes) -> tuple[bytes, bytes]:
+    """Read up to the next NUL byte; gives the frame (empty at the end of the stream) and what came after."""
+    parts = [rest]
+    while b"\0" not in parts[-1]:
+        part = connection.recv(65536)
+        if not part:
+            return b"", b""
+        parts.append(part)
+    frame, _, rest = b"".join(parts).partition(b"\0")
+    return frame, rest
+
+
+def _unwrap(frame: bytes, path: str, method: str) -> dict[str, Any]:
     try:
         message = json.loads(frame)
     except ValueError as error:
         raise errors.InputError(path, "what listens there does not speak pcipt's protocol") from error
-    return _unwrap(message, path, method)
-
-
-def _read_frame(connection: socket.socket) -> bytes:
-    parts: list[bytes] = []
-    while part := connection.recv(65536):
-        head, nul, _ = part.partition(b"\0")
-        parts.append(head)
-        if nul:
-            return b"".join(parts)
-    return b""
-
-
-def _unwrap(message: Any, path: str, method: str) -> dict[str, Any]:
     parameters = message.get("parameters", {}) if isinstance(message, dict) else None
     if not isinstance(parameters, dict):
         raise errors.InputError(path, "what listens there does not speak pcipt's protocol")

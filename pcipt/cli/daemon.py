@@ -6,7 +6,9 @@ and prints what it does.
 
 import argparse
 
-from pcipt.service.daemon import STATE_DIRECTORY, Daemon, Options, only_one
+from pcipt.service.daemon import Daemon, Options
+from pcipt.service.keeper import STATE_DIRECTORY
+from pcipt.service.lock import only_one
 from pcipt.service.logs import start_logging
 from pcipt.service.protocol import SOCKET_PATH
 from pcipt.service.settings import PATH, read_settings
@@ -42,11 +44,7 @@ def run(args: argparse.Namespace) -> int:
             daemon = Daemon(replay.host, replay.xen, replay.hotplug, options, settings, log)
             daemon.run(lambda: replay.play(daemon.settle, lambda about: log.info("recording", step=about)))
             return 0
-        from pcipt.host.live import LinuxHost
-        from pcipt.host.uevents import UeventSource
-        from pcipt.xen.libxc import open_libxc
+        from pcipt.service.live import run_live
 
-        # Events are collected from before the first reading, so that nothing falls in between.
-        with open_libxc() as xen:
-            Daemon(LinuxHost(), xen, UeventSource(), options, settings, log).run()
+        run_live(options, settings, log)
     return 0

@@ -17,6 +17,8 @@ COMMANDS = {
     "list": ("list", "list the machine's PCI functions"),
     "tree": ("tree", "show how the functions hang together"),
     "show": ("show", "show one function decoded in full"),
+    "monitor": ("monitor", "show live what happens: changes, actions, findings"),
+    "history": ("history", "what happened to a function"),
     "resync": ("resync", "compare hardware, Linux and Xen now, and repair"),
     "record": ("record", "record this machine into a directory"),
     "decode": ("decode", "decode a recording of configuration writes"),

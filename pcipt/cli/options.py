@@ -7,9 +7,13 @@ from pcipt.service.protocol import SOCKET_PATH
 JSON = "--json"
 
 
-def add_json_argument(parser: argparse.ArgumentParser) -> None:
+def add_json_argument(parser: argparse.ArgumentParser, about: str = "print one JSON object") -> None:
+    parser.add_argument(JSON, nargs="?", const="short", choices=("short", "pretty"), help=about)
+
+
+def add_json_lines_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        JSON, nargs="?", const="short", choices=("short", "pretty"), help="print one JSON object"
+        JSON, nargs="?", const="short", choices=("short",), help="print one JSON object a line"
     )
 
 

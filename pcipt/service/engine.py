@@ -6,7 +6,7 @@ recorded machine and in every test. On a machine whose three views agree it chan
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import attrs
 
@@ -50,12 +50,14 @@ class Engine:
         self._departed: set[Sbdf] = set()
         self._refusals: dict[Sbdf, str] = {}
         self._xen_trouble: Finding | None = None
+        self.service_findings: list[Finding] = []
         self.settings = settings
         self.machine = Machine({})
         self.view = XenView()
         self.records: deque[Record] = deque(maxlen=HISTORY)
         self.since = clock()
-        ledger, snapshot, self._keeper_findings = keeper.load(host.boot_id)
+        ledger, snapshot, keeper_findings = keeper.load(host.boot_id)
+        self.service_findings += keeper_findings
         self._performer = Performer(host, xen, keeper, ledger)
         self._read_everything()
         if snapshot is None:
@@ -150,6 +152,11 @@ class Engine:
         )
 
     @property
+    def raws(self) -> Mapping[Sbdf, RawFunction]:
+        """What was read of each function last."""
+        return self._raws
+
+    @property
     def added(self) -> list[Sbdf]:
         """The functions that Xen knows because pcipt told it, in this boot."""
         return self._performer.ledger.added(self.view.known)
@@ -161,7 +168,7 @@ class Engine:
     @property
     def findings(self) -> list[tuple[Sbdf | None, Finding]]:
         """Everything that is wrong now: in the service, between the views, in single functions."""
-        found: list[tuple[Sbdf | None, Finding]] = [(None, finding) for finding in self._keeper_findings]
+        found: list[tuple[Sbdf | None, Finding]] = [(None, finding) for finding in self.service_findings]
         if self._xen_trouble is not None:
             found.append((None, self._xen_trouble))
         for sbdf, finding in disagreements(self.machine, self.view) if self._xen_trouble is None else []:

@@ -8,6 +8,8 @@ from pcipt.pci import Finding, parse_sbdf
 from pcipt.remap.ledger import Ledger, ledger_from_json, ledger_to_json
 from pcipt.service.documents import Document
 
+STATE_DIRECTORY = "/var/lib/pcipt"
+
 
 class Keeper:
     """The files `ledger` and `boot` below one directory."""

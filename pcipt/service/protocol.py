@@ -15,6 +15,8 @@ NESTING_LIMIT = 16
 # method: does it change anything (only uid 0 may then call it)
 METHODS: Mapping[str, bool] = {
     "Status": False,
+    "History": False,
+    "Monitor": False,
     "Resync": True,
 }
 
@@ -29,12 +31,14 @@ def encode_frame(message: Message) -> bytes:
     return json.dumps(message, separators=(",", ":")).encode() + b"\0"
 
 
-def request(method: str, parameters: Message | None = None) -> bytes:
-    return encode_frame({"method": f"{INTERFACE}.{method}", "parameters": parameters or {}})
+def request(method: str, parameters: Message | None = None, *, more: bool = False) -> bytes:
+    message: Message = {"method": f"{INTERFACE}.{method}", "parameters": parameters or {}}
+    return encode_frame({**message, "more": True} if more else message)
 
 
-def reply(parameters: Message) -> bytes:
-    return encode_frame({"parameters": parameters})
+def reply(parameters: Message, *, continues: bool = False) -> bytes:
+    message: Message = {"parameters": parameters}
+    return encode_frame({**message, "continues": True} if continues else message)
 
 
 def error(name: str, parameters: Message | None = None) -> bytes:

@@ -24,8 +24,10 @@ def health_of(engine: Engine) -> str:
     return "degraded" if engine.findings else "healthy"
 
 
-def status_to_json(engine: Engine, identity: XenIdentity, hotplug: dict[str, int]) -> dict[str, Any]:
-    """Make the object of `pcipt status --json`; `hotplug` are the counters of the uevent source."""
+def status_to_json(
+    engine: Engine, identity: XenIdentity, hotplug: dict[str, int], watch: dict[str, Any]
+) -> dict[str, Any]:
+    """Make the object of `pcipt status --json`; `hotplug` and `watch` tell of the two sources of events."""
     findings = engine.findings
     functions = engine.machine.functions
     return {
@@ -52,4 +54,5 @@ def status_to_json(engine: Engine, identity: XenIdentity, hotplug: dict[str, int
             for record in list(engine.records)[-LAST_ACTIONS:]
         ],
         "hotplug": hotplug,
+        "watch": watch,
     }

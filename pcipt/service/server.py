@@ -31,20 +31,30 @@ CONNECTIONS = 64
 CONNECTIONS_PER_UID = 16
 PATIENCE = 10.0  # seconds in which a peer must have sent its request or read its answer
 OUTPUT_LIMIT = 16 * 1024 * 1024
+STREAM_LIMIT = 256 * 1024  # what a reader of a stream may leave unread before events are dropped and counted
 GROUP = "pcipt"
 MODE = 0o660
 
 Handler = Callable[[Message], Message]
+Wanted = Callable[[Message], bool]
+Stream = Callable[[Message], Wanted]
 _UCRED = struct.Struct("3i")  # pid, uid, gid: socket(7), SO_PEERCRED
 
 
 class Server:
-    """Listens at `path`; `handlers` answer by method name."""
+    """Listens at `path`; `handlers` answer by method name, `streams` say which events a subscriber wants."""
 
-    def __init__(self, loop: Loop, path: str, handlers: Mapping[str, Handler]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        path: str,
+        handlers: Mapping[str, Handler],
+        streams: Mapping[str, Stream] | None = None,
+    ) -> None:
         self._loop = loop
         self._path = path
         self._handlers = handlers
+        self._streams = streams or {}
         self._peers: dict[int, _Peer] = {}
         self._listener = listen(path)
         self._inode = os.stat(path).st_ino
@@ -65,28 +75,46 @@ class Server:
             return
         self._peers[connection.fileno()] = _Peer(connection, uid, self)
 
-    def answer(self, frame: bytes, uid: int) -> bytes:
-        """Answer one frame of a peer with this uid."""
+    def publish(self, event: Message) -> None:
+        """Give an event to every subscriber that wants it."""
+        for peer in list(self._peers.values()):
+            peer.offer(event)
+
+    @property
+    def subscribers(self) -> int:
+        return sum(peer.subscribed for peer in self._peers.values())
+
+    def answer(self, frame: bytes, uid: int) -> tuple[bytes, Wanted | None]:
+        """Answer one frame of a peer with this uid.
+
+        Shape:  the answer, and for a subscription which events are wanted from now on.
+        """
         try:
             message = decode_frame(frame)
         except FrameError as cause:
-            return error("InvalidFrame", {"reason": str(cause)})
+            return error("InvalidFrame", {"reason": str(cause)}), None
         method = str(message.get("method", ""))
         prefix, _, name = method.rpartition(".")
-        handler = self._handlers.get(name)
-        if prefix != INTERFACE or handler is None:
-            return error("MethodNotFound", {"method": method[:200]})
+        if prefix != INTERFACE or name not in {*self._handlers, *self._streams}:
+            return error("MethodNotFound", {"method": method[:200]}), None
         parameters = message.get("parameters") or {}
         if not isinstance(parameters, dict):
-            return error("InvalidParameter", {"reason": "parameters is no object"})
+            return error("InvalidParameter", {"reason": "parameters is no object"}), None
         if METHODS[name] and uid != 0:
-            return error("PermissionDenied", {"method": method})
+            return error("PermissionDenied", {"method": method}), None
+        if name in self._streams and message.get("more") is not True:
+            return error("ExpectedMore", {"method": method}), None
+        return self._call(name, parameters)
+
+    def _call(self, name: str, parameters: Message) -> tuple[bytes, Wanted | None]:
         try:
-            return reply(handler(parameters))
+            if name in self._streams:
+                return reply({"version": 1, "kind": "start"}, continues=True), self._streams[name](parameters)
+            return reply(self._handlers[name](parameters)), None
         except NoSuchDeviceError as cause:
-            return error("NoSuchDevice", {"sbdf": cause.address})
+            return error("NoSuchDevice", {"sbdf": cause.address}), None
         except PciptError as cause:
-            return error("Failed", {"reason": str(cause)})
+            return error("Failed", {"reason": str(cause)}), None
 
     def forget(self, peer: "_Peer") -> None:
         self._peers.pop(peer.fileno, None)
@@ -114,11 +142,31 @@ class _Peer:
         self._input = bytearray()
         self._output = bytearray()
         self._finished = False
+        self._wanted: Wanted | None = None
+        self._dropped = 0
         self.uid = uid
         self.fileno = connection.fileno()
         self._deadline = f"peer {self.fileno}"
         server.loop.watch(self.fileno, selectors.EVENT_READ, self._ready)
         server.loop.after(self._deadline, PATIENCE, self.close)
+
+    @property
+    def subscribed(self) -> bool:
+        return self._wanted is not None
+
+    def offer(self, event: Message) -> None:
+        """Queue an event if this peer subscribed to it; one that does not read loses events, and is told."""
+        if self._wanted is None or not self._wanted(event):
+            return
+        if len(self._output) > STREAM_LIMIT:
+            self._dropped += 1
+            return
+        if self._dropped:
+            lost = {"version": 1, "when": event["when"], "kind": "lost", "count": self._dropped}
+            self._output += reply(lost, continues=True)
+            self._dropped = 0
+        self._output += reply(event, continues=True)
+        self._ready(0)
 
     def _ready(self, events: int) -> None:
         try:
@@ -148,8 +196,14 @@ class _Peer:
         while not self._finished and b"\0" in self._input:
             frame, _, rest = self._input.partition(b"\0")
             self._input = bytearray(rest)
-            self._output += self._server.answer(bytes(frame), self.uid)
-            self._server.loop.after(self._deadline, PATIENCE, self.close)
+            answer, wanted = self._server.answer(bytes(frame), self.uid)
+            self._output += answer
+            if wanted is not None:
+                self._wanted = wanted
+            if self._wanted is None:
+                self._server.loop.after(self._deadline, PATIENCE, self.close)
+            else:
+                self._server.loop.cancel(self._deadline)  # a subscriber may be silent for ever
             if len(self._output) > OUTPUT_LIMIT:
                 raise ConnectionAbortedError("it asks and does not read")
         if len(self._input) > REQUEST_LIMIT:

@@ -18,12 +18,17 @@ from pcipt.remap.actions import AddDevice, RemoveDevice
 PATH = "/etc/pcipt/pcipt.toml"
 MODES = ("enforce", "observe")
 ACTIONS = (AddDevice.word, RemoveDevice.word)
+SOURCES = ("kprobe", "none")
+SETTLE_MS = (1, 10_000)
+WATCH = ("source", "settle-ms")
 
 
 @attrs.frozen
 class Settings:
     mode: str = "enforce"
     actions: Mapping[str, bool] = attrs.field(factory=lambda: dict.fromkeys(ACTIONS, True))
+    watch_source: str = "kprobe"
+    settle_ms: int = 50
 
     def performs(self, word: str) -> bool:
         return self.mode == "enforce" and self.actions[word]
@@ -47,18 +52,35 @@ def read_settings(path: str, *, required: bool) -> Settings:
 
 
 def _settings_from(path: str, values: Mapping[str, object]) -> Settings:
-    _only(path, "", values, ("mode", "actions"))
-    mode = values.get("mode", "enforce")
-    if mode not in MODES:
-        raise InputError(path, f"mode is {mode!r}; expected one of {', '.join(MODES)}")
-    switches = values.get("actions", {})
-    if not isinstance(switches, dict):
-        raise InputError(path, "actions is no table; expected [actions]")
-    _only(path, "actions.", switches, ACTIONS)
+    _only(path, "", values, ("mode", "actions", "watch"))
+    switches, watch = _table(path, values, "actions", ACTIONS), _table(path, values, "watch", WATCH)
     for key, value in switches.items():
         if not isinstance(value, bool):
             raise InputError(path, f"actions.{key} is {value!r}; expected true or false")
-    return Settings(str(mode), {word: bool(switches.get(word, True)) for word in ACTIONS})
+    settle = watch.get("settle-ms", 50)
+    low, high = SETTLE_MS
+    if not isinstance(settle, int) or isinstance(settle, bool) or not low <= settle <= high:
+        raise InputError(path, f"watch.settle-ms is {settle!r}; expected a number from {low} to {high}")
+    return Settings(
+        mode=_word(path, "mode", values.get("mode", MODES[0]), MODES),
+        actions={word: bool(switches.get(word, True)) for word in ACTIONS},
+        watch_source=_word(path, "watch.source", watch.get("source", SOURCES[0]), SOURCES),
+        settle_ms=settle,
+    )
+
+
+def _word(path: str, key: str, value: object, allowed: tuple[str, ...]) -> str:
+    if not isinstance(value, str) or value not in allowed:
+        raise InputError(path, f"{key} is {value!r}; expected one of {', '.join(allowed)}")
+    return value
+
+
+def _table(path: str, values: Mapping[str, object], name: str, keys: tuple[str, ...]) -> Mapping[str, object]:
+    table = values.get(name, {})
+    if not isinstance(table, dict):
+        raise InputError(path, f"{name} is no table; expected [{name}]")
+    _only(path, f"{name}.", table, keys)
+    return table
 
 
 def _only(path: str, prefix: str, values: Mapping[str, object], allowed: tuple[str, ...]) -> None:

@@ -22,12 +22,19 @@ class Running:
     def __init__(self, path):
         self.path = path
         self.loop = Loop()
-        handlers = {"Status": lambda p: {"echo": p}, "Resync": no_such}
-        self.server = server.Server(self.loop, path, handlers)
+        handlers = {"Status": self.echo, "Resync": no_such}
+        streams = {"Monitor": lambda p: lambda event: event["n"] >= p.get("from", 0)}
+        self.server = server.Server(self.loop, path, handlers, streams)
         self._wake, self._waker = socket.socketpair()
         self.loop.watch(self._wake.fileno(), 1, lambda _: self.loop.stop())
         self._thread = threading.Thread(target=self.loop.run)
         self._thread.start()
+
+    def echo(self, parameters):
+        """Answer with what was asked; publish as many events before as it says."""
+        for number in range(parameters.get("publish", 0)):
+            self.server.publish({"when": "now", "n": number, "pad": "x" * 1000})
+        return {"echo": parameters}
 
     def connect(self):
         peer = socket.socket(socket.AF_UNIX)
@@ -94,9 +101,9 @@ def test_bad_requests_get_an_error_and_the_server_lives(running, sent, error):
 
 
 def test_only_root_may_change(running):
-    refused = json.loads(running.server.answer(protocol.request("Resync")[:-1], 1000)[:-1])
+    refused = json.loads(running.server.answer(protocol.request("Resync")[:-1], 1000)[0][:-1])
     assert refused["error"] == "org.pcipt.PermissionDenied"
-    allowed = json.loads(running.server.answer(protocol.request("Resync")[:-1], 0)[:-1])
+    allowed = json.loads(running.server.answer(protocol.request("Resync")[:-1], 0)[0][:-1])
     assert allowed["error"] == "org.pcipt.NoSuchDevice"
 
 
@@ -160,3 +167,71 @@ def test_a_leftover_socket_is_replaced_but_nothing_else_is(tmp_path):
 def test_a_directory_that_is_not_there_is_one_clear_line(tmp_path):
     with pytest.raises(InputError, match="No such file"):
         server.listen(str(tmp_path / "none" / "control"))
+
+
+class Reader:
+    """Reads a stream frame by frame; what came too early waits."""
+
+    def __init__(self, peer):
+        self._peer = peer
+        self._data = b""
+
+    def frame(self):
+        while b"\0" not in self._data:
+            self._data += self._peer.recv(65536)
+        frame, _, self._data = self._data.partition(b"\0")
+        return json.loads(frame)
+
+    def until(self, enough):
+        found = [self.frame()]
+        while not enough(found[-1]["parameters"]):
+            found.append(self.frame())
+        return found
+
+
+@pytest.fixture
+def reader(running):
+    """Subscribe to everything from event 2 on."""
+    with running.connect() as peer:
+        peer.sendall(protocol.request("Monitor", {"from": 2}, more=True))
+        reader = Reader(peer)
+        assert reader.frame()["parameters"]["kind"] == "start"
+        yield reader
+
+
+def test_a_stream_carries_the_events_that_are_wanted(running, reader):
+    running.ask(protocol.request("Status", {"publish": 5}))
+    frames = [reader.frame() for _ in range(3)]
+    assert [frame["parameters"]["n"] for frame in frames] == [2, 3, 4]
+    assert all(frame["continues"] for frame in frames)
+
+
+def test_a_stream_must_be_asked_for_as_one(running):
+    assert running.ask(protocol.request("Monitor"))["error"] == "org.pcipt.ExpectedMore"
+
+
+def test_a_slow_reader_loses_events_and_is_told_how_many(running, reader):
+    running.ask(protocol.request("Status", {"publish": 3002}))
+    frames = reader.until(lambda event: event["n"] >= 100)
+    while True:  # the next event that finds room says how many did not
+        running.ask(protocol.request("Status", {"publish": 3}))
+        frames += reader.until(lambda event: event.get("kind") == "lost" or event["n"] == 2)
+        if frames[-1]["parameters"].get("kind") == "lost":
+            break
+    assert frames[-1]["parameters"]["count"] > 0
+    seen = [frame["parameters"]["n"] for frame in frames[:-1]]
+    assert len(seen) < 3000
+
+
+def test_a_subscriber_may_be_silent(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "PATIENCE", 0.05)
+    running = Running(str(tmp_path / "control"))
+    with running.connect() as peer:
+        peer.sendall(protocol.request("Monitor", more=True))
+        reader = Reader(peer)
+        reader.frame()
+        with running.connect() as silent:
+            assert everything(silent) == b""  # by now PATIENCE is over
+        running.ask(protocol.request("Status", {"publish": 1}))
+        assert reader.frame()["parameters"]["n"] == 0
+    running.close()

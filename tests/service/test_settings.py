@@ -36,11 +36,15 @@ def test_what_may_be_performed(tmp_path, text, performed):
     ("text", "words"),
     [
         ("mod = 1", "unknown key mod; did you mean mode?"),
-        ("zzz = 1", "unknown key zzz; expected one of mode, actions"),
+        ("zzz = 1", "unknown key zzz; expected one of mode, actions, watch"),
         ('mode = "force"', "mode is 'force'; expected one of enforce, observe"),
         ("actions = 1", "actions is no table"),
         ("[actions]\nadd_device = true", "unknown key actions.add_device; did you mean actions.add-device?"),
         ("[actions]\nadd-device = 1", "actions.add-device is 1; expected true or false"),
+        ("[watch]\nsource = 'ebpf'", "watch.source is 'ebpf'; expected one of kprobe, none"),
+        ("[watch]\nsettle-ms = 0", "watch.settle-ms is 0; expected a number from 1 to 10000"),
+        ("[watch]\nsettle-ms = true", "watch.settle-ms is True"),
+        ("watch = 1", "watch is no table"),
         ("x\nmode = 1", "line 1"),
     ],
 )
