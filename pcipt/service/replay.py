@@ -67,10 +67,10 @@ class Replay:
     def __init__(self, directory: str, dom0: str | None = None) -> None:
         start = read_xen_start(directory)
         self.host = RecordedHost(directory)
-        self.hotplug = RecordedHotplug()
         identity = _identity(directory, start.version or DEFAULT_VERSION, dom0 or start.dom0 or "pv")
         self.xen = SimulatedXen(RecordedHardware(self.host), identity, known=start.known)
         self._steps = list(read_steps(directory))
+        self.hotplug = RecordedHotplug()
 
     def play(self, settle: Callable[[], None], announce: Callable[[str], None]) -> None:
         """Play all steps; `settle` makes the daemon act on what each brought."""

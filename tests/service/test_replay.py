@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pcipt.errors import InputError, MalformedError
+from pcipt.host.recorded import RecordedHost
 from pcipt.pci import parse_sbdf
 from pcipt.service.engine import Engine
 from pcipt.service.keeper import Keeper
@@ -26,8 +27,10 @@ def played(directory, state, dom0=None):
     def settle():
         engine.follow({event.sbdf for event in replay.hotplug.read()})
 
-    replay.play(settle, lambda _about: None)
-    replay.hotplug.close()
+    try:
+        replay.play(settle, lambda _about: None)
+    finally:
+        replay.hotplug.close()
     return replay, engine
 
 
@@ -82,7 +85,7 @@ def test_without_xen_json_xen_knows_all_there_is_at_the_start(copy, tmp_path):
 
 
 def test_a_written_command_register_is_remembered_and_not_stored(copy):
-    host = Replay(str(copy)).host
+    host = RecordedHost(str(copy))
     sbdf = parse_sbdf("00:06.0")
     before = (copy / "sys/bus/pci/devices/0000:00:06.0/config").read_bytes()
     host.write_command(sbdf, 0x2)

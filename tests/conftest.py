@@ -1,0 +1,45 @@
+"""For every test without a VM: property tests without a deadline, and nothing may be left behind."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine must not fail a property; how long a run may take is pytest-timeout's business.
+settings.register_profile("pcipt", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pcipt")
+
+
+def children():
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        found += (task / "children").read_text().split()
+    return found
+
+
+def descriptors():
+    """List what is open, but for pytest's own files."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{number}")
+        except OSError:
+            continue  # it was the listing's own
+        if target.startswith(("socket:", "pipe:", "anon_inode:")):
+            found.add((number, target))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing(request):
+    """Fail a test that leaves a thread, a child process, a socket or a pipe behind."""
+    if "lab" in request.node.path.parts:
+        yield  # the machines live across tests
+        return
+    before = set(threading.enumerate()), set(children()), descriptors()
+    yield
+    after = set(threading.enumerate()), set(children()), descriptors()
+    left = [str(item) for was, now in zip(before, after, strict=True) for item in sorted(map(str, now - was))]
+    assert not left, f"left behind: {', '.join(left)}"
