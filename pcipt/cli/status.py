@@ -53,6 +53,7 @@ def render(status: dict[str, Any], *, colour: bool) -> list[str]:
         f"     Ghosts: {counts['ghosts']}",
         f"    Orphans: {counts['orphans']}",
         f"   Findings: {counts['findings']}",
+        f"   Watching: {_watching(status['watch'])}",
     ]
     if status["findings"]:
         lines += ["", "Findings:"]
@@ -64,6 +65,14 @@ def render(status: dict[str, Any], *, colour: bool) -> list[str]:
         lines += ["", "Last actions:"]
         lines += [f"  {item['when']} {action_line(item)}" for item in status["actions"]]
     return lines
+
+
+def _watching(watch: dict[str, Any]) -> str:
+    if watch["source"] is None:
+        return "hot-plug messages only"
+    text = f"{watch['source']}, {watch['writes']} writes seen, {watch['lost']} lost"
+    last = watch["last_change"]
+    return text if last is None else f"{text}; last change {last['when']} {last['sbdf']} {last['change']}"
 
 
 def action_line(item: dict[str, Any]) -> str:

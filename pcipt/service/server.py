@@ -29,6 +29,7 @@ from pcipt.service.protocol import (
 
 CONNECTIONS = 64
 CONNECTIONS_PER_UID = 16
+REQUESTS = 64  # of one peer in one go; the engine's turn comes after them
 PATIENCE = 10.0  # seconds in which a peer must have sent its request or read its answer
 OUTPUT_LIMIT = 16 * 1024 * 1024
 STREAM_LIMIT = 256 * 1024  # what a reader of a stream may leave unread before events are dropped and counted
@@ -193,22 +194,27 @@ class _Peer:
             self._finished = True
             return
         self._input += data
-        while not self._finished and b"\0" in self._input:
-            frame, _, rest = self._input.partition(b"\0")
-            self._input = bytearray(rest)
-            answer, wanted = self._server.answer(bytes(frame), self.uid)
-            self._output += answer
-            if wanted is not None:
-                self._wanted = wanted
-            if self._wanted is None:
-                self._server.loop.after(self._deadline, PATIENCE, self.close)
-            else:
-                self._server.loop.cancel(self._deadline)  # a subscriber may be silent for ever
-            if len(self._output) > OUTPUT_LIMIT:
-                raise ConnectionAbortedError("it asks and does not read")
+        *frames, self._input = self._input.split(b"\0")
+        for frame in frames[:REQUESTS]:
+            self._answer(bytes(frame))
+        if len(frames) > REQUESTS:
+            self._output += error("Busy", {"reason": f"more than {REQUESTS} requests at once"})
+            self._finished = True
         if len(self._input) > REQUEST_LIMIT:
             self._output += error("InvalidFrame", {"reason": f"longer than {REQUEST_LIMIT} bytes"})
             self._finished = True
+
+    def _answer(self, frame: bytes) -> None:
+        answer, wanted = self._server.answer(frame, self.uid)
+        self._output += answer
+        if wanted is not None:
+            self._wanted = wanted
+        if self._wanted is None:
+            self._server.loop.after(self._deadline, PATIENCE, self.close)
+        else:
+            self._server.loop.cancel(self._deadline)  # a subscriber may be silent for ever
+        if len(self._output) > OUTPUT_LIMIT:
+            raise ConnectionAbortedError("it asks and does not read")
 
     def close(self) -> None:
         self._server.loop.cancel(self._deadline)

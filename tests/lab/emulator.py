@@ -22,7 +22,7 @@ FATAL = re.compile(
     rb"|Kernel panic - not syncing|pcipt-lab: no file system"
 )
 TAIL_LINES = 40
-RECORDS = ("console.log", "commands.log", "journal.txt", "status.json", "qemu.log")
+RECORDS = ("console.log", "writes.log", "commands.log", "journal.txt", "status.json", "qemu.log")
 
 
 class Emulator:
@@ -34,7 +34,9 @@ class Emulator:
         self.dead: MachineDiedError | None = None
         # A socket's path has a limit of 108 bytes, which a repository deep in a tree would pass.
         self._sockets = Path(tempfile.mkdtemp(prefix="pcipt-lab-"))
-        self.wires = Wires(output / "console.log", self._sockets / "agent", self._sockets / "qmp")
+        self.wires = Wires(
+            output / "console.log", output / "writes.log", self._sockets / "agent", self._sockets / "qmp"
+        )
         self._command = qemu_command(mode, image, payload, self.wires, xen_extra)
         self._process: subprocess.Popen[bytes] | None = None
         self._control: Qmp | None = None

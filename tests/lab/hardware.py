@@ -67,6 +67,7 @@ class Wires:
     """Where QEMU's ends of the machine's wires are."""
 
     console: Path
+    writes: Path
     agent: Path
     qmp: Path
 
@@ -101,6 +102,8 @@ def qemu_command(mode: Mode, image: Image, payload: Path, wires: Wires, xen_extr
     command += ["-chardev", f"socket,id=agent,path={quote(wires.agent)},server=on,wait=off"]
     command += ["-device", "isa-serial,index=1,chardev=agent"]
     command += ["-qmp", f"unix:{quote(wires.qmp)},server=on,wait=off"]
+    # Each configuration write as the emulated hardware gets it, a line each, written out at once.
+    command += ["-trace", "pci_cfg_write", "-D", str(wires.writes)]
     command += ["-device", "intel-iommu,intremap=on", "-device", "nvme-subsys,id=nvme-subsystem"]
     for part in PARTS:
         if part.words:

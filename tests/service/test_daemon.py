@@ -79,6 +79,7 @@ def test_status_as_text(running):
     assert done.returncode == 0
     assert "Health: healthy" in done.stdout
     assert "added by pcipt" in done.stdout
+    assert "Watching: hot-plug messages only" in done.stdout
     assert "add-device 0000:00:06.0: done" in done.stdout
     assert "\033" not in done.stdout
     assert running.pcipt("status", "-q").stdout == ""

@@ -116,6 +116,14 @@ def test_several_requests_on_one_connection_and_a_half_closed_peer(running):
     assert [json.loads(frame)["parameters"]["echo"]["n"] for frame in frames if frame] == [1, 2]
 
 
+def test_too_many_requests_in_one_go_are_told_so(running):
+    with running.connect() as peer:
+        peer.sendall(b"\0" * 60_000)
+        frames = [json.loads(frame) for frame in everything(peer).split(b"\0") if frame]
+    assert frames[-1]["error"] == "org.pcipt.Busy"
+    assert len(frames) <= server.REQUESTS + 1
+
+
 def test_too_many_connections_are_told_so(running):
     peers = [running.connect() for _ in range(server.CONNECTIONS_PER_UID)]
     for peer in peers:  # an answer proves that the server has accepted it

@@ -103,6 +103,8 @@ def test_a_moved_bar_appears_in_monitor_history_and_status(live):
     assert told["watch"]["source"] == "fifo"
     assert told["watch"]["writes"] == 3
     assert told["watch"]["last_change"] == moved
+    text = live.pcipt("status").stdout
+    assert f"Watching: fifo, 3 writes seen, 0 lost; last change {moved['when']} {NIC} bar-moved" in text
 
 
 def test_the_model_follows_the_hardware(live):
