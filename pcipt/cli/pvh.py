@@ -1,0 +1,36 @@
+"""Show, check and build what a PVH domain is handed at boot: start info, memory layout, ACPI tables.
+
+startinfo  read hvm_start_info out of an image of memory, and judge it
+layout     the hardware domain's address space: what is mapped where, and why
+tables     build the ACPI tables of a hardware domain or a guest
+check      judge ACPI tables against the PVH contract
+"""
+
+import argparse
+import importlib
+
+_MODULES = {
+    "startinfo": "pvh_startinfo",
+    "layout": "pvh_layout",
+    "tables": "pvh_tables",
+    "check": "pvh_check",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="part", metavar="PART", required=True)
+    for name, module_name in _MODULES.items():
+        module = importlib.import_module(f"pcipt.cli.{module_name}")
+        part = commands.add_parser(
+            name,
+            description=module.__doc__,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(part)
+        part.set_defaults(run_part=module.run, refuse=part.error)
+
+
+def run(args: argparse.Namespace) -> int:
+    code: int = args.run_part(args)
+    return code

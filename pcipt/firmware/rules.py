@@ -1,0 +1,28 @@
+"""Which tables a PVH hardware domain is handed, which never, and which hold what nobody should copy.
+
+Source: xen/arch/x86/hvm/dom0_build.c, pvh_acpi_table_allowed, pvh_acpi_xsdt_table_allowed.
+"""
+
+#  named in the XSDT beside the crafted MADT; TCPA and on since Xen 4.20
+ALLOWED = (
+    "FACP", "PSDT", "SSDT", "SBST", "MCFG", "SLIC", "MSDM", "WDAT", "FPDT", "S3PT",
+    "TCPA", "TPM2", "VFCT", "OEM*",
+)  # fmt: skip
+
+#  reached in other ways, or crafted
+OTHERS = ("APIC", "DSDT", "FACS", "XSDT", "RSDT", "RSDP")
+
+#  signature: why the domain must not see it
+FORBIDDEN = {
+    "DMAR": "Xen owns the IOMMU",
+    "RMAD": "Xen owns the IOMMU (this is DMAR, renamed)",
+    "XMAR": "Xen owns the IOMMU (this is DMAR, renamed)",
+    "IVRS": "Xen owns the IOMMU",
+    "HPET": "Xen uses the timer itself",
+    "SRAT": "it tells the machine's NUMA nodes, not the domain's",
+    "SLIT": "it tells the machine's NUMA nodes, not the domain's",
+    "MPST": "it tells the machine's memory, not the domain's",
+    "PMTT": "it tells the machine's memory, not the domain's",
+}
+
+SECRET = ("MSDM", "SLIC")  # Windows licence keys

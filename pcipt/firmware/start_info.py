@@ -1,0 +1,155 @@
+"""`hvm_start_info`: what a PVH kernel is handed at entry (ebx points to it), as values and built as bytes.
+
+`StartInfo` holds what is said, `Places` where each piece lies. `read_start_info` is the way back.
+
+Source: Xen public/arch-x86/hvm/start_info.h; for the orders tools/libs/guest/xg_dom_x86.c, hvm/dom0_build.c.
+"""
+
+import enum
+import struct
+
+import attrs
+
+from pcipt.firmware.memory_map import MemoryEntry
+from pcipt.pci import Address, Range
+
+MAGIC = 0x336EC578
+HEADER = struct.Struct("<IIIIQQQ")  # magic, version, flags, nr_modules, modlist, cmdline, rsdp
+HEADER_V1 = struct.Struct("<QII")  # memmap, memmap_entries, reserved
+MODULE = struct.Struct("<QQQQ")  # paddr, size, cmdline, reserved
+MAP_ENTRY = struct.Struct("<QQII")  # addr, size, type, reserved
+SIZES = {0: HEADER.size, 1: HEADER.size + HEADER_V1.size}
+
+PRIVILEGED, INITDOMAIN = 0x1, 0x2
+
+
+@attrs.frozen
+class Module:
+    """`cmdline` None is no string at all (address 0), which differs from an empty one."""
+
+    start: Address
+    size: int
+    cmdline: bytes | None = None
+
+
+@attrs.frozen
+class StartInfo:
+    """What the structure says; `rsdp` None is address 0. Version 0 has no memory map."""
+
+    version: int
+    flags: int = 0
+    modules: tuple[Module, ...] = ()
+    cmdline: bytes | None = None
+    rsdp: Address | None = None
+    memory_map: tuple[MemoryEntry, ...] = ()
+
+    @property
+    def is_hardware_domain(self) -> bool:
+        return bool(self.flags & INITDOMAIN)
+
+
+@attrs.frozen
+class Places:
+    """Where the pieces lie; None is a piece that is not there (address 0). In order of the modules."""
+
+    start_info: Address
+    module_list: Address | None = None
+    cmdline: Address | None = None
+    module_cmdlines: tuple[Address | None, ...] = ()
+    memory_map: Address | None = None
+
+
+class Order(enum.Enum):
+    """Which loader's order: libxl puts the structure first, Xen's dom0 builder last."""
+
+    LIBXL = "libxl"
+    DOM0 = "dom0"
+
+
+@attrs.frozen
+class Built:
+    """Bytes to be put at `start`; `places` tells what is where, ebx is `places.start_info`."""
+
+    start: Address
+    data: bytes
+    places: Places
+
+    @property
+    def range(self) -> Range:
+        return Range(self.start, len(self.data))
+
+
+def build_start_info(info: StartInfo, start: Address, order: Order = Order.LIBXL) -> Built:
+    """Lay the structure and all it points to out from `start` on; every piece is aligned to 8 bytes.
+
+    Raises: ValueError where a string holds a zero byte, version 0 is to carry a memory map, or `start` is 0,
+            an address that stands for none.
+    """
+    if start == 0:
+        raise ValueError("address 0 stands for a piece that is not there")
+    strings = [string for string in (info.cmdline, *(m.cmdline for m in info.modules)) if string is not None]
+    if any(b"\0" in string for string in strings):
+        raise ValueError("a command line cannot hold a zero byte")
+    if info.memory_map and info.version == 0:
+        raise ValueError("version 0 has no memory map")
+    places = _lay_out(info, start, order)
+    data = bytearray()
+
+    def put(at: Address | None, piece: bytes) -> None:
+        if at is not None:
+            data.extend(bytes(max(0, at - start + len(piece) - len(data))))
+            data[at - start : at - start + len(piece)] = piece
+
+    put(places.start_info, _header(info, places))
+    put(places.cmdline, (info.cmdline or b"") + b"\0")
+    lines = [(at or 0, module) for at, module in zip(places.module_cmdlines, info.modules, strict=True)]
+    put(places.module_list, b"".join(MODULE.pack(m.start, m.size, at, 0) for at, m in lines))
+    for at, module in zip(places.module_cmdlines, info.modules, strict=True):
+        put(at, (module.cmdline or b"") + b"\0")
+    entries = (MAP_ENTRY.pack(each.range.start, each.range.size, each.kind, 0) for each in info.memory_map)
+    put(places.memory_map, b"".join(entries))
+    return Built(start, bytes(data), places)
+
+
+def _header(info: StartInfo, places: Places) -> bytes:
+    head = HEADER.pack(
+        MAGIC,
+        info.version,
+        info.flags,
+        len(info.modules),
+        places.module_list or 0,
+        places.cmdline or 0,
+        info.rsdp or 0,
+    )
+    if info.version == 0:
+        return head
+    return head + HEADER_V1.pack(places.memory_map or 0, len(info.memory_map), 0)
+
+
+def _lay_out(info: StartInfo, start: Address, order: Order) -> Places:
+    at = start
+
+    def take(size: int | None) -> Address | None:
+        nonlocal at
+        if size is None:
+            return None
+        here = at
+        at = Address(-(-(at + size) // 8) * 8)
+        return here
+
+    def string(text: bytes | None) -> Address | None:
+        return take(None if text is None else len(text) + 1)
+
+    size = SIZES[min(info.version, 1)]
+    list_size = MODULE.size * len(info.modules) or None
+    map_size = MAP_ENTRY.size * len(info.memory_map) or None
+    if order is Order.LIBXL:
+        head, cmdline, modlist = take(size), string(info.cmdline), take(list_size)
+        lines = tuple(string(module.cmdline) for module in info.modules)
+        memory_map = take(map_size)
+    else:
+        lines = tuple(string(module.cmdline) for module in info.modules)
+        cmdline, modlist = string(info.cmdline), take(list_size)
+        memory_map, head = take(map_size), take(size)
+    assert head is not None
+    return Places(head, modlist, cmdline, lines, memory_map)

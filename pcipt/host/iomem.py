@@ -1,0 +1,115 @@
+"""Read the memory map of a machine beneath a root: /proc/iomem, and the map that firmware gave at boot.
+
+Both are ranges with names of Linux's choosing; what a name means is decided elsewhere. Without the right
+(CAP_SYS_ADMIN) /proc/iomem shows zeros, which is told and never taken for a map.
+
+Source: linux kernel/resource.c (r_show), drivers/firmware/memmap.c.
+"""
+
+import re
+
+import attrs
+
+from pcipt.errors import InputError, NotPermittedError
+from pcipt.host import files
+from pcipt.host.tree import Tree, reason
+from pcipt.pci import Finding, Range, range_from_inclusive
+
+IOMEM = "proc/iomem"
+_LINE = re.compile(rb"( *)([0-9a-f]{1,16})-([0-9a-f]{1,16}) : (.*)")
+_HEX = re.compile(rb"0x([0-9a-f]{1,16})\s*")
+_MAX_LINES = 1 << 16
+
+
+@attrs.frozen
+class NamedRange:
+    """A range and Linux's name for it; `depth` counts what it lies in (0 is outermost)."""
+
+    range: Range
+    name: str
+    depth: int = 0
+
+
+@attrs.frozen
+class MemoryReading:
+    """`iomem` is None where it could not be read, `firmware` is empty where the kernel does not show it."""
+
+    iomem: tuple[NamedRange, ...] | None
+    firmware: tuple[NamedRange, ...]
+    findings: tuple[Finding, ...]
+
+
+def parse_iomem(data: bytes) -> tuple[tuple[NamedRange, ...], Finding | None]:
+    """Read the lines of /proc/iomem, and say what was wrong with the first bad one."""
+    found: list[NamedRange] = []
+    problem: str | None = None
+    for number, line in enumerate(data.splitlines()[:_MAX_LINES], 1):
+        matched = _LINE.fullmatch(line)
+        span = range_from_inclusive(int(matched[2], 16), int(matched[3], 16)) if matched is not None else None
+        if matched is None or span is None:
+            problem = problem or f"line {number} is not 'start-end : name'"
+            continue
+        found.append(NamedRange(span, matched[4].decode("utf-8", "replace"), len(matched[1]) // 2))
+    finding = None if problem is None else Finding("iomem-malformed", f"the file iomem: {problem}")
+    return tuple(found), finding
+
+
+def shows_zeros(lines: tuple[NamedRange, ...]) -> bool:
+    """Tell whether the kernel hid all addresses: every line then reads 0-0."""
+    return bool(lines) and all(line.range.last == 0 for line in lines)
+
+
+def read_memory(root: str = "/") -> MemoryReading:
+    """Read both maps.
+
+    Raises: NotPermittedError where addresses are hidden from this process, InputError where they were hidden
+            from the one that recorded, or where neither map is there.
+    """
+    findings: list[Finding] = []
+    with Tree(root) as tree:
+        firmware = _firmware_map(tree, findings)
+        lines: tuple[NamedRange, ...] | None = None
+        try:
+            lines, problem = parse_iomem(tree.read(IOMEM, 1 << 20))
+        except OSError as error:
+            if not firmware:
+                raise InputError(f"{root.rstrip('/')}/{IOMEM}", reason(error)) from error
+        else:
+            findings += [problem] if problem is not None else []
+    if lines is not None and shows_zeros(lines):
+        if root == "/":
+            raise NotPermittedError("/proc/iomem shows only zeros", "reading addresses needs CAP_SYS_ADMIN")
+        if not firmware:
+            raise InputError(
+                f"{root.rstrip('/')}/{IOMEM}", "shows only zeros: recorded without CAP_SYS_ADMIN"
+            )
+        lines = None
+    return MemoryReading(lines, firmware, tuple(findings))
+
+
+def _firmware_map(tree: Tree, findings: list[Finding]) -> tuple[NamedRange, ...]:
+    found: list[NamedRange] = []
+    for number in range(files.MEMMAP_ENTRIES):
+        home = f"{files.MEMMAP}/{number}"
+        try:
+            start, last, name = (
+                tree.read(f"{home}/{entry.name}", entry.limit) for entry in files.MEMMAP_FILES
+            )
+        except FileNotFoundError:
+            break
+        except OSError as error:
+            findings.append(
+                Finding("memmap-unread", f"{home}: {reason(error)}; the map of the firmware is left out")
+            )
+            return ()
+        ends = _HEX.fullmatch(start), _HEX.fullmatch(last)
+        span = None
+        if ends[0] is not None and ends[1] is not None:
+            span = range_from_inclusive(int(ends[0][1], 16), int(ends[1][1], 16))
+        if span is None:
+            findings.append(
+                Finding("memmap-malformed", f"{home}: start and end are no range; it is left out")
+            )
+            continue
+        found.append(NamedRange(span, name.decode("utf-8", "replace").strip()))
+    return tuple(found)
