@@ -9,13 +9,15 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import IO, Self
 
-from .errors import LabError
+from .errors import LabError, MachineDiedError
 from .hardware import Mode
 from .image import Image, ensure_image, say
 from .install import install
 from .machine import Dom0
 from .payload import write_payload
 from .wheel import build_wheel, wants_wheel
+
+FIRST_BOOT_SECONDS = 240.0
 
 
 class Fleet:
@@ -103,7 +105,16 @@ class Fleet:
     def _boot(self, mode: Mode, prepared: Future[tuple[Image, Path]]) -> Dom0:
         image, payload = prepared.result()
         machine = self._machines[mode] = Dom0(mode, image, payload, self._output / mode)
-        machine.start()
+        try:
+            machine.start(FIRST_BOOT_SECONDS)
+        except MachineDiedError as exc:
+            if mode not in self._boots:
+                raise  # ended on purpose
+            # Under emulation a PVH dom0 hangs now and then while it binds its first interrupts.
+            say(f"{exc.why}; booting it once more")
+            machine.close()
+            machine = self._machines[mode] = Dom0(mode, image, payload, self._output / mode)
+            machine.start()
         say(f"{mode} dom0 up after {machine.boot_seconds:.0f} s")
         return machine
 
