@@ -80,7 +80,14 @@ class Engine:
         return self._act(None, dry_run=dry_run)
 
     def follow(self, changed: Collection[Sbdf]) -> list[Outcome]:
-        """Do the same for these functions only: they came, went or changed."""
+        """Do the same for these functions only: they came, went or changed hands."""
+        self.reread(changed)
+        if not self._ask(changed, everything=False):
+            return []
+        return self._act(frozenset(changed), dry_run=False)
+
+    def reread(self, changed: Collection[Sbdf]) -> None:
+        """Read these functions again: registers were written, which changes nothing in Xen's list."""
         for sbdf in changed:
             raw = self._host.read_function(sbdf)
             if raw is not None:
@@ -89,9 +96,6 @@ class Engine:
             elif self._raws.pop(sbdf, None) is not None:
                 self._departed.add(sbdf)
         self.machine = decode_machine(self._raws.values())
-        if not self._ask(changed, everything=False):
-            return []
-        return self._act(frozenset(changed), dry_run=False)
 
     def _read_everything(self) -> None:
         before = self._raws.keys()
@@ -102,7 +106,7 @@ class Engine:
     def _ask(self, functions: Iterable[Sbdf], *, everything: bool) -> bool:
         """Refresh Xen's view; False where Xen cannot be asked: no action is taken on a partial view."""
         try:
-            answer = ask_about(self._xen, functions)
+            answer = ask_about(self._xen, functions, None if everything else self.view)
         except (UnsupportedError, HypervisorError) as error:
             text = f"{error}; hardware and Linux are watched, nothing can be compared with Xen"
             self._xen_trouble = Finding("xen-not-asked", text)

@@ -21,20 +21,26 @@ def ghost_candidates(machine: Machine) -> list[Sbdf]:
     return [sbdf_from_devfn(segment, bus, devfn) for segment, bus in sorted(buses) for devfn in range(256)]
 
 
-def ask_about(xen: Hypervisor, functions: Iterable[Sbdf]) -> XenView:
+def ask_about(xen: Hypervisor, functions: Iterable[Sbdf], before: XenView | None = None) -> XenView:
     """Ask which of these Xen knows, and who has them.
 
     One batch tells what is known; each known one is asked for its custody, which is silent where dom0 has it.
-    Only where an answer is ambiguous (guest, hidden or orphan) Xen's device list is dumped, once.
+    Only where an answer is ambiguous (guest, hidden or orphan) Xen's device list is dumped, once, and not
+    again for a function of which `before` tells that somebody else has it: a dump holds a lock of Xen.
     Raises: HypervisorError, UnsupportedError where Xen cannot be asked at all.
     """
     asked = sorted(set(functions))
     known = frozenset(sbdf for sbdf, is_known in zip(asked, xen.known(asked), strict=True) if is_known)
     custody = {sbdf: xen.custody(sbdf) for sbdf in sorted(known)}
-    unclear = [sbdf for sbdf, answer in custody.items() if answer is Custody.ELSEWHERE]
+    away = [sbdf for sbdf, answer in custody.items() if answer is Custody.ELSEWHERE]
+    told_before = before or XenView()
+    unclear = [s for s in away if s not in told_before.elsewhere and s not in told_before.orphans]
     owners = _owners(xen) if unclear else {}
     orphans = {s for s in unclear if s in owners and owners[s].kind is OwnerKind.NOBODY}
-    elsewhere = {s: _owner_in_words(owners.get(s)) for s in unclear if s not in orphans}
+    orphans |= told_before.orphans & set(away)
+    elsewhere = {
+        s: told_before.elsewhere.get(s) or _owner_in_words(owners.get(s)) for s in away if s not in orphans
+    }
     told = Custody.UNTOLD not in custody.values()
     return XenView(known, frozenset(orphans), elsewhere, custody_told=told)
 

@@ -312,6 +312,31 @@ def test_unsupported_owner_lists_leave_the_owner_unnamed():
     assert engine.view.elsewhere == {S(NIC): "an owner that Xen does not name"}
 
 
+def test_rereading_asks_xen_nothing():
+    stage = Stage()
+    engine = stage.start()
+    engine.reconcile()
+    asked = len(stage.xen.calls)
+    stage.plug(function("01:00.0", parent="00:1c.0", command=0x2))
+    engine.reread([S(NIC)])
+    assert engine.machine.functions[S(NIC)].command == 0x2
+    assert len(stage.xen.calls) == asked
+
+
+def test_xens_list_is_not_dumped_again_for_a_guests_function():
+    stage = Stage()
+    stage.xen.give(S(NIC), Owner(OwnerKind.DOMAIN, 3))
+    engine = stage.start()
+    engine.reconcile()
+    for _ in range(5):
+        engine.follow([S(NIC)])
+    assert [call.op for call in stage.xen.calls].count(Op.KEY) == 1
+    assert engine.view.elsewhere == {S(NIC): "domain 3"}
+    stage.xen.give(S(NIC), Owner(OwnerKind.DOMAIN, 0))
+    engine.follow([S(NIC)])
+    assert engine.view.elsewhere == {}
+
+
 ADDRESSES = [S(f"{bus:02x}:00.{fn}") for bus in (0, 1, 2, 9) for fn in range(3)]
 EVENTS = st.lists(
     st.tuples(
