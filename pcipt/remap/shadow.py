@@ -11,6 +11,7 @@ import attrs
 
 from pcipt.errors import StateError
 from pcipt.pci.address import PciPath, Sbdf
+from pcipt.pci.config import HEADER_SIZE, HeaderType
 from pcipt.pci.units import Address, Range
 from pcipt.pci.write import ConfigRead, ConfigWrite, Lost
 from pcipt.remap import routing
@@ -22,7 +23,13 @@ from pcipt.remap.registers import WORD, Part, is_possible, split
 from pcipt.remap.resets import after_reset, in_secondary_reset, starts_function_reset
 from pcipt.remap.tracking import Step, compare, ignored, released, settled
 
-NUMBERS_AT, CONTROL_AT, IDS_AT = 0x18, 0x3C, 0x00
+IDS_AT = 0x00
+
+# Header words on which no range, window or number depends: cache line size, interrupt line and the like.
+_INERT: Mapping[HeaderType | None, tuple[int, ...]] = {
+    HeaderType.ENDPOINT: (0x0C, 0x34, 0x3C),
+    HeaderType.BRIDGE: (0x0C, 0x34),
+}
 
 
 @attrs.frozen
@@ -143,6 +150,8 @@ def _write(state: Shadow, write: ConfigWrite, parts: list[Part]) -> tuple[Shadow
     if any(starts_function_reset(before, part) for part in parts):
         after, changes = _reset(before, action, ResetKind.FUNCTION)
         return _with(state, after), (*decided, *changes)
+    if not decided and after is state.functions.get(place) and all(_is_inert(after, part) for part in parts):
+        return state, ()
     for part in parts:
         after = after.written(part)
     after = _resized(after)
@@ -152,6 +161,13 @@ def _write(state: Shadow, write: ConfigWrite, parts: list[Part]) -> tuple[Shadow
     after, changes = compare(before, after, action)
     moved, renumbered = _renumbered(state, before, after, action)
     return moved, (*decided, *dropped, *changes, *renumbered)
+
+
+def _is_inert(function: FunctionShadow, part: Part) -> bool:
+    """Whether nothing depends on this word: interrupt line, MSI masks and the like, most of all writes."""
+    if part.offset < HEADER_SIZE:
+        return part.offset in _INERT.get(function.header, ())
+    return not function.pending and function.written(part) is function
 
 
 def fold_read(state: Shadow, read: ConfigRead, parts: list[Part]) -> tuple[Shadow, tuple[Change, ...]]:

@@ -451,3 +451,24 @@ def test_another_device_in_its_place_starts_anew():
 def test_a_read_that_contradicts_is_a_change():
     _, changes = run(machine(), read(NIC, 0x10, 4, 0xFE90_0000))
     assert told(changes) == [moved(0, 0xFE80_0000, 0xFE90_0000)]
+
+
+@pytest.mark.parametrize(
+    ("offset", "size"),
+    [
+        (0x0C, 1),
+        (0x3C, 1),
+        (0x3C, 4),
+        (0x90, 2),
+        (0x900, 4),
+    ],  # cache line, interrupt line, no one's, MSI-like
+)
+def test_a_register_nothing_depends_on_leaves_the_very_same_state(offset, size):
+    state = machine()
+    assert step(state, w(offset, size, 5)) == (state, ())
+    assert step(state, w(offset, size, 5))[0] is state
+
+
+def test_a_bridges_control_register_is_not_among_them():
+    state = machine()
+    assert step(state, write("00:1c.0", 0x3E, 1, 0x40))[0] is not state
