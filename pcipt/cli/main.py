@@ -50,6 +50,8 @@ commands:
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code; messages go to stderr, each one line."""
     arguments = sys.argv[1:] if argv is None else argv
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - closed by the caller (>&-)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()

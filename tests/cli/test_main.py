@@ -79,6 +79,13 @@ def test_a_closed_pipe_ends_quietly():
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_streams_closed_by_the_caller_are_no_error(closed):
+    command = f"{sys.executable} -m pcipt.cli.main list --root fixtures/sysfs/lab-pv {closed}"
+    done = subprocess.run(command, shell=True, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 FORBIDDEN = {
     "asyncio",
     "structlog",
