@@ -11,6 +11,7 @@ from pcipt.service.keeper import STATE_DIRECTORY
 from pcipt.service.lock import only_one
 from pcipt.service.logs import start_logging
 from pcipt.service.protocol import SOCKET_PATH
+from pcipt.service.server import refuse_taken
 from pcipt.service.settings import PATH, read_settings
 
 
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     log = start_logging()
     with only_one(args.state):
+        refuse_taken(args.socket)  # before anything is done to Xen
         if args.replay:
             from pcipt.service.replay import Replay
 

@@ -69,7 +69,8 @@ class Server:
         connection.setblocking(False)
         _, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         by_uid = Counter(peer.uid for peer in self._peers.values())
-        if len(self._peers) >= CONNECTIONS or by_uid[uid] >= CONNECTIONS_PER_UID:
+        others = len(self._peers) - by_uid[0]  # however many they are, root finds a place
+        if by_uid[uid] >= CONNECTIONS_PER_UID or (uid != 0 and others >= CONNECTIONS):
             with contextlib.suppress(OSError):
                 connection.send(error("Busy", {"reason": "too many connections"}))
             connection.close()
@@ -228,11 +229,8 @@ def listen(path: str) -> socket.socket:
 
     Raises: InputError where something else is in the way or somebody is listening there.
     """
+    refuse_taken(path)
     with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise InputError(path, "something that is no socket is in the way")
-        if _somebody_listens(path):
-            raise InputError(path, "somebody is listening there already")
         os.unlink(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     before = os.umask(0o777 & ~MODE)
@@ -248,6 +246,15 @@ def listen(path: str) -> socket.socket:
         os.umask(before)
     listener.setblocking(False)
     return listener
+
+
+def refuse_taken(path: str) -> None:
+    """Raise InputError where something else than the leftover of a killed daemon is in the way."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise InputError(path, "something that is no socket is in the way")
+        if _somebody_listens(path):
+            raise InputError(path, "somebody is listening there already")
 
 
 def _somebody_listens(path: str) -> bool:

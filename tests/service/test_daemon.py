@@ -111,6 +111,16 @@ def test_a_second_daemon_says_so_and_exits(running, tmp_path):
     assert running.pcipt("status", "-q").returncode == 0
 
 
+def test_a_second_daemon_at_the_same_socket_does_nothing(running, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "pcipt.cli.main", "daemon", "--replay", str(MACHINE),
+         "--socket", running.control, "--state", str(tmp_path / "elsewhere")],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == f"pcipt: {running.control}: somebody is listening there already\n"
+
+
 def test_after_a_kill_a_new_one_starts_and_agrees(tmp_path):
     first = Running(tmp_path)
     first.process.kill()

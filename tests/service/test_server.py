@@ -135,6 +135,12 @@ def test_too_many_connections_are_told_so(running):
         peer.close()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is root")
+def test_root_finds_a_place_however_many_others_there_are(running, monkeypatch):
+    monkeypatch.setattr(server, "CONNECTIONS", 0)
+    assert "parameters" in running.ask(protocol.request("Status"))
+
+
 def test_a_peer_that_does_not_read_is_dropped(running, monkeypatch):
     monkeypatch.setattr(server, "OUTPUT_LIMIT", 100_000)
     with running.connect() as deaf:
