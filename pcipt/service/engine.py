@@ -12,7 +12,7 @@ import attrs
 
 from pcipt.errors import HypervisorError, UnsupportedError
 from pcipt.firmware.acpi import parse_table
-from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
+from pcipt.firmware.coverage import BootSnapshot, IommuScope, snapshot_from_machine
 from pcipt.firmware.dmar import SIGNATURES, parse_dmar
 from pcipt.firmware.ivrs import SIGNATURE as IVRS
 from pcipt.firmware.ivrs import parse_ivrs
@@ -50,6 +50,7 @@ class Engine:
         self._departed: set[Sbdf] = set()
         self._refusals: dict[Sbdf, str] = {}
         self._xen_trouble: Finding | None = None
+        self._disk_trouble: dict[str, Finding] = {}
         self.service_findings: list[Finding] = []
         self.settings = settings
         self.machine = Machine({})
@@ -60,13 +61,15 @@ class Engine:
         self.service_findings += keeper_findings
         self._performer = Performer(host, xen, keeper, ledger)
         self._read_everything()
+        self._unsaved: BootSnapshot | None = None
         if snapshot is None:
-            snapshot = snapshot_from_machine(host.boot_id, self.machine)
-            keeper.save_snapshot(snapshot)
+            self._unsaved = snapshot = snapshot_from_machine(host.boot_id, self.machine)
+            self._save_snapshot()
         self._iommu = _iommu_scope(IommuScope(snapshot), host.iommu_tables())
 
     def reconcile(self, *, dry_run: bool = False) -> list[Outcome]:
         """Compare everything and repair what may be repaired; nothing remembered is trusted."""
+        self._save_snapshot()
         self._read_everything()
         candidates = {
             *self.machine.functions,
@@ -76,7 +79,7 @@ class Engine:
         }
         if not self._ask(candidates, everything=True):
             return []
-        self._performer.settle(self.view.known)
+        self._save("ledger", lambda: self._performer.settle(self.view.known))
         return self._act(None, dry_run=dry_run)
 
     def follow(self, changed: Collection[Sbdf]) -> list[Outcome]:
@@ -96,6 +99,22 @@ class Engine:
             elif self._raws.pop(sbdf, None) is not None:
                 self._departed.add(sbdf)
         self.machine = decode_machine(self._raws.values())
+
+    def _save_snapshot(self) -> None:
+        snapshot = self._unsaved
+        if snapshot is not None and self._save("boot-snapshot", lambda: self._keeper.save_snapshot(snapshot)):
+            self._unsaved = None
+
+    def _save(self, name: str, save: Callable[[], None]) -> bool:
+        """Save a document; a disk that does not take it is a finding until the next try."""
+        self._disk_trouble.pop(name, None)
+        try:
+            save()
+        except OSError as error:
+            why = f"the {name} cannot be saved ({error.strerror or error}): free the disk, then pcipt resync"
+            self._disk_trouble[name] = Finding(f"{name}-unsaved", why)
+            return False
+        return True
 
     def _read_everything(self) -> None:
         before = self._raws.keys()
@@ -129,6 +148,7 @@ class Engine:
             outcome = self._performer.perform(action, lambda: self._facts(action), allowed=allowed)
         except OSError as error:
             outcome = Outcome(action, Result.FAILED, f"the ledger cannot be written: {error}")
+            self._ask([action.sbdf], everything=False)  # it may have failed after the hypercall
         if outcome.result is Result.DONE:
             self._ask([action.sbdf], everything=False)
         elif outcome.result is not Result.PLANNED:
@@ -173,6 +193,7 @@ class Engine:
     def findings(self) -> list[tuple[Sbdf | None, Finding]]:
         """Everything that is wrong now: in the service, between the views, in single functions."""
         found: list[tuple[Sbdf | None, Finding]] = [(None, finding) for finding in self.service_findings]
+        found += [(None, finding) for finding in self._disk_trouble.values()]
         if self._xen_trouble is not None:
             found.append((None, self._xen_trouble))
         for sbdf, finding in disagreements(self.machine, self.view) if self._xen_trouble is None else []:

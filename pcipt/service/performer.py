@@ -26,7 +26,7 @@ class Performer:
     def perform(self, action: Action, facts: Callable[[], Facts], *, allowed: bool) -> Outcome:
         """Do one action, or say why not. `facts` reads the present state; `allowed` is the settings' word.
 
-        Raises: OSError where the ledger cannot be written: then nothing was done.
+        Raises: OSError where the ledger cannot be written; before the hypercall, or after it: ask Xen which.
         """
         verdict = check_action(action, facts())
         if isinstance(verdict, Refusal):
@@ -42,8 +42,8 @@ class Performer:
         """Settle what a crash left open in the ledger; writes only if that changed it."""
         settled = self.ledger.reconciled(known)
         if settled != self.ledger:
-            self.ledger = settled
             self._keeper.save(settled)
+            self.ledger = settled
 
     def _record(self, action: Action, event: Event) -> None:
         after = self.ledger.step(action, event)

@@ -92,6 +92,8 @@ class MemoryKeeper:
             raise Killed
 
     def save_snapshot(self, snapshot):
+        if self.fails is not None:
+            raise self.fails
         self.snapshot = snapshot
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pcipt.errors import UnsupportedError
 from pcipt.pci import Finding
-from pcipt.remap.ledger import State
+from pcipt.remap.ledger import Entry, Ledger, State
 from pcipt.service.settings import Settings
 from pcipt.xen.coverage import Coverage
 from pcipt.xen.interface import Owner, OwnerKind
@@ -253,6 +253,36 @@ def test_a_ledger_that_cannot_be_written_prevents_the_hypercall():
     assert outcome.result.value == "failed"
     assert "ledger" in outcome.detail
     assert stage.changes == []
+
+
+def test_a_full_disk_is_a_finding_and_everything_else_goes_on():
+    stage = Stage()
+    stage.keeper.snapshot = None
+    stage.keeper.ledger = Ledger("boot", (Entry("add-device", S("01:00.0"), State.INTENDED, "cut short"),))
+    stage.keeper.fails = OSError(errno.ENOSPC, "No space left on device")
+    engine = stage.start()
+    assert engine.reconcile() == []
+    assert [finding.code for _, finding in engine.findings] == ["boot-snapshot-unsaved", "ledger-unsaved"]
+    stage.keeper.fails = None
+    engine.reconcile()
+    assert engine.findings == []
+    assert stage.keeper.snapshot is not None
+    assert [entry.state for entry in stage.keeper.ledger.entries] == [State.HELD]
+
+
+def test_what_xen_was_told_before_the_disk_was_full_is_known():
+    stage = Stage(known=["00:00.0", "00:1c.0", "01:00.0"])
+    engine = stage.start()
+    save = stage.keeper.save
+
+    def once(ledger):
+        save(ledger)
+        stage.keeper.fails = OSError(errno.ENOSPC, "No space left on device")
+
+    stage.keeper.save = once
+    (outcome,) = engine.reconcile()
+    assert outcome.result.value == "failed"
+    assert outcome.action.sbdf in engine.view.known
 
 
 @pytest.mark.parametrize("die_at", range(1, 7))
