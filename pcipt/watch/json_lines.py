@@ -28,17 +28,15 @@ def parse_access(line: bytes, number: int, source: str) -> bytes:
     ecam = "ecam" in record
     address = _integer(record, "ecam" if ecam else "port", number, source, _U64 if ecam else 0xFFFF)
     direction = record.get("dir")
-    if direction not in {"r", "w"}:
+    if direction not in ("r", "w"):
         raise MalformedError(source, number, "dir is neither r nor w")
     size = _size(record, number, source)
     if size is None:
         raise MalformedError(source, number, "size is missing")
     value = _integer(record, "value", number, source, _U64) & (1 << 8 * size) - 1
     n = _integer(record, "n", number, source, _U64) if "n" in record else number
-    vcpu = record.get("vcpu")
-    known = isinstance(vcpu, int) and not isinstance(vcpu, bool) and 0 <= vcpu < NO_VCPU
     flags = (WRITE if direction == "w" else 0) | (ECAM if ecam else 0)
-    return ACCESS.pack(n, address, value, vcpu if known else NO_VCPU, size, flags)
+    return ACCESS.pack(n, address, value, _vcpu(record), size, flags)
 
 
 def parse_write(line: bytes, number: int, source: str) -> ConfigWrite:
@@ -59,8 +57,8 @@ def parse_write(line: bytes, number: int, source: str) -> ConfigWrite:
     value = _integer(record, "value", number, source, _U64)
     value &= (1 << 8 * (size or 4)) - 1
     n = _integer(record, "n", number, source, _U64) if "n" in record else number
-    vcpu = record.get("vcpu")
-    who = Writer(vcpu=vcpu) if isinstance(vcpu, int) and vcpu >= 0 else None
+    vcpu = _vcpu(record)
+    who = None if vcpu == NO_VCPU else Writer(vcpu=vcpu)
     return ConfigWrite(sbdf, offset, size, value, None, who, n)
 
 
@@ -81,6 +79,14 @@ def _size(record: dict[str, Any], number: int, source: str) -> int | None:
     if isinstance(size, bool) or size not in (1, 2, 4):
         raise MalformedError(source, number, "size is none of 1, 2, 4")
     return int(size)
+
+
+def _vcpu(record: dict[str, Any]) -> int:
+    """Read which vCPU it was; what is no number of one is unknown."""
+    vcpu = record.get("vcpu")
+    if not isinstance(vcpu, int) or isinstance(vcpu, bool) or not 0 <= vcpu < NO_VCPU:
+        return NO_VCPU
+    return vcpu
 
 
 def _integer(record: dict[str, Any], key: str, number: int, source: str, limit: int) -> int:

@@ -15,7 +15,7 @@ from pcipt.watch.json_lines import parse_access, parse_write
 from pcipt.watch.kprobe_text import parse_line
 from pcipt.watch.ports import ACCESS, Batch, LatchOptions, PortDecoder
 from pcipt.watch.stream import Stream
-from pcipt.watch.xentrace import Damage, TraceDecoder, looks_like_trace
+from pcipt.watch.xentrace import CPU_CHANGE, Damage, TraceDecoder, looks_like_trace
 
 MAGIC = b"PCIPTPRT"
 VERSION = 1
@@ -194,8 +194,14 @@ def recognise(head: bytes) -> Format | None:
     """Tell a recording's format from its first bytes; None if it is none of ours."""
     if head.startswith(MAGIC):
         return Format.PORTS_BIN
-    if b"\0" in head:
+    form = _recognise_text(head)
+    if b"\0" in head and (form is None or head.startswith(CPU_CHANGE)):
         return Format.XENTRACE if looks_like_trace(head) else None
+    return form
+
+
+def _recognise_text(head: bytes) -> Format | None:
+    """Tell which lines these are; a damaged one among them may hold anything."""
     for line in head.split(b"\n"):
         text = line.strip()
         if text.startswith(b"{"):

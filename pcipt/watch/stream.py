@@ -54,7 +54,7 @@ class Stream:
         else:
             self._body = _Chained(first, self._raw)
         if first.startswith(_GZIP):
-            self._body = gzip.GzipFile(fileobj=_Chained(b"", self._body), mode="rb")
+            self._body = _Unzipped(_Chained(b"", self._body))
             try:
                 self.head = self._read(HEAD)
             except MalformedError:
@@ -145,7 +145,30 @@ class _Chained(io.RawIOBase):
         return self._rest.readinto(buffer) or 0
 
 
+class _Unzipped(io.RawIOBase):
+    """What is compressed; damage is met again by every read behind it, while gzip's own reader may go on."""
+
+    def __init__(self, packed: io.RawIOBase) -> None:
+        super().__init__()
+        self._unzip = gzip.GzipFile(fileobj=packed, mode="rb")
+        self._damage: Exception | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed wants any buffer
+        if self._damage is not None:
+            raise self._damage
+        try:
+            return self._unzip.readinto(buffer)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            self._damage = error
+            raise
+
+
 def _standard_input() -> io.FileIO:
+    if sys.stdin is None:
+        raise ValueError("is closed")
     return io.FileIO(sys.stdin.fileno(), "rb", closefd=False)
 
 

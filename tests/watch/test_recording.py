@@ -13,6 +13,7 @@ from pcipt.pci import Sbdf
 from pcipt.pci.write import ConfigRead, ConfigWrite, Lost
 from pcipt.watch.ports import ACCESS, NO_VCPU
 from pcipt.watch.recording import Damaged, Format, Options, Reader, recognise
+from pcipt.watch.xentrace import CPU_CHANGE
 
 HEADER = b"PCIPTPRT" + struct.pack("<IIQ", 1, 24, 0)
 LINE = (
@@ -81,6 +82,9 @@ def test_a_pipe_will_do(tmp_path, form, data, size):
         (b"hello\n", None),
         (b"{}\n", None),
         (b"\0\0\0\0", None),
+        (PORTS.encode() + b"\0" * 40 + b"\n", Format.PORTS_JSONL),  # as a crash leaves files
+        (LINE.encode() + b"\0" * 40 + b"\n", Format.KPROBE),
+        (CPU_CHANGE + bytes(8) + b'\n{"port"\n', Format.XENTRACE),
     ],
 )
 def test_recognition(head, form):
@@ -117,6 +121,10 @@ BAD_ACCESSES = [
     (port(1, 0xCF8, 1, True), "size is none of 1, 2, 4"),
     (port(1, 0xCF8, 1, None), "size is missing"),
     (port(1, 0xCF8, 1, direction="x"), "dir is neither r nor w"),
+    (port(1, 0xCF8, 1, direction=["w"]), "dir is neither r nor w"),
+    (port(1, 0xCF8, 1, [4]), "size is none of 1, 2, 4"),
+    (port(1, 0xCF8, 1, more={"value": float("inf")}), "value is no number"),
+    (port(1, 0xCF8, 1).replace('"n": 1', '"n": ' + "1" * 5000), "no JSON object"),
     (port(1, 0x1_0000, 1), "port is out of range"),
     (port(1, 0xCF8, 1, more={"value": None}), "value is missing"),
     (port(1, 0xCF8, 1, more={"value": "12"}), "value is no number"),
@@ -205,7 +213,15 @@ def test_trace_damage(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "harm", [lambda data: data[:-9], lambda data: data[:-8] + b"\0" * 8, lambda data: data[:12]]
+    "harm",
+    [
+        lambda data: data[:-9],
+        lambda data: data[:-8] + b"\0" * 8,
+        lambda data: data[:12],
+        lambda data: data[:5],
+        lambda data: data[:2],
+        lambda data: data + b"g",  # gzip's reader takes it for the end when it is asked once more
+    ],
 )
 def test_damaged_compression_is_damage_at_the_end(tmp_path, harm):
     path = put(tmp_path, harm(gzip.compress(PORTS.encode() * 3)))
@@ -239,3 +255,12 @@ def test_an_unknown_vcpu_is_nobody(tmp_path):
     )
     (write,) = read(put(tmp_path, binary))
     assert write.who is None
+    for vcpu in (True, -1, 1 << 70, [0], None):
+        (write,) = read(put(tmp_path, json.dumps(json.loads(WRITES) | {"vcpu": vcpu})))
+        assert write.who is None
+
+
+def test_a_closed_standard_input_is_said(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)  # as Python has it where descriptor 0 is closed
+    with pytest.raises(InputError, match="closed"):
+        read("-")
