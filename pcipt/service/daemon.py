@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from pcipt.errors import NoSuchDeviceError, PciptError
+from pcipt.errors import InputError, NoSuchDeviceError, PciptError
 from pcipt.host.uevents import HotplugEvent, Rescan
 from pcipt.pci import PciPath, Sbdf, SlotFilter, parse_sbdf, parse_slot, parse_target
 from pcipt.remap.actions import Outcome
@@ -77,6 +77,7 @@ class Daemon:
         self._watch = watch or no_watch()
         self.engine = Engine(host, xen, Keeper(options.state), settings, utc_now)
         self.engine.service_findings += self._watch.findings
+        self._watch.on_finding = self.engine.service_findings.append
         self._watch.on_change = lambda change, read_back: self._chronicle.tell_change(
             change, read_back=read_back
         )
@@ -86,6 +87,7 @@ class Daemon:
         """Reconcile, say READY, and serve until SIGTERM. `played` runs before anybody can connect."""
         handlers = {signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._reload}
         signals = Signals(self._loop, handlers)
+        self.engine.interrupted = lambda: not signals.pending.isdisjoint((signal.SIGTERM, signal.SIGINT))
         self._loop.watch(self._hotplug.fileno(), selectors.EVENT_READ, self._hotplug_ready)
         if self._watch.fileno is not None:
             self._loop.watch(self._watch.fileno, selectors.EVENT_READ, self._watch_ready)
@@ -148,7 +150,8 @@ class Daemon:
         elif plugged or written:
             for sbdf in sorted(plugged):
                 self._chronicle.tell_hotplug(sbdf, self.engine.machine)
-            self._tell(self.engine.follow(plugged | written))
+            self.engine.reread(written - plugged)
+            self._tell(self.engine.follow(plugged) if plugged else [])
             if plugged:
                 self._watch.begin(self.engine.raws.values())
             self._watch.refresh(raw for sbdf, raw in self.engine.raws.items() if sbdf in written)
@@ -167,7 +170,10 @@ class Daemon:
         return {**told, "monitors": monitors}
 
     def _resync(self, parameters: Message) -> Message:
-        outcomes = self.engine.reconcile(dry_run=parameters.get("dry_run") is True)
+        dry_run = parameters.get("dry_run", False)
+        if not isinstance(dry_run, bool):
+            raise InputError("dry_run", "is neither true nor false")
+        outcomes = self.engine.reconcile(dry_run=dry_run)
         self._tell(outcomes)
         self._notifier.send(self._status_line())
         actions = [outcome_to_json(outcome) for outcome in outcomes]

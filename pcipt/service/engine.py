@@ -52,6 +52,7 @@ class Engine:
         self._xen_trouble: Finding | None = None
         self._disk_trouble: dict[str, Finding] = {}
         self.service_findings: list[Finding] = []
+        self.interrupted: Callable[[], bool] = lambda: False
         self.settings = settings
         self.machine = Machine({})
         self.view = XenView()
@@ -140,7 +141,12 @@ class Engine:
 
     def _act(self, only: frozenset[Sbdf] | None, *, dry_run: bool) -> list[Outcome]:
         plan = plan_announcements(self.machine, self.view, departed=self._departed, only=only)
-        return [self._perform(action, dry_run=dry_run) for action in plan]
+        outcomes = []
+        for action in plan:
+            if self.interrupted():
+                break  # what is left undone is planned again at the next start
+            outcomes.append(self._perform(action, dry_run=dry_run))
+        return outcomes
 
     def _perform(self, action: Action, *, dry_run: bool) -> Outcome:
         allowed = not dry_run and self.settings.performs(action.word)

@@ -2,12 +2,16 @@
 
 from typing import Any
 
+from pcipt.firmware.mcfg import regions_from_mcfg
+from pcipt.host.files import TABLES
 from pcipt.host.live import LinuxHost
+from pcipt.host.machine_files import read_listed
 from pcipt.host.uevents import UeventSource
 from pcipt.service.daemon import Daemon, Options
 from pcipt.service.settings import Settings
-from pcipt.service.watcher import no_watch, open_watch
+from pcipt.service.watcher import Watch, no_watch, open_watch
 from pcipt.watch.kprobe import KprobeSource
+from pcipt.watch.xentrace_live import XentraceSource
 from pcipt.xen.interface import Dom0Kind
 from pcipt.xen.libxc import open_libxc
 
@@ -20,8 +24,16 @@ def run_live(options: Options, settings: Settings, log: Any) -> None:
     with open_libxc() as xen:
         # Both sources are opened before the first reading, so that nothing falls in between.
         hotplug = UeventSource()
-        # vPCI stands between a PVH dom0 and the hardware and drops writes to BARs that decode.
-        obeys = xen.identity.dom0 is Dom0Kind.PV
-        watched = settings.watch_source == "kprobe"
-        watch = open_watch(KprobeSource, "kprobe", obeys=obeys) if watched else no_watch()
+        watch = watch_by(settings.watch_source, pvh=xen.identity.dom0 is Dom0Kind.PVH)
         Daemon(LinuxHost(), xen, hotplug, options, settings, log, watch).run()
+
+
+def watch_by(source: str, *, pvh: bool) -> Watch:
+    """Open the source of this name; one that cannot be had here becomes a finding."""
+    obeys = not pvh  # vPCI stands between a PVH dom0 and the hardware and drops writes to BARs that decode
+    if source == "kprobe":
+        return open_watch(KprobeSource, source, obeys=obeys)
+    if source == "xentrace":
+        regions = regions_from_mcfg(read_listed("/", f"{TABLES}/MCFG") or b"")
+        return open_watch(lambda: XentraceSource(regions, pvh=pvh), source, obeys=obeys)
+    return no_watch()

@@ -69,13 +69,19 @@ class Signals:
         self._read, self._write = socket.socketpair()
         self._read.setblocking(False)
         self._write.setblocking(False)
-        self._before = {number: signal.signal(number, _ignore) for number in handlers}
+        self.pending: set[int] = set()
+        self._before = {number: signal.signal(number, self._note) for number in handlers}
         self._wakeup = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
         loop.watch(self._read.fileno(), selectors.EVENT_READ, self._ready)
+
+    def _note(self, number: int, _frame: object) -> None:
+        """Remember what has come and not been handled; a long piece of work looks between two steps."""
+        self.pending.add(number)
 
     def _ready(self, _events: int) -> None:
         numbers: Iterable[int] = self._read.recv(4096)
         for number in dict.fromkeys(numbers):
+            self.pending.discard(number)
             self._handlers[signal.Signals(number)]()
 
     def close(self) -> None:
@@ -85,7 +91,3 @@ class Signals:
         self._loop.forget(self._read.fileno())
         self._read.close()
         self._write.close()
-
-
-def _ignore(_number: int, _frame: object) -> None:
-    """Stand in for a Python handler: the wake-up descriptor does the work."""

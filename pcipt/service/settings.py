@@ -4,6 +4,9 @@ mode = "enforce"          # or "observe": plan and report, change nothing
 [actions]                 # one switch per kind of action
 add-device = true
 remove-device = true
+[watch]
+source = "kprobe"         # or "xentrace" (a PVH dom0, see watch/xentrace_live.py), or "none"
+settle-ms = 50            # how long it must be quiet before what was written is read back
 """
 
 import difflib
@@ -18,7 +21,7 @@ from pcipt.remap.actions import AddDevice, RemoveDevice
 PATH = "/etc/pcipt/pcipt.toml"
 MODES = ("enforce", "observe")
 ACTIONS = (AddDevice.word, RemoveDevice.word)
-SOURCES = ("kprobe", "none")
+SOURCES = ("kprobe", "xentrace", "none")
 SETTLE_MS = (1, 10_000)
 WATCH = ("source", "settle-ms")
 

@@ -15,13 +15,15 @@ from pcipt.remap.initial import refreshed, shadow_from_raws
 from pcipt.remap.shadow import settle, step
 
 OnChange = Callable[[Change, bool], None]
+OnFinding = Callable[[Finding], None]
+UNSEEN = "writes to config space go unseen, only hot-plug messages lead to reading again"
 
 
 class Watch:
     """Holds the source and the shadow of the machine; without a source it only has findings to give.
 
-    `on_change` is called with each change and whether it was found by reading back. `obeys` is False where
-    Xen's vPCI drops writes to BARs that decode (PVH).
+    `on_change` is called with each change and whether it was found by reading back, `on_finding` when the
+    source has broken down. `obeys` is False where Xen's vPCI drops writes to BARs that decode (PVH).
     """
 
     def __init__(
@@ -35,7 +37,9 @@ class Watch:
         self._lost_now = 0
         self._writes = self._own = self._lost = 0
         self.findings = list(findings)
+        self._told: set[str] = set()
         self.on_change: OnChange = lambda _change, _read_back: None
+        self.on_finding: OnFinding = lambda _finding: None
 
     @property
     def fileno(self) -> int | None:
@@ -66,6 +70,8 @@ class Watch:
         overrun = self._source.overrun()
         if overrun is not None:
             self._fold(overrun)
+        for problem in self._new_problems():
+            self.on_finding(Finding("watch-unavailable", f"{problem}; {UNSEEN}"))
         self._shadow, changes = settle(self._shadow)
         self._note(changes)
         wanted, lost = frozenset(self._reread), self._lost_now
@@ -86,7 +92,13 @@ class Watch:
         if self._source is None:
             return ()
         self._source.close()
-        return tuple(getattr(self._source, "problems", ()))
+        return self._new_problems()
+
+    def _new_problems(self) -> tuple[str, ...]:
+        found: tuple[str, ...] = getattr(self._source, "problems", ())
+        fresh = tuple(problem for problem in found if problem not in self._told)
+        self._told.update(fresh)
+        return fresh
 
     def _fold(self, event: ConfigWrite | Lost) -> None:
         if isinstance(event, Lost):
@@ -121,5 +133,4 @@ def open_watch(open_source: Callable[[], WriteSource], name: str, *, obeys: bool
     try:
         return Watch(open_source(), name, obeys=obeys)
     except UnsupportedError as error:
-        text = f"{error}; writes to config space go unseen, only hot-plug messages lead to reading again"
-        return no_watch(Finding("watch-unavailable", text))
+        return no_watch(Finding("watch-unavailable", f"{error}; {UNSEEN}"))

@@ -21,7 +21,8 @@ from pcipt.watch.tracefs import Tracefs
 FEATURE = "watching by kprobes"
 INSTANCE = "pcipt"
 PROBES = {"conf1": "pci_conf1_write", "mmcfg": "pci_mmcfg_write"}
-ARGUMENTS = "seg=%di:u32 bus=%si:u32 devfn=%dx:u32 reg=%cx:s32 len=%r8:s32 val=%r9:x32"
+# The name goes with the record: the one at a line's head is `<...>` for a process that has not slept yet.
+ARGUMENTS = "seg=%di:u32 bus=%si:u32 devfn=%dx:u32 reg=%cx:s32 len=%r8:s32 val=%r9:x32 comm=$comm"
 BUFFER_KIB = 1024  # for each CPU: some 15 000 writes
 
 _EVENTS = "kprobe_events"
@@ -86,11 +87,21 @@ class KprobeSource:
             except MalformedError:
                 item = Lost()
             if isinstance(item, Lost):
-                self._told += item.count or 0
-                self._announced = max(self._announced, self._told)
+                item = self._untold(item)
             if item is not None:
                 found.append(item)
         return found
+
+    def _untold(self, lost: Lost) -> Lost | None:
+        """Take off what the counters, which run ahead of the pipe, have announced already."""
+        if lost.count is None:
+            return lost
+        self._told += lost.count
+        missing = self._told - self._announced
+        if missing <= 0:
+            return None
+        self._announced = self._told
+        return Lost(missing)
 
     def overrun(self) -> Lost | None:
         """Ask the buffers' counters for losses that no record has told yet."""

@@ -1,11 +1,11 @@
 """What the kernel prints for our probes: lines of trace_pipe to configuration writes. Opens nothing.
 
     setpci-394 [000] d..1. 45.838809: conf1: (pci_conf1_write+0x0/0xf0) seg=0 bus=0 devfn=251 reg=4 len=2
-    val=3
+    val=3 comm="setpci"
 
-A command name may hold spaces, colons, dashes and brackets, so a line is read from its right end. Numbers are
-decimal or 0x…, as the type of the field and the kernel have it. A probe shows the intended write; whether it
-reached the hardware only reading back tells.
+A command name may hold spaces, colons, dashes and brackets, so a line is read from its right end; `comm` is
+absent in recordings of plain probes. Numbers are decimal or 0x…, as the type of the field and the kernel have
+it. A probe shows the intended write; whether it reached the hardware only reading back tells.
 
 Source: linux kernel/trace/trace_output.c (trace_print_context), trace.c (LOST), trace_probe.c (arguments).
 """
@@ -20,16 +20,18 @@ from pcipt.pci.write import ConfigWrite, Lost, Writer
 FIELDS = ("seg", "bus", "devfn", "reg", "len", "val")
 LIMITS = {"seg": 0xFFFF_FFFF, "bus": 0xFF, "devfn": 0xFF, "reg": 0xFFF, "len": 4, "val": (1 << 64) - 1}
 
-_NUMBER = r"(?:0x[0-9a-fA-F]+|\d+)"
+_NUMBER = r"(?:0x[0-9a-fA-F]{1,16}|\d{1,20})"
 _ARGUMENTS = " ".join(f"{name}=(?P<{name}>{_NUMBER})" for name in FIELDS)
 _LINE = re.compile(
-    r"\s*(?P<comm>.*)-(?P<pid>\d+)"
+    r"\s*(?P<comm>.*)-(?P<pid>\d{1,20})"
     r"\s+(?:\(\s*[-\d]+\)\s+)?"  # the thread group, with the option record-tgid
     r"\[\d+\]\s+(?:\S{4,8}\s+)?"  # the CPU; irqs-off and its fellows, absent without the option irq-info
-    r"(?P<when>\d+\.\d+): (?:pcipt:)?(?:conf1|mmcfg): \([^()]*\) " + _ARGUMENTS,
+    r"(?P<when>\d{1,20}\.\d{1,20}): (?:pcipt:)?(?:conf1|mmcfg): \([^()]*\) "
+    + _ARGUMENTS
+    + r"(?: comm=\"(?P<name>.*)\")?",
     re.DOTALL,
 )
-_LOST = re.compile(r"CPU:\s*\d+ \[LOST(?: (?P<count>\d+))? EVENTS\]")
+_LOST = re.compile(r"CPU:\s*\d+ \[LOST(?: (?P<count>\d{1,20}))? EVENTS\]")
 
 
 def parse_line(
@@ -58,7 +60,7 @@ def parse_line(
         size=size,
         value=values["val"] & (1 << 8 * size) - 1,
         when=float(found["when"]),
-        who=Writer(comm=found["comm"], pid=pid),
+        who=Writer(comm=found["comm"] if found["name"] is None else found["name"], pid=pid),
         number=number,
         own=pid in own,
     )

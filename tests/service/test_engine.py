@@ -417,3 +417,12 @@ def test_whatever_happens_the_host_survives_and_an_orphan_is_never_made(
     quiet = len(stage.xen.changes)
     engine.reconcile()
     assert len(stage.xen.changes) == quiet
+
+
+def test_an_interrupted_reconciliation_stops_between_two_actions():
+    stage = Stage(known=["00:00.0"])
+    engine = stage.start()
+    engine.interrupted = lambda: len(stage.changes) == 1
+    assert told(engine.reconcile()) == [("add-device", "0000:00:1c.0", "done")]
+    engine.interrupted = lambda: False
+    assert len(engine.reconcile()) == 2

@@ -59,3 +59,12 @@ def test_signals_arrive_in_the_loop_and_handlers_come_back(loop):
     signals.close()
     assert seen == ["hup"]
     assert signal.getsignal(signal.SIGHUP) is before
+
+
+def test_a_signal_is_pending_until_the_loop_has_handled_it(loop):
+    signals = Signals(loop, {signal.SIGTERM: loop.stop})
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert signals.pending == {signal.SIGTERM}
+    loop.run()
+    assert signals.pending == set()
+    signals.close()

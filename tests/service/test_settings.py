@@ -41,7 +41,7 @@ def test_what_may_be_performed(tmp_path, text, performed):
         ("actions = 1", "actions is no table"),
         ("[actions]\nadd_device = true", "unknown key actions.add_device; did you mean actions.add-device?"),
         ("[actions]\nadd-device = 1", "actions.add-device is 1; expected true or false"),
-        ("[watch]\nsource = 'ebpf'", "watch.source is 'ebpf'; expected one of kprobe, none"),
+        ("[watch]\nsource = 'ebpf'", "watch.source is 'ebpf'; expected one of kprobe, xentrace, none"),
         ("[watch]\nsettle-ms = 0", "watch.settle-ms is 0; expected a number from 1 to 10000"),
         ("[watch]\nsettle-ms = true", "watch.settle-ms is True"),
         ("watch = 1", "watch is no table"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pcipt.cli.client import call
+from pcipt.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NIC = "0000:01:00.0"
@@ -184,3 +185,8 @@ def test_monitor_ends_when_the_daemon_stops(live):
     assert monitor.wait(10) == 3
     assert live.process.wait(10) == 0
     monitor.communicate()
+
+
+def test_a_resync_that_is_malformed_changes_nothing(live):
+    with pytest.raises(InputError, match="dry_run"):
+        call(str(live.directory / "control"), "Resync", {"dry_run": "yes"})

@@ -96,8 +96,11 @@ def test_lost_records_are_told_once_whoever_tells_them(tracefs, source):
     tracefs.count(1, overrun=2, dropped=3)
     assert source.overrun() == Lost(5)
     assert source.overrun() is None
-    tracefs.feed("CPU:1 [LOST 2 EVENTS]\n")  # the counters were faster
-    assert values(source.read()) == [Lost(2)]
+    tracefs.feed("CPU:1 [LOST 2 EVENTS]\n" + LINE.format(pid=5, when="1.2", val=2))
+    assert values(source.read()) == [2]  # the counters were faster
+    tracefs.feed("CPU:1 [LOST 7 EVENTS]\n")  # three of them told, four are new
+    assert values(source.read()) == [Lost(4)]
+    tracefs.count(1, overrun=6, dropped=3)
     assert source.overrun() is None
 
 

@@ -39,6 +39,9 @@ COMMANDS = [
     ("thread group", line("setpci-394 (    390) [000] d..1. 45.8"), Writer("setpci", 394)),
     ("thread group not known", line("setpci-394 (-------) [000] d..1. 45.8"), Writer("setpci", 394)),
     ("without irq-info", line("setpci-394 [000] 45.8"), Writer("setpci", 394)),
+    ("named by the record", line("<...>-394 [000] d..1. 45.8") + ' comm="setpci"', Writer("setpci", 394)),
+    ("a name with quotes", line("<...>-3 [000] d..1. 45.8") + ' comm="a" comm="b"', Writer('a" comm="b', 3)),
+    ("a record without name", line("x-3 [000] d..1. 45.8") + ' comm=""', Writer("", 3)),
     (
         "the group before the event",
         line("x-1 [000] d..1. 1.5", probe="mmcfg").replace(": mmcfg", ": pcipt:mmcfg", 1),
@@ -94,6 +97,7 @@ def test_other_lines(text, item):
         line(devfn="256"),
         line(val="0x1ffffffffffffffff"),
         line(val="ff"),
+        line(val="9" * 5000),  # more digits than Python turns into a number
     ],
 )
 def test_what_is_no_line_of_ours(text):
