@@ -6,18 +6,17 @@ its output is decoded as it comes.
 
 For a kernel that refuses kprobes. It costs more (each port access of the domain is a record) and tells less:
 no width, no writer, none of our own marked, so each write only asks for a re-read. Port accesses of other HVM
-guests are not told apart; they cause needless re-reads. Xen's buffers have one consumer: while this source
-runs, another xentrace is refused, and the other way round. A child that ends is a loss and a problem.
+guests are not told apart; they cause needless re-reads. Xen's buffers have one consumer: run no other
+xentrace beside it. A child that ends is a loss and a problem.
 """
 
-import contextlib
 import glob
 import os
 import select
 import shutil
 import signal
 import subprocess
-import time
+import threading
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -33,11 +32,17 @@ FIRST_RECORD = 10.0  # seconds in which Xen must have given something: a vCPU th
 LAST_WORD = 1.0  # seconds in which the child must have switched tracing off and ended
 
 _CHUNK = 1 << 16
+_WAITING = 1 << 16  # writes that wait to be taken before they count as lost
 _WORDS = 4096
+_GREETING = f"change evtmask to {HANDLERS:#x}\n".encode()
 
 
 class XentraceSource:
-    """A `WriteSource`. `pvh` says whether dom0 is one; `command` is the xentrace to run, found if None."""
+    """A `WriteSource`. `pvh` says whether dom0 is one; `command` is the xentrace to run, found if None.
+
+    A thread reads all the time: reading the machine again is itself so many port accesses that Xen's buffers
+    would overflow meanwhile, which would mean reading it again.
+    """
 
     def __init__(
         self, regions: Sequence[EcamRegion] = (), *, pvh: bool = True, command: str | None = None
@@ -46,12 +51,14 @@ class XentraceSource:
             why = "Xen traces the accesses of a PVH dom0 only; of a PV one it tells no more than where it ran"
             raise UnsupportedError(FEATURE, why)
         self._decoder = TraceDecoder(regions)
+        self._lock = threading.Lock()  # over the next two
+        self._items: list[ConfigWrite | Lost] = []
+        self._ended = False
         self.problems: tuple[str, ...] = ()
-        self._said = os.memfd_create("xentrace-stderr")
-        self._poll = select.epoll()
+        self._thread: threading.Thread | None = None
         self._child: subprocess.Popen[bytes] | None = None
-        self._pipe = -1
-        self._head = b""
+        self._said = os.memfd_create("xentrace-stderr")
+        self._ready = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
             self._start(command or find_xentrace())
         except BaseException:
@@ -67,28 +74,22 @@ class XentraceSource:
         self.close()
 
     def fileno(self) -> int:
-        """Give a descriptor that outlives the child: after its end it is never readable again."""
-        return self._poll.fileno()
+        """Give a descriptor that is readable when writes have come; once the child has ended, never again."""
+        return self._ready
 
     def read(self) -> list[ConfigWrite | Lost]:
-        """Take what is in the pipe; nothing if there is nothing. The end of the child is a `Lost`."""
-        if self._pipe < 0:
-            return []
-        data, self._head = self._head, b""
+        """Take what has come; nothing if there is nothing. The end of the child is a `Lost`."""
         try:
-            more = os.read(self._pipe, _CHUNK)
+            os.eventfd_read(self._ready)
         except BlockingIOError:
-            more = None
-        if more == b"" and not data:
-            self._bury()
-            return [Lost()]
-        data += more or b""
-        found: list[ConfigWrite | Lost] = []
-        for piece in self._decoder.decode(data):
-            if isinstance(piece, Damage):
-                found.append(Lost())
-            else:
-                found += [item for item in piece if isinstance(item, ConfigWrite | Lost)]
+            return []
+        with self._lock:
+            found, self._items = self._items, []
+            ended, self._ended = self._ended, False
+        if ended:
+            code = self._bury()
+            found.append(Lost())
+            self.problems = (*self.problems, f"xentrace ended with {code}: {self._last_words()}")
         return found
 
     def overrun(self) -> Lost | None:
@@ -97,17 +98,17 @@ class XentraceSource:
 
     def close(self) -> None:
         """End the child, gently first, so that it switches tracing off; what it still gives is dropped."""
-        if self._child is not None and self._pipe >= 0:
+        if self._child is not None:
             self._child.send_signal(signal.SIGTERM)
-            self._drain(time.monotonic() + LAST_WORD)
-        self._bury(ended=True)
-        self._poll.close()
-        if self._said >= 0:
-            os.close(self._said)
-            self._said = -1
+            if self._bury() == -signal.SIGKILL:
+                self.problems = (*self.problems, "xentrace had to be killed: Xen's tracing may still be on")
+        for name in ("_ready", "_said"):
+            if getattr(self, name) >= 0:
+                os.close(getattr(self, name))
+                setattr(self, name, -1)
 
     def _start(self, command: str) -> None:
-        arguments = [command, "-D", "-e", f"{HANDLERS:#x}"]
+        arguments = [command, "-D", "-e", f"{HANDLERS:#x}", "/dev/stdout"]  # it insists on a file
         try:
             self._child = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._said, bufsize=0
@@ -115,45 +116,58 @@ class XentraceSource:
         except OSError as error:
             raise UnsupportedError(FEATURE, f"{command}: {error.strerror or error}") from error
         assert self._child.stdout is not None
-        self._pipe = os.dup(self._child.stdout.fileno())
-        self._child.stdout.close()
-        os.set_blocking(self._pipe, False)
-        self._poll.register(self._pipe, select.EPOLLIN)
-        if not self._poll.poll(FIRST_RECORD):
+        pipe = self._child.stdout.fileno()
+        if not select.select([pipe], [], [], FIRST_RECORD)[0]:
             raise UnsupportedError(FEATURE, f"{command} gave no record within {FIRST_RECORD:.0f} s")
-        self._head = os.read(self._pipe, _CHUNK)
-        if not looks_like_trace(self._head):  # a shell script that fails may say so on its standard output
-            why = _last_line(self._head) or self._last_words()
+        head = os.read(pipe, _CHUNK)
+        if not looks_like_trace(head):  # it tells how to use it on its standard output
+            why = _last_line(head) or self._last_words()
             raise UnsupportedError(FEATURE, f"{command} cannot be run here: {why}")
+        self._thread = threading.Thread(target=self._follow, args=(pipe, head), name="xentrace", daemon=True)
+        self._thread.start()
 
-    def _drain(self, deadline: float) -> None:
-        """Read on until the child has closed its end: one that waits to write could not end."""
-        with contextlib.suppress(OSError):
-            while (left := deadline - time.monotonic()) > 0 and self._poll.poll(left):
-                if not os.read(self._pipe, _CHUNK):
-                    return
+    def _follow(self, pipe: int, data: bytes) -> None:
+        """Decode until the child closes its end; runs in the thread."""
+        while data:
+            self._hand_over(self._decoded(data))
+            data = os.read(pipe, _CHUNK)
+        self._hand_over([], ended=True)
 
-    def _bury(self, *, ended: bool = False) -> None:
-        """Close the pipe and reap the child; `ended` is whether that is our wish."""
-        if self._pipe >= 0:
-            self._poll.unregister(self._pipe)
-            os.close(self._pipe)
-            self._pipe = -1
+    def _hand_over(self, found: list[ConfigWrite | Lost], *, ended: bool = False) -> None:
+        with self._lock:
+            self._items = [Lost()] if len(self._items) > _WAITING else [*self._items, *found]
+            self._ended = ended
+        if found or ended:
+            os.eventfd_write(self._ready, 1)
+
+    def _decoded(self, data: bytes) -> list[ConfigWrite | Lost]:
+        found: list[ConfigWrite | Lost] = []
+        for piece in self._decoder.decode(data):
+            if isinstance(piece, Damage):
+                found.append(Lost())
+            else:
+                found += [item for item in piece if isinstance(item, ConfigWrite | Lost)]
+        return found
+
+    def _bury(self) -> int:
+        """Reap the child, by force if need be, and the thread; give the child's exit code."""
         child, self._child = self._child, None
-        if child is None:
-            return
+        assert child is not None
         try:
             code = child.wait(LAST_WORD)
         except subprocess.TimeoutExpired:
             child.kill()
             code = child.wait()
-            if ended:
-                self.problems = (*self.problems, "xentrace had to be killed: Xen's tracing may still be on")
-        if not ended:
-            self.problems = (*self.problems, f"xentrace ended with {code}: {self._last_words()}")
+        if self._thread is not None:
+            self._thread.join(LAST_WORD)
+            self._thread = None
+        if child.stdout is not None:
+            child.stdout.close()
+        return code
 
     def _last_words(self) -> str:
-        return _last_line(os.pread(self._said, _WORDS, 0)) or "it said nothing"
+        said = os.pread(self._said, _WORDS, 0)
+        return _last_line(said.removeprefix(_GREETING)) or "it said nothing"
 
 
 def find_xentrace() -> str:

@@ -62,9 +62,14 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return None if wanted(config) else "lab: left out, the tests that boot a real Xen need --lab"
 
 
+def is_fresh(item: pytest.Item) -> bool:
+    """Tell whether a scene wants the machine as it booted: Xen keeps BARs mapped after a hot unplug."""
+    return item.get_closest_marker("fresh") is not None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: MODES.index(mode) if (mode := mode_of(item)) else -1)
+    items.sort(key=lambda item: (MODES.index(mode) if (mode := mode_of(item)) else -1, not is_fresh(item)))
     for item in items:
         if mode_of(item) and not wanted(config):  # the file was named on the command line
             item.add_marker(pytest.mark.skip(reason="boots a real Xen: give --lab"))

@@ -199,6 +199,7 @@ def test_it_can_be_drawn(installed: Dom0, pvh: Dom0) -> None:
     assert b"MMCFG segment 0000" in drawing
 
 
+@pytest.mark.fresh
 def test_the_machine_maps_what_the_layout_says(installed: Dom0, pvh: Dom0) -> None:
     _, said = pcipt(pvh, "layout")
     wanted = []

@@ -364,13 +364,16 @@ def test_live_from_xens_trace_buffers(by_xentrace: Dom0) -> None:
     away, back = dom0.call(
         monitored,
         [
-            [bar0_is(place + 0x10_0000, "2"), '"bar-drift"', '"new"'],
-            [bar0_is(place, "2"), '"bar-drift"', '"gone"'],
+            [bar0_is(place + 0x10_0000, "2"), '"bar-moved"'],
+            [bar0_is(place, "2"), '"bar-moved"'],
         ],
         30.0,
     )
-    for step, to in ((away, place + 0x10_0000), (back, place)):
-        (moved,) = (event for event in changes(step) if event["change"] == "bar-moved")
+    for step, to, drift in ((away, place + 0x10_0000, "new"), (back, place, "gone")):
+        finding, moved = step["events"][
+            -2:
+        ]  # the machine was read again first, then compared with the shadow
+        assert (finding["code"], finding["state"]) == ("bar-drift", drift)
         assert (moved["to"], moved["source"]) == (hex(to), "read-back")
         print(f"by xentrace: move told {delay(step, moved):.3f} s after setpci ended")
         assert delay(step, moved) < 1
@@ -378,5 +381,5 @@ def test_live_from_xens_trace_buffers(by_xentrace: Dom0) -> None:
     dom0.wait_for("pcipt status --json | jq -e '.findings[].code == \"watch-unavailable\"'", timeout=60)
     told = status(dom0, rc=4)
     assert "xentrace ended with -9" in told["findings"][0]["text"]
-    assert told["watch"]["lost"] == after["lost"] + 1
+    assert told["watch"]["lost"] > after["lost"]
     dom0.run("systemctl stop pcipt; ! pgrep -x xentrace")

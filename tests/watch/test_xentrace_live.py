@@ -33,7 +33,7 @@ PROGRAM = """\
 #!{python}
 import os, signal, sys
 {term}
-assert sys.argv[1:] == ["-D", "-e", "0x82000"], sys.argv
+assert sys.argv[1:] == ["-D", "-e", "0x82000", "/dev/stdout"], sys.argv
 os.write(2, b"change evtmask to 0x82000\\n")
 os.write(1, {first!r})
 with open({fifo!r}, "rb", buffering=0) as more:
