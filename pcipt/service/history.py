@@ -7,7 +7,7 @@ events for each place, and places.
 from collections import OrderedDict, deque
 from typing import Any
 
-from pcipt.pci import Machine, PciPath, Sbdf
+from pcipt.pci import Machine, PciPath, Sbdf, parse_sbdf
 
 EVENTS = 100
 PLACES = 4096
@@ -33,11 +33,21 @@ class History:
         An address that no function has now gives the events that were told of it.
         """
         keys = {str(target)}
-        function = machine.functions.get(target) if isinstance(target, Sbdf) else None
-        if function is not None and function.path is not None:
-            keys.add(str(function.path))
+        moves = [] if target in machine.functions else self._moves_to(target)
+        at = parse_sbdf(moves[-1][1]) if moves else target
+        function = machine.functions.get(at) if isinstance(at, Sbdf) else None
+        if function is not None:
+            keys |= {str(at), str(function.path)}
         found = [event for key in keys for event in self._events.get(key, ())]
+        found += [event for event, _ in moves if event not in found]
         if not found:
             told = (event for events in self._events.values() for event in events)
             found = [event for event in told if event.get("sbdf") == str(target)]
         return sorted(found, key=lambda event: str(event["when"]))
+
+    def _moves_to(self, target: PciPath | Sbdf) -> list[tuple[Event, str]]:
+        """List the renumberings that gave a function this address, each with the old one."""
+        told = (event for events in self._events.values() for event in events)
+        return [
+            (e, m["from"]) for e in told for m in e.get("moved", ()) if m["to"] == str(target) and m["from"]
+        ]
