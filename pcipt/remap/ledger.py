@@ -26,8 +26,8 @@ class Event(enum.Enum):
     FAILED = "failed"
 
 
-# (state before, event): state after; None is no entry. A pair that is not here is refused.
-LIFE: Mapping[tuple[State | None, Event], State | None] = {
+# (state before, None being no entry; event): state after. A pair that is not here is refused.
+LIFE: Mapping[tuple[State | None, Event], State] = {
     (None, Event.INTEND): State.INTENDED,
     (State.HELD, Event.INTEND): State.INTENDED,  # Xen was made to forget it, and it is told again
     (State.DOUBTFUL, Event.INTEND): State.INTENDED,
@@ -73,8 +73,6 @@ class Ledger:
         rest = tuple(e for e in self.entries if e is not before)
         if isinstance(action, RemoveDevice) and event is Event.PERFORMED:
             return attrs.evolve(self, entries=tuple(e for e in rest if e.sbdf != action.sbdf))
-        if after is None:
-            return attrs.evolve(self, entries=rest)
         return attrs.evolve(self, entries=(*rest, Entry(action.word, action.sbdf, after, action.reason)))
 
     def reconciled(self, known: frozenset[Sbdf]) -> "Ledger":

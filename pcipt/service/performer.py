@@ -5,13 +5,12 @@ from contextlib import contextmanager
 
 from pcipt.errors import PciptError, UnsupportedError
 from pcipt.pci import Sbdf
+from pcipt.pci.config import COMMAND_MEMORY
 from pcipt.remap.actions import Action, AddDevice, Outcome, Refusal, Result
 from pcipt.remap.guard import Facts, Precaution, check_action
 from pcipt.remap.ledger import Event, Ledger
 from pcipt.service.ports import Host, Keeper
 from pcipt.xen.interface import DeviceFlags, Hypervisor
-
-COMMAND_MEMORY = 0x2
 
 
 class Performer:
