@@ -22,6 +22,7 @@ struct pcipt_control {
     pcipt_xc_interface_close *close;
     pcipt_xc_pcitopoinfo *pcitopoinfo;
     pcipt_xc_test_assign_device *test_assign_device;
+    pcipt_xc_domain_memory_mapping *memory_mapping;
     pcipt_xc_send_debug_keys *send_debug_keys;
     pcipt_xc_readconsolering *readconsolering;
 };
@@ -180,6 +181,35 @@ int pcipt_call_remove(struct pcipt_call *call, struct pcipt_device device)
     return physdev_op(call, PCIPT_PHYSDEV_DEVICE_REMOVE, &device, sizeof(device));
 }
 
+int pcipt_call_reserved(struct pcipt_call *call, const struct pcipt_device *device, uint32_t *count,
+                        struct pcipt_region *regions)
+{
+    size_t room = (size_t)*count * sizeof(*regions);
+    struct pcipt_reserved_map *map;
+    int rc;
+
+    errno = 0;
+    map = call->alloc_buffer(call->xcall, sizeof(*map) + room);
+    if (!map)
+        return errno ? -errno : -ENOMEM;
+    memset(map, 0, sizeof(*map) + room);
+    map->flags = device ? 0 : PCIPT_RESERVED_ALL;
+    map->count = *count;
+    map->regions = (struct pcipt_region *)(map + 1);
+    if (device)
+        map->device = *device;
+    errno = 0;
+    rc = outcome(call->call2(call->xcall, PCIPT_HYPERCALL_MEMORY_OP, PCIPT_MEMORY_RESERVED_MAP, (uintptr_t)map));
+    if (rc == 0 && map->count > *count)
+        rc = -EOVERFLOW;
+    if (rc == 0)
+        memcpy(regions, map + 1, map->count * sizeof(*regions));
+    if (rc == 0 || rc == -ENOBUFS)
+        *count = map->count;
+    call->free_buffer(call->xcall, map);
+    return rc;
+}
+
 int pcipt_control_open(const char *library, struct pcipt_reason *reason, struct pcipt_control **result)
 {
     pcipt_xc_interface_open *open = NULL;
@@ -194,6 +224,7 @@ int pcipt_control_open(const char *library, struct pcipt_reason *reason, struct 
         {"xc_interface_close", &control->close},
         {"xc_pcitopoinfo", &control->pcitopoinfo},
         {"xc_test_assign_device", &control->test_assign_device},
+        {"xc_domain_memory_mapping", &control->memory_mapping},
         {"xc_send_debug_keys", &control->send_debug_keys},
         {"xc_readconsolering", &control->readconsolering},
     };
@@ -238,6 +269,22 @@ int pcipt_control_test(struct pcipt_control *control, struct pcipt_device device
 
     errno = 0;
     return outcome(control->test_assign_device(control->xch, PCIPT_DOMAIN_INVALID, sbdf));
+}
+
+static int memory_mapping(struct pcipt_control *control, uint64_t first, uint64_t count, uint32_t add)
+{
+    errno = 0;
+    return outcome(control->memory_mapping(control->xch, PCIPT_DOMAIN_HARDWARE, first, first, count, add));
+}
+
+int pcipt_control_map(struct pcipt_control *control, uint64_t first, uint64_t count)
+{
+    return memory_mapping(control, first, count, PCIPT_MAPPING_ADD);
+}
+
+int pcipt_control_unmap(struct pcipt_control *control, uint64_t first, uint64_t count)
+{
+    return memory_mapping(control, first, count, PCIPT_MAPPING_REMOVE);
 }
 
 int pcipt_control_press(struct pcipt_control *control, char key)

@@ -20,12 +20,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Numbers of Xen's ABI. Source: public/xen.h, physdev.h, sysctl.h. */
+/* Numbers of Xen's ABI. Source: public/xen.h, physdev.h, memory.h, sysctl.h, domctl.h. */
+#define PCIPT_HYPERCALL_MEMORY_OP 12u
 #define PCIPT_HYPERCALL_PHYSDEV_OP 33u
 #define PCIPT_PHYSDEV_DEVICE_ADD 25u
 #define PCIPT_PHYSDEV_DEVICE_REMOVE 26u
 #define PCIPT_FLAG_EXTENDED 0x1u
 #define PCIPT_FLAG_VIRTUAL 0x2u
+#define PCIPT_MEMORY_RESERVED_MAP 27u
+#define PCIPT_RESERVED_ALL 0x1u
+#define PCIPT_MAPPING_REMOVE 0u
+#define PCIPT_MAPPING_ADD 1u
+#define PCIPT_DOMAIN_HARDWARE 0u
 #define PCIPT_DOMAIN_INVALID 0x7ff4u
 #define PCIPT_NODE_NONE 0xffffffffu    /* known, without a NUMA node */
 #define PCIPT_NODE_UNKNOWN 0xfffffffeu /* Xen does not list the function */
@@ -59,6 +65,27 @@ _Static_assert(offsetof(struct pcipt_device_add, physfn_bus) == 8, "physfn follo
 _Static_assert(offsetof(struct pcipt_device_add, physfn_devfn) == 9, "devfn follows bus");
 _Static_assert(offsetof(struct pcipt_device_add, option) == 12, "the options come last");
 
+/* xen_reserved_device_memory: page frames. */
+struct pcipt_region {
+    uint64_t start;
+    uint64_t count;
+};
+_Static_assert(sizeof(struct pcipt_region) == 16, "two words of 64 bits");
+_Static_assert(offsetof(struct pcipt_region, count) == 8, "the number of pages follows the first");
+
+/* xen_reserved_device_memory_map, as a 64-bit domain lays it out. */
+struct pcipt_reserved_map {
+    uint32_t flags;
+    uint32_t count;
+    struct pcipt_region *regions;
+    struct pcipt_device device;
+    uint32_t padding;
+};
+_Static_assert(sizeof(struct pcipt_reserved_map) == 24, "24 bytes in a 64-bit domain");
+_Static_assert(offsetof(struct pcipt_reserved_map, count) == 4, "the number of entries follows the flags");
+_Static_assert(offsetof(struct pcipt_reserved_map, regions) == 8, "the buffer is a pointer of 64 bits");
+_Static_assert(offsetof(struct pcipt_reserved_map, device) == 16, "the device comes last");
+
 /* xentoollog_logger: three functions, the third of which the libraries call only for loggers of their own. */
 struct xentoollog_logger;
 typedef void pcipt_logger_message(struct xentoollog_logger *logger, unsigned int level, int error,
@@ -89,6 +116,8 @@ typedef int pcipt_xc_interface_close(struct xc_interface_core *xch);
 typedef int pcipt_xc_pcitopoinfo(struct xc_interface_core *xch, unsigned int count,
                                  struct physdev_pci_device *devices, uint32_t *nodes);
 typedef int pcipt_xc_test_assign_device(struct xc_interface_core *xch, uint32_t domain, uint32_t sbdf);
+typedef int pcipt_xc_domain_memory_mapping(struct xc_interface_core *xch, uint32_t domain, unsigned long first_gfn,
+                                           unsigned long first_mfn, unsigned long count, uint32_t add);
 typedef int pcipt_xc_send_debug_keys(struct xc_interface_core *xch, const char *keys);
 typedef int pcipt_xc_readconsolering(struct xc_interface_core *xch, char *buffer, unsigned int *count, int clear,
                                      int incremental, uint32_t *index);
@@ -113,6 +142,12 @@ int pcipt_call_add(struct pcipt_call *call, struct pcipt_device device, uint32_t
                    uint8_t physfn_devfn);
 /* PHYSDEVOP_pci_device_remove. Panics Xen before 4.19 if nobody owns the device: guards decide, not this. */
 int pcipt_call_remove(struct pcipt_call *call, struct pcipt_device device);
+/*
+ * XENMEM_reserved_device_memory_map: what `device` needs, or with NULL all regions of the machine. `*count` is the
+ * room in `regions` (in) and how many there are (out); -ENOBUFS if these are more, then nothing was copied.
+ */
+int pcipt_call_reserved(struct pcipt_call *call, const struct pcipt_device *device, uint32_t *count,
+                        struct pcipt_region *regions);
 
 /*
  * The toolstack's interface through libxenctrl, bound to one Xen release: -EACCES from any call below means that
@@ -129,6 +164,14 @@ int pcipt_control_nodes(struct pcipt_control *control, uint32_t count, const str
                         uint32_t *nodes);
 /* XEN_DOMCTL_test_assign_device to DOMID_INVALID: 0 if dom0's or quarantined, else -EINVAL. */
 int pcipt_control_test(struct pcipt_control *control, struct pcipt_device device);
+/*
+ * XEN_DOMCTL_memory_mapping for the hardware domain, gfn and mfn being equal; Xen's partial returns are followed.
+ * A failed map is undone by libxc, which unmaps from `first` on, up to the first page that is not mapped; errno is
+ * then the undoing's if that failed. An unmap stops at the first page that is not mapped: -EINVAL. To a PV domain
+ * both do nothing and return 0: guards decide, not this.
+ */
+int pcipt_control_map(struct pcipt_control *control, uint64_t first, uint64_t count);
+int pcipt_control_unmap(struct pcipt_control *control, uint64_t first, uint64_t count);
 /* Press one of Xen's debug keys; -EPERM for any but 'Q' and 'q'. What it prints is in the ring on return. */
 int pcipt_control_press(struct pcipt_control *control, char key);
 /*

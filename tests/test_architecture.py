@@ -28,6 +28,7 @@ ARROWS = {
 DOORS = {
     "pcipt.cli.*": {"pcipt.service.protocol"},  # the socket's message types
     "pcipt.cli.daemon": {"pcipt.service.*"},  # starts the service
+    "pcipt.cli.replay": {"pcipt.service.replayed"},  # runs the engine on a recording, without a daemon
     "pcipt.cli.decode": {"pcipt.watch.*", "pcipt.remap.*"},  # decodes a recording where no daemon is needed
 }
 
@@ -35,14 +36,15 @@ DOORS = {
 RESERVED = {
     "pcipt._hypervisor": {"pcipt.xen.*"},
     "pcipt._decode": {"pcipt.pci.*", "pcipt.firmware.*", "pcipt.remap.*", "pcipt.watch.*"},
-    "pyroute2": {"pcipt.host.uevents"},
-    "importlib": {"pcipt.cli.main", "pcipt.cli.pvh"},  # load a subcommand's module by its name
+    "pyroute2": {"pcipt.host.uevent_parser"},
+    #  two load a subcommand's module by its name, one a module without its package
+    "importlib": {"pcipt.cli.main", "pcipt.cli.pvh", "pcipt.host.uevent_parser"},
 }
 
 PURE = {"pci", "firmware", "remap"}
 PURE_LIBRARY = {
-    "abc", "bisect", "collections", "enum", "functools", "heapq", "html", "itertools", "math", "operator",
-    "re", "string", "struct", "types", "typing",
+    "abc", "array", "bisect", "collections", "enum", "functools", "heapq", "html", "itertools", "math",
+    "operator", "re", "string", "struct", "types", "typing", "zlib",
 }  # fmt: skip
 PURE_FOREIGN = {"attrs"}
 FORBIDDEN_NAMES = {
@@ -248,7 +250,7 @@ SAMPLES = [
     ("pcipt.host.sysfs", "from pcipt._hypervisor import ffi", True),
     ("pcipt.host.sysfs", "from pcipt.xen import interface", True),
     ("pcipt.host.sysfs", "import pyroute2", True),
-    ("pcipt.host.uevents", "from pyroute2.netlink.uevent import MarshalUevent", False),
+    ("pcipt.host.uevent_parser", "from pyroute2.netlink.uevent import MarshalUevent", False),
     ("pcipt.service.engine", "from pyroute2 import IPRoute", True),
     ("pcipt.service.engine", "from pcipt.cli import main", True),
     ("pcipt.service.engine", "from pcipt.xen.simulated import SimulatedXen\nimport pcipt.remap.plan", False),

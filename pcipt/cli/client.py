@@ -5,8 +5,8 @@ Imports only what every interpreter loads cheaply; `status` must start in millis
 
 import json
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pcipt import errors
@@ -25,14 +25,15 @@ def call(path: str, method: str, parameters: dict[str, Any] | None = None) -> di
         connection.settimeout(TIMEOUT)
         with _told_errors(path):
             connection.connect(path)
-            connection.sendall(request(method, parameters))
+            with suppress(BrokenPipeError):  # it may have answered already, and be gone: too many connections
+                connection.sendall(request(method, parameters))
             frame, _ = _read_frame(connection, b"")
     if not frame:
         raise errors.NotRunningError(path, "it closed the connection without an answer")
     return _unwrap(frame, path, method)
 
 
-def stream(path: str, method: str, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def stream(path: str, method: str, parameters: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
     """Subscribe and yield what comes, for as long as the daemon lives.
 
     Raises: as `call`; NotRunningError also when the daemon stops.
@@ -41,13 +42,38 @@ def stream(path: str, method: str, parameters: dict[str, Any]) -> Iterator[dict[
         rest = b""
         with _told_errors(path):
             connection.connect(path)
-            connection.sendall(request(method, parameters, more=True))
+            with suppress(BrokenPipeError):
+                connection.sendall(request(method, parameters, more=True))
         while True:
             with _told_errors(path):
                 frame, rest = _read_frame(connection, rest)
             if not frame:
                 raise errors.NotRunningError(path, "it has stopped")
             yield _unwrap(frame, path, method)
+
+
+@contextmanager
+def checked_address(text: str | None, *, slot: bool = False) -> Iterator[None]:
+    """Where a question about a function (or a slot filter) fails, say first what is wrong with its address.
+
+    The daemon knows the grammar of addresses; only after a failure is it worth loading here.
+    Raises: AddressError.
+    """
+    try:
+        yield
+    except errors.PciptError:
+        if text is not None:
+            _check_address(text, slot=slot)
+        raise
+
+
+def _check_address(text: str, *, slot: bool) -> None:
+    from pcipt.pci import PciPath, parse_sbdf, parse_slot, parse_target
+
+    if slot:
+        parse_slot(text)
+    elif not isinstance(parse_target(text), PciPath):
+        parse_sbdf(text)
 
 
 @contextmanager
@@ -85,9 +111,11 @@ def _unwrap(frame: bytes, path: str, method: str) -> dict[str, Any]:
     if not name:
         return parameters
     if name == "PermissionDenied":
-        raise errors.NotPermittedError(method, "only root may do this")
+        raise errors.NotPermittedError(method, str(parameters.get("needed", "only root may do this")))
     if name == "NoSuchDevice":
-        raise errors.NoSuchDeviceError(str(parameters.get("sbdf", "")))
+        nearest = parameters.get("nearest")
+        known = tuple(map(str, nearest)) if isinstance(nearest, list) else ()
+        raise errors.NoSuchDeviceError(str(parameters.get("sbdf", "")), known)
     raise errors.InputError(path, str(parameters.get("reason", name)))
 
 

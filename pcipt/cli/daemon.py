@@ -8,16 +8,27 @@ import argparse
 
 from pcipt.service.daemon import Daemon, Options
 from pcipt.service.keeper import STATE_DIRECTORY
+from pcipt.service.listening import passed_listener, refuse_taken
 from pcipt.service.lock import only_one
 from pcipt.service.logs import start_logging
 from pcipt.service.protocol import SOCKET_PATH
-from pcipt.service.server import refuse_taken
-from pcipt.service.settings import PATH, read_settings
+from pcipt.service.setting_keys import KEYS, toml_from_value
+from pcipt.service.settings import PATH, Settings, read_settings
+
+EXAMPLES = (
+    ("pcipt daemon --check-settings", "are the settings right? (systemd starts the service itself)"),
+    (
+        "pcipt daemon --replay machine --state /tmp/state --socket /tmp/control",
+        "on a recorded machine, without Xen",
+    ),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", metavar="FILE", help=f"settings file ({PATH}, if it is there)")
-    parser.add_argument("--check-settings", action="store_true", help="only read the settings, then stop")
+    parser.add_argument(
+        "--check-settings", action="store_true", help="only read the settings and print what holds"
+    )
     parser.add_argument(
         "--state", default=STATE_DIRECTORY, metavar="DIR", help=f"state directory ({STATE_DIRECTORY})"
     )
@@ -30,15 +41,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dom0", choices=("pv", "pvh"), help="with --replay: the kind of dom0 to simulate")
 
 
+def print_settings(settings: Settings) -> None:
+    """Print what holds, as a settings file; what is not the default says so."""
+    for key in KEYS:
+        value = settings.value_of(key.name)
+        default = "" if value == key.default else f"  # default: {toml_from_value(key.default)}"
+        print(f"{key.name} = {toml_from_value(value)}{default}")
+
+
 def run(args: argparse.Namespace) -> int:
-    options = Options(args.socket, args.state, args.settings or PATH, args.settings is not None)
-    settings = read_settings(options.settings, required=options.settings_required)
+    path, required = args.settings or PATH, args.settings is not None
+    settings = read_settings(path, required=required)
     if args.check_settings:
-        print(f"{options.settings}: mode {settings.mode}")
+        print_settings(settings)
         return 0
-    log = start_logging()
+    options = Options(args.socket, args.state, path, required, passed_listener())
+    log = start_logging(settings.log_level)
     with only_one(args.state):
-        refuse_taken(args.socket)  # before anything is done to Xen
+        if options.listener is None:
+            refuse_taken(args.socket)  # before anything is done to Xen
         if args.replay:
             from pcipt.service.replay import Replay
 

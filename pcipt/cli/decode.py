@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 from pcipt.cli.event_text import text_from_change, text_from_write
 from pcipt.cli.options import add_json_argument
+from pcipt.cli.progress import progress
+from pcipt.cli.terminal import columns, folded
 from pcipt.errors import InputError, printable
 from pcipt.pci.write import ConfigWrite, EcamRegion, Lost
 from pcipt.remap.changes import Change
@@ -23,12 +25,21 @@ from pcipt.watch.recording import Damaged, Format, Options, Reader
 TABLES = "sys/firmware/acpi/tables"
 _MCFG_LIMIT = 1 << 16
 _MAX_COMPLAINTS = 100
+EXAMPLES = (
+    ("pcipt decode boot.ports.jsonl.gz", "every write in words, and what it meant"),
+    ("pcipt decode --final --json=pretty trace.ports.bin", "only the state at the end"),
+    ("pcipt decode --root machine trace.txt", "with the BAR sizes of a recorded machine"),
+    ("zcat trace.gz | grep 0xcf | pcipt decode -", "from a pipe"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE")
     parser.add_argument(
-        "--format", choices=[form.value for form in Format], help="what FILE is, instead of recognising it"
+        "--format",
+        metavar="FORMAT",
+        choices=[form.value for form in Format],
+        help=f"what FILE is, instead of recognising it: {', '.join(form.value for form in Format)}",
     )
     parser.add_argument(
         "--root", metavar="MACHINE", help="the recorded machine it began on: MACHINE holds sys/"
@@ -64,18 +75,20 @@ def run(args: argparse.Namespace) -> int:
     )
     printer = _Printer(args)
     reader = Reader(options)
-    for path in args.files:
-        for item in reader.read(path):
-            if isinstance(item, Damaged):
-                if not printer.complain(path, item):
-                    return 1
-                continue
-            shadow, changes = step(shadow, item)
-            if isinstance(item, Lost):
-                printer.lose(item)
-            elif isinstance(item, ConfigWrite):
-                printer.write(item)
-            printer.changes(changes)
+    for number, path in enumerate(args.files, 1):
+        which = f", file {number} of {len(args.files)}" if len(args.files) > 1 else ""
+        with progress(f"decoding{which}", lambda: _far(reader), beside_output=not args.final):
+            for item in reader.read(path):
+                if isinstance(item, Damaged):
+                    if not printer.complain(path, item):
+                        return 1
+                    continue
+                shadow, changes = step(shadow, item)
+                if isinstance(item, Lost):
+                    printer.lose(item)
+                elif isinstance(item, ConfigWrite):
+                    printer.write(item)
+                printer.changes(changes)
     # A BAR of 32 bits written in part is decided by now; half of a 64-bit one still says nothing.
     shadow, changes = settle(shadow, halves=False)
     printer.changes(changes)
@@ -89,6 +102,7 @@ class _Printer:
     def __init__(self, args: argparse.Namespace) -> None:
         self._final, self._json, self._strict = args.final, args.json, args.strict
         self._lost = self._damaged = 0
+        self._width = columns()
 
     def write(self, write: ConfigWrite) -> None:
         if not self._final:
@@ -107,7 +121,7 @@ class _Printer:
             print(json.dumps(told))
         else:
             number = "-" if told["n"] is None else told["n"]
-            print(f"{number:>8}  {told['sbdf']}{words(told)}")
+            print(*folded(f"{number:>8}  {told['sbdf']}{words(told)}", self._width, 26), sep="\n")
 
     def lose(self, lost: Lost) -> None:
         self._lost += lost.count or 1
@@ -139,6 +153,11 @@ class _Printer:
                 f"pcipt: {reader.outside} accesses outside of the known ECAM regions; --ecam names them",
                 file=sys.stderr,
             )
+
+
+def _far(reader: Reader) -> str:
+    done = reader.done
+    return "in progress" if done is None else f"{done:.0%}"
 
 
 def _first_state(args: argparse.Namespace) -> Shadow:

@@ -7,16 +7,47 @@ from collections.abc import Callable
 from typing import Any
 
 from pcipt.cli.render import size_text
+from pcipt.cli.terminal import BOLD, GREEN, RED, YELLOW, folded, painted
 from pcipt.errors import printable
 
 Json = dict[str, Any]
+ADDRESS = 12  # columns of an address
+SHADES = {"refused": YELLOW, "failed": RED, "new": YELLOW, "gone": GREEN}
 
 
-def text_from_event(event: Json) -> str:
-    """Lay one event of the daemon out as a line: time, address, what happened."""
-    clock = str(event.get("when", ""))[11:23]
+def lines_from_event(
+    event: Json, *, day: bool = False, width: int | None = None, colour: bool = False
+) -> list[str]:
+    """Lay one event of the daemon out: time (with its day), address, what happened; folded to the width."""
+    when = str(event.get("when", ""))
+    clock = f"{when[:10]} {when[11:19]}" if day else when[11:23]
     address = printable(str(event.get("sbdf") or "-"))
-    return f"{clock:12} {address:12} {_WORDS.get(str(event.get('kind')), _unknown)(event)}"
+    words = _WORDS.get(str(event.get("kind")), _unknown)(event)
+    start = len(clock) + 1
+    first, *more = folded(f"{clock} {address:{ADDRESS}} {words}", width, start + ADDRESS + 1)
+    if not colour:
+        return [first, *more]
+    end = start + max(ADDRESS, len(address))
+    shade = (
+        YELLOW if event.get("kind") == "lost" else SHADES.get(str(event.get("result") or event.get("state")))
+    )
+    whole = f"{first[:start]}{painted(first[start:end], BOLD)}{painted(first[end:], shade)}"
+    return [whole, *(painted(line, shade) for line in more)]
+
+
+def text_from_action(item: Json) -> str:
+    """Describe an action behind its name: the range or BAR it concerns, what came of it, and why."""
+    detail = f" [{printable(item['detail'])}]" if item.get("detail") else ""
+    return f"{text_from_span(item)}: {item['result']}{detail}: {printable(item['reason'])}"
+
+
+def text_from_span(item: Json) -> str:
+    """Name the BAR and the range of an action, each behind a space; nothing where it has none."""
+    bar = f" {_bar(item)}" if item.get("bar") is not None else ""
+    if item.get("start") is None:
+        return bar
+    start, size = int(item["start"], 16), item.get("size")
+    return bar + (f" {start:#x}-{start + size - 1:#x} ({size_text(size)})" if size else f" {start:#x}")
 
 
 def text_from_change(change: Json) -> str:
@@ -38,16 +69,16 @@ def _change(event: Json) -> str:
 
 
 def _action(event: Json) -> str:
-    detail = f" [{printable(event['detail'])}]" if event.get("detail") else ""
-    return f"{event['action']}: {event['result']}{detail}: {printable(event['reason'])}"
+    return f"{event['action']}{text_from_action(event)}"
 
 
 def _finding(event: Json) -> str:
     return f"finding {event['state']}: {event['code']}: {printable(event['text'])}"
 
 
-def _hotplug(_event: Json) -> str:
-    return "hot-plug"
+def _hotplug(event: Json) -> str:
+    action = printable(str(event.get("action", "")))
+    return _HOTPLUG.get(action, f"hot-plug: {action}")
 
 
 def _lost(event: Json) -> str:
@@ -125,6 +156,14 @@ def _vf_bars(change: Json) -> str:
 def _reset(change: Json) -> str:
     return f"{change['reset']} reset"
 
+
+_HOTPLUG = {
+    "add": "hot-plug: it appeared",
+    "remove": "hot-plug: it left",
+    "bind": "driver bound",
+    "unbind": "driver unbound",
+    "owner": "a guest's passthrough changed: its owner is asked again",
+}
 
 _WORDS: dict[str, Callable[[Json], str]] = {
     "change": _change,

@@ -6,28 +6,33 @@ The function may be given by its address or by its PCI path, as the daemon's mac
 import argparse
 import json
 
-from pcipt.cli.client import call
-from pcipt.cli.event_text import text_from_event
-from pcipt.cli.options import add_json_argument, add_socket_argument
+from pcipt.cli.client import call, checked_address
+from pcipt.cli.event_text import lines_from_event
+from pcipt.cli.options import add_colour_argument, add_json_argument, add_socket_argument
+from pcipt.cli.terminal import columns, wants_colour
+
+EXAMPLES = (
+    ("pcipt history 01:00.0", "by the address that it has or had"),
+    ("pcipt history 00_1c.0-00_00.0", "by its place, whatever its bus is called now"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sbdf", metavar="SBDF", help="the function, in any notation of addresses")
     add_json_argument(parser)
+    add_colour_argument(parser)
     add_socket_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from pcipt.pci import PciPath, parse_sbdf, parse_target
-
-    target = parse_target(args.sbdf)
-    address = target if isinstance(target, PciPath) else parse_sbdf(args.sbdf)
-    told = call(args.socket, "History", {"function": str(address)})
+    with checked_address(args.sbdf):
+        told = call(args.socket, "History", {"function": args.sbdf})
     if args.json:
         print(json.dumps(told, indent=2 if args.json == "pretty" else None))
         return 0
+    colour, width = wants_colour(args.color), columns()
     for event in told["events"]:
-        print(text_from_event(event))
+        print(*lines_from_event(event, day=True, width=width, colour=colour), sep="\n")
     if not told["events"]:
         print(f"nothing has happened to {told['sbdf']} since the daemon started")
     return 0

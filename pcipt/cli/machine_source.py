@@ -3,11 +3,12 @@
 import argparse
 from collections.abc import Callable
 
+from pcipt.cli.progress import progress
 from pcipt.errors import NoSuchDeviceError
 from pcipt.host.dump import read_dump
 from pcipt.host.files import Depth
 from pcipt.host.sysfs import read_addresses, read_machine
-from pcipt.pci import Machine, RawFunction, Sbdf, decode_machine
+from pcipt.pci import Machine, RawFunction, Sbdf, decode_machine, nearest
 
 Wanted = Callable[[Sbdf], bool]
 
@@ -38,21 +39,15 @@ class Source:
 
     def read(self, depth: Depth, wanted: Wanted | None = None) -> list[RawFunction]:
         """Read the `wanted` functions and whatever their decoding needs."""
-        return self._dump if self._dump is not None else read_machine(self._root, depth, wanted)
+        if self._dump is not None:
+            return self._dump
+        with progress("reading the machine", lambda: self._root):
+            return read_machine(self._root, depth, wanted)
 
     def machine(self, depth: Depth, wanted: Wanted | None = None) -> Machine:
         return decode_machine(self.read(depth, wanted))
 
     def no_such_device(self, text: str, near: Sbdf) -> NoSuchDeviceError:
         """Make the error that names the existing function nearest to an absent one."""
-        nearest = sorted(self.addresses(), key=lambda sbdf: _distance(sbdf, near))[:1]
-        return NoSuchDeviceError(text, tuple(str(sbdf) for sbdf in nearest))
-
-
-def _distance(one: Sbdf, other: Sbdf) -> tuple[int, int, int, int]:
-    return (
-        abs(one.segment - other.segment),
-        abs(one.bus - other.bus),
-        abs(one.device - other.device),
-        abs(one.function - other.function),
-    )
+        found = nearest(self.addresses(), near)
+        return NoSuchDeviceError(text, (str(found),) if found is not None else ())

@@ -3,13 +3,16 @@
 Starting fast is a feature: this module imports nothing that `status` does not need.
 """
 
-import argparse
 import importlib
+import io
 import os
 import sys
+from types import ModuleType
 
 from pcipt import errors
-from pcipt.cli.options import with_explicit_json
+from pcipt.cli.options import with_explicit_values
+from pcipt.cli.parser import Parser, suggestion
+from pcipt.cli.terminal import columns, folded
 
 # name: module of pcipt.cli, what it does
 COMMANDS = {
@@ -17,12 +20,20 @@ COMMANDS = {
     "list": ("list", "list the machine's PCI functions"),
     "tree": ("tree", "show how the functions hang together"),
     "show": ("show", "show one function decoded in full"),
+    "mappings": ("mappings", "the 1:1 MMIO ranges of the hardware domain: where, whose, since when, by whom"),
+    "explain": ("explain", "what is and what should be for one function, and what that leads to"),
+    "rmrr": ("rmrr", "reserved regions of the firmware: where, for which devices, whose, mapped by whom"),
+    "check": ("check", "can a function be passed through, and what would it drag along"),
+    "release": ("release", "take functions out of dom0 for passthrough, with their reserved regions"),
+    "reclaim": ("reclaim", "take functions back into dom0: their reserved regions first"),
     "monitor": ("monitor", "show live what happens: changes, actions, findings"),
     "history": ("history", "what happened to a function"),
     "resync": ("resync", "compare hardware, Linux and Xen now, and repair"),
     "record": ("record", "record this machine into a directory"),
     "decode": ("decode", "decode a recording of configuration writes"),
+    "replay": ("replay", "run the engine on a recorded machine and trace, with a simulated Xen"),
     "pvh": ("pvh", "the PVH boot ABI: start info, memory layout, ACPI tables: show, build, check"),
+    "metrics": ("metrics", "the daemon's counters as OpenMetrics text"),
     "daemon": ("daemon", "run the service itself (systemd does this)"),
 }
 
@@ -35,16 +46,14 @@ EXIT_CODES: tuple[tuple[type[errors.PciptError], int], ...] = (
     (errors.PciptError, 1),
 )
 
-OVERVIEW = """usage: pcipt COMMAND [options]
-
-Keeps the PCI views of a Xen hardware domain (hardware, Linux, Xen) in agreement.
-
-commands:
-{commands}
-
-`pcipt COMMAND --help` tells more. Exit codes: 0 fine, 1 failed, 2 usage or malformed address,
-3 the daemon is not running, 4 degraded (findings exist), 5 not permitted, 6 no such device.
-"""
+USAGE = "usage: pcipt COMMAND [options]"
+PURPOSE = "Keeps the PCI views of a Xen hardware domain (hardware, Linux, Xen) in agreement."
+MORE = (
+    "`pcipt help COMMAND` tells more, with examples. Exit codes: 0 fine, 1 failed, 2 usage or malformed "
+    "address, 3 the daemon is not running, 4 degraded (findings exist), 5 not permitted, 6 no such device."
+)
+HELP, VERSION = ("-h", "--help", "help"), ("-V", "--version", "version")
+WIDEST = 100
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,6 +61,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - closed by the caller (>&-)
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the locale cannot write ends nothing
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
@@ -79,47 +90,49 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
+def make_parser(name: str) -> tuple[ModuleType, Parser]:
+    """Load a command's module and make its parser."""
+    module_name, about = COMMANDS[name]
+    module = importlib.import_module(f"pcipt.cli.{module_name}")
+    parser = Parser(
+        prog=f"pcipt {name}", about=module.__doc__ or about, examples=getattr(module, "EXAMPLES", ())
+    )
+    module.add_arguments(parser)
+    return module, parser
+
+
 def _dispatch(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_overview(), end="", file=sys.stdout if arguments else sys.stderr)
-        return 0 if arguments else 2
-    name = arguments[0]
-    if name in ("-V", "--version"):
+    if arguments and arguments[0] in VERSION:
         from pcipt import __version__
 
         print(f"pcipt {__version__}")
         return 0
-    if name not in COMMANDS:
-        print(
-            f"pcipt: unknown command {errors.printable(name)!r}{_nearest(name)}; see pcipt --help",
-            file=sys.stderr,
-        )
+    if arguments and arguments[0] in HELP:
+        topic = [word for word in arguments[1:] if word not in HELP]
+        if not topic:
+            print(_overview())
+            return 0
+        arguments = [*topic, "--help"]
+    if not arguments:
+        print(_overview(), file=sys.stderr)
         return 2
-    module_name, about = COMMANDS[name]
-    module = importlib.import_module(f"pcipt.cli.{module_name}")
-    parser = argparse.ArgumentParser(
-        prog=f"pcipt {name}",
-        description=module.__doc__ or about,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module.add_arguments(parser)
-    code: int = module.run(parser.parse_args(with_explicit_json(arguments[1:])))
+    name = arguments[0]
+    if name not in COMMANDS:
+        hint = suggestion(name, (*COMMANDS, "help"))
+        print(f"pcipt: unknown command {errors.printable(name)!r}{hint}; see pcipt --help", file=sys.stderr)
+        return 2
+    module, parser = make_parser(name)
+    code: int = module.run(parser.parse_args(with_explicit_values(arguments[1:])))
     return code
 
 
 def _overview() -> str:
-    width = max(map(len, COMMANDS))
-    return OVERVIEW.format(
-        commands="\n".join(f"  {name:{width}}  {about}" for name, (_, about) in COMMANDS.items())
-    )
-
-
-def _nearest(name: str) -> str:
-    import difflib
-
-    found = difflib.get_close_matches(name, COMMANDS, n=1)
-    return f" (did you mean {found[0]}?)" if found else ""
+    width = min(WIDEST, columns() or WIDEST)
+    room = max(map(len, COMMANDS)) + 4
+    lines = [USAGE, "", *folded(PURPOSE, width, 0), "", "commands:"]
+    for name, (_, about) in COMMANDS.items():
+        lines += folded(f"  {name:{room - 2}}{about}", width, room)
+    return "\n".join([*lines, "", *folded(MORE, width, 0)])
 
 
 if __name__ == "__main__":

@@ -1,20 +1,44 @@
-"""Options that several commands share; nothing heavier than argparse is loaded here."""
+"""Options that several commands share, each spelled here; nothing heavier than argparse is loaded."""
 
 import argparse
 
+from pcipt.cli.terminal import ALWAYS, AUTO, COLOUR_CHOICES
 from pcipt.service.protocol import SOCKET_PATH
 
-JSON = "--json"
+JSON, COLOUR = "--json", "--color"
+BARE = {JSON: "short", COLOUR: ALWAYS}  # what they mean without a value
 
 
 def add_json_argument(parser: argparse.ArgumentParser, about: str = "print one JSON object") -> None:
-    parser.add_argument(JSON, nargs="?", const="short", choices=("short", "pretty"), help=about)
+    parser.add_argument(
+        JSON, nargs="?", metavar="FORM", const=BARE[JSON], choices=("short", "pretty"),
+        help=f"{about}; {JSON}=pretty indents it",
+    )  # fmt: skip
 
 
 def add_json_lines_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        JSON, nargs="?", const="short", choices=("short",), help="print one JSON object a line"
-    )
+        JSON, nargs="?", metavar="FORM", const=BARE[JSON], choices=(BARE[JSON],),
+        help="print one JSON object a line",
+    )  # fmt: skip
+
+
+def add_colour_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        COLOUR, nargs="?", metavar="WHEN", const=BARE[COLOUR], default=AUTO, choices=COLOUR_CHOICES,
+        help=f"colour the output: {COLOUR}=auto (the default) on a terminal unless NO_COLOR is set, "
+        "or always, or never",
+    )  # fmt: skip
+
+
+def add_legend_argument(
+    parser: argparse.ArgumentParser, about: str = "no closing line on a terminal"
+) -> None:
+    parser.add_argument("--no-legend", action="store_true", help=about)
+
+
+def add_numeric_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-n", "--numeric", action="store_true", help="numbers instead of names")
 
 
 def add_socket_argument(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +47,7 @@ def add_socket_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def with_explicit_json(arguments: list[str]) -> list[str]:
-    """Spell a bare --json out, or argparse would take the address behind it for its value."""
+def with_explicit_values(arguments: list[str]) -> list[str]:
+    """Spell a bare --json or --color out, or argparse would take the address behind it for its value."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    return [f"{JSON}=short" if a == JSON else a for a in arguments[:end]] + arguments[end:]
+    return [f"{a}={BARE[a]}" if a in BARE else a for a in arguments[:end]] + arguments[end:]

@@ -16,17 +16,18 @@ _MODULES = {
     "check": "pvh_check",
 }
 
+EXAMPLES = (
+    ("pcipt pvh layout", "this machine's address space as a PVH dom0 would have it"),
+    ("pcipt pvh check", "this machine's ACPI tables against the contract"),
+    ("pcipt help pvh tables", "more about one part"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="part", metavar="PART", required=True)
     for name, module_name in _MODULES.items():
         module = importlib.import_module(f"pcipt.cli.{module_name}")
-        part = commands.add_parser(
-            name,
-            description=module.__doc__,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        part = commands.add_parser(name, about=module.__doc__, examples=module.EXAMPLES)
         module.add_arguments(part)
         part.set_defaults(run_part=module.run, refuse=part.error)
 

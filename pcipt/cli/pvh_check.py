@@ -7,11 +7,12 @@ Exit code 0, or 4 where a row is warn or error.
 import argparse
 import re
 
-from pcipt.cli.options import add_json_argument
+from pcipt.cli.options import add_colour_argument, add_json_argument
 from pcipt.cli.pvh_rows import exit_code, json_from_rows, print_rows
 from pcipt.cli.pvh_source import guest_type, has_vga, machine_of, memory_of
 from pcipt.cli.pvh_tables import vcpu_count
 from pcipt.cli.render import print_json
+from pcipt.cli.terminal import wants_colour
 from pcipt.errors import PciptError
 from pcipt.firmware.check_tables import check_tables
 from pcipt.firmware.facts import Facts
@@ -21,6 +22,10 @@ from pcipt.firmware.verdict import Row, doubtful
 from pcipt.host.acpi_files import TableReading, read_table_directory, read_tables
 from pcipt.pci import Address
 
+EXAMPLES = (
+    ("pcipt pvh check", "the tables of this machine"),
+    ("pcipt pvh check --tables tables --domain guest --vcpus 4", "those that `pcipt pvh tables` wrote"),
+)
 _PLACED = re.compile(r"-([0-9a-f]{8,16})\.(?:aml|dat|bin)")
 
 
@@ -36,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vcpus", metavar="N", type=vcpu_count, help="how many local APICs there should be")
     parser.add_argument("--io-apic", action="store_true", help="the guest was asked to have an IO-APIC")
     add_json_argument(parser)
+    add_colour_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         print_json({"domain": domain.value, "rows": json_from_rows(rows)}, args.json)
     else:
         print(f"Tables of a {'guest' if domain is Domain.GUEST else 'hardware domain'}")
-        print_rows(rows)
+        print_rows(rows, colour=wants_colour(args.color))
     return exit_code(rows)
 
 

@@ -6,19 +6,24 @@ dom0 is not shown DMAR and IVRS: give them with --table where a copy is at hand.
 
 import argparse
 
-from pcipt.cli.options import add_json_argument
+from pcipt.cli.options import add_colour_argument, add_json_argument
 from pcipt.cli.pvh_rows import DEGRADED
-from pcipt.cli.pvh_source import ecam_of, guest_type, machine_of, madt_of, memory_of, tables_of
-from pcipt.cli.render import painted, print_json, wants_colour
+from pcipt.cli.pvh_source import damage_of, ecam_of, guest_type, machine_of, madt_of, memory_of, tables_of
+from pcipt.cli.render import print_json, table
+from pcipt.cli.terminal import YELLOW, columns, folded, painted, wants_colour
 from pcipt.errors import InputError, printable
 from pcipt.firmware.drawing import draw_layout, size_words
 from pcipt.firmware.layout import Layout, Platform, compute_layout
-from pcipt.firmware.reserved_areas import reserved_areas
+from pcipt.firmware.reserved_regions import regions_from_tables
 from pcipt.host.acpi_files import read_table_file
 from pcipt.host.tree import reason
 from pcipt.pci import Finding
 
-YELLOW = "33"
+EXAMPLES = (
+    ("pcipt pvh layout", "this machine"),
+    ("pcipt pvh layout --root machine --svg layout.svg", "a recorded one, drawn as well"),
+    ("pcipt pvh layout --table dmar.dat", "with the reserved regions of a saved DMAR"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--svg", metavar="FILE", help="draw it into FILE")
     add_json_argument(parser)
+    add_colour_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(json_from_layout(layout, source), args.json)
     else:
-        _print_areas(layout, source)
+        _print_areas(layout, source, colour=wants_colour(args.color))
     return DEGRADED if layout.findings else 0
 
 
@@ -57,13 +63,13 @@ def read_layout(root: str, more_tables: list[str]) -> tuple[Layout, str]:
     machine = machine_of(root, findings)
     reading = tables_of(root, findings)
     tables = [table.data for table in reading.tables] + [read_table_file(path) for path in more_tables]
-    findings += reading.findings
-    reserved, odd = reserved_areas(tables, machine)
-    findings += odd
+    findings += (*reading.findings, *damage_of(tables))
+    reserved = regions_from_tables(tables, machine)
+    findings += reserved.findings
     if guest_type(root) not in ("PVH", ""):
         why = f"this is a {guest_type(root)} domain: the layout is what a PVH one would have on this machine"
         findings.append(Finding("not-pvh", why))
-    platform = Platform(memory.entries, machine, ecam_of(tables), madt_of(tables), reserved)
+    platform = Platform(memory.entries, machine, ecam_of(tables), madt_of(tables), reserved.regions)
     layout = compute_layout(platform)
     return Layout(layout.areas, (*findings, *layout.findings)), memory.source
 
@@ -86,15 +92,23 @@ def json_from_layout(layout: Layout, source: str) -> dict[str, object]:
     }
 
 
-def _print_areas(layout: Layout, source: str) -> None:
+def _print_areas(layout: Layout, source: str, *, colour: bool) -> None:
     last = layout.areas[-1].range.last if layout.areas else 0
     digits = len(f"{last:x}")
-    what_width = max((len(area.what) for area in layout.areas), default=0)
-    for area in layout.areas:
-        span = f"{area.range.start:0{digits}x}-{area.range.last:0{digits}x}"
-        left = f"{span}  {size_words(area.range.size):>10}  {area.treatment.value:8}"
-        print(f"{left}  {printable(area.what):{what_width}}  {printable(area.why)}")
+    rows = [
+        (
+            f"{area.range.start:0{digits}x}-{area.range.last:0{digits}x}",
+            size_words(area.range.size),
+            area.treatment.value,
+            printable(area.what),
+            printable(area.why),
+        )
+        for area in layout.areas
+    ]
+    width = columns()
+    for line in table(rows, width=width, right=(1,)):
+        print(line)
     print(f"(memory map: {source})")
-    colour = wants_colour()
     for finding in layout.findings:
-        print(f"{painted('Finding', YELLOW if colour else None)}: {finding.code}: {printable(finding.text)}")
+        first, *more = folded(f"Finding: {finding.code}: {printable(finding.text)}", width, 9)
+        print(first.replace("Finding", painted("Finding", YELLOW if colour else None), 1), *more, sep="\n")

@@ -3,27 +3,29 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from pcipt.cli.render import painted, wants_colour
+from pcipt.cli.render import table
+from pcipt.cli.terminal import GREEN, RED, YELLOW, columns
 from pcipt.errors import printable
 from pcipt.firmware.verdict import Row, Verdict, worst
 
 DEGRADED = 4
-_COLOURS = {Verdict.OK: "32", Verdict.WARN: "33", Verdict.ERROR: "31"}
+_SHADES = {
+    f"{verdict.value:5}": shade
+    for verdict, shade in ((Verdict.OK, GREEN), (Verdict.WARN, YELLOW), (Verdict.ERROR, RED))
+}
 
 
-def print_rows(rows: Sequence[Row]) -> None:
+def print_rows(rows: Sequence[Row], *, colour: bool) -> None:
     """Print a table: verdict, table and offset, rule, reason."""
-    colour = wants_colour()
-    places = [row.table if row.offset is None else f"{row.table}+{row.offset:#x}" for row in rows]
-    place_width = max(map(len, places), default=0)
-    rule_width = max((len(row.rule) for row in rows), default=0)
-    for row, place in zip(rows, places, strict=True):
-        verdict = painted(f"{row.verdict.value:5}", _COLOURS[row.verdict] if colour else None)
-        print(
-            f"{verdict}  {printable(place):{place_width}}  {row.rule:{rule_width}}  {printable(row.reason)}"
-        )
+    cells = [(f"{row.verdict.value:5}", _place(row), row.rule, printable(row.reason)) for row in rows]
+    for line in table(cells, width=columns(), paint={0: _SHADES.get} if colour else None):
+        print(line)
     counts = Counter(row.verdict for row in rows)
     print(", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict))
+
+
+def _place(row: Row) -> str:
+    return printable(row.table if row.offset is None else f"{row.table}+{row.offset:#x}")
 
 
 def json_from_rows(rows: Sequence[Row]) -> list[dict[str, object]]:

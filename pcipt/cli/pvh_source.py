@@ -1,13 +1,15 @@
 """What the pvh commands read of a machine: memory map, tables, functions, as far as they are there."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
 from pcipt.errors import InputError
-from pcipt.firmware.acpi import parse_table
+from pcipt.firmware.acpi import Table, parse_table
+from pcipt.firmware.madt import SIGNATURE as MADT
 from pcipt.firmware.madt import Madt, parse_madt
-from pcipt.firmware.mcfg import regions_from_mcfg
+from pcipt.firmware.mcfg import SIGNATURE as MCFG
+from pcipt.firmware.mcfg import Mcfg, parse_mcfg, regions_from_mcfg
 from pcipt.firmware.memory_map import MemoryEntry, entries_from_names
 from pcipt.host.acpi_files import TableReading, read_tables
 from pcipt.host.files import Depth
@@ -18,6 +20,7 @@ from pcipt.pci import Finding, Machine, decode_machine
 from pcipt.pci.write import EcamRegion
 
 VGA_CLASSES = (0x030000, 0x000100)  # VGA-compatible, also from before there were classes
+_PARSERS: Mapping[str, Callable[[Table], Madt | Mcfg]] = {MADT: parse_madt, MCFG: parse_mcfg}
 NO_TABLES = TableReading((), ())
 
 
@@ -64,13 +67,24 @@ def machine_of(root: str, findings: list[Finding]) -> Machine:
 def madt_of(tables: Sequence[bytes]) -> Madt | None:
     for data in tables:
         table = parse_table(data)
-        if table is not None and table.signature == "APIC":
+        if table is not None and table.signature == MADT:
             return parse_madt(table)
     return None
 
 
 def ecam_of(tables: Sequence[bytes]) -> tuple[EcamRegion, ...]:
     return tuple(region for data in tables for region in regions_from_mcfg(data))
+
+
+def damage_of(tables: Sequence[bytes]) -> list[Finding]:
+    """Tell what is wrong with MCFG and MADT themselves."""
+    found: list[Finding] = []
+    for data in tables:
+        table = parse_table(data)
+        parse = _PARSERS.get(table.signature) if table is not None else None
+        if table is not None and parse is not None:
+            found += (Finding(each.code, f"{table.signature}: {each.text}") for each in parse(table).findings)
+    return found
 
 
 def has_vga(machine: Machine) -> bool | None:

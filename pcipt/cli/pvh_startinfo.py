@@ -10,9 +10,10 @@ import mmap
 import os
 from collections.abc import Iterator
 
-from pcipt.cli.options import add_json_argument
+from pcipt.cli.options import add_colour_argument, add_json_argument
 from pcipt.cli.pvh_rows import exit_code, json_from_rows, print_rows
 from pcipt.cli.render import print_json, size_text
+from pcipt.cli.terminal import wants_colour
 from pcipt.errors import InputError, MalformedError, printable
 from pcipt.firmware.check_tables import check_tables
 from pcipt.firmware.facts import Facts
@@ -23,6 +24,11 @@ from pcipt.firmware.table_set import Domain, is_guest, tables_from_image
 from pcipt.firmware.verdict import Row, wrong
 from pcipt.host.tree import reason
 from pcipt.pci import Address
+
+EXAMPLES = (
+    ("pcipt pvh startinfo memory.bin --at 0x100000", "the structure is found by its magic"),
+    ("pcipt pvh startinfo a.bin b.bin --at 0x7000 --at 0xfc000000 --info 0x7100", "in two pieces"),
+)
 
 
 def address(text: str) -> int:
@@ -43,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--info", metavar="PADDR", type=address, help="address of the structure (ebx at entry)"
     )
     add_json_argument(parser)
+    add_colour_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print_start_info(parsed)
         print()
-        print_rows(rows)
+        print_rows(rows, colour=wants_colour(args.color))
     return exit_code(rows)
 
 

@@ -8,11 +8,11 @@ exactly the windows that those functions' BARs need.
 import argparse
 import os
 
+from pcipt.cli.find import find_function
 from pcipt.cli.machine_source import Source
 from pcipt.cli.options import add_json_argument
 from pcipt.cli.pvh_source import memory_of
 from pcipt.cli.render import print_json
-from pcipt.cli.show import find_function
 from pcipt.errors import InputError, PciptError, UnsupportedError
 from pcipt.firmware.build_tables import (
     GUEST_TABLES,
@@ -29,6 +29,14 @@ from pcipt.firmware.table_set import Domain, PlacedTable, TableSet
 from pcipt.host.acpi_files import TableFile, read_tables
 from pcipt.host.tree import reason
 from pcipt.pci import Address
+
+EXAMPLES = (
+    (
+        "pcipt pvh tables --domain hardware --vcpus 4 -o tables",
+        "what Xen would make for dom0 of this machine",
+    ),
+    ("pcipt pvh tables --domain guest --vcpus 2 --function 03:00.0 -o tables", "a guest with one device"),
+)
 
 
 def vcpu_count(text: str) -> int:

@@ -6,11 +6,17 @@ What was recorded is read by `pcipt list --root DIR` and by every other command 
 import argparse
 import sys
 
+from pcipt.cli.progress import progress
 from pcipt.cli.render import count_text
 from pcipt.errors import printable
 from pcipt.host.recorder import record_machine
 
 SHOWN = 20
+EXAMPLES = (
+    ("pcipt record machine", "into the new directory machine"),
+    ("pcipt record copy --root machine", "a recorded machine once more, as a check"),
+    ("pcipt record machine && tar czf machine.tar.gz machine", "to send along with a bug report"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    recorded = record_machine(args.root, args.directory)
+    far = (0, 0)
+
+    def tell(done: int, everything: int) -> None:
+        nonlocal far
+        far = (done, everything)
+
+    with progress("recording", lambda: f"{far[0]} of {count_text(far[1], 'function')}"):
+        recorded = record_machine(args.root, args.directory, tell)
     for path, why in recorded.left_out[:SHOWN]:
         print(f"pcipt: left out {printable(path)}: {printable(why)}", file=sys.stderr)
     if len(recorded.left_out) > SHOWN:

@@ -1,31 +1,19 @@
-"""How reading commands put things on paper: names, colour, sizes, JSON, the closing line."""
+"""How numbers, tables and JSON are put on paper; loads only what a question to the daemon needs as well."""
 
-import functools
 import json
-import os
-import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from pcipt.errors import printable
-from pcipt.host.pciids import PciIds, read_pciids
-from pcipt.pci import Ids
+from pcipt.cli.terminal import folded, painted
 
 SIZE_UNITS = ("", "K", "M", "G", "T", "P", "E")
+GAP = "  "
+BELOW = 4
+LEAST = 30  # columns that the last cell of a row must have, or it stands below the row
+
+Painter = Callable[[str], str | None]
 
 
-def on_terminal() -> bool:
-    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def wants_colour() -> bool:
-    return on_terminal() and not os.environ.get("NO_COLOR")
-
-
-def painted(text: str, colour: str | None) -> str:
-    """Wrap a text into an SGR colour; None leaves it plain."""
-    return text if colour is None else f"\033[{colour}m{text}\033[0m"
-
-
-def print_json(value: dict[str, object], form: str) -> None:
+def print_json(value: Mapping[str, object], form: str) -> None:
     """Print one object with its version: `short` on one line, `pretty` indented."""
     print(json.dumps({"version": 1, **value}, indent=2 if form == "pretty" else None))
 
@@ -43,42 +31,41 @@ def count_text(number: int, one: str, many: str | None = None) -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-class Names:
-    """Descriptions in lspci's words; `numeric` ones need no pci.ids."""
+def table(
+    rows: Sequence[Sequence[str]],
+    *,
+    width: int | None = None,
+    right: Collection[int] = (),
+    paint: Mapping[int, Painter] | None = None,
+) -> list[str]:
+    """Align rows of as many cells; the last cell is folded to the width.
 
-    def __init__(self, *, numeric: bool) -> None:
-        self._numeric = numeric
-        self._pciids = PciIds() if numeric else read_pciids()
-        self.row = functools.cache(self._row)
-
-    def _row(self, ids: Ids) -> str:
-        """Describe a function as `lspci -nn` does, or as `lspci -n` does."""
-        revision = f" (rev {ids.revision:02x})" if ids.revision else ""
-        numbers = f"{_digits(ids.vendor)}:{_digits(ids.device)}"
-        code = "????" if ids.class_code is None else f"{ids.class_code >> 8:04x}"
-        if self._numeric:
-            return f"{code}: {numbers}{revision}"
-        name = None if ids.class_code is None else self._pciids.class_name(ids.class_code)
-        return f"{printable(name or 'Class')} [{code}]: {self._device(ids)} [{numbers}]{revision}"
-
-    def device(self, ids: Ids) -> str:
-        """Name vendor and device, as the leaves of `lspci -tv` are named."""
-        numbers = f"{_digits(ids.vendor)}:{_digits(ids.device)}"
-        return numbers if self._numeric else self._device(ids, numbers)
-
-    def subsystem(self, ids: Ids) -> str:
-        numbers = f"{_digits(ids.subsystem_vendor)}:{_digits(ids.subsystem_device)}"
-        name = None if ids.subsystem_vendor is None else self._pciids.vendor(ids.subsystem_vendor)
-        return numbers if name is None else f"{printable(name)} [{numbers}]"
-
-    def _device(self, ids: Ids, numbers: str = "") -> str:
-        vendor = None if ids.vendor is None else self._pciids.vendor(ids.vendor)
-        if vendor is None or ids.vendor is None:
-            return f"Device {numbers}".rstrip()
-        device = None if ids.device is None else self._pciids.device(ids.vendor, ids.device)
-        unknown = f"Device {_digits(ids.device)}" if numbers else "Device"
-        return printable(f"{vendor} {device or unknown}")
+    `right` names columns aligned to the right; `paint` tells for a column which colour a cell's text has.
+    """
+    if not rows:
+        return []
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    start = sum(widths[:-1]) + len(GAP) * (len(widths) - 1)
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(widths[at]) if at in right else cell.ljust(widths[at]) for at, cell in enumerate(row)
+        ]
+        whole = GAP.join(cells).rstrip()
+        if width is not None and len(whole) > width and width - start < LEAST:
+            more = folded(" " * BELOW + row[-1], width, BELOW)
+            whole = GAP.join(cells[:-1]).rstrip()
+        else:
+            whole, *more = folded(whole, width, start)
+        lines += [_coloured(whole, widths, row, paint or {}), *more]
+    return lines
 
 
-def _digits(value: int | None) -> str:
-    return "????" if value is None else f"{value:04x}"
+def _coloured(line: str, widths: list[int], row: Sequence[str], paint: Mapping[int, Painter]) -> str:
+    """Colour the cells of a laid out line, from its end, so that places before stay true."""
+    for at in sorted(paint, reverse=True):
+        colour, start = paint[at](row[at]), sum(widths[:at]) + len(GAP) * at
+        end = start + widths[at]
+        if colour is not None and row[at]:
+            line = line[:start] + painted(line[start:end], colour) + line[end:]
+    return line

@@ -8,24 +8,37 @@ import argparse
 import json
 
 from pcipt.cli.client import call
-from pcipt.cli.options import add_json_argument, add_socket_argument
-from pcipt.cli.status import EXIT_DEGRADED, action_line
+from pcipt.cli.options import add_colour_argument, add_json_argument, add_socket_argument
+from pcipt.cli.status import EXIT_DEGRADED, RESULTS, action_line
+from pcipt.cli.terminal import columns, folded, painted, wants_colour
+
+EXAMPLES = (
+    ("pcipt resync --dry-run", "what would be done, and why"),
+    ("pcipt resync", "do it"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, do nothing")
     add_json_argument(parser)
+    add_colour_argument(parser)
     add_socket_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     outcome = call(args.socket, "Resync", {"dry_run": args.dry_run})
+    healthy = outcome["health"] == "healthy"
     if args.json:
         print(json.dumps(outcome, indent=2 if args.json == "pretty" else None))
     else:
+        colour, width = wants_colour(args.color), columns()
         for item in outcome["actions"]:
-            print(action_line(item))
+            shade = RESULTS.get(item["result"]) if colour else None
+            print(*(painted(line, shade) for line in folded(action_line(item), width, 4)), sep="\n")
         if not outcome["actions"]:
-            print("nothing to do: hardware, Linux and Xen agree" if outcome["health"] == "healthy" else
-                  "nothing to do; see the findings of pcipt status")  # fmt: skip
-    return 0 if outcome["health"] == "healthy" else EXIT_DEGRADED
+            print(
+                "nothing to do: hardware, Linux and Xen agree"
+                if healthy
+                else "nothing to do; see the findings of pcipt status"
+            )
+    return 0 if healthy else EXIT_DEGRADED

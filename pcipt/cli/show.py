@@ -6,12 +6,14 @@ SBDF is 0000:00:1f.2, 00:1f.2, 1f.2, 00_1f.2, pci_0000_00_1f_2 or a PCI path suc
 import argparse
 from collections.abc import Iterator
 
+from pcipt.cli.find import find_function
 from pcipt.cli.machine_source import Source, add_source_arguments
-from pcipt.cli.options import add_json_argument
-from pcipt.cli.render import Names, painted, print_json, size_text, wants_colour
-from pcipt.errors import AddressError, NoSuchDeviceError, printable
-from pcipt.host.files import Depth
-from pcipt.pci import Bar, BarKind, Function, PciPath, Sbdf, SlotFilter, WindowKind, parse_target
+from pcipt.cli.names import Names
+from pcipt.cli.options import add_colour_argument, add_json_argument, add_numeric_argument
+from pcipt.cli.render import count_text, print_json, size_text, table
+from pcipt.cli.terminal import BOLD, YELLOW, columns, folded, painted, wants_colour
+from pcipt.errors import printable
+from pcipt.pci import Bar, BarKind, Capability, Function, WindowKind
 from pcipt.pci.structures import Place
 
 KINDS = {
@@ -26,14 +28,24 @@ WINDOWS = {
     WindowKind.PREFETCHABLE: "prefetchable memory",
 }
 FORWARDING_PORTS = (0x4, 0x6)  # root and downstream ports: the only ones with that bit
-BOLD, YELLOW = "1", "33"
+INDENT = 4
+EXAMPLES = (
+    ("pcipt show 03:00.0", "segment 0 is meant where none is given"),
+    ("pcipt show 00_1c.0-00_00.0", "by PCI path, which stays when buses are renumbered"),
+    ("pcipt show 03:00.0 --json=pretty", "the same for a program"),
+    ("pcipt show 03:00.0 --dump lspci.txt", "of the output of lspci -xxxx"),
+)
+
+Facts = Iterator[tuple[str, str]]
+Rows = list[tuple[str, ...]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sbdf", metavar="SBDF", help="address or PCI path of one function")
     add_source_arguments(parser)
     add_json_argument(parser)
-    parser.add_argument("-n", "--numeric", action="store_true", help="numbers instead of names")
+    add_numeric_argument(parser)
+    add_colour_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,64 +56,41 @@ def run(args: argparse.Namespace) -> int:
 
         print_json({"device": json_from_function(function)}, args.json)
         return 0
-    colour = wants_colour()
+    width, colour = columns(), wants_colour(args.color)
     names = Names(numeric=args.numeric)
-    print(f"{painted(str(function.sbdf), BOLD if colour else None)} {names.row(function.ids)}")
-    for title, text in details(function, names, linux=source.knows_linux):
-        print(f"    {painted(title, YELLOW if colour and title == 'Finding' else None)}: {text}")
+    address = str(function.sbdf)
+    first, *more = folded(f"{address} {names.row(function.ids)}", width, len(address) + 1)
+    print(painted(address, BOLD if colour else None) + first[len(address) :])
+    for line in more:
+        print(line)
+    for title, rows in sections(function, names, linux=source.knows_linux):
+        if title and rows:
+            shade = YELLOW if title == "Findings" else BOLD
+            print(f"  {painted(title, shade if colour else None)}:")
+        for line in table(rows, width=width if width is None else width - INDENT):
+            print(" " * INDENT + line)
     return 0
 
 
-def find_function(source: Source, text: str) -> Function:
-    """Find the one function that a text names.
-
-    Raises: AddressError where it is malformed or names several; NoSuchDeviceError where there is none.
-    """
-    target = parse_target(text)
-    if isinstance(target, PciPath):
-        return _find_path(source, text, target)
-    if isinstance(target, SlotFilter):
-        target = _single(source, text, target)
-    function = _decoded(source, target, Depth.FULL)
-    if function is None:
-        raise source.no_such_device(str(target), target)
-    return function
+def sections(function: Function, names: Names, *, linux: bool) -> list[tuple[str, Rows]]:
+    """Give all that is known by chapters: their title and rows; what a function has not is empty."""
+    sriov = function.sriov
+    return [
+        ("", _labelled(_identity(function, names, linux=linux))),
+        ("BARs", [_bar("BAR", bar) for bar in function.bars]),
+        ("Bridge", _labelled(_bridge(function))),
+        ("Capabilities", [_capability(capability) for capability in function.capabilities]),
+        ("Structures", _labelled(_structures(function))),
+        ("VF BARs", [_bar("VF BAR", bar) for bar in sriov.bars] if sriov is not None else []),
+        ("Findings", [(f"{finding.code}:", printable(finding.text)) for finding in function.findings]),
+    ]
 
 
-def _decoded(source: Source, sbdf: Sbdf, depth: Depth) -> Function | None:
-    return source.machine(depth, lambda other: other == sbdf).functions.get(sbdf)
+def _labelled(facts: Facts) -> Rows:
+    return [(f"{title}:", text) for title, text in facts]
 
 
-def _single(source: Source, text: str, chosen: SlotFilter) -> Sbdf:
-    matching = [sbdf for sbdf in source.addresses() if chosen.matches(sbdf)]
-    if len(matching) > 1:
-        shown = ", ".join(str(sbdf) for sbdf in matching[:4]) + (", …" if len(matching) > 4 else "")
-        raise AddressError(text, "function", f"it names {len(matching)} functions ({shown}); show takes one")
-    if not matching:
-        near = Sbdf(chosen.segment or 0, chosen.bus or 0, chosen.device or 0, chosen.function or 0)
-        raise source.no_such_device(text, near)
-    return matching[0]
-
-
-def _find_path(source: Source, text: str, path: PciPath) -> Function:
-    """Walk down the path, bus by bus; where numbers contradict each other, look at every function."""
-    bus, near = 0, None
-    for relative, device, number in path.hops:
-        sbdf = Sbdf(path.segment, bus + relative, device, number)
-        function = _decoded(source, sbdf, Depth.HEADER)
-        if function is None:
-            break
-        near, bus = sbdf, function.bridge.secondary if function.bridge is not None else 0
-        if function.path == path:
-            return _decoded(source, sbdf, Depth.FULL) or function
-    for function in source.machine(Depth.HEADER).functions.values():
-        if function.path == path:
-            return _decoded(source, function.sbdf, Depth.FULL) or function
-    raise NoSuchDeviceError(text, (str(near),) if near is not None else ())
-
-
-def details(function: Function, names: Names, *, linux: bool) -> Iterator[tuple[str, str]]:
-    """Give all that is known as (title, text), in the order of the header."""
+def _identity(function: Function, names: Names, *, linux: bool) -> Facts:
     yield "Path", str(function.path) if function.path is not None else "unknown"
     if function.parent is not None:
         yield "Behind", str(function.parent)
@@ -118,27 +107,18 @@ def details(function: Function, names: Names, *, linux: bool) -> Iterator[tuple[
         flags = " ".join(name + ("+" if function.command & bit else "-") for name, bit in bits)
         yield "Command", f"{flags} ({function.command:#06x})"
     yield "Header", function.header.value
-    yield from (_bar("BAR", bar) for bar in function.bars)
-    yield from _bridge(function)
-    for capability in function.capabilities:
-        version = f" v{capability.version}" if capability.extended else ""
-        yield "Capability", f"[{capability.offset:#04x}] {capability.name} ({capability.id:#04x}{version})"
-    yield from _structures(function)
-    yield from _sriov(function)
-    for finding in function.findings:
-        yield "Finding", f"{finding.code}: {printable(finding.text)}"
 
 
-def _bar(title: str, bar: Bar) -> tuple[str, str]:
+def _bar(title: str, bar: Bar) -> tuple[str, ...]:
     kind = KINDS[bar.kind] + (" prefetchable" if bar.prefetchable else "")
     kind += " below 1 MiB" if bar.below_1mib else ""
     size = f"size {size_text(bar.size)}" if bar.size is not None else "size unknown"
     state = {True: "decoding", False: "not decoding", None: "decoding unknown"}[bar.decoding]
     name = "ROM BAR" if bar.kind is BarKind.ROM else f"{title} {bar.index}"
-    return name, f"{kind} at {bar.address:#x}, {size}, {state}"
+    return f"{name}:", f"{bar.address:#x}", size, kind, state
 
 
-def _bridge(function: Function) -> Iterator[tuple[str, str]]:
+def _bridge(function: Function) -> Facts:
     bridge = function.bridge
     if bridge is None:
         return
@@ -149,15 +129,20 @@ def _bridge(function: Function) -> Iterator[tuple[str, str]]:
         yield "Window", f"{WINDOWS[window.kind]} {window.base:#x}-{window.limit:#x}, size {size}"
 
 
-def _structures(function: Function) -> Iterator[tuple[str, str]]:
+def _capability(capability: Capability) -> tuple[str, ...]:
+    version = f" v{capability.version}" if capability.extended else ""
+    return f"[{capability.offset:#04x}]", f"{capability.name} ({capability.id:#04x}{version})"
+
+
+def _structures(function: Function) -> Facts:
     if (express := function.express) is not None:
         slot = ", with a slot" if express.slot else ""
         ari = {True: ", ARI forwarding on", False: ", ARI forwarding off", None: ""}[express.ari_forwarding]
         forwards = express.port_type in FORWARDING_PORTS
         yield "PCI Express", f"{express.port_name}{slot}{ari if forwards else ''}"
     if (msix := function.msix) is not None:
-        state = "enabled" if msix.enabled else "disabled"
-        yield "MSI-X", f"{msix.vectors} vectors, {state}, table {_place(msix.table)}, PBA {_place(msix.pba)}"
+        vectors, state = count_text(msix.vectors, "vector"), "enabled" if msix.enabled else "disabled"
+        yield "MSI-X", f"{vectors}, {state}, table {_place(msix.table)}, PBA {_place(msix.pba)}"
     for bar in function.rebar:
         sizes = " ".join(size_text(size) for size in bar.supported)
         yield f"Resizable BAR {bar.index}", f"{size_text(bar.size)} of {sizes or 'nothing'}"
@@ -165,13 +150,14 @@ def _structures(function: Function) -> Iterator[tuple[str, str]]:
         where = str(entry.range) if entry.range is not None else "nothing"
         state = "" if entry.enabled else ", disabled"
         yield "Enhanced Allocation", f"BEI {entry.bei} at {where}{state}"
+    yield from _sriov(function)
 
 
 def _place(place: Place) -> str:
     return f"BAR {place.bar} + {place.offset:#x} ({place.size} bytes)"
 
 
-def _sriov(function: Function) -> Iterator[tuple[str, str]]:
+def _sriov(function: Function) -> Facts:
     sriov = function.sriov
     if sriov is None:
         return
@@ -182,4 +168,3 @@ def _sriov(function: Function) -> Iterator[tuple[str, str]]:
     )
     memory, ari = ("on" if flag else "off" for flag in (sriov.memory_enable, sriov.ari))
     yield "SR-IOV", f"{numbers}, memory {memory}, ARI {ari}"
-    yield from (_bar("VF BAR", bar) for bar in sriov.bars)

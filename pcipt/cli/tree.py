@@ -1,24 +1,40 @@
 """Show how the functions hang together, in the shape of lspci -tv.
 
 Each root bus begins a tree; a bridge is followed by the bus numbers behind it, another function by its name.
+On a terminal, names that do not fit are cut.
 """
 
 import argparse
+import re
 
 from pcipt.cli.machine_source import Source, add_source_arguments
-from pcipt.cli.options import add_json_argument
-from pcipt.cli.render import Names, count_text, on_terminal, print_json
+from pcipt.cli.names import Names
+from pcipt.cli.options import (
+    add_colour_argument,
+    add_json_argument,
+    add_legend_argument,
+    add_numeric_argument,
+)
+from pcipt.cli.render import count_text, print_json
+from pcipt.cli.terminal import BOLD, clipped, columns, on_terminal, painted, wants_colour
 from pcipt.host.files import Depth
 from pcipt.pci import Function, Machine, Sbdf
 
-Lines = list[str]
+Lines = list[tuple[str, str]]  # of each its stem, which is never cut, and a name
+_PLACE = re.compile(r"[0-9a-f]{2}\.[0-7]")
+EXAMPLES = (
+    ("pcipt tree", "this machine"),
+    ("pcipt tree --root machine", "a recorded one"),
+    ("pcipt tree -n | less", "numbers instead of names; in a pipe no name is cut"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
     add_json_argument(parser)
-    parser.add_argument("-n", "--numeric", action="store_true", help="numbers instead of names")
-    parser.add_argument("--no-legend", action="store_true", help="no closing line on a terminal")
+    add_numeric_argument(parser)
+    add_legend_argument(parser)
+    add_colour_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,8 +43,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"buses": forest.json()}, args.json)
         return 0
-    for line in forest.lines(Names(numeric=args.numeric)):
-        print(line)
+    width, colour = columns(), wants_colour(args.color)
+    for stem, name in forest.lines(Names(numeric=args.numeric)):
+        line = clipped(stem + name, width, len(stem))
+        shown = _PLACE.sub(lambda found: painted(found[0], BOLD), stem) if colour else stem
+        print(shown + line[len(stem) :])
     if on_terminal() and not args.no_legend:
         functions, buses = len(machine.functions), len(forest.roots)
         print(f"\n{count_text(functions, 'function')} on {count_text(buses, 'root bus', 'root buses')}.")
@@ -71,12 +90,13 @@ class _Forest:
         place = f"{function.sbdf.device:02x}.{function.sbdf.function:x}"
         bridge, below = function.bridge, self._below.get(function.sbdf, [])
         if bridge is None and not below:
-            return [f"{place}  {names.device(function.ids)}"]
+            return [(f"{place}  ", names.device(function.ids))]
         buses = ""
         if bridge is not None and bridge.secondary:
             last = f"-{bridge.subordinate:02x}" if bridge.subordinate != bridge.secondary else ""
             buses = f"-[{bridge.secondary:02x}{last}]"
-        return _prefixed(f"{place}{buses}--", self._bus(below, names)) if below else [f"{place}{buses}--"]
+        stem = f"{place}{buses}--"
+        return _prefixed(stem, self._bus(below, names)) if below else [(stem, "")]
 
     def _json(self, function: Function) -> dict[str, object]:
         bridge = function.bridge
@@ -91,16 +111,16 @@ class _Forest:
 def _prefixed(prefix: str, lines: Lines) -> Lines:
     """Put `prefix` before the first line, and as much room before the others."""
     room = " " * len(prefix)
-    return [(prefix if number == 0 else room) + line for number, line in enumerate(lines)]
+    return [((prefix if number == 0 else room) + stem, name) for number, (stem, name) in enumerate(lines)]
 
 
 def _joined(blocks: list[Lines], single: str) -> Lines:
     """Hang several blocks on one stem; a single one needs none."""
     if len(blocks) == 1:
-        return _prefixed(f"{single}", blocks[0])
+        return _prefixed(single, blocks[0])
     lines: Lines = []
     for number, block in enumerate(blocks, 1):
         last = number == len(blocks)
-        lines.append(("\\-" if last else "+-") + block[0])
-        lines += [("  " if last else "| ") + line for line in block[1:]]
+        lines += _prefixed("\\-" if last else "+-", block[:1])
+        lines += [(("  " if last else "| ") + stem, name) for stem, name in block[1:]]
     return lines

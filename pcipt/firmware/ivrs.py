@@ -1,19 +1,22 @@
-"""IVRS: which functions AMD's IOMMUs stand before.
+"""IVRS: which functions AMD's IOMMUs stand before (IVHD), and which memory is reserved for them (IVMD).
 
-Of the device entries only what selects functions is decoded here; IVMD blocks (reserved memory) are counted
-among the others.
+Of the device entries only what selects functions is decoded; blocks of further types are stepped over by
+their length.
 Source: AMD I/O Virtualization Technology 3.07 §5.2.2; xen/drivers/passthrough/amd/iommu_acpi.c.
 """
 
 import attrs
 
 from pcipt.firmware.acpi import Table
-from pcipt.pci import Finding
+from pcipt.pci import Address, Finding
 
 SIGNATURE = "IVRS"
 BLOCKS_AT = 48
 #                type: where its device entries begin
 _IVHD = {0x10: 24, 0x11: 40, 0x40: 40}
+IVMD_ALL, IVMD_ONE, IVMD_RANGE = 0x20, 0x21, 0x22
+IVMD_UNITY, IVMD_EXCLUSION = 0x1, 0x8
+_IVMD_SIZE = 32
 _ALL, _SELECT, _RANGE_START, _RANGE_END = 1, 2, 3, 4
 _ALIAS_SELECT, _ALIAS_RANGE, _EXT_SELECT, _EXT_RANGE, _NAMED = 0x42, 0x43, 0x46, 0x47, 0xF0
 _SINGLE = (_SELECT, _ALIAS_SELECT, _EXT_SELECT)
@@ -30,19 +33,38 @@ class Unit:
 
 
 @attrs.frozen
+class MemoryBlock:
+    """One IVMD block at `offset`, for the routing ids `first` to `last` (inclusive)."""
+
+    offset: int
+    flags: int
+    segment: int
+    first: int
+    last: int
+    start: Address
+    size: int
+
+
+@attrs.frozen
 class Ivrs:
+    """`others` are the blocks of further types: (type, offset, length)."""
+
     units: tuple[Unit, ...]
     others: tuple[tuple[int, int, int], ...]
     findings: tuple[Finding, ...]
+    blocks: tuple[MemoryBlock, ...] = ()
 
 
 def parse_ivrs(table: Table) -> Ivrs:
-    """Decode the IVHD blocks; a damaged block ends the walk with a finding.
+    """Decode the blocks; a damaged one ends the walk with a finding.
 
     Shape:  several IVHD types may describe one IOMMU; all are kept, a reader takes their union.
     """
     data, findings = table.data, list(table.findings)
+    if len(data) < BLOCKS_AT:
+        findings.append(Finding("acpi-length", f"at 0x4: {BLOCKS_AT} bytes are needed before any block"))
     units: list[Unit] = []
+    blocks: list[MemoryBlock] = []
     others: list[tuple[int, int, int]] = []
     at = BLOCKS_AT
     while at < len(data):
@@ -50,14 +72,28 @@ def parse_ivrs(table: Table) -> Ivrs:
         if at + 4 > len(data) or length < 4 or at + length > len(data):
             findings.append(Finding("acpi-entry", f"at {at:#x}: a block claims {length} bytes"))
             break
-        kind, first = data[at], _IVHD.get(data[at])
-        if first is None or length < first:
-            others.append((kind, at, length))
-        else:
-            selected = _selected(data, at + first, at + length, findings)
+        kind = data[at]
+        shortest = _IVMD_SIZE if IVMD_ALL <= kind <= IVMD_RANGE else _IVHD.get(kind, 4)
+        if length < shortest:
+            what = f"at {at:#x}: a block of type {kind:#x} needs {shortest} bytes, has {length}"
+            findings.append(Finding("acpi-entry", what))
+        elif kind in _IVHD:
+            selected = _selected(data, at + shortest, at + length, findings)
             units.append(Unit(kind, table.u16(at + 16), selected))
+        elif shortest == _IVMD_SIZE:
+            blocks.append(_memory(table, at, kind))
+        else:
+            others.append((kind, at, length))
         at += length
-    return Ivrs(tuple(units), tuple(others), tuple(findings))
+    return Ivrs(tuple(units), tuple(others), tuple(findings), tuple(blocks))
+
+
+def _memory(table: Table, at: int, kind: int) -> MemoryBlock:
+    first, last = (0, 0xFFFF) if kind == IVMD_ALL else (table.u16(at + 4), table.u16(at + 6))
+    if kind == IVMD_ONE:
+        last = first
+    start, size = Address(table.u64(at + 16)), table.u64(at + 24)
+    return MemoryBlock(at, table.data[at + 1], table.u16(at + 8), first, last, start, size)
 
 
 def _selected(data: bytes, start: int, end: int, findings: list[Finding]) -> tuple[tuple[int, int], ...]:

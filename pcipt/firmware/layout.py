@@ -15,7 +15,7 @@ from pcipt.firmware.bar_claims import bar_claims, whole_pages
 from pcipt.firmware.claims import Area, Claim, Treatment, paint
 from pcipt.firmware.madt import LOCAL_APIC_ADDRESS, Madt
 from pcipt.firmware.memory_map import FOUR_GIB, ONE_MIB, MemoryEntry, MemoryType, flatten_map, overlapping
-from pcipt.firmware.reserved_areas import ReservedArea
+from pcipt.firmware.reserved_regions import Region, RegionKind
 from pcipt.pci import Address, Finding, Machine, Range
 from pcipt.pci.units import PAGE_SIZE
 from pcipt.pci.write import EcamRegion
@@ -45,7 +45,7 @@ class Platform:
     machine: Machine
     ecam: tuple[EcamRegion, ...] = ()
     madt: Madt | None = None
-    reserved: tuple[ReservedArea, ...] = ()
+    reserved: tuple[Region, ...] = ()
 
 
 @attrs.frozen
@@ -118,17 +118,20 @@ def _low_claims(memory: Sequence[MemoryEntry]) -> Iterator[Claim]:
             yield Claim(_LOW + 1, span, Treatment.RAM, "low 1 MiB, RAM", why)
 
 
-def _reserved_claims(areas: Iterable[ReservedArea]) -> Iterator[Claim]:
-    for area in areas:
-        shown = ", ".join(str(sbdf) for sbdf in area.holders[:_SHOWN])
-        if len(area.holders) > _SHOWN:
-            shown += f" and {len(area.holders) - _SHOWN} more"
-        if area.held:
+def _reserved_claims(regions: Iterable[Region]) -> Iterator[Claim]:
+    for region in regions:
+        if region.frames is None or region.kind is RegionKind.NEITHER:
+            continue
+        span, what, present = region.frames.range, f"{region.kind.title} region", region.present
+        shown = ", ".join(str(sbdf) for sbdf in present[:_SHOWN])
+        if len(present) > _SHOWN:
+            shown += f" and {len(present) - _SHOWN} more"
+        if present:
             why = f"reserved for {shown}; gone when the last of them leaves"
-            yield Claim(_AREA + 1, whole_pages(area.range), Treatment.IDENTITY, f"{area.kind} region", why)
+            yield Claim(_AREA + 1, span, Treatment.IDENTITY, what, why)
         else:
-            why = f"none of the {area.named} devices it is reserved for is there"
-            yield Claim(_AREA, whole_pages(area.range), Treatment.WITHHELD, f"{area.kind} region", why)
+            why = f"none of the {region.named} devices it is reserved for is there"
+            yield Claim(_AREA, span, Treatment.WITHHELD, what, why)
 
 
 def _ecam_claims(regions: Iterable[EcamRegion]) -> Iterator[Claim]:

@@ -1,5 +1,6 @@
-"""The command register of a live function, read and written through sysfs `config` alone, never by ports.
+"""A few registers of a live function, read and written through sysfs `config` alone, never by ports.
 
+What may be written is a closed list: the command register, base address registers and a bridge's bus numbers.
 Source: PCI Local Bus 3.0 §6.2.2; linux drivers/pci/pci-sysfs.c (a write is done as the widths that fit).
 """
 
@@ -11,33 +12,33 @@ from pcipt.host import files
 from pcipt.host.sysfs import SysfsReader
 from pcipt.host.tree import reason
 from pcipt.pci import Sbdf
+from pcipt.pci.config import WRITABLE, Register
 
-COMMAND = 0x04
 _OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def read_command(root: str, sbdf: Sbdf) -> int:
-    """Read the command register; all ones is what an absent device answers.
+def read_register(root: str, sbdf: Sbdf, register: Register) -> int:
+    """Read a register; all ones is what an absent device answers.
 
     Raises: NoSuchDeviceError where Linux does not list it; NotPermittedError; InputError otherwise.
     """
-    data = _access(root, sbdf, None)
-    if len(data) < 2:
-        raise InputError(_path(root, sbdf), "ends before the command register")
+    data = _access(root, sbdf, register, None)
+    if len(data) < register.size:
+        raise InputError(_path(root, sbdf), f"ends before the register at {register.offset:#x}")
     return int.from_bytes(data, "little")
 
 
-def write_command(root: str, sbdf: Sbdf, value: int) -> None:
-    """Write the command register.
+def write_register(root: str, sbdf: Sbdf, register: Register, value: int) -> None:
+    """Write a register.
 
-    Raises: as `read_command`.
+    Raises: as `read_register`.
     """
-    if not 0 <= value <= 0xFFFF:
-        raise ValueError(value)
-    _access(root, sbdf, value.to_bytes(2, "little"))
+    if register not in WRITABLE or not 0 <= value < 1 << 8 * register.size:
+        raise ValueError(register, value)
+    _access(root, sbdf, register, value.to_bytes(register.size, "little"))
 
 
-def _access(root: str, sbdf: Sbdf, written: bytes | None) -> bytes:
+def _access(root: str, sbdf: Sbdf, register: Register, written: bytes | None) -> bytes:
     try:
         with SysfsReader(root) as reader:
             directory = reader.enter(sbdf)
@@ -48,9 +49,10 @@ def _access(root: str, sbdf: Sbdf, written: bytes | None) -> bytes:
             opened = os.open(files.CONFIG.name, _OPEN | mode, dir_fd=directory)
             try:
                 if written is None:
-                    return os.pread(opened, 2, COMMAND)
-                if os.pwrite(opened, written, COMMAND) != len(written):
-                    raise InputError(_path(root, sbdf), "took only half of the command register")
+                    return os.pread(opened, register.size, register.offset)
+                if os.pwrite(opened, written, register.offset) != register.size:
+                    why = f"took only a part of the register at {register.offset:#x}"
+                    raise InputError(_path(root, sbdf), why)
                 return written
             finally:
                 os.close(opened)

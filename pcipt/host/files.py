@@ -54,7 +54,8 @@ REVISION = Entry("revision", Kind.TEXT, 32)  # since Linux 4.10
 SUBSYSTEM_VENDOR = Entry("subsystem_vendor", Kind.TEXT, 32)
 SUBSYSTEM_DEVICE = Entry("subsystem_device", Kind.TEXT, 32)
 NUMA_NODE = Entry("numa_node", Kind.TEXT, 32)
-SECONDARY_BUS = Entry("secondary_bus_number", Kind.TEXT, 32)  # bridges, since Linux 4.20
+SECONDARY_BUS = Entry("secondary_bus_number", Kind.TEXT, 32)  # bridges, since Linux 4.20; the register
+BUSES_BELOW = "pci_bus"  # a directory of a bridge: the name below it is Linux's number of that bus
 SUBORDINATE_BUS = Entry("subordinate_bus_number", Kind.TEXT, 32)
 DRIVER = Entry("driver", Kind.LINK, PAGE)
 PHYSFN = Entry("physfn", Kind.LINK, PAGE)
@@ -78,6 +79,11 @@ GROUP_FILES = (
 MEMMAP = "sys/firmware/memmap"
 MEMMAP_ENTRIES = 128  # the kernel's table has at most that many
 MEMMAP_FILES = (Entry("start", Kind.TEXT, 64), Entry("end", Kind.TEXT, 64), Entry("type", Kind.TEXT, 64))
+
+# Where `roles` begins: the line of `/` among the mounts, and the names of consoles. From there it reads the
+# text of links (sys/dev/block, sys/class/block, sys/class/tty, slaves) and names of mapped devices.
+MOUNTS = "proc/self/mountinfo"
+CONSOLES = "sys/class/tty/console/active"
 
 # Xen renames DMAR to RMAD (since 4.6) or XMAR, so that Linux leaves the IOMMU alone.
 MACHINE_FILES = (

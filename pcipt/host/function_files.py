@@ -4,18 +4,21 @@ Absent files are normal unless the table says that they are needed: kernels and 
 """
 
 import errno
+import functools
 import re
 
 from pcipt.host import files
 from pcipt.host.files import Depth, Entry
 from pcipt.host.resource import parse_resource
-from pcipt.host.tree import read_file, read_link, reason, text_of
+from pcipt.host.tree import list_names, read_file, read_link, reason, text_of
 from pcipt.pci import Finding, Ids, RawFunction, Resource, Sbdf
 
 HEADER_BYTES = 64
+_ids = functools.lru_cache(maxsize=1024)(Ids)  # those of one model are alike
 
 _HEX = re.compile(rb"0x([0-9a-f]{1,8})\s*")
 _DECIMAL = re.compile(rb"(-?[0-9]{1,9})\s*")
+_BUS = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2})")
 _NAME = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([01][0-9a-f])\.([0-7])")
 
 _CODES = {
@@ -26,6 +29,7 @@ _CODES = {
 }
 
 
+@functools.lru_cache(maxsize=64)  # those below one bridge are read one after another
 def sbdf_from_name(name: str) -> Sbdf | None:
     """Read a directory name as Linux writes addresses; None for any other name or spelling."""
     matched = _NAME.fullmatch(name)
@@ -49,11 +53,11 @@ class FunctionFiles:
         device = self._number(files.DEVICE, 0xFFFF)
         class_code = self._number(files.CLASS, 0xFF_FFFF)
         if depth is Depth.GLANCE:
-            ids = Ids(vendor, device, class_code)
+            ids = _ids(vendor, device, class_code)
             return RawFunction(
                 sbdf, config, ids=ids, parent=parent, root_bus=root_bus, findings=tuple(self.findings)
             )
-        ids = Ids(
+        ids = _ids(
             vendor,
             device,
             class_code,
@@ -74,9 +78,32 @@ class FunctionFiles:
             physfn=self._physfn(),
             parent=parent,
             root_bus=root_bus,
-            secondary=self._number(files.SECONDARY_BUS, 0xFF, _DECIMAL),
+            secondary=self._bus_below(sbdf),
             findings=tuple(self.findings),
         )
+
+    def _bus_below(self, sbdf: Sbdf) -> int | None:
+        """Tell which bus number Linux gives to the bus below a bridge; None for what is no bridge.
+
+        The file tells what the register reads now, not what Linux believes: only names keep that. A live
+        tree names the bus in `pci_bus`, a recorded one only the functions below.
+        Source: linux drivers/pci/pci-sysfs.c, secondary_bus_number_show.
+        """
+        register = self._number(files.SECONDARY_BUS, 0xFF, _DECIMAL)
+        if register is None:
+            return None
+        for names, form in ((self._names(files.BUSES_BELOW), _BUS), (self._names("."), _NAME)):
+            found = [matched for name in names if (matched := form.fullmatch(name)) is not None]
+            buses = [int(matched[2], 16) for matched in found if int(matched[1], 16) == sbdf.segment]
+            if buses:
+                return min(buses)
+        return register
+
+    def _names(self, directory: str) -> list[str]:
+        try:
+            return list_names(self._directory, files.MAX_FUNCTIONS, directory)
+        except OSError:
+            return []
 
     def find(self, code: str, why: str) -> None:
         self.findings.append(Finding(code, why))

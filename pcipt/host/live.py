@@ -1,11 +1,13 @@
 """The Linux of one root as the engine wants a host; it reads by the closed list of files."""
 
 from pcipt.host import control, files, sysfs
+from pcipt.host.iomem import MemoryReading, read_memory
 from pcipt.host.machine_files import read_listed
 from pcipt.pci import RawFunction, Sbdf
+from pcipt.pci.config import Register
 
 BOOT_ID = "proc/sys/kernel/random/boot_id"
-IOMMU_TABLES = ("DMAR", "RMAD", "XMAR", "IVRS")
+ACPI_TABLES = ("DMAR", "RMAD", "XMAR", "IVRS", "APIC", "MCFG", "HPET")
 
 
 class LinuxHost:
@@ -25,12 +27,15 @@ class LinuxHost:
     def read_function(self, sbdf: Sbdf) -> RawFunction | None:
         return sysfs.read_function(self._root, sbdf)
 
-    def iommu_tables(self) -> list[bytes]:
-        found = (read_listed(self._root, f"{files.TABLES}/{name}") for name in IOMMU_TABLES)
+    def acpi_tables(self) -> list[bytes]:
+        found = (read_listed(self._root, f"{files.TABLES}/{name}") for name in ACPI_TABLES)
         return [table for table in found if table]
 
-    def read_command(self, sbdf: Sbdf) -> int:
-        return control.read_command(self._root, sbdf)
+    def memory(self) -> MemoryReading:
+        return read_memory(self._root)
 
-    def write_command(self, sbdf: Sbdf, value: int) -> None:
-        control.write_command(self._root, sbdf, value)
+    def read_register(self, sbdf: Sbdf, register: Register) -> int:
+        return control.read_register(self._root, sbdf, register)
+
+    def write_register(self, sbdf: Sbdf, register: Register, value: int) -> None:
+        control.write_register(self._root, sbdf, register, value)

@@ -1,11 +1,11 @@
-"""A recorded machine that changes by recorded steps: what `pcipt daemon --replay` plays.
+"""A recorded machine that changes by recorded steps: what `pcipt replay` and `pcipt daemon --replay` play.
 
     DIR/sys, DIR/proc         the machine at the beginning, as `pcipt record` writes it
     DIR/steps/NAME/sys, …     the machine after a step
-    DIR/sequence.jsonl        one step a line: {"tree": NAME, "about": TEXT, "changed": [SBDF, …]}
-    DIR/xen.json              {"version": "4.17.7", "dom0": "pv", "known": [SBDF, …]}: Xen at the beginning
+    DIR/sequence.jsonl        one step a line, see `Step`; the rest of the layout is in service/replay.py
+    DIR/xen.json              Xen at the beginning, see `XenStart`
 
-Nothing is ever written below DIR: a command register written here is remembered, not stored.
+Nothing is ever written below DIR: a register written here is remembered until the next step, not stored.
 """
 
 import json
@@ -16,29 +16,43 @@ from typing import Any
 import attrs
 
 from pcipt.errors import AddressError, InputError, MalformedError, NoSuchDeviceError
+from pcipt.host.iomem import MemoryReading
 from pcipt.host.live import LinuxHost
 from pcipt.host.sysfs import read_addresses
 from pcipt.pci import RawFunction, Sbdf, parse_sbdf
+from pcipt.pci.config import Register
 
 _LIMIT = 1 << 20
 
 
 @attrs.frozen
 class Step:
-    """One change of the machine: the tree after it, what happened in words, the functions it is about."""
+    """One change: {"n": 12, "tree": NAME, "about": TEXT, "changed": [SBDF, …], "forget": [SBDF, …]}.
 
-    tree: str
+    `tree` is the machine after it (None: as before), `changed` the functions that hot-plug messages name,
+    `forget` those that somebody else made Xen forget. It comes after the writes up to number `number`; None
+    is after all of them.
+    """
+
+    tree: str | None
     about: str
-    changed: tuple[Sbdf, ...]
+    changed: tuple[Sbdf, ...] = ()
+    forget: tuple[Sbdf, ...] = ()
+    number: int | None = None
 
 
 @attrs.frozen
 class XenStart:
-    """What Xen was when the recording began; None where the recording does not tell."""
+    """What Xen was when the recording began: {"version": "4.17.7", "dom0": "pv", "known": [SBDF, …],
+    "announces": false}; None where the recording does not tell.
+
+    `announces`: dom0's kernel told Xen of what came and went; else the recording shows what pcipt does alone.
+    """
 
     version: str | None
     dom0: str | None
     known: tuple[Sbdf, ...] | None
+    announces: bool = False
 
 
 class RecordedHost:
@@ -47,7 +61,7 @@ class RecordedHost:
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._linux = LinuxHost(directory)
-        self._commands: dict[Sbdf, int] = {}
+        self._written: dict[Sbdf, dict[int, bytes]] = {}
         self.boot_id = self._linux.boot_id or "recorded"
 
     def move_to(self, step: Step) -> None:
@@ -55,40 +69,48 @@ class RecordedHost:
 
         Raises: InputError where the recording does not hold that step.
         """
+        if step.tree is None:
+            return
         tree = os.path.join(self._directory, "steps", step.tree)
         if not os.path.isdir(tree):
             raise InputError(tree, "the recording has no such step")
         self._linux = LinuxHost(tree)
-        self._commands = {}
+        self._written = {}
 
     def read_machine(self) -> list[RawFunction]:
-        return [self._with_command(raw) for raw in self._linux.read_machine()]
+        return [self._with_written(raw) for raw in self._linux.read_machine()]
 
     def read_function(self, sbdf: Sbdf) -> RawFunction | None:
         raw = self._linux.read_function(sbdf)
-        return self._with_command(raw) if raw is not None else None
+        return self._with_written(raw) if raw is not None else None
 
-    def iommu_tables(self) -> list[bytes]:
-        return self._linux.iommu_tables()
+    def acpi_tables(self) -> list[bytes]:
+        return self._linux.acpi_tables()
 
-    def read_command(self, sbdf: Sbdf) -> int:
+    def memory(self) -> MemoryReading:
+        return self._linux.memory()
+
+    def read_register(self, sbdf: Sbdf, register: Register) -> int:
         """Read the register as written last, else as recorded.
 
         Raises: NoSuchDeviceError where the recorded machine does not have the function now.
         """
         raw = self.read_function(sbdf)
-        if raw is None or raw.config is None or len(raw.config) < 6:
+        if raw is None or raw.config is None or len(raw.config) < register.offset + register.size:
             raise NoSuchDeviceError(str(sbdf))
-        return int.from_bytes(raw.config[4:6], "little")
+        return int.from_bytes(raw.config[register.offset :][: register.size], "little")
 
-    def write_command(self, sbdf: Sbdf, value: int) -> None:
-        self._commands[sbdf] = value
+    def write_register(self, sbdf: Sbdf, register: Register, value: int) -> None:
+        self._written.setdefault(sbdf, {})[register.offset] = value.to_bytes(register.size, "little")
 
-    def _with_command(self, raw: RawFunction) -> RawFunction:
-        value = self._commands.get(raw.sbdf)
-        if value is None or raw.config is None:
+    def _with_written(self, raw: RawFunction) -> RawFunction:
+        written = self._written.get(raw.sbdf)
+        if written is None or raw.config is None:
             return raw
-        return attrs.evolve(raw, config=raw.config[:4] + value.to_bytes(2, "little") + raw.config[6:])
+        data = bytearray(raw.config)
+        for offset, value in written.items():
+            data[offset : offset + len(value)] = value
+        return attrs.evolve(raw, config=bytes(data[: len(raw.config)]))
 
 
 def read_steps(directory: str) -> Iterator[Step]:
@@ -120,15 +142,20 @@ def read_xen_start(directory: str) -> XenStart:
         version=_word(path, value, "version"),
         dom0=_word(path, value, "dom0"),
         known=None if known is None else _addresses(path, 0, known),
+        announces=value.get("announces") is True,
     )
 
 
 def _step(path: str, offset: int, line: bytes) -> Step:
     value = _object(path, offset, line)
-    tree = value.get("tree")
-    if not isinstance(tree, str) or not tree or "/" in tree or tree.startswith("."):
+    tree, number = value.get("tree"), value.get("n")
+    named = isinstance(tree, str) and tree and "/" not in tree and not tree.startswith(".")
+    if not named and not (tree is None and ("n" in value or "forget" in value)):
         raise MalformedError(path, offset, 'expected "tree": the name of a directory below steps/')
-    return Step(tree, str(value.get("about", "")), _addresses(path, offset, value.get("changed", [])))
+    if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 0):
+        raise MalformedError(path, offset, 'expected "n": the number of the last write before the step')
+    changed, forget = (_addresses(path, offset, value.get(key, [])) for key in ("changed", "forget"))
+    return Step(tree, str(value.get("about", "")), changed, forget, number)
 
 
 def _object(path: str, offset: int, data: bytes) -> dict[str, Any]:

@@ -9,13 +9,14 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
 
 import attrs
 
 from pcipt.errors import InputError
 from pcipt.host import files
 from pcipt.host.files import Entry, Kind
+from pcipt.host.roles import read_roles
 from pcipt.host.sysfs import SysfsReader
 from pcipt.host.tree import Tree, read_file, read_link, reason
 from pcipt.pci import Sbdf
@@ -24,7 +25,8 @@ README = """\
 # A recorded machine
 
 Recorded by `pcipt record`: PCI functions from sysfs, ACPI tables where they could be read, and a few facts
-about Xen and the memory map. `pcipt list --root DIR` reads it like the machine itself.
+about Xen, the memory map, and which functions carry dom0's root file system and consoles. `pcipt list
+--root DIR` reads it like the machine itself.
 
 - What it is: (name the machine, its firmware, the versions of Linux and Xen)
 - What it shows: (why it was recorded)
@@ -42,9 +44,12 @@ class Recorded:
     left_out: tuple[tuple[str, str], ...]
 
 
-def record_machine(root: str, target: str) -> Recorded:
+def record_machine(
+    root: str, target: str, tell: Callable[[int, int], None] = lambda _done, _all: None
+) -> Recorded:
     """Record the machine beneath `root` into the directory `target`, which is made or must be empty.
 
+    `tell` hears before each function how many are recorded, and of how many.
     Raises: InputError where the target holds something or cannot be written, or the root is no machine.
     """
     target = os.path.abspath(target)
@@ -57,7 +62,7 @@ def record_machine(root: str, target: str) -> Recorded:
         raise InputError(os.path.dirname(target), reason(error)) from error
     try:
         recorder = _Recorder(root, aside)
-        recorder.functions(everything)
+        recorder.functions(everything, tell)
         recorder.machine()
         recorder.write("README.md", README.encode())
         os.chmod(aside, 0o755)  # noqa: S103 - as mkdir makes it; mkdtemp's are for the owner alone
@@ -90,10 +95,11 @@ class _Recorder:
         self.written = 0
         self.left_out: list[tuple[str, str]] = []
 
-    def functions(self, sbdfs: Iterable[Sbdf]) -> None:
+    def functions(self, sbdfs: Collection[Sbdf], tell: Callable[[int, int], None]) -> None:
         os.makedirs(os.path.join(self._target, files.DEVICES))
         with SysfsReader(self._root) as reader:
-            for sbdf in sorted(sbdfs, key=lambda sbdf: reader.place(sbdf) or ""):
+            for number, sbdf in enumerate(sorted(sbdfs, key=lambda sbdf: reader.place(sbdf) or "")):
+                tell(number, len(sbdfs))
                 self._function(reader, sbdf)
 
     def machine(self) -> None:
@@ -110,6 +116,12 @@ class _Recorder:
                     self._leave_out(entry.name, error)
                     continue
                 self.write(entry.name, data)
+        for kept in read_roles(self._root).kept:
+            if kept.data is not None:
+                self.write(kept.path, kept.data)
+            elif kept.target is not None:
+                os.makedirs(os.path.dirname(os.path.join(self._target, kept.path)), exist_ok=True)
+                self._link(kept.path, kept.target)
 
     def write(self, path: str, data: bytes) -> None:
         place = os.path.join(self._target, path)

@@ -162,9 +162,9 @@ def stays_inside(target: str, level: int) -> bool:
     return True
 
 
-def list_names(directory: int, limit: int) -> list[str]:
-    """List a directory; EFBIG above `limit` entries."""
-    opened = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+def list_names(directory: int, limit: int, below: str = ".") -> list[str]:
+    """List a directory, or one right below it that is no link; EFBIG above `limit` entries."""
+    opened = os.open(below, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     try:
         with os.scandir(opened) as entries:
             names = [entry.name for entry in itertools.islice(entries, limit + 1)]

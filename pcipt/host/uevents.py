@@ -16,11 +16,11 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import attrs
-from pyroute2.netlink.uevent import MarshalUevent
 
 from pcipt.errors import UnsupportedError
 from pcipt.host.function_files import sbdf_from_name
 from pcipt.host.tree import reason
+from pcipt.host.uevent_parser import make_parser
 from pcipt.pci import Sbdf
 
 KERNEL_GROUP = 1
@@ -30,6 +30,7 @@ _BATCH = 4096
 _MAX_MISSING = 4096
 _CREDENTIALS = struct.Struct("iII")  # pid, uid, gid
 _KEY = re.compile(rb"[A-Z0-9_]+=")
+_PCI_BACKEND = re.compile(r"/devices/pci-[0-9]+-[0-9]+")  # xen-pciback's end of one guest's passthrough
 _NETLINK_KOBJECT_UEVENT = 15
 _SO_RCVBUFFORCE = 33  # neither is in the socket module
 
@@ -45,10 +46,20 @@ class HotplugEvent:
 
 
 @attrs.frozen
+class GuestsChanged:
+    """A guest's passthrough was set up or taken down: functions bound to xen-pciback may have new owners."""
+
+    seqnum: int
+
+
+@attrs.frozen
 class Rescan:
     """Messages may have been lost: read the machine again."""
 
     reason: str
+
+
+HostEvent = HotplugEvent | GuestsChanged | Rescan
 
 
 class UeventSocket(Protocol):
@@ -91,7 +102,7 @@ class UeventSource:
 
     def __init__(self, open_socket: Callable[[], UeventSocket] = open_uevent_socket) -> None:
         self._open_socket = open_socket
-        self._parser = MarshalUevent()
+        self._parser = make_parser()
         self._socket = open_socket()
         self._poll = select.epoll()
         self._poll.register(self._socket.fileno(), select.EPOLLIN)
@@ -107,13 +118,13 @@ class UeventSource:
         self._poll.close()
         self._socket.close()
 
-    def read(self) -> list[HotplugEvent | Rescan]:
+    def read(self) -> list[HostEvent]:
         """Take what has arrived, without waiting.
 
         Shape:  in the order of arrival; at most one `Rescan`, at the end.
         Raises: UnsupportedError where a broken socket cannot be replaced.
         """
-        found: list[HotplugEvent | Rescan] = []
+        found: list[HostEvent] = []
         doubt: str | None = None
         for _ in range(_BATCH):
             try:
@@ -146,7 +157,7 @@ class UeventSource:
         self._socket = self._open_socket()
         self._poll.register(self._socket.fileno(), select.EPOLLIN)
 
-    def _understand(self, data: bytes) -> tuple[HotplugEvent | None, str | None]:
+    def _understand(self, data: bytes) -> tuple[HotplugEvent | GuestsChanged | None, str | None]:
         """Parse one message of the kernel: what happened to which function, and what was strange."""
         keys = self._parse(data)
         number = keys.get("SEQNUM", "")
@@ -154,9 +165,11 @@ class UeventSource:
             return None, "a message without SEQNUM"
         seqnum = int(number)
         self._sequence.take(seqnum)
+        path, action = keys.get("DEVPATH", ""), keys.get("ACTION", "")
+        if keys.get("SUBSYSTEM") == "xen-backend":
+            return GuestsChanged(seqnum) if _PCI_BACKEND.fullmatch(path) else None, None
         if keys.get("SUBSYSTEM") != "pci":
             return None, None
-        path, action = keys.get("DEVPATH", ""), keys.get("ACTION", "")
         parts = path.split("/")
         sbdf = sbdf_from_name(parts[-1])
         if parts[:2] != ["", "devices"] or ".." in parts or not action:

@@ -8,6 +8,7 @@ from pcipt.pci.address import (
     Sbdf,
     SlotFilter,
     Target,
+    nearest,
     parse_sbdf,
     parse_slot,
     parse_target,
@@ -23,7 +24,7 @@ from pcipt.pci.ids import Ids
 from pcipt.pci.machine import Machine, decode_machine
 from pcipt.pci.raw import RawFunction
 from pcipt.pci.sriov import SrIov
-from pcipt.pci.units import Address, Gfn, Mfn, Range, frames_from_range, range_from_inclusive
+from pcipt.pci.units import Address, Frames, Gfn, Range, frames_from_range, range_from_inclusive
 
 __all__ = [
     "Address",
@@ -33,12 +34,12 @@ __all__ = [
     "Capability",
     "ConfigSpace",
     "Finding",
+    "Frames",
     "Function",
     "Gfn",
     "HeaderType",
     "Ids",
     "Machine",
-    "Mfn",
     "PciPath",
     "Range",
     "RawFunction",
@@ -52,6 +53,7 @@ __all__ = [
     "decode_function",
     "decode_machine",
     "frames_from_range",
+    "nearest",
     "parse_sbdf",
     "parse_slot",
     "parse_target",

@@ -12,6 +12,7 @@ have 32 bits (VMD uses 10000 and up), Xen has 16.
 """
 
 import re
+from collections.abc import Iterable
 
 import attrs
 
@@ -21,7 +22,7 @@ LIMITS = {"segment": 0xFFFF_FFFF, "bus": 0xFF, "device": 0x1F, "function": 0x7}
 XEN_SEGMENT_LIMIT = 0xFFFF
 
 
-@attrs.frozen(order=True)
+@attrs.frozen(order=True, weakref_slot=False)
 class Sbdf:
     """Segment, bus, device, function: the address of one function at one moment."""
 
@@ -43,11 +44,31 @@ class Sbdf:
         return self.segment <= XEN_SEGMENT_LIMIT
 
 
+def nearest(existing: Iterable[Sbdf], meant: Sbdf) -> Sbdf | None:
+    """Find the function that somebody may have meant: the fewest slips of typing, then the least distance."""
+    return min(existing, key=lambda sbdf: (_slips(sbdf, meant), _distance(sbdf, meant)), default=None)
+
+
+def _slips(one: Sbdf, other: Sbdf) -> int:
+    """Count the digits that differ; two that changed places are one slip."""
+    a, b = (f"{s.segment:08x}{s.bus:02x}{s.device:02x}{s.function:x}" for s in (one, other))
+    at = slips = 0
+    while at < len(a):
+        slips += a[at] != b[at]
+        swapped = a[at] != b[at] and a[at : at + 2] == b[at : at + 2][::-1]
+        at += 2 if swapped else 1
+    return slips
+
+
+def _distance(one: Sbdf, other: Sbdf) -> tuple[int, ...]:
+    return tuple(abs(getattr(one, name) - getattr(other, name)) for name in LIMITS)
+
+
 def sbdf_from_devfn(segment: int, bus: int, devfn: int) -> Sbdf:
     return Sbdf(segment, bus, devfn >> 3 & 0x1F, devfn & 7)
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class PciPath:
     """Where a function sits, independent of bus numbers behind bridges (Qubes' notation).
 
@@ -57,10 +78,16 @@ class PciPath:
 
     segment: int
     hops: tuple[tuple[int, int, int], ...]
+    _text: str | None = attrs.field(default=None, init=False, eq=False, repr=False)
 
     def __str__(self) -> str:
-        hops = "-".join(f"{bus:02x}_{device:02x}.{function:x}" for bus, device, function in self.hops)
-        return hops if self.segment == 0 else f"{self.segment:04x}_{hops}"
+        # It names a function's place wherever one is told or held, so there is one text of it.
+        if self._text is None:
+            hops = "-".join(f"{bus:02x}_{device:02x}.{function:x}" for bus, device, function in self.hops)
+            text = hops if self.segment == 0 else f"{self.segment:04x}_{hops}"
+            object.__setattr__(self, "_text", text)
+            return text
+        return self._text
 
 
 @attrs.frozen

@@ -7,6 +7,8 @@ before it is kept. An id that nobody knows is kept as a number.
 Source: PCI Local Bus 3.0 §6.7; PCI Code and ID Assignment 1.14 §2-3; PCI Express Base 6.0 §7.6 (extended).
 """
 
+import functools
+
 import attrs
 
 from pcipt.pci.config import (
@@ -117,6 +119,9 @@ class Capability:
         return names.get(self.id, "Unknown")
 
 
+# Functions have the same few structures at the same few places.
+_capability = functools.lru_cache(maxsize=4096)(Capability)
+
 Walk = tuple[tuple[Capability, ...], tuple[Finding, ...]]
 
 
@@ -149,7 +154,7 @@ def _walk_standard(config: ConfigSpace) -> Walk:
             return tuple(found), _beyond(config, offset)
         if word & 0xFF == 0xFF:
             return tuple(found), _broken("capability-pointer", f"points at {offset:#x}, {_SILENT}")
-        found.append(Capability(word & 0xFF, offset, extended=False))
+        found.append(_capability(word & 0xFF, offset, False))
         offset = word >> 8 & 0xFC
     return tuple(found), ()
 
@@ -172,7 +177,7 @@ def _walk_extended(config: ConfigSpace) -> Walk:
             break
         if header == _ALL_ONES:
             return tuple(found), _broken("capability-pointer", f"points at {offset:#x}, {_SILENT}")
-        found.append(Capability(header & 0xFFFF, offset, extended=True, version=header >> 16 & 0xF))
+        found.append(_capability(header & 0xFFFF, offset, True, header >> 16 & 0xF))
         # PCI Express Base 6.0 §7.6.3: the two low bits of the offset are reserved and must be masked.
         offset = header >> 20 & 0xFFC
     return tuple(found), ()

@@ -7,6 +7,8 @@ PCI Express Base 6.0 §7.5.1.
 import enum
 import struct
 
+import attrs
+
 HEADER_SIZE = 64
 LEGACY_SIZE = 256
 EXTENDED_SIZE = 4096
@@ -14,6 +16,27 @@ EXTENDED_SIZE = 4096
 COMMAND_IO = 0x1
 COMMAND_MEMORY = 0x2
 STATUS_CAPABILITIES = 0x10
+
+
+@attrs.frozen
+class Register:
+    """One register of a function that may be read or written alone. Units: bytes."""
+
+    offset: int
+    size: int
+
+
+COMMAND = Register(0x04, 2)
+BUS_NUMBERS = Register(0x18, 4)  # of a bridge: primary, secondary, subordinate, secondary latency timer
+ROM_WORDS = {0: Register(0x30, 4), 1: Register(0x38, 4)}  # by header layout
+
+
+def bar_word(number: int) -> Register:
+    """Give the n-th word of the base address registers; a 64-bit BAR takes two."""
+    return Register(0x10 + 4 * number, 4)
+
+
+WRITABLE = frozenset({COMMAND, BUS_NUMBERS, *ROM_WORDS.values(), *(bar_word(n) for n in range(6))})
 
 
 class HeaderType(enum.Enum):

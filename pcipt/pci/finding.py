@@ -3,7 +3,12 @@
 import attrs
 
 # Findings that describe a machine as it was built; nothing is wrong and nothing can be mended.
-NOTES = frozenset({"enhanced-allocation", "segment-not-in-xen"})
+NOTES = frozenset(
+    {
+        "enhanced-allocation", "segment-not-in-xen",
+        "region-base-zero", "region-dropped", "region-large", "region-shared", "region-unaligned",
+    }
+)  # fmt: skip
 
 
 @attrs.frozen

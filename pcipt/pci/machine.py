@@ -16,10 +16,10 @@ _order = attrgetter("segment", "bus", "device", "function")
 
 @attrs.frozen
 class Machine:
-    """Functions by address, in address order."""
+    """Functions by address, in address order. An `Inventory` keeps its machine's `functions` and `below`."""
 
     functions: Mapping[Sbdf, Function]
-    _below: dict[Sbdf | None, list[Function]] = attrs.field(init=False, factory=dict, eq=False, repr=False)
+    _below: dict[Sbdf | None, list[Function]] = attrs.field(factory=dict, eq=False, repr=False)
 
     def children(self, bridge: Sbdf | None) -> list[Function]:
         """List the functions right below `bridge`; None lists those that have no bridge above them.

@@ -7,6 +7,8 @@ where it would run out of the part of config space it belongs to. SR-IOV, which 
 Source: PCI Express Base 6.0 §7.5.3 (PCI Express), §7.7.2 (MSI-X), §7.8.6 (Resizable BAR), §7.8.5 (EA).
 """
 
+import functools
+
 import attrs
 
 from pcipt.pci.config import LEGACY_SIZE, ConfigSpace
@@ -87,6 +89,9 @@ class Allocation:
     enabled: bool
 
 
+_express = functools.lru_cache(maxsize=1024)(Express)
+
+
 def decode_express(config: ConfigSpace, offset: int) -> Express | None:
     flags = _legacy_u16(config, offset + 2)
     if flags is None:
@@ -94,14 +99,18 @@ def decode_express(config: ConfigSpace, offset: int) -> Express | None:
     # Version 1 of the structure ends before Device Control 2: nothing can be forwarded.
     control2 = _legacy_u16(config, offset + 0x28) if flags & 0xF >= 2 else 0
     forwarding = None if control2 is None else bool(control2 & _ARI_FORWARDING)
-    return Express(flags >> 4 & 0xF, bool(flags & 0x100), forwarding)
+    return _express(flags >> 4 & 0xF, bool(flags & 0x100), forwarding)
 
 
 def decode_msix(config: ConfigSpace, offset: int) -> Msix | None:
     control, places = config.u16(offset + 2), config.words(offset + 4, 2)
     if control is None or len(places) < 2 or offset + 12 > LEGACY_SIZE:
         return None
-    table, pba = places
+    return _msix(control, *places)
+
+
+@functools.lru_cache(maxsize=1024)  # those of one model are alike
+def _msix(control: int, table: int, pba: int) -> Msix:
     vectors = (control & 0x7FF) + 1
     return Msix(
         vectors,

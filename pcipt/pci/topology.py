@@ -33,21 +33,55 @@ def place_functions(raws: Mapping[Sbdf, RawFunction]) -> dict[Sbdf, Position]:
 
     Shape:  parents are functions of `raws` and form no loop; no two functions have the same path.
     """
-    bridges = {sbdf: bridge for sbdf, raw in raws.items() if (bridge := _bridge_numbers(raw)) is not None}
+    bridges = {sbdf: bridge for sbdf, raw in raws.items() if (bridge := bridge_numbers(raw)) is not None}
     parents, looped = _from_roots(_find_parents(raws, bridges))
-    first_bus = _first_buses(raws, bridges, parents)
+    first_bus = _first_buses(raws, parents)
     wrong = check_buses(bridges)
     positions: dict[Sbdf, Position] = {}
     for sbdf, parent in parents.items():
         findings = wrong.get(sbdf, ()) if wrong else ()
-        if parent is not None:
-            path, why = _path_below(sbdf, parent, positions[parent].path, first_bus[parent])
-        elif sbdf in looped:
-            path, why = None, Finding("no-path", "the bridges above it form a loop: it has no PCI path")
+        if sbdf in looped:
+            why = Finding("no-path", "the bridges above it form a loop: it has no PCI path")
+            positions[sbdf] = Position(None, None, (*findings, why))
+        elif parent is None:
+            positions[sbdf] = place_at_root(raws[sbdf], findings)
         else:
-            path, why = _path_at_root(sbdf, raws)
-        positions[sbdf] = Position(parent, path, findings if why is None else (*findings, why))
+            positions[sbdf] = place_below(sbdf, parent, positions[parent].path, first_bus[parent], findings)
     return positions
+
+
+def place_at_root(raw: RawFunction, findings: tuple[Finding, ...] = ()) -> Position:
+    """Place a function that has no bridge above it, or whose bridge is not there."""
+    path, why = _path_at_root(raw)
+    return Position(None, path, findings if why is None else (*findings, why))
+
+
+def place_below(
+    sbdf: Sbdf, parent: Sbdf, above: PciPath | None, first_bus: int, findings: tuple[Finding, ...] = ()
+) -> Position:
+    """Place a function below `parent`, whose path is `above` and whose buses count from `first_bus`."""
+    path, why = _path_below(sbdf, parent, above, first_bus)
+    return Position(parent, path, findings if why is None else (*findings, why))
+
+
+def parent_by_linux(raw: RawFunction, raws: Mapping[Sbdf, RawFunction]) -> Sbdf | None:
+    """Tell the bridge above, if Linux names one that is there.
+
+    A segment's buses begin anew: below a VMD controller lies a root bus, not a bus behind a bridge.
+    """
+    parent = raw.parent
+    return parent if parent is not None and parent.segment == raw.sbdf.segment and parent in raws else None
+
+
+def first_bus_below(raw: RawFunction) -> int | None:
+    """Tell from which bus the functions below a bridge are counted: Linux's number, as addresses are Linux's.
+
+    Shape:  None where neither Linux nor the register tells: then it is the lowest bus below.
+    """
+    if raw.secondary is not None:
+        return raw.secondary
+    bridge = bridge_numbers(raw)
+    return bridge.secondary if bridge is not None else None
 
 
 def _find_parents(
@@ -56,13 +90,11 @@ def _find_parents(
     buses: _Buses | None = None
     parents: dict[Sbdf, Sbdf | None] = {}
     for sbdf, raw in raws.items():
-        parent = raw.parent
-        if parent is None and raw.root_bus is None:
+        if raw.parent is None and raw.root_bus is None:
             buses = buses or _Buses(bridges)
-            parent = buses.bridge_above(sbdf)
-        # A segment's buses begin anew: below a VMD controller lies a root bus, not a bus behind a bridge.
-        known = parent is not None and parent.segment == sbdf.segment and parent in raws
-        parents[sbdf] = parent if known else None
+            parents[sbdf] = buses.bridge_above(sbdf)
+        else:
+            parents[sbdf] = parent_by_linux(raw, raws)
     return parents
 
 
@@ -124,13 +156,8 @@ def _from_roots(parents: Mapping[Sbdf, Sbdf | None]) -> tuple[dict[Sbdf, Sbdf | 
     return order, looped
 
 
-def _first_buses(
-    raws: Mapping[Sbdf, RawFunction], bridges: Mapping[Sbdf, Bridge], parents: Mapping[Sbdf, Sbdf | None]
-) -> dict[Sbdf, int]:
-    """Tell for each parent from which bus its children are counted: Linux's number, as addresses are Linux's.
-
-    Where neither Linux nor the register tells, the lowest bus below is taken.
-    """
+def _first_buses(raws: Mapping[Sbdf, RawFunction], parents: Mapping[Sbdf, Sbdf | None]) -> dict[Sbdf, int]:
+    """Tell for each parent from which bus its children are counted."""
     first: dict[Sbdf, int] = {}
     guessed: set[Sbdf] = set()
     for sbdf, parent in parents.items():
@@ -140,17 +167,15 @@ def _first_buses(
             if guessed and parent in guessed:
                 first[parent] = min(first[parent], sbdf.bus)
         else:
-            secondary = raws[parent].secondary
-            if secondary is None and parent in bridges:
-                secondary = bridges[parent].secondary
-            if secondary is None:
+            told = first_bus_below(raws[parent])
+            if told is None:
                 guessed.add(parent)
-            first[parent] = sbdf.bus if secondary is None else secondary
+            first[parent] = sbdf.bus if told is None else told
     return first
 
 
-def _path_at_root(sbdf: Sbdf, raws: Mapping[Sbdf, RawFunction]) -> tuple[PciPath | None, Finding | None]:
-    above = raws[sbdf].parent
+def _path_at_root(raw: RawFunction) -> tuple[PciPath | None, Finding | None]:
+    sbdf, above = raw.sbdf, raw.parent
     if above is None or above.segment != sbdf.segment:
         return PciPath(sbdf.segment, ((sbdf.bus, sbdf.device, sbdf.function),)), None
     why = f"the bridge {above} above it has vanished: its place in the machine is unknown; rescan the bus"
@@ -169,7 +194,7 @@ def _path_below(
     return PciPath(sbdf.segment, (*above.hops, (bus, sbdf.device, sbdf.function))), None
 
 
-def _bridge_numbers(raw: RawFunction) -> Bridge | None:
+def bridge_numbers(raw: RawFunction) -> Bridge | None:
     config = raw.config
     if not config or len(config) <= 0x1A or config[0x0E] & 0x7F not in (1, 2):
         return None

@@ -88,4 +88,7 @@ class WriteSource(Protocol):
     def overrun(self) -> Lost | None:
         """Ask the kernel's or Xen's counters whether anything was lost without a record that says so."""
 
+    def blind(self) -> str | None:
+        """Say why nothing more will come although the source is open; None while it sees."""
+
     def close(self) -> None: ...

@@ -4,7 +4,7 @@
 function read again: there hardware's word replaces the shadow's, and what differs is a change.
 """
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import attrs
 
@@ -12,7 +12,7 @@ from pcipt.pci.address import PciPath, Sbdf
 from pcipt.pci.bars import LAYOUT, ROM_INDEX, VF_BAR_COUNT, VF_BAR_INDEX, Resource
 from pcipt.pci.capabilities import walk_capabilities
 from pcipt.pci.config import HEADER_SIZE, ConfigSpace, HeaderType
-from pcipt.pci.machine import decode_machine
+from pcipt.pci.machine import Machine, decode_machine
 from pcipt.pci.raw import RawFunction
 from pcipt.pci.structures import EXPRESS, REBAR, SRIOV
 from pcipt.pci.units import Range
@@ -21,9 +21,10 @@ from pcipt.remap.changes import Change
 from pcipt.remap.decoding import bar_registers, decoded_range
 from pcipt.remap.function import IO_BIT, SRIOV_BARS, TYPE_64, TYPE_BITS, FunctionShadow
 from pcipt.remap.learning import rebar_sizes
+from pcipt.remap.overlay import Lazy
 from pcipt.remap.registers import WORD, Part
 from pcipt.remap.resets import ADVANCED_FEATURES
-from pcipt.remap.shadow import Shadow, fold_read, with_routes
+from pcipt.remap.shadow import Shadow, fold_read, with_function, with_routes
 
 # What is kept of each structure: its first bytes, as many as its registers that matter.
 _KEPT = {(False, EXPRESS): 0x0C, (False, ADVANCED_FEATURES): 8, (True, SRIOV): 0x40, (True, REBAR): 0x38}
@@ -34,17 +35,30 @@ def shadow_from_raws(raws: Iterable[RawFunction], *, obeys: bool = True) -> Shad
 
     `obeys` is False where Xen's vPCI stands between dom0 and the hardware (PVH).
     """
-    known = list(raws)
-    machine = decode_machine(known)
-    functions: dict[PciPath, FunctionShadow] = {}
-    roots = {(0, 0)}
-    for raw in known:
-        path = machine.functions[raw.sbdf].path
-        if path is None:
-            continue
-        roots.add((path.segment, path.hops[0][0]))
-        functions[path] = function_from_raw(path, raw)
-    return with_routes(Shadow(functions=functions, roots=frozenset(roots), obeys=obeys))
+    known = {raw.sbdf: raw for raw in reversed(list(raws))}
+    shadow = shadow_from_machine(decode_machine(known.values()), known, obeys=obeys)
+    return attrs.evolve(shadow, functions=dict(shadow.functions), endpoints=frozenset())
+
+
+def shadow_from_machine(machine: Machine, raws: Mapping[Sbdf, RawFunction], *, obeys: bool = True) -> Shadow:
+    """The same of what is decoded already; a function's own shadow is made when it is looked at first.
+
+    Until then it is what `raws`, which may change in place, say of the function.
+    """
+    places = {f.path: sbdf for sbdf, f in machine.functions.items() if f.path is not None}
+    roots = frozenset({(0, 0), *((place.segment, place.hops[0][0]) for place in places)})
+
+    def make(place: PciPath) -> FunctionShadow:
+        raw = raws.get(places[place])
+        return FunctionShadow(place) if raw is None else function_from_raw(place, raw)
+
+    bridges = {
+        place: make(place) for place, sbdf in places.items() if machine.functions[sbdf].bridge is not None
+    }
+    routes = with_routes(Shadow(functions=bridges, roots=roots)).routes
+    functions = Lazy(places, make, bridges)
+    endpoints = places.keys() - bridges.keys()
+    return Shadow(functions=functions, roots=roots, routes=routes, obeys=obeys, endpoints=endpoints)
 
 
 def function_from_raw(place: PciPath, raw: RawFunction) -> FunctionShadow:
@@ -77,7 +91,7 @@ def refreshed(shadow: Shadow, sbdf: Sbdf, config: bytes) -> tuple[Shadow, tuple[
     kept: Container[int] = ()
     if function is not None:
         function = attrs.evolve(function, pending={}, ones={})
-        shadow = attrs.evolve(shadow, functions={**shadow.functions, function.place: function})
+        shadow = with_function(shadow, function)
         kept = function.words
     parts = [
         Part(offset, int.from_bytes(config[offset : offset + 4], "little"), WORD)

@@ -8,6 +8,15 @@ from pcipt.pci.address import Sbdf
 from pcipt.pci.bridge import Window
 from pcipt.pci.units import Range
 from pcipt.pci.write import ConfigWrite
+from pcipt.remap.actions import (
+    Action,
+    MapMmio,
+    Outcome,
+    RestoreReserved,
+    RewriteBar,
+    UnmapMmio,
+    WithdrawReserved,
+)
 from pcipt.remap.changes import (
     BarMapped,
     BarMoved,
@@ -26,6 +35,7 @@ from pcipt.remap.changes import (
 from pcipt.remap.shadow import Mapped, Shadow
 
 Json = dict[str, object]
+WITH_PAGES = (MapMmio, UnmapMmio, WithdrawReserved, RestoreReserved)
 
 
 def json_from_write(write: ConfigWrite) -> Json:
@@ -56,6 +66,28 @@ def json_from_shadow(shadow: Shadow) -> Json:
         "virtual": [_entry(entry) for entry in shadow.virtual()],
         "bridges": [{"sbdf": str(sbdf), **attrs.asdict(numbers)} for sbdf, numbers in shadow.bridges()],
     }
+
+
+def json_from_action(action: Action) -> Json:
+    """Describe an action. `start` and `size` are null where it is about no range; a rewrite tells where the
+    BAR is to be.
+    """
+    body: Json = {"action": action.word, "sbdf": str(action.sbdf), "start": None, "size": None}
+    if isinstance(action, WITH_PAGES):
+        body |= {"start": hex(action.frames.range.start), "size": action.frames.range.size}
+    elif isinstance(action, RewriteBar):
+        body |= {"start": hex(action.address), "size": action.size}
+    if isinstance(action, MapMmio | UnmapMmio | RewriteBar):
+        body["bar"] = action.bar
+    return body | {"reason": action.reason}
+
+
+def json_from_outcome(outcome: Outcome) -> Json:
+    """Describe what came of an action; `rule` is the guard's that refused it."""
+    body = json_from_action(outcome.action) | {"result": outcome.result.value}
+    if outcome.rule:
+        body["rule"] = outcome.rule
+    return body | ({"detail": outcome.detail} if outcome.detail else {})
 
 
 def _entry(entry: Mapped) -> Json:

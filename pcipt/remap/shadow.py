@@ -6,6 +6,7 @@ state as it was, one of unknown width asks for a re-read.
 """
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 
 import attrs
 
@@ -19,6 +20,7 @@ from pcipt.remap.changes import BusRenumbered, Change, FunctionReset, Numbers, R
 from pcipt.remap.decoding import bar_registers, decoded_range, numbers_of, vf_addresses, vf_ranges
 from pcipt.remap.function import FunctionShadow
 from pcipt.remap.learning import inferred_header, rebar_sizes, taught
+from pcipt.remap.overlay import overlay_of
 from pcipt.remap.registers import WORD, Part, is_possible, split
 from pcipt.remap.resets import after_reset, in_secondary_reset, starts_function_reset
 from pcipt.remap.tracking import Step, compare, ignored, released, settled
@@ -43,13 +45,18 @@ class Mapped:
 
 @attrs.frozen
 class Shadow:
-    """`obeys` is False where Xen's vPCI drops writes to BARs that decode. `doubtful`: something was lost."""
+    """`obeys` is False where Xen's vPCI drops writes to BARs that decode. `doubtful`: something was lost.
+    `waiting` are the functions of which something is pending, in the order in which it came. `endpoints` are
+    known to be no bridges, so that their registers need not be looked at for routes.
+    """
 
     functions: Mapping[PciPath, FunctionShadow] = attrs.field(factory=dict)
     roots: frozenset[tuple[int, int]] = frozenset({(0, 0)})
     routes: routing.Routes = attrs.field(factory=dict)
     obeys: bool = True
     doubtful: bool = False
+    waiting: Mapping[PciPath, None] = attrs.field(factory=dict, eq=False)
+    endpoints: AbstractSet[PciPath] = attrs.field(default=frozenset(), eq=False)
 
     def place_of(self, sbdf: Sbdf) -> PciPath:
         """Tell which place answers at an address now; a bus that nobody claims is taken for a root bus."""
@@ -127,12 +134,13 @@ def step(state: Shadow, event: ConfigWrite | ConfigRead | Lost) -> tuple[Shadow,
 def settle(state: Shadow, *, halves: bool = True) -> tuple[Shadow, tuple[Change, ...]]:
     """Decide what waits for further writes: the engine does so after a quiet time, then reads back."""
     changes: list[Change] = []
-    functions = dict(state.functions)
-    for place, function in state.functions.items():
-        if function.pending:
-            functions[place], found = settled(function, state.address_of(place), halves=halves)
+    for place in state.waiting:
+        function = state.functions.get(place)
+        if function is not None and function.pending:
+            function, found = settled(function, state.address_of(place), halves=halves)
             changes += found
-    return attrs.evolve(state, functions=functions), tuple(changes)
+            state = with_function(state, function)
+    return state, tuple(changes)
 
 
 def with_routes(state: Shadow) -> Shadow:
@@ -149,7 +157,7 @@ def _write(state: Shadow, write: ConfigWrite, parts: list[Part]) -> tuple[Shadow
     after = before if header is before.header else attrs.evolve(before, header=header)
     if any(starts_function_reset(before, part) for part in parts):
         after, changes = _reset(before, action, ResetKind.FUNCTION)
-        return _with(state, after), (*decided, *changes)
+        return with_function(state, after), (*decided, *changes)
     if not decided and after is state.functions.get(place) and all(_is_inert(after, part) for part in parts):
         return state, ()
     for part in parts:
@@ -236,7 +244,7 @@ def _renumbered(
 ) -> tuple[Shadow, list[Change]]:
     """Put the function back, and follow what its bus numbers or its secondary reset do to those behind it."""
     one, other = numbers_of(before), numbers_of(after)
-    held = _with(state, after)
+    held = with_function(state, after)
     resets = in_secondary_reset(after) and not in_secondary_reset(before)
     if other is None or (one == other and in_secondary_reset(before) == in_secondary_reset(after)):
         return held, []
@@ -286,11 +294,19 @@ def _adopted(state: Shadow, bridge: FunctionShadow) -> Shadow:
                 place.segment, (*route.hops, (route.relative, *place.hops[0][1:]), *place.hops[1:])
             )
         functions[home] = function if home == place else attrs.evolve(function, place=home)
-    return with_routes(attrs.evolve(state, functions=functions))
+    waiting = {place: None for place, function in functions.items() if function.pending}
+    return with_routes(attrs.evolve(state, functions=functions, waiting=waiting))
 
 
-def _with(state: Shadow, function: FunctionShadow) -> Shadow:
-    return attrs.evolve(state, functions={**state.functions, function.place: function})
+def with_function(state: Shadow, function: FunctionShadow) -> Shadow:
+    """Put one function in; the cost does not grow with the number of functions."""
+    place, waiting = function.place, state.waiting
+    if function.pending:
+        waiting = {**waiting, place: None}
+    elif place in waiting:
+        waiting = {other: None for other in waiting if other != place}
+    functions = overlay_of(state.functions).put(place, function)
+    return attrs.evolve(state, functions=functions, waiting=waiting)
 
 
 def _below(state: Shadow, bridge: PciPath) -> list[PciPath]:
@@ -303,7 +319,10 @@ def _below(state: Shadow, bridge: PciPath) -> list[PciPath]:
 
 
 def _claims(state: Shadow) -> Iterator[routing.Claim]:
-    for place, function in state.functions.items():
+    for place in state.functions:
+        if place in state.endpoints:
+            continue
+        function = state.functions[place]
         numbers = numbers_of(function)
         if numbers is None or in_secondary_reset(function):
             continue

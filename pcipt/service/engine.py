@@ -1,33 +1,45 @@
 """The engine: the one place where the rooms meet.
 
 It reads the machine, asks Xen, plans, has every action guarded and performed, and keeps what is told of it.
-It opens nothing itself: host, hypervisor, keeper and clock are given, so the same engine runs live, on a
-recorded machine and in every test. On a machine whose three views agree it changes nothing.
+It opens nothing itself: host, hypervisor, keeper and clocks are given, so the same engine runs live, on a
+recorded machine and in every test. On a machine whose three views agree it changes nothing. What one change
+costs does not grow with the machine: only what was read anew is planned for.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 import attrs
 
-from pcipt.errors import HypervisorError, UnsupportedError
-from pcipt.firmware.acpi import parse_table
-from pcipt.firmware.coverage import BootSnapshot, IommuScope, snapshot_from_machine
-from pcipt.firmware.dmar import SIGNATURES, parse_dmar
-from pcipt.firmware.ivrs import SIGNATURE as IVRS
-from pcipt.firmware.ivrs import parse_ivrs
-from pcipt.pci import Finding, Machine, RawFunction, Sbdf, decode_machine
-from pcipt.remap.actions import Action, Outcome, Result
-from pcipt.remap.guard import Facts, quirks_of_version
-from pcipt.remap.plan import plan_announcements
-from pcipt.remap.view import XenView, disagreements, ghosts
-from pcipt.service.performer import Performer
+from pcipt.firmware.coverage import snapshot_from_machine
+from pcipt.pci import Finding, Machine, RawFunction, Sbdf
+from pcipt.remap.actions import Action, AddDevice, MapMmio, Outcome, RemoveDevice, Result, RewriteBar
+from pcipt.remap.explain import Explanation
+from pcipt.remap.ignored import IgnoredWrite, Intents, plan_rewrites
+from pcipt.remap.ledger import Ledger
+from pcipt.remap.plan import expected_view, plan_announcements
+from pcipt.remap.plan_mappings import note, plan_mappings
+from pcipt.remap.view import DOM0, XenView, ghosts
+from pcipt.service.attempts import Attempts
+from pcipt.service.complaints import Complaints, Told
+from pcipt.service.handovers import Handovers
+from pcipt.service.judge import Judge
+from pcipt.service.needs import gather_needs
+from pcipt.service.papers import Papers
+from pcipt.service.performer import Performer, Tools
 from pcipt.service.ports import Host, Keeper
-from pcipt.service.question import ask_about, ghost_candidates
+from pcipt.service.registers import Registers
 from pcipt.service.settings import Settings
-from pcipt.xen.interface import Dom0Kind, Hypervisor
+from pcipt.service.situation import Situation
+from pcipt.service.standing import Key, Standing, addresses_of, key_of
+from pcipt.service.unasked import Unasked
+from pcipt.xen.interface import Hypervisor
 
 HISTORY = 200
+ROUNDS = 3  # of planning again for what was found different while acting
+TIDY_AGAIN = 60.0  # seconds until that is tried again where the disk did not take it
+TIDY_AFTER = 5.0  # seconds without an action until the ledger is written as a whole
 
 
 @attrs.frozen
@@ -39,195 +51,346 @@ class Record:
 
 
 class Engine:
+    """`now` is a clock that never goes back, for pauses; `due` tells on it when `tick` wants to be called."""
+
     def __init__(
-        self, host: Host, xen: Hypervisor, keeper: Keeper, settings: Settings, clock: Callable[[], str]
-    ) -> None:
-        self._host = host
-        self._xen = xen
+        self, host: Host, xen: Hypervisor, keeper: Keeper, settings: Settings, clock: Callable[[], str],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         self._clock = clock
-        self._keeper = keeper
-        self._raws: dict[Sbdf, RawFunction] = {}
-        self._departed: set[Sbdf] = set()
-        self._refusals: dict[Sbdf, str] = {}
-        self._xen_trouble: Finding | None = None
-        self._disk_trouble: dict[str, Finding] = {}
+        self._now = now
+        self._papers = Papers(keeper)
+        self._standing = Standing()
+        self._attempts: Attempts[Key] = Attempts()
+        self._handovers = Handovers()
+        self._retried: dict[Key, Action] = {}
+        self._unasked = Unasked()
+        self._tidy_at: float | None = None
         self.service_findings: list[Finding] = []
         self.interrupted: Callable[[], bool] = lambda: False
+        self.intents = Intents()
         self.settings = settings
-        self.machine = Machine({})
-        self.view = XenView()
         self.records: deque[Record] = deque(maxlen=HISTORY)
         self.since = clock()
         ledger, snapshot, keeper_findings = keeper.load(host.boot_id)
         self.service_findings += keeper_findings
-        self._performer = Performer(host, xen, keeper, ledger)
-        self._read_everything()
-        self._unsaved: BootSnapshot | None = None
+        self._situation = Situation(host, xen, ledger)
+        self._judge = Judge(self._situation, self._standing)
+        self._performer = Performer(Tools(xen, Registers(host), self._situation, keeper, self))
+        self._situation.read_everything()
+        self._just_read = True  # and whatever has happened since tells of itself
         if snapshot is None:
-            self._unsaved = snapshot = snapshot_from_machine(host.boot_id, self.machine)
-            self._save_snapshot()
-        self._iommu = _iommu_scope(IommuScope(snapshot), host.iommu_tables())
+            snapshot = snapshot_from_machine(host.boot_id, self.machine)
+            self._papers.save_snapshot(snapshot)
+        self._situation.know_boot(snapshot)
 
-    def reconcile(self, *, dry_run: bool = False) -> list[Outcome]:
-        """Compare everything and repair what may be repaired; nothing remembered is trusted."""
-        self._save_snapshot()
-        self._read_everything()
-        candidates = {
-            *self.machine.functions,
-            *ghost_candidates(self.machine),
-            *self._departed,
-            *self.view.known,
-        }
-        if not self._ask(candidates, everything=True):
-            return []
-        self._save("ledger", lambda: self._performer.settle(self.view.known))
-        return self._act(None, dry_run=dry_run)
+    def reconcile(self, *, dry_run: bool = False, insist: bool = True) -> list[Outcome]:
+        """Compare everything and repair what may be repaired; nothing remembered is trusted.
+
+        With `insist` what failed too often is tried again: somebody asked for it.
+        """
+        self._papers.save_snapshot()
+        if not self._just_read:
+            self._situation.read_everything()
+        self._just_read = False
+        if not self._situation.ask_everything():
+            return self._left(None)
+        self._unasked.everything = False
+        if insist and not dry_run:
+            self._attempts.reset()
+        first = not self.ledger.holdings.places
+        settled = self.ledger.reconciled(self.view.known)
+        if settled != self.ledger:
+            self._situation.ledger = settled
+            self._tidy_at = self._now()
+        self._situation.follow_ledger()
+        if self._tidy_at is not None and not dry_run:
+            self.tidy()
+        if first and not self._situation.pvh:
+            self._adopt()
+        self._situation.disown(self.machine.functions)
+        outcomes = self._act(None, self.machine.functions, dry_run=dry_run)
+        if not dry_run:
+            outcomes += self._again()
+        self._wait_for_owners(self.machine.functions, {})
+        self._unasked.look(self._now(), open_questions=bool(self._situation.unasked))
+        self._complain()
+        return outcomes
 
     def follow(self, changed: Collection[Sbdf]) -> list[Outcome]:
         """Do the same for these functions only: they came, went or changed hands."""
-        self.reread(changed)
-        if not self._ask(changed, everything=False):
-            return []
-        return self._act(frozenset(changed), dry_run=False)
-
-    def reread(self, changed: Collection[Sbdf]) -> None:
-        """Read these functions again: registers were written, which changes nothing in Xen's list."""
-        for sbdf in changed:
-            raw = self._host.read_function(sbdf)
-            if raw is not None:
-                self._raws[sbdf] = raw
-                self._departed.discard(sbdf)
-            elif self._raws.pop(sbdf, None) is not None:
-                self._departed.add(sbdf)
-        self.machine = decode_machine(self._raws.values())
-
-    def _save_snapshot(self) -> None:
-        snapshot = self._unsaved
-        if snapshot is not None and self._save("boot-snapshot", lambda: self._keeper.save_snapshot(snapshot)):
-            self._unsaved = None
-
-    def _save(self, name: str, save: Callable[[], None]) -> bool:
-        """Save a document; a disk that does not take it is a finding until the next try."""
-        self._disk_trouble.pop(name, None)
-        try:
-            save()
-        except OSError as error:
-            why = f"the {name} cannot be saved ({error.strerror or error}): free the disk, then pcipt resync"
-            self._disk_trouble[name] = Finding(f"{name}-unsaved", why)
-            return False
-        return True
-
-    def _read_everything(self) -> None:
-        before = self._raws.keys()
-        self._raws = {raw.sbdf: raw for raw in self._host.read_machine()}
-        self._departed = (self._departed | set(before)) - self._raws.keys()
-        self.machine = decode_machine(self._raws.values())
-
-    def _ask(self, functions: Iterable[Sbdf], *, everything: bool) -> bool:
-        """Refresh Xen's view; False where Xen cannot be asked: no action is taken on a partial view."""
-        try:
-            answer = ask_about(self._xen, functions, None if everything else self.view)
-        except (UnsupportedError, HypervisorError) as error:
-            text = f"{error}; hardware and Linux are watched, nothing can be compared with Xen"
-            self._xen_trouble = Finding("xen-not-asked", text)
-            return False
-        self._xen_trouble = None
-        asked = frozenset(functions)
-        self.view = answer if everything else _merged(self.view, answer, asked)
-        self._iommu = attrs.evolve(self._iommu, absent=bool(self.view.known) and not self.view.custody_told)
-        self._departed = {sbdf for sbdf in self._departed if sbdf in self.view.known}
-        self._refusals = {sbdf: why for sbdf, why in self._refusals.items() if sbdf not in asked}
-        return True
-
-    def _act(self, only: frozenset[Sbdf] | None, *, dry_run: bool) -> list[Outcome]:
-        plan = plan_announcements(self.machine, self.view, departed=self._departed, only=only)
-        outcomes = []
-        for action in plan:
-            if self.interrupted():
-                break  # what is left undone is planned again at the next start
-            outcomes.append(self._perform(action, dry_run=dry_run))
+        before = {sbdf: self.view.owner(sbdf) for sbdf in changed}
+        outcomes = self._follow(changed, handed=True)
+        self._wait_for_owners(changed, before)
         return outcomes
 
-    def _perform(self, action: Action, *, dry_run: bool) -> Outcome:
-        allowed = not dry_run and self.settings.performs(action.word)
-        try:
-            outcome = self._performer.perform(action, lambda: self._facts(action), allowed=allowed)
-        except OSError as error:
-            outcome = Outcome(action, Result.FAILED, f"the ledger cannot be written: {error}")
-            self._ask([action.sbdf], everything=False)  # it may have failed after the hypercall
-        if outcome.result is Result.DONE:
-            self._ask([action.sbdf], everything=False)
-        elif outcome.result is not Result.PLANNED:
-            self._refusals[action.sbdf] = outcome.detail
-        if not dry_run:
-            self.records.append(Record(self._clock(), outcome))
-        return outcome
+    def _wait_for_owners(self, functions: Collection[Sbdf], before: Mapping[Sbdf, str]) -> None:
+        """Have those looked at again that may be about to change hands: they had the same owner before."""
+        owners = self._situation.owners(functions)
+        same = {sbdf: owner for sbdf, owner in owners.items() if owner == before.get(sbdf, DOM0)}
+        self._handovers.begin(same, self._situation.guests.findings.keys() & {*functions}, self._now())
 
-    def _facts(self, action: Action) -> Facts:
-        """Read again what the guards decide from: the function, and who has it now."""
-        raw = self._host.read_function(action.sbdf)
-        if raw != self._raws.get(action.sbdf):
-            self._raws.pop(action.sbdf, None)
-            if raw is not None:
-                self._raws[action.sbdf] = raw
-            self.machine = decode_machine(self._raws.values())
-        self._ask([action.sbdf], everything=False)
-        identity = self._xen.identity
-        return Facts(
-            machine=self.machine,
-            xen=self.view,
-            pvh=identity.dom0 is Dom0Kind.PVH,
-            quirks=quirks_of_version(identity.major, identity.minor),
-            iommu=self._iommu,
+    def part(self, functions: Collection[Sbdf]) -> None:
+        """Note that Linux has dropped these, whatever it has there by now: vPCI unmaps nothing of theirs."""
+        for sbdf in functions:
+            place = self._situation.picture.place_at(sbdf)
+            if place is not None:
+                self.ledger.holdings.forsake(place)
+
+    def _follow(self, changed: Collection[Sbdf], *, handed: bool) -> list[Outcome]:
+        changed = {*changed, *self._situation.unasked}
+        different = self._situation.read(changed)
+        scope = changed | different
+        if not self._situation.ask(scope, handed=handed):
+            return self._left(scope)
+        return self._round(scope, scope)
+
+    def reread(self, written: Collection[Sbdf]) -> list[Outcome]:
+        """Read these functions again: they were written to. Xen is asked in full only where it matters."""
+        if self._situation.unasked:
+            return self._follow(written, handed=False)
+        different = self._situation.read(written)
+        scope = {*written, *different}
+        moved = {
+            sbdf
+            for sbdf in scope
+            if sbdf in self._situation.picture.moves or sbdf in self._situation.followed
+        }
+        lapsed = self._situation.ask_if_listed(different)
+        if lapsed is None or (lapsed | moved and not self._situation.ask(lapsed | moved)):
+            return self._left(scope)
+        lapsed |= moved
+        return self._round(lapsed, scope)
+
+    def tick(self) -> list[Outcome]:
+        """Do what is due by now: try again what failed, look who has what, tidy the papers."""
+        now = self._now()
+        if self._unasked.is_ripe(now):
+            return self.reconcile(insist=False) if self._unasked.everything else self._follow((), handed=True)
+        ripe = [self._retried[key] for key in self._attempts.ripe(now) if key in self._retried]
+        outcomes: list[Outcome] = []
+        if ripe:
+            scope = {sbdf for action in ripe for sbdf in addresses_of(action)}
+            outcomes = self._follow(scope, handed=False)
+            for action in ripe:  # one that was not planned again is not wanted any more
+                if key_of(action) in self._attempts.ripe(now):
+                    self._attempts.over(key_of(action))
+        if self._handovers.due is not None and self._handovers.due <= now:
+            waiting = self._handovers.waiting
+            outcomes += self._follow(waiting, handed=True)
+            clinging = self._situation.guests.findings.keys()
+            self._handovers.looked(self._situation.owners(waiting), clinging, now)
+        if self._tidy_at is not None and self._tidy_at <= now:
+            self.tidy()
+        return outcomes
+
+    @property
+    def due(self) -> float | None:
+        """In how many seconds `tick` is to be called; None while nothing waits."""
+        waits = (self._attempts.due, self._unasked.due, self._handovers.due, self._tidy_at)
+        times = [at for at in waits if at is not None]
+        return max(0.0, min(times) - self._now()) if times else None
+
+    def tidy(self) -> None:
+        """Write the ledger as a whole, and what vPCI was seen to map."""
+        self._tidy_at = None
+        if not self._papers.save_ledger(self.ledger):
+            self._tidy_at = self._now() + TIDY_AGAIN
+        self._complain(())
+
+    def close(self) -> None:
+        self._papers.close()
+
+    def explain(self, sbdf: Sbdf) -> Explanation:
+        """Explain one function, read again just now.
+
+        Raises: KeyError where the machine does not have it.
+        """
+        return self._situation.explain(sbdf, self._ignored)
+
+    # What the performer asks.
+
+    def allows(self, action: Action) -> bool:
+        return self.settings.performs(action.word)
+
+    def stopping(self) -> bool:
+        return self.interrupted()
+
+    def now(self) -> str:
+        return self._clock()
+
+    def came(self, outcome: Outcome) -> None:
+        """Take in what came of an action, before the next one is guarded."""
+        action, key = outcome.action, key_of(outcome.action)
+        if outcome.result in (Result.DONE, Result.FAILED):
+            self._tidy_at = self._now() + TIDY_AFTER
+            if isinstance(action, AddDevice | RemoveDevice):
+                self._situation.ask(addresses_of(action))  # a failed one may have been done all the same
+            if isinstance(action, RewriteBar):
+                self._situation.later |= self._situation.read([action.sbdf])
+        if outcome.result is Result.FAILED:
+            self._attempts.failed(key, self._now())
+            self._retried[key] = action
+        else:
+            self._attempts.over(key)
+            self._retried.pop(key, None)
+        if outcome.result is Result.FAILED and isinstance(
+            action, MapMmio
+        ):  # others' pages there are gone too
+            held = self.ledger.holdings.over(action.frames)
+            self._situation.later |= {run.sbdf for run in held if run.place != action.place}
+
+    # Planning.
+
+    def _left(self, functions: Collection[Sbdf] | None) -> list[Outcome]:
+        """Leave these for now (None is all), for Xen could not be asked about them."""
+        self._situation.unasked.update(functions or ())
+        self._unasked.look(self._now(), open_questions=True, everything=functions is None)
+        self._complain(functions)
+        return []
+
+    def _round(self, listed: Collection[Sbdf], scope: Collection[Sbdf]) -> list[Outcome]:
+        """Act for what was read; what is found different meanwhile is acted on after that."""
+        self._situation.disown(listed)
+        outcomes = self._act(listed, scope, dry_run=False) + self._again()
+        self._unasked.look(self._now(), open_questions=bool(self._situation.unasked))
+        touched = {sbdf for outcome in outcomes for sbdf in addresses_of(outcome.action)}
+        self._complain({*listed, *scope, *touched})
+        return outcomes
+
+    def _again(self) -> list[Outcome]:
+        """Act on what was found different while acting; what still changes then is left to its own events."""
+        outcomes: list[Outcome] = []
+        for _ in range(ROUNDS):
+            later, self._situation.later = self._situation.later, set()
+            if not later or self.interrupted():
+                break
+            outcomes += self._act(later, later, dry_run=False)
+            self._complain(later)
+        return outcomes
+
+    def _act(self, listed: Collection[Sbdf] | None, scope: Iterable[Sbdf], *, dry_run: bool) -> list[Outcome]:
+        """Announce for `listed` (None is all), repeat ignored writes and map for `scope`."""
+        picture, view = self._situation.picture, self.view
+        everything = listed is None
+        announcements: tuple[Action, ...] = ()
+        if everything or listed:
+            announcements = plan_announcements(
+                self.machine, view, departed=picture.departed, only=listed, moves=picture.moves,
+                followed=self._situation.followed,
+            )  # fmt: skip
+        outcomes = self._perform(announcements, dry_run=dry_run)
+        if dry_run:
+            view = expected_view(view, announcements)
+        elif announcements:
+            self._situation.follow_ledger()
+        subjects = {*scope, *(sbdf for action in announcements for sbdf in addresses_of(action))}
+        regions = self._situation.plan_regions(None if everything else subjects, view)
+        outcomes += self._perform(regions, dry_run=dry_run)
+        subjects |= {sbdf for action in regions for sbdf in self._situation.reserved.scopes[action.frames]}
+        rewrites = plan_rewrites(self._ignored(subjects))
+        outcomes += self._perform(rewrites, dry_run=dry_run)
+        places = self._standing.places
+        desired = gather_needs(self._situation, subjects, view, places, everything=everything)
+        plan = plan_mappings(desired, self.ledger.holdings, picture.bars)
+        if dry_run:
+            return outcomes + self._perform(plan.actions, dry_run=True)
+        picture.concluded(desired)
+        for each in desired:
+            if each.gone:
+                self.intents.drop(each.place)
+        note(plan, self.ledger.holdings, self._clock())
+        if plan.left or plan.taken or plan.moved:
+            self._tidy_at = self._now() + TIDY_AFTER
+        outcomes += self._perform(plan.actions, dry_run=False)
+        planned = (*announcements, *regions, *rewrites, *plan.actions)
+        subjects |= {each.sbdf for each in desired}
+        news = self._standing.replace(
+            planned, outcomes, None if everything else subjects, announced=everything or bool(listed)
         )
+        told = outcomes if everything else news
+        self.records.extend(Record(self._clock(), outcome) for outcome in told)
+        return told
+
+    def _ignored(self, scope: Iterable[Sbdf]) -> list[IgnoredWrite]:
+        if not self._situation.pvh:
+            return []
+        functions = (self.machine.functions.get(sbdf) for sbdf in scope)
+        return self.intents.among(function for function in functions if function is not None)
+
+    def _perform(self, actions: Iterable[Action], *, dry_run: bool) -> list[Outcome]:
+        """Have actions performed, but those that failed a moment ago."""
+        now = self._now()
+        ripe = [action for action in actions if dry_run or self._attempts.may(key_of(action), now)]
+        return self._performer.perform(ripe, dry_run=dry_run)
+
+    def _adopt(self) -> None:
+        """Take what a PV dom0 uses when pcipt first sees it for held: nothing of it is a change."""
+        desired = (self._situation.desired(sbdf) for sbdf in self.machine.functions)
+        plan = plan_mappings([each for each in desired if each is not None], self.ledger.holdings)
+        for action in plan.actions:
+            self.ledger.noted(action, self._clock())
+
+    # What is told.
+
+    @property
+    def machine(self) -> Machine:
+        return self._situation.machine
+
+    @property
+    def view(self) -> XenView:
+        return self._situation.view
+
+    @property
+    def ledger(self) -> Ledger:
+        return self._situation.ledger
+
+    @property
+    def given_away(self) -> list[Sbdf]:
+        """The functions bound to xen-pciback: whose they are changes without a message about themselves."""
+        return self._situation.given(self.machine.functions)
+
+    @property
+    def situation(self) -> Situation:
+        """What actions are planned from, for those who tell of it."""
+        return self._situation
 
     @property
     def raws(self) -> Mapping[Sbdf, RawFunction]:
         """What was read of each function last."""
-        return self._raws
+        return self._situation.picture.raws
 
     @property
     def added(self) -> list[Sbdf]:
         """The functions that Xen knows because pcipt told it, in this boot."""
-        return self._performer.ledger.added(self.view.known)
+        return self.ledger.added(self.view.known)
 
     @property
     def ghosts(self) -> list[Sbdf]:
-        return ghosts(self.machine, self.view)
+        here = frozenset(self._situation.picture.moves.values())
+        return [sbdf for sbdf in ghosts(self.machine, self.view) if sbdf not in here]
 
     @property
-    def findings(self) -> list[tuple[Sbdf | None, Finding]]:
+    def findings(self) -> list[Told]:
         """Everything that is wrong now: in the service, between the views, in single functions."""
-        found: list[tuple[Sbdf | None, Finding]] = [(None, finding) for finding in self.service_findings]
-        found += [(None, finding) for finding in self._disk_trouble.values()]
-        if self._xen_trouble is not None:
-            found.append((None, self._xen_trouble))
-        for sbdf, finding in disagreements(self.machine, self.view) if self._xen_trouble is None else []:
-            why = self._refusals.get(sbdf)
-            found.append(
-                (sbdf, attrs.evolve(finding, text=f"{finding.text}; not mended: {why}") if why else finding)
-            )
-        return found + [(sbdf, finding) for sbdf, finding in self.machine.findings if not finding.is_note]
+        return self._complain(()).all()
 
+    @property
+    def complaints(self) -> int:
+        """How many findings there are."""
+        return len(self._complain(()))
 
-def _merged(view: XenView, answer: XenView, asked: frozenset[Sbdf]) -> XenView:
-    """Replace in `view` what was asked anew."""
-    elsewhere = {sbdf: owner for sbdf, owner in view.elsewhere.items() if sbdf not in asked}
-    return XenView(
-        known=view.known - asked | answer.known,
-        orphans=view.orphans - asked | answer.orphans,
-        elsewhere={**elsewhere, **answer.elsewhere},
-        custody_told=view.custody_told if not answer.known else answer.custody_told,
-    )
+    @property
+    def known_functions(self) -> int:
+        """How many functions of the machine Xen lists."""
+        return len(self.machine.functions) - len(self._judge.unlisted)
 
+    def news(self) -> tuple[list[Told], list[Told]]:
+        """Tell which findings are new and which are gone since this was asked last."""
+        return self._complain(()).news()
 
-def _iommu_scope(scope: IommuScope, tables: Iterable[bytes]) -> IommuScope:
-    for data in tables:
-        table = parse_table(data)
-        if table is None:
-            continue
-        if table.signature in SIGNATURES:
-            scope = attrs.evolve(scope, dmar=parse_dmar(table))
-        elif table.signature == IVRS:
-            scope = attrs.evolve(scope, ivrs=parse_ivrs(table))
-    return scope
+    def _complain(self, scope: Collection[Sbdf] | None = None) -> Complaints:
+        """Find anew what is wrong with the functions in `scope` (None is all) and with the service."""
+        self._judge.judge_service([*self.service_findings, *self._papers.findings])
+        self._judge.judge_functions(scope, self._ignored)
+        return self._judge.complaints

@@ -26,8 +26,12 @@ def event_from_outcome(outcome: Outcome, when: str) -> Event:
     return {**_head(when, "action"), **outcome_to_json(outcome)}
 
 
-def event_from_hotplug(sbdf: Sbdf, when: str) -> Event:
-    return {**_head(when, "hotplug"), "sbdf": str(sbdf)}
+def event_from_hotplug(sbdf: Sbdf, action: str, when: str) -> Event:
+    """Tell what the kernel said: add, remove, bind, unbind, change, move, online, offline.
+
+    `owner` is no word of the kernel's: a guest came or went, and who has the function is asked again.
+    """
+    return {**_head(when, "hotplug"), "sbdf": str(sbdf), "action": action}
 
 
 def event_from_finding(sbdf: Sbdf | None, finding: Finding, when: str, *, gone: bool) -> Event:

@@ -1,30 +1,65 @@
 """The control socket's language: Varlink-shaped frames, one JSON object and a NUL byte each.
 
-Both ends import this; it loads nothing but json. The methods and who may call them stand in one table.
+Both ends import this; it loads nothing but json. The methods, their parameters and who may call them stand in
+one table. docs/protocol.md tells the whole; org.pcipt.varlink beside this file is the interface.
 """
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 SOCKET_PATH = "/run/pcipt/control"
 INTERFACE = "org.pcipt"
+SERVICE = "org.varlink.service"  # what every Varlink service answers, and its standard errors
+VERSION = 1  # of the protocol: members are added, never renamed or given another meaning
 REQUEST_LIMIT = 64 * 1024
 NESTING_LIMIT = 16
-
-# method: does it change anything (only uid 0 may then call it)
-METHODS: Mapping[str, bool] = {
-    "Status": False,
-    "History": False,
-    "Monitor": False,
-    "Resync": True,
-}
 
 Message = dict[str, Any]
 
 
+class Method(NamedTuple):
+    """`changes`: only uid 0 may call it. `stream`: it answers in many parts, and must be asked for "more"."""
+
+    parameters: Mapping[str, type] = {}
+    changes: bool = False
+    stream: bool = False
+
+
+METHODS: Mapping[str, Method] = {
+    "Status": Method(),
+    "History": Method({"function": str}),
+    "Mappings": Method(),
+    "Explain": Method({"function": str}),
+    "Rmrr": Method(),
+    "Metrics": Method(),
+    "Check": Method(),
+    "Monitor": Method({"slot": str}, stream=True),
+    "Release": Method({"function": str}, changes=True),
+    "Reclaim": Method({"function": str}, changes=True, stream=True),
+    "Guests": Method(changes=True),
+    "Resync": Method({"dry_run": bool}, changes=True),
+}
+
+_WORDS = {str: "a text", bool: "true or false"}
+
+# Errors that org.varlink.service defines; every other one is org.pcipt's own.
+STANDARD_ERRORS = frozenset(
+    {"ExpectedMore", "InterfaceNotFound", "InvalidParameter", "MethodNotFound", "PermissionDenied"}
+)
+
+
 class FrameError(Exception):
     """A frame that is no request; the text is the reason, for the peer."""
+
+
+class ParameterError(Exception):
+    """A parameter that the method does not have, or of another type."""
+
+    def __init__(self, parameter: str, why: str) -> None:
+        super().__init__(parameter, why)
+        self.parameter = parameter
+        self.why = why
 
 
 def encode_frame(message: Message) -> bytes:
@@ -42,7 +77,8 @@ def reply(parameters: Message, *, continues: bool = False) -> bytes:
 
 
 def error(name: str, parameters: Message | None = None) -> bytes:
-    return encode_frame({"error": f"{INTERFACE}.{name}", "parameters": parameters or {}})
+    interface = SERVICE if name in STANDARD_ERRORS else INTERFACE
+    return encode_frame({"error": f"{interface}.{name}", "parameters": parameters or {}})
 
 
 def decode_frame(frame: bytes) -> Message:
@@ -66,3 +102,22 @@ def decode_frame(frame: bytes) -> Message:
     if not isinstance(message, dict):
         raise FrameError("not a JSON object")
     return message
+
+
+def checked_parameters(name: str, given: object) -> Message:
+    """Check what was given against the method's own parameters; null counts as not given.
+
+    Raises: ParameterError
+    """
+    allowed = METHODS[name].parameters
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise ParameterError("parameters", "parameters is no object")
+    for key, value in given.items():
+        if key not in allowed:
+            known = f"expected {' or '.join(allowed)}" if allowed else f"{name} has none"
+            raise ParameterError(key[:200], f"there is no such parameter; {known}")
+        if value is not None and not isinstance(value, allowed[key]):
+            raise ParameterError(key, f"{key} must be {_WORDS[allowed[key]]}")
+    return {key: value for key, value in given.items() if value is not None}

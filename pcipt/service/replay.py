@@ -1,23 +1,38 @@
-"""Runs the daemon on a recording: a recorded host, the simulated Xen, hot-plug as it was recorded.
+"""A recording ready to be played: a recorded host and the simulated Xen on the hardware that the host shows.
 
-The simulated Xen finds the hardware that the recorded host has at each step, so a function that leaves the
-machine leaves it for both.
+    DIR/sys, steps/, sequence.jsonl, xen.json   see host/recorded.py
+    DIR/writes.jsonl            configuration writes as `pcipt decode` reads them, one a line: {"n": 1,
+                                "sbdf": …, "offset": …, "size": …, "value": …, "when": seconds, "own": false}
+    DIR/expected-actions.jsonl  what `replayed` should give: {"n", "action", "sbdf", "start", "size",
+                                "reason", "result"} a line
+
+With writes the hardware has registers: each write goes through the simulated Xen, as in dom0, and a step only
+plugs and pulls. Without them each step's registers are those recorded. A function that leaves the machine
+leaves it for Linux and for Xen.
 """
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from pcipt.errors import InputError
+from pcipt.firmware.mcfg import regions_from_mcfg
+from pcipt.firmware.memory_map import MemoryType, entries_from_names
 from pcipt.host.recorded import RecordedHost, Step, read_steps, read_xen_start
-from pcipt.host.uevents import HotplugEvent, Rescan
-from pcipt.pci import Sbdf, decode_function
+from pcipt.host.uevents import HostEvent, HotplugEvent
+from pcipt.pci import Address, Frames, Range, Sbdf, decode_function, frames_from_range
+from pcipt.pci.write import ConfigWrite
+from pcipt.service.ports import Host
+from pcipt.service.stand_in import StandIn
+from pcipt.watch.recording import Damaged, Options, Reader
+from pcipt.xen.hardware import BusHardware
 from pcipt.xen.interface import Dom0Kind, XenIdentity
 from pcipt.xen.model import Presence
-from pcipt.xen.simulated import SimulatedXen
+from pcipt.xen.simulated import Call, SimulatedXen
 
 _VERSION = re.compile(r"(\d{1,3})\.(\d{1,3})(\.\S*)?")
 DEFAULT_VERSION = "4.17.7"
+WRITES = "writes.jsonl"
 
 
 class RecordedHardware:
@@ -44,14 +59,18 @@ class RecordedHotplug:
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._pending: list[HotplugEvent | Rescan] = []
+        self._pending: list[HostEvent] = []
 
-    def push(self, events: Iterable[HotplugEvent | Rescan]) -> None:
+    def push(self, events: Iterable[HostEvent]) -> None:
         self._pending += events
 
-    def read(self) -> list[HotplugEvent | Rescan]:
+    def read(self) -> list[HostEvent]:
         taken, self._pending = self._pending, []
         return taken
+
+    def events(self) -> list[HotplugEvent]:
+        """Take what has come, but for wishes to compare everything."""
+        return [event for event in self.read() if isinstance(event, HotplugEvent)]
 
     def fileno(self) -> int:
         return self._read
@@ -61,27 +80,94 @@ class RecordedHotplug:
         os.close(self._write)
 
 
-class Replay:
-    """One recording, ready to be run by a daemon; `dom0` overrides what the recording says."""
+class _NoLog(list[Call]):
+    """The simulated Xen's log of calls, which nobody reads here and which would grow without end."""
 
-    def __init__(self, directory: str, dom0: str | None = None) -> None:
+    def append(self, call: Call) -> None:
+        """Leave it out."""
+
+
+class Replay:
+    """One recording; `dom0` overrides what it says, `trace` its writes."""
+
+    def __init__(self, directory: str, dom0: str | None = None, trace: str | None = None) -> None:
         start = read_xen_start(directory)
-        self.host = RecordedHost(directory)
+        self._files = RecordedHost(directory)
+        self._announces = start.announces
         identity = _identity(directory, start.version or DEFAULT_VERSION, dom0 or start.dom0 or "pv")
-        self.xen = SimulatedXen(RecordedHardware(self.host), identity, known=start.known)
-        self._steps = list(read_steps(directory))
+        own = os.path.join(directory, WRITES)
+        self._trace = trace or (own if os.path.exists(own) else None)
+        self._hardware = BusHardware(self._files.read_machine()) if self._trace is not None else None
+        self.xen = SimulatedXen(
+            self._hardware or RecordedHardware(self._files), identity, known=start.known,
+            memory=_ram(self._files), trapped=_mmcfg(self._files),
+        )  # fmt: skip
+        self.xen.calls = _NoLog()
+        self.host: Host = self._files
+        if self._hardware is not None:
+            self.host = StandIn(self._files, self._hardware, self.xen.write_config)
+        self.steps = list(read_steps(directory))
         self.hotplug = RecordedHotplug()
 
     def play(self, settle: Callable[[], None], announce: Callable[[str], None]) -> None:
         """Play all steps; `settle` makes the daemon act on what each brought."""
-        for step in self._steps:
-            self.host.move_to(step)
+        for step in self.steps:
+            self.take(step)
             announce(step.about)
-            self.hotplug.push(_events(step))
             settle()
 
+    def take(self, step: Step) -> None:
+        """Make the machine and Xen what they were after a step, and let hot-plug messages tell of it."""
+        before = {raw.sbdf for raw in self._files.read_machine()} if step.tree is not None else set()
+        self._files.move_to(step)
+        if self._hardware is not None and step.tree is not None:
+            self._replug(self._hardware, before)
+        for sbdf in step.forget:
+            if sbdf in self.xen.devices:
+                self.xen.kernel_remove(sbdf)
+        self.hotplug.push(_events(step))
 
-def _events(step: Step) -> list[HotplugEvent | Rescan]:
+    def writes(self) -> Iterator[ConfigWrite]:
+        """Walk the writes of the trace, but those that pcipt made itself.
+
+        Raises: InputError for a trace that cannot be read, or of which a record is damaged.
+        """
+        if self._trace is None:
+            return
+        for item in Reader(Options(reads=False)).read(self._trace):
+            if isinstance(item, Damaged):
+                raise InputError(self._trace, str(item))
+            if isinstance(item, ConfigWrite) and not item.own:
+                yield item
+
+    def _replug(self, hardware: BusHardware, before: set[Sbdf]) -> None:
+        now = {raw.sbdf: raw for raw in self._files.read_machine()}
+        for sbdf in sorted(before - now.keys(), reverse=True):
+            hardware.pull(sbdf)
+            if self._announces and sbdf in self.xen.devices:
+                self.xen.kernel_remove(sbdf)
+        for sbdf in sorted(now.keys() - before):
+            hardware.plug(now[sbdf])
+            if self._announces:
+                self.xen.kernel_add(sbdf)
+
+
+def _ram(files: RecordedHost) -> list[Frames]:
+    """List the recorded machine's RAM; none where its memory map was not recorded."""
+    try:
+        lines = files.memory().iomem or ()
+    except InputError:
+        return []
+    entries = entries_from_names((line.range, line.name) for line in lines)
+    return [frames_from_range(each.range) for each in entries if each.type is MemoryType.RAM]
+
+
+def _mmcfg(files: RecordedHost) -> list[Frames]:
+    regions = (region for table in files.acpi_tables() for region in regions_from_mcfg(table))
+    return [frames_from_range(Range(Address(each.first), each.end - each.first)) for each in regions]
+
+
+def _events(step: Step) -> list[HostEvent]:
     return [HotplugEvent("change", sbdf, number, synthetic=False) for number, sbdf in enumerate(step.changed)]
 
 

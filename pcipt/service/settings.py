@@ -1,94 +1,189 @@
-"""The settings file: TOML, every key known, wrong ones refused with one clear line.
+"""The settings file: TOML with the keys of setting_keys.py, and no others.
 
-mode = "enforce"          # or "observe": plan and report, change nothing
-[actions]                 # one switch per kind of action
-add-device = true
-remove-device = true
-[watch]
-source = "kprobe"         # or "xentrace" (a PVH dom0, see watch/xentrace_live.py), or "none"
-settle-ms = 50            # how long it must be quiet before what was written is read back
+A wrong key or value is one clear line with file, line, key and suggestion; nothing is guessed.
 """
 
 import difflib
+import os
+import re
+import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 
-from pcipt.errors import InputError
-from pcipt.remap.actions import AddDevice, RemoveDevice
+from pcipt.errors import InputError, printable
+from pcipt.service.setting_keys import ACTIONS, BY_NAME, DEFAULTS, KEYS, TABLES
 
 PATH = "/etc/pcipt/pcipt.toml"
-MODES = ("enforce", "observe")
-ACTIONS = (AddDevice.word, RemoveDevice.word)
-SOURCES = ("kprobe", "xentrace", "none")
-SETTLE_MS = (1, 10_000)
-WATCH = ("source", "settle-ms")
+SIZE_LIMIT = 64 * 1024
 
 
 @attrs.frozen
 class Settings:
-    mode: str = "enforce"
+    """What holds; a kind of action that `actions` does not name is performed."""
+
+    mode: str = DEFAULTS["mode"]
     actions: Mapping[str, bool] = attrs.field(factory=lambda: dict.fromkeys(ACTIONS, True))
-    watch_source: str = "kprobe"
-    settle_ms: int = 50
+    watch_source: str = DEFAULTS["watch.source"]
+    settle_ms: int = DEFAULTS["watch.settle-ms"]
+    log_level: str = DEFAULTS["log.level"]
+    metrics_textfile: str = DEFAULTS["metrics.textfile"]
 
     def performs(self, word: str) -> bool:
-        return self.mode == "enforce" and self.actions[word]
+        return self.mode == "enforce" and self.actions.get(word, True)
+
+    def value_of(self, name: str) -> Any:
+        """Give the value of a key by its dotted name."""
+        table, _, inner = name.partition(".")
+        if table == "actions":
+            return self.actions.get(inner, True)
+        return getattr(self, _FIELDS[name])
+
+
+# key: field of Settings
+_FIELDS = {
+    "mode": "mode",
+    "watch.source": "watch_source",
+    "watch.settle-ms": "settle_ms",
+    "log.level": "log_level",
+    "metrics.textfile": "metrics_textfile",
+}
 
 
 def read_settings(path: str, *, required: bool) -> Settings:
     """Read the file; a missing one means the defaults unless it was named by the user.
 
-    Raises: InputError naming the key, what was expected, and the nearest key where one was mistyped.
+    Raises: InputError naming line and key, what was expected, and the nearest key where one was mistyped.
     """
     try:
-        with open(path, "rb") as file:
-            values = tomllib.load(file)
+        data = _read(path)
     except FileNotFoundError as error:
         if required:
             raise InputError(path, "no such settings file") from error
         return Settings()
-    except (OSError, ValueError) as error:
-        raise InputError(path, getattr(error, "strerror", None) or str(error)) from error
-    return _settings_from(path, values)
+    except OSError as error:
+        raise InputError(path, error.strerror or str(error)) from error
+    return parse_settings(data, path)
 
 
-def _settings_from(path: str, values: Mapping[str, object]) -> Settings:
-    _only(path, "", values, ("mode", "actions", "watch"))
-    switches, watch = _table(path, values, "actions", ACTIONS), _table(path, values, "watch", WATCH)
-    for key, value in switches.items():
-        if not isinstance(value, bool):
-            raise InputError(path, f"actions.{key} is {value!r}; expected true or false")
-    settle = watch.get("settle-ms", 50)
-    low, high = SETTLE_MS
-    if not isinstance(settle, int) or isinstance(settle, bool) or not low <= settle <= high:
-        raise InputError(path, f"watch.settle-ms is {settle!r}; expected a number from {low} to {high}")
-    return Settings(
-        mode=_word(path, "mode", values.get("mode", MODES[0]), MODES),
-        actions={word: bool(switches.get(word, True)) for word in ACTIONS},
-        watch_source=_word(path, "watch.source", watch.get("source", SOURCES[0]), SOURCES),
-        settle_ms=settle,
-    )
+def parse_settings(data: bytes, path: str) -> Settings:
+    """Parse the text of a settings file.
+
+    Raises: InputError, as `read_settings`.
+    """
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(path, f"line {line}: not UTF-8") from error
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(path, _syntax(str(error), text)) from error
+    except RecursionError as error:
+        raise InputError(path, "nested too deeply") from error
+    values = dict(DEFAULTS)
+    for names, value in _flat(document):
+        why = _wrong(names, value)
+        if why is not None:
+            raise InputError(path, _place(text, names) + printable(why))
+        values[".".join(names)] = value
+    switches = {word: values[f"actions.{word}"] for word in ACTIONS}
+    return Settings(actions=switches, **{field: values[name] for name, field in _FIELDS.items()})
 
 
-def _word(path: str, key: str, value: object, allowed: tuple[str, ...]) -> str:
-    if not isinstance(value, str) or value not in allowed:
-        raise InputError(path, f"{key} is {value!r}; expected one of {', '.join(allowed)}")
-    return value
+def _read(path: str) -> bytes:
+    """Read it whole; a FIFO or a device must not hold the daemon up."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InputError(path, "is no regular file")
+        data = file.read(SIZE_LIMIT + 1)
+    if len(data) > SIZE_LIMIT:
+        raise InputError(path, f"is longer than {SIZE_LIMIT} bytes")
+    return data
 
 
-def _table(path: str, values: Mapping[str, object], name: str, keys: tuple[str, ...]) -> Mapping[str, object]:
-    table = values.get(name, {})
-    if not isinstance(table, dict):
-        raise InputError(path, f"{name} is no table; expected [{name}]")
-    _only(path, f"{name}.", table, keys)
-    return table
+def _flat(document: Mapping[str, Any]) -> list[tuple[list[str], Any]]:
+    """List every value with its names; what stands where a table should be is a value itself."""
+    found: list[tuple[list[str], Any]] = []
+    for name, value in document.items():
+        if name in TABLES and isinstance(value, dict):
+            found += [([name, inner], each) for inner, each in value.items()]
+        else:
+            found.append(([name], value))
+    return found
 
 
-def _only(path: str, prefix: str, values: Mapping[str, object], allowed: tuple[str, ...]) -> None:
-    for key in values:
-        if key not in allowed:
-            near = difflib.get_close_matches(key, allowed, n=1)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"expected one of {', '.join(allowed)}"
-            raise InputError(path, f"unknown key {prefix}{key}; {hint}")
+def _wrong(names: Sequence[str], value: object) -> str | None:
+    name = ".".join(names)
+    key = BY_NAME.get(name)
+    if key is not None and key.path == list(names):
+        return None if key.accepts.fits(value) else f"{name} is {_shown(value)}; expected {key.accepts.words}"
+    if name in TABLES:
+        return f"{name} is no table; expected [{name}]"
+    return f"unknown key {name}; {_suggestion(names)}"
+
+
+def _suggestion(names: Sequence[str]) -> str:
+    beside = [key.path for key in KEYS if key.path[:-1] == list(names[:-1])]
+    known = [path[-1] for path in beside] + (sorted(TABLES) if len(names) == 1 else [])
+    prefix = "".join(f"{name}." for name in names[:-1])
+    near = difflib.get_close_matches(names[-1], known, n=1)
+    if near:
+        return f"did you mean {prefix}{near[0]}?"
+    elsewhere = [key.name for key in KEYS if key.path[-1] == names[-1]]  # the right key in the wrong table
+    return f"did you mean {elsewhere[0]}?" if elsewhere else f"expected one of {', '.join(known)}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _syntax(message: str, text: str) -> str:
+    """Put the place in front of what the parser says."""
+    match = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", message, re.DOTALL)
+    if match is not None:
+        return f"line {match[2]}, column {match[3]}: {match[1]}"
+    return f"line {max(1, len(text.splitlines()))}: {message.removesuffix(' (at end of document)')}"
+
+
+def _place(text: str, names: Sequence[str]) -> str:
+    """Find the line on which the statement begins that sets this key: the parser does not tell.
+
+    It is the first one that names it and with which, and not before, the document has the key.
+    """
+    lines = text.splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        if names[-1] in line or names[0] in line:
+            before = _parsed("".join(lines[:number]))
+            if before is None or _has(before, names):
+                continue
+            parsed = map(_parsed, _grown(lines, number))
+            with_it = next((document for document in parsed if document is not None), {})
+            if _has(with_it, names):
+                return f"line {number + 1}: "
+    return ""
+
+
+def _grown(lines: Sequence[str], number: int) -> list[str]:
+    return ["".join(lines[:end]) for end in range(number + 1, min(len(lines), number + 50) + 1)]
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+def _has(document: Mapping[str, Any], names: Sequence[str]) -> bool:
+    at: object = document
+    for name in names:
+        if not isinstance(at, dict) or name not in at:
+            return False
+        at = at[name]
+    return True

@@ -4,15 +4,16 @@ A write says what was intended. What it led to is read back by the engine once i
 hardware's word into the shadow, and what differs is one more change.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pcipt.errors import StateError, UnsupportedError
-from pcipt.pci import Finding, RawFunction, Sbdf
+from pcipt.pci import Finding, Machine, RawFunction, Sbdf
 from pcipt.pci.write import ConfigWrite, Lost, WriteSource
 from pcipt.remap.changes import BusRenumbered, Change, RereadWanted
-from pcipt.remap.initial import refreshed, shadow_from_raws
-from pcipt.remap.shadow import settle, step
+from pcipt.remap.ignored import Intents
+from pcipt.remap.initial import refreshed, shadow_from_machine
+from pcipt.remap.shadow import Shadow, settle, step
 
 OnChange = Callable[[Change, bool], None]
 OnFinding = Callable[[Finding], None]
@@ -23,7 +24,8 @@ class Watch:
     """Holds the source and the shadow of the machine; without a source it only has findings to give.
 
     `on_change` is called with each change and whether it was found by reading back, `on_finding` when the
-    source has broken down. `obeys` is False where Xen's vPCI drops writes to BARs that decode (PVH).
+    source has broken down. `obeys` is False where Xen's vPCI drops writes to BARs that decode (PVH): then
+    `intents` has what was asked for.
     """
 
     def __init__(
@@ -32,7 +34,8 @@ class Watch:
         self._source = source
         self._name = name
         self._obeys = obeys
-        self._shadow = shadow_from_raws((), obeys=obeys)
+        self._shadow = Shadow(obeys=obeys)
+        self.intents = Intents()
         self._reread: set[Sbdf] = set()
         self._lost_now = 0
         self._writes = self._own = self._lost = 0
@@ -49,10 +52,14 @@ class Watch:
         source = self._name if self._source is not None else None
         return {"source": source, "writes": self._writes, "own": self._own, "lost": self._lost}
 
-    def begin(self, raws: Iterable[RawFunction]) -> None:
-        """Start over from the machine as it was just read."""
+    def blind(self) -> str | None:
+        """Say why the source that was opened sees nothing any more; None where it does or there is none."""
+        return self._source.blind() if self._source is not None else None
+
+    def begin(self, machine: Machine, raws: Mapping[Sbdf, RawFunction]) -> None:
+        """Start over from the machine as it was just read; both may change in place with later readings."""
         if self._source is not None:
-            self._shadow = shadow_from_raws(raws, obeys=self._obeys)
+            self._shadow = shadow_from_machine(machine, raws, obeys=self._obeys)
 
     def take(self) -> bool:
         """Fold in what the source has; tells whether something waits to be read again."""
@@ -107,6 +114,11 @@ class Watch:
             return
         self._writes += 1
         self._own += event.own
+        if not self._obeys:
+            intents = len(self.intents)
+            self.intents.follow(self._shadow, event)
+            if len(self.intents) != intents:
+                self._reread.add(event.sbdf)  # also where nothing changes but that an intent is over
         try:
             self._shadow, changes = step(self._shadow, event)
         except StateError:

@@ -3,7 +3,8 @@
     {"n": 1, "vcpu": 0, "dir": "w", "port": "0xcf8", "size": 4, "value": "0x80000000"}      or "ecam" for
     "port" {"n": 13, "sbdf": "0000:00:00.0", "offset": "0x90", "size": 4, "value": "0x33333330"}
 
-Numbers may be JSON's or strings of hexadecimal digits behind 0x. Keys that are not used are not looked at.
+Numbers may be JSON's or strings of hexadecimal digits behind 0x. A write may tell `when` (seconds) and that
+it is pcipt's `own`. Keys that are not used are not looked at.
 """
 
 import json
@@ -59,7 +60,9 @@ def parse_write(line: bytes, number: int, source: str) -> ConfigWrite:
     n = _integer(record, "n", number, source, _U64) if "n" in record else number
     vcpu = _vcpu(record)
     who = None if vcpu == NO_VCPU else Writer(vcpu=vcpu)
-    return ConfigWrite(sbdf, offset, size, value, None, who, n)
+    return ConfigWrite(
+        sbdf, offset, size, value, _when(record, number, source), who, n, record.get("own") is True
+    )
 
 
 def _object(line: bytes, number: int, source: str) -> dict[str, Any]:
@@ -87,6 +90,15 @@ def _vcpu(record: dict[str, Any]) -> int:
     if not isinstance(vcpu, int) or isinstance(vcpu, bool) or not 0 <= vcpu < NO_VCPU:
         return NO_VCPU
     return vcpu
+
+
+def _when(record: dict[str, Any], number: int, source: str) -> float | None:
+    when = record.get("when")
+    if when is None:
+        return None
+    if isinstance(when, bool) or not isinstance(when, int | float) or not 0 <= when < 1e12:
+        raise MalformedError(source, number, "when is no number of seconds")
+    return float(when)
 
 
 def _integer(record: dict[str, Any], key: str, number: int, source: str, limit: int) -> int:

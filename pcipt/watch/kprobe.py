@@ -116,6 +116,16 @@ class KprobeSource:
         self._announced = self._counted
         return Lost(missing)
 
+    def blind(self) -> str | None:
+        """Look whether our events are still switched on; any root process may have switched them off."""
+        try:
+            for name in (f"events/{INSTANCE}/enable", "tracing_on"):
+                if self._tracefs.read(f"{_HOME}/{name}").strip() != "1":
+                    return f"{_HOME}/{name} has been switched off"
+        except OSError as error:
+            return _reason(error)
+        return None
+
     def close(self) -> None:
         """Take everything away; a step that fails does not keep the others, `problems` tells it."""
         problems: list[str] = []

@@ -71,6 +71,12 @@ class Reader:
         self._options = options
         self._ports = PortDecoder(options.latch())
         self._trace: TraceDecoder | None = None
+        self._stream: Stream | None = None
+
+    @property
+    def done(self) -> float | None:
+        """Tell which part of the present recording is read, from 0 to 1; None where nobody knows."""
+        return self._stream.done if self._stream is not None else None
 
     @property
     def unknown(self) -> int:
@@ -91,6 +97,7 @@ class Reader:
             form = self._options.form or recognise(stream.head)
             if form is None:
                 raise InputError(path, "is no recording that pcipt knows; --format names one")
+            self._stream = stream
             try:
                 if form is Format.PORTS_BIN or form is Format.XENTRACE:
                     for piece in self._binary(stream, form):
@@ -103,6 +110,8 @@ class Reader:
             except MalformedError as error:
                 self._ports.forget()
                 yield Damaged(error.offset, "byte", error.why)
+            finally:
+                self._stream = None
 
     def batches(self, path: str) -> Iterator[Batch | Damaged]:
         """Walk a binary recording by batches, making no value per record."""

@@ -5,6 +5,7 @@ Only the head can be looked at before it is read. A line longer than any record'
 
 import gzip
 import io
+import os
 import sys
 import zlib
 from collections.abc import Iterator
@@ -73,6 +74,14 @@ class Stream:
     def close(self) -> None:
         if self._owned:
             self._raw.close()
+
+    @property
+    def done(self) -> float | None:
+        """Tell which part of the file is read, from 0 to 1; None where its end is not known."""
+        if not self._owned or not self._raw.seekable():
+            return None
+        size = os.fstat(self._raw.fileno()).st_size
+        return min(1.0, self._raw.tell() / size) if size else None
 
     def read(self, size: int) -> bytes:
         """Read at most `size` bytes; none are left at the end.

@@ -96,6 +96,9 @@ class XentraceSource:
         """Xen writes a record of its own where it had to drop some."""
         return None
 
+    def blind(self) -> str | None:
+        return "xentrace has ended" if self._child is None or self._child.poll() is not None else None
+
     def close(self) -> None:
         """End the child, gently first, so that it switches tracing off; what it still gives is dropped."""
         if self._child is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pcipt._hypervisor import ffi, lib
 from pcipt.errors import StateError
-from pcipt.pci import Sbdf
+from pcipt.pci import Frames, Sbdf
 from pcipt.xen.interface import DeviceFlags
 
 NODE_UNKNOWN = lib.PCIPT_NODE_UNKNOWN
@@ -69,6 +69,18 @@ class CallHandle(_Handle):
     def remove(self, function: Sbdf) -> int:
         return lib.pcipt_call_remove(self._open, _device(function))
 
+    def reserved(self, function: Sbdf | None, room: int) -> tuple[int, int, list[tuple[int, int]]]:
+        """Ask what a function needs, or for None all there is, with room for so many regions.
+
+        Shape:  the result, how many there are, and each region's first frame and number of frames.
+        """
+        device = ffi.NULL if function is None else ffi.new("struct pcipt_device *", _device(function))
+        count = ffi.new("uint32_t *", room)
+        regions = ffi.new("struct pcipt_region[]", room)
+        result = lib.pcipt_call_reserved(self._open, device, count, regions)
+        copied = count[0] if result == 0 else 0
+        return result, count[0], [(regions[n].start, regions[n].count) for n in range(copied)]
+
 
 class ControlHandle(_Handle):
     """The toolstack's interface, bound to one Xen release, through libxenctrl."""
@@ -89,6 +101,12 @@ class ControlHandle(_Handle):
 
     def test(self, function: Sbdf) -> int:
         return lib.pcipt_control_test(self._open, _device(function))
+
+    def map(self, frames: Frames) -> int:
+        return lib.pcipt_control_map(self._open, frames.start, frames.count)
+
+    def unmap(self, frames: Frames) -> int:
+        return lib.pcipt_control_unmap(self._open, frames.start, frames.count)
 
     def press(self, key: str) -> int:
         return lib.pcipt_control_press(self._open, key.encode("ascii"))

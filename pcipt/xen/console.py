@@ -53,7 +53,7 @@ def parse_devices(text: str) -> Dump:
     owners: dict[Sbdf, Owner] = {}
     broken: list[str] = []
     begun = False
-    for line in _whole_lines(text.split("\n")):
+    for line in whole_lines(text.split("\n"), _STARTS):
         begun = begun or line.rstrip() == HEADER
         if not begun:
             continue
@@ -75,12 +75,15 @@ def _owner(match: re.Match[str]) -> Owner:
     return Owner(OwnerKind.XEN)
 
 
-def _whole_lines(lines: Iterable[str]) -> Iterator[str]:
-    """Put lines together out of their pieces; a head whose rest never comes is given as it is."""
+def whole_lines(lines: Iterable[str], starts: re.Pattern[str]) -> Iterator[str]:
+    """Put lines together out of their pieces; a head whose rest never comes is given as it is.
+
+    Shape:  `starts` matches what may be the head of a line that matters; others are not waited for.
+    """
     head = ""
     for line in lines:
         for printer, text, ends in _pieces(line.rstrip("\r")):
-            if _foreign(printer, text, head):
+            if _foreign(printer, text, head, starts):
                 continue
             if printer == _XEN and head:
                 yield head
@@ -88,17 +91,17 @@ def _whole_lines(lines: Iterable[str]) -> Iterator[str]:
             head += text
             if ends:
                 yield head
-            if ends or not _STARTS.match(head):
+            if ends or not starts.match(head):
                 head = ""
     if head:
         yield head
 
 
-def _foreign(printer: str, text: str, head: str) -> bool:
+def _foreign(printer: str, text: str, head: str, starts: re.Pattern[str]) -> bool:
     """Whether a piece has nothing to do with the line begun by `head`: another processor's, or a guest's."""
     if printer == _NOBODY:
         return not head
-    return printer == _GUEST or bool(head and not _STARTS.match(text))
+    return printer == _GUEST or bool(head and not starts.match(text))
 
 
 def _pieces(line: str) -> Iterator[tuple[str, str, bool]]:

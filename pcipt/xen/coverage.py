@@ -4,7 +4,7 @@ Source: Xen xen/drivers/passthrough/vtd/dmar.c, acpi_find_matched_drhd_unit: lis
 listed bridges with the numbers they had at boot, and units that take all of a segment (INCLUDE_PCI_ALL).
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import attrs
 
@@ -18,7 +18,7 @@ class Coverage:
 
     functions: frozenset[Sbdf] = frozenset()
     buses: frozenset[tuple[int, int]] = frozenset()
-    segments: frozenset[int] = frozenset()
+    segments: Container[int] = ()
 
     def covers(self, function: Sbdf) -> bool:
         return (
@@ -28,7 +28,7 @@ class Coverage:
         )
 
 
-EVERYTHING = Coverage(segments=frozenset(range(0x10000)))
+EVERYTHING = Coverage(segments=range(0x10000))
 
 
 def coverage_from_boot(functions: Iterable[Sbdf]) -> Coverage:

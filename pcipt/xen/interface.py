@@ -10,7 +10,7 @@ from typing import Protocol
 
 import attrs
 
-from pcipt.pci import Sbdf
+from pcipt.pci import Frames, Range, Sbdf
 
 
 class Dom0Kind(enum.Enum):
@@ -71,6 +71,14 @@ class DeviceFlags:
     physfn: Sbdf | None = None
 
 
+@attrs.frozen
+class Permissions:
+    """What a domain may reach by Xen's rangesets (debug key q)."""
+
+    memory: tuple[Frames, ...]
+    ports: tuple[Range, ...]
+
+
 class Hypervisor(Protocol):
     """Xen, real or simulated. One object is used by one thread in the process that opened it."""
 
@@ -100,5 +108,27 @@ class Hypervisor(Protocol):
 
     def remove_device(self, function: Sbdf) -> None:
         """PHYSDEVOP_pci_device_remove. Panics Xen before 4.19 if the function is an orphan."""
+
+    def map_mmio(self, frames: Frames) -> None:
+        """Identity map frames for dom0 (XEN_DOMCTL_memory_mapping, add): gfn and mfn are equal, domain 0.
+
+        After a failure none of these frames is mapped, also those that were before (libxc unmaps to undo,
+        and the errno may be the undoing's). EPERM and EACCES come before anything is done.
+        Over RAM it succeeds and the RAM is lost; over other MMIO dom0 is killed: guards decide, not this.
+
+        Raises: StateError on a PV dom0, where Xen would do nothing and report success.
+        """
+
+    def unmap_mmio(self, frames: Frames) -> None:
+        """Take frames out of dom0's map; EINVAL tells that some were not mapped, the others are out then.
+
+        Raises: StateError on a PV dom0, as `map_mmio` does.
+        """
+
+    def reserved_regions(self, function: Sbdf | None = None) -> tuple[Frames, ...]:
+        """List reserved device memory (XENMEM_reserved_device_memory_map): all, or one function's."""
+
+    def permissions(self) -> Mapping[int, Permissions]:
+        """List what each domain may reach, by debug key q. Slow and loud: on demand only, never in a loop."""
 
     def close(self) -> None: ...

@@ -12,18 +12,21 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 from pcipt.errors import HypervisorError, NotPermittedError, StateError, UnsupportedError
-from pcipt.pci import Sbdf
+from pcipt.pci import Frames, Sbdf
 from pcipt.xen import loading
 from pcipt.xen.binding import NODE_UNKNOWN, CallHandle, ControlHandle, LoadError
-from pcipt.xen.console import Dump, parse_devices
-from pcipt.xen.interface import Custody, DeviceFlags, Owner, XenIdentity
-from pcipt.xen.outcome import Op, check, checked_flags, custody_from_result, xen_address
+from pcipt.xen.console import parse_devices
+from pcipt.xen.interface import Custody, DeviceFlags, Owner, Permissions, XenIdentity
+from pcipt.xen.mapping import map_frames, read_regions, unmap_frames
+from pcipt.xen.outcome import Op, check, checked_flags, custody_from_result, require_translated, xen_address
+from pcipt.xen.rangesets import parse_permissions
 
 BATCH = 4096  # functions in one pcitopoinfo: 2 x 16 KiB of hypercall buffer, well below any driver's limit
 CHUNK = 65536
 RING_LIMIT = 64 << 20  # no console ring is larger; a talkative Xen must not hold us for ever
 KEY_ATTEMPTS = 2
 _LIST_OF_OWNERS = "Xen's list of owners"
+_LIST_OF_PERMISSIONS = "Xen's list of permissions"
 
 
 def open_libxc(root: str = "/") -> "LibXc":
@@ -91,14 +94,24 @@ class LibXc:
 
         Raises: UnsupportedError if the ring is too small for the dump, or its lines came torn again.
         """
-        self._require_open()
-        control = self._require_control()
         for _ in range(KEY_ATTEMPTS):
-            dump = self._dump(control)
+            dump = parse_devices(self._printed("Q", _LIST_OF_OWNERS))
             if dump.begun and not dump.broken:
                 return dump.owners
         why = f"lines came torn: {dump.broken[0]}" if dump.broken else "key Q printed no list of PCI devices"
         raise UnsupportedError(_LIST_OF_OWNERS, why)
+
+    def permissions(self) -> Mapping[int, Permissions]:
+        """List by Xen's debug key q what each domain may reach.
+
+        Raises: UnsupportedError if the ring is too small for the dump, or its lines came torn again.
+        """
+        for _ in range(KEY_ATTEMPTS):
+            dump = parse_permissions(self._printed("q", _LIST_OF_PERMISSIONS))
+            if dump.domains and not dump.broken:
+                return dump.domains
+        why = f"lines came torn: {dump.broken[0]}" if dump.broken else "key q printed no rangesets"
+        raise UnsupportedError(_LIST_OF_PERMISSIONS, why)
 
     def add_device(self, function: Sbdf, flags: DeviceFlags) -> None:
         self._require_open()
@@ -108,6 +121,21 @@ class LibXc:
     def remove_device(self, function: Sbdf) -> None:
         self._require_open()
         check(Op.REMOVE, self._call.remove(xen_address(function)), str(function))
+
+    def map_mmio(self, frames: Frames) -> None:
+        control = self._require_mapping()
+        check(Op.MAP, map_frames(control.map, control.unmap, frames), str(frames))
+
+    def unmap_mmio(self, frames: Frames) -> None:
+        control = self._require_mapping()
+        check(Op.UNMAP, unmap_frames(control.unmap, frames), str(frames))
+
+    def reserved_regions(self, function: Sbdf | None = None) -> tuple[Frames, ...]:
+        self._require_open()
+        subject = function if function is None else xen_address(function)
+        result, regions = read_regions(lambda room: self._call.reserved(subject, room))
+        check(Op.RESERVED, result, "" if subject is None else str(subject))
+        return regions
 
     def close(self) -> None:
         self._closed = True
@@ -133,6 +161,11 @@ class LibXc:
             raise StateError("the connection to Xen is closed")
         if self._process != os.getpid():
             raise StateError("the connection to Xen was opened in another process; open one here")
+
+    def _require_mapping(self) -> ControlHandle:
+        self._require_open()
+        require_translated(self._identity)
+        return self._require_control()
 
     def _require_control(self) -> ControlHandle:
         """Open libxenctrl, once; a refusal is remembered, an error (no memory, no descriptors) is not."""
@@ -165,13 +198,15 @@ class LibXc:
             refusal = UnsupportedError(feature, why)
         raise refusal
 
-    def _dump(self, control: ControlHandle) -> Dump:
-        """Press Q and read what it printed: the key runs synchronously, the dump is in the ring on return."""
-        self._read_console(control, keep=False)
-        check(Op.KEY, control.press("Q"), "Q")
-        return parse_devices(self._read_console(control, keep=True))
+    def _printed(self, key: str, feature: str) -> str:
+        """Press a key and read what it printed: it runs synchronously, the dump is in the ring on return."""
+        self._require_open()
+        control = self._require_control()
+        self._read_console(control)
+        check(Op.KEY, control.press(key), key)
+        return self._read_console(control, kept_for=feature)
 
-    def _read_console(self, control: ControlHandle, *, keep: bool) -> str:
+    def _read_console(self, control: ControlHandle, kept_for: str = "") -> str:
         """Read on to the end of the ring; if the text is to be kept, none of it may be lost."""
         pieces: list[bytes] = []
         for _ in range(RING_LIMIT // CHUNK):
@@ -179,10 +214,10 @@ class LibXc:
             check(Op.CONSOLE, result)
             lost = (index - len(piece) - self._console_index) & 0xFFFF_FFFF
             self._console_index = index
-            if keep and lost:
+            if kept_for and lost:
                 why = "Xen's console ring is too small for it; boot Xen with conring_size=1M"
-                raise UnsupportedError(_LIST_OF_OWNERS, why)
-            if keep:
+                raise UnsupportedError(kept_for, why)
+            if kept_for:
                 pieces.append(piece)
             if len(piece) < CHUNK:
                 break

@@ -2,7 +2,7 @@
 
 Results are 0 or -errno, as Xen gives them. What panics a real Xen raises `Catastrophe`.
 Not modelled: bridges, which need no unit on VT-d and so are never orphaned there; I/O-space VF BARs; phantom
-functions. p2m and vPCI are machines of their own, not here.
+functions. vPCI and reserved memory are machines of their own, which are told here of what comes and goes.
 
 Source: Xen xen/drivers/passthrough/pci.c (pci_add_device, pci_remove_device, alloc_pdev), vtd/iommu.c
 (domain_context_mapping), xen/drivers/vpci/header.c (init_bars, vpci_process_pending), 4.17 to 4.20.
@@ -48,6 +48,24 @@ class Hardware(Protocol):
 
     def presence(self, function: Sbdf) -> Presence | None:
         """Give None where nothing answers."""
+
+
+class Trapping(Protocol):
+    """vPCI, on a PVH dom0: handlers are set up before the IOMMU and map what decodes after it."""
+
+    def begin(self, function: Sbdf) -> int: ...
+
+    def finish(self, function: Sbdf) -> None: ...
+
+    def remove(self, function: Sbdf) -> None: ...
+
+
+class Counting(Protocol):
+    """Reserved memory, which counts the devices that need it."""
+
+    def added(self, function: Sbdf) -> None: ...
+
+    def removed(self, function: Sbdf) -> None: ...
 
 
 class VfWithoutPf(enum.Enum):
@@ -101,6 +119,8 @@ class DeviceList:
     def __init__(self, hardware: Hardware, dom0: Dom0Kind, release: Release, iommu: Coverage | None) -> None:
         self.devices: dict[Sbdf, Device] = {}
         self.iommu = iommu
+        self.trapping: Trapping | None = None
+        self.counting: Counting | None = None
         self._hardware = hardware
         self._pvh = dom0 is Dom0Kind.PVH
         self._release = release
@@ -110,6 +130,9 @@ class DeviceList:
         for function in functions:
             seen = self._hardware.presence(function) or Presence()
             self.devices[function] = Device(DOM0, seen.flags, seen.node)
+            # A function whose handlers cannot be set up is dom0's all the same, only not trapped.
+            if self.trapping is not None and not self.trapping.begin(function):
+                self.trapping.finish(function)
 
     def add(self, function: Sbdf, flags: DeviceFlags, node: int | None = None) -> int:
         if flags.physfn is not None and flags.physfn not in self.devices:
@@ -136,6 +159,10 @@ class DeviceList:
         if orphan and self._release.orphan_removal_panics:
             raise Catastrophe(f"removal of {function}, which nobody owns: vpci_remove_device, NULL")
         del self.devices[function]
+        if self.trapping is not None:
+            self.trapping.remove(function)
+        if self.counting is not None and not orphan:
+            self.counting.removed(function)
         return -EINVAL if orphan else 0
 
     def _add_physfn(self, physfn: Sbdf, node: int | None) -> int:
@@ -160,13 +187,22 @@ class DeviceList:
         present = self._hardware.presence(function)
         if self._pvh and present is None:
             return -EOPNOTSUPP  # all ones are no header type that vPCI knows
+        if self.trapping is not None and (result := self.trapping.begin(function)):
+            return result
         result = self._context(function, device)
         queued = self._pvh and present is not None and present.decodes_memory
         if result and queued and self._release.unfinished_map_panics:
             raise Catastrophe(f"failing add of {function}, which decodes memory: vpci_process_pending, NULL")
-        if not result:
-            device.owner = DOM0
-        return result
+        if result:
+            if self.trapping is not None:
+                self.trapping.remove(function)
+            return result
+        device.owner = DOM0
+        if self.counting is not None:
+            self.counting.added(function)
+        if self.trapping is not None:
+            self.trapping.finish(function)
+        return 0
 
     def _context(self, function: Sbdf, device: Device) -> int:
         if self.iommu is None:

@@ -3,7 +3,7 @@
 Both implementations of the interface answer through these functions, so that the simulated one cannot say
 something the real one would not. Operations have Xen's own names; they appear in errors, logs and metrics.
 
-Source: Xen xen/common/sysctl.c and domctl.c (interface_version: EACCES), drivers/passthrough/pci.c.
+Source: Xen xen/common/sysctl.c, domctl.c (interface_version: EACCES) and memory.c, drivers/passthrough/pci.c.
 """
 
 import enum
@@ -12,7 +12,7 @@ import os
 
 from pcipt.errors import HypervisorError, PciptError, StateError, UnsupportedError
 from pcipt.pci import Sbdf
-from pcipt.xen.interface import Custody, DeviceFlags
+from pcipt.xen.interface import Custody, DeviceFlags, Dom0Kind, XenIdentity
 
 
 class Op(enum.StrEnum):
@@ -20,13 +20,16 @@ class Op(enum.StrEnum):
     REMOVE = "pci_device_remove"
     KNOWN = "pcitopoinfo"
     CUSTODY = "test_assign_device"
+    MAP = "memory_mapping add"
+    UNMAP = "memory_mapping remove"
+    RESERVED = "reserved_device_memory_map"
     KEY = "debug_keys"
     CONSOLE = "readconsole"
 
     @property
     def changes(self) -> bool:
         """Whether the call changes what Xen holds."""
-        return self in {Op.ADD, Op.REMOVE}
+        return self in {Op.ADD, Op.REMOVE, Op.MAP, Op.UNMAP}
 
 
 # What the toolstack's calls (sysctl, domctl) answer where they cannot be used at all.
@@ -52,6 +55,15 @@ def checked_flags(function: Sbdf, flags: DeviceFlags) -> DeviceFlags:
     if flags.physfn is not None and flags.physfn.segment != function.segment:
         raise StateError(f"{function}: its physical function {flags.physfn} is on another segment")
     return flags
+
+
+def require_translated(identity: XenIdentity) -> None:
+    """See to it that there is a map to change.
+
+    Raises: StateError on a PV dom0: there Xen does nothing and reports success.
+    """
+    if identity.dom0 is Dom0Kind.PV:
+        raise StateError("a PV dom0 has no map of its own memory that Xen could change")
 
 
 def check(op: Op, result: int, subject: str = "") -> None:

@@ -50,6 +50,12 @@ def test_a_reply_in_pieces_comes_back_whole(peer):
         (b'{"parameters":3}\0', errors.InputError, "does not speak"),
         (protocol.error("PermissionDenied"), errors.NotPermittedError, "only root"),
         (protocol.error("NoSuchDevice", {"sbdf": "0000:00:00.0"}), errors.NoSuchDeviceError, "0000:00:00.0"),
+        (
+            protocol.error("NoSuchDevice", {"sbdf": "x", "nearest": ["0000:00:00.1"]}),
+            errors.NoSuchDeviceError,
+            r"did you mean 0000:00:00\.1\?",
+        ),
+        (protocol.error("NoSuchDevice", {"sbdf": "x", "nearest": 3}), errors.NoSuchDeviceError, "machine$"),
         (protocol.error("Failed", {"reason": "because"}), errors.InputError, "because"),
     ],
 )

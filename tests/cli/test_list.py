@@ -1,7 +1,5 @@
 import io
 import json
-import os
-import pty
 import shutil
 import subprocess
 import sys
@@ -10,9 +8,11 @@ from contextlib import redirect_stdout
 import pytest
 
 from pcipt.cli.main import main
+from tests.answers import on_terminal
 from tests.machines import config
 from tests.trees import EMPTY_LINE, REPO, a_link, add, dumps
 
+LAB = REPO / "fixtures/sysfs/lab-pv"
 BAR = "0x00000000feb00000 0x00000000feb1ffff 0x0000000000040200\n"
 
 
@@ -157,33 +157,32 @@ def test_a_dump_without_a_function_is_one_clear_line(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def on_terminal(*arguments, **environment):
-    """Run the command on a terminal and give what appears there."""
-    ours, theirs = pty.openpty()
-    clean = {key: value for key, value in os.environ.items() if key not in {"NO_COLOR", "TERM"}}
-    command = [sys.executable, "-m", "pcipt.cli.main", *map(str, arguments)]
-    seen = {**clean, "TERM": "xterm", **environment}
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=REPO, env=seen)
-    os.close(theirs)
-    shown = b""
-    try:
-        while piece := os.read(ours, 65536):
-            shown += piece
-    except OSError:
-        pass  # the terminal closes with an error
-    process.wait()
-    os.close(ours)
-    return shown.decode().replace("\r\n", "\n")
-
-
 def test_colour_and_footer_are_for_terminals(machine):
     plain = run("list", "-n", "--root", machine)[1]
-    shown = on_terminal("list", "-n", "--root", machine)
+    shown, _ = on_terminal("list", "-n", "--root", machine)
     assert "\x1b[" in shown
     assert shown.endswith("\n3 functions, 1 finding in their headers.\n")
-    quiet = on_terminal("list", "-n", "--no-legend", "--root", machine, NO_COLOR="1")
-    assert quiet == plain
-    assert on_terminal("list", "-n", "--no-legend", "--root", machine, TERM="dumb") == plain
+    for environment in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        assert on_terminal("list", "-n", "--no-legend", "--root", machine, **environment) == (plain, 0)
+
+
+HOST = "Host bridge [0600]:"
+DRAM = "Intel Corporation 82G33/G31/P35/P31 Express DRAM Controller [8086:29c0]"
+
+
+@pytest.mark.parametrize(
+    ("columns", "first"),
+    [
+        (80, [f"0000:00:00.0 {HOST} Intel Corporation 82G33/G31/P35/P31 Express",
+              "             DRAM Controller [8086:29c0]"]),  # folded beneath itself
+        (160, [f"0000:00:00.0 {HOST:38} {DRAM}"]),  # there is room for columns: the longest class has 38
+    ],
+)  # fmt: skip
+def test_rows_are_fitted_to_the_terminal(columns, first):
+    if "Host bridge" not in run("list", "--root", LAB)[1]:
+        pytest.skip("there is no pci.ids here")
+    shown, _ = on_terminal("list", "--root", LAB, columns=columns, NO_COLOR="1")
+    assert shown.splitlines()[: len(first)] == first
 
 
 def test_text_reads_no_more_than_the_header(machine):

@@ -1,3 +1,6 @@
+import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -6,8 +9,9 @@ import pytest
 
 from pcipt import __version__, errors
 from pcipt.cli import main as entry
-from pcipt.cli.main import COMMANDS, EXIT_CODES, main
-from pcipt.cli.options import with_explicit_json
+from pcipt.cli.main import COMMANDS, EXIT_CODES, main, make_parser
+from pcipt.cli.options import with_explicit_values
+from tests.answers import ANSWERS, EVENTS, answering
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -99,21 +103,95 @@ FORBIDDEN = {
 }
 
 
-def test_status_loads_only_what_it_needs(tmp_path):
+LIGHT = {
+    "pcipt", "pcipt.errors", "pcipt.service", "pcipt.service.protocol",
+    *(f"pcipt.cli.{name}" for name in
+      ("main", "client", "clock", "event_text", "options", "parser", "render", "terminal")),
+    "pcipt.cli",
+}  # fmt: skip
+
+#  what asks the daemon, and what it may load beside its own module
+ASKING = [
+    (["status"], set()),
+    (["mappings"], set()),
+    (["resync", "--dry-run"], {"pcipt.cli.status"}),
+    (["history", "02:00.0"], set()),
+    (["explain", "02:00.0"], set()),
+    (["monitor", "-s", "02:"], set()),
+]
+
+
+@pytest.mark.parametrize(("command", "more"), ASKING, ids=[command[0] for command, _ in ASKING])
+def test_what_asks_the_daemon_loads_only_what_it_needs(command, more, tmp_path):
     program = (
-        "import sys\n"
-        "from pcipt.cli.main import main\n"
-        f"main(['status', '--socket', {str(tmp_path / 'none')!r}])\n"
-        "print(' '.join(sys.modules))\n"
+        "import sys\nfrom pcipt.cli.main import main\nmain(sys.argv[1:])\nprint(' '.join(sys.modules))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
-    loaded = set(done.stdout.split())
+    stream = [{"version": 1, "kind": "start"}, *EVENTS]
+    with answering(tmp_path / "control", {**ANSWERS, "Monitor": stream}) as control:
+        done = subprocess.run(
+            [sys.executable, "-c", program, *command, "--socket", control],
+            cwd=REPOSITORY, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    assert done.stderr.count("\n") == (1 if command[0] == "monitor" else 0)  # it tells of the end
+    loaded = set(done.stdout.splitlines()[-1].split())
     assert loaded & FORBIDDEN == set()
-    names = ("", ".cli", ".cli.main", ".cli.status", ".cli.client", ".cli.options", ".errors", ".service",
-             ".service.protocol")  # fmt: skip
-    assert {m for m in loaded if m.startswith("pcipt")} <= {f"pcipt{name}" for name in names}
+    assert {m for m in loaded if m.startswith("pcipt")} <= LIGHT | more | {f"pcipt.cli.{command[0]}"}
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        (["history", "00:82.0"], 2, "malformed address 00:82.0: device 82 is above 1f"),
+        (["explain", "02:"], 2, "malformed address 02:: function is missing or any"),
+        (["monitor", "-s", "x"], 2, "malformed address x: device 'x' is not hexadecimal"),
+        (["explain", "00_1c.0-00_00.0"], 3, "the pcipt daemon is not running"),
+        (["history", "02:00.0"], 3, "the pcipt daemon is not running"),
+        (["monitor"], 3, "the pcipt daemon is not running"),
+    ],
+)
+def test_an_address_is_judged_before_the_daemon_is_missed(command, code, said, tmp_path, capsys):
+    assert main([*command, "--socket", str(tmp_path / "none")]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"pcipt: {said}")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_example_is_a_valid_command_line(name):
+    module, _ = make_parser(name)
+    assert module.EXAMPLES
+    for line, about in module.EXAMPLES:
+        assert about
+        calls = re.findall(r"pcipt ([^|&(>]+)", line)
+        assert any(call.split()[0] == name or call.startswith(f"help {name}") for call in calls), line
+        for call in calls:
+            command, *arguments = shlex.split(call)
+            if command != "help":
+                make_parser(command)[1].parse_args(with_explicit_values(arguments))
+
+
+def test_help_is_found_by_either_name(capsys):
+    for asked in (["help", "pvh", "check"], ["pvh", "check", "--help"], ["--help", "pvh", "check"]):
+        with pytest.raises(SystemExit) as ended:
+            main(asked)
+        assert ended.value.code == 0
+        assert capsys.readouterr().out.startswith("usage: pcipt pvh check ")
+    assert main(["help", "lsit"]) == 2
+    assert "did you mean list?" in capsys.readouterr().err
+    assert main(["help", "--help"]) == 0
+    assert "usage: pcipt COMMAND" in capsys.readouterr().out
+
+
+def test_a_name_that_the_encoding_lacks_ends_nothing(tmp_path):
+    command = [sys.executable, "-m", "pcipt.cli.main", "status", "--socket"]
+    status = {**ANSWERS["Status"], "mode": "caf\u00e9 \u2026"}
+    with answering(tmp_path / "control", {"Status": status}) as control:
+        done = subprocess.run(
+            [*command, control], cwd=REPOSITORY, capture_output=True, check=False,
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (4, b"")
+    assert rb"Mode: caf\xe9 \u2026" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -122,8 +200,9 @@ def test_status_loads_only_what_it_needs(tmp_path):
         (["--json", "00:1f.2"], ["--json=short", "00:1f.2"]),  # the address is not --json's value
         (["00:1f.2", "--json"], ["00:1f.2", "--json=short"]),
         (["--json=pretty"], ["--json=pretty"]),
+        (["--color", "00:1f.2"], ["--color=always", "00:1f.2"]),
         (["--", "--json"], ["--", "--json"]),
     ],
 )
-def test_a_bare_json_option_takes_no_value(given, parsed):
-    assert with_explicit_json(given) == parsed
+def test_a_bare_option_takes_no_value(given, parsed):
+    assert with_explicit_values(given) == parsed

@@ -36,4 +36,7 @@ def test_wrong_usage_is_2(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
-    assert "usage: pcipt pvh" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("pcipt pvh")
+    assert said.endswith(" --help\n")
+    assert said.count("\n") == 1

@@ -150,3 +150,11 @@ def test_without_a_memory_map_there_is_no_layout(content, root, capsys):
     code, said = run(capsys, "--root", root)
     assert (code, said.out) == (1, "")
     assert "proc/iomem" in said.err
+
+
+def test_damage_of_tables_is_told_with_its_offset(root, capsys):
+    table = root / "sys/firmware/acpi/tables/MCFG"
+    table.write_bytes(table.read_bytes()[:-4])
+    _, answer, _ = ranges(capsys, "--root", root)
+    assert {finding["code"] for finding in answer["findings"]} == {"acpi-length", "acpi-entry"}
+    assert all(finding["text"].startswith("MCFG: at 0x") for finding in answer["findings"])

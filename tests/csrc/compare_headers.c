@@ -4,6 +4,8 @@
 #include <xenctrl.h>
 #include <xentoollog.h>
 
+#include <xen/domctl.h>
+#include <xen/memory.h>
 #include <xen/physdev.h>
 #include <xen/sysctl.h>
 #include <xen/xen.h>
@@ -35,6 +37,15 @@ SAME_PLACE(struct pcipt_device_add, physfn_bus, struct physdev_pci_device_add, p
 SAME_PLACE(struct pcipt_device_add, physfn_devfn, struct physdev_pci_device_add, physfn.devfn);
 SAME_PLACE(struct pcipt_device_add, option, struct physdev_pci_device_add, optarr[0]);
 
+SAME_SIZE(struct pcipt_region, struct xen_reserved_device_memory);
+SAME_PLACE(struct pcipt_region, start, struct xen_reserved_device_memory, start_pfn);
+SAME_PLACE(struct pcipt_region, count, struct xen_reserved_device_memory, nr_pages);
+SAME_SIZE(struct pcipt_reserved_map, struct xen_reserved_device_memory_map);
+SAME_PLACE(struct pcipt_reserved_map, flags, struct xen_reserved_device_memory_map, flags);
+SAME_PLACE(struct pcipt_reserved_map, count, struct xen_reserved_device_memory_map, nr_entries);
+SAME_PLACE(struct pcipt_reserved_map, regions, struct xen_reserved_device_memory_map, buffer);
+SAME_PLACE(struct pcipt_reserved_map, device, struct xen_reserved_device_memory_map, dev.pci);
+
 SAME_SIZE(struct pcipt_logger, struct xentoollog_logger);
 SAME_PLACE(struct pcipt_logger, message, struct xentoollog_logger, vmessage);
 SAME_PLACE(struct pcipt_logger, progress, struct xentoollog_logger, progress);
@@ -49,6 +60,11 @@ SAME_NUMBER(PCIPT_PHYSDEV_DEVICE_REMOVE, PHYSDEVOP_pci_device_remove);
 SAME_NUMBER(PCIPT_FLAG_EXTENDED, XEN_PCI_DEV_EXTFN);
 SAME_NUMBER(PCIPT_FLAG_VIRTUAL, XEN_PCI_DEV_VIRTFN);
 SAME_NUMBER(PCIPT_DOMAIN_INVALID, DOMID_INVALID);
+SAME_NUMBER(PCIPT_HYPERCALL_MEMORY_OP, __HYPERVISOR_memory_op);
+SAME_NUMBER(PCIPT_MEMORY_RESERVED_MAP, XENMEM_reserved_device_memory_map);
+SAME_NUMBER(PCIPT_RESERVED_ALL, XENMEM_RDM_ALL);
+SAME_NUMBER(PCIPT_MAPPING_ADD, DPCI_ADD_MAPPING);
+SAME_NUMBER(PCIPT_MAPPING_REMOVE, DPCI_REMOVE_MAPPING);
 SAME_NUMBER(PCIPT_NODE_NONE, XEN_INVALID_NODE_ID);
 SAME_NUMBER(PCIPT_NODE_UNKNOWN, XEN_INVALID_DEV);
 
@@ -61,5 +77,6 @@ SAME_TYPE(pcipt_xc_interface_open, xc_interface_open);
 SAME_TYPE(pcipt_xc_interface_close, xc_interface_close);
 SAME_TYPE(pcipt_xc_pcitopoinfo, xc_pcitopoinfo);
 SAME_TYPE(pcipt_xc_test_assign_device, xc_test_assign_device);
+SAME_TYPE(pcipt_xc_domain_memory_mapping, xc_domain_memory_mapping);
 SAME_TYPE(pcipt_xc_send_debug_keys, xc_send_debug_keys);
 SAME_TYPE(pcipt_xc_readconsolering, xc_readconsolering);

@@ -63,6 +63,24 @@ int xc_test_assign_device(struct xc_interface_core *xch, uint32_t domain, uint32
     return answer();
 }
 
+int xc_domain_memory_mapping(struct xc_interface_core *xch, uint32_t domain, unsigned long first_gfn,
+                             unsigned long first_mfn, unsigned long count, uint32_t add)
+{
+    (void)xch;
+    fake_control.mappings++;
+    fake_control.mapping_domain = domain;
+    fake_control.first_gfn = first_gfn;
+    fake_control.first_mfn = first_mfn;
+    fake_control.frames = count;
+    fake_control.mapping_add = add;
+    if (fake_control.interrupted) {
+        fake_control.interrupted--;
+        errno = EINTR;
+        return -1;
+    }
+    return answer();
+}
+
 int xc_send_debug_keys(struct xc_interface_core *xch, const char *keys)
 {
     (void)xch;

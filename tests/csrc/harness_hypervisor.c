@@ -36,6 +36,40 @@ static void *state(const char *library, const char *name)
     return loaded ? dlsym(loaded, name) : NULL;
 }
 
+static void test_reserved(struct pcipt_call *call, struct fake_call *fake)
+{
+    struct pcipt_device device = {0x1234, 0x56, 0x78};
+    struct pcipt_region regions[4] = {{0, 0}};
+    uint32_t count = 0;
+
+    /* none: an empty question is enough */
+    EXPECT(pcipt_call_reserved(call, NULL, &count, regions), 0);
+    EXPECT(count, 0);
+    EXPECT(fake->op, 12);
+    EXPECT(fake->command, 27);
+    EXPECT(fake->size, 24);
+    EXPECT(memcmp(fake->bytes, "\1\0\0\0\0\0\0\0", 8), 0);
+    EXPECT(memcmp(fake->bytes + 16, "\0\0\0\0\0\0\0\0", 8), 0);
+
+    /* too many for the room, of which nothing is touched; then enough room */
+    fake->regions = 3;
+    count = 2;
+    EXPECT(pcipt_call_reserved(call, &device, &count, regions), -ENOBUFS);
+    EXPECT(count, 3);
+    EXPECT(regions[0].count, 0);
+    EXPECT(fake->size, 24 + 2 * 16);
+    EXPECT(memcmp(fake->bytes, "\0\0\0\0\2\0\0\0", 8), 0);
+    EXPECT(memcmp(fake->bytes + 16, "\x34\x12\x56\x78\0\0\0\0", 8), 0);
+    EXPECT(pcipt_call_reserved(call, &device, &count, regions), 0);
+    EXPECT(count, 3);
+    EXPECT(regions[0].start, 0x7fff0);
+    EXPECT(regions[0].count, 1);
+    EXPECT(regions[2].start, 0x80010);
+    EXPECT(regions[2].count, 3);
+    EXPECT(regions[3].count, 0);
+    fake->regions = 0;
+}
+
 static void test_call(const char *library, struct fake_call *fake)
 {
     /* device, flags, physfn: the 16 bytes that must arrive (little endian, the option always 0) */
@@ -61,8 +95,10 @@ static void test_call(const char *library, struct fake_call *fake)
         {{0, 2, 0}, 0, 9, 9, {0, 0, 2, 0}},
     };
     struct pcipt_device device = {0x1234, 0x56, 0x78};
+    struct pcipt_region region;
     struct pcipt_reason reason;
     struct pcipt_call *call = NULL;
+    uint32_t count;
 
     EXPECT(pcipt_call_open(library, &reason, &call), 0);
     EXPECT(reason.text[0], 0);
@@ -87,13 +123,18 @@ static void test_call(const char *library, struct fake_call *fake)
     EXPECT(fake->size, 4);
     EXPECT(memcmp(fake->bytes, "\x34\x12\x56\x78", 4), 0);
 
+    test_reserved(call, fake);
+
     for (size_t i = 0; i < ERRNOS; i++) {
         fake->fail_call = errnos[i];
         EXPECT(pcipt_call_add(call, device, 0, 0, 0), -errnos[i]);
         EXPECT(pcipt_call_remove(call, device), -errnos[i]);
+        count = 1;
+        EXPECT(pcipt_call_reserved(call, NULL, &count, &region), -errnos[i]);
         fake->fail_call = 0;
         fake->fail_alloc = errnos[i];
         EXPECT(pcipt_call_remove(call, device), -errnos[i]);
+        EXPECT(pcipt_call_reserved(call, &device, &count, &region), -errnos[i]);
         fake->fail_alloc = 0;
     }
     /* a failure that forgets errno is a failure all the same */
@@ -146,6 +187,20 @@ static void test_control(const char *library, struct fake_control *fake)
     EXPECT(pcipt_control_test(control, devices[1]), 0);
     EXPECT(fake->sbdf, 0xffffff01);
 
+    /* frames above 32 bits arrive whole; the domain is always 0, gfn and mfn are equal */
+    EXPECT(pcipt_control_map(control, 0xfe604, 4), 0);
+    EXPECT(fake->mapping_domain, 0);
+    EXPECT(fake->mapping_add, 1);
+    EXPECT(fake->first_gfn, 0xfe604);
+    EXPECT(fake->first_mfn, 0xfe604);
+    EXPECT(fake->frames, 4);
+    EXPECT(pcipt_control_unmap(control, 0xabcdef0123456, 0x123456789a), 0);
+    EXPECT(fake->mapping_domain, 0);
+    EXPECT(fake->mapping_add, 0);
+    EXPECT(fake->first_gfn, 0xabcdef0123456);
+    EXPECT(fake->first_mfn, 0xabcdef0123456);
+    EXPECT(fake->frames, 0x123456789a);
+
     /* of all keys only two are pressed */
     for (int key = 0; key < 256; key++) {
         int allowed = key == 'Q' || key == 'q';
@@ -189,6 +244,8 @@ static void test_control(const char *library, struct fake_control *fake)
         count = 5;
         EXPECT(pcipt_control_nodes(control, 3, devices, nodes), -errnos[i]);
         EXPECT(pcipt_control_test(control, devices[0]), -errnos[i]);
+        EXPECT(pcipt_control_map(control, 1, 1), -errnos[i]);
+        EXPECT(pcipt_control_unmap(control, 1, 1), -errnos[i]);
         EXPECT(pcipt_control_press(control, 'Q'), -errnos[i]);
         EXPECT(pcipt_control_read(control, 32, buffer, &index, &count), -errnos[i]);
         EXPECT(count, 0);

@@ -90,3 +90,23 @@ def test_oddities(entry, regions, code):
 def test_an_empty_region_has_no_range():
     assert dmar_of(rmrr(0x2000, 0x1FFF)).regions[0].range is None
     assert str(dmar_of(rmrr(0x2000, 0x2FFF)).regions[0].range) == "0x2000-0x2fff"
+
+
+def test_the_other_kinds_of_entries():
+    scope = b"\x02\x08\x00\x00\x00\x00\x1c\x00"
+    dmar = dmar_of(
+        b"\x02\x00\x10\x00\x01\x00\x00\x00" + scope,  # ATSR: all ports of segment 0
+        b"\x05\x00\x10\x00\x00\x00\x02\x00" + scope,  # SATC of segment 2
+        b"\x03\x00\x14\x00" + bytes(4) + (0xFED9_0000).to_bytes(8, "little") + b"\x03\x00\x00\x00",  # RHSA
+        b"\x04\x00\x0f\x00\x00\x00\x00\x05\\_SB.A\x00",  # ANDD
+        b"\x77\x00\x06\x00ab",  # nobody knows
+        rmrr(0x1000, 0x1FFF),
+    )
+    assert [(s.kind, s.segment, s.flag, len(s.scopes)) for s in dmar.services] == [
+        (2, 0, True, 1),
+        (5, 2, False, 1),
+    ]
+    assert [(a.base, a.proximity) for a in dmar.affinities] == [(0xFED9_0000, 3)]
+    assert [(n.enumeration_id, n.name) for n in dmar.names] == [(5, "\\_SB.A")]
+    assert [(kind, length) for kind, _, length in dmar.others] == [(0x77, 6)]
+    assert len(dmar.regions) == 1

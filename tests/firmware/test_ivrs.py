@@ -64,6 +64,29 @@ def test_a_block_of_length_zero_ends_the_walk():
     assert [finding.code for finding in ivrs.findings if finding.code == "acpi-entry"] == ["acpi-entry"]
 
 
+def ivmd(kind, flags, first, last, start, size, length=32):
+    body = bytes([kind, flags]) + length.to_bytes(2, "little")
+    body += first.to_bytes(2, "little") + last.to_bytes(2, "little") + bytes(8)
+    return body + start.to_bytes(8, "little") + size.to_bytes(8, "little")
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "last"),
+    [(0x20, 0, 0xFFFF), (0x21, 0x60, 0x60), (0x22, 0x60, 0x7F)],  # all, one, a range
+)
+def test_memory_blocks(kind, first, last):
+    (block,) = ivrs_of(b"\x51\x00\x06\x00xx", ivmd(kind, 8, 0x60, 0x7F, 0x5000_0000, 0x1000)).blocks
+    assert (block.offset, block.flags, block.segment) == (0x36, 8, 0)
+    assert (block.first, block.last, block.start, block.size) == (first, last, 0x5000_0000, 0x1000)
+
+
+@pytest.mark.parametrize("block", [bytes([0x21, 1, 16, 0]) + bytes(12), bytes([0x11, 0, 30, 0]) + bytes(26)])
+def test_a_block_too_short_for_its_type_is_told_and_stepped_over(block):
+    ivrs = ivrs_of(block, ivhd(b"\x02\x08\x00\x00"))
+    assert (len(ivrs.units), ivrs.blocks) == (1, ())
+    assert "acpi-entry" in {finding.code for finding in ivrs.findings}
+
+
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem[-30:] if path else "none")
 def test_recorded_tables_select_their_functions(path):
     ivrs = parse_ivrs(parse_table(path.read_bytes()))

@@ -2,13 +2,17 @@ import pytest
 
 from pcipt.firmware.layout import Platform, compute_layout
 from pcipt.firmware.memory_map import MemoryEntry, entry
-from pcipt.firmware.reserved_areas import ReservedArea
+from pcipt.firmware.reserved_regions import Region, RegionDevice, RegionKind, RegionScope
 from pcipt.pci import Range, parse_sbdf
 from pcipt.pci.write import EcamRegion
 from tests.machines import function, machine
 from tests.pvh import ACPI, MAP, RAM, UNUSABLE, layout_of
 
-NIC_ONLY = (parse_sbdf("00:03.0"),)
+
+def region(base, size, *present, named=1):
+    scopes = (RegionScope("endpoint", 0, ((0x1F, 7),), None),) * named
+    devices = tuple(RegionDevice(parse_sbdf(text), present=True) for text in present)
+    return Region(RegionKind.RMRR, 0, base, base + size - 1, scopes, devices)
 
 
 def treatment(found, address):
@@ -72,22 +76,22 @@ def test_areas_are_without_gaps_from_0_on():
 )
 @pytest.mark.parametrize("base", [0x7FFF_0000, 0x9000_0000])  # in a reserved entry of the map, and in a hole
 def test_reserved_regions_go_with_their_last_device(base, holders, expected):
-    area = ReservedArea("RMRR", Range(base, 0x2000), tuple(map(parse_sbdf, holders)), 1)
+    area = region(base, 0x2000, *holders)
     found = layout_of(reserved=(area,))
     assert treatment(found, base) == treatment(found, base + 0x1FFF) == expected
     assert treatment(found, base + 0x2000) == treatment(layout_of(), base + 0x2000)
 
 
 def test_a_region_of_many_names_some():
-    holders = tuple(parse_sbdf(f"00:{n:02x}.0") for n in range(7))
-    found = layout_of(reserved=(ReservedArea("RMRR", Range(0x9000_0000, 0x1000), holders, 7),))
+    holders = tuple(f"00:{n:02x}.0" for n in range(7))
+    found = layout_of(reserved=(region(0x9000_0000, 0x1000, *holders, named=7),))
     (area,) = [area for area in found.areas if area.what == "RMRR region"]
     assert "0000:00:03.0 and 3 more" in area.why
 
 
 def test_a_region_held_by_one_and_dropped_for_another_stays():
-    held = ReservedArea("RMRR", Range(0x9000_0000, 0x2000), (parse_sbdf("00:03.0"),), 1)
-    dropped = ReservedArea("RMRR", Range(0x9000_1000, 0x2000), (), 1)
+    held = region(0x9000_0000, 0x2000, "00:03.0")
+    dropped = region(0x9000_1000, 0x2000)
     found = layout_of(reserved=(held, dropped))
     assert [treatment(found, at) for at in (0x9000_1000, 0x9000_2000)] == ["identity", "withheld"]
 
@@ -130,7 +134,7 @@ def test_a_type_that_nobody_knows_is_withheld():
     ("more", "code"),
     [
         ({"ecam": (EcamRegion(0x1000_0000),)}, "over-ram"),
-        ({"reserved": (ReservedArea("RMRR", Range(0x2000_0000, 4096), NIC_ONLY, 1),)}, "over-ram"),
+        ({"reserved": (region(0x2000_0000, 4096, "00:03.0"),)}, "over-ram"),
         ({"machine": machine(function("00:04.0", command=2, bars=(0x3000_0000,),
                                       resources=((0x3000_0000, 0x1000, 0x200),)))}, "bar-not-mapped"),
     ],

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from pcipt.errors import UnsupportedError
-from pcipt.host.uevents import HotplugEvent, Rescan, UeventSource, open_uevent_socket
+from pcipt.host.uevents import GuestsChanged, HotplugEvent, Rescan, UeventSource, open_uevent_socket
 from pcipt.pci import Sbdf
 
 KERNEL = (0, 1)  # port and group of the sender
@@ -106,6 +106,10 @@ UNDERSTOOD = [
     (message() + b"MODALIAS=\xff\xfe\0", HotplugEvent("add", FUNCTION, 1, False)),
     (message() + b"=\0no equals sign\0\0", HotplugEvent("add", FUNCTION, 1, False)),
     (message().replace(b"add@", b"\xff@", 1), HotplugEvent("add", FUNCTION, 1, False)),
+    # a guest's passthrough comes and goes (seen at `xl create` and `xl destroy`); no other backend counts
+    (message(path="/devices/pci-2-0", SUBSYSTEM="xen-backend", PCI_SLOT_NAME=None), GuestsChanged(1)),
+    (message(path="/devices/vif-2-0", SUBSYSTEM="xen-backend", PCI_SLOT_NAME=None), None),
+    (message(path="/devices/pci-2-0/..", SUBSYSTEM="xen-backend"), None),
     # not about PCI functions
     (message(SUBSYSTEM="net"), None),
     (message(SUBSYSTEM=None), None),

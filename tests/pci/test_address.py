@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcipt.errors import AddressError
-from pcipt.pci import PciPath, Sbdf, SlotFilter, parse_sbdf, parse_slot, parse_target, sbdf_from_devfn
+from pcipt.pci import (
+    PciPath,
+    Sbdf,
+    SlotFilter,
+    nearest,
+    parse_sbdf,
+    parse_slot,
+    parse_target,
+    sbdf_from_devfn,
+)
 from pcipt.pci.address import LIMITS
 
 FIELDS = tuple(st.integers(0, limit) for limit in LIMITS.values())
@@ -307,3 +316,22 @@ def test_order_is_that_of_the_numbers():
 @pytest.mark.parametrize(("segment", "fits"), [(0, True), (0xFFFF, True), (0x1_0000, False)])
 def test_xen_has_16_bits_for_a_segment(segment, fits):
     assert Sbdf(segment, 0, 0, 0).fits_xen is fits
+
+
+NEAREST = [
+    # typed, existing, meant
+    ("02:00.1", ["00:00.0", "02:00.0", "03:00.0"], "02:00.0"),
+    ("20:00.0", ["00:00.0", "02:00.0", "1f:00.0"], "02:00.0"),  # two digits changed places
+    ("00:1f.7", ["00:1f.3", "00:17.7"], "00:1f.3"),  # as many slips: the nearer one
+    ("09:00.0", ["00:00.0", "02:00.0"], "02:00.0"),
+    ("10000:00:00.0", ["10001:00:00.0", "00:00.0"], "10001:00:00.0"),
+]
+
+
+@pytest.mark.parametrize(("typed", "existing", "meant"), NEAREST)
+def test_the_nearest_is_what_somebody_may_have_meant(typed, existing, meant):
+    assert nearest(map(parse_sbdf, existing), parse_sbdf(typed)) == parse_sbdf(meant)
+
+
+def test_where_nothing_exists_nothing_is_near():
+    assert nearest([], parse_sbdf("00:00.0")) is None

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcipt.pci import Address, Range, frames_from_range, range_from_inclusive
+from pcipt.pci import Address, Frames, Gfn, Range, frames_from_range, range_from_inclusive
 from pcipt.pci.units import PAGE_SIZE
 
 ADDRESSES = st.integers(0, 2**64 - 1)
@@ -31,7 +31,7 @@ def test_inclusive_ends_become_a_size(start, last, expected):
     ],
 )
 def test_a_range_is_widened_to_whole_pages(start, size, first, count):
-    assert frames_from_range(Range(Address(start), size)) == (first, count)
+    assert frames_from_range(Range(Address(start), size)) == Frames(Gfn(first), count)
 
 
 @given(ADDRESSES, ADDRESSES)

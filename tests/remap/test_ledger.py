@@ -1,11 +1,15 @@
 import itertools
 
+import attrs
 import pytest
 
 from pcipt.errors import MalformedError, StateError
-from pcipt.pci import parse_sbdf
-from pcipt.remap.actions import AddDevice, RemoveDevice
+from pcipt.pci import Address, parse_sbdf
+from pcipt.remap.actions import AddDevice, RemoveDevice, RestoreReserved, RewriteBar, WithdrawReserved
+from pcipt.remap.claims import By
+from pcipt.remap.holdings import Holdings
 from pcipt.remap.ledger import LIFE, Event, Ledger, State, ledger_from_json, ledger_to_json
+from tests.remap.devices import frames, holding, map_of, unmap_of
 
 SBDF = parse_sbdf("01:00.0")
 ADD, REMOVE = AddDevice(SBDF, "why"), RemoveDevice(SBDF, "gone")
@@ -79,6 +83,109 @@ def test_json_round_trip(state):
     assert ledger_from_json(ledger_to_json(ledger)) == ledger
 
 
+PLACE, AT = "00_1c.0-00_00.0", 0xE000_0000
+REGION = frames(0x7D00_0000, 4)
+MAP, UNMAP = map_of(PLACE, AT, 4), unmap_of(PLACE, AT, 4)
+WITHDRAW, RESTORE = WithdrawReserved(SBDF, "gone", REGION), RestoreReserved(SBDF, "back", REGION)
+REWRITE = RewriteBar(SBDF, "ignored", 2, Address(AT), Address(AT + 0x1000))
+FOLLOW = AddDevice(parse_sbdf("05:00.0"), "moved", moved_from=SBDF)
+KNOWN = frozenset({SBDF})
+
+
+def test_pages_live_by_the_same_table():
+    ledger = Ledger("boot")
+    for event in (Event.PERFORMED, Event.FAILED):
+        with pytest.raises(StateError):
+            ledger.step(MAP, event)
+    ledger.step(MAP, Event.INTEND, "then").step(MAP, Event.PERFORMED, "now")
+    assert [(run.frames, run.state, run.since) for run in ledger.holdings] == [
+        (MAP.frames, State.HELD, "now")
+    ]
+    after(UNMAP, [Event.INTEND, Event.FAILED], ledger)
+    assert [run.state for run in ledger.holdings] == [State.DOUBTFUL]
+    after(UNMAP, [Event.INTEND, Event.PERFORMED], ledger)
+    assert len(ledger.holdings) == 0
+    assert ledger.entries == ()
+
+
+def test_a_region_is_withdrawn_until_it_is_restored_for_whichever_device():
+    ledger = after(WITHDRAW, REACH[State.HELD])
+    other = attrs.evolve(RESTORE, sbdf=parse_sbdf("00:1f.3"))
+    after(other, [Event.INTEND, Event.FAILED], ledger)
+    assert [entry.word for entry in ledger.entries] == ["withdraw-reserved", "restore-reserved"]
+    after(other, [Event.INTEND, Event.PERFORMED], ledger)
+    assert [entry.word for entry in ledger.entries] == ["restore-reserved"]
+    after(WITHDRAW, REACH[State.HELD], ledger)
+    assert [entry.word for entry in ledger.entries] == ["withdraw-reserved"]
+
+
+def test_a_rewrite_done_leaves_nothing_and_two_bars_are_apart():
+    ledger = after(ADD, REACH[State.HELD])
+    other = attrs.evolve(REWRITE, bar=0)
+    after(other, [Event.INTEND], after(REWRITE, [Event.INTEND], ledger))
+    after(REWRITE, [Event.PERFORMED], ledger)
+    assert [(entry.word, entry.bar) for entry in ledger.entries] == [("add-device", None), ("rewrite-bar", 0)]
+
+
+def test_a_followed_function_is_known_by_linuxs_address():
+    ledger = after(FOLLOW, REACH[State.HELD])
+    assert ledger.followed() == {SBDF: (FOLLOW.sbdf,)}
+    assert ledger.announced() == {FOLLOW.sbdf}
+    assert ledger.reconciled(frozenset()).followed() == {}
+    after(RemoveDevice(FOLLOW.sbdf, "", moved_to=SBDF), [Event.INTEND, Event.PERFORMED], ledger)
+    assert ledger.entries == ()
+
+
+@pytest.mark.parametrize("action", [MAP, WITHDRAW, ADD])
+def test_what_is_not_applicable_is_followed_as_if_done(action):
+    noted, done = Ledger("boot"), after(action, REACH[State.HELD])
+    noted.noted(action)
+    assert noted == done
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [
+        (MAP, [State.DOUBTFUL]),  # mapped again or unmapped, as its claim is then
+        (UNMAP, [State.DOUBTFUL]),
+        (WITHDRAW, [State.DOUBTFUL]),
+        (RESTORE, [State.DOUBTFUL]),
+        (REWRITE, []),  # the register tells
+        (FOLLOW, []),
+    ],
+)
+def test_after_a_crash_what_cannot_be_read_back_is_doubtful(action, expected):
+    ledger = after(action, [Event.INTEND])
+    settled = ledger.reconciled(KNOWN)
+    states = [entry.state for entry in settled.entries] + [run.state for run in settled.holdings]
+    assert states == expected
+    assert settled.reconciled(KNOWN) == settled
+    assert ledger == after(action, [Event.INTEND])  # the old one is as it was
+
+
+def test_what_vpci_mapped_is_in_another_document():
+    theirs = holding(PLACE, AT, 4, by=By.XEN)
+    stale = holding(PLACE, AT, 4, bar=1, by=By.XEN, state=State.STALE)
+    ledger = Ledger("boot", holdings=Holdings([theirs, stale]))
+    assert ledger.theirs() == [theirs]
+    assert ledger.ours() == [stale]  # it has to be unmapped by us
+    assert ledger_from_json(ledger_to_json(ledger)) == ledger
+    assert ledger_from_json(ledger_to_json(ledger)).theirs() == []
+
+
+@pytest.mark.parametrize("action", [MAP, UNMAP, WITHDRAW, RESTORE, REWRITE, FOLLOW])
+@pytest.mark.parametrize("state", [state for state in REACH if state])
+def test_json_round_trip_of_every_action(action, state):
+    ledger = after(action, REACH[state])
+    assert ledger_from_json(ledger_to_json(ledger)) == ledger
+
+
+def test_a_ledger_of_the_first_format_is_read():
+    entry = {"action": "add-device", "sbdf": "0000:01:00.0", "state": "held", "reason": "why"}
+    ledger = ledger_from_json({"boot_id": "boot", "entries": [entry]})
+    assert ledger == after(ADD, REACH[State.HELD])
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -89,6 +196,13 @@ def test_json_round_trip(state):
         {"boot_id": "b", "entries": 5},
         {"boot_id": "b", "entries": [{"action": "a", "sbdf": "0:0.0", "state": "x", "reason": ""}]},
         {"boot_id": "b", "entries": [{"action": "a", "sbdf": "zz", "state": "held", "reason": ""}]},
+        {"boot_id": "b", "entries": [], "mappings": [5]},
+        {
+            "boot_id": "b",
+            "entries": [
+                {"action": "a", "sbdf": "0:0.0", "state": "held", "reason": "", "start": "0x1", "size": 5}
+            ],
+        },
     ],
 )
 def test_what_is_no_ledger_is_said(value):

@@ -2,7 +2,7 @@ import pytest
 
 from pcipt.pci import parse_sbdf
 from pcipt.remap.actions import AddDevice, RemoveDevice
-from pcipt.remap.plan import plan_announcements
+from pcipt.remap.plan import expected_view, plan_announcements
 from pcipt.remap.view import XenView, disagreements, ghosts, missing
 from tests.machines import ari_port, bridge, function, machine
 
@@ -54,6 +54,13 @@ def test_a_ghost_that_nobody_saw_leaving_stays():
     view = known(*map(str, MACHINE.functions), "04:00.0")
     assert ghosts(MACHINE, view) == [S("04:00.0")]
     assert plan_announcements(MACHINE, view) == ()
+
+
+def test_the_view_that_is_expected_after_a_plan():
+    view = known("00:00.0", "04:00.0")
+    plan = plan_announcements(MACHINE, view, departed={S("04:00.0")})
+    assert expected_view(view, plan).known == frozenset(MACHINE.functions)
+    assert expected_view(view, ()) == view
 
 
 def test_only_limits_the_plan():

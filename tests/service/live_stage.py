@@ -56,6 +56,9 @@ class FifoSource:
     def overrun(self):
         return None
 
+    def blind(self):
+        return None
+
     def close(self):
         os.close(self._fifo)
 

@@ -11,40 +11,13 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-MACHINE = REPOSITORY / "fixtures" / "sysfs" / "lab-pv"
-
-
-class Running:
-    """`pcipt daemon --replay` on a recorded machine, ready to be asked."""
-
-    def __init__(self, directory, *arguments):
-        self.directory = directory
-        self.control = str(directory / "control")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-            manager.bind(str(directory / "notify"))
-            manager.settimeout(30)
-            command = [sys.executable, "-m", "pcipt.cli.main", "daemon", "--replay", str(MACHINE)]
-            command += ["--socket", self.control, "--state", str(directory / "state"), *arguments]
-            self.process = subprocess.Popen(
-                command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True,
-                env={**os.environ, "NOTIFY_SOCKET": str(directory / "notify")},
-            )  # fmt: skip
-            self.ready = manager.recv(1000).decode()
-            while "READY=1" not in self.ready:
-                self.ready = manager.recv(1000).decode()
-
-    def pcipt(self, *arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "pcipt.cli.main", *arguments, "--socket", self.control],
-            cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-
-    def stop(self):
-        if self.process.poll() is None:
-            self.process.terminate()
-        _, text = self.process.communicate(timeout=30)
-        return text
+from pcipt.service.daemon import Daemon, Options
+from pcipt.service.listening import listen
+from pcipt.service.logs import Logs
+from pcipt.service.replay import RecordedHotplug
+from pcipt.service.settings import Settings
+from tests.service.running import MACHINE, REPOSITORY, Running
+from tests.service.stage import Stage
 
 
 @pytest.fixture
@@ -66,7 +39,7 @@ def test_status_tells_what_was_done(running):
     assert told["dom0"] == "pv"
     assert told["counts"]["functions"] == told["counts"]["known_to_xen"]
     assert told["counts"]["added_by_us"] == 1
-    assert [(a["action"], a["result"]) for a in told["actions"]] == [
+    assert [(a["action"], a["result"]) for a in told["actions"] if a["start"] is None] == [
         ("add-device", "done"),
         ("add-device", "done"),
         ("remove-device", "done"),
@@ -182,3 +155,101 @@ def test_what_is_wrong_is_one_clear_line(tmp_path, arguments, words):
     assert last.startswith("pcipt: ")
     assert words in last
     assert "Traceback" not in done.stderr
+
+
+def test_it_asks_for_time_before_it_reads_the_machine(running):
+    assert running.heard[0].startswith("EXTEND_TIMEOUT_USEC=")
+
+
+def test_the_watchdog_is_fed_by_a_check_that_came_back(tmp_path):
+    running = Running(tmp_path, WATCHDOG_USEC="300000")
+    running.until("WATCHDOG=1")
+    running.until("WATCHDOG=1")
+    running.stop()
+
+
+def test_a_daemon_that_hangs_does_not_feed_the_watchdog(tmp_path):
+    running = Running(tmp_path, WATCHDOG_USEC="300000")
+    running.until("WATCHDOG=1")
+    running.process.send_signal(signal.SIGSTOP)
+    running.manager.settimeout(0.5)
+    with pytest.raises(TimeoutError):  # after what was under way when it was stopped
+        running.until("never")
+    running.process.send_signal(signal.SIGCONT)
+    running.manager.settimeout(60)
+    running.until("WATCHDOG=1")
+    running.stop()
+
+
+def test_it_takes_the_socket_that_systemd_passes(tmp_path):
+    """The socket is there before the daemon and after it: who connects early waits, and it is not removed."""
+    path = str(tmp_path / "control")
+    with listen(path) as listener, socket.socket(socket.AF_UNIX) as early:
+        early.connect(path)
+        running = Running(tmp_path, listener=listener.fileno())
+        assert running.pcipt("status", "-q").returncode == 0
+        running.stop()
+        assert os.path.exists(path)
+
+
+def test_metrics_come_by_command_and_by_file(tmp_path):
+    settings, textfile = tmp_path / "pcipt.toml", tmp_path / "pcipt.prom"
+    settings.write_text(f'[metrics]\ntextfile = "{textfile}"')
+    running = Running(tmp_path, "--settings", str(settings))
+    told = running.pcipt("metrics")
+    assert told.returncode == 0
+    assert told.stdout.endswith("# EOF\n")
+    sample = 'pcipt_actions_total{action="add-device",outcome="done"} 2\n'
+    assert sample in told.stdout
+    assert sample in textfile.read_text()
+    assert "# TYPE pcipt_actions_total counter\n" in textfile.read_text()
+    assert json.loads(running.pcipt("metrics", "--json").stdout)["text"] == told.stdout
+    running.stop()
+    assert not textfile.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ("", 0, 'mode = "enforce"\n'),
+        ("mode = 'observe'\n[watch]\nsettle-ms = 9", 0, "watch.settle-ms = 9  # default: 50\n"),
+        ("mode = 'observe'\n\nwacth = 1", 1, "line 3: unknown key wacth; did you mean watch?\n"),
+    ],
+)
+def test_settings_are_checked_without_a_daemon(tmp_path, text, code, words):
+    path = tmp_path / "pcipt.toml"
+    path.write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "pcipt.cli.main", "daemon", "--check-settings", "--settings", str(path)],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == code
+    assert words in (done.stdout if code == 0 else done.stderr)
+    assert (done.stderr == "") is (code == 0)
+
+
+def test_a_sighup_in_the_middle_of_an_action_waits_until_all_is_done(tmp_path):
+    """What was begun ends under the settings it began with; then the new ones hold."""
+    stage, done = Stage(known=[]), []
+    add, settings = stage.xen.add_device, tmp_path / "pcipt.toml"
+    settings.write_text('mode = "observe"')
+
+    def add_and_be_told(function, flags):
+        os.kill(os.getpid(), signal.SIGHUP)
+        add(function, flags)
+        done.append(function)
+
+    stage.xen.add_device = add_and_be_told
+    options = Options(str(tmp_path / "control"), str(tmp_path / "state"), str(settings), True)
+    os.mkdir(options.state)
+    told = []
+    log = Logs(lambda *what: told.append(what))
+    daemon = Daemon(stage.host, stage.xen, RecordedHotplug(), options, Settings(), log)
+    daemon.run(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert len(done) == len(stage.host.raws)
+    assert daemon.engine.settings.mode == "observe"
+    texts = [text for _, text, _ in told]
+    assert texts.index("settings read again mode=observe") > max(
+        number for number, text in enumerate(texts) if text.startswith("add-device")
+    )
+    assert texts[-1] == "stopping"

@@ -1,11 +1,16 @@
+import hashlib
 import json
 
 from pcipt.firmware.coverage import BootSnapshot
-from pcipt.pci import parse_sbdf
-from pcipt.remap.actions import AddDevice
+from pcipt.pci import Frames, Gfn, parse_sbdf
+from pcipt.remap.actions import AddDevice, MapMmio
+from pcipt.remap.claims import By
+from pcipt.remap.holdings import Holding
 from pcipt.remap.ledger import Event, Ledger
+from pcipt.remap.life import State
 from pcipt.service.documents import Document
 from pcipt.service.keeper import Keeper
+from pcipt.service.steps import Step
 
 PORT = parse_sbdf("00:1c.0")
 LEDGER = Ledger("boot").step(AddDevice(PORT, "why"), Event.INTEND)
@@ -53,3 +58,58 @@ def test_the_files_can_be_read_by_people(tmp_path):
     saved(tmp_path)
     whole = json.loads((tmp_path / "ledger").read_text())
     assert whole["content"]["entries"][0]["sbdf"] == "0000:00:1c.0"
+
+
+NOW = "2026-01-01T00:00:00Z"
+MAP = MapMmio(PORT, "why", "00_1c.0", 0, Frames(Gfn(0xFE000), 2))
+
+
+def steps(*events):
+    return [Step(MAP, event, NOW) for event in events]
+
+
+def test_what_was_appended_comes_back(tmp_path):
+    keeper = saved(tmp_path)
+    ledger, _, _ = keeper.load("boot")
+    for step in steps(Event.INTEND, Event.PERFORMED):
+        keeper.append([step])
+        step.apply(ledger)
+    keeper.close()
+    again, _, findings = Keeper(str(tmp_path)).load("boot")
+    assert (again, findings) == (ledger, [])
+    assert [held.state for held in again.holdings] == [State.HELD]
+
+
+def test_the_first_step_of_a_boot_begins_a_ledger_of_its_own(tmp_path):
+    keeper = saved(tmp_path)
+    keeper.load("next")
+    keeper.append(steps(Event.INTEND))
+    keeper.close()
+    ledger, _, findings = Keeper(str(tmp_path)).load("next")
+    assert ([held.state for held in ledger.holdings], ledger.entries, findings) == ([State.INTENDED], (), [])
+
+
+def test_what_vpci_mapped_is_remembered_apart_for_this_boot(tmp_path):
+    keeper = saved(tmp_path)
+    ledger, _, _ = keeper.load("boot")
+    ledger.holdings.put(Holding("00_1c.0", PORT, 1, Frames(Gfn(0xFD000), 1), By.XEN, NOW))
+    keeper.save_mappings(ledger)
+    assert len(Keeper(str(tmp_path)).load("boot")[0].holdings) == 1
+    assert len(Keeper(str(tmp_path)).load("next")[0].holdings) == 0
+    (tmp_path / "mappings").write_text("{")
+    findings = Keeper(str(tmp_path)).load("boot")[2]
+    assert [finding.code for finding in findings] == ["mappings-damaged"]
+
+
+def test_a_ledger_of_the_first_format_is_read(tmp_path):
+    content = {
+        "boot_id": "boot",
+        "entries": [{"action": "add-device", "sbdf": "0000:00:1c.0", "state": "held", "reason": "why"}],
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    (tmp_path / "ledger").write_text(
+        json.dumps({"format": 1, "sha256": digest, "content": content}, indent=1)
+    )
+    ledger, _, findings = Keeper(str(tmp_path)).load("boot")
+    assert findings == []
+    assert ledger.find("add-device", PORT).state is State.HELD

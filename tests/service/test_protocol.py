@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcipt.service import protocol
+from pcipt.service.protocol import ParameterError, checked_parameters
 
 
 def test_frames_are_json_and_a_nul():
@@ -13,7 +14,14 @@ def test_frames_are_json_and_a_nul():
     assert frame.endswith(b"\0")
     assert frame.count(b"\0") == 1
     assert protocol.decode_frame(frame[:-1]) == {"method": "org.pcipt.Status", "parameters": {"a": "\0"}}
-    assert json.loads(protocol.error("Busy")[:-1])["error"] == "org.pcipt.Busy"
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [("Busy", "org.pcipt.Busy"), ("PermissionDenied", "org.varlink.service.PermissionDenied")],
+)
+def test_errors_are_varlinks_where_it_has_them(name, whole):
+    assert json.loads(protocol.error(name)[:-1]) == {"error": whole, "parameters": {}}
 
 
 @pytest.mark.parametrize(
@@ -23,6 +31,7 @@ def test_frames_are_json_and_a_nul():
         (b"[]", "object"),
         (b"{", "JSON"),
         (b"\xff", "UTF-8"),
+        (b'{"a":' + b"9" * 5000 + b"}", "JSON"),  # a number that Python does not take
         (b'{"a":' + b"[" * 17 + b"]" * 17 + b"}", "nested"),
         (b'{"a":' + b"[" * 100_000, "nested"),
     ],
@@ -36,3 +45,36 @@ def test_bad_frames_say_why(frame, words):
 def test_any_bytes_are_an_object_or_a_frame_error(frame):
     with contextlib.suppress(protocol.FrameError):
         assert isinstance(protocol.decode_frame(frame), dict)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "expected"),
+    [
+        ("Status", None, {}),
+        ("Status", {}, {}),
+        ("History", {"function": "00:01.0"}, {"function": "00:01.0"}),
+        ("Resync", {"dry_run": None}, {}),  # null is not given
+        ("Resync", {"dry_run": True}, {"dry_run": True}),
+    ],
+)
+def test_parameters_that_fit(name, parameters, expected):
+    assert checked_parameters(name, parameters) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "parameter", "why"),
+    [
+        ("Status", [], "parameters", "no object"),
+        ("Status", {"a": 1}, "a", "Status has none"),
+        ("Status", {"a": None}, "a", "no such parameter"),
+        ("History", {"sbdf": "x"}, "sbdf", "expected function"),
+        ("History", {"function": 1}, "function", "must be a text"),
+        ("Resync", {"dry_run": "yes"}, "dry_run", "must be true or false"),
+        ("Resync", {"dry_run": 1}, "dry_run", "must be true or false"),
+    ],
+)
+def test_parameters_that_do_not_fit(name, parameters, parameter, why):
+    with pytest.raises(ParameterError) as caught:
+        checked_parameters(name, parameters)
+    assert caught.value.parameter == parameter
+    assert why in caught.value.why

@@ -9,6 +9,7 @@ import pytest
 from pcipt.errors import InputError, MalformedError
 from pcipt.host.recorded import RecordedHost
 from pcipt.pci import parse_sbdf
+from pcipt.pci.config import COMMAND
 from pcipt.service.engine import Engine
 from pcipt.service.keeper import Keeper
 from pcipt.service.replay import Replay
@@ -88,7 +89,7 @@ def test_a_written_command_register_is_remembered_and_not_stored(copy):
     host = RecordedHost(str(copy))
     sbdf = parse_sbdf("00:06.0")
     before = (copy / "sys/bus/pci/devices/0000:00:06.0/config").read_bytes()
-    host.write_command(sbdf, 0x2)
-    assert host.read_command(sbdf) == 2
+    host.write_register(sbdf, COMMAND, 0x2)
+    assert host.read_register(sbdf, COMMAND) == 2
     assert host.read_function(sbdf).config[4:6] == b"\x02\x00"
     assert (copy / "sys/bus/pci/devices/0000:00:06.0/config").read_bytes() == before

@@ -1,251 +1,202 @@
+"""Who may ask what, and what comes back."""
+
 import contextlib
 import json
 import os
 import socket
 import stat
-import threading
+import subprocess
+import sys
 
 import pytest
 
-from pcipt.errors import InputError, NoSuchDeviceError
+from pcipt.errors import InputError
 from pcipt.service import protocol, server
-from pcipt.service.loop import Loop
+from pcipt.service.listening import listen
+from tests.service.served import Served, everything
 
-
-def no_such(_parameters):
-    raise NoSuchDeviceError("0000:00:00.0")
-
-
-class Running:
-    """A server whose loop runs in a thread, so that a test can be the peer."""
-
-    def __init__(self, path):
-        self.path = path
-        self.loop = Loop()
-        handlers = {"Status": self.echo, "Resync": no_such}
-        streams = {"Monitor": lambda p: lambda event: event["n"] >= p.get("from", 0)}
-        self.server = server.Server(self.loop, path, handlers, streams)
-        self._wake, self._waker = socket.socketpair()
-        self.loop.watch(self._wake.fileno(), 1, lambda _: self.loop.stop())
-        self._thread = threading.Thread(target=self.loop.run)
-        self._thread.start()
-
-    def echo(self, parameters):
-        """Answer with what was asked; publish as many events before as it says."""
-        for number in range(parameters.get("publish", 0)):
-            self.server.publish({"when": "now", "n": number, "pad": "x" * 1000})
-        return {"echo": parameters}
-
-    def connect(self):
-        peer = socket.socket(socket.AF_UNIX)
-        peer.settimeout(10)
-        peer.connect(self.path)
-        return peer
-
-    def ask(self, data):
-        with self.connect() as peer:
-            peer.sendall(data)
-            return json.loads(everything(peer, one=True))
-
-    def close(self):
-        self._waker.send(b"x")
-        self._thread.join(10)
-        self.server.close()
-        self._wake.close()
-        self._waker.close()
-        self.loop.close()
-
-
-def everything(peer, *, one=False):
-    data = b""
-    with contextlib.suppress(ConnectionError):
-        while part := peer.recv(65536):
-            data += part
-            if one and b"\0" in data:
-                break
-    return data.partition(b"\0")[0] if one else data
+ROOT = os.getuid() == 0
+V = "org.varlink.service"
 
 
 @pytest.fixture
-def running(tmp_path):
-    running = Running(str(tmp_path / "control"))
-    yield running
-    running.close()
+def served(tmp_path):
+    served = Served(str(tmp_path / "control"))
+    yield served
+    served.close()
 
 
-def test_a_request_is_answered(running):
-    assert running.ask(protocol.request("Status", {"a": 1})) == {"parameters": {"echo": {"a": 1}}}
+def test_a_request_is_answered(served):
+    asked = protocol.request("History", {"function": "x"})
+    assert served.ask(asked) == {"parameters": {"echo": {"function": "x"}, "pad": ""}}
 
 
-def test_the_socket_is_for_root_and_its_group_only(running):
-    assert stat.S_IMODE(os.stat(running.path).st_mode) == 0o660
+def test_the_socket_is_for_root_and_its_group_only(served):
+    assert stat.S_IMODE(os.stat(served.path).st_mode) == 0o660
+
+
+#  what is sent, the error that comes back, and the parameter or reason that it names
+BAD = [
+    (b"\0", "org.pcipt.InvalidFrame", "not JSON"),
+    (b"[1]\0", "org.pcipt.InvalidFrame", "not a JSON object"),
+    (b"\xff\xff\0", "org.pcipt.InvalidFrame", "not JSON in UTF-8"),
+    (b'{"a":' + b"[" * 30_000 + b"\0", "org.pcipt.InvalidFrame", "nested deeper than 16"),
+    (b"x" * (protocol.REQUEST_LIMIT + 1), "org.pcipt.InvalidFrame", "longer than"),
+    (b"{}\0", f"{V}.InterfaceNotFound", ""),
+    (b'{"method":7}\0', f"{V}.InterfaceNotFound", ""),
+    (b'{"method":"org.other.Status"}\0', f"{V}.InterfaceNotFound", "org.other"),
+    (b'{"method":"org.pcipt.Format"}\0', f"{V}.MethodNotFound", "org.pcipt.Format"),
+    (b'{"method":"org.pcipt.Status","parameters":[1]}\0', f"{V}.InvalidParameter", "parameters"),
+    (protocol.request("Status", {"x": 1}), f"{V}.InvalidParameter", "Status has none"),
+    (protocol.request("History", {"functoin": "x"}), f"{V}.InvalidParameter", "expected function"),
+    (protocol.request("History", {"function": 7}), f"{V}.InvalidParameter", "must be a text"),
+    (protocol.request("Monitor"), f"{V}.ExpectedMore", "org.pcipt.Monitor"),
+    (b'{"method":"org.varlink.service.Get"}\0', f"{V}.MethodNotFound", "service.Get"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sent", "error", "words"), BAD, ids=range(len(BAD)))
+def test_bad_requests_get_an_error_and_the_server_lives(served, sent, error, words):
+    told = served.ask(sent)
+    assert told["error"] == error
+    assert words in json.dumps(told["parameters"])
+    assert "parameters" in served.ask(protocol.request("Status"))
 
 
 @pytest.mark.parametrize(
-    ("sent", "error"),
+    ("uid", "request_", "error"),
     [
-        (b"\0", "InvalidFrame"),
-        (b"[1]\0", "InvalidFrame"),
-        (b"\xff\xff\0", "InvalidFrame"),
-        (b'{"method":"org.other.Status"}\0', "MethodNotFound"),
-        (b'{"method":"org.pcipt.Format"}\0', "MethodNotFound"),
-        (b'{"method":7}\0', "MethodNotFound"),
-        (b'{"method":"org.pcipt.Status","parameters":[1]}\0', "InvalidParameter"),
-        (protocol.request("Resync"), "NoSuchDevice" if os.getuid() == 0 else "PermissionDenied"),
-        (b"x" * (protocol.REQUEST_LIMIT + 1), "InvalidFrame"),
+        (0, protocol.request("Resync", {"dry_run": None}), "org.pcipt.NoSuchDevice"),  # it was let through
+        (1000, protocol.request("Resync"), f"{V}.PermissionDenied"),
+        (1000, protocol.request("Resync", {"dry_run": True}), f"{V}.PermissionDenied"),
+        (1000, protocol.request("Resync", {"nonsense": 1}), f"{V}.PermissionDenied"),
+        (1000, protocol.request("Status"), None),
     ],
 )
-def test_bad_requests_get_an_error_and_the_server_lives(running, sent, error):
-    assert running.ask(sent)["error"] == f"org.pcipt.{error}"
-    assert "parameters" in running.ask(protocol.request("Status"))
+def test_only_root_may_change(served, uid, request_, error):
+    answer, _ = served.server.answer(request_[:-1], uid)
+    assert json.loads(answer[:-1]).get("error") == error
 
 
-def test_only_root_may_change(running):
-    refused = json.loads(running.server.answer(protocol.request("Resync")[:-1], 1000)[0][:-1])
-    assert refused["error"] == "org.pcipt.PermissionDenied"
-    allowed = json.loads(running.server.answer(protocol.request("Resync")[:-1], 0)[0][:-1])
-    assert allowed["error"] == "org.pcipt.NoSuchDevice"
+def test_every_method_that_changes_is_for_root_only():
+    assert {name for name, method in protocol.METHODS.items() if method.changes} <= {
+        "Resync", "Release", "Reclaim", "Guests",
+    }  # fmt: skip
+    assert protocol.METHODS["Resync"].changes
 
 
-def test_several_requests_on_one_connection_and_a_half_closed_peer(running):
-    with running.connect() as peer:
-        peer.sendall(protocol.request("Status", {"n": 1}) + protocol.request("Status", {"n": 2})[:10])
-        peer.sendall(protocol.request("Status", {"n": 2})[10:])
-        peer.shutdown(socket.SHUT_WR)
-        frames = everything(peer).split(b"\0")
-    assert [json.loads(frame)["parameters"]["echo"]["n"] for frame in frames if frame] == [1, 2]
+def test_a_oneway_call_is_done_and_not_answered(served):
+    with served.connect() as peer:
+        peer.sendall(protocol.encode_frame({"method": "org.pcipt.Status", "oneway": True}))
+        peer.sendall(protocol.request("Status"))
+        assert json.loads(everything(peer, one=True))["parameters"] == {"asked": 2}
 
 
-def test_too_many_requests_in_one_go_are_told_so(running):
-    with running.connect() as peer:
-        peer.sendall(b"\0" * 60_000)
-        frames = [json.loads(frame) for frame in everything(peer).split(b"\0") if frame]
-    assert frames[-1]["error"] == "org.pcipt.Busy"
-    assert len(frames) <= server.REQUESTS + 1
+# Connects as uid 12345 with the given groups, and prints what comes before anything was sent, then an answer.
+STRANGER = """
+import os, socket, sys
+os.setgroups([int(group) for group in sys.argv[2].split(",") if group])
+os.setresgid(12345, 12345, 12345)
+os.setresuid(12345, 12345, 12345)
+peer = socket.socket(socket.AF_UNIX)
+peer.settimeout(20)
+peer.connect(sys.argv[1])
+peer.settimeout(float(sys.argv[3]))
+try:
+    print(peer.recv(9999))
+except TimeoutError:
+    peer.settimeout(20)
+    peer.sendall(b'{"method":"org.pcipt.Status"}' + bytes(1))
+    print(peer.recv(9999))
+"""
 
 
-def test_too_many_connections_are_told_so(running):
-    peers = [running.connect() for _ in range(server.CONNECTIONS_PER_UID)]
+@pytest.mark.skipif(not ROOT, reason="only root can become somebody else")
+@pytest.mark.parametrize(
+    ("groups", "patience", "words"),
+    [
+        (
+            "",
+            "20",
+            f"{V}.PermissionDenied",
+        ),  # neither root nor in the group: not one byte is read
+        ("23456,34567", "0.3", "asked"),  # in the group by a supplementary one
+    ],
+)
+def test_others_are_refused_before_anything_is_read(tmp_path, groups, patience, words):
+    os.chmod(tmp_path, 0o755)
+    for above in tmp_path.parents[:3]:
+        if above.name.startswith("pytest"):
+            os.chmod(above, 0o755)
+    path = str(tmp_path / "control")
+    before = listen(path)
+    before.close()
+    os.chown(path, -1, 34567)
+    served = Served(path)
+    os.chown(path, -1, 34567)
+    os.chmod(path, 0o666)  # an administrator opened it wider than it should be
+    served.server._group = 34567
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", STRANGER, path, groups, patience],
+            capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+    finally:
+        served.close()
+    assert words in done.stdout
+
+
+def test_too_many_connections_are_told_so(served):
+    peers = [served.connect() for _ in range(server.CONNECTIONS_PER_UID)]
     for peer in peers:  # an answer proves that the server has accepted it
         peer.sendall(protocol.request("Status"))
         assert everything(peer, one=True)
-    with running.connect() as late:
+    with served.connect() as late:
         assert json.loads(everything(late, one=True))["error"] == "org.pcipt.Busy"
     for peer in peers:
         peer.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root is root")
-def test_root_finds_a_place_however_many_others_there_are(running, monkeypatch):
+def test_a_thousand_connections_leave_it_answering(served):
+    """All held open: the first few get an answer, the others are told at once that there are too many."""
+    with contextlib.ExitStack() as held:
+        peers = [held.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(1000)]
+        for peer in peers:
+            peer.connect(served.path)
+        told = [
+            json.loads(everything(peer, one=True))["error"] for peer in peers[server.CONNECTIONS_PER_UID :]
+        ]
+        assert set(told) == {"org.pcipt.Busy"}
+        peers[0].sendall(protocol.request("Status"))
+        assert "parameters" in json.loads(everything(peers[0], one=True))
+
+
+@pytest.mark.skipif(not ROOT, reason="only root is root")
+def test_root_finds_a_place_however_many_others_there_are(served, monkeypatch):
     monkeypatch.setattr(server, "CONNECTIONS", 0)
-    assert "parameters" in running.ask(protocol.request("Status"))
+    assert "parameters" in served.ask(protocol.request("Status"))
 
 
-def test_a_peer_that_does_not_read_is_dropped(running, monkeypatch):
-    monkeypatch.setattr(server, "OUTPUT_LIMIT", 100_000)
-    with running.connect() as deaf:
-        deaf.settimeout(10)
-        with contextlib.suppress(OSError):
-            for _ in range(2000):
-                deaf.sendall(protocol.request("Status", {"a": "x" * 5000}))
-        assert "parameters" in running.ask(protocol.request("Status"))
+def test_what_all_together_leave_unread_is_bounded(served, monkeypatch):
+    """The greediest reader is sent away; the others are served."""
+    monkeypatch.setattr(server, "WAITING_LIMIT", 1_000_000)
+    served.size = 800_000
+    with served.connect() as first, served.connect() as second:
+        first.sendall(protocol.request("History"))
+        assert first.recv(1) == b"{"  # it reads no more than that
+        served.size = 900_000
+        second.sendall(protocol.request("History"))
+        assert json.loads(everything(second, one=True))["error"] == "org.pcipt.Busy"
+        served.size = 0
+        assert "parameters" in served.ask(protocol.request("Status"))
+        assert len(everything(first, one=True)) > 800_000
 
 
-def test_a_silent_peer_is_dropped(tmp_path, monkeypatch):
-    monkeypatch.setattr(server, "PATIENCE", 0.05)
-    running = Running(str(tmp_path / "control"))
-    with running.connect() as silent:
-        assert everything(silent) == b""
-    running.close()
-
-
-def test_closing_removes_the_socket(tmp_path):
-    Running(str(tmp_path / "control")).close()
+def test_closing_removes_the_socket_it_made(tmp_path):
+    Served(str(tmp_path / "control")).close()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_leftover_socket_is_replaced_but_nothing_else_is(tmp_path):
-    path = tmp_path / "control"
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(path))
-    running = Running(str(path))
+def test_a_taken_socket_is_refused(served):
     with pytest.raises(InputError, match="listening there already"):
-        server.listen(str(path))
-    running.close()
-    path.write_text("precious")
-    with pytest.raises(InputError, match="in the way"):
-        server.listen(str(path))
-    assert path.read_text() == "precious"
-
-
-def test_a_directory_that_is_not_there_is_one_clear_line(tmp_path):
-    with pytest.raises(InputError, match="No such file"):
-        server.listen(str(tmp_path / "none" / "control"))
-
-
-class Reader:
-    """Reads a stream frame by frame; what came too early waits."""
-
-    def __init__(self, peer):
-        self._peer = peer
-        self._data = b""
-
-    def frame(self):
-        while b"\0" not in self._data:
-            self._data += self._peer.recv(65536)
-        frame, _, self._data = self._data.partition(b"\0")
-        return json.loads(frame)
-
-    def until(self, enough):
-        found = [self.frame()]
-        while not enough(found[-1]["parameters"]):
-            found.append(self.frame())
-        return found
-
-
-@pytest.fixture
-def reader(running):
-    """Subscribe to everything from event 2 on."""
-    with running.connect() as peer:
-        peer.sendall(protocol.request("Monitor", {"from": 2}, more=True))
-        reader = Reader(peer)
-        assert reader.frame()["parameters"]["kind"] == "start"
-        yield reader
-
-
-def test_a_stream_carries_the_events_that_are_wanted(running, reader):
-    running.ask(protocol.request("Status", {"publish": 5}))
-    frames = [reader.frame() for _ in range(3)]
-    assert [frame["parameters"]["n"] for frame in frames] == [2, 3, 4]
-    assert all(frame["continues"] for frame in frames)
-
-
-def test_a_stream_must_be_asked_for_as_one(running):
-    assert running.ask(protocol.request("Monitor"))["error"] == "org.pcipt.ExpectedMore"
-
-
-def test_a_slow_reader_loses_events_and_is_told_how_many(running, reader):
-    running.ask(protocol.request("Status", {"publish": 3002}))
-    frames = reader.until(lambda event: event["n"] >= 100)
-    while True:  # the next event that finds room says how many did not
-        running.ask(protocol.request("Status", {"publish": 3}))
-        frames += reader.until(lambda event: event.get("kind") == "lost" or event["n"] == 2)
-        if frames[-1]["parameters"].get("kind") == "lost":
-            break
-    assert frames[-1]["parameters"]["count"] > 0
-    seen = [frame["parameters"]["n"] for frame in frames[:-1]]
-    assert len(seen) < 3000
-
-
-def test_a_subscriber_may_be_silent(tmp_path, monkeypatch):
-    monkeypatch.setattr(server, "PATIENCE", 0.05)
-    running = Running(str(tmp_path / "control"))
-    with running.connect() as peer:
-        peer.sendall(protocol.request("Monitor", more=True))
-        reader = Reader(peer)
-        reader.frame()
-        with running.connect() as silent:
-            assert everything(silent) == b""  # by now PATIENCE is over
-        running.ask(protocol.request("Status", {"publish": 1}))
-        assert reader.frame()["parameters"]["n"] == 0
-    running.close()
+        listen(served.path)

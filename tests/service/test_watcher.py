@@ -24,6 +24,9 @@ class BreakingSource:
     def overrun(self):
         return None
 
+    def blind(self):
+        return "; ".join(self.problems) or None
+
     def close(self):
         self.problems = (*self.problems, "it will not go")
 
@@ -36,6 +39,7 @@ def test_a_source_that_breaks_down_is_a_finding_once():
     assert found == []
     assert watch.take()
     assert watch.settle() == (frozenset(), 1)
+    assert watch.blind() == "the program ended with 1"
     watch.take()
     watch.settle()
     (finding,) = found

@@ -30,7 +30,8 @@ class Live:
                 [sys.executable, "-m", "tests.service.live_stage", str(directory), *arguments],
                 cwd=REPOSITORY, env={**os.environ, "NOTIFY_SOCKET": str(directory / "notify")},
             )  # fmt: skip
-            assert "READY=1" in manager.recv(1000).decode()
+            while "READY=1" not in manager.recv(1000).decode():
+                assert self.process.poll() is None
         self.fifo = (directory / "writes").open("w", buffering=1)
 
     def command(self, *arguments):

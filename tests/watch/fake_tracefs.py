@@ -46,9 +46,9 @@ class FakeTracefs(Tracefs):
         self._may("mkdir")
         home = os.path.join(self.path, "instances", name)
         os.makedirs(os.path.join(home, "events", "pcipt"))
-        for file in ("events/pcipt/enable", "buffer_size_kb", "buffer_percent", "trace_clock"):
+        for file in ("events/pcipt/enable", "buffer_size_kb", "buffer_percent", "trace_clock", "tracing_on"):
             with open(os.path.join(home, file), "w", encoding="ascii") as opened:
-                opened.write("0")
+                opened.write("1" if file == "tracing_on" else "0")
         for cpu in range(self.cpus):
             os.makedirs(os.path.join(home, "per_cpu", f"cpu{cpu}"))
             self.count(cpu, overrun=0)

@@ -2,6 +2,7 @@
 
 import errno
 import selectors
+from pathlib import Path
 
 import pytest
 
@@ -171,3 +172,12 @@ def test_no_tracefs(tmp_path):
     (tmp_path / "instances").mkdir()
     with pytest.raises(UnsupportedError, match="no kprobe events"):
         KprobeSource(Tracefs(str(tmp_path)))
+
+
+@pytest.mark.parametrize(("name", "text"), [("events/pcipt/enable", "0"), ("tracing_on", "0\n")])
+def test_that_somebody_switched_it_off_is_seen(tracefs, source, name, text):
+    assert source.blind() is None
+    (Path(tracefs.path) / "instances/pcipt" / name).write_text(text)
+    assert source.blind() == f"instances/pcipt/{name} has been switched off"
+    (Path(tracefs.path) / "instances/pcipt" / name).unlink()
+    assert "No such file" in source.blind()

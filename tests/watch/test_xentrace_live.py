@@ -133,8 +133,10 @@ def test_the_childs_end_is_one_loss_and_a_problem(program):
         child = source._child
         program.give(write(1))
         assert len(take(source, 1)) == 1
+        assert source.blind() is None
         program.end()
         assert take(source, 1) == [Lost()]
+        assert source.blind() == "xentrace has ended"
         assert source.problems == ("xentrace ended with 3: ERROR: out of tape",)
         assert child.returncode == 3
         assert select.select([source], [], [], 0)[0] == []  # a loop that watches it does not spin

@@ -19,12 +19,14 @@ class FakeCall(ctypes.Structure):
         ("fail_open", ctypes.c_int32),
         ("fail_alloc", ctypes.c_int32),
         ("fail_call", ctypes.c_int32),
+        ("regions", ctypes.c_uint32),
+        ("grows", ctypes.c_uint32),
         *((name, ctypes.c_int32) for name in ("opened", "closed", "allocated", "freed", "calls")),
         ("logger_spoke", ctypes.c_int32),
         ("op", ctypes.c_uint32),
         ("command", ctypes.c_uint64),
         ("size", ctypes.c_uint64),
-        ("bytes", ctypes.c_ubyte * 16),
+        ("bytes", ctypes.c_ubyte * 24),
     )
 
 
@@ -34,6 +36,7 @@ class FakeControl(ctypes.Structure):
     _fields_ = (
         ("fail_open", ctypes.c_int32),
         ("fail", ctypes.c_int32),
+        ("interrupted", ctypes.c_int32),
         ("first_node", ctypes.c_uint32),
         ("oldest", ctypes.c_uint32),
         ("end", ctypes.c_uint32),
@@ -43,9 +46,11 @@ class FakeControl(ctypes.Structure):
         ("forgets", ctypes.c_uint32),
         *(
             (name, ctypes.c_int32)
-            for name in ("opened", "closed", "nodes_calls", "presses", "reads", "clears")
+            for name in ("opened", "closed", "nodes_calls", "presses", "reads", "clears", "mappings")
         ),
         *((name, ctypes.c_uint32) for name in ("domain", "sbdf", "count")),
+        *((name, ctypes.c_uint32) for name in ("mapping_domain", "mapping_add")),
+        *((name, ctypes.c_uint64) for name in ("first_gfn", "first_mfn", "frames")),
         ("devices", ctypes.c_ubyte * 64),
         ("key", ctypes.c_char),
     )

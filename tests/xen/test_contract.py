@@ -8,13 +8,23 @@ meanwhile. Nothing here can make an orphan: what is added is present, and was kn
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import attrs
 import pytest
 
 from pcipt.errors import HypervisorError, NotPermittedError, StateError, UnsupportedError
-from pcipt.pci import Sbdf, parse_sbdf, sbdf_from_devfn
+from pcipt.pci import (
+    Address,
+    Frames,
+    Gfn,
+    Range,
+    Resource,
+    Sbdf,
+    frames_from_range,
+    parse_sbdf,
+    sbdf_from_devfn,
+)
 from pcipt.xen.interface import Custody, DeviceFlags, Dom0Kind, Hypervisor, Owner, OwnerKind, XenIdentity
 from pcipt.xen.libxc import open_libxc
 from pcipt.xen.simulated import SimulatedHardware, SimulatedXen
@@ -36,11 +46,15 @@ SIMULATED = {
 
 @attrs.frozen
 class Bench:
-    """A hypervisor and the machine it runs on; `lend` gives a function that may be removed and added."""
+    """A hypervisor and the machine it runs on; `lend` gives a function that may be removed and added.
+
+    `pages` tells where a lent function has a memory BAR; nothing is mapped there, for it does not decode.
+    """
 
     xen: Hypervisor
     present: Sequence[Sbdf]
     lend: Callable[[], object]
+    pages: Callable[[Sbdf], Frames]
 
 
 @pytest.fixture(params=[*SIMULATED, "real"])
@@ -50,7 +64,7 @@ def bench(request) -> Iterator[Bench]:
         return
     present = [parse_sbdf(text) for text in EVERYWHERE]
     with SimulatedXen(SimulatedHardware(present), SIMULATED[request.param]) as xen:
-        yield Bench(xen, present, lambda: lent(present[2]))
+        yield Bench(xen, present, lambda: lent(present[2]), lambda _: Frames(Gfn(0xFEBF1), 1))
 
 
 @contextmanager
@@ -65,7 +79,8 @@ def real_bench() -> Iterator[Bench]:
         missing(f"no Xen to test: {exc}")
     with xen:
         functions = [parse_sbdf(name) for name in sorted(os.listdir(DEVICES))]
-        yield Bench(xen, [function for function in functions if function.fits_xen], lambda: victim(xen))
+        here = [function for function in functions if function.fits_xen]
+        yield Bench(xen, here, lambda: victim(xen), memory_bar)
 
 
 def missing(why: str) -> None:
@@ -106,6 +121,29 @@ def victim(xen: Hypervisor) -> Iterator[Sbdf]:
             os.pwrite(config, command, COMMAND)
     finally:
         os.close(config)
+
+
+def memory_bar(function: Sbdf) -> Frames:
+    """Read the first memory BAR of at least a page from sysfs."""
+    lines = [line.split() for line in attribute(str(function), "resource").splitlines()[:6]]
+    for start, last, flags in ((int(number, 16) for number in line) for line in lines):
+        if flags & Resource.MEMORY and start and last - start >= 0xFFF:
+            return frames_from_range(Range(Address(start), last - start + 1))
+    raise AssertionError(f"{function} has no memory BAR")
+
+
+@contextmanager
+def unmapped_bar(bench: Bench) -> Iterator[Frames]:
+    """Give pages where nothing is mapped on a PVH dom0, and see to it that nothing is left there."""
+    if bench.xen.identity.dom0 is Dom0Kind.PV:
+        pytest.skip("a PV dom0 has no map")
+    with bench.lend() as function:
+        frames = bench.pages(function)
+        try:
+            yield frames
+        finally:
+            with suppress(HypervisorError):
+                bench.xen.unmap_mmio(frames)
 
 
 def absent(bench: Bench) -> Sbdf:
@@ -216,6 +254,50 @@ def test_removing_what_xen_does_not_know_is_enodev(bench):
     with pytest.raises(HypervisorError) as caught:
         bench.xen.remove_device(function)
     assert caught.value.errno == errno.ENODEV
+
+
+def test_a_hole_is_mapped_and_unmapped_again(bench):
+    with unmapped_bar(bench) as frames:
+        for _ in range(2):
+            bench.xen.map_mmio(frames)  # the second changes nothing
+        bench.xen.unmap_mmio(frames)
+        bench.xen.map_mmio(frames)
+        bench.xen.unmap_mmio(frames)
+
+
+def test_unmapping_what_is_not_mapped_is_einval(bench):
+    with unmapped_bar(bench) as frames:
+        for _ in range(2):
+            with pytest.raises(HypervisorError) as caught:
+                bench.xen.unmap_mmio(frames)
+            assert (caught.value.op, caught.value.errno) == ("memory_mapping remove", errno.EINVAL)
+            assert caught.value.subject == str(frames)
+
+
+def test_a_pv_dom0_is_not_pretended_to(bench):
+    if bench.xen.identity.dom0 is not Dom0Kind.PV:
+        pytest.skip("this dom0 has a map")
+    for action in (bench.xen.map_mmio, bench.xen.unmap_mmio):
+        with pytest.raises(StateError):
+            action(Frames(Gfn(0xFEBF1), 1))
+
+
+def test_reserved_regions_of_devices_are_among_all(bench):
+    everything = bench.xen.reserved_regions()
+    assert len(set(everything)) == len(everything)
+    for function in bench.present:
+        assert set(bench.xen.reserved_regions(function)) <= set(everything), function
+    assert bench.xen.reserved_regions(absent(bench)) == ()
+    if isinstance(bench.xen, SimulatedXen):
+        assert everything == ()
+
+
+def test_dom0_may_reach_almost_everything(bench):
+    memory = bench.xen.permissions()[0].memory
+    interrupts = Frames(Gfn(0xFEE00), 1)
+    assert not any(span.overlaps(interrupts) for span in memory)
+    with bench.lend() as function:
+        assert any(span.overlaps(bench.pages(function)) for span in memory)
 
 
 def test_after_closing_nothing_is_answered(bench):

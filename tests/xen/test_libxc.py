@@ -9,7 +9,7 @@ import warnings
 import pytest
 
 from pcipt.errors import HypervisorError, NotPermittedError, StateError, UnsupportedError
-from pcipt.pci import Sbdf, parse_sbdf, sbdf_from_devfn
+from pcipt.pci import Frames, Gfn, Sbdf, parse_sbdf, sbdf_from_devfn
 from pcipt.xen.binding import CallHandle, ControlHandle, LoadError
 from pcipt.xen.interface import Custody, DeviceFlags, Dom0Kind, Hypervisor, Owner, OwnerKind
 from pcipt.xen.libxc import BATCH, CHUNK, open_libxc
@@ -48,12 +48,130 @@ ADDS = [
 def test_add(xen, machine, flags, expected):
     xen.add_device(NIC, flags)
     assert (machine.call.op, machine.call.command, machine.call.size) == (33, 25, 16)
-    assert bytes(machine.call.bytes) == bytes.fromhex(expected)
+    assert bytes(machine.call.bytes[:16]) == bytes.fromhex(expected)
 
 
 def test_remove(xen, machine):
     xen.remove_device(NIC)
     assert (machine.call.command, bytes(machine.call.bytes[:4])) == (26, bytes.fromhex("34125678"))
+
+
+FRAMES = Frames(Gfn(0xFE604), 4)
+
+
+@pytest.fixture
+def pvh(machine):
+    machine.write("sys/hypervisor/guest_type", "PVH")
+    with open_libxc(str(machine.root)) as opened:
+        yield opened
+
+
+def test_map_and_unmap(pvh, machine):
+    for action, add in ((pvh.map_mmio, 1), (pvh.unmap_mmio, 0)):
+        action(FRAMES)
+        seen = machine.control
+        assert (seen.mapping_domain, seen.mapping_add) == (0, add)
+        assert (seen.first_gfn, seen.first_mfn, seen.frames) == (0xFE604, 0xFE604, 4)
+    assert machine.control.mappings == 2
+
+
+def test_errors_of_a_mapping_keep_their_errno_and_name_the_range(pvh, machine):
+    pvh.known([NIC])
+    for number in (errno.EPERM, errno.ENOMEM, errno.EBUSY, errno.ENODEV, errno.EACCES, errno.ENOSYS):
+        machine.control.fail = number
+        for op, action in (("memory_mapping add", pvh.map_mmio), ("memory_mapping remove", pvh.unmap_mmio)):
+            with pytest.raises(HypervisorError) as caught:
+                action(FRAMES)
+            assert (caught.value.op, caught.value.errno) == (op, number)
+            assert caught.value.subject == "0xfe604000-0xfe607fff"
+
+
+def test_an_interrupted_mapping_is_repeated_and_not_for_ever(pvh, machine):
+    machine.control.interrupted = 3
+    pvh.map_mmio(FRAMES)
+    assert machine.control.mappings == 4
+    machine.control.interrupted = 1000
+    with pytest.raises(HypervisorError) as caught:
+        pvh.unmap_mmio(FRAMES)
+    assert caught.value.errno == errno.EINTR
+    assert machine.control.mappings < 100
+
+
+def test_a_pv_dom0_has_nothing_to_map(xen, machine):
+    for action in (xen.map_mmio, xen.unmap_mmio):
+        with pytest.raises(StateError):
+            action(FRAMES)
+    assert machine.control.opened == 0
+
+
+def test_mapping_without_libxenctrl(machine):
+    machine.write("sys/hypervisor/guest_type", "PVH")
+    machine.library("libxenctrl.so.4.17").unlink()
+    with open_libxc(str(machine.root)) as xen, pytest.raises(UnsupportedError):
+        xen.map_mmio(FRAMES)
+
+
+def test_reserved_regions(xen, machine):
+    assert xen.reserved_regions() == ()
+    machine.call.regions = 2
+    assert xen.reserved_regions(NIC) == (Frames(Gfn(0x7FFF0), 1), Frames(Gfn(0x80000), 2))
+    assert bytes(machine.call.bytes[:8]) == bytes.fromhex("00000000 02000000")
+    assert bytes(machine.call.bytes[16:20]) == bytes.fromhex("34125678")
+    assert xen.reserved_regions() == xen.reserved_regions(NIC)
+    assert machine.control.opened == 0
+
+
+def test_reserved_regions_that_grow_while_they_are_read(xen, machine):
+    machine.call.regions = machine.call.grows = 1
+    with pytest.raises(HypervisorError) as caught:
+        xen.reserved_regions()
+    assert caught.value.errno == errno.ENOBUFS
+    machine.call.grows = 0
+    assert len(xen.reserved_regions()) == machine.call.regions
+
+
+# errno of the question, what it becomes
+RESERVED = [
+    (errno.EFAULT, HypervisorError),
+    (errno.EPERM, HypervisorError),
+    (errno.ENOSYS, UnsupportedError),  # Xen without passthrough
+]
+
+
+@pytest.mark.parametrize(("number", "expected"), RESERVED)
+def test_reserved_regions_that_cannot_be_told(xen, machine, number, expected):
+    machine.call.fail_call = number
+    with pytest.raises(expected, match="reserved_device_memory_map"):
+        xen.reserved_regions(NIC)
+
+
+RANGESETS = (
+    "(XEN) 'q' pressed -> dumping domain info (now = 7)\n(XEN) Rangesets belonging to domain 0:\n"
+    "(XEN)     I/O Memory { 0-fedff, fef00-fcfffff }\n(XEN)     I/O Ports  { 0-1f }\n"
+)
+
+
+def test_permissions_press_the_small_q(xen, machine):
+    machine.control.will_print(RANGESETS)
+    found = xen.permissions()
+    assert (machine.control.presses, machine.control.key) == (1, b"q")
+    assert found[0].memory == (Frames(Gfn(0), 0xFEE00), Frames(Gfn(0xFEF00), 0xFCFFFFF - 0xFEF00 + 1))
+
+
+# what the key prints, a word of the one line that says so
+NO_PERMISSIONS = [
+    ("(XEN) something else\n", "printed no rangesets"),
+    (RANGESETS.replace("fef00-fcfffff }", "fe(XEN) torn"), "torn"),
+]
+
+
+@pytest.mark.parametrize(("text", "word"), NO_PERMISSIONS)
+def test_permissions_that_cannot_be_read(xen, machine, text, word):
+    machine.control.will_print(text)
+    with pytest.raises(UnsupportedError) as caught:
+        xen.permissions()
+    assert word in caught.value.why
+    assert machine.control.presses == 2
 
 
 def test_errors_of_a_change_name_the_call_and_the_function(xen, machine):
@@ -100,6 +218,7 @@ def test_what_xen_cannot_name_never_reaches_it(xen, machine):
         lambda: xen.add_device(VMD, DeviceFlags()),
         lambda: xen.remove_device(VMD),
         lambda: xen.custody(VMD),
+        lambda: xen.reserved_regions(VMD),
     ):
         with pytest.raises(UnsupportedError):
             action()
@@ -279,6 +398,10 @@ def test_close_is_idempotent_and_ends_every_use(machine):
         xen.owners,
         lambda: xen.add_device(NIC, DeviceFlags()),
         lambda: xen.remove_device(NIC),
+        lambda: xen.map_mmio(FRAMES),
+        lambda: xen.unmap_mmio(FRAMES),
+        xen.reserved_regions,
+        xen.permissions,
     ):
         with pytest.raises(StateError):
             action()

@@ -50,8 +50,8 @@ def test_custody():
             assert (caught.value.op, caught.value.errno) == ("test_assign_device", number)
 
 
-def test_what_changes_xen_is_exactly_add_and_remove():
-    assert {op for op in Op if op.changes} == {Op.ADD, Op.REMOVE}
+def test_what_changes_xen_is_a_closed_list():
+    assert {op for op in Op if op.changes} == {Op.ADD, Op.REMOVE, Op.MAP, Op.UNMAP}
 
 
 def test_a_segment_that_xen_cannot_name():

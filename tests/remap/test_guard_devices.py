@@ -7,7 +7,9 @@ from pcipt.firmware.coverage import BootSnapshot, IommuScope
 from pcipt.firmware.dmar import Dmar, RemappingUnit
 from pcipt.pci import parse_sbdf
 from pcipt.remap.actions import AddDevice, Refusal, RemoveDevice
-from pcipt.remap.guard import RULES, Facts, Precaution, check_action, quirks_of_version
+from pcipt.remap.facts import Facts, Precaution, quirks_of_version
+from pcipt.remap.guard import check_action
+from pcipt.remap.guard_devices import DEVICE_RULES
 from pcipt.remap.view import XenView
 from tests.machines import bridge, function, machine
 
@@ -17,19 +19,39 @@ EVERYWHERE = Dmar((RemappingUnit(0, 0xFED9_0000, True, ()),), (), (), ())
 PORT = bridge("00:1c.0", 1, 2)
 
 
-def facts(*raws, known=(), orphans=(), elsewhere=None, pvh=True, version=(4, 17), dmar=None, told=True):
-    there = machine(PORT, *raws)
+def facts(
+    *raws, known=(), orphans=(), elsewhere=None, pvh=True, version=(4, 17), dmar=None, told=True, port=PORT,
+    moves=None, quarantined=(),
+):  # fmt: skip
+    there = machine(port, *raws)
     snapshot = BootSnapshot("boot", frozenset(there.functions), {S("00:1c.0"): (1, 2)})
     return Facts(
         machine=there,
         xen=XenView(
             frozenset(map(S, known)), frozenset(map(S, orphans)),
             {S(key): value for key, value in (elsewhere or {}).items()}, custody_told=told,
+            quarantined=frozenset(map(S, quarantined)),
         ),
         pvh=pvh,
         quirks=quirks_of_version(*version),
         iommu=IommuScope(snapshot, dmar=dmar),
+        moves={S(key): S(value) for key, value in (moves or {}).items()},
     )  # fmt: skip
+
+
+#  the port's register reads 02, Linux still has the function on bus 01, where it does not answer
+MOVED = {ADD: "02:00.0"}
+MOVED_PORT = attrs.evolve(bridge("00:1c.0", 2, 2), secondary=1)
+FOLLOW = AddDevice(S("02:00.0"), "", moved_from=S(ADD))
+LET_GO = RemoveDevice(S(ADD), "", moved_to=S("02:00.0"))
+
+
+def away(**more):
+    return attrs.evolve(nic(**more), config=b"\xff" * 64)
+
+
+def moved(*raws, moves=MOVED, **more):
+    return facts(*raws, port=MOVED_PORT, moves=moves, **more)
 
 
 def nic(**more):
@@ -66,8 +88,8 @@ REFUSED = [
     ("iommu-coverage", AddDevice(S("09:00.0"), ""), attrs.evolve(
         facts(function("09:00.0")), iommu=facts(nic()).iommu), "leave an orphan"),
     ("driver-needs-decode", add(), facts(nic(driver="e1000e", command=2)), "unbind the driver"),
-    ("driver-needs-decode", AddDevice(S("00:1c.0"), ""), attrs.evolve(
-        facts(nic()), machine=machine(bridge("00:1c.0", 1, 2, command=2), nic())), "functions behind it"),
+    ("driver-needs-decode", AddDevice(S("00:1c.0"), ""), attrs.evolve(facts(nic()), machine=machine(
+        bridge("00:1c.0", 1, 2, command=2), nic(driver="e1000e"))), "drivers behind it"),
     ("driver-needs-decode", AddDevice(S("01:00.1"), "", physfn=S(ADD)), facts(
         nic(), function("01:00.1", parent="00:1c.0", physfn=ADD, command=2), known=[ADD]), "no such bit"),
     ("owned-by-dom0", RemoveDevice(S(GONE), ""), facts(), "does not know it"),
@@ -77,11 +99,28 @@ REFUSED = [
     ("owned-by-dom0", RemoveDevice(S(GONE), ""), facts(known=[GONE], told=False), "does not say"),
     ("gone-from-linux", RemoveDevice(S(ADD), ""), facts(nic(driver="e1000e"), known=[ADD]), "driver e1000e"),
     ("virtual-functions", RemoveDevice(S(GONE), ""), facts(GONE_VF, known=[GONE]), "0000:04:00.1"),
+    ("owned-by-dom0", RemoveDevice(S(GONE), ""), facts(known=[GONE], quarantined=[GONE]), "quarantined"),
+    ("hardware-answers", FOLLOW, moved(away(), moves={}), "no longer lead"),
+    ("iommu-coverage", AddDevice(S("05:00.0"), "", moved_from=S(ADD)),
+     moved(away(), moves={ADD: "05:00.0"}), "give it back its bus 01"),
+    ("driverless-subtree", FOLLOW, moved(away(driver="e1000e")), "0000:01:00.0 (e1000e)"),
+    ("driverless-subtree", FOLLOW, moved(away(), function("01:01.0", parent="00:1c.0", driver="nvme")),
+     "nvme"),  # the driver of a neighbour on the same bus
+    ("driverless-subtree", LET_GO, moved(away(driver="e1000e"), known=[ADD, "02:00.0"]), "unbind"),
+    ("announced-where-it-is", LET_GO, moved(away(), known=[ADD]), "announce that first"),
+    ("gone-from-linux", RemoveDevice(S("02:00.0"), ""), moved(away(), known=["02:00.0"]), "lead to a"),
+    ("gone-from-linux", LET_GO, facts(nic(), known=[ADD, "02:00.0"]), "still has it"),
+    ("virtual-functions", LET_GO,
+     moved(away(), function("01:00.1", parent="00:1c.0", physfn=ADD), known=[ADD, "02:00.0", "01:00.1"]),
+     "0000:01:00.1"),  # children are removed first
 ]  # fmt: skip
 
 #   action, facts, precaution
 ALLOWED = [
     (add(), facts(nic()), Precaution.NONE),  # decode is off already
+    (AddDevice(S("00:1c.0"), ""), attrs.evolve(
+        facts(nic()), machine=machine(bridge("00:1c.0", 1, 2, command=2), nic())),
+     Precaution.DECODE_OFF),  # a bridge that nothing in use is behind
     (add(), facts(nic(command=2)), Precaution.DECODE_OFF),  # 4.17 on PVH, by the snapshot alone
     (add(), facts(nic(command=2), dmar=EVERYWHERE), Precaution.NONE),  # covered for certain
     (add(), facts(nic(command=2), pvh=False), Precaution.NONE),  # PV has no vPCI
@@ -95,6 +134,12 @@ ALLOWED = [
            known=[ADD]),
      Precaution.NONE),  # a virtual function reads ffff by specification
     (RemoveDevice(S(GONE), ""), facts(known=[GONE]), Precaution.NONE),
+    (FOLLOW, moved(away(), dmar=EVERYWHERE), Precaution.NONE),
+    (FOLLOW, moved(away()), Precaution.DECODE_OFF),  # nobody can read whether it decodes
+    (FOLLOW, moved(away(), version=(4, 20)), Precaution.NONE),
+    (LET_GO, moved(away(), known=[ADD, "02:00.0"]), Precaution.NONE),
+    (LET_GO, moved(away(), function("01:00.1", parent="00:1c.0", physfn=ADD), known=[ADD, "02:00.0"]),
+     Precaution.NONE),  # Xen has forgotten the virtual function already
 ]  # fmt: skip
 
 
@@ -112,7 +157,7 @@ def test_allowed(action, situation, precaution):
 
 
 def test_every_rule_has_a_row():
-    assert {(name, kind) for name, kind, _ in RULES} == {(row[0], type(row[1])) for row in REFUSED}
+    assert {(name, kind) for name, kind, _ in DEVICE_RULES} == {(row[0], type(row[1])) for row in REFUSED}
 
 
 def test_a_function_that_does_not_answer_is_refused():

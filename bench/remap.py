@@ -1,0 +1,378 @@
+"""Measure the way from a configuration write to the mapping call, planning from scratch, and memory.
+
+    bench/remap.py [--moves 300] [--disk DIR]
+
+Machines of 100, 1,000 and 10,000 functions (segments of root ports with devices of eight functions) with
+the simulated hypervisor. One function that Xen has forgotten has its BAR moved again and again; measured is
+the time from the write's record to the call that maps the new place: folded, settled, read back, planned,
+guarded, in the ledger. The ledger is in memory (/dev/shm), so that the program is measured, and once more on
+a disk (below DIR, default: the directory for temporary files), beside a synced write of that size alone.
+A move is disturbed if the kernel gave the processor to somebody else meanwhile; the bound is for the others.
+The peer of the same run is a plain loop over the same simulated calls: unmap and map, nothing else.
+
+Memory is that of `pcipt daemon --replay`, the simulated hypervisor in it, on a recorded machine whose
+functions have BARs of their own and 4 KiB of config space. Exit 1 if a bound of the issue is missed.
+"""
+
+import argparse
+import gc
+import os
+import resource
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Iterator, Sequence
+
+from list import build  # bench/list.py: a sysfs tree as Linux lays it out
+
+from pcipt.errors import NoSuchDeviceError
+from pcipt.host.iomem import MemoryReading, NamedRange
+from pcipt.pci import Address, Frames, Gfn, Ids, Range, RawFunction, Resource, Sbdf, decode_machine
+from pcipt.pci.config import Register
+from pcipt.pci.write import ConfigWrite, Lost
+from pcipt.remap.claims import claims_of
+from pcipt.remap.holdings import Holdings
+from pcipt.remap.plan import plan_announcements
+from pcipt.remap.plan_mappings import plan_mappings
+from pcipt.remap.view import XenView
+from pcipt.service.engine import Engine
+from pcipt.service.keeper import Keeper
+from pcipt.service.settings import Settings
+from pcipt.service.settling import act_on
+from pcipt.service.stand_in import StandIn
+from pcipt.service.watcher import Watch
+from pcipt.xen.hardware import BusHardware
+from pcipt.xen.interface import Dom0Kind, XenIdentity
+from pcipt.xen.simulated import SimulatedHardware, SimulatedXen
+
+SIZES = (100, 1_000, 10_000)
+PORTS, ENDPOINTS = 31, 8
+PER_SEGMENT = 1 + PORTS * (1 + ENDPOINTS)
+BAR_SIZE = 0x4000
+BELOW_4G, ABOVE_4G = 0x8000_0000, 1 << 40
+PVH = XenIdentity(4, 17, "4.17.7", Dom0Kind.PVH)
+SUBJECT = Sbdf(0, 1, 0, 0)
+
+
+def machine(count: int) -> Iterator[RawFunction]:
+    """Give functions as Linux would read them: each endpoint has one 64-bit BAR of its own that decodes."""
+    for number in range(count):
+        segment, place = divmod(number, PER_SEGMENT)
+        if place == 0:
+            yield endpoint(Sbdf(segment, 0, 0, 0), 0, None)
+            continue
+        port, function = divmod(place - 1, 1 + ENDPOINTS)
+        above = Sbdf(segment, 0, port + 1, 0)
+        if function == 0:
+            yield bridge(above, port + 1)
+        else:
+            yield endpoint(Sbdf(segment, port + 1, 0, function - 1), ABOVE_4G + number * BAR_SIZE, above)
+
+
+def endpoint(sbdf: Sbdf, address: int, parent: Sbdf | None) -> RawFunction:
+    data = bytearray(256)
+    struct.pack_into("<HHHHI", data, 0, 0x8086, 0x10C9, 2, 0x10, 0x020000 << 8)
+    lines = [Resource(0, 0, 0)] * 7
+    if address:
+        struct.pack_into("<Q", data, 0x10, address | 0x4)
+        lines[0] = Resource(address, BAR_SIZE, Resource.MEMORY | Resource.MEM_64)
+    data[0x34] = 0x40
+    struct.pack_into("<BBH", data, 0x40, 0x10, 0, 0x0002)
+    root = sbdf.bus if parent is None else None
+    ids = Ids(0x8086, 0x10C9, 0x020000)
+    return RawFunction(sbdf, bytes(data), tuple(lines), ids, parent=parent, root_bus=root)
+
+
+def bridge(sbdf: Sbdf, bus: int) -> RawFunction:
+    data = bytearray(256)
+    struct.pack_into("<HHHHI", data, 0, 0x8086, 0xA340, 6, 0, 0x060400 << 8)
+    data[0x0E] = 1
+    data[0x18:0x1B] = bytes((0, bus, bus))
+    struct.pack_into("<HH", data, 0x24, 0x0001, 0xFFF1)
+    struct.pack_into("<II", data, 0x28, ABOVE_4G >> 32, (ABOVE_4G >> 32) + 0xFF)
+    struct.pack_into("<HH", data, 0x20, 0xFFF0, 0)
+    ids = Ids(0x8086, 0xA340, 0x060400)
+    return RawFunction(sbdf, bytes(data), (Resource(0, 0, 0),) * 7, ids, root_bus=0, secondary=bus)
+
+
+class Files:
+    """dom0's files of a made-up machine."""
+
+    boot_id = "bench"
+
+    def __init__(self, count: int) -> None:
+        self._raws = {raw.sbdf: raw for raw in machine(count)}
+
+    def read_machine(self) -> list[RawFunction]:
+        return list(self._raws.values())
+
+    def read_function(self, sbdf: Sbdf) -> RawFunction | None:
+        return self._raws.get(sbdf)
+
+    def acpi_tables(self) -> list[bytes]:
+        return []
+
+    def memory(self) -> MemoryReading:
+        ram = NamedRange(Range(Address(1 << 20), BELOW_4G - (1 << 20)), "System RAM")
+        return MemoryReading((ram,), (), ())
+
+    def read_register(self, sbdf: Sbdf, register: Register) -> int:
+        raise NoSuchDeviceError(f"{sbdf} {register}")  # registers are the hardware's, see StandIn
+
+    def write_register(self, sbdf: Sbdf, register: Register, value: int) -> None:
+        raise NoSuchDeviceError(f"{sbdf} {register} {value}")
+
+
+class Source:
+    def __init__(self) -> None:
+        self.waiting: list[ConfigWrite | Lost] = []
+
+    def fileno(self) -> int:
+        return -1
+
+    def read(self) -> list[ConfigWrite | Lost]:
+        taken, self.waiting = self.waiting, []
+        return taken
+
+    def overrun(self) -> None:
+        return None
+
+    def blind(self) -> None:
+        return None
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class TimedXen(SimulatedXen):
+    """Notes when a page range was mapped, and keeps no list of calls."""
+
+    mapped_at = 0.0
+
+    def map_mmio(self, frames: Frames) -> None:
+        self.mapped_at = time.perf_counter()
+        super().map_mmio(frames)
+        self.calls.clear()
+
+
+class Bench:
+    def __init__(self, count: int, state: str) -> None:
+        files = Files(count)
+        hardware = BusHardware(files.read_machine())
+        self.xen = TimedXen(hardware, PVH, memory=[Frames(Gfn(0x100), 0x7_FF00)])
+        settings = Settings("enforce", {**Settings().actions, "add-device": False})
+        host = StandIn(files, hardware, self.xen.write_config)
+        self.source = Source()
+        self.watch = Watch(self.source, "bench", obeys=False)
+        self.engine = Engine(host, self.xen, Keeper(state), settings, lambda: "2026-01-01T00:00:00.000Z")
+        self.engine.intents = self.watch.intents
+        self.xen.kernel_remove(SUBJECT)
+        start = time.perf_counter()
+        self.engine.reconcile()
+        self.reconciled = time.perf_counter() - start
+        self.engine.news()
+        self.watch.begin(self.engine.machine, self.engine.raws)
+
+    def move(self, number: int) -> float:
+        """Move the BAR; gives the seconds from the record of the write to the mapping call."""
+        address = ABOVE_4G + (1 << 36) + (number % 1000) * BAR_SIZE
+        writes = [
+            ConfigWrite(SUBJECT, 0x10, 4, address & 0xFFFF_FFF0 | 4),
+            ConfigWrite(SUBJECT, 0x14, 4, address >> 32),
+        ]
+        for write in writes:
+            self.xen.write_config(write.sbdf, write.offset, 4, write.value)
+        before = self.xen.mapped_at
+        start = time.perf_counter()
+        self.source.waiting += writes
+        self.watch.take()
+        written, _ = self.watch.settle()
+        outcomes = act_on(self.engine, self.watch, written=written, plugged=(), doubt=False)
+        self.engine.news()
+        assert self.xen.mapped_at > before, outcomes
+        return self.xen.mapped_at - start
+
+
+def latencies(count: int, moves: int, directory: str) -> tuple[list[float], list[float], float]:
+    """Give the seconds of all moves, of those that were not disturbed, and of the first reconcile."""
+    state = os.path.join(directory, str(count))
+    os.makedirs(state)
+    bench = Bench(count, state)
+    for number in range(30):
+        bench.move(number)
+    gc.collect()
+    gc.freeze()  # as the daemon does
+    every: list[float] = []
+    calm: list[float] = []
+    for number in range(30, 30 + moves):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+        every.append(bench.move(number))
+        if resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw == before:
+            calm.append(every[-1])
+    return sorted(every), sorted(calm), bench.reconciled
+
+
+def synced_writes(moves: int, directory: str) -> list[float]:
+    """Time what no ledger on this disk can do without: a write of such a size, synced."""
+    found = []
+    with open(os.path.join(directory, "alone"), "wb", buffering=0) as file:
+        for _ in range(moves):
+            start = time.perf_counter()
+            file.write(b"x" * 500)
+            os.fdatasync(file.fileno())
+            found.append(time.perf_counter() - start)
+    return sorted(found)
+
+
+def peer(moves: int) -> list[float]:
+    """Time the simulated calls alone: what a program that knows nothing and checks nothing would take."""
+    xen = TimedXen(BusHardware(machine(100)), PVH, memory=[Frames(Gfn(0x100), 0x7_FF00)])
+    found = []
+    pages = BAR_SIZE >> 12
+    old = Frames(Gfn(ABOVE_4G + (1 << 35) >> 12), pages)
+    xen.map_mmio(old)
+    for number in range(moves):
+        new = Frames(Gfn((ABOVE_4G + (1 << 36) >> 12) + number * pages), pages)
+        start = time.perf_counter()
+        xen.unmap_mmio(old)
+        xen.map_mmio(new)
+        found.append(time.perf_counter() - start)
+        old = new
+    return sorted(found)
+
+
+def scratch(count: int) -> tuple[float, float]:
+    """Time planning from nothing: announcements, the claims of all functions, the plan for all of them.
+
+    Shape:  seconds on the clock, and of the processor; they differ by what others did meanwhile.
+    """
+    decoded = decode_machine(machine(count))
+    start, used = time.perf_counter(), time.process_time()
+    announced = plan_announcements(decoded, XenView())
+    desired = [claims_of(f, decoded.functions, XenView(), pvh=True) for f in decoded.functions.values()]
+    planned = plan_mappings(desired, Holdings()).actions
+    taken = time.perf_counter() - start, time.process_time() - used
+    assert len(announced) == count
+    assert planned
+    return taken
+
+
+def recorded_machine(root: str, count: int) -> None:
+    """Record a machine: bench/list.py's, with BARs of their own, 4 KiB of config space, and a memory map."""
+    build(root, count)
+    os.makedirs(os.path.join(root, "proc"))
+    with open(os.path.join(root, "proc/iomem"), "w", encoding="ascii") as iomem:
+        iomem.write("00100000-7fffffff : System RAM\n")
+    for raw in machine(count):
+        home = os.path.join(root, "sys/bus/pci/devices", str(raw.sbdf))
+        line = raw.resources[0]
+        if not line.size:
+            continue
+        with open(os.path.join(home, "config"), "r+b") as config:
+            data = bytearray(config.read()).ljust(4096, b"\0")
+            struct.pack_into("<Q", data, 0x10, line.start | 0x4)
+            # Advanced Error Reporting, a serial number, ARI: what most devices have.
+            for at, capability, following in ((0x100, 0x1, 0x148), (0x148, 0x3, 0x158), (0x158, 0xE, 0)):
+                struct.pack_into("<II", data, at, capability | 1 << 16 | following << 20, raw.sbdf.devfn)
+            config.seek(0)
+            config.write(data)
+        with open(os.path.join(home, "resource"), "r+", encoding="ascii") as lines:
+            rest = lines.read().partition("\n")[2]
+            lines.seek(0)
+            lines.write(f"{line.start:#018x} {line.start + line.size - 1:#018x} 0x0000000000140204\n{rest}")
+
+
+def memory(root: str, dom0: Dom0Kind, directory: str) -> float:
+    """Run `pcipt daemon` on a recorded machine; gives its PSS in MB once it is ready."""
+    state = os.path.join(directory, f"state-{dom0.value}")
+    os.makedirs(state)
+    control = os.path.join(state, "control")
+    command = ["daemon", "--replay", root, "--dom0", dom0.value, "--state", state, "--socket", control]
+    daemon = subprocess.Popen([sys.executable, "-m", "pcipt.cli.main", *command], stderr=subprocess.DEVNULL)
+    try:
+        while not os.path.exists(control):
+            if daemon.poll() is not None:
+                raise SystemExit("the daemon does not start")
+            time.sleep(0.2)
+        with open(f"/proc/{daemon.pid}/smaps_rollup", encoding="ascii") as rollup:
+            return next(int(line.split()[1]) for line in rollup if line.startswith("Pss:")) / 1024
+    finally:
+        daemon.terminate()
+        daemon.wait()
+
+
+def simulated_share(count: int) -> float:
+    """Give the MB of a simulated hypervisor's records: on a real machine they are Xen's."""
+    tracemalloc.start()
+    xen = SimulatedXen(SimulatedHardware(), known=[raw.sbdf for raw in machine(count)])
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(xen.devices) == count
+    return size / (1 << 20)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    return values[min(len(values) - 1, int(len(values) * share))] if values else float("inf")
+
+
+def row(what: str, seconds: Sequence[float], note: str = "") -> None:
+    p50, p99 = (percentile(seconds, share) * 1e3 for share in (0.5, 0.99))
+    print(f"{what:<44} {p50:9.3f} {p99:9.3f}  {note}")
+
+
+def verdict(what: str, found: float, limit: float, unit: str) -> bool:
+    print(f"{'OK' if found < limit else 'MISSED':<7} {what}: {found:.2f}{unit} (below {limit:g}{unit})")
+    return found < limit
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--moves", type=int, default=300)
+    parser.add_argument("--disk", metavar="DIR", help="where the ledger is, when it is on a disk")
+    args = parser.parse_args()
+    home = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with (
+        tempfile.TemporaryDirectory(prefix="pcipt-bench-", dir=home) as directory,
+        tempfile.TemporaryDirectory(prefix="pcipt-bench-", dir=args.disk) as disk,
+    ):
+        return report(args.moves, directory, disk)
+
+
+def report(moves: int, directory: str, disk: str) -> int:
+    print(f"{'from a write to the mapping call, in ms':<44} {'p50':>9} {'p99':>9}")
+    medians = {}
+    largest = SIZES[-1]
+    for count in SIZES:
+        every, calm, reconciled = latencies(count, moves, directory)
+        medians[count] = percentile(calm, 0.5)
+        row(f"{count} functions, ledger in memory", every, f"first reconcile {reconciled:.2f} s")
+        row("  moves that nobody disturbed", calm, f"{len(calm)} of {len(every)}")
+    tail = percentile(calm, 0.99) * 1e3
+    every, _, _ = latencies(largest, moves, disk)
+    row(f"{largest} functions, ledger on disk", every)
+    row("  a synced write alone on that disk", synced_writes(moves, disk))
+    row("the simulated calls alone", peer(moves))
+    on_clock, planned = scratch(largest)
+    recording = os.path.join(directory, "machine")
+    recorded_machine(recording, largest)
+    held = {kind: memory(recording, kind, directory) for kind in Dom0Kind}
+    share = simulated_share(largest)
+    about = f"daemon at {largest} functions"
+    good = [
+        verdict(f"p99 at {largest} functions, ledger in memory, undisturbed", tail, 1.0, " ms"),
+        verdict(f"ratio {SIZES[0]} -> {largest} functions", medians[largest] / medians[SIZES[0]], 1.5, ""),
+        verdict(f"planning from scratch, {largest} functions, processor", planned, 1.0, " s"),
+        *(verdict(f"{about}, {kind.value} dom0, PSS", size, 60.0, " MB") for kind, size in held.items()),
+    ]
+    print(f"        planning from scratch by the clock: {on_clock:.2f} s")
+    print(f"        of the daemon's memory the simulated hypervisor's records: {share:.1f} MB")
+    return 0 if all(good) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""Desired state: the pages of dom0's 1:1 map that each function needs now, and who maps them. Pure.
+
+A function that decodes memory claims the whole pages of its BARs. vPCI maps them itself where it handles the
+function: it is dom0's in Xen's list, its header is of type 0 or 1, it is not virtual, dom0 is PVH. Pages of
+MSI-X structures are nobody's claim for functions that Xen knows as dom0's: vPCI must trap them. What cannot
+be told now keeps what is held: nothing is unmapped on a doubt.
+Source: xen/drivers/vpci/header.c (modify_bars, init_bars), vpci/msix.c (vpci_make_msix_hole).
+"""
+
+import enum
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import MappingProxyType
+
+import attrs
+
+from pcipt.pci import Address, Bar, BarKind, Frames, Function, HeaderType, Range, Sbdf, frames_from_range
+from pcipt.pci.structures import Place
+from pcipt.remap.intervals import without
+from pcipt.remap.protected import Protected
+from pcipt.remap.view import XenView
+
+Followed = Mapping[Sbdf, tuple[Sbdf, ...]]  # by Linux's address: where else Xen lists a renumbered function
+NOWHERE: Followed = MappingProxyType({})
+ADDRESS_BITS = 52  # no x86 has more physical address bits
+PCIBACK = "pciback"
+_TRAPPED_HEADERS = (HeaderType.ENDPOINT, HeaderType.BRIDGE)
+
+
+class By(enum.Enum):
+    """Who maps: pcipt, or Xen's vPCI."""
+
+    US = "us"
+    XEN = "xen"
+
+
+@attrs.frozen
+class Claim:
+    """The pages of one BAR that should be mapped now. `bar` is 0-5, 6 the ROM; a VF's BARs are its own.
+
+    `unsure`: nobody can tell whether vPCI has mapped them, which handles the function.
+    """
+
+    place: str
+    sbdf: Sbdf
+    bar: int
+    spans: tuple[Frames, ...]
+    by: By
+    unsure: bool = False
+
+
+@attrs.frozen
+class Desired:
+    """All claims of one function; none where it does not decode.
+
+    `kept` tells in words why nothing may be concluded now: what is held for it then stays as it is.
+    `untrapped` tells why vPCI does not handle it, None where it does. `gone`: Linux has dropped it. `astray`
+    are the BARs that decode where vPCI maps none, or came from there: it lets them move and maps nothing.
+    """
+
+    place: str
+    sbdf: Sbdf
+    claims: tuple[Claim, ...] = ()
+    kept: str | None = None
+    untrapped: str | None = None
+    gone: bool = False
+    astray: frozenset[int] = frozenset()
+
+    @property
+    def by(self) -> By:
+        """Who maps and unmaps its BARs, also while it decodes nothing."""
+        return By.US if self.untrapped is not None else By.XEN
+
+
+def place_of(function: Function) -> str:
+    """Name a function's place so that it survives renumbering: its path, its address where it has none."""
+    return str(function.path or function.sbdf)
+
+
+def untrapped_reason(function: Function, xen: XenView, *, pvh: bool) -> str | None:
+    """Tell why vPCI does not handle a function; None where it does, and maps its BARs itself."""
+    if not pvh:
+        return "a PV dom0 has no 1:1 map"
+    if function.physfn is not None:
+        return "vPCI does not map BARs of virtual functions"
+    if function.header not in _TRAPPED_HEADERS:
+        return f"vPCI does not know headers of type {function.header.value}"
+    if not function.sbdf.fits_xen:
+        return "its segment has more bits than Xen knows"
+    if function.sbdf in xen.orphans:
+        return "Xen lists it without an owner"
+    return None if xen.in_dom0(function.sbdf) else "Xen does not handle it for dom0"
+
+
+def claims_of(
+    function: Function,
+    functions: Mapping[Sbdf, Function],
+    xen: XenView,
+    *,
+    pvh: bool,
+    protected: Protected | None = None,
+    followed: Followed = NOWHERE,
+    astray: Collection[int] = (),
+) -> Desired:
+    """Compute what one function needs; `functions` are asked for the physical one of a virtual function.
+
+    What vPCI does not map of its own is no claim: BARs over the memory map (modify_bars), and over pages that
+    Xen does not give to dom0; `protected` tells. `astray` are those of before: pcipt maps where they are now.
+    """
+    place, untrapped = place_of(function), untrapped_reason(function, xen, pvh=pvh)
+    physfn = functions.get(function.physfn) if function.physfn is not None else None
+    kept = _doubt(function, physfn, xen)
+    if kept is not None:
+        return Desired(place, function.sbdf, kept=kept, untrapped=untrapped, astray=frozenset(astray))
+    by = By.US if untrapped is not None else By.XEN
+    claims: list[Claim] = []
+    lost: set[int] = set()
+    holes: tuple[Frames, ...] | None = None
+    for bar in function.bars:
+        span = claimed_range(bar)
+        if by is By.XEN and _is_astray(bar, span, protected):
+            lost.add(bar.index)
+            continue
+        if span is None:
+            continue
+        if holes is None:
+            holes = trapped_frames(function, xen, pvh=pvh, followed=followed)
+        pages: tuple[Frames, ...] = (frames_from_range(span),)
+        if holes:
+            pages = without(pages, holes)
+        if pages:
+            unsure = by is By.XEN and bar.index in astray
+            lost |= {bar.index} if unsure else set()
+            mapper = By.US if unsure else by
+            claims.append(Claim(place, function.sbdf, bar.index, pages, mapper, unsure))
+    return Desired(place, function.sbdf, tuple(claims), untrapped=untrapped, astray=frozenset(lost))
+
+
+def _is_astray(bar: Bar, span: Range | None, protected: Protected | None) -> bool:
+    if span is None:
+        return bar.kind is not BarKind.IO and bool(bar.decoding) and not bar.address
+    return protected is not None and protected.why(frames_from_range(span)) is not None
+
+
+def gone(place: str, sbdf: Sbdf) -> Desired:
+    """Say that Linux has dropped the function of a place: it needs nothing any more."""
+    return Desired(place, sbdf, untrapped="Linux has dropped it", gone=True)
+
+
+def trapped_frames(
+    function: Function, xen: XenView, *, pvh: bool, followed: Followed = NOWHERE
+) -> tuple[Frames, ...]:
+    """List the pages that vPCI must trap: MSI-X structures of functions (and VFs) that Xen has for dom0."""
+    return tuple(msix_frames(function)) if pvh and is_trapped(function.sbdf, xen, followed) else ()
+
+
+def is_trapped(sbdf: Sbdf, xen: XenView, followed: Followed) -> bool:
+    """Whether Xen has a function for dom0, at Linux's address or at one where it was followed to."""
+    return any(xen.in_dom0(at) for at in (sbdf, *followed.get(sbdf, ())))
+
+
+def claimed_range(bar: Bar) -> Range | None:
+    """Give the bytes that a BAR decodes now; None for ports, at address 0, and where the size is unknown."""
+    if bar.kind is BarKind.IO or not bar.decoding:
+        return None
+    return assigned_range(bar)
+
+
+def assigned_range(bar: Bar) -> Range | None:
+    """Give the bytes of memory that a BAR's register names, whether it decodes or not."""
+    span = bar.range
+    if bar.kind is BarKind.IO or not bar.address or span is None or span.last >> ADDRESS_BITS:
+        return None
+    return span
+
+
+def msix_frames(function: Function) -> Iterator[Frames]:
+    """Yield the pages of the MSI-X table and pending bits, wherever their BARs are now."""
+    if function.msix is None:
+        return
+    for place in (function.msix.table, function.msix.pba):
+        span = next(_inside(function.bars, place), None)
+        if span is not None:
+            yield frames_from_range(span)
+
+
+def _inside(bars: Iterable[Bar], place: Place) -> Iterator[Range]:
+    for bar in bars:
+        span = assigned_range(bar)
+        if bar.index == place.bar and span is not None and place.offset < span.size:
+            size = min(place.size, span.size - place.offset)
+            yield Range(Address(span.start + place.offset), size)
+
+
+def _doubt(function: Function, physfn: Function | None, xen: XenView) -> str | None:
+    owner = xen.elsewhere.get(function.sbdf)
+    if owner is not None:
+        return f"it belongs to {owner}: what dom0 had mapped stays as Xen left it"
+    if function.sbdf in xen.quarantined:
+        return "it is quarantined: what dom0 had mapped stays as Xen left it"
+    if function.driver == PCIBACK:
+        return "it is given to xen-pciback: what dom0 had mapped stays as Xen left it"
+    if function.physfn is not None:
+        if physfn is None or not physfn.answers or physfn.sriov is None:
+            return "its physical function cannot be read now, which alone tells where its BARs are"
+        return None
+    if function.answers is None:
+        return "its config space cannot be read now"
+    if not function.answers:
+        return "it does not answer now: it is leaving, or its bus was renumbered"
+    if function.command is None:
+        return "its command register cannot be read now"
+    return None

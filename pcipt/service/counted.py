@@ -1,0 +1,67 @@
+"""The hypervisor, with its failures told: everything is passed on as it is."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from pcipt.errors import HypervisorError
+from pcipt.pci import Frames, Sbdf
+from pcipt.xen.interface import Custody, DeviceFlags, Hypervisor, Owner, Permissions, XenIdentity
+
+
+class CountedXen:
+    """`on_error` is called with each error of Xen before it is raised on."""
+
+    def __init__(self, xen: Hypervisor, on_error: Callable[[HypervisorError], None]) -> None:
+        self._xen = xen
+        self._on_error = on_error
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except HypervisorError as error:
+            self._on_error(error)
+            raise
+
+    @property
+    def identity(self) -> XenIdentity:
+        return self._xen.identity
+
+    def known(self, functions: Sequence[Sbdf]) -> list[bool]:
+        with self._told():
+            return self._xen.known(functions)
+
+    def custody(self, function: Sbdf) -> Custody:
+        with self._told():
+            return self._xen.custody(function)
+
+    def owners(self) -> Mapping[Sbdf, Owner]:
+        with self._told():
+            return self._xen.owners()
+
+    def add_device(self, function: Sbdf, flags: DeviceFlags) -> None:
+        with self._told():
+            self._xen.add_device(function, flags)
+
+    def remove_device(self, function: Sbdf) -> None:
+        with self._told():
+            self._xen.remove_device(function)
+
+    def map_mmio(self, frames: Frames) -> None:
+        with self._told():
+            self._xen.map_mmio(frames)
+
+    def unmap_mmio(self, frames: Frames) -> None:
+        with self._told():
+            self._xen.unmap_mmio(frames)
+
+    def reserved_regions(self, function: Sbdf | None = None) -> tuple[Frames, ...]:
+        with self._told():
+            return self._xen.reserved_regions(function)
+
+    def permissions(self) -> Mapping[int, Permissions]:
+        with self._told():
+            return self._xen.permissions()
+
+    def close(self) -> None:
+        self._xen.close()

@@ -1,0 +1,110 @@
+"""The listening end of the control socket: made here, or passed by systemd; and who is at the other end.
+
+Source: socket(7), SO_PEERCRED; sd_listen_fds(3).
+"""
+
+import contextlib
+import grp
+import os
+import socket
+import stat
+import struct
+from collections.abc import MutableMapping
+
+from pcipt.errors import InputError
+
+GROUP = "pcipt"
+MODE = 0o660
+BACKLOG = 128
+FIRST_PASSED = 3  # SD_LISTEN_FDS_START
+_UCRED = struct.Struct("iII")  # pid, uid, gid
+_SO_PEERGROUPS = 59  # not in the socket module; Linux 4.13
+_MOST = 1024  # bytes that Python asks for at most: 256 groups
+
+
+def listen(path: str) -> socket.socket:
+    """Open the socket for root and group pcipt; a leftover of a killed daemon is replaced.
+
+    Raises: InputError where something else is in the way or somebody is listening there.
+    """
+    refuse_taken(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    before = os.umask(0o777 & ~MODE)
+    try:
+        listener.bind(path)
+        with contextlib.suppress(KeyError, PermissionError):
+            os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
+        listener.listen(BACKLOG)
+    except OSError as cause:
+        listener.close()
+        raise InputError(path, cause.strerror or str(cause)) from cause
+    finally:
+        os.umask(before)
+    listener.setblocking(False)
+    return listener
+
+
+def passed_listener(
+    environment: MutableMapping[str, str] | None = None, first: int = FIRST_PASSED
+) -> socket.socket | None:
+    """Take the socket that systemd listens on for us (pcipt.socket); None where it passed none.
+
+    Raises: InputError where what was passed is not one listening stream socket of AF_UNIX.
+    """
+    variables = os.environ if environment is None else environment
+    given = {name: variables.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")}
+    if given["LISTEN_PID"] != str(os.getpid()) or given["LISTEN_FDS"] in {"", "0"}:
+        return None  # nothing, or meant for the process that started us
+    if given["LISTEN_FDS"] != "1":
+        raise InputError("$LISTEN_FDS", f"is {given['LISTEN_FDS']!r}; expected one socket")
+    try:
+        listener = socket.socket(fileno=first)
+        os.set_inheritable(first, False)
+        fits = listener.family == socket.AF_UNIX and listener.type == socket.SOCK_STREAM
+        listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as cause:
+        raise InputError("$LISTEN_FDS", f"the descriptor passed is no socket ({cause.strerror})") from cause
+    if not fits or not listening:
+        listener.close()
+        raise InputError("$LISTEN_FDS", "the socket passed is no listening stream socket of AF_UNIX")
+    listener.setblocking(False)
+    return listener
+
+
+def credentials(connection: socket.socket) -> tuple[int, frozenset[int]]:
+    """Read the uid and the groups of a peer, as they were when it connected."""
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    _, uid, gid = _UCRED.unpack(data)
+    groups = {gid}
+    with contextlib.suppress(OSError):
+        more = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST)
+        groups.update(value for (value,) in struct.iter_unpack("I", more))
+    return uid, frozenset(groups)
+
+
+def group_of(listener: socket.socket) -> int | None:
+    """Read the group of the socket's file: its members may connect."""
+    with contextlib.suppress(OSError):
+        return os.stat(listener.getsockname()).st_gid
+    return None
+
+
+def refuse_taken(path: str) -> None:
+    """Raise InputError where something else than the leftover of a killed daemon is in the way."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise InputError(path, "something that is no socket is in the way")
+        if _somebody_listens(path):
+            raise InputError(path, "somebody is listening there already")
+
+
+def _somebody_listens(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True

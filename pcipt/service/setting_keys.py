@@ -1,0 +1,127 @@
+"""The keys of the settings file: name, what is accepted, default, what it does. One table for everything.
+
+Reading, errors, the shipped file and pcipt.toml(5) are made from it or held against it.
+"""
+
+import os
+from typing import Any, Protocol
+
+import attrs
+
+from pcipt.remap.actions import Action
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+class Accepts(Protocol):
+    def fits(self, value: object) -> bool: ...
+
+    @property
+    def words(self) -> str:
+        """What is expected, for errors and the manual."""
+
+
+@attrs.frozen
+class OneOf:
+    choices: tuple[str, ...]
+
+    def fits(self, value: object) -> bool:
+        return isinstance(value, str) and value in self.choices
+
+    @property
+    def words(self) -> str:
+        return f"one of {', '.join(self.choices)}"
+
+
+@attrs.frozen
+class Flag:
+    words = "true or false"
+
+    def fits(self, value: object) -> bool:
+        return isinstance(value, bool)
+
+
+@attrs.frozen
+class Number:
+    low: int
+    high: int
+
+    def fits(self, value: object) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
+
+    @property
+    def words(self) -> str:
+        return f"a number from {self.low} to {self.high}"
+
+
+@attrs.frozen
+class TextfilePath:
+    words = "an absolute path that ends in .prom, or an empty text"
+
+    def fits(self, value: object) -> bool:
+        if not isinstance(value, str) or "\0" in value:
+            return False
+        return not value or (os.path.isabs(value) and value.endswith(".prom"))
+
+
+@attrs.frozen
+class Key:
+    """One setting; `name` is dotted as in errors, `about` says what it does in one line."""
+
+    name: str
+    accepts: Accepts
+    default: Any
+    about: str
+
+    @property
+    def path(self) -> list[str]:
+        return self.name.split(".")
+
+
+_ABOUT_ACTIONS = {
+    "add-device": "tell Xen of functions that it does not know",
+    "remove-device": "make Xen forget functions that have left the machine",
+    "map-mmio": "map the memory of functions for which Xen does not do it itself (PVH)",
+    "unmap-mmio": "take mappings down that nothing decodes any more (PVH)",
+    "rewrite-bar": "repeat a write to a BAR that Xen dropped, where no driver is bound (PVH)",
+    "withdraw-reserved": "take a reserved region down when its last device leaves dom0 (PVH)",
+    "restore-reserved": "put a reserved region back when its first device returns (PVH)",
+}
+
+KEYS: tuple[Key, ...] = (
+    Key("mode", OneOf(("enforce", "observe")), "enforce", "enforce repairs; observe plans and reports only"),
+    *(Key(f"actions.{word}", Flag(), True, about) for word, about in _ABOUT_ACTIONS.items()),
+    Key("watch.source", OneOf(("kprobe", "xentrace", "none")), "kprobe",
+        "how configuration writes are seen: dom0's kernel, Xen's trace buffer (PVH), or not at all; "
+        "read at start only"),
+    Key("watch.settle-ms", Number(1, 10_000), 50,
+        "milliseconds of quiet before what was written is read back"),
+    Key("log.level", OneOf(LEVELS), "info", "the least important messages that are logged"),
+    Key("metrics.textfile", TextfilePath(), "",
+        "where to write metrics for node_exporter's textfile collector; empty is nowhere"),
+)  # fmt: skip
+BY_NAME = {key.name: key for key in KEYS}
+TABLES = frozenset(key.path[0] for key in KEYS if len(key.path) > 1)
+ACTIONS: tuple[str, ...] = tuple(kind.word for kind in Action.__args__)
+
+
+DEFAULTS: dict[str, Any] = {key.name: key.default for key in KEYS}
+
+
+def file_from_keys() -> str:
+    """Write the file that is shipped: every key with its default, each explained."""
+    lines = ["# Settings of pcipt, see pcipt.toml(5). Each key stands here with its default.", ""]
+    table = ""
+    for key in KEYS:
+        *above, name = key.path
+        if above and above[0] != table:
+            table = above[0]
+            lines += ["", f"[{table}]"]
+        lines += [f"# {key.about}:", f"#   {key.accepts.words}", f"#{name} = {toml_from_value(key.default)}"]
+    return "\n".join(lines) + "\n"
+
+
+def toml_from_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f'"{value}"' if isinstance(value, str) else str(value)

@@ -1,0 +1,66 @@
+"""Which ranges of frames touch a given one, at a cost that does not grow with their number. Pure."""
+
+from bisect import bisect_left, insort
+from bisect import bisect_right as _first
+from collections.abc import Hashable, Iterable
+from typing import Generic, TypeVar
+
+from pcipt.pci import Frames, Gfn
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Overlaps(Generic[Key]):
+    """Ranges by key, sorted by where they begin, those of each power of two of lengths for themselves."""
+
+    def __init__(self) -> None:
+        self._frames: dict[Key, Frames] = {}
+        self._starts: dict[int, list[int]] = {}
+        self._keys: dict[tuple[int, int], set[Key]] = {}
+
+    def put(self, key: Key, frames: Frames) -> None:
+        self.discard(key)
+        self._frames[key] = frames
+        place = _place(frames)
+        if place not in self._keys:
+            self._keys[place] = set()
+            insort(self._starts.setdefault(place[0], []), place[1])
+        self._keys[place].add(key)
+
+    def discard(self, key: Key) -> None:
+        frames = self._frames.pop(key, None)
+        if frames is None:
+            return
+        kind, start = place = _place(frames)
+        self._keys[place].discard(key)
+        if not self._keys[place]:
+            del self._keys[place]
+            starts = self._starts[kind]
+            del starts[bisect_left(starts, start)]
+
+    def touching(self, frames: Frames) -> list[tuple[Key, Frames]]:
+        return [
+            (key, self._frames[key])
+            for kind, starts in self._starts.items()
+            for start in starts[_first(starts, frames.start - (1 << kind)) : bisect_left(starts, frames.end)]
+            for key in self._keys[kind, start]
+            if self._frames[key].overlaps(frames)
+        ]
+
+
+def without(spans: Iterable[Frames], cut: Frames) -> list[Frames]:
+    """Take `cut` out of the spans."""
+    left = []
+    for span in spans:
+        if not span.overlaps(cut):
+            left.append(span)
+            continue
+        if span.start < cut.start:
+            left.append(Frames(span.start, cut.start - span.start))
+        if cut.end < span.end:
+            left.append(Frames(Gfn(cut.end), span.end - cut.end))
+    return left
+
+
+def _place(frames: Frames) -> tuple[int, int]:
+    return frames.count.bit_length(), frames.start

@@ -1,0 +1,68 @@
+"""The rangesets in the dump that Xen's debug key q writes into its console ring: who may reach what. Pure.
+
+    (XEN) Rangesets belonging to domain 0:
+    (XEN)     Interrupts { 1-15, 24 }
+    (XEN)     I/O Memory { 0-fedff, fef00-fcfffff }
+    (XEN)     I/O Ports  { 0-1f, 22-3f, 44-60 }
+
+Each number is a printk call of its own, ends are inclusive, memory is in frames. Lines are torn as in key Q's
+dump; see `console`. Other rangesets and the rest of the dump are passed over.
+Source: Xen xen/common/rangeset.c, rangeset_domain_printk; xen/common/keyhandler.c, dump_domains.
+"""
+
+import re
+from collections.abc import Mapping
+
+import attrs
+
+from pcipt.pci import Address, Frames, Gfn, Range
+from pcipt.xen.console import KEPT_BROKEN, whole_lines
+from pcipt.xen.interface import Permissions
+
+_DOMAIN = re.compile(r"Rangesets belonging to domain (\d{1,5}):")
+# The indent is printed alone; what follows it may be another processor's line.
+_STARTS = re.compile(r" {4}(?:$|I/O (?:Memory|Ports))|Rangesets belonging ")
+_SET = re.compile(r" {4}(I/O Memory|I/O Ports ) \{((?: [0-9a-f]{1,16}(?:-[0-9a-f]{1,16})?,?)*) \}")
+_ITEM = re.compile(r"([0-9a-f]+)(?:-([0-9a-f]+))?")
+_MEMORY, _PORTS = "I/O Memory", "I/O Ports "
+
+
+@attrs.frozen
+class RangesetDump:
+    """What was understood; `broken` holds lines that cannot be read and domains without their I/O memory."""
+
+    domains: Mapping[int, Permissions]
+    broken: tuple[str, ...]
+
+
+def parse_permissions(text: str) -> RangesetDump:
+    """Read what each domain may reach out of a piece of Xen's console.
+
+    Shape:  domains in Xen's order; one that is printed twice counts as printed last.
+    """
+    sets: dict[int, dict[str, tuple[tuple[int, int], ...]]] = {}
+    broken: list[str] = []
+    domain: int | None = None
+    for line in whole_lines(text.split("\n"), _STARTS):
+        if match := _DOMAIN.fullmatch(line.rstrip()):
+            domain = int(match[1])
+            sets[domain] = {}
+        elif (match := _SET.fullmatch(line.rstrip())) and domain is not None:
+            sets[domain][match[1]] = _pairs(match[2])
+        elif line.strip() and _STARTS.match(line):
+            broken.append(line)
+    broken += [f"domain {number}: no I/O memory" for number, found in sets.items() if _MEMORY not in found]
+    domains = {number: _permissions(found) for number, found in sets.items()}
+    return RangesetDump(domains, tuple(broken[:KEPT_BROKEN]))
+
+
+def _permissions(found: Mapping[str, tuple[tuple[int, int], ...]]) -> Permissions:
+    return Permissions(
+        tuple(Frames(Gfn(first), last - first + 1) for first, last in found.get(_MEMORY, ())),
+        tuple(Range(Address(first), last - first + 1) for first, last in found.get(_PORTS, ())),
+    )
+
+
+def _pairs(items: str) -> tuple[tuple[int, int], ...]:
+    numbers = ((int(match[1], 16), int(match[2] or match[1], 16)) for match in _ITEM.finditer(items))
+    return tuple((first, last) for first, last in numbers if first <= last)

@@ -1,0 +1,170 @@
+"""The registers of one simulated function: what a write leaves in them, and where its memory BARs then are.
+
+Source: PCI Local Bus 3.0 §6.2 (header), PCI-to-PCI Bridge 1.2 §3.2 (type 1), PCI Express Base 6.0 §9.3.3
+(SR-IOV; NumVFs is read-only while VF Enable is set, a virtual function has no BARs of its own).
+"""
+
+from collections.abc import Iterator, Mapping
+
+import attrs
+
+from pcipt.pci import Address, Function, HeaderType, Range, RawFunction
+from pcipt.pci.bars import LAYOUT, ROM_INDEX, VF_BAR_COUNT, VF_BAR_INDEX, BarKind
+from pcipt.pci.capabilities import find_capability
+from pcipt.pci.config import COMMAND_MEMORY, HEADER_SIZE
+from pcipt.pci.sriov import VF_ENABLE, VF_MEMORY_ENABLE
+from pcipt.pci.structures import SRIOV, Msix
+
+COMMAND, BAR0, SECONDARY, SUBORDINATE = 0x04, 0x10, 0x19, 0x1A
+BUS_NUMBERS = range(0x18, 0x1B)
+_VF_CONTROL, _NUM_VFS, _TOTAL_VFS, _VF_OFFSET, _VF_STRIDE, _VF_BAR0 = 8, 0x10, 0x0E, 0x14, 0x16, 0x24
+_TYPE_BITS = {BarKind.MEM32: 0xF, BarKind.MEM64: 0xF, BarKind.IO: 0x3}
+
+# offset, size, bits that can be written, in a header of type 0 and of type 1
+_COMMON = ((0x04, 2, 0x0547), (0x0C, 1, 0xFF), (0x3C, 1, 0xFF))
+_BRIDGE = (
+    (0x18, 3, 0xFF_FFFF), (0x1B, 1, 0xFF), (0x1C, 2, 0xF0F0), (0x20, 4, 0xFFF0_FFF0), (0x24, 4, 0xFFF0_FFF0),
+    (0x28, 8, 0xFFFF_FFFF_FFFF_FFFF), (0x30, 4, 0xFFFF_FFFF), (0x3E, 2, 0x0FFF),
+)  # fmt: skip
+_VIRTUAL = ((0x04, 2, 0x0004),)
+_SRIOV = ((_VF_CONTROL, 2, 0x001F), (_NUM_VFS, 2, 0xFFFF))
+
+
+@attrs.define(eq=False)
+class Registers:
+    """Config space with its writable bits; `sizes` are those of memory BARs, `vf_sizes` those of one VF's."""
+
+    data: bytearray
+    writable: bytearray
+    header: HeaderType
+    sizes: Mapping[int, int]
+    vf_sizes: Mapping[int, int]
+    msix: Msix | None
+    sriov_at: int | None
+
+    def read(self, offset: int, size: int) -> int:
+        return int.from_bytes(self.data[offset : offset + size], "little")
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        for place, byte in enumerate(value.to_bytes(size, "little"), offset):
+            if place < len(self.data):
+                mask = self._mask(place)
+                self.data[place] = self.data[place] & ~mask | byte & mask
+
+    def _mask(self, place: int) -> int:
+        at = self.sriov_at
+        if at is not None and place in {at + _NUM_VFS, at + _NUM_VFS + 1} and self.vf_enable:
+            return 0
+        return self.writable[place]
+
+    @property
+    def decodes_memory(self) -> bool:
+        return bool(self.data[COMMAND] & COMMAND_MEMORY)
+
+    @property
+    def vf_enable(self) -> bool:
+        return self.sriov_at is not None and bool(self.data[self.sriov_at + _VF_CONTROL] & VF_ENABLE)
+
+    @property
+    def vf_memory(self) -> bool:
+        at = self.sriov_at
+        return self.vf_enable and at is not None and bool(self.data[at + _VF_CONTROL] & VF_MEMORY_ENABLE)
+
+    @property
+    def rom_at(self) -> int | None:
+        return LAYOUT[self.header][2]
+
+    def bars(self) -> Iterator[tuple[int, Range]]:
+        """Give index and place of each memory BAR, decoding or not; the ROM only while it is enabled."""
+        for index, size in self.sizes.items():
+            at = self.rom_at if index == ROM_INDEX else BAR0 + 4 * index
+            if at is None:
+                continue
+            address = self._address(at, rom=index == ROM_INDEX)
+            if address is not None:
+                yield index, Range(Address(address), size)
+
+    def vf_bars(self, number: int) -> Iterator[tuple[int, Range]]:
+        """Give index and place of each BAR of virtual function `number`."""
+        at = (self.sriov_at or 0) + _VF_BAR0
+        for index, size in self.vf_sizes.items():
+            address = self._address(at + 4 * index, rom=False)
+            if address is not None:
+                yield index, Range(Address(address + number * size), size)
+
+    def vf_devfns(self, devfn: int, *, everyone: bool = False) -> list[int]:
+        """Compute where on the bus the virtual functions stand that are enabled now, or may be at all."""
+        at = self.sriov_at
+        if at is None or not (everyone or self.vf_enable):
+            return []
+        total = self.read(at + _TOTAL_VFS, 2)
+        count = total if everyone else min(self.read(at + _NUM_VFS, 2), total)
+        first, stride = self.read(at + _VF_OFFSET, 2), self.read(at + _VF_STRIDE, 2)
+        return [devfn + first + stride * number & 0xFF for number in range(count)]
+
+    def _address(self, at: int, *, rom: bool) -> int | None:
+        value = self.read(at, 4)
+        if rom:
+            return value & 0xFFFF_F800 if value & 1 else None
+        return value & 0xFFFF_FFF0 | (self.read(at + 4, 4) << 32 if value & 0x6 == 0x4 else 0)
+
+
+def registers_from_function(raw: RawFunction, seen: Function) -> Registers:
+    """Make them from what was read: sizes are Linux's, and a BAR without one cannot be written."""
+    data = bytearray(raw.config or b"")
+    data += bytes(max(0, HEADER_SIZE - len(data)))
+    writable = bytearray(len(data))
+    capability = find_capability(seen.capabilities, SRIOV, extended=True)
+    at = capability.offset if capability is not None and seen.sriov is not None else None
+    sizes: dict[int, int] = {}
+    vf_sizes: dict[int, int] = {}
+    if raw.physfn is not None:
+        _allow(writable, 0, _VIRTUAL)
+    else:
+        _allow(writable, 0, (*_COMMON, *(_BRIDGE if seen.header is HeaderType.BRIDGE else ())))
+        count = LAYOUT[seen.header][1]
+        _allow_bars(writable, raw, data, BAR0, range(count), sizes)
+        _allow_rom(writable, raw, LAYOUT[seen.header][2], sizes)
+        if at is not None and seen.sriov is not None:
+            _allow(writable, at, _SRIOV)
+            numbers = range(VF_BAR_INDEX, VF_BAR_INDEX + VF_BAR_COUNT)
+            _allow_bars(writable, raw, data, at + _VF_BAR0, numbers, vf_sizes, seen.sriov.total_vfs)
+    return Registers(data, writable, seen.header, sizes, vf_sizes, seen.msix, at)
+
+
+def _allow(writable: bytearray, base: int, rows: tuple[tuple[int, int, int], ...]) -> None:
+    for offset, size, bits in rows:
+        writable[base + offset : base + offset + size] = bits.to_bytes(size, "little")
+
+
+def _allow_bars(
+    writable: bytearray,
+    raw: RawFunction,
+    data: bytearray,
+    base: int,
+    lines: range,
+    sizes: dict[int, int],
+    shared_by: int = 1,
+) -> None:
+    """Make the address bits writable of every BAR whose line of `resource` has a size, and note the size."""
+    for index, line in enumerate(lines):
+        size = raw.resources[line].size // max(shared_by, 1) if line < len(raw.resources) else 0
+        at = base + 4 * index
+        if size <= 0 or at + 4 > len(data):
+            continue
+        kind = int.from_bytes(data[at : at + 4], "little")
+        if kind & 1:
+            _allow(writable, at, ((0, 4, -size & 0xFFFF_FFFC),))
+            continue
+        wide = kind & 0x6 == 0x4 and index + 1 < len(lines)
+        _allow(
+            writable, at, ((0, 8 if wide else 4, -size & (0xFFFF_FFFF_FFFF_FFF0 if wide else 0xFFFF_FFF0)),)
+        )
+        sizes[index] = size
+
+
+def _allow_rom(writable: bytearray, raw: RawFunction, at: int | None, sizes: dict[int, int]) -> None:
+    size = raw.resources[ROM_INDEX].size if len(raw.resources) > ROM_INDEX else 0
+    if at is not None and size:
+        _allow(writable, at, ((0, 4, -size & 0xFFFF_F800 | 1),))
+        sizes[ROM_INDEX] = size

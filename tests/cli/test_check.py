@@ -1,0 +1,248 @@
+import io
+import json
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from pcipt.cli.main import main
+from tests.firmware.reserved_tables import dmar, rmrr, scope
+from tests.machines import config
+from tests.trees import DATA, EMPTY_LINE, RECORDED, REPO, add, dumps, unpack
+
+VERDICTS = Path(__file__).parent / "verdicts"
+PORT = "pci0000:00/0000:00:1c.0"
+LINE = "0x00000000{:08x} 0x00000000{:08x} 0x0000000000040200\n"
+
+
+def run(*arguments):
+    out = io.StringIO()
+    with redirect_stdout(out):
+        code = main(["check", *map(str, arguments)])
+    return code, out.getvalue()
+
+
+def checked(*arguments):
+    code, out = run(*arguments, "--json")
+    answer = json.loads(out)
+    assert answer.pop("version") == 1
+    return code, answer
+
+
+def in_short(answer):
+    """Write an answer as a list to review: verdict, function, why; and what nobody knew."""
+    lines = []
+    for each in answer["functions"]:
+        codes = [f"{reason['code']}={reason['verdict']}" for reason in each["reasons"]]
+        policy = ["rdm_policy=relaxed"] if each["rdm_policy"] == "relaxed" else []
+        lines.append(" ".join([each["verdict"], each["sbdf"], *codes, *policy]))
+    unknown = dict.fromkeys(what for each in answer["functions"] for what in each["unknown"])
+    return "\n".join([*lines, f"unknown: {', '.join(unknown) or 'nothing'}", ""])
+
+
+def compare(name, *arguments):
+    code, answer = checked(*arguments)
+    assert in_short(answer) == (VERDICTS / f"{name}.txt").read_text()
+    assert code == (0 if all(each["verdict"] == "ok" for each in answer["functions"]) else 4)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_machines(name, tmp_path):
+    compare(name, "--root", unpack(name, tmp_path))
+
+
+@pytest.mark.parametrize("path", dumps(), ids=lambda path: path.name)
+def test_dumps(path):
+    if not path.exists():
+        pytest.skip("the dumps of other projects are not here: ../shared/data/pciutils")
+    compare(path.name, "--dump", path)
+
+
+FIXTURES = sorted(
+    str(place.relative_to(REPO / "fixtures/sysfs").parent)
+    for place in (*REPO.glob("fixtures/sysfs/*/sys"), *REPO.glob("fixtures/sysfs/*/steps/*/sys"))
+)
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_fixtures(name):
+    compare(name.replace("/", "-"), "--root", REPO / "fixtures/sysfs" / name)
+
+
+def test_every_list_of_verdicts_is_somebodys():
+    if not DATA.exists():
+        pytest.skip("the recordings of other projects are not here")
+    expected = {*RECORDED, *(path.name for path in dumps()), *(name.replace("/", "-") for name in FIXTURES)}
+    assert {path.stem for path in VERDICTS.glob("*.txt")} == expected
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A NIC of two functions that share a region with a USB controller; a disk with / on it; a console."""
+    root = tmp_path / "machine"
+    add(root, "pci0000:00/0000:00:00.0", config=config(class_code=0x060000), **{"class": "0x060000\n"})
+    add(root, PORT, config=config(header=1, class_code=0x060400, buses=(0, 3, 3)), **{"class": "0x060400\n"})
+    for number in range(2):
+        add(root, f"{PORT}/0000:03:00.{number}", reset_method="flr\n")
+    add(root, "pci0000:00/0000:00:14.0", reset_method="pm\n", **{"class": "0x0c0330\n"})
+    add(root, "pci0000:00/0000:00:17.0", reset_method="pm\n", **{"class": "0x010601\n"})
+    add(
+        root,
+        "pci0000:00/0000:00:02.0",
+        boot_vga="1\n",
+        config=config(class_code=0x030000),
+        **{"class": "0x030000\n"},
+    )
+    tables = root / "sys/firmware/acpi/tables"
+    tables.mkdir(parents=True)
+    unit = b"\x00\x00\x10\x00\x01\x00\x00\x00" + (0xFED9_0000).to_bytes(8, "little")
+    shared = rmrr(0x7B00_0000, 0x7B00_FFFF, scope(0, (0x1C, 0), (0, 0)), scope(0, (0x14, 0)))
+    (tables / "DMAR").write_bytes(dmar(unit, shared))
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/mountinfo").write_text("25 1 8:2 / / rw - ext4 /dev/sda2 rw\n")
+    (root / "proc/iomem").write_text("00100000-7affffff : System RAM\n7b000000-7fffffff : Reserved\n")
+    disk = "../../devices/pci0000:00/0000:00:17.0/ata1/host0/target0:0:0/0:0:0:0/block/sda/sda2"
+    put_link(root / "sys/dev/block/8:2", disk)
+    (root / "sys/class/tty/console").mkdir(parents=True)
+    (root / "sys/class/tty/console/active").write_text("tty0\n")
+    return root
+
+
+def put_link(path, target):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target)
+
+
+def verdicts(answer):
+    return {
+        each["sbdf"].removeprefix("0000:"): [each["verdict"], *(reason["code"] for reason in each["reasons"])]
+        for each in answer["functions"]
+    }
+
+
+def test_a_machine_of_which_much_is_known(machine):
+    code, answer = checked("--root", machine)
+    assert code == 4
+    assert verdicts(answer) == {
+        "00:00.0": ["refuse", "platform"],
+        "00:1c.0": ["refuse", "platform"],
+        "00:02.0": ["refuse", "console", "no-reset"],
+        "00:17.0": ["refuse", "root-filesystem"],
+        "00:14.0": ["warn", "reserved-shared"],
+        "03:00.0": ["warn", "reserved-shared", "device-split", "address-may-shift"],
+        "03:00.1": ["warn", "device-split", "address-may-shift"],
+    }
+    assert [each["verdict"] for each in answer["functions"]] == ["refuse"] * 4 + ["warn"] * 3
+    assert answer["snippets"]["xl"] == [
+        'pci = [ "00:14.0,rdm_policy=relaxed" ]',
+        'pci = [ "03:00.0,rdm_policy=relaxed" ]',
+        'pci = [ "03:00.1" ]',
+    ]
+
+
+def test_functions_named_together_leave_together(machine):
+    code, answer = checked("03:00.*", "00:14.0", "--root", machine)
+    assert code == 4
+    assert verdicts(answer)["03:00.1"] == ["ok", "address-may-shift"]
+    (shared,) = (r for each in answer["functions"] for r in each["reasons"] if "03:00.0" in each["sbdf"]
+                 and r["code"] == "reserved-shared")  # fmt: skip
+    assert "rdm_policy=strict" in shared["text"]
+    assert "dom0 keeps" not in shared["text"]
+    assert "rdm_policy=relaxed" in shared["cure"]
+    assert answer["snippets"] == {
+        "xl": ['pci = [ "00:14.0,rdm_policy=relaxed", "03:00.0,rdm_policy=relaxed", "03:00.1" ]'],
+        "xen-pciback.hide": "(0000:00:14.0)(0000:03:00.0)(0000:03:00.1)",
+    }
+
+
+NAMES = [
+    # what is typed -> the functions meant
+    (["03:00.0"], ["0000:03:00.0"]),
+    (["00_1c.0-00_00.1"], ["0000:03:00.1"]),  # a PCI path
+    (["dom0:03_00.0", "pci_0000_03_00_1"], ["0000:03:00.0", "0000:03:00.1"]),
+    (["(0000:03:00.0)(0000:03:00.1)"], ["0000:03:00.0", "0000:03:00.1"]),  # XCP-ng's fashion
+    (["xen-pciback.hide=(03:00.1)"], ["0000:03:00.1"]),
+    (["03:00.0", "03:00.*", "03:00.0"], ["0000:03:00.0", "0000:03:00.1"]),  # each once
+]
+
+
+@pytest.mark.parametrize(("typed", "meant"), NAMES)
+def test_every_notation(machine, typed, meant):
+    answer = checked(*typed, "--root", machine)[1]
+    assert sorted(each["sbdf"] for each in answer["functions"]) == meant
+
+
+WRONG = [
+    # what is typed, the exit code, what is said
+    ("04:00.0", 6, "did you mean 0000:03:00.0?"),
+    ("09:00.*", 6, "no function 09:00.*"),
+    ("00_1d.0-00_00.0", 6, "no function 00_1d.0-00_00.0"),
+    ("00:82.0", 2, "device 82 is above 1f"),
+    ("(0000:03:00.0)(0000:03:00.9)", 2, "function 9 is above 7"),
+    ("xen-pciback.hide=0000:03:00.0", 2, "without parentheses"),
+]
+
+
+@pytest.mark.parametrize(("typed", "code", "words"), WRONG)
+def test_what_is_absent_or_malformed(machine, typed, code, words, capsys):
+    assert main(["check", typed, "--root", str(machine)]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert words in captured.err
+
+
+def test_the_words(machine):
+    code, out = run("03:00.1", "--root", machine)
+    assert code == 4
+    lines = out.splitlines()
+    assert lines[0] == "warn    0000:03:00.1  (path 00_1c.0-00_00.1)"
+    assert lines[1].startswith(
+        "        device-split: it is one function of a device, 0000:03:00.0 would stay"
+    )
+    assert lines[2] == "          -> pass all of them: pcipt check 0000:03:00.*"
+    assert '    pci = [ "03:00.1" ]' in lines
+    assert "    xen-pciback.hide=(0000:03:00.1)" in lines
+    assert any(
+        line.startswith("Not known here, and not judged: capabilities, what Xen knows") for line in lines
+    )
+
+
+def test_all_functions_print_no_lines_to_paste(machine):
+    out = run("--root", machine)[1]
+    assert out.splitlines()[0] == "refuse  0000:00:00.0"
+    assert "xen-pciback.hide" not in out
+
+
+def test_a_function_that_is_refused_is_not_in_the_lines(machine):
+    code, answer = checked("00:17.0", "--root", machine)
+    assert (code, answer["snippets"]) == (4, {"xl": [], "xen-pciback.hide": ""})
+    assert "xen-pciback.hide" not in run("00:17.0", "--root", machine)[1]
+
+
+def test_all_is_well(tmp_path):
+    add(tmp_path, "pci0000:00/0000:00:03.0", reset_method="flr\n")
+    assert run("00:03.0", "--root", tmp_path)[0] == 0
+
+
+@pytest.mark.parametrize("kind", ["pvh", "pv", "bare"])
+def test_what_missing_tables_mean(tmp_path, kind):
+    """No DMAR or IVRS is no IOMMU, but in a PVH dom0, which is not shown them."""
+    add(tmp_path, "pci0000:00/0000:00:03.0", reset_method="flr\n")
+    tables = tmp_path / "sys/firmware/acpi/tables"
+    tables.mkdir(parents=True)
+    (tables / "FACP").write_bytes(bytes(64))
+    if kind != "bare":
+        (tmp_path / "sys/hypervisor").mkdir()
+        (tmp_path / "sys/hypervisor/guest_type").write_text(kind.upper() + "\n")
+    (function,) = checked("00:03.0", "--root", tmp_path)[1]["functions"]
+    assert (function["verdict"], "IOMMU" in function["unknown"]) == (
+        ("ok", True) if kind == "pvh" else ("refuse", False)
+    )
+
+
+def test_a_resource_line_and_its_place(machine):
+    nic = machine / "sys/devices" / PORT / "0000:03:00.0"
+    (nic / "config").write_bytes(config(command=2, bars=(0x7000_0000,)))
+    (nic / "resource").write_text(LINE.format(0x7000_0000, 0x7001_FFFF) + 12 * EMPTY_LINE)
+    reasons = verdicts(checked("03:00.0", "--root", machine)[1])["03:00.0"]
+    assert reasons[:3] == ["refuse", "bar-outside-window", "bar-over-ram"]

@@ -1,0 +1,179 @@
+"""release and reclaim on a made-up sysfs, with a made-up toolstack and a daemon that gives fixed answers."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from pcipt.cli import handover
+from pcipt.errors import NoSuchDeviceError, NotPermittedError, NotRunningError, StateError
+from pcipt.service import protocol
+from tests.toolstack import ANSWERS, DISK, NIC, fake_toolstack, told
+
+ACTION = {"action": "withdraw-reserved", "sbdf": NIC, "result": "failed", "detail": "Xen said EPERM"}
+
+
+@pytest.fixture
+def scene(tmp_path, monkeypatch, daemon):
+    fake = fake_toolstack(tmp_path, monkeypatch)
+    fake.path, fake.answers = daemon
+    fake.answers |= ANSWERS
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    return fake
+
+
+def test_released_and_reclaimed(scene, capsys):
+    assert scene.run("release", NIC) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out == [
+        "load xen-pciback: done",
+        f"give {NIC} from e1000e to xen-pciback: done",
+        f"withdraw what is reserved for {NIC} alone: done",
+        f"{NIC}: quarantine; regions: 0x7fff0000 withdrawn",
+    ]
+    assert scene.driver(NIC) == "pciback"
+    scene.answers["Release"] = told("dom0")
+    assert scene.run("reclaim", NIC) == 0
+    assert scene.driver(NIC) == "e1000e"
+    assert scene.log() == [
+        "modprobe xen-pciback", f"pci-assignable-add {NIC}", f"pci-assignable-remove -r {NIC}",
+    ]  # fmt: skip
+
+
+def test_what_is_away_already_is_only_looked_at(scene):
+    (scene.root / "sys/bus/pci/drivers/pciback").mkdir()
+    scene.drive(NIC, "pciback")
+    assert scene.run("release", NIC) == 0
+    scene.drive(NIC, "e1000e")
+    assert scene.run("reclaim", NIC) == 0
+    assert scene.log() == []
+
+
+@pytest.mark.parametrize("command", ["release", "reclaim"])
+def test_a_dry_run_shows_the_steps_and_does_nothing(scene, command, capsys):
+    if command == "reclaim":
+        scene.drive(NIC, "pciback")
+    assert scene.run(command, "--dry-run", "--json=short", NIC) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["version"], answer["dry_run"], answer["result"]) == (1, True, "planned")
+    assert {step["result"] for step in answer["steps"]} == {"planned"}
+    assert scene.log() == []
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_the_disk_of_the_root_file_system_stays(scene, force):
+    with pytest.raises(StateError, match=r"root file system of dom0.*--force does not change that"):
+        scene.run("release", DISK, *force)
+    assert scene.log() == []
+
+
+def test_what_the_check_refuses_is_done_with_force(scene, capsys):
+    (scene.root / "proc/self/mountinfo").unlink()
+    with pytest.raises(StateError, match=r"nobody can tell.*--force does it all the same"):
+        scene.run("release", "--json=short", NIC)
+    assert json.loads(capsys.readouterr().out)["result"] == "refused"
+    assert scene.run("release", "--force", NIC) == 0
+
+
+def test_a_guests_function_is_neither_released_nor_reclaimed(scene):
+    scene.answers["Status"] = {"findings": [], "given_away": [{"sbdf": NIC, "owner": "guest 3"}]}
+    for command in ("release", "reclaim"):
+        with pytest.raises(StateError, match="belongs to guest 3"):
+            scene.run(command, NIC)
+    assert scene.log() == []
+
+
+#   what goes wrong with the NIC, what the daemon answers, words of the error
+TROUBLE = [
+    ("refuse", told(), "it cannot"),
+    ("half", told(), "half way"),  # unbound from its driver, and then nothing
+    (None, told(actions=[ACTION]), "withdraw-reserved 0000:00:03.0: Xen said EPERM"),
+    (None, protocol.error("Failed", {"reason": "Xen cannot be asked"}), "Xen cannot be asked"),
+]
+
+
+@pytest.mark.parametrize(("trouble", "answer", "words"), TROUBLE)
+def test_a_failing_step_leaves_all_as_it_was(scene, trouble, answer, words, capsys):
+    scene.answers["Release"] = answer
+    if trouble is not None:
+        scene.make(trouble, NIC)
+    with pytest.raises(StateError, match=f"{words}.*all is as it was"):
+        scene.run("release", "--json=short", NIC)
+    assert json.loads(capsys.readouterr().out)["result"] == "failed"
+    bound = (scene.root / "sys/bus/pci/drivers/e1000e/bind").read_text()
+    assert scene.driver(NIC) == "e1000e" or (trouble == "half" and bound == NIC)
+    assert not (scene.root / "sys/bus/pci/drivers/pciback").exists()
+
+
+def test_the_second_of_two_functions_fails(scene):
+    (scene.root / "proc/self/mountinfo").unlink()
+    scene.make("refuse", DISK)
+    with pytest.raises(StateError, match=f"give {DISK} to xen-pciback.*all is as it was"):
+        scene.run("release", "--force", NIC, DISK)
+    assert scene.driver(NIC) == "e1000e"
+
+
+def test_what_cannot_be_undone_is_said(scene):
+    (scene.root / "proc/self/mountinfo").unlink()
+    scene.make("refuse", DISK)
+    scene.answers["Reclaim"] = protocol.error("Failed", {"reason": "the region cannot be put back"})
+    with pytest.raises(StateError, match=r"undoing failed too: .*the region cannot be put back"):
+        scene.run("release", "--force", NIC, DISK)
+
+
+def test_a_region_that_cannot_return_stops_a_reclaim(scene, capsys):
+    scene.drive(NIC, "pciback")
+    scene.answers["Reclaim"] = protocol.error("Failed", {"reason": "EPERM"})
+    with pytest.raises(StateError, match=f"restore what is reserved for {NIC}: .*EPERM; all is as it was"):
+        scene.run("reclaim", NIC, "--json=short")
+    assert json.loads(capsys.readouterr().out)["steps"] == [
+        {"step": f"restore what is reserved for {NIC}", "result": "failed"}
+    ]
+    assert scene.log() == []
+
+
+def test_a_reclaim_that_fails_gives_back_what_it_took(scene):
+    for address in (NIC, DISK):
+        scene.drive(address, "pciback")
+    scene.make("refuse", DISK)
+    with pytest.raises(StateError, match="all is as it was"):
+        scene.run("reclaim", NIC, DISK)
+    assert (scene.driver(NIC), scene.driver(DISK)) == ("pciback", "pciback")
+
+
+def test_only_root_may(scene, monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    for command in ("release", "reclaim"):
+        with pytest.raises(NotPermittedError):
+            scene.run(command, NIC)
+        assert scene.run(command, "--dry-run", NIC) == 0
+
+
+def test_the_daemon_is_needed_and_the_function(scene, tmp_path):
+    scene.path = str(tmp_path / "nobody")
+    for command in ("release", "reclaim"):
+        with pytest.raises(NotRunningError):
+            scene.run(command, NIC)
+        with pytest.raises(NoSuchDeviceError):
+            scene.run(command, "00:1f.7")
+
+
+@pytest.mark.parametrize("number", handover.INTERRUPTIONS)
+def test_an_interruption_waits_for_the_step_and_undoes_all(number):
+    seen = []
+
+    def interrupted():
+        os.kill(os.getpid(), number)
+        seen.append("do 2")
+
+    steps = [
+        handover.Step("one", lambda: seen.append("do 1"), lambda: seen.append("undo 1")),
+        handover.Step("two", interrupted, lambda: seen.append("undo 2")),
+        handover.Step("three", lambda: seen.append("do 3")),
+    ]
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        handover.Steps(dry_run=False, quiet=True).run(steps)
+    assert seen == ["do 1", "do 2", "undo 2", "undo 1"]
+    assert signal.getsignal(number) is before

@@ -1,0 +1,78 @@
+import json
+
+from pcipt.cli.main import main
+from tests.answers import ACTIONS, LONG, NIC, STATUS, WHEN, on_terminal
+
+HEALTHY = {**STATUS, "health": "healthy", "findings": [], "actions": []}
+
+
+def test_it_is_shaped_as_systemctls(daemon, capsys):
+    control, answers = daemon
+    answers["Status"] = STATUS
+    assert main(["status", "--socket", control]) == 4
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "* pcipt - the PCI service of the hardware domain"  # a pipe gets ASCII
+    assert lines[1] == "     Health: degraded"
+    assert lines[2].startswith("    Running: since 2026-11-22 19:11:32 UTC")
+    assert lines[3:12] == [
+        "        Xen: 4.17.7, dom0 PVH",
+        "       Mode: enforce",
+        "  Functions: 10, 9 known to Xen, 1 added by pcipt",
+        "     Ghosts: 0",
+        "    Orphans: 0",
+        "   Mappings: 4, 1 stale",
+        "   Findings: 1",
+        f"   Watching: kprobe, 12 writes seen, 0 lost; last change {WHEN} {NIC} bar-moved",
+        "",
+    ]
+    assert lines[12:14] == ["Findings:", f"  {NIC} unknown-to-xen: {LONG}"]
+    assert lines[15] == "Last actions:"
+    assert lines[17] == (
+        f"  {WHEN} map-mmio {NIC} 0xfe040000-0xfe05ffff (128K): done: BAR 0 moved here from 0xfe000000"
+    )
+
+
+def test_health_is_the_exit_code(daemon, capsys):
+    control, answers = daemon
+    for status, code in ((STATUS, 4), (HEALTHY, 0)):
+        answers["Status"] = status
+        assert main(["status", "-q", "--socket", control]) == code
+        assert capsys.readouterr().out == ""
+        assert main(["status", "--json", "--socket", control]) == code
+        assert json.loads(capsys.readouterr().out) == status
+
+
+def test_a_terminal_gets_a_dot_and_a_hint_where_something_is_wrong(daemon):
+    control, answers = daemon
+    for status, shade, hint in ((STATUS, "33", True), (HEALTHY, "32", False)):
+        answers["Status"] = status
+        shown, _ = on_terminal("status", "--socket", control)
+        assert shown.startswith(f"\x1b[{shade}m●\x1b[0m pcipt")
+        assert ("`pcipt explain SBDF`" in shown) is hint
+    answers["Status"] = STATUS
+    assert "`pcipt" not in on_terminal("status", "--no-legend", "--socket", control)[0]
+
+
+def test_resync_lists_its_actions_with_their_ranges(daemon, capsys):
+    control, answers = daemon
+    answers["Resync"] = {"version": 1, "health": "degraded", "actions": ACTIONS}
+    assert main(["resync", "--dry-run", "--socket", control]) == 4
+    assert capsys.readouterr().out.splitlines()[1:3] == [
+        f"map-mmio {NIC} 0xfe040000-0xfe05ffff (128K): done: BAR 0 moved here from 0xfe000000",
+        f"unmap-mmio {NIC} 0x383fe0000000-0x383fefffffff (256M): failed [EPERM]: {LONG}",
+    ]
+    answers["Resync"] = {"version": 1, "health": "degraded", "actions": []}
+    assert main(["resync", "--socket", control]) == 4
+    assert capsys.readouterr().out == "nothing to do; see the findings of pcipt status\n"
+
+
+def test_nothing_hostile_reaches_the_terminal(daemon, capsys):
+    control, answers = daemon
+    bad = "\x1b[2J\n"
+    finding = {"sbdf": NIC, "code": "ghost", "text": bad}
+    action = {**ACTIONS[0], "when": WHEN, "reason": bad, "detail": bad}
+    answers["Status"] = {**STATUS, "mode": bad, "findings": [finding], "actions": [action]}
+    assert main(["status", "--socket", control]) == 4
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert len(shown.splitlines()) == 17

@@ -1,0 +1,78 @@
+"""xl as a shell script that edits a made-up sysfs; what it leaves undone is found there."""
+
+import pytest
+
+from pcipt.errors import InputError, UnsupportedError
+from pcipt.host.toolstack import PCIBACK, Toolstack
+from pcipt.pci import parse_sbdf
+from tests.toolstack import NIC, fake_toolstack
+
+SBDF = parse_sbdf(NIC)
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    return fake_toolstack(tmp_path, monkeypatch)
+
+
+def test_a_function_goes_and_comes_back_to_its_driver(fake):
+    toolstack = Toolstack(str(fake.root))
+    toolstack.require()
+    assert not toolstack.has_pciback
+    toolstack.load_pciback()
+    assert (toolstack.has_pciback, toolstack.driver(SBDF)) == (True, "e1000e")
+    toolstack.give(SBDF)
+    assert toolstack.driver(SBDF) == PCIBACK
+    toolstack.take_back(SBDF)
+    assert toolstack.driver(SBDF) == "e1000e"
+    toolstack.unload_pciback()
+    assert not toolstack.has_pciback
+
+
+def test_a_driver_that_xl_did_not_note_is_bound_by_hand(fake):
+    toolstack = Toolstack(str(fake.root))
+    toolstack.load_pciback()
+    fake.drive(NIC, PCIBACK)
+    toolstack.take_back(SBDF, "e1000e")
+    assert (fake.root / "sys/bus/pci/drivers/e1000e/bind").read_text() == NIC
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        ("refuse", f"xl pci-assignable-add {NIC}: libxl: error: it cannot"),  # the last thing it says
+        ("silent", f"xl pci-assignable-add {NIC}: it failed with 3"),
+        ("nothing", "it is not bound to pciback after that"),
+    ],
+)
+def test_xl_that_fails_is_quoted(fake, trouble, words):
+    fake.make(trouble, NIC)
+    with pytest.raises(InputError, match=words):
+        Toolstack(str(fake.root)).give(SBDF)
+
+
+def test_xl_that_does_not_give_back_is_found_out(fake):
+    fake.drive(NIC, PCIBACK)
+    fake.make("nothing", NIC)
+    with pytest.raises(InputError, match="still bound to pciback"):
+        Toolstack(str(fake.root)).take_back(SBDF)
+
+
+def test_a_module_that_brings_no_driver(fake):
+    fake.make("refuse", "xen-pciback")
+    with pytest.raises(InputError, match="modprobe xen-pciback"):
+        Toolstack(str(fake.root)).load_pciback()
+
+
+def test_without_a_toolstack(fake, monkeypatch):
+    monkeypatch.setenv("PATH", str(fake.root))
+    monkeypatch.setattr("pcipt.host.toolstack._DIRECTORIES", ())
+    with pytest.raises(UnsupportedError, match="xl: it is not installed"):
+        Toolstack().require()
+
+
+def test_a_function_without_a_driver_or_none_at_all(fake):
+    toolstack = Toolstack(str(fake.root))
+    assert toolstack.driver(parse_sbdf("00:1f.7")) is None
+    with pytest.raises(InputError, match="bind"):
+        toolstack.bind(SBDF, "nobody")

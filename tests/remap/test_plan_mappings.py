@@ -1,0 +1,170 @@
+"""What is planned, in examples; that it is right whatever comes, test_mapping_properties shows."""
+
+import attrs
+import pytest
+
+from pcipt.pci import Frames, decode_machine
+from pcipt.remap.actions import MapMmio, UnmapMmio
+from pcipt.remap.bar_index import BarIndex
+from pcipt.remap.claims import By, Claim, Desired, claims_of, gone
+from pcipt.remap.holdings import Holdings
+from pcipt.remap.life import State
+from pcipt.remap.plan_mappings import note, plan_mappings
+from tests.remap.devices import WHEN, S, device, frames, holding, known, port
+
+AT, NEW = 0xE000_0000, 0xE100_0000
+PLACE, NEXT = "00_1c.0-00_00.0", "00_1c.0-00_01.0"
+XEN_HAS_IT = None
+FORGOTTEN = "Xen does not handle it for dom0"
+
+
+def wants(*bars, place=PLACE, untrapped=FORGOTTEN, sbdf="01:00.0"):
+    """Claim (BAR, first byte, pages) for one function."""
+    by = By.XEN if untrapped is None else By.US
+    spans: dict[int, list[Frames]] = {}
+    for bar, start, count in bars:
+        spans.setdefault(bar, []).append(frames(start, count))
+    claims = tuple(Claim(place, S(sbdf), bar, tuple(pages), by) for bar, pages in spans.items())
+    return Desired(place, S(sbdf), claims, untrapped=untrapped)
+
+
+def shown(plan):
+    return [
+        (action.word, action.place, action.bar, action.frames.range.start, action.frames.count)
+        for action in plan.actions
+    ]
+
+
+#   desired, held, expected actions
+CASES = [
+    # a function that Xen does not handle begins to decode
+    ([wants((0, AT, 4))], [], [("map-mmio", PLACE, 0, AT, 4)]),
+    # it is mapped already
+    ([wants((0, AT, 4))], [holding(PLACE, AT, 4)], []),
+    # its BAR moves: the old place is left first
+    ([wants((0, NEW, 4))], [holding(PLACE, AT, 4)],
+     [("unmap-mmio", PLACE, 0, AT, 4), ("map-mmio", PLACE, 0, NEW, 4)]),
+    # it moves by less than its size: only what differs
+    ([wants((0, AT + 0x1000, 4))], [holding(PLACE, AT, 4)],
+     [("unmap-mmio", PLACE, 0, AT, 1), ("map-mmio", PLACE, 0, AT + 0x4000, 1)]),
+    # two BARs are two calls
+    ([wants((0, AT, 4), (1, AT + 0x4000, 4))], [],
+     [("map-mmio", PLACE, 0, AT, 4), ("map-mmio", PLACE, 1, AT + 0x4000, 4)]),
+    # an MSI-X page in the middle
+    ([wants((0, AT, 2), (0, AT + 0x3000, 1))], [],
+     [("map-mmio", PLACE, 0, AT, 2), ("map-mmio", PLACE, 0, AT + 0x3000, 1)]),
+    # vPCI maps, moves and unmaps what it handles
+    ([wants((0, AT, 4), untrapped=XEN_HAS_IT)], [], []),
+    ([wants((0, NEW, 4), untrapped=XEN_HAS_IT)], [holding(PLACE, AT, 4, by=By.XEN)], []),
+    ([wants(untrapped=XEN_HAS_IT)], [holding(PLACE, AT, 4, by=By.XEN)], []),
+    # hot unplug: vPCI leaves its map behind
+    ([gone(PLACE, S("01:00.0"))], [holding(PLACE, AT, 4, by=By.XEN)], [("unmap-mmio", PLACE, 0, AT, 4)]),
+    # unplugged and plugged again elsewhere, both seen at once
+    ([wants((0, NEW, 4), untrapped=XEN_HAS_IT)], [holding(PLACE, AT, 4, by=By.XEN, state=State.STALE)],
+     [("unmap-mmio", PLACE, 0, AT, 4)]),
+    # Xen forgets it: what vPCI had mapped is there, only the MSI-X page is missing
+    ([wants((0, AT, 4))], [holding(PLACE, AT, 3, by=By.XEN)], [("map-mmio", PLACE, 0, AT + 0x3000, 1)]),
+    # Xen is told of it: what we mapped is vPCI's now, but the MSI-X page must go
+    ([wants((0, AT, 3), untrapped=XEN_HAS_IT)], [holding(PLACE, AT, 4)],
+     [("unmap-mmio", PLACE, 0, AT + 0x3000, 1)]),
+    # a page shared by two functions stays while one of them needs it
+    ([gone(PLACE, S("01:00.0"))], [holding(PLACE, AT, 2), holding(NEXT, AT + 0x1000, 2, sbdf="01:01.0")],
+     [("unmap-mmio", PLACE, 0, AT, 1)]),
+    # the other one needs it only from now on
+    ([gone(PLACE, S("01:00.0")), wants((0, AT + 0x1000, 2), place=NEXT, sbdf="01:01.0")],
+     [holding(PLACE, AT, 2)],
+     [("unmap-mmio", PLACE, 0, AT, 1), ("map-mmio", NEXT, 0, AT + 0x2000, 1)]),
+    # both leave: one call takes the page
+    ([gone(PLACE, S("01:00.0")), gone(NEXT, S("01:01.0"))],
+     [holding(PLACE, AT, 1), holding(NEXT, AT, 1, sbdf="01:01.0")], [("unmap-mmio", PLACE, 0, AT, 1)]),
+    # vPCI unmaps its BAR and with it a page that a virtual function shares
+    ([wants(untrapped=XEN_HAS_IT)],
+     [holding(PLACE, AT, 1, by=By.XEN), holding(NEXT, AT, 1, sbdf="01:01.0")],
+     [("map-mmio", NEXT, 0, AT, 1)]),
+    # what failed or was cut short is done again as long as it is wanted
+    ([wants((0, AT, 4))], [holding(PLACE, AT, 4, state=State.DOUBTFUL)], [("map-mmio", PLACE, 0, AT, 4)]),
+    ([wants()], [holding(PLACE, AT, 4, state=State.DOUBTFUL)], [("unmap-mmio", PLACE, 0, AT, 4)]),
+    # a failed call of ours took pages that vPCI believes mapped
+    ([wants((0, AT, 4), untrapped=XEN_HAS_IT)],
+     [holding(PLACE, AT, 4, by=By.XEN, state=State.DOUBTFUL)], [("map-mmio", PLACE, 0, AT, 4)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("desired", "held", "expected"), CASES)
+def test_planned(desired, held, expected):
+    plan = plan_mappings(desired, Holdings(held))
+    assert shown(plan) == expected
+    assert all(action.reason for action in plan.actions)
+
+
+@pytest.mark.parametrize(("desired", "held", "expected"), CASES)
+def test_planning_again_after_performing_gives_nothing(desired, held, expected):
+    holdings = Holdings(held)
+    plan = plan_mappings(desired, holdings)
+    note(plan, holdings, WHEN)
+    for action in plan.actions:
+        holdings.intend(action, WHEN)
+        holdings.performed(action, WHEN)
+    again = plan_mappings(desired, holdings)
+    assert (again.actions, again.left, again.moved) == ((), (), ())
+
+
+REASONS = [
+    (gone(PLACE, S("01:00.0")), UnmapMmio, "has left the machine"),
+    (wants((0, NEW, 4)), UnmapMmio, "BAR 0 is now at 0xe1000000"),
+    (wants((1, NEW, 4)), UnmapMmio, "BAR 0 decodes nothing now"),
+    (wants((0, NEW, 4)), MapMmio, "BAR 0 decodes here, and Xen does not handle it"),
+    (wants((6, NEW, 4)), MapMmio, "ROM decodes here"),
+]
+
+
+@pytest.mark.parametrize(("desired", "kind", "words"), REASONS)
+def test_reasons(desired, kind, words):
+    plan = plan_mappings([desired], Holdings([holding(PLACE, AT, 4)]))
+    (reason,) = [action.reason for action in plan.actions if isinstance(action, kind)]
+    assert words in reason
+
+
+def test_a_renumbered_function_keeps_its_mappings_and_takes_its_new_address():
+    holdings = Holdings([holding(PLACE, AT, 4)])
+    plan = plan_mappings([wants((0, AT, 4), sbdf="05:00.0")], holdings)
+    note(plan, holdings, "later")
+    assert plan.actions == ()
+    assert list(holdings) == [holding(PLACE, AT, 4, sbdf="05:00.0")]
+
+
+def test_what_is_refused_stays_stale_and_is_planned_again():
+    holdings = Holdings([holding(PLACE, AT, 4, by=By.XEN)])
+    desired = [gone(PLACE, S("01:00.0"))]
+    note(plan_mappings(desired, holdings), holdings, WHEN)
+    assert [held.state for held in holdings] == [State.STALE]
+    assert shown(plan_mappings(desired, holdings)) == [("unmap-mmio", PLACE, 0, AT, 4)]
+
+
+def test_from_registers_to_actions():
+    """A forgotten e1000e whose BAR moved, MSI-X page and all."""
+    raw = device("01:00.0", [(NEW, 0x4000)], parent="00:1c.0", msix=(0, 0x1000))
+    there = decode_machine([port(), raw])
+    desired = claims_of(there.functions[raw.sbdf], there.functions, known("00:1c.0"), pvh=True)
+    held = Holdings([holding(PLACE, AT, 1, by=By.XEN), holding(PLACE, AT + 0x2000, 2, by=By.XEN)])
+    assert shown(plan_mappings([desired], held)) == [
+        ("unmap-mmio", PLACE, 0, AT, 1),
+        ("unmap-mmio", PLACE, 0, AT + 0x2000, 2),
+        ("map-mmio", PLACE, 0, NEW, 4),
+    ]
+
+
+def test_an_unmap_is_cut_at_other_functions_bars():
+    raw = device("01:01.0", [(AT + 0x1000, 0x1000)], parent="00:1c.0", command=0)
+    bars = BarIndex(decode_machine([port(), raw]).functions.values())
+    plan = plan_mappings([gone(PLACE, S("01:00.0"))], Holdings([holding(PLACE, AT, 4)]), bars)
+    assert shown(plan) == [
+        ("unmap-mmio", PLACE, 0, AT, 1),
+        ("unmap-mmio", PLACE, 0, AT + 0x1000, 1),  # the guard keeps this one
+        ("unmap-mmio", PLACE, 0, AT + 0x2000, 2),
+    ]
+
+
+def test_a_doubt_plans_nothing():
+    kept = attrs.evolve(wants(), kept="it does not answer now")
+    assert plan_mappings([kept], Holdings([holding(PLACE, AT, 4)])).actions == ()

@@ -1,0 +1,124 @@
+"""What is withdrawn and restored: each row of the life of a region, as Xen's rules have it."""
+
+import attrs
+import pytest
+
+from pcipt.pci import decode_machine
+from pcipt.remap.actions import RestoreReserved, WithdrawReserved
+from pcipt.remap.ledger import Event, Ledger
+from pcipt.remap.plan_reserved import Kept, kept_in, plan_reserved
+from tests.machines import function
+from tests.remap.devices import S, frames, known
+
+NIC, OTHER = S("01:00.0"), S("00:06.0")
+ONE, SHARED = frames(0x7FFF_0000, 4), frames(0x7FFF_8000, 2)
+SCOPES = {ONE: frozenset({NIC}), SHARED: frozenset({NIC, OTHER})}
+INTENDED, DONE, FAILED = (Event.INTEND,), (Event.INTEND, Event.PERFORMED), (Event.INTEND, Event.FAILED)
+
+
+def withdraw(region, sbdf=NIC):
+    return WithdrawReserved(sbdf, "", region)
+
+
+def restore(region, sbdf=NIC):
+    return RestoreReserved(sbdf, "", region)
+
+
+def ledger(*steps):
+    made = Ledger("boot")
+    for action, events in steps:
+        for event in events:
+            made.step(action, event)
+    return made
+
+
+def machine(**drivers):
+    raws = [function("01:00.0"), function("00:06.0")]
+    return decode_machine([attrs.evolve(r, driver=drivers.get(f"f{r.sbdf.bus:x}")) for r in raws])
+
+
+BOTH = machine()
+GIVEN = machine(f1="pciback")
+NEITHER = decode_machine([])
+DOM0S = known("01:00.0", "00:06.0")
+QUARANTINED = attrs.evolve(DOM0S, quarantined=frozenset({NIC}))
+ALL_QUARANTINED = attrs.evolve(DOM0S, quarantined=frozenset({NIC, OTHER}))
+GUESTS = attrs.evolve(DOM0S, elsewhere={NIC: "guest 3"})
+OUT = ((withdraw(ONE), DONE), (withdraw(SHARED), DONE))
+
+#   machine, Xen's view, ledger, what is planned: word and region
+CASES = [
+    (BOTH, DOM0S, ledger(), []),  # as Xen has it at boot
+    (GIVEN, DOM0S, ledger(), []),  # bound to pciback, but still dom0's (iommu=no-quarantine)
+    (GIVEN, QUARANTINED, ledger(), [("withdraw", ONE)]),  # the shared one stays for the other device
+    (GIVEN, GUESTS, ledger(), [("withdraw", ONE)]),
+    (GIVEN, ALL_QUARANTINED, ledger(), [("withdraw", ONE), ("withdraw", SHARED)]),
+    (GIVEN, QUARANTINED, ledger((withdraw(ONE), DONE)), []),  # said once
+    (GIVEN, QUARANTINED, ledger((withdraw(ONE), INTENDED)), [("withdraw", ONE)]),  # killed in between
+    (GIVEN, QUARANTINED, ledger((withdraw(ONE), FAILED)), [("withdraw", ONE)]),
+    (GIVEN, QUARANTINED, ledger(OUT[0], (restore(ONE), INTENDED)), [("withdraw", ONE)]),
+    (GIVEN, QUARANTINED, ledger(OUT[0], (restore(ONE), DONE)), [("withdraw", ONE)]),  # it left once more
+    (BOTH, DOM0S, ledger(*OUT), [("restore", ONE), ("restore", SHARED)]),
+    (BOTH, DOM0S, ledger((withdraw(ONE), INTENDED)), [("restore", ONE)]),  # nobody knows: mapping is harmless
+    (BOTH, DOM0S, ledger(OUT[0], (restore(ONE), FAILED)), [("restore", ONE)]),
+    (BOTH, DOM0S, ledger(OUT[0], (restore(ONE), DONE)), []),
+    (GIVEN, QUARANTINED, ledger(*OUT), [("restore", SHARED)]),  # the other one came back first
+    (
+        NEITHER,
+        known(),
+        ledger(),
+        [("withdraw", ONE), ("withdraw", SHARED)],
+    ),  # unplugged: a reference may stay
+    (NEITHER, known("01:00.0"), ledger(), []),  # a ghost: Xen has it for dom0 still
+    (BOTH, known(), ledger(), []),  # Xen was made to forget what Linux has: a doubt
+    (BOTH, known("01:00.0", "00:06.0", orphans=frozenset({NIC})), ledger(), []),  # likewise
+    (GIVEN, known("00:06.0"), ledger(), [("withdraw", ONE)]),  # given away, and unknown to Xen
+]
+
+
+@pytest.mark.parametrize(("there", "view", "held", "planned"), CASES)
+def test_what_is_planned(there, view, held, planned):
+    plan = plan_reserved(SCOPES, there, view, held)
+    assert [(action.word.removesuffix("-reserved"), action.frames) for action in plan] == planned
+
+
+def test_what_is_claimed_comes_back_before_its_device_does_and_stays():
+    (action,) = plan_reserved({ONE: frozenset({NIC})}, GIVEN, QUARANTINED, ledger(*OUT), claimed=[ONE])
+    assert isinstance(action, RestoreReserved)
+    assert "about to return" in action.reason
+    held = ledger(OUT[0], (restore(ONE), DONE))
+    assert plan_reserved({ONE: frozenset({NIC})}, GIVEN, QUARANTINED, held, claimed=[ONE]) == ()
+
+
+def test_a_region_of_which_no_device_is_known_is_left_alone():
+    assert plan_reserved({ONE: frozenset()}, BOTH, DOM0S, ledger()) == ()
+
+
+@pytest.mark.parametrize(
+    ("there", "view", "words"),
+    [
+        (GIVEN, ALL_QUARANTINED, f"the last of its devices has left dom0: {NIC} belongs to quarantine"),
+        (GIVEN, attrs.evolve(ALL_QUARANTINED, elsewhere={NIC: "guest 3"}, quarantined={OTHER}), "guest 3"),
+        (NEITHER, known(), f"{NIC} has left the machine"),
+    ],
+)
+def test_a_withdrawal_is_about_the_device_that_left(there, view, words):
+    (action,) = plan_reserved({SHARED: SCOPES[SHARED]}, there, view, ledger(), changed={NIC})
+    assert action.sbdf == NIC
+    assert words in action.reason
+
+
+@pytest.mark.parametrize(
+    ("held", "kept"),
+    [
+        (ledger(), Kept.BY_XEN),
+        (ledger((withdraw(ONE), DONE)), Kept.WITHDRAWN),
+        (ledger((withdraw(ONE), FAILED)), Kept.DOUBTFUL),
+        (ledger((withdraw(ONE), DONE), (restore(ONE), INTENDED)), Kept.DOUBTFUL),
+        (ledger((withdraw(ONE), DONE), (restore(ONE), DONE)), Kept.RESTORED),
+        (ledger((withdraw(ONE), DONE), (restore(ONE), DONE), (withdraw(ONE), INTENDED)), Kept.DOUBTFUL),
+        (ledger((restore(ONE), FAILED)), Kept.DOUBTFUL),
+    ],
+)
+def test_what_the_ledger_says(held, kept):
+    assert kept_in(held, ONE) is kept

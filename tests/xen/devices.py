@@ -1,0 +1,69 @@
+"""Functions whose registers do something: sized BARs, MSI-X, SR-IOV."""
+
+import struct
+
+from pcipt.pci import Ids, RawFunction, Resource, parse_sbdf
+
+MEM64, MEM32 = Resource.MEMORY | Resource.MEM_64, Resource.MEMORY
+MSIX_AT, SRIOV_AT = 0x40, 0x100
+
+
+def device(
+    address, *bars, command=2, msix=None, rom=None, sriov=None, header=0, buses=(0, 0, 0), driver=None,
+    parent=None, vendor=0x8086, window=(0xC000, 0xCFF0),
+):  # fmt: skip
+    """Make a raw function.
+
+    `bars` are (address, size) or (address, size, "64"), `rom` is (register, size), `msix` (BAR, table, PBA),
+    `sriov` (total, offset of the first, its stride, BARs of one), `window` a bridge's memory base and limit.
+    """
+    data = bytearray(4096 if sriov else 256)
+    class_code = 0x060400 if header == 1 else 0x020000
+    struct.pack_into("<HHHHI", data, 0, vendor, 0x10D3, command, 0x10 if msix else 0, class_code << 8)
+    data[0x0E] = header
+    if header == 1:
+        data[0x18:0x1B] = bytes(buses)
+        struct.pack_into("<BBxxHHHH", data, 0x1C, 0xF0, 0, *window, 0xFFF0, 0)
+    lines = [Resource(0, 0, 0)] * 13
+    put_bars(data, 0x10, bars, lines, 0, 1)
+    if rom:
+        struct.pack_into("<I", data, 0x38 if header == 1 else 0x30, rom[0])
+        lines[6] = Resource(rom[0] & ~1, rom[1], MEM32)
+    if msix:
+        data[0x34] = MSIX_AT
+        bar, table, pba = msix
+        struct.pack_into("<BBHII", data, MSIX_AT, 0x11, 0, 3, table | bar, pba | bar)
+    if sriov:
+        total, offset, stride, vf_bars = sriov
+        struct.pack_into("<I", data, SRIOV_AT, 0x0001_0010)
+        struct.pack_into("<HHHHH", data, SRIOV_AT + 0xC, total, total, 0, 0, offset)
+        struct.pack_into("<HH", data, SRIOV_AT + 0x16, stride, 0)
+        struct.pack_into("<H", data, SRIOV_AT + 0x1A, 0x10ED)
+        put_bars(data, SRIOV_AT + 0x24, vf_bars, lines, 7, total)
+    sbdf = parse_sbdf(address)
+    return RawFunction(
+        sbdf=sbdf,
+        config=bytes(data),
+        resources=tuple(lines),
+        ids=Ids(),
+        driver=driver,
+        parent=parse_sbdf(parent) if parent else None,
+        root_bus=None if parent else sbdf.bus,
+        secondary=buses[1] if header == 1 else None,
+    )
+
+
+def put_bars(data, at, bars, lines, first, times):
+    index = 0
+    for address, size, *wide in bars:
+        struct.pack_into("<I", data, at + 4 * index, address & 0xFFFFFFFF | (0x4 if wide else 0))
+        lines[first + index] = Resource(address, size * times, MEM64 if wide else MEM32)
+        if wide:
+            struct.pack_into("<I", data, at + 4 * index + 4, address >> 32)
+        index += 2 if wide else 1
+
+
+def port(address, secondary, subordinate, **more):
+    """Make a bridge."""
+    bus = parse_sbdf(address).bus
+    return device(address, header=1, buses=(bus, secondary, subordinate), **more)
