@@ -11,7 +11,7 @@ SHELL   := /bin/sh
 prefix  ?= /usr/local
 UNITDIR ?= /etc/systemd/system
 
-.PHONY: all demo test check lab install uninstall wheel clean format
+.PHONY: all demo test check lab deb sdist wheel install uninstall clean format
 
 all: $(STAMP)
 
@@ -42,13 +42,22 @@ check: $(STAMP)
 	@sh scripts/check-units.sh
 
 lab: $(STAMP)
-	PCIPT_REQUIRE_XEN=1 $(BIN)/python -m pytest tests/lab --lab --timeout=900
+	$(BIN)/python -m tests.lab.run
+
+# The Debian package, into dist/; nothing else is left behind.
+deb:
+	@sh scripts/build-deb.sh dist
+
+# The source distribution, into dist/; it builds from its own content.
+sdist: $(STAMP)
+	$(BIN)/python -m build --sdist --no-isolation
 
 wheel:
 	$(PYTHON) -m pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir dist .
 
-# Installs from Debian's own packages (python3-venv, -cffi, -attr, -structlog, -pyroute2, -setuptools, -wheel,
-# gcc, python3-dev) without a network. A wheel in dist/ made by the same Python is used as it is.
+# Where there is no Debian: installs into a virtual environment. It needs the distribution's packages cffi, attrs,
+# structlog, pyroute2, setuptools, wheel, a C compiler and Python's headers, and no network. A wheel in dist/ made by
+# the same Python is used as it is.
 install:
 	@ls dist/pcipt-*.whl >/dev/null 2>&1 || $(MAKE) wheel
 	$(PYTHON) -m venv --system-site-packages --without-pip $(DESTDIR)$(prefix)/lib/pcipt
@@ -56,13 +65,14 @@ install:
 	install -d $(DESTDIR)$(prefix)/bin $(DESTDIR)$(UNITDIR) $(DESTDIR)/usr/lib/sysusers.d $(DESTDIR)/usr/lib/tmpfiles.d
 	ln -sf $(prefix)/lib/pcipt/bin/pcipt $(DESTDIR)$(prefix)/bin/pcipt
 	sed 's|/usr/bin/pcipt|$(prefix)/bin/pcipt|' systemd/pcipt.service > $(DESTDIR)$(UNITDIR)/pcipt.service
+	install -m 644 systemd/pcipt.socket $(DESTDIR)$(UNITDIR)/pcipt.socket
 	install -m 644 systemd/pcipt.sysusers $(DESTDIR)/usr/lib/sysusers.d/pcipt.conf
 	install -m 644 systemd/pcipt.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/pcipt.conf
 	@test -n '$(DESTDIR)' || { systemd-sysusers pcipt.conf; systemd-tmpfiles --create pcipt.conf; systemctl daemon-reload; } || true
 
 uninstall:
 	rm -rf $(DESTDIR)$(prefix)/lib/pcipt $(DESTDIR)$(prefix)/bin/pcipt $(DESTDIR)$(UNITDIR)/pcipt.service
-	rm -f $(DESTDIR)/usr/lib/sysusers.d/pcipt.conf $(DESTDIR)/usr/lib/tmpfiles.d/pcipt.conf
+	rm -f $(DESTDIR)$(UNITDIR)/pcipt.socket $(DESTDIR)/usr/lib/sysusers.d/pcipt.conf $(DESTDIR)/usr/lib/tmpfiles.d/pcipt.conf
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info pcipt/*.so pcipt/_decode.c pcipt/_hypervisor.c

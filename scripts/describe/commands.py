@@ -1,0 +1,121 @@
+"""Reads the command line out of the program's own parsers, as plain values.
+
+What the man page and the completions say can then not differ from what the program takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from pcipt.cli.main import COMMANDS, make_parser
+
+#: metavar: what a shell should offer for it; another one stands for free text
+KINDS = {
+    **dict.fromkeys(("SBDF", "SLOT"), "address"),
+    **dict.fromkeys(("DIR", "SRC", "MACHINE"), "directory"),
+    **dict.fromkeys(("FILE", "PATH"), "file"),
+}
+
+
+@dataclass(frozen=True)
+class Value:
+    """What stands behind an option, or alone. `required` is false for --option[=VALUE]."""
+
+    name: str
+    kind: str
+    words: tuple[str, ...] = ()
+    required: bool = True
+    many: bool = False
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option under all its names."""
+
+    names: tuple[str, ...]
+    about: str
+    value: Value | None
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command, or one part of it: `words` is what to type."""
+
+    words: tuple[str, ...]
+    about: str
+    text: str
+    options: tuple[Option, ...]
+    operands: tuple[Value, ...]
+    parts: tuple[str, ...] = ()
+    examples: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Give it as it is typed."""
+        return " ".join(self.words)
+
+
+#: The one word that is no module of its own.
+HELP = Command(
+    ("help",),
+    "show how a command is used",
+    "Show how a command is used, with examples.",
+    options=(),
+    operands=(Value("COMMAND", "words", tuple(COMMANDS), required=False),),
+)
+
+
+def read_commands() -> list[Command]:
+    """Read all commands, each followed by its parts."""
+    found: list[Command] = []
+    for name, (_, about) in COMMANDS.items():
+        module, parser = make_parser(name)
+        first, *parts = _commands_of((name,), about, parser)
+        found += [
+            replace(first, text=(module.__doc__ or about).strip(), examples=tuple(module.EXAMPLES)),
+            *parts,
+        ]
+    return [*found, HELP]
+
+
+def _commands_of(words: tuple[str, ...], about: str, parser: argparse.ArgumentParser) -> Iterator[Command]:
+    options, operands = [], []
+    parts: dict[str, argparse.ArgumentParser] = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            parts = action.choices
+        elif action.option_strings:
+            options.append(Option(tuple(action.option_strings), _about(action), _value_of(action)))
+        else:
+            operands.append(_operand(action))
+    text = (parser.description or about).strip()
+    yield Command(words, about, text, tuple(options), tuple(operands), tuple(parts))
+    for name, part in parts.items():
+        first = (part.description or "").strip().partition("\n")[0].rstrip(".")
+        yield from _commands_of((*words, name), first, part)
+
+
+def _about(action: argparse.Action) -> str:
+    if isinstance(action, argparse._HelpAction):
+        return "show how it is used, and end"
+    if action.help:
+        return (action.help % {"default": action.default, "prog": "pcipt"}).strip()
+    return f"one of {', '.join(map(str, action.choices))}" if action.choices else ""
+
+
+def _value_of(action: argparse.Action) -> Value | None:
+    return None if action.nargs == 0 else _operand(action)
+
+
+def _operand(action: argparse.Action) -> Value:
+    metavar = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+    words = tuple(map(str, action.choices or ()))
+    return Value(
+        name=metavar if not words or isinstance(action.metavar, str) else "|".join(words),
+        kind="words" if words else KINDS.get(metavar, "text"),
+        words=words,
+        required=action.nargs not in ("?", "*"),
+        many=action.nargs in ("+", "*"),
+    )
