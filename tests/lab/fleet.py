@@ -14,8 +14,8 @@ from .hardware import Mode
 from .image import Image, ensure_image, say
 from .install import install
 from .machine import Dom0
+from .package import build_package
 from .payload import write_payload
-from .wheel import build_wheel, wants_wheel
 
 FIRST_BOOT_SECONDS = 240.0
 
@@ -31,7 +31,7 @@ class Fleet:
         self._boots: dict[Mode, Future[Dom0]] = {}
         self._installs: dict[Mode, Future[float]] = {}
         self._machines: dict[Mode, Dom0] = {}
-        self._lock: IO[str] | None = None
+        self._locks: list[IO[str]] = []
 
     def __enter__(self) -> Self:
         self.open()
@@ -43,12 +43,14 @@ class Fleet:
     def open(self) -> None:
         """Start everything in the background; two runs cannot leave their records in one folder."""
         self._output.mkdir(parents=True, exist_ok=True)
-        self._lock = (self._output / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            self.close()
-            raise LabError(f"another lab run writes to {self._output}: give --lab-output") from exc
+        for mode in self._modes:
+            self._locks.append((self._output / f"{mode}.lock").open("w"))
+            try:
+                fcntl.flock(self._locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as exc:
+                self.close()
+                where = self._output / mode
+                raise LabError(f"another lab run writes to {where}: give --lab-output") from exc
         prepared = self._pool.submit(self._prepare)
         for mode, with_pcipt in self._modes.items():
             self._boots[mode] = self._pool.submit(self._boot, mode, prepared)
@@ -61,8 +63,8 @@ class Fleet:
             self.release(mode)
         self._pool.shutdown(cancel_futures=True)
         self._folder.cleanup()
-        if self._lock is not None:
-            self._lock.close()
+        for lock in self._locks:
+            lock.close()
 
     def machine(self, mode: Mode) -> Dom0:
         """Give a booted machine, when its installation, if one is wanted, has ended well or badly.
@@ -96,9 +98,9 @@ class Fleet:
         image = ensure_image()
         payload = Path(self._folder.name) / "payload.tar"
         extra = {}
-        if any(self._modes.values()) and wants_wheel():
-            wheel = build_wheel(image, Path(self._folder.name))
-            extra[f"dist/{wheel.name}"] = wheel
+        if any(self._modes.values()):
+            package = build_package(Path(self._folder.name))
+            extra[f"dist/{package.name}"] = package
         write_payload(payload, extra)
         return image, payload
 

@@ -17,6 +17,11 @@ from .image import Image
 Mode = Literal["pv", "pvh"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
+#: Reserved memory (first page, pages) for the NIC; the NIC and the test device; the test device and what is
+#: plugged in at 01:00.0. It must lie where the e820 is reserved.
+REGIONS = ((0x7FFF0, 4), (0x7FFF8, 2), (0x7FFFB, 2))
+RESERVED = "rmrr=0x7fff0-0x7fff3=0:2:0.0;0x7fff8-0x7fff9=0:2:0.0,0:0:6.0;0x7fffb-0x7fffc=0:0:6.0,0:1:0.0"
+
 CPU = "EPYC,+svm,+npt,-smap,-smep,-rdtscp,-monitor"
 VCPUS: dict[Mode, int] = {"pv": 2, "pvh": 1}
 MEMORY_MIB = 3072
@@ -57,6 +62,21 @@ PARTS = (
         "an SR-IOV physical function",
     ),
     Part("0000:00:06.0", "testdev", "pci-testdev,bus=pcie.0,addr=06.0", "no driver wants it"),
+    Part(
+        "0000:00:07.0",
+        "rp4",
+        "pcie-root-port,chassis=4,slot=4,bus=pcie.0,addr=07.0,bus-reserve=8",
+        "above the nested bridges",
+    ),
+    Part("0000:0c:00.0", "up", "x3130-upstream,bus=rp4", "a switch"),
+    Part("0000:0d:00.0", "down", "xio3130-downstream,bus=up,chassis=5,slot=0", "its only port"),
+    Part("0000:0e:00.0", "deep", "pci-testdev,bus=down", "a driverless function three bridges deep"),
+    Part(
+        "0000:00:08.0",
+        "wide",
+        "pci-testdev,bus=pcie.0,addr=08.0,membar=1M",
+        "no driver wants it either; its BAR 2 has 64 bits",
+    ),
     Part("0000:00:1f.2", "ahci", "", "the disks; part of q35"),
 )
 PART = {part.name: part for part in PARTS}
@@ -75,6 +95,7 @@ class Wires:
 def xen_arguments(mode: Mode, extra: str) -> str:
     """Give Xen's command line."""
     words = [
+        RESERVED,
         "console=com1 com1=115200,8n1 loglvl=all guest_loglvl=all conring_size=1M",
         f"dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M dom0_max_vcpus={VCPUS[mode]} sched=credit",
         "iommu=verbose,no-sharept noreboot bootscrub=0 spec-ctrl=no",
@@ -102,8 +123,8 @@ def qemu_command(mode: Mode, image: Image, payload: Path, wires: Wires, xen_extr
     command += ["-chardev", f"socket,id=agent,path={quote(wires.agent)},server=on,wait=off"]
     command += ["-device", "isa-serial,index=1,chardev=agent"]
     command += ["-qmp", f"unix:{quote(wires.qmp)},server=on,wait=off"]
-    # Each configuration write as the emulated hardware gets it, a line each, written out at once.
-    command += ["-trace", "pci_cfg_write", "-D", str(wires.writes)]
+    # Each configuration write as the emulated hardware gets it, and where its BARs then decode, a line each.
+    command += ["-trace", "pci_cfg_write", "-trace", "pci_update_mappings_*", "-D", str(wires.writes)]
     command += ["-device", "intel-iommu,intremap=on", "-device", "nvme-subsys,id=nvme-subsystem"]
     for part in PARTS:
         if part.words:

@@ -60,11 +60,6 @@ class Image:
         return self.directory / "initrd"
 
     @property
-    def root(self) -> Path:
-        """Name the same root file system, unpacked, for what is better done natively: building a wheel."""
-        return self.directory / "root"
-
-    @property
     def disk(self) -> Path:
         """Name dom0's root file system, a raw ext4 labelled rootfs."""
         return self.directory / "root.img"
@@ -196,6 +191,7 @@ def build_image(cache: Path, image: Image) -> None:
     run(["truncate", "-s", "4G", new.disk], log)
     mke2fs = find_tool("mke2fs") or "mke2fs"
     run([mke2fs, "-q", "-t", "ext4", "-O", "^has_journal", "-L", "rootfs", "-d", root, new.disk], log)
+    shutil.rmtree(root)
     aside.rename(image.directory)
     say(f"image built in {time.monotonic() - started:.0f} s")
 

@@ -13,6 +13,13 @@ EDITION = 2
 
 HOST_PACKAGES = ("qemu-system-x86", "mmdebstrap", "e2fsprogs", "debian-archive-keyring")
 
+#: What a small Debian needs to build pcipt's package (debian/control says the same).
+BUILD_PACKAGES = (
+    *("dpkg-dev", "build-essential", "debhelper", "dh-python", "pybuild-plugin-pyproject", "python3-dev"),
+    *("python3-attr", "python3-cffi", "python3-pyroute2", "python3-setuptools", "python3-structlog"),
+    "python3-wheel",
+)
+
 GUEST_PACKAGES = (
     # the machine
     *("linux-image-amd64", f"xen-hypervisor-{XEN}-amd64", f"xen-utils-{XEN}", "xen-utils-common"),
@@ -27,11 +34,10 @@ GUEST_PACKAGES = (
         "iproute2",
         "util-linux",
     ),
-    # what an administrator needs to install pcipt
-    *("python3-venv", "python3-pip", "python3-setuptools", "python3-wheel", "python3-cffi", "python3-attr"),
-    *("python3-structlog", "python3-pyroute2", "gcc", "libc6-dev", "python3-dev", "libxen-dev", "make"),
+    # what pcipt's package depends on and recommends
+    *("python3-attr", "python3-cffi-backend", "python3-pyroute2", "python3-structlog", "pci.ids"),
     # what the scenes need
-    *("python3-pytest", "python3-hypothesis", "pciutils", "strace", "jq"),
+    *("python3-pytest", "python3-hypothesis", "pciutils", "strace", "jq", "xenstore-utils"),
 )
 
 #: They cost boot time and serve nobody here; a getty on hvc0 would hang up the console under the scenes.

@@ -64,7 +64,7 @@ def start_listening(path: str) -> None:
         "    for event in source.read():\n"
         "        print('lost' if isinstance(event, Rescan) else event.sbdf, file=out)\n"
     )
-    command = ["/usr/local/lib/pcipt/bin/python", "-c", program, path]
+    command = ["/usr/bin/python3", "-c", program, path]
     subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 

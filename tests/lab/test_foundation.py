@@ -164,7 +164,7 @@ def test_5_the_contract_holds_on_the_real_hypervisor(installed: Dom0) -> None:
     dom0 = installed
     dom0.run("rm -rf /run/contract && mkdir /run/contract && cp -r /srv/lab/pcipt/tests /run/contract/")
     done = dom0.run(
-        "/usr/local/lib/pcipt/bin/python -m pytest -q -rs -p no:cacheprovider --import-mode=importlib"
+        "/usr/bin/python3 -m pytest -q -rs -p no:cacheprovider --import-mode=importlib"
         " tests/xen/test_contract.py",
         cwd="/run/contract",
         env={"PCIPT_REQUIRE_XEN": "1"},

@@ -18,6 +18,7 @@ from pcipt.firmware.build_tables import build_hardware_tables
 from pcipt.pci import Address
 from tests.pvh import KERNEL_AT, build_kernel, noted_ebx
 
+from . import inside
 from .hardware import PARTS, VCPUS
 from .machine import Dom0
 
@@ -60,26 +61,6 @@ def pcipt(dom0: Dom0, arguments: str) -> tuple[int, Any]:
 
 def findings(rows: list[dict[str, Any]], verdict: str) -> list[tuple[str, str]]:
     return [(row["rule"], row["table"]) for row in rows if row["verdict"] == verdict]
-
-
-def probe(addresses: list[int]) -> list[str | None]:
-    """Read four bytes at each address through /dev/mem; None where the kernel refuses."""
-    import mmap
-    import os
-
-    memory = os.open("/dev/mem", os.O_RDONLY | os.O_SYNC)
-    found: list[str | None] = []
-    for address in addresses:
-        page = address // 4096 * 4096
-        try:
-            view = mmap.mmap(memory, 4096, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
-        except OSError:
-            found.append(None)
-            continue
-        found.append(bytes(memoryview(view).cast("I")[address % 4096 // 4 : address % 4096 // 4 + 1]).hex())
-        view.close()
-    os.close(memory)
-    return found
 
 
 def physical(address: int, size: int) -> str:
@@ -208,7 +189,7 @@ def test_the_machine_maps_what_the_layout_says(installed: Dom0, pvh: Dom0) -> No
         if place["treatment"] == "ram" and low >= 1 << 20:
             continue  # the kernel lets nobody read RAM through /dev/mem
         wanted += [(number, address) for address in samples(low, high)]
-    read = pvh.call(probe, [address for _, address in wanted], timeout=300)
+    read = pvh.call(inside.probe, [address for _, address in wanted], timeout=300)
     by_range: dict[int, list[tuple[int, str]]] = {}
     for (number, address), value in zip(wanted, read, strict=True):
         if value is not None:

@@ -1,0 +1,148 @@
+"""What leaves, leaves dom0's map: hot unplug, surprise removal, virtual functions that are switched off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .deeds import RESULT, Deeds, held, wait_healthy
+from .hardware import PART
+from .machine import Dom0
+from .test_lab_smoke import known_to_xen
+from .test_untrapped import assert_map, pages
+from .witness import PAGE, MapCall, Witness, map_calls, mapped
+
+HOT = "0000:01:00.0"
+HOT_PATH = "00_03.0-00_00.0"
+SLOT = PART["rp1"].sbdf
+NVME = PART["nvme"].sbdf
+MSIX_BAR = 3
+#: Slot Control: power controller and power indicator, off and on. Off takes the function from the bus.
+POWER_OFF, POWER_ON = "CAP_EXP+18.w=0700:0700", "CAP_EXP+18.w=0300:0700"
+
+
+def resources(dom0: Dom0, sbdf: str) -> dict[int, tuple[int, int]]:
+    """Give the memory BARs that the kernel has assigned: start and size."""
+    found = {}
+    for number, line in enumerate(dom0.run(f"cat /sys/bus/pci/devices/{sbdf}/resource").lines[:6]):
+        start, last, flags = (int(word, 16) for word in line.split())
+        if flags & 0x200 and start:
+            found[number] = (start, last - start + 1)
+    return found
+
+
+@pytest.fixture
+def plugged(installed: Dom0) -> Iterator[Dom0]:
+    """Plug a NIC in, and see that nothing of it is left afterwards."""
+    dom0 = installed
+    dom0.qmp("device_add", driver="e1000e", id="leaver", bus="rp1")
+    dom0.wait_for(f"test -e /sys/bus/pci/devices/{HOT}/driver", timeout=120)
+    dom0.wait_for(
+        f"pcipt status --json | jq -e '.counts.known_to_xen == .counts.functions'; pcipt show {HOT}"
+    )
+    yield dom0
+    if "leaver" in {part["name"] for part in dom0.qmp("qom-list", path="/machine/peripheral")}:
+        unplug(dom0)
+    wait_healthy(dom0)
+
+
+def unplug(dom0: Dom0) -> None:
+    dom0.qmp("device_del", id="leaver")
+    dom0.control.wait_event("DEVICE_DELETED", 120, device="leaver")
+    dom0.wait_for(f"! test -e /sys/bus/pci/devices/{HOT}", timeout=120)
+
+
+def removed(dom0: Dom0, bars: dict[int, tuple[int, int]]) -> list[tuple[int, int]]:
+    """Give the runs of pages that must be taken out: all, but for MSI-X pages, which vPCI never mapped."""
+    runs = [(start, size) for number, (start, size) in bars.items() if number != MSIX_BAR]
+    table = bars[MSIX_BAR][0]
+    return sorted([*runs, (table + PAGE, PAGE), (table + 3 * PAGE, PAGE)])  # table: page 0, PBA: page 2
+
+
+def assert_gone(dom0: Dom0, deeds: Deeds, calls: list[MapCall], bars: dict[int, tuple[int, int]]) -> None:
+    result, runs = RESULT[dom0.mode], removed(dom0, bars)
+    told = sorted((d.start, d.size) for d in deeds.told() if d.action == "unmap-mmio" and d.result == result)
+    if dom0.mode == "pvh":
+        assert told == runs
+        assert {(c.verb, c.gfn * PAGE, c.count * PAGE) for c in calls} == {("remove", *run) for run in runs}
+    else:
+        assert calls == []
+    assert_map(dom0, [], [page for start, size in bars.values() for page in pages(start, size)])
+    assert held(dom0, HOT) == []
+    assert HOT not in known_to_xen(dom0)
+
+
+def test_hot_unplug_leaves_nothing_mapped(plugged: Dom0) -> None:
+    dom0 = plugged
+    bars, deeds, mark = resources(dom0, HOT), Deeds(dom0, HOT_PATH), dom0.mark()
+    assert set(bars) == {0, 1, MSIX_BAR}
+    assert_map(dom0, [start for start, _ in bars.values()], [])
+    unplug(dom0)
+    for start, _ in removed(dom0, bars) if dom0.mode == "pvh" else []:
+        deeds.wait("unmap-mmio", "done", start)
+    assert_gone(dom0, deeds, map_calls(dom0, mark), bars)
+
+
+def test_surprise_removal_is_waited_for_and_then_cleaned_up(plugged: Dom0) -> None:
+    """The function goes from the bus first; while Linux still has it, nothing is taken from it."""
+    dom0 = plugged
+    bars, deeds, mark = resources(dom0, HOT), Deeds(dom0, HOT_PATH), dom0.mark()
+    dom0.run(f"setpci -s {SLOT} {POWER_OFF}")
+    try:
+        assert dom0.run(f"setpci -s {HOT} 0.l").stdout.strip() == "ffffffff"
+        dom0.run("pcipt resync", check=False)
+        assert map_calls(dom0, mark) == []
+        assert [d for d in deeds.told() if d.result != "planned"] == []
+        assert_map(dom0, [bars[0][0], bars[1][0], bars[MSIX_BAR][0] + PAGE], [])
+        dom0.run(f"echo 1 > /sys/bus/pci/devices/{HOT}/remove")
+        for start, _ in removed(dom0, bars) if dom0.mode == "pvh" else []:
+            deeds.wait("unmap-mmio", "done", start)
+        assert_gone(dom0, deeds, map_calls(dom0, mark), bars)
+    finally:
+        dom0.run(f"setpci -s {SLOT} {POWER_ON}; echo 1 > /sys/bus/pci/rescan")  # a later unplug needs Linux
+        dom0.wait_for(f"test -e /sys/bus/pci/devices/{HOT}/driver", timeout=120)
+
+
+def test_virtual_functions_are_mapped_while_they_have_memory(installed: Dom0) -> None:
+    """QEMU does not tell where virtual functions answer; dom0's map and Xen's console do."""
+    dom0, result = installed, RESULT[installed.mode]
+    folder = f"/sys/bus/pci/devices/{NVME}"
+    virtual = [f"{NVME[:-1]}{number}" for number in (1, 2)]
+    paths = [f"00_05.0-00_00.{number}" for number in (1, 2)]
+    dom0.run(f"echo 0 > {folder}/sriov_drivers_autoprobe")
+    deeds, mark, witness = [Deeds(dom0, path) for path in paths], dom0.mark(), Witness(dom0)
+    dom0.run(f"echo 2 > {folder}/sriov_numvfs")
+    starts = [resources(dom0, sbdf)[0][0] for sbdf in virtual]
+    size = resources(dom0, virtual[0])[0][1]
+    assert size == 4 * PAGE
+    for deed, start in zip(deeds, starts, strict=True):
+        deed.wait("map-mmio", result, start)
+    # The MSI-X table and PBA, pages 2 and 3, are Xen's to trap.
+    ours = [page for start in starts for page in (start, start + PAGE)]
+    trapped = [page for start in starts for page in (start + 2 * PAGE, start + 3 * PAGE)]
+    if dom0.mode == "pvh":
+        assert_map(dom0, ours, trapped)
+        calls = {(c.verb, c.gfn * PAGE, c.count) for c in map_calls(dom0, mark)}
+        assert calls == {("add", start, 2) for start in starts}
+    known = known_to_xen(dom0)
+    assert all(known[sbdf] == "d0" for sbdf in virtual)
+    dom0.run(f"echo 0 > {folder}/sriov_numvfs; echo 1 > {folder}/sriov_drivers_autoprobe")
+    for deed, start in zip(deeds, starts, strict=True):
+        deed.wait("unmap-mmio", result, start)
+    assert_map(dom0, [], ours + trapped)
+    if dom0.mode == "pv":
+        assert map_calls(dom0, mark) == []
+    commands = [w.value for w in witness.writes() if w.sbdf in virtual and w.offset == 4]
+    assert all(not value & 2 for value in commands)  # never through a virtual function's command register
+    wait_healthy(dom0)
+
+
+def test_what_stays_is_left_alone(installed: Dom0) -> None:
+    """On a machine at rest a full comparison takes nothing out and puts nothing in."""
+    mark = installed.mark()
+    installed.run("pcipt resync")
+    assert map_calls(installed, mark) == []
+    nic = resources(installed, PART["nic"].sbdf)
+    if installed.mode == "pvh":
+        assert all(mapped(installed, nic[0][0], nic[1][0], nic[MSIX_BAR][0] + PAGE))
