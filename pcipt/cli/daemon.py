@@ -6,11 +6,7 @@ and prints what it does.
 
 import argparse
 
-from pcipt.service.daemon import Daemon, Options
 from pcipt.service.keeper import STATE_DIRECTORY
-from pcipt.service.listening import passed_listener, refuse_taken
-from pcipt.service.lock import only_one
-from pcipt.service.logs import start_logging
 from pcipt.service.protocol import SOCKET_PATH
 from pcipt.service.setting_keys import KEYS, toml_from_value
 from pcipt.service.settings import PATH, Settings, read_settings
@@ -55,6 +51,16 @@ def run(args: argparse.Namespace) -> int:
     if args.check_settings:
         print_settings(settings)
         return 0
+    return _serve(args, settings, path, required=required)
+
+
+def _serve(args: argparse.Namespace, settings: Settings, path: str, *, required: bool) -> int:
+    # only now, for it is most of what the daemon loads: --check-settings is to be quick
+    from pcipt.service.daemon import Daemon, Options
+    from pcipt.service.listening import passed_listener, refuse_taken
+    from pcipt.service.lock import only_one
+    from pcipt.service.logs import start_logging
+
     options = Options(args.socket, args.state, path, required, passed_listener())
     log = start_logging(settings.log_level)
     with only_one(args.state):
