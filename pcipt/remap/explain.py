@@ -6,7 +6,7 @@ import attrs
 
 from pcipt.pci import Function, Sbdf
 from pcipt.remap.actions import Action, NotApplicable, Refusal
-from pcipt.remap.claims import Desired, claims_of, place_of
+from pcipt.remap.claims import Desired, place_of
 from pcipt.remap.guard import Facts, Precaution, Verdict, check_action, judge_action
 from pcipt.remap.holdings import Holding, holdings_to_json
 from pcipt.remap.ignored import IgnoredWrite, plan_rewrites
@@ -57,10 +57,8 @@ def explain(
     steps = [_step(action, facts) for action in announcements]
     allowed = [step.action for step in steps if not isinstance(step.verdict, Refusal)]
     then = attrs.evolve(facts, xen=expected_view(facts.xen, allowed))
-    desired = claims_of(
-        function, facts.machine.functions, then.xen, pvh=facts.pvh, protected=facts.protected,
-        followed=facts.followed,
-    )  # fmt: skip
+    desired = then.desired(sbdf)
+    assert desired is not None  # it is one of the machine
     mine = [write for write in ignored if write.sbdf == sbdf]
     later = (*regions, *plan_rewrites(mine), *plan_mappings([desired], facts.holdings, facts.bars).actions)
     steps += [_step(action, then) for action in later]

@@ -10,7 +10,7 @@ import attrs
 from pcipt.firmware.coverage import IommuScope
 from pcipt.pci import Frames, Machine, Sbdf
 from pcipt.remap.bar_index import BarIndex
-from pcipt.remap.claims import NOWHERE, Followed
+from pcipt.remap.claims import NOWHERE, Desired, Followed, claims_of
 from pcipt.remap.holdings import Holdings
 from pcipt.remap.plan_moves import NO_MOVES, Moves
 from pcipt.remap.protected import Protected
@@ -58,6 +58,19 @@ class Facts:
     moves: Moves = NO_MOVES
     followed: Followed = NOWHERE
     regions: Mapping[Frames, frozenset[Sbdf]] = MappingProxyType({})
+    _desired: dict[Sbdf, Desired] = attrs.field(factory=dict, init=False, eq=False, repr=False)
+
+    def desired(self, sbdf: Sbdf) -> Desired | None:
+        """Say what a function needs, None where Linux has none there; computed once, for most guards ask."""
+        function = self.machine.functions.get(sbdf)
+        if function is None:
+            return None
+        if sbdf not in self._desired:
+            self._desired[sbdf] = claims_of(
+                function, self.machine.functions, self.xen, pvh=self.pvh, protected=self.protected,
+                followed=self.followed,
+            )  # fmt: skip
+        return self._desired[sbdf]
 
 
 class Precaution(enum.Enum):

@@ -108,9 +108,10 @@ class FunctionShadow:
             return self
         old, known = self.words.get(part.offset, (0, 0))
         value = merge(old, part, *rule)
-        after = attrs.evolve(self, words={**self.words, part.offset: (value, known | part.lanes)})
         index = self.index_at(part.offset)
-        return after if index is None else attrs.evolve(after, ones=self._ones(part, index))
+        ones = self.ones if index is None else self._ones(part, index)
+        words = {**self.words, part.offset: (value, known | part.lanes)}
+        return attrs.evolve(self, words=words, ones=ones)
 
     def with_words(self, words: Mapping[int, tuple[int, int]]) -> "FunctionShadow":
         return attrs.evolve(self, words={**self.words, **words})

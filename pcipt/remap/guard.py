@@ -7,6 +7,8 @@ once); mapping over RAM. Everything else keeps guests and drivers from losing a 
 of announcements are in `guard_devices`, those of pages in `guard_pages`.
 """
 
+from typing import get_args
+
 from pcipt.remap.actions import (
     Action,
     AddDevice,
@@ -41,6 +43,9 @@ ON_PV = "PV: this dom0 has no 1:1 map that could change"
 
 #        name, kind of action, rule
 RULES: tuple[tuple[str, type[Action], Rule], ...] = (*DEVICE_RULES, *PAGE_RULES)
+_RULES_FOR = {
+    kind: tuple((name, rule) for name, about, rule in RULES if about is kind) for kind in get_args(Action)
+}
 
 
 def check_action(action: Action, facts: Facts) -> Verdict:
@@ -50,8 +55,8 @@ def check_action(action: Action, facts: Facts) -> Verdict:
     """
     if not facts.pvh and isinstance(action, PAGES):
         return NotApplicable(ON_PV)
-    for name, kind, rule in RULES:
-        if isinstance(action, kind) and (why := rule(action, facts)) is not None:
+    for name, rule in _RULES_FOR[type(action)]:
+        if (why := rule(action, facts)) is not None:
             return Refusal(name, why)
     if isinstance(action, AddDevice) and decode_endangers(action, facts):
         return Precaution.DECODE_OFF
@@ -60,4 +65,4 @@ def check_action(action: Action, facts: Facts) -> Verdict:
 
 def judge_action(action: Action, facts: Facts) -> tuple[tuple[str, str | None], ...]:
     """Apply every rule for this kind of action; None is a rule that has nothing against it."""
-    return tuple((name, rule(action, facts)) for name, kind, rule in RULES if isinstance(action, kind))
+    return tuple((name, rule(action, facts)) for name, rule in _RULES_FOR[type(action)])

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from pcipt.pci import Address, Bar, Bridge, Frames, Function, Machine, Range, WindowKind, frames_from_range
 from pcipt.remap.actions import Action, MapMmio, RestoreReserved, RewriteBar, UnmapMmio, WithdrawReserved
-from pcipt.remap.claims import By, Desired, assigned_range, claims_of, is_trapped
+from pcipt.remap.claims import By, assigned_range, is_trapped
 from pcipt.remap.facts import Facts, Rule
 from pcipt.remap.intervals import common, without
 from pcipt.remap.life import State
@@ -28,24 +28,14 @@ def _subject(action: Mapping | RewriteBar, facts: Facts) -> Function | None:
     return facts.machine.functions.get(action.sbdf)
 
 
-def _desired(action: Mapping, facts: Facts) -> Desired | None:
-    function = _subject(action, facts)
-    if function is None:
-        return None
-    return claims_of(
-        function, facts.machine.functions, facts.xen, pvh=facts.pvh, protected=facts.protected,
-        followed=facts.followed,
-    )  # fmt: skip
-
-
 def _certain(action: Mapping, facts: Facts) -> str | None:
     """What belongs to a guest, or cannot be read now, keeps what dom0 has mapped."""
-    desired = _desired(action, facts)
+    desired = facts.desired(action.sbdf)
     return desired.kept if desired is not None else None
 
 
 def _claimed(action: MapMmio, facts: Facts) -> str | None:
-    desired = _desired(action, facts)
+    desired = facts.desired(action.sbdf)
     spans = (
         [span for claim in desired.claims if claim.bar == action.bar for span in claim.spans]
         if desired
@@ -58,7 +48,7 @@ def _claimed(action: MapMmio, facts: Facts) -> str | None:
 
 def _left_to_vpci(action: MapMmio, facts: Facts) -> str | None:
     """VPCI maps what it handles; only what a failed call of ours may have unmapped is mapped again."""
-    desired = _desired(action, facts)
+    desired = facts.desired(action.sbdf)
     if desired is None or desired.by is By.US:
         return None
     unsure = (State.DOUBTFUL, State.INTENDED)
@@ -141,7 +131,7 @@ def _held(action: UnmapMmio, facts: Facts) -> str | None:
 
 def _decodes_nowhere(action: UnmapMmio, facts: Facts) -> str | None:
     """What another BAR holds or may decode is not taken away; vPCI's map of it cannot be told from ours."""
-    desired = _desired(action, facts)
+    desired = facts.desired(action.sbdf)
     own = [span for claim in desired.claims for span in claim.spans] if desired is not None else []
     if common(own, (action.frames,)):
         return "its own BARs decode there again"

@@ -100,8 +100,8 @@ class Intents:
             return
         wanted = function
         if held is not None:
-            ones = {**function.ones, **held.ones}
-            wanted = attrs.evolve(function.with_words(held.words), ones=ones)
+            words, ones = {**function.words, **held.words}, {**function.ones, **held.ones}
+            wanted = attrs.evolve(function, words=words, ones=ones)
         for part in split(write.offset, write.size or 0, write.value):
             if part.offset in bar.words:
                 wanted = wanted.written(part)

@@ -6,7 +6,7 @@ decides at once. A BAR of 32 bits written in part is decided by the function's n
 one waits for its other half; `settled` decides them all. What a read reveals for the first time is no change.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
@@ -67,8 +67,9 @@ class Step:
 def compare(before: FunctionShadow, after: FunctionShadow, step: Step) -> tuple[FunctionShadow, list[Change]]:
     """Say what an access changed; the function returned remembers what was reported and what is pending."""
     changes = [*_switches(before, after, step)]
-    tracker = _BarTracker(before, after, step, decided=_decides(before, after))
-    for bar in bar_registers(after):
+    bars = bar_registers(after)
+    tracker = _BarTracker(before, after, step, decided=_decides(before, after, bars))
+    for bar in bars:
         tracker.follow(bar)
     changes += tracker.changes
     changes += _windows(before, after, step)
@@ -83,15 +84,16 @@ def ignored(before: FunctionShadow, after: FunctionShadow, step: Step) -> tuple[
     """
     changes: list[Change] = []
     for bar in bar_registers(before):
-        held = decoded_range(before, bar)
-        wanted = decoded_range(after, bar)
-        if not step.lanes(bar) or not isinstance(held, Range) or wanted == held or not _vpci_traps(bar):
+        if not step.lanes(bar) or not _vpci_traps(bar):
+            continue
+        held, wanted = decoded_range(before, bar), decoded_range(after, bar)
+        if not isinstance(held, Range) or wanted == held:
             continue
         if bar.index == ROM_INDEX and wanted is None:
             continue  # its enable bit may be switched
-        words = {offset: before.words[offset] for offset in bar.words}
+        words = {**after.words, **{offset: before.words[offset] for offset in bar.words}}
         sizing = any(after.is_sizing(offset) for offset in bar.words)
-        after = attrs.evolve(after.with_words(words), ones=before.ones)
+        after = attrs.evolve(after, words=words, ones=before.ones)
         if isinstance(wanted, Range) and not sizing:
             changes.append(
                 BarMoved(
@@ -140,11 +142,11 @@ def _decided(function: FunctionShadow, bar: BarRegister, sbdf: Sbdf) -> tuple[Fu
     return tracker.result(), tracker.changes
 
 
-def _decides(before: FunctionShadow, after: FunctionShadow) -> frozenset[int]:
+def _decides(before: FunctionShadow, after: FunctionShadow, bars: Iterable[BarRegister]) -> frozenset[int]:
     """List the BARs whose state an access decides by more than their address: decoding, ROM enable, size."""
     one, other = decode_of(before), decode_of(after)
     found = set()
-    for bar in bar_registers(after):
+    for bar in bars:
         io = bar.kind.value == "io"
         if one is not None and other is not None:
             switched = one.io != other.io if io else one.memory != other.memory
@@ -237,11 +239,13 @@ def _switches(before: FunctionShadow, after: FunctionShadow, step: Step) -> Iter
     one, other = decode_of(before), decode_of(after)
     if other is not None and one != other and (step.is_write or one is not None):
         yield DecodeChanged(sbdf=step.sbdf, place=after.place, causes=(step.cause,), before=one, after=other)
-    rom = next((bar for bar in bar_registers(after) if bar.index == ROM_INDEX), None)
     enabled, enable = rom_enable(before), rom_enable(after)
+    if enable is None:
+        return
+    rom = next((bar for bar in bar_registers(after) if bar.index == ROM_INDEX), None)
     if rom is not None and before.is_sizing(rom.offset):
         enabled = ROM_INDEX in before.mapped  # sizing had cleared the bit
-    if rom is None or enable is None or enabled == enable or not (step.is_write or enabled is not None):
+    if rom is None or enabled == enable or not (step.is_write or enabled is not None):
         return
     if not after.is_sizing(rom.offset):
         yield RomChanged(

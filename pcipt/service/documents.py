@@ -19,6 +19,7 @@ from pcipt.pci import Finding
 
 FORMATS = (1, 2)  # 1: no steps, and no mappings in the ledger
 SIZE_LIMIT = 64 * 1024 * 1024
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 class Document:
@@ -161,7 +162,7 @@ def _line(line: bytes) -> Any:
 
 
 def _canonical(content: Any) -> bytes:
-    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    return _ENCODER.encode(content).encode()
 
 
 def _unwrap(data: bytes) -> tuple[Any, str, str | None]:

@@ -200,13 +200,11 @@ class Vpci:
     def _modify(self, handlers: Handlers, command: int, *, rom_only: bool = False) -> None:
         """Map or unmap, then let the register follow; on failure decode goes off and the handlers go."""
         on = bool(command & COMMAND_MEMORY)
-        spans = [
-            bar.frames
-            for bar in handlers.bars
-            if (bar.index == ROM if rom_only else bar.index != ROM or handlers.rom_enabled)
-            and bar.enabled != on
-            and self._mappable(bar)
-        ]
+        spans: list[Frames] = []
+        for bar in handlers.bars:
+            included = bar.index == ROM if rom_only else bar.index != ROM or handlers.rom_enabled
+            if included and bar.enabled != on and self._mappable(bar):
+                spans = [*without(spans, bar.frames), bar.frames]  # a set: BARs may share a page
         for cut in [*handlers.tables(), *self._others(handlers.function, spans, rom_only=rom_only)]:
             spans = without(spans, cut)
         change = self._p2m.map_as_xen if on else self._p2m.unmap_as_xen

@@ -19,7 +19,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^```(?P<info>.*)\n(?P<body>(?:.*\n)*?)```$", re.MULTILINE)
-LAB = re.compile(r"<!-- lab (?P<mode>pvh?)(?P<deeds>[^>]*?)-->\n\Z")
+LAB = re.compile(r"<!-- lab (?P<mode>pvh?)(?P<deeds>(?:(?!-->)[^!])*?)-->\n\Z")
 PROMPT = "$ "
 #: What tells one run from another.
 ENVIRONMENT = {"LC_ALL": "C.UTF-8", "COLUMNS": "100", "HOME": "/nonexistent", "TZ": "UTC"}

@@ -52,9 +52,9 @@ def actions(deeds: Deeds) -> list[tuple[str, str, str]]:
 
 def test_within_the_covered_range_the_function_is_followed_and_back(nvme: Dom0) -> None:
     dom0 = nvme
-    start, size = bar0(dom0, NVME)
     deeds, mark, owners = Deeds(dom0, NVME_PATH), dom0.mark(), known_to_xen(dom0)
-    mappings = held(dom0, NVME)
+    mappings = held(dom0, NVME)  # without the MSI-X pages, which vPCI traps or not as it sees fit
+    there = [page for start, size, _ in mappings for page in pages(start, size)]
     history = ask(dom0, f"history {NVME_PATH}")["events"]
     assert mappings
     assert history
@@ -62,7 +62,7 @@ def test_within_the_covered_range_the_function_is_followed_and_back(nvme: Dom0) 
     deeds.wait("remove-device", "done")
     assert actions(deeds) == [("add-device", RENUMBERED, "done"), ("remove-device", NVME, "done")]
     assert known_to_xen(dom0) == {RENUMBERED if s == NVME else s: owner for s, owner in owners.items()}
-    assert_map(dom0, pages(start, size), [])
+    assert_map(dom0, there, [])
     assert [run[:2] for run in held(dom0, NVME)] == [run[:2] for run in mappings]  # Linux's address names it
     assert dom0.run(f"setpci -s {PORT} SECONDARY_BUS").stdout.strip() == "05"
     assert ask(dom0, f"history {NVME_PATH}")["events"][: len(history)] == history
@@ -72,14 +72,14 @@ def test_within_the_covered_range_the_function_is_followed_and_back(nvme: Dom0) 
     wait_healthy(dom0)
     assert actions(deeds) == [("add-device", NVME, "done"), ("remove-device", RENUMBERED, "done")]
     assert known_to_xen(dom0) == owners
-    assert_map(dom0, pages(start, size), [])
+    assert_map(dom0, there, [])
     assert [run[:2] for run in held(dom0, NVME)] == [run[:2] for run in mappings]
     assert map_calls(dom0, mark) == []
     if dom0.mode == "pvh":  # vPCI has it in hand again
         setpci(dom0, NVME, "COMMAND=0:2")
-        assert_map(dom0, [], pages(start, size))
+        assert_map(dom0, [], there)
         setpci(dom0, NVME, "COMMAND=2:2")
-        assert_map(dom0, pages(start, size), [])
+        assert_map(dom0, there, [])
 
 
 def test_outside_of_the_covered_range_it_is_refused_and_told(nvme: Dom0) -> None:

@@ -7,6 +7,7 @@ half way, the daemon is killed between any two of them.
 
 import errno
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -225,6 +226,9 @@ def run(machine, examples):
     )
     return machine.TestCase
 
+
+# 10,000 steps and more, on a busy machine too
+pytestmark = pytest.mark.timeout(600)
 
 TestRemap = run(RemapMachine, 210)
 TestParavirtual = run(ParavirtualMachine, 10)

@@ -68,6 +68,14 @@ def test_decode_off_unmaps_and_on_maps_again():
     assert xen.p2m.direct() == ALL_PAGES
 
 
+def test_bars_that_share_a_page_are_unmapped_and_mapped_as_one():
+    xen, _ = usual()
+    for command, pages in ((OFF, NIC_PAGES), (ON, ALL_PAGES)):  # one rangeset holds the page once
+        xen.write_config(SMALL, COMMAND, 2, command)
+        assert xen.p2m.direct() == pages
+        assert xen.vpci.traps(SMALL)
+
+
 def test_a_bar_write_while_decoding_is_ignored():
     xen, hardware = usual()
     before = hardware.config(NIC)
