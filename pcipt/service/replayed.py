@@ -26,6 +26,7 @@ from pcipt.service.settings import Settings
 from pcipt.service.settling import act_on
 from pcipt.service.watcher import Watch
 from pcipt.xen.interface import Dom0Kind
+from pcipt.xen.model import Catastrophe
 
 PATIENCE = 1.0  # seconds, as the daemon's
 KEYS = ("n", "action", "sbdf", "start", "size", "reason", "result")
@@ -140,11 +141,14 @@ def replayed(
 ) -> Iterator[Action]:
     """Play the recording in a directory; gives the actions that the engine takes.
 
-    Raises: PciptError for what the recording lacks or holds wrongly.
+    Raises: PciptError for what the recording lacks or holds wrongly; also where it kills the simulated host,
+            as a step does whose writes are not in the trace: hardware and Xen then disagree from there on.
     """
     replay = Replay(directory, dom0, trace)
     try:
         yield from Player(replay, settings or Settings()).play()
+    except Catastrophe as catastrophe:
+        raise InputError(directory, f"played on, the simulated host dies: {catastrophe.why}") from catastrophe
     finally:
         replay.hotplug.close()
 

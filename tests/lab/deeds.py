@@ -14,6 +14,8 @@ SETTINGS = "/etc/pcipt/pcipt.toml"
 #: What becomes of a change of dom0's map that may be made: a PV dom0 has no map to change.
 RESULT = {"pvh": "done", "pv": "not-applicable"}
 PATIENCE = 60.0
+#: A start takes ten seconds of an emulated processor, and the lab shares the host's with others.
+START_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def restart(dom0: Dom0) -> None:
 
 
 def wait_answers(dom0: Dom0) -> None:
-    dom0.wait_for("pcipt status -q; case $? in 0|4) ;; *) false;; esac", timeout=PATIENCE)
+    dom0.wait_for("pcipt status -q; case $? in 0|4) ;; *) false;; esac", timeout=START_SECONDS)
 
 
 def wait_healthy(dom0: Dom0) -> None:

@@ -213,7 +213,6 @@ def test_renumbering_under_a_driver_is_told_and_tears_nothing_down(installed: Do
     wait_healthy(dom0)
     owners, mark = known_to_xen(dom0), dom0.mark()
     history = dom0.run(f"pcipt history {NVME_PATH} --json").json()["events"]
-    assert history
     away, back = dom0.call(
         monitored,
         [
@@ -249,7 +248,8 @@ def test_nothing_happens_while_nothing_is_written(installed: Dom0) -> None:
     pid = main_pid(installed)
     before = watch(installed)
     calls = installed.run(f"timeout 8 strace -f -p {pid} 2>&1 | grep -v '^strace:'", check=False).lines
-    calls = [call for call in calls if call.strip() != "<detached ...>"]
+    quiet = ("<detached", "clock_gettime(")  # attaching wakes it, and it looks at the clock
+    calls = [call for call in calls if not call.strip().startswith(quiet)]
     print(calls)
     assert len(calls) == 1
     assert calls[0].startswith("epoll_wait(")

@@ -60,6 +60,19 @@ def test_a_step_comes_after_the_writes_up_to_its_number(machine):
     assert tuple(actions[0]) == KEYS
 
 
+def test_a_trace_that_kills_the_simulated_host_is_said(tmp_path):
+    """The trace lacks the write that makes virtual functions decode, and a step has them all the same."""
+    machine = shutil.copytree(LAB.with_name("lab-remap-pvh"), tmp_path / "machine", symlinks=True)
+    trace = machine / "writes.jsonl"
+    kept = [
+        row for row in trace.read_text().splitlines(True) if json.loads(row)["offset"] not in ("0x128", 0x128)
+    ]
+    assert kept != trace.read_text().splitlines(True)
+    trace.write_text("".join(kept))
+    with pytest.raises(InputError, match="the simulated host dies"):
+        list(replayed(str(machine)))
+
+
 def test_on_pv_the_same_is_not_applicable(machine):
     lines(machine / "sequence.jsonl", FORGOTTEN)
     actions = rows(replayed(str(machine), dom0="pv"))
