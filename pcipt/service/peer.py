@@ -56,6 +56,7 @@ class Peer:
         self._gone = False
         self._subscription: Subscription | None = None
         self._dropped = 0
+        self._dropped_at = ""
         self.uid = uid
         self.fileno = connection.fileno()
         self._deadline = f"peer {self.fileno}"
@@ -82,13 +83,17 @@ class Peer:
             return
         if len(self._output) > STREAM_LIMIT:
             self._dropped += 1
+            self._dropped_at = event["when"]
             return
-        if self._dropped:
-            lost = {"version": 1, "when": event["when"], "kind": "lost", "count": self._dropped}
-            self._output += reply(lost, continues=True)
-            self._dropped = 0
+        self._tell_dropped()
         self._output += reply(event, continues=True)
         self._ready(0)
+
+    def _tell_dropped(self) -> None:
+        if self._dropped:
+            lost = {"version": 1, "when": self._dropped_at, "kind": "lost", "count": self._dropped}
+            self._output += reply(lost, continues=True)
+            self._dropped = 0
 
     def close(self) -> None:
         self._gone = True
@@ -105,6 +110,8 @@ class Peer:
                 self._receive()
             if self._output and not self._gone:
                 del self._output[: self._connection.send(self._output)]
+                if not self._output:
+                    self._tell_dropped()  # it reads again, and perhaps no event comes for long
         except BlockingIOError:
             pass
         except OSError:
