@@ -32,7 +32,7 @@ from pcipt.errors import NoSuchDeviceError
 from pcipt.host.iomem import MemoryReading, NamedRange
 from pcipt.pci import Address, Frames, Gfn, Ids, Range, RawFunction, Resource, Sbdf, decode_machine
 from pcipt.pci.config import Register
-from pcipt.pci.write import ConfigWrite, Lost
+from pcipt.pci.write import ConfigWrite
 from pcipt.remap.claims import claims_of
 from pcipt.remap.holdings import Holdings
 from pcipt.remap.plan import plan_announcements
@@ -40,6 +40,7 @@ from pcipt.remap.plan_mappings import plan_mappings
 from pcipt.remap.view import XenView
 from pcipt.service.engine import Engine
 from pcipt.service.keeper import Keeper
+from pcipt.service.replayed import TraceSource
 from pcipt.service.settings import Settings
 from pcipt.service.settling import act_on
 from pcipt.service.stand_in import StandIn
@@ -126,27 +127,6 @@ class Files:
         raise NoSuchDeviceError(f"{sbdf} {register} {value}")
 
 
-class Source:
-    def __init__(self) -> None:
-        self.waiting: list[ConfigWrite | Lost] = []
-
-    def fileno(self) -> int:
-        return -1
-
-    def read(self) -> list[ConfigWrite | Lost]:
-        taken, self.waiting = self.waiting, []
-        return taken
-
-    def overrun(self) -> None:
-        return None
-
-    def blind(self) -> None:
-        return None
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 class TimedXen(SimulatedXen):
     """Notes when a page range was mapped, and keeps no list of calls."""
 
@@ -165,7 +145,7 @@ class Bench:
         self.xen = TimedXen(hardware, PVH, memory=[Frames(Gfn(0x100), 0x7_FF00)])
         settings = Settings("enforce", {**Settings().actions, "add-device": False})
         host = StandIn(files, hardware, self.xen.write_config)
-        self.source = Source()
+        self.source = TraceSource()
         self.watch = Watch(self.source, "bench", obeys=False)
         self.engine = Engine(host, self.xen, Keeper(state), settings, lambda: "2026-01-01T00:00:00.000Z")
         self.engine.intents = self.watch.intents
@@ -187,7 +167,8 @@ class Bench:
             self.xen.write_config(write.sbdf, write.offset, 4, write.value)
         before = self.xen.mapped_at
         start = time.perf_counter()
-        self.source.waiting += writes
+        for write in writes:
+            self.source.push(write)
         self.watch.take()
         written, _ = self.watch.settle()
         outcomes = act_on(self.engine, self.watch, written=written, plugged=(), doubt=False)

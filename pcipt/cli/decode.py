@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pcipt.cli.event_text import text_from_change, text_from_write
 from pcipt.cli.options import add_json_argument
 from pcipt.cli.progress import progress
+from pcipt.cli.render import print_json
 from pcipt.cli.terminal import columns, folded
 from pcipt.errors import InputError, printable
 from pcipt.pci.write import ConfigWrite, EcamRegion, Lost
@@ -138,8 +139,8 @@ class _Printer:
 
     def finish(self, shadow: Shadow, reader: Reader) -> None:
         if self._final:
-            end = {"version": 1, **json_from_shadow(shadow), "lost": self._lost, "damaged": self._damaged}
-            print(json.dumps(end, indent=2 if self._json == "pretty" else None))
+            counts = {"lost": self._lost, "damaged": self._damaged}
+            print_json({**json_from_shadow(shadow), **counts}, self._json or "short")
         if self._damaged > _MAX_COMPLAINTS:
             print(f"pcipt: {self._damaged} damaged records in all", file=sys.stderr)
         if reader.unknown:

@@ -4,7 +4,6 @@ Nothing is done. The daemon answers from what hardware, Linux and Xen say at thi
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ from pcipt.cli.client import call, checked_address
 from pcipt.cli.clock import readable
 from pcipt.cli.event_text import text_from_span
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_socket_argument
-from pcipt.cli.render import table
+from pcipt.cli.render import print_json, table
 from pcipt.cli.terminal import BOLD, GREEN, RED, YELLOW, columns, folded, painted, wants_colour
 from pcipt.errors import printable
 
@@ -41,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     with checked_address(args.sbdf):
         told = call(args.socket, "Explain", {"function": args.sbdf})
     if args.json:
-        print(json.dumps(told, indent=2 if args.json == "pretty" else None))
+        print_json(told, args.json)
         return 0
     for line in lines_from_explanation(told, width=columns(), colour=wants_colour(args.color)):
         print(line)

@@ -4,11 +4,11 @@ The function may be given by its address or by its PCI path, as the daemon's mac
 """
 
 import argparse
-import json
 
 from pcipt.cli.client import call, checked_address
 from pcipt.cli.event_text import lines_from_event
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_socket_argument
+from pcipt.cli.render import print_json
 from pcipt.cli.terminal import columns, wants_colour
 
 EXAMPLES = (
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     with checked_address(args.sbdf):
         told = call(args.socket, "History", {"function": args.sbdf})
     if args.json:
-        print(json.dumps(told, indent=2 if args.json == "pretty" else None))
+        print_json(told, args.json)
         return 0
     colour, width = wants_colour(args.color), columns()
     for event in told["events"]:

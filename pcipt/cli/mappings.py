@@ -6,13 +6,12 @@ be mapped, Xen lets its page tables reach MMIO: what is listed is what would be 
 """
 
 import argparse
-import json
 from typing import Any
 
 from pcipt.cli.client import call
 from pcipt.cli.clock import age, readable
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
-from pcipt.cli.render import count_text, size_text, table
+from pcipt.cli.render import count_text, print_json, size_text, table
 from pcipt.cli.terminal import BOLD, RED, YELLOW, columns, on_terminal, wants_colour
 from pcipt.errors import printable
 
@@ -38,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     told = call(args.socket, "Mappings")
     if args.json:
-        print(json.dumps(told, indent=2 if args.json == "pretty" else None))
+        print_json(told, args.json)
         return 0
     for line in lines_from_mappings(
         told["mappings"], legend=not args.no_legend, colour=wants_colour(args.color), width=columns()

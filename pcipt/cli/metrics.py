@@ -5,10 +5,10 @@ pcipt.toml(5).
 """
 
 import argparse
-import json
 
 from pcipt.cli.client import call
 from pcipt.cli.options import add_json_argument, add_socket_argument
+from pcipt.cli.render import print_json
 
 EXAMPLES = (
     ("pcipt metrics", "everything that is counted since the daemon started"),
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     told = call(args.socket, "Metrics")
     if args.json:
-        print(json.dumps(told, indent=2 if args.json == "pretty" else None))
+        print_json(told, args.json)
     else:
         print(told["text"], end="")
     return 0

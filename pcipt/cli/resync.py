@@ -5,10 +5,10 @@ Exit codes: 0 they agree (again), 3 the daemon is not running, 4 findings remain
 """
 
 import argparse
-import json
 
 from pcipt.cli.client import call
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_socket_argument
+from pcipt.cli.render import print_json
 from pcipt.cli.status import EXIT_DEGRADED, RESULTS, action_line
 from pcipt.cli.terminal import columns, folded, painted, wants_colour
 
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     outcome = call(args.socket, "Resync", {"dry_run": args.dry_run})
     healthy = outcome["health"] == "healthy"
     if args.json:
-        print(json.dumps(outcome, indent=2 if args.json == "pretty" else None))
+        print_json(outcome, args.json)
     else:
         colour, width = wants_colour(args.color), columns()
         for item in outcome["actions"]:

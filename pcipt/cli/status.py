@@ -4,13 +4,13 @@ Exit codes: 0 healthy, 3 the daemon is not running, 4 degraded (findings exist).
 """
 
 import argparse
-import json
 from typing import Any
 
 from pcipt.cli.client import call
 from pcipt.cli.clock import age, readable
 from pcipt.cli.event_text import text_from_action
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
+from pcipt.cli.render import print_json
 from pcipt.cli.terminal import (
     BOLD,
     GREEN,
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     status = call(args.socket, "Status")
     if args.json:
-        print(json.dumps(status, indent=2 if args.json == "pretty" else None))
+        print_json(status, args.json)
     elif not args.quiet:
         print("\n".join(render(status, colour=wants_colour(args.color), width=columns())))
         if status["findings"] and on_terminal() and not args.no_legend:

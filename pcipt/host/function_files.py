@@ -92,8 +92,10 @@ class FunctionFiles:
         register = self._number(files.SECONDARY_BUS, 0xFF, _DECIMAL)
         if register is None:
             return None
-        for names, form in ((self._names(files.BUSES_BELOW), _BUS), (self._names("."), _NAME)):
-            found = [matched for name in names if (matched := form.fullmatch(name)) is not None]
+        for directory, form in ((files.BUSES_BELOW, _BUS), (".", _NAME)):
+            found = [
+                matched for name in self._names(directory) if (matched := form.fullmatch(name)) is not None
+            ]
             buses = [int(matched[2], 16) for matched in found if int(matched[1], 16) == sbdf.segment]
             if buses:
                 return min(buses)

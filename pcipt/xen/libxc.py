@@ -8,18 +8,18 @@ import errno
 import os
 import types
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Self, TypeVar
 
 from pcipt.errors import HypervisorError, NotPermittedError, StateError, UnsupportedError
 from pcipt.pci import Frames, Sbdf
 from pcipt.xen import loading
 from pcipt.xen.binding import NODE_UNKNOWN, CallHandle, ControlHandle, LoadError
-from pcipt.xen.console import parse_devices
+from pcipt.xen.console import Dump, parse_devices
 from pcipt.xen.interface import Custody, DeviceFlags, Owner, Permissions, XenIdentity
 from pcipt.xen.mapping import map_frames, read_regions, unmap_frames
 from pcipt.xen.outcome import Op, check, checked_flags, custody_from_result, require_translated, xen_address
-from pcipt.xen.rangesets import parse_permissions
+from pcipt.xen.rangesets import RangesetDump, parse_permissions
 
 BATCH = 4096  # functions in one pcitopoinfo: 2 x 16 KiB of hypercall buffer, well below any driver's limit
 CHUNK = 65536
@@ -27,6 +27,8 @@ RING_LIMIT = 64 << 20  # no console ring is larger; a talkative Xen must not hol
 KEY_ATTEMPTS = 2
 _LIST_OF_OWNERS = "Xen's list of owners"
 _LIST_OF_PERMISSIONS = "Xen's list of permissions"
+
+D = TypeVar("D", Dump, RangesetDump)
 
 
 def open_libxc(root: str = "/") -> "LibXc":
@@ -94,24 +96,19 @@ class LibXc:
 
         Raises: UnsupportedError if the ring is too small for the dump, or its lines came torn again.
         """
-        for _ in range(KEY_ATTEMPTS):
-            dump = parse_devices(self._printed("Q", _LIST_OF_OWNERS))
-            if dump.begun and not dump.broken:
-                return dump.owners
-        why = f"lines came torn: {dump.broken[0]}" if dump.broken else "key Q printed no list of PCI devices"
-        raise UnsupportedError(_LIST_OF_OWNERS, why)
+        nothing = "key Q printed no list of PCI devices"
+        return self._dump("Q", _LIST_OF_OWNERS, parse_devices, lambda dump: dump.begun, nothing).owners
 
     def permissions(self) -> Mapping[int, Permissions]:
         """List by Xen's debug key q what each domain may reach.
 
         Raises: UnsupportedError if the ring is too small for the dump, or its lines came torn again.
         """
-        for _ in range(KEY_ATTEMPTS):
-            dump = parse_permissions(self._printed("q", _LIST_OF_PERMISSIONS))
-            if dump.domains and not dump.broken:
-                return dump.domains
-        why = f"lines came torn: {dump.broken[0]}" if dump.broken else "key q printed no rangesets"
-        raise UnsupportedError(_LIST_OF_PERMISSIONS, why)
+        nothing = "key q printed no rangesets"
+        told = self._dump(
+            "q", _LIST_OF_PERMISSIONS, parse_permissions, lambda dump: bool(dump.domains), nothing
+        )
+        return told.domains
 
     def add_device(self, function: Sbdf, flags: DeviceFlags) -> None:
         self._require_open()
@@ -197,6 +194,16 @@ class LibXc:
             why = f"{name} belongs to another release than the running Xen {self._identity.full}"
             refusal = UnsupportedError(feature, why)
         raise refusal
+
+    def _dump(
+        self, key: str, feature: str, parse: Callable[[str], D], complete: Callable[[D], bool], nothing: str
+    ) -> D:
+        """Press a key until its dump comes whole: other processors' lines may have torn it."""
+        for _ in range(KEY_ATTEMPTS):
+            dump = parse(self._printed(key, feature))
+            if complete(dump) and not dump.broken:
+                return dump
+        raise UnsupportedError(feature, f"lines came torn: {dump.broken[0]}" if dump.broken else nothing)
 
     def _printed(self, key: str, feature: str) -> str:
         """Press a key and read what it printed: it runs synchronously, the dump is in the ring on return."""

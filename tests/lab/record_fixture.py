@@ -13,6 +13,7 @@ import json
 import shutil
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -134,14 +135,15 @@ def finish(target: Path, facts: dict[str, Any], steps: list[dict[str, Any]], dom
     (target / "README.md").write_text(README.format(**words, linux=linux, testdev=TESTDEV, hot=HOT))
 
 
-def main() -> None:
+def main(module: str, recorded: Callable[[Dom0, Path], None]) -> None:
+    """Boot the kind of dom0 that was asked for, with pcipt installed, and have it recorded."""
     if len(sys.argv) != 3 or sys.argv[1] not in MODES:
-        raise SystemExit("usage: python -m tests.lab.record_fixture pv|pvh DIR")
+        raise SystemExit(f"usage: python -m tests.lab.{module} pv|pvh DIR")
     mode: Mode = "pv" if sys.argv[1] == "pv" else "pvh"
     with Fleet({mode: True}, Path("build/lab-fixture")) as fleet:
         fleet.installation(mode)
-        take(fleet.machine(mode), Path(sys.argv[2]))
+        recorded(fleet.machine(mode), Path(sys.argv[2]))
 
 
 if __name__ == "__main__":
-    main()
+    main("record_fixture", take)

@@ -9,7 +9,6 @@ Writes are those of a tracing instance of our own, on the probes that pcipt has 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,9 @@ from pcipt.watch.kprobe_text import parse_line
 
 from . import inside
 from .deeds import RESULT, Deeds, wait_healthy
-from .fleet import Fleet
-from .hardware import MODES, PART, Mode
+from .hardware import PART
 from .machine import Dom0
-from .record_fixture import changed_since, record, start_listening, unpack
+from .record_fixture import changed_since, main, record, start_listening, unpack
 from .test_lab_smoke import known_to_xen
 from .test_leaving import HOT, HOT_PATH
 from .test_renumbering import NVME, NVME_PATH, PORT
@@ -233,14 +231,5 @@ def write_lines(path: Path, values: list[dict[str, Any]]) -> None:
     path.write_text("".join(f"{json.dumps(value)}\n" for value in values))
 
 
-def main() -> None:
-    if len(sys.argv) != 3 or sys.argv[1] not in MODES:
-        raise SystemExit("usage: python -m tests.lab.record_remapping pv|pvh DIR")
-    mode: Mode = "pv" if sys.argv[1] == "pv" else "pvh"
-    with Fleet({mode: True}, Path("build/lab-fixture")) as fleet:
-        fleet.installation(mode)
-        take(fleet.machine(mode), Path(sys.argv[2]))
-
-
 if __name__ == "__main__":
-    main()
+    main("record_remapping", take)
