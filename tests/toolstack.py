@@ -7,7 +7,8 @@ from tests.trees import add
 
 NIC, DISK = "0000:00:03.0", "0000:00:04.0"
 
-# What `trouble-WHAT` says happens: refuse (with words), silent (without), half (unbound only), nothing.
+# What `trouble-WHAT` says happens:
+# refuse (with words), silent (without), half (unbound only), unfit, nothing.
 XL = """#!/bin/sh
 root={root}
 echo "$@" >> {root}/xl.log
@@ -19,10 +20,14 @@ case $trouble in
 refuse) echo "libxl: error: first"; echo "libxl: error: it cannot" >&2; exit 1 ;;
 silent) exit 3 ;;
 nothing) exit 0 ;;
+unfit) # bound, but Xen refuses the quarantine; xl takes nothing back that is not quarantined
+    [ $1 = pci-assignable-add ] && ln -sfn ../../../bus/pci/drivers/pciback $link
+    echo "libxl: error: failed to quarantine" >&2; exit 1 ;;
 half) rm -f $link; echo "libxl: error: half way" >&2; exit 1 ;;
 esac
 case $1 in
 pci-assignable-add)
+    case $(readlink $link) in *pciback) exit 0 ;; esac
     [ -L $link ] && basename $(readlink $link) > $noted && rm $link
     ln -s ../../../bus/pci/drivers/pciback $link ;;
 pci-assignable-remove)

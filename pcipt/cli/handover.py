@@ -19,6 +19,8 @@ from pcipt.pci import Sbdf
 
 Json = dict[str, Any]
 
+QUARANTINE = "quarantine"  # the daemon's word for the owner of what xl has taken from dom0
+
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

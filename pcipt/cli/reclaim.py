@@ -11,7 +11,17 @@ from contextlib import ExitStack
 
 from pcipt.cli.check import chosen_functions
 from pcipt.cli.client import call
-from pcipt.cli.handover import Json, Step, Steps, look, owners_in, print_end, regions_held, require_root
+from pcipt.cli.handover import (
+    QUARANTINE,
+    Json,
+    Step,
+    Steps,
+    look,
+    owners_in,
+    print_end,
+    regions_held,
+    require_root,
+)
 from pcipt.cli.machine_source import Source
 from pcipt.cli.options import add_json_argument, add_socket_argument
 from pcipt.cli.render import print_json
@@ -46,7 +56,9 @@ def run(args: argparse.Namespace) -> int:
         owner = owners.get(str(sbdf), "")
         if owner.startswith("guest"):
             raise StateError(f"{sbdf} belongs to {owner}: detach it there first (xl pci-detach)")
-    given = [sbdf for sbdf in chosen if toolstack.driver(sbdf) == PCIBACK]
+    given = [
+        sbdf for sbdf in chosen if toolstack.driver(sbdf) == PCIBACK or owners.get(str(sbdf)) == QUARANTINE
+    ]
     steps = Steps(dry_run=args.dry_run, quiet=bool(args.json))
     answer: Json = {"dry_run": args.dry_run, "result": "planned" if args.dry_run else "done"}
     with ExitStack() as holding:

@@ -8,12 +8,13 @@ Exit codes: 0 done, 1 refused or failed, 3 the daemon is not running, 5 not root
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 
 from pcipt.cli.check import chosen_functions, json_from_report
 from pcipt.cli.client import call
 from pcipt.cli.evidence import gather
 from pcipt.cli.handover import (
+    QUARANTINE,
     Json,
     Step,
     Steps,
@@ -27,7 +28,7 @@ from pcipt.cli.handover import (
 from pcipt.cli.machine_source import Source
 from pcipt.cli.options import add_json_argument, add_socket_argument
 from pcipt.cli.render import print_json
-from pcipt.errors import NotRunningError, StateError
+from pcipt.errors import InputError, NotRunningError, StateError
 from pcipt.firmware.passthrough import Reason, Report, Verdict
 from pcipt.firmware.passthrough_check import check_functions
 from pcipt.host.toolstack import PCIBACK, Toolstack
@@ -93,7 +94,8 @@ def run(args: argparse.Namespace) -> int:
     steps = Steps(dry_run=args.dry_run, quiet=bool(args.json))
     told: dict[Sbdf, Json] = {}
     try:
-        steps.run(_steps(sorted(chosen), toolstack, args.socket, told))
+        away = frozenset(sbdf for sbdf in chosen if owners.get(str(sbdf)) == QUARANTINE)
+        steps.run(_steps(sorted(chosen), toolstack, args.socket, told, away))
     except StateError:
         if args.json:
             print_json({**answer, "result": "failed", "steps": steps.told, "functions": []}, args.json)
@@ -120,7 +122,13 @@ def _refused(against: Sequence[tuple[Report, Reason]], *, force: bool) -> str:
     return "; ".join(words)
 
 
-def _steps(chosen: Sequence[Sbdf], toolstack: Toolstack, socket: str, told: dict[Sbdf, Json]) -> list[Step]:
+def _steps(
+    chosen: Sequence[Sbdf],
+    toolstack: Toolstack,
+    socket: str,
+    told: dict[Sbdf, Json],
+    away: Container[Sbdf],
+) -> list[Step]:
     steps = []
     if not toolstack.has_pciback:
         steps.append(Step("load xen-pciback", toolstack.load_pciback, toolstack.unload_pciback))
@@ -128,23 +136,63 @@ def _steps(chosen: Sequence[Sbdf], toolstack: Toolstack, socket: str, told: dict
         driver = toolstack.driver(sbdf)
         if driver != PCIBACK:
             steps.append(_giving(sbdf, driver, toolstack, socket))
+        elif sbdf not in away:
+            steps.append(_quarantining(sbdf, toolstack, socket))
     steps += [_withdrawing(sbdf, socket, told) for sbdf in chosen]
     return steps
 
 
 def _giving(sbdf: Sbdf, driver: str | None, toolstack: Toolstack, socket: str) -> Step:
+    given: list[Sbdf] = []
+
+    def do() -> None:
+        toolstack.give(sbdf)
+        given.append(sbdf)
+
+    def back() -> None:
+        try:
+            toolstack.take_back(sbdf, driver)
+        except InputError:
+            if given or toolstack.driver(sbdf) != PCIBACK:
+                raise
+            toolstack.let_go(sbdf, driver)  # xl takes nothing back that it could not quarantine
+
     def undo() -> None:
         if toolstack.driver(sbdf) == PCIBACK:
-            try:
-                with regions_held(socket, sbdf):
-                    toolstack.take_back(sbdf, driver)
-            except NotRunningError:  # a daemon that is started again puts the regions back itself
-                toolstack.take_back(sbdf, driver)
+            _with_regions(socket, sbdf, back)
         elif driver is not None and toolstack.driver(sbdf) is None:
             toolstack.bind(sbdf, driver)
 
     of = f"from {driver} " if driver is not None else ""
-    return Step(f"give {sbdf} {of}to xen-pciback", lambda: toolstack.give(sbdf), undo)
+    return Step(f"give {sbdf} {of}to xen-pciback", do, undo)
+
+
+def _quarantining(sbdf: Sbdf, toolstack: Toolstack, socket: str) -> Step:
+    """Plan it for what xen-pciback has and Xen still counts as dom0's, as after `hide=` at boot."""
+    given: list[Sbdf] = []
+
+    def do() -> None:
+        toolstack.give(sbdf)
+        given.append(sbdf)
+
+    def back() -> None:
+        toolstack.take_back(sbdf)
+        toolstack.hide(sbdf)
+
+    def undo() -> None:
+        if given:
+            _with_regions(socket, sbdf, back)
+
+    return Step(f"quarantine {sbdf}", do, undo)
+
+
+def _with_regions(socket: str, sbdf: Sbdf, back: Callable[[], None]) -> None:
+    """Take a function back while the daemon has its regions in dom0."""
+    try:
+        with regions_held(socket, sbdf):
+            back()
+    except NotRunningError:  # a daemon that is started again puts the regions back itself
+        back()
 
 
 def _withdrawing(sbdf: Sbdf, socket: str, told: dict[Sbdf, Json]) -> Step:

@@ -78,7 +78,28 @@ class Toolstack:
 
         Raises: InputError.
         """
-        path = os.path.join(self._root, DRIVERS, driver, "bind")
+        self._tell(sbdf, driver, "bind")
+
+    def hide(self, sbdf: Sbdf) -> None:
+        """Give a function that no driver has to xen-pciback, and leave it dom0's, as `hide=` does at boot.
+
+        Raises: InputError.
+        """
+        self._tell(sbdf, PCIBACK, "new_slot")
+        self._tell(sbdf, PCIBACK, "bind")
+
+    def let_go(self, sbdf: Sbdf, driver: str | None) -> None:
+        """Take a function that is not quarantined from xen-pciback, and bind it to the driver that it had.
+
+        Raises: InputError.
+        """
+        self._tell(sbdf, PCIBACK, "unbind")
+        self._tell(sbdf, PCIBACK, "remove_slot")
+        if driver is not None:
+            self.bind(sbdf, driver)
+
+    def _tell(self, sbdf: Sbdf, driver: str, what: str) -> None:
+        path = os.path.join(self._root, DRIVERS, driver, what)
         try:
             with open(path, "w", encoding="ascii") as file:
                 file.write(str(sbdf))

@@ -41,13 +41,67 @@ def test_released_and_reclaimed(scene, capsys):
     ]  # fmt: skip
 
 
-def test_what_is_away_already_is_only_looked_at(scene):
-    (scene.root / "sys/bus/pci/drivers/pciback").mkdir()
+AWAY = {"findings": [], "given_away": [{"sbdf": NIC, "owner": "quarantine"}]}
+
+
+@pytest.fixture
+def pciback(scene):
+    """Load xen-pciback."""
+    directory = scene.root / "sys/bus/pci/drivers/pciback"
+    directory.mkdir()
+    return directory
+
+
+def test_what_is_away_already_is_only_looked_at(scene, pciback):
     scene.drive(NIC, "pciback")
+    scene.answers["Status"] = AWAY
     assert scene.run("release", NIC) == 0
     scene.drive(NIC, "e1000e")
+    scene.answers["Status"] = ANSWERS["Status"]
     assert scene.run("reclaim", NIC) == 0
     assert scene.log() == []
+
+
+def test_what_was_hidden_at_boot_is_quarantined(scene, pciback, capsys):
+    """xen-pciback.hide= binds a function and leaves it dom0's."""
+    scene.drive(NIC, "pciback")
+    scene.answers["Status"] = {"findings": [], "given_away": [{"sbdf": NIC, "owner": "dom0"}]}
+    assert scene.run("release", NIC) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"quarantine {NIC}: done"
+    assert scene.log() == [f"pci-assignable-add {NIC}"]
+
+
+def test_what_was_hidden_is_hidden_again(scene, pciback):
+    scene.drive(NIC, "pciback")
+    scene.answers["Release"] = told(actions=[ACTION])
+    with pytest.raises(StateError, match="all is as it was"):
+        scene.run("release", NIC)
+    assert scene.log() == [f"pci-assignable-add {NIC}", f"pci-assignable-remove -r {NIC}"]
+    assert [(pciback / name).read_text() for name in ("new_slot", "bind")] == [NIC, NIC]
+
+
+def test_a_quarantine_that_xen_refuses_leaves_what_was_hidden(scene, pciback):
+    scene.drive(NIC, "pciback")
+    scene.make("refuse", NIC)
+    with pytest.raises(StateError, match="all is as it was"):
+        scene.run("release", NIC)
+    assert scene.log() == [f"pci-assignable-add {NIC}"]
+
+
+def test_a_quarantine_that_xen_refuses_gives_the_driver_back(scene, pciback):
+    """xl binds first; what it could not quarantine it does not take back either."""
+    scene.make("unfit", NIC)
+    with pytest.raises(StateError, match="failed to quarantine; all is as it was"):
+        scene.run("release", NIC)
+    assert [(pciback / name).read_text() for name in ("unbind", "remove_slot")] == [NIC, NIC]
+    assert (scene.root / "sys/bus/pci/drivers/e1000e/bind").read_text() == NIC
+
+
+def test_what_is_quarantined_without_a_driver_comes_back(scene):
+    (scene.root / "sys/bus/pci/devices" / NIC / "driver").unlink()
+    scene.answers["Status"] = AWAY
+    assert scene.run("reclaim", NIC) == 0
+    assert scene.log() == [f"pci-assignable-remove -r {NIC}"]
 
 
 @pytest.mark.parametrize("command", ["release", "reclaim"])
