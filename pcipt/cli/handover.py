@@ -58,11 +58,12 @@ class Steps:
                     step.do()
                 except PciptError as error:
                     self._tell(step, "failed")
-                    trouble = self._undo(reversed(done))
-                    after = f"; undoing failed too: {'; '.join(trouble)}" if trouble else "; all is as it was"
-                    raise StateError(f"{step.text}: {error}{after}") from error
+                    after = _after(self._undo(reversed(done)))
+                    raise StateError(f"{step.text}: {error}; {after}") from error
                 if interrupted:
-                    self._undo(reversed(done))
+                    self._tell(step, "interrupted")
+                    trouble = self._undo(reversed(done))
+                    complain(f"interrupted: {_after(trouble)}")
                     break
                 self._tell(step, "done")
 
@@ -77,8 +78,17 @@ class Steps:
 
     def _tell(self, step: Step, result: str) -> None:
         self.told.append({"step": step.text, "result": result})
-        if not self._quiet:
+        if self._quiet:
+            return
+        try:
             print(printable(f"{step.text}: {result}"), flush=True)
+        except OSError:  # nobody reads any more, or the disk is full: no reason to stop half way
+            self._quiet = True
+
+
+def _after(trouble: Iterable[str]) -> str:
+    said = "; ".join(trouble)
+    return f"undoing failed too: {said}" if said else "all is as it was"
 
 
 @contextmanager

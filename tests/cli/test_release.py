@@ -1,5 +1,6 @@
 """release and reclaim on a made-up sysfs, with a made-up toolstack and a daemon that gives fixed answers."""
 
+import errno
 import json
 import os
 import signal
@@ -231,3 +232,29 @@ def test_an_interruption_waits_for_the_step_and_undoes_all(number):
         handover.Steps(dry_run=False, quiet=True).run(steps)
     assert seen == ["do 1", "do 2", "undo 2", "undo 1"]
     assert signal.getsignal(number) is before
+
+
+def test_an_interruption_that_cannot_be_undone_is_said(capsys):
+    def fail():
+        raise StateError("it stays away")
+
+    steps = [handover.Step("one", lambda: os.kill(os.getpid(), signal.SIGINT), fail)]
+    with pytest.raises(KeyboardInterrupt):
+        handover.Steps(dry_run=False, quiet=False).run(steps)
+    out, err = capsys.readouterr()
+    assert out == "one: interrupted\n"
+    assert err == "pcipt: interrupted: undoing failed too: it stays away\n"
+
+
+@pytest.mark.parametrize("trouble", [BrokenPipeError(errno.EPIPE, ""), OSError(errno.ENOSPC, "")])
+def test_nobody_need_read_for_all_to_be_done(scene, trouble, monkeypatch):
+    def refuse(_text):
+        raise trouble
+
+    scene.drive(NIC, "e1000e")
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stdout.write", refuse)
+        with pytest.raises(OSError, match=r"\[Errno"):  # of the summary: main() ends quietly
+            scene.run("release", NIC)
+    assert scene.log() == ["modprobe xen-pciback", f"pci-assignable-add {NIC}"]
+    assert scene.driver(NIC) == "pciback"
