@@ -9,7 +9,7 @@ from pcipt.firmware.layout import MESSAGES
 from pcipt.firmware.memory_map import MemoryType, overlapping
 from pcipt.firmware.passthrough import Evidence, FixedRange, Reason, Rule, Said, Unknown, Verdict, names
 from pcipt.firmware.passthrough_index import SMALLEST_BAR
-from pcipt.firmware.reserved_regions import Region
+from pcipt.firmware.reserved_regions import Region, Regions
 from pcipt.pci import Bar, BarKind, Function, HeaderType, Range, Window, WindowKind
 
 _SUBTRACTIVE = 0x060401
@@ -76,7 +76,8 @@ def reserved(function: Function, evidence: Evidence) -> Said:
         yield Unknown("reserved regions")
         return
     for region in evidence.regions.of(function.sbdf):
-        yield _reserved(function, region, evidence)
+        if region.range is not None:
+            yield _reserved(function, region, evidence.regions, evidence)
         for finding in region.findings:
             if not finding.is_note:
                 yield Reason(
@@ -84,11 +85,11 @@ def reserved(function: Function, evidence: Evidence) -> Said:
                 )
 
 
-def _reserved(function: Function, region: Region, evidence: Evidence) -> Reason:
+def _reserved(function: Function, region: Region, regions: Regions, evidence: Evidence) -> Reason:
     title = f"{region.kind.title} region {region}"
-    others = [device.sbdf for device in region.devices if device.sbdf != function.sbdf]
+    others = [sbdf for sbdf in regions.sharers(region) if sbdf != function.sbdf]
     with_whom = f" with {names(others)}" if others else ""
-    staying = evidence.remains(function, (sbdf for sbdf in others if sbdf in region.present))
+    staying = evidence.remains(function, (sbdf for sbdf in others if sbdf in evidence.machine.functions))
     keeps = f"; dom0 keeps it mapped for {names(staying)}" if staying else ""
     if region.needs_relaxed:
         text = f"it shares the {title}{with_whom}: xl's rdm_policy=strict (the default) refuses it{keeps}"

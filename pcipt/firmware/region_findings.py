@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from pcipt.firmware.memory_map import MemoryEntry, MemoryType, overlapping
-from pcipt.firmware.reserved_regions import Region, Regions
+from pcipt.firmware.reserved_regions import Region, RegionKind, Regions
 from pcipt.pci import Finding
 from pcipt.pci.units import PAGE_SIZE
 
@@ -92,10 +92,28 @@ def with_findings(regions: Regions, memory: Sequence[MemoryEntry] | None = None)
             found.append(Finding("region-over-ram", f"{why}; ask the vendor for firmware"))
         if number in overlaps:
             other = regions.regions[overlaps[number]]
-            why = f"it overlaps the region {other}: withdrawing one would take pages of the other"
-            found.append(Finding("region-overlaps", f"{why}, so such pages stay mapped"))
+            found.append(Finding("region-overlaps", _overlap_text(region, other)))
         judged.append(attrs.evolve(region, findings=(*region.findings, *found)))
     return attrs.evolve(regions, regions=tuple(judged))
+
+
+def _overlap_text(region: Region, other: Region) -> str:
+    why = f"it overlaps the region {other}"
+    if region.frames == other.frames:
+        why = f"{why}: they are one, which leaves dom0 with the last device of both"
+    else:
+        why = f"{why}: withdrawing one would take pages of the other, so such pages stay mapped"
+    return f"{why}; Xen refuses such a table and goes without VT-d" if _refused(region, other) else why
+
+
+def _refused(region: Region, other: Region) -> bool:
+    """Tell whether two overlap so that Xen refuses the table: RMRRs, by bytes and not by pages.
+
+    Source: xen/drivers/passthrough/vtd/dmar.c, acpi_parse_one_rmrr (EEXIST).
+    """
+    if region.kind is not RegionKind.RMRR or other.kind is not RegionKind.RMRR:
+        return False
+    return region.range is not None and other.range is not None and region.range.overlaps(other.range)
 
 
 def _ram(region: Region, memory: Sequence[MemoryEntry]) -> MemoryEntry | None:
@@ -105,7 +123,10 @@ def _ram(region: Region, memory: Sequence[MemoryEntry]) -> MemoryEntry | None:
 
 
 def _overlaps(regions: Sequence[Region]) -> dict[int, int]:
-    """Give for each region that overlaps others, by whole pages, one of them; equal ones are one region."""
+    """Give for each region that overlaps others, by whole pages, one of them.
+
+    Over the same pages they are one region, which is odd only where Xen refuses it.
+    """
     spans = sorted(
         (frames.start, frames.end, number)
         for number, region in enumerate(regions)
@@ -114,7 +135,11 @@ def _overlaps(regions: Sequence[Region]) -> dict[int, int]:
     found: dict[int, int] = {}
     reach: tuple[int, int, int] | None = None  # the one that ends last so far
     for span in spans:
-        if reach is not None and span[0] < reach[1] and span[:2] != reach[:2]:
+        if (
+            reach is not None
+            and span[0] < reach[1]
+            and (span[:2] != reach[:2] or _refused(regions[span[2]], regions[reach[2]]))
+        ):
             found.setdefault(span[2], reach[2])
             found.setdefault(reach[2], span[2])
         if reach is None or span[1] > reach[1]:

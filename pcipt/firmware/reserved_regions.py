@@ -141,6 +141,17 @@ class Regions:
             region for region in self.regions if any(device.sbdf == sbdf for device in region.devices)
         )
 
+    def sharers(self, region: Region) -> tuple[Sbdf, ...]:
+        """Give the functions that need its pages, by its own entry or by another over the same ones."""
+        frames = region.frames
+        holders = (
+            each
+            for each in self.regions
+            if each is region
+            or (frames is not None and each.frames is not None and each.frames.overlaps(frames))
+        )
+        return tuple(dict.fromkeys(device.sbdf for each in holders for device in each.devices))
+
 
 def regions_from_tables(
     tables: Iterable[bytes], machine: Machine | None, snapshot: BootSnapshot | None = None

@@ -167,6 +167,20 @@ def test_who_keeps_a_shared_region_mapped():
     assert "dom0 keeps" not in text_of(rules.reserved, "00:03.0", together)
 
 
+def test_another_entry_over_the_same_pages_is_shared_too():
+    """Not alone, whatever the entry itself says; and an empty region leaves nothing behind."""
+    evidence = evidence_of(function("00:03.0"), function("00:04.0"))
+    blocks = ivrs(ivmd(0x21, 1, 0x18, 0, SPAN[0], 0x1000), ivmd(0x21, 1, 0x20, 0, SPAN[0], 0x1000))
+    for table in (blocks, dmar(rmrr(*SPAN, HERE), rmrr(*SPAN, THERE))):
+        regions = with_findings(regions_from_tables([table], evidence.machine))
+        text = text_of(rules.reserved, "00:03.0", attrs.evolve(evidence, regions=regions))
+        assert "with 0000:00:04.0; dom0 keeps it mapped for 0000:00:04.0" in text
+        assert "alone" not in text
+    empty = with_findings(regions_from_tables([dmar(rmrr(SPAN[1] + 1, SPAN[0], HERE))], evidence.machine))
+    evidence = attrs.evolve(evidence, regions=empty)
+    assert said_by(rules.reserved, "00:03.0", evidence) == ({"region-empty": "warn"}, [])
+
+
 def test_reserved_regions_that_nobody_knows():
     evidence = evidence_of(function("00:03.0"))
     assert said_by(rules.reserved, "00:03.0", evidence) == ({}, ["reserved regions"])

@@ -52,7 +52,7 @@ OVERLAPS = [
     ([(0x7000_0000, 0x7000_1FFF), (0x7000_1000, 0x7000_2FFF)], [True, True]),
     ([(0x7000_0000, 0x7000_0FFF), (0x7000_1000, 0x7000_1FFF)], [False, False]),  # they only touch
     ([(0x7000_0000, 0x7000_08FF), (0x7000_0900, 0x7000_0FFF)], [False, False]),  # one page, so one region
-    ([(0x7000_0000, 0x7000_0FFF), (0x7000_0000, 0x7000_0FFF)], [False, False]),  # the same for another device
+    ([(0x7000_0000, 0x7000_0FFF), (0x7000_0000, 0x7000_0FFF)], [True, True]),  # Xen refuses that: EEXIST
     ([(0x7000_0000, 0x7000_FFFF), (0x7000_1000, 0x7000_1FFF), (0x7000_8000, 0x7000_8FFF)], [True] * 3),
     ([(0x7000_1000, 0x7000_1FFF), (0x7000_8000, 0x7000_8FFF), (0x7000_0000, 0x7000_FFFF)], [True] * 3),
     ([(0x7000_1000, 0x7000_0FFF), (0x7000_0000, 0x7000_FFFF)], [False, False]),  # an empty one is nowhere
@@ -63,6 +63,20 @@ OVERLAPS = [
 def test_overlaps(spans, expected):
     table = dmar(*(rmrr(*span, GRAPHICS) for span in spans))
     assert ["region-overlaps" in codes(table, number) for number in range(len(spans))] == expected
+
+
+def test_equal_blocks_of_ivmd_are_one_region():
+    blocks = [ivmd(0x21, 1, routing, 0, 0x7000_0000, 0x1000) for routing in (0x10, 0xE8)]
+    assert [codes(ivrs(*blocks), number) for number in range(2)] == [[], []]
+
+
+def test_what_is_said_of_overlapping_regions():
+    same, other = (0x7000_0000, 0x7000_0FFF), (0x7000_0000, 0x7000_1FFF)
+    for second, words in ((same, "leaves dom0 with the last device of both"), (other, "pages stay mapped")):
+        regions = with_findings(regions_from_tables([dmar(rmrr(*same, GRAPHICS), rmrr(*second, USB))], None))
+        (found,) = regions.regions[0].findings
+        assert words in found.text
+        assert found.text.endswith("goes without VT-d")
 
 
 def test_what_the_words_say():
