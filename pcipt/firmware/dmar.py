@@ -156,5 +156,8 @@ def _scopes(data: bytes, start: int, end: int, findings: list[Finding]) -> tuple
             continue
         hops = data[at + 6 : at + length]
         path = tuple(zip(hops[::2], hops[1::2], strict=True))
+        if any(device > 0x1F or function > 7 for device, function in path):
+            what = ", ".join(f"{device:02x}.{function:x}" for device, function in path)
+            findings.append(Finding("acpi-scope", f"at {at:#x}: the path {what} leads to no function"))
         found.append(Scope(kind, data[at + 5], path, data[at + 4]))
     return tuple(found)

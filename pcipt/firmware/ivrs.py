@@ -81,7 +81,11 @@ def parse_ivrs(table: Table) -> Ivrs:
             selected = _selected(data, at + shortest, at + length, findings)
             units.append(Unit(kind, table.u16(at + 16), selected))
         elif shortest == _IVMD_SIZE:
-            blocks.append(_memory(table, at, kind))
+            block = _memory(table, at, kind)
+            if block.last < block.first:
+                what = f"routing ids {block.first:#06x} to {block.last:#06x} are no range"
+                findings.append(Finding("acpi-entry", f"at {at:#x}: {what}: Xen refuses the table"))
+            blocks.append(block)
         else:
             others.append((kind, at, length))
         at += length

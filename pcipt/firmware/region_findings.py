@@ -44,7 +44,7 @@ def _large(region: Region) -> str | None:
 
 
 def _no_scope(region: Region) -> str | None:
-    return None if region.scopes or region.listed else "it names no device: Xen drops it"
+    return None if region.named or region.listed else "it names no device: Xen drops it"
 
 
 def _shared(region: Region) -> str | None:
@@ -59,7 +59,7 @@ def _shared(region: Region) -> str | None:
 
 
 def _dropped(region: Region) -> str | None:
-    if region.listed is False and region.scopes and region.range is not None:
+    if region.listed is False and region.named and region.range is not None:
         return "Xen does not list it: it dropped it at boot, for none of its devices answered"
     if region.listed or not region.devices:
         return None

@@ -28,6 +28,7 @@ from pcipt.pci import (
 )
 
 SCOPE_WORDS = {1: "endpoint", 2: "bridge", 3: "ioapic", 4: "hpet", 5: "namespace"}
+_COUNTED = ("endpoint", "bridge", "ioapic", "hpet")  # as Xen does: dmar.c, scope_device_count
 UNKNOWN_OWNER = "unknown"
 _EMPTY_SNAPSHOT = BootSnapshot("", frozenset(), {})
 
@@ -108,8 +109,8 @@ class Region:
 
     @property
     def named(self) -> int:
-        """How many functions the firmware named."""
-        return sum(map(_count, self.scopes))
+        """How many functions the firmware named, as Xen counts; what only ACPI knows by name is none."""
+        return sum(_count(scope) for scope in self.scopes if scope.kind in _COUNTED)
 
     @property
     def shared(self) -> bool:

@@ -87,6 +87,13 @@ def test_oddities(entry, regions, code):
     assert codes == ({code} if code else set())
 
 
+@pytest.mark.parametrize(("hop", "told"), [((0x1F, 7), False), ((0x20, 0), True), ((0, 8), True)])
+def test_a_path_that_leads_to_no_function_is_told(hop, told):
+    dmar = dmar_of(rmrr(0x1000, 0x1FFF, bytes((1, 8, 0, 0, 0, 0, *hop))))
+    assert dmar.regions[0].scopes[0].path == (hop,)
+    assert any("at 0x48: the path" in finding.text for finding in dmar.findings) == told
+
+
 def test_an_empty_region_has_no_range():
     assert dmar_of(rmrr(0x2000, 0x1FFF)).regions[0].range is None
     assert str(dmar_of(rmrr(0x2000, 0x2FFF)).regions[0].range) == "0x2000-0x2fff"

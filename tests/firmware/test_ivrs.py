@@ -87,6 +87,12 @@ def test_a_block_too_short_for_its_type_is_told_and_stepped_over(block):
     assert "acpi-entry" in {finding.code for finding in ivrs.findings}
 
 
+def test_a_block_for_a_range_that_ends_before_it_begins_is_told():
+    ivrs = ivrs_of(ivmd(0x22, 1, 0x20, 0x10, 0x5000_0000, 0x1000))
+    assert len(ivrs.blocks) == 1
+    assert "at 0x30: routing ids 0x0020 to 0x0010 are no range" in ivrs.findings[-1].text
+
+
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem[-30:] if path else "none")
 def test_recorded_tables_select_their_functions(path):
     ivrs = parse_ivrs(parse_table(path.read_bytes()))

@@ -8,6 +8,7 @@ from tests.machines import function, machine
 
 MACHINE = machine(function("00:02.0"), function("00:1d.0"))
 GRAPHICS, USB, MISSING = scope(0, (2, 0)), scope(0, (0x1D, 0)), scope(0, (0x1A, 0))
+NAMED = scope(0, (0x15, 0), kind=5)  # an ACPI name
 MEMORY = (entry(0x10_0000, 0x1000_0000, MemoryType.RAM), entry(0x7000_0000, 0x100_0000, MemoryType.RESERVED))
 
 
@@ -26,6 +27,8 @@ CASES = [
     (rmrr(0x7000_0000, 0x73FF_FFFF, GRAPHICS), []),  # 64 MiB are not over 64 MiB
     (rmrr(0x7000_0000, 0x7400_0FFF, GRAPHICS), ["region-large"]),
     (rmrr(0x7000_0000, 0x7000_0FFF), ["region-no-scope"]),
+    (rmrr(0x7000_0000, 0x7000_0FFF, NAMED), ["region-no-scope"]),  # Xen does not count these
+    (rmrr(0x7000_0000, 0x7000_0FFF, GRAPHICS, NAMED), []),
     (rmrr(0x7000_0000, 0x7000_0FFF, GRAPHICS, USB), ["region-shared"]),
     (rmrr(0x7000_0000, 0x7000_0FFF, GRAPHICS, MISSING), ["region-shared"]),  # Xen counts scopes, not devices
     (rmrr(0x7000_0000, 0x7000_0FFF, MISSING), ["region-dropped"]),
