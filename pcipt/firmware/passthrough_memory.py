@@ -44,18 +44,18 @@ def places(function: Function, evidence: Evidence) -> Said:
         yield Unknown("memory map")
     if evidence.fixed is None:
         yield Unknown("IO-APICs and MMCFG")
-    for bar, span in _decoding(function):
+    for bar, span in (*_decoding(function), *_asleep(function)):
         if bar.kind is BarKind.IO:
             continue
         for fixed in (_MESSAGES, *(evidence.fixed or ())):
             if fixed.range.overlaps(span):
                 text = f"{_title(bar)} at {span} lies over {fixed.what} ({fixed.range})"
-                yield Reason("bar-over-fixed", Verdict.REFUSE, text, _RESCAN)
+                yield _misplaced("bar-over-fixed", bar, text)
         over = overlapping(evidence.memory or (), span)
         ram = next((entry for entry in over if entry.type is MemoryType.RAM), None)
         if ram is not None:
             text = f"{_title(bar)} at {span} lies over RAM ({ram.range}): mapping it would lose that memory"
-            yield Reason("bar-over-ram", Verdict.REFUSE, text, _RESCAN)
+            yield _misplaced("bar-over-ram", bar, text)
 
 
 def pages(function: Function, evidence: Evidence) -> Said:
@@ -111,6 +111,24 @@ def _decoding(function: Function) -> Iterator[tuple[Bar, Range]]:
         if bar.address and bar.decoding:
             least = 4 if bar.kind is BarKind.IO else SMALLEST_BAR
             yield bar, bar.range or Range(bar.address, least)
+
+
+def _asleep(function: Function) -> Iterator[tuple[Bar, Range]]:
+    """Give the BARs that have a place and a size but do not decode: they will, once a driver enables them.
+
+    A ROM is enabled by hand alone.
+    """
+    if function.header is HeaderType.UNKNOWN:
+        return
+    for bar in function.bars:
+        if bar.address and bar.decoding is False and bar.range is not None and bar.kind is not BarKind.ROM:
+            yield bar, bar.range
+
+
+def _misplaced(code: str, bar: Bar, text: str) -> Reason:
+    if bar.decoding:
+        return Reason(code, Verdict.REFUSE, text, _RESCAN)
+    return Reason(code, Verdict.WARN, f"{text}, as soon as it decodes", _RESCAN)
 
 
 def _title(bar: Bar) -> str:

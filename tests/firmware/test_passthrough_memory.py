@@ -106,6 +106,12 @@ def test_places_where_no_bar_may_be(bar, expected):
     assert said_by(rules.places, "00:03.0", evidence) == (expected, [])
 
 
+@pytest.mark.parametrize(("bar", "expected"), PLACES)
+def test_a_place_is_told_before_the_bar_decodes(bar, expected):
+    evidence = evidence_of(device("00:03.0", bar, parent=None, command=0), memory=RAM, fixed=FIXED)
+    assert said_by(rules.places, "00:03.0", evidence) == (dict.fromkeys(expected, "warn"), [])
+
+
 def test_what_is_not_known_of_the_machine_is_told():
     evidence = evidence_of(device("00:03.0", BAR, parent=None))
     assert said_by(rules.places, "00:03.0", evidence) == ({}, ["memory map", "IO-APICs and MMCFG"])
