@@ -10,6 +10,7 @@ dump; see `console`. Other rangesets and the rest of the dump are passed over.
 Source: Xen xen/common/rangeset.c, rangeset_domain_printk; xen/common/keyhandler.c, dump_domains.
 """
 
+import itertools
 import re
 from collections.abc import Mapping
 
@@ -29,7 +30,7 @@ _MEMORY, _PORTS = "I/O Memory", "I/O Ports "
 
 @attrs.frozen
 class RangesetDump:
-    """What was understood; `broken` holds lines that cannot be read and domains without their I/O memory."""
+    """What was understood; `broken` holds lines that cannot be read and domains without memory or ports."""
 
     domains: Mapping[int, Permissions]
     broken: tuple[str, ...]
@@ -47,11 +48,16 @@ def parse_permissions(text: str) -> RangesetDump:
         if match := _DOMAIN.fullmatch(line.rstrip()):
             domain = int(match[1])
             sets[domain] = {}
-        elif (match := _SET.fullmatch(line.rstrip())) and domain is not None:
+        elif (match := _SET.fullmatch(line.rstrip())) and domain is not None and _in_order(match[2]):
             sets[domain][match[1]] = _pairs(match[2])
         elif line.strip() and _STARTS.match(line):
             broken.append(line)
-    broken += [f"domain {number}: no I/O memory" for number, found in sets.items() if _MEMORY not in found]
+    broken += [
+        f"domain {number}: no {name.rstrip()}"
+        for number, found in sets.items()
+        for name in (_MEMORY, _PORTS)
+        if name not in found
+    ]
     domains = {number: _permissions(found) for number, found in sets.items()}
     return RangesetDump(domains, tuple(broken[:KEPT_BROKEN]))
 
@@ -64,5 +70,12 @@ def _permissions(found: Mapping[str, tuple[tuple[int, int], ...]]) -> Permission
 
 
 def _pairs(items: str) -> tuple[tuple[int, int], ...]:
-    numbers = ((int(match[1], 16), int(match[2] or match[1], 16)) for match in _ITEM.finditer(items))
-    return tuple((first, last) for first, last in numbers if first <= last)
+    return tuple((int(match[1], 16), int(match[2] or match[1], 16)) for match in _ITEM.finditer(items))
+
+
+def _in_order(items: str) -> bool:
+    """Tell whether Xen wrote it: its ranges ascend and lie apart, so anything else is torn."""
+    ends = [end for pair in _pairs(items) for end in pair]
+    return all(
+        one < other if at % 2 else one <= other for at, (one, other) in enumerate(itertools.pairwise(ends))
+    )

@@ -100,9 +100,15 @@ def test_a_guest_cannot_forge_a_set():
     assert read(HEAD + forged + MEMORY + forged + PORTS) == {0: DOM0}
 
 
+#  a range that is cut or torn, a domain of which a line is lost
+@pytest.mark.parametrize("text", [DUMP.replace("fef00-fcfffff", "fef00-fcff"), DUMP.replace(PORTS, "")])
+def test_what_xen_never_prints_is_no_answer(text):
+    assert parse_permissions(text).broken
+
+
 def test_a_long_line():
     items = ", ".join(f"{2 * n:x}" for n in range(20000))
-    found = read(f"{HEAD}(XEN)     I/O Memory {{ {items} }}\n")
+    found = read(f"{HEAD}(XEN)     I/O Memory {{ {items} }}\n{PORTS}")
     assert found[0].memory == tuple(Frames(Gfn(2 * n), 1) for n in range(20000))
 
 
