@@ -8,6 +8,8 @@ Exit codes: 0 fine, 3 the daemon is needed and not running, 4 something is wrong
 import argparse
 from typing import Any
 
+import attrs
+
 from pcipt.cli.client import call
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
 from pcipt.cli.pvh_source import guest_type, memory_of
@@ -21,7 +23,7 @@ from pcipt.firmware.memory_map import MemoryEntry
 from pcipt.firmware.region_findings import with_findings
 from pcipt.firmware.region_state import with_owners
 from pcipt.firmware.region_view import regions_to_json
-from pcipt.firmware.reserved_regions import Mapped, regions_from_tables
+from pcipt.firmware.reserved_regions import Mapped, Regions, regions_from_tables
 from pcipt.host.acpi_files import read_table_file, read_tables
 from pcipt.host.files import TABLES, Depth
 from pcipt.host.sysfs import read_machine
@@ -126,8 +128,16 @@ def _from_tables(
     memory: tuple[MemoryEntry, ...] | None,
     mapped: Mapped = Mapped.UNKNOWN,
 ) -> dict[str, Any]:
-    regions = with_findings(regions_from_tables((data for _, data in tables), machine), memory)
-    regions = with_owners(regions, {}, mapped)
+    each = [(name, regions_from_tables([data], machine)) for name, data in tables]
+    regions = Regions(
+        tuple(region for _, found in each for region in found.regions),
+        tuple(
+            finding if len(each) == 1 else attrs.evolve(finding, text=f"{name}: {finding.text}")
+            for name, found in each
+            for finding in found.findings
+        ),
+    )
+    regions = with_owners(with_findings(regions, memory), {}, mapped)
     return regions_to_json(regions, ", ".join(name for name, _ in tables) or "none")
 
 

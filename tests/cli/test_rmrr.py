@@ -174,6 +174,13 @@ def test_the_words(tmp_path):
     assert "all of 0000:00:00.0-0000:ff:1f.7" in lines[5]
 
 
+def test_of_several_tables_the_one_with_the_finding_is_named(tmp_path):
+    good = file_of(tmp_path, dmar(rmrr(0x7B00_0000, 0x7B00_FFFF, GRAPHICS)), "good")
+    bad = file_of(tmp_path, dmar(b"\x01\x00\x00\x00"), "bad")
+    assert f"acpi-entry: {bad}: at 0x30: " in run("--table", good, bad)[1]
+    assert "acpi-entry: at 0x30: " in run("--table", bad)[1]
+
+
 def test_who_is_absent_and_findings_of_the_table(machine):
     table_in(machine, dmar(rmrr(0x7B00_0000, 0x7B00_FFFF, scope(0, (0x1A, 0))), b"\x01\x00\x00\x00"))
     code, out = run("--root", machine)
