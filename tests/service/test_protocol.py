@@ -34,11 +34,18 @@ def test_errors_are_varlinks_where_it_has_them(name, whole):
         (b'{"a":' + b"9" * 5000 + b"}", "JSON"),  # a number that Python does not take
         (b'{"a":' + b"[" * 17 + b"]" * 17 + b"}", "nested"),
         (b'{"a":' + b"[" * 100_000, "nested"),
+        (b'{"a":"' + b"]" * 20_000 + b'","b":' + b"[" * 20_000 + b"]" * 20_000 + b"}", "nested"),
+        (b'{"a":["]]\\"]]"' + b',["]]"' * 16 + b"]" * 17 + b"}", "nested"),
+        (b'{"a":"' + b'\\"' * 32_000, "JSON"),  # no end: read once, not once for each quote
     ],
 )
 def test_bad_frames_say_why(frame, words):
     with pytest.raises(protocol.FrameError, match=words):
         protocol.decode_frame(frame)
+
+
+def test_brackets_in_a_text_are_no_nesting():
+    assert protocol.decode_frame(b'{"a":"' + b"[" * 100 + b'"}') == {"a": "[" * 100}
 
 
 @given(st.binary(max_size=200))
