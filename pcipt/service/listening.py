@@ -73,15 +73,15 @@ def passed_listener(
     return listener
 
 
-def credentials(connection: socket.socket) -> tuple[int, frozenset[int]]:
-    """Read the uid and the groups of a peer, as they were when it connected."""
+def credentials(connection: socket.socket) -> tuple[int, int, frozenset[int]]:
+    """Read process, uid and groups of a peer, as they were when it connected."""
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    _, uid, gid = _UCRED.unpack(data)
+    pid, uid, gid = _UCRED.unpack(data)
     groups = {gid}
     with contextlib.suppress(OSError):
         more = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST)
         groups.update(value for (value,) in struct.iter_unpack("I", more))
-    return uid, frozenset(groups)
+    return pid, uid, frozenset(groups)
 
 
 def group_of(listener: socket.socket) -> int | None:

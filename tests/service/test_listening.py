@@ -101,6 +101,6 @@ def test_what_else_is_passed_is_refused(tmp_path, kind):
 def test_credentials_are_those_of_the_peer():
     here, there = socket.socketpair()
     with here, there:
-        uid, groups = credentials(here)
+        _, uid, groups = credentials(here)
     assert uid == os.getuid()
     assert groups == {os.getgid(), *os.getgroups()}

@@ -147,6 +147,7 @@ def test_others_are_refused_before_anything_is_read(tmp_path, groups, patience, 
 
 
 def test_too_many_connections_are_told_so(served):
+    served.server._own = 0  # the test shares the server's process, its peers shall not count as the watchdog
     peers = [served.connect() for _ in range(server.CONNECTIONS_PER_UID)]
     for peer in peers:  # an answer proves that the server has accepted it
         peer.sendall(protocol.request("Status"))
@@ -159,6 +160,7 @@ def test_too_many_connections_are_told_so(served):
 
 def test_a_thousand_connections_leave_it_answering(served):
     """All held open: the first few get an answer, the others are told at once that there are too many."""
+    served.server._own = 0
     with contextlib.ExitStack() as held:
         peers = [held.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(1000)]
         for peer in peers:

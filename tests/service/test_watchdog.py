@@ -5,6 +5,7 @@ import os
 import pytest
 
 from pcipt.errors import HypervisorError
+from pcipt.service import server
 from pcipt.service import watchdog as module
 from pcipt.service.listening import listen
 from pcipt.service.loop import Loop
@@ -69,6 +70,13 @@ def failing(_parameters):
 def test_what_the_check_says_decides(tmp_path, check, words):
     scene = Scene(str(tmp_path / "control"), check)
     assert scene.run(2) == [words, words]
+    scene.close()
+
+
+def test_the_own_question_finds_a_place_among_too_many_peers(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "CONNECTIONS_PER_UID", 0)
+    scene = Scene(str(tmp_path / "control"), lambda _: {"problems": []})
+    assert scene.run() == ["fed"]
     scene.close()
 
 
