@@ -3,6 +3,7 @@
 Reading, errors, the shipped file and pcipt.toml(5) are made from it or held against it.
 """
 
+import json
 import os
 from typing import Any, Protocol
 
@@ -59,7 +60,7 @@ class TextfilePath:
     words = "an absolute path that ends in .prom, or an empty text"
 
     def fits(self, value: object) -> bool:
-        if not isinstance(value, str) or "\0" in value:
+        if not isinstance(value, str) or not value.isprintable():
             return False
         return not value or (os.path.isabs(value) and value.endswith(".prom"))
 
@@ -124,4 +125,4 @@ def file_from_keys() -> str:
 def toml_from_value(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    return json.dumps(value, ensure_ascii=False)  # TOML quotes as JSON does what can be printed

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -18,6 +18,7 @@ from pcipt.service.setting_keys import ACTIONS, BY_NAME, DEFAULTS, KEYS, TABLES
 
 PATH = "/etc/pcipt/pcipt.toml"
 SIZE_LIMIT = 64 * 1024
+_CLOSING = re.compile(r"[]}'\"]")  # what the last line of a statement of several lines holds
 
 
 @attrs.frozen
@@ -154,23 +155,31 @@ def _syntax(message: str, text: str) -> str:
 def _place(text: str, names: Sequence[str]) -> str:
     """Find the line on which the statement begins that sets this key: the parser does not tell.
 
-    It is the first one that names it and with which, and not before, the document has the key.
+    Each statement is parsed by itself, below the header that stands over it.
     """
-    lines = text.splitlines(keepends=True)
-    for number, line in enumerate(lines):
-        if names[-1] in line or names[0] in line:
-            before = _parsed("".join(lines[:number]))
-            if before is None or _has(before, names):
-                continue
-            parsed = map(_parsed, _grown(lines, number))
-            with_it = next((document for document in parsed if document is not None), {})
-            if _has(with_it, names):
-                return f"line {number + 1}: "
+    header = ""
+    for number, statement in _statements(text.split("\n")):
+        is_header = statement.lstrip().startswith("[")
+        header = statement if is_header else header
+        if _has(_parsed(header if is_header else header + statement), names):
+            return f"line {number}: "
     return ""
 
 
-def _grown(lines: Sequence[str], number: int) -> list[str]:
-    return ["".join(lines[:end]) for end in range(number + 1, min(len(lines), number + 50) + 1)]
+def _statements(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Cut a good document into its statements, each with the number of its first line."""
+    start = 0
+    while start < len(lines):
+        end = start + 1
+        while end < len(lines) and _parsed(_joined(lines[start:end])) is None:
+            closing = (at for at in range(end, len(lines)) if _CLOSING.search(lines[at]))
+            end = next(closing, len(lines) - 1) + 1
+        yield start + 1, _joined(lines[start:end])
+        start = end
+
+
+def _joined(lines: Sequence[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _parsed(text: str) -> dict[str, Any] | None:
@@ -180,7 +189,7 @@ def _parsed(text: str) -> dict[str, Any] | None:
         return None
 
 
-def _has(document: Mapping[str, Any], names: Sequence[str]) -> bool:
+def _has(document: Mapping[str, Any] | None, names: Sequence[str]) -> bool:
     at: object = document
     for name in names:
         if not isinstance(at, dict) or name not in at:

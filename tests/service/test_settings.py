@@ -92,7 +92,14 @@ WRONG = [
     ("x = '''\nmode = 1\n'''", "line 1: unknown key x"),
     ("mode = '''\nenforce\nmode = 1'''", "line 1: mode is 'enforce\\nmode = 1'; expected"),
     ("mode = [\n 1,\n 2,\n]", "line 1: mode is [1, 2]"),
-    ('"mo\\u0000de" = 1', "unknown key mo\\x00de; did you mean mode?"),
+    ("# a\u2028b\x85c\nzzz = 1", "line 2: unknown key zzz"),  # only a newline ends a line
+    ("zzz = [\n" + "  1, # zzz\n" * 4000 + "]", "line 1: unknown key zzz"),
+    (
+        "# zzz\n" * 9000 + "zzz = 1",
+        "line 9001: unknown key zzz",
+    ),  # in milliseconds: the daemon reads this too
+    ('[metrics]\ntextfile = "/x\\u001b.prom"', "line 2: metrics.textfile is '/x\\x1b.prom'; expected"),
+    ('"mo\\u0000de" = 1', "line 1: unknown key mo\\x00de; did you mean mode?"),
     ("mode = '" + "x" * 1000 + "'", "line 1: mode is 'xxx"),
     # what is no TOML
     ("x\nmode = 1", "line 1, column 2: Expected '=' after a key"),
