@@ -161,7 +161,7 @@ def _step(path: str, offset: int, line: bytes) -> Step:
 def _object(path: str, offset: int, data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MalformedError(path, offset, "not JSON") from error
     if not isinstance(value, dict):
         raise MalformedError(path, offset, "not a JSON object")

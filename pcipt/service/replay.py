@@ -13,6 +13,7 @@ leaves it for Linux and for Xen.
 
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from pcipt.errors import InputError
@@ -27,7 +28,7 @@ from pcipt.service.stand_in import StandIn
 from pcipt.watch.recording import Damaged, Options, Reader
 from pcipt.xen.hardware import BusHardware
 from pcipt.xen.interface import Dom0Kind, XenIdentity
-from pcipt.xen.model import Presence
+from pcipt.xen.model import Catastrophe, Presence
 from pcipt.xen.simulated import Call, SimulatedXen
 
 _VERSION = re.compile(r"(\d{1,3})\.(\d{1,3})(\.\S*)?")
@@ -91,6 +92,7 @@ class Replay:
     """One recording; `dom0` overrides what it says, `trace` its writes."""
 
     def __init__(self, directory: str, dom0: str | None = None, trace: str | None = None) -> None:
+        self.directory = directory
         start = read_xen_start(directory)
         self._files = RecordedHost(directory)
         self._announces = start.announces
@@ -110,11 +112,34 @@ class Replay:
         self.hotplug = RecordedHotplug()
 
     def play(self, settle: Callable[[], None], announce: Callable[[str], None]) -> None:
-        """Play all steps; `settle` makes the daemon act on what each brought."""
-        for step in self.steps:
-            self.take(step)
-            announce(step.about)
-            settle()
+        """Play all writes and steps; `settle` makes the daemon act on what each step brought.
+
+        Raises: InputError where the simulated host dies of it, or the trace cannot be read.
+        """
+        try:
+            for event in self.events():
+                if isinstance(event, ConfigWrite):
+                    self.write(event)
+                else:
+                    self.take(event)
+                    announce(event.about)
+                    settle()
+        except Catastrophe as catastrophe:
+            why = f"played on, the simulated host dies: {catastrophe.why}"
+            raise InputError(self.directory, why) from catastrophe
+
+    def events(self) -> Iterator[ConfigWrite | Step]:
+        """Merge writes and steps: a step comes after the writes up to its number."""
+        later = [step for step in self.steps if step.number is None]
+        waiting = deque(step for step in self.steps if step.number is not None)
+        for write in self.writes():
+            while waiting and write.number is not None and (waiting[0].number or 0) < write.number:
+                yield waiting.popleft()
+            yield write
+        yield from (*waiting, *later)
+
+    def write(self, write: ConfigWrite) -> None:
+        self.xen.write_config(write.sbdf, write.offset, write.size or 4, write.value)
 
     def take(self, step: Step) -> None:
         """Make the machine and Xen what they were after a step, and let hot-plug messages tell of it."""

@@ -7,7 +7,6 @@ the engine does at its start.
 
 import difflib
 import json
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -95,12 +94,12 @@ class Player:
         yield from _told(0, self.engine.reconcile())
         self._watch.begin(self.engine.machine, self.engine.raws)
         number = 0
-        for event in self._events():
+        for event in self._replay.events():
             if self._ends_here(event):
                 yield from self._settle(number)
             if isinstance(event, ConfigWrite):
                 number = number if event.number is None else event.number
-                self._replay.xen.write_config(event.sbdf, event.offset, event.size or 4, event.value)
+                self._replay.write(event)
                 self._source.push(event)
             else:
                 number = number + 1 if event.number is None else event.number
@@ -117,16 +116,6 @@ class Player:
         self._gathered = (when if quiet else first, when)
         self._when = max(self._when, when or 0.0)
         return quiet
-
-    def _events(self) -> Iterator[ConfigWrite | Step]:
-        """Merge writes and steps: a step comes after the writes up to its number."""
-        later = [step for step in self._replay.steps if step.number is None]
-        waiting = deque(step for step in self._replay.steps if step.number is not None)
-        for write in self._replay.writes():
-            while waiting and write.number is not None and (waiting[0].number or 0) < write.number:
-                yield waiting.popleft()
-            yield write
-        yield from (*waiting, *later)
 
     def _settle(self, number: int) -> Iterator[Action]:
         self._watch.take()

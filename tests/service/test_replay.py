@@ -35,6 +35,19 @@ def played(directory, state, dom0=None):
     return replay, engine
 
 
+@pytest.mark.parametrize("name", ["lab-remap-pv", "lab-remap-pvh"])
+def test_the_writes_between_the_steps_are_played_too(name, tmp_path):
+    _, engine = played(FIXTURES / name, tmp_path)
+    assert engine.complaints == 0
+
+
+def test_a_trace_with_holes_kills_the_simulated_host_and_nobody_else(tmp_path):
+    machine = shutil.copytree(FIXTURES / "lab-remap-pvh", tmp_path / "machine", symlinks=True)
+    (machine / "writes.jsonl").write_text("")
+    with pytest.raises(InputError, match="the simulated host dies"):
+        played(machine, tmp_path)
+
+
 def test_there_are_recorded_machines():
     assert {path.name for path in MACHINES} >= {"lab-pv", "lab-pvh"}
 
@@ -66,6 +79,8 @@ def copy(tmp_path):
         ("sequence.jsonl", '{"tree": "a", "changed": ["00:zz.0"]}\n', MalformedError, "device 'zz'"),
         ("sequence.jsonl", '{"tree": "missing"}\n', InputError, "missing"),
         ("xen.json", "{", MalformedError, "not JSON"),
+        ("xen.json", "[" * 50_000, MalformedError, "not JSON"),
+        ("sequence.jsonl", '{"tree":' + "[" * 50_000 + "\n", MalformedError, "not JSON"),
         ("xen.json", '{"version": "new"}', InputError, "4.17.7"),
         ("xen.json", '{"dom0": "hvm"}', InputError, "hvm"),
     ],
