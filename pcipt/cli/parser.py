@@ -9,6 +9,7 @@ from pcipt.cli.terminal import columns, folded
 from pcipt.errors import printable
 
 WIDEST = 100
+_CHOICE = re.compile(r"invalid choice: '(?P<word>.*)' \(choose from (?P<known>.*)\)")  # argparse's words
 Examples = Sequence[tuple[str, str]]
 
 
@@ -28,6 +29,8 @@ class Parser(argparse.ArgumentParser):
         options = re.findall(r"--[a-z0-9-]+", self.format_usage())
         unknown = message.partition("unrecognized arguments: ")[2].split()
         hint = "".join(suggestion(word.partition("=")[0], options) for word in unknown if word[:2] == "--")
+        if (choice := _CHOICE.search(message)) is not None:
+            hint = suggestion(choice["word"], re.findall(r"[\w-]+", choice["known"]))
         self.exit(2, f"{self.prog}: {printable(message)}{hint}; see {self.prog} --help\n")
 
 

@@ -43,3 +43,12 @@ def test_paragraphs_are_fitted_and_tables_are_left(monkeypatch):
 @pytest.mark.parametrize(("word", "hint"), [("lsit", " (did you mean list?)"), ("list", ""), ("zzz", "")])
 def test_suggestions(word, hint):
     assert suggestion(word, ["list", "show"]) == hint
+
+
+@pytest.mark.parametrize(("word", "hint"), [("layuot", " (did you mean layout?)"), ("zzz", "")])
+def test_a_near_miss_of_a_choice_is_told(word, hint, capsys):
+    parser = Parser(prog="pcipt pvh", about="The parts.")
+    parser.add_argument("part", choices=("startinfo", "layout"))
+    with pytest.raises(SystemExit):
+        parser.parse_args([word])
+    assert f"){hint}; see pcipt pvh --help\n" in capsys.readouterr().err
