@@ -5,8 +5,9 @@ Imports only what every interpreter loads cheaply; `status` must start in millis
 
 import json
 import socket
+import sys
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 from pcipt import errors
@@ -21,7 +22,7 @@ def call(path: str, method: str, parameters: dict[str, Any] | None = None) -> di
     Raises: NotRunningError where nobody listens or answers, NotPermittedError, NoSuchDeviceError, or
             InputError with the daemon's own words.
     """
-    with socket.socket(socket.AF_UNIX) as connection:
+    with socket.socket(socket.AF_UNIX) as connection, _progress():
         connection.settimeout(TIMEOUT)
         with _told_errors(path):
             connection.connect(path)
@@ -74,6 +75,15 @@ def _check_address(text: str, *, slot: bool) -> None:
         parse_slot(text)
     elif not isinstance(parse_target(text), PciPath):
         parse_sbdf(text)
+
+
+def _progress() -> AbstractContextManager[None]:
+    """Tell on a terminal that the daemon takes long: a resync of a large machine does."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    from pcipt.cli.progress import progress
+
+    return progress("the daemon", lambda: "no answer yet")
 
 
 @contextmanager

@@ -1,3 +1,4 @@
+import contextlib
 import socket
 import threading
 
@@ -75,3 +76,18 @@ def test_nobody_there_is_not_running(tmp_path, make):
 def test_a_path_too_long_for_a_socket_is_not_running():
     with pytest.raises(errors.NotRunningError):
         client.call("/" + "x" * 200, "Status")
+
+
+def test_a_daemon_that_thinks_long_is_progress(peer, monkeypatch):
+    told = []
+
+    @contextlib.contextmanager
+    def noted(what, far):
+        told.append((what, far()))
+        yield
+
+    monkeypatch.setattr("pcipt.cli.progress.progress", noted)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    peer.says = protocol.reply({})
+    client.call(peer.path, "Status")
+    assert told == [("the daemon", "no answer yet")]
