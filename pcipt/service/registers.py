@@ -5,10 +5,10 @@ get the old numbers for a moment. Each step is checked; where one does not take,
 and it is said.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from pcipt.errors import UnsupportedError
+from pcipt.errors import PciptError, UnsupportedError
 from pcipt.pci import Address, Sbdf
 from pcipt.pci.bars import IO_SPACE, ROM_INDEX, TYPE_64, TYPE_MASK
 from pcipt.pci.config import BUS_NUMBERS, COMMAND, COMMAND_MEMORY, ROM_WORDS, Register, bar_word
@@ -62,20 +62,37 @@ class Registers:
                     self._verify(sbdf, COMMAND, command, COMMAND_MEMORY, "memory decode")
 
     def rewrite_bar(self, sbdf: Sbdf, bar: int, address: Address) -> None:
-        """Give a BAR that decodes another address: decode off, write, decode on, read back.
+        """Give a BAR that decodes another address: decode off, write, read back, decode on, read back.
 
-        Raises: PciptError; decode is then as it was.
+        Raises: PciptError; BAR and decode are then as they were. Where the BAR cannot be put back either,
+                decode stays off: nothing may answer at an address that no guard has seen.
         """
         words = self._words(sbdf, bar)
         if address >> 32 * len(words):
             raise UnsupportedError("rewriting a BAR", f"{name_of_bar(bar)} of {sbdf} has only 32 bits")
-        with self.memory_decode_off(sbdf):
-            for number, (word, fixed) in enumerate(words):
-                kept = self._host.read_register(sbdf, word) & fixed
-                self._host.write_register(sbdf, word, address >> 32 * number & WORD & ~fixed | kept)
-            for number, (word, fixed) in enumerate(words):
-                wanted = address >> 32 * number & WORD
-                self._verify(sbdf, word, wanted, WORD & ~fixed, name_of_bar(bar))
+        before = [self._host.read_register(sbdf, word) for word, _ in words]
+        wanted = [
+            address >> 32 * number & WORD & ~fixed | before[number] & fixed
+            for number, (_, fixed) in enumerate(words)
+        ]
+        command = self._switch_off(sbdf)
+        try:
+            self._put_words(sbdf, bar, words, wanted)
+        except PciptError:
+            self._put_words(sbdf, bar, words, before)
+            self._host.write_register(sbdf, COMMAND, command)
+            raise
+        self._host.write_register(sbdf, COMMAND, command)
+        # vPCI leaves decode off where it cannot map (xen/drivers/vpci/header.c, vpci_process_pending)
+        self._verify(sbdf, COMMAND, command, COMMAND_MEMORY, "memory decode")
+
+    def _put_words(
+        self, sbdf: Sbdf, bar: int, words: Sequence[tuple[Register, int]], values: Sequence[int]
+    ) -> None:
+        for (word, _), value in zip(words, values, strict=True):
+            self._host.write_register(sbdf, word, value)
+        for (word, fixed), value in zip(words, values, strict=True):
+            self._verify(sbdf, word, value, WORD & ~fixed, name_of_bar(bar))
 
     def _words(self, sbdf: Sbdf, bar: int) -> list[tuple[Register, int]]:
         """List the registers of a BAR, each with its bits that are no address."""

@@ -84,6 +84,35 @@ def test_what_does_not_take_is_an_error_and_decoding_is_as_it_was(stuck, low, ad
     assert host.held[NIC, COMMAND] == 0x6
 
 
+def test_a_wide_bar_of_which_one_half_does_not_take_is_put_back_before_it_decodes_again():
+    host = Host({0x14}, low=0xFE00_000C)
+    host.held[NIC, bar_word(1)] = 0x8
+    with pytest.raises(PciptError, match="BAR 0"):
+        Registers(host).rewrite_bar(NIC, 0, Address(0x12_4000_0000))
+    assert host.held[NIC, bar_word(0)] == 0xFE00_000C
+    assert host.held[NIC, COMMAND] == 0x6
+
+
+def test_a_bar_that_takes_neither_address_does_not_decode():
+    class Changing(Host):
+        def write_register(self, sbdf, register, value):
+            super().write_register(sbdf, register, value & ~0x10_0000 if register.offset == 0x10 else value)
+
+    host = Changing(low=0xFE10_0000)
+    with pytest.raises(PciptError, match="BAR 0"):
+        Registers(host).rewrite_bar(NIC, 0, Address(0xFE30_0000))
+    assert host.held[NIC, COMMAND] == 0x4
+
+
+def test_decoding_that_does_not_come_back_on_is_no_success():
+    class Refusing(Host):
+        def write_register(self, sbdf, register, value):
+            super().write_register(sbdf, register, value & ~0x2 if register == COMMAND else value)
+
+    with pytest.raises(PciptError, match="memory decode"):
+        Registers(Refusing()).rewrite_bar(NIC, 0, Address(0xFE10_0000))
+
+
 DETOUR = Detour((Hop(PORT, 2, 4),), NIC)
 
 
