@@ -18,6 +18,12 @@ from pcipt.remap.plan_moves import subtree
 from pcipt.remap.plan_reserved import needs_region
 
 SUBTRACTIVE = 0x060401  # such a bridge passes on whatever nobody else claims
+#  what dom0 cannot spare though no driver of Linux is bound to it (a disk, a serial console have theirs)
+NOT_SPARED = {
+    0x0600: "a host bridge",
+    0x0806: "an IOMMU, which Xen drives",
+    0x0300: "a display, which may be the console",
+}
 MEMORY_WINDOWS = (WindowKind.MEMORY, WindowKind.PREFETCHABLE)
 
 Mapping = MapMmio | UnmapMmio
@@ -182,6 +188,16 @@ def _unbound(action: RewriteBar, facts: Facts) -> str | None:
     )
 
 
+def _spared(action: RewriteBar, facts: Facts) -> str | None:
+    function = _subject(action, facts)
+    code = function.ids.class_code if function is not None else None
+    what = NOT_SPARED.get(code >> 8) if code is not None else None
+    if what is not None:
+        return f"it is {what}: dom0 cannot do without it for a moment"
+    virtual = facts.bars.virtual(action.sbdf)
+    return f"its virtual functions are there: {', '.join(map(str, virtual[:4]))}" if virtual else None
+
+
 def _still_ignored(action: RewriteBar, facts: Facts) -> str | None:
     bar = _bar_of(_subject(action, facts), action.bar)
     if bar is not None and bar.size and bar.address == action.before:
@@ -267,6 +283,7 @@ PAGE_RULES: tuple[tuple[str, type[Action], Rule], ...] = (
     ("hardware-answers", RewriteBar, _writable),
     ("owned-by-dom0", RewriteBar, _dom0s),
     ("unbound", RewriteBar, _unbound),
+    ("spared", RewriteBar, _spared),
     ("still-ignored", RewriteBar, _still_ignored),
     ("protected", RewriteBar, _target_unprotected),
     ("target-free", RewriteBar, _target_free),

@@ -51,6 +51,12 @@ def beside(start, size=0x4000, **more):
     return device("01:01.0", [(start, size)], parent="00:1c.0", **more)
 
 
+def of_class(raw, code):
+    data = bytearray(raw.config)
+    data[0x09:0x0C] = code.to_bytes(3, "little")
+    return attrs.evolve(raw, config=bytes(data))
+
+
 def rewrite(address=OTHER, before=AT):
     return RewriteBar(S("01:00.0"), "why", 0, Address(before), Address(address))
 
@@ -99,6 +105,9 @@ REFUSED = [
     ("owned-by-dom0", rewrite(), facts(NIC, xen=known(elsewhere={S("01:00.0"): "domain 2"})), "domain 2"),
     ("owned-by-dom0", rewrite(), facts(NIC, xen=known(quarantined=frozenset({S("01:00.0")}))), "quarantined"),
     ("unbound", rewrite(), facts(attrs.evolve(NIC, driver="e1000e")), "0000:01:00.0 (e1000e)"),
+    *(("spared", rewrite(), facts(of_class(NIC, code)), word) for code, word in (
+        (0x06_0000, "host bridge"), (0x08_0600, "IOMMU"), (0x03_0000, "console"))),
+    ("spared", rewrite(), facts(NIC, function("01:00.1", parent="00:1c.0", physfn="01:00.0")), "01:00.1"),
     ("still-ignored", rewrite(before=AT + 0x4000), facts(NIC), "any more"),
     ("protected", rewrite(0x4000_0000), facts(NIC), "touches RAM"),
     ("target-free", rewrite(), facts(NIC, beside(OTHER)), "0000:01:01.0"),
