@@ -6,6 +6,7 @@ half way, the daemon is killed between any two of them.
 """
 
 import errno
+from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -61,6 +62,7 @@ def target(function, index, number):
 
 
 OWNERS = [Owner(OwnerKind.DOMAIN, 1), Owner(OwnerKind.QUARANTINE)]
+STEPS = Counter()  # that were made of each machine
 PARENTS = {0: None, 2: "00:1c.0", 3: "02:01.0"}
 
 
@@ -184,6 +186,7 @@ class RemapMachine(RuleBasedStateMachine):
     @invariant()
     def the_host_lives(self):
         if hasattr(self, "world"):
+            STEPS[type(self)] += 1
             assert self.world.xen.catastrophe is None
 
     def teardown(self):
@@ -227,9 +230,14 @@ def run(machine, examples):
     return machine.TestCase
 
 
-# 10,000 steps and more, on a busy machine too
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(600)  # on a busy machine too
 
-TestRemap = run(RemapMachine, 210)
+
+class TestRemap(run(RemapMachine, 270)):
+    def runTest(self):  # noqa: N802 - unittest's name
+        super().runTest()
+        assert STEPS[RemapMachine] >= 10_000
+
+
 TestParavirtual = run(ParavirtualMachine, 10)
 TestObserved = run(ObservedMachine, 10)
