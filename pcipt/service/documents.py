@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,15 +39,24 @@ class Document:
         Raises: OSError where the file exists and cannot be read.
         """
         try:
-            with open(self.path, "rb") as file:
-                data = file.read(SIZE_LIMIT)
+            data = _read(self.path)
         except FileNotFoundError:
             return None, None
         content, digest, why = _unwrap(data)
         if why is None:
             self._digest = digest
             return content, None
-        return None, self._damaged(self.path, why)
+        return None, self.rejected(why)
+
+    def rejected(self, why: str) -> Finding:
+        """Keep the file aside, with the steps that follow it: its content cannot be used."""
+        with contextlib.suppress(FileNotFoundError):
+            _put_aside(self._steps_path)
+        return self._damaged(self.path, why)
+
+    def rejected_steps(self, why: str) -> Finding:
+        """Keep the steps aside; the document is good."""
+        return self._damaged(self._steps_path, why)
 
     def load_steps(self) -> tuple[list[Any], Finding | None]:
         """Read what was appended to the document just loaded; a line cut short by a crash is left out.
@@ -55,10 +65,12 @@ class Document:
         """
         self._length = 0
         try:
-            with open(self._steps_path, "rb") as file:
-                lines = file.read(SIZE_LIMIT).split(b"\n")[:-1]
+            data = _read(self._steps_path)
         except FileNotFoundError:
             return [], None
+        if data is None:
+            return [], self.rejected_steps("it is no regular file")
+        lines = data.split(b"\n")[:-1]
         found = [_line(line) for line in lines]
         if not found or found[0] != self._digest:
             return [], None  # they belong to a document before this one, which has them
@@ -165,7 +177,21 @@ def _canonical(content: Any) -> bytes:
     return _ENCODER.encode(content).encode()
 
 
-def _unwrap(data: bytes) -> tuple[Any, str, str | None]:
+def _read(path: str) -> bytes | None:
+    """Read a file; None for one that is not regular: a FIFO must not hold the start up."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(SIZE_LIMIT)
+    finally:
+        os.close(descriptor)
+
+
+def _unwrap(data: bytes | None) -> tuple[Any, str, str | None]:
+    if data is None:
+        return None, "", "it is no regular file"
     try:
         whole = json.loads(data)
         version, digest, content = whole["format"], whole["sha256"], whole["content"]

@@ -36,6 +36,8 @@ class Keeper:
         ledger = self._load_ledger(boot_id, findings)
         content = _taken(self._boot.load(), findings)
         snapshot = _snapshot_from_json(content)
+        if content is not None and snapshot is None:
+            findings.append(self._boot.rejected("not a snapshot"))
         return ledger, snapshot if snapshot is not None and snapshot.boot_id == boot_id else None, findings
 
     def append(self, steps: Sequence[Step]) -> None:
@@ -88,13 +90,16 @@ class Keeper:
         if damage is not None:
             findings.append(damage)
             self._unsaved = ledger
+        left_out: list[PciptError] = []
         for value in steps:
             try:
                 step_from_json(value).apply(ledger)
             except PciptError as error:
-                findings.append(
-                    Finding("ledger-damaged", f"{self._ledger.path}: {error}; the step is left out")
-                )
+                left_out.append(error)
+        if left_out:
+            why = f"{left_out[0]}, steps left out: {len(left_out)}"
+            findings.append(self._ledger.rejected_steps(why))
+            self._unsaved = ledger
         return ledger
 
     def _base(self, boot_id: str, findings: list[Finding]) -> Ledger:
@@ -106,7 +111,7 @@ class Keeper:
         try:
             read = ledger_from_json(content)
         except MalformedError as error:
-            findings.append(Finding("ledger-damaged", f"{self._ledger.path}: {error.why}; it is rebuilt"))
+            findings.append(self._ledger.rejected(error.why))
             return fresh
         if read.boot_id != boot_id:
             return fresh
@@ -120,10 +125,7 @@ class Keeper:
         try:
             return holdings_from_json(content.get("mappings"))
         except MalformedError as error:
-            why = (
-                f"{self._mappings.path}: {error.why}; what vPCI had mapped for functions that left is unknown"
-            )
-            findings.append(Finding("mappings-damaged", why))
+            findings.append(self._mappings.rejected(error.why))
             return Holdings()
 
 

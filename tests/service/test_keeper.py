@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 
 from pcipt.firmware.coverage import BootSnapshot
 from pcipt.pci import Frames, Gfn, parse_sbdf
@@ -50,8 +51,29 @@ def test_a_sound_document_that_is_no_ledger_is_said(tmp_path):
     Document(str(tmp_path / "boot"), "boot").save({"bridges": {"x": [1]}, "functions": [], "boot_id": "boot"})
     ledger, snapshot, findings = Keeper(str(tmp_path)).load("boot")
     assert (ledger, snapshot) == (Ledger("boot"), None)
-    assert [finding.code for finding in findings] == ["ledger-damaged"]
+    assert [finding.code for finding in findings] == ["ledger-damaged", "boot-snapshot-damaged"]
     assert "not a ledger" in findings[0].text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["boot.damaged-1", "ledger.damaged-1"]
+
+
+def test_a_newer_ledger_is_kept_aside_with_the_steps_that_follow_it(tmp_path):
+    keeper = saved(tmp_path)
+    keeper.append([Step(AddDevice(PORT, "why"), Event.PERFORMED, "now")])
+    newer = (tmp_path / "ledger").read_text().replace('"format": 2', '"format": 3')
+    (tmp_path / "ledger").write_text(newer)
+    steps = (tmp_path / "ledger.steps").read_bytes()
+    again = Keeper(str(tmp_path))
+    again.load("boot")
+    again.save(Ledger("boot"))
+    assert (tmp_path / "ledger.damaged-1").read_text() == newer
+    assert (tmp_path / "ledger.steps.damaged-1").read_bytes() == steps
+
+
+def test_what_is_no_file_is_kept_aside_and_holds_nobody_up(tmp_path):
+    (tmp_path / "ledger").mkdir()
+    os.mkfifo(tmp_path / "mappings")
+    findings = Keeper(str(tmp_path)).load("boot")[2]
+    assert [finding.code for finding in findings] == ["ledger-damaged", "mappings-damaged"]
 
 
 def test_the_files_can_be_read_by_people(tmp_path):
