@@ -159,6 +159,9 @@ class P2m:
         return True
 
     def _unmap_entry(self, entry: int, bits: int) -> bool:
+        span = _span(entry, bits)
+        if self._special.overlap(span):
+            raise Catastrophe(f"unmapping {span}, which Xen has mapped for dom0 itself")
         held = self._direct.get(entry, 0)
         if held & bits != bits:
             return False

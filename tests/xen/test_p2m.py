@@ -68,8 +68,13 @@ def test_a_refusal(p2m, span, answer):
 
 
 def test_unmapping_what_is_no_mmio_is_einval(p2m):
-    for span in (frames(0x200, 1), frames(0xA0, 1), frames(0xB0000, 1)):
+    for span in (frames(0x200, 1), frames(0xB0000, 1)):
         assert p2m.unmap(span) == -errno.EINVAL
+
+
+def test_unmapping_what_xen_has_mapped_for_dom0_is_a_catastrophe(p2m):
+    with pytest.raises(Catastrophe, match="unmapping"):
+        p2m.unmap(frames(0xA0, 1))
 
 
 def test_one_call_does_64_entries_of_4k_or_2m(p2m):
