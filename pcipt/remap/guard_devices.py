@@ -166,6 +166,24 @@ def _no_virtual_functions(action: RemoveDevice, facts: Facts) -> str | None:
     return f"its virtual functions are still there: {', '.join(map(str, vfs[:4]))}" if vfs else None
 
 
+def _no_children(action: RemoveDevice, facts: Facts) -> str | None:
+    """Xen undoes a bridge's entries for the buses behind it: what it lists there leaves first.
+
+    Source: xen/drivers/passthrough/pci.c (free_pdev).
+    """
+    linux = next((at for at in (action.sbdf, action.moved_to) if at in facts.machine.functions), None)
+    if linux is None:
+        return None
+    listed: set[Sbdf] = set()
+    for child in subtree(facts.machine, linux):
+        elsewhere = {child.sbdf, *facts.followed.get(child.sbdf, ())}
+        listed |= elsewhere - {facts.moves.get(child.sbdf, child.sbdf)}
+    listed &= facts.xen.known - set(facts.moves.values())
+    if not listed:
+        return None
+    return f"Xen still lists what was behind it: {', '.join(map(str, sorted(listed)[:4]))}"
+
+
 #        name, kind of action, rule
 DEVICE_RULES: tuple[tuple[str, type[Action], Rule], ...] = (
     ("segment", AddDevice, _segment),
@@ -183,4 +201,5 @@ DEVICE_RULES: tuple[tuple[str, type[Action], Rule], ...] = (
     ("announced-where-it-is", RemoveDevice, _announced_where_it_is),
     ("driverless-subtree", RemoveDevice, _driverless),
     ("virtual-functions", RemoveDevice, _no_virtual_functions),
+    ("children", RemoveDevice, _no_children),
 )

@@ -99,6 +99,10 @@ REFUSED = [
     ("owned-by-dom0", RemoveDevice(S(GONE), ""), facts(known=[GONE], told=False), "does not say"),
     ("gone-from-linux", RemoveDevice(S(ADD), ""), facts(nic(driver="e1000e"), known=[ADD]), "driver e1000e"),
     ("virtual-functions", RemoveDevice(S(GONE), ""), facts(GONE_VF, known=[GONE]), "0000:04:00.1"),
+    ("children", RemoveDevice(S("01:01.0"), "", moved_to=S("02:01.0")), moved(
+        bridge("01:01.0", 3, 3, parent="00:1c.0"), function("03:00.0", parent="01:01.0"),
+        moves={"01:01.0": "02:01.0", "03:00.0": "04:00.0"},
+        known=["01:01.0", "02:01.0", "03:00.0"]), "0000:03:00.0"),
     ("owned-by-dom0", RemoveDevice(S(GONE), ""), facts(known=[GONE], quarantined=[GONE]), "quarantined"),
     ("hardware-answers", FOLLOW, moved(away(), moves={}), "no longer lead"),
     ("iommu-coverage", AddDevice(S("05:00.0"), "", moved_from=S(ADD)),
