@@ -22,7 +22,7 @@ from pcipt.firmware.memory_map import MemoryType, entries_from_names
 from pcipt.host.recorded import RecordedHost, Step, read_steps, read_xen_start
 from pcipt.host.uevents import HostEvent, HotplugEvent
 from pcipt.pci import Address, Frames, Range, Sbdf, decode_function, frames_from_range
-from pcipt.pci.write import ConfigWrite
+from pcipt.pci.write import ConfigWrite, Lost
 from pcipt.service.ports import Host
 from pcipt.service.stand_in import StandIn
 from pcipt.watch.recording import Damaged, Options, Reader
@@ -120,7 +120,7 @@ class Replay:
             for event in self.events():
                 if isinstance(event, ConfigWrite):
                     self.write(event)
-                else:
+                elif isinstance(event, Step):
                     self.take(event)
                     announce(event.about)
                     settle()
@@ -128,12 +128,13 @@ class Replay:
             why = f"played on, the simulated host dies: {catastrophe.why}"
             raise InputError(self.directory, why) from catastrophe
 
-    def events(self) -> Iterator[ConfigWrite | Step]:
+    def events(self) -> Iterator[ConfigWrite | Lost | Step]:
         """Merge writes and steps: a step comes after the writes up to its number."""
         later = [step for step in self.steps if step.number is None]
         waiting = deque(step for step in self.steps if step.number is not None)
         for write in self.writes():
-            while waiting and write.number is not None and (waiting[0].number or 0) < write.number:
+            number = write.number if isinstance(write, ConfigWrite) else None
+            while waiting and number is not None and (waiting[0].number or 0) < number:
                 yield waiting.popleft()
             yield write
         yield from (*waiting, *later)
@@ -152,17 +153,20 @@ class Replay:
                 self.xen.kernel_remove(sbdf)
         self.hotplug.push(_events(step))
 
-    def writes(self) -> Iterator[ConfigWrite]:
-        """Walk the writes of the trace, but those that pcipt made itself.
+    def writes(self) -> Iterator[ConfigWrite | Lost]:
+        """Walk the writes of the trace, but those that pcipt made itself, and what it says was lost.
+
+        ECAM accesses are understood by the machine's MCFG table, as `pcipt decode --root` does.
 
         Raises: InputError for a trace that cannot be read, or of which a record is damaged.
         """
         if self._trace is None:
             return
-        for item in Reader(Options(reads=False)).read(self._trace):
+        regions = tuple(each for table in self._files.acpi_tables() for each in regions_from_mcfg(table))
+        for item in Reader(Options(reads=False, regions=regions)).read(self._trace):
             if isinstance(item, Damaged):
                 raise InputError(self._trace, str(item))
-            if isinstance(item, ConfigWrite) and not item.own:
+            if isinstance(item, Lost) or (isinstance(item, ConfigWrite) and not item.own):
                 yield item
 
     def _replug(self, hardware: BusHardware, before: set[Sbdf]) -> None:

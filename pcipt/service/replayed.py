@@ -7,7 +7,7 @@ the engine does at its start.
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from pcipt.errors import InputError
@@ -56,7 +56,7 @@ class TraceSource:
     def __init__(self) -> None:
         self._waiting: list[ConfigWrite | Lost] = []
 
-    def push(self, write: ConfigWrite) -> None:
+    def push(self, write: ConfigWrite | Lost) -> None:
         self._waiting.append(write)
 
     def fileno(self) -> int:
@@ -77,14 +77,18 @@ class TraceSource:
 
 
 class Player:
-    """`settings` decide what is performed and how long it must be quiet."""
+    """`settings` decide what is performed and how long it must be quiet.
 
-    def __init__(self, replay: Replay, settings: Settings) -> None:
+    `lose` is told how many records are missing where the trace has a gap; None is an unknown number.
+    """
+
+    def __init__(self, replay: Replay, settings: Settings, lose: Callable[[int | None], None] | None) -> None:
         self._replay = replay
         self._quiet = settings.settle_ms / 1000
         self._when = 0.0
         self._gathered: tuple[float | None, float | None] = (None, None)  # first and last write
         self._source = TraceSource()
+        self._lose = lose
         self._watch = Watch(self._source, "trace", obeys=replay.xen.identity.dom0 is Dom0Kind.PV)
         self.engine = Engine(replay.host, replay.xen, Oblivion(), settings, lambda: "", lambda: self._when)
         self.engine.intents = self._watch.intents
@@ -97,7 +101,11 @@ class Player:
         for event in self._replay.events():
             if self._ends_here(event):
                 yield from self._settle(number)
-            if isinstance(event, ConfigWrite):
+            if isinstance(event, Lost):
+                if self._lose is not None:
+                    self._lose(event.count)
+                self._source.push(event)
+            elif isinstance(event, ConfigWrite):
                 number = number if event.number is None else event.number
                 self._replay.write(event)
                 self._source.push(event)
@@ -106,7 +114,7 @@ class Player:
                 self._replay.take(event)
         yield from self._settle(number)
 
-    def _ends_here(self, event: ConfigWrite | Step) -> bool:
+    def _ends_here(self, event: ConfigWrite | Lost | Step) -> bool:
         """Tell whether it was quiet before this event, by the recording's own clock."""
         when = event.when if isinstance(event, ConfigWrite) else None
         first, last = self._gathered
@@ -126,8 +134,9 @@ class Player:
 
 
 def replayed(
-    directory: str, *, trace: str | None = None, dom0: str | None = None, settings: Settings | None = None
-) -> Iterator[Action]:
+    directory: str, *, trace: str | None = None, dom0: str | None = None, settings: Settings | None = None,
+    lose: Callable[[int | None], None] | None = None,
+) -> Iterator[Action]:  # fmt: skip
     """Play the recording in a directory; gives the actions that the engine takes.
 
     Raises: PciptError for what the recording lacks or holds wrongly; also where it kills the simulated host,
@@ -135,7 +144,7 @@ def replayed(
     """
     replay = Replay(directory, dom0, trace)
     try:
-        yield from Player(replay, settings or Settings()).play()
+        yield from Player(replay, settings or Settings(), lose).play()
     except Catastrophe as catastrophe:
         raise InputError(directory, f"played on, the simulated host dies: {catastrophe.why}") from catastrophe
     finally:

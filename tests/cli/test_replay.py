@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -6,6 +7,7 @@ from pcipt.cli.main import main
 from tests.trees import REPO
 
 MACHINE = str(REPO / "fixtures/sysfs/lab-pvh")
+NONE = str(REPO / "pyproject.toml")
 KEYS = ["n", "action", "sbdf", "start", "size", "reason", "result"]
 
 
@@ -41,6 +43,42 @@ def test_the_kind_of_dom0_can_be_chosen(capsys):
     maps = [action for action in map(json.loads, out.splitlines()) if action["action"] == "map-mmio"]
     assert maps
     assert {action["result"] for action in maps} == {"not-applicable"}
+
+
+REMAP = REPO / "fixtures/sysfs/lab-remap-pvh"
+LOSS = """\
+  setpci-394 [000] d..1. 45.838809: conf1: (pci_conf1_write+0x0/0xf0) seg=0 bus=0 devfn=48 reg=4 len=2 val=2
+CPU:0 [LOST 3 EVENTS]
+"""
+
+
+def recorded(directory):
+    """Copy a recorded machine without its steps, to be played with another trace."""
+    shutil.copytree(REMAP, directory, symlinks=True)
+    (directory / "sequence.jsonl").unlink()
+    return directory
+
+
+def test_what_a_trace_has_lost_is_said(tmp_path, capsys):
+    (tmp_path / "trace").write_text(LOSS)
+    _, _, err = run(capsys, recorded(tmp_path / "m"), "--trace", tmp_path / "trace")
+    assert "3 records of the trace were lost" in err
+
+
+def test_ecam_accesses_are_understood_by_the_machines_own_table(tmp_path, capsys):
+    machine = recorded(tmp_path / "m")
+    table = machine / "sys/firmware/acpi/tables/MCFG"
+    data = bytearray(table.read_bytes())
+    data[44:52], data[55], data[9] = (0xF800_0000).to_bytes(8, "little"), 0x3F, 0
+    data[9] = -sum(data) & 0xFF
+    table.write_bytes(data)
+    writes = [(0x4, 2, 0x100), (0x10, 4, 0xFE10_0000), (0x4, 2, 0x102), (0x10, 4, 0xFE20_0000)]
+    accesses = [
+        {"n": n, "vcpu": 0, "dir": "w", "ecam": hex(0xF803_0000 + at), "size": size, "value": hex(value)}
+        for n, (at, size, value) in enumerate(writes, 1)
+    ]
+    _, out, _ = run(capsys, machine, "--json", "--trace", written(tmp_path / "trace", accesses))
+    assert [json.loads(line)["action"] for line in out.splitlines()] == ["rewrite-bar"]
 
 
 def written(path, actions):
@@ -81,7 +119,7 @@ def test_a_difference_is_shown_and_1(change, signs, taken, tmp_path, capsys):
     [
         (["/nonexistent"], "/nonexistent: "),
         ([MACHINE, "--trace", "/nonexistent"], "/nonexistent: "),
-        ([MACHINE, "--trace", __file__], f"{__file__}: is no recording"),
+        ([MACHINE, "--trace", NONE], f"{NONE}: is no recording"),
         ([MACHINE, "--expect", "/nonexistent"], "/nonexistent: "),
         ([MACHINE, "--expect", __file__], f"{__file__}: "),
     ],
