@@ -10,6 +10,7 @@ Nothing is ever written below DIR: a register written here is remembered until t
 
 import json
 import os
+import stat
 from collections.abc import Iterator
 from typing import Any
 
@@ -185,8 +186,21 @@ def _word(path: str, value: dict[str, Any], key: str) -> str | None:
 
 
 def _read(path: str) -> bytes:
+    """Read a file of the recording whole; a FIFO must not hold the reader up, nothing is cut silently.
+
+    Shape:  empty where there is none.
+    """
     try:
-        with open(path, "rb") as file:
-            return file.read(_LIMIT)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return b""
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InputError(path, "is no regular file")
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(_LIMIT + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > _LIMIT:
+        raise InputError(path, f"is longer than {_LIMIT} bytes")
+    return data

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import pytest
@@ -128,4 +129,18 @@ def test_what_cannot_be_used_is_one_clear_line(arguments, said, capsys):
     code, _, err = run(capsys, *arguments)
     assert code == 1
     assert err.startswith(f"pcipt: {said}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["xen.json", "sequence.jsonl"])
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"{}\n" * 400_000, None])
+def test_a_recording_that_is_nested_too_long_or_no_file_is_one_clear_line(name, content, tmp_path, capsys):
+    (tmp_path / "sys/bus/pci/devices").mkdir(parents=True)
+    if content is None:
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content)
+    code, out, err = run(capsys, tmp_path)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"pcipt: {tmp_path / name}: ")
     assert err.count("\n") == 1
