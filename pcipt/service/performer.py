@@ -124,7 +124,7 @@ class Performer:
         try:
             self._tools.keeper.append(intended)
         except OSError as error:
-            return [self._unwritten(action, error) for action in batch]
+            return [self._not_begun(action, error) for action in batch]
         for step in intended:
             step.apply(self._situation.ledger)
         done: list[Step] = []
@@ -142,13 +142,12 @@ class Performer:
             found.append(outcome)
         try:
             self._tools.keeper.append(done)
-        except OSError as error:
-            return [self._unwritten(outcome.action, error) for outcome in found]
+        except OSError as error:  # what was done is done; a start that finds only the intent asks Xen
+            return [_remarked(outcome, _unwritten(error)) for outcome in found]
         return found
 
-    def _unwritten(self, action: Action, error: OSError) -> Outcome:
-        """Say that the ledger was not written: before the hypercall, or after it, which Xen is asked for."""
-        outcome = Outcome(action, Result.FAILED, f"the ledger cannot be written: {error}")
+    def _not_begun(self, action: Action, error: OSError) -> Outcome:
+        outcome = Outcome(action, Result.FAILED, _unwritten(error))
         self._policy.came(outcome)
         return outcome
 
@@ -161,6 +160,14 @@ class Performer:
 
     def _step(self, action: Action, event: Event) -> Step:
         return Step(action, event, self._policy.now())
+
+
+def _unwritten(error: OSError) -> str:
+    return f"the ledger cannot be written: {error}"
+
+
+def _remarked(outcome: Outcome, remark: str) -> Outcome:
+    return attrs.evolve(outcome, detail="; ".join(filter(None, (outcome.detail, remark))))
 
 
 def _add(tools: Tools, action: AddDevice, precaution: Precaution) -> str:
