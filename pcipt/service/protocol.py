@@ -20,11 +20,14 @@ Message = dict[str, Any]
 
 
 class Method(NamedTuple):
-    """`changes`: only uid 0 may call it. `stream`: it answers in many parts, and must be asked for "more"."""
+    """`changes`: only uid 0 may call it. `stream`: it answers in many parts, and must be asked for "more".
+    `optional`: the parameters may be left out.
+    """
 
     parameters: Mapping[str, type] = {}
     changes: bool = False
     stream: bool = False
+    optional: bool = False
 
 
 METHODS: Mapping[str, Method] = {
@@ -35,11 +38,11 @@ METHODS: Mapping[str, Method] = {
     "Rmrr": Method(),
     "Metrics": Method(),
     "Check": Method(),
-    "Monitor": Method({"slot": str}, stream=True),
+    "Monitor": Method({"slot": str}, stream=True, optional=True),
     "Release": Method({"function": str}, changes=True),
     "Reclaim": Method({"function": str}, changes=True, stream=True),
     "Guests": Method(changes=True),
-    "Resync": Method({"dry_run": bool}, changes=True),
+    "Resync": Method({"dry_run": bool}, changes=True, optional=True),
 }
 
 # A text in JSON: its brackets open and close nothing. One without an end is taken whole: this stays linear.
@@ -113,9 +116,9 @@ def checked_parameters(name: str, given: object) -> Message:
 
     Raises: ParameterError
     """
-    allowed = METHODS[name].parameters
-    if given is None:
-        return {}
+    method = METHODS[name]
+    allowed = method.parameters
+    given = {} if given is None else given
     if not isinstance(given, dict):
         raise ParameterError("parameters", "parameters is no object")
     for key, value in given.items():
@@ -124,4 +127,7 @@ def checked_parameters(name: str, given: object) -> Message:
             raise ParameterError(key[:200], f"there is no such parameter; {known}")
         if value is not None and not isinstance(value, allowed[key]):
             raise ParameterError(key, f"{key} must be {_WORDS[allowed[key]]}")
-    return {key: value for key, value in given.items() if value is not None}
+    checked = {key: value for key, value in given.items() if value is not None}
+    for key in () if method.optional else allowed.keys() - checked.keys():
+        raise ParameterError(key, f"{key} is missing; expected {_WORDS[allowed[key]]}")
+    return checked

@@ -62,7 +62,7 @@ def test_a_flood_is_answered_one_by_one_while_others_are_served(served):
 def test_pipelined_requests_wait_for_the_reader_and_all_are_answered(served):
     served.size = 300_000  # more than a socket's buffer takes
     with served.connect() as peer:
-        peer.sendall(protocol.request("History") * 20 + protocol.request("Status"))
+        peer.sendall(protocol.request("History", {"function": "x"}) * 20 + protocol.request("Status"))
         assert peer.recv(1) == b"{"
         assert served.ask(protocol.request("Status"))["parameters"] == {"asked": 1}  # so it waits
         assert max(p.waiting for p in list(served.server._peers.values())) < 400_000
@@ -98,7 +98,7 @@ def test_a_long_request_is_refused_even_with_its_end(served):
 def test_a_peer_that_asks_and_does_not_read_is_dropped(impatient):
     impatient.size = 1_000_000
     with impatient.connect() as deaf:
-        deaf.sendall(protocol.request("History") * 3)
+        deaf.sendall(protocol.request("History", {"function": "x"}) * 3)
         for _ in range(2):  # who came later has lost its patience after it, and so has who came after that
             with impatient.connect() as other:
                 assert everything(other) == b""
@@ -133,7 +133,7 @@ def test_a_peer_that_leaves_in_the_middle_is_forgotten(served):
 
 def test_a_stream_carries_the_events_that_are_wanted(served, reader):
     served.events = 5
-    served.ask(protocol.request("History"))
+    served.ask(protocol.request("History", {"function": "x"}))
     told = [reader.frame() for _ in range(3)]
     assert [frame["parameters"]["n"] for frame in told] == [2, 3, 4]
     assert all(frame["continues"] for frame in told)
@@ -149,7 +149,7 @@ def test_a_subscriber_may_go_on_asking(served):
 
 def test_a_slow_reader_loses_events_and_is_told_how_many_when_it_reads_again(served, reader):
     served.events = 3002
-    served.ask(protocol.request("History"))
+    served.ask(protocol.request("History", {"function": "x"}))
     *told, lost = reader.until(lambda event: event.get("kind") == "lost")
     assert lost["parameters"]["count"] + len({frame["parameters"]["n"] for frame in told}) == 3000
 
@@ -158,7 +158,9 @@ def test_a_subscriber_that_floods_and_does_not_read_keeps_little(served):
     served.size = 100_000
     with served.connect() as peer, contextlib.suppress(OSError):
         peer.settimeout(0.2)
-        peer.sendall(protocol.request("Monitor", more=True) + protocol.request("History") * 5000)
+        peer.sendall(
+            protocol.request("Monitor", more=True) + protocol.request("History", {"function": "x"}) * 5000
+        )
     assert all(p.waiting < 600_000 for p in list(served.server._peers.values()))
     assert "parameters" in served.ask(protocol.request("Status"))
 
@@ -171,7 +173,7 @@ def test_a_subscriber_may_be_silent(impatient):
         with impatient.connect() as silent:
             assert everything(silent) == b""  # by now PATIENCE is over
         impatient.events = 1
-        impatient.ask(protocol.request("History"))
+        impatient.ask(protocol.request("History", {"function": "x"}))
         assert reader.frame()["parameters"]["n"] == 0
 
 

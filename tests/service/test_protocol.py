@@ -75,6 +75,8 @@ def test_parameters_that_fit(name, parameters, expected):
         ("Status", {"a": 1}, "a", "Status has none"),
         ("Status", {"a": None}, "a", "no such parameter"),
         ("History", {"sbdf": "x"}, "sbdf", "expected function"),
+        ("History", None, "function", "is missing; expected a text"),
+        ("Release", {"function": None}, "function", "is missing"),
         ("History", {"function": 1}, "function", "must be a text"),
         ("Resync", {"dry_run": "yes"}, "dry_run", "must be true or false"),
         ("Resync", {"dry_run": 1}, "dry_run", "must be true or false"),

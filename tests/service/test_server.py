@@ -184,10 +184,10 @@ def test_what_all_together_leave_unread_is_bounded(served, monkeypatch):
     monkeypatch.setattr(server, "WAITING_LIMIT", 1_000_000)
     served.size = 800_000
     with served.connect() as first, served.connect() as second:
-        first.sendall(protocol.request("History"))
+        first.sendall(protocol.request("History", {"function": "x"}))
         assert first.recv(1) == b"{"  # it reads no more than that
         served.size = 900_000
-        second.sendall(protocol.request("History"))
+        second.sendall(protocol.request("History", {"function": "x"}))
         assert json.loads(everything(second, one=True))["error"] == "org.pcipt.Busy"
         served.size = 0
         assert "parameters" in served.ask(protocol.request("Status"))
