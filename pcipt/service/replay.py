@@ -98,6 +98,8 @@ class Replay:
         self._announces = start.announces
         identity = _identity(directory, start.version or DEFAULT_VERSION, dom0 or start.dom0 or "pv")
         own = os.path.join(directory, WRITES)
+        if os.path.exists(own) and not os.path.isfile(own):
+            raise InputError(own, "is no regular file")
         self._trace = trace or (own if os.path.exists(own) else None)
         self._hardware = BusHardware(self._files.read_machine()) if self._trace is not None else None
         self.xen = SimulatedXen(

@@ -170,6 +170,8 @@ def _expected(path: str) -> list[Action]:
         raise InputError(path, getattr(error, "strerror", None) or "is not JSON Lines") from error
     if not all(isinstance(action, dict) for action in found):
         raise InputError(path, "has a line that is no JSON object")
+    for key in (key for action in found for key in action if key not in KEYS):
+        raise InputError(path, f"has the unknown key {key!r}; expected {', '.join(KEYS)}")
     return found
 
 

@@ -125,7 +125,7 @@ def _wrong(names: Sequence[str], value: object) -> str | None:
         return None if key.accepts.fits(value) else f"{name} is {_shown(value)}; expected {key.accepts.words}"
     if name in TABLES:
         return f"{name} is no table; expected [{name}]"
-    return f"unknown key {name}; {_suggestion(names)}"
+    return f"unknown key {name if all(names) else _shown(name)}; {_suggestion(names)}"
 
 
 def _suggestion(names: Sequence[str]) -> str:

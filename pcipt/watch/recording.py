@@ -32,6 +32,9 @@ class Format(enum.Enum):
     XENTRACE = "xentrace"
 
 
+_FORMATS = ", ".join(form.value for form in Format)
+
+
 @attrs.frozen
 class Options:
     """`form` None is recognised; `per_vcpu` concerns ports only, an xentrace has a latch for each CPU
@@ -96,7 +99,7 @@ class Reader:
         with Stream(path) as stream:
             form = self._options.form or recognise(stream.head)
             if form is None:
-                raise InputError(path, "is no recording that pcipt knows; --format names one")
+                raise InputError(path, f"is no recording that pcipt knows; expected one of {_FORMATS}")
             self._stream = stream
             try:
                 if form is Format.PORTS_BIN or form is Format.XENTRACE:

@@ -115,6 +115,13 @@ def test_a_difference_is_shown_and_1(change, signs, taken, tmp_path, capsys):
     assert err.splitlines()[0].startswith("---")
 
 
+def test_a_misspelt_key_of_what_is_expected_is_told(taken, tmp_path, capsys):
+    misspelt = [{"sbfd" if key == "sbdf" else key: action[key] for key in action} for action in taken]
+    code, _, err = run(capsys, MACHINE, "--expect", written(tmp_path / "expected", misspelt))
+    assert code == 1
+    assert err.startswith(f"pcipt: {tmp_path / 'expected'}: has the unknown key 'sbfd'; expected n, action")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -132,7 +139,7 @@ def test_what_cannot_be_used_is_one_clear_line(arguments, said, capsys):
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["xen.json", "sequence.jsonl"])
+@pytest.mark.parametrize("name", ["xen.json", "sequence.jsonl", "writes.jsonl"])
 @pytest.mark.parametrize("content", [b"[" * 100_000, b"{}\n" * 400_000, None])
 def test_a_recording_that_is_nested_too_long_or_no_file_is_one_clear_line(name, content, tmp_path, capsys):
     (tmp_path / "sys/bus/pci/devices").mkdir(parents=True)

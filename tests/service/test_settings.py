@@ -62,6 +62,7 @@ def test_each_key_is_read(key):
 #  the text of the file, what the one line says; the line is that on which the statement begins
 WRONG = [
     ("mod = 1", "line 1: unknown key mod; did you mean mode?"),
+    ('"" = 1', "line 1: unknown key ''; expected one of mode"),
     ("zzz = 1", "line 1: unknown key zzz; expected one of mode, actions, log, metrics, watch"),
     ("# mode\n\nmode = 'force'", "line 3: mode is 'force'; expected one of enforce, observe"),
     ("actions = 1", "line 1: actions is no table; expected [actions]"),

@@ -93,7 +93,7 @@ def test_recognition(head, form):
 
 def test_what_is_no_recording_is_refused_unless_its_format_is_named(tmp_path):
     path = put(tmp_path, "hello\n")
-    with pytest.raises(InputError, match="--format"):
+    with pytest.raises(InputError, match="expected one of ports-jsonl, writes-jsonl"):
         read(path)
     assert read(path, form=Format.KPROBE) == [Damaged(1, "line", "no line of our probes")]
     with pytest.raises(InputError):
