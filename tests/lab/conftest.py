@@ -27,6 +27,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("lab", "a real Xen in QEMU")
     group.addoption("--lab", action="store_true", help="run the tests that boot a real Xen")
     group.addoption("--lab-output", metavar="DIR", default=None, help="where records go (default: build/lab)")
+    group.addoption(
+        "--lab-prepared", metavar="DIR", default=None, help="what machines boot from (prepared.py)"
+    )
     group.addoption("--mode", choices=MODES, default=None, help="only this kind of dom0")
 
 
@@ -90,7 +93,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     output = (
         session.config.getoption("--lab-output", default=None) or session.config.rootpath / "build" / "lab"
     )
-    session.config.stash[FLEET] = Fleet(install, Path(output))
+    prepared = session.config.getoption("--lab-prepared", default=None)
+    session.config.stash[FLEET] = Fleet(install, Path(output), Path(prepared) if prepared else None)
 
 
 @pytest.fixture(scope="session")

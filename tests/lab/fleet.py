@@ -12,22 +12,25 @@ from typing import IO, Self
 from .errors import LabError, MachineDiedError
 from .hardware import Mode
 from .image import Image, ensure_image, say
-from .install import install
+from .install import BEFORE_BOOT, install
 from .machine import Dom0
-from .package import build_package
-from .payload import write_payload
+from .prepared import image_with_package, payload_in
 
 FIRST_BOOT_SECONDS = 240.0
 
 
 class Fleet:
-    """The machines of the modes given, each with or without pcipt installed."""
+    """The machines of the modes given, each with or without pcipt installed.
 
-    def __init__(self, modes: Mapping[Mode, bool], output: Path) -> None:
+    `prepared` is a folder with what they boot from (prepared.py), kept; without it they make their own.
+    """
+
+    def __init__(self, modes: Mapping[Mode, bool], output: Path, prepared: Path | None = None) -> None:
         self._modes = modes
         self._output = output
         self._pool = ThreadPoolExecutor(max_workers=2 * len(modes) + 1, thread_name_prefix="lab")
-        self._folder = tempfile.TemporaryDirectory(prefix="pcipt-lab-payload-")
+        self._temporary = tempfile.TemporaryDirectory(prefix="pcipt-lab-")
+        self._folder = prepared or Path(self._temporary.name)
         self._boots: dict[Mode, Future[Dom0]] = {}
         self._installs: dict[Mode, Future[float]] = {}
         self._machines: dict[Mode, Dom0] = {}
@@ -62,7 +65,7 @@ class Fleet:
         for mode in self._modes:
             self.release(mode)
         self._pool.shutdown(cancel_futures=True)
-        self._folder.cleanup()
+        self._temporary.cleanup()
         for lock in self._locks:
             lock.close()
 
@@ -95,17 +98,12 @@ class Fleet:
             say(str(exc))
 
     def _prepare(self) -> tuple[Image, Path]:
-        image = ensure_image()
-        payload = Path(self._folder.name) / "payload.tar"
-        extra = {}
-        if any(self._modes.values()):
-            package = build_package(Path(self._folder.name))
-            extra[f"dist/{package.name}"] = package
-        write_payload(payload, extra)
-        return image, payload
+        return ensure_image(), payload_in(self._folder, with_package=any(self._modes.values()))
 
     def _boot(self, mode: Mode, prepared: Future[tuple[Image, Path]]) -> Dom0:
         image, payload = prepared.result()
+        if self._modes[mode] and mode in BEFORE_BOOT:
+            image = image_with_package(self._folder, image)
         machine = self._machines[mode] = Dom0(mode, image, payload, self._output / mode)
         try:
             machine.start(FIRST_BOOT_SECONDS)

@@ -40,9 +40,10 @@ KEPT_SECONDS = 7 * 24 * 3600
 
 @dataclass(frozen=True)
 class Image:
-    """The files QEMU starts from."""
+    """The files QEMU starts from; `installed` is a disk that stands in for the image's own."""
 
     directory: Path
+    installed: Path | None = None
 
     @property
     def xen(self) -> Path:
@@ -62,7 +63,12 @@ class Image:
     @property
     def disk(self) -> Path:
         """Name dom0's root file system, a raw ext4 labelled rootfs."""
-        return self.directory / "root.img"
+        return self.installed or self.directory / "root.img"
+
+    @property
+    def root(self) -> Path:
+        """Name the folder that the disk was made from, never changed either."""
+        return self.directory / "root"
 
 
 def cache_directory() -> Path:
@@ -179,21 +185,24 @@ def build_image(cache: Path, image: Image) -> None:
     log = cache / "build.log"
     log.write_bytes(b"")
     say(f"building the dom0 image in {cache}; this takes some minutes, progress in {log}")
-    root = aside / "root"
-    bootstrap(root, aside, log)
-    furnish(root)
-    boot = root / "boot"
     new = Image(aside)
+    bootstrap(new.root, aside, log)
+    furnish(new.root)
+    boot = new.root / "boot"
     new.xen.write_bytes(gzip.decompress((boot / f"xen-{XEN}-amd64.gz").read_bytes()))
     kernel = next(boot.glob("vmlinuz-*"))
     shutil.copy(kernel, new.kernel)
-    new.initrd.write_bytes(make_initrd(root, kernel.name.removeprefix("vmlinuz-")))
-    run(["truncate", "-s", "4G", new.disk], log)
-    mke2fs = find_tool("mke2fs") or "mke2fs"
-    run([mke2fs, "-q", "-t", "ext4", "-O", "^has_journal", "-L", "rootfs", "-d", root, new.disk], log)
-    shutil.rmtree(root)
+    new.initrd.write_bytes(make_initrd(new.root, kernel.name.removeprefix("vmlinuz-")))
+    make_disk(new.root, new.disk, log)
     aside.rename(image.directory)
     say(f"image built in {time.monotonic() - started:.0f} s")
+
+
+def make_disk(root: Path, disk: Path, log: Path) -> None:
+    """Make a file system of a folder."""
+    run(["truncate", "-s", "4G", disk], log)
+    mke2fs = find_tool("mke2fs") or "mke2fs"
+    run([mke2fs, "-q", "-t", "ext4", "-O", "^has_journal", "-L", "rootfs", "-d", root, disk], log)
 
 
 def bootstrap(root: Path, aside: Path, log: Path) -> None:

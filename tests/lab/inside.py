@@ -89,38 +89,49 @@ def memory_mapping(first: int, count: int, add: int) -> int:
     return ctypes.get_errno() if done else 0
 
 
-def await_event(place: str, since: str, wanted: dict[str, str], patience: float) -> list[dict[str, Any]]:
-    """Ask pcipt until the history of a place has an event with these members; give all that it has since.
-
-    Over its socket: an answer takes a tenth of what starting `pcipt history` does here.
-    """
+def answer_of(method: str, parameters: dict[str, Any]) -> Any:
+    """Ask the service over its socket."""
     import json
     import socket
+
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect("/run/pcipt/control")
+        link.sendall(json.dumps({"method": f"org.pcipt.{method}", "parameters": parameters}).encode() + b"\0")
+        answer = b""
+        while not answer.endswith(b"\0"):
+            piece = link.recv(65536)
+            if not piece:
+                raise ConnectionError(answer)
+            answer += piece
+    told = json.loads(answer[:-1])
+    if "error" in told:
+        raise LookupError(f"{method} {parameters}: {told}")
+    return told["parameters"]
+
+
+def await_answer(method: str, parameters: dict[str, Any], condition: str, patience: float) -> Any:
+    """Ask the service until what it answers, `it`, meets a condition in Python; give that answer."""
     import time
 
-    end = time.monotonic() + patience
-    question = {"method": "org.pcipt.History", "parameters": {"function": place}}
+    start = time.monotonic()
     while True:
-        events: list[dict[str, Any]] = []
         try:
-            with socket.socket(socket.AF_UNIX) as link:
-                link.connect("/run/pcipt/control")
-                link.sendall(json.dumps(question).encode() + b"\0")
-                answer = b""
-                while not answer.endswith(b"\0"):
-                    piece = link.recv(65536)
-                    if not piece:
-                        raise ConnectionError(answer)
-                    answer += piece
-            told = json.loads(answer[:-1])["parameters"].get("events", [])
-            events = [event for event in told if event["when"] > since]
-        except OSError:
-            pass  # it is being started
-        if any(all(event.get(key) == value for key, value in wanted.items()) for event in events):
-            return events
-        if time.monotonic() > end:
-            raise TimeoutError(f"no {wanted} of {place} after {since}, only {events}")
-        time.sleep(0.1)
+            it: Any = answer_of(method, parameters)
+            if eval(condition, {"it": it}):
+                return it
+        except (OSError, LookupError) as exc:
+            it = exc  # it is being started, or does not know the function yet
+        waited = time.monotonic() - start
+        if waited > patience:
+            raise TimeoutError(f"{method} {parameters} is never {condition}, but {it}")
+        time.sleep(min(0.1 + waited / 10, 2))  # asking too often is what keeps it from becoming true
+
+
+def await_event(place: str, since: str, wanted: dict[str, str], patience: float) -> list[dict[str, Any]]:
+    """Ask until the history of a place has an event with these members; give all that it has since."""
+    found = f"any(e['when'] > {since!r} and {wanted!r}.items() <= e.items() for e in it['events'])"
+    told = await_answer("History", {"function": place}, found, patience)
+    return [event for event in told["events"] if event["when"] > since]
 
 
 def await_regions(addresses: list[int], expected: list[bool], patience: float) -> None:

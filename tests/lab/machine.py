@@ -29,19 +29,7 @@ Mark = NewType("Mark", int)
 
 BOOT_SECONDS = 420.0
 RUN_SECONDS = 120.0
-PYTHON = "/usr/bin/python3"
 XEN_LINE = re.compile(r"\(XEN\) (.*)")
-
-#: The function's result leaves through the old stdout; what it prints goes to stderr.
-CALL = """\
-from __future__ import annotations
-import json as _json, os as _os
-_out = _os.fdopen(_os.dup(1), "w")
-_os.dup2(2, 1)
-{source}
-_json.dump({name}(*_json.loads({arguments!r})), _out)
-_out.close()
-"""
 
 
 @dataclass(frozen=True)
@@ -115,14 +103,14 @@ class Dom0(Emulator):
         Raises: CommandError if it fails and `check` is set; TimedOutError if it takes longer than `timeout`,
                 it is then killed with its process group; MachineDiedError.
         """
-        return self._run(["/bin/sh", "-c", command], command, timeout, check, cwd=cwd, env=dict(env or {}))
+        argv = ["/bin/sh", "-c", command]
+        return self._do("run", command, timeout, check, argv=argv, cwd=cwd, env=dict(env or {}))
 
     def call(
         self,
         function: Callable[..., T],
         *arguments: Any,
         timeout: float = RUN_SECONDS,
-        python: str = PYTHON,
         uses: Iterable[Callable[..., Any]] = (),
     ) -> T:
         """Run a module-level function in dom0's Python and give its result, which goes through JSON.
@@ -130,16 +118,15 @@ class Dom0(Emulator):
         The function's source travels, not its module: it imports what it needs itself, and `uses` names
         further functions of ours that it calls. CommandError holds its traceback and what it printed.
         """
-        source = "\n".join(textwrap.dedent(inspect.getsource(each)) for each in (*uses, function))
-        script = CALL.format(source=source, name=function.__name__, arguments=json.dumps(arguments))
-        path = f"/run/pcipt-lab/{function.__name__}.py"
+        functions = [textwrap.dedent(inspect.getsource(each)) for each in (*uses, function)]
+        source = "\n".join(["from __future__ import annotations", *functions])
         title = f"call {function.__name__}{arguments!r}"
-        done = self._run([python, path], title, timeout, True, files={path: pack(script.encode())})
-        result: T = done.json()
+        wanted = {"source": pack(source.encode()), "name": function.__name__, "arguments": arguments}
+        result: T = self._do("call", title, timeout, True, **wanted).json()
         return result
 
-    def _run(self, argv: list[str], title: str, timeout: float, check: bool, **fields: Any) -> Result:
-        answer = self._wire().ask("run", timeout + SLACK, argv=argv, limit=timeout, **fields)
+    def _do(self, op: str, title: str, timeout: float, check: bool, **fields: Any) -> Result:
+        answer = self._wire().ask(op, timeout + SLACK, limit=timeout, **fields)
         rc, seconds = answer["rc"], answer["seconds"]
         text = {}
         for name in ("stdout", "stderr"):

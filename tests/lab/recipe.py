@@ -9,7 +9,7 @@ SUITE = "bookworm"
 XEN = "4.17"
 
 #: Raise it when `image.py` treats the same recipe in another way.
-EDITION = 2
+EDITION = 3
 
 HOST_PACKAGES = ("qemu-system-x86", "mmdebstrap", "e2fsprogs", "debian-archive-keyring")
 
@@ -133,7 +133,12 @@ LINKS: dict[str, str] = {
     **{f"etc/systemd/system/{unit}": "/dev/null" for unit in MASKED_UNITS},
 }
 
-LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+DRIVERS = "/lib/modules/*/kernel/drivers"
+LEFT_OUT = (
+    *("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*"),
+    *(f"{DRIVERS}/{kind}/*" for kind in ("gpu", "media", "infiniband", "staging", "net/wireless")),
+    "/lib/modules/*/kernel/sound/*",
+)
 
 
 def fingerprint() -> str:

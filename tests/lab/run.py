@@ -1,7 +1,8 @@
 """Run the lab as several pytests side by side: `python -m tests.lab.run [pytest's arguments]`.
 
-A lane is one machine and the scenes that share it. Two run at a time, as each keeps a processor busy; they
-share the image cache and nothing else. One summary, one exit code: the worst of all.
+A lane is one machine and the scenes that share it. Each keeps a processor busy: two run at a time, all where
+there are processors for them. They share what they boot from and nothing else. One summary, one exit code:
+the worst of all.
 """
 
 from __future__ import annotations
@@ -9,18 +10,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import LabError
 from .hardware import Mode
 from .image import ensure_image, say
+from .install import BEFORE_BOOT
+from .prepared import image_with_package, payload_in
 
 HERE = Path(__file__).parent
 OUTPUT = HERE.parents[1] / "build" / "lab"
-AT_A_TIME = 2
+AT_A_TIME = max(2, (os.cpu_count() or 1) - 1)
 #: On a PVH dom0 these have a machine of their own; their scenes take as long as all others together.
 REMAPPING = ("test_untrapped.py", "test_ignored_writes.py", "test_leaving.py", "test_renumbering.py")
 NOTHING_RAN = 5
@@ -35,17 +40,17 @@ class Lane:
     scenes: tuple[str, ...]
 
 
-LANES = (  # the longest first
+LANES = (  # the first needs no disk that is to be made
+    Lane("pv", "pv", (str(HERE),)),
     Lane("pvh-remapping", "pvh", tuple(f"{HERE / name}" for name in REMAPPING)),
     Lane("pvh", "pvh", (str(HERE), *(f"--ignore={HERE / name}" for name in REMAPPING))),
-    Lane("pv", "pv", (str(HERE),)),
 )
 
 
-def run(lane: Lane, arguments: list[str]) -> tuple[int, str]:
+def run(lane: Lane, prepared: Path, arguments: list[str]) -> tuple[int, str]:
     """Run one lane, printing what it says line by line under its name; give its code and its last line."""
     command = [sys.executable, "-u", "-m", "pytest", "--lab", f"--mode={lane.mode}", *lane.scenes]
-    command += [f"--lab-output={OUTPUT / lane.name}", *arguments]
+    command += [f"--lab-output={OUTPUT / lane.name}", f"--lab-prepared={prepared}", *arguments]
     environment = {"PCIPT_REQUIRE_XEN": "1", **os.environ}
     last = "it said nothing"
     with subprocess.Popen(
@@ -65,19 +70,36 @@ def run(lane: Lane, arguments: list[str]) -> tuple[int, str]:
 PRINTING = threading.Lock()
 
 
-def main() -> int:
-    """Run all and sum up."""
-    started = time.monotonic()
-    say(f"dom0 image {ensure_image().directory.name}")
+def run_all(prepared: Path, arguments: list[str]) -> int:
+    """Run all lanes and sum up; give the worst exit code."""
+    image = ensure_image()
+    say(f"dom0 image {image.directory.name}")
+    payload_in(prepared, with_package=True)
+    runs = []
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        runs = [(lane, pool.submit(run, lane, sys.argv[1:])) for lane in LANES]
+        for lane in LANES:
+            if lane.mode in BEFORE_BOOT:
+                image_with_package(prepared, image)
+            runs.append((lane, pool.submit(run, lane, prepared, arguments)))
     worst = 0
     for lane, ended in runs:
         code, last = ended.result()
         print(f"lab: {lane.name} ended with {code}: {last}")
         worst = max(worst, abs(code) if code != NOTHING_RAN else 0)
-    print(f"lab: {time.monotonic() - started:.0f} s in all")
     return worst
+
+
+def main() -> int:
+    """Run the lab in a folder of its own."""
+    started = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory(prefix="pcipt-lab-") as folder:
+            return run_all(Path(folder), sys.argv[1:])
+    except LabError as exc:
+        say(str(exc))
+        return 1
+    finally:
+        say(f"{time.monotonic() - started:.0f} s in all")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .deeds import PATIENCE, Deeds, findings, settings, wait_healthy
+from .deeds import Deeds, findings, settings, wait_answer, wait_healthy
 from .hardware import PART
 from .machine import Dom0
 from .test_untrapped import FREE, OBSERVING, TESTDEV, WIDE, Function, assert_map, pages, place_of, setpci
@@ -14,6 +14,7 @@ from .witness import Seen, Witness, decoding, map_calls
 
 NIC = PART["nic"].sbdf
 IGNORED = "bar-write-ignored"
+TOLD = f"{IGNORED!r} in {{finding['code'] for finding in it['findings']}}"
 COMMAND = 0x04
 
 
@@ -57,7 +58,7 @@ def test_under_a_driver_it_is_told_with_both_addresses(installed: Dom0) -> None:
     here = int(dom0.run(f"setpci -s {NIC} BASE_ADDRESS_0").stdout, 16) & ~0xF
     there, witness = here + 0x10_0000, Witness(dom0)
     setpci(dom0, NIC, f"BASE_ADDRESS_0={there:x}")
-    dom0.wait_for(f"pcipt status --json | grep -q {IGNORED}", timeout=PATIENCE)
+    wait_answer(dom0, TOLD)
     text = findings(dom0, NIC)[IGNORED]
     assert f"{here:#x}" in text
     assert f"{there:#x}" in text
@@ -75,7 +76,7 @@ def test_a_place_that_is_taken_is_not_written(installed: Dom0) -> None:
         setpci(dom0, each.sbdf, "COMMAND=2:2")
     here, taken, witness = place_of(dom0, function), place_of(dom0, WIDE), Witness(dom0)
     setpci(dom0, function.sbdf, function.words(taken))
-    dom0.wait_for(f"pcipt status --json | grep -q {IGNORED}", timeout=PATIENCE)
+    wait_answer(dom0, TOLD)
     assert f"{taken:#x}" in findings(dom0, function.sbdf)[IGNORED]
     setpci(dom0, function.sbdf, function.words(here))
     wait_healthy(dom0)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .deeds import RESULT, Deeds, held, wait_healthy
+from .deeds import RESULT, Deeds, held, resync, wait_answer, wait_healthy
 from .hardware import PART
 from .machine import Dom0
 from .test_lab_smoke import known_to_xen
@@ -38,9 +38,7 @@ def plugged(installed: Dom0) -> Iterator[Dom0]:
     dom0 = installed
     dom0.qmp("device_add", driver="e1000e", id="leaver", bus="rp1")
     dom0.wait_for(f"test -e /sys/bus/pci/devices/{HOT}/driver", timeout=120)
-    dom0.wait_for(
-        f"pcipt status --json | jq -e '.counts.known_to_xen == .counts.functions'; pcipt show {HOT}"
-    )
+    wait_answer(dom0, "it['counts']['known_to_xen'] == it['counts']['functions']")
     yield dom0
     if "leaver" in {part["name"] for part in dom0.qmp("qom-list", path="/machine/peripheral")}:
         unplug(dom0)
@@ -91,7 +89,7 @@ def test_surprise_removal_is_waited_for_and_then_cleaned_up(plugged: Dom0) -> No
     dom0.run(f"setpci -s {SLOT} {POWER_OFF}")
     try:
         assert dom0.run(f"setpci -s {HOT} 0.l").stdout.strip() == "ffffffff"
-        dom0.run("pcipt resync", check=False)
+        resync(dom0)
         assert map_calls(dom0, mark) == []
         assert [d for d in deeds.told() if d.result != "planned"] == []
         assert_map(dom0, [bars[0][0], bars[1][0], bars[MSIX_BAR][0] + PAGE], [])
@@ -141,7 +139,7 @@ def test_virtual_functions_are_mapped_while_they_have_memory(installed: Dom0) ->
 def test_what_stays_is_left_alone(installed: Dom0) -> None:
     """On a machine at rest a full comparison takes nothing out and puts nothing in."""
     mark = installed.mark()
-    installed.run("pcipt resync")
+    resync(installed)
     assert map_calls(installed, mark) == []
     nic = resources(installed, PART["nic"].sbdf)
     if installed.mode == "pvh":

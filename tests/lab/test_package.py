@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from .chroot import Chroot, copied, ensure_system
+from .deeds import alike, answer
 from .errors import MissingToolError
 from .install import PACKAGE_IN_DOM0
 from .machine import Dom0
@@ -120,9 +121,10 @@ def test_the_other_release_builds_it_too(tmp_path: Path) -> None:
 
 def test_an_upgrade_in_dom0_restarts_and_keeps_the_ledger(installed: Dom0) -> None:
     dom0 = installed
+    alike(dom0)
 
     def held() -> tuple[list[str], int]:
-        added = dom0.run("pcipt status --json", check=False).json()["counts"]["added_by_us"]
+        added = answer(dom0, "Status")["counts"]["added_by_us"]
         return dom0.run("ls /var/lib/pcipt").lines, added
 
     about = "systemctl show pcipt -p MainPID --value"

@@ -13,9 +13,10 @@ from datetime import datetime
 import pytest
 
 from . import inside
-from .deeds import PATIENCE, RESULT, ask, restart, wait_healthy
+from .deeds import PATIENCE, RESULT, answer, ask, await_event, restart, wait_answer, wait_healthy
 from .hardware import PART, REGIONS
 from .machine import Dom0
+from .test_lab_smoke import known_to_xen
 from .witness import map_calls, mapped
 
 NIC, TESTDEV = PART["nic"].sbdf, PART["testdev"].sbdf
@@ -65,7 +66,7 @@ def wait_regions(dom0: Dom0, *expected: bool) -> None:
 
 def states(dom0: Dom0) -> dict[int, str]:
     """Give what pcipt says of each region."""
-    return {int(r["base"], 16): r["mapped"] for r in ask(dom0, "rmrr")["regions"]}
+    return {int(r["base"], 16): r["mapped"] for r in answer(dom0, "Rmrr")["regions"]}
 
 
 def now(dom0: Dom0) -> str:
@@ -78,7 +79,7 @@ def followed(dom0: Dom0, command: str, action: str) -> float:
     dom0.run(f"{command} {NIC}")
     ended = datetime.fromisoformat(now(dom0))
     wanted = {"kind": "action", "action": action, "result": RESULT[dom0.mode]}
-    events = dom0.call(inside.await_event, NIC, began, wanted, PATIENCE)
+    events = await_event(dom0, NIC, began, wanted)
     when = min(event["when"] for event in events if event.get("action") == action)
     return (datetime.fromisoformat(when) - ended).total_seconds()
 
@@ -120,7 +121,7 @@ def test_release_and_reclaim(lab: Dom0) -> None:
         assert set(states(lab).values()) == {"not-applicable"}
         assert map_calls(lab, mark) == []
     lab.run(f"pcipt release {TESTDEV}")
-    owners = {each["sbdf"]: each["owner"] for each in ask(lab, "status")["given_away"]}
+    owners = {each["sbdf"]: each["owner"] for each in answer(lab, "Status")["given_away"]}
     assert owners == {NIC: "quarantine", TESTDEV: "quarantine"}
     if lab.mode == "pvh":
         assert regions(lab) == (OUT, OUT, OUT)
@@ -132,6 +133,22 @@ def test_release_and_reclaim(lab: Dom0) -> None:
         assert calls[-2:] == [("add", ALONE >> 12), ("add", SHARED >> 12)]
         assert states(lab)[ALONE] == "by-pcipt"
     lab.run(f"pcipt reclaim {TESTDEV}")
+    if lab.mode == "pvh":
+        assert regions(lab) == (IN, IN, IN)
+
+
+def test_what_was_hidden_at_boot_is_quarantined(lab: Dom0) -> None:
+    """`xen-pciback.hide=` leaves a function dom0's, and so its regions; what it does is done by hand here."""
+    for file in ("new_slot", "bind"):
+        lab.run(f"echo {TESTDEV} > /sys/bus/pci/drivers/pciback/{file}")
+    assert known_to_xen(lab)[TESTDEV] == "d0"
+    told = lab.run(f"pcipt release --json {TESTDEV}").json()
+    assert [function["owner"] for function in told["functions"]] == ["quarantine"]
+    assert known_to_xen(lab)[TESTDEV] != "d0"
+    if lab.mode == "pvh":
+        assert regions(lab) == (IN, IN, OUT)  # the NIC keeps the one that they share
+    lab.run(f"pcipt reclaim {TESTDEV}")
+    assert known_to_xen(lab)[TESTDEV] == "d0"
     if lab.mode == "pvh":
         assert regions(lab) == (IN, IN, IN)
 
@@ -186,14 +203,14 @@ def test_a_guest_gets_it_and_leaves_nothing_behind(lab: Dom0) -> None:
         lab.put("/root/guest.cfg", GUEST.format(kernel=kernel, device=device).encode())
         done = lab.run("xl create -p /root/guest.cfg", check=False, timeout=180)
         assert (done.rc == 0) is accepted, done.stderr
-    lab.wait_for("pcipt status --json | grep -q '\"guest [0-9]'", timeout=PATIENCE)
+    wait_answer(lab, "any(each['owner'].startswith('guest ') for each in it['given_away'])")
     refused = lab.run(f"pcipt reclaim {NIC}", check=False)
     assert refused.rc == 1
     assert "belongs to guest" in refused.stderr
     (verdict,) = ask(lab, f"check {NIC}")["functions"]
     assert "owned-by-guest" in {reason["code"] for reason in verdict["reasons"]}
     lab.run("xl destroy pcipt-guest", timeout=180)
-    lab.wait_for("pcipt status --json | grep -q '\"quarantine\"'", timeout=PATIENCE)
+    wait_answer(lab, "any(each['owner'] == 'quarantine' for each in it['given_away'])")
     (verdict,) = ask(lab, f"check {NIC}")["functions"]
     assert not {"guest-leftover", "owned-by-guest"} & {reason["code"] for reason in verdict["reasons"]}
     lab.run(f"pcipt reclaim {NIC}")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .deeds import PATIENCE, Deeds, ask, held, undriven, wait_healthy
+from .deeds import Deeds, answer, held, resync, undriven, wait_answer, wait_healthy
 from .hardware import PART
 from .machine import Dom0
 from .test_foundation import mutations
@@ -55,7 +55,7 @@ def test_within_the_covered_range_the_function_is_followed_and_back(nvme: Dom0) 
     deeds, mark, owners = Deeds(dom0, NVME_PATH), dom0.mark(), known_to_xen(dom0)
     mappings = held(dom0, NVME)  # without the MSI-X pages, which vPCI traps or not as it sees fit
     there = [page for start, size, _ in mappings for page in pages(start, size)]
-    history = ask(dom0, f"history {NVME_PATH}")["events"]
+    history = answer(dom0, "History", function=NVME_PATH)["events"]
     assert mappings
     assert history
     setpci(dom0, PORT, "SECONDARY_BUS=05")
@@ -65,7 +65,7 @@ def test_within_the_covered_range_the_function_is_followed_and_back(nvme: Dom0) 
     assert_map(dom0, there, [])
     assert [run[:2] for run in held(dom0, NVME)] == [run[:2] for run in mappings]  # Linux's address names it
     assert dom0.run(f"setpci -s {PORT} SECONDARY_BUS").stdout.strip() == "05"
-    assert ask(dom0, f"history {NVME_PATH}")["events"][: len(history)] == history
+    assert answer(dom0, "History", function=NVME_PATH)["events"][: len(history)] == history
     deeds = Deeds(dom0, NVME_PATH)
     setpci(dom0, PORT, "SECONDARY_BUS=03")
     deeds.wait("remove-device", "done")
@@ -87,10 +87,8 @@ def test_outside_of_the_covered_range_it_is_refused_and_told(nvme: Dom0) -> None
     start, size = bar0(dom0, NVME)
     deeds, mark, owners = Deeds(dom0, NVME_PATH), dom0.mark(), known_to_xen(dom0)
     setpci(dom0, PORT, "SUBORDINATE_BUS=30 SECONDARY_BUS=30")
-    dom0.wait_for(
-        f"pcipt status --json | jq -e '[.findings[].text | contains(\"{OUTSIDE}\")] | any'", timeout=PATIENCE
-    )
-    dom0.run("pcipt resync", check=False)
+    wait_answer(dom0, f"any({OUTSIDE!r} in finding['text'] for finding in it['findings'])")
+    resync(dom0)
     assert mutations(dom0, mark) == []
     assert known_to_xen(dom0) == owners
     assert "done" not in {result for _, _, result in actions(deeds)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +14,11 @@ import pytest
 from pcipt.service.messages import MESSAGE_IDS
 
 from . import inside
-from .deeds import SETTINGS, ask, wait_answers, wait_healthy
+from .deeds import SETTINGS, alike, answer, main_pid, resync, status, wait_answers, wait_healthy
 from .hardware import PART
-from .install import readme_commands
+from .install import BEFORE_BOOT, readme_commands
 from .machine import Dom0
-from .test_foundation import DEVFN, TESTDEV, status
-from .test_watching import main_pid
+from .test_foundation import DEVFN, TESTDEV
 
 HOT = "0000:01:00.0"
 DEEP = PART["deep"].sbdf
@@ -111,16 +111,11 @@ def hot_plugged(dom0: Dom0) -> Iterator[None]:
         wait_healthy(dom0)
 
 
-def alike(dom0: Dom0) -> None:
-    """Leave a scene to one kind of dom0 where nothing in it depends on the kind."""
-    if dom0.mode != "pv":
-        pytest.skip("the same on both kinds of dom0, and a start of the service takes seconds")
-
-
 def test_the_readme_is_all_that_one_needs(installed: Dom0) -> None:
     """The service was installed by the README's commands; its last one says whether it is healthy."""
     typed = readme_commands()
     assert [command.partition(" ")[0] for command in typed] == ["apt-get", "pcipt"]
+    typed = typed[1:] if installed.mode in BEFORE_BOOT else typed
     log = (installed.output / "commands.log").read_text(encoding="utf-8")
     assert all(f"rc=0 {command}\n" in log for command in typed)
 
@@ -145,13 +140,13 @@ def test_what_happens_to_a_function_is_in_the_journal_and_counted(installed: Dom
         journal.wait(f"PCIPT_SBDF={HOT} PCIPT_UEVENT=add")
         dom0.run(f"setpci -s {HOT} COMMAND=0:3")
         assert dom0.call(inside.pci_device_remove, 0, 1, 0, uses=[inside.physdev_op]) == 0
-        dom0.run("pcipt resync")
+        resync(dom0)
         dom0.call(write_as, HOSTILE, HOT, 4, [2, 0])
         journal.wait(f"PCIPT_SBDF={HOT} PCIPT_CHANGE=bar-unmapped")
-        during, told = metrics(dom0), journal.read(f"PCIPT_SBDF={HOT}")
+        during, records = metrics(dom0), journal.read(f"PCIPT_SBDF={HOT}")
 
-    assert {r["MESSAGE_ID"] for r in told} == {MESSAGE_IDS[k] for k in {r["PCIPT_KIND"] for r in told}}
-    added = next(r for r in told if r.get("PCIPT_ACTION") == "add-device")
+    assert {r["MESSAGE_ID"] for r in records} == {MESSAGE_IDS[k] for k in {r["PCIPT_KIND"] for r in records}}
+    added = next(r for r in records if r.get("PCIPT_ACTION") == "add-device")
     assert (added["PCIPT_KIND"], added["PCIPT_RESULT"], added["PRIORITY"]) == ("action", "done", "6")
     assert added["PCIPT_REASON"]
     assert added["MESSAGE"].startswith(f"add-device sbdf={HOT} ")
@@ -160,9 +155,9 @@ def test_what_happens_to_a_function_is_in_the_journal_and_counted(installed: Dom
     assert f"Subject: add-device for {HOT}: done" in explained
     assert f"because: {added['PCIPT_REASON']}" in explained
 
-    names = [r["PCIPT_WHO"].rpartition("-")[0] for r in told if r["PCIPT_KIND"] == "change"]
+    names = [r["PCIPT_WHO"].rpartition("-")[0] for r in records if r["PCIPT_KIND"] == "change"]
     assert HOSTILE.encode("unicode_escape").decode() in names
-    assert all(record["MESSAGE"].isprintable() for record in told)
+    assert all(record["MESSAGE"].isprintable() for record in records)
 
     moved = {key: during[key] - before.get(key, 0) for key in during if during[key] != before.get(key, 0)}
     print(f"{dom0.mode}: {moved}")
@@ -170,38 +165,45 @@ def test_what_happens_to_a_function_is_in_the_journal_and_counted(installed: Dom
     assert moved["pcipt_actions_total action=add-device outcome=done"] == 1
 
 
+def subscribe(sbdf: str) -> socket.socket:
+    """Ask for the stream of a function's events, and read nothing of it."""
+    import socket
+
+    link = socket.socket(socket.AF_UNIX)
+    link.connect("/run/pcipt/control")
+    link.sendall(b'{"method":"org.pcipt.Monitor","parameters":{"slot":"%s"},"more":true}\0' % sbdf.encode())
+    return link
+
+
+def frames(link: socket.socket) -> Iterator[dict[str, Any] | None]:
+    """Give what is told, None whenever nothing comes for a while."""
+    import json
+    import select
+
+    rest = b""
+    while True:
+        if not select.select([link], [], [], 2)[0]:
+            yield None
+            continue
+        *whole, rest = (rest + link.recv(1 << 16)).split(b"\0")
+        for frame in whole:
+            yield json.loads(frame)["parameters"]
+
+
 def outpace(sbdf: str, rounds: int) -> dict[str, Any]:
     """Subscribe twice and read one of them; write until the other has lost events, then read that as well.
 
-    Shape:  seconds from each round's last write to its last event; what the silent one lost and had.
+    Shape:  seconds from each round's last write to its last event; how many events the reader had, and how
+            many the silent one had and was told that it had lost.
     """
     import itertools
-    import json
     import os
-    import select
-    import socket
     import time
-
-    def subscribe() -> socket.socket:
-        link = socket.socket(socket.AF_UNIX)
-        link.settimeout(30)
-        link.connect("/run/pcipt/control")
-        link.sendall(
-            b'{"method":"org.pcipt.Monitor","parameters":{"slot":"%s"},"more":true}\0' % sbdf.encode()
-        )
-        return link
-
-    def frames(link: socket.socket) -> Iterator[dict[str, Any]]:
-        rest = b""
-        while True:
-            *whole, rest = (rest + link.recv(1 << 16)).split(b"\0")
-            for frame in whole:
-                yield json.loads(frame)["parameters"]
 
     os.sched_setaffinity(0, {0})
     config = os.open(f"/sys/bus/pci/devices/{sbdf}/config", os.O_RDWR)
-    busy, silent = frames(subscribe()), subscribe()
-    next(busy)
+    busy, silent = frames(subscribe(sbdf)), subscribe(sbdf)
+    assert next(busy)["kind"] == "start"
     seen: list[dict[str, Any]] = []
     commands = itertools.cycle((b"\2", b"\0"))
 
@@ -210,36 +212,34 @@ def outpace(sbdf: str, rounds: int) -> dict[str, Any]:
         for command in itertools.islice(commands, count):
             os.pwrite(config, command, 4)
         started = time.monotonic()
-        while count:
-            seen.append(next(busy))
-            count -= seen[-1].get("change") == "decode"
+        for event in busy:
+            if event is not None:
+                seen.append(event)
+                count -= event.get("change") == "decode"
+            if count == 0:
+                break
         return time.monotonic() - started
 
     took = [write(100) for _ in range(rounds)]
     alone = write(1)
-    late = frames(silent)
-    had, lost = [next(late)], 0
-    while not lost:
-        if not select.select([silent], [], [], 1)[0]:  # it has had all that was kept for it
-            write(1)
-        event = next(late)
-        lost = event["count"] if event["kind"] == "lost" else 0
-        had.append(event)
+    seen += itertools.takewhile(bool, busy)
+    had = list(itertools.takewhile(bool, frames(silent)))
     os.close(config)
-    return {"took": took, "alone": alone, "had": len(had) - 2, "lost": lost, "seen": len(seen)}
+    losses = [event["count"] for event in had if event["kind"] == "lost"]
+    events = [event for event in had if event["kind"] not in ("start", "lost")]
+    return {"took": took, "alone": alone, "seen": len(seen), "had": len(events), "losses": losses}
 
 
 def test_a_monitor_that_does_not_read_delays_nobody(installed: Dom0) -> None:
     alike(installed)
     # Two emulated processors that contend for the lock of config space were seen to hang: both work on one.
     installed.run(f"taskset -a -p -c 0 {main_pid(installed)}")
-    told = installed.call(outpace, DEEP, 7)
+    told = installed.call(outpace, DEEP, 7, uses=[subscribe, frames])
     installed.run(f"taskset -a -p -c 0-1 {main_pid(installed)}")
     print(told)
     assert told["alone"] < 1
-    assert told["lost"] > 0
-    missing = told["seen"] - told["had"] - told["lost"]
-    assert 0 <= missing <= 3  # what the last write led to
+    assert told["losses"]
+    assert told["seen"] == told["had"] + sum(told["losses"])
     installed.run(f"setpci -s {DEEP} COMMAND=0:3")
     wait_healthy(installed)
 
@@ -267,7 +267,7 @@ def test_what_hangs_is_started_again_but_not_for_ever(installed: Dom0) -> None:
     assert dom0.call(inside.pci_device_remove, 0, 0, DEVFN, uses=[inside.physdev_op]) == 0
     with drop_in(dom0, "[Unit]\nStartLimitBurst=3\n[Service]\nWatchdogSec=4\n"):
         before, journal = status(dom0)["counts"], Journal(dom0)
-        assert before["added_by_us"] == 1
+        assert before["added_by_us"] >= 1
         for number, deed in enumerate(HANGS, 1):
             dom0.run(deed)
             dom0.wait_for(f"systemctl show pcipt -p NRestarts | grep -qx NRestarts={number}")
@@ -371,7 +371,7 @@ def test_settings_are_read_again_or_kept_and_the_textfile_follows(activated: Dom
     dom0.put(SETTINGS, good.encode())
     dom0.run("systemctl reload pcipt")
     dom0.wait_for(f"test -s {TEXTFILE}")
-    assert ask(dom0, "status")["mode"] == "observe"
+    assert answer(dom0, "Status")["mode"] == "observe"
     mode, *_ = dom0.call(file_status, TEXTFILE)
     assert stat.S_IMODE(mode) == 0o644
     told = dom0.run(f"setpriv --reuid nobody --clear-groups cat {TEXTFILE}; ls -A {COLLECTED}").lines
@@ -388,9 +388,9 @@ def test_settings_are_read_again_or_kept_and_the_textfile_follows(activated: Dom
     (kept,) = journal.read("PCIPT_KIND=settings PRIORITY=3")
     assert kept["PCIPT_REASON"] == why.removeprefix("pcipt: ")
     assert kept["MESSAGE_ID"] == MESSAGE_IDS["settings"]
-    assert ask(dom0, "status")["mode"] == "observe"
+    assert answer(dom0, "Status")["mode"] == "observe"
 
     dom0.put(SETTINGS, shipped.encode())
     dom0.run("systemctl reload pcipt")
     dom0.wait_for(f"! test -e {TEXTFILE}")
-    assert ask(dom0, "status")["mode"] == "enforce"
+    assert answer(dom0, "Status")["mode"] == "enforce"
