@@ -23,7 +23,8 @@ def mutations(dom0: Dom0, since: Mark) -> list[str]:
 
 def forget(dom0: Dom0) -> None:
     """Make Xen forget the test device, with its memory decode off (it has no driver)."""
-    dom0.run(f"setpci -s {TESTDEV} COMMAND=0:3")
+    # What is written to is read again once it is quiet: forgotten before that, it would be announced at once.
+    dom0.run(f"setpci -s {TESTDEV} COMMAND=0:3; sleep 1")
     assert dom0.call(inside.pci_device_remove, 0, 0, DEVFN, uses=[inside.physdev_op]) == 0
     assert TESTDEV not in known_to_xen(dom0)
 

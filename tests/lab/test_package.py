@@ -41,8 +41,9 @@ pytestmark = pytest.mark.timeout(1500)
 
 
 @pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_package(tmp_path_factory.mktemp("package"))
+def package(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    prepared = pytestconfig.getoption("--lab-prepared")
+    return find_package(Path(prepared)) if prepared else build_package(tmp_path_factory.mktemp("package"))
 
 
 @pytest.fixture

@@ -33,15 +33,20 @@ pci = [ {device} ]
 """
 
 
-@pytest.fixture
-def lab(installed: Dom0) -> Iterator[Dom0]:
-    """Give a machine with a toolstack; afterwards all functions are dom0's."""
+@pytest.fixture(scope="module")
+def toolstack(installed: Dom0) -> Dom0:
     installed.run("/etc/init.d/xen start || true; modprobe xen-pciback", timeout=180)
-    yield installed
+    return installed
+
+
+@pytest.fixture
+def lab(toolstack: Dom0) -> Iterator[Dom0]:
+    """Give a machine with a toolstack; afterwards all functions are dom0's."""
+    yield toolstack
     for sbdf in (NIC, TESTDEV):
-        if driver(installed, sbdf) == "pciback":
-            installed.run(f"xl pci-assignable-remove -r {sbdf}")
-    wait_healthy(installed)
+        if driver(toolstack, sbdf) == "pciback":
+            toolstack.run(f"xl pci-assignable-remove -r {sbdf}")
+    wait_healthy(toolstack)
 
 
 @pytest.fixture
