@@ -93,7 +93,8 @@ def _commands_of(words: tuple[str, ...], about: str, parser: argparse.ArgumentPa
     text = (parser.description or about).strip()
     yield Command(words, about, text, tuple(options), tuple(operands), tuple(parts))
     for name, part in parts.items():
-        first = (part.description or "").strip().partition("\n")[0].rstrip(".")
+        sentence, *_ = " ".join((part.description or "").split()).split(". ")
+        first = sentence.rstrip(".")
         yield from _commands_of((*words, name), first, part)
 
 
