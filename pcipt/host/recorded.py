@@ -10,7 +10,6 @@ Nothing is ever written below DIR: a register written here is remembered until t
 
 import json
 import os
-import stat
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ import attrs
 from pcipt.errors import AddressError, InputError, MalformedError, NoSuchDeviceError
 from pcipt.host.iomem import MemoryReading
 from pcipt.host.live import LinuxHost
+from pcipt.host.regular_file import read_regular
 from pcipt.host.sysfs import read_addresses
 from pcipt.pci import RawFunction, Sbdf, parse_sbdf
 from pcipt.pci.config import Register
@@ -191,16 +191,6 @@ def _read(path: str) -> bytes:
     Shape:  empty where there is none.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return read_regular(path, _LIMIT)
     except FileNotFoundError:
         return b""
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InputError(path, "is no regular file")
-        with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(_LIMIT + 1)
-    finally:
-        os.close(descriptor)
-    if len(data) > _LIMIT:
-        raise InputError(path, f"is longer than {_LIMIT} bytes")
-    return data

@@ -12,10 +12,11 @@ import errno
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Sequence
 from typing import Any
 
+from pcipt.errors import InputError
+from pcipt.host.regular_file import open_regular
 from pcipt.pci import Finding
 
 FORMATS = (1, 2)  # 1: no steps, and no mappings in the ledger
@@ -178,15 +179,12 @@ def _canonical(content: Any) -> bytes:
 
 
 def _read(path: str) -> bytes | None:
-    """Read a file; None for one that is not regular: a FIFO must not hold the start up."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    """Read a file; None for one that is not regular."""
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
-        with open(descriptor, "rb", closefd=False) as file:
+        with open_regular(path) as file:
             return file.read(SIZE_LIMIT)
-    finally:
-        os.close(descriptor)
+    except InputError:
+        return None
 
 
 def _unwrap(data: bytes | None) -> tuple[Any, str, str | None]:

@@ -15,6 +15,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from pcipt.errors import InputError
 from pcipt.firmware.mcfg import regions_from_mcfg
@@ -92,7 +93,7 @@ class Replay:
     """One recording; `dom0` overrides what it says, `trace` its writes."""
 
     def __init__(self, directory: str, dom0: str | None = None, trace: str | None = None) -> None:
-        self.directory = directory
+        self._directory = directory
         start = read_xen_start(directory)
         self._files = RecordedHost(directory)
         self._announces = start.announces
@@ -118,7 +119,7 @@ class Replay:
 
         Raises: InputError where the simulated host dies of it, or the trace cannot be read.
         """
-        try:
+        with self.surviving():
             for event in self.events():
                 if isinstance(event, ConfigWrite):
                     self.write(event)
@@ -126,9 +127,15 @@ class Replay:
                     self.take(event)
                     announce(event.about)
                     settle()
+
+    @contextmanager
+    def surviving(self) -> Iterator[None]:
+        """Make an InputError of the simulated host's death: what is played does not fit the machine."""
+        try:
+            yield
         except Catastrophe as catastrophe:
             why = f"played on, the simulated host dies: {catastrophe.why}"
-            raise InputError(self.directory, why) from catastrophe
+            raise InputError(self._directory, why) from catastrophe
 
     def events(self) -> Iterator[ConfigWrite | Lost | Step]:
         """Merge writes and steps: a step comes after the writes up to its number."""

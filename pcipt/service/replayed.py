@@ -25,7 +25,6 @@ from pcipt.service.settings import Settings
 from pcipt.service.settling import act_on
 from pcipt.service.watcher import Watch
 from pcipt.xen.interface import Dom0Kind
-from pcipt.xen.model import Catastrophe
 
 PATIENCE = 1.0  # seconds, as the daemon's
 KEYS = ("n", "action", "sbdf", "start", "size", "reason", "result")
@@ -144,9 +143,8 @@ def replayed(
     """
     replay = Replay(directory, dom0, trace)
     try:
-        yield from Player(replay, settings or Settings(), lose).play()
-    except Catastrophe as catastrophe:
-        raise InputError(directory, f"played on, the simulated host dies: {catastrophe.why}") from catastrophe
+        with replay.surviving():
+            yield from Player(replay, settings or Settings(), lose).play()
     finally:
         replay.hotplug.close()
 

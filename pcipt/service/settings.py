@@ -4,9 +4,7 @@ A wrong key or value is one clear line with file, line, key and suggestion; noth
 """
 
 import difflib
-import os
 import re
-import stat
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import attrs
 
 from pcipt.errors import InputError, printable
+from pcipt.host.regular_file import read_regular
 from pcipt.service.setting_keys import ACTIONS, BY_NAME, DEFAULTS, KEYS, TABLES
 
 PATH = "/etc/pcipt/pcipt.toml"
@@ -59,7 +58,7 @@ def read_settings(path: str, *, required: bool) -> Settings:
     Raises: InputError naming line and key, what was expected, and the nearest key where one was mistyped.
     """
     try:
-        data = _read(path)
+        data = read_regular(path, SIZE_LIMIT)
     except FileNotFoundError as error:
         if required:
             raise InputError(path, "no such settings file") from error
@@ -93,18 +92,6 @@ def parse_settings(data: bytes, path: str) -> Settings:
         values[".".join(names)] = value
     switches = {word: values[f"actions.{word}"] for word in ACTIONS}
     return Settings(actions=switches, **{field: values[name] for name, field in _FIELDS.items()})
-
-
-def _read(path: str) -> bytes:
-    """Read it whole; a FIFO or a device must not hold the daemon up."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InputError(path, "is no regular file")
-        data = file.read(SIZE_LIMIT + 1)
-    if len(data) > SIZE_LIMIT:
-        raise InputError(path, f"is longer than {SIZE_LIMIT} bytes")
-    return data
 
 
 def _flat(document: Mapping[str, Any]) -> list[tuple[list[str], Any]]:
