@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from . import inside
+from .hardware import HOT_PATH
 from .machine import Dom0
 
 SETTINGS = "/etc/pcipt/pcipt.toml"
 #: What becomes of a change of dom0's map that may be made: a PV dom0 has no map to change.
 RESULT = {"pvh": "done", "pv": "not-applicable"}
-PATIENCE = 60.0
+PATIENCE = 120.0
 #: A start takes ten seconds of an emulated processor, and the lab shares the host's with others.
 START_SECONDS = 180.0
 
@@ -37,13 +38,18 @@ def deed(event: dict[str, Any]) -> Deed:
     return Deed(event["action"], event["sbdf"], event["result"], start, size, event.get("rule"))
 
 
+def now(dom0: Dom0) -> str:
+    """Give dom0's time as events tell it."""
+    return dom0.run("date -u +%Y-%m-%dT%H:%M:%S.%3NZ").stdout.strip()
+
+
 class Deeds:
     """What is done to the function of a place (its PCI path) from now on."""
 
     def __init__(self, dom0: Dom0, place: str) -> None:
         self._dom0 = dom0
         self._place = place
-        self._since = dom0.run("date -u +%Y-%m-%dT%H:%M:%S.%3NZ").stdout.strip()
+        self._since = now(dom0)
 
     def told(self) -> list[Deed]:
         """List the actions so far."""
@@ -73,8 +79,23 @@ def wait_answer(
 
 def await_event(dom0: Dom0, place: str, since: str, wanted: dict[str, str]) -> list[dict[str, Any]]:
     """Wait until the history of a place has an event with these members; give all that it has since."""
-    uses = [inside.answer_of, inside.await_answer]
-    return dom0.call(inside.await_event, place, since, wanted, PATIENCE, uses=uses)
+    arguments, uses = (place, since, wanted, PATIENCE), [inside.answer_of, inside.await_answer]
+    return dom0.call(inside.await_event, *arguments, uses=uses, timeout=2 * PATIENCE)
+
+
+def plug(dom0: Dom0, driver: str, name: str) -> None:
+    """Plug a function in at HOT, and wait until the service has acted on it: Linux has it before."""
+    since = now(dom0)
+    dom0.qmp("device_add", driver=driver, id=name, bus="rp1")
+    await_event(dom0, HOT_PATH, since, {"kind": "hotplug", "action": "add"})
+
+
+def unplug(dom0: Dom0, name: str) -> None:
+    """Take it out again, and wait until the service has acted on that."""
+    since = now(dom0)
+    dom0.qmp("device_del", id=name)
+    dom0.control.wait_event("DEVICE_DELETED", PATIENCE, device=name)
+    await_event(dom0, HOT_PATH, since, {"kind": "hotplug", "action": "remove"})
 
 
 def status(dom0: Dom0, health: str = "healthy") -> Any:

@@ -82,6 +82,8 @@ PARTS = (
     Part("0000:00:1f.2", "ahci", "", "the disks; part of q35"),
 )
 PART = {part.name: part for part in PARTS}
+#: Where it comes up what is plugged in below rp1: address and PCI path.
+HOT, HOT_PATH = "0000:01:00.0", "00_03.0-00_00.0"
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,11 @@ from typing import Any
 
 from . import inside
 from .fleet import Fleet
-from .hardware import MODES, PART, Mode
+from .hardware import HOT, MODES, PART, Mode
 from .machine import Dom0
 from .test_lab_smoke import known_to_xen
 
 TESTDEV = PART["testdev"].sbdf
-HOT = "0000:01:00.0"
 
 # A PVH dom0 sees no IOMMU table, so a decoding function with a driver is not announced there: decode would
 # have to go off around it, and the driver needs it.

@@ -18,11 +18,10 @@ from pcipt.watch.kprobe_text import parse_line
 
 from . import inside
 from .deeds import RESULT, Deeds, wait_healthy
-from .hardware import PART
+from .hardware import HOT, HOT_PATH, PART
 from .machine import Dom0
 from .record_fixture import changed_since, main, record, start_listening, unpack
 from .test_lab_smoke import known_to_xen
-from .test_leaving import HOT, HOT_PATH
 from .test_renumbering import NVME, NVME_PATH, PORT
 from .test_untrapped import FREE, TESTDEV, place_of, setpci
 

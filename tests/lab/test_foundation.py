@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from . import inside
-from .deeds import resync, status, wait_answer, wait_healthy
-from .hardware import PART
+from .deeds import plug, resync, status, unplug, wait_answer, wait_healthy
+from .hardware import HOT, HOT_PATH, PART
 from .machine import Dom0, Mark
 from .test_lab_smoke import known_to_xen
 
 TESTDEV = PART["testdev"].sbdf
 DEVFN = 6 << 3
-HOT = "0000:01:00.0"
 MUTATIONS = ("PCI add", "PCI remove", "memory_map:")
 
 
@@ -102,16 +101,12 @@ def test_3_a_nic_comes_and_goes_without_restart(installed: Dom0) -> None:
     dom0 = installed
     main_pid = dom0.run("systemctl show pcipt -p MainPID").stdout
     before = status(dom0)["counts"]["functions"]
-    dom0.qmp("device_add", driver="e1000e", id="hot3", bus="rp1")
-    wait_answer(
-        dom0, f"it['counts']['known_to_xen'] == it['counts']['functions'] == {before + 1}", timeout=120
-    )
+    plug(dom0, "e1000e", "hot3")
+    wait_answer(dom0, f"it['counts']['known_to_xen'] == it['counts']['functions'] == {before + 1}")
     assert HOT in dom0.run("pcipt list").stdout
-    path = dom0.run(f"pcipt show {HOT} --json").json()["device"]["path"]
-    assert path == "00_03.0-00_00.0"
-    dom0.qmp("device_del", id="hot3")
-    dom0.control.wait_event("DEVICE_DELETED", 120, device="hot3")
-    wait_answer(dom0, f"it['counts']['functions'] == {before}", timeout=120)
+    assert dom0.run(f"pcipt show {HOT} --json").json()["device"]["path"] == HOT_PATH
+    unplug(dom0, "hot3")
+    wait_answer(dom0, f"it['counts']['functions'] == {before}")
     assert HOT not in dom0.run("pcipt list").stdout
     told = status(dom0)
     assert (told["counts"]["ghosts"], told["counts"]["orphans"]) == (0, 0)

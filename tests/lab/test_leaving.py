@@ -6,18 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from .deeds import RESULT, Deeds, held, resync, wait_answer, wait_healthy
-from .hardware import PART
+from .deeds import RESULT, Deeds, held, plug, resync, unplug, wait_answer, wait_healthy
+from .hardware import HOT, HOT_PATH, PART
 from .machine import Dom0
 from .test_lab_smoke import known_to_xen
 from .test_untrapped import assert_map, pages
 from .witness import PAGE, MapCall, Witness, map_calls, mapped
 
-HOT = "0000:01:00.0"
-HOT_PATH = "00_03.0-00_00.0"
 SLOT = PART["rp1"].sbdf
 NVME = PART["nvme"].sbdf
 MSIX_BAR = 3
+LEAVER = "leaver"
 #: Slot Control: power controller and power indicator, off and on. Off takes the function from the bus.
 POWER_OFF, POWER_ON = "CAP_EXP+18.w=0700:0700", "CAP_EXP+18.w=0300:0700"
 
@@ -36,19 +35,13 @@ def resources(dom0: Dom0, sbdf: str) -> dict[int, tuple[int, int]]:
 def plugged(installed: Dom0) -> Iterator[Dom0]:
     """Plug a NIC in, and see that nothing of it is left afterwards."""
     dom0 = installed
-    dom0.qmp("device_add", driver="e1000e", id="leaver", bus="rp1")
+    plug(dom0, "e1000e", LEAVER)
     dom0.wait_for(f"test -e /sys/bus/pci/devices/{HOT}/driver", timeout=120)
     wait_answer(dom0, "it['counts']['known_to_xen'] == it['counts']['functions']")
     yield dom0
-    if "leaver" in {part["name"] for part in dom0.qmp("qom-list", path="/machine/peripheral")}:
-        unplug(dom0)
+    if LEAVER in {part["name"] for part in dom0.qmp("qom-list", path="/machine/peripheral")}:
+        unplug(dom0, LEAVER)
     wait_healthy(dom0)
-
-
-def unplug(dom0: Dom0) -> None:
-    dom0.qmp("device_del", id="leaver")
-    dom0.control.wait_event("DEVICE_DELETED", 120, device="leaver")
-    dom0.wait_for(f"! test -e /sys/bus/pci/devices/{HOT}", timeout=120)
 
 
 def removed(dom0: Dom0, bars: dict[int, tuple[int, int]]) -> list[tuple[int, int]]:
@@ -76,7 +69,7 @@ def test_hot_unplug_leaves_nothing_mapped(plugged: Dom0) -> None:
     bars, deeds, mark = resources(dom0, HOT), Deeds(dom0, HOT_PATH), dom0.mark()
     assert set(bars) == {0, 1, MSIX_BAR}
     assert_map(dom0, [start for start, _ in bars.values()], [])
-    unplug(dom0)
+    unplug(dom0, LEAVER)
     for start, _ in removed(dom0, bars) if dom0.mode == "pvh" else []:
         deeds.wait("unmap-mmio", "done", start)
     assert_gone(dom0, deeds, map_calls(dom0, mark), bars)
