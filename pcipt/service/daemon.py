@@ -35,7 +35,7 @@ from pcipt.service.ports import Host
 from pcipt.service.regions import regions_answer
 from pcipt.service.server import Server
 from pcipt.service.settings import Settings, read_settings
-from pcipt.service.settling import act_on, quiet_time
+from pcipt.service.settling import act_on, arrived, quiet_time
 from pcipt.service.textfile import Textfile
 from pcipt.service.watchdog import Watchdog, watchdog_interval
 from pcipt.service.watcher import Watch, no_watch
@@ -231,6 +231,7 @@ class Daemon:
 
     def _tick(self) -> None:
         """Let the engine do what it had put off."""
+        self._look(())
         self._tell(self.engine.tick())
         self._notifier.send(self._status_line())
 
@@ -253,8 +254,15 @@ class Daemon:
         return outcomes
 
     def _look(self, functions: Collection[Sbdf]) -> list[Outcome]:
-        """Act on functions that somebody says have changed hands."""
-        outcomes = act_on(self.engine, self._watch, written=(), plugged=functions, doubt=False)
+        """Act on functions that somebody says have changed hands.
+
+        What has arrived by now is seen first, for it may need what the others leave behind.
+        """
+        self._hotplug_ready(selectors.EVENT_READ)
+        plugged = {*functions, *arrived(self._changed)}
+        if not plugged and not self._doubt:
+            return []
+        outcomes = act_on(self.engine, self._watch, written=(), plugged=plugged, doubt=bool(self._doubt))
         self._tell(outcomes)
         self._notifier.send(self._status_line())
         return outcomes

@@ -21,6 +21,12 @@ def quiet_time(settle: float, changed: Mapping[Sbdf, Iterable[str]]) -> float:
     return max(settle, LEAVING) if "unbind" in last else settle
 
 
+def arrived(changed: Mapping[Sbdf, Iterable[str]]) -> set[Sbdf]:
+    """Choose what has come, and shows no sign of leaving: it may be looked at before it is quiet."""
+    words = {sbdf: set(told) for sbdf, told in changed.items()}
+    return {sbdf for sbdf, told in words.items() if "add" in told and not told & {"remove", "unbind"}}
+
+
 def act_on(
     engine: Engine, watch: Watch, *, written: Collection[Sbdf], plugged: Collection[Sbdf], doubt: bool,
     removed: Collection[Sbdf] = (),

@@ -1,18 +1,28 @@
 """What the commands ask of the daemon, on a machine whose NIC needs a reserved region."""
 
 import errno
+import os
+import signal
+import threading
+import time
 
 import attrs
 import pytest
 
+from pcipt.cli.client import call
 from pcipt.errors import StateError, UnsupportedError
+from pcipt.host.uevents import HotplugEvent
 from pcipt.pci import Frames, Gfn, Range, Resource
+from pcipt.service.daemon import Daemon, Options
+from pcipt.service.logs import Logs
 from pcipt.service.passthrough import Passthrough
+from pcipt.service.replay import RecordedHotplug
 from pcipt.service.settings import Settings
 from pcipt.xen.interface import Permissions
 from pcipt.xen.outcome import Op
 from tests.service.stage import S
-from tests.service.test_reserved import IN, NIC, ONE, OTHER, OUT, QUARANTINE, SHARED, Scene, guest
+from tests.service.test_reserved import IN, LATE, NIC, ONE, OTHER, OUT, QUARANTINE, SHARED, Scene, guest
+from tests.xen.devices import device
 
 BAR, ROM, PORTS = Frames(Gfn(0xFE200), 0x20), Frames(Gfn(0xFE300), 4), Range(0xC000, 0x20)
 
@@ -69,6 +79,70 @@ def test_a_reclaim_holds_the_regions_until_it_is_over(returns):
     subscription.over()  # also where the command was killed
     asked.turn()
     assert asked.scene.mapped() == (IN if returns else OUT, IN, IN)
+
+
+@pytest.fixture
+def survivor():
+    """Outlive a SIGTERM that comes after the daemon in this process has ended by itself."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+class Asking:
+    """A daemon in this process, asked by a thread; its source of hot-plug messages wakes nobody."""
+
+    def __init__(self, directory):
+        self.scene, self.hotplug, self.told = Scene(), RecordedHotplug(), []
+        self.options = Options(
+            str(directory / "control"), str(directory / "state"), str(directory / "no"), False
+        )
+        os.mkdir(self.options.state)
+
+    def run(self, steps):
+        def ask():
+            try:
+                steps()
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        asks = threading.Timer(0.2, ask)
+        options, log = self.options, Logs(lambda *_: None)
+        Daemon(self.scene.host, self.scene.xen, self.hotplug, options, Settings(), log).run(asks.start)
+        asks.join()
+
+    def arrive(self):
+        self.scene.plug(device(LATE))
+        self.hotplug.push([HotplugEvent("add", S(LATE), 1, False)])
+
+    def release(self):
+        self.told.append(call(self.options.socket, "Release", {"function": OTHER})["owner"])
+
+    def wait_given(self):
+        """Wait until the service has found out by itself whose it is now."""
+        while call(self.options.socket, "Status")["given_away"][0]["owner"] != "quarantine":
+            time.sleep(0.05)
+
+
+@pytest.mark.usefixtures("survivor")
+@pytest.mark.parametrize("late", [False, True], ids=["asked", "looked again"])
+def test_what_arrived_a_moment_ago_keeps_the_region_that_it_needs(tmp_path, late):
+    """The kernel's message of it is still unread when another function is seen to leave dom0."""
+    asking = Asking(tmp_path)
+
+    def steps():
+        asking.scene.bind(OTHER, "pciback")
+        if late:
+            asking.release()
+        asking.arrive()
+        asking.scene.give_away(OTHER)
+        if late:
+            asking.wait_given()
+        asking.release()
+
+    asking.run(steps)
+    assert asking.told == ["dom0", "quarantine"][not late :]
+    assert asking.scene.mapped() == (IN, IN, IN)
 
 
 def test_two_reclaims_of_one_region_hold_it_until_both_are_over():
