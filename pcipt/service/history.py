@@ -42,6 +42,10 @@ class History:
         function = machine.functions.get(at) if isinstance(at, Sbdf) else None
         if function is not None:
             keys |= {str(at), str(function.path)}
+        else:  # what was told of its address while nobody had that
+            keys |= {
+                str(event["sbdf"]) for _, event in self._events.get(str(target), ()) if event.get("sbdf")
+            }
         found = [numbered for key in keys for numbered in self._events.get(key, ())]
         found += [numbered for numbered, _ in moves]
         if function is None:

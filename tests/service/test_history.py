@@ -17,8 +17,17 @@ def test_events_of_a_place_are_found_by_address_and_by_path():
     log.add(PATH, event("2"))
     log.add(NIC, event("1"))
     assert log.of(THERE, NIC) == [event("2"), event("1")]  # as they came: the clock may jump
-    assert log.of(THERE, PATH) == [event("2")]
+    assert log.of(THERE, PATH) == [event("2"), event("1")]
     assert log.of(THERE, NEW) == []
+
+
+def test_a_place_that_is_empty_keeps_what_was_told_of_its_address_before_and_after():
+    """Its arrival is told before it is read, its removal sometimes when sysfs has it no longer."""
+    log, gone = History(), machine(bridge("00:1c.0", 1, 8))
+    for number, place in enumerate((NIC, PATH, NIC)):
+        log.add(place, event(str(number)))
+    assert [told["when"] for told in log.of(gone, PATH)] == ["0", "1", "2"]
+    assert log.of(gone, PORT) == []
 
 
 def test_the_new_address_of_a_renumbered_function_leads_to_its_history():
