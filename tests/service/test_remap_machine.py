@@ -1,8 +1,8 @@
 """The property that matters: whatever befalls a machine, no catastrophe, and at rest the p2m is as defined.
 
 Random events befall a machine with all that makes mapping hard: MSI-X pages inside BARs, 64-bit BARs, pages
-shared by functions, ROMs, virtual functions, nested bridges, a header that vPCI does not know. Calls fail
-half way, the daemon is killed between any two of them.
+shared by functions, ROMs, virtual functions, nested bridges, a header that vPCI does not know, reserved
+regions of one device and of several. Calls fail half way, the daemon is killed between any two of them.
 """
 
 import errno
@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pcipt.pci import parse_sbdf
+from pcipt.pci import Frames, Gfn, parse_sbdf
 from pcipt.service.settings import Settings
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.outcome import Op
+from pcipt.xen.reserved import ReservedRegion
 from tests.service.world import World
 from tests.xen.devices import device, port
 
@@ -30,8 +31,15 @@ SLOTS = [S("00:08.0"), S("00:09.0"), S("02:02.0"), S("03:01.0")]
 SHARED = [0xC020_0000 + 0x1_0000 * number for number in range(6)]
 ALONE = {function: [0xC100_0000 + 0x10_0000 * (16 + number) + 0x1_0000 * place for place in range(3)]
          for number, function in enumerate([S("00:02.0"), S("02:00.0"), *SLOTS])}  # fmt: skip
-HOSTILE = [0x20_0000, 0xA_0000, 0xB000_0000, 0xC001_0000]
+HOSTILE = [0x20_0000, 0xA_0000, 0xB000_0000, 0xC001_0000, 0x7000_2000]
 APIC = 0xFEE0_0000  # a function that vPCI traps would lose its handlers there, and Xen does not say so
+#: For one device, for two, for one that is there and one that may be plugged in, for none that is there.
+REGIONS = [
+    ReservedRegion(Frames(Gfn(0x7_0000 + 0x10 * number), 4), tuple(map(S, scope)))
+    for number, scope in enumerate(
+        [["00:03.0"], ["00:03.0", "02:00.0"], ["00:04.0", "00:08.0"], ["02:02.0", "00:09.0"]]
+    )
+]
 ERRNOS = [
     errno.EPERM, errno.EBUSY, errno.ENOMEM, errno.ENODEV, errno.EACCES, errno.EINTR, errno.EINVAL,
 ]  # fmt: skip
@@ -81,7 +89,9 @@ class RemapMachine(RuleBasedStateMachine):
         machine = raws()
         known = [raw.sbdf for raw in machine if raw.sbdf not in unknown]
         chosen = Settings(mode=self.mode, actions={"add-device": announcing})
-        self.world = World(machine, dom0=self.dom0, version=version, settings=chosen, known=known)
+        self.world = World(
+            machine, dom0=self.dom0, version=version, settings=chosen, known=known, reserved=REGIONS
+        )
 
     @rule(function=st.sampled_from([*ENDPOINTS, *SLOTS, *BRIDGES]), on=st.booleans())
     def decode(self, function, on):

@@ -26,7 +26,7 @@ from pcipt.xen.registers import SECONDARY
 from pcipt.xen.simulated import SimulatedXen
 from tests.service.stage import Killed, ListSource, MemoryKeeper
 from tests.xen.devices import SRIOV_AT
-from tests.xen.truth import mapped_pages, p2m_truth
+from tests.xen.truth import mapped_pages, p2m_truth, pages_of_region, region_truth
 
 RAM = Range(Address(0x10_0000), 0x1000_0000)
 MMCFG = Range(Address(0xB000_0000), 0x100_0000)
@@ -41,8 +41,9 @@ class Linux:
 
     boot_id = "boot"
 
-    def __init__(self, hardware, raws):
+    def __init__(self, hardware, raws, reserved=()):
         self.hardware = hardware
+        self.reserved = reserved
         self.xen = None
         self.written = 0
         self.dead = False
@@ -61,8 +62,9 @@ class Linux:
         return []
 
     def memory(self):
-        lines = (NamedRange(RAM, "System RAM"), NamedRange(MMCFG, "PCI MMCONFIG 0000 [bus 00-0f]"))
-        return MemoryReading(lines, (), ())
+        lines = [NamedRange(RAM, "System RAM"), NamedRange(MMCFG, "PCI MMCONFIG 0000 [bus 00-0f]")]
+        lines += [NamedRange(region.range, "Reserved") for region in self.reserved]
+        return MemoryReading(tuple(lines), (), ())
 
     def read_register(self, sbdf, register):
         raw = self.read_function(sbdf)
@@ -94,9 +96,9 @@ class MortalXen(SimulatedXen):
 
 
 class World:
-    def __init__(self, raws, *, dom0="pvh", version=(4, 17), settings=None, known=None):
+    def __init__(self, raws, *, dom0="pvh", version=(4, 17), settings=None, known=None, reserved=()):
         self.hardware = BusHardware(raws)
-        self.linux = Linux(self.hardware, raws)
+        self.linux = Linux(self.hardware, raws, [region.frames for region in reserved])
         identity = XenIdentity(*version, f"{version[0]}.{version[1]}.0", Dom0Kind(dom0))
         self.xen = MortalXen(
             self.hardware,
@@ -105,6 +107,7 @@ class World:
             known=known,
             memory=[frames(RAM)],
             trapped=[frames(MMCFG)],
+            reserved=reserved,
         )
         self.linux.xen = self.xen
         self.source = ListSource()
@@ -295,15 +298,18 @@ class World:
 
         What a function left stays where it touches another's BAR that does not decode, if pcipt says so.
         """
-        truth = p2m_truth(self.hardware, self.xen, FORBIDDEN, self.linux.raws)
-        missing, stale = truth.mistakes(mapped_pages(self.xen))
-        missing = [page for page in missing if page < LAST]
+        regions = {page for region in self.xen.reserved.regions for page in pages_of_region(region)}
+        mapped = mapped_pages(self.xen)
+        truth = p2m_truth(self.hardware, self.xen, FORBIDDEN | regions, self.linux.raws)
+        missing, stale = truth.mistakes(mapped - regions)
+        gone, left = region_truth(self.xen, self.linux.raws).mistakes(mapped & regions)
+        missing = [page for page in missing if page < LAST] + gone
         under = [bar for function in self.hardware.functions() if not self.hardware.decodes_memory(function)
                  for _, bar in self.hardware.memory_bars(function)]  # fmt: skip
         told = {page for held in self.engine.ledger.holdings if held.state is State.STALE
                 for page in range(held.frames.start, held.frames.end)
                 if any(bar.overlaps(held.frames.range) for bar in under)}  # fmt: skip
-        return missing, sorted(set(stale) - told)
+        return missing, sorted({*left, *stale} - told)
 
     def _is_below(self, sbdf, top):
         raw = self.linux.raws[sbdf]

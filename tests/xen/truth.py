@@ -52,6 +52,23 @@ def p2m_truth(hardware, xen, forbidden=frozenset(), linux=None):
     return Truth(frozenset(must - holes - may - forbidden), frozenset(may - holes - forbidden))
 
 
+def region_truth(xen, linux):
+    """Compute it for reserved regions: one stays with each device of its own that dom0 has and Xen knows.
+
+    A device that Linux has and Xen does not know may have its region or not: its DMA is stopped anyway.
+    """
+    must, may = set(), set()
+    for region in xen.reserved.regions:
+        here = [device for device in region.scope if device in linux and not is_elsewhere(xen, device)]
+        known = any(xen.devices[device].owner.domain == 0 for device in here if device in xen.devices)
+        (must if known else may if here else set()).update(pages_of_region(region))
+    return Truth(frozenset(must), frozenset(may))
+
+
+def pages_of_region(region):
+    return range(region.frames.start, region.frames.end)
+
+
 def mapped_pages(xen):
     return {page for span in xen.p2m.direct() for page in range(span.start, span.end)}
 
