@@ -52,8 +52,9 @@ def complaint_of(outcome: Outcome) -> Finding | None:
     if isinstance(action, RestoreReserved):
         why = f"the reserved region {action.frames} is not mapped, its devices' DMA may fault"
         return Finding("region-missing", f"{why}: {outcome.detail}")
-    if isinstance(action, WithdrawReserved) and outcome.result is Result.FAILED:
-        why = f"the reserved region {action.frames} may still be mapped, though no device in dom0 needs it"
+    if isinstance(action, WithdrawReserved):
+        still = "is still" if outcome.result is Result.REFUSED else "may still be"
+        why = f"the reserved region {action.frames} {still} mapped, though no device in dom0 needs it"
         return Finding("region-left", f"{why}: {outcome.detail}")
     if not isinstance(action, MapMmio | UnmapMmio):
         return None

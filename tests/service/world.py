@@ -160,15 +160,17 @@ class World:
         self.source.push(ConfigWrite(sbdf, offset, size, value))
 
     def write(self, sbdf, offset, size, value):
-        """Write a register of a function that is there: vPCI would act for others on what it remembers."""
-        if self.hardware.slot(sbdf) is None:
+        """Write a register of a function that is there and dom0's: vPCI would act for others on what it
+        remembers, and what dom0 had mapped of a guest's stays as it was.
+        """
+        if self.hardware.slot(sbdf) is None or sbdf in self.given:
             return
         self.change(sbdf, offset, size, value)
         self.tell()
 
     def decode(self, sbdf, *, on):
         config = self.hardware.config(sbdf)
-        if config is not None and sbdf not in self.given:
+        if config is not None:
             command = int.from_bytes(config[COMMAND : COMMAND + 2], "little")
             self.write(sbdf, COMMAND, 2, command | ON if on else command & ~ON)
 
@@ -296,7 +298,8 @@ class World:
     def mistakes(self):
         """Compare the p2m with the definition: pages that are missing, pages that are too many.
 
-        What a function left stays where it touches another's BAR that does not decode, if pcipt says so.
+        What a function left stays where it touches another's BAR that does not decode, and a region over which
+        a BAR lies, if pcipt says so.
         """
         regions = {page for region in self.xen.reserved.regions for page in pages_of_region(region)}
         mapped = mapped_pages(self.xen)
@@ -309,6 +312,9 @@ class World:
         told = {page for held in self.engine.ledger.holdings if held.state is State.STALE
                 for page in range(held.frames.start, held.frames.end)
                 if any(bar.overlaps(held.frames.range) for bar in under)}  # fmt: skip
+        texts = [finding.text for _, finding in self.engine.findings if finding.code == "region-left"]
+        told |= {page for region in self.xen.reserved.regions for page in pages_of_region(region)
+                 if any(str(region.frames) in text for text in texts)}  # fmt: skip
         return missing, sorted({*left, *stale} - told)
 
     def _is_below(self, sbdf, top):
