@@ -4,7 +4,9 @@ Why this processor: without `-smap,-smep` QEMU 7.2's iret kills a PV dom0; `-rdt
 for RDTSCP makes Xen kill a PVH dom0; `-monitor` because mwait hangs in Xen's idle loop. An invariant TSC
 keeps Xen from trapping each RDTSC of dom0, a quarter of its time; QEMU has to be forced to show one, and then
 not to show what it cannot emulate. `no-sharept`: SVM's nested page tables are not in VT-d's format. A PVH
-dom0 gets one vCPU: with two the emulated SVM sometimes ends in a triple fault.
+dom0 gets one vCPU: with two the emulated SVM sometimes ends in a triple fault. All vCPUs take turns in one
+thread: with one each, QEMU 7.2 may go on executing an instruction that another of them has just patched, and
+Linux then spins at a static branch of its scheduler (kprobes patch it), interrupts off, for minutes.
 """
 
 from __future__ import annotations
@@ -118,7 +120,8 @@ LINUX_ARGUMENTS = (
 def qemu_command(mode: Mode, image: Image, payload: Path, wires: Wires, xen_extra: str = "") -> list[str]:
     """Render the machine as QEMU's command line."""
     command = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-no-reboot"]
-    command += ["-machine", "q35,accel=tcg", "-cpu", CPU, "-smp", str(VCPUS[mode]), "-m", str(MEMORY_MIB)]
+    command += ["-machine", "q35", "-accel", "tcg,thread=single", "-cpu", CPU]
+    command += ["-smp", str(VCPUS[mode]), "-m", str(MEMORY_MIB)]
     command += ["-kernel", str(image.xen), "-append", xen_arguments(mode, xen_extra)]
     command += ["-initrd", f"{image.kernel} {LINUX_ARGUMENTS},{image.initrd}"]
     for path, name, bus in ((image.disk, "root", "ide.0"), (payload, "payload", "ide.1")):

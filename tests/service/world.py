@@ -298,8 +298,8 @@ class World:
     def mistakes(self):
         """Compare the p2m with the definition: pages that are missing, pages that are too many.
 
-        What a function left stays where it touches another's BAR that does not decode, and a region over which
-        a BAR lies, if pcipt says so.
+        What a function left stays where it touches another's BAR that does not decode, and a region over
+        which a BAR lies, if pcipt says so.
         """
         regions = {page for region in self.xen.reserved.regions for page in pages_of_region(region)}
         mapped = mapped_pages(self.xen)
