@@ -82,6 +82,8 @@ def parse_settings(data: bytes, path: str) -> Settings:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(path, _syntax(str(error), text)) from error
+    except ValueError as error:  # Python bounds the digits that it reads
+        raise InputError(path, f"{_line_of_most_digits(text)}a number with too many digits") from error
     except RecursionError as error:
         raise InputError(path, "nested too deeply") from error
     values = dict(DEFAULTS)
@@ -127,7 +129,10 @@ def _suggestion(names: Sequence[str]) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # hexadecimal digits are read without bound, and written with one
+        return "a number with too many digits"
     return text if len(text) <= 80 else text[:79] + "…"
 
 
@@ -137,6 +142,12 @@ def _syntax(message: str, text: str) -> str:
     if match is not None:
         return f"line {match[2]}, column {match[3]}: {match[1]}"
     return f"line {max(1, len(text.splitlines()))}: {message.removesuffix(' (at end of document)')}"
+
+
+def _line_of_most_digits(text: str) -> str:
+    """Find the line with most digits in a row: the parser does not tell where it gave up."""
+    lengths = [max(map(len, re.findall(r"[0-9_]+", line)), default=0) for line in text.split("\n")]
+    return f"line {lengths.index(max(lengths)) + 1}: "
 
 
 def _place(text: str, names: Sequence[str]) -> str:

@@ -61,6 +61,13 @@ def test_each_key_is_read(key):
 
 #  the text of the file, what the one line says; the line is that on which the statement begins
 WRONG = [
+    # Python reads and writes decimal numbers up to a bound only, hexadecimal ones it reads without
+    ("mode = 'observe'\n[watch]\nsettle-ms = " + 5000 * "9", "line 3: a number with too many digits"),
+    (
+        "[watch]\nsettle-ms = 0x" + 6000 * "f",
+        "line 2: watch.settle-ms is a number with too many digits; expected",
+    ),
+    ("mode = [0x" + 6000 * "f" + "]", "line 1: mode is a number with too many digits; expected one of"),
     ("mod = 1", "line 1: unknown key mod; did you mean mode?"),
     ('"" = 1', "line 1: unknown key ''; expected one of mode"),
     ("zzz = 1", "line 1: unknown key zzz; expected one of mode, actions, log, metrics, watch"),
