@@ -34,6 +34,7 @@ from pcipt.service.passthrough import Passthrough
 from pcipt.service.ports import Host
 from pcipt.service.regions import regions_answer
 from pcipt.service.server import Server
+from pcipt.service.setting_keys import ACTIONS
 from pcipt.service.settings import Settings, read_settings
 from pcipt.service.settling import act_on, arrived, quiet_time
 from pcipt.service.textfile import Textfile
@@ -278,12 +279,15 @@ class Daemon:
 
     def _reload(self) -> None:
         self._notifier.send("RELOADING=1")
+        before = self.engine.settings
         try:
             path, required = self._options.settings, self._options.settings_required
             self._take_settings(read_settings(path, required=required))
             self._log.info("settings read again", kind="settings", mode=self.engine.settings.mode)
         except PciptError as error:
             self._log.error("settings kept as they were", kind="settings", reason=str(error))
+        if any(self.engine.settings.performs(word) and not before.performs(word) for word in ACTIONS):
+            self._resync(dry_run=False)  # what was only planned waits for nobody else
         self._notifier.send("READY=1", self._status_line())
 
     def _take_settings(self, settings: Settings) -> None:

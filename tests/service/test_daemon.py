@@ -116,6 +116,20 @@ def test_sighup_reads_the_settings_again_or_keeps_them(tmp_path):
     assert "settings kept as they were" in running.stop()
 
 
+@pytest.mark.parametrize("first", ['mode = "observe"', "[actions]\nadd-device = false"])
+def test_what_a_reload_allows_is_done_at_once(tmp_path, first):
+    """Not only when something happens next to that function: nothing may, for weeks."""
+    settings = tmp_path / "pcipt.toml"
+    settings.write_text(first)
+    running = Running(tmp_path, "--settings", str(settings))
+    assert running.pcipt("status", "-q").returncode == 4
+    settings.write_text("")
+    running.process.send_signal(signal.SIGHUP)
+    told = json.loads(running.pcipt("status", "--json").stdout)
+    assert (told["health"], told["counts"]["added_by_us"]) == ("healthy", 1)
+    running.stop()
+
+
 def test_idle_it_makes_no_system_call(running):
     """Without a client, a signal or an event nothing wakes it: its CPU time stands still."""
     stat = Path(f"/proc/{running.process.pid}/stat")
