@@ -90,6 +90,24 @@ def test_the_settings_are_a_conffile(package):
     assert ask("dpkg-deb", "--info", str(package), "conffiles").split() == ["/etc/pcipt/pcipt.toml"]
 
 
+@pytest.mark.parametrize(
+    ("called", "stopped"), [("remove", ["pcipt.socket", "pcipt.service"]), ("upgrade", [])]
+)
+def test_its_removal_stops_both_units(package, tmp_path, called, stopped):
+    """Debhelper stops what it starts; the socket, which an administrator may have enabled, it does not."""
+    ask("dpkg-deb", "--control", str(package), str(tmp_path / "control"))
+    script = tmp_path / "prerm"
+    text = (tmp_path / "control" / "prerm").read_text()
+    script.write_text(text.replace("/run/systemd/system", str(tmp_path)))
+    for name in ("deb-systemd-invoke", "py3clean"):
+        (tmp_path / name).write_text('#!/bin/sh\n[ "$1" != stop ] || echo "$2" >> "$0.log"\n')
+        (tmp_path / name).chmod(0o755)
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    subprocess.run(["sh", str(script), called, "1.0"], env=path, capture_output=True, check=True)
+    log = tmp_path / "deb-systemd-invoke.log"
+    assert (log.read_text().split() if log.exists() else []) == stopped
+
+
 def test_lintian_has_nothing_to_say(package, tool):
     changes = next(package.parent.glob("*.changes"))
     command = [tool("lintian"), "--allow-root", "--pedantic", str(changes)]
