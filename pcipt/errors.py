@@ -9,16 +9,18 @@ class PciptError(Exception):
 
 
 class AddressError(PciptError):
-    """A text is not the address it should be; `field` names the wrong part."""
+    """A text is not the address it should be; `field` names the wrong part, `nearest` what exists."""
 
-    def __init__(self, text: str, field: str, why: str) -> None:
-        super().__init__(text, field, why)
+    def __init__(self, text: str, field: str, why: str, nearest: tuple[str, ...] = ()) -> None:
+        super().__init__(text, field, why, nearest)
         self.text = text
         self.field = field
         self.why = why
+        self.nearest = nearest
 
     def __str__(self) -> str:
-        return f"malformed address {_shown(self.text)}: {self.why}"
+        hint = f" (did you mean {' or '.join(self.nearest)}?)" if self.nearest else ""
+        return f"malformed address {_shown(self.text)}: {self.why}{hint}"
 
 
 class MalformedError(PciptError):

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from pcipt.cli.evidence import gather
+from pcipt.cli.find import target_of
 from pcipt.cli.machine_source import Source, add_source_arguments
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
 from pcipt.cli.render import count_text, print_json
@@ -17,7 +18,7 @@ from pcipt.cli.terminal import GREEN, RED, YELLOW, columns, folded, on_terminal,
 from pcipt.errors import AddressError, NoSuchDeviceError, printable
 from pcipt.firmware.passthrough import Reason, Report, Verdict
 from pcipt.firmware.passthrough_check import Snippets, check_functions, make_snippets
-from pcipt.pci import Machine, PciPath, Sbdf, SlotFilter, parse_target
+from pcipt.pci import Machine, PciPath, Sbdf, SlotFilter
 
 Target = Sbdf | SlotFilter | PciPath
 
@@ -42,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    targets = _targets(args.sbdf)
     source = Source(args)
+    targets = _targets(source, args.sbdf)
     live = args.dump is None and args.root == "/"
     evidence = gather(source, None if args.dump is not None else args.root, args.socket if live else None)
     chosen = _chosen(source, evidence.machine, targets)
@@ -68,12 +69,12 @@ def chosen_functions(source: Source, machine: Machine, texts: Sequence[str]) -> 
 
     Raises: AddressError, NoSuchDeviceError.
     """
-    return _chosen(source, machine, _targets(texts))
+    return _chosen(source, machine, _targets(source, texts))
 
 
-def _targets(texts: Sequence[str]) -> list[tuple[str, Target]]:
+def _targets(source: Source, texts: Sequence[str]) -> list[tuple[str, Target]]:
     parts = [part for text in texts for part in _hidden(text)]
-    return [(text, parse_target(text)) for text in parts]
+    return [(text, target_of(source, text)) for text in parts]
 
 
 def _chosen(source: Source, machine: Machine, targets: Iterable[tuple[str, Target]]) -> list[Sbdf]:

@@ -1,7 +1,10 @@
 """Finds the one function that a text names, on a machine that is read for it."""
 
+import difflib
+from contextlib import suppress
+
 from pcipt.cli.machine_source import Source
-from pcipt.errors import AddressError, NoSuchDeviceError
+from pcipt.errors import AddressError, NoSuchDeviceError, PciptError
 from pcipt.host.files import Depth
 from pcipt.pci import Function, PciPath, Sbdf, SlotFilter, parse_target
 
@@ -11,7 +14,7 @@ def find_function(source: Source, text: str) -> Function:
 
     Raises: AddressError where it is malformed or names several; NoSuchDeviceError where there is none.
     """
-    target = parse_target(text)
+    target = target_of(source, text)
     if isinstance(target, PciPath):
         return _find_path(source, text, target)
     if isinstance(target, SlotFilter):
@@ -20,6 +23,29 @@ def find_function(source: Source, text: str) -> Function:
     if function is None:
         raise source.no_such_device(str(target), target)
     return function
+
+
+def target_of(source: Source, text: str) -> Sbdf | SlotFilter | PciPath:
+    """Parse what names a function or several.
+
+    Raises: AddressError with the function that looks most alike; one that is malformed is often a slip.
+    """
+    try:
+        return parse_target(text)
+    except AddressError as error:
+        nearest: tuple[str, ...] = ()
+        with suppress(
+            PciptError, OSError
+        ):  # where the machine cannot be read, the text is wrong all the same
+            nearest = _alike(text, [str(sbdf) for sbdf in source.addresses()])
+        raise AddressError(error.text, error.field, error.why, nearest) from error
+
+
+def _alike(text: str, addresses: list[str]) -> tuple[str, ...]:
+    """Find the address that looks most alike, written with its segment or, where that is zero, without."""
+    written = {name.removeprefix("0000:"): name for name in addresses} | {name: name for name in addresses}
+    typed = text[: max(map(len, written), default=0) + 2].lower()
+    return tuple(written[near] for near in difflib.get_close_matches(typed, sorted(written), n=1))
 
 
 def _decoded(source: Source, sbdf: Sbdf, depth: Depth) -> Function | None:

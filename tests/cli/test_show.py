@@ -181,3 +181,26 @@ def test_show_and_list_agree(recorded):
         for text in (device["sbdf"], device["path"]):
             shown = json.loads(run("show", text, "--root", recorded, "--json")[1])
             assert shown == {"version": 1, "device": device}
+
+
+#  a slip that makes it malformed, what it may have been meant to be; beside the wrong field
+SLIPS = [
+    ("02:00.9", "function 9 is above 7 (did you mean 0000:02:00.1?)"),
+    ("0000:2g:00.0", "(did you mean 0000:02:00.0?)"),
+    ("02:00,1", "(did you mean 0000:02:00.1?)"),
+    ("10000:00:22.0", "device 22 is above 1f (did you mean 10000:00:02.0?)"),
+    ("xyz", "device 'xyz' is not hexadecimal\n"),  # nothing looks like it
+    ("f" * 9000, "is above 1f\n"),
+]
+
+
+@pytest.mark.parametrize("command", ["show", "check"])
+@pytest.mark.parametrize(("typed", "words"), SLIPS)
+def test_a_slip_is_told_with_the_nearest_function(machine, capsys, command, typed, words):
+    assert main([command, typed, "--root", str(machine)]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_slip_is_told_where_no_machine_can_be_read(tmp_path, capsys):
+    assert main(["show", "02:00.9", "--root", str(tmp_path / "missing")]) == 2
+    assert "function 9 is above 7\n" in capsys.readouterr().err
