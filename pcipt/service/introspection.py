@@ -40,9 +40,20 @@ def own_description() -> str:
         return file.read()
 
 
+def _members(given: object, allowed: tuple[str, ...], method: str) -> Message:
+    """Take the parameters of a method; null is as not given, as in our own interface."""
+    if given is not None and not isinstance(given, dict):
+        raise ParameterError("parameters", "parameters is no object")
+    members = given or {}
+    for key in members:
+        if key not in allowed:
+            known = f"expected {' or '.join(allowed)}" if allowed else f"{method} has none"
+            raise ParameterError(key[:200], f"there is no such parameter; {known}")
+    return members
+
+
 def _info(parameters: object) -> Message:
-    if parameters:
-        raise ParameterError("parameters", "GetInfo has none")
+    _members(parameters, (), "GetInfo")
     return {
         "vendor": "pcipt",
         "product": "pcipt",
@@ -53,7 +64,7 @@ def _info(parameters: object) -> Message:
 
 
 def _interface(parameters: object) -> Message:
-    wanted = parameters.get("interface") if isinstance(parameters, dict) else None
+    wanted = _members(parameters, ("interface",), "GetInterfaceDescription").get("interface")
     if not isinstance(wanted, str):
         raise ParameterError("interface", "interface must be a text")
     if wanted not in _DESCRIPTIONS:

@@ -54,8 +54,24 @@ def test_an_interface_must_be_named(parameters):
 def test_another_interface_is_not_here():
     with pytest.raises(NoSuchInterfaceError):
         SERVICE_METHODS["GetInterfaceDescription"]({"interface": "org.other"})
-    with pytest.raises(ParameterError):
-        SERVICE_METHODS["GetInfo"]({"a": 1})
+
+
+#  method, parameters that it has not; docs/protocol.md: unknown members and wrong types are refused
+ODD = [
+    ("GetInfo", {"a": 1}, "a"),
+    ("GetInfo", [], "parameters"),
+    ("GetInfo", 0, "parameters"),
+    ("GetInfo", "", "parameters"),
+    ("GetInterfaceDescription", {"interface": INTERFACE, "more": 1}, "more"),
+    ("GetInterfaceDescription", [INTERFACE], "parameters"),
+]
+
+
+@pytest.mark.parametrize(("method", "parameters", "named"), ODD)
+def test_odd_parameters_are_refused(method, parameters, named):
+    with pytest.raises(ParameterError) as caught:
+        SERVICE_METHODS[method](parameters)
+    assert caught.value.parameter == named
 
 
 @pytest.mark.skipif(shutil.which("varlinkctl") is None, reason="varlinkctl comes with systemd 255 and later")
