@@ -10,6 +10,7 @@ NEEDED = "import build.__main__, cffi, setuptools, wheel"
 #: What must be in the source distribution besides the program: all that builds, tests and documents it.
 FILES = (
     *(
+        ".ci/run",
         "Makefile",
         "README.md",
         "LICENSE",
