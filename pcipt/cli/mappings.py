@@ -12,7 +12,7 @@ from pcipt.cli.client import call
 from pcipt.cli.clock import age, readable
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
 from pcipt.cli.render import count_text, print_json, size_text, table
-from pcipt.cli.terminal import BOLD, RED, YELLOW, columns, on_terminal, wants_colour
+from pcipt.cli.terminal import BOLD, RED, YELLOW, columns, folded, on_terminal, wants_colour
 from pcipt.errors import printable
 
 HEADER = ("RANGE", "SIZE", "SBDF", "BAR", "BY")
@@ -39,19 +39,20 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(told, args.json)
         return 0
+    width = columns()
     for line in lines_from_mappings(
-        told["mappings"], legend=not args.no_legend, colour=wants_colour(args.color), width=columns()
+        told["mappings"], legend=not args.no_legend, colour=wants_colour(args.color), width=width
     ):
         print(line)
     if on_terminal() and not args.no_legend:
-        print(f"\n{_legend(told)}")
+        print("", *folded(legend_from_answer(told, width), width, 0), sep="\n")
     return 0
 
 
 def lines_from_mappings(
     mappings: list[dict[str, Any]], *, legend: bool, colour: bool, width: int | None
 ) -> list[str]:
-    heading, since = ("AGE", age) if width is not None and width < WIDE else ("SINCE", readable)
+    heading, since = ("AGE", age) if _is_narrow(width) else ("SINCE", readable)
     rows = [_row(mapping, since(str(mapping["since"]))) for mapping in mappings]
     if legend and rows:
         rows.insert(0, (*HEADER, heading))
@@ -80,8 +81,14 @@ def _shade_of_state(text: str) -> str | None:
     return None if text in HEADER else SHADES.get(text, RED)
 
 
-def _legend(told: dict[str, Any]) -> str:
+def legend_from_answer(told: dict[str, Any], width: int | None) -> str:
+    """Sum up below the table; ages have no time zone."""
     by = [str(mapping["by"]) for mapping in told["mappings"]]
     counts = f"{by.count('xen')} by Xen, {by.count('us')} by pcipt, {by.count('stale')} stale"
-    text = f"{count_text(len(by), 'range')}: {counts}; times are UTC."
+    zone = "" if _is_narrow(width) else "; times are UTC"
+    text = f"{count_text(len(by), 'range')}: {counts}{zone}."
     return f"{text} dom0 is PV: nothing is mapped (not-applicable)." if told["dom0"] == "pv" else text
+
+
+def _is_narrow(width: int | None) -> bool:
+    return width is not None and width < WIDE

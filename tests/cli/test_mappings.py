@@ -1,6 +1,9 @@
 import json
 
+import pytest
+
 from pcipt.cli.main import main
+from pcipt.cli.mappings import legend_from_answer
 from tests.answers import ANSWERS, MAPPINGS, answering
 
 SINCE = "2026-11-22 19:11:32 UTC"
@@ -20,6 +23,14 @@ def test_the_table_and_json(tmp_path, capsys):
         assert "RANGE" not in capsys.readouterr().out
         assert main(["mappings", "--json", "--socket", control]) == 0
         assert json.loads(capsys.readouterr().out) == MAPPINGS
+
+
+@pytest.mark.parametrize("dom0", ["pv", "pvh"])
+def test_the_closing_line_fits_what_stands_above_it(dom0):
+    told = {**MAPPINGS, "dom0": dom0}
+    assert "UTC" not in legend_from_answer(told, 80)  # ages have no time zone
+    assert "times are UTC" in legend_from_answer(told, 160)
+    assert "times are UTC" in legend_from_answer(told, None)
 
 
 def test_no_mapping_is_an_empty_table(tmp_path, capsys):
