@@ -56,7 +56,7 @@ wheel:
 	$(PYTHON) -m pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir dist .
 
 # Where there is no Debian: installs into a virtual environment. It needs the distribution's packages cffi, attrs,
-# structlog, pyroute2, setuptools, wheel, a C compiler and Python's headers, and no network. A wheel in dist/ made by
+# structlog, pyroute2, pip, setuptools, wheel, a C compiler and Python's headers, and no network. A wheel in dist/ made by
 # the same Python is used as it is.
 install:
 	@ls dist/pcipt-*.whl >/dev/null 2>&1 || $(MAKE) wheel
