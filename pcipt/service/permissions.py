@@ -48,7 +48,10 @@ class Guests:
             if guest is not None and function is not None:
                 owned.setdefault(guest, []).append(function)
         concerned = sorted({*owned, *self._left.values()})
+        self.trouble = None
         held = self._permissions() if concerned else {}
+        if self.trouble is not None:
+            return []  # whoever left is remembered, what was found stands
         self.findings = {}
         for guest in concerned:
             if guest in held:
@@ -57,7 +60,6 @@ class Guests:
         return [guest for guest in concerned if guest in held]
 
     def _permissions(self) -> Mapping[int, Permissions]:
-        self.trouble = None
         try:
             return self._xen.permissions()
         except (HypervisorError, UnsupportedError) as error:

@@ -262,3 +262,17 @@ def test_a_xen_that_does_not_tell_is_an_error():
     asked.scene.xen.fail(Op.KEY, errno.EPERM)
     with pytest.raises(UnsupportedError, match="permissions of guests"):
         asked.passthrough.guests()
+
+
+def test_who_left_is_remembered_while_xen_does_not_tell():
+    asked = owned(BAR)
+    asked.scene.xen.give(S(NIC), QUARANTINE)
+    asked.scene.xen.fail(Op.KEY, errno.EAGAIN, call=2)  # who has it, and then who reaches what
+    asked.scene.told(NIC)
+    asked.scene.xen.fail(Op.KEY, errno.EAGAIN)
+    with pytest.raises(UnsupportedError):
+        asked.passthrough.guests()
+    assert codes(asked.passthrough.guests()) == [("0000:02:00.0", "guest-leftover")]
+    del asked.scene.xen.grants[3]
+    assert asked.passthrough.guests() == {"version": 1, "guests": [], "findings": []}
+    assert asked.passthrough.guests() == {"version": 1, "guests": [], "findings": []}  # no old trouble
