@@ -62,6 +62,12 @@ _XEN: Mapping[str, tuple[str, str]] = {
     "orphan": ("Xen lists it without an owner (orphan)", "pcipt resync adds it again"),
 }
 
+#  words of the daemon for what is neither dom0's nor a guest's
+_HIDDEN: Mapping[str, str] = {
+    "Xen itself": "Xen keeps it for itself, as the port of its own console",
+    "an owner that Xen does not name": "Xen gives it to nobody, and does not say who has it",
+}
+
 
 def platform(function: Function, _evidence: Evidence) -> Said:
     """Refuse what belongs to the machine itself."""
@@ -109,6 +115,11 @@ def known_to_xen(function: Function, evidence: Evidence) -> Said:
     if owner.startswith("guest"):
         text = f"it belongs to {owner}"
         yield Reason("owned-by-guest", Verdict.REFUSE, text, "detach it there first (xl pci-detach)")
+    elif owner in _HIDDEN:
+        text = f"{_HIDDEN[owner]}: assigning it fails with EBUSY"
+        yield Reason(
+            "owned-by-xen", Verdict.REFUSE, text, "give Xen another console (console=, com1=, dbgp=)"
+        )
 
 
 def permissions(function: Function, evidence: Evidence) -> Said:

@@ -12,6 +12,7 @@ _Key = TypeVar("_Key")
 
 SMALLEST_BAR = 16  # bytes of memory: what is certain where the size is not known
 PCIE_TO_PCI = 0x7
+_ARI_PORTS = (0x4, 0x6)  # root and downstream ports
 _MOST = 64  # BARs in one page that are compared with a further one: on a real machine there are a few
 
 
@@ -48,7 +49,7 @@ def index_machine(machine: Machine) -> Index:
         if function.physfn is not None:
             virtual.setdefault(function.physfn, []).append(sbdf)
         else:
-            devices.setdefault((sbdf.segment, sbdf.bus, sbdf.device), []).append(sbdf)
+            devices.setdefault(device_of(function, machine), []).append(sbdf)
         top = _requester_bridge(machine, function)
         if top is not None and function.bridge is None:
             groups[sbdf] = top
@@ -64,6 +65,17 @@ def index_machine(machine: Machine) -> Index:
 
 def _frozen(lists: Mapping[_Key, list[Sbdf]]) -> dict[_Key, tuple[Sbdf, ...]]:
     return {key: tuple(found) for key, found in lists.items()}
+
+
+def device_of(function: Function, machine: Machine) -> tuple[int, int, int]:
+    """Tell the device of a function; below a port that forwards ARI all of a bus are functions of device 0.
+
+    Source: PCI Express Base 6.0 §6.13.
+    """
+    sbdf = function.sbdf
+    above = machine.functions[function.parent].express if function.parent is not None else None
+    ari = above is not None and above.port_type in _ARI_PORTS and above.ari_forwarding
+    return sbdf.segment, sbdf.bus, 0 if ari else sbdf.device
 
 
 def belongs_to_machine(function: Function) -> bool:

@@ -7,7 +7,7 @@ drivers/pci/pci.c, pci_acs_enabled: which ports need it, and that one function a
 from collections.abc import Iterable, Iterator
 
 from pcipt.firmware.passthrough import Evidence, Reason, Rule, Said, Unknown, Verdict, names
-from pcipt.firmware.passthrough_index import belongs_to_machine
+from pcipt.firmware.passthrough_index import belongs_to_machine, device_of
 from pcipt.pci import Function, Sbdf
 from pcipt.pci.function import has_capability
 
@@ -34,14 +34,17 @@ def requester_ids(function: Function, evidence: Evidence) -> Said:
 
 
 def split_device(function: Function, evidence: Evidence) -> Said:
-    sbdf = function.sbdf
-    device = evidence.index.devices.get((sbdf.segment, sbdf.bus, sbdf.device), ())
+    device = evidence.index.devices.get(device_of(function, evidence.machine), ())
     if function.physfn is not None:
         return
     staying = _assignable(evidence, evidence.remains(function, device))
     if staying:
         text = f"it is one function of a device, {names(staying)} would stay: a reset of one may hit all"
-        yield Reason("device-split", Verdict.WARN, text, f"pass all of them: pcipt check {str(sbdf)[:-1]}*")
+        star = f"{str(function.sbdf)[:-1]}*"
+        beyond = [str(each) for each in device if each.device != function.sbdf.device]  # of ARI
+        yield Reason(
+            "device-split", Verdict.WARN, text, f"pass all of them: pcipt check {' '.join([star, *beyond])}"
+        )
 
 
 def acs(function: Function, evidence: Evidence) -> Said:
@@ -74,22 +77,22 @@ def acs(function: Function, evidence: Evidence) -> Said:
 
 def _beside(port: Function, function: Function, evidence: Evidence) -> Iterator[Sbdf]:
     """Give what lies behind the ports beside this one: of one switch, or of one device at the root."""
-    above, at, own = port.parent, port.sbdf, function.sbdf
-    ports = (above,) if above is not None else evidence.index.devices.get((at.segment, at.bus, at.device), ())
+    machine, above = evidence.machine, port.parent
+    own = device_of(function, machine)
+    ports = (above,) if above is not None else evidence.index.devices.get(device_of(port, machine), ())
     for each in ports:
         for sbdf in evidence.index.below.get(each, ()):
-            if (sbdf.segment, sbdf.bus, sbdf.device) != (own.segment, own.bus, own.device):
+            if device_of(machine.functions[sbdf], machine) != own:
                 yield sbdf
 
 
 def _own_acs(function: Function, evidence: Evidence) -> Said:
     """Look at a device of several functions: these must not reach each other either."""
-    sbdf = function.sbdf
-    device = evidence.index.devices.get((sbdf.segment, sbdf.bus, sbdf.device), ())
+    device = evidence.index.devices.get(device_of(function, evidence.machine), ())
     staying = _assignable(evidence, evidence.remains(function, device))
     if function.physfn is not None or not staying or function.parent is None:
         return
-    if not evidence.knows_extended(sbdf):
+    if not evidence.knows_extended(function.sbdf):
         yield Unknown("ACS")
     elif not has_capability(function, _ACS, extended=True):
         text = f"it has no ACS of its own: it and {names(staying)} can reach each other around the IOMMU"

@@ -18,19 +18,24 @@ _RESCAN = "let Linux place it anew: remove it and rescan the bus (pci=realloc)"
 
 
 def windows(function: Function, evidence: Evidence) -> Said:
-    """Refuse a BAR that decodes where the bridge above passes nothing on."""
-    bridge = evidence.machine.functions.get(function.parent) if function.parent is not None else None
-    if bridge is None:
-        return
-    if bridge.bridge is None:
-        yield Unknown("windows of the bridge above")
-        return
-    if bridge.ids.class_code == _SUBTRACTIVE or bridge.allocations:
-        return  # it passes on what nobody else claims, or what other registers say
-    for bar, span in _decoding(function):
-        if not any(_passes(window, bar, span) for window in bridge.bridge.windows):
-            text = f"{_title(bar)} at {span} lies outside of the windows of the bridge {bridge.sbdf} above it"
-            yield Reason("bar-outside-window", Verdict.REFUSE, f"{text}: it does not answer there", _RESCAN)
+    """Refuse a BAR that decodes where a bridge above passes nothing on; the nearest such bridge is named."""
+    waiting = list(_decoding(function))
+    for bridge in evidence.above(function):
+        if bridge.bridge is None:
+            yield Unknown("windows of the bridge above")
+            return
+        if bridge.ids.class_code == _SUBTRACTIVE or bridge.allocations:
+            continue  # it passes on what nobody else claims, or what other registers say
+        for bar, span in tuple(waiting):
+            if not any(_passes(window, bar, span) for window in bridge.bridge.windows):
+                waiting.remove((bar, span))
+                text = f"{_title(bar)} at {span} lies outside of the windows of the bridge {bridge.sbdf}"
+                yield Reason(
+                    "bar-outside-window",
+                    Verdict.REFUSE,
+                    f"{text} above it: it does not answer there",
+                    _RESCAN,
+                )
 
 
 def _passes(window: Window, bar: Bar, span: Range) -> bool:

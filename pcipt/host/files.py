@@ -81,7 +81,8 @@ MEMMAP_ENTRIES = 128  # the kernel's table has at most that many
 MEMMAP_FILES = (Entry("start", Kind.TEXT, 64), Entry("end", Kind.TEXT, 64), Entry("type", Kind.TEXT, 64))
 
 # Where `roles` begins: the line of `/` among the mounts, and the names of consoles. From there it reads the
-# text of links (sys/dev/block, sys/class/block, sys/class/tty, slaves) and names of mapped devices.
+# text of links (sys/dev/block, sys/class/block, sys/class/tty, sys/fs/btrfs, slaves) and names of mapped
+# devices.
 MOUNTS = "proc/self/mountinfo"
 CONSOLES = "sys/class/tty/console/active"
 

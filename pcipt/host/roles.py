@@ -1,9 +1,10 @@
 """Which functions dom0 itself cannot spare: those that carry its root file system, and those of its console.
 
 Read from the names in a few links, never from the devices: a link's text names every function on the way to
-a disk or a port. Device mapper, md and NVMe subsystems are followed to what they are made of. Whatever was
-read is handed back too, so that a recording keeps exactly that.
-Source: linux Documentation/filesystems/proc.rst §3.5 (mountinfo); Documentation/ABI/testing/sysfs-tty.
+a disk or a port. Device mapper, md and NVMe subsystems are followed to what they are made of, btrfs to all
+its disks. Whatever was read is handed back too, so that a recording keeps exactly that.
+Source: linux Documentation/filesystems/proc.rst §3.5 (mountinfo); Documentation/ABI/testing/sysfs-tty;
+fs/btrfs/sysfs.c, btrfs_sysfs_add_device.
 """
 
 import re
@@ -17,7 +18,9 @@ from pcipt.host.tree import Tree, list_names, read_link
 from pcipt.pci import Sbdf
 
 _NUMBERS, _BLOCK, _TTY = "sys/dev/block", "sys/class/block", "sys/class/tty"
+_BTRFS = "sys/fs/btrfs"
 _VIRTUAL = ("sys", "devices", "virtual")
+_REMOTE = re.compile(r"session[0-9]{1,10}|rbd")  # iSCSI by software, Ceph: some NIC carries them
 _SLAVES = 64  # of one device; more is no array anybody boots from
 _DEPTH = 8
 _NVME = re.compile(r"nvme[0-9]{1,6}")
@@ -74,11 +77,16 @@ class _Reader:
         self.kept[MOUNTS] = Kept(MOUNTS, b" ".join((before, b"-", *kind_and_source)) + b"\n")
         fields = before.decode("utf-8", "replace").split()
         source = [each.decode("utf-8", "replace") for each in kind_and_source[1:]]
-        path = f"{_NUMBERS}/{fields[2]}" if not fields[2].startswith("0:") else self._by_name(*source)
         try:
-            return frozenset(self._below(path, _DEPTH)) if path is not None else None
+            if not fields[2].startswith("0:"):
+                paths = [f"{_NUMBERS}/{fields[2]}"]
+            else:
+                path = self._by_name(*source)
+                paths = self._members(path) if path is not None else []
+            found = [self._below(path, _DEPTH) for path in paths]
         except OSError:
             return None
+        return frozenset().union(*found) if found else None
 
     def consoles(self) -> tuple[frozenset[Sbdf] | None, bool | None]:
         try:
@@ -102,6 +110,23 @@ class _Reader:
         matched = _NODE.fullmatch(source)
         return f"{_BLOCK}/{matched[1]}" if matched is not None else None
 
+    def _members(self, path: str) -> list[str]:
+        """List a block device, and those of the btrfs that it is part of: mountinfo names one of them."""
+        wanted = path.rpartition("/")[2]
+        try:
+            systems = list_names(self._tree.enter(_BTRFS), 4096)
+        except OSError:
+            return [path]
+        for system in sorted(systems):
+            home = f"{_BTRFS}/{system}/devices"
+            try:
+                names = list_names(self._tree.enter(home), 4096)
+            except FileNotFoundError:
+                continue  # `features`, or unmounted just now
+            if wanted in names:
+                return [path, *(f"{home}/{name}" for name in sorted(names))]
+        return [path]
+
     def _mapped(self, wanted: str) -> str | None:
         try:
             names = list_names(self._tree.enter(_BLOCK), 4096)
@@ -122,6 +147,8 @@ class _Reader:
         """Follow a block device down to functions; an empty set is a disk without any (an SD card)."""
         where = self._link(link)
         found = set(_functions_in(where))
+        if not found and any(map(_REMOTE.fullmatch, where)):
+            raise OSError(f"{link}: which function leads to it is not told")
         if found or where[:3] != _VIRTUAL or depth == 0:
             return found
         parts = self._parts(where)

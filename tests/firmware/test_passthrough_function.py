@@ -94,6 +94,8 @@ def test_a_renumbered_bridge_refuses_all_below():
         ({}, {SBDF: "dom0"}, ({}, [])),
         ({}, {SBDF: "quarantine"}, ({}, [])),
         ({}, {SBDF: "guest 3"}, ({"owned-by-guest": "refuse"}, [])),
+        ({}, {SBDF: "Xen itself"}, ({"owned-by-xen": "refuse"}, [])),  # com1=…,pci; dbgp=
+        ({}, {SBDF: "an owner that Xen does not name"}, ({"owned-by-xen": "refuse"}, [])),
     ],
 )
 def test_what_xen_says(xen, owners, expected):

@@ -76,6 +76,20 @@ def test_functions_of_one_device(present, leaving, codes):
     assert list(said_by(rules.split_device, "03:00.0", evidence)[0]) == codes
 
 
+@pytest.mark.parametrize("forwarding", [True, False])
+def test_below_a_port_that_forwards_ari_there_is_one_device(forwarding):
+    port = express(bridge("00:1c.0", 3, 3), ROOT_PORT, acs=True)
+    data = bytearray(port.config)
+    data[0x40 + 0x28] = forwarding << 5
+    evidence = evidence_of(
+        attrs.evolve(port, config=bytes(data)), below("03:00.0", "00:1c.0"), below("03:01.0", "00:1c.0")
+    )
+    said, _ = said_by(rules.split_device, "03:00.0", evidence)
+    assert list(said) == (["device-split"] if forwarding else [])
+    together = evidence.leaving(map(parse_sbdf, ("03:00.0", "03:01.0")))
+    assert said_by(rules.split_device, "03:00.0", together)[0] == {}
+
+
 def test_what_nobody_can_be_given_splits_no_device():
     evidence = evidence_of(function("00:1f.0", class_code=0x060100), function("00:1f.2"))
     assert said_by(rules.split_device, "00:1f.2", evidence) == ({}, [])

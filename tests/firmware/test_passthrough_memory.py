@@ -65,6 +65,33 @@ def test_windows_of_the_bridge_above(windows, bar, passed):
     assert said_by(rules.windows, "03:00.0", evidence) == (expected, [])
 
 
+@pytest.mark.parametrize(
+    ("outer", "inner", "named"),
+    [
+        (0xFEB0_0000, 0xFEB0_0000, None),
+        (0xFEA0_0000, 0xFEB0_0000, "0000:00:1c.0"),  # the port above the switch passes nothing on
+        (0xFEA0_0000, 0xFEA0_0000, "0000:01:00.0"),  # both: the nearest is named, once
+    ],
+)
+def test_every_bridge_above_must_pass_it_on(outer, inner, named):
+    root = attrs.evolve(bridge("00:1c.0", 1, 3), config=_numbered(port(memory=(outer, outer)), 1, 3))
+    switch = attrs.evolve(
+        bridge("01:00.0", 3, 3), parent=root.sbdf, root_bus=None, config=port(memory=(inner, inner)).config
+    )
+    evidence = evidence_of(root, switch, device("03:00.0", BAR, parent="01:00.0"))
+    expected = {} if named is None else {"bar-outside-window": "refuse"}
+    assert said_by(rules.windows, "03:00.0", evidence) == (expected, [])
+    text = text_of(rules.windows, "03:00.0", evidence)
+    assert text.count("the bridge") == len(expected)
+    assert named is None or named in text
+
+
+def _numbered(raw, secondary, subordinate):
+    data = bytearray(raw.config)
+    data[0x19:0x1B] = secondary, subordinate
+    return bytes(data)
+
+
 def test_a_bar_that_does_not_decode_is_nowhere():
     evidence = evidence_of(port(), device("03:00.0", BAR, command=0))
     assert said_by(rules.windows, "03:00.0", evidence) == ({}, [])

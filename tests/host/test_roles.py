@@ -64,6 +64,27 @@ def subsystem(root):
 
 
 CARRIED = frozenset({PORT, NVME})
+SATA = parse_sbdf("00:17.0")
+
+
+@pytest.mark.parametrize("below", [btrfs, encrypted_btrfs], ids=["plain", "encrypted"])
+def test_all_disks_of_a_btrfs_carry_it(tmp_path, below):
+    """Only one of them stands in mountinfo."""
+    root = tmp_path / "machine"
+    add(root, "pci0000:00/0000:00:03.0")
+    below(root)
+    write(root, "sys/class/tty/console/active", "tty0\n")
+    first = ("../../../../devices/virtual/block", "dm-1")
+    if below is btrfs:
+        first = (f"../../../../{DISK}", "nvme0n1p2")
+    home = "sys/fs/btrfs/7cb2f2d0-0000-4000-8000-000000000000/devices"
+    link(root, f"{home}/{first[1]}", "/".join(first))
+    link(root, f"{home}/sda2", "../../../../devices/pci0000:00/0000:00:17.0/ata1/block/sda/sda2")
+    link(root, "sys/fs/btrfs/0/devices/sdb", "../../../../devices/pci0000:00/0000:00:18.0/ata9/block/sdb")
+    write(root, "sys/fs/btrfs/features/raid56", "0\n")
+    record_machine(str(root), str(tmp_path / "copy"))
+    for each in (root, tmp_path / "copy"):
+        assert read_roles(str(each)).root == CARRIED | {SATA}
 
 
 @pytest.mark.parametrize("build", [plain, btrfs, encrypted, encrypted_btrfs, subsystem])
@@ -109,6 +130,17 @@ def other_virtual(root):
     link(root, "sys/dev/block/7:0", "../../devices/virtual/other/x")
 
 
+def over_iscsi(root):
+    mounted(root, "8:1", "/dev/sda1")
+    session = "platform/host3/session1/target3:0:0/3:0:0:1"
+    link(root, "sys/dev/block/8:1", f"../../devices/{session}/block/sda/sda1")
+
+
+def over_ceph(root):
+    mounted(root, "252:0", "/dev/rbd0")
+    link(root, "sys/dev/block/252:0", "../../devices/rbd/0/block/rbd0")
+
+
 def leads_outside(root):
     mounted(root)
     link(root, "sys/dev/block/259:2", "../../../../../etc/0000:02:00.0")
@@ -130,8 +162,8 @@ def no_block_class(root):
 @pytest.mark.parametrize(
     "build",
     [
-        in_memory, missing_link, no_slaves, other_virtual, leads_outside, no_root_mount, unknown_mapping,
-        no_block_class, lambda _root: None,
+        in_memory, missing_link, no_slaves, other_virtual, over_iscsi, over_ceph, leads_outside,
+        no_root_mount, unknown_mapping, no_block_class, lambda _root: None,
     ],
 )  # fmt: skip
 def test_what_cannot_be_told_is_unknown(tmp_path, build):
