@@ -20,6 +20,7 @@ _IVMD_SIZE = 32
 _ALL, _SELECT, _RANGE_START, _RANGE_END = 1, 2, 3, 4
 _ALIAS_SELECT, _ALIAS_RANGE, _EXT_SELECT, _EXT_RANGE, _NAMED = 0x42, 0x43, 0x46, 0x47, 0xF0
 _SINGLE = (_SELECT, _ALIAS_SELECT, _EXT_SELECT)
+_REFUSED = ": Xen refuses the table"
 _STARTS = (_RANGE_START, _ALIAS_RANGE, _EXT_RANGE)
 
 
@@ -102,27 +103,48 @@ def _memory(table: Table, at: int, kind: int) -> MemoryBlock:
 
 def _selected(data: bytes, start: int, end: int, findings: list[Finding]) -> tuple[tuple[int, int], ...]:
     found: list[tuple[int, int]] = []
-    begin: int | None = None
-    at = start
-    while at + 4 <= end:
-        kind, routing = data[at], data[at + 1] | data[at + 2] << 8
-        size = _entry_size(data, at, kind)
-        if size == 0 or at + size > end:
-            findings.append(
-                Finding("acpi-entry", f"at {at:#x}: a device entry of type {kind:#x} has no legal length")
-            )
-            break
+    begin: tuple[int, int] | None = None  # where that entry is, and its routing id
+    for at, kind, routing in (*_entries(data, start, end, findings), (end, 0, 0)):
+        if begin is not None and kind != _RANGE_END:
+            findings.append(_wrong(begin[0], f"the range from {begin[1]:#06x} on has no end{_REFUSED}"))
+            begin = None
         if kind == _ALL:
             found.append((0, 0xFFFF))
         elif kind in _SINGLE:
             found.append((routing, routing))
         elif kind in _STARTS:
-            begin = routing
+            begin = at, routing
+        elif kind == _RANGE_END and begin is None:
+            findings.append(_wrong(at, f"the range to {routing:#06x} has no start{_REFUSED}"))
         elif kind == _RANGE_END and begin is not None:
-            found.append((begin, routing))
+            found.append((begin[1], routing))
+            if routing < begin[1]:
+                what = f"routing ids {begin[1]:#06x} to {routing:#06x} are no range"
+                findings.append(_wrong(begin[0], f"{what}{_REFUSED}"))
             begin = None
-        at += size
     return tuple(found)
+
+
+def _entries(data: bytes, start: int, end: int, findings: list[Finding]) -> list[tuple[int, int, int]]:
+    """Walk device entries.
+
+    Shape:  (offset, type, routing id); one that is cut short ends the walk with a finding.
+    """
+    found = []
+    at = start
+    while at < end:
+        size = _entry_size(data, at, data[at])
+        if size == 0 or at + size > end:
+            what = f"a device entry of type {data[at]:#x} has no legal length"
+            findings.append(_wrong(at, what))
+            break
+        found.append((at, data[at], data[at + 1] | data[at + 2] << 8))
+        at += size
+    return found
+
+
+def _wrong(at: int, what: str) -> Finding:
+    return Finding("acpi-entry", f"at {at:#x}: {what}")
 
 
 def _entry_size(data: bytes, at: int, kind: int) -> int:

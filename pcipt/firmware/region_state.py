@@ -71,6 +71,9 @@ def _compared(region: Region, holders: Mapping[Frames, Sequence[Sbdf]], xen: Xen
         return region
     if not any(each.overlaps(frames) for each in holders):
         return attrs.evolve(region, listed=False)
+    if region.kind is not RegionKind.RMRR:
+        # IVMD names routing ids, which lead nowhere else; Xen adds their aliases, such as a bridge above
+        return attrs.evolve(region, listed=True)
     by_xen = {sbdf for each, sbdfs in holders.items() if each.overlaps(frames) for sbdf in sbdfs}
     by_table = {device.sbdf for device in region.devices}
     lost = sorted(sbdf for sbdf in by_table - by_xen if sbdf in xen.of)

@@ -59,6 +59,25 @@ def test_an_entry_cut_short_is_a_finding():
     assert "acpi-entry" in {finding.code for finding in ivrs.findings}
 
 
+START, END = b"\x03\x00\x03\x00", b"\x04\xff\x03\x00"
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ((START,), "at 0x48: the range from 0x0300 on has no end"),
+        ((START, START, END), "at 0x48: the range from 0x0300 on has no end"),
+        ((END,), "at 0x48: the range to 0x03ff has no start"),
+        ((b"\x03\x00\x04\x00", END), "at 0x48: routing ids 0x0400 to 0x03ff are no range"),
+        ((START, END, b"\x02\x00"), "at 0x50: a device entry of type 0x2 has no legal length"),  # cut
+    ],
+)
+def test_ranges_and_ends_that_are_wrong_are_told_with_their_offset(entries, words):
+    found = [finding.text for finding in ivrs_of(ivhd(*entries)).findings if finding.code == "acpi-entry"]
+    assert len(found) == 1
+    assert found[0].startswith(words)
+
+
 def test_a_block_of_length_zero_ends_the_walk():
     ivrs = ivrs_of(bytes(4))
     assert [finding.code for finding in ivrs.findings if finding.code == "acpi-entry"] == ["acpi-entry"]

@@ -4,7 +4,7 @@ from pcipt.firmware.region_findings import with_findings
 from pcipt.firmware.region_state import XenRegions, with_owners, with_xen
 from pcipt.firmware.reserved_regions import Mapped, Regions, regions_from_tables
 from pcipt.pci import Frames, parse_sbdf
-from tests.firmware.reserved_tables import dmar, ivrs, rmrr, scope
+from tests.firmware.reserved_tables import dmar, ivmd, ivrs, rmrr, scope
 from tests.machines import function, machine
 
 MACHINE = machine(function("00:02.0"), function("00:1d.0"))
@@ -61,6 +61,14 @@ def test_buses_renumbered_since_boot(of, said):
     (region,) = with_xen(regions(), XenRegions((FRAMES,), of), MACHINE).regions
     assert codes(region) == ["buses-renumbered"]
     assert said in region.findings[0].text
+
+
+def test_an_alias_that_xen_adds_is_no_renumbering():
+    """iommu_acpi.c, register_range_for_device: the requester id of a device has its unity map too."""
+    table = ivrs(ivmd(0x21, 3, 0x00E8, 0, 0x7000_0000, 0x2000))  # of 00:1d.0
+    xen = XenRegions((FRAMES,), {USB: (FRAMES,), GRAPHICS: (FRAMES,)})
+    (region,) = with_xen(regions(table), xen, MACHINE).regions
+    assert (region.listed, codes(region)) == (True, [])
 
 
 def test_renumbering_is_said_once():
