@@ -8,7 +8,7 @@ from tests.trees import add
 NIC, DISK = "0000:00:03.0", "0000:00:04.0"
 
 # What `trouble-WHAT` says happens:
-# refuse (with words), silent (without), half (unbound only), unfit, nothing.
+# refuse (with words), silent (without), half (unbound only), unfit, stuck (let out only), nothing.
 XL = """#!/bin/sh
 root={root}
 echo "$@" >> {root}/xl.log
@@ -23,6 +23,7 @@ nothing) exit 0 ;;
 unfit) # bound, but Xen refuses the quarantine; xl takes nothing back that is not quarantined
     [ $1 = pci-assignable-add ] && ln -sfn ../../../bus/pci/drivers/pciback $link
     echo "libxl: error: failed to quarantine" >&2; exit 1 ;;
+stuck) [ $1 = pci-assignable-remove ] && {{ echo "libxl: error: still bound" >&2; exit 1; }} ;;
 half) rm -f $link; echo "libxl: error: half way" >&2; exit 1 ;;
 esac
 case $1 in
@@ -32,13 +33,16 @@ pci-assignable-add)
     ln -s ../../../bus/pci/drivers/pciback $link ;;
 pci-assignable-remove)
     rm -f $link
-    [ -f $noted ] && ln -s ../../../bus/pci/drivers/$(cat $noted) $link && rm $noted
+    [ $2 = -r ] && [ -f $noted ] && ln -s ../../../bus/pci/drivers/$(cat $noted) $link && rm $noted
     true ;;
 esac
 """
 MODPROBE = """#!/bin/sh
 root={root}
 echo modprobe "$@" >> {root}/xl.log
+[ $(cat $root/trouble-xen-pciback 2>/dev/null) = shared ] 2>/dev/null && {{
+    mkdir $root/sys/bus/pci/drivers/pciback
+    touch $root/sys/bus/pci/drivers/pciback/0000:00:07.0; exit 0; }}
 [ -f $root/trouble-xen-pciback ] && {{ echo "modprobe: FATAL: not found" >&2; exit 1; }}
 case $1 in
 -r) rmdir $root/sys/bus/pci/drivers/pciback ;;
@@ -78,6 +82,7 @@ class FakeToolstack:
             ("proc/self/mountinfo", MOUNTS),
             ("sys/class/tty/console/active", "hvc0\n"),
             ("sys/bus/pci/drivers/e1000e/bind", ""),
+            ("sys/bus/pci/drivers_probe", ""),
         ):
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_text(text)

@@ -19,7 +19,8 @@ from pcipt.pci import Sbdf
 
 Json = dict[str, Any]
 
-QUARANTINE = "quarantine"  # the daemon's word for the owner of what xl has taken from dom0
+DOM0, QUARANTINE = "dom0", "quarantine"  # the daemon's words for owners; xl takes the one's to the other
+DEGRADED = 4
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -155,6 +156,14 @@ def print_end(told: Iterable[Json], answer: Json, form: str | None) -> None:
     for each in functions:
         regions = ", ".join(f"{region['start']} {region['mapped']}" for region in each.get("regions", []))
         print(printable(f"{each['sbdf']}: {each['owner']}" + (f"; regions: {regions}" if regions else "")))
+
+
+def complain_of_others(told: Iterable[Json], wanted: str) -> bool:
+    """Say which functions Xen is not seen to have given to whom they were to go; whether there are any."""
+    wrong = [each for each in told if each["owner"] != wanted]
+    for each in wrong:
+        complain(f"{each['sbdf']}: all was done, and yet it belongs to {each['owner']}, not to {wanted}")
+    return bool(wrong)
 
 
 def complain(text: str) -> None:

@@ -2,7 +2,8 @@
 
 The daemon restores the regions and holds them while xl takes the functions out of quarantine and gives each
 to the driver that it had. If a step fails, all is as it was. SBDF as for `pcipt release`.
-Exit codes: 0 done, 1 refused or failed, 3 the daemon is not running, 5 not root, 6 no such device.
+Exit codes: 0 done, 1 refused or failed, 3 the daemon is not running, 4 done, but Xen is not seen to agree,
+5 not root, 6 no such device.
 """
 
 import argparse
@@ -12,10 +13,13 @@ from contextlib import ExitStack
 from pcipt.cli.check import chosen_functions
 from pcipt.cli.client import call
 from pcipt.cli.handover import (
+    DEGRADED,
+    DOM0,
     QUARANTINE,
     Json,
     Step,
     Steps,
+    complain_of_others,
     look,
     owners_in,
     print_end,
@@ -25,7 +29,7 @@ from pcipt.cli.handover import (
 from pcipt.cli.machine_source import Source
 from pcipt.cli.options import add_json_argument, add_socket_argument
 from pcipt.cli.render import print_json
-from pcipt.errors import StateError
+from pcipt.errors import InputError, StateError
 from pcipt.host.files import Depth
 from pcipt.host.toolstack import PCIBACK, Toolstack
 from pcipt.pci import Sbdf
@@ -64,14 +68,15 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as holding:
         restoring = [_restoring(sbdf, args.socket, holding) for sbdf in given]
         try:
-            steps.run([*restoring, *(_taking(sbdf, toolstack) for sbdf in given)])
+            taking = [_taking(sbdf, toolstack, args.socket, owners.get(str(sbdf))) for sbdf in given]
+            steps.run([*restoring, *taking])
         except StateError:
             if args.json:
                 print_json({**answer, "result": "failed", "steps": steps.told, "functions": []}, args.json)
             raise
         told = [_told(sbdf, args, owners) for sbdf in chosen]
     print_end(told, {**answer, "steps": steps.told}, args.json)
-    return 0
+    return DEGRADED if not args.dry_run and complain_of_others(told, DOM0) else 0
 
 
 def _told(sbdf: Sbdf, args: argparse.Namespace, owners: dict[str, str]) -> Json:
@@ -89,9 +94,29 @@ def _restoring(sbdf: Sbdf, socket: str, holding: ExitStack) -> Step:
     return Step(f"restore what is reserved for {sbdf}", do)
 
 
-def _taking(sbdf: Sbdf, toolstack: Toolstack) -> Step:
-    def undo() -> None:
-        if toolstack.driver(sbdf) != PCIBACK:
-            toolstack.give(sbdf)
+def _is_away(socket: str, sbdf: Sbdf) -> bool:
+    return bool(look(socket, sbdf)["owner"] == QUARANTINE)
 
-    return Step(f"give {sbdf} back to dom0", lambda: toolstack.take_back(sbdf), undo)
+
+def _taking(sbdf: Sbdf, toolstack: Toolstack, socket: str, owner: str | None) -> Step:
+    """Plan it for what is quarantined, or was only hidden at boot and is dom0's: xl refuses the latter."""
+    hidden: list[Sbdf] = []
+
+    def do() -> None:
+        try:
+            toolstack.take_back(sbdf)
+        except InputError:
+            if owner != DOM0 or toolstack.driver(sbdf) != PCIBACK:
+                raise
+            hidden.append(sbdf)
+            toolstack.let_go(sbdf, None)
+            toolstack.probe(sbdf)
+
+    def undo() -> None:
+        if hidden:
+            toolstack.unbind(sbdf)
+            toolstack.hide(sbdf)
+        elif toolstack.driver(sbdf) != PCIBACK or (owner == QUARANTINE and not _is_away(socket, sbdf)):
+            toolstack.give(sbdf)  # which quarantines again what is still bound
+
+    return Step(f"give {sbdf} back to dom0", do, undo)

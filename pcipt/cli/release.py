@@ -3,7 +3,8 @@
 They are checked first (`pcipt check`); what it refuses is done only with --force, and some of it never. Then
 xl gives them to xen-pciback and quarantines them, and the daemon withdraws their regions. If a step fails,
 all is as it was. SBDF is an address in any notation, or a set of them such as '03:00.*'.
-Exit codes: 0 done, 1 refused or failed, 3 the daemon is not running, 5 not root, 6 no such device.
+Exit codes: 0 done, 1 refused or failed, 3 the daemon is not running, 4 done, but Xen is not seen to agree,
+5 not root, 6 no such device.
 """
 
 import argparse
@@ -14,11 +15,13 @@ from pcipt.cli.check import chosen_functions, json_from_report
 from pcipt.cli.client import call
 from pcipt.cli.evidence import gather
 from pcipt.cli.handover import (
+    DEGRADED,
     QUARANTINE,
     Json,
     Step,
     Steps,
     complain,
+    complain_of_others,
     look,
     owners_in,
     print_end,
@@ -43,8 +46,8 @@ EXAMPLES = (
 #  what --force does not overrule: dom0 or the machine would not survive it, or it cannot be done
 FINAL = frozenset(
     {
-        "platform", "root-filesystem", "console", "pf-with-vfs", "owned-by-guest", "no-iommu",
-        "segment-not-in-xen", "unknown-to-xen", "orphan",
+        "platform", "root-filesystem", "console", "pf-with-vfs", "owned-by-guest", "owned-by-xen",
+        "no-iommu", "segment-not-in-xen", "unknown-to-xen", "orphan",
     }
 )  # fmt: skip
 UNSURE = Reason(
@@ -103,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         told = {sbdf: {"sbdf": str(sbdf), "owner": owners.get(str(sbdf), "dom0")} for sbdf in sorted(chosen)}
     print_end(told.values(), {**answer, "steps": steps.told}, args.json)
-    return 0
+    return DEGRADED if not args.dry_run and complain_of_others(told.values(), QUARANTINE) else 0
 
 
 def _refusals(report: Report) -> list[Reason]:
@@ -151,7 +154,7 @@ def _giving(sbdf: Sbdf, driver: str | None, toolstack: Toolstack, socket: str) -
 
     def back() -> None:
         try:
-            toolstack.take_back(sbdf, driver)
+            toolstack.take_back(sbdf, driver, rebind=driver is not None)
         except InputError:
             if given or toolstack.driver(sbdf) != PCIBACK:
                 raise
@@ -176,7 +179,7 @@ def _quarantining(sbdf: Sbdf, toolstack: Toolstack, socket: str) -> Step:
         given.append(sbdf)
 
     def back() -> None:
-        toolstack.take_back(sbdf)
+        toolstack.take_back(sbdf, rebind=False)
         toolstack.hide(sbdf)
 
     def undo() -> None:

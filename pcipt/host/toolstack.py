@@ -10,12 +10,14 @@ import subprocess
 
 from pcipt.errors import InputError, UnsupportedError
 from pcipt.host.files import DEVICES
+from pcipt.host.function_files import sbdf_from_name
 from pcipt.host.tree import reason
 from pcipt.pci import Sbdf
 
 PCIBACK = "pciback"
 MODULE = "xen-pciback"
 DRIVERS = "sys/bus/pci/drivers"
+PROBE = "sys/bus/pci/drivers_probe"
 PATIENCE = 120.0  # seconds; a function may need a long reset
 _DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # where it is although PATH may not say so
 
@@ -43,7 +45,13 @@ class Toolstack:
             raise InputError(f"modprobe {MODULE}", f"{DRIVERS}/{PCIBACK} did not appear")
 
     def unload_pciback(self) -> None:
-        _run("modprobe", "-r", MODULE)
+        """Undo `load_pciback`; whoever has come to need it meanwhile keeps it: unloading would unbind all."""
+        try:
+            names = os.listdir(os.path.join(self._root, DRIVERS, PCIBACK))
+        except OSError:
+            return  # it did not load
+        if all(sbdf_from_name(name) is None for name in names):
+            _run("modprobe", "-r", MODULE)
 
     def driver(self, sbdf: Sbdf) -> str | None:
         """Tell which driver a function is bound to."""
@@ -61,13 +69,14 @@ class Toolstack:
         if self.driver(sbdf) != PCIBACK:
             raise InputError(f"xl pci-assignable-add {sbdf}", f"it is not bound to {PCIBACK} after that")
 
-    def take_back(self, sbdf: Sbdf, driver: str | None = None) -> None:
+    def take_back(self, sbdf: Sbdf, driver: str | None = None, *, rebind: bool = True) -> None:
         """Take a function out of quarantine and give it to the driver that it had.
 
-        `driver` is tried where xl did not note one.
+        `driver` is tried where xl did not note one. Without `rebind` no driver gets it: what xl noted may be
+        of an earlier time.
         Raises: InputError, as `give`.
         """
-        _run("xl", "pci-assignable-remove", "-r", str(sbdf))
+        _run("xl", "pci-assignable-remove", *(["-r"] if rebind else []), str(sbdf))
         if self.driver(sbdf) == PCIBACK:
             raise InputError(f"xl pci-assignable-remove {sbdf}", f"it is still bound to {PCIBACK}")
         if driver is not None and self.driver(sbdf) is None:
@@ -79,6 +88,15 @@ class Toolstack:
         Raises: InputError.
         """
         self._tell(sbdf, driver, "bind")
+
+    def unbind(self, sbdf: Sbdf) -> None:
+        """Take a function from its driver, if it has one.
+
+        Raises: InputError.
+        """
+        driver = self.driver(sbdf)
+        if driver is not None:
+            self._tell(sbdf, driver, "unbind")
 
     def hide(self, sbdf: Sbdf) -> None:
         """Give a function that no driver has to xen-pciback, and leave it dom0's, as `hide=` does at boot.
@@ -98,8 +116,17 @@ class Toolstack:
         if driver is not None:
             self.bind(sbdf, driver)
 
+    def probe(self, sbdf: Sbdf) -> None:
+        """Have Linux look for a driver for a function.
+
+        Raises: InputError.
+        """
+        self._write(sbdf, os.path.join(self._root, PROBE))
+
     def _tell(self, sbdf: Sbdf, driver: str, what: str) -> None:
-        path = os.path.join(self._root, DRIVERS, driver, what)
+        self._write(sbdf, os.path.join(self._root, DRIVERS, driver, what))
+
+    def _write(self, sbdf: Sbdf, path: str) -> None:
         try:
             with open(path, "w", encoding="ascii") as file:
                 file.write(str(sbdf))

@@ -58,9 +58,17 @@ def test_what_is_away_already_is_only_looked_at(scene, pciback):
     scene.answers["Status"] = AWAY
     assert scene.run("release", NIC) == 0
     scene.drive(NIC, "e1000e")
-    scene.answers["Status"] = ANSWERS["Status"]
+    scene.answers |= {"Status": ANSWERS["Status"], "Release": told("dom0")}
     assert scene.run("reclaim", NIC) == 0
     assert scene.log() == []
+
+
+@pytest.mark.parametrize(("command", "owner"), [("release", "dom0"), ("reclaim", "quarantine")])
+def test_what_xen_has_otherwise_than_xl_says_is_told(scene, pciback, command, owner, capsys):
+    scene.drive(NIC, "e1000e" if command == "release" else "pciback")
+    scene.answers["Release"] = told(owner)
+    assert scene.run(command, NIC) == 4
+    assert f"{NIC}: all was done, and yet it belongs to {owner}" in capsys.readouterr().err
 
 
 def test_what_was_hidden_at_boot_is_quarantined(scene, pciback, capsys):
@@ -77,7 +85,7 @@ def test_what_was_hidden_is_hidden_again(scene, pciback):
     scene.answers["Release"] = told(actions=[ACTION])
     with pytest.raises(StateError, match="all is as it was"):
         scene.run("release", NIC)
-    assert scene.log() == [f"pci-assignable-add {NIC}", f"pci-assignable-remove -r {NIC}"]
+    assert scene.log() == [f"pci-assignable-add {NIC}", f"pci-assignable-remove {NIC}"]
     assert [(pciback / name).read_text() for name in ("new_slot", "bind")] == [NIC, NIC]
 
 
@@ -100,9 +108,66 @@ def test_a_quarantine_that_xen_refuses_gives_the_driver_back(scene, pciback):
 
 def test_what_is_quarantined_without_a_driver_comes_back(scene):
     (scene.root / "sys/bus/pci/devices" / NIC / "driver").unlink()
-    scene.answers["Status"] = AWAY
+    scene.answers |= {"Status": AWAY, "Release": told("dom0")}
     assert scene.run("reclaim", NIC) == 0
     assert scene.log() == [f"pci-assignable-remove -r {NIC}"]
+
+
+def test_what_had_no_driver_has_none_again(scene, pciback):
+    """Also where xl noted one earlier: pci-assignable-remove without -r leaves its note."""
+    (scene.root / "sys/bus/pci/devices" / NIC / "driver").unlink()
+    (scene.root / f"noted-{NIC}").write_text("e1000e\n")
+    scene.answers["Release"] = told(actions=[ACTION])
+    with pytest.raises(StateError, match="all is as it was"):
+        scene.run("release", NIC)
+    assert scene.driver(NIC) is None
+
+
+def test_a_module_that_does_not_load_is_not_unloaded(scene):
+    scene.make("refuse", "xen-pciback")
+    with pytest.raises(StateError, match=r"load xen-pciback: .*not found; all is as it was"):
+        scene.run("release", NIC)
+    assert scene.log() == ["modprobe xen-pciback"]
+
+
+def test_a_module_that_another_needs_meanwhile_stays(scene):
+    """Two releases at once: unloading would take from the other what it has just been given."""
+    scene.make("shared", "xen-pciback")
+    scene.make("refuse", NIC)
+    with pytest.raises(StateError, match="all is as it was"):
+        scene.run("release", NIC)
+    assert scene.log() == ["modprobe xen-pciback", f"pci-assignable-add {NIC}"]
+
+
+@pytest.mark.parametrize("trouble", [None, "drivers_probe"])
+def test_what_was_hidden_at_boot_comes_back(scene, pciback, trouble):
+    """xl takes back only what is quarantined."""
+    scene.drive(NIC, "pciback")
+    scene.make("unfit", NIC)
+    scene.answers["Status"] = {"findings": [], "given_away": [{"sbdf": NIC, "owner": "dom0"}]}
+    probe = scene.root / "sys/bus/pci/drivers_probe"
+    if trouble is None:
+        scene.answers["Release"] = told("dom0")
+        assert scene.run("reclaim", NIC) == 0
+        assert [(pciback / name).read_text() for name in ("unbind", "remove_slot")] == [NIC, NIC]
+        assert probe.read_text() == NIC
+    else:
+        probe.unlink()
+        probe.mkdir()
+        with pytest.raises(StateError, match=r"drivers_probe: is a directory; all is as it was"):
+            scene.run("reclaim", NIC)
+        assert [(pciback / name).read_text() for name in ("new_slot", "bind")] == [NIC, NIC]
+
+
+@pytest.mark.parametrize("owner", ["dom0", "quarantine"])
+def test_what_xl_let_out_and_left_bound_is_quarantined_again(scene, pciback, owner):
+    scene.drive(NIC, "pciback")
+    scene.make("stuck", NIC)
+    scene.answers |= {"Status": AWAY, "Release": told(owner)}
+    with pytest.raises(StateError, match="still bound; all is as it was"):
+        scene.run("reclaim", NIC)
+    again = [f"pci-assignable-add {NIC}"] if owner == "dom0" else []
+    assert scene.log() == [f"pci-assignable-remove -r {NIC}", *again]
 
 
 @pytest.mark.parametrize("command", ["release", "reclaim"])
@@ -136,6 +201,13 @@ def test_a_guests_function_is_neither_released_nor_reclaimed(scene):
     for command in ("release", "reclaim"):
         with pytest.raises(StateError, match="belongs to guest 3"):
             scene.run(command, NIC)
+    assert scene.log() == []
+
+
+def test_what_xen_keeps_for_its_console_is_not_released(scene):
+    scene.answers["Status"] = {"findings": [], "given_away": [{"sbdf": NIC, "owner": "Xen itself"}]}
+    with pytest.raises(StateError, match=r"Xen keeps it for itself.*--force does not change that"):
+        scene.run("release", "--force", NIC)
     assert scene.log() == []
 
 
