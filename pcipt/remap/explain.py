@@ -1,6 +1,6 @@
 """Why pcipt does what it does with one function: what is, what should be, actions and guards. Pure."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import attrs
 
@@ -43,10 +43,12 @@ def explain(
     departed: Collection[Sbdf] = (),
     ignored: Iterable[IgnoredWrite] = (),
     regions: Iterable[Action] = (),
+    performs: Callable[[Action], bool] = lambda _action: True,
 ) -> Explanation:
     """Explain one function of the machine. The facts, and what is ignored, are as of now.
 
-    `regions` is what is planned for its reserved regions.
+    `regions` is what is planned for its reserved regions. On what the settings do not let be performed
+    (`performs`) nothing is built.
 
     Raises: KeyError where the machine does not have it.
     """
@@ -55,8 +57,8 @@ def explain(
         facts.machine, facts.xen, departed=departed, only={sbdf}, moves=facts.moves, followed=facts.followed
     )
     steps = [_step(action, facts) for action in announcements]
-    allowed = [step.action for step in steps if not isinstance(step.verdict, Refusal)]
-    then = attrs.evolve(facts, xen=expected_view(facts.xen, allowed))
+    done = [s.action for s in steps if isinstance(s.verdict, Precaution) and performs(s.action)]
+    then = attrs.evolve(facts, xen=expected_view(facts.xen, done))
     desired = then.desired(sbdf)
     assert desired is not None  # it is one of the machine
     mine = [write for write in ignored if write.sbdf == sbdf]

@@ -1,7 +1,7 @@
 """What the guards decide from: all read right before the action, nothing remembered. Pure."""
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -10,7 +10,7 @@ import attrs
 from pcipt.firmware.coverage import IommuScope
 from pcipt.pci import Frames, Machine, Sbdf
 from pcipt.remap.bar_index import BarIndex
-from pcipt.remap.claims import NOWHERE, Desired, Followed, claims_of
+from pcipt.remap.claims import NOWHERE, Desired, Followed, claims_of, place_of
 from pcipt.remap.holdings import Holdings
 from pcipt.remap.plan_moves import NO_MOVES, Moves
 from pcipt.remap.protected import Protected
@@ -44,7 +44,8 @@ class Facts:
     """`machine` and `bars` as of now: the function of the action was read again. `moves` by Linux's address.
 
     `bars` must be those of `machine`; without one it is made here, which takes as long as the machine is
-    large. `regions` tell for each reserved region which present functions need it.
+    large. `regions` tell for each reserved region which present functions need it, `astray` for a place which
+    BARs decoded where vPCI maps none.
     """
 
     machine: Machine
@@ -58,6 +59,7 @@ class Facts:
     moves: Moves = NO_MOVES
     followed: Followed = NOWHERE
     regions: Mapping[Frames, frozenset[Sbdf]] = MappingProxyType({})
+    astray: Callable[[str], Collection[int]] = lambda _place: ()
     _desired: dict[Sbdf, Desired] = attrs.field(factory=dict, init=False, eq=False, repr=False)
 
     def desired(self, sbdf: Sbdf) -> Desired | None:
@@ -68,7 +70,7 @@ class Facts:
         if sbdf not in self._desired:
             self._desired[sbdf] = claims_of(
                 function, self.machine.functions, self.xen, pvh=self.pvh, protected=self.protected,
-                followed=self.followed,
+                followed=self.followed, astray=self.astray(place_of(function)),
             )  # fmt: skip
         return self._desired[sbdf]
 

@@ -53,12 +53,17 @@ def _claimed(action: MapMmio, facts: Facts) -> str | None:
 
 
 def _left_to_vpci(action: MapMmio, facts: Facts) -> str | None:
-    """VPCI maps what it handles; only what a failed call of ours may have unmapped is mapped again."""
+    """VPCI maps what it handles; only what it may not have mapped, or a failed call of ours have unmapped, is
+    mapped as well.
+    """
     desired = facts.desired(action.sbdf)
     if desired is None or desired.by is By.US:
         return None
     unsure = (State.DOUBTFUL, State.INTENDED)
     ours = [held.frames for held in facts.holdings.of(action.place) if held.state in unsure]
+    ours += [
+        span for claim in desired.claims if claim.bar == action.bar and claim.unsure for span in claim.spans
+    ]
     if not without((action.frames,), ours):
         return None
     return "vPCI handles this function and maps its BARs itself"

@@ -52,14 +52,15 @@ class MappingPlan:
 
 
 def plan_mappings(
-    desired: Iterable[Desired], holdings: Holdings, bars: BarIndex | None = None
+    desired: Iterable[Desired], holdings: Holdings, bars: BarIndex | None = None, *, missed: bool = False
 ) -> MappingPlan:
     """Plan for these places; each place at most once. Same input, same plan, whatever the order.
 
     With the present `bars` an unmap is cut where another function's BAR begins or ends: the guard that keeps
-    that BAR's pages then keeps no others.
+    that BAR's pages then keeps no others. With `missed` a function may have left and another one come in its
+    place without being seen: then nobody knows whether vPCI has unmapped what is no longer claimed.
     """
-    return _Planner(sorted(desired, key=_place), holdings, bars or BarIndex()).plan()
+    return _Planner(sorted(desired, key=_place), holdings, bars or BarIndex(), missed=missed).plan()
 
 
 def note(plan: MappingPlan, holdings: Holdings, when: str) -> None:
@@ -82,7 +83,10 @@ def _place(desired: Desired) -> str:
 
 
 class _Planner:
-    def __init__(self, desired: Sequence[Desired], holdings: Holdings, bars: BarIndex) -> None:
+    def __init__(
+        self, desired: Sequence[Desired], holdings: Holdings, bars: BarIndex, *, missed: bool
+    ) -> None:
+        self._missed = missed
         self._desired = desired
         self._holdings = holdings
         self._bars = bars
@@ -139,7 +143,7 @@ class _Planner:
         """Decide who unmaps what an owner has lost: vPCI, we, or nobody because another needs it."""
         owner = (run.place, run.bar)
         needed: tuple[Frames, ...] = pages
-        if not _vpci_unmaps(each, run):
+        if self._missed or not _vpci_unmaps(each, run):
             needed = common(pages, self._needed(pages, owner))
             ours = without(pages, needed)
             if ours:

@@ -57,8 +57,10 @@ def plan_reserved(
     *,
     changed: Collection[Sbdf] = (),
     claimed: Collection[Frames] = (),
+    certain: bool = True,
 ) -> tuple[RestoreReserved | WithdrawReserved, ...]:
-    """Plan for these regions, whose devices are `scopes`; what is `claimed` stays, or is put back.
+    """Plan for these regions, whose devices are `scopes`; what is `claimed` stays, or is put back. Without
+    being `certain` that these are all their devices, nothing is withdrawn.
 
     Shape:  restorings first. An action is about one of the `changed` devices where one is in the scope.
     """
@@ -76,7 +78,7 @@ def plan_reserved(
             if kept in (Kept.WITHDRAWN, Kept.DOUBTFUL):
                 why = f"{about} is dom0's again" if needing else f"{about} is about to return to dom0"
                 back.append(RestoreReserved(about, f"{why} and needs it", frames))
-        elif kept is not Kept.WITHDRAWN:
+        elif certain and kept is not Kept.WITHDRAWN:
             out.append(WithdrawReserved(about, _why_out(about, scope, machine, xen), frames))
     return (*back, *out)
 

@@ -60,10 +60,10 @@ class Chronicle:
         self.last_change = event
         self._add(change.place, event)
 
-    def tell_hotplug(self, sbdf: Sbdf, action: str, machine: Machine) -> None:
+    def tell_hotplug(self, sbdf: Sbdf, action: str, place: Sbdf | str) -> None:
         """Tell what the kernel said of a function; a driver that is bound or unbound is said as such."""
         self._log.info(_UEVENTS.get(action, "hot-plug"), kind="hotplug", sbdf=sbdf, uevent=action)
-        self._add(_place(sbdf, machine), events.event_from_hotplug(sbdf, action, self._clock()))
+        self._add(place, events.event_from_hotplug(sbdf, action, self._clock()))
 
     def tell_loss(self, what: str, count: int | None = None) -> None:
         missing = {"count": count} if count else {}

@@ -84,7 +84,7 @@ class Daemon:
         self._notifier = Notifier()
         self._notifier.ask_for_time()
         self._loop = Loop()
-        self._changed: dict[Sbdf, dict[str, None]] = {}
+        self._changed: dict[Sbdf, dict[str, str | None]] = {}  # what the kernel told, and where it was then
         self._doubt = ""
         self._first: float | None = None
         self._server: Server | None = None
@@ -107,6 +107,8 @@ class Daemon:
         )
         self._watch.begin(self.engine.machine, self.engine.raws)
         self.engine.intents = self._watch.intents
+        self.engine.wake = lambda: self._loop.after("engine", 0.0, self._tick)
+        self.engine.listen = lambda: self._hotplug_ready(selectors.EVENT_READ)
 
     def run(self, played: Callable[[], None] | None = None) -> None:
         """Reconcile, say READY, and serve until SIGTERM. `played` runs before anybody can connect."""
@@ -186,6 +188,7 @@ class Daemon:
         for event in self._hotplug.read():
             if isinstance(event, Rescan):
                 self._doubt = event.reason
+                self.engine.missed = True
             elif isinstance(event, GuestsChanged):
                 for sbdf in self.engine.given_away:
                     self._note(sbdf, "owner")
@@ -196,7 +199,9 @@ class Daemon:
         """Note an event, each kind once, the latest last."""
         told = self._changed.setdefault(sbdf, {})
         told.pop(action, None)
-        told[action] = None
+        told[action] = self.engine.situation.picture.place_at(sbdf)
+        if action == "remove":
+            self.engine.part([sbdf])
 
     def settle(self) -> None:
         """Act on what has changed, now that it is quiet."""
@@ -209,13 +214,11 @@ class Daemon:
         if doubt or lost:
             self._chronicle.tell_loss(doubt or "records of configuration writes were lost", lost)
         for sbdf, actions in sorted(plugged.items()):
-            for action in actions:
-                self._chronicle.tell_hotplug(sbdf, action, self.engine.machine)
-        removed = [sbdf for sbdf, actions in plugged.items() if "remove" in actions]
+            for action, place in actions.items():
+                self._chronicle.tell_hotplug(sbdf, action, place or sbdf)
         outcomes = act_on(
-            self.engine, self._watch, written=written, plugged=plugged, doubt=bool(doubt or lost),
-            removed=removed,
-        )  # fmt: skip
+            self.engine, self._watch, written=written, plugged=plugged, doubt=bool(doubt or lost)
+        )
         if since is not None and written and any(map(_remapped, outcomes)):
             self._metrics.observe_latency(time.monotonic() - since)
         self._tell(outcomes)

@@ -21,18 +21,18 @@ from pcipt.remap.ledger import Ledger
 from pcipt.remap.plan import expected_view, plan_announcements
 from pcipt.remap.plan_mappings import note, plan_mappings
 from pcipt.remap.view import DOM0, XenView, ghosts
-from pcipt.service.attempts import Attempts
 from pcipt.service.complaints import Complaints, Told
 from pcipt.service.handovers import Handovers
 from pcipt.service.judge import Judge
-from pcipt.service.needs import gather_needs
+from pcipt.service.needs import adopt, gather_needs
 from pcipt.service.papers import Papers
 from pcipt.service.performer import Performer, Tools
 from pcipt.service.ports import Host, Keeper
 from pcipt.service.registers import Registers
+from pcipt.service.retries import Retries
 from pcipt.service.settings import Settings
 from pcipt.service.situation import Situation
-from pcipt.service.standing import Key, Standing, addresses_of, key_of
+from pcipt.service.standing import Standing, addresses_of
 from pcipt.service.unasked import Unasked
 from pcipt.xen.interface import Hypervisor
 
@@ -61,13 +61,14 @@ class Engine:
         self._now = now
         self._papers = Papers(keeper)
         self._standing = Standing()
-        self._attempts: Attempts[Key] = Attempts()
+        self._retries = Retries()
         self._handovers = Handovers()
-        self._retried: dict[Key, Action] = {}
         self._unasked = Unasked()
         self._tidy_at: float | None = None
         self.service_findings: list[Finding] = []
         self.interrupted: Callable[[], bool] = lambda: False
+        self.wake: Callable[[], None] = lambda: None  # has `tick` called soon
+        self.listen: Callable[[], None] = lambda: None  # takes what the kernel has told by now; see `part`
         self.intents = Intents()
         self.settings = settings
         self.records: deque[Record] = deque(maxlen=HISTORY)
@@ -78,6 +79,7 @@ class Engine:
         self._judge = Judge(self._situation, self._standing)
         self._performer = Performer(Tools(xen, Registers(host), self._situation, keeper, self))
         self._situation.read_everything()
+        self.missed = True  # functions may have left, and others come in their places, without a message
         self._just_read = True  # and whatever has happened since tells of itself
         if snapshot is None:
             snapshot = snapshot_from_machine(host.boot_id, self.machine)
@@ -91,13 +93,17 @@ class Engine:
         """
         self._papers.save_snapshot()
         if not self._just_read:
-            self._situation.read_everything()
+            different = self._situation.read_everything()
+            if dry_run:  # its own message will find it unchanged, and the shadow of writes sees no write
+                self._situation.unplanned |= different
+            else:
+                self._situation.unplanned.clear()
         self._just_read = False
         if not self._situation.ask_everything():
             return self._left(None)
         self._unasked.everything = False
         if insist and not dry_run:
-            self._attempts.reset()
+            self._retries.reset()
         first = not self.ledger.holdings.places
         settled = self.ledger.reconciled(self.view.known)
         if settled != self.ledger:
@@ -107,13 +113,14 @@ class Engine:
         if self._tidy_at is not None and not dry_run:
             self.tidy()
         if first and not self._situation.pvh:
-            self._adopt()
+            adopt(self._situation, self._clock())
         self._situation.disown(self.machine.functions)
         outcomes = self._act(None, self.machine.functions, dry_run=dry_run)
         if not dry_run:
+            self.missed = False
             outcomes += self._again()
         self._wait_for_owners(self.machine.functions, {})
-        self._unasked.look(self._now(), open_questions=bool(self._situation.unasked))
+        self._look_again()
         self._complain()
         return outcomes
 
@@ -132,14 +139,11 @@ class Engine:
 
     def part(self, functions: Collection[Sbdf]) -> None:
         """Note that Linux has dropped these, whatever it has there by now: vPCI unmaps nothing of theirs."""
-        for sbdf in functions:
-            place = self._situation.picture.place_at(sbdf)
-            if place is not None:
-                self.ledger.holdings.forsake(place)
+        self._situation.part(functions)
 
     def _follow(self, changed: Collection[Sbdf], *, handed: bool) -> list[Outcome]:
         changed = {*changed, *self._situation.unasked}
-        different = self._situation.read(changed)
+        different = self._situation.read_for_plan(changed)
         scope = changed | different
         if not self._situation.ask(scope, handed=handed):
             return self._left(scope)
@@ -149,7 +153,7 @@ class Engine:
         """Read these functions again: they were written to. Xen is asked in full only where it matters."""
         if self._situation.unasked:
             return self._follow(written, handed=False)
-        different = self._situation.read(written)
+        different = self._situation.read_for_plan(written)
         scope = {*written, *different}
         moved = {
             sbdf
@@ -167,14 +171,14 @@ class Engine:
         now = self._now()
         if self._unasked.is_ripe(now):
             return self.reconcile(insist=False) if self._unasked.everything else self._follow((), handed=True)
-        ripe = [self._retried[key] for key in self._attempts.ripe(now) if key in self._retried]
+        ripe = self._retries.ripe(now)
         outcomes: list[Outcome] = []
         if ripe:
             scope = {sbdf for action in ripe for sbdf in addresses_of(action)}
             outcomes = self._follow(scope, handed=False)
-            for action in ripe:  # one that was not planned again is not wanted any more
-                if key_of(action) in self._attempts.ripe(now):
-                    self._attempts.over(key_of(action))
+            self._retries.forget(self._retries.untried(ripe, now))
+        if self._situation.unplanned:
+            outcomes += self._follow({*self._situation.unplanned}, handed=False)
         if self._handovers.due is not None and self._handovers.due <= now:
             waiting = self._handovers.waiting
             outcomes += self._follow(waiting, handed=True)
@@ -187,7 +191,9 @@ class Engine:
     @property
     def due(self) -> float | None:
         """In how many seconds `tick` is to be called; None while nothing waits."""
-        waits = (self._attempts.due, self._unasked.due, self._handovers.due, self._tidy_at)
+        if self._situation.unplanned:
+            return 0.0
+        waits = (self._retries.due, self._unasked.due, self._handovers.due, self._tidy_at)
         times = [at for at in waits if at is not None]
         return max(0.0, min(times) - self._now()) if times else None
 
@@ -206,7 +212,10 @@ class Engine:
 
         Raises: KeyError where the machine does not have it.
         """
-        return self._situation.explain(sbdf, self._ignored)
+        explained = self._situation.explain(sbdf, self._ignored, self.allows)
+        if self._situation.unplanned:
+            self.wake()
+        return explained
 
     # What the performer asks.
 
@@ -221,23 +230,16 @@ class Engine:
 
     def came(self, outcome: Outcome) -> None:
         """Take in what came of an action, before the next one is guarded."""
-        action, key = outcome.action, key_of(outcome.action)
+        action = outcome.action
         if outcome.result in (Result.DONE, Result.FAILED):
             self._tidy_at = self._now() + TIDY_AFTER
             if isinstance(action, AddDevice | RemoveDevice):
                 self._situation.ask(addresses_of(action))  # a failed one may have been done all the same
             if isinstance(action, RewriteBar):
                 self._situation.later |= self._situation.read([action.sbdf])
-        if outcome.result is Result.FAILED:
-            self._attempts.failed(key, self._now())
-            self._retried[key] = action
-        else:
-            self._attempts.over(key)
-            self._retried.pop(key, None)
-        if outcome.result is Result.FAILED and isinstance(
-            action, MapMmio
-        ):  # others' pages there are gone too
-            held = self.ledger.holdings.over(action.frames)
+        self._retries.came(outcome, self._now())
+        if outcome.result is Result.FAILED and isinstance(action, MapMmio):
+            held = self.ledger.holdings.over(action.frames)  # others' pages there are gone too
             self._situation.later |= {run.sbdf for run in held if run.place != action.place}
 
     # Planning.
@@ -253,7 +255,7 @@ class Engine:
         """Act for what was read; what is found different meanwhile is acted on after that."""
         self._situation.disown(listed)
         outcomes = self._act(listed, scope, dry_run=False) + self._again()
-        self._unasked.look(self._now(), open_questions=bool(self._situation.unasked))
+        self._look_again()
         touched = {sbdf for outcome in outcomes for sbdf in addresses_of(outcome.action)}
         self._complain({*listed, *scope, *touched})
         return outcomes
@@ -281,7 +283,8 @@ class Engine:
             )  # fmt: skip
         outcomes = self._perform(announcements, dry_run=dry_run)
         if dry_run:
-            view = expected_view(view, announcements)
+            done = [o.action for o in outcomes if o.result is Result.PLANNED and self.allows(o.action)]
+            view = expected_view(view, done)
         elif announcements:
             self._situation.follow_ledger()
         subjects = {*scope, *(sbdf for action in announcements for sbdf in addresses_of(action))}
@@ -290,9 +293,10 @@ class Engine:
         subjects |= {sbdf for action in regions for sbdf in self._situation.reserved.scopes[action.frames]}
         rewrites = plan_rewrites(self._ignored(subjects))
         outcomes += self._perform(rewrites, dry_run=dry_run)
+        self.listen()  # what was read may have come after another one had left, and nobody unmaps for that
         places = self._standing.places
         desired = gather_needs(self._situation, subjects, view, places, everything=everything)
-        plan = plan_mappings(desired, self.ledger.holdings, picture.bars)
+        plan = plan_mappings(desired, self.ledger.holdings, picture.bars, missed=self.missed)
         if dry_run:
             return outcomes + self._perform(plan.actions, dry_run=True)
         picture.concluded(desired)
@@ -305,9 +309,9 @@ class Engine:
         outcomes += self._perform(plan.actions, dry_run=False)
         planned = (*announcements, *regions, *rewrites, *plan.actions)
         subjects |= {each.sbdf for each in desired}
-        news = self._standing.replace(
-            planned, outcomes, None if everything else subjects, announced=everything or bool(listed)
-        )
+        about, announced = None if everything else subjects, everything or bool(listed)
+        self._retries.forget(self._standing.lapsed(planned, about, announced=announced))
+        news = self._standing.replace(planned, outcomes, about, announced=announced)
         told = outcomes if everything else news
         self.records.extend(Record(self._clock(), outcome) for outcome in told)
         return told
@@ -321,15 +325,14 @@ class Engine:
     def _perform(self, actions: Iterable[Action], *, dry_run: bool) -> list[Outcome]:
         """Have actions performed, but those that failed a moment ago."""
         now = self._now()
-        ripe = [action for action in actions if dry_run or self._attempts.may(key_of(action), now)]
+        ripe = [action for action in actions if dry_run or self._retries.may(action, now)]
         return self._performer.perform(ripe, dry_run=dry_run)
 
-    def _adopt(self) -> None:
-        """Take what a PV dom0 uses when pcipt first sees it for held: nothing of it is a change."""
-        desired = (self._situation.desired(sbdf) for sbdf in self.machine.functions)
-        plan = plan_mappings([each for each in desired if each is not None], self.ledger.holdings)
-        for action in plan.actions:
-            self.ledger.noted(action, self._clock())
+    def _look_again(self) -> None:
+        """Have Xen asked again about what is open: where regions are, everything is compared again."""
+        regions = bool(self._situation.reserved.open)
+        some = regions or bool(self._situation.unasked)
+        self._unasked.look(self._now(), open_questions=some, everything=regions)
 
     # What is told.
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from pcipt.pci import Sbdf
 from pcipt.remap.claims import Desired, gone
+from pcipt.remap.plan_mappings import plan_mappings
 from pcipt.remap.view import XenView
 from pcipt.service.situation import Situation
 
@@ -35,3 +36,11 @@ def gather_needs(
             each = situation.desired(at, view) if at is not None else None
             wanted[place] = each or gone(place, sbdf)
     return list(wanted.values())
+
+
+def adopt(situation: Situation, when: str) -> None:
+    """Take what a PV dom0 uses when pcipt first sees it for held: nothing of it is a change."""
+    desired = (situation.desired(sbdf) for sbdf in situation.machine.functions)
+    plan = plan_mappings([each for each in desired if each is not None], situation.ledger.holdings)
+    for action in plan.actions:
+        situation.ledger.noted(action, when)

@@ -1,8 +1,8 @@
 """Which functions need which reserved region, as Xen tells; and which regions somebody has claimed.
 
 Regions, and the addresses they are for, are frozen when Xen boots: a function is asked about when it is seen
-first, and nothing is asked where there is no region. A claim keeps a region in dom0 while a device of it is
-on its way back.
+first, and nothing is asked where there is no region. What Xen could not be asked about is asked again with
+the next question. A claim keeps a region in dom0 while a device of it is on its way back.
 """
 
 from collections import Counter
@@ -22,6 +22,8 @@ class Reserved:
         self._scopes: dict[Frames, frozenset[Sbdf]] = {}
         self._of: dict[Sbdf, tuple[Frames, ...]] = {}
         self._claims: Counter[Frames] = Counter()
+        self._listed = False
+        self._open: set[Sbdf] = set()
         self.trouble: Finding | None = None
 
     @property
@@ -32,6 +34,11 @@ class Reserved:
     def claimed(self) -> Collection[Frames]:
         return self._claims.keys()
 
+    @property
+    def open(self) -> Collection[Sbdf]:
+        """The functions that Xen could not be asked about: any region may be theirs."""
+        return self._open
+
     def of(self, sbdf: Sbdf) -> tuple[Frames, ...]:
         return self._of.get(sbdf, ())
 
@@ -41,28 +48,33 @@ class Reserved:
 
     def read(self, functions: Iterable[Sbdf]) -> None:
         """Ask about all regions, and about these functions; nothing that was said before counts any more."""
-        self.trouble = None
-        try:
-            regions = self._xen.reserved_regions()
-        except (HypervisorError, UnsupportedError) as error:
-            self._say(error)
-            return
-        self._scopes = {frames: frozenset() for frames in regions}
-        self._of = {}
-        self.learn(functions)
+        self._listed, self._open = False, {sbdf for sbdf in functions if sbdf.fits_xen}
+        self._ask()
 
     def learn(self, functions: Iterable[Sbdf]) -> None:
         """Ask about those of these functions that were not asked about yet."""
-        for sbdf in functions if self._scopes else ():
-            if sbdf in self._of or not sbdf.fits_xen:
-                continue
-            try:
+        self._open |= {sbdf for sbdf in functions if sbdf not in self._of and sbdf.fits_xen}
+        self._ask()
+
+    def _ask(self) -> None:
+        self.trouble = None
+        try:
+            if not self._listed:
+                self._scopes = {frames: frozenset() for frames in self._xen.reserved_regions()}
+                self._of, self._listed = {}, True
+            for sbdf in sorted(self._open) if self._scopes else ():
                 self._of[sbdf] = self._xen.reserved_regions(sbdf)
-            except (HypervisorError, UnsupportedError) as error:
-                self._say(error)
-                return
-            for frames in self._of[sbdf]:
-                self._scopes[frames] = self._scopes.get(frames, frozenset()) | {sbdf}
+                for frames in self._of[sbdf]:
+                    self._scopes[frames] = self._scopes.get(frames, frozenset()) | {sbdf}
+                self._open.discard(sbdf)
+        except HypervisorError as error:
+            why = f"{error}: which devices need which reserved region is unknown, none is withdrawn"
+            self.trouble = Finding("regions-not-asked", why)
+        except UnsupportedError:  # this Xen or its libraries never tell: there is no region to care for
+            self._listed = True
+            self._open.clear()
+        else:
+            self._open.clear()
 
     def claim(self, regions: Iterable[Frames]) -> None:
         self._claims.update(regions)
@@ -70,9 +82,3 @@ class Reserved:
     def release(self, regions: Iterable[Frames]) -> None:
         """Undo a claim."""
         self._claims -= Counter(regions)
-
-    def _say(self, error: Exception) -> None:
-        if isinstance(error, UnsupportedError):
-            return  # this Xen or its libraries never tell: there is no region to care for
-        why = f"{error}: which devices need which reserved region is unknown, none is withdrawn"
-        self.trouble = Finding("regions-not-asked", why)

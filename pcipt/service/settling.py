@@ -28,15 +28,12 @@ def arrived(changed: Mapping[Sbdf, Iterable[str]]) -> set[Sbdf]:
 
 
 def act_on(
-    engine: Engine, watch: Watch, *, written: Collection[Sbdf], plugged: Collection[Sbdf], doubt: bool,
-    removed: Collection[Sbdf] = (),
-) -> list[Outcome]:  # fmt: skip
+    engine: Engine, watch: Watch, *, written: Collection[Sbdf], plugged: Collection[Sbdf], doubt: bool
+) -> list[Outcome]:
     """Act on functions that were written to, and on those that came, went or changed hands.
 
-    `removed` are those that left meanwhile, also if they are back. With `doubt` something may have been
-    missed: then everything is read again.
+    With `doubt` something may have been missed: then everything is read again.
     """
-    engine.part(removed)
     if doubt:
         outcomes = engine.reconcile(insist=False)
         watch.begin(engine.machine, engine.raws)

@@ -64,6 +64,7 @@ class Situation:
         self.followed: dict[Sbdf, tuple[Sbdf, ...]] = {}
         self.later: set[Sbdf] = set()
         self.unasked: set[Sbdf] = set()
+        self.unplanned: set[Sbdf] = set()
         self.memory_findings: tuple[Finding, ...] = ()
 
     @property
@@ -91,6 +92,12 @@ class Situation:
         self._protected, self.memory_findings = read_protection(self._host, self._xen)
         return changed
 
+    def read_for_plan(self, functions: Iterable[Sbdf]) -> frozenset[Sbdf]:
+        """Read these again; what is different includes what a mere question found so before."""
+        found = self.read(functions) | self.unplanned
+        self.unplanned = set()
+        return found
+
     def read(self, functions: Iterable[Sbdf]) -> frozenset[Sbdf]:
         """Read these functions again; gives what is different now, with what depends on them."""
         changed: set[Sbdf] = set()
@@ -109,6 +116,15 @@ class Situation:
                 waiting += below - seen  # where they answer has changed
                 seen |= below
         return frozenset(changed)
+
+    def part(self, functions: Collection[Sbdf]) -> None:
+        """Note that Linux has dropped these, whatever it has there by now."""
+        for sbdf in functions:
+            place = self.picture.place_at(sbdf)
+            if place is not None:
+                self.ledger.holdings.forsake(place)
+        # Planned for as it was before, it would take back what it has left.
+        self.later |= self.read(functions)
 
     def ask_everything(self) -> bool:
         """Ask Xen about all there is, all that left and all that might be ghosts."""
@@ -181,6 +197,7 @@ class Situation:
             moves=self.picture.moves,
             followed=self.followed,
             regions=self.reserved.scopes,
+            astray=self.picture.astray,
         )
 
     def facts(self, action: Action) -> Facts:
@@ -202,15 +219,19 @@ class Situation:
         """Plan for the regions of these functions; None is for all."""
         scopes = self.reserved.scopes if changed is None else self.reserved.about(changed)
         return plan_reserved(
-            scopes, self.machine, view, self.ledger, changed=changed or (), claimed=self.reserved.claimed
-        )
+            scopes, self.machine, view, self.ledger, changed=changed or (), claimed=self.reserved.claimed,
+            certain=not self.reserved.open,
+        )  # fmt: skip
 
-    def explain(self, sbdf: Sbdf, ignored: Callable[[Iterable[Sbdf]], Iterable[IgnoredWrite]]) -> Explanation:
-        """Explain one function, read again just now.
+    def explain(
+        self, sbdf: Sbdf, ignored: Callable[[Iterable[Sbdf]], Iterable[IgnoredWrite]],
+        performs: Callable[[Action], bool],
+    ) -> Explanation:  # fmt: skip
+        """Explain one function, read again just now; `performs` tells whether the settings allow an action.
 
         Raises: KeyError where the machine does not have it.
         """
-        self.read([sbdf])
+        self.unplanned |= self.read([sbdf])
         self.ask([sbdf])
         return explain(
             sbdf,
@@ -218,6 +239,7 @@ class Situation:
             departed=self.picture.departed,
             ignored=ignored([sbdf]),
             regions=self.plan_regions([sbdf], self.view),
+            performs=performs,
         )
 
     def disown(self, functions: Iterable[Sbdf]) -> None:

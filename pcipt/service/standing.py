@@ -86,6 +86,18 @@ class Standing:
         why = [o.detail for o in self.of(sbdf) if isinstance(o.action, _ANNOUNCEMENTS) and o.detail]
         return attrs.evolve(finding, text=f"{finding.text}; not mended: {why[0]}") if why else finding
 
+    def lapsed(
+        self, planned: Iterable[Action], scope: Collection[Sbdf] | None, *, announced: bool
+    ) -> list[Key]:
+        """List what stands and is not planned any more, with the arguments of `replace`."""
+        wanted = {key_of(action) for action in planned}
+        return [
+            key
+            for sbdf in (self.subjects if scope is None else scope)
+            for key, outcome in self._outcomes.get(sbdf, {}).items()
+            if key not in wanted and (announced or not isinstance(outcome.action, _ANNOUNCEMENTS))
+        ]
+
     def replace(
         self,
         planned: Collection[Action],

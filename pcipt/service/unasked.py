@@ -23,5 +23,8 @@ class Unasked:
         self.everything |= everything
         if not open_questions and not self.everything:
             self._attempts.over(None)
-        elif self._attempts.may(None, now):
+            return
+        if not open_questions and self._attempts.given_up(None):
+            self._attempts.over(None)  # Xen answers again, so far about some only
+        if self._attempts.may(None, now):
             self._attempts.failed(None, now)

@@ -86,7 +86,7 @@ def test_an_action_is_found_by_the_path_of_its_function(scene, action):
 
 
 def test_what_was_done_for_one_that_left_is_found_by_its_address(scene):
-    scene.chronicle.tell_hotplug(NIC, "remove", THERE)
+    scene.chronicle.tell_hotplug(NIC, "remove", str(PATH))
     scene.chronicle.tell_outcome(Outcome(RemoveDevice(NIC, "it left"), Result.DONE), EMPTY)
     assert [event["kind"] for event in scene.chronicle.history_of(EMPTY, NIC)] == ["hotplug", "action"]
 
@@ -120,7 +120,7 @@ def test_a_change_is_logged_with_old_and_new(scene):
 )
 def test_what_the_kernel_said_is_told_as_it_said_it(scene, action, text):
     """A driver that lets go is no hot-plug: monitors, history and the log see which it was."""
-    scene.chronicle.tell_hotplug(NIC, action, THERE)
+    scene.chronicle.tell_hotplug(NIC, action, str(PATH))
     (event,) = scene.published
     assert (event["kind"], event["action"], event["sbdf"]) == ("hotplug", action, str(NIC))
     assert scene.fields()[1]["PCIPT_UEVENT"] == action

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from pcipt.host.uevents import HotplugEvent
 from pcipt.service.daemon import Daemon, Options
 from pcipt.service.listening import listen
 from pcipt.service.logs import Logs
 from pcipt.service.replay import RecordedHotplug
 from pcipt.service.settings import Settings
 from tests.service.running import MACHINE, REPOSITORY, Running
-from tests.service.stage import Stage
+from tests.service.stage import BusStage, S, Stage
+from tests.xen.devices import device
+from tests.xen.truth import mapped_pages, p2m_truth
 
 
 @pytest.fixture
@@ -267,3 +270,26 @@ def test_a_sighup_in_the_middle_of_an_action_waits_until_all_is_done(tmp_path):
         number for number, text in enumerate(texts) if text.startswith("add-device")
     )
     assert texts[-1] == "stopping"
+
+
+@pytest.mark.parametrize("asked", ["Resync", "Release"])
+@pytest.mark.parametrize("command", [0, 2])
+def test_what_was_replaced_a_moment_before_a_request_leaves_nothing(tmp_path, asked, command):
+    """Its message is still in the socket: vPCI unmaps nothing of what has left."""
+    stage = BusStage([device("00:06.0", (0xC000_0000, 0x4000))])
+    options = Options(str(tmp_path / "control"), str(tmp_path / "state"), str(tmp_path / "none"), False)
+    os.mkdir(options.state)
+    hotplug = RecordedHotplug()
+    daemon = Daemon(stage.host, stage.xen, hotplug, options, Settings(), Logs(lambda *_: None))
+
+    def play():
+        stage.pull("00:06.0")
+        stage.plug(device("00:06.0", (0xC010_0000, 0x4000), command=command))
+        words = enumerate(("remove", "add"))
+        hotplug.push(HotplugEvent(word, S("00:06.0"), at, synthetic=False) for at, word in words)
+        daemon._answers.handlers[asked]({"function": "00:06.0"})
+        daemon.settle()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    daemon.run(play)
+    assert p2m_truth(stage.hardware, stage.xen).mistakes(mapped_pages(stage.xen)) == ([], [])

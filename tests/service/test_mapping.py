@@ -6,12 +6,13 @@ import attrs
 import pytest
 
 from pcipt.pci import RawFunction, Resource
+from pcipt.remap.facts import Precaution
 from pcipt.service.settings import Settings
 from pcipt.service.settling import act_on
 from pcipt.xen.coverage import Coverage
 from pcipt.xen.outcome import Op
 from tests.service.stage import BusStage, Killed, S
-from tests.xen.devices import device, port
+from tests.xen.devices import SRIOV_AT, device, port
 from tests.xen.truth import mapped_pages, p2m_truth
 
 NIC, LOST = "02:00.0", "00:06.0"
@@ -424,7 +425,7 @@ def test_a_bar_that_moves_while_decoding_from_where_vpci_maps_none_is_mapped(sta
     stage = BusStage(raws)
     engine, _ = started(stage)
     stage.write("00:09.0", 0x10, 4, 0xFE18_0000)
-    assert told(stage.settle(engine)) == [("map-mmio", "00:09.0", "0xfe180000", "done")]
+    assert told(engine.reconcile()) == [("map-mmio", "00:09.0", "0xfe180000", "done")]
     right(stage)
     assert stage.settle(engine) == []
     stage.write("00:09.0", 0x04, 2, 0)
@@ -438,7 +439,8 @@ def test_what_left_and_came_back_elsewhere_between_two_readings_leaves_nothing()
     stage.pull(LOST)
     stage.plug(device(LOST, (0xFE18_0000, 0x2000)))
     stage.plugged.clear()
-    act_on(engine, stage.watch, written=(), plugged=[S(LOST)], removed=[S(LOST)], doubt=False)
+    engine.part([S(LOST)])
+    act_on(engine, stage.watch, written=(), plugged=[S(LOST)], doubt=False)
     right(stage)
 
 
@@ -475,4 +477,115 @@ def test_pages_of_others_that_a_failed_map_took_away_are_mapped_again_at_once():
     assert 0xFE180 in mapped_pages(stage.xen)
     stage.time += 1
     engine.tick()
+    right(stage)
+
+
+@pytest.mark.parametrize("asked", ["explain", "dry run"])
+@pytest.mark.parametrize("on", [True, False])
+def test_a_question_asked_before_it_is_quiet_takes_no_change_away(asked, on):
+    """What it reads anew is different only once, and concerns functions that were not written to."""
+    physfn = device("00:05.0", (0xFE10_0000, 0x1000), sriov=(3, 0x80, 1, [(0xFE14_0000, 0x2000)]))
+    stage = BusStage([*machine(), physfn])
+    vf = S("00:15.0")
+    stage.write("00:05.0", SRIOV_AT + 0x10, 2, 1)
+    stage.write("00:05.0", SRIOV_AT + 8, 2, 0x1 if on else 0x9)
+    stage.files.raws[vf] = attrs.evolve(
+        physfn, sbdf=vf, resources=(Resource(0, 0, 0),) * 13, physfn=S("00:05.0")
+    )
+    stage.xen.kernel_add(vf)
+    engine, _ = started(stage)
+    stage.settle(engine)
+    stage.write("00:05.0", SRIOV_AT + 8, 2, 0x9 if on else 0x1)
+    if asked == "explain":
+        engine.explain(S("00:05.0"))
+    else:
+        engine.reconcile(dry_run=True)
+    word = "map-mmio" if on else "unmap-mmio"
+    assert told(stage.settle(engine) + engine.tick()) == [(word, "00:15.0", "0xfe140000", "done")]
+    right(stage)
+
+
+@pytest.mark.parametrize("asked", ["explain", "dry run"])
+def test_a_write_that_a_question_overtook_is_acted_on(asked):
+    """To the shadow of writes it then changes nothing: only what the question found tells of it."""
+    stage = BusStage([*machine(), device("00:09.0", (0xFE18_0000, 0x1000), header=2)])
+    engine, _ = started(stage)
+    stage.write("00:09.0", 0x10, 4, 0xFE1C_0000)
+    if asked == "explain":
+        engine.explain(S("00:09.0"))
+    else:
+        engine.reconcile(dry_run=True)
+    assert engine.due == 0.0
+    done = stage.settle(engine) + engine.tick()
+    assert [row[::2] for row in told(done)] == [("unmap-mmio", "0xfe180000"), ("map-mmio", "0xfe1c0000")]
+    right(stage)
+
+
+@pytest.mark.parametrize("unseen", ["no daemon ran", "messages were lost"])
+@pytest.mark.parametrize("command", [0, 2])
+def test_what_was_replaced_unseen_leaves_nothing(unseen, command):
+    stage = BusStage(machine())
+    engine, _ = started(stage)
+    stage.pull(LOST)
+    stage.plug(device(LOST, (0xFE18_0000, 0x2000), command=command))
+    stage.plugged.clear()
+    if unseen == "no daemon ran":
+        engine.tidy()
+        engine, _ = started(stage)
+    else:
+        engine.missed = True
+        act_on(engine, stage.watch, written=(), plugged=(), doubt=True)
+    right(stage)
+    assert engine.reconcile() == []
+
+
+@pytest.mark.parametrize("how", ["decode", "replug", "move"])
+def test_what_failed_too_often_is_tried_again_when_it_was_not_wanted_in_between(how):
+    raw = device("00:09.0", (0xFE18_0000, 0x1000), header=2)
+    stage = BusStage([*machine(), raw])
+    for call in range(4):
+        stage.xen.fail(Op.MAP, errno.ENOMEM, call=call + 1)
+    engine, _ = started(stage)
+    for pause in (1, 5, 25, 125):
+        stage.time += pause
+        engine.tick()
+    assert [finding.code for _, finding in engine.findings] == ["not-mapped"]
+    if how == "replug":
+        stage.pull("00:09.0")
+        stage.settle(engine)
+        stage.plug(raw)
+    else:
+        register, away, back = (0x04, 0, 2) if how == "decode" else (0x10, 0xFE1C_0000, 0xFE18_0000)
+        stage.write("00:09.0", register, 4, away)
+        stage.settle(engine)
+        stage.write("00:09.0", register, 4, back)
+    stage.settle(engine)
+    right(stage)
+
+
+@pytest.mark.parametrize("mode", ["enforce", "observe"])
+def test_what_is_not_announced_is_not_counted_on_before_it_is_done(mode):
+    """A dry run and `explain` show what is then done."""
+    settings = Settings(mode, {**Settings().actions, "add-device": False})
+    stage = BusStage(machine(), known=["00:00.0", "00:1c.0", NIC], settings=settings)
+    engine = stage.start()
+    expected = [("map-mmio", 0xFC00_0000), ("map-mmio", 0xFE00_0000)]
+    explained = engine.explain(S(LOST))
+    steps = [
+        (s.action.word, s.action.frames.range.start) for s in explained.steps if s.action.word == "map-mmio"
+    ]
+    planned = told(engine.reconcile(dry_run=True))
+    done = told(engine.reconcile())
+    assert (sorted(steps), explained.desired.by.value) == (expected, "us")
+    assert [row[:3] for row in planned] == [row[:3] for row in done]
+
+
+def test_a_bar_that_comes_from_over_ram_is_explained_as_it_is_treated():
+    stage = BusStage([*machine(), device("00:09.0", (0x20_0000, 0x1000))])
+    engine, _ = started(stage)
+    stage.write("00:09.0", 0x10, 4, 0xFE18_0000)
+    steps = engine.explain(S("00:09.0")).steps
+    assert [(step.action.word, step.verdict) for step in steps] == [("map-mmio", Precaution.NONE)]
+    assert [row[3] for row in told(engine.reconcile(dry_run=True))] == ["planned"]
+    assert told(engine.reconcile()) == [("map-mmio", "00:09.0", "0xfe180000", "done")]
     right(stage)

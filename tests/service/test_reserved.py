@@ -241,6 +241,24 @@ def test_a_claim_restores_a_region_before_its_device_returns():
     assert scene.mapped() == (OUT, IN, IN)
 
 
+@pytest.mark.parametrize("call", [2, 3, 4, 5, 6])  # the first is about what must not be mapped over
+def test_while_a_device_could_not_be_asked_about_nothing_is_withdrawn(call):
+    """Any region may be its own as well; it is asked about again, and then all is made up for."""
+    scene = Scene()
+    scene.xen.fail(Op.RESERVED, errno.ENOMEM, call=call)
+    scene.engine = scene.start()
+    scene.engine.reconcile()
+    scene.bind(NIC, "pciback")  # dom0's still
+    scene.give_away(OTHER)
+    scene.xen.fail(Op.RESERVED, errno.ENOMEM)
+    assert scene.told(OTHER) == []
+    while scene.engine.due is not None and scene.time < 100:
+        scene.time += scene.engine.due
+        scene.engine.tick()
+    assert scene.mapped() == (IN, IN, OUT)
+    assert scene.engine.findings == []
+
+
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EBUSY, errno.ENOMEM])
 @pytest.mark.parametrize("op", [Op.UNMAP, Op.MAP])
 def test_a_failing_call_is_tried_again_and_told_meanwhile(op, number):

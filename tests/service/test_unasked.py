@@ -88,3 +88,27 @@ def test_while_everything_is_open_an_answer_about_some_is_not_enough():
     unasked.look(0.0, open_questions=True, everything=True)
     unasked.look(0.5, open_questions=False)
     assert unasked.due == 1.0
+
+
+@pytest.mark.parametrize("event", ["write", "plug"])
+def test_a_comparison_that_was_given_up_is_made_up_for_with_the_next_answer(event):
+    stage = BusStage(
+        [device("00:02.0", (0xC000_0000, 0x1000)), device("00:06.0", (0xC002_0000, 0x1000), header=2)]
+    )
+    for call in range(4):
+        stage.xen.fail(Op.KNOWN, errno.EBUSY, call=call + 1)
+    engine = stage.start()
+    engine.reconcile()
+    for _ in range(4):
+        stage.time += 30
+        engine.tick()
+    assert engine.due is None
+    if event == "write":
+        stage.write("00:02.0", 0x04, 2, 0)
+    else:
+        stage.plug(device(NEW, (0xC010_0000, 0x1000)))
+    stage.settle(engine)
+    assert engine.due == pytest.approx(1.0)
+    stage.time += 1
+    engine.tick()
+    assert right(stage)

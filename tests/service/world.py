@@ -144,10 +144,10 @@ class World:
         self.watch.take()
         seen, _ = self.watch.settle()
         try:
+            self.engine.part(removed)
             done = act_on(
-                self.engine, self.watch, written=seen | {*written}, plugged=set(plugged), removed=removed,
-                doubt=doubt,
-            )  # fmt: skip
+                self.engine, self.watch, written=seen | {*written}, plugged=set(plugged), doubt=doubt
+            )
             self.time += PAUSE
             return done + self.engine.tick()
         except Killed:
