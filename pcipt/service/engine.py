@@ -290,7 +290,8 @@ class Engine:
         subjects = {*scope, *(sbdf for action in announcements for sbdf in addresses_of(action))}
         regions = self._situation.plan_regions(None if everything else subjects, view)
         outcomes += self._perform(regions, dry_run=dry_run)
-        subjects |= {sbdf for action in regions for sbdf in self._situation.reserved.scopes[action.frames]}
+        scopes = self._situation.reserved.scopes
+        subjects |= {sbdf for action in regions for sbdf in scopes.get(action.frames, ())}
         rewrites = plan_rewrites(self._ignored(subjects))
         outcomes += self._perform(rewrites, dry_run=dry_run)
         self.listen()  # what was read may have come after another one had left, and nobody unmaps for that

@@ -70,8 +70,8 @@ class Reserved:
         except HypervisorError as error:
             why = f"{error}: which devices need which reserved region is unknown, none is withdrawn"
             self.trouble = Finding("regions-not-asked", why)
-        except UnsupportedError:  # this Xen or its libraries never tell: there is no region to care for
-            self._listed = True
+        except UnsupportedError:  # this Xen or its libraries do not tell: there is no region to care for
+            self._listed, self._scopes, self._of = True, {}, {}
             self._open.clear()
         else:
             self._open.clear()

@@ -241,6 +241,20 @@ def test_a_claim_restores_a_region_before_its_device_returns():
     assert scene.mapped() == (OUT, IN, IN)
 
 
+@pytest.mark.parametrize("call", range(1, 7))
+def test_a_xen_that_tells_only_at_times_has_no_regions_meanwhile(call):
+    """What was learned by then is not all: nothing is withdrawn for it."""
+    scene = Scene()
+    scene.xen.fail(Op.RESERVED, errno.EACCES, call=call)
+    scene.engine = scene.start()
+    scene.engine.reconcile()
+    scene.give_away(OTHER)
+    scene.told(OTHER)
+    assert scene.mapped() == (IN, IN, OUT if call == 1 else IN)
+    scene.engine.reconcile()
+    assert scene.mapped() == (IN, IN, OUT)
+
+
 @pytest.mark.parametrize("call", [2, 3, 4, 5, 6])  # the first is about what must not be mapped over
 def test_while_a_device_could_not_be_asked_about_nothing_is_withdrawn(call):
     """Any region may be its own as well; it is asked about again, and then all is made up for."""
