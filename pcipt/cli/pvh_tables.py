@@ -48,7 +48,9 @@ def vcpu_count(text: str) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--domain", choices=[each.value for each in Domain], required=True)
-    parser.add_argument("--vcpus", metavar="N", type=vcpu_count, required=True)
+    parser.add_argument(
+        "--vcpus", metavar="N", type=vcpu_count, required=True, help="how many virtual processors it has"
+    )
     parser.add_argument("--no-lapic", action="store_true", help="guest: no local APIC, hence no MADT")
     parser.add_argument("--io-apic", action="store_true", help="guest: with an IO-APIC entry")
     parser.add_argument(

@@ -78,6 +78,8 @@ def parse_settings(data: bytes, path: str) -> Settings:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(path, f"line {line}: not UTF-8") from error
+    if text.startswith("\ufeff"):
+        raise InputError(path, "line 1: begins with a byte order mark; save it as UTF-8 without one")
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
