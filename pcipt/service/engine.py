@@ -79,7 +79,7 @@ class Engine:
         self._judge = Judge(self._situation, self._standing)
         self._performer = Performer(Tools(xen, Registers(host), self._situation, keeper, self))
         self._situation.read_everything()
-        self.missed = True  # functions may have left, and others come in their places, without a message
+        self.missed = False  # others may have come in the places of some, without a message
         self._just_read = True  # and whatever has happened since tells of itself
         if snapshot is None:
             snapshot = snapshot_from_machine(host.boot_id, self.machine)
