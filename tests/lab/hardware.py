@@ -4,13 +4,16 @@ Why this processor: without `-smap,-smep` QEMU 7.2's iret kills a PV dom0; `-rdt
 for RDTSCP makes Xen kill a PVH dom0; `-monitor` because mwait hangs in Xen's idle loop. An invariant TSC
 keeps Xen from trapping each RDTSC of dom0, a quarter of its time; QEMU has to be forced to show one, and then
 not to show what it cannot emulate. `no-sharept`: SVM's nested page tables are not in VT-d's format. A PVH
-dom0 gets one vCPU: with two the emulated SVM sometimes ends in a triple fault. All vCPUs take turns in one
-thread: with one each, QEMU 7.2 may go on executing an instruction that another of them has just patched, and
-Linux then spins at a static branch of its scheduler (kprobes patch it), interrupts off, for minutes.
+dom0 gets one vCPU: with two the emulated SVM sometimes ends in a triple fault.
+
+With a thread for each vCPU, QEMU 7.2 may go on executing an instruction that another vCPU has just patched:
+Linux then spins there, interrupts off, for minutes. It was seen on a busy host, at the scheduler's tracepoint
+that recording command names patches (`norecord-cmd`); where processors are few, vCPUs take turns in one.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -28,6 +31,7 @@ RESERVED = "rmrr=0x7fff0-0x7fff3=0:2:0.0;0x7fff8-0x7fff9=0:2:0.0,0:0:6.0;0x7fffb
 NOT_EMULATED = "-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save,-xsavec"
 CPU = f"EPYC,+svm,+npt,-smap,-smep,-rdtscp,-monitor,x-force-features=on,+invtsc,{NOT_EMULATED}"
 VCPUS: dict[Mode, int] = {"pv": 2, "pvh": 1}
+THREADS = "multi" if (os.cpu_count() or 1) >= 4 else "single"
 MEMORY_MIB = 3072
 DOM0_MIB = 1024
 
@@ -114,13 +118,14 @@ def xen_arguments(mode: Mode, extra: str) -> str:
 #: iomem=relaxed lets a probe read, through /dev/mem, BARs that a driver has claimed.
 LINUX_ARGUMENTS = (
     "console=hvc0 iomem=relaxed mitigations=off init_on_alloc=0 audit=0 loglevel=5 systemd.show_status=0"
+    " trace_options=norecord-cmd"
 )
 
 
 def qemu_command(mode: Mode, image: Image, payload: Path, wires: Wires, xen_extra: str = "") -> list[str]:
     """Render the machine as QEMU's command line."""
     command = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-no-reboot"]
-    command += ["-machine", "q35", "-accel", "tcg,thread=single", "-cpu", CPU]
+    command += ["-machine", "q35", "-accel", f"tcg,thread={THREADS}", "-cpu", CPU]
     command += ["-smp", str(VCPUS[mode]), "-m", str(MEMORY_MIB)]
     command += ["-kernel", str(image.xen), "-append", xen_arguments(mode, xen_extra)]
     command += ["-initrd", f"{image.kernel} {LINUX_ARGUMENTS},{image.initrd}"]
