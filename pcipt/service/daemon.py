@@ -234,7 +234,7 @@ class Daemon:
             self._loop.after("engine", due, self._tick)
 
     def _tick(self) -> None:
-        """Let the engine do what it had put off."""
+        """Let the engine do what it had put off, once it has seen what has arrived."""
         self._look(())
         self._tell(self.engine.tick())
         self._notifier.send(self._status_line())

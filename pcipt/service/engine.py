@@ -94,10 +94,8 @@ class Engine:
         self._papers.save_snapshot()
         if not self._just_read:
             different = self._situation.read_everything()
-            if dry_run:  # its own message will find it unchanged, and the shadow of writes sees no write
-                self._situation.unplanned |= different
-            else:
-                self._situation.unplanned.clear()
+            # After a dry run its own message will find it unchanged, and the shadow of writes sees no write.
+            self._situation.unplanned = {*self._situation.unplanned, *different} if dry_run else set()
         self._just_read = False
         if not self._situation.ask_everything():
             return self._left(None)
@@ -178,7 +176,7 @@ class Engine:
             outcomes = self._follow(scope, handed=False)
             self._retries.forget(self._retries.untried(ripe, now))
         if self._situation.unplanned:
-            outcomes += self._follow({*self._situation.unplanned}, handed=False)
+            outcomes += self._follow((), handed=False)
         if self._handovers.due is not None and self._handovers.due <= now:
             waiting = self._handovers.waiting
             outcomes += self._follow(waiting, handed=True)
@@ -310,9 +308,10 @@ class Engine:
         outcomes += self._perform(plan.actions, dry_run=False)
         planned = (*announcements, *regions, *rewrites, *plan.actions)
         subjects |= {each.sbdf for each in desired}
-        about, announced = None if everything else subjects, everything or bool(listed)
-        self._retries.forget(self._standing.lapsed(planned, about, announced=announced))
-        news = self._standing.replace(planned, outcomes, about, announced=announced)
+        news, lapsed = self._standing.replace(
+            planned, outcomes, None if everything else subjects, announced=everything or bool(listed)
+        )
+        self._retries.forget(lapsed)
         told = outcomes if everything else news
         self.records.extend(Record(self._clock(), outcome) for outcome in told)
         return told

@@ -86,18 +86,6 @@ class Standing:
         why = [o.detail for o in self.of(sbdf) if isinstance(o.action, _ANNOUNCEMENTS) and o.detail]
         return attrs.evolve(finding, text=f"{finding.text}; not mended: {why[0]}") if why else finding
 
-    def lapsed(
-        self, planned: Iterable[Action], scope: Collection[Sbdf] | None, *, announced: bool
-    ) -> list[Key]:
-        """List what stands and is not planned any more, with the arguments of `replace`."""
-        wanted = {key_of(action) for action in planned}
-        return [
-            key
-            for sbdf in (self.subjects if scope is None else scope)
-            for key, outcome in self._outcomes.get(sbdf, {}).items()
-            if key not in wanted and (announced or not isinstance(outcome.action, _ANNOUNCEMENTS))
-        ]
-
     def replace(
         self,
         planned: Collection[Action],
@@ -105,12 +93,13 @@ class Standing:
         scope: Collection[Sbdf] | None,
         *,
         announced: bool,
-    ) -> list[Outcome]:
+    ) -> tuple[list[Outcome], list[Key]]:
         """Take in what came of a plan; `scope` is what it was made for (None is everything).
 
         `announced` tells whether announcements were planned as well.
 
-        Shape:  the outcomes that are news: what was done, and what does not just stand as before.
+        Shape:  the outcomes that are news: what was done, and what does not just stand as before; and what
+                stood and is not planned any more.
         """
         before = self._take(scope, announced=announced)
         wanted = {key_of(action) for action in planned}
@@ -122,7 +111,8 @@ class Standing:
             self._outcomes.setdefault(subject_of(action), {})[key] = outcome
             if isinstance(action, MapMmio | UnmapMmio):
                 self._places[action.place] = action.sbdf
-        return [outcome for key, outcome in came.items() if _stands(before.get(key)) != _stands(outcome)]
+        news = [outcome for key, outcome in came.items() if _stands(before.get(key)) != _stands(outcome)]
+        return news, [key for key in before if key not in wanted]
 
     def _take(self, scope: Collection[Sbdf] | None, *, announced: bool) -> dict[Key, Outcome]:
         taken: dict[Key, Outcome] = {}
