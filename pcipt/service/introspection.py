@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 
 from pcipt import __version__
-from pcipt.service.protocol import INTERFACE, SERVICE, Message, ParameterError
+from pcipt.service.protocol import INTERFACE, SERVICE, Message, ParameterError, members_of, require_known
 
 URL = "https://xenproject.org/"
 
@@ -42,13 +42,9 @@ def own_description() -> str:
 
 def _members(given: object, allowed: tuple[str, ...], method: str) -> Message:
     """Take the parameters of a method; null is as not given, as in our own interface."""
-    if given is not None and not isinstance(given, dict):
-        raise ParameterError("parameters", "parameters is no object")
-    members = given or {}
+    members = members_of(given)
     for key in members:
-        if key not in allowed:
-            known = f"expected {' or '.join(allowed)}" if allowed else f"{method} has none"
-            raise ParameterError(key[:200], f"there is no such parameter; {known}")
+        require_known(key, allowed, method)
     return members
 
 

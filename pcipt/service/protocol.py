@@ -6,7 +6,7 @@ one table. docs/protocol.md tells the whole; org.pcipt.varlink beside this file 
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 SOCKET_PATH = "/run/pcipt/control"
@@ -111,6 +111,28 @@ def decode_frame(frame: bytes) -> Message:
     return message
 
 
+def members_of(parameters: object) -> Message:
+    """Take the parameters of a call; null counts as none.
+
+    Raises: ParameterError
+    """
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise ParameterError("parameters", "parameters is no object")
+    return parameters
+
+
+def require_known(key: str, allowed: Collection[str], method: str) -> None:
+    """Refuse a parameter that a method does not have.
+
+    Raises: ParameterError
+    """
+    if key not in allowed:
+        known = f"expected {' or '.join(allowed)}" if allowed else f"{method} has none"
+        raise ParameterError(key[:200], f"there is no such parameter; {known}")
+
+
 def checked_parameters(name: str, given: object) -> Message:
     """Check what was given against the method's own parameters; null counts as not given.
 
@@ -118,13 +140,9 @@ def checked_parameters(name: str, given: object) -> Message:
     """
     method = METHODS[name]
     allowed = method.parameters
-    given = {} if given is None else given
-    if not isinstance(given, dict):
-        raise ParameterError("parameters", "parameters is no object")
+    given = members_of(given)
     for key, value in given.items():
-        if key not in allowed:
-            known = f"expected {' or '.join(allowed)}" if allowed else f"{name} has none"
-            raise ParameterError(key[:200], f"there is no such parameter; {known}")
+        require_known(key, allowed, name)
         if value is not None and not isinstance(value, allowed[key]):
             raise ParameterError(key, f"{key} must be {_WORDS[allowed[key]]}")
     checked = {key: value for key, value in given.items() if value is not None}
