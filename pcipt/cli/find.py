@@ -34,9 +34,8 @@ def target_of(source: Source, text: str) -> Sbdf | SlotFilter | PciPath:
         return parse_target(text)
     except AddressError as error:
         nearest: tuple[str, ...] = ()
-        with suppress(
-            PciptError, OSError
-        ):  # where the machine cannot be read, the text is wrong all the same
+        # Where the machine cannot be read, the text is wrong all the same.
+        with suppress(PciptError, OSError):
             nearest = _alike(text, [str(sbdf) for sbdf in source.addresses()])
         raise AddressError(error.text, error.field, error.why, nearest) from error
 

@@ -20,7 +20,6 @@ from pcipt.pci import Sbdf
 Json = dict[str, Any]
 
 DOM0, QUARANTINE = "dom0", "quarantine"  # the daemon's words for owners; xl takes the one's to the other
-DEGRADED = 4
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -10,10 +10,9 @@ import argparse
 import os
 from contextlib import ExitStack
 
-from pcipt.cli.check import chosen_functions
+from pcipt.cli.check import DEGRADED, chosen_functions
 from pcipt.cli.client import call
 from pcipt.cli.handover import (
-    DEGRADED,
     DOM0,
     QUARANTINE,
     Json,
@@ -81,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _told(sbdf: Sbdf, args: argparse.Namespace, owners: dict[str, str]) -> Json:
     if args.dry_run:
-        return {"sbdf": str(sbdf), "owner": owners.get(str(sbdf), "dom0")}
+        return {"sbdf": str(sbdf), "owner": owners.get(str(sbdf), DOM0)}
     return look(args.socket, sbdf)
 
 

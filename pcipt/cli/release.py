@@ -11,11 +11,11 @@ import argparse
 import os
 from collections.abc import Callable, Container, Sequence
 
-from pcipt.cli.check import chosen_functions, json_from_report
+from pcipt.cli.check import DEGRADED, chosen_functions, json_from_report
 from pcipt.cli.client import call
 from pcipt.cli.evidence import gather
 from pcipt.cli.handover import (
-    DEGRADED,
+    DOM0,
     QUARANTINE,
     Json,
     Step,
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
             print_json({**answer, "result": "failed", "steps": steps.told, "functions": []}, args.json)
         raise
     if args.dry_run:
-        told = {sbdf: {"sbdf": str(sbdf), "owner": owners.get(str(sbdf), "dom0")} for sbdf in sorted(chosen)}
+        told = {sbdf: {"sbdf": str(sbdf), "owner": owners.get(str(sbdf), DOM0)} for sbdf in sorted(chosen)}
     print_end(told.values(), {**answer, "steps": steps.told}, args.json)
     return DEGRADED if not args.dry_run and complain_of_others(told.values(), QUARANTINE) else 0
 
