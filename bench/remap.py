@@ -28,26 +28,26 @@ from collections.abc import Iterator, Sequence
 
 from list import build  # bench/list.py: a sysfs tree as Linux lays it out
 
+from pcipt.daemon.replay.player import TraceSource
+from pcipt.daemon.replay.stand_in import StandIn
+from pcipt.daemon.settings import Settings
+from pcipt.daemon.settling import act_on
+from pcipt.daemon.store import Keeper
+from pcipt.daemon.watcher import Watch
+from pcipt.engine.engine import Engine
 from pcipt.errors import NoSuchDeviceError
 from pcipt.host.iomem import MemoryReading, NamedRange
 from pcipt.pci import Address, Frames, Gfn, Ids, Range, RawFunction, Resource, Sbdf, decode_machine
 from pcipt.pci.config import Register
 from pcipt.pci.write import ConfigWrite
 from pcipt.remap.claims import claims_of
-from pcipt.remap.holdings import Holdings
+from pcipt.remap.mapped_pages import Holdings
 from pcipt.remap.plan import plan_announcements
 from pcipt.remap.plan_mappings import plan_mappings
 from pcipt.remap.view import XenView
-from pcipt.service.engine import Engine
-from pcipt.service.keeper import Keeper
-from pcipt.service.replayed import TraceSource
-from pcipt.service.settings import Settings
-from pcipt.service.settling import act_on
-from pcipt.service.stand_in import StandIn
-from pcipt.service.watcher import Watch
-from pcipt.xen.hardware import BusHardware
 from pcipt.xen.interface import Dom0Kind, XenIdentity
-from pcipt.xen.simulated import SimulatedHardware, SimulatedXen
+from pcipt.xen.simulated.hardware import BusHardware
+from pcipt.xen.simulated.hypervisor import SimulatedHardware, SimulatedXen
 
 SIZES = (100, 1_000, 10_000)
 PORTS, ENDPOINTS = 31, 8

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 
-from pcipt.service import protocol
+from pcipt.daemon.control import protocol
 from tests.trees import REPO
 
 NIC = "0000:02:00.0"

@@ -6,14 +6,22 @@ import subprocess
 
 import pytest
 
-from pcipt.firmware.acpi import parse_table
-from pcipt.firmware.build_tables import build_facs
-from pcipt.firmware.dsdt import build_dsdt
-from pcipt.firmware.fadt import Field, build_fadt, make_fadt
-from pcipt.firmware.layout import Platform, compute_layout
-from pcipt.firmware.madt import InterruptOverride, IoApic, LocalApic, Madt, OtherEntry, build_madt, parse_madt
+from pcipt.firmware.acpi.build_table import Header, build_table
+from pcipt.firmware.acpi.dsdt import build_dsdt
+from pcipt.firmware.acpi.fadt import Field, build_fadt, make_fadt
+from pcipt.firmware.acpi.madt import (
+    InterruptOverride,
+    IoApic,
+    LocalApic,
+    Madt,
+    OtherEntry,
+    build_madt,
+    parse_madt,
+)
+from pcipt.firmware.acpi.table import parse_table
 from pcipt.firmware.memory_map import MemoryType, entry
-from pcipt.firmware.table_header import Header, build_table
+from pcipt.firmware.pvh.build_tables import build_facs
+from pcipt.firmware.pvh.layout import Platform, compute_layout
 from pcipt.pci import Address
 from pcipt.pci.write import EcamRegion
 from tests.machines import function, machine

@@ -4,12 +4,12 @@ import struct
 
 import attrs
 
-from pcipt.firmware.build_tables import Guest, build_guest_tables, build_hardware_tables
-from pcipt.firmware.check_tables import check_tables
-from pcipt.firmware.facts import Facts
-from pcipt.firmware.table_header import with_checksum
-from pcipt.firmware.table_set import Domain, TableSet
-from pcipt.firmware.verdict import Verdict
+from pcipt.firmware.acpi.build_table import with_checksum
+from pcipt.firmware.acpi.table_set import Domain, TableSet
+from pcipt.firmware.pvh.build_tables import Guest, build_guest_tables, build_hardware_tables
+from pcipt.firmware.pvh.check_rows import Verdict
+from pcipt.firmware.pvh.check_tables import check_tables
+from pcipt.firmware.pvh.facts import Facts
 from tests.pvh import native_tables
 
 GUEST = build_guest_tables(Guest(2))

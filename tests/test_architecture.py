@@ -9,6 +9,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODULES = sorted(ROOT.glob("pcipt/**/*.py"))
 LINES = 400
+MODULES_IN_A_FOLDER = 20
 
 EVERYBODY = {"pcipt", "pcipt.errors"}  # the version and the errors
 
@@ -20,25 +21,30 @@ ARROWS = {
     "watch": {"pci"},
     "xen": {"pci"},
     "host": {"pci"},
-    "service": {"pci", "firmware", "remap", "watch", "xen", "host"},
+    "engine": {"pci", "firmware", "remap"},
+    "daemon": {"pci", "firmware", "remap", "watch", "xen", "host", "engine"},
     "cli": {"pci", "firmware", "host"},
 }
 
 #  single modules: what else one of them may import, and why
 DOORS = {
-    "pcipt.cli.*": {"pcipt.service.protocol"},  # the socket's message types
-    "pcipt.cli.daemon": {"pcipt.service.*"},  # starts the service
-    "pcipt.cli.replay": {"pcipt.service.replayed"},  # runs the engine on a recording, without a daemon
-    "pcipt.cli.decode": {"pcipt.watch.*", "pcipt.remap.*"},  # decodes a recording where no daemon is needed
+    "pcipt.engine.*": {"pcipt.xen.interface"},  # what Xen can be asked and told, whichever Xen it is
+    "pcipt.engine.interfaces": {"pcipt.host.iomem"},  # the value that a host answers with
+    "pcipt.engine.engine": {"pcipt.daemon.settings"},  # which actions are performed
+    "pcipt.cli.*": {"pcipt.daemon.control.protocol"},  # the socket's message types
+    "pcipt.cli.commands.daemon": {"pcipt.daemon.*"},  # starts the service
+    "pcipt.cli.commands.replay": {"pcipt.daemon.replay.player"},  # runs the engine on a recording
+    "pcipt.cli.commands.decode": {"pcipt.watch.*", "pcipt.remap.*"},  # decodes a recording without a daemon
 }
 
 #  what only these may import
 RESERVED = {
     "pcipt._hypervisor": {"pcipt.xen.*"},
+    "pcipt.xen.simulated": {"pcipt.xen.simulated.*", "pcipt.daemon.replay.*"},
     "pcipt._decode": {"pcipt.pci.*", "pcipt.firmware.*", "pcipt.remap.*", "pcipt.watch.*"},
     "pyroute2": {"pcipt.host.uevent_parser"},
     #  two load a subcommand's module by its name, one a module without its package
-    "importlib": {"pcipt.cli.main", "pcipt.cli.pvh", "pcipt.host.uevent_parser"},
+    "importlib": {"pcipt.cli.main", "pcipt.cli.commands.pvh.group", "pcipt.host.uevent_parser"},
 }
 
 PURE = {"pci", "firmware", "remap"}
@@ -157,6 +163,12 @@ def test_every_room_is_in_the_table():
     assert {room_of(name_of(path)) for path in MODULES} - {"", "errors"} == set(ARROWS)
 
 
+def test_no_folder_has_more_modules_than_a_reader_can_take_in():
+    folders = {path.parent for path in MODULES}
+    counts = {folder: len([path for path in MODULES if path.parent == folder]) - 1 for folder in folders}
+    assert {folder: count for folder, count in counts.items() if count > MODULES_IN_A_FOLDER} == {}
+
+
 def test_arrows_form_no_circle():
     order = []
     while len(order) < len(ARROWS):
@@ -236,11 +248,11 @@ SAMPLES = [
     ("pcipt.pci.bars", "reader.open()", False),  # another's method
     ("pcipt.pci.bars", "# a line\n" * 400, False),
     ("pcipt.pci.bars", "# a line\n" * 401, True),
-    ("pcipt.firmware.dmar", "from pcipt.pci import Sbdf", False),
-    ("pcipt.firmware.dmar", "from pcipt.remap.plan import plan", True),
+    ("pcipt.firmware.acpi.dmar", "from pcipt.pci import Sbdf", False),
+    ("pcipt.firmware.acpi.dmar", "from pcipt.remap.plan import plan", True),
     ("pcipt.remap.plan", "from pcipt.firmware.coverage import Coverage", False),
     ("pcipt.remap.plan", "from pcipt.xen.interface import Hypervisor", True),
-    ("pcipt.remap.plan", "from pcipt import service", True),
+    ("pcipt.remap.plan", "from pcipt import engine", True),
     ("pcipt.watch.kprobe", "import os\nfrom pcipt.pci import Sbdf\nfrom pcipt._decode import lib", False),
     ("pcipt.watch.kprobe", "from pcipt.host import sysfs", True),
     ("pcipt.watch.kprobe", "from pcipt.firmware import mcfg", True),
@@ -251,26 +263,40 @@ SAMPLES = [
     ("pcipt.host.sysfs", "from pcipt.xen import interface", True),
     ("pcipt.host.sysfs", "import pyroute2", True),
     ("pcipt.host.uevent_parser", "from pyroute2.netlink.uevent import MarshalUevent", False),
-    ("pcipt.service.engine", "from pyroute2 import IPRoute", True),
-    ("pcipt.service.engine", "from pcipt.cli import main", True),
-    ("pcipt.service.engine", "from pcipt.xen.simulated import SimulatedXen\nimport pcipt.remap.plan", False),
-    ("pcipt.service.engine", "from pcipt import _hypervisor", True),
-    ("pcipt.cli.status", "from pcipt.service.protocol import Request", False),
-    ("pcipt.cli.status", "from pcipt.service import protocol", False),
-    ("pcipt.cli.status", "from pcipt.service.engine import Engine", True),
-    ("pcipt.cli.status", "from pcipt import service", True),
-    ("pcipt.cli.status", "import pcipt.service.protocols", True),  # another module whose name begins alike
-    ("pcipt.cli.status", "import importlib.util", True),
+    ("pcipt.engine.engine", "from pyroute2 import IPRoute", True),
+    ("pcipt.engine.engine", "from pcipt.cli import main", True),
+    (
+        "pcipt.engine.engine",
+        "from pcipt.xen.interface import Hypervisor\nimport pcipt.remap.plan",
+        False,
+    ),
+    ("pcipt.engine.engine", "from pcipt import _hypervisor", True),
+    ("pcipt.engine.engine", "from pcipt.xen.libxc import open_libxc", True),
+    ("pcipt.engine.engine", "from pcipt.xen.simulated.hypervisor import SimulatedXen", True),
+    ("pcipt.engine.engine", "from pcipt.daemon.loop import Loop", True),
+    ("pcipt.engine.engine", "from pcipt.host import sysfs", True),
+    ("pcipt.daemon.live", "from pcipt.xen.simulated.hypervisor import SimulatedXen", True),
+    ("pcipt.daemon.replay.recording", "from pcipt.xen.simulated.hypervisor import SimulatedXen", False),
+    ("pcipt.cli.commands.status", "from pcipt.daemon.control.protocol import Request", False),
+    ("pcipt.cli.commands.status", "from pcipt.daemon.control import protocol", False),
+    ("pcipt.cli.commands.status", "from pcipt.engine.engine import Engine", True),
+    ("pcipt.cli.commands.status", "from pcipt import daemon", True),
+    (
+        "pcipt.cli.commands.status",
+        "import pcipt.daemon.control.protocols",
+        True,
+    ),  # another module whose name begins alike
+    ("pcipt.cli.commands.status", "import importlib.util", True),
     ("pcipt.cli.main", "import importlib", False),
     ("pcipt.cli.main", "importlib.import_module(f'pcipt.cli.{name}')", False),
-    ("pcipt.cli.main", "importlib.import_module('pcipt.cli.status')", False),
+    ("pcipt.cli.main", "importlib.import_module('pcipt.cli.commands.status')", False),
     ("pcipt.cli.main", "importlib.import_module(f'pcipt.{name}')", True),
     ("pcipt.cli.main", "importlib.import_module(f'{name}')", True),
     ("pcipt.cli.main", "importlib.import_module(name)", True),
     ("pcipt.cli.main", "importlib.import_module('pcipt.remap.plan')", True),
-    ("pcipt.cli.daemon", "from pcipt.service.daemon import Daemon", False),
-    ("pcipt.cli.daemon", "from pcipt.remap.plan import plan", True),
-    ("pcipt.cli.list", "from pcipt.remap.plan import plan", True),
+    ("pcipt.cli.commands.daemon", "from pcipt.daemon.daemon import Daemon", False),
+    ("pcipt.cli.commands.daemon", "from pcipt.remap.plan import plan", True),
+    ("pcipt.cli.commands.list", "from pcipt.remap.plan import plan", True),
     ("pcipt.errors", "from pcipt.pci import Sbdf", True),  # nobody would be free to import it
     ("pcipt", "from pcipt.pci import Sbdf", True),
 ]

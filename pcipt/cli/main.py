@@ -12,9 +12,9 @@ from types import ModuleType
 from pcipt import errors
 from pcipt.cli.options import with_explicit_values
 from pcipt.cli.parser import Parser, suggestion
-from pcipt.cli.terminal import columns, folded
+from pcipt.cli.text.terminal import columns, folded
 
-# name: module of pcipt.cli, what it does
+# name: module of pcipt.cli.commands, what it does
 COMMANDS = {
     "status": ("status", "is the service healthy, what does it hold, what does it disagree with"),
     "list": ("list", "list the machine's PCI functions"),
@@ -32,7 +32,7 @@ COMMANDS = {
     "record": ("record", "record this machine into a directory"),
     "decode": ("decode", "decode a recording of configuration writes"),
     "replay": ("replay", "run the engine on a recorded machine and trace, with a simulated Xen"),
-    "pvh": ("pvh", "the PVH boot ABI: start info, memory layout, ACPI tables: show, build, check"),
+    "pvh": ("pvh.group", "the PVH boot ABI: start info, memory layout, ACPI tables: show, build, check"),
     "metrics": ("metrics", "the daemon's counters as OpenMetrics text"),
     "daemon": ("daemon", "run the service itself (systemd does this)"),
 }
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
 def make_parser(name: str) -> tuple[ModuleType, Parser]:
     """Load a command's module and make its parser."""
     module_name, about = COMMANDS[name]
-    module = importlib.import_module(f"pcipt.cli.{module_name}")
+    module = importlib.import_module(f"pcipt.cli.commands.{module_name}")
     parser = Parser(
         prog=f"pcipt {name}", about=module.__doc__ or about, examples=getattr(module, "EXAMPLES", ())
     )

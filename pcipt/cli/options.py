@@ -2,8 +2,8 @@
 
 import argparse
 
-from pcipt.cli.terminal import ALWAYS, AUTO, COLOUR_CHOICES
-from pcipt.service.protocol import SOCKET_PATH
+from pcipt.cli.text.terminal import ALWAYS, AUTO, COLOUR_CHOICES
+from pcipt.daemon.control.protocol import SOCKET_PATH
 
 JSON, COLOUR = "--json", "--color"
 BARE = {JSON: "short", COLOUR: ALWAYS}  # what they mean without a value

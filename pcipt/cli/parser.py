@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from pcipt.cli.terminal import columns, folded
+from pcipt.cli.text.terminal import columns, folded
 from pcipt.errors import printable
 
 WIDEST = 100

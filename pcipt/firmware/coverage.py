@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from pcipt.firmware.dmar import SCOPE_BRIDGE, SCOPE_ENDPOINT, Dmar, Scope
-from pcipt.firmware.ivrs import Ivrs
+from pcipt.firmware.acpi.dmar import SCOPE_BRIDGE, SCOPE_ENDPOINT, Dmar, Scope
+from pcipt.firmware.acpi.ivrs import Ivrs
 from pcipt.pci import Machine, Sbdf
 
 

@@ -2,7 +2,7 @@
 
     DIR/sys, DIR/proc         the machine at the beginning, as `pcipt record` writes it
     DIR/steps/NAME/sys, …     the machine after a step
-    DIR/sequence.jsonl        one step a line, see `Step`; the rest of the layout is in service/replay.py
+    DIR/sequence.jsonl        one step a line, see `Step`; the rest of the layout: daemon/replay/recording.py
     DIR/xen.json              Xen at the beginning, see `XenStart`
 
 Nothing is ever written below DIR: a register written here is remembered until the next step, not stored.

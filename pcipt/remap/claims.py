@@ -15,8 +15,8 @@ import attrs
 
 from pcipt.pci import Address, Bar, BarKind, Frames, Function, HeaderType, Range, Sbdf, frames_from_range
 from pcipt.pci.structures import Place
+from pcipt.remap.guard.protected import Protected
 from pcipt.remap.intervals import without
-from pcipt.remap.protected import Protected
 from pcipt.remap.view import XenView
 
 Followed = Mapping[Sbdf, tuple[Sbdf, ...]]  # by Linux's address: where else Xen lists a renumbered function

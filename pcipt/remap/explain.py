@@ -7,12 +7,12 @@ import attrs
 from pcipt.pci import Function, Sbdf
 from pcipt.remap.actions import Action, NotApplicable, Refusal
 from pcipt.remap.claims import Desired, place_of
-from pcipt.remap.guard import Facts, Precaution, Verdict, check_action, judge_action
-from pcipt.remap.holdings import Holding, holdings_to_json
+from pcipt.remap.guard.rules import Facts, Precaution, Verdict, check_action, judge_action
 from pcipt.remap.ignored import IgnoredWrite, plan_rewrites
-from pcipt.remap.json_view import Json, json_from_action
+from pcipt.remap.mapped_pages import Holding, holdings_to_json
 from pcipt.remap.plan import expected_view, plan_announcements
 from pcipt.remap.plan_mappings import plan_mappings
+from pcipt.remap.writes.json_view import Json, json_from_action
 
 
 @attrs.frozen

@@ -15,11 +15,11 @@ from pcipt.pci.bars import BarKind
 from pcipt.pci.write import ConfigWrite
 from pcipt.remap.actions import RewriteBar
 from pcipt.remap.claims import place_of
-from pcipt.remap.decoding import bar_registers, decoded_range
-from pcipt.remap.function import BarRegister, FunctionShadow
 from pcipt.remap.plan_mappings import name_of_bar
-from pcipt.remap.registers import is_possible, split
-from pcipt.remap.shadow import Shadow
+from pcipt.remap.writes.decoding import bar_registers, decoded_range
+from pcipt.remap.writes.function_shadow import BarRegister, FunctionShadow
+from pcipt.remap.writes.registers import is_possible, split
+from pcipt.remap.writes.shadow import Shadow
 
 
 @attrs.frozen

@@ -24,8 +24,8 @@ from pcipt.remap.actions import (
     WithdrawReserved,
 )
 from pcipt.remap.claims import By
-from pcipt.remap.holdings import Holding, Holdings, holdings_from_json, holdings_to_json
 from pcipt.remap.life import LIFE, Event, State
+from pcipt.remap.mapped_pages import Holding, Holdings, holdings_from_json, holdings_to_json
 
 __all__ = ["LIFE", "Entry", "Event", "Key", "Ledger", "State", "ledger_from_json", "ledger_to_json"]
 

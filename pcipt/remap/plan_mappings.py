@@ -14,9 +14,9 @@ from pcipt.pci.bars import ROM_INDEX
 from pcipt.remap.actions import MapMmio, UnmapMmio
 from pcipt.remap.bar_index import BarIndex
 from pcipt.remap.claims import By, Claim, Desired
-from pcipt.remap.holdings import MAPPED, Holding, Holdings
 from pcipt.remap.intervals import Intervals, common, without
 from pcipt.remap.life import State
+from pcipt.remap.mapped_pages import MAPPED, Holding, Holdings
 
 Owner = tuple[str, int]  # place, BAR
 

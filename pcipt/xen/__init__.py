@@ -1,7 +1,7 @@
 """The hypervisor: one interface, two implementations.
 
-`pcipt.xen.libxc.open_libxc` connects to the Xen this runs on, `pcipt.xen.simulated.SimulatedXen` needs none;
-they are not imported here, so that each is loaded only where it is used.
+`pcipt.xen.libxc.open_libxc` connects to the running Xen. `pcipt.xen.simulated` holds a simulated Xen for
+tests and replays. Neither is imported here, so that each is loaded only where it is used.
 """
 
 from pcipt.xen.interface import (

@@ -11,7 +11,7 @@ import man
 import zsh
 from commands import read_commands
 
-from pcipt.service.setting_keys import KEYS, file_from_keys
+from pcipt.daemon.setting_keys import KEYS, file_from_keys
 
 WRITERS: dict[str, Callable[[], str]] = {
     "pcipt.1": lambda: man.command_page(read_commands()),

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from commands import Command, Option, Value
 
-from pcipt.service.setting_keys import Key, toml_from_value
+from pcipt.daemon.setting_keys import Key, toml_from_value
 
 PAGES = pathlib.Path(__file__).parents[2] / "docs" / "man"
 

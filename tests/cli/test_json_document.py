@@ -12,8 +12,9 @@ from contextlib import redirect_stdout
 import pytest
 
 from pcipt.cli.main import main
+from pcipt.daemon.telling import events
 from pcipt.firmware.memory_map import MemoryType, entry
-from pcipt.firmware.start_info import Module, StartInfo, build_start_info
+from pcipt.firmware.pvh.start_info import Module, StartInfo, build_start_info
 from pcipt.pci import (
     BarKind,
     Finding,
@@ -28,14 +29,13 @@ from pcipt.pci import (
     decode_function,
 )
 from pcipt.pci.write import ConfigWrite, Writer
-from pcipt.remap import changes
 from pcipt.remap.actions import AddDevice, MapMmio, NotApplicable, Outcome, Refusal, Result
 from pcipt.remap.claims import By, Claim, Desired
 from pcipt.remap.explain import Explanation, Step, json_from_explanation
-from pcipt.remap.guard import Precaution
-from pcipt.remap.holdings import Holding
-from pcipt.remap.json_view import json_from_change
-from pcipt.service import events
+from pcipt.remap.guard.rules import Precaution
+from pcipt.remap.mapped_pages import Holding
+from pcipt.remap.writes import changes
+from pcipt.remap.writes.json_view import json_from_change
 from tests import toolstack
 from tests.answers import WHEN, action
 from tests.firmware.reserved_tables import ivmd, ivrs

@@ -104,9 +104,10 @@ FORBIDDEN = {
 
 
 LIGHT = {
-    "pcipt", "pcipt.errors", "pcipt.service", "pcipt.service.protocol",
+    "pcipt", "pcipt.errors", "pcipt.daemon", "pcipt.daemon.control", "pcipt.daemon.control.protocol",
     *(f"pcipt.cli.{name}" for name in
-      ("main", "client", "clock", "event_text", "options", "parser", "render", "terminal")),
+      ("main", "options", "parser", "commands", "machine", "machine.client", "text",
+       "text.clock", "text.event_text", "text.render", "text.terminal")),
     "pcipt.cli",
 }  # fmt: skip
 
@@ -114,7 +115,7 @@ LIGHT = {
 ASKING = [
     (["status"], set()),
     (["mappings"], set()),
-    (["resync", "--dry-run"], {"pcipt.cli.status"}),
+    (["resync", "--dry-run"], {"pcipt.cli.commands.status"}),
     (["history", "02:00.0"], set()),
     (["explain", "02:00.0"], set()),
     (["monitor", "-s", "02:"], set()),
@@ -135,7 +136,7 @@ def test_what_asks_the_daemon_loads_only_what_it_needs(command, more, tmp_path):
     assert done.stderr.count("\n") == (1 if command[0] == "monitor" else 0)  # it tells of the end
     loaded = set(done.stdout.splitlines()[-1].split())
     assert loaded & FORBIDDEN == set()
-    assert {m for m in loaded if m.startswith("pcipt")} <= LIGHT | more | {f"pcipt.cli.{command[0]}"}
+    assert {m for m in loaded if m.startswith("pcipt")} <= LIGHT | more | {f"pcipt.cli.commands.{command[0]}"}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pcipt.service.metrics import Gauges, Metrics
+from pcipt.daemon.telling.metrics import Gauges, Metrics
 
 MONITORING = Path(__file__).resolve().parents[2] / "docs" / "monitoring"
 #: Labels that Prometheus adds, or that belong to a histogram.

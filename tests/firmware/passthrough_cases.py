@@ -4,7 +4,7 @@ import struct
 
 import attrs
 
-from pcipt.firmware.passthrough import Evidence, Reason, Unknown
+from pcipt.firmware.passthrough.verdict import Evidence, Reason, Unknown
 from pcipt.pci import decode_machine, parse_sbdf
 from tests.machines import config, function
 

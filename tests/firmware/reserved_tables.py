@@ -2,7 +2,7 @@
 
 import struct
 
-from pcipt.firmware.table_header import Header, build_table
+from pcipt.firmware.acpi.build_table import Header, build_table
 
 
 def scope(bus, *hops, kind=1):

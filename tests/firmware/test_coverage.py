@@ -1,8 +1,8 @@
 import pytest
 
+from pcipt.firmware.acpi.dmar import Dmar, RemappingUnit, Scope
+from pcipt.firmware.acpi.ivrs import Ivrs, Unit
 from pcipt.firmware.coverage import BootSnapshot, Coverage, IommuScope
-from pcipt.firmware.dmar import Dmar, RemappingUnit, Scope
-from pcipt.firmware.ivrs import Ivrs, Unit
 from pcipt.pci import Sbdf, parse_sbdf
 
 PORT, DEEP = parse_sbdf("00:1c.0"), parse_sbdf("02:00.0")

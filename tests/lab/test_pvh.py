@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from pcipt.firmware.build_tables import build_hardware_tables
+from pcipt.firmware.pvh.build_tables import build_hardware_tables
 from pcipt.pci import Address
 from tests.pvh import KERNEL_AT, build_kernel, noted_ebx
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pcipt.service.messages import MESSAGE_IDS
+from pcipt.daemon.telling.messages import MESSAGE_IDS
 
 from . import inside
 from .deeds import (

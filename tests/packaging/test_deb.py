@@ -28,7 +28,7 @@ CONTENTS = (
     # one build for every Python: the stable ABI
     (r"\./usr/lib/python3/dist-packages/pcipt/_decode\.abi3\.so", "-rw-r--r--"),
     (r"\./usr/lib/python3/dist-packages/pcipt/_hypervisor\.abi3\.so", "-rw-r--r--"),
-    (r"\./usr/lib/python3/dist-packages/pcipt/service/org\.pcipt\.varlink", "-rw-r--r--"),
+    (r"\./usr/lib/python3/dist-packages/pcipt/daemon/control/org\.pcipt\.varlink", "-rw-r--r--"),
     (r"\./usr/share/bash-completion/completions/pcipt", "-rw-r--r--"),
     (r"\./usr/share/zsh/vendor-completions/_pcipt", "-rw-r--r--"),
     (r"\./usr/share/fish/vendor_completions\.d/pcipt\.fish", "-rw-r--r--"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pcipt.cli.main import COMMANDS, EXIT_CODES, make_parser
-from pcipt.service.setting_keys import KEYS
+from pcipt.daemon.setting_keys import KEYS
 from tests.packaging.described import describe
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pcipt.service.protocol import SOCKET_PATH
+from pcipt.daemon.control.protocol import SOCKET_PATH
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 UNITS = REPOSITORY / "systemd"

@@ -7,7 +7,7 @@ import attrs
 from pcipt.pci import Frames, Gfn, Resource, parse_sbdf
 from pcipt.remap.actions import MapMmio, UnmapMmio
 from pcipt.remap.claims import By
-from pcipt.remap.holdings import Holding
+from pcipt.remap.mapped_pages import Holding
 from pcipt.remap.view import XenView
 from tests.machines import bridge, function
 

@@ -6,7 +6,7 @@ import pytest
 from pcipt.firmware.memory_map import MemoryType, entry
 from pcipt.pci import decode_machine
 from pcipt.remap.claims import By, claims_of, gone, place_of
-from pcipt.remap.protected import protected_ranges
+from pcipt.remap.guard.protected import protected_ranges
 from tests.machines import bridge, function
 from tests.remap.devices import S, device, known, port, with_vfs
 from tests.remap.devices import gone as without_answer

@@ -9,9 +9,9 @@ from pcipt.pci import Address, decode_machine
 from pcipt.remap.actions import NotApplicable, Refusal
 from pcipt.remap.claims import By
 from pcipt.remap.explain import explain, json_from_explanation
-from pcipt.remap.facts import Facts, Precaution, quirks_of_version
-from pcipt.remap.holdings import Holdings
+from pcipt.remap.guard.facts import Facts, Precaution, quirks_of_version
 from pcipt.remap.ignored import IgnoredWrite
+from pcipt.remap.mapped_pages import Holdings
 from tests.remap.devices import S, device, holding, known, port
 
 AT, NEW = 0xE000_0000, 0xE100_0000

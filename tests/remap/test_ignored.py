@@ -5,10 +5,10 @@ import pytest
 
 from pcipt.pci import Address, decode_function
 from pcipt.remap.ignored import IgnoredWrite, Intents, finding_of, plan_rewrites
-from pcipt.remap.initial import shadow_from_raws
-from pcipt.remap.shadow import step
+from pcipt.remap.writes.initial import shadow_from_raws
+from pcipt.remap.writes.shadow import step
 from tests.machines import bridge
-from tests.remap.shadows import NIC, nic, write
+from tests.remap.writes.shadows import NIC, nic, write
 
 HERE, THERE = 0xFE80_0000, 0xFE90_0000
 PLACE = "00_1c.0-00_00.0"

@@ -7,8 +7,8 @@ from pcipt.errors import MalformedError, StateError
 from pcipt.pci import Address, parse_sbdf
 from pcipt.remap.actions import AddDevice, RemoveDevice, RestoreReserved, RewriteBar, WithdrawReserved
 from pcipt.remap.claims import By
-from pcipt.remap.holdings import Holdings
 from pcipt.remap.ledger import LIFE, Event, Ledger, State, ledger_from_json, ledger_to_json
+from pcipt.remap.mapped_pages import Holdings
 from tests.remap.devices import frames, holding, map_of, unmap_of
 
 SBDF = parse_sbdf("01:00.0")

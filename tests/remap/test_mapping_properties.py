@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pcipt.pci import Frames, Gfn, Sbdf
 from pcipt.remap.actions import MapMmio
 from pcipt.remap.claims import By, Claim, Desired, gone
-from pcipt.remap.holdings import MAPPED, Holdings, holdings_from_json, holdings_to_json
+from pcipt.remap.mapped_pages import MAPPED, Holdings, holdings_from_json, holdings_to_json
 from pcipt.remap.plan_mappings import MappingPlan, note, plan_mappings
 
 PAGES = 12

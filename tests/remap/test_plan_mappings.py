@@ -7,8 +7,8 @@ from pcipt.pci import Frames, decode_machine
 from pcipt.remap.actions import MapMmio, UnmapMmio
 from pcipt.remap.bar_index import BarIndex
 from pcipt.remap.claims import By, Claim, Desired, claims_of, gone
-from pcipt.remap.holdings import Holdings
 from pcipt.remap.life import State
+from pcipt.remap.mapped_pages import Holdings
 from pcipt.remap.plan_mappings import note, plan_mappings
 from tests.remap.devices import WHEN, S, device, frames, holding, known, port
 

@@ -13,11 +13,11 @@ from pcipt.pci import decode_machine
 from pcipt.remap.actions import MapMmio, Refusal
 from pcipt.remap.bar_index import BarIndex
 from pcipt.remap.claims import By, claimed_range, claims_of, gone, place_of
-from pcipt.remap.facts import Facts, quirks_of_version
-from pcipt.remap.guard import check_action
-from pcipt.remap.holdings import Holdings
+from pcipt.remap.guard.facts import Facts, quirks_of_version
+from pcipt.remap.guard.protected import protected_ranges
+from pcipt.remap.guard.rules import check_action
+from pcipt.remap.mapped_pages import Holdings
 from pcipt.remap.plan_mappings import note, plan_mappings
-from pcipt.remap.protected import protected_ranges
 from tests.remap.devices import WHEN, S, device, frames, known, port
 
 FREE = 0xE000_0000

@@ -1,0 +1,173 @@
+"""Tell before an attempt whether functions can be passed through to a guest, and what they would drag along.
+
+One verdict per function (ok, warn, refuse) with its reasons, and the lines to paste for xl and xen-pciback.
+Functions named together are judged as going to one guest. SBDF is an address in any notation, a set of them
+such as 03:00.*, or a PCI path. Exit codes: 0 all are ok, 4 something is warn or refuse, 6 no such device.
+"""
+
+import argparse
+import re
+from collections.abc import Iterable, Sequence
+
+from pcipt.cli.machine.evidence import gather
+from pcipt.cli.machine.find import target_of
+from pcipt.cli.machine.source import Source, add_source_arguments
+from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
+from pcipt.cli.text.render import count_text, print_json
+from pcipt.cli.text.terminal import GREEN, RED, YELLOW, columns, folded, on_terminal, painted, wants_colour
+from pcipt.errors import AddressError, NoSuchDeviceError, printable
+from pcipt.firmware.passthrough.check import Snippets, check_functions, make_snippets
+from pcipt.firmware.passthrough.verdict import Reason, Report, Verdict
+from pcipt.pci import Machine, PciPath, Sbdf, SlotFilter
+
+Target = Sbdf | SlotFilter | PciPath
+
+DEGRADED = 4
+SHADES = {Verdict.OK: GREEN, Verdict.WARN: YELLOW, Verdict.REFUSE: RED}
+HIDE = "xen-pciback.hide="
+HANG = 10
+EXAMPLES = (
+    ("pcipt check 03:00.0", "can this function be passed through?"),
+    ("pcipt check '03:00.*'", "all functions of that device, to one guest"),
+    ("pcipt check --json=pretty", "every function, for a program"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sbdf", metavar="SBDF", nargs="*", help="address, set of addresses or PCI path")
+    add_source_arguments(parser)
+    add_json_argument(parser)
+    add_colour_argument(parser)
+    add_legend_argument(parser)
+    add_socket_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    source = Source(args)
+    targets = _targets(source, args.sbdf)
+    live = args.dump is None and args.root == "/"
+    evidence = gather(source, None if args.dump is not None else args.root, args.socket if live else None)
+    chosen = _chosen(source, evidence.machine, targets)
+    if chosen:
+        evidence = evidence.leaving(chosen)
+    reports = check_functions(chosen or evidence.machine.functions, evidence)
+    snippets = make_snippets(reports, together=bool(chosen))
+    if args.json:
+        print_json(json_from_reports(reports, snippets), args.json)
+    else:
+        colour = wants_colour(args.color)
+        for report in reports:
+            print("\n".join(_lines(report, colour=colour)))
+        _print_end(reports, snippets if chosen else None)
+        if on_terminal() and not args.no_legend:
+            print(f"\n{_counts(reports)}.")
+    return 0 if all(report.verdict is Verdict.OK for report in reports) else DEGRADED
+
+
+def chosen_functions(source: Source, machine: Machine, texts: Sequence[str]) -> list[Sbdf]:
+    """Find the functions that arguments name, each once.
+
+    Raises: AddressError, NoSuchDeviceError.
+    """
+    return _chosen(source, machine, _targets(source, texts))
+
+
+def _targets(source: Source, texts: Sequence[str]) -> list[tuple[str, Target]]:
+    parts = [part for text in texts for part in _hidden(text)]
+    return [(text, target_of(source, text)) for text in parts]
+
+
+def _chosen(source: Source, machine: Machine, targets: Iterable[tuple[str, Target]]) -> list[Sbdf]:
+    found = (_found(source, machine, text, target) for text, target in targets)
+    return list(dict.fromkeys(sbdf for each in found for sbdf in each))
+
+
+def _hidden(text: str) -> list[str]:
+    """Take apart what stands in xen-pciback.hide=(…)(…), where the driver ignores a typo silently."""
+    body = text.removeprefix(HIDE)
+    if body != text and not body.startswith("("):
+        raise AddressError(text, "address", "xen-pciback ignores what stands without parentheses")
+    return re.split(r"(?<=\))(?=\()", body) if body.startswith("(") else [body]
+
+
+def _found(source: Source, machine: Machine, text: str, target: Target) -> list[Sbdf]:
+    """Find the functions that one argument names.
+
+    Raises: NoSuchDeviceError where there is none.
+    """
+    if isinstance(target, Sbdf):
+        found = [target] if target in machine.functions else []
+        near: Sbdf | None = target
+    elif isinstance(target, SlotFilter):
+        found = [sbdf for sbdf in machine.functions if target.matches(sbdf)]
+        near = Sbdf(target.segment or 0, target.bus or 0, target.device or 0, target.function or 0)
+    else:
+        found = [each.sbdf for each in machine.functions.values() if each.path == target]
+        near = None
+    if not found:
+        raise source.no_such_device(text, near) if near is not None else NoSuchDeviceError(text)
+    return found
+
+
+def json_from_reports(reports: tuple[Report, ...], snippets: Snippets) -> dict[str, object]:
+    return {
+        "functions": [json_from_report(report) for report in reports],
+        "snippets": {"xl": list(snippets.xl), "xen-pciback.hide": snippets.hide},
+    }
+
+
+def json_from_report(report: Report) -> dict[str, object]:
+    return {
+        "sbdf": str(report.sbdf),
+        "path": report.path,
+        "verdict": report.verdict.value,
+        "reasons": [
+            {
+                "code": reason.code,
+                "verdict": reason.verdict.value,
+                "text": reason.text,
+                "cure": reason.cure or None,
+            }
+            for reason in report.reasons
+        ],
+        "rdm_policy": "relaxed" if report.relaxed else "strict",
+        "unknown": list(report.unknown),
+    }
+
+
+def _lines(report: Report, *, colour: bool) -> list[str]:
+    verdict = painted(f"{report.verdict.value:6}", SHADES[report.verdict] if colour else None)
+    path = f"  (path {report.path})" if report.path is not None and "-" in report.path else ""
+    lines = [f"{verdict}  {report.sbdf}{path}"]
+    for reason in report.reasons:
+        lines += _reason(reason, colour=colour)
+    return lines
+
+
+def _reason(reason: Reason, *, colour: bool) -> list[str]:
+    shade = SHADES[reason.verdict] if colour and reason.verdict is not Verdict.OK else None
+    text = f"        {reason.code}: {printable(reason.text)}"
+    first, *more = folded(text, columns(), HANG)
+    lines = [first.replace(reason.code, painted(reason.code, shade), 1), *more]
+    if reason.cure:
+        lines += folded(f"          -> {printable(reason.cure)}", columns(), HANG + 3)
+    return lines
+
+
+def _print_end(reports: tuple[Report, ...], snippets: Snippets | None) -> None:
+    unknown = dict.fromkeys(what for report in reports for what in report.unknown)
+    if unknown:
+        print("\n".join(folded(f"Not known here, and not judged: {', '.join(unknown)}.", columns(), 2)))
+    if snippets is not None and snippets.xl:
+        print("\nFor the guest's configuration (xl.cfg):")
+        print("\n".join(f"    {line}" for line in snippets.xl))
+        print("To keep it from dom0's drivers at boot (dom0's kernel command line):")
+        print(f"    {HIDE}{snippets.hide}")
+
+
+def _counts(reports: tuple[Report, ...]) -> str:
+    counts = ", ".join(
+        f"{sum(report.verdict is verdict for report in reports)} {verdict.value}"
+        for verdict in (Verdict.REFUSE, Verdict.WARN, Verdict.OK)
+    )
+    return f"{count_text(len(reports), 'function')}: {counts}"

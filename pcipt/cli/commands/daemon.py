@@ -1,0 +1,79 @@
+"""Run the service: keep Xen's list of PCI functions true until told to stop.
+
+systemd starts it (systemd/pcipt.service). With --replay it runs on a recorded machine with a simulated Xen
+and prints what it does.
+"""
+
+import argparse
+
+from pcipt.daemon.control.protocol import SOCKET_PATH
+from pcipt.daemon.setting_keys import KEYS, toml_from_value
+from pcipt.daemon.settings import PATH, Settings, read_settings
+from pcipt.daemon.store import STATE_DIRECTORY
+
+EXAMPLES = (
+    ("pcipt daemon --check-settings", "are the settings right? (systemd starts the service itself)"),
+    (
+        "pcipt daemon --replay machine --state /tmp/state --socket /tmp/control",
+        "on a recorded machine, without Xen",
+    ),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--settings", metavar="FILE", help=f"settings file ({PATH}, if it is there)")
+    parser.add_argument(
+        "--check-settings", action="store_true", help="only read the settings and print what holds"
+    )
+    parser.add_argument(
+        "--state", default=STATE_DIRECTORY, metavar="DIR", help=f"state directory ({STATE_DIRECTORY})"
+    )
+    parser.add_argument(
+        "--socket", default=SOCKET_PATH, metavar="PATH", help=f"control socket to listen on ({SOCKET_PATH})"
+    )
+    parser.add_argument(
+        "--replay", metavar="DIR", help="run on the machine recorded in DIR, with a simulated Xen"
+    )
+    parser.add_argument("--dom0", choices=("pv", "pvh"), help="with --replay: the kind of dom0 to simulate")
+
+
+def print_settings(settings: Settings) -> None:
+    """Print what holds, as a settings file; what is not the default says so."""
+    for key in KEYS:
+        value = settings.value_of(key.name)
+        default = "" if value == key.default else f"  # default: {toml_from_value(key.default)}"
+        print(f"{key.name} = {toml_from_value(value)}{default}")
+
+
+def run(args: argparse.Namespace) -> int:
+    path, required = args.settings or PATH, args.settings is not None
+    settings = read_settings(path, required=required)
+    if args.check_settings:
+        print_settings(settings)
+        return 0
+    return _serve(args, settings, path, required=required)
+
+
+def _serve(args: argparse.Namespace, settings: Settings, path: str, *, required: bool) -> int:
+    # only now, for it is most of what the daemon loads: --check-settings is to be quick
+    from pcipt.daemon.control.listener import passed_listener, refuse_taken
+    from pcipt.daemon.daemon import Daemon, Options
+    from pcipt.daemon.lock import only_one
+    from pcipt.daemon.telling.log import start_logging
+
+    options = Options(args.socket, args.state, path, required, passed_listener())
+    log = start_logging(settings.log_level)
+    with only_one(args.state):
+        if options.listener is None:
+            refuse_taken(args.socket)  # before anything is done to Xen
+        if args.replay:
+            from pcipt.daemon.replay.recording import Replay
+
+            replay = Replay(args.replay, args.dom0)
+            daemon = Daemon(replay.host, replay.xen, replay.hotplug, options, settings, log)
+            daemon.run(lambda: replay.play(daemon.settle, lambda about: log.info("recording", step=about)))
+            return 0
+        from pcipt.daemon.live import run_live
+
+        run_live(options, settings, log)
+    return 0

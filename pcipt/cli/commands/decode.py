@@ -1,0 +1,196 @@
+"""Decode recordings of configuration accesses: each write, what it meant, and the state at the end.
+
+FILE is a recording of port accesses (*.ports.jsonl, *.ports.bin), of decoded writes (*.writes.jsonl), the
+text of the kernel's trace_pipe with pcipt's probes, or a file of xentrace; each may be compressed with gzip;
+- is standard input. Several files are pieces of one recording. BAR sizes are learnt from what the recording
+reads, or taken from the recorded machine given by --root; a BAR of unknown size is never reported.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+
+from pcipt.cli.options import add_json_argument
+from pcipt.cli.text.event_text import text_from_change, text_from_write
+from pcipt.cli.text.progress import progress
+from pcipt.cli.text.render import print_json
+from pcipt.cli.text.terminal import columns, folded
+from pcipt.errors import InputError, printable
+from pcipt.pci.write import ConfigWrite, EcamRegion, Lost
+from pcipt.remap.writes.changes import Change
+from pcipt.remap.writes.json_view import Json, json_from_change, json_from_shadow, json_from_write
+from pcipt.remap.writes.shadow import Shadow, settle, step, with_routes
+from pcipt.watch.recording import Damaged, Format, Options, Reader
+
+TABLES = "sys/firmware/acpi/tables"
+_MCFG_LIMIT = 1 << 16
+_MAX_COMPLAINTS = 100
+EXAMPLES = (
+    ("pcipt decode boot.ports.jsonl.gz", "every write in words, and what it meant"),
+    ("pcipt decode --final --json=pretty trace.ports.bin", "only the state at the end"),
+    ("pcipt decode --root machine trace.txt", "with the BAR sizes of a recorded machine"),
+    ("zcat trace.gz | grep 0xcf | pcipt decode -", "from a pipe"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE")
+    parser.add_argument(
+        "--format",
+        metavar="FORMAT",
+        choices=[form.value for form in Format],
+        help=f"what FILE is, instead of recognising it: {', '.join(form.value for form in Format)}",
+    )
+    parser.add_argument(
+        "--root", metavar="MACHINE", help="the recorded machine it began on: MACHINE holds sys/"
+    )
+    parser.add_argument(
+        "--ecam", metavar="BASE[,SEGMENT[,FIRST-LAST]]", action="append", default=[], type=_region,
+        help="where ECAM lies, all hexadecimal; else MACHINE's MCFG table tells, else the first access to it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--per-vcpu", action="store_true", help="each vCPU has an address register of its own"
+    )
+    parser.add_argument("--amd", action="store_true", help="bits 27:24 of the address register are used")
+    parser.add_argument(
+        "--ignore-while-decoding", action="store_true",
+        help="as Xen's vPCI does: a BAR that decodes keeps its address whatever is written",
+    )  # fmt: skip
+    parser.add_argument(
+        "--final", action="store_true", help="print one JSON object with the state at the end"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="stop at the first damaged record and exit with 1"
+    )
+    add_json_argument(parser, "print JSON Lines; pretty concerns --final only")
+
+
+def run(args: argparse.Namespace) -> int:
+    shadow = _first_state(args)
+    options = Options(
+        form=Format(args.format) if args.format else None,
+        per_vcpu=args.per_vcpu,
+        amd=args.amd,
+        regions=tuple(args.ecam) or _regions_of(args.root),
+    )
+    printer = _Printer(args)
+    reader = Reader(options)
+    for number, path in enumerate(args.files, 1):
+        which = f", file {number} of {len(args.files)}" if len(args.files) > 1 else ""
+        with progress(f"decoding{which}", lambda: _far(reader), beside_output=not args.final):
+            for item in reader.read(path):
+                if isinstance(item, Damaged):
+                    if not printer.complain(path, item):
+                        return 1
+                    continue
+                shadow, changes = step(shadow, item)
+                if isinstance(item, Lost):
+                    printer.lose(item)
+                elif isinstance(item, ConfigWrite):
+                    printer.write(item)
+                printer.changes(changes)
+    # A BAR of 32 bits written in part is decided by now; half of a 64-bit one still says nothing.
+    shadow, changes = settle(shadow, halves=False)
+    printer.changes(changes)
+    printer.finish(shadow, reader)
+    return 0
+
+
+class _Printer:
+    """Writes what was found, in the form that was asked for, and counts what was not."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._final, self._json, self._strict = args.final, args.json, args.strict
+        self._lost = self._damaged = 0
+        self._width = columns()
+
+    def write(self, write: ConfigWrite) -> None:
+        if not self._final:
+            self._print(json_from_write(write), text_from_write)
+
+    def changes(self, changes: tuple[Change, ...]) -> None:
+        if self._final:
+            return
+        for change in changes:
+            found = json_from_change(change)
+            if found is not None:
+                self._print(found, lambda told: f"  * {text_from_change(told)}")
+
+    def _print(self, told: Json, words: Callable[[Json], str]) -> None:
+        if self._json:
+            print(json.dumps(told))
+        else:
+            number = "-" if told["n"] is None else told["n"]
+            print(*folded(f"{number:>8}  {told['sbdf']}{words(told)}", self._width, 26), sep="\n")
+
+    def lose(self, lost: Lost) -> None:
+        self._lost += lost.count or 1
+        count = "an unknown number of" if lost.count is None else lost.count
+        print(f"pcipt: {count} records were lost here; what follows may be incomplete", file=sys.stderr)
+
+    def complain(self, path: str, damaged: Damaged) -> bool:
+        """Report a damaged record; False where that ends the run."""
+        self._damaged += 1
+        if self._damaged <= _MAX_COMPLAINTS:
+            what = "stopped" if self._strict else "skipped"
+            print(f"pcipt: {printable(path)}: {damaged}; {what}", file=sys.stderr)
+        return not self._strict
+
+    def finish(self, shadow: Shadow, reader: Reader) -> None:
+        if self._final:
+            counts = {"lost": self._lost, "damaged": self._damaged}
+            print_json({**json_from_shadow(shadow), **counts}, self._json or "short")
+        if self._damaged > _MAX_COMPLAINTS:
+            print(f"pcipt: {self._damaged} damaged records in all", file=sys.stderr)
+        if reader.unknown:
+            print(
+                f"pcipt: {reader.unknown} accesses by port whose function is unknown: "
+                "no write of the address register came before them",
+                file=sys.stderr,
+            )
+        if reader.outside:
+            print(
+                f"pcipt: {reader.outside} accesses outside of the known ECAM regions; --ecam names them",
+                file=sys.stderr,
+            )
+
+
+def _far(reader: Reader) -> str:
+    done = reader.done
+    return "in progress" if done is None else f"{done:.0%}"
+
+
+def _first_state(args: argparse.Namespace) -> Shadow:
+    if args.root is None:
+        return with_routes(Shadow(obeys=not args.ignore_while_decoding))
+    from pcipt.host.sysfs import read_machine
+    from pcipt.remap.writes.initial import shadow_from_raws
+
+    return shadow_from_raws(read_machine(args.root), obeys=not args.ignore_while_decoding)
+
+
+def _region(text: str) -> EcamRegion:
+    try:
+        base, *rest = text.split(",")
+        segment = rest[0] if rest else "0"
+        first, _, last = (rest[1] if len(rest) > 1 else "0-ff").partition("-")
+        region = EcamRegion(int(base, 16), int(segment, 16), int(first, 16), int(last, 16))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not BASE[,SEGMENT[,FIRST-LAST]]") from None
+    return region
+
+
+def _regions_of(root: str | None) -> tuple[EcamRegion, ...]:
+    """Read a recorded machine's MCFG table; a machine without one has none."""
+    if root is None:
+        return ()
+    from pcipt.firmware.acpi.mcfg import regions_from_mcfg
+    from pcipt.host.tree import Tree, read_file
+
+    try:
+        with Tree(root) as tree:
+            data = read_file(tree.enter(TABLES), "MCFG", _MCFG_LIMIT)
+    except (OSError, InputError):
+        return ()
+    return regions_from_mcfg(data)

@@ -1,0 +1,115 @@
+"""Explain one function: what is, what should be, which actions follow, and what the guards say of them.
+
+Nothing is done. The daemon answers from what hardware, Linux and Xen say at this moment, and from its ledger.
+"""
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+from pcipt.cli.machine.client import call, checked_address
+from pcipt.cli.options import add_colour_argument, add_json_argument, add_socket_argument
+from pcipt.cli.text.clock import readable
+from pcipt.cli.text.event_text import text_from_span
+from pcipt.cli.text.render import print_json, table
+from pcipt.cli.text.terminal import BOLD, GREEN, RED, YELLOW, columns, folded, painted, wants_colour
+from pcipt.errors import printable
+
+INDENT = 2
+BY = {"us": "pcipt", "xen": "Xen (vPCI)"}
+DECODING = {True: "memory", False: "no memory", None: "unknown"}
+SHADES = {"allowed": GREEN, "refused": YELLOW, "refuses": RED}
+EXAMPLES = (
+    ("pcipt explain 03:00.0", "why it is mapped as it is, or what is in the way"),
+    ("pcipt explain 00_1c.0-00_00.0", "by its PCI path"),
+    ("pcipt explain 03:00.0 --json=pretty", "the same for a program"),
+)
+
+Json = dict[str, Any]
+Rows = list[tuple[str, ...]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sbdf", metavar="SBDF", help="the function, in any notation of addresses")
+    add_json_argument(parser)
+    add_colour_argument(parser)
+    add_socket_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    with checked_address(args.sbdf):
+        told = call(args.socket, "Explain", {"function": args.sbdf})
+    if args.json:
+        print_json(told, args.json)
+        return 0
+    for line in lines_from_explanation(told, width=columns(), colour=wants_colour(args.color)):
+        print(line)
+    return 0
+
+
+def lines_from_explanation(told: Json, *, width: int | None = None, colour: bool = False) -> Iterator[str]:
+    """Lay out the address, then a chapter each for what is, what should be, and what follows."""
+    bold = BOLD if colour else None
+    yield painted(str(told["sbdf"]), bold)
+    room = width if width is None else width - INDENT
+    for title, rows in (("Is", _is(told)), ("Should be", _should_be(told["should_be"]))):
+        yield f"{painted(title, bold)}:"
+        yield from (" " * INDENT + line for line in table(rows, width=room))
+    yield f"{painted('Actions', bold)}:"
+    if not told["actions"]:
+        yield from folded("  none: it is as it should be", width, 2 * INDENT)
+    for action in told["actions"]:
+        yield from _action(action, width, colour=colour)
+
+
+def _is(told: Json) -> Rows:
+    now = told["is"]
+    rows: Rows = [
+        ("Path:", printable(str(told["path"] or "unknown"))),
+        ("Driver:", printable(str(told["driver"] or "none"))),
+        ("Known to Xen:", "yes" if now["known_to_xen"] else "no"),
+        ("Owner:", printable(str(now["owner"]))),
+        ("Decodes:", DECODING[now["decodes_memory"]]),
+    ]
+    rows += [
+        (title, f"{_span(held)}, by {BY[held['by']]}, {held['state']} since {readable(held['since'])}")
+        for title, held in _titled("Mapped:", now["mappings"])
+    ]
+    return rows
+
+
+def _should_be(wanted: Json) -> Rows:
+    because = f", because {printable(wanted['because'])}" if wanted["because"] else ""
+    rows: Rows = [("Mapped by:", BY[wanted["mapped_by"]] + because)]
+    if wanted["kept"]:
+        rows.append(("Kept as it is:", printable(str(wanted["kept"]))))
+    return rows + [(title, _span(claim)) for title, claim in _titled("Mapped:", wanted["mappings"])]
+
+
+def _titled(title: str, found: list[Json]) -> Iterator[tuple[str, Json]]:
+    """Give each its title once; where there is none, nothing is listed."""
+    for number, item in enumerate(found):
+        yield (title if number == 0 else ""), item
+
+
+def _span(item: Json) -> str:
+    return text_from_span(item).strip()
+
+
+def _action(action: Json, width: int | None, *, colour: bool) -> Iterator[str]:
+    verdict = str(action["verdict"])
+    why = f": {printable(action['why'])}" if action.get("why") else ""
+    rule = f" by {action['rule']}" if action.get("rule") else ""
+    precaution = f", with {action['precaution']}" if action.get("precaution") else ""
+    head = f"  {action['action']}{text_from_span(action)}: {printable(action['reason'])}"
+    yield from folded(head, width, 2 * INDENT)
+    text = f"    {verdict}{rule}{precaution}{why}"
+    first, *more = folded(text, width, 3 * INDENT)
+    yield first.replace(verdict, painted(verdict, SHADES.get(verdict) if colour else None), 1)
+    yield from more
+    for guard in action["guards"]:
+        says = "refuses" if guard["refuses"] else "allows"
+        facts = f": {printable(guard['refuses'])}" if guard["refuses"] else ""
+        first, *more = folded(f"    guard {guard['rule']} {says}{facts}", width, 3 * INDENT)
+        yield first.replace(says, painted(says, SHADES.get(says) if colour else None), 1)
+        yield from more

@@ -1,0 +1,38 @@
+"""Show what happened to a function: its last changes, actions and hot-plug events, through renumbering.
+
+The function may be given by its address or by its PCI path, as the daemon's machine has it.
+"""
+
+import argparse
+
+from pcipt.cli.machine.client import call, checked_address
+from pcipt.cli.options import add_colour_argument, add_json_argument, add_socket_argument
+from pcipt.cli.text.event_text import lines_from_event
+from pcipt.cli.text.render import print_json
+from pcipt.cli.text.terminal import columns, wants_colour
+
+EXAMPLES = (
+    ("pcipt history 01:00.0", "by the address that it has or had"),
+    ("pcipt history 00_1c.0-00_00.0", "by its place, whatever its bus is called now"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sbdf", metavar="SBDF", help="the function, in any notation of addresses")
+    add_json_argument(parser)
+    add_colour_argument(parser)
+    add_socket_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    with checked_address(args.sbdf):
+        told = call(args.socket, "History", {"function": args.sbdf})
+    if args.json:
+        print_json(told, args.json)
+        return 0
+    colour, width = wants_colour(args.color), columns()
+    for event in told["events"]:
+        print(*lines_from_event(event, day=True, width=width, colour=colour), sep="\n")
+    if not told["events"]:
+        print(f"nothing has happened to {told['sbdf']} since the daemon started")
+    return 0

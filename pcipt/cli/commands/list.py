@@ -1,0 +1,119 @@
+"""List the machine's PCI functions, one line each in the words of lspci -Dnn.
+
+Reads no more than the 64 header bytes of each function; --json reads and decodes everything.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+
+from pcipt.cli.machine.names import Names
+from pcipt.cli.machine.source import Source, Wanted, add_source_arguments
+from pcipt.cli.options import (
+    add_colour_argument,
+    add_json_argument,
+    add_legend_argument,
+    add_numeric_argument,
+)
+from pcipt.cli.text.render import count_text, print_json
+from pcipt.cli.text.terminal import BOLD, RED, columns, folded, on_terminal, painted, wants_colour
+from pcipt.host.files import Depth
+from pcipt.pci import ConfigSpace, Ids, RawFunction, decode_machine, parse_slot
+from pcipt.pci.ids import join_ids
+
+Row = tuple[str, str, str]
+IDENTITY_BYTES = 16  # the ids, class and revision of a header
+SILENT = "(does not answer)"
+EXAMPLES = (
+    ("pcipt list", "all functions"),
+    ("pcipt list -s 03:", "those of bus 03; -s .0 those with function number 0"),
+    ("pcipt list --root machine --json=pretty", "a recorded machine, decoded in full"),
+    ("pcipt list --dump lspci.txt", "what somebody sent: the output of lspci -xxx"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-s", "--slot", metavar="SLOT",
+        help="only these: [[[[segment]:]bus]:][device][.[function]], each part hex, empty or *",
+    )  # fmt: skip
+    add_source_arguments(parser)
+    add_json_argument(parser)
+    add_numeric_argument(parser)
+    add_legend_argument(parser)
+    add_colour_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    wanted = parse_slot(args.slot).matches if args.slot is not None else None
+    source = Source(args)
+    if args.json:
+        _print_json(source, wanted, args.json)
+    else:
+        _print_rows(source, wanted, args)
+    return 0
+
+
+def _print_json(source: Source, wanted: Wanted | None, form: str) -> None:
+    from pcipt.pci.json_view import json_from_function
+
+    machine = source.machine(Depth.FULL, wanted)
+    devices = [
+        json_from_function(function)
+        for sbdf, function in machine.functions.items()
+        if wanted is None or wanted(sbdf)
+    ]
+    print_json({"devices": devices}, form)
+
+
+def _print_rows(source: Source, wanted: Wanted | None, args: argparse.Namespace) -> None:
+    legend = on_terminal() and not args.no_legend
+    raws = source.read(Depth.HEADER if legend else Depth.GLANCE, wanted)
+    chosen = [raw for raw in raws if wanted is None or wanted(raw.sbdf)]
+    chosen.sort(key=_order)
+    describe = _describer(Names(numeric=args.numeric))
+    width, colour = columns(), wants_colour(args.color)
+    if width is None and not colour:
+        sys.stdout.writelines(f"{raw.sbdf} {': '.join(describe(raw))}\n" for raw in chosen)
+    else:
+        rows = [(str(raw.sbdf), *describe(raw)) for raw in chosen]
+        sys.stdout.writelines(f"{line}\n" for line in _lines(rows, width, colour=colour))
+    if legend:
+        machine = decode_machine(raws)
+        findings = sum(len(machine.functions[raw.sbdf].findings) for raw in chosen)
+        print(f"\n{count_text(len(chosen), 'function')}, {count_text(findings, 'finding')} in their headers.")
+
+
+def _lines(rows: list[Row], width: int | None, *, colour: bool) -> Iterator[str]:
+    """Lay rows out for a terminal: classes aligned where every row then fits, else folded."""
+    room = max((len(kind) for _, kind, _ in rows), default=0) + 1
+    place = max((len(address) for address, _, _ in rows), default=0) + 1
+    fits = width is not None and all(place + room + 1 + len(about) <= width for _, _, about in rows)
+    for address, kind, about in rows:
+        head = f"{kind}:".ljust(room if fits else 0)
+        first, *more = folded(f"{address} {head} {about}", width, place)
+        first = painted(first[: len(address)], BOLD if colour else None) + first[len(address) :]
+        yield from (line.replace(SILENT, painted(SILENT, RED if colour else None)) for line in (first, *more))
+
+
+def _order(raw: RawFunction) -> tuple[int, int, int, int]:
+    return (raw.sbdf.segment, raw.sbdf.bus, raw.sbdf.device, raw.sbdf.function)
+
+
+def _describer(names: Names) -> Callable[[RawFunction], tuple[str, str]]:
+    """Make the function that gives both halves of a row; equal devices are described once."""
+    known: dict[tuple[Ids, bytes], tuple[str, str]] = {}
+
+    def describe(raw: RawFunction) -> tuple[str, str]:
+        config = ConfigSpace(raw.config or b"")
+        answers = config.answers
+        key = (raw.ids, config.data[:IDENTITY_BYTES] if answers else b"")
+        parts = known.get(key)
+        if parts is None:
+            ids = raw.ids
+            if answers:
+                ids, _ = join_ids(ids, config, virtual=raw.physfn is not None, subsystem_at=None)
+            parts = known[key] = names.parts(ids)
+        return parts if answers or not raw.config else (parts[0], f"{parts[1]} {SILENT}")
+
+    return describe

@@ -1,0 +1,94 @@
+"""Show the 1:1 MMIO ranges of the hardware domain: where, of which BAR, by whom, since when.
+
+BY is `us` (pcipt mapped it), `xen` (Xen's vPCI did, pcipt only knows of it) or `stale` (mapped, but nothing
+decodes there any more); a state of the ledger other than held stands behind it. On a PV dom0 nothing has to
+be mapped, Xen lets its page tables reach MMIO: what is listed is what would be mapped on PVH.
+"""
+
+import argparse
+from typing import Any
+
+from pcipt.cli.machine.client import call
+from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
+from pcipt.cli.text.clock import age, readable
+from pcipt.cli.text.render import count_text, print_json, size_text, table
+from pcipt.cli.text.terminal import BOLD, RED, YELLOW, columns, folded, on_terminal, wants_colour
+from pcipt.errors import printable
+
+HEADER = ("RANGE", "SIZE", "SBDF", "BAR", "BY")
+SIZE_COLUMN, SBDF_COLUMN, BY_COLUMN = 1, 2, 4
+ROM = 6
+WIDE = 100  # columns from which a whole date has room
+SHADES = {"us": None, "xen": None, "stale": YELLOW}
+EXAMPLES = (
+    ("pcipt mappings", "the ledger as a table"),
+    ("pcipt mappings --no-legend | grep stale", "what should not be mapped any more"),
+    ("pcipt mappings --json=pretty", "the same for a program"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_json_argument(parser)
+    add_legend_argument(parser, "no heading, and no closing line on a terminal")
+    add_colour_argument(parser)
+    add_socket_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    told = call(args.socket, "Mappings")
+    if args.json:
+        print_json(told, args.json)
+        return 0
+    width = columns()
+    for line in lines_from_mappings(
+        told["mappings"], legend=not args.no_legend, colour=wants_colour(args.color), width=width
+    ):
+        print(line)
+    if on_terminal() and not args.no_legend:
+        print("", *folded(legend_from_answer(told, width), width, 0), sep="\n")
+    return 0
+
+
+def lines_from_mappings(
+    mappings: list[dict[str, Any]], *, legend: bool, colour: bool, width: int | None
+) -> list[str]:
+    heading, since = ("AGE", age) if _is_narrow(width) else ("SINCE", readable)
+    rows = [_row(mapping, since(str(mapping["since"]))) for mapping in mappings]
+    if legend and rows:
+        rows.insert(0, (*HEADER, heading))
+    paint = {SBDF_COLUMN: _shade_of_address, BY_COLUMN: _shade_of_state}
+    return table(rows, width=width, right=(SIZE_COLUMN,), paint=paint if colour else None)
+
+
+def _row(mapping: dict[str, Any], since: str) -> tuple[str, ...]:
+    start, size, bar = int(mapping["start"], 16), mapping["size"], mapping["bar"]
+    by, state = str(mapping["by"]), str(mapping["state"])
+    return (
+        f"{start:#x}-{start + size - 1:#x}",
+        size_text(size),
+        printable(str(mapping["sbdf"])),
+        "ROM" if bar == ROM else str(bar),
+        by if state in (by, "held") else f"{by}, {state}",
+        since,
+    )
+
+
+def _shade_of_address(text: str) -> str | None:
+    return None if text in HEADER else BOLD
+
+
+def _shade_of_state(text: str) -> str | None:
+    return None if text in HEADER else SHADES.get(text, RED)
+
+
+def legend_from_answer(told: dict[str, Any], width: int | None) -> str:
+    """Sum up below the table; ages have no time zone."""
+    by = [str(mapping["by"]) for mapping in told["mappings"]]
+    counts = f"{by.count('xen')} by Xen, {by.count('us')} by pcipt, {by.count('stale')} stale"
+    zone = "" if _is_narrow(width) else "; times are UTC"
+    text = f"{count_text(len(by), 'range')}: {counts}{zone}."
+    return f"{text} dom0 is PV: nothing is mapped (not-applicable)." if told["dom0"] == "pv" else text
+
+
+def _is_narrow(width: int | None) -> bool:
+    return width is not None and width < WIDE

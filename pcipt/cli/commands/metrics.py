@@ -1,0 +1,30 @@
+"""Print the daemon's counters as OpenMetrics text, for Prometheus and what reads its formats.
+
+node_exporter's textfile collector wants the older form, written by the daemon itself: see metrics.textfile in
+pcipt.toml(5).
+"""
+
+import argparse
+
+from pcipt.cli.machine.client import call
+from pcipt.cli.options import add_json_argument, add_socket_argument
+from pcipt.cli.text.render import print_json
+
+EXAMPLES = (
+    ("pcipt metrics", "everything that is counted since the daemon started"),
+    ("pcipt metrics | grep pcipt_actions_total", "what was done, by kind and outcome"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_json_argument(parser)
+    add_socket_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    told = call(args.socket, "Metrics")
+    if args.json:
+        print_json(told, args.json)
+    else:
+        print(told["text"], end="")
+    return 0

@@ -1,0 +1,40 @@
+"""Show live what happens: one line a change, action, finding or hot-plug, as it comes.
+
+Events that are not read in time are counted, and the count is shown. Ends with Ctrl-C or when the daemon
+stops (exit code 3).
+"""
+
+import argparse
+import json
+
+from pcipt.cli.machine.client import checked_address, stream
+from pcipt.cli.options import add_colour_argument, add_json_lines_argument, add_socket_argument
+from pcipt.cli.text.event_text import lines_from_event
+from pcipt.cli.text.terminal import columns, wants_colour
+
+EXAMPLES = (
+    ("pcipt monitor", "everything, until Ctrl-C"),
+    ("pcipt monitor -s 03:", "only the functions of bus 03"),
+    ("pcipt monitor --json", "one JSON object a line, for a program"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-s", "--slot", metavar="SLOT", help="only these functions, as in pcipt list")
+    add_json_lines_argument(parser)
+    add_colour_argument(parser)
+    add_socket_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    colour = wants_colour(args.color)
+    parameters = {} if args.slot is None else {"slot": args.slot}
+    events = stream(args.socket, "Monitor", parameters)
+    with checked_address(args.slot, slot=True):
+        next(events)  # it has begun
+    for event in events:
+        if args.json:
+            print(json.dumps(event), flush=True)
+        else:
+            print(*lines_from_event(event, width=columns(), colour=colour), sep="\n", flush=True)
+    return 0

@@ -1,0 +1,1 @@
+"""`pcipt pvh`: one module a part."""

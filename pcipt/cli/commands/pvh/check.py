@@ -1,0 +1,95 @@
+"""Judge ACPI tables against the PVH contract: one row a rule, with the table, the offset and the reason.
+
+Looks at the tables that the kernel shows (--root: of a recorded machine), or at a directory of table files.
+Exit code 0, or 4 where a row is warn or error.
+"""
+
+import argparse
+import re
+
+from pcipt.cli.commands.pvh.rows import exit_code, json_from_rows, print_rows
+from pcipt.cli.commands.pvh.tables import vcpu_count
+from pcipt.cli.machine.pvh import guest_type, has_vga, machine_of, memory_of
+from pcipt.cli.options import add_colour_argument, add_json_argument
+from pcipt.cli.text.render import print_json
+from pcipt.cli.text.terminal import wants_colour
+from pcipt.errors import PciptError
+from pcipt.firmware.acpi.table_set import Domain, PlacedTable, TableSet, is_guest, table_set_from_tables
+from pcipt.firmware.memory_map import MemoryEntry
+from pcipt.firmware.pvh.check_rows import Row, doubtful
+from pcipt.firmware.pvh.check_tables import check_tables
+from pcipt.firmware.pvh.facts import Facts
+from pcipt.host.acpi_files import TableReading, read_table_directory, read_tables
+from pcipt.pci import Address
+
+EXAMPLES = (
+    ("pcipt pvh check", "the tables of this machine"),
+    ("pcipt pvh check --tables tables --domain guest --vcpus 4", "those that `pcipt pvh tables` wrote"),
+)
+_PLACED = re.compile(r"-([0-9a-f]{8,16})\.(?:aml|dat|bin)")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--root", metavar="DIR", default="/", help="read a recorded machine: DIR holds sys/")
+    place.add_argument(
+        "--tables", metavar="DIR", help="every file in DIR is a table, as `tables` writes them"
+    )
+    parser.add_argument(
+        "--domain", choices=[each.value for each in Domain], help="whose; else their makers tell"
+    )
+    parser.add_argument("--vcpus", metavar="N", type=vcpu_count, help="how many local APICs there should be")
+    parser.add_argument("--io-apic", action="store_true", help="the guest was asked to have an IO-APIC")
+    add_json_argument(parser)
+    add_colour_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    rows: list[Row] = []
+    if args.tables is not None:
+        reading = read_table_directory(args.tables)
+        facts = Facts(args.vcpus, io_apic=args.io_apic)
+    else:
+        reading = read_tables(args.root)
+        machine = machine_of(args.root, [])
+        facts = Facts(args.vcpus, has_vga(machine), args.io_apic, _memory(args.root))
+        rows += _whose(guest_type(args.root))
+    tables = table_set_from_tables(_placed(reading))
+    domain = Domain(args.domain) if args.domain is not None else _domain(tables)
+    rows += [doubtful("table-unread", "all", None, finding.text) for finding in reading.findings]
+    rows += check_tables(tables, domain, facts)
+    if args.json:
+        print_json({"domain": domain.value, "rows": json_from_rows(rows)}, args.json)
+    else:
+        print(f"Tables of a {'guest' if domain is Domain.GUEST else 'hardware domain'}")
+        print_rows(rows, colour=wants_colour(args.color))
+    return exit_code(rows)
+
+
+def _placed(reading: TableReading) -> list[PlacedTable]:
+    found = []
+    for table in reading.tables:
+        matched = _PLACED.search(table.name)
+        address = Address(int(matched[1], 16)) if matched is not None else None
+        found.append(PlacedTable(table.name, table.data, address))
+    return found
+
+
+def _domain(tables: TableSet) -> Domain:
+    return Domain.GUEST if is_guest(tables) else Domain.HARDWARE
+
+
+def _memory(root: str) -> tuple[MemoryEntry, ...] | None:
+    try:
+        return memory_of(root).entries
+    except PciptError:
+        return None
+
+
+def _whose(kind: str) -> list[Row]:
+    if kind in ("PVH", ""):
+        return []
+    why = (
+        f"this is a {kind} domain, to which the PVH contract does not apply: it sees the machine's own tables"
+    )
+    return [doubtful("domain", "all", None, why)]

@@ -1,0 +1,114 @@
+"""Show the address space of a PVH hardware domain: what is mapped where, and why.
+
+Read from the memory map, ACPI (MCFG, MADT, reserved memory in DMAR or IVRS) and the functions' BARs. A PVH
+dom0 is not shown DMAR and IVRS: give them with --table where a copy is at hand.
+"""
+
+import argparse
+
+from pcipt.cli.commands.pvh.rows import DEGRADED
+from pcipt.cli.machine.pvh import damage_of, ecam_of, guest_type, machine_of, madt_of, memory_of, tables_of
+from pcipt.cli.options import add_colour_argument, add_json_argument
+from pcipt.cli.text.render import print_json, table
+from pcipt.cli.text.terminal import YELLOW, columns, folded, painted, wants_colour
+from pcipt.errors import InputError, printable
+from pcipt.firmware.pvh.drawing import draw_layout, size_words
+from pcipt.firmware.pvh.layout import Layout, Platform, compute_layout
+from pcipt.firmware.regions.regions import regions_from_tables
+from pcipt.host.acpi_files import read_table_file
+from pcipt.host.tree import reason
+from pcipt.pci import Finding
+
+EXAMPLES = (
+    ("pcipt pvh layout", "this machine"),
+    ("pcipt pvh layout --root machine --svg layout.svg", "a recorded one, drawn as well"),
+    ("pcipt pvh layout --table dmar.dat", "with the reserved regions of a saved DMAR"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--root", metavar="DIR", default="/", help="read a recorded machine: DIR holds sys/, proc/"
+    )
+    parser.add_argument(
+        "--table", metavar="FILE", action="append", default=[], help="one more ACPI table, e.g. DMAR"
+    )
+    parser.add_argument("--svg", metavar="FILE", help="draw it into FILE")
+    add_json_argument(parser)
+    add_colour_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    layout, source = read_layout(args.root, args.table)
+    if args.svg is not None:
+        try:
+            with open(args.svg, "w", encoding="utf-8") as out:
+                out.write(draw_layout(layout.areas))
+        except OSError as error:
+            raise InputError(args.svg, reason(error)) from error
+    if args.json:
+        print_json(json_from_layout(layout, source), args.json)
+    else:
+        _print_areas(layout, source, colour=wants_colour(args.color))
+    return DEGRADED if layout.findings else 0
+
+
+def read_layout(root: str, more_tables: list[str]) -> tuple[Layout, str]:
+    """Read all there is beneath a root.
+
+    Shape:  the layout, and which file the memory map came from.
+    """
+    memory = memory_of(root)
+    findings: list[Finding] = list(memory.findings)
+    machine = machine_of(root, findings)
+    reading = tables_of(root, findings)
+    tables = [table.data for table in reading.tables] + [read_table_file(path) for path in more_tables]
+    findings += (*reading.findings, *damage_of(tables))
+    reserved = regions_from_tables(tables, machine)
+    findings += reserved.findings
+    if guest_type(root) not in ("PVH", ""):
+        why = f"this is a {guest_type(root)} domain: the layout is what a PVH one would have on this machine"
+        findings.append(Finding("not-pvh", why))
+    platform = Platform(memory.entries, machine, ecam_of(tables), madt_of(tables), reserved.regions)
+    layout = compute_layout(platform)
+    return Layout(layout.areas, (*findings, *layout.findings)), memory.source
+
+
+def json_from_layout(layout: Layout, source: str) -> dict[str, object]:
+    return {
+        "source": source,
+        "ranges": [
+            {
+                "start": f"{area.range.start:#x}",
+                "last": f"{area.range.last:#x}",
+                "size": area.range.size,
+                "treatment": area.treatment.value,
+                "what": area.what,
+                "why": area.why,
+            }
+            for area in layout.areas
+        ],
+        "findings": [{"code": finding.code, "text": finding.text} for finding in layout.findings],
+    }
+
+
+def _print_areas(layout: Layout, source: str, *, colour: bool) -> None:
+    last = layout.areas[-1].range.last if layout.areas else 0
+    digits = len(f"{last:x}")
+    rows = [
+        (
+            f"{area.range.start:0{digits}x}-{area.range.last:0{digits}x}",
+            size_words(area.range.size),
+            area.treatment.value,
+            printable(area.what),
+            printable(area.why),
+        )
+        for area in layout.areas
+    ]
+    width = columns()
+    for line in table(rows, width=width, right=(1,)):
+        print(line)
+    print(f"(memory map: {source})")
+    for finding in layout.findings:
+        first, *more = folded(f"Finding: {finding.code}: {printable(finding.text)}", width, 9)
+        print(first.replace("Finding", painted("Finding", YELLOW if colour else None), 1), *more, sep="\n")

@@ -1,0 +1,168 @@
+"""Build the ACPI tables of a PVH domain into a new directory, one file a table; its address is in its name.
+
+The hardware domain's are made from the machine's own (--root): MADT, XSDT and RSDP anew, the rest unchanged,
+what it must not see left out. A guest's are all made; with --function its DSDT describes a root bridge with
+exactly the windows that those functions' BARs need.
+"""
+
+import argparse
+import os
+
+from pcipt.cli.machine.find import find_function
+from pcipt.cli.machine.pvh import memory_of
+from pcipt.cli.machine.source import Source
+from pcipt.cli.options import add_json_argument
+from pcipt.cli.text.render import print_json
+from pcipt.errors import InputError, PciptError, UnsupportedError
+from pcipt.firmware.acpi.dsdt import MAX_PROCESSORS, windows_for
+from pcipt.firmware.acpi.table_set import Domain, PlacedTable, TableSet
+from pcipt.firmware.memory_map import FOUR_GIB, ONE_MIB, MemoryType
+from pcipt.firmware.pvh.build_tables import (
+    GUEST_TABLES,
+    Guest,
+    build_guest_tables,
+    build_hardware_tables,
+    is_passed_on,
+    needed_room,
+)
+from pcipt.firmware.pvh.rules import FORBIDDEN, SECRET
+from pcipt.host.acpi_files import TableFile, read_tables
+from pcipt.host.tree import reason
+from pcipt.pci import Address
+
+EXAMPLES = (
+    (
+        "pcipt pvh tables --domain hardware --vcpus 4 -o tables",
+        "what Xen would make for dom0 of this machine",
+    ),
+    ("pcipt pvh tables --domain guest --vcpus 2 --function 03:00.0 -o tables", "a guest with one device"),
+)
+
+
+def vcpu_count(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= MAX_PROCESSORS:
+        raise argparse.ArgumentTypeError(f"{number} is not between 1 and {MAX_PROCESSORS}")
+    return number
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--domain", choices=[each.value for each in Domain], required=True)
+    parser.add_argument(
+        "--vcpus", metavar="N", type=vcpu_count, required=True, help="how many virtual processors it has"
+    )
+    parser.add_argument("--no-lapic", action="store_true", help="guest: no local APIC, hence no MADT")
+    parser.add_argument("--io-apic", action="store_true", help="guest: with an IO-APIC entry")
+    parser.add_argument(
+        "--function", metavar="SBDF", nargs="+", action="extend", default=[], help="guest: pass these through"
+    )
+    parser.add_argument("--root", metavar="DIR", default="/", help="read a recorded machine: DIR holds sys/")
+    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="a directory, new or empty")
+    add_json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    domain = Domain(args.domain)
+    left_out: list[tuple[str, str]] = []
+    if domain is Domain.HARDWARE:
+        if args.no_lapic or args.io_apic or args.function:
+            args.refuse("--no-lapic, --io-apic and --function are for guests")
+        tables = _hardware(args, left_out)
+    else:
+        if args.no_lapic and args.io_apic:
+            args.refuse("an IO-APIC needs local APICs")
+        tables = build_guest_tables(_guest(args))
+    written = _write(tables, args.output)
+    if args.json:
+        print_json(_json(domain, written, left_out), args.json)
+        return 0
+    for name, table in written:
+        print(f"{name:28}  {len(table.data):6} bytes  {'native, unchanged' if table.native else 'made'}")
+    for name, why in left_out:
+        print(f"{name:28}  left out: {why}")
+    return 0
+
+
+def _guest(args: argparse.Namespace) -> Guest:
+    windows = None
+    if args.function:
+        source = Source(argparse.Namespace(root=args.root, dump=None))
+        windows = windows_for([find_function(source, text) for text in args.function])
+    return Guest(args.vcpus, not args.no_lapic, args.io_apic, windows)
+
+
+def _hardware(args: argparse.Namespace, left_out: list[tuple[str, str]]) -> TableSet:
+    read = read_tables(args.root).tables
+    left_out += [(table.name, why) for table in read if (why := _why_not(table))]
+    there = {table.data[:4] for table in read}
+    if b"DSDT" not in there:
+        left_out.append(("DSDT", "it cannot be read here; the FADT's pointer stays as it is"))
+    native = [table.data for table in read]
+    try:
+        base = _place(args.root, needed_room(native, args.vcpus))
+    except UnsupportedError:
+        raise
+    except PciptError:
+        base = GUEST_TABLES  # without a memory map: where libxl puts a guest's
+    return build_hardware_tables(native, args.vcpus, base)
+
+
+def _why_not(table: TableFile) -> str:
+    signature = table.data[:4].decode("latin-1")
+    if signature in SECRET:
+        return "it holds a licence key; Xen hands it on"
+    if signature in FORBIDDEN:
+        return FORBIDDEN[signature]
+    if is_passed_on(signature) or signature in ("DSDT", "FACS"):
+        return ""
+    return "made anew" if signature == "APIC" else "Xen hands no such table on"
+
+
+def _place(root: str, size: int) -> Address:
+    """Find the place that Xen would take: the end of the highest RAM below 4 GiB that has room.
+
+    Raises: UnsupportedError where there is none.
+    """
+    for entry in reversed(memory_of(root).entries):
+        if entry.type is not MemoryType.RAM or entry.range.last >= FOUR_GIB:
+            continue
+        start = (entry.range.last + 1 - size) // 4096 * 4096
+        if start >= max(entry.range.start, ONE_MIB):
+            return Address(start)
+    raise UnsupportedError("tables", f"no RAM below 4 GiB has room for {size} bytes")
+
+
+def _write(tables: TableSet, directory: str) -> list[tuple[str, PlacedTable]]:
+    written = []
+    try:
+        os.makedirs(directory, exist_ok=True)
+        with os.scandir(directory) as entries:
+            if next(entries, None) is not None:
+                raise InputError(directory, "is not empty; tables are written into a new directory")
+        for table in tables.everything:
+            name = f"{table.name.lower()}-{table.address:08x}.aml"
+            with open(os.path.join(directory, name), "xb") as out:
+                out.write(table.data)
+            written.append((name, table))
+    except OSError as error:
+        raise InputError(error.filename or directory, reason(error)) from error
+    return written
+
+
+def _json(
+    domain: Domain, written: list[tuple[str, PlacedTable]], left_out: list[tuple[str, str]]
+) -> dict[str, object]:
+    return {
+        "domain": domain.value,
+        "tables": [
+            {
+                "file": name,
+                "signature": table.signature,
+                "address": None if table.address is None else f"{table.address:#x}",
+                "size": len(table.data),
+                "native": table.native,
+            }
+            for name, table in written
+        ],
+        "left_out": [{"name": name, "why": why} for name, why in left_out],
+    }

@@ -1,0 +1,44 @@
+"""Record this machine into a directory: the closed list of files that pcipt reads of it, and nothing else.
+
+What was recorded is read by `pcipt list --root DIR` and by every other command that takes --root.
+"""
+
+import argparse
+import sys
+
+from pcipt.cli.text.progress import progress
+from pcipt.cli.text.render import count_text
+from pcipt.errors import printable
+from pcipt.host.recorder import record_machine
+
+SHOWN = 20
+EXAMPLES = (
+    ("pcipt record machine", "into the new directory machine"),
+    ("pcipt record copy --root machine", "a recorded machine once more, as a check"),
+    ("pcipt record machine && tar czf machine.tar.gz machine", "to send along with a bug report"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="DIR", help="a new or empty directory")
+    parser.add_argument("--root", metavar="SRC", default="/", help="record a recorded machine again")
+
+
+def run(args: argparse.Namespace) -> int:
+    far = (0, 0)
+
+    def tell(done: int, everything: int) -> None:
+        nonlocal far
+        far = (done, everything)
+
+    with progress("recording", lambda: f"{far[0]} of {count_text(far[1], 'function')}"):
+        recorded = record_machine(args.root, args.directory, tell)
+    for path, why in recorded.left_out[:SHOWN]:
+        print(f"pcipt: left out {printable(path)}: {printable(why)}", file=sys.stderr)
+    if len(recorded.left_out) > SHOWN:
+        print(f"pcipt: left out {len(recorded.left_out) - SHOWN} more", file=sys.stderr)
+    print(
+        f"recorded {count_text(recorded.functions, 'function')}, {count_text(recorded.files, 'file')}, "
+        f"in {printable(args.directory)}; say in its README.md what it is"
+    )
+    return 0

@@ -1,0 +1,81 @@
+"""Run the engine on a recorded machine and a trace of its configuration writes, with a simulated Xen.
+
+Prints the actions that it takes, as the service would on such a machine; nothing outside is touched. MACHINE
+holds sys/, as `pcipt record` writes it, and may hold a sequence of steps, xen.json and writes.jsonl as well.
+
+With --expect the actions are compared with those in a file of JSON Lines: exit code 0 where they are the
+same, 1 where they differ. A key that no line of that file has is not compared.
+"""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from pcipt.cli.options import add_colour_argument, add_json_lines_argument
+from pcipt.cli.text.event_text import text_from_action
+from pcipt.cli.text.progress import progress
+from pcipt.cli.text.render import count_text
+from pcipt.cli.text.terminal import BOLD, GREEN, RED, YELLOW, columns, folded, painted, wants_colour
+
+SHADES = {"refused": YELLOW, "failed": RED}
+SIGNS = {"+": GREEN, "-": RED, "@": BOLD}
+HANG = 24
+EXAMPLES = (
+    ("pcipt replay machine", "the steps and writes that were recorded with it"),
+    ("pcipt replay machine --trace trace.writes.jsonl --dom0 pvh", "another trace, on a PVH dom0"),
+    ("pcipt replay machine --json > actions.jsonl", "keep what it does"),
+    ("pcipt replay machine --expect actions.jsonl", "does it still do that?"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("machine", metavar="MACHINE", help="directory of a recorded machine")
+    parser.add_argument(
+        "--trace", metavar="FILE", help="a recording of writes, as `pcipt decode` reads them; - is stdin"
+    )
+    parser.add_argument("--dom0", choices=("pv", "pvh"), help="the kind of dom0, instead of the recorded one")
+    parser.add_argument("--expect", metavar="FILE", help="compare with the actions in FILE (JSON Lines)")
+    add_json_lines_argument(parser)
+    add_colour_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from pcipt.daemon.replay.player import differences, replayed
+
+    shown = args.json or args.expect is None
+    colour, width = wants_colour(args.color), columns()
+    actions: list[dict[str, Any]] = []
+    with progress("replaying", lambda: count_text(len(actions), "action"), beside_output=shown):
+        for action in replayed(args.machine, trace=args.trace, dom0=args.dom0, lose=_lose):
+            actions.append(action)
+            if shown:
+                print(json.dumps(action) if args.json else _text(action, width, colour=colour))
+    if args.expect is None:
+        return 0
+    found = differences(args.expect, actions)
+    out = sys.stderr if args.json else sys.stdout  # JSON Lines stay a program's
+    for line in found:
+        shade = SIGNS.get(line[:1]) if colour else None
+        print(*(painted(part, shade) for part in folded(line, width, 1)), sep="\n", file=out)
+    if not found:
+        print(f"{count_text(len(actions), 'action')}, as expected", file=out)
+    return 1 if found else 0
+
+
+def _lose(count: int | None) -> None:
+    how_many = "an unknown number of" if count is None else count
+    print(f"pcipt: {how_many} records of the trace were lost here; all is read again", file=sys.stderr)
+
+
+def _text(action: dict[str, Any], width: int | None, *, colour: bool) -> str:
+    sbdf, shade = str(action["sbdf"]), SHADES.get(action["result"])
+    first, *more = folded(
+        f"{action['n']:>8}  {sbdf} {action['action']}{text_from_action(action)}", width, HANG
+    )
+    if not colour:
+        return "\n".join([first, *more])
+    number, _, rest = first.partition(sbdf)
+    return "\n".join(
+        [number + painted(sbdf, BOLD) + painted(rest, shade), *(painted(line, shade) for line in more)]
+    )

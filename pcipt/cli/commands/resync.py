@@ -1,0 +1,44 @@
+"""Compare what hardware, Linux and Xen know now, and repair what the guards allow.
+
+With --dry-run the same plan is made and shown, and nothing is done.
+Exit codes: 0 they agree (again), 3 the daemon is not running, 4 findings remain, 5 not root.
+"""
+
+import argparse
+
+from pcipt.cli.commands.status import EXIT_DEGRADED, RESULTS, action_line
+from pcipt.cli.machine.client import call
+from pcipt.cli.options import add_colour_argument, add_json_argument, add_socket_argument
+from pcipt.cli.text.render import print_json
+from pcipt.cli.text.terminal import columns, folded, painted, wants_colour
+
+EXAMPLES = (
+    ("pcipt resync --dry-run", "what would be done, and why"),
+    ("pcipt resync", "do it"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done, do nothing")
+    add_json_argument(parser)
+    add_colour_argument(parser)
+    add_socket_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    outcome = call(args.socket, "Resync", {"dry_run": args.dry_run})
+    healthy = outcome["health"] == "healthy"
+    if args.json:
+        print_json(outcome, args.json)
+    else:
+        colour, width = wants_colour(args.color), columns()
+        for item in outcome["actions"]:
+            shade = RESULTS.get(item["result"]) if colour else None
+            print(*(painted(line, shade) for line in folded(action_line(item), width, 4)), sep="\n")
+        if not outcome["actions"]:
+            print(
+                "nothing to do: hardware, Linux and Xen agree"
+                if healthy
+                else "nothing to do; see the findings of pcipt status"
+            )
+    return 0 if healthy else EXIT_DEGRADED

@@ -1,0 +1,189 @@
+"""Show the memory that firmware reserved for devices (RMRR, IVMD): where, for whom, whether dom0 has it.
+
+Read from DMAR or IVRS; on the running machine the daemon adds what Xen says, which is the only source on a
+PVH dom0. --table decodes table files on any machine; with --root their paths are followed on that one.
+Exit codes: 0 fine, 3 the daemon is needed and not running, 4 something is wrong with a table or a region.
+"""
+
+import argparse
+from typing import Any
+
+import attrs
+
+from pcipt.cli.machine.client import call
+from pcipt.cli.machine.pvh import guest_type, memory_of
+from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
+from pcipt.cli.text.render import count_text, print_json, table
+from pcipt.cli.text.terminal import YELLOW, columns, folded, on_terminal, painted, wants_colour
+from pcipt.errors import InputError, NotPermittedError, NotRunningError, PciptError, printable
+from pcipt.firmware.acpi.dmar import SIGNATURES
+from pcipt.firmware.acpi.ivrs import SIGNATURE
+from pcipt.firmware.acpi.table import parse_table
+from pcipt.firmware.memory_map import MemoryEntry
+from pcipt.firmware.regions.findings import with_findings
+from pcipt.firmware.regions.regions import Mapped, Regions, regions_from_tables
+from pcipt.firmware.regions.state import with_owners
+from pcipt.firmware.regions.view import regions_to_json
+from pcipt.host.acpi_files import read_table_file, read_tables
+from pcipt.host.files import TABLES, Depth
+from pcipt.host.sysfs import read_machine
+from pcipt.pci import Finding, Machine, decode_machine
+from pcipt.pci.finding import NOTES
+
+DEGRADED = 4
+KNOWN = (*SIGNATURES, SIGNATURE)
+EXAMPLES = (
+    ("pcipt rmrr", "the regions of this machine"),
+    ("pcipt rmrr --table dmar.bin", "decode a table that was copied from another machine"),
+    ("pcipt rmrr --root DIR --json=pretty", "of a recorded machine, for a program"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", metavar="DIR", help="read a recorded machine: DIR holds sys/")
+    parser.add_argument(
+        "--table",
+        metavar="FILE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="decode these DMAR, IVRS tables",
+    )
+    add_json_argument(parser)
+    add_colour_argument(parser)
+    add_legend_argument(parser)
+    add_socket_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    answer = _answer(args)
+    if args.json:
+        print_json(answer, args.json)
+    else:
+        _print(answer, colour=wants_colour(args.color))
+        if on_terminal() and not args.no_legend:
+            print(
+                f"\n{count_text(len(answer['regions']), 'region')} (source: {printable(answer['source'])})."
+            )
+    findings = [*answer["findings"], *(each for region in answer["regions"] for each in region["findings"])]
+    return DEGRADED if any(finding["code"] not in NOTES for finding in findings) else 0
+
+
+def _answer(args: argparse.Namespace) -> dict[str, Any]:
+    live = args.root in (None, "/")
+    if args.table:
+        machine = decode_machine(read_machine(args.root, Depth.FULL)) if args.root is not None else None
+        tables = [(path, _known_table(path)) for path in args.table]
+        return _from_tables(tables, machine, _memory(args.root) if args.root is not None else None)
+    if not live:
+        return _from_machine(args.root)
+    try:
+        return call(args.socket, "Rmrr")
+    except (NotRunningError, NotPermittedError, InputError):  # an older daemon does not know the question
+        if guest_type("/") == "PVH":
+            raise
+        return _from_machine("/")
+
+
+def _known_table(path: str) -> bytes:
+    data = read_table_file(path)
+    found = parse_table(data)
+    if found is None:
+        raise InputError(path, f"has {len(data)} bytes, too few for the header of an ACPI table (36)")
+    if found.signature not in KNOWN:
+        raise InputError(path, f"is a table {found.signature!r}; expected {', '.join(KNOWN)}")
+    return data
+
+
+def _from_machine(root: str) -> dict[str, Any]:
+    """Read a machine beneath a root. A PVH dom0 is not shown these tables: nothing is known then."""
+    machine = decode_machine(read_machine(root, Depth.FULL))
+    findings: list[Finding] = []
+    tables: list[tuple[str, bytes]] = []
+    try:
+        reading = read_tables(root)
+        findings += (each for each in reading.findings if any(name in each.text for name in KNOWN))
+        tables = [(f"{TABLES}/{each.name}", each.data) for each in reading.tables if _is_known(each.data)]
+    except InputError as error:
+        findings.append(Finding("no-tables", f"{error}: whether anything is reserved is not known"))
+    if not tables and guest_type(root) == "PVH":
+        why = (
+            "a PVH dom0 is not shown DMAR or IVRS, only Xen's list tells there; a recording does not hold it"
+        )
+        findings = [Finding("no-tables", f"{why}: whether anything is reserved is not known")]
+    mapped = Mapped.NOT_APPLICABLE if guest_type(root) == "PV" else Mapped.UNKNOWN
+    answer = _from_tables(tables, machine, _memory(root), mapped)
+    extra = [{"code": finding.code, "text": finding.text} for finding in findings]
+    return {**answer, "findings": [*extra, *answer["findings"]]}
+
+
+def _is_known(data: bytes) -> bool:
+    found = parse_table(data)
+    return found is not None and found.signature in KNOWN
+
+
+def _from_tables(
+    tables: list[tuple[str, bytes]],
+    machine: Machine | None,
+    memory: tuple[MemoryEntry, ...] | None,
+    mapped: Mapped = Mapped.UNKNOWN,
+) -> dict[str, Any]:
+    each = [(name, regions_from_tables([data], machine)) for name, data in tables]
+    regions = Regions(
+        tuple(region for _, found in each for region in found.regions),
+        tuple(
+            finding if len(each) == 1 else attrs.evolve(finding, text=f"{name}: {finding.text}")
+            for name, found in each
+            for finding in found.findings
+        ),
+    )
+    regions = with_owners(with_findings(regions, memory), {}, mapped)
+    return regions_to_json(regions, ", ".join(name for name, _ in tables) or "none")
+
+
+def _memory(root: str) -> tuple[MemoryEntry, ...] | None:
+    try:
+        return memory_of(root).entries
+    except PciptError:
+        return None
+
+
+def _print(answer: dict[str, Any], *, colour: bool) -> None:
+    shade = YELLOW if colour else None
+    rows = [
+        (
+            f"{region['base']}-{region['limit']}",
+            count_text(region["pages"], "page"),
+            region["kind"],
+            region["mapped"],
+            _devices(region),
+        )
+        for region in answer["regions"]
+    ]
+    for line, region in zip(table(rows, right=(1,)), answer["regions"], strict=True):
+        print(line)
+        for finding in region["findings"]:
+            _print_finding(f"    {finding['code']}: {printable(finding['text'])}", finding["code"], shade)
+    for finding in answer["findings"]:
+        _print_finding(f"Finding: {finding['code']}: {printable(finding['text'])}", finding["code"], shade)
+
+
+def _print_finding(text: str, code: str, shade: str | None) -> None:
+    first, *more = folded(text, columns(), 8)
+    print("\n".join([first.replace(code, painted(code, shade), 1), *more]))
+
+
+def _devices(region: dict[str, Any]) -> str:
+    """Name the devices; where a path could not be followed, the scope as it is written."""
+    named = []
+    for device in region["devices"]:
+        words = [] if device["present"] is not False else ["absent"]
+        words += [device["owner"]] if device["owner"] != "unknown" else []
+        named.append(device["sbdf"] + (f" ({', '.join(words)})" if words else ""))
+    for scope in region["scopes"]:
+        if scope.get("last") is not None:
+            named.append(f"all of {scope['sbdf']}-{scope['last']}")
+        elif scope["sbdf"] is None or scope["type"] not in ("endpoint", "bridge"):
+            hops = "-".join(f"{device:02x}.{function:x}" for device, function in scope["path"])
+            named.append(f"{scope['type']} at bus {scope['bus']:02x} {hops}")
+    return ", ".join(named) or "nobody"

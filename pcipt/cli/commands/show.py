@@ -1,0 +1,170 @@
+"""Show one function decoded in full: all that its config space and Linux tell, and what is wrong with it.
+
+SBDF is 0000:00:1f.2, 00:1f.2, 1f.2, 00_1f.2, pci_0000_00_1f_2 or a PCI path such as 00_1c.0-00_00.0.
+"""
+
+import argparse
+from collections.abc import Iterator
+
+from pcipt.cli.machine.find import find_function
+from pcipt.cli.machine.names import Names
+from pcipt.cli.machine.source import Source, add_source_arguments
+from pcipt.cli.options import add_colour_argument, add_json_argument, add_numeric_argument
+from pcipt.cli.text.render import count_text, print_json, size_text, table
+from pcipt.cli.text.terminal import BOLD, YELLOW, columns, folded, painted, wants_colour
+from pcipt.errors import printable
+from pcipt.pci import Bar, BarKind, Capability, Function, WindowKind
+from pcipt.pci.structures import Place
+
+KINDS = {
+    BarKind.IO: "I/O ports",
+    BarKind.MEM32: "memory 32-bit",
+    BarKind.MEM64: "memory 64-bit",
+    BarKind.ROM: "memory 32-bit",
+}
+WINDOWS = {
+    WindowKind.IO: "I/O ports",
+    WindowKind.MEMORY: "memory",
+    WindowKind.PREFETCHABLE: "prefetchable memory",
+}
+FORWARDING_PORTS = (0x4, 0x6)  # root and downstream ports: the only ones with that bit
+INDENT = 4
+EXAMPLES = (
+    ("pcipt show 03:00.0", "segment 0 is meant where none is given"),
+    ("pcipt show 00_1c.0-00_00.0", "by PCI path, which stays when buses are renumbered"),
+    ("pcipt show 03:00.0 --json=pretty", "the same for a program"),
+    ("pcipt show 03:00.0 --dump lspci.txt", "of the output of lspci -xxxx"),
+)
+
+Facts = Iterator[tuple[str, str]]
+Rows = list[tuple[str, ...]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sbdf", metavar="SBDF", help="address or PCI path of one function")
+    add_source_arguments(parser)
+    add_json_argument(parser)
+    add_numeric_argument(parser)
+    add_colour_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    source = Source(args)
+    function = find_function(source, args.sbdf)
+    if args.json:
+        from pcipt.pci.json_view import json_from_function
+
+        print_json({"device": json_from_function(function)}, args.json)
+        return 0
+    width, colour = columns(), wants_colour(args.color)
+    names = Names(numeric=args.numeric)
+    address = str(function.sbdf)
+    first, *more = folded(f"{address} {names.row(function.ids)}", width, len(address) + 1)
+    print(painted(address, BOLD if colour else None) + first[len(address) :])
+    for line in more:
+        print(line)
+    for title, rows in sections(function, names, linux=source.knows_linux):
+        if title and rows:
+            shade = YELLOW if title == "Findings" else BOLD
+            print(f"  {painted(title, shade if colour else None)}:")
+        for line in table(rows, width=width if width is None else width - INDENT):
+            print(" " * INDENT + line)
+    return 0
+
+
+def sections(function: Function, names: Names, *, linux: bool) -> list[tuple[str, Rows]]:
+    """Give all that is known by chapters: their title and rows; what a function has not is empty."""
+    sriov = function.sriov
+    return [
+        ("", _labelled(_identity(function, names, linux=linux))),
+        ("BARs", [_bar("BAR", bar) for bar in function.bars]),
+        ("Bridge", _labelled(_bridge(function))),
+        ("Capabilities", [_capability(capability) for capability in function.capabilities]),
+        ("Structures", _labelled(_structures(function))),
+        ("VF BARs", [_bar("VF BAR", bar) for bar in sriov.bars] if sriov is not None else []),
+        ("Findings", [(f"{finding.code}:", printable(finding.text)) for finding in function.findings]),
+    ]
+
+
+def _labelled(facts: Facts) -> Rows:
+    return [(f"{title}:", text) for title, text in facts]
+
+
+def _identity(function: Function, names: Names, *, linux: bool) -> Facts:
+    yield "Path", str(function.path) if function.path is not None else "unknown"
+    if function.parent is not None:
+        yield "Behind", str(function.parent)
+    if function.physfn is not None:
+        yield "Virtual function of", str(function.physfn)
+    if function.ids.subsystem_vendor or function.ids.subsystem_device:
+        yield "Subsystem", names.subsystem(function.ids)
+    if linux:
+        yield "Driver", printable(function.driver) if function.driver is not None else "none"
+    if function.numa_node is not None:
+        yield "NUMA node", str(function.numa_node)
+    if function.command is not None:
+        bits = zip(("I/O", "Mem", "BusMaster"), (1, 2, 4), strict=True)
+        flags = " ".join(name + ("+" if function.command & bit else "-") for name, bit in bits)
+        yield "Command", f"{flags} ({function.command:#06x})"
+    yield "Header", function.header.value
+
+
+def _bar(title: str, bar: Bar) -> tuple[str, ...]:
+    kind = KINDS[bar.kind] + (" prefetchable" if bar.prefetchable else "")
+    kind += " below 1 MiB" if bar.below_1mib else ""
+    size = f"size {size_text(bar.size)}" if bar.size is not None else "size unknown"
+    state = {True: "decoding", False: "not decoding", None: "decoding unknown"}[bar.decoding]
+    name = "ROM BAR" if bar.kind is BarKind.ROM else f"{title} {bar.index}"
+    return f"{name}:", f"{bar.address:#x}", size, kind, state
+
+
+def _bridge(function: Function) -> Facts:
+    bridge = function.bridge
+    if bridge is None:
+        return
+    numbers = (bridge.primary, bridge.secondary, bridge.subordinate)
+    yield "Bus", "primary={:02x}, secondary={:02x}, subordinate={:02x}".format(*numbers)
+    for window in bridge.windows:
+        size = size_text(window.limit - window.base + 1)
+        yield "Window", f"{WINDOWS[window.kind]} {window.base:#x}-{window.limit:#x}, size {size}"
+
+
+def _capability(capability: Capability) -> tuple[str, ...]:
+    version = f" v{capability.version}" if capability.extended else ""
+    return f"[{capability.offset:#04x}]", f"{capability.name} ({capability.id:#04x}{version})"
+
+
+def _structures(function: Function) -> Facts:
+    if (express := function.express) is not None:
+        slot = ", with a slot" if express.slot else ""
+        ari = {True: ", ARI forwarding on", False: ", ARI forwarding off", None: ""}[express.ari_forwarding]
+        forwards = express.port_type in FORWARDING_PORTS
+        yield "PCI Express", f"{express.port_name}{slot}{ari if forwards else ''}"
+    if (msix := function.msix) is not None:
+        vectors, state = count_text(msix.vectors, "vector"), "enabled" if msix.enabled else "disabled"
+        yield "MSI-X", f"{vectors}, {state}, table {_place(msix.table)}, PBA {_place(msix.pba)}"
+    for bar in function.rebar:
+        sizes = " ".join(size_text(size) for size in bar.supported)
+        yield f"Resizable BAR {bar.index}", f"{size_text(bar.size)} of {sizes or 'nothing'}"
+    for entry in function.allocations:
+        where = str(entry.range) if entry.range is not None else "nothing"
+        state = "" if entry.enabled else ", disabled"
+        yield "Enhanced Allocation", f"BEI {entry.bei} at {where}{state}"
+    yield from _sriov(function)
+
+
+def _place(place: Place) -> str:
+    return f"BAR {place.bar} + {place.offset:#x} ({place.size} bytes)"
+
+
+def _sriov(function: Function) -> Facts:
+    sriov = function.sriov
+    if sriov is None:
+        return
+    state = "enabled" if sriov.vf_enable else "disabled"
+    numbers = (
+        f"{sriov.num_vfs} of {sriov.total_vfs} VFs {state} (initially {sriov.initial_vfs}), "
+        f"offset {sriov.vf_offset}, stride {sriov.vf_stride}, device {sriov.vf_device:04x}"
+    )
+    memory, ari = ("on" if flag else "off" for flag in (sriov.memory_enable, sriov.ari))
+    yield "SR-IOV", f"{numbers}, memory {memory}, ARI {ari}"

@@ -1,0 +1,120 @@
+"""Show whether the service is healthy, what it did, and what hardware, Linux and Xen disagree about.
+
+Exit codes: 0 healthy, 3 the daemon is not running, 4 degraded (findings exist).
+"""
+
+import argparse
+from typing import Any
+
+from pcipt.cli.machine.client import call
+from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
+from pcipt.cli.text.clock import age, readable
+from pcipt.cli.text.event_text import text_from_action
+from pcipt.cli.text.render import print_json
+from pcipt.cli.text.terminal import (
+    BOLD,
+    GREEN,
+    RED,
+    YELLOW,
+    can_show,
+    columns,
+    folded,
+    on_terminal,
+    painted,
+    wants_colour,
+)
+from pcipt.errors import printable
+
+EXIT_DEGRADED = 4
+DOTS = {"healthy": GREEN, "degraded": YELLOW, "failed": RED}
+LABEL = 11  # columns of a label, as systemctl's
+RESULTS = {"refused": YELLOW, "failed": RED}
+HINT = "`pcipt explain SBDF` tells what is and what should be; `pcipt resync` tries again."
+EXAMPLES = (
+    ("pcipt status", "the state of the service, its findings, its last actions"),
+    ("pcipt status -q && echo fine", "in a script: only the exit code"),
+    ("pcipt status --json=pretty", "the same for a program"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_json_argument(parser)
+    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing; only the exit code")
+    add_legend_argument(parser, "no hint about further commands on a terminal")
+    add_colour_argument(parser)
+    add_socket_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    status = call(args.socket, "Status")
+    if args.json:
+        print_json(status, args.json)
+    elif not args.quiet:
+        print("\n".join(render(status, colour=wants_colour(args.color), width=columns())))
+        if status["findings"] and on_terminal() and not args.no_legend:
+            print("", *folded(HINT, columns(), 0), sep="\n")
+    return 0 if status.get("health") == "healthy" else EXIT_DEGRADED
+
+
+def render(status: dict[str, Any], *, colour: bool, width: int | None = None) -> list[str]:
+    """Lay the status out as lines, in the shape of systemctl's."""
+    shade = DOTS.get(str(status["health"]), BOLD) if colour else None
+    dot = "●" if on_terminal() and can_show("●") else "*"
+    lines = [f"{painted(dot, shade)} pcipt - the PCI service of the hardware domain"]
+    for label, text in _facts(status):
+        first, *more = folded(f"{label:>{LABEL}}: {printable(text)}", width, LABEL + 2)
+        if label == "Health":
+            first = first.replace(str(status["health"]), painted(str(status["health"]), shade), 1)
+        lines += [first, *more]
+    if status.get("given_away"):
+        lines += ["", painted("Given away:", BOLD if colour else None)]
+        lines += [printable(f"  {each['sbdf']:12} {each['owner']}") for each in status["given_away"]]
+    if status["findings"]:
+        lines += ["", painted("Findings:", BOLD if colour else None)]
+        for item in status["findings"]:
+            text = f"  {item['sbdf'] or '-':12} {item['code']}: {printable(item['text'])}"
+            first, *more = folded(text, width, 15)
+            lines += [_painted_once(first, item["code"], YELLOW if colour else None), *more]
+    if status["actions"]:
+        lines += ["", painted("Last actions:", BOLD if colour else None)]
+        for item in status["actions"]:
+            first, *more = folded(f"  {item['when']} {action_line(item)}", width, 6)
+            shade = RESULTS.get(item["result"]) if colour else None
+            lines += [_painted_once(first, f": {item['result']}", shade), *more]
+    return lines
+
+
+def _facts(status: dict[str, Any]) -> list[tuple[str, str]]:
+    counts = status["counts"]
+    known = f"{counts['known_to_xen']} known to Xen, {counts['added_by_us']} added by pcipt"
+    xen = f"{status['xen']}, dom0 {status['dom0'].upper()}" if status["xen"] else "not available"
+    since, passed = readable(status["since"]), age(status["since"])
+    facts = [
+        ("Health", str(status["health"])),
+        ("Running", f"since {since}; {passed} ago" if passed else f"since {since}"),
+        ("Xen", xen),
+        ("Mode", str(status["mode"])),
+        ("Functions", f"{counts['functions']}, {known}"),
+        ("Ghosts", str(counts["ghosts"])),
+        ("Orphans", str(counts["orphans"])),
+    ]
+    if "mappings" in counts:
+        facts.append(("Mappings", f"{counts['mappings']}, {counts.get('stale', 0)} stale"))
+    return [*facts, ("Findings", str(counts["findings"])), ("Watching", _watching(status["watch"]))]
+
+
+def _watching(watch: dict[str, Any]) -> str:
+    if watch["source"] is None:
+        return "hot-plug messages only"
+    text = f"{watch['source']}, {watch['writes']} writes seen, {watch['lost']} lost"
+    last = watch["last_change"]
+    return text if last is None else f"{text}; last change {last['when']} {last['sbdf']} {last['change']}"
+
+
+def _painted_once(line: str, part: str, colour: str | None) -> str:
+    return line.replace(part, painted(part, colour), 1) if colour is not None else line
+
+
+def action_line(item: dict[str, Any]) -> str:
+    """Describe one action with its address, as `status` and `resync` list them."""
+    return f"{item['action']} {item['sbdf']}{text_from_action(item)}"

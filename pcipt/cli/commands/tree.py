@@ -1,0 +1,126 @@
+"""Show how the functions hang together, in the shape of lspci -tv.
+
+Each root bus begins a tree; a bridge is followed by the bus numbers behind it, another function by its name.
+On a terminal, names that do not fit are cut.
+"""
+
+import argparse
+import re
+
+from pcipt.cli.machine.names import Names
+from pcipt.cli.machine.source import Source, add_source_arguments
+from pcipt.cli.options import (
+    add_colour_argument,
+    add_json_argument,
+    add_legend_argument,
+    add_numeric_argument,
+)
+from pcipt.cli.text.render import count_text, print_json
+from pcipt.cli.text.terminal import BOLD, clipped, columns, on_terminal, painted, wants_colour
+from pcipt.host.files import Depth
+from pcipt.pci import Function, Machine, Sbdf
+
+Lines = list[tuple[str, str]]  # of each its stem, which is never cut, and a name
+_PLACE = re.compile(r"[0-9a-f]{2}\.[0-7]")
+EXAMPLES = (
+    ("pcipt tree", "this machine"),
+    ("pcipt tree --root machine", "a recorded one"),
+    ("pcipt tree -n | less", "numbers instead of names; in a pipe no name is cut"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_source_arguments(parser)
+    add_json_argument(parser)
+    add_numeric_argument(parser)
+    add_legend_argument(parser)
+    add_colour_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    machine = Source(args).machine(Depth.HEADER)
+    forest = _Forest(machine)
+    if args.json:
+        print_json({"buses": forest.json()}, args.json)
+        return 0
+    width, colour = columns(), wants_colour(args.color)
+    for stem, name in forest.lines(Names(numeric=args.numeric)):
+        line = clipped(stem + name, width, len(stem))
+        shown = _PLACE.sub(lambda found: painted(found[0], BOLD), stem) if colour else stem
+        print(shown + line[len(stem) :])
+    if on_terminal() and not args.no_legend:
+        functions, buses = len(machine.functions), len(forest.roots)
+        print(f"\n{count_text(functions, 'function')} on {count_text(buses, 'root bus', 'root buses')}.")
+    return 0
+
+
+class _Forest:
+    """Root buses and what hangs below; a function whose bridge is not there starts a bus of its own."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._below: dict[Sbdf, list[Function]] = {}
+        top: list[Function] = []
+        for function in machine.functions.values():
+            if function.parent is None:
+                top.append(function)
+            else:
+                self._below.setdefault(function.parent, []).append(function)
+        self.roots: dict[tuple[int, int], list[Function]] = {}
+        for function in top:
+            self.roots.setdefault((function.sbdf.segment, function.sbdf.bus), []).append(function)
+
+    def lines(self, names: Names) -> Lines:
+        """Draw the forest; characters are ASCII, so that any terminal and any pipe takes them."""
+        blocks = [
+            _prefixed(f"[{segment:04x}:{bus:02x}]-", self._bus(functions, names))
+            for (segment, bus), functions in self.roots.items()
+        ]
+        return _prefixed("-", _joined(blocks, single=""))
+
+    def json(self) -> list[dict[str, object]]:
+        return [
+            {"segment": segment, "bus": bus, "functions": [self._json(function) for function in functions]}
+            for (segment, bus), functions in self.roots.items()
+        ]
+
+    def _bus(self, functions: list[Function], names: Names) -> Lines:
+        return _joined([self._function(function, names) for function in functions], single="--")
+
+    def _function(self, function: Function, names: Names) -> Lines:
+        place = f"{function.sbdf.device:02x}.{function.sbdf.function:x}"
+        bridge, below = function.bridge, self._below.get(function.sbdf, [])
+        if bridge is None and not below:
+            return [(f"{place}  ", names.device(function.ids))]
+        buses = ""
+        if bridge is not None and bridge.secondary:
+            last = f"-{bridge.subordinate:02x}" if bridge.subordinate != bridge.secondary else ""
+            buses = f"-[{bridge.secondary:02x}{last}]"
+        stem = f"{place}{buses}--"
+        return _prefixed(stem, self._bus(below, names)) if below else [(stem, "")]
+
+    def _json(self, function: Function) -> dict[str, object]:
+        bridge = function.bridge
+        return {
+            "sbdf": str(function.sbdf),
+            "secondary": bridge.secondary if bridge is not None else None,
+            "subordinate": bridge.subordinate if bridge is not None else None,
+            "functions": [self._json(below) for below in self._below.get(function.sbdf, [])],
+        }
+
+
+def _prefixed(prefix: str, lines: Lines) -> Lines:
+    """Put `prefix` before the first line, and as much room before the others."""
+    room = " " * len(prefix)
+    return [((prefix if number == 0 else room) + stem, name) for number, (stem, name) in enumerate(lines)]
+
+
+def _joined(blocks: list[Lines], single: str) -> Lines:
+    """Hang several blocks on one stem; a single one needs none."""
+    if len(blocks) == 1:
+        return _prefixed(single, blocks[0])
+    lines: Lines = []
+    for number, block in enumerate(blocks, 1):
+        last = number == len(blocks)
+        lines += _prefixed("\\-" if last else "+-", block[:1])
+        lines += [(("  " if last else "| ") + stem, name) for stem, name in block[1:]]
+    return lines

@@ -1,0 +1,1 @@
+"""Where the machine that a command shows comes from."""

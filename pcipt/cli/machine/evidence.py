@@ -1,0 +1,163 @@
+"""Gather what is known of a machine for passthrough: files, or a dump, and the daemon where it runs."""
+
+from typing import Any
+
+import attrs
+
+from pcipt.cli.machine.client import call
+from pcipt.cli.machine.pvh import ecam_of, guest_type, madt_of, memory_of
+from pcipt.cli.machine.source import Source
+from pcipt.errors import InputError, NotPermittedError, NotRunningError, PciptError
+from pcipt.firmware.acpi.dmar import SIGNATURES, parse_dmar
+from pcipt.firmware.acpi.ivrs import SIGNATURE, parse_ivrs
+from pcipt.firmware.acpi.table import parse_table
+from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
+from pcipt.firmware.memory_map import MemoryEntry
+from pcipt.firmware.passthrough.verdict import Evidence, FixedRange
+from pcipt.firmware.pvh.bar_claims import whole_pages
+from pcipt.firmware.regions.findings import with_findings
+from pcipt.firmware.regions.regions import (
+    Mapped,
+    Region,
+    RegionDevice,
+    RegionKind,
+    Regions,
+    RegionScope,
+    regions_from_tables,
+)
+from pcipt.host.acpi_files import read_tables
+from pcipt.host.files import Depth
+from pcipt.host.function_facts import read_facts
+from pcipt.host.roles import read_roles
+from pcipt.pci import Address, Finding, Machine, Range, Sbdf, decode_machine, parse_sbdf
+from pcipt.pci.units import PAGE_SIZE
+
+XEN_CODES = ("unknown-to-xen", "orphan")
+
+
+def gather(source: Source, root: str | None, socket: str | None) -> Evidence:
+    """Read everything; `root` is None for a dump, `socket` is None where no daemon speaks of this machine."""
+    raws = source.read(Depth.FULL)
+    machine = decode_machine(raws)
+    evidence = Evidence(machine, {raw.sbdf: len(raw.config or b"") for raw in raws})
+    if root is None:
+        return evidence
+    roles = read_roles(root)
+    evidence = attrs.evolve(
+        evidence,
+        facts=read_facts(root, machine.functions),
+        carriers=roles.root,
+        memory=_memory(root),
+    )
+    if roles.serial is not None:
+        shown = {sbdf for sbdf, facts in evidence.facts.items() if facts.boot_vga and roles.screen}
+        evidence = attrs.evolve(evidence, consoles=roles.serial | shown)
+    evidence = _with_tables(evidence, machine, root)
+    return _with_daemon(evidence, socket) if socket is not None else evidence
+
+
+def _memory(root: str) -> tuple[MemoryEntry, ...] | None:
+    try:
+        return memory_of(root).entries
+    except PciptError:
+        return None
+
+
+def _with_tables(evidence: Evidence, machine: Machine, root: str) -> Evidence:
+    """Add what ACPI tells. A PVH dom0 is not shown DMAR and IVRS: nothing follows from their absence."""
+    try:
+        tables = [table.data for table in read_tables(root).tables]
+    except (InputError, NotPermittedError):
+        return evidence
+    fixed = [
+        FixedRange(Range(Address(each.first), each.end - each.first), "MMCFG") for each in ecam_of(tables)
+    ]
+    madt = madt_of(tables)
+    fixed += (
+        FixedRange(whole_pages(Range(each.address, PAGE_SIZE // 4)), f"IO-APIC {each.apic_id}")
+        for each in (madt.io_apics if madt is not None else ())
+    )
+    regions = with_findings(regions_from_tables(tables, machine), evidence.memory)
+    evidence = attrs.evolve(evidence, fixed=tuple(fixed))
+    if not regions.signatures and guest_type(root) == "PVH":
+        return evidence
+    return attrs.evolve(evidence, regions=regions, iommu=_iommu(tables, machine, regions))
+
+
+def _iommu(tables: list[bytes], machine: Machine, regions: Regions) -> IommuScope:
+    scope = IommuScope(snapshot_from_machine("", machine), absent=not regions.signatures)
+    for data in tables:
+        table = parse_table(data)
+        if table is not None and table.signature in SIGNATURES:
+            scope = attrs.evolve(scope, dmar=parse_dmar(table))
+        elif table is not None and table.signature == SIGNATURE:
+            scope = attrs.evolve(scope, ivrs=parse_ivrs(table))
+    return scope
+
+
+def _with_daemon(evidence: Evidence, socket: str) -> Evidence:
+    """Add what the daemon knows of Xen; where it does not run that stays unknown."""
+    status = _asked(socket, "Status")
+    if status is not None:
+        disagreed = (each for each in status["findings"] if each["code"] in XEN_CODES and each["sbdf"])
+        xen = {parse_sbdf(each["sbdf"]): each["code"] for each in disagreed}
+        owners = {parse_sbdf(each["sbdf"]): each["owner"] for each in status.get("given_away", [])}
+        evidence = attrs.evolve(evidence, xen=xen, owners=owners)
+    held = _asked(socket, "Guests")  # which only root may
+    if held is not None:
+        found: dict[Sbdf, tuple[Finding, ...]] = {}
+        for each in held["findings"]:
+            sbdf = parse_sbdf(each["sbdf"])
+            found[sbdf] = (*found.get(sbdf, ()), _finding(each))
+        evidence = attrs.evolve(evidence, guests=found)
+    answer = _asked(socket, "Rmrr")
+    if answer is None:
+        return evidence
+    regions = regions_from_json(answer)
+    owners = {device.sbdf: device.owner for region in regions.regions for device in region.devices}
+    return attrs.evolve(evidence, regions=regions, owners={**owners, **evidence.owners})
+
+
+def _asked(socket: str, method: str) -> dict[str, Any] | None:
+    try:
+        return call(socket, method)
+    except (NotRunningError, NotPermittedError, InputError):
+        return None
+
+
+def regions_from_json(answer: dict[str, Any]) -> Regions:
+    """Read the daemon's answer to `Rmrr`, which `region_view` laid out."""
+    return Regions(tuple(map(_region, answer["regions"])), tuple(map(_finding, answer["findings"])))
+
+
+def _region(item: dict[str, Any]) -> Region:
+    return Region(
+        RegionKind(item["kind"]),
+        item["segment"],
+        Address(int(item["base"], 16)),
+        Address(int(item["limit"], 16)),
+        tuple(
+            RegionScope(
+                each["type"],
+                each["bus"],
+                tuple((device, function) for device, function in each["path"]),
+                _address(each["sbdf"]),
+                _address(each.get("last")),
+            )
+            for each in item["scopes"]
+        ),
+        tuple(
+            RegionDevice(parse_sbdf(each["sbdf"]), each["present"], each["owner"]) for each in item["devices"]
+        ),
+        Mapped(item["mapped"]),
+        item["listed"],
+        tuple(map(_finding, item["findings"])),
+    )
+
+
+def _finding(item: dict[str, Any]) -> Finding:
+    return Finding(item["code"], item["text"])
+
+
+def _address(text: str | None) -> Sbdf | None:
+    return None if text is None else parse_sbdf(text)

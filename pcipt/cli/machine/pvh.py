@@ -1,0 +1,100 @@
+"""What the pvh commands read of a machine: memory map, tables, functions, as far as they are there."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+
+from pcipt.errors import InputError
+from pcipt.firmware.acpi.madt import SIGNATURE as MADT
+from pcipt.firmware.acpi.madt import Madt, parse_madt
+from pcipt.firmware.acpi.mcfg import SIGNATURE as MCFG
+from pcipt.firmware.acpi.mcfg import Mcfg, parse_mcfg, regions_from_mcfg
+from pcipt.firmware.acpi.table import Table, parse_table
+from pcipt.firmware.memory_map import MemoryEntry, entries_from_names
+from pcipt.host.acpi_files import TableReading, read_tables
+from pcipt.host.files import Depth
+from pcipt.host.iomem import MemoryReading, read_memory
+from pcipt.host.machine_files import read_listed
+from pcipt.host.sysfs import read_machine
+from pcipt.pci import Finding, Machine, decode_machine
+from pcipt.pci.write import EcamRegion
+
+VGA_CLASSES = (0x030000, 0x000100)  # VGA-compatible, also from before there were classes
+_PARSERS: Mapping[str, Callable[[Table], Madt | Mcfg]] = {MADT: parse_madt, MCFG: parse_mcfg}
+NO_TABLES = TableReading((), ())
+
+
+@attrs.frozen
+class MemorySource:
+    """A map and which file it came from."""
+
+    entries: tuple[MemoryEntry, ...]
+    source: str
+    findings: tuple[Finding, ...]
+
+
+def memory_of(root: str) -> MemorySource:
+    """Read the memory map: firmware's own where the kernel shows it, else /proc/iomem.
+
+    Raises: what `read_memory` raises.
+    """
+    reading: MemoryReading = read_memory(root)
+    if reading.firmware:
+        entries = entries_from_names((each.range, each.name) for each in reading.firmware)
+        return MemorySource(entries, "sys/firmware/memmap", reading.findings)
+    entries = entries_from_names((each.range, each.name) for each in reading.iomem or ())
+    return MemorySource(entries, "proc/iomem", reading.findings)
+
+
+def tables_of(root: str, findings: list[Finding]) -> TableReading:
+    """Read the tables; where there are none, say so in `findings`."""
+    try:
+        return read_tables(root)
+    except InputError as error:
+        findings.append(Finding("no-tables", f"{error}: what ACPI would tell is unknown"))
+        return NO_TABLES
+
+
+def machine_of(root: str, findings: list[Finding]) -> Machine:
+    """Read the functions; where there are none, say so in `findings`."""
+    try:
+        return decode_machine(read_machine(root, Depth.FULL))
+    except InputError as error:
+        findings.append(Finding("no-functions", f"{error}: no BAR is known"))
+        return Machine({})
+
+
+def madt_of(tables: Sequence[bytes]) -> Madt | None:
+    for data in tables:
+        table = parse_table(data)
+        if table is not None and table.signature == MADT:
+            return parse_madt(table)
+    return None
+
+
+def ecam_of(tables: Sequence[bytes]) -> tuple[EcamRegion, ...]:
+    return tuple(region for data in tables for region in regions_from_mcfg(data))
+
+
+def damage_of(tables: Sequence[bytes]) -> list[Finding]:
+    """Tell what is wrong with MCFG and MADT themselves."""
+    found: list[Finding] = []
+    for data in tables:
+        table = parse_table(data)
+        parse = _PARSERS.get(table.signature) if table is not None else None
+        if table is not None and parse is not None:
+            found += (Finding(each.code, f"{table.signature}: {each.text}") for each in parse(table).findings)
+    return found
+
+
+def has_vga(machine: Machine) -> bool | None:
+    """Tell whether a function is VGA-compatible; None where no function was read."""
+    if not machine.functions:
+        return None
+    return any(function.ids.class_code in VGA_CLASSES for function in machine.functions.values())
+
+
+def guest_type(root: str) -> str:
+    """Tell as what Linux runs there: PV, PVH, HVM, or nothing where no Xen is known."""
+    data = read_listed(root, "sys/hypervisor/guest_type")
+    return data.decode("ascii", "replace").strip() if data is not None else ""

@@ -1,0 +1,53 @@
+"""Where a reading command takes its machine from: live sysfs, a recorded tree, or an lspci dump."""
+
+import argparse
+from collections.abc import Callable
+
+from pcipt.cli.text.progress import progress
+from pcipt.errors import NoSuchDeviceError
+from pcipt.host.dump import read_dump
+from pcipt.host.files import Depth
+from pcipt.host.sysfs import read_addresses, read_machine
+from pcipt.pci import Machine, RawFunction, Sbdf, decode_machine, nearest
+
+Wanted = Callable[[Sbdf], bool]
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--root", metavar="DIR", default="/", help="read a recorded machine: DIR holds sys/")
+    source.add_argument("--dump", metavar="FILE", help="read the output of lspci -xxx or -xxxx; - is stdin")
+
+
+class Source:
+    """The machine that the arguments name; a dump is read once, sysfs anew for every question."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._root: str = args.root
+        self._dump = read_dump(args.dump) if args.dump is not None else None
+
+    @property
+    def knows_linux(self) -> bool:
+        """Whether drivers and the like can be told; a dump has no word of them."""
+        return self._dump is None
+
+    def addresses(self) -> list[Sbdf]:
+        """List the functions in address order."""
+        if self._dump is not None:
+            return sorted(raw.sbdf for raw in self._dump)
+        return read_addresses(self._root)
+
+    def read(self, depth: Depth, wanted: Wanted | None = None) -> list[RawFunction]:
+        """Read the `wanted` functions and whatever their decoding needs."""
+        if self._dump is not None:
+            return self._dump
+        with progress("reading the machine", lambda: self._root):
+            return read_machine(self._root, depth, wanted)
+
+    def machine(self, depth: Depth, wanted: Wanted | None = None) -> Machine:
+        return decode_machine(self.read(depth, wanted))
+
+    def no_such_device(self, text: str, near: Sbdf) -> NoSuchDeviceError:
+        """Make the error that names the existing function nearest to an absent one."""
+        found = nearest(self.addresses(), near)
+        return NoSuchDeviceError(text, (str(found),) if found is not None else ())

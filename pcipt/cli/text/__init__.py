@@ -1,0 +1,1 @@
+"""How numbers, tables, colours and events are printed."""

@@ -1,0 +1,186 @@
+"""Changes and events in words, one line each, for people: what `decode`, `monitor` and `history` print.
+
+They are described as the JSON objects that the same commands print with --json, so that both say the same.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from pcipt.cli.text.render import size_text
+from pcipt.cli.text.terminal import BOLD, GREEN, RED, YELLOW, folded, painted
+from pcipt.errors import printable
+
+Json = dict[str, Any]
+ADDRESS = 12  # columns of an address
+SHADES = {"refused": YELLOW, "failed": RED, "new": YELLOW, "gone": GREEN}
+
+
+def lines_from_event(
+    event: Json, *, day: bool = False, width: int | None = None, colour: bool = False
+) -> list[str]:
+    """Lay one event of the daemon out: time (with its day), address, what happened; folded to the width."""
+    when = str(event.get("when", ""))
+    clock = f"{when[:10]} {when[11:19]}" if day else when[11:23]
+    address = printable(str(event.get("sbdf") or "-"))
+    words = _WORDS.get(str(event.get("kind")), _unknown)(event)
+    start = len(clock) + 1
+    first, *more = folded(f"{clock} {address:{ADDRESS}} {words}", width, start + ADDRESS + 1)
+    if not colour:
+        return [first, *more]
+    end = start + max(ADDRESS, len(address))
+    shade = (
+        YELLOW if event.get("kind") == "lost" else SHADES.get(str(event.get("result") or event.get("state")))
+    )
+    whole = f"{first[:start]}{painted(first[start:end], BOLD)}{painted(first[end:], shade)}"
+    return [whole, *(painted(line, shade) for line in more)]
+
+
+def text_from_action(item: Json) -> str:
+    """Describe an action behind its name: the range or BAR it concerns, what came of it, and why."""
+    detail = f" [{printable(item['detail'])}]" if item.get("detail") else ""
+    return f"{text_from_span(item)}: {item['result']}{detail}: {printable(item['reason'])}"
+
+
+def text_from_span(item: Json) -> str:
+    """Name the BAR and the range of an action, each behind a space; nothing where it has none."""
+    bar = f" {_bar(item)}" if item.get("bar") is not None else ""
+    if item.get("start") is None:
+        return bar
+    start, size = int(item["start"], 16), item.get("size")
+    return bar + (f" {start:#x}-{start + size - 1:#x} ({size_text(size)})" if size else f" {start:#x}")
+
+
+def text_from_change(change: Json) -> str:
+    """Describe a change without its address."""
+    return _CHANGES.get(str(change.get("change")), _unknown)(change)
+
+
+def text_from_write(write: Json) -> str:
+    """Describe a decoded write without its address."""
+    size = "?" if write["size"] is None else write["size"]
+    who = f"  {printable(write['who'])}" if write["who"] else ""
+    return f"  {int(write['offset'], 16):#05x} {size} <- {write['value']}{who}"
+
+
+def _change(event: Json) -> str:
+    who = f" by {printable(event['who'])}" if event.get("who") else ""
+    found = ", found by reading back" if event.get("source") == "read-back" else ""
+    return f"{text_from_change(event)}{who}{found}"
+
+
+def _action(event: Json) -> str:
+    return f"{event['action']}{text_from_action(event)}"
+
+
+def _finding(event: Json) -> str:
+    return f"finding {event['state']}: {event['code']}: {printable(event['text'])}"
+
+
+def _hotplug(event: Json) -> str:
+    action = printable(str(event.get("action", "")))
+    return _HOTPLUG.get(action, f"hot-plug: {action}")
+
+
+def _lost(event: Json) -> str:
+    return (
+        f"lost {event.get('count') or 'some'}: {printable(str(event.get('text', 'events not read in time')))}"
+    )
+
+
+def _unknown(event: Json) -> str:
+    return printable(
+        ", ".join(f"{key}={value}" for key, value in event.items() if key not in {"version", "when"})
+    )
+
+
+def _bar(change: Json) -> str:
+    return "ROM" if change["bar"] == 6 else f"BAR {change['bar']}"
+
+
+def _mapped(change: Json) -> str:
+    return f"{_bar(change)} mapped at {change['to']} ({size_text(change['size'])})"
+
+
+def _unmapped(change: Json) -> str:
+    return f"{_bar(change)} unmapped from {change['from']} ({size_text(change['size'])})"
+
+
+def _moved(change: Json) -> str:
+    how = {
+        "obeyed": "; written while decoding, hardware is assumed to obey",
+        "ignored": "; written while decoding, assumed to be ignored",
+    }.get(str(change.get("assumed")), "")
+    return f"{_bar(change)} moved from {change['from']} to {change['to']} ({size_text(change['size'])}){how}"
+
+
+def _decode(change: Json) -> str:
+    return f"decoding: {_switches(change['from'])} -> {_switches(change['to'])}"
+
+
+def _switches(decode: Json | None) -> str:
+    if decode is None:
+        return "unknown"
+    on = [name for name, key in (("I/O", "io"), ("memory", "memory")) if decode[key]]
+    return " and ".join(on) or "nothing"
+
+
+def _rom(change: Json) -> str:
+    return f"ROM {'enabled' if change['to'] else 'disabled'}"
+
+
+def _window(change: Json) -> str:
+    spans = (
+        "closed" if span is None else f"{span['base']}-{span['limit']}"
+        for span in (change["from"], change["to"])
+    )
+    return f"{change['window']} window: {' -> '.join(spans)}"
+
+
+def _numbers(change: Json) -> str:
+    count = f"; {len(change['moved'])} functions behind it have new addresses" if change.get("moved") else ""
+    return f"buses: {_three(change['from'])} -> {_three(change['to'])}{count}"
+
+
+def _three(numbers: Json) -> str:
+    words = (f"{key}={'??' if value is None else format(value, '02x')}" for key, value in numbers.items())
+    return ", ".join(words)
+
+
+def _vf_bars(change: Json) -> str:
+    spans = [
+        f"BAR {vf['bar']} {vf['count']} x {size_text(vf['size'])} at {vf['address']}" for vf in change["to"]
+    ]
+    return f"virtual functions' BARs: {', '.join(spans) or 'none'}"
+
+
+def _reset(change: Json) -> str:
+    return f"{change['reset']} reset"
+
+
+_HOTPLUG = {
+    "add": "hot-plug: it appeared",
+    "remove": "hot-plug: it left",
+    "bind": "driver bound",
+    "unbind": "driver unbound",
+    "owner": "a guest's passthrough changed: its owner is asked again",
+}
+
+_WORDS: dict[str, Callable[[Json], str]] = {
+    "change": _change,
+    "action": _action,
+    "finding": _finding,
+    "hotplug": _hotplug,
+    "lost": _lost,
+}
+
+_CHANGES: dict[str, Callable[[Json], str]] = {
+    "bar-mapped": _mapped,
+    "bar-unmapped": _unmapped,
+    "bar-moved": _moved,
+    "decode": _decode,
+    "rom": _rom,
+    "window": _window,
+    "bus-numbers": _numbers,
+    "vf-bars": _vf_bars,
+    "reset": _reset,
+}

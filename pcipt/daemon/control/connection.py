@@ -1,0 +1,187 @@
+"""One connection: what came in so far, what must still go out, and how long it may take.
+
+A peer gets one answer a turn of the loop, and nothing more is read of it until it has read that answer:
+however much it sends, others and the engine come in between, and little is kept. Nothing here ever waits.
+"""
+
+import selectors
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+import attrs
+
+from pcipt.daemon.control.protocol import REQUEST_LIMIT, Message, error, reply
+from pcipt.daemon.loop import Loop
+
+PATIENCE = 10.0  # seconds in which a peer must have sent its request or read its answer
+STREAM_LIMIT = 256 * 1024  # what a reader of a stream may leave unread before events are dropped and counted
+_CHUNK = 65536
+
+Wanted = Callable[[Message], bool]
+
+
+@attrs.frozen
+class Subscription:
+    """A stream: `first` is sent at once, then the events that are `wanted`; `over` tells that nobody listens
+    any more.
+    """
+
+    wanted: Wanted
+    first: Message = attrs.field(factory=lambda: {"version": 1, "kind": "start"})
+    over: Callable[[], None] = lambda: None
+
+
+class Answers(Protocol):
+    """What a peer needs of the server."""
+
+    def answer(self, frame: bytes, uid: int) -> tuple[bytes, Subscription | None]: ...
+
+    def has_room_for(self, peer: "Peer") -> bool: ...
+
+    def forget(self, peer: "Peer") -> None: ...
+
+
+class Peer:
+    """Lives from accept to close."""
+
+    def __init__(self, connection: socket.socket, uid: int, loop: Loop, server: Answers) -> None:
+        self._connection = connection
+        self._loop = loop
+        self._server = server
+        self._input = bytearray()
+        self._output = bytearray()
+        self._ended = False  # it sends no more
+        self._closing = False  # it gets what is waiting, and no more
+        self._gone = False
+        self._subscription: Subscription | None = None
+        self._dropped = 0
+        self._dropped_at = ""
+        self.uid = uid
+        self.fileno = connection.fileno()
+        self._deadline = f"peer {self.fileno}"
+        self._turn = f"peer {self.fileno} again"
+        loop.watch(self.fileno, selectors.EVENT_READ, self._ready)
+        loop.after(self._deadline, PATIENCE, self.close)
+
+    @property
+    def subscribed(self) -> bool:
+        return self._subscription is not None
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that it has not read yet."""
+        return len(self._output)
+
+    @property
+    def _may_ask(self) -> bool:
+        return len(self._output) <= (STREAM_LIMIT if self.subscribed else 0)
+
+    def offer(self, event: Message) -> None:
+        """Queue an event if this peer subscribed to it; one that does not read loses events, and is told."""
+        if self._subscription is None or not self._subscription.wanted(event):
+            return
+        if len(self._output) > STREAM_LIMIT:
+            self._dropped += 1
+            self._dropped_at = event["when"]
+            return
+        self._tell_dropped()
+        self._output += reply(event, continues=True)
+        self._ready(0)
+
+    def _tell_dropped(self) -> None:
+        if self._dropped:
+            lost = {"version": 1, "when": self._dropped_at, "kind": "lost", "count": self._dropped}
+            self._output += reply(lost, continues=True)
+            self._dropped = 0
+
+    def close(self) -> None:
+        self._gone = True
+        self._subscribe(None)
+        for name in (self._deadline, self._turn):
+            self._loop.cancel(name)
+        self._loop.forget(self.fileno)
+        self._server.forget(self)
+        self._connection.close()
+
+    def _ready(self, events: int) -> None:
+        try:
+            if events & selectors.EVENT_READ:
+                self._receive()
+            if self._output and not self._gone:
+                del self._output[: self._connection.send(self._output)]
+                if not self._output:
+                    self._tell_dropped()  # it reads again, and perhaps no event comes for long
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close()
+            return
+        self._go_on()
+
+    def _receive(self) -> None:
+        data = self._connection.recv(_CHUNK)
+        self._ended = not data
+        self._input += data
+        self._take_turn()
+
+    def _take_turn(self) -> None:
+        """Answer the next request, if a whole one is there and the last answer has gone."""
+        if not self._may_ask:
+            return
+        frame, nul, rest = self._input.partition(b"\0")
+        if nul and not self._closing:
+            self._input = rest
+            self._answer(bytes(frame))
+        elif len(self._input) > REQUEST_LIMIT:
+            self._refuse("InvalidFrame", f"longer than {REQUEST_LIMIT} bytes")
+
+    def _answer(self, frame: bytes) -> None:
+        if len(frame) > REQUEST_LIMIT:
+            self._refuse("InvalidFrame", f"longer than {REQUEST_LIMIT} bytes")
+            return
+        answer, subscription = self._server.answer(frame, self.uid)
+        self._output += answer
+        if not self._server.has_room_for(self):
+            if subscription is not None:
+                subscription.over()
+            del self._output[len(self._output) - len(answer) :]
+            self._refuse("Busy", "too much is waiting to be read")
+        elif subscription is not None or self.subscribed:
+            self._subscribe(subscription or self._subscription)
+            self._loop.cancel(self._deadline)  # a subscriber may be silent for ever
+        else:
+            self._loop.after(self._deadline, PATIENCE, self.close)
+
+    def _subscribe(self, subscription: Subscription | None) -> None:
+        """Take another subscription in the place of the present one."""
+        before, self._subscription = self._subscription, subscription
+        if before is not None and before is not subscription:
+            before.over()
+
+    def _refuse(self, name: str, why: str) -> None:
+        self._output += error(name, {"reason": why})
+        self._input.clear()
+        self._closing = True
+        self._loop.after(self._deadline, PATIENCE, self.close)
+
+    def _go_on(self) -> None:
+        """Decide what is waited for next: its reading, its next request, its turn, or nothing more."""
+        if self._gone:
+            return
+        more = b"\0" in self._input and not self._closing
+        if not self._output and (self._closing or (self._ended and not more)):
+            self.close()
+            return
+        if more and self._may_ask:
+            self._loop.after(self._turn, 0.0, self._again)
+        reads = self._may_ask and not (more or self._ended or self._closing)
+        events = (selectors.EVENT_READ if reads else 0) | (selectors.EVENT_WRITE if self._output else 0)
+        if events:
+            self._loop.watch(self.fileno, events, self._ready)
+        else:
+            self._loop.forget(self.fileno)  # until its turn
+
+    def _again(self) -> None:
+        self._take_turn()
+        self._ready(0)

@@ -1,0 +1,160 @@
+"""What the control socket answers: one handler for each method, from the engine and what stands around it."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable
+from itertools import islice
+from typing import Any, Protocol
+
+from pcipt.daemon.control.connection import Subscription
+from pcipt.daemon.control.passthrough import Passthrough
+from pcipt.daemon.control.protocol import Message
+from pcipt.daemon.control.server import Handler, Stream
+from pcipt.daemon.control.status import (
+    explanation_to_json,
+    health_of,
+    mappings_to_json,
+    outcome_to_json,
+    status_to_json,
+)
+from pcipt.daemon.telling.announcer import Chronicle
+from pcipt.daemon.telling.events import Event
+from pcipt.daemon.telling.metrics import CONTENT_TYPE, Gauges, Metrics
+from pcipt.daemon.watcher import Watch
+from pcipt.engine.engine import Engine
+from pcipt.errors import HypervisorError, NoSuchDeviceError, UnsupportedError
+from pcipt.pci import PciPath, Sbdf, SlotFilter, nearest, parse_sbdf, parse_slot, parse_target
+from pcipt.remap.actions import Outcome
+from pcipt.xen.interface import Hypervisor
+
+
+class HotplugCounters(Protocol):
+    overruns: int
+    gaps: int
+    forged: int
+
+
+class Answers:
+    """`resync` compares everything (a dry run if true) and tells what came of it; `monitors` counts them.
+
+    `regions` reads the reserved regions.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        xen: Hypervisor,
+        watch: Watch,
+        hotplug: HotplugCounters,
+        chronicle: Chronicle,
+        metrics: Metrics,
+        resync: Callable[[bool], list[Outcome]],
+        regions: Callable[[], Message],
+        passthrough: Passthrough,
+        monitors: Callable[[], int],
+    ) -> None:
+        self._engine = engine
+        self._xen = xen
+        self._watch = watch
+        self._hotplug = hotplug
+        self._chronicle = chronicle
+        self._metrics = metrics
+        self._run_resync = resync
+        self._monitors = monitors
+        self.handlers: dict[str, Handler] = {
+            "Status": self._status,
+            "History": self._history,
+            "Rmrr": lambda _parameters: regions(),
+            "Metrics": self._text_of_metrics,
+            "Check": self._check,
+            "Resync": self._resync,
+            "Mappings": lambda _parameters: mappings_to_json(engine, xen.identity),
+            "Explain": lambda parameters: explanation_to_json(engine, self._present(parameters)),
+            "Release": lambda parameters: passthrough.release(self._present(parameters)),
+            "Guests": lambda _parameters: passthrough.guests(),
+        }
+        self.streams: dict[str, Stream] = {
+            "Monitor": _wanted_events,
+            "Reclaim": lambda parameters: passthrough.reclaim(self._present(parameters)),
+        }
+
+    def _status(self, _parameters: Message) -> Message:
+        counters = {name: getattr(self._hotplug, name) for name in ("overruns", "gaps", "forged")}
+        watch = {**self._watch.counters(), "last_change": self._chronicle.last_change}
+        told = status_to_json(self._engine, self._xen.identity, counters, watch)
+        return {**told, "monitors": self._monitors()}
+
+    def _resync(self, parameters: Message) -> Message:
+        outcomes = self._run_resync(parameters.get("dry_run", False))
+        actions = [outcome_to_json(outcome) for outcome in outcomes]
+        return {"version": 1, "health": health_of(self._engine), "actions": actions}
+
+    def _history(self, parameters: Message) -> Message:
+        machine, target = self._engine.machine, self._target(parameters)
+        events = self._chronicle.history_of(machine, target)
+        if not events and target not in machine.functions:
+            raise self._absent(target)
+        return {"version": 1, "sbdf": str(target), "events": events}
+
+    def _target(self, parameters: Message) -> Sbdf | PciPath:
+        """Find the function that is asked about, by its address or by its path.
+
+        Raises: AddressError
+        """
+        machine, text = self._engine.machine, str(parameters.get("function", ""))
+        target = parse_target(text)
+        if isinstance(target, PciPath):
+            return next((f.sbdf for f in machine.functions.values() if f.path == target), target)
+        return parse_sbdf(text) if isinstance(target, SlotFilter) else target  # says what is missing
+
+    def _present(self, parameters: Message) -> Sbdf:
+        """Find the function of this machine that is asked about.
+
+        Raises: AddressError, NoSuchDeviceError
+        """
+        target = self._target(parameters)
+        if not isinstance(target, Sbdf) or target not in self._engine.machine.functions:
+            raise self._absent(target)
+        return target
+
+    def _absent(self, target: Sbdf | PciPath) -> NoSuchDeviceError:
+        near = nearest(self._engine.machine.functions, target) if isinstance(target, Sbdf) else None
+        return NoSuchDeviceError(str(target), (str(near),) if near is not None else ())
+
+    def _text_of_metrics(self, _parameters: Message) -> Message:
+        return {"version": 1, "content_type": CONTENT_TYPE, "text": self._metrics.text()}
+
+    def _check(self, _parameters: Message) -> Message:
+        """Show that the engine answers and Xen does, however it answers, and that the source sees."""
+        with contextlib.suppress(HypervisorError, UnsupportedError):
+            self._xen.known(list(islice(self._engine.machine.functions, 1)))
+        blind = self._watch.blind()
+        problems = [f"configuration writes go unseen: {blind}"] if blind is not None else []
+        return {"version": 1, "problems": problems}
+
+
+def read_gauges(engine: Engine, xen: Hypervisor, watch: Watch, hotplug: HotplugCounters) -> Gauges:
+    """Read what metrics tell of the present."""
+    identity = xen.identity
+    return Gauges(
+        functions=len(engine.machine.functions),
+        findings=Counter(finding.code for _, finding in engine.findings),
+        lost_records=int(watch.counters()["lost"]),
+        uevent_overruns=hotplug.overruns,
+        labels={"xen": identity.full, "dom0": identity.dom0.value},
+    )
+
+
+def _wanted_events(parameters: Message) -> Subscription:
+    """Say which events a monitor wants: those of a slot filter, and what concerns no single function.
+
+    Raises: AddressError for a malformed filter.
+    """
+    text: Any = parameters.get("slot")
+    slot = SlotFilter() if text is None else parse_slot(text)
+
+    def wanted(event: Event) -> bool:
+        address = event.get("sbdf")
+        return address is None or slot.matches(parse_sbdf(address))
+
+    return Subscription(wanted)

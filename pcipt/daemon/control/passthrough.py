@@ -1,0 +1,109 @@
+"""What `release`, `reclaim` and `check` ask of the daemon about functions that change hands.
+
+The commands hand functions over by the toolstack; that a function has changed hands is always found by
+looking. A reclaim holds the regions of its function in dom0 for as long as its connection lives: whoever is
+killed in between leaves nothing behind.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from pcipt.daemon.control.connection import Subscription
+from pcipt.daemon.control.status import outcome_to_json
+from pcipt.engine.engine import Engine
+from pcipt.errors import StateError, UnsupportedError
+from pcipt.firmware.regions.regions import Mapped
+from pcipt.pci import Frames, Sbdf
+from pcipt.remap.actions import Outcome
+from pcipt.remap.plan_reserved import Kept, kept_in
+
+MAPPED = {
+    Kept.BY_XEN: Mapped.BY_XEN,
+    Kept.RESTORED: Mapped.BY_PCIPT,
+    Kept.WITHDRAWN: Mapped.WITHDRAWN,
+    Kept.DOUBTFUL: Mapped.UNKNOWN,
+}
+
+
+class Passthrough:
+    """`look` acts on functions that changed hands; `soon` has something done when the loop comes to it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        look: Callable[[Collection[Sbdf]], list[Outcome]],
+        soon: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._engine = engine
+        self._look = look
+        self._soon = soon
+        self._over: set[Sbdf] = set()
+
+    def release(self, sbdf: Sbdf) -> dict[str, Any]:
+        """Look who has a function now, and tell what came of it for its regions."""
+        return self._told(sbdf, self._look([sbdf]))
+
+    def reclaim(self, sbdf: Sbdf) -> Subscription:
+        """Put the regions of a function back, and keep them for as long as the subscriber stays.
+
+        Raises: StateError where one cannot be put back: its driver's DMA would fault.
+        """
+        reserved = self._engine.situation.reserved
+        regions = reserved.of(sbdf)
+        reserved.claim(regions)
+
+        def over() -> None:
+            reserved.release(regions)
+            self._over.add(sbdf)
+            self._soon(self._look_again)
+
+        told = self._told(sbdf, self._look([sbdf]))
+        missing = [frames for frames in regions if self._kept(frames) not in (Kept.BY_XEN, Kept.RESTORED)]
+        if missing:
+            over()
+            why = [action["detail"] for action in told["actions"] if action["detail"]]
+            reason = "; ".join(why) or "the settings do not allow it, see pcipt status"
+            raise StateError(f"{sbdf}: its reserved region {missing[0]} cannot be put back: {reason}")
+        return Subscription(lambda _event: False, {**told, "kind": "start"}, over)
+
+    def guests(self) -> dict[str, Any]:
+        """Compare what guests may reach with what their functions decode.
+
+        Raises: UnsupportedError where Xen does not tell.
+        """
+        situation = self._engine.situation
+        looked_at = situation.look_at_guests()
+        self._look(self._engine.given_away)  # so that what was found is told
+        if situation.guests.trouble is not None:
+            raise UnsupportedError("permissions of guests", situation.guests.trouble)
+        findings = [
+            {"sbdf": str(sbdf), "code": finding.code, "text": finding.text}
+            for sbdf, found in sorted(situation.guests.findings.items())
+            for finding in found
+        ]
+        return {"version": 1, "guests": looked_at, "findings": findings}
+
+    def _look_again(self) -> None:
+        functions, self._over = self._over, set()
+        self._look(functions)
+
+    def _kept(self, frames: Frames) -> Kept:
+        return kept_in(self._engine.ledger, frames)
+
+    def _told(self, sbdf: Sbdf, outcomes: list[Outcome]) -> dict[str, Any]:
+        situation = self._engine.situation
+        regions = [
+            {
+                "start": hex(frames.range.start),
+                "size": frames.range.size,
+                "mapped": (MAPPED[self._kept(frames)] if situation.pvh else Mapped.NOT_APPLICABLE).value,
+            }
+            for frames in situation.reserved.of(sbdf)
+        ]
+        return {
+            "version": 1,
+            "sbdf": str(sbdf),
+            "owner": self._engine.view.owner(sbdf),
+            "regions": regions,
+            "actions": [outcome_to_json(outcome) for outcome in outcomes],
+        }

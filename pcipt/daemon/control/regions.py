@@ -1,0 +1,98 @@
+"""Reserved regions as the daemon tells them: tables, Xen's list, who has each device, what dom0 has mapped.
+
+Asked for by a person, so Xen is asked anew, function by function where it lists anything at all. On a PVH
+dom0 its list is the only source.
+"""
+
+from collections.abc import Mapping
+
+import attrs
+
+from pcipt.engine.engine import Engine
+from pcipt.engine.interfaces import Host
+from pcipt.errors import HypervisorError, PciptError, UnsupportedError
+from pcipt.firmware.memory_map import MemoryEntry, entries_from_names, flatten_map
+from pcipt.firmware.regions.findings import with_findings
+from pcipt.firmware.regions.regions import Mapped, Region, Regions, regions_from_tables
+from pcipt.firmware.regions.state import XenRegions, with_owners, with_xen
+from pcipt.firmware.regions.view import regions_to_json
+from pcipt.pci import Finding, Frames, Machine, Sbdf
+from pcipt.remap.ledger import Ledger
+from pcipt.remap.plan_reserved import Kept, kept_in
+from pcipt.remap.view import XenView
+from pcipt.xen.interface import Dom0Kind, Hypervisor
+
+_KEPT = {
+    Kept.RESTORED: Mapped.BY_PCIPT,
+    Kept.WITHDRAWN: Mapped.WITHDRAWN,
+    Kept.DOUBTFUL: Mapped.UNKNOWN,
+}
+
+
+def read_regions(host: Host, xen: Hypervisor, engine: Engine) -> Regions:
+    """Read the regions and join what everybody says of them; what cannot be read is a finding."""
+    machine, view = engine.machine, engine.view
+    regions = regions_from_tables(host.acpi_tables(), machine, engine.situation.boot)
+    listed = _listed(xen, machine)
+    if isinstance(listed, XenRegions):
+        regions = with_xen(regions, listed, machine)
+    else:
+        regions = attrs.evolve(regions, findings=(*regions.findings, listed))
+    regions = with_findings(regions, _memory(host))
+    if xen.identity.dom0 is Dom0Kind.PV:
+        return with_owners(regions, _owners(view), Mapped.NOT_APPLICABLE)
+    return with_owners(regions, _owners(view), _mapped(regions, view, engine.ledger))
+
+
+def regions_answer(host: Host, xen: Hypervisor, engine: Engine) -> dict[str, object]:
+    """Make the object of `pcipt rmrr --json`."""
+    regions = read_regions(host, xen, engine)
+    asked = all(finding.code != "regions-not-asked" for finding in regions.findings)
+    source = ", ".join((*regions.signatures, *(("hypercall",) if asked else ()))) or "none"
+    return {"version": 1, **regions_to_json(regions, source)}
+
+
+def _listed(xen: Hypervisor, machine: Machine) -> XenRegions | Finding:
+    try:
+        listed = xen.reserved_regions()
+        functions = [sbdf for sbdf in machine.functions if sbdf.fits_xen] if listed else []
+        return XenRegions(listed, {sbdf: xen.reserved_regions(sbdf) for sbdf in functions})
+    except (HypervisorError, UnsupportedError) as error:
+        return Finding("regions-not-asked", f"{error}: which regions Xen knows, and for whom, is unknown")
+
+
+def _memory(host: Host) -> tuple[MemoryEntry, ...] | None:
+    try:
+        memory = host.memory()
+    except PciptError:
+        return None  # which the engine has as a finding
+    return flatten_map(entries_from_names((line.range, line.name) for line in memory.firmware)) or None
+
+
+def _owners(view: XenView) -> Mapping[Sbdf, str]:
+    """Say in words who has each function that Xen knows; the others have no owner that is known."""
+    told = view.known if view.custody_told else {*view.orphans, *view.elsewhere, *view.quarantined}
+    return {sbdf: view.owner(sbdf) for sbdf in told}
+
+
+def _mapped(regions: Regions, view: XenView, ledger: Ledger) -> dict[Frames, Mapped]:
+    spans = ((region, region.frames) for region in regions.regions)
+    return {frames: _state(region, frames, view, ledger) for region, frames in spans if frames is not None}
+
+
+def _state(region: Region, frames: Frames, view: XenView, ledger: Ledger) -> Mapped:
+    kept = kept_in(ledger, frames)
+    return _by_xen(region, view) if kept is Kept.BY_XEN else _KEPT[kept]
+
+
+def _by_xen(region: Region, view: XenView) -> Mapped:
+    """Xen maps a region that it lists while it knows one of its devices, whoever has that.
+
+    Behind the last one that was plugged in later it forgets to take it down: then nobody knows.
+    Source: xen/drivers/passthrough/vtd/iommu.c, intel_iommu_add_device, intel_iommu_remove_device.
+    """
+    if region.listed is None:
+        return Mapped.UNKNOWN
+    if not region.listed:
+        return Mapped.NO
+    return Mapped.BY_XEN if any(each.sbdf in view.known for each in region.devices) else Mapped.UNKNOWN

@@ -1,0 +1,174 @@
+"""The control socket: who may ask, and how much at once; the answers come from a table of handlers.
+
+The peer's credentials decide before a byte is read: root may do everything, members of the socket's group and
+the daemon's own user may read, others are sent away. How much all peers may keep waiting is bounded.
+"""
+
+import contextlib
+import os
+import selectors
+import socket
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from pcipt.daemon.control.connection import Peer, Subscription
+from pcipt.daemon.control.listener import BACKLOG, GROUP, credentials, group_of
+from pcipt.daemon.control.protocol import (
+    INTERFACE,
+    METHODS,
+    SERVICE,
+    FrameError,
+    Message,
+    ParameterError,
+    checked_parameters,
+    decode_frame,
+    error,
+    reply,
+)
+from pcipt.daemon.control.varlink import SERVICE_METHODS, NoSuchInterfaceError
+from pcipt.daemon.loop import Loop
+from pcipt.errors import NoSuchDeviceError, PciptError
+
+CONNECTIONS = 64
+CONNECTIONS_PER_UID = 16
+WAITING_LIMIT = 32 * 1024 * 1024  # bytes of answers that all peers together may leave unread
+
+Handler = Callable[[Message], Message]
+Stream = Callable[[Message], Subscription]
+
+
+class Server:
+    """Answers at `listener`; `handlers` by method name, `streams` say which events a subscriber wants.
+
+    Only a socket that we made ourselves (`path`) is taken away at the end.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        listener: socket.socket,
+        handlers: Mapping[str, Handler],
+        streams: Mapping[str, Stream] | None = None,
+        *,
+        path: str | None = None,
+    ) -> None:
+        self._loop = loop
+        self._listener = listener
+        self._handlers = handlers
+        self._streams = streams or {}
+        self._peers: dict[int, Peer] = {}
+        self._path = path
+        self._inode = os.stat(path).st_ino if path is not None else None
+        self._group = group_of(listener)
+        self._own = os.getpid()
+        loop.watch(listener.fileno(), selectors.EVENT_READ, self._accept)
+
+    def _accept(self, _events: int) -> None:
+        for _ in range(BACKLOG):
+            try:
+                connection, _address = self._listener.accept()
+            except OSError:
+                return  # no more, the peer left meanwhile, or descriptors ran out
+            connection.setblocking(False)
+            self._admit(connection)
+
+    def _admit(self, connection: socket.socket) -> None:
+        pid, uid, groups = credentials(connection)
+        if uid not in {0, os.geteuid()} and self._group not in groups:
+            _send_away(
+                connection,
+                error("PermissionDenied", {"needed": f"only root and members of group {GROUP} may ask"}),
+            )
+        elif pid != self._own and self._is_full(uid):  # the watchdog's question always finds a place
+            _send_away(connection, error("Busy", {"reason": "too many connections"}))
+        else:
+            self._peers[connection.fileno()] = Peer(connection, uid, self._loop, self)
+
+    def _is_full(self, uid: int) -> bool:
+        by_uid = Counter(peer.uid for peer in self._peers.values())
+        others = len(self._peers) - by_uid[0]  # however many they are, root finds a place
+        return by_uid[uid] >= CONNECTIONS_PER_UID or (uid != 0 and others >= CONNECTIONS)
+
+    def publish(self, event: Message) -> None:
+        """Give an event to every subscriber that wants it."""
+        for peer in list(self._peers.values()):
+            peer.offer(event)
+
+    @property
+    def subscribers(self) -> int:
+        return sum(peer.subscribed for peer in self._peers.values())
+
+    def answer(self, frame: bytes, uid: int) -> tuple[bytes, Subscription | None]:
+        """Answer one frame of a peer with this uid.
+
+        Shape:  the answer (empty where none is wanted), and for a subscription what it is.
+        """
+        try:
+            message = decode_frame(frame)
+        except FrameError as cause:
+            return error("InvalidFrame", {"reason": str(cause)}), None
+        method = message.get("method")
+        interface, _, name = str(method).rpartition(".")
+        if interface not in {INTERFACE, SERVICE} or not isinstance(method, str):
+            return error("InterfaceNotFound", {"interface": interface[:200]}), None
+        answer, subscription = (
+            self._answer_own(name, message, uid) if interface == INTERFACE else _answer_service(name, message)
+        )
+        return (b"" if message.get("oneway") is True else answer), subscription
+
+    def _answer_own(self, name: str, message: Message, uid: int) -> tuple[bytes, Subscription | None]:
+        method = f"{INTERFACE}.{name}"
+        if name not in self._handlers and name not in self._streams:
+            return error("MethodNotFound", {"method": method[:200]}), None
+        if METHODS[name].changes and uid != 0:
+            return error("PermissionDenied", {"method": method}), None
+        if METHODS[name].stream and message.get("more") is not True:
+            return error("ExpectedMore", {"method": method}), None
+        try:
+            parameters = checked_parameters(name, message.get("parameters"))
+            if name in self._streams:
+                subscription = self._streams[name](parameters)
+                return reply(subscription.first, continues=True), subscription
+            return reply(self._handlers[name](parameters)), None
+        except ParameterError as cause:
+            return error("InvalidParameter", {"parameter": cause.parameter, "reason": cause.why}), None
+        except NoSuchDeviceError as cause:
+            return error("NoSuchDevice", {"sbdf": cause.address, "nearest": list(cause.nearest)}), None
+        except PciptError as cause:
+            return error("Failed", {"reason": str(cause)}), None
+
+    def has_room_for(self, peer: Peer) -> bool:
+        """Tell whether this peer may leave its answer waiting; the greediest one may not."""
+        waiting = [other.waiting for other in self._peers.values()]
+        return sum(waiting) <= WAITING_LIMIT or peer.waiting < max(waiting)
+
+    def forget(self, peer: Peer) -> None:
+        self._peers.pop(peer.fileno, None)
+
+    def close(self) -> None:
+        for peer in list(self._peers.values()):
+            peer.close()
+        self._loop.forget(self._listener.fileno())
+        self._listener.close()
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                if os.stat(self._path).st_ino == self._inode:
+                    os.unlink(self._path)
+
+
+def _answer_service(name: str, message: Message) -> tuple[bytes, None]:
+    """Answer what every Varlink service does: who it is, and what its interfaces look like."""
+    if name not in SERVICE_METHODS:
+        return error("MethodNotFound", {"method": f"{SERVICE}.{name}"[:200]}), None
+    try:
+        return reply(SERVICE_METHODS[name](message.get("parameters"))), None
+    except ParameterError as cause:
+        return error("InvalidParameter", {"parameter": cause.parameter, "reason": cause.why}), None
+    except NoSuchInterfaceError as cause:
+        return error("InterfaceNotFound", {"interface": str(cause)[:200]}), None
+
+
+def _send_away(connection: socket.socket, answer: bytes) -> None:
+    with contextlib.suppress(OSError):
+        connection.send(answer)
+    connection.close()

@@ -1,0 +1,94 @@
+"""What the service tells: the `status` object and one action as JSON. Plain values only."""
+
+from typing import Any
+
+from pcipt.engine.engine import Engine
+from pcipt.errors import NoSuchDeviceError
+from pcipt.pci import Sbdf
+from pcipt.remap.actions import Outcome
+from pcipt.remap.explain import json_from_explanation
+from pcipt.remap.mapped_pages import Holding
+from pcipt.remap.writes.json_view import json_from_action
+from pcipt.xen.interface import XenIdentity
+
+LAST_ACTIONS = 10
+
+
+def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
+    told = {"result": outcome.result.value, "rule": outcome.rule or None, "detail": outcome.detail or None}
+    return {**json_from_action(outcome.action), **told}
+
+
+def health_of(engine: Engine) -> str:
+    return "degraded" if engine.complaints else "healthy"
+
+
+def mappings_to_json(engine: Engine, identity: XenIdentity) -> dict[str, Any]:
+    """Make the object of `pcipt mappings --json`: what is mapped for each BAR, in address order."""
+    held = sorted(engine.ledger.holdings, key=lambda each: (each.frames, each.place, each.bar))
+    return {"version": 1, "dom0": identity.dom0.value, "mappings": [_mapping(each, engine) for each in held]}
+
+
+def explanation_to_json(engine: Engine, sbdf: Sbdf) -> dict[str, Any]:
+    """Make the object of `pcipt explain --json`.
+
+    Raises: NoSuchDeviceError
+    """
+    try:
+        return {"version": 1, **json_from_explanation(engine.explain(sbdf))}
+    except KeyError as error:
+        raise NoSuchDeviceError(str(sbdf)) from error
+
+
+def _mapping(held: Holding, engine: Engine) -> dict[str, Any]:
+    stale = engine.situation.is_stale(held)
+    return {
+        "start": hex(held.frames.range.start),
+        "size": held.frames.range.size,
+        "sbdf": str(held.sbdf),
+        "path": held.place if held.place != str(held.sbdf) else None,
+        "bar": held.bar,
+        "by": "stale" if stale else held.by.value,
+        "since": held.since,
+        "state": held.state.value,
+    }
+
+
+def status_to_json(
+    engine: Engine, identity: XenIdentity, hotplug: dict[str, int], watch: dict[str, Any]
+) -> dict[str, Any]:
+    """Make the object of `pcipt status --json`; `hotplug` and `watch` tell of the two sources of events."""
+    findings = engine.findings
+    functions, held = engine.machine.functions, engine.ledger.holdings
+    return {
+        "version": 1,
+        "health": health_of(engine),
+        "since": engine.since,
+        "dom0": identity.dom0.value,
+        "xen": identity.full,
+        "mode": engine.settings.mode,
+        "counts": {
+            "functions": len(functions),
+            "known_to_xen": sum(sbdf in engine.view.known for sbdf in functions),
+            "added_by_us": len(engine.added),
+            "ghosts": len(engine.ghosts),
+            "orphans": len(engine.view.orphans),
+            "findings": len(findings),
+            "mappings": len(held),
+            "stale": sum(map(engine.situation.is_stale, held)),
+        },
+        "findings": [
+            {"sbdf": str(sbdf) if sbdf is not None else None, "code": f.code, "text": f.text}
+            for sbdf, f in findings
+        ],
+        "given_away": [
+            {"sbdf": str(sbdf), "owner": engine.view.owner(sbdf)}
+            for sbdf in sorted({*engine.given_away, *engine.view.elsewhere})
+        ],
+        "actions": [
+            {"when": record.when, **outcome_to_json(record.outcome)}
+            for record in list(engine.records)[-LAST_ACTIONS:]
+        ],
+        "hotplug": hotplug,
+        "watch": watch,
+    }

@@ -1,0 +1,1 @@
+"""Runs the engine on a recorded machine, with a simulated Xen."""

@@ -1,0 +1,151 @@
+"""Keeps ledger, boot snapshot and what vPCI mapped in the state directory, each for the boot it was made in.
+
+ledger, ledger.steps    what pcipt did and was about to do: synced before the first hypercall of an action
+mappings                what vPCI was seen to map: written when it is quiet, for it can be seen again
+boot                    functions and bridges when this boot was first seen
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from pcipt.daemon.document import Document
+from pcipt.errors import AddressError, MalformedError, PciptError
+from pcipt.firmware.coverage import BootSnapshot
+from pcipt.pci import Finding, parse_sbdf
+from pcipt.remap.claims import By
+from pcipt.remap.ledger import Ledger, ledger_from_json, ledger_to_json
+from pcipt.remap.mapped_pages import Holdings, holdings_from_json, holdings_to_json
+from pcipt.remap.steps import Step, step_from_json, step_to_json
+
+STATE_DIRECTORY = "/var/lib/pcipt"
+
+
+class Keeper:
+    """The files below one directory. One daemon at a time: see `lock`."""
+
+    def __init__(self, directory: str) -> None:
+        self._ledger = Document(os.path.join(directory, "ledger"), "ledger")
+        self._boot = Document(os.path.join(directory, "boot"), "boot-snapshot")
+        self._mappings = Document(os.path.join(directory, "mappings"), "mappings")
+        self._unsaved: Ledger | None = None  # steps cannot be appended to what is on disk
+
+    def load(self, boot_id: str) -> tuple[Ledger, BootSnapshot | None, list[Finding]]:
+        """Read all; what belongs to another boot is over, what is damaged is kept aside and said."""
+        findings: list[Finding] = []
+        ledger = self._load_ledger(boot_id, findings)
+        content = _taken(self._boot.load(), findings)
+        snapshot = _snapshot_from_json(content)
+        if content is not None and snapshot is None:
+            findings.append(self._boot.rejected("not a snapshot"))
+        return ledger, snapshot if snapshot is not None and snapshot.boot_id == boot_id else None, findings
+
+    def append(self, steps: Sequence[Step]) -> None:
+        """Put steps on disk; when this returns, they are there.
+
+        Raises: OSError.
+        """
+        if self._unsaved is not None:
+            self.save(self._unsaved)
+        self._ledger.append([step_to_json(step) for step in steps])
+
+    def save(self, ledger: Ledger) -> None:
+        """Put the whole ledger on disk: what is appended then is few again.
+
+        Raises: OSError.
+        """
+        self._ledger.save(ledger_to_json(ledger))
+        self._unsaved = None
+
+    def save_mappings(self, ledger: Ledger) -> None:
+        """Put on disk what vPCI was seen to map.
+
+        Raises: OSError.
+        """
+        seen = holdings_to_json(held for held in ledger.holdings if held.by is By.XEN)
+        self._mappings.save({"boot_id": ledger.boot_id, "mappings": seen})
+
+    def save_snapshot(self, snapshot: BootSnapshot) -> None:
+        self._boot.save(
+            {
+                "boot_id": snapshot.boot_id,
+                "functions": [str(sbdf) for sbdf in sorted(snapshot.functions)],
+                "bridges": {str(sbdf): list(numbers) for sbdf, numbers in sorted(snapshot.bridges.items())},
+            }
+        )
+
+    def close(self) -> None:
+        self._ledger.close()
+
+    def _load_ledger(self, boot_id: str, findings: list[Finding]) -> Ledger:
+        ledger = self._base(boot_id, findings)
+        seen = self._seen(boot_id, findings)
+        for held in ledger.holdings:
+            seen.put(held)  # what pcipt did itself is known better
+        ledger.holdings = seen
+        if self._unsaved is not None:
+            self._unsaved = ledger
+            return ledger
+        steps, damage = self._ledger.load_steps()
+        if damage is not None:
+            findings.append(damage)
+            self._unsaved = ledger
+        left_out: list[PciptError] = []
+        for value in steps:
+            try:
+                step_from_json(value).apply(ledger)
+            except PciptError as error:
+                left_out.append(error)
+        if left_out:
+            why = f"{left_out[0]}, steps left out: {len(left_out)}"
+            findings.append(self._ledger.rejected_steps(why))
+            self._unsaved = ledger
+        return ledger
+
+    def _base(self, boot_id: str, findings: list[Finding]) -> Ledger:
+        """Read the ledger without its steps; where there is none for this boot, `_unsaved` is set."""
+        self._unsaved = fresh = Ledger(boot_id)
+        content = _taken(self._ledger.load(), findings)
+        if content is None:
+            return fresh
+        try:
+            read = ledger_from_json(content)
+        except MalformedError as error:
+            findings.append(self._ledger.rejected(error.why))
+            return fresh
+        if read.boot_id != boot_id:
+            return fresh
+        self._unsaved = None
+        return read
+
+    def _seen(self, boot_id: str, findings: list[Finding]) -> Holdings:
+        content = _taken(self._mappings.load(), findings)
+        if not isinstance(content, dict) or content.get("boot_id") != boot_id:
+            return Holdings()
+        try:
+            return holdings_from_json(content.get("mappings"))
+        except MalformedError as error:
+            findings.append(self._mappings.rejected(error.why))
+            return Holdings()
+
+
+def _taken(loaded: tuple[Any, Finding | None], findings: list[Finding]) -> Any:
+    content, damage = loaded
+    if damage is not None:
+        findings.append(damage)
+    return content
+
+
+def _snapshot_from_json(content: object) -> BootSnapshot | None:
+    """Read a snapshot back; one that cannot be read counts as none and is made anew."""
+    if not isinstance(content, dict):
+        return None
+    try:
+        bridges = {
+            parse_sbdf(key): (int(secondary), int(subordinate))
+            for key, (secondary, subordinate) in content["bridges"].items()
+        }
+        functions = frozenset(parse_sbdf(text) for text in content["functions"])
+        return BootSnapshot(str(content["boot_id"]), functions, bridges)
+    except (KeyError, TypeError, ValueError, AttributeError, AddressError):
+        return None

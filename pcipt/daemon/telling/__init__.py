@@ -1,0 +1,1 @@
+"""What the service tells: events, history, journal, log, metrics, announcements."""

@@ -1,0 +1,148 @@
+"""Logging: structlog to journald with fields where systemd runs us, else to stderr, one line an event.
+
+The text says all that the fields say. No value from a device, a file or a peer goes anywhere unescaped, and
+how much is said of one device is limited.
+"""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
+
+import structlog
+
+from pcipt.daemon.limits import Limits
+from pcipt.daemon.telling.journal import Journal, stderr_is_journal
+from pcipt.daemon.telling.messages import MESSAGE_IDS
+from pcipt.errors import printable
+
+PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+VALUE_LIMIT = 2000  # characters of one value
+IDENTIFIER = "pcipt"
+FACILITY_DAEMON = "3"
+
+Deliver = Callable[[str, str, Mapping[str, str]], None]  # level, text, fields
+
+
+class Logs:
+    """A structlog logger and what stands behind it; `level` may be changed at any time.
+
+    Events are logged as `log.info("add-device", kind="action", sbdf=…, reason=…)`: `kind` gives the
+    MESSAGE_ID, the others become fields (PCIPT_SBDF, PCIPT_REASON, …; errno becomes ERRNO).
+    """
+
+    def __init__(
+        self, deliver: Deliver, level: str = "info", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.level = level
+        self._deliver = deliver
+        self._clock = clock
+        self._limits = Limits()
+        processors: list[Any] = [self._by_level, self._by_limit, self._hand_over]
+        self._logger = structlog.wrap_logger(None, processors=processors, wrapper_class=structlog.BoundLogger)
+
+    def debug(self, event: str, **fields: Any) -> None:
+        self._logger.debug(event, **fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        self._logger.info(event, **fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self._logger.warning(event, **fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        self._logger.error(event, **fields)
+
+    def _by_level(
+        self, _logger: object, name: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        if PRIORITIES[name] > PRIORITIES[self.level]:
+            raise structlog.DropEvent
+        return event
+
+    def _by_limit(
+        self, _logger: object, _name: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        about = event.get("sbdf")
+        passes, held = self._limits.take((event.get("kind") or event["event"], about), self._clock())
+        if passes:
+            return {**event, "held_back": held} if held else event
+        if held == 1:
+            of = {"sbdf": about} if about is not None else {}
+            what = str(event.get("kind") or event["event"])
+            notice = {"event": "too many messages, some are held back", "kind": "limit", "of": what, **of}
+            self._send("warning", notice)
+        raise structlog.DropEvent
+
+    def _hand_over(
+        self, _logger: object, name: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        self._send(name, event)
+        raise structlog.DropEvent  # it has arrived; nothing behind it
+
+    def _send(self, level: str, event: Mapping[str, Any]) -> None:
+        kind = event.get("kind")
+        values = {key: _safe(value) for key, value in event.items() if key not in {"event", "kind"}}
+        what = _safe(event["event"])
+        text = what + "".join(
+            f" {key}={_quoted(value)}" for key, value in values.items() if value != what
+        )  # what the first word says need not be said twice
+        fields = {_field(key): value for key, value in values.items()}
+        if kind is not None:
+            fields |= {"MESSAGE_ID": MESSAGE_IDS[kind], "PCIPT_KIND": kind}
+        self._deliver(level, text, fields)
+
+
+def start_logging(level: str = "info") -> Logs:
+    """Log to journald where standard error leads there, else to standard error."""
+    if stderr_is_journal(os.environ.get("JOURNAL_STREAM")):
+        return Logs(to_journal(Journal()), level)
+    return Logs(to_stderr, level)
+
+
+def to_stderr(_level: str, text: str, _fields: Mapping[str, str]) -> None:
+    with contextlib.suppress(OSError, ValueError):  # whoever read it has gone
+        sys.stderr.write(f"pcipt: {text}\n")
+        sys.stderr.flush()
+
+
+def to_journal(journal: Journal) -> Deliver:
+    """Deliver to journald; what it did not take is told with the next message that it takes."""
+    told = 0
+
+    def deliver(level: str, text: str, fields: Mapping[str, str]) -> None:
+        nonlocal told
+        missing = journal.dropped - told
+        lost = {"PCIPT_NOT_LOGGED": str(missing)} if missing else {}
+        before = journal.dropped
+        journal.send(
+            {
+                "MESSAGE": f"{text} not_logged={missing}" if missing else text,
+                "PRIORITY": str(PRIORITIES[level]),
+                "SYSLOG_IDENTIFIER": IDENTIFIER,
+                "SYSLOG_FACILITY": FACILITY_DAEMON,
+                **fields,
+                **lost,
+            }
+        )
+        if journal.dropped == before:
+            told = before
+
+    return deliver
+
+
+def _field(key: str) -> str:
+    return "ERRNO" if key == "errno" else f"PCIPT_{key.upper()}"
+
+
+def _safe(value: object) -> str:
+    text = printable(str(value))
+    return text if len(text) <= VALUE_LIMIT else f"{text[: VALUE_LIMIT - 1]}…"
+
+
+def _quoted(text: str) -> str:
+    """Quote what could be taken for more than one value."""
+    escaped = text.replace('"', '\\"')
+    return f'"{escaped}"' if " " in text or escaped != text or not text else text

@@ -1,0 +1,96 @@
+"""What guests may still reach of functions that they have or had: looked at when one leaves, and on demand.
+
+Xen's debug key tells it, loudly and under a lock: it is pressed once for all guests, never for a guest that
+has nothing to do with passthrough.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from pcipt.engine.reserved import Reserved
+from pcipt.errors import HypervisorError, UnsupportedError
+from pcipt.pci import (
+    Address,
+    Finding,
+    Frames,
+    Function,
+    Machine,
+    Range,
+    RawFunction,
+    Resource,
+    Sbdf,
+    frames_from_range,
+)
+from pcipt.pci.bars import ROM_INDEX
+from pcipt.pci.permissions import compare_permissions
+from pcipt.remap.view import XenView
+from pcipt.xen.interface import Hypervisor, Permissions
+
+
+class Guests:
+    """`findings` by function; one that has left a guest is told of as long as that guest keeps something."""
+
+    def __init__(self, xen: Hypervisor, reserved: Reserved) -> None:
+        self._xen = xen
+        self._reserved = reserved
+        self._left: dict[Sbdf, int] = {}
+        self.findings: dict[Sbdf, tuple[Finding, ...]] = {}
+        self.trouble: str | None = None
+
+    def left(self, functions: Mapping[Sbdf, int]) -> None:
+        """Remember functions that have left a guest."""
+        self._left |= functions
+
+    def look(self, machine: Machine, raws: Mapping[Sbdf, RawFunction], view: XenView) -> list[int]:
+        """Compare what guests may reach with what their functions decode; gives the guests looked at."""
+        owned: dict[int, list[Function]] = {}
+        for sbdf in view.elsewhere:
+            guest, function = view.guest(sbdf), machine.functions.get(sbdf)
+            if guest is not None and function is not None:
+                owned.setdefault(guest, []).append(function)
+        concerned = sorted({*owned, *self._left.values()})
+        self.trouble = None
+        held = self._permissions() if concerned else {}
+        if self.trouble is not None:
+            return []  # whoever left is remembered, what was found stands
+        self.findings = {}
+        for guest in concerned:
+            if guest in held:
+                self._compare(guest, held[guest], owned.get(guest, []), raws)
+        self._left = {sbdf: guest for sbdf, guest in self._left.items() if sbdf in self.findings}
+        return [guest for guest in concerned if guest in held]
+
+    def _permissions(self) -> Mapping[int, Permissions]:
+        try:
+            return self._xen.permissions()
+        except (HypervisorError, UnsupportedError) as error:
+            self.trouble = str(error)
+            return {}
+
+    def _compare(
+        self, guest: int, held: Permissions, owned: list[Function], raws: Mapping[Sbdf, RawFunction]
+    ) -> None:
+        rightful = [frames for function in owned for frames in self._rightful(function, raws)]
+        left = [sbdf for sbdf, had in self._left.items() if had == guest]
+        for function in owned:
+            found = compare_permissions(held.memory, held.ports, [function])
+            self._put(function.sbdf, (each for each in found if each.code == "guest-bar-moved"))
+        found = compare_permissions(held.memory, held.ports, owned, rightful)
+        leftovers = [each for each in found if each.code == "guest-leftover"]
+        for sbdf in left or [function.sbdf for function in owned]:
+            self._put(sbdf, leftovers)
+
+    def _put(self, sbdf: Sbdf, findings: Iterable[Finding]) -> None:
+        found = tuple(findings)
+        if found:
+            self.findings[sbdf] = (*self.findings.get(sbdf, ()), *found)
+
+    def _rightful(self, function: Function, raws: Mapping[Sbdf, RawFunction]) -> list[Frames]:
+        """List what libxl gives beside BARs: reserved regions, and the ROM's place with its register at 0."""
+        raw = raws.get(function.sbdf)
+        lines = raw.resources[ROM_INDEX : ROM_INDEX + 1] if raw is not None else ()
+        roms = [
+            frames_from_range(Range(Address(line.start), line.size))
+            for line in lines
+            if line.size and line.flags & Resource.MEMORY and not line.flags & Resource.UNSET
+        ]
+        return [*self._reserved.of(function.sbdf), *roms]

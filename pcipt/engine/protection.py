@@ -1,0 +1,42 @@
+"""Which pages are never to be touched on this machine, put together from what the host and Xen can read.
+
+Where the memory map cannot be read everything is protected: nothing is mapped on a guess.
+"""
+
+from pcipt.engine.interfaces import Host
+from pcipt.errors import HypervisorError, PciptError, UnsupportedError
+from pcipt.firmware.memory_map import MemoryEntry, entries_from_names
+from pcipt.pci import Finding, Frames, Gfn
+from pcipt.remap.guard.protected import Protected, Reason, protected_ranges
+from pcipt.xen.interface import Hypervisor
+
+EVERYTHING = Frames(Gfn(0), 1 << 52)
+
+
+def read_protection(host: Host, xen: Hypervisor) -> tuple[Protected, tuple[Finding, ...]]:
+    """Read memory maps, ACPI tables and reserved regions; what could not be read is a finding."""
+    try:
+        memory = host.memory()
+    except PciptError as error:
+        why = Finding("memory-map-unread", f"{error}; nothing is mapped while it is unknown where RAM is")
+        return Protected([(EVERYTHING, Reason("an address space of which no memory map could be read"))]), (
+            why,
+        )
+    lines = [(line.range, line.name) for line in memory.iomem or ()]
+    entries: list[MemoryEntry] = [
+        *entries_from_names((line.range, line.name) for line in memory.firmware),
+        *entries_from_names(lines),
+    ]
+    reserved, findings = read_reserved(xen)
+    return protected_ranges(entries, lines, host.acpi_tables(), reserved), (*memory.findings, *findings)
+
+
+def read_reserved(xen: Hypervisor) -> tuple[tuple[Frames, ...], tuple[Finding, ...]]:
+    """List Xen's reserved device memory."""
+    try:
+        return xen.reserved_regions(), ()
+    except UnsupportedError:
+        return (), ()  # this Xen or its libraries do not tell; the memory maps have most of it
+    except HypervisorError as error:
+        why = f"{error}: which reserved regions devices need is unknown; their memory maps still protect them"
+        return (), (Finding("reserved-regions-unread", why),)

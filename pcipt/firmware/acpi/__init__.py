@@ -1,0 +1,1 @@
+"""ACPI: one parser or builder a table."""

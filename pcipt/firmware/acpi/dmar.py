@@ -1,0 +1,163 @@
+"""DMAR: which remapping unit stands before which function, and which memory firmware reserved for devices.
+
+What a table says of root ports with ATS (ATSR), of NUMA (RHSA), of named devices (ANDD) and of endpoints with
+a translation cache (SATC) is kept too; further types are stepped over by their length.
+Source: Intel VT-d 4.1 §8; xen/drivers/passthrough/vtd/dmar.c for what Xen makes of it.
+"""
+
+import attrs
+
+from pcipt.firmware.acpi.table import Table, entries
+from pcipt.pci import Address, Finding, Range, range_from_inclusive
+
+SIGNATURES = ("DMAR", "RMAD", "XMAR")  # the two others are what Xen renames it to
+ENTRIES_AT = 48
+DRHD, RMRR, ATSR, RHSA, ANDD, SATC = range(6)
+SCOPE_ENDPOINT, SCOPE_BRIDGE, SCOPE_IOAPIC, SCOPE_HPET, SCOPE_NAMESPACE = range(1, 6)
+INCLUDE_PCI_ALL = 0x1
+
+#            where the scopes begin; which is also the shortest legal entry
+_SCOPES_AT = {DRHD: 16, RMRR: 24, ATSR: 8, SATC: 8}
+_SHORTEST = {**_SCOPES_AT, RHSA: 20, ANDD: 9}
+
+
+@attrs.frozen
+class Scope:
+    """A device scope: `path` holds (device, function) per hop from `bus` down."""
+
+    kind: int
+    bus: int
+    path: tuple[tuple[int, int], ...]
+    enumeration_id: int = 0
+
+
+@attrs.frozen
+class RemappingUnit:
+    segment: int
+    base: Address
+    include_all: bool
+    scopes: tuple[Scope, ...]
+
+
+@attrs.frozen
+class ReservedRegion:
+    """An RMRR; `range` is None where its limit lies below its base."""
+
+    segment: int
+    base: Address
+    limit: Address
+    scopes: tuple[Scope, ...]
+
+    @property
+    def range(self) -> Range | None:
+        return range_from_inclusive(self.base, self.limit)
+
+
+@attrs.frozen
+class TranslationServices:
+    """Ports below which ATS may be used (ATSR), or endpoints that have a cache (SATC, `kind` tells).
+
+    `flag` is bit 0: all root ports of the segment (ATSR), or that the cache is needed (SATC).
+    """
+
+    kind: int
+    segment: int
+    flag: bool
+    scopes: tuple[Scope, ...]
+
+
+@attrs.frozen
+class UnitAffinity:
+    """RHSA: the proximity domain of the unit whose registers are at `base`."""
+
+    base: Address
+    proximity: int
+
+
+@attrs.frozen
+class NamedDevice:
+    """ANDD: the ACPI name of what a namespace scope with this enumeration id means."""
+
+    enumeration_id: int
+    name: str
+
+
+@attrs.frozen
+class Dmar:
+    """`others` are the entries of further types: (type, offset, length)."""
+
+    units: tuple[RemappingUnit, ...]
+    regions: tuple[ReservedRegion, ...]
+    others: tuple[tuple[int, int, int], ...]
+    findings: tuple[Finding, ...]
+    services: tuple[TranslationServices, ...] = ()
+    affinities: tuple[UnitAffinity, ...] = ()
+    names: tuple[NamedDevice, ...] = ()
+
+
+def parse_dmar(table: Table) -> Dmar:
+    """Decode a DMAR table.
+
+    Shape:  entries in table order; a damaged entry ends the walk with a finding, what was before it is kept.
+    Units:  byte addresses; limits inclusive as in the table.
+    """
+    data, findings = table.data, list(table.findings)
+    if len(data) < ENTRIES_AT:
+        findings.append(Finding("acpi-length", f"at 0x4: {ENTRIES_AT} bytes are needed before any entry"))
+    units: list[RemappingUnit] = []
+    regions: list[ReservedRegion] = []
+    services: list[TranslationServices] = []
+    affinities: list[UnitAffinity] = []
+    names: list[NamedDevice] = []
+    others: list[tuple[int, int, int]] = []
+    for kind, at, length in entries(data, ENTRIES_AT, len(data), findings):
+        shortest = _SHORTEST.get(kind, 4)
+        if length < shortest:
+            what = f"at {at:#x}: type {kind:#x} needs {shortest} bytes, has {length}"
+            findings.append(Finding("acpi-entry", what))
+            continue
+        scopes: tuple[Scope, ...] = ()
+        if kind in _SCOPES_AT:
+            scopes = _scopes(data, at + _SCOPES_AT[kind], at + length, findings)
+        if kind == DRHD:
+            include_all = bool(data[at + 4] & INCLUDE_PCI_ALL)
+            units.append(RemappingUnit(table.u16(at + 6), Address(table.u64(at + 8)), include_all, scopes))
+        elif kind == RMRR:
+            base, limit = Address(table.u64(at + 8)), Address(table.u64(at + 16))
+            regions.append(ReservedRegion(table.u16(at + 6), base, limit, scopes))
+        elif kind in (ATSR, SATC):
+            flag = bool(data[at + 4] & 1)
+            services.append(TranslationServices(kind, table.u16(at + 6), flag, scopes))
+        elif kind == RHSA:
+            affinities.append(UnitAffinity(Address(table.u64(at + 8)), table.u32(at + 16)))
+        elif kind == ANDD:
+            name = data[at + 8 : at + length].split(b"\0", 1)[0]
+            names.append(NamedDevice(data[at + 7], name.decode("ascii", "backslashreplace")))
+        else:
+            others.append((kind, at, length))
+    return Dmar(
+        tuple(units),
+        tuple(regions),
+        tuple(others),
+        tuple(findings),
+        tuple(services),
+        tuple(affinities),
+        tuple(names),
+    )
+
+
+def _scopes(data: bytes, start: int, end: int, findings: list[Finding]) -> tuple[Scope, ...]:
+    found = []
+    for kind, at, length in entries(data, start, end, findings, header=2):
+        if length < 8 or length % 2:
+            findings.append(
+                Finding("acpi-scope", f"at {at:#x}: a device scope of {length} bytes has no path")
+            )
+            continue
+        hops = data[at + 6 : at + length]
+        path = tuple(zip(hops[::2], hops[1::2], strict=True))
+        if any(device > 0x1F or function > 7 for device, function in path):
+            what = ", ".join(f"{device:02x}.{function:x}" for device, function in path)
+            findings.append(Finding("acpi-scope", f"at {at:#x}: the path {what} leads to no function"))
+        found.append(Scope(kind, data[at + 5], path, data[at + 4]))
+    return tuple(found)

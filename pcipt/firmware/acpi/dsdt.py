@@ -1,0 +1,98 @@
+"""The DSDT of a guest: its processors and, where functions are passed through, one PCI root bridge.
+
+The root bridge's windows are exactly what the functions' BARs cover, kind by kind, joined where they touch:
+whatever the guest's kernel assigns anew stays where the hypervisor has mapped something. Functions appear on
+bus 0 of segment 0, where a virtual PCI bus puts them.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from pcipt.errors import UnsupportedError
+from pcipt.firmware.acpi import aml
+from pcipt.firmware.acpi.build_table import Header, build_table
+from pcipt.pci import Address, Bar, BarKind, Function, Range
+
+IO_LIMIT = 1 << 16
+MAX_PROCESSORS = 1 << 12  # names C000 to CFFF
+
+
+@attrs.frozen
+class Windows:
+    """What a root bridge passes on, each in order and apart; ports for `io`, else byte addresses."""
+
+    io: tuple[Range, ...] = ()
+    memory: tuple[Range, ...] = ()
+    prefetchable: tuple[Range, ...] = ()
+
+
+def windows_for(functions: Iterable[Function]) -> Windows:
+    """Compute the windows that the functions' BARs need, the ROM included where it has an address.
+
+    Raises: UnsupportedError where a BAR's size is unknown, it has no address yet, or ports lie above 64 KiB.
+    """
+    io: list[Range] = []
+    memory: list[Range] = []
+    prefetchable: list[Range] = []
+    for function in functions:
+        for bar in function.bars:
+            if bar.kind is BarKind.ROM and not bar.address:
+                continue
+            span = _needed(function, bar)
+            (io if bar.kind is BarKind.IO else prefetchable if bar.prefetchable else memory).append(span)
+    return Windows(join_ranges(io), join_ranges(memory), join_ranges(prefetchable))
+
+
+def _needed(function: Function, bar: Bar) -> Range:
+    title = f"{function.sbdf} {'ROM' if bar.kind is BarKind.ROM else f'BAR {bar.index}'}"
+    if bar.range is None:
+        raise UnsupportedError(title, "its size is unknown; read the machine itself, not a dump")
+    if not bar.address:
+        raise UnsupportedError(title, "it has no address yet; let Linux assign one (rescan the bus)")
+    if bar.kind is BarKind.IO and bar.range.last >= IO_LIMIT:
+        raise UnsupportedError(title, f"its ports {bar.range} are above ffff")
+    return bar.range
+
+
+def join_ranges(ranges: Sequence[Range]) -> tuple[Range, ...]:
+    """Order ranges and join those that touch or overlap."""
+    found: list[Range] = []
+    for span in sorted(ranges):
+        if found and span.start <= found[-1].last + 1:
+            end = max(span.last, found[-1].last) + 1
+            found[-1] = Range(found[-1].start, end - found[-1].start)
+        else:
+            found.append(Range(Address(span.start), span.size))
+    return tuple(found)
+
+
+def build_dsdt(header: Header, vcpus: int, windows: Windows | None = None) -> bytes:
+    """Make the table: processors with UID i, and with `windows` a root bridge for bus 0."""
+    processors = (
+        aml.device(
+            f"C{number:03X}",
+            aml.name("_HID", aml.string("ACPI0007")),
+            aml.name("_UID", aml.integer(number)),
+        )
+        for number in range(vcpus)
+    )
+    bridge = _root_bridge(windows) if windows is not None else b""
+    return build_table(header, aml.scope("_SB", *processors, bridge))
+
+
+def _root_bridge(windows: Windows) -> bytes:
+    descriptors = [aml.bus_window(0, 0)]
+    descriptors += [aml.io_window(span.start, span.last) for span in windows.io]
+    descriptors += [aml.memory_window(span.start, span.last, prefetchable=False) for span in windows.memory]
+    descriptors += [
+        aml.memory_window(span.start, span.last, prefetchable=True) for span in windows.prefetchable
+    ]
+    return aml.device(
+        "PCI0",
+        aml.name("_HID", aml.eisa_id("PNP0A03")),
+        aml.name("_UID", aml.integer(0)),
+        aml.name("_SEG", aml.integer(0)),
+        aml.name("_BBN", aml.integer(0)),
+        aml.name("_CRS", aml.resources(*descriptors)),
+    )

@@ -1,0 +1,154 @@
+"""IVRS: which functions AMD's IOMMUs stand before (IVHD), and which memory is reserved for them (IVMD).
+
+Of the device entries only what selects functions is decoded; blocks of further types are stepped over by
+their length.
+Source: AMD I/O Virtualization Technology 3.07 §5.2.2; xen/drivers/passthrough/amd/iommu_acpi.c.
+"""
+
+import attrs
+
+from pcipt.firmware.acpi.table import Table
+from pcipt.pci import Address, Finding
+
+SIGNATURE = "IVRS"
+BLOCKS_AT = 48
+#                type: where its device entries begin
+_IVHD = {0x10: 24, 0x11: 40, 0x40: 40}
+IVMD_ALL, IVMD_ONE, IVMD_RANGE = 0x20, 0x21, 0x22
+IVMD_UNITY, IVMD_EXCLUSION = 0x1, 0x8
+_IVMD_SIZE = 32
+_ALL, _SELECT, _RANGE_START, _RANGE_END = 1, 2, 3, 4
+_ALIAS_SELECT, _ALIAS_RANGE, _EXT_SELECT, _EXT_RANGE, _NAMED = 0x42, 0x43, 0x46, 0x47, 0xF0
+_SINGLE = (_SELECT, _ALIAS_SELECT, _EXT_SELECT)
+_REFUSED = ": Xen refuses the table"
+_STARTS = (_RANGE_START, _ALIAS_RANGE, _EXT_RANGE)
+
+
+@attrs.frozen
+class Unit:
+    """One IVHD block: `selected` holds inclusive pairs of routing ids (bus << 8 | devfn)."""
+
+    kind: int
+    segment: int
+    selected: tuple[tuple[int, int], ...]
+
+
+@attrs.frozen
+class MemoryBlock:
+    """One IVMD block at `offset`, for the routing ids `first` to `last` (inclusive)."""
+
+    offset: int
+    flags: int
+    segment: int
+    first: int
+    last: int
+    start: Address
+    size: int
+
+
+@attrs.frozen
+class Ivrs:
+    """`others` are the blocks of further types: (type, offset, length)."""
+
+    units: tuple[Unit, ...]
+    others: tuple[tuple[int, int, int], ...]
+    findings: tuple[Finding, ...]
+    blocks: tuple[MemoryBlock, ...] = ()
+
+
+def parse_ivrs(table: Table) -> Ivrs:
+    """Decode the blocks; a damaged one ends the walk with a finding.
+
+    Shape:  several IVHD types may describe one IOMMU; all are kept, a reader takes their union.
+    """
+    data, findings = table.data, list(table.findings)
+    if len(data) < BLOCKS_AT:
+        findings.append(Finding("acpi-length", f"at 0x4: {BLOCKS_AT} bytes are needed before any block"))
+    units: list[Unit] = []
+    blocks: list[MemoryBlock] = []
+    others: list[tuple[int, int, int]] = []
+    at = BLOCKS_AT
+    while at < len(data):
+        length = int.from_bytes(data[at + 2 : at + 4], "little")
+        if at + 4 > len(data) or length < 4 or at + length > len(data):
+            findings.append(Finding("acpi-entry", f"at {at:#x}: a block claims {length} bytes"))
+            break
+        kind = data[at]
+        shortest = _IVMD_SIZE if IVMD_ALL <= kind <= IVMD_RANGE else _IVHD.get(kind, 4)
+        if length < shortest:
+            what = f"at {at:#x}: a block of type {kind:#x} needs {shortest} bytes, has {length}"
+            findings.append(Finding("acpi-entry", what))
+        elif kind in _IVHD:
+            selected = _selected(data, at + shortest, at + length, findings)
+            units.append(Unit(kind, table.u16(at + 16), selected))
+        elif shortest == _IVMD_SIZE:
+            block = _memory(table, at, kind)
+            if block.last < block.first:
+                what = f"routing ids {block.first:#06x} to {block.last:#06x} are no range"
+                findings.append(Finding("acpi-entry", f"at {at:#x}: {what}: Xen refuses the table"))
+            blocks.append(block)
+        else:
+            others.append((kind, at, length))
+        at += length
+    return Ivrs(tuple(units), tuple(others), tuple(findings), tuple(blocks))
+
+
+def _memory(table: Table, at: int, kind: int) -> MemoryBlock:
+    first, last = (0, 0xFFFF) if kind == IVMD_ALL else (table.u16(at + 4), table.u16(at + 6))
+    if kind == IVMD_ONE:
+        last = first
+    start, size = Address(table.u64(at + 16)), table.u64(at + 24)
+    return MemoryBlock(at, table.data[at + 1], table.u16(at + 8), first, last, start, size)
+
+
+def _selected(data: bytes, start: int, end: int, findings: list[Finding]) -> tuple[tuple[int, int], ...]:
+    found: list[tuple[int, int]] = []
+    begin: tuple[int, int] | None = None  # where that entry is, and its routing id
+    for at, kind, routing in (*_entries(data, start, end, findings), (end, 0, 0)):
+        if begin is not None and kind != _RANGE_END:
+            findings.append(_wrong(begin[0], f"the range from {begin[1]:#06x} on has no end{_REFUSED}"))
+            begin = None
+        if kind == _ALL:
+            found.append((0, 0xFFFF))
+        elif kind in _SINGLE:
+            found.append((routing, routing))
+        elif kind in _STARTS:
+            begin = at, routing
+        elif kind == _RANGE_END and begin is None:
+            findings.append(_wrong(at, f"the range to {routing:#06x} has no start{_REFUSED}"))
+        elif kind == _RANGE_END and begin is not None:
+            found.append((begin[1], routing))
+            if routing < begin[1]:
+                what = f"routing ids {begin[1]:#06x} to {routing:#06x} are no range"
+                findings.append(_wrong(begin[0], f"{what}{_REFUSED}"))
+            begin = None
+    return tuple(found)
+
+
+def _entries(data: bytes, start: int, end: int, findings: list[Finding]) -> list[tuple[int, int, int]]:
+    """Walk device entries.
+
+    Shape:  (offset, type, routing id); one that is cut short ends the walk with a finding.
+    """
+    found = []
+    at = start
+    while at < end:
+        size = _entry_size(data, at, data[at])
+        if size == 0 or at + size > end:
+            what = f"a device entry of type {data[at]:#x} has no legal length"
+            findings.append(_wrong(at, what))
+            break
+        found.append((at, data[at], data[at + 1] | data[at + 2] << 8))
+        at += size
+    return found
+
+
+def _wrong(at: int, what: str) -> Finding:
+    return Finding("acpi-entry", f"at {at:#x}: {what}")
+
+
+def _entry_size(data: bytes, at: int, kind: int) -> int:
+    """Bits 7:6 of the type tell the size (4 << n); a named device has a length of its own, from F0 on."""
+    if kind < _NAMED:
+        return 4 << (kind >> 6)
+    return 22 + data[at + 21] if at + 22 <= len(data) else 0

@@ -1,0 +1,159 @@
+"""MADT (signature APIC): local APICs, IO-APICs and how ISA interrupts reach them.
+
+Entries of kinds not known here are kept with their bytes, so that what was read can be written again.
+Source: ACPI 6.5 §5.2.12; xen/arch/x86/hvm/dom0_build.c (pvh_setup_acpi_madt) for what a PVH dom0 gets.
+"""
+
+import struct
+
+import attrs
+
+from pcipt.firmware.acpi.build_table import Header, build_table, header_from_table
+from pcipt.firmware.acpi.table import Table, entries
+from pcipt.pci import Address, Finding
+
+SIGNATURE = "APIC"
+ENTRIES_AT = 44
+LOCAL_APIC_ADDRESS = Address(0xFEE0_0000)
+PCAT_COMPAT = 0x1
+ENABLED = 0x1
+
+_LAPIC = struct.Struct("<BBBBI")
+_IOAPIC = struct.Struct("<BBBBII")
+_OVERRIDE = struct.Struct("<BBBBIH")
+_X2APIC = struct.Struct("<BBHIII")
+LAPIC, IOAPIC, OVERRIDE, NMI_SOURCE, LAPIC_NMI, X2APIC = 0, 1, 2, 3, 4, 9
+
+
+@attrs.frozen
+class LocalApic:
+    uid: int
+    apic_id: int
+    flags: int = ENABLED
+
+    @property
+    def data(self) -> bytes:
+        return _LAPIC.pack(LAPIC, _LAPIC.size, self.uid, self.apic_id, self.flags)
+
+
+@attrs.frozen
+class X2Apic:
+    uid: int
+    apic_id: int
+    flags: int = ENABLED
+
+    @property
+    def data(self) -> bytes:
+        return _X2APIC.pack(X2APIC, _X2APIC.size, 0, self.apic_id, self.flags, self.uid)
+
+
+@attrs.frozen
+class IoApic:
+    apic_id: int
+    address: Address
+    gsi_base: int
+
+    @property
+    def data(self) -> bytes:
+        return _IOAPIC.pack(IOAPIC, _IOAPIC.size, self.apic_id, 0, self.address, self.gsi_base)
+
+
+@attrs.frozen
+class InterruptOverride:
+    """ISA interrupt `source` arrives at `gsi`; `flags` hold polarity (1:0) and trigger mode (3:2)."""
+
+    source: int
+    gsi: int
+    flags: int
+    bus: int = 0
+
+    @property
+    def data(self) -> bytes:
+        return _OVERRIDE.pack(OVERRIDE, _OVERRIDE.size, self.bus, self.source, self.gsi, self.flags)
+
+
+@attrs.frozen
+class OtherEntry:
+    """An entry of another kind, or of a known one whose reserved fields are used; `data` is all of it."""
+
+    kind: int
+    data: bytes
+
+
+Entry = LocalApic | X2Apic | IoApic | InterruptOverride | OtherEntry
+
+
+@attrs.frozen
+class Madt:
+    """`offsets` and `findings` come from reading: where each entry lay and what was wrong."""
+
+    header: Header
+    local_apic: Address
+    flags: int
+    entries: tuple[Entry, ...]
+    offsets: tuple[int, ...] = attrs.field(default=(), eq=False)
+    findings: tuple[Finding, ...] = attrs.field(default=(), eq=False)
+
+    @property
+    def local_apics(self) -> tuple[LocalApic | X2Apic, ...]:
+        return tuple(each for each in self.entries if isinstance(each, LocalApic | X2Apic))
+
+    @property
+    def io_apics(self) -> tuple[IoApic, ...]:
+        return tuple(each for each in self.entries if isinstance(each, IoApic))
+
+    @property
+    def overrides(self) -> tuple[InterruptOverride, ...]:
+        return tuple(each for each in self.entries if isinstance(each, InterruptOverride))
+
+
+def build_madt(madt: Madt) -> bytes:
+    body = struct.pack("<II", madt.local_apic, madt.flags) + b"".join(each.data for each in madt.entries)
+    return build_table(madt.header, body)
+
+
+def parse_madt(table: Table) -> Madt:
+    """Decode a MADT; a damaged entry ends the walk with a finding, what was before it is kept."""
+    findings = list(table.findings)
+    if len(table.data) < ENTRIES_AT:
+        findings.append(Finding("acpi-length", f"at 0x4: {ENTRIES_AT} bytes are needed before any entry"))
+        return Madt(header_from_table(table), Address(0), 0, (), (), tuple(findings))
+    found, offsets = [], []
+    for kind, at, length in entries(table.data, ENTRIES_AT, len(table.data), findings, header=2):
+        found.append(_entry(kind, table.data[at : at + length]))
+        offsets.append(at)
+    return Madt(
+        header_from_table(table),
+        Address(table.u32(36)),
+        table.u32(40),
+        tuple(found),
+        tuple(offsets),
+        tuple(findings),
+    )
+
+
+def _entry(kind: int, data: bytes) -> Entry:
+    found: Entry | None = None
+    if kind == LAPIC and len(data) == _LAPIC.size:
+        found = LocalApic(*_LAPIC.unpack(data)[2:])
+    elif kind == IOAPIC and len(data) == _IOAPIC.size:
+        _, _, apic_id, _, address, gsi_base = _IOAPIC.unpack(data)
+        found = IoApic(apic_id, Address(address), gsi_base)
+    elif kind == OVERRIDE and len(data) == _OVERRIDE.size:
+        _, _, bus, source, gsi, flags = _OVERRIDE.unpack(data)
+        found = InterruptOverride(source, gsi, flags, bus)
+    elif kind == X2APIC and len(data) == _X2APIC.size:
+        _, _, _, apic_id, flags, uid = _X2APIC.unpack(data)
+        found = X2Apic(uid, apic_id, flags)
+    return found if found is not None and found.data == data else OtherEntry(kind, data)
+
+
+def local_apics(vcpus: int, *, x2apic: bool) -> tuple[LocalApic | X2Apic, ...]:
+    """Make one entry per vCPU: UID i, APIC id 2i, as Xen numbers them.
+
+    Type 0 has 8 bits for each, FF being everybody; what does not fit becomes an x2APIC.
+    """
+    return tuple(
+        X2Apic(number, 2 * number) if x2apic or 2 * number >= 0xFF else LocalApic(number, 2 * number)
+        for number in range(vcpus)
+    )

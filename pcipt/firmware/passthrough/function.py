@@ -1,0 +1,208 @@
+"""Rules of passthrough that look at one function: what it is, who uses it, whether it can be reset and named.
+
+Source: xen/drivers/passthrough/pci.c (assign_device); tools/libs/light/libxl_pci.c; linux xen-pciback.
+"""
+
+from collections.abc import Mapping
+
+from pcipt.firmware.coverage import Coverage
+from pcipt.firmware.passthrough.index import belongs_to_machine
+from pcipt.firmware.passthrough.verdict import Evidence, Reason, Rule, Said, Unknown, Verdict, names
+from pcipt.pci import Function, HeaderType
+
+_RESCAN = "let Linux rescan it (pcipt show tells what is wrong)"
+
+#  class code >> 8: what it is; other bridges are told by their header or base class
+_PLATFORM = {
+    0x0600: "a host bridge",
+    0x0601: "an ISA bridge",
+    0x0604: "a PCI bridge",
+    0x0607: "a CardBus bridge",
+    0x0800: "an interrupt controller",
+    0x0806: "an IOMMU, which Xen drives",
+}
+
+#  class code >> 8, on a root bus: parts of the processor or chipset that act on the whole machine
+_CHIPSET = {
+    **dict.fromkeys((0x0801, 0x0802, 0x0803, 0x0804, 0x0807, 0x0880), "a system peripheral"),
+    0x0500: "a memory controller",
+    0x0C05: "the SMBus (memory modules, sensors)",
+    0x1101: "counters of the processor",
+}
+
+#  findings of the decoder that matter here: the verdict and what would change it
+_FINDINGS: Mapping[str, tuple[Verdict, str]] = {
+    "segment-not-in-xen": (Verdict.REFUSE, "switch VMD off in the firmware's setup"),
+    "no-answer": (Verdict.REFUSE, "plug it in again, or remove and rescan it"),
+    "no-config": (Verdict.WARN, "run as root, or record the machine as root"),
+    "header-unknown": (Verdict.REFUSE, ""),
+    "msix-broken": (Verdict.REFUSE, ""),
+    "bar-broken": (Verdict.REFUSE, _RESCAN),
+    "bar-drift": (Verdict.REFUSE, _RESCAN),
+    "id-drift": (Verdict.REFUSE, _RESCAN),
+    "address-repeated": (Verdict.REFUSE, "rescan the machine"),
+    "two-places": (Verdict.REFUSE, "rescan that bus"),
+    "capability-loop": (Verdict.WARN, ""),
+    "capability-pointer": (Verdict.WARN, ""),
+    "enhanced-allocation": (Verdict.WARN, "a PV guest may do; QEMU does not pass it on to an HVM guest"),
+    "no-path": (Verdict.WARN, "rescan the bus"),
+    "bridge-vanished": (Verdict.REFUSE, "rescan the bus"),
+}
+
+#  findings of a bridge that matter to all below it
+_ABOVE: Mapping[str, Verdict] = {
+    "bus-drift": Verdict.REFUSE,
+    "bus-numbers": Verdict.REFUSE,
+    "bus-conflict": Verdict.REFUSE,
+    "no-answer": Verdict.REFUSE,
+}
+
+_XEN: Mapping[str, tuple[str, str]] = {
+    "unknown-to-xen": ("Xen does not know it", "pcipt resync makes it known, where the guards allow"),
+    "orphan": ("Xen lists it without an owner (orphan)", "pcipt resync adds it again"),
+}
+
+#  words of the daemon for what is neither dom0's nor a guest's
+_HIDDEN: Mapping[str, str] = {
+    "Xen itself": "Xen keeps it for itself, as the port of its own console",
+    "an owner that Xen does not name": "Xen gives it to nobody, and does not say who has it",
+}
+
+
+def platform(function: Function, _evidence: Evidence) -> Said:
+    """Refuse what belongs to the machine itself."""
+    code = function.ids.class_code
+    if code is None and function.header is HeaderType.UNKNOWN:
+        yield Unknown("class")
+    if not belongs_to_machine(function):
+        return
+    what = _PLATFORM.get((code or 0) >> 8, "a bridge")
+    cure = "pass the functions behind it" if function.bridge is not None else ""
+    yield Reason("platform", Verdict.REFUSE, f"it is {what}: the machine itself needs it", cure)
+
+
+def chipset(function: Function, _evidence: Evidence) -> Said:
+    """Warn of integrated functions that are no device a guest could have a use for."""
+    what = _CHIPSET.get((function.ids.class_code or 0) >> 8) if function.parent is None else None
+    if what is not None:
+        text = f"it is {what} of the processor or chipset: what a guest does there acts on the whole machine"
+        yield Reason("chipset", Verdict.WARN, text, "leave it to dom0")
+
+
+def decoder_findings(function: Function, evidence: Evidence) -> Said:
+    """Take over what decoding found wrong with the function and with the bridges above it."""
+    if not evidence.knows_capabilities(function.sbdf):
+        yield Unknown("capabilities")
+    for finding in function.findings:
+        if finding.code in _FINDINGS:
+            verdict, cure = _FINDINGS[finding.code]
+            yield Reason(finding.code, verdict, finding.text, cure)
+    for bridge in evidence.above(function):
+        for finding in bridge.findings:
+            if finding.code in _ABOVE:
+                text = f"the bridge {bridge.sbdf} above it: {finding.text}"
+                yield Reason(finding.code, _ABOVE[finding.code], text, "rescan that bridge")
+
+
+def known_to_xen(function: Function, evidence: Evidence) -> Said:
+    if evidence.xen is None:
+        yield Unknown("what Xen knows")
+        return
+    if function.sbdf in evidence.xen:
+        what, cure = _XEN[evidence.xen[function.sbdf]]
+        yield Reason(evidence.xen[function.sbdf], Verdict.REFUSE, f"{what}: it cannot be assigned", cure)
+    owner = evidence.owners.get(function.sbdf, "")
+    if owner.startswith("guest"):
+        text = f"it belongs to {owner}"
+        yield Reason("owned-by-guest", Verdict.REFUSE, text, "detach it there first (xl pci-detach)")
+    elif owner in _HIDDEN:
+        text = f"{_HIDDEN[owner]}: assigning it fails with EBUSY"
+        yield Reason(
+            "owned-by-xen", Verdict.REFUSE, text, "give Xen another console (console=, com1=, dbgp=)"
+        )
+
+
+def permissions(function: Function, evidence: Evidence) -> Said:
+    """Warn of what a guest keeps of a function that has left it, or lacks of one that it has."""
+    for finding in evidence.guests.get(function.sbdf, ()):
+        yield Reason(finding.code, Verdict.WARN, finding.text)
+
+
+def iommu(function: Function, evidence: Evidence) -> Said:
+    if evidence.iommu is None:
+        yield Unknown("IOMMU")
+    elif evidence.iommu.absent:
+        text = "the firmware describes no IOMMU: without one a guest could reach all memory"
+        yield Reason("no-iommu", Verdict.REFUSE, text, "switch VT-d or AMD-Vi on in the firmware's setup")
+    elif function.sbdf.fits_xen and evidence.iommu.covers(function.sbdf, function.physfn) is Coverage.NONE:
+        text = "no IOMMU unit stands before it: assigning it fails with ENODEV"
+        yield Reason("iommu-uncovered", Verdict.REFUSE, text, "use another slot, or newer firmware")
+
+
+def in_use(function: Function, evidence: Evidence) -> Said:
+    """Refuse what dom0 cannot spare."""
+    if evidence.carriers is None:
+        yield Unknown("root file system")
+    elif function.sbdf in evidence.carriers:
+        text = "it carries the root file system of dom0: without it dom0 dies"
+        yield Reason("root-filesystem", Verdict.REFUSE, text, "move the root file system to another disk")
+    if evidence.consoles is not None and function.sbdf in evidence.consoles:
+        text = "it carries a console of dom0: nobody could see or type there any more"
+        yield Reason(
+            "console", Verdict.REFUSE, text, "give dom0 another console (console= of Xen and of Linux)"
+        )
+    elif evidence.facts_of(function.sbdf).boot_vga:
+        text = "it is the display that firmware and Xen use at boot"
+        yield Reason(
+            "boot-display", Verdict.WARN, text, "make another display the first in the firmware's setup"
+        )
+    if evidence.consoles is None:
+        yield Unknown("console")
+
+
+def virtual_functions(function: Function, evidence: Evidence) -> Said:
+    """Refuse a physical function whose virtual ones exist: Xen 4.20 breaks both when it is taken away."""
+    if not evidence.facts and not evidence.knows_extended(function.sbdf):
+        yield Unknown("virtual functions")
+    listed = evidence.index.virtual.get(function.sbdf, ())
+    sriov = function.sriov
+    enabled = sriov is not None and sriov.vf_enable and sriov.num_vfs > 0
+    if listed or enabled:
+        shown = names(listed) if listed else f"{sriov.num_vfs if sriov is not None else 0} enabled"
+        text = f"it has virtual functions ({shown}): they vanish with it"
+        yield Reason("pf-with-vfs", Verdict.REFUSE, text, "write 0 to its sriov_numvfs, or pass its VFs")
+
+
+def reset(function: Function, evidence: Evidence) -> Said:
+    methods = evidence.facts_of(function.sbdf).reset_methods
+    if methods is None:
+        yield Unknown("reset support")
+    elif not methods and function.header is HeaderType.ENDPOINT:
+        text = "Linux knows no way to reset it (reset_method): what one guest left in it, the next user finds"
+        yield Reason("no-reset", Verdict.WARN, text, "power the machine off between users")
+
+
+def address(function: Function, _evidence: Evidence) -> Said:
+    """Say on what the address depends: behind a bridge it is firmware's and Linux's to choose."""
+    if function.parent is None or function.path is None:
+        return
+    text = (
+        f"its bus number {function.sbdf.bus:02x} may shift when a card is added elsewhere, and xl and "
+        f"xen-pciback go by it; what stays is the path {function.path}"
+    )
+    cure = f"let policy hang on the path: pcipt show {function.path}"
+    yield Reason("address-may-shift", Verdict.OK, text, cure)
+
+
+RULES: tuple[Rule, ...] = (
+    platform,
+    chipset,
+    decoder_findings,
+    known_to_xen,
+    permissions,
+    iommu,
+    in_use,
+    virtual_functions,
+    reset,
+    address,
+)

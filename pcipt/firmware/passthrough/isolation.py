@@ -1,0 +1,120 @@
+"""Rules of passthrough about neighbours: who shares a requester id, a device, or a way around the IOMMU.
+
+Source: XSA-467 (requester ids behind conventional bridges); PCI Express Base 6.0 §6.12 (ACS); linux
+drivers/pci/pci.c, pci_acs_enabled: which ports need it, and that one function alone needs none.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from pcipt.firmware.passthrough.index import belongs_to_machine, device_of
+from pcipt.firmware.passthrough.verdict import Evidence, Reason, Rule, Said, Unknown, Verdict, names
+from pcipt.pci import Function, Sbdf
+from pcipt.pci.function import has_capability
+
+_ACS = 0x000D
+_PORTS = (0x4, 0x6)  # root and downstream ports: without ACS they send on what is meant for a neighbour
+_TOGETHER = "pass them to the same guest"
+
+
+def requester_ids(function: Function, evidence: Evidence) -> Said:
+    """Warn of functions that the IOMMU cannot tell apart."""
+    unknown = [bridge for bridge in evidence.above(function) if not evidence.knows_capabilities(bridge.sbdf)]
+    if unknown:
+        yield Unknown("requester ids behind bridges")
+    top = evidence.index.groups.get(function.sbdf)
+    if top is None:
+        return
+    staying = evidence.remains(function, evidence.index.members[top])
+    if staying:
+        text = (
+            f"behind the bridge {top} to conventional PCI its requester id is that of {names(staying)} too: "
+            "the IOMMU cannot tell them apart (XSA-467)"
+        )
+        yield Reason("requester-id-shared", Verdict.WARN, text, f"{_TOGETHER}, or use a PCI Express slot")
+
+
+def split_device(function: Function, evidence: Evidence) -> Said:
+    device = evidence.index.devices.get(device_of(function, evidence.machine), ())
+    if function.physfn is not None:
+        return
+    staying = _assignable(evidence, evidence.remains(function, device))
+    if staying:
+        text = f"it is one function of a device, {names(staying)} would stay: a reset of one may hit all"
+        star = f"{str(function.sbdf)[:-1]}*"
+        beyond = [str(each) for each in device if each.device != function.sbdf.device]  # of ARI
+        yield Reason(
+            "device-split", Verdict.WARN, text, f"pass all of them: pcipt check {' '.join([star, *beyond])}"
+        )
+
+
+def acs(function: Function, evidence: Evidence) -> Said:
+    """Warn where peers can reach each other without the IOMMU; Linux's groups, where it has them, decide."""
+    group = evidence.facts_of(function.sbdf).iommu_group
+    if group is not None:
+        yield from _by_group(function, group, evidence)
+        return
+    if not evidence.knows_capabilities(function.sbdf):
+        yield Unknown("ACS")
+        return
+    if function.express is None:
+        return  # conventional PCI: requester ids tell all there is
+    reached: dict[Sbdf, list[Sbdf]] = {}
+    for port in evidence.above(function):
+        if port.express is None or port.express.port_type not in _PORTS:
+            continue
+        peers = evidence.remains(function, _beside(port, function, evidence))
+        if peers and not evidence.knows_extended(port.sbdf):
+            yield Unknown("ACS")
+        elif peers and not has_capability(port, _ACS, extended=True):
+            reached[port.sbdf] = peers
+    if reached:
+        peers = list(dict.fromkeys(sbdf for found in reached.values() for sbdf in found))
+        text = f"{names(reached)} above it has no ACS: it and {names(peers)} can reach each other"
+        cure = f"{_TOGETHER}, or use a slot below a port with ACS"
+        yield Reason("no-acs", Verdict.WARN, f"{text} around the IOMMU", cure)
+    yield from _own_acs(function, evidence)
+
+
+def _beside(port: Function, function: Function, evidence: Evidence) -> Iterator[Sbdf]:
+    """Give what lies behind the ports beside this one: of one switch, or of one device at the root."""
+    machine, above = evidence.machine, port.parent
+    own = device_of(function, machine)
+    ports = (above,) if above is not None else evidence.index.devices.get(device_of(port, machine), ())
+    for each in ports:
+        for sbdf in evidence.index.below.get(each, ()):
+            if device_of(machine.functions[sbdf], machine) != own:
+                yield sbdf
+
+
+def _own_acs(function: Function, evidence: Evidence) -> Said:
+    """Look at a device of several functions: these must not reach each other either."""
+    device = evidence.index.devices.get(device_of(function, evidence.machine), ())
+    staying = _assignable(evidence, evidence.remains(function, device))
+    if function.physfn is not None or not staying or function.parent is None:
+        return
+    if not evidence.knows_extended(function.sbdf):
+        yield Unknown("ACS")
+    elif not has_capability(function, _ACS, extended=True):
+        text = f"it has no ACS of its own: it and {names(staying)} can reach each other around the IOMMU"
+        yield Reason("no-acs-functions", Verdict.WARN, text, _TOGETHER)
+
+
+def _by_group(function: Function, group: int, evidence: Evidence) -> Iterator[Reason]:
+    members = [
+        sbdf
+        for sbdf, facts in evidence.facts.items()
+        if facts.iommu_group == group and sbdf in evidence.machine.functions
+    ]
+    staying = _assignable(evidence, evidence.remains(function, members))
+    if staying:
+        text = (
+            f"Linux has it in IOMMU group {group} with {names(staying)}: no ACS keeps these from each other"
+        )
+        yield Reason("no-acs", Verdict.WARN, text, _TOGETHER)
+
+
+def _assignable(evidence: Evidence, sbdfs: Iterable[Sbdf]) -> list[Sbdf]:
+    return [sbdf for sbdf in sbdfs if not belongs_to_machine(evidence.machine.functions[sbdf])]
+
+
+RULES: tuple[Rule, ...] = (requester_ids, split_device, acs)

@@ -1,0 +1,152 @@
+"""Rules of passthrough about addresses: windows of bridges, places of BARs, pages, reserved regions.
+
+Source: PCI-to-PCI Bridge 1.2 §3.2.5.8; XSA-461 (shared pages); xl.cfg(5), rdm_policy.
+"""
+
+from collections.abc import Iterator
+
+from pcipt.firmware.memory_map import MemoryType, overlapping
+from pcipt.firmware.passthrough.index import SMALLEST_BAR
+from pcipt.firmware.passthrough.verdict import (
+    Evidence,
+    FixedRange,
+    Reason,
+    Rule,
+    Said,
+    Unknown,
+    Verdict,
+    names,
+)
+from pcipt.firmware.pvh.layout import MESSAGES
+from pcipt.firmware.regions.regions import Region, Regions
+from pcipt.pci import Bar, BarKind, Function, HeaderType, Range, Window, WindowKind
+
+_SUBTRACTIVE = 0x060401
+_MESSAGES = FixedRange(MESSAGES, "interrupt messages")
+_RESCAN = "let Linux place it anew: remove it and rescan the bus (pci=realloc)"
+
+
+def windows(function: Function, evidence: Evidence) -> Said:
+    """Refuse a BAR that decodes where a bridge above passes nothing on; the nearest such bridge is named."""
+    waiting = list(_decoding(function))
+    for bridge in evidence.above(function):
+        if bridge.bridge is None:
+            yield Unknown("windows of the bridge above")
+            return
+        if bridge.ids.class_code == _SUBTRACTIVE or bridge.allocations:
+            continue  # it passes on what nobody else claims, or what other registers say
+        for bar, span in tuple(waiting):
+            if not any(_passes(window, bar, span) for window in bridge.bridge.windows):
+                waiting.remove((bar, span))
+                text = f"{_title(bar)} at {span} lies outside of the windows of the bridge {bridge.sbdf}"
+                yield Reason(
+                    "bar-outside-window",
+                    Verdict.REFUSE,
+                    f"{text} above it: it does not answer there",
+                    _RESCAN,
+                )
+
+
+def _passes(window: Window, bar: Bar, span: Range) -> bool:
+    same = (window.kind is WindowKind.IO) == (bar.kind is BarKind.IO)
+    return same and window.base <= span.start and span.last <= window.limit
+
+
+def places(function: Function, evidence: Evidence) -> Said:
+    """Refuse a BAR over RAM or over what the machine itself answers at."""
+    if evidence.memory is None:
+        yield Unknown("memory map")
+    if evidence.fixed is None:
+        yield Unknown("IO-APICs and MMCFG")
+    for bar, span in (*_decoding(function), *_asleep(function)):
+        if bar.kind is BarKind.IO:
+            continue
+        for fixed in (_MESSAGES, *(evidence.fixed or ())):
+            if fixed.range.overlaps(span):
+                text = f"{_title(bar)} at {span} lies over {fixed.what} ({fixed.range})"
+                yield _misplaced("bar-over-fixed", bar, text)
+        over = overlapping(evidence.memory or (), span)
+        ram = next((entry for entry in over if entry.type is MemoryType.RAM), None)
+        if ram is not None:
+            text = f"{_title(bar)} at {span} lies over RAM ({ram.range}): mapping it would lose that memory"
+            yield _misplaced("bar-over-ram", bar, text)
+
+
+def pages(function: Function, evidence: Evidence) -> Said:
+    """Warn of pages that hold BARs of others too: whoever has the one has the other (XSA-461)."""
+    others = evidence.index.pages.get(function.sbdf, {})
+    staying = evidence.remains(function, others)
+    if staying:
+        text = f"a page of its BARs, {others[staying[0]]}, also holds BARs of {names(staying)}"
+        cure = "pass them together, or let Linux align BARs to pages (pci=resource_alignment=)"
+        yield Reason("page-shared", Verdict.WARN, f"{text}: who gets it gets those too (XSA-461)", cure)
+    if any(bar.size is None and bar.kind is not BarKind.IO for bar in function.bars):
+        yield Unknown("sizes of BARs")
+
+
+def reserved(function: Function, evidence: Evidence) -> Said:
+    """Tell of the memory that firmware reserved for it, and whether xl's policy must be relaxed."""
+    if evidence.regions is None:
+        yield Unknown("reserved regions")
+        return
+    for region in evidence.regions.of(function.sbdf):
+        if region.range is not None:
+            yield _reserved(function, region, evidence.regions, evidence)
+        for finding in region.findings:
+            if not finding.is_note:
+                yield Reason(
+                    finding.code, Verdict.WARN, f"{region.kind.title} region {region}: {finding.text}"
+                )
+
+
+def _reserved(function: Function, region: Region, regions: Regions, evidence: Evidence) -> Reason:
+    title = f"{region.kind.title} region {region}"
+    others = [sbdf for sbdf in regions.sharers(region) if sbdf != function.sbdf]
+    with_whom = f" with {names(others)}" if others else ""
+    staying = evidence.remains(function, (sbdf for sbdf in others if sbdf in evidence.machine.functions))
+    keeps = f"; dom0 keeps it mapped for {names(staying)}" if staying else ""
+    if region.needs_relaxed:
+        text = f"it shares the {title}{with_whom}: xl's rdm_policy=strict (the default) refuses it{keeps}"
+        return Reason(
+            "reserved-shared", Verdict.WARN, text, "rdm_policy=relaxed for this device in xl's pci="
+        )
+    if others:
+        return Reason("reserved-region", Verdict.OK, f"it shares the {title}{with_whom}{keeps}")
+    return Reason(
+        "reserved-region", Verdict.OK, f"the {title} is reserved for it alone and leaves dom0 with it"
+    )
+
+
+def _decoding(function: Function) -> Iterator[tuple[Bar, Range]]:
+    """Give the BARs that decode or may decode; of unknown size what is certain of them."""
+    if function.header is HeaderType.UNKNOWN:
+        return
+    for bar in function.bars:
+        if bar.address and bar.decoding:
+            least = 4 if bar.kind is BarKind.IO else SMALLEST_BAR
+            yield bar, bar.range or Range(bar.address, least)
+
+
+def _asleep(function: Function) -> Iterator[tuple[Bar, Range]]:
+    """Give the BARs that have a place and a size but do not decode: they will, once a driver enables them.
+
+    A ROM is enabled by hand alone.
+    """
+    if function.header is HeaderType.UNKNOWN:
+        return
+    for bar in function.bars:
+        if bar.address and bar.decoding is False and bar.range is not None and bar.kind is not BarKind.ROM:
+            yield bar, bar.range
+
+
+def _misplaced(code: str, bar: Bar, text: str) -> Reason:
+    if bar.decoding:
+        return Reason(code, Verdict.REFUSE, text, _RESCAN)
+    return Reason(code, Verdict.WARN, f"{text}, as soon as it decodes", _RESCAN)
+
+
+def _title(bar: Bar) -> str:
+    return "its ROM" if bar.kind is BarKind.ROM else f"BAR {bar.index}"
+
+
+RULES: tuple[Rule, ...] = (reserved, windows, places, pages)

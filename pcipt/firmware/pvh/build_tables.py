@@ -1,0 +1,208 @@
+"""Build the ACPI tables of a PVH domain, as Xen's dom0 builder and libxl do, laid out in memory.
+
+The hardware domain's MADT, XSDT and RSDP are made, everything else is the machine's own, unchanged; its FADT
+says where DSDT and FACS lie. sysfs does not tell where the other native tables are: they are put behind the
+made ones. A guest's tables are all made.
+
+Source: xen/arch/x86/hvm/dom0_build.c; tools/libacpi/build.c, tools/libs/light/libxl_x86_acpi.c.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import attrs
+
+from pcipt.errors import UnsupportedError
+from pcipt.firmware.acpi.build_table import Header, header_from_table
+from pcipt.firmware.acpi.dsdt import MAX_PROCESSORS, Windows, build_dsdt
+from pcipt.firmware.acpi.fadt import (
+    FIX_RTC,
+    NO_CMOS_RTC,
+    NO_VGA,
+    PLATFORM_CLOCK,
+    POWER_BUTTON,
+    PROC_C1,
+    SLEEP_BUTTON,
+    TMR_VAL_EXT,
+    WBINVD,
+    Field,
+    build_fadt,
+    io_port,
+    make_fadt,
+    parse_fadt,
+)
+from pcipt.firmware.acpi.madt import (
+    LOCAL_APIC_ADDRESS,
+    InterruptOverride,
+    IoApic,
+    Madt,
+    build_madt,
+    local_apics,
+    parse_madt,
+)
+from pcipt.firmware.acpi.root_tables import Rsdp, build_root_table, build_rsdp
+from pcipt.firmware.acpi.table import parse_table
+from pcipt.firmware.acpi.table_set import FACS_SIZE, PlacedTable, TableSet
+from pcipt.firmware.pvh.rules import ALLOWED, SECRET
+from pcipt.pci import Address
+
+GUEST_TABLES = Address(0xFC00_0000)
+IO_APIC_ADDRESS = Address(0xFEC0_0000)
+SCI = 9
+_ACTIVE_LOW_LEVEL = 0xF
+_MADT_REVISION = 4  # Xen caps it there
+
+GUEST_BOOT_ARCH = NO_VGA | NO_CMOS_RTC
+GUEST_FLAGS = WBINVD | PROC_C1 | POWER_BUTTON | SLEEP_BUTTON | FIX_RTC | TMR_VAL_EXT | PLATFORM_CLOCK
+# The event and control blocks must have ports although a PVH guest has nothing behind them: a FADT without
+# them, and not hardware-reduced, is refused as a whole. No PM timer.
+_PM1A_EVT, _PM1A_CNT, _GPE0 = 0xB000, 0xB004, 0xAFE0
+
+
+@attrs.frozen
+class Guest:
+    """What decides a guest's tables; `windows` None is a guest without passed-through functions."""
+
+    vcpus: int
+    local_apic: bool = True
+    io_apic: bool = False
+    windows: Windows | None = None
+
+
+class _Memory:
+    """Takes places one behind the other."""
+
+    def __init__(self, base: int) -> None:
+        self._next = base
+
+    def take(self, size: int, align: int = 16) -> Address:
+        at = -(-self._next // align) * align
+        self._next = at + size
+        return Address(at)
+
+    def put(self, name: str, data: bytes, *, align: int = 16, native: bool = False) -> PlacedTable:
+        return PlacedTable(name, data, self.take(len(data), align), native)
+
+
+def build_guest_tables(guest: Guest, base: Address = GUEST_TABLES) -> TableSet:
+    """Build a guest's tables: FACS, DSDT, both FADTs, MADT, XSDT, RSDT, RSDP."""
+    _check_vcpus(guest.vcpus)
+    memory = _Memory(base)
+    facs = memory.put("FACS", build_facs(), align=64)
+    dsdt = memory.put("DSDT", build_dsdt(Header("DSDT", 2), guest.vcpus, guest.windows))
+    fadt = memory.put("FACP", build_fadt(make_fadt(Header("FACP", 5), _guest_fields(facs, dsdt, wide=True))))
+    old = memory.put(
+        "FACP-rev1", build_fadt(make_fadt(Header("FACP", 1), _guest_fields(facs, dsdt, wide=False)))
+    )
+    madt = [memory.put("APIC", build_madt(_guest_madt(guest)))] if guest.local_apic else []
+    rest = [table.address for table in madt if table.address is not None]
+    xsdt = memory.put("XSDT", build_root_table(Header("XSDT", 1), [_at(fadt), *rest]))
+    rsdt = memory.put("RSDT", build_root_table(Header("RSDT", 1), [_at(old), *rest]))
+    rsdp = memory.put("RSDP", build_rsdp(Rsdp(2, Header("RSDT", 1).oem_id, _at(rsdt), _at(xsdt))))
+    return TableSet(rsdp, (xsdt, rsdt, fadt, old, *madt, dsdt, facs))
+
+
+def build_hardware_tables(native: Iterable[bytes], vcpus: int, base: Address) -> TableSet:
+    """Build the hardware domain's tables from the machine's own.
+
+    Shape:  tables that the domain must not see, or that hold a licence key, are not among them.
+    Raises: UnsupportedError where the machine's FADT is not given.
+    """
+    _check_vcpus(vcpus)
+    given = [table for table in native if len(table) >= 36]
+    by_name = {table[:4].decode("latin-1"): table for table in reversed(given)}
+    if "FACP" not in by_name:
+        raise UnsupportedError("tables", "the machine's FADT (FACP) cannot be read, and nothing replaces it")
+    parsed = parse_table(by_name["FACP"])
+    assert parsed is not None
+    fadt = parse_fadt(parsed)
+    memory = _Memory(base)
+    madt = memory.put("APIC", build_madt(_hardware_madt(by_name.get("APIC"), vcpus, fadt.header)))
+    allowed = [table for table in given if is_passed_on(table[:4].decode("latin-1"))]
+    count = 1 + len(allowed)
+    xsdt_at = memory.take(36 + 8 * count)
+    rsdp_at = memory.take(36)
+    copies = [memory.put(table[:4].decode("latin-1"), table, native=True) for table in allowed]
+    header = attrs.evolve(fadt.header, signature="XSDT", revision=1)
+    xsdt = PlacedTable("XSDT", build_root_table(header, [_at(madt), *map(_at, copies)]), xsdt_at)
+    rsdp = PlacedTable("RSDP", build_rsdp(Rsdp(2, header.oem_id, Address(0), xsdt_at)), rsdp_at)
+    fixed = [
+        PlacedTable(name, by_name[name], Address(address), native=True)
+        for name, address in (("DSDT", fadt.dsdt), ("FACS", fadt.facs))
+        if name in by_name and address
+    ]
+    return TableSet(rsdp, (xsdt, madt, *copies, *fixed))
+
+
+def is_passed_on(signature: str) -> bool:
+    """Tell whether a native table is named in the hardware domain's XSDT and may be copied."""
+    named = any(signature == each or (each == "OEM*" and signature[:3] == "OEM") for each in ALLOWED)
+    return named and signature not in SECRET
+
+
+def _hardware_madt(native: bytes | None, vcpus: int, like: Header) -> Madt:
+    """Mirror IO-APICs and interrupt overrides; a machine without them gets none."""
+    table = parse_table(native) if native is not None else None
+    if table is None:
+        header = attrs.evolve(like, signature="APIC", revision=_MADT_REVISION)
+        return Madt(header, LOCAL_APIC_ADDRESS, 0, local_apics(vcpus, x2apic=True))
+    machine = parse_madt(table)
+    header = header_from_table(table)
+    header = attrs.evolve(header, revision=min(header.revision, _MADT_REVISION))
+    found = (*machine.io_apics, *local_apics(vcpus, x2apic=True), *machine.overrides)
+    return Madt(header, LOCAL_APIC_ADDRESS, 0, found)
+
+
+def _guest_madt(guest: Guest) -> Madt:
+    """PCAT_COMPAT is not set: there is no PIC."""
+    interrupts: tuple[IoApic | InterruptOverride, ...] = ()
+    if guest.io_apic:
+        interrupts = (IoApic(1, IO_APIC_ADDRESS, 0), InterruptOverride(SCI, SCI, _ACTIVE_LOW_LEVEL))
+    apics = local_apics(guest.vcpus, x2apic=False)
+    return Madt(Header("APIC", 2), LOCAL_APIC_ADDRESS, 0, (*interrupts, *apics))
+
+
+def _guest_fields(facs: PlacedTable, dsdt: PlacedTable, *, wide: bool) -> Mapping[Field, int]:
+    fields = {
+        Field.FACS: _at(facs),
+        Field.DSDT: _at(dsdt),
+        Field.SCI_INT: SCI,
+        Field.PM1A_EVT: _PM1A_EVT,
+        Field.PM1A_CNT: _PM1A_CNT,
+        Field.GPE0: _GPE0,
+        Field.PM1_EVT_LEN: 4,
+        Field.PM1_CNT_LEN: 2,
+        Field.GPE0_LEN: 4,
+        Field.C2_LATENCY: 0xFFF,  # above 100 and 1000: neither C2 nor C3
+        Field.C3_LATENCY: 0xFFF,
+        Field.IAPC_BOOT_ARCH: GUEST_BOOT_ARCH,
+        Field.FLAGS: GUEST_FLAGS,
+    }
+    if wide:
+        fields |= {
+            Field.X_DSDT: _at(dsdt),
+            Field.X_PM1A_EVT: io_port(_PM1A_EVT, 32),
+            Field.X_PM1A_CNT: io_port(_PM1A_CNT, 16),
+            Field.X_GPE0: io_port(_GPE0, 32),
+        }
+    return fields
+
+
+def build_facs() -> bytes:
+    """Make a FACS of version 2; it has no checksum."""
+    return b"FACS" + FACS_SIZE.to_bytes(4, "little") + bytes(24) + b"\x02" + bytes(31)
+
+
+def _check_vcpus(vcpus: int) -> None:
+    if not 1 <= vcpus <= MAX_PROCESSORS:
+        raise UnsupportedError("tables", f"{vcpus} vCPUs are not between 1 and {MAX_PROCESSORS}")
+
+
+def _at(table: PlacedTable) -> Address:
+    assert table.address is not None
+    return table.address
+
+
+def needed_room(native: Iterable[bytes], vcpus: int) -> int:
+    """Tell how many bytes the hardware domain's tables take at most, to find a place for them."""
+    sizes = [len(table) + 16 for table in native]
+    return sum(sizes) + 8 * len(sizes) + 16 * vcpus + 512

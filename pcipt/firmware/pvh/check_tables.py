@@ -1,0 +1,204 @@
+"""Check the ACPI tables of a PVH domain: every rule of the contract a row, whoever made the tables.
+
+Here: which tables there are, their lengths and sums, and that every pointer leads to the right one.
+`check_fadt` and `check_madt` know the two tables that differ between domains.
+Source: ACPI 6.5 §5.2; xen/arch/x86/hvm/dom0_build.c; tools/libacpi/build.c.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+from pcipt.errors import MalformedError
+from pcipt.firmware.acpi.root_tables import ENTRY_SIZES, RSDP_SIZE, Rsdp, parse_root_table, parse_rsdp
+from pcipt.firmware.acpi.table import HEADER_SIZE
+from pcipt.firmware.acpi.table_set import FACS_SIZE, Domain, PlacedTable, TableSet
+from pcipt.firmware.pvh.check_fadt import check_fadt
+from pcipt.firmware.pvh.check_madt import check_madt
+from pcipt.firmware.pvh.check_rows import Row, doubtful, good, judged, row_from_finding, wrong
+from pcipt.firmware.pvh.facts import Facts
+from pcipt.firmware.pvh.rules import ALLOWED, FORBIDDEN, OTHERS
+
+
+def check_tables(tables: TableSet, domain: Domain | None, facts: Facts) -> Iterator[Row]:
+    """Judge all tables of one domain; nothing raises, whatever the bytes are.
+
+    Without a domain (another loader's tables) only what holds for every machine is judged: lengths, sums and
+    pointers.
+    """
+    for table in tables.tables:
+        yield from _sound(tables.label(table), table)
+    if domain is not None:
+        yield from _present(tables, domain)
+    if domain is Domain.HARDWARE:
+        yield from _permitted(tables)
+    yield from _rsdp(tables, domain)
+    for table in tables.named("XSDT", "RSDT"):
+        yield from _root_table(tables, table, domain)
+    yield from _overlaps(tables)
+    if domain is None:
+        yield good("contract", "all", None, "another loader made them: Xen's own rules do not apply")
+        return
+    for table in tables.named("FACP"):
+        yield from check_fadt(tables, table, domain, facts)
+    for table in tables.named("APIC"):
+        yield from check_madt(tables, table, domain, facts)
+
+
+def _sound(label: str, table: PlacedTable) -> Iterator[Row]:
+    """Length and sum; FACS has no checksum."""
+    if table.signature == "FACS":
+        length = int.from_bytes(table.data[4:8], "little")
+        fits = len(table.data) >= 8 and FACS_SIZE <= length <= len(table.data)
+        fine, otherwise = (
+            f"{length} bytes",
+            f"the header says {length} bytes, there are {len(table.data)}, 64 are needed",
+        )
+        yield judged(fits, "acpi-length", label, 4, fine, otherwise)
+        return
+    parsed = table.parsed
+    if parsed is None:
+        yield wrong(
+            "acpi-length", label, 0, f"{len(table.data)} bytes are no table, a header has {HEADER_SIZE}"
+        )
+        return
+    codes = {finding.code for finding in parsed.findings}
+    if "acpi-length" not in codes:
+        yield good("acpi-length", label, 4, f"{len(parsed.data)} bytes")
+    if "acpi-checksum" not in codes:
+        yield good("acpi-checksum", label, 9, "the bytes sum to zero")
+    for finding in parsed.findings:
+        yield row_from_finding(finding, label)
+
+
+def _present(tables: TableSet, domain: Domain) -> Iterator[Row]:
+    for signature in ("FACP", "DSDT"):
+        there = bool(tables.named(signature))
+        warn = signature == "DSDT" and domain is Domain.HARDWARE  # firmware's own; it may not be recorded
+        yield judged(there, "present", signature, None, "there", "missing", warn=warn)
+    if domain is Domain.HARDWARE:
+        yield judged(bool(tables.named("APIC")), "present", "APIC", None, "there", "missing")
+    elif not tables.named("APIC"):
+        yield good("present", "APIC", None, "none: the guest has no local APIC")
+    if tables.named("FACP") and not tables.named("FACS"):
+        yield doubtful("present", "FACS", None, "missing: a FADT that is not hardware-reduced needs one")
+    for signature in ("FACP", "DSDT", "APIC"):
+        count = len(tables.named(signature))
+        limit = 2 if signature == "FACP" and domain is Domain.GUEST else 1  # RSDT and XSDT have one each
+        if count > limit:
+            yield wrong("present", signature, None, f"there are {count} of them")
+
+
+def _permitted(tables: TableSet) -> Iterator[Row]:
+    bad = False
+    for table in tables.tables:
+        label, name = tables.label(table), table.signature
+        if name in FORBIDDEN:
+            bad = True
+            yield wrong("forbidden", label, 0, f"the hardware domain must not see it: {FORBIDDEN[name]}")
+        elif name not in ALLOWED and name not in OTHERS and not name.startswith("OEM"):
+            bad = True
+            yield doubtful("forbidden", label, 0, "Xen hands no such table to its hardware domain")
+    if not bad:
+        names = ", ".join(sorted(FORBIDDEN))
+        yield good("forbidden", "all", None, f"only tables that Xen hands out, none of {names}")
+
+
+def _rsdp(tables: TableSet, domain: Domain | None) -> Iterator[Row]:
+    table = tables.rsdp
+    if table is None:
+        yield good(
+            "rsdp", "RSDP", None, "not given (sysfs does not show it): RSDP, XSDT and pointers unchecked"
+        )
+        return
+    data = table.data
+    try:
+        rsdp = parse_rsdp(data)
+    except MalformedError as error:
+        yield wrong("rsdp", "RSDP", error.offset, error.why)
+        return
+    yield judged(not sum(data[:20]) & 0xFF, "acpi-checksum", "RSDP", 8, "the first 20 bytes sum to zero",
+                 "the first 20 bytes do not sum to zero")  # fmt: skip
+    fine = rsdp.revision == 2 or (domain is None and rsdp.revision == 0)
+    revision = f"revision {rsdp.revision}"
+    yield judged(fine, "rsdp", "RSDP", 15, revision, f"{revision}, not 2")
+    if rsdp.revision:
+        length = int.from_bytes(data[20:24], "little")
+        yield judged(
+            length == RSDP_SIZE, "acpi-length", "RSDP", 20, "36 bytes", f"it says {length} bytes, not 36"
+        )
+        yield judged(not sum(data[:RSDP_SIZE]) & 0xFF, "acpi-checksum", "RSDP", 32,
+                     "the 36 bytes sum to zero", "the 36 bytes do not sum to zero")  # fmt: skip
+    yield from _rsdp_pointers(tables, rsdp, domain)
+
+
+def _rsdp_pointers(tables: TableSet, rsdp: Rsdp, domain: Domain | None) -> Iterator[Row]:
+    if rsdp.xsdt or domain is not None:
+        yield _pointer(tables, "RSDP", 24, rsdp.xsdt, ("XSDT",))
+    if domain is Domain.HARDWARE:
+        yield judged(rsdp.rsdt == 0, "rsdt", "RSDP", 16, "no RSDT",
+                     f"an RSDT at {rsdp.rsdt:#x}; Xen gives none", warn=True)  # fmt: skip
+    elif rsdp.rsdt:
+        yield _pointer(tables, "RSDP", 16, rsdp.rsdt, ("RSDT",))
+    elif not rsdp.xsdt:
+        yield wrong("pointer", "RSDP", 16, "neither an XSDT nor an RSDT")
+    elif domain is Domain.GUEST:
+        yield doubtful("rsdt", "RSDP", 16, "no RSDT: a 32-bit guest may want one")
+
+
+def _pointer(tables: TableSet, label: str, offset: int, address: int, wanted: tuple[str, ...]) -> Row:
+    """Judge one pointer; `wanted` () is any table but a list of tables."""
+    if not address:
+        return wrong("pointer", label, offset, "it is 0")
+    target = tables.at(address)
+    if target is None:
+        if all(table.address is None for table in tables.tables):
+            return good("pointer", label, offset, f"{address:#x}: not checked, no table's address is known")
+        return wrong("pointer", label, offset, f"no table is at {address:#x}")
+    name = target.signature
+    if wanted and name not in wanted:
+        return wrong("pointer", label, offset, f"{address:#x} is {name}, not {' or '.join(wanted)}")
+    if not wanted and (name in ENTRY_SIZES or name in ("FACS", "DSDT", "RSDP")):
+        return wrong("pointer", label, offset, f"{address:#x} is {name}, which no list may name")
+    return good("pointer", label, offset, f"{address:#x} is {name}")
+
+
+def _root_table(tables: TableSet, table: PlacedTable, domain: Domain | None) -> Iterator[Row]:
+    label, parsed = tables.label(table), table.parsed
+    if parsed is None:
+        return
+    size = ENTRY_SIZES[table.signature]
+    body = len(parsed.data) - HEADER_SIZE
+    if body % size:
+        yield wrong("entries", label, 4, f"{body} bytes are no whole number of entries")
+    addresses = parse_root_table(parsed)
+    if body // size > len(addresses):
+        yield wrong("entries", label, 4, f"{body // size} entries are more than any machine has")
+    if not addresses:
+        yield wrong("entries", label, 4, "it names no table")
+    seen: set[int] = set()
+    for number, address in enumerate(addresses):
+        at = HEADER_SIZE + size * number
+        if address in seen:
+            yield wrong("pointer", label, at, f"{address:#x} is named twice")
+            continue
+        seen.add(address)
+        yield _pointer(tables, label, at, address, ())
+    first = tables.at(addresses[0]) if addresses else None
+    if domain is Domain.HARDWARE and first is not None:
+        yield judged(first.signature == "APIC", "order", label, HEADER_SIZE,
+                     "the MADT comes first, as Xen puts it", "the MADT does not come first, as Xen puts it",
+                     warn=True)  # fmt: skip
+
+
+def _overlaps(tables: TableSet) -> Iterator[Row]:
+    placed = sorted(
+        ((table.range, tables.label(table)) for table in tables.everything if table.range is not None),
+        key=lambda item: item[0],
+    )
+    fine = True
+    for (before, one), (after, other) in itertools.pairwise(placed):
+        if before.overlaps(after):
+            fine = False
+            yield wrong("overlap", other, None, f"it lies at {after}, over {one} at {before}")
+    if placed and fine:
+        yield good("overlap", "all", None, "no table lies over another")

@@ -1,0 +1,194 @@
+"""Find and read `hvm_start_info` in an image of physical memory, and say what is wrong with it.
+
+What cannot be a start info at all raises; everything else is read as far as it goes, and rows tell the rest.
+Counts are believed only as far as the image and the limits below go, so that any image ends in bounded time.
+
+Source: Xen public/arch-x86/hvm/start_info.h.
+"""
+
+from collections.abc import Iterator
+
+import attrs
+
+from pcipt.errors import MalformedError
+from pcipt.firmware.memory_map import MemoryEntry
+from pcipt.firmware.pvh.check_rows import Row, Verdict, good, worst, wrong
+from pcipt.firmware.pvh.check_start_info import Reserved, check_start_info
+from pcipt.firmware.pvh.memory_image import ADDRESS_LIMIT, MemoryImage
+from pcipt.firmware.pvh.start_info import (
+    HEADER,
+    HEADER_V1,
+    MAGIC,
+    MAP_ENTRY,
+    MODULE,
+    Module,
+    Places,
+    StartInfo,
+)
+from pcipt.pci import Address, Range
+
+MAX_MODULES = 1024  # Xen's builders make one, libxl at most a handful, Linux uses the first
+MAX_MAP_ENTRIES = 4096
+MAX_STRING = 1 << 16  # Linux keeps 2 KiB of a command line
+MAX_CANDIDATES = 4096  # the magic also stands in the code of every kernel that looks for it
+MAX_TRIES = 8
+_VERSIONS = (bytes(4), b"\x01\0\0\0")
+
+
+@attrs.frozen
+class Parsed:
+    """A start info, where its pieces lie, and one row per rule."""
+
+    info: StartInfo
+    places: Places
+    rows: tuple[Row, ...]
+
+
+def find_start_info(image: MemoryImage, source: str = "image") -> Parsed:
+    """Find the start info: at the image's first byte, else wherever the magic stands and reads best.
+
+    Raises: MalformedError where the magic is nowhere, or the structure is cut off at every place.
+    """
+    first = image.pieces[0]
+    if first.data[0:4] == MAGIC.to_bytes(4, "little"):
+        return parse_start_info(image, first.start, source)
+    best: Parsed | None = None
+    tries = MAX_TRIES
+    found = image.search(MAGIC.to_bytes(4, "little"), 4, MAX_CANDIDATES)
+    for address in found:
+        if tries == 0 or not _plausible(image, address):
+            continue
+        tries -= 1
+        parsed = parse_start_info(image, address, source)
+        if best is None or _errors(parsed) < _errors(best):
+            best = parsed
+        if worst(best.rows) is not Verdict.ERROR:
+            break
+    if best is None:
+        why = "no hvm_start_info: its magic 0x336ec578 stands nowhere"
+        if found:
+            why = f"the magic stands at {found[0]:#x}, but no hvm_start_info follows it"
+        raise MalformedError(source, 0, why)
+    return best
+
+
+def parse_start_info(image: MemoryImage, address: Address, source: str = "image") -> Parsed:
+    """Read the structure at `address` and all it points to, and judge it.
+
+    Raises: MalformedError where its first 40 bytes are not in the image or do not begin with the magic.
+    """
+    head = image.read(address, HEADER.size)
+    if head is None:
+        why = f"{HEADER.size} bytes of hvm_start_info are needed, the image holds {image.room(address)}"
+        raise MalformedError(source, address, why)
+    magic, version, flags, modules, modlist, cmdline, rsdp = HEADER.unpack(head)
+    if magic != MAGIC:
+        raise MalformedError(source, address, f"the magic is {magic:#010x}, not {MAGIC:#010x}")
+    reader = _Reader(image)
+    rows = [good("magic", "start_info", 0, f"{MAGIC:#010x} at {address:#x}")]
+    memmap = entries = 0
+    if version > 0:
+        tail = image.read(address + HEADER.size, HEADER_V1.size)
+        if tail is None:
+            rows.append(
+                wrong("size", "start_info", 40, f"version {version} has 56 bytes, the image ends before")
+            )
+        else:
+            memmap, entries, reserved = HEADER_V1.unpack(tail)
+            reader.reserve("start_info", 52, reserved)
+    info = StartInfo(
+        version=version,
+        flags=flags,
+        modules=reader.modules(modlist, modules),
+        cmdline=reader.string("start_info", 24, cmdline),
+        rsdp=Address(rsdp) if rsdp else None,
+        memory_map=reader.memory_map(memmap, entries),
+    )
+    places = Places(
+        start_info=address,
+        module_list=Address(modlist) if modlist and modules else None,
+        cmdline=Address(cmdline) if cmdline else None,
+        module_cmdlines=tuple(reader.module_cmdlines),
+        memory_map=Address(memmap) if memmap and entries else None,
+    )
+    rows += reader.rows
+    rows += check_start_info(info, places, image, reader.reserved, reader.map_offsets)
+    return Parsed(info, places, tuple(rows))
+
+
+def _plausible(image: MemoryImage, address: Address) -> bool:
+    """Tell a structure from the constant in a kernel's code, by its version and count alone."""
+    head = image.read(address, HEADER.size)
+    return (
+        head is not None and head[4:8] in _VERSIONS and int.from_bytes(head[12:16], "little") <= MAX_MODULES
+    )
+
+
+def _errors(parsed: Parsed) -> int:
+    return sum(row.verdict is Verdict.ERROR for row in parsed.rows)
+
+
+class _Reader:
+    """Reads the lists; what cannot be read leaves a row."""
+
+    def __init__(self, image: MemoryImage) -> None:
+        self._image = image
+        self.rows: list[Row] = []
+        self.reserved: list[Reserved] = []
+        self.module_cmdlines: list[Address | None] = []
+        self.map_offsets: list[int] = []
+
+    def reserve(self, table: str, offset: int, value: int) -> None:
+        self.reserved.append(Reserved(table, offset, value))
+
+    def modules(self, address: int, count: int) -> tuple[Module, ...]:
+        found = []
+        for offset, data in self._list("module-list", 12, address, count, MODULE.size, MAX_MODULES):
+            start, size, cmdline, reserved = MODULE.unpack(data)
+            self.reserve("module list", offset + 24, reserved)
+            self.module_cmdlines.append(Address(cmdline) if cmdline else None)
+            found.append(Module(Address(start), size, self.string("module list", offset + 16, cmdline)))
+        return tuple(found)
+
+    def memory_map(self, address: int, count: int) -> tuple[MemoryEntry, ...]:
+        found = []
+        for offset, data in self._list("memory-map", 48, address, count, MAP_ENTRY.size, MAX_MAP_ENTRIES):
+            start, size, kind, reserved = MAP_ENTRY.unpack(data)
+            self.reserve("memory map", offset + 20, reserved)
+            if size == 0 or start + size > ADDRESS_LIMIT:
+                what = "is empty" if size == 0 else "runs beyond 2^64"
+                self.rows.append(wrong("memory-map", "memory map", offset, f"the entry at {start:#x} {what}"))
+                continue
+            self.map_offsets.append(offset)
+            found.append(MemoryEntry(Range(Address(start), size), kind))
+        return tuple(found)
+
+    def string(self, table: str, offset: int, address: int) -> bytes | None:
+        if not address:
+            return None
+        text = self._image.read_string(address, MAX_STRING)
+        if text is None:
+            inside = self._image.room(address)
+            why = f"no zero ends it within {min(inside, MAX_STRING)} bytes" if inside else "not in the image"
+            self.rows.append(wrong("string", table, offset, f"the command line at {address:#x}: {why}"))
+        return text
+
+    def _list(
+        self, rule: str, offset: int, address: int, count: int, size: int, limit: int
+    ) -> Iterator[tuple[int, bytes]]:
+        """Yield (offset in the list, bytes) of as many entries as are there and within the limit."""
+        if not count:
+            return
+        if not address:
+            self.rows.append(wrong(rule, "start_info", offset, f"{count} entries are promised at address 0"))
+            return
+        room = self._image.room(address) // size
+        if count > room:
+            why = f"{count} entries at {address:#x} are promised, the image has room for {room}"
+            self.rows.append(wrong(rule, "start_info", offset, why))
+        elif count > limit:
+            why = f"{count} entries are more than any loader makes; the first {limit} are read"
+            self.rows.append(wrong(rule, "start_info", offset, why))
+        whole = self._image.read(address, min(count, room, limit) * size) or b""
+        for at in range(0, len(whole), size):
+            yield at, whole[at : at + size]

@@ -1,0 +1,1 @@
+"""Reserved memory regions (RMRR, IVMD): what tables and Xen say of them."""

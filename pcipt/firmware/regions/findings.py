@@ -1,0 +1,147 @@
+"""What is odd about reserved regions: each rule a row.
+
+Oddities are kept and told, never mended: Xen decides by the table as it is.
+Source: xen/drivers/passthrough/vtd/dmar.c, register_one_rmrr, acpi_parse_one_rmrr; xl.cfg(5), rdm_policy.
+"""
+
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from pcipt.firmware.memory_map import MemoryEntry, MemoryType, overlapping
+from pcipt.firmware.regions.regions import Region, RegionKind, Regions
+from pcipt.pci import Finding
+from pcipt.pci.units import PAGE_SIZE
+
+LARGE = 64 << 20
+_SHOWN = 4
+
+Rule = Callable[[Region], str | None]
+
+
+def _empty(region: Region) -> str | None:
+    if region.range is not None:
+        return None
+    return "its limit lies below its base: it covers nothing and Xen refuses it; ask the vendor for firmware"
+
+
+def _base_zero(region: Region) -> str | None:
+    if region.base or region.range is None:
+        return None
+    return "it begins at address 0: firmware left the base out or means the first page; it is taken as it is"
+
+
+def _unaligned(region: Region) -> str | None:
+    if region.range is None or not (region.base % PAGE_SIZE or (region.limit + 1) % PAGE_SIZE):
+        return None
+    return f"it does not begin and end with pages: Xen maps whole pages, {region.frames}"
+
+
+def _large(region: Region) -> str | None:
+    if region.range is None or region.range.size <= LARGE:
+        return None
+    return f"it has {region.range.size >> 20} MiB: more than 64 MiB are unusual (graphics memory?)"
+
+
+def _no_scope(region: Region) -> str | None:
+    return None if region.named or region.listed else "it names no device: Xen drops it"
+
+
+def _shared(region: Region) -> str | None:
+    if not region.shared:
+        return None
+    names = [str(device.sbdf) for device in region.devices]
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    text = f"it is shared by {region.named} functions" + (f" ({shown})" if names else "")
+    return f"{text}: it leaves dom0 with the last of them" + (
+        ", and xl's rdm_policy=strict refuses each; use rdm_policy=relaxed" if region.needs_relaxed else ""
+    )
+
+
+def _dropped(region: Region) -> str | None:
+    if region.listed is False and region.named and region.range is not None:
+        return "Xen does not list it: it dropped it at boot, for none of its devices answered"
+    if region.listed or not region.devices:
+        return None
+    if any(device.present is not False for device in region.devices):
+        return None
+    return "none of its devices is there: Xen drops it at boot, and it stays away when one is plugged in"
+
+
+#  code, what it says; those that only describe a machine as it was built are in pci.finding.NOTES
+RULES: tuple[tuple[str, Rule], ...] = (
+    ("region-empty", _empty),
+    ("region-base-zero", _base_zero),
+    ("region-unaligned", _unaligned),
+    ("region-large", _large),
+    ("region-no-scope", _no_scope),
+    ("region-shared", _shared),
+    ("region-dropped", _dropped),
+)
+
+
+def with_findings(regions: Regions, memory: Sequence[MemoryEntry] | None = None) -> Regions:
+    """Add to each region what is odd about it; RAM is looked at where the (flat) memory map is known."""
+    overlaps = _overlaps(regions.regions)
+    judged = []
+    for number, region in enumerate(regions.regions):
+        found = [Finding(code, why) for code, rule in RULES if (why := rule(region)) is not None]
+        ram = _ram(region, memory) if memory is not None else None
+        if ram is not None:
+            why = f"it lies over RAM ({ram.range}): Xen may hand that memory out and the devices overwrite it"
+            found.append(Finding("region-over-ram", f"{why}; ask the vendor for firmware"))
+        if number in overlaps:
+            other = regions.regions[overlaps[number]]
+            found.append(Finding("region-overlaps", _overlap_text(region, other)))
+        judged.append(attrs.evolve(region, findings=(*region.findings, *found)))
+    return attrs.evolve(regions, regions=tuple(judged))
+
+
+def _overlap_text(region: Region, other: Region) -> str:
+    why = f"it overlaps the region {other}"
+    if region.frames == other.frames:
+        why = f"{why}: they are one, which leaves dom0 with the last device of both"
+    else:
+        why = f"{why}: withdrawing one would take pages of the other, so such pages stay mapped"
+    return f"{why}; Xen refuses such a table and goes without VT-d" if _refused(region, other) else why
+
+
+def _refused(region: Region, other: Region) -> bool:
+    """Tell whether two overlap so that Xen refuses the table: RMRRs, by bytes and not by pages.
+
+    Source: xen/drivers/passthrough/vtd/dmar.c, acpi_parse_one_rmrr (EEXIST).
+    """
+    if region.kind is not RegionKind.RMRR or other.kind is not RegionKind.RMRR:
+        return False
+    return region.range is not None and other.range is not None and region.range.overlaps(other.range)
+
+
+def _ram(region: Region, memory: Sequence[MemoryEntry]) -> MemoryEntry | None:
+    if region.range is None:
+        return None
+    return next((e for e in overlapping(memory, region.range) if e.type is MemoryType.RAM), None)
+
+
+def _overlaps(regions: Sequence[Region]) -> dict[int, int]:
+    """Give for each region that overlaps others, by whole pages, one of them.
+
+    Over the same pages they are one region, which is odd only where Xen refuses it.
+    """
+    spans = sorted(
+        (frames.start, frames.end, number)
+        for number, region in enumerate(regions)
+        if (frames := region.frames) is not None
+    )
+    found: dict[int, int] = {}
+    reach: tuple[int, int, int] | None = None  # the one that ends last so far
+    for span in spans:
+        if (
+            reach is not None
+            and span[0] < reach[1]
+            and (span[:2] != reach[:2] or _refused(regions[span[2]], regions[reach[2]]))
+        ):
+            found.setdefault(span[2], reach[2])
+            found.setdefault(reach[2], span[2])
+        if reach is None or span[1] > reach[1]:
+            reach = span
+    return found

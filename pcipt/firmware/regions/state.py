@@ -1,0 +1,110 @@
+"""Join what the tables say of reserved regions with what Xen says: who has which device, what it lists.
+
+Xen's list (XENMEM_reserved_device_memory_map) is the only source on a PVH dom0. It names the functions by the
+addresses they had at boot: where it gives a region to another function than the table's path leads to now,
+buses were renumbered since. Frames come as Xen gives them, in whole pages.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import attrs
+
+from pcipt.firmware.acpi.ivrs import SIGNATURE as IVRS
+from pcipt.firmware.regions.regions import (
+    UNKNOWN_OWNER,
+    Mapped,
+    Region,
+    RegionDevice,
+    RegionKind,
+    Regions,
+    RegionScope,
+)
+from pcipt.pci import Finding, Frames, Machine, Sbdf
+
+
+@attrs.frozen
+class XenRegions:
+    """What Xen lists: all regions, and those of each function that it was asked about."""
+
+    listed: tuple[Frames, ...]
+    of: Mapping[Sbdf, tuple[Frames, ...]] = attrs.field(factory=dict)
+
+
+def with_xen(regions: Regions, xen: XenRegions, machine: Machine | None) -> Regions:
+    """Add what Xen lists and no table tells, and say where the two differ; `with_findings` comes after it."""
+    holders: dict[Frames, list[Sbdf]] = {frames: [] for frames in xen.listed}
+    for sbdf, spans in sorted(xen.of.items()):
+        for frames in spans:
+            holders.setdefault(frames, []).append(sbdf)
+    joined = [_compared(region, holders, xen) for region in regions.regions]
+    told = [region.frames for region in joined if region.frames is not None]
+    for frames, sbdfs in sorted(holders.items()):
+        if not any(frames.overlaps(each) for each in told):
+            joined.append(_listed(_kind(regions), frames, sbdfs, machine))
+    return attrs.evolve(regions, regions=tuple(joined))
+
+
+def with_owners(
+    regions: Regions, owners: Mapping[Sbdf, str], mapped: Mapping[Frames, Mapped] | Mapped
+) -> Regions:
+    """Say who owns each device (dom0, dom_io, a guest in words) and whether dom0 has the regions mapped.
+
+    Regions that `mapped` does not tell of stay unknown; one that it gives as a whole is every region's.
+    """
+    joined = []
+    for region in regions.regions:
+        devices = tuple(
+            attrs.evolve(each, owner=owners.get(each.sbdf, UNKNOWN_OWNER)) for each in region.devices
+        )
+        frames = region.frames
+        if isinstance(mapped, Mapped):
+            state = mapped
+        else:
+            state = mapped.get(frames, region.mapped) if frames is not None else Mapped.NO
+        joined.append(attrs.evolve(region, devices=devices, mapped=state))
+    return attrs.evolve(regions, regions=tuple(joined))
+
+
+def _compared(region: Region, holders: Mapping[Frames, Sequence[Sbdf]], xen: XenRegions) -> Region:
+    frames = region.frames
+    if frames is None:
+        return region
+    if not any(each.overlaps(frames) for each in holders):
+        return attrs.evolve(region, listed=False)
+    if region.kind is not RegionKind.RMRR:
+        # IVMD names routing ids, which lead nowhere else; Xen adds their aliases, such as a bridge above
+        return attrs.evolve(region, listed=True)
+    by_xen = {sbdf for each, sbdfs in holders.items() if each.overlaps(frames) for sbdf in sbdfs}
+    by_table = {device.sbdf for device in region.devices}
+    lost = sorted(sbdf for sbdf in by_table - by_xen if sbdf in xen.of)
+    won = sorted(by_xen - by_table)
+    region = attrs.evolve(region, listed=True)
+    if not lost and not won:
+        return region
+    words = [f"Xen has it for {_names(won)}"] if won else []
+    words += [f"the table leads to {_names(lost)}, for which Xen has nothing"] if lost else []
+    why = f"buses renumbered since boot: {'; '.join(words)}"
+    codes = {finding.code for finding in region.findings}
+    extra = (Finding("buses-renumbered", why),) if "buses-renumbered" not in codes else ()
+    return attrs.evolve(region, findings=(*region.findings, *extra))
+
+
+def _kind(regions: Regions) -> RegionKind:
+    """Tell what a region is that no table has: Xen's command line made it, or tables are not shown."""
+    if IVRS in regions.signatures:
+        return RegionKind.UNITY
+    return RegionKind.RMRR if regions.signatures else RegionKind.LISTED
+
+
+def _listed(kind: RegionKind, frames: Frames, sbdfs: Iterable[Sbdf], machine: Machine | None) -> Region:
+    span = frames.range
+    named = tuple(dict.fromkeys(sbdfs))
+    scopes = tuple(RegionScope("endpoint", each.bus, ((each.device, each.function),), each) for each in named)
+    functions = machine.functions if machine is not None else None
+    devices = tuple(RegionDevice(each, None if functions is None else each in functions) for each in named)
+    segment = named[0].segment if named else 0
+    return Region(kind, segment, span.start, span.last, scopes, devices, listed=True)
+
+
+def _names(sbdfs: Iterable[Sbdf]) -> str:
+    return ", ".join(map(str, sbdfs))

@@ -1,0 +1,53 @@
+"""Reserved regions as the object that `pcipt rmrr --json` prints: keys are added, never renamed.
+
+The daemon answers with the same object, so that one view serves both.
+"""
+
+from pcipt.firmware.regions.regions import Region, RegionDevice, Regions, RegionScope
+from pcipt.pci import Finding
+
+Json = dict[str, object]
+
+
+def regions_to_json(regions: Regions, source: str) -> Json:
+    """Lay out all regions; `source` names the tables or `hypercall`."""
+    return {
+        "source": source,
+        "regions": [_region(region) for region in regions.regions],
+        "findings": [_finding(finding) for finding in regions.findings],
+    }
+
+
+def _region(region: Region) -> Json:
+    frames = region.frames
+    return {
+        "kind": region.kind.value,
+        "segment": region.segment,
+        "base": f"{region.base:#x}",
+        "limit": f"{region.limit:#x}",
+        "pages": frames.count if frames is not None else 0,
+        "scopes": [_scope(scope) for scope in region.scopes],
+        "devices": [_device(device) for device in region.devices],
+        "shared": region.shared,
+        "mapped": region.mapped.value,
+        "listed": region.listed,
+        "findings": [_finding(finding) for finding in region.findings],
+    }
+
+
+def _scope(scope: RegionScope) -> Json:
+    found: Json = {
+        "type": scope.kind,
+        "bus": scope.bus,
+        "path": [list(hop) for hop in scope.path],
+        "sbdf": str(scope.sbdf) if scope.sbdf is not None else None,
+    }
+    return found if scope.last is None else {**found, "last": str(scope.last)}
+
+
+def _device(device: RegionDevice) -> Json:
+    return {"sbdf": str(device.sbdf), "present": device.present, "owner": device.owner}
+
+
+def _finding(finding: Finding) -> Json:
+    return {"code": finding.code, "text": finding.text}

@@ -1,0 +1,1 @@
+"""The guards: what must hold before Xen is told anything."""

@@ -1,0 +1,205 @@
+"""The guards of announcements: what must hold before Xen is told of a function or forgets one. Pure."""
+
+from pcipt.firmware.coverage import Coverage
+from pcipt.pci import BarKind, Function, HeaderType, Sbdf
+from pcipt.remap.actions import Action, AddDevice, RemoveDevice
+from pcipt.remap.guard.facts import Facts, Rule
+from pcipt.remap.plan_moves import subtree, top_of_move
+
+
+def _subject(action: AddDevice | RemoveDevice, facts: Facts) -> Function | None:
+    """Find the function as Linux has it: a renumbered one is still at its old address there."""
+    linux = action.moved_from if isinstance(action, AddDevice) and action.moved_from else action.sbdf
+    return facts.machine.functions.get(linux)
+
+
+def _segment(action: Action, _facts: Facts) -> str | None:
+    if action.sbdf.fits_xen:
+        return None
+    return f"segment {action.sbdf.segment:x} is above ffff, Xen cannot name it"
+
+
+def _present(action: AddDevice, facts: Facts) -> str | None:
+    """A function that does not answer would become an orphan. A virtual one reads ffff by specification."""
+    function = _subject(action, facts)
+    if function is None:
+        return "Linux does not have it (any more)"
+    if action.moved_from is not None:
+        if facts.moves.get(action.moved_from) == action.sbdf:
+            return None
+        return f"the bridges' bus numbers no longer lead from {action.moved_from} to it"
+    if function.answers is None:
+        return "its config space cannot be read, so nobody knows whether hardware is there"
+    return None if function.answers else "the hardware does not answer: config space reads all ones"
+
+
+def _unknown_or_orphan(action: AddDevice, facts: Facts) -> str | None:
+    """Adding a known one overwrites its node and flags (xen/drivers/passthrough/pci.c, pci_add_device)."""
+    known = action.sbdf in facts.xen.known and action.sbdf not in facts.xen.orphans
+    return "Xen knows it already; announcing it again would overwrite what Xen holds" if known else None
+
+
+def _physical_first(action: AddDevice, facts: Facts) -> str | None:
+    if action.physfn is None or facts.xen.in_dom0(action.physfn):
+        return None
+    return f"its physical function {action.physfn} is not Xen's to give: announce that first"
+
+
+def _header_for_vpci(action: AddDevice, facts: Facts) -> str | None:
+    function = _subject(action, facts)
+    if not facts.pvh or function is None or function.physfn is not None or action.moved_from is not None:
+        return None
+    if function.header in (HeaderType.ENDPOINT, HeaderType.BRIDGE):
+        return None
+    return f"vPCI cannot set up a header of type {function.header.value}: the add would leave an orphan"
+
+
+def _io_vf_bar(action: AddDevice, facts: Facts) -> str | None:
+    # A renumbered one was sized when Xen was first told of it, and cannot be read now.
+    function = _subject(action, facts)
+    sriov = function.sriov if function is not None else None
+    if not facts.quirks.io_vf_bar_hangs or sriov is None:
+        return None
+    if any(bar.kind is BarKind.IO for bar in sriov.bars):
+        return "a VF BAR claims I/O space: this Xen would loop for ever sizing it"
+    return None
+
+
+def _coverage(action: AddDevice, facts: Facts) -> Coverage:
+    return facts.iommu.covers(action.sbdf, action.physfn)
+
+
+def _covered(action: AddDevice, facts: Facts) -> str | None:
+    if _coverage(action, facts) is not Coverage.NONE:
+        return None
+    why = f"no IOMMU unit covered bus {action.sbdf.bus:02x} at boot: the add would fail and leave an orphan; "
+    if action.moved_from is not None:
+        return why + f"give it back its bus {action.moved_from.bus:02x}, or reboot"
+    return why + "give it a bus number of the boot-time range, or reboot"
+
+
+def decode_endangers(action: AddDevice, facts: Facts) -> bool:
+    """Whether a failing add would panic Xen: vPCI has queued BARs of a function it then forgets."""
+    function = _subject(action, facts)
+    if not facts.pvh or not facts.quirks.uncovered_add_panics or function is None:
+        return False
+    return function.decodes_memory is not False and _coverage(action, facts) is not Coverage.CERTAIN
+
+
+def _driver_needs_decode(action: AddDevice, facts: Facts) -> str | None:
+    function = _subject(action, facts)
+    if function is None or not decode_endangers(action, facts):
+        return None
+    if function.physfn is not None:
+        return "its memory decode cannot be switched off: a virtual function has no such bit"
+    if function.driver is not None:
+        return (
+            f"coverage by the IOMMU is not certain and driver {function.driver} needs memory decode on: "
+            "unbind the driver, then pcipt resync"
+        )
+    bound = _bound_behind(function, facts)
+    if not bound:
+        return None
+    return f"drivers behind it need its memory decode: {bound}; unbind them, then pcipt resync"
+
+
+def _driverless(action: AddDevice | RemoveDevice, facts: Facts) -> str | None:
+    """A subtree in use is never torn down: its drivers' DMA and interrupts go through Xen's old record."""
+    linux = _moving(action, facts)
+    top = top_of_move(facts.machine, facts.moves, linux) if linux is not None else None
+    bound = _bound_behind(top, facts) if top is not None else ""
+    if not bound:
+        return None
+    return f"drivers are bound behind the renumbered bridge: {bound}; unbind them, then pcipt resync"
+
+
+def _bound_behind(bridge: Function, facts: Facts) -> str:
+    """Name what has drivers behind a bridge; empty where nothing has."""
+    behind = subtree(facts.machine, bridge.sbdf)
+    names = [f"{function.sbdf} ({function.driver})" for function in behind if function.driver is not None]
+    return ", ".join(sorted(names)[:4])
+
+
+def _moving(action: AddDevice | RemoveDevice, facts: Facts) -> Sbdf | None:
+    """Tell Linux's address of the renumbered function that an action follows, if it is away from there."""
+    if isinstance(action, AddDevice):
+        return action.moved_from
+    now = action.moved_to
+    return next((linux for linux, at in facts.moves.items() if at == now), None) if now is not None else None
+
+
+def _in_dom0(action: RemoveDevice, facts: Facts) -> str | None:
+    """Xen removes without asking who owns; an orphan's removal panics Xen before 4.19."""
+    if action.sbdf not in facts.xen.known:
+        return "Xen does not know it"
+    if action.sbdf in facts.xen.orphans:
+        panics = ": removing it would panic this Xen" if facts.quirks.removing_orphan_panics else ""
+        return f"Xen lists it without an owner (orphan){panics}"
+    if action.sbdf in facts.xen.elsewhere:
+        return f"it belongs to {facts.xen.elsewhere[action.sbdf]}"
+    if action.sbdf in facts.xen.quarantined:
+        return "it is quarantined: whoever took it out of dom0 has plans for it"
+    return None if facts.xen.custody_told else "Xen does not say who owns it"
+
+
+def _gone_from_linux(action: RemoveDevice, facts: Facts) -> str | None:
+    if action.sbdf in facts.moves.values():
+        return "renumbered buses lead to a function there"
+    function = facts.machine.functions.get(action.sbdf)
+    moved = action.moved_to is not None and facts.moves.get(action.sbdf) == action.moved_to
+    if function is None or moved:
+        return None
+    bound = f", driver {function.driver} is bound" if function.driver else ""
+    return f"Linux still has it{bound}"
+
+
+def _announced_where_it_is(action: RemoveDevice, facts: Facts) -> str | None:
+    if action.moved_to is None or facts.xen.in_dom0(action.moved_to):
+        return None
+    return f"Xen does not have it at {action.moved_to} yet, where it is now: announce that first"
+
+
+def _no_virtual_functions(action: RemoveDevice, facts: Facts) -> str | None:
+    vfs = facts.bars.virtual(action.sbdf)
+    if action.moved_to is not None:
+        vfs = [vf for vf in vfs if vf in facts.xen.known]
+    return f"its virtual functions are still there: {', '.join(map(str, vfs[:4]))}" if vfs else None
+
+
+def _no_children(action: RemoveDevice, facts: Facts) -> str | None:
+    """Xen undoes a bridge's entries for the buses behind it: what it lists there leaves first.
+
+    Source: xen/drivers/passthrough/pci.c (free_pdev).
+    """
+    linux = next((at for at in (action.sbdf, action.moved_to) if at in facts.machine.functions), None)
+    if linux is None:
+        return None
+    listed: set[Sbdf] = set()
+    for child in subtree(facts.machine, linux):
+        elsewhere = {child.sbdf, *facts.followed.get(child.sbdf, ())}
+        listed |= elsewhere - {facts.moves.get(child.sbdf, child.sbdf)}
+    listed &= facts.xen.known - set(facts.moves.values())
+    if not listed:
+        return None
+    return f"Xen still lists what was behind it: {', '.join(map(str, sorted(listed)[:4]))}"
+
+
+#        name, kind of action, rule
+DEVICE_RULES: tuple[tuple[str, type[Action], Rule], ...] = (
+    ("segment", AddDevice, _segment),
+    ("segment", RemoveDevice, _segment),
+    ("hardware-answers", AddDevice, _present),
+    ("not-known", AddDevice, _unknown_or_orphan),
+    ("physical-function-first", AddDevice, _physical_first),
+    ("header-type", AddDevice, _header_for_vpci),
+    ("vf-bar-io", AddDevice, _io_vf_bar),
+    ("iommu-coverage", AddDevice, _covered),
+    ("driverless-subtree", AddDevice, _driverless),
+    ("driver-needs-decode", AddDevice, _driver_needs_decode),
+    ("owned-by-dom0", RemoveDevice, _in_dom0),
+    ("gone-from-linux", RemoveDevice, _gone_from_linux),
+    ("announced-where-it-is", RemoveDevice, _announced_where_it_is),
+    ("driverless-subtree", RemoveDevice, _driverless),
+    ("virtual-functions", RemoveDevice, _no_virtual_functions),
+    ("children", RemoveDevice, _no_children),
+)

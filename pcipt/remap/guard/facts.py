@@ -1,0 +1,89 @@
+"""What the guards decide from: all read right before the action, nothing remembered. Pure."""
+
+import enum
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import attrs
+
+from pcipt.firmware.coverage import IommuScope
+from pcipt.pci import Frames, Machine, Sbdf
+from pcipt.remap.bar_index import BarIndex
+from pcipt.remap.claims import NOWHERE, Desired, Followed, claims_of, place_of
+from pcipt.remap.guard.protected import Protected
+from pcipt.remap.mapped_pages import Holdings
+from pcipt.remap.plan_moves import NO_MOVES, Moves
+from pcipt.remap.view import XenView
+
+
+@attrs.frozen
+class Quirks:
+    """What this Xen does differently from newer ones, by its version."""
+
+    removing_orphan_panics: bool
+    uncovered_add_panics: bool
+    io_vf_bar_hangs: bool
+
+
+def quirks_of_version(major: int, minor: int) -> Quirks:
+    """Tell the quirks of a version.
+
+    Source: Xen 635dd1120a (4.19, orphans), f7091c0e1f (4.21, I/O VF BARs); 4.20 measured free of both panics.
+    """
+    version = (major, minor)
+    return Quirks(
+        removing_orphan_panics=version < (4, 19),
+        uncovered_add_panics=version < (4, 20),
+        io_vf_bar_hangs=version < (4, 21),
+    )
+
+
+@attrs.frozen
+class Facts:
+    """`machine` and `bars` as of now: the function of the action was read again. `moves` by Linux's address.
+
+    `bars` must be those of `machine`; without one it is made here, which takes as long as the machine is
+    large. `regions` tell for each reserved region which present functions need it, `astray` for a place which
+    BARs decoded where vPCI maps none.
+    """
+
+    machine: Machine
+    xen: XenView
+    pvh: bool
+    quirks: Quirks
+    iommu: IommuScope
+    bars: BarIndex = attrs.Factory(lambda self: BarIndex(self.machine.functions.values()), takes_self=True)
+    holdings: Holdings = attrs.Factory(Holdings)
+    protected: Protected = attrs.Factory(Protected)
+    moves: Moves = NO_MOVES
+    followed: Followed = NOWHERE
+    regions: Mapping[Frames, frozenset[Sbdf]] = MappingProxyType({})
+    astray: Callable[[str], Collection[int]] = lambda _place: ()
+    _desired: dict[Sbdf, Desired] = attrs.field(factory=dict, init=False, eq=False, repr=False)
+
+    def desired(self, sbdf: Sbdf) -> Desired | None:
+        """Say what a function needs, None where Linux has none there; computed once, for most guards ask."""
+        function = self.machine.functions.get(sbdf)
+        if function is None:
+            return None
+        if sbdf not in self._desired:
+            self._desired[sbdf] = claims_of(
+                function, self.machine.functions, self.xen, pvh=self.pvh, protected=self.protected,
+                followed=self.followed, astray=self.astray(place_of(function)),
+            )  # fmt: skip
+        return self._desired[sbdf]
+
+
+class Precaution(enum.Enum):
+    """What must be done around an allowed action.
+
+    DECODE_OFF: memory decode is off during an add, on again after it. Where `moved_from` is set the function
+    is reached at Linux's address only, with the bridge's old bus numbers put back meanwhile.
+    """
+
+    NONE = "none"
+    DECODE_OFF = "decode-off"
+
+
+Rule = Callable[[Any, Facts], str | None]

@@ -1,0 +1,303 @@
+"""The guards of pages: what must hold before dom0's 1:1 map or a BAR is changed. Pure; PVH only.
+
+A map over RAM loses it, one over other MMIO kills dom0, an unmap under a live device cuts its driver off. All
+is judged by the machine as it was read just now, and by what is held; no rule walks the whole machine.
+Source: xen/arch/x86/mm/p2m.c (set_typed_p2m_entry, clear_mmio_p2m_entry).
+"""
+
+from collections.abc import Iterable
+
+from pcipt.pci import Address, Bar, Bridge, Frames, Function, Machine, Range, WindowKind, frames_from_range
+from pcipt.remap.actions import Action, MapMmio, RestoreReserved, RewriteBar, UnmapMmio, WithdrawReserved
+from pcipt.remap.claims import By, assigned_range, is_trapped
+from pcipt.remap.guard.facts import Facts, Rule
+from pcipt.remap.intervals import common, without
+from pcipt.remap.life import State
+from pcipt.remap.plan_mappings import name_of_bar
+from pcipt.remap.plan_moves import subtree
+from pcipt.remap.plan_reserved import needs_region
+
+SUBTRACTIVE = 0x060401  # such a bridge passes on whatever nobody else claims
+#  what dom0 cannot spare though no driver of Linux is bound to it (a disk, a serial console have theirs)
+NOT_SPARED = {
+    0x0600: "a host bridge",
+    0x0806: "an IOMMU, which Xen drives",
+    0x0300: "a display, which may be the console",
+}
+MEMORY_WINDOWS = (WindowKind.MEMORY, WindowKind.PREFETCHABLE)
+
+Mapping = MapMmio | UnmapMmio
+Region = WithdrawReserved | RestoreReserved
+
+
+def _subject(action: Mapping | RewriteBar, facts: Facts) -> Function | None:
+    return facts.machine.functions.get(action.sbdf)
+
+
+def _certain(action: Mapping, facts: Facts) -> str | None:
+    """What belongs to a guest, or cannot be read now, keeps what dom0 has mapped."""
+    desired = facts.desired(action.sbdf)
+    return desired.kept if desired is not None else None
+
+
+def _claimed(action: MapMmio, facts: Facts) -> str | None:
+    desired = facts.desired(action.sbdf)
+    spans = (
+        [span for claim in desired.claims if claim.bar == action.bar for span in claim.spans]
+        if desired
+        else []
+    )
+    if without((action.frames,), spans):
+        return f"{name_of_bar(action.bar)} does not decode there now"
+    return None
+
+
+def _left_to_vpci(action: MapMmio, facts: Facts) -> str | None:
+    """VPCI maps what it handles; only what it may not have mapped, or a failed call of ours have unmapped, is
+    mapped as well.
+    """
+    desired = facts.desired(action.sbdf)
+    if desired is None or desired.by is By.US:
+        return None
+    unsure = (State.DOUBTFUL, State.INTENDED)
+    ours = [held.frames for held in facts.holdings.of(action.place) if held.state in unsure]
+    ours += [
+        span for claim in desired.claims if claim.bar == action.bar and claim.unsure for span in claim.spans
+    ]
+    if not without((action.frames,), ours):
+        return None
+    return "vPCI handles this function and maps its BARs itself"
+
+
+def _unprotected(action: Mapping, facts: Facts) -> str | None:
+    why = facts.protected.why(action.frames)
+    return f"it touches {why}" if why is not None else None
+
+
+def _no_trapped_pages(action: MapMmio | RestoreReserved, facts: Facts) -> str | None:
+    """Mapped MSI-X pages make vPCI blind to a function's vectors (xen/drivers/vpci/msix.c)."""
+    for sbdf in facts.bars.tables_over(action.frames):
+        if is_trapped(sbdf, facts.xen, facts.followed):
+            return f"MSI-X structures of {sbdf} lie there, which Xen must trap"
+    return None
+
+
+def _no_other_owner(action: MapMmio, facts: Facts) -> str | None:
+    function = _subject(action, facts)
+    bar = _bar_of(function, action.bar)
+    span = assigned_range(bar) if bar is not None else None
+    return _conflict(function, span or action.frames.range, action.frames, facts)
+
+
+def _conflict(function: Function | None, span: Range, frames: Frames, facts: Facts) -> str | None:
+    """Find a BAR of another function that decodes the same bytes, or a guest's that shares a page."""
+    for other in facts.bars.over(frames):
+        if function is None or other.sbdf == function.sbdf or not other.decoding:
+            continue
+        if not other.sbdf.fits_xen or not function.sbdf.fits_xen:
+            continue  # BARs of a segment above ffff (VMD) lie inside their controller's
+        where = f"{name_of_bar(other.bar)} of {other.sbdf} at {other.range}"
+        owner = facts.xen.elsewhere.get(other.sbdf)
+        if owner is not None:
+            return f"{where} shares pages with it and belongs to {owner}"
+        if other.range.overlaps(span):
+            return f"{where} decodes the same addresses"
+    return None
+
+
+def _reached(action: MapMmio, facts: Facts) -> str | None:
+    function = _subject(action, facts)
+    bar = _bar_of(function, action.bar)
+    span = assigned_range(bar) if bar is not None else None
+    if function is None or span is None:
+        return None
+    return outside_window(function, span, facts.machine)
+
+
+def outside_window(function: Function, span: Range, machine: Machine) -> str | None:
+    """Tell which bridge above does not pass these addresses on: nothing decodes there then."""
+    above = machine.functions.get(function.parent) if function.parent is not None else None
+    while above is not None:
+        if above.bridge is not None and not _passes(above, above.bridge, span):
+            return f"the bridge {above.sbdf} does not pass {span} on: nothing decodes there"
+        above = machine.functions.get(above.parent) if above.parent is not None else None
+    return None
+
+
+def _passes(function: Function, bridge: Bridge, span: Range) -> bool:
+    if function.ids.class_code == SUBTRACTIVE or function.allocations:
+        return True
+    return any(
+        window.kind in MEMORY_WINDOWS and window.base <= span.start and span.last <= window.limit
+        for window in bridge.windows
+    )
+
+
+def _held(action: UnmapMmio, facts: Facts) -> str | None:
+    held = [run.frames for run in facts.holdings.of(action.place) if run.bar == action.bar]
+    if without((action.frames,), held):
+        return "the ledger does not say that it was mapped for this BAR"
+    return None
+
+
+def _decodes_nowhere(action: UnmapMmio, facts: Facts) -> str | None:
+    """What another BAR holds or may decode is not taken away; vPCI's map of it cannot be told from ours."""
+    desired = facts.desired(action.sbdf)
+    own = [span for claim in desired.claims for span in claim.spans] if desired is not None else []
+    if common(own, (action.frames,)):
+        return "its own BARs decode there again"
+    for other in facts.bars.over(action.frames):
+        if other.place != action.place:
+            return f"{name_of_bar(other.bar)} of {other.sbdf} is at {other.range}"
+    return None
+
+
+def _not_needed(action: UnmapMmio, facts: Facts) -> str | None:
+    """A function that cannot be read now, as one that was renumbered, has no BAR in the index."""
+    for held in facts.holdings.over(action.frames):
+        if (held.place, held.bar) != (action.place, action.bar) and held.state is State.HELD:
+            return f"{name_of_bar(held.bar)} of {held.sbdf} holds it as well"
+    return None
+
+
+def _bar_of(function: Function | None, index: int) -> Bar | None:
+    bars: Iterable[Bar] = function.bars if function is not None else ()
+    return next((bar for bar in bars if bar.index == index), None)
+
+
+def _writable(action: RewriteBar, facts: Facts) -> str | None:
+    function = _subject(action, facts)
+    if function is None or not function.answers:
+        return "it does not answer now"
+    if function.physfn is not None:
+        return "a virtual function has no BAR registers"
+    return None
+
+
+def _dom0s(action: RewriteBar, facts: Facts) -> str | None:
+    owner = facts.xen.elsewhere.get(action.sbdf)
+    if owner is not None:
+        return f"it belongs to {owner}"
+    return "it is quarantined" if action.sbdf in facts.xen.quarantined else None
+
+
+def _unbound(action: RewriteBar, facts: Facts) -> str | None:
+    function = _subject(action, facts)
+    bound = [function] if function is not None else []
+    bound += subtree(facts.machine, action.sbdf)
+    names = ", ".join(f"{each.sbdf} ({each.driver})" for each in bound if each.driver is not None)
+    return (
+        f"drivers are bound that need it to decode: {names}; unbind them, then pcipt resync"
+        if names
+        else None
+    )
+
+
+def _spared(action: RewriteBar, facts: Facts) -> str | None:
+    function = _subject(action, facts)
+    code = function.ids.class_code if function is not None else None
+    what = NOT_SPARED.get(code >> 8) if code is not None else None
+    if what is not None:
+        return f"it is {what}: dom0 cannot do without it for a moment"
+    virtual = facts.bars.virtual(action.sbdf)
+    return f"its virtual functions are there: {', '.join(map(str, virtual[:4]))}" if virtual else None
+
+
+def _still_ignored(action: RewriteBar, facts: Facts) -> str | None:
+    bar = _bar_of(_subject(action, facts), action.bar)
+    if bar is not None and bar.size and bar.address == action.before:
+        return None
+    return f"{name_of_bar(action.bar)} is not at {action.before:#x} any more"
+
+
+def _target(action: RewriteBar, facts: Facts) -> tuple[Function, Range] | None:
+    function = _subject(action, facts)
+    bar = _bar_of(function, action.bar)
+    if function is None or bar is None or not bar.size:
+        return None
+    return function, Range(Address(action.address), bar.size)
+
+
+def _target_unprotected(action: RewriteBar, facts: Facts) -> str | None:
+    target = _target(action, facts)
+    why = facts.protected.why(frames_from_range(target[1])) if target is not None else None
+    return f"the new address touches {why}" if why is not None else None
+
+
+def _target_free(action: RewriteBar, facts: Facts) -> str | None:
+    target = _target(action, facts)
+    if target is None:
+        return None
+    function, span = target
+    frames = frames_from_range(span)
+    for other in facts.bars.over(frames):
+        # one that does not decode yet would collide as soon as its driver switches it on
+        if (other.sbdf, other.bar) != (action.sbdf, action.bar) and other.range.overlaps(span):
+            return f"{name_of_bar(other.bar)} of {other.sbdf} is at {other.range}"
+    return _conflict(function, span, frames, facts)
+
+
+def _target_reached(action: RewriteBar, facts: Facts) -> str | None:
+    target = _target(action, facts)
+    return outside_window(*target, facts.machine) if target is not None else None
+
+
+def _known_region(action: Region, facts: Facts) -> str | None:
+    return None if action.frames in facts.regions else "neither Xen nor the firmware names such a region"
+
+
+def _region_unprotected(action: Region, facts: Facts) -> str | None:
+    why = facts.protected.why_not_reserved(action.frames)
+    return f"it touches {why}" if why is not None else None
+
+
+def _no_scope_device(action: WithdrawReserved, facts: Facts) -> str | None:
+    """A device of dom0 whose DMA goes there would fault; regions that overlap share their pages."""
+    overlapping = [scope for frames, scope in facts.regions.items() if frames.overlaps(action.frames)]
+    needing = {
+        sbdf for scope in overlapping for sbdf in scope if needs_region(sbdf, facts.machine, facts.xen)
+    }
+    if not needing:
+        return None
+    return f"{', '.join(map(str, sorted(needing)[:4]))} in dom0 still needs the region"
+
+
+def _no_bar(action: WithdrawReserved, facts: Facts) -> str | None:
+    """What firmware gave to a device as well (XSA-461) is not taken from under its driver."""
+    for other in facts.bars.over(action.frames):
+        return f"{name_of_bar(other.bar)} of {other.sbdf} is at {other.range}"
+    for held in facts.holdings.over(action.frames):
+        return f"{name_of_bar(held.bar)} of {held.sbdf} holds it as well"
+    return None
+
+
+#        name, kind of action, rule
+PAGE_RULES: tuple[tuple[str, type[Action], Rule], ...] = (
+    ("certain", MapMmio, _certain),
+    ("claimed", MapMmio, _claimed),
+    ("not-vpci", MapMmio, _left_to_vpci),
+    ("protected", MapMmio, _unprotected),
+    ("msix-pages", MapMmio, _no_trapped_pages),
+    ("other-owner", MapMmio, _no_other_owner),
+    ("bridge-window", MapMmio, _reached),
+    ("certain", UnmapMmio, _certain),
+    ("held", UnmapMmio, _held),
+    ("protected", UnmapMmio, _unprotected),
+    ("decodes-nowhere", UnmapMmio, _decodes_nowhere),
+    ("not-needed", UnmapMmio, _not_needed),
+    ("hardware-answers", RewriteBar, _writable),
+    ("owned-by-dom0", RewriteBar, _dom0s),
+    ("unbound", RewriteBar, _unbound),
+    ("spared", RewriteBar, _spared),
+    ("still-ignored", RewriteBar, _still_ignored),
+    ("protected", RewriteBar, _target_unprotected),
+    ("target-free", RewriteBar, _target_free),
+    ("bridge-window", RewriteBar, _target_reached),
+    ("known-region", WithdrawReserved, _known_region),
+    ("protected", WithdrawReserved, _region_unprotected),
+    ("scope-devices", WithdrawReserved, _no_scope_device),
+    ("no-bar", WithdrawReserved, _no_bar),
+    ("known-region", RestoreReserved, _known_region),
+    ("protected", RestoreReserved, _region_unprotected),
+    ("msix-pages", RestoreReserved, _no_trapped_pages),
+)

@@ -1,0 +1,129 @@
+"""Pages that must never be mapped over or taken away: RAM, what firmware reserved, the platform's own. Pure.
+
+Built from what was read of the machine as a whole: its memory maps, ACPI tables and reserved regions. What
+changes with the functions (their BARs, MSI-X pages) is not here: see `bar_index`.
+Source: xen/arch/x86/dom0_build.c (dom0_setup_permissions); ACPI 6.5 §5.2.12; VT-d 4.1 §8.3; IA-PC HPET 1.0a
+        §3.2.4.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import attrs
+
+from pcipt.firmware.acpi.dmar import SIGNATURES as DMAR_NAMES
+from pcipt.firmware.acpi.dmar import parse_dmar
+from pcipt.firmware.acpi.madt import SIGNATURE as MADT
+from pcipt.firmware.acpi.madt import parse_madt
+from pcipt.firmware.acpi.mcfg import regions_from_mcfg
+from pcipt.firmware.acpi.table import Table, parse_table
+from pcipt.firmware.memory_map import ONE_MIB, MemoryEntry, MemoryType
+from pcipt.pci import Address, Frames, Range, frames_from_range
+from pcipt.pci.units import PAGE_SIZE
+from pcipt.remap.intervals import Intervals
+
+HPET = "HPET"
+_HPET_BASE = 44
+_ECAM_BUS = 1 << 20
+
+#  addresses that an x86 machine has whatever its tables say
+CONSTANTS = (
+    (Range(Address(0), ONE_MIB), "the first MiB"),
+    (Range(Address(0xFEC0_0000), PAGE_SIZE), "the IO-APIC's usual place"),
+    (Range(Address(0xFEE0_0000), 1 << 20), "the local APIC and the MSI window"),
+)
+
+#  what Linux calls in /proc/iomem what no table readable in a PVH dom0 names
+_IOMEM_NAMES = (
+    ("ioapic", "IO-APIC"),
+    ("local apic", "local APIC"),
+    ("hpet", "HPET"),
+    ("dmar", "IOMMU registers"),
+    ("pci mmconfig", "MMCFG"),
+    ("pci ecam", "MMCFG"),
+    ("crash kernel", "RAM"),
+    ("xen scratch", "pages of other domains (Xen scratch)"),  # mapping over a foreign page kills dom0
+)
+
+
+@attrs.frozen
+class Reason:
+    """`reserved` is what firmware keeps for devices and itself, where reserved regions lie."""
+
+    what: str
+    reserved: bool = False
+
+
+class Protected:
+    """Pages with the reason why they are not to be touched. Made anew with the next reading."""
+
+    def __init__(self, ranges: Iterable[tuple[Frames, Reason]] = ()) -> None:
+        self._ranges: Intervals[Reason] = Intervals(ranges)
+
+    def why(self, frames: Frames) -> str | None:
+        """Tell which protected range these pages touch, the lowest of several; None where they touch none."""
+        return self._first(self._ranges.over(frames))
+
+    def why_not_reserved(self, frames: Frames) -> str | None:
+        """The same without what is merely reserved: that is where reserved regions lie."""
+        return self._first(entry for entry in self._ranges.over(frames) if not entry[1].reserved)
+
+    @staticmethod
+    def _first(found: Iterable[tuple[Frames, Reason]]) -> str | None:
+        lowest = min(found, key=lambda entry: (entry[0], entry[1].what), default=None)
+        return f"{lowest[1].what} at {lowest[0]}" if lowest is not None else None
+
+
+def protected_ranges(
+    memory: Iterable[MemoryEntry],
+    named: Iterable[tuple[Range, str]] = (),
+    tables: Iterable[bytes] = (),
+    reserved: Iterable[Frames] = (),
+) -> Protected:
+    """Put together what is protected.
+
+    `memory` are E820 ranges (`entries_from_names`, `overlapping` need not hold), `named` the lines of
+    /proc/iomem, `tables` ACPI tables as they were read, `reserved` what Xen lists of reserved device memory.
+    """
+    found: list[tuple[Frames, Reason]] = []
+    for span, what in CONSTANTS:
+        found.append((frames_from_range(span), Reason(what)))
+    for entry in memory:
+        ram = entry.type is MemoryType.RAM
+        what = "RAM" if ram else f"{entry.word} memory of the firmware's map"
+        found.append((frames_from_range(entry.range), Reason(what, reserved=not ram)))
+    for span, name in named:
+        lower = name.lower()
+        word = next((word for start, word in _IOMEM_NAMES if lower.startswith(start)), None)
+        if word is not None:
+            found.append((frames_from_range(span), Reason(word)))
+    for data in tables:
+        found += ((frames_from_range(span), Reason(what)) for span, what in _from_table(data))
+    found += ((frames, Reason("a reserved region", reserved=True)) for frames in reserved)
+    return Protected(found)
+
+
+def _from_table(data: bytes) -> Iterator[tuple[Range, str]]:
+    table = parse_table(data)
+    if table is None:
+        return
+    if table.signature == MADT:
+        madt = parse_madt(table)
+        yield Range(madt.local_apic, PAGE_SIZE), "local APIC"
+        for io_apic in madt.io_apics:
+            yield Range(io_apic.address, PAGE_SIZE), "IO-APIC"
+    elif table.signature == HPET:
+        yield from _hpet(table)
+    elif table.signature == "MCFG":
+        for region in regions_from_mcfg(data):
+            start = region.base + region.start_bus * _ECAM_BUS
+            buses = region.end_bus - region.start_bus + 1
+            yield Range(Address(start), buses * _ECAM_BUS), "MMCFG"
+    elif table.signature in DMAR_NAMES:
+        for unit in parse_dmar(table).units:
+            yield Range(Address(unit.base), PAGE_SIZE), "IOMMU registers"
+
+
+def _hpet(table: Table) -> Iterator[tuple[Range, str]]:
+    base = table.data[_HPET_BASE : _HPET_BASE + 8]
+    if len(base) == 8:
+        yield Range(Address(int.from_bytes(base, "little")), PAGE_SIZE), HPET

@@ -1,0 +1,1 @@
+"""Shadow registers, and what a write to them changed."""

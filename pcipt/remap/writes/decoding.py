@@ -1,0 +1,184 @@
+"""What the registers of a shadow amount to: which ranges decode, which windows are open, which buses are
+passed on.
+
+Every function here answers `UNKNOWN` where a register that it needs is not known.
+
+Source: PCI Local Bus 3.0 §6.2.5; PCI Express Base 6.0 §9.3.3 (SR-IOV); QEMU hw/pci/pci.c, pci_bar_address,
+        for what an implementation does with addresses at the edges.
+"""
+
+import enum
+
+from pcipt.pci.address import Sbdf, sbdf_from_devfn
+from pcipt.pci.bars import LAYOUT, ROM_INDEX, VF_BAR_COUNT, VF_BAR_INDEX, BarKind
+from pcipt.pci.bridge import Window, WindowKind, io_window, memory_window, prefetchable_window
+from pcipt.pci.config import HEADER_SIZE, ConfigSpace, HeaderType
+from pcipt.pci.sriov import VF_ENABLE, VF_MEMORY_ENABLE
+from pcipt.pci.structures import SRIOV
+from pcipt.pci.units import Address, Range
+from pcipt.remap.writes.changes import Decode, Numbers, VfRange
+from pcipt.remap.writes.function_shadow import (
+    IO_BIT,
+    ROM_ADDRESS,
+    SRIOV_BARS,
+    TYPE_64,
+    TYPE_BITS,
+    BarRegister,
+    FunctionShadow,
+)
+
+SPACE_END = {BarKind.IO: 1 << 32, BarKind.MEM32: 1 << 32, BarKind.ROM: 1 << 32, BarKind.MEM64: 1 << 64}
+X86_PORTS = 1 << 16
+
+WINDOWS = {
+    #                         words it is made of                decoder
+    WindowKind.IO: ((0x1C, 0x30), io_window),
+    WindowKind.MEMORY: ((0x20,), memory_window),
+    WindowKind.PREFETCHABLE: ((0x24, 0x28, 0x2C), prefetchable_window),
+}
+
+
+class Unknown(enum.Enum):
+    UNKNOWN = "unknown"
+
+
+UNKNOWN = Unknown.UNKNOWN
+
+
+def bar_registers(function: FunctionShadow) -> list[BarRegister]:
+    """List the implemented BARs whose type is known, the ROM last."""
+    if function.virtual:
+        return []
+    base, count, rom = LAYOUT[function.header or HeaderType.ENDPOINT]
+    found = _bar_registers(function, base, 0, count)
+    if rom is not None and function.sizes.get(ROM_INDEX) != 0:
+        found.append(BarRegister(ROM_INDEX, BarKind.ROM, rom, wide=False))
+    return found
+
+
+def _bar_registers(function: FunctionShadow, base: int, first: int, count: int) -> list[BarRegister]:
+    found = []
+    number = 0
+    while number < count:
+        bits = function.types.get(first + number)
+        wide = bits is not None and bits & (IO_BIT | TYPE_BITS) == TYPE_64 and number + 1 < count
+        if bits is not None and function.sizes.get(first + number) != 0:
+            kind = BarKind.IO if bits & IO_BIT else BarKind.MEM64 if wide else BarKind.MEM32
+            found.append(BarRegister(first + number, kind, base + 4 * number, wide=wide))
+        number += 2 if wide else 1
+    return found
+
+
+def decode_of(function: FunctionShadow) -> Decode | None:
+    command = function.read(0x04, 1)
+    return None if command is None else Decode(bool(command & 1), bool(command & 2))
+
+
+def rom_enable(function: FunctionShadow) -> bool | None:
+    rom = LAYOUT[function.header][2] if function.header is not None else None
+    low = function.read(rom, 1) if rom is not None and function.sizes.get(ROM_INDEX) else None
+    return None if low is None else bool(low & 1)
+
+
+def decoded_range(function: FunctionShadow, bar: BarRegister) -> Range | Unknown | None:
+    """Tell what a BAR decodes now; None is nothing."""
+    decode = decode_of(function)
+    if decode is None:
+        return UNKNOWN
+    if not (decode.io if bar.kind is BarKind.IO else decode.memory):
+        return None
+    value, size = bar_value(function, bar), function.sizes.get(bar.index)
+    if value is None or size is None:
+        return UNKNOWN
+    if bar.kind is BarKind.ROM and not value & 1:
+        return None
+    return assigned_range(value & ~(size - 1), size, bar.kind)
+
+
+def bar_value(function: FunctionShadow, bar: BarRegister) -> int | None:
+    """Read a BAR's register, both halves of it, without its type bits; bit 0 of a ROM stays."""
+    low = function.read(bar.offset, 4)
+    high = function.read(bar.offset + 4, 4) if bar.wide else 0
+    if low is None or high is None:
+        return None
+    mask = (
+        ROM_ADDRESS | 1 if bar.kind is BarKind.ROM else 0xFFFF_FFFC if bar.kind is BarKind.IO else 0xFFFF_FFF0
+    )
+    return low & mask | high << 32
+
+
+def assigned_range(address: int, size: int, kind: BarKind) -> Range | None:
+    """Make the range; None at address 0 and at the very top of the space: nobody has assigned an address."""
+    end = address + size
+    if address == 0 or end >= SPACE_END[kind] or (kind is BarKind.IO and end == X86_PORTS):
+        return None
+    return Range(Address(address), size)
+
+
+def window_of(function: FunctionShadow, kind: WindowKind) -> Window | Unknown | None:
+    """Decode a bridge's window; None is closed."""
+    words, decoder = WINDOWS[kind]
+    image = bytearray(HEADER_SIZE)
+    image[0x0E] = 1
+    for number, offset in enumerate(words):
+        value, known = function.words.get(offset, (0, 0))
+        wanted = 0xFFFF if kind is WindowKind.IO and number == 0 else 0xFFFF_FFFF
+        if number and not image[words[0]] & 0xF:
+            break  # the upper halves do not exist
+        if known & wanted != wanted:
+            return UNKNOWN
+        image[offset : offset + 4] = (value & known).to_bytes(4, "little")
+    return decoder(ConfigSpace(bytes(image)))
+
+
+def numbers_of(function: FunctionShadow) -> Numbers | None:
+    """Read a bridge's bus numbers; None where the function is no bridge."""
+    if function.header is not HeaderType.BRIDGE and function.header is not HeaderType.CARDBUS:
+        return None
+    return Numbers(function.read(0x18, 1), function.read(0x19, 1), function.read(0x1A, 1))
+
+
+def vf_registers(function: FunctionShadow) -> list[BarRegister]:
+    sriov = function.capabilities.get((True, SRIOV))
+    if sriov is None:
+        return []
+    return _bar_registers(function, sriov + SRIOV_BARS, VF_BAR_INDEX, VF_BAR_COUNT)
+
+
+def vf_ranges(function: FunctionShadow) -> tuple[VfRange, ...] | Unknown:
+    """Compute where the virtual functions decode; nothing unless they and their memory are enabled."""
+    sriov = function.capabilities.get((True, SRIOV))
+    if sriov is None:
+        return ()
+    control = function.read(sriov + 8, 2)
+    if control is None:
+        return UNKNOWN
+    if not control & VF_ENABLE or not control & VF_MEMORY_ENABLE:
+        return ()
+    count, total = function.read(sriov + 0x10, 2), function.read(sriov + 0xE, 2)
+    if count is None or (total is not None and count > total):
+        return UNKNOWN
+    found = []
+    for bar in vf_registers(function):
+        value, size = bar_value(function, bar), function.sizes.get(bar.index)
+        if value == 0:
+            continue
+        if value is None or size is None:
+            return UNKNOWN
+        if count and assigned_range(value & ~(size - 1), size * count, bar.kind) is not None:
+            found.append(VfRange(bar.index - VF_BAR_INDEX, value & ~(size - 1), size, count))
+    return tuple(found)
+
+
+def vf_addresses(function: FunctionShadow, sbdf: Sbdf) -> list[Sbdf]:
+    """List the virtual functions of the one at `sbdf`; none where offset and stride are not known."""
+    sriov = function.capabilities.get((True, SRIOV))
+    if sriov is None or not (function.read(sriov + 8, 2) or 0) & VF_ENABLE:
+        return []
+    count, first = function.read(sriov + 0x10, 2), function.read(sriov + 0x14, 2)
+    stride = function.read(sriov + 0x16, 2)
+    if count is None or first is None or stride is None:
+        return []
+    start = (sbdf.bus << 8 | sbdf.devfn) + first
+    routing = (start + number * stride & 0xFFFF for number in range(count))
+    return [sbdf_from_devfn(sbdf.segment, number >> 8, number & 0xFF) for number in routing]

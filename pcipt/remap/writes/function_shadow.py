@@ -1,0 +1,153 @@
+"""The shadow of one function: its registers as hardware holds them, as far as they are known.
+
+A word is its value and the mask of bits that are known; unknown bytes are never taken for zero. A value of
+this class is never changed: `written` and `taught` make the next one.
+"""
+
+from collections.abc import Mapping
+
+import attrs
+
+from pcipt.pci.address import PciPath
+from pcipt.pci.bars import LAYOUT, ROM_INDEX, VF_BAR_COUNT, VF_BAR_INDEX, BarKind
+from pcipt.pci.config import HeaderType
+from pcipt.pci.structures import REBAR, SRIOV
+from pcipt.pci.units import Range
+from pcipt.remap.writes.changes import Cause
+from pcipt.remap.writes.registers import WORD, Part, masks, merge
+
+IO_BIT, TYPE_64, TYPE_BITS = 0x1, 0x4, 0x6
+ROM_ADDRESS = 0xFFFF_F800
+REBAR_SIZE = 0x3F00  # Resizable BAR Control: BAR Size; everything else is read-only
+SRIOV_NUMBERS, SRIOV_BARS = 0x10, 0x24
+_MAX_CAUSES = 8
+
+
+@attrs.frozen
+class BarRegister:
+    """Where a BAR is: the offset of its (lower) word, and whether the next word is its upper half."""
+
+    index: int
+    kind: BarKind
+    offset: int
+    wide: bool
+
+    @property
+    def words(self) -> tuple[int, ...]:
+        return (self.offset, self.offset + 4) if self.wide else (self.offset,)
+
+
+@attrs.frozen
+class Pending:
+    """Writes to a BAR since register and report last agreed; `lanes` are its bytes written since then."""
+
+    lanes: int = 0
+    causes: tuple[Cause, ...] = ()
+
+    def joined(self, lanes: int, cause: Cause) -> "Pending":
+        return Pending(self.lanes | lanes, (*self.causes, cause)[-_MAX_CAUSES:])
+
+
+@attrs.frozen
+class FunctionShadow:
+    """`words`: offset to (value, known bits). `types` and `sizes`: by BAR index, 6 the ROM, 7-12 VF BARs;
+    size 0 is not implemented. `ones`: bits of BAR words whose last write was all ones (sizing). `mapped` is
+    what was reported to decode, `last` where a BAR decoded last; `initial_sizes` those before a Resizable BAR
+    was changed.
+    """
+
+    place: PciPath
+    words: Mapping[int, tuple[int, int]] = attrs.field(factory=dict)
+    header: HeaderType | None = None
+    virtual: bool = False
+    types: Mapping[int, int] = attrs.field(factory=dict)
+    sizes: Mapping[int, int] = attrs.field(factory=dict)
+    initial_sizes: Mapping[int, int] = attrs.field(factory=dict)
+    ones: Mapping[int, int] = attrs.field(factory=dict)
+    capabilities: Mapping[tuple[bool, int], int] = attrs.field(factory=dict)
+    mapped: Mapping[int, Range] = attrs.field(factory=dict)
+    last: Mapping[int, Range] = attrs.field(factory=dict)
+    pending: Mapping[int, Pending] = attrs.field(factory=dict)
+
+    def read(self, offset: int, size: int) -> int | None:
+        """Read 1, 2 or 4 aligned bytes; None unless all of them are known."""
+        value, known = self.words.get(offset & ~3, (0, 0))
+        shift, mask = 8 * (offset & 3), (1 << 8 * size) - 1
+        return value >> shift & mask if known >> shift & mask == mask else None
+
+    def is_sizing(self, offset: int) -> bool:
+        """Whether the word at `offset` holds its size mask, not an address."""
+        full = ROM_ADDRESS if self.index_at(offset) == ROM_INDEX else WORD
+        return self.ones.get(offset, 0) & full == full
+
+    def index_at(self, offset: int) -> int | None:
+        """Tell which BAR a word belongs to; the upper half of a 64-bit BAR belongs to the lower index."""
+        base, count, rom = LAYOUT[self.header or HeaderType.ENDPOINT]
+        if offset == rom:
+            return ROM_INDEX
+        first, at = 0, base
+        sriov = self.capabilities.get((True, SRIOV))
+        if sriov is not None and 0 <= offset - sriov - SRIOV_BARS < 4 * VF_BAR_COUNT:
+            first, at, count = VF_BAR_INDEX, sriov + SRIOV_BARS, VF_BAR_COUNT
+        number = (offset - at) // 4
+        if not 0 <= number < count or self.virtual:
+            return None
+        return first + number - (number > 0 and self._is_upper(first, number))
+
+    def _is_upper(self, first: int, number: int) -> bool:
+        """Whether word `number` is an upper half: pairs are counted from the first BAR on."""
+        index = 0
+        while index < number:
+            index += 2 if self.types.get(first + index, 0) & (IO_BIT | TYPE_BITS) == TYPE_64 else 1
+        return index != number
+
+    def written(self, part: Part) -> "FunctionShadow":
+        """Merge one word's share of a write; registers that nothing here depends on are not kept."""
+        rule = self._rule(part.offset)
+        if rule is None:
+            return self
+        old, known = self.words.get(part.offset, (0, 0))
+        value = merge(old, part, *rule)
+        index = self.index_at(part.offset)
+        ones = self.ones if index is None else self._ones(part, index)
+        words = {**self.words, part.offset: (value, known | part.lanes)}
+        return attrs.evolve(self, words=words, ones=ones)
+
+    def with_words(self, words: Mapping[int, tuple[int, int]]) -> "FunctionShadow":
+        return attrs.evolve(self, words={**self.words, **words})
+
+    def _ones(self, part: Part, index: int) -> dict[int, int]:
+        address = ROM_ADDRESS if index == ROM_INDEX else WORD
+        lanes, held = part.lanes & address, self.ones.get(part.offset, 0)
+        all_ones = lanes != 0 and part.value & lanes == lanes
+        return {**self.ones, part.offset: held | lanes if all_ones else held & ~part.lanes}
+
+    def _rule(self, offset: int) -> tuple[int, int] | None:
+        """Give the read-only and write-one-to-clear bits of a word, None for one that is not kept."""
+        index = self.index_at(offset)
+        if index is not None:
+            return self._fixed_bits(index, offset), 0
+        if offset < 0x40:
+            return masks(self.header or HeaderType.UNKNOWN, offset)
+        sriov, rebar = self.capabilities.get((True, SRIOV)), self.capabilities.get((True, REBAR))
+        if sriov is not None and offset - sriov in {8, SRIOV_NUMBERS}:
+            return 0xFFFF_0000, 0
+        if rebar is not None and offset - rebar in range(8, 8 + 8 * 6, 8):
+            return ~REBAR_SIZE & WORD, 0
+        return None
+
+    def _fixed_bits(self, index: int, offset: int) -> int:
+        """Compute which bits of a BAR word hardware ignores: the type, and the address bits below the
+        size.
+        """
+        size, kind = self.sizes.get(index), self.types.get(index)
+        if size == 0:
+            return WORD
+        below = (size or 1) - 1
+        if index == ROM_INDEX:
+            return (below | ~ROM_ADDRESS) & WORD & ~1
+        if self.index_at(offset - 4) == index:
+            return below >> 32
+        if kind is None:
+            return below & WORD
+        return (below | (0x3 if kind & IO_BIT else 0xF)) & WORD

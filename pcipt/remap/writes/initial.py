@@ -1,0 +1,159 @@
+"""The shadow of a machine as it was read: the state that a recording or a live source starts from.
+
+`shadow_from_raws` takes what an edge read (config space and the lines of `resource`), `refreshed` one
+function read again: there hardware's word replaces the shadow's, and what differs is a change.
+"""
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+
+import attrs
+
+from pcipt.pci.address import PciPath, Sbdf
+from pcipt.pci.bars import LAYOUT, ROM_INDEX, VF_BAR_COUNT, VF_BAR_INDEX, Resource
+from pcipt.pci.capabilities import walk_capabilities
+from pcipt.pci.config import HEADER_SIZE, ConfigSpace, HeaderType
+from pcipt.pci.machine import Machine, decode_machine
+from pcipt.pci.raw import RawFunction
+from pcipt.pci.structures import EXPRESS, REBAR, SRIOV
+from pcipt.pci.units import Range
+from pcipt.pci.write import ConfigRead
+from pcipt.remap.writes.changes import Change
+from pcipt.remap.writes.decoding import bar_registers, decoded_range
+from pcipt.remap.writes.function_shadow import IO_BIT, SRIOV_BARS, TYPE_64, TYPE_BITS, FunctionShadow
+from pcipt.remap.writes.learning import rebar_sizes
+from pcipt.remap.writes.overlay import Lazy
+from pcipt.remap.writes.registers import WORD, Part
+from pcipt.remap.writes.resets import ADVANCED_FEATURES
+from pcipt.remap.writes.shadow import Shadow, fold_read, with_function, with_routes
+
+# What is kept of each structure: its first bytes, as many as its registers that matter.
+_KEPT = {(False, EXPRESS): 0x0C, (False, ADVANCED_FEATURES): 8, (True, SRIOV): 0x40, (True, REBAR): 0x38}
+
+
+def shadow_from_raws(raws: Iterable[RawFunction], *, obeys: bool = True) -> Shadow:
+    """Make the shadow of a machine; a function whose place in the topology is unknown is left out.
+
+    `obeys` is False where Xen's vPCI stands between dom0 and the hardware (PVH).
+    """
+    known = {raw.sbdf: raw for raw in reversed(list(raws))}
+    shadow = shadow_from_machine(decode_machine(known.values()), known, obeys=obeys)
+    return attrs.evolve(shadow, functions=dict(shadow.functions), endpoints=frozenset())
+
+
+def shadow_from_machine(machine: Machine, raws: Mapping[Sbdf, RawFunction], *, obeys: bool = True) -> Shadow:
+    """The same of what is decoded already; a function's own shadow is made when it is looked at first.
+
+    Until then it is what `raws`, which may change in place, say of the function.
+    """
+    places = {f.path: sbdf for sbdf, f in machine.functions.items() if f.path is not None}
+    roots = frozenset({(0, 0), *((place.segment, place.hops[0][0]) for place in places)})
+
+    def make(place: PciPath) -> FunctionShadow:
+        raw = raws.get(places[place])
+        return FunctionShadow(place) if raw is None else function_from_raw(place, raw)
+
+    bridges = {
+        place: make(place) for place, sbdf in places.items() if machine.functions[sbdf].bridge is not None
+    }
+    routes = with_routes(Shadow(functions=bridges, roots=roots)).routes
+    functions = Lazy(places, make, bridges)
+    endpoints = places.keys() - bridges.keys()
+    return Shadow(functions=functions, roots=roots, routes=routes, obeys=obeys, endpoints=endpoints)
+
+
+def function_from_raw(place: PciPath, raw: RawFunction) -> FunctionShadow:
+    """Make the shadow of one function; what decodes already is taken as reported."""
+    config = ConfigSpace(raw.config or b"")
+    if not config.answers:
+        return FunctionShadow(place, virtual=raw.physfn is not None)
+    header = config.header
+    capabilities: dict[tuple[bool, int], int] = {}
+    for capability in walk_capabilities(config)[0]:
+        capabilities.setdefault((capability.extended, capability.id), capability.offset)
+    function = FunctionShadow(
+        place,
+        words=_words(config, capabilities),
+        header=header,
+        virtual=raw.physfn is not None,
+        types=_types(config, header, capabilities),
+        capabilities=capabilities,
+    )
+    sizes = _sizes(function, raw.resources) | rebar_sizes(function)
+    function = attrs.evolve(function, sizes=sizes)
+    spans = {bar.index: decoded_range(function, bar) for bar in bar_registers(function)}
+    mapped = {index: span for index, span in spans.items() if isinstance(span, Range)}
+    return attrs.evolve(function, mapped=mapped, last=mapped)
+
+
+def refreshed(shadow: Shadow, sbdf: Sbdf, config: bytes) -> tuple[Shadow, tuple[Change, ...]]:
+    """Take a function's config space as just read for the truth, whatever writes said before."""
+    function = shadow.at(sbdf)
+    kept: Container[int] = ()
+    if function is not None:
+        function = attrs.evolve(function, pending={}, ones={})
+        shadow = with_function(shadow, function)
+        kept = function.words
+    parts = [
+        Part(offset, int.from_bytes(config[offset : offset + 4], "little"), WORD)
+        for offset in range(0, len(config) & ~3, 4)
+        if offset < HEADER_SIZE or offset in kept
+    ]
+    return fold_read(shadow, ConfigRead(sbdf, 0, None, 0), parts)
+
+
+def _words(config: ConfigSpace, capabilities: dict[tuple[bool, int], int]) -> dict[int, tuple[int, int]]:
+    offsets = set(range(0, HEADER_SIZE, 4))
+    for key, size in _KEPT.items():
+        start = capabilities.get(key)
+        if start is not None:
+            offsets.update(range(start, start + size, 4))
+    found = {}
+    for offset in sorted(offsets):
+        value = config.u32(offset)
+        if value is not None:
+            found[offset] = (value, WORD)
+    return found
+
+
+def _types(
+    config: ConfigSpace, header: HeaderType, capabilities: dict[tuple[bool, int], int]
+) -> dict[int, int]:
+    base, count, _ = LAYOUT[header]
+    places = [(index, base + 4 * index) for index in range(count)]
+    sriov = capabilities.get((True, SRIOV))
+    if sriov is not None:
+        places += [(VF_BAR_INDEX + i, sriov + SRIOV_BARS + 4 * i) for i in range(VF_BAR_COUNT)]
+    found: dict[int, int] = {}
+    for index, offset in places:
+        below = found.get(index - 1, 0)
+        value = config.u32(offset)
+        if value is None or (index not in {0, VF_BAR_INDEX} and below & (IO_BIT | TYPE_BITS) == TYPE_64):
+            continue
+        found[index] = value & (0x3 if value & IO_BIT else 0xF)
+    return found
+
+
+def _sizes(function: FunctionShadow, lines: Sequence[Resource]) -> dict[int, int]:
+    """Take sizes from `resource`: 0 where neither register nor line is in use, absent where only the line
+    is.
+    """
+    found = {}
+    sriov = function.capabilities.get((True, SRIOV))
+    total = function.read(sriov + 0xE, 2) if sriov is not None else None
+    for index, line in enumerate(lines[: VF_BAR_INDEX + VF_BAR_COUNT]):
+        size = line.size
+        if index >= VF_BAR_INDEX:
+            if not total:
+                continue
+            size //= total
+        if size and not size & (size - 1):
+            found[index] = size
+        elif index < VF_BAR_INDEX and not size and _is_empty(function, index):
+            found[index] = 0
+    return found
+
+
+def _is_empty(function: FunctionShadow, index: int) -> bool:
+    base, count, rom = LAYOUT[function.header or HeaderType.ENDPOINT]
+    offset = rom if index == ROM_INDEX else base + 4 * index if index < count else None
+    return offset is not None and function.read(offset, 4) == 0

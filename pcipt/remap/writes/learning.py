@@ -1,0 +1,144 @@
+"""What reads teach: hardware's own word about its registers, and BAR sizes from the read that follows all
+ones.
+
+A recording of ports shows reads as well; a live source does not, there a machine is read at the start.
+
+Source: PCI Local Bus 3.0 §6.2.5.1 (sizing); PCI Express Base 6.0 §7.6.3 (extended capabilities), §7.8.6
+        (Resizable BAR Control).
+"""
+
+import attrs
+
+from pcipt.pci.bars import ROM_INDEX
+from pcipt.pci.config import EXTENDED_SIZE, HEADER_SIZE, LEGACY_SIZE, HeaderType
+from pcipt.pci.structures import REBAR
+from pcipt.remap.writes.function_shadow import (
+    IO_BIT,
+    REBAR_SIZE,
+    ROM_ADDRESS,
+    TYPE_64,
+    TYPE_BITS,
+    FunctionShadow,
+)
+from pcipt.remap.writes.registers import WORD, Part
+
+_HEADERS = {0: HeaderType.ENDPOINT, 1: HeaderType.BRIDGE, 2: HeaderType.CARDBUS}
+_BRIDGE_CLASS = 0x0604
+_REBAR_UNIT = 20  # sizes are powers of two from 1 MiB on
+
+
+def taught(function: FunctionShadow, part: Part) -> FunctionShadow:
+    """Take one word's share of a read as the truth, and learn from it."""
+    old, known = function.words.get(part.offset, (0, 0))
+    value, all_known = old & ~part.lanes | part.value, known | part.lanes
+    if (value, all_known) == (old, known) and not function.is_sizing(part.offset):
+        return function
+    after = function.with_words({part.offset: (value, all_known)})
+    if part.offset in {0x08, 0x0C}:
+        after = attrs.evolve(after, header=header_of(after))
+    if after.index_at(part.offset) is not None and all_known == WORD:
+        after = _learn_bar(after, part.offset, value)
+    elif part.offset >= HEADER_SIZE or part.offset == 0x34:
+        after = _learn_structures(after)
+    return after
+
+
+def header_of(function: FunctionShadow) -> HeaderType | None:
+    """Tell the header's layout from what was read of it; what was known before stays otherwise."""
+    layout = function.read(0x0E, 1)
+    if layout is not None:
+        return _HEADERS.get(layout & 0x7F, HeaderType.UNKNOWN)
+    if function.read(0x0A, 2) == _BRIDGE_CLASS:
+        return HeaderType.BRIDGE
+    return function.header
+
+
+def inferred_header(function: FunctionShadow, offset: int, size: int, value: int) -> HeaderType | None:
+    """Guess the layout from how it is written, where nothing was read.
+
+    Nobody writes a BAR by bytes or halves; a bridge's numbers, windows and control are written so. All of
+    them at once, as one word at 0x18, are told from an address by their order.
+    """
+    if function.header is not None:
+        return function.header
+    narrow = size < 4 and (0x18 <= offset <= 0x1D or 0x20 <= offset <= 0x27 or offset == 0x3E)
+    primary, secondary, subordinate = value & 0xFF, value >> 8 & 0xFF, value >> 16 & 0xFF
+    numbers = offset == 0x18 and size == 4 and primary < secondary <= subordinate and value >> 24 < 0x80
+    if narrow or numbers:
+        return HeaderType.BRIDGE
+    return None
+
+
+def _learn_bar(function: FunctionShadow, offset: int, value: int) -> FunctionShadow:
+    index = function.index_at(offset)
+    assert index is not None
+    upper = index != ROM_INDEX and function.index_at(offset - 4) == index
+    types = dict(function.types)
+    if not upper and index != ROM_INDEX:
+        types[index] = value & (0x3 if value & IO_BIT else 0xF)
+    after = attrs.evolve(function, types=types)
+    if not function.is_sizing(offset):
+        return after
+    size = _size_from_mask(after, index, value, upper=upper)
+    return after if size is None else attrs.evolve(after, sizes={**after.sizes, index: size})
+
+
+def _size_from_mask(function: FunctionShadow, index: int, value: int, *, upper: bool) -> int | None:
+    """Compute a size from what a BAR word answers to all ones; None where this word does not tell."""
+    if upper:
+        if function.sizes.get(index):
+            return None
+        return (value & -value) << 32 or None
+    bits = function.types.get(index, 0)
+    fixed = ~ROM_ADDRESS if index == ROM_INDEX else 0x3 if bits & IO_BIT else 0xF
+    mask = value & ~fixed & WORD
+    if not mask and bits & (IO_BIT | TYPE_BITS) == TYPE_64:
+        return None  # 4 GiB or more: the upper half tells
+    # The lowest writable bit: I/O BARs may have none above bit 15.
+    return mask & -mask
+
+
+def _learn_structures(function: FunctionShadow) -> FunctionShadow:
+    found = {**function.capabilities, **_walk(function)}
+    after = attrs.evolve(function, capabilities=found)
+    sizes = rebar_sizes(after)
+    if sizes.items() <= after.sizes.items():
+        return after
+    return attrs.evolve(after, sizes={**after.sizes, **sizes})
+
+
+def rebar_sizes(function: FunctionShadow) -> dict[int, int]:
+    """Read the sizes that a Resizable BAR structure has in force."""
+    at = function.capabilities.get((True, REBAR))
+    first = function.read(at + 8, 4) if at is not None else None
+    if at is None or first is None:
+        return {}
+    found = {}
+    for number in range(min(first >> 5 & 7, 6)):
+        control = function.read(at + 8 + 8 * number, 4)
+        if control is not None and control & 7 < ROM_INDEX:
+            found[control & 7] = 1 << (_REBAR_UNIT + ((control & REBAR_SIZE) >> 8))
+    return found
+
+
+def _walk(function: FunctionShadow) -> dict[tuple[bool, int], int]:
+    """Follow both capability lists as far as their words are known; the first structure of an id counts."""
+    found: dict[tuple[bool, int], int] = {}
+    seen = set()
+    offset = (function.read(0x34, 1) or 0) & ~3
+    while HEADER_SIZE <= offset < LEGACY_SIZE and offset not in seen:
+        seen.add(offset)
+        head = function.read(offset, 2)
+        if head is None:
+            break
+        found.setdefault((False, head & 0xFF), offset)
+        offset = head >> 8 & ~3
+    offset = LEGACY_SIZE
+    while LEGACY_SIZE <= offset < EXTENDED_SIZE and offset not in seen:
+        seen.add(offset)
+        head = function.read(offset, 4)
+        if head is None or head in {0, WORD}:
+            break
+        found.setdefault((True, head & 0xFFFF), offset)
+        offset = head >> 20 & ~3
+    return found

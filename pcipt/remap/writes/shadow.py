@@ -1,0 +1,340 @@
+"""The shadow of a machine: every function's registers, folded from the accesses that reached them.
+
+Functions are keyed by their place in the topology, so that renumbering a bus moves a subtree's addresses and
+nothing else. `step` is the machine: same state and access, same result. An access that cannot be leaves the
+state as it was, one of unknown width asks for a re-read.
+"""
+
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+
+import attrs
+
+from pcipt.errors import StateError
+from pcipt.pci.address import PciPath, Sbdf
+from pcipt.pci.config import HEADER_SIZE, HeaderType
+from pcipt.pci.units import Address, Range
+from pcipt.pci.write import ConfigRead, ConfigWrite, Lost
+from pcipt.remap.writes import routing
+from pcipt.remap.writes.changes import BusRenumbered, Change, FunctionReset, Numbers, RereadWanted, ResetKind
+from pcipt.remap.writes.decoding import bar_registers, decoded_range, numbers_of, vf_addresses, vf_ranges
+from pcipt.remap.writes.function_shadow import FunctionShadow
+from pcipt.remap.writes.learning import inferred_header, rebar_sizes, taught
+from pcipt.remap.writes.overlay import overlay_of
+from pcipt.remap.writes.registers import WORD, Part, is_possible, split
+from pcipt.remap.writes.resets import after_reset, in_secondary_reset, starts_function_reset
+from pcipt.remap.writes.tracking import Step, compare, ignored, released, settled
+
+IDS_AT = 0x00
+
+# Header words on which no range, window or number depends: cache line size, interrupt line and the like.
+_INERT: Mapping[HeaderType | None, tuple[int, ...]] = {
+    HeaderType.ENDPOINT: (0x0C, 0x34, 0x3C),
+    HeaderType.BRIDGE: (0x0C, 0x34),
+}
+
+
+@attrs.frozen
+class Mapped:
+    """A BAR that decodes; BAR 6 is the ROM."""
+
+    sbdf: Sbdf
+    bar: int
+    range: Range
+
+
+@attrs.frozen
+class Shadow:
+    """`obeys` is False where Xen's vPCI drops writes to BARs that decode. `doubtful`: something was lost.
+    `waiting` are the functions of which something is pending, in the order in which it came. `endpoints` are
+    known to be no bridges, so that their registers need not be looked at for routes.
+    """
+
+    functions: Mapping[PciPath, FunctionShadow] = attrs.field(factory=dict)
+    roots: frozenset[tuple[int, int]] = frozenset({(0, 0)})
+    routes: routing.Routes = attrs.field(factory=dict)
+    obeys: bool = True
+    doubtful: bool = False
+    waiting: Mapping[PciPath, None] = attrs.field(factory=dict, eq=False)
+    endpoints: AbstractSet[PciPath] = attrs.field(default=frozenset(), eq=False)
+
+    def place_of(self, sbdf: Sbdf) -> PciPath:
+        """Tell which place answers at an address now; a bus that nobody claims is taken for a root bus."""
+        route = self.routes.get((sbdf.segment, sbdf.bus)) or routing.Route((), sbdf.bus)
+        return route.to(sbdf)
+
+    def address_of(self, place: PciPath) -> Sbdf:
+        """Tell at which address a place answers now: the secondary bus of the bridge above, and what it
+        adds.
+        """
+        relative, device, function = place.hops[-1]
+        if len(place.hops) == 1:
+            return Sbdf(place.segment, relative, device, function)
+        above = self.functions.get(PciPath(place.segment, place.hops[:-1]))
+        secondary = (above.read(0x19, 1) if above is not None else None) or 0
+        return Sbdf(place.segment, secondary + relative & 0xFF, device, function)
+
+    def reach(self, place: PciPath) -> Sbdf | None:
+        """Tell the address of a place; None behind a bridge that is not set up (secondary bus 0)."""
+        for depth in range(1, len(place.hops)):
+            above = self.functions.get(PciPath(place.segment, place.hops[:depth]))
+            if above is None or not above.read(0x19, 1):
+                return None
+        return self.address_of(place)
+
+    def at(self, sbdf: Sbdf) -> FunctionShadow | None:
+        return self.functions.get(self.place_of(sbdf))
+
+    def mapped(self) -> list[Mapped]:
+        """List the BARs that decode by what the registers hold; those of virtual functions apart."""
+        found = []
+        for place, function in self.functions.items():
+            sbdf = self.address_of(place)
+            for bar in bar_registers(function):
+                span = decoded_range(function, bar)
+                if isinstance(span, Range):
+                    found.append(Mapped(sbdf, bar.index, span))
+        return sorted(found, key=lambda entry: (entry.sbdf, entry.bar))
+
+    def virtual(self) -> list[Mapped]:
+        """List the BARs of virtual functions that decode, at the virtual functions' addresses."""
+        found: list[Mapped] = []
+        for place, function in self.functions.items():
+            found += _virtual_bars(function, self.address_of(place))
+        return sorted(found, key=lambda entry: (entry.sbdf, entry.bar))
+
+    def bridges(self) -> list[tuple[Sbdf, Numbers]]:
+        found = []
+        for place, function in self.functions.items():
+            numbers = numbers_of(function)
+            if numbers is not None:
+                found.append((self.address_of(place), numbers))
+        return sorted(found, key=lambda entry: entry[0])
+
+
+def step(state: Shadow, event: ConfigWrite | ConfigRead | Lost) -> tuple[Shadow, tuple[Change, ...]]:
+    """Fold one access in.
+
+    Raises: StateError for an offset or width that no access can have.
+    """
+    if isinstance(event, Lost):
+        return attrs.evolve(state, doubtful=True), ()
+    if event.size is None:
+        place = state.place_of(event.sbdf)
+        wanted = RereadWanted(sbdf=event.sbdf, place=place, causes=(event,))
+        return state, (wanted,) if isinstance(event, ConfigWrite) else ()
+    if not is_possible(event.offset, event.size) or not 0 <= event.value <= WORD:
+        raise StateError(f"no access of {event.size} bytes at {event.offset:#x} of {event.sbdf}")
+    parts = list(split(event.offset, event.size, event.value))
+    if isinstance(event, ConfigRead):
+        return fold_read(state, event, parts)
+    return _write(state, event, parts)
+
+
+def settle(state: Shadow, *, halves: bool = True) -> tuple[Shadow, tuple[Change, ...]]:
+    """Decide what waits for further writes: the engine does so after a quiet time, then reads back."""
+    changes: list[Change] = []
+    for place in state.waiting:
+        function = state.functions.get(place)
+        if function is not None and function.pending:
+            function, found = settled(function, state.address_of(place), halves=halves)
+            changes += found
+            state = with_function(state, function)
+    return state, tuple(changes)
+
+
+def with_routes(state: Shadow) -> Shadow:
+    """Compute the routes anew from the bridges' numbers."""
+    return attrs.evolve(state, routes=routing.build_routes(_claims(state), state.roots))
+
+
+def _write(state: Shadow, write: ConfigWrite, parts: list[Part]) -> tuple[Shadow, tuple[Change, ...]]:
+    place = state.place_of(write.sbdf)
+    before = state.functions.get(place) or FunctionShadow(place)
+    action = Step(write.sbdf, write, parts)
+    before, decided = released(before, action)
+    header = inferred_header(before, write.offset, write.size or 0, write.value)
+    after = before if header is before.header else attrs.evolve(before, header=header)
+    if any(starts_function_reset(before, part) for part in parts):
+        after, changes = _reset(before, action, ResetKind.FUNCTION)
+        return with_function(state, after), (*decided, *changes)
+    if not decided and after is state.functions.get(place) and all(_is_inert(after, part) for part in parts):
+        return state, ()
+    for part in parts:
+        after = after.written(part)
+    after = _resized(after)
+    dropped: list[Change] = []
+    if not state.obeys:
+        after, dropped = ignored(before, after, action)
+    after, changes = compare(before, after, action)
+    moved, renumbered = _renumbered(state, before, after, action)
+    return moved, (*decided, *dropped, *changes, *renumbered)
+
+
+def _is_inert(function: FunctionShadow, part: Part) -> bool:
+    """Whether nothing depends on this word: interrupt line, MSI masks and the like, most of all writes."""
+    if part.offset < HEADER_SIZE:
+        return part.offset in _INERT.get(function.header, ())
+    return not function.pending and function.written(part) is function
+
+
+def fold_read(state: Shadow, read: ConfigRead, parts: list[Part]) -> tuple[Shadow, tuple[Change, ...]]:
+    """Take a read for hardware's own word: it teaches, and where it contradicts the shadow it is a change."""
+    place = state.place_of(read.sbdf)
+    before = state.functions.get(place)
+    action = Step(read.sbdf, read, parts)
+    ids = next((part for part in parts if part.offset == IDS_AT), None)
+    if ids is not None and ids.lanes & 0xFFFF == 0xFFFF:
+        if ids.value & 0xFFFF == 0xFFFF:
+            return _without(state, action) if before is not None and not before.virtual else (state, ())
+        if before is not None and _is_other(before, ids):
+            state, changes = _without(state, action)
+            state, more = fold_read(state, read, parts)
+            return state, (*changes, *more)
+    if before is None:
+        if all(part.value == part.lanes for part in parts):
+            return state, ()  # nobody answers there
+        before = FunctionShadow(place)
+    after, decided = released(before, action)
+    for part in parts:
+        after = taught(after, part)
+    if after is before and place in state.functions:
+        return state, ()
+    after, changes_list = compare(before, after, action)
+    state, renumbered = _renumbered(state, before, after, action)
+    return state, (*decided, *changes_list, *renumbered)
+
+
+def _is_other(function: FunctionShadow, ids: Part) -> bool:
+    """Whether another device answers here now."""
+    value, known = function.words.get(IDS_AT, (0, 0))
+    return bool((value ^ ids.value) & known & ids.lanes)
+
+
+def _without(state: Shadow, action: Step) -> tuple[Shadow, tuple[Change, ...]]:
+    """Forget a function that is gone, and what was behind it."""
+    place = state.place_of(action.sbdf)
+    changes: list[Change] = []
+    functions = dict(state.functions)
+    for held in [place, *_below(state, place)]:
+        function = functions.pop(held)
+        there = attrs.evolve(action, sbdf=state.address_of(held))
+        changes += compare(function, after_reset(function), there)[1]
+    return with_routes(attrs.evolve(state, functions=functions)), tuple(changes)
+
+
+def _resized(function: FunctionShadow) -> FunctionShadow:
+    """Let a written Resizable BAR Control change its BAR's size."""
+    sizes = {i: size for i, size in rebar_sizes(function).items() if function.sizes.get(i) != size}
+    if not sizes:
+        return function
+    known = {i: function.sizes[i] for i in sizes if i in function.sizes}
+    initial = {**known, **function.initial_sizes}
+    return attrs.evolve(function, sizes={**function.sizes, **sizes}, initial_sizes=initial)
+
+
+def _reset(before: FunctionShadow, action: Step, kind: ResetKind) -> tuple[FunctionShadow, list[Change]]:
+    reset = FunctionReset(sbdf=action.sbdf, place=before.place, causes=(action.cause,), kind=kind)
+    after, changes = compare(before, after_reset(before), action)
+    return after, [reset, *changes]
+
+
+def _renumbered(
+    state: Shadow, before: FunctionShadow, after: FunctionShadow, action: Step
+) -> tuple[Shadow, list[Change]]:
+    """Put the function back, and follow what its bus numbers or its secondary reset do to those behind it."""
+    one, other = numbers_of(before), numbers_of(after)
+    held = with_function(state, after)
+    resets = in_secondary_reset(after) and not in_secondary_reset(before)
+    if other is None or (one == other and in_secondary_reset(before) == in_secondary_reset(after)):
+        return held, []
+    changes: list[Change] = []
+    if resets and action.is_write:
+        held, changes = _reset_below(held, after.place, action)
+    held = with_routes(held)
+    if not action.is_write and (one is None or one.secondary is None):
+        held = _adopted(held, after)
+    if one == other or not (action.is_write or (one is not None and None not in attrs.astuple(one))):
+        return held, changes
+    moved = []
+    for place in _below(held, after.place):
+        was, now = state.reach(place), held.reach(place)
+        if was != now:
+            moved.append((was, now))
+    renumbered = BusRenumbered(
+        sbdf=action.sbdf, place=after.place, causes=(action.cause,),
+        before=one or Numbers(None, None, None), after=other, moved=tuple(moved),
+    )  # fmt: skip
+    return held, [*changes, renumbered]
+
+
+def _reset_below(state: Shadow, bridge: PciPath, action: Step) -> tuple[Shadow, list[Change]]:
+    changes: list[Change] = []
+    functions = dict(state.functions)
+    for place in _below(state, bridge):
+        there = attrs.evolve(action, sbdf=state.address_of(place))
+        functions[place], found = _reset(functions[place], there, ResetKind.SECONDARY_BUS)
+        changes += found
+    return attrs.evolve(state, functions=functions), changes
+
+
+def _adopted(state: Shadow, bridge: FunctionShadow) -> Shadow:
+    """Put functions that were seen on a bus nobody claimed behind the bridge that turns out to claim it."""
+    functions = {}
+    for place, function in state.functions.items():
+        bus = place.hops[0][0]
+        home = place
+        route = state.routes.get((place.segment, bus))
+        if (
+            (place.segment, bus) not in state.roots
+            and route is not None
+            and place.hops[0] != bridge.place.hops[0]
+        ):
+            home = PciPath(
+                place.segment, (*route.hops, (route.relative, *place.hops[0][1:]), *place.hops[1:])
+            )
+        functions[home] = function if home == place else attrs.evolve(function, place=home)
+    waiting = {place: None for place, function in functions.items() if function.pending}
+    return with_routes(attrs.evolve(state, functions=functions, waiting=waiting))
+
+
+def with_function(state: Shadow, function: FunctionShadow) -> Shadow:
+    """Put one function in; the cost does not grow with the number of functions."""
+    place, waiting = function.place, state.waiting
+    if function.pending:
+        waiting = {**waiting, place: None}
+    elif place in waiting:
+        waiting = {other: None for other in waiting if other != place}
+    functions = overlay_of(state.functions).put(place, function)
+    return attrs.evolve(state, functions=functions, waiting=waiting)
+
+
+def _below(state: Shadow, bridge: PciPath) -> list[PciPath]:
+    depth = len(bridge.hops)
+    return [
+        place
+        for place in state.functions
+        if place.segment == bridge.segment and len(place.hops) > depth and place.hops[:depth] == bridge.hops
+    ]
+
+
+def _claims(state: Shadow) -> Iterator[routing.Claim]:
+    for place in state.functions:
+        if place in state.endpoints:
+            continue
+        function = state.functions[place]
+        numbers = numbers_of(function)
+        if numbers is None or in_secondary_reset(function):
+            continue
+        if numbers.secondary is not None and numbers.subordinate is not None:
+            yield routing.Claim(place, numbers.secondary, numbers.subordinate)
+
+
+def _virtual_bars(function: FunctionShadow, sbdf: Sbdf) -> Iterator[Mapped]:
+    spans = vf_ranges(function)
+    if not isinstance(spans, tuple) or not spans:
+        return
+    for number, vf in enumerate(vf_addresses(function, sbdf)):
+        for span in spans:
+            start = span.start + number * span.size
+            yield Mapped(vf, span.bar, Range(Address(start), span.size))

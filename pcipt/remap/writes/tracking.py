@@ -1,0 +1,279 @@
+"""From registers before and after to changes: what counts as a change, and what only looks like one.
+
+A BAR written while it decodes moves byte by byte, and is sized by writing all ones to it. So a write to a BAR
+decides nothing until all its bytes are written and no word of it holds all ones; switching decoding on
+decides at once. A BAR of 32 bits written in part is decided by the function's next access elsewhere, a 64-bit
+one waits for its other half; `settled` decides them all. What a read reveals for the first time is no change.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import attrs
+
+from pcipt.pci.address import Sbdf
+from pcipt.pci.bars import ROM_INDEX
+from pcipt.pci.bridge import WindowKind
+from pcipt.pci.config import HeaderType
+from pcipt.pci.units import Range
+from pcipt.pci.write import ConfigWrite
+from pcipt.remap.writes.changes import (
+    Assumption,
+    BarMapped,
+    BarMoved,
+    BarUnmapped,
+    BridgeWindowChanged,
+    Cause,
+    Change,
+    DecodeChanged,
+    RomChanged,
+    VfBarsChanged,
+)
+from pcipt.remap.writes.decoding import (
+    UNKNOWN,
+    bar_registers,
+    decode_of,
+    decoded_range,
+    rom_enable,
+    vf_ranges,
+    vf_registers,
+    window_of,
+)
+from pcipt.remap.writes.function_shadow import BarRegister, FunctionShadow, Pending
+from pcipt.remap.writes.registers import Part
+
+
+@attrs.frozen
+class Step:
+    """One access to one function: `parts` are the words it touches."""
+
+    sbdf: Sbdf
+    cause: Cause
+    parts: Sequence[Part]
+
+    @property
+    def is_write(self) -> bool:
+        return isinstance(self.cause, ConfigWrite)
+
+    def lanes(self, bar: BarRegister) -> int:
+        """The bits of a BAR that this access touches."""
+        found = 0
+        for number, offset in enumerate(bar.words):
+            for part in self.parts:
+                if part.offset == offset:
+                    found |= part.lanes << 32 * number
+        return found
+
+
+def compare(before: FunctionShadow, after: FunctionShadow, step: Step) -> tuple[FunctionShadow, list[Change]]:
+    """Say what an access changed; the function returned remembers what was reported and what is pending."""
+    changes = [*_switches(before, after, step)]
+    bars = bar_registers(after)
+    tracker = _BarTracker(before, after, step, decided=_decides(before, after, bars))
+    for bar in bars:
+        tracker.follow(bar)
+    changes += tracker.changes
+    changes += _windows(before, after, step)
+    changes += _virtual(before, after, step)
+    return tracker.result(), changes
+
+
+def ignored(before: FunctionShadow, after: FunctionShadow, step: Step) -> tuple[FunctionShadow, list[Change]]:
+    """Take back what Xen's vPCI drops: writes to memory BARs that decode. Sizing dropped so is no change.
+
+    Source: xen/drivers/vpci/header.c, bar_write and rom_write.
+    """
+    changes: list[Change] = []
+    for bar in bar_registers(before):
+        if not step.lanes(bar) or not _vpci_traps(bar):
+            continue
+        held, wanted = decoded_range(before, bar), decoded_range(after, bar)
+        if not isinstance(held, Range) or wanted == held:
+            continue
+        if bar.index == ROM_INDEX and wanted is None:
+            continue  # its enable bit may be switched
+        words = {**after.words, **{offset: before.words[offset] for offset in bar.words}}
+        sizing = any(after.is_sizing(offset) for offset in bar.words)
+        after = attrs.evolve(after, words=words, ones=before.ones)
+        if isinstance(wanted, Range) and not sizing:
+            changes.append(
+                BarMoved(
+                    sbdf=step.sbdf, place=after.place, causes=(step.cause,), bar=bar.index, kind=bar.kind,
+                    before=held, after=wanted, assumed=Assumption.IGNORED,
+                )
+            )  # fmt: skip
+    return after, changes
+
+
+def settled(function: FunctionShadow, sbdf: Sbdf, *, halves: bool) -> tuple[FunctionShadow, list[Change]]:
+    """Decide what waits for further writes; with `halves` also a 64-bit BAR of which one half was written."""
+    changes: list[Change] = []
+    for bar in bar_registers(function):
+        if bar.index in function.pending and (halves or not bar.wide):
+            function, found = _decided(function, bar, sbdf)
+            changes += found
+    return function, changes
+
+
+def released(function: FunctionShadow, step: Step) -> tuple[FunctionShadow, list[Change]]:
+    """Decide a 32-bit BAR written in part when an access reaches the function elsewhere: no more bytes
+    follow.
+    """
+    if not function.pending:
+        return function, []
+    waiting = [
+        bar
+        for bar in bar_registers(function)
+        if bar.index in function.pending
+        and not bar.wide
+        and not step.lanes(bar)
+        and not function.ones.get(bar.offset)
+    ]
+    changes: list[Change] = []
+    for bar in waiting:
+        function, found = _decided(function, bar, step.sbdf)
+        changes += found
+    return function, changes
+
+
+def _decided(function: FunctionShadow, bar: BarRegister, sbdf: Sbdf) -> tuple[FunctionShadow, list[Change]]:
+    causes = function.pending[bar.index].causes
+    tracker = _BarTracker(function, function, Step(sbdf, causes[-1], ()), decided=frozenset({bar.index}))
+    tracker.follow(bar)
+    return tracker.result(), tracker.changes
+
+
+def _decides(before: FunctionShadow, after: FunctionShadow, bars: Iterable[BarRegister]) -> frozenset[int]:
+    """List the BARs whose state an access decides by more than their address: decoding, ROM enable, size."""
+    one, other = decode_of(before), decode_of(after)
+    found = set()
+    for bar in bars:
+        io = bar.kind.value == "io"
+        if one is not None and other is not None:
+            switched = one.io != other.io if io else one.memory != other.memory
+        else:
+            switched = one != other
+        if bar.index == ROM_INDEX:
+            switched |= rom_enable(before) != rom_enable(after) and not after.is_sizing(bar.offset)
+        if switched or before.sizes.get(bar.index) != after.sizes.get(bar.index):
+            found.add(bar.index)
+    return frozenset(found)
+
+
+class _BarTracker:
+    def __init__(
+        self, before: FunctionShadow, after: FunctionShadow, step: Step, *, decided: frozenset[int]
+    ) -> None:
+        self._before, self._after, self._step, self._decided = before, after, step, decided
+        self._mapped, self._last = dict(after.mapped), dict(after.last)
+        self._pending = dict(after.pending)
+        self.changes: list[Change] = []
+
+    def result(self) -> FunctionShadow:
+        after = self._after
+        if (self._mapped, self._last, self._pending) == (after.mapped, after.last, after.pending):
+            return after
+        return attrs.evolve(after, mapped=self._mapped, last=self._last, pending=self._pending)
+
+    def follow(self, bar: BarRegister) -> None:
+        index, step = bar.index, self._step
+        now, reported = decoded_range(self._after, bar), self._mapped.get(index)
+        lanes = step.lanes(bar)
+        pending = self._pending.get(index)
+        if lanes and step.is_write:
+            pending = (pending or Pending()).joined(lanes, step.cause)
+            if any(self._after.is_sizing(offset) for offset in bar.words):
+                pending = attrs.evolve(pending, lanes=0)
+            self._pending[index] = pending
+        if now is UNKNOWN:
+            return
+        if now == reported:
+            if now is not None and not lanes:
+                self._pending.pop(index, None)  # half a BAR written as it was may begin a move, until now
+            return
+        if not step.is_write and decoded_range(self._before, bar) is UNKNOWN:
+            self._adopt(index, now)
+        elif index in self._decided or not self._waits(bar, pending):
+            self._report(bar, now, pending)
+
+    def _waits(self, bar: BarRegister, pending: Pending | None) -> bool:
+        if any(self._after.is_sizing(offset) for offset in bar.words):
+            return True
+        full = (1 << 32 * len(bar.words)) - 1
+        return pending is not None and pending.lanes != full
+
+    def _adopt(self, index: int, now: Range | None) -> None:
+        if now is None:
+            self._mapped.pop(index, None)
+        else:
+            self._mapped[index] = self._last[index] = now
+
+    def _report(self, bar: BarRegister, now: Range | None, pending: Pending | None) -> None:
+        index, step = bar.index, self._step
+        reported = self._mapped.get(index)
+        causes: tuple[Cause, ...] = (step.cause,)
+        if pending is not None and now is not None:
+            causes = pending.causes if pending.causes[-1:] == causes else (*pending.causes, step.cause)
+        sbdf, place, kind, last = step.sbdf, self._after.place, bar.kind, self._last.get(index)
+        if now is None:
+            assert reported is not None
+            change: Change = BarUnmapped(
+                sbdf=sbdf, place=place, causes=causes, bar=index, kind=kind, before=reported
+            )
+        elif reported is not None or (last is not None and last != now):
+            change = BarMoved(
+                sbdf=sbdf, place=place, causes=causes, bar=index, kind=kind, before=reported or last or now,
+                after=now, assumed=None if reported is None else Assumption.OBEYED,
+            )  # fmt: skip
+        else:
+            change = BarMapped(sbdf=sbdf, place=place, causes=causes, bar=index, kind=kind, after=now)
+        self.changes.append(change)
+        self._pending.pop(index, None)
+        self._adopt(index, now)
+
+
+def _vpci_traps(bar: BarRegister) -> bool:
+    return bar.kind.value != "io"
+
+
+def _switches(before: FunctionShadow, after: FunctionShadow, step: Step) -> Iterator[Change]:
+    one, other = decode_of(before), decode_of(after)
+    if other is not None and one != other and (step.is_write or one is not None):
+        yield DecodeChanged(sbdf=step.sbdf, place=after.place, causes=(step.cause,), before=one, after=other)
+    enabled, enable = rom_enable(before), rom_enable(after)
+    if enable is None:
+        return
+    rom = next((bar for bar in bar_registers(after) if bar.index == ROM_INDEX), None)
+    if rom is not None and before.is_sizing(rom.offset):
+        enabled = ROM_INDEX in before.mapped  # sizing had cleared the bit
+    if rom is None or enabled == enable or not (step.is_write or enabled is not None):
+        return
+    if not after.is_sizing(rom.offset):
+        yield RomChanged(
+            sbdf=step.sbdf, place=after.place, causes=(step.cause,), before=enabled, after=enable
+        )
+
+
+def _windows(before: FunctionShadow, after: FunctionShadow, step: Step) -> Iterator[Change]:
+    if after.header is not HeaderType.BRIDGE or not any(0x1C <= part.offset <= 0x30 for part in step.parts):
+        return
+    for kind in WindowKind:
+        one, other = window_of(before, kind), window_of(after, kind)
+        if other is UNKNOWN or one == other or (one is UNKNOWN and not step.is_write):
+            continue
+        was = None if one is UNKNOWN else one
+        if was != other:
+            yield BridgeWindowChanged(
+                sbdf=step.sbdf, place=after.place, causes=(step.cause,), window=kind, before=was, after=other
+            )
+
+
+def _virtual(before: FunctionShadow, after: FunctionShadow, step: Step) -> Iterator[Change]:
+    one, other = vf_ranges(before), vf_ranges(after)
+    if one == other or other is UNKNOWN or (one is UNKNOWN and not step.is_write):
+        return
+    if any(after.is_sizing(offset) for bar in vf_registers(after) for offset in bar.words):
+        return
+    yield VfBarsChanged(
+        sbdf=step.sbdf, place=after.place, causes=(step.cause,),
+        before=() if one is UNKNOWN else one, after=other,
+    )  # fmt: skip

@@ -1,1 +1,0 @@
-"""The daemon: engine, control socket, journal, notification."""

@@ -1,0 +1,1 @@
+"""A simulated Xen with simulated hardware, for tests and replays. No real hypervisor is touched."""

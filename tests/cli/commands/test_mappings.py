@@ -1,0 +1,40 @@
+import json
+
+import pytest
+
+from pcipt.cli.commands.mappings import legend_from_answer
+from pcipt.cli.main import main
+from tests.answers import ANSWERS, MAPPINGS, answering
+
+SINCE = "2026-11-22 19:11:32 UTC"
+
+
+def test_the_table_and_json(tmp_path, capsys):
+    with answering(tmp_path / "control", ANSWERS) as control:
+        assert main(["mappings", "--socket", control]) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            "RANGE                          SIZE  SBDF          BAR  BY            SINCE",
+            f"0xfe040000-0xfe05ffff          128K  0000:02:00.0  0    xen           {SINCE}",
+            f"0xfe800000-0xfe803fff           16K  0000:02:00.0  ROM  us, doubtful  {SINCE}",
+            f"0x383fe0000000-0x383fefffffff  256M  0000:03:00.0  2    us            {SINCE}",
+            f"0xfd000000-0xfd000fff            4K  0000:05:00.0  0    stale         {SINCE}",
+        ]
+        assert main(["mappings", "--no-legend", "--socket", control]) == 0
+        assert "RANGE" not in capsys.readouterr().out
+        assert main(["mappings", "--json", "--socket", control]) == 0
+        assert json.loads(capsys.readouterr().out) == MAPPINGS
+
+
+@pytest.mark.parametrize("dom0", ["pv", "pvh"])
+def test_the_closing_line_fits_what_stands_above_it(dom0):
+    told = {**MAPPINGS, "dom0": dom0}
+    assert "UTC" not in legend_from_answer(told, 80)  # ages have no time zone
+    assert "times are UTC" in legend_from_answer(told, 160)
+    assert "times are UTC" in legend_from_answer(told, None)
+
+
+def test_no_mapping_is_an_empty_table(tmp_path, capsys):
+    empty = {"Mappings": {"version": 1, "dom0": "pv", "mappings": []}}
+    with answering(tmp_path / "control", empty) as control:
+        assert main(["mappings", "--socket", control]) == 0
+    assert capsys.readouterr().out == ""

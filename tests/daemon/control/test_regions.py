@@ -1,0 +1,110 @@
+"""Reserved regions as the daemon tells them, judged by a made-up table and the simulated Xen."""
+
+import attrs
+import pytest
+
+from pcipt.daemon.control.regions import regions_answer
+from pcipt.daemon.control.varlink import own_description
+from pcipt.errors import HypervisorError
+from pcipt.pci import Frames, Gfn, parse_sbdf
+from pcipt.remap.actions import RestoreReserved, WithdrawReserved
+from pcipt.remap.ledger import Event
+from pcipt.xen.interface import Dom0Kind, XenIdentity
+from pcipt.xen.simulated.hypervisor import SimulatedXen
+from pcipt.xen.simulated.reserved import ReservedRegion
+from tests.daemon.control.varlink_idl import Interface
+from tests.engine.stage import Stage
+
+OWN = Interface(own_description())
+NIC, GONE, FREE = map(parse_sbdf, ("01:00.0", "02:00.0", "03:00.0"))
+ONE, SHARED, FAR = (Frames(Gfn(start), 4) for start in (0x7FFF0, 0x80000, 0x90000))
+
+
+def staged(dom0="pvh", reserved=((ONE, (NIC,)), (SHARED, (NIC, GONE))), known=None):
+    stage = Stage(dom0=dom0)
+    identity = XenIdentity(4, 17, "4.17.0", Dom0Kind(dom0))
+    regions = [ReservedRegion(frames, scope) for frames, scope in reserved]
+    known = list(stage.host.raws) if known is None else known
+    stage.xen = SimulatedXen(stage.host, identity, known=known, reserved=regions)
+    stage.engine = stage.start()
+    stage.engine.reconcile(dry_run=True)
+    return stage
+
+
+def answer(stage):
+    told = regions_answer(stage.host, stage.xen, stage.engine)
+    assert OWN.complaints(OWN.methods["Rmrr"][1], told) == []
+    return told
+
+
+def test_on_pvh_xens_list_is_the_only_source():
+    told = answer(staged())
+    assert told["source"] == "hypercall"
+    assert [(r["base"], r["limit"], r["pages"], r["kind"]) for r in told["regions"]] == [
+        ("0x7fff0000", "0x7fff3fff", 4, "rdm"),
+        ("0x80000000", "0x80003fff", 4, "rdm"),
+    ]
+    assert [r["mapped"] for r in told["regions"]] == ["by-xen", "by-xen"]
+    assert told["regions"][0]["devices"] == [{"sbdf": str(NIC), "present": True, "owner": "dom0"}]
+
+
+def test_on_pv_nothing_is_mapped_or_not():
+    assert [r["mapped"] for r in answer(staged("pv"))["regions"]] == ["not-applicable"] * 2
+
+
+def test_nothing_reserved_is_an_empty_list():
+    assert answer(staged(reserved=()))["regions"] == []
+
+
+def test_a_region_that_was_withdrawn_says_so():
+    stage = staged()
+    action = WithdrawReserved(NIC, "its last device has left", ONE)
+    stage.engine.ledger.step(action, Event.INTEND)
+    assert [r["mapped"] for r in answer(stage)["regions"]] == ["unknown", "by-xen"]  # it may have been done
+    stage.engine.ledger.step(action, Event.PERFORMED)
+    assert [r["mapped"] for r in answer(stage)["regions"]] == ["withdrawn", "by-xen"]
+    back = RestoreReserved(NIC, "its device is back", ONE)
+    stage.engine.ledger.noted(back)
+    assert [r["mapped"] for r in answer(stage)["regions"]] == ["by-pcipt", "by-xen"]
+
+
+def test_a_region_without_a_device_that_xen_knows_is_left_open():
+    """Xen forgets to take it down behind a device that was plugged in later: nobody can tell."""
+    stage = staged(known=[parse_sbdf("00:00.0")])
+    assert {r["mapped"] for r in answer(stage)["regions"]} == {"unknown"}
+
+
+@pytest.mark.parametrize(
+    ("more", "owner"),
+    [
+        ({}, "dom0"),
+        ({"quarantined": frozenset({NIC})}, "quarantine"),
+        ({"elsewhere": {NIC: "guest 3"}}, "guest 3"),
+        ({"orphans": frozenset({NIC})}, "nobody (orphan)"),
+        ({"known": frozenset()}, "unknown"),
+        ({"custody_told": False}, "unknown"),  # Xen cannot be asked
+    ],
+)
+def test_who_has_a_device(more, owner):
+    stage = staged(reserved=((ONE, (NIC,)),))
+
+    class Seen:
+        ledger, situation, machine = stage.engine.ledger, stage.engine.situation, stage.engine.machine
+        view = attrs.evolve(stage.engine.view, **more)
+
+    (region,) = regions_answer(stage.host, stage.xen, Seen())["regions"]
+    assert region["devices"][0]["owner"] == owner
+
+
+def test_a_xen_that_does_not_answer_is_a_finding():
+    stage = staged()
+
+    class Refusing:
+        identity = stage.xen.identity
+
+        def reserved_regions(self, _function=None):
+            raise HypervisorError("reserved_device_memory_map", 38)
+
+    told = regions_answer(stage.host, Refusing(), stage.engine)
+    assert [finding["code"] for finding in told["findings"]] == ["regions-not-asked"]
+    assert told["source"] == "none"

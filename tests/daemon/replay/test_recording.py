@@ -1,0 +1,110 @@
+"""The recorded machines of fixtures/sysfs, played by the daemon as `make demo` plays them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pcipt.daemon.replay.recording import Replay
+from pcipt.daemon.settings import Settings
+from pcipt.daemon.store import Keeper
+from pcipt.engine.engine import Engine
+from pcipt.errors import InputError, MalformedError
+from pcipt.host.recorded import RecordedHost
+from pcipt.pci import parse_sbdf
+from pcipt.pci.config import COMMAND
+
+FIXTURES = Path(__file__).resolve().parents[3] / "fixtures" / "sysfs"
+MACHINES = sorted(path.parent for path in FIXTURES.glob("*/expected.json"))
+
+
+def played(directory, state, dom0=None):
+    """Play a recording through the engine; give the actions done, in order."""
+    replay = Replay(str(directory), dom0)
+    engine = Engine(replay.host, replay.xen, Keeper(str(state)), Settings(), lambda: "now")
+    engine.reconcile()
+
+    def settle():
+        engine.follow({event.sbdf for event in replay.hotplug.read()})
+
+    try:
+        replay.play(settle, lambda _about: None)
+    finally:
+        replay.hotplug.close()
+    return replay, engine
+
+
+@pytest.mark.parametrize("name", ["lab-remap-pv", "lab-remap-pvh"])
+def test_the_writes_between_the_steps_are_played_too(name, tmp_path):
+    _, engine = played(FIXTURES / name, tmp_path)
+    assert engine.complaints == 0
+
+
+def test_a_trace_with_holes_kills_the_simulated_host_and_nobody_else(tmp_path):
+    machine = shutil.copytree(FIXTURES / "lab-remap-pvh", tmp_path / "machine", symlinks=True)
+    (machine / "writes.jsonl").write_text("")
+    with pytest.raises(InputError, match="the simulated host dies"):
+        played(machine, tmp_path)
+
+
+def test_there_are_recorded_machines():
+    assert {path.name for path in MACHINES} >= {"lab-pv", "lab-pvh"}
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda path: path.name)
+def test_the_expected_actions_are_taken(machine, tmp_path):
+    replay, engine = played(machine, tmp_path)
+    outcomes = [record.outcome for record in engine.records]
+    taken = [[o.action.word, str(o.action.sbdf), o.result.value] for o in outcomes]
+    assert taken == json.loads((machine / "expected.json").read_text())
+    assert engine.findings == []
+    assert set(replay.xen.devices) == set(engine.machine.functions)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    target = tmp_path / "machine"
+    shutil.copytree(FIXTURES / "lab-pv", target, symlinks=True)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "error", "words"),
+    [
+        ("sequence.jsonl", "{}\n", MalformedError, '"tree"'),
+        ("sequence.jsonl", '\n{"tree": "../x"}\n', MalformedError, "at 0x1"),
+        ("sequence.jsonl", "[]\n", MalformedError, "not a JSON object"),
+        ("sequence.jsonl", '{"tree": "a", "changed": 4}\n', MalformedError, "list of addresses"),
+        ("sequence.jsonl", '{"tree": "a", "changed": ["00:zz.0"]}\n', MalformedError, "device 'zz'"),
+        ("sequence.jsonl", '{"tree": "missing"}\n', InputError, "missing"),
+        ("xen.json", "{", MalformedError, "not JSON"),
+        ("xen.json", "[" * 50_000, MalformedError, "not JSON"),
+        ("sequence.jsonl", '{"tree":' + "[" * 50_000 + "\n", MalformedError, "not JSON"),
+        ("xen.json", '{"version": "new"}', InputError, "4.17.7"),
+        ("xen.json", '{"dom0": "hvm"}', InputError, "hvm"),
+    ],
+)
+def test_a_recording_that_is_wrong_says_so(copy, tmp_path, file, text, error, words):
+    (copy / file).write_text(text)
+    with pytest.raises(error) as caught:
+        played(copy, tmp_path)
+    assert words in str(caught.value)
+
+
+def test_without_xen_json_xen_knows_all_there_is_at_the_start(copy, tmp_path):
+    (copy / "xen.json").unlink()
+    (copy / "sequence.jsonl").unlink()
+    replay, engine = played(copy, tmp_path)
+    assert list(engine.records) == []
+    assert replay.xen.identity.full.startswith("4.17")
+
+
+def test_a_written_command_register_is_remembered_and_not_stored(copy):
+    host = RecordedHost(str(copy))
+    sbdf = parse_sbdf("00:06.0")
+    before = (copy / "sys/bus/pci/devices/0000:00:06.0/config").read_bytes()
+    host.write_register(sbdf, COMMAND, 0x2)
+    assert host.read_register(sbdf, COMMAND) == 2
+    assert host.read_function(sbdf).config[4:6] == b"\x02\x00"
+    assert (copy / "sys/bus/pci/devices/0000:00:06.0/config").read_bytes() == before

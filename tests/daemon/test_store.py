@@ -1,0 +1,137 @@
+import hashlib
+import json
+import os
+
+from pcipt.daemon.document import Document
+from pcipt.daemon.store import Keeper
+from pcipt.firmware.coverage import BootSnapshot
+from pcipt.pci import Frames, Gfn, parse_sbdf
+from pcipt.remap.actions import AddDevice, MapMmio
+from pcipt.remap.claims import By
+from pcipt.remap.ledger import Event, Ledger
+from pcipt.remap.life import State
+from pcipt.remap.mapped_pages import Holding
+from pcipt.remap.steps import Step
+
+PORT = parse_sbdf("00:1c.0")
+LEDGER = Ledger("boot").step(AddDevice(PORT, "why"), Event.INTEND)
+SNAPSHOT = BootSnapshot("boot", frozenset({PORT}), {PORT: (1, 4)})
+
+
+def saved(tmp_path):
+    keeper = Keeper(str(tmp_path))
+    keeper.save(LEDGER)
+    keeper.save_snapshot(SNAPSHOT)
+    return Keeper(str(tmp_path))
+
+
+def test_both_papers_come_back_in_the_same_boot(tmp_path):
+    assert saved(tmp_path).load("boot") == (LEDGER, SNAPSHOT, [])
+
+
+def test_another_boot_starts_afresh(tmp_path):
+    assert saved(tmp_path).load("other") == (Ledger("other"), None, [])
+
+
+def test_nothing_there_is_nothing_wrong(tmp_path):
+    assert Keeper(str(tmp_path)).load("boot") == (Ledger("boot"), None, [])
+
+
+def test_damaged_papers_are_said_and_replaced(tmp_path):
+    keeper = saved(tmp_path)
+    (tmp_path / "ledger").write_text("{")
+    (tmp_path / "boot").write_text("{")
+    ledger, snapshot, findings = keeper.load("boot")
+    assert (ledger, snapshot) == (Ledger("boot"), None)
+    assert [finding.code for finding in findings] == ["ledger-damaged", "boot-snapshot-damaged"]
+
+
+def test_a_sound_document_that_is_no_ledger_is_said(tmp_path):
+    Document(str(tmp_path / "ledger"), "ledger").save({"entries": 3})
+    Document(str(tmp_path / "boot"), "boot").save({"bridges": {"x": [1]}, "functions": [], "boot_id": "boot"})
+    ledger, snapshot, findings = Keeper(str(tmp_path)).load("boot")
+    assert (ledger, snapshot) == (Ledger("boot"), None)
+    assert [finding.code for finding in findings] == ["ledger-damaged", "boot-snapshot-damaged"]
+    assert "not a ledger" in findings[0].text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["boot.damaged-1", "ledger.damaged-1"]
+
+
+def test_a_newer_ledger_is_kept_aside_with_the_steps_that_follow_it(tmp_path):
+    keeper = saved(tmp_path)
+    keeper.append([Step(AddDevice(PORT, "why"), Event.PERFORMED, "now")])
+    newer = (tmp_path / "ledger").read_text().replace('"format": 2', '"format": 3')
+    (tmp_path / "ledger").write_text(newer)
+    steps = (tmp_path / "ledger.steps").read_bytes()
+    again = Keeper(str(tmp_path))
+    again.load("boot")
+    again.save(Ledger("boot"))
+    assert (tmp_path / "ledger.damaged-1").read_text() == newer
+    assert (tmp_path / "ledger.steps.damaged-1").read_bytes() == steps
+
+
+def test_what_is_no_file_is_kept_aside_and_holds_nobody_up(tmp_path):
+    (tmp_path / "ledger").mkdir()
+    os.mkfifo(tmp_path / "mappings")
+    findings = Keeper(str(tmp_path)).load("boot")[2]
+    assert [finding.code for finding in findings] == ["ledger-damaged", "mappings-damaged"]
+
+
+def test_the_files_can_be_read_by_people(tmp_path):
+    saved(tmp_path)
+    whole = json.loads((tmp_path / "ledger").read_text())
+    assert whole["content"]["entries"][0]["sbdf"] == "0000:00:1c.0"
+
+
+NOW = "2026-01-01T00:00:00Z"
+MAP = MapMmio(PORT, "why", "00_1c.0", 0, Frames(Gfn(0xFE000), 2))
+
+
+def steps(*events):
+    return [Step(MAP, event, NOW) for event in events]
+
+
+def test_what_was_appended_comes_back(tmp_path):
+    keeper = saved(tmp_path)
+    ledger, _, _ = keeper.load("boot")
+    for step in steps(Event.INTEND, Event.PERFORMED):
+        keeper.append([step])
+        step.apply(ledger)
+    keeper.close()
+    again, _, findings = Keeper(str(tmp_path)).load("boot")
+    assert (again, findings) == (ledger, [])
+    assert [held.state for held in again.holdings] == [State.HELD]
+
+
+def test_the_first_step_of_a_boot_begins_a_ledger_of_its_own(tmp_path):
+    keeper = saved(tmp_path)
+    keeper.load("next")
+    keeper.append(steps(Event.INTEND))
+    keeper.close()
+    ledger, _, findings = Keeper(str(tmp_path)).load("next")
+    assert ([held.state for held in ledger.holdings], ledger.entries, findings) == ([State.INTENDED], (), [])
+
+
+def test_what_vpci_mapped_is_remembered_apart_for_this_boot(tmp_path):
+    keeper = saved(tmp_path)
+    ledger, _, _ = keeper.load("boot")
+    ledger.holdings.put(Holding("00_1c.0", PORT, 1, Frames(Gfn(0xFD000), 1), By.XEN, NOW))
+    keeper.save_mappings(ledger)
+    assert len(Keeper(str(tmp_path)).load("boot")[0].holdings) == 1
+    assert len(Keeper(str(tmp_path)).load("next")[0].holdings) == 0
+    (tmp_path / "mappings").write_text("{")
+    findings = Keeper(str(tmp_path)).load("boot")[2]
+    assert [finding.code for finding in findings] == ["mappings-damaged"]
+
+
+def test_a_ledger_of_the_first_format_is_read(tmp_path):
+    content = {
+        "boot_id": "boot",
+        "entries": [{"action": "add-device", "sbdf": "0000:00:1c.0", "state": "held", "reason": "why"}],
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    (tmp_path / "ledger").write_text(
+        json.dumps({"format": 1, "sha256": digest, "content": content}, indent=1)
+    )
+    ledger, _, findings = Keeper(str(tmp_path)).load("boot")
+    assert findings == []
+    assert ledger.find("add-device", PORT).state is State.HELD

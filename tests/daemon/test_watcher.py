@@ -1,0 +1,72 @@
+"""What the watch tells of its source: losses, and a breakdown, which is a finding and not the end."""
+
+import pytest
+
+from pcipt.daemon.live import watch_by
+from pcipt.daemon.watcher import Watch, open_watch
+from pcipt.errors import UnsupportedError
+from pcipt.pci.write import Lost
+
+
+class BreakingSource:
+    """A source whose program ends, and which is not taken down cleanly either."""
+
+    def __init__(self):
+        self.problems = ()
+
+    def fileno(self):
+        return 0
+
+    def read(self):
+        self.problems = ("the program ended with 1",)
+        return [Lost()]
+
+    def overrun(self):
+        return None
+
+    def blind(self):
+        return "; ".join(self.problems) or None
+
+    def close(self):
+        self.problems = (*self.problems, "it will not go")
+
+
+def test_a_source_that_breaks_down_is_a_finding_once():
+    found = []
+    watch = Watch(BreakingSource(), "fake")
+    watch.on_finding = found.append
+    assert watch.settle() == (frozenset(), 0)
+    assert found == []
+    assert watch.take()
+    assert watch.settle() == (frozenset(), 1)
+    assert watch.blind() == "the program ended with 1"
+    watch.take()
+    watch.settle()
+    (finding,) = found
+    assert finding.code == "watch-unavailable"
+    assert finding.text.startswith("the program ended with 1; writes to config space go unseen")
+    assert watch.close() == ("it will not go",)
+
+
+def refused():
+    raise UnsupportedError("watching by fakes", "there are none")
+
+
+# what is asked for, the beginning of the finding
+UNAVAILABLE = [
+    (lambda: open_watch(refused, "fake", obeys=True), "watching by fakes: there are none; writes to"),
+    (lambda: watch_by("xentrace", pvh=False), "watching by xentrace: Xen traces the accesses of a PVH dom0"),
+]
+
+
+@pytest.mark.parametrize(("make", "text"), UNAVAILABLE)
+def test_a_source_that_cannot_be_had_is_a_finding(make, text):
+    watch = make()
+    assert watch.fileno is None
+    assert watch.counters()["source"] is None
+    assert watch.findings[0].text.startswith(text)
+
+
+def test_none_is_asked_for_and_nothing_is_missing():
+    watch = watch_by("none", pvh=True)
+    assert (watch.fileno, watch.findings) == (None, [])

@@ -1,0 +1,244 @@
+"""A stage for the engine: a made-up host, a simulated Xen on the same hardware, a keeper in memory."""
+
+import copy
+
+import attrs
+
+from pcipt.daemon.replay.stand_in import StandIn
+from pcipt.daemon.settings import Settings
+from pcipt.daemon.settling import act_on
+from pcipt.daemon.watcher import Watch
+from pcipt.engine.engine import Engine
+from pcipt.errors import NoSuchDeviceError
+from pcipt.firmware.coverage import snapshot_from_machine
+from pcipt.host.iomem import MemoryReading, NamedRange
+from pcipt.pci import Address, Frames, Gfn, Range, decode_function, decode_machine, parse_sbdf
+from pcipt.pci.write import ConfigWrite
+from pcipt.remap.ledger import Ledger
+from pcipt.xen.interface import Dom0Kind, XenIdentity
+from pcipt.xen.simulated.coverage import EVERYTHING, Coverage
+from pcipt.xen.simulated.hardware import BusHardware
+from pcipt.xen.simulated.hypervisor import SimulatedXen
+from pcipt.xen.simulated.model import Presence
+from tests.machines import bridge, function
+
+S = parse_sbdf
+
+
+class Killed(BaseException):
+    """The daemon was killed at this point."""
+
+
+class FakeHost:
+    """Functions in memory; `commands` logs every write of a register."""
+
+    def __init__(self, raws):
+        self.boot_id = "boot"
+        self.raws = {raw.sbdf: raw for raw in raws}
+        self.commands = []
+        self.tables = []
+        self.stubborn = False
+
+    def read_machine(self):
+        return list(self.raws.values())
+
+    def read_function(self, sbdf):
+        return self.raws.get(sbdf)
+
+    def acpi_tables(self):
+        return self.tables
+
+    def memory(self):
+        return MemoryReading((NamedRange(Range(Address(0x10_0000), 0x4000_0000), "System RAM"),), (), ())
+
+    def read_register(self, sbdf, register):
+        if sbdf not in self.raws:
+            raise NoSuchDeviceError(str(sbdf))
+        return int.from_bytes(self.raws[sbdf].config[register.offset :][: register.size], "little")
+
+    def write_register(self, sbdf, register, value):
+        self.commands.append((str(sbdf), value))
+        if not self.stubborn:
+            raw = self.raws[sbdf]
+            data = bytearray(raw.config)
+            data[register.offset : register.offset + register.size] = value.to_bytes(register.size, "little")
+            self.raws[sbdf] = attrs.evolve(raw, config=bytes(data))
+
+    # what SimulatedXen finds on the bus
+
+    def functions(self):
+        return list(self.raws)
+
+    def presence(self, sbdf):
+        raw = self.raws.get(sbdf)
+        seen = decode_function(raw) if raw is not None else None
+        return Presence(decodes_memory=bool(seen.decodes_memory)) if seen and seen.answers else None
+
+
+class MemoryKeeper:
+    """Keeps what was saved last; `die_at` kills at the n-th saving, before or after it took effect."""
+
+    def __init__(self):
+        self.ledger = None
+        self.snapshot = None
+        self.saved = 0
+        self.die_at = None
+        self.die_after = False
+        self.fails = None
+        self.findings = []
+
+    def load(self, boot_id):
+        if self.ledger is None or self.ledger.boot_id != boot_id:
+            self.ledger = Ledger(boot_id)
+        return copy.deepcopy(self.ledger), self.snapshot, list(self.findings)
+
+    def append(self, steps):
+        self._write(lambda: [step.apply(self.ledger) for step in steps])
+
+    def save(self, ledger):
+        self._write(lambda: setattr(self, "ledger", copy.deepcopy(ledger)))
+
+    def save_mappings(self, ledger):
+        """The whole ledger is kept already."""
+
+    def save_snapshot(self, snapshot):
+        if self.fails is not None:
+            raise self.fails
+        self.snapshot = snapshot
+
+    def close(self):
+        """Nothing is open."""
+
+    def _write(self, change):
+        if self.fails is not None:
+            raise self.fails
+        self.saved += 1
+        if self.saved == self.die_at and not self.die_after:
+            raise Killed
+        change()
+        if self.saved == self.die_at:
+            raise Killed
+
+
+def usual_raws():
+    return [
+        function("00:00.0"),
+        bridge("00:1c.0", 1, 4),
+        function("01:00.0", parent="00:1c.0", command=0x6),
+        function("01:00.1", parent="00:1c.0", physfn="01:00.0", vendor=0xFFFF, device=0xFFFF),
+    ]
+
+
+class Stage:
+    """Everything an engine needs; `start` makes one, as a (re)started daemon would."""
+
+    def __init__(self, raws=None, *, known=None, dom0="pv", version=(4, 17), settings=None, coverage=None):
+        self.host = FakeHost(usual_raws() if raws is None else raws)
+        identity = XenIdentity(*version, f"{version[0]}.{version[1]}.0", Dom0Kind(dom0))
+        if coverage is None:
+            buses = {(s.segment, s.bus) for s in self.host.raws} | {(0, bus) for bus in range(1, 5)}
+            coverage = Coverage(buses=frozenset(buses))
+        self.xen = SimulatedXen(
+            self.host, identity, iommu=coverage, known=None if known is None else [S(a) for a in known]
+        )
+        self.keeper = MemoryKeeper()
+        self.keeper.snapshot = snapshot_from_machine("boot", decode_machine(self.host.raws.values()))
+        self.settings = settings or Settings()
+        self.time = 0.0
+
+    def start(self):
+        return Engine(
+            self.host, self.xen, self.keeper, self.settings, lambda: "2026-01-01T00:00:00Z", lambda: self.time
+        )
+
+    def plug(self, raw):
+        self.host.raws[raw.sbdf] = raw
+
+    def pull(self, address):
+        del self.host.raws[S(address)]
+
+    @property
+    def changes(self):
+        return [(call.op.name, str(call.functions[0]), call.result) for call in self.xen.changes]
+
+
+class ListSource:
+    """A write source fed by the test."""
+
+    def __init__(self):
+        self._waiting = []
+
+    def push(self, event):
+        self._waiting.append(event)
+
+    def fileno(self):
+        return 0
+
+    def read(self):
+        taken, self._waiting = self._waiting, []
+        return taken
+
+    def overrun(self):
+        return None
+
+    def blind(self):
+        return None
+
+    def close(self):
+        """Nothing is open."""
+
+
+class BusStage(Stage):
+    """A stage on hardware with registers: writes reach it through the simulated Xen and are watched."""
+
+    def __init__(
+        self, raws, *, known=None, dom0="pvh", version=(4, 17), settings=None, coverage=EVERYTHING, **xen
+    ):
+        self.files = FakeHost(raws)
+        self.hardware = BusHardware(raws)
+        identity = XenIdentity(*version, f"{version[0]}.{version[1]}.0", Dom0Kind(dom0))
+        known = None if known is None else [S(address) for address in known]
+        ram = Frames(Gfn(0x100), 0x4_0000)
+        self.xen = SimulatedXen(self.hardware, identity, iommu=coverage, known=known, memory=[ram], **xen)
+        self.host = StandIn(self.files, self.hardware, self.xen.write_config)
+        self.keeper = MemoryKeeper()
+        self.settings = settings or Settings()
+        self.time = 0.0
+        self.source = ListSource()
+        self.watch = Watch(self.source, "test", obeys=dom0 == "pv")
+        self.plugged = set()
+
+    def start(self):
+        engine = super().start()
+        engine.intents = self.watch.intents
+        self.watch.begin(engine.machine, engine.raws)
+        return engine
+
+    def write(self, address, offset, size, value):
+        """Write a register as a program of dom0 does."""
+        self.xen.write_config(S(address), offset, size, value)
+        self.source.push(ConfigWrite(S(address), offset, size, value))
+
+    def plug(self, raw, *, announced=True):
+        self.files.raws[raw.sbdf] = raw
+        self.hardware.plug(raw)
+        if announced:
+            self.xen.kernel_add(raw.sbdf)
+        self.plugged.add(raw.sbdf)
+
+    def pull(self, address, *, announced=True):
+        del self.files.raws[S(address)]
+        self.hardware.pull(S(address))
+        if announced:
+            self.xen.kernel_remove(S(address))
+        self.plugged.add(S(address))
+
+    def settle(self, engine):
+        self.watch.take()
+        written, lost = self.watch.settle()
+        plugged, self.plugged = self.plugged, set()
+        return act_on(engine, self.watch, written=written, plugged=plugged, doubt=bool(lost))
+
+
+def told(outcomes):
+    return [(o.action.word, str(o.action.sbdf), o.result.value) for o in outcomes]

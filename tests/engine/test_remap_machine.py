@@ -1,0 +1,253 @@
+"""The property that matters: whatever befalls a machine, no catastrophe, and at rest the p2m is as defined.
+
+Random events befall a machine with all that makes mapping hard: MSI-X pages inside BARs, 64-bit BARs, pages
+shared by functions, ROMs, virtual functions, nested bridges, a header that vPCI does not know, reserved
+regions of one device and of several. Calls fail half way, the daemon is killed between any two of them.
+"""
+
+import errno
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from pcipt.daemon.settings import Settings
+from pcipt.pci import Frames, Gfn, parse_sbdf
+from pcipt.xen.interface import Owner, OwnerKind
+from pcipt.xen.outcome import Op
+from pcipt.xen.simulated.reserved import ReservedRegion
+from tests.engine.world import World
+from tests.xen.devices import device, port
+
+S = parse_sbdf
+ENDPOINTS = [S(text) for text in ("00:02.0", "00:03.0", "00:04.0", "00:06.0", "02:00.0", "03:00.0")]
+BRIDGES = [S("00:1c.0"), S("02:01.0")]
+PHYSFN, UNTRAPPED = S("00:05.0"), S("00:06.0")
+# where hot-plug puts functions
+SLOTS = [S("00:08.0"), S("00:09.0"), S("02:02.0"), S("03:01.0")]
+# BARs may lie over each other, but not over an MSI-X table: vPCI's own map then depends on who came first
+SHARED = [0xC020_0000 + 0x1_0000 * number for number in range(6)]
+ALONE = {function: [0xC100_0000 + 0x10_0000 * (16 + number) + 0x1_0000 * place for place in range(3)]
+         for number, function in enumerate([S("00:02.0"), S("02:00.0"), *SLOTS])}  # fmt: skip
+HOSTILE = [0x20_0000, 0xA_0000, 0xB000_0000, 0xC001_0000, 0x7000_2000]
+APIC = 0xFEE0_0000  # a function that vPCI traps would lose its handlers there, and Xen does not say so
+#: For one device, for two, for one that is there and one that may be plugged in, for none that is there.
+REGIONS = [
+    ReservedRegion(Frames(Gfn(0x7_0000 + 0x10 * number), 4), tuple(map(S, scope)))
+    for number, scope in enumerate(
+        [["00:03.0"], ["00:03.0", "02:00.0"], ["00:04.0", "00:08.0"], ["02:02.0", "00:09.0"]]
+    )
+]
+ERRNOS = [
+    errno.EPERM, errno.EBUSY, errno.ENOMEM, errno.ENODEV, errno.EACCES, errno.EINTR, errno.EINVAL,
+]  # fmt: skip
+# to these EINVAL is an answer: nothing is mapped there, somebody else has it
+ANSWERS = {Op.UNMAP, Op.CUSTODY}
+
+
+def raws():
+    return [
+        device("00:02.0", (0xC000_0000, 0x4000), (0x8_0000_0000, 0x1_0000, "64"), msix=(0, 0x1000, 0x2000),
+               rom=(0xC100_0000, 0x2000)),
+        device("00:03.0", (0xC001_0000, 0x800)),
+        device("00:04.0", (0xC001_0800, 0x800), (0xC001_2000, 0x1000)),
+        device("00:05.0", (0xC003_0000, 0x1000), sriov=(3, 0x80, 1, [(0xC004_0000, 0x2000)])),
+        device("00:06.0", (0xC002_0000, 0x1000), header=2),
+        port("00:1c.0", 2, 9, command=0),
+        device("02:00.0", (0xC010_0000, 0x4000), msix=(0, 0x1000, 0x1800), parent="00:1c.0"),
+        port("02:01.0", 3, 3, command=0, parent="00:1c.0"),
+        device("03:00.0", (0xC011_0000, 0x1000), parent="02:01.0"),
+    ]  # fmt: skip
+
+
+def target(function, index, number):
+    """Choose an address for a BAR."""
+    choice = [base + 0x8_0000 * index for base in ALONE.get(function, ())] or [*SHARED, *HOSTILE]
+    choice += [APIC] if function == UNTRAPPED else []
+    return choice[number % len(choice)]
+
+
+OWNERS = [Owner(OwnerKind.DOMAIN, 1), Owner(OwnerKind.QUARANTINE)]
+STEPS = Counter()  # that were made of each machine
+PARENTS = {0: None, 2: "00:1c.0", 3: "02:01.0"}
+
+
+class RemapMachine(RuleBasedStateMachine):
+    """One life of a machine; at its end everything comes to rest and is compared."""
+
+    dom0 = "pvh"
+    mode = "enforce"
+
+    @initialize(
+        version=st.sampled_from([(4, 17), (4, 20)]),
+        unknown=st.sets(st.sampled_from(ENDPOINTS), max_size=2),
+        announcing=st.booleans(),
+    )
+    def begin(self, version, unknown, announcing):
+        machine = raws()
+        known = [raw.sbdf for raw in machine if raw.sbdf not in unknown]
+        chosen = Settings(mode=self.mode, actions={"add-device": announcing})
+        self.world = World(
+            machine, dom0=self.dom0, version=version, settings=chosen, known=known, reserved=REGIONS
+        )
+
+    @rule(function=st.sampled_from([*ENDPOINTS, *SLOTS, *BRIDGES]), on=st.booleans())
+    def decode(self, function, on):
+        self.world.decode(function, on=on)
+
+    @rule(
+        function=st.sampled_from([*ENDPOINTS, *SLOTS]),
+        index=st.integers(0, 1),
+        number=st.integers(0, 99),
+        politely=st.booleans(),
+    )
+    def move(self, function, index, number, politely):
+        self.world.move_bar(function, index, target(function, index, number), politely=politely)
+
+    @rule(value=st.sampled_from([0xC100_0000, 0xC100_0001, 0xC110_0001]))
+    def rom(self, value):
+        self.world.write(ENDPOINTS[0], 0x30, 4, value)
+
+    @rule(
+        function=st.sampled_from([f for f in [*ENDPOINTS, PHYSFN, *BRIDGES] if not f.bus]),
+        offset=st.integers(0x04, 0x3F),
+        size=st.sampled_from([1, 2, 4]),
+        value=st.integers(0, 0xFFFF_FFFF),
+    )
+    def scribble(self, function, offset, size, value):
+        """Write anywhere but to BARs that vPCI traps: it believes in addresses that no BAR can have."""
+        if function == UNTRAPPED or offset + size <= 0x10 or offset >= 0x34:
+            self.world.write(function, offset, size, value & (1 << 8 * size) - 1)
+
+    @rule(where=st.sampled_from(SLOTS), number=st.integers(0, 99), on=st.booleans(), msix=st.booleans())
+    def plug(self, where, number, on, msix):
+        parent, address = PARENTS[where.bus], target(where, 0, number)
+        self.world.plug(
+            device(str(where), (address, 0x4000), command=2 * on, msix=(0, 0x2000, 0x3000) if msix else None,
+                   parent=parent)
+        )  # fmt: skip
+
+    @rule(function=st.sampled_from([*ENDPOINTS, *SLOTS, PHYSFN, *BRIDGES]))
+    def pull(self, function):
+        self.world.pull(function)
+
+    @rule()
+    def notice(self):
+        self.world.drop()
+
+    @rule(count=st.integers(1, 3))
+    def enable_vfs(self, count):
+        self.world.enable_vfs(PHYSFN, count)
+
+    @rule()
+    def disable_vfs(self):
+        self.world.disable_vfs(PHYSFN)
+
+    @rule(on=st.booleans())
+    def vf_memory(self, on):
+        self.world.vf_memory(PHYSFN, on=on)
+
+    @rule(secondary=st.sampled_from([2, 2, 4, 6, 12]), width=st.integers(0, 4))
+    def renumber_port(self, secondary, width):
+        self.world.renumber(BRIDGES[0], secondary, secondary + width)
+
+    @rule(secondary=st.sampled_from([3, 3, 5, 7]), width=st.integers(0, 1))
+    def renumber_nested(self, secondary, width):
+        self.world.renumber(BRIDGES[1], secondary, secondary + width)
+
+    @rule(function=st.sampled_from(ENDPOINTS))
+    def forget(self, function):
+        self.world.forget(function)
+
+    @rule(
+        op=st.sampled_from(list(Op)),
+        number=st.sampled_from(ERRNOS),
+        call=st.integers(1, 3),
+        pages=st.integers(0, 4),
+        performed=st.booleans(),
+    )
+    def fail(self, op, number, call, pages, performed):
+        if number != errno.EINVAL or op not in ANSWERS:
+            self.world.xen.fail(op, number, call=call, pages=pages, performed=performed)
+
+    @rule(after=st.integers(1, 3), late=st.booleans())
+    def kill_at_a_saving(self, after, late):
+        self.world.keeper.die_at = self.world.keeper.saved + after
+        self.world.keeper.die_after = late
+
+    @rule(after=st.integers(1, 3))
+    def kill_at_a_call(self, after):
+        self.world.xen.die_at = self.world.xen.changed + after
+
+    @rule(function=st.sampled_from(ENDPOINTS), owner=st.sampled_from(OWNERS))
+    def give(self, function, owner):
+        self.world.give(function, owner)
+
+    @rule()
+    def take_back(self):
+        self.world.take_back()
+
+    @rule()
+    def resync(self):
+        self.world.tell(doubt=True)
+
+    @invariant()
+    def the_host_lives(self):
+        if hasattr(self, "world"):
+            STEPS[type(self)] += 1
+            assert self.world.xen.catastrophe is None
+
+    def teardown(self):
+        if hasattr(self, "world"):
+            self.world.settle()
+            self.compare()
+
+    def compare(self):
+        assert self.world.mistakes() == ([], [])
+
+
+class ParavirtualMachine(RemapMachine):
+    """On a PV dom0 nothing is ever mapped."""
+
+    dom0 = "pv"
+
+    def compare(self):
+        assert [call for call in self.world.xen.calls if call.op in {Op.MAP, Op.UNMAP}] == []
+
+
+class ObservedMachine(RemapMachine):
+    """Where pcipt only observes, it changes nothing."""
+
+    mode = "observe"
+
+    def compare(self):
+        assert self.world.xen.changes == ()
+        assert self.world.linux.written == 0
+
+
+def run(machine, examples):
+    machine.TestCase.settings = settings(
+        max_examples=examples,
+        stateful_step_count=50,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),  # explaining traces every line
+        suppress_health_check=list(HealthCheck),
+    )
+    return machine.TestCase
+
+
+pytestmark = pytest.mark.timeout(600)  # on a busy machine too
+
+
+class TestRemap(run(RemapMachine, 270)):
+    def runTest(self):  # noqa: N802 - unittest's name
+        super().runTest()
+        assert STEPS[RemapMachine] >= 10_000
+
+
+TestParavirtual = run(ParavirtualMachine, 10)
+TestObserved = run(ObservedMachine, 10)

@@ -1,0 +1,337 @@
+"""A machine that lives: hardware whose registers act, Linux above it, Xen beside it, and the engine's daemon.
+
+Events are what happens to a machine; each is told to the engine as the daemon would hear of it. `World` can
+kill the daemon at any saving and any hypercall; it is started again at once.
+"""
+
+import attrs
+
+from pcipt.daemon.settings import Settings
+from pcipt.daemon.settling import act_on
+from pcipt.daemon.watcher import Watch
+from pcipt.engine.engine import Engine
+from pcipt.errors import NoSuchDeviceError
+from pcipt.firmware.coverage import snapshot_from_machine
+from pcipt.host.iomem import MemoryReading, NamedRange
+from pcipt.pci import Address, Frames, Gfn, Range, Resource, decode_machine, sbdf_from_devfn
+from pcipt.pci.write import ConfigWrite
+from pcipt.remap.ignored import Intents
+from pcipt.remap.life import State
+from pcipt.xen.interface import Dom0Kind, XenIdentity
+from pcipt.xen.simulated.coverage import Coverage
+from pcipt.xen.simulated.hardware import BusHardware
+from pcipt.xen.simulated.hypervisor import SimulatedXen
+from pcipt.xen.simulated.model import DOM0
+from pcipt.xen.simulated.p2m import LAST
+from pcipt.xen.simulated.registers import SECONDARY
+from tests.engine.stage import Killed, ListSource, MemoryKeeper
+from tests.xen.devices import SRIOV_AT
+from tests.xen.truth import mapped_pages, p2m_truth, pages_of_region, region_truth
+
+RAM = Range(Address(0x10_0000), 0x1000_0000)
+MMCFG = Range(Address(0xB000_0000), 0x100_0000)
+COMMAND, ON = 0x04, 0x2
+VFE, MSE = 0x1, 0x8
+COVERED = range(10)  # buses that an IOMMU unit took at boot
+PAUSE = 30.0
+
+
+class Linux:
+    """dom0's kernel: what it believes of each function, by the address it gave it."""
+
+    boot_id = "boot"
+
+    def __init__(self, hardware, raws, reserved=()):
+        self.hardware = hardware
+        self.reserved = reserved
+        self.xen = None
+        self.written = 0
+        self.dead = False
+        self.raws = {raw.sbdf: raw for raw in raws}
+
+    def read_machine(self):
+        return [self.read_function(sbdf) for sbdf in self.raws]
+
+    def read_function(self, sbdf):
+        raw = self.raws.get(sbdf)
+        if raw is None:
+            return None
+        return attrs.evolve(raw, config=self.hardware.config(sbdf) or b"\xff" * len(raw.config))
+
+    def acpi_tables(self):
+        return []
+
+    def memory(self):
+        lines = [NamedRange(RAM, "System RAM"), NamedRange(MMCFG, "PCI MMCONFIG 0000 [bus 00-0f]")]
+        lines += [NamedRange(region.range, "Reserved") for region in self.reserved]
+        return MemoryReading(tuple(lines), (), ())
+
+    def read_register(self, sbdf, register):
+        raw = self.read_function(sbdf)
+        if raw is None:
+            raise NoSuchDeviceError(str(sbdf))
+        return int.from_bytes(raw.config[register.offset :][: register.size], "little")
+
+    def write_register(self, sbdf, register, value):
+        if sbdf not in self.raws:
+            raise NoSuchDeviceError(str(sbdf))
+        if self.dead:
+            raise Killed
+        self.written += 1
+        self.xen.write_config(sbdf, register.offset, register.size, value)
+
+
+class MortalXen(SimulatedXen):
+    """`die_at` kills the daemon at the n-th call that changes something, when Xen has done it."""
+
+    die_at = None
+    changed = 0
+
+    def _log(self, op, functions, result, frames=None):
+        result = super()._log(op, functions, result, frames)
+        self.changed += op.changes
+        if op.changes and self.changed == self.die_at:
+            raise Killed
+        return result
+
+
+class World:
+    def __init__(self, raws, *, dom0="pvh", version=(4, 17), settings=None, known=None, reserved=()):
+        self.hardware = BusHardware(raws)
+        self.linux = Linux(self.hardware, raws, [region.frames for region in reserved])
+        identity = XenIdentity(*version, f"{version[0]}.{version[1]}.0", Dom0Kind(dom0))
+        self.xen = MortalXen(
+            self.hardware,
+            identity,
+            iommu=Coverage(buses=frozenset((0, bus) for bus in COVERED)),
+            known=known,
+            memory=[frames(RAM)],
+            trapped=[frames(MMCFG)],
+            reserved=reserved,
+        )
+        self.linux.xen = self.xen
+        self.source = ListSource()
+        self.watch = Watch(self.source, "test", obeys=dom0 == "pv")
+        self.keeper = MemoryKeeper()
+        self.keeper.snapshot = snapshot_from_machine("boot", decode_machine(self.linux.read_machine()))
+        self.settings = settings or Settings()
+        self.time = 0.0
+        self.pulled = set()
+        self.given = set()
+        self.engine = None
+        self.start()
+
+    def start(self):
+        """Start the daemon, which may be killed again while it does so."""
+        for _ in range(20):
+            self.linux.dead = False
+            try:
+                self.engine = Engine(
+                    self.linux, self.xen, self.keeper, self.settings, lambda: "2026-01-01T00:00:00Z",
+                    lambda: self.time,
+                )  # fmt: skip
+                self.engine.intents = self.watch.intents = Intents()
+                self.watch.begin(self.engine.machine, self.engine.raws)
+                done = self.engine.reconcile()
+                self.time += PAUSE
+                return done + self.engine.tick()  # what vPCI has mapped is on disk now
+            except Killed:
+                self.linux.dead = True
+        raise AssertionError("killed at every start")
+
+    def tell(self, plugged=(), *, written=(), removed=(), doubt=False):
+        """Let the daemon hear of something, and give it time to try again what failed."""
+        self.watch.take()
+        seen, _ = self.watch.settle()
+        try:
+            self.engine.part(removed)
+            done = act_on(
+                self.engine, self.watch, written=seen | {*written}, plugged=set(plugged), doubt=doubt
+            )
+            self.time += PAUSE
+            return done + self.engine.tick()
+        except Killed:
+            self.linux.dead = True
+            return self.start()
+
+    def change(self, sbdf, offset, size, value):
+        """Write a register, which the daemon sees when it is told next."""
+        self.xen.write_config(sbdf, offset, size, value)
+        self.source.push(ConfigWrite(sbdf, offset, size, value))
+
+    def write(self, sbdf, offset, size, value):
+        """Write a register of a function that is there and dom0's: vPCI would act for others on what it
+        remembers, and what dom0 had mapped of a guest's stays as it was.
+        """
+        if self.hardware.slot(sbdf) is None or sbdf in self.given:
+            return
+        self.change(sbdf, offset, size, value)
+        self.tell()
+
+    def decode(self, sbdf, *, on):
+        config = self.hardware.config(sbdf)
+        if config is not None:
+            command = int.from_bytes(config[COMMAND : COMMAND + 2], "little")
+            self.write(sbdf, COMMAND, 2, command | ON if on else command & ~ON)
+
+    def move_bar(self, sbdf, index, address, *, politely=True):
+        """Give a BAR another address, with decode off meanwhile if politely."""
+        slot = self.hardware.slot(sbdf)
+        if slot is None or index not in slot.registers.sizes or sbdf in self.given:
+            return
+        at, on = 0x10 + 4 * index, slot.registers.decodes_memory
+        if slot.registers.msix is not None and address >> 12 in FORBIDDEN:
+            return  # vPCI leaves half of such a function mapped and drops the write of its command register
+        if politely and on:
+            self.decode(sbdf, on=False)
+        if slot.registers.read(at, 4) & 0x6 == 0x4:
+            self.change(sbdf, at + 4, 4, address >> 32)
+        self.write(sbdf, at, 4, address & 0xFFFF_FFFF)
+        if politely and on:
+            self.decode(sbdf, on=True)
+
+    def plug(self, raw):
+        """Plug a function in where there is none; the kernel announces it."""
+        bridge = self.hardware.slot(raw.parent) if raw.parent is not None else None
+        if raw.parent is not None and (bridge is None or bridge.registers.data[SECONDARY] != raw.sbdf.bus):
+            return
+        if not self.hardware.has_bus(raw.sbdf.segment, raw.sbdf.bus):
+            return
+        if raw.sbdf in self.linux.raws or self.hardware.slot(raw.sbdf) is not None:
+            return
+        self.hardware.plug(raw)
+        self.linux.raws[raw.sbdf] = raw
+        self.xen.kernel_add(raw.sbdf)
+        self.tell([raw.sbdf])
+
+    def pull(self, sbdf):
+        """Take a function out; Linux has not noticed yet."""
+        if self.hardware.slot(sbdf) is not None:
+            gone = [each for each in self.linux.raws if self._is_below(each, sbdf)]
+            self.hardware.pull(sbdf)
+            self.pulled.update(gone)
+            self.tell(written=gone)
+
+    def drop(self):
+        """Let Linux notice what was pulled: children first."""
+        for sbdf in sorted(self.pulled, reverse=True):
+            del self.linux.raws[sbdf]
+            self.xen.kernel_remove(sbdf)
+        gone, self.pulled = self.pulled, set()
+        self.given -= gone
+        if gone:
+            self.tell(gone, removed=gone)
+
+    def renumber(self, bridge, secondary, subordinate):
+        self.write(bridge, 0x18, 4, bridge.bus | secondary << 8 | subordinate << 16)
+
+    def enable_vfs(self, sbdf, count):
+        """Let Linux make virtual functions: NumVFs, VF Enable and VF MSE, then it announces them."""
+        slot = self.hardware.slot(sbdf)
+        raw = self.linux.raws.get(sbdf)
+        if slot is None or raw is None or slot.registers.sriov_at is None or slot.registers.vf_enable:
+            return
+        self.change(sbdf, SRIOV_AT + 0x10, 2, count)
+        self.change(sbdf, SRIOV_AT + 8, 2, VFE | MSE)
+        added = []
+        for devfn in slot.enabled:
+            vf = sbdf_from_devfn(sbdf.segment, sbdf.bus, devfn)
+            lines = tuple(Resource(0, 0, 0) for _ in range(13))
+            self.linux.raws[vf] = attrs.evolve(
+                raw, sbdf=vf, config=self.hardware.config(vf), resources=lines, physfn=sbdf
+            )
+            self.xen.kernel_add(vf)
+            added.append(vf)
+        self.tell()
+        self.tell(added)
+
+    def disable_vfs(self, sbdf):
+        vfs = [vf for vf, raw in self.linux.raws.items() if raw.physfn == sbdf]
+        if not vfs or self.hardware.slot(sbdf) is None:
+            return
+        self.change(sbdf, SRIOV_AT + 8, 2, 0)
+        self.tell()
+        for vf in vfs:
+            del self.linux.raws[vf]
+            self.xen.kernel_remove(vf)
+        self.tell(vfs, removed=vfs)
+
+    def vf_memory(self, sbdf, *, on):
+        slot = self.hardware.slot(sbdf)
+        if slot is not None and slot.registers.vf_enable:
+            self.write(sbdf, SRIOV_AT + 8, 2, VFE | MSE * on)
+
+    def forget(self, sbdf):
+        """Let somebody else remove a function from Xen's list."""
+        device = self.xen.devices.get(sbdf)
+        if device is not None and device.owner.domain == 0:
+            self.xen.kernel_remove(sbdf)
+            self.tell([sbdf])
+
+    def give(self, sbdf, owner):
+        """Give a function to xen-pciback and a guest, or to quarantine."""
+        device = self.xen.devices.get(sbdf)
+        if device is not None and device.owner == DOM0 and sbdf in self.linux.raws:
+            self.given.add(sbdf)
+            self.linux.raws[sbdf] = attrs.evolve(self.linux.raws[sbdf], driver="pciback")
+            self.xen.give(sbdf, owner)
+            self.tell([sbdf])
+
+    def take_back(self):
+        given, self.given = self.given, set()
+        for sbdf in given & self.linux.raws.keys():
+            self.linux.raws[sbdf] = attrs.evolve(self.linux.raws[sbdf], driver=None)
+            if sbdf in self.xen.devices:
+                self.xen.give(sbdf, DOM0)
+            self.tell([sbdf])
+
+    def settle(self):
+        """Let everything come to rest: no faults, Linux knows what there is, enough time for all attempts."""
+        self.xen.heal()
+        self.keeper.die_at = self.xen.die_at = None
+        self.drop()
+        for _ in range(4):
+            self.engine.reconcile()
+            self.time += PAUSE
+            self.engine.tick()
+
+    def mistakes(self):
+        """Compare the p2m with the definition: pages that are missing, pages that are too many.
+
+        What a function left stays where it touches another's BAR that does not decode, and a region over
+        which a BAR lies, if pcipt says so.
+        """
+        regions = {page for region in self.xen.reserved.regions for page in pages_of_region(region)}
+        mapped = mapped_pages(self.xen)
+        truth = p2m_truth(self.hardware, self.xen, FORBIDDEN | regions, self.linux.raws)
+        missing, stale = truth.mistakes(mapped - regions)
+        gone, left = region_truth(self.xen, self.linux.raws).mistakes(mapped & regions)
+        missing = [page for page in missing if page < LAST] + gone
+        under = [bar for function in self.hardware.functions() if not self.hardware.decodes_memory(function)
+                 for _, bar in self.hardware.memory_bars(function)]  # fmt: skip
+        told = {page for held in self.engine.ledger.holdings if held.state is State.STALE
+                for page in range(held.frames.start, held.frames.end)
+                if any(bar.overlaps(held.frames.range) for bar in under)}  # fmt: skip
+        texts = [finding.text for _, finding in self.engine.findings if finding.code == "region-left"]
+        told |= {page for region in self.xen.reserved.regions for page in pages_of_region(region)
+                 if any(str(region.frames) in text for text in texts)}  # fmt: skip
+        return missing, sorted({*left, *stale} - told)
+
+    def _is_below(self, sbdf, top):
+        raw = self.linux.raws[sbdf]
+        while raw is not None:
+            if top in (raw.sbdf, raw.physfn):
+                return True
+            raw = self.linux.raws.get(raw.parent)
+        return False
+
+
+def frames(span):
+    return Frames(Gfn(span.start >> 12), span.size >> 12)
+
+
+FORBIDDEN = frozenset(
+    page
+    for span in (frames(RAM), frames(MMCFG), Frames(Gfn(0), 0x100), Frames(Gfn(0xFEE00), 0x100))
+    for page in range(span.start, span.end)
+)

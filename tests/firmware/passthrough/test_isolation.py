@@ -1,0 +1,186 @@
+import attrs
+import pytest
+
+from pcipt.firmware.passthrough import isolation as rules
+from pcipt.pci import parse_sbdf
+from pcipt.pci.linux_facts import LinuxFacts
+from tests.firmware.passthrough_cases import (
+    DOWNSTREAM,
+    ENDPOINT,
+    ROOT_PORT,
+    TO_PCI,
+    UPSTREAM,
+    conventional,
+    evidence_of,
+    express,
+    said_by,
+    text_of,
+)
+from tests.machines import bridge, function
+
+
+def below(address, parent):
+    return express(function(address, parent=parent), ENDPOINT)
+
+
+def behind_bridge(*, pcie=True):
+    """Two conventional functions behind a bridge, and one behind a further bridge there."""
+    upper = bridge("00:1e.0", 3, 4)
+    inner = bridge("03:02.0", 4, 4, parent="00:1e.0")
+    return evidence_of(
+        express(upper, TO_PCI) if pcie else conventional(upper),
+        conventional(function("03:00.0", parent="00:1e.0")),
+        conventional(function("03:01.0", parent="00:1e.0")),
+        conventional(inner),
+        conventional(function("04:00.0", parent="03:02.0")),
+    )
+
+
+@pytest.mark.parametrize("pcie", [True, False])  # PCIe-to-PCI, and the old kind without the capability
+def test_functions_behind_a_conventional_bridge_share_a_requester_id(pcie):
+    evidence = behind_bridge(pcie=pcie)
+    assert said_by(rules.requester_ids, "03:00.0", evidence) == ({"requester-id-shared": "warn"}, [])
+    text = text_of(rules.requester_ids, "04:00.0", evidence)
+    assert "0000:00:1e.0" in text  # the highest one decides
+    assert "0000:03:00.0, 0000:03:01.0" in text
+    assert "0000:03:02.0" not in text  # a bridge is not passed through
+    together = evidence.leaving([parse_sbdf(text) for text in ("03:00.0", "03:01.0", "04:00.0")])
+    assert said_by(rules.requester_ids, "03:00.0", together) == ({}, [])
+
+
+def test_one_alone_behind_a_conventional_bridge():
+    evidence = evidence_of(
+        express(bridge("00:1e.0", 3, 3), TO_PCI), conventional(function("03:00.0", parent="00:1e.0"))
+    )
+    assert said_by(rules.requester_ids, "03:00.0", evidence) == ({}, [])
+
+
+def test_a_bridge_of_which_only_the_header_was_read():
+    evidence = evidence_of(bridge("00:1e.0", 3, 3), function("03:00.0", parent="00:1e.0"))
+    assert said_by(rules.requester_ids, "03:00.0", evidence) == ({}, ["requester ids behind bridges"])
+
+
+SPLIT = [
+    # functions of the machine, those that leave together -> the codes for 03:00.0
+    (("03:00.0",), (), []),
+    (("03:00.0", "03:00.1"), (), ["device-split"]),
+    (("03:00.0", "03:00.1"), ("03:00.0", "03:00.1"), []),
+    (("03:00.0", "03:00.1", "03:00.2"), ("03:00.0", "03:00.1"), ["device-split"]),
+    (("03:00.0", "03:01.0"), (), []),  # another device
+]
+
+
+@pytest.mark.parametrize(("present", "leaving", "codes"), SPLIT)
+def test_functions_of_one_device(present, leaving, codes):
+    evidence = evidence_of(*map(function, present)).leaving(map(parse_sbdf, leaving))
+    assert list(said_by(rules.split_device, "03:00.0", evidence)[0]) == codes
+
+
+@pytest.mark.parametrize("forwarding", [True, False])
+def test_below_a_port_that_forwards_ari_there_is_one_device(forwarding):
+    port = express(bridge("00:1c.0", 3, 3), ROOT_PORT, acs=True)
+    data = bytearray(port.config)
+    data[0x40 + 0x28] = forwarding << 5
+    evidence = evidence_of(
+        attrs.evolve(port, config=bytes(data)), below("03:00.0", "00:1c.0"), below("03:01.0", "00:1c.0")
+    )
+    said, _ = said_by(rules.split_device, "03:00.0", evidence)
+    assert list(said) == (["device-split"] if forwarding else [])
+    together = evidence.leaving(map(parse_sbdf, ("03:00.0", "03:01.0")))
+    assert said_by(rules.split_device, "03:00.0", together)[0] == {}
+
+
+def test_what_nobody_can_be_given_splits_no_device():
+    evidence = evidence_of(function("00:1f.0", class_code=0x060100), function("00:1f.2"))
+    assert said_by(rules.split_device, "00:1f.2", evidence) == ({}, [])
+
+
+def test_virtual_functions_are_devices_of_their_own():
+    evidence = evidence_of(function("03:00.0"), function("03:00.1", physfn="03:00.0"))
+    assert said_by(rules.split_device, "03:00.1", evidence) == ({}, [])
+    assert said_by(rules.split_device, "03:00.0", evidence) == ({}, [])
+
+
+def root_ports(*, acs=False, device="1c"):
+    second = "00:1c.1" if device == "1c" else "00:1d.0"
+    return (
+        express(bridge("00:1c.0", 3, 3), ROOT_PORT, acs=acs),
+        express(bridge(second, 4, 4), ROOT_PORT, acs=acs),
+        below("03:00.0", "00:1c.0"),
+        below("04:00.0", second),
+    )
+
+
+@pytest.mark.parametrize(
+    ("ports", "expected"),
+    [
+        (root_ports(), {"no-acs": "warn"}),
+        (root_ports(acs=True), {}),
+        (root_ports(device="1d"), {}),  # ports that are devices of their own
+        (root_ports()[::2], {}),  # nobody behind the other port
+    ],
+)
+def test_ports_without_acs(ports, expected):
+    assert said_by(rules.acs, "03:00.0", evidence_of(*ports)) == (expected, [])
+
+
+@pytest.mark.parametrize(("acs", "expected"), [(False, {"no-acs": "warn"}), (True, {})])
+def test_ports_of_a_switch(acs, expected):
+    evidence = evidence_of(
+        express(bridge("00:1c.0", 2, 5), ROOT_PORT, acs=True),
+        express(bridge("02:00.0", 3, 5, parent="00:1c.0"), UPSTREAM),
+        express(bridge("03:00.0", 4, 4, parent="02:00.0"), DOWNSTREAM, acs=acs),
+        express(bridge("03:01.0", 5, 5, parent="02:00.0"), DOWNSTREAM, acs=acs),
+        below("04:00.0", "03:00.0"),
+        below("05:00.0", "03:01.0"),
+    )
+    assert said_by(rules.acs, "04:00.0", evidence) == (expected, [])
+    together = evidence.leaving([parse_sbdf("04:00.0"), parse_sbdf("05:00.0")])
+    assert said_by(rules.acs, "04:00.0", together) == ({}, [])
+
+
+def test_a_device_of_several_functions_needs_acs_of_its_own():
+    port = express(bridge("00:1c.0", 3, 3), ROOT_PORT, acs=True)
+    bare = [below(f"03:00.{number}", "00:1c.0") for number in range(2)]
+    guarded = [express(raw, ENDPOINT, acs=True) for raw in bare]
+    assert said_by(rules.acs, "03:00.0", evidence_of(port, *bare)) == ({"no-acs-functions": "warn"}, [])
+    assert said_by(rules.acs, "03:00.0", evidence_of(port, *guarded)) == ({}, [])
+    short = [cut_short(raw) for raw in bare]
+    assert said_by(rules.acs, "03:00.0", evidence_of(port, *short)) == ({}, ["ACS"])
+
+
+def cut_short(raw):
+    """Keep only the first 256 bytes, as lspci -xxx does."""
+    return attrs.evolve(raw, config=raw.config[:256])
+
+
+def test_what_was_not_read_is_unknown():
+    short = [cut_short(raw) for raw in root_ports()]
+    assert said_by(rules.acs, "03:00.0", evidence_of(*short)) == ({}, ["ACS"])
+    headers = evidence_of(bridge("00:1c.0", 3, 3), function("03:00.0", parent="00:1c.0"))
+    assert said_by(rules.acs, "03:00.0", headers) == ({}, ["ACS"])
+
+
+def test_conventional_functions_have_no_acs():
+    assert said_by(rules.acs, "03:00.0", behind_bridge()) == ({}, [])
+
+
+def test_groups_of_linux_decide_where_there_are_some():
+    """They know of devices that keep apart without ACS (quirks)."""
+    evidence = evidence_of(
+        *root_ports(),
+        facts={
+            parse_sbdf("03:00.0"): LinuxFacts(iommu_group=7),
+            parse_sbdf("04:00.0"): LinuxFacts(iommu_group=8),
+        },
+    )
+    assert said_by(rules.acs, "03:00.0", evidence) == ({}, [])
+    same = evidence_of(
+        *root_ports(),
+        facts={
+            parse_sbdf(text): LinuxFacts(iommu_group=7)
+            for text in ("00:1c.0", "03:00.0", "04:00.0", "09:00.0")
+        },
+    )
+    assert said_by(rules.acs, "03:00.0", same) == ({"no-acs": "warn"}, [])
+    assert "IOMMU group 7 with 0000:04:00.0:" in text_of(rules.acs, "03:00.0", same)

@@ -1,0 +1,197 @@
+"""One row a rule: the machine in which it refuses, and its neighbour in which it does not."""
+
+import attrs
+import pytest
+
+from pcipt.firmware.acpi.dmar import Dmar, RemappingUnit
+from pcipt.firmware.coverage import BootSnapshot, IommuScope
+from pcipt.pci import parse_sbdf
+from pcipt.remap.actions import AddDevice, Refusal, RemoveDevice
+from pcipt.remap.guard.devices import DEVICE_RULES
+from pcipt.remap.guard.facts import Facts, Precaution, quirks_of_version
+from pcipt.remap.guard.rules import check_action
+from pcipt.remap.view import XenView
+from tests.machines import bridge, function, machine
+
+S = parse_sbdf
+ADD, GONE = "01:00.0", "04:00.0"
+EVERYWHERE = Dmar((RemappingUnit(0, 0xFED9_0000, True, ()),), (), (), ())
+PORT = bridge("00:1c.0", 1, 2)
+
+
+def facts(
+    *raws, known=(), orphans=(), elsewhere=None, pvh=True, version=(4, 17), dmar=None, told=True, port=PORT,
+    moves=None, quarantined=(),
+):  # fmt: skip
+    there = machine(port, *raws)
+    snapshot = BootSnapshot("boot", frozenset(there.functions), {S("00:1c.0"): (1, 2)})
+    return Facts(
+        machine=there,
+        xen=XenView(
+            frozenset(map(S, known)), frozenset(map(S, orphans)),
+            {S(key): value for key, value in (elsewhere or {}).items()}, custody_told=told,
+            quarantined=frozenset(map(S, quarantined)),
+        ),
+        pvh=pvh,
+        quirks=quirks_of_version(*version),
+        iommu=IommuScope(snapshot, dmar=dmar),
+        moves={S(key): S(value) for key, value in (moves or {}).items()},
+    )  # fmt: skip
+
+
+#  the port's register reads 02, Linux still has the function on bus 01, where it does not answer
+MOVED = {ADD: "02:00.0"}
+MOVED_PORT = attrs.evolve(bridge("00:1c.0", 2, 2), secondary=1)
+FOLLOW = AddDevice(S("02:00.0"), "", moved_from=S(ADD))
+LET_GO = RemoveDevice(S(ADD), "", moved_to=S("02:00.0"))
+
+
+def away(**more):
+    return attrs.evolve(nic(**more), config=b"\xff" * 64)
+
+
+def moved(*raws, moves=MOVED, **more):
+    return facts(*raws, port=MOVED_PORT, moves=moves, **more)
+
+
+def nic(**more):
+    return function(ADD, parent="00:1c.0", **more)
+
+
+def add(**more):
+    return AddDevice(S(ADD), "why", **more)
+
+
+def with_io_vf_bar(there):
+    """Replace the function's SR-IOV structure by one whose first BAR is an I/O BAR."""
+    from pcipt.pci import Bar, BarKind, SrIov
+
+    bar = Bar(0, BarKind.IO, 0x1000, 0x100, False, False)
+    sriov = SrIov(1, 1, 0, 1, 1, 0x10CA, False, False, False, (bar,))
+    functions = dict(there.machine.functions)
+    functions[S(ADD)] = attrs.evolve(functions[S(ADD)], sriov=sriov)
+    return attrs.evolve(there, machine=attrs.evolve(there.machine, functions=functions))
+
+
+GONE_VF = function("04:00.1", physfn=GONE)
+
+#   rule, action, facts in which it refuses, words of the refusal
+REFUSED = [
+    ("segment", AddDevice(S("10000:00:00.0"), ""), facts(), "above ffff"),
+    ("segment", RemoveDevice(S("10000:00:00.0"), ""), facts(), "above ffff"),
+    ("hardware-answers", add(), facts(), "does not have it"),
+    ("not-known", add(), facts(nic(), known=[ADD]), "knows it already"),
+    ("physical-function-first", AddDevice(S("01:00.1"), "", physfn=S(ADD)),
+     facts(nic(), function("01:00.1", parent="00:1c.0", physfn=ADD)), "announce that first"),
+    ("header-type", add(), facts(nic(header=2)), "cardbus"),
+    ("vf-bar-io", add(), with_io_vf_bar(facts(nic(), dmar=EVERYWHERE)), "I/O space"),
+    ("iommu-coverage", AddDevice(S("09:00.0"), ""), attrs.evolve(
+        facts(function("09:00.0")), iommu=facts(nic()).iommu), "leave an orphan"),
+    ("driver-needs-decode", add(), facts(nic(driver="e1000e", command=2)), "unbind the driver"),
+    ("driver-needs-decode", AddDevice(S("00:1c.0"), ""), attrs.evolve(facts(nic()), machine=machine(
+        bridge("00:1c.0", 1, 2, command=2), nic(driver="e1000e"))), "drivers behind it"),
+    ("driver-needs-decode", AddDevice(S("01:00.1"), "", physfn=S(ADD)), facts(
+        nic(), function("01:00.1", parent="00:1c.0", physfn=ADD, command=2), known=[ADD]), "no such bit"),
+    ("owned-by-dom0", RemoveDevice(S(GONE), ""), facts(), "does not know it"),
+    ("owned-by-dom0", RemoveDevice(S(GONE), ""), facts(known=[GONE], orphans=[GONE]), "panic"),
+    ("owned-by-dom0", RemoveDevice(S(GONE), ""),
+     facts(known=[GONE], elsewhere={GONE: "domain 7"}), "domain 7"),
+    ("owned-by-dom0", RemoveDevice(S(GONE), ""), facts(known=[GONE], told=False), "does not say"),
+    ("gone-from-linux", RemoveDevice(S(ADD), ""), facts(nic(driver="e1000e"), known=[ADD]), "driver e1000e"),
+    ("virtual-functions", RemoveDevice(S(GONE), ""), facts(GONE_VF, known=[GONE]), "0000:04:00.1"),
+    ("children", RemoveDevice(S("01:01.0"), "", moved_to=S("02:01.0")), moved(
+        bridge("01:01.0", 3, 3, parent="00:1c.0"), function("03:00.0", parent="01:01.0"),
+        moves={"01:01.0": "02:01.0", "03:00.0": "04:00.0"},
+        known=["01:01.0", "02:01.0", "03:00.0"]), "0000:03:00.0"),
+    ("owned-by-dom0", RemoveDevice(S(GONE), ""), facts(known=[GONE], quarantined=[GONE]), "quarantined"),
+    ("hardware-answers", FOLLOW, moved(away(), moves={}), "no longer lead"),
+    ("iommu-coverage", AddDevice(S("05:00.0"), "", moved_from=S(ADD)),
+     moved(away(), moves={ADD: "05:00.0"}), "give it back its bus 01"),
+    ("driverless-subtree", FOLLOW, moved(away(driver="e1000e")), "0000:01:00.0 (e1000e)"),
+    ("driverless-subtree", FOLLOW, moved(away(), function("01:01.0", parent="00:1c.0", driver="nvme")),
+     "nvme"),  # the driver of a neighbour on the same bus
+    ("driverless-subtree", LET_GO, moved(away(driver="e1000e"), known=[ADD, "02:00.0"]), "unbind"),
+    ("announced-where-it-is", LET_GO, moved(away(), known=[ADD]), "announce that first"),
+    ("gone-from-linux", RemoveDevice(S("02:00.0"), ""), moved(away(), known=["02:00.0"]), "lead to a"),
+    ("gone-from-linux", LET_GO, facts(nic(), known=[ADD, "02:00.0"]), "still has it"),
+    ("virtual-functions", LET_GO,
+     moved(away(), function("01:00.1", parent="00:1c.0", physfn=ADD), known=[ADD, "02:00.0", "01:00.1"]),
+     "0000:01:00.1"),  # children are removed first
+]  # fmt: skip
+
+#   action, facts, precaution
+ALLOWED = [
+    (add(), facts(nic()), Precaution.NONE),  # decode is off already
+    (AddDevice(S("00:1c.0"), ""), attrs.evolve(
+        facts(nic()), machine=machine(bridge("00:1c.0", 1, 2, command=2), nic())),
+     Precaution.DECODE_OFF),  # a bridge that nothing in use is behind
+    (add(), facts(nic(command=2)), Precaution.DECODE_OFF),  # 4.17 on PVH, by the snapshot alone
+    (add(), facts(nic(command=2), dmar=EVERYWHERE), Precaution.NONE),  # covered for certain
+    (add(), facts(nic(command=2), pvh=False), Precaution.NONE),  # PV has no vPCI
+    (add(), facts(nic(command=2), version=(4, 20)), Precaution.NONE),  # 4.20 does not panic
+    (add(), facts(nic(driver="e1000e", command=2), pvh=False), Precaution.NONE),
+    (add(), facts(nic(), known=[ADD], orphans=[ADD]), Precaution.NONE),  # an orphan is announced again
+    (add(), facts(nic(header=2), pvh=False), Precaution.NONE),  # CardBus needs no vPCI on PV
+    (add(), with_io_vf_bar(facts(nic(), version=(4, 21))), Precaution.NONE),
+    (AddDevice(S("01:00.1"), "", physfn=S(ADD)),
+     facts(nic(), function("01:00.1", parent="00:1c.0", physfn=ADD, vendor=0xFFFF, device=0xFFFF),
+           known=[ADD]),
+     Precaution.NONE),  # a virtual function reads ffff by specification
+    (RemoveDevice(S(GONE), ""), facts(known=[GONE]), Precaution.NONE),
+    (FOLLOW, moved(away(), dmar=EVERYWHERE), Precaution.NONE),
+    (FOLLOW, moved(away()), Precaution.DECODE_OFF),  # nobody can read whether it decodes
+    (FOLLOW, moved(away(), version=(4, 20)), Precaution.NONE),
+    (LET_GO, moved(away(), known=[ADD, "02:00.0"]), Precaution.NONE),
+    (LET_GO, moved(away(), function("01:00.1", parent="00:1c.0", physfn=ADD), known=[ADD, "02:00.0"]),
+     Precaution.NONE),  # Xen has forgotten the virtual function already
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "action", "situation", "words"), REFUSED)
+def test_refused(rule, action, situation, words):
+    verdict = check_action(action, situation)
+    assert isinstance(verdict, Refusal)
+    assert verdict.rule == rule
+    assert words in verdict.why
+
+
+@pytest.mark.parametrize(("action", "situation", "precaution"), ALLOWED)
+def test_allowed(action, situation, precaution):
+    assert check_action(action, situation) is precaution
+
+
+def test_every_rule_has_a_row():
+    assert {(name, kind) for name, kind, _ in DEVICE_RULES} == {(row[0], type(row[1])) for row in REFUSED}
+
+
+def test_a_function_that_does_not_answer_is_refused():
+    gone = attrs.evolve(nic(), config=b"\xff" * 64)
+    verdict = check_action(add(), facts(gone))
+    assert isinstance(verdict, Refusal)
+    assert "all ones" in verdict.why
+
+
+def test_a_function_without_config_is_refused():
+    verdict = check_action(add(), facts(attrs.evolve(nic(), config=None)))
+    assert isinstance(verdict, Refusal)
+    assert "cannot be read" in verdict.why
+
+
+@pytest.mark.parametrize(
+    ("version", "orphans", "uncovered", "hangs"),
+    [((4, 17), True, True, True), ((4, 18), True, True, True), ((4, 19), False, True, True),
+     ((4, 20), False, False, True), ((4, 21), False, False, False), ((5, 0), False, False, False)],
+)  # fmt: skip
+def test_quirks(version, orphans, uncovered, hangs):
+    quirks = quirks_of_version(*version)
+    assert (quirks.removing_orphan_panics, quirks.uncovered_add_panics, quirks.io_vf_bar_hangs) == (
+        orphans, uncovered, hangs,
+    )  # fmt: skip
+
+
+def test_an_orphans_removal_is_refused_on_every_xen():
+    for version in ((4, 17), (4, 19), (4, 21)):
+        verdict = check_action(
+            RemoveDevice(S(GONE), ""), facts(known=[GONE], orphans=[GONE], version=version)
+        )
+        assert isinstance(verdict, Refusal)

@@ -1,0 +1,99 @@
+import errno
+
+import pytest
+
+from pcipt.errors import HypervisorError
+from pcipt.pci import Frames, Gfn, parse_sbdf
+from pcipt.xen.interface import DeviceFlags, Dom0Kind, Owner, OwnerKind, XenIdentity
+from pcipt.xen.outcome import Op
+from pcipt.xen.simulated.hypervisor import SimulatedHardware, SimulatedXen
+from pcipt.xen.simulated.model import Catastrophe
+from pcipt.xen.simulated.reserved import ReservedRegion
+
+NIC, AUDIO, GONE = (parse_sbdf(text) for text in ("0000:01:00.0", "0000:00:1f.3", "0000:05:00.0"))
+PVH, PV = (XenIdentity(4, 17, "4.17.7", kind) for kind in (Dom0Kind.PVH, Dom0Kind.PV))
+PAGES, OTHER = Frames(Gfn(0x7FFF0), 4), Frames(Gfn(0x7FFE0), 1)
+QUARANTINE = Owner(OwnerKind.QUARANTINE)
+
+
+def make(*scopes, present=(NIC, AUDIO), dom0=PVH):
+    regions = [ReservedRegion(PAGES, scopes), ReservedRegion(OTHER, (GONE,))]
+    hardware = SimulatedHardware(present)
+    return SimulatedXen(hardware, dom0, reserved=regions), hardware
+
+
+def test_the_query_names_regions_all_and_by_device():
+    xen, _ = make(NIC, AUDIO)
+    assert xen.reserved_regions() == (PAGES,)
+    assert xen.reserved_regions(NIC) == xen.reserved_regions(AUDIO) == (PAGES,)
+    assert xen.reserved_regions(GONE) == ()
+
+
+def test_the_query_works_on_pv_as_well():
+    assert make(NIC, dom0=PV)[0].reserved_regions(NIC) == (PAGES,)
+
+
+def test_the_query_can_fail():
+    xen, _ = make(NIC)
+    xen.fail(Op.RESERVED, errno.EFAULT)
+    with pytest.raises(HypervisorError):
+        xen.reserved_regions()
+
+
+def test_a_region_whose_devices_are_all_absent_at_boot_is_dropped_for_good():
+    xen, hardware = make(NIC)
+    hardware.plug(GONE)
+    xen.kernel_add(GONE)
+    assert xen.reserved_regions(GONE) == ()
+    assert not xen.p2m.touched(OTHER)
+
+
+# scope, what happens in turn, whether the pages are mapped after each
+LIVES = [
+    ("the only device", (NIC,), [("-", NIC, False), ("+", NIC, True), ("-", NIC, False)]),
+    ("two devices", (NIC, AUDIO), [("-", NIC, True), ("-", AUDIO, False), ("+", NIC, True)]),
+    ("added again", (NIC,), [("+", NIC, True), ("-", NIC, False)]),
+    ("plugged in later", (AUDIO, GONE), [("+", GONE, True), ("-", GONE, True), ("-", AUDIO, True)]),
+]
+
+
+@pytest.mark.parametrize(("scope", "steps"), [row[1:] for row in LIVES], ids=[row[0] for row in LIVES])
+def test_references(scope, steps):
+    xen, hardware = make(*scope)
+    assert xen.p2m.mapped(PAGES)
+    for what, function, mapped in steps:
+        if what == "+":
+            hardware.plug(function)
+            xen.add_device(function, DeviceFlags())
+        else:
+            xen.remove_device(function)
+        assert xen.p2m.mapped(PAGES) == xen.p2m.touched(PAGES) == mapped
+
+
+def test_assignment_changes_nothing():
+    xen, _ = make(NIC)
+    for owner in (QUARANTINE, Owner(OwnerKind.DOMAIN, 3), Owner(OwnerKind.DOMAIN, 0)):
+        xen.give(NIC, owner)
+        assert xen.p2m.mapped(PAGES)
+
+
+def test_withdrawing_and_restoring_as_measured():
+    xen, _ = make(NIC)
+    xen.give(NIC, QUARANTINE)
+    xen.unmap_mmio(PAGES)
+    assert not xen.p2m.touched(PAGES)
+    xen.give(NIC, Owner(OwnerKind.DOMAIN, 0))
+    assert not xen.p2m.touched(PAGES)  # Xen does not restore it
+    xen.map_mmio(PAGES)
+    assert xen.p2m.mapped(PAGES)
+
+
+def test_withdrawing_under_a_device_of_dom0_is_a_catastrophe():
+    xen, hardware = make(NIC, AUDIO)
+    xen.give(NIC, QUARANTINE)
+    with pytest.raises(Catastrophe) as caught:
+        xen.unmap_mmio(PAGES)
+    assert str(AUDIO) in caught.value.why
+    xen, hardware = make(NIC)
+    hardware.pull(NIC)
+    xen.unmap_mmio(PAGES)  # nobody is there whose DMA could fault
