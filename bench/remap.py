@@ -40,8 +40,8 @@ from pcipt.host.iomem import MemoryReading, NamedRange
 from pcipt.pci import Address, Frames, Gfn, Ids, Range, RawFunction, Resource, Sbdf, decode_machine
 from pcipt.pci.config import Register
 from pcipt.pci.write import ConfigWrite
-from pcipt.remap.claims import claims_of
-from pcipt.remap.mapped_pages import Holdings
+from pcipt.remap.desired import desired_of
+from pcipt.remap.mapped_pages import MappedPages
 from pcipt.remap.plan import plan_announcements
 from pcipt.remap.plan_mappings import plan_mappings
 from pcipt.remap.view import XenView
@@ -233,8 +233,8 @@ def scratch(count: int) -> tuple[float, float]:
     decoded = decode_machine(machine(count))
     start, used = time.perf_counter(), time.process_time()
     announced = plan_announcements(decoded, XenView())
-    desired = [claims_of(f, decoded.functions, XenView(), pvh=True) for f in decoded.functions.values()]
-    planned = plan_mappings(desired, Holdings()).actions
+    desired = [desired_of(f, decoded.functions, XenView(), pvh=True) for f in decoded.functions.values()]
+    planned = plan_mappings(desired, MappedPages()).actions
     taken = time.perf_counter() - start, time.process_time() - used
     assert len(announced) == count
     assert planned

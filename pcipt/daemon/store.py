@@ -13,9 +13,9 @@ from pcipt.daemon.document import Document
 from pcipt.errors import AddressError, MalformedError, PciptError
 from pcipt.firmware.coverage import BootSnapshot
 from pcipt.pci import Finding, parse_sbdf
-from pcipt.remap.claims import By
+from pcipt.remap.desired import By
 from pcipt.remap.ledger import Ledger, ledger_from_json, ledger_to_json
-from pcipt.remap.mapped_pages import Holdings, holdings_from_json, holdings_to_json
+from pcipt.remap.mapped_pages import MappedPages, mapped_from_json, mapped_to_json
 from pcipt.remap.steps import Step, step_from_json, step_to_json
 
 STATE_DIRECTORY = "/var/lib/pcipt"
@@ -62,7 +62,7 @@ class Keeper:
 
         Raises: OSError.
         """
-        seen = holdings_to_json(held for held in ledger.holdings if held.by is By.XEN)
+        seen = mapped_to_json(held for held in ledger.mapped if held.by is By.XEN)
         self._mappings.save({"boot_id": ledger.boot_id, "mappings": seen})
 
     def save_snapshot(self, snapshot: BootSnapshot) -> None:
@@ -80,9 +80,9 @@ class Keeper:
     def _load_ledger(self, boot_id: str, findings: list[Finding]) -> Ledger:
         ledger = self._base(boot_id, findings)
         seen = self._seen(boot_id, findings)
-        for held in ledger.holdings:
+        for held in ledger.mapped:
             seen.put(held)  # what pcipt did itself is known better
-        ledger.holdings = seen
+        ledger.mapped = seen
         if self._unsaved is not None:
             self._unsaved = ledger
             return ledger
@@ -118,15 +118,15 @@ class Keeper:
         self._unsaved = None
         return read
 
-    def _seen(self, boot_id: str, findings: list[Finding]) -> Holdings:
+    def _seen(self, boot_id: str, findings: list[Finding]) -> MappedPages:
         content = _taken(self._mappings.load(), findings)
         if not isinstance(content, dict) or content.get("boot_id") != boot_id:
-            return Holdings()
+            return MappedPages()
         try:
-            return holdings_from_json(content.get("mappings"))
+            return mapped_from_json(content.get("mappings"))
         except MalformedError as error:
             findings.append(self._mappings.rejected(error.why))
-            return Holdings()
+            return MappedPages()
 
 
 def _taken(loaded: tuple[Any, Finding | None], findings: list[Finding]) -> Any:

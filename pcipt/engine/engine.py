@@ -102,7 +102,7 @@ class Engine:
         self._unasked.everything = False
         if insist and not dry_run:
             self._retries.reset()
-        first = not self.ledger.holdings.places
+        first = not self.ledger.mapped.places
         settled = self.ledger.reconciled(self.view.known)
         if settled != self.ledger:
             self._situation.ledger = settled
@@ -237,7 +237,7 @@ class Engine:
                 self._situation.later |= self._situation.read([action.sbdf])
         self._retries.came(outcome, self._now())
         if outcome.result is Result.FAILED and isinstance(action, MapMmio):
-            held = self.ledger.holdings.over(action.frames)  # others' pages there are gone too
+            held = self.ledger.mapped.over(action.frames)  # others' pages there are gone too
             self._situation.later |= {run.sbdf for run in held if run.place != action.place}
 
     # Planning.
@@ -295,14 +295,14 @@ class Engine:
         self.listen()  # what was read may have come after another one had left, and nobody unmaps for that
         places = self._standing.places
         desired = gather_needs(self._situation, subjects, view, places, everything=everything)
-        plan = plan_mappings(desired, self.ledger.holdings, picture.bars, missed=self.missed)
+        plan = plan_mappings(desired, self.ledger.mapped, picture.bars, missed=self.missed)
         if dry_run:
             return outcomes + self._perform(plan.actions, dry_run=True)
         picture.concluded(desired)
         for each in desired:
             if each.gone:
                 self.intents.drop(each.place)
-        note(plan, self.ledger.holdings, self._clock())
+        note(plan, self.ledger.mapped, self._clock())
         if plan.left or plan.taken or plan.moved:
             self._tidy_at = self._now() + TIDY_AFTER
         outcomes += self._perform(plan.actions, dry_run=False)

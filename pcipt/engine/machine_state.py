@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pcipt.pci import Function, Machine, RawFunction, Sbdf
 from pcipt.pci.inventory import Inventory
 from pcipt.remap.bar_index import BarIndex
-from pcipt.remap.claims import Desired, place_of
+from pcipt.remap.desired import Desired, place_of
 from pcipt.remap.plan_moves import find_moves
 
 
@@ -23,7 +23,7 @@ class Picture:
         self.moves: dict[Sbdf, Sbdf | None] = {}
         self.departed: set[Sbdf] = set()
         self.gone: dict[str, Sbdf] = {}
-        self._astray: dict[str, frozenset[int]] = {}
+        self._outside_window: dict[str, frozenset[int]] = {}
 
     @property
     def machine(self) -> Machine:
@@ -48,18 +48,18 @@ class Picture:
         """Tell at which address Linux has the function of a place."""
         return self._addresses.get(place)
 
-    def astray(self, place: str) -> frozenset[int]:
+    def outside_window(self, place: str) -> frozenset[int]:
         """List the BARs of a place that decoded where vPCI maps none when it was planned for last."""
-        return self._astray.get(place, frozenset())
+        return self._outside_window.get(place, frozenset())
 
     def concluded(self, desired: Iterable[Desired]) -> None:
         """Note that a plan was made from these."""
         self.gone.clear()
         for each in desired:
-            if each.astray:
-                self._astray[each.place] = each.astray
+            if each.outside_window:
+                self._outside_window[each.place] = each.outside_window
             else:
-                self._astray.pop(each.place, None)
+                self._outside_window.pop(each.place, None)
 
     def _absorb(self, changed: frozenset[Sbdf]) -> frozenset[Sbdf]:
         left: dict[str, Sbdf] = {}

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from pcipt.engine.views import Situation
 from pcipt.pci import Sbdf
-from pcipt.remap.claims import Desired, gone
+from pcipt.remap.desired import Desired, gone
 from pcipt.remap.plan_mappings import plan_mappings
 from pcipt.remap.view import XenView
 
@@ -28,7 +28,7 @@ def gather_needs(
             wanted[each.place] = each
     left = {**situation.picture.gone, **standing}
     if everything:
-        held = situation.ledger.holdings
+        held = situation.ledger.mapped
         left |= {place: held.of(place)[0].sbdf for place in held.places if place not in wanted}
     for place, sbdf in left.items():
         if place not in wanted:
@@ -41,6 +41,6 @@ def gather_needs(
 def adopt(situation: Situation, when: str) -> None:
     """Take what a PV dom0 uses when pcipt first sees it for held: nothing of it is a change."""
     desired = (situation.desired(sbdf) for sbdf in situation.machine.functions)
-    plan = plan_mappings([each for each in desired if each is not None], situation.ledger.holdings)
+    plan = plan_mappings([each for each in desired if each is not None], situation.ledger.mapped)
     for action in plan.actions:
         situation.ledger.noted(action, when)

@@ -32,7 +32,7 @@ from pcipt.remap.actions import (
     UnmapMmio,
     WithdrawReserved,
 )
-from pcipt.remap.claims import PCIBACK, By, Desired, claims_of, place_of
+from pcipt.remap.desired import PCIBACK, By, Desired, desired_of, place_of
 from pcipt.remap.detour import Detour, plan_detour
 from pcipt.remap.explain import Explanation, explain
 from pcipt.remap.guard.facts import Facts
@@ -41,7 +41,7 @@ from pcipt.remap.guard.rules import quirks_of_version
 from pcipt.remap.ignored import IgnoredWrite
 from pcipt.remap.ledger import Ledger
 from pcipt.remap.life import State
-from pcipt.remap.mapped_pages import Holding
+from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.plan_moves import bridges_above, subtree
 from pcipt.remap.plan_reserved import plan_reserved
 from pcipt.remap.view import XenView
@@ -122,7 +122,7 @@ class Situation:
         for sbdf in functions:
             place = self.picture.place_at(sbdf)
             if place is not None:
-                self.ledger.holdings.forsake(place)
+                self.ledger.mapped.forsake(place)
         # Planned for as it was before, it would take back what it has left.
         self.later |= self.read(functions)
 
@@ -192,12 +192,12 @@ class Situation:
             quirks=self._quirks,
             iommu=self._iommu,
             bars=self.picture.bars,
-            holdings=self.ledger.holdings,
+            mapped=self.ledger.mapped,
             protected=self._protected,
             moves=self.picture.moves,
             followed=self.followed,
             regions=self.reserved.scopes,
-            astray=self.picture.astray,
+            outside_window=self.picture.outside_window,
         )
 
     def facts(self, action: Action) -> Facts:
@@ -244,7 +244,7 @@ class Situation:
 
     def disown(self, functions: Iterable[Sbdf]) -> None:
         """Take over what vPCI had mapped for functions that Xen has forgotten: nobody else unmaps it."""
-        held = self.ledger.holdings
+        held = self.ledger.mapped
         for sbdf in functions:
             place = self.picture.place_at(sbdf) if sbdf not in self.view.known else None
             for run in held.of(place) if place is not None else ():
@@ -265,11 +265,13 @@ class Situation:
             return None
         place = place_of(function)
         if self.unasked and not self.unasked.isdisjoint(self._addresses(sbdf)):
-            kept = "Xen cannot be asked about it now"
-            return Desired(place, sbdf, kept=kept, astray=self.picture.astray(place))
-        return claims_of(
+            hold_reason = "Xen cannot be asked about it now"
+            return Desired(
+                place, sbdf, hold_reason=hold_reason, outside_window=self.picture.outside_window(place)
+            )
+        return desired_of(
             function, self.machine.functions, view or self.view, pvh=self.pvh, protected=self._protected,
-            followed=self.followed, astray=self.picture.astray(place),
+            followed=self.followed, outside_window=self.picture.outside_window(place),
         )  # fmt: skip
 
     def follow_ledger(self) -> None:
@@ -281,7 +283,7 @@ class Situation:
         now = self.picture.moves.get(sbdf)
         return {sbdf, *self.followed.get(sbdf, ()), *(() if now is None else (now,))}
 
-    def is_stale(self, held: Holding) -> bool:
+    def is_stale(self, held: MappedRun) -> bool:
         """Whether pages are held for a function that has left, or could not be taken down."""
         return held.state is State.STALE or self.picture.address_of(held.place) is None
 

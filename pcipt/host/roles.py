@@ -54,7 +54,7 @@ def read_roles(root: str = "/") -> Roles:
             reader = _Reader(tree)
             carriers = reader.root_functions()
             serial, screen = reader.consoles()
-            return Roles(carriers, serial, screen, tuple(reader.kept.values()))
+            return Roles(carriers, serial, screen, tuple(reader.hold_reason.values()))
     except InputError:
         return Roles(None, None, None)
 
@@ -62,7 +62,7 @@ def read_roles(root: str = "/") -> Roles:
 class _Reader:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self.kept: dict[str, Kept] = {}
+        self.hold_reason: dict[str, Kept] = {}
 
     def root_functions(self) -> frozenset[Sbdf] | None:
         try:
@@ -74,7 +74,7 @@ class _Reader:
             return None
         before, _, after = mounts[-1].partition(b" - ")
         kind_and_source = after.split()[:2]  # behind them stand options, which may hold a password
-        self.kept[MOUNTS] = Kept(MOUNTS, b" ".join((before, b"-", *kind_and_source)) + b"\n")
+        self.hold_reason[MOUNTS] = Kept(MOUNTS, b" ".join((before, b"-", *kind_and_source)) + b"\n")
         fields = before.decode("utf-8", "replace").split()
         source = [each.decode("utf-8", "replace") for each in kind_and_source[1:]]
         try:
@@ -93,7 +93,7 @@ class _Reader:
             data = self._tree.read(CONSOLES, 4096)
         except OSError:
             return None, None
-        self.kept[CONSOLES] = Kept(CONSOLES, data)
+        self.hold_reason[CONSOLES] = Kept(CONSOLES, data)
         names = data.decode("ascii", "replace").split()
         found: set[Sbdf] = set()
         for name in filter(_PORT.fullmatch, names):
@@ -139,7 +139,7 @@ class _Reader:
             except OSError:
                 continue  # gone just now, or not of those that a recording keeps
             if data.decode("utf-8", "replace").strip() == wanted:
-                self.kept[path] = Kept(path, data)
+                self.hold_reason[path] = Kept(path, data)
                 return f"{_BLOCK}/{name}"
         return None
 
@@ -175,7 +175,7 @@ class _Reader:
         names = self._tree.names
         target = read_link(opened, name, len(names))
         real = "/".join((*names, name))
-        self.kept.setdefault(real, Kept(real, target=target))
+        self.hold_reason.setdefault(real, Kept(real, target=target))
         where = list(names)
         for part in target.split("/"):
             if part == "..":

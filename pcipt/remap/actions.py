@@ -38,7 +38,7 @@ class RemoveDevice:
 
 @attrs.frozen
 class MapMmio:
-    """Identity map pages of one BAR for dom0 (XEN_DOMCTL_memory_mapping, add). `bar` as in `Claim`."""
+    """Identity map pages of one BAR for dom0 (XEN_DOMCTL_memory_mapping, add). `bar` as in `DesiredBar`."""
 
     word: ClassVar[str] = "map-mmio"
     sbdf: Sbdf

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import attrs
 
 from pcipt.pci import Frames, Function, Range, Sbdf, frames_from_range
-from pcipt.remap.claims import assigned_range, msix_frames, place_of
+from pcipt.remap.desired import assigned_range, msix_frames, place_of
 from pcipt.remap.intervals import Intervals
 
 

@@ -6,10 +6,10 @@ import attrs
 
 from pcipt.pci import Function, Sbdf
 from pcipt.remap.actions import Action, NotApplicable, Refusal
-from pcipt.remap.claims import Desired, place_of
+from pcipt.remap.desired import Desired, place_of
 from pcipt.remap.guard.rules import Facts, Precaution, Verdict, check_action, judge_action
 from pcipt.remap.ignored import IgnoredWrite, plan_rewrites
-from pcipt.remap.mapped_pages import Holding, holdings_to_json
+from pcipt.remap.mapped_pages import MappedRun, mapped_to_json
 from pcipt.remap.plan import expected_view, plan_announcements
 from pcipt.remap.plan_mappings import plan_mappings
 from pcipt.remap.writes.json_view import Json, json_from_action
@@ -31,7 +31,7 @@ class Explanation:
     function: Function
     known: bool
     owner: str
-    held: tuple[Holding, ...]
+    held: tuple[MappedRun, ...]
     desired: Desired
     steps: tuple[Step, ...]
 
@@ -62,13 +62,13 @@ def explain(
     desired = then.desired(sbdf)
     assert desired is not None  # it is one of the machine
     mine = [write for write in ignored if write.sbdf == sbdf]
-    later = (*regions, *plan_rewrites(mine), *plan_mappings([desired], facts.holdings, facts.bars).actions)
+    later = (*regions, *plan_rewrites(mine), *plan_mappings([desired], facts.mapped, facts.bars).actions)
     steps += [_step(action, then) for action in later]
     return Explanation(
         function=function,
         known=sbdf in facts.xen.known,
         owner=facts.xen.owner(sbdf),
-        held=tuple(facts.holdings.of(place_of(function))),
+        held=tuple(facts.mapped.of(place_of(function))),
         desired=desired,
         steps=tuple(steps),
     )
@@ -84,16 +84,16 @@ def json_from_explanation(explanation: Explanation) -> Json:
             "known_to_xen": explanation.known,
             "owner": explanation.owner,
             "decodes_memory": function.decodes_memory,
-            "mappings": holdings_to_json(explanation.held),
+            "mappings": mapped_to_json(explanation.held),
         },
         "should_be": {
             "mapped_by": desired.by.value,
             "because": desired.untrapped,
-            "kept": desired.kept,
+            "kept": desired.hold_reason,
             "mappings": [
-                {"bar": claim.bar, "start": hex(span.range.start), "size": span.range.size}
-                for claim in desired.claims
-                for span in claim.spans
+                {"bar": wanted.bar, "start": hex(span.range.start), "size": span.range.size}
+                for wanted in desired.bars
+                for span in wanted.spans
             ],
         },
         "actions": [_json_from_step(step) for step in explanation.steps],

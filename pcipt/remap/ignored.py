@@ -14,7 +14,7 @@ from pcipt.pci import Address, Finding, Function, Range, Sbdf
 from pcipt.pci.bars import BarKind
 from pcipt.pci.write import ConfigWrite
 from pcipt.remap.actions import RewriteBar
-from pcipt.remap.claims import place_of
+from pcipt.remap.desired import place_of
 from pcipt.remap.plan_mappings import name_of_bar
 from pcipt.remap.writes.decoding import bar_registers, decoded_range
 from pcipt.remap.writes.function_shadow import BarRegister, FunctionShadow

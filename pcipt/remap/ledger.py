@@ -1,9 +1,9 @@
-"""The ledger: what pcipt did to Xen in this boot, and was about to do. Pure; `service` keeps the file.
+"""The ledger: what pcipt did to Xen in this boot, and was about to do. Pure; daemon/store.py keeps the file.
 
 Announcements, rewrites and reserved regions are entries, by the table LIFE: intended before the hypercall,
 held once it is read back, doubtful after a failure or a crash in between. Pages that pcipt mapped are
-holdings and live by the same states. Xen forgets everything at a reboot, so a ledger belongs to one boot id.
-One owner changes it in place: a step costs the same however much is held.
+`mapped` and live by the same states. Xen forgets everything at a reboot, so a ledger belongs to one boot
+id. One owner changes it in place: a step costs the same however much is held.
 """
 
 from collections.abc import Mapping
@@ -23,9 +23,9 @@ from pcipt.remap.actions import (
     UnmapMmio,
     WithdrawReserved,
 )
-from pcipt.remap.claims import By
+from pcipt.remap.desired import By
 from pcipt.remap.life import LIFE, Event, State
-from pcipt.remap.mapped_pages import Holding, Holdings, holdings_from_json, holdings_to_json
+from pcipt.remap.mapped_pages import MappedPages, MappedRun, mapped_from_json, mapped_to_json
 
 __all__ = ["LIFE", "Entry", "Event", "Key", "Ledger", "State", "ledger_from_json", "ledger_to_json"]
 
@@ -55,7 +55,7 @@ class Entry:
 class Ledger:
     """Changed in place by `step`; equal where entries and what pcipt mapped are equal.
 
-    `holdings` also has what vPCI was seen to map: that is kept in a document of its own (`theirs`), for it
+    `mapped` also has what vPCI was seen to map: that is kept in a document of its own (`theirs`), for it
     can be seen again as long as the function is there.
     """
 
@@ -63,17 +63,17 @@ class Ledger:
         self,
         boot_id: str,
         entries: tuple[Entry, ...] = (),
-        holdings: Holdings | None = None,
+        mapped: MappedPages | None = None,
     ) -> None:
         self.boot_id = boot_id
-        self.holdings = holdings if holdings is not None else Holdings()
+        self.mapped = mapped if mapped is not None else MappedPages()
         self._entries: dict[Key, Entry] = {entry.key: entry for entry in entries}
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Ledger)
             and (self.boot_id, self._entries) == (other.boot_id, other._entries)
-            and holdings_to_json(self.ours()) == holdings_to_json(other.ours())
+            and mapped_to_json(self.ours()) == mapped_to_json(other.ours())
         )
 
     __hash__ = None  # type: ignore[assignment]  # it changes in place
@@ -83,13 +83,13 @@ class Ledger:
         """All entries, the latest step last."""
         return tuple(self._entries.values())
 
-    def ours(self) -> list[Holding]:
+    def ours(self) -> list[MappedRun]:
         """List what pcipt mapped, is about to change or has to: what the ledger's own document has."""
-        return [held for held in self.holdings if _is_ours(held)]
+        return [held for held in self.mapped if _is_ours(held)]
 
-    def theirs(self) -> list[Holding]:
+    def theirs(self) -> list[MappedRun]:
         """List what vPCI was seen to map, for the other document."""
-        return [held for held in self.holdings if not _is_ours(held)]
+        return [held for held in self.mapped if not _is_ours(held)]
 
     def find(self, word: str, sbdf: Sbdf | None, about: int | None = None) -> Entry | None:
         """Find an entry by its key."""
@@ -156,27 +156,27 @@ class Ledger:
             elif entry.word != RewriteBar.word:
                 state = State.DOUBTFUL if entry.state is State.INTENDED else entry.state
                 settled.append(attrs.evolve(entry, state=state))
-        holdings = self.holdings.copy()
-        holdings.settle()
-        return Ledger(self.boot_id, tuple(settled), holdings)
+        mapped = self.mapped.copy()
+        mapped.settle()
+        return Ledger(self.boot_id, tuple(settled), mapped)
 
     def _step_pages(self, action: MapMmio | UnmapMmio, event: Event, when: str) -> None:
         held = [
             run
-            for run in self.holdings.of(action.place)
+            for run in self.mapped.of(action.place)
             if run.bar == action.bar and run.frames.overlaps(action.frames)
         ]
         open_now = any(run.state is State.INTENDED for run in held)
         _after(action, State.INTENDED if open_now else None, event)
         if event is Event.INTEND:
-            self.holdings.intend(action, when)
+            self.mapped.intend(action, when)
         elif event is Event.PERFORMED:
-            self.holdings.performed(action, when)
+            self.mapped.performed(action, when)
         else:
-            self.holdings.failed(action, when)
+            self.mapped.failed(action, when)
 
 
-def _is_ours(held: Holding) -> bool:
+def _is_ours(held: MappedRun) -> bool:
     return held.by is By.US or held.state is not State.HELD
 
 
@@ -206,7 +206,7 @@ def ledger_to_json(ledger: Ledger) -> dict[str, object]:
     return {
         "boot_id": ledger.boot_id,
         "entries": [_entry_to_json(entry) for entry in ledger.entries],
-        "mappings": holdings_to_json(ledger.ours()),
+        "mappings": mapped_to_json(ledger.ours()),
     }
 
 
@@ -235,7 +235,7 @@ def ledger_from_json(value: object) -> Ledger:
         raise MalformedError("ledger", 0, "not a ledger: no object")
     try:
         entries = tuple(_entry_from_json(entry) for entry in value["entries"])
-        return Ledger(str(value["boot_id"]), entries, holdings_from_json(value.get("mappings", []), "ledger"))
+        return Ledger(str(value["boot_id"]), entries, mapped_from_json(value.get("mappings", []), "ledger"))
     except (KeyError, TypeError, ValueError, AddressError) as error:
         raise MalformedError("ledger", 0, f"not a ledger: {error!r}") from error
 

@@ -14,7 +14,7 @@ import attrs
 from pcipt.errors import AddressError, MalformedError
 from pcipt.pci import Address, Frames, Range, Sbdf, frames_from_range, parse_sbdf
 from pcipt.remap.actions import MapMmio, UnmapMmio
-from pcipt.remap.claims import ADDRESS_BITS, By
+from pcipt.remap.desired import ADDRESS_BITS, By
 from pcipt.remap.intervals import Intervals, common, without
 from pcipt.remap.life import State
 
@@ -22,7 +22,7 @@ MAPPED = (State.HELD, State.STALE)  # states in which the pages are certainly ma
 
 
 @attrs.frozen
-class Holding:
+class MappedRun:
     """One run of pages of one BAR. `since` is when it was mapped or first seen (UTC, RFC 3339).
 
     STALE is mapped and not wanted; INTENDED and DOUBTFUL may or may not be mapped.
@@ -37,17 +37,17 @@ class Holding:
     state: State = State.HELD
 
 
-class Holdings:
+class MappedPages:
     """All runs that are held; those of one place and BAR never overlap."""
 
-    def __init__(self, holdings: Iterable[Holding] = ()) -> None:
-        self._places: dict[str, tuple[Holding, ...]] = {}  # each in order of BAR and frame
+    def __init__(self, mapped: Iterable[MappedRun] = ()) -> None:
+        self._places: dict[str, tuple[MappedRun, ...]] = {}  # each in order of BAR and frame
         self._index: Intervals[str] = Intervals()  # says which places to look at
         self._count = 0
-        for holding in holdings:
+        for holding in mapped:
             self.put(holding)
 
-    def __iter__(self) -> Iterator[Holding]:
+    def __iter__(self) -> Iterator[MappedRun]:
         """Yield them in order of place, BAR and frame."""
         for place in sorted(self._places):
             yield from self.of(place)
@@ -56,7 +56,7 @@ class Holdings:
         return self._count
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Holdings) and self._places == other._places
+        return isinstance(other, MappedPages) and self._places == other._places
 
     __hash__ = None  # type: ignore[assignment]  # it changes in place
 
@@ -64,16 +64,16 @@ class Holdings:
     def places(self) -> Iterable[str]:
         return self._places.keys()
 
-    def of(self, place: str) -> list[Holding]:
+    def of(self, place: str) -> list[MappedRun]:
         """List what is held for one place, in order of BAR and frame."""
         return list(self._places.get(place, ()))
 
-    def over(self, frames: Frames) -> list[Holding]:
+    def over(self, frames: Frames) -> list[MappedRun]:
         """List the runs of any owner that share pages with these."""
         places = dict.fromkeys(place for _, place in self._index.over(frames))
         return [held for place in places for held in self._places[place] if held.frames.overlaps(frames)]
 
-    def put(self, holding: Holding) -> None:
+    def put(self, holding: MappedRun) -> None:
         """Hold a run; what the same BAR held of these pages before is replaced."""
         held = self._places.get(holding.place, ())
         if any(one.bar == holding.bar and one.frames == holding.frames for one in held):
@@ -140,22 +140,22 @@ class Holdings:
             self.mark(held.place, held.bar, held.frames, State.DOUBTFUL)
         return bool(open_ones)
 
-    def copy(self) -> "Holdings":
-        return Holdings(self)
+    def copy(self) -> "MappedPages":
+        return MappedPages(self)
 
     def _cover(self, action: MapMmio | UnmapMmio, when: str, state: State) -> None:
         """Hold the pages of an action; vPCI's stay vPCI's also where a call of ours concerns them."""
         before = (held for held in self.of(action.place) if held.bar == action.bar)
         by = next((held.by for held in before if held.frames.overlaps(action.frames)), By.US)
-        self.put(Holding(action.place, action.sbdf, action.bar, action.frames, by, when, state))
+        self.put(MappedRun(action.place, action.sbdf, action.bar, action.frames, by, when, state))
 
-    def _add(self, holding: Holding) -> None:
+    def _add(self, holding: MappedRun) -> None:
         held = (*self._places.get(holding.place, ()), holding)
         self._places[holding.place] = tuple(sorted(held, key=_order)) if len(held) > 1 else held
         self._index.add(holding.frames, holding.place)
         self._count += 1
 
-    def _remove(self, holding: Holding) -> None:
+    def _remove(self, holding: MappedRun) -> None:
         left = tuple(held for held in self._places[holding.place] if _order(held) != _order(holding))
         if left:
             self._places[holding.place] = left
@@ -168,7 +168,7 @@ class Holdings:
 _order = attrgetter("bar", "frames.start")
 
 
-def holdings_to_json(holdings: Iterable[Holding]) -> list[dict[str, object]]:
+def mapped_to_json(mapped: Iterable[MappedRun]) -> list[dict[str, object]]:
     return [
         {
             "place": held.place,
@@ -180,29 +180,29 @@ def holdings_to_json(holdings: Iterable[Holding]) -> list[dict[str, object]]:
             "since": held.since,
             "state": held.state.value,
         }
-        for held in holdings
+        for held in mapped
     ]
 
 
-def holdings_from_json(value: object, source: str = "mappings") -> Holdings:
+def mapped_from_json(value: object, source: str = "mappings") -> MappedPages:
     """Read them back.
 
-    Raises: MalformedError for anything that `holdings_to_json` does not write.
+    Raises: MalformedError for anything that `mapped_to_json` does not write.
     """
     if not isinstance(value, list):
         raise MalformedError(source, 0, "not a list of mappings")
     try:
-        return Holdings(_holding(entry) for entry in value)
+        return MappedPages(_holding(entry) for entry in value)
     except (KeyError, TypeError, ValueError, AttributeError, AddressError) as error:
         raise MalformedError(source, 0, f"not a list of mappings: {error!r}") from error
 
 
-def _holding(entry: Any) -> Holding:
+def _holding(entry: Any) -> MappedRun:
     span = Range(Address(int(str(entry["start"]), 16)), int(entry["size"]))
     frames = frames_from_range(span)
     if span.start < 0 or span.size < 1 or span.last >> ADDRESS_BITS or frames.range != span:
         raise ValueError(f"no whole pages: {entry['start']}, {span.size} bytes")
-    return Holding(
+    return MappedRun(
         str(entry["place"]), parse_sbdf(str(entry["sbdf"])), int(entry["bar"]), frames,
         By(entry["by"]), str(entry["since"]), State(entry["state"]),
     )  # fmt: skip

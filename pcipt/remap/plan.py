@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 
 from pcipt.pci import Function, Machine, Sbdf
 from pcipt.remap.actions import Action, AddDevice, RemoveDevice
-from pcipt.remap.claims import NOWHERE, Followed
+from pcipt.remap.desired import NOWHERE, Followed
 from pcipt.remap.plan_moves import NO_MOVES, Moves, is_extended, parents_first, plan_moves
 from pcipt.remap.view import XenView, ghosts, missing
 

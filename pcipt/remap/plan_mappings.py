@@ -1,8 +1,9 @@
 """Mappings: what is desired minus what is held, for the functions that changed or for all. Pure.
 
-Takes in the claims of some places (`claims_of`, or `gone` where Linux has dropped the function) and the
-holdings of all. Unmaps come before maps, one run of pages of one BAR is one action. A page that another BAR
-holds or now claims stays mapped, whoever leaves. What vPCI maps and unmaps itself is noted, never repeated.
+Input: `Desired` of some places (`desired_of`, or `gone` if Linux has dropped the function), and the mapped
+pages of all places. Unmaps come before maps; one run of pages of one BAR is one action. A page that another
+BAR holds or now needs stays mapped, whoever leaves. What vPCI maps and unmaps itself is noted, never repeated
+by pcipt.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,10 +14,10 @@ from pcipt.pci import Frames, Sbdf, frames_from_range
 from pcipt.pci.bars import ROM_INDEX
 from pcipt.remap.actions import MapMmio, UnmapMmio
 from pcipt.remap.bar_index import BarIndex
-from pcipt.remap.claims import By, Claim, Desired
+from pcipt.remap.desired import By, Desired, DesiredBar
 from pcipt.remap.intervals import Intervals, common, without
 from pcipt.remap.life import State
-from pcipt.remap.mapped_pages import MAPPED, Holding, Holdings
+from pcipt.remap.mapped_pages import MAPPED, MappedPages, MappedRun
 
 Owner = tuple[str, int]  # place, BAR
 
@@ -52,7 +53,7 @@ class MappingPlan:
 
 
 def plan_mappings(
-    desired: Iterable[Desired], holdings: Holdings, bars: BarIndex | None = None, *, missed: bool = False
+    desired: Iterable[Desired], mapped: MappedPages, bars: BarIndex | None = None, *, missed: bool = False
 ) -> MappingPlan:
     """Plan for these places; each place at most once. Same input, same plan, whatever the order.
 
@@ -60,18 +61,18 @@ def plan_mappings(
     that BAR's pages then keeps no others. With `missed` a function may have left and another one come in its
     place without being seen: then nobody knows whether vPCI has unmapped what is no longer claimed.
     """
-    return _Planner(sorted(desired, key=_place), holdings, bars or BarIndex(), missed=missed).plan()
+    return _Planner(sorted(desired, key=_place), mapped, bars or BarIndex(), missed=missed).plan()
 
 
-def note(plan: MappingPlan, holdings: Holdings, when: str) -> None:
-    """Take into the holdings what needs no call."""
+def note(plan: MappingPlan, mapped: MappedPages, when: str) -> None:
+    """Note in `mapped` what needs no call."""
     for place, sbdf in plan.moved:
-        holdings.moved(place, sbdf)
+        mapped.moved(place, sbdf)
     for run in plan.left:
-        holdings.take(run.place, run.bar, run.frames)
+        mapped.take(run.place, run.bar, run.frames)
     for run in plan.taken:
         since = run.since or when
-        holdings.put(Holding(run.place, run.sbdf, run.bar, run.frames, run.by, since, run.state))
+        mapped.put(MappedRun(run.place, run.sbdf, run.bar, run.frames, run.by, since, run.state))
 
 
 def name_of_bar(bar: int) -> str:
@@ -84,23 +85,23 @@ def _place(desired: Desired) -> str:
 
 class _Planner:
     def __init__(
-        self, desired: Sequence[Desired], holdings: Holdings, bars: BarIndex, *, missed: bool
+        self, desired: Sequence[Desired], mapped: MappedPages, bars: BarIndex, *, missed: bool
     ) -> None:
         self._missed = missed
         self._desired = desired
-        self._holdings = holdings
+        self._mapped = mapped
         self._bars = bars
         self._by = {each.place: each.by for each in desired}
         self._claimed: Intervals[Owner] = Intervals(
-            (span, (claim.place, claim.bar))
+            (span, (wanted.place, wanted.bar))
             for each in desired
-            for claim in each.claims
-            for span in claim.spans
+            for wanted in each.bars
+            for span in wanted.spans
         )
         self._losing: Intervals[Owner] = Intervals()  # pages that an owner has and does not claim
         self._dropped: Intervals[Owner] = Intervals()  # those of them that vPCI has unmapped
         self._unmapped: Intervals[Owner] = Intervals()
-        self._lost: list[tuple[Desired, Holding, tuple[Frames, ...]]] = []
+        self._lost: list[tuple[Desired, MappedRun, tuple[Frames, ...]]] = []
         self._unmaps: dict[Owner, tuple[Desired, list[Frames]]] = {}
         self._maps: dict[Owner, list[MapMmio]] = {}
         self._left: list[Run] = []
@@ -108,25 +109,25 @@ class _Planner:
         self._moved: list[tuple[str, Sbdf]] = []
 
     def plan(self) -> MappingPlan:
-        certain = [each for each in self._desired if each.kept is None]
-        held = [(each, self._holdings.of(each.place)) for each in certain]
+        certain = [each for each in self._desired if each.hold_reason is None]
+        held = [(each, self._mapped.of(each.place)) for each in certain]
         for each, runs in held:
             self._find_lost(each, runs)
         for each, run, pages in self._lost:
             self._leave(each, run, pages)
         for each, runs in held:
-            for claim in each.claims:
-                self._take(each, claim, [run for run in runs if run.bar == claim.bar])
+            for wanted in each.bars:
+                self._take(each, wanted, [run for run in runs if run.bar == wanted.bar])
         self._restore_shared()
         unmaps = [action for _, action in sorted(self._unmap_actions())]
         maps = [action for owner in sorted(self._maps) for action in self._maps[owner]]
         return MappingPlan((*unmaps, *maps), tuple(self._left), tuple(self._taken), tuple(self._moved))
 
-    def _find_lost(self, each: Desired, runs: list[Holding]) -> None:
+    def _find_lost(self, each: Desired, runs: list[MappedRun]) -> None:
         """Find what is held and no longer claimed, before anything is decided about it."""
         if any(run.sbdf != each.sbdf for run in runs):
             self._moved.append((each.place, each.sbdf))
-        spans = {claim.bar: claim.spans for claim in each.claims}
+        spans = {wanted.bar: wanted.spans for wanted in each.bars}
         for run in runs:
             claimed = spans.get(run.bar, ())
             pages = () if claimed == (run.frames,) else without((run.frames,), claimed)
@@ -139,7 +140,7 @@ class _Planner:
                 if _vpci_unmaps(each, run):
                     self._dropped.add(page, owner)
 
-    def _leave(self, each: Desired, run: Holding, pages: tuple[Frames, ...]) -> None:
+    def _leave(self, each: Desired, run: MappedRun, pages: tuple[Frames, ...]) -> None:
         """Decide who unmaps what an owner has lost: vPCI, we, or nobody because another needs it."""
         owner = (run.place, run.bar)
         needed: tuple[Frames, ...] = pages
@@ -162,52 +163,52 @@ class _Planner:
         for page in pages:
             found += [span for span, _ in self._claimed.over(page)]
             found += [span for span, _ in self._unmapped.over(page)]
-            for held in self._holdings.over(page):
+            for held in self._mapped.over(page):
                 other = (held.place, held.bar)
                 if other != owner:
                     losing = [span for span, who in self._losing.over(held.frames) if who == other]
                     found += without((held.frames,), losing)
         return found
 
-    def _take(self, each: Desired, claim: Claim, runs: list[Holding]) -> None:
+    def _take(self, each: Desired, wanted: DesiredBar, runs: list[MappedRun]) -> None:
         """Decide what a claim still needs: a map, or only a note."""
-        if len(runs) == 1 and _is_satisfied(claim, runs[0]):
+        if len(runs) == 1 and _is_satisfied(wanted, runs[0]):
             return
         certain = [run for run in runs if run.state in MAPPED]
         for run in certain:
-            if run.by is not claim.by or run.state is not State.HELD:
+            if run.by is not wanted.by or run.state is not State.HELD:
                 self._taken += [
-                    Run(claim.place, claim.sbdf, claim.bar, page, claim.by, run.since)
-                    for page in common((run.frames,), claim.spans)
+                    Run(wanted.place, wanted.sbdf, wanted.bar, page, wanted.by, run.since)
+                    for page in common((run.frames,), wanted.spans)
                 ]
-        missing = without(claim.spans, [run.frames for run in certain])
-        if claim.by is By.XEN:  # vPCI has mapped it, but what a failed call of ours took from it
+        missing = without(wanted.spans, [run.frames for run in certain])
+        if wanted.by is By.XEN:  # vPCI has mapped it, but what a failed call of ours took from it
             unsure = [run.frames for run in runs if run.state not in MAPPED]
             needed = common(missing, unsure) if unsure else ()
         else:
             needed = without(missing, self._mapped_by_others(missing))
         self._taken += [
-            Run(claim.place, claim.sbdf, claim.bar, page, claim.by) for page in without(missing, needed)
+            Run(wanted.place, wanted.sbdf, wanted.bar, page, wanted.by) for page in without(missing, needed)
         ]
-        reason = f"{name_of_bar(claim.bar)} decodes here, and {each.untrapped}"
-        if claim.by is By.XEN:
-            reason = f"{name_of_bar(claim.bar)} decodes here, and a call that failed may have unmapped it"
-        if claim.unsure:
-            reason = f"{name_of_bar(claim.bar)} came while it decoded from where vPCI maps none"
+        reason = f"{name_of_bar(wanted.bar)} decodes here, and {each.untrapped}"
+        if wanted.by is By.XEN:
+            reason = f"{name_of_bar(wanted.bar)} decodes here, and a call that failed may have unmapped it"
+        if wanted.unsure:
+            reason = f"{name_of_bar(wanted.bar)} came while it decoded from where vPCI maps none"
             self._taken += [
-                Run(claim.place, claim.sbdf, claim.bar, page, claim.by, state=State.DOUBTFUL)
+                Run(wanted.place, wanted.sbdf, wanted.bar, page, wanted.by, state=State.DOUBTFUL)
                 for page in needed
             ]
         for page in needed:
-            self._map(claim, page, reason)
+            self._map(wanted, page, reason)
             # What another leaves behind without knowing whether it is mapped must not be forgotten meanwhile.
             for lost in self._doubtful_lost(page):
                 self._taken.append(
-                    Run(claim.place, claim.sbdf, claim.bar, lost, claim.by, state=State.DOUBTFUL)
+                    Run(wanted.place, wanted.sbdf, wanted.bar, lost, wanted.by, state=State.DOUBTFUL)
                 )
 
     def _doubtful_lost(self, page: Frames) -> tuple[Frames, ...]:
-        unsure = [held.frames for held in self._holdings.over(page) if held.state not in MAPPED]
+        unsure = [held.frames for held in self._mapped.over(page) if held.state not in MAPPED]
         return common((page,), unsure) if unsure else ()
 
     def _mapped_by_others(self, pages: Iterable[Frames]) -> tuple[Frames, ...]:
@@ -215,7 +216,7 @@ class _Planner:
         held: list[Frames] = []
         dropped: list[Frames] = []
         for page in pages:
-            held += [other.frames for other in self._holdings.over(page) if other.state in MAPPED]
+            held += [other.frames for other in self._mapped.over(page) if other.state in MAPPED]
             dropped += [span for span, _ in self._dropped.over(page)]
         return without(held, dropped) if held else ()
 
@@ -225,7 +226,7 @@ class _Planner:
             if not _vpci_unmaps(each, run):
                 continue
             for page in pages:
-                for held in self._holdings.over(page):
+                for held in self._mapped.over(page):
                     owner = (held.place, held.bar)
                     by = self._by.get(held.place, held.by)
                     if by is By.XEN or held.state not in MAPPED or owner == (run.place, run.bar):
@@ -240,7 +241,7 @@ class _Planner:
                             Run(held.place, held.sbdf, held.bar, part, By.US, held.since, State.DOUBTFUL)
                         )
 
-    def _map(self, owner: Claim | Holding, frames: Frames, reason: str) -> None:
+    def _map(self, owner: DesiredBar | MappedRun, frames: Frames, reason: str) -> None:
         planned = self._maps.setdefault((owner.place, owner.bar), [])
         for part in without((frames,), [action.frames for action in planned]):
             planned.append(MapMmio(owner.sbdf, reason, owner.place, owner.bar, part))
@@ -255,11 +256,11 @@ class _Planner:
                     yield (place, bar, part.start), UnmapMmio(each.sbdf, reason, place, bar, part)
 
 
-def _is_satisfied(claim: Claim, run: Holding) -> bool:
-    return claim.spans == (run.frames,) and run.state is State.HELD and run.by is claim.by
+def _is_satisfied(wanted: DesiredBar, run: MappedRun) -> bool:
+    return wanted.spans == (run.frames,) and run.state is State.HELD and run.by is wanted.by
 
 
-def _vpci_unmaps(each: Desired, run: Holding) -> bool:
+def _vpci_unmaps(each: Desired, run: MappedRun) -> bool:
     """Whether vPCI has taken down a run that it had mapped itself; what was seen to leave it never unmaps."""
     return each.by is By.XEN and run.by is By.XEN and run.state is State.HELD
 
@@ -268,7 +269,7 @@ def _reason_for_unmap(each: Desired, bar: int) -> str:
     name = name_of_bar(bar)
     if each.gone:
         return f"the function has left the machine, and its {name} is still mapped"
-    spans = next((claim.spans for claim in each.claims if claim.bar == bar), ())
+    spans = next((wanted.spans for wanted in each.bars if wanted.bar == bar), ())
     if spans:
         return f"{name} is now at {spans[0].range.start:#x}: nothing decodes here any more"
     return f"{name} decodes nothing now, and {each.untrapped or 'pcipt had mapped it'}"

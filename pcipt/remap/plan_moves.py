@@ -13,7 +13,7 @@ import attrs
 
 from pcipt.pci import Function, Machine, Sbdf
 from pcipt.remap.actions import AddDevice, RemoveDevice
-from pcipt.remap.claims import NOWHERE, Followed, place_of
+from pcipt.remap.desired import NOWHERE, Followed, place_of
 from pcipt.remap.view import XenView
 
 Moves = Mapping[Sbdf, Sbdf | None]

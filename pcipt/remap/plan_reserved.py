@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 
 from pcipt.pci import Frames, Machine, Sbdf
 from pcipt.remap.actions import RestoreReserved, WithdrawReserved
-from pcipt.remap.claims import PCIBACK
+from pcipt.remap.desired import PCIBACK
 from pcipt.remap.ledger import Ledger, State
 from pcipt.remap.view import XenView
 

@@ -30,10 +30,10 @@ from pcipt.pci import (
 )
 from pcipt.pci.write import ConfigWrite, Writer
 from pcipt.remap.actions import AddDevice, MapMmio, NotApplicable, Outcome, Refusal, Result
-from pcipt.remap.claims import By, Claim, Desired
+from pcipt.remap.desired import By, Desired, DesiredBar
 from pcipt.remap.explain import Explanation, Step, json_from_explanation
 from pcipt.remap.guard.rules import Precaution
-from pcipt.remap.mapped_pages import Holding
+from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.writes import changes
 from pcipt.remap.writes.json_view import json_from_change
 from tests import toolstack
@@ -185,8 +185,8 @@ EXPLANATION = Explanation(
     function=decode_function(RawFunction(NIC, space())),
     known=True,
     owner="dom0",
-    held=(Holding("00_04.0", NIC, 0, SPAN, By.US, WHEN),),
-    desired=Desired("00_04.0", NIC, (Claim("00_04.0", NIC, 0, (SPAN,), By.US),)),
+    held=(MappedRun("00_04.0", NIC, 0, SPAN, By.US, WHEN),),
+    desired=Desired("00_04.0", NIC, (DesiredBar("00_04.0", NIC, 0, (SPAN,), By.US),)),
     steps=(
         Step(NOTHING, Precaution.NONE, ()),
         Step(NOTHING, NotApplicable("PV"), ()),

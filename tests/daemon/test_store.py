@@ -7,10 +7,10 @@ from pcipt.daemon.store import Keeper
 from pcipt.firmware.coverage import BootSnapshot
 from pcipt.pci import Frames, Gfn, parse_sbdf
 from pcipt.remap.actions import AddDevice, MapMmio
-from pcipt.remap.claims import By
+from pcipt.remap.desired import By
 from pcipt.remap.ledger import Event, Ledger
 from pcipt.remap.life import State
-from pcipt.remap.mapped_pages import Holding
+from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.steps import Step
 
 PORT = parse_sbdf("00:1c.0")
@@ -99,7 +99,7 @@ def test_what_was_appended_comes_back(tmp_path):
     keeper.close()
     again, _, findings = Keeper(str(tmp_path)).load("boot")
     assert (again, findings) == (ledger, [])
-    assert [held.state for held in again.holdings] == [State.HELD]
+    assert [held.state for held in again.mapped] == [State.HELD]
 
 
 def test_the_first_step_of_a_boot_begins_a_ledger_of_its_own(tmp_path):
@@ -108,16 +108,16 @@ def test_the_first_step_of_a_boot_begins_a_ledger_of_its_own(tmp_path):
     keeper.append(steps(Event.INTEND))
     keeper.close()
     ledger, _, findings = Keeper(str(tmp_path)).load("next")
-    assert ([held.state for held in ledger.holdings], ledger.entries, findings) == ([State.INTENDED], (), [])
+    assert ([held.state for held in ledger.mapped], ledger.entries, findings) == ([State.INTENDED], (), [])
 
 
 def test_what_vpci_mapped_is_remembered_apart_for_this_boot(tmp_path):
     keeper = saved(tmp_path)
     ledger, _, _ = keeper.load("boot")
-    ledger.holdings.put(Holding("00_1c.0", PORT, 1, Frames(Gfn(0xFD000), 1), By.XEN, NOW))
+    ledger.mapped.put(MappedRun("00_1c.0", PORT, 1, Frames(Gfn(0xFD000), 1), By.XEN, NOW))
     keeper.save_mappings(ledger)
-    assert len(Keeper(str(tmp_path)).load("boot")[0].holdings) == 1
-    assert len(Keeper(str(tmp_path)).load("next")[0].holdings) == 0
+    assert len(Keeper(str(tmp_path)).load("boot")[0].mapped) == 1
+    assert len(Keeper(str(tmp_path)).load("next")[0].mapped) == 0
     (tmp_path / "mappings").write_text("{")
     findings = Keeper(str(tmp_path)).load("boot")[2]
     assert [finding.code for finding in findings] == ["mappings-damaged"]

@@ -64,7 +64,7 @@ def test_what_vpci_maps_is_noted_and_left_alone():
     stage = BusStage(machine())
     engine, outcomes = started(stage)
     assert outcomes == []
-    assert {held.by.value for held in engine.ledger.holdings} == {"xen"}
+    assert {held.by.value for held in engine.ledger.mapped} == {"xen"}
     stage.write(NIC, 0x04, 2, 0)
     stage.write(NIC, 0x10, 4, 0xFE80_0000)
     stage.write(NIC, 0x04, 2, 2)
@@ -210,7 +210,7 @@ def test_a_renumbered_function_is_followed_and_comes_back(dom0, version):
     coverage = Coverage(buses=frozenset((0, bus) for bus in range(5)))
     stage = BusStage(machine(), dom0=dom0, version=version, coverage=coverage)
     engine, _ = started(stage)
-    held = [(each.place, each.frames) for each in engine.ledger.holdings]
+    held = [(each.place, each.frames) for each in engine.ledger.mapped]
     renumber(stage, 3, 4)
     done = told(stage.settle(engine))
     assert [row for row in done if row[2] is None] == [
@@ -219,7 +219,7 @@ def test_a_renumbered_function_is_followed_and_comes_back(dom0, version):
     ]
     assert S("03:00.0") in stage.xen.devices
     assert S(NIC) not in stage.xen.devices
-    assert [(each.place, each.frames) for each in engine.ledger.holdings] == held
+    assert [(each.place, each.frames) for each in engine.ledger.mapped] == held
     assert "moved" in [finding.code for _, finding in engine.findings]
     if dom0 == "pvh":
         right(stage)
@@ -413,7 +413,7 @@ def test_a_dry_run_shows_everything_and_changes_nothing():
     assert rows == [("add-device", LOST, None, "planned")]
     stage.xen.vpci.remove(S(LOST))
     assert stage.xen.changes == ()
-    assert len(engine.ledger.holdings) == 0
+    assert len(engine.ledger.mapped) == 0
 
 
 # What vPCI does not do

@@ -62,10 +62,10 @@ def test_a_comparison_of_everything_is_made_up_for():
     stage.xen.fail(Op.KNOWN, errno.EBUSY)
     engine = stage.start()
     engine.reconcile()
-    assert len(engine.ledger.holdings) == 0
+    assert len(engine.ledger.mapped) == 0
     stage.time += 1
     engine.tick()
-    assert len(engine.ledger.holdings) == 1
+    assert len(engine.ledger.mapped) == 1
 
 
 def test_it_is_given_up_after_a_few_times_and_begins_anew_with_an_answer():

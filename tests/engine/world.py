@@ -309,7 +309,7 @@ class World:
         missing = [page for page in missing if page < LAST] + gone
         under = [bar for function in self.hardware.functions() if not self.hardware.decodes_memory(function)
                  for _, bar in self.hardware.memory_bars(function)]  # fmt: skip
-        told = {page for held in self.engine.ledger.holdings if held.state is State.STALE
+        told = {page for held in self.engine.ledger.mapped if held.state is State.STALE
                 for page in range(held.frames.start, held.frames.end)
                 if any(bar.overlaps(held.frames.range) for bar in under)}  # fmt: skip
         texts = [finding.text for _, finding in self.engine.findings if finding.code == "region-left"]

@@ -6,8 +6,8 @@ import attrs
 
 from pcipt.pci import Frames, Gfn, Resource, parse_sbdf
 from pcipt.remap.actions import MapMmio, UnmapMmio
-from pcipt.remap.claims import By
-from pcipt.remap.mapped_pages import Holding
+from pcipt.remap.desired import By
+from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.view import XenView
 from tests.machines import bridge, function
 
@@ -70,7 +70,7 @@ def frames(start, count):
 
 
 def holding(place, start, count, bar=0, by=By.US, sbdf="01:00.0", **more):
-    return Holding(place, S(sbdf), bar, frames(start, count), by, WHEN, **more)
+    return MappedRun(place, S(sbdf), bar, frames(start, count), by, WHEN, **more)
 
 
 def map_of(place, start, count, bar=0, sbdf="01:00.0", reason="why"):

@@ -7,11 +7,11 @@ import pytest
 from pcipt.firmware.coverage import BootSnapshot, IommuScope
 from pcipt.pci import Address, decode_machine
 from pcipt.remap.actions import NotApplicable, Refusal
-from pcipt.remap.claims import By
+from pcipt.remap.desired import By
 from pcipt.remap.explain import explain, json_from_explanation
 from pcipt.remap.guard.facts import Facts, Precaution, quirks_of_version
 from pcipt.remap.ignored import IgnoredWrite
-from pcipt.remap.mapped_pages import Holdings
+from pcipt.remap.mapped_pages import MappedPages
 from tests.remap.devices import S, device, holding, known, port
 
 AT, NEW = 0xE000_0000, 0xE100_0000
@@ -27,7 +27,7 @@ def facts(raw, xen, *, pvh=True, held=(), covered=True):
     snapshot = BootSnapshot("boot", frozenset({S("00:1c.0")}), numbers)
     return Facts(
         machine=there, xen=xen, pvh=pvh, quirks=quirks_of_version(4, 17), iommu=IommuScope(snapshot),
-        holdings=Holdings(held),
+        mapped=MappedPages(held),
     )  # fmt: skip
 
 

@@ -6,9 +6,9 @@ import pytest
 from pcipt.errors import MalformedError, StateError
 from pcipt.pci import Address, parse_sbdf
 from pcipt.remap.actions import AddDevice, RemoveDevice, RestoreReserved, RewriteBar, WithdrawReserved
-from pcipt.remap.claims import By
+from pcipt.remap.desired import By
 from pcipt.remap.ledger import LIFE, Event, Ledger, State, ledger_from_json, ledger_to_json
-from pcipt.remap.mapped_pages import Holdings
+from pcipt.remap.mapped_pages import MappedPages
 from tests.remap.devices import frames, holding, map_of, unmap_of
 
 SBDF = parse_sbdf("01:00.0")
@@ -98,13 +98,11 @@ def test_pages_live_by_the_same_table():
         with pytest.raises(StateError):
             ledger.step(MAP, event)
     ledger.step(MAP, Event.INTEND, "then").step(MAP, Event.PERFORMED, "now")
-    assert [(run.frames, run.state, run.since) for run in ledger.holdings] == [
-        (MAP.frames, State.HELD, "now")
-    ]
+    assert [(run.frames, run.state, run.since) for run in ledger.mapped] == [(MAP.frames, State.HELD, "now")]
     after(UNMAP, [Event.INTEND, Event.FAILED], ledger)
-    assert [run.state for run in ledger.holdings] == [State.DOUBTFUL]
+    assert [run.state for run in ledger.mapped] == [State.DOUBTFUL]
     after(UNMAP, [Event.INTEND, Event.PERFORMED], ledger)
-    assert len(ledger.holdings) == 0
+    assert len(ledger.mapped) == 0
     assert ledger.entries == ()
 
 
@@ -157,7 +155,7 @@ def test_what_is_not_applicable_is_followed_as_if_done(action):
 def test_after_a_crash_what_cannot_be_read_back_is_doubtful(action, expected):
     ledger = after(action, [Event.INTEND])
     settled = ledger.reconciled(KNOWN)
-    states = [entry.state for entry in settled.entries] + [run.state for run in settled.holdings]
+    states = [entry.state for entry in settled.entries] + [run.state for run in settled.mapped]
     assert states == expected
     assert settled.reconciled(KNOWN) == settled
     assert ledger == after(action, [Event.INTEND])  # the old one is as it was
@@ -166,7 +164,7 @@ def test_after_a_crash_what_cannot_be_read_back_is_doubtful(action, expected):
 def test_what_vpci_mapped_is_in_another_document():
     theirs = holding(PLACE, AT, 4, by=By.XEN)
     stale = holding(PLACE, AT, 4, bar=1, by=By.XEN, state=State.STALE)
-    ledger = Ledger("boot", holdings=Holdings([theirs, stale]))
+    ledger = Ledger("boot", mapped=MappedPages([theirs, stale]))
     assert ledger.theirs() == [theirs]
     assert ledger.ours() == [stale]  # it has to be unmapped by us
     assert ledger_from_json(ledger_to_json(ledger)) == ledger

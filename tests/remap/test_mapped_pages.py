@@ -4,9 +4,9 @@ import attrs
 import pytest
 
 from pcipt.errors import MalformedError
-from pcipt.remap.claims import By
+from pcipt.remap.desired import By
 from pcipt.remap.life import State
-from pcipt.remap.mapped_pages import Holdings, holdings_from_json, holdings_to_json
+from pcipt.remap.mapped_pages import MappedPages, mapped_from_json, mapped_to_json
 from tests.remap.devices import WHEN, S, frames, holding, map_of, unmap_of
 
 AT = 0xE000_0000
@@ -14,18 +14,18 @@ PLACE, NEXT = "00_1c.0-00_00.0", "00_1c.0-00_01.0"
 TWO = [holding(PLACE, AT, 4), holding(NEXT, AT + 0x3000, 4, by=By.XEN, sbdf="01:01.0")]
 
 
-def shown(holdings):
-    return [(run.place, run.bar, str(run.frames), run.by.value, run.state.value) for run in holdings]
+def shown(mapped):
+    return [(run.place, run.bar, str(run.frames), run.by.value, run.state.value) for run in mapped]
 
 
 def test_runs_are_found_by_place_and_by_page():
-    holdings = Holdings(TWO)
-    assert len(holdings) == 2
-    assert sorted(holdings.places) == [PLACE, NEXT]
-    assert holdings.of(PLACE) == TWO[:1]
-    assert holdings.of("elsewhere") == []
-    assert sorted(holdings.over(frames(AT + 0x3000, 1)), key=lambda run: run.place) == TWO
-    assert holdings.over(frames(AT + 0x7000, 1)) == []
+    mapped = MappedPages(TWO)
+    assert len(mapped) == 2
+    assert sorted(mapped.places) == [PLACE, NEXT]
+    assert mapped.of(PLACE) == TWO[:1]
+    assert mapped.of("elsewhere") == []
+    assert sorted(mapped.over(frames(AT + 0x3000, 1)), key=lambda run: run.place) == TWO
+    assert mapped.over(frames(AT + 0x7000, 1)) == []
 
 
 @pytest.mark.parametrize(
@@ -38,17 +38,17 @@ def test_runs_are_found_by_place_and_by_page():
     ],
 )
 def test_taking_cuts_runs(taken, left):
-    holdings = Holdings(TWO)
-    holdings.take(PLACE, 0, frames(*taken))
-    assert [str(run.frames) for run in holdings.of(PLACE)] == left
-    assert holdings.of(NEXT) == TWO[1:]  # another owner's pages stay
-    assert len(holdings) == len(left) + 1
+    mapped = MappedPages(TWO)
+    mapped.take(PLACE, 0, frames(*taken))
+    assert [str(run.frames) for run in mapped.of(PLACE)] == left
+    assert mapped.of(NEXT) == TWO[1:]  # another owner's pages stay
+    assert len(mapped) == len(left) + 1
 
 
 def test_putting_replaces_what_the_same_bar_held():
-    holdings = Holdings(TWO)
-    holdings.put(holding(PLACE, AT + 0x1000, 1, by=By.XEN))
-    assert [(str(run.frames), run.by) for run in holdings.of(PLACE)] == [
+    mapped = MappedPages(TWO)
+    mapped.put(holding(PLACE, AT + 0x1000, 1, by=By.XEN))
+    assert [(str(run.frames), run.by) for run in mapped.of(PLACE)] == [
         ("0xe0000000-0xe0000fff", By.US),
         ("0xe0001000-0xe0001fff", By.XEN),
         ("0xe0002000-0xe0003fff", By.US),
@@ -56,29 +56,29 @@ def test_putting_replaces_what_the_same_bar_held():
 
 
 def test_a_map_lives():
-    holdings = Holdings()
+    mapped = MappedPages()
     action = map_of(PLACE, AT, 4)
-    holdings.intend(action, "then")
-    assert shown(holdings) == [(PLACE, 0, "0xe0000000-0xe0003fff", "us", "intended")]
-    holdings.performed(action, "now")
-    assert list(holdings) == [attrs.evolve(holding(PLACE, AT, 4), since="now")]
+    mapped.intend(action, "then")
+    assert shown(mapped) == [(PLACE, 0, "0xe0000000-0xe0003fff", "us", "intended")]
+    mapped.performed(action, "now")
+    assert list(mapped) == [attrs.evolve(holding(PLACE, AT, 4), since="now")]
 
 
 def test_an_unmap_lives_and_leaves_others():
-    holdings = Holdings(TWO)
+    mapped = MappedPages(TWO)
     action = unmap_of(PLACE, AT, 4)
-    holdings.intend(action, WHEN)
-    assert holdings.of(PLACE)[0].state is State.INTENDED
-    holdings.performed(action, WHEN)
-    assert list(holdings) == TWO[1:]
+    mapped.intend(action, WHEN)
+    assert mapped.of(PLACE)[0].state is State.INTENDED
+    mapped.performed(action, WHEN)
+    assert list(mapped) == TWO[1:]
 
 
 def test_a_failed_map_takes_down_what_others_had_in_its_range():
-    holdings = Holdings(TWO)
+    mapped = MappedPages(TWO)
     action = map_of(PLACE, AT, 4)
-    holdings.intend(action, WHEN)
-    holdings.failed(action, WHEN)
-    assert shown(holdings) == [
+    mapped.intend(action, WHEN)
+    mapped.failed(action, WHEN)
+    assert shown(mapped) == [
         (PLACE, 0, "0xe0000000-0xe0003fff", "us", "doubtful"),
         (NEXT, 0, "0xe0003000-0xe0003fff", "xen", "doubtful"),
         (NEXT, 0, "0xe0004000-0xe0006fff", "xen", "held"),
@@ -86,54 +86,54 @@ def test_a_failed_map_takes_down_what_others_had_in_its_range():
 
 
 def test_a_failed_unmap_leaves_a_doubt_about_its_own_pages_only():
-    holdings = Holdings(TWO)
-    holdings.failed(unmap_of(PLACE, AT, 4), WHEN)
-    assert [run.state for run in holdings] == [State.DOUBTFUL, State.HELD]
+    mapped = MappedPages(TWO)
+    mapped.failed(unmap_of(PLACE, AT, 4), WHEN)
+    assert [run.state for run in mapped] == [State.DOUBTFUL, State.HELD]
 
 
 def test_an_unmap_of_vpcis_pages_leaves_them_vpcis():
-    holdings = Holdings(TWO)
-    holdings.intend(unmap_of(NEXT, AT + 0x3000, 4, sbdf="01:01.0"), WHEN)
-    assert holdings.of(NEXT)[0].by is By.XEN
+    mapped = MappedPages(TWO)
+    mapped.intend(unmap_of(NEXT, AT + 0x3000, 4, sbdf="01:01.0"), WHEN)
+    assert mapped.of(NEXT)[0].by is By.XEN
 
 
 def test_what_is_left_behind_is_stale():
-    holdings = Holdings([*TWO, holding(NEXT, AT, 1, bar=1, sbdf="01:01.0", state=State.DOUBTFUL)])
-    holdings.forsake(NEXT)
-    assert [run.state for run in holdings] == [State.HELD, State.STALE, State.DOUBTFUL]
+    mapped = MappedPages([*TWO, holding(NEXT, AT, 1, bar=1, sbdf="01:01.0", state=State.DOUBTFUL)])
+    mapped.forsake(NEXT)
+    assert [run.state for run in mapped] == [State.HELD, State.STALE, State.DOUBTFUL]
 
 
 def test_a_crash_leaves_doubts():
-    holdings = Holdings(TWO)
-    assert not holdings.settle()
-    holdings.intend(map_of(PLACE, AT, 4), WHEN)
-    assert holdings.settle()
-    assert [run.state for run in holdings] == [State.DOUBTFUL, State.HELD]
+    mapped = MappedPages(TWO)
+    assert not mapped.settle()
+    mapped.intend(map_of(PLACE, AT, 4), WHEN)
+    assert mapped.settle()
+    assert [run.state for run in mapped] == [State.DOUBTFUL, State.HELD]
 
 
 def test_renumbering_changes_the_address_alone():
-    holdings = Holdings(TWO)
-    holdings.moved(PLACE, S("05:00.0"))
-    assert holdings.of(PLACE) == [holding(PLACE, AT, 4, sbdf="05:00.0")]
-    assert holdings.of(NEXT) == TWO[1:]
+    mapped = MappedPages(TWO)
+    mapped.moved(PLACE, S("05:00.0"))
+    assert mapped.of(PLACE) == [holding(PLACE, AT, 4, sbdf="05:00.0")]
+    assert mapped.of(NEXT) == TWO[1:]
 
 
 def test_a_copy_is_apart():
-    holdings = Holdings(TWO)
-    copy = holdings.copy()
+    mapped = MappedPages(TWO)
+    copy = mapped.copy()
     copy.take(PLACE, 0, frames(AT, 4))
-    assert holdings == Holdings(TWO)
-    assert copy != holdings
+    assert mapped == MappedPages(TWO)
+    assert copy != mapped
 
 
 def test_json_round_trip():
-    holdings = Holdings(
+    mapped = MappedPages(
         [*TWO, holding("10000:01:00.0", AT, 1, bar=6, sbdf="10000:01:00.0", state=State.STALE)]
     )
-    assert holdings_from_json(holdings_to_json(holdings)) == holdings
+    assert mapped_from_json(mapped_to_json(mapped)) == mapped
 
 
-GOOD = holdings_to_json(TWO)[0]
+GOOD = mapped_to_json(TWO)[0]
 
 
 @pytest.mark.parametrize(
@@ -155,4 +155,4 @@ GOOD = holdings_to_json(TWO)[0]
 )
 def test_what_is_no_list_of_mappings_is_said(value):
     with pytest.raises(MalformedError):
-        holdings_from_json(value)
+        mapped_from_json(value)

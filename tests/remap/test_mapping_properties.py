@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pcipt.pci import Frames, Gfn, Sbdf
 from pcipt.remap.actions import MapMmio
-from pcipt.remap.claims import By, Claim, Desired, gone
-from pcipt.remap.mapped_pages import MAPPED, Holdings, holdings_from_json, holdings_to_json
+from pcipt.remap.desired import By, Desired, DesiredBar, gone
+from pcipt.remap.mapped_pages import MAPPED, MappedPages, mapped_from_json, mapped_to_json
 from pcipt.remap.plan_mappings import MappingPlan, note, plan_mappings
 
 PAGES = 12
@@ -29,14 +29,14 @@ class Need:
 
     by: By
     bars: tuple[tuple[int, int] | None, ...]  # first page and count
-    kept: bool = False
+    held: bool = False
 
     def desired(self, place):
         sbdf = Sbdf(0, 0, PLACES.index(place), 0)
-        if self.kept:
-            return Desired(place, sbdf, kept="it belongs to domain 3", untrapped=self.untrapped)
+        if self.held:
+            return Desired(place, sbdf, hold_reason="it belongs to domain 3", untrapped=self.untrapped)
         claims = tuple(
-            Claim(place, sbdf, index, (Frames(Gfn(bar[0]), bar[1]),), self.by)
+            DesiredBar(place, sbdf, index, (Frames(Gfn(bar[0]), bar[1]),), self.by)
             for index, bar in enumerate(self.bars)
             if bar is not None
         )
@@ -61,18 +61,18 @@ CHANGE = st.tuples(st.sampled_from(PLACES), st.one_of(st.just(GONE), NEED))
 
 
 class World:
-    """`p2m` is the truth, `holdings` what pcipt believes. vPCI acts as soon as a function changes."""
+    """`p2m` is the truth, `mapped` what pcipt believes. vPCI acts as soon as a function changes."""
 
     def __init__(self):
         self.p2m = set()
         self.needs = {}
-        self.holdings = Holdings()
+        self.mapped = MappedPages()
 
     def change(self, place, need):
         """Let a function change; vPCI unmaps and maps for those that it handles before and after."""
         before = self.needs.pop(place, None)
         if need is GONE:
-            self.holdings.forsake(place)  # the uevent is seen; vPCI unmaps nothing for what leaves
+            self.mapped.forsake(place)  # the uevent is seen; vPCI unmaps nothing for what leaves
         else:
             self.needs[place] = need
             if need.by is By.XEN and before is not None and before.by is By.XEN:
@@ -93,25 +93,25 @@ class World:
 
     def perform(self, plan, fails=lambda _: False, *, guarded=False):
         """Do what was planned; `guarded` refuses, as the guards do, to unmap what another function needs."""
-        note(plan, self.holdings, WHEN)
+        note(plan, self.mapped, WHEN)
         for action in plan.actions:
             pages = set(range(action.frames.start, action.frames.end))
             if guarded and not isinstance(action, MapMmio) and pages & self.needed():
                 continue
-            self.holdings.intend(action, WHEN)
+            self.mapped.intend(action, WHEN)
             if isinstance(action, MapMmio):
                 if fails(action):
                     self.p2m -= pages  # libxc unmaps the whole range, also what was mapped before
-                    self.holdings.failed(action, WHEN)
+                    self.mapped.failed(action, WHEN)
                     continue
                 self.p2m |= pages
             elif fails(action):
-                self.holdings.failed(action, WHEN)
+                self.mapped.failed(action, WHEN)
                 continue
             else:
                 assert not pages & self.needed(), "a page that somebody needs was unmapped"
                 self.p2m -= pages
-            self.holdings.performed(action, WHEN)
+            self.mapped.performed(action, WHEN)
 
 
 def gone_desired(place):
@@ -119,11 +119,11 @@ def gone_desired(place):
 
 
 def check_beliefs(world):
-    held = [run for run in world.holdings if run.state in MAPPED]
+    held = [run for run in world.mapped if run.state in MAPPED]
     assert pages_of(run.frames for run in held) == world.p2m
     for place in PLACES:
         for bar in range(2):
-            runs = [run.frames for run in world.holdings.of(place) if run.bar == bar]
+            runs = [run.frames for run in world.mapped.of(place) if run.bar == bar]
             assert len(pages_of(runs)) == sum(run.count for run in runs), "runs of one BAR overlap"
 
 
@@ -132,7 +132,7 @@ def test_each_change_ends_mapped_exactly(changes):
     world = World()
     for place, need in changes:
         world.change(place, need)
-        world.perform(plan_mappings(world.desired([place]), world.holdings))
+        world.perform(plan_mappings(world.desired([place]), world.mapped))
         assert world.p2m == world.needed()
         check_beliefs(world)
 
@@ -144,7 +144,7 @@ def test_several_changes_at_once_end_mapped_exactly(batches):
         changed = dict(batch)
         for place, need in changed.items():
             world.change(place, need)
-        world.perform(plan_mappings(world.desired(changed), world.holdings))
+        world.perform(plan_mappings(world.desired(changed), world.mapped))
         assert world.p2m == world.needed()
         check_beliefs(world)
 
@@ -155,11 +155,11 @@ def test_failures_heal_once_calls_succeed(changes, data):
     for place, need in changes:
         world.change(place, need)
         fails = data.draw(st.sampled_from([lambda _: True, lambda _: False]))
-        world.perform(plan_mappings(world.desired([place]), world.holdings), fails, guarded=True)
+        world.perform(plan_mappings(world.desired([place]), world.mapped), fails, guarded=True)
     for _ in range(2):
-        world.perform(plan_mappings(world.desired(PLACES), world.holdings))
+        world.perform(plan_mappings(world.desired(PLACES), world.mapped))
     assert world.p2m == world.needed()
-    assert plan_mappings(world.desired(PLACES), world.holdings).actions == ()
+    assert plan_mappings(world.desired(PLACES), world.mapped).actions == ()
 
 
 @given(st.lists(CHANGE, max_size=15), st.data())
@@ -168,22 +168,22 @@ def test_a_crash_anywhere_heals(changes, data):
     world = World()
     for place, need in changes:
         world.change(place, need)
-        plan = plan_mappings(world.desired([place]), world.holdings)
-        note(plan, world.holdings, WHEN)
+        plan = plan_mappings(world.desired([place]), world.mapped)
+        note(plan, world.mapped, WHEN)
         done = data.draw(st.integers(0, len(plan.actions)))
         world.perform(MappingPlan(plan.actions[:done]), guarded=True)
         if done < len(plan.actions):
             action = plan.actions[done]
-            world.holdings.intend(action, WHEN)
+            world.mapped.intend(action, WHEN)
             if data.draw(st.booleans()):
                 pages = set(range(action.frames.start, action.frames.end))
                 world.p2m = world.p2m | pages if isinstance(action, MapMmio) else world.p2m - pages
-            world.holdings = holdings_from_json(holdings_to_json(world.holdings))
-            world.holdings.settle()
+            world.mapped = mapped_from_json(mapped_to_json(world.mapped))
+            world.mapped.settle()
     for _ in range(2):
-        world.perform(plan_mappings(world.desired(PLACES), world.holdings))
+        world.perform(plan_mappings(world.desired(PLACES), world.mapped))
     assert world.p2m == world.needed()
-    assert plan_mappings(world.desired(PLACES), world.holdings).actions == ()
+    assert plan_mappings(world.desired(PLACES), world.mapped).actions == ()
 
 
 @given(st.lists(CHANGE, max_size=15), st.lists(CHANGE, max_size=4))
@@ -191,13 +191,13 @@ def test_a_plan_depends_on_nothing_but_what_it_is_given(changes, last):
     world = World()
     for place, need in changes:
         world.change(place, need)
-        world.perform(plan_mappings(world.desired([place]), world.holdings))
+        world.perform(plan_mappings(world.desired([place]), world.mapped))
     changed = dict(last)
     for place, need in changed.items():
         world.change(place, need)
     desired = world.desired(changed)
-    plan = plan_mappings(desired, world.holdings)
-    assert plan == plan_mappings(reversed(desired), world.holdings)
+    plan = plan_mappings(desired, world.mapped)
+    assert plan == plan_mappings(reversed(desired), world.mapped)
     kinds = [isinstance(action, MapMmio) for action in plan.actions]
     assert kinds == sorted(kinds), "unmaps come first"
     assert all(action.reason for action in plan.actions)
@@ -208,7 +208,7 @@ def test_what_is_kept_stays_as_it_is(changes, place):
     world = World()
     for changed, need in changes:
         world.change(changed, need)
-        world.perform(plan_mappings(world.desired([changed]), world.holdings))
-    kept = Need(By.XEN, (None, None), kept=True).desired(place)
-    plan = plan_mappings([kept], world.holdings)
+        world.perform(plan_mappings(world.desired([changed]), world.mapped))
+    kept = Need(By.XEN, (None, None), held=True).desired(place)
+    plan = plan_mappings([kept], world.mapped)
     assert (plan.actions, plan.left, plan.taken) == ((), (), ())

@@ -6,9 +6,9 @@ import pytest
 from pcipt.pci import Frames, decode_machine
 from pcipt.remap.actions import MapMmio, UnmapMmio
 from pcipt.remap.bar_index import BarIndex
-from pcipt.remap.claims import By, Claim, Desired, claims_of, gone
+from pcipt.remap.desired import By, Desired, DesiredBar, desired_of, gone
 from pcipt.remap.life import State
-from pcipt.remap.mapped_pages import Holdings
+from pcipt.remap.mapped_pages import MappedPages
 from pcipt.remap.plan_mappings import note, plan_mappings
 from tests.remap.devices import WHEN, S, device, frames, holding, known, port
 
@@ -24,7 +24,7 @@ def wants(*bars, place=PLACE, untrapped=FORGOTTEN, sbdf="01:00.0"):
     spans: dict[int, list[Frames]] = {}
     for bar, start, count in bars:
         spans.setdefault(bar, []).append(frames(start, count))
-    claims = tuple(Claim(place, S(sbdf), bar, tuple(pages), by) for bar, pages in spans.items())
+    claims = tuple(DesiredBar(place, S(sbdf), bar, tuple(pages), by) for bar, pages in spans.items())
     return Desired(place, S(sbdf), claims, untrapped=untrapped)
 
 
@@ -92,20 +92,20 @@ CASES = [
 
 @pytest.mark.parametrize(("desired", "held", "expected"), CASES)
 def test_planned(desired, held, expected):
-    plan = plan_mappings(desired, Holdings(held))
+    plan = plan_mappings(desired, MappedPages(held))
     assert shown(plan) == expected
     assert all(action.reason for action in plan.actions)
 
 
 @pytest.mark.parametrize(("desired", "held", "expected"), CASES)
 def test_planning_again_after_performing_gives_nothing(desired, held, expected):
-    holdings = Holdings(held)
-    plan = plan_mappings(desired, holdings)
-    note(plan, holdings, WHEN)
+    mapped = MappedPages(held)
+    plan = plan_mappings(desired, mapped)
+    note(plan, mapped, WHEN)
     for action in plan.actions:
-        holdings.intend(action, WHEN)
-        holdings.performed(action, WHEN)
-    again = plan_mappings(desired, holdings)
+        mapped.intend(action, WHEN)
+        mapped.performed(action, WHEN)
+    again = plan_mappings(desired, mapped)
     assert (again.actions, again.left, again.moved) == ((), (), ())
 
 
@@ -120,33 +120,33 @@ REASONS = [
 
 @pytest.mark.parametrize(("desired", "kind", "words"), REASONS)
 def test_reasons(desired, kind, words):
-    plan = plan_mappings([desired], Holdings([holding(PLACE, AT, 4)]))
+    plan = plan_mappings([desired], MappedPages([holding(PLACE, AT, 4)]))
     (reason,) = [action.reason for action in plan.actions if isinstance(action, kind)]
     assert words in reason
 
 
 def test_a_renumbered_function_keeps_its_mappings_and_takes_its_new_address():
-    holdings = Holdings([holding(PLACE, AT, 4)])
-    plan = plan_mappings([wants((0, AT, 4), sbdf="05:00.0")], holdings)
-    note(plan, holdings, "later")
+    mapped = MappedPages([holding(PLACE, AT, 4)])
+    plan = plan_mappings([wants((0, AT, 4), sbdf="05:00.0")], mapped)
+    note(plan, mapped, "later")
     assert plan.actions == ()
-    assert list(holdings) == [holding(PLACE, AT, 4, sbdf="05:00.0")]
+    assert list(mapped) == [holding(PLACE, AT, 4, sbdf="05:00.0")]
 
 
 def test_what_is_refused_stays_stale_and_is_planned_again():
-    holdings = Holdings([holding(PLACE, AT, 4, by=By.XEN)])
+    mapped = MappedPages([holding(PLACE, AT, 4, by=By.XEN)])
     desired = [gone(PLACE, S("01:00.0"))]
-    note(plan_mappings(desired, holdings), holdings, WHEN)
-    assert [held.state for held in holdings] == [State.STALE]
-    assert shown(plan_mappings(desired, holdings)) == [("unmap-mmio", PLACE, 0, AT, 4)]
+    note(plan_mappings(desired, mapped), mapped, WHEN)
+    assert [held.state for held in mapped] == [State.STALE]
+    assert shown(plan_mappings(desired, mapped)) == [("unmap-mmio", PLACE, 0, AT, 4)]
 
 
 def test_from_registers_to_actions():
     """A forgotten e1000e whose BAR moved, MSI-X page and all."""
     raw = device("01:00.0", [(NEW, 0x4000)], parent="00:1c.0", msix=(0, 0x1000))
     there = decode_machine([port(), raw])
-    desired = claims_of(there.functions[raw.sbdf], there.functions, known("00:1c.0"), pvh=True)
-    held = Holdings([holding(PLACE, AT, 1, by=By.XEN), holding(PLACE, AT + 0x2000, 2, by=By.XEN)])
+    desired = desired_of(there.functions[raw.sbdf], there.functions, known("00:1c.0"), pvh=True)
+    held = MappedPages([holding(PLACE, AT, 1, by=By.XEN), holding(PLACE, AT + 0x2000, 2, by=By.XEN)])
     assert shown(plan_mappings([desired], held)) == [
         ("unmap-mmio", PLACE, 0, AT, 1),
         ("unmap-mmio", PLACE, 0, AT + 0x2000, 2),
@@ -157,7 +157,7 @@ def test_from_registers_to_actions():
 def test_an_unmap_is_cut_at_other_functions_bars():
     raw = device("01:01.0", [(AT + 0x1000, 0x1000)], parent="00:1c.0", command=0)
     bars = BarIndex(decode_machine([port(), raw]).functions.values())
-    plan = plan_mappings([gone(PLACE, S("01:00.0"))], Holdings([holding(PLACE, AT, 4)]), bars)
+    plan = plan_mappings([gone(PLACE, S("01:00.0"))], MappedPages([holding(PLACE, AT, 4)]), bars)
     assert shown(plan) == [
         ("unmap-mmio", PLACE, 0, AT, 1),
         ("unmap-mmio", PLACE, 0, AT + 0x1000, 1),  # the guard keeps this one
@@ -166,5 +166,5 @@ def test_an_unmap_is_cut_at_other_functions_bars():
 
 
 def test_a_doubt_plans_nothing():
-    kept = attrs.evolve(wants(), kept="it does not answer now")
-    assert plan_mappings([kept], Holdings([holding(PLACE, AT, 4)])).actions == ()
+    kept = attrs.evolve(wants(), hold_reason="it does not answer now")
+    assert plan_mappings([kept], MappedPages([holding(PLACE, AT, 4)])).actions == ()

@@ -12,11 +12,11 @@ from pcipt.firmware.memory_map import MemoryType, entry
 from pcipt.pci import decode_machine
 from pcipt.remap.actions import MapMmio, Refusal
 from pcipt.remap.bar_index import BarIndex
-from pcipt.remap.claims import By, claimed_range, claims_of, gone, place_of
+from pcipt.remap.desired import By, decoding_range, desired_of, gone, place_of
 from pcipt.remap.guard.facts import Facts, quirks_of_version
 from pcipt.remap.guard.protected import protected_ranges
 from pcipt.remap.guard.rules import check_action
-from pcipt.remap.mapped_pages import Holdings
+from pcipt.remap.mapped_pages import MappedPages
 from pcipt.remap.plan_mappings import note, plan_mappings
 from tests.remap.devices import WHEN, S, device, frames, known, port
 
@@ -44,7 +44,7 @@ class World:
     def __init__(self):
         self.raws, self.known = {"00:1c.0": PORT}, {"00:1c.0"}
         self.p2m, self.vpci = set(), {}
-        self.holdings = Holdings()
+        self.mapped = MappedPages()
 
     def read(self):
         self.machine = decode_machine(self.raws.values())
@@ -58,7 +58,7 @@ class World:
         self.raws.pop(address, None)
         self.known.discard(address)
         if state is None:
-            self.holdings.forsake(f"00_1c.0-00_{address[3:]}")
+            self.mapped.forsake(f"00_1c.0-00_{address[3:]}")
         else:
             first, second, decodes, listed, msix = state
             self.raws[address] = device(
@@ -76,43 +76,43 @@ class World:
 
     def desired_pages(self, address):
         """Compute what vPCI maps: BARs of which no page lies over the memory map."""
-        claimed = [pages_of(claim.spans) for claim in self.desired(address).claims]
+        claimed = [pages_of(wanted.spans) for wanted in self.desired(address).bars]
         return {page for pages in claimed if not any(map(is_taboo, pages)) for page in pages}
 
     def desired(self, address):
         function = self.machine.functions.get(S(address))
         if function is None:
             return gone(f"00_1c.0-00_{address[3:]}", S(address))
-        return claims_of(function, self.machine.functions, self.xen, pvh=True, protected=PROTECTED)
+        return desired_of(function, self.machine.functions, self.xen, pvh=True, protected=PROTECTED)
 
     def facts(self):
         return Facts(
             machine=self.machine, xen=self.xen, pvh=True, quirks=quirks_of_version(4, 17),
-            iommu=IommuScope(SNAPSHOT), bars=self.bars, holdings=self.holdings, protected=PROTECTED,
+            iommu=IommuScope(SNAPSHOT), bars=self.bars, mapped=self.mapped, protected=PROTECTED,
         )  # fmt: skip
 
     def act(self, addresses):
-        plan = plan_mappings([self.desired(address) for address in addresses], self.holdings, self.bars)
-        note(plan, self.holdings, WHEN)
+        plan = plan_mappings([self.desired(address) for address in addresses], self.mapped, self.bars)
+        note(plan, self.mapped, WHEN)
         for action in plan.actions:
             pages = pages_of([action.frames])
             if isinstance(check_action(action, self.facts()), Refusal):
                 continue
             assert not any(map(is_taboo, pages)), "the host is harmed"
-            self.holdings.intend(action, WHEN)
+            self.mapped.intend(action, WHEN)
             if isinstance(action, MapMmio):
                 self.p2m |= pages
             else:
                 assert not pages & self.needed(), "a page that somebody decodes was taken away"
                 self.p2m -= pages
-            self.holdings.performed(action, WHEN)
+            self.mapped.performed(action, WHEN)
 
     def needed(self):
         return {
             page
             for address in self.raws
-            for claim in self.desired(address).claims
-            for page in pages_of(claim.spans)
+            for wanted in self.desired(address).bars
+            for page in pages_of(wanted.spans)
         }
 
     def in_doubt(self):
@@ -141,10 +141,10 @@ def test_whatever_comes_the_host_lives_and_what_decodes_is_mapped(changes):
     stray = world.p2m - world.needed()
     assert stray <= world.in_doubt(), "nobody decodes there, and it is still mapped"
     for address in world.raws:
-        for claim in world.desired(address).claims:
-            if claim.by is By.US and not conflicts(world, address, claim.bar):
-                assert pages_of(claim.spans) <= world.p2m
-    again = plan_mappings([world.desired(address) for address in world.raws], world.holdings, world.bars)
+        for wanted in world.desired(address).bars:
+            if wanted.by is By.US and not conflicts(world, address, wanted.bar):
+                assert pages_of(wanted.spans) <= world.p2m
+    again = plan_mappings([world.desired(address) for address in world.raws], world.mapped, world.bars)
     facts = world.facts()
     assert all(isinstance(check_action(action, facts), Refusal) for action in again.actions)
 
@@ -152,7 +152,7 @@ def test_whatever_comes_the_host_lives_and_what_decodes_is_mapped(changes):
 def conflicts(world, address, index):
     """Whether a BAR lies over what is protected, another function's BAR or a trapped MSI-X page."""
     function = world.machine.functions[S(address)]
-    span = next(claimed_range(bar) for bar in function.bars if bar.index == index)
+    span = next(decoding_range(bar) for bar in function.bars if bar.index == index)
     pages = frames(span.start & ~0xFFF, ((span.last >> 12) - (span.start >> 12)) + 1)
     others = [bar for bar in world.bars.over(pages) if bar.place != place_of(function)]
     return (

@@ -52,7 +52,7 @@ def test_replayed_steps_make_the_same_ledger():
             step.apply(one)
             step_from_json(step_to_json(step)).apply(other)
     assert one == other
-    assert len(other.entries) + len(other.holdings) == 2
+    assert len(other.entries) + len(other.mapped) == 2
 
 
 GOOD = step_to_json(Step(ACTIONS[4], Event.INTEND, "now"))

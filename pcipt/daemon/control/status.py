@@ -7,7 +7,7 @@ from pcipt.errors import NoSuchDeviceError
 from pcipt.pci import Sbdf
 from pcipt.remap.actions import Outcome
 from pcipt.remap.explain import json_from_explanation
-from pcipt.remap.mapped_pages import Holding
+from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.writes.json_view import json_from_action
 from pcipt.xen.interface import XenIdentity
 
@@ -25,7 +25,7 @@ def health_of(engine: Engine) -> str:
 
 def mappings_to_json(engine: Engine, identity: XenIdentity) -> dict[str, Any]:
     """Make the object of `pcipt mappings --json`: what is mapped for each BAR, in address order."""
-    held = sorted(engine.ledger.holdings, key=lambda each: (each.frames, each.place, each.bar))
+    held = sorted(engine.ledger.mapped, key=lambda each: (each.frames, each.place, each.bar))
     return {"version": 1, "dom0": identity.dom0.value, "mappings": [_mapping(each, engine) for each in held]}
 
 
@@ -40,7 +40,7 @@ def explanation_to_json(engine: Engine, sbdf: Sbdf) -> dict[str, Any]:
         raise NoSuchDeviceError(str(sbdf)) from error
 
 
-def _mapping(held: Holding, engine: Engine) -> dict[str, Any]:
+def _mapping(held: MappedRun, engine: Engine) -> dict[str, Any]:
     stale = engine.situation.is_stale(held)
     return {
         "start": hex(held.frames.range.start),
@@ -59,7 +59,7 @@ def status_to_json(
 ) -> dict[str, Any]:
     """Make the object of `pcipt status --json`; `hotplug` and `watch` tell of the two sources of events."""
     findings = engine.findings
-    functions, held = engine.machine.functions, engine.ledger.holdings
+    functions, held = engine.machine.functions, engine.ledger.mapped
     return {
         "version": 1,
         "health": health_of(engine),

@@ -10,9 +10,9 @@ import attrs
 from pcipt.firmware.coverage import IommuScope
 from pcipt.pci import Frames, Machine, Sbdf
 from pcipt.remap.bar_index import BarIndex
-from pcipt.remap.claims import NOWHERE, Desired, Followed, claims_of, place_of
+from pcipt.remap.desired import NOWHERE, Desired, Followed, desired_of, place_of
 from pcipt.remap.guard.protected import Protected
-from pcipt.remap.mapped_pages import Holdings
+from pcipt.remap.mapped_pages import MappedPages
 from pcipt.remap.plan_moves import NO_MOVES, Moves
 from pcipt.remap.view import XenView
 
@@ -44,8 +44,8 @@ class Facts:
     """`machine` and `bars` as of now: the function of the action was read again. `moves` by Linux's address.
 
     `bars` must be those of `machine`; without one it is made here, which takes as long as the machine is
-    large. `regions` tell for each reserved region which present functions need it, `astray` for a place which
-    BARs decoded where vPCI maps none.
+    large. `regions` holds for each reserved region the present functions that need it. `outside_window`
+    returns for a place the BARs that decoded where vPCI maps none.
     """
 
     machine: Machine
@@ -54,12 +54,12 @@ class Facts:
     quirks: Quirks
     iommu: IommuScope
     bars: BarIndex = attrs.Factory(lambda self: BarIndex(self.machine.functions.values()), takes_self=True)
-    holdings: Holdings = attrs.Factory(Holdings)
+    mapped: MappedPages = attrs.Factory(MappedPages)
     protected: Protected = attrs.Factory(Protected)
     moves: Moves = NO_MOVES
     followed: Followed = NOWHERE
     regions: Mapping[Frames, frozenset[Sbdf]] = MappingProxyType({})
-    astray: Callable[[str], Collection[int]] = lambda _place: ()
+    outside_window: Callable[[str], Collection[int]] = lambda _place: ()
     _desired: dict[Sbdf, Desired] = attrs.field(factory=dict, init=False, eq=False, repr=False)
 
     def desired(self, sbdf: Sbdf) -> Desired | None:
@@ -68,9 +68,9 @@ class Facts:
         if function is None:
             return None
         if sbdf not in self._desired:
-            self._desired[sbdf] = claims_of(
+            self._desired[sbdf] = desired_of(
                 function, self.machine.functions, self.xen, pvh=self.pvh, protected=self.protected,
-                followed=self.followed, astray=self.astray(place_of(function)),
+                followed=self.followed, outside_window=self.outside_window(place_of(function)),
             )  # fmt: skip
         return self._desired[sbdf]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from pcipt.pci import Address, Bar, Bridge, Frames, Function, Machine, Range, WindowKind, frames_from_range
 from pcipt.remap.actions import Action, MapMmio, RestoreReserved, RewriteBar, UnmapMmio, WithdrawReserved
-from pcipt.remap.claims import By, assigned_range, is_trapped
+from pcipt.remap.desired import By, assigned_range, is_trapped
 from pcipt.remap.guard.facts import Facts, Rule
 from pcipt.remap.intervals import common, without
 from pcipt.remap.life import State
@@ -37,13 +37,13 @@ def _subject(action: Mapping | RewriteBar, facts: Facts) -> Function | None:
 def _certain(action: Mapping, facts: Facts) -> str | None:
     """What belongs to a guest, or cannot be read now, keeps what dom0 has mapped."""
     desired = facts.desired(action.sbdf)
-    return desired.kept if desired is not None else None
+    return desired.hold_reason if desired is not None else None
 
 
 def _claimed(action: MapMmio, facts: Facts) -> str | None:
     desired = facts.desired(action.sbdf)
     spans = (
-        [span for claim in desired.claims if claim.bar == action.bar for span in claim.spans]
+        [span for wanted in desired.bars if wanted.bar == action.bar for span in wanted.spans]
         if desired
         else []
     )
@@ -60,9 +60,9 @@ def _left_to_vpci(action: MapMmio, facts: Facts) -> str | None:
     if desired is None or desired.by is By.US:
         return None
     unsure = (State.DOUBTFUL, State.INTENDED)
-    ours = [held.frames for held in facts.holdings.of(action.place) if held.state in unsure]
+    ours = [held.frames for held in facts.mapped.of(action.place) if held.state in unsure]
     ours += [
-        span for claim in desired.claims if claim.bar == action.bar and claim.unsure for span in claim.spans
+        span for wanted in desired.bars if wanted.bar == action.bar and wanted.unsure for span in wanted.spans
     ]
     if not without((action.frames,), ours):
         return None
@@ -134,7 +134,7 @@ def _passes(function: Function, bridge: Bridge, span: Range) -> bool:
 
 
 def _held(action: UnmapMmio, facts: Facts) -> str | None:
-    held = [run.frames for run in facts.holdings.of(action.place) if run.bar == action.bar]
+    held = [run.frames for run in facts.mapped.of(action.place) if run.bar == action.bar]
     if without((action.frames,), held):
         return "the ledger does not say that it was mapped for this BAR"
     return None
@@ -143,7 +143,7 @@ def _held(action: UnmapMmio, facts: Facts) -> str | None:
 def _decodes_nowhere(action: UnmapMmio, facts: Facts) -> str | None:
     """What another BAR holds or may decode is not taken away; vPCI's map of it cannot be told from ours."""
     desired = facts.desired(action.sbdf)
-    own = [span for claim in desired.claims for span in claim.spans] if desired is not None else []
+    own = [span for wanted in desired.bars for span in wanted.spans] if desired is not None else []
     if common(own, (action.frames,)):
         return "its own BARs decode there again"
     for other in facts.bars.over(action.frames):
@@ -154,7 +154,7 @@ def _decodes_nowhere(action: UnmapMmio, facts: Facts) -> str | None:
 
 def _not_needed(action: UnmapMmio, facts: Facts) -> str | None:
     """A function that cannot be read now, as one that was renumbered, has no BAR in the index."""
-    for held in facts.holdings.over(action.frames):
+    for held in facts.mapped.over(action.frames):
         if (held.place, held.bar) != (action.place, action.bar) and held.state is State.HELD:
             return f"{name_of_bar(held.bar)} of {held.sbdf} holds it as well"
     return None
@@ -266,7 +266,7 @@ def _no_bar(action: WithdrawReserved, facts: Facts) -> str | None:
     """What firmware gave to a device as well (XSA-461) is not taken from under its driver."""
     for other in facts.bars.over(action.frames):
         return f"{name_of_bar(other.bar)} of {other.sbdf} is at {other.range}"
-    for held in facts.holdings.over(action.frames):
+    for held in facts.mapped.over(action.frames):
         return f"{name_of_bar(held.bar)} of {held.sbdf} holds it as well"
     return None
 

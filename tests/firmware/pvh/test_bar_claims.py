@@ -12,7 +12,7 @@ MEM, IO, ROM = 0x200, 0x100, 0x200
 MEMORY = (entry(0x10_0000, 0x700_0000, MemoryType.RAM), entry(0xFED1_C000, 0x4000, MemoryType.RESERVED))
 
 
-def claims_of(*raws, memory=MEMORY):
+def desired_of(*raws, memory=MEMORY):
     findings = []
     found = list(bar_claims(machine(*raws), memory, findings))
     return [(c.range.start, c.range.size, c.treatment.value, c.what) for c in found], findings
@@ -36,7 +36,7 @@ def test_ranges_are_widened_to_pages(start, size, expected):
 
 
 def test_a_bar_that_decodes_is_mapped():
-    assert claims_of(nic()) == ([(0xFEB0_0000, 0x2_0000, "identity", "0000:00:03.0 BAR 0")], [])
+    assert desired_of(nic()) == ([(0xFEB0_0000, 0x2_0000, "identity", "0000:00:03.0 BAR 0")], [])
 
 
 @pytest.mark.parametrize(
@@ -50,14 +50,14 @@ def test_a_bar_that_decodes_is_mapped():
     ],
 )
 def test_what_does_not_decode_memory_is_not_mapped(raw):
-    assert claims_of(raw) == ([], [])
+    assert desired_of(raw) == ([], [])
 
 
 def test_a_rom_counts_while_it_is_enabled():
     lines = (*6 * ((0, 0, 0),), (0xFEB8_0000, 0x1_0000, ROM))
     for enabled, count in ((1, 1), (0, 0)):
         raw = function("00:03.0", command=2, bars=(*8 * (0,), 0xFEB8_0000 | enabled), resources=lines)
-        assert len(claims_of(raw)[0]) == count
+        assert len(desired_of(raw)[0]) == count
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_rom_counts_while_it_is_enabled():
     ],
 )
 def test_what_xen_does_not_map_is_a_finding(raw, why):
-    claims, findings = claims_of(raw)
+    claims, findings = desired_of(raw)
     assert claims == []
     assert [finding.code for finding in findings] == ["bar-not-mapped"]
     assert why in findings[0].text
@@ -94,7 +94,7 @@ def test_bars_of_virtual_functions_are_pcipts_to_map():
 
 def test_bars_on_one_page_are_one_claim():
     small = [nic(f"00:0{n}.0", 0xFEB0_0000 + 0x100 * n, 0x100) for n in range(1, 8)]
-    claims, _ = claims_of(*small)
+    claims, _ = desired_of(*small)
     assert [(start, size) for start, size, *_ in claims] == [(0xFEB0_0000, 0x1000)]
     assert claims[0][3].endswith("0000:00:04.0 BAR 0 and 3 more")
 
@@ -109,7 +109,7 @@ def test_msix_pages_are_trapped():
     config[6] |= 0x10
     config[0x34] = 0x40
     struct.pack_into("<BBHII", config, 0x40, 0x11, 0, 9, 0x2000, 0x3000)  # table and PBA in BAR 0
-    claims, _ = claims_of(type(raw)(raw.sbdf, bytes(config), raw.resources, root_bus=0))
+    claims, _ = desired_of(type(raw)(raw.sbdf, bytes(config), raw.resources, root_bus=0))
     assert sorted(claims) == [
         (0xFEB0_0000, 0x4000, "identity", "0000:00:03.0 BAR 0"),
         (0xFEB0_2000, 0x1000, "trapped", "0000:00:03.0 MSI-X table"),
@@ -123,5 +123,5 @@ def test_an_msix_table_outside_its_bar_traps_nothing():
     config[6] |= 0x10
     config[0x34] = 0x40
     struct.pack_into("<BBHII", config, 0x40, 0x11, 0, 9, 0x1000, 0x8000_0000)
-    claims, _ = claims_of(type(raw)(raw.sbdf, bytes(config), raw.resources, root_bus=0))
+    claims, _ = desired_of(type(raw)(raw.sbdf, bytes(config), raw.resources, root_bus=0))
     assert [treatment for _, _, treatment, _ in claims] == [Treatment.IDENTITY.value]

@@ -7,13 +7,13 @@ from pcipt.firmware.coverage import BootSnapshot, IommuScope
 from pcipt.firmware.memory_map import MemoryType, entry
 from pcipt.pci import Address, decode_machine
 from pcipt.remap.actions import NotApplicable, Refusal, RestoreReserved, RewriteBar, WithdrawReserved
-from pcipt.remap.claims import By
+from pcipt.remap.desired import By
 from pcipt.remap.guard.facts import Facts, Precaution, quirks_of_version
 from pcipt.remap.guard.pages import PAGE_RULES
 from pcipt.remap.guard.protected import protected_ranges
 from pcipt.remap.guard.rules import check_action, judge_action
 from pcipt.remap.life import State
-from pcipt.remap.mapped_pages import Holdings
+from pcipt.remap.mapped_pages import MappedPages
 from tests.machines import bridge, function
 from tests.remap.devices import (
     S,
@@ -37,12 +37,12 @@ RAM = entry(0x10_0000, 0x7000_0000 - 0x10_0000, MemoryType.RAM)
 REGION = frames(0x7D00_0000, 4)
 
 
-def facts(*raws, xen=None, pvh=True, holdings=(), reserved=(), regions=None, above=None):
+def facts(*raws, xen=None, pvh=True, mapped=(), reserved=(), regions=None, above=None):
     there = decode_machine([above or port(), *raws])
     snapshot = BootSnapshot("boot", frozenset(there.functions), {})
     return Facts(
         machine=there, xen=xen or known("00:1c.0"), pvh=pvh, quirks=quirks_of_version(4, 17),
-        iommu=IommuScope(snapshot), holdings=Holdings(holdings),
+        iommu=IommuScope(snapshot), mapped=MappedPages(mapped),
         protected=protected_ranges([RAM], reserved=reserved), regions=regions or {},
     )  # fmt: skip
 
@@ -87,17 +87,17 @@ REFUSED = [
         xen=known("01:01.0", elsewhere={S("01:01.0"): "domain 2"})), "belongs to domain 2"),
     ("bridge-window", MAP, facts(NIC, above=port(base=0xF000_0000)), "does not pass"),
     ("bridge-window", MAP, facts(NIC, above=bridge("00:1c.0", 1, 1)), "does not pass"),  # all closed
-    ("certain", OLD, facts(gone(NIC), holdings=HELD_OLD), "does not answer"),
-    ("certain", OLD, facts(attrs.evolve(NIC, driver="pciback"), holdings=HELD_OLD), "xen-pciback"),
+    ("certain", OLD, facts(gone(NIC), mapped=HELD_OLD), "does not answer"),
+    ("certain", OLD, facts(attrs.evolve(NIC, driver="pciback"), mapped=HELD_OLD), "xen-pciback"),
     ("held", OLD, facts(NIC), "ledger does not say"),
-    ("held", unmap_of(PLACE, OTHER, 5), facts(NIC, holdings=HELD_OLD), "ledger does not say"),
+    ("held", unmap_of(PLACE, OTHER, 5), facts(NIC, mapped=HELD_OLD), "ledger does not say"),
     ("protected", unmap_of(PLACE, 0x4000_0000, 1), facts(
-        NIC, holdings=[holding(PLACE, 0x4000_0000, 1)]), "touches RAM"),
-    ("decodes-nowhere", UNMAP, facts(NIC, holdings=[holding(PLACE, AT, 4)]), "decode there again"),
-    ("decodes-nowhere", OLD, facts(NIC, beside(OTHER + 0x1000), holdings=HELD_OLD), "0000:01:01.0"),
-    ("decodes-nowhere", OLD, facts(NIC, beside(OTHER, command=0), holdings=HELD_OLD), "BAR 0 of"),
+        NIC, mapped=[holding(PLACE, 0x4000_0000, 1)]), "touches RAM"),
+    ("decodes-nowhere", UNMAP, facts(NIC, mapped=[holding(PLACE, AT, 4)]), "decode there again"),
+    ("decodes-nowhere", OLD, facts(NIC, beside(OTHER + 0x1000), mapped=HELD_OLD), "0000:01:01.0"),
+    ("decodes-nowhere", OLD, facts(NIC, beside(OTHER, command=0), mapped=HELD_OLD), "BAR 0 of"),
     ("not-needed", OLD, facts(  # it was renumbered: it cannot be read, and needs its page
-        NIC, gone(beside(OTHER)), holdings=[*HELD_OLD, holding(NEXT, OTHER, 1, sbdf="01:01.0")]), "holds it"),
+        NIC, gone(beside(OTHER)), mapped=[*HELD_OLD, holding(NEXT, OTHER, 1, sbdf="01:01.0")]), "holds it"),
     ("hardware-answers", rewrite(), facts(gone(NIC)), "does not answer"),
     ("hardware-answers", rewrite(), facts(
         with_vfs(device("01:01.0", parent="00:1c.0"), AT, 0x1000),
@@ -124,7 +124,7 @@ REFUSED = [
     ("no-bar", WITHDRAW, facts(
         device("01:00.0", [(0x7D00_0000, 4096)], parent="00:1c.0"), regions={REGION: frozenset()}), "BAR 0"),
     ("no-bar", WITHDRAW, facts(
-        holdings=[holding(PLACE, 0x7D00_0000, 1)], regions={REGION: frozenset()}), "holds it as well"),
+        mapped=[holding(PLACE, 0x7D00_0000, 1)], regions={REGION: frozenset()}), "holds it as well"),
     ("known-region", RESTORE, facts(), "names such a region"),
     ("protected", RESTORE, facts(regions={frames(0x1000_0000, 1): frozenset()}), "RAM"),
     ("msix-pages", RESTORE, facts(
@@ -150,7 +150,7 @@ def test_refused(rule, action, situation, words):
 #   action, facts in which it is allowed
 ALLOWED = [
     (MAP, facts(NIC)),
-    (MAP, facts(NIC, xen=known("01:00.0"), holdings=[  # a failed call took vPCI's pages
+    (MAP, facts(NIC, xen=known("01:00.0"), mapped=[  # a failed call took vPCI's pages
         holding(PLACE, AT, 4, by=By.XEN, state=State.DOUBTFUL)])),
     (MAP, facts(NIC, beside(AT + 0x2000, command=0))),  # what does not decode does not conflict
     (map_of(PLACE, AT, 1), facts(  # two functions of dom0 share a page
@@ -161,10 +161,10 @@ ALLOWED = [
         bridge("00:1c.0", 1, 1).config[10:]))),  # subtractive decoding passes everything on
     (map_of("10000_01_00.0", AT, 4, sbdf="10000:01:00.0"), facts(  # VMD: inside its controller's BAR
         device("10000:01:00.0", [(AT, 0x4000)]), device("00:0e.0", [(AT, 0x10_0000)]))),
-    (OLD, facts(NIC, holdings=HELD_OLD)),
-    (OLD, facts(holdings=HELD_OLD)),  # the function has left
-    (UNMAP, facts(IDLE, holdings=[holding(PLACE, AT, 4)])),
-    (OLD, facts(NIC, holdings=[*HELD_OLD, holding(NEXT, OTHER, 1, state=State.STALE)])),
+    (OLD, facts(NIC, mapped=HELD_OLD)),
+    (OLD, facts(mapped=HELD_OLD)),  # the function has left
+    (UNMAP, facts(IDLE, mapped=[holding(PLACE, AT, 4)])),
+    (OLD, facts(NIC, mapped=[*HELD_OLD, holding(NEXT, OTHER, 1, state=State.STALE)])),
     (rewrite(), facts(NIC)),
     (map_of(PLACE, AT, 4), facts(attrs.evolve(NIC, root_bus=1, parent=None))),  # on a root bus: no window
     (rewrite(AT + 0x2000), facts(NIC)),  # over its own old place

@@ -34,7 +34,7 @@ class By(enum.Enum):
 
 
 @attrs.frozen
-class Claim:
+class DesiredBar:
     """The pages of one BAR that should be mapped now. `bar` is 0-5, 6 the ROM; a VF's BARs are its own.
 
     `unsure`: nobody can tell whether vPCI has mapped them, which handles the function.
@@ -50,20 +50,21 @@ class Claim:
 
 @attrs.frozen
 class Desired:
-    """All claims of one function; none where it does not decode.
+    """The pages that all BARs of one function need; `bars` is empty while it decodes no memory.
 
-    `kept` tells in words why nothing may be concluded now: what is held for it then stays as it is.
-    `untrapped` tells why vPCI does not handle it, None where it does. `gone`: Linux has dropped it. `astray`
-    are the BARs that decode where vPCI maps none, or came from there: it lets them move and maps nothing.
+    `hold_reason` is the reason why nothing may be concluded now (then the mapped pages stay as they are), or
+    None. `untrapped` is the reason why vPCI does not handle the function, or None. `gone` is True once Linux
+    has dropped the function. `outside_window` holds the BARs that decode at an address where vPCI maps
+    nothing, and the BARs that have just left such an address: vPCI lets them move and maps nothing.
     """
 
     place: str
     sbdf: Sbdf
-    claims: tuple[Claim, ...] = ()
-    kept: str | None = None
+    bars: tuple[DesiredBar, ...] = ()
+    hold_reason: str | None = None
     untrapped: str | None = None
     gone: bool = False
-    astray: frozenset[int] = frozenset()
+    outside_window: frozenset[int] = frozenset()
 
     @property
     def by(self) -> By:
@@ -91,7 +92,7 @@ def untrapped_reason(function: Function, xen: XenView, *, pvh: bool) -> str | No
     return None if xen.in_dom0(function.sbdf) else "Xen does not handle it for dom0"
 
 
-def claims_of(
+def desired_of(
     function: Function,
     functions: Mapping[Sbdf, Function],
     xen: XenView,
@@ -99,25 +100,32 @@ def claims_of(
     pvh: bool,
     protected: Protected | None = None,
     followed: Followed = NOWHERE,
-    astray: Collection[int] = (),
+    outside_window: Collection[int] = (),
 ) -> Desired:
-    """Compute what one function needs; `functions` are asked for the physical one of a virtual function.
+    """Compute the pages that one function needs; `functions` must hold the PF of a virtual function.
 
-    What vPCI does not map of its own is no claim: BARs over the memory map (modify_bars), and over pages that
-    Xen does not give to dom0; `protected` tells. `astray` are those of before: pcipt maps where they are now.
+    Pages of `protected` (the memory map, pages that Xen does not give to dom0) are not desired for a function
+    that vPCI handles: vPCI does not map them (modify_bars). `outside_window` is the set of BARs that were
+    outside at the last plan: pcipt maps those where they are now.
     """
     place, untrapped = place_of(function), untrapped_reason(function, xen, pvh=pvh)
     physfn = functions.get(function.physfn) if function.physfn is not None else None
-    kept = _doubt(function, physfn, xen)
-    if kept is not None:
-        return Desired(place, function.sbdf, kept=kept, untrapped=untrapped, astray=frozenset(astray))
+    hold_reason = _doubt(function, physfn, xen)
+    if hold_reason is not None:
+        return Desired(
+            place,
+            function.sbdf,
+            hold_reason=hold_reason,
+            untrapped=untrapped,
+            outside_window=frozenset(outside_window),
+        )
     by = By.US if untrapped is not None else By.XEN
-    claims: list[Claim] = []
+    bars: list[DesiredBar] = []
     lost: set[int] = set()
     holes: tuple[Frames, ...] | None = None
     for bar in function.bars:
-        span = claimed_range(bar)
-        if by is By.XEN and _is_astray(bar, span, protected):
+        span = decoding_range(bar)
+        if by is By.XEN and _is_outside_window(bar, span, protected):
             lost.add(bar.index)
             continue
         if span is None:
@@ -128,14 +136,14 @@ def claims_of(
         if holes:
             pages = without(pages, holes)
         if pages:
-            unsure = by is By.XEN and bar.index in astray
+            unsure = by is By.XEN and bar.index in outside_window
             lost |= {bar.index} if unsure else set()
             mapper = By.US if unsure else by
-            claims.append(Claim(place, function.sbdf, bar.index, pages, mapper, unsure))
-    return Desired(place, function.sbdf, tuple(claims), untrapped=untrapped, astray=frozenset(lost))
+            bars.append(DesiredBar(place, function.sbdf, bar.index, pages, mapper, unsure))
+    return Desired(place, function.sbdf, tuple(bars), untrapped=untrapped, outside_window=frozenset(lost))
 
 
-def _is_astray(bar: Bar, span: Range | None, protected: Protected | None) -> bool:
+def _is_outside_window(bar: Bar, span: Range | None, protected: Protected | None) -> bool:
     if span is None:
         return bar.kind is not BarKind.IO and bool(bar.decoding) and not bar.address
     return protected is not None and protected.why(frames_from_range(span)) is not None
@@ -158,7 +166,7 @@ def is_trapped(sbdf: Sbdf, xen: XenView, followed: Followed) -> bool:
     return any(xen.in_dom0(at) for at in (sbdf, *followed.get(sbdf, ())))
 
 
-def claimed_range(bar: Bar) -> Range | None:
+def decoding_range(bar: Bar) -> Range | None:
     """Give the bytes that a BAR decodes now; None for ports, at address 0, and where the size is unknown."""
     if bar.kind is BarKind.IO or not bar.decoding:
         return None

@@ -5,7 +5,7 @@ import pytest
 
 from pcipt.firmware.memory_map import MemoryType, entry
 from pcipt.pci import decode_machine
-from pcipt.remap.claims import By, claims_of, gone, place_of
+from pcipt.remap.desired import By, desired_of, gone, place_of
 from pcipt.remap.guard.protected import protected_ranges
 from tests.machines import bridge, function
 from tests.remap.devices import S, device, known, port, with_vfs
@@ -19,11 +19,11 @@ VF = function("01:01.0", parent="00:1c.0", physfn="01:00.0", vendor=0xFFFF, devi
 
 def desired(raw, xen, *others, pvh=True):
     there = decode_machine([port(), raw, *others])
-    return claims_of(there.functions[raw.sbdf], there.functions, xen, pvh=pvh)
+    return desired_of(there.functions[raw.sbdf], there.functions, xen, pvh=pvh)
 
 
 def spans(found):
-    return [(claim.bar, [str(span) for span in claim.spans]) for claim in found.claims]
+    return [(wanted.bar, [str(span) for span in wanted.spans]) for wanted in found.bars]
 
 
 KNOWN = known("00:1c.0", "01:00.0", "01:01.0")
@@ -57,8 +57,8 @@ def test_claims(raw, xen, others, expected, by):
     found = desired(raw, xen, *others)
     assert spans(found) == expected
     assert found.by is by
-    assert {claim.by for claim in found.claims} <= {by}
-    assert found.kept is None
+    assert {wanted.by for wanted in found.bars} <= {by}
+    assert found.hold_reason is None
 
 
 def test_on_pv_all_is_shown_as_ours_and_nothing_is_cut_out():
@@ -71,8 +71,8 @@ def test_vpci_does_not_map_a_bar_over_what_is_protected():
     there = decode_machine([port(), NIC])
     over = protected_ranges([entry(AT + 0x1_0000, 0x1000, MemoryType.RESERVED)])
     nic = there.functions[NIC.sbdf]
-    assert spans(claims_of(nic, there.functions, KNOWN, pvh=True, protected=over)) == CUT[1:]
-    assert spans(claims_of(nic, there.functions, FORGOTTEN, pvh=True, protected=over)) == WHOLE
+    assert spans(desired_of(nic, there.functions, KNOWN, pvh=True, protected=over)) == CUT[1:]
+    assert spans(desired_of(nic, there.functions, FORGOTTEN, pvh=True, protected=over)) == WHOLE
 
 
 def test_pages_are_left_out_while_xen_has_it_at_an_address_of_before():
@@ -81,7 +81,7 @@ def test_pages_are_left_out_while_xen_has_it_at_an_address_of_before():
     told = {NIC.sbdf: (S("05:00.0"), S("07:00.0"))}
     for listed, expected in (("07:00.0", CUT), ("08:00.0", WHOLE)):
         view = known("00:1c.0", listed)
-        assert spans(claims_of(nic, there.functions, view, pvh=True, followed=told)) == expected
+        assert spans(desired_of(nic, there.functions, view, pvh=True, followed=told)) == expected
 
 
 ASTRAY = [
@@ -96,21 +96,21 @@ def test_what_decodes_where_vpci_maps_none_is_told(bars, expected):
     raw = device("01:00.0", bars, parent="00:1c.0")
     there = decode_machine([port(), raw])
     over = protected_ranges([entry(0x10_0000, 0x1000, MemoryType.RAM)])
-    for view, astray in ((KNOWN, expected), (FORGOTTEN, set())):
-        found = claims_of(there.functions[raw.sbdf], there.functions, view, pvh=True, protected=over)
-        assert found.astray == astray
+    for view, outside_window in ((KNOWN, expected), (FORGOTTEN, set())):
+        found = desired_of(there.functions[raw.sbdf], there.functions, view, pvh=True, protected=over)
+        assert found.outside_window == outside_window
 
 
 def test_what_came_from_there_while_it_decoded_may_not_be_mapped():
     there = decode_machine([port(), NIC])
-    found = claims_of(there.functions[NIC.sbdf], there.functions, KNOWN, pvh=True, astray={2})
-    assert [(claim.bar, claim.by, claim.unsure) for claim in found.claims] == [
+    found = desired_of(there.functions[NIC.sbdf], there.functions, KNOWN, pvh=True, outside_window={2})
+    assert [(wanted.bar, wanted.by, wanted.unsure) for wanted in found.bars] == [
         (0, By.XEN, False), (2, By.US, True),
     ]  # fmt: skip
-    assert found.astray == {2}  # until decoding was seen to be off
+    assert found.outside_window == {2}  # until decoding was seen to be off
     off = decode_machine([port(), device("01:00.0", [(AT, 0x1000)], parent="00:1c.0", command=0)])
-    found = claims_of(off.functions[NIC.sbdf], off.functions, KNOWN, pvh=True, astray={0})
-    assert found.astray == frozenset()
+    found = desired_of(off.functions[NIC.sbdf], off.functions, KNOWN, pvh=True, outside_window={0})
+    assert found.outside_window == frozenset()
 
 
 def test_a_bridges_own_bar_is_claimed():
@@ -143,9 +143,9 @@ KEPT = [
 @pytest.mark.parametrize(("raw", "xen", "others", "words"), KEPT)
 def test_on_a_doubt_what_is_held_is_kept(raw, xen, others, words):
     found = desired(raw, xen, *others)
-    assert found.kept is not None
-    assert words in found.kept
-    assert found.claims == ()
+    assert found.hold_reason is not None
+    assert words in found.hold_reason
+    assert found.bars == ()
 
 
 def test_a_place_survives_renumbering_and_falls_back_to_the_address():
@@ -157,4 +157,4 @@ def test_a_place_survives_renumbering_and_falls_back_to_the_address():
 
 def test_what_linux_dropped_needs_nothing():
     left = gone("00_1c.0-00_00.0", S("01:00.0"))
-    assert (left.claims, left.kept, left.gone) == ((), None, True)
+    assert (left.bars, left.hold_reason, left.gone) == ((), None, True)
