@@ -1,3 +1,3 @@
-"""Keeps the PCI views of a Xen hardware domain (hardware, Linux, Xen) in agreement."""
+"""Keep the PCI views of a Xen hardware domain (the hardware's, Linux's and Xen's) in agreement."""
 
 __version__ = "0.1.0"

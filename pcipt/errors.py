@@ -1,15 +1,21 @@
-"""The errors of pcipt: attributes first, the text is made from them.
+"""Define the exceptions of pcipt. Each exception holds its facts as attributes and builds its message from
+them.
 
-Nothing is imported here, so that the command line can name its exit codes without loading a room.
+This module imports no room of pcipt, so the command line can choose an exit code without loading one.
 """
 
 
 class PciptError(Exception):
-    """What pcipt itself raises; never raised directly."""
+    """Base class of every exception that pcipt defines. Code raises only the subclasses."""
 
 
 class AddressError(PciptError):
-    """A text is not the address it should be; `field` names the wrong part, `nearest` what exists."""
+    """Raised when a text is not a valid address of a PCI function.
+
+    `field` names the wrong part: "segment", "bus", "device", "function", "path", or "address" for the whole
+    text. `why` says what is wrong. `nearest` lists addresses that exist and that the user may have meant; the
+    message suggests them.
+    """
 
     def __init__(self, text: str, field: str, why: str, nearest: tuple[str, ...] = ()) -> None:
         super().__init__(text, field, why, nearest)
@@ -24,7 +30,11 @@ class AddressError(PciptError):
 
 
 class MalformedError(PciptError):
-    """Bytes or text from outside do not have the form they must have."""
+    """Raised when bytes or text from outside pcipt do not have the required form.
+
+    `source` names the file or table, `why` says what is wrong. `offset` is the position in `source`, in
+    bytes; in a recording of text lines it is the line number.
+    """
 
     def __init__(self, source: str, offset: int, why: str) -> None:
         super().__init__(source, offset, why)
@@ -37,11 +47,15 @@ class MalformedError(PciptError):
 
 
 class StateError(PciptError):
-    """An event does not fit the state it meets; the state is unchanged."""
+    """Raised when an operation is not possible in the present state (of a connection, a ledger entry, a
+    function).
+    """
 
 
 class InputError(PciptError):
-    """A file, directory or setting that the user named cannot be used."""
+    """Raised when a file, a directory, a setting or a command cannot be used. `path` names it, `why` says the
+    reason.
+    """
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(path, why)
@@ -53,7 +67,7 @@ class InputError(PciptError):
 
 
 class NoSuchDeviceError(PciptError):
-    """No function has this address; `nearest` are existing ones that look alike."""
+    """Raised when no function has the address `address`. `nearest` lists similar addresses that exist."""
 
     def __init__(self, address: str, nearest: tuple[str, ...] = ()) -> None:
         super().__init__(address, nearest)
@@ -66,7 +80,10 @@ class NoSuchDeviceError(PciptError):
 
 
 class HypervisorError(PciptError):
-    """A call to Xen failed: `op` and the Linux `errno` tell what and how."""
+    """Raised when a call to Xen failed. `op` names the call, `errno` is the positive Linux error number.
+
+    `subject` names the function or range that the call was about; it may be empty.
+    """
 
     def __init__(self, op: str, errno: int, subject: str = "") -> None:
         super().__init__(op, errno, subject)
@@ -84,7 +101,11 @@ class HypervisorError(PciptError):
 
 
 class UnsupportedError(PciptError):
-    """A feature is missing here: no Xen, no library, a refusal by version."""
+    """Raised when this machine cannot do something, for example because Xen or a library is missing or
+    refuses.
+
+    `feature` names what cannot be done, `why` says the reason.
+    """
 
     def __init__(self, feature: str, why: str) -> None:
         super().__init__(feature, why)
@@ -96,7 +117,7 @@ class UnsupportedError(PciptError):
 
 
 class NotRunningError(PciptError):
-    """The daemon does not answer on its control socket."""
+    """Raised when the daemon does not answer on its control socket. `path` is the path of the socket."""
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(path, why)
@@ -108,7 +129,9 @@ class NotRunningError(PciptError):
 
 
 class NotPermittedError(PciptError):
-    """The caller lacks the right; `needed` says which."""
+    """Raised when the caller lacks a permission. `what` names the attempt, `needed` the permission or user
+    needed.
+    """
 
     def __init__(self, what: str, needed: str) -> None:
         super().__init__(what, needed)
@@ -120,11 +143,16 @@ class NotPermittedError(PciptError):
 
 
 def printable(text: str) -> str:
-    """Escape what must not reach a terminal: control and other unprintable characters."""
+    """Return `text` with every unprintable character replaced by its escape, so that a terminal can show it
+    safely.
+
+    Control characters and newlines count as unprintable.
+    """
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _shown(text: str, limit: int = 120) -> str:
+    """Return `text` made printable and cut to `limit` characters."""
     return printable(text if len(text) <= limit else text[: limit - 1] + "…")

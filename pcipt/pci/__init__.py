@@ -1,6 +1,7 @@
-"""What a PCI function is: addresses, config space, BARs, bridges, capabilities, topology. Pure.
+"""Describe PCI functions: addresses, config space, BARs, bridges, capabilities, topology. This room does no
+I/O.
 
-The types that cross rooms are defined here, the one room that every other may import.
+Every other room may import this room, so the types that several rooms share are defined here.
 """
 
 from pcipt.pci.address import (

@@ -1,14 +1,12 @@
-"""Addresses of PCI functions and the one parser of every notation people use for them.
+"""Define the addresses of PCI functions, and parse every notation that people use for them.
 
     0000:00:1a.0  00:1a.0  1a.0      [[segment:]bus:]device.function, all hexadecimal
     (0000:00:1a.0)                   as in xen-pciback.hide=
     00_1a.0  dom0:00_1a.0            Qubes; with a segment 0000_00_1a.0
     pci_0000_00_1a_0                 libvirt
-    00_1c.0-00_00.0                  a PCI path, see `PciPath`
-    slot filters                     as lspci's -s; see `SlotFilter`
-
-Source: PCI Express Base 6.0 §2.2.6.2 (8-bit bus, 5-bit device, 3-bit function); Linux lets a segment
-have 32 bits (VMD uses 10000 and up), Xen has 16.
+    00_1c.0-00_00.0, -s filters      a PCI path: see `PciPath`; filters of lspci: see `SlotFilter`
+Source: PCI Express Base 6.0 §2.2.6.2 (bus 8 bits, device 5, function 3); a segment has 32 bits in Linux (VMD
+        uses 10000 and up), 16 in Xen.
 """
 
 import re
@@ -24,7 +22,11 @@ XEN_SEGMENT_LIMIT = 0xFFFF
 
 @attrs.frozen(order=True, weakref_slot=False)
 class Sbdf:
-    """Segment, bus, device, function: the address of one function at one moment."""
+    """The address of one PCI function: segment, bus, device, function. Addresses sort in this order.
+
+    The numbers are not checked against `LIMITS` here. The same function can have another address after buses
+    are renumbered.
+    """
 
     segment: int
     bus: int
@@ -36,21 +38,31 @@ class Sbdf:
 
     @property
     def devfn(self) -> int:
+        """Return device and function in one byte, as PCI and Linux encode them: device << 3 | function."""
         return self.device << 3 | self.function
 
     @property
     def fits_xen(self) -> bool:
-        """Whether Xen, whose segments have 16 bits, can name this function."""
+        """Return True if the segment has at most 16 bits, so that Xen can name this function."""
         return self.segment <= XEN_SEGMENT_LIMIT
 
 
 def nearest(existing: Iterable[Sbdf], meant: Sbdf) -> Sbdf | None:
-    """Find the function that somebody may have meant: the fewest slips of typing, then the least distance."""
-    return min(existing, key=lambda sbdf: (_slips(sbdf, meant), _distance(sbdf, meant)), default=None)
+    """Return the address of `existing` that is most similar to `meant`, or None if `existing` is empty.
+
+    The most similar address has the fewest different hexadecimal digits. Among equals, the address with the
+    smallest difference of segment wins, then of bus, device and function.
+    """
+    return min(
+        existing, key=lambda sbdf: (_different_digits(sbdf, meant), _distance(sbdf, meant)), default=None
+    )
 
 
-def _slips(one: Sbdf, other: Sbdf) -> int:
-    """Count the digits that differ; two that changed places are one slip."""
+def _different_digits(one: Sbdf, other: Sbdf) -> int:
+    """Return the number of hexadecimal digits that differ.
+
+    Two adjacent digits that are swapped count as one difference.
+    """
     a, b = (f"{s.segment:08x}{s.bus:02x}{s.device:02x}{s.function:x}" for s in (one, other))
     at = slips = 0
     while at < len(a):
@@ -61,19 +73,23 @@ def _slips(one: Sbdf, other: Sbdf) -> int:
 
 
 def _distance(one: Sbdf, other: Sbdf) -> tuple[int, ...]:
+    """Return the absolute differences of segment, bus, device and function, in this order."""
     return tuple(abs(getattr(one, name) - getattr(other, name)) for name in LIMITS)
 
 
 def sbdf_from_devfn(segment: int, bus: int, devfn: int) -> Sbdf:
+    """Return the `Sbdf` for a bus and a byte `devfn` that holds device << 3 | function."""
     return Sbdf(segment, bus, devfn >> 3 & 0x1F, devfn & 7)
 
 
 @attrs.frozen(weakref_slot=False)
 class PciPath:
-    """Where a function sits, independent of bus numbers behind bridges (Qubes' notation).
+    """The place of a function below its root bus. It stays the same if buses behind bridges are renumbered.
 
-    Shape:  `hops` holds (bus, device, function) for each step from the root bus down; the first bus is the
-            root bus itself, each further one is relative to the secondary bus of the bridge before it.
+    The text form is Qubes' notation, for example 00_1c.0-00_00.0.
+    Shape:  `hops` holds one (bus, device, function) for each bridge from the root bus down, and one for the
+            function itself. The first bus is the number of the root bus. Each further bus is counted from the
+            secondary bus of the bridge before it, so it is usually 0.
     """
 
     segment: int
@@ -81,7 +97,7 @@ class PciPath:
     _text: str | None = attrs.field(default=None, init=False, eq=False, repr=False)
 
     def __str__(self) -> str:
-        # It names a function's place wherever one is told or held, so there is one text of it.
+        # The text is needed often (logs, ledger, JSON), so it is built once and kept.
         if self._text is None:
             hops = "-".join(f"{bus:02x}_{device:02x}.{function:x}" for bus, device, function in self.hops)
             text = hops if self.segment == 0 else f"{self.segment:04x}_{hops}"
@@ -92,7 +108,7 @@ class PciPath:
 
 @attrs.frozen
 class SlotFilter:
-    """A set of addresses as lspci's -s names it; None is any value."""
+    """A filter for addresses, as the option -s of lspci takes. A field that is None matches every value."""
 
     segment: int | None = None
     bus: int | None = None
@@ -100,6 +116,7 @@ class SlotFilter:
     function: int | None = None
 
     def matches(self, sbdf: Sbdf) -> bool:
+        """Return True if every field that is not None equals the same field of `sbdf`."""
         return (
             (self.segment is None or self.segment == sbdf.segment)
             and (self.bus is None or self.bus == sbdf.bus)
@@ -110,15 +127,16 @@ class SlotFilter:
 
 Target = Sbdf | SlotFilter | PciPath
 
-_ANY = ("", "*")
+_ANY_VALUE = ("", "*")
 _HEX = re.compile(r"[0-9a-f]+", re.IGNORECASE | re.ASCII)
 _EXPECTED = "expected [[segment:]bus:]device.function"
 
 
 def parse_sbdf(text: str) -> Sbdf:
-    """Read the address of exactly one function; a missing segment or bus is 0.
+    """Return the address of the one function that `text` names. A missing segment or bus is 0.
 
-    Raises: AddressError naming the wrong field; also for a filter or for a path of several hops.
+    Raises: AddressError naming the wrong field; also if `text` is a filter (a part is missing or `*`) or a
+            PCI path of several hops.
     """
     target = parse_target(text)
     if isinstance(target, Sbdf):
@@ -130,12 +148,14 @@ def parse_sbdf(text: str) -> Sbdf:
 
 
 def parse_slot(text: str) -> SlotFilter:
-    """Read a slot filter: `[[[[segment]:]bus]:][device][.[function]]`, each part hex, empty or `*`.
+    """Parse a filter `[[[[segment]:]bus]:][device][.[function]]`. Each part is hexadecimal, empty or `*`.
 
-    A part that is not given is any, so `1a.0` means that device on every bus (as lspci -s does).
+    A part that is empty, `*` or missing matches every value, so `1a.0` matches that device on every bus. The
+    notations of Qubes and libvirt give a filter that matches one function.
+    Raises: AddressError naming the wrong field; also for a PCI path of several hops.
     Source: lspci(8), option -s; xl's `.*` is the same grammar.
     """
-    body = _bare(text)
+    body = _without_decoration(text)
     if "_" in body:
         target = _parse_underscored(text, body)
         if isinstance(target, PciPath):
@@ -145,14 +165,14 @@ def parse_slot(text: str) -> SlotFilter:
 
 
 def parse_target(text: str) -> Target:
-    """Read what a command may be pointed at: one function, a set of them, or a PCI path.
+    """Parse what a user gives a command to name functions: one address, a filter, or a PCI path.
 
-    Shape:  an `Sbdf` if device and function are given (a segment or bus that is left out is 0);
-            a `SlotFilter` if a part is empty or `*` or the function is left out;
-            a `PciPath` if it has several hops.
+    Shape:  an `Sbdf` if device and function are given (a segment or bus that is left out is 0); a
+            `SlotFilter` if a part is empty or `*`, or if the function is left out; a `PciPath` if the text
+            has several hops.
     Raises: AddressError naming the wrong field and its limit.
     """
-    body = _bare(text)
+    body = _without_decoration(text)
     if "_" in body:
         return _parse_underscored(text, body)
     segment, bus, device, function = _slot_fields(text, body)
@@ -164,8 +184,11 @@ def parse_target(text: str) -> Target:
     return Sbdf(segment, bus, device, function)
 
 
-def _bare(text: str) -> str:
-    """Take off what only decorates an address: parentheses, and Qubes' name of the domain."""
+def _without_decoration(text: str) -> str:
+    """Return `text` without enclosing parentheses and without Qubes' prefix `dom0:`.
+
+    Raises: AddressError if nothing is left.
+    """
     body = text
     if body.startswith("(") and body.endswith(")"):
         body = body[1:-1]
@@ -177,6 +200,11 @@ def _bare(text: str) -> str:
 
 
 def _field(text: str, name: str, digits: str) -> int:
+    """Return the value of the field `name` (a key of `LIMITS`) from its hexadecimal `digits`.
+
+    Raises: AddressError, with the whole address `text`, if `digits` is empty, not hexadecimal or above the
+            limit.
+    """
     if not _HEX.fullmatch(digits):
         what = f"{name} {digits[:20]!r} is not hexadecimal" if digits else f"{name} is missing"
         raise AddressError(text, name, what)
@@ -187,10 +215,15 @@ def _field(text: str, name: str, digits: str) -> int:
 
 
 def _optional(text: str, name: str, digits: str) -> int | None:
-    return None if digits in _ANY else _field(text, name, digits)
+    """Return the value of a field as `_field` does, or None if `digits` is empty or `*`."""
+    return None if digits in _ANY_VALUE else _field(text, name, digits)
 
 
 def _slot_fields(text: str, body: str) -> tuple[int | None, int | None, int | None, int | None]:
+    """Split `body` at its colons and dot, and return segment, bus, device and function; None is any value.
+
+    Raises: AddressError about `text` if a field is wrong or there are too many.
+    """
     *buses, devfn = body.split(":")
     if len(buses) > 2:
         raise AddressError(text, "address", f"it has too many colons; {_EXPECTED}")
@@ -207,6 +240,7 @@ def _slot_fields(text: str, body: str) -> tuple[int | None, int | None, int | No
 
 
 def _parse_underscored(text: str, body: str) -> Sbdf | PciPath:
+    """Parse an address in the notation of Qubes or libvirt (the notations with underscores)."""
     prefix, _, fields = body.partition("_")
     if prefix.lower() == "pci":
         return _parse_libvirt(text, fields.split("_"))
@@ -220,6 +254,7 @@ def _parse_underscored(text: str, body: str) -> Sbdf | PciPath:
 
 
 def _parse_libvirt(text: str, fields: list[str]) -> Sbdf:
+    """Return the address from the four fields of libvirt's pci_segment_bus_device_function."""
     if len(fields) != len(LIMITS):
         raise AddressError(
             text, "address", "expected pci_segment_bus_device_function after libvirt's fashion"
@@ -228,6 +263,7 @@ def _parse_libvirt(text: str, fields: list[str]) -> Sbdf:
 
 
 def _hop(text: str, hop: str) -> tuple[int, int, int]:
+    """Return (bus, device, function) of one hop `bus_device.function` of Qubes' notation."""
     bus, underscore, devfn = hop.partition("_")
     device, dot, function = devfn.partition(".")
     if not underscore or not dot:

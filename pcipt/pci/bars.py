@@ -1,8 +1,8 @@
-"""Base address registers: where a function decodes, as its registers say.
+"""Decode base address registers (BARs): the addresses to which a function responds.
 
-Sizes are not readable without writing to the register (sizing), so they come from what Linux learned when it
-did so: the lines of sysfs `resource`. A register and its line are two opinions about one address; the
-register is the hardware's.
+A BAR shows its size only while it is written (sizing). So sizes are taken from the lines of the sysfs file
+`resource`, which hold what Linux found when it sized the BARs. A register and its line can disagree about the
+address. The register is then right, because it is the hardware's.
 
 Source: PCI Local Bus 3.0 §6.2.5; PCI Express Base 6.0 §7.5.1.2.1-2.
 """
@@ -39,6 +39,8 @@ ROM_ENABLE = 0x1
 
 
 class BarKind(enum.Enum):
+    """The kind of a BAR: I/O ports, 32-bit memory, 64-bit memory, or expansion ROM."""
+
     IO = "io"
     MEM32 = "mem32"
     MEM64 = "mem64"
@@ -47,8 +49,10 @@ class BarKind(enum.Enum):
 
 @attrs.frozen
 class Resource:
-    """One line of sysfs `resource`: Linux's belief about one BAR or window; size 0 is an unused line.
+    """One line of the sysfs file `resource`: the range that Linux holds for one BAR or one bridge window.
 
+    A line of size 0 is unused. `flags` are Linux's IORESOURCE_* bits, some of which are named below.
+    Units:  `start` and `size` in bytes, or in ports if `flags` has IO.
     Source: linux include/linux/ioport.h, IORESOURCE_* (as of 3.0; 2.6 had PREFETCH at 0x1000).
     """
 
@@ -56,7 +60,7 @@ class Resource:
     size: int
     flags: int
 
-    FIXED = 0x10  # the address does not come from a BAR that could be moved
+    FIXED = 0x10  # the address is fixed, it does not come from a BAR that can be moved
     IO = 0x100
     MEMORY = 0x200
     PREFETCH = 0x2000
@@ -68,8 +72,10 @@ class Resource:
 class Bar:
     """One implemented base address register.
 
-    Units:  byte addresses, port numbers for IO; `size` None is unknown; `decoding` None where the command
-            register was not readable.
+    `index` is the BAR's number in sysfs: 0 to 5, or 6 for the ROM. `size` None is unknown. `decoding` is True
+    if the function responds at this address now, None if the command register was not readable. `below_1mib`
+    is the old memory type for addresses below 1 MiB.
+    Units:  byte addresses; port numbers for IO.
     """
 
     index: int
@@ -82,6 +88,7 @@ class Bar:
 
     @property
     def range(self) -> Range | None:
+        """Return the addresses of the BAR, or None if the size is unknown."""
         return Range(self.address, self.size) if self.size else None
 
 
@@ -89,10 +96,11 @@ UNUSED = Resource(0, 0, 0)
 
 
 def register_values(config: ConfigSpace, base: int, count: int) -> list[tuple[int, int]]:
-    """Read `count` consecutive BAR registers at `base`; a 64-bit pair is one value under its lower index.
+    """Read `count` (at most 7) BAR registers in a row, from offset `base` on. Return (index, value) pairs.
 
-    Shape:  (index, value) in index order, type bits included, up to where the given bytes end. A 64-bit BAR
-            in the last place has no upper half and stands alone.
+    Shape:  pairs in index order, also of registers that are zero; type bits included. A 64-bit BAR is one
+            pair under its lower index. The list ends before the first register that was not read completely.
+            A 64-bit BAR in the last register has no upper half and is returned with its lower half alone.
     """
     words = config.words(base, count)
     found = []
@@ -111,9 +119,11 @@ def register_values(config: ConfigSpace, base: int, count: int) -> list[tuple[in
 
 
 def decode_bars(config: ConfigSpace, command: int, resources: Sequence[Resource]) -> list[Bar]:
-    """Decode the implemented BARs of a function's header: a non-zero register or a used line of `resource`.
+    """Return the implemented BARs and the ROM of a function's header, in index order.
 
-    An empty register with a used line is kept: Linux believes in a BAR that the hardware has lost.
+    A BAR is implemented if its register is not zero or if its line of `resources` is used. If the register is
+    zero and the line is used, the hardware has lost the BAR: it is returned with address 0. `command` is the
+    value of the command register; `resources` are the lines of sysfs `resource`, from line 0 on.
     """
     base, count, rom = LAYOUT[config.header]
     io, memory = bool(command & COMMAND_IO), bool(command & COMMAND_MEMORY)
@@ -136,7 +146,11 @@ def decode_bars(config: ConfigSpace, command: int, resources: Sequence[Resource]
 
 
 def bar_from_register(index: int, value: int, size: int | None, *, io: bool, memory: bool) -> Bar:
-    """Take a register's value apart; `io` and `memory` tell whether such a BAR decodes now."""
+    """Return the BAR that the register value `value` describes (64 bits for a 64-bit BAR).
+
+    `size` None is unknown. `io` and `memory` are True if the function decodes I/O and memory BARs now; the
+    argument that fits the kind of the BAR becomes `decoding`.
+    """
     if value & IO_SPACE:
         return Bar(index, BarKind.IO, Address(value & IO_MASK), size, False, io)
     kind = BarKind.MEM64 if value & TYPE_MASK == TYPE_64 else BarKind.MEM32
@@ -145,13 +159,21 @@ def bar_from_register(index: int, value: int, size: int | None, *, io: bool, mem
 
 
 def lost_bar(index: int, line: Resource, *, io: bool, memory: bool) -> Bar:
+    """Return a BAR with address 0 for a register that reads zero although Linux has the line `line` for it.
+
+    Kind and size are taken from the line. `io` and `memory` are as in `bar_from_register`.
+    """
     kind = kind_of_resource(line)
     decoding = io if kind is BarKind.IO else memory
     return Bar(index, kind, Address(0), line.size, bool(line.flags & Resource.PREFETCH), decoding)
 
 
 def bars_from_resources(resources: Sequence[Resource]) -> tuple[Bar, ...]:
-    """Describe BARs and ROM by Linux's belief alone, where no register can be read."""
+    """Return the BARs and the ROM as Linux's lines describe them, for a function whose registers cannot be
+    read.
+
+    Unused lines are left out; `decoding` is None.
+    """
     return tuple(
         bar_from_resource(index, line, None)
         for index, line in enumerate(resources[: ROM_INDEX + 1])
@@ -160,12 +182,14 @@ def bars_from_resources(resources: Sequence[Resource]) -> tuple[Bar, ...]:
 
 
 def bar_from_resource(index: int, resource: Resource, decoding: bool | None) -> Bar:
+    """Return the BAR that line number `index` describes (6 is the ROM), with Linux's address."""
     kind = BarKind.ROM if index == ROM_INDEX else kind_of_resource(resource)
     prefetchable = bool(resource.flags & Resource.PREFETCH) and kind is not BarKind.ROM
     return Bar(index, kind, Address(resource.start), resource.size, prefetchable, decoding)
 
 
 def kind_of_resource(resource: Resource) -> BarKind:
+    """Return the kind that the flags of a line name: IO, MEM64 or MEM32. The line of a ROM gives MEM32."""
     if resource.flags & Resource.IO:
         return BarKind.IO
     return BarKind.MEM64 if resource.flags & Resource.MEM_64 else BarKind.MEM32

@@ -1,9 +1,10 @@
-"""Bridges: bus numbers and the windows through which a bridge passes accesses on.
+"""Decode bridges: their bus numbers, and the windows (address ranges) that they pass to the bus below.
 
-A window with base above limit is closed and therefore absent. Units: byte addresses, port numbers for IO.
-A bridge without an I/O window has zero in both registers, which reads as an open window 0-fff: only writing
-to them would tell the two apart, so it is shown as it reads.
+A window whose base is above its limit is closed, and is left out. A bridge without an I/O window has zero in
+both registers, which reads like an open window 0-fff. Only a write to the registers would show the
+difference, so the window is kept as it reads.
 
+Units:  byte addresses; port numbers for I/O windows.
 Source: PCI-to-PCI Bridge 1.2 §3.2.5.6-10; PC Card Standard 8.0 Vol. 2 §4.5 (CardBus windows).
 """
 
@@ -19,6 +20,8 @@ _CARDBUS_PREFETCH = 0x100  # bridge control bits 8 and 9 make memory windows 0 a
 
 
 class WindowKind(enum.Enum):
+    """The kind of a bridge window: I/O ports, memory, or prefetchable memory."""
+
     IO = "io"
     MEMORY = "memory"
     PREFETCHABLE = "prefetchable"
@@ -26,7 +29,7 @@ class WindowKind(enum.Enum):
 
 @attrs.frozen
 class Window:
-    """`limit` is the last address passed on (inclusive), as the register means it."""
+    """A range of addresses that a bridge passes to the bus below. `limit` is the last address (inclusive)."""
 
     kind: WindowKind
     base: int
@@ -35,6 +38,12 @@ class Window:
 
 @attrs.frozen
 class Bridge:
+    """The bus numbers of a bridge and its open windows.
+
+    `primary` is the bus above the bridge, `secondary` the bus directly below, `subordinate` the highest bus
+    below.
+    """
+
     primary: int
     secondary: int
     subordinate: int
@@ -42,7 +51,10 @@ class Bridge:
 
 
 def decode_bridge(config: ConfigSpace) -> Bridge | None:
-    """Decode a type 1 or type 2 header; None for other headers or where the bus numbers are unknown."""
+    """Decode the header of a PCI bridge (type 1) or a CardBus bridge (type 2).
+
+    Return None if the header has another type, or if the bus numbers were not read.
+    """
     if config.header not in (HeaderType.BRIDGE, HeaderType.CARDBUS):
         return None
     primary, secondary, subordinate = config.u8(0x18), config.u8(0x19), config.u8(0x1A)
@@ -55,6 +67,7 @@ def decode_bridge(config: ConfigSpace) -> Bridge | None:
 
 
 def io_window(config: ConfigSpace) -> Window | None:
+    """Return the I/O window of a type 1 header, or None if it is closed or its registers were not read."""
     base, limit = config.u8(0x1C), config.u8(0x1D)
     if base is None or limit is None:
         return None
@@ -68,6 +81,7 @@ def io_window(config: ConfigSpace) -> Window | None:
 
 
 def memory_window(config: ConfigSpace) -> Window | None:
+    """Return the memory window of a type 1 header, or None if it is closed or its registers were not read."""
     base, limit = config.u16(0x20), config.u16(0x22)
     if base is None or limit is None:
         return None
@@ -75,6 +89,9 @@ def memory_window(config: ConfigSpace) -> Window | None:
 
 
 def prefetchable_window(config: ConfigSpace) -> Window | None:
+    """Return the prefetchable window of a type 1 header, or None if it is closed or its registers were not
+    read.
+    """
     base, limit = config.u16(0x24), config.u16(0x26)
     if base is None or limit is None:
         return None
@@ -88,14 +105,18 @@ def prefetchable_window(config: ConfigSpace) -> Window | None:
 
 
 def _window(kind: WindowKind, base: int, limit: int) -> Window | None:
+    """Return a window from its inclusive ends, or None if it is closed (`base` above `limit`)."""
     return Window(kind, base, limit) if base <= limit else None
 
 
 def _cardbus_windows(config: ConfigSpace) -> tuple[Window, ...]:
+    """Return the open windows of a CardBus bridge: memory, then I/O. A window with two zero registers is
+    unused.
+    """
     found: list[Window | None] = []
     control = config.u16(0x3E)
     for number, (base, limit) in enumerate(_pairs(config, 0x1C)):
-        # Whether a window is prefetchable stands behind it: not knowing that, its kind is not known.
+        # The bridge control register says if a window is prefetchable; if it is unknown, so is the kind.
         if control is not None and (base or limit):
             kind = WindowKind.PREFETCHABLE if control & _CARDBUS_PREFETCH << number else WindowKind.MEMORY
             found.append(_window(kind, base & ~0xFFF, limit | 0xFFF))
@@ -107,5 +128,8 @@ def _cardbus_windows(config: ConfigSpace) -> tuple[Window, ...]:
 
 
 def _pairs(config: ConfigSpace, offset: int) -> list[tuple[int, int]]:
+    """Read two (base, limit) register pairs of 32 bits from `offset` on. A pair that was not read is left
+    out.
+    """
     words = config.words(offset, 4)
     return list(zip(words[::2], words[1::2], strict=False))

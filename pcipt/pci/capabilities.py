@@ -1,8 +1,8 @@
-"""Capability lists: walked without trust, for a device may write anything into its pointers.
+"""Walk the two capability lists of a function. Nothing in them is trusted: a device can hold any pointers.
 
-A list ends at a null pointer, at a pointer already seen (loop), at one that cannot be a capability (into the
-header), where nothing answers or where the bytes end. Each kind of bad ending is a finding; what was found
-before it is kept. An id that nobody knows is kept as a number.
+A list ends at a null pointer. It is damaged, and the walk ends with a finding, if a pointer was followed
+before (a loop), points into the header, points to all ones (no register answers), or leads beyond the bytes
+that were read. The capabilities before the damage are kept. An unknown capability id is kept as a number.
 
 Source: PCI Local Bus 3.0 §6.7; PCI Code and ID Assignment 1.14 §2-3; PCI Express Base 6.0 §7.6 (extended).
 """
@@ -100,13 +100,17 @@ EXTENDED_NAMES = {
     0x0034: "Flit Error Injection",
 }
 
-_SILENT = "where nothing answers"
+_NOTHING_ANSWERS = "where nothing answers"
 _ALL_ONES = 0xFFFF_FFFF
 
 
 @attrs.frozen
 class Capability:
-    """A capability structure at `offset`; `version` is 0 for the standard list, which has none."""
+    """One capability structure in config space: its id, its byte offset, and which of the two lists holds it.
+
+    `extended` is True for the list from offset 0x100 on. `version` is 0 in the standard list, which has no
+    versions.
+    """
 
     id: int
     offset: int
@@ -115,18 +119,23 @@ class Capability:
 
     @property
     def name(self) -> str:
+        """Return the name of the capability, or "Unknown" if the id is not in the tables."""
         names = EXTENDED_NAMES if self.extended else STANDARD_NAMES
         return names.get(self.id, "Unknown")
 
 
-# Functions have the same few structures at the same few places.
+# Many functions have the same capabilities at the same offsets; equal values share one object.
 _capability = functools.lru_cache(maxsize=4096)(Capability)
 
 Walk = tuple[tuple[Capability, ...], tuple[Finding, ...]]
 
 
 def walk_capabilities(config: ConfigSpace) -> Walk:
-    """List the standard and then the extended capabilities, each in list order, with what was wrong."""
+    """Return all capabilities, and findings about damaged lists.
+
+    Shape:  the standard list, then the extended list, each in the order of its pointers. The extended list is
+            read only if `config` has more than 256 bytes.
+    """
     standard, bad = _walk_standard(config)
     if len(config) <= LEGACY_SIZE:
         return standard, bad
@@ -135,6 +144,7 @@ def walk_capabilities(config: ConfigSpace) -> Walk:
 
 
 def _walk_standard(config: ConfigSpace) -> Walk:
+    """Walk the standard list. It is empty if the status register says that there is none."""
     status, header = config.u16(0x06), config.header
     if status is None or not status & STATUS_CAPABILITIES or header is HeaderType.UNKNOWN:
         return (), ()
@@ -145,57 +155,72 @@ def _walk_standard(config: ConfigSpace) -> Walk:
     offset = (start or 0) & 0xFC
     while offset:
         if offset < HEADER_SIZE:
-            return tuple(found), _broken("capability-pointer", f"points at {offset:#x}, into the header")
+            return tuple(found), _damaged_list(
+                "capability-pointer", f"points at {offset:#x}, into the header"
+            )
         if offset in seen:
-            return tuple(found), _broken("capability-loop", f"comes back to {offset:#x}")
+            return tuple(found), _damaged_list("capability-loop", f"comes back to {offset:#x}")
         seen.add(offset)
         word = config.u16(offset)
         if word is None:
-            return tuple(found), _beyond(config, offset)
+            return tuple(found), _list_too_long(config, offset)
         if word & 0xFF == 0xFF:
-            return tuple(found), _broken("capability-pointer", f"points at {offset:#x}, {_SILENT}")
+            return tuple(found), _damaged_list(
+                "capability-pointer", f"points at {offset:#x}, {_NOTHING_ANSWERS}"
+            )
         found.append(_capability(word & 0xFF, offset, False))
         offset = word >> 8 & 0xFC
     return tuple(found), ()
 
 
 def _walk_extended(config: ConfigSpace) -> Walk:
+    """Walk the list that begins at offset 0x100."""
     found: list[Capability] = []
     seen: set[int] = set()
     offset = LEGACY_SIZE
     while offset:
         if offset < LEGACY_SIZE:
-            return tuple(found), _broken("capability-pointer", f"points at {offset:#x} in the extended list")
+            return tuple(found), _damaged_list(
+                "capability-pointer", f"points at {offset:#x} in the extended list"
+            )
         if offset in seen:
-            return tuple(found), _broken("capability-loop", f"comes back to {offset:#x}")
+            return tuple(found), _damaged_list("capability-loop", f"comes back to {offset:#x}")
         seen.add(offset)
         header = config.u32(offset)
         if header is None:
-            return tuple(found), _beyond(config, offset)
+            return tuple(found), _list_too_long(config, offset)
         if header == 0 or (header == _ALL_ONES and offset == LEGACY_SIZE):
-            # A function without extended capabilities has a zero here, one without extended space all ones.
+            # Zero: no extended capabilities. All ones: no extended config space.
             break
         if header == _ALL_ONES:
-            return tuple(found), _broken("capability-pointer", f"points at {offset:#x}, {_SILENT}")
+            return tuple(found), _damaged_list(
+                "capability-pointer", f"points at {offset:#x}, {_NOTHING_ANSWERS}"
+            )
         found.append(_capability(header & 0xFFFF, offset, True, header >> 16 & 0xF))
         # PCI Express Base 6.0 §7.6.3: the two low bits of the offset are reserved and must be masked.
         offset = header >> 20 & 0xFFC
     return tuple(found), ()
 
 
-def _broken(code: str, what: str) -> tuple[Finding, ...]:
+def _damaged_list(code: str, what: str) -> tuple[Finding, ...]:
+    """Return the finding that a capability list is damaged, as a tuple of one."""
     return (Finding(code, f"the capability list {what}; what follows is not decoded"),)
 
 
-def _beyond(config: ConfigSpace, offset: int) -> tuple[Finding, ...]:
+def _list_too_long(config: ConfigSpace, offset: int) -> tuple[Finding, ...]:
+    """Return a finding for a list that continues at `offset`, beyond the bytes that were read.
+
+    Return no finding if exactly 64 or 256 bytes were read: the rest is then unknown, and nothing is wrong.
+    """
     if len(config) in (HEADER_SIZE, LEGACY_SIZE):
-        return ()  # the reader was given the regular part only: the rest is unknown, nothing is wrong
-    return _broken("config-short", f"goes on at {offset:#x}, the config space ends at {len(config):#x}")
+        return ()  # only the header or the first 256 bytes were readable; this is normal
+    return _damaged_list("config-short", f"goes on at {offset:#x}, the config space ends at {len(config):#x}")
 
 
 def find_capability(
     capabilities: tuple[Capability, ...], capability_id: int, *, extended: bool = False
 ) -> Capability | None:
+    """Return the first capability with this id in the standard (or extended) list, or None."""
     for capability in capabilities:
         if capability.id == capability_id and capability.extended == extended:
             return capability

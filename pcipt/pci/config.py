@@ -1,7 +1,8 @@
-"""Configuration space as bytes that may end early: what was not given is unknown (None), never zero.
+"""Hold configuration space as bytes that may end early. A byte that was not read is unknown (None), never
+zero.
 
 Source: PCI Local Bus 3.0 §6.1 (header), PCI-to-PCI Bridge 1.2 §3.2 (type 1), PC Card Standard 8.0 (type 2),
-PCI Express Base 6.0 §7.5.1.
+        PCI Express Base 6.0 §7.5.1.
 """
 
 import enum
@@ -20,7 +21,7 @@ STATUS_CAPABILITIES = 0x10
 
 @attrs.frozen
 class Register:
-    """One register of a function that may be read or written alone. Units: bytes."""
+    """The offset and the size of one register of configuration space. Units: bytes."""
 
     offset: int
     size: int
@@ -28,18 +29,23 @@ class Register:
 
 COMMAND = Register(0x04, 2)
 BUS_NUMBERS = Register(0x18, 4)  # of a bridge: primary, secondary, subordinate, secondary latency timer
-ROM_WORDS = {0: Register(0x30, 4), 1: Register(0x38, 4)}  # by header layout
+ROM_WORDS = {0: Register(0x30, 4), 1: Register(0x38, 4)}  # header layout (0 or 1) -> ROM register
 
 
 def bar_word(number: int) -> Register:
-    """Give the n-th word of the base address registers; a 64-bit BAR takes two."""
+    """Return the 32-bit register of BAR `number`. A 64-bit BAR takes two registers: `number` and `number` +
+    1.
+    """
     return Register(0x10 + 4 * number, 4)
 
 
+# The only registers that pcipt may write.
 WRITABLE = frozenset({COMMAND, BUS_NUMBERS, *ROM_WORDS.values(), *(bar_word(n) for n in range(6))})
 
 
 class HeaderType(enum.Enum):
+    """The layout of a function's header. UNKNOWN is a layout that is not 0, 1 or 2, or that was not read."""
+
     ENDPOINT = "endpoint"
     BRIDGE = "bridge"
     CARDBUS = "cardbus"
@@ -58,10 +64,10 @@ _ALL_ONES = b"\xff" * HEADER_SIZE
 class ConfigSpace:
     """The configuration space of one function, as far as it was read (0 to 4096 bytes).
 
-    Reads beyond the end give None. An offset is the register's byte offset; values are little endian.
-    `answers` tells whether a function answered at all, None where too little was read to tell: an absent one
-    reads all ones. A virtual function has vendor and device ffff by specification (PCI Express Base 6.0
-    §9.3.4.1.1), so that the whole header counts.
+    `answers` is False if the function does not answer (all 64 bytes of the header are ff), None if fewer
+    bytes were read and all are ff, else True. The vendor id alone does not show this: a virtual function has
+    vendor and device ffff by specification (PCI Express Base 6.0 §9.3.4.1.1).
+    Units:  offsets in bytes; registers are little endian.
     """
 
     __slots__ = ("answers", "data", "header")
@@ -78,22 +84,30 @@ class ConfigSpace:
         return len(self.data)
 
     def u8(self, offset: int) -> int | None:
+        """Return the byte at `offset`, or None if it was not read."""
         return self.data[offset] if offset < len(self.data) else None
 
     def u16(self, offset: int) -> int | None:
+        """Return the 16-bit register at `offset`, or None if it was not read completely."""
         value: int | None = _U16(self.data, offset)[0] if offset + 2 <= len(self.data) else None
         return value
 
     def u32(self, offset: int) -> int | None:
+        """Return the 32-bit register at `offset`, or None if it was not read completely."""
         value: int | None = _U32(self.data, offset)[0] if offset + 4 <= len(self.data) else None
         return value
 
     def words(self, offset: int, count: int) -> tuple[int, ...]:
-        """Read up to `count` (at most 7) consecutive 32-bit registers: as many as are wholly known."""
+        """Return up to `count` (at most 7) consecutive 32-bit registers from `offset` on.
+
+        Shape:  fewer than `count` if the bytes end earlier; a register that was not read completely is left
+                out.
+        """
         if offset + 4 * count > len(self.data):
             count = max(0, (len(self.data) - offset) // 4)
         return _WORDS[count](self.data, offset) if count else ()
 
     @property
     def command(self) -> int | None:
+        """Return the command register, or None if it was not read."""
         return self.u16(0x04)

@@ -1,8 +1,8 @@
-"""A finding: something about a machine that its administrator should know."""
+"""Define a finding: a fact about a machine that its administrator should know."""
 
 import attrs
 
-# Findings that describe a machine as it was built; nothing is wrong and nothing can be mended.
+# Codes of findings that describe how a machine is built: nothing is wrong, nothing can be repaired.
 NOTES = frozenset(
     {
         "enhanced-allocation", "segment-not-in-xen",
@@ -13,11 +13,17 @@ NOTES = frozenset(
 
 @attrs.frozen
 class Finding:
-    """`code` is a stable word for programs; `text` says what is wrong, why it matters and what to do."""
+    """A fact about a machine that its administrator should know.
+
+    `code` is a stable word for programs. `text` tells people what is wrong, why it matters and what to do.
+    """
 
     code: str
     text: str
 
     @property
     def is_note(self) -> bool:
+        """Return True if the finding only describes how the machine is built, so that nothing is to be
+        repaired.
+        """
         return self.code in NOTES

@@ -1,7 +1,7 @@
-"""One PCI function decoded: what an edge read of it (`RawFunction`) becomes what it is (`Function`).
+"""Decode one PCI function: turn the bytes and files that were read of it (`RawFunction`) into a `Function`.
 
-The hardware's word is the config space, Linux's word are the sysfs files beside it. Ids are Linux's where it
-has them, all else is the hardware's; where both speak and differ, a finding says so.
+The hardware's view is the config space. Linux's view is the sysfs files. The ids are taken from Linux if it
+has them, everything else from the hardware. If both views exist and differ, a finding says so.
 
 Source: PCI Local Bus 3.0 §6.2.
 """
@@ -24,7 +24,13 @@ from pcipt.pci.topology import Position
 
 @attrs.frozen
 class Function:
-    """One function decoded. `sriov` is a physical function's structure, `physfn` a virtual one's owner."""
+    """One PCI function, decoded. None means unknown or not present.
+
+    `path` and `parent` are its place: the PCI path, and the bridge directly above. `command` is the command
+    register. `driver` is the Linux driver bound to it. `sriov` is the SR-IOV structure of a physical
+    function. `physfn` is set for a virtual function: the address of its physical function. `answers` is as in
+    `ConfigSpace`.
+    """
 
     sbdf: Sbdf
     path: PciPath | None
@@ -48,10 +54,12 @@ class Function:
 
     @property
     def is_bridge(self) -> bool:
+        """Return True if the function is a bridge whose bus numbers were read."""
         return self.bridge is not None
 
     @property
     def decodes_memory(self) -> bool | None:
+        """Return True if memory decode is on in the command register, None if that register was not read."""
         return None if self.command is None else bool(self.command & COMMAND_MEMORY)
 
 
@@ -60,8 +68,9 @@ def decode_function(
 ) -> Function:
     """Decode one function.
 
-    Without a `position` it has Linux's parent and no path; without its `physfn` a virtual function has the
-    BARs that Linux believes in.
+    `position` is its place as `place_functions` computes it. Without it, the parent is the one that Linux
+    names, and there is no path. `physfn` is the decoded physical function, if `raw` is a virtual function.
+    Without it, the BARs of a virtual function are those that Linux holds.
     """
     position = position or Position(raw.parent, None)
     config = ConfigSpace(raw.config or b"")
@@ -118,11 +127,15 @@ def decode_function(
 
 
 def has_capability(function: Function, capability_id: int, *, extended: bool = False) -> bool:
+    """Return True if the function has a capability with this id in the standard (or extended) list."""
     return find_capability(function.capabilities, capability_id, extended=extended) is not None
 
 
 def _unread_function(raw: RawFunction, position: Position, config: ConfigSpace) -> Function:
-    """Describe a function whose registers tell nothing; unless it is known to be gone, by Linux's belief."""
+    """Return a function whose registers are unknown, with a finding that says why.
+
+    It has the BARs that Linux holds, unless it does not answer at all (`answers` False): then it has none.
+    """
     if config.answers is False:
         why = Finding("no-answer", "config space reads all ones: the function does not answer (any more)")
     elif len(config):
@@ -159,6 +172,9 @@ def _bars(
     allocations: tuple[structures.Allocation, ...],
     physfn: Function | None,
 ) -> Decoded:
+    """Return the BARs of the function and findings about them, for a virtual function from its physical
+    function.
+    """
     if raw.physfn is None:
         return function_bars(config, raw.resources, ids.class_code, allocations)
     above = (physfn.sbdf, physfn.sriov) if physfn is not None and physfn.sriov is not None else None
@@ -166,6 +182,7 @@ def _bars(
 
 
 def _decode_msix(config: ConfigSpace, offset: int) -> tuple[structures.Msix | None, tuple[Finding, ...]]:
+    """Decode the MSI-X structure at `offset`; return None and a finding if a BAR number is impossible."""
     msix = structures.decode_msix(config, offset)
     count = LAYOUT[config.header][1]
     if msix is None or max(msix.table.bar, msix.pba.bar) < count:
@@ -175,6 +192,7 @@ def _decode_msix(config: ConfigSpace, offset: int) -> tuple[structures.Msix | No
 
 
 def _header_findings(config: ConfigSpace) -> tuple[Finding, ...]:
+    """Return a finding if fewer than 64 bytes were read, or if the header type is unknown."""
     if len(config) < HEADER_SIZE:
         return (Finding("config-short", f"only {len(config)} bytes of config space could be read"),)
     if config.header is HeaderType.UNKNOWN:
@@ -185,6 +203,7 @@ def _header_findings(config: ConfigSpace) -> tuple[Finding, ...]:
 
 
 def _bus_drift(raw: RawFunction, bridge: Bridge | None) -> tuple[Finding, ...]:
+    """Return a finding if Linux's number for the bus below a bridge differs from the bridge's register."""
     if bridge is None or raw.secondary is None or raw.secondary == bridge.secondary:
         return ()
     why = (
@@ -195,6 +214,7 @@ def _bus_drift(raw: RawFunction, bridge: Bridge | None) -> tuple[Finding, ...]:
 
 
 def _segment_finding(sbdf: Sbdf) -> tuple[Finding, ...]:
+    """Return a finding if the segment has more than 16 bits, so that Xen cannot name the function."""
     if sbdf.fits_xen:
         return ()
     why = f"segment {sbdf.segment:x} has more than the 16 bits Xen knows: Xen cannot name this function"

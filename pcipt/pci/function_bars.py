@@ -1,8 +1,8 @@
-"""The BARs of one function: its registers, corrected by what overrules them, compared with Linux's belief.
+"""Decode the BARs of one function, correct them for special cases, and compare them with Linux's lines.
 
-An IDE controller in compatibility mode ignores its first four registers; Enhanced Allocation stands in place
-of registers that are zero; a virtual function has none at all. Where register and belief differ, the
-register is taken and a finding says so.
+The special cases: an IDE controller in compatibility mode ignores its first four registers; Enhanced
+Allocation gives addresses for registers that are zero; a virtual function has no BAR registers of its own. If
+a register and Linux's line differ, the register is used and a finding says so.
 
 Source: PCI IDE Controller Specification 1.0 §2 (compatibility mode); PCI Express Base 6.0 §7.8.5 (EA).
 """
@@ -20,9 +20,9 @@ from pcipt.pci.structures import Allocation
 from pcipt.pci.units import Address, Range
 
 IDE_CLASS = 0x0101
-IDE_NATIVE = {0: 0x1, 1: 0x1, 2: 0x4, 3: 0x4}  # BAR index -> programming interface bit that makes it real
+IDE_NATIVE = {0: 0x1, 1: 0x1, 2: 0x4, 3: 0x4}  # BAR index -> bit of the programming interface that enables it
 
-EA_PREFETCHABLE, EA_IO = 0x1, 0x2  # 0 is memory; what is above 2 belongs to others (VFs, a bridge) or nobody
+EA_PREFETCHABLE, EA_IO = 0x1, 0x2  # 0 is memory; 3 and above are for VFs or bridges, or unused
 EA_INDEX = {**{bei: bei for bei in range(ROM_INDEX)}, 8: ROM_INDEX}  # BAR Equivalent Indicator -> BAR index
 
 Decoded = tuple[tuple[Bar, ...], list[Finding]]
@@ -34,35 +34,41 @@ def function_bars(
     class_code: int | None,
     allocations: Sequence[Allocation] = (),
 ) -> Decoded:
-    """Decode the BARs of a function that is not a virtual one."""
+    """Return the BARs of a function that is not a virtual function, and findings about them.
+
+    Return nothing if the command register was not read. `resources` are the lines of sysfs `resource`,
+    `class_code` has 24 bits (None is unknown), `allocations` are the entries of Enhanced Allocation.
+    """
     command = config.command
     if command is None:
         return (), []
     bars = decode_bars(config, command, resources)
     if class_code is not None and class_code >> 8 == IDE_CLASS:
-        bars = [_legacy_ide(bar, class_code, command, resources) for bar in bars]
+        bars = [_correct_ide_bar(bar, class_code, command, resources) for bar in bars]
     if allocations:
         bars = _with_allocations(bars, allocations, command)
     known = len(resources)
     findings = []
     for place, bar in enumerate(bars):
         if bar.kind is BarKind.MEM64 and bar.index == LAYOUT[config.header][1] - 1:
-            findings.append(_broken(bar))
+            findings.append(_no_upper_half(bar))
         line = resources[bar.index] if bar.index < known else UNUSED
         if line.size and line.start != bar.address:
             if line.flags & Resource.FIXED and not bar.address and bar.kind is not BarKind.ROM:
                 bars[place] = attrs.evolve(bar, address=Address(line.start))
             elif bar.decoding:
-                findings.append(_drift(bar, line))
+                findings.append(_address_differs(bar, line))
     if allocations:
         findings.append(_allocation_finding(allocations))
     return tuple(bars), findings
 
 
 def virtual_bars(sbdf: Sbdf, resources: Sequence[Resource], physfn: tuple[Sbdf, SrIov] | None) -> Decoded:
-    """Compute a virtual function's BARs from its physical function where that can be read, else take Linux's.
+    """Return the BARs of the virtual function `sbdf`, and findings about them.
 
-    Its own registers read zero and its memory decode bit means nothing.
+    The addresses are computed from `physfn`, the address and SR-IOV structure of its physical function. If
+    `physfn` is None, or if `sbdf` is not one of its virtual functions, the BARs are those of Linux's lines. A
+    virtual function's own BAR registers read zero, and its memory decode bit has no meaning.
     """
     number = vf_number(*physfn, sbdf) if physfn is not None else None
     bars = vf_bars(physfn[1], number) if physfn is not None and number is not None else ()
@@ -70,14 +76,19 @@ def virtual_bars(sbdf: Sbdf, resources: Sequence[Resource], physfn: tuple[Sbdf, 
         return bars_from_resources(resources[:ROM_INDEX]), []
     lines = [resources[bar.index] if bar.index < len(resources) else UNUSED for bar in bars]
     return bars, [
-        _drift(bar, line)
+        _address_differs(bar, line)
         for bar, line in zip(bars, lines, strict=True)
         if bar.decoding and line.size and line.start != bar.address
     ]
 
 
-def _legacy_ide(bar: Bar, class_code: int, command: int, resources: Sequence[Resource]) -> Bar:
-    """Correct a BAR that is ignored in compatibility mode: Linux knows the fixed ports (1f0, 3f6, …)."""
+def _correct_ide_bar(bar: Bar, class_code: int, command: int, resources: Sequence[Resource]) -> Bar:
+    """Return `bar` of an IDE controller, corrected if the controller ignores the register (compatibility
+    mode).
+
+    The corrected BAR has the fixed ports (1f0, 3f6, …) of Linux's line. If Linux has no line, `decoding` is
+    False.
+    """
     native = IDE_NATIVE.get(bar.index)
     if native is None or class_code & native:
         return bar
@@ -94,7 +105,11 @@ def _legacy_ide(bar: Bar, class_code: int, command: int, resources: Sequence[Res
 
 
 def _with_allocations(bars: Sequence[Bar], allocations: Sequence[Allocation], command: int) -> list[Bar]:
-    """Put the ranges of enabled entries where registers are zero, as they must be beside such an entry."""
+    """Return `bars`, with the ranges of enabled Enhanced Allocation entries in place of registers that are
+    zero.
+
+    Where such an entry is enabled, the specification requires the register to be zero.
+    """
     joined = {bar.index: bar for bar in bars}
     for entry in allocations:
         index = EA_INDEX.get(entry.bei)
@@ -106,6 +121,7 @@ def _with_allocations(bars: Sequence[Bar], allocations: Sequence[Allocation], co
 
 
 def _allocated_bar(index: int, properties: int, span: Range, command: int) -> Bar:
+    """Return the BAR with this index for the range `span` of an Enhanced Allocation entry."""
     if index == ROM_INDEX:
         kind = BarKind.ROM
     elif properties == EA_IO:
@@ -116,7 +132,8 @@ def _allocated_bar(index: int, properties: int, span: Range, command: int) -> Ba
     return Bar(index, kind, span.start, span.size, properties == EA_PREFETCHABLE, decoding)
 
 
-def _broken(bar: Bar) -> Finding:
+def _no_upper_half(bar: Bar) -> Finding:
+    """Return the finding that a 64-bit BAR stands in the last register and so has no upper half."""
     return Finding(
         "bar-broken",
         f"BAR {bar.index} claims 64 bits but is the last one and has no upper half: its address is not to be "
@@ -124,7 +141,8 @@ def _broken(bar: Bar) -> Finding:
     )
 
 
-def _drift(bar: Bar, line: Resource) -> Finding:
+def _address_differs(bar: Bar, line: Resource) -> Finding:
+    """Return the finding that a BAR decodes at another address than Linux holds."""
     name = "ROM" if bar.index == ROM_INDEX else f"BAR {bar.index}"
     return Finding(
         "bar-drift",
@@ -134,6 +152,7 @@ def _drift(bar: Bar, line: Resource) -> Finding:
 
 
 def _allocation_finding(allocations: Sequence[Allocation]) -> Finding:
+    """Return the finding that lists the ranges fixed by Enhanced Allocation."""
     ranges = ", ".join(str(entry.range) for entry in allocations if entry.range is not None)
     return Finding(
         "enhanced-allocation", f"addresses are fixed by Enhanced Allocation ({ranges or 'none'}), not by BARs"

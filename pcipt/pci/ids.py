@@ -1,7 +1,9 @@
-"""What a function says it is (vendor, device, class, revision, subsystem), to Linux and in its registers.
+"""Hold the ids of a function: vendor, device, class, revision, subsystem. Join Linux's ids with the
+registers.
 
-Linux's files come first: they know a virtual function's ids (its own registers read ffff) and carry the
-kernel's corrections of wrong classes. Where the hardware answers as another device, a finding names it.
+Linux's ids are preferred: they are right for virtual functions (whose own registers read ffff), and they
+contain the kernel's corrections of wrong classes. If the hardware shows another vendor or device, a finding
+says so.
 
 Source: PCI Local Bus 3.0 §6.2.1, §6.2.4; PCI-to-PCI Bridge 1.2 §3.2.5.13 (subsystem capability).
 """
@@ -16,7 +18,9 @@ _NOBODY = (0xFFFF, 0xFFFF)
 
 @attrs.frozen
 class Ids:
-    """Vendor, device, class (24 bits), revision, subsystem; None is unknown."""
+    """The ids of a function; None is unknown. `class_code` has 24 bits: class, subclass, programming
+    interface.
+    """
 
     vendor: int | None = None
     device: int | None = None
@@ -27,6 +31,7 @@ class Ids:
 
     @property
     def complete(self) -> bool:
+        """Return True if no id is None."""
         return (
             self.vendor is not None
             and self.device is not None
@@ -43,26 +48,35 @@ UNKNOWN_IDS = Ids()
 def join_ids(
     linux: Ids, config: ConfigSpace, *, virtual: bool, subsystem_at: int | None
 ) -> tuple[Ids, tuple[Finding, ...]]:
-    """Join what Linux's files and the registers say; `subsystem_at` is a bridge's subsystem capability."""
+    """Return Linux's ids, with unknown ones filled in from the registers, and a finding if the hardware
+    differs.
+
+    The finding compares vendor and device only, and not for a virtual function (`virtual`). `subsystem_at` is
+    the offset of a bridge's subsystem capability, or None if it has none.
+    """
     vendor, device = config.u16(0x00), config.u16(0x02)
     drift: tuple[Finding, ...] = ()
     if (vendor, device) != (linux.vendor, linux.device) and not virtual:
-        drift = _drift(linux, vendor, device)
+        drift = _ids_differ(linux, vendor, device)
     if linux.complete:
         return linux, drift
     class_word = config.u32(0x08)
-    at = _subsystem(config.header, subsystem_at)
+    at = _subsystem_offset(config.header, subsystem_at)
     return Ids(
-        vendor=_first(linux.vendor, vendor),
-        device=_first(linux.device, device),
-        class_code=_first(linux.class_code, None if class_word is None else class_word >> 8),
-        revision=_first(linux.revision, config.u8(0x08)),
-        subsystem_vendor=_first(linux.subsystem_vendor, None if at is None else config.u16(at)),
-        subsystem_device=_first(linux.subsystem_device, None if at is None else config.u16(at + 2)),
+        vendor=_prefer_known(linux.vendor, vendor),
+        device=_prefer_known(linux.device, device),
+        class_code=_prefer_known(linux.class_code, None if class_word is None else class_word >> 8),
+        revision=_prefer_known(linux.revision, config.u8(0x08)),
+        subsystem_vendor=_prefer_known(linux.subsystem_vendor, None if at is None else config.u16(at)),
+        subsystem_device=_prefer_known(linux.subsystem_device, None if at is None else config.u16(at + 2)),
     ), drift
 
 
-def _subsystem(header: HeaderType, capability: int | None) -> int | None:
+def _subsystem_offset(header: HeaderType, capability: int | None) -> int | None:
+    """Return the offset of the subsystem ids for this header, or None if the function has none.
+
+    `capability` is the offset of the subsystem capability, which only a type 1 bridge uses.
+    """
     if header is HeaderType.ENDPOINT:
         return 0x2C
     if header is HeaderType.BRIDGE and capability is not None:
@@ -70,15 +84,17 @@ def _subsystem(header: HeaderType, capability: int | None) -> int | None:
     return 0x40 if header is HeaderType.CARDBUS else None
 
 
-def _first(known: int | None, read: int | None) -> int | None:
+def _prefer_known(known: int | None, read: int | None) -> int | None:
+    """Return `known`, or `read` if `known` is None."""
     return read if known is None else known
 
 
-def _drift(linux: Ids, vendor: int | None, device: int | None) -> tuple[Finding, ...]:
+def _ids_differ(linux: Ids, vendor: int | None, device: int | None) -> tuple[Finding, ...]:
+    """Return a finding if vendor and device are known from both views and differ."""
     if vendor is None or device is None or linux.vendor is None or linux.device is None:
         return ()
     if (vendor, device) == _NOBODY:
-        return ()  # a virtual function whose owner Linux does not name
+        return ()  # a virtual function for which Linux names no physical function
     return (
         Finding(
             "id-drift",

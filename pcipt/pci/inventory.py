@@ -1,8 +1,9 @@
-"""A machine that is kept up to date function by function: what one reading costs does not grow with the rest.
+"""Keep a decoded machine up to date, one function at a time. The cost of one change does not grow with the
+machine.
 
-An `Inventory` owns its `Machine`, which changes with it. Whatever was put in, in whatever order, the machine
-equals `decode_machine` of the same raws. What one function can change of others is bounded: a bridge its
-subtree and the findings of its segment's bridges, a physical function its virtual ones.
+After any sequence of changes, the machine equals `decode_machine` of the same raw functions. A change of one
+function can also change others: a bridge changes the functions below it, and the findings about bus numbers
+of the bridges in its segment; a physical function changes its virtual functions.
 """
 
 import bisect
@@ -31,7 +32,7 @@ _of_function = attrgetter("sbdf.segment", "sbdf.bus", "sbdf.device", "sbdf.funct
 
 
 class SortedFunctions(Mapping[Sbdf, Function]):
-    """A mapping in address order that grows and shrinks in place."""
+    """A mapping from address to function that iterates in address order and can be changed in place."""
 
     def __init__(self) -> None:
         self._by_address: dict[Sbdf, Function] = {}
@@ -50,35 +51,42 @@ class SortedFunctions(Mapping[Sbdf, Function]):
         return len(self._by_address)
 
     def put(self, function: Function) -> None:
+        """Add a function, or replace the function with the same address."""
         if function.sbdf not in self._by_address:
             bisect.insort(self._order, function.sbdf, key=_order)
         self._by_address[function.sbdf] = function
 
     def drop(self, sbdf: Sbdf) -> None:
+        """Remove the function at `sbdf`. Raises: KeyError if there is none."""
         del self._by_address[sbdf]
         del self._order[bisect.bisect_left(self._order, _order(sbdf), key=_order)]
 
 
 class Inventory:
-    """`raws` is what was read last of each function, `machine` what that means."""
+    """A machine that is changed in place as its functions are read again.
+
+    `raws` holds the latest reading of each function. `machine` holds the decoded functions; it is the same
+    object all the time, and its content changes with each `load` and `put`.
+    """
 
     def __init__(self, raws: Iterable[RawFunction] = ()) -> None:
         self.raws: dict[Sbdf, RawFunction] = {}
-        self._positions: dict[Sbdf, Position] = {}  # those not decoded yet, and those with findings
-        self._children: dict[Sbdf, list[Sbdf]] = {}  # by the bridge that Linux names, there or not
+        self._positions: dict[Sbdf, Position] = {}  # of functions not decoded yet, and of those with findings
+        self._children: dict[Sbdf, list[Sbdf]] = {}  # by the bridge that Linux names, even if it is missing
         self._virtual: dict[Sbdf, list[Sbdf]] = {}  # by the physical function that Linux names
         self._bridges: dict[int, dict[Sbdf, Bridge]] = {}  # by segment
-        self._wrong: dict[Sbdf, tuple[Finding, ...]] = {}
-        self._irregular: set[int] = set()  # segments whose topology must be computed as a whole
+        self._bus_findings: dict[Sbdf, tuple[Finding, ...]] = {}
+        self._irregular: set[int] = set()  # segments whose positions must be computed all together
         self._functions = SortedFunctions()
         self._below: dict[Sbdf | None, list[Function]] = {}
         self.machine = Machine(self._functions, self._below)
         self.load(raws)
 
     def load(self, raws: Iterable[RawFunction]) -> frozenset[Sbdf]:
-        """Replace everything; of several raws with one address the first counts.
+        """Replace all functions by `raws`. If two raws have the same address, the first is used.
 
-        Shape:  the functions that are decoded differently now, those that left included.
+        Shape:  the addresses of all functions that were added, removed, or are decoded differently than
+                before.
         """
         wanted: dict[Sbdf, RawFunction] = {}
         for raw in raws:
@@ -90,15 +98,16 @@ class Inventory:
         fresh = {sbdf for sbdf, raw in wanted.items() if self.raws.get(sbdf) != raw}
         for sbdf in fresh:
             self._index(sbdf, wanted[sbdf])
-        changed = gone | self._adopt(place_functions(_in_order(self.raws.values())), fresh)
+        changed = gone | self._set_positions(place_functions(_in_order(self.raws.values())), fresh)
         for sbdf in gone:
-            changed |= self._forget(sbdf)
+            changed |= self._remove(sbdf)
         return frozenset(changed)
 
     def put(self, sbdf: Sbdf, raw: RawFunction | None) -> frozenset[Sbdf]:
-        """Take what was read of one function now; None takes it out.
+        """Replace the reading of the function `sbdf`, or remove the function if `raw` is None.
 
-        Shape:  as of `load`.
+        Shape:  the addresses of all functions that were added, removed, or are decoded differently than
+                before.
         """
         before = self.raws.get(sbdf)
         if raw == before:
@@ -111,15 +120,19 @@ class Inventory:
         if self._is_irregular(sbdf, raw):
             self._irregular.add(sbdf.segment)
             part = _in_order(raw for raw in self.raws.values() if raw.sbdf.segment == sbdf.segment)
-            changed |= self._adopt(place_functions(part), {sbdf})
+            changed |= self._set_positions(place_functions(part), {sbdf})
         else:
             changed |= self._replace(sbdf, before, raw)
         if raw is None:
-            changed |= self._forget(sbdf)
+            changed |= self._remove(sbdf)
         return frozenset(changed)
 
     def _is_irregular(self, sbdf: Sbdf, raw: RawFunction | None) -> bool:
-        """Whether bus numbers must tell parents here, or bridges form a loop."""
+        """Return True if the positions of the whole segment must be computed together.
+
+        This is so if a function has neither a parent nor a root bus from Linux (then bus numbers decide), or
+        if the bridges form a loop. Once a segment is irregular, it stays so until the next `load`.
+        """
         if sbdf.segment in self._irregular:
             return True
         if raw is None:
@@ -136,7 +149,9 @@ class Inventory:
         return False
 
     def _index(self, sbdf: Sbdf, raw: RawFunction | None) -> None:
-        """Put a raw in, or take one out, of everything that finds functions by what was read."""
+        """Enter `raw` in the indexes (children, virtual functions, bridges), or remove `sbdf` from them if it
+        is None.
+        """
         before = self.raws.pop(sbdf, None)
         self._bridges.get(sbdf.segment, {}).pop(sbdf, None)
         if before is not None:
@@ -151,8 +166,12 @@ class Inventory:
         if numbers is not None:
             self._bridges.setdefault(sbdf.segment, {})[sbdf] = numbers
 
-    def _adopt(self, positions: Mapping[Sbdf, Position], changed: Iterable[Sbdf]) -> set[Sbdf]:
-        """Take positions that were computed as a whole; decode what they or `changed` make different."""
+    def _set_positions(self, positions: Mapping[Sbdf, Position], changed: Iterable[Sbdf]) -> set[Sbdf]:
+        """Store `positions`, which were computed for whole segments. Decode functions with a new position,
+        and `changed`.
+
+        Return the addresses of the functions that are decoded differently than before.
+        """
         touched = {sbdf for sbdf in changed if sbdf in self.raws}
         for sbdf, position in positions.items():
             if self._position(sbdf) != position:
@@ -167,27 +186,31 @@ class Inventory:
         return self._decode(touched)
 
     def _recheck(self, segment: int) -> set[Sbdf]:
-        """Judge the bus numbers of a segment's bridges anew; give those of which something else is said."""
+        """Check the bus numbers of a segment's bridges again. Return the bridges whose findings changed."""
         bridges = self._bridges.get(segment, {})
         wrong = check_buses({sbdf: bridges[sbdf] for sbdf in sorted(bridges, key=_order)})
-        before = {sbdf: found for sbdf, found in self._wrong.items() if sbdf.segment == segment}
+        before = {sbdf: found for sbdf, found in self._bus_findings.items() if sbdf.segment == segment}
         if wrong == before:
             return set()
         for sbdf in before:
-            del self._wrong[sbdf]
-        self._wrong.update(wrong)
+            del self._bus_findings[sbdf]
+        self._bus_findings.update(wrong)
         return {sbdf for sbdf in {*wrong, *before} if wrong.get(sbdf) != before.get(sbdf)}
 
     def _replace(self, sbdf: Sbdf, before: RawFunction | None, raw: RawFunction | None) -> set[Sbdf]:
-        """Compute the positions that one function may have changed: its own, those below, its siblings'."""
+        """Compute the positions again that may have changed with one function, and decode those functions.
+
+        These are its own position, those of the functions below it, of its siblings, and of bridges with new
+        findings. Return the addresses of the functions that are decoded differently than before.
+        """
         waiting = [sbdf] if raw is not None else []
         for old in (before, raw):
             above = parent_by_linux(old, self.raws) if old is not None else None
             if above is not None and first_bus_below(self.raws[above]) is None:
-                waiting += self._family(above)
+                waiting += self._children_of(above)
         if any(old is not None and bridge_numbers(old) is not None for old in (before, raw)):
             waiting += [bridge for bridge in self._recheck(sbdf.segment) if bridge in self.raws]
-        waiting += self._family(sbdf)
+        waiting += self._children_of(sbdf)
         touched = {sbdf} if raw is not None else set()
         while waiting:
             at = waiting.pop()
@@ -198,32 +221,41 @@ class Inventory:
             self._positions[at] = position
             touched.add(at)
             if held is None or held.path != position.path:
-                waiting += self._family(at)
+                waiting += self._children_of(at)
         return self._decode(touched)
 
-    def _family(self, bridge: Sbdf) -> list[Sbdf]:
-        """List the functions right below; a segment's buses begin anew, so those of another do not count."""
+    def _children_of(self, bridge: Sbdf) -> list[Sbdf]:
+        """Return the functions directly below `bridge` in the same segment.
+
+        Linux can place another segment below a bridge (VMD). Its buses are numbered separately, so its
+        functions do not count.
+        """
         return [sbdf for sbdf in self._children.get(bridge, ()) if sbdf.segment == bridge.segment]
 
     def _place(self, sbdf: Sbdf) -> Position:
+        """Compute the position of one function from the readings and from the position of its parent."""
         raw = self.raws[sbdf]
-        parent, findings = parent_by_linux(raw, self.raws), self._wrong.get(sbdf, ())
+        parent, findings = parent_by_linux(raw, self.raws), self._bus_findings.get(sbdf, ())
         if parent is None:
             return place_at_root(raw, findings)
         first = first_bus_below(self.raws[parent])
         if first is None:
-            first = min(child.bus for child in self._family(parent))
+            first = min(child.bus for child in self._children_of(parent))
         above = self._position(parent)
         return place_below(sbdf, parent, above.path if above is not None else None, first, findings)
 
     def _position(self, sbdf: Sbdf) -> Position | None:
+        """Return the stored position of a function, or None if it has none yet."""
         held, function = self._positions.get(sbdf), self._functions.get(sbdf)
         if held is not None or function is None:
             return held
         return Position(function.parent, function.path)
 
     def _decode(self, touched: Iterable[Sbdf]) -> set[Sbdf]:
-        """Decode these anew, and the virtual functions of those whose structure changed."""
+        """Decode the functions `touched`, and the virtual functions of those whose SR-IOV structure changed.
+
+        Return the addresses of the functions that are decoded differently than before.
+        """
         changed: set[Sbdf] = set()
         waiting = sorted(touched, key=lambda sbdf: self.raws[sbdf].physfn is not None)
         waiting.reverse()
@@ -233,46 +265,55 @@ class Inventory:
             before, position = self._functions.get(sbdf), self._position(sbdf)
             function = decode_function(raw, position, self._physfn(raw))
             if position is not None and not position.findings:
-                self._positions.pop(sbdf, None)  # the function tells it
+                self._positions.pop(sbdf, None)  # the function holds parent and path
             if function == before:
                 continue
             changed.add(sbdf)
-            self._file(before, function)
+            self._store(before, function)
             if before is None or (before.sriov, before.physfn) != (function.sriov, function.physfn):
                 waiting += [vf for vf in self._virtual.get(sbdf, ()) if vf in self._functions]
         return changed
 
     def _physfn(self, raw: RawFunction) -> Function | None:
-        """Find the physical function of a virtual one; a function that is virtual itself is nobody's."""
+        """Return the decoded physical function of a virtual function, or None if `raw` is not virtual.
+
+        Also return None if the physical function is missing, or if it is itself marked as virtual.
+        """
         above = self.raws.get(raw.physfn) if raw.physfn is not None else None
         return self._functions.get(above.sbdf) if above is not None and above.physfn is None else None
 
-    def _file(self, before: Function | None, function: Function) -> None:
+    def _store(self, before: Function | None, function: Function) -> None:
+        """Put `function` into the machine in place of `before` (None if it is new)."""
         if before is not None:
-            self._unfile(before)
+            self._unstore(before)
         self._functions.put(function)
         bisect.insort(self._below.setdefault(function.parent, []), function, key=_of_function)
 
-    def _unfile(self, function: Function) -> None:
+    def _unstore(self, function: Function) -> None:
+        """Remove `function` from the list of its siblings."""
         siblings = self._below[function.parent]
         del siblings[bisect.bisect_left(siblings, _of_function(function), key=_of_function)]
         if not siblings:
             del self._below[function.parent]
 
-    def _forget(self, sbdf: Sbdf) -> set[Sbdf]:
-        """Drop a function that was taken out; gives the virtual functions that this makes different."""
-        self._unfile(self._functions[sbdf])
+    def _remove(self, sbdf: Sbdf) -> set[Sbdf]:
+        """Remove a function from the machine. Return its virtual functions that are decoded differently
+        without it.
+        """
+        self._unstore(self._functions[sbdf])
         self._functions.drop(sbdf)
         self._positions.pop(sbdf, None)
         return self._decode(vf for vf in self._virtual.get(sbdf, ()) if vf in self._functions)
 
 
 def _link(index: dict[Sbdf, list[Sbdf]], key: Sbdf | None, sbdf: Sbdf) -> None:
+    """Add `sbdf` to the list under `key`. Do nothing if `key` is None."""
     if key is not None:
         index.setdefault(key, []).append(sbdf)
 
 
 def _unlink(index: dict[Sbdf, list[Sbdf]], key: Sbdf | None, sbdf: Sbdf) -> None:
+    """Remove `sbdf` from the list under `key`. Do nothing if `key` is None."""
     if key is not None:
         index[key].remove(sbdf)
         if not index[key]:
@@ -280,11 +321,12 @@ def _unlink(index: dict[Sbdf, list[Sbdf]], key: Sbdf | None, sbdf: Sbdf) -> None
 
 
 def _in_order(raws: Iterable[RawFunction]) -> dict[Sbdf, RawFunction]:
+    """Return the readings by address, in address order."""
     return {raw.sbdf: raw for raw in sorted(raws, key=lambda raw: _order(raw.sbdf))}
 
 
 def _topology(raw: RawFunction | None) -> tuple[object, ...] | None:
-    """What of a function decides where it and others sit."""
+    """Return the part of a reading that decides the place of this function and of others, for comparison."""
     if raw is None:
         return None
     config = raw.config or b""

@@ -1,7 +1,7 @@
-"""A function as the object that `--json` prints: keys are added, never renamed.
+"""Convert a function to the object that `--json` prints. Keys may be added, but are never renamed.
 
-Addresses and ids are "0x…" strings (64 bits do not fit a double), sizes and bus numbers are integers, what is
-absent or unknown is null.
+Addresses and ids are strings "0x…", because 64 bits do not fit a double. Sizes and bus numbers are integers.
+A value that is absent or unknown is null.
 """
 
 from pcipt.pci.bars import Bar
@@ -15,7 +15,7 @@ Json = dict[str, object]
 
 
 def json_from_function(function: Function) -> Json:
-    """Lay out one function; `devices` of `pcipt list --json` is an array of these."""
+    """Return the JSON object of one function, as it stands in `devices` of `pcipt list --json`."""
     ids = function.ids
     return {
         "sbdf": str(function.sbdf),
@@ -45,6 +45,7 @@ def json_from_function(function: Function) -> Json:
 
 
 def json_from_bar(bar: Bar) -> Json:
+    """Return the JSON object of one BAR."""
     return {
         "index": bar.index,
         "kind": bar.kind.value,
@@ -56,6 +57,7 @@ def json_from_bar(bar: Bar) -> Json:
 
 
 def _hex(value: int | None, digits: int) -> str | None:
+    """Return "0x" and the value in at least `digits` hexadecimal digits, or None if the value is None."""
     return None if value is None else f"0x{value:0{digits}x}"
 
 

@@ -1,11 +1,15 @@
-"""What Linux tells of a function beside its registers, as far as passthrough asks for it; None is unknown."""
+"""Hold facts that Linux knows about a function besides its registers and that matter for passthrough."""
 
 import attrs
 
 
 @attrs.frozen
 class LinuxFacts:
-    """`reset_methods` is empty where Linux knows none; on Xen there are no IOMMU groups."""
+    """Reset methods, IOMMU group and boot display of a function; None is unknown.
+
+    `reset_methods` is empty if Linux knows no way to reset the function. Under Xen, Linux has no IOMMU
+    groups. `boot_vga` is True if the firmware used this function as the display at boot.
+    """
 
     reset_methods: tuple[str, ...] | None = None
     iommu_group: int | None = None

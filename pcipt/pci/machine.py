@@ -1,4 +1,4 @@
-"""A machine: all its functions, and how they hang together."""
+"""Hold a machine: all its functions, and which function lies below which bridge."""
 
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
@@ -16,15 +16,20 @@ _order = attrgetter("segment", "bus", "device", "function")
 
 @attrs.frozen
 class Machine:
-    """Functions by address, in address order. An `Inventory` keeps its machine's `functions` and `below`."""
+    """The functions of a machine by address, in address order.
+
+    The machine of an `Inventory` changes in place: the inventory changes `functions` and the cache of
+    children.
+    """
 
     functions: Mapping[Sbdf, Function]
     _below: dict[Sbdf | None, list[Function]] = attrs.field(factory=dict, eq=False, repr=False)
 
     def children(self, bridge: Sbdf | None) -> list[Function]:
-        """List the functions right below `bridge`; None lists those that have no bridge above them.
+        """Return the functions directly below `bridge`; for None, the functions that have no bridge above
+        them.
 
-        Whoever starts at None and descends meets each function once.
+        A walk that begins at None and descends visits each function once.
         """
         if not self._below:
             below: dict[Sbdf | None, list[Function]] = {}
@@ -35,13 +40,16 @@ class Machine:
 
     @property
     def findings(self) -> list[tuple[Sbdf, Finding]]:
+        """Return every finding of every function, with the address of the function."""
         return [(f.sbdf, finding) for f in self.functions.values() for finding in f.findings]
 
 
 def decode_machine(raws: Iterable[RawFunction]) -> Machine:
-    """Decode every function and resolve what needs the others: parents, paths, BARs of virtual functions.
+    """Decode all functions of a machine, and compute what depends on others: parents, paths, BARs of virtual
+    functions.
 
-    Shape:  one function per address; of several raws with one address the first is taken and says so.
+    Shape:  one function for each address. If several raws have one address, the first is used and gets a
+            finding.
     """
     by_address: dict[Sbdf, RawFunction] = {}
     repeated: set[Sbdf] = set()
@@ -67,5 +75,6 @@ def decode_machine(raws: Iterable[RawFunction]) -> Machine:
 
 
 def _with_finding(raw: RawFunction) -> RawFunction:
+    """Return `raw` with the finding that its address occurred several times."""
     why = "several functions are said to have this address: only the first was read; rescan the machine"
     return attrs.evolve(raw, findings=(*raw.findings, Finding("address-repeated", why)))

@@ -1,8 +1,8 @@
-"""What a guest may reach against what its functions decode: leftovers after a detach, BARs that moved away.
+"""Compare the memory and ports that a guest may access with the BARs of the functions that it owns.
 
-libxl grants a function's BARs by what sysfs says when it is attached, and takes back what sysfs says when it
-is detached: a BAR that moved meanwhile, or a 64-bit one cut to 32 bits (XSA-476), leaves its old range with
-the guest. Grants are whole pages and single ports.
+libxl grants the ranges that sysfs shows when a function is attached, and revokes the ranges that sysfs shows
+when it is detached. If a BAR moved in between, or if libxl cut a 64-bit BAR to 32 bits (XSA-476), the guest
+keeps access to the old range. Grants are whole pages and single ports.
 Source: tools/libs/light/libxl_pci.c, pci_add_dm_done, do_pci_remove; XSA-476.
 """
 
@@ -20,16 +20,19 @@ def compare_permissions(
     owned: Sequence[Function],
     rightful: Iterable[Frames] = (),
 ) -> tuple[Finding, ...]:
-    """Compare one guest's grants with the BARs of the functions it owns.
+    """Return findings about BARs that the guest cannot access, and about ranges that it should not access.
 
-    `rightful` is what else it may hold by right of its functions (RMRR, iomem= of its configuration). A BAR
-    of unknown size claims the page it begins in, and then nothing is called a leftover. A ROM is granted
-    whether it is on or not, and missed only while it is on.
+    `memory` and `ports` are the ranges that Xen lets the guest access, `owned` the functions assigned to it.
+    `rightful` are further frames that it may access (RMRR, iomem= of its configuration).
+
+    If a BAR has an unknown size, only the page (or port) where it begins is checked, and no range at all is
+    reported as wrongly accessible. A ROM may be granted whether it is enabled or not; it is reported as not
+    accessible only if it is enabled.
     """
     wanted_pages: list[tuple[int, int]] = []
     wanted_ports: list[tuple[int, int]] = []
-    granted_pages = _joined((span.start, span.end) for span in memory)
-    granted_ports = _joined((span.start, span.start + span.size) for span in ports)
+    granted_pages = _merged((span.start, span.end) for span in memory)
+    granted_ports = _merged((span.start, span.start + span.size) for span in ports)
     findings: list[Finding] = []
     unsure = False
     for function in owned:
@@ -44,22 +47,23 @@ def compare_permissions(
                 frames = frames_from_range(span)
                 granted, wanted, ends = granted_pages, wanted_pages, _ends(frames.start, frames.count)
             wanted.append(ends)
-            missing = _minus([ends], granted)
+            missing = _subtract([ends], granted)
             if missing and (bar.kind is not BarKind.ROM or bar.decoding):
-                findings.append(_moved(function, bar, span, whole=missing == [ends]))
+                findings.append(_not_accessible(function, bar, span, whole=missing == [ends]))
     wanted_pages += [(frames.start, frames.end) for frames in rightful]
     if not unsure:
         findings += [
-            _left(str(Frames(Gfn(a), b - a))) for a, b in _minus(granted_pages, _joined(wanted_pages))
+            _leftover(str(Frames(Gfn(a), b - a))) for a, b in _subtract(granted_pages, _merged(wanted_pages))
         ]
         findings += [
-            _left(f"ports {Range(Address(a), b - a)}")
-            for a, b in _minus(granted_ports, _joined(wanted_ports))
+            _leftover(f"ports {Range(Address(a), b - a)}")
+            for a, b in _subtract(granted_ports, _merged(wanted_ports))
         ]
     return tuple(findings)
 
 
-def _moved(function: Function, bar: Bar, span: Range, *, whole: bool) -> Finding:
+def _not_accessible(function: Function, bar: Bar, span: Range, *, whole: bool) -> Finding:
+    """Return the finding that the guest cannot access a BAR, or only a part of it (`whole` False)."""
     name = "ROM" if bar.kind is BarKind.ROM else f"BAR {bar.index}"
     how = "may not reach" if whole else "may reach only part of"
     text = (
@@ -69,7 +73,8 @@ def _moved(function: Function, bar: Bar, span: Range, *, whole: bool) -> Finding
     return Finding("guest-bar-moved", text)
 
 
-def _left(what: str) -> Finding:
+def _leftover(what: str) -> Finding:
+    """Return the finding that the guest can access `what` although none of its functions decodes there."""
     text = (
         f"the guest may reach {what}, where none of its functions decodes: left over from one that was "
         "detached or moved (XSA-476); unless its configuration grants it, destroy the guest to take it back"
@@ -78,10 +83,12 @@ def _left(what: str) -> Finding:
 
 
 def _ends(start: int, size: int) -> tuple[int, int]:
+    """Return start and exclusive end."""
     return start, start + size
 
 
-def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the spans (start, exclusive end) sorted, with overlapping and adjacent spans merged."""
     found: list[tuple[int, int]] = []
     for start, end in sorted(spans):
         if found and start <= found[-1][1]:
@@ -91,8 +98,11 @@ def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return found
 
 
-def _minus(spans: Sequence[tuple[int, int]], taken: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Cut `taken` out of `spans`; both are in order and apart."""
+def _subtract(spans: Sequence[tuple[int, int]], taken: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the parts of `spans` that no span of `taken` covers.
+
+    Both are lists of (start, exclusive end), sorted and without overlap.
+    """
     found = []
     for start, end in spans:
         at = start

@@ -1,4 +1,4 @@
-"""What an edge read of one function; `function` gives it meaning."""
+"""Hold the data that was read of one function, before `function` decodes it."""
 
 import zlib
 
@@ -10,34 +10,41 @@ from pcipt.pci.config import HEADER_SIZE
 from pcipt.pci.finding import Finding
 from pcipt.pci.ids import UNKNOWN_IDS, Ids
 
-_WINDOW, _LITTLE = -12, 1  # raw deflate within 4 KiB and little memory: 3 to 8 microseconds
+_WINDOW, _MEMORY_LEVEL = -12, 1  # zlib: raw deflate, window 4 KiB, least memory; takes 3 to 8 microseconds
 
 
 class _Packed(bytes):
-    """Config space compressed: machines have thousands of functions, and of each 4 KiB are mostly zeros."""
+    """Compressed config space.
+
+    A machine can have thousands of functions, and most of their 4 KiB are zeros.
+    """
 
     __slots__ = ()
 
 
 def _pack(config: bytes | None) -> bytes | None:
+    """Return config space compressed if it has more than 64 bytes, else unchanged."""
     if config is None or isinstance(config, _Packed) or len(config) <= HEADER_SIZE:
         return config
-    packer = zlib.compressobj(1, zlib.DEFLATED, _WINDOW, _LITTLE)
+    packer = zlib.compressobj(1, zlib.DEFLATED, _WINDOW, _MEMORY_LEVEL)
     return _Packed(packer.compress(config) + packer.flush())
 
 
 def _trim(resources: tuple[Resource, ...]) -> tuple[Resource, ...]:
-    """Leave out the lines behind the ROM's where all of them are unused."""
+    """Remove the lines after the ROM's line if all of them are unused."""
     behind = resources[VF_BAR_INDEX:]
     return resources[:VF_BAR_INDEX] if behind and behind.count(UNUSED) == len(behind) else resources
 
 
 @attrs.frozen
 class RawFunction:
-    """What an edge read of one function, not yet interpreted; None is what it could not read.
+    """The data that was read of one function, not decoded. None means that it could not be read.
 
-    `parent`, `root_bus` and `secondary` are Linux's: the bridge above, the root bus where there is none, and
-    the bus number below, from the names of sysfs directories: `secondary_bus_number` is the register.
+    `resources` are the lines of sysfs `resource`, `ids` and `driver` are Linux's. `parent`, `root_bus` and
+    `secondary` are taken from the names of sysfs directories, so they are Linux's view: the bridge directly
+    above, the number of the root bus if there is no bridge above, and the number of the bus below a bridge.
+    (The sysfs file `secondary_bus_number` is not Linux's view: it reads the register.) `physfn` is the
+    physical function of a virtual function.
     """
 
     sbdf: Sbdf
@@ -54,5 +61,6 @@ class RawFunction:
 
     @property
     def config(self) -> bytes | None:
+        """Return the bytes of config space that were read, or None. Each access decompresses them again."""
         held = self._config
         return zlib.decompress(held, _WINDOW) if isinstance(held, _Packed) else held

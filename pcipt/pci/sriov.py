@@ -1,7 +1,7 @@
-"""SR-IOV: how a physical function makes virtual ones, and where their BARs are.
+"""Decode SR-IOV: the structure of a physical function, and the addresses and BARs of its virtual functions.
 
-A virtual function's own BAR registers read zero; its BAR n begins at the physical function's VF BAR n plus
-its number times the size of one.
+A virtual function's own BAR registers read zero. Its BAR n begins at VF BAR n of the physical function, plus
+the number of the virtual function times the size of one BAR.
 
 Source: PCI Express Base 6.0 §9.3.3 (structure), §9.2.1.2 (routing id arithmetic).
 """
@@ -31,7 +31,11 @@ ARI_HIERARCHY = 0x10
 
 @attrs.frozen
 class SrIov:
-    """The SR-IOV structure of a physical function; sizes of `bars` are those of one virtual function."""
+    """The SR-IOV structure of a physical function.
+
+    `num_vfs` is the number of virtual functions that are set up, `vf_offset` and `vf_stride` their distances
+    in routing ids (bus << 8 | devfn). `bars` are the VF BARs; each `size` is that of one virtual function.
+    """
 
     total_vfs: int
     initial_vfs: int
@@ -46,7 +50,11 @@ class SrIov:
 
 
 def decode_sriov(config: ConfigSpace, offset: int, resources: Sequence[Resource]) -> SrIov | None:
-    """Decode the structure; `resources` are the function's sysfs lines, 7-12 of which span all VFs."""
+    """Decode the SR-IOV structure at `offset`, or return None if it was not read completely.
+
+    `resources` are the function's lines of sysfs `resource`. Its lines 7 to 12 each hold one VF BAR of all
+    virtual functions together, so sizes are divided by `total_vfs`.
+    """
     control, initial, total = config.u16(offset + 8), config.u16(offset + 0xC), config.u16(offset + 0xE)
     number, first, stride = config.u16(offset + 0x10), config.u16(offset + 0x14), config.u16(offset + 0x16)
     device = config.u16(offset + 0x1A)
@@ -72,6 +80,11 @@ def decode_sriov(config: ConfigSpace, offset: int, resources: Sequence[Resource]
 def _bars_of_one(
     config: ConfigSpace, base: int, resources: Sequence[Resource], total: int, *, decoding: bool
 ) -> tuple[Bar, ...]:
+    """Return the implemented VF BARs, with the size of one virtual function.
+
+    `total` is the number of virtual functions that one line of `resources` covers, `decoding` True if they
+    decode.
+    """
     bars = []
     for index, value in register_values(config, base, VF_BAR_COUNT):
         number = VF_BAR_INDEX + index
@@ -85,7 +98,10 @@ def _bars_of_one(
 
 
 def vf_number(physfn: Sbdf, sriov: SrIov, vf: Sbdf) -> int | None:
-    """Tell which virtual function of `physfn` sits at `vf`: 0 for the first, None if none does."""
+    """Return the number of the virtual function of `physfn` at the address `vf` (0 is the first).
+
+    Return None if no virtual function that is set up has this address.
+    """
     if vf.segment != physfn.segment:
         return None
     # All arithmetic of routing ids has 16 bits and drops the carry.
@@ -96,17 +112,18 @@ def vf_number(physfn: Sbdf, sriov: SrIov, vf: Sbdf) -> int | None:
 
 
 def vf_address(physfn: Sbdf, sriov: SrIov, number: int) -> Sbdf:
-    """Compute the address of virtual function `number` (0 is the first)."""
+    """Return the address of virtual function `number` (0 is the first). `number` is not checked."""
     routing = (_routing_id(physfn) + sriov.vf_offset + number * sriov.vf_stride) & 0xFFFF
     return sbdf_from_devfn(physfn.segment, routing >> 8, routing & 0xFF)
 
 
 def vf_bars(sriov: SrIov, number: int) -> tuple[Bar, ...]:
-    """Compute the BARs of virtual function `number` from its physical function; those of known size only."""
+    """Return the BARs of virtual function `number` (0 is the first). BARs of unknown size are left out."""
     return tuple(
         attrs.evolve(bar, address=Address(bar.address + number * bar.size)) for bar in sriov.bars if bar.size
     )
 
 
 def _routing_id(sbdf: Sbdf) -> int:
+    """Return the 16-bit routing id: bus << 8 | devfn."""
     return sbdf.bus << 8 | sbdf.devfn

@@ -1,8 +1,8 @@
-"""The capability structures that pcipt acts on: PCI Express, MSI-X, Resizable BAR, Enhanced Allocation.
+"""Decode the capability structures that pcipt uses: PCI Express, MSI-X, Resizable BAR, Enhanced Allocation.
 
-Each decoder takes the config space and the structure's offset and gives None where its bytes are unknown or
-where it would run out of the part of config space it belongs to. SR-IOV, which has BARs of its own, stands in
-`sriov`.
+Each decoder gets the config space and the offset of the structure. A structure that was not read completely,
+or that would not fit into the first 256 bytes where it belongs, gives None or an empty tuple. SR-IOV is
+decoded in `sriov`.
 
 Source: PCI Express Base 6.0 §7.5.3 (PCI Express), §7.7.2 (MSI-X), §7.8.6 (Resizable BAR), §7.8.5 (EA).
 """
@@ -30,13 +30,17 @@ PORT_TYPES = {
 }
 LAST_BAR = 5
 _ARI_FORWARDING = 1 << 5
-_LARGEST_REBAR = 43  # 8 EiB, counted in powers of two from 1 MiB
+_LARGEST_REBAR = 43  # exponent: sizes are 1 MiB << 0 to 1 MiB << 43 (8 EiB)
 _EA_64 = 0x2
 
 
 @attrs.frozen
 class Express:
-    """`ari_forwarding` is Device Control 2 bit 5, meaningful in a root or downstream port."""
+    """The PCI Express structure. `port_type` is a key of `PORT_TYPES`; `slot` is True if the port has a slot.
+
+    `ari_forwarding` is Device Control 2 bit 5, None if it was not read. It has a meaning only in a root port
+    or downstream port.
+    """
 
     port_type: int
     slot: bool
@@ -44,12 +48,13 @@ class Express:
 
     @property
     def port_name(self) -> str:
+        """Return the name of the port type, or "type-" and its number if it is unknown."""
         return PORT_TYPES.get(self.port_type, f"type-{self.port_type:x}")
 
 
 @attrs.frozen
 class Place:
-    """Bytes inside a BAR."""
+    """A part of a BAR: the number of the BAR, and offset and size in bytes."""
 
     bar: int
     offset: int
@@ -58,7 +63,11 @@ class Place:
 
 @attrs.frozen
 class Msix:
-    """MSI-X: number of vectors, and where its table and pending bits lie (vPCI cuts these pages out)."""
+    """The MSI-X structure: the number of vectors, and the places of the table and of the pending bits
+    (`pba`).
+
+    Xen's vPCI leaves the pages of both places out of dom0's memory map, to trap accesses to them.
+    """
 
     vectors: int
     enabled: bool
@@ -68,7 +77,7 @@ class Msix:
 
 @attrs.frozen
 class ResizableBar:
-    """One BAR of a Resizable BAR structure; sizes in bytes."""
+    """One BAR of a Resizable BAR structure: its present size and the sizes it supports. Units: bytes."""
 
     index: int
     size: int
@@ -77,10 +86,10 @@ class ResizableBar:
 
 @attrs.frozen
 class Allocation:
-    """An Enhanced Allocation entry: a range that stands in place of a BAR.
+    """An entry of Enhanced Allocation: a fixed range that replaces a BAR.
 
-    `bei` is the BAR Equivalent Indicator: 0-5 for BARs, 8 for the ROM, 9-14 for VF BARs. `range` is None
-    where the entry contradicts itself.
+    `bei` is the BAR Equivalent Indicator: 0-5 for BARs, 8 for the ROM, 9-14 for VF BARs. `properties` is the
+    entry's Primary Properties. `range` is None if the entry contradicts itself.
     """
 
     bei: int
@@ -93,24 +102,31 @@ _express = functools.lru_cache(maxsize=1024)(Express)
 
 
 def decode_express(config: ConfigSpace, offset: int) -> Express | None:
+    """Decode the PCI Express structure at `offset`, or return None if its flags were not read or pass offset
+    256.
+    """
     flags = _legacy_u16(config, offset + 2)
     if flags is None:
         return None
-    # Version 1 of the structure ends before Device Control 2: nothing can be forwarded.
+    # Version 1 of the structure has no Device Control 2, so ARI forwarding is impossible.
     control2 = _legacy_u16(config, offset + 0x28) if flags & 0xF >= 2 else 0
     forwarding = None if control2 is None else bool(control2 & _ARI_FORWARDING)
     return _express(flags >> 4 & 0xF, bool(flags & 0x100), forwarding)
 
 
 def decode_msix(config: ConfigSpace, offset: int) -> Msix | None:
+    """Decode the MSI-X structure at `offset`, or return None if it was not read or passes offset 256."""
     control, places = config.u16(offset + 2), config.words(offset + 4, 2)
     if control is None or len(places) < 2 or offset + 12 > LEGACY_SIZE:
         return None
-    return _msix(control, *places)
+    return _msix_from_registers(control, *places)
 
 
-@functools.lru_cache(maxsize=1024)  # those of one model are alike
-def _msix(control: int, table: int, pba: int) -> Msix:
+@functools.lru_cache(maxsize=1024)  # devices of the same model have equal values
+def _msix_from_registers(control: int, table: int, pba: int) -> Msix:
+    """Build an `Msix` from the control register and the two registers with the places of table and pending
+    bits.
+    """
     vectors = (control & 0x7FF) + 1
     return Msix(
         vectors,
@@ -121,7 +137,10 @@ def _msix(control: int, table: int, pba: int) -> Msix:
 
 
 def decode_rebar(config: ConfigSpace, offset: int) -> tuple[ResizableBar, ...]:
-    """Decode the one to six BARs of the structure; stops where bytes are unknown or a value cannot be."""
+    """Decode the BARs (one to six) of the Resizable BAR structure at `offset`.
+
+    The result ends before the first entry that was not read or has an impossible BAR number or size.
+    """
     first = config.u32(offset + 8)
     if first is None:
         return ()
@@ -141,11 +160,15 @@ def decode_rebar(config: ConfigSpace, offset: int) -> tuple[ResizableBar, ...]:
 
 
 def decode_allocations(config: ConfigSpace, offset: int, *, bridge: bool) -> tuple[Allocation, ...]:
-    """Decode the entries of an Enhanced Allocation structure; at most 63, and only those wholly known."""
+    """Decode the entries (at most 63) of the Enhanced Allocation structure at `offset`.
+
+    The result ends before the first entry that was not read completely or passes offset 256. `bridge` is True
+    for a type 1 header.
+    """
     entries = config.u8(offset + 2)
     if entries is None:
         return ()
-    at = offset + (8 if bridge else 4)  # a bridge's fixed bus numbers stand before its entries
+    at = offset + (8 if bridge else 4)  # a bridge has 4 bytes of fixed bus numbers before its entries
     found = []
     for _ in range(entries & 0x3F):
         head = config.u32(at)
@@ -161,10 +184,16 @@ def decode_allocations(config: ConfigSpace, offset: int, *, bridge: bool) -> tup
 
 
 def _allocated_range(words: tuple[int, ...]) -> Range | None:
-    """Join base and size of an entry: low words first, then the upper half of whichever has 64 bits."""
+    """Return the range of an entry from its words, or None if their number or the range is impossible.
+
+    The words are the low halves of base and largest offset, then the upper half of each that has 64 bits.
+    """
     if len(words) < 2 or len(words) != 2 + bool(words[0] & _EA_64) + bool(words[1] & _EA_64):
         return None
-    base, most = words[0] & ~3, words[1] | 3  # the second is the largest offset, its two low bits are ones
+    base, most = (
+        words[0] & ~3,
+        words[1] | 3,
+    )  # the second word is the largest offset; its two low bits count as ones
     upper = list(words[2:])
     if words[0] & _EA_64:
         base |= upper.pop(0) << 32
@@ -174,4 +203,5 @@ def _allocated_range(words: tuple[int, ...]) -> Range | None:
 
 
 def _legacy_u16(config: ConfigSpace, offset: int) -> int | None:
+    """Return the 16-bit register at `offset`, or None if it was not read or passes offset 256."""
     return config.u16(offset) if offset + 2 <= LEGACY_SIZE else None

@@ -1,9 +1,9 @@
-"""Where each function sits: its parent bridge and its PCI path.
+"""Compute the place of each function: its parent bridge and its PCI path.
 
-Linux's nesting of sysfs directories decides; where there is none (a dump, a tree without links) the bridges'
-bus numbers do: the bridge whose secondary bus it is, else the innermost whose range holds it (a virtual
-function's bus is nobody's secondary). A function whose bridge is not there, or whose bridges form a loop, is
-kept without a path and says why.
+The nesting of Linux's sysfs directories decides. If it is missing (a dump, a tree without links), bus numbers
+decide: the parent is the bridge whose secondary bus is the function's bus, else the innermost bridge whose
+bus range contains it (the bus of a virtual function can be no bridge's secondary bus). A function whose
+bridge is missing, or whose bridges form a loop, has no path and gets a finding.
 
 Source: PCI-to-PCI Bridge 1.2 §3.2.5.3-4 (bus numbers); PCI Express Base 6.0 §7.3.3 (routing by them).
 """
@@ -21,7 +21,7 @@ from pcipt.pci.raw import RawFunction
 
 @attrs.frozen
 class Position:
-    """The place of one function; where `path` is None, `findings` say why."""
+    """The place of one function: its parent bridge and its path. If `path` is None, `findings` say why."""
 
     parent: Sbdf | None
     path: PciPath | None
@@ -29,9 +29,10 @@ class Position:
 
 
 def place_functions(raws: Mapping[Sbdf, RawFunction]) -> dict[Sbdf, Position]:
-    """Find the parent and the path of every function.
+    """Compute the parent and the path of every function.
 
-    Shape:  parents are functions of `raws` and form no loop; no two functions have the same path.
+    Shape:  one position for each function; a parent comes before its children. Every parent is a function of
+            `raws`, parents form no loop, and no two functions have the same path.
     """
     bridges = {sbdf: bridge for sbdf, raw in raws.items() if (bridge := bridge_numbers(raw)) is not None}
     parents, looped = _from_roots(_find_parents(raws, bridges))
@@ -51,7 +52,11 @@ def place_functions(raws: Mapping[Sbdf, RawFunction]) -> dict[Sbdf, Position]:
 
 
 def place_at_root(raw: RawFunction, findings: tuple[Finding, ...] = ()) -> Position:
-    """Place a function that has no bridge above it, or whose bridge is not there."""
+    """Return the position of a function without a parent, because it is on a root bus or its bridge is
+    missing.
+
+    The path is None if Linux names a bridge that is missing; a finding is then added to `findings`.
+    """
     path, why = _path_at_root(raw)
     return Position(None, path, findings if why is None else (*findings, why))
 
@@ -59,24 +64,29 @@ def place_at_root(raw: RawFunction, findings: tuple[Finding, ...] = ()) -> Posit
 def place_below(
     sbdf: Sbdf, parent: Sbdf, above: PciPath | None, first_bus: int, findings: tuple[Finding, ...] = ()
 ) -> Position:
-    """Place a function below `parent`, whose path is `above` and whose buses count from `first_bus`."""
+    """Return the position of `sbdf` below the bridge `parent`, whose path is `above` (None if it has none).
+
+    `first_bus` is the number of the bus directly below `parent`, as `first_bus_below` returns it. If there is
+    no path, a finding is added to `findings`.
+    """
     path, why = _path_below(sbdf, parent, above, first_bus)
     return Position(parent, path, findings if why is None else (*findings, why))
 
 
 def parent_by_linux(raw: RawFunction, raws: Mapping[Sbdf, RawFunction]) -> Sbdf | None:
-    """Tell the bridge above, if Linux names one that is there.
+    """Return the bridge above `raw` that Linux names, or None if it names none that is in `raws`.
 
-    A segment's buses begin anew: below a VMD controller lies a root bus, not a bus behind a bridge.
+    A bridge of another segment is not a parent: a VMD controller has below it a root bus of a new segment.
     """
     parent = raw.parent
     return parent if parent is not None and parent.segment == raw.sbdf.segment and parent in raws else None
 
 
 def first_bus_below(raw: RawFunction) -> int | None:
-    """Tell from which bus the functions below a bridge are counted: Linux's number, as addresses are Linux's.
+    """Return the number of the bus directly below a bridge: Linux's number, else the secondary bus register.
 
-    Shape:  None where neither Linux nor the register tells: then it is the lowest bus below.
+    Linux's number is preferred because the addresses of the functions below are Linux's too. Return None if
+    both are unknown; the caller then uses the lowest bus number among the functions below.
     """
     if raw.secondary is not None:
         return raw.secondary
@@ -87,6 +97,9 @@ def first_bus_below(raw: RawFunction) -> int | None:
 def _find_parents(
     raws: Mapping[Sbdf, RawFunction], bridges: Mapping[Sbdf, Bridge]
 ) -> dict[Sbdf, Sbdf | None]:
+    """Return the parent of each function (None if it has none): Linux's, or by bus numbers if Linux names no
+    place.
+    """
     buses: _Buses | None = None
     parents: dict[Sbdf, Sbdf | None] = {}
     for sbdf, raw in raws.items():
@@ -99,7 +112,7 @@ def _find_parents(
 
 
 class _Buses:
-    """Which bridge leads to a bus, by the bridges' numbers."""
+    """An index that finds the bridge above a bus, from the bus numbers of all bridges."""
 
     def __init__(self, bridges: Mapping[Sbdf, Bridge]) -> None:
         self._secondary: dict[tuple[int, int], list[Sbdf]] = {}
@@ -112,6 +125,7 @@ class _Buses:
                 self._ranges.setdefault(sbdf.segment, []).append(numbers)
 
     def bridge_above(self, sbdf: Sbdf) -> Sbdf | None:
+        """Return the bridge above `sbdf`, or None if its bus is a root bus."""
         bus = (sbdf.segment, sbdf.bus)
         for bridge in self._secondary.get(bus, ()):
             if bridge != sbdf:
@@ -121,6 +135,7 @@ class _Buses:
         return self._innermost[bus]
 
     def _find_innermost(self, segment: int, bus: int) -> Sbdf | None:
+        """Return the bridge with the highest secondary bus whose range contains `bus`, or None."""
         innermost, best = None, 0
         for secondary, subordinate, bridge in self._ranges.get(segment, ()):
             if best < secondary < bus <= subordinate and bridge.bus != bus:
@@ -129,9 +144,9 @@ class _Buses:
 
 
 def _from_roots(parents: Mapping[Sbdf, Sbdf | None]) -> tuple[dict[Sbdf, Sbdf | None], set[Sbdf]]:
-    """Order functions so that parents come first; the members of loops lose their parent and are named.
+    """Order the functions so that each parent comes before its children, and break loops.
 
-    Shape:  `parents` in such an order and without loops, and those that were in a loop.
+    Shape:  the ordered parents, and the functions that were in a loop; these have the parent None.
     """
     order: dict[Sbdf, Sbdf | None] = {}
     looped: set[Sbdf] = set()
@@ -157,7 +172,7 @@ def _from_roots(parents: Mapping[Sbdf, Sbdf | None]) -> tuple[dict[Sbdf, Sbdf | 
 
 
 def _first_buses(raws: Mapping[Sbdf, RawFunction], parents: Mapping[Sbdf, Sbdf | None]) -> dict[Sbdf, int]:
-    """Tell for each parent from which bus its children are counted."""
+    """Return, for each parent, the bus number from which the buses of its children are counted."""
     first: dict[Sbdf, int] = {}
     guessed: set[Sbdf] = set()
     for sbdf, parent in parents.items():
@@ -175,6 +190,7 @@ def _first_buses(raws: Mapping[Sbdf, RawFunction], parents: Mapping[Sbdf, Sbdf |
 
 
 def _path_at_root(raw: RawFunction) -> tuple[PciPath | None, Finding | None]:
+    """Return the path of a function on a root bus, or None and a finding if its bridge is missing."""
     sbdf, above = raw.sbdf, raw.parent
     if above is None or above.segment != sbdf.segment:
         return PciPath(sbdf.segment, ((sbdf.bus, sbdf.device, sbdf.function),)), None
@@ -185,6 +201,7 @@ def _path_at_root(raw: RawFunction) -> tuple[PciPath | None, Finding | None]:
 def _path_below(
     sbdf: Sbdf, parent: Sbdf, above: PciPath | None, first_bus: int
 ) -> tuple[PciPath | None, Finding | None]:
+    """Return the path of a function below `parent`, or None and a finding if it cannot have one."""
     if above is None:
         return None, Finding("no-path", f"the bridge {parent} above it has no PCI path, so it has none")
     bus = sbdf.bus - first_bus
@@ -195,6 +212,9 @@ def _path_below(
 
 
 def bridge_numbers(raw: RawFunction) -> Bridge | None:
+    """Return the decoded bridge header of `raw`, or None if it is not a bridge or its bus numbers were not
+    read.
+    """
     config = raw.config
     if not config or len(config) <= 0x1A or config[0x0E] & 0x7F not in (1, 2):
         return None
@@ -202,9 +222,11 @@ def bridge_numbers(raw: RawFunction) -> Bridge | None:
 
 
 def check_buses(bridges: Mapping[Sbdf, Bridge]) -> dict[Sbdf, tuple[Finding, ...]]:
-    """Report bridges whose bus numbers cannot be: below themselves, or neither nested nor apart.
+    """Return findings for bridges with impossible bus numbers.
 
-    A secondary bus of 0 is that of a bridge nobody has set up.
+    Numbers are impossible if they are not above the bridge's own bus, if subordinate is below secondary, or
+    if the ranges of two bridges overlap and neither contains the other. A bridge with secondary bus 0 is not
+    set up and is skipped.
     """
     found: dict[Sbdf, tuple[Finding, ...]] = {}
     sound: list[tuple[Sbdf, Bridge]] = []
@@ -229,10 +251,12 @@ def check_buses(bridges: Mapping[Sbdf, Bridge]) -> dict[Sbdf, tuple[Finding, ...
 
 
 def _reaches(sbdf: Sbdf, bridge: Bridge, segment: int, bus: int) -> bool:
+    """Return True if the bridge is in the segment and its subordinate bus is at least `bus`."""
     return sbdf.segment == segment and bus <= bridge.subordinate
 
 
 def _bad_numbers(sbdf: Sbdf, bridge: Bridge) -> Finding:
+    """Return the finding that the bus numbers of one bridge are impossible by themselves."""
     return Finding(
         "bus-numbers",
         f"the bridge on bus {sbdf.bus:02x} passes on {bridge.secondary:02x}-{bridge.subordinate:02x}, which "
@@ -241,6 +265,7 @@ def _bad_numbers(sbdf: Sbdf, bridge: Bridge) -> Finding:
 
 
 def _conflict(bridge: Bridge, other_sbdf: Sbdf, other: Bridge) -> Finding:
+    """Return the finding that the bus ranges of two bridges overlap."""
     return Finding(
         "bus-conflict",
         f"its buses {bridge.secondary:02x}-{bridge.subordinate:02x} and those of {other_sbdf}, "

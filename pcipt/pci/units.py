@@ -1,8 +1,9 @@
-"""Byte addresses, page frames and ranges: the one module that converts between them.
+"""Define byte addresses, page frames and ranges. Only this module converts between them.
 
-An `Address` counts bytes, a `Gfn` pages of 4 KiB as dom0 sees them. They are different types, so that a byte
-address used as a frame does not pass the type checker. dom0's MMIO is mapped 1:1: a frame needs one number.
-Ranges are start + size; inclusive ends as sysfs, DMAR and Xen print them are converted here and nowhere else.
+An `Address` counts bytes, a `Gfn` counts pages of 4 KiB as dom0 sees them. They are different types, so the
+type checker finds a byte address that is used as a frame. dom0's MMIO is mapped 1:1, so the guest frame and
+the machine frame have the same number. Ranges have a start and a size. The inclusive ends of sysfs, DMAR and
+Xen are converted here.
 """
 
 from typing import NewType
@@ -18,20 +19,22 @@ PAGE_SIZE = 1 << PAGE_SHIFT
 
 @attrs.frozen(order=True, weakref_slot=False)
 class Range:
-    """Bytes from `start` on; `size` is never 0."""
+    """A range of bytes (or ports) from `start` on. `size` is never 0."""
 
     start: Address
     size: int
 
     @property
     def last(self) -> Address:
-        """The address of the last byte (inclusive end)."""
+        """Return the address of the last byte (inclusive end)."""
         return Address(self.start + self.size - 1)
 
     def overlaps(self, other: "Range") -> bool:
+        """Return True if the two ranges have at least one byte in common."""
         return self.start <= other.last and other.start <= self.last
 
     def contains(self, address: int) -> bool:
+        """Return True if `address` lies in the range."""
         return self.start <= address <= self.last
 
     def __str__(self) -> str:
@@ -40,21 +43,23 @@ class Range:
 
 @attrs.frozen(order=True, weakref_slot=False)
 class Frames:
-    """Pages of 4 KiB from the frame `start` on; `count` is never 0."""
+    """A range of pages of 4 KiB from frame `start` on. `count` is the number of pages and is never 0."""
 
     start: Gfn
     count: int
 
     @property
     def end(self) -> int:
-        """The first frame behind them (exclusive end)."""
+        """Return the number of the first frame after the range (exclusive end)."""
         return self.start + self.count
 
     @property
     def range(self) -> Range:
+        """Return the same range in bytes."""
         return Range(Address(self.start << PAGE_SHIFT), self.count << PAGE_SHIFT)
 
     def overlaps(self, other: "Frames") -> bool:
+        """Return True if the two ranges have at least one page in common."""
         return self.start < other.end and other.start < self.end
 
     def __str__(self) -> str:
@@ -62,11 +67,11 @@ class Frames:
 
 
 def range_from_inclusive(start: int, last: int) -> Range | None:
-    """Make a range of an inclusive pair; None where the pair is empty (`last` below `start`)."""
+    """Return the range from `start` to `last` (inclusive), or None if `last` is below `start`."""
     return Range(Address(start), last - start + 1) if last >= start else None
 
 
 def frames_from_range(span: Range) -> Frames:
-    """Widen a byte range to whole pages."""
+    """Return the pages that contain the bytes of `span`; both ends are widened to whole pages."""
     first = span.start >> PAGE_SHIFT
     return Frames(Gfn(first), (span.last >> PAGE_SHIFT) - first + 1)

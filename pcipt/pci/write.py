@@ -1,7 +1,7 @@
-"""Configuration accesses as every source yields them: writes, reads that teach, and gaps.
+"""Define accesses to configuration space, as every source of accesses yields them: writes, reads and losses.
 
-Units:  `offset` in bytes, `size` 1, 2 or 4 (None is unknown: Xen's trace records do not tell), `when` in
-        seconds of the source's own clock, `number` the recording's own number of the access.
+Units:  `offset` in bytes; `size` 1, 2 or 4 bytes, None if unknown (Xen's trace records do not contain it);
+        `when` in seconds of the source's own clock; `number` is the number of the access in a recording.
 """
 
 from typing import Protocol
@@ -16,7 +16,10 @@ BUS_SHIFT = 20  # ECAM: 256 functions of 4 KiB each
 
 @attrs.frozen
 class Writer:
-    """Who made an access, as far as the source knows: a thread of dom0's Linux, or a virtual CPU."""
+    """Who made an access, as far as the source knows: a thread of dom0's Linux, or a virtual CPU.
+
+    `comm` is the command name and `pid` the thread id. A source that knows only the CPU sets `vcpu` alone.
+    """
 
     comm: str | None = None
     pid: int | None = None
@@ -28,7 +31,7 @@ class Writer:
 
 @attrs.frozen
 class ConfigWrite:
-    """One write to a register of a function; `own` marks what this process wrote itself."""
+    """One write to a register of a function. `own` is True if this process made the write itself."""
 
     sbdf: Sbdf
     offset: int
@@ -42,7 +45,9 @@ class ConfigWrite:
 
 @attrs.frozen
 class ConfigRead:
-    """One read and its answer; only recordings of ports and ECAM have them."""
+    """One read of a register, with the value that it returned. Only recordings of ports and ECAM contain
+    reads.
+    """
 
     sbdf: Sbdf
     offset: int
@@ -53,14 +58,20 @@ class ConfigRead:
 
 @attrs.frozen
 class Lost:
-    """Records are missing here; `count` None is an unknown number. Everything seen must be read again."""
+    """A mark in a stream of accesses: records are missing at this point, so the machine must be read again.
+
+    `count` is the number of missing records, None if it is unknown.
+    """
 
     count: int | None = None
 
 
 @attrs.frozen
 class EcamRegion:
-    """One entry of MCFG: `base` is where bus 0 of the segment would be, also if `start_bus` is not 0."""
+    """One entry of the ACPI table MCFG: a memory range through which config space is accessed (ECAM).
+
+    `base` is the address that bus 0 of the segment has or would have, also if `start_bus` is not 0.
+    """
 
     base: int
     segment: int = 0
@@ -69,26 +80,32 @@ class EcamRegion:
 
     @property
     def first(self) -> int:
+        """Return the first byte address of the region."""
         return self.base + (self.start_bus << BUS_SHIFT)
 
     @property
     def end(self) -> int:
-        """The first address behind the region."""
+        """Return the first byte address after the region (exclusive end)."""
         return self.base + (self.end_bus + 1 << BUS_SHIFT)
 
 
 class WriteSource(Protocol):
-    """A live source, made for a loop over `selectors`: when `fileno` is readable, `read` does not block."""
+    """A live source of configuration writes, for a loop over `selectors`.
 
-    def fileno(self) -> int: ...
+    If the descriptor of `fileno` is readable, `read` does not block.
+    """
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll."""
 
     def read(self) -> list[ConfigWrite | Lost]:
-        """Take what has come, at least something if `fileno` was readable."""
+        """Return the writes and losses that arrived since the last call, in order. The list may be empty."""
 
     def overrun(self) -> Lost | None:
-        """Ask the kernel's or Xen's counters whether anything was lost without a record that says so."""
+        """Return a `Lost` if the kernel or Xen counted losses that `read` has not returned yet, else None."""
 
     def blind(self) -> str | None:
-        """Say why nothing more will come although the source is open; None while it sees."""
+        """Return the reason why no more writes can arrive although the source is open, or None."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Stop watching and release all resources."""
