@@ -12,6 +12,7 @@ xentrace beside it. A child that ends is a loss and a problem.
 
 import glob
 import os
+import re
 import select
 import shutil
 import signal
@@ -27,11 +28,13 @@ from pcipt.watch.xentrace import Damage, TraceDecoder, looks_like_trace
 
 FEATURE = "watching by xentrace"
 PLACES = "/usr/lib/xen-*/bin/xentrace"  # where Debian keeps it, one for each version of Xen
+RUNNING = "/sys/hypervisor/version"  # major and minor of the running Xen
 HANDLERS = 0x0008_2000  # port and memory accesses among them; entry and exit records are left out
 FIRST_RECORD = 10.0  # seconds in which Xen must have given something: a vCPU that merely idles does
 LAST_WORD = 1.0  # seconds in which the child must have switched tracing off and ended
 
 _CHUNK = 1 << 16
+_VERSION = re.compile(r"/xen-(\d+(?:\.\d+)+)/bin/xentrace")
 _WAITING = 1 << 16  # writes that wait to be taken before they count as lost
 _WORDS = 4096
 _GREETING = f"change evtmask to {HANDLERS:#x}\n".encode()
@@ -174,14 +177,36 @@ class XentraceSource:
 
 
 def find_xentrace() -> str:
-    """Find the program: in PATH, else where Debian keeps it.
+    """Return the path of xentrace: from PATH, else Debian's for the running Xen, else Debian's newest.
 
     Raises: UnsupportedError if there is none.
     """
-    found = shutil.which("xentrace") or max(glob.glob(PLACES), default=None)
-    if found is None:
+    found = shutil.which("xentrace")
+    if found is not None:
+        return found
+    installed = glob.glob(PLACES)
+    if not installed:
         raise UnsupportedError(FEATURE, f"no xentrace in PATH nor as {PLACES}; Debian's xen-utils has it")
-    return found
+    running = _running_version()
+    return max([path for path in installed if _version_in(path)[:2] == running] or installed, key=_version_in)
+
+
+def _version_in(path: str) -> tuple[int, ...]:
+    """Return the numbers of Xen's version in a path of `PLACES`; empty if the path names no version."""
+    found = _VERSION.search(path)
+    return tuple(int(number) for number in found[1].split(".")) if found is not None else ()
+
+
+def _running_version() -> tuple[int, ...] | None:
+    """Return (major, minor) of the running Xen, or None if it cannot be read."""
+    numbers = []
+    for part in ("major", "minor"):
+        try:
+            with open(os.path.join(RUNNING, part), "rb") as file:
+                numbers.append(int(file.read(16)))
+        except (OSError, ValueError):
+            return None
+    return tuple(numbers)
 
 
 def _last_line(data: bytes) -> str:

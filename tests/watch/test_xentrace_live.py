@@ -180,3 +180,30 @@ def test_where_the_program_is_found(program, monkeypatch, tmp_path):
     monkeypatch.setattr(xentrace_live, "PLACES", str(tmp_path / "none*"))
     with pytest.raises(UnsupportedError, match="xen-utils"):
         find_xentrace()
+
+
+# installed versions, running version, the version whose xentrace is taken
+VERSIONS = [
+    (["4.9", "4.17"], None, "4.17"),  # not by the order of the text
+    (["4.17", "5.0"], None, "5.0"),
+    (["4.17", "4.19"], ("4\n", "17\n"), "4.17"),  # xentrace of another Xen may not work
+    (["4.9", "4.17"], ("4\n", "20\n"), "4.17"),  # none for the running one
+    (["4.9", "4.17"], ("", "17\n"), "4.17"),
+    (["unstable", "4.17"], None, "4.17"),
+]
+
+
+@pytest.mark.parametrize(("installed", "running", "expected"), VERSIONS)
+def test_the_program_of_the_running_xen_is_taken_else_the_newest(
+    monkeypatch, tmp_path, installed, running, expected
+):
+    for version in installed:
+        (tmp_path / f"xen-{version}" / "bin").mkdir(parents=True)
+        (tmp_path / f"xen-{version}" / "bin" / "xentrace").touch()
+    if running is not None:
+        for name, text in zip(("major", "minor"), running, strict=True):
+            (tmp_path / name).write_text(text)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr(xentrace_live, "PLACES", str(tmp_path / "xen-*/bin/xentrace"))
+    monkeypatch.setattr(xentrace_live, "RUNNING", str(tmp_path))
+    assert find_xentrace() == str(tmp_path / f"xen-{expected}" / "bin" / "xentrace")
