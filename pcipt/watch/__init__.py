@@ -1,1 +1,1 @@
-"""How configuration writes become known; every source yields pci's ConfigWrite."""
+"""Watch writes to configuration space. Every source yields `ConfigWrite` values of the room pci."""

@@ -1,10 +1,11 @@
-"""Recordings of one JSON object a line: accesses to ports and ECAM, or writes already decoded.
+"""Parse recordings with one JSON object on each line: port or ECAM accesses, or decoded writes.
 
-    {"n": 1, "vcpu": 0, "dir": "w", "port": "0xcf8", "size": 4, "value": "0x80000000"}      or "ecam" for
-    "port" {"n": 13, "sbdf": "0000:00:00.0", "offset": "0x90", "size": 4, "value": "0x33333330"}
+    {"n": 1, "vcpu": 0, "dir": "w", "port": "0xcf8", "size": 4, "value": "0x80000000"}
+    {"n": 2, "vcpu": 0, "dir": "w", "ecam": "0xe0000004", "size": 2, "value": 6}
+    {"n": 13, "sbdf": "0000:00:00.0", "offset": "0x90", "size": 4, "value": "0x33333330"}
 
-Numbers may be JSON's or strings of hexadecimal digits behind 0x. A write may tell `when` (seconds) and that
-it is pcipt's `own`. Keys that are not used are not looked at.
+A number is a JSON number or a string of hexadecimal digits after 0x. A write may also have `when` (seconds)
+and `own` (true if pcipt made it). Other keys are ignored.
 """
 
 import json
@@ -21,9 +22,10 @@ _U64 = (1 << 64) - 1
 
 
 def parse_access(line: bytes, number: int, source: str) -> bytes:
-    """Read a line of *.ports.jsonl into the record that the decoder takes.
+    """Convert a line of *.ports.jsonl to the binary record (`ACCESS`) that `PortDecoder` takes.
 
-    Raises: MalformedError, offset `number` (the line's), saying which key is wrong.
+    `number` is the line number; it is the record's `n` if the line has no key `n`.
+    Raises: MalformedError with `number` as offset, saying which key is wrong.
     """
     record = _object(line, number, source)
     ecam = "ecam" in record
@@ -41,9 +43,10 @@ def parse_access(line: bytes, number: int, source: str) -> bytes:
 
 
 def parse_write(line: bytes, number: int, source: str) -> ConfigWrite:
-    """Read a line of *.writes.jsonl; a size of null is unknown.
+    """Convert a line of *.writes.jsonl to a write. A size of null, or no size, means unknown.
 
-    Raises: MalformedError, offset `number` (the line's), saying which key is wrong.
+    `number` is the line number; it is the write's number if the line has no key `n`.
+    Raises: MalformedError with `number` as offset, saying which key is wrong.
     """
     record = _object(line, number, source)
     address = record.get("sbdf")
@@ -66,6 +69,7 @@ def parse_write(line: bytes, number: int, source: str) -> ConfigWrite:
 
 
 def _object(line: bytes, number: int, source: str) -> dict[str, Any]:
+    """Parse one line as a JSON object."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -76,6 +80,7 @@ def _object(line: bytes, number: int, source: str) -> dict[str, Any]:
 
 
 def _size(record: dict[str, Any], number: int, source: str) -> int | None:
+    """Return the key `size` (1, 2 or 4 bytes), or None if it is missing or null."""
     size = record.get("size")
     if size is None:
         return None
@@ -85,7 +90,7 @@ def _size(record: dict[str, Any], number: int, source: str) -> int | None:
 
 
 def _vcpu(record: dict[str, Any]) -> int:
-    """Read which vCPU it was; what is no number of one is unknown."""
+    """Return the key `vcpu`, or NO_VCPU if it is missing or not a valid vCPU number."""
     vcpu = record.get("vcpu")
     if not isinstance(vcpu, int) or isinstance(vcpu, bool) or not 0 <= vcpu < NO_VCPU:
         return NO_VCPU
@@ -93,6 +98,7 @@ def _vcpu(record: dict[str, Any]) -> int:
 
 
 def _when(record: dict[str, Any], number: int, source: str) -> float | None:
+    """Return the key `when` in seconds, or None if it is missing or null."""
     when = record.get("when")
     if when is None:
         return None
@@ -102,6 +108,7 @@ def _when(record: dict[str, Any], number: int, source: str) -> float | None:
 
 
 def _integer(record: dict[str, Any], key: str, number: int, source: str, limit: int) -> int:
+    """Return the number under `key`, which must be at most `limit`."""
     value = record.get(key)
     if isinstance(value, str) and _HEX.fullmatch(value):
         value = int(value, 16)

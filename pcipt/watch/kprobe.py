@@ -1,9 +1,8 @@
-"""Configuration writes of dom0's Linux, live: kprobes on its two low-level functions, in a trace instance of
-our own.
+"""Watch configuration writes of dom0's Linux live, by kprobes on the two functions that make them.
 
-Setting up cleans what a killed predecessor left, and undoes itself when a step fails; closing takes
-everything away again. What a kernel cannot do (no tracefs, no such symbol, lockdown) is `UnsupportedError` in
-one line.
+The probes write into a trace instance that only pcipt uses. Opening a source first removes what a killed
+process of pcipt left, and undoes everything if a step fails. Closing it removes probes and instance. If the
+kernel cannot do this (no tracefs, no such function, lockdown), the constructor raises `UnsupportedError`.
 """
 
 import contextlib
@@ -21,19 +20,23 @@ from pcipt.watch.tracefs import Tracefs
 FEATURE = "watching by kprobes"
 INSTANCE = "pcipt"
 PROBES = {"conf1": "pci_conf1_write", "mmcfg": "pci_mmcfg_write"}
-# The name goes with the record: the one at a line's head is `<...>` for a process that has not slept yet.
+# comm is an argument because the name at the head of a line is `<...>` for a process that never slept.
 ARGUMENTS = "seg=%di:u32 bus=%si:u32 devfn=%dx:u32 reg=%cx:s32 len=%r8:s32 val=%r9:x32 comm=$comm"
-BUFFER_KIB = 1024  # for each CPU: some 15 000 writes
+BUFFER_KIB = 1024  # for each CPU; holds about 15 000 writes
 
 _EVENTS = "kprobe_events"
-_HOME = f"instances/{INSTANCE}"
+_INSTANCE_PATH = f"instances/{INSTANCE}"
 _CHUNK = 1 << 16
 _COUNTERS = ("overrun:", "dropped events:")
 
 
 class KprobeSource:
-    """A `WriteSource`. `own` are the thread ids whose writes are marked as this process's, its main one if
-    None.
+    """A `WriteSource` that reads kprobe events from the kernel. The constructor sets up the probes.
+
+    `own` are thread ids; writes of these threads are marked as this process's own. If it is None, only the
+    main thread counts as own. `buffer_kib` is the size of the kernel's buffer for each CPU. After `close`,
+    `problems` lists the steps of closing that failed.
+    Raises: UnsupportedError if the kernel cannot do this, or if another pcipt uses the trace instance.
     """
 
     def __init__(
@@ -46,11 +49,11 @@ class KprobeSource:
         self._tracefs = tracefs or Tracefs()
         self._own = own if own is not None else {os.getpid()}
         self._rest = b""
-        self._told = self._counted = self._announced = 0
+        self._seen_in_pipe = self._seen_in_counters = self._reported = 0
         self._pipe = -1
         self.problems: tuple[str, ...] = ()
         self._check()
-        self._clean()
+        self._remove_leftovers()
         try:
             self._add_probes()
             self._make_instance(buffer_kib)
@@ -67,13 +70,14 @@ class KprobeSource:
         self.close()
 
     def fileno(self) -> int:
+        """Return the descriptor of the trace pipe, to poll."""
         return self._pipe
 
     def read(self) -> list[ConfigWrite | Lost]:
-        """Take what is in the pipe; nothing if there is nothing.
+        """Return the writes and losses that are in the pipe now, without waiting. The list may be empty.
 
-        Shape:  in the order of the trace; a `Lost` stands where records are missing or a line is not
-                understood.
+        Shape:  in the order of the trace. A `Lost` stands where records are missing or where a line cannot be
+                parsed.
         """
         try:
             data = os.read(self._pipe, _CHUNK)
@@ -87,69 +91,83 @@ class KprobeSource:
             except MalformedError:
                 item = Lost()
             if isinstance(item, Lost):
-                item = self._untold(item)
+                item = self._unreported(item)
             if item is not None:
                 found.append(item)
         return found
 
-    def _untold(self, lost: Lost) -> Lost | None:
-        """Take off what the counters, which run ahead of the pipe, have announced already."""
+    def _unreported(self, lost: Lost) -> Lost | None:
+        """Return the part of a loss that `overrun` has not reported yet, or None if nothing is left.
+
+        The kernel's counters count a loss earlier than it appears in the pipe.
+        """
         if lost.count is None:
             return lost
-        self._told += lost.count
-        missing = self._told - self._announced
+        self._seen_in_pipe += lost.count
+        missing = self._seen_in_pipe - self._reported
         if missing <= 0:
             return None
-        self._announced = self._told
+        self._reported = self._seen_in_pipe
         return Lost(missing)
 
     def overrun(self) -> Lost | None:
-        """Ask the buffers' counters for losses that no record has told yet."""
+        """Return a `Lost` if the kernel's counters show losses that were not reported before, else None."""
         total = 0
-        for cpu in self._tracefs.names(f"{_HOME}/per_cpu"):
-            with contextlib.suppress(OSError):  # the CPU went offline just now
-                total += _lost_in(self._tracefs.read(f"{_HOME}/per_cpu/{cpu}/stats"))
-        self._counted = max(self._counted, total)
-        missing = self._counted - self._announced
+        for cpu in self._tracefs.names(f"{_INSTANCE_PATH}/per_cpu"):
+            with contextlib.suppress(OSError):  # the CPU can go offline meanwhile
+                total += _lost_in(self._tracefs.read(f"{_INSTANCE_PATH}/per_cpu/{cpu}/stats"))
+        self._seen_in_counters = max(self._seen_in_counters, total)
+        missing = self._seen_in_counters - self._reported
         if missing <= 0:
             return None
-        self._announced = self._counted
+        self._reported = self._seen_in_counters
         return Lost(missing)
 
     def blind(self) -> str | None:
-        """Look whether our events are still switched on; any root process may have switched them off."""
+        """Return the reason if tracing was switched off or cannot be read, else None.
+
+        Every process of root can switch off the events of the trace instance.
+        """
         try:
             for name in (f"events/{INSTANCE}/enable", "tracing_on"):
-                if self._tracefs.read(f"{_HOME}/{name}").strip() != "1":
-                    return f"{_HOME}/{name} has been switched off"
+                if self._tracefs.read(f"{_INSTANCE_PATH}/{name}").strip() != "1":
+                    return f"{_INSTANCE_PATH}/{name} has been switched off"
         except OSError as error:
             return _reason(error)
         return None
 
     def close(self) -> None:
-        """Take everything away; a step that fails does not keep the others, `problems` tells it."""
+        """Remove probes and trace instance.
+
+        If a step fails, do the others and put the failure into `problems`.
+        """
         problems: list[str] = []
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
-        if self._tracefs.exists(_HOME):
-            _attempt(problems, lambda: self._tracefs.write(f"{_HOME}/events/{INSTANCE}/enable", "0"))
-            _attempt(problems, lambda: self._tracefs.remove_instance(INSTANCE))
-        _attempt(problems, self._remove_probes)
+        if self._tracefs.exists(_INSTANCE_PATH):
+            _try(problems, lambda: self._tracefs.write(f"{_INSTANCE_PATH}/events/{INSTANCE}/enable", "0"))
+            _try(problems, lambda: self._tracefs.remove_instance(INSTANCE))
+        _try(problems, self._remove_probes)
         self.problems = tuple(problems)
 
     def _check(self) -> None:
+        """Raise UnsupportedError if tracefs is not mounted or the kernel has no kprobe events."""
         path = self._tracefs.path
         if not self._tracefs.exists("instances"):
             raise UnsupportedError(FEATURE, f"no tracefs is mounted at {path}, or it may not be entered")
         if not self._tracefs.exists(_EVENTS):
             raise UnsupportedError(FEATURE, "this kernel has no kprobe events (CONFIG_KPROBE_EVENTS)")
 
-    def _clean(self) -> None:
-        """Remove what a predecessor left that was killed; another that lives holds its instance busy."""
+    def _remove_leftovers(self) -> None:
+        """Remove the instance and the probes that a killed process of pcipt left.
+
+        A running pcipt keeps its instance busy.
+        Raises: UnsupportedError if the instance is in use or cannot be removed.
+        """
         try:
-            if self._tracefs.exists(_HOME):
-                self._tracefs.remove_instance(INSTANCE)  # switches its events off, or is refused as busy
+            if self._tracefs.exists(_INSTANCE_PATH):
+                self._tracefs.remove_instance(INSTANCE)  # also disables its events; EBUSY if it is in use
             self._remove_probes()
         except OSError as error:
             if error.errno == errno.EBUSY:
@@ -158,12 +176,14 @@ class KprobeSource:
             raise UnsupportedError(FEATURE, _reason(error)) from error
 
     def _remove_probes(self) -> None:
+        """Remove the probes of pcipt from kprobe_events."""
         for line in self._tracefs.read(_EVENTS).splitlines():
             name = line.split(" ", 1)[0].partition(":")[2]
             if name.startswith(f"{INSTANCE}/"):
                 self._tracefs.write(_EVENTS, f"-:{name}\n", append=True)
 
     def _add_probes(self) -> None:
+        """Add a probe on each function of `PROBES`."""
         for name, symbol in PROBES.items():
             try:
                 self._tracefs.write(_EVENTS, f"p:{INSTANCE}/{name} {symbol} {ARGUMENTS}\n", append=True)
@@ -174,21 +194,23 @@ class KprobeSource:
                 raise UnsupportedError(FEATURE, why) from error
 
     def _make_instance(self, buffer_kib: int) -> None:
+        """Create the trace instance, open its pipe and enable the events."""
         tracefs = self._tracefs
         try:
             tracefs.make_instance(INSTANCE)
-            tracefs.write(f"{_HOME}/buffer_size_kb", str(buffer_kib))
+            tracefs.write(f"{_INSTANCE_PATH}/buffer_size_kb", str(buffer_kib))
             for name, value in (("buffer_percent", "0"), ("trace_clock", "mono")):
-                # Kernels that wake a poller only at half a buffer can be told not to; older ones do not.
-                if tracefs.exists(f"{_HOME}/{name}"):
-                    tracefs.write(f"{_HOME}/{name}", value)
-            self._pipe = tracefs.open_pipe(f"{_HOME}/trace_pipe")
-            tracefs.write(f"{_HOME}/events/{INSTANCE}/enable", "1")
+                # Newer kernels wake a poller only when the buffer is half full, unless buffer_percent is 0.
+                if tracefs.exists(f"{_INSTANCE_PATH}/{name}"):
+                    tracefs.write(f"{_INSTANCE_PATH}/{name}", value)
+            self._pipe = tracefs.open_pipe(f"{_INSTANCE_PATH}/trace_pipe")
+            tracefs.write(f"{_INSTANCE_PATH}/events/{INSTANCE}/enable", "1")
         except OSError as error:
             raise UnsupportedError(FEATURE, _reason(error)) from error
 
 
-def _attempt(problems: list[str], action: Callable[[], None]) -> None:
+def _try(problems: list[str], action: Callable[[], None]) -> None:
+    """Run `action`; if it raises OSError, append the reason to `problems`."""
     try:
         action()
     except OSError as error:
@@ -196,6 +218,7 @@ def _attempt(problems: list[str], action: Callable[[], None]) -> None:
 
 
 def _lost_in(stats: str) -> int:
+    """Return the number of lost records that a `stats` file of one CPU shows."""
     total = 0
     for line in stats.splitlines():
         for counter in _COUNTERS:
@@ -205,6 +228,7 @@ def _lost_in(stats: str) -> int:
 
 
 def _reason(error: OSError) -> str:
+    """Return the text that explains an OSError to the user."""
     if error.errno in {errno.EPERM, errno.EACCES}:
         return "the kernel refuses it: it needs root and no lockdown in confidentiality mode"
     about = f" ({error.filename})" if error.filename else ""

@@ -1,12 +1,11 @@
-"""What the kernel prints for our probes: lines of trace_pipe to configuration writes. Opens nothing.
+"""Parse the lines of trace_pipe that the kernel prints for our probes. This module does no I/O.
 
     setpci-394 [000] d..1. 45.838809: conf1: (pci_conf1_write+0x0/0xf0) seg=0 bus=0 devfn=251 reg=4 len=2
     val=3 comm="setpci"
 
-A command name may hold spaces, colons, dashes and brackets, so a line is read from its right end; `comm` is
-absent in recordings of plain probes. Numbers are decimal or 0x…, as the type of the field and the kernel have
-it. A probe shows the intended write; whether it reached the hardware only reading back tells.
-
+A command name can contain spaces, colons, dashes and brackets, so the text after it decides where the name
+ends. Recordings of plain probes have no `comm`. Numbers are decimal or 0x…; this depends on the field and the
+kernel. A line shows the value that Linux writes; only reading the register shows if the hardware took it.
 Source: linux kernel/trace/trace_output.c (trace_print_context), trace.c (LOST), trace_probe.c (arguments).
 """
 
@@ -24,8 +23,8 @@ _NUMBER = r"(?:0x[0-9a-fA-F]{1,16}|\d{1,20})"
 _ARGUMENTS = " ".join(f"{name}=(?P<{name}>{_NUMBER})" for name in FIELDS)
 _LINE = re.compile(
     r"\s*(?P<comm>.*)-(?P<pid>\d{1,20})"
-    r"\s+(?:\(\s*[-\d]+\)\s+)?"  # the thread group, with the option record-tgid
-    r"\[\d+\]\s+(?:\S{4,8}\s+)?"  # the CPU; irqs-off and its fellows, absent without the option irq-info
+    r"\s+(?:\(\s*[-\d]+\)\s+)?"  # the thread group, only with the option record-tgid
+    r"\[\d+\]\s+(?:\S{4,8}\s+)?"  # the CPU; flags such as irqs-off, only with the option irq-info
     r"(?P<when>\d{1,20}\.\d{1,20}): (?:pcipt:)?(?:conf1|mmcfg): \([^()]*\) "
     + _ARGUMENTS
     + r"(?: comm=\"(?P<name>.*)\")?",
@@ -37,15 +36,17 @@ _LOST = re.compile(r"CPU:\s*\d+ \[LOST(?: (?P<count>\d{1,20}))? EVENTS\]")
 def parse_line(
     line: str, own: Container[int] = (), number: int | None = None, source: str = "trace"
 ) -> ConfigWrite | Lost | None:
-    """Read one line; None for those that say nothing: empty ones and the header's comments.
+    """Parse one line. Return None for an empty line and for a comment that begins with `#`.
 
-    `own` are the thread ids whose writes are this process's; `number` becomes the write's.
-    Raises: MalformedError, offset `number`, for anything else.
+    `own` are the thread ids whose writes are marked as this process's own. `number` becomes the write's
+    number.
+    Raises: MalformedError with `number` (0 if None) as offset, if the line is anything else or has impossible
+            values.
     """
     text = line.rstrip("\n")
     found = _LINE.fullmatch(text.rstrip())
     if found is None:
-        return _other(text.strip(), number, source)
+        return _parse_other_line(text.strip(), number, source)
     values = {name: int(found[name], 0 if found[name].startswith("0x") else 10) for name in FIELDS}
     for name, limit in LIMITS.items():
         if values[name] > limit:
@@ -67,10 +68,12 @@ def parse_line(
 
 
 def _sbdf(values: dict[str, int]) -> Sbdf:
+    """Return the address from the values of the fields seg, bus and devfn."""
     return sbdf_from_devfn(values["seg"], values["bus"], values["devfn"])
 
 
-def _other(text: str, number: int | None, source: str) -> Lost | None:
+def _parse_other_line(text: str, number: int | None, source: str) -> Lost | None:
+    """Parse a line that is not a write: return a `Lost`, or None for an empty line or a comment."""
     if not text or text.startswith("#"):
         return None
     if (lost := _LOST.fullmatch(text)) is not None:

@@ -1,7 +1,8 @@
-"""Port pairs and ECAM accesses to configuration accesses, in batches through the decoder in csrc/.
+"""Decode accesses to the ports 0xcf8/0xcfc and to ECAM into configuration accesses, with the decoder in C.
 
-One call decodes a buffer; nothing is done per record unless somebody walks a batch. A record that cannot be
-is skipped, and CONFIG_ADDRESS forgotten with it: the record may have been the one that wrote it.
+One call of the decoder (csrc/) handles a whole buffer, and Python values are made only if somebody iterates
+over a batch. A damaged record is skipped. The decoder then also forgets CONFIG_ADDRESS (the register at port
+0xcf8), because the damaged record may have been the one that wrote it.
 """
 
 import struct
@@ -19,16 +20,17 @@ CONFIG = struct.Struct("<QIHBBHHBBxx")  # n, value, segment, bus, devfn, offset,
 _FLAGS_AT = CONFIG.size - 3
 
 WRITE, ECAM, LOST, NO_VCPU = lib.PCIPT_WRITE, lib.PCIPT_ECAM, lib.PCIPT_LOST, lib.PCIPT_NO_VCPU
-BATCH = 16384  # entries; input and output of one call stay in a core's cache
+BATCH = 16384  # entries; the input and output of one call fit into a core's cache
 
 
 @attrs.frozen
 class LatchOptions:
-    """How accesses are to be understood.
+    """Options of the decoder.
 
-    `per_vcpu` keeps one CONFIG_ADDRESS for each vCPU, not one for the domain; `amd` takes its bits 27:24 as
-    register bits 11:8; without `regions`, `guess_ecam` takes the 256 MiB around the first ECAM access for
-    segment 0.
+    `per_vcpu`: keep one CONFIG_ADDRESS for each vCPU instead of one for the domain. `amd`: use bits 27:24 of
+    CONFIG_ADDRESS as bits 11:8 of the register offset. `reads`: report reads too, not only writes. `regions`:
+    the known ECAM regions. `guess_ecam`: if there are no regions, take the 256 MiB around the first ECAM
+    access as the region of segment 0.
     """
 
     per_vcpu: bool = False
@@ -40,16 +42,17 @@ class LatchOptions:
 
 @attrs.frozen
 class Batch:
-    """Decoded accesses as the decoder left them; walking it makes a value of each.
+    """Decoded accesses in the binary form of the C decoder. Iteration makes one Python value for each.
 
-    `damaged` are the indexes of input records, counted from the start of the decoder's life, that could not
-    be.
+    `damaged` holds the indexes of the damaged input records, counted from the first record given to the
+    decoder.
     """
 
     data: bytes
     damaged: tuple[int, ...] = ()
 
     def __len__(self) -> int:
+        """Return the number of decoded accesses and losses."""
         return len(self.data) // CONFIG.size
 
     def __iter__(self) -> Iterator[ConfigWrite | ConfigRead | Lost]:
@@ -66,7 +69,10 @@ class Batch:
 
 
 class PortDecoder:
-    """The latch of one recording or source; records may be given in pieces cut between any two of them."""
+    """A decoder for the accesses of one recording or source. It keeps CONFIG_ADDRESS between calls.
+
+    Raises: InputError if an ECAM region is impossible, or if there are too many regions.
+    """
 
     def __init__(self, options: LatchOptions | None = None) -> None:
         options = options or LatchOptions()
@@ -85,6 +91,7 @@ class PortDecoder:
             self._add_region(region)
 
     def _add_region(self, region: EcamRegion) -> None:
+        """Give the C decoder one ECAM region."""
         fits = 0 <= region.base < 1 << 64 and 0 <= region.segment <= 0xFFFF
         fits = fits and 0 <= region.start_bus <= 0xFF and 0 <= region.end_bus <= 0xFF
         if not fits or lib.pcipt_ports_region(
@@ -94,28 +101,35 @@ class PortDecoder:
 
     @property
     def records(self) -> int:
-        """Records seen so far, damaged ones included."""
+        """Return the number of records seen so far, damaged ones included."""
         return self._seen
 
     @property
     def unknown(self) -> int:
-        """Data accesses before which no CONFIG_ADDRESS was seen: whose they were nobody can tell."""
+        """Return the number of accesses to the data port that had no known CONFIG_ADDRESS.
+
+        It cannot be known which function such an access was for, so it is left out.
+        """
         count: int = self._ports.unknown
         return count
 
     @property
     def outside(self) -> int:
-        """ECAM accesses outside of all regions."""
+        """Return the number of ECAM accesses outside of all regions. They are left out."""
         count: int = self._ports.outside
         return count
 
     def forget(self) -> None:
-        """Forget CONFIG_ADDRESS of all vCPUs, as after a loss."""
+        """Forget CONFIG_ADDRESS of all vCPUs. This is right after records were lost."""
         for vcpu in (0, NO_VCPU):
             lib.pcipt_ports_forget(self._ports, vcpu)
 
     def decode(self, records: bytes | bytearray | memoryview) -> Iterator[Batch]:
-        """Decode whole records; bytes behind the last whole one are not looked at."""
+        """Decode binary records (`ACCESS`). Yield batches of the accesses that they mean.
+
+        Bytes after the last complete record are ignored. Records may be given in several calls, cut between
+        any two.
+        """
         size = ACCESS.size
         view = memoryview(records)
         count = len(view) // size
@@ -142,7 +156,7 @@ _WRITERS: dict[int, Writer] = {}
 
 
 def _writer(vcpu: int) -> Writer:
-    """Make each vCPU once; there are at most 65535."""
+    """Return the `Writer` for a vCPU. Each is made once and kept; there are at most 65535."""
     found = _WRITERS.get(vcpu)
     if found is None:
         found = _WRITERS[vcpu] = Writer(vcpu=vcpu)

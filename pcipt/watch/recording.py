@@ -1,7 +1,8 @@
-"""Recordings of configuration accesses in all their formats, recognised by their content.
+"""Read recordings of configuration accesses in all formats. The format is recognised from the content.
 
-A damaged record is yielded as `Damaged` where it stood and left out; CONFIG_ADDRESS is forgotten with it.
-What cannot be told apart from another format (an empty file) holds nothing either way.
+A damaged record is skipped, and a `Damaged` is yielded in its place. CONFIG_ADDRESS (the register at port
+0xcf8) is then forgotten, because the damaged record may have written it. An empty file counts as a recording
+without records.
 """
 
 import enum
@@ -21,10 +22,12 @@ MAGIC = b"PCIPTPRT"
 VERSION = 1
 HEADER_SIZE = 24
 CHUNK = 12288 * ACCESS.size
-_LINES = 512  # accesses given to the decoder at once
+_LINES = 512  # accesses in one call of the decoder
 
 
 class Format(enum.Enum):
+    """The format of a recording. The value is the name that a user types."""
+
     PORTS_JSONL = "ports-jsonl"
     WRITES_JSONL = "writes-jsonl"
     PORTS_BIN = "ports-bin"
@@ -37,8 +40,11 @@ _FORMATS = ", ".join(form.value for form in Format)
 
 @attrs.frozen
 class Options:
-    """`form` None is recognised; `per_vcpu` concerns ports only, an xentrace has a latch for each CPU
-    anyway.
+    """Options for reading recordings.
+
+    `form`: the format, None to recognise it. `per_vcpu`: keep one CONFIG_ADDRESS for each vCPU; this concerns
+    only port recordings, because an xentrace is always decoded with one for each CPU. `amd`, `reads` and
+    `regions` are as in `LatchOptions`.
     """
 
     form: Format | None = None
@@ -48,12 +54,16 @@ class Options:
     regions: Sequence[EcamRegion] = ()
 
     def latch(self) -> LatchOptions:
+        """Return the options of the port decoder. It guesses the ECAM region if no regions are given."""
         return LatchOptions(self.per_vcpu, self.amd, self.reads, self.regions, not self.regions)
 
 
 @attrs.frozen
 class Damaged:
-    """A record that was left out: `unit` says what `position` counts (line from 1, byte from 0)."""
+    """A damaged record that was skipped, or a file that ends too early.
+
+    `position` is a line number from 1 if `unit` is "line", a byte offset from 0 if `unit` is "byte".
+    """
 
     position: int
     unit: str
@@ -68,7 +78,10 @@ Item = ConfigWrite | ConfigRead | Lost | Damaged
 
 
 class Reader:
-    """Reads recordings one after the other as pieces of one stream: the latch lives on between them."""
+    """A reader of recordings.
+
+    Several recordings count as parts of one stream: CONFIG_ADDRESS is kept between them.
+    """
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -78,23 +91,26 @@ class Reader:
 
     @property
     def done(self) -> float | None:
-        """Tell which part of the present recording is read, from 0 to 1; None where nobody knows."""
+        """Return which part of the present recording is read, from 0 to 1.
+
+        None if unknown or if none is being read.
+        """
         return self._stream.done if self._stream is not None else None
 
     @property
     def unknown(self) -> int:
-        """Data accesses before which no CONFIG_ADDRESS was seen."""
+        """Return the number of accesses to the data port that had no known CONFIG_ADDRESS."""
         return self._ports.unknown + (self._trace.unknown if self._trace is not None else 0)
 
     @property
     def outside(self) -> int:
-        """ECAM accesses outside of all known regions."""
+        """Return the number of ECAM accesses in port recordings that were outside of all known regions."""
         return self._ports.outside
 
     def read(self, path: str) -> Iterator[Item]:
-        """Walk a recording; `-` is standard input.
+        """Yield the accesses, losses and damaged records of a recording. The path `-` is standard input.
 
-        Raises: InputError where the file cannot be read or is no recording.
+        Raises: InputError if the file cannot be read or its format is unknown.
         """
         with Stream(path) as stream:
             form = self._options.form or recognise(stream.head)
@@ -117,7 +133,11 @@ class Reader:
                 self._stream = None
 
     def batches(self, path: str) -> Iterator[Batch | Damaged]:
-        """Walk a binary recording by batches, making no value per record."""
+        """Yield a binary recording in batches, without making a Python value for each access.
+
+        Raises: InputError if the file cannot be read or is not a binary recording; MalformedError if
+                compressed data is damaged.
+        """
         with Stream(path) as stream:
             form = self._options.form or recognise(stream.head)
             if form is not Format.PORTS_BIN and form is not Format.XENTRACE:
@@ -125,11 +145,13 @@ class Reader:
             yield from self._binary(stream, form)
 
     def _binary(self, stream: Stream, form: Format) -> Iterator[Batch | Damaged]:
+        """Yield the batches of a *.ports.bin or of an xentrace file."""
         if form is Format.XENTRACE:
             return self._xentrace(stream)
         return self._ports_bin(stream)
 
     def _ports_bin(self, stream: Stream) -> Iterator[Batch | Damaged]:
+        """Yield the batches of a *.ports.bin."""
         header = stream.read(HEADER_SIZE)
         if not header:
             return
@@ -151,10 +173,11 @@ class Reader:
                 at = start + filled - filled % ACCESS.size
                 yield Damaged(at, "byte", f"the record is cut after {filled % ACCESS.size} bytes")
             if filled < CHUNK:
-                stream.read(1)  # nothing, or the damage in compressed data that ended it
+                stream.read(1)  # returns nothing, or raises if damaged compressed data ended the stream
                 return
 
     def _xentrace(self, stream: Stream) -> Iterator[Batch | Damaged]:
+        """Yield the batches of an xentrace file."""
         trace = self._trace = TraceDecoder(
             self._options.regions, amd=self._options.amd, reads=self._options.reads
         )
@@ -162,37 +185,45 @@ class Reader:
         view = memoryview(buffer)
         while filled := stream.readinto(buffer):
             for piece in trace.decode(view[:filled]):
-                yield _damaged(piece) if isinstance(piece, Damage) else piece
+                yield _damaged_from_trace(piece) if isinstance(piece, Damage) else piece
         if (cut := trace.finish()) is not None:
             yield Damaged(cut.position, "byte", f"the record is cut after {cut.size} bytes")
 
     def _text(self, stream: Stream, form: Format) -> Iterator[Item]:
+        """Yield the items of a recording of lines.
+
+        Accesses are collected and decoded in groups of `_LINES`.
+        """
         waiting = bytearray()
         for number, line in enumerate(stream.lines(), 1):
             try:
-                item = _parsed(form, line, number, stream.name)
+                item = _parse(form, line, number, stream.name)
             except MalformedError as error:
-                yield from self._decoded(waiting)
+                yield from self._decode_waiting(waiting)
                 self._ports.forget()
                 yield Damaged(number, "line", error.why)
                 continue
             if isinstance(item, bytes):
                 waiting += item
                 if len(waiting) >= _LINES * ACCESS.size:
-                    yield from self._decoded(waiting)
+                    yield from self._decode_waiting(waiting)
             elif item is not None:
                 yield item
-        yield from self._decoded(waiting)
+        yield from self._decode_waiting(waiting)
 
-    def _decoded(self, waiting: bytearray) -> Iterator[Item]:
+    def _decode_waiting(self, waiting: bytearray) -> Iterator[Item]:
+        """Decode the records in `waiting`, empty it, and yield the accesses."""
         records = bytes(waiting)
         waiting.clear()
         for batch in self._ports.decode(records):
             yield from batch
 
 
-def _parsed(form: Format, line: bytes | None, number: int, source: str) -> bytes | ConfigWrite | Lost | None:
-    """Read one line: bytes are an access for the decoder, None is a line that says nothing."""
+def _parse(form: Format, line: bytes | None, number: int, source: str) -> bytes | ConfigWrite | Lost | None:
+    """Parse one line into a write, a loss, a record for the decoder (bytes), or None if it has no content.
+
+    `line` is None if the line was too long.
+    """
     if line is None:
         raise MalformedError(source, number, "the line is longer than any record")
     if form is Format.KPROBE:
@@ -203,17 +234,20 @@ def _parsed(form: Format, line: bytes | None, number: int, source: str) -> bytes
 
 
 def recognise(head: bytes) -> Format | None:
-    """Tell a recording's format from its first bytes; None if it is none of ours."""
+    """Return the format of a recording from its first bytes, or None if it is not a known format."""
     if head.startswith(MAGIC):
         return Format.PORTS_BIN
-    form = _recognise_text(head)
+    form = _format_of_text(head)
     if b"\0" in head and (form is None or head.startswith(CPU_CHANGE)):
         return Format.XENTRACE if looks_like_trace(head) else None
     return form
 
 
-def _recognise_text(head: bytes) -> Format | None:
-    """Tell which lines these are; a damaged one among them may hold anything."""
+def _format_of_text(head: bytes) -> Format | None:
+    """Return the format of the first line that shows one, or None. Damaged lines before it are ignored.
+
+    Empty text counts as KPROBE.
+    """
     for line in head.split(b"\n"):
         text = line.strip()
         if text.startswith(b"{"):
@@ -226,5 +260,6 @@ def _recognise_text(head: bytes) -> Format | None:
     return Format.KPROBE if not head.strip() else None
 
 
-def _damaged(damage: Damage) -> Damaged:
+def _damaged_from_trace(damage: Damage) -> Damaged:
+    """Convert a `Damage` of the trace decoder to a `Damaged`."""
     return Damaged(damage.position, "byte", "is no trace record")

@@ -1,6 +1,6 @@
-"""A recording as a stream: plain or gzip, a file, a pipe or standard input, in constant memory.
+"""Read a recording as a stream: plain or gzip, from a file, a pipe or standard input, in constant memory.
 
-Only the head can be looked at before it is read. A line longer than any record's is not held but told.
+The first bytes (`head`) can be examined before reading. A line that is too long is not kept in memory.
 """
 
 import gzip
@@ -20,6 +20,8 @@ _GZIP = b"\x1f\x8b"
 
 
 class _Readable(Protocol):
+    """The methods that a source of bytes must have."""
+
     def read(self, size: int, /) -> bytes | None: ...
 
     def readinto(self, buffer: memoryview, /) -> int | None: ...
@@ -28,7 +30,12 @@ class _Readable(Protocol):
 
 
 class Stream:
-    """An opened recording; `position` counts the bytes taken, decompressed ones in a compressed file."""
+    """An opened recording. The path `-` is standard input.
+
+    `head` holds the first bytes (decompressed), which `read` returns again. `position` counts the bytes that
+    were read; in a compressed file, the decompressed bytes.
+    Raises: InputError if the file cannot be opened or read.
+    """
 
     def __init__(self, path: str) -> None:
         self.name = "stdin" if path == "-" else path
@@ -38,30 +45,31 @@ class Stream:
         except (OSError, ValueError) as error:
             raise InputError(path, getattr(error, "strerror", None) or str(error)) from error
         self._owned = path != "-"
-        self._body: _Readable = self._raw
+        self._content: _Readable = self._raw
         self.head = b""
         try:
-            self._open_body()
+            self._open_content()
         except BaseException:
             self.close()
             raise
 
-    def _open_body(self) -> None:
+    def _open_content(self) -> None:
+        """Read the head, and open the decompressor if the head is gzip."""
         first = _read_up_to(self._raw, HEAD, self.name)
         self.head = first
         if self._owned and self._raw.seekable():
             self._raw.seek(0)
-            self._body = self._raw
+            self._content = self._raw
         else:
-            self._body = _Chained(first, self._raw)
+            self._content = _Chained(first, self._raw)
         if first.startswith(_GZIP):
-            self._body = _Unzipped(_Chained(b"", self._body))
+            self._content = _Unzipped(_Chained(b"", self._content))
             try:
                 self.head = self._read(HEAD)
             except MalformedError:
                 self.head = b""
                 return
-            self._body = _Chained(self.head, self._body)
+            self._content = _Chained(self.head, self._content)
 
     def __enter__(self) -> Self:
         return self
@@ -72,37 +80,46 @@ class Stream:
         self.close()
 
     def close(self) -> None:
+        """Close the file. Standard input stays open."""
         if self._owned:
             self._raw.close()
 
     @property
     def done(self) -> float | None:
-        """Tell which part of the file is read, from 0 to 1; None where its end is not known."""
+        """Return which part of the file is read, from 0 to 1.
+
+        Return None for a pipe, standard input or an empty file.
+        """
         if not self._owned or not self._raw.seekable():
             return None
         size = os.fstat(self._raw.fileno()).st_size
         return min(1.0, self._raw.tell() / size) if size else None
 
     def read(self, size: int) -> bytes:
-        """Read at most `size` bytes; none are left at the end.
+        """Return the next `size` bytes, fewer only at the end of the stream, and no bytes after the end.
 
-        Raises: MalformedError where compressed data is damaged or cut.
+        The bytes before damaged compressed data count as the end; the next call then raises.
+        Raises: MalformedError if compressed data is damaged or cut; InputError if reading fails.
         """
         data = self._read(size)
         self.position += len(data)
         return data
 
     def readinto(self, buffer: bytearray) -> int:
-        """Fill a buffer as far as the stream goes on; less only at its end."""
+        """Fill `buffer` and return the number of bytes read, which is smaller only at the end of the stream.
+
+        The bytes before damaged compressed data count as the end; the next call then raises.
+        Raises: MalformedError if compressed data is damaged or cut; InputError if reading fails.
+        """
         view = memoryview(buffer)
         filled = 0
         while filled < len(view):
             try:
-                count = self._body.readinto(view[filled:]) or 0
+                count = self._content.readinto(view[filled:]) or 0
             except (EOFError, zlib.error, gzip.BadGzipFile) as error:
                 if filled:
-                    break  # what came before it is good; the next call meets the damage again
-                raise self._damaged(error) from error
+                    break  # the bytes before the damage are good; the next call raises
+                raise self._damage_error(error) from error
             except OSError as error:
                 raise InputError(self.name, error.strerror or str(error)) from error
             if not count:
@@ -112,7 +129,7 @@ class Stream:
         return filled
 
     def lines(self) -> Iterator[bytes | None]:
-        """Walk the lines without their ends; None stands for one that is longer than any record."""
+        """Yield the lines without their newlines. Yield None for a line that is longer than any record."""
         rest = b""
         overlong = False
         while data := self.read(HEAD):
@@ -126,17 +143,19 @@ class Stream:
             yield None if overlong else rest
 
     def _read(self, size: int) -> bytes:
+        """Read `size` bytes without counting them in `position`."""
         try:
-            return _read_up_to(self._body, size, self.name)
+            return _read_up_to(self._content, size, self.name)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise self._damaged(error) from error
+            raise self._damage_error(error) from error
 
-    def _damaged(self, error: Exception) -> MalformedError:
+    def _damage_error(self, error: Exception) -> MalformedError:
+        """Return the exception for damaged compressed data at the present position."""
         return MalformedError(self.name, self.position, f"compressed data is damaged or cut ({error})")
 
 
 class _Chained(io.RawIOBase):
-    """What was already read, then the rest."""
+    """A stream that first returns the bytes `head`, then continues with `rest`."""
 
     def __init__(self, head: bytes, rest: _Readable) -> None:
         super().__init__()
@@ -145,7 +164,7 @@ class _Chained(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed wants any buffer
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed declares every kind of buffer
         if self._head:
             count = min(len(self._head), len(buffer))
             buffer[:count] = self._head[:count]
@@ -155,7 +174,10 @@ class _Chained(io.RawIOBase):
 
 
 class _Unzipped(io.RawIOBase):
-    """What is compressed; damage is met again by every read behind it, while gzip's own reader may go on."""
+    """The decompressed content of a gzip stream. After damaged data, every further read raises again.
+
+    gzip's own reader could continue after the damage.
+    """
 
     def __init__(self, packed: io.RawIOBase) -> None:
         super().__init__()
@@ -165,7 +187,7 @@ class _Unzipped(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed wants any buffer
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed declares every kind of buffer
         if self._damage is not None:
             raise self._damage
         try:
@@ -176,13 +198,14 @@ class _Unzipped(io.RawIOBase):
 
 
 def _standard_input() -> io.FileIO:
+    """Return standard input as unbuffered binary file. Raises: ValueError if it is closed."""
     if sys.stdin is None:
         raise ValueError("is closed")
     return io.FileIO(sys.stdin.fileno(), "rb", closefd=False)
 
 
 def _read_up_to(source: _Readable, size: int, name: str) -> bytes:
-    """Read until there are `size` bytes or the end; pipes give less at a time."""
+    """Read until there are `size` bytes or the stream ends. A pipe returns less at a time."""
     pieces = bytearray()
     while len(pieces) < size:
         try:

@@ -1,6 +1,6 @@
-"""The few things that are done to tracefs, each one system call or two; a test puts a recorded tree in its
-place.
+"""Do the few operations on tracefs that the kprobe source needs.
 
+A test can use another directory in place of tracefs.
 Source: linux Documentation/trace/ftrace.rst (instances), kprobetrace.rst (kprobe_events).
 """
 
@@ -12,21 +12,29 @@ _LIMIT = 1 << 20
 
 
 class Tracefs:
-    """A mounted tracefs; names are relative to it. Every method raises the OSError that the kernel gives."""
+    """A mounted tracefs.
+
+    Names are paths below it. Every method except `exists` raises the kernel's OSError.
+    """
 
     def __init__(self, path: str = DEFAULT) -> None:
         self.path = path
 
     def exists(self, name: str) -> bool:
+        """Return True if the file or directory exists."""
         return os.path.exists(self._full(name))
 
     def read(self, name: str) -> str:
+        """Return the text of a file, at most 1 MiB."""
         opened = os.open(self._full(name), os.O_RDONLY | os.O_CLOEXEC)
         with os.fdopen(opened, "rb") as file:
             return file.read(_LIMIT).decode("utf-8", "replace")
 
     def write(self, name: str, text: str, *, append: bool = False) -> None:
-        """Write one value. Truncating kprobe_events removes everybody's probes: append there."""
+        """Write one value with one system call. The file is not truncated; `append` opens it for appending.
+
+        Opening kprobe_events with truncation would remove the probes of all programs.
+        """
         mode = os.O_APPEND if append else 0
         opened = os.open(self._full(name), os.O_WRONLY | os.O_CLOEXEC | mode)
         try:
@@ -35,17 +43,21 @@ class Tracefs:
             os.close(opened)
 
     def make_instance(self, name: str) -> None:
+        """Create the trace instance `name`."""
         os.mkdir(self._full(f"instances/{name}"))
 
     def remove_instance(self, name: str) -> None:
-        """Remove an instance with all its files, which tracefs does in one go."""
+        """Remove the trace instance `name` with all its files. tracefs does this in one rmdir."""
         os.rmdir(self._full(f"instances/{name}"))
 
     def open_pipe(self, name: str) -> int:
+        """Open a file for reading without blocking and return its descriptor. The caller must close it."""
         return os.open(self._full(name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def names(self, directory: str) -> Iterator[str]:
+        """Yield the names in a directory, sorted."""
         yield from sorted(os.listdir(self._full(directory)))
 
     def _full(self, name: str) -> str:
+        """Return the path of `name` in the file system."""
         return os.path.join(self.path, name)

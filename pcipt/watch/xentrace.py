@@ -1,8 +1,8 @@
-"""Xen's raw trace records to configuration accesses of unknown width, for a PVH dom0.
+"""Decode Xen's raw trace records into configuration accesses of unknown width, for a PVH dom0.
 
-The decoder in csrc/ picks the port accesses out of the records and finds their latch; a trace is in order on
-each physical CPU only, so there is one latch for each. Where the trace also holds scheduling records,
-accesses of other domains are left out.
+The C decoder of csrc/ finds the port and ECAM accesses in the records and combines the writes of 0xcf8 and
+0xcfc. A trace is in order only within one physical CPU, so CONFIG_ADDRESS is kept for each CPU. If the trace
+also has scheduling records, accesses of other domains are left out.
 
 Source: Xen public/trace.h; tools/xentrace/xentrace.c (CPU_CHANGE).
 """
@@ -17,20 +17,23 @@ from pcipt.pci.write import EcamRegion
 from pcipt.watch.ports import ACCESS, BATCH, Batch, LatchOptions, PortDecoder
 
 CPU_CHANGE = struct.pack("<I", 0x2001_F003)
-MAX_RECORD = 40  # header, time stamp, seven words
+MAX_RECORD = 40  # bytes: header, time stamp, seven words
 _CLASSES = 0x0FFF_0000
 
 
 @attrs.frozen
 class Damage:
-    """A record that cannot be, `size` bytes at `position` of the stream."""
+    """A damaged record: `size` bytes at the byte offset `position` of the stream."""
 
     position: int
     size: int
 
 
 class TraceDecoder:
-    """Trace records of one file or buffer, given in pieces cut anywhere; `domain` is whose accesses count."""
+    """A decoder for the trace records of one file or buffer. The bytes may be given in pieces cut anywhere.
+
+    `domain` is the domain whose accesses are decoded. `amd` and `reads` are as in `LatchOptions`.
+    """
 
     def __init__(
         self, regions: Sequence[EcamRegion] = (), *, domain: int = 0, amd: bool = False, reads: bool = False
@@ -48,23 +51,26 @@ class TraceDecoder:
 
     @property
     def records(self) -> int:
-        """Records seen so far."""
+        """Return the number of records seen so far."""
         count: int = self._trace.records
         return count
 
     @property
     def foreign(self) -> int:
-        """Accesses of other domains, left out."""
+        """Return the number of accesses that were left out because other domains made them."""
         count: int = self._trace.foreign
         return count
 
     @property
     def unknown(self) -> int:
-        """Data accesses before which no CONFIG_ADDRESS was seen."""
+        """Return the number of accesses to the data port that had no known CONFIG_ADDRESS."""
         return self._ports.unknown
 
     def decode(self, data: bytes | bytearray | memoryview) -> Iterator[Batch | Damage]:
-        """Decode what is complete; an incomplete record waits for the next piece."""
+        """Decode the complete records in the next piece of the stream. Yield accesses and damaged records.
+
+        An incomplete record at the end is kept, and completed by the next piece.
+        """
         piece = self._rest + bytes(data) if self._rest else data
         held = ffi.from_buffer("uint8_t[]", piece)
         length, at = len(piece), 0
@@ -89,12 +95,15 @@ class TraceDecoder:
         self._position += at
 
     def finish(self) -> Damage | None:
-        """Say what is left at the end of the stream: a record that was cut."""
+        """Return the incomplete record at the end of the stream as a `Damage`, or None if there is none."""
         return Damage(self._position, len(self._rest)) if self._rest else None
 
 
 def looks_like_trace(head: bytes) -> bool:
-    """Whether a file that begins so is one of xentrace's: its first two records have the form of records."""
+    """Return True if `head` can be the beginning of an xentrace file.
+
+    It must begin with a CPU_CHANGE record, or with records of valid classes; at most two records are checked.
+    """
     if head.startswith(CPU_CHANGE):
         return True
     at = seen = 0

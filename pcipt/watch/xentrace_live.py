@@ -1,13 +1,12 @@
-"""Configuration writes of a PVH dom0, live from Xen's trace buffers: Debian's `xentrace` runs as a child and
-its output is decoded as it comes.
+"""Watch configuration writes of a PVH dom0 live, from Xen's trace buffers. `xentrace` runs as a child.
 
     [watch]
     source = "xentrace"      # off by default
 
-For a kernel that refuses kprobes. It costs more (each port access of the domain is a record) and tells less:
-no width, no writer, none of our own marked, so each write only asks for a re-read. Port accesses of other HVM
-guests are not told apart; they cause needless re-reads. Xen's buffers have one consumer: run no other
-xentrace beside it. A child that ends is a loss and a problem.
+This is for a kernel that refuses kprobes. It costs more (each port access of the domain is a record) and
+shows less: no width and no writer, and pcipt's own writes are not marked. So each write only causes a
+re-read. Port accesses of other HVM guests also cause re-reads, because the records do not tell the domains
+apart. Xen's buffers have only one consumer, so no other xentrace may run.
 """
 
 import glob
@@ -27,24 +26,27 @@ from pcipt.pci.write import ConfigWrite, EcamRegion, Lost
 from pcipt.watch.xentrace import Damage, TraceDecoder, looks_like_trace
 
 FEATURE = "watching by xentrace"
-PLACES = "/usr/lib/xen-*/bin/xentrace"  # where Debian keeps it, one for each version of Xen
+PLACES = "/usr/lib/xen-*/bin/xentrace"  # on Debian, one for each installed version of Xen
 RUNNING = "/sys/hypervisor/version"  # major and minor of the running Xen
-HANDLERS = 0x0008_2000  # port and memory accesses among them; entry and exit records are left out
-FIRST_RECORD = 10.0  # seconds in which Xen must have given something: a vCPU that merely idles does
-LAST_WORD = 1.0  # seconds in which the child must have switched tracing off and ended
+HANDLERS = 0x0008_2000  # event mask: includes port and memory accesses, excludes VM entries and exits
+FIRST_RECORD = 10.0  # seconds to wait for the first record; even an idle vCPU causes records
+LAST_WORD = 1.0  # seconds that the child has after SIGTERM to switch tracing off and end
 
 _CHUNK = 1 << 16
 _VERSION = re.compile(r"/xen-(\d+(?:\.\d+)+)/bin/xentrace")
-_WAITING = 1 << 16  # writes that wait to be taken before they count as lost
-_WORDS = 4096
+_WAITING = 1 << 16  # writes that may wait for `read`; with more, all count as lost
+_STDERR_LIMIT = 4096
 _GREETING = f"change evtmask to {HANDLERS:#x}\n".encode()
 
 
 class XentraceSource:
-    """A `WriteSource`. `pvh` says whether dom0 is one; `command` is the xentrace to run, found if None.
+    """A `WriteSource` that runs xentrace and decodes its output. The constructor waits for the first record.
 
-    A thread reads all the time: reading the machine again is itself so many port accesses that Xen's buffers
-    would overflow meanwhile, which would mean reading it again.
+    `pvh` says if dom0 is a PVH one. `command` is the path of xentrace; if it is None, `find_xentrace` finds
+    it. `problems` lists what went wrong, for example why the child ended. A thread reads the output all the
+    time. Otherwise Xen's buffers would overflow while the daemon reads the machine, because these reads are
+    port accesses too.
+    Raises: UnsupportedError if dom0 is not PVH, or if xentrace is missing, cannot be run or gives no record.
     """
 
     def __init__(
@@ -54,13 +56,13 @@ class XentraceSource:
             why = "Xen traces the accesses of a PVH dom0 only; of a PV one it tells no more than where it ran"
             raise UnsupportedError(FEATURE, why)
         self._decoder = TraceDecoder(regions)
-        self._lock = threading.Lock()  # over the next two
+        self._lock = threading.Lock()  # protects _items and _ended
         self._items: list[ConfigWrite | Lost] = []
         self._ended = False
         self.problems: tuple[str, ...] = ()
         self._thread: threading.Thread | None = None
         self._child: subprocess.Popen[bytes] | None = None
-        self._said = os.memfd_create("xentrace-stderr")
+        self._stderr = os.memfd_create("xentrace-stderr")
         self._ready = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
             self._start(command or find_xentrace())
@@ -77,11 +79,17 @@ class XentraceSource:
         self.close()
 
     def fileno(self) -> int:
-        """Give a descriptor that is readable when writes have come; once the child has ended, never again."""
+        """Return a descriptor to poll. It is readable while `read` has something to return.
+
+        The end of the child counts as that, once. After it, the descriptor is never readable again.
+        """
         return self._ready
 
     def read(self) -> list[ConfigWrite | Lost]:
-        """Take what has come; nothing if there is nothing. The end of the child is a `Lost`."""
+        """Return the writes and losses that arrived since the last call; empty if there are none. Never wait.
+
+        When the child has ended, the list ends with a `Lost`, once, and `problems` gets the reason.
+        """
         try:
             os.eventfd_read(self._ready)
         except BlockingIOError:
@@ -90,34 +98,46 @@ class XentraceSource:
             found, self._items = self._items, []
             ended, self._ended = self._ended, False
         if ended:
-            code = self._bury()
+            code = self._reap()
             found.append(Lost())
-            self.problems = (*self.problems, f"xentrace ended with {code}: {self._last_words()}")
+            self.problems = (*self.problems, f"xentrace ended with {code}: {self._last_error_line()}")
         return found
 
     def overrun(self) -> Lost | None:
-        """Xen writes a record of its own where it had to drop some."""
+        """Return None always: Xen writes a record into the trace itself if it had to drop records."""
         return None
 
     def blind(self) -> str | None:
+        """Return a reason if the child has ended, else None."""
         return "xentrace has ended" if self._child is None or self._child.poll() is not None else None
 
     def close(self) -> None:
-        """End the child, gently first, so that it switches tracing off; what it still gives is dropped."""
+        """End the child and release all resources. Output that was not read is dropped.
+
+        The child first gets SIGTERM, so that it switches Xen's tracing off. If it must be killed, `problems`
+        says so.
+        """
         if self._child is not None:
             self._child.send_signal(signal.SIGTERM)
-            if self._bury() == -signal.SIGKILL:
+            if self._reap() == -signal.SIGKILL:
                 self.problems = (*self.problems, "xentrace had to be killed: Xen's tracing may still be on")
-        for name in ("_ready", "_said"):
+        for name in ("_ready", "_stderr"):
             if getattr(self, name) >= 0:
                 os.close(getattr(self, name))
                 setattr(self, name, -1)
 
     def _start(self, command: str) -> None:
-        arguments = [command, "-D", "-e", f"{HANDLERS:#x}", "/dev/stdout"]  # it insists on a file
+        """Start the child, check its first output, and start the thread."""
+        arguments = [
+            command,
+            "-D",
+            "-e",
+            f"{HANDLERS:#x}",
+            "/dev/stdout",
+        ]  # xentrace writes only to a named file
         try:
             self._child = subprocess.Popen(
-                arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._said, bufsize=0
+                arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._stderr, bufsize=0
             )
         except OSError as error:
             raise UnsupportedError(FEATURE, f"{command}: {error.strerror or error}") from error
@@ -126,27 +146,32 @@ class XentraceSource:
         if not select.select([pipe], [], [], FIRST_RECORD)[0]:
             raise UnsupportedError(FEATURE, f"{command} gave no record within {FIRST_RECORD:.0f} s")
         head = os.read(pipe, _CHUNK)
-        if not looks_like_trace(head):  # it tells how to use it on its standard output
-            why = _last_line(head) or self._last_words()
+        if not looks_like_trace(head):  # on an error, xentrace prints its usage to standard output
+            why = _last_line(head) or self._last_error_line()
             raise UnsupportedError(FEATURE, f"{command} cannot be run here: {why}")
         self._thread = threading.Thread(target=self._follow, args=(pipe, head), name="xentrace", daemon=True)
         self._thread.start()
 
     def _follow(self, pipe: int, data: bytes) -> None:
-        """Decode until the child closes its end; runs in the thread."""
+        """Decode the output until the child closes the pipe. This method runs in the thread."""
         while data:
-            self._hand_over(self._decoded(data))
+            self._queue(self._decode(data))
             data = os.read(pipe, _CHUNK)
-        self._hand_over([], ended=True)
+        self._queue([], ended=True)
 
-    def _hand_over(self, found: list[ConfigWrite | Lost], *, ended: bool = False) -> None:
+    def _queue(self, found: list[ConfigWrite | Lost], *, ended: bool = False) -> None:
+        """Queue items for `read` and wake the poller. `ended` marks the end of the child.
+
+        If too many items wait, they are replaced by one `Lost`.
+        """
         with self._lock:
             self._items = [Lost()] if len(self._items) > _WAITING else [*self._items, *found]
             self._ended = ended
         if found or ended:
             os.eventfd_write(self._ready, 1)
 
-    def _decoded(self, data: bytes) -> list[ConfigWrite | Lost]:
+    def _decode(self, data: bytes) -> list[ConfigWrite | Lost]:
+        """Return the writes and losses in a piece of output; a damaged record is a `Lost`."""
         found: list[ConfigWrite | Lost] = []
         for piece in self._decoder.decode(data):
             if isinstance(piece, Damage):
@@ -155,8 +180,11 @@ class XentraceSource:
                 found += [item for item in piece if isinstance(item, ConfigWrite | Lost)]
         return found
 
-    def _bury(self) -> int:
-        """Reap the child, by force if need be, and the thread; give the child's exit code."""
+    def _reap(self) -> int:
+        """Wait for the child (kill it after `LAST_WORD` seconds) and for the thread.
+
+        Return the child's exit code.
+        """
         child, self._child = self._child, None
         assert child is not None
         try:
@@ -171,8 +199,9 @@ class XentraceSource:
             child.stdout.close()
         return code
 
-    def _last_words(self) -> str:
-        said = os.pread(self._said, _WORDS, 0)
+    def _last_error_line(self) -> str:
+        """Return the last line that the child wrote to standard error."""
+        said = os.pread(self._stderr, _STDERR_LIMIT, 0)
         return _last_line(said.removeprefix(_GREETING)) or "it said nothing"
 
 
@@ -210,5 +239,6 @@ def _running_version() -> tuple[int, ...] | None:
 
 
 def _last_line(data: bytes) -> str:
+    """Return the last line of some output, printable; empty if there is none."""
     lines = data.decode("utf-8", "replace").strip().splitlines()
     return printable(lines[-1].strip()) if lines else ""
