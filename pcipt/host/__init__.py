@@ -1,1 +1,1 @@
-"""dom0's Linux: sysfs, dumps, uevents, ACPI tables, recording a machine."""
+"""Access dom0's Linux: sysfs, hot-plug messages, ACPI tables, drivers, lspci dumps, recordings."""

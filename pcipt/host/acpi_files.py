@@ -1,7 +1,7 @@
-"""Read ACPI tables: those that the kernel shows beneath a root, or a directory of table files.
+"""Read ACPI tables: the tables that the kernel shows below a root, or a directory of table files.
 
-The directory itself tells which tables there are, for a check must see those that should not be there. Only
-the ones in the closed list are ever recorded.
+All tables in the directory are read, because a check must also find tables that should not exist. Only the
+tables in the closed list of `files` are recorded.
 Source: linux Documentation/ABI/testing/sysfs-firmware-acpi.
 """
 
@@ -24,20 +24,25 @@ _BY_IASL = (".dsl", ".hex", ".asl", ".lst", ".nsp", ".txt", ".json", ".md")
 
 @attrs.frozen
 class TableFile:
+    """One ACPI table: the name of its file and its bytes."""
+
     name: str
     data: bytes
 
 
 @attrs.frozen
 class TableReading:
+    """The tables that could be read, and a finding for each that could not."""
+
     tables: tuple[TableFile, ...]
     findings: tuple[Finding, ...]
 
 
 def read_tables(root: str = "/") -> TableReading:
-    """Read what stands in sys/firmware/acpi/tables beneath a root.
+    """Read all ACPI tables in sys/firmware/acpi/tables below `root`.
 
-    Raises: InputError where it is not there or empty; NotPermittedError where no table may be read.
+    Raises: InputError if the directory is missing or has no table; NotPermittedError if permission was
+            refused and no table could be read.
     """
     with Tree(root) as tree:
         try:
@@ -49,9 +54,12 @@ def read_tables(root: str = "/") -> TableReading:
 
 
 def read_table_directory(path: str) -> TableReading:
-    """Read every file of a directory as a table, but those that iasl or a person left beside them.
+    """Read each file of a directory as one ACPI table.
 
-    Raises: InputError where it cannot be listed or holds no file.
+    Hidden files, and files whose extension shows that iasl or a person wrote text (.dsl, .txt, …), are
+    skipped.
+    Raises: InputError if the directory cannot be listed or has no table; NotPermittedError if permission was
+            refused and no table could be read.
     """
     with Tree(path) as tree:
         try:
@@ -64,9 +72,9 @@ def read_table_directory(path: str) -> TableReading:
 
 
 def read_table_file(path: str) -> bytes:
-    """Read one table from a file.
+    """Return the bytes of one ACPI table from a file.
 
-    Raises: InputError where it cannot be read or is longer than any table.
+    Raises: InputError if the file cannot be read or is longer than 16 MiB.
     """
     with Tree(os.path.dirname(path) or ".") as tree:
         try:
@@ -76,6 +84,7 @@ def read_table_file(path: str) -> bytes:
 
 
 def _read_all(directory: int, names: list[str], path: str) -> TableReading:
+    """Read the files `names` in `directory` as tables. `path` names the directory in messages."""
     found: list[TableFile] = []
     findings: list[Finding] = []
     refused: OSError | None = None

@@ -1,7 +1,8 @@
-"""A few registers of a live function, read and written through sysfs `config` alone, never by ports.
+"""Read and write single registers of a live function. Only the sysfs file `config` is used, never I/O ports.
 
-What may be written is a closed list: the command register, base address registers and a bridge's bus numbers.
-Source: PCI Local Bus 3.0 §6.2.2; linux drivers/pci/pci-sysfs.c (a write is done as the widths that fit).
+Only the registers of a closed list can be written: the command register, BARs, and a bridge's bus numbers.
+Source: PCI Local Bus 3.0 §6.2.2; linux drivers/pci/pci-sysfs.c (a write is split into accesses of 1, 2 or 4
+        bytes).
 """
 
 import os
@@ -18,9 +19,10 @@ _OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def read_register(root: str, sbdf: Sbdf, register: Register) -> int:
-    """Read a register; all ones is what an absent device answers.
+    """Return the value of a register. An absent device answers with all ones.
 
-    Raises: NoSuchDeviceError where Linux does not list it; NotPermittedError; InputError otherwise.
+    Raises: NoSuchDeviceError if Linux does not list the function; NotPermittedError without permission;
+            InputError for every other failure.
     """
     data = _access(root, sbdf, register, None)
     if len(data) < register.size:
@@ -29,9 +31,11 @@ def read_register(root: str, sbdf: Sbdf, register: Register) -> int:
 
 
 def write_register(root: str, sbdf: Sbdf, register: Register, value: int) -> None:
-    """Write a register.
+    """Write a value to a register. The register must be in `WRITABLE` and the value must fit, else
+    ValueError.
 
-    Raises: as `read_register`.
+    Raises: NoSuchDeviceError if Linux does not list the function; NotPermittedError without permission;
+            InputError for every other failure.
     """
     if register not in WRITABLE or not 0 <= value < 1 << 8 * register.size:
         raise ValueError(register, value)
@@ -39,6 +43,10 @@ def write_register(root: str, sbdf: Sbdf, register: Register, value: int) -> Non
 
 
 def _access(root: str, sbdf: Sbdf, register: Register, written: bytes | None) -> bytes:
+    """Read the register if `written` is None, else write the bytes `written`.
+
+    Return the bytes read or written.
+    """
     try:
         with SysfsReader(root) as reader:
             directory = reader.enter(sbdf)
@@ -65,4 +73,5 @@ def _access(root: str, sbdf: Sbdf, register: Register, written: bytes | None) ->
 
 
 def _path(root: str, sbdf: Sbdf) -> str:
+    """Return the path of the function's file `config`, for messages."""
     return os.path.join(root, files.DEVICES, str(sbdf), files.CONFIG.name)

@@ -1,8 +1,8 @@
-"""Read the text of `lspci -x`, `-xxx` or `-xxxx`: its address lines and its lines of bytes, nothing else.
+"""Read the text of `lspci -x`, `-xxx` or `-xxxx`. Only its lines with an address or with bytes are used.
 
-Whatever lspci (or a person) wrote in between was true elsewhere and is no data. Sizes, drivers and nesting
-are not in a dump and stay unknown. Bytes that do not continue where the last line ended are a finding; the
-function keeps what came before.
+Other lines (names, sizes, drivers) describe the machine where lspci ran and are ignored, so sizes, drivers
+and parents stay unknown. If the bytes of a function do not continue at the offset where the last line ended,
+the function keeps the bytes before and gets a finding.
 
 Source: lspci(8), options -x and -F; pciutils lib/dump.c.
 """
@@ -25,9 +25,9 @@ _BYTES = re.compile(r"(?: [0-9a-f]{2}){1,16}\s*", re.ASCII | re.IGNORECASE)
 
 
 def read_dump(path: str) -> list[RawFunction]:
-    """Read a dump from a file, `-` is standard input.
+    """Read the functions of a dump from a file. The path `-` is standard input.
 
-    Raises: InputError where it cannot be read, is too long, or holds no function.
+    Raises: InputError if the file cannot be read, is longer than 64 MiB, or has no function.
     """
     try:
         with open(0 if path == "-" else path, "rb", closefd=path != "-") as source:
@@ -44,9 +44,9 @@ def read_dump(path: str) -> list[RawFunction]:
 
 
 def parse_dump(data: bytes) -> list[RawFunction]:
-    """Decode the text of a dump; lines are split at newlines and may have any length.
+    """Return the functions in the text of a dump.
 
-    Shape:  in the order of the dump; of an address that comes twice the first is kept.
+    Shape:  in the order of the dump. If an address occurs twice, the first is kept and gets a finding.
     """
     blocks: dict[Sbdf, _Block] = {}
     current: _Block | None = None
@@ -66,7 +66,7 @@ def parse_dump(data: bytes) -> list[RawFunction]:
 
 
 class _Block:
-    """What a dump holds of one function."""
+    """The bytes and findings of one function in a dump."""
 
     def __init__(self, sbdf: Sbdf) -> None:
         self._sbdf = sbdf
@@ -75,7 +75,10 @@ class _Block:
         self._broken = False
 
     def add(self, number: int, offset: int, text: str) -> None:
-        """Append a line of bytes; after the first that does not fit, the rest stays unknown."""
+        """Append a line of bytes.
+
+        After the first line that is malformed or does not continue, ignore all further lines.
+        """
         if self._broken:
             return
         if not _BYTES.fullmatch(text):
@@ -88,15 +91,18 @@ class _Block:
                 self._stop(number, "goes beyond 4096 bytes")
 
     def find(self, code: str, why: str) -> None:
+        """Add a finding, unless there is one with the same code."""
         if all(finding.code != code for finding in self._findings):
             self._findings.append(Finding(code, why))
 
     def raw(self) -> RawFunction:
+        """Return the function that was read so far."""
         return RawFunction(
             self._sbdf, bytes(self._config[:MAX_CONFIG]) or None, findings=tuple(self._findings)
         )
 
     def _stop(self, number: int, what: str) -> None:
+        """Ignore all further lines, and add a finding that says why."""
         self._broken = True
         self.find(
             "dump-malformed", f"line {number} of the dump {what}: config space from there on is unknown"

@@ -1,9 +1,9 @@
-"""The closed list: every file that pcipt reads of a machine, and therefore every file that it records.
+"""List every file that pcipt reads of a machine. `pcipt record` copies exactly the same files.
 
-Reader and recorder use these tables alone, so they cannot disagree. Nothing here may hold a secret: no kernel
+Reader and recorder both use these tables, so they cannot differ. No file here may contain a secret: no kernel
 command line (passwords), no MSDM or SLIC table (licence keys), no VPD or UUID (serial numbers).
 
-Units:  `limit` is in bytes; a longer file is an oddity, not a larger read.
+Units:  `limit` is in bytes. A longer file is reported, and not read completely.
 Source: linux Documentation/ABI/testing/sysfs-bus-pci; drivers/pci/pci-sysfs.c (one page per attribute).
 """
 
@@ -11,23 +11,26 @@ import enum
 
 import attrs
 
-PAGE = 4096  # sysfs hands out an attribute of at most one page, in one read
+PAGE = 4096  # a sysfs attribute has at most one page and must be read with one call
 DEVICES = "sys/bus/pci/devices"
 GROUPS = "sys/kernel/iommu_groups"
 TABLES = "sys/firmware/acpi/tables"
-MAX_FUNCTIONS = 1 << 18  # four full segments; above that a tree is hostile or broken
+MAX_FUNCTIONS = 1 << 18  # four full segments; a tree with more is malicious or damaged
 
 
 class Kind(enum.Enum):
+    """The kind of a file: text, binary data or symbolic link."""
+
     TEXT = "text"
     BINARY = "binary"
     LINK = "link"
 
 
 class Depth(enum.Enum):
-    """How much is read of a function: the less, the less a sleeping device is disturbed.
+    """How much of a function is read. Reading less disturbs a sleeping device less.
 
-    GLANCE is its ids and the 64 header bytes, HEADER every file but only those bytes, FULL everything.
+    GLANCE reads the ids and the 64 bytes of the header, HEADER all files but only 64 bytes of `config`, FULL
+    everything.
     """
 
     GLANCE = "glance"
@@ -37,7 +40,10 @@ class Depth(enum.Enum):
 
 @attrs.frozen
 class Entry:
-    """One file: its name in its directory, or path beneath the root; `needed` ones are missed when absent."""
+    """One file: its name in its directory (or its path below the root), its kind and its size limit in bytes.
+
+    If a file that is `needed` is missing, the function gets a finding.
+    """
 
     name: str
     kind: Kind
@@ -45,7 +51,7 @@ class Entry:
     needed: bool = False
 
 
-CONFIG = Entry("config", Kind.BINARY, PAGE)  # where it is missing the decoder says so
+CONFIG = Entry("config", Kind.BINARY, PAGE)  # not `needed`: if it is missing, the decoder makes a finding
 RESOURCE = Entry("resource", Kind.TEXT, PAGE, needed=True)
 VENDOR = Entry("vendor", Kind.TEXT, 32, needed=True)
 DEVICE = Entry("device", Kind.TEXT, 32, needed=True)
@@ -54,8 +60,8 @@ REVISION = Entry("revision", Kind.TEXT, 32)  # since Linux 4.10
 SUBSYSTEM_VENDOR = Entry("subsystem_vendor", Kind.TEXT, 32)
 SUBSYSTEM_DEVICE = Entry("subsystem_device", Kind.TEXT, 32)
 NUMA_NODE = Entry("numa_node", Kind.TEXT, 32)
-SECONDARY_BUS = Entry("secondary_bus_number", Kind.TEXT, 32)  # bridges, since Linux 4.20; the register
-BUSES_BELOW = "pci_bus"  # a directory of a bridge: the name below it is Linux's number of that bus
+SECONDARY_BUS = Entry("secondary_bus_number", Kind.TEXT, 32)  # bridges, since Linux 4.20; shows the register
+BUSES_BELOW = "pci_bus"  # a directory of a bridge; the name in it has Linux's number of the bus below
 SUBORDINATE_BUS = Entry("subordinate_bus_number", Kind.TEXT, 32)
 DRIVER = Entry("driver", Kind.LINK, PAGE)
 PHYSFN = Entry("physfn", Kind.LINK, PAGE)
@@ -75,18 +81,17 @@ GROUP_FILES = (
     Entry("type", Kind.TEXT, 32),
 )
 
-# The memory map that firmware gave at boot: one directory an entry, numbered from 0.
+# The memory map that the firmware gave at boot: one directory for each entry, numbered from 0.
 MEMMAP = "sys/firmware/memmap"
-MEMMAP_ENTRIES = 128  # the kernel's table has at most that many
+MEMMAP_ENTRIES = 128  # the most entries that the kernel's table can have
 MEMMAP_FILES = (Entry("start", Kind.TEXT, 64), Entry("end", Kind.TEXT, 64), Entry("type", Kind.TEXT, 64))
 
-# Where `roles` begins: the line of `/` among the mounts, and the names of consoles. From there it reads the
-# text of links (sys/dev/block, sys/class/block, sys/class/tty, sys/fs/btrfs, slaves) and names of mapped
-# devices.
+# `roles` first reads the line of `/` in mountinfo and the names of consoles. Then it reads the text of links
+# (sys/dev/block, sys/class/block, sys/class/tty, sys/fs/btrfs, slaves) and the names of mapped devices.
 MOUNTS = "proc/self/mountinfo"
 CONSOLES = "sys/class/tty/console/active"
 
-# Xen renames DMAR to RMAD (since 4.6) or XMAR, so that Linux leaves the IOMMU alone.
+# Xen renames DMAR to RMAD (since 4.6) or XMAR, so that Linux does not use the IOMMU.
 MACHINE_FILES = (
     *(
         Entry(f"{TABLES}/{name}", Kind.BINARY, 1 << 20)

@@ -1,7 +1,7 @@
-"""Read what Linux tells of functions beside their registers: reset methods, IOMMU group, boot display.
+"""Read facts that Linux knows about functions: reset methods, IOMMU group, boot display.
 
-Linux hides `reset_method` where there is none to use: its absence means "none" only on a machine where some
-other function has it (Linux 5.15 and newer).
+Linux does not show `reset_method` for a function that it cannot reset. So a missing file means "no method"
+only if another function of the machine has the file (Linux 5.15 and newer).
 Source: linux drivers/pci/pci.c, pci_dev_reset_method_attr_is_visible.
 """
 
@@ -17,9 +17,10 @@ from pcipt.pci.linux_facts import LinuxFacts
 
 
 def read_facts(root: str, sbdfs: Iterable[Sbdf]) -> dict[Sbdf, LinuxFacts]:
-    """Read them for all of a machine's functions; one that vanishes meanwhile has none.
+    """Return the facts of each function. A function that Linux does not list (any more) is left out.
 
-    Raises: InputError where `sys/bus/pci/devices` is not there.
+    `sbdfs` should contain all functions of the machine, so that a missing `reset_method` is understood.
+    Raises: InputError if `sys/bus/pci/devices` is missing below `root`.
     """
     found: dict[Sbdf, LinuxFacts] = {}
     with SysfsReader(root) as reader:
@@ -40,6 +41,7 @@ def read_facts(root: str, sbdfs: Iterable[Sbdf]) -> dict[Sbdf, LinuxFacts]:
 
 
 def _text(directory: int, entry: files.Entry) -> str | None:
+    """Return the text of a file without surrounding spaces, or None if it cannot be read."""
     try:
         return read_file(directory, entry.name, entry.limit).decode("ascii", "replace").strip()
     except OSError:
@@ -47,11 +49,16 @@ def _text(directory: int, entry: files.Entry) -> str | None:
 
 
 def _methods(directory: int) -> tuple[str, ...] | None:
+    """Return the reset methods, or None if the file is missing."""
     text = _text(directory, files.RESET_METHOD)
     return None if text is None else tuple(text.split())
 
 
 def _group(directory: int, level: int) -> int | None:
+    """Return the number of the IOMMU group, or None if there is none.
+
+    `level` is the depth of the directory.
+    """
     try:
         name = read_link(directory, files.IOMMU_GROUP.name, level).rpartition("/")[2]
     except OSError:
@@ -60,5 +67,6 @@ def _group(directory: int, level: int) -> int | None:
 
 
 def _boot_vga(directory: int) -> bool | None:
+    """Return True or False as the file says, or None if it is missing."""
     text = _text(directory, files.BOOT_VGA)
     return None if text not in ("0", "1") else text == "1"

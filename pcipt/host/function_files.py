@@ -1,6 +1,6 @@
-"""Read the files of one function's directory into a `RawFunction`; whatever is wrong becomes a finding.
+"""Read the files of one function's sysfs directory into a `RawFunction`. Every problem becomes a finding.
 
-Absent files are normal unless the table says that they are needed: kernels and devices differ.
+A missing file is normal unless the table in `files` marks it as needed, because kernels and devices differ.
 """
 
 import errno
@@ -14,7 +14,7 @@ from pcipt.host.tree import list_names, read_file, read_link, reason, text_of
 from pcipt.pci import Finding, Ids, RawFunction, Resource, Sbdf
 
 HEADER_BYTES = 64
-_ids = functools.lru_cache(maxsize=1024)(Ids)  # those of one model are alike
+_ids = functools.lru_cache(maxsize=1024)(Ids)  # devices of the same model have equal ids
 
 _HEX = re.compile(rb"0x([0-9a-f]{1,8})\s*")
 _DECIMAL = re.compile(rb"(-?[0-9]{1,9})\s*")
@@ -23,15 +23,15 @@ _NAME = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([01][0-9a-f])\.([0-7])")
 
 _CODES = {
     errno.EMEDIUMTYPE: "file-kind",
-    errno.EINVAL: "file-kind",  # readlink of what is no link
+    errno.EINVAL: "file-kind",  # readlink of a file that is not a link
     errno.EFBIG: "file-too-long",
     errno.EXDEV: "link-outside",
 }
 
 
-@functools.lru_cache(maxsize=64)  # those below one bridge are read one after another
+@functools.lru_cache(maxsize=64)  # functions below one bridge are read one after another
 def sbdf_from_name(name: str) -> Sbdf | None:
-    """Read a directory name as Linux writes addresses; None for any other name or spelling."""
+    """Return the address for a directory name in Linux's spelling, or None for any other name."""
     matched = _NAME.fullmatch(name)
     if matched is None:
         return None
@@ -40,7 +40,10 @@ def sbdf_from_name(name: str) -> Sbdf | None:
 
 
 class FunctionFiles:
-    """One function's directory: its descriptor, how deep it lies, and what was odd in it."""
+    """A reader of one function's directory. It collects findings while it reads.
+
+    `directory` is an open descriptor, `level` the number of directories between the root and it.
+    """
 
     def __init__(self, directory: int, level: int) -> None:
         self._directory = directory
@@ -48,6 +51,10 @@ class FunctionFiles:
         self.findings: list[Finding] = []
 
     def read(self, sbdf: Sbdf, depth: Depth, parent: Sbdf | None, root_bus: int | None) -> RawFunction:
+        """Read the files up to `depth`.
+
+        `parent` and `root_bus`, which the caller knows from directory names, are copied.
+        """
         config = self._bytes(files.CONFIG, None if depth is Depth.FULL else HEADER_BYTES)
         vendor = self._number(files.VENDOR, 0xFFFF)
         device = self._number(files.DEVICE, 0xFFFF)
@@ -83,10 +90,11 @@ class FunctionFiles:
         )
 
     def _bus_below(self, sbdf: Sbdf) -> int | None:
-        """Tell which bus number Linux gives to the bus below a bridge; None for what is no bridge.
+        """Return Linux's number for the bus below a bridge, or None if the function is not a bridge.
 
-        The file tells what the register reads now, not what Linux believes: only names keep that. A live
-        tree names the bus in `pci_bus`, a recorded one only the functions below.
+        The file shows what the register reads now, which may differ from Linux's number. Linux's number is in
+        directory names only: in a live tree in `pci_bus`, in a recorded tree in the names of the functions
+        below. If no name shows it, the register is returned.
         Source: linux drivers/pci/pci-sysfs.c, secondary_bus_number_show.
         """
         register = self._number(files.SECONDARY_BUS, 0xFF, _DECIMAL)
@@ -102,15 +110,22 @@ class FunctionFiles:
         return register
 
     def _names(self, directory: str) -> list[str]:
+        """Return the names in a subdirectory, or nothing if it cannot be listed."""
         try:
             return list_names(self._directory, files.MAX_FUNCTIONS, directory)
         except OSError:
             return []
 
     def find(self, code: str, why: str) -> None:
+        """Add a finding."""
         self.findings.append(Finding(code, why))
 
     def _bytes(self, entry: Entry, wanted: int | None = None) -> bytes | None:
+        """Return the content of a file, or None if it is missing, empty or unreadable.
+
+        An empty or unreadable file gives a finding; a missing file gives one if it is needed. `wanted` is the
+        number of bytes to read, None for all.
+        """
         try:
             data = read_file(self._directory, entry.name, entry.limit, wanted)
         except FileNotFoundError:
@@ -118,7 +133,7 @@ class FunctionFiles:
                 self.find("file-missing", f"there is no file {entry.name}: what it would tell is unknown")
             return None
         except OSError as error:
-            self._failed(entry, error)
+            self._add_read_error(entry, error)
             return None
         if not data:
             self.find("file-empty", f"the file {entry.name} is empty: what it would tell is unknown")
@@ -126,6 +141,10 @@ class FunctionFiles:
         return data
 
     def _number(self, entry: Entry, limit: int, form: re.Pattern[bytes] = _HEX) -> int | None:
+        """Return the number in a file.
+
+        None if the file is missing or malformed, or if the number is negative.
+        """
         data = self._bytes(entry)
         if data is None:
             return None
@@ -135,9 +154,10 @@ class FunctionFiles:
             shown = data[:24].decode("ascii", "backslashreplace").strip()
             self.find("value-malformed", f"the file {entry.name} holds {shown!r}, which is no such number")
             return None
-        return None if value < 0 else value  # numa_node is -1 where there is none
+        return None if value < 0 else value  # numa_node is -1 if there is none
 
     def _resources(self) -> tuple[Resource, ...]:
+        """Return the lines of the file `resource`; empty if it cannot be read."""
         data = self._bytes(files.RESOURCE)
         if data is None:
             return ()
@@ -147,15 +167,17 @@ class FunctionFiles:
         return lines
 
     def _link(self, entry: Entry) -> str | None:
+        """Return the target of a link, or None if it is missing or unreadable (then with a finding)."""
         try:
             return read_link(self._directory, entry.name, self._level)
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._failed(entry, error)
+            self._add_read_error(entry, error)
             return None
 
     def _physfn(self) -> Sbdf | None:
+        """Return the physical function that the link `physfn` names, or None if there is no such link."""
         target = self._link(files.PHYSFN)
         if target is None:
             return None
@@ -164,7 +186,8 @@ class FunctionFiles:
             self.find("value-malformed", "the link physfn does not lead to a function; its owner is unknown")
         return physfn
 
-    def _failed(self, entry: Entry, error: OSError) -> None:
+    def _add_read_error(self, entry: Entry, error: OSError) -> None:
+        """Add a finding for a file that could not be read."""
         code = _CODES.get(error.errno or 0, "read-error")
         if code == "read-error":
             why = f"the {entry.kind.value} file {entry.name} cannot be read ({reason(error)})"

@@ -1,7 +1,7 @@
-"""Read the memory map of a machine beneath a root: /proc/iomem, and the map that firmware gave at boot.
+"""Read the memory map of a machine: /proc/iomem, and the map that the firmware gave at boot.
 
-Both are ranges with names of Linux's choosing; what a name means is decided elsewhere. Without the right
-(CAP_SYS_ADMIN) /proc/iomem shows zeros, which is told and never taken for a map.
+Both are ranges with names that Linux chose; other modules decide what a name means. Without CAP_SYS_ADMIN,
+/proc/iomem shows only zeros. This is reported, and never used as a map.
 
 Source: linux kernel/resource.c (r_show), drivers/firmware/memmap.c.
 """
@@ -23,7 +23,7 @@ _MAX_LINES = 1 << 16
 
 @attrs.frozen
 class NamedRange:
-    """A range and Linux's name for it; `depth` counts what it lies in (0 is outermost)."""
+    """A range and Linux's name for it. `depth` is the number of ranges that contain it (0 is outermost)."""
 
     range: Range
     name: str
@@ -32,7 +32,10 @@ class NamedRange:
 
 @attrs.frozen
 class MemoryReading:
-    """`iomem` is None where it could not be read, `firmware` is empty where the kernel does not show it."""
+    """Both memory maps.
+
+    `iomem` is None if it could not be read; `firmware` is empty if the kernel does not show it.
+    """
 
     iomem: tuple[NamedRange, ...] | None
     firmware: tuple[NamedRange, ...]
@@ -40,7 +43,10 @@ class MemoryReading:
 
 
 def parse_iomem(data: bytes) -> tuple[tuple[NamedRange, ...], Finding | None]:
-    """Read the lines of /proc/iomem, and say what was wrong with the first bad one."""
+    """Parse the lines of /proc/iomem.
+
+    Malformed lines are skipped; the finding describes the first of them, or is None.
+    """
     found: list[NamedRange] = []
     problem: str | None = None
     for number, line in enumerate(data.splitlines()[:_MAX_LINES], 1):
@@ -55,15 +61,16 @@ def parse_iomem(data: bytes) -> tuple[tuple[NamedRange, ...], Finding | None]:
 
 
 def shows_zeros(lines: tuple[NamedRange, ...]) -> bool:
-    """Tell whether the kernel hid all addresses: every line then reads 0-0."""
+    """Return True if the kernel hid all addresses: there are lines, and every line reads 0-0."""
     return bool(lines) and all(line.range.last == 0 for line in lines)
 
 
 def read_memory(root: str = "/") -> MemoryReading:
-    """Read both maps.
+    """Read both memory maps below `root`.
 
-    Raises: NotPermittedError where addresses are hidden from this process, InputError where they were hidden
-            from the one that recorded, or where neither map is there.
+    Raises: NotPermittedError if the root is `/` and the kernel hides the addresses from this process;
+            InputError if there is no usable map: /proc/iomem is missing or was recorded without addresses,
+            and the firmware's map is missing too.
     """
     findings: list[Finding] = []
     with Tree(root) as tree:
@@ -88,6 +95,7 @@ def read_memory(root: str = "/") -> MemoryReading:
 
 
 def _firmware_map(tree: Tree, findings: list[Finding]) -> tuple[NamedRange, ...]:
+    """Read the firmware's map from sys/firmware/memmap. Problems are appended to `findings`."""
     found: list[NamedRange] = []
     for number in range(files.MEMMAP_ENTRIES):
         home = f"{files.MEMMAP}/{number}"

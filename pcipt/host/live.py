@@ -1,4 +1,4 @@
-"""The Linux of one root as the engine wants a host; it reads by the closed list of files."""
+"""Give the engine access to the Linux of one root. Only the files of the closed list in `files` are read."""
 
 from pcipt.host import control, files, sysfs
 from pcipt.host.iomem import MemoryReading, read_memory
@@ -11,31 +11,40 @@ ACPI_TABLES = ("DMAR", "RMAD", "XMAR", "IVRS", "APIC", "MCFG", "HPET")
 
 
 class LinuxHost:
-    """A host below `root`; `/` is the running one."""
+    """The Linux below the directory `root`, with the methods that the engine needs.
+
+    `/` is the running Linux.
+    """
 
     def __init__(self, root: str = "/") -> None:
         self._root = root
 
     @property
     def boot_id(self) -> str:
-        """What distinguishes this boot; empty where the kernel does not tell."""
+        """Return the kernel's random id of this boot, or an empty text if it cannot be read."""
         return (read_listed(self._root, BOOT_ID) or b"").decode("ascii", "replace").strip()
 
     def read_machine(self) -> list[RawFunction]:
+        """Read all functions completely."""
         return sysfs.read_machine(self._root)
 
     def read_function(self, sbdf: Sbdf) -> RawFunction | None:
+        """Read one function completely, or return None if Linux does not list it."""
         return sysfs.read_function(self._root, sbdf)
 
     def acpi_tables(self) -> list[bytes]:
+        """Return the bytes of the tables in `ACPI_TABLES` that can be read, in this order."""
         found = (read_listed(self._root, f"{files.TABLES}/{name}") for name in ACPI_TABLES)
         return [table for table in found if table]
 
     def memory(self) -> MemoryReading:
+        """Read /proc/iomem and the firmware's memory map. It raises as `read_memory` of `iomem` does."""
         return read_memory(self._root)
 
     def read_register(self, sbdf: Sbdf, register: Register) -> int:
+        """Return the value of one register of a function. It raises as `read_register` of `control` does."""
         return control.read_register(self._root, sbdf, register)
 
     def write_register(self, sbdf: Sbdf, register: Register, value: int) -> None:
+        """Write one register of a function. It raises as `write_register` of `control` does."""
         control.write_register(self._root, sbdf, register, value)

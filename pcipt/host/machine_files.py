@@ -1,6 +1,6 @@
-"""Read what a machine tells beside its functions: ACPI tables, facts about Xen, the memory map.
+"""Read the files of a machine that belong to no function: ACPI tables, facts about Xen, the memory map.
 
-Only the closed list of `files` can be read, so that whatever somebody reads here is recorded too.
+Only files of the closed list in `files` can be read, so every file read here is recorded too.
 """
 
 from pcipt.errors import InputError
@@ -11,11 +11,12 @@ _LIMITS = {entry.name: entry.limit for entry in MACHINE_FILES}
 
 
 def read_listed(root: str, name: str) -> bytes | None:
-    """Read one file of the closed list, named by its path beneath the root.
+    """Return the bytes of one file of `MACHINE_FILES`; `name` is its path below the root.
 
-    Shape:  None where it is absent, too long, no regular file, or may not be read.
+    Return None if the file is missing, too long or not a regular file, or if reading is not permitted.
+    Raises: KeyError if `name` is not in the list.
     """
-    limit = _LIMITS[name]  # a KeyError is our own mistake: the file is not on the list
+    limit = _LIMITS[name]  # a KeyError is a bug in the caller
     try:
         with Tree(root) as tree:
             return tree.read(name, limit)

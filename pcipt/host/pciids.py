@@ -1,7 +1,7 @@
-"""Names from pci.ids, looked up as they are needed: the file is searched, not parsed.
+"""Look up names of vendors, devices and classes in pci.ids. The file is searched, not parsed.
 
-The file is one text of vendors, their devices and classes; a section begins at the start of a line and its
-members are indented by tabs. Without the file there are no names and nothing fails.
+pci.ids is a text with one section for each vendor and class. A section begins at the start of a line; the
+lines of its members begin with tabs. Without the file there are no names, and nothing fails.
 
 Source: pci.ids, header comment ("Syntax").
 """
@@ -25,7 +25,11 @@ _SECTION = re.compile(rb"\n[^\t#\n]")
 
 
 class PciIds:
-    """The names of one pci.ids file; an empty one knows none."""
+    """The names of one pci.ids file; `data` is its text. Without text, every name is None.
+
+    `vendor(vendor)`, `device(vendor, device)` and `class_name(class_code)` return a name or None; results are
+    cached.
+    """
 
     def __init__(self, data: bytes = b"") -> None:
         self._data = b"\n" + data
@@ -35,18 +39,23 @@ class PciIds:
         self._section = functools.cache(self._find_section)
 
     def _vendor(self, vendor: int) -> str | None:
+        """Return the name of a vendor id, or None."""
         return self._name(self._section(b"%04x" % vendor), b"")
 
     def _device(self, vendor: int, device: int) -> str | None:
+        """Return the name of a device id of this vendor, or None."""
         return self._name(self._section(b"%04x" % vendor), b"\n\t%04x  " % device)
 
     def _class_name(self, class_code: int) -> str | None:
-        """Name a class of 24 bits by its subclass, or by its base class where the subclass has no name."""
+        """Return the name of the subclass of a 24-bit class code, else of its base class, else None."""
         section = self._section(b"C %02x" % (class_code >> 16))
         return self._name(section, b"\n\t%02x  " % (class_code >> 8 & 0xFF)) or self._name(section, b"")
 
     def _find_section(self, key: bytes) -> bytes:
-        """Cut out the section that begins with `key`, from its name to the next section."""
+        """Return the section that begins with `key`: the text from its name to the next section.
+
+        Empty if there is none.
+        """
         start = self._data.find(b"\n" + key + b"  ")
         if start < 0:
             return b""
@@ -56,6 +65,10 @@ class PciIds:
 
     @staticmethod
     def _name(section: bytes, key: bytes) -> str | None:
+        """Return the text after `key` in a section, up to the end of the line.
+
+        None if the key is not there.
+        """
         start = section.find(key)
         if not section or start < 0:
             return None
@@ -66,7 +79,7 @@ class PciIds:
 
 
 def read_pciids(places: Iterable[str] = PLACES) -> PciIds:
-    """Read the first pci.ids that can be read; none at all where there is none."""
+    """Read the first file of `places` that can be read. If there is none, return an object without names."""
     for place in places:
         try:
             with open(place, "rb") as source:
@@ -78,6 +91,10 @@ def read_pciids(places: Iterable[str] = PLACES) -> PciIds:
 
 
 def _unpacked(data: bytes) -> bytes:
+    """Return decompressed gzip data, at most `MAX_BYTES`.
+
+    Raises: ValueError, OSError or EOFError if it is damaged.
+    """
     import io
     import zlib
     from gzip import GzipFile

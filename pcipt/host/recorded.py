@@ -1,11 +1,11 @@
-"""A recorded machine that changes by recorded steps: what `pcipt replay` and `pcipt daemon --replay` play.
+"""Play a recorded machine that changes step by step, for `pcipt replay` and `pcipt daemon --replay`.
 
     DIR/sys, DIR/proc         the machine at the beginning, as `pcipt record` writes it
     DIR/steps/NAME/sys, …     the machine after a step
-    DIR/sequence.jsonl        one step a line, see `Step`; the rest of the layout: daemon/replay/recording.py
+    DIR/sequence.jsonl        one step on each line, see `Step`
     DIR/xen.json              Xen at the beginning, see `XenStart`
-
-Nothing is ever written below DIR: a register written here is remembered until the next step, not stored.
+For the other files of DIR see daemon/replay/recording.py. Nothing is ever written below DIR: a register that
+is written here is kept in memory until the next step.
 """
 
 import json
@@ -30,9 +30,10 @@ _LIMIT = 1 << 20
 class Step:
     """One change: {"n": 12, "tree": NAME, "about": TEXT, "changed": [SBDF, …], "forget": [SBDF, …]}.
 
-    `tree` is the machine after it (None: as before), `changed` the functions that hot-plug messages name,
-    `forget` those that somebody else made Xen forget. It comes after the writes up to number `number`; None
-    is after all of them.
+    `tree` is the directory below steps/ with the machine after the step; None means that it does not change.
+    `changed` are the functions for which hot-plug messages arrive. `forget` are the functions that somebody
+    other than pcipt removes from Xen. `number` ("n") is the number of the last write before the step; None
+    places the step after all writes.
     """
 
     tree: str | None
@@ -44,10 +45,11 @@ class Step:
 
 @attrs.frozen
 class XenStart:
-    """What Xen was when the recording began: {"version": "4.17.7", "dom0": "pv", "known": [SBDF, …],
-    "announces": false}; None where the recording does not tell.
+    """Xen at the beginning: {"version": "4.17.7", "dom0": "pv", "known": [SBDF, …], "announces": false}.
 
-    `announces`: dom0's kernel told Xen of what came and went; else the recording shows what pcipt does alone.
+    `known` are the functions that Xen knows. A value is None if the recording does not contain it.
+    `announces` is True if dom0's kernel tells Xen about functions that are added and removed. If it is False,
+    the replay shows what pcipt does alone.
     """
 
     version: str | None
@@ -57,7 +59,7 @@ class XenStart:
 
 
 class RecordedHost:
-    """The machine of a recording, at the step it has been moved to."""
+    """The machine of the recording in `directory`, after the step that `move_to` chose last."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
@@ -66,9 +68,10 @@ class RecordedHost:
         self.boot_id = self._linux.boot_id or "recorded"
 
     def move_to(self, step: Step) -> None:
-        """Make the machine what it was after this step.
+        """Change the machine to its state after `step`, and forget written registers.
 
-        Raises: InputError where the recording does not hold that step.
+        Do nothing if `step.tree` is None.
+        Raises: InputError if the recording does not have the directory of this step.
         """
         if step.tree is None:
             return
@@ -79,22 +82,27 @@ class RecordedHost:
         self._written = {}
 
     def read_machine(self) -> list[RawFunction]:
+        """Return all functions as recorded, with the registers that were written."""
         return [self._with_written(raw) for raw in self._linux.read_machine()]
 
     def read_function(self, sbdf: Sbdf) -> RawFunction | None:
+        """Return one function as recorded, with the registers that were written, or None if it is missing."""
         raw = self._linux.read_function(sbdf)
         return self._with_written(raw) if raw is not None else None
 
     def acpi_tables(self) -> list[bytes]:
+        """Return the recorded ACPI tables."""
         return self._linux.acpi_tables()
 
     def memory(self) -> MemoryReading:
+        """Return the recorded memory maps."""
         return self._linux.memory()
 
     def read_register(self, sbdf: Sbdf, register: Register) -> int:
-        """Read the register as written last, else as recorded.
+        """Return the value of a register as it was written last, or as recorded if it was not written.
 
-        Raises: NoSuchDeviceError where the recorded machine does not have the function now.
+        Raises: NoSuchDeviceError if the function is not in the recorded machine now, or if the register was
+                not recorded.
         """
         raw = self.read_function(sbdf)
         if raw is None or raw.config is None or len(raw.config) < register.offset + register.size:
@@ -102,9 +110,14 @@ class RecordedHost:
         return int.from_bytes(raw.config[register.offset :][: register.size], "little")
 
     def write_register(self, sbdf: Sbdf, register: Register, value: int) -> None:
+        """Remember the value of a register until the machine moves to another recorded tree.
+
+        No file is written.
+        """
         self._written.setdefault(sbdf, {})[register.offset] = value.to_bytes(register.size, "little")
 
     def _with_written(self, raw: RawFunction) -> RawFunction:
+        """Return `raw` with the written registers in its config space."""
         written = self._written.get(raw.sbdf)
         if written is None or raw.config is None:
             return raw
@@ -115,9 +128,10 @@ class RecordedHost:
 
 
 def read_steps(directory: str) -> Iterator[Step]:
-    """Read sequence.jsonl; a recording without one has no steps.
+    """Yield the steps in sequence.jsonl. If the file is missing, there are no steps.
 
-    Raises: MalformedError with the offset of the line that is not a step.
+    Raises: MalformedError with the byte offset of a line that is not a valid step; InputError if it is not a
+            regular file or longer than 1 MiB.
     """
     path = os.path.join(directory, "sequence.jsonl")
     data = _read(path)
@@ -129,9 +143,10 @@ def read_steps(directory: str) -> Iterator[Step]:
 
 
 def read_xen_start(directory: str) -> XenStart:
-    """Read xen.json; without one Xen knows every function of the machine.
+    """Read xen.json. If the file is missing, Xen knows every function of the machine.
 
-    Raises: MalformedError where the file is not what it should be.
+    Raises: MalformedError if the content is not valid; InputError if it is not a regular file or longer than
+            1 MiB.
     """
     path = os.path.join(directory, "xen.json")
     data = _read(path)
@@ -148,6 +163,7 @@ def read_xen_start(directory: str) -> XenStart:
 
 
 def _step(path: str, offset: int, line: bytes) -> Step:
+    """Parse one line of sequence.jsonl that begins at the byte `offset` of the file `path`."""
     value = _object(path, offset, line)
     tree, number = value.get("tree"), value.get("n")
     named = isinstance(tree, str) and tree and "/" not in tree and not tree.startswith(".")
@@ -160,6 +176,7 @@ def _step(path: str, offset: int, line: bytes) -> Step:
 
 
 def _object(path: str, offset: int, data: bytes) -> dict[str, Any]:
+    """Parse a JSON object. `path` and `offset` are for the MalformedError if it is not one."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -170,6 +187,7 @@ def _object(path: str, offset: int, data: bytes) -> dict[str, Any]:
 
 
 def _addresses(path: str, offset: int, values: object) -> tuple[Sbdf, ...]:
+    """Parse a JSON list of addresses."""
     if not isinstance(values, list):
         raise MalformedError(path, offset, "expected a list of addresses")
     try:
@@ -179,6 +197,7 @@ def _addresses(path: str, offset: int, values: object) -> tuple[Sbdf, ...]:
 
 
 def _word(path: str, value: dict[str, Any], key: str) -> str | None:
+    """Return the text under `key`, or None if it is missing. Raises: MalformedError if it is not a text."""
     word = value.get(key)
     if word is not None and not isinstance(word, str):
         raise MalformedError(path, 0, f'expected a string as "{key}"')
@@ -186,9 +205,9 @@ def _word(path: str, value: dict[str, Any], key: str) -> str | None:
 
 
 def _read(path: str) -> bytes:
-    """Read a file of the recording whole; a FIFO must not hold the reader up, nothing is cut silently.
+    """Return the whole content of a file, or no bytes if it does not exist.
 
-    Shape:  empty where there is none.
+    A FIFO is refused, because opening it would block; a file that is too long is refused, not cut.
     """
     try:
         return read_regular(path, _LIMIT)

@@ -1,8 +1,8 @@
-"""Record a machine: the closed list of files beneath a root, copied so that the copy reads like the original.
+"""Record a machine: copy the closed list of files, so that the copy below a root reads like the original.
 
-Links stay links with the text they have in sysfs; one that names a place outside the tree is left out, as is
-what cannot be read or vanishes meanwhile. The copy is built beside its place and renamed at the end: what is
-there is whole.
+A link stays a link with the same text. A link that leads outside the tree, and a file that cannot be read or
+vanishes meanwhile, is left out. The copy is built in a temporary directory and renamed at the end, so a copy
+in its final place is always complete.
 """
 
 import errno
@@ -37,7 +37,10 @@ about Xen, the memory map, and which functions carry dom0's root file system and
 
 @attrs.frozen
 class Recorded:
-    """What was recorded: functions, files and links, and what stayed out (path and why)."""
+    """The result of recording: the number of functions, the number of files and links, and what was left out.
+
+    `left_out` holds (path, reason) for each file that was left out.
+    """
 
     functions: int
     files: int
@@ -47,13 +50,13 @@ class Recorded:
 def record_machine(
     root: str, target: str, tell: Callable[[int, int], None] = lambda _done, _all: None
 ) -> Recorded:
-    """Record the machine beneath `root` into the directory `target`, which is made or must be empty.
+    """Record the machine below `root` into the directory `target`, which must be empty or not exist.
 
-    `tell` hears before each function how many are recorded, and of how many.
-    Raises: InputError where the target holds something or cannot be written, or the root is no machine.
+    `tell(done, all)` is called before each function: how many are recorded, and how many there are.
+    Raises: InputError if `target` is not empty or cannot be written, or if `root` has no sys/bus/pci/devices.
     """
     target = os.path.abspath(target)
-    _refuse_full(target)
+    _require_empty(target)
     with SysfsReader(root) as reader:
         everything = reader.addresses()
     try:
@@ -65,8 +68,8 @@ def record_machine(
         recorder.functions(everything, tell)
         recorder.machine()
         recorder.write("README.md", README.encode())
-        os.chmod(aside, 0o755)  # noqa: S103 - as mkdir makes it; mkdtemp's are for the owner alone
-        os.rename(aside, target)  # takes the place of an empty directory, and of nothing else
+        os.chmod(aside, 0o755)  # noqa: S103 - the usual mode of a directory; mkdtemp allows the owner only
+        os.rename(aside, target)  # replaces an empty directory; anything else is an error
     except OSError as error:
         raise InputError(error.filename or target, reason(error)) from error
     finally:
@@ -74,7 +77,8 @@ def record_machine(
     return Recorded(recorder.recorded, recorder.written, tuple(recorder.left_out))
 
 
-def _refuse_full(target: str) -> None:
+def _require_empty(target: str) -> None:
+    """Raise InputError if the directory exists and is not empty, or cannot be listed."""
     try:
         with os.scandir(target) as entries:
             if next(entries, None) is not None:
@@ -86,6 +90,8 @@ def _refuse_full(target: str) -> None:
 
 
 class _Recorder:
+    """Copies the files of the machine below `root` to the directory `target`, and counts them."""
+
     def __init__(self, root: str, target: str) -> None:
         self._root = root
         self._target = target
@@ -96,6 +102,7 @@ class _Recorder:
         self.left_out: list[tuple[str, str]] = []
 
     def functions(self, sbdfs: Collection[Sbdf], tell: Callable[[int, int], None]) -> None:
+        """Record the files of all functions. `tell` is as in `record_machine`."""
         os.makedirs(os.path.join(self._target, files.DEVICES))
         with SysfsReader(self._root) as reader:
             for number, sbdf in enumerate(sorted(sbdfs, key=lambda sbdf: reader.place(sbdf) or "")):
@@ -103,6 +110,9 @@ class _Recorder:
                 self._function(reader, sbdf)
 
     def machine(self) -> None:
+        """Record the files of the machine and of IOMMU groups, and the files and links that `read_roles`
+        read.
+        """
         groups = [
             attrs.evolve(entry, name=f"{files.GROUPS}/{group}/{entry.name}")
             for group in sorted(self._groups)
@@ -124,6 +134,7 @@ class _Recorder:
                 self._link(kept.path, kept.target)
 
     def write(self, path: str, data: bytes) -> None:
+        """Write one file of the copy; it must not exist yet."""
         place = os.path.join(self._target, path)
         os.makedirs(os.path.dirname(place), exist_ok=True)
         with open(place, "xb") as out:
@@ -131,16 +142,17 @@ class _Recorder:
         self.written += 1
 
     def _function(self, reader: SysfsReader, sbdf: Sbdf) -> None:
+        """Record the files of one function, and its entry in sys/bus/pci/devices."""
         listed = f"{files.DEVICES}/{sbdf}"
         place = reader.place(sbdf)
         if place is None:
-            return  # vanished meanwhile
+            return  # removed meanwhile
         try:
             directory = reader.enter(sbdf)
         except OSError as error:
             self._leave_out(listed, error)
             if isinstance(error, FileNotFoundError) and not place.startswith(".."):
-                self._link(listed, os.path.relpath(place, files.DEVICES))  # dangling there, dangling here
+                self._link(listed, os.path.relpath(place, files.DEVICES))  # a dangling link stays one
             return
         home = reader.names
         path = "/".join(home)
@@ -157,6 +169,7 @@ class _Recorder:
             self._link(listed, os.path.relpath(path, files.DEVICES))
 
     def _file(self, directory: int, home: str, level: int, entry: Entry) -> None:
+        """Record one file or link of a function's directory, which is `level` directories below the root."""
         path = f"{home}/{entry.name}"
         data, target = b"", ""
         try:
@@ -176,10 +189,12 @@ class _Recorder:
             self._groups.add(group)
 
     def _link(self, path: str, target: str) -> None:
+        """Create one link of the copy."""
         place = os.path.join(self._target, path)
         os.symlink(target, place)
         self.written += 1
 
     def _leave_out(self, path: str, error: OSError) -> None:
+        """Note that `path` was left out, and why. A file that does not exist is not noted."""
         if not isinstance(error, FileNotFoundError):
             self.left_out.append((path, reason(error)))

@@ -1,4 +1,7 @@
-"""Open files that only a person or pcipt itself writes: what is no regular file must hold nobody up."""
+"""Open regular files only, so that a FIFO or a device node in their place cannot block the process.
+
+This is for files that a person or pcipt itself writes.
+"""
 
 import os
 import stat
@@ -8,9 +11,10 @@ from pcipt.errors import InputError
 
 
 def open_regular(path: str) -> BinaryIO:
-    """Open a file for reading.
+    """Open a regular file for reading.
 
-    Raises: InputError where it is no regular file (opening a FIFO would wait for a writer), OSError.
+    Raises: InputError if it is not a regular file (opening a FIFO would wait for a writer); OSError if it
+            cannot be opened.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -20,9 +24,10 @@ def open_regular(path: str) -> BinaryIO:
 
 
 def read_regular(path: str, limit: int) -> bytes:
-    """Read a file whole.
+    """Return the whole content of a regular file.
 
-    Raises: InputError where it is no regular file or longer than `limit` bytes, OSError.
+    Raises: InputError if it is not a regular file or is longer than `limit` bytes; OSError if it cannot be
+            read.
     """
     with open_regular(path) as file:
         data = file.read(limit + 1)

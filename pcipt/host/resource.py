@@ -1,7 +1,7 @@
-"""The file `resource` of sysfs: one line for each BAR, the ROM, the SR-IOV BARs and the bridge windows.
+"""Parse the sysfs file `resource`: one line for each BAR, the ROM, the SR-IOV BARs and the bridge windows.
 
-A line is start, inclusive end and flags. Its number is its index, so a line that cannot be read leaves an
-empty place behind and the others keep theirs.
+A line holds start, inclusive end and flags. The number of a line tells which BAR it is. So a malformed line
+gives an unused entry, and the other lines keep their numbers.
 
 Source: linux drivers/pci/pci-sysfs.c, resource_show; include/linux/pci.h (PCI_STD_RESOURCES and on).
 """
@@ -18,7 +18,7 @@ _LINE = re.compile(rb"0x([0-9a-f]{1,16}) 0x([0-9a-f]{1,16}) 0x([0-9a-f]{1,16})")
 
 
 def parse_resource(data: bytes) -> tuple[tuple[Resource, ...], Finding | None]:
-    """Read the lines of `resource`, and say what was wrong with the first bad one."""
+    """Return the lines of `resource` in order, and a finding about the first problem, or None."""
     lines = data.split(b"\n")
     if lines[-1] == b"":
         lines.pop()
@@ -44,12 +44,13 @@ def parse_resource(data: bytes) -> tuple[tuple[Resource, ...], Finding | None]:
 
 
 def _parse_line(line: bytes) -> Resource | None:
+    """Return one line as a resource (size 0 if it is unused), or None if it is malformed."""
     matched = _LINE.fullmatch(line)
     if matched is None:
         return None
     start, last, flags = (int(part, 16) for part in matched.groups())
     size = last - start + 1
-    # Linux writes an empty resource as 0 to 0, or with the end right before the start (0 to ~0).
+    # Linux writes an unused resource as 0 to 0, or with the end one below the start (0 to ~0).
     if last == 0 or size in {0, 1 << 64}:
         return Resource(start, 0, flags)
     return Resource(start, size, flags) if size > 0 else None

@@ -1,10 +1,10 @@
-"""Which functions dom0 itself cannot spare: those that carry its root file system, and those of its console.
+"""Find the functions that dom0 itself needs: those for its root file system and those for its consoles.
 
-Read from the names in a few links, never from the devices: a link's text names every function on the way to
-a disk or a port. Device mapper, md and NVMe subsystems are followed to what they are made of, btrfs to all
-its disks. Whatever was read is handed back too, so that a recording keeps exactly that.
+Only the text of links is used, never a device: the path of a disk or port names every function above it. A
+device of device mapper, md or an NVMe subsystem is replaced by the devices that it consists of, a btrfs by
+all its disks. All files and links that were read are returned too, so that a recording has exactly these.
 Source: linux Documentation/filesystems/proc.rst §3.5 (mountinfo); Documentation/ABI/testing/sysfs-tty;
-fs/btrfs/sysfs.c, btrfs_sysfs_add_device.
+        fs/btrfs/sysfs.c, btrfs_sysfs_add_device.
 """
 
 import re
@@ -20,8 +20,10 @@ from pcipt.pci import Sbdf
 _NUMBERS, _BLOCK, _TTY = "sys/dev/block", "sys/class/block", "sys/class/tty"
 _BTRFS = "sys/fs/btrfs"
 _VIRTUAL = ("sys", "devices", "virtual")
-_REMOTE = re.compile(r"session[0-9]{1,10}|rbd")  # iSCSI by software, Ceph: some NIC carries them
-_SLAVES = 64  # of one device; more is no array anybody boots from
+_REMOTE = re.compile(
+    r"session[0-9]{1,10}|rbd"
+)  # iSCSI in software, Ceph: an unknown network card carries the disk
+_SLAVES = 64  # the most members of one device
 _DEPTH = 8
 _NVME = re.compile(r"nvme[0-9]{1,6}")
 _PORT = re.compile(r"[A-Za-z]{1,16}[0-9]{1,6}")
@@ -30,7 +32,7 @@ _NODE = re.compile(r"/dev/([A-Za-z0-9!_.-]{1,64})")
 
 @attrs.frozen
 class Kept:
-    """A file or link that was read, by its path beneath the root."""
+    """A file (`data`) or a link (`target`) that was read. `path` is its path below the root."""
 
     path: str
     data: bytes | None = None
@@ -39,7 +41,12 @@ class Kept:
 
 @attrs.frozen
 class Roles:
-    """What is None cannot be told; `screen` tells whether a virtual terminal is a console."""
+    """The functions that dom0 needs. None means unknown; an empty set means that there are none.
+
+    `root`: functions that carry the root file system. `serial`: functions of consoles on serial ports.
+    `screen`: True if a virtual terminal (tty0, tty1, …) is a console. `kept`: the files and links that were
+    read.
+    """
 
     root: frozenset[Sbdf] | None
     serial: frozenset[Sbdf] | None
@@ -48,23 +55,26 @@ class Roles:
 
 
 def read_roles(root: str = "/") -> Roles:
-    """Read them beneath a root; what cannot be read is unknown."""
+    """Find the functions below `root`. If something cannot be read, its value is None; nothing is raised."""
     try:
         with Tree(root) as tree:
             reader = _Reader(tree)
             carriers = reader.root_functions()
             serial, screen = reader.consoles()
-            return Roles(carriers, serial, screen, tuple(reader.hold_reason.values()))
+            return Roles(carriers, serial, screen, tuple(reader.kept_files.values()))
     except InputError:
         return Roles(None, None, None)
 
 
 class _Reader:
+    """Reads the roles from one tree. `kept` collects the files and links that were read, by path."""
+
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self.hold_reason: dict[str, Kept] = {}
+        self.kept_files: dict[str, Kept] = {}
 
     def root_functions(self) -> frozenset[Sbdf] | None:
+        """Return the functions that carry the root file system, or None if they cannot be found."""
         try:
             lines = self._tree.read(MOUNTS, 1 << 20).splitlines()
         except OSError:
@@ -73,45 +83,54 @@ class _Reader:
         if not mounts:
             return None
         before, _, after = mounts[-1].partition(b" - ")
-        kind_and_source = after.split()[:2]  # behind them stand options, which may hold a password
-        self.hold_reason[MOUNTS] = Kept(MOUNTS, b" ".join((before, b"-", *kind_and_source)) + b"\n")
+        kind_and_source = after.split()[:2]  # the options after these two may contain a password
+        self.kept_files[MOUNTS] = Kept(MOUNTS, b" ".join((before, b"-", *kind_and_source)) + b"\n")
         fields = before.decode("utf-8", "replace").split()
         source = [each.decode("utf-8", "replace") for each in kind_and_source[1:]]
         try:
             if not fields[2].startswith("0:"):
                 paths = [f"{_NUMBERS}/{fields[2]}"]
             else:
-                path = self._by_name(*source)
+                path = self._device_of_node(*source)
                 paths = self._members(path) if path is not None else []
-            found = [self._below(path, _DEPTH) for path in paths]
+            found = [self._functions_below(path, _DEPTH) for path in paths]
         except OSError:
             return None
         return frozenset().union(*found) if found else None
 
     def consoles(self) -> tuple[frozenset[Sbdf] | None, bool | None]:
+        """Return the functions of serial consoles, and True if a virtual terminal is a console.
+
+        Both are None if the list of consoles cannot be read.
+        """
         try:
             data = self._tree.read(CONSOLES, 4096)
         except OSError:
             return None, None
-        self.hold_reason[CONSOLES] = Kept(CONSOLES, data)
+        self.kept_files[CONSOLES] = Kept(CONSOLES, data)
         names = data.decode("ascii", "replace").split()
         found: set[Sbdf] = set()
         for name in filter(_PORT.fullmatch, names):
             try:
-                found.update(_functions_in(self._link(f"{_TTY}/{name}")))
+                found.update(_functions_in(self._follow_link(f"{_TTY}/{name}")))
             except OSError:
-                continue  # hvc0 of Xen and the like have no device
+                continue  # Xen's hvc0, for example, has no device
         return frozenset(found), any(re.fullmatch(r"tty[0-9]+", name) for name in names)
 
-    def _by_name(self, source: str = "") -> str | None:
-        """Find the block device of a file system without numbers of its own (btrfs) by its node."""
+    def _device_of_node(self, source: str = "") -> str | None:
+        """Return the path of the block device whose node in /dev is `source`, or None.
+
+        It is needed for a file system whose device number in mountinfo is no block device (btrfs).
+        """
         if source.startswith("/dev/mapper/"):
-            return self._mapped(source.removeprefix("/dev/mapper/"))
+            return self._mapper_device(source.removeprefix("/dev/mapper/"))
         matched = _NODE.fullmatch(source)
         return f"{_BLOCK}/{matched[1]}" if matched is not None else None
 
     def _members(self, path: str) -> list[str]:
-        """List a block device, and those of the btrfs that it is part of: mountinfo names one of them."""
+        """Return `path`, and the other devices of the btrfs that it belongs to (mountinfo names only one of
+        them).
+        """
         wanted = path.rpartition("/")[2]
         try:
             systems = list_names(self._tree.enter(_BTRFS), 4096)
@@ -122,12 +141,13 @@ class _Reader:
             try:
                 names = list_names(self._tree.enter(home), 4096)
             except FileNotFoundError:
-                continue  # `features`, or unmounted just now
+                continue  # the directory `features`, or a btrfs that was unmounted meanwhile
             if wanted in names:
                 return [path, *(f"{home}/{name}" for name in sorted(names))]
         return [path]
 
-    def _mapped(self, wanted: str) -> str | None:
+    def _mapper_device(self, wanted: str) -> str | None:
+        """Return the path of the device-mapper device with the name `wanted`, or None."""
         try:
             names = list_names(self._tree.enter(_BLOCK), 4096)
         except OSError:
@@ -137,15 +157,19 @@ class _Reader:
             try:
                 data = self._tree.read(path, 256)
             except OSError:
-                continue  # gone just now, or not of those that a recording keeps
+                continue  # removed meanwhile, or not in the recording
             if data.decode("utf-8", "replace").strip() == wanted:
-                self.hold_reason[path] = Kept(path, data)
+                self.kept_files[path] = Kept(path, data)
                 return f"{_BLOCK}/{name}"
         return None
 
-    def _below(self, link: str, depth: int) -> set[Sbdf]:
-        """Follow a block device down to functions; an empty set is a disk without any (an SD card)."""
-        where = self._link(link)
+    def _functions_below(self, link: str, depth: int) -> set[Sbdf]:
+        """Return the functions that carry a block device. Follow at most `depth` levels of virtual devices.
+
+        An empty set is a disk that no PCI function carries (an SD card).
+        Raises: OSError if it cannot be found which function carries it.
+        """
+        where = self._follow_link(link)
         found = set(_functions_in(where))
         if not found and any(map(_REMOTE.fullmatch, where)):
             raise OSError(f"{link}: which function leads to it is not told")
@@ -155,10 +179,11 @@ class _Reader:
         if not parts:
             raise OSError(f"{link}: what it is made of is not told")
         for part in parts:
-            found |= self._below(part, depth - 1)
+            found |= self._functions_below(part, depth - 1)
         return found
 
     def _parts(self, where: tuple[str, ...]) -> list[str]:
+        """Return the paths of the devices that a virtual device consists of."""
         if where[3:4] == ("block",):
             home, form = "/".join((*where[:5], "slaves")), re.compile(r"[A-Za-z0-9!_.-]{1,64}")
         elif where[3:4] == ("nvme-subsystem",):
@@ -168,14 +193,17 @@ class _Reader:
         names = list_names(self._tree.enter(home), _SLAVES)
         return [f"{home}/{name}" for name in sorted(names) if form.fullmatch(name)]
 
-    def _link(self, path: str) -> tuple[str, ...]:
-        """Read a link and give the place it names, from the root down, without going there."""
+    def _follow_link(self, path: str) -> tuple[str, ...]:
+        """Read a link and return the names of the directories of its target, from the root down.
+
+        Do not go there.
+        """
         directory, _, name = path.rpartition("/")
         opened = self._tree.enter(directory)
         names = self._tree.names
         target = read_link(opened, name, len(names))
         real = "/".join((*names, name))
-        self.hold_reason.setdefault(real, Kept(real, target=target))
+        self.kept_files.setdefault(real, Kept(real, target=target))
         where = list(names)
         for part in target.split("/"):
             if part == "..":
@@ -186,4 +214,5 @@ class _Reader:
 
 
 def _functions_in(where: tuple[str, ...]) -> list[Sbdf]:
+    """Return the addresses among the names of a path."""
     return [sbdf for part in where if (sbdf := sbdf_from_name(part)) is not None]

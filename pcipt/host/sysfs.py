@@ -1,8 +1,9 @@
-"""Read PCI functions out of sysfs, live or recorded: `sys/bus/pci/devices` beneath a root.
+"""Read PCI functions from sysfs, live or recorded: from `sys/bus/pci/devices` below a root.
 
-Nothing is interpreted here, and nothing that a tree holds raises: what is missing, garbled or of the wrong
-kind, and a device that vanishes while it is read, become findings on that function. Only a root without
-`sys/bus/pci/devices` is an error. The names of the directories above a function tell its bridge or root bus.
+This module interprets nothing. A file that is missing, malformed or of the wrong kind, and a device that
+vanishes during reading, gives a finding on that function, never an exception. Only a root without
+`sys/bus/pci/devices` is an error. A function's bridge or root bus is taken from the names of the directories
+above it.
 
 Source: linux Documentation/ABI/testing/sysfs-bus-pci; drivers/pci/probe.c (names of root buses).
 """
@@ -23,7 +24,7 @@ from pcipt.host.function_files import FunctionFiles, sbdf_from_name
 from pcipt.host.tree import Tree, list_names, reason, text_of
 from pcipt.pci import Finding, RawFunction, Sbdf
 
-# Below an own segment, as VMD has it, or below anything that is no PCI: pci10000:e0, pci0000:00.
+# The directory of a root bus, also of a segment of its own (VMD): pci0000:00, pci10000:e0.
 _ROOT_BUS = re.compile(r"pci[0-9a-f]{4,8}:([0-9a-f]{2})")
 
 _UNREACHABLE = {
@@ -36,34 +37,41 @@ _UNREACHABLE = {
 def read_machine(
     root: str = "/", depth: Depth = Depth.FULL, wanted: Callable[[Sbdf], bool] | None = None
 ) -> list[RawFunction]:
-    """Read all functions, or those `wanted` and what is needed to decode them.
+    """Read all functions, or only the functions for which `wanted` returns True.
 
-    Shape:  with `wanted`, also the bridges above and the physical functions; all of them where the tree does
-            not tell which bridges those are.
-    Raises: InputError where `sys/bus/pci/devices` is not there or holds too much.
+    Shape:  with `wanted`, the result also contains the bridges above and the physical functions, which
+            decoding needs. If the tree does not show which bridges these are, it contains all functions.
+    Raises: InputError if `sys/bus/pci/devices` is missing or has too many entries.
     """
     with SysfsReader(root) as reader:
         everything = reader.addresses()
         if wanted is None:
             return reader.read(everything, depth)
-        return _with_lineage(reader, everything, depth, wanted)
+        return _read_with_related(reader, everything, depth, wanted)
 
 
 def read_function(root: str, sbdf: Sbdf, depth: Depth = Depth.FULL) -> RawFunction | None:
-    """Read one function; None where it is not listed (any more)."""
+    """Read one function. Return None if Linux does not list it (any more).
+
+    Raises: InputError if `sys/bus/pci/devices` is missing.
+    """
     with SysfsReader(root) as reader:
         return next(iter(reader.read([sbdf], depth)), None)
 
 
 def read_addresses(root: str = "/") -> list[Sbdf]:
-    """List the functions in address order without touching any of them."""
+    """Return the addresses of all functions in address order. No file of a function is read.
+
+    Raises: InputError if `sys/bus/pci/devices` is missing or has too many entries.
+    """
     with SysfsReader(root) as reader:
         return reader.addresses()
 
 
-def _with_lineage(
+def _read_with_related(
     reader: "SysfsReader", everything: list[Sbdf], depth: Depth, wanted: Callable[[Sbdf], bool]
 ) -> list[RawFunction]:
+    """Read the wanted functions, the bridges above them and their physical functions."""
     found: dict[Sbdf, RawFunction] = {}
     missing = [sbdf for sbdf in everything if wanted(sbdf)]
     while missing:
@@ -77,7 +85,11 @@ def _with_lineage(
 
 
 class SysfsReader:
-    """A machine's sysfs, opened beneath a root; a context manager."""
+    """An open sysfs below a root, for reading functions. It is a context manager.
+
+    `limit` is the highest number of entries in `sys/bus/pci/devices` that is accepted.
+    Raises: InputError if `sys/bus/pci/devices` is missing.
+    """
 
     def __init__(self, root: str = "/", limit: int = files.MAX_FUNCTIONS) -> None:
         self._limit = limit
@@ -100,7 +112,10 @@ class SysfsReader:
         self._tree.close()
 
     def addresses(self) -> list[Sbdf]:
-        """List the functions in address order; a name that is no address is no function."""
+        """Return the addresses of all functions in address order. Names that are not addresses are ignored.
+
+        Raises: InputError if the directory cannot be listed or has too many entries.
+        """
         try:
             names = list_names(self._listing, self._limit)
         except OSError as error:
@@ -109,9 +124,10 @@ class SysfsReader:
         return [sbdf for name in names if (sbdf := sbdf_from_name(name)) is not None]
 
     def place(self, sbdf: Sbdf) -> str | None:
-        """Tell a function's directory as a path from the root; None where it is not listed.
+        """Return the path of a function's directory below the root, or None if Linux does not list the
+        function.
 
-        A path that begins with `..` leads out of the tree; `Tree.enter` refuses it.
+        A path that begins with `..` leads outside the tree; `Tree.enter` refuses it.
         """
         name = str(sbdf)
         try:
@@ -119,13 +135,13 @@ class SysfsReader:
         except FileNotFoundError:
             return None
         except OSError:
-            return "/".join((*self._base, name))  # a tree without links: the directory stands right here
+            return "/".join((*self._base, name))  # not a link: this is the directory itself
         return _joined(self._base, target)
 
     def enter(self, sbdf: Sbdf) -> int:
-        """Go to a function's directory and give its descriptor, valid until the next call.
+        """Open a function's directory and return its descriptor, which is valid until the next call.
 
-        Raises: OSError; FileNotFoundError also where it is not listed.
+        Raises: OSError if it cannot be opened; FileNotFoundError also if Linux does not list the function.
         """
         place = self.place(sbdf)
         if place is None:
@@ -134,13 +150,13 @@ class SysfsReader:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The real directories down to the function entered last."""
+        """Return the path of the function that was entered last, as directory names, with links resolved."""
         return self._tree.names
 
     def read(self, sbdfs: Iterable[Sbdf], depth: Depth) -> list[RawFunction]:
-        """Read functions; one that is not listed (any more) is left out.
+        """Read functions. A function that Linux does not list (any more) is left out.
 
-        Shape:  in the order of their directories, which is the way of the fewest steps.
+        Shape:  in the order of their directory paths, so that few directories must be opened.
         """
         places = [(place, sbdf) for sbdf in sbdfs if (place := self.place(sbdf)) is not None]
         places.sort(key=lambda pair: pair[0])
@@ -150,15 +166,16 @@ class SysfsReader:
             try:
                 directory = self._tree.enter(place)
             except OSError as error:
-                if self.place(sbdf) is not None:  # else it vanished just now
+                if self.place(sbdf) is not None:  # otherwise the function was removed meanwhile
                     found.append(_unreachable(sbdf, error))
                 continue
             homes[sbdf] = names = self._tree.names
             found.append(_read_in(directory, names, sbdf, depth))
-        return [_at_home(raw, homes) for raw in found]
+        return [_check_bridge_directory(raw, homes) for raw in found]
 
 
 def _read_in(directory: int, names: tuple[str, ...], sbdf: Sbdf, depth: Depth) -> RawFunction:
+    """Read the function `sbdf` in the open `directory`, whose path from the root is `names`."""
     reading = FunctionFiles(directory, len(names))
     above = names[-2] if len(names) > 1 else ""
     parent = sbdf_from_name(above)
@@ -172,13 +189,14 @@ def _read_in(directory: int, names: tuple[str, ...], sbdf: Sbdf, depth: Depth) -
 
 
 def _unreachable(sbdf: Sbdf, error: OSError) -> RawFunction:
+    """Return a function without content whose finding says why its directory could not be opened."""
     code, what = _UNREACHABLE.get(error.errno or 0, ("link-broken", f"cannot be followed ({reason(error)})"))
     why = f"its entry in {files.DEVICES} {what}: nothing is known of it; the device may have vanished"
     return RawFunction(sbdf, findings=(Finding(code, why),))
 
 
-def _at_home(raw: RawFunction, homes: dict[Sbdf, tuple[str, ...]]) -> RawFunction:
-    """Check that the directory above a function is the one that its bridge's own entry leads to."""
+def _check_bridge_directory(raw: RawFunction, homes: dict[Sbdf, tuple[str, ...]]) -> RawFunction:
+    """Add a finding to `raw` if its parent bridge has another directory than the one above this function."""
     above = homes.get(raw.parent) if raw.parent is not None else None
     if above is None or above == homes[raw.sbdf][:-1]:
         return raw
@@ -190,7 +208,7 @@ def _at_home(raw: RawFunction, homes: dict[Sbdf, tuple[str, ...]]) -> RawFunctio
 
 
 def _joined(base: tuple[str, ...], target: str) -> str:
-    """Join a link's text to the real directory it stands in, taking its leading `..` off."""
+    """Return the path, from the root, to which the text `target` of a link in the directory `base` leads."""
     if target.startswith("/"):
         return ".." + target
     level = len(base)

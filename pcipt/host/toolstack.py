@@ -1,6 +1,7 @@
-"""Hands functions over by the toolstack's command: xl unbinds, quarantines, keeps its notes in xenstore.
+"""Move functions between dom0's drivers and xen-pciback with the command xl, and bind and unbind drivers.
 
-No bookkeeping stands beside that one. What a failed step leaves behind is looked for in sysfs.
+xl binds, quarantines, and stores the previous driver in xenstore. pcipt stores nothing of this itself. After
+a failed step, the state is read from sysfs.
 Source: xl(1), pci-assignable-add and -remove; tools/libs/light/libxl_pci.c.
 """
 
@@ -18,63 +19,74 @@ PCIBACK = "pciback"
 MODULE = "xen-pciback"
 DRIVERS = "sys/bus/pci/drivers"
 PROBE = "sys/bus/pci/drivers_probe"
-PATIENCE = 120.0  # seconds; a function may need a long reset
-_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # where it is although PATH may not say so
+PATIENCE = 120.0  # seconds; the reset of a function can take long
+_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # searched even if they are not in PATH
 
 
 class Toolstack:
-    """What is done is done to the running machine; `root` is where its sysfs is."""
+    """Commands and sysfs writes that change the running machine.
+
+    `root` is the directory that has its sysfs.
+    """
 
     def __init__(self, root: str = "/") -> None:
         self._root = root
 
     def require(self) -> None:
-        """See to it that there is a toolstack.
-
-        Raises: UnsupportedError.
-        """
+        """Raise UnsupportedError if xl is not installed."""
         _find("xl")
 
     @property
     def has_pciback(self) -> bool:
+        """Return True if the driver xen-pciback is loaded."""
         return os.path.isdir(os.path.join(self._root, DRIVERS, PCIBACK))
 
     def load_pciback(self) -> None:
+        """Load the module xen-pciback.
+
+        Raises: InputError if it cannot be loaded; UnsupportedError if modprobe is not installed.
+        """
         _run("modprobe", MODULE)
         if not self.has_pciback:
             raise InputError(f"modprobe {MODULE}", f"{DRIVERS}/{PCIBACK} did not appear")
 
     def unload_pciback(self) -> None:
-        """Undo `load_pciback`; whoever has come to need it meanwhile keeps it: unloading would unbind all."""
+        """Unload the module xen-pciback, unless a function is bound to it or it is not loaded.
+
+        Unloading the module would unbind every function from it.
+        Raises: as `load_pciback`.
+        """
         try:
             names = os.listdir(os.path.join(self._root, DRIVERS, PCIBACK))
         except OSError:
-            return  # it did not load
+            return  # the module is not loaded
         if all(sbdf_from_name(name) is None for name in names):
             _run("modprobe", "-r", MODULE)
 
     def driver(self, sbdf: Sbdf) -> str | None:
-        """Tell which driver a function is bound to."""
+        """Return the name of the driver that a function is bound to, or None if it has none."""
         try:
             return os.path.basename(os.readlink(os.path.join(self._root, DEVICES, str(sbdf), "driver")))
         except OSError:
             return None
 
     def give(self, sbdf: Sbdf) -> None:
-        """Take a function from its driver, give it to xen-pciback and quarantine it.
+        """Unbind a function from its driver, bind it to xen-pciback and quarantine it.
 
-        Raises: InputError with xl's own words.
+        This runs xl pci-assignable-add.
+        Raises: InputError with the message of xl; UnsupportedError if xl is not installed.
         """
         _run("xl", "pci-assignable-add", str(sbdf))
         if self.driver(sbdf) != PCIBACK:
             raise InputError(f"xl pci-assignable-add {sbdf}", f"it is not bound to {PCIBACK} after that")
 
     def take_back(self, sbdf: Sbdf, driver: str | None = None, *, rebind: bool = True) -> None:
-        """Take a function out of quarantine and give it to the driver that it had.
+        """Take a function out of quarantine and unbind it from xen-pciback.
 
-        `driver` is tried where xl did not note one. Without `rebind` no driver gets it: what xl noted may be
-        of an earlier time.
-        Raises: InputError, as `give`.
+        This runs xl pci-assignable-remove. With `rebind`, xl binds the function to the driver that xl stored;
+        use False if xl's stored driver may be out of date. If the function has no driver afterwards, it is
+        bound to `driver` (None: to none).
+        Raises: InputError with the message of xl; UnsupportedError if xl is not installed.
         """
         _run("xl", "pci-assignable-remove", *(["-r"] if rebind else []), str(sbdf))
         if self.driver(sbdf) == PCIBACK:
@@ -83,50 +95,45 @@ class Toolstack:
             self.bind(sbdf, driver)
 
     def bind(self, sbdf: Sbdf, driver: str) -> None:
-        """Bind a function to a driver.
-
-        Raises: InputError.
-        """
-        self._tell(sbdf, driver, "bind")
+        """Bind a function to a driver. Raises: InputError if Linux refuses."""
+        self._write_driver_file(sbdf, driver, "bind")
 
     def unbind(self, sbdf: Sbdf) -> None:
-        """Take a function from its driver, if it has one.
-
-        Raises: InputError.
-        """
+        """Unbind a function from its driver, if it has one. Raises: InputError if Linux refuses."""
         driver = self.driver(sbdf)
         if driver is not None:
-            self._tell(sbdf, driver, "unbind")
+            self._write_driver_file(sbdf, driver, "unbind")
 
     def hide(self, sbdf: Sbdf) -> None:
-        """Give a function that no driver has to xen-pciback, and leave it dom0's, as `hide=` does at boot.
+        """Bind a function that has no driver to xen-pciback, without quarantine (as xen-pciback.hide= at
+        boot).
 
-        Raises: InputError.
+        Raises: InputError if Linux refuses.
         """
-        self._tell(sbdf, PCIBACK, "new_slot")
-        self._tell(sbdf, PCIBACK, "bind")
+        self._write_driver_file(sbdf, PCIBACK, "new_slot")
+        self._write_driver_file(sbdf, PCIBACK, "bind")
 
     def let_go(self, sbdf: Sbdf, driver: str | None) -> None:
-        """Take a function that is not quarantined from xen-pciback, and bind it to the driver that it had.
+        """Unbind a function that is not quarantined from xen-pciback. Then bind it to `driver` (None: to
+        none).
 
-        Raises: InputError.
+        Raises: InputError if Linux refuses.
         """
-        self._tell(sbdf, PCIBACK, "unbind")
-        self._tell(sbdf, PCIBACK, "remove_slot")
+        self._write_driver_file(sbdf, PCIBACK, "unbind")
+        self._write_driver_file(sbdf, PCIBACK, "remove_slot")
         if driver is not None:
             self.bind(sbdf, driver)
 
     def probe(self, sbdf: Sbdf) -> None:
-        """Have Linux look for a driver for a function.
-
-        Raises: InputError.
-        """
+        """Make Linux search a driver for a function and bind it. Raises: InputError if Linux refuses."""
         self._write(sbdf, os.path.join(self._root, PROBE))
 
-    def _tell(self, sbdf: Sbdf, driver: str, what: str) -> None:
+    def _write_driver_file(self, sbdf: Sbdf, driver: str, what: str) -> None:
+        """Write the address of the function to the file `what` of a driver."""
         self._write(sbdf, os.path.join(self._root, DRIVERS, driver, what))
 
     def _write(self, sbdf: Sbdf, path: str) -> None:
+        """Write the address of the function to a file."""
         try:
             with open(path, "w", encoding="ascii") as file:
                 file.write(str(sbdf))
@@ -135,6 +142,7 @@ class Toolstack:
 
 
 def _find(command: str) -> str:
+    """Return the path of a command. Raises: UnsupportedError if it is not installed."""
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_DIRECTORIES))
     found = shutil.which(command, path=path)
     if found is None:
@@ -143,7 +151,13 @@ def _find(command: str) -> str:
 
 
 def _run(command: str, *arguments: str) -> None:
-    """Run a command to its end, also if somebody interrupts us: half a hand-over helps nobody."""
+    """Run a command and wait until it ends.
+
+    It runs in its own session, so that Ctrl-C at the terminal does not reach it. The caller must defer
+    signals to pcipt, because an interrupted wait kills the command.
+    Raises: InputError with the last line of its output if it fails, or if it takes more than `PATIENCE`
+            seconds; UnsupportedError if it is not installed.
+    """
     words = " ".join((command, *arguments))
     try:
         done = subprocess.run(

@@ -1,9 +1,9 @@
-"""Suspicious reading beneath one root: no link, FIFO, device node or endless file may lead it astray.
+"""Read files below one root safely: no link leads outside, no FIFO, device node or endless file does harm.
 
-Links are followed by hand, step by step from the root, so that no recorded tree leads outside; the live `/`
-is read the same way. Directories are held open by descriptor, so that nothing is exchanged between two steps.
-Every failure is an OSError whose errno tells it: EXDEV led outside, ELOOP too many links, EMEDIUMTYPE no
-regular file, EFBIG longer than its limit; the rest as the kernel says.
+Links are followed step by step from the root, so that a recorded tree cannot lead outside; the live `/` is
+read in the same way. Directories are kept open by descriptor, so they cannot be exchanged between two steps.
+A failure is an OSError: EXDEV leads outside, ELOOP too many links, EMEDIUMTYPE not a regular file, EFBIG
+longer than its limit; other errors are the kernel's.
 """
 
 import errno
@@ -19,16 +19,17 @@ from pcipt.host.files import PAGE
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_MAX_DEPTH = 200  # each level holds a descriptor; real nesting is two levels per bridge at most
+_MAX_DEPTH = 200  # each level needs a descriptor; real machines have at most two levels for each bridge
 _MAX_LINKS = 40
 _CHUNK = 1 << 16
 
 
 class Tree:
-    """A root directory, and a cursor beneath it that remembers where it stands.
+    """A root directory, and a cursor that stands in one directory below it.
 
-    `names` and the descriptors behind them are one chain of real directories (no links) from the root down;
-    moving to a neighbour opens only what differs.
+    The tree keeps a descriptor for each directory from the root to the cursor. Moving to a directory nearby
+    opens only the directories that differ.
+    Raises: InputError if the root cannot be opened.
     """
 
     def __init__(self, root: str) -> None:
@@ -48,6 +49,7 @@ class Tree:
         self.close()
 
     def close(self) -> None:
+        """Close all descriptors."""
         self._drop(0)
         if self._root >= 0:
             os.close(self._root)
@@ -55,14 +57,14 @@ class Tree:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Where the cursor stands: real directory names from the root down."""
+        """Return the names of the directories from the root down to the cursor, links resolved."""
         return tuple(self._names)
 
     def enter(self, path: str) -> int:
-        """Move the cursor to the directory `path` (beneath the root) and give its descriptor.
+        """Move the cursor to the directory `path` below the root and return its descriptor.
 
-        The descriptor is valid until the next call.
-        Raises: OSError; the cursor then stands at the root or on the way.
+        The descriptor belongs to the tree and is valid until the next call.
+        Raises: OSError if a step fails; the cursor then stands somewhere on the way.
         """
         pending = path.split("/")
         pending.reverse()
@@ -100,24 +102,26 @@ class Tree:
         return chain[-1] if chain else self._root
 
     def read(self, path: str, limit: int) -> bytes:
-        """Read the regular file `path` (beneath the root) of at most `limit` bytes.
+        """Return the content of the regular file `path` below the root, which may have at most `limit` bytes.
 
-        Raises: OSError.
+        Raises: OSError with an errno of the module's description.
         """
         directory, _, name = path.rpartition("/")
         return read_file(self.enter(directory), name, limit)
 
     def _drop(self, level: int) -> None:
+        """Close the directories deeper than `level`."""
         while len(self._chain) > level:
             os.close(self._chain.pop())
             self._names.pop()
 
 
 def read_file(directory: int, name: str, limit: int, wanted: int | None = None) -> bytes:
-    """Read a regular file of at most `limit` bytes, or its first `wanted` bytes.
+    """Return the content of a regular file of at most `limit` bytes, or only its first `wanted` bytes.
 
-    A file of up to one page is read in one go, as sysfs gives it; the type is looked at before opening, for
-    opening a device node may already do something.
+    `wanted` counts only if `limit` is at most one page; such a file is read with one call, as sysfs requires.
+    The file type is checked before opening, because opening a device node can already have an effect.
+    Raises: OSError, EMEDIUMTYPE if it is not a regular file, EFBIG if it is longer than `limit`.
     """
     status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     if not stat.S_ISREG(status.st_mode):
@@ -130,16 +134,16 @@ def read_file(directory: int, name: str, limit: int, wanted: int | None = None) 
             data = os.read(opened, limit + 1 if wanted is None else wanted)
     finally:
         os.close(opened)
-    # sysfs gives every text attribute the size of a page, whatever it holds
+    # st_size of a text attribute in sysfs is always one page, whatever its content is
     if len(data) > limit or (status.st_size > max(limit, PAGE)):
         raise OSError(errno.EFBIG, f"is longer than {limit} bytes", name)
     return data
 
 
 def read_link(directory: int, name: str, level: int) -> str:
-    """Read a link in a directory `level` steps below the root; refuse one that names a place outside.
+    """Return the text of a link in a directory that is `level` steps below the root.
 
-    Raises: OSError, EINVAL where it is no link.
+    Raises: OSError, EXDEV if the link leads outside the root, EINVAL if it is not a link.
     """
     target = os.readlink(name, dir_fd=directory)
     if not stays_inside(target, level):
@@ -149,7 +153,11 @@ def read_link(directory: int, name: str, level: int) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def stays_inside(target: str, level: int) -> bool:
-    """Tell whether a link's text, read `level` directories below the root, names a place beneath the root."""
+    """Return True if a link leads to a place below the root.
+
+    `target` is the text of the link; the link stands in a directory `level` steps below the root. Links in
+    `target` itself are not examined.
+    """
     if target.startswith("/"):
         return False
     for part in target.split("/"):
@@ -163,7 +171,10 @@ def stays_inside(target: str, level: int) -> bool:
 
 
 def list_names(directory: int, limit: int, below: str = ".") -> list[str]:
-    """List a directory, or one right below it that is no link; EFBIG above `limit` entries."""
+    """Return the names in a directory, or in its subdirectory `below`, which must not be a link.
+
+    Raises: OSError, EFBIG if there are more than `limit` names.
+    """
     opened = os.open(below, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     try:
         with os.scandir(opened) as entries:
@@ -176,21 +187,24 @@ def list_names(directory: int, limit: int, below: str = ".") -> list[str]:
 
 
 def reason(error: Exception) -> str:
-    """Say in a few words why an OSError (or a path that cannot be one) came."""
+    """Return the reason of an error in a few words that begin with a small letter."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror[0].lower() + error.strerror[1:]
     return str(error)
 
 
 def text_of(name: str) -> str:
-    """Turn a file name into text that can be printed as JSON: bytes that are not UTF-8 become escapes."""
+    """Return a file name as text that JSON can contain. Bytes that are not UTF-8 become escapes."""
     if name.isascii():
         return name
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _link_text(part: str, directory: int, error: OSError) -> str:
-    """Read the link that stopped a step; re-raise `error` where it was no link."""
+    """Return the text of the link `part`, whose opening as a directory failed with `error`.
+
+    Raises: `error` if `part` is not a link; OSError with EXDEV if the link is absolute.
+    """
     if error.errno not in {errno.ENOTDIR, errno.ELOOP}:
         raise error
     try:
@@ -203,7 +217,7 @@ def _link_text(part: str, directory: int, error: OSError) -> str:
 
 
 def _read_all(opened: int, limit: int) -> bytes:
-    """Read to the end: /proc and large attributes come in pieces."""
+    """Read to the end, at most `limit` + 1 bytes. /proc and large attributes come in pieces."""
     pieces = []
     left = limit + 1
     while left > 0 and (piece := os.read(opened, min(left, _CHUNK))):

@@ -1,8 +1,8 @@
-"""pyroute2's parser of the kernel's hot-plug messages, without the rest of pyroute2.
+"""Import pyroute2's parser of the kernel's hot-plug messages without the rest of pyroute2.
 
-Its package imports everything it has, a database among it: 9 MB and much time at the start that a daemon
-would spend for one small parser. So a bare package stands in while the parser's own module is imported, and
-is taken away again: who imports pyroute2 later gets all of it. Where that fails, it is imported as usual.
+The package pyroute2 imports all of its modules, which costs 9 MB and time at start. So an empty package of
+this name is installed while the parser's own module is imported, and removed afterwards. A later import of
+pyroute2 then gets the complete package. If this fails, pyroute2 is imported as usual.
 """
 
 import importlib.util
@@ -16,28 +16,35 @@ PACKAGE = "pyroute2"
 
 
 class Parser(Protocol):
-    """What is used of it."""
+    """The part of pyroute2's parser that pcipt uses."""
 
-    def parse(self, data: bytes, /) -> Iterable[Mapping[str, Any]]: ...
+    def parse(self, data: bytes, /) -> Iterable[Mapping[str, Any]]:
+        """Yield the messages in `data`, each as a mapping from key to value."""
 
 
 def make_parser() -> Parser:
+    """Return a new parser of pyroute2."""
     parser: Parser = _parser_class()()
     return parser
 
 
 def _parser_class() -> Any:
+    """Import and return pyroute2's class of the parser."""
     try:
         with bare_package():
             from pyroute2.netlink.uevent import MarshalUevent
-    except Exception:  # noqa: BLE001 - saving memory may fail in any way that importing can
+    except Exception:  # noqa: BLE001 - this way to import can fail with any exception
         from pyroute2.netlink.uevent import MarshalUevent
     return MarshalUevent
 
 
 @contextmanager
 def bare_package(name: str = PACKAGE) -> Iterator[None]:
-    """Let modules of a package be imported without its own code, unless it is there already."""
+    """Let modules of the package `name` be imported in the block without running the package's own code.
+
+    Do nothing if the package is already imported or not installed. After the block, the package counts as not
+    imported.
+    """
     spec = None if name in sys.modules else importlib.util.find_spec(name)
     if spec is None or spec.submodule_search_locations is None:
         yield

@@ -1,10 +1,10 @@
-"""The kernel's hot-plug messages: where to look, never what is there; sysfs alone counts.
+"""Receive the kernel's hot-plug messages. They only show where to look; the state is always read from sysfs.
 
-Our own netlink socket receives, pyroute2 parses: its sockets go deaf after an overrun and hide the sender.
-Only the kernel is believed (port 0, uid 0 of the credentials). Whenever something may have been missed, the
-stream says `Rescan`: after an overrun or any other error of the socket (which is then replaced), after a gap
-in SEQNUM, which counts the messages of all subsystems, after a message that was cut.
-
+pcipt uses its own netlink socket, and pyroute2 only to parse: pyroute2's sockets receive nothing more after
+an overrun and hide the sender. Only messages of the kernel are accepted (port 0, and uid 0 in the
+credentials). A `Rescan` is returned whenever a message may be missing: after an overrun or another error of
+the socket (which is then replaced), after a gap in SEQNUM (it counts the messages of all subsystems), and
+after a message that was cut.
 Source: linux lib/kobject_uevent.c, drivers/pci/pci-driver.c (pci_uevent); netlink(7).
 """
 
@@ -25,19 +25,23 @@ from pcipt.pci import Sbdf
 
 KERNEL_GROUP = 1
 RECEIVE_BUFFER = 16 << 20
-_MESSAGE = 1 << 16  # the kernel's are at most 2 KiB of keys (UEVENT_BUFFER_SIZE) and a path
+_MESSAGE = 1 << 16  # bytes; a message has at most 2 KiB of keys (UEVENT_BUFFER_SIZE) and a path
 _BATCH = 4096
 _MAX_MISSING = 4096
 _CREDENTIALS = struct.Struct("iII")  # pid, uid, gid
 _KEY = re.compile(rb"[A-Z0-9_]+=")
-_PCI_BACKEND = re.compile(r"/devices/pci-[0-9]+-[0-9]+")  # xen-pciback's end of one guest's passthrough
-_NETLINK_KOBJECT_UEVENT = 15
-_SO_RCVBUFFORCE = 33  # neither is in the socket module
+_PCI_BACKEND = re.compile(r"/devices/pci-[0-9]+-[0-9]+")  # xen-pciback's device for one guest
+_NETLINK_KOBJECT_UEVENT = 15  # not in Python's module socket
+_SO_RCVBUFFORCE = 33  # not in Python's module socket
 
 
 @attrs.frozen
 class HotplugEvent:
-    """Something happened to a function. `synthetic` ones were asked for by somebody who wrote to `uevent`."""
+    """A message about one function. `action` is the kernel's word: add, remove, bind, unbind, change, …
+
+    `seqnum` is the kernel's number of the message. `synthetic` is True if somebody caused the message by
+    writing to a file `uevent`.
+    """
 
     action: str
     sbdf: Sbdf
@@ -47,14 +51,17 @@ class HotplugEvent:
 
 @attrs.frozen
 class GuestsChanged:
-    """A guest's passthrough was set up or taken down: functions bound to xen-pciback may have new owners."""
+    """A message that a guest's passthrough was set up or removed.
+
+    Functions of xen-pciback may have new owners.
+    """
 
     seqnum: int
 
 
 @attrs.frozen
 class Rescan:
-    """Messages may have been lost: read the machine again."""
+    """A mark that messages may be lost, so the whole machine must be read again."""
 
     reason: str
 
@@ -63,19 +70,23 @@ HostEvent = HotplugEvent | GuestsChanged | Rescan
 
 
 class UeventSocket(Protocol):
-    """What is used of a socket."""
+    """The part of a socket that `UeventSource` uses."""
 
-    def recvmsg(
-        self, size: int, ancillary: int, /
-    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]: ...
-    def fileno(self) -> int: ...
-    def close(self) -> None: ...
+    def recvmsg(self, size: int, ancillary: int, /) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]:
+        """Receive one message without waiting: the data, the ancillary data, the flags and the sender."""
+
+    def fileno(self) -> int:
+        """Return the descriptor of the socket."""
+
+    def close(self) -> None:
+        """Close the socket."""
 
 
 def open_uevent_socket(receive_buffer: int = RECEIVE_BUFFER) -> socket.socket:
-    """Open a socket that receives what the kernel (not udev) sends.
+    """Open a netlink socket that receives the hot-plug messages of the kernel, not those of udev.
 
-    Raises: UnsupportedError where there is no netlink or no permission.
+    `receive_buffer` is in bytes. It is limited by the system's maximum if the process lacks CAP_NET_ADMIN.
+    Raises: UnsupportedError if there is no netlink or no permission.
     """
     opened = None
     try:
@@ -83,7 +94,7 @@ def open_uevent_socket(receive_buffer: int = RECEIVE_BUFFER) -> socket.socket:
         opened = socket.socket(socket.AF_NETLINK, flags, _NETLINK_KOBJECT_UEVENT)
         try:
             opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, receive_buffer)
-        except PermissionError:  # beyond the system's limit only with CAP_NET_ADMIN
+        except PermissionError:  # exceeding the system's limit needs CAP_NET_ADMIN
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         opened.bind((0, KERNEL_GROUP))
@@ -95,9 +106,10 @@ def open_uevent_socket(receive_buffer: int = RECEIVE_BUFFER) -> socket.socket:
 
 
 class UeventSource:
-    """The stream of messages. `fileno` stays the same when the socket behind it is replaced.
+    """The stream of hot-plug messages.
 
-    `overruns`, `gaps` and `forged` count lost messages, holes in SEQNUM, and messages not believed.
+    `overruns` counts errors of the socket, `gaps` counts holes in SEQNUM, `forged` counts messages that were
+    not accepted.
     """
 
     def __init__(self, open_socket: Callable[[], UeventSocket] = open_uevent_socket) -> None:
@@ -112,17 +124,19 @@ class UeventSource:
         self.forged = 0
 
     def fileno(self) -> int:
+        """Return a descriptor to poll. It stays the same if the socket is replaced."""
         return self._poll.fileno()
 
     def close(self) -> None:
+        """Close the socket and the descriptor of `fileno`."""
         self._poll.close()
         self._socket.close()
 
     def read(self) -> list[HostEvent]:
-        """Take what has arrived, without waiting.
+        """Return the events that have arrived, without waiting. One call receives at most 4096 messages.
 
         Shape:  in the order of arrival; at most one `Rescan`, at the end.
-        Raises: UnsupportedError where a broken socket cannot be replaced.
+        Raises: UnsupportedError if the socket broke and cannot be replaced.
         """
         found: list[HostEvent] = []
         doubt: str | None = None
@@ -141,7 +155,7 @@ class UeventSource:
             elif flags & socket.MSG_TRUNC:
                 doubt = "a message was cut short"
             else:
-                event, strange = self._understand(data)
+                event, strange = self._event_from(data)
                 if event is not None:
                     found.append(event)
                 doubt = strange or doubt
@@ -151,14 +165,18 @@ class UeventSource:
         return [*found, Rescan(doubt)] if doubt is not None else found
 
     def _replace(self) -> None:
+        """Replace the socket after an error."""
         self.overruns += 1
-        self._socket.close()  # which also takes it out of the poll set
+        self._socket.close()  # closing also removes it from the epoll set
         self._sequence = _Sequence()
         self._socket = self._open_socket()
         self._poll.register(self._socket.fileno(), select.EPOLLIN)
 
-    def _understand(self, data: bytes) -> tuple[HotplugEvent | GuestsChanged | None, str | None]:
-        """Parse one message of the kernel: what happened to which function, and what was strange."""
+    def _event_from(self, data: bytes) -> tuple[HotplugEvent | GuestsChanged | None, str | None]:
+        """Parse one message of the kernel.
+
+        Return its event (or None), and why a message may be missing (or None).
+        """
         keys = self._parse(data)
         number = keys.get("SEQNUM", "")
         if not (number.isascii() and number.isdigit()) or len(number) > 20:
@@ -180,8 +198,9 @@ class UeventSource:
         return HotplugEvent(action, sbdf, seqnum, "SYNTH_UUID" in keys), None
 
     def _parse(self, data: bytes) -> dict[str, str]:
-        # pyroute2 puts keys beside its own fields (`header`, `attrs`, …), and 0.7.2 stops at bytes that are
-        # no UTF-8: it is given only lines that can do neither harm.
+        """Return the keys and values of one message."""
+        # pyroute2 stores keys beside its own fields (`header`, `attrs`, …), and 0.7.2 fails on bytes that are
+        # not UTF-8. So it gets only lines that are KEY=… in UTF-8; its own fields are in small letters.
         lines = [line for line in data.split(b"\0")[1:] if _KEY.match(line) and _is_utf8(line)]
         found: dict[str, str] = {}
         for message in self._parser.parse(b"\0".join((b"@", *lines))):
@@ -190,7 +209,10 @@ class UeventSource:
 
 
 class _Sequence:
-    """SEQNUM as it comes. Since Linux 6.11 two processors may deliver their messages in the wrong order."""
+    """A check for missing messages by their SEQNUM.
+
+    Since Linux 6.11, two processors can deliver their messages in the wrong order.
+    """
 
     def __init__(self) -> None:
         self._next: int | None = None
@@ -198,6 +220,7 @@ class _Sequence:
         self._broken = False
 
     def take(self, seqnum: int) -> None:
+        """Note the number of a message that has arrived."""
         expected = seqnum if self._next is None else self._next
         if seqnum < expected:
             self._broken |= seqnum not in self._missing
@@ -210,7 +233,10 @@ class _Sequence:
         self._next = seqnum + 1
 
     def settle(self) -> bool:
-        """Tell whether a number is missing now that all messages at hand are taken; then forget it."""
+        """Return True if a number is missing, now that all waiting messages were received.
+
+        Then forget the gap.
+        """
         broken = self._broken or bool(self._missing)
         self._broken = False
         self._missing.clear()
@@ -218,6 +244,7 @@ class _Sequence:
 
 
 def _is_from_kernel(ancillary: list[tuple[int, int, bytes]], sender: tuple[int, int] | None) -> bool:
+    """Return True if a message was sent by the kernel: port 0, and process and user 0 in the credentials."""
     if sender is None or sender[0] != 0:
         return False
     for level, kind, data in ancillary:
@@ -228,6 +255,7 @@ def _is_from_kernel(ancillary: list[tuple[int, int, bytes]], sender: tuple[int, 
 
 
 def _is_utf8(line: bytes) -> bool:
+    """Return True if the bytes are valid UTF-8."""
     try:
         line.decode()
     except UnicodeDecodeError:
