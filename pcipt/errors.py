@@ -101,8 +101,7 @@ class HypervisorError(PciptError):
 
 
 class UnsupportedError(PciptError):
-    """Raised when this machine cannot do something, for example because Xen or a library is missing or
-    refuses.
+    """Raised when this machine cannot do something, for example because Xen or a library is missing.
 
     `feature` names what cannot be done, `why` says the reason.
     """

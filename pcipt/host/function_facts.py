@@ -67,6 +67,6 @@ def _group(directory: int, level: int) -> int | None:
 
 
 def _boot_vga(directory: int) -> bool | None:
-    """Return True or False as the file says, or None if it is missing."""
+    """Return True if the function was the display at boot, None if the file is missing or malformed."""
     text = _text(directory, files.BOOT_VGA)
     return None if text not in ("0", "1") else text == "1"

@@ -1,4 +1,7 @@
-"""Give the engine access to the Linux of one root. Only the files of the closed list in `files` are read."""
+"""Provide the host interface of the engine for the Linux of one root.
+
+Only the files of the closed list in `files` are read.
+"""
 
 from pcipt.host import control, files, sysfs
 from pcipt.host.iomem import MemoryReading, read_memory
@@ -38,13 +41,24 @@ class LinuxHost:
         return [table for table in found if table]
 
     def memory(self) -> MemoryReading:
-        """Read /proc/iomem and the firmware's memory map. It raises as `read_memory` of `iomem` does."""
+        """Read /proc/iomem and the firmware's memory map.
+
+        Raises: NotPermittedError if the kernel hides the addresses; InputError if there is no usable map.
+        """
         return read_memory(self._root)
 
     def read_register(self, sbdf: Sbdf, register: Register) -> int:
-        """Return the value of one register of a function. It raises as `read_register` of `control` does."""
+        """Return the value of one register of a function. An absent device answers with all ones.
+
+        Raises: NoSuchDeviceError if Linux does not list the function; NotPermittedError without permission;
+                InputError for every other failure.
+        """
         return control.read_register(self._root, sbdf, register)
 
     def write_register(self, sbdf: Sbdf, register: Register, value: int) -> None:
-        """Write one register of a function. It raises as `write_register` of `control` does."""
+        """Write one register of a function. The register must be in `WRITABLE`.
+
+        Raises: NoSuchDeviceError if Linux does not list the function; NotPermittedError without permission;
+                InputError for every other failure.
+        """
         control.write_register(self._root, sbdf, register, value)

@@ -102,7 +102,7 @@ class _Recorder:
         self.left_out: list[tuple[str, str]] = []
 
     def functions(self, sbdfs: Collection[Sbdf], tell: Callable[[int, int], None]) -> None:
-        """Record the files of all functions. `tell` is as in `record_machine`."""
+        """Record the files of all functions. Call `tell(done, all)` before each function."""
         os.makedirs(os.path.join(self._target, files.DEVICES))
         with SysfsReader(self._root) as reader:
             for number, sbdf in enumerate(sorted(sbdfs, key=lambda sbdf: reader.place(sbdf) or "")):
@@ -110,9 +110,7 @@ class _Recorder:
                 self._function(reader, sbdf)
 
     def machine(self) -> None:
-        """Record the files of the machine and of IOMMU groups, and the files and links that `read_roles`
-        read.
-        """
+        """Record the files of the machine and of IOMMU groups, and what `read_roles` read."""
         groups = [
             attrs.evolve(entry, name=f"{files.GROUPS}/{group}/{entry.name}")
             for group in sorted(self._groups)
@@ -195,6 +193,6 @@ class _Recorder:
         self.written += 1
 
     def _leave_out(self, path: str, error: OSError) -> None:
-        """Note that `path` was left out, and why. A file that does not exist is not noted."""
+        """Add `path` and the reason to `left_out`. A file that does not exist is not added."""
         if not isinstance(error, FileNotFoundError):
             self.left_out.append((path, reason(error)))

@@ -1,4 +1,4 @@
-"""Find the functions that dom0 itself needs: those for its root file system and those for its consoles.
+"""Find the functions that dom0 itself needs for its root file system and its consoles.
 
 Only the text of links is used, never a device: the path of a disk or port names every function above it. A
 device of device mapper, md or an NVMe subsystem is replaced by the devices that it consists of, a btrfs by
@@ -194,9 +194,9 @@ class _Reader:
         return [f"{home}/{name}" for name in sorted(names) if form.fullmatch(name)]
 
     def _follow_link(self, path: str) -> tuple[str, ...]:
-        """Read a link and return the names of the directories of its target, from the root down.
+        """Read a link and return the path of its target below the root, as names.
 
-        Do not go there.
+        The target is not opened.
         """
         directory, _, name = path.rpartition("/")
         opened = self._tree.enter(directory)

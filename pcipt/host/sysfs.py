@@ -208,7 +208,11 @@ def _check_bridge_directory(raw: RawFunction, homes: dict[Sbdf, tuple[str, ...]]
 
 
 def _joined(base: tuple[str, ...], target: str) -> str:
-    """Return the path, from the root, to which the text `target` of a link in the directory `base` leads."""
+    """Return the path below the root to which a link leads.
+
+    `target` is the text of the link, `base` the directory (without links) where the link stands. A path that
+    begins with `..` leads outside the tree.
+    """
     if target.startswith("/"):
         return ".." + target
     level = len(base)

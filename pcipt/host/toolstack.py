@@ -54,7 +54,7 @@ class Toolstack:
         """Unload the module xen-pciback, unless a function is bound to it or it is not loaded.
 
         Unloading the module would unbind every function from it.
-        Raises: as `load_pciback`.
+        Raises: InputError if it cannot be unloaded; UnsupportedError if modprobe is not installed.
         """
         try:
             names = os.listdir(os.path.join(self._root, DRIVERS, PCIBACK))

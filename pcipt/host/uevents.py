@@ -83,7 +83,7 @@ class UeventSocket(Protocol):
 
 
 def open_uevent_socket(receive_buffer: int = RECEIVE_BUFFER) -> socket.socket:
-    """Open a netlink socket that receives the hot-plug messages of the kernel, not those of udev.
+    """Open a netlink socket that receives the hot-plug messages of the kernel, but no messages of udev.
 
     `receive_buffer` is in bytes. It is limited by the system's maximum if the process lacks CAP_NET_ADMIN.
     Raises: UnsupportedError if there is no netlink or no permission.
@@ -209,9 +209,10 @@ class UeventSource:
 
 
 class _Sequence:
-    """A check for missing messages by their SEQNUM.
+    """A check for missing messages by their numbers (SEQNUM).
 
-    Since Linux 6.11, two processors can deliver their messages in the wrong order.
+    Numbers may arrive in the wrong order: since Linux 6.11, two processors can deliver messages at the same
+    time.
     """
 
     def __init__(self) -> None:
@@ -220,7 +221,7 @@ class _Sequence:
         self._broken = False
 
     def take(self, seqnum: int) -> None:
-        """Note the number of a message that has arrived."""
+        """Record the number of a message that has arrived."""
         expected = seqnum if self._next is None else self._next
         if seqnum < expected:
             self._broken |= seqnum not in self._missing

@@ -50,8 +50,8 @@ class Sbdf:
 def nearest(existing: Iterable[Sbdf], meant: Sbdf) -> Sbdf | None:
     """Return the address of `existing` that is most similar to `meant`, or None if `existing` is empty.
 
-    The most similar address has the fewest different hexadecimal digits. Among equals, the address with the
-    smallest difference of segment wins, then of bus, device and function.
+    The most similar address has the fewest different hexadecimal digits; two swapped neighbours count as one.
+    Among equals, the address with the smallest difference of segment wins, then of bus, device and function.
     """
     return min(
         existing, key=lambda sbdf: (_different_digits(sbdf, meant), _distance(sbdf, meant)), default=None
@@ -73,7 +73,7 @@ def _different_digits(one: Sbdf, other: Sbdf) -> int:
 
 
 def _distance(one: Sbdf, other: Sbdf) -> tuple[int, ...]:
-    """Return the absolute differences of segment, bus, device and function, in this order."""
+    """Return the absolute differences of segment, bus, device and function, in this order, for comparison."""
     return tuple(abs(getattr(one, name) - getattr(other, name)) for name in LIMITS)
 
 
@@ -215,7 +215,10 @@ def _field(text: str, name: str, digits: str) -> int:
 
 
 def _optional(text: str, name: str, digits: str) -> int | None:
-    """Return the value of a field as `_field` does, or None if `digits` is empty or `*`."""
+    """Return the value of one hexadecimal field (a key of `LIMITS`), or None if `digits` is empty or `*`.
+
+    Raises: AddressError, with the whole address `text`, if `digits` is not hexadecimal or above the limit.
+    """
     return None if digits in _ANY_VALUE else _field(text, name, digits)
 
 

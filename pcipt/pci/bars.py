@@ -1,8 +1,8 @@
 """Decode base address registers (BARs): the addresses to which a function responds.
 
-A BAR shows its size only while it is written (sizing). So sizes are taken from the lines of the sysfs file
-`resource`, which hold what Linux found when it sized the BARs. A register and its line can disagree about the
-address. The register is then right, because it is the hardware's.
+The size of a BAR can be read only by writing to the register (sizing). pcipt does not do this. Sizes are
+taken from the lines of the sysfs file `resource`, which hold what Linux found when it sized the BARs. If a
+register and its line have different addresses, the register is right, because it is the hardware's.
 
 Source: PCI Local Bus 3.0 §6.2.5; PCI Express Base 6.0 §7.5.1.2.1-2.
 """
@@ -161,7 +161,8 @@ def bar_from_register(index: int, value: int, size: int | None, *, io: bool, mem
 def lost_bar(index: int, line: Resource, *, io: bool, memory: bool) -> Bar:
     """Return a BAR with address 0 for a register that reads zero although Linux has the line `line` for it.
 
-    Kind and size are taken from the line. `io` and `memory` are as in `bar_from_register`.
+    Kind and size are taken from the line. `io` and `memory` are True if the function decodes I/O and memory
+    BARs now.
     """
     kind = kind_of_resource(line)
     decoding = io if kind is BarKind.IO else memory
@@ -169,8 +170,7 @@ def lost_bar(index: int, line: Resource, *, io: bool, memory: bool) -> Bar:
 
 
 def bars_from_resources(resources: Sequence[Resource]) -> tuple[Bar, ...]:
-    """Return the BARs and the ROM as Linux's lines describe them, for a function whose registers cannot be
-    read.
+    """Return the BARs and the ROM from Linux's lines alone, for a function with unreadable registers.
 
     Unused lines are left out; `decoding` is None.
     """
@@ -182,7 +182,10 @@ def bars_from_resources(resources: Sequence[Resource]) -> tuple[Bar, ...]:
 
 
 def bar_from_resource(index: int, resource: Resource, decoding: bool | None) -> Bar:
-    """Return the BAR that line number `index` describes (6 is the ROM), with Linux's address."""
+    """Return the BAR that line number `index` describes (6 is the ROM), with Linux's address.
+
+    `decoding` is copied into the BAR: True if the function decodes the address now, None if unknown.
+    """
     kind = BarKind.ROM if index == ROM_INDEX else kind_of_resource(resource)
     prefetchable = bool(resource.flags & Resource.PREFETCH) and kind is not BarKind.ROM
     return Bar(index, kind, Address(resource.start), resource.size, prefetchable, decoding)

@@ -67,7 +67,7 @@ def decode_bridge(config: ConfigSpace) -> Bridge | None:
 
 
 def io_window(config: ConfigSpace) -> Window | None:
-    """Return the I/O window of a type 1 header, or None if it is closed or its registers were not read."""
+    """Return the I/O window of a type 1 header, or None if it is closed or was not read."""
     base, limit = config.u8(0x1C), config.u8(0x1D)
     if base is None or limit is None:
         return None
@@ -81,7 +81,7 @@ def io_window(config: ConfigSpace) -> Window | None:
 
 
 def memory_window(config: ConfigSpace) -> Window | None:
-    """Return the memory window of a type 1 header, or None if it is closed or its registers were not read."""
+    """Return the memory window of a type 1 header, or None if it is closed or was not read."""
     base, limit = config.u16(0x20), config.u16(0x22)
     if base is None or limit is None:
         return None
@@ -89,9 +89,7 @@ def memory_window(config: ConfigSpace) -> Window | None:
 
 
 def prefetchable_window(config: ConfigSpace) -> Window | None:
-    """Return the prefetchable window of a type 1 header, or None if it is closed or its registers were not
-    read.
-    """
+    """Return the prefetchable window of a type 1 header, or None if it is closed or was not read."""
     base, limit = config.u16(0x24), config.u16(0x26)
     if base is None or limit is None:
         return None

@@ -144,7 +144,7 @@ def walk_capabilities(config: ConfigSpace) -> Walk:
 
 
 def _walk_standard(config: ConfigSpace) -> Walk:
-    """Walk the standard list. It is empty if the status register says that there is none."""
+    """Return the standard capability list and findings. It is empty if the status register shows no list."""
     status, header = config.u16(0x06), config.header
     if status is None or not status & STATUS_CAPABILITIES or header is HeaderType.UNKNOWN:
         return (), ()
@@ -174,7 +174,7 @@ def _walk_standard(config: ConfigSpace) -> Walk:
 
 
 def _walk_extended(config: ConfigSpace) -> Walk:
-    """Walk the list that begins at offset 0x100."""
+    """Return the extended capability list (from offset 0x100 on) and findings."""
     found: list[Capability] = []
     seen: set[int] = set()
     offset = LEGACY_SIZE

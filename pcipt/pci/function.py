@@ -68,9 +68,9 @@ def decode_function(
 ) -> Function:
     """Decode one function.
 
-    `position` is its place as `place_functions` computes it. Without it, the parent is the one that Linux
+    `position` is its place as `place_functions` computes it. Without it, the parent is the bridge that Linux
     names, and there is no path. `physfn` is the decoded physical function, if `raw` is a virtual function.
-    Without it, the BARs of a virtual function are those that Linux holds.
+    Without it, the BARs of a virtual function have the addresses that Linux holds.
     """
     position = position or Position(raw.parent, None)
     config = ConfigSpace(raw.config or b"")

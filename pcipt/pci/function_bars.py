@@ -67,8 +67,8 @@ def virtual_bars(sbdf: Sbdf, resources: Sequence[Resource], physfn: tuple[Sbdf, 
     """Return the BARs of the virtual function `sbdf`, and findings about them.
 
     The addresses are computed from `physfn`, the address and SR-IOV structure of its physical function. If
-    `physfn` is None, or if `sbdf` is not one of its virtual functions, the BARs are those of Linux's lines. A
-    virtual function's own BAR registers read zero, and its memory decode bit has no meaning.
+    `physfn` is None, or if `sbdf` is not one of its virtual functions, the BARs are taken from Linux's lines.
+    A virtual function's own BAR registers read zero, and its memory decode bit has no meaning.
     """
     number = vf_number(*physfn, sbdf) if physfn is not None else None
     bars = vf_bars(physfn[1], number) if physfn is not None and number is not None else ()

@@ -48,10 +48,9 @@ UNKNOWN_IDS = Ids()
 def join_ids(
     linux: Ids, config: ConfigSpace, *, virtual: bool, subsystem_at: int | None
 ) -> tuple[Ids, tuple[Finding, ...]]:
-    """Return Linux's ids, with unknown ones filled in from the registers, and a finding if the hardware
-    differs.
+    """Return Linux's ids, with unknown ids read from the registers, and a finding if the hardware differs.
 
-    The finding compares vendor and device only, and not for a virtual function (`virtual`). `subsystem_at` is
+    Only vendor and device are compared. They are not compared if the function is virtual. `subsystem_at` is
     the offset of a bridge's subsystem capability, or None if it has none.
     """
     vendor, device = config.u16(0x00), config.u16(0x02)

@@ -63,10 +63,10 @@ class SortedFunctions(Mapping[Sbdf, Function]):
 
 
 class Inventory:
-    """A machine that is changed in place as its functions are read again.
+    """A machine that can be updated one function at a time.
 
-    `raws` holds the latest reading of each function. `machine` holds the decoded functions; it is the same
-    object all the time, and its content changes with each `load` and `put`.
+    `raws` holds the latest reading of each function. `machine` holds the decoded functions. It is always the
+    same object; `load` and `put` change its content.
     """
 
     def __init__(self, raws: Iterable[RawFunction] = ()) -> None:
@@ -198,10 +198,12 @@ class Inventory:
         return {sbdf for sbdf in {*wrong, *before} if wrong.get(sbdf) != before.get(sbdf)}
 
     def _replace(self, sbdf: Sbdf, before: RawFunction | None, raw: RawFunction | None) -> set[Sbdf]:
-        """Compute the positions again that may have changed with one function, and decode those functions.
+        """Compute the positions again that may have changed with one function, and decode the changed
+        functions.
 
-        These are its own position, those of the functions below it, of its siblings, and of bridges with new
-        findings. Return the addresses of the functions that are decoded differently than before.
+        Positions can change for the function itself, for the functions below it, for its siblings, and for
+        bridges with new findings. Return the addresses of the functions that are decoded differently than
+        before.
         """
         waiting = [sbdf] if raw is not None else []
         for old in (before, raw):
@@ -252,7 +254,7 @@ class Inventory:
         return Position(function.parent, function.path)
 
     def _decode(self, touched: Iterable[Sbdf]) -> set[Sbdf]:
-        """Decode the functions `touched`, and the virtual functions of those whose SR-IOV structure changed.
+        """Decode the functions `touched`. If an SR-IOV structure changed, also decode its virtual functions.
 
         Return the addresses of the functions that are decoded differently than before.
         """

@@ -62,6 +62,7 @@ def _hex(value: int | None, digits: int) -> str | None:
 
 
 def _bridge(bridge: Bridge) -> Json:
+    """Return the JSON object of bus numbers and windows."""
     return {
         "primary": bridge.primary,
         "secondary": bridge.secondary,
@@ -74,6 +75,7 @@ def _bridge(bridge: Bridge) -> Json:
 
 
 def _capability(capability: Capability) -> Json:
+    """Return the JSON object of a capability."""
     return {
         "id": _hex(capability.id, 4 if capability.extended else 2),
         "name": capability.name,
@@ -83,10 +85,12 @@ def _capability(capability: Capability) -> Json:
 
 
 def _express(express: Express) -> Json:
+    """Return the JSON object of a PCI Express structure."""
     return {"type": express.port_name, "slot": express.slot, "ari_forwarding": express.ari_forwarding}
 
 
 def _msix(msix: Msix) -> Json:
+    """Return the JSON object of an MSI-X structure."""
     return {
         "vectors": msix.vectors,
         "enabled": msix.enabled,
@@ -96,14 +100,17 @@ def _msix(msix: Msix) -> Json:
 
 
 def _place(place: Place) -> Json:
+    """Return the JSON object of a part of a BAR."""
     return {"bar": place.bar, "offset": hex(place.offset), "size": place.size}
 
 
 def _resizable(bar: ResizableBar) -> Json:
+    """Return the JSON object of a resizable BAR."""
     return {"index": bar.index, "size": bar.size, "supported": list(bar.supported)}
 
 
 def _allocation(entry: Allocation) -> Json:
+    """Return the JSON object of an Enhanced Allocation entry."""
     return {
         "bei": entry.bei,
         "properties": _hex(entry.properties, 2),
@@ -114,6 +121,7 @@ def _allocation(entry: Allocation) -> Json:
 
 
 def _sriov(sriov: SrIov) -> Json:
+    """Return the JSON object of an SR-IOV structure."""
     return {
         "total_vfs": sriov.total_vfs,
         "initial_vfs": sriov.initial_vfs,

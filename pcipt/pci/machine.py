@@ -18,8 +18,7 @@ _order = attrgetter("segment", "bus", "device", "function")
 class Machine:
     """The functions of a machine by address, in address order.
 
-    The machine of an `Inventory` changes in place: the inventory changes `functions` and the cache of
-    children.
+    If an `Inventory` owns the machine, `functions` changes when the inventory is updated.
     """
 
     functions: Mapping[Sbdf, Function]

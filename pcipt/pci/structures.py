@@ -124,9 +124,7 @@ def decode_msix(config: ConfigSpace, offset: int) -> Msix | None:
 
 @functools.lru_cache(maxsize=1024)  # devices of the same model have equal values
 def _msix_from_registers(control: int, table: int, pba: int) -> Msix:
-    """Build an `Msix` from the control register and the two registers with the places of table and pending
-    bits.
-    """
+    """Return the MSI-X structure from its control register and its two registers that name places."""
     vectors = (control & 0x7FF) + 1
     return Msix(
         vectors,

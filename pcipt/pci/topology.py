@@ -1,9 +1,9 @@
 """Compute the place of each function: its parent bridge and its PCI path.
 
 The nesting of Linux's sysfs directories decides. If it is missing (a dump, a tree without links), bus numbers
-decide: the parent is the bridge whose secondary bus is the function's bus, else the innermost bridge whose
-bus range contains it (the bus of a virtual function can be no bridge's secondary bus). A function whose
-bridge is missing, or whose bridges form a loop, has no path and gets a finding.
+decide: the parent is the bridge whose secondary bus is the function's bus. If there is none (possible for a
+virtual function), it is the innermost bridge whose bus range contains the bus. A function whose bridge is
+missing, or whose bridges form a loop, has no path and gets a finding.
 
 Source: PCI-to-PCI Bridge 1.2 §3.2.5.3-4 (bus numbers); PCI Express Base 6.0 §7.3.3 (routing by them).
 """
@@ -52,8 +52,7 @@ def place_functions(raws: Mapping[Sbdf, RawFunction]) -> dict[Sbdf, Position]:
 
 
 def place_at_root(raw: RawFunction, findings: tuple[Finding, ...] = ()) -> Position:
-    """Return the position of a function without a parent, because it is on a root bus or its bridge is
-    missing.
+    """Return the position of a function that is on a root bus or whose bridge is missing. Its parent is None.
 
     The path is None if Linux names a bridge that is missing; a finding is then added to `findings`.
     """

@@ -139,7 +139,7 @@ class KprobeSource:
     def close(self) -> None:
         """Remove probes and trace instance.
 
-        If a step fails, do the others and put the failure into `problems`.
+        If a step fails, the other steps are still done, and `problems` gets the reason.
         """
         problems: list[str] = []
         if self._pipe >= 0:
@@ -160,10 +160,9 @@ class KprobeSource:
             raise UnsupportedError(FEATURE, "this kernel has no kprobe events (CONFIG_KPROBE_EVENTS)")
 
     def _remove_leftovers(self) -> None:
-        """Remove the instance and the probes that a killed process of pcipt left.
+        """Remove the trace instance and the probes that a killed process of pcipt left.
 
-        A running pcipt keeps its instance busy.
-        Raises: UnsupportedError if the instance is in use or cannot be removed.
+        Raises: UnsupportedError if the instance is in use (by a running pcipt) or cannot be removed.
         """
         try:
             if self._tracefs.exists(_INSTANCE_PATH):

@@ -1,4 +1,4 @@
-"""Parse the lines of trace_pipe that the kernel prints for our probes. This module does no I/O.
+"""Parse the lines of trace_pipe that the kernel prints for pcipt's kprobes. This module does no I/O.
 
     setpci-394 [000] d..1. 45.838809: conf1: (pci_conf1_write+0x0/0xf0) seg=0 bus=0 devfn=251 reg=4 len=2
     val=3 comm="setpci"

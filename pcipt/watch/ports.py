@@ -91,7 +91,7 @@ class PortDecoder:
             self._add_region(region)
 
     def _add_region(self, region: EcamRegion) -> None:
-        """Give the C decoder one ECAM region."""
+        """Add one ECAM region to the C decoder. Raises: InputError if it is impossible or one too many."""
         fits = 0 <= region.base < 1 << 64 and 0 <= region.segment <= 0xFFFF
         fits = fits and 0 <= region.start_bus <= 0xFF and 0 <= region.end_bus <= 0xFF
         if not fits or lib.pcipt_ports_region(

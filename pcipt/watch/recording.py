@@ -42,9 +42,10 @@ _FORMATS = ", ".join(form.value for form in Format)
 class Options:
     """Options for reading recordings.
 
-    `form`: the format, None to recognise it. `per_vcpu`: keep one CONFIG_ADDRESS for each vCPU; this concerns
-    only port recordings, because an xentrace is always decoded with one for each CPU. `amd`, `reads` and
-    `regions` are as in `LatchOptions`.
+    `form`: the format, None to recognise it. `per_vcpu`: in a port recording, keep one CONFIG_ADDRESS for
+    each vCPU instead of one for the domain (an xentrace always has one for each CPU). `amd`: use bits 27:24
+    of CONFIG_ADDRESS as bits 11:8 of the register offset. `reads`: yield reads too. `regions`: the known ECAM
+    regions.
     """
 
     form: Format | None = None

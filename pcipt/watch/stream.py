@@ -22,11 +22,14 @@ _GZIP = b"\x1f\x8b"
 class _Readable(Protocol):
     """The methods that a source of bytes must have."""
 
-    def read(self, size: int, /) -> bytes | None: ...
+    def read(self, size: int, /) -> bytes | None:
+        """Return at most `size` bytes; no bytes at the end."""
 
-    def readinto(self, buffer: memoryview, /) -> int | None: ...
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Fill the buffer as far as possible and return the number of bytes; 0 at the end."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the source."""
 
 
 class Stream:
@@ -162,9 +165,11 @@ class _Chained(io.RawIOBase):
         self._head, self._rest = memoryview(head), rest
 
     def readable(self) -> bool:
+        """Return True, as io.RawIOBase requires."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed declares every kind of buffer
+        """Copy the next bytes of the head, or read from the rest if the head is used up."""
         if self._head:
             count = min(len(self._head), len(buffer))
             buffer[:count] = self._head[:count]
@@ -185,9 +190,11 @@ class _Unzipped(io.RawIOBase):
         self._damage: Exception | None = None
 
     def readable(self) -> bool:
+        """Return True, as io.RawIOBase requires."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed declares every kind of buffer
+        """Read decompressed bytes. After damaged data, raise the same exception again."""
         if self._damage is not None:
             raise self._damage
         try:

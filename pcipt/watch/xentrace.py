@@ -32,7 +32,8 @@ class Damage:
 class TraceDecoder:
     """A decoder for the trace records of one file or buffer. The bytes may be given in pieces cut anywhere.
 
-    `domain` is the domain whose accesses are decoded. `amd` and `reads` are as in `LatchOptions`.
+    `domain` is the domain whose accesses are decoded. `amd`: use bits 27:24 of CONFIG_ADDRESS as bits 11:8 of
+    the register offset. `reads`: yield reads too.
     """
 
     def __init__(
