@@ -31,10 +31,11 @@ from list import build  # bench/list.py: a sysfs tree as Linux lays it out
 from pcipt.daemon.replay.player import TraceSource
 from pcipt.daemon.replay.stand_in import StandIn
 from pcipt.daemon.settings import Settings
-from pcipt.daemon.settling import act_on
-from pcipt.daemon.store import Keeper
+from pcipt.daemon.store import FileStore
 from pcipt.daemon.watcher import Watch
+from pcipt.daemon.worker import Worker
 from pcipt.engine.engine import Engine
+from pcipt.engine.queue import Reason
 from pcipt.errors import NoSuchDeviceError
 from pcipt.host.iomem import MemoryReading, NamedRange
 from pcipt.pci import Address, Frames, Gfn, Ids, Range, RawFunction, Resource, Sbdf, decode_machine
@@ -107,6 +108,9 @@ class Files:
     def __init__(self, count: int) -> None:
         self._raws = {raw.sbdf: raw for raw in machine(count)}
 
+    def addresses(self) -> list[Sbdf]:
+        return [raw.sbdf for raw in self.read_machine()]
+
     def read_machine(self) -> list[RawFunction]:
         return list(self._raws.values())
 
@@ -147,14 +151,15 @@ class Bench:
         host = StandIn(files, hardware, self.xen.write_config)
         self.source = TraceSource()
         self.watch = Watch(self.source, "bench", obeys=False)
-        self.engine = Engine(host, self.xen, Keeper(state), settings, lambda: "2026-01-01T00:00:00.000Z")
-        self.engine.intents = self.watch.intents
+        self.engine = Engine(host, self.xen, FileStore(state), settings, lambda: "2026-01-01T00:00:00.000Z")
+        self.engine.memory.intents = self.watch.intents
+        self.watch.on_written = lambda sbdf: self.engine.add(sbdf, Reason.WRITTEN)
+        self.worker = Worker(self.engine, self.watch, lambda _scope, _report: None)
         self.xen.kernel_remove(SUBJECT)
         start = time.perf_counter()
-        self.engine.reconcile()
+        self.worker.work_off()
         self.reconciled = time.perf_counter() - start
         self.engine.news()
-        self.watch.begin(self.engine.machine, self.engine.raws)
 
     def move(self, number: int) -> float:
         """Move the BAR; gives the seconds from the record of the write to the mapping call."""
@@ -170,8 +175,7 @@ class Bench:
         for write in writes:
             self.source.push(write)
         self.watch.take()
-        written, _ = self.watch.settle()
-        outcomes = act_on(self.engine, self.watch, written=written, plugged=(), doubt=False)
+        outcomes = self.worker.work_off()
         self.engine.news()
         assert self.xen.mapped_at > before, outcomes
         return self.xen.mapped_at - start

@@ -30,7 +30,6 @@ ARROWS = {
 DOORS = {
     "pcipt.engine.*": {"pcipt.xen.interface"},  # what Xen can be asked and told, whichever Xen it is
     "pcipt.engine.interfaces": {"pcipt.host.iomem"},  # the value that a host answers with
-    "pcipt.engine.engine": {"pcipt.daemon.settings"},  # which actions are performed
     "pcipt.cli.*": {"pcipt.daemon.control.protocol"},  # the socket's message types
     "pcipt.cli.commands.daemon": {"pcipt.daemon.*"},  # starts the service
     "pcipt.cli.commands.replay": {"pcipt.daemon.replay.player"},  # runs the engine on a recording

@@ -21,7 +21,7 @@ from pcipt.remap.steps import Step, step_from_json, step_to_json
 STATE_DIRECTORY = "/var/lib/pcipt"
 
 
-class Keeper:
+class FileStore:
     """The files below one directory. One daemon at a time: see `lock`."""
 
     def __init__(self, directory: str) -> None:
@@ -58,12 +58,15 @@ class Keeper:
         self._unsaved = None
 
     def save_mappings(self, ledger: Ledger) -> None:
-        """Put on disk what vPCI was seen to map.
+        """Write the pages that vPCI was seen to map, and whether hot-plug messages were lost meanwhile.
 
         Raises: OSError.
         """
         seen = mapped_to_json(held for held in ledger.mapped if held.by is By.XEN)
-        self._mappings.save({"boot_id": ledger.boot_id, "mappings": seen})
+        content: dict[str, Any] = {"boot_id": ledger.boot_id, "mappings": seen}
+        if ledger.messages_lost is not None:
+            content["messages_lost"] = ledger.messages_lost
+        self._mappings.save(content)
 
     def save_snapshot(self, snapshot: BootSnapshot) -> None:
         self._boot.save(
@@ -79,7 +82,7 @@ class Keeper:
 
     def _load_ledger(self, boot_id: str, findings: list[Finding]) -> Ledger:
         ledger = self._base(boot_id, findings)
-        seen = self._seen(boot_id, findings)
+        seen, ledger.messages_lost = self._seen(boot_id, findings)
         for held in ledger.mapped:
             seen.put(held)  # what pcipt did itself is known better
         ledger.mapped = seen
@@ -118,15 +121,17 @@ class Keeper:
         self._unsaved = None
         return read
 
-    def _seen(self, boot_id: str, findings: list[Finding]) -> MappedPages:
+    def _seen(self, boot_id: str, findings: list[Finding]) -> tuple[MappedPages, str | None]:
+        """Read the pages that vPCI was seen to map, and when hot-plug messages were lost (None: never)."""
         content = _taken(self._mappings.load(), findings)
         if not isinstance(content, dict) or content.get("boot_id") != boot_id:
-            return MappedPages()
+            return MappedPages(), None
+        lost = content.get("messages_lost")
         try:
-            return mapped_from_json(content.get("mappings"))
+            return mapped_from_json(content.get("mappings")), lost if isinstance(lost, str) else None
         except MalformedError as error:
             findings.append(self._mappings.rejected(error.why))
-            return MappedPages()
+            return MappedPages(), None
 
 
 def _taken(loaded: tuple[Any, Finding | None], findings: list[Finding]) -> Any:

@@ -1,7 +1,7 @@
-"""What the daemon makes of configuration writes: it folds them into the shadow and says what to read again.
+"""Folds configuration writes into the shadow registers, and calls back with the functions to read again.
 
-A write says what was intended. What it led to is read back by the engine once it is quiet; `refresh` puts
-hardware's word into the shadow, and what differs is one more change.
+A write says what was intended. The engine reads back what it led to once no more writes arrive. `refresh`
+puts what hardware says into the shadow; a difference is one more change.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -17,15 +17,18 @@ from pcipt.remap.writes.shadow import Shadow, settle, step
 
 OnChange = Callable[[Change, bool], None]
 OnFinding = Callable[[Finding], None]
+OnWritten = Callable[[Sbdf], None]
+OnLost = Callable[[int], None]
 UNSEEN = "writes to config space go unseen, only hot-plug messages lead to reading again"
 
 
 class Watch:
     """Holds the source and the shadow of the machine; without a source it only has findings to give.
 
-    `on_change` is called with each change and whether it was found by reading back, `on_finding` when the
-    source has broken down. `obeys` is False where Xen's vPCI drops writes to BARs that decode (PVH): then
-    `intents` has what was asked for.
+    `on_written` is called with each function that must be read again, `on_lost` with the number of records
+    that were lost. `on_change` is called with each change and whether it was found by reading back,
+    `on_finding` when the source has broken down. `obeys` is False where Xen's vPCI drops writes to BARs that
+    decode (PVH): then `intents` has what was asked for.
     """
 
     def __init__(
@@ -36,11 +39,11 @@ class Watch:
         self._obeys = obeys
         self._shadow = Shadow(obeys=obeys)
         self.intents = Intents()
-        self._reread: set[Sbdf] = set()
-        self._lost_now = 0
         self._writes = self._own = self._lost = 0
         self.findings = list(findings)
         self._told: set[str] = set()
+        self.on_written: OnWritten = lambda _sbdf: None
+        self.on_lost: OnLost = lambda _count: None
         self.on_change: OnChange = lambda _change, _read_back: None
         self.on_finding: OnFinding = lambda _finding: None
 
@@ -61,19 +64,15 @@ class Watch:
         if self._source is not None:
             self._shadow = shadow_from_machine(machine, raws, obeys=self._obeys)
 
-    def take(self) -> bool:
-        """Fold in what the source has; tells whether something waits to be read again."""
+    def take(self) -> None:
+        """Fold in all writes that the source has."""
         for event in self._source.read() if self._source is not None else ():
             self._fold(event)
-        return bool(self._lost_now or self._reread)
 
-    def settle(self) -> tuple[frozenset[Sbdf], int]:
-        """Decide what waited for further writes, now that it is quiet.
-
-        Shape:  the functions to read again, and how many records were lost (then everything must be read).
-        """
+    def settle(self) -> None:
+        """Decide about writes that waited for others (one half of a 64-bit BAR): no others have arrived."""
         if self._source is None:
-            return frozenset(), 0
+            return
         overrun = self._source.overrun()
         if overrun is not None:
             self._fold(overrun)
@@ -81,10 +80,6 @@ class Watch:
             self.on_finding(Finding("watch-unavailable", f"{problem}; {UNSEEN}"))
         self._shadow, changes = settle(self._shadow)
         self._note(changes)
-        wanted, lost = frozenset(self._reread), self._lost_now
-        self._reread.clear()
-        self._lost_now = 0
-        return wanted, lost
 
     def refresh(self, raws: Iterable[RawFunction]) -> None:
         """Take what was read back for the truth."""
@@ -110,7 +105,7 @@ class Watch:
     def _fold(self, event: ConfigWrite | Lost) -> None:
         if isinstance(event, Lost):
             self._lost += event.count or 1
-            self._lost_now += event.count or 1
+            self.on_lost(event.count or 1)
             return
         self._writes += 1
         self._own += event.own
@@ -118,19 +113,21 @@ class Watch:
             intents = len(self.intents)
             self.intents.follow(self._shadow, event)
             if len(self.intents) != intents:
-                self._reread.add(event.sbdf)  # also where nothing changes but that an intent is over
+                self.on_written(event.sbdf)  # also where nothing changes but that an intent is over
         try:
             self._shadow, changes = step(self._shadow, event)
         except StateError:
-            self._reread.add(event.sbdf)  # no access can be like that: believe the hardware instead
+            self.on_written(event.sbdf)  # no access can be like that: believe the hardware instead
             return
         self._note(changes)
 
     def _note(self, changes: Iterable[Change]) -> None:
         for change in changes:
-            self._reread.add(change.sbdf)
-            if isinstance(change, BusRenumbered):
-                self._reread.update(sbdf for pair in change.moved for sbdf in pair if sbdf is not None)
+            self.on_written(change.sbdf)
+            for pair in change.moved if isinstance(change, BusRenumbered) else ():
+                for sbdf in pair:
+                    if sbdf is not None:
+                        self.on_written(sbdf)
             if not isinstance(change, RereadWanted):
                 self.on_change(change, False)
 

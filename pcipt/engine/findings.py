@@ -1,19 +1,27 @@
-"""All findings, kept by function: what is new and what is gone costs only as much as what was looked at."""
+"""What is wrong now: in the service, between the three views, in single functions. Kept by function.
+
+Finding it again for some functions costs as much as those functions, whatever the machine's size.
+"""
 
 from collections.abc import Iterable
 
+from pcipt.engine.open_actions import OpenActions, finding_of_action
+from pcipt.engine.views.views import Views
 from pcipt.pci import Finding, Sbdf
+from pcipt.remap.ignored import finding_of
+from pcipt.remap.view import disagreements
 
-Told = tuple[Sbdf | None, Finding]
+Told = tuple[Sbdf | None, Finding]  # None: the service itself, or the machine as a whole
 
 
-class Complaints:
-    """`None` is the service itself, or the machine as a whole."""
+class Findings:
+    """`unlisted` are the functions of the machine that Xen does not list."""
 
     def __init__(self) -> None:
         self._held: dict[Sbdf | None, tuple[Finding, ...]] = {}
         self._before: dict[Sbdf | None, tuple[Finding, ...]] = {}
         self._count = 0
+        self.unlisted: set[Sbdf] = set()
 
     def __len__(self) -> int:
         return self._count
@@ -22,8 +30,35 @@ class Complaints:
     def subjects(self) -> list[Sbdf]:
         return [sbdf for sbdf in self._held if sbdf is not None]
 
+    def find_in_service(self, views: Views, own: Iterable[Finding]) -> None:
+        """Replace the findings of the service by its `own` ones and those of the machine as a whole."""
+        troubles = (views.trouble, views.reserved.trouble)
+        last = [trouble for trouble in troubles if trouble is not None]
+        self.put(None, [*own, *views.memory_findings, *_doubts(views), *last])
+
+    def find_in_functions(self, views: Views, open_actions: OpenActions, scope: Iterable[Sbdf]) -> None:
+        """Replace the findings of the functions in `scope`."""
+        scope = frozenset(scope)
+        found: dict[Sbdf, list[Finding]] = {sbdf: [] for sbdf in scope}
+        if views.trouble is None:
+            for sbdf, finding in disagreements(views.machine, views.view, views.state.renumbered, scope):
+                found.setdefault(sbdf, []).append(open_actions.explained(sbdf, finding))
+        for sbdf, disagreeing in found.items():
+            self.put(sbdf, [*disagreeing, *self._of_function(views, open_actions, sbdf)])
+
+    def _of_function(self, views: Views, open_actions: OpenActions, sbdf: Sbdf) -> Iterable[Finding]:
+        function = views.machine.functions.get(sbdf)
+        unlisted = function is not None and sbdf not in views.view.known
+        (self.unlisted.add if unlisted else self.unlisted.discard)(sbdf)
+        told = (finding_of_action(outcome) for outcome in open_actions.of(sbdf))
+        yield from (finding for finding in told if finding is not None)
+        yield from (finding_of(write) for write in views.ignored_writes([sbdf]))
+        yield from views.guests.findings.get(sbdf, ())
+        if function is not None:
+            yield from (finding for finding in function.findings if not finding.is_note)
+
     def put(self, subject: Sbdf | None, findings: Iterable[Finding]) -> None:
-        """Replace what is said of one subject."""
+        """Replace the findings of one subject."""
         now, held = tuple(dict.fromkeys(findings)), self._held.get(subject, ())
         if now == held:
             return
@@ -35,13 +70,12 @@ class Complaints:
             del self._held[subject]
 
     def all(self) -> list[Told]:
-        """List everything: the service's own first, then in address order."""
-        subjects = sorted(self.subjects)
-        order: list[Sbdf | None] = [None, *subjects]
+        """Return all findings: those of the service first, then in the order of addresses."""
+        order: list[Sbdf | None] = [None, *sorted(self.subjects)]
         return [(subject, finding) for subject in order for finding in self._held.get(subject, ())]
 
     def news(self) -> tuple[list[Told], list[Told]]:
-        """Tell what is new and what is gone since this was asked last."""
+        """Return the findings that are new and those that are gone since the last call."""
         new: list[Told] = []
         gone: list[Told] = []
         for subject, before in self._before.items():
@@ -50,3 +84,14 @@ class Complaints:
             gone += [(subject, finding) for finding in before if finding not in now]
         self._before.clear()
         return new, gone
+
+
+def _doubts(views: Views) -> Iterable[Finding]:
+    """Yield what nobody can find out: Xen has no call that reads which pages are mapped."""
+    when = views.memory.ledger.messages_lost
+    if when is not None:
+        yield Finding(
+            "messages-lost",
+            f"hot-plug messages were lost at {when}: a function that was added and removed meanwhile may "
+            "have left its pages mapped in dom0, and Xen has no call that shows them; a reboot ends it",
+        )

@@ -1,4 +1,4 @@
-"""What the engine needs of the world: a host (live, recorded, made up by a test) and a keeper."""
+"""What the engine needs of the world: a host (live, recorded, made up by a test) and a store."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -17,6 +17,9 @@ class Host(Protocol):
     @property
     def boot_id(self) -> str:
         """What distinguishes this boot from every other."""
+
+    def addresses(self) -> list[Sbdf]:
+        """List the addresses of all functions that Linux has."""
 
     def read_machine(self) -> list[RawFunction]:
         """Read every function, with all of its config space that may be read."""
@@ -43,8 +46,16 @@ class Host(Protocol):
         """Write one of the registers WRITABLE through sysfs `config`, never through ports."""
 
 
-class Keeper(Protocol):
-    """Where ledger, boot snapshot and seen mappings live. What writes returns when it is on disk.
+class Settings(Protocol):
+    """What the administrator lets pcipt do."""
+
+    def performs(self, word: str) -> bool:
+        """Return True if actions of this word are performed, not only planned."""
+
+
+class Store(Protocol):
+    """Where ledger, boot snapshot and seen mappings are kept. Every method that writes returns once it is on
+    disk.
 
     Raises: OSError where it cannot be written.
     """

@@ -1,11 +1,14 @@
-"""What was planned and not done stands: it is told once, is a finding, and is looked at again."""
+"""Actions that the last reconciliation of a function planned and that are not done: refused, failed or
+forbidden.
 
-import itertools
+Each is told once and is a finding. An action on pages is planned again with whatever changes near its pages.
+"""
+
 from collections.abc import Collection, Iterable
 
 import attrs
 
-from pcipt.pci import Finding, Sbdf
+from pcipt.pci import Finding, Frames, Sbdf
 from pcipt.remap.actions import (
     Action,
     AddDevice,
@@ -18,34 +21,29 @@ from pcipt.remap.actions import (
     UnmapMmio,
     WithdrawReserved,
 )
+from pcipt.remap.intervals import Intervals
 from pcipt.remap.plan_mappings import name_of_bar
 
 Key = tuple[str, Sbdf, int, int]
-LOOKED_AT_AGAIN = 64  # places whose mappings stand, with each change anywhere
 
 _ANNOUNCEMENTS = (AddDevice, RemoveDevice)
+_OVER = (Result.DONE, Result.NOT_APPLICABLE)
 
 
 def key_of(action: Action) -> Key:
-    """Name an action so that planned again it is the same one."""
+    """Return a name of an action that stays the same when the action is planned again."""
     frames, bar = getattr(action, "frames", None), getattr(action, "bar", -1)
     about = action.address if isinstance(action, RewriteBar) else frames.start if frames is not None else -1
     return action.word, action.sbdf, bar, about
 
 
-def addresses_of(action: Action) -> set[Sbdf]:
-    """List the addresses that an action is about, Linux's and Xen's."""
-    others = (getattr(action, name, None) for name in ("moved_from", "moved_to"))
-    return {action.sbdf, *(sbdf for sbdf in others if sbdf is not None)}
-
-
 def subject_of(action: Action) -> Sbdf:
-    """Give the address that Linux has for the function of an action."""
+    """Return the address that Linux has for the function of an action."""
     return getattr(action, "moved_from", None) or action.sbdf
 
 
-def complaint_of(outcome: Outcome) -> Finding | None:
-    """Say what is wrong as long as an action is not done; announcements are told as what disagrees."""
+def finding_of_action(outcome: Outcome) -> Finding | None:
+    """Return what is wrong while an action on pages is not done, None for any other action."""
     action = outcome.action
     if outcome.result is Result.PLANNED:
         return None
@@ -64,15 +62,12 @@ def complaint_of(outcome: Outcome) -> Finding | None:
     return Finding("stale-mapping", f"{action.frames} is still mapped for {name}: {outcome.detail}")
 
 
-class Standing:
+class OpenActions:
+    """By the address that Linux has for the function."""
+
     def __init__(self) -> None:
         self._outcomes: dict[Sbdf, dict[Key, Outcome]] = {}
-        self._places: dict[str, Sbdf] = {}
-
-    @property
-    def places(self) -> dict[str, Sbdf]:
-        """Where mappings stand: they are planned for with whatever else changes."""
-        return dict(itertools.islice(self._places.items(), LOOKED_AT_AGAIN))
+        self._pages: Intervals[tuple[str, Sbdf]] = Intervals()
 
     @property
     def subjects(self) -> list[Sbdf]:
@@ -81,8 +76,21 @@ class Standing:
     def of(self, sbdf: Sbdf) -> list[Outcome]:
         return list(self._outcomes.get(sbdf, {}).values())
 
+    def places_over(self, pages: Iterable[Frames]) -> dict[str, Sbdf]:
+        """Return the places that have an open action on some of these pages, each with its address."""
+        return {place: sbdf for frames in pages for _, (place, sbdf) in self._pages.over(frames)}
+
+    def places_of(self, functions: Iterable[Sbdf]) -> dict[str, Sbdf]:
+        """Return the places that have an open action on pages, of these functions, each with its address."""
+        return {
+            outcome.action.place: outcome.action.sbdf
+            for sbdf in functions
+            for outcome in self._outcomes.get(sbdf, {}).values()
+            if isinstance(outcome.action, MapMmio | UnmapMmio)
+        }
+
     def explained(self, sbdf: Sbdf, finding: Finding) -> Finding:
-        """Add to a disagreement why it was not mended."""
+        """Return a finding about a disagreement with the reason why it was not mended."""
         why = [o.detail for o in self.of(sbdf) if isinstance(o.action, _ANNOUNCEMENTS) and o.detail]
         return attrs.evolve(finding, text=f"{finding.text}; not mended: {why[0]}") if why else finding
 
@@ -90,45 +98,55 @@ class Standing:
         self,
         planned: Collection[Action],
         outcomes: Iterable[Outcome],
-        scope: Collection[Sbdf] | None,
+        scope: Iterable[Sbdf],
         *,
         announced: bool,
-    ) -> tuple[list[Outcome], list[Key]]:
-        """Take in what came of a plan; `scope` is what it was made for (None is everything).
+    ) -> list[Outcome]:
+        """Take in what a plan for `scope` led to; `announced` tells whether announcements were planned as
+        well.
 
-        `announced` tells whether announcements were planned as well.
-
-        Shape:  the outcomes that are news: what was done, and what does not just stand as before; and what
-                stood and is not planned any more.
+        Shape:  the outcomes that are new: actions that are done, and those that are open for another reason
+                than before.
         """
         before = self._take(scope, announced=announced)
         wanted = {key_of(action) for action in planned}
         came = {key_of(outcome.action): outcome for outcome in outcomes}
         for key, outcome in {**{k: o for k, o in before.items() if k in wanted}, **came}.items():
-            if outcome.result in (Result.DONE, Result.NOT_APPLICABLE):
-                continue
-            action = outcome.action
-            self._outcomes.setdefault(subject_of(action), {})[key] = outcome
-            if isinstance(action, MapMmio | UnmapMmio):
-                self._places[action.place] = action.sbdf
-        news = [outcome for key, outcome in came.items() if _stands(before.get(key)) != _stands(outcome)]
-        return news, [key for key in before if key not in wanted]
+            if outcome.result not in _OVER:
+                self._put(key, outcome)
+        return [outcome for key, outcome in came.items() if _compared(before.get(key)) != _compared(outcome)]
 
-    def _take(self, scope: Collection[Sbdf] | None, *, announced: bool) -> dict[Key, Outcome]:
+    def _put(self, key: Key, outcome: Outcome) -> None:
+        action = outcome.action
+        held = self._outcomes.setdefault(subject_of(action), {})
+        before, held[key] = held.get(key), outcome
+        if before is not None:
+            self._forget_pages(before.action)
+        if isinstance(action, MapMmio | UnmapMmio):
+            self._pages.add(action.frames, (action.place, action.sbdf))
+
+    def _forget_pages(self, action: Action) -> None:
+        if isinstance(action, MapMmio | UnmapMmio):
+            self._pages.discard(action.frames, (action.place, action.sbdf))
+
+    def _take(self, scope: Iterable[Sbdf], *, announced: bool) -> dict[Key, Outcome]:
         taken: dict[Key, Outcome] = {}
-        for sbdf in list(self._outcomes) if scope is None else scope:
-            held = self._outcomes.pop(sbdf, {})
-            for key, outcome in held.items():
-                if announced or not isinstance(outcome.action, _ANNOUNCEMENTS):
-                    taken[key] = outcome
-                    self._places.pop(getattr(outcome.action, "place", ""), None)
-                else:
-                    self._outcomes.setdefault(sbdf, {})[key] = outcome
+        for sbdf in scope:
+            left: dict[Key, Outcome] = {}
+            for key, outcome in self._outcomes.pop(sbdf, {}).items():
+                action = outcome.action
+                if not announced and isinstance(action, _ANNOUNCEMENTS):
+                    left[key] = outcome
+                    continue
+                taken[key] = outcome
+                self._forget_pages(action)
+            if left:
+                self._outcomes[sbdf] = left
         return taken
 
 
-def _stands(outcome: Outcome | None) -> tuple[Result, str] | None:
-    """Reduce an outcome to what is compared; one that was done is always news."""
-    if outcome is None or outcome.result in (Result.DONE, Result.NOT_APPLICABLE):
-        return None if outcome is None else (outcome.result, "")
-    return outcome.result, outcome.detail
+def _compared(outcome: Outcome | None) -> tuple[Result, str] | None:
+    """Return what makes an outcome the same as before; the detail of one that is over does not count."""
+    if outcome is None:
+        return None
+    return outcome.result, "" if outcome.result in _OVER else outcome.detail

@@ -2,19 +2,21 @@
 
 Intentions of a batch are put on disk together before the first of its hypercalls, what came of them after the
 last. Each action is guarded twice: by what is known when the batch is made, so that nothing is intended in
-vain, and by what is read anew right before its own call. One that fails does not keep the others from trying.
+vain, and by what is read again right before its own call. An action that fails does not keep the others from
+being tried. `Rehearsal` has the same interface and performs nothing.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from errno import EINVAL
 from typing import Any, Protocol
 
 import attrs
 
-from pcipt.engine.interfaces import Keeper
+from pcipt.engine.interfaces import Store
 from pcipt.engine.registers import Registers
-from pcipt.engine.views import Situation
+from pcipt.engine.views.concerned import addresses_of
+from pcipt.engine.views.views import Views
 from pcipt.errors import HypervisorError, PciptError, UnsupportedError
 from pcipt.remap.actions import (
     Action,
@@ -33,6 +35,7 @@ from pcipt.remap.actions import (
 from pcipt.remap.guard.facts import Precaution
 from pcipt.remap.guard.rules import check_action
 from pcipt.remap.ledger import Event
+from pcipt.remap.plan import expected_view
 from pcipt.remap.steps import Step
 from pcipt.xen.interface import DeviceFlags, Hypervisor
 
@@ -40,17 +43,19 @@ BATCH = 64
 
 
 class Policy(Protocol):
-    """What the performer asks of the engine."""
+    """What performer and reconciliation ask of the service."""
 
     def allows(self, action: Action) -> bool:
-        """Whether this action is to be performed, and not only planned."""
+        """Return True if the settings let this action be performed, not only planned."""
 
-    def stopping(self) -> bool: ...
+    def stopping(self) -> bool:
+        """Return True if no further action may begin."""
 
-    def now(self) -> str: ...
+    def now(self) -> str:
+        """Return the time (UTC, RFC 3339)."""
 
-    def came(self, outcome: Outcome) -> None:
-        """Take in what came of an action, before the next one is guarded."""
+    def collect(self) -> None:
+        """Put the messages that have arrived into the queue."""
 
 
 @attrs.frozen
@@ -59,107 +64,137 @@ class Tools:
 
     xen: Hypervisor
     registers: Registers
-    situation: Situation
-    keeper: Keeper
+    store: Store
     policy: Policy
 
 
 class Performer:
-    """Changes the ledger; whoever changes Xen does it through here."""
+    """Changes Xen, hardware and ledger; nobody else changes Xen."""
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
-        self._situation = tools.situation
         self._policy = tools.policy
 
-    def perform(self, actions: Iterable[Action], *, dry_run: bool = False) -> list[Outcome]:
-        """Do what the guards and the settings allow, and say of each action what came of it."""
-        waiting = deque(actions)
-        found: list[Outcome] = []
-        while waiting and not self._policy.stopping():
-            batch = [] if dry_run else self._allowed(waiting)
-            found += self._batch(batch) if batch else self._lone(waiting.popleft(), dry_run=dry_run)
-        return found
+    def views_for(self, views: Views) -> Views:
+        """Return the views that the plan and the actions change."""
+        return views
 
-    def _allowed(self, waiting: deque[Action]) -> list[Action]:
-        """Take those off the beginning that nothing known speaks against."""
+    def perform(self, actions: Iterable[Action], views: Views) -> Iterator[list[Outcome]]:
+        """Do what the guards and the settings allow; yield the outcomes of each batch."""
+        waiting = deque(actions)
+        while waiting and not self._policy.stopping():
+            batch = self._allowed(waiting, views)
+            yield self._batch(batch, views) if batch else self._alone(waiting.popleft(), views)
+
+    def _allowed(self, waiting: deque[Action], views: Views) -> list[Action]:
+        """Remove and return the first actions that no guard refuses by what is known."""
         batch: list[Action] = []
         while waiting and len(batch) < BATCH and self._policy.allows(waiting[0]):
-            if not isinstance(check_action(waiting[0], self._situation.remembered()), Precaution):
+            if not isinstance(check_action(waiting[0], views.remembered()), Precaution):
                 break
             batch.append(waiting.popleft())
         return batch
 
-    def _lone(self, action: Action, *, dry_run: bool) -> list[Outcome]:
-        """Treat an action that something speaks against; it is performed if that is no longer so."""
-        known = check_action(action, self._situation.remembered())
-        if isinstance(known, NotApplicable):
-            judged: Outcome | Precaution = Outcome(action, Result.NOT_APPLICABLE, known.why)
-        else:
-            judged = self._judged(action)
+    def _alone(self, action: Action, views: Views) -> list[Outcome]:
+        """Judge an action again that something speaks against; perform it if that is no longer so."""
+        judged = _judged(action, views)
         if isinstance(judged, Outcome):
-            if judged.result is Result.NOT_APPLICABLE and not dry_run:
-                self._situation.ledger.noted(action, self._policy.now())
-        elif dry_run or not self._policy.allows(action):
-            judged = Outcome(action, Result.PLANNED)
-        else:
-            return self._batch([action])
-        if not dry_run:
-            self._policy.came(judged)
-        return [judged]
+            if judged.result is Result.NOT_APPLICABLE:
+                views.memory.ledger.noted(action, self._policy.now())
+            return [judged]
+        if not self._policy.allows(action):
+            return [Outcome(action, Result.PLANNED)]
+        return self._batch([action], views)
 
-    def _judged(self, action: Action) -> Outcome | Precaution:
-        """Guard an action by what is read now."""
-        try:
-            verdict = check_action(action, self._situation.facts(action))
-        except PciptError as error:
-            return Outcome(action, Result.FAILED, str(error))
-        if isinstance(verdict, Refusal):
-            return Outcome(action, Result.REFUSED, verdict.why, verdict.rule)
-        assert not isinstance(verdict, NotApplicable)  # which depends on the kind of dom0 alone
-        return verdict
-
-    def _batch(self, batch: list[Action]) -> list[Outcome]:
+    def _batch(self, batch: list[Action], views: Views) -> list[Outcome]:
+        ledger = views.memory.ledger
         intended = [self._step(action, Event.INTEND) for action in batch]
         try:
-            self._tools.keeper.append(intended)
+            self._tools.store.append(intended)
         except OSError as error:
-            return [self._not_begun(action, error) for action in batch]
+            return [Outcome(action, Result.FAILED, _unwritten(error)) for action in batch]
         for step in intended:
-            step.apply(self._situation.ledger)
+            step.apply(ledger)
         done: list[Step] = []
         found: list[Outcome] = []
         for action in batch:
             if self._policy.stopping():
-                done.append(self._step(action, Event.FAILED))  # not begun; the next start plans it anew
+                done.append(self._step(action, Event.FAILED))  # not begun; the next start plans it again
                 continue
-            judged = self._judged(action)
-            outcome = judged if isinstance(judged, Outcome) else self._call(action, judged)
+            judged = _judged(action, views)
+            outcome = judged if isinstance(judged, Outcome) else self._call(action, judged, views)
             event = Event.PERFORMED if outcome.result is Result.DONE else Event.FAILED
             done.append(self._step(action, event))
-            done[-1].apply(self._situation.ledger)
-            self._policy.came(outcome)
+            done[-1].apply(ledger)
+            _read_back(outcome, views)
             found.append(outcome)
         try:
-            self._tools.keeper.append(done)
+            self._tools.store.append(done)
         except OSError as error:  # what was done is done; a start that finds only the intent asks Xen
             return [_remarked(outcome, _unwritten(error)) for outcome in found]
         return found
 
-    def _not_begun(self, action: Action, error: OSError) -> Outcome:
-        outcome = Outcome(action, Result.FAILED, _unwritten(error))
-        self._policy.came(outcome)
-        return outcome
-
-    def _call(self, action: Action, precaution: Precaution) -> Outcome:
+    def _call(self, action: Action, precaution: Precaution, views: Views) -> Outcome:
         try:
-            detail = _PERFORM[type(action)](self._tools, action, precaution)
+            detail = _PERFORM[type(action)](self._tools, views, action, precaution)
         except PciptError as error:
             return Outcome(action, Result.FAILED, str(error), errno=getattr(error, "errno", None))
         return Outcome(action, Result.DONE, detail)
 
     def _step(self, action: Action, event: Event) -> Step:
         return Step(action, event, self._policy.now())
+
+
+class Rehearsal:
+    """Performs nothing. Actions that the guards allow are PLANNED; the views change as if they were done."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def views_for(self, views: Views) -> Views:
+        """Return views whose memory is a copy."""
+        return views.rehearsed()
+
+    def perform(self, actions: Iterable[Action], views: Views) -> Iterator[list[Outcome]]:
+        """Judge each action; yield its outcome."""
+        for action in actions:
+            if self._policy.stopping():
+                return
+            judged = _judged(action, views)
+            if isinstance(judged, Outcome):
+                yield [judged]
+                continue
+            if self._policy.allows(action):
+                views.expect(expected_view(views.view, [action]))
+            yield [Outcome(action, Result.PLANNED)]
+
+
+def _judged(action: Action, views: Views) -> Outcome | Precaution:
+    """Guard an action by what is read now."""
+    if isinstance(known := check_action(action, views.remembered()), NotApplicable):
+        return Outcome(action, Result.NOT_APPLICABLE, known.why)
+    try:
+        verdict = check_action(action, views.facts(action))
+    except PciptError as error:
+        return Outcome(action, Result.FAILED, str(error))
+    if isinstance(verdict, Refusal):
+        return Outcome(action, Result.REFUSED, verdict.why, verdict.rule)
+    assert not isinstance(verdict, NotApplicable)  # which depends on the kind of dom0 alone
+    return verdict
+
+
+def _read_back(outcome: Outcome, views: Views) -> None:
+    """Read again what an action has changed, before the next action is guarded."""
+    action = outcome.action
+    if outcome.result not in (Result.DONE, Result.FAILED):
+        return
+    if isinstance(action, AddDevice | RemoveDevice):
+        views.ask(addresses_of(action))  # a failed one may have been done all the same
+    elif isinstance(action, RewriteBar):
+        views.different |= views.read([action.sbdf])
+    elif isinstance(action, MapMmio) and outcome.result is Result.FAILED:
+        over = views.memory.mapped.over(action.frames)  # the pages of other owners there are gone too
+        views.different |= {run.sbdf for run in over if run.place != action.place}
 
 
 def _unwritten(error: OSError) -> str:
@@ -170,13 +205,13 @@ def _remarked(outcome: Outcome, remark: str) -> Outcome:
     return attrs.evolve(outcome, detail="; ".join(filter(None, (outcome.detail, remark))))
 
 
-def _add(tools: Tools, action: AddDevice, precaution: Precaution) -> str:
+def _add(tools: Tools, views: Views, action: AddDevice, precaution: Precaution) -> str:
     def call() -> None:
         tools.xen.add_device(action.sbdf, DeviceFlags(action.extended, action.physfn))
 
     decode_off = precaution is Precaution.DECODE_OFF
     if action.moved_from is not None:
-        detour = tools.situation.detour(action.moved_from)
+        detour = views.detour(action.moved_from)
         tools.registers.add_by_detour(action.moved_from, detour, call, decode_off=decode_off)
     elif decode_off:
         with tools.registers.memory_decode_off(action.sbdf):
@@ -188,19 +223,19 @@ def _add(tools: Tools, action: AddDevice, precaution: Precaution) -> str:
     return ""
 
 
-def _remove(tools: Tools, action: RemoveDevice, _precaution: Precaution) -> str:
+def _remove(tools: Tools, _views: Views, action: RemoveDevice, _precaution: Precaution) -> str:
     tools.xen.remove_device(action.sbdf)
     if tools.xen.known([action.sbdf])[0]:
         raise UnsupportedError("remove-device", "Xen reported success, but still lists it")
     return ""
 
 
-def _map(tools: Tools, action: MapMmio | RestoreReserved, _precaution: Precaution) -> str:
+def _map(tools: Tools, _views: Views, action: MapMmio | RestoreReserved, _precaution: Precaution) -> str:
     tools.xen.map_mmio(action.frames)
     return ""
 
 
-def _unmap(tools: Tools, action: UnmapMmio | WithdrawReserved, _precaution: Precaution) -> str:
+def _unmap(tools: Tools, _views: Views, action: UnmapMmio | WithdrawReserved, _precaution: Precaution) -> str:
     try:
         tools.xen.unmap_mmio(action.frames)
     except HypervisorError as error:
@@ -210,12 +245,12 @@ def _unmap(tools: Tools, action: UnmapMmio | WithdrawReserved, _precaution: Prec
     return ""
 
 
-def _rewrite(tools: Tools, action: RewriteBar, _precaution: Precaution) -> str:
+def _rewrite(tools: Tools, _views: Views, action: RewriteBar, _precaution: Precaution) -> str:
     tools.registers.rewrite_bar(action.sbdf, action.bar, action.address)
     return ""
 
 
-_PERFORM: Mapping[type[Action], Callable[[Tools, Any, Precaution], str]] = {
+_PERFORM: Mapping[type[Action], Callable[[Tools, Views, Any, Precaution], str]] = {
     AddDevice: _add,
     RemoveDevice: _remove,
     MapMmio: _map,

@@ -27,6 +27,10 @@ class LinuxHost:
         """Return the kernel's random id of this boot, or an empty text if it cannot be read."""
         return (read_listed(self._root, BOOT_ID) or b"").decode("ascii", "replace").strip()
 
+    def addresses(self) -> list[Sbdf]:
+        """Return the addresses of all functions, without reading any of them."""
+        return sysfs.read_addresses(self._root)
+
     def read_machine(self) -> list[RawFunction]:
         """Read all functions completely."""
         return sysfs.read_machine(self._root)

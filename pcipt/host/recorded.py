@@ -81,6 +81,10 @@ class RecordedHost:
         self._linux = LinuxHost(tree)
         self._written = {}
 
+    def addresses(self) -> list[Sbdf]:
+        """Return the addresses of all functions, without reading any of them."""
+        return self._linux.addresses()
+
     def read_machine(self) -> list[RawFunction]:
         """Return all functions as recorded, with the registers that were written."""
         return [self._with_written(raw) for raw in self._linux.read_machine()]

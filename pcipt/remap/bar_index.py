@@ -78,6 +78,11 @@ class BarIndex:
         """List the functions whose MSI-X table or pending bits lie on these pages."""
         return sorted({sbdf for _, sbdf in self._tables.over(frames)})
 
+    def pages_of(self, sbdf: Sbdf) -> tuple[Frames, ...]:
+        """Return the pages of a function's memory BARs, decoding or not; empty if Linux does not have it."""
+        function = self._of.get(sbdf)
+        return _indexed(function)[0] if function is not None else ()
+
     def virtual(self, physfn: Sbdf) -> list[Sbdf]:
         """List the virtual functions of a physical one."""
         return sorted(self._virtual.get(physfn, ()))

@@ -55,8 +55,10 @@ class Entry:
 class Ledger:
     """Changed in place by `step`; equal where entries and what pcipt mapped are equal.
 
-    `mapped` also has what vPCI was seen to map: that is kept in a document of its own (`theirs`), for it
-    can be seen again as long as the function is there.
+    `mapped` also holds the pages that vPCI was seen to map. They are kept in a file of their own (`theirs`),
+    because they can be seen again as long as the function is there. `messages_lost` is the time at which
+    hot-plug messages were lost on a PVH dom0, else None: a function that was added and removed meanwhile may
+    have left mapped pages that nobody can find.
     """
 
     def __init__(
@@ -64,10 +66,15 @@ class Ledger:
         boot_id: str,
         entries: tuple[Entry, ...] = (),
         mapped: MappedPages | None = None,
+        messages_lost: str | None = None,
     ) -> None:
         self.boot_id = boot_id
+        self.messages_lost = messages_lost
         self.mapped = mapped if mapped is not None else MappedPages()
-        self._entries: dict[Key, Entry] = {entry.key: entry for entry in entries}
+        self._entries: dict[Key, Entry] = {}
+        self._followed: dict[Sbdf, tuple[Sbdf, ...]] = {}
+        for entry in entries:
+            self._put(entry)
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -104,12 +111,12 @@ class Ledger:
         return {e.sbdf for e in self._entries.values() if e.word in (AddDevice.word, RemoveDevice.word)}
 
     def followed(self) -> dict[Sbdf, tuple[Sbdf, ...]]:
-        """Tell at which addresses Xen was told of a renumbered function and may list it, by Linux's."""
-        found: dict[Sbdf, tuple[Sbdf, ...]] = {}
-        for entry in self._entries.values():
-            if entry.word == AddDevice.word and entry.moved_from is not None:
-                found[entry.moved_from] = (*found.get(entry.moved_from, ()), entry.sbdf)
-        return found
+        """Return at which addresses Xen was told of a renumbered function and may list it, by Linux's
+        address.
+
+        Shape:  kept up with each step: a caller must not change it.
+        """
+        return self._followed
 
     def step(self, action: Action, event: Event, when: str = "") -> "Ledger":
         """Record what is intended or what came of it, and give this ledger. `when` is kept of mappings.
@@ -124,15 +131,19 @@ class Ledger:
         key = _key(action)
         before = self._entries.get(key)
         after = _after(action, before.state if before is not None else None, event)
-        self._entries.pop(key, None)
+        self._drop(key)
         if after is not State.HELD or isinstance(action, AddDevice | WithdrawReserved | RestoreReserved):
-            self._entries[key] = _entry(action, after)
+            self._put(_entry(action, after))
         if after is State.HELD and isinstance(action, RemoveDevice):
-            self._entries.pop((AddDevice.word, action.sbdf, None), None)
+            self._drop((AddDevice.word, action.sbdf, None))
         elif after is State.HELD and isinstance(action, WithdrawReserved | RestoreReserved):
             reverse = RestoreReserved if isinstance(action, WithdrawReserved) else WithdrawReserved
-            self._entries.pop((reverse.word, None, action.frames.start), None)
+            self._drop((reverse.word, None, action.frames.start))
         return self
+
+    def copy(self) -> "Ledger":
+        """Return a ledger with the same entries and mapped pages, which may change alone."""
+        return Ledger(self.boot_id, self.entries, self.mapped.copy(), self.messages_lost)
 
     def noted(self, action: Action, when: str = "") -> None:
         """Follow an action that is not applicable as if it were done, so that it is said once."""
@@ -158,7 +169,23 @@ class Ledger:
                 settled.append(attrs.evolve(entry, state=state))
         mapped = self.mapped.copy()
         mapped.settle()
-        return Ledger(self.boot_id, tuple(settled), mapped)
+        return Ledger(self.boot_id, tuple(settled), mapped, self.messages_lost)
+
+    def _put(self, entry: Entry) -> None:
+        self._drop(entry.key)
+        self._entries[entry.key] = entry
+        if entry.word == AddDevice.word and entry.moved_from is not None:
+            self._followed[entry.moved_from] = (*self._followed.get(entry.moved_from, ()), entry.sbdf)
+
+    def _drop(self, key: Key) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is None or entry.word != AddDevice.word or entry.moved_from is None:
+            return
+        others = tuple(sbdf for sbdf in self._followed[entry.moved_from] if sbdf != entry.sbdf)
+        if others:
+            self._followed[entry.moved_from] = others
+        else:
+            del self._followed[entry.moved_from]
 
     def _step_pages(self, action: MapMmio | UnmapMmio, event: Event, when: str) -> None:
         held = [

@@ -3,7 +3,7 @@ import json
 import os
 
 from pcipt.daemon.document import Document
-from pcipt.daemon.store import Keeper
+from pcipt.daemon.store import FileStore
 from pcipt.firmware.coverage import BootSnapshot
 from pcipt.pci import Frames, Gfn, parse_sbdf
 from pcipt.remap.actions import AddDevice, MapMmio
@@ -19,10 +19,10 @@ SNAPSHOT = BootSnapshot("boot", frozenset({PORT}), {PORT: (1, 4)})
 
 
 def saved(tmp_path):
-    keeper = Keeper(str(tmp_path))
+    keeper = FileStore(str(tmp_path))
     keeper.save(LEDGER)
     keeper.save_snapshot(SNAPSHOT)
-    return Keeper(str(tmp_path))
+    return FileStore(str(tmp_path))
 
 
 def test_both_papers_come_back_in_the_same_boot(tmp_path):
@@ -34,7 +34,7 @@ def test_another_boot_starts_afresh(tmp_path):
 
 
 def test_nothing_there_is_nothing_wrong(tmp_path):
-    assert Keeper(str(tmp_path)).load("boot") == (Ledger("boot"), None, [])
+    assert FileStore(str(tmp_path)).load("boot") == (Ledger("boot"), None, [])
 
 
 def test_damaged_papers_are_said_and_replaced(tmp_path):
@@ -49,7 +49,7 @@ def test_damaged_papers_are_said_and_replaced(tmp_path):
 def test_a_sound_document_that_is_no_ledger_is_said(tmp_path):
     Document(str(tmp_path / "ledger"), "ledger").save({"entries": 3})
     Document(str(tmp_path / "boot"), "boot").save({"bridges": {"x": [1]}, "functions": [], "boot_id": "boot"})
-    ledger, snapshot, findings = Keeper(str(tmp_path)).load("boot")
+    ledger, snapshot, findings = FileStore(str(tmp_path)).load("boot")
     assert (ledger, snapshot) == (Ledger("boot"), None)
     assert [finding.code for finding in findings] == ["ledger-damaged", "boot-snapshot-damaged"]
     assert "not a ledger" in findings[0].text
@@ -62,7 +62,7 @@ def test_a_newer_ledger_is_kept_aside_with_the_steps_that_follow_it(tmp_path):
     newer = (tmp_path / "ledger").read_text().replace('"format": 2', '"format": 3')
     (tmp_path / "ledger").write_text(newer)
     steps = (tmp_path / "ledger.steps").read_bytes()
-    again = Keeper(str(tmp_path))
+    again = FileStore(str(tmp_path))
     again.load("boot")
     again.save(Ledger("boot"))
     assert (tmp_path / "ledger.damaged-1").read_text() == newer
@@ -72,7 +72,7 @@ def test_a_newer_ledger_is_kept_aside_with_the_steps_that_follow_it(tmp_path):
 def test_what_is_no_file_is_kept_aside_and_holds_nobody_up(tmp_path):
     (tmp_path / "ledger").mkdir()
     os.mkfifo(tmp_path / "mappings")
-    findings = Keeper(str(tmp_path)).load("boot")[2]
+    findings = FileStore(str(tmp_path)).load("boot")[2]
     assert [finding.code for finding in findings] == ["ledger-damaged", "mappings-damaged"]
 
 
@@ -97,7 +97,7 @@ def test_what_was_appended_comes_back(tmp_path):
         keeper.append([step])
         step.apply(ledger)
     keeper.close()
-    again, _, findings = Keeper(str(tmp_path)).load("boot")
+    again, _, findings = FileStore(str(tmp_path)).load("boot")
     assert (again, findings) == (ledger, [])
     assert [held.state for held in again.mapped] == [State.HELD]
 
@@ -107,7 +107,7 @@ def test_the_first_step_of_a_boot_begins_a_ledger_of_its_own(tmp_path):
     keeper.load("next")
     keeper.append(steps(Event.INTEND))
     keeper.close()
-    ledger, _, findings = Keeper(str(tmp_path)).load("next")
+    ledger, _, findings = FileStore(str(tmp_path)).load("next")
     assert ([held.state for held in ledger.mapped], ledger.entries, findings) == ([State.INTENDED], (), [])
 
 
@@ -116,10 +116,10 @@ def test_what_vpci_mapped_is_remembered_apart_for_this_boot(tmp_path):
     ledger, _, _ = keeper.load("boot")
     ledger.mapped.put(MappedRun("00_1c.0", PORT, 1, Frames(Gfn(0xFD000), 1), By.XEN, NOW))
     keeper.save_mappings(ledger)
-    assert len(Keeper(str(tmp_path)).load("boot")[0].mapped) == 1
-    assert len(Keeper(str(tmp_path)).load("next")[0].mapped) == 0
+    assert len(FileStore(str(tmp_path)).load("boot")[0].mapped) == 1
+    assert len(FileStore(str(tmp_path)).load("next")[0].mapped) == 0
     (tmp_path / "mappings").write_text("{")
-    findings = Keeper(str(tmp_path)).load("boot")[2]
+    findings = FileStore(str(tmp_path)).load("boot")[2]
     assert [finding.code for finding in findings] == ["mappings-damaged"]
 
 
@@ -132,6 +132,6 @@ def test_a_ledger_of_the_first_format_is_read(tmp_path):
     (tmp_path / "ledger").write_text(
         json.dumps({"format": 1, "sha256": digest, "content": content}, indent=1)
     )
-    ledger, _, findings = Keeper(str(tmp_path)).load("boot")
+    ledger, _, findings = FileStore(str(tmp_path)).load("boot")
     assert findings == []
     assert ledger.find("add-device", PORT).state is State.HELD

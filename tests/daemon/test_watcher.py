@@ -32,13 +32,14 @@ class BreakingSource:
 
 
 def test_a_source_that_breaks_down_is_a_finding_once():
-    found = []
+    found, lost = [], []
     watch = Watch(BreakingSource(), "fake")
-    watch.on_finding = found.append
-    assert watch.settle() == (frozenset(), 0)
-    assert found == []
-    assert watch.take()
-    assert watch.settle() == (frozenset(), 1)
+    watch.on_finding, watch.on_lost = found.append, lost.append
+    watch.settle()
+    assert found == lost == []
+    watch.take()
+    watch.settle()
+    assert lost == [1]
     assert watch.blind() == "the program ended with 1"
     watch.take()
     watch.settle()

@@ -4,14 +4,17 @@ import copy
 
 import attrs
 
+from pcipt.daemon.intake import Intake
 from pcipt.daemon.replay.stand_in import StandIn
 from pcipt.daemon.settings import Settings
-from pcipt.daemon.settling import act_on
-from pcipt.daemon.watcher import Watch
+from pcipt.daemon.watcher import Watch, no_watch
+from pcipt.daemon.worker import Worker
 from pcipt.engine.engine import Engine
+from pcipt.engine.queue import Reason
 from pcipt.errors import NoSuchDeviceError
 from pcipt.firmware.coverage import snapshot_from_machine
 from pcipt.host.iomem import MemoryReading, NamedRange
+from pcipt.host.uevents import HotplugEvent, Rescan
 from pcipt.pci import Address, Frames, Gfn, Range, decode_function, decode_machine, parse_sbdf
 from pcipt.pci.write import ConfigWrite
 from pcipt.remap.ledger import Ledger
@@ -38,6 +41,9 @@ class FakeHost:
         self.commands = []
         self.tables = []
         self.stubborn = False
+
+    def addresses(self):
+        return list(self.raws)
 
     def read_machine(self):
         return list(self.raws.values())
@@ -75,7 +81,7 @@ class FakeHost:
         return Presence(decodes_memory=bool(seen.decodes_memory)) if seen and seen.answers else None
 
 
-class MemoryKeeper:
+class MemoryStore:
     """Keeps what was saved last; `die_at` kills at the n-th saving, before or after it took effect."""
 
     def __init__(self):
@@ -141,15 +147,17 @@ class Stage:
         self.xen = SimulatedXen(
             self.host, identity, iommu=coverage, known=None if known is None else [S(a) for a in known]
         )
-        self.keeper = MemoryKeeper()
-        self.keeper.snapshot = snapshot_from_machine("boot", decode_machine(self.host.raws.values()))
+        self.store = MemoryStore()
+        self.store.snapshot = snapshot_from_machine("boot", decode_machine(self.host.raws.values()))
         self.settings = settings or Settings()
         self.time = 0.0
 
-    def start(self):
-        return Engine(
-            self.host, self.xen, self.keeper, self.settings, lambda: "2026-01-01T00:00:00Z", lambda: self.time
+    def start(self, watch=None):
+        engine = Engine(
+            self.host, self.xen, self.store, self.settings, lambda: "2026-01-01T00:00:00Z", lambda: self.time
         )
+        engine.worker = Worker(engine, watch or no_watch(), lambda _scope, _report: None)
+        return engine
 
     def plug(self, raw):
         self.host.raws[raw.sbdf] = raw
@@ -201,17 +209,20 @@ class BusStage(Stage):
         ram = Frames(Gfn(0x100), 0x4_0000)
         self.xen = SimulatedXen(self.hardware, identity, iommu=coverage, known=known, memory=[ram], **xen)
         self.host = StandIn(self.files, self.hardware, self.xen.write_config)
-        self.keeper = MemoryKeeper()
+        self.store = MemoryStore()
         self.settings = settings or Settings()
         self.time = 0.0
         self.source = ListSource()
         self.watch = Watch(self.source, "test", obeys=dom0 == "pv")
-        self.plugged = set()
+        self.hotplug = Messages()
 
     def start(self):
-        engine = super().start()
-        engine.intents = self.watch.intents
-        self.watch.begin(engine.machine, engine.raws)
+        engine = super().start(self.watch)
+        engine.memory.intents = self.watch.intents
+        self.intake = Intake(
+            engine, self.hotplug, self.watch, lambda: 0.0, lambda *_what: None, lambda *_what: None
+        )
+        engine.take_messages = self.intake.take_messages
         return engine
 
     def write(self, address, offset, size, value):
@@ -224,20 +235,78 @@ class BusStage(Stage):
         self.hardware.plug(raw)
         if announced:
             self.xen.kernel_add(raw.sbdf)
-        self.plugged.add(raw.sbdf)
+        self.hotplug.push("change", raw.sbdf)
 
     def pull(self, address, *, announced=True):
         del self.files.raws[S(address)]
         self.hardware.pull(S(address))
         if announced:
             self.xen.kernel_remove(S(address))
-        self.plugged.add(S(address))
+        self.hotplug.push("change", S(address))
 
     def settle(self, engine):
-        self.watch.take()
-        written, lost = self.watch.settle()
-        plugged, self.plugged = self.plugged, set()
-        return act_on(engine, self.watch, written=written, plugged=plugged, doubt=bool(lost))
+        """Let the daemon take what has arrived and do what is due now."""
+        self.intake.take_writes()
+        self.intake.take_messages()
+        return engine.worker.work_off()
+
+
+class Messages:
+    """Hot-plug messages that the test sends."""
+
+    overruns = gaps = forged = 0
+
+    def __init__(self):
+        self._waiting = []
+
+    def push(self, action, sbdf):
+        self._waiting.append(HotplugEvent(action, sbdf, 0, synthetic=False))
+
+    def lose(self, why="the test lost them"):
+        self._waiting = [Rescan(why)]
+
+    def fileno(self):
+        return 0
+
+    def read(self):
+        taken, self._waiting = self._waiting, []
+        return taken
+
+    def close(self):
+        """Nothing is open."""
+
+
+def work_off(engine):
+    """Do what is due now."""
+    return engine.worker.work_off()
+
+
+def compare(engine):
+    """Compare everything, as `pcipt resync` does."""
+    engine.add_everything(Reason.REQUESTED)
+    return work_off(engine)
+
+
+def look(engine, functions, reason=Reason.OWNER):
+    """Look at functions that came, left or changed hands."""
+    for sbdf in functions:
+        engine.add(sbdf, reason)
+    return work_off(engine)
+
+
+def reread(engine, functions):
+    """Look at functions that were written to."""
+    return look(engine, functions, Reason.WRITTEN)
+
+
+def dry_run(engine):
+    """Compare everything and do nothing, as `pcipt resync --dry-run` does."""
+    one_slice, outcomes = engine.rehearse(), []
+    while True:
+        report = one_slice()
+        outcomes += report.outcomes
+        if report.finished:
+            return outcomes
 
 
 def told(outcomes):

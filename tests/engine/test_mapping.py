@@ -6,12 +6,12 @@ import attrs
 import pytest
 
 from pcipt.daemon.settings import Settings
-from pcipt.daemon.settling import act_on
+from pcipt.engine.queue import Reason
 from pcipt.pci import RawFunction, Resource
 from pcipt.remap.guard.facts import Precaution
 from pcipt.xen.outcome import Op
 from pcipt.xen.simulated.coverage import Coverage
-from tests.engine.stage import BusStage, Killed, S
+from tests.engine.stage import BusStage, Killed, S, compare, dry_run, look, work_off
 from tests.xen.devices import SRIOV_AT, device, port
 from tests.xen.truth import mapped_pages, p2m_truth
 
@@ -54,7 +54,7 @@ def right(stage):
 
 def started(stage):
     engine = stage.start()
-    return engine, engine.reconcile()
+    return engine, compare(engine)
 
 
 NO_ADD = Settings("enforce", {**Settings().actions, "add-device": False})
@@ -232,7 +232,7 @@ def test_a_renumbered_function_is_followed_and_comes_back(dom0, version):
     assert engine.findings == []
     if dom0 == "pvh":
         right(stage)
-    assert engine.reconcile() == []
+    assert compare(engine) == []
 
 
 def test_outside_of_the_covered_range_it_is_refused_and_said():
@@ -310,9 +310,9 @@ def test_after_a_failure_it_is_tried_again_and_ends_right(op, number, pages):
     outcomes = stage.settle(engine)
     assert stage.xen.catastrophe is None
     if any(outcome.result.value == "failed" for outcome in outcomes):
-        assert engine.due == pytest.approx(1.0)
+        assert engine.next_due() == pytest.approx(1.0)
         stage.time += 1
-        assert {outcome.result.value for outcome in engine.tick()} == {"done"}
+        assert {outcome.result.value for outcome in work_off(engine)} == {"done"}
     right(stage)
     assert codes(engine) == {"unknown-to-xen", "bar-drift"}
 
@@ -333,11 +333,11 @@ def test_retries_are_bounded_and_end_in_a_finding():
     calls = []
     for _ in range(10):
         stage.time += 30
-        engine.tick()
+        work_off(engine)
         calls.append([call.op for call in stage.xen.calls].count(Op.MAP))
     assert calls[-1] == calls[-5]
     assert "not-mapped" in codes(engine)
-    assert engine.due is None
+    assert engine.next_due() is None
 
 
 @pytest.mark.parametrize("die_after", [False, True])
@@ -347,9 +347,9 @@ def test_killed_at_any_point_of_a_remap_it_ends_right(die_at, die_after):
     stage.xen.forget(S(LOST))
     stage.xen.vpci.remove(S(LOST))
     engine, _ = started(stage)
-    engine.tidy()
-    stage.keeper.saved = 0
-    stage.keeper.die_at, stage.keeper.die_after = die_at, die_after
+    engine.save()
+    stage.store.saved = 0
+    stage.store.die_at, stage.store.die_after = die_at, die_after
     stage.write(LOST, 0x10, 4, 0xFE10_0000)
     try:
         stage.settle(engine)
@@ -357,9 +357,9 @@ def test_killed_at_any_point_of_a_remap_it_ends_right(die_at, die_after):
         stage.write(LOST, 0x04, 2, 0)  # nobody watches
         stage.write(LOST, 0x10, 4, 0xFE18_0000)
         stage.write(LOST, 0x04, 2, 2)
-    stage.keeper.die_at = None
+    stage.store.die_at = None
     again = stage.start()
-    again.reconcile()
+    compare(again)
     right(stage)
 
 
@@ -402,14 +402,14 @@ def test_on_pv_changes_are_not_applicable_and_said_once():
         ("unmap-mmio", LOST, "0xfe000000", "not-applicable"),
         ("map-mmio", LOST, "0xfe100000", "not-applicable"),
     ]
-    assert engine.reconcile() == []
-    assert stage.start().reconcile() == []
+    assert compare(engine) == []
+    assert compare(stage.start()) == []
 
 
 def test_a_dry_run_shows_everything_and_changes_nothing():
     stage = BusStage(machine(), known=["00:00.0", "00:1c.0", NIC])
     engine = stage.start()
-    rows = told(engine.reconcile(dry_run=True))
+    rows = told(dry_run(engine))
     assert rows == [("add-device", LOST, None, "planned")]
     stage.xen.vpci.remove(S(LOST))
     assert stage.xen.changes == ()
@@ -425,7 +425,7 @@ def test_a_bar_that_moves_while_decoding_from_where_vpci_maps_none_is_mapped(sta
     stage = BusStage(raws)
     engine, _ = started(stage)
     stage.write("00:09.0", 0x10, 4, 0xFE18_0000)
-    assert told(engine.reconcile()) == [("map-mmio", "00:09.0", "0xfe180000", "done")]
+    assert told(compare(engine)) == [("map-mmio", "00:09.0", "0xfe180000", "done")]
     right(stage)
     assert stage.settle(engine) == []
     stage.write("00:09.0", 0x04, 2, 0)
@@ -438,9 +438,9 @@ def test_what_left_and_came_back_elsewhere_between_two_readings_leaves_nothing()
     engine, _ = started(stage)
     stage.pull(LOST)
     stage.plug(device(LOST, (0xFE18_0000, 0x2000)))
-    stage.plugged.clear()
-    engine.part([S(LOST)])
-    act_on(engine, stage.watch, written=(), plugged=[S(LOST)], doubt=False)
+    stage.hotplug.lose()
+    stage.hotplug.read()
+    look(engine, [S(LOST)], Reason.DISAPPEARED)
     right(stage)
 
 
@@ -476,7 +476,7 @@ def test_pages_of_others_that_a_failed_map_took_away_are_mapped_again_at_once():
     engine, _ = started(stage)
     assert 0xFE180 in mapped_pages(stage.xen)
     stage.time += 1
-    engine.tick()
+    work_off(engine)
     right(stage)
 
 
@@ -499,9 +499,9 @@ def test_a_question_asked_before_it_is_quiet_takes_no_change_away(asked, on):
     if asked == "explain":
         engine.explain(S("00:05.0"))
     else:
-        engine.reconcile(dry_run=True)
+        dry_run(engine)
     word = "map-mmio" if on else "unmap-mmio"
-    assert told(stage.settle(engine) + engine.tick()) == [(word, "00:15.0", "0xfe140000", "done")]
+    assert told(stage.settle(engine) + work_off(engine)) == [(word, "00:15.0", "0xfe140000", "done")]
     right(stage)
 
 
@@ -514,9 +514,9 @@ def test_a_write_that_a_question_overtook_is_acted_on(asked):
     if asked == "explain":
         engine.explain(S("00:09.0"))
     else:
-        engine.reconcile(dry_run=True)
-    assert engine.due == 0.0
-    done = stage.settle(engine) + engine.tick()
+        dry_run(engine)
+    assert engine.next_due() == 0.0
+    done = stage.settle(engine) + work_off(engine)
     assert [row[::2] for row in told(done)] == [("unmap-mmio", "0xfe180000"), ("map-mmio", "0xfe1c0000")]
     right(stage)
 
@@ -527,11 +527,10 @@ def test_what_was_replaced_while_messages_were_lost_leaves_nothing(command):
     engine, _ = started(stage)
     stage.pull(LOST)
     stage.plug(device(LOST, (0xFE18_0000, 0x2000), command=command))
-    stage.plugged.clear()
-    engine.missed = True
-    act_on(engine, stage.watch, written=(), plugged=(), doubt=True)
+    stage.hotplug.lose()
+    stage.settle(engine)
     right(stage)
-    assert engine.reconcile() == []
+    assert compare(engine) == []
 
 
 @pytest.mark.parametrize("how", ["decode", "replug", "move"])
@@ -543,7 +542,7 @@ def test_what_failed_too_often_is_tried_again_when_it_was_not_wanted_in_between(
     engine, _ = started(stage)
     for pause in (1, 5, 25, 125):
         stage.time += pause
-        engine.tick()
+        work_off(engine)
     assert [finding.code for _, finding in engine.findings] == ["not-mapped"]
     if how == "replug":
         stage.pull("00:09.0")
@@ -565,12 +564,12 @@ def test_what_is_not_announced_is_not_counted_on_before_it_is_done(mode):
     stage = BusStage(machine(), known=["00:00.0", "00:1c.0", NIC], settings=settings)
     engine = stage.start()
     expected = [("map-mmio", 0xFC00_0000), ("map-mmio", 0xFE00_0000)]
+    planned = told(dry_run(engine))
     explained = engine.explain(S(LOST))
     steps = [
         (s.action.word, s.action.frames.range.start) for s in explained.steps if s.action.word == "map-mmio"
     ]
-    planned = told(engine.reconcile(dry_run=True))
-    done = told(engine.reconcile())
+    done = told(compare(engine))
     assert (sorted(steps), explained.desired.by.value) == (expected, "us")
     assert [row[:3] for row in planned] == [row[:3] for row in done]
 
@@ -581,6 +580,6 @@ def test_a_bar_that_comes_from_over_ram_is_explained_as_it_is_treated():
     stage.write("00:09.0", 0x10, 4, 0xFE18_0000)
     steps = engine.explain(S("00:09.0")).steps
     assert [(step.action.word, step.verdict) for step in steps] == [("map-mmio", Precaution.NONE)]
-    assert [row[3] for row in told(engine.reconcile(dry_run=True))] == ["planned"]
-    assert told(engine.reconcile()) == [("map-mmio", "00:09.0", "0xfe180000", "done")]
+    assert [row[3] for row in told(dry_run(engine))] == ["planned"]
+    assert told(compare(engine)) == [("map-mmio", "00:09.0", "0xfe180000", "done")]
     right(stage)

@@ -174,8 +174,8 @@ class RemapMachine(RuleBasedStateMachine):
 
     @rule(after=st.integers(1, 3), late=st.booleans())
     def kill_at_a_saving(self, after, late):
-        self.world.keeper.die_at = self.world.keeper.saved + after
-        self.world.keeper.die_after = late
+        self.world.store.die_at = self.world.store.saved + after
+        self.world.store.die_after = late
 
     @rule(after=st.integers(1, 3))
     def kill_at_a_call(self, after):

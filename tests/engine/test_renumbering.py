@@ -6,7 +6,7 @@ import pytest
 
 from pcipt.xen.outcome import Op
 from pcipt.xen.simulated.coverage import Coverage
-from tests.engine.stage import BusStage, S, told
+from tests.engine.stage import BusStage, S, compare, told, work_off
 from tests.xen.devices import device, port
 from tests.xen.truth import mapped_pages, p2m_truth
 
@@ -23,7 +23,7 @@ def begun(version=(4, 17), *, driver=None, last=9):
     ]
     stage = BusStage(raws, version=version, coverage=Coverage(buses=frozenset((0, bus) for bus in range(10))))
     engine = stage.start()
-    engine.reconcile()
+    compare(engine)
     return stage, engine
 
 
@@ -88,8 +88,8 @@ def test_pages_that_xen_traps_at_an_address_of_before_stay_unmapped():
     assert "04:00.0" in listed(stage)
     assert stage.xen.catastrophe is None
     stage.time += 30
-    engine.tick()
-    engine.reconcile()
+    work_off(engine)
+    compare(engine)
     assert listed(stage) == {PORT, NIC, SWITCH, BELOW}
     right(stage)
 

@@ -6,10 +6,12 @@ kill the daemon at any saving and any hypercall; it is started again at once.
 
 import attrs
 
+from pcipt.daemon.intake import Intake
 from pcipt.daemon.settings import Settings
-from pcipt.daemon.settling import act_on
 from pcipt.daemon.watcher import Watch
+from pcipt.daemon.worker import Worker
 from pcipt.engine.engine import Engine
+from pcipt.engine.queue import Reason
 from pcipt.errors import NoSuchDeviceError
 from pcipt.firmware.coverage import snapshot_from_machine
 from pcipt.host.iomem import MemoryReading, NamedRange
@@ -24,7 +26,7 @@ from pcipt.xen.simulated.hypervisor import SimulatedXen
 from pcipt.xen.simulated.model import DOM0
 from pcipt.xen.simulated.p2m import LAST
 from pcipt.xen.simulated.registers import SECONDARY
-from tests.engine.stage import Killed, ListSource, MemoryKeeper
+from tests.engine.stage import Killed, ListSource, MemoryStore, Messages, compare, work_off
 from tests.xen.devices import SRIOV_AT
 from tests.xen.truth import mapped_pages, p2m_truth, pages_of_region, region_truth
 
@@ -48,6 +50,9 @@ class Linux:
         self.written = 0
         self.dead = False
         self.raws = {raw.sbdf: raw for raw in raws}
+
+    def addresses(self):
+        return list(self.raws)
 
     def read_machine(self):
         return [self.read_function(sbdf) for sbdf in self.raws]
@@ -112,8 +117,8 @@ class World:
         self.linux.xen = self.xen
         self.source = ListSource()
         self.watch = Watch(self.source, "test", obeys=dom0 == "pv")
-        self.keeper = MemoryKeeper()
-        self.keeper.snapshot = snapshot_from_machine("boot", decode_machine(self.linux.read_machine()))
+        self.store = MemoryStore()
+        self.store.snapshot = snapshot_from_machine("boot", decode_machine(self.linux.read_machine()))
         self.settings = settings or Settings()
         self.time = 0.0
         self.pulled = set()
@@ -127,29 +132,42 @@ class World:
             self.linux.dead = False
             try:
                 self.engine = Engine(
-                    self.linux, self.xen, self.keeper, self.settings, lambda: "2026-01-01T00:00:00Z",
+                    self.linux, self.xen, self.store, self.settings, lambda: "2026-01-01T00:00:00Z",
                     lambda: self.time,
                 )  # fmt: skip
-                self.engine.intents = self.watch.intents = Intents()
-                self.watch.begin(self.engine.machine, self.engine.raws)
-                done = self.engine.reconcile()
+                self.engine.memory.intents = self.watch.intents = Intents()
+                self.hotplug = Messages()
+                self.intake = Intake(
+                    self.engine,
+                    self.hotplug,
+                    self.watch,
+                    lambda: 0.0,
+                    lambda *_what: None,
+                    lambda *_what: None,
+                )
+                self.engine.take_messages = self.intake.take_messages
+                self.engine.worker = Worker(self.engine, self.watch, lambda _scope, _report: None)
+                done = compare(self.engine)
                 self.time += PAUSE
-                return done + self.engine.tick()  # what vPCI has mapped is on disk now
+                return done + work_off(self.engine)  # what vPCI has mapped is on disk now
             except Killed:
                 self.linux.dead = True
         raise AssertionError("killed at every start")
 
     def tell(self, plugged=(), *, written=(), removed=(), doubt=False):
         """Let the daemon hear of something, and give it time to try again what failed."""
-        self.watch.take()
-        seen, _ = self.watch.settle()
         try:
-            self.engine.part(removed)
-            done = act_on(
-                self.engine, self.watch, written=seen | {*written}, plugged=set(plugged), doubt=doubt
-            )
+            for sbdf in plugged:
+                self.hotplug.push("remove" if sbdf in removed else "change", sbdf)
+            for sbdf in written:
+                self.engine.add(sbdf, Reason.WRITTEN)
+            if doubt:
+                self.engine.add_everything(Reason.WRITTEN)
+            self.intake.take_writes()
+            self.intake.take_messages()
+            done = work_off(self.engine)
             self.time += PAUSE
-            return done + self.engine.tick()
+            return done + work_off(self.engine)
         except Killed:
             self.linux.dead = True
             return self.start()
@@ -288,12 +306,12 @@ class World:
     def settle(self):
         """Let everything come to rest: no faults, Linux knows what there is, enough time for all attempts."""
         self.xen.heal()
-        self.keeper.die_at = self.xen.die_at = None
+        self.store.die_at = self.xen.die_at = None
         self.drop()
         for _ in range(4):
-            self.engine.reconcile()
+            compare(self.engine)
             self.time += PAUSE
-            self.engine.tick()
+            work_off(self.engine)
 
     def mistakes(self):
         """Compare the p2m with the definition: pages that are missing, pages that are too many.

@@ -32,10 +32,28 @@ class Subscription:
     over: Callable[[], None] = lambda: None
 
 
+class Later:
+    """An answer that is given later. `then` is called with it, at once if it was given already."""
+
+    def __init__(self) -> None:
+        self._message: Message | None = None
+        self._then: Callable[[Message], None] | None = None
+
+    def give(self, message: Message) -> None:
+        self._message = message
+        if self._then is not None:
+            self._then(message)
+
+    def when_given(self, then: Callable[[Message], None]) -> None:
+        self._then = then
+        if self._message is not None:
+            then(self._message)
+
+
 class Answers(Protocol):
     """What a peer needs of the server."""
 
-    def answer(self, frame: bytes, uid: int) -> tuple[bytes, Subscription | None]: ...
+    def answer(self, frame: bytes, uid: int) -> tuple[bytes | Later, Subscription | None]: ...
 
     def has_room_for(self, peer: "Peer") -> bool: ...
 
@@ -54,6 +72,7 @@ class Peer:
         self._ended = False  # it sends no more
         self._closing = False  # it gets what is waiting, and no more
         self._gone = False
+        self._waits = False  # its answer is given later
         self._subscription: Subscription | None = None
         self._dropped = 0
         self._dropped_at = ""
@@ -75,7 +94,7 @@ class Peer:
 
     @property
     def _may_ask(self) -> bool:
-        return len(self._output) <= (STREAM_LIMIT if self.subscribed else 0)
+        return not self._waits and len(self._output) <= (STREAM_LIMIT if self.subscribed else 0)
 
     def offer(self, event: Message) -> None:
         """Queue an event if this peer subscribed to it; one that does not read loses events, and is told."""
@@ -141,6 +160,22 @@ class Peer:
             self._refuse("InvalidFrame", f"longer than {REQUEST_LIMIT} bytes")
             return
         answer, subscription = self._server.answer(frame, self.uid)
+        if isinstance(answer, Later):
+            self._waits = True
+            self._loop.cancel(self._deadline)  # however long it takes
+            answer.when_given(self._answered)
+            return
+        self._send(answer, subscription)
+
+    def _answered(self, message: Message) -> None:
+        """Send the answer that was given later; a peer that has gone gets none."""
+        if self._gone:
+            return
+        self._waits = False
+        self._send(reply(message), None)
+        self._ready(0)
+
+    def _send(self, answer: bytes, subscription: Subscription | None) -> None:
         self._output += answer
         if not self._server.has_room_for(self):
             if subscription is not None:
@@ -170,7 +205,7 @@ class Peer:
         if self._gone:
             return
         more = b"\0" in self._input and not self._closing
-        if not self._output and (self._closing or (self._ended and not more)):
+        if not self._output and (self._closing or (self._ended and not more and not self._waits)):
             self.close()
             return
         if more and self._may_ask:

@@ -6,25 +6,22 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, Protocol
 
-from pcipt.daemon.control.connection import Subscription
+from pcipt.daemon.control.connection import Later, Subscription
 from pcipt.daemon.control.passthrough import Passthrough
 from pcipt.daemon.control.protocol import Message
 from pcipt.daemon.control.server import Handler, Stream
 from pcipt.daemon.control.status import (
     explanation_to_json,
-    health_of,
     mappings_to_json,
-    outcome_to_json,
     status_to_json,
 )
-from pcipt.daemon.telling.announcer import Chronicle
+from pcipt.daemon.telling.announcer import Announcer
 from pcipt.daemon.telling.events import Event
 from pcipt.daemon.telling.metrics import CONTENT_TYPE, Gauges, Metrics
 from pcipt.daemon.watcher import Watch
 from pcipt.engine.engine import Engine
 from pcipt.errors import HypervisorError, NoSuchDeviceError, UnsupportedError
 from pcipt.pci import PciPath, Sbdf, SlotFilter, nearest, parse_sbdf, parse_slot, parse_target
-from pcipt.remap.actions import Outcome
 from pcipt.xen.interface import Hypervisor
 
 
@@ -46,28 +43,29 @@ class Answers:
         xen: Hypervisor,
         watch: Watch,
         hotplug: HotplugCounters,
-        chronicle: Chronicle,
+        announcer: Announcer,
         metrics: Metrics,
-        resync: Callable[[bool], list[Outcome]],
+        resync: Callable[[bool], Later],
         regions: Callable[[], Message],
         passthrough: Passthrough,
         monitors: Callable[[], int],
+        mode: Callable[[], str],
     ) -> None:
         self._engine = engine
         self._xen = xen
         self._watch = watch
         self._hotplug = hotplug
-        self._chronicle = chronicle
+        self._announcer = announcer
         self._metrics = metrics
-        self._run_resync = resync
         self._monitors = monitors
+        self._mode = mode
         self.handlers: dict[str, Handler] = {
             "Status": self._status,
             "History": self._history,
             "Rmrr": lambda _parameters: regions(),
             "Metrics": self._text_of_metrics,
             "Check": self._check,
-            "Resync": self._resync,
+            "Resync": lambda parameters: resync(bool(parameters.get("dry_run", False))),
             "Mappings": lambda _parameters: mappings_to_json(engine, xen.identity),
             "Explain": lambda parameters: explanation_to_json(engine, self._present(parameters)),
             "Release": lambda parameters: passthrough.release(self._present(parameters)),
@@ -80,18 +78,13 @@ class Answers:
 
     def _status(self, _parameters: Message) -> Message:
         counters = {name: getattr(self._hotplug, name) for name in ("overruns", "gaps", "forged")}
-        watch = {**self._watch.counters(), "last_change": self._chronicle.last_change}
-        told = status_to_json(self._engine, self._xen.identity, counters, watch)
+        watch = {**self._watch.counters(), "last_change": self._announcer.last_change}
+        told = status_to_json(self._engine, self._xen.identity, self._mode(), counters, watch)
         return {**told, "monitors": self._monitors()}
-
-    def _resync(self, parameters: Message) -> Message:
-        outcomes = self._run_resync(parameters.get("dry_run", False))
-        actions = [outcome_to_json(outcome) for outcome in outcomes]
-        return {"version": 1, "health": health_of(self._engine), "actions": actions}
 
     def _history(self, parameters: Message) -> Message:
         machine, target = self._engine.machine, self._target(parameters)
-        events = self._chronicle.history_of(machine, target)
+        events = self._announcer.history_of(machine, target)
         if not events and target not in machine.functions:
             raise self._absent(target)
         return {"version": 1, "sbdf": str(target), "events": events}

@@ -32,12 +32,11 @@ class Passthrough:
         self,
         engine: Engine,
         look: Callable[[Collection[Sbdf]], list[Outcome]],
-        soon: Callable[[Callable[[], None]], None],
+        soon: Callable[[Callable[[], object]], None],
     ) -> None:
         self._engine = engine
         self._look = look
         self._soon = soon
-        self._over: set[Sbdf] = set()
 
     def release(self, sbdf: Sbdf) -> dict[str, Any]:
         """Look who has a function now, and tell what came of it for its regions."""
@@ -48,14 +47,15 @@ class Passthrough:
 
         Raises: StateError where one cannot be put back: its driver's DMA would fault.
         """
-        reserved = self._engine.situation.reserved
-        regions = reserved.of(sbdf)
-        reserved.claim(regions)
+        held = self._engine.memory.held_regions
+        regions = self._engine.views.reserved.of(sbdf)
+        held.update(regions)
 
         def over() -> None:
-            reserved.release(regions)
-            self._over.add(sbdf)
-            self._soon(self._look_again)
+            held.subtract(regions)
+            for frames in [frames for frames, count in held.items() if count <= 0]:
+                del held[frames]
+            self._soon(lambda: self._look([sbdf]))
 
         told = self._told(sbdf, self._look([sbdf]))
         missing = [frames for frames in regions if self._kept(frames) not in (Kept.BY_XEN, Kept.RESTORED)]
@@ -71,9 +71,9 @@ class Passthrough:
 
         Raises: UnsupportedError where Xen does not tell.
         """
-        situation = self._engine.situation
+        situation = self._engine.views
         looked_at = situation.look_at_guests()
-        self._look(self._engine.given_away)  # so that what was found is told
+        self._look(self._engine.given_away)  # so that new findings are told
         if situation.guests.trouble is not None:
             raise UnsupportedError("permissions of guests", situation.guests.trouble)
         findings = [
@@ -83,15 +83,11 @@ class Passthrough:
         ]
         return {"version": 1, "guests": looked_at, "findings": findings}
 
-    def _look_again(self) -> None:
-        functions, self._over = self._over, set()
-        self._look(functions)
-
     def _kept(self, frames: Frames) -> Kept:
         return kept_in(self._engine.ledger, frames)
 
     def _told(self, sbdf: Sbdf, outcomes: list[Outcome]) -> dict[str, Any]:
-        situation = self._engine.situation
+        situation = self._engine.views
         regions = [
             {
                 "start": hex(frames.range.start),

@@ -32,7 +32,7 @@ _KEPT = {
 def read_regions(host: Host, xen: Hypervisor, engine: Engine) -> Regions:
     """Read the regions and join what everybody says of them; what cannot be read is a finding."""
     machine, view = engine.machine, engine.view
-    regions = regions_from_tables(host.acpi_tables(), machine, engine.situation.boot)
+    regions = regions_from_tables(host.acpi_tables(), machine, engine.memory.boot)
     listed = _listed(xen, machine)
     if isinstance(listed, XenRegions):
         regions = with_xen(regions, listed, machine)

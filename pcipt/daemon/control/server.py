@@ -11,7 +11,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from pcipt.daemon.control.connection import Peer, Subscription
+from pcipt.daemon.control.connection import Later, Peer, Subscription
 from pcipt.daemon.control.listener import BACKLOG, GROUP, credentials, group_of
 from pcipt.daemon.control.protocol import (
     INTERFACE,
@@ -33,7 +33,7 @@ CONNECTIONS = 64
 CONNECTIONS_PER_UID = 16
 WAITING_LIMIT = 32 * 1024 * 1024  # bytes of answers that all peers together may leave unread
 
-Handler = Callable[[Message], Message]
+Handler = Callable[[Message], Message | Later]
 Stream = Callable[[Message], Subscription]
 
 
@@ -98,10 +98,11 @@ class Server:
     def subscribers(self) -> int:
         return sum(peer.subscribed for peer in self._peers.values())
 
-    def answer(self, frame: bytes, uid: int) -> tuple[bytes, Subscription | None]:
+    def answer(self, frame: bytes, uid: int) -> tuple[bytes | Later, Subscription | None]:
         """Answer one frame of a peer with this uid.
 
-        Shape:  the answer (empty where none is wanted), and for a subscription what it is.
+        Shape:  the answer (empty if none is wanted, `Later` if it is not there yet), and the subscription if
+                the frame asked for one.
         """
         try:
             message = decode_frame(frame)
@@ -116,7 +117,7 @@ class Server:
         )
         return (b"" if message.get("oneway") is True else answer), subscription
 
-    def _answer_own(self, name: str, message: Message, uid: int) -> tuple[bytes, Subscription | None]:
+    def _answer_own(self, name: str, message: Message, uid: int) -> tuple[bytes | Later, Subscription | None]:
         method = f"{INTERFACE}.{name}"
         if name not in self._handlers and name not in self._streams:
             return error("MethodNotFound", {"method": method[:200]}), None
@@ -129,7 +130,8 @@ class Server:
             if name in self._streams:
                 subscription = self._streams[name](parameters)
                 return reply(subscription.first, continues=True), subscription
-            return reply(self._handlers[name](parameters)), None
+            answer = self._handlers[name](parameters)
+            return answer if isinstance(answer, Later) else reply(answer), None
         except ParameterError as cause:
             return error("InvalidParameter", {"parameter": cause.parameter, "reason": cause.why}), None
         except NoSuchDeviceError as cause:

@@ -4,7 +4,7 @@ from typing import Any
 
 from pcipt.engine.engine import Engine
 from pcipt.errors import NoSuchDeviceError
-from pcipt.pci import Sbdf
+from pcipt.pci import Finding, Sbdf
 from pcipt.remap.actions import Outcome
 from pcipt.remap.explain import json_from_explanation
 from pcipt.remap.mapped_pages import MappedRun
@@ -12,6 +12,7 @@ from pcipt.remap.writes.json_view import json_from_action
 from pcipt.xen.interface import XenIdentity
 
 LAST_ACTIONS = 10
+UNSETTLED = Finding("unsettled", "something has changed and is not compared yet; ask again in a moment")
 
 
 def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
@@ -20,7 +21,8 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def health_of(engine: Engine) -> str:
-    return "degraded" if engine.complaints else "healthy"
+    """Return "healthy" only if nothing is wrong, due or unknown; else "degraded"."""
+    return "degraded" if engine.finding_count or engine.unsettled() else "healthy"
 
 
 def mappings_to_json(engine: Engine, identity: XenIdentity) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def explanation_to_json(engine: Engine, sbdf: Sbdf) -> dict[str, Any]:
 
 
 def _mapping(held: MappedRun, engine: Engine) -> dict[str, Any]:
-    stale = engine.situation.is_stale(held)
+    stale = engine.views.is_stale(held)
     return {
         "start": hex(held.frames.range.start),
         "size": held.frames.range.size,
@@ -55,10 +57,10 @@ def _mapping(held: MappedRun, engine: Engine) -> dict[str, Any]:
 
 
 def status_to_json(
-    engine: Engine, identity: XenIdentity, hotplug: dict[str, int], watch: dict[str, Any]
+    engine: Engine, identity: XenIdentity, mode: str, hotplug: dict[str, int], watch: dict[str, Any]
 ) -> dict[str, Any]:
     """Make the object of `pcipt status --json`; `hotplug` and `watch` tell of the two sources of events."""
-    findings = engine.findings
+    findings = [*engine.findings, *([(None, UNSETTLED)] if engine.unsettled() else [])]
     functions, held = engine.machine.functions, engine.ledger.mapped
     return {
         "version": 1,
@@ -66,7 +68,7 @@ def status_to_json(
         "since": engine.since,
         "dom0": identity.dom0.value,
         "xen": identity.full,
-        "mode": engine.settings.mode,
+        "mode": mode,
         "counts": {
             "functions": len(functions),
             "known_to_xen": sum(sbdf in engine.view.known for sbdf in functions),
@@ -75,7 +77,7 @@ def status_to_json(
             "orphans": len(engine.view.orphans),
             "findings": len(findings),
             "mappings": len(held),
-            "stale": sum(map(engine.situation.is_stale, held)),
+            "stale": sum(map(engine.views.is_stale, held)),
         },
         "findings": [
             {"sbdf": str(sbdf) if sbdf is not None else None, "code": f.code, "text": f.text}

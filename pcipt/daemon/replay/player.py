@@ -10,10 +10,11 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from pcipt.daemon.intake import Intake
 from pcipt.daemon.replay.recording import Replay
 from pcipt.daemon.settings import Settings
-from pcipt.daemon.settling import act_on
 from pcipt.daemon.watcher import Watch
+from pcipt.daemon.worker import Worker
 from pcipt.engine.engine import Engine
 from pcipt.errors import InputError
 from pcipt.firmware.coverage import BootSnapshot
@@ -32,8 +33,8 @@ KEYS = ("n", "action", "sbdf", "start", "size", "reason", "result")
 Action = dict[str, Any]
 
 
-class Oblivion:
-    """A keeper that keeps nothing: a replay begins afresh each time."""
+class NoStore:
+    """A store that keeps nothing: each replay begins without a ledger."""
 
     def load(self, boot_id: str) -> tuple[Ledger, BootSnapshot | None, list[Finding]]:
         return Ledger(boot_id), None, []
@@ -89,13 +90,17 @@ class Player:
         self._source = TraceSource()
         self._lose = lose
         self._watch = Watch(self._source, "trace", obeys=replay.xen.identity.dom0 is Dom0Kind.PV)
-        self.engine = Engine(replay.host, replay.xen, Oblivion(), settings, lambda: "", lambda: self._when)
-        self.engine.intents = self._watch.intents
+        self.engine = Engine(replay.host, replay.xen, NoStore(), settings, lambda: "", lambda: self._when)
+        self.engine.memory.intents = self._watch.intents
+        self._intake = Intake(
+            self.engine, replay.hotplug, self._watch, lambda: 0.0, lambda _sbdf, _action, _place: None,
+            lambda _what, _count: None,
+        )  # fmt: skip
+        self._worker = Worker(self.engine, self._watch, lambda _scope, _report: None)
 
     def play(self) -> Iterator[Action]:
         """Play everything; gives each action as soon as it was taken."""
-        yield from _told(0, self.engine.reconcile())
-        self._watch.begin(self.engine.machine, self.engine.raws)
+        yield from _told(0, self._worker.work_off())
         number = 0
         for event in self._replay.events():
             if self._ends_here(event):
@@ -125,11 +130,9 @@ class Player:
         return quiet
 
     def _settle(self, number: int) -> Iterator[Action]:
-        self._watch.take()
-        written, lost = self._watch.settle()
-        plugged = {event.sbdf for event in self._replay.hotplug.events()}
-        outcomes = act_on(self.engine, self._watch, written=written, plugged=plugged, doubt=bool(lost))
-        yield from _told(number, outcomes)
+        self._intake.take_writes()
+        self._intake.take_messages()
+        yield from _told(number, self._worker.work_off())
 
 
 def replayed(

@@ -29,6 +29,10 @@ class StandIn:
     def boot_id(self) -> str:
         return self._files.boot_id
 
+    def addresses(self) -> list[Sbdf]:
+        """Return the addresses of all functions that Linux has."""
+        return self._files.addresses()
+
     def read_machine(self) -> list[RawFunction]:
         return [self._with_registers(raw) for raw in self._files.read_machine()]
 

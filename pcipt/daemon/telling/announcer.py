@@ -23,7 +23,7 @@ _FIELDS = {"bar": "bar", "from": "old", "to": "new", "size": "size", "who": "who
 _UEVENTS = {"bind": "driver bound", "unbind": "driver unbound", "owner": "a guest's passthrough changed"}
 
 
-class Chronicle:
+class Announcer:
     """`publish` reaches the monitors; until somebody sets it, nobody listens."""
 
     def __init__(self, log: Logs, metrics: Metrics, clock: Callable[[], str]) -> None:

@@ -15,13 +15,14 @@ from pcipt.daemon.daemon import Daemon, Options
 from pcipt.daemon.replay.recording import RecordedHotplug
 from pcipt.daemon.settings import Settings
 from pcipt.daemon.telling.log import Logs
+from pcipt.engine.queue import Reason
 from pcipt.errors import StateError, UnsupportedError
 from pcipt.host.uevents import HotplugEvent
 from pcipt.pci import Frames, Gfn, Range, Resource
 from pcipt.xen.interface import Permissions
 from pcipt.xen.outcome import Op
-from tests.engine.stage import S
-from tests.engine.test_reserved import IN, LATE, NIC, ONE, OTHER, OUT, QUARANTINE, SHARED, Scene, guest
+from tests.engine.stage import S, look, work_off
+from tests.engine.views.test_reserved import IN, LATE, NIC, ONE, OTHER, OUT, QUARANTINE, SHARED, Scene, guest
 from tests.xen.devices import device
 
 BAR, ROM, PORTS = Frames(Gfn(0xFE200), 0x20), Frames(Gfn(0xFE300), 4), Range(0xC000, 0x20)
@@ -34,7 +35,9 @@ class Asked:
         self.scene = Scene(**more)
         self.soon = []
         engine = self.scene.engine
-        self.passthrough = Passthrough(engine, engine.follow, self.soon.append)
+        self.passthrough = Passthrough(
+            engine, lambda functions: look(engine, functions, Reason.REQUESTED), self.soon.append
+        )
 
     def turn(self):
         while self.soon:
@@ -170,7 +173,7 @@ def test_a_region_that_cannot_be_put_back_is_an_error_and_nothing_is_held():
         asked.passthrough.reclaim(S(NIC))
     asked.turn()
     assert asked.scene.mapped() == (OUT, IN, IN)
-    assert list(asked.scene.engine.situation.reserved.claimed) == []
+    assert list(asked.scene.engine.memory.held_regions) == []
 
 
 def test_in_observe_mode_a_withdrawn_region_is_not_put_back_and_that_is_said():
@@ -235,9 +238,9 @@ def test_what_stays_with_a_guest_after_a_detach_is_a_finding_until_it_is_gone():
     assert [finding.code for _, finding in scene.engine.findings] == ["guest-leftover"] * 2  # pages and ports
     del scene.xen.grants[3]  # the guest was about to end
     while scene.engine.findings:
-        assert scene.engine.due is not None
-        scene.time += scene.engine.due
-        scene.engine.tick()
+        assert scene.engine.next_due() is not None
+        scene.time += scene.engine.next_due()
+        work_off(scene.engine)
     assert scene.time < 10
 
 

@@ -13,7 +13,7 @@ from pcipt.xen.interface import Dom0Kind, XenIdentity
 from pcipt.xen.simulated.hypervisor import SimulatedXen
 from pcipt.xen.simulated.reserved import ReservedRegion
 from tests.daemon.control.varlink_idl import Interface
-from tests.engine.stage import Stage
+from tests.engine.stage import Stage, dry_run
 
 OWN = Interface(own_description())
 NIC, GONE, FREE = map(parse_sbdf, ("01:00.0", "02:00.0", "03:00.0"))
@@ -27,7 +27,7 @@ def staged(dom0="pvh", reserved=((ONE, (NIC,)), (SHARED, (NIC, GONE))), known=No
     known = list(stage.host.raws) if known is None else known
     stage.xen = SimulatedXen(stage.host, identity, known=known, reserved=regions)
     stage.engine = stage.start()
-    stage.engine.reconcile(dry_run=True)
+    dry_run(stage.engine)
     return stage
 
 
@@ -89,7 +89,7 @@ def test_who_has_a_device(more, owner):
     stage = staged(reserved=((ONE, (NIC,)),))
 
     class Seen:
-        ledger, situation, machine = stage.engine.ledger, stage.engine.situation, stage.engine.machine
+        ledger, memory, machine = stage.engine.ledger, stage.engine.memory, stage.engine.machine
         view = attrs.evolve(stage.engine.view, **more)
 
     (region,) = regions_answer(stage.host, stage.xen, Seen())["regions"]

@@ -8,12 +8,15 @@ import pytest
 
 from pcipt.daemon.replay.recording import Replay
 from pcipt.daemon.settings import Settings
-from pcipt.daemon.store import Keeper
+from pcipt.daemon.store import FileStore
+from pcipt.daemon.watcher import no_watch
+from pcipt.daemon.worker import Worker
 from pcipt.engine.engine import Engine
 from pcipt.errors import InputError, MalformedError
 from pcipt.host.recorded import RecordedHost
 from pcipt.pci import parse_sbdf
 from pcipt.pci.config import COMMAND
+from tests.engine.stage import compare, look
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures" / "sysfs"
 MACHINES = sorted(path.parent for path in FIXTURES.glob("*/expected.json"))
@@ -22,11 +25,12 @@ MACHINES = sorted(path.parent for path in FIXTURES.glob("*/expected.json"))
 def played(directory, state, dom0=None):
     """Play a recording through the engine; give the actions done, in order."""
     replay = Replay(str(directory), dom0)
-    engine = Engine(replay.host, replay.xen, Keeper(str(state)), Settings(), lambda: "now")
-    engine.reconcile()
+    engine = Engine(replay.host, replay.xen, FileStore(str(state)), Settings(), lambda: "now")
+    engine.worker = Worker(engine, no_watch(), lambda _scope, _report: None)
+    compare(engine)
 
     def settle():
-        engine.follow({event.sbdf for event in replay.hotplug.read()})
+        look(engine, {event.sbdf for event in replay.hotplug.read()})
 
     try:
         replay.play(settle, lambda _about: None)
@@ -38,7 +42,7 @@ def played(directory, state, dom0=None):
 @pytest.mark.parametrize("name", ["lab-remap-pv", "lab-remap-pvh"])
 def test_the_writes_between_the_steps_are_played_too(name, tmp_path):
     _, engine = played(FIXTURES / name, tmp_path)
-    assert engine.complaints == 0
+    assert engine.finding_count == 0
 
 
 def test_a_trace_with_holes_kills_the_simulated_host_and_nobody_else(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pcipt.daemon.telling.announcer import Chronicle
+from pcipt.daemon.telling.announcer import Announcer
 from pcipt.daemon.telling.log import Logs
 from pcipt.daemon.telling.messages import MESSAGE_IDS
 from pcipt.daemon.telling.metrics import Gauges, Metrics
@@ -24,8 +24,8 @@ class Scene:
         self.logged, self.published = [], []
         self.metrics = Metrics(lambda: Gauges(0, {}, 0, 0, {}))
         log = Logs(lambda level, text, fields: self.logged.append((level, text, fields)))
-        self.chronicle = Chronicle(log, self.metrics, lambda: "now")
-        self.chronicle.publish = self.published.append
+        self.announcer = Announcer(log, self.metrics, lambda: "now")
+        self.announcer.publish = self.published.append
 
     def fields(self):
         ((level, _, fields),) = self.logged
@@ -38,7 +38,7 @@ def scene():
 
 
 def test_an_action_goes_everywhere_with_its_range(scene):
-    scene.chronicle.tell_outcome(Outcome(MAP, Result.DONE), THERE)
+    scene.announcer.tell_outcome(Outcome(MAP, Result.DONE), THERE)
     level, fields = scene.fields()
     assert level == "info"
     assert fields == {
@@ -48,7 +48,7 @@ def test_an_action_goes_everywhere_with_its_range(scene):
     }  # fmt: skip
     (event,) = scene.published
     assert (event["kind"], event["start"], event["size"]) == ("action", "0xfe000000", 0x20000)
-    assert scene.chronicle.history_of(THERE, NIC) == [event]
+    assert scene.announcer.history_of(THERE, NIC) == [event]
     assert 'pcipt_actions_total{action="map-mmio",outcome="done"} 1' in scene.metrics.text()
 
 
@@ -65,7 +65,7 @@ def test_an_action_goes_everywhere_with_its_range(scene):
     ids=lambda value: getattr(value, "result", None) and value.result.value,
 )  # fmt: skip
 def test_what_was_not_done_says_why(scene, outcome, level, more):
-    scene.chronicle.tell_outcome(outcome, THERE)
+    scene.announcer.tell_outcome(outcome, THERE)
     told, fields = scene.fields()
     assert told == level
     assert more.items() <= fields.items()
@@ -81,14 +81,14 @@ def test_what_was_not_done_says_why(scene, outcome, level, more):
     ],
 )
 def test_an_action_is_found_by_the_path_of_its_function(scene, action):
-    scene.chronicle.tell_outcome(Outcome(action, Result.DONE), THERE)
-    assert len(scene.chronicle.history_of(THERE, PATH)) == 1
+    scene.announcer.tell_outcome(Outcome(action, Result.DONE), THERE)
+    assert len(scene.announcer.history_of(THERE, PATH)) == 1
 
 
 def test_what_was_done_for_one_that_left_is_found_by_its_address(scene):
-    scene.chronicle.tell_hotplug(NIC, "remove", str(PATH))
-    scene.chronicle.tell_outcome(Outcome(RemoveDevice(NIC, "it left"), Result.DONE), EMPTY)
-    assert [event["kind"] for event in scene.chronicle.history_of(EMPTY, NIC)] == ["hotplug", "action"]
+    scene.announcer.tell_hotplug(NIC, "remove", str(PATH))
+    scene.announcer.tell_outcome(Outcome(RemoveDevice(NIC, "it left"), Result.DONE), EMPTY)
+    assert [event["kind"] for event in scene.announcer.history_of(EMPTY, NIC)] == ["hotplug", "action"]
 
 
 def test_a_change_is_logged_with_old_and_new(scene):
@@ -97,13 +97,13 @@ def test_a_change_is_logged_with_old_and_new(scene):
     change = BarMoved(
         sbdf=NIC, place=PATH, causes=(write,), bar=0, kind=BarKind.MEM32, before=before, after=after
     )
-    scene.chronicle.tell_change(change, read_back=False)
+    scene.announcer.tell_change(change, read_back=False)
     level, fields = scene.fields()
     assert (level, fields["MESSAGE_ID"]) == ("info", MESSAGE_IDS["change"])
     assert (fields["PCIPT_CHANGE"], fields["PCIPT_BAR"]) == ("bar-moved", "0")
     assert (fields["PCIPT_OLD"], fields["PCIPT_NEW"]) == ("0xfe000000", "0xfe200000")
     assert (fields["PCIPT_WHO"], fields["PCIPT_SOURCE"]) == ("setpci-42", "write")
-    assert scene.chronicle.last_change == scene.published[0]
+    assert scene.announcer.last_change == scene.published[0]
     assert "pcipt_bar_moves_total 1" in scene.metrics.text()
 
 
@@ -120,7 +120,7 @@ def test_a_change_is_logged_with_old_and_new(scene):
 )
 def test_what_the_kernel_said_is_told_as_it_said_it(scene, action, text):
     """A driver that lets go is no hot-plug: monitors, history and the log see which it was."""
-    scene.chronicle.tell_hotplug(NIC, action, str(PATH))
+    scene.announcer.tell_hotplug(NIC, action, str(PATH))
     (event,) = scene.published
     assert (event["kind"], event["action"], event["sbdf"]) == ("hotplug", action, str(NIC))
     assert scene.fields()[1]["PCIPT_UEVENT"] == action
@@ -129,8 +129,8 @@ def test_what_the_kernel_said_is_told_as_it_said_it(scene, action, text):
 
 def test_findings_come_and_go(scene):
     ghost, disk = (NIC, Finding("ghost", "Xen lists it")), (None, Finding("disk", "it is full"))
-    scene.chronicle.tell_findings([ghost, disk], [])
-    scene.chronicle.tell_findings([], [ghost])
+    scene.announcer.tell_findings([ghost, disk], [])
+    scene.announcer.tell_findings([], [ghost])
     assert [(e["code"], e["state"], e["sbdf"]) for e in scene.published] == [
         ("ghost", "new", str(NIC)),
         ("disk", "new", None),
@@ -140,6 +140,6 @@ def test_findings_come_and_go(scene):
 
 
 def test_a_loss_is_told_with_its_count(scene):
-    scene.chronicle.tell_loss("records were lost", 3)
-    scene.chronicle.tell_loss("an overrun")
+    scene.announcer.tell_loss("records were lost", 3)
+    scene.announcer.tell_loss("an overrun")
     assert [(event["kind"], event["count"]) for event in scene.published] == [("lost", 3), ("lost", None)]

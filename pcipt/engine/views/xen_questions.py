@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Collection, Iterable, Iterator
 
-from pcipt.engine.owner_from_console import ask_custody
+from pcipt.engine.views.owner_from_console import ask_custody
 from pcipt.errors import HypervisorError, UnsupportedError
 from pcipt.pci import Finding, Machine, Sbdf, sbdf_from_devfn
 from pcipt.remap.view import XenView

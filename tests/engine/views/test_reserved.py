@@ -15,7 +15,7 @@ from pcipt.remap.plan_reserved import Kept, kept_in
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.outcome import Op
 from pcipt.xen.simulated.reserved import ReservedRegion
-from tests.engine.stage import BusStage, Killed, S
+from tests.engine.stage import BusStage, Killed, S, compare, dry_run, work_off
 from tests.xen.devices import device, port
 from tests.xen.truth import mapped_pages
 
@@ -43,7 +43,7 @@ class Scene(BusStage):
         ]
         super().__init__(raws, reserved=regions, **more)
         self.engine = self.start()
-        self.engine.reconcile()
+        compare(self.engine)
 
     def bind(self, address, driver):
         self.files.raws[S(address)] = attrs.evolve(self.files.raws[S(address)], driver=driver)
@@ -58,7 +58,8 @@ class Scene(BusStage):
         self.bind(address, "e1000e")
 
     def told(self, *addresses):
-        self.plugged.update(map(S, addresses))
+        for address in addresses:
+            self.hotplug.push("change", S(address))
         return [
             (o.action.word.removesuffix("-reserved"), o.action.frames, o.result.value)
             for o in self.settle(self.engine)
@@ -139,12 +140,12 @@ def test_the_owner_lags_behind_the_message_and_is_asked_for_a_few_times():
     scene.bind(NIC, "pciback")
     assert scene.told(NIC) == []
     looks = 0
-    while scene.engine.due is not None:
-        scene.time += scene.engine.due
+    while scene.engine.next_due() is not None:
+        scene.time += scene.engine.next_due()
         looks += 1
         if looks == 2:
             scene.xen.give(S(NIC), QUARANTINE)
-        scene.engine.tick()
+        work_off(scene.engine)
         assert scene.time < 8
     assert scene.mapped() == (OUT, IN, IN)
     assert [call.op for call in scene.xen.calls].count(Op.KEY) == 3  # the message, two looks
@@ -154,10 +155,10 @@ def test_a_hand_over_that_was_under_way_at_the_start_is_not_missed():
     scene = Scene()
     scene.bind(NIC, "pciback")
     scene.engine = scene.start()
-    assert scene.engine.reconcile() == []
+    assert compare(scene.engine) == []
     scene.xen.give(S(NIC), QUARANTINE)
-    scene.time += scene.engine.due
-    scene.engine.tick()
+    scene.time += scene.engine.next_due()
+    work_off(scene.engine)
     assert scene.mapped() == (OUT, IN, IN)
 
 
@@ -166,9 +167,9 @@ def test_looking_again_ends_where_nothing_changes():
     scene.bind(NIC, "pciback")
     scene.told(NIC)
     asked = []
-    while scene.engine.due is not None:
-        scene.time += scene.engine.due
-        scene.engine.tick()
+    while scene.engine.next_due() is not None:
+        scene.time += scene.engine.next_due()
+        work_off(scene.engine)
         asked.append([call.op for call in scene.xen.calls].count(Op.KEY))
     assert asked[-1] == 4
     assert scene.time <= 10
@@ -214,7 +215,7 @@ def test_a_reference_that_xen_kept_while_nobody_watched():
         scene.pull(address)
     assert scene.mapped() == (OUT, OUT, IN)  # the shared one had no device that came later
     scene.engine = scene.start()
-    scene.engine.reconcile()
+    compare(scene.engine)
     assert scene.mapped() == (OUT, OUT, OUT)
 
 
@@ -231,12 +232,12 @@ def test_a_claim_restores_a_region_before_its_device_returns():
     scene = Scene()
     scene.give_away(NIC)
     scene.told(NIC)
-    regions = scene.engine.situation.reserved.of(S(NIC))
-    scene.engine.situation.reserved.claim(regions)
+    regions = scene.engine.views.reserved.of(S(NIC))
+    scene.engine.memory.held_regions.update(regions)
     assert scene.told(NIC) == [("restore", ONE, "done")]
     assert scene.mapped() == (IN, IN, IN)
     assert scene.told(NIC) == []
-    scene.engine.situation.reserved.release(regions)
+    scene.engine.memory.held_regions.clear()
     assert scene.told(NIC) == [("withdraw", ONE, "done")]  # it did not return
     assert scene.mapped() == (OUT, IN, IN)
 
@@ -247,11 +248,11 @@ def test_a_xen_that_tells_only_at_times_has_no_regions_meanwhile(call):
     scene = Scene()
     scene.xen.fail(Op.RESERVED, errno.EACCES, call=call)
     scene.engine = scene.start()
-    scene.engine.reconcile()
+    compare(scene.engine)
     scene.give_away(OTHER)
     scene.told(OTHER)
     assert scene.mapped() == (IN, IN, OUT if call == 1 else IN)
-    scene.engine.reconcile()
+    compare(scene.engine)
     assert scene.mapped() == (IN, IN, OUT)
 
 
@@ -261,14 +262,14 @@ def test_while_a_device_could_not_be_asked_about_nothing_is_withdrawn(call):
     scene = Scene()
     scene.xen.fail(Op.RESERVED, errno.ENOMEM, call=call)
     scene.engine = scene.start()
-    scene.engine.reconcile()
+    compare(scene.engine)
     scene.bind(NIC, "pciback")  # dom0's still
     scene.give_away(OTHER)
     scene.xen.fail(Op.RESERVED, errno.ENOMEM)
     assert scene.told(OTHER) == []
-    while scene.engine.due is not None and scene.time < 100:
-        scene.time += scene.engine.due
-        scene.engine.tick()
+    while scene.engine.next_due() is not None and scene.time < 100:
+        scene.time += scene.engine.next_due()
+        work_off(scene.engine)
     assert scene.mapped() == (IN, IN, OUT)
     assert scene.engine.findings == []
 
@@ -288,7 +289,7 @@ def test_a_failing_call_is_tried_again_and_told_meanwhile(op, number):
     expected = {Op.MAP: "region-missing", Op.UNMAP: "region-left"}[op]
     assert [finding.code for _, finding in scene.engine.findings] == [expected]
     scene.time += 1
-    assert [o.result.value for o in scene.engine.tick()] == ["done"]
+    assert [o.result.value for o in work_off(scene.engine)] == ["done"]
     assert scene.mapped() == (op is Op.MAP, IN, IN)
     assert scene.engine.findings == []
 
@@ -304,7 +305,7 @@ def test_observing_reports_and_does_nothing():
 def test_a_dry_run_shows_it():
     scene = Scene()
     scene.give_away(NIC)
-    told = [(o.action.word, o.result.value) for o in scene.engine.reconcile(dry_run=True)]
+    told = [(o.action.word, o.result.value) for o in dry_run(scene.engine)]
     assert told == [("withdraw-reserved", "planned")]
     assert scene.mapped() == (IN, IN, IN)
 
@@ -332,7 +333,7 @@ def test_killed_anywhere_it_heals_at_the_next_start(where, count, back):
         scene.take_back(NIC)
         scene.take_back(OTHER)
     if "saving" in where:
-        scene.keeper.die_at, scene.keeper.die_after = scene.keeper.saved + count, where.startswith("after")
+        scene.store.die_at, scene.store.die_after = scene.store.saved + count, where.startswith("after")
     else:
         killing(scene.xen, "map_mmio" if back else "unmap_mmio", count, after=where.startswith("after"))
     killed = False
@@ -341,12 +342,12 @@ def test_killed_anywhere_it_heals_at_the_next_start(where, count, back):
     except Killed:
         killed = True
     assert killed or ("saving" in where and count == 3)
-    scene.keeper.die_at = None
+    scene.store.die_at = None
     scene.engine = scene.start()
-    scene.engine.reconcile()
+    compare(scene.engine)
     assert scene.mapped() == (back, back, back)
     assert scene.engine.findings == []
-    assert scene.engine.reconcile() == []
+    assert compare(scene.engine) == []
 
 
 def killing(xen, name, count, *, after):

@@ -1,11 +1,10 @@
-"""Which functions need which reserved region, as Xen tells; and which regions somebody has claimed.
+"""Which functions need which reserved region, as Xen says.
 
 Regions, and the addresses they are for, are frozen when Xen boots: a function is asked about when it is seen
 first, and nothing is asked where there is no region. What Xen could not be asked about is asked again with
-the next question. A claim keeps a region in dom0 while a device of it is on its way back.
+the next question.
 """
 
-from collections import Counter
 from collections.abc import Collection, Iterable
 
 from pcipt.errors import HypervisorError, UnsupportedError
@@ -21,7 +20,6 @@ class Reserved:
         self._xen = xen
         self._scopes: dict[Frames, frozenset[Sbdf]] = {}
         self._of: dict[Sbdf, tuple[Frames, ...]] = {}
-        self._claims: Counter[Frames] = Counter()
         self._listed = False
         self._open: set[Sbdf] = set()
         self.trouble: Finding | None = None
@@ -29,10 +27,6 @@ class Reserved:
     @property
     def scopes(self) -> Scopes:
         return self._scopes
-
-    @property
-    def claimed(self) -> Collection[Frames]:
-        return self._claims.keys()
 
     @property
     def open(self) -> Collection[Sbdf]:
@@ -75,10 +69,3 @@ class Reserved:
             self._open.clear()
         else:
             self._open.clear()
-
-    def claim(self, regions: Iterable[Frames]) -> None:
-        self._claims.update(regions)
-
-    def release(self, regions: Iterable[Frames]) -> None:
-        """Undo a claim."""
-        self._claims -= Counter(regions)

@@ -6,7 +6,8 @@ has nothing to do with passthrough.
 
 from collections.abc import Iterable, Mapping
 
-from pcipt.engine.reserved import Reserved
+from pcipt.engine.memory import Memory
+from pcipt.engine.views.reserved import Reserved
 from pcipt.errors import HypervisorError, UnsupportedError
 from pcipt.pci import (
     Address,
@@ -26,19 +27,15 @@ from pcipt.remap.view import XenView
 from pcipt.xen.interface import Hypervisor, Permissions
 
 
-class Guests:
+class GuestLeftovers:
     """`findings` by function; one that has left a guest is told of as long as that guest keeps something."""
 
-    def __init__(self, xen: Hypervisor, reserved: Reserved) -> None:
+    def __init__(self, xen: Hypervisor, reserved: Reserved, memory: Memory) -> None:
         self._xen = xen
         self._reserved = reserved
-        self._left: dict[Sbdf, int] = {}
+        self._memory = memory
         self.findings: dict[Sbdf, tuple[Finding, ...]] = {}
         self.trouble: str | None = None
-
-    def left(self, functions: Mapping[Sbdf, int]) -> None:
-        """Remember functions that have left a guest."""
-        self._left |= functions
 
     def look(self, machine: Machine, raws: Mapping[Sbdf, RawFunction], view: XenView) -> list[int]:
         """Compare what guests may reach with what their functions decode; gives the guests looked at."""
@@ -47,7 +44,8 @@ class Guests:
             guest, function = view.guest(sbdf), machine.functions.get(sbdf)
             if guest is not None and function is not None:
                 owned.setdefault(guest, []).append(function)
-        concerned = sorted({*owned, *self._left.values()})
+        left_guests = self._memory.left_guests
+        concerned = sorted({*owned, *left_guests.values()})
         self.trouble = None
         held = self._permissions() if concerned else {}
         if self.trouble is not None:
@@ -56,7 +54,8 @@ class Guests:
         for guest in concerned:
             if guest in held:
                 self._compare(guest, held[guest], owned.get(guest, []), raws)
-        self._left = {sbdf: guest for sbdf, guest in self._left.items() if sbdf in self.findings}
+        for sbdf in [sbdf for sbdf in left_guests if sbdf not in self.findings]:
+            del left_guests[sbdf]
         return [guest for guest in concerned if guest in held]
 
     def _permissions(self) -> Mapping[int, Permissions]:
@@ -70,7 +69,7 @@ class Guests:
         self, guest: int, held: Permissions, owned: list[Function], raws: Mapping[Sbdf, RawFunction]
     ) -> None:
         rightful = [frames for function in owned for frames in self._rightful(function, raws)]
-        left = [sbdf for sbdf, had in self._left.items() if had == guest]
+        left = [sbdf for sbdf, had in self._memory.left_guests.items() if had == guest]
         for function in owned:
             found = compare_permissions(held.memory, held.ports, [function])
             self._put(function.sbdf, (each for each in found if each.code == "guest-bar-moved"))

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from pcipt.engine.owner_from_console import ask_custody
+from pcipt.engine.views.owner_from_console import ask_custody
 from pcipt.pci import parse_sbdf
 from pcipt.remap.view import XenView
 from pcipt.xen.interface import Owner, OwnerKind

@@ -1,0 +1,71 @@
+"""Comparing everything because a user asked for it: the answer comes when the last slice is done.
+
+Between two slices the service does its other work. A dry run is a rehearsal of its own for each client.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+from pcipt.daemon.control.connection import Later
+from pcipt.daemon.control.protocol import Message
+from pcipt.daemon.control.status import health_of, outcome_to_json
+from pcipt.daemon.loop import Loop
+from pcipt.engine.engine import Engine
+from pcipt.engine.queue import Reason
+from pcipt.engine.report import Report, Scope
+from pcipt.remap.actions import Outcome
+
+WorkOff = Callable[..., list[Outcome]]
+
+
+class Resyncs:
+    """`work_off` does the work that is due; with `whole=False` all of it except for EVERYTHING."""
+
+    def __init__(self, engine: Engine, loop: Loop, work_off: WorkOff) -> None:
+        self._engine = engine
+        self._loop = loop
+        self._work_off = work_off
+        self._waiting: list[Later] = []
+        self._outcomes: list[Outcome] = []  # of the slices so far
+        self._numbers = itertools.count(1)
+
+    def begin(self, dry_run: bool) -> Later:
+        """Begin to compare everything; return an answer that is given later."""
+        later = Later()
+        if dry_run:
+            self._rehearse(later, self._engine.rehearse())
+        else:
+            self._waiting.append(later)
+            self._engine.add_everything(Reason.REQUESTED)
+        return later
+
+    def take(self, scope: Scope, report: Report) -> None:
+        """Take the report of a slice; answer the clients whose comparison it ends."""
+        if scope.everything is None or not scope.has(Reason.REQUESTED):
+            return
+        self._outcomes += report.outcomes
+        if not report.finished:
+            return
+        waiting, self._waiting = self._waiting, []
+        outcomes, self._outcomes = self._outcomes, []
+        outcomes += self._work_off(whole=False)
+        for later in waiting:
+            later.give(self._answer(outcomes))
+
+    def _rehearse(self, later: Later, one_slice: Callable[[], Report]) -> None:
+        name = f"rehearsal {next(self._numbers)}"
+        outcomes: list[Outcome] = []
+
+        def advance() -> None:
+            report = one_slice()
+            outcomes.extend(report.outcomes)
+            if report.finished:
+                later.give(self._answer(outcomes))
+            else:
+                self._loop.after(name, 0.0, advance)
+
+        self._loop.after(name, 0.0, advance)
+
+    def _answer(self, outcomes: Sequence[Outcome]) -> Message:
+        actions = [outcome_to_json(outcome) for outcome in outcomes]
+        return {"version": 1, "health": health_of(self._engine), "actions": actions}

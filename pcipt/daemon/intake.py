@@ -1,0 +1,84 @@
+"""Puts what has arrived into the engine's queue: hot-plug messages and configuration writes. It does nothing
+else.
+
+A message is a reason to look at a function, never a fact: sysfs and the registers are read when it is
+reconciled.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from pcipt.daemon.watcher import Watch
+from pcipt.engine.engine import Engine
+from pcipt.engine.queue import LEAVING, Reason
+from pcipt.host.uevents import GuestsChanged, HostEvent, Rescan
+from pcipt.pci import Sbdf
+
+#  the kernel's word: why the function is looked at; any other word may mean another owner
+REASONS: Mapping[str, Reason] = {"add": Reason.APPEARED, "remove": Reason.DISAPPEARED}
+
+TellHotplug = Callable[[Sbdf, str, Sbdf | str], None]
+TellLoss = Callable[[str, int | None], None]
+
+
+class Hotplug(Protocol):
+    """The stream of hot-plug messages, and how often it may have missed one."""
+
+    overruns: int
+    gaps: int
+    forged: int
+
+    def fileno(self) -> int: ...
+
+    def read(self) -> list[HostEvent]: ...
+
+    def close(self) -> None: ...
+
+
+class Intake:
+    """`quiet` returns for how many seconds no message may arrive before work for messages is due.
+
+    `tell_hotplug` is called with the function, the kernel's word and the place; `tell_loss` with what was
+    lost and how many records, None if the number is unknown.
+    """
+
+    def __init__(
+        self, engine: Engine, hotplug: Hotplug, watch: Watch, quiet: Callable[[], float],
+        tell_hotplug: TellHotplug, tell_loss: TellLoss,
+    ) -> None:  # fmt: skip
+        self._engine = engine
+        self._hotplug = hotplug
+        self._watch = watch
+        self._quiet = quiet
+        self._tell_hotplug = tell_hotplug
+        self._tell_loss = tell_loss
+        watch.on_written = self._written
+        watch.on_lost = self._lost_writes
+
+    def take_messages(self) -> None:
+        """Add the functions of all hot-plug messages that have arrived."""
+        for event in self._hotplug.read():
+            if isinstance(event, Rescan):
+                self._tell_loss(event.reason, None)
+                self._engine.add_everything(Reason.LOST, quiet=self._quiet())
+            elif isinstance(event, GuestsChanged):
+                for sbdf in self._engine.given_away:
+                    self._message(sbdf, "owner")
+            else:
+                self._message(event.sbdf, event.action)
+
+    def take_writes(self) -> None:
+        """Add the functions of all configuration writes that have arrived."""
+        self._watch.take()
+
+    def _message(self, sbdf: Sbdf, action: str) -> None:
+        self._tell_hotplug(sbdf, action, self._engine.views.state.place_at(sbdf) or sbdf)
+        quiet = max(self._quiet(), LEAVING) if action == "unbind" else self._quiet()
+        self._engine.add(sbdf, REASONS.get(action, Reason.OWNER), quiet=quiet)
+
+    def _written(self, sbdf: Sbdf) -> None:
+        self._engine.add(sbdf, Reason.WRITTEN, quiet=self._quiet())
+
+    def _lost_writes(self, count: int) -> None:
+        self._tell_loss("records of configuration writes were lost", count)
+        self._engine.add_everything(Reason.WRITTEN, quiet=self._quiet())

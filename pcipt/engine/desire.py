@@ -1,0 +1,73 @@
+"""Which places a plan is made for, and which pages each of them needs.
+
+A plan takes in the functions that have changed, places whose function Linux has dropped, and places with an
+open action on pages of theirs: whatever depends on these functions, and nothing else.
+"""
+
+from collections.abc import Iterable
+
+from pcipt.engine.open_actions import OpenActions
+from pcipt.engine.round import Round
+from pcipt.engine.views.views import Views
+from pcipt.pci import Frames, Sbdf
+from pcipt.remap.desired import Desired, gone, place_of
+
+
+def desired_places(
+    now: Round, part: Iterable[Sbdf], open_actions: OpenActions, *, first: bool, last: bool
+) -> list[Desired]:
+    """Return what the functions of a part of the round need, and what is left of functions that Linux
+    dropped.
+
+    If the part is not all (`first` and `last`), functions that share pages with it are planned for with it.
+    The last part of EVERYTHING has all places for which pages are mapped and whose function is not there.
+    """
+    views = now.views
+    wanted: dict[str, Desired] = {}
+    waiting = list(part)
+    while waiting:
+        each = views.desired(waiting.pop())
+        if each is None or each.place in wanted:
+            continue
+        wanted[each.place] = each
+        if not (first and last):
+            runs = views.memory.mapped.of(each.place)
+            waiting += [bar.sbdf for run in runs for bar in views.state.bars.over(run.frames)]
+    left = {place: sbdf for place, sbdf in views.memory.vacated.items() if sbdf in now.subjects}
+    if last and now.everything is not None:
+        left |= views.memory.vacated | _mapped_without_function(views)
+    left |= open_actions.places_over(_pages_of(now, wanted.values(), left))
+    for place, sbdf in left.items():
+        if place not in wanted:
+            at = views.state.address_of(place)
+            wanted[place] = (views.desired(at) if at is not None else None) or gone(place, sbdf)
+    return list(wanted.values())
+
+
+def conclude_places(views: Views, desired: Iterable[Desired]) -> None:
+    """Remember that a plan was made for these places."""
+    memory = views.memory
+    for each in desired:
+        memory.vacated.pop(each.place, None)
+        memory.outside_window.pop(each.place, None)
+        if each.outside_window:
+            memory.outside_window[each.place] = each.outside_window
+        if each.gone:
+            memory.intents.drop(each.place)
+
+
+def _mapped_without_function(views: Views) -> dict[str, Sbdf]:
+    """Return the places that have mapped pages but no function in Linux, each with its address."""
+    mapped = views.memory.mapped
+    there = {place_of(function) for function in views.machine.functions.values()}
+    return {place: mapped.of(place)[0].sbdf for place in mapped.places if place not in there}
+
+
+def _pages_of(now: Round, desired: Iterable[Desired], left: Iterable[str]) -> set[Frames]:
+    """Return all pages that the subjects had, have mapped, or need: open actions there are planned again."""
+    desired = list(desired)
+    places = [*(each.place for each in desired), *left]
+    found = {run.frames for place in places for run in now.views.memory.mapped.of(place)}
+    found |= {span for each in desired for bar in each.bars for span in bar.spans}
+    found |= {frames for sbdf in now.subjects for frames in now.views.state.bars.pages_of(sbdf)}
+    return found | now.pages

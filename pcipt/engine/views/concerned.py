@@ -1,0 +1,44 @@
+"""Which functions the guards of an action look at: they are read again right before the action."""
+
+from pcipt.engine.views.machine_state import MachineState
+from pcipt.pci import Sbdf
+from pcipt.remap.actions import (
+    Action,
+    AddDevice,
+    MapMmio,
+    RemoveDevice,
+    RestoreReserved,
+    RewriteBar,
+    UnmapMmio,
+    WithdrawReserved,
+)
+from pcipt.remap.plan_moves import bridges_above, subtree
+from pcipt.remap.plan_reserved import Scopes
+
+
+def concerned_functions(action: Action, state: MachineState, regions: Scopes) -> set[Sbdf]:
+    """Return the functions whose registers, driver or owner can make a guard refuse the action."""
+    functions = state.machine.functions
+    found = {action.sbdf}
+    if isinstance(action, AddDevice):
+        found |= {sbdf for sbdf in (action.moved_from, action.physfn) if sbdf is not None}
+        if action.moved_from is not None:
+            found |= {bridge.sbdf for bridge in bridges_above(state.machine, action.moved_from)}
+    elif isinstance(action, RemoveDevice):
+        found |= set(state.bars.virtual(action.sbdf))
+    elif isinstance(action, MapMmio | UnmapMmio):
+        found |= {bar.sbdf for bar in state.bars.over(action.frames)}
+        function = functions.get(action.sbdf)
+        found |= {function.physfn} if function is not None and function.physfn is not None else set()
+    elif isinstance(action, WithdrawReserved | RestoreReserved):
+        found |= {bar.sbdf for bar in state.bars.over(action.frames)}
+        found |= regions.get(action.frames, frozenset())
+    elif isinstance(action, RewriteBar):
+        found |= {function.sbdf for function in subtree(state.machine, action.sbdf)}
+    return found
+
+
+def addresses_of(action: Action) -> set[Sbdf]:
+    """Return the addresses that an action names, Linux's and Xen's."""
+    others = (getattr(action, name, None) for name in ("moved_from", "moved_to"))
+    return {action.sbdf, *(sbdf for sbdf in others if sbdf is not None)}

@@ -1,0 +1,119 @@
+"""The machine as the engine read it last, and what follows from it for each function.
+
+`read` functions come in one by one or all at once. What Linux dropped goes to `memory.removed` and, until a
+plan is made without it, to `memory.vacated`. `renumbered` holds the functions that renumbered buses have
+taken to another address, by the address that Linux gives them.
+"""
+
+from collections.abc import Iterable
+
+from pcipt.engine.memory import Memory
+from pcipt.pci import Function, Machine, RawFunction, Sbdf
+from pcipt.pci.inventory import Inventory
+from pcipt.remap.bar_index import BarIndex
+from pcipt.remap.desired import place_of
+from pcipt.remap.plan_moves import find_moves
+
+
+class MachineState:
+    """`bars` is an index of all BARs. `renumbered` has None for a function that no bus number leads to."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._inventory = Inventory()
+        self._places: dict[Sbdf, str] = {}
+        self._addresses: dict[str, Sbdf] = {}
+        self.bars = BarIndex()
+        self.renumbered: dict[Sbdf, Sbdf | None] = {}
+
+    @property
+    def machine(self) -> Machine:
+        return self._inventory.machine
+
+    @property
+    def raws(self) -> dict[Sbdf, RawFunction]:
+        """The last reading of each function, before decoding."""
+        return self._inventory.raws
+
+    def load(self, raws: Iterable[RawFunction]) -> frozenset[Sbdf]:
+        """Replace everything by a reading of the machine; return the functions that are different now."""
+        return self._absorb(self._inventory.load(raws))
+
+    def put(self, sbdf: Sbdf, raw: RawFunction | None) -> frozenset[Sbdf]:
+        """Replace one function (None: Linux has it no more); return the functions that are different now."""
+        return self._absorb(self._inventory.put(sbdf, raw))
+
+    def place_at(self, sbdf: Sbdf) -> str | None:
+        """Return the place of the function that Linux has at an address, None if it has none there."""
+        return self._places.get(sbdf)
+
+    def address_of(self, place: str) -> Sbdf | None:
+        """Return the address at which Linux has the function of a place, None if it has none."""
+        return self._addresses.get(place)
+
+    def _absorb(self, changed: frozenset[Sbdf]) -> frozenset[Sbdf]:
+        memory = self._memory
+        left: dict[str, Sbdf] = {}
+        uncertain: set[Sbdf] = set()
+        taken: set[str] = set()
+        for sbdf in changed:
+            function, place = self.machine.functions.get(sbdf), self._places.pop(sbdf, None)
+            if place is not None:
+                left[place] = sbdf
+                if self._addresses.get(place) == sbdf:
+                    del self._addresses[place]
+            if function is None:
+                self.bars.drop(sbdf)
+                memory.removed.add(sbdf)
+                self.renumbered.pop(sbdf, None)
+                continue
+            memory.removed.discard(sbdf)
+            self.bars.put(function)
+            now = place_of(function)
+            self._places[sbdf] = now
+            self._addresses[now] = sbdf
+            taken.add(now)
+            if place is None or function.answers is not True or sbdf in self.renumbered:
+                uncertain.add(sbdf)
+            numbers = bridge_numbers(function)
+            if numbers is not None and memory.bridge_numbers.get(now) != numbers:
+                memory.bridge_numbers[now] = numbers
+                uncertain |= {sbdf, *self._above_renumbered()}  # may have been in the way of other functions
+        for place, sbdf in left.items():
+            if place not in taken:
+                memory.vacated[place] = sbdf
+                memory.bridge_numbers.pop(place, None)
+        for place in taken:
+            memory.vacated.pop(place, None)
+        self._find_renumbered(uncertain)
+        return changed
+
+    def _find_renumbered(self, uncertain: Iterable[Sbdf]) -> None:
+        """Find again where functions are that may have moved, from the first bridge that has not moved."""
+        tops: set[Sbdf] = set()
+        for sbdf in uncertain:
+            function = self.machine.functions[sbdf]
+            top = sbdf if function.bridge is not None and sbdf not in self.renumbered else function.parent
+            while top is not None and top in self.renumbered:
+                top = self.machine.functions[top].parent
+            if top is not None:
+                tops.add(top)
+        for top in tops:
+            waiting = self.machine.children(top) if self.renumbered else []
+            while waiting:
+                at = waiting.pop()
+                self.renumbered.pop(at.sbdf, None)
+                waiting += self.machine.children(at.sbdf)
+        if tops:
+            self.renumbered.update(find_moves(self.machine, self._memory.bridge_numbers, sorted(tops)))
+
+    def _above_renumbered(self) -> set[Sbdf]:
+        functions = self.machine.functions
+        parents = {functions[sbdf].parent for sbdf in self.renumbered if sbdf in functions}
+        return {sbdf for sbdf in parents if sbdf is not None and sbdf in functions}
+
+
+def bridge_numbers(function: Function) -> tuple[int, int] | None:
+    """Return the secondary and subordinate bus of a bridge that can be read; None for other functions."""
+    bridge = function.bridge
+    return (bridge.secondary, bridge.subordinate) if bridge is not None else None
