@@ -1,10 +1,11 @@
-"""What decoding costs, beside its peers in the same run: median of alternating runs, after a warm-up.
+"""Measure decoding against its peers in the same run: medians of alternating runs, after a warm-up.
 
     bench/decode.py [--records N] [--rounds N]
 
-1. A *.ports.bin file through `Reader.batches` against a bare C loop over the same records in memory (at least
-   0.3 of its rate) and against the pure Python twin of the tests (at least 50 times its rate).
-2. A file of xentrace through `Reader.batches` against `xenalyze --summary` on it (at most twice its time).
+1. A *.ports.bin file: `Reader.batches` must reach 0.3 of the rate of a bare C loop over the same records in
+memory, and 50 times the rate of the pure Python twin of the tests.
+
+2. A file of xentrace: `Reader.batches` may take twice the time of `xenalyze --summary` on the same file.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from pcipt.watch.recording import Damaged, Options, Reader  # noqa: E402
 from tests.port_twin import Twin  # noqa: E402
 
 XENALYZE = ("/usr/lib/xen-4.17/bin/xenalyze", "/usr/sbin/xenalyze", "/usr/bin/xenalyze")
-TWIN_SHARE = 20  # the twin gets every twentieth record: its rate is what counts
+TWIN_SHARE = 20  # the twin decodes a twentieth of the records, because only its rate is compared
 
 
 def main() -> int:
@@ -44,7 +45,10 @@ def main() -> int:
 
 
 def bench_ports(place: Path, records: int, rounds: int) -> bool:
-    """Every second record an address, every second one data; one data access in four is a write."""
+    """Measure port accesses: addresses and data alternate, and one data access in four is a write.
+
+    Return True if both limits are met.
+    """
     path = place / "volume.ports.bin"
     block = bytearray()
     for n in range(1, 4001):
@@ -90,7 +94,10 @@ def bench_ports(place: Path, records: int, rounds: int) -> bool:
 
 
 def bench_xentrace(place: Path, records: int, rounds: int) -> bool:
-    """Exits and entries of a virtual CPU, a port pair among every forty records, as in a quiet PVH dom0."""
+    """Measure a trace of a quiet PVH dom0: a virtual CPU's exits and entries, a port pair in 40 records.
+
+    Return True if the limit is met, or if xenalyze is not installed.
+    """
     xenalyze = next((path for path in XENALYZE if os.path.exists(path)), None)
     if xenalyze is None:
         print("xentrace: skipped, xenalyze is not installed (package xen-utils-4.17)")
@@ -117,6 +124,8 @@ def bench_xentrace(place: Path, records: int, rounds: int) -> bool:
 
 
 def write_trace(path: Path, records: int) -> None:
+    """Write a file of xentrace with so many records."""
+
     def record(event: int, *words: int, tsc: int | None = None) -> bytes:
         header = event | len(words) << 28 | (tsc is not None) << 31
         stamp = b"" if tsc is None else struct.pack("<Q", tsc)
@@ -139,7 +148,7 @@ def write_trace(path: Path, records: int) -> None:
 
 
 def alternate(contestants: list[Callable[[], None]], rounds: int) -> list[float]:
-    """Run all of them once warm, then in turn; give each one's median."""
+    """Run each contestant once to warm up, then all in turn; return the median of each in seconds."""
     times: list[list[float]] = [[] for _ in contestants]
     for turn in range(rounds + 1):
         for number, contestant in enumerate(contestants):
@@ -151,6 +160,7 @@ def alternate(contestants: list[Callable[[], None]], rounds: int) -> list[float]
 
 
 def judge(what: str, ratio: float, limit: float, *, at_least: bool) -> bool:
+    """Print a ratio and its limit; return True if the limit is met."""
     good = ratio >= limit if at_least else ratio <= limit
     bound = "at least" if at_least else "at most"
     print(f"  {ratio:.2f} {what}; wanted {bound} {limit}: {'yes' if good else 'NO'}")
@@ -158,6 +168,7 @@ def judge(what: str, ratio: float, limit: float, *, at_least: bool) -> bool:
 
 
 def _bare_loop(place: Path) -> Callable[..., int]:
+    """Compile decode_loop.c and return its function."""
     library = place / "bare.so"
     source = ROOT / "bench" / "decode_loop.c"
     subprocess.run(["cc", "-std=c11", "-O2", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)

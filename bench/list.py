@@ -1,10 +1,11 @@
-"""Measure `pcipt list` against `lspci -Dnv` on one synthetic sysfs tree, alternately, in the same run.
+"""Measure `pcipt list` against `lspci -Dnv` on one generated sysfs tree, alternately, in the same run.
 
     bench/list.py [--functions 10000] [--rounds 5] [--limit 1.0] [--keep DIR]
 
-The tree is laid out as Linux does it: segments with a host bridge and root ports, behind each one device of
-eight functions, with the files that lspci and pcipt read. Each program runs twice to warm up, then in turn;
-printed are median and spread of the wall clock and their ratio. Exit 1 if the ratio is above --limit.
+The tree is like Linux's: segments with a host bridge and root ports, behind each port one device of eight
+functions, with the files that lspci and pcipt read. Each program runs twice to warm up, then they take turns.
+Printed are median and spread of the elapsed time and the ratio of the medians. Exit 1 if the ratio is above
+--limit.
 """
 
 import argparse
@@ -29,11 +30,14 @@ ENDPOINT_IDS = (
     (0x1AF4, 0x1041, 0x020000, "virtio-pci"),
     (0x15B3, 0x1017, 0x020000, "mlx5_core"),
 )
-CONFIG_SIZES = (256, 256, 64, 256)  # some were read without CAP_SYS_ADMIN
+CONFIG_SIZES = (256, 256, 64, 256)  # 64 bytes: as read without CAP_SYS_ADMIN
 
 
 def layout() -> Iterator[tuple[str, str, bytes, tuple[int, int, int, str | None]]]:
-    """Give for each function its directory below devices/, its name, its config space and its ids."""
+    """Yield the functions of the generated machine without end.
+
+    Shape:  directory below devices/, address, config space, (vendor, device, class, driver).
+    """
     for segment in itertools.count():
         root = f"pci{segment:04x}:00"
         name = f"{segment:04x}:00:00.0"
@@ -50,7 +54,10 @@ def layout() -> Iterator[tuple[str, str, bytes, tuple[int, int, int, str | None]
 
 
 def config(vendor: int, device: int, class_code: int, *, bus: int | None = None, size: int = 256) -> bytes:
-    """Make a config space with one memory BAR and the usual capabilities."""
+    """Return a config space with one memory BAR and the usual capabilities.
+
+    With `bus` it is that of a bridge to this bus. `size` is the number of bytes that can be read.
+    """
     space = bytearray(256)
     struct.pack_into("<HHHHI", space, 0, vendor, device, 0x0406, 0x0010, class_code << 8 | 1)
     space[0x0E] = 0x80 if bus is None else 0x01
@@ -68,7 +75,7 @@ def config(vendor: int, device: int, class_code: int, *, bus: int | None = None,
 
 
 def build(root: str, functions: int) -> None:
-    """Write the tree; its files have the contents and its links the texts that Linux gives them."""
+    """Write the sysfs tree of a machine with this number of functions below `root`, as Linux shows it."""
     listing = os.path.join(root, "sys/bus/pci/devices")
     os.makedirs(listing)
     empty = "0x0000000000000000 0x0000000000000000 0x0000000000000000\n"
@@ -94,7 +101,10 @@ def build(root: str, functions: int) -> None:
 
 
 def measure(commands: dict[str, list[str]], rounds: int) -> dict[str, list[float]]:
-    """Run the commands in turn; the first two rounds warm up and do not count."""
+    """Run the commands in turn; return the seconds of each run of each command.
+
+    Two more rounds run first, to warm up, and are not counted.
+    """
     times: dict[str, list[float]] = {name: [] for name in commands}
     for number in range(rounds + 2):
         for name, command in commands.items():
@@ -128,6 +138,7 @@ def main() -> int:
 
 
 def report(root: str, rounds: int, limit: float) -> int:
+    """Run both programs on the tree, print the times; return 0 if the ratio is within `limit`, else 1."""
     commands = {
         "pcipt list": [sys.executable, "-m", "pcipt.cli.main", "list", "--root", root],
         "lspci -Dnv": ["lspci", "-A", "linux-sysfs", "-O", f"sysfs.path={root}/sys/bus/pci", "-Dnv"],

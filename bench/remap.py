@@ -1,17 +1,17 @@
-"""Measure the way from a configuration write to the mapping call, planning from scratch, and memory.
+"""Measure the time from a configuration write to the mapping call, planning from nothing, and memory.
 
     bench/remap.py [--moves 300] [--disk DIR]
 
-Machines of 100, 1,000 and 10,000 functions (segments of root ports with devices of eight functions) with
-the simulated hypervisor. One function that Xen has forgotten has its BAR moved again and again; measured is
-the time from the write's record to the call that maps the new place: folded, settled, read back, planned,
-guarded, in the ledger. The ledger is in memory (/dev/shm), so that the program is measured, and once more on
-a disk (below DIR, default: the directory for temporary files), beside a synced write of that size alone.
-A move is disturbed if the kernel gave the processor to somebody else meanwhile; the bound is for the others.
-The peer of the same run is a plain loop over the same simulated calls: unmap and map, nothing else.
+Machines have 100, 1,000 and 10,000 functions (segments of root ports with devices of eight functions) and a
+simulated Xen. The BAR of a function that Xen has forgotten moves again and again. Measured is the time from
+the record of the write to the call that maps the new range: the write is decoded, settled, read back,
+planned, guarded and in the ledger by then. The ledger is in memory (/dev/shm), and in a second run on a disk
+(below DIR, default: the directory for temporary files), next to a synced write of the same size alone. A move
+is disturbed if the kernel gave the processor to another process meanwhile; the limit is for the other moves.
+The peer in the same run is a loop over the same simulated calls: unmap and map, nothing else.
 
-Memory is that of `pcipt daemon --replay`, the simulated hypervisor in it, on a recorded machine whose
-functions have BARs of their own and 4 KiB of config space. Exit 1 if a bound of the issue is missed.
+Memory is that of `pcipt daemon --replay`, with the simulated Xen in it, on a recorded machine whose functions
+have BARs of their own and 4 KiB of config space. Exit 1 if a limit is missed.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
 
-from list import build  # bench/list.py: a sysfs tree as Linux lays it out
+from list import build  # bench/list.py: builds a sysfs tree
 
 from pcipt.daemon.replay.player import TraceSource
 from pcipt.daemon.replay.stand_in import StandIn
@@ -60,7 +60,7 @@ SUBJECT = Sbdf(0, 1, 0, 0)
 
 
 def machine(count: int) -> Iterator[RawFunction]:
-    """Give functions as Linux would read them: each endpoint has one 64-bit BAR of its own that decodes."""
+    """Yield `count` functions as Linux would read them; each endpoint has one 64-bit BAR that decodes."""
     for number in range(count):
         segment, place = divmod(number, PER_SEGMENT)
         if place == 0:
@@ -75,6 +75,7 @@ def machine(count: int) -> Iterator[RawFunction]:
 
 
 def endpoint(sbdf: Sbdf, address: int, parent: Sbdf | None) -> RawFunction:
+    """Return an endpoint with a 64-bit BAR at `address`; 0 is no BAR. `parent` is the bridge above it."""
     data = bytearray(256)
     struct.pack_into("<HHHHI", data, 0, 0x8086, 0x10C9, 2, 0x10, 0x020000 << 8)
     lines = [Resource(0, 0, 0)] * 7
@@ -89,6 +90,7 @@ def endpoint(sbdf: Sbdf, address: int, parent: Sbdf | None) -> RawFunction:
 
 
 def bridge(sbdf: Sbdf, bus: int) -> RawFunction:
+    """Return a root port that leads to `bus`."""
     data = bytearray(256)
     struct.pack_into("<HHHHI", data, 0, 0x8086, 0xA340, 6, 0, 0x060400 << 8)
     data[0x0E] = 1
@@ -101,7 +103,7 @@ def bridge(sbdf: Sbdf, bus: int) -> RawFunction:
 
 
 class Files:
-    """dom0's files of a made-up machine."""
+    """The files of dom0 on a generated machine."""
 
     boot_id = "bench"
 
@@ -125,14 +127,14 @@ class Files:
         return MemoryReading((ram,), (), ())
 
     def read_register(self, sbdf: Sbdf, register: Register) -> int:
-        raise NoSuchDeviceError(f"{sbdf} {register}")  # registers are the hardware's, see StandIn
+        raise NoSuchDeviceError(f"{sbdf} {register}")  # StandIn reads registers from the hardware instead
 
     def write_register(self, sbdf: Sbdf, register: Register, value: int) -> None:
         raise NoSuchDeviceError(f"{sbdf} {register} {value}")
 
 
 class TimedXen(SimulatedXen):
-    """Notes when a page range was mapped, and keeps no list of calls."""
+    """A simulated Xen that records when a range was last mapped, and keeps no list of calls."""
 
     mapped_at = 0.0
 
@@ -143,6 +145,8 @@ class TimedXen(SimulatedXen):
 
 
 class Bench:
+    """An engine on a generated machine with `count` functions; its ledger is in the directory `state`."""
+
     def __init__(self, count: int, state: str) -> None:
         files = Files(count)
         hardware = BusHardware(files.read_machine())
@@ -162,7 +166,7 @@ class Bench:
         self.engine.news()
 
     def move(self, number: int) -> float:
-        """Move the BAR; gives the seconds from the record of the write to the mapping call."""
+        """Move the BAR; return the seconds from the record of the write to the mapping call."""
         address = ABOVE_4G + (1 << 36) + (number % 1000) * BAR_SIZE
         writes = [
             ConfigWrite(SUBJECT, 0x10, 4, address & 0xFFFF_FFF0 | 4),
@@ -182,7 +186,7 @@ class Bench:
 
 
 def latencies(count: int, moves: int, directory: str) -> tuple[list[float], list[float], float]:
-    """Give the seconds of all moves, of those that were not disturbed, and of the first reconcile."""
+    """Return the seconds of all moves, of the moves that were not disturbed, and of the first reconcile."""
     state = os.path.join(directory, str(count))
     os.makedirs(state)
     bench = Bench(count, state)
@@ -201,7 +205,7 @@ def latencies(count: int, moves: int, directory: str) -> tuple[list[float], list
 
 
 def synced_writes(moves: int, directory: str) -> list[float]:
-    """Time what no ledger on this disk can do without: a write of such a size, synced."""
+    """Return the seconds of each of `moves` synced writes of 500 bytes, which no ledger can avoid."""
     found = []
     with open(os.path.join(directory, "alone"), "wb", buffering=0) as file:
         for _ in range(moves):
@@ -213,7 +217,7 @@ def synced_writes(moves: int, directory: str) -> list[float]:
 
 
 def peer(moves: int) -> list[float]:
-    """Time the simulated calls alone: what a program that knows nothing and checks nothing would take."""
+    """Return the seconds of each simulated unmap and map alone, without planning or checking."""
     xen = TimedXen(BusHardware(machine(100)), PVH, memory=[Frames(Gfn(0x100), 0x7_FF00)])
     found = []
     pages = BAR_SIZE >> 12
@@ -230,9 +234,9 @@ def peer(moves: int) -> list[float]:
 
 
 def scratch(count: int) -> tuple[float, float]:
-    """Time planning from nothing: announcements, the claims of all functions, the plan for all of them.
+    """Measure planning from nothing: all announcements, and the mappings of all functions.
 
-    Shape:  seconds on the clock, and of the processor; they differ by what others did meanwhile.
+    Shape:  elapsed seconds; seconds of the processor, which do not include time taken by other processes.
     """
     decoded = decode_machine(machine(count))
     start, used = time.perf_counter(), time.process_time()
@@ -246,7 +250,7 @@ def scratch(count: int) -> tuple[float, float]:
 
 
 def recorded_machine(root: str, count: int) -> None:
-    """Record a machine: bench/list.py's, with BARs of their own, 4 KiB of config space, and a memory map."""
+    """Write a recorded machine: bench/list.py's with separate BARs, 4 KiB of config space, a memory map."""
     build(root, count)
     os.makedirs(os.path.join(root, "proc"))
     with open(os.path.join(root, "proc/iomem"), "w", encoding="ascii") as iomem:
@@ -259,7 +263,7 @@ def recorded_machine(root: str, count: int) -> None:
         with open(os.path.join(home, "config"), "r+b") as config:
             data = bytearray(config.read()).ljust(4096, b"\0")
             struct.pack_into("<Q", data, 0x10, line.start | 0x4)
-            # Advanced Error Reporting, a serial number, ARI: what most devices have.
+            # Advanced Error Reporting, serial number, ARI: most devices have these.
             for at, capability, following in ((0x100, 0x1, 0x148), (0x148, 0x3, 0x158), (0x158, 0xE, 0)):
                 struct.pack_into("<II", data, at, capability | 1 << 16 | following << 20, raw.sbdf.devfn)
             config.seek(0)
@@ -271,7 +275,7 @@ def recorded_machine(root: str, count: int) -> None:
 
 
 def memory(root: str, dom0: Dom0Kind, directory: str) -> float:
-    """Run `pcipt daemon` on a recorded machine; gives its PSS in MB once it is ready."""
+    """Run `pcipt daemon` on a recorded machine; return its PSS in MiB once it is ready."""
     state = os.path.join(directory, f"state-{dom0.value}")
     os.makedirs(state)
     control = os.path.join(state, "control")
@@ -290,7 +294,7 @@ def memory(root: str, dom0: Dom0Kind, directory: str) -> float:
 
 
 def simulated_share(count: int) -> float:
-    """Give the MB of a simulated hypervisor's records: on a real machine they are Xen's."""
+    """Return the MiB that the simulated Xen needs for its records; on a real machine they are in Xen."""
     tracemalloc.start()
     xen = SimulatedXen(SimulatedHardware(), known=[raw.sbdf for raw in machine(count)])
     size, _ = tracemalloc.get_traced_memory()
@@ -300,15 +304,18 @@ def simulated_share(count: int) -> float:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value at this share (0.5: the median) of sorted values; infinity if there are none."""
     return values[min(len(values) - 1, int(len(values) * share))] if values else float("inf")
 
 
 def row(what: str, seconds: Sequence[float], note: str = "") -> None:
+    """Print one row: p50 and p99 of sorted seconds, in milliseconds."""
     p50, p99 = (percentile(seconds, share) * 1e3 for share in (0.5, 0.99))
     print(f"{what:<44} {p50:9.3f} {p99:9.3f}  {note}")
 
 
 def verdict(what: str, found: float, limit: float, unit: str) -> bool:
+    """Print whether a value is below its limit; return True if it is."""
     print(f"{'OK' if found < limit else 'MISSED':<7} {what}: {found:.2f}{unit} (below {limit:g}{unit})")
     return found < limit
 
@@ -329,6 +336,7 @@ def main() -> int:
 
 
 def report(moves: int, directory: str, disk: str) -> int:
+    """Run all measurements and print them; return 0 if all limits are met, else 1."""
     print(f"{'from a write to the mapping call, in ms':<44} {'p50':>9} {'p99':>9}")
     medians = {}
     largest = SIZES[-1]

@@ -1,6 +1,6 @@
-"""How fast `pcipt status` starts, against the bare interpreter with the same three modules; alternated.
+"""Measure how fast `pcipt status` starts, against a bare Python that imports three modules, alternately.
 
-Prints medians, spreads and the ratio; exit 1 above --limit (the contract says 2).
+Prints medians, spreads and the ratio of the medians. Exit 1 if the ratio is above --limit (default 2).
 """
 
 import argparse
@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def seconds(command: list[str]) -> float:
+    """Run a command and return how many seconds it took."""
     before = time.perf_counter()
     subprocess.run(command, capture_output=True, check=False)
     return time.perf_counter() - before

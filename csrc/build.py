@@ -1,7 +1,7 @@
-"""The two extension modules: what cffi needs to know to build them.
+"""Build the two extension modules with cffi: `decode` (pure decoders) and `hypervisor` (calls to Xen).
 
-`decode` holds pure decoders, `hypervisor` the shim over libxencall and libxenctrl; neither needs a Xen header
-or library to build. setup.py names the builders; `python csrc/build.py NAME` builds one in place.
+`hypervisor` calls libxencall and libxenctrl. Neither module needs a Xen header or library to build. setup.py
+names the builders; `python csrc/build.py NAME` builds one module in place.
 """
 
 import pathlib
@@ -13,7 +13,10 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 
 def builder(name: str, libraries: tuple[str, ...] = ()) -> FFI:
-    """Make the builder of `pcipt._NAME` out of NAME.cdef (what Python calls), NAME.h and NAME.c."""
+    """Return the cffi builder of the extension module `pcipt._NAME`, linked with `libraries`.
+
+    It is built from NAME.cdef (the functions that Python calls), NAME.h and NAME.c.
+    """
     ffi = FFI()
     ffi.cdef((HERE / f"{name}.cdef").read_text())
     ffi.set_source(

@@ -2,16 +2,16 @@
 /*
  * The hypervisor shim: the few calls to Xen that pcipt makes, over libxencall and libxenctrl.
  *
- * No Xen header or library is needed to build: both libraries are opened by name when a handle is opened, and
- * what is declared of them here is compared with their headers by tests/csrc where libxen-dev is installed.
+ * No Xen header or library is needed to build: both libraries are opened by name when a handle is opened. tests/csrc
+ * compares the declarations here with the libraries' headers if libxen-dev is installed.
  *
- * What can be called is closed: no function takes a hypercall, command or domain number from its caller.
+ * Only the calls below can be made: no function takes the number of a hypercall, command or domain from its caller.
  *
- * Results:  0 or -errno, taken right beside the failing call. -ELIBACC: the library cannot be loaded;
- *           -ELIBBAD: it lacks a function; both with a reason.
- * Threads:  a handle is used by one thread at a time; two handles are independent.
+ * Results:  0, or -errno of the call that failed. -ELIBACC: the library cannot be loaded; -ELIBBAD: the library
+ *           lacks a function; both come with a reason.
+ * Threads:  only one thread at a time may use a handle; two handles are independent.
  * Fork:     a handle belongs to the process that opened it; in a child only its _close is allowed.
- * Logging:  none; the libraries get a logger that says nothing.
+ * Logging:  none; the libraries get a logger that prints nothing.
  */
 #ifndef PCIPT_HYPERVISOR_H
 #define PCIPT_HYPERVISOR_H
@@ -33,12 +33,12 @@
 #define PCIPT_MAPPING_ADD 1u
 #define PCIPT_DOMAIN_HARDWARE 0u
 #define PCIPT_DOMAIN_INVALID 0x7ff4u
-#define PCIPT_NODE_NONE 0xffffffffu    /* known, without a NUMA node */
+#define PCIPT_NODE_NONE 0xffffffffu    /* Xen lists the function, it has no NUMA node */
 #define PCIPT_NODE_UNKNOWN 0xfffffffeu /* Xen does not list the function */
 
 #define PCIPT_REASON_SIZE 256
 
-/* physdev_pci_device: what remove takes, and an element of pcitopoinfo's list. */
+/* physdev_pci_device: the argument of remove, and an element of pcitopoinfo's list. */
 struct pcipt_device {
     uint16_t segment;
     uint8_t bus;
@@ -122,7 +122,7 @@ typedef int pcipt_xc_send_debug_keys(struct xc_interface_core *xch, const char *
 typedef int pcipt_xc_readconsolering(struct xc_interface_core *xch, char *buffer, unsigned int *count, int clear,
                                      int incremental, uint32_t *index);
 
-/* Why a library could not be used: one line in the dynamic linker's words, empty if there is nothing to say. */
+/* Why a library could not be used: one line from the dynamic linker, or empty if there is no error. */
 struct pcipt_reason {
     char text[PCIPT_REASON_SIZE];
 };
@@ -131,27 +131,28 @@ struct pcipt_reason {
  * Hypercalls through libxencall, which is stable over Xen releases.
  *
  * Owner: the caller, until pcipt_call_close. The library stays loaded after it.
- * The device node must exist (the caller looks first); -EACCES or -EPERM: not root.
+ * The device node must exist: the caller checks it first. -EACCES or -EPERM: the process is not root.
  */
 struct pcipt_call;
 int pcipt_call_open(const char *library, struct pcipt_reason *reason, struct pcipt_call **result);
 void pcipt_call_close(struct pcipt_call *call);
 
-/* PHYSDEVOP_pci_device_add. `flags` are PCIPT_FLAG_*, others are -EINVAL; physfn counts with FLAG_VIRTUAL only. */
+/* PHYSDEVOP_pci_device_add. `flags` are PCIPT_FLAG_*, other bits: -EINVAL; physfn is used with FLAG_VIRTUAL only. */
 int pcipt_call_add(struct pcipt_call *call, struct pcipt_device device, uint32_t flags, uint8_t physfn_bus,
                    uint8_t physfn_devfn);
-/* PHYSDEVOP_pci_device_remove. Panics Xen before 4.19 if nobody owns the device: guards decide, not this. */
+/* PHYSDEVOP_pci_device_remove. It panics Xen before 4.19 if nobody owns the device: callers must check. */
 int pcipt_call_remove(struct pcipt_call *call, struct pcipt_device device);
 /*
- * XENMEM_reserved_device_memory_map: what `device` needs, or with NULL all regions of the machine. `*count` is the
- * room in `regions` (in) and how many there are (out); -ENOBUFS if these are more, then nothing was copied.
+ * XENMEM_reserved_device_memory_map: read the regions that `device` needs, or with NULL all regions of the machine.
+ * `*count` (in) is the number of entries that `regions` can hold, (out) the number of regions. If there are more
+ * regions than entries: -ENOBUFS, and nothing is copied.
  */
 int pcipt_call_reserved(struct pcipt_call *call, const struct pcipt_device *device, uint32_t *count,
                         struct pcipt_region *regions);
 
 /*
- * The toolstack's interface through libxenctrl, bound to one Xen release: -EACCES from any call below means that
- * the library is of another one.
+ * The toolstack's interface through libxenctrl. The library must be of the same release as Xen: -EACCES from any call
+ * below means that it is not.
  *
  * Owner: the caller, until pcipt_control_close. The library stays loaded after it.
  */
@@ -159,25 +160,26 @@ struct pcipt_control;
 int pcipt_control_open(const char *library, struct pcipt_reason *reason, struct pcipt_control **result);
 void pcipt_control_close(struct pcipt_control *control);
 
-/* XEN_SYSCTL_pcitopoinfo for `count` devices: a node each, PCIPT_NODE_NONE or PCIPT_NODE_UNKNOWN. */
+/* XEN_SYSCTL_pcitopoinfo: read the node of each of `count` devices, or PCIPT_NODE_NONE or PCIPT_NODE_UNKNOWN. */
 int pcipt_control_nodes(struct pcipt_control *control, uint32_t count, const struct pcipt_device *devices,
                         uint32_t *nodes);
-/* XEN_DOMCTL_test_assign_device to DOMID_INVALID: 0 if dom0's or quarantined, else -EINVAL. */
+/* XEN_DOMCTL_test_assign_device to DOMID_INVALID: 0 if dom0 or quarantine owns the device, else -EINVAL. */
 int pcipt_control_test(struct pcipt_control *control, struct pcipt_device device);
 /*
- * XEN_DOMCTL_memory_mapping for the hardware domain, gfn and mfn being equal; Xen's partial returns are followed.
- * A failed map is undone by libxc, which unmaps from `first` on, up to the first page that is not mapped; errno is
- * then the undoing's if that failed. An unmap stops at the first page that is not mapped: -EINVAL. To a PV domain
- * both do nothing and return 0: guards decide, not this.
+ * XEN_DOMCTL_memory_mapping for the hardware domain, with gfn equal to mfn. If Xen stops after a part of the pages,
+ * libxc calls it again for the rest. If a map fails, libxc unmaps from `first` on, up to the first page that is not
+ * mapped; if that fails too, its errno is returned. An unmap stops at the first page that is not mapped: -EINVAL. For a
+ * PV domain both do nothing and return 0: callers must check.
  */
 int pcipt_control_map(struct pcipt_control *control, uint64_t first, uint64_t count);
 int pcipt_control_unmap(struct pcipt_control *control, uint64_t first, uint64_t count);
-/* Press one of Xen's debug keys; -EPERM for any but 'Q' and 'q'. What it prints is in the ring on return. */
+/* Send Xen a debug key, 'Q' or 'q'; -EPERM for any other. When the call returns, its output is in the console ring. */
 int pcipt_control_press(struct pcipt_control *control, char key);
 /*
- * Copy at most `size` characters of Xen's console ring, nothing of which is cleared. `*index` says from where (in)
- * and where the next read goes on (out). If Xen has overwritten that place, it starts at the oldest character
- * instead: then *index - *count after the call is not *index before it, modulo 2^32.
+ * Copy at most `size` characters of Xen's console ring; the ring is not cleared. `*index` is the place to read from
+ * (in) and the place for the next read (out), `*count` the number of characters copied. If Xen has overwritten the
+ * place to read from, reading starts at the oldest character: then *index - *count after the call is not *index before
+ * the call, modulo 2^32.
  */
 int pcipt_control_read(struct pcipt_control *control, uint32_t size, char *buffer, uint32_t *index, uint32_t *count);
 

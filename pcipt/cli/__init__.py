@@ -1,1 +1,1 @@
-"""The `pcipt` command: one module per group of subcommands."""
+"""The `pcipt` command."""

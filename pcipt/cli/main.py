@@ -1,6 +1,6 @@
-"""The entry point of `pcipt`: find the subcommand, load only its module, turn errors into exit codes.
+"""The entry point of `pcipt`: load the module of one subcommand, run it, turn errors into exit codes.
 
-Starting fast is a feature: this module imports nothing that `status` does not need.
+`pcipt status` must start fast, so this module imports nothing that `status` does not need.
 """
 
 import importlib
@@ -37,7 +37,7 @@ COMMANDS = {
     "daemon": ("daemon", "run the service itself (systemd does this)"),
 }
 
-#  error class -> exit code; 4 (degraded) is no error and comes from the commands themselves
+# error class -> exit code; 4 (degraded) is not an error: commands return it
 EXIT_CODES: tuple[tuple[type[errors.PciptError], int], ...] = (
     (errors.AddressError, 2),
     (errors.NotRunningError, 3),
@@ -57,12 +57,19 @@ WIDEST = 100
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code; messages go to stderr, each one line."""
+    """Run the command that `argv` names (None: sys.argv[1:]) and return its exit code.
+
+    Print an error as one line on stderr; its code is in EXIT_CODES. Return 130 after Ctrl-C, and 1 if the
+    reader of stdout has closed it.
+
+    Raises: SystemExit(2) for a wrong option, SystemExit(0) after --help. If $PCIPT_TRACEBACK is set, every
+            exception that is not a PciptError or OSError.
+    """
     arguments = sys.argv[1:] if argv is None else argv
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - closed by the caller (>&-)
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the locale cannot write ends nothing
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names that the locale cannot encode
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
@@ -70,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"pcipt: {error}", file=sys.stderr)
         return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     except BrokenPipeError:
-        # The reader has gone. Python would complain once more while closing stdout.
+        # The reader has closed stdout. Without this, Python would report the error again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
@@ -79,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
         about = f"{errors.printable(str(error.filename))}: " if error.filename is not None else ""
         print(f"pcipt: {about}{error.strerror or error}", file=sys.stderr)
         return 5 if isinstance(error, PermissionError) else 1
-    except Exception as error:  # the last resort: a user gets one line, a developer the rest
+    except Exception as error:  # a user gets one line, a developer the traceback
         if os.environ.get("PCIPT_TRACEBACK"):
             raise
         kind = type(error).__name__
@@ -91,7 +98,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make_parser(name: str) -> tuple[ModuleType, Parser]:
-    """Load a command's module and make its parser."""
+    """Import the module of the command `name` and return it, with the parser of its options.
+
+    Raises: KeyError if COMMANDS does not have `name`.
+    """
     module_name, about = COMMANDS[name]
     module = importlib.import_module(f"pcipt.cli.commands.{module_name}")
     parser = Parser(
@@ -102,6 +112,7 @@ def make_parser(name: str) -> tuple[ModuleType, Parser]:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    """Run the command in `arguments` and return its exit code. Print help or the version if asked."""
     if arguments and arguments[0] in VERSION:
         from pcipt import __version__
 
@@ -127,6 +138,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _overview() -> str:
+    """Return the text of `pcipt --help`: all commands, each with one line."""
     width = min(WIDEST, columns() or WIDEST)
     room = max(map(len, COMMANDS)) + 4
     lines = [USAGE, "", *folded(PURPOSE, width, 0), "", "commands:"]

@@ -1,4 +1,4 @@
-"""The parser that every command has: help fitted to the terminal, with examples; errors are one line."""
+"""The option parser of every command: its help fits the terminal and has examples; an error is one line."""
 
 import argparse
 import re
@@ -9,12 +9,18 @@ from pcipt.cli.text.terminal import columns, folded
 from pcipt.errors import printable
 
 WIDEST = 100
-_CHOICE = re.compile(r"invalid choice: '(?P<word>.*)' \(choose from (?P<known>.*)\)")  # argparse's words
+_CHOICE = re.compile(
+    r"invalid choice: '(?P<word>.*)' \(choose from (?P<known>.*)\)"
+)  # the text of argparse's error
 Examples = Sequence[tuple[str, str]]
 
 
 class Parser(argparse.ArgumentParser):
-    """`about` may have several paragraphs; `examples` are pairs of a command line and what it does."""
+    """Parse the options of one command.
+
+    `about` is the help text: paragraphs with an empty line between them. `examples` are pairs: a command line
+    and what it does. `more` is passed to argparse.ArgumentParser.
+    """
 
     def __init__(self, *, about: str, examples: Examples = (), **more: Any) -> None:
         super().__init__(
@@ -26,6 +32,10 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
+        """Print `message` as one line on stderr and exit with 2.
+
+        Name the known option or word nearest to the wrong one.
+        """
         options = re.findall(r"--[a-z0-9-]+", self.format_usage())
         unknown = message.partition("unrecognized arguments: ")[2].split()
         hint = "".join(suggestion(word.partition("=")[0], options) for word in unknown if word[:2] == "--")
@@ -35,7 +45,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:
-    """Say which known word one may have meant; nothing where none is alike."""
+    """Return " (did you mean X?)", where X is the word of `known` most similar to `word`.
+
+    Return an empty text if no known word is similar, or if X is `word` itself.
+    """
     import difflib
 
     found = difflib.get_close_matches(word, known, n=1)
@@ -43,7 +56,11 @@ def suggestion(word: str, known: Sequence[str]) -> str:
 
 
 def filled(text: str) -> str:
-    """Fit paragraphs to the terminal; a paragraph with columns of its own stays as it is written."""
+    """Return help text, folded to the terminal's width but to 100 columns at most.
+
+    A paragraph that has two spaces in a row is a list with columns: each of its lines is folded alone. The
+    lines of any other paragraph are joined before folding.
+    """
     width = min(WIDEST, columns() or 80) - 2
     shown = []
     for paragraph in text.strip().split("\n\n"):
@@ -56,7 +73,10 @@ def filled(text: str) -> str:
 
 
 def _examples_text(examples: Examples) -> str | None:
-    """Lay examples out: what each does beside it, or below it where the terminal is narrow."""
+    """Return the help text of the examples; None if there are none.
+
+    Each explanation is beside its command, or below its command if one of them does not fit beside.
+    """
     if not examples:
         return None
     width = min(WIDEST, columns() or 80) - 2

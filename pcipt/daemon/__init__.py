@@ -1,1 +1,1 @@
-"""Wires host, Xen, sources and engine together and serves until told to stop."""
+"""The service: it connects host, Xen, event sources and engine, and answers on the control socket."""

@@ -1,4 +1,4 @@
-"""The hypervisor, with its failures told: everything is passed on as it is."""
+"""A hypervisor interface that reports errors of Xen to a callback; calls and results are not changed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from pcipt.xen.interface import Custody, DeviceFlags, Hypervisor, Owner, Permiss
 
 
 class CountedXen:
-    """`on_error` is called with each error of Xen before it is raised on."""
+    """Pass each call to `xen`. Call `on_error` with each HypervisorError, then raise that error."""
 
     def __init__(self, xen: Hypervisor, on_error: Callable[[HypervisorError], None]) -> None:
         self._xen = xen
@@ -17,6 +17,7 @@ class CountedXen:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
+        """Call `on_error` with a HypervisorError of the with-block, then raise it again."""
         try:
             yield
         except HypervisorError as error:

@@ -1,10 +1,10 @@
-"""JSON documents that survive a crash: written to a new file, synced, renamed over the old one.
+"""JSON documents that survive a crash: written to a new file, synced, and renamed over the old file.
 
     {"format": 2, "sha256": "…", "content": {…}}
 
-What happens between two savings is appended to FILE.steps and synced, a line with its checksum each; the
-first line names the document that they follow. A damaged file, or one of a newer format, is kept aside and
-said; its reader starts afresh.
+Steps appended between two saves go to FILE.steps and are synced: one line each, with a checksum. The first
+line holds the checksum of the document to which the steps belong. A damaged file, or a file of a newer
+format, is renamed and reported; the caller then starts without it.
 """
 
 import contextlib
@@ -19,25 +19,29 @@ from pcipt.errors import InputError
 from pcipt.host.regular_file import open_regular
 from pcipt.pci import Finding
 
-FORMATS = (1, 2)  # 1: no steps, and no mappings in the ledger
+FORMATS = (1, 2)  # format 1 had no steps, and no mappings in the ledger
 SIZE_LIMIT = 64 * 1024 * 1024
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 class Document:
-    """One file; `name` tells in findings what it holds."""
+    """One document at `path` with its file of steps. `name` says in findings what it holds."""
 
     def __init__(self, path: str, name: str) -> None:
         self.path = path
         self.name = name
         self._digest = ""
         self._steps: int | None = None  # descriptor of the file of steps, once something was appended
-        self._length = 0  # how much of it is whole
+        self._length = 0  # bytes of that file that hold whole lines
 
     def load(self) -> tuple[Any, Finding | None]:
-        """Read the content; None if there is none or it cannot be trusted (then with a finding).
+        """Read the content.
 
-        Raises: OSError where the file exists and cannot be read.
+        Return None without a finding if there is no file, None with a finding if it is damaged.
+
+        A damaged file, or one of an unknown format, is renamed; its steps too.
+
+        Raises: OSError if the file exists and cannot be read.
         """
         try:
             data = _read(self.path)
@@ -50,19 +54,26 @@ class Document:
         return None, self.rejected(why)
 
     def rejected(self, why: str) -> Finding:
-        """Keep the file aside, with the steps that follow it: its content cannot be used."""
+        """Rename the file and its steps, because its content cannot be used; return a finding about it."""
         with contextlib.suppress(FileNotFoundError):
             _put_aside(self._steps_path)
         return self._damaged(self.path, why)
 
     def rejected_steps(self, why: str) -> Finding:
-        """Keep the steps aside; the document is good."""
+        """Rename the file of steps, because they cannot be used; return the finding that says so.
+
+        The document itself is kept.
+        """
         return self._damaged(self._steps_path, why)
 
     def load_steps(self) -> tuple[list[Any], Finding | None]:
-        """Read what was appended to the document just loaded; a line cut short by a crash is left out.
+        """Read the steps that were appended to the document; call `load` first.
 
-        Raises: OSError where the file exists and cannot be read.
+        The last line may be incomplete after a crash: it is left out. If another line is damaged, return the
+        steps before that line, with a finding. Steps that belong to an older document are ignored, because
+        the present document includes them.
+
+        Raises: OSError if the file exists and cannot be read.
         """
         self._length = 0
         try:
@@ -74,7 +85,7 @@ class Document:
         lines = data.split(b"\n")[:-1]
         found = [_line(line) for line in lines]
         if not found or found[0] != self._digest:
-            return [], None  # they belong to a document before this one, which has them
+            return [], None  # steps of an older document; this one includes them
         broken = found.index(None) if None in found else len(found)
         if broken < len(found) - 1:
             return found[1:broken], self._damaged(self._steps_path, f"line {broken + 1} is damaged")
@@ -82,9 +93,10 @@ class Document:
         return found[1:broken], None
 
     def append(self, steps: Sequence[Any]) -> None:
-        """Append steps to what was saved; when this returns, they are on disk.
+        """Append steps to the document; they are on disk when this returns.
 
-        Raises: OSError; what was appended is then not part of the file, or will not be after the next time.
+        Raises: OSError. The steps may then be in the file in part, until the next append or save removes
+                them.
         """
         if self._steps is None:
             mode = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
@@ -98,6 +110,7 @@ class Document:
         self._length += len(lines)
 
     def close(self) -> None:
+        """Close the file of steps, if it is open; a later append opens it again."""
         if self._steps is not None:
             os.close(self._steps)
             self._steps = None
@@ -107,14 +120,15 @@ class Document:
         return f"{self.path}.steps"
 
     def _damaged(self, path: str, why: str) -> Finding:
+        """Rename the file `path` and return the finding that it is damaged."""
         aside = _put_aside(path)
         text = f"{path}: {why}; kept as {aside}, the {self.name} is rebuilt from what Xen and hardware say"
         return Finding(f"{self.name}-damaged", text)
 
     def save(self, content: Any) -> None:
-        """Replace the document; when this returns, it is on disk.
+        """Replace the document's content and delete its steps; the content is on disk when this returns.
 
-        Raises: OSError; the old document is then still there whole.
+        Raises: OSError. The old document is then still complete.
         """
         body = _canonical(content)
         digest = hashlib.sha256(body).hexdigest()
@@ -133,7 +147,7 @@ class Document:
             raise
         _sync_directory(self.path)
         self._digest = digest
-        self._length = 0  # the steps so far are in the document now
+        self._length = 0  # the document includes the steps now
         self.close()
         with contextlib.suppress(OSError):
             os.unlink(self._steps_path)
@@ -148,6 +162,7 @@ def _sync_directory(path: str) -> None:
 
 
 def _put_aside(path: str) -> str:
+    """Rename a file to PATH.damaged-N with the next free number; return the new name."""
     for number in range(1, 1000):
         aside = f"{path}.damaged-{number}"
         if not os.path.exists(aside):
@@ -159,12 +174,13 @@ def _put_aside(path: str) -> str:
 
 
 def _checked(value: Any) -> bytes:
+    """Encode a step as one line: checksum, space, JSON."""
     body = _canonical(value)
     return hashlib.sha256(body).hexdigest()[:16].encode() + b" " + body + b"\n"
 
 
 def _line(line: bytes) -> Any:
-    """Read one appended line; None for one that is damaged."""
+    """Decode one line of the file of steps; return None if it is damaged."""
     digest, _, body = line.partition(b" ")
     if hashlib.sha256(body).hexdigest()[:16].encode() != digest:
         return None
@@ -175,11 +191,12 @@ def _line(line: bytes) -> Any:
 
 
 def _canonical(content: Any) -> bytes:
+    """Encode content as the JSON over which checksums are computed."""
     return _ENCODER.encode(content).encode()
 
 
 def _read(path: str) -> bytes | None:
-    """Read a file; None for one that is not regular."""
+    """Read a file, at most SIZE_LIMIT bytes; return None if it is not a regular file."""
     try:
         with open_regular(path) as file:
             return file.read(SIZE_LIMIT)
@@ -188,6 +205,7 @@ def _read(path: str) -> bytes | None:
 
 
 def _unwrap(data: bytes | None) -> tuple[Any, str, str | None]:
+    """Decode a document: its content, its checksum, and why it cannot be used (None if it can)."""
     if data is None:
         return None, "", "it is no regular file"
     try:

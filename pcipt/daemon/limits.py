@@ -1,7 +1,7 @@
-"""How many messages about one thing are let through: one hostile device must not fill the disk.
+"""Rate limits for messages: one faulty device must not fill the disk with log messages.
 
-Each key has a bucket: so many at once, then so many a second. What was held back is counted and told with the
-next message that gets through. The clock is given; a bounded number of keys is remembered.
+Each key has a token bucket: BURST messages at once, then PER_SECOND each second. Suppressed messages are
+counted, and the count goes with the next message that passes. At most KEYS keys are remembered.
 """
 
 from collections import OrderedDict
@@ -9,28 +9,33 @@ from collections.abc import Hashable
 
 import attrs
 
-BURST = 500  # of one kind about one device: a function may move its BARs some hundred times in a row
-PER_SECOND = 1.0
+BURST = 500  # messages at once: a function may move its BARs some hundred times in a row
+PER_SECOND = 1.0  # messages
 KEYS = 4096
 
 
 @attrs.define
 class _Bucket:
+    """The state of one key: tokens left, time of the last refill in seconds, suppressed messages."""
+
     tokens: float
     at: float
     held: int = 0
 
 
 class Limits:
+    """Decide for each message whether it passes: at most `burst` at once for each key, then `per_second`."""
+
     def __init__(self, burst: int = BURST, per_second: float = PER_SECOND) -> None:
         self._burst = burst
         self._per_second = per_second
         self._buckets: OrderedDict[Hashable, _Bucket] = OrderedDict()
 
     def take(self, key: Hashable, now: float) -> tuple[bool, int]:
-        """Ask whether one more may pass.
+        """Count a message under `key` and decide whether it passes; `now` is in seconds of a steady clock.
 
-        Shape:  yes, and how many were held back before it; or no, and how many are by now.
+        Shape:  True and the number of messages suppressed since the last one that passed; or False and the
+                same number, this message included.
         """
         bucket = self._buckets.get(key)
         if bucket is None:

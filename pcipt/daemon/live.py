@@ -1,4 +1,4 @@
-"""Runs the daemon on this machine: its Linux, its Xen, hot-plug messages and configuration writes."""
+"""The daemon on this machine: its Linux, its Xen, hot-plug messages and configuration writes."""
 
 from typing import Any
 
@@ -17,20 +17,23 @@ from pcipt.xen.libxc import open_libxc
 
 
 def run_live(options: Options, settings: Settings, log: Any) -> None:
-    """Open everything, run until told to stop, and close everything.
+    """Open Xen and the event sources, run the daemon until it is told to stop, and close Xen again.
 
-    Raises: UnsupportedError where this is no dom0 of a Xen, or the kernel sends no hot-plug messages.
+    Raises: UnsupportedError if this is not a dom0 of Xen, or if the kernel sends no hot-plug messages.
     """
     with open_libxc() as xen:
-        # Both sources are opened before the first reading, so that nothing falls in between.
+        # Both sources are opened before the machine is read, so that no event is missed.
         hotplug = UeventSource()
         watch = watch_by(settings.watch_source, pvh=xen.identity.dom0 is Dom0Kind.PVH)
         Daemon(LinuxHost(), xen, hotplug, options, settings, log, watch).run()
 
 
 def watch_by(source: str, *, pvh: bool) -> Watch:
-    """Open the source of this name; one that cannot be had here becomes a finding."""
-    obeys = not pvh  # vPCI stands between a PVH dom0 and the hardware and drops writes to BARs that decode
+    """Open the source of configuration writes that is named `source`: kprobe, xentrace or none.
+
+    If it cannot be opened here, the watch has no source and holds a finding that says why.
+    """
+    obeys = not pvh  # on PVH, vPCI drops a write to a BAR that decodes, so hardware does not get it
     if source == "kprobe":
         return open_watch(KprobeSource, source, obeys=obeys)
     if source == "xentrace":

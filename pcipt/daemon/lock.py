@@ -1,4 +1,4 @@
-"""One daemon at a time: a lock on the state directory, held for as long as the process lives."""
+"""The lock on the state directory: only one daemon runs, and the lock ends with its process."""
 
 import contextlib
 import fcntl
@@ -10,9 +10,9 @@ from pcipt.errors import InputError
 
 @contextlib.contextmanager
 def only_one(directory: str) -> Iterator[None]:
-    """Hold the lock of the state directory, so that one daemon writes the ledger.
+    """Hold the lock file of the state directory while the with-block runs; create the directory if necessary.
 
-    Raises: InputError where another daemon holds it, with its pid, or the directory cannot be used.
+    Raises: InputError if another daemon holds the lock, with its pid, or if the directory cannot be used.
     """
     path = os.path.join(directory, "lock")
     try:
@@ -26,7 +26,7 @@ def only_one(directory: str) -> Iterator[None]:
         except BlockingIOError as error:
             holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
             raise InputError(directory, f"another pcipt daemon is running (pid {holder})") from error
-        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same
+        with contextlib.suppress(OSError):  # a full disk: the pid is missing, but the lock is held
             os.truncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield

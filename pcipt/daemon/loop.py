@@ -1,4 +1,7 @@
-"""The event loop: file descriptors, signals, and at most one pending deadline each. Without one it sleeps."""
+"""The event loop: it waits for file descriptors, signals and named deadlines, and calls back.
+
+Without any deadline it sleeps until a descriptor is ready.
+"""
 
 import contextlib
 import selectors
@@ -11,7 +14,7 @@ Callback = Callable[[], None]
 
 
 class Loop:
-    """Runs callbacks until `stop`; one thread, no timers unless somebody asked for one."""
+    """Run callbacks in one thread until `stop` is called."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -19,27 +22,34 @@ class Loop:
         self._stopping = False
 
     def watch(self, fileno: int, events: int, callback: Callable[[int], None]) -> None:
-        """Call back with the ready events (EVENT_READ, EVENT_WRITE); a second call changes them."""
+        """Call `callback` with the ready events (EVENT_READ, EVENT_WRITE) whenever the descriptor is ready.
+
+        A second call for the same descriptor replaces events and callback.
+        """
         if fileno in self._selector.get_map():
             self._selector.modify(fileno, events, callback)
         else:
             self._selector.register(fileno, events, callback)
 
     def forget(self, fileno: int) -> None:
+        """Stop watching a descriptor; do nothing if it is not watched."""
         with contextlib.suppress(KeyError):
             self._selector.unregister(fileno)
 
     def after(self, name: str, seconds: float, callback: Callback) -> None:
-        """Call back once, `seconds` from now; a second call of the same name moves the deadline."""
+        """Call `callback` once, `seconds` from now. A second call with the same `name` replaces the first."""
         self._deadlines[name] = (time.monotonic() + seconds, callback)
 
     def cancel(self, name: str) -> None:
+        """Cancel the deadline `name`; do nothing if there is none."""
         self._deadlines.pop(name, None)
 
     def stop(self) -> None:
+        """Make `run` return after the present callback."""
         self._stopping = True
 
     def run(self) -> None:
+        """Wait and run callbacks until `stop` is called."""
         self._stopping = False
         while not self._stopping:
             for key, events in self._selector.select(self._timeout()):
@@ -52,16 +62,22 @@ class Loop:
                     callback()
 
     def _timeout(self) -> float | None:
+        """Return the seconds until the next deadline; None if there is none."""
         if not self._deadlines:
             return None
         return max(0.0, min(due for due, _ in self._deadlines.values()) - time.monotonic())
 
     def close(self) -> None:
+        """Free the selector; the loop cannot be used any more."""
         self._selector.close()
 
 
 class Signals:
-    """Turns signals into a readable descriptor, so that they arrive between two callbacks."""
+    """Call the handler of each signal from the loop, so that no handler interrupts another callback.
+
+    `pending` holds the numbers of the signals that have arrived and are not handled yet. `close` restores the
+    former handlers.
+    """
 
     def __init__(self, loop: Loop, handlers: dict[signal.Signals, Callback]) -> None:
         self._loop = loop
@@ -75,16 +91,18 @@ class Signals:
         loop.watch(self._read.fileno(), selectors.EVENT_READ, self._ready)
 
     def _note(self, number: int, _frame: object) -> None:
-        """Remember what has come and not been handled; a long piece of work looks between two steps."""
+        """Add a signal to `pending` when it arrives; long work checks `pending` between two steps."""
         self.pending.add(number)
 
     def _ready(self, _events: int) -> None:
+        """Call the handlers of the signals that have arrived, each handler once."""
         numbers: Iterable[int] = self._read.recv(4096)
         for number in dict.fromkeys(numbers):
             self.pending.discard(number)
             self._handlers[signal.Signals(number)]()
 
     def close(self) -> None:
+        """Restore the former handlers and stop watching."""
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
             signal.signal(number, handler)

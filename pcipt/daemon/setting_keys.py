@@ -1,6 +1,6 @@
-"""The keys of the settings file: name, what is accepted, default, what it does. One table for everything.
+"""The table of all settings: name, accepted values, default, explanation.
 
-Reading, errors, the shipped file and pcipt.toml(5) are made from it or held against it.
+The reader, its errors, the shipped settings file and pcipt.toml(5) all use this table.
 """
 
 import json
@@ -15,15 +15,20 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 class Accepts(Protocol):
-    def fits(self, value: object) -> bool: ...
+    """The values that a setting accepts."""
+
+    def fits(self, value: object) -> bool:
+        """Return True if the setting accepts this value."""
 
     @property
     def words(self) -> str:
-        """What is expected, for errors and the manual."""
+        """Describe the accepted values, for errors and the manual."""
 
 
 @attrs.frozen
 class OneOf:
+    """Accept one of several words."""
+
     choices: tuple[str, ...]
 
     def fits(self, value: object) -> bool:
@@ -36,6 +41,8 @@ class OneOf:
 
 @attrs.frozen
 class Flag:
+    """Accept true or false."""
+
     words = "true or false"
 
     def fits(self, value: object) -> bool:
@@ -44,6 +51,8 @@ class Flag:
 
 @attrs.frozen
 class Number:
+    """Accept a whole number from `low` to `high`, both included."""
+
     low: int
     high: int
 
@@ -57,6 +66,8 @@ class Number:
 
 @attrs.frozen
 class TextfilePath:
+    """Accept an absolute path that ends in .prom, or an empty text."""
+
     words = "an absolute path that ends in .prom, or an empty text"
 
     def fits(self, value: object) -> bool:
@@ -67,7 +78,7 @@ class TextfilePath:
 
 @attrs.frozen
 class Key:
-    """One setting; `name` is dotted as in errors, `about` says what it does in one line."""
+    """One setting: `name` has dots between table and key, `about` explains it on one line."""
 
     name: str
     accepts: Accepts
@@ -76,6 +87,7 @@ class Key:
 
     @property
     def path(self) -> list[str]:
+        """Return the parts of the name: the table, if any, and the key."""
         return self.name.split(".")
 
 
@@ -110,7 +122,7 @@ DEFAULTS: dict[str, Any] = {key.name: key.default for key in KEYS}
 
 
 def file_from_keys() -> str:
-    """Write the file that is shipped: every key with its default, each explained."""
+    """Return the text of the shipped settings file: every key explained, commented out, at its default."""
     lines = ["# Settings of pcipt, see pcipt.toml(5). Each key stands here with its default.", ""]
     table = ""
     for key in KEYS:
@@ -123,6 +135,7 @@ def file_from_keys() -> str:
 
 
 def toml_from_value(value: object) -> str:
+    """Encode a value of a setting as TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return json.dumps(value, ensure_ascii=False)  # TOML quotes as JSON does what can be printed
+    return json.dumps(value, ensure_ascii=False)  # TOML quotes printable text as JSON does

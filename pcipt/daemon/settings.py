@@ -1,6 +1,6 @@
-"""The settings file: TOML with the keys of setting_keys.py, and no others.
+"""The settings file: TOML with the keys of setting_keys.py, and no other keys.
 
-A wrong key or value is one clear line with file, line, key and suggestion; nothing is guessed.
+A wrong key or value is reported on one line with file, line, key and a suggestion; it is never guessed.
 """
 
 import difflib
@@ -17,12 +17,12 @@ from pcipt.host.regular_file import read_regular
 
 PATH = "/etc/pcipt/pcipt.toml"
 SIZE_LIMIT = 64 * 1024
-_CLOSING = re.compile(r"[]}'\"]")  # what the last line of a statement of several lines holds
+_CLOSING = re.compile(r"[]}'\"]")  # is on the last line of a statement of several lines
 
 
 @attrs.frozen
 class Settings:
-    """What holds; a kind of action that `actions` does not name is performed."""
+    """The settings in effect. A kind of action that `actions` does not hold is switched on."""
 
     mode: str = DEFAULTS["mode"]
     actions: Mapping[str, bool] = attrs.field(factory=lambda: dict.fromkeys(ACTIONS, True))
@@ -32,10 +32,11 @@ class Settings:
     metrics_textfile: str = DEFAULTS["metrics.textfile"]
 
     def performs(self, word: str) -> bool:
+        """Return True if actions of kind `word` are performed: the mode is enforce, the switch is on."""
         return self.mode == "enforce" and self.actions.get(word, True)
 
     def value_of(self, name: str) -> Any:
-        """Give the value of a key by its dotted name."""
+        """Return the value of a key by its dotted name, such as "watch.source"."""
         table, _, inner = name.partition(".")
         if table == "actions":
             return self.actions.get(inner, True)
@@ -53,9 +54,10 @@ _FIELDS = {
 
 
 def read_settings(path: str, *, required: bool) -> Settings:
-    """Read the file; a missing one means the defaults unless it was named by the user.
+    """Read the settings file. If it is missing and not `required`, return the defaults.
 
-    Raises: InputError naming line and key, what was expected, and the nearest key where one was mistyped.
+    Raises: InputError with line and key, with what is accepted there, and with the nearest key if the key is
+            unknown.
     """
     try:
         data = read_regular(path, SIZE_LIMIT)
@@ -69,7 +71,7 @@ def read_settings(path: str, *, required: bool) -> Settings:
 
 
 def parse_settings(data: bytes, path: str) -> Settings:
-    """Parse the text of a settings file.
+    """Parse the bytes of a settings file; `path` is its name in errors.
 
     Raises: InputError, as `read_settings`.
     """
@@ -84,7 +86,7 @@ def parse_settings(data: bytes, path: str) -> Settings:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(path, _syntax(str(error), text)) from error
-    except ValueError as error:  # Python bounds the digits that it reads
+    except ValueError as error:  # Python limits the digits of a number that it reads
         raise InputError(path, f"{_line_of_most_digits(text)}a number with too many digits") from error
     except RecursionError as error:
         raise InputError(path, "nested too deeply") from error
@@ -99,7 +101,7 @@ def parse_settings(data: bytes, path: str) -> Settings:
 
 
 def _flat(document: Mapping[str, Any]) -> list[tuple[list[str], Any]]:
-    """List every value with its names; what stands where a table should be is a value itself."""
+    """Return every value of the document with its list of names: two names inside of a table, else one."""
     found: list[tuple[list[str], Any]] = []
     for name, value in document.items():
         if name in TABLES and isinstance(value, dict):
@@ -110,6 +112,7 @@ def _flat(document: Mapping[str, Any]) -> list[tuple[list[str], Any]]:
 
 
 def _wrong(names: Sequence[str], value: object) -> str | None:
+    """Return why a setting is wrong, in words for the user; None if it is right."""
     name = ".".join(names)
     key = BY_NAME.get(name)
     if key is not None and key.path == list(names):
@@ -120,26 +123,30 @@ def _wrong(names: Sequence[str], value: object) -> str | None:
 
 
 def _suggestion(names: Sequence[str]) -> str:
+    """Return "did you mean KEY?" for an unknown key, or the list of keys if none is similar."""
     beside = [key.path for key in KEYS if key.path[:-1] == list(names[:-1])]
     known = [path[-1] for path in beside] + (sorted(TABLES) if len(names) == 1 else [])
     prefix = "".join(f"{name}." for name in names[:-1])
     near = difflib.get_close_matches(names[-1], known, n=1)
     if near:
         return f"did you mean {prefix}{near[0]}?"
-    elsewhere = [key.name for key in KEYS if key.path[-1] == names[-1]]  # the right key in the wrong table
+    elsewhere = [key.name for key in KEYS if key.path[-1] == names[-1]]  # the key exists in another table
     return f"did you mean {elsewhere[0]}?" if elsewhere else f"expected one of {', '.join(known)}"
 
 
 def _shown(value: object) -> str:
+    """Return a value as text of at most 80 characters."""
     try:
         text = repr(value)
-    except ValueError:  # hexadecimal digits are read without bound, and written with one
+    except (
+        ValueError
+    ):  # Python limits the digits that it writes in decimal, not those it reads in hexadecimal
         return "a number with too many digits"
     return text if len(text) <= 80 else text[:79] + "…"
 
 
 def _syntax(message: str, text: str) -> str:
-    """Put the place in front of what the parser says."""
+    """Return the message of the TOML parser with line and column at its beginning."""
     match = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", message, re.DOTALL)
     if match is not None:
         return f"line {match[2]}, column {match[3]}: {match[1]}"
@@ -147,15 +154,15 @@ def _syntax(message: str, text: str) -> str:
 
 
 def _line_of_most_digits(text: str) -> str:
-    """Find the line with most digits in a row: the parser does not tell where it gave up."""
+    """Return "line N: " for the line with the longest number; the parser does not say where it failed."""
     lengths = [max(map(len, re.findall(r"[0-9_]+", line)), default=0) for line in text.split("\n")]
     return f"line {lengths.index(max(lengths)) + 1}: "
 
 
 def _place(text: str, names: Sequence[str]) -> str:
-    """Find the line on which the statement begins that sets this key: the parser does not tell.
+    """Return "line N: " for the first line of the statement that sets this key; empty if there is none.
 
-    Each statement is parsed by itself, below the header that stands over it.
+    tomllib does not tell lines. So each statement is parsed alone, below the table header that applies to it.
     """
     header = ""
     for number, statement in _statements(text.split("\n")):
@@ -167,7 +174,7 @@ def _place(text: str, names: Sequence[str]) -> str:
 
 
 def _statements(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Cut a good document into its statements, each with the number of its first line."""
+    """Split a valid document into its statements; yield each with the number of its first line."""
     start = 0
     while start < len(lines):
         end = start + 1
@@ -179,10 +186,12 @@ def _statements(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 
 def _joined(lines: Sequence[str]) -> str:
+    """Return the lines as one text, each with a newline."""
     return "".join(f"{line}\n" for line in lines)
 
 
 def _parsed(text: str) -> dict[str, Any] | None:
+    """Parse TOML; return None if it is wrong or incomplete."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:
@@ -190,6 +199,7 @@ def _parsed(text: str) -> dict[str, Any] | None:
 
 
 def _has(document: Mapping[str, Any] | None, names: Sequence[str]) -> bool:
+    """Return True if the document holds the key with these names; False for a document of None."""
     at: object = document
     for name in names:
         if not isinstance(at, dict) or name not in at:

@@ -1,8 +1,8 @@
-"""Feeds systemd's watchdog, but only after a real check: a request went to the engine and came back.
+"""The feeding of systemd's watchdog: it is fed only after a request went through the whole service.
 
-The request travels as every other one, through the control socket and its server; what answers it asks Xen. A
-loop that merely spins, an engine that hangs in a hypercall, or a source of writes that has died feed nothing,
-and systemd restarts the service. Without $WATCHDOG_USEC nothing is ever woken.
+The request `Check` goes through the control socket to the engine, which asks Xen. If the loop is stuck, a
+hypercall hangs, or the source of writes has died, nothing is fed, and systemd restarts the service. Without
+$WATCHDOG_USEC no timer runs.
 
 Source: sd_watchdog_enabled(3).
 """
@@ -21,7 +21,10 @@ _ANSWER_LIMIT = 1 << 16
 
 
 def watchdog_interval(environment: Mapping[str, str]) -> float | None:
-    """Read how often to check, in seconds: a third of what systemd waits, so that one may fail."""
+    """Return the seconds between two checks; None if systemd expects no watchdog from this process.
+
+    The interval is a third of systemd's limit, so that one check may fail.
+    """
     usec, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", str(os.getpid()))
     if not usec.isascii() or not usec.isdecimal() or pid != str(os.getpid()) or not int(usec):
         return None
@@ -29,7 +32,11 @@ def watchdog_interval(environment: Mapping[str, str]) -> float | None:
 
 
 class Watchdog:
-    """Checks every `interval` seconds; `feed` is called when all is well, `complain` with what is not."""
+    """Check the service every `interval` seconds, by a request to its control socket at `address`.
+
+    `feed` is called after each successful check, `complain` with the problem after any other. Checks begin
+    now and end with `close`.
+    """
 
     def __init__(
         self,
@@ -56,6 +63,7 @@ class Watchdog:
         self._loop.after("watchdog", self._interval, self._check)
 
     def _check(self) -> None:
+        """Complain if the last check got no answer; send the next one and set the next deadline."""
         if self._connection is not None:
             self._complain("no answer to the last check")
         self._hang_up()
@@ -63,7 +71,7 @@ class Watchdog:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         connection.setblocking(False)
         try:
-            connection.connect(self._address)  # it is our own socket: at once, or not at all
+            connection.connect(self._address)  # our own socket: connects at once or fails
             connection.send(request("Check"))
         except OSError as error:
             connection.close()
@@ -73,6 +81,7 @@ class Watchdog:
         self._loop.watch(connection.fileno(), selectors.EVENT_READ, self._ready)
 
     def _ready(self, _events: int) -> None:
+        """Read the answer; once it is complete, feed the watchdog or complain."""
         assert self._connection is not None
         data = b""
         with contextlib.suppress(OSError):
@@ -95,7 +104,7 @@ class Watchdog:
 
 
 def _complaint(answer: bytes) -> str | None:
-    """Read what is wrong out of the answer to Check; None where all is well."""
+    """Return the problem that the answer to `Check` reports; None if it reports no problem."""
     try:
         told = json.loads(answer)
     except ValueError:

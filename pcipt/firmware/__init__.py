@@ -1,1 +1,4 @@
-"""What the firmware says: ACPI tables, the PVH boot ABI, memory layout. Pure."""
+"""Decode and build what the firmware tells: ACPI tables, the PVH boot ABI, the memory map, reserved memory.
+
+Pure.
+"""

@@ -1,8 +1,9 @@
-"""Which functions an IOMMU unit stands before: an add to Xen outside of it fails and leaves an orphan.
+"""Decide whether an IOMMU unit serves a function.
 
-Xen freezes the answer at boot: bus ranges of DMAR's bridge scopes are read then, IVRS names routing ids. So
-ranges are taken from a snapshot made as early in the boot as pcipt runs, never from what bridges say now.
-
+If no unit serves it, adding the function to Xen fails and leaves an orphan (a function that Xen has without
+an owner). Xen decides by what it read at boot: the bus ranges below the bridges that DMAR's bridge scopes
+name, and the routing ids in IVRS. So the bus ranges come from a snapshot that pcipt takes as early in the
+boot as it runs, and not from the present registers of the bridges.
 Source: xen/drivers/passthrough/vtd/dmar.c, acpi_find_matched_drhd_unit, acpi_parse_dev_scope.
 """
 
@@ -17,7 +18,11 @@ from pcipt.pci import Machine, Sbdf
 
 
 class Coverage(enum.Enum):
-    """CERTAIN by the firmware's table alone; AT_BOOT by bus ranges of the snapshot; NONE otherwise."""
+    """How sure it is that an IOMMU unit serves a function.
+
+    CERTAIN: the firmware's table alone shows it, or there is no IOMMU. AT_BOOT: it follows from the boot
+    snapshot. NONE: no unit serves the function, as far as is known.
+    """
 
     CERTAIN = "certain"
     AT_BOOT = "at-boot"
@@ -26,7 +31,10 @@ class Coverage(enum.Enum):
 
 @attrs.frozen
 class BootSnapshot:
-    """The functions, and (secondary, subordinate) of each bridge, when this boot was first seen."""
+    """The functions and the bridges of the machine as pcipt first saw them in this boot.
+
+    `bridges` maps each bridge to its (secondary, subordinate) bus numbers.
+    """
 
     boot_id: str
     functions: frozenset[Sbdf]
@@ -34,6 +42,7 @@ class BootSnapshot:
 
 
 def snapshot_from_machine(boot_id: str, machine: Machine) -> BootSnapshot:
+    """Return the snapshot of a machine as it is now. Bridges whose secondary bus number is 0 are left out."""
     bridges = {
         f.sbdf: (f.bridge.secondary, f.bridge.subordinate)
         for f in machine.functions.values()
@@ -44,7 +53,10 @@ def snapshot_from_machine(boot_id: str, machine: Machine) -> BootSnapshot:
 
 @attrs.frozen
 class IommuScope:
-    """All that is known of the units: tables where dom0 can read them, and the snapshot."""
+    """The IOMMU units of a machine: the firmware's tables, if dom0 can read them, and the boot snapshot.
+
+    `absent` is True if the machine has no IOMMU.
+    """
 
     snapshot: BootSnapshot
     dmar: Dmar | None = None
@@ -52,10 +64,12 @@ class IommuScope:
     absent: bool = False
 
     def covers(self, function: Sbdf, physfn: Sbdf | None = None) -> Coverage:
-        """Judge one function; a virtual function is judged by its physical one, as Xen does.
+        """Return how sure it is that an IOMMU unit serves `function`.
 
-        Without an IOMMU nothing can fail: CERTAIN. With a DMAR or IVRS table its word is final. Without one
-        (PVH dom0) the function must have been there at boot or lie behind a bridge that was.
+        `physfn` is its physical function if it is a virtual function, which Xen judges by the physical one.
+        If the machine has no IOMMU, nothing can fail: CERTAIN. If a DMAR or IVRS table with units is given,
+        the table decides. If not (on a PVH dom0), the answer is AT_BOOT if the function was there at boot or
+        is on a bus that was behind a bridge at boot, else NONE.
         """
         at = physfn or function
         if self.absent:
@@ -71,6 +85,7 @@ class IommuScope:
         return Coverage.AT_BOOT if at in self.snapshot.functions or behind_bridge else Coverage.NONE
 
     def _by_dmar(self, at: Sbdf, dmar: Dmar) -> Coverage:
+        """Return how sure the DMAR table makes it that a unit serves the function `at`."""
         answer = Coverage.NONE
         for unit in dmar.units:
             if unit.segment != at.segment:
@@ -81,6 +96,7 @@ class IommuScope:
         return answer
 
     def _by_scope(self, at: Sbdf, scope: Scope) -> Coverage:
+        """Return how sure it is that a device scope names the function `at` or a bridge above it."""
         if scope.kind not in (SCOPE_ENDPOINT, SCOPE_BRIDGE):
             return Coverage.NONE
         target = self.resolve(at.segment, scope)
@@ -92,7 +108,11 @@ class IommuScope:
         return Coverage.NONE
 
     def resolve(self, segment: int, scope: Scope) -> Sbdf | None:
-        """Follow a scope's path through the bridges as they were at boot; None where a hop is missing."""
+        """Return the function that a device scope names; None if it cannot be found.
+
+        The path is followed through the bridges of the boot snapshot. The result is None if a bridge on the
+        path is not in the snapshot, or if the path is empty or impossible.
+        """
         if not scope.path or any(device > 0x1F or function > 7 for device, function in scope.path):
             return None
         bus = scope.bus
@@ -105,6 +125,7 @@ class IommuScope:
 
     @staticmethod
     def _by_ivrs(at: Sbdf, ivrs: Ivrs) -> Coverage:
+        """Return CERTAIN if a unit of the IVRS table selects the routing id of `at`, else NONE."""
         routing = at.bus << 8 | at.devfn
         for unit in ivrs.units:
             if unit.segment == at.segment and _within(routing, unit.selected):
@@ -116,4 +137,5 @@ _RANK = [Coverage.NONE, Coverage.AT_BOOT, Coverage.CERTAIN]
 
 
 def _within(routing: int, pairs: Sequence[tuple[int, int]]) -> bool:
+    """Return True if one of the inclusive pairs contains the routing id."""
     return any(first <= routing <= last for first, last in pairs)

@@ -1,6 +1,7 @@
-"""The memory map that firmware or a hypervisor hands over: what each range of addresses is.
+"""Hold a memory map as firmware or a hypervisor gives it: the type of each range of addresses.
 
-The types are those of E820 and of `hvm_start_info`, which agree. Outside of all entries there is a hole.
+The types are those of E820 and of `hvm_start_info`, which agree. An address outside of all entries is a hole.
+A flat map is one that `flatten_map` returned: its entries are sorted and do not overlap.
 Source: ACPI 6.5 §15 (Address Range Types); Xen public/arch-x86/hvm/start_info.h, XEN_HVM_MEMMAP_TYPE_*.
 """
 
@@ -20,6 +21,8 @@ ONE_MIB = 1 << 20
 
 
 class MemoryType(enum.Enum):
+    """The types of memory that E820 and `hvm_start_info` define."""
+
     RAM = 1
     RESERVED = 2
     ACPI = 3
@@ -30,22 +33,25 @@ class MemoryType(enum.Enum):
 
     @property
     def word(self) -> str:
+        """The type's name in lower case, for reports."""
         return self.name.lower()
 
 
 @attrs.frozen
 class MemoryEntry:
-    """One entry; `kind` is the plain number, for a map may hold types that nobody knows yet."""
+    """One entry of a map. `kind` is the plain number, because a map may hold types that are not known."""
 
     range: Range
     kind: int
 
     @property
     def type(self) -> MemoryType | None:
+        """The type; None if the number is not a known type."""
         return _TYPES.get(self.kind)
 
     @property
     def word(self) -> str:
+        """The name of the type for reports; "type N" if the number is not a known type."""
         return _TYPES[self.kind].word if self.kind in _TYPES else f"type {self.kind}"
 
 
@@ -54,10 +60,11 @@ _RAM = MemoryType.RAM.value
 
 
 def entry(start: int, size: int, kind: MemoryType) -> MemoryEntry:
+    """Return an entry of a known type; `start` and `size` count bytes."""
     return MemoryEntry(Range(Address(start), size), kind.value)
 
 
-#  how Linux names the types, in /proc/iomem and /sys/firmware/memmap (arch/x86/kernel/e820.c)
+# Linux's names of the types in /proc/iomem and /sys/firmware/memmap (arch/x86/kernel/e820.c)
 _LINUX_NAMES = {
     "system ram": MemoryType.RAM,
     "reserved": MemoryType.RESERVED,
@@ -72,16 +79,19 @@ _LINUX_NAMES = {
 
 
 def entries_from_names(named: Iterable[tuple[Range, str]]) -> tuple[MemoryEntry, ...]:
-    """Take what Linux calls by the name of an E820 type out of a list of named ranges, and flatten it."""
+    """Return the map of the ranges whose names are Linux's names of E820 types, made by `flatten_map`.
+
+    Ranges with other names are left out.
+    """
     found = ((span, _LINUX_NAMES.get(name.lower())) for span, name in named)
     return flatten_map(MemoryEntry(span, kind.value) for span, kind in found if kind is not None)
 
 
 def flatten_map(entries: Iterable[MemoryEntry]) -> tuple[MemoryEntry, ...]:
-    """Make a map whose entries are in order, apart from each other, and joined where alike.
+    """Return the entries as a flat map: sorted, without overlaps, adjacent entries of the same type joined.
 
-    Where entries overlap the one that is further from RAM wins (unusable before NVS before ACPI before
-    reserved), as Linux and Xen do it: the higher number, RAM being the lowest.
+    If entries overlap, the type with the higher number counts, as in Linux and Xen. RAM has the lowest
+    number, so it never hides another type. Entries of type 0 are left out.
     """
     given = sorted(entries, key=lambda each: each.range.start)
     cuts = sorted({each.range.start for each in given} | {each.range.last + 1 for each in given})
@@ -107,14 +117,14 @@ def flatten_map(entries: Iterable[MemoryEntry]) -> tuple[MemoryEntry, ...]:
 
 
 def overlapping(entries: Sequence[MemoryEntry], span: Range) -> Sequence[MemoryEntry]:
-    """Give the entries of a flat map that share bytes with `span`."""
+    """Return the entries that share bytes with `span`. `entries` must come from `flatten_map`."""
     first = bisect.bisect_left(entries, span.start, key=lambda each: each.range.last)
     end = bisect.bisect_right(entries, span.last, key=lambda each: each.range.start)
     return entries[first:end]
 
 
 def is_ram(entries: Sequence[MemoryEntry], span: Range) -> bool:
-    """Tell whether RAM runs through all of `span`; the map must be flat."""
+    """Return True if all of `span` is RAM. `entries` must come from `flatten_map`."""
     found = overlapping(entries, span)
     return (
         len(found) == 1
@@ -132,7 +142,12 @@ def find_room(
     align: int = 4096,
     limit: int | None = None,
 ) -> Address | None:
-    """Find the lowest aligned place above 1 MiB where `size` bytes of RAM are free, ending below `limit`."""
+    """Return the lowest aligned address where `size` bytes of RAM are free; None if there is none.
+
+    The place is not below 1 MiB, overlaps no range of `taken`, and ends at or below `limit` (None: no limit).
+    `entries` may be in any order.
+    Units:  bytes.
+    """
     for each in flatten_map(entries):
         if each.kind != _RAM:
             continue
@@ -152,9 +167,11 @@ def find_room(
 def place_modules(
     entries: Sequence[MemoryEntry], sizes: Sequence[int], taken: Sequence[Range] = ()
 ) -> tuple[Range, ...]:
-    """Place modules as a loader does: each below 4 GiB where it fits, else above, never over another.
+    """Return one range of RAM per module: below 4 GiB if the module fits there, else above, as boot loaders
+    do.
 
-    Raises: UnsupportedError where no RAM is left for one.
+    No module overlaps another module or a range of `taken`. `sizes` are in bytes.
+    Raises: UnsupportedError if there is not enough RAM for a module.
     """
     used = list(taken)
     placed: list[Range] = []

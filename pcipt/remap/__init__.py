@@ -1,1 +1,1 @@
-"""What must be done: plan, guards, ledger. Pure."""
+"""Decide what must be done so that Xen agrees with the machine: desired pages, plan, guards, ledger. Pure."""

@@ -1,4 +1,7 @@
-"""What can be done to make Xen's view true, and what came of it. Each action carries its reason in words."""
+"""The actions that make Xen agree with the machine, and their outcomes. Each action has its reason in words.
+
+Pure.
+"""
 
 import enum
 from typing import ClassVar
@@ -10,9 +13,9 @@ from pcipt.pci import Address, Frames, Sbdf
 
 @attrs.frozen
 class AddDevice:
-    """Tell Xen of a function (PHYSDEVOP_pci_device_add) with the flags dom0's kernel would give.
+    """Tell Xen of a function (PHYSDEVOP_pci_device_add), with the flags that dom0's kernel would give.
 
-    `moved_from` is set where bus renumbering brought it here: Linux still calls it by that address.
+    `moved_from` is set if bus renumbering moved the function to `sbdf`: Linux still has it at `moved_from`.
     """
 
     word: ClassVar[str] = "add-device"
@@ -25,9 +28,9 @@ class AddDevice:
 
 @attrs.frozen
 class RemoveDevice:
-    """Make Xen forget a function that is no longer there (PHYSDEVOP_pci_device_remove).
+    """Make Xen forget a function that is not at this address any more (PHYSDEVOP_pci_device_remove).
 
-    `moved_to` is set where bus renumbering took it away from here.
+    `moved_to` is set if bus renumbering moved the function from `sbdf` to that address.
     """
 
     word: ClassVar[str] = "remove-device"
@@ -38,7 +41,10 @@ class RemoveDevice:
 
 @attrs.frozen
 class MapMmio:
-    """Identity map pages of one BAR for dom0 (XEN_DOMCTL_memory_mapping, add). `bar` as in `DesiredBar`."""
+    """Identity map pages of one BAR for dom0 (XEN_DOMCTL_memory_mapping, add).
+
+    `place` and `bar`: see `DesiredBar`.
+    """
 
     word: ClassVar[str] = "map-mmio"
     sbdf: Sbdf
@@ -50,7 +56,7 @@ class MapMmio:
 
 @attrs.frozen
 class UnmapMmio:
-    """Take pages of one BAR out of dom0's map (XEN_DOMCTL_memory_mapping, remove)."""
+    """Remove pages of one BAR from dom0's map (XEN_DOMCTL_memory_mapping, remove)."""
 
     word: ClassVar[str] = "unmap-mmio"
     sbdf: Sbdf
@@ -62,7 +68,11 @@ class UnmapMmio:
 
 @attrs.frozen
 class RewriteBar:
-    """Repeat a BAR write that vPCI dropped: decode off, write, decode on, read back."""
+    """Repeat a BAR write that vPCI dropped: switch decode off, write, switch decode on, read back.
+
+    `before` is the address that the BAR has now, `address` the one to write; `size` is in bytes, None is
+    unknown.
+    """
 
     word: ClassVar[str] = "rewrite-bar"
     sbdf: Sbdf
@@ -75,7 +85,7 @@ class RewriteBar:
 
 @attrs.frozen
 class WithdrawReserved:
-    """Take a reserved region out of dom0's map: the last of its devices has left. `sbdf` is that device."""
+    """Remove a reserved region from dom0's map, because the last of its devices, `sbdf`, has left dom0."""
 
     word: ClassVar[str] = "withdraw-reserved"
     sbdf: Sbdf
@@ -85,7 +95,7 @@ class WithdrawReserved:
 
 @attrs.frozen
 class RestoreReserved:
-    """Put a reserved region back: the first of its devices returns. `sbdf` is that device."""
+    """Map a reserved region for dom0 again, before the first of its devices, `sbdf`, returns."""
 
     word: ClassVar[str] = "restore-reserved"
     sbdf: Sbdf
@@ -97,6 +107,8 @@ Action = AddDevice | RemoveDevice | MapMmio | UnmapMmio | RewriteBar | WithdrawR
 
 
 class Result(enum.Enum):
+    """What came of an action. PLANNED: a dry run, or the settings do not let pcipt do it."""
+
     DONE = "done"
     REFUSED = "refused"
     FAILED = "failed"
@@ -106,7 +118,7 @@ class Result(enum.Enum):
 
 @attrs.frozen
 class Refusal:
-    """A guard said no: `rule` is its name in the table, `why` its facts."""
+    """A guard refused the action. `rule` is the guard's name in the table of rules, `why` its reason."""
 
     rule: str
     why: str
@@ -114,16 +126,20 @@ class Refusal:
 
 @attrs.frozen
 class NotApplicable:
-    """There is nothing to do it to, and no call is made: `why` says so. What is held follows as if done."""
+    """The action has no object here, so no call is made, and the ledger records it as done.
+
+    `why` is the reason.
+    """
 
     why: str
 
 
 @attrs.frozen
 class Outcome:
-    """What came of an action; `detail` tells the guard's or the hypervisor's reason where it was not done.
+    """What came of an action. `detail` is the reason of the guard or of the hypervisor, if it was not done.
 
-    `errno` is Linux's number of the call that failed, where one did.
+    `rule` is the name of the guard that refused, or empty. `errno` is Linux's number for the error of the
+    call that failed, or None.
     """
 
     action: Action

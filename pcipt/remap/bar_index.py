@@ -1,7 +1,8 @@
-"""Where the BARs of all present functions are, decoding or not, kept up function by function. Pure.
+"""Index the memory BARs of all present functions by page, whether they decode or not. Pure.
 
-What the guards ask before pages are mapped or taken away: whose BAR else is there. Changed in place by its
-owner with every function that is read again, so that an answer costs the same on a machine of any size.
+Before pages are mapped or unmapped, the guards ask this index which other BARs, and which MSI-X structures,
+lie on these pages. Its owner updates the index in place each time a function is read again, so the time of an
+answer does not grow with the number of functions.
 """
 
 from collections.abc import Iterable
@@ -15,7 +16,11 @@ from pcipt.remap.intervals import Intervals
 
 @attrs.frozen
 class PresentBar:
-    """A memory BAR whose address is set; `range` in bytes, as its register names it."""
+    """A memory BAR or ROM that has an address and a size. `place` is that of its function (`place_of`).
+
+    `range` is in bytes, as the register names it. `decoding` is False also if nobody knows whether it
+    decodes.
+    """
 
     place: str
     sbdf: Sbdf
@@ -25,7 +30,11 @@ class PresentBar:
 
 
 class BarIndex:
-    """What it knows of a function is the function itself; the indexes only say which ones to look at."""
+    """The present functions, found by the pages of their BARs, by MSI-X pages, and by physical function.
+
+    The page indexes hold addresses of functions only. The BARs of an answer come from the functions
+    themselves.
+    """
 
     def __init__(self, functions: Iterable[Function] = ()) -> None:
         self._bars: Intervals[Sbdf] = Intervals()
@@ -36,7 +45,7 @@ class BarIndex:
             self.put(function)
 
     def put(self, function: Function) -> None:
-        """Take in a function as it was read just now."""
+        """Add a function that was just read, or replace the index's version of it."""
         sbdf, before = function.sbdf, self._of.get(function.sbdf)
         if before is not None and _indexed(before) == _indexed(function):
             self._of[sbdf] = function
@@ -52,7 +61,7 @@ class BarIndex:
             self._virtual.setdefault(physfn, set()).add(sbdf)
 
     def drop(self, sbdf: Sbdf) -> None:
-        """Forget a function that Linux has dropped; one that is not there is no error."""
+        """Remove the function at this address. Do nothing if the index has none there."""
         before = self._of.pop(sbdf, None)
         if before is None:
             return
@@ -65,7 +74,9 @@ class BarIndex:
             self._virtual[physfn].discard(sbdf)
 
     def over(self, frames: Frames) -> list[PresentBar]:
-        """List the BARs whose pages overlap these, in order of address and function."""
+        """Return the memory BARs and ROMs whose pages overlap `frames`, sorted by range, function and BAR
+        number.
+        """
         found = [
             bar
             for sbdf in {sbdf for _, sbdf in self._bars.over(frames)}
@@ -75,7 +86,9 @@ class BarIndex:
         return sorted(found, key=lambda bar: (bar.range, bar.sbdf, bar.bar))
 
     def tables_over(self, frames: Frames) -> list[Sbdf]:
-        """List the functions whose MSI-X table or pending bits lie on these pages."""
+        """Return the functions whose MSI-X table or pending bit array overlaps these pages, sorted by
+        address.
+        """
         return sorted({sbdf for _, sbdf in self._tables.over(frames)})
 
     def pages_of(self, sbdf: Sbdf) -> tuple[Frames, ...]:
@@ -84,18 +97,21 @@ class BarIndex:
         return _indexed(function)[0] if function is not None else ()
 
     def virtual(self, physfn: Sbdf) -> list[Sbdf]:
-        """List the virtual functions of a physical one."""
+        """Return the present virtual functions of the physical function at `physfn`, sorted by address."""
         return sorted(self._virtual.get(physfn, ()))
 
 
 def _indexed(function: Function) -> tuple[tuple[Frames, ...], tuple[Frames, ...], Sbdf | None]:
-    """Give what a function is found by: the pages of its BARs and tables, its physical function."""
+    """Return the keys of a function in the index: pages of its BARs, MSI-X pages, its physical function or
+    None.
+    """
     spans = (assigned_range(bar) for bar in function.bars)
     bars = tuple(frames_from_range(span) for span in spans if span is not None)
     return bars, tuple(msix_frames(function)), function.physfn
 
 
 def _present_bars(function: Function) -> Iterable[PresentBar]:
+    """Yield the memory BARs and the ROM of a function that have an address and a size."""
     place = place_of(function)
     for bar in function.bars:
         span = assigned_range(bar)

@@ -1,9 +1,10 @@
-"""Desired state: the pages of dom0's 1:1 map that each function needs now, and who maps them. Pure.
+"""Desired pages: the pages of dom0's 1:1 map that each function needs now, and who maps them. Pure.
 
-A function that decodes memory claims the whole pages of its BARs. vPCI maps them itself where it handles the
-function: it is dom0's in Xen's list, its header is of type 0 or 1, it is not virtual, dom0 is PVH. Pages of
-MSI-X structures are nobody's claim for functions that Xen knows as dom0's: vPCI must trap them. What cannot
-be told now keeps what is held: nothing is unmapped on a doubt.
+A function that decodes memory needs the whole pages of its BARs. vPCI maps the BARs of the functions that it
+handles: dom0 is PVH, Xen lists the function as dom0's, its header has type 0 or 1, it is not virtual. pcipt
+maps the BARs of all other functions. Pages of MSI-X structures are not desired if Xen has their function for
+dom0: vPCI must trap them. If something cannot be known now, the mapped pages stay as they are: nothing is
+unmapped on a doubt.
 Source: xen/drivers/vpci/header.c (modify_bars, init_bars), vpci/msix.c (vpci_make_msix_hole).
 """
 
@@ -19,7 +20,7 @@ from pcipt.remap.guard.protected import Protected
 from pcipt.remap.intervals import without
 from pcipt.remap.view import XenView
 
-Followed = Mapping[Sbdf, tuple[Sbdf, ...]]  # by Linux's address: where else Xen lists a renumbered function
+Followed = Mapping[Sbdf, tuple[Sbdf, ...]]  # by Linux's address: other addresses of it in Xen's list
 NOWHERE: Followed = MappingProxyType({})
 ADDRESS_BITS = 52  # no x86 has more physical address bits
 PCIBACK = "pciback"
@@ -27,7 +28,7 @@ _TRAPPED_HEADERS = (HeaderType.ENDPOINT, HeaderType.BRIDGE)
 
 
 class By(enum.Enum):
-    """Who maps: pcipt, or Xen's vPCI."""
+    """Who maps pages: pcipt (US), or Xen's vPCI (XEN)."""
 
     US = "us"
     XEN = "xen"
@@ -35,9 +36,11 @@ class By(enum.Enum):
 
 @attrs.frozen
 class DesiredBar:
-    """The pages of one BAR that should be mapped now. `bar` is 0-5, 6 the ROM; a VF's BARs are its own.
+    """The pages of one BAR that should be mapped now, and who maps them.
 
-    `unsure`: nobody can tell whether vPCI has mapped them, which handles the function.
+    `place` names the function (`place_of`). `bar` is 0 to 5, or 6 for the ROM; a virtual function has BARs of
+    its own. If `unsure` is True, vPCI handles the function, but nobody knows whether it has mapped these
+    pages.
     """
 
     place: str
@@ -50,12 +53,13 @@ class DesiredBar:
 
 @attrs.frozen
 class Desired:
-    """The pages that all BARs of one function need; `bars` is empty while it decodes no memory.
+    """The pages that all BARs of one function need. `bars` is empty while the function decodes no memory.
 
-    `hold_reason` is the reason why nothing may be concluded now (then the mapped pages stay as they are), or
-    None. `untrapped` is the reason why vPCI does not handle the function, or None. `gone` is True once Linux
-    has dropped the function. `outside_window` holds the BARs that decode at an address where vPCI maps
-    nothing, and the BARs that have just left such an address: vPCI lets them move and maps nothing.
+    If `hold_reason` is set, nothing may be concluded now: the mapped pages stay as they are, for that reason.
+    `untrapped` is the reason why vPCI does not handle the function, or None if it does. `gone` is True once
+    Linux has dropped the function. `outside_window` holds the BARs that decode at an address where vPCI maps
+    nothing, and the BARs that have just been moved away from such an address: vPCI lets such a BAR move, but
+    maps nothing at the new address.
     """
 
     place: str
@@ -68,17 +72,19 @@ class Desired:
 
     @property
     def by(self) -> By:
-        """Who maps and unmaps its BARs, also while it decodes nothing."""
+        """Who maps and unmaps the BARs of this function, also while it decodes nothing."""
         return By.US if self.untrapped is not None else By.XEN
 
 
 def place_of(function: Function) -> str:
-    """Name a function's place so that it survives renumbering: its path, its address where it has none."""
+    """Return the name of a function's place, which survives renumbering: its path, or its address if it has
+    no path.
+    """
     return str(function.path or function.sbdf)
 
 
 def untrapped_reason(function: Function, xen: XenView, *, pvh: bool) -> str | None:
-    """Tell why vPCI does not handle a function; None where it does, and maps its BARs itself."""
+    """Return why vPCI does not handle a function, or None if vPCI handles it and maps its BARs itself."""
     if not pvh:
         return "a PV dom0 has no 1:1 map"
     if function.physfn is not None:
@@ -102,11 +108,13 @@ def desired_of(
     followed: Followed = NOWHERE,
     outside_window: Collection[int] = (),
 ) -> Desired:
-    """Compute the pages that one function needs; `functions` must hold the PF of a virtual function.
+    """Return the pages that one function needs now.
 
-    Pages of `protected` (the memory map, pages that Xen does not give to dom0) are not desired for a function
-    that vPCI handles: vPCI does not map them (modify_bars). `outside_window` is the set of BARs that were
-    outside at the last plan: pcipt maps those where they are now.
+    `functions` must hold the physical function of a virtual one. `followed` are the addresses under which Xen
+    lists renumbered functions. Pages of `protected` (RAM and other pages that Xen does not give to dom0) are
+    not desired for a function that vPCI handles, because vPCI does not map them (modify_bars).
+    `outside_window` are the BARs that `Desired.outside_window` had at the last plan. pcipt maps such a BAR at
+    its new address.
     """
     place, untrapped = place_of(function), untrapped_reason(function, xen, pvh=pvh)
     physfn = functions.get(function.physfn) if function.physfn is not None else None
@@ -144,37 +152,50 @@ def desired_of(
 
 
 def _is_outside_window(bar: Bar, span: Range | None, protected: Protected | None) -> bool:
+    """Return True if a BAR decodes where vPCI maps nothing: at address 0, or over protected pages."""
     if span is None:
         return bar.kind is not BarKind.IO and bool(bar.decoding) and not bar.address
     return protected is not None and protected.why(frames_from_range(span)) is not None
 
 
 def gone(place: str, sbdf: Sbdf) -> Desired:
-    """Say that Linux has dropped the function of a place: it needs nothing any more."""
+    """Return the desired pages of a function that Linux has dropped: none."""
     return Desired(place, sbdf, untrapped="Linux has dropped it", gone=True)
 
 
 def trapped_frames(
     function: Function, xen: XenView, *, pvh: bool, followed: Followed = NOWHERE
 ) -> tuple[Frames, ...]:
-    """List the pages that vPCI must trap: MSI-X structures of functions (and VFs) that Xen has for dom0."""
+    """Return the pages of a function that vPCI must trap: those of its MSI-X structures, if Xen has it for
+    dom0.
+
+    Empty on a PV dom0. A virtual function has MSI-X structures, too.
+    """
     return tuple(msix_frames(function)) if pvh and is_trapped(function.sbdf, xen, followed) else ()
 
 
 def is_trapped(sbdf: Sbdf, xen: XenView, followed: Followed) -> bool:
-    """Whether Xen has a function for dom0, at Linux's address or at one where it was followed to."""
+    """Return True if Xen has a function for dom0, at Linux's address or at an address where Xen was told of
+    it.
+    """
     return any(xen.in_dom0(at) for at in (sbdf, *followed.get(sbdf, ())))
 
 
 def decoding_range(bar: Bar) -> Range | None:
-    """Give the bytes that a BAR decodes now; None for ports, at address 0, and where the size is unknown."""
+    """Return the bytes of memory that a BAR decodes now.
+
+    None if it does not decode or that is unknown, and in the cases in which `assigned_range` returns None.
+    """
     if bar.kind is BarKind.IO or not bar.decoding:
         return None
     return assigned_range(bar)
 
 
 def assigned_range(bar: Bar) -> Range | None:
-    """Give the bytes of memory that a BAR's register names, whether it decodes or not."""
+    """Return the bytes of memory that a BAR's register names, whether the BAR decodes or not.
+
+    None for an I/O BAR, at address 0, if the size is unknown, and if the range reaches above 52 bits.
+    """
     span = bar.range
     if bar.kind is BarKind.IO or not bar.address or span is None or span.last >> ADDRESS_BITS:
         return None
@@ -182,7 +203,11 @@ def assigned_range(bar: Bar) -> Range | None:
 
 
 def msix_frames(function: Function) -> Iterator[Frames]:
-    """Yield the pages of the MSI-X table and pending bits, wherever their BARs are now."""
+    """Yield the pages of the MSI-X table and of the pending bit array, at the present addresses of their
+    BARs.
+
+    A structure whose BAR has no address or no known size is left out.
+    """
     if function.msix is None:
         return
     for place in (function.msix.table, function.msix.pba):
@@ -192,6 +217,7 @@ def msix_frames(function: Function) -> Iterator[Frames]:
 
 
 def _inside(bars: Iterable[Bar], place: Place) -> Iterator[Range]:
+    """Yield the bytes of a structure in its BAR, cut at the end of the BAR, if that BAR has an address."""
     for bar in bars:
         span = assigned_range(bar)
         if bar.index == place.bar and span is not None and place.offset < span.size:
@@ -200,6 +226,7 @@ def _inside(bars: Iterable[Bar], place: Place) -> Iterator[Range]:
 
 
 def _doubt(function: Function, physfn: Function | None, xen: XenView) -> str | None:
+    """Return why nothing can be concluded about a function's pages now, or None if they can be computed."""
     owner = xen.elsewhere.get(function.sbdf)
     if owner is not None:
         return f"it belongs to {owner}: what dom0 had mapped stays as Xen left it"

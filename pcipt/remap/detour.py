@@ -1,7 +1,8 @@
-"""How a renumbered function is reached: the bridges above get the bus numbers that Linux believes in. Pure.
+"""Plan a detour: how a renumbered function can be reached at Linux's address. Pure.
 
-From the root down: behind a bridge that has its old numbers again, the next one answers where Linux has it.
-Where another bridge has taken such a number meanwhile, two would answer: then there is no way.
+On the way to the function, each bridge gets back the bus numbers that Linux believes in, from the root down:
+once a bridge has its old numbers, the next bridge answers at the address where Linux has it. If another
+bridge has taken such a bus number meanwhile, two bridges would answer: then there is no detour.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from pcipt.remap.plan_moves import bridges_above, subtree
 
 @attrs.frozen
 class Hop:
-    """A bridge on the way, with the numbers by which Linux's addresses behind it are valid."""
+    """A bridge on the way, and the bus numbers that make Linux's addresses behind it valid."""
 
     bridge: Sbdf
     secondary: int
@@ -24,17 +25,22 @@ class Hop:
 
 @attrs.frozen
 class Detour:
-    """`hops` from the root down; `witness` answers at Linux's address if hardware is there."""
+    """The bridges to renumber, `hops` from the root down, and the function that shows that it worked.
+
+    If hardware is there, `witness` answers at Linux's address once all hops have their numbers.
+    """
 
     hops: tuple[Hop, ...]
     witness: Sbdf
 
 
 def plan_detour(machine: Machine, linux: Sbdf, raws: Mapping[Sbdf, RawFunction]) -> Detour:
-    """Plan the way to what Linux calls by this address; `raws` have what Linux believes of bridges.
+    """Return the way to the function that Linux has at address `linux`.
 
-    A virtual function reads all ones by specification: its physical one is the witness.
-    Raises: UnsupportedError where the way is not known, or not free.
+    `raws` hold the bus numbers that Linux believes in (`RawFunction.secondary`). The witness of a virtual
+    function is its physical function, because a virtual one reads all ones by specification.
+    Raises: UnsupportedError if Linux has no function there any more, if the numbers that Linux believes in
+            are not known for a bridge above it, or if another bridge has one of these buses now.
     """
     feature = f"reaching {linux} by its bridges' numbers of before"
     function = machine.functions.get(linux)
@@ -56,7 +62,7 @@ def plan_detour(machine: Machine, linux: Sbdf, raws: Mapping[Sbdf, RawFunction])
 
 
 def _in_the_way(machine: Machine, bridge: Function, first: int, last: int) -> Function | None:
-    """Find another bridge on the same bus that passes one of these buses on."""
+    """Return another bridge on the same bus that passes on one of the buses `first` to `last`, or None."""
     for other in machine.children(bridge.parent):
         own = other.bridge
         if own is None or other.sbdf == bridge.sbdf or other.sbdf.segment != bridge.sbdf.segment:

@@ -1,4 +1,4 @@
-"""Why pcipt does what it does with one function: what is, what should be, actions and guards. Pure."""
+"""Explain one function: what is, what should be, the actions that follow, and what the guards say. Pure."""
 
 from collections.abc import Callable, Collection, Iterable
 
@@ -17,7 +17,10 @@ from pcipt.remap.writes.json_view import Json, json_from_action
 
 @attrs.frozen
 class Step:
-    """An action that would be planned now, with what every guard says of it."""
+    """An action that would be planned now, the guards' verdict, and the answer of each rule.
+
+    A rule that does not object to the action answers None.
+    """
 
     action: Action
     verdict: Verdict
@@ -26,7 +29,11 @@ class Step:
 
 @attrs.frozen
 class Explanation:
-    """`desired` is as it will be once Xen knows what the steps tell it."""
+    """The facts about one function, its desired pages, and the steps that pcipt would take.
+
+    `known` and `owner` say whether Xen lists it and who owns it; `held` are its mapped runs. `desired` is
+    computed as if Xen had already been told what the steps tell it.
+    """
 
     function: Function
     known: bool
@@ -45,12 +52,13 @@ def explain(
     regions: Iterable[Action] = (),
     performs: Callable[[Action], bool] = lambda _action: True,
 ) -> Explanation:
-    """Explain one function of the machine. The facts, and what is ignored, are as of now.
+    """Return the explanation of one function of the machine. `facts` and `ignored` must be up to date.
 
-    `regions` is what is planned for its reserved regions. On what the settings do not let be performed
-    (`performs`) nothing is built.
+    `ignored` are dropped BAR writes of any functions. `regions` are the actions that are planned for reserved
+    regions of this function. `performs` returns True for an action that the settings allow: later steps do
+    not count on the others.
 
-    Raises: KeyError where the machine does not have it.
+    Raises: KeyError if the machine does not have the function.
     """
     function = facts.machine.functions[sbdf]
     announcements = plan_announcements(
@@ -60,7 +68,7 @@ def explain(
     done = [s.action for s in steps if isinstance(s.verdict, Precaution) and performs(s.action)]
     then = attrs.evolve(facts, xen=expected_view(facts.xen, done))
     desired = then.desired(sbdf)
-    assert desired is not None  # it is one of the machine
+    assert desired is not None  # the machine has the function
     mine = [write for write in ignored if write.sbdf == sbdf]
     later = (*regions, *plan_rewrites(mine), *plan_mappings([desired], facts.mapped, facts.bars).actions)
     steps += [_step(action, then) for action in later]
@@ -75,6 +83,7 @@ def explain(
 
 
 def json_from_explanation(explanation: Explanation) -> Json:
+    """Return an explanation as the JSON object of `pcipt explain --json`."""
     function, desired = explanation.function, explanation.desired
     return {
         "sbdf": str(function.sbdf),
@@ -101,6 +110,7 @@ def json_from_explanation(explanation: Explanation) -> Json:
 
 
 def _json_from_step(step: Step) -> Json:
+    """Return a step as a JSON object: the action, its verdict, and what each guard says."""
     body = json_from_action(step.action)
     verdict = step.verdict
     if isinstance(verdict, Refusal):
@@ -114,6 +124,7 @@ def _json_from_step(step: Step) -> Json:
 
 
 def _step(action: Action, facts: Facts) -> Step:
+    """Return the step for an action. If the action is not applicable, no single rule is asked."""
     verdict = check_action(action, facts)
     rules = () if isinstance(verdict, NotApplicable) else judge_action(action, facts)
     return Step(action, verdict, rules)

@@ -1,8 +1,9 @@
-"""BAR writes that vPCI drops because the function decodes: Linux then believes an address hardware has not.
+"""BAR writes that vPCI drops because the BAR decodes: Linux then believes in a wrong address. Pure.
 
-`Intents` follows the writes and remembers what each asked for; what was read back since tells which of them
-hardware does not have. Sizing never counts, a write back to the present address ends it, and so does a write
-with decoding off, which vPCI passes on. One owner changes it in place.
+`Intents` follows the writes and remembers the address that each BAR was to have. Compared with the registers
+when they are read back, the remembered addresses show which writes were dropped. Sizing is not such a write.
+An intent ends with a write of the present address, or with a write while decoding is off, which vPCI passes
+on.
 Source: xen/drivers/vpci/header.c, bar_write ("ignored BAR write while mapped"); Xen's issue 197.
 """
 
@@ -24,7 +25,7 @@ from pcipt.remap.writes.shadow import Shadow
 
 @attrs.frozen
 class IgnoredWrite:
-    """A BAR that decodes at `actual` although `intended` was written to it."""
+    """A BAR that decodes at `actual` although `intended` was written to it. `size` is in bytes."""
 
     place: str
     sbdf: Sbdf
@@ -36,8 +37,11 @@ class IgnoredWrite:
 
 @attrs.frozen
 class _Intent:
-    """What a BAR's words would hold had hardware obeyed, their bits whose last write was all ones, and the
-    range that they name; None while that is no address.
+    """The registers that a BAR would have if hardware had obeyed all writes to it.
+
+    `words` are its words (offset to value and known bits), `ones` the bits whose last write was all ones.
+    `target` is the range that the words name, or None while they name no address. `before` is the range that
+    the BAR really decodes.
     """
 
     words: Mapping[int, tuple[int, int]]
@@ -47,14 +51,20 @@ class _Intent:
 
 
 class Intents:
+    """The BARs whose last writes vPCI may have dropped, by place. One owner changes them in place."""
+
     def __init__(self) -> None:
         self._intents: dict[str, dict[int, _Intent]] = {}
 
     def __len__(self) -> int:
+        """Return the number of BARs that are followed."""
         return sum(map(len, self._intents.values()))
 
     def follow(self, shadow: Shadow, write: ConfigWrite) -> None:
-        """Take in a write, before the shadow folds it."""
+        """Update the intents of the BARs that a write touches.
+
+        To be called before the shadow folds the write.
+        """
         function = shadow.at(write.sbdf)
         if function is None or write.size is None or not is_possible(write.offset, write.size):
             return
@@ -64,7 +74,11 @@ class Intents:
                 self._follow(function, bar, write)
 
     def ignored(self, function: Function) -> list[IgnoredWrite]:
-        """Compare with what was just read back of a function; a BAR that has moved since is over."""
+        """Return the dropped writes of a function that was just read back: its BARs are still at the old
+        addresses.
+
+        The intent of a BAR that is at another address now is forgotten.
+        """
         place = place_of(function)
         intents = self._intents.get(place)
         if not intents or not function.answers:
@@ -82,25 +96,26 @@ class Intents:
         return found
 
     def among(self, functions: Iterable[Function]) -> list[IgnoredWrite]:
-        """List what is ignored of these functions, as they were just read back."""
+        """Return the ignored writes of all these functions, which were just read back."""
         if not self._intents:
             return []
         return [write for function in functions for write in self.ignored(function)]
 
     def drop(self, place: str) -> None:
-        """Forget a function that has left."""
+        """Forget the intents of a place whose function was removed."""
         self._intents.pop(place, None)
 
     def _follow(self, function: FunctionShadow, bar: BarRegister, write: ConfigWrite) -> None:
+        """Update the intent of one BAR: start it, change it, or end it."""
         place = str(function.place)
         before = decoded_range(function, bar)
-        held = self._intents.get(place, {}).get(bar.index)
+        intent = self._intents.get(place, {}).get(bar.index)
         if not isinstance(before, Range):
-            self._forget(place, bar.index)  # with decoding off hardware obeys
+            self._forget(place, bar.index)  # hardware obeys while decoding is off
             return
         wanted = function
-        if held is not None:
-            words, ones = {**function.words, **held.words}, {**function.ones, **held.ones}
+        if intent is not None:
+            words, ones = {**function.words, **intent.words}, {**function.ones, **intent.ones}
             wanted = attrs.evolve(function, words=words, ones=ones)
         for part in split(write.offset, write.size or 0, write.value):
             if part.offset in bar.words:
@@ -126,7 +141,10 @@ class Intents:
 
 
 def plan_rewrites(ignored: Iterable[IgnoredWrite]) -> tuple[RewriteBar, ...]:
-    """Plan to repeat each write so that vPCI takes it: decoding off, the write, decoding on."""
+    """Return the actions that repeat each write so that vPCI takes it, in order of place and BAR.
+
+    Each rewrite switches decoding off, writes the address, and switches decoding on again.
+    """
     ordered = sorted(ignored, key=lambda write: (write.place, write.bar))
     return tuple(
         RewriteBar(
@@ -142,7 +160,7 @@ def plan_rewrites(ignored: Iterable[IgnoredWrite]) -> tuple[RewriteBar, ...]:
 
 
 def finding_of(write: IgnoredWrite) -> Finding:
-    """Tell of a write that was not, or not yet, repeated."""
+    """Return the finding for a write that was ignored and not repeated yet."""
     return Finding(
         "bar-write-ignored",
         f"{name_of_bar(write.bar)} is at {write.actual:#x}, but {write.intended:#x} was written to it "

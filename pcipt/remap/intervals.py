@@ -1,7 +1,8 @@
-"""An index of page runs that answers which of them overlap some pages.
+"""Index page runs by address, and compute unions, differences and intersections of page runs. Pure.
 
-Runs may overlap each other and be of any length. They are kept by size class, each class in order of start:
-a run of class k is at most 2**k pages long, so those that reach into a place begin near it.
+`Intervals` finds the runs that overlap given pages. Runs may overlap each other and may have any length. Each
+run is kept in a size class, sorted by start: a run of class k has at most 2**k pages. So a run of class k
+that overlaps a page starts fewer than 2**k pages before it, and only those runs are looked at.
 """
 
 import bisect
@@ -15,7 +16,10 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Intervals(Generic[K]):
-    """Runs of pages, each with a key; changed in place by its owner."""
+    """Runs of pages, each with a key. The owner of the index changes it in place.
+
+    Two runs may have the same pages or the same key.
+    """
 
     def __init__(self, entries: Iterable[tuple[Frames, K]] = ()) -> None:
         self._classes: dict[int, _Class[K]] = {}
@@ -23,20 +27,22 @@ class Intervals(Generic[K]):
             self.add(frames, key)
 
     def add(self, frames: Frames, key: K) -> None:
+        """Add a run of pages with its key."""
         size_class = (frames.count - 1).bit_length()
-        held = self._classes.get(size_class)
-        if held is None:
-            held = self._classes[size_class] = _Class()
-        at = bisect.bisect_right(held.starts, frames.start)
-        held.starts.insert(at, frames.start)
-        held.counts.insert(at, frames.count)
-        held.keys.insert(at, key)
+        columns = self._classes.get(size_class)
+        if columns is None:
+            columns = self._classes[size_class] = _Class()
+        at = bisect.bisect_right(columns.starts, frames.start)
+        columns.starts.insert(at, frames.start)
+        columns.counts.insert(at, frames.count)
+        columns.keys.insert(at, key)
 
     def discard(self, frames: Frames, key: K) -> None:
-        held = self._classes.get((frames.count - 1).bit_length())
-        if held is None:
+        """Remove the run that has exactly these pages and this key. Do nothing if there is none."""
+        columns = self._classes.get((frames.count - 1).bit_length())
+        if columns is None:
             return
-        starts, counts, keys = held.starts, held.counts, held.keys
+        starts, counts, keys = columns.starts, columns.counts, columns.keys
         at = bisect.bisect_left(starts, frames.start)
         while at < len(starts) and starts[at] == frames.start:
             if counts[at] == frames.count and keys[at] == key:
@@ -45,18 +51,24 @@ class Intervals(Generic[K]):
             at += 1
 
     def over(self, frames: Frames) -> Iterator[tuple[Frames, K]]:
-        """Yield the runs that share pages with `frames`."""
-        for size_class, held in self._classes.items():
-            starts, counts = held.starts, held.counts
+        """Yield each run that shares at least one page with `frames`, with its key, in no particular order.
+
+        A run is yielded whole: it is not cut to `frames`.
+        """
+        for size_class, columns in self._classes.items():
+            starts, counts = columns.starts, columns.counts
             at = bisect.bisect_right(starts, frames.start - (1 << size_class))
             while at < len(starts) and starts[at] < frames.end:
                 if starts[at] + counts[at] > frames.start:
-                    yield Frames(Gfn(starts[at]), counts[at]), held.keys[at]
+                    yield Frames(Gfn(starts[at]), counts[at]), columns.keys[at]
                 at += 1
 
 
 class _Class(Generic[K]):
-    """The runs of one size class as columns, for there are as many as there are BARs."""
+    """The runs of one size class, sorted by start, in three columns.
+
+    Arrays instead of objects save memory: there are as many runs as BARs.
+    """
 
     __slots__ = ("counts", "keys", "starts")
 
@@ -67,7 +79,7 @@ class _Class(Generic[K]):
 
 
 def joined(runs: Iterable[Frames]) -> tuple[Frames, ...]:
-    """Make runs ordered, apart from each other, and joined where they touch."""
+    """Return the union of `runs`: sorted by start; runs that overlap or touch are merged into one run."""
     found: list[Frames] = []
     given = tuple(runs)
     if len(given) < 2:
@@ -82,7 +94,7 @@ def joined(runs: Iterable[Frames]) -> tuple[Frames, ...]:
 
 
 def without(runs: Iterable[Frames], holes: Iterable[Frames]) -> tuple[Frames, ...]:
-    """Cut `holes` out of runs; what is left is ordered and apart from each other."""
+    """Return the pages of `runs` that lie in none of the `holes`, as sorted runs that do not overlap."""
     left: list[Frames] = []
     cuts = joined(holes)
     if not cuts:
@@ -101,10 +113,11 @@ def without(runs: Iterable[Frames], holes: Iterable[Frames]) -> tuple[Frames, ..
 
 
 def common(runs: Iterable[Frames], others: Iterable[Frames]) -> tuple[Frames, ...]:
-    """Give the pages that are in both."""
+    """Return the pages that lie both in `runs` and in `others`, as sorted runs that do not overlap."""
     kept = tuple(runs)
     return without(kept, without(kept, others))
 
 
 def _start_of(entry: tuple[Frames, object]) -> int:
+    """Return the first page of an entry (run, key), to sort entries by it."""
     return entry[0].start

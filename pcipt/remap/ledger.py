@@ -1,9 +1,12 @@
-"""The ledger: what pcipt did to Xen in this boot, and was about to do. Pure; daemon/store.py keeps the file.
+"""The ledger: what pcipt did to Xen in this boot, and what it was about to do.
 
-Announcements, rewrites and reserved regions are entries, by the table LIFE: intended before the hypercall,
-held once it is read back, doubtful after a failure or a crash in between. Pages that pcipt mapped are
-`mapped` and live by the same states. Xen forgets everything at a reboot, so a ledger belongs to one boot
-id. One owner changes it in place: a step costs the same however much is held.
+Pure; daemon/store.py keeps the file.
+
+Announcements, rewrites of BARs and reserved regions are entries. The table LIFE says how an entry changes:
+INTENDED before the call to Xen, HELD once the result was read back, DOUBTFUL after a failure or a crash in
+between. Pages that pcipt mapped are in `mapped` and have the same states. Xen forgets everything at a reboot,
+so a ledger belongs to one boot id. One owner changes the ledger in place, so that a step costs the same for
+any number of entries.
 """
 
 from collections.abc import Mapping
@@ -35,7 +38,13 @@ Key = tuple[str, Sbdf | None, int | None]
 
 @attrs.frozen
 class Entry:
-    """One action taken (or about to be). `moved_from` is Linux's address of a renumbered function."""
+    """One action that was taken or is about to be taken.
+
+    `bar` is set for a rewrite, `frames` for a reserved region.
+
+    `moved_from` is Linux's address of the function, if bus renumbering moved it and Xen was told of it at
+    `sbdf`.
+    """
 
     word: str
     sbdf: Sbdf
@@ -47,13 +56,14 @@ class Entry:
 
     @property
     def key(self) -> Key:
+        """The key of the entry in the ledger."""
         if self.frames is not None:
             return self.word, None, self.frames.start
         return self.word, self.sbdf, self.bar
 
 
 class Ledger:
-    """Changed in place by `step`; equal where entries and what pcipt mapped are equal.
+    """All entries, and the mapped pages. Changed in place by `step`.
 
     `mapped` also holds the pages that vPCI was seen to map. They are kept in a file of their own (`theirs`),
     because they can be seen again as long as the function is there. `messages_lost` is the time at which
@@ -87,27 +97,36 @@ class Ledger:
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """All entries, the latest step last."""
+        """All entries, the entry of the latest step last."""
         return tuple(self._entries.values())
 
     def ours(self) -> list[MappedRun]:
-        """List what pcipt mapped, is about to change or has to: what the ledger's own document has."""
-        return [held for held in self.mapped if _is_ours(held)]
+        """Return the mapped runs of the ledger's own document: all except the HELD runs of vPCI.
+
+        These are the pages that pcipt mapped, is about to change, or must still change.
+        """
+        return [run for run in self.mapped if _is_ours(run)]
 
     def theirs(self) -> list[MappedRun]:
-        """List what vPCI was seen to map, for the other document."""
-        return [held for held in self.mapped if not _is_ours(held)]
+        """Return the HELD runs of vPCI: they are stored in a document of their own."""
+        return [run for run in self.mapped if not _is_ours(run)]
 
     def find(self, word: str, sbdf: Sbdf | None, about: int | None = None) -> Entry | None:
-        """Find an entry by its key."""
+        """Return the entry with this key, or None.
+
+        `about` is a BAR, or the first frame of a reserved region.
+        """
         return self._entries.get((word, sbdf, about))
 
     def added(self, known: AbstractSet[Sbdf]) -> list[Sbdf]:
-        """List the functions that Xen knows because pcipt told it."""
+        """Return the functions in `known` (what Xen lists) of which pcipt told Xen, sorted by address."""
         return sorted(e.sbdf for e in self._entries.values() if e.word == AddDevice.word and e.sbdf in known)
 
     def announced(self) -> set[Sbdf]:
-        """List the addresses that Xen was told of, or was to forget: it may list them wherever they are."""
+        """Return all addresses of additions and removals in the ledger.
+
+        Xen may list functions at these addresses.
+        """
         return {e.sbdf for e in self._entries.values() if e.word in (AddDevice.word, RemoveDevice.word)}
 
     def followed(self) -> dict[Sbdf, tuple[Sbdf, ...]]:
@@ -119,11 +138,13 @@ class Ledger:
         return self._followed
 
     def step(self, action: Action, event: Event, when: str = "") -> "Ledger":
-        """Record what is intended or what came of it, and give this ledger. `when` is kept of mappings.
+        """Record that an action is intended, succeeded or failed, and return this ledger.
 
-        What is done and leaves nothing to hold has no entry: a removal takes that of the addition with it.
-        Withdrawing and restoring a region take each other's. Pages are held, or no longer.
-        Raises: StateError for a pair that LIFE does not have; the ledger is unchanged.
+        `when` (UTC, RFC 3339) is kept for pages only. A finished removal or rewrite has no entry; a removal
+        deletes the entry of the addition as well. A finished withdrawal deletes the entry of the restoring of
+        the same region, and a finished restoring that of the withdrawal. Pages of a finished map are HELD;
+        pages of a finished unmap are removed.
+        Raises: StateError if LIFE has no such change; the ledger is then unchanged.
         """
         if isinstance(action, MapMmio | UnmapMmio):
             self._step_pages(action, event, when)
@@ -146,17 +167,19 @@ class Ledger:
         return Ledger(self.boot_id, self.entries, self.mapped.copy(), self.messages_lost)
 
     def noted(self, action: Action, when: str = "") -> None:
-        """Follow an action that is not applicable as if it were done, so that it is said once."""
+        """Record an action that is not applicable as if it had been done: it is then reported only once."""
         self.step(action, Event.INTEND, when)
         self.step(action, Event.PERFORMED, when)
 
     def reconciled(self, known: AbstractSet[Sbdf]) -> "Ledger":
-        """Make the ledger in which is settled what a crash left open, by what Xen knows now.
+        """Return a ledger in which the steps that a crash left open are settled.
 
-        An addition that Xen knows is held, one that it does not know was never made or was undone: it goes,
-        and is planned afresh if it is still wanted. A removal is over once Xen has forgotten the function.
-        A rewrite is over: the register tells. Pages and regions have no read-back: what was intended is
-        doubtful, and a doubtful page is mapped again where its claim still holds, unmapped where it is gone.
+        `known` is what Xen lists now.
+
+        An addition whose function Xen lists is HELD; else its entry is deleted, and it is planned again if it
+        is still needed. A removal is deleted once Xen does not list the function, else it is DOUBTFUL. A
+        rewrite is deleted: the register shows the result. Pages and regions cannot be read back: intended
+        ones become DOUBTFUL. A DOUBTFUL page is mapped again if it is still desired, else it is unmapped.
         """
         settled = []
         for entry in self._entries.values():
@@ -188,12 +211,13 @@ class Ledger:
             del self._followed[entry.moved_from]
 
     def _step_pages(self, action: MapMmio | UnmapMmio, event: Event, when: str) -> None:
-        held = [
+        """Record a step of a map or unmap."""
+        runs = [
             run
             for run in self.mapped.of(action.place)
             if run.bar == action.bar and run.frames.overlaps(action.frames)
         ]
-        open_now = any(run.state is State.INTENDED for run in held)
+        open_now = any(run.state is State.INTENDED for run in runs)
         _after(action, State.INTENDED if open_now else None, event)
         if event is Event.INTEND:
             self.mapped.intend(action, when)
@@ -203,21 +227,28 @@ class Ledger:
             self.mapped.failed(action, when)
 
 
-def _is_ours(held: MappedRun) -> bool:
-    return held.by is By.US or held.state is not State.HELD
+def _is_ours(run: MappedRun) -> bool:
+    """Return True if a run is stored in the ledger's own document (`Ledger.ours`)."""
+    return run.by is By.US or run.state is not State.HELD
 
 
 def _after(action: Action, before: State | None, event: Event) -> State:
+    """Return the state after an event. `before` is None if there is no entry.
+
+    Raises: StateError if LIFE has no such change.
+    """
     if (before, event) not in LIFE:
         raise StateError(f"ledger: {action.word} {action.sbdf}: {event.value} does not follow {before}")
     return LIFE[before, event]
 
 
 def _key(action: Action) -> Key:
+    """Return the key of the entry that an action has."""
     return _entry(action, State.INTENDED).key
 
 
 def _entry(action: Action, state: State) -> Entry:
+    """Return the entry of an action in this state."""
     return Entry(
         action.word,
         action.sbdf,
@@ -230,6 +261,7 @@ def _entry(action: Action, state: State) -> Entry:
 
 
 def ledger_to_json(ledger: Ledger) -> dict[str, object]:
+    """Return the ledger's own document as JSON values: entries, and the runs of `ours`."""
     return {
         "boot_id": ledger.boot_id,
         "entries": [_entry_to_json(entry) for entry in ledger.entries],
@@ -238,6 +270,7 @@ def ledger_to_json(ledger: Ledger) -> dict[str, object]:
 
 
 def _entry_to_json(entry: Entry) -> dict[str, object]:
+    """Return an entry as a JSON object. Units: bytes for `start` and `size`."""
     body: dict[str, object] = {
         "action": entry.word,
         "sbdf": str(entry.sbdf),
@@ -254,7 +287,7 @@ def _entry_to_json(entry: Entry) -> dict[str, object]:
 
 
 def ledger_from_json(value: object) -> Ledger:
-    """Read a ledger back; one of the first format has no `mappings`.
+    """Return the ledger that `ledger_to_json` wrote. A ledger of the first format has no `mappings`.
 
     Raises: MalformedError for anything that `ledger_to_json` does not write.
     """
@@ -268,6 +301,10 @@ def ledger_from_json(value: object) -> Ledger:
 
 
 def _entry_from_json(entry: Mapping[str, object]) -> Entry:
+    """Return an entry from its JSON object.
+
+    Raises: KeyError, TypeError, ValueError or AddressError for anything that `_entry_to_json` does not write.
+    """
     frames = None
     if "start" in entry:
         span = Range(Address(int(str(entry["start"]), 16)), int(str(entry["size"])))

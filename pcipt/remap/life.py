@@ -1,11 +1,16 @@
-"""How an intention becomes a fact: the states of what pcipt did, and the table of their changes."""
+"""The states of what pcipt did to Xen, and the table of their changes (`LIFE`). Pure."""
 
 import enum
 from collections.abc import Mapping
 
 
 class State(enum.Enum):
-    """DOUBTFUL: it failed, or a crash came between, so nobody knows. STALE: mapped, and nobody wants it."""
+    """The state of an entry of the ledger, or of pages in `MappedPages`.
+
+    INTENDED: a call to Xen is about to be made. HELD: the call succeeded. DOUBTFUL: the call failed, or a
+    crash came in between, so nobody knows what Xen did. STALE, for pages only: they are mapped, and nobody
+    needs them.
+    """
 
     INTENDED = "intended"
     HELD = "held"
@@ -14,17 +19,19 @@ class State(enum.Enum):
 
 
 class Event(enum.Enum):
+    """What happens to an entry: a call to Xen is about to be made (INTEND), succeeded, or failed."""
+
     INTEND = "intend"
     PERFORMED = "performed"
     FAILED = "failed"
 
 
-# (state before, None being no entry; event): state after. A pair that is not here is refused.
+# (state before, or None without an entry; event): state after. Any other pair is refused.
 LIFE: Mapping[tuple[State | None, Event], State] = {
     (None, Event.INTEND): State.INTENDED,
-    (State.HELD, Event.INTEND): State.INTENDED,  # Xen was made to forget it, and it is told again
+    (State.HELD, Event.INTEND): State.INTENDED,  # Xen forgot the function and is told of it again
     (State.DOUBTFUL, Event.INTEND): State.INTENDED,
-    (State.INTENDED, Event.INTEND): State.INTENDED,  # we were killed in between, and start over
+    (State.INTENDED, Event.INTEND): State.INTENDED,  # pcipt was killed in between and starts over
     (State.INTENDED, Event.PERFORMED): State.HELD,
     (State.INTENDED, Event.FAILED): State.DOUBTFUL,
 }

@@ -1,8 +1,9 @@
-"""Held state: which pages are mapped into dom0 for which BAR, by us or by vPCI, and since when. Pure.
+"""Mapped pages: which pages are mapped into dom0, for which BAR, by pcipt or by vPCI, and since when. Pure.
 
-Changed in place by one owner, so that a change costs the same whether ten functions are held or ten thousand.
-A page may have several owners; it is mapped once. What vPCI does is only noted here; what pcipt does goes by
-`intend`, then `performed` or `failed`, as in the table LIFE.
+One owner changes them in place, so that a change costs the same for ten functions and for ten thousand. A
+page may be mapped for several BARs; in hardware it is mapped once. A call of pcipt to Xen is followed in two
+steps, as in the table `LIFE`: `intend` before the call, then `performed` or `failed`. Pages that vPCI maps
+and unmaps itself are only recorded (`put`, `take`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,9 +24,11 @@ MAPPED = (State.HELD, State.STALE)  # states in which the pages are certainly ma
 
 @attrs.frozen
 class MappedRun:
-    """One run of pages of one BAR. `since` is when it was mapped or first seen (UTC, RFC 3339).
+    """One run of pages that is mapped for one BAR.
 
-    STALE is mapped and not wanted; INTENDED and DOUBTFUL may or may not be mapped.
+    `place` and `bar` are those of `DesiredBar`. `since` is when the pages were mapped or first seen (UTC, RFC
+    3339). HELD pages are mapped. STALE pages are mapped, and nobody needs them. INTENDED and DOUBTFUL pages
+    may or may not be mapped.
     """
 
     place: str
@@ -38,21 +41,22 @@ class MappedRun:
 
 
 class MappedPages:
-    """All runs that are held; those of one place and BAR never overlap."""
+    """The mapped runs of all BARs. Two runs of the same place and BAR never overlap."""
 
     def __init__(self, mapped: Iterable[MappedRun] = ()) -> None:
-        self._places: dict[str, tuple[MappedRun, ...]] = {}  # each in order of BAR and frame
-        self._index: Intervals[str] = Intervals()  # says which places to look at
+        self._places: dict[str, tuple[MappedRun, ...]] = {}  # each in order of BAR and first page
+        self._index: Intervals[str] = Intervals()  # page runs of all places
         self._count = 0
-        for holding in mapped:
-            self.put(holding)
+        for run in mapped:
+            self.put(run)
 
     def __iter__(self) -> Iterator[MappedRun]:
-        """Yield them in order of place, BAR and frame."""
+        """Yield the runs in order of place, BAR and first page."""
         for place in sorted(self._places):
             yield from self.of(place)
 
     def __len__(self) -> int:
+        """Return the number of runs."""
         return self._count
 
     def __eq__(self, other: object) -> bool:
@@ -62,106 +66,120 @@ class MappedPages:
 
     @property
     def places(self) -> Iterable[str]:
+        """The places that have at least one run, in no particular order."""
         return self._places.keys()
 
     def of(self, place: str) -> list[MappedRun]:
-        """List what is held for one place, in order of BAR and frame."""
+        """Return the runs of one place, in order of BAR and first page; empty if it has none."""
         return list(self._places.get(place, ()))
 
     def over(self, frames: Frames) -> list[MappedRun]:
-        """List the runs of any owner that share pages with these."""
+        """Return the runs, of any BAR, that share at least one page with `frames`, not cut to `frames`."""
         places = dict.fromkeys(place for _, place in self._index.over(frames))
-        return [held for place in places for held in self._places[place] if held.frames.overlaps(frames)]
+        return [run for place in places for run in self._places[place] if run.frames.overlaps(frames)]
 
-    def put(self, holding: MappedRun) -> None:
-        """Hold a run; what the same BAR held of these pages before is replaced."""
-        held = self._places.get(holding.place, ())
-        if any(one.bar == holding.bar and one.frames == holding.frames for one in held):
-            self._places[holding.place] = tuple(
-                holding if (one.bar, one.frames) == (holding.bar, holding.frames) else one for one in held
+    def put(self, run: MappedRun) -> None:
+        """Record a run. Runs of the same BAR are replaced where they overlap it."""
+        runs = self._places.get(run.place, ())
+        if any(one.bar == run.bar and one.frames == run.frames for one in runs):
+            self._places[run.place] = tuple(
+                run if (one.bar, one.frames) == (run.bar, run.frames) else one for one in runs
             )
             return
-        self.take(holding.place, holding.bar, holding.frames)
-        self._add(holding)
+        self.take(run.place, run.bar, run.frames)
+        self._add(run)
 
     def take(self, place: str, bar: int, frames: Frames) -> None:
-        """Let go of these pages for one BAR; a run that reaches beyond them is cut."""
-        for held in self._places.get(place, ()):
-            if held.bar == bar and held.frames.overlaps(frames):
-                self._remove(held)
-                for rest in without((held.frames,), (frames,)):
-                    self._add(attrs.evolve(held, frames=rest))
+        """Remove these pages from the runs of one BAR. A run that reaches beyond them is cut."""
+        for run in self._places.get(place, ()):
+            if run.bar == bar and run.frames.overlaps(frames):
+                self._remove(run)
+                for rest in without((run.frames,), (frames,)):
+                    self._add(attrs.evolve(run, frames=rest))
 
     def mark(self, place: str, bar: int, frames: Frames, state: State) -> None:
-        """Give these pages of one BAR, as far as they are held, another state."""
-        for held in self._places.get(place, ()):
-            if held.bar == bar and held.frames.overlaps(frames):
-                for part in common((held.frames,), (frames,)):
-                    self.put(attrs.evolve(held, frames=part, state=state))
+        """Set the state of these pages of one BAR, as far as its runs have them.
+
+        A run that reaches beyond is split.
+        """
+        for run in self._places.get(place, ()):
+            if run.bar == bar and run.frames.overlaps(frames):
+                for part in common((run.frames,), (frames,)):
+                    self.put(attrs.evolve(run, frames=part, state=state))
 
     def moved(self, place: str, sbdf: Sbdf) -> None:
-        """Follow a renumbering: the place answers at another address."""
-        for held in self.of(place):
-            if held.sbdf != sbdf:
-                self._remove(held)
-                self._add(attrs.evolve(held, sbdf=sbdf))
+        """Set the address of all runs of a place to `sbdf`, after its bus was renumbered."""
+        for run in self.of(place):
+            if run.sbdf != sbdf:
+                self._remove(run)
+                self._add(attrs.evolve(run, sbdf=sbdf))
 
     def intend(self, action: MapMmio | UnmapMmio, when: str) -> None:
-        """Note what is about to be done: from now on nobody knows whether these pages are mapped."""
+        """Record the pages of a call that is about to be made as INTENDED: they may or may not be mapped."""
         self._cover(action, when, State.INTENDED)
 
     def performed(self, action: MapMmio | UnmapMmio, when: str) -> None:
+        """Record that a call succeeded: the pages of a map are HELD, the pages of an unmap are removed."""
         if isinstance(action, MapMmio):
             self._cover(action, when, State.HELD)
         else:
             self.take(action.place, action.bar, action.frames)
 
     def failed(self, action: MapMmio | UnmapMmio, when: str) -> None:
-        """Note a failure. After a failed map nothing of its range is certain, whoever it belonged to.
+        """Record that a call failed: its pages are DOUBTFUL.
 
-        Source: tools/libs/ctrl/xc_domain.c, xc_domain_memory_mapping: it undoes by unmapping the whole range,
-                and that ends at the first page that is not mapped; the errno is the undoing's.
+        After a failed map, pages of other BARs that overlap its range are DOUBTFUL, too.
+
+        Source: tools/libs/ctrl/xc_domain.c, xc_domain_memory_mapping: after a failed map libxc unmaps the
+                whole range, and that ends at the first page that is not mapped; the errno is then that of the
+                unmapping.
         """
         self._cover(action, when, State.DOUBTFUL)
         if isinstance(action, MapMmio):
-            for held in self.over(action.frames):
-                self.mark(held.place, held.bar, action.frames, State.DOUBTFUL)
+            for run in self.over(action.frames):
+                self.mark(run.place, run.bar, action.frames, State.DOUBTFUL)
 
     def forsake(self, place: str) -> None:
-        """Note that the function of a place was seen to leave: nobody unmaps for it, whatever comes next."""
-        for held in self.of(place):
-            if held.state is State.HELD:
-                self.mark(place, held.bar, held.frames, State.STALE)
+        """Record that the function of a place was removed: its HELD pages become STALE.
+
+        vPCI does not unmap pages of a removed function, also if another function appears in its place.
+        """
+        for run in self.of(place):
+            if run.state is State.HELD:
+                self.mark(place, run.bar, run.frames, State.STALE)
 
     def settle(self) -> bool:
-        """Turn what a crash left intended into doubt, so that it is planned anew; tells whether any was."""
-        open_ones = [held for held in self if held.state is State.INTENDED]
-        for held in open_ones:
-            self.mark(held.place, held.bar, held.frames, State.DOUBTFUL)
+        """Turn all INTENDED pages into DOUBTFUL ones, after a crash. Return True if there were any."""
+        open_ones = [run for run in self if run.state is State.INTENDED]
+        for run in open_ones:
+            self.mark(run.place, run.bar, run.frames, State.DOUBTFUL)
         return bool(open_ones)
 
     def copy(self) -> "MappedPages":
+        """Return a copy that can be changed on its own."""
         return MappedPages(self)
 
     def _cover(self, action: MapMmio | UnmapMmio, when: str, state: State) -> None:
-        """Hold the pages of an action; vPCI's stay vPCI's also where a call of ours concerns them."""
-        before = (held for held in self.of(action.place) if held.bar == action.bar)
-        by = next((held.by for held in before if held.frames.overlaps(action.frames)), By.US)
+        """Record the pages of an action in this state. Pages that vPCI mapped stay recorded as vPCI's."""
+        before = (run for run in self.of(action.place) if run.bar == action.bar)
+        by = next((run.by for run in before if run.frames.overlaps(action.frames)), By.US)
         self.put(MappedRun(action.place, action.sbdf, action.bar, action.frames, by, when, state))
 
-    def _add(self, holding: MappedRun) -> None:
-        held = (*self._places.get(holding.place, ()), holding)
-        self._places[holding.place] = tuple(sorted(held, key=_order)) if len(held) > 1 else held
-        self._index.add(holding.frames, holding.place)
+    def _add(self, run: MappedRun) -> None:
+        """Add a run that overlaps no run of the same BAR."""
+        runs = (*self._places.get(run.place, ()), run)
+        self._places[run.place] = tuple(sorted(runs, key=_order)) if len(runs) > 1 else runs
+        self._index.add(run.frames, run.place)
         self._count += 1
 
-    def _remove(self, holding: MappedRun) -> None:
-        left = tuple(held for held in self._places[holding.place] if _order(held) != _order(holding))
+    def _remove(self, run: MappedRun) -> None:
+        """Remove a run that is there."""
+        left = tuple(one for one in self._places[run.place] if _order(one) != _order(run))
         if left:
-            self._places[holding.place] = left
+            self._places[run.place] = left
         else:
-            del self._places[holding.place]
-        self._index.discard(holding.frames, holding.place)
+            del self._places[run.place]
+        self._index.discard(run.frames, run.place)
         self._count -= 1
 
 
@@ -169,35 +187,37 @@ _order = attrgetter("bar", "frames.start")
 
 
 def mapped_to_json(mapped: Iterable[MappedRun]) -> list[dict[str, object]]:
+    """Return mapped runs as JSON values, in the given order, for the daemon's files and for `--json`."""
     return [
         {
-            "place": held.place,
-            "sbdf": str(held.sbdf),
-            "bar": held.bar,
-            "start": hex(held.frames.range.start),
-            "size": held.frames.range.size,
-            "by": held.by.value,
-            "since": held.since,
-            "state": held.state.value,
+            "place": run.place,
+            "sbdf": str(run.sbdf),
+            "bar": run.bar,
+            "start": hex(run.frames.range.start),
+            "size": run.frames.range.size,
+            "by": run.by.value,
+            "since": run.since,
+            "state": run.state.value,
         }
-        for held in mapped
+        for run in mapped
     ]
 
 
 def mapped_from_json(value: object, source: str = "mappings") -> MappedPages:
-    """Read them back.
+    """Return the mapped pages that `mapped_to_json` wrote. `source` names the document in an error.
 
     Raises: MalformedError for anything that `mapped_to_json` does not write.
     """
     if not isinstance(value, list):
         raise MalformedError(source, 0, "not a list of mappings")
     try:
-        return MappedPages(_holding(entry) for entry in value)
+        return MappedPages(_run_from_json(entry) for entry in value)
     except (KeyError, TypeError, ValueError, AttributeError, AddressError) as error:
         raise MalformedError(source, 0, f"not a list of mappings: {error!r}") from error
 
 
-def _holding(entry: Any) -> MappedRun:
+def _run_from_json(entry: Any) -> MappedRun:
+    """Return one mapped run from its JSON object."""
     span = Range(Address(int(str(entry["start"]), 16)), int(entry["size"]))
     frames = frames_from_range(span)
     if span.start < 0 or span.size < 1 or span.last >> ADDRESS_BITS or frames.range != span:

@@ -1,8 +1,8 @@
-"""The plan: an ordered tuple of actions that would make Xen agree with the machine. Pure.
+"""Plan the announcements: the actions that make Xen's list of functions agree with the machine. Pure.
 
-Order: physical functions before their virtual ones, bridges before what is behind them; removals go the
-other way round. Nothing is planned for a function about which the views agree. What is announced decides who
-maps: `plan_mappings` comes when Xen was asked again, in a dry run with `expected_view`.
+Order: physical functions before their virtual ones, bridges before the functions behind them; removals in the
+opposite order. Nothing is planned for a function about which the views agree. The announcements decide who
+maps pages, so `plan_mappings` follows when Xen was asked again; in a dry run it follows with `expected_view`.
 """
 
 import itertools
@@ -24,12 +24,15 @@ def plan_announcements(
     moves: Moves = NO_MOVES,
     followed: Followed = NOWHERE,
 ) -> tuple[AddDevice | RemoveDevice, ...]:
-    """Plan the announcements that are missing, the removal of ghosts that were seen to leave, and moves.
+    """Return the announcements that Xen lacks, the removals of ghosts that were seen to leave, and moves.
 
-    Shape:  removals of ghosts first, so that a number is free before it is given anew; then additions; then
-            what renumbered buses ask for. `only` limits the plan to these functions, by Linux's address.
-            `departed` are functions that Linux had and lost while we watched: a ghost that Linux never had
-            may be hardware it was told to hide, so it is reported and not removed.
+    `only` limits the plan to these functions, by Linux's address. `departed` are functions that Linux had and
+    lost while pcipt watched. Only such a ghost, or one at an address where a dropped function was `followed`,
+    is removed: a ghost that Linux never had may be hardware that Linux was told to hide. `moves` and
+    `followed` are those of `plan_moves`.
+
+    Shape:  removals of ghosts first, so that an address is free before it is used again; then additions; then
+            the actions for renumbered buses.
     """
     mine = moves if only is None else {linux: now for linux, now in moves.items() if linux in only}
     told = followed if only is None else {linux: at for linux, at in followed.items() if linux in only}
@@ -47,7 +50,10 @@ def plan_announcements(
 
 
 def expected_view(xen: XenView, actions: Iterable[Action]) -> XenView:
-    """Tell what Xen would list after these actions; a dry run plans the mappings with it."""
+    """Return the view that Xen will have if all these actions succeed.
+
+    A dry run plans the mappings with it.
+    """
     for action in actions:
         if isinstance(action, AddDevice):
             xen = xen.with_known(action.sbdf)
@@ -57,6 +63,7 @@ def expected_view(xen: XenView, actions: Iterable[Action]) -> XenView:
 
 
 def _announce(function: Function, xen: XenView, machine: Machine) -> AddDevice:
+    """Return the action that announces a function at Linux's address."""
     if function.sbdf in xen.orphans:
         reason = "Xen lists it without an owner; announcing it again gives it to dom0"
     else:

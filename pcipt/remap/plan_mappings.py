@@ -1,9 +1,9 @@
-"""Mappings: what is desired minus what is held, for the functions that changed or for all. Pure.
+"""Plan the mappings: desired pages minus mapped pages, for the functions that changed or for all. Pure.
 
 Input: `Desired` of some places (`desired_of`, or `gone` if Linux has dropped the function), and the mapped
-pages of all places. Unmaps come before maps; one run of pages of one BAR is one action. A page that another
-BAR holds or now needs stays mapped, whoever leaves. What vPCI maps and unmaps itself is noted, never repeated
-by pcipt.
+pages of all places. Unmaps come before maps; one action is for one run of pages of one BAR. A page that
+another BAR has mapped or needs now stays mapped. Pages that vPCI maps and unmaps itself are recorded; pcipt
+does not repeat that.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,9 +24,10 @@ Owner = tuple[str, int]  # place, BAR
 
 @attrs.frozen
 class Run:
-    """Pages of one BAR of one place; an empty `since` is now.
+    """Pages of one BAR whose record changes without a call to Xen. An empty `since` is the time of recording.
 
-    What is DOUBTFUL is yet to be mapped by an action of the plan, what is STALE to be unmapped.
+    If `state` is DOUBTFUL, an action of the plan is yet to map the pages; if it is STALE, one is to unmap
+    them.
     """
 
     place: str
@@ -40,10 +41,11 @@ class Run:
 
 @attrs.frozen
 class MappingPlan:
-    """`left` and `taken` are pages that an owner no longer has, or has now, without any call to Xen; `moved`
-    are places that answer at another address.
+    """The calls to Xen (`actions`), and the changes of the mapped pages that need no call.
 
-    `note` takes these in, before the actions are performed: they are facts, in observe mode as well.
+    `left` are pages to remove from the record of a BAR, `taken` are pages to record for a BAR, `moved` are
+    places with the new addresses of their functions. `note` records these three before the actions are
+    performed: they are facts, in observe mode as well.
     """
 
     actions: tuple[UnmapMmio | MapMmio, ...] = ()
@@ -55,17 +57,21 @@ class MappingPlan:
 def plan_mappings(
     desired: Iterable[Desired], mapped: MappedPages, bars: BarIndex | None = None, *, missed: bool = False
 ) -> MappingPlan:
-    """Plan for these places; each place at most once. Same input, same plan, whatever the order.
+    """Return the plan for these places. Each place may be given once. The order of the input does not matter.
 
-    With the present `bars` an unmap is cut where another function's BAR begins or ends: the guard that keeps
-    that BAR's pages then keeps no others. With `missed` a function may have left and another one come in its
-    place without being seen: then nobody knows whether vPCI has unmapped what is no longer claimed.
+    An unmap is cut where a BAR of another function in `bars` begins or ends: the guard that refuses to unmap
+    that BAR's pages then refuses no other pages. If `missed` is True, one function may have been replaced by
+    another without being seen: then nobody knows whether vPCI has unmapped the pages that are not desired any
+    more, and pcipt unmaps them.
     """
     return _Planner(sorted(desired, key=_place), mapped, bars or BarIndex(), missed=missed).plan()
 
 
 def note(plan: MappingPlan, mapped: MappedPages, when: str) -> None:
-    """Note in `mapped` what needs no call."""
+    """Record in `mapped` the part of a plan that needs no call.
+
+    `when` is the present time (UTC, RFC 3339).
+    """
     for place, sbdf in plan.moved:
         mapped.moved(place, sbdf)
     for run in plan.left:
@@ -76,14 +82,18 @@ def note(plan: MappingPlan, mapped: MappedPages, when: str) -> None:
 
 
 def name_of_bar(bar: int) -> str:
+    """Return "BAR 0" to "BAR 5", or "ROM" for 6."""
     return "ROM" if bar == ROM_INDEX else f"BAR {bar}"
 
 
 def _place(desired: Desired) -> str:
+    """Return the place of desired pages, to sort by it."""
     return desired.place
 
 
 class _Planner:
+    """One run of `plan_mappings`: the lost pages of all places are collected first, then decided."""
+
     def __init__(
         self, desired: Sequence[Desired], mapped: MappedPages, bars: BarIndex, *, missed: bool
     ) -> None:
@@ -92,14 +102,14 @@ class _Planner:
         self._mapped = mapped
         self._bars = bars
         self._by = {each.place: each.by for each in desired}
-        self._claimed: Intervals[Owner] = Intervals(
+        self._wanted: Intervals[Owner] = Intervals(
             (span, (wanted.place, wanted.bar))
             for each in desired
             for wanted in each.bars
             for span in wanted.spans
         )
-        self._losing: Intervals[Owner] = Intervals()  # pages that an owner has and does not claim
-        self._dropped: Intervals[Owner] = Intervals()  # those of them that vPCI has unmapped
+        self._losing: Intervals[Owner] = Intervals()  # pages that an owner has mapped and does not need
+        self._dropped: Intervals[Owner] = Intervals()  # pages of `_losing` that vPCI has unmapped
         self._unmapped: Intervals[Owner] = Intervals()
         self._lost: list[tuple[Desired, MappedRun, tuple[Frames, ...]]] = []
         self._unmaps: dict[Owner, tuple[Desired, list[Frames]]] = {}
@@ -109,28 +119,29 @@ class _Planner:
         self._moved: list[tuple[str, Sbdf]] = []
 
     def plan(self) -> MappingPlan:
+        """Return the plan. It can be computed once only."""
         certain = [each for each in self._desired if each.hold_reason is None]
-        held = [(each, self._mapped.of(each.place)) for each in certain]
-        for each, runs in held:
+        places = [(each, self._mapped.of(each.place)) for each in certain]
+        for each, runs in places:
             self._find_lost(each, runs)
         for each, run, pages in self._lost:
-            self._leave(each, run, pages)
-        for each, runs in held:
+            self._decide_lost(each, run, pages)
+        for each, runs in places:
             for wanted in each.bars:
-                self._take(each, wanted, [run for run in runs if run.bar == wanted.bar])
+                self._decide_desired(each, wanted, [run for run in runs if run.bar == wanted.bar])
         self._restore_shared()
         unmaps = [action for _, action in sorted(self._unmap_actions())]
         maps = [action for owner in sorted(self._maps) for action in self._maps[owner]]
         return MappingPlan((*unmaps, *maps), tuple(self._left), tuple(self._taken), tuple(self._moved))
 
     def _find_lost(self, each: Desired, runs: list[MappedRun]) -> None:
-        """Find what is held and no longer claimed, before anything is decided about it."""
+        """Collect the pages of a place that are mapped and not desired any more. Nothing is decided yet."""
         if any(run.sbdf != each.sbdf for run in runs):
             self._moved.append((each.place, each.sbdf))
         spans = {wanted.bar: wanted.spans for wanted in each.bars}
         for run in runs:
-            claimed = spans.get(run.bar, ())
-            pages = () if claimed == (run.frames,) else without((run.frames,), claimed)
+            desired = spans.get(run.bar, ())
+            pages = () if desired == (run.frames,) else without((run.frames,), desired)
             if not pages:
                 continue
             self._lost.append((each, run, pages))
@@ -140,8 +151,8 @@ class _Planner:
                 if _vpci_unmaps(each, run):
                     self._dropped.add(page, owner)
 
-    def _leave(self, each: Desired, run: MappedRun, pages: tuple[Frames, ...]) -> None:
-        """Decide who unmaps what an owner has lost: vPCI, we, or nobody because another needs it."""
+    def _decide_lost(self, each: Desired, run: MappedRun, pages: tuple[Frames, ...]) -> None:
+        """Decide who unmaps pages that a BAR has lost: vPCI, pcipt, or nobody if another BAR needs them."""
         owner = (run.place, run.bar)
         needed: tuple[Frames, ...] = pages
         if self._missed or not _vpci_unmaps(each, run):
@@ -151,27 +162,27 @@ class _Planner:
                 self._unmaps.setdefault(owner, (each, []))[1].extend(ours)
             for page in ours:
                 self._unmapped.add(page, owner)
-                if run.state is State.HELD:  # until it is done, and if it is refused
+                if run.state is State.HELD:  # until the unmap is done, and if it is refused
                     self._taken.append(
                         Run(run.place, each.sbdf, run.bar, page, run.by, run.since, State.STALE)
                     )
         self._left += [Run(run.place, each.sbdf, run.bar, page, run.by) for page in needed]
 
     def _needed(self, pages: Iterable[Frames], owner: Owner) -> list[Frames]:
-        """List pages that stay mapped for others, or that another action of this plan unmaps already."""
+        """Return pages that stay mapped for other BARs, or that the plan already unmaps for another BAR."""
         found: list[Frames] = []
         for page in pages:
-            found += [span for span, _ in self._claimed.over(page)]
+            found += [span for span, _ in self._wanted.over(page)]
             found += [span for span, _ in self._unmapped.over(page)]
-            for held in self._mapped.over(page):
-                other = (held.place, held.bar)
+            for run in self._mapped.over(page):
+                other = (run.place, run.bar)
                 if other != owner:
-                    losing = [span for span, who in self._losing.over(held.frames) if who == other]
-                    found += without((held.frames,), losing)
+                    losing = [span for span, who in self._losing.over(run.frames) if who == other]
+                    found += without((run.frames,), losing)
         return found
 
-    def _take(self, each: Desired, wanted: DesiredBar, runs: list[MappedRun]) -> None:
-        """Decide what a claim still needs: a map, or only a note."""
+    def _decide_desired(self, each: Desired, wanted: DesiredBar, runs: list[MappedRun]) -> None:
+        """Decide what the desired pages of one BAR still need: a map by pcipt, or only a record."""
         if len(runs) == 1 and _is_satisfied(wanted, runs[0]):
             return
         certain = [run for run in runs if run.state in MAPPED]
@@ -182,7 +193,7 @@ class _Planner:
                     for page in common((run.frames,), wanted.spans)
                 ]
         missing = without(wanted.spans, [run.frames for run in certain])
-        if wanted.by is By.XEN:  # vPCI has mapped it, but what a failed call of ours took from it
+        if wanted.by is By.XEN:  # vPCI has mapped all pages except those that a failed call of pcipt unmapped
             unsure = [run.frames for run in runs if run.state not in MAPPED]
             needed = common(missing, unsure) if unsure else ()
         else:
@@ -201,52 +212,66 @@ class _Planner:
             ]
         for page in needed:
             self._map(wanted, page, reason)
-            # What another leaves behind without knowing whether it is mapped must not be forgotten meanwhile.
+            # If this map fails, pages that another BAR loses and that may be mapped must not be forgotten.
             for lost in self._doubtful_lost(page):
                 self._taken.append(
                     Run(wanted.place, wanted.sbdf, wanted.bar, lost, wanted.by, state=State.DOUBTFUL)
                 )
 
     def _doubtful_lost(self, page: Frames) -> tuple[Frames, ...]:
-        unsure = [held.frames for held in self._mapped.over(page) if held.state not in MAPPED]
+        """Return the parts of `page` that may or may not be mapped, by the runs of all BARs."""
+        unsure = [run.frames for run in self._mapped.over(page) if run.state not in MAPPED]
         return common((page,), unsure) if unsure else ()
 
     def _mapped_by_others(self, pages: Iterable[Frames]) -> tuple[Frames, ...]:
-        """List pages that are mapped already and stay so."""
-        held: list[Frames] = []
+        """Return the runs that overlap `pages` and are mapped now, for any BAR.
+
+        Pages that vPCI has unmapped are cut out. A run is not cut to `pages`.
+        """
+        mapped: list[Frames] = []
         dropped: list[Frames] = []
         for page in pages:
-            held += [other.frames for other in self._mapped.over(page) if other.state in MAPPED]
+            mapped += [other.frames for other in self._mapped.over(page) if other.state in MAPPED]
             dropped += [span for span, _ in self._dropped.over(page)]
-        return without(held, dropped) if held else ()
+        return without(mapped, dropped) if mapped else ()
 
     def _restore_shared(self) -> None:
-        """Map again what vPCI unmapped with a BAR of its own although one that pcipt maps shares the page."""
+        """Plan to map pages again that vPCI unmapped with a BAR, if a BAR that pcipt maps shares them.
+
+        Shared pages that are STALE for another BAR become DOUBTFUL instead: nobody needs them for that BAR.
+        """
         for each, run, pages in self._lost:
             if not _vpci_unmaps(each, run):
                 continue
             for page in pages:
-                for held in self._mapped.over(page):
-                    owner = (held.place, held.bar)
-                    by = self._by.get(held.place, held.by)
-                    if by is By.XEN or held.state not in MAPPED or owner == (run.place, run.bar):
+                for other in self._mapped.over(page):
+                    owner = (other.place, other.bar)
+                    if other.state not in MAPPED or owner == (run.place, run.bar):
                         continue
                     losing = [span for span, who in self._losing.over(page) if who == owner]
+                    parts = without(common((other.frames,), (page,)), losing)
+                    unneeded = other.state is State.STALE and other.place not in self._by
+                    by = self._by.get(other.place, other.by)
+                    if by is By.XEN and not unneeded:
+                        continue  # vPCI spares pages that another BAR of its own needs
                     reason = (
-                        f"{name_of_bar(held.bar)} shares the page with {run.sbdf}, whose BAR vPCI unmapped"
+                        f"{name_of_bar(other.bar)} shares the page with {run.sbdf}, whose BAR vPCI unmapped"
                     )
-                    for part in without(common((held.frames,), (page,)), losing):
-                        self._map(held, part, reason)
+                    for part in parts:
+                        if not unneeded:
+                            self._map(other, part, reason)
                         self._taken.append(
-                            Run(held.place, held.sbdf, held.bar, part, By.US, held.since, State.DOUBTFUL)
+                            Run(other.place, other.sbdf, other.bar, part, by, other.since, State.DOUBTFUL)
                         )
 
     def _map(self, owner: DesiredBar | MappedRun, frames: Frames, reason: str) -> None:
+        """Plan to map pages of one BAR, without the pages that the plan maps for it already."""
         planned = self._maps.setdefault((owner.place, owner.bar), [])
         for part in without((frames,), [action.frames for action in planned]):
             planned.append(MapMmio(owner.sbdf, reason, owner.place, owner.bar, part))
 
     def _unmap_actions(self) -> Iterable[tuple[tuple[str, int, int], UnmapMmio]]:
+        """Yield the unmaps, each with its sort key, cut where BARs of other functions begin and end."""
         for (place, bar), (each, pages) in self._unmaps.items():
             reason = _reason_for_unmap(each, bar)
             for page in pages:
@@ -257,15 +282,21 @@ class _Planner:
 
 
 def _is_satisfied(wanted: DesiredBar, run: MappedRun) -> bool:
+    """Return True if this run is exactly the desired one: same pages, same mapper, certainly mapped."""
     return wanted.spans == (run.frames,) and run.state is State.HELD and run.by is wanted.by
 
 
 def _vpci_unmaps(each: Desired, run: MappedRun) -> bool:
-    """Whether vPCI has taken down a run that it had mapped itself; what was seen to leave it never unmaps."""
+    """Return True if vPCI itself has unmapped the pages of a run that are not desired any more.
+
+    That is so if vPCI handles the function, mapped the pages itself, and their state is HELD. Pages of a
+    function that was seen to leave are STALE: vPCI never unmaps them.
+    """
     return each.by is By.XEN and run.by is By.XEN and run.state is State.HELD
 
 
 def _reason_for_unmap(each: Desired, bar: int) -> str:
+    """Return the reason of an unmap, in words for the user."""
     name = name_of_bar(bar)
     if each.gone:
         return f"the function has left the machine, and its {name} is still mapped"

@@ -1,9 +1,10 @@
-"""Renumbered buses: where each function is in hardware, and how Xen is told without Linux's help. Pure.
+"""Find the functions that bus renumbering moved, and plan how Xen follows without Linux's help. Pure.
 
-A function that Linux still calls 02:00.0 and that does not answer there, while the secondary register of the
-bridge above reads 05, is at 05:00.0. Xen is told the new address, parents first, and then rid of the old one,
-children first. Guards see to it that the whole subtree has no driver and that the IOMMU covers the new bus.
-Measured with Xen 4.17, PV and PVH: the function stays reachable throughout, vPCI follows at the new address.
+Example: a function that Linux still has at 02:00.0 does not answer there, and the secondary bus register of
+the bridge above reads 05. Then the function is at 05:00.0. Xen is first told of the new addresses, parents
+first; then it is made to forget the old addresses, children first. Guards make sure that no function behind
+the bridge has a driver and that the IOMMU covers the new bus. Measured with Xen 4.17, PV and PVH: the
+function stays reachable throughout, and vPCI follows at the new address.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -26,12 +27,13 @@ BUSES, NONE = range(0x100), range(0)
 def find_moves(
     machine: Machine, numbers: Numbers = NOTHING, bridges: Collection[Sbdf] | None = None
 ) -> Moves:
-    """Find the functions that are elsewhere in hardware than where Linux has them.
+    """Return the functions that are at another address in hardware than Linux has them.
 
-    Shape:  by Linux's address: the address in hardware, None where no bus leads there any more; parents
-            first. A function that answers at Linux's address is there, whatever registers say.
-            `numbers` are the last known registers of bridges that cannot be read through Linux now. `bridges`
-            limits the search to what is below these.
+    Only a function that does not answer at Linux's address can be such a function, whatever registers say.
+    `numbers` are the last known bus numbers of bridges that cannot be read at Linux's address now. If
+    `bridges` is given, only functions behind these bridges are looked at.
+
+    Shape:  from Linux's address to the address in hardware, or to None if no bus leads there; parents first.
     """
     found: dict[Sbdf, Sbdf | None] = {}
     buses = _Buses(machine, numbers, found)
@@ -50,7 +52,10 @@ def find_moves(
 
 
 class _Buses:
-    """Which buses hardware reaches behind a bridge: all bridges above must pass them on, and no other one."""
+    """The buses that each bridge passes on in hardware.
+
+    All bridges above must pass them on, and no other bridge.
+    """
 
     def __init__(self, machine: Machine, numbers: Numbers, found: Moves) -> None:
         self._machine = machine
@@ -59,12 +64,16 @@ class _Buses:
         self._behind: dict[Sbdf, range] = {}
 
     def behind(self, bridge: Function) -> range:
-        """Give them, the bridge's secondary bus first; none where it is not reached, or not alone."""
+        """Return the buses behind a bridge, its secondary bus first.
+
+        Empty if the bridge is not reached, or if another bridge passes its secondary bus on as well.
+        """
         if bridge.sbdf not in self._behind:
             self._behind[bridge.sbdf] = self._find(bridge)
         return self._behind[bridge.sbdf]
 
     def _find(self, bridge: Function) -> range:
+        """Return the buses behind a bridge, as `behind` explains, computed from the registers."""
         above = self._machine.functions.get(bridge.parent) if bridge.parent is not None else None
         passed = self.behind(above) if above is not None else BUSES
         at = self._found.get(bridge.sbdf, bridge.sbdf)
@@ -81,6 +90,7 @@ class _Buses:
         return range(first, min(last + 1, passed.stop))
 
     def _registers(self, bridge: Function) -> tuple[int, int]:
+        """Return the secondary and subordinate bus of a bridge, or (0, 0) if nobody knows them."""
         own = bridge.bridge
         if own is not None:
             return own.secondary, own.subordinate
@@ -90,11 +100,11 @@ class _Buses:
 def plan_moves(
     machine: Machine, xen: XenView, moves: Moves, followed: Followed = NOWHERE
 ) -> tuple[AddDevice | RemoveDevice, ...]:
-    """Plan how Xen follows: additions parents first, then removals children first.
+    """Return the actions by which Xen follows: additions, parents first, then removals, children first.
 
-    `followed` tells at which addresses Xen was told of a function and lists it still (`Ledger.followed`): so
-    a second move and a return work as the first. Where Xen lists another function at the new address nothing
-    is planned; `disagreements` says so.
+    `followed` are the addresses at which pcipt told Xen of a renumbered function and Xen may still list it
+    (`Ledger.followed`). With it a second move, and a return, work like the first move. Nothing is planned for
+    a function whose new address belongs to another function; `disagreements` returns a finding for it.
     """
     additions: list[AddDevice] = []
     removals: list[RemoveDevice] = []
@@ -104,7 +114,7 @@ def plan_moves(
         function, now, told = machine.functions[linux], moves.get(linux, linux), followed.get(linux, ())
         if now is None or (linux not in moves and not function.answers):
             continue
-        if now in xen.known and is_taken(machine, linux, now, followed):
+        if _is_another_functions(machine, xen, linux, now, followed):
             continue
         if now not in xen.known or now in xen.orphans:
             additions.append(_follow(machine, function, now, moves))
@@ -117,17 +127,29 @@ def plan_moves(
     return (*additions, *reversed(removals))
 
 
-def is_taken(machine: Machine, linux: Sbdf, now: Sbdf, followed: Followed) -> bool:
-    """Whether what Xen lists at the new address of a function is another one's record."""
+def _is_another_functions(machine: Machine, xen: XenView, linux: Sbdf, now: Sbdf, followed: Followed) -> bool:
+    """Return True if `now`, the new address of function `linux`, is the address of another function.
+
+    There are two such cases. Another function of Linux answers at `now`: Linux announces that function there.
+    Or Xen lists `now`, and Linux has another function there or pcipt told Xen of another function there.
+    The answer is False if Xen lists `now` and nobody knows why: the ledger that said so may be lost.
+    """
     if now == linux or now in followed.get(linux, ()):
         return False
-    return now in machine.functions or any(now in others for others in followed.values())
+    other = machine.functions.get(now)
+    if other is not None and other.answers:
+        return True
+    return now in xen.known and (other is not None or any(now in told for told in followed.values()))
 
 
 def parents_first(machine: Machine, wanted: Collection[Sbdf]) -> list[Sbdf]:
-    """Order bridges before what is behind them, physical functions before their virtual ones."""
+    """Return the functions sorted: bridges before functions behind them, physical before virtual functions.
+
+    The machine must have all of them.
+    """
 
     def rank(sbdf: Sbdf) -> tuple[int, bool, Sbdf]:
+        """Return the sort key of a function: number of bridges above, virtual or not, address."""
         function = machine.functions[sbdf]
         depth = len(function.path.hops) if function.path is not None else 0
         return depth, function.physfn is not None, sbdf
@@ -136,8 +158,10 @@ def parents_first(machine: Machine, wanted: Collection[Sbdf]) -> list[Sbdf]:
 
 
 def is_extended(function: Function, machine: Machine, device: int) -> bool:
-    """Whether the kernel would set EXTFN: a function above 7 behind a port that forwards ARI.
+    """Return True if dom0's kernel would set EXTFN for a function: device number above 0, behind an ARI port.
 
+    `device` is the device number of the function's address. The port is the bridge above the function; it
+    must forward ARI now. The answer for a virtual function is False.
     Source: linux drivers/xen/pci.c (pci_ari_enabled and PCI_SLOT != 0); PCIe 6.0 §7.5.3.15 bit 5.
     """
     if function.physfn is not None or device == 0 or function.parent is None:
@@ -147,7 +171,7 @@ def is_extended(function: Function, machine: Machine, device: int) -> bool:
 
 
 def subtree(machine: Machine, top: Sbdf) -> Iterator[Function]:
-    """Yield what is behind a bridge, as Linux has it."""
+    """Yield all functions behind a bridge, at any depth, as Linux has them."""
     waiting = machine.children(top)
     while waiting:
         at = waiting.pop()
@@ -165,19 +189,29 @@ def bridges_above(machine: Machine, sbdf: Sbdf) -> Iterator[Function]:
 
 
 def top_of_move(machine: Machine, moves: Moves, linux: Sbdf) -> Function | None:
-    """Find the bridge whose register moved a function: the nearest above that has not moved itself."""
+    """Return the bridge whose register moved a function, or None if there is none.
+
+    That is the nearest bridge above the function that has not moved itself.
+    """
     return next((bridge for bridge in bridges_above(machine, linux) if bridge.sbdf not in moves), None)
 
 
 def _address_in(child: Function, buses: range) -> Sbdf | None:
-    """Tell where a function is behind a bridge leading to these buses; its path counts from the first."""
+    """Return the address of a function behind a bridge that passes `buses` on.
+
+    None: its bus is not among them.
+
+    The path of the function says on which bus it is, counted from the bridge's secondary bus. A function
+    without a path keeps Linux's address: nobody knows its place.
+    """
     if child.path is None:
-        return child.sbdf  # nobody knows its place: nothing is concluded
+        return child.sbdf  # nobody knows its place
     relative = child.path.hops[-1][0]
     return attrs.evolve(child.sbdf, bus=buses[relative]) if relative < len(buses) else None
 
 
 def _follow(machine: Machine, function: Function, now: Sbdf, moves: Moves) -> AddDevice:
+    """Return the action that tells Xen of a renumbered function at its address `now`."""
     linux = function.sbdf
     physfn = function.physfn
     if physfn is not None:

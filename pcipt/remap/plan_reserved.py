@@ -1,9 +1,10 @@
-"""Reserved regions: withdrawn when their last device has left dom0, restored before one returns. Pure.
+"""Plan reserved regions: withdrawn when the last device has left dom0, restored before one returns. Pure.
 
-Xen maps a region into dom0 with the first of its devices that it is told of, and takes it down only when it
-is made to forget the last; what goes to quarantine or a guest keeps it. So a region is mapped unless the
-ledger says otherwise. Nothing is withdrawn on a doubt: a device that Linux has and that nobody else is known
-to have needs its regions, and a region of which no device is known is left alone.
+Xen maps a reserved region into dom0 with the first of its devices that it is told of. Xen unmaps the region
+only when it is made to forget the last of them; a device that goes to quarantine or to a guest leaves the
+region mapped. So a region is mapped unless the ledger says otherwise. Nothing is withdrawn on a doubt: a
+device that Linux has, and that nobody else is known to have, needs its regions; a region without any known
+device is left alone.
 Source: xen/drivers/passthrough/vtd/iommu.c, x86/iommu.c (iommu_identity_mapping); measured in the lab.
 """
 
@@ -20,7 +21,11 @@ Scopes = Mapping[Frames, frozenset[Sbdf]]
 
 
 class Kept(enum.Enum):
-    """What the ledger says of a region: as Xen has it, put back by pcipt, taken out, or either."""
+    """What the ledger says of a region.
+
+    BY_XEN: as Xen mapped it. RESTORED: mapped again by pcipt. WITHDRAWN: unmapped by pcipt. DOUBTFUL: mapped
+    or not, nobody knows.
+    """
 
     BY_XEN = "by-xen"
     RESTORED = "restored"
@@ -29,7 +34,7 @@ class Kept(enum.Enum):
 
 
 def kept_in(ledger: Ledger, frames: Frames) -> Kept:
-    """Tell what the ledger says of a region."""
+    """Return what the ledger says of the region that starts at the first of these frames."""
     for word, kept in ((WithdrawReserved.word, Kept.WITHDRAWN), (RestoreReserved.word, Kept.RESTORED)):
         other = RestoreReserved.word if kept is Kept.WITHDRAWN else WithdrawReserved.word
         entry = ledger.find(word, None, frames.start)
@@ -40,7 +45,11 @@ def kept_in(ledger: Ledger, frames: Frames) -> Kept:
 
 
 def needs_region(sbdf: Sbdf, machine: Machine, xen: XenView) -> bool:
-    """Whether a device of a region's scope is dom0's, as far as is known: then its DMA goes there."""
+    """Return True if a device is dom0's, as far as is known: then its DMA needs the regions that are for it.
+
+    A device that Linux has counts as dom0's, unless a guest, Xen or quarantine has it, or it is bound to
+    xen-pciback and Xen does not list it. A device that Linux does not have counts if Xen lists it as dom0's.
+    """
     if sbdf in xen.elsewhere or sbdf in xen.quarantined:
         return False
     function = machine.functions.get(sbdf)
@@ -59,10 +68,13 @@ def plan_reserved(
     claimed: Collection[Frames] = (),
     certain: bool = True,
 ) -> tuple[RestoreReserved | WithdrawReserved, ...]:
-    """Plan for these regions, whose devices are `scopes`; what is `claimed` stays, or is put back. Without
-    being `certain` that these are all their devices, nothing is withdrawn.
+    """Return the actions for these regions. `scopes` has the devices of each region.
 
-    Shape:  restorings first. An action is about one of the `changed` devices where one is in the scope.
+    A region is restored, or kept, if one of its devices needs it (`needs_region`) or if it is in `claimed`: a
+    device of it is about to return. All other regions are withdrawn, but only if `certain` is True: then
+    `scopes` has all their devices.
+
+    Shape:  restorings first. An action names one of the `changed` devices if the region has one of them.
     """
     back: list[RestoreReserved] = []
     out: list[WithdrawReserved] = []
@@ -84,6 +96,7 @@ def plan_reserved(
 
 
 def _why_out(about: Sbdf, scope: Collection[Sbdf], machine: Machine, xen: XenView) -> str:
+    """Return the reason for a withdrawal, in words for the user."""
     here = about in machine.functions
     where = f"belongs to {xen.owner(about)}" if here else "has left the machine"
     last = "the last of its devices" if len(scope) > 1 else "its only device"

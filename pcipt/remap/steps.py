@@ -1,7 +1,7 @@
-"""Steps of the ledger as plain JSON values and back: what is appended to its file between two savings.
+"""Steps of the ledger as plain JSON values and back. Pure.
 
-A step is an action, the event that befell it, and when. Replayed in order they make the ledger that they
-made the first time.
+Between two saves of the whole ledger, each step is appended to a file. A step is an action, the event that
+happened to it, and the time. Applied again in the same order, the steps produce the same ledger.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,11 +17,17 @@ from pcipt.remap.ledger import Event, Ledger
 
 @attrs.frozen
 class Step:
+    """A step of the ledger. `when` is the time of the event (UTC, RFC 3339)."""
+
     action: Action
     event: Event
     when: str
 
     def apply(self, ledger: Ledger) -> None:
+        """Apply the step to a ledger, in place.
+
+        Raises: StateError as `Ledger.step`.
+        """
         ledger.step(self.action, self.event, self.when)
 
 
@@ -30,7 +36,7 @@ KINDS: Mapping[str, type[Action]] = {kind.word: kind for kind in get_args(Action
 _SBDF = (str, parse_sbdf)
 _FRAMES = (lambda frames: [frames.start, frames.count], lambda pair: Frames(Gfn(int(pair[0])), int(pair[1])))
 _ADDRESS = (hex, lambda text: Address(int(text, 16)))
-#  fields that JSON cannot hold: how they are written, how they are read
+#  fields that JSON cannot hold: the function that writes them, the function that reads them
 _CODED: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "sbdf": _SBDF, "physfn": _SBDF, "moved_from": _SBDF, "moved_to": _SBDF,
     "frames": _FRAMES, "before": _ADDRESS, "address": _ADDRESS,
@@ -39,20 +45,21 @@ _PLAIN = (lambda value: value, lambda value: value)
 
 
 def step_to_json(step: Step) -> dict[str, Any]:
+    """Return a step as a JSON object. Fields of the action that are None are left out."""
     fields = attrs.asdict(step.action, recurse=False)
     told = {name: _CODED.get(name, _PLAIN)[0](value) for name, value in fields.items() if value is not None}
     return {"event": step.event.value, "action": step.action.word, "when": step.when, **told}
 
 
 def step_from_json(value: Any) -> Step:
-    """Read a step back.
+    """Return the step that `step_to_json` wrote.
 
     Raises: MalformedError for anything that `step_to_json` does not write.
     """
     try:
         given = dict(value)
         event, when, kind = Event(given.pop("event")), str(given.pop("when")), KINDS[given.pop("action")]
-        fields = {name: _CODED.get(name, _PLAIN)[1](held) for name, held in given.items()}
+        fields = {name: _CODED.get(name, _PLAIN)[1](told) for name, told in given.items()}
         return Step(kind(**fields), event, when)
     except (KeyError, TypeError, ValueError, IndexError, AddressError) as error:
         raise MalformedError("ledger", 0, f"not a step: {error!r}") from error

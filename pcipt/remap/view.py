@@ -1,4 +1,8 @@
-"""The three views side by side: hardware and Linux in `Machine`, Xen in `XenView`; and where they differ."""
+"""Compare the functions that Xen lists (`XenView`) with those of hardware and Linux (`Machine`). Pure.
+
+The differences have names. A ghost: Xen lists it, the machine does not have it. Missing: the machine has it,
+Xen does not list it or lists it as an orphan, that is without an owner.
+"""
 
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
@@ -13,11 +17,12 @@ DOM0, QUARANTINE, GUEST = "dom0", "quarantine", "guest"  # owners in words; a gu
 
 @attrs.frozen
 class XenView:
-    """What Xen said, as far as it was asked.
+    """The functions that Xen lists, and who owns them, as far as Xen was asked.
 
-    `known` are the functions it lists; `orphans` those of them that nobody owns; `elsewhere` those that a
-    guest or Xen itself has, with the owner in words; `quarantined` those that dom_io has, as far as that was
-    asked (`Hypervisor.owners`). `custody_told` is False where Xen could not be asked.
+    `known` are all functions that Xen lists; the other sets are parts of it. `orphans` have no owner.
+    `elsewhere` are functions of a guest or of Xen itself, each with that owner in words. `quarantined` are
+    owned by dom_io, as far as Xen was asked for that (`Hypervisor.owners`). All others count as dom0's. If
+    `custody_told` is False, Xen could not be asked who owns some of them.
     """
 
     known: AbstractSet[Sbdf] = frozenset()
@@ -27,11 +32,12 @@ class XenView:
     quarantined: AbstractSet[Sbdf] = frozenset()
 
     def in_dom0(self, sbdf: Sbdf) -> bool:
+        """Return True if Xen lists the function and it counts as owned by dom0."""
         owned = sbdf in self.known and sbdf not in self.orphans
         return owned and sbdf not in self.elsewhere and sbdf not in self.quarantined
 
     def owner(self, sbdf: Sbdf) -> str:
-        """Say in words who has a function."""
+        """Return the owner of a function in words: "dom0", "quarantine", "guest 3", … or "unknown to Xen"."""
         if sbdf not in self.known:
             return "unknown to Xen"
         if sbdf in self.orphans:
@@ -41,14 +47,16 @@ class XenView:
         return self.elsewhere.get(sbdf, DOM0)
 
     def guest(self, sbdf: Sbdf) -> int | None:
-        """Give the number of the guest that has a function; None where none has."""
+        """Return the domain number of the guest that owns a function, or None if no guest does."""
         word, _, number = self.elsewhere.get(sbdf, "").partition(" ")
         return int(number) if word == GUEST and number.isdecimal() else None
 
     def with_known(self, sbdf: Sbdf) -> "XenView":
+        """Return a view in which Xen lists this function and it is not an orphan."""
         return attrs.evolve(self, known=self.known | {sbdf}, orphans=self.orphans - {sbdf})
 
     def without(self, sbdf: Sbdf) -> "XenView":
+        """Return a view in which Xen does not list this function."""
         return attrs.evolve(
             self,
             known=self.known - {sbdf},
@@ -59,13 +67,20 @@ class XenView:
 
 
 def ghosts(machine: Machine, xen: XenView, only: Collection[Sbdf] | None = None) -> list[Sbdf]:
-    """List what Xen knows and the machine does not have; `only` of these."""
+    """Return the ghosts (Xen lists them, the machine does not have them), sorted by address.
+
+    If `only` is given, other addresses are left out.
+    """
     asked = xen.known if only is None else {sbdf for sbdf in only if sbdf in xen.known}
     return sorted(sbdf for sbdf in asked if sbdf not in machine.functions)
 
 
 def missing(machine: Machine, xen: XenView, only: Collection[Sbdf] | None = None) -> list[Sbdf]:
-    """List what the machine has and Xen does not know, or knows without an owner; `only` of these."""
+    """Return the functions of the machine that Xen does not list, or lists without an owner, sorted by
+    address.
+
+    Functions in segments that Xen cannot name are left out; if `only` is given, so are other addresses.
+    """
     asked = machine.functions if only is None else sorted(sbdf for sbdf in only if sbdf in machine.functions)
     return [sbdf for sbdf in asked if sbdf.fits_xen and (sbdf not in xen.known or sbdf in xen.orphans)]
 
@@ -76,9 +91,12 @@ def disagreements(
     moves: Mapping[Sbdf, Sbdf | None] = MappingProxyType({}),
     only: Collection[Sbdf] | None = None,
 ) -> list[tuple[Sbdf, Finding]]:
-    """Say what hardware and Linux on one side and Xen on the other disagree about; `only` of these addresses.
+    """Return a finding for each function about which Xen disagrees with hardware and Linux.
 
-    A function that renumbering moved (`moves`, by Linux's address) is one finding, at Linux's address.
+    `moves` are the functions that bus renumbering moved, by Linux's address (`find_moves`). Such a function
+    has one finding, at Linux's address. If `only` is given, other addresses have no finding.
+
+    Shape:  (address, finding): missing functions and orphans first, then ghosts, then moved functions.
     """
     found = []
     for sbdf in missing(machine, xen, only):
@@ -107,6 +125,9 @@ def disagreements(
 
 
 def _moved(now: Sbdf | None, machine: Machine, xen: XenView) -> Finding:
+    """Return the finding for a function that bus renumbering moved to `now` (None: no bus number leads to
+    it).
+    """
     text = "its bus was renumbered"
     if now is None:
         text += ": no bus number leads to it; give the bridges above it consistent numbers, or rescan"

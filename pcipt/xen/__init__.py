@@ -1,7 +1,7 @@
-"""The hypervisor: one interface, two implementations.
+"""The hypervisor: one interface (`Hypervisor`) and two implementations of it.
 
 `pcipt.xen.libxc.open_libxc` connects to the running Xen. `pcipt.xen.simulated` holds a simulated Xen for
-tests and replays. Neither is imported here, so that each is loaded only where it is used.
+tests and replays. Neither is imported here, so that each is loaded only if it is used.
 """
 
 from pcipt.xen.interface import (

@@ -1,7 +1,8 @@
-"""The shim's two handles as Python objects: the only module that imports the extension.
+"""Python objects for the two handles of the C shim. Only this module imports the extension module.
 
-Results stay what C gives, 0 or -errno; texts and numbers are copied out, no cdata leaves. A handle is closed
-by its owner; after that, and in a forked child, every use but close() is a StateError.
+Results are those of C: 0, or -errno if a call failed. Text and numbers are copied; no cdata (a reference to C
+memory) is returned. The owner of a handle closes it. After that, and in a forked child, every method except
+close() raises StateError.
 """
 
 import os
@@ -17,7 +18,11 @@ NODE_UNKNOWN = lib.PCIPT_NODE_UNKNOWN
 
 
 class LoadError(Exception):
-    """A library could not be opened; `errno` says how far it came (ELIBACC, ELIBBAD, or Xen's device)."""
+    """A library of Xen could not be opened.
+
+    `errno` is ELIBACC if the library cannot be loaded, ELIBBAD if it lacks a function, else the error of
+    opening Xen's device.
+    """
 
     def __init__(self, library: str, errno: int, reason: str) -> None:
         super().__init__(library, errno, reason)
@@ -27,6 +32,11 @@ class LoadError(Exception):
 
 
 class _Handle:
+    """A handle of the C shim.
+
+    `opener` and `closer` are its C functions, `kind` is the name of its C structure.
+    """
+
     def __init__(self, library: str, opener: Any, closer: Any, kind: str) -> None:
         reason = ffi.new("struct pcipt_reason *")
         result = ffi.new(f"struct {kind} **")
@@ -41,6 +51,7 @@ class _Handle:
 
     @property
     def _open(self) -> Any:
+        """The C handle. Raises StateError if it was closed, or opened in another process."""
         if self._cdata is None:
             raise StateError(f"{self.library}: used after close")
         if self._process != os.getpid():
@@ -48,18 +59,20 @@ class _Handle:
         return self._cdata
 
     def close(self) -> None:
+        """Close the handle. A second call does nothing."""
         cdata, self._cdata = self._cdata, None
         if cdata is not None:
             self._closer(cdata)
 
 
 class CallHandle(_Handle):
-    """Hypercalls that are stable over Xen releases, through libxencall."""
+    """The hypercalls that are the same in all Xen releases, made through libxencall."""
 
     def __init__(self, library: str) -> None:
         super().__init__(library, lib.pcipt_call_open, lib.pcipt_call_close, "pcipt_call")
 
     def add(self, function: Sbdf, flags: DeviceFlags) -> int:
+        """Announce a function to Xen (PHYSDEVOP_pci_device_add). Return 0 or -errno."""
         bits = lib.PCIPT_FLAG_EXTENDED if flags.extended else 0
         if flags.physfn is None:
             return lib.pcipt_call_add(self._open, _device(function), bits, 0, 0)
@@ -67,12 +80,14 @@ class CallHandle(_Handle):
         return lib.pcipt_call_add(self._open, _device(function), bits, flags.physfn.bus, flags.physfn.devfn)
 
     def remove(self, function: Sbdf) -> int:
+        """Remove a function from Xen's list (PHYSDEVOP_pci_device_remove). Return 0 or -errno."""
         return lib.pcipt_call_remove(self._open, _device(function))
 
     def reserved(self, function: Sbdf | None, room: int) -> tuple[int, int, list[tuple[int, int]]]:
-        """Ask what a function needs, or for None all there is, with room for so many regions.
+        """Ask Xen for the reserved regions of a function, or of the whole machine if `function` is None.
 
-        Shape:  the result, how many there are, and each region's first frame and number of frames.
+        Shape:  (result, number of regions, regions); a region is (first frame, number of frames). If there
+                are more than `room` regions, the result is -ENOBUFS and no region is returned.
         """
         device = ffi.NULL if function is None else ffi.new("struct pcipt_device *", _device(function))
         count = ffi.new("uint32_t *", room)
@@ -83,15 +98,16 @@ class CallHandle(_Handle):
 
 
 class ControlHandle(_Handle):
-    """The toolstack's interface, bound to one Xen release, through libxenctrl."""
+    """The toolstack's interface, made through libxenctrl, which works with one Xen release only."""
 
     def __init__(self, library: str) -> None:
         super().__init__(library, lib.pcipt_control_open, lib.pcipt_control_close, "pcipt_control")
 
     def nodes(self, functions: Sequence[Sbdf]) -> tuple[int, list[int]]:
-        """Ask for the NUMA node of each function.
+        """Ask Xen for the NUMA node of each function, in one call.
 
-        Shape:  the result and the nodes; NODE_UNKNOWN where Xen does not list the function.
+        Shape:  (result, nodes in the order of `functions`); NODE_UNKNOWN for a function that Xen does not
+                list.
         """
         count = len(functions)
         devices = ffi.new("struct pcipt_device[]", [_device(function) for function in functions])
@@ -100,21 +116,29 @@ class ControlHandle(_Handle):
         return result, ffi.unpack(nodes, count) if count else []
 
     def test(self, function: Sbdf) -> int:
+        """Ask Xen who has a function.
+
+        Return 0 if dom0 has it or it is quarantined, else -EINVAL or another -errno.
+        """
         return lib.pcipt_control_test(self._open, _device(function))
 
     def map(self, frames: Frames) -> int:
+        """Map the frames 1:1 for dom0. Return 0 or -errno; see `mapping` for what a failure leaves."""
         return lib.pcipt_control_map(self._open, frames.start, frames.count)
 
     def unmap(self, frames: Frames) -> int:
+        """Unmap the frames for dom0, up to the first frame that is not mapped. Return 0 or -errno."""
         return lib.pcipt_control_unmap(self._open, frames.start, frames.count)
 
     def press(self, key: str) -> int:
+        """Press a debug key of Xen. Return 0 or -errno; keys other than Q and q give -EPERM."""
         return lib.pcipt_control_press(self._open, key.encode("ascii"))
 
     def read(self, index: int, size: int) -> tuple[int, bytes, int]:
-        """Copy characters of Xen's console ring from `index` on.
+        """Read up to `size` characters of Xen's console ring, beginning at `index`.
 
-        Shape:  the result, the characters, and the index to go on from.
+        If Xen has overwritten that place, reading begins at the oldest character.
+        Shape:  (result, characters, index at which the next read begins).
         """
         buffer = ffi.new("char[]", size)
         at, count = ffi.new("uint32_t *", index), ffi.new("uint32_t *")
@@ -123,4 +147,5 @@ class ControlHandle(_Handle):
 
 
 def _device(function: Sbdf) -> tuple[int, int, int]:
+    """Return the function as the C structure has it: segment, bus, device and function number in one byte."""
     return function.segment, function.bus, function.devfn

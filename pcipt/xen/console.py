@@ -1,12 +1,14 @@
-"""The dump that Xen's debug key Q writes into its console ring: devices and their owners. Pure.
+"""Parse the list of PCI devices and their owners that Xen's debug key Q writes into its console ring.
+
+Pure.
 
     (XEN) ==== PCI devices ====
     (XEN) ==== segment 0000 ====
     (XEN) 0000:02:00.0 - d0 - node -1  - MSIs < 28 29 >
 
-A line is put together by several printk calls, so another processor's line may stand in its middle; it
-begins with its own "(XEN) " or, for a guest's, "(d1) ", and runs to the end of the line. What follows without
-a prefix continues the broken line. Guests choose the text of theirs: it is never data.
+Xen prints a line by several printk calls, so a line of another processor may be in the middle of it. That
+line begins with its own prefix, "(XEN) " or for a guest "(d1) ", and runs to its end. The next line without a
+prefix continues the interrupted line. A guest chooses the text of its lines: they are never used as data.
 Source: Xen xen/drivers/passthrough/pci.c, _dump_pci_devices; drivers/char/console.c, vprintk_common.
 """
 
@@ -21,7 +23,7 @@ from pcipt.xen.interface import Owner, OwnerKind
 HEADER = "==== PCI devices ===="
 KEPT_BROKEN = 16
 
-# console_timestamps= date, datems, boot and raw put [...] behind Xen's prefix.
+# With console_timestamps= date, datems, boot or raw, [...] follows Xen's prefix.
 _PREFIX = re.compile(r"\(XEN\) (?:\[[0-9a-fA-F:. \-]{1,40}\] )?|\(d\d{1,5}\) ")
 _XEN, _GUEST, _NOBODY = "Xen", "guest", "nobody"
 _STARTS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7] - ")
@@ -34,9 +36,10 @@ _DEVICE = re.compile(
 
 @attrs.frozen
 class Dump:
-    """What was understood; `broken` holds lines that name a device but cannot be read (the first few).
+    """The parsed list. `broken` holds the first lines that name a device but cannot be parsed.
 
-    `begun` is False where the header is missing: nothing was printed, or its beginning is lost.
+    `begun` is False if the header of the list was not found: nothing was printed, or its beginning was
+    overwritten.
     """
 
     owners: Mapping[Sbdf, Owner]
@@ -45,10 +48,10 @@ class Dump:
 
 
 def parse_devices(text: str) -> Dump:
-    """Read the dump in a piece of Xen's console, from the first header on.
+    """Parse the list of devices in a text of Xen's console, from the first header on.
 
-    Shape:  devices of all segments in Xen's order; unknown lines are passed over. A second header may stand
-            anywhere behind the first (somebody else pressed the key) and changes nothing.
+    Shape:  devices of all segments in Xen's order; other lines are ignored. A second header changes nothing:
+            somebody else may press the key too.
     """
     owners: dict[Sbdf, Owner] = {}
     broken: list[str] = []
@@ -66,6 +69,7 @@ def parse_devices(text: str) -> Dump:
 
 
 def _owner(match: re.Match[str]) -> Owner:
+    """Return the owner that a matched line names."""
     if match["domain"] is not None:
         return Owner(OwnerKind.DOMAIN, int(match["domain"]))
     if match["nobody"] is not None:
@@ -76,14 +80,15 @@ def _owner(match: re.Match[str]) -> Owner:
 
 
 def whole_lines(lines: Iterable[str], starts: re.Pattern[str]) -> Iterator[str]:
-    """Put lines together out of their pieces; a head whose rest never comes is given as it is.
+    """Yield the lines of Xen's console with their interrupted pieces joined. Lines of guests are left out.
 
-    Shape:  `starts` matches what may be the head of a line that matters; others are not waited for.
+    Shape:  `starts` matches the beginning of every line that the caller needs. Only such a line is joined
+            with later pieces; if its rest never follows, its beginning is yielded alone.
     """
     head = ""
     for line in lines:
         for printer, text, ends in _pieces(line.rstrip("\r")):
-            if _foreign(printer, text, head, starts):
+            if _is_foreign(printer, text, head, starts):
                 continue
             if printer == _XEN and head:
                 yield head
@@ -97,18 +102,21 @@ def whole_lines(lines: Iterable[str], starts: re.Pattern[str]) -> Iterator[str]:
         yield head
 
 
-def _foreign(printer: str, text: str, head: str, starts: re.Pattern[str]) -> bool:
-    """Whether a piece has nothing to do with the line begun by `head`: another processor's, or a guest's."""
+def _is_foreign(printer: str, text: str, head: str, starts: re.Pattern[str]) -> bool:
+    """Return True if a piece does not belong to the line that begins with `head`.
+
+    Such a piece comes from another processor or from a guest.
+    """
     if printer == _NOBODY:
         return not head
     return printer == _GUEST or bool(head and not starts.match(text))
 
 
 def _pieces(line: str) -> Iterator[tuple[str, str, bool]]:
-    """Cut a line where a prefix stands.
+    """Yield the parts into which Xen's prefixes divide a line.
 
-    Shape:  who printed the piece, its text without the prefix, whether the line ends with it. A guest's is
-            always printed whole, so it runs to the end of the line whatever stands in it.
+    Shape:  (who printed the part, its text without the prefix, True if the line ends with it). A guest's part
+            runs to the end of the line, whatever it contains, and keeps its prefix.
     """
     while line:
         prefix = _PREFIX.match(line)

@@ -1,7 +1,7 @@
-"""The hypervisor as pcipt sees it: what it can be asked and told, one interface for every implementation.
+"""The hypervisor as pcipt sees it: one interface that the real and the simulated Xen implement.
 
-No policy stands here: guards decide before a call is made. Errors are values of Linux errno in
-`HypervisorError`; what this Xen or its libraries cannot do is `UnsupportedError`.
+Nothing here decides whether a call is allowed: guards do that before the call. A failed call raises
+`HypervisorError` with a Linux errno; `UnsupportedError` means that this Xen or its libraries cannot do it.
 """
 
 import enum
@@ -14,15 +14,18 @@ from pcipt.pci import Frames, Range, Sbdf
 
 
 class Dom0Kind(enum.Enum):
+    """The kind of dom0. A PV dom0 has no map of its own (p2m) that Xen could change; a PVH dom0 has one."""
+
     PV = "pv"
     PVH = "pvh"
 
 
 class Custody(enum.Enum):
-    """Who has a function that Xen knows, as far as one silent question tells.
+    """Who has a function that Xen knows, as far as one question without side effects can tell.
 
-    HARDWARE_DOMAIN is dom0's, or quarantined (dom_io): Xen answers both alike. ELSEWHERE is a guest's, Xen's
-    own (hidden), nobody's (an orphan) or unknown to Xen: it answers all four alike.
+    HARDWARE_DOMAIN: dom0 has it, or it is quarantined (dom_io); Xen gives both the same answer. ELSEWHERE: a
+    guest has it, Xen itself has it (hidden), nobody has it (an orphan), or Xen does not know it; Xen gives
+    all four the same answer. UNTOLD: the question could not be answered.
     """
 
     HARDWARE_DOMAIN = "dom0"
@@ -31,6 +34,12 @@ class Custody(enum.Enum):
 
 
 class OwnerKind(enum.Enum):
+    """Who owns a function in Xen's list.
+
+    DOMAIN: dom0 or a guest. QUARANTINE: the domain dom_io. XEN: Xen itself. NOBODY: the function is an
+    orphan.
+    """
+
     DOMAIN = "domain"
     QUARANTINE = "quarantine"
     XEN = "xen"
@@ -39,7 +48,12 @@ class OwnerKind(enum.Enum):
 
 @attrs.frozen
 class Owner:
-    """The owner of a function in Xen's own list; `domain` is set for DOMAIN. NOBODY makes it an orphan."""
+    """The owner of a function in Xen's list.
+
+    `domain` is the domain's number if `kind` is DOMAIN, else None.
+
+    A function with owner NOBODY is called an orphan.
+    """
 
     kind: OwnerKind
     domain: int | None = None
@@ -47,7 +61,7 @@ class Owner:
 
 @attrs.frozen
 class XenIdentity:
-    """Which Xen this is; `full` is the version as Xen prints it, e.g. 4.17.7."""
+    """The version of Xen and the kind of dom0. `full` is the version as Xen prints it, e.g. 4.17.7."""
 
     major: int
     minor: int
@@ -55,15 +69,17 @@ class XenIdentity:
     dom0: Dom0Kind
 
     def at_least(self, major: int, minor: int) -> bool:
+        """Return True if this is release `major`.`minor` or a later one."""
         return (self.major, self.minor) >= (major, minor)
 
 
 @attrs.frozen
 class DeviceFlags:
-    """What an announcement says beside the address, as dom0's kernel would say it.
+    """What an announcement to Xen says about a function besides its address, as dom0's kernel says it.
 
-    `extended` is EXTFN (an ARI function whose slot bits are not 0); `physfn` makes it a virtual function.
-    The proximity domain is never sent: Linux's node numbers are not ACPI's.
+    `extended` is EXTFN: an ARI function whose device number bits are not 0. `physfn` is the physical function
+    if this is a virtual function, else None. The proximity domain is never sent, because Linux's node numbers
+    are not ACPI's.
     Source: Xen public/physdev.h, XEN_PCI_DEV_*; linux drivers/xen/pci.c.
     """
 
@@ -73,62 +89,81 @@ class DeviceFlags:
 
 @attrs.frozen
 class Permissions:
-    """What a domain may reach by Xen's rangesets (debug key q)."""
+    """The memory and the I/O ports that a domain may access, from Xen's rangesets (debug key q)."""
 
     memory: tuple[Frames, ...]
     ports: tuple[Range, ...]
 
 
 class Hypervisor(Protocol):
-    """Xen, real or simulated. One object is used by one thread in the process that opened it."""
+    """Xen, real or simulated. An object is used by one thread, in the process that opened it."""
 
     @property
-    def identity(self) -> XenIdentity: ...
+    def identity(self) -> XenIdentity:
+        """The version of Xen and the kind of dom0."""
 
     def known(self, functions: Sequence[Sbdf]) -> list[bool]:
-        """Tell for each function whether Xen lists it (XEN_SYSCTL_pcitopoinfo), all in one batch.
+        """Return for each function whether Xen lists it (XEN_SYSCTL_pcitopoinfo).
 
-        A segment above ffff is answered False without asking. Membership is not ownership.
+        They are asked in batches.
+
+        A function whose segment is above ffff gives False without a question. A function that Xen lists may
+        still have no owner.
         """
 
     def custody(self, function: Sbdf) -> Custody:
-        """Ask who has a function that Xen knows (XEN_DOMCTL_test_assign_device with DOMID_INVALID).
+        """Return who has a function that Xen knows (XEN_DOMCTL_test_assign_device with DOMID_INVALID).
 
-        UNTOLD where there is no IOMMU (EOPNOTSUPP) or the toolstack interface is refused.
+        UNTOLD if there is no IOMMU (EOPNOTSUPP) or the toolstack interface is refused.
         """
 
     def owners(self) -> Mapping[Sbdf, Owner]:
-        """List Xen's devices and owners by its debug key Q.
+        """Return all functions in Xen's list with their owners, by Xen's debug key Q.
 
-        Slow and loud: on demand only, never in a loop.
+        This is slow and prints on Xen's console: call it on demand only, never in a loop.
         """
 
     def add_device(self, function: Sbdf, flags: DeviceFlags) -> None:
-        """PHYSDEVOP_pci_device_add. Overwrites what Xen knew of a known function."""
+        """Add a function to Xen's list (PHYSDEVOP_pci_device_add).
+
+        If Xen already knows it, what Xen knew is overwritten.
+        """
 
     def remove_device(self, function: Sbdf) -> None:
-        """PHYSDEVOP_pci_device_remove. Panics Xen before 4.19 if the function is an orphan."""
+        """Remove a function from Xen's list (PHYSDEVOP_pci_device_remove).
+
+        Xen before 4.19 panics if the function is an orphan (a function without an owner).
+        """
 
     def map_mmio(self, frames: Frames) -> None:
-        """Identity map frames for dom0 (XEN_DOMCTL_memory_mapping, add): gfn and mfn are equal, domain 0.
+        """Map frames 1:1 for dom0, domain 0 (XEN_DOMCTL_memory_mapping, add): gfn and mfn are equal.
 
-        After a failure none of these frames is mapped, also those that were before (libxc unmaps to undo,
-        and the errno may be the undoing's). EPERM and EACCES come before anything is done.
-        Over RAM it succeeds and the RAM is lost; over other MMIO dom0 is killed: guards decide, not this.
-
+        After a failure none of these frames is mapped, also not those that were mapped before: libxc unmaps
+        them to undo the call, and the errno may be that of the unmapping. EPERM, EACCES and ENOSYS are
+        exceptions: Xen returns them before anything is done. Over RAM the call succeeds and dom0 loses the
+        RAM; over another MMIO mapping Xen kills dom0. Guards must prevent both.
         Raises: StateError on a PV dom0, where Xen would do nothing and report success.
         """
 
     def unmap_mmio(self, frames: Frames) -> None:
-        """Take frames out of dom0's map; EINVAL tells that some were not mapped, the others are out then.
+        """Unmap frames for dom0.
+
+        EINVAL means that some of them were not mapped; the others are then unmapped.
 
         Raises: StateError on a PV dom0, as `map_mmio` does.
         """
 
     def reserved_regions(self, function: Sbdf | None = None) -> tuple[Frames, ...]:
-        """List reserved device memory (XENMEM_reserved_device_memory_map): all, or one function's."""
+        """Return the reserved memory regions of one function, or of the whole machine if `function` is None.
+
+        The call is XENMEM_reserved_device_memory_map.
+        """
 
     def permissions(self) -> Mapping[int, Permissions]:
-        """List what each domain may reach, by debug key q. Slow and loud: on demand only, never in a loop."""
+        """Return what each domain may access, by Xen's debug key q.
 
-    def close(self) -> None: ...
+        This is slow and prints on Xen's console: call it on demand only, never in a loop.
+        """
+
+    def close(self) -> None:
+        """Close the connection. Every later call raises StateError."""

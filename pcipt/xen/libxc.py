@@ -1,7 +1,8 @@
-"""The real hypervisor, through libxencall and, for what needs the toolstack's interface, libxenctrl.
+"""The real hypervisor: calls through libxencall and, for the toolstack's interface, through libxenctrl.
 
-libxencall is enough to add and remove. libxenctrl is opened when it is first needed; where it is missing or
-of another Xen release, asking raises UnsupportedError (custody is untold) and the rest goes on.
+libxencall is enough to add and remove functions. libxenctrl is opened when it is first needed. If it is
+missing, or belongs to another Xen release, a call that needs it raises UnsupportedError (`custody` returns
+UNTOLD), and all other calls work.
 """
 
 import errno
@@ -23,7 +24,7 @@ from pcipt.xen.rangesets import RangesetDump, parse_permissions
 
 BATCH = 4096  # functions in one pcitopoinfo: 2 x 16 KiB of hypercall buffer, well below any driver's limit
 CHUNK = 65536
-RING_LIMIT = 64 << 20  # no console ring is larger; a talkative Xen must not hold us for ever
+RING_LIMIT = 64 << 20  # no console ring is larger; reading ends even if Xen prints without pause
 KEY_ATTEMPTS = 2
 _LIST_OF_OWNERS = "Xen's list of owners"
 _LIST_OF_PERMISSIONS = "Xen's list of permissions"
@@ -32,9 +33,10 @@ D = TypeVar("D", Dump, RangesetDump)
 
 
 def open_libxc(root: str = "/") -> "LibXc":
-    """Connect to the Xen this runs on; `root` is where /sys, /dev and the libraries are looked for.
+    """Connect to the running Xen. /sys, /dev and the libraries are looked for below the directory `root`.
 
-    Raises: UnsupportedError where there is no Xen or no libxencall; NotPermittedError if not root.
+    Raises: UnsupportedError if there is no Xen or no libxencall; NotPermittedError if the process may not
+            open Xen's device.
     """
     identity = loading.read_identity(root)
     loading.require_privcmd(root)
@@ -52,7 +54,10 @@ def open_libxc(root: str = "/") -> "LibXc":
 
 
 class LibXc:
-    """The Xen this runs on; see `Hypervisor`. Used by one thread, in the process that opened it."""
+    """The running Xen; the methods are described in `Hypervisor`.
+
+    Used by one thread, in the process that opened it.
+    """
 
     def __init__(self, identity: XenIdentity, call: CallHandle, control_names: Sequence[str]) -> None:
         self._identity = identity
@@ -66,9 +71,11 @@ class LibXc:
 
     @property
     def identity(self) -> XenIdentity:
+        """The version of Xen and the kind of dom0."""
         return self._identity
 
     def known(self, functions: Sequence[Sbdf]) -> list[bool]:
+        """Return for each function whether Xen lists it. Raises UnsupportedError without libxenctrl."""
         self._require_open()
         asked = [function for function in functions if function.fits_xen]
         if not asked:
@@ -83,6 +90,7 @@ class LibXc:
         return [nodes.get(function, NODE_UNKNOWN) != NODE_UNKNOWN for function in functions]
 
     def custody(self, function: Sbdf) -> Custody:
+        """Return who has a function, as `Hypervisor.custody` describes; UNTOLD without libxenctrl."""
         self._require_open()
         xen_address(function)
         try:
@@ -92,17 +100,19 @@ class LibXc:
         return custody_from_result(function, control.test(function))
 
     def owners(self) -> Mapping[Sbdf, Owner]:
-        """List Xen's devices and owners by its debug key Q.
+        """Return all functions in Xen's list with their owners, by Xen's debug key Q.
 
-        Raises: UnsupportedError if the ring is too small for the dump, or its lines came torn again.
+        Raises: UnsupportedError if the console ring is too small for the list, or if its lines were
+                interrupted in both of two attempts.
         """
         nothing = "key Q printed no list of PCI devices"
         return self._dump("Q", _LIST_OF_OWNERS, parse_devices, lambda dump: dump.begun, nothing).owners
 
     def permissions(self) -> Mapping[int, Permissions]:
-        """List by Xen's debug key q what each domain may reach.
+        """Return what each domain may access, by Xen's debug key q.
 
-        Raises: UnsupportedError if the ring is too small for the dump, or its lines came torn again.
+        Raises: UnsupportedError if the console ring is too small for the list, or if its lines were
+                interrupted in both of two attempts.
         """
         nothing = "key q printed no rangesets"
         told = self._dump(
@@ -111,23 +121,31 @@ class LibXc:
         return told.domains
 
     def add_device(self, function: Sbdf, flags: DeviceFlags) -> None:
+        """Add a function to Xen's list."""
         self._require_open()
         result = self._call.add(xen_address(function), checked_flags(function, flags))
         check(Op.ADD, result, str(function))
 
     def remove_device(self, function: Sbdf) -> None:
+        """Remove a function from Xen's list."""
         self._require_open()
         check(Op.REMOVE, self._call.remove(xen_address(function)), str(function))
 
     def map_mmio(self, frames: Frames) -> None:
+        """Map frames 1:1 for dom0; `Hypervisor.map_mmio` tells what a failure leaves.
+
+        Raises StateError on a PV dom0.
+        """
         control = self._require_mapping()
         check(Op.MAP, map_frames(control.map, control.unmap, frames), str(frames))
 
     def unmap_mmio(self, frames: Frames) -> None:
+        """Unmap frames for dom0. Raises StateError on a PV dom0."""
         control = self._require_mapping()
         check(Op.UNMAP, unmap_frames(control.unmap, frames), str(frames))
 
     def reserved_regions(self, function: Sbdf | None = None) -> tuple[Frames, ...]:
+        """Return the reserved memory regions of one function, or all if `function` is None."""
         self._require_open()
         subject = function if function is None else xen_address(function)
         result, regions = read_regions(lambda room: self._call.reserved(subject, room))
@@ -135,6 +153,7 @@ class LibXc:
         return regions
 
     def close(self) -> None:
+        """Close the connection. Every later call raises StateError."""
         self._closed = True
         if self._control is not None:
             self._control.close()
@@ -154,18 +173,24 @@ class LibXc:
             warnings.warn(what, ResourceWarning, stacklevel=2, source=self)
 
     def _require_open(self) -> None:
+        """Raise StateError if the connection is closed or belongs to another process."""
         if self._closed:
             raise StateError("the connection to Xen is closed")
         if self._process != os.getpid():
             raise StateError("the connection to Xen was opened in another process; open one here")
 
     def _require_mapping(self) -> ControlHandle:
+        """Return the handle for mapping calls. Raises StateError on a PV dom0."""
         self._require_open()
         require_translated(self._identity)
         return self._require_control()
 
     def _require_control(self) -> ControlHandle:
-        """Open libxenctrl, once; a refusal is remembered, an error (no memory, no descriptors) is not."""
+        """Return the handle of libxenctrl, which is opened by the first call.
+
+        A refusal (UnsupportedError) is remembered and raised again. After another error (no memory, no
+        descriptors) the next call tries again.
+        """
         if self._control is None and self._control_refusal is None:
             try:
                 self._control = self._open_control()
@@ -176,6 +201,7 @@ class LibXc:
         return self._control
 
     def _open_control(self) -> ControlHandle:
+        """Open the first libxenctrl that works with the running Xen, or raise UnsupportedError."""
         feature = "Xen's toolstack interface"
         refusal = UnsupportedError(feature, f"no libxenctrl of Xen {self._identity.full} is installed")
         for name in self._control_names:
@@ -198,7 +224,11 @@ class LibXc:
     def _dump(
         self, key: str, feature: str, parse: Callable[[str], D], complete: Callable[[D], bool], nothing: str
     ) -> D:
-        """Press a key until its dump comes whole: other processors' lines may have torn it."""
+        """Return the parsed dump of a debug key that is complete; press the key at most twice.
+
+        Lines of other processors may have interrupted the dump. Raises UnsupportedError if no dump is
+        complete.
+        """
         for _ in range(KEY_ATTEMPTS):
             dump = parse(self._printed(key, feature))
             if complete(dump) and not dump.broken:
@@ -206,7 +236,10 @@ class LibXc:
         raise UnsupportedError(feature, f"lines came torn: {dump.broken[0]}" if dump.broken else nothing)
 
     def _printed(self, key: str, feature: str) -> str:
-        """Press a key and read what it printed: it runs synchronously, the dump is in the ring on return."""
+        """Press a debug key and return what it printed.
+
+        The key is handled before the call returns, so the whole dump is in the ring.
+        """
         self._require_open()
         control = self._require_control()
         self._read_console(control)
@@ -214,7 +247,14 @@ class LibXc:
         return self._read_console(control, kept_for=feature)
 
     def _read_console(self, control: ControlHandle, kept_for: str = "") -> str:
-        """Read on to the end of the ring; if the text is to be kept, none of it may be lost."""
+        """Read Xen's console ring to its end.
+
+        Return the text if `kept_for` is given, else an empty string.
+
+        `kept_for` names the feature that needs the text.
+
+        Raises: UnsupportedError if the text is to be returned and a part of it was overwritten.
+        """
         pieces: list[bytes] = []
         for _ in range(RING_LIMIT // CHUNK):
             result, piece, index = control.read(self._console_index, CHUNK)

@@ -1,7 +1,7 @@
-"""Where Xen is, which one it is, and which libraries may speak to it.
+"""Find out which Xen is running, and list the libraries that can talk to it.
 
-Everything is read below `root`, so that a directory can stand for a machine. The soname of libxenctrl changes
-with every Xen release, that of libxencall never did.
+Everything is read below the directory `root`, so that a test can use a directory instead of a machine. The
+soname of libxenctrl changes with every Xen release, that of libxencall never did.
 Source: Linux Documentation/ABI/stable/sysfs-hypervisor-xen.
 """
 
@@ -31,9 +31,9 @@ _VERSIONED = re.compile(r"libxenctrl\.so\.(\d+)\.(\d+)")
 
 
 def read_identity(root: str = "/") -> XenIdentity:
-    """Read which Xen this is and what kind of dom0 we are in.
+    """Return the version of Xen and the kind of dom0 that this process runs in.
 
-    Raises: UnsupportedError where there is no Xen, or where this domain is not the control domain.
+    Raises: UnsupportedError if there is no Xen, or this domain is not the control domain.
     """
     if _text(root, "sys/hypervisor/type") != "xen":
         raise UnsupportedError("Xen", "this machine does not run under Xen (/sys/hypervisor/type)")
@@ -49,23 +49,28 @@ def read_identity(root: str = "/") -> XenIdentity:
 
 
 def require_privcmd(root: str = "/") -> None:
-    """Look whether hypercalls can be made from here; libxencall itself would complain on stderr.
+    """Raise UnsupportedError if the device for hypercalls (/dev/xen/privcmd) is missing.
 
-    Raises: UnsupportedError naming the missing device.
+    Without this check libxencall itself would complain on stderr.
     """
     if not any(os.path.exists(os.path.join(root, path)) for path in _PRIVCMD):
         raise UnsupportedError("Xen", "/dev/xen/privcmd is missing (is the module xen-privcmd loaded?)")
 
 
 def xencall_names(root: str = "/") -> list[str]:
-    """List what may be libxencall: the soname, left to the dynamic linker, then files in the usual places."""
+    """Return the names to try for libxencall.
+
+    These are the soname, which the dynamic linker resolves, and then the files in the usual library folders.
+    """
     return [*_soname(root, XENCALL), *_installed(root, XENCALL)]
 
 
 def xenctrl_names(identity: XenIdentity, root: str = "/") -> list[str]:
-    """List what may be libxenctrl: the running Xen's own first, then others, newest first.
+    """Return the names to try for libxenctrl.
 
-    One of another release may still serve: sysctl kept its version from 4.17 to 4.20, domctl did not.
+    Those of the running Xen's release come first, then other releases, newest first.
+
+    A library of another release may work: sysctl kept its version from 4.17 to 4.20, domctl did not.
     """
     exact = f"libxenctrl.so.{identity.major}.{identity.minor}"
     own = _installed(root, exact)
@@ -78,16 +83,21 @@ def xenctrl_names(identity: XenIdentity, root: str = "/") -> list[str]:
 
 
 def _soname(root: str, name: str) -> list[str]:
-    """The dynamic linker knows the libraries of this machine, not those below another root."""
+    """Return the soname; an empty list if `root` is not /.
+
+    The dynamic linker knows only the libraries of this machine.
+    """
     return [name] if os.path.realpath(root) == "/" else []
 
 
 def _release(path: str) -> tuple[int, int]:
+    """Return the (major, minor) release in a file name of libxenctrl."""
     match = _VERSIONED.fullmatch(os.path.basename(path))
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def _installed(root: str, name: str) -> list[str]:
+    """Return the files with this name (a glob pattern) in the usual library folders."""
     return [
         path
         for directory in DIRECTORIES
@@ -96,6 +106,7 @@ def _installed(root: str, name: str) -> list[str]:
 
 
 def _text(root: str, path: str) -> str | None:
+    """Return the content of a file below `root` without surrounding spaces; None if it cannot be read."""
     try:
         with open(os.path.join(root, path), encoding="utf-8", errors="replace") as file:
             return file.read(4096).strip()
@@ -104,6 +115,7 @@ def _text(root: str, path: str) -> str | None:
 
 
 def _number(root: str, path: str) -> int:
+    """Return the number in a file below `root`. Raises MalformedError if there is none."""
     text = _text(root, path)
     if text is None or not re.fullmatch(r"[0-9]{1,5}", text):
         raise MalformedError(f"/{path}", 0, f"{text!r} is not a number")

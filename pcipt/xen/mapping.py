@@ -1,11 +1,11 @@
-"""What stands around libxc's memory_mapping and Xen's list of reserved memory to do what the interface says.
+"""Complete libxc's memory_mapping, and Xen's list of reserved memory, to what the interface promises.
 
-libxc ends an unmap at the first page that is not mapped, leaves those behind it and answers EINVAL; after a
-failed map it undoes by such an unmap. Here the rest is looked for by halves. Each vain try is a line on Xen's
-console, which may be a serial line: what is scattered more widely than TRIES halvings find is left.
-
+libxc's unmap stops at the first page that is not mapped, leaves the pages behind it mapped, and returns
+EINVAL. After a failed map libxc undoes it by such an unmap. Here the remaining mapped pages are searched by
+halving the range. Each vain try prints a line on Xen's console, which may be a slow serial line. So the
+search is limited to TRIES calls; pages that are scattered more widely stay mapped.
 Source: Xen tools/libs/ctrl/xc_domain.c, xc_domain_memory_mapping; xen/arch/x86/mm/p2m.c, unmap_mmio_regions;
-xen/common/memory.c, XENMEM_reserved_device_memory_map.
+        xen/common/memory.c, XENMEM_reserved_device_memory_map.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,15 +13,15 @@ from errno import EACCES, EINTR, EINVAL, ENOBUFS, ENOSYS, EPERM
 
 from pcipt.pci import Frames, Gfn
 
-ATTEMPTS = 8  # of a call that is interrupted, or of a list that grows while it is read
+ATTEMPTS = 8  # for a call that is interrupted, or a list that grows while it is read
 TRIES = 128
-UNTOUCHED = frozenset({-EPERM, -EACCES, -ENOSYS})  # answered before the first page
+UNTOUCHED = frozenset({-EPERM, -EACCES, -ENOSYS})  # returned before the first page is changed
 
 Primitive = Callable[[Frames], int]  # 0 or -errno
 
 
 def persist(call: Primitive, frames: Frames) -> int:
-    """Repeat a call that is interrupted, a bounded number of times."""
+    """Call `call(frames)` and repeat it while it returns -EINTR, at most 8 times. Return the last result."""
     answer = -EINTR
     for _ in range(ATTEMPTS):
         answer = call(frames)
@@ -31,7 +31,11 @@ def persist(call: Primitive, frames: Frames) -> int:
 
 
 def map_frames(add: Primitive, remove: Primitive, frames: Frames) -> int:
-    """Map all the frames; after a failure none of them is mapped, unless the call was refused as a whole."""
+    """Map all the frames by `add`. Return 0 or -errno.
+
+    After a failure none of the frames is mapped (they are unmapped by `remove`), unless the call was refused
+    before the first page (UNTOUCHED).
+    """
     answer = persist(add, frames)
     if answer < 0 and answer not in UNTOUCHED:
         unmap_frames(remove, frames)
@@ -39,9 +43,12 @@ def map_frames(add: Primitive, remove: Primitive, frames: Frames) -> int:
 
 
 def unmap_frames(remove: Primitive, frames: Frames) -> int:
-    """Unmap all that is mapped of the frames: EINVAL if some were not."""
+    """Unmap all frames that are mapped, by `remove`, as far as TRIES calls find them.
+
+    Return 0, -EINVAL if some frames were not mapped, or another -errno.
+    """
     answer = persist(remove, frames)
-    # Raw calls work from the front: what an interrupted one has left lies behind.
+    # A call works from the front, so the pages that an interrupted call left are at the end.
     broken = [frames] if answer == -EINVAL and frames.count > 1 else []
     for _ in range(TRIES // 2):
         if not broken:
@@ -54,9 +61,10 @@ def unmap_frames(remove: Primitive, frames: Frames) -> int:
 def read_regions(
     ask: Callable[[int], tuple[int, int, Sequence[tuple[int, int]]]],
 ) -> tuple[int, tuple[Frames, ...]]:
-    """Ask for a list of which only Xen knows the length.
+    """Read a list of regions whose length only Xen knows. Return (0 or -errno, the regions).
 
-    Shape:  `ask` takes the room there is and gives the result, the number there are, and the regions.
+    Shape:  `ask` takes the number of regions there is room for. It returns its result, the number of regions
+            that Xen has, and the regions; -ENOBUFS means that there was too little room.
     """
     room, answer = 0, -ENOBUFS
     regions: Sequence[tuple[int, int]] = ()
@@ -71,5 +79,6 @@ def read_regions(
 
 
 def _halves(frames: Frames) -> tuple[Frames, Frames]:
+    """Return the front half and the rest of the frames."""
     front = frames.count // 2
     return Frames(frames.start, front), Frames(Gfn(frames.start + front), frames.count - front)

@@ -1,8 +1,7 @@
-"""What a result of Xen means: from 0 or -errno to a value of the interface or to an error.
+"""Convert the results of Xen's calls (0 or -errno) to values of the interface or to errors.
 
-Both implementations of the interface answer through these functions, so that the simulated one cannot say
-something the real one would not. Operations have Xen's own names; they appear in errors, logs and metrics.
-
+The real and the simulated hypervisor both use these functions, so that the simulated one cannot answer what
+the real one would not. Operations have Xen's own names, which appear in errors, logs and metrics.
 Source: Xen xen/common/sysctl.c, domctl.c (interface_version: EACCES) and memory.c, drivers/passthrough/pci.c.
 """
 
@@ -16,6 +15,8 @@ from pcipt.xen.interface import Custody, DeviceFlags, Dom0Kind, XenIdentity
 
 
 class Op(enum.StrEnum):
+    """The operations that can be called, by Xen's names."""
+
     ADD = "pci_device_add"
     REMOVE = "pci_device_remove"
     KNOWN = "pcitopoinfo"
@@ -28,11 +29,11 @@ class Op(enum.StrEnum):
 
     @property
     def changes(self) -> bool:
-        """Whether the call changes what Xen holds."""
+        """True if the operation changes what Xen holds."""
         return self in {Op.ADD, Op.REMOVE, Op.MAP, Op.UNMAP}
 
 
-# What the toolstack's calls (sysctl, domctl) answer where they cannot be used at all.
+# Errors of the toolstack's calls (sysctl, domctl) which mean that they cannot be used at all.
 REFUSALS = {
     errno.EACCES: "this libxenctrl belongs to another Xen release",
     errno.ENOSYS: "this Xen was built without it",
@@ -41,9 +42,9 @@ REFUSALS = {
 
 
 def xen_address(function: Sbdf) -> Sbdf:
-    """Give the address back if Xen can name it.
+    """Return `function` unchanged if Xen can name it.
 
-    Raises: UnsupportedError for a segment above ffff (VMD): Xen's segments have 16 bits.
+    Raises: UnsupportedError if its segment is above ffff (VMD): Xen's segments have 16 bits.
     """
     if not function.fits_xen:
         raise UnsupportedError(str(function), "its segment is above ffff, which Xen cannot name")
@@ -51,32 +52,41 @@ def xen_address(function: Sbdf) -> Sbdf:
 
 
 def checked_flags(function: Sbdf, flags: DeviceFlags) -> DeviceFlags:
-    """Give the flags back if an announcement can carry them: a physical function shares the segment."""
+    """Return `flags` unchanged if they can be sent to Xen.
+
+    Raises: StateError if the physical function is on another segment than `function`.
+    """
     if flags.physfn is not None and flags.physfn.segment != function.segment:
         raise StateError(f"{function}: its physical function {flags.physfn} is on another segment")
     return flags
 
 
 def require_translated(identity: XenIdentity) -> None:
-    """See to it that there is a map to change.
+    """Raise StateError on a PV dom0, which has no map that could be changed.
 
-    Raises: StateError on a PV dom0: there Xen does nothing and reports success.
+    Xen would do nothing and report success.
     """
     if identity.dom0 is Dom0Kind.PV:
         raise StateError("a PV dom0 has no map of its own memory that Xen could change")
 
 
 def check(op: Op, result: int, subject: str = "") -> None:
-    """Raise what a negative result means.
+    """Raise the error that a negative `result` means; do nothing if the result is 0 or positive.
 
-    Raises: HypervisorError; for a call of the toolstack that this Xen refuses as a whole, UnsupportedError.
+    Raises: UnsupportedError if Xen refuses this operation altogether, which is possible only for operations
+            that change nothing; else HypervisorError.
     """
     if result < 0:
         raise _error(op, -result, subject)
 
 
 def custody_from_result(function: Sbdf, result: int) -> Custody:
-    """Read the answer of test_assign_device; a toolstack interface that is refused leaves it untold."""
+    """Return the custody that a result of test_assign_device means.
+
+    UNTOLD if the toolstack interface is refused.
+
+    Raises: HypervisorError for any other error.
+    """
     if result == 0:
         return Custody.HARDWARE_DOMAIN
     if result == -errno.EINVAL:
@@ -87,6 +97,7 @@ def custody_from_result(function: Sbdf, result: int) -> Custody:
 
 
 def _error(op: Op, number: int, subject: str) -> PciptError:
+    """Return the error for an errno."""
     if not op.changes and number in REFUSALS:
         return UnsupportedError(f"Xen's {op}", f"{REFUSALS[number]} ({os.strerror(number)})")
     return HypervisorError(op, number, subject)

@@ -1,12 +1,14 @@
-"""The rangesets in the dump that Xen's debug key q writes into its console ring: who may reach what. Pure.
+"""Parse the rangesets that Xen's debug key q writes into its console ring: what each domain may access.
+
+Pure.
 
     (XEN) Rangesets belonging to domain 0:
     (XEN)     Interrupts { 1-15, 24 }
     (XEN)     I/O Memory { 0-fedff, fef00-fcfffff }
     (XEN)     I/O Ports  { 0-1f, 22-3f, 44-60 }
 
-Each number is a printk call of its own, ends are inclusive, memory is in frames. Lines are torn as in key Q's
-dump; see `console`. Other rangesets and the rest of the dump are passed over.
+Each number is a printk call of its own. Ends are inclusive; memory is in frames. Lines may be interrupted as
+in the list of key Q (see `console`). Other rangesets and the rest of the dump are ignored.
 Source: Xen xen/common/rangeset.c, rangeset_domain_printk; xen/common/keyhandler.c, dump_domains.
 """
 
@@ -21,7 +23,7 @@ from pcipt.xen.console import KEPT_BROKEN, whole_lines
 from pcipt.xen.interface import Permissions
 
 _DOMAIN = re.compile(r"Rangesets belonging to domain (\d{1,5}):")
-# The indent is printed alone; what follows it may be another processor's line.
+# The indent is a printk of its own: a line of another processor may follow it.
 _STARTS = re.compile(r" {4}(?:$|I/O (?:Memory|Ports))|Rangesets belonging ")
 _SET = re.compile(r" {4}(I/O Memory|I/O Ports ) \{((?: [0-9a-f]{1,16}(?:-[0-9a-f]{1,16})?,?)*) \}")
 _ITEM = re.compile(r"([0-9a-f]+)(?:-([0-9a-f]+))?")
@@ -30,16 +32,19 @@ _MEMORY, _PORTS = "I/O Memory", "I/O Ports "
 
 @attrs.frozen
 class RangesetDump:
-    """What was understood; `broken` holds lines that cannot be read and domains without memory or ports."""
+    """The parsed rangesets by domain number.
+
+    `broken` names the lines that cannot be parsed, and the domains for which memory or ports are missing.
+    """
 
     domains: Mapping[int, Permissions]
     broken: tuple[str, ...]
 
 
 def parse_permissions(text: str) -> RangesetDump:
-    """Read what each domain may reach out of a piece of Xen's console.
+    """Parse what each domain may access from a text of Xen's console.
 
-    Shape:  domains in Xen's order; one that is printed twice counts as printed last.
+    Shape:  domains in Xen's order. If a domain is printed twice, the last one counts.
     """
     sets: dict[int, dict[str, tuple[tuple[int, int], ...]]] = {}
     broken: list[str] = []
@@ -63,6 +68,7 @@ def parse_permissions(text: str) -> RangesetDump:
 
 
 def _permissions(found: Mapping[str, tuple[tuple[int, int], ...]]) -> Permissions:
+    """Return the permissions of one domain; a missing rangeset is empty."""
     return Permissions(
         tuple(Frames(Gfn(first), last - first + 1) for first, last in found.get(_MEMORY, ())),
         tuple(Range(Address(first), last - first + 1) for first, last in found.get(_PORTS, ())),
@@ -70,11 +76,15 @@ def _permissions(found: Mapping[str, tuple[tuple[int, int], ...]]) -> Permission
 
 
 def _pairs(items: str) -> tuple[tuple[int, int], ...]:
+    """Return the inclusive ranges (first, last) of a printed rangeset."""
     return tuple((int(match[1], 16), int(match[2] or match[1], 16)) for match in _ITEM.finditer(items))
 
 
 def _in_order(items: str) -> bool:
-    """Tell whether Xen wrote it: its ranges ascend and lie apart, so anything else is torn."""
+    """Return True if the ranges ascend and do not touch, as Xen prints them.
+
+    If not, the line was interrupted.
+    """
     ends = [end for pair in _pairs(items) for end in pair]
     return all(
         one < other if at % 2 else one <= other for at, (one, other) in enumerate(itertools.pairwise(ends))

@@ -1,4 +1,4 @@
-"""Prints what is made from the program's own tables: `python3 scripts/describe KIND`."""
+"""Print a text that is generated from the program's own tables: `python3 scripts/describe KIND`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the completion for bash. It starts no program: addresses come from sysfs by a glob."""
+"""The completion for bash. It starts no program: addresses come from sysfs by a glob."""
 
 from __future__ import annotations
 
@@ -93,7 +93,10 @@ complete -F _pcipt pcipt
 
 
 def completion(commands: list[Command]) -> str:
-    """Fill the tables of the frame: what there is, what stands alone, what stands behind an option."""
+    """Return the completion script: the frame with its tables filled in.
+
+    The tables hold, for each command: its words and options, its operands, the values of its options.
+    """
     top = [command.name for command in commands if len(command.words) == 1]
     words = [_row([""], " ".join([*top, "--help", "--version"]))]
     operands = [_row([""], "words " + " ".join(top))]
@@ -124,9 +127,11 @@ def completion(commands: list[Command]) -> str:
 
 
 def _kind(kind: str, words: Iterable[str]) -> str:
+    """Return what the shell offers for a value: "words" and the words, else the kind."""
     return f"words {' '.join(words)}" if kind == "words" else kind
 
 
 def _row(patterns: list[str], told: str) -> str:
+    """Return one branch of a shell `case`: for these patterns, echo `told`."""
     listed = " | ".join(f'"{pattern}"' for pattern in patterns)
     return f"        {listed}) echo {shlex.quote(told)} ;;"

@@ -1,6 +1,6 @@
-"""Reads the command line out of the program's own parsers, as plain values.
+"""The command line as plain values, read from the program's own parsers.
 
-What the man page and the completions say can then not differ from what the program takes.
+So the man page and the completions cannot differ from what the program accepts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from pcipt.cli.main import COMMANDS, make_parser
 
-#: metavar: what a shell should offer for it; another one stands for free text
+#: metavar: kind of the value, for which a shell offers completions; any other metavar is free text
 KINDS = {
     **dict.fromkeys(("SBDF", "SLOT"), "address"),
     **dict.fromkeys(("DIR", "SRC", "MACHINE"), "directory"),
@@ -21,7 +21,10 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Value:
-    """What stands behind an option, or alone. `required` is false for --option[=VALUE]."""
+    """The value of an option, or an operand. `required` is False if it may be left out; `many`: repeatable.
+
+    `kind` says what a shell completes; see KINDS. `words` holds the choices of the kind "words".
+    """
 
     name: str
     kind: str
@@ -32,7 +35,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Option:
-    """One option under all its names."""
+    """One option with all its names; `value` is None for an option without a value."""
 
     names: tuple[str, ...]
     about: str
@@ -41,7 +44,11 @@ class Option:
 
 @dataclass(frozen=True)
 class Command:
-    """One command, or one part of it: `words` is what to type."""
+    """One command, or one part of a command such as `pvh check`.
+
+    `words` is what a user types, `about` one line of help, `text` the whole help. `parts` are the names of
+    the command's parts.
+    """
 
     words: tuple[str, ...]
     about: str
@@ -53,11 +60,11 @@ class Command:
 
     @property
     def name(self) -> str:
-        """Give it as it is typed."""
+        """Return the command as a user types it, such as "pvh check"."""
         return " ".join(self.words)
 
 
-#: The one word that is no module of its own.
+#: The only command without a module of its own.
 HELP = Command(
     ("help",),
     "show how a command is used",
@@ -68,7 +75,7 @@ HELP = Command(
 
 
 def read_commands() -> list[Command]:
-    """Read all commands, each followed by its parts."""
+    """Return all commands; each is followed by its parts, the last is `help`."""
     found: list[Command] = []
     for name, (_, about) in COMMANDS.items():
         module, parser = make_parser(name)
@@ -81,6 +88,7 @@ def read_commands() -> list[Command]:
 
 
 def _commands_of(words: tuple[str, ...], about: str, parser: argparse.ArgumentParser) -> Iterator[Command]:
+    """Yield the command that a parser parses, then the commands of its parts."""
     options, operands = [], []
     parts: dict[str, argparse.ArgumentParser] = {}
     for action in parser._actions:
@@ -99,6 +107,7 @@ def _commands_of(words: tuple[str, ...], about: str, parser: argparse.ArgumentPa
 
 
 def _about(action: argparse.Action) -> str:
+    """Return the help text of an option or operand; its choices if it has no help text."""
     if isinstance(action, argparse._HelpAction):
         return "show how it is used, and end"
     if action.help:
@@ -107,10 +116,12 @@ def _about(action: argparse.Action) -> str:
 
 
 def _value_of(action: argparse.Action) -> Value | None:
+    """Return the value that an option takes; None if it takes none."""
     return None if action.nargs == 0 else _operand(action)
 
 
 def _operand(action: argparse.Action) -> Value:
+    """Return the value of an option, or an operand, as argparse describes it."""
     metavar = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
     words = tuple(map(str, action.choices or ()))
     return Value(

@@ -1,4 +1,4 @@
-"""Writes the completion for fish: one `complete` line for each thing that can be typed."""
+"""The completion for fish: one `complete` line for each command, option and operand."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ complete -c pcipt -n __pcipt_is -s V -l version -d 'show the version'
 
 
 def completion(commands: list[Command]) -> str:
-    """Add a line for each command, option and operand."""
+    """Return the completion script for these commands."""
     lines = []
     for command in commands:
         before = " ".join(("__pcipt_wants", *command.words[:-1]))
@@ -86,12 +86,14 @@ def completion(commands: list[Command]) -> str:
 
 
 def _taken(value: Value | None) -> str:
+    """Return the fish options for the value that an option requires; empty if it requires none."""
     if value is None or not value.required:
         return ""
     return f" {'-r' if value.kind == 'file' else '-x'}{_offered(value)}"
 
 
 def _offered(value: Value) -> str:
+    """Return the fish options for what completes a value; empty for free text."""
     if value.kind == "words":
         return f" -a {_quoted(' '.join(value.words))}"
     offers = {

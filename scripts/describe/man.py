@@ -1,4 +1,4 @@
-"""Writes pcipt(1) and pcipt.toml(5): the templates in docs/man with commands, options and keys filled in."""
+"""The man pages pcipt(1) and pcipt.toml(5): templates in docs/man, filled with commands, options and keys."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ PAGES = pathlib.Path(__file__).parents[2] / "docs" / "man"
 
 
 def command_page(commands: list[Command]) -> str:
-    """Write pcipt(1)."""
+    """Return the text of pcipt(1)."""
     return _filled("pcipt.1.in", "COMMANDS", "".join(_section(command) for command in commands))
 
 
 def settings_page(keys: Iterable[Key]) -> str:
-    """Write pcipt.toml(5)."""
+    """Return the text of pcipt.toml(5)."""
     return _filled("pcipt.toml.5.in", "KEYS", "".join(_key(key) for key in keys))
 
 
 def _filled(name: str, place: str, text: str) -> str:
+    """Return the template `name` with the line @place@ replaced by `text`."""
     template = (PAGES / name).read_text(encoding="utf-8")
     mark = f'.\\" @{place}@\n'
     if mark not in template:
@@ -33,12 +34,14 @@ def _filled(name: str, place: str, text: str) -> str:
 
 
 def _key(key: Key) -> str:
+    """Return the paragraph about one setting."""
     about = [*_sentences(f"{key.about}."), ".br", *_sentences(f"Accepted: {key.accepts.words}.")]
     default = f"Default: \\fB{_option(toml_from_value(key.default))}\\fR."
     return "\n".join([".TP", f"\\fB{_option(key.name)}\\fR", *about, default]) + "\n"
 
 
 def _section(command: Command) -> str:
+    """Return the section about one command: synopsis, text, options, examples."""
     lines = [f'.SS "{_plain("pcipt " + command.name)}"', *_synopsis(command), *_paragraphs(command.text)]
     for option in command.options:
         if "--help" not in option.names:
@@ -72,7 +75,7 @@ def _heading(option: Option) -> str:
 
 
 def _paragraphs(text: str) -> list[str]:
-    """Keep a docstring's paragraphs; one with columns in it stays as it was typed."""
+    """Return the paragraphs of a docstring as roff lines; a paragraph that has columns is not filled."""
     lines: list[str] = []
     for paragraph in re.split(r"\n\s*\n", text):
         rows = [row.rstrip() for row in paragraph.splitlines()]
@@ -87,7 +90,7 @@ def _paragraphs(text: str) -> list[str]:
 
 
 def _sentences(text: str) -> list[str]:
-    """Begin each sentence on a line of its own, as the formatters want it; what is quoted stays together."""
+    """Return text as roff lines. Each sentence starts a line; text in backquotes is not broken."""
     quoted = re.sub(r"`[^`]+`", lambda match: match[0].replace(" ", "\0"), text)
     sentences = re.split(r"(?<=[a-z)][.;:]) (?=[A-Z])", quoted)
     rows = [textwrap.wrap(sentence, 68, break_on_hyphens=False) for sentence in sentences]
@@ -95,11 +98,13 @@ def _sentences(text: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
+    """Escape text for roff; text in backquotes becomes bold."""
     text = _escaped(text).replace("--", "\\-\\-")
     return re.sub(r"`([^`]+)`", lambda match: f"\\fB{match[1]}\\fR", text).replace("`", "\\(ga")
 
 
 def _option(text: str) -> str:
+    """Escape text for roff; all hyphens become minus signs, so that a user can copy them."""
     return _escaped(text).replace("-", "\\-")
 
 

@@ -1,4 +1,4 @@
-"""Writes the completion for zsh, by its own _arguments."""
+"""The completion for zsh, which uses zsh's _arguments."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ OWN = ("'(- *)'{-h,--help}'[show how it is used]'", "'(- *)'{-V,--version}'[show
 
 
 def completion(commands: list[Command]) -> str:
-    """One shell function a command; those with parts choose among theirs."""
+    """Return the completion script: one shell function a command.
+
+    The function of a command with parts selects a part.
+    """
     top = [command for command in commands if len(command.words) == 1]
     functions = [_choice("_pcipt", top, OWN)]
     for command in commands:
@@ -47,6 +50,7 @@ def _function(command: Command) -> str:
 
 
 def _choice(name: str, among: list[Command], options: tuple[str, ...]) -> str:
+    """Return the shell function `name`, which selects one of the commands `among`."""
     listed = "\n".join(f"        {_quoted(c.words[-1] + ':' + c.about.replace(':', ' -'))}" for c in among)
     chosen = "\n".join(f"                {c.words[-1]}) {_function(c)} ;;" for c in among)
     own = "".join(f"{option} " for option in options)
@@ -70,13 +74,14 @@ def _choice(name: str, among: list[Command], options: tuple[str, ...]) -> str:
 
 
 def _specs(command: Command) -> str:
+    """Return the specifications of a command's options and operands for _arguments."""
     specs = []
     for option in command.options:
         about = option.about.replace("\\", "\\\\").replace("[", "\\[").replace("]", "\\]").replace(":", "\\:")
         for name in option.names:
             mark, value = "", ""
             if option.value is not None:
-                # `=` takes both forms, `=-` only the one in the same word.
+                # `=`: the value may be in the same word or the next; `=-`: only in the same word.
                 long = name.startswith("--")
                 mark = ("=" if option.value.required else "=-") if long else ""
                 value = f":{'' if option.value.required else ':'}{_action(option.value)}"
@@ -88,6 +93,7 @@ def _specs(command: Command) -> str:
 
 
 def _action(value: Value) -> str:
+    """Return the part of a specification that says what completes a value."""
     what = {
         "address": "_pcipt_addresses",
         "directory": "_files -/",

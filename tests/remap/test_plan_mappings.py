@@ -141,6 +141,18 @@ def test_what_is_refused_stays_stale_and_is_planned_again():
     assert shown(plan_mappings(desired, mapped)) == [("unmap-mmio", PLACE, 0, AT, 4)]
 
 
+@pytest.mark.parametrize("by", list(By))
+def test_what_vpci_unmaps_with_a_shared_page_is_not_mapped_for_what_has_left(by):
+    stale = holding(NEXT, AT, 1, by=by, state=State.STALE, sbdf="01:01.0")
+    mapped = MappedPages([holding(PLACE, AT, 1, by=By.XEN), stale])
+    plan = plan_mappings([wants(untrapped=XEN_HAS_IT)], mapped)
+    note(plan, mapped, WHEN)
+    assert plan.actions == ()
+    assert list(mapped) == [attrs.evolve(stale, state=State.DOUBTFUL)]
+    other = wants((0, AT, 1), place="00_1c.0-00_02.0", sbdf="01:02.0")  # nobody may count on that page now
+    assert [action.word for action in plan_mappings([other], mapped).actions] == ["map-mmio"]
+
+
 def test_from_registers_to_actions():
     """A forgotten e1000e whose BAR moved, MSI-X page and all."""
     raw = device("01:00.0", [(NEW, 0x4000)], parent="00:1c.0", msix=(0, 0x1000))

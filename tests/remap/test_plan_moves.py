@@ -117,6 +117,12 @@ PLANNED = [
     (decode_machine([renumbered(0), gone(NIC)]), ["02:00.0"], {}, []),
     # another function is known under the new number: its record is not this one's
     (decode_machine([renumbered(5), gone(NIC), function("05:00.0")]), ["02:00.0", "05:00.0"], {}, []),
+    # Linux has another function that answers under the new number, and Xen is yet to be told of that one
+    (decode_machine([renumbered(5), gone(NIC), function("05:00.0")]), ["02:00.0"], {}, []),
+    # Xen was told of another renumbered function under the new number
+    (decode_machine([renumbered(5, last=7), gone(NIC), attrs.evolve(bridge("00:1d.0", 8, 8), secondary=3),
+                     gone(function("03:00.0", parent="00:1d.0"))]),
+     ["02:00.0", "05:00.0"], {"03:00.0": "05:00.0"}, [("add-device", "0000:08:00.0", "0000:03:00.0")]),
     # another function moved to the old number: Xen's record is taken for neither's
     (SWAPPED, ["02:00.0", "06:00.0"], {}, [TO_05]),
     # a subtree: parents are added first, children removed first

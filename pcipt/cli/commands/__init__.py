@@ -1,1 +1,1 @@
-"""One module a subcommand."""
+"""The subcommands of `pcipt`, one module each."""

@@ -1,4 +1,4 @@
-"""Tell before an attempt whether functions can be passed through to a guest, and what they would drag along.
+"""Check before an attempt whether functions can be passed through to a guest, and what must go with them.
 
 One verdict per function (ok, warn, refuse) with its reasons, and the lines to paste for xl and xen-pciback.
 Functions named together are judged as going to one guest. SBDF is an address in any notation, a set of them
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def chosen_functions(source: Source, machine: Machine, texts: Sequence[str]) -> list[Sbdf]:
-    """Find the functions that arguments name, each once.
+    """Return the functions that the arguments `texts` name, each once, in the order of the arguments.
 
     Raises: AddressError, NoSuchDeviceError.
     """
@@ -83,7 +83,10 @@ def _chosen(source: Source, machine: Machine, targets: Iterable[tuple[str, Targe
 
 
 def _hidden(text: str) -> list[str]:
-    """Take apart what stands in xen-pciback.hide=(…)(…), where the driver ignores a typo silently."""
+    """Split the argument `xen-pciback.hide=(…)(…)` into its parts; return any other text as the only part.
+
+    Raises: AddressError if the parentheses are missing: xen-pciback silently ignores such a value.
+    """
     body = text.removeprefix(HIDE)
     if body != text and not body.startswith("("):
         raise AddressError(text, "address", "xen-pciback ignores what stands without parentheses")
@@ -91,9 +94,9 @@ def _hidden(text: str) -> list[str]:
 
 
 def _found(source: Source, machine: Machine, text: str, target: Target) -> list[Sbdf]:
-    """Find the functions that one argument names.
+    """Return the functions that one argument names; `target` is the parsed argument.
 
-    Raises: NoSuchDeviceError where there is none.
+    Raises: NoSuchDeviceError if there are none.
     """
     if isinstance(target, Sbdf):
         found = [target] if target in machine.functions else []
@@ -110,6 +113,7 @@ def _found(source: Source, machine: Machine, text: str, target: Target) -> list[
 
 
 def json_from_reports(reports: tuple[Report, ...], snippets: Snippets) -> dict[str, object]:
+    """Return the object of `pcipt check --json`, without its version."""
     return {
         "functions": [json_from_report(report) for report in reports],
         "snippets": {"xl": list(snippets.xl), "xen-pciback.hide": snippets.hide},
@@ -117,6 +121,7 @@ def json_from_reports(reports: tuple[Report, ...], snippets: Snippets) -> dict[s
 
 
 def json_from_report(report: Report) -> dict[str, object]:
+    """Return the check's result for one function as JSON: verdict, reasons, facts that are not known."""
     return {
         "sbdf": str(report.sbdf),
         "path": report.path,
@@ -155,6 +160,7 @@ def _reason(reason: Reason, *, colour: bool) -> list[str]:
 
 
 def _print_end(reports: tuple[Report, ...], snippets: Snippets | None) -> None:
+    """Print which facts are not known, and from `snippets` the lines to paste for xl and xen-pciback."""
     unknown = dict.fromkeys(what for report in reports for what in report.unknown)
     if unknown:
         print("\n".join(folded(f"Not known here, and not judged: {', '.join(unknown)}.", columns(), 2)))

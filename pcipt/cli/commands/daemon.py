@@ -1,4 +1,4 @@
-"""Run the service: keep Xen's list of PCI functions true until told to stop.
+"""Run the service: keep Xen's list of PCI functions correct until told to stop.
 
 systemd starts it (systemd/pcipt.service). With --replay it runs on a recorded machine with a simulated Xen
 and prints what it does.
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def print_settings(settings: Settings) -> None:
-    """Print what holds, as a settings file; what is not the default says so."""
+    """Print every setting in effect, as a settings file. A value that is not the default has a comment."""
     for key in KEYS:
         value = settings.value_of(key.name)
         default = "" if value == key.default else f"  # default: {toml_from_value(key.default)}"
@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace, settings: Settings, path: str, *, required: bool) -> int:
-    # only now, for it is most of what the daemon loads: --check-settings is to be quick
+    """Run the daemon on this machine or a recorded one (--replay); return 0 when it was stopped."""
+    # imported here because it takes long, and --check-settings does not need it
     from pcipt.daemon.control.listener import passed_listener, refuse_taken
     from pcipt.daemon.daemon import Daemon, Options
     from pcipt.daemon.lock import only_one
@@ -65,7 +66,7 @@ def _serve(args: argparse.Namespace, settings: Settings, path: str, *, required:
     log = start_logging(settings.log_level)
     with only_one(args.state):
         if options.listener is None:
-            refuse_taken(args.socket)  # before anything is done to Xen
+            refuse_taken(args.socket)  # before anything is changed in Xen
         if args.replay:
             from pcipt.daemon.replay.recording import Replay
 

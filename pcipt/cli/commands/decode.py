@@ -1,9 +1,9 @@
-"""Decode recordings of configuration accesses: each write, what it meant, and the state at the end.
+"""Decode recordings of configuration accesses: each write, what it changed, and the state at the end.
 
 FILE is a recording of port accesses (*.ports.jsonl, *.ports.bin), of decoded writes (*.writes.jsonl), the
-text of the kernel's trace_pipe with pcipt's probes, or a file of xentrace; each may be compressed with gzip;
+text of the kernel's trace_pipe with pcipt's probes, or a file of xentrace. Each may be compressed with gzip;
 - is standard input. Several files are pieces of one recording. BAR sizes are learnt from what the recording
-reads, or taken from the recorded machine given by --root; a BAR of unknown size is never reported.
+reads, or taken from the recorded machine given by --root; changes of a BAR of unknown size are not reported.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
                 elif isinstance(item, ConfigWrite):
                     printer.write(item)
                 printer.changes(changes)
-    # A BAR of 32 bits written in part is decided by now; half of a 64-bit one still says nothing.
+    # A 32-bit BAR that was written in part is final now; half of a 64-bit BAR is still undecided.
     shadow, changes = settle(shadow, halves=False)
     printer.changes(changes)
     printer.finish(shadow, reader)
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Printer:
-    """Writes what was found, in the form that was asked for, and counts what was not."""
+    """Print writes and changes as text or JSON Lines, or only the final state; count lost records."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._final, self._json, self._strict = args.final, args.json, args.strict
@@ -125,12 +125,16 @@ class _Printer:
             print(*folded(f"{number:>8}  {told['sbdf']}{words(told)}", self._width, 26), sep="\n")
 
     def lose(self, lost: Lost) -> None:
+        """Report that records were lost, and count them; an unknown number counts as one."""
         self._lost += lost.count or 1
         count = "an unknown number of" if lost.count is None else lost.count
         print(f"pcipt: {count} records were lost here; what follows may be incomplete", file=sys.stderr)
 
     def complain(self, path: str, damaged: Damaged) -> bool:
-        """Report a damaged record; False where that ends the run."""
+        """Report and count a damaged record.
+
+        Return True if decoding continues, False if it must stop (--strict).
+        """
         self._damaged += 1
         if self._damaged <= _MAX_COMPLAINTS:
             what = "stopped" if self._strict else "skipped"
@@ -138,6 +142,7 @@ class _Printer:
         return not self._strict
 
     def finish(self, shadow: Shadow, reader: Reader) -> None:
+        """Print the final state if it was asked for, and warnings about what could not be decoded."""
         if self._final:
             counts = {"lost": self._lost, "damaged": self._damaged}
             print_json({**json_from_shadow(shadow), **counts}, self._json or "short")
@@ -157,11 +162,13 @@ class _Printer:
 
 
 def _far(reader: Reader) -> str:
+    """Return the progress of a reader as text: a percentage, or "in progress" if the size is unknown."""
     done = reader.done
     return "in progress" if done is None else f"{done:.0%}"
 
 
 def _first_state(args: argparse.Namespace) -> Shadow:
+    """Return the registers before the first write: of the recorded machine (--root), else nothing known."""
     if args.root is None:
         return with_routes(Shadow(obeys=not args.ignore_while_decoding))
     from pcipt.host.sysfs import read_machine
@@ -171,6 +178,7 @@ def _first_state(args: argparse.Namespace) -> Shadow:
 
 
 def _region(text: str) -> EcamRegion:
+    """Parse the value of --ecam. Raises ArgumentTypeError if it is malformed."""
     try:
         base, *rest = text.split(",")
         segment = rest[0] if rest else "0"
@@ -182,7 +190,7 @@ def _region(text: str) -> EcamRegion:
 
 
 def _regions_of(root: str | None) -> tuple[EcamRegion, ...]:
-    """Read a recorded machine's MCFG table; a machine without one has none."""
+    """Read the ECAM regions from a recorded machine's MCFG; return none if it cannot be read."""
     if root is None:
         return ()
     from pcipt.firmware.acpi.mcfg import regions_from_mcfg

@@ -1,6 +1,7 @@
-"""Explain one function: what is, what should be, which actions follow, and what the guards say of them.
+"""Explain one function: what is mapped, what should be mapped, which actions follow, which guards allow them.
 
-Nothing is done. The daemon answers from what hardware, Linux and Xen say at this moment, and from its ledger.
+Nothing is changed. The daemon answers from what hardware, Linux and Xen say at this moment, and from its
+ledger.
 """
 
 import argparse
@@ -48,7 +49,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def lines_from_explanation(told: Json, *, width: int | None = None, colour: bool = False) -> Iterator[str]:
-    """Lay out the address, then a chapter each for what is, what should be, and what follows."""
+    """Yield the address, then the lines of three chapters: what is, what should be, and which actions follow.
+
+    Lines are folded to `width` columns; None does not fold.
+    """
     bold = BOLD if colour else None
     yield painted(str(told["sbdf"]), bold)
     room = width if width is None else width - INDENT
@@ -63,6 +67,7 @@ def lines_from_explanation(told: Json, *, width: int | None = None, colour: bool
 
 
 def _is(told: Json) -> Rows:
+    """Return the rows of the chapter "Is": path, driver, owner, decoding and present mappings."""
     now = told["is"]
     rows: Rows = [
         ("Path:", printable(str(told["path"] or "unknown"))),
@@ -79,6 +84,7 @@ def _is(told: Json) -> Rows:
 
 
 def _should_be(wanted: Json) -> Rows:
+    """Return the rows of the chapter "Should be": who must map the function, and the desired mappings."""
     because = f", because {printable(wanted['because'])}" if wanted["because"] else ""
     rows: Rows = [("Mapped by:", BY[wanted["mapped_by"]] + because)]
     if wanted["kept"]:
@@ -87,7 +93,7 @@ def _should_be(wanted: Json) -> Rows:
 
 
 def _titled(title: str, found: list[Json]) -> Iterator[tuple[str, Json]]:
-    """Give each its title once; where there is none, nothing is listed."""
+    """Yield each item with a title: `title` for the first item, an empty text for the others."""
     for number, item in enumerate(found):
         yield (title if number == 0 else ""), item
 
@@ -97,6 +103,7 @@ def _span(item: Json) -> str:
 
 
 def _action(action: Json, width: int | None, *, colour: bool) -> Iterator[str]:
+    """Yield the lines of one action: its reason, the verdict, and the answer of each guard."""
     verdict = str(action["verdict"])
     why = f": {printable(action['why'])}" if action.get("why") else ""
     rule = f" by {action['rule']}" if action.get("rule") else ""

@@ -1,6 +1,7 @@
-"""Show what happened to a function: its last changes, actions and hot-plug events, through renumbering.
+"""Show what happened to a function: its last changes, actions and hot-plug events.
 
-The function may be given by its address or by its PCI path, as the daemon's machine has it.
+The function is named by its address or by its PCI path, as it is now on the daemon's machine. Events from
+before a renumbering of its bus are included.
 """
 
 import argparse

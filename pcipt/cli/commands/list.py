@@ -1,6 +1,6 @@
-"""List the machine's PCI functions, one line each in the words of lspci -Dnn.
+"""List the machine's PCI functions, one line each, in the words of lspci -Dnn.
 
-Reads no more than the 64 header bytes of each function; --json reads and decodes everything.
+Reads only the 64 header bytes of each function; --json reads and decodes everything.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pcipt.pci import ConfigSpace, Ids, RawFunction, decode_machine, parse_slot
 from pcipt.pci.ids import join_ids
 
 Row = tuple[str, str, str]
-IDENTITY_BYTES = 16  # the ids, class and revision of a header
+IDENTITY_BYTES = 16  # ids, class and revision are in these header bytes
 SILENT = "(does not answer)"
 EXAMPLES = (
     ("pcipt list", "all functions"),
@@ -85,7 +85,10 @@ def _print_rows(source: Source, wanted: Wanted | None, args: argparse.Namespace)
 
 
 def _lines(rows: list[Row], width: int | None, *, colour: bool) -> Iterator[str]:
-    """Lay rows out for a terminal: classes aligned where every row then fits, else folded."""
+    """Yield the rows as lines for a terminal. If all rows fit, the classes are padded to one width.
+
+    Otherwise nothing is padded, and a row that is too long is folded.
+    """
     room = max((len(kind) for _, kind, _ in rows), default=0) + 1
     place = max((len(address) for address, _, _ in rows), default=0) + 1
     fits = width is not None and all(place + room + 1 + len(about) <= width for _, _, about in rows)
@@ -97,11 +100,15 @@ def _lines(rows: list[Row], width: int | None, *, colour: bool) -> Iterator[str]
 
 
 def _order(raw: RawFunction) -> tuple[int, int, int, int]:
+    """Return the sort key of a function: its address."""
     return (raw.sbdf.segment, raw.sbdf.bus, raw.sbdf.device, raw.sbdf.function)
 
 
 def _describer(names: Names) -> Callable[[RawFunction], tuple[str, str]]:
-    """Make the function that gives both halves of a row; equal devices are described once."""
+    """Return a function that describes a raw function: its class, and its vendor and device.
+
+    Functions with the same ids are described once; the result is cached.
+    """
     known: dict[tuple[Ids, bytes], tuple[str, str]] = {}
 
     def describe(raw: RawFunction) -> tuple[str, str]:

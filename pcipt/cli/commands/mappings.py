@@ -1,8 +1,9 @@
-"""Show the 1:1 MMIO ranges of the hardware domain: where, of which BAR, by whom, since when.
+"""Show the 1:1 MMIO ranges of the hardware domain: address, BAR, who mapped it, since when.
 
-BY is `us` (pcipt mapped it), `xen` (Xen's vPCI did, pcipt only knows of it) or `stale` (mapped, but nothing
-decodes there any more); a state of the ledger other than held stands behind it. On a PV dom0 nothing has to
-be mapped, Xen lets its page tables reach MMIO: what is listed is what would be mapped on PVH.
+BY is `us` (pcipt mapped it), `xen` (Xen's vPCI mapped it; pcipt has only observed that) or `stale` (it is
+mapped, but no BAR decodes there now). If the ledger's state of a range is not `held`, that state follows. A
+PV dom0 needs no mappings, because Xen lets its page tables reach MMIO: the ranges are those that would be
+mapped on PVH.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from pcipt.errors import printable
 HEADER = ("RANGE", "SIZE", "SBDF", "BAR", "BY")
 SIZE_COLUMN, SBDF_COLUMN, BY_COLUMN = 1, 2, 4
 ROM = 6
-WIDE = 100  # columns from which a whole date has room
+WIDE = 100  # columns; below this a date does not fit
 SHADES = {"us": None, "xen": None, "stale": YELLOW}
 EXAMPLES = (
     ("pcipt mappings", "the ledger as a table"),
@@ -52,6 +53,10 @@ def run(args: argparse.Namespace) -> int:
 def lines_from_mappings(
     mappings: list[dict[str, Any]], *, legend: bool, colour: bool, width: int | None
 ) -> list[str]:
+    """Return the mappings as the lines of a table; with `legend` the first line is a heading.
+
+    The last column is the date if `width` has room for it, else the age.
+    """
     heading, since = ("AGE", age) if _is_narrow(width) else ("SINCE", readable)
     rows = [_row(mapping, since(str(mapping["since"]))) for mapping in mappings]
     if legend and rows:
@@ -82,7 +87,10 @@ def _shade_of_state(text: str) -> str | None:
 
 
 def legend_from_answer(told: dict[str, Any], width: int | None) -> str:
-    """Sum up below the table; ages have no time zone."""
+    """Return the closing line: how many ranges there are, and who mapped them.
+
+    It says that times are UTC, except if `width` is so narrow that ages are shown instead of times.
+    """
     by = [str(mapping["by"]) for mapping in told["mappings"]]
     counts = f"{by.count('xen')} by Xen, {by.count('us')} by pcipt, {by.count('stale')} stale"
     zone = "" if _is_narrow(width) else "; times are UTC"

@@ -1,7 +1,7 @@
-"""Print the daemon's counters as OpenMetrics text, for Prometheus and what reads its formats.
+"""Print the daemon's counters as OpenMetrics text, for Prometheus and programs that read its formats.
 
-node_exporter's textfile collector wants the older form, written by the daemon itself: see metrics.textfile in
-pcipt.toml(5).
+node_exporter's textfile collector needs the older format, which the daemon itself writes: see
+metrics.textfile in pcipt.toml(5).
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Show live what happens: one line a change, action, finding or hot-plug, as it comes.
+"""Show changes, actions, findings and hot-plug live, one line each.
 
 Events that are not read in time are counted, and the count is shown. Ends with Ctrl-C or when the daemon
 stops (exit code 3).
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     parameters = {} if args.slot is None else {"slot": args.slot}
     events = stream(args.socket, "Monitor", parameters)
     with checked_address(args.slot, slot=True):
-        next(events)  # it has begun
+        next(events)  # the first reply only confirms the subscription
     for event in events:
         if args.json:
             print(json.dumps(event), flush=True)

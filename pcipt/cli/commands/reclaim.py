@@ -1,9 +1,9 @@
-"""Take functions back into dom0 that were given away for passthrough: their reserved regions return first.
+"""Take functions back into dom0 that were given away for passthrough; their reserved regions return first.
 
-The daemon restores the regions and holds them while xl takes the functions out of quarantine and gives each
-to the driver that it had. If a step fails, all is as it was. SBDF as for `pcipt release`.
-Exit codes: 0 done, 1 refused or failed, 3 the daemon is not running, 4 done, but Xen is not seen to agree,
-5 not root, 6 no such device.
+The daemon restores the regions and keeps them while xl takes the functions out of quarantine and gives each
+to the driver that it had. If a step fails, all steps are undone. SBDF as for `pcipt release`. Exit codes: 0
+done, 1 refused or failed, 3 the daemon is not running, 4 done, but Xen does not show the new owner, 5 not
+root, 6 no such device.
 """
 
 import argparse
@@ -79,13 +79,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _told(sbdf: Sbdf, args: argparse.Namespace, owners: dict[str, str]) -> Json:
+    """Return the daemon's reply with the function's owner; in a dry run the owner as it was."""
     if args.dry_run:
         return {"sbdf": str(sbdf), "owner": owners.get(str(sbdf), DOM0)}
     return look(args.socket, sbdf)
 
 
 def _restoring(sbdf: Sbdf, socket: str, holding: ExitStack) -> Step:
-    """Hold until the end; a failure closes the connection, and the daemon withdraws again."""
+    """Return the step in which the daemon restores a function's regions.
+
+    It keeps them until `holding` closes.
+
+    If a step fails, `holding` closes the connection, and the daemon withdraws the regions again.
+    """
 
     def do() -> None:
         holding.enter_context(regions_held(socket, sbdf))
@@ -94,11 +100,16 @@ def _restoring(sbdf: Sbdf, socket: str, holding: ExitStack) -> Step:
 
 
 def _is_away(socket: str, sbdf: Sbdf) -> bool:
+    """Return True if Xen has the function in quarantine now; the daemon is asked."""
     return bool(look(socket, sbdf)["owner"] == QUARANTINE)
 
 
 def _taking(sbdf: Sbdf, toolstack: Toolstack, socket: str, owner: str | None) -> Step:
-    """Plan it for what is quarantined, or was only hidden at boot and is dom0's: xl refuses the latter."""
+    """Return the step that takes a function back from xen-pciback and gives it to its driver.
+
+    The function is quarantined, or was only hidden at boot and is still dom0's; xl refuses the latter, so
+    xen-pciback is unbound without xl.
+    """
     hidden: list[Sbdf] = []
 
     def do() -> None:
@@ -116,6 +127,6 @@ def _taking(sbdf: Sbdf, toolstack: Toolstack, socket: str, owner: str | None) ->
             toolstack.unbind(sbdf)
             toolstack.hide(sbdf)
         elif toolstack.driver(sbdf) != PCIBACK or (owner == QUARANTINE and not _is_away(socket, sbdf)):
-            toolstack.give(sbdf)  # which quarantines again what is still bound
+            toolstack.give(sbdf)  # quarantines it again, even if it is still bound to xen-pciback
 
     return Step(f"give {sbdf} back to dom0", do, undo)

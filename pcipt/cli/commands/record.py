@@ -1,6 +1,6 @@
-"""Record this machine into a directory: the closed list of files that pcipt reads of it, and nothing else.
+"""Record this machine into a directory: the closed list of files that pcipt reads of it, and no other files.
 
-What was recorded is read by `pcipt list --root DIR` and by every other command that takes --root.
+`pcipt list --root DIR` and every other command that takes --root read the recording.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Take functions out of dom0 for passthrough, and with the last device of a reserved region the region.
+"""Take functions out of dom0 for passthrough; a reserved region leaves dom0 with its last device.
 
-They are checked first (`pcipt check`); what it refuses is done only with --force, and some of it never. Then
-xl gives them to xen-pciback and quarantines them, and the daemon withdraws their regions. If a step fails,
-all is as it was. SBDF is an address in any notation, or a set of them such as '03:00.*'.
-Exit codes: 0 done, 1 refused or failed, 3 the daemon is not running, 4 done, but Xen is not seen to agree,
-5 not root, 6 no such device.
+They are checked first (`pcipt check`). What the check refuses is done only with --force, and some of it
+never. Then xl gives the functions to xen-pciback and quarantines them, and the daemon withdraws their
+regions. If a step fails, all steps are undone. SBDF is an address in any notation, or a set of them such as
+'03:00.*'. Exit codes: 0 done, 1 refused or failed, 3 the daemon is not running, 4 done, but Xen does not show
+the new owner, 5 not root, 6 no such device.
 """
 
 import argparse
@@ -43,7 +43,7 @@ EXAMPLES = (
     ("pcipt release '03:00.*'", "all functions of that device"),
 )
 
-#  what --force does not overrule: dom0 or the machine would not survive it, or it cannot be done
+# refusals that --force does not override: dom0 or the machine would crash, or it is impossible
 FINAL = frozenset(
     {
         "platform", "root-filesystem", "console", "pf-with-vfs", "owned-by-guest", "owned-by-xen",
@@ -110,11 +110,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _refusals(report: Report) -> list[Reason]:
+    """Return the reasons against a release. An unknown device of the root file system is a reason too."""
     found = [reason for reason in report.reasons if reason.verdict is Verdict.REFUSE]
     return [*found, UNSURE] if "root file system" in report.unknown else found
 
 
 def _refused(against: Sequence[tuple[Report, Reason]], *, force: bool) -> str:
+    """Return the error text for functions that are not released, from the reasons against it."""
     report, first = against[0]
     final = any(reason.code in FINAL for _, reason in against)
     words = [f"{report.sbdf} is not released: {first.text}"]
@@ -132,6 +134,10 @@ def _steps(
     told: dict[Sbdf, Json],
     away: Container[Sbdf],
 ) -> list[Step]:
+    """Return the steps that release the chosen functions. `told` gets the daemon's reply for each function.
+
+    `away` holds the functions that are already quarantined.
+    """
     steps = []
     if not toolstack.has_pciback:
         steps.append(Step("load xen-pciback", toolstack.load_pciback, toolstack.unload_pciback))
@@ -146,6 +152,7 @@ def _steps(
 
 
 def _giving(sbdf: Sbdf, driver: str | None, toolstack: Toolstack, socket: str) -> Step:
+    """Return the step that takes a function from its driver and gives it to xen-pciback by xl."""
     given: list[Sbdf] = []
 
     def do() -> None:
@@ -158,7 +165,7 @@ def _giving(sbdf: Sbdf, driver: str | None, toolstack: Toolstack, socket: str) -
         except InputError:
             if given or toolstack.driver(sbdf) != PCIBACK:
                 raise
-            toolstack.let_go(sbdf, driver)  # xl takes nothing back that it could not quarantine
+            toolstack.let_go(sbdf, driver)  # xl refuses to take back a function that is not quarantined
 
     def undo() -> None:
         if toolstack.driver(sbdf) == PCIBACK:
@@ -171,7 +178,10 @@ def _giving(sbdf: Sbdf, driver: str | None, toolstack: Toolstack, socket: str) -
 
 
 def _quarantining(sbdf: Sbdf, toolstack: Toolstack, socket: str) -> Step:
-    """Plan it for what xen-pciback has and Xen still counts as dom0's, as after `hide=` at boot."""
+    """Return the step that quarantines a function which xen-pciback has but Xen still counts as dom0's.
+
+    A function is in that state after `hide=` at boot.
+    """
     given: list[Sbdf] = []
 
     def do() -> None:
@@ -190,15 +200,23 @@ def _quarantining(sbdf: Sbdf, toolstack: Toolstack, socket: str) -> Step:
 
 
 def _with_regions(socket: str, sbdf: Sbdf, back: Callable[[], None]) -> None:
-    """Take a function back while the daemon has its regions in dom0."""
+    """Call `back` while the daemon keeps the function's reserved regions in dom0.
+
+    If the daemon does not run, only call `back`: the daemon restores the regions when it starts.
+    """
     try:
         with regions_held(socket, sbdf):
             back()
-    except NotRunningError:  # a daemon that is started again puts the regions back itself
+    except NotRunningError:  # the daemon restores the regions when it starts
         back()
 
 
 def _withdrawing(sbdf: Sbdf, socket: str, told: dict[Sbdf, Json]) -> Step:
+    """Return the step in which the daemon withdraws the regions that no device of dom0 needs any more.
+
+    The step puts the daemon's reply for the function into `told`.
+    """
+
     def do() -> None:
         told[sbdf] = look(socket, sbdf)
 

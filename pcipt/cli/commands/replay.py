@@ -1,10 +1,10 @@
 """Run the engine on a recorded machine and a trace of its configuration writes, with a simulated Xen.
 
-Prints the actions that it takes, as the service would on such a machine; nothing outside is touched. MACHINE
-holds sys/, as `pcipt record` writes it, and may hold a sequence of steps, xen.json and writes.jsonl as well.
+Prints the actions that the service would take on such a machine; nothing outside is touched. MACHINE holds
+sys/, as `pcipt record` writes it, and may also hold a sequence of steps, xen.json and writes.jsonl.
 
-With --expect the actions are compared with those in a file of JSON Lines: exit code 0 where they are the
-same, 1 where they differ. A key that no line of that file has is not compared.
+With --expect the actions are compared with those in a file of JSON Lines: exit code 0 if they are the same, 1
+if they differ. A key that no line of that file has is not compared.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if args.expect is None:
         return 0
     found = differences(args.expect, actions)
-    out = sys.stderr if args.json else sys.stdout  # JSON Lines stay a program's
+    out = sys.stderr if args.json else sys.stdout  # stdout has JSON Lines only
     for line in found:
         shade = SIGNS.get(line[:1]) if colour else None
         print(*(painted(part, shade) for part in folded(line, width, 1)), sep="\n", file=out)
@@ -64,11 +64,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lose(count: int | None) -> None:
+    """Print on stderr that records of the trace were lost; None is an unknown number."""
     how_many = "an unknown number of" if count is None else count
     print(f"pcipt: {how_many} records of the trace were lost here; all is read again", file=sys.stderr)
 
 
 def _text(action: dict[str, Any], width: int | None, *, colour: bool) -> str:
+    """Return one action in words, with its number and address, folded to `width` columns."""
     sbdf, shade = str(action["sbdf"]), SHADES.get(action["result"])
     first, *more = folded(
         f"{action['n']:>8}  {sbdf} {action['action']}{text_from_action(action)}", width, HANG

@@ -1,7 +1,7 @@
 """Compare what hardware, Linux and Xen know now, and repair what the guards allow.
 
-With --dry-run the same plan is made and shown, and nothing is done.
-Exit codes: 0 they agree (again), 3 the daemon is not running, 4 findings remain, 5 not root.
+With --dry-run the same plan is made and shown, and nothing is done. Exit codes: 0 they agree (again), 3 the
+daemon is not running, 4 findings remain, 5 not root.
 """
 
 import argparse

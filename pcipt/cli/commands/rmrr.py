@@ -1,8 +1,9 @@
-"""Show the memory that firmware reserved for devices (RMRR, IVMD): where, for whom, whether dom0 has it.
+"""Show the memory that firmware reserved for devices (RMRR, IVMD), and whether dom0 has it mapped.
 
-Read from DMAR or IVRS; on the running machine the daemon adds what Xen says, which is the only source on a
-PVH dom0. --table decodes table files on any machine; with --root their paths are followed on that one.
-Exit codes: 0 fine, 3 the daemon is needed and not running, 4 something is wrong with a table or a region.
+The regions are read from DMAR or IVRS. On the running machine the daemon adds what Xen says; a PVH dom0
+cannot see these tables, so Xen is the only source there. --table decodes table files on any machine; with
+--root the device paths in them are followed on that recorded machine. Exit codes: 0 fine, 3 the daemon is
+needed and not running, 4 something is wrong with a table or a region.
 """
 
 import argparse
@@ -70,6 +71,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _answer(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the regions as JSON: from table files, from a recorded machine, or from the daemon.
+
+    If the daemon does not answer, read this machine's own tables, except on a PVH dom0, which cannot see
+    them.
+    """
     live = args.root in (None, "/")
     if args.table:
         machine = decode_machine(read_machine(args.root, Depth.FULL)) if args.root is not None else None
@@ -79,13 +85,14 @@ def _answer(args: argparse.Namespace) -> dict[str, Any]:
         return _from_machine(args.root)
     try:
         return call(args.socket, "Rmrr")
-    except (NotRunningError, NotPermittedError, InputError):  # an older daemon does not know the question
+    except (NotRunningError, NotPermittedError, InputError):  # InputError: an older daemon does not know Rmrr
         if guest_type("/") == "PVH":
             raise
         return _from_machine("/")
 
 
 def _known_table(path: str) -> bytes:
+    """Read a table file. Raises InputError if it is not a DMAR or IVRS table."""
     data = read_table_file(path)
     found = parse_table(data)
     if found is None:
@@ -96,7 +103,7 @@ def _known_table(path: str) -> bytes:
 
 
 def _from_machine(root: str) -> dict[str, Any]:
-    """Read a machine beneath a root. A PVH dom0 is not shown these tables: nothing is known then."""
+    """Read the regions of the machine below `root`. If it has no tables to read, a finding says so."""
     machine = decode_machine(read_machine(root, Depth.FULL))
     findings: list[Finding] = []
     tables: list[tuple[str, bytes]] = []
@@ -118,6 +125,7 @@ def _from_machine(root: str) -> dict[str, Any]:
 
 
 def _is_known(data: bytes) -> bool:
+    """Return True if the table is a DMAR or an IVRS."""
     found = parse_table(data)
     return found is not None and found.signature in KNOWN
 
@@ -128,6 +136,10 @@ def _from_tables(
     memory: tuple[MemoryEntry, ...] | None,
     mapped: Mapped = Mapped.UNKNOWN,
 ) -> dict[str, Any]:
+    """Return the regions of these tables as JSON; each table is given with its name.
+
+    Without a `machine` device paths are not followed; without `memory` regions are not compared with RAM.
+    """
     each = [(name, regions_from_tables([data], machine)) for name, data in tables]
     regions = Regions(
         tuple(region for _, found in each for region in found.regions),
@@ -174,7 +186,7 @@ def _print_finding(text: str, code: str, shade: str | None) -> None:
 
 
 def _devices(region: dict[str, Any]) -> str:
-    """Name the devices; where a path could not be followed, the scope as it is written."""
+    """Return the addresses of a region's devices; or of a path that could not be followed, its text."""
     named = []
     for device in region["devices"]:
         words = [] if device["present"] is not False else ["absent"]

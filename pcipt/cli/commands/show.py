@@ -1,4 +1,4 @@
-"""Show one function decoded in full: all that its config space and Linux tell, and what is wrong with it.
+"""Show one function decoded in full: what its config space and Linux say of it, and what is wrong with it.
 
 SBDF is 0000:00:1f.2, 00:1f.2, 1f.2, 00_1f.2, pci_0000_00_1f_2 or a PCI path such as 00_1c.0-00_00.0.
 """
@@ -27,7 +27,7 @@ WINDOWS = {
     WindowKind.MEMORY: "memory",
     WindowKind.PREFETCHABLE: "prefetchable memory",
 }
-FORWARDING_PORTS = (0x4, 0x6)  # root and downstream ports: the only ones with that bit
+FORWARDING_PORTS = (0x4, 0x6)  # root and downstream ports; only these have the ARI Forwarding bit
 INDENT = 4
 EXAMPLES = (
     ("pcipt show 03:00.0", "segment 0 is meant where none is given"),
@@ -73,7 +73,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def sections(function: Function, names: Names, *, linux: bool) -> list[tuple[str, Rows]]:
-    """Give all that is known by chapters: their title and rows; what a function has not is empty."""
+    """Return the chapters of `pcipt show`, each as title and rows.
+
+    A chapter that does not apply to the function has no rows. `linux`: facts from Linux are known, so show
+    the driver.
+    """
     sriov = function.sriov
     return [
         ("", _labelled(_identity(function, names, linux=linux))),

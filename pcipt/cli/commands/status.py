@@ -1,4 +1,4 @@
-"""Show whether the service is healthy, what it did, and what hardware, Linux and Xen disagree about.
+"""Show whether the service is healthy, what it did, and where hardware, Linux and Xen disagree.
 
 Exit codes: 0 healthy, 3 the daemon is not running, 4 degraded (findings exist).
 """
@@ -27,7 +27,7 @@ from pcipt.errors import printable
 
 EXIT_DEGRADED = 4
 DOTS = {"healthy": GREEN, "degraded": YELLOW, "failed": RED}
-LABEL = 11  # columns of a label, as systemctl's
+LABEL = 11  # columns of a label, as in systemctl status
 RESULTS = {"refused": YELLOW, "failed": RED}
 HINT = "`pcipt explain SBDF` tells what is and what should be; `pcipt resync` tries again."
 EXAMPLES = (
@@ -57,7 +57,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def render(status: dict[str, Any], *, colour: bool, width: int | None = None) -> list[str]:
-    """Lay the status out as lines, in the shape of systemctl's."""
+    """Return the lines of `pcipt status`, in the layout of `systemctl status`.
+
+    Lines are folded to `width` columns; None does not fold.
+    """
     shade = DOTS.get(str(status["health"]), BOLD) if colour else None
     dot = "●" if on_terminal() and can_show("●") else "*"
     lines = [f"{painted(dot, shade)} pcipt - the PCI service of the hardware domain"]
@@ -85,6 +88,7 @@ def render(status: dict[str, Any], *, colour: bool, width: int | None = None) ->
 
 
 def _facts(status: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows at the top, each as label and text."""
     counts = status["counts"]
     known = f"{counts['known_to_xen']} known to Xen, {counts['added_by_us']} added by pcipt"
     xen = f"{status['xen']}, dom0 {status['dom0'].upper()}" if status["xen"] else "not available"
@@ -104,6 +108,7 @@ def _facts(status: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _watching(watch: dict[str, Any]) -> str:
+    """Return a line about the source of configuration writes: name, counters, the last change seen."""
     if watch["source"] is None:
         return "hot-plug messages only"
     text = f"{watch['source']}, {watch['writes']} writes seen, {watch['lost']} lost"
@@ -112,9 +117,10 @@ def _watching(watch: dict[str, Any]) -> str:
 
 
 def _painted_once(line: str, part: str, colour: str | None) -> str:
+    """Return the line with the first occurrence of `part` coloured; unchanged if `colour` is None."""
     return line.replace(part, painted(part, colour), 1) if colour is not None else line
 
 
 def action_line(item: dict[str, Any]) -> str:
-    """Describe one action with its address, as `status` and `resync` list them."""
+    """Return one action in words: name, address, range, result and reason."""
     return f"{item['action']} {item['sbdf']}{text_from_action(item)}"

@@ -1,7 +1,7 @@
-"""Show how the functions hang together, in the shape of lspci -tv.
+"""Show which function is behind which bridge, as a tree like that of lspci -tv.
 
-Each root bus begins a tree; a bridge is followed by the bus numbers behind it, another function by its name.
-On a terminal, names that do not fit are cut.
+Each root bus starts a tree. A bridge is followed by the bus numbers behind it, any other function by its
+name. On a terminal, a name that does not fit is cut.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pcipt.cli.text.terminal import BOLD, clipped, columns, on_terminal, painted
 from pcipt.host.files import Depth
 from pcipt.pci import Function, Machine, Sbdf
 
-Lines = list[tuple[str, str]]  # of each its stem, which is never cut, and a name
+Lines = list[tuple[str, str]]  # each line: its stem, which is never cut, and a name
 _PLACE = re.compile(r"[0-9a-f]{2}\.[0-7]")
 EXAMPLES = (
     ("pcipt tree", "this machine"),
@@ -55,7 +55,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Forest:
-    """Root buses and what hangs below; a function whose bridge is not there starts a bus of its own."""
+    """The root buses, with the functions below them.
+
+    A function without a known bridge is at the top of its bus.
+    """
 
     def __init__(self, machine: Machine) -> None:
         self._below: dict[Sbdf, list[Function]] = {}
@@ -70,7 +73,10 @@ class _Forest:
             self.roots.setdefault((function.sbdf.segment, function.sbdf.bus), []).append(function)
 
     def lines(self, names: Names) -> Lines:
-        """Draw the forest; characters are ASCII, so that any terminal and any pipe takes them."""
+        """Return the drawn lines.
+
+        They contain only ASCII characters, which every terminal and pipe can transport.
+        """
         blocks = [
             _prefixed(f"[{segment:04x}:{bus:02x}]-", self._bus(functions, names))
             for (segment, bus), functions in self.roots.items()
@@ -78,15 +84,18 @@ class _Forest:
         return _prefixed("-", _joined(blocks, single=""))
 
     def json(self) -> list[dict[str, object]]:
+        """Return the value of "buses" in `pcipt tree --json`."""
         return [
             {"segment": segment, "bus": bus, "functions": [self._json(function) for function in functions]}
             for (segment, bus), functions in self.roots.items()
         ]
 
     def _bus(self, functions: list[Function], names: Names) -> Lines:
+        """Return the lines of the functions on one bus, and of the functions below them."""
         return _joined([self._function(function, names) for function in functions], single="--")
 
     def _function(self, function: Function, names: Names) -> Lines:
+        """Return the lines of one function and of the functions below it."""
         place = f"{function.sbdf.device:02x}.{function.sbdf.function:x}"
         bridge, below = function.bridge, self._below.get(function.sbdf, [])
         if bridge is None and not below:
@@ -109,13 +118,16 @@ class _Forest:
 
 
 def _prefixed(prefix: str, lines: Lines) -> Lines:
-    """Put `prefix` before the first line, and as much room before the others."""
+    """Return the lines with `prefix` before the first line, and as many spaces before each other line."""
     room = " " * len(prefix)
     return [((prefix if number == 0 else room) + stem, name) for number, (stem, name) in enumerate(lines)]
 
 
 def _joined(blocks: list[Lines], single: str) -> Lines:
-    """Hang several blocks on one stem; a single one needs none."""
+    """Draw several blocks below each other along a vertical line.
+
+    A single block only gets the prefix `single`.
+    """
     if len(blocks) == 1:
         return _prefixed(single, blocks[0])
     lines: Lines = []

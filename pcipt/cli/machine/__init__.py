@@ -1,1 +1,1 @@
-"""Where the machine that a command shows comes from."""
+"""The machine that a command shows or changes: read from files or a dump, or asked of the daemon."""

@@ -1,6 +1,6 @@
-"""Asks the daemon: one request over the control socket, one reply.
+"""The client of the daemon's control socket: send a request, return the reply.
 
-Imports only what every interpreter loads cheaply; `status` must start in milliseconds.
+`pcipt status` must start in milliseconds, so only modules that load fast are imported.
 """
 
 import json
@@ -13,20 +13,21 @@ from typing import Any
 from pcipt import errors
 from pcipt.daemon.control.protocol import request
 
-TIMEOUT = 30.0
+TIMEOUT = 30.0  # seconds
 
 
 def call(path: str, method: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Send one request and return the reply's parameters.
+    """Send one request to the daemon at socket `path` and return the parameters of its reply.
 
-    Raises: NotRunningError where nobody listens or answers, NotPermittedError, NoSuchDeviceError, or
-            InputError with the daemon's own words.
+    Raises: NotRunningError if nobody listens or no reply arrives; NotPermittedError; NoSuchDeviceError;
+            InputError with the daemon's reason for any other error, or if the reply is not of pcipt's
+            protocol.
     """
     with socket.socket(socket.AF_UNIX) as connection, _progress():
         connection.settimeout(TIMEOUT)
         with _told_errors(path):
             connection.connect(path)
-            with suppress(BrokenPipeError):  # it may have answered already, and be gone: too many connections
+            with suppress(BrokenPipeError):  # it refused the connection: its reply can still be read
                 connection.sendall(request(method, parameters))
             frame, _ = _read_frame(connection, b"")
     if not frame:
@@ -35,9 +36,9 @@ def call(path: str, method: str, parameters: dict[str, Any] | None = None) -> di
 
 
 def stream(path: str, method: str, parameters: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
-    """Subscribe and yield what comes, for as long as the daemon lives.
+    """Send one request that has many replies, and yield the parameters of each until the daemon stops.
 
-    Raises: as `call`; NotRunningError also when the daemon stops.
+    Raises: as `call`; NotRunningError also when the daemon closes the connection.
     """
     with socket.socket(socket.AF_UNIX) as connection:
         rest = b""
@@ -55,10 +56,12 @@ def stream(path: str, method: str, parameters: dict[str, Any]) -> Generator[dict
 
 @contextmanager
 def checked_address(text: str | None, *, slot: bool = False) -> Iterator[None]:
-    """Where a question about a function (or a slot filter) fails, say first what is wrong with its address.
+    """Run the with-block. If it fails with a PciptError and `text` is malformed, raise AddressError instead.
 
-    The daemon knows the grammar of addresses; only after a failure is it worth loading here.
-    Raises: AddressError.
+    `text` is the address that the with-block sends to the daemon (with `slot`: a slot filter); None is not
+    checked. The parser of addresses is loaded only after a failure, because the daemon checks addresses too.
+
+    Raises: AddressError; else the PciptError of the with-block.
     """
     try:
         yield
@@ -69,6 +72,7 @@ def checked_address(text: str | None, *, slot: bool = False) -> Iterator[None]:
 
 
 def _check_address(text: str, *, slot: bool) -> None:
+    """Raise AddressError if `text` is not an address or PCI path (with `slot`: not a slot filter)."""
     from pcipt.pci import PciPath, parse_sbdf, parse_slot, parse_target
 
     if slot:
@@ -78,7 +82,7 @@ def _check_address(text: str, *, slot: bool) -> None:
 
 
 def _progress() -> AbstractContextManager[None]:
-    """Tell on a terminal that the daemon takes long: a resync of a large machine does."""
+    """Return a context manager that shows on a terminal that no reply has arrived yet."""
     if not sys.stderr.isatty():
         return nullcontext()
     from pcipt.cli.text.progress import progress
@@ -88,6 +92,7 @@ def _progress() -> AbstractContextManager[None]:
 
 @contextmanager
 def _told_errors(path: str) -> Iterator[None]:
+    """Raise NotPermittedError for a PermissionError of the with-block, NotRunningError for other OSErrors."""
     try:
         yield
     except PermissionError as error:
@@ -98,7 +103,10 @@ def _told_errors(path: str) -> Iterator[None]:
 
 
 def _read_frame(connection: socket.socket, rest: bytes) -> tuple[bytes, bytes]:
-    """Read up to the next NUL byte; gives the frame (empty at the end of the stream) and what came after."""
+    """Read up to the next NUL byte; return the frame without it, and the bytes after it.
+
+    `rest` holds bytes that were read before. The frame is empty if the daemon closed the connection.
+    """
     parts = [rest]
     while b"\0" not in parts[-1]:
         part = connection.recv(65536)
@@ -110,6 +118,7 @@ def _read_frame(connection: socket.socket, rest: bytes) -> tuple[bytes, bytes]:
 
 
 def _unwrap(frame: bytes, path: str, method: str) -> dict[str, Any]:
+    """Return the parameters of a reply, or raise the error that it holds."""
     try:
         message = json.loads(frame)
     except ValueError as error:

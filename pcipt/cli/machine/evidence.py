@@ -1,4 +1,4 @@
-"""Gather what is known of a machine for passthrough: files, or a dump, and the daemon where it runs."""
+"""The evidence for passthrough checks: facts of a machine, from its files or a dump and from the daemon."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from pcipt.firmware.acpi.table import parse_table
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
 from pcipt.firmware.memory_map import MemoryEntry
 from pcipt.firmware.passthrough.verdict import Evidence, FixedRange
-from pcipt.firmware.pvh.bar_claims import whole_pages
+from pcipt.firmware.pvh.bar_pages import whole_pages
 from pcipt.firmware.regions.findings import with_findings
 from pcipt.firmware.regions.regions import (
     Mapped,
@@ -36,7 +36,12 @@ XEN_CODES = ("unknown-to-xen", "orphan")
 
 
 def gather(source: Source, root: str | None, socket: str | None) -> Evidence:
-    """Read everything; `root` is None for a dump, `socket` is None where no daemon speaks of this machine."""
+    """Read the functions of `source` and all other facts that passthrough checks need; return them.
+
+    `root` is the directory of the machine's files, None for a dump: then only the functions are known.
+    `socket` is the daemon's control socket, None if no daemon runs on that machine. A fact that cannot be
+    read stays unknown.
+    """
     raws = source.read(Depth.FULL)
     machine = decode_machine(raws)
     evidence = Evidence(machine, {raw.sbdf: len(raw.config or b"") for raw in raws})
@@ -64,7 +69,10 @@ def _memory(root: str) -> tuple[MemoryEntry, ...] | None:
 
 
 def _with_tables(evidence: Evidence, machine: Machine, root: str) -> Evidence:
-    """Add what ACPI tells. A PVH dom0 is not shown DMAR and IVRS: nothing follows from their absence."""
+    """Return the evidence with facts from the ACPI tables added; unchanged if no tables can be read.
+
+    A PVH dom0 cannot see DMAR and IVRS, so nothing is concluded there if both are missing.
+    """
     try:
         tables = [table.data for table in read_tables(root).tables]
     except (InputError, NotPermittedError):
@@ -85,6 +93,7 @@ def _with_tables(evidence: Evidence, machine: Machine, root: str) -> Evidence:
 
 
 def _iommu(tables: list[bytes], machine: Machine, regions: Regions) -> IommuScope:
+    """Return the IOMMUs' scopes from DMAR and IVRS; `absent` is set if neither table is there."""
     scope = IommuScope(snapshot_from_machine("", machine), absent=not regions.signatures)
     for data in tables:
         table = parse_table(data)
@@ -96,14 +105,17 @@ def _iommu(tables: list[bytes], machine: Machine, regions: Regions) -> IommuScop
 
 
 def _with_daemon(evidence: Evidence, socket: str) -> Evidence:
-    """Add what the daemon knows of Xen; where it does not run that stays unknown."""
+    """Return the evidence with the daemon's facts about Xen added.
+
+    Facts that it does not answer stay unknown.
+    """
     status = _asked(socket, "Status")
     if status is not None:
         disagreed = (each for each in status["findings"] if each["code"] in XEN_CODES and each["sbdf"])
         xen = {parse_sbdf(each["sbdf"]): each["code"] for each in disagreed}
         owners = {parse_sbdf(each["sbdf"]): each["owner"] for each in status.get("given_away", [])}
         evidence = attrs.evolve(evidence, xen=xen, owners=owners)
-    held = _asked(socket, "Guests")  # which only root may
+    held = _asked(socket, "Guests")  # only root may ask this
     if held is not None:
         found: dict[Sbdf, tuple[Finding, ...]] = {}
         for each in held["findings"]:
@@ -119,6 +131,7 @@ def _with_daemon(evidence: Evidence, socket: str) -> Evidence:
 
 
 def _asked(socket: str, method: str) -> dict[str, Any] | None:
+    """Return the daemon's reply; None if it does not run, refuses, or does not know the method."""
     try:
         return call(socket, method)
     except (NotRunningError, NotPermittedError, InputError):
@@ -126,7 +139,7 @@ def _asked(socket: str, method: str) -> dict[str, Any] | None:
 
 
 def regions_from_json(answer: dict[str, Any]) -> Regions:
-    """Read the daemon's answer to `Rmrr`, which `region_view` laid out."""
+    """Decode the daemon's reply to `Rmrr`, which firmware/regions/view.py encodes."""
     return Regions(tuple(map(_region, answer["regions"])), tuple(map(_finding, answer["findings"])))
 
 

@@ -1,4 +1,4 @@
-"""Finds the one function that a text names, on a machine that is read for it."""
+"""Find the one function that a text names by address or PCI path, and read it from the machine."""
 
 import difflib
 from contextlib import suppress
@@ -10,9 +10,10 @@ from pcipt.pci import Function, PciPath, Sbdf, SlotFilter, parse_target
 
 
 def find_function(source: Source, text: str) -> Function:
-    """Find the one function that a text names.
+    """Return the one function that `text` names, decoded in full.
 
-    Raises: AddressError where it is malformed or names several; NoSuchDeviceError where there is none.
+    Raises: AddressError if the text is malformed or names several functions; NoSuchDeviceError if the machine
+            has no such function.
     """
     target = target_of(source, text)
     if isinstance(target, PciPath):
@@ -26,32 +27,41 @@ def find_function(source: Source, text: str) -> Function:
 
 
 def target_of(source: Source, text: str) -> Sbdf | SlotFilter | PciPath:
-    """Parse what names a function or several.
+    """Parse a text that names one function or several: an address, a slot filter or a PCI path.
 
-    Raises: AddressError with the function that looks most alike; one that is malformed is often a slip.
+    Raises: AddressError if it is malformed, with the address on this machine that is most similar to it,
+            because a malformed address is often a typing error.
     """
     try:
         return parse_target(text)
     except AddressError as error:
         nearest: tuple[str, ...] = ()
-        # Where the machine cannot be read, the text is wrong all the same.
+        # If the machine cannot be read, there is no suggestion.
         with suppress(PciptError, OSError):
             nearest = _alike(text, [str(sbdf) for sbdf in source.addresses()])
         raise AddressError(error.text, error.field, error.why, nearest) from error
 
 
 def _alike(text: str, addresses: list[str]) -> tuple[str, ...]:
-    """Find the address that looks most alike, written with its segment or, where that is zero, without."""
+    """Return the address most similar to `text`, as a tuple of one; an empty tuple if none is similar.
+
+    An address of segment 0 is compared with and without its segment.
+    """
     written = {name.removeprefix("0000:"): name for name in addresses} | {name: name for name in addresses}
     typed = text[: max(map(len, written), default=0) + 2].lower()
     return tuple(written[near] for near in difflib.get_close_matches(typed, sorted(written), n=1))
 
 
 def _decoded(source: Source, sbdf: Sbdf, depth: Depth) -> Function | None:
+    """Read and decode one function; return None if the machine does not have it."""
     return source.machine(depth, lambda other: other == sbdf).functions.get(sbdf)
 
 
 def _single(source: Source, text: str, chosen: SlotFilter) -> Sbdf:
+    """Return the only function that a slot filter matches.
+
+    Raises: AddressError if it matches several; NoSuchDeviceError if it matches none.
+    """
     matching = [sbdf for sbdf in source.addresses() if chosen.matches(sbdf)]
     if len(matching) > 1:
         shown = ", ".join(str(sbdf) for sbdf in matching[:4]) + (", …" if len(matching) > 4 else "")
@@ -63,7 +73,12 @@ def _single(source: Source, text: str, chosen: SlotFilter) -> Sbdf:
 
 
 def _find_path(source: Source, text: str, path: PciPath) -> Function:
-    """Walk down the path, bus by bus; where numbers contradict each other, look at every function."""
+    """Return the function at a PCI path.
+
+    Follow the path bus by bus; if that fails, compare all functions' paths.
+
+    Raises: NoSuchDeviceError with the last function that was found along the path.
+    """
     bus, near = 0, None
     for relative, device, number in path.hops:
         sbdf = Sbdf(path.segment, bus + relative, device, number)

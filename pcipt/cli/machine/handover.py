@@ -1,7 +1,7 @@
-"""Steps that hand functions over, and the way back: what a failing step leaves undone is undone in reverse.
+"""Steps that hand functions over between dom0 and guests, used by `release` and `reclaim`.
 
-Used by `release` and `reclaim`. A step says what it does before it is done; a plan of steps can be shown
-without doing any.
+If a step fails, it and all steps before it are undone in reverse order. Each step has a text, so that a plan
+can be shown without running it.
 """
 
 import signal
@@ -19,14 +19,17 @@ from pcipt.pci import Sbdf
 
 Json = dict[str, Any]
 
-DOM0, QUARANTINE = "dom0", "quarantine"  # the daemon's words for owners; xl takes the one's to the other
+DOM0, QUARANTINE = "dom0", "quarantine"  # owners, in the daemon's words
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @attrs.frozen
 class Step:
-    """`undo` is also called where `do` has failed half way."""
+    """One step of a handover: `do` performs it, `undo` reverts it, `text` says what it does.
+
+    `undo` is called after `do` has failed too, so it must revert a step that was done in part.
+    """
 
     text: str
     do: Callable[[], None]
@@ -34,7 +37,10 @@ class Step:
 
 
 class Steps:
-    """Does steps in order; `told` has what came of each."""
+    """Run steps in order; `told` collects the text and the result of each.
+
+    With `dry_run` no step is performed, and each result is "planned". `quiet` prints nothing.
+    """
 
     def __init__(self, *, dry_run: bool, quiet: bool) -> None:
         self._dry_run = dry_run
@@ -42,10 +48,12 @@ class Steps:
         self.told: list[Json] = []
 
     def run(self, steps: Sequence[Step]) -> None:
-        """Do them all, or none: whoever interrupts waits for the step's end, then what was done is undone.
+        """Perform all steps. If one fails or a signal arrives, undo all steps so far in reverse order.
 
-        Raises: StateError that names the step that failed, after what was done has been undone;
-                KeyboardInterrupt.
+        A signal does not interrupt a step: the step ends first.
+
+        Raises: StateError that names the failed step, after undoing; KeyboardInterrupt after undoing, if a
+                signal arrived.
         """
         done: list[Step] = []
         with signals_deferred() as interrupted:
@@ -68,6 +76,7 @@ class Steps:
                 self._tell(step, "done")
 
     def _undo(self, done: Iterable[Step]) -> list[str]:
+        """Undo the given steps in their order; return the text of each error."""
         trouble = []
         for step in done:
             try:
@@ -77,25 +86,27 @@ class Steps:
         return trouble
 
     def _tell(self, step: Step, result: str) -> None:
+        """Add a step's result to `told`, and print it."""
         self.told.append({"step": step.text, "result": result})
         if self._quiet:
             return
         try:
             print(printable(f"{step.text}: {result}"), flush=True)
-        except OSError:  # nobody reads any more, or the disk is full: no reason to stop half way
+        except OSError:  # stdout is closed or the disk is full: the handover continues
             self._quiet = True
 
 
 def _after(trouble: Iterable[str]) -> str:
+    """Return a text that says whether undoing succeeded; `trouble` holds its errors."""
     said = "; ".join(trouble)
     return f"undoing failed too: {said}" if said else "all is as it was"
 
 
 @contextmanager
 def signals_deferred() -> Iterator[list[int]]:
-    """Note interruptions instead of stopping; at the end they stop us.
+    """Yield a list to which SIGINT, SIGTERM and SIGHUP add their number, instead of stopping the with-block.
 
-    Raises: KeyboardInterrupt.
+    Raises: KeyboardInterrupt at the end of the with-block, if a signal arrived.
     """
     noted: list[int] = []
     before = {
@@ -112,7 +123,9 @@ def signals_deferred() -> Iterator[list[int]]:
 
 @contextmanager
 def regions_held(socket: str, sbdf: Sbdf) -> Iterator[Json]:
-    """Have the daemon put a function's regions back, and keep them there meanwhile; gives what it told.
+    """Make the daemon restore a function's reserved regions in dom0, and keep them until the block ends.
+
+    Yields the daemon's reply to `Reclaim`. The regions are restored before the with-block starts.
 
     Raises: as `client.call`.
     """
@@ -121,9 +134,9 @@ def regions_held(socket: str, sbdf: Sbdf) -> Iterator[Json]:
 
 
 def look(socket: str, sbdf: Sbdf) -> Json:
-    """Have the daemon look who has a function now, and act.
+    """Send `Release`: the daemon checks who owns the function now and acts on it. Return its reply.
 
-    Raises: StateError where what it did then failed; as `client.call`.
+    Raises: StateError if an action of the daemon failed; as `client.call`.
     """
     told = call(socket, "Release", {"function": str(sbdf)})
     failed = [action for action in told["actions"] if action["result"] == "failed"]
@@ -133,21 +146,21 @@ def look(socket: str, sbdf: Sbdf) -> Json:
 
 
 def require_root(command: str, euid: int) -> None:
-    """See to it that we may do it.
-
-    Raises: NotPermittedError.
-    """
+    """Raise NotPermittedError if `euid` is not 0. `command` is the subcommand that needs root."""
     if euid != 0:
         raise NotPermittedError(f"pcipt {command}", "only root may give functions away or take them back")
 
 
 def owners_in(status: Json) -> dict[str, str]:
-    """Read from the daemon's status who has what dom0 gave away."""
+    """Return the owner of each function that dom0 has given away, by address, from the daemon's status."""
     return {each["sbdf"]: each["owner"] for each in status.get("given_away", [])}
 
 
 def print_end(told: Iterable[Json], answer: Json, form: str | None) -> None:
-    """Tell who has the functions and what became of their regions."""
+    """Print for each function its owner and its reserved regions. `told` holds the daemon's reply for each.
+
+    If `form` is set (--json), print `answer` with these replies as one JSON object instead.
+    """
     functions = list(told)
     if form:
         print_json({**answer, "functions": functions}, form)
@@ -158,7 +171,7 @@ def print_end(told: Iterable[Json], answer: Json, form: str | None) -> None:
 
 
 def complain_of_others(told: Iterable[Json], wanted: str) -> bool:
-    """Say which functions Xen is not seen to have given to whom they were to go; whether there are any."""
+    """Print each function whose owner is not `wanted`, on stderr; return True if there is any."""
     wrong = [each for each in told if each["owner"] != wanted]
     for each in wrong:
         complain(f"{each['sbdf']}: all was done, and yet it belongs to {each['owner']}, not to {wanted}")
@@ -166,4 +179,5 @@ def complain_of_others(told: Iterable[Json], wanted: str) -> bool:
 
 
 def complain(text: str) -> None:
+    """Print one line on stderr."""
     print(f"pcipt: {printable(text)}", file=sys.stderr)

@@ -8,7 +8,10 @@ from pcipt.pci import Ids
 
 
 class Names:
-    """`numeric` ones need no pci.ids."""
+    """Describe functions by name; with `numeric` by number, and pci.ids is not read.
+
+    `row(ids)` returns the whole description of a function on one line, and caches it.
+    """
 
     def __init__(self, *, numeric: bool) -> None:
         self._numeric = numeric
@@ -16,11 +19,11 @@ class Names:
         self.row = functools.cache(self._row)
 
     def _row(self, ids: Ids) -> str:
-        """Describe a function as `lspci -nn` does, or as `lspci -n` does."""
+        """Return a function's description as `lspci -nn` prints it; with `numeric` as `lspci -n` does."""
         return ": ".join(self.parts(ids))
 
     def parts(self, ids: Ids) -> tuple[str, str]:
-        """Give both halves of such a description: the class, and the device."""
+        """Return the two halves of lspci's description: the class; the vendor, device and revision."""
         revision = f" (rev {ids.revision:02x})" if ids.revision else ""
         numbers = f"{_digits(ids.vendor)}:{_digits(ids.device)}"
         code = "????" if ids.class_code is None else f"{ids.class_code >> 8:04x}"
@@ -30,16 +33,18 @@ class Names:
         return f"{printable(name or 'Class')} [{code}]", f"{self._device(ids)} [{numbers}]{revision}"
 
     def device(self, ids: Ids) -> str:
-        """Name vendor and device, as the leaves of `lspci -tv` are named."""
+        """Return the names of vendor and device, as `lspci -tv` prints them; with `numeric` their numbers."""
         numbers = f"{_digits(ids.vendor)}:{_digits(ids.device)}"
         return numbers if self._numeric else self._device(ids, numbers)
 
     def subsystem(self, ids: Ids) -> str:
+        """Return the subsystem's vendor name and its ids; only the ids if the vendor has no name."""
         numbers = f"{_digits(ids.subsystem_vendor)}:{_digits(ids.subsystem_device)}"
         name = None if ids.subsystem_vendor is None else self._pciids.vendor(ids.subsystem_vendor)
         return numbers if name is None else f"{printable(name)} [{numbers}]"
 
     def _device(self, ids: Ids, numbers: str = "") -> str:
+        """Return the names of vendor and device. For an unknown vendor return "Device" and `numbers`."""
         vendor = None if ids.vendor is None else self._pciids.vendor(ids.vendor)
         if vendor is None or ids.vendor is None:
             return f"Device {numbers}".rstrip()
@@ -49,4 +54,5 @@ class Names:
 
 
 def _digits(value: int | None) -> str:
+    """Return an id as four hexadecimal digits; "????" for None (unknown)."""
     return "????" if value is None else f"{value:04x}"

@@ -1,4 +1,7 @@
-"""What the pvh commands read of a machine: memory map, tables, functions, as far as they are there."""
+"""The parts of a machine that the `pvh` commands read: memory map, ACPI tables, functions.
+
+If tables or functions are missing, a finding says so and the command continues.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -19,14 +22,14 @@ from pcipt.host.sysfs import read_machine
 from pcipt.pci import Finding, Machine, decode_machine
 from pcipt.pci.write import EcamRegion
 
-VGA_CLASSES = (0x030000, 0x000100)  # VGA-compatible, also from before there were classes
+VGA_CLASSES = (0x030000, 0x000100)  # VGA-compatible; the second is for devices older than class codes
 _PARSERS: Mapping[str, Callable[[Table], Madt | Mcfg]] = {MADT: parse_madt, MCFG: parse_mcfg}
 NO_TABLES = TableReading((), ())
 
 
 @attrs.frozen
 class MemorySource:
-    """A map and which file it came from."""
+    """A memory map. `source` is the file from which it was read, relative to the root."""
 
     entries: tuple[MemoryEntry, ...]
     source: str
@@ -34,9 +37,9 @@ class MemorySource:
 
 
 def memory_of(root: str) -> MemorySource:
-    """Read the memory map: firmware's own where the kernel shows it, else /proc/iomem.
+    """Read the memory map of a machine: the firmware's map if the kernel shows it, else /proc/iomem.
 
-    Raises: what `read_memory` raises.
+    Raises: the errors of `read_memory`.
     """
     reading: MemoryReading = read_memory(root)
     if reading.firmware:
@@ -47,7 +50,7 @@ def memory_of(root: str) -> MemorySource:
 
 
 def tables_of(root: str, findings: list[Finding]) -> TableReading:
-    """Read the tables; where there are none, say so in `findings`."""
+    """Read the ACPI tables. If none can be read, append a finding to `findings` and return no tables."""
     try:
         return read_tables(root)
     except InputError as error:
@@ -56,7 +59,7 @@ def tables_of(root: str, findings: list[Finding]) -> TableReading:
 
 
 def machine_of(root: str, findings: list[Finding]) -> Machine:
-    """Read the functions; where there are none, say so in `findings`."""
+    """Read and decode all functions. If none can be read, append a finding and return an empty machine."""
     try:
         return decode_machine(read_machine(root, Depth.FULL))
     except InputError as error:
@@ -65,6 +68,7 @@ def machine_of(root: str, findings: list[Finding]) -> Machine:
 
 
 def madt_of(tables: Sequence[bytes]) -> Madt | None:
+    """Return the first MADT among the tables, decoded; None if there is none."""
     for data in tables:
         table = parse_table(data)
         if table is not None and table.signature == MADT:
@@ -73,11 +77,12 @@ def madt_of(tables: Sequence[bytes]) -> Madt | None:
 
 
 def ecam_of(tables: Sequence[bytes]) -> tuple[EcamRegion, ...]:
+    """Return the ECAM regions that the MCFG tables list; other tables are ignored."""
     return tuple(region for data in tables for region in regions_from_mcfg(data))
 
 
 def damage_of(tables: Sequence[bytes]) -> list[Finding]:
-    """Tell what is wrong with MCFG and MADT themselves."""
+    """Return the findings about damage in the MCFG and MADT tables themselves."""
     found: list[Finding] = []
     for data in tables:
         table = parse_table(data)
@@ -88,13 +93,13 @@ def damage_of(tables: Sequence[bytes]) -> list[Finding]:
 
 
 def has_vga(machine: Machine) -> bool | None:
-    """Tell whether a function is VGA-compatible; None where no function was read."""
+    """Return True if a function is VGA-compatible; None if no functions were read (unknown)."""
     if not machine.functions:
         return None
     return any(function.ids.class_code in VGA_CLASSES for function in machine.functions.values())
 
 
 def guest_type(root: str) -> str:
-    """Tell as what Linux runs there: PV, PVH, HVM, or nothing where no Xen is known."""
+    """Return the kind of domain in which that Linux runs: PV, PVH or HVM. Empty text if it is not known."""
     data = read_listed(root, "sys/hypervisor/guest_type")
     return data.decode("ascii", "replace").strip() if data is not None else ""

@@ -1,4 +1,4 @@
-"""Where a reading command takes its machine from: live sysfs, a recorded tree, or an lspci dump."""
+"""The machine that a command shows: live sysfs, a recorded tree (--root) or an lspci dump (--dump)."""
 
 import argparse
 from collections.abc import Callable
@@ -14,13 +14,17 @@ Wanted = Callable[[Sbdf], bool]
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options --root and --dump, of which a user may give one."""
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--root", metavar="DIR", default="/", help="read a recorded machine: DIR holds sys/")
     source.add_argument("--dump", metavar="FILE", help="read the output of lspci -xxx or -xxxx; - is stdin")
 
 
 class Source:
-    """The machine that the arguments name; a dump is read once, sysfs anew for every question."""
+    """The machine that the options name.
+
+    A dump is read once, in the constructor; sysfs is read by each method.
+    """
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._root: str = args.root
@@ -28,26 +32,30 @@ class Source:
 
     @property
     def knows_linux(self) -> bool:
-        """Whether drivers and the like can be told; a dump has no word of them."""
+        """Return True if facts from Linux, such as drivers, are known; False for a dump, which has none."""
         return self._dump is None
 
     def addresses(self) -> list[Sbdf]:
-        """List the functions in address order."""
+        """Return the addresses of all functions in ascending order."""
         if self._dump is not None:
             return sorted(raw.sbdf for raw in self._dump)
         return read_addresses(self._root)
 
     def read(self, depth: Depth, wanted: Wanted | None = None) -> list[RawFunction]:
-        """Read the `wanted` functions and whatever their decoding needs."""
+        """Read the functions that `wanted` accepts (None: all) and the functions that decoding them needs.
+
+        `depth` says how much of each function is read. A dump returns all its functions.
+        """
         if self._dump is not None:
             return self._dump
         with progress("reading the machine", lambda: self._root):
             return read_machine(self._root, depth, wanted)
 
     def machine(self, depth: Depth, wanted: Wanted | None = None) -> Machine:
+        """Read functions as `read` does, and decode them."""
         return decode_machine(self.read(depth, wanted))
 
     def no_such_device(self, text: str, near: Sbdf) -> NoSuchDeviceError:
-        """Make the error that names the existing function nearest to an absent one."""
+        """Return the error for a missing function, with the existing function nearest to `near`."""
         found = nearest(self.addresses(), near)
         return NoSuchDeviceError(text, (str(found),) if found is not None else ())

@@ -1,1 +1,1 @@
-"""How numbers, tables, colours and events are printed."""
+"""Formatting of output: tables, numbers, times, colours, events in words."""

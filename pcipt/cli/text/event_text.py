@@ -1,6 +1,6 @@
-"""Changes and events in words, one line each, for people: what `decode`, `monitor` and `history` print.
+"""Changes and events in words: the lines that `decode`, `monitor` and `history` print.
 
-They are described as the JSON objects that the same commands print with --json, so that both say the same.
+Each function takes the JSON object that the same command prints with --json, so text and JSON agree.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,10 @@ SHADES = {"refused": YELLOW, "failed": RED, "new": YELLOW, "gone": GREEN}
 def lines_from_event(
     event: Json, *, day: bool = False, width: int | None = None, colour: bool = False
 ) -> list[str]:
-    """Lay one event of the daemon out: time (with its day), address, what happened; folded to the width."""
+    """Return one event of the daemon as lines: time of day (with the date if `day`), address, what happened.
+
+    Lines are folded to `width` columns; None does not fold. `colour` adds terminal colours.
+    """
     when = str(event.get("when", ""))
     clock = f"{when[:10]} {when[11:19]}" if day else when[11:23]
     address = printable(str(event.get("sbdf") or "-"))
@@ -36,13 +39,16 @@ def lines_from_event(
 
 
 def text_from_action(item: Json) -> str:
-    """Describe an action behind its name: the range or BAR it concerns, what came of it, and why."""
+    """Return the text that follows an action's name: its BAR, range, result, detail and reason."""
     detail = f" [{printable(item['detail'])}]" if item.get("detail") else ""
     return f"{text_from_span(item)}: {item['result']}{detail}: {printable(item['reason'])}"
 
 
 def text_from_span(item: Json) -> str:
-    """Name the BAR and the range of an action, each behind a space; nothing where it has none."""
+    """Return the BAR and the address range of an action, each with a space before it.
+
+    Return an empty text if the action has neither.
+    """
     bar = f" {_bar(item)}" if item.get("bar") is not None else ""
     if item.get("start") is None:
         return bar
@@ -51,12 +57,15 @@ def text_from_span(item: Json) -> str:
 
 
 def text_from_change(change: Json) -> str:
-    """Describe a change without its address."""
+    """Return a change in words, without the function's address: "BAR 0 moved from 0x… to 0x… (16K)"."""
     return _CHANGES.get(str(change.get("change")), _unknown)(change)
 
 
 def text_from_write(write: Json) -> str:
-    """Describe a decoded write without its address."""
+    """Return a decoded write in words, without the function's address: offset, size in bytes, value, writer.
+
+    An unknown size is shown as "?".
+    """
     size = "?" if write["size"] is None else write["size"]
     who = f"  {printable(write['who'])}" if write["who"] else ""
     return f"  {int(write['offset'], 16):#05x} {size} <- {write['value']}{who}"
@@ -88,6 +97,7 @@ def _lost(event: Json) -> str:
 
 
 def _unknown(event: Json) -> str:
+    """Return all members of an event or change of unknown kind, as "key=value"."""
     return printable(
         ", ".join(f"{key}={value}" for key, value in event.items() if key not in {"version", "when"})
     )
@@ -118,6 +128,7 @@ def _decode(change: Json) -> str:
 
 
 def _switches(decode: Json | None) -> str:
+    """Return which accesses are decoded: "I/O and memory", "I/O", "memory", "nothing"; "unknown" for None."""
     if decode is None:
         return "unknown"
     on = [name for name, key in (("I/O", "io"), ("memory", "memory")) if decode[key]]
@@ -142,6 +153,7 @@ def _numbers(change: Json) -> str:
 
 
 def _three(numbers: Json) -> str:
+    """Return a bridge's bus numbers as "primary=00, secondary=01, subordinate=05"; unknown is "??"."""
     words = (f"{key}={'??' if value is None else format(value, '02x')}" for key, value in numbers.items())
     return ", ".join(words)
 

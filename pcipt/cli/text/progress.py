@@ -1,6 +1,6 @@
-"""Tells on the terminal that something takes long, and how far it is; anywhere else it says nothing.
+"""A line on the terminal that shows that work takes long, and how much of it is done.
 
-A timer of the kernel calls, so that what is being done pays nothing for it.
+It is printed only if stderr is a terminal. A kernel timer triggers it, so the work itself has no overhead.
 """
 
 import os
@@ -10,16 +10,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-PATIENCE = 2.0  # seconds of silence
-INTERVAL = 0.5
+PATIENCE = 2.0  # seconds before the line appears
+INTERVAL = 0.5  # seconds between two updates
 CLEAR = "\r\033[K"
 
 
 @contextmanager
 def progress(what: str, far: Callable[[], str], *, beside_output: bool = False) -> Iterator[None]:
-    """Show `what` and `far()` on stderr while this lasts, from the third second on.
+    """Show `what`, the text from `far()` and the elapsed seconds on stderr while the with-block runs.
 
-    With `beside_output` lines appear on stdout meanwhile; where that is a terminal they say enough.
+    The line appears after two seconds, is updated every half second, and is erased at the end. It is not
+    shown if stderr is not a terminal. With `beside_output` the with-block prints lines on stdout: the
+    progress line is then not shown if stdout is a terminal too.
     """
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb" or (beside_output and sys.stdout.isatty()):
         yield
@@ -30,7 +32,7 @@ def progress(what: str, far: Callable[[], str], *, beside_output: bool = False) 
         nonlocal shown
         shown = True
         seconds = int(time.monotonic() - began)
-        # Not through sys.stderr: the program may be interrupted in the middle of a write to it.
+        # Not through sys.stderr: the signal may have interrupted a write to it.
         os.write(terminal, f"{CLEAR}pcipt: {what}: {far()}, {seconds} s".encode())
 
     before = signal.signal(signal.SIGALRM, show)

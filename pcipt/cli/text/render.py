@@ -1,4 +1,7 @@
-"""How numbers, tables and JSON are put on paper; loads only what a question to the daemon needs as well."""
+"""Formatting of numbers, tables and JSON.
+
+Imports only modules that every request to the daemon needs anyway.
+"""
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -8,18 +11,18 @@ from pcipt.cli.text.terminal import folded, painted
 SIZE_UNITS = ("", "K", "M", "G", "T", "P", "E")
 GAP = "  "
 BELOW = 4
-LEAST = 30  # columns that the last cell of a row must have, or it stands below the row
+LEAST = 30  # columns; if the last cell has less room, it is put below its row
 
 Painter = Callable[[str], str | None]
 
 
 def print_json(value: Mapping[str, object], form: str) -> None:
-    """Print one object with its version: `short` on one line, `pretty` indented."""
+    """Print `value` as a JSON object with "version": 1. The form "pretty" indents it; others are one line."""
     print(json.dumps({"version": 1, **value}, indent=2 if form == "pretty" else None))
 
 
 def size_text(size: int) -> str:
-    """Write a size as lspci does: 16K, 8G; bytes where it is no whole number of units."""
+    """Return a size in bytes with the largest unit that divides it, as lspci writes sizes: 16K, 8G, 1536."""
     unit = 0
     while size and size % 1024 == 0 and unit < len(SIZE_UNITS) - 1:
         size //= 1024
@@ -28,6 +31,10 @@ def size_text(size: int) -> str:
 
 
 def count_text(number: int, one: str, many: str | None = None) -> str:
+    """Return a number and its noun: "1 function", "2 functions".
+
+    The plural is `many`, by default `one` with "s".
+    """
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
@@ -38,9 +45,12 @@ def table(
     right: Collection[int] = (),
     paint: Mapping[int, Painter] | None = None,
 ) -> list[str]:
-    """Align rows of as many cells; the last cell is folded to the width.
+    """Return rows as lines with aligned columns. All rows must have the same number of cells.
 
-    `right` names columns aligned to the right; `paint` tells for a column which colour a cell's text has.
+    The last cell is folded to `width` columns; if too little room is left for it, it is put below its row.
+    With a `width` of None nothing is folded. `right` holds the numbers of the columns, from 0, that are
+    aligned to the right. `paint` maps a column to a function that gets a cell's text and returns its colour
+    or None.
     """
     if not rows:
         return []
@@ -62,7 +72,10 @@ def table(
 
 
 def _coloured(line: str, widths: list[int], row: Sequence[str], paint: Mapping[int, Painter]) -> str:
-    """Colour the cells of a laid out line, from its end, so that places before stay true."""
+    """Return a line of the table with coloured cells.
+
+    The last cell is coloured first, so that the positions of the others stay valid.
+    """
     for at in sorted(paint, reverse=True):
         colour, start = paint[at](row[at]), sum(widths[:at]) + len(GAP) * at
         end = start + widths[at]

@@ -1,7 +1,7 @@
-"""What stands at the other end of stdout: a terminal with a width and colours, or a pipe with neither.
+"""What stdout can show (width, colours, characters), and the folding and cutting of lines.
 
-Nothing is folded, cut or coloured in a pipe. An address, a range or a path holds no space, and text is only
-ever folded at a space: what a user copies from a narrow terminal is whole.
+In a pipe nothing is folded, cut or coloured. Lines are folded only at spaces, and an address, a range or a
+path has no space in it: a user can copy it whole from a narrow terminal.
 """
 
 import os
@@ -9,25 +9,32 @@ import sys
 
 AUTO, ALWAYS, NEVER = COLOUR_CHOICES = ("auto", "always", "never")
 BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"
-NARROWEST = 20  # columns; on less, nothing is gained by folding
+NARROWEST = 20  # columns; a narrower terminal is not worth folding for
 
 
 def on_terminal() -> bool:
+    """Return True if stdout is a terminal and $TERM is not "dumb"."""
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def wants_colour(choice: str = AUTO) -> bool:
-    """Decide about colour: what --color says, else a terminal and no NO_COLOR (no-color.org)."""
+    """Return True if output must be coloured. `choice` is the value of --color.
+
+    "auto" colours on a terminal, unless $NO_COLOR is set (no-color.org).
+    """
     return choice == ALWAYS or (choice == AUTO and on_terminal() and not os.environ.get("NO_COLOR"))
 
 
 def painted(text: str, colour: str | None) -> str:
-    """Wrap a text into an SGR colour; None leaves it plain."""
+    """Return the text between the SGR codes of `colour`; None returns the text unchanged."""
     return text if colour is None else f"\033[{colour}m{text}\033[0m"
 
 
 def columns() -> int | None:
-    """Tell how wide the terminal is; None in a pipe and where it does not say."""
+    """Return the width of the terminal, from $COLUMNS or the kernel.
+
+    Return None if stdout is not a terminal, if the width is unknown, or if it is below NARROWEST.
+    """
     if not sys.stdout.isatty():
         return None
     told = os.environ.get("COLUMNS", "")
@@ -39,7 +46,7 @@ def columns() -> int | None:
 
 
 def can_show(character: str) -> bool:
-    """Tell whether stdout's encoding has a character."""
+    """Return True if stdout's encoding can represent the character."""
     try:
         character.encode(sys.stdout.encoding or "ascii")
     except (UnicodeError, LookupError):
@@ -48,9 +55,10 @@ def can_show(character: str) -> bool:
 
 
 def folded(text: str, width: int | None, hang: int) -> list[str]:
-    """Break a line at spaces into lines of at most `width`, all but the first indented by `hang`.
+    """Break a line at spaces and return the lines, each at most `width` columns. A `width` of None: one line.
 
-    A word that is longer than a line stays whole.
+    All lines except the first are indented by `hang` columns, or by half of `width` if that is less. A word
+    longer than a line is not broken.
     """
     lines = []
     while width is not None and len(text) > width:
@@ -66,7 +74,10 @@ def folded(text: str, width: int | None, hang: int) -> list[str]:
 
 
 def clipped(text: str, width: int | None, keep: int) -> str:
-    """Cut a line that is too long, with an ellipsis, but nothing of its first `keep` characters."""
+    """Return `text` cut to `width` columns, with an ellipsis at its end; a text that fits is unchanged.
+
+    The first `keep` characters are never cut. A `width` of None cuts nothing.
+    """
     if width is None or len(text) <= width:
         return text
     sign = "…" if can_show("…") else "..."

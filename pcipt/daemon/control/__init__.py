@@ -1,1 +1,1 @@
-"""The control socket: protocol, listener, connections, methods."""
+"""The control socket: protocol, listening socket, connections, methods."""

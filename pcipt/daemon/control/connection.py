@@ -1,7 +1,7 @@
-"""One connection: what came in so far, what must still go out, and how long it may take.
+"""One connection to the control socket: bytes received, bytes to send, deadlines. No call here ever waits.
 
-A peer gets one answer a turn of the loop, and nothing more is read of it until it has read that answer:
-however much it sends, others and the engine come in between, and little is kept. Nothing here ever waits.
+A peer gets one answer in each turn of the loop. Until it has read that answer, nothing more is read from it.
+So a peer that sends without reading cannot delay other peers or the engine, and needs little memory.
 """
 
 import selectors
@@ -14,8 +14,8 @@ import attrs
 from pcipt.daemon.control.protocol import REQUEST_LIMIT, Message, error, reply
 from pcipt.daemon.loop import Loop
 
-PATIENCE = 10.0  # seconds in which a peer must have sent its request or read its answer
-STREAM_LIMIT = 256 * 1024  # what a reader of a stream may leave unread before events are dropped and counted
+PATIENCE = 10.0  # seconds that a peer has to send its request or to read its answer
+STREAM_LIMIT = 256 * 1024  # bytes that a subscriber may leave unread before events are dropped
 _CHUNK = 65536
 
 Wanted = Callable[[Message], bool]
@@ -23,8 +23,9 @@ Wanted = Callable[[Message], bool]
 
 @attrs.frozen
 class Subscription:
-    """A stream: `first` is sent at once, then the events that are `wanted`; `over` tells that nobody listens
-    any more.
+    """What a subscriber gets: `first` at once, then every published event for which `wanted` returns True.
+
+    `over` is called once, when the subscription ends.
     """
 
     wanted: Wanted
@@ -33,35 +34,44 @@ class Subscription:
 
 
 class Later:
-    """An answer that is given later. `then` is called with it, at once if it was given already."""
+    """An answer that is not there yet: one side gives it, the other side is called with it."""
 
     def __init__(self) -> None:
         self._message: Message | None = None
         self._then: Callable[[Message], None] | None = None
 
     def give(self, message: Message) -> None:
+        """Give the answer; whoever waits for it is called at once."""
         self._message = message
         if self._then is not None:
             self._then(message)
 
     def when_given(self, then: Callable[[Message], None]) -> None:
+        """Have `then` called with the answer, at once if it was given already."""
         self._then = then
         if self._message is not None:
             then(self._message)
 
 
 class Answers(Protocol):
-    """What a peer needs of the server."""
+    """The methods that a connection calls on its server."""
 
-    def answer(self, frame: bytes, uid: int) -> tuple[bytes | Later, Subscription | None]: ...
+    def answer(self, frame: bytes, uid: int) -> tuple[bytes | Later, Subscription | None]:
+        """Answer one request of a peer with this uid; see `Server.answer`."""
 
-    def has_room_for(self, peer: "Peer") -> bool: ...
+    def has_room_for(self, peer: "Peer") -> bool:
+        """Return True if the bytes that this peer has not read may stay queued."""
 
-    def forget(self, peer: "Peer") -> None: ...
+    def forget(self, peer: "Peer") -> None:
+        """Remove a closed connection from the server's list."""
 
 
 class Peer:
-    """Lives from accept to close."""
+    """One connection, from accept to close. `server` answers its requests.
+
+    A peer without a subscription is closed if it does not send a request, or does not read its answer, in
+    PATIENCE seconds.
+    """
 
     def __init__(self, connection: socket.socket, uid: int, loop: Loop, server: Answers) -> None:
         self._connection = connection
@@ -69,8 +79,8 @@ class Peer:
         self._server = server
         self._input = bytearray()
         self._output = bytearray()
-        self._ended = False  # it sends no more
-        self._closing = False  # it gets what is waiting, and no more
+        self._ended = False  # the peer has closed its sending side
+        self._closing = False  # close after the queued bytes are sent
         self._gone = False
         self._waits = False  # its answer is given later
         self._subscription: Subscription | None = None
@@ -85,19 +95,28 @@ class Peer:
 
     @property
     def subscribed(self) -> bool:
+        """Return True if the peer has a subscription."""
         return self._subscription is not None
 
     @property
     def waiting(self) -> int:
-        """Bytes that it has not read yet."""
+        """Return the number of bytes that are queued for this peer and not sent yet."""
         return len(self._output)
 
     @property
     def _may_ask(self) -> bool:
+        """Return True if the next request may be read: the peer has its last answer and has read it.
+
+        A subscriber may have up to STREAM_LIMIT bytes of events unread.
+        """
         return not self._waits and len(self._output) <= (STREAM_LIMIT if self.subscribed else 0)
 
     def offer(self, event: Message) -> None:
-        """Queue an event if this peer subscribed to it; one that does not read loses events, and is told."""
+        """Queue an event if this peer has subscribed to it.
+
+        If the peer has more than STREAM_LIMIT bytes unread, the event is dropped. The number of dropped
+        events is sent before the next event.
+        """
         if self._subscription is None or not self._subscription.wanted(event):
             return
         if len(self._output) > STREAM_LIMIT:
@@ -109,12 +128,14 @@ class Peer:
         self._ready(0)
 
     def _tell_dropped(self) -> None:
+        """Queue an event with the number of dropped events, if there are any."""
         if self._dropped:
             lost = {"version": 1, "when": self._dropped_at, "kind": "lost", "count": self._dropped}
             self._output += reply(lost, continues=True)
             self._dropped = 0
 
     def close(self) -> None:
+        """End the subscription and close the connection."""
         self._gone = True
         self._subscribe(None)
         for name in (self._deadline, self._turn):
@@ -124,13 +145,14 @@ class Peer:
         self._connection.close()
 
     def _ready(self, events: int) -> None:
+        """Receive and send as far as possible without waiting; `events` are those that the loop reports."""
         try:
             if events & selectors.EVENT_READ:
                 self._receive()
             if self._output and not self._gone:
                 del self._output[: self._connection.send(self._output)]
                 if not self._output:
-                    self._tell_dropped()  # it reads again, and perhaps no event comes for long
+                    self._tell_dropped()  # now, because the next event may be far off
         except BlockingIOError:
             pass
         except OSError:
@@ -145,7 +167,7 @@ class Peer:
         self._take_turn()
 
     def _take_turn(self) -> None:
-        """Answer the next request, if a whole one is there and the last answer has gone."""
+        """Answer the next request, if it has arrived completely and the last answer has been read."""
         if not self._may_ask:
             return
         frame, nul, rest = self._input.partition(b"\0")
@@ -156,6 +178,7 @@ class Peer:
             self._refuse("InvalidFrame", f"longer than {REQUEST_LIMIT} bytes")
 
     def _answer(self, frame: bytes) -> None:
+        """Queue the answer to one request, and start or keep a subscription."""
         if len(frame) > REQUEST_LIMIT:
             self._refuse("InvalidFrame", f"longer than {REQUEST_LIMIT} bytes")
             return
@@ -184,24 +207,25 @@ class Peer:
             self._refuse("Busy", "too much is waiting to be read")
         elif subscription is not None or self.subscribed:
             self._subscribe(subscription or self._subscription)
-            self._loop.cancel(self._deadline)  # a subscriber may be silent for ever
+            self._loop.cancel(self._deadline)  # a subscriber need not send anything
         else:
             self._loop.after(self._deadline, PATIENCE, self.close)
 
     def _subscribe(self, subscription: Subscription | None) -> None:
-        """Take another subscription in the place of the present one."""
+        """Replace the present subscription; None only ends it."""
         before, self._subscription = self._subscription, subscription
         if before is not None and before is not subscription:
             before.over()
 
     def _refuse(self, name: str, why: str) -> None:
+        """Queue an error as the last answer; the connection is closed once the peer has read it."""
         self._output += error(name, {"reason": why})
         self._input.clear()
         self._closing = True
         self._loop.after(self._deadline, PATIENCE, self.close)
 
     def _go_on(self) -> None:
-        """Decide what is waited for next: its reading, its next request, its turn, or nothing more."""
+        """Choose what to wait for next: the next request, room to send, the next turn; or close."""
         if self._gone:
             return
         more = b"\0" in self._input and not self._closing
@@ -215,8 +239,9 @@ class Peer:
         if events:
             self._loop.watch(self.fileno, events, self._ready)
         else:
-            self._loop.forget(self.fileno)  # until its turn
+            self._loop.forget(self.fileno)  # until the next turn
 
     def _again(self) -> None:
+        """Take the next turn: answer a request that has already arrived."""
         self._take_turn()
         self._ready(0)

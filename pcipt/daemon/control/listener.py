@@ -1,4 +1,4 @@
-"""The listening end of the control socket: made here, or passed by systemd; and who is at the other end.
+"""The listening control socket, opened here or passed by systemd, and the credentials of its peers.
 
 Source: socket(7), SO_PEERCRED; sd_listen_fds(3).
 """
@@ -19,13 +19,14 @@ BACKLOG = 128
 FIRST_PASSED = 3  # SD_LISTEN_FDS_START
 _UCRED = struct.Struct("iII")  # pid, uid, gid
 _SO_PEERGROUPS = 59  # not in the socket module; Linux 4.13
-_MOST = 1024  # bytes that Python asks for at most: 256 groups
+_MOST = 1024  # bytes, Python's limit for an option: 256 groups
 
 
 def listen(path: str) -> socket.socket:
-    """Open the socket for root and group pcipt; a leftover of a killed daemon is replaced.
+    """Open the control socket for root and the group pcipt; replace the socket file of a killed daemon.
 
-    Raises: InputError where something else is in the way or somebody is listening there.
+    Raises: InputError if the path is another kind of file, if somebody listens there, or if it cannot be
+            opened.
     """
     refuse_taken(path)
     with contextlib.suppress(FileNotFoundError):
@@ -49,14 +50,17 @@ def listen(path: str) -> socket.socket:
 def passed_listener(
     environment: MutableMapping[str, str] | None = None, first: int = FIRST_PASSED
 ) -> socket.socket | None:
-    """Take the socket that systemd listens on for us (pcipt.socket); None where it passed none.
+    """Return the listening socket that systemd has passed to this process; None if it has passed none.
 
-    Raises: InputError where what was passed is not one listening stream socket of AF_UNIX.
+    `first` is the number of the first passed descriptor. The variables LISTEN_* are removed from
+    `environment`.
+
+    Raises: InputError if systemd has passed anything but one listening stream socket of AF_UNIX.
     """
     variables = os.environ if environment is None else environment
     given = {name: variables.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")}
     if given["LISTEN_PID"] != str(os.getpid()) or given["LISTEN_FDS"] in {"", "0"}:
-        return None  # nothing, or meant for the process that started us
+        return None  # none was passed, or it was passed to our parent process
     if given["LISTEN_FDS"] != "1":
         raise InputError("$LISTEN_FDS", f"is {given['LISTEN_FDS']!r}; expected one socket")
     try:
@@ -74,7 +78,7 @@ def passed_listener(
 
 
 def credentials(connection: socket.socket) -> tuple[int, int, frozenset[int]]:
-    """Read process, uid and groups of a peer, as they were when it connected."""
+    """Return pid, uid and groups of a connected peer, as they were when it connected."""
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, gid = _UCRED.unpack(data)
     groups = {gid}
@@ -85,14 +89,17 @@ def credentials(connection: socket.socket) -> tuple[int, int, frozenset[int]]:
 
 
 def group_of(listener: socket.socket) -> int | None:
-    """Read the group of the socket's file: its members may connect."""
+    """Return the group of the socket's file, whose members may connect; None if the file cannot be read."""
     with contextlib.suppress(OSError):
         return os.stat(listener.getsockname()).st_gid
     return None
 
 
 def refuse_taken(path: str) -> None:
-    """Raise InputError where something else than the leftover of a killed daemon is in the way."""
+    """Raise InputError if somebody listens at `path`, or if it is a file other than a socket.
+
+    A socket on which nobody listens is allowed: a killed daemon has left it.
+    """
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise InputError(path, "something that is no socket is in the way")
@@ -101,6 +108,7 @@ def refuse_taken(path: str) -> None:
 
 
 def _somebody_listens(path: str) -> bool:
+    """Return True if a connection to the socket succeeds."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:

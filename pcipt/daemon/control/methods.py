@@ -1,4 +1,4 @@
-"""What the control socket answers: one handler for each method, from the engine and what stands around it."""
+"""The methods of the control socket, each one handler that answers from the engine or its surroundings."""
 
 import contextlib
 from collections import Counter
@@ -26,15 +26,18 @@ from pcipt.xen.interface import Hypervisor
 
 
 class HotplugCounters(Protocol):
+    """Counters of the hot-plug source: lost messages, holes in the sequence numbers, messages not trusted."""
+
     overruns: int
     gaps: int
     forged: int
 
 
 class Answers:
-    """`resync` compares everything (a dry run if true) and tells what came of it; `monitors` counts them.
+    """The handlers of all methods: `handlers` for one reply, `streams` for subscriptions.
 
-    `regions` reads the reserved regions.
+    `resync` compares everything (True: a dry run) and returns the outcomes. `regions` returns the reply to
+    Rmrr. `monitors` returns the number of subscribers.
     """
 
     def __init__(
@@ -90,20 +93,22 @@ class Answers:
         return {"version": 1, "sbdf": str(target), "events": events}
 
     def _target(self, parameters: Message) -> Sbdf | PciPath:
-        """Find the function that is asked about, by its address or by its path.
+        """Parse the address or PCI path in the parameters; return the address if a function has that path.
 
-        Raises: AddressError
+        Raises: AddressError if it is malformed, or names more than one function.
         """
         machine, text = self._engine.machine, str(parameters.get("function", ""))
         target = parse_target(text)
         if isinstance(target, PciPath):
             return next((f.sbdf for f in machine.functions.values() if f.path == target), target)
-        return parse_sbdf(text) if isinstance(target, SlotFilter) else target  # says what is missing
+        return (
+            parse_sbdf(text) if isinstance(target, SlotFilter) else target
+        )  # raises, and says which part is missing
 
     def _present(self, parameters: Message) -> Sbdf:
-        """Find the function of this machine that is asked about.
+        """Return the address of the function that the parameters name by address or by path.
 
-        Raises: AddressError, NoSuchDeviceError
+        Raises: AddressError if it is malformed; NoSuchDeviceError if the machine has no such function.
         """
         target = self._target(parameters)
         if not isinstance(target, Sbdf) or target not in self._engine.machine.functions:
@@ -111,6 +116,7 @@ class Answers:
         return target
 
     def _absent(self, target: Sbdf | PciPath) -> NoSuchDeviceError:
+        """Return the error for a missing function, with the existing function nearest to it."""
         near = nearest(self._engine.machine.functions, target) if isinstance(target, Sbdf) else None
         return NoSuchDeviceError(str(target), (str(near),) if near is not None else ())
 
@@ -118,7 +124,10 @@ class Answers:
         return {"version": 1, "content_type": CONTENT_TYPE, "text": self._metrics.text()}
 
     def _check(self, _parameters: Message) -> Message:
-        """Show that the engine answers and Xen does, however it answers, and that the source sees."""
+        """Return the problems for the watchdog: an empty list if engine, Xen and the write source work.
+
+        Xen is asked one question. An error of Xen is also an answer, so only a hypercall that hangs counts.
+        """
         with contextlib.suppress(HypervisorError, UnsupportedError):
             self._xen.known(list(islice(self._engine.machine.functions, 1)))
         blind = self._watch.blind()
@@ -127,7 +136,7 @@ class Answers:
 
 
 def read_gauges(engine: Engine, xen: Hypervisor, watch: Watch, hotplug: HotplugCounters) -> Gauges:
-    """Read what metrics tell of the present."""
+    """Read the present values for the metrics: functions, findings, lost records, overruns."""
     identity = xen.identity
     return Gauges(
         functions=len(engine.machine.functions),
@@ -139,9 +148,11 @@ def read_gauges(engine: Engine, xen: Hypervisor, watch: Watch, hotplug: HotplugC
 
 
 def _wanted_events(parameters: Message) -> Subscription:
-    """Say which events a monitor wants: those of a slot filter, and what concerns no single function.
+    """Return a subscription to the events of the functions in "slot", and to events without a function.
 
-    Raises: AddressError for a malformed filter.
+    Without "slot" it is a subscription to all events.
+
+    Raises: AddressError if the filter is malformed.
     """
     text: Any = parameters.get("slot")
     slot = SlotFilter() if text is None else parse_slot(text)

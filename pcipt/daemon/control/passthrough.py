@@ -1,8 +1,8 @@
-"""What `release`, `reclaim` and `check` ask of the daemon about functions that change hands.
+"""The daemon's part of `release`, `reclaim` and `check`: functions that change their owner.
 
-The commands hand functions over by the toolstack; that a function has changed hands is always found by
-looking. A reclaim holds the regions of its function in dom0 for as long as its connection lives: whoever is
-killed in between leaves nothing behind.
+The commands hand functions over by xl; the daemon asks Xen for the owner and does not believe a command. A
+reclaim keeps the reserved regions of its function in dom0 as long as its connection is open: if the command
+is killed, they do not stay.
 """
 
 from collections.abc import Callable, Collection
@@ -26,7 +26,11 @@ MAPPED = {
 
 
 class Passthrough:
-    """`look` acts on functions that changed hands; `soon` has something done when the loop comes to it."""
+    """Handlers of Release, Reclaim and Guests.
+
+    `look` asks who owns these functions now, acts on it, and returns the outcomes. `soon` calls a function in
+    the next turn of the loop.
+    """
 
     def __init__(
         self,
@@ -39,13 +43,16 @@ class Passthrough:
         self._soon = soon
 
     def release(self, sbdf: Sbdf) -> dict[str, Any]:
-        """Look who has a function now, and tell what came of it for its regions."""
+        """Find out who owns a function now, and act on it.
+
+        Return its owner, its reserved regions and the actions.
+        """
         return self._told(sbdf, self._look([sbdf]))
 
     def reclaim(self, sbdf: Sbdf) -> Subscription:
-        """Put the regions of a function back, and keep them for as long as the subscriber stays.
+        """Restore the reserved regions of a function, and keep them until the returned subscription ends.
 
-        Raises: StateError where one cannot be put back: its driver's DMA would fault.
+        Raises: StateError if a region cannot be restored: DMA of the function's driver would fault.
         """
         held = self._engine.memory.held_regions
         regions = self._engine.views.reserved.of(sbdf)
@@ -67,18 +74,18 @@ class Passthrough:
         return Subscription(lambda _event: False, {**told, "kind": "start"}, over)
 
     def guests(self) -> dict[str, Any]:
-        """Compare what guests may reach with what their functions decode.
+        """Compare the memory that guests may reach with the memory of their functions; return findings.
 
-        Raises: UnsupportedError where Xen does not tell.
+        Raises: UnsupportedError if Xen does not tell what guests may reach.
         """
-        situation = self._engine.views
-        looked_at = situation.look_at_guests()
+        views = self._engine.views
+        looked_at = views.look_at_guests()
         self._look(self._engine.given_away)  # so that new findings are told
-        if situation.guests.trouble is not None:
-            raise UnsupportedError("permissions of guests", situation.guests.trouble)
+        if views.guests.trouble is not None:
+            raise UnsupportedError("permissions of guests", views.guests.trouble)
         findings = [
             {"sbdf": str(sbdf), "code": finding.code, "text": finding.text}
-            for sbdf, found in sorted(situation.guests.findings.items())
+            for sbdf, found in sorted(views.guests.findings.items())
             for finding in found
         ]
         return {"version": 1, "guests": looked_at, "findings": findings}
@@ -87,14 +94,15 @@ class Passthrough:
         return kept_in(self._engine.ledger, frames)
 
     def _told(self, sbdf: Sbdf, outcomes: list[Outcome]) -> dict[str, Any]:
-        situation = self._engine.views
+        """Return the reply about a function: its owner, its reserved regions and the actions taken."""
+        views = self._engine.views
         regions = [
             {
                 "start": hex(frames.range.start),
                 "size": frames.range.size,
-                "mapped": (MAPPED[self._kept(frames)] if situation.pvh else Mapped.NOT_APPLICABLE).value,
+                "mapped": (MAPPED[self._kept(frames)] if views.pvh else Mapped.NOT_APPLICABLE).value,
             }
-            for frames in situation.reserved.of(sbdf)
+            for frames in views.reserved.of(sbdf)
         ]
         return {
             "version": 1,

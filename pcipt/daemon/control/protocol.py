@@ -1,7 +1,8 @@
-"""The control socket's language: Varlink-shaped frames, one JSON object and a NUL byte each.
+"""The protocol of the control socket: Varlink frames, each one JSON object and a NUL byte.
 
-Both ends import this; it loads nothing but json. The methods, their parameters and who may call them stand in
-one table. docs/protocol.md tells the whole; org.pcipt.varlink beside this file is the interface.
+Client and server import this module, so it imports only json and re. One table holds the methods, their
+parameters and who may call them. docs/protocol.md describes the protocol; org.pcipt.varlink, in this
+directory, is the interface.
 """
 
 import json
@@ -11,8 +12,8 @@ from typing import Any, NamedTuple
 
 SOCKET_PATH = "/run/pcipt/control"
 INTERFACE = "org.pcipt"
-SERVICE = "org.varlink.service"  # what every Varlink service answers, and its standard errors
-VERSION = 1  # of the protocol: members are added, never renamed or given another meaning
+SERVICE = "org.varlink.service"  # the interface of every Varlink service, with the standard errors
+VERSION = 1  # of the protocol; members are added, never renamed or redefined
 REQUEST_LIMIT = 64 * 1024
 NESTING_LIMIT = 16
 
@@ -20,8 +21,10 @@ Message = dict[str, Any]
 
 
 class Method(NamedTuple):
-    """`changes`: only uid 0 may call it. `stream`: it answers in many parts, and must be asked for "more".
-    `optional`: the parameters may be left out.
+    """What the table holds of a method. `parameters` maps names to types.
+
+    `changes`: only uid 0 may call it. `stream`: it sends many replies, and the request must set "more".
+    `optional`: parameters may be left out.
     """
 
     parameters: Mapping[str, type] = {}
@@ -45,23 +48,26 @@ METHODS: Mapping[str, Method] = {
     "Resync": Method({"dry_run": bool}, changes=True, optional=True),
 }
 
-# A text in JSON: its brackets open and close nothing. One without an end is taken whole: this stays linear.
+# A string in JSON; brackets inside of it do not nest. An unterminated string matches to the end: linear time.
 _TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
 _WORDS = {str: "a text", bool: "true or false"}
 
-# Errors that org.varlink.service defines; every other one is org.pcipt's own.
+# Errors that org.varlink.service defines; all other errors are org.pcipt's.
 STANDARD_ERRORS = frozenset(
     {"ExpectedMore", "InterfaceNotFound", "InvalidParameter", "MethodNotFound", "PermissionDenied"}
 )
 
 
 class FrameError(Exception):
-    """A frame that is no request; the text is the reason, for the peer."""
+    """A frame is not a request; the text is the reason, to be sent to the peer."""
 
 
 class ParameterError(Exception):
-    """A parameter that the method does not have, or of another type."""
+    """A call has a wrong parameter: an unknown one, a missing one, or one of the wrong type.
+
+    `why` is the reason.
+    """
 
     def __init__(self, parameter: str, why: str) -> None:
         super().__init__(parameter, why)
@@ -70,28 +76,32 @@ class ParameterError(Exception):
 
 
 def encode_frame(message: Message) -> bytes:
+    """Encode a message as one frame with its NUL byte."""
     return json.dumps(message, separators=(",", ":")).encode() + b"\0"
 
 
 def request(method: str, parameters: Message | None = None, *, more: bool = False) -> bytes:
+    """Encode a call of a method of org.pcipt; with `more` the caller expects many replies."""
     message: Message = {"method": f"{INTERFACE}.{method}", "parameters": parameters or {}}
     return encode_frame({**message, "more": True} if more else message)
 
 
 def reply(parameters: Message, *, continues: bool = False) -> bytes:
+    """Encode a reply with these parameters; with `continues` more replies follow."""
     message: Message = {"parameters": parameters}
     return encode_frame({**message, "continues": True} if continues else message)
 
 
 def error(name: str, parameters: Message | None = None) -> bytes:
+    """Encode an error reply. `name` is the error's name without its interface."""
     interface = SERVICE if name in STANDARD_ERRORS else INTERFACE
     return encode_frame({"error": f"{interface}.{name}", "parameters": parameters or {}})
 
 
 def decode_frame(frame: bytes) -> Message:
-    """Decode one frame without its NUL byte.
+    """Decode one frame, given without its NUL byte, to the message in it.
 
-    Raises: FrameError for anything that is not one JSON object of bounded nesting in UTF-8.
+    Raises: FrameError if it is not one JSON object in UTF-8, or nested deeper than NESTING_LIMIT.
     """
     depth = deepest = 0
     for byte in _TEXT.sub(b"", frame):
@@ -112,9 +122,9 @@ def decode_frame(frame: bytes) -> Message:
 
 
 def members_of(parameters: object) -> Message:
-    """Take the parameters of a call; null counts as none.
+    """Return the parameters of a call as a dict; null is an empty dict.
 
-    Raises: ParameterError
+    Raises: ParameterError if they are not an object.
     """
     if parameters is None:
         return {}
@@ -124,19 +134,18 @@ def members_of(parameters: object) -> Message:
 
 
 def require_known(key: str, allowed: Collection[str], method: str) -> None:
-    """Refuse a parameter that a method does not have.
-
-    Raises: ParameterError
-    """
+    """Raise ParameterError if the parameter `key` is not among the `allowed` ones of a method."""
     if key not in allowed:
         known = f"expected {' or '.join(allowed)}" if allowed else f"{method} has none"
         raise ParameterError(key[:200], f"there is no such parameter; {known}")
 
 
 def checked_parameters(name: str, given: object) -> Message:
-    """Check what was given against the method's own parameters; null counts as not given.
+    """Return the parameters of a call without those that are null, after checking names and types.
 
-    Raises: ParameterError
+    `name` is a key of METHODS.
+
+    Raises: ParameterError if a parameter is unknown, missing or of the wrong type.
     """
     method = METHODS[name]
     allowed = method.parameters

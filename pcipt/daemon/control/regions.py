@@ -1,7 +1,7 @@
-"""Reserved regions as the daemon tells them: tables, Xen's list, who has each device, what dom0 has mapped.
+"""The reply to `Rmrr`: reserved regions from ACPI and Xen, with the owner of each device and what is mapped.
 
-Asked for by a person, so Xen is asked anew, function by function where it lists anything at all. On a PVH
-dom0 its list is the only source.
+Only a user's request leads here, so Xen is asked again each time: for every function, if Xen lists any
+region. On a PVH dom0 Xen's list is the only source, because ACPI's tables are not visible.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,10 @@ _KEPT = {
 
 
 def read_regions(host: Host, xen: Hypervisor, engine: Engine) -> Regions:
-    """Read the regions and join what everybody says of them; what cannot be read is a finding."""
+    """Read the reserved regions from ACPI and Xen, with owners and mapped state.
+
+    A source that cannot be read becomes a finding of the result.
+    """
     machine, view = engine.machine, engine.view
     regions = regions_from_tables(host.acpi_tables(), machine, engine.memory.boot)
     listed = _listed(xen, machine)
@@ -45,7 +48,7 @@ def read_regions(host: Host, xen: Hypervisor, engine: Engine) -> Regions:
 
 
 def regions_answer(host: Host, xen: Hypervisor, engine: Engine) -> dict[str, object]:
-    """Make the object of `pcipt rmrr --json`."""
+    """Return the object of `pcipt rmrr --json`."""
     regions = read_regions(host, xen, engine)
     asked = all(finding.code != "regions-not-asked" for finding in regions.findings)
     source = ", ".join((*regions.signatures, *(("hypercall",) if asked else ()))) or "none"
@@ -53,6 +56,7 @@ def regions_answer(host: Host, xen: Hypervisor, engine: Engine) -> dict[str, obj
 
 
 def _listed(xen: Hypervisor, machine: Machine) -> XenRegions | Finding:
+    """Ask Xen for its regions, of all functions and of each; return a finding if it does not answer."""
     try:
         listed = xen.reserved_regions()
         functions = [sbdf for sbdf in machine.functions if sbdf.fits_xen] if listed else []
@@ -62,20 +66,22 @@ def _listed(xen: Hypervisor, machine: Machine) -> XenRegions | Finding:
 
 
 def _memory(host: Host) -> tuple[MemoryEntry, ...] | None:
+    """Return the firmware's memory map, sorted and without overlaps; None if it is empty or unreadable."""
     try:
         memory = host.memory()
     except PciptError:
-        return None  # which the engine has as a finding
+        return None  # the engine has a finding about it
     return flatten_map(entries_from_names((line.range, line.name) for line in memory.firmware)) or None
 
 
 def _owners(view: XenView) -> Mapping[Sbdf, str]:
-    """Say in words who has each function that Xen knows; the others have no owner that is known."""
+    """Return the owner of each function that Xen knows, in words; leave out functions of unknown owner."""
     told = view.known if view.custody_told else {*view.orphans, *view.elsewhere, *view.quarantined}
     return {sbdf: view.owner(sbdf) for sbdf in told}
 
 
 def _mapped(regions: Regions, view: XenView, ledger: Ledger) -> dict[Frames, Mapped]:
+    """Return for each region whether it is mapped in dom0, and by whom."""
     spans = ((region, region.frames) for region in regions.regions)
     return {frames: _state(region, frames, view, ledger) for region, frames in spans if frames is not None}
 
@@ -86,9 +92,12 @@ def _state(region: Region, frames: Frames, view: XenView, ledger: Ledger) -> Map
 
 
 def _by_xen(region: Region, view: XenView) -> Mapped:
-    """Xen maps a region that it lists while it knows one of its devices, whoever has that.
+    """Return whether Xen has mapped a region, from Xen's list. pcipt must not have changed the region.
 
-    Behind the last one that was plugged in later it forgets to take it down: then nobody knows.
+    Xen maps a region that it lists as long as it knows one of the region's devices, whoever owns that device.
+    If the last device was plugged in after boot, Xen forgets to unmap the region when that device is removed:
+    the result is then UNKNOWN.
+
     Source: xen/drivers/passthrough/vtd/iommu.c, intel_iommu_add_device, intel_iommu_remove_device.
     """
     if region.listed is None:

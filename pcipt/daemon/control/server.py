@@ -1,7 +1,8 @@
-"""The control socket: who may ask, and how much at once; the answers come from a table of handlers.
+"""The server of the control socket: it checks who may ask and how much, and calls a table of handlers.
 
-The peer's credentials decide before a byte is read: root may do everything, members of the socket's group and
-the daemon's own user may read, others are sent away. How much all peers may keep waiting is bounded.
+Credentials of a peer are checked before any byte is read. Root may call everything; members of the socket's
+group and the daemon's own user may only read; all others are refused. The unread bytes of all peers together
+are limited.
 """
 
 import contextlib
@@ -38,9 +39,10 @@ Stream = Callable[[Message], Subscription]
 
 
 class Server:
-    """Answers at `listener`; `handlers` by method name, `streams` say which events a subscriber wants.
+    """Answer requests at `listener`. `handlers` and `streams` map method names to functions.
 
-    Only a socket that we made ourselves (`path`) is taken away at the end.
+    A handler returns the reply's parameters, a stream returns a Subscription. `path` is the socket file, if
+    the daemon has made it: `close` then deletes it.
     """
 
     def __init__(
@@ -64,45 +66,52 @@ class Server:
         loop.watch(listener.fileno(), selectors.EVENT_READ, self._accept)
 
     def _accept(self, _events: int) -> None:
+        """Accept the connections that are waiting, at most BACKLOG of them."""
         for _ in range(BACKLOG):
             try:
                 connection, _address = self._listener.accept()
             except OSError:
-                return  # no more, the peer left meanwhile, or descriptors ran out
+                return  # none waits, the peer has closed it already, or no descriptor is free
             connection.setblocking(False)
             self._admit(connection)
 
     def _admit(self, connection: socket.socket) -> None:
+        """Serve a new connection, or refuse it: no permission, or too many connections."""
         pid, uid, groups = credentials(connection)
         if uid not in {0, os.geteuid()} and self._group not in groups:
             _send_away(
                 connection,
                 error("PermissionDenied", {"needed": f"only root and members of group {GROUP} may ask"}),
             )
-        elif pid != self._own and self._is_full(uid):  # the watchdog's question always finds a place
+        elif pid != self._own and self._is_full(uid):  # the watchdog's request is never refused
             _send_away(connection, error("Busy", {"reason": "too many connections"}))
         else:
             self._peers[connection.fileno()] = Peer(connection, uid, self._loop, self)
 
     def _is_full(self, uid: int) -> bool:
+        """Return True if one more connection of this uid must be refused.
+
+        Each uid may have CONNECTIONS_PER_UID; all uids except root together may have CONNECTIONS.
+        """
         by_uid = Counter(peer.uid for peer in self._peers.values())
-        others = len(self._peers) - by_uid[0]  # however many they are, root finds a place
+        others = len(self._peers) - by_uid[0]  # the common limit does not apply to root
         return by_uid[uid] >= CONNECTIONS_PER_UID or (uid != 0 and others >= CONNECTIONS)
 
     def publish(self, event: Message) -> None:
-        """Give an event to every subscriber that wants it."""
+        """Offer an event to every subscriber; each gets it if it wants it."""
         for peer in list(self._peers.values()):
             peer.offer(event)
 
     @property
     def subscribers(self) -> int:
+        """Return the number of peers with a subscription."""
         return sum(peer.subscribed for peer in self._peers.values())
 
     def answer(self, frame: bytes, uid: int) -> tuple[bytes | Later, Subscription | None]:
         """Answer one frame of a peer with this uid.
 
-        Shape:  the answer (empty if none is wanted, `Later` if it is not there yet), and the subscription if
-                the frame asked for one.
+        Shape:  the reply as bytes, empty for a "oneway" call, or `Later` if it is not there yet; and the
+                subscription that the call starts, or None.
         """
         try:
             message = decode_frame(frame)
@@ -118,6 +127,7 @@ class Server:
         return (b"" if message.get("oneway") is True else answer), subscription
 
     def _answer_own(self, name: str, message: Message, uid: int) -> tuple[bytes | Later, Subscription | None]:
+        """Answer a call of pcipt's own interface; see `answer`."""
         method = f"{INTERFACE}.{name}"
         if name not in self._handlers and name not in self._streams:
             return error("MethodNotFound", {"method": method[:200]}), None
@@ -140,14 +150,19 @@ class Server:
             return error("Failed", {"reason": str(cause)}), None
 
     def has_room_for(self, peer: Peer) -> bool:
-        """Tell whether this peer may leave its answer waiting; the greediest one may not."""
+        """Return True if the bytes that `peer` has not read may stay queued.
+
+        If all peers together exceed WAITING_LIMIT, those with the most unread bytes may not.
+        """
         waiting = [other.waiting for other in self._peers.values()]
         return sum(waiting) <= WAITING_LIMIT or peer.waiting < max(waiting)
 
     def forget(self, peer: Peer) -> None:
+        """Remove a closed connection from the list."""
         self._peers.pop(peer.fileno, None)
 
     def close(self) -> None:
+        """Close all connections and the listening socket; delete the socket file if the daemon made it."""
         for peer in list(self._peers.values()):
             peer.close()
         self._loop.forget(self._listener.fileno())
@@ -159,7 +174,7 @@ class Server:
 
 
 def _answer_service(name: str, message: Message) -> tuple[bytes, None]:
-    """Answer what every Varlink service does: who it is, and what its interfaces look like."""
+    """Answer a call of org.varlink.service, the interface that every Varlink service has."""
     if name not in SERVICE_METHODS:
         return error("MethodNotFound", {"method": f"{SERVICE}.{name}"[:200]}), None
     try:
@@ -171,6 +186,7 @@ def _answer_service(name: str, message: Message) -> tuple[bytes, None]:
 
 
 def _send_away(connection: socket.socket, answer: bytes) -> None:
+    """Send an error to a new connection, if that is possible without waiting, and close it."""
     with contextlib.suppress(OSError):
         connection.send(answer)
     connection.close()

@@ -1,4 +1,4 @@
-"""What the service tells: the `status` object and one action as JSON. Plain values only."""
+"""JSON objects of the control socket: status, mappings, explanation, and one action. Plain values only."""
 
 from typing import Any
 
@@ -16,25 +16,26 @@ UNSETTLED = Finding("unsettled", "something has changed and is not compared yet;
 
 
 def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
+    """Return an action and its outcome as a JSON object: result, guard's rule and detail."""
     told = {"result": outcome.result.value, "rule": outcome.rule or None, "detail": outcome.detail or None}
     return {**json_from_action(outcome.action), **told}
 
 
 def health_of(engine: Engine) -> str:
-    """Return "healthy" only if nothing is wrong, due or unknown; else "degraded"."""
+    """Return "healthy" if nothing is wrong, due or unknown, else "degraded"."""
     return "degraded" if engine.finding_count or engine.unsettled() else "healthy"
 
 
 def mappings_to_json(engine: Engine, identity: XenIdentity) -> dict[str, Any]:
-    """Make the object of `pcipt mappings --json`: what is mapped for each BAR, in address order."""
+    """Return the object of `pcipt mappings --json`: every mapped range with its BAR, in address order."""
     held = sorted(engine.ledger.mapped, key=lambda each: (each.frames, each.place, each.bar))
     return {"version": 1, "dom0": identity.dom0.value, "mappings": [_mapping(each, engine) for each in held]}
 
 
 def explanation_to_json(engine: Engine, sbdf: Sbdf) -> dict[str, Any]:
-    """Make the object of `pcipt explain --json`.
+    """Return the object of `pcipt explain --json` for one function.
 
-    Raises: NoSuchDeviceError
+    Raises: NoSuchDeviceError if the machine does not have the function.
     """
     try:
         return {"version": 1, **json_from_explanation(engine.explain(sbdf))}
@@ -43,6 +44,7 @@ def explanation_to_json(engine: Engine, sbdf: Sbdf) -> dict[str, Any]:
 
 
 def _mapping(held: MappedRun, engine: Engine) -> dict[str, Any]:
+    """Return one mapped range as a JSON object; a stale range (no BAR decodes there) has "by": "stale"."""
     stale = engine.views.is_stale(held)
     return {
         "start": hex(held.frames.range.start),
@@ -59,7 +61,11 @@ def _mapping(held: MappedRun, engine: Engine) -> dict[str, Any]:
 def status_to_json(
     engine: Engine, identity: XenIdentity, mode: str, hotplug: dict[str, int], watch: dict[str, Any]
 ) -> dict[str, Any]:
-    """Make the object of `pcipt status --json`; `hotplug` and `watch` tell of the two sources of events."""
+    """Return the object of `pcipt status --json`.
+
+    `mode` is that of the settings. `hotplug` and `watch` are the counters of the hot-plug source and of the
+    source of writes.
+    """
     findings = [*engine.findings, *([(None, UNSETTLED)] if engine.unsettled() else [])]
     functions, held = engine.machine.functions, engine.ledger.mapped
     return {

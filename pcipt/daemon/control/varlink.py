@@ -1,4 +1,4 @@
-"""What every Varlink service answers about itself: who it is, and its interfaces in the interface language.
+"""The interface org.varlink.service: it names the service, its interfaces, and their descriptions.
 
 Source: varlink.org/Service, varlink.org/Interface-Definition; systemd sd-varlink.
 """
@@ -38,17 +38,17 @@ error ExpectedMore ()
 
 
 class NoSuchInterfaceError(Exception):
-    """An interface that is not here; the text is its name."""
+    """The service has no interface of this name; the text is the name."""
 
 
 def own_description() -> str:
-    """Read the interface file that stands beside this module."""
+    """Read the description of the interface org.pcipt from the file beside this module."""
     with open(os.path.join(os.path.dirname(__file__), f"{INTERFACE}.varlink"), encoding="ascii") as file:
         return file.read()
 
 
 def _members(given: object, allowed: tuple[str, ...], method: str) -> Message:
-    """Take the parameters of a method; null is as not given, as in our own interface."""
+    """Return the parameters of a method after checking their names; null is an empty dict."""
     members = members_of(given)
     for key in members:
         require_known(key, allowed, method)
@@ -56,6 +56,7 @@ def _members(given: object, allowed: tuple[str, ...], method: str) -> Message:
 
 
 def _info(parameters: object) -> Message:
+    """Return the reply to GetInfo."""
     _members(parameters, (), "GetInfo")
     return {
         "vendor": "pcipt",
@@ -67,6 +68,7 @@ def _info(parameters: object) -> Message:
 
 
 def _interface(parameters: object) -> Message:
+    """Return the reply to GetInterfaceDescription."""
     wanted = _members(parameters, ("interface",), "GetInterfaceDescription").get("interface")
     if not isinstance(wanted, str):
         raise ParameterError("interface", "interface must be a text")

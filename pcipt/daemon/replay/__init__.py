@@ -1,1 +1,1 @@
-"""Runs the engine on a recorded machine, with a simulated Xen."""
+"""Replay: the engine runs on a recorded machine, with a simulated Xen."""

@@ -1,8 +1,8 @@
-"""Plays a recording through the engine and gives the actions: what `pcipt replay` prints and compares.
+"""The player of recordings for `pcipt replay`: it runs the engine on a recording and yields its actions.
 
-Writes are gathered until the recording was quiet for the settle time, as the daemon gathers them; one
-without a time stands alone. `n` of an action is the number of the last write or step before it, 0 for what
-the engine does at its start.
+Writes are collected until the recording has none for the settle time, as the daemon does; a write without a
+time is not collected with others. The `n` of an action is the number of the last write or step before it, and
+0 for actions at the engine's start.
 """
 
 import difflib
@@ -27,7 +27,7 @@ from pcipt.remap.ledger import Ledger
 from pcipt.remap.writes.json_view import json_from_action
 from pcipt.xen.interface import Dom0Kind
 
-PATIENCE = 1.0  # seconds, as the daemon's
+PATIENCE = 1.0  # seconds; the daemon waits as long at most
 KEYS = ("n", "action", "sbdf", "start", "size", "reason", "result")
 
 Action = dict[str, Any]
@@ -51,18 +51,20 @@ class NoStore:
 
 
 class TraceSource:
-    """Writes that come when the replay says so."""
+    """A source of configuration writes that the replay fills."""
 
     def __init__(self) -> None:
         self._waiting: list[ConfigWrite | Lost] = []
 
     def push(self, write: ConfigWrite | Lost) -> None:
+        """Add a write or a gap, to be returned by the next `read`."""
         self._waiting.append(write)
 
     def fileno(self) -> int:
         return -1
 
     def read(self) -> list[ConfigWrite | Lost]:
+        """Return the writes and gaps that were added since the last call."""
         taken, self._waiting = self._waiting, []
         return taken
 
@@ -73,20 +75,23 @@ class TraceSource:
         return None
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is open."""
 
 
 class Player:
-    """`settings` decide what is performed and how long it must be quiet.
+    """Run the engine on a recording. `settings` decide which actions are performed, and the settle time.
 
-    `lose` is told how many records are missing where the trace has a gap; None is an unknown number.
+    `lose` is called at each gap of the trace with the number of lost records; None is an unknown number.
     """
 
     def __init__(self, replay: Replay, settings: Settings, lose: Callable[[int | None], None] | None) -> None:
         self._replay = replay
         self._quiet = settings.settle_ms / 1000
         self._when = 0.0
-        self._gathered: tuple[float | None, float | None] = (None, None)  # first and last write
+        self._gathered: tuple[float | None, float | None] = (
+            None,
+            None,
+        )  # times of the first and the last collected write
         self._source = TraceSource()
         self._lose = lose
         self._watch = Watch(self._source, "trace", obeys=replay.xen.identity.dom0 is Dom0Kind.PV)
@@ -99,7 +104,7 @@ class Player:
         self._worker = Worker(self.engine, self._watch, lambda _scope, _report: None)
 
     def play(self) -> Iterator[Action]:
-        """Play everything; gives each action as soon as it was taken."""
+        """Play the whole recording; yield each action after the engine has taken it."""
         yield from _told(0, self._worker.work_off())
         number = 0
         for event in self._replay.events():
@@ -119,7 +124,10 @@ class Player:
         yield from self._settle(number)
 
     def _ends_here(self, event: ConfigWrite | Lost | Step) -> bool:
-        """Tell whether it was quiet before this event, by the recording's own clock."""
+        """Return True if the engine must act before this event, by the times in the recording.
+
+        Call it once for each event: it remembers the event's time.
+        """
         when = event.when if isinstance(event, ConfigWrite) else None
         first, last = self._gathered
         quiet = when is None or first is None or last is None
@@ -130,6 +138,7 @@ class Player:
         return quiet
 
     def _settle(self, number: int) -> Iterator[Action]:
+        """Make the engine act on the writes and messages so far; yield its actions with this number."""
         self._intake.take_writes()
         self._intake.take_messages()
         yield from _told(number, self._worker.work_off())
@@ -139,10 +148,13 @@ def replayed(
     directory: str, *, trace: str | None = None, dom0: str | None = None, settings: Settings | None = None,
     lose: Callable[[int | None], None] | None = None,
 ) -> Iterator[Action]:  # fmt: skip
-    """Play the recording in a directory; gives the actions that the engine takes.
+    """Play the recording in a directory; yield the actions that the engine takes.
 
-    Raises: PciptError for what the recording lacks or holds wrongly; also where it kills the simulated host,
-            as a step does whose writes are not in the trace: hardware and Xen then disagree from there on.
+    `trace` replaces the recording's file of writes, `dom0` its kind of dom0. See Player for `lose`.
+
+    Raises: PciptError if the recording is incomplete or malformed, or if it kills the simulated host: for
+            example, a step needs a write that the trace does not have, so hardware and Xen disagree from
+            there on.
     """
     replay = Replay(directory, dom0, trace)
     try:
@@ -153,9 +165,11 @@ def replayed(
 
 
 def differences(path: str, actions: Iterable[Action]) -> list[str]:
-    """Compare actions with those a file expects, by the keys that its lines have; gives a unified diff.
+    """Compare actions with the expected ones in a file; return a unified diff, empty if they are the same.
 
-    Raises: InputError where the file is not JSON Lines of actions.
+    Only the keys are compared that any line of the file has.
+
+    Raises: InputError if the file is not JSON Lines of actions.
     """
     expected = _expected(path)
     keys = [key for key in KEYS if any(key in action for action in expected)] or list(KEYS)
@@ -164,6 +178,10 @@ def differences(path: str, actions: Iterable[Action]) -> list[str]:
 
 
 def _expected(path: str) -> list[Action]:
+    """Read the expected actions from a file.
+
+    Raises: InputError if a line is not an action.
+    """
     try:
         with open(path, encoding="utf-8") as file:
             found = [json.loads(line) for line in file if line.strip()]
@@ -177,10 +195,12 @@ def _expected(path: str) -> list[Action]:
 
 
 def _line(action: Action, keys: Iterable[str]) -> str:
+    """Return an action as JSON text with only these keys."""
     return json.dumps({key: action.get(key) for key in keys})
 
 
 def _told(number: int, outcomes: Iterable[Outcome]) -> Iterator[Action]:
+    """Yield outcomes as actions with this number."""
     for outcome in outcomes:
         told = json_from_action(outcome.action)
         body = {key: told[key] for key in ("action", "sbdf", "start", "size", "reason")}

@@ -1,14 +1,13 @@
-"""A recording ready to be played: a recorded host and the simulated Xen on the hardware that the host shows.
+"""A recording that can be played: a recorded host, and a simulated Xen on the hardware of that host.
 
     DIR/sys, steps/, sequence.jsonl, xen.json   see host/recorded.py
     DIR/writes.jsonl            configuration writes as `pcipt decode` reads them, one a line: {"n": 1,
                                 "sbdf": …, "offset": …, "size": …, "value": …, "when": seconds, "own": false}
-    DIR/expected-actions.jsonl  what `replayed` should give: {"n", "action", "sbdf", "start", "size",
-                                "reason", "result"} a line
+    DIR/expected-actions.jsonl  the actions that `replayed` must yield, one a line: {"n", "action", "sbdf",
+                                "start", "size", "reason", "result"}
 
-With writes the hardware has registers: each write goes through the simulated Xen, as in dom0, and a step only
-plugs and pulls. Without them each step's registers are those recorded. A function that leaves the machine
-leaves it for Linux and for Xen.
+With writes.jsonl the hardware has registers: writes change them through the simulated Xen, and a step only
+plugs and unplugs functions. Without it, registers are as recorded in each step.
 """
 
 import os
@@ -27,7 +26,7 @@ from pcipt.host.uevents import HostEvent, HotplugEvent
 from pcipt.pci import Address, Frames, Range, Sbdf, decode_function, frames_from_range
 from pcipt.pci.write import ConfigWrite, Lost
 from pcipt.watch.recording import Damaged, Options, Reader
-from pcipt.xen.interface import Dom0Kind, XenIdentity
+from pcipt.xen.interface import DeviceFlags, Dom0Kind, XenIdentity
 from pcipt.xen.simulated.hardware import BusHardware
 from pcipt.xen.simulated.hypervisor import Call, SimulatedXen
 from pcipt.xen.simulated.model import Catastrophe, Presence
@@ -38,24 +37,32 @@ WRITES = "writes.jsonl"
 
 
 class RecordedHardware:
-    """The recorded host's functions as the simulated Xen finds them on the bus."""
+    """The hardware below the simulated Xen if there is no writes.jsonl: functions as they were recorded."""
 
     def __init__(self, host: RecordedHost) -> None:
         self._host = host
 
     def functions(self) -> Iterable[Sbdf]:
+        """Return the addresses of all functions at the present step."""
         return [raw.sbdf for raw in self._host.read_machine()]
 
     def presence(self, function: Sbdf) -> Presence | None:
+        """Return whether the function decodes memory, and its physical function if it is virtual.
+
+        Return None if no function answers at this address.
+        """
         raw = self._host.read_function(function)
         seen = decode_function(raw) if raw is not None else None
         if seen is None or not seen.answers:
             return None
-        return Presence(decodes_memory=bool(seen.decodes_memory))
+        return Presence(bool(seen.decodes_memory), DeviceFlags(physfn=seen.physfn))
 
 
 class RecordedHotplug:
-    """Hot-plug messages that come when the replay says so; the descriptor is there to be waited for."""
+    """A source of hot-plug messages that the replay fills.
+
+    Its descriptor exists only because the daemon polls it; it is never readable.
+    """
 
     overruns = gaps = forged = 0
 
@@ -64,14 +71,16 @@ class RecordedHotplug:
         self._pending: list[HostEvent] = []
 
     def push(self, events: Iterable[HostEvent]) -> None:
+        """Add messages, to be returned by the next `read`."""
         self._pending += events
 
     def read(self) -> list[HostEvent]:
+        """Return the messages that were added since the last call."""
         taken, self._pending = self._pending, []
         return taken
 
     def events(self) -> list[HotplugEvent]:
-        """Take what has come, but for wishes to compare everything."""
+        """Return the hot-plug messages among them, without the requests to compare everything."""
         return [event for event in self.read() if isinstance(event, HotplugEvent)]
 
     def fileno(self) -> int:
@@ -83,14 +92,14 @@ class RecordedHotplug:
 
 
 class _NoLog(list[Call]):
-    """The simulated Xen's log of calls, which nobody reads here and which would grow without end."""
+    """The simulated Xen's list of calls, kept empty: a replay does not read it, and it would only grow."""
 
     def append(self, call: Call) -> None:
-        """Leave it out."""
+        """Drop the call."""
 
 
 class Replay:
-    """One recording; `dom0` overrides what it says, `trace` its writes."""
+    """A recording, ready to be played. `dom0` replaces the recorded kind, `trace` the file of writes."""
 
     def __init__(self, directory: str, dom0: str | None = None, trace: str | None = None) -> None:
         self._directory = directory
@@ -115,9 +124,11 @@ class Replay:
         self.hotplug = RecordedHotplug()
 
     def play(self, settle: Callable[[], None], announce: Callable[[str], None]) -> None:
-        """Play all writes and steps; `settle` makes the daemon act on what each step brought.
+        """Play all writes and steps. After each step call `announce` with its text, then `settle`.
 
-        Raises: InputError where the simulated host dies of it, or the trace cannot be read.
+        `settle` must make the daemon act on the hot-plug messages and writes so far.
+
+        Raises: InputError if a write or step kills the simulated host, or if the trace cannot be read.
         """
         with self.surviving():
             for event in self.events():
@@ -130,7 +141,7 @@ class Replay:
 
     @contextmanager
     def surviving(self) -> Iterator[None]:
-        """Make an InputError of the simulated host's death: what is played does not fit the machine."""
+        """Raise InputError if the with-block kills the simulated host: the trace does not fit the machine."""
         try:
             yield
         except Catastrophe as catastrophe:
@@ -138,7 +149,10 @@ class Replay:
             raise InputError(self._directory, why) from catastrophe
 
     def events(self) -> Iterator[ConfigWrite | Lost | Step]:
-        """Merge writes and steps: a step comes after the writes up to its number."""
+        """Yield writes and steps in order.
+
+        A step comes after the write with its number; without a number, at the end.
+        """
         later = [step for step in self.steps if step.number is None]
         waiting = deque(step for step in self.steps if step.number is not None)
         for write in self.writes():
@@ -149,25 +163,26 @@ class Replay:
         yield from (*waiting, *later)
 
     def write(self, write: ConfigWrite) -> None:
+        """Perform one write of the trace, through the simulated Xen. A write of unknown size has 4 bytes."""
         self.xen.write_config(write.sbdf, write.offset, write.size or 4, write.value)
 
     def take(self, step: Step) -> None:
-        """Make the machine and Xen what they were after a step, and let hot-plug messages tell of it."""
+        """Change the machine and Xen as the step says, and add the hot-plug messages of the step."""
         before = {raw.sbdf for raw in self._files.read_machine()} if step.tree is not None else set()
         self._files.move_to(step)
-        if self._hardware is not None and step.tree is not None:
-            self._replug(self._hardware, before)
+        if step.tree is not None:
+            self._replug(before)
         for sbdf in step.forget:
             if sbdf in self.xen.devices:
                 self.xen.kernel_remove(sbdf)
         self.hotplug.push(_events(step))
 
     def writes(self) -> Iterator[ConfigWrite | Lost]:
-        """Walk the writes of the trace, but those that pcipt made itself, and what it says was lost.
+        """Yield the writes of the trace, except pcipt's own, and a Lost for each gap in the trace.
 
-        ECAM accesses are understood by the machine's MCFG table, as `pcipt decode --root` does.
+        ECAM accesses are decoded by the machine's MCFG table, as `pcipt decode --root` does.
 
-        Raises: InputError for a trace that cannot be read, or of which a record is damaged.
+        Raises: InputError if the trace cannot be read, or if a record is damaged.
         """
         if self._trace is None:
             return
@@ -178,20 +193,26 @@ class Replay:
             if isinstance(item, Lost) or (isinstance(item, ConfigWrite) and not item.own):
                 yield item
 
-    def _replug(self, hardware: BusHardware, before: set[Sbdf]) -> None:
+    def _replug(self, before: set[Sbdf]) -> None:
+        """Unplug the functions that are gone since `before`, and plug those that are new.
+
+        If the recording says so (`announces`), the simulated kernel tells Xen of each.
+        """
         now = {raw.sbdf: raw for raw in self._files.read_machine()}
         for sbdf in sorted(before - now.keys(), reverse=True):
-            hardware.pull(sbdf)
+            if self._hardware is not None:
+                self._hardware.pull(sbdf)
             if self._announces and sbdf in self.xen.devices:
                 self.xen.kernel_remove(sbdf)
         for sbdf in sorted(now.keys() - before):
-            hardware.plug(now[sbdf])
+            if self._hardware is not None:
+                self._hardware.plug(now[sbdf])
             if self._announces:
                 self.xen.kernel_add(sbdf)
 
 
 def _ram(files: RecordedHost) -> list[Frames]:
-    """List the recorded machine's RAM; none where its memory map was not recorded."""
+    """Return the RAM of the recorded machine; an empty list if its memory map was not recorded."""
     try:
         lines = files.memory().iomem or ()
     except InputError:
@@ -201,15 +222,21 @@ def _ram(files: RecordedHost) -> list[Frames]:
 
 
 def _mmcfg(files: RecordedHost) -> list[Frames]:
+    """Return the pages of MMCFG, from the machine's MCFG table."""
     regions = (region for table in files.acpi_tables() for region in regions_from_mcfg(table))
     return [frames_from_range(Range(Address(each.first), each.end - each.first)) for each in regions]
 
 
 def _events(step: Step) -> list[HostEvent]:
+    """Return the hot-plug messages of a step."""
     return [HotplugEvent("change", sbdf, number, synthetic=False) for number, sbdf in enumerate(step.changed)]
 
 
 def _identity(directory: str, version: str, dom0: str) -> XenIdentity:
+    """Return the identity of the simulated Xen: version and kind of dom0.
+
+    Raises: InputError if either is malformed.
+    """
     path = os.path.join(directory, "xen.json")
     match = _VERSION.fullmatch(version)
     if match is None:

@@ -1,6 +1,6 @@
-"""A host whose files are recorded or made up, and whose registers are those of simulated hardware.
+"""A host with recorded or generated files and the registers of simulated hardware.
 
-What dom0's Linux writes goes through the simulated Xen, as on a real machine: vPCI may stand in the way.
+Register writes go through the simulated Xen, as they do on a real machine: vPCI may drop or change them.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,11 @@ Write = Callable[[Sbdf, int, int, int], None]
 
 
 class StandIn:
-    """`files` is what Linux shows; where nothing answers at Linux's address `config` reads all ones."""
+    """The host that the engine uses. `files` is the machine as Linux sees it; registers come from `hardware`.
+
+    `write` performs a register write: function, offset, size in bytes, value. If the hardware has nothing at
+    a function's address, its config space reads as all ones.
+    """
 
     def __init__(self, files: Host, hardware: BusHardware, write: Write) -> None:
         self._files = files
@@ -34,9 +38,11 @@ class StandIn:
         return self._files.addresses()
 
     def read_machine(self) -> list[RawFunction]:
+        """Read all functions; their config space comes from the hardware."""
         return [self._with_registers(raw) for raw in self._files.read_machine()]
 
     def read_function(self, sbdf: Sbdf) -> RawFunction | None:
+        """Read one function with its config space from the hardware; None if Linux does not have it."""
         raw = self._files.read_function(sbdf)
         return self._with_registers(raw) if raw is not None else None
 
@@ -47,9 +53,9 @@ class StandIn:
         return self._files.memory()
 
     def read_register(self, sbdf: Sbdf, register: Register) -> int:
-        """Read a register.
+        """Read a register from the hardware.
 
-        Raises: NoSuchDeviceError where Linux does not have the function.
+        Raises: NoSuchDeviceError if Linux does not have the function.
         """
         raw = self.read_function(sbdf)
         if raw is None:
@@ -57,9 +63,11 @@ class StandIn:
         return int.from_bytes((raw.config or b"")[register.offset :][: register.size], "little")
 
     def write_register(self, sbdf: Sbdf, register: Register, value: int) -> None:
+        """Write a register through the simulated Xen."""
         self._write(sbdf, register.offset, register.size, value)
 
     def _with_registers(self, raw: RawFunction) -> RawFunction:
+        """Return the function with the hardware's config space, cut to the length that Linux can read."""
         if raw.config is None:
             return raw
         size = len(raw.config)

@@ -1,1 +1,1 @@
-"""What the service tells: events, history, journal, log, metrics, announcements."""
+"""The output of the service: events, history, journal, log, metrics, announcements."""

@@ -1,4 +1,4 @@
-"""Tells what happens, once, to everybody who listens: the log, each function's history, monitors, metrics."""
+"""The announcer: it sends each event to the log, the function's history, the monitors and the metrics."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -15,16 +15,19 @@ from pcipt.remap.writes.changes import Change
 
 Told = tuple[Sbdf | None, Finding]
 
-# What becomes of an action that is no news for an administrator; the others are warnings.
+# Results that are logged as information; all other results are warnings.
 _QUIET = frozenset({Result.DONE, Result.PLANNED, Result.NOT_APPLICABLE})
-# Members of a change's event that the journal gets under these names.
+# Member of a change's event: name of its journal field.
 _FIELDS = {"bar": "bar", "from": "old", "to": "new", "size": "size", "who": "who", "source": "source"}
-# What the kernel tells of a function that is not about its coming and going.
+# Hot-plug messages that are not about adding or removing a function: how they are logged.
 _UEVENTS = {"bind": "driver bound", "unbind": "driver unbound", "owner": "a guest's passthrough changed"}
 
 
 class Announcer:
-    """`publish` reaches the monitors; until somebody sets it, nobody listens."""
+    """Announce what happens. `publish` sends an event to the monitors; until it is set, they get nothing.
+
+    `clock` returns the present time as RFC 3339 text. `last_change` is the event of the last change.
+    """
 
     def __init__(self, log: Logs, metrics: Metrics, clock: Callable[[], str]) -> None:
         self._log = log
@@ -35,6 +38,7 @@ class Announcer:
         self.last_change: Event | None = None
 
     def tell_outcome(self, outcome: Outcome, machine: Machine) -> None:
+        """Announce an action and its outcome; a refused or failed action is logged as a warning."""
         action = outcome.action
         say = self._log.info if outcome.result in _QUIET else self._log.warning
         about: dict[str, Any] = {
@@ -52,6 +56,7 @@ class Announcer:
         self._add(_place_of_action(action, machine), events.event_from_outcome(outcome, self._clock()))
 
     def tell_change(self, change: Change, *, read_back: bool) -> None:
+        """Announce a change of a function's registers; `read_back`: reading back found it, not a write."""
         event = events.event_from_change(change, self._clock(), read_back=read_back)
         word = event.get("change", "change")
         given = {name: _plain(event[key]) for key, name in _FIELDS.items() if event.get(key) is not None}
@@ -61,17 +66,21 @@ class Announcer:
         self._add(change.place, event)
 
     def tell_hotplug(self, sbdf: Sbdf, action: str, place: Sbdf | str) -> None:
-        """Tell what the kernel said of a function; a driver that is bound or unbound is said as such."""
+        """Announce a hot-plug message about a function. `place` is the key of the function's history."""
         self._log.info(_UEVENTS.get(action, "hot-plug"), kind="hotplug", sbdf=sbdf, uevent=action)
         self._add(place, events.event_from_hotplug(sbdf, action, self._clock()))
 
     def tell_loss(self, what: str, count: int | None = None) -> None:
+        """Announce that events were lost, so that everything is compared again. `what` says which events.
+
+        A `count` of None is an unknown number.
+        """
         missing = {"count": count} if count else {}
         self._log.warning("comparing everything", kind="lost", reason=what, **missing)
         self.publish(events.event_from_loss(self._clock(), count, what))
 
     def tell_findings(self, new: Iterable[Told], gone: Iterable[Told]) -> None:
-        """Tell which findings are new and which are gone since the last time."""
+        """Announce the findings that are new, and those that are gone, since the last call."""
         for told in new:
             self._tell_finding(told, gone=False)
         for told in gone:
@@ -87,19 +96,25 @@ class Announcer:
         self.publish(events.event_from_finding(sbdf, finding, self._clock(), gone=gone))
 
     def history_of(self, machine: Machine, target: Sbdf | PciPath) -> list[Event]:
+        """Return the events of a function, oldest first; see `History.of`."""
         return self._history.of(machine, target)
 
     def _add(self, place: PciPath | Sbdf | str, event: Event) -> None:
+        """Append an event to the function's history and send it to the monitors."""
         self._history.add(place, event)
         self.publish(event)
 
 
 def _plain(value: Any) -> str | int:
+    """Return text and numbers unchanged, any other value as JSON text."""
     return value if isinstance(value, str | int) else json.dumps(value)
 
 
 def _place_of_action(action: Action, machine: Machine) -> PciPath | Sbdf | str:
-    """Find where its function is, also when it has just been renumbered or has left."""
+    """Return the key of the history of the action's function.
+
+    It also finds a function that was renumbered or removed in this moment.
+    """
     told = getattr(action, "place", None)
     if told is not None:
         return str(told)
@@ -111,5 +126,6 @@ def _place_of_action(action: Action, machine: Machine) -> PciPath | Sbdf | str:
 
 
 def _place(sbdf: Sbdf, machine: Machine) -> PciPath | Sbdf:
+    """Return the function's PCI path; its address if the machine does not have it or its path is unknown."""
     function = machine.functions.get(sbdf)
     return sbdf if function is None or function.path is None else function.path

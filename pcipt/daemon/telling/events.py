@@ -1,4 +1,4 @@
-"""What `pcipt monitor` and `pcipt history` show: one JSON object an event, with version, when and kind."""
+"""Events as `pcipt monitor` and `pcipt history` show them: JSON objects with version, when and kind."""
 
 from typing import Any
 
@@ -13,7 +13,10 @@ Event = dict[str, Any]
 
 
 def event_from_change(change: Change, when: str, *, read_back: bool) -> Event:
-    """Tell a change: `source` is the write that meant it, or the read-back that found it."""
+    """Return the event for a change of registers.
+
+    Its `source` is "write" if a write made the change, "read-back" if only reading back found it.
+    """
     body = json_from_change(change) or {}
     body.pop("type", None)
     body.pop("n", None)
@@ -23,24 +26,31 @@ def event_from_change(change: Change, when: str, *, read_back: bool) -> Event:
 
 
 def event_from_outcome(outcome: Outcome, when: str) -> Event:
+    """Return the event for an action and its outcome."""
     return {**_head(when, "action"), **outcome_to_json(outcome)}
 
 
 def event_from_hotplug(sbdf: Sbdf, action: str, when: str) -> Event:
-    """Tell what the kernel said: add, remove, bind, unbind, change, move, online, offline.
+    """Return the event for a hot-plug message about a function.
 
-    `owner` is no word of the kernel's: a guest came or went, and who has the function is asked again.
+    `action` is the kernel's: add, remove, bind, unbind, change, move, online or offline. The action "owner"
+    is pcipt's own: a guest was started or stopped, so the owner of the function is asked again.
     """
     return {**_head(when, "hotplug"), "sbdf": str(sbdf), "action": action}
 
 
 def event_from_finding(sbdf: Sbdf | None, finding: Finding, when: str, *, gone: bool) -> Event:
+    """Return the event for a finding that is new, or with `gone` no longer there.
+
+    `sbdf` is None if the finding is not about one function.
+    """
     where = str(sbdf) if sbdf is not None else None
     body = {"sbdf": where, "code": finding.code, "text": finding.text, "state": "gone" if gone else "new"}
     return {**_head(when, "finding"), **body}
 
 
 def event_from_loss(when: str, count: int | None, what: str) -> Event:
+    """Return the event for lost events. `what` says which; a `count` of None is an unknown number."""
     return {**_head(when, "lost"), "count": count, "text": what}
 
 

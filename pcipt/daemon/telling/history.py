@@ -1,7 +1,7 @@
-"""What happened to each function: the last changes, actions and hot-plug events, kept by its place.
+"""The history of each function: its last changes, actions and hot-plug events.
 
-The place is the PCI path, so that history follows a function through renumbering. Bounded in both directions:
-events for each place, and places. The order is that of arrival: the clock may jump.
+The key is the PCI path, so that history continues when the function gets another bus number. At most EVENTS
+events for each key and PLACES keys are kept. Events are in order of arrival, because the clock may jump.
 """
 
 from collections import OrderedDict, deque
@@ -18,12 +18,17 @@ _Numbered = tuple[int, Event]
 
 
 class History:
+    """The events of all functions, by PCI path, or by address for functions without a known path."""
+
     def __init__(self) -> None:
         self._events: OrderedDict[str, deque[_Numbered]] = OrderedDict()
         self._count = 0
 
     def add(self, place: PciPath | Sbdf | str, event: Event) -> None:
-        """Append an event of the function at this place (its address where it has no path)."""
+        """Append an event of the function with this PCI path (its address, if it has no path).
+
+        If there are PLACES keys already, the key without news for the longest time is removed.
+        """
         key = str(place)
         if key not in self._events and len(self._events) >= PLACES:
             self._events.popitem(last=False)
@@ -32,9 +37,11 @@ class History:
         self._events.move_to_end(key)
 
     def of(self, machine: Machine, target: Sbdf | PciPath) -> list[Event]:
-        """List the events of the function that is at this address or place, oldest first.
+        """Return the events of the function at this address or PCI path, oldest first.
 
-        An address that no function has now gives the events that were told of it.
+        If Linux has no function there, return the events recorded under that address. If a renumbering gave
+        the address to a function that Linux still has at its former address, return the events of that
+        function too.
         """
         keys = {str(target)}
         moves = [] if target in machine.functions else self._moves_to(target)
@@ -42,7 +49,7 @@ class History:
         function = machine.functions.get(at) if isinstance(at, Sbdf) else None
         if function is not None:
             keys |= {str(at), str(function.path)}
-        else:  # what was told of its address while nobody had that
+        else:  # events under this key name the addresses that the function had
             keys |= {
                 str(event["sbdf"]) for _, event in self._events.get(str(target), ()) if event.get("sbdf")
             }
@@ -53,11 +60,15 @@ class History:
         return [event for _, event in sorted(dict(found).items())]
 
     def _all(self) -> Iterator[_Numbered]:
+        """Yield the events of all functions, each with its number in the order of arrival; not sorted."""
         for events in self._events.values():
             yield from events
 
     def _moves_to(self, target: PciPath | Sbdf) -> list[tuple[_Numbered, str]]:
-        """List the renumberings that gave a function this address, oldest first, each with the old one."""
+        """Return the renumberings that gave a function this address, each with its former address.
+
+        Shape:  oldest first; each event with its number in the order of arrival.
+        """
         told = sorted(self._all(), key=lambda numbered: numbered[0])
         return [
             (numbered, move["from"])

@@ -1,7 +1,7 @@
-"""journald's native protocol: one datagram a message, each field by its name; nothing here ever waits.
+"""The native protocol of journald: one datagram a message, with named fields. No call here ever waits.
 
-A value may not tell where it ends, so one with a newline goes with its length. A message too long for a
-datagram goes as a sealed memory file. What journald does not take is dropped and counted.
+A value with a newline is sent with its length. A message too long for a datagram is sent as a sealed memory
+file. If journald does not accept a message, it is dropped and counted.
 
 Source: systemd, "Native Journal Protocol"; systemd.exec(5), $JOURNAL_STREAM.
 """
@@ -24,7 +24,7 @@ _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_S
 
 
 class Journal:
-    """Sends to journald at `path`; `dropped` counts what it did not take."""
+    """A sender to journald's socket at `path`. `dropped` is the number of messages that were not accepted."""
 
     def __init__(self, path: str = PATH) -> None:
         self._path = path
@@ -35,7 +35,7 @@ class Journal:
         self.dropped = 0
 
     def send(self, fields: Mapping[str, str]) -> None:
-        """Send one message, or count it as dropped: journald may be full, down or restarting."""
+        """Send one message. If journald does not accept it, count it as dropped."""
         data = encode_fields(fields)
         try:
             self._socket.sendto(data, self._path)
@@ -44,6 +44,7 @@ class Journal:
                 self.dropped += 1
 
     def _send_as_file(self, data: bytes) -> bool:
+        """Send a message as a sealed memory file; return False if that fails."""
         try:
             descriptor = os.memfd_create("pcipt-journal", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except OSError:
@@ -64,7 +65,7 @@ class Journal:
 
 
 def encode_fields(fields: Mapping[str, str]) -> bytes:
-    """Encode a message; a name that journald would not take is our own mistake."""
+    """Encode the fields of one message as bytes. Field names must be valid for journald."""
     parts = []
     for key, value in fields.items():
         assert _KEY.fullmatch(key), key
@@ -77,9 +78,10 @@ def encode_fields(fields: Mapping[str, str]) -> bytes:
 
 
 def stderr_is_journal(stream: str | None, descriptor: int = 2) -> bool:
-    """Tell whether standard error leads to journald: $JOURNAL_STREAM names the device and inode of its pipe.
+    """Return True if standard error is connected to journald. `stream` is the value of $JOURNAL_STREAM.
 
-    A shell started from a service inherits the variable but not the pipe.
+    The variable holds device and inode of journald's pipe. They are compared with those of `descriptor`,
+    because a shell started by a service inherits the variable but not the pipe.
     """
     with contextlib.suppress(OSError):
         status = os.fstat(descriptor)
@@ -88,6 +90,7 @@ def stderr_is_journal(stream: str | None, descriptor: int = 2) -> bool:
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
+    """Write all bytes, in several calls if necessary."""
     left = memoryview(data)
     while left:
         left = left[os.write(descriptor, left) :]

@@ -1,7 +1,7 @@
-"""Logging: structlog to journald with fields where systemd runs us, else to stderr, one line an event.
+"""The log: structlog to journald with fields if systemd runs the service, else one line an event to stderr.
 
-The text says all that the fields say. No value from a device, a file or a peer goes anywhere unescaped, and
-how much is said of one device is limited.
+The text repeats all fields. Values from devices, files and peers are always escaped, and the number of
+messages about one device is limited.
 """
 
 import contextlib
@@ -27,10 +27,10 @@ Deliver = Callable[[str, str, Mapping[str, str]], None]  # level, text, fields
 
 
 class Logs:
-    """A structlog logger and what stands behind it; `level` may be changed at any time.
+    """The log of the daemon. `deliver` writes one message; `level` may be changed at any time.
 
-    Events are logged as `log.info("add-device", kind="action", sbdf=…, reason=…)`: `kind` gives the
-    MESSAGE_ID, the others become fields (PCIPT_SBDF, PCIPT_REASON, …; errno becomes ERRNO).
+    Events are logged as `log.info("add-device", kind="action", sbdf=…, reason=…)`. `kind` selects the
+    MESSAGE_ID; each other argument becomes a field (PCIPT_SBDF, PCIPT_REASON, …; errno becomes ERRNO).
     """
 
     def __init__(
@@ -44,20 +44,25 @@ class Logs:
         self._logger = structlog.wrap_logger(None, processors=processors, wrapper_class=structlog.BoundLogger)
 
     def debug(self, event: str, **fields: Any) -> None:
+        """Log an event at this level; see the class."""
         self._logger.debug(event, **fields)
 
     def info(self, event: str, **fields: Any) -> None:
+        """Log an event at this level; see the class."""
         self._logger.info(event, **fields)
 
     def warning(self, event: str, **fields: Any) -> None:
+        """Log an event at this level; see the class."""
         self._logger.warning(event, **fields)
 
     def error(self, event: str, **fields: Any) -> None:
+        """Log an event at this level; see the class."""
         self._logger.error(event, **fields)
 
     def _by_level(
         self, _logger: object, name: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
+        """Return the event; raise DropEvent if it is less important than `level`."""
         if PRIORITIES[name] > PRIORITIES[self.level]:
             raise structlog.DropEvent
         return event
@@ -65,6 +70,10 @@ class Logs:
     def _by_limit(
         self, _logger: object, _name: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
+        """Return the event; raise DropEvent if there were too many about this device.
+
+        The first event that is dropped logs a warning. The next that passes has the number of dropped ones.
+        """
         about = event.get("sbdf")
         passes, held = self._limits.take((event.get("kind") or event["event"], about), self._clock())
         if passes:
@@ -79,16 +88,18 @@ class Logs:
     def _hand_over(
         self, _logger: object, name: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
+        """Deliver the event. Always raise DropEvent, because structlog has nothing more to do with it."""
         self._send(name, event)
-        raise structlog.DropEvent  # it has arrived; nothing behind it
+        raise structlog.DropEvent  # delivered: structlog must do nothing more
 
     def _send(self, level: str, event: Mapping[str, Any]) -> None:
+        """Deliver one event as text and as fields."""
         kind = event.get("kind")
         values = {key: _safe(value) for key, value in event.items() if key not in {"event", "kind"}}
         what = _safe(event["event"])
         text = what + "".join(
             f" {key}={_quoted(value)}" for key, value in values.items() if value != what
-        )  # what the first word says need not be said twice
+        )  # not repeated if the event's name says it already
         fields = {_field(key): value for key, value in values.items()}
         if kind is not None:
             fields |= {"MESSAGE_ID": MESSAGE_IDS[kind], "PCIPT_KIND": kind}
@@ -96,20 +107,24 @@ class Logs:
 
 
 def start_logging(level: str = "info") -> Logs:
-    """Log to journald where standard error leads there, else to standard error."""
+    """Return the log of the daemon: to journald if standard error is connected to it, else to stderr."""
     if stderr_is_journal(os.environ.get("JOURNAL_STREAM")):
         return Logs(to_journal(Journal()), level)
     return Logs(to_stderr, level)
 
 
 def to_stderr(_level: str, text: str, _fields: Mapping[str, str]) -> None:
-    with contextlib.suppress(OSError, ValueError):  # whoever read it has gone
+    """Write a message to stderr; ignore errors, because stderr may be closed."""
+    with contextlib.suppress(OSError, ValueError):  # stderr has been closed
         sys.stderr.write(f"pcipt: {text}\n")
         sys.stderr.flush()
 
 
 def to_journal(journal: Journal) -> Deliver:
-    """Deliver to journald; what it did not take is told with the next message that it takes."""
+    """Return a function that delivers to journald.
+
+    If journald has dropped messages, the next message that it accepts carries their number.
+    """
     told = 0
 
     def deliver(level: str, text: str, fields: Mapping[str, str]) -> None:
@@ -134,15 +149,17 @@ def to_journal(journal: Journal) -> Deliver:
 
 
 def _field(key: str) -> str:
+    """Return the journal field of a log argument: ERRNO for "errno", else PCIPT_ and its name."""
     return "ERRNO" if key == "errno" else f"PCIPT_{key.upper()}"
 
 
 def _safe(value: object) -> str:
+    """Return a value as printable text of at most VALUE_LIMIT characters."""
     text = printable(str(value))
     return text if len(text) <= VALUE_LIMIT else f"{text[: VALUE_LIMIT - 1]}…"
 
 
 def _quoted(text: str) -> str:
-    """Quote what could be taken for more than one value."""
+    """Return a text in quotes if it is empty, or has spaces or quotes in it; else unchanged."""
     escaped = text.replace('"', '\\"')
     return f'"{escaped}"' if " " in text or escaped != text or not text else text

@@ -1,7 +1,7 @@
-"""The kinds of message that the journal gets: each has its MESSAGE_ID for ever, explained in the catalog.
+"""The kinds of journal messages: each has one MESSAGE_ID, which never changes.
 
-systemd/pcipt.catalog has one entry for each (`journalctl -x` shows it). An id is made once, with
-`systemd-id128 new`, and never given to another kind.
+systemd/pcipt.catalog has an entry for each; `journalctl -x` shows it. Make a new id with `systemd-id128 new`,
+and never use one for two kinds.
 """
 
 from collections.abc import Mapping

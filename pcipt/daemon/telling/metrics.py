@@ -1,6 +1,6 @@
-"""What is counted, and its text for Prometheus: OpenMetrics on request, the older form for node_exporter.
+"""Metrics for Prometheus: OpenMetrics on request, the older text format for node_exporter.
 
-No address is a label, so the number of series is bounded. Counters start at the daemon's start.
+No label holds an address, so the number of series is limited. Counters start with the daemon.
 
 Source: OpenMetrics 1.0; Prometheus, "Exposition formats", text format 0.0.4.
 """
@@ -18,7 +18,7 @@ from pcipt.errors import HypervisorError
 from pcipt.remap.actions import Action, Outcome, Result
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # seconds
-HYPERCALL_SERIES = 256  # operations times errors that are told apart; the others share one series
+HYPERCALL_SERIES = 256  # pairs of operation and error with series of their own; all others share one series
 CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 Labels = tuple[tuple[str, str], ...]
@@ -26,11 +26,15 @@ Sample = tuple[str, Labels, float]  # suffix, labels, value
 
 
 class Form(enum.Enum):
+    """The two text formats."""
+
     OPENMETRICS = "openmetrics"
     PROMETHEUS = "prometheus"
 
 
 class Kind(enum.Enum):
+    """The types of metrics."""
+
     GAUGE = "gauge"
     COUNTER = "counter"
     HISTOGRAM = "histogram"
@@ -39,7 +43,7 @@ class Kind(enum.Enum):
 
 @attrs.frozen
 class Family:
-    """`name` is that of its samples without their suffix (_total, _info, _bucket)."""
+    """One metric. `name` is the name of its samples without their suffix (_total, _info, _bucket)."""
 
     name: str
     kind: Kind
@@ -64,17 +68,17 @@ _BUILD = Family("pcipt_build", Kind.INFO, "What runs here.")
 
 @attrs.frozen
 class Gauges:
-    """What is read when somebody asks; `findings` counts by code."""
+    """The values that are read at each request. `findings` holds their number by code."""
 
     functions: int
     findings: Mapping[str, int]
     lost_records: int
     uevent_overruns: int
-    labels: Mapping[str, str]  # of the build: xen, dom0
+    labels: Mapping[str, str]  # of the metric pcipt_build: xen, dom0
 
 
 class Metrics:
-    """`read` gives the present gauges; `changed` is called whenever a number here has changed."""
+    """All metrics. `read` returns the present gauges. `changed` is called after each change of a counter."""
 
     def __init__(self, read: Callable[[], Gauges]) -> None:
         self._read = read
@@ -86,16 +90,18 @@ class Metrics:
         self.changed: Callable[[], None] = lambda: None
 
     def count_change(self, word: str) -> None:
-        """Count a change by its word (see remap/writes/json_view.py)."""
+        """Count a change of registers by its word; only "bar-moved" and "bus-numbers" have counters."""
         self._moves += word == "bar-moved"
         self._renumberings += word == "bus-numbers"
         self.changed()
 
     def count_outcome(self, outcome: Outcome) -> None:
+        """Count an action by its kind and result."""
         self._actions[outcome.action.word, outcome.result.value] += 1
         self.changed()
 
     def count_error(self, error: HypervisorError) -> None:
+        """Count a failed call to Xen by operation and errno; beyond HYPERCALL_SERIES pairs as "other"."""
         key = error.op, names.errorcode.get(error.errno, str(error.errno))
         if key not in self._errors and len(self._errors) >= HYPERCALL_SERIES:
             key = "other", "other"
@@ -103,11 +109,13 @@ class Metrics:
         self.changed()
 
     def observe_latency(self, seconds: float) -> None:
+        """Add one time from the first write of a change to its last mapping call to the histogram."""
         self._latencies[bisect_left(BUCKETS, seconds)] += 1
         self._latency_sum += seconds
         self.changed()
 
     def text(self, form: Form = Form.OPENMETRICS) -> str:
+        """Return all metrics as text in this format."""
         lines: list[str] = []
         for family, samples in self._families():
             lines += _lines(family, samples, form)
@@ -116,6 +124,7 @@ class Metrics:
         return "\n".join(lines) + "\n"
 
     def _families(self) -> Iterable[tuple[Family, list[Sample]]]:
+        """Yield each metric with its samples."""
         now = self._read()
         yield _BUILD, [("", (("version", __version__), *sorted(now.labels.items())), 1)]
         yield _FUNCTIONS, [("", (), now.functions)]
@@ -135,6 +144,7 @@ class Metrics:
         yield _LATENCY, self._histogram()
 
     def _histogram(self) -> list[Sample]:
+        """Return the samples of the latency histogram; each bucket includes all smaller ones."""
         samples: list[Sample] = []
         total = 0
         for bound, count in zip((*map(str, BUCKETS), "+Inf"), self._latencies, strict=True):
@@ -148,8 +158,9 @@ _SUFFIX = {Kind.COUNTER: "_total", Kind.INFO: "_info", Kind.GAUGE: "", Kind.HIST
 
 
 def _lines(family: Family, samples: Iterable[Sample], form: Form) -> list[str]:
+    """Return one metric as lines of text: its type, unit and explanation, then its samples."""
     name, kind, suffix = family.name, family.kind.value, _SUFFIX[family.kind]
-    if form is Form.PROMETHEUS:  # there a family has the name of its samples, and info is a gauge
+    if form is Form.PROMETHEUS:  # in this form a family is named like its samples, and info is a gauge
         name, kind = name + suffix, "gauge" if family.kind is Kind.INFO else kind
     head = [f"# TYPE {name} {kind}"]
     if family.unit and form is Form.OPENMETRICS:

@@ -1,7 +1,8 @@
-"""The file for node_exporter's textfile collector: written when something has changed, at most so often.
+"""The metrics file for node_exporter's textfile collector, written after changes of the metrics.
 
-Written aside and renamed, so that no scrape sees half of it. A daemon that has stopped has no numbers: its
-file goes with it. A disk that does not take it is said once, until it does again.
+At least PAUSE seconds pass between two writes. The file is written under another name and renamed, so that a
+reader never sees half of it. It is deleted when the daemon stops. A write error is reported once, and again
+only after a successful write.
 """
 
 import contextlib
@@ -14,7 +15,10 @@ PAUSE = 5.0  # seconds between two writings
 
 
 class Textfile:
-    """`text` makes the content; `path` may change or be empty, which is no file."""
+    """Write the metrics file `path`; an empty path writes no file. `text` returns its content.
+
+    `complain` is called with the path and the error of a failed write.
+    """
 
     def __init__(
         self, loop: Loop, path: str, text: Callable[[], str], complain: Callable[[str, OSError], None]
@@ -27,14 +31,14 @@ class Textfile:
         self.changed()
 
     def changed(self) -> None:
-        """Have the file written, now or after the pause."""
+        """Schedule a write: in the next turn of the loop, or at the end of the pause."""
         self._pending = bool(self._path)
         if self._pending and not self._pausing:
             self._pausing = True
             self._loop.after("textfile", 0.0, self._write)
 
     def move_to(self, path: str) -> None:
-        """Write to another file from now on; the old one goes."""
+        """Delete the present file and write to `path` from now on; do nothing if `path` is unchanged."""
         if path != self._path:
             self._remove()
             self._path = path
@@ -42,6 +46,7 @@ class Textfile:
             self.changed()
 
     def close(self) -> None:
+        """Cancel the pending write and delete the file."""
         self._loop.cancel("textfile")
         self._remove()
 
@@ -57,7 +62,7 @@ class Textfile:
             if not self._failed:
                 self._complain(self._path, error)
             self._failed = True
-        self._loop.after("textfile", PAUSE, self._write)  # once more if something changes meanwhile
+        self._loop.after("textfile", PAUSE, self._write)  # writes again only if a metric has changed by then
 
     def _remove(self) -> None:
         if self._path:
@@ -66,12 +71,12 @@ class Textfile:
 
 
 def write_aside(path: str, text: str) -> None:
-    """Replace the file at once by one with this text that everybody may read.
+    """Replace a file atomically by one that has this text and that everybody may read.
 
-    Raises: OSError; the old file is then still there whole.
+    Raises: OSError; the old file is then still complete.
     """
     directory, base = os.path.split(path)
-    fresh = os.path.join(directory, f".{base}.new")  # the collector takes *.prom only
+    fresh = os.path.join(directory, f".{base}.new")  # the collector reads only *.prom
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with open(os.open(fresh, flags, 0o644), "w", encoding="utf-8") as file:

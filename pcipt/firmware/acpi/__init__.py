@@ -1,1 +1,1 @@
-"""ACPI: one parser or builder a table."""
+"""ACPI tables: one module per table, which parses it, builds it, or does both."""

@@ -1,6 +1,7 @@
-"""A small encoder of AML, as much as a DSDT of devices with fixed resources needs.
+"""Encode AML, the byte code of ACPI: only what a DSDT of devices with fixed resources needs.
 
-Every function gives the bytes of one term or descriptor; joining them is making a body.
+Every function returns the bytes of one AML term or of one resource descriptor. A body is the concatenation of
+its terms.
 Source: ACPI 6.5 §20.2 (grammar), §6.4 (resource descriptors), §19.6.37 (EISA ids).
 """
 
@@ -10,7 +11,7 @@ _ZERO, _ONE, _NAME, _BYTE, _WORD, _DWORD, _STRING, _QWORD = 0x00, 0x01, 0x08, 0x
 _SCOPE, _BUFFER = b"\x10", b"\x11"
 _DEVICE = b"\x5b\x82"
 
-# resource types and the general flags: a producer that decodes positively, minimum and maximum are fixed
+# Resource types, and the general flags: a producer with positive decode, minimum and maximum fixed.
 MEMORY, IO, BUS = 0, 1, 2
 _FIXED_PRODUCER = 0x0C
 _READ_WRITE, _PREFETCHABLE, _ENTIRE_RANGE = 0x1, 0x6, 0x3
@@ -20,9 +21,11 @@ _END_TAG = b"\x79\x00"  # its checksum is 0: not computed
 
 
 def package_length(size: int) -> bytes:
-    """Encode the length of a package whose content has `size` bytes; the length counts itself.
+    """Return the encoded length of a package whose content has `size` bytes.
 
-    Raises: ValueError above 2^28 - 1, the most that four bytes hold.
+    The length counts its own bytes too.
+
+    Raises: ValueError if the total is above 2^28 - 1, the most that four bytes hold.
     """
     for extra in range(4):
         total = size + extra + 1
@@ -34,7 +37,10 @@ def package_length(size: int) -> bytes:
 
 
 def integer(value: int) -> bytes:
-    """Encode a number in the shortest form."""
+    """Return the shortest AML encoding of a number.
+
+    Raises: ValueError if the number has more than 64 bits.
+    """
     if value in (0, 1):
         return bytes([_ONE if value else _ZERO])
     for opcode, size in ((_BYTE, 1), (_WORD, 2), (_DWORD, 4), (_QWORD, 8)):
@@ -44,6 +50,11 @@ def integer(value: int) -> bytes:
 
 
 def string(text: str) -> bytes:
+    """Return the AML encoding of an ASCII string.
+
+    Raises: ValueError if the text holds a zero byte, UnicodeEncodeError (also a ValueError) if it is not
+            ASCII.
+    """
     data = text.encode("ascii")
     if b"\0" in data:
         raise ValueError("a string cannot hold a zero byte")
@@ -51,7 +62,12 @@ def string(text: str) -> bytes:
 
 
 def eisa_id(text: str) -> bytes:
-    """Encode an id such as PNP0A03: three letters of five bits each, four hex digits, high byte first."""
+    """Return the AML encoding of an EISA id, e.g.
+
+    PNP0A03: three capital letters and four hexadecimal digits.
+
+    A letter has five bits; the four bytes are stored with the high byte first.
+    """
     letters = 0
     for letter in text[:3]:
         letters = letters << 5 | ord(letter) - 0x40
@@ -60,9 +76,10 @@ def eisa_id(text: str) -> bytes:
 
 
 def segment(name: str) -> bytes:
-    """Encode one name of at most four characters, filled up with underscores.
+    """Return an AML name segment: `name` padded to four characters with underscores.
 
-    Raises: ValueError where it is none.
+    Raises: ValueError if `name` has more than four characters, or characters other than A-Z, 0-9 and
+            underscore, or begins with a digit.
     """
     padded = name.ljust(4, "_")
     legal = all(
@@ -74,43 +91,53 @@ def segment(name: str) -> bytes:
 
 
 def name(label: str, value: bytes) -> bytes:
+    """Return an AML `Name` term, which defines `label` with the value `value` (an encoded AML term)."""
     return bytes([_NAME]) + segment(label) + value
 
 
 def scope(label: str, *terms: bytes) -> bytes:
-    """Open a scope below the present one, which is the root at the top of a table."""
+    """Return an AML `Scope` term with `terms` inside.
+
+    At the top of a table `label` is a name below the root.
+    """
     return _package(_SCOPE, segment(label), *terms)
 
 
 def device(label: str, *terms: bytes) -> bytes:
+    """Return an AML `Device` term with `terms` inside."""
     return _package(_DEVICE, segment(label), *terms)
 
 
 def resources(*descriptors: bytes) -> bytes:
-    """Make the buffer of a resource template, end tag included."""
+    """Return the buffer of a resource template: `descriptors` followed by the end tag."""
     data = b"".join(descriptors) + _END_TAG
     return _package(_BUFFER, integer(len(data)), data)
 
 
 def bus_window(first: int, last: int) -> bytes:
+    """Return the descriptor of the bus numbers `first` to `last` (inclusive) of a root bridge."""
     return _address(2, BUS, 0, first, last)
 
 
 def io_window(first: int, last: int) -> bytes:
+    """Return the descriptor of the I/O ports `first` to `last` (inclusive) of a root bridge."""
     return _address(2, IO, _ENTIRE_RANGE, first, last)
 
 
 def memory_window(first: int, last: int, *, prefetchable: bool) -> bytes:
+    """Return the descriptor of the byte addresses `first` to `last` (inclusive) of a root bridge."""
     flags = _READ_WRITE | (_PREFETCHABLE if prefetchable else 0)
     return _address(4 if last < 1 << 32 else 8, MEMORY, flags, first, last)
 
 
 def _address(size: int, kind: int, flags: int, first: int, last: int) -> bytes:
+    """Return an address space descriptor with numbers of `size` bytes; `first` and `last` are inclusive."""
     numbers = struct.pack(_ADDRESS_FORMS[size], 0, first, last, 0, last - first + 1)
     body = bytes([kind, _FIXED_PRODUCER, flags]) + numbers
     return bytes([_ADDRESS_TAGS[size]]) + len(body).to_bytes(2, "little") + body
 
 
 def _package(opcode: bytes, *parts: bytes) -> bytes:
+    """Return an AML package: the opcode, the encoded length, the parts."""
     body = b"".join(parts)
     return opcode + package_length(len(body)) + body

@@ -1,6 +1,6 @@
-"""Make ACPI tables: the 36 bytes that each begins with, and the checksum over the whole.
+"""Build ACPI tables: the header of 36 bytes, and the checksum over the whole table.
 
-`acpi.parse_table` reads what is made here.
+`acpi.table.parse_table` parses these tables again.
 Source: ACPI 6.5 §5.2.6.
 """
 
@@ -17,7 +17,7 @@ CREATOR = b"PCPT"
 
 @attrs.frozen
 class Header:
-    """A header without its length and checksum, which follow from the rest."""
+    """The header of a table without its length and checksum. `build_table` computes these two."""
 
     signature: str
     revision: int
@@ -29,7 +29,7 @@ class Header:
 
 
 def build_table(header: Header, body: bytes) -> bytes:
-    """Join header and body; length and checksum are right."""
+    """Return the bytes of a table: the header, with the right length and checksum, followed by `body`."""
     head = _HEADER.pack(
         header.signature.encode("ascii"),
         HEADER_SIZE + len(body),
@@ -45,7 +45,10 @@ def build_table(header: Header, body: bytes) -> bytes:
 
 
 def with_checksum(data: bytes, at: int = CHECKSUM_AT, size: int | None = None) -> bytes:
-    """Set the byte at `at` so that the first `size` bytes (all of them) sum to zero."""
+    """Return a copy of `data` with a right checksum in the byte at offset `at`.
+
+    The first `size` bytes (None: all bytes) then sum to zero modulo 256.
+    """
     whole = bytearray(data)
     whole[at] = 0
     whole[at] = -sum(whole[:size]) & 0xFF
@@ -53,6 +56,7 @@ def with_checksum(data: bytes, at: int = CHECKSUM_AT, size: int | None = None) -
 
 
 def header_from_table(table: Table) -> Header:
+    """Return the header of a parsed table in the form that `build_table` takes."""
     signature, _, revision, _, oem_id, oem_table_id, oem_revision, creator_id, creator_revision = (
         _HEADER.unpack_from(table.data)
     )

@@ -1,8 +1,8 @@
-"""DMAR: which remapping unit stands before which function, and which memory firmware reserved for devices.
+"""Parse the DMAR table: which IOMMU unit serves which function, and which memory is reserved for devices.
 
-What a table says of root ports with ATS (ATSR), of NUMA (RHSA), of named devices (ANDD) and of endpoints with
-a translation cache (SATC) is kept too; further types are stepped over by their length.
-Source: Intel VT-d 4.1 §8; xen/drivers/passthrough/vtd/dmar.c for what Xen makes of it.
+Decoded too: root ports with ATS (ATSR), NUMA nodes of the units (RHSA), named devices (ANDD), endpoints with
+a translation cache (SATC). An entry of another type is kept as its type, offset and length.
+Source: Intel VT-d 4.1 §8; xen/drivers/passthrough/vtd/dmar.c for how Xen reads the table.
 """
 
 import attrs
@@ -10,20 +10,24 @@ import attrs
 from pcipt.firmware.acpi.table import Table, entries
 from pcipt.pci import Address, Finding, Range, range_from_inclusive
 
-SIGNATURES = ("DMAR", "RMAD", "XMAR")  # the two others are what Xen renames it to
+SIGNATURES = ("DMAR", "RMAD", "XMAR")  # Xen renames DMAR to one of the other two
 ENTRIES_AT = 48
 DRHD, RMRR, ATSR, RHSA, ANDD, SATC = range(6)
 SCOPE_ENDPOINT, SCOPE_BRIDGE, SCOPE_IOAPIC, SCOPE_HPET, SCOPE_NAMESPACE = range(1, 6)
 INCLUDE_PCI_ALL = 0x1
 
-#            where the scopes begin; which is also the shortest legal entry
+# Byte offset of the device scopes in an entry, which is also the shortest legal length.
 _SCOPES_AT = {DRHD: 16, RMRR: 24, ATSR: 8, SATC: 8}
 _SHORTEST = {**_SCOPES_AT, RHSA: 20, ANDD: 9}
 
 
 @attrs.frozen
 class Scope:
-    """A device scope: `path` holds (device, function) per hop from `bus` down."""
+    """A device scope, which names one device: `kind` is one of the SCOPE_ constants.
+
+    `path` holds (device, function) of each hop. The first hop is on bus `bus`, each further hop is on the bus
+    below the bridge before it. `enumeration_id` matters for IO-APICs, HPETs and named devices only.
+    """
 
     kind: int
     bus: int
@@ -33,6 +37,11 @@ class Scope:
 
 @attrs.frozen
 class RemappingUnit:
+    """An IOMMU unit (DRHD) whose registers are at `base`.
+
+    `include_all` is True if the unit serves all functions of the segment that no other unit lists.
+    """
+
     segment: int
     base: Address
     include_all: bool
@@ -41,7 +50,10 @@ class RemappingUnit:
 
 @attrs.frozen
 class ReservedRegion:
-    """An RMRR; `range` is None where its limit lies below its base."""
+    """An RMRR: memory that firmware reserved for the devices in `scopes`.
+
+    `limit` is its last byte (inclusive).
+    """
 
     segment: int
     base: Address
@@ -50,14 +62,17 @@ class ReservedRegion:
 
     @property
     def range(self) -> Range | None:
+        """The bytes from `base` to `limit`; None if `limit` is below `base`."""
         return range_from_inclusive(self.base, self.limit)
 
 
 @attrs.frozen
 class TranslationServices:
-    """Ports below which ATS may be used (ATSR), or endpoints that have a cache (SATC, `kind` tells).
+    """Devices that may use ATS; `kind` is ATSR or SATC.
 
-    `flag` is bit 0: all root ports of the segment (ATSR), or that the cache is needed (SATC).
+    ATSR: `scopes` are root ports below which ATS may be used; `flag` is True if that holds for all root ports
+    of the segment. SATC: `scopes` are endpoints that have a translation cache; `flag` is True if ATS is
+    required for them.
     """
 
     kind: int
@@ -68,7 +83,7 @@ class TranslationServices:
 
 @attrs.frozen
 class UnitAffinity:
-    """RHSA: the proximity domain of the unit whose registers are at `base`."""
+    """An RHSA entry: the NUMA proximity domain of the IOMMU unit whose registers are at `base`."""
 
     base: Address
     proximity: int
@@ -76,7 +91,7 @@ class UnitAffinity:
 
 @attrs.frozen
 class NamedDevice:
-    """ANDD: the ACPI name of what a namespace scope with this enumeration id means."""
+    """An ANDD entry: the ACPI name of the device that namespace scopes with this enumeration id mean."""
 
     enumeration_id: int
     name: str
@@ -84,7 +99,11 @@ class NamedDevice:
 
 @attrs.frozen
 class Dmar:
-    """`others` are the entries of further types: (type, offset, length)."""
+    """A decoded DMAR table.
+
+    `units` are the DRHD entries, `regions` RMRR, `services` ATSR and SATC, `affinities` RHSA, `names` ANDD.
+    `others` are the entries of other types: (type, offset, length) in bytes.
+    """
 
     units: tuple[RemappingUnit, ...]
     regions: tuple[ReservedRegion, ...]
@@ -96,10 +115,11 @@ class Dmar:
 
 
 def parse_dmar(table: Table) -> Dmar:
-    """Decode a DMAR table.
+    """Decode a DMAR table. Its signature is not verified.
 
-    Shape:  entries in table order; a damaged entry ends the walk with a finding, what was before it is kept.
-    Units:  byte addresses; limits inclusive as in the table.
+    Shape:  entries in table order. An entry whose length is impossible ends the walk with a finding; the
+            entries before it are kept. An entry that is too short for its type is left out with a finding.
+    Units:  byte addresses; limits are inclusive, as in the table.
     """
     data, findings = table.data, list(table.findings)
     if len(data) < ENTRIES_AT:
@@ -147,6 +167,7 @@ def parse_dmar(table: Table) -> Dmar:
 
 
 def _scopes(data: bytes, start: int, end: int, findings: list[Finding]) -> tuple[Scope, ...]:
+    """Return the device scopes between two byte offsets; append a finding for each that is wrong."""
     found = []
     for kind, at, length in entries(data, start, end, findings, header=2):
         if length < 8 or length % 2:

@@ -1,8 +1,9 @@
-"""The DSDT of a guest: its processors and, where functions are passed through, one PCI root bridge.
+"""Build the DSDT of a guest: its processors and, if functions are passed through, one PCI root bridge.
 
-The root bridge's windows are exactly what the functions' BARs cover, kind by kind, joined where they touch:
-whatever the guest's kernel assigns anew stays where the hypervisor has mapped something. Functions appear on
-bus 0 of segment 0, where a virtual PCI bus puts them.
+The windows of the root bridge cover exactly the BARs of the passed-through functions, each kind of window for
+itself, joined if they touch. So a BAR that the guest's kernel moves stays inside the addresses that the
+hypervisor has mapped. The functions appear on bus 0 of segment 0, because that is where a virtual PCI bus
+puts them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +21,10 @@ MAX_PROCESSORS = 1 << 12  # names C000 to CFFF
 
 @attrs.frozen
 class Windows:
-    """What a root bridge passes on, each in order and apart; ports for `io`, else byte addresses."""
+    """The addresses that a root bridge forwards: sorted ranges that do not touch each other.
+
+    Units:  `io` counts I/O ports, the other two count byte addresses.
+    """
 
     io: tuple[Range, ...] = ()
     memory: tuple[Range, ...] = ()
@@ -28,9 +32,10 @@ class Windows:
 
 
 def windows_for(functions: Iterable[Function]) -> Windows:
-    """Compute the windows that the functions' BARs need, the ROM included where it has an address.
+    """Return the windows that the BARs of `functions` need. A ROM counts only if it has an address.
 
-    Raises: UnsupportedError where a BAR's size is unknown, it has no address yet, or ports lie above 64 KiB.
+    Raises: UnsupportedError if the size of a BAR is unknown, a BAR has no address yet, or its ports end above
+            64 KiB.
     """
     io: list[Range] = []
     memory: list[Range] = []
@@ -45,6 +50,7 @@ def windows_for(functions: Iterable[Function]) -> Windows:
 
 
 def _needed(function: Function, bar: Bar) -> Range:
+    """Return the addresses of one BAR, or raise UnsupportedError as `windows_for` describes."""
     title = f"{function.sbdf} {'ROM' if bar.kind is BarKind.ROM else f'BAR {bar.index}'}"
     if bar.range is None:
         raise UnsupportedError(title, "its size is unknown; read the machine itself, not a dump")
@@ -56,7 +62,7 @@ def _needed(function: Function, bar: Bar) -> Range:
 
 
 def join_ranges(ranges: Sequence[Range]) -> tuple[Range, ...]:
-    """Order ranges and join those that touch or overlap."""
+    """Return the ranges in ascending order; ranges that touch or overlap are joined."""
     found: list[Range] = []
     for span in sorted(ranges):
         if found and span.start <= found[-1].last + 1:
@@ -68,7 +74,10 @@ def join_ranges(ranges: Sequence[Range]) -> tuple[Range, ...]:
 
 
 def build_dsdt(header: Header, vcpus: int, windows: Windows | None = None) -> bytes:
-    """Make the table: processors with UID i, and with `windows` a root bridge for bus 0."""
+    """Return the bytes of a DSDT with `vcpus` processors whose UIDs are 0, 1, 2, …
+
+    `windows` are those of the root bridge for bus 0; None means that the DSDT has no root bridge.
+    """
     processors = (
         aml.device(
             f"C{number:03X}",
@@ -82,6 +91,7 @@ def build_dsdt(header: Header, vcpus: int, windows: Windows | None = None) -> by
 
 
 def _root_bridge(windows: Windows) -> bytes:
+    """Return the AML of the root bridge PCI0 for bus 0 of segment 0."""
     descriptors = [aml.bus_window(0, 0)]
     descriptors += [aml.io_window(span.start, span.last) for span in windows.io]
     descriptors += [aml.memory_window(span.start, span.last, prefetchable=False) for span in windows.memory]

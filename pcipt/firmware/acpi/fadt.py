@@ -1,6 +1,7 @@
-"""FADT (signature FACP): the fixed hardware, as a table of fields; a revision has those that fit its length.
+"""Parse and build the FADT (signature FACP), which describes the machine's fixed hardware.
 
-A field is (offset, size). Generic addresses of 12 bytes are whole numbers here, made by `io_port`.
+A FADT is a mapping from field to number. It has the fields that end within its length; the revision decides
+the length. A generic address (12 bytes) is one little-endian number here; `io_port` makes it.
 Source: ACPI 6.5 §5.2.9, table 5.9; ACPI 1.0b §5.2.5 for revision 1.
 """
 
@@ -19,6 +20,8 @@ LENGTHS = {1: 116, 3: 244, 4: 244, 5: 268, 6: 276}
 
 
 class Field(enum.Enum):
+    """The fields of a FADT; each value is (byte offset, size in bytes)."""
+
     FACS = (36, 4)
     DSDT = (40, 4)
     MODEL = (44, 1)
@@ -77,10 +80,12 @@ class Field(enum.Enum):
 
     @property
     def offset(self) -> int:
+        """The byte offset of the field in the table."""
         return self.value[0]
 
     @property
     def end(self) -> int:
+        """The byte offset behind the field (exclusive end)."""
         return self.value[0] + self.value[1]
 
 
@@ -97,7 +102,11 @@ _ACCESS = {8: 1, 16: 2, 32: 3}
 
 @attrs.frozen
 class Fadt:
-    """Fields that are 0 and fields beyond the table's end read 0; `length` tells which there are."""
+    """A FADT as values. `values` holds only fields that are not 0.
+
+    `length` is the size in bytes of the part that `values` describes; the table's bytes behind it are in
+    `tail`.
+    """
 
     header: Header
     length: int
@@ -106,21 +115,33 @@ class Fadt:
     findings: tuple[Finding, ...] = attrs.field(default=(), eq=False)
 
     def __getitem__(self, field: Field) -> int:
+        """Return the value of a field; 0 if the field is zero or the table is too short to have it."""
         return self.values.get(field, 0)
 
     @property
     def dsdt(self) -> int:
-        """The DSDT's address: the 64-bit field where it is used, as ACPICA and Xen read it."""
+        """The byte address of the DSDT: the 64-bit field if it is not 0, else the 32-bit field.
+
+        ACPICA and Xen choose in the same way.
+        """
         return self[Field.X_DSDT] or self[Field.DSDT]
 
     @property
     def facs(self) -> int:
-        """The FACS's address; where both fields are used they should agree, and the 32-bit one is taken."""
+        """The byte address of the FACS: the 32-bit field if it is not 0, else the 64-bit field.
+
+        0 means that there is no FACS.
+        """
         return self[Field.FACS] or self[Field.X_FACS]
 
 
 def make_fadt(header: Header, values: Mapping[Field, int]) -> Fadt:
-    """Make a FADT of the length of its revision; zero fields are dropped, as reading drops them."""
+    """Return a FADT with the length of its revision.
+
+    Fields whose value is 0 are dropped, as `parse_fadt` drops them.
+
+    Raises: ValueError if a field that is not 0 does not exist in that revision.
+    """
     length = LENGTHS[header.revision]
     kept = {field: value for field, value in values.items() if value}
     beyond = [field.name for field in kept if field.end > length]
@@ -130,6 +151,7 @@ def make_fadt(header: Header, values: Mapping[Field, int]) -> Fadt:
 
 
 def build_fadt(fadt: Fadt) -> bytes:
+    """Return the bytes of a FADT, with the right length and checksum."""
     body = bytearray(fadt.length - HEADER_SIZE)
     for field, value in fadt.values.items():
         offset, size = field.value
@@ -138,7 +160,10 @@ def build_fadt(fadt: Fadt) -> bytes:
 
 
 def parse_fadt(table: Table) -> Fadt:
-    """Decode a FADT of any revision and length; what lies behind the last known field is its tail."""
+    """Decode a FADT of any revision and any length. The bytes behind the last known field become `tail`.
+
+    A table shorter than 116 bytes, the length of revision 1, gets a finding.
+    """
     known = max(field.end for field in Field)
     data = table.data[:known]
     values = {
@@ -156,11 +181,11 @@ def parse_fadt(table: Table) -> Fadt:
 
 
 def io_port(port: int, bits: int) -> int:
-    """Make the 12 bytes of a generic address in I/O space."""
+    """Return the generic address (12 bytes, as one number) of an I/O register of `bits` bits at `port`."""
     head = bytes([_SYSTEM_IO, bits, 0, _ACCESS.get(bits, 0)])
     return int.from_bytes(head + port.to_bytes(8, "little"), "little")
 
 
 def port_of(generic: int) -> int:
-    """Give the address in a generic address."""
+    """Return the address that a generic address contains: a port number if the address is in I/O space."""
     return generic >> 32

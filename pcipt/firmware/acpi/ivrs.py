@@ -1,7 +1,7 @@
-"""IVRS: which functions AMD's IOMMUs stand before (IVHD), and which memory is reserved for them (IVMD).
+"""Parse the IVRS table: which functions an AMD IOMMU serves (IVHD), and which memory is reserved (IVMD).
 
-Of the device entries only what selects functions is decoded; blocks of further types are stepped over by
-their length.
+Of an IVHD block only the selected functions are decoded. A block of another type is kept as its type, offset
+and length. A routing id is bus << 8 | devfn.
 Source: AMD I/O Virtualization Technology 3.07 §5.2.2; xen/drivers/passthrough/amd/iommu_acpi.c.
 """
 
@@ -12,7 +12,7 @@ from pcipt.pci import Address, Finding
 
 SIGNATURE = "IVRS"
 BLOCKS_AT = 48
-#                type: where its device entries begin
+# block type: byte offset of its device entries
 _IVHD = {0x10: 24, 0x11: 40, 0x40: 40}
 IVMD_ALL, IVMD_ONE, IVMD_RANGE = 0x20, 0x21, 0x22
 IVMD_UNITY, IVMD_EXCLUSION = 0x1, 0x8
@@ -26,7 +26,10 @@ _STARTS = (_RANGE_START, _ALIAS_RANGE, _EXT_RANGE)
 
 @attrs.frozen
 class Unit:
-    """One IVHD block: `selected` holds inclusive pairs of routing ids (bus << 8 | devfn)."""
+    """One IVHD block: an IOMMU of the segment.
+
+    `selected` holds the functions that the IOMMU serves, as inclusive pairs (first, last) of routing ids.
+    """
 
     kind: int
     segment: int
@@ -35,7 +38,10 @@ class Unit:
 
 @attrs.frozen
 class MemoryBlock:
-    """One IVMD block at `offset`, for the routing ids `first` to `last` (inclusive)."""
+    """One IVMD block: memory reserved for the functions with routing ids `first` to `last` (inclusive).
+
+    `offset` is the block's byte offset in the table; the memory is `size` bytes from `start` on.
+    """
 
     offset: int
     flags: int
@@ -48,7 +54,10 @@ class MemoryBlock:
 
 @attrs.frozen
 class Ivrs:
-    """`others` are the blocks of further types: (type, offset, length)."""
+    """A decoded IVRS table.
+
+    `others` are the blocks of types not decoded here: (type, offset, length) in bytes.
+    """
 
     units: tuple[Unit, ...]
     others: tuple[tuple[int, int, int], ...]
@@ -57,9 +66,11 @@ class Ivrs:
 
 
 def parse_ivrs(table: Table) -> Ivrs:
-    """Decode the blocks; a damaged one ends the walk with a finding.
+    """Decode an IVRS table. Its signature is not verified.
 
-    Shape:  several IVHD types may describe one IOMMU; all are kept, a reader takes their union.
+    Shape:  blocks in table order. A block whose length is impossible ends the walk with a finding; the blocks
+            before it are kept. Several IVHD types may describe the same IOMMU: all are kept, and the IOMMU
+            serves the union of their functions.
     """
     data, findings = table.data, list(table.findings)
     if len(data) < BLOCKS_AT:
@@ -94,6 +105,7 @@ def parse_ivrs(table: Table) -> Ivrs:
 
 
 def _memory(table: Table, at: int, kind: int) -> MemoryBlock:
+    """Decode the IVMD block at byte offset `at`."""
     first, last = (0, 0xFFFF) if kind == IVMD_ALL else (table.u16(at + 4), table.u16(at + 6))
     if kind == IVMD_ONE:
         last = first
@@ -102,8 +114,12 @@ def _memory(table: Table, at: int, kind: int) -> MemoryBlock:
 
 
 def _selected(data: bytes, start: int, end: int, findings: list[Finding]) -> tuple[tuple[int, int], ...]:
+    """Return the routing ids that the device entries between the offsets `start` and `end` select.
+
+    Shape:  inclusive pairs (first, last). A finding is appended to `findings` for each wrong entry.
+    """
     found: list[tuple[int, int]] = []
-    begin: tuple[int, int] | None = None  # where that entry is, and its routing id
+    begin: tuple[int, int] | None = None  # offset and routing id of a range's start entry
     for at, kind, routing in (*_entries(data, start, end, findings), (end, 0, 0)):
         if begin is not None and kind != _RANGE_END:
             findings.append(_wrong(begin[0], f"the range from {begin[1]:#06x} on has no end{_REFUSED}"))
@@ -126,9 +142,10 @@ def _selected(data: bytes, start: int, end: int, findings: list[Finding]) -> tup
 
 
 def _entries(data: bytes, start: int, end: int, findings: list[Finding]) -> list[tuple[int, int, int]]:
-    """Walk device entries.
+    """Return the device entries between the byte offsets `start` and `end`.
 
-    Shape:  (offset, type, routing id); one that is cut short ends the walk with a finding.
+    Shape:  (offset, type, routing id). An entry that runs past `end`, or has no legal length, ends the walk
+            with a finding.
     """
     found = []
     at = start
@@ -144,11 +161,16 @@ def _entries(data: bytes, start: int, end: int, findings: list[Finding]) -> list
 
 
 def _wrong(at: int, what: str) -> Finding:
+    """Return a finding about the entry at byte offset `at`."""
     return Finding("acpi-entry", f"at {at:#x}: {what}")
 
 
 def _entry_size(data: bytes, at: int, kind: int) -> int:
-    """Bits 7:6 of the type tell the size (4 << n); a named device has a length of its own, from F0 on."""
+    """Return the size of a device entry in bytes; 0 if the data ends before the size is known.
+
+    Below type F0 the size is 4 << (bits 7:6 of the type). A named device (type F0 and above) stores the
+    length of its name in byte 21.
+    """
     if kind < _NAMED:
         return 4 << (kind >> 6)
     return 22 + data[at + 21] if at + 22 <= len(data) else 0

@@ -1,7 +1,7 @@
-"""MADT (signature APIC): local APICs, IO-APICs and how ISA interrupts reach them.
+"""Parse and build the MADT (signature APIC): local APICs, IO-APICs, and where ISA interrupts arrive.
 
-Entries of kinds not known here are kept with their bytes, so that what was read can be written again.
-Source: ACPI 6.5 §5.2.12; xen/arch/x86/hvm/dom0_build.c (pvh_setup_acpi_madt) for what a PVH dom0 gets.
+An entry of a kind not decoded here keeps its bytes, so that a parsed table can be built again unchanged.
+Source: ACPI 6.5 §5.2.12; xen/arch/x86/hvm/dom0_build.c (pvh_setup_acpi_madt) for the MADT of a PVH dom0.
 """
 
 import struct
@@ -27,40 +27,52 @@ LAPIC, IOAPIC, OVERRIDE, NMI_SOURCE, LAPIC_NMI, X2APIC = 0, 1, 2, 3, 4, 9
 
 @attrs.frozen
 class LocalApic:
+    """A local APIC (entry type 0): processor `uid` and APIC id, 8 bits each."""
+
     uid: int
     apic_id: int
     flags: int = ENABLED
 
     @property
     def data(self) -> bytes:
+        """The bytes of the entry."""
         return _LAPIC.pack(LAPIC, _LAPIC.size, self.uid, self.apic_id, self.flags)
 
 
 @attrs.frozen
 class X2Apic:
+    """A local x2APIC (entry type 9): processor `uid` and APIC id, 32 bits each."""
+
     uid: int
     apic_id: int
     flags: int = ENABLED
 
     @property
     def data(self) -> bytes:
+        """The bytes of the entry."""
         return _X2APIC.pack(X2APIC, _X2APIC.size, 0, self.apic_id, self.flags, self.uid)
 
 
 @attrs.frozen
 class IoApic:
+    """An IO-APIC (entry type 1): its registers are at `address`, its first global interrupt is `gsi_base`."""
+
     apic_id: int
     address: Address
     gsi_base: int
 
     @property
     def data(self) -> bytes:
+        """The bytes of the entry."""
         return _IOAPIC.pack(IOAPIC, _IOAPIC.size, self.apic_id, 0, self.address, self.gsi_base)
 
 
 @attrs.frozen
 class InterruptOverride:
-    """ISA interrupt `source` arrives at `gsi`; `flags` hold polarity (1:0) and trigger mode (3:2)."""
+    """The ISA interrupt `source` arrives as global interrupt `gsi`. `bus` is 0 for ISA.
+
+    `flags` hold the polarity (bits 1:0) and the trigger mode (bits 3:2).
+    """
 
     source: int
     gsi: int
@@ -69,12 +81,16 @@ class InterruptOverride:
 
     @property
     def data(self) -> bytes:
+        """The bytes of the entry."""
         return _OVERRIDE.pack(OVERRIDE, _OVERRIDE.size, self.bus, self.source, self.gsi, self.flags)
 
 
 @attrs.frozen
 class OtherEntry:
-    """An entry of another kind, or of a known one whose reserved fields are used; `data` is all of it."""
+    """An entry that is not decoded: of another kind, or with reserved fields that are not 0.
+
+    `data` holds all bytes of the entry, its type and length included.
+    """
 
     kind: int
     data: bytes
@@ -85,7 +101,11 @@ Entry = LocalApic | X2Apic | IoApic | InterruptOverride | OtherEntry
 
 @attrs.frozen
 class Madt:
-    """`offsets` and `findings` come from reading: where each entry lay and what was wrong."""
+    """A MADT as values; `local_apic` is the byte address of the local APICs.
+
+    `offsets` and `findings` are filled by `parse_madt` only: the byte offset of each entry, and what is
+    wrong.
+    """
 
     header: Header
     local_apic: Address
@@ -96,24 +116,32 @@ class Madt:
 
     @property
     def local_apics(self) -> tuple[LocalApic | X2Apic, ...]:
+        """The entries for local APICs and x2APICs, in table order, also those that are not enabled."""
         return tuple(each for each in self.entries if isinstance(each, LocalApic | X2Apic))
 
     @property
     def io_apics(self) -> tuple[IoApic, ...]:
+        """The entries for IO-APICs, in table order."""
         return tuple(each for each in self.entries if isinstance(each, IoApic))
 
     @property
     def overrides(self) -> tuple[InterruptOverride, ...]:
+        """The interrupt overrides, in table order."""
         return tuple(each for each in self.entries if isinstance(each, InterruptOverride))
 
 
 def build_madt(madt: Madt) -> bytes:
+    """Return the bytes of a MADT, with the right length and checksum."""
     body = struct.pack("<II", madt.local_apic, madt.flags) + b"".join(each.data for each in madt.entries)
     return build_table(madt.header, body)
 
 
 def parse_madt(table: Table) -> Madt:
-    """Decode a MADT; a damaged entry ends the walk with a finding, what was before it is kept."""
+    """Decode a MADT.
+
+    Shape:  entries in table order. An entry whose length is impossible ends the walk with a finding; the
+            entries before it are kept.
+    """
     findings = list(table.findings)
     if len(table.data) < ENTRIES_AT:
         findings.append(Finding("acpi-length", f"at 0x4: {ENTRIES_AT} bytes are needed before any entry"))
@@ -133,6 +161,7 @@ def parse_madt(table: Table) -> Madt:
 
 
 def _entry(kind: int, data: bytes) -> Entry:
+    """Decode one entry. Return an `OtherEntry` if the decoded value would not give the same bytes."""
     found: Entry | None = None
     if kind == LAPIC and len(data) == _LAPIC.size:
         found = LocalApic(*_LAPIC.unpack(data)[2:])
@@ -149,9 +178,10 @@ def _entry(kind: int, data: bytes) -> Entry:
 
 
 def local_apics(vcpus: int, *, x2apic: bool) -> tuple[LocalApic | X2Apic, ...]:
-    """Make one entry per vCPU: UID i, APIC id 2i, as Xen numbers them.
+    """Return one entry per vCPU: UID i and APIC id 2i, as Xen numbers vCPUs.
 
-    Type 0 has 8 bits for each, FF being everybody; what does not fit becomes an x2APIC.
+    The entry is an x2APIC if `x2apic` is True, or if the APIC id does not fit into the 8 bits of a local
+    APIC, in which FF means all processors.
     """
     return tuple(
         X2Apic(number, 2 * number) if x2apic or 2 * number >= 0xFF else LocalApic(number, 2 * number)

@@ -1,6 +1,7 @@
-"""MCFG: where the machine's ECAM regions lie.
+"""Parse the MCFG table: where the ECAM regions of the machine are, through which config space is accessed.
 
-Source: PCI Firmware Specification 3.3 §4.1.2; the base is that of bus 0, also where the first bus is another.
+Source: PCI Firmware Specification 3.3 §4.1.2. The base address is that of bus 0, even if the first bus of the
+        region is another one.
 """
 
 import struct
@@ -18,12 +19,18 @@ _FIRST = HEADER_SIZE + 8  # eight reserved bytes follow the header
 
 @attrs.frozen
 class Mcfg:
+    """The ECAM regions of an MCFG table, in table order, and what is wrong with the table."""
+
     regions: tuple[EcamRegion, ...]
     findings: tuple[Finding, ...]
 
 
 def parse_mcfg(table: Table) -> Mcfg:
-    """Decode the entries; one that cannot be (no bus, unaligned, above 64 bits) is left out and told."""
+    """Decode an MCFG table.
+
+    An entry that cannot be an ECAM region is left out with a finding: its last bus is below its first, its
+    base is not aligned to 1 MiB, or 256 buses from that base would end above 2^64.
+    """
     findings = list(table.findings)
     regions = []
     at = _FIRST
@@ -42,6 +49,6 @@ def parse_mcfg(table: Table) -> Mcfg:
 
 
 def regions_from_mcfg(data: bytes) -> tuple[EcamRegion, ...]:
-    """List the regions of a table; none where it is another table or none at all."""
+    """Return the ECAM regions of a table; an empty tuple if `data` is no MCFG table."""
     table = parse_table(data)
     return parse_mcfg(table).regions if table is not None and table.signature == SIGNATURE else ()

@@ -1,4 +1,4 @@
-"""The way to the tables: RSDP, and the RSDT or XSDT that it points to.
+"""Parse and build the tables that point to all other tables: RSDP, RSDT and XSDT.
 
 Source: ACPI 6.5 §5.2.5.3 (RSDP), §5.2.7 (RSDT), §5.2.8 (XSDT).
 """
@@ -24,7 +24,10 @@ MAX_ENTRIES = 256
 
 @attrs.frozen
 class Rsdp:
-    """`rsdt` and `xsdt` 0 are absent tables; revision 0 has no XSDT."""
+    """The fields of an RSDP.
+
+    Address 0 in `rsdt` or `xsdt` means that there is no such table. An RSDP of revision 0 has no XSDT.
+    """
 
     revision: int
     oem_id: bytes
@@ -33,6 +36,7 @@ class Rsdp:
 
 
 def build_rsdp(rsdp: Rsdp) -> bytes:
+    """Return the bytes of an RSDP with right checksums: 20 bytes for revision 0, else 36."""
     first = with_checksum(_V1.pack(RSDP_SIGNATURE, 0, rsdp.oem_id, rsdp.revision, rsdp.rsdt), 8)
     if rsdp.revision == 0:
         return first
@@ -40,9 +44,10 @@ def build_rsdp(rsdp: Rsdp) -> bytes:
 
 
 def parse_rsdp(data: bytes, source: str = "RSDP") -> Rsdp:
-    """Decode an RSDP; sums are not looked at here.
+    """Decode an RSDP. The checksums are not verified. `source` names the input in the error.
 
-    Raises: MalformedError where the signature is not there or the bytes end too early.
+    Raises: MalformedError if `data` does not begin with the signature, or is shorter than the revision
+            requires.
     """
     if data[:8] != RSDP_SIGNATURE:
         raise MalformedError(source, 0, 'the signature is not "RSD PTR "')
@@ -57,16 +62,23 @@ def parse_rsdp(data: bytes, source: str = "RSDP") -> Rsdp:
 
 
 def build_root_table(header: Header, addresses: Sequence[Address]) -> bytes:
-    """Make an RSDT or XSDT, by the header's signature.
+    """Return the bytes of an RSDT or XSDT that lists `addresses`.
 
-    Raises: OverflowError where an address does not fit.
+    The header's signature decides which one it is.
+
+    Raises: OverflowError if an address does not fit into an entry (4 bytes in an RSDT, 8 in an XSDT).
     """
     size = ENTRY_SIZES[header.signature]
     return build_table(header, b"".join(address.to_bytes(size, "little") for address in addresses))
 
 
 def parse_root_table(table: Table) -> tuple[Address, ...]:
-    """List the addresses in an RSDT or XSDT, at most 256; trailing bytes too few for one are left out."""
+    """Return the addresses that an RSDT or XSDT lists, at most 256.
+
+    The table's signature must be RSDT or XSDT.
+
+    Bytes at the end that are too few for an entry are ignored.
+    """
     size = ENTRY_SIZES[table.signature]
     body = table.data[HEADER_SIZE : HEADER_SIZE + size * MAX_ENTRIES]
     count = len(body) // size

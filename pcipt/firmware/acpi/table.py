@@ -1,6 +1,7 @@
-"""The header every ACPI table begins with, and the walk over type-length entries that several tables share.
+"""Parse the header of an ACPI table, and walk the type-length entries that several tables contain.
 
-A table is hostile input: a wrong length or checksum is a finding with its offset, never an exception.
+A table is hostile input: a wrong length or a wrong checksum becomes a finding with its byte offset. Nothing
+here raises because of a table's content.
 Source: ACPI 6.5 §5.2.6.
 """
 
@@ -19,7 +20,11 @@ _U64 = struct.Struct("<Q").unpack_from
 
 @attrs.frozen
 class Table:
-    """A table: its signature, its bytes as long as header and file agree, and what was wrong."""
+    """One ACPI table with its header parsed.
+
+    `data` holds all bytes of the table, cut to the length in the header if the header's length is possible.
+    `findings` tell a wrong length and a wrong checksum.
+    """
 
     signature: str
     revision: int
@@ -27,25 +32,30 @@ class Table:
     findings: tuple[Finding, ...] = ()
 
     def u8(self, offset: int) -> int:
+        """Return the byte at `offset`. `offset` must lie inside `data`."""
         return self.data[offset]
 
     def u16(self, offset: int) -> int:
+        """Return the 16-bit little-endian number at byte `offset`. It must lie inside `data`."""
         value: int = _U16(self.data, offset)[0]
         return value
 
     def u32(self, offset: int) -> int:
+        """Return the 32-bit little-endian number at byte `offset`. It must lie inside `data`."""
         value: int = _U32(self.data, offset)[0]
         return value
 
     def u64(self, offset: int) -> int:
+        """Return the 64-bit little-endian number at byte `offset`. It must lie inside `data`."""
         value: int = _U64(self.data, offset)[0]
         return value
 
 
 def parse_table(data: bytes) -> Table | None:
-    """Read the header; None where there is not even one.
+    """Parse the header of a table. Return None if `data` is shorter than a header (36 bytes).
 
-    Xen renames DMAR to RMAD or XMAR in place, leaving the checksum right (its letters are the same).
+    Any signature is accepted. Xen renames DMAR to RMAD or XMAR in place; the checksum stays right, because
+    the new name has the same letters.
     """
     if len(data) < HEADER_SIZE:
         return None
@@ -63,10 +73,12 @@ def parse_table(data: bytes) -> Table | None:
 def entries(
     data: bytes, start: int, end: int, findings: list[Finding], *, header: int = 4
 ) -> Iterator[tuple[int, int, int]]:
-    """Walk entries of `{u16 type, u16 length}` (header 4) or `{u8 type, u8 length}` (header 2).
+    """Yield the entries between the byte offsets `start` and `end`.
 
-    Shape:  (type, offset, length) with the whole entry inside `end`; the walk stops at the first length that
-            is too short to be one or runs past the end, and says so in `findings`.
+    An entry begins with a 16-bit type and a 16-bit length if `header` is 4, with an 8-bit type and an 8-bit
+    length if `header` is 2.
+    Shape:  (type, offset, length); each entry lies wholly before `end`. The walk stops at the first entry
+            that is shorter than its own header or that runs past `end`, and appends a finding to `findings`.
     """
     at = start
     while at < end:
@@ -82,4 +94,5 @@ def entries(
 
 
 def _at(code: str, offset: int, what: str) -> Finding:
+    """Return a finding whose text begins with the byte offset."""
     return Finding(code, f"at {offset:#x}: {what}")

@@ -1,7 +1,7 @@
-"""The tables of one domain, with their addresses where they are known, and the walk through a memory image.
+"""Hold all ACPI tables of one domain with their addresses, and find them in a memory image.
 
-The walk visits no address twice and reads at most `MAX_TABLES` tables, so lists that name themselves or each
-other end it.
+The search visits no address twice and reads at most `MAX_TABLES` tables, so it ends even if tables point to
+themselves or to each other.
 Source: ACPI 6.5 §5.2.5-5.2.9.
 """
 
@@ -31,13 +31,19 @@ FACS_SIZE = 64
 
 
 class Domain(enum.Enum):
+    """Which kind of domain a set of tables is for: the hardware domain (dom0) or a guest."""
+
     HARDWARE = "hardware"
     GUEST = "guest"
 
 
 @attrs.frozen
 class PlacedTable:
-    """One table's bytes; `name` is its file or signature, `native` marks what firmware made."""
+    """The bytes of one table and its address; `address` None means that the address is unknown.
+
+    `name` is the file or signature that a report shows. `native` is True if the machine's firmware made the
+    table.
+    """
 
     name: str
     data: bytes
@@ -46,59 +52,79 @@ class PlacedTable:
 
     @property
     def signature(self) -> str:
+        """The table's four-letter signature ("?" for a byte that is not printable), or "RSDP" for an RSDP."""
         if self.data[:8] == RSDP_SIGNATURE:
             return "RSDP"
         return "".join(chr(c) if 0x20 < c < 0x7F else "?" for c in self.data[:4])
 
     @property
     def range(self) -> Range | None:
+        """The bytes of memory that the table occupies; None if its address is unknown or it has no bytes."""
         return None if self.address is None or not self.data else Range(self.address, len(self.data))
 
     @property
     def parsed(self) -> Table | None:
+        """The table with its header parsed; None if it is shorter than a header."""
         return parse_table(self.data)
 
 
 @attrs.frozen
 class TableSet:
-    """In the order they were found; the RSDP stands apart."""
+    """The tables of one domain in the order in which they were found. `tables` does not contain `rsdp`."""
 
     rsdp: PlacedTable | None
     tables: tuple[PlacedTable, ...]
 
     def named(self, *signatures: str) -> tuple[PlacedTable, ...]:
+        """Return the tables that have one of the signatures, in the order of the set.
+
+        The RSDP is never among them.
+        """
         return tuple(table for table in self.tables if table.signature in signatures)
 
     def at(self, address: int) -> PlacedTable | None:
+        """Return the table that begins at `address`; None if no table does. The RSDP is not considered."""
         return next((table for table in self.tables if table.address == address), None)
 
     @property
     def everything(self) -> tuple[PlacedTable, ...]:
+        """All tables, the RSDP first if there is one."""
         return self.tables if self.rsdp is None else (self.rsdp, *self.tables)
 
     def label(self, table: PlacedTable) -> str:
-        """Name a table in a report: by signature, and by its name where several have that signature."""
+        """Return the name of a table for a report: its signature.
+
+        If several tables of the set share the signature, the table's `name` follows in parentheses.
+        """
         alike = [other for other in self.everything if other.signature == table.signature]
         return table.signature if len(alike) == 1 else f"{table.signature} ({table.name})"
 
 
 def table_set_from_tables(tables: Iterable[PlacedTable]) -> TableSet:
-    """Sort out the RSDP; of several the first counts and the others are tables like any."""
+    """Return the set of these tables.
+
+    The first RSDP becomes `rsdp`; a further RSDP stays among the other tables.
+    """
     found = list(tables)
     rsdp = next((table for table in found if table.signature == "RSDP"), None)
     return TableSet(rsdp, tuple(table for table in found if table is not rsdp))
 
 
 def is_guest(tables: TableSet) -> bool:
-    """Tell by the makers' names whether tables are a guest's: libxl and pcipt write Xen and HVM."""
+    """Return True if these are the tables of a guest.
+
+    That is so if there is a FADT and each FADT has the OEM ids "Xen" and "HVM", which libxl and pcipt write
+    into a guest's tables.
+    """
     fadts = tables.named("FACP")
     return bool(fadts) and all(fadt.data[10:13] == b"Xen" and fadt.data[16:19] == b"HVM" for fadt in fadts)
 
 
 def tables_from_image(image: MemoryImage, rsdp: Address) -> TableSet:
-    """Follow the pointers from an RSDP; what is not in the image is left out, and a check will say so.
+    """Return the RSDP at address `rsdp` and all tables that its pointers lead to.
 
-    Raises: MalformedError where there is no RSDP.
+    A table that is not in the image is left out; `pvh.check_tables` reports the pointer that leads to it.
+    Raises: MalformedError if there is no RSDP at that address.
     """
     data = image.read(rsdp, RSDP_SIZE) or image.read(rsdp, 20) or b""
     root = parse_rsdp(data, "RSDP")
@@ -117,12 +143,14 @@ def tables_from_image(image: MemoryImage, rsdp: Address) -> TableSet:
 
 
 def _roots(root: Rsdp) -> list[int]:
+    """Return the addresses from which the search begins; 0 for a table that does not exist."""
     return [root.xsdt, root.rsdt]
 
 
 def _pointers(table: PlacedTable) -> list[int]:
+    """Return the addresses of the tables that a table points to; 0 for a pointer that is not used."""
     parsed = table.parsed
-    assert parsed is not None  # a whole header was read
+    assert parsed is not None  # `_read_table` reads at least a header
     if table.signature in ENTRY_SIZES:
         return list(parse_root_table(parsed))
     if table.signature == "FACP":
@@ -132,6 +160,10 @@ def _pointers(table: PlacedTable) -> list[int]:
 
 
 def _read_table(image: MemoryImage, address: int) -> PlacedTable | None:
+    """Return the table at `address`; None if its header is not in the image.
+
+    If the image ends inside the table, the table is cut off there.
+    """
     head = image.read(address, HEADER_SIZE)
     if head is None:
         return None
@@ -142,7 +174,7 @@ def _read_table(image: MemoryImage, address: int) -> PlacedTable | None:
 
 
 def rsdp_of(tables: TableSet) -> Rsdp | None:
-    """Decode the RSDP; None where there is none or it is cut off."""
+    """Return the decoded RSDP of a set; None if there is no RSDP or it is malformed."""
     if tables.rsdp is None:
         return None
     try:

@@ -1,1 +1,1 @@
-"""Whether a function can be passed through to a guest: rules and verdict."""
+"""Rules that decide whether a function can be passed through to a guest, and the verdict that they give."""

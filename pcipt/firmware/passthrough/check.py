@@ -1,6 +1,6 @@
-"""Check functions for passthrough: all rules, the order of the answer, and the lines to paste.
+"""Check functions for passthrough by all rules, and write the configuration lines to paste.
 
-Lines name only functions that exist and that nothing refuses.
+The lines name only functions that exist and that no rule refuses.
 Source: xl-pci-configuration(5); linux drivers/xen/xen-pciback/pci_stub.c (hide=).
 """
 
@@ -21,15 +21,16 @@ RULES = (*function_rules.RULES, *memory_rules.RULES, *isolation_rules.RULES)
 
 @attrs.frozen
 class Snippets:
-    """Lines for xl's configuration of a guest, and the value of xen-pciback's `hide`."""
+    """Configuration lines for the user to paste: for xl, and for xen-pciback's parameter `hide`."""
 
     xl: tuple[str, ...]
     hide: str
 
 
 def check_functions(sbdfs: Iterable[Sbdf], evidence: Evidence) -> tuple[Report, ...]:
-    """Judge functions of the machine.
+    """Return a report for each of the functions, all of which must be in the evidence's machine.
 
+    A function that belongs to the machine itself, e.g. a bridge, is checked by two rules only.
     Shape:  the gravest verdict first, then by address.
     """
     functions = (evidence.machine.functions[sbdf] for sbdf in sbdfs)
@@ -38,7 +39,10 @@ def check_functions(sbdfs: Iterable[Sbdf], evidence: Evidence) -> tuple[Report, 
 
 
 def make_snippets(reports: Sequence[Report], *, together: bool) -> Snippets:
-    """Make the lines: one for all that go to one guest `together`, else one for each."""
+    """Return the configuration lines for the functions whose verdict is not REFUSE.
+
+    With `together` one line names all of them, for one guest; else there is one line per function.
+    """
     fit = sorted(
         (report for report in reports if report.verdict is not Verdict.REFUSE), key=lambda report: report.sbdf
     )
@@ -50,6 +54,6 @@ def make_snippets(reports: Sequence[Report], *, together: bool) -> Snippets:
 
 
 def xl_name(sbdf: Sbdf) -> str:
-    """Write an address as xl's configurations have it: the segment only where it is not 0."""
+    """Return an address as xl's configuration files write it: without the segment if the segment is 0."""
     text = str(sbdf)
     return text.partition(":")[2] if sbdf.segment == 0 else text

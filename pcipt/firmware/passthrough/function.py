@@ -1,5 +1,6 @@
-"""Rules of passthrough that look at one function: what it is, who uses it, whether it can be reset and named.
+"""Rules of passthrough about one function: what it is, who uses it, whether it can be reset and named.
 
+Each rule yields a `Reason` per problem, and an `Unknown` for each fact that the evidence lacks.
 Source: xen/drivers/passthrough/pci.c (assign_device); tools/libs/light/libxl_pci.c; linux xen-pciback.
 """
 
@@ -12,7 +13,7 @@ from pcipt.pci import Function, HeaderType
 
 _RESCAN = "let Linux rescan it (pcipt show tells what is wrong)"
 
-#  class code >> 8: what it is; other bridges are told by their header or base class
+# class code >> 8: word for a report. Other bridges are recognised by their header or base class.
 _PLATFORM = {
     0x0600: "a host bridge",
     0x0601: "an ISA bridge",
@@ -22,7 +23,7 @@ _PLATFORM = {
     0x0806: "an IOMMU, which Xen drives",
 }
 
-#  class code >> 8, on a root bus: parts of the processor or chipset that act on the whole machine
+# class code >> 8, on a root bus: parts of the processor or chipset that affect the whole machine.
 _CHIPSET = {
     **dict.fromkeys((0x0801, 0x0802, 0x0803, 0x0804, 0x0807, 0x0880), "a system peripheral"),
     0x0500: "a memory controller",
@@ -30,7 +31,7 @@ _CHIPSET = {
     0x1101: "counters of the processor",
 }
 
-#  findings of the decoder that matter here: the verdict and what would change it
+# Relevant findings of the decoder, each with its verdict and a way to change it.
 _FINDINGS: Mapping[str, tuple[Verdict, str]] = {
     "segment-not-in-xen": (Verdict.REFUSE, "switch VMD off in the firmware's setup"),
     "no-answer": (Verdict.REFUSE, "plug it in again, or remove and rescan it"),
@@ -49,7 +50,7 @@ _FINDINGS: Mapping[str, tuple[Verdict, str]] = {
     "bridge-vanished": (Verdict.REFUSE, "rescan the bus"),
 }
 
-#  findings of a bridge that matter to all below it
+# Findings of a bridge that matter to all functions below it.
 _ABOVE: Mapping[str, Verdict] = {
     "bus-drift": Verdict.REFUSE,
     "bus-numbers": Verdict.REFUSE,
@@ -62,7 +63,7 @@ _XEN: Mapping[str, tuple[str, str]] = {
     "orphan": ("Xen lists it without an owner (orphan)", "pcipt resync adds it again"),
 }
 
-#  words of the daemon for what is neither dom0's nor a guest's
+# The daemon's words for owners that are neither dom0 nor a guest.
 _HIDDEN: Mapping[str, str] = {
     "Xen itself": "Xen keeps it for itself, as the port of its own console",
     "an owner that Xen does not name": "Xen gives it to nobody, and does not say who has it",
@@ -70,7 +71,7 @@ _HIDDEN: Mapping[str, str] = {
 
 
 def platform(function: Function, _evidence: Evidence) -> Said:
-    """Refuse what belongs to the machine itself."""
+    """Yield a REFUSE reason if the function is a bridge, an interrupt controller or an IOMMU."""
     code = function.ids.class_code
     if code is None and function.header is HeaderType.UNKNOWN:
         yield Unknown("class")
@@ -82,7 +83,7 @@ def platform(function: Function, _evidence: Evidence) -> Said:
 
 
 def chipset(function: Function, _evidence: Evidence) -> Said:
-    """Warn of integrated functions that are no device a guest could have a use for."""
+    """Yield a WARN reason if the function is a part of the chipset that no guest can use, e.g. the SMBus."""
     what = _CHIPSET.get((function.ids.class_code or 0) >> 8) if function.parent is None else None
     if what is not None:
         text = f"it is {what} of the processor or chipset: what a guest does there acts on the whole machine"
@@ -90,7 +91,7 @@ def chipset(function: Function, _evidence: Evidence) -> Said:
 
 
 def decoder_findings(function: Function, evidence: Evidence) -> Said:
-    """Take over what decoding found wrong with the function and with the bridges above it."""
+    """Yield a reason for each relevant decoder finding about the function or about a bridge above it."""
     if not evidence.knows_capabilities(function.sbdf):
         yield Unknown("capabilities")
     for finding in function.findings:
@@ -105,6 +106,11 @@ def decoder_findings(function: Function, evidence: Evidence) -> Said:
 
 
 def known_to_xen(function: Function, evidence: Evidence) -> Said:
+    """Yield a REFUSE reason if Xen cannot assign the function.
+
+    That is so if Xen does not know it or has it without an owner, if a guest already owns it, or if Xen keeps
+    it.
+    """
     if evidence.xen is None:
         yield Unknown("what Xen knows")
         return
@@ -123,12 +129,16 @@ def known_to_xen(function: Function, evidence: Evidence) -> Said:
 
 
 def permissions(function: Function, evidence: Evidence) -> Said:
-    """Warn of what a guest keeps of a function that has left it, or lacks of one that it has."""
+    """Yield a WARN reason for each finding about the guests' access to this function.
+
+    A guest may still have access to a function that it no longer owns, or lack access to one that it owns.
+    """
     for finding in evidence.guests.get(function.sbdf, ()):
         yield Reason(finding.code, Verdict.WARN, finding.text)
 
 
 def iommu(function: Function, evidence: Evidence) -> Said:
+    """Yield a REFUSE reason if there is no IOMMU, or if no IOMMU unit serves the function."""
     if evidence.iommu is None:
         yield Unknown("IOMMU")
     elif evidence.iommu.absent:
@@ -140,7 +150,10 @@ def iommu(function: Function, evidence: Evidence) -> Said:
 
 
 def in_use(function: Function, evidence: Evidence) -> Said:
-    """Refuse what dom0 cannot spare."""
+    """Yield a REFUSE reason if dom0 needs the function: it carries the root file system or a console.
+
+    If it is the display used at boot, the reason is WARN.
+    """
     if evidence.carriers is None:
         yield Unknown("root file system")
     elif function.sbdf in evidence.carriers:
@@ -161,7 +174,10 @@ def in_use(function: Function, evidence: Evidence) -> Said:
 
 
 def virtual_functions(function: Function, evidence: Evidence) -> Said:
-    """Refuse a physical function whose virtual ones exist: Xen 4.20 breaks both when it is taken away."""
+    """Yield a REFUSE reason if the function is a physical function that has virtual functions.
+
+    Xen 4.20 breaks both when the physical function is removed.
+    """
     if not evidence.facts and not evidence.knows_extended(function.sbdf):
         yield Unknown("virtual functions")
     listed = evidence.index.virtual.get(function.sbdf, ())
@@ -174,6 +190,7 @@ def virtual_functions(function: Function, evidence: Evidence) -> Said:
 
 
 def reset(function: Function, evidence: Evidence) -> Said:
+    """Yield a WARN reason if Linux has no method to reset the function, which is an endpoint."""
     methods = evidence.facts_of(function.sbdf).reset_methods
     if methods is None:
         yield Unknown("reset support")
@@ -183,7 +200,7 @@ def reset(function: Function, evidence: Evidence) -> Said:
 
 
 def address(function: Function, _evidence: Evidence) -> Said:
-    """Say on what the address depends: behind a bridge it is firmware's and Linux's to choose."""
+    """Yield an OK reason for a function behind a bridge: its bus number may change, its path stays."""
     if function.parent is None or function.path is None:
         return
     text = (

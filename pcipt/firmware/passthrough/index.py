@@ -1,4 +1,4 @@
-"""What rules of passthrough ask of a whole machine, worked out once: neighbours of all kinds."""
+"""Compute once, for a whole machine, the relations between functions that the passthrough rules need."""
 
 import heapq
 from collections.abc import Iterator, Mapping
@@ -10,24 +10,27 @@ from pcipt.pci import BarKind, Frames, Function, HeaderType, Machine, Range, Sbd
 
 _Key = TypeVar("_Key")
 
-SMALLEST_BAR = 16  # bytes of memory: what is certain where the size is not known
+SMALLEST_BAR = 16  # bytes: the size of the smallest memory BAR, used if the size is unknown
 PCIE_TO_PCI = 0x7
 _ARI_PORTS = (0x4, 0x6)  # root and downstream ports
-_MOST = 64  # BARs in one page that are compared with a further one: on a real machine there are a few
+_MOST = 64  # limit of compared BARs per page; real machines have a few
 
 
-#  class code >> 8 of what is no bridge and yet part of the machine: interrupt controllers, IOMMUs
+# class code >> 8 of interrupt controllers and IOMMUs, which are part of the machine itself
 _OF_MACHINE = (0x0800, 0x0806)
 _BRIDGES = 0x06
 
 
 @attrs.frozen
 class Index:
-    """Keys and members are addresses; bridges are members of `devices` only.
+    """The relations between the functions of a machine.
 
-    `pages`: whose BARs lie in the same pages. `devices`: the functions of each device. `virtual`: VFs of a
-    PF. `groups`: the bridge that takes a function's requester id away; `members`: whom it does that to.
-    `below`: everything behind a bridge.
+    Keys and members are addresses; bridges are members of `devices` only.
+
+    `pages`: for each function the other functions whose BARs share a page with its BARs, and the shared
+    pages. `devices`: the functions of each device (see `device_of`). `virtual`: the virtual functions of each
+    physical function. `groups`: for each function the bridge that replaces its requester id by its own;
+    `members`: the functions for which a bridge does that. `below`: all functions behind a bridge.
     """
 
     pages: Mapping[Sbdf, Mapping[Sbdf, Frames]]
@@ -39,6 +42,7 @@ class Index:
 
 
 def index_machine(machine: Machine) -> Index:
+    """Return the index of a machine."""
     devices: dict[tuple[int, int, int], list[Sbdf]] = {}
     virtual: dict[Sbdf, list[Sbdf]] = {}
     groups: dict[Sbdf, Sbdf] = {}
@@ -64,12 +68,14 @@ def index_machine(machine: Machine) -> Index:
 
 
 def _frozen(lists: Mapping[_Key, list[Sbdf]]) -> dict[_Key, tuple[Sbdf, ...]]:
+    """Return the mapping with tuples instead of lists."""
     return {key: tuple(found) for key, found in lists.items()}
 
 
 def device_of(function: Function, machine: Machine) -> tuple[int, int, int]:
-    """Tell the device of a function; below a port that forwards ARI all of a bus are functions of device 0.
+    """Return (segment, bus, device number) of the device to which a function belongs.
 
+    Below a port that forwards ARI, all functions of a bus belong to device 0.
     Source: PCI Express Base 6.0 §6.13.
     """
     sbdf = function.sbdf
@@ -79,13 +85,19 @@ def device_of(function: Function, machine: Machine) -> tuple[int, int, int]:
 
 
 def belongs_to_machine(function: Function) -> bool:
-    """Tell bridges of all kinds, interrupt controllers and IOMMUs: nobody can be given these."""
+    """Return True if the function is a bridge of any kind, an interrupt controller or an IOMMU.
+
+    Such a function can be given to nobody.
+    """
     code = function.ids.class_code or 0
     return function.bridge is not None or code >> 16 == _BRIDGES or code >> 8 in _OF_MACHINE
 
 
 def _requester_bridge(machine: Machine, function: Function) -> Sbdf | None:
-    """Find the highest bridge above with conventional PCI below it: all behind it share its id."""
+    """Return the highest bridge above the function with conventional PCI below it; None if there is none.
+
+    All functions behind that bridge use its requester id.
+    """
     found = None
     at = function.parent
     while at is not None:
@@ -97,15 +109,19 @@ def _requester_bridge(machine: Machine, function: Function) -> Sbdf | None:
 
 
 def is_conventional(bridge: Function) -> bool:
-    """Tell whether a bridge has conventional PCI below it; one whose capabilities are not known has not."""
+    """Return True if the bridge has conventional PCI below it.
+
+    If its capabilities are not known, the answer is False.
+    """
     if bridge.express is not None:
         return bridge.express.port_type == PCIE_TO_PCI
     return bool(bridge.capabilities) and bridge.header in (HeaderType.BRIDGE, HeaderType.CARDBUS)
 
 
 def _shared_pages(machine: Machine) -> dict[Sbdf, dict[Sbdf, Frames]]:
+    """Return, for each function, the functions with a BAR in the same pages, and the first such pages."""
     found: dict[Sbdf, dict[Sbdf, Frames]] = {}
-    open_ones: list[tuple[int, Sbdf]] = []  # a heap of (end, whose)
+    open_ones: list[tuple[int, Sbdf]] = []  # a heap of (end, function)
     for frames, sbdf in sorted(_pages(machine)):
         while open_ones and open_ones[0][0] <= frames.start:
             heapq.heappop(open_ones)
@@ -119,6 +135,10 @@ def _shared_pages(machine: Machine) -> dict[Sbdf, dict[Sbdf, Frames]]:
 
 
 def _pages(machine: Machine) -> Iterator[tuple[Frames, Sbdf]]:
+    """Yield the pages of each memory BAR, decoding or not, with its function.
+
+    A ROM counts only while it decodes.
+    """
     for function in machine.functions.values():
         for bar in function.bars:
             off = bar.kind is BarKind.ROM and not bar.decoding

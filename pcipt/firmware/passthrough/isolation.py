@@ -1,7 +1,8 @@
-"""Rules of passthrough about neighbours: who shares a requester id, a device, or a way around the IOMMU.
+"""Rules of passthrough about neighbours: shared requester ids, devices with several functions, missing ACS.
 
+Each rule yields a WARN reason only if a neighbour would stay in dom0.
 Source: XSA-467 (requester ids behind conventional bridges); PCI Express Base 6.0 §6.12 (ACS); linux
-drivers/pci/pci.c, pci_acs_enabled: which ports need it, and that one function alone needs none.
+        drivers/pci/pci.c, pci_acs_enabled: which ports need it, and that one function alone needs none.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,12 +13,15 @@ from pcipt.pci import Function, Sbdf
 from pcipt.pci.function import has_capability
 
 _ACS = 0x000D
-_PORTS = (0x4, 0x6)  # root and downstream ports: without ACS they send on what is meant for a neighbour
+_PORTS = (0x4, 0x6)  # root and downstream ports: without ACS they forward requests to a neighbour
 _TOGETHER = "pass them to the same guest"
 
 
 def requester_ids(function: Function, evidence: Evidence) -> Said:
-    """Warn of functions that the IOMMU cannot tell apart."""
+    """Yield a WARN reason if functions behind a conventional PCI bridge share the function's requester id.
+
+    The IOMMU cannot distinguish such functions.
+    """
     unknown = [bridge for bridge in evidence.above(function) if not evidence.knows_capabilities(bridge.sbdf)]
     if unknown:
         yield Unknown("requester ids behind bridges")
@@ -34,6 +38,7 @@ def requester_ids(function: Function, evidence: Evidence) -> Said:
 
 
 def split_device(function: Function, evidence: Evidence) -> Said:
+    """Yield a WARN reason if other functions of the same device would stay: a reset of one may reset all."""
     device = evidence.index.devices.get(device_of(function, evidence.machine), ())
     if function.physfn is not None:
         return
@@ -41,14 +46,18 @@ def split_device(function: Function, evidence: Evidence) -> Said:
     if staying:
         text = f"it is one function of a device, {names(staying)} would stay: a reset of one may hit all"
         star = f"{str(function.sbdf)[:-1]}*"
-        beyond = [str(each) for each in device if each.device != function.sbdf.device]  # of ARI
+        beyond = [str(each) for each in device if each.device != function.sbdf.device]  # with ARI
         yield Reason(
             "device-split", Verdict.WARN, text, f"pass all of them: pcipt check {' '.join([star, *beyond])}"
         )
 
 
 def acs(function: Function, evidence: Evidence) -> Said:
-    """Warn where peers can reach each other without the IOMMU; Linux's groups, where it has them, decide."""
+    """Yield a WARN reason if the function and others can reach each other around the IOMMU.
+
+    If Linux knows the function's IOMMU group, the group decides; else the ACS capabilities of the ports above
+    it.
+    """
     group = evidence.facts_of(function.sbdf).iommu_group
     if group is not None:
         yield from _by_group(function, group, evidence)
@@ -57,7 +66,7 @@ def acs(function: Function, evidence: Evidence) -> Said:
         yield Unknown("ACS")
         return
     if function.express is None:
-        return  # conventional PCI: requester ids tell all there is
+        return  # on conventional PCI only the rule `requester_ids` applies
     reached: dict[Sbdf, list[Sbdf]] = {}
     for port in evidence.above(function):
         if port.express is None or port.express.port_type not in _PORTS:
@@ -76,7 +85,10 @@ def acs(function: Function, evidence: Evidence) -> Said:
 
 
 def _beside(port: Function, function: Function, evidence: Evidence) -> Iterator[Sbdf]:
-    """Give what lies behind the ports beside this one: of one switch, or of one device at the root."""
+    """Yield the functions behind the ports next to `port`.
+
+    These are the ports of the same switch or, on a root bus, of the same device.
+    """
     machine, above = evidence.machine, port.parent
     own = device_of(function, machine)
     ports = (above,) if above is not None else evidence.index.devices.get(device_of(port, machine), ())
@@ -87,7 +99,7 @@ def _beside(port: Function, function: Function, evidence: Evidence) -> Iterator[
 
 
 def _own_acs(function: Function, evidence: Evidence) -> Said:
-    """Look at a device of several functions: these must not reach each other either."""
+    """Yield a WARN reason if functions of the same device can reach each other around the IOMMU."""
     device = evidence.index.devices.get(device_of(function, evidence.machine), ())
     staying = _assignable(evidence, evidence.remains(function, device))
     if function.physfn is not None or not staying or function.parent is None:
@@ -100,6 +112,7 @@ def _own_acs(function: Function, evidence: Evidence) -> Said:
 
 
 def _by_group(function: Function, group: int, evidence: Evidence) -> Iterator[Reason]:
+    """Yield a WARN reason if the IOMMU group has functions that would stay."""
     members = [
         sbdf
         for sbdf, facts in evidence.facts.items()
@@ -114,6 +127,7 @@ def _by_group(function: Function, group: int, evidence: Evidence) -> Iterator[Re
 
 
 def _assignable(evidence: Evidence, sbdfs: Iterable[Sbdf]) -> list[Sbdf]:
+    """Return the functions that could be given to a guest."""
     return [sbdf for sbdf in sbdfs if not belongs_to_machine(evidence.machine.functions[sbdf])]
 
 

@@ -1,4 +1,4 @@
-"""Rules of passthrough about addresses: windows of bridges, places of BARs, pages, reserved regions.
+"""Rules of passthrough about addresses: bridge windows, places of BARs, shared pages, reserved regions.
 
 Source: PCI-to-PCI Bridge 1.2 §3.2.5.8; XSA-461 (shared pages); xl.cfg(5), rdm_policy.
 """
@@ -27,14 +27,20 @@ _RESCAN = "let Linux place it anew: remove it and rescan the bus (pci=realloc)"
 
 
 def windows(function: Function, evidence: Evidence) -> Said:
-    """Refuse a BAR that decodes where a bridge above passes nothing on; the nearest such bridge is named."""
+    """Yield a REFUSE reason for each decoding BAR that lies outside the windows of a bridge above it.
+
+    The bridge that is named is the nearest one. A bridge that forwards all that nobody else decodes
+    (subtractive), or that uses enhanced allocation, is skipped.
+    """
     waiting = list(_decoding(function))
+    if function.parent is not None and any(_decoding_unknown(function)):
+        yield Unknown("which BARs decode")
     for bridge in evidence.above(function):
         if bridge.bridge is None:
             yield Unknown("windows of the bridge above")
             return
         if bridge.ids.class_code == _SUBTRACTIVE or bridge.allocations:
-            continue  # it passes on what nobody else claims, or what other registers say
+            continue  # subtractive decode, or other registers define what it forwards
         for bar, span in tuple(waiting):
             if not any(_passes(window, bar, span) for window in bridge.bridge.windows):
                 waiting.remove((bar, span))
@@ -48,16 +54,22 @@ def windows(function: Function, evidence: Evidence) -> Said:
 
 
 def _passes(window: Window, bar: Bar, span: Range) -> bool:
+    """Return True if the window forwards all addresses of the BAR."""
     same = (window.kind is WindowKind.IO) == (bar.kind is BarKind.IO)
     return same and window.base <= span.start and span.last <= window.limit
 
 
 def places(function: Function, evidence: Evidence) -> Said:
-    """Refuse a BAR over RAM or over what the machine itself answers at."""
+    """Yield a reason for each memory BAR that overlaps RAM, an interrupt controller, or MMCFG.
+
+    The reason is REFUSE if the BAR decodes, WARN if it would decode once a driver enables it.
+    """
     if evidence.memory is None:
         yield Unknown("memory map")
     if evidence.fixed is None:
         yield Unknown("IO-APICs and MMCFG")
+    if any(bar.kind is not BarKind.IO for bar in _decoding_unknown(function)):
+        yield Unknown("which BARs decode")
     for bar, span in (*_decoding(function), *_asleep(function)):
         if bar.kind is BarKind.IO:
             continue
@@ -73,7 +85,10 @@ def places(function: Function, evidence: Evidence) -> Said:
 
 
 def pages(function: Function, evidence: Evidence) -> Said:
-    """Warn of pages that hold BARs of others too: whoever has the one has the other (XSA-461)."""
+    """Yield a WARN reason if a page of the function's BARs also holds BARs of a function that would stay.
+
+    A guest that gets the one gets the other (XSA-461).
+    """
     others = evidence.index.pages.get(function.sbdf, {})
     staying = evidence.remains(function, others)
     if staying:
@@ -85,7 +100,10 @@ def pages(function: Function, evidence: Evidence) -> Said:
 
 
 def reserved(function: Function, evidence: Evidence) -> Said:
-    """Tell of the memory that firmware reserved for it, and whether xl's policy must be relaxed."""
+    """Yield a reason for each reserved region of the function: WARN if it needs rdm_policy=relaxed, else OK.
+
+    Findings about the region itself are WARN.
+    """
     if evidence.regions is None:
         yield Unknown("reserved regions")
         return
@@ -100,6 +118,7 @@ def reserved(function: Function, evidence: Evidence) -> Said:
 
 
 def _reserved(function: Function, region: Region, regions: Regions, evidence: Evidence) -> Reason:
+    """Return the reason for one reserved region: WARN if it needs rdm_policy=relaxed, else OK."""
     title = f"{region.kind.title} region {region}"
     others = [sbdf for sbdf in regions.sharers(region) if sbdf != function.sbdf]
     with_whom = f" with {names(others)}" if others else ""
@@ -118,7 +137,11 @@ def _reserved(function: Function, region: Region, regions: Regions, evidence: Ev
 
 
 def _decoding(function: Function) -> Iterator[tuple[Bar, Range]]:
-    """Give the BARs that decode or may decode; of unknown size what is certain of them."""
+    """Yield the BARs that decode now, each with its range.
+
+    If the size of a BAR is unknown, its range is the smallest that the specification allows (4 ports or 16
+    bytes). A function whose header type is unknown yields nothing.
+    """
     if function.header is HeaderType.UNKNOWN:
         return
     for bar in function.bars:
@@ -127,10 +150,21 @@ def _decoding(function: Function) -> Iterator[tuple[Bar, Range]]:
             yield bar, bar.range or Range(bar.address, least)
 
 
-def _asleep(function: Function) -> Iterator[tuple[Bar, Range]]:
-    """Give the BARs that have a place and a size but do not decode: they will, once a driver enables them.
+def _decoding_unknown(function: Function) -> Iterator[Bar]:
+    """Yield the BARs that have an address, but nobody knows whether they decode.
 
-    A ROM is enabled by hand alone.
+    Linux alone knows these BARs: the function's config space, or the physical function of a virtual one,
+    cannot be read.
+    """
+    for bar in function.bars:
+        if bar.address and bar.decoding is None:
+            yield bar
+
+
+def _asleep(function: Function) -> Iterator[tuple[Bar, Range]]:
+    """Yield the BARs, without the ROM, that have an address and a size but do not decode now.
+
+    They decode as soon as a driver enables them. No driver enables a ROM by itself: it is left out.
     """
     if function.header is HeaderType.UNKNOWN:
         return
@@ -140,12 +174,14 @@ def _asleep(function: Function) -> Iterator[tuple[Bar, Range]]:
 
 
 def _misplaced(code: str, bar: Bar, text: str) -> Reason:
+    """Return the reason for a BAR at a wrong address: REFUSE if it decodes, else WARN."""
     if bar.decoding:
         return Reason(code, Verdict.REFUSE, text, _RESCAN)
     return Reason(code, Verdict.WARN, f"{text}, as soon as it decodes", _RESCAN)
 
 
 def _title(bar: Bar) -> str:
+    """Return the name of a BAR in a sentence."""
     return "its ROM" if bar.kind is BarKind.ROM else f"BAR {bar.index}"
 
 

@@ -1,7 +1,8 @@
-"""Whether a function can be passed through, and what it would drag along: a verdict with reasons.
+"""Decide whether a function can be passed through to a guest: a verdict with its reasons.
 
-Rules are pure and look at evidence only; where the evidence lacks something a rule says what is unknown and
-judges nothing. The gravest reason decides. Functions that are checked together count as leaving together.
+Rules are pure functions of the evidence. If the evidence lacks a fact, a rule names the unknown fact and
+judges nothing. The gravest reason decides. Functions that are checked together are assumed to leave dom0
+together.
 """
 
 import enum
@@ -20,7 +21,7 @@ NO_FACTS = LinuxFacts()
 
 
 class Verdict(enum.Enum):
-    """`OK` is also the verdict of a reason that is only good to know."""
+    """How grave a reason is, or the whole report. A reason that is only information is `OK` too."""
 
     OK = "ok"
     WARN = "warn"
@@ -32,7 +33,10 @@ GRAVEST_FIRST = (Verdict.REFUSE, Verdict.WARN, Verdict.OK)
 
 @attrs.frozen
 class Reason:
-    """`code` is a stable word for programs; `cure` is the setting that would change it, or empty."""
+    """One reason for the verdict.
+
+    `code` is a stable word for programs. `cure` is text that tells how to change it; empty if nothing helps.
+    """
 
     code: str
     verdict: Verdict
@@ -42,7 +46,7 @@ class Reason:
 
 @attrs.frozen
 class Unknown:
-    """Something a rule needed and the evidence does not tell."""
+    """A fact that a rule needs and the evidence does not contain."""
 
     what: str
 
@@ -52,7 +56,10 @@ Said = Iterator[Reason | Unknown]
 
 @attrs.frozen
 class FixedRange:
-    """Addresses where no BAR may be: IO-APICs, interrupt messages, MMCFG."""
+    """Addresses at which no BAR may be: IO-APICs, interrupt messages, MMCFG.
+
+    `what` is a word for a report.
+    """
 
     range: Range
     what: str
@@ -60,12 +67,13 @@ class FixedRange:
 
 @attrs.frozen
 class Evidence:
-    """All that is known of a machine; None is unknown.
+    """All facts about a machine that the rules use. None means unknown.
 
-    `config_sizes` are the bytes of config space that were read; `carriers` carry the root file system;
-    `consoles` a console of dom0; `xen` is what Xen disagrees about, by the code of the daemon's finding;
-    `guests` is what guests may still reach of a function that they should not, or may not and should;
-    `together` are the functions to leave together.
+    `config_sizes`: bytes of config space that were read. `carriers`: functions that carry the root file
+    system. `consoles`: functions that carry a console of dom0. `xen`: functions about which Xen and the
+    machine disagree, with the code of the daemon's finding. `owners`: the owner of each function as a word.
+    `guests`: findings about functions to which a guest has access that it should not have, or lacks access
+    that it should have. `together`: the functions that leave dom0 together.
     """
 
     machine: Machine
@@ -84,20 +92,23 @@ class Evidence:
     index: Index = attrs.Factory(lambda self: index_machine(self.machine), takes_self=True)
 
     def leaving(self, sbdfs: Iterable[Sbdf]) -> "Evidence":
-        """Say which functions are to leave dom0 together."""
+        """Return the evidence with these functions as those that leave dom0 together."""
         return attrs.evolve(self, together=frozenset(sbdfs))
 
     def facts_of(self, sbdf: Sbdf) -> LinuxFacts:
+        """Return what Linux tells of the function; without any fact if nothing is known."""
         return self.facts.get(sbdf, NO_FACTS)
 
     def knows_capabilities(self, sbdf: Sbdf) -> bool:
+        """Return True if more than the header of the function's config space was read (64 bytes)."""
         return self.config_sizes.get(sbdf, 0) > 64
 
     def knows_extended(self, sbdf: Sbdf) -> bool:
+        """Return True if extended config space of the function was read (above 256 bytes)."""
         return self.config_sizes.get(sbdf, 0) > 256
 
     def above(self, function: Function) -> Iterator[Function]:
-        """Give the bridges above a function, the nearest first."""
+        """Yield the bridges above the function, the nearest one first."""
         at = function.parent
         while at is not None:
             bridge = self.machine.functions[at]
@@ -105,7 +116,10 @@ class Evidence:
             at = bridge.parent
 
     def remains(self, function: Function, sbdfs: Iterable[Sbdf]) -> list[Sbdf]:
-        """Leave out the function itself and those that would leave with it."""
+        """Return those of `sbdfs` that stay in dom0.
+
+        The function itself and those in `together` are left out.
+        """
         return [sbdf for sbdf in sbdfs if sbdf != function.sbdf and sbdf not in self.together]
 
 
@@ -114,7 +128,10 @@ Rule = Callable[[Function, Evidence], Said]
 
 @attrs.frozen
 class Report:
-    """The verdict on one function; `relaxed` tells that only xl's rdm_policy=relaxed will do."""
+    """The verdict on one function.
+
+    `unknown` are the facts that rules lacked. `relaxed` is True if xl needs rdm_policy=relaxed.
+    """
 
     sbdf: Sbdf
     path: str | None
@@ -125,7 +142,7 @@ class Report:
 
 
 def judge(function: Function, evidence: Evidence, rules: Iterable[Rule]) -> Report:
-    """Ask all rules about one function; graver reasons come first."""
+    """Return the report of all rules on one function. The gravest reasons come first."""
     reasons: list[Reason] = []
     unknown: list[str] = []
     for rule in rules:
@@ -147,7 +164,7 @@ def judge(function: Function, evidence: Evidence, rules: Iterable[Rule]) -> Repo
 
 
 def names(sbdfs: Iterable[Sbdf], shown: int = 4) -> str:
-    """List a few addresses and count the rest."""
+    """Return up to `shown` addresses as text, followed by the number of those left out."""
     found = [str(sbdf) for sbdf in sbdfs]
     more = len(found) - shown
     return ", ".join(found[:shown]) + (f" and {more} more" if more > 0 else "")

@@ -1,1 +1,1 @@
-"""The PVH boot contract: start info, memory layout, ACPI tables: build, read, check."""
+"""Build, read and check what a PVH domain boots with: start info, memory layout, ACPI tables."""

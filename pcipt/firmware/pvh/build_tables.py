@@ -1,9 +1,8 @@
-"""Build the ACPI tables of a PVH domain, as Xen's dom0 builder and libxl do, laid out in memory.
+"""Build the ACPI tables of a PVH domain and place them in memory, as Xen's dom0 builder and libxl do.
 
-The hardware domain's MADT, XSDT and RSDP are made, everything else is the machine's own, unchanged; its FADT
-says where DSDT and FACS lie. sysfs does not tell where the other native tables are: they are put behind the
-made ones. A guest's tables are all made.
-
+For the hardware domain MADT, XSDT and RSDP are built; all other tables are the machine's own, unchanged. The
+addresses of DSDT and FACS are in the machine's FADT. sysfs does not tell the addresses of the other native
+tables, so they are placed behind the built tables. For a guest all tables are built.
 Source: xen/arch/x86/hvm/dom0_build.c; tools/libacpi/build.c, tools/libs/light/libxl_x86_acpi.c.
 """
 
@@ -49,18 +48,21 @@ GUEST_TABLES = Address(0xFC00_0000)
 IO_APIC_ADDRESS = Address(0xFEC0_0000)
 SCI = 9
 _ACTIVE_LOW_LEVEL = 0xF
-_MADT_REVISION = 4  # Xen caps it there
+_MADT_REVISION = 4  # Xen limits it to this revision
 
 GUEST_BOOT_ARCH = NO_VGA | NO_CMOS_RTC
 GUEST_FLAGS = WBINVD | PROC_C1 | POWER_BUTTON | SLEEP_BUTTON | FIX_RTC | TMR_VAL_EXT | PLATFORM_CLOCK
-# The event and control blocks must have ports although a PVH guest has nothing behind them: a FADT without
-# them, and not hardware-reduced, is refused as a whole. No PM timer.
+# The event and control blocks must have ports, although a PVH guest has no registers there: kernels refuse a
+# FADT without them that is not hardware-reduced. There is no PM timer.
 _PM1A_EVT, _PM1A_CNT, _GPE0 = 0xB000, 0xB004, 0xAFE0
 
 
 @attrs.frozen
 class Guest:
-    """What decides a guest's tables; `windows` None is a guest without passed-through functions."""
+    """The properties of a guest that decide its tables.
+
+    `windows` are those of its PCI root bridge; None means that no functions are passed through.
+    """
 
     vcpus: int
     local_apic: bool = True
@@ -69,22 +71,29 @@ class Guest:
 
 
 class _Memory:
-    """Takes places one behind the other."""
+    """Hands out addresses in ascending order, beginning at `base`."""
 
     def __init__(self, base: int) -> None:
         self._next = base
 
     def take(self, size: int, align: int = 16) -> Address:
+        """Return the next free address, aligned to `align`, and mark `size` bytes there as used."""
         at = -(-self._next // align) * align
         self._next = at + size
         return Address(at)
 
     def put(self, name: str, data: bytes, *, align: int = 16, native: bool = False) -> PlacedTable:
+        """Return the table at the next free address."""
         return PlacedTable(name, data, self.take(len(data), align), native)
 
 
 def build_guest_tables(guest: Guest, base: Address = GUEST_TABLES) -> TableSet:
-    """Build a guest's tables: FACS, DSDT, both FADTs, MADT, XSDT, RSDT, RSDP."""
+    """Return a guest's tables, placed from `base` on.
+
+    They are FACS, DSDT, two FADTs (revisions 5 and 1), MADT, XSDT, RSDT and RSDP. There is no MADT if the
+    guest has no local APIC.
+    Raises: UnsupportedError if the number of vCPUs is not supported.
+    """
     _check_vcpus(guest.vcpus)
     memory = _Memory(base)
     facs = memory.put("FACS", build_facs(), align=64)
@@ -102,10 +111,11 @@ def build_guest_tables(guest: Guest, base: Address = GUEST_TABLES) -> TableSet:
 
 
 def build_hardware_tables(native: Iterable[bytes], vcpus: int, base: Address) -> TableSet:
-    """Build the hardware domain's tables from the machine's own.
+    """Return the hardware domain's tables, built from the machine's own tables `native`.
 
-    Shape:  tables that the domain must not see, or that hold a licence key, are not among them.
-    Raises: UnsupportedError where the machine's FADT is not given.
+    Shape:  without tables that the domain must not see or that hold a licence key (see `is_passed_on`). All
+            tables are placed from `base` on, except DSDT and FACS, which keep their addresses.
+    Raises: UnsupportedError if `native` has no FADT, or if the number of vCPUs is not supported.
     """
     _check_vcpus(vcpus)
     given = [table for table in native if len(table) >= 36]
@@ -134,13 +144,19 @@ def build_hardware_tables(native: Iterable[bytes], vcpus: int, base: Address) ->
 
 
 def is_passed_on(signature: str) -> bool:
-    """Tell whether a native table is named in the hardware domain's XSDT and may be copied."""
+    """Return True if the machine's table with this signature may be copied for the hardware domain.
+
+    Xen must list such a table in the domain's XSDT, and it must not hold a licence key.
+    """
     named = any(signature == each or (each == "OEM*" and signature[:3] == "OEM") for each in ALLOWED)
     return named and signature not in SECRET
 
 
 def _hardware_madt(native: bytes | None, vcpus: int, like: Header) -> Madt:
-    """Mirror IO-APICs and interrupt overrides; a machine without them gets none."""
+    """Return the hardware domain's MADT: the machine's IO-APICs and overrides, and one x2APIC per vCPU.
+
+    `like` gives the header if the machine has no MADT; then there are neither IO-APICs nor overrides.
+    """
     table = parse_table(native) if native is not None else None
     if table is None:
         header = attrs.evolve(like, signature="APIC", revision=_MADT_REVISION)
@@ -153,7 +169,7 @@ def _hardware_madt(native: bytes | None, vcpus: int, like: Header) -> Madt:
 
 
 def _guest_madt(guest: Guest) -> Madt:
-    """PCAT_COMPAT is not set: there is no PIC."""
+    """Return a guest's MADT. PCAT_COMPAT is not set, because there is no PIC."""
     interrupts: tuple[IoApic | InterruptOverride, ...] = ()
     if guest.io_apic:
         interrupts = (IoApic(1, IO_APIC_ADDRESS, 0), InterruptOverride(SCI, SCI, _ACTIVE_LOW_LEVEL))
@@ -162,6 +178,7 @@ def _guest_madt(guest: Guest) -> Madt:
 
 
 def _guest_fields(facs: PlacedTable, dsdt: PlacedTable, *, wide: bool) -> Mapping[Field, int]:
+    """Return the FADT fields of a guest; `wide` adds the 64-bit fields that revision 5 has."""
     fields = {
         Field.FACS: _at(facs),
         Field.DSDT: _at(dsdt),
@@ -172,7 +189,7 @@ def _guest_fields(facs: PlacedTable, dsdt: PlacedTable, *, wide: bool) -> Mappin
         Field.PM1_EVT_LEN: 4,
         Field.PM1_CNT_LEN: 2,
         Field.GPE0_LEN: 4,
-        Field.C2_LATENCY: 0xFFF,  # above 100 and 1000: neither C2 nor C3
+        Field.C2_LATENCY: 0xFFF,  # above 100 (C2) and 1000 (C3) the state is not supported
         Field.C3_LATENCY: 0xFFF,
         Field.IAPC_BOOT_ARCH: GUEST_BOOT_ARCH,
         Field.FLAGS: GUEST_FLAGS,
@@ -188,21 +205,23 @@ def _guest_fields(facs: PlacedTable, dsdt: PlacedTable, *, wide: bool) -> Mappin
 
 
 def build_facs() -> bytes:
-    """Make a FACS of version 2; it has no checksum."""
+    """Return the bytes of a FACS of version 2, all of whose other fields are 0. A FACS has no checksum."""
     return b"FACS" + FACS_SIZE.to_bytes(4, "little") + bytes(24) + b"\x02" + bytes(31)
 
 
 def _check_vcpus(vcpus: int) -> None:
+    """Raise UnsupportedError if the number of vCPUs is not between 1 and MAX_PROCESSORS."""
     if not 1 <= vcpus <= MAX_PROCESSORS:
         raise UnsupportedError("tables", f"{vcpus} vCPUs are not between 1 and {MAX_PROCESSORS}")
 
 
 def _at(table: PlacedTable) -> Address:
+    """Return the address of a table that has one."""
     assert table.address is not None
     return table.address
 
 
 def needed_room(native: Iterable[bytes], vcpus: int) -> int:
-    """Tell how many bytes the hardware domain's tables take at most, to find a place for them."""
+    """Return an upper bound of the bytes of memory that the tables of `build_hardware_tables` need."""
     sizes = [len(table) + 16 for table in native]
     return sum(sizes) + 8 * len(sizes) + 16 * vcpus + 512

@@ -1,4 +1,6 @@
-"""The FADT's rules: the machine's own for the hardware domain, a legacy-free one for a guest.
+"""Check the FADT of a PVH domain.
+
+The hardware domain has the machine's own FADT, a guest has one without legacy devices.
 
 Source: ACPI 6.5 §5.2.9 (§5.2.9.3: boot flags); xen/arch/x86/hvm/dom0_build.c; tools/libacpi/build.c.
 """
@@ -20,11 +22,12 @@ from pcipt.firmware.acpi.table_set import Domain, PlacedTable, TableSet
 from pcipt.firmware.pvh.check_rows import Row, doubtful, good, judged, wrong
 from pcipt.firmware.pvh.facts import Facts
 
-_WITH_BOOT_FLAGS = 2  # revision 1 has reserved bytes there
+_WITH_BOOT_FLAGS = 2  # in revision 1 these bytes are reserved
 _ARCH, _FLAGS = Field.IAPC_BOOT_ARCH.offset, Field.FLAGS.offset
 
 
 def check_fadt(tables: TableSet, table: PlacedTable, domain: Domain, facts: Facts) -> Iterator[Row]:
+    """Yield one row per rule of the FADT `table`. A table without a whole ACPI header yields nothing."""
     label, parsed = tables.label(table), table.parsed
     if parsed is None:
         return
@@ -49,6 +52,7 @@ def check_fadt(tables: TableSet, table: PlacedTable, domain: Domain, facts: Fact
 
 
 def _pointers(tables: TableSet, label: str, fadt: Fadt, domain: Domain) -> Iterator[Row]:
+    """Check that the FADT's pointers lead to the DSDT and the FACS."""
     for wanted, address, fields in (
         ("DSDT", fadt.dsdt, (Field.X_DSDT, Field.DSDT)),
         ("FACS", fadt.facs, (Field.FACS, Field.X_FACS)),
@@ -81,6 +85,7 @@ def _pointers(tables: TableSet, label: str, fadt: Fadt, domain: Domain) -> Itera
 
 
 def _guest(label: str, fadt: Fadt) -> Iterator[Row]:
+    """Check what only a guest's FADT must keep: boot flags, no PM timer, SCI 9."""
     timer = fadt[Field.PM_TMR] or fadt[Field.X_PM_TMR] >> 32
     at = Field.PM_TMR.offset
     if fadt.header.revision >= _WITH_BOOT_FLAGS:
@@ -95,6 +100,7 @@ def _guest(label: str, fadt: Fadt) -> Iterator[Row]:
 
 
 def _guest_boot_flags(label: str, arch: int) -> Iterator[Row]:
+    """Check the boot flags (IAPC_BOOT_ARCH) of a guest."""
     yield judged(bool(arch & NO_VGA), "no-vga", label, _ARCH, "NO_VGA is set",
                  "NO_VGA is not set: a kernel looks for a VGA that is not there")  # fmt: skip
     yield judged(bool(arch & NO_CMOS_RTC), "no-cmos-rtc", label, _ARCH, "NO_CMOS_RTC is set",
@@ -105,6 +111,7 @@ def _guest_boot_flags(label: str, arch: int) -> Iterator[Row]:
 
 
 def _hardware(label: str, fadt: Fadt, facts: Facts) -> Iterator[Row]:
+    """Report the boot flags of the hardware domain and compare NO_VGA with the machine."""
     arch = fadt[Field.IAPC_BOOT_ARCH]
     absent = bool(arch & NO_VGA)
     if absent and facts.vga:

@@ -1,4 +1,6 @@
-"""The MADT's rules: a mirror of the machine's IO-APICs for the hardware domain, bare local APICs for a guest.
+"""Check the MADT of a PVH domain.
+
+The hardware domain's MADT has the machine's IO-APICs, a guest's usually has local APICs only.
 
 Source: ACPI 6.5 §5.2.12; xen/arch/x86/hvm/dom0_build.c, pvh_setup_acpi_madt; tools/libacpi/build.c.
 """
@@ -28,17 +30,18 @@ from pcipt.firmware.pvh.facts import Facts
 from pcipt.pci import Range
 
 ISA_INTERRUPTS = 16
-_GSIS = 240  # the most that one IO-APIC has
+_GSIS = 240  # the maximum of one IO-APIC
 _PAGE = 4096
 _Kind = TypeVar("_Kind", LocalApic, X2Apic, IoApic, InterruptOverride, OtherEntry)
 
 
 def check_madt(tables: TableSet, table: PlacedTable, domain: Domain, facts: Facts) -> Iterator[Row]:
+    """Yield the rows of the rules of the MADT `table`. A table without a whole ACPI header yields nothing."""
     label, parsed = tables.label(table), table.parsed
     if parsed is None:
         return
     madt = parse_madt(parsed)
-    known = set(parsed.findings)  # length and checksum have their rows already
+    known = set(parsed.findings)  # check_tables made rows for length and checksum
     yield from (row_from_finding(finding, label) for finding in madt.findings if finding not in known)
     yield judged(madt.local_apic == LOCAL_APIC_ADDRESS, "lapic-address", label, 36,
                  f"{madt.local_apic:#x}", f"{madt.local_apic:#x}, not {LOCAL_APIC_ADDRESS:#x}")  # fmt: skip
@@ -55,10 +58,12 @@ def check_madt(tables: TableSet, table: PlacedTable, domain: Domain, facts: Fact
 
 
 def _placed(madt: Madt, kind: type[_Kind]) -> list[tuple[int, _Kind]]:
+    """Return (byte offset, entry) of the entries of one kind."""
     return [(at, each) for at, each in zip(madt.offsets, madt.entries, strict=True) if isinstance(each, kind)]
 
 
 def _local_apics(label: str, madt: Madt, facts: Facts) -> Iterator[Row]:
+    """Check the number of enabled local APICs, and that their ids are unique."""
     enabled = [each for each in madt.local_apics if each.flags & ENABLED]
     count = len(enabled)
     if facts.vcpus is not None:
@@ -83,10 +88,11 @@ def _local_apics(label: str, madt: Madt, facts: Facts) -> Iterator[Row]:
 
 
 def _io_apics(label: str, madt: Madt, facts: Facts) -> Iterator[Row]:
+    """Check the addresses and the first interrupts of the IO-APICs."""
     addresses: set[int] = set()
     bases: set[int] = set()
     for at, each in _placed(madt, IoApic):
-        why = _outlandish(each, facts)
+        why = _impossible_address(each, facts)
         if not why and each.address in addresses:
             why = "another one is there"
         if not why and each.gsi_base in bases:
@@ -99,7 +105,8 @@ def _io_apics(label: str, madt: Madt, facts: Facts) -> Iterator[Row]:
         yield good("io-apic", label, None, "no IO-APIC")
 
 
-def _outlandish(one: IoApic, facts: Facts) -> str:
+def _impossible_address(one: IoApic, facts: Facts) -> str:
+    """Return the reason why no IO-APIC can be at this address; an empty string if one can."""
     if one.address == 0 or one.address % 16:
         return "that is no address for one"
     span = Range(one.address, _PAGE)
@@ -110,6 +117,7 @@ def _outlandish(one: IoApic, facts: Facts) -> str:
 
 
 def _overrides(label: str, madt: Madt) -> Iterator[Row]:
+    """Check that the interrupt overrides are legal and lead to an IO-APIC."""
     bases = sorted(each.gsi_base for each in madt.io_apics)
     seen: set[int] = set()
     for at, each in _placed(madt, InterruptOverride):
@@ -131,6 +139,7 @@ def _overrides(label: str, madt: Madt) -> Iterator[Row]:
 
 
 def _others(label: str, madt: Madt) -> Iterator[Row]:
+    """Warn of entries that neither Xen nor libxl creates."""
     for at, each in _placed(madt, OtherEntry):
         nmi = each.kind in (NMI_SOURCE, LAPIC_NMI)
         what = "an NMI entry" if nmi else f"an entry of type {each.kind:#x}"

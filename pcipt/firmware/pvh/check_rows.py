@@ -1,7 +1,7 @@
-"""What a check says: one row per rule, also where nothing is wrong, so that a reader sees what was looked at.
+"""The result of a check: one row per rule, also if the rule holds.
 
-A row names the table, the byte offset within it where there is one, and the reason in words. ERROR breaks the
-contract, WARN bends it or hides something; both are findings.
+A reader sees all that was checked. A row names the table, the byte offset in it if there is one, and the
+reason in words. Both WARN and ERROR count as findings.
 """
 
 import enum
@@ -13,6 +13,11 @@ from pcipt.pci import Finding
 
 
 class Verdict(enum.Enum):
+    """The result of one rule.
+
+    ERROR: the table breaks the boot ABI. WARN: it is unusual or hides something.
+    """
+
     OK = "ok"
     WARN = "warn"
     ERROR = "error"
@@ -20,7 +25,11 @@ class Verdict(enum.Enum):
 
 @attrs.frozen
 class Row:
-    """One rule judged; `rule` is a stable word for programs, `offset` counts bytes from the table's start."""
+    """The result of one rule for one table.
+
+    `rule` is a stable word for programs. `offset` counts bytes from the start of the table; None if the row
+    is not about one place.
+    """
 
     rule: str
     verdict: Verdict
@@ -30,28 +39,37 @@ class Row:
 
 
 def good(rule: str, table: str, offset: int | None, reason: str) -> Row:
+    """Return a row with the verdict OK."""
     return Row(rule, Verdict.OK, table, offset, reason)
 
 
 def doubtful(rule: str, table: str, offset: int | None, reason: str) -> Row:
+    """Return a row with the verdict WARN."""
     return Row(rule, Verdict.WARN, table, offset, reason)
 
 
 def wrong(rule: str, table: str, offset: int | None, reason: str) -> Row:
+    """Return a row with the verdict ERROR."""
     return Row(rule, Verdict.ERROR, table, offset, reason)
 
 
 def judged(
     holds: bool, rule: str, table: str, offset: int | None, fine: str, otherwise: str, *, warn: bool = False
 ) -> Row:
-    """Make the row of a rule that either holds (`fine`) or does not (`otherwise`: ERROR, or WARN)."""
+    """Return an OK row with the reason `fine` if `holds`, else an ERROR row with the reason `otherwise`.
+
+    With `warn` the second row is a WARN row.
+    """
     if holds:
         return good(rule, table, offset, fine)
     return (doubtful if warn else wrong)(rule, table, offset, otherwise)
 
 
 def row_from_finding(finding: Finding, table: str) -> Row:
-    """Turn a finding of the table readers, whose text begins with its offset, into an ERROR row."""
+    """Return an ERROR row made from a finding of the table parsers.
+
+    Its text begins with the byte offset ("at 0x…: ").
+    """
     place, _, rest = finding.text.partition(": ")
     if place.startswith("at 0x"):
         return wrong(finding.code, table, int(place[3:], 16), rest)
@@ -59,6 +77,6 @@ def row_from_finding(finding: Finding, table: str) -> Row:
 
 
 def worst(rows: Iterable[Row]) -> Verdict:
-    """Give the gravest verdict of all; OK where there is no row."""
+    """Return the gravest verdict of the rows; OK if there are no rows."""
     found = {row.verdict for row in rows}
     return next((verdict for verdict in (Verdict.ERROR, Verdict.WARN) if verdict in found), Verdict.OK)

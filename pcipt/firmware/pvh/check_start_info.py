@@ -1,9 +1,8 @@
-"""The rules that a start info must keep, one function a rule; each yields its rows.
+"""Check a start info: one private function per rule, each of which yields its rows.
 
 Source: Xen public/arch-x86/hvm/start_info.h, public/xen.h (SIF_*).
 """
 
-import itertools
 from collections.abc import Iterator, Sequence
 
 import attrs
@@ -19,7 +18,7 @@ KNOWN_FLAGS = 0xFF1F  # privileged, initdomain, multiboot module, module by fram
 
 @attrs.frozen
 class Reserved:
-    """A field that must be zero, as it was found."""
+    """A reserved field, which must be zero, with its place and the value that it has."""
 
     table: str
     offset: int
@@ -33,7 +32,11 @@ def check_start_info(
     reserved: Sequence[Reserved],
     map_offsets: Sequence[int],
 ) -> Iterator[Row]:
-    """Judge what was read; what could not be read has its rows already."""
+    """Yield the rows of all rules for a start info that was read.
+
+    Parts that could not be read are not judged here: `read_start_info` already made rows for them.
+    `map_offsets` are the byte offsets of the memory map's entries in their list.
+    """
     yield judged(
         info.version in SIZES, "version", "start_info", 4,
         f"version {info.version}", f"version {info.version} is unknown; it is read as version 1",
@@ -49,6 +52,7 @@ def check_start_info(
 
 
 def _flags(info: StartInfo) -> Iterator[Row]:
+    """Check the flags word."""
     if info.flags & ~KNOWN_FLAGS:
         yield doubtful("flags", "start_info", 8, f"unknown flags {info.flags & ~KNOWN_FLAGS:#x}")
     elif info.flags & INITDOMAIN and not info.flags & PRIVILEGED:
@@ -59,6 +63,7 @@ def _flags(info: StartInfo) -> Iterator[Row]:
 
 
 def _reserved(fields: Sequence[Reserved]) -> Iterator[Row]:
+    """Check that reserved fields are 0."""
     used = [field for field in fields if field.value]
     for field in used[:16]:
         yield wrong("reserved", field.table, field.offset, f"a reserved field holds {field.value:#x}, not 0")
@@ -67,6 +72,7 @@ def _reserved(fields: Sequence[Reserved]) -> Iterator[Row]:
 
 
 def _modules(info: StartInfo) -> Iterator[Row]:
+    """Check that each module lies in RAM, not at address 0 and not beyond 2^64."""
     free_map = flatten_map(info.memory_map)
     for number, module in enumerate(info.modules):
         at, title = number * MODULE.size, f"module {number}"
@@ -88,6 +94,7 @@ def _modules(info: StartInfo) -> Iterator[Row]:
 
 
 def _memory_map(info: StartInfo, offsets: Sequence[int]) -> Iterator[Row]:
+    """Check the memory map: known types, no overlaps."""
     if not info.memory_map:
         where = (
             "by hypercall (XENMEM_memory_map)" if info.version == 0 else "none is given, the guest asks Xen"
@@ -101,18 +108,22 @@ def _memory_map(info: StartInfo, offsets: Sequence[int]) -> Iterator[Row]:
             yield doubtful("memory-map", "memory map", offset + 16, f"{each.range} has type {each.kind}")
     order = "in order"
     ordered = sorted(zip(offsets, info.memory_map, strict=True), key=lambda item: item[1].range)
-    for (_, before), (offset, after) in itertools.pairwise(ordered):
-        if before.range.overlaps(after.range):
+    reach = ordered[0][1]  # the entry that ends last so far
+    for offset, each in ordered[1:]:
+        if each.range.overlaps(reach.range):
             fine = False
-            why = f"{after.range} ({after.word}) overlaps {before.range} ({before.word})"
+            why = f"{each.range} ({each.word}) overlaps {reach.range} ({reach.word})"
             yield wrong("memory-map", "memory map", offset, why)
+        if each.range.last > reach.range.last:
+            reach = each
     if [offset for offset, _ in ordered] != sorted(offsets):
-        order = "not in order, as libxl writes them"  # no rule asks for it
+        order = "not in order, as libxl writes them"  # no rule requires an order
     if fine:
         yield good("memory-map", "memory map", None, f"{len(ordered)} entries, none overlaps; {order}")
 
 
 def _strings(info: StartInfo) -> Iterator[Row]:
+    """Warn of command lines that are not ASCII."""
     strings = [("start_info", 24, info.cmdline)]
     strings += [("module list", MODULE.size * n + 16, m.cmdline) for n, m in enumerate(info.modules)]
     odd = [(table, offset) for table, offset, text in strings if text and not text.isascii()]
@@ -123,6 +134,7 @@ def _strings(info: StartInfo) -> Iterator[Row]:
 
 
 def _rsdp(info: StartInfo, image: MemoryImage) -> Iterator[Row]:
+    """Report where the RSDP is, and warn if it is not in the image."""
     if info.rsdp is None:
         yield good("rsdp", "start_info", 32, "none: the domain has no ACPI")
     elif not image.room(info.rsdp):
@@ -132,9 +144,9 @@ def _rsdp(info: StartInfo, image: MemoryImage) -> Iterator[Row]:
 
 
 def _overlaps(info: StartInfo, places: Places) -> Iterator[Row]:
-    """Nothing that the loader placed may lie over anything else it placed.
+    """Check that no two pieces that the loader placed overlap: structure, lists, strings, modules.
 
-    Strings may share a place: one empty string can serve several modules.
+    Strings may be at the same place: one empty string can serve several modules.
     """
     spans = [(Range(places.start_info, SIZES[min(info.version, 1)]), "the structure")]
     if places.module_list is not None and info.modules:
@@ -162,6 +174,7 @@ def _overlaps(info: StartInfo, places: Places) -> Iterator[Row]:
 
 
 def _below_4gib(places: Places) -> Iterator[Row]:
+    """Warn of pieces that a kernel with a 32-bit entry point cannot reach."""
     lists = (places.start_info, places.module_list, places.cmdline, places.memory_map)
     high = [at for at in lists if at is not None and at >= FOUR_GIB]
     yield judged(

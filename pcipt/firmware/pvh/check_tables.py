@@ -1,11 +1,10 @@
-"""Check the ACPI tables of a PVH domain: every rule of the contract a row, whoever made the tables.
+"""Check the ACPI tables of a PVH domain, whoever made them, against every rule of the boot ABI.
 
-Here: which tables there are, their lengths and sums, and that every pointer leads to the right one.
-`check_fadt` and `check_madt` know the two tables that differ between domains.
+This module checks which tables there are, their lengths and checksums, and that every pointer leads to the
+right table. `check_fadt` and `check_madt` check the two tables that differ between the domains.
 Source: ACPI 6.5 §5.2; xen/arch/x86/hvm/dom0_build.c; tools/libacpi/build.c.
 """
 
-import itertools
 from collections.abc import Iterator
 
 from pcipt.errors import MalformedError
@@ -20,13 +19,13 @@ from pcipt.firmware.pvh.rules import ALLOWED, FORBIDDEN, OTHERS
 
 
 def check_tables(tables: TableSet, domain: Domain | None, facts: Facts) -> Iterator[Row]:
-    """Judge all tables of one domain; nothing raises, whatever the bytes are.
+    """Yield the rows of all rules for the tables of one domain. Nothing raises, whatever the bytes are.
 
-    Without a domain (another loader's tables) only what holds for every machine is judged: lengths, sums and
-    pointers.
+    `domain` None means that another loader made the tables: then only rules that hold for every machine are
+    checked (lengths, checksums, pointers, overlaps).
     """
     for table in tables.tables:
-        yield from _sound(tables.label(table), table)
+        yield from _length_and_checksum(tables.label(table), table)
     if domain is not None:
         yield from _present(tables, domain)
     if domain is Domain.HARDWARE:
@@ -44,8 +43,8 @@ def check_tables(tables: TableSet, domain: Domain | None, facts: Facts) -> Itera
         yield from check_madt(tables, table, domain, facts)
 
 
-def _sound(label: str, table: PlacedTable) -> Iterator[Row]:
-    """Length and sum; FACS has no checksum."""
+def _length_and_checksum(label: str, table: PlacedTable) -> Iterator[Row]:
+    """Check the length and the checksum of one table. A FACS has no checksum."""
     if table.signature == "FACS":
         length = int.from_bytes(table.data[4:8], "little")
         fits = len(table.data) >= 8 and FACS_SIZE <= length <= len(table.data)
@@ -71,9 +70,10 @@ def _sound(label: str, table: PlacedTable) -> Iterator[Row]:
 
 
 def _present(tables: TableSet, domain: Domain) -> Iterator[Row]:
+    """Check that the required tables are there, and no more of a kind than allowed."""
     for signature in ("FACP", "DSDT"):
         there = bool(tables.named(signature))
-        warn = signature == "DSDT" and domain is Domain.HARDWARE  # firmware's own; it may not be recorded
+        warn = signature == "DSDT" and domain is Domain.HARDWARE  # a recording may lack the machine's DSDT
         yield judged(there, "present", signature, None, "there", "missing", warn=warn)
     if domain is Domain.HARDWARE:
         yield judged(bool(tables.named("APIC")), "present", "APIC", None, "there", "missing")
@@ -83,12 +83,15 @@ def _present(tables: TableSet, domain: Domain) -> Iterator[Row]:
         yield doubtful("present", "FACS", None, "missing: a FADT that is not hardware-reduced needs one")
     for signature in ("FACP", "DSDT", "APIC"):
         count = len(tables.named(signature))
-        limit = 2 if signature == "FACP" and domain is Domain.GUEST else 1  # RSDT and XSDT have one each
+        limit = (
+            2 if signature == "FACP" and domain is Domain.GUEST else 1
+        )  # one for the RSDT, one for the XSDT
         if count > limit:
             yield wrong("present", signature, None, f"there are {count} of them")
 
 
 def _permitted(tables: TableSet) -> Iterator[Row]:
+    """Check that there are only tables that Xen gives to its hardware domain."""
     bad = False
     for table in tables.tables:
         label, name = tables.label(table), table.signature
@@ -104,6 +107,7 @@ def _permitted(tables: TableSet) -> Iterator[Row]:
 
 
 def _rsdp(tables: TableSet, domain: Domain | None) -> Iterator[Row]:
+    """Check the RSDP and its pointers."""
     table = tables.rsdp
     if table is None:
         yield good(
@@ -132,6 +136,7 @@ def _rsdp(tables: TableSet, domain: Domain | None) -> Iterator[Row]:
 
 
 def _rsdp_pointers(tables: TableSet, rsdp: Rsdp, domain: Domain | None) -> Iterator[Row]:
+    """Check that the RSDP points to the XSDT and, depending on the domain, to an RSDT."""
     if rsdp.xsdt or domain is not None:
         yield _pointer(tables, "RSDP", 24, rsdp.xsdt, ("XSDT",))
     if domain is Domain.HARDWARE:
@@ -146,7 +151,10 @@ def _rsdp_pointers(tables: TableSet, rsdp: Rsdp, domain: Domain | None) -> Itera
 
 
 def _pointer(tables: TableSet, label: str, offset: int, address: int, wanted: tuple[str, ...]) -> Row:
-    """Judge one pointer; `wanted` () is any table but a list of tables."""
+    """Return the row of one pointer to a table with one of the signatures `wanted`.
+
+    An empty `wanted` allows every table except RSDT, XSDT, FACS, DSDT and RSDP.
+    """
     if not address:
         return wrong("pointer", label, offset, "it is 0")
     target = tables.at(address)
@@ -163,6 +171,7 @@ def _pointer(tables: TableSet, label: str, offset: int, address: int, wanted: tu
 
 
 def _root_table(tables: TableSet, table: PlacedTable, domain: Domain | None) -> Iterator[Row]:
+    """Check an RSDT or XSDT: its entries, their pointers, and the order in the hardware domain's table."""
     label, parsed = tables.label(table), table.parsed
     if parsed is None:
         return
@@ -191,14 +200,20 @@ def _root_table(tables: TableSet, table: PlacedTable, domain: Domain | None) -> 
 
 
 def _overlaps(tables: TableSet) -> Iterator[Row]:
+    """Check that no two tables whose addresses are known overlap."""
     placed = sorted(
         ((table.range, tables.label(table)) for table in tables.everything if table.range is not None),
         key=lambda item: item[0],
     )
+    if not placed:
+        return
     fine = True
-    for (before, one), (after, other) in itertools.pairwise(placed):
-        if before.overlaps(after):
+    reach, owner = placed[0]  # the table that ends last so far
+    for span, label in placed[1:]:
+        if span.overlaps(reach):
             fine = False
-            yield wrong("overlap", other, None, f"it lies at {after}, over {one} at {before}")
-    if placed and fine:
+            yield wrong("overlap", label, None, f"it lies at {span}, over {owner} at {reach}")
+        if span.last > reach.last:
+            reach, owner = span, label
+    if fine:
         yield good("overlap", "all", None, "no table lies over another")

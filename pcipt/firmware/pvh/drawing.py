@@ -1,13 +1,13 @@
-"""Draw a layout as SVG: the address space from 0 at the top, one box an area, labelled, for light and dark.
+"""Draw the areas of an address space as SVG: one labelled box per area, address 0 at the top.
 
-The scale is log-like: a box grows with the logarithm of its size, so that a page is seen beside terabytes.
-Text from devices and tables is escaped; nothing is loaded from anywhere.
+The height of a box grows with the logarithm of its size, so that a page is visible next to terabytes. Text
+from devices and tables is escaped; the document loads nothing.
 """
 
 from collections.abc import Sequence
 from html import escape
 
-from pcipt.firmware.pvh.area_claims import Area, Treatment
+from pcipt.firmware.pvh.areas import Area, Treatment
 
 _ROW, _PER_DOUBLING, _HOLE_ROW = 20, 3, 16  # pixels
 _LEFT, _WIDTH, _RIGHT, _TOP = 170, 360, 560, 92
@@ -33,7 +33,7 @@ _MEANINGS = {
 
 
 def draw_layout(areas: Sequence[Area], title: str = "Address space of the hardware domain") -> str:
-    """Give the whole SVG document."""
+    """Return a complete SVG document that shows the areas, which must be in address order."""
     parts: list[str] = []
     at = _TOP
     for area in areas:
@@ -51,7 +51,12 @@ def draw_layout(areas: Sequence[Area], title: str = "Address space of the hardwa
 
 
 def box_height(area: Area) -> int:
-    """Choose a height that grows with each doubling of the size beyond a page; a hole grows half as fast."""
+    """Return the height of an area's box in pixels.
+
+    It grows with each doubling of the size beyond one page.
+
+    A hole grows half as fast.
+    """
     doublings = max(0, area.range.size.bit_length() - 13)
     if area.treatment is Treatment.HOLE:
         return _HOLE_ROW + doublings * _PER_DOUBLING // 2
@@ -59,7 +64,10 @@ def box_height(area: Area) -> int:
 
 
 def size_words(size: int) -> str:
-    """Write a size in the largest unit that leaves a readable number."""
+    """Return a size in bytes as text in the largest unit in which the number is at least 1, e.g.
+
+    "1.5 MiB".
+    """
     units = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
     unit = min((size.bit_length() - 1) // 10, len(units) - 1) if size else 0
     number = size / (1 << 10 * unit)
@@ -67,6 +75,7 @@ def size_words(size: int) -> str:
 
 
 def _box(area: Area, at: int, height: int) -> str:
+    """Return the SVG of one area; `at` is the top of its box in pixels."""
     middle = at + height // 2 + 4
     kind = area.treatment.value
     what = area.what if area.treatment is not Treatment.HOLE else ""
@@ -81,10 +90,12 @@ def _box(area: Area, at: int, height: int) -> str:
 
 
 def _reason(area: Area) -> str:
+    """Return the text beside a box; empty for a hole."""
     return "" if area.treatment is Treatment.HOLE else f"{area.treatment.value}: {area.why}"
 
 
 def _legend() -> list[str]:
+    """Return the SVG elements that explain the colours."""
     found = []
     for number, (kind, meaning) in enumerate(_MEANINGS.items()):
         x, y = 20 + number % 3 * 380, 46 + number // 3 * 20
@@ -94,6 +105,7 @@ def _legend() -> list[str]:
 
 
 def _style() -> str:
+    """Return the CSS for light and dark displays."""
     light = "".join(f".{kind.value}{{fill:{colours[0]}}}" for kind, colours in _COLOURS.items())
     dark = "".join(f".{kind.value}{{fill:{colours[1]}}}" for kind, colours in _COLOURS.items())
     return (
@@ -109,4 +121,5 @@ def _style() -> str:
 
 
 def _cut(text: str, longest: int) -> str:
+    """Return the text cut to `longest` characters, the last of which is then an ellipsis."""
     return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -1,9 +1,9 @@
-"""The physical address space of a PVH hardware domain: what is where, and why.
+"""Compute the physical address space of a PVH hardware domain: what is at each address, and why.
 
-Claims are painted over each other: the memory map first, then the low 1 MiB, reserved areas, BARs that
-decode, and on top what Xen traps or emulates. What nobody claims is a hole. There is no ISA hole at 15 MiB:
-the early drafts had one, the final ABI puts RAM there where the machine has it.
-
+Layers lie over each other; a later one in this list hides an earlier one: the memory map, the low 1 MiB,
+reserved regions, BARs that decode, what Xen traps or emulates. Addresses without a layer are holes. There is
+no ISA hole at 15 MiB: early drafts of the ABI had one, the final ABI has RAM there if the machine has RAM
+there.
 Source: xen/arch/x86/hvm/dom0_build.c; xen/drivers/passthrough/x86/iommu.c, arch_iommu_hwdom_init.
 """
 
@@ -13,8 +13,8 @@ import attrs
 
 from pcipt.firmware.acpi.madt import LOCAL_APIC_ADDRESS, Madt
 from pcipt.firmware.memory_map import FOUR_GIB, ONE_MIB, MemoryEntry, MemoryType, flatten_map, overlapping
-from pcipt.firmware.pvh.area_claims import Area, Claim, Treatment, paint
-from pcipt.firmware.pvh.bar_claims import bar_claims, whole_pages
+from pcipt.firmware.pvh.areas import Area, Layer, Treatment, areas_from_layers
+from pcipt.firmware.pvh.bar_pages import bar_layers, whole_pages
 from pcipt.firmware.regions.regions import Region, RegionKind
 from pcipt.pci import Address, Finding, Machine, Range
 from pcipt.pci.units import PAGE_SIZE
@@ -23,7 +23,7 @@ from pcipt.pci.write import EcamRegion
 _MAP, _LOW, _AREA, _ECAM, _MESSAGES, _APIC = 0, 10, 20, 40, 50, 60
 _SHOWN = 4
 FIFTEEN_MIB = 15 * ONE_MIB
-MESSAGES = Range(Address(0xFEE0_0000), ONE_MIB)  # writes there are interrupts on their way
+MESSAGES = Range(Address(0xFEE0_0000), ONE_MIB)  # a device's write there is an interrupt
 
 _OF_TYPE = {
     MemoryType.RAM: (Treatment.RAM, "RAM", "the domain's own memory"),
@@ -39,7 +39,11 @@ _UNKNOWN = (Treatment.WITHHELD, "memory of a type that is not known", "Xen maps 
 
 @attrs.frozen
 class Platform:
-    """All that decides a layout; `memory` is the domain's map (the host's, RAM cut to dom0_mem)."""
+    """All facts that decide the layout of a hardware domain.
+
+    `memory` is the domain's memory map: the machine's, with RAM reduced to dom0_mem. `madt` None means that
+    the MADT could not be read.
+    """
 
     memory: tuple[MemoryEntry, ...]
     machine: Machine
@@ -50,28 +54,31 @@ class Platform:
 
 @attrs.frozen
 class Layout:
+    """The areas from address 0 on without a gap, and the conflicts that were found."""
+
     areas: tuple[Area, ...]
     findings: tuple[Finding, ...]
 
 
 def compute_layout(platform: Platform) -> Layout:
-    """Compute the whole layout, from address 0 to the last thing there is."""
+    """Return the whole layout, from address 0 to the end of the last known thing."""
     memory = flatten_map(platform.memory)
     findings: list[Finding] = []
-    claims = [
-        *_memory_claims(memory),
-        *_low_claims(memory),
-        *_reserved_claims(platform.reserved),
-        *bar_claims(platform.machine, memory, findings),
-        *_ecam_claims(platform.ecam),
-        *_apic_claims(platform.madt),
+    layers = [
+        *_memory_layers(memory),
+        *_low_layers(memory),
+        *_reserved_layers(platform.reserved),
+        *bar_layers(platform.machine, memory, findings),
+        *_ecam_layers(platform.ecam),
+        *_apic_layers(platform.madt),
     ]
-    areas = paint(claims)
+    areas = areas_from_layers(layers)
     findings += _conflicts(areas, platform)
     return Layout(areas, tuple(findings))
 
 
-def _memory_claims(memory: Sequence[MemoryEntry]) -> Iterator[Claim]:
+def _memory_layers(memory: Sequence[MemoryEntry]) -> Iterator[Layer]:
+    """Yield the layers of the memory map, which must come from `flatten_map`."""
     top = max(
         (e.range.last + 1 for e in memory if e.type in (MemoryType.RAM, MemoryType.UNUSABLE)), default=0
     )
@@ -91,14 +98,18 @@ def _memory_claims(memory: Sequence[MemoryEntry]) -> Iterator[Claim]:
                 Treatment.WITHHELD,
                 "above the last RAM and 4 GiB, where Xen maps nothing by itself",
             )
-        yield Claim(_MAP, entry.range, treatment, what, why)
+        yield Layer(_MAP, entry.range, treatment, what, why)
         if entry.type is MemoryType.ACPI and treatment is Treatment.RAM:
-            # the domain has whole pages: what the tables leave of theirs is RAM as well
-            yield Claim(_MAP - 1, whole_pages(entry.range), treatment, what, why)
+            # The domain gets whole pages, so the rest of the tables' pages is RAM as well.
+            yield Layer(_MAP - 1, whole_pages(entry.range), treatment, what, why)
 
 
 def _made_by_xen(memory: Sequence[MemoryEntry], number: int) -> bool:
-    """Tell whether an ACPI entry was cut out of the end of RAM: it begins there, in the middle of a page."""
+    """Return True if entry `number` of the memory map holds ACPI tables that Xen built.
+
+    Xen takes their memory from the end of RAM: the entry follows RAM directly and does not begin at a page
+    boundary.
+    """
     entry = memory[number]
     before = memory[number - 1] if number else None
     shares_page = bool(entry.range.start % PAGE_SIZE)
@@ -106,19 +117,20 @@ def _made_by_xen(memory: Sequence[MemoryEntry], number: int) -> bool:
     return shares_page and touches and before is not None and before.type in (MemoryType.RAM, MemoryType.ACPI)
 
 
-def _low_claims(memory: Sequence[MemoryEntry]) -> Iterator[Claim]:
-    """Claim the low 1 MiB: its RAM is a copy of the machine's, all the rest is mapped."""
+def _low_layers(memory: Sequence[MemoryEntry]) -> Iterator[Layer]:
+    """Yield the layers of the low 1 MiB: RAM there is a copy of the machine's, the rest is mapped 1:1."""
     why = "below 1 MiB the machine shows through; nothing is loaded there"
-    yield Claim(_LOW, Range(Address(0), ONE_MIB), Treatment.IDENTITY, "low 1 MiB", why)
+    yield Layer(_LOW, Range(Address(0), ONE_MIB), Treatment.IDENTITY, "low 1 MiB", why)
     for entry in memory:
         if entry.type is MemoryType.RAM and entry.range.start < ONE_MIB:
             end = min(entry.range.last + 1, ONE_MIB)
             span = Range(entry.range.start, end - entry.range.start)
             why = "copied from the machine (BDA, EBDA); nothing is loaded there"
-            yield Claim(_LOW + 1, span, Treatment.RAM, "low 1 MiB, RAM", why)
+            yield Layer(_LOW + 1, span, Treatment.RAM, "low 1 MiB, RAM", why)
 
 
-def _reserved_claims(regions: Iterable[Region]) -> Iterator[Claim]:
+def _reserved_layers(regions: Iterable[Region]) -> Iterator[Layer]:
+    """Yield the layers of reserved regions; a region none of whose devices is there is withheld."""
     for region in regions:
         if region.frames is None or region.kind is RegionKind.NEITHER:
             continue
@@ -128,25 +140,27 @@ def _reserved_claims(regions: Iterable[Region]) -> Iterator[Claim]:
             shown += f" and {len(present) - _SHOWN} more"
         if present:
             why = f"reserved for {shown}; gone when the last of them leaves"
-            yield Claim(_AREA + 1, span, Treatment.IDENTITY, what, why)
+            yield Layer(_AREA + 1, span, Treatment.IDENTITY, what, why)
         else:
             why = f"none of the {region.named} devices it is reserved for is there"
-            yield Claim(_AREA, span, Treatment.WITHHELD, what, why)
+            yield Layer(_AREA, span, Treatment.WITHHELD, what, why)
 
 
-def _ecam_claims(regions: Iterable[EcamRegion]) -> Iterator[Claim]:
+def _ecam_layers(regions: Iterable[EcamRegion]) -> Iterator[Layer]:
+    """Yield the layers of ECAM (MMCFG) regions, which Xen traps."""
     for region in regions:
         buses = f"segment {region.segment:04x} buses {region.start_bus:02x}-{region.end_bus:02x}"
         span = Range(Address(region.first), region.end - region.first)
-        yield Claim(_ECAM, span, Treatment.TRAPPED, f"MMCFG {buses}", "vPCI handles configuration accesses")
+        yield Layer(_ECAM, span, Treatment.TRAPPED, f"MMCFG {buses}", "vPCI handles configuration accesses")
 
 
-def _apic_claims(madt: Madt | None) -> Iterator[Claim]:
+def _apic_layers(madt: Madt | None) -> Iterator[Layer]:
+    """Yield the layers of interrupt messages, the local APIC and the IO-APICs."""
     why = "writes from devices are interrupts; never mapped"
-    yield Claim(_MESSAGES, MESSAGES, Treatment.WITHHELD, "interrupt messages", why)
+    yield Layer(_MESSAGES, MESSAGES, Treatment.WITHHELD, "interrupt messages", why)
     local = madt.local_apic if madt is not None and madt.local_apic else LOCAL_APIC_ADDRESS
     span = Range(Address(local // PAGE_SIZE * PAGE_SIZE), PAGE_SIZE)
-    yield Claim(
+    yield Layer(
         _APIC,
         span,
         Treatment.EMULATED,
@@ -156,11 +170,11 @@ def _apic_claims(madt: Madt | None) -> Iterator[Claim]:
     for each in madt.io_apics if madt is not None else ():
         page = whole_pages(Range(each.address, PAGE_SIZE // 4))
         why = f"Xen plays it; interrupts from {each.gsi_base} on"
-        yield Claim(_APIC, page, Treatment.EMULATED, f"IO-APIC {each.apic_id}", why)
+        yield Layer(_APIC, page, Treatment.EMULATED, f"IO-APIC {each.apic_id}", why)
 
 
 def _conflicts(areas: Sequence[Area], platform: Platform) -> Iterator[Finding]:
-    """Report what the painting hid: RAM that is something else as well."""
+    """Yield a finding for each area that hides RAM of the domain."""
     memory = flatten_map(platform.memory)
     for area in areas:
         if area.treatment in (Treatment.RAM, Treatment.HOLE) or area.range.start < ONE_MIB:

@@ -1,7 +1,7 @@
-"""Pieces of a machine's physical memory: where each begins, and bounded reads by physical address.
+"""Hold pieces of a machine's physical memory and read them by physical address.
 
-An image is hostile input: a read either lies wholly inside what was given or yields None, and no search runs
-further than its limit.
+An image is hostile input: a read that is not wholly inside the image yields None, and every search is
+bounded.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from pcipt.errors import MalformedError
 from pcipt.pci import Address, Range
 
 ADDRESS_LIMIT = 1 << 64
-_MAX_HITS = 1 << 16  # of a search, aligned or not
+_MAX_HITS = 1 << 16  # occurrences that one search looks at
 
 
 class Bytes(Protocol):
-    """What `bytes` and a memory-mapped file have in common."""
+    """The methods that `bytes` and a memory-mapped file have in common."""
 
     def __len__(self) -> int: ...
 
@@ -28,27 +28,29 @@ class Bytes(Protocol):
 
 @attrs.frozen
 class Piece:
-    """Memory from physical address `start` on."""
+    """Bytes of memory, beginning at the physical address `start`."""
 
     start: Address
     data: Bytes
 
     @property
     def end(self) -> int:
+        """The address behind the last byte (exclusive end)."""
         return self.start + len(self.data)
 
 
 @attrs.frozen
 class MemoryImage:
-    """Pieces in address order that do not overlap; made by `image_from_pieces`."""
+    """Pieces in address order that do not overlap. `image_from_pieces` makes it."""
 
     pieces: tuple[Piece, ...]
 
     def room(self, address: int) -> int:
-        """Tell how many bytes the image holds from `address` on without a gap inside one piece."""
+        """Return the number of bytes from `address` to the end of its piece; 0 if it is in no piece."""
         return next((piece.end - address for piece in self.pieces if piece.start <= address < piece.end), 0)
 
     def read(self, address: int, size: int) -> bytes | None:
+        """Return `size` bytes at `address`; None if they are not wholly inside one piece."""
         for piece in self.pieces:
             if piece.start <= address and address + size <= piece.end:
                 at = address - piece.start
@@ -56,13 +58,19 @@ class MemoryImage:
         return None
 
     def read_string(self, address: int, limit: int) -> bytes | None:
-        """Read up to (without) the terminating zero; None where there is none within `limit` bytes."""
+        """Return the bytes from `address` up to the terminating zero, without it.
+
+        None if there is no zero within `limit` bytes or before the end of the piece.
+        """
         data = self.read(address, min(limit, self.room(address))) or b""
         end = data.find(b"\0")
         return None if end < 0 else data[:end]
 
     def search(self, wanted: bytes, step: int, limit: int) -> list[Address]:
-        """Find the places of `wanted` at multiples of `step`, the first `limit` of them."""
+        """Return the addresses of `wanted` that are multiples of `step`, at most `limit` of them.
+
+        The search also stops after 65536 occurrences, aligned or not.
+        """
         found: list[Address] = []
         hits = 0
         for piece in self.pieces:
@@ -75,13 +83,14 @@ class MemoryImage:
         return found
 
     def covers(self, span: Range) -> bool:
+        """Return True if one piece holds the whole span."""
         return self.room(span.start) >= span.size
 
 
 def image_from_pieces(pieces: Sequence[Piece], source: str = "image") -> MemoryImage:
-    """Order the pieces.
+    """Return the image of these pieces. `source` names the input in errors.
 
-    Raises: MalformedError where a piece is empty, ends above 2^64, or lies over another.
+    Raises: MalformedError if a piece is empty, does not fit into 64 bits, or overlaps another piece.
     """
     ordered = sorted(pieces, key=lambda piece: piece.start)
     end = 0

@@ -1,8 +1,8 @@
-"""Find and read `hvm_start_info` in an image of physical memory, and say what is wrong with it.
+"""Find and read `hvm_start_info` in an image of physical memory, and check it.
 
-What cannot be a start info at all raises; everything else is read as far as it goes, and rows tell the rest.
-Counts are believed only as far as the image and the limits below go, so that any image ends in bounded time.
-
+Input that cannot be a start info raises an error. In any other case all readable parts are read, and rows
+report the rest. Counts are limited by the size of the image and by the limits below, so that reading any
+image ends in bounded time.
 Source: Xen public/arch-x86/hvm/start_info.h.
 """
 
@@ -27,17 +27,17 @@ from pcipt.firmware.pvh.start_info import (
 )
 from pcipt.pci import Address, Range
 
-MAX_MODULES = 1024  # Xen's builders make one, libxl at most a handful, Linux uses the first
+MAX_MODULES = 1024  # Xen's builders make one, libxl a few; Linux uses the first
 MAX_MAP_ENTRIES = 4096
 MAX_STRING = 1 << 16  # Linux keeps 2 KiB of a command line
-MAX_CANDIDATES = 4096  # the magic also stands in the code of every kernel that looks for it
+MAX_CANDIDATES = 4096  # every kernel that tests the magic also has it in its code
 MAX_TRIES = 8
 _VERSIONS = (bytes(4), b"\x01\0\0\0")
 
 
 @attrs.frozen
 class Parsed:
-    """A start info, where its pieces lie, and one row per rule."""
+    """A start info, the addresses of its pieces, and the rows of all rules."""
 
     info: StartInfo
     places: Places
@@ -45,9 +45,11 @@ class Parsed:
 
 
 def find_start_info(image: MemoryImage, source: str = "image") -> Parsed:
-    """Find the start info: at the image's first byte, else wherever the magic stands and reads best.
+    """Return the start info of an image: at its first byte, else at the place with the fewest errors.
 
-    Raises: MalformedError where the magic is nowhere, or the structure is cut off at every place.
+    Other places are those where the magic is. At most 8 places that look like a start info are tried; the
+    first one without an error is taken.
+    Raises: MalformedError if the magic is nowhere, or no whole start info follows it.
     """
     first = image.pieces[0]
     if first.data[0:4] == MAGIC.to_bytes(4, "little"):
@@ -73,9 +75,9 @@ def find_start_info(image: MemoryImage, source: str = "image") -> Parsed:
 
 
 def parse_start_info(image: MemoryImage, address: Address, source: str = "image") -> Parsed:
-    """Read the structure at `address` and all it points to, and judge it.
+    """Return the structure at `address` and everything that it points to, with the rows of all rules.
 
-    Raises: MalformedError where its first 40 bytes are not in the image or do not begin with the magic.
+    Raises: MalformedError if its first 40 bytes are not in the image or do not begin with the magic.
     """
     head = image.read(address, HEADER.size)
     if head is None:
@@ -117,7 +119,10 @@ def parse_start_info(image: MemoryImage, address: Address, source: str = "image"
 
 
 def _plausible(image: MemoryImage, address: Address) -> bool:
-    """Tell a structure from the constant in a kernel's code, by its version and count alone."""
+    """Return True if a structure, and not only the constant in a kernel's code, may be at `address`.
+
+    Only the version and the number of modules decide.
+    """
     head = image.read(address, HEADER.size)
     return (
         head is not None and head[4:8] in _VERSIONS and int.from_bytes(head[12:16], "little") <= MAX_MODULES
@@ -125,11 +130,12 @@ def _plausible(image: MemoryImage, address: Address) -> bool:
 
 
 def _errors(parsed: Parsed) -> int:
+    """Return the number of rows whose verdict is ERROR."""
     return sum(row.verdict is Verdict.ERROR for row in parsed.rows)
 
 
 class _Reader:
-    """Reads the lists; what cannot be read leaves a row."""
+    """Reads the lists and strings; adds an ERROR row for each part that cannot be read."""
 
     def __init__(self, image: MemoryImage) -> None:
         self._image = image
@@ -139,9 +145,11 @@ class _Reader:
         self.map_offsets: list[int] = []
 
     def reserve(self, table: str, offset: int, value: int) -> None:
+        """Keep the value of a reserved field for a later check."""
         self.reserved.append(Reserved(table, offset, value))
 
     def modules(self, address: int, count: int) -> tuple[Module, ...]:
+        """Return the modules that can be read, and keep the addresses of their command lines."""
         found = []
         for offset, data in self._list("module-list", 12, address, count, MODULE.size, MAX_MODULES):
             start, size, cmdline, reserved = MODULE.unpack(data)
@@ -151,6 +159,7 @@ class _Reader:
         return tuple(found)
 
     def memory_map(self, address: int, count: int) -> tuple[MemoryEntry, ...]:
+        """Return the entries that can be read; empty entries and entries beyond 2^64 are left out."""
         found = []
         for offset, data in self._list("memory-map", 48, address, count, MAP_ENTRY.size, MAX_MAP_ENTRIES):
             start, size, kind, reserved = MAP_ENTRY.unpack(data)
@@ -164,6 +173,7 @@ class _Reader:
         return tuple(found)
 
     def string(self, table: str, offset: int, address: int) -> bytes | None:
+        """Return the string at `address`; None if the address is 0 or the string cannot be read."""
         if not address:
             return None
         text = self._image.read_string(address, MAX_STRING)
@@ -176,7 +186,7 @@ class _Reader:
     def _list(
         self, rule: str, offset: int, address: int, count: int, size: int, limit: int
     ) -> Iterator[tuple[int, bytes]]:
-        """Yield (offset in the list, bytes) of as many entries as are there and within the limit."""
+        """Yield (byte offset in the list, bytes) of the entries that are in the image, at most `limit`."""
         if not count:
             return
         if not address:

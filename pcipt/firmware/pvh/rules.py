@@ -1,18 +1,18 @@
-"""Which tables a PVH hardware domain is handed, which never, and which hold what nobody should copy.
+"""Which ACPI tables Xen gives to a PVH hardware domain, which it never gives, which must not be copied.
 
 Source: xen/arch/x86/hvm/dom0_build.c, pvh_acpi_table_allowed, pvh_acpi_xsdt_table_allowed.
 """
 
-#  named in the XSDT beside the crafted MADT; TCPA and on since Xen 4.20
+# Listed in the XSDT together with the MADT that Xen makes. TCPA and the following since Xen 4.20.
 ALLOWED = (
     "FACP", "PSDT", "SSDT", "SBST", "MCFG", "SLIC", "MSDM", "WDAT", "FPDT", "S3PT",
     "TCPA", "TPM2", "VFCT", "OEM*",
 )  # fmt: skip
 
-#  reached in other ways, or crafted
+# Not listed in the XSDT but found in other ways, or made by Xen.
 OTHERS = ("APIC", "DSDT", "FACS", "XSDT", "RSDT", "RSDP")
 
-#  signature: why the domain must not see it
+# signature: why the domain must not see the table
 FORBIDDEN = {
     "DMAR": "Xen owns the IOMMU",
     "RMAD": "Xen owns the IOMMU (this is DMAR, renamed)",

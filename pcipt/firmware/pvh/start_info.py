@@ -1,7 +1,6 @@
-"""`hvm_start_info`: what a PVH kernel is handed at entry (ebx points to it), as values and built as bytes.
+"""Represent and build `hvm_start_info`, the structure that a PVH kernel gets at entry (in ebx).
 
-`StartInfo` holds what is said, `Places` where each piece lies. `read_start_info` is the way back.
-
+`StartInfo` holds the content, `Places` the address of each piece. `read_start_info` reads the bytes again.
 Source: Xen public/arch-x86/hvm/start_info.h; for the orders tools/libs/guest/xg_dom_x86.c, hvm/dom0_build.c.
 """
 
@@ -25,7 +24,10 @@ PRIVILEGED, INITDOMAIN = 0x1, 0x2
 
 @attrs.frozen
 class Module:
-    """`cmdline` None is no string at all (address 0), which differs from an empty one."""
+    """A boot module (e.g. an initrd).
+
+    `cmdline` None means no string (address 0); an empty string is different.
+    """
 
     start: Address
     size: int
@@ -34,7 +36,7 @@ class Module:
 
 @attrs.frozen
 class StartInfo:
-    """What the structure says; `rsdp` None is address 0. Version 0 has no memory map."""
+    """The content of the structure. `rsdp` None means address 0. Version 0 has no memory map."""
 
     version: int
     flags: int = 0
@@ -45,12 +47,16 @@ class StartInfo:
 
     @property
     def is_hardware_domain(self) -> bool:
+        """True if the flags say that this domain is the initial domain."""
         return bool(self.flags & INITDOMAIN)
 
 
 @attrs.frozen
 class Places:
-    """Where the pieces lie; None is a piece that is not there (address 0). In order of the modules."""
+    """The address of each piece; None if there is no such piece (address 0).
+
+    `module_cmdlines` has one item per module, in the same order.
+    """
 
     start_info: Address
     module_list: Address | None = None
@@ -60,7 +66,7 @@ class Places:
 
 
 class Order(enum.Enum):
-    """Which loader's order: libxl puts the structure first, Xen's dom0 builder last."""
+    """The order of the pieces in memory: libxl puts the structure first, Xen's dom0 builder puts it last."""
 
     LIBXL = "libxl"
     DOM0 = "dom0"
@@ -68,7 +74,10 @@ class Order(enum.Enum):
 
 @attrs.frozen
 class Built:
-    """Bytes to be put at `start`; `places` tells what is where, ebx is `places.start_info`."""
+    """The bytes of a start info, to be loaded at the address `start`.
+
+    `places` tells where each piece is; ebx must hold `places.start_info`.
+    """
 
     start: Address
     data: bytes
@@ -76,14 +85,17 @@ class Built:
 
     @property
     def range(self) -> Range:
+        """The bytes of memory that the pieces occupy."""
         return Range(self.start, len(self.data))
 
 
 def build_start_info(info: StartInfo, start: Address, order: Order = Order.LIBXL) -> Built:
-    """Lay the structure and all it points to out from `start` on; every piece is aligned to 8 bytes.
+    """Return the structure and all pieces that it points to, placed from `start` on.
 
-    Raises: ValueError where a string holds a zero byte, version 0 is to carry a memory map, or `start` is 0,
-            an address that stands for none.
+    Each piece is aligned to 8 bytes.
+
+    Raises: ValueError if a string holds a zero byte, if version 0 is to have a memory map, or if `start` is
+            0, which would mean that there is no structure.
     """
     if start == 0:
         raise ValueError("address 0 stands for a piece that is not there")
@@ -112,6 +124,7 @@ def build_start_info(info: StartInfo, start: Address, order: Order = Order.LIBXL
 
 
 def _header(info: StartInfo, places: Places) -> bytes:
+    """Return the bytes of the structure itself."""
     head = HEADER.pack(
         MAGIC,
         info.version,
@@ -127,9 +140,11 @@ def _header(info: StartInfo, places: Places) -> bytes:
 
 
 def _lay_out(info: StartInfo, start: Address, order: Order) -> Places:
+    """Return the address of each piece."""
     at = start
 
     def take(size: int | None) -> Address | None:
+        """Return the next free address and mark `size` bytes as used; None if `size` is None."""
         nonlocal at
         if size is None:
             return None

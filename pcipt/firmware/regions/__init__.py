@@ -1,1 +1,1 @@
-"""Reserved memory regions (RMRR, IVMD): what tables and Xen say of them."""
+"""Reserved memory regions (RMRR, IVMD): what firmware and Xen tell of them, and what is odd about them."""

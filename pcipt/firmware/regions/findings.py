@@ -1,16 +1,18 @@
-"""What is odd about reserved regions: each rule a row.
+"""Find what is odd about reserved regions.
 
-Oddities are kept and told, never mended: Xen decides by the table as it is.
+Each rule finds one oddity; it returns the finding's text or None.
+
+Odd regions are reported, never corrected, because Xen acts by the table as it is.
 Source: xen/drivers/passthrough/vtd/dmar.c, register_one_rmrr, acpi_parse_one_rmrr; xl.cfg(5), rdm_policy.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 
 from pcipt.firmware.memory_map import MemoryEntry, MemoryType, overlapping
 from pcipt.firmware.regions.regions import Region, RegionKind, Regions
-from pcipt.pci import Finding
+from pcipt.pci import Finding, Frames
 from pcipt.pci.units import PAGE_SIZE
 
 LARGE = 64 << 20
@@ -20,34 +22,40 @@ Rule = Callable[[Region], str | None]
 
 
 def _empty(region: Region) -> str | None:
+    """Return the finding's text if the region's limit is below its base; else None."""
     if region.range is not None:
         return None
     return "its limit lies below its base: it covers nothing and Xen refuses it; ask the vendor for firmware"
 
 
 def _base_zero(region: Region) -> str | None:
+    """Return the finding's text if the region begins at address 0; else None."""
     if region.base or region.range is None:
         return None
     return "it begins at address 0: firmware left the base out or means the first page; it is taken as it is"
 
 
 def _unaligned(region: Region) -> str | None:
+    """Return the finding's text if the region does not begin and end at page boundaries; else None."""
     if region.range is None or not (region.base % PAGE_SIZE or (region.limit + 1) % PAGE_SIZE):
         return None
     return f"it does not begin and end with pages: Xen maps whole pages, {region.frames}"
 
 
 def _large(region: Region) -> str | None:
+    """Return the finding's text if the region has more than 64 MiB; else None."""
     if region.range is None or region.range.size <= LARGE:
         return None
     return f"it has {region.range.size >> 20} MiB: more than 64 MiB are unusual (graphics memory?)"
 
 
 def _no_scope(region: Region) -> str | None:
+    """Return the finding's text if no device is named and Xen does not list the region; else None."""
     return None if region.named or region.listed else "it names no device: Xen drops it"
 
 
 def _shared(region: Region) -> str | None:
+    """Return the finding's text if the region is reserved for several functions; else None."""
     if not region.shared:
         return None
     names = [str(device.sbdf) for device in region.devices]
@@ -59,6 +67,7 @@ def _shared(region: Region) -> str | None:
 
 
 def _dropped(region: Region) -> str | None:
+    """Return the finding's text if Xen drops the region because no device of it is there; else None."""
     if region.listed is False and region.named and region.range is not None:
         return "Xen does not list it: it dropped it at boot, for none of its devices answered"
     if region.listed or not region.devices:
@@ -68,7 +77,7 @@ def _dropped(region: Region) -> str | None:
     return "none of its devices is there: Xen drops it at boot, and it stays away when one is plugged in"
 
 
-#  code, what it says; those that only describe a machine as it was built are in pci.finding.NOTES
+# Code and rule. Codes that only describe a machine as it was built are also in pci.finding.NOTES.
 RULES: tuple[tuple[str, Rule], ...] = (
     ("region-empty", _empty),
     ("region-base-zero", _base_zero),
@@ -81,7 +90,10 @@ RULES: tuple[tuple[str, Rule], ...] = (
 
 
 def with_findings(regions: Regions, memory: Sequence[MemoryEntry] | None = None) -> Regions:
-    """Add to each region what is odd about it; RAM is looked at where the (flat) memory map is known."""
+    """Return the regions, each with the findings of all rules added.
+
+    Overlaps with RAM are found only if `memory` is given, which must come from `flatten_map`.
+    """
     overlaps = _overlaps(regions.regions)
     judged = []
     for number, region in enumerate(regions.regions):
@@ -98,6 +110,7 @@ def with_findings(regions: Regions, memory: Sequence[MemoryEntry] | None = None)
 
 
 def _overlap_text(region: Region, other: Region) -> str:
+    """Return the text of the finding that `region` overlaps `other`."""
     why = f"it overlaps the region {other}"
     if region.frames == other.frames:
         why = f"{why}: they are one, which leaves dom0 with the last device of both"
@@ -107,7 +120,7 @@ def _overlap_text(region: Region, other: Region) -> str:
 
 
 def _refused(region: Region, other: Region) -> bool:
-    """Tell whether two overlap so that Xen refuses the table: RMRRs, by bytes and not by pages.
+    """Return True if Xen refuses the table because of these two regions: both are RMRRs and share a byte.
 
     Source: xen/drivers/passthrough/vtd/dmar.c, acpi_parse_one_rmrr (EEXIST).
     """
@@ -117,29 +130,45 @@ def _refused(region: Region, other: Region) -> bool:
 
 
 def _ram(region: Region, memory: Sequence[MemoryEntry]) -> MemoryEntry | None:
+    """Return an entry of RAM that the region overlaps; None if there is none."""
     if region.range is None:
         return None
     return next((e for e in overlapping(memory, region.range) if e.type is MemoryType.RAM), None)
 
 
 def _overlaps(regions: Sequence[Region]) -> dict[int, int]:
-    """Give for each region that overlaps others, by whole pages, one of them.
+    """Return, for each region that overlaps another region, the index of one region that it overlaps.
 
-    Over the same pages they are one region, which is odd only where Xen refuses it.
+    Shape:  keys and values are indexes in `regions`. Two regions count if Xen refuses the pair (`_refused`),
+            or if they share a page and do not have exactly the same pages. Regions with the same pages are
+            one region to pcipt, so such a pair alone is no finding.
     """
-    spans = sorted(
-        (frames.start, frames.end, number)
+    found = _overlapping(
+        (span.start, span.last + 1, number)
         for number, region in enumerate(regions)
-        if (frames := region.frames) is not None
+        if region.kind is RegionKind.RMRR and (span := region.range) is not None
     )
+    alike: dict[Frames, list[int]] = {}
+    for number, region in enumerate(regions):
+        if region.frames is not None:
+            alike.setdefault(region.frames, []).append(number)
+    members = list(alike.values())
+    by_pages = _overlapping((frames.start, frames.end, group) for group, frames in enumerate(alike))
+    for group, other in by_pages.items():
+        for number in members[group]:
+            found.setdefault(number, members[other][0])
+    return found
+
+
+def _overlapping(spans: Iterable[tuple[int, int, int]]) -> dict[int, int]:
+    """Return, for each span that overlaps another span, the key of one span that it overlaps.
+
+    `spans` are (start, exclusive end, key).
+    """
     found: dict[int, int] = {}
-    reach: tuple[int, int, int] | None = None  # the one that ends last so far
-    for span in spans:
-        if (
-            reach is not None
-            and span[0] < reach[1]
-            and (span[:2] != reach[:2] or _refused(regions[span[2]], regions[reach[2]]))
-        ):
+    reach: tuple[int, int, int] | None = None  # the span that ends last so far
+    for span in sorted(spans):
+        if reach is not None and span[0] < reach[1]:
             found.setdefault(span[2], reach[2])
             found.setdefault(reach[2], span[2])
         if reach is None or span[1] > reach[1]:

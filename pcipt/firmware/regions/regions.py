@@ -1,8 +1,9 @@
-"""Memory that firmware reserved for devices (RMRR, IVMD, or as Xen lists it), and which devices it is for.
+"""Read from DMAR and IVRS tables the memory that firmware reserved for devices, and find these devices.
 
-One model for every source. A region is as the table writes it, oddities included; what it is for is told
-twice: `scopes` as written, `devices` as resolved through the machine's bridges. Without a machine only scopes
-of one hop can be resolved, and nobody is known to be present.
+One `Region` describes an RMRR, an IVMD block or a region that only Xen lists. A region stays as the table has
+it, even if it is wrong. Its devices are given twice: `scopes` as in the table, `devices` as found by
+following the paths through the machine's bridges. Without a machine only scopes of one hop are found, and it
+is not known which devices are present.
 Source: xen/drivers/passthrough/vtd/dmar.c, register_one_rmrr; AMD IOMMU 3.07 §5.2.2.7 (IVMD).
 """
 
@@ -35,25 +36,32 @@ from pcipt.pci import (
 )
 
 SCOPE_WORDS = {1: "endpoint", 2: "bridge", 3: "ioapic", 4: "hpet", 5: "namespace"}
-_COUNTED = ("endpoint", "bridge", "ioapic", "hpet")  # as Xen does: dmar.c, scope_device_count
+_COUNTED = ("endpoint", "bridge", "ioapic", "hpet")  # Xen counts these: dmar.c, scope_device_count
 UNKNOWN_OWNER = "unknown"
 _EMPTY_SNAPSHOT = BootSnapshot("", frozenset(), {})
 
 
 class RegionKind(enum.Enum):
+    """Which kind of table entry the region comes from."""
+
     RMRR = "rmrr"
     UNITY = "ivmd-unity"
     EXCLUSION = "ivmd-exclusion"
-    NEITHER = "ivmd"  # neither flag is set
-    LISTED = "rdm"  # Xen lists it, no table tells more
+    NEITHER = "ivmd"  # an IVMD block with neither flag
+    LISTED = "rdm"  # Xen lists it, and no table was read
 
     @property
     def title(self) -> str:
+        """The kind as a word for reports: RMRR, IVMD or RDM."""
         return self.value.partition("-")[0].upper()
 
 
 class Mapped(enum.Enum):
-    """Whether dom0 has the region mapped and by whom; NOT_APPLICABLE is a PV dom0."""
+    """Whether the region is mapped in dom0, and who mapped it.
+
+    WITHDRAWN: pcipt unmapped it because its last device is no longer dom0's. NOT_APPLICABLE: a PV dom0, which
+    has no such map.
+    """
 
     BY_XEN = "by-xen"
     BY_PCIPT = "by-pcipt"
@@ -65,7 +73,11 @@ class Mapped(enum.Enum):
 
 @attrs.frozen
 class RegionScope:
-    """A scope as the table writes it and where it leads; IVMD ranges go from `sbdf` to `last` (inclusive)."""
+    """One device scope as in the table, and the function that it names.
+
+    `sbdf` is that function; None if it was not found. The scope of an IVMD block may be the range of
+    functions from `sbdf` to `last` (inclusive).
+    """
 
     kind: str
     bus: int
@@ -76,7 +88,11 @@ class RegionScope:
 
 @attrs.frozen
 class RegionDevice:
-    """A function that the region is for; `present` None is unknown, `owner` is dom0, dom_io, a guest, …"""
+    """A function that the region is reserved for.
+
+    `present` is True if the machine has the function, False if not, None if that is not known. `owner` is a
+    word for a report: dom0, dom_io, a guest, or unknown.
+    """
 
     sbdf: Sbdf
     present: bool | None
@@ -85,9 +101,11 @@ class RegionDevice:
 
 @attrs.frozen
 class Region:
-    """One reserved region; `limit` is inclusive and lies below `base` where the table is wrong.
+    """One reserved region, from the byte address `base` to `limit` (inclusive).
 
-    `listed` tells whether Xen lists it; None where Xen was not asked.
+    `limit` is below `base` if the table is wrong.
+
+    `listed` is True if Xen lists the region, False if not, None if Xen was not asked.
     """
 
     kind: RegionKind
@@ -102,32 +120,39 @@ class Region:
 
     @property
     def range(self) -> Range | None:
+        """The bytes of the region; None if `limit` is below `base`."""
         return range_from_inclusive(self.base, self.limit)
 
     @property
     def frames(self) -> Frames | None:
+        """The whole pages that the region touches; None if `limit` is below `base`."""
         span = self.range
         return frames_from_range(span) if span is not None else None
 
     @property
     def present(self) -> tuple[Sbdf, ...]:
-        """The functions of the machine that it is for."""
+        """The functions of the region that the machine has."""
         return tuple(device.sbdf for device in self.devices if device.present)
 
     @property
     def named(self) -> int:
-        """How many functions the firmware named, as Xen counts; what only ACPI knows by name is none."""
+        """The number of functions that the firmware names for this region, counted as Xen counts them.
+
+        Devices that only ACPI names (namespace scopes) do not count.
+        """
         return sum(_count(scope) for scope in self.scopes if scope.kind in _COUNTED)
 
     @property
     def shared(self) -> bool:
+        """True if the region is reserved for more than one function."""
         return len(self.devices) > 1 or self.named > 1
 
     @property
     def needs_relaxed(self) -> bool:
-        """Whether Xen refuses to assign its devices under a strict policy: on VT-d, if there are several.
+        """True if xl needs rdm_policy=relaxed: under a strict policy Xen refuses to assign these devices.
 
-        Where no table tells the IOMMU's maker the answer is yes: relaxed is right with either.
+        On VT-d that is so if the region is shared. If no table tells whether the IOMMU is Intel's or AMD's, a
+        shared region gives True too: relaxed works with both.
         Source: xen/drivers/passthrough/vtd/iommu.c, intel_iommu_assign_device.
         """
         return self.kind in (RegionKind.RMRR, RegionKind.LISTED) and self.shared
@@ -138,19 +163,26 @@ class Region:
 
 @attrs.frozen
 class Regions:
-    """All regions of a machine, in table order, and what was wrong with the tables as a whole."""
+    """All regions of a machine in table order, and what is wrong with the tables as a whole.
+
+    `signatures` are those of the tables that were read.
+    """
 
     regions: tuple[Region, ...] = ()
     findings: tuple[Finding, ...] = ()
     signatures: tuple[str, ...] = ()
 
     def of(self, sbdf: Sbdf) -> tuple[Region, ...]:
+        """Return the regions that are reserved for the function."""
         return tuple(
             region for region in self.regions if any(device.sbdf == sbdf for device in region.devices)
         )
 
     def sharers(self, region: Region) -> tuple[Sbdf, ...]:
-        """Give the functions that need its pages, by its own entry or by another over the same ones."""
+        """Return the functions that need pages of `region`.
+
+        These are the region's own devices, and the devices of regions that share a page with it.
+        """
         frames = region.frames
         holders = (
             each
@@ -164,10 +196,10 @@ class Regions:
 def regions_from_tables(
     tables: Iterable[bytes], machine: Machine | None, snapshot: BootSnapshot | None = None
 ) -> Regions:
-    """Take the regions out of DMAR and IVRS tables; other tables are passed over.
+    """Return the regions of all DMAR and IVRS tables. Other tables are ignored.
 
-    Scopes are resolved through the bridges as they are now; those of the boot `snapshot`, where there is one,
-    only tell that buses were renumbered since.
+    Devices are found through the bridges as they are now in `machine`. The boot `snapshot`, if given, serves
+    only to find out that buses were renumbered since boot, which becomes a finding.
     """
     now = snapshot_from_machine("", machine) if machine is not None else _EMPTY_SNAPSHOT
     resolver = _Resolver(machine, IommuScope(now), IommuScope(snapshot) if snapshot is not None else None)
@@ -199,11 +231,17 @@ def regions_from_tables(
 
 @attrs.frozen
 class _Resolver:
+    """Turns table entries into regions.
+
+    `now` follows paths through the present bridges, `boot` through the bridges of the boot snapshot.
+    """
+
     machine: Machine | None
     now: IommuScope
     boot: IommuScope | None
 
     def rmrr(self, region: ReservedRegion) -> Region:
+        """Return the region of an RMRR."""
         scopes: list[RegionScope] = []
         findings: list[Finding] = []
         for scope in region.scopes:
@@ -224,6 +262,7 @@ class _Resolver:
         )
 
     def ivmd(self, block: MemoryBlock) -> Region:
+        """Return the region of an IVMD block, whose `size` must not be 0."""
         first, last = (
             sbdf_from_devfn(block.segment, number >> 8, number & 0xFF) for number in (block.first, block.last)
         )
@@ -247,6 +286,7 @@ class _Resolver:
         )
 
     def _devices(self, named: Iterable[Sbdf]) -> tuple[RegionDevice, ...]:
+        """Return the devices, without repetitions, and whether each is present."""
         functions = self.machine.functions if self.machine is not None else None
         return tuple(
             RegionDevice(sbdf, None if functions is None else sbdf in functions)
@@ -254,6 +294,7 @@ class _Resolver:
         )
 
     def _moved(self, segment: int, scope: Scope, leads_to: Sbdf | None) -> Iterator[Finding]:
+        """Yield a finding if the path of a scope no longer leads to the function to which it led at boot."""
         if self.machine is None or len(scope.path) < 2:
             return
         hops = ", ".join(f"{device:02x}.{function:x}" for device, function in scope.path)
@@ -270,6 +311,7 @@ class _Resolver:
 
 
 def _count(scope: RegionScope) -> int:
+    """Return the number of functions that a scope names."""
     if scope.sbdf is None or scope.last is None:
         return 1
     return max((scope.last.bus << 8 | scope.last.devfn) - (scope.sbdf.bus << 8 | scope.sbdf.devfn) + 1, 0)

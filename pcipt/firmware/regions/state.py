@@ -1,8 +1,8 @@
-"""Join what the tables say of reserved regions with what Xen says: who has which device, what it lists.
+"""Add to reserved regions what Xen tells: the regions that it lists, and the owner of each device.
 
-Xen's list (XENMEM_reserved_device_memory_map) is the only source on a PVH dom0. It names the functions by the
-addresses they had at boot: where it gives a region to another function than the table's path leads to now,
-buses were renumbered since. Frames come as Xen gives them, in whole pages.
+On a PVH dom0 Xen's list (XENMEM_reserved_device_memory_map) is the only source. It names functions by the
+addresses that they had at boot. So if Xen lists a region for another function than the one to which the path
+in the table leads now, buses were renumbered since boot. Xen lists whole pages.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,14 +24,18 @@ from pcipt.pci import Finding, Frames, Machine, Sbdf
 
 @attrs.frozen
 class XenRegions:
-    """What Xen lists: all regions, and those of each function that it was asked about."""
+    """The regions that Xen lists: `listed` are all of them, `of` has those of each function asked about."""
 
     listed: tuple[Frames, ...]
     of: Mapping[Sbdf, tuple[Frames, ...]] = attrs.field(factory=dict)
 
 
 def with_xen(regions: Regions, xen: XenRegions, machine: Machine | None) -> Regions:
-    """Add what Xen lists and no table tells, and say where the two differ; `with_findings` comes after it."""
+    """Return the regions, completed by those that only Xen lists; `listed` of each region is set.
+
+    A region for which table and Xen name different devices gets a finding. Call `with_findings` afterwards,
+    because its rules use `listed`.
+    """
     holders: dict[Frames, list[Sbdf]] = {frames: [] for frames in xen.listed}
     for sbdf, spans in sorted(xen.of.items()):
         for frames in spans:
@@ -47,9 +51,10 @@ def with_xen(regions: Regions, xen: XenRegions, machine: Machine | None) -> Regi
 def with_owners(
     regions: Regions, owners: Mapping[Sbdf, str], mapped: Mapping[Frames, Mapped] | Mapped
 ) -> Regions:
-    """Say who owns each device (dom0, dom_io, a guest in words) and whether dom0 has the regions mapped.
+    """Return the regions with the owner of each device, and whether dom0 has each region mapped.
 
-    Regions that `mapped` does not tell of stay unknown; one that it gives as a whole is every region's.
+    `owners` are words for reports. `mapped` is either one value for all regions, or a value per region; a
+    region that it does not contain keeps its value.
     """
     joined = []
     for region in regions.regions:
@@ -66,13 +71,15 @@ def with_owners(
 
 
 def _compared(region: Region, holders: Mapping[Frames, Sequence[Sbdf]], xen: XenRegions) -> Region:
+    """Return the region with `listed` set, and with a finding if Xen and the table name different devices."""
     frames = region.frames
     if frames is None:
         return region
     if not any(each.overlaps(frames) for each in holders):
         return attrs.evolve(region, listed=False)
     if region.kind is not RegionKind.RMRR:
-        # IVMD names routing ids, which lead nowhere else; Xen adds their aliases, such as a bridge above
+        # IVMD has routing ids and no paths, so renumbered buses do not matter. Xen also lists the region
+        # for aliases of a routing id, e.g. a bridge above.
         return attrs.evolve(region, listed=True)
     by_xen = {sbdf for each, sbdfs in holders.items() if each.overlaps(frames) for sbdf in sbdfs}
     by_table = {device.sbdf for device in region.devices}
@@ -90,13 +97,17 @@ def _compared(region: Region, holders: Mapping[Frames, Sequence[Sbdf]], xen: Xen
 
 
 def _kind(regions: Regions) -> RegionKind:
-    """Tell what a region is that no table has: Xen's command line made it, or tables are not shown."""
+    """Return the kind of a region that Xen lists and no table contains.
+
+    Xen's command line can add such a region, or the tables are not visible.
+    """
     if IVRS in regions.signatures:
         return RegionKind.UNITY
     return RegionKind.RMRR if regions.signatures else RegionKind.LISTED
 
 
 def _listed(kind: RegionKind, frames: Frames, sbdfs: Iterable[Sbdf], machine: Machine | None) -> Region:
+    """Return a region that only Xen lists."""
     span = frames.range
     named = tuple(dict.fromkeys(sbdfs))
     scopes = tuple(RegionScope("endpoint", each.bus, ((each.device, each.function),), each) for each in named)
@@ -107,4 +118,5 @@ def _listed(kind: RegionKind, frames: Frames, sbdfs: Iterable[Sbdf], machine: Ma
 
 
 def _names(sbdfs: Iterable[Sbdf]) -> str:
+    """Return the addresses as text, separated by commas."""
     return ", ".join(map(str, sbdfs))

@@ -1,6 +1,6 @@
-"""Reserved regions as the object that `pcipt rmrr --json` prints: keys are added, never renamed.
+"""Convert reserved regions to the JSON object that `pcipt rmrr --json` prints.
 
-The daemon answers with the same object, so that one view serves both.
+The daemon answers with the same object. Keys may be added, but never renamed.
 """
 
 from pcipt.firmware.regions.regions import Region, RegionDevice, Regions, RegionScope
@@ -10,7 +10,7 @@ Json = dict[str, object]
 
 
 def regions_to_json(regions: Regions, source: str) -> Json:
-    """Lay out all regions; `source` names the tables or `hypercall`."""
+    """Return the object for all regions. `source` names the tables, or is `hypercall` if Xen was asked."""
     return {
         "source": source,
         "regions": [_region(region) for region in regions.regions],
@@ -19,6 +19,7 @@ def regions_to_json(regions: Regions, source: str) -> Json:
 
 
 def _region(region: Region) -> Json:
+    """Return the JSON object of one region."""
     frames = region.frames
     return {
         "kind": region.kind.value,
@@ -36,6 +37,7 @@ def _region(region: Region) -> Json:
 
 
 def _scope(scope: RegionScope) -> Json:
+    """Return the JSON object of one device scope."""
     found: Json = {
         "type": scope.kind,
         "bus": scope.bus,
@@ -46,8 +48,10 @@ def _scope(scope: RegionScope) -> Json:
 
 
 def _device(device: RegionDevice) -> Json:
+    """Return the JSON object of one device."""
     return {"sbdf": str(device.sbdf), "present": device.present, "owner": device.owner}
 
 
 def _finding(finding: Finding) -> Json:
+    """Return the JSON object of one finding."""
     return {"code": finding.code, "text": finding.text}

@@ -1,1 +1,1 @@
-"""The guards: what must hold before Xen is told anything."""
+"""The guards: the conditions under which an action on Xen is allowed."""

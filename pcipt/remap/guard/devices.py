@@ -1,4 +1,7 @@
-"""The guards of announcements: what must hold before Xen is told of a function or forgets one. Pure."""
+"""The guards of announcements: the conditions under which Xen is told to add or remove a function. Pure.
+
+A rule returns None or the reason for a refusal, in words for the user.
+"""
 
 from pcipt.firmware.coverage import Coverage
 from pcipt.pci import BarKind, Function, HeaderType, Sbdf
@@ -8,19 +11,24 @@ from pcipt.remap.plan_moves import subtree, top_of_move
 
 
 def _subject(action: AddDevice | RemoveDevice, facts: Facts) -> Function | None:
-    """Find the function as Linux has it: a renumbered one is still at its old address there."""
+    """Return the function of an action, or None. Linux has a renumbered function at its old address."""
     linux = action.moved_from if isinstance(action, AddDevice) and action.moved_from else action.sbdf
     return facts.machine.functions.get(linux)
 
 
 def _segment(action: Action, _facts: Facts) -> str | None:
+    """Refuse a function in a segment that Xen cannot name."""
     if action.sbdf.fits_xen:
         return None
     return f"segment {action.sbdf.segment:x} is above ffff, Xen cannot name it"
 
 
 def _present(action: AddDevice, facts: Facts) -> str | None:
-    """A function that does not answer would become an orphan. A virtual one reads ffff by specification."""
+    """Refuse to add a function that does not answer: it would become an orphan.
+
+    A virtual function reads ffff as its vendor by specification. A renumbered function is judged by its
+    bridges.
+    """
     function = _subject(action, facts)
     if function is None:
         return "Linux does not have it (any more)"
@@ -34,18 +42,26 @@ def _present(action: AddDevice, facts: Facts) -> str | None:
 
 
 def _unknown_or_orphan(action: AddDevice, facts: Facts) -> str | None:
-    """Adding a known one overwrites its node and flags (xen/drivers/passthrough/pci.c, pci_add_device)."""
+    """Refuse to add a function that Xen lists with an owner.
+
+    The add would overwrite its node and flags (xen/drivers/passthrough/pci.c, pci_add_device).
+    """
     known = action.sbdf in facts.xen.known and action.sbdf not in facts.xen.orphans
     return "Xen knows it already; announcing it again would overwrite what Xen holds" if known else None
 
 
 def _physical_first(action: AddDevice, facts: Facts) -> str | None:
+    """Refuse to add a virtual function while Xen does not have its physical function for dom0."""
     if action.physfn is None or facts.xen.in_dom0(action.physfn):
         return None
     return f"its physical function {action.physfn} is not Xen's to give: announce that first"
 
 
 def _header_for_vpci(action: AddDevice, facts: Facts) -> str | None:
+    """Refuse to add a function whose header type vPCI does not know, on a PVH dom0.
+
+    A renumbered function is not judged: its header cannot be read.
+    """
     function = _subject(action, facts)
     if not facts.pvh or function is None or function.physfn is not None or action.moved_from is not None:
         return None
@@ -55,7 +71,8 @@ def _header_for_vpci(action: AddDevice, facts: Facts) -> str | None:
 
 
 def _io_vf_bar(action: AddDevice, facts: Facts) -> str | None:
-    # A renumbered one was sized when Xen was first told of it, and cannot be read now.
+    """Refuse to add a function with a VF BAR for I/O ports, if this Xen would hang."""
+    # Xen sized a renumbered function when it was first told of it; it cannot be read now.
     function = _subject(action, facts)
     sriov = function.sriov if function is not None else None
     if not facts.quirks.io_vf_bar_hangs or sriov is None:
@@ -66,10 +83,12 @@ def _io_vf_bar(action: AddDevice, facts: Facts) -> str | None:
 
 
 def _coverage(action: AddDevice, facts: Facts) -> Coverage:
+    """Return how certainly an IOMMU unit covers the function at its new address."""
     return facts.iommu.covers(action.sbdf, action.physfn)
 
 
 def _covered(action: AddDevice, facts: Facts) -> str | None:
+    """Refuse to add a function that no IOMMU unit covers."""
     if _coverage(action, facts) is not Coverage.NONE:
         return None
     why = f"no IOMMU unit covered bus {action.sbdf.bus:02x} at boot: the add would fail and leave an orphan; "
@@ -79,7 +98,11 @@ def _covered(action: AddDevice, facts: Facts) -> str | None:
 
 
 def decode_endangers(action: AddDevice, facts: Facts) -> bool:
-    """Whether a failing add would panic Xen: vPCI has queued BARs of a function it then forgets."""
+    """Return True if an add that fails would panic Xen: vPCI would keep queued BARs of a forgotten function.
+
+    That is so on a PVH dom0 with such a Xen, if the function may decode memory and the IOMMU may not cover
+    it.
+    """
     function = _subject(action, facts)
     if not facts.pvh or not facts.quirks.uncovered_add_panics or function is None:
         return False
@@ -87,6 +110,7 @@ def decode_endangers(action: AddDevice, facts: Facts) -> bool:
 
 
 def _driver_needs_decode(action: AddDevice, facts: Facts) -> str | None:
+    """Refuse an add for which memory decode must be off (`decode_endangers`) if a driver needs decode on."""
     function = _subject(action, facts)
     if function is None or not decode_endangers(action, facts):
         return None
@@ -104,7 +128,10 @@ def _driver_needs_decode(action: AddDevice, facts: Facts) -> str | None:
 
 
 def _driverless(action: AddDevice | RemoveDevice, facts: Facts) -> str | None:
-    """A subtree in use is never torn down: its drivers' DMA and interrupts go through Xen's old record."""
+    """Refuse to move a renumbered function in Xen while a driver is bound behind the renumbered bridge.
+
+    The drivers' DMA and interrupts use Xen's record of the old address.
+    """
     linux = _moving(action, facts)
     top = top_of_move(facts.machine, facts.moves, linux) if linux is not None else None
     bound = _bound_behind(top, facts) if top is not None else ""
@@ -114,14 +141,17 @@ def _driverless(action: AddDevice | RemoveDevice, facts: Facts) -> str | None:
 
 
 def _bound_behind(bridge: Function, facts: Facts) -> str:
-    """Name what has drivers behind a bridge; empty where nothing has."""
+    """Return the functions behind a bridge that have drivers, in words; empty if there are none."""
     behind = subtree(facts.machine, bridge.sbdf)
     names = [f"{function.sbdf} ({function.driver})" for function in behind if function.driver is not None]
     return ", ".join(sorted(names)[:4])
 
 
 def _moving(action: AddDevice | RemoveDevice, facts: Facts) -> Sbdf | None:
-    """Tell Linux's address of the renumbered function that an action follows, if it is away from there."""
+    """Return Linux's address of the renumbered function that an action is about, or None.
+
+    None also if the function is back at Linux's address.
+    """
     if isinstance(action, AddDevice):
         return action.moved_from
     now = action.moved_to
@@ -129,7 +159,10 @@ def _moving(action: AddDevice | RemoveDevice, facts: Facts) -> Sbdf | None:
 
 
 def _in_dom0(action: RemoveDevice, facts: Facts) -> str | None:
-    """Xen removes without asking who owns; an orphan's removal panics Xen before 4.19."""
+    """Refuse to remove a function that Xen does not list as dom0's.
+
+    Xen removes it without asking who owns it; to remove an orphan panics Xen before 4.19.
+    """
     if action.sbdf not in facts.xen.known:
         return "Xen does not know it"
     if action.sbdf in facts.xen.orphans:
@@ -143,6 +176,7 @@ def _in_dom0(action: RemoveDevice, facts: Facts) -> str | None:
 
 
 def _gone_from_linux(action: RemoveDevice, facts: Facts) -> str | None:
+    """Refuse to remove a function at an address where a function still is, by Linux or by the bus numbers."""
     if action.sbdf in facts.moves.values():
         return "renumbered buses lead to a function there"
     function = facts.machine.functions.get(action.sbdf)
@@ -154,12 +188,14 @@ def _gone_from_linux(action: RemoveDevice, facts: Facts) -> str | None:
 
 
 def _announced_where_it_is(action: RemoveDevice, facts: Facts) -> str | None:
+    """Refuse to remove a renumbered function while Xen does not have it for dom0 at its new address."""
     if action.moved_to is None or facts.xen.in_dom0(action.moved_to):
         return None
     return f"Xen does not have it at {action.moved_to} yet, where it is now: announce that first"
 
 
 def _no_virtual_functions(action: RemoveDevice, facts: Facts) -> str | None:
+    """Refuse to remove a physical function while its virtual functions are there."""
     vfs = facts.bars.virtual(action.sbdf)
     if action.moved_to is not None:
         vfs = [vf for vf in vfs if vf in facts.xen.known]
@@ -167,8 +203,9 @@ def _no_virtual_functions(action: RemoveDevice, facts: Facts) -> str | None:
 
 
 def _no_children(action: RemoveDevice, facts: Facts) -> str | None:
-    """Xen undoes a bridge's entries for the buses behind it: what it lists there leaves first.
+    """Refuse to remove a bridge while Xen lists functions behind it at their old addresses.
 
+    When Xen forgets a bridge it undoes its entries for the buses behind it.
     Source: xen/drivers/passthrough/pci.c (free_pdev).
     """
     linux = next((at for at in (action.sbdf, action.moved_to) if at in facts.machine.functions), None)

@@ -1,4 +1,4 @@
-"""What the guards decide from: all read right before the action, nothing remembered. Pure."""
+"""The facts from which the guards decide. They are read right before the action, not remembered. Pure."""
 
 import enum
 from collections.abc import Callable, Collection, Mapping
@@ -19,7 +19,12 @@ from pcipt.remap.view import XenView
 
 @attrs.frozen
 class Quirks:
-    """What this Xen does differently from newer ones, by its version."""
+    """Faults of this Xen that newer versions do not have, by its version.
+
+    `removing_orphan_panics`: to remove a function without an owner panics Xen. `uncovered_add_panics`: to add
+    a function that decodes memory and that no IOMMU unit covers panics Xen. `io_vf_bar_hangs`: to add a
+    function with a VF BAR for I/O ports hangs Xen.
+    """
 
     removing_orphan_panics: bool
     uncovered_add_panics: bool
@@ -27,7 +32,7 @@ class Quirks:
 
 
 def quirks_of_version(major: int, minor: int) -> Quirks:
-    """Tell the quirks of a version.
+    """Return the quirks of a version of Xen.
 
     Source: Xen 635dd1120a (4.19, orphans), f7091c0e1f (4.21, I/O VF BARs); 4.20 measured free of both panics.
     """
@@ -41,11 +46,12 @@ def quirks_of_version(major: int, minor: int) -> Quirks:
 
 @attrs.frozen
 class Facts:
-    """`machine` and `bars` as of now: the function of the action was read again. `moves` by Linux's address.
+    """All that the guards look at. The function of the action was just read again.
 
-    `bars` must be those of `machine`; without one it is made here, which takes as long as the machine is
-    large. `regions` holds for each reserved region the present functions that need it. `outside_window`
-    returns for a place the BARs that decoded where vPCI maps none.
+    `moves` and `followed` are by Linux's address (`find_moves`, `Ledger.followed`). `bars` must be those of
+    `machine`; if none are given, they are computed here, in a time that grows with the machine. `regions` has
+    for each reserved region the present functions that need it. `outside_window` returns for a place the BARs
+    that decoded where vPCI maps nothing (`Desired.outside_window`).
     """
 
     machine: Machine
@@ -63,7 +69,12 @@ class Facts:
     _desired: dict[Sbdf, Desired] = attrs.field(factory=dict, init=False, eq=False, repr=False)
 
     def desired(self, sbdf: Sbdf) -> Desired | None:
-        """Say what a function needs, None where Linux has none there; computed once, for most guards ask."""
+        """Return the pages that the function at Linux's address `sbdf` needs.
+
+        None: Linux has no function there.
+
+        The result is computed once, because most guards ask for it.
+        """
         function = self.machine.functions.get(sbdf)
         if function is None:
             return None
@@ -78,8 +89,9 @@ class Facts:
 class Precaution(enum.Enum):
     """What must be done around an allowed action.
 
-    DECODE_OFF: memory decode is off during an add, on again after it. Where `moved_from` is set the function
-    is reached at Linux's address only, with the bridge's old bus numbers put back meanwhile.
+    DECODE_OFF: memory decode is switched off before an add, and on again after it. A function with
+    `moved_from` can be reached at Linux's address only: for that, its bridges have their old bus numbers for
+    a moment.
     """
 
     NONE = "none"

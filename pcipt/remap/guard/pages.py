@@ -1,7 +1,8 @@
-"""The guards of pages: what must hold before dom0's 1:1 map or a BAR is changed. Pure; PVH only.
+"""The guards of pages: the conditions under which dom0's 1:1 map, or a BAR, is changed. Pure; PVH only.
 
-A map over RAM loses it, one over other MMIO kills dom0, an unmap under a live device cuts its driver off. All
-is judged by the machine as it was read just now, and by what is held; no rule walks the whole machine.
+A map over RAM loses that RAM, a map over other MMIO kills dom0, an unmap of a BAR in use takes it from its
+driver. The rules look at the machine as it was just read, and at the mapped pages; no rule walks the whole
+machine. A rule returns None or the reason for a refusal, in words for the user.
 Source: xen/arch/x86/mm/p2m.c (set_typed_p2m_entry, clear_mmio_p2m_entry).
 """
 
@@ -17,8 +18,8 @@ from pcipt.remap.plan_mappings import name_of_bar
 from pcipt.remap.plan_moves import subtree
 from pcipt.remap.plan_reserved import needs_region
 
-SUBTRACTIVE = 0x060401  # such a bridge passes on whatever nobody else claims
-#  what dom0 cannot spare though no driver of Linux is bound to it (a disk, a serial console have theirs)
+SUBTRACTIVE = 0x060401  # such a bridge passes on every address that no other device claims
+#  functions that dom0 needs all the time although no driver is bound (a disk or serial console has a driver)
 NOT_SPARED = {
     0x0600: "a host bridge",
     0x0806: "an IOMMU, which Xen drives",
@@ -31,16 +32,18 @@ Region = WithdrawReserved | RestoreReserved
 
 
 def _subject(action: Mapping | RewriteBar, facts: Facts) -> Function | None:
+    """Return the function of an action, or None if Linux does not have it."""
     return facts.machine.functions.get(action.sbdf)
 
 
 def _certain(action: Mapping, facts: Facts) -> str | None:
-    """What belongs to a guest, or cannot be read now, keeps what dom0 has mapped."""
+    """Refuse to change pages of a function about which nothing is certain now (`Desired.hold_reason`)."""
     desired = facts.desired(action.sbdf)
     return desired.hold_reason if desired is not None else None
 
 
 def _claimed(action: MapMmio, facts: Facts) -> str | None:
+    """Refuse to map pages that the BAR does not decode now."""
     desired = facts.desired(action.sbdf)
     spans = (
         [span for wanted in desired.bars if wanted.bar == action.bar for span in wanted.spans]
@@ -53,14 +56,15 @@ def _claimed(action: MapMmio, facts: Facts) -> str | None:
 
 
 def _left_to_vpci(action: MapMmio, facts: Facts) -> str | None:
-    """VPCI maps what it handles; only what it may not have mapped, or a failed call of ours have unmapped, is
-    mapped as well.
+    """Refuse to map pages of a function that vPCI handles, except pages that vPCI may not have mapped.
+
+    Exceptions: pages of an `unsure` BAR, and pages that a failed call of pcipt may have unmapped.
     """
     desired = facts.desired(action.sbdf)
     if desired is None or desired.by is By.US:
         return None
     unsure = (State.DOUBTFUL, State.INTENDED)
-    ours = [held.frames for held in facts.mapped.of(action.place) if held.state in unsure]
+    ours = [run.frames for run in facts.mapped.of(action.place) if run.state in unsure]
     ours += [
         span for wanted in desired.bars if wanted.bar == action.bar and wanted.unsure for span in wanted.spans
     ]
@@ -70,12 +74,16 @@ def _left_to_vpci(action: MapMmio, facts: Facts) -> str | None:
 
 
 def _unprotected(action: Mapping, facts: Facts) -> str | None:
+    """Refuse to change protected pages."""
     why = facts.protected.why(action.frames)
     return f"it touches {why}" if why is not None else None
 
 
 def _no_trapped_pages(action: MapMmio | RestoreReserved, facts: Facts) -> str | None:
-    """Mapped MSI-X pages make vPCI blind to a function's vectors (xen/drivers/vpci/msix.c)."""
+    """Refuse to map MSI-X pages that vPCI must trap: mapped, they hide the function's vectors from vPCI.
+
+    Source: xen/drivers/vpci/msix.c.
+    """
     for sbdf in facts.bars.tables_over(action.frames):
         if is_trapped(sbdf, facts.xen, facts.followed):
             return f"MSI-X structures of {sbdf} lie there, which Xen must trap"
@@ -83,6 +91,7 @@ def _no_trapped_pages(action: MapMmio | RestoreReserved, facts: Facts) -> str | 
 
 
 def _no_other_owner(action: MapMmio, facts: Facts) -> str | None:
+    """Refuse to map pages of a BAR that collides with a BAR of another function."""
     function = _subject(action, facts)
     bar = _bar_of(function, action.bar)
     span = assigned_range(bar) if bar is not None else None
@@ -90,7 +99,11 @@ def _no_other_owner(action: MapMmio, facts: Facts) -> str | None:
 
 
 def _conflict(function: Function | None, span: Range, frames: Frames, facts: Facts) -> str | None:
-    """Find a BAR of another function that decodes the same bytes, or a guest's that shares a page."""
+    """Return the BAR of another function that decodes bytes of `span`, in words, or None.
+
+    A BAR of a guest's function is also returned if it shares only a page with `frames`. Only BARs that decode
+    now are looked at.
+    """
     for other in facts.bars.over(frames):
         if function is None or other.sbdf == function.sbdf or not other.decoding:
             continue
@@ -106,6 +119,7 @@ def _conflict(function: Function | None, span: Range, frames: Frames, facts: Fac
 
 
 def _reached(action: MapMmio, facts: Facts) -> str | None:
+    """Refuse to map a BAR that a bridge above does not pass on."""
     function = _subject(action, facts)
     bar = _bar_of(function, action.bar)
     span = assigned_range(bar) if bar is not None else None
@@ -115,7 +129,10 @@ def _reached(action: MapMmio, facts: Facts) -> str | None:
 
 
 def outside_window(function: Function, span: Range, machine: Machine) -> str | None:
-    """Tell which bridge above does not pass these addresses on: nothing decodes there then."""
+    """Return which bridge above does not pass these addresses on, in words, or None if all pass them on.
+
+    Behind such a bridge no BAR decodes at these addresses.
+    """
     above = machine.functions.get(function.parent) if function.parent is not None else None
     while above is not None:
         if above.bridge is not None and not _passes(above, above.bridge, span):
@@ -125,6 +142,10 @@ def outside_window(function: Function, span: Range, machine: Machine) -> str | N
 
 
 def _passes(function: Function, bridge: Bridge, span: Range) -> bool:
+    """Return True if a bridge passes on memory accesses to all of `span`.
+
+    A bridge with subtractive decode or with Enhanced Allocation counts as passing everything on.
+    """
     if function.ids.class_code == SUBTRACTIVE or function.allocations:
         return True
     return any(
@@ -133,15 +154,19 @@ def _passes(function: Function, bridge: Bridge, span: Range) -> bool:
     )
 
 
-def _held(action: UnmapMmio, facts: Facts) -> str | None:
-    held = [run.frames for run in facts.mapped.of(action.place) if run.bar == action.bar]
-    if without((action.frames,), held):
+def _mapped_for_bar(action: UnmapMmio, facts: Facts) -> str | None:
+    """Refuse to unmap pages that are not recorded as mapped for this BAR."""
+    mapped = [run.frames for run in facts.mapped.of(action.place) if run.bar == action.bar]
+    if without((action.frames,), mapped):
         return "the ledger does not say that it was mapped for this BAR"
     return None
 
 
 def _decodes_nowhere(action: UnmapMmio, facts: Facts) -> str | None:
-    """What another BAR holds or may decode is not taken away; vPCI's map of it cannot be told from ours."""
+    """Refuse to unmap pages on which BARs of the same function are desired or a BAR of another function lies.
+
+    Pages that vPCI maps for another BAR cannot be told from pages that pcipt mapped.
+    """
     desired = facts.desired(action.sbdf)
     own = [span for wanted in desired.bars for span in wanted.spans] if desired is not None else []
     if common(own, (action.frames,)):
@@ -153,19 +178,24 @@ def _decodes_nowhere(action: UnmapMmio, facts: Facts) -> str | None:
 
 
 def _not_needed(action: UnmapMmio, facts: Facts) -> str | None:
-    """A function that cannot be read now, as one that was renumbered, has no BAR in the index."""
-    for held in facts.mapped.over(action.frames):
-        if (held.place, held.bar) != (action.place, action.bar) and held.state is State.HELD:
-            return f"{name_of_bar(held.bar)} of {held.sbdf} holds it as well"
+    """Refuse to unmap pages that are HELD for another BAR as well.
+
+    A function that cannot be read now, such as a renumbered one, has no BAR in the index, but mapped pages.
+    """
+    for run in facts.mapped.over(action.frames):
+        if (run.place, run.bar) != (action.place, action.bar) and run.state is State.HELD:
+            return f"{name_of_bar(run.bar)} of {run.sbdf} holds it as well"
     return None
 
 
 def _bar_of(function: Function | None, index: int) -> Bar | None:
+    """Return the BAR with this number, or None."""
     bars: Iterable[Bar] = function.bars if function is not None else ()
     return next((bar for bar in bars if bar.index == index), None)
 
 
 def _writable(action: RewriteBar, facts: Facts) -> str | None:
+    """Refuse to rewrite a BAR that cannot be written: the function does not answer, or it is virtual."""
     function = _subject(action, facts)
     if function is None or not function.answers:
         return "it does not answer now"
@@ -175,6 +205,7 @@ def _writable(action: RewriteBar, facts: Facts) -> str | None:
 
 
 def _dom0s(action: RewriteBar, facts: Facts) -> str | None:
+    """Refuse to rewrite a BAR of a function that a guest, Xen or quarantine has."""
     owner = facts.xen.elsewhere.get(action.sbdf)
     if owner is not None:
         return f"it belongs to {owner}"
@@ -182,6 +213,7 @@ def _dom0s(action: RewriteBar, facts: Facts) -> str | None:
 
 
 def _unbound(action: RewriteBar, facts: Facts) -> str | None:
+    """Refuse to rewrite a BAR while the function, or a function behind it, has a driver."""
     function = _subject(action, facts)
     bound = [function] if function is not None else []
     bound += subtree(facts.machine, action.sbdf)
@@ -194,6 +226,7 @@ def _unbound(action: RewriteBar, facts: Facts) -> str | None:
 
 
 def _spared(action: RewriteBar, facts: Facts) -> str | None:
+    """Refuse to rewrite a BAR of a function that dom0 needs all the time, or that has virtual functions."""
     function = _subject(action, facts)
     code = function.ids.class_code if function is not None else None
     what = NOT_SPARED.get(code >> 8) if code is not None else None
@@ -204,6 +237,7 @@ def _spared(action: RewriteBar, facts: Facts) -> str | None:
 
 
 def _still_ignored(action: RewriteBar, facts: Facts) -> str | None:
+    """Refuse to rewrite a BAR whose address has changed since its write was ignored."""
     bar = _bar_of(_subject(action, facts), action.bar)
     if bar is not None and bar.size and bar.address == action.before:
         return None
@@ -211,6 +245,7 @@ def _still_ignored(action: RewriteBar, facts: Facts) -> str | None:
 
 
 def _target(action: RewriteBar, facts: Facts) -> tuple[Function, Range] | None:
+    """Return the function and the range that a rewritten BAR will have, or None if they are not known."""
     function = _subject(action, facts)
     bar = _bar_of(function, action.bar)
     if function is None or bar is None or not bar.size:
@@ -219,40 +254,48 @@ def _target(action: RewriteBar, facts: Facts) -> tuple[Function, Range] | None:
 
 
 def _target_unprotected(action: RewriteBar, facts: Facts) -> str | None:
+    """Refuse to move a BAR onto protected pages."""
     target = _target(action, facts)
     why = facts.protected.why(frames_from_range(target[1])) if target is not None else None
     return f"the new address touches {why}" if why is not None else None
 
 
 def _target_free(action: RewriteBar, facts: Facts) -> str | None:
+    """Refuse to move a BAR onto a BAR of another function, or onto another BAR of the same function."""
     target = _target(action, facts)
     if target is None:
         return None
     function, span = target
     frames = frames_from_range(span)
     for other in facts.bars.over(frames):
-        # one that does not decode yet would collide as soon as its driver switches it on
+        # a BAR that does not decode yet would collide as soon as its driver switches decode on
         if (other.sbdf, other.bar) != (action.sbdf, action.bar) and other.range.overlaps(span):
             return f"{name_of_bar(other.bar)} of {other.sbdf} is at {other.range}"
     return _conflict(function, span, frames, facts)
 
 
 def _target_reached(action: RewriteBar, facts: Facts) -> str | None:
+    """Refuse to move a BAR to an address that a bridge above does not pass on."""
     target = _target(action, facts)
     return outside_window(*target, facts.machine) if target is not None else None
 
 
 def _known_region(action: Region, facts: Facts) -> str | None:
+    """Refuse a reserved region that neither Xen nor the firmware names."""
     return None if action.frames in facts.regions else "neither Xen nor the firmware names such a region"
 
 
 def _region_unprotected(action: Region, facts: Facts) -> str | None:
+    """Refuse a reserved region over protected pages, other than memory that firmware merely reserves."""
     why = facts.protected.why_not_reserved(action.frames)
     return f"it touches {why}" if why is not None else None
 
 
 def _no_scope_device(action: WithdrawReserved, facts: Facts) -> str | None:
-    """A device of dom0 whose DMA goes there would fault; regions that overlap share their pages."""
+    """Refuse to withdraw a region that a device of dom0 still needs: its DMA would fault.
+
+    Devices of all regions that overlap this one count, because regions that overlap share their pages.
+    """
     overlapping = [scope for frames, scope in facts.regions.items() if frames.overlaps(action.frames)]
     needing = {
         sbdf for scope in overlapping for sbdf in scope if needs_region(sbdf, facts.machine, facts.xen)
@@ -263,11 +306,14 @@ def _no_scope_device(action: WithdrawReserved, facts: Facts) -> str | None:
 
 
 def _no_bar(action: WithdrawReserved, facts: Facts) -> str | None:
-    """What firmware gave to a device as well (XSA-461) is not taken from under its driver."""
+    """Refuse to withdraw a region on which a BAR lies or for which pages of a BAR are mapped.
+
+    Firmware may give a page both to a region and to a BAR (XSA-461): its driver would lose the page.
+    """
     for other in facts.bars.over(action.frames):
         return f"{name_of_bar(other.bar)} of {other.sbdf} is at {other.range}"
-    for held in facts.mapped.over(action.frames):
-        return f"{name_of_bar(held.bar)} of {held.sbdf} holds it as well"
+    for run in facts.mapped.over(action.frames):
+        return f"{name_of_bar(run.bar)} of {run.sbdf} holds it as well"
     return None
 
 
@@ -281,7 +327,7 @@ PAGE_RULES: tuple[tuple[str, type[Action], Rule], ...] = (
     ("other-owner", MapMmio, _no_other_owner),
     ("bridge-window", MapMmio, _reached),
     ("certain", UnmapMmio, _certain),
-    ("held", UnmapMmio, _held),
+    ("held", UnmapMmio, _mapped_for_bar),
     ("protected", UnmapMmio, _unprotected),
     ("decodes-nowhere", UnmapMmio, _decodes_nowhere),
     ("not-needed", UnmapMmio, _not_needed),

@@ -1,7 +1,9 @@
-"""Pages that must never be mapped over or taken away: RAM, what firmware reserved, the platform's own. Pure.
+"""Pages that must never be mapped or unmapped: RAM, pages that firmware reserved, the platform's own devices.
 
-Built from what was read of the machine as a whole: its memory maps, ACPI tables and reserved regions. What
-changes with the functions (their BARs, MSI-X pages) is not here: see `bar_index`.
+Pure.
+
+They are computed from what was read of the machine as a whole: its memory maps, ACPI tables and reserved
+regions. BARs and MSI-X pages change with the functions and are not here: see `bar_index`.
 Source: xen/arch/x86/dom0_build.c (dom0_setup_permissions); ACPI 6.5 §5.2.12; VT-d 4.1 §8.3; IA-PC HPET 1.0a
         §3.2.4.
 """
@@ -25,14 +27,14 @@ HPET = "HPET"
 _HPET_BASE = 44
 _ECAM_BUS = 1 << 20
 
-#  addresses that an x86 machine has whatever its tables say
+#  addresses that every x86 machine uses, also if its tables do not name them
 CONSTANTS = (
     (Range(Address(0), ONE_MIB), "the first MiB"),
     (Range(Address(0xFEC0_0000), PAGE_SIZE), "the IO-APIC's usual place"),
     (Range(Address(0xFEE0_0000), 1 << 20), "the local APIC and the MSI window"),
 )
 
-#  what Linux calls in /proc/iomem what no table readable in a PVH dom0 names
+#  names in /proc/iomem of ranges that no ACPI table readable in a PVH dom0 names
 _IOMEM_NAMES = (
     ("ioapic", "IO-APIC"),
     ("local apic", "local APIC"),
@@ -47,28 +49,37 @@ _IOMEM_NAMES = (
 
 @attrs.frozen
 class Reason:
-    """`reserved` is what firmware keeps for devices and itself, where reserved regions lie."""
+    """Why pages are protected.
+
+    `reserved` is True for memory that the firmware reserves for devices or itself.
+
+    Reserved regions (RMRR, IVMD) lie in such memory.
+    """
 
     what: str
     reserved: bool = False
 
 
 class Protected:
-    """Pages with the reason why they are not to be touched. Made anew with the next reading."""
+    """Protected pages, each range with its reason. It does not change: the next reading makes a new one."""
 
     def __init__(self, ranges: Iterable[tuple[Frames, Reason]] = ()) -> None:
         self._ranges: Intervals[Reason] = Intervals(ranges)
 
     def why(self, frames: Frames) -> str | None:
-        """Tell which protected range these pages touch, the lowest of several; None where they touch none."""
+        """Return the lowest protected range that overlaps these pages, in words with its reason, or None."""
         return self._first(self._ranges.over(frames))
 
     def why_not_reserved(self, frames: Frames) -> str | None:
-        """The same without what is merely reserved: that is where reserved regions lie."""
+        """Return the same as `why`, but ignore memory that firmware reserves: reserved regions may lie in it.
+
+        They must be mapped and unmapped with their devices.
+        """
         return self._first(entry for entry in self._ranges.over(frames) if not entry[1].reserved)
 
     @staticmethod
     def _first(found: Iterable[tuple[Frames, Reason]]) -> str | None:
+        """Return the lowest of these ranges in words, or None if there is none."""
         lowest = min(found, key=lambda entry: (entry[0], entry[1].what), default=None)
         return f"{lowest[1].what} at {lowest[0]}" if lowest is not None else None
 
@@ -79,10 +90,10 @@ def protected_ranges(
     tables: Iterable[bytes] = (),
     reserved: Iterable[Frames] = (),
 ) -> Protected:
-    """Put together what is protected.
+    """Return all protected pages of a machine.
 
-    `memory` are E820 ranges (`entries_from_names`, `overlapping` need not hold), `named` the lines of
-    /proc/iomem, `tables` ACPI tables as they were read, `reserved` what Xen lists of reserved device memory.
+    `memory` are E820 ranges; they may overlap. `named` are the lines of /proc/iomem, `tables` the ACPI tables
+    as they were read, `reserved` the reserved device memory that Xen lists.
     """
     found: list[tuple[Frames, Reason]] = []
     for span, what in CONSTANTS:
@@ -103,6 +114,7 @@ def protected_ranges(
 
 
 def _from_table(data: bytes) -> Iterator[tuple[Range, str]]:
+    """Yield the protected ranges of an ACPI table, each with its name; nothing for tables of other kinds."""
     table = parse_table(data)
     if table is None:
         return
@@ -124,6 +136,7 @@ def _from_table(data: bytes) -> Iterator[tuple[Range, str]]:
 
 
 def _hpet(table: Table) -> Iterator[tuple[Range, str]]:
+    """Yield the page of the HPET's registers."""
     base = table.data[_HPET_BASE : _HPET_BASE + 8]
     if len(base) == 8:
         yield Range(Address(int.from_bytes(base, "little")), PAGE_SIZE), HPET

@@ -1,10 +1,10 @@
-"""The guards: what must hold before Xen is told anything, one row a rule. Pure.
+"""The guards: the conditions under which Xen is told anything, one row of a table for each rule. Pure.
 
-A rule looks at an action and the facts and gives None or the reason for a refusal; the first refusal counts.
-Some of them stand between pcipt and a host panic (reference: Xen 4.17, measured in the lab): removing an
-orphan; adding what no IOMMU unit covers (it leaves an orphan, or with memory decode on a PVH dom0 panics at
-once); mapping over RAM. Everything else keeps guests and drivers from losing a device under them. The rules
-of announcements are in `guard_devices`, those of pages in `guard_pages`.
+A rule gets an action and the facts, and returns None or the reason for a refusal; the first refusal counts.
+Some rules stand between pcipt and a panic of the host (reference: Xen 4.17, measured in the lab). The panics:
+to remove an orphan; to add a function that no IOMMU unit covers (this leaves an orphan, or panics at once if
+the function decodes memory on a PVH dom0); to map over RAM. All other rules keep guests and drivers from
+losing a device that they use. `devices` has the rules of announcements, `pages` those of pages.
 """
 
 from typing import get_args
@@ -49,9 +49,9 @@ _RULES_FOR = {
 
 
 def check_action(action: Action, facts: Facts) -> Verdict:
-    """Apply the rules for this kind of action in order; allowed actions come with their precaution.
+    """Return the verdict on an action: the first refusal, or if no rule refuses, the precaution it needs.
 
-    What has no meaning on a PV dom0 is not applicable there, whatever the rules would say.
+    On a PV dom0, an action that changes the 1:1 map or a BAR is not applicable, whatever the rules say.
     """
     if not facts.pvh and isinstance(action, PAGES):
         return NotApplicable(ON_PV)
@@ -64,5 +64,8 @@ def check_action(action: Action, facts: Facts) -> Verdict:
 
 
 def judge_action(action: Action, facts: Facts) -> tuple[tuple[str, str | None], ...]:
-    """Apply every rule for this kind of action; None is a rule that has nothing against it."""
+    """Return the name and the answer of each rule for this kind of action.
+
+    None is the answer of a rule that does not object.
+    """
     return tuple((name, rule(action, facts)) for name, rule in _RULES_FOR[type(action)])

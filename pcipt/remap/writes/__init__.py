@@ -1,1 +1,1 @@
-"""Shadow registers, and what a write to them changed."""
+"""Shadow registers, and the changes that configuration writes make to them."""

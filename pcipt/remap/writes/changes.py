@@ -1,6 +1,4 @@
-"""What writes meant: one class for each kind of change, with before, after and the accesses that caused
-it.
-"""
+"""The changes that configuration accesses make: one class a kind, with the state before and after. Pure."""
 
 import enum
 
@@ -16,20 +14,26 @@ Cause = ConfigWrite | ConfigRead
 
 
 class Assumption(enum.Enum):
-    """What became of a BAR written while it decodes: hardware obeys, Xen's vPCI drops the write."""
+    """What happened to a write to a BAR that decodes: hardware took it, or vPCI dropped it."""
 
     OBEYED = "obeyed"
     IGNORED = "ignored"
 
 
 class ResetKind(enum.Enum):
+    """What was reset: one function (FLR, AF), or all functions behind a bridge (secondary bus reset)."""
+
     FUNCTION = "function"
     SECONDARY_BUS = "secondary-bus"
 
 
 @attrs.frozen(kw_only=True)
 class Change:
-    """`sbdf` is the address at which the deciding access found the function; `place` survives renumbering."""
+    """A change of one function, and the accesses that caused it, in order.
+
+    `sbdf` is the address at which the last of these accesses reached the function. `place` survives
+    renumbering.
+    """
 
     sbdf: Sbdf
     place: PciPath
@@ -37,12 +41,17 @@ class Change:
 
     @property
     def number(self) -> int | None:
-        """The recording's number of the deciding access, the last of the causes."""
+        """The recording's number of the last access that caused the change, or None if it has no number."""
         return self.causes[-1].number if self.causes else None
 
 
 @attrs.frozen(kw_only=True)
 class BarMapped(Change):
+    """A BAR decodes that did not, for the first time or at the same address as last time.
+
+    `bar` 6 is the ROM.
+    """
+
     bar: int
     kind: BarKind
     after: Range
@@ -50,6 +59,8 @@ class BarMapped(Change):
 
 @attrs.frozen(kw_only=True)
 class BarUnmapped(Change):
+    """A BAR stopped decoding."""
+
     bar: int
     kind: BarKind
     before: Range
@@ -57,8 +68,9 @@ class BarUnmapped(Change):
 
 @attrs.frozen(kw_only=True)
 class BarMoved(Change):
-    """`assumed` is set where the BAR was written while decoding; IGNORED means that it still is at
-    `before`.
+    """A BAR decodes at another address than it did last.
+
+    `assumed` is set if the BAR was written while it decoded. If it is IGNORED, the BAR still is at `before`.
     """
 
     bar: int
@@ -70,19 +82,26 @@ class BarMoved(Change):
 
 @attrs.frozen
 class Decode:
+    """The two decode bits of the Command register: I/O ports and memory."""
+
     io: bool
     memory: bool
 
 
 @attrs.frozen(kw_only=True)
 class DecodeChanged(Change):
+    """The decode bits of the Command register changed. `before` None is unknown."""
+
     before: Decode | None
     after: Decode
 
 
 @attrs.frozen(kw_only=True)
 class RomChanged(Change):
-    """The ROM's own enable bit; where it then decodes is told as BAR 6."""
+    """The ROM's own enable bit changed; `before` None is unknown.
+
+    BAR changes of BAR 6 tell where the ROM decodes.
+    """
 
     before: bool | None
     after: bool
@@ -90,7 +109,7 @@ class RomChanged(Change):
 
 @attrs.frozen(kw_only=True)
 class BridgeWindowChanged(Change):
-    """None is a closed window."""
+    """A window of a bridge changed. None is a closed window, or for `before` an unknown one."""
 
     window: WindowKind
     before: Window | None
@@ -99,7 +118,7 @@ class BridgeWindowChanged(Change):
 
 @attrs.frozen
 class Numbers:
-    """The bus numbers of a bridge; None is not known."""
+    """The bus numbers of a bridge. None is an unknown number."""
 
     primary: int | None
     secondary: int | None
@@ -108,9 +127,10 @@ class Numbers:
 
 @attrs.frozen(kw_only=True)
 class BusRenumbered(Change):
-    """`moved` lists the functions behind the bridge with their addresses before and after.
+    """The bus numbers of a bridge changed.
 
-    None is out of reach: behind a bridge whose secondary bus is 0.
+    `moved` lists the functions behind the bridge with their addresses before and after. None is no address:
+    the secondary bus of a bridge above is 0 or unknown.
     """
 
     before: Numbers
@@ -120,7 +140,10 @@ class BusRenumbered(Change):
 
 @attrs.frozen
 class VfRange:
-    """BAR `bar` of all `count` virtual functions: `size` is that of one, they follow each other."""
+    """The range of BAR `bar` of all `count` virtual functions together. They follow each other without gaps.
+
+    `start` and `size` are in bytes; `size` is that of one virtual function.
+    """
 
     bar: int
     start: int
@@ -130,15 +153,19 @@ class VfRange:
 
 @attrs.frozen(kw_only=True)
 class VfBarsChanged(Change):
+    """The ranges that the BARs of virtual functions decode changed."""
+
     before: tuple[VfRange, ...]
     after: tuple[VfRange, ...]
 
 
 @attrs.frozen(kw_only=True)
 class FunctionReset(Change):
+    """A function was reset."""
+
     kind: ResetKind
 
 
 @attrs.frozen(kw_only=True)
 class RereadWanted(Change):
-    """A write that cannot be understood: its width is unknown. The function must be read again."""
+    """A write of unknown width cannot be folded into the shadow: the function must be read again."""

@@ -1,7 +1,7 @@
-"""What the registers of a shadow amount to: which ranges decode, which windows are open, which buses are
-passed on.
+"""Decode the registers of a shadow: the ranges that decode, the windows of bridges, the bus numbers. Pure.
 
-Every function here answers `UNKNOWN` where a register that it needs is not known.
+If a register that a range or window needs is not known, the answer is `UNKNOWN`, which is not None: None says
+that nothing decodes or that a window is closed.
 
 Source: PCI Local Bus 3.0 §6.2.5; PCI Express Base 6.0 §9.3.3 (SR-IOV); QEMU hw/pci/pci.c, pci_bar_address,
         for what an implementation does with addresses at the edges.
@@ -31,7 +31,7 @@ SPACE_END = {BarKind.IO: 1 << 32, BarKind.MEM32: 1 << 32, BarKind.ROM: 1 << 32, 
 X86_PORTS = 1 << 16
 
 WINDOWS = {
-    #                         words it is made of                decoder
+    #                         offsets of its words               decoder
     WindowKind.IO: ((0x1C, 0x30), io_window),
     WindowKind.MEMORY: ((0x20,), memory_window),
     WindowKind.PREFETCHABLE: ((0x24, 0x28, 0x2C), prefetchable_window),
@@ -39,6 +39,8 @@ WINDOWS = {
 
 
 class Unknown(enum.Enum):
+    """The type of `UNKNOWN`: a register that is needed is not known."""
+
     UNKNOWN = "unknown"
 
 
@@ -46,7 +48,10 @@ UNKNOWN = Unknown.UNKNOWN
 
 
 def bar_registers(function: FunctionShadow) -> list[BarRegister]:
-    """List the implemented BARs whose type is known, the ROM last."""
+    """Return the registers of the implemented BARs whose type is known, the ROM last.
+
+    Empty for a virtual function. A BAR is not implemented if its size is known to be 0.
+    """
     if function.virtual:
         return []
     base, count, rom = LAYOUT[function.header or HeaderType.ENDPOINT]
@@ -57,6 +62,10 @@ def bar_registers(function: FunctionShadow) -> list[BarRegister]:
 
 
 def _bar_registers(function: FunctionShadow, base: int, first: int, count: int) -> list[BarRegister]:
+    """Return the registers of `count` BARs whose words begin at offset `base`, numbered from `first`.
+
+    BARs that are not implemented, or of unknown type, are left out.
+    """
     found = []
     number = 0
     while number < count:
@@ -70,18 +79,23 @@ def _bar_registers(function: FunctionShadow, base: int, first: int, count: int) 
 
 
 def decode_of(function: FunctionShadow) -> Decode | None:
+    """Return the decode bits of the Command register, or None if they are not known."""
     command = function.read(0x04, 1)
     return None if command is None else Decode(bool(command & 1), bool(command & 2))
 
 
 def rom_enable(function: FunctionShadow) -> bool | None:
+    """Return the ROM's enable bit. None if there is no ROM, or if its size or the bit is not known."""
     rom = LAYOUT[function.header][2] if function.header is not None else None
     low = function.read(rom, 1) if rom is not None and function.sizes.get(ROM_INDEX) else None
     return None if low is None else bool(low & 1)
 
 
 def decoded_range(function: FunctionShadow, bar: BarRegister) -> Range | Unknown | None:
-    """Tell what a BAR decodes now; None is nothing."""
+    """Return the range that a BAR decodes now. None: it decodes nothing.
+
+    UNKNOWN: a register or the size is unknown.
+    """
     decode = decode_of(function)
     if decode is None:
         return UNKNOWN
@@ -96,7 +110,10 @@ def decoded_range(function: FunctionShadow, bar: BarRegister) -> Range | Unknown
 
 
 def bar_value(function: FunctionShadow, bar: BarRegister) -> int | None:
-    """Read a BAR's register, both halves of it, without its type bits; bit 0 of a ROM stays."""
+    """Return the address in a BAR's register, both halves of it; None if a half is not known.
+
+    The type bits are cleared. Bit 0 of a ROM, its enable bit, stays.
+    """
     low = function.read(bar.offset, 4)
     high = function.read(bar.offset + 4, 4) if bar.wide else 0
     if low is None or high is None:
@@ -108,7 +125,11 @@ def bar_value(function: FunctionShadow, bar: BarRegister) -> int | None:
 
 
 def assigned_range(address: int, size: int, kind: BarKind) -> Range | None:
-    """Make the range; None at address 0 and at the very top of the space: nobody has assigned an address."""
+    """Return the range at this address, or None if the address is one that nobody has assigned.
+
+    Such addresses are 0, and those whose range reaches the very top of the address space (for ports also 64
+    KiB).
+    """
     end = address + size
     if address == 0 or end >= SPACE_END[kind] or (kind is BarKind.IO and end == X86_PORTS):
         return None
@@ -116,7 +137,7 @@ def assigned_range(address: int, size: int, kind: BarKind) -> Range | None:
 
 
 def window_of(function: FunctionShadow, kind: WindowKind) -> Window | Unknown | None:
-    """Decode a bridge's window; None is closed."""
+    """Return a bridge's window of this kind. None: it is closed. UNKNOWN: a register of it is not known."""
     words, decoder = WINDOWS[kind]
     image = bytearray(HEADER_SIZE)
     image[0x0E] = 1
@@ -124,7 +145,7 @@ def window_of(function: FunctionShadow, kind: WindowKind) -> Window | Unknown | 
         value, known = function.words.get(offset, (0, 0))
         wanted = 0xFFFF if kind is WindowKind.IO and number == 0 else 0xFFFF_FFFF
         if number and not image[words[0]] & 0xF:
-            break  # the upper halves do not exist
+            break  # a 16-bit I/O or 32-bit prefetchable window has no upper halves
         if known & wanted != wanted:
             return UNKNOWN
         image[offset : offset + 4] = (value & known).to_bytes(4, "little")
@@ -132,13 +153,14 @@ def window_of(function: FunctionShadow, kind: WindowKind) -> Window | Unknown | 
 
 
 def numbers_of(function: FunctionShadow) -> Numbers | None:
-    """Read a bridge's bus numbers; None where the function is no bridge."""
+    """Return the bus numbers of a bridge (PCI or CardBus), or None if the function is not a bridge."""
     if function.header is not HeaderType.BRIDGE and function.header is not HeaderType.CARDBUS:
         return None
     return Numbers(function.read(0x18, 1), function.read(0x19, 1), function.read(0x1A, 1))
 
 
 def vf_registers(function: FunctionShadow) -> list[BarRegister]:
+    """Return the registers of the implemented VF BARs whose type is known, numbered from 7."""
     sriov = function.capabilities.get((True, SRIOV))
     if sriov is None:
         return []
@@ -146,7 +168,11 @@ def vf_registers(function: FunctionShadow) -> list[BarRegister]:
 
 
 def vf_ranges(function: FunctionShadow) -> tuple[VfRange, ...] | Unknown:
-    """Compute where the virtual functions decode; nothing unless they and their memory are enabled."""
+    """Return the ranges that the BARs of the virtual functions decode.
+
+    Empty if the virtual functions or their memory decode are not enabled. UNKNOWN: a register or a size that
+    is needed is not known.
+    """
     sriov = function.capabilities.get((True, SRIOV))
     if sriov is None:
         return ()
@@ -171,7 +197,10 @@ def vf_ranges(function: FunctionShadow) -> tuple[VfRange, ...] | Unknown:
 
 
 def vf_addresses(function: FunctionShadow, sbdf: Sbdf) -> list[Sbdf]:
-    """List the virtual functions of the one at `sbdf`; none where offset and stride are not known."""
+    """Return the addresses of the virtual functions of the physical function at `sbdf`.
+
+    Empty if they are not enabled, or if their number, first offset or stride is not known.
+    """
     sriov = function.capabilities.get((True, SRIOV))
     if sriov is None or not (function.read(sriov + 8, 2) or 0) & VF_ENABLE:
         return []

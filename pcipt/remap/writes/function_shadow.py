@@ -1,7 +1,7 @@
-"""The shadow of one function: its registers as hardware holds them, as far as they are known.
+"""The shadow of one function: its registers as hardware holds them, as far as they are known. Pure.
 
-A word is its value and the mask of bits that are known; unknown bytes are never taken for zero. A value of
-this class is never changed: `written` and `taught` make the next one.
+A word of the shadow is its value and the mask of the bits that are known: unknown bytes are never taken for
+zero. A shadow never changes: a method that changes a register returns a new shadow.
 """
 
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ from pcipt.remap.writes.registers import WORD, Part, masks, merge
 
 IO_BIT, TYPE_64, TYPE_BITS = 0x1, 0x4, 0x6
 ROM_ADDRESS = 0xFFFF_F800
-REBAR_SIZE = 0x3F00  # Resizable BAR Control: BAR Size; everything else is read-only
+REBAR_SIZE = 0x3F00  # Resizable BAR Control: BAR Size; all other bits are read-only
 SRIOV_NUMBERS, SRIOV_BARS = 0x10, 0x24
 _MAX_CAUSES = 8
 
 
 @attrs.frozen
 class BarRegister:
-    """Where a BAR is: the offset of its (lower) word, and whether the next word is its upper half."""
+    """The register of a BAR: the offset of its (lower) word. If `wide`, the next word is its upper half."""
 
     index: int
     kind: BarKind
@@ -34,26 +34,34 @@ class BarRegister:
 
     @property
     def words(self) -> tuple[int, ...]:
+        """The offsets of the register's words, in order."""
         return (self.offset, self.offset + 4) if self.wide else (self.offset,)
 
 
 @attrs.frozen
 class Pending:
-    """Writes to a BAR since register and report last agreed; `lanes` are its bytes written since then."""
+    """Writes to a BAR that are not reported as a change yet.
+
+    `lanes` are the bits written since the last report.
+    """
 
     lanes: int = 0
     causes: tuple[Cause, ...] = ()
 
     def joined(self, lanes: int, cause: Cause) -> "Pending":
+        """Return these writes with one more. Only the last 8 accesses are kept as causes."""
         return Pending(self.lanes | lanes, (*self.causes, cause)[-_MAX_CAUSES:])
 
 
 @attrs.frozen
 class FunctionShadow:
-    """`words`: offset to (value, known bits). `types` and `sizes`: by BAR index, 6 the ROM, 7-12 VF BARs;
-    size 0 is not implemented. `ones`: bits of BAR words whose last write was all ones (sizing). `mapped` is
-    what was reported to decode, `last` where a BAR decoded last; `initial_sizes` those before a Resizable BAR
-    was changed.
+    """The registers of one function, and what was reported of them.
+
+    `words` are by offset: value and known bits. `types` and `sizes` (bytes) are by BAR number: 0 to 5, 6 the
+    ROM, 7 to 12 VF BARs; size 0 is a BAR that is not implemented. `ones` are the bits of BAR words whose last
+    write was all ones (sizing). `capabilities` are by (extended, id): the offset of the structure. `mapped`
+    are the ranges that were reported to decode, `last` the last range that each BAR decoded, `pending` the
+    writes that are not decided yet. `initial_sizes` are the sizes before a Resizable BAR was changed.
     """
 
     place: PciPath
@@ -70,18 +78,22 @@ class FunctionShadow:
     pending: Mapping[int, Pending] = attrs.field(factory=dict)
 
     def read(self, offset: int, size: int) -> int | None:
-        """Read 1, 2 or 4 aligned bytes; None unless all of them are known."""
+        """Return 1, 2 or 4 aligned bytes as a number; None unless all of them are known."""
         value, known = self.words.get(offset & ~3, (0, 0))
         shift, mask = 8 * (offset & 3), (1 << 8 * size) - 1
         return value >> shift & mask if known >> shift & mask == mask else None
 
     def is_sizing(self, offset: int) -> bool:
-        """Whether the word at `offset` holds its size mask, not an address."""
+        """Return True if the BAR word at `offset` was last written with all ones, to read the size."""
         full = ROM_ADDRESS if self.index_at(offset) == ROM_INDEX else WORD
         return self.ones.get(offset, 0) & full == full
 
     def index_at(self, offset: int) -> int | None:
-        """Tell which BAR a word belongs to; the upper half of a 64-bit BAR belongs to the lower index."""
+        """Return the number of the BAR to which the word at `offset` belongs, or None if it belongs to no
+        BAR.
+
+        The upper half of a 64-bit BAR belongs to the number of the lower half.
+        """
         base, count, rom = LAYOUT[self.header or HeaderType.ENDPOINT]
         if offset == rom:
             return ROM_INDEX
@@ -95,14 +107,17 @@ class FunctionShadow:
         return first + number - (number > 0 and self._is_upper(first, number))
 
     def _is_upper(self, first: int, number: int) -> bool:
-        """Whether word `number` is an upper half: pairs are counted from the first BAR on."""
+        """Return True if word `number` is an upper half. Pairs are counted from the first BAR on."""
         index = 0
         while index < number:
             index += 2 if self.types.get(first + index, 0) & (IO_BIT | TYPE_BITS) == TYPE_64 else 1
         return index != number
 
     def written(self, part: Part) -> "FunctionShadow":
-        """Merge one word's share of a write; registers that nothing here depends on are not kept."""
+        """Return the shadow after one word's part of a write.
+
+        Registers on which nothing depends are not kept.
+        """
         rule = self._rule(part.offset)
         if rule is None:
             return self
@@ -114,16 +129,18 @@ class FunctionShadow:
         return attrs.evolve(self, words=words, ones=ones)
 
     def with_words(self, words: Mapping[int, tuple[int, int]]) -> "FunctionShadow":
+        """Return the shadow with these words replaced."""
         return attrs.evolve(self, words={**self.words, **words})
 
     def _ones(self, part: Part, index: int) -> dict[int, int]:
+        """Return `ones` after one word's part of a write to BAR `index`."""
         address = ROM_ADDRESS if index == ROM_INDEX else WORD
-        lanes, held = part.lanes & address, self.ones.get(part.offset, 0)
+        lanes, before = part.lanes & address, self.ones.get(part.offset, 0)
         all_ones = lanes != 0 and part.value & lanes == lanes
-        return {**self.ones, part.offset: held | lanes if all_ones else held & ~part.lanes}
+        return {**self.ones, part.offset: before | lanes if all_ones else before & ~part.lanes}
 
     def _rule(self, offset: int) -> tuple[int, int] | None:
-        """Give the read-only and write-one-to-clear bits of a word, None for one that is not kept."""
+        """Return the read-only and the write-one-to-clear bits of a word, or None if the word is not kept."""
         index = self.index_at(offset)
         if index is not None:
             return self._fixed_bits(index, offset), 0
@@ -137,9 +154,7 @@ class FunctionShadow:
         return None
 
     def _fixed_bits(self, index: int, offset: int) -> int:
-        """Compute which bits of a BAR word hardware ignores: the type, and the address bits below the
-        size.
-        """
+        """Return the bits of a BAR word that writes do not change: type bits, address bits below the size."""
         size, kind = self.sizes.get(index), self.types.get(index)
         if size == 0:
             return WORD

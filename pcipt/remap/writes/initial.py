@@ -1,7 +1,7 @@
-"""The shadow of a machine as it was read: the state that a recording or a live source starts from.
+"""The first shadow of a machine, computed from its registers as they were read. Pure.
 
-`shadow_from_raws` takes what an edge read (config space and the lines of `resource`), `refreshed` one
-function read again: there hardware's word replaces the shadow's, and what differs is a change.
+`shadow_from_raws` starts from config spaces and the lines of `resource`. `refreshed` replaces the shadow of
+one function that was read again: each difference is a change.
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -26,14 +26,14 @@ from pcipt.remap.writes.registers import WORD, Part
 from pcipt.remap.writes.resets import ADVANCED_FEATURES
 from pcipt.remap.writes.shadow import Shadow, fold_read, with_function, with_routes
 
-# What is kept of each structure: its first bytes, as many as its registers that matter.
+# The number of bytes that are kept of each structure, from its start: registers that matter.
 _KEPT = {(False, EXPRESS): 0x0C, (False, ADVANCED_FEATURES): 8, (True, SRIOV): 0x40, (True, REBAR): 0x38}
 
 
 def shadow_from_raws(raws: Iterable[RawFunction], *, obeys: bool = True) -> Shadow:
-    """Make the shadow of a machine; a function whose place in the topology is unknown is left out.
+    """Return the shadow of a machine. A function whose place in the topology is unknown is left out.
 
-    `obeys` is False where Xen's vPCI stands between dom0 and the hardware (PVH).
+    `obeys` is False if Xen's vPCI stands between dom0 and the hardware (PVH).
     """
     known = {raw.sbdf: raw for raw in reversed(list(raws))}
     shadow = shadow_from_machine(decode_machine(known.values()), known, obeys=obeys)
@@ -41,9 +41,10 @@ def shadow_from_raws(raws: Iterable[RawFunction], *, obeys: bool = True) -> Shad
 
 
 def shadow_from_machine(machine: Machine, raws: Mapping[Sbdf, RawFunction], *, obeys: bool = True) -> Shadow:
-    """The same of what is decoded already; a function's own shadow is made when it is looked at first.
+    """Return the shadow of a machine that is decoded already.
 
-    Until then it is what `raws`, which may change in place, say of the function.
+    The shadow of a function that is not a bridge is computed from `raws` only when it is looked at. `raws`
+    may change in place until then.
     """
     places = {f.path: sbdf for sbdf, f in machine.functions.items() if f.path is not None}
     roots = frozenset({(0, 0), *((place.segment, place.hops[0][0]) for place in places)})
@@ -62,7 +63,7 @@ def shadow_from_machine(machine: Machine, raws: Mapping[Sbdf, RawFunction], *, o
 
 
 def function_from_raw(place: PciPath, raw: RawFunction) -> FunctionShadow:
-    """Make the shadow of one function; what decodes already is taken as reported."""
+    """Return the shadow of one function. Ranges that decode already count as reported."""
     config = ConfigSpace(raw.config or b"")
     if not config.answers:
         return FunctionShadow(place, virtual=raw.physfn is not None)
@@ -86,7 +87,10 @@ def function_from_raw(place: PciPath, raw: RawFunction) -> FunctionShadow:
 
 
 def refreshed(shadow: Shadow, sbdf: Sbdf, config: bytes) -> tuple[Shadow, tuple[Change, ...]]:
-    """Take a function's config space as just read for the truth, whatever writes said before."""
+    """Return the shadow after a function's config space was read, and the changes found.
+
+    The new registers count.
+    """
     function = shadow.at(sbdf)
     kept: Container[int] = ()
     if function is not None:
@@ -102,6 +106,7 @@ def refreshed(shadow: Shadow, sbdf: Sbdf, config: bytes) -> tuple[Shadow, tuple[
 
 
 def _words(config: ConfigSpace, capabilities: dict[tuple[bool, int], int]) -> dict[int, tuple[int, int]]:
+    """Return the words of the header and of the structures that matter, as far as they were read."""
     offsets = set(range(0, HEADER_SIZE, 4))
     for key, size in _KEPT.items():
         start = capabilities.get(key)
@@ -118,6 +123,7 @@ def _words(config: ConfigSpace, capabilities: dict[tuple[bool, int], int]) -> di
 def _types(
     config: ConfigSpace, header: HeaderType, capabilities: dict[tuple[bool, int], int]
 ) -> dict[int, int]:
+    """Return the type bits of the BARs and VF BARs, by BAR number. Upper halves have none."""
     base, count, _ = LAYOUT[header]
     places = [(index, base + 4 * index) for index in range(count)]
     sriov = capabilities.get((True, SRIOV))
@@ -134,8 +140,10 @@ def _types(
 
 
 def _sizes(function: FunctionShadow, lines: Sequence[Resource]) -> dict[int, int]:
-    """Take sizes from `resource`: 0 where neither register nor line is in use, absent where only the line
-    is.
+    """Return the sizes of BARs and VF BARs by BAR number, in bytes, from the lines of `resource`.
+
+    The size is 0 if neither the line nor the register is in use. If the line is unused but the register is
+    not, the size is unknown: the BAR is left out.
     """
     found = {}
     sriov = function.capabilities.get((True, SRIOV))
@@ -154,6 +162,7 @@ def _sizes(function: FunctionShadow, lines: Sequence[Resource]) -> dict[int, int
 
 
 def _is_empty(function: FunctionShadow, index: int) -> bool:
+    """Return True if the register of a BAR is known to be 0."""
     base, count, rom = LAYOUT[function.header or HeaderType.ENDPOINT]
     offset = rom if index == ROM_INDEX else base + 4 * index if index < count else None
     return offset is not None and function.read(offset, 4) == 0

@@ -1,4 +1,7 @@
-"""Changes and final state as JSON objects: keys in the words of the design, addresses as 0x… strings."""
+"""Changes, actions and the final shadow as JSON objects. Pure.
+
+Keys are the words of the design; addresses are strings "0x…".
+"""
 
 from collections.abc import Callable
 
@@ -39,6 +42,7 @@ WITH_PAGES = (MapMmio, UnmapMmio, WithdrawReserved, RestoreReserved)
 
 
 def json_from_write(write: ConfigWrite) -> Json:
+    """Return a write as a JSON object."""
     return {
         "type": "write",
         "n": write.number,
@@ -51,7 +55,7 @@ def json_from_write(write: ConfigWrite) -> Json:
 
 
 def json_from_change(change: Change) -> Json | None:
-    """Describe a change; None for what is no change but a wish to read again."""
+    """Return a change as a JSON object, or None for `RereadWanted`."""
     for kind, name, describe in _KINDS:
         if isinstance(change, kind):
             head = {"type": "change", "n": change.number, "sbdf": str(change.sbdf), "change": name}
@@ -60,7 +64,7 @@ def json_from_change(change: Change) -> Json | None:
 
 
 def json_from_shadow(shadow: Shadow) -> Json:
-    """Describe the end: the BARs that decode, those of virtual functions, and the bridges' numbers."""
+    """Return a shadow as a JSON object: BARs that decode, BARs of virtual functions, and bus numbers."""
     return {
         "mapped": [_entry(entry) for entry in shadow.mapped()],
         "virtual": [_entry(entry) for entry in shadow.virtual()],
@@ -69,8 +73,9 @@ def json_from_shadow(shadow: Shadow) -> Json:
 
 
 def json_from_action(action: Action) -> Json:
-    """Describe an action. `start` and `size` are null where it is about no range; a rewrite tells where the
-    BAR is to be.
+    """Return an action as a JSON object.
+
+    `start` and `size` (bytes) are null if the action is about no range; of a rewrite they are the new range.
     """
     body: Json = {"action": action.word, "sbdf": str(action.sbdf), "start": None, "size": None}
     if isinstance(action, WITH_PAGES):
@@ -83,7 +88,7 @@ def json_from_action(action: Action) -> Json:
 
 
 def json_from_outcome(outcome: Outcome) -> Json:
-    """Describe what came of an action; `rule` is the guard's that refused it."""
+    """Return what came of an action as a JSON object. `rule` is the guard that refused it."""
     body = json_from_action(outcome.action) | {"result": outcome.result.value}
     if outcome.rule:
         body["rule"] = outcome.rule

@@ -1,7 +1,9 @@
-"""What reads teach: hardware's own word about its registers, and BAR sizes from the read that follows all
-ones.
+"""Learn from reads: the values of registers, and BAR sizes from the read that follows a write of all ones.
 
-A recording of ports shows reads as well; a live source does not, there a machine is read at the start.
+Pure.
+
+A recording of ports has reads as well as writes. A live source has no reads: there the machine is read at the
+start.
 
 Source: PCI Local Bus 3.0 §6.2.5.1 (sizing); PCI Express Base 6.0 §7.6.3 (extended capabilities), §7.8.6
         (Resizable BAR Control).
@@ -28,7 +30,10 @@ _REBAR_UNIT = 20  # sizes are powers of two from 1 MiB on
 
 
 def taught(function: FunctionShadow, part: Part) -> FunctionShadow:
-    """Take one word's share of a read as the truth, and learn from it."""
+    """Return the shadow after one word's part of a read: the value, and what follows from it.
+
+    Header type, BAR types and sizes, and capabilities may follow from it.
+    """
     old, known = function.words.get(part.offset, (0, 0))
     value, all_known = old & ~part.lanes | part.value, known | part.lanes
     if (value, all_known) == (old, known) and not function.is_sizing(part.offset):
@@ -44,7 +49,7 @@ def taught(function: FunctionShadow, part: Part) -> FunctionShadow:
 
 
 def header_of(function: FunctionShadow) -> HeaderType | None:
-    """Tell the header's layout from what was read of it; what was known before stays otherwise."""
+    """Return the header type by the registers that are known, or the type that was known before."""
     layout = function.read(0x0E, 1)
     if layout is not None:
         return _HEADERS.get(layout & 0x7F, HeaderType.UNKNOWN)
@@ -54,10 +59,10 @@ def header_of(function: FunctionShadow) -> HeaderType | None:
 
 
 def inferred_header(function: FunctionShadow, offset: int, size: int, value: int) -> HeaderType | None:
-    """Guess the layout from how it is written, where nothing was read.
+    """Return the header type; if it is not known, guess it from a write. None: the write does not show it.
 
-    Nobody writes a BAR by bytes or halves; a bridge's numbers, windows and control are written so. All of
-    them at once, as one word at 0x18, are told from an address by their order.
+    Nobody writes a BAR by bytes or halves, but bus numbers, windows and control of a bridge are written so.
+    Bus numbers that are written as one word at 0x18 differ from an address: they are in ascending order.
     """
     if function.header is not None:
         return function.header
@@ -70,6 +75,7 @@ def inferred_header(function: FunctionShadow, offset: int, size: int, value: int
 
 
 def _learn_bar(function: FunctionShadow, offset: int, value: int) -> FunctionShadow:
+    """Return the shadow with the type, and after sizing the size, of the BAR whose word was just read."""
     index = function.index_at(offset)
     assert index is not None
     upper = index != ROM_INDEX and function.index_at(offset - 4) == index
@@ -84,7 +90,10 @@ def _learn_bar(function: FunctionShadow, offset: int, value: int) -> FunctionSha
 
 
 def _size_from_mask(function: FunctionShadow, index: int, value: int, *, upper: bool) -> int | None:
-    """Compute a size from what a BAR word answers to all ones; None where this word does not tell."""
+    """Return a BAR's size in bytes from the value that is read after all ones.
+
+    None: this word does not show it.
+    """
     if upper:
         if function.sizes.get(index):
             return None
@@ -93,12 +102,13 @@ def _size_from_mask(function: FunctionShadow, index: int, value: int, *, upper: 
     fixed = ~ROM_ADDRESS if index == ROM_INDEX else 0x3 if bits & IO_BIT else 0xF
     mask = value & ~fixed & WORD
     if not mask and bits & (IO_BIT | TYPE_BITS) == TYPE_64:
-        return None  # 4 GiB or more: the upper half tells
+        return None  # 4 GiB or more: the upper half shows the size
     # The lowest writable bit: I/O BARs may have none above bit 15.
     return mask & -mask
 
 
 def _learn_structures(function: FunctionShadow) -> FunctionShadow:
+    """Return the shadow with the capabilities, and the sizes of Resizable BARs, that its words show."""
     found = {**function.capabilities, **_walk(function)}
     after = attrs.evolve(function, capabilities=found)
     sizes = rebar_sizes(after)
@@ -108,7 +118,10 @@ def _learn_structures(function: FunctionShadow) -> FunctionShadow:
 
 
 def rebar_sizes(function: FunctionShadow) -> dict[int, int]:
-    """Read the sizes that a Resizable BAR structure has in force."""
+    """Return the sizes in bytes that a Resizable BAR structure has set, by BAR number.
+
+    Empty if the function has no such structure, or its words are not known.
+    """
     at = function.capabilities.get((True, REBAR))
     first = function.read(at + 8, 4) if at is not None else None
     if at is None or first is None:
@@ -122,7 +135,10 @@ def rebar_sizes(function: FunctionShadow) -> dict[int, int]:
 
 
 def _walk(function: FunctionShadow) -> dict[tuple[bool, int], int]:
-    """Follow both capability lists as far as their words are known; the first structure of an id counts."""
+    """Return the offsets of all structures by (extended, id), as far as the words of both lists are known.
+
+    If an id occurs twice, the first structure counts.
+    """
     found: dict[tuple[bool, int], int] = {}
     seen = set()
     offset = (function.read(0x34, 1) or 0) & ~3

@@ -1,7 +1,9 @@
-"""A mapping that never changes and of which the next one is cheap: a base, and what is different since.
+"""Mappings that never change, of which a changed copy is cheap: a base, and the keys that differ from it.
 
-The base is shared by many; when as many keys differ as a copy of them costs, a new base is made. So a change
-costs the same on average whatever the size.
+Pure.
+
+Many mappings share a base. When more than `_LIMIT` keys differ, a new base is made. So a change costs the
+same on average for any size.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,9 +15,10 @@ _LIMIT = 128
 
 
 class Lazy(Mapping[K, V]):
-    """A base whose values are made when they are looked at; those of `held`, and the last one, are kept.
+    """A mapping whose values are computed when they are looked at.
 
-    `keys` are all keys there are. What `make` gives for a key may change until it is put into `held`.
+    `make` computes the value of a key in `keys`, which may be another value later: at most 128 computed
+    values are kept. Values in `held` are kept for good.
     """
 
     __slots__ = ("_held", "_keys", "_made", "_make")
@@ -50,11 +53,15 @@ class Lazy(Mapping[K, V]):
         return len(self._keys) + sum(key not in self._keys for key in self._held)
 
     def with_held(self, more: Mapping[K, V]) -> "Lazy[K, V]":
+        """Return a mapping in which the values of `more` are kept for good, too."""
         return Lazy(self._keys, self._make, {**self._held, **more})
 
 
 class Overlay(Mapping[K, V]):
-    """Keys come in the order of the base, then in that in which they were put."""
+    """A base mapping and the keys that differ from it.
+
+    Keys are in the order of the base, then in the order in which they were put.
+    """
 
     __slots__ = ("_base", "_changed", "_length")
 
@@ -79,6 +86,7 @@ class Overlay(Mapping[K, V]):
         return self._length
 
     def put(self, key: K, value: V) -> "Overlay[K, V]":
+        """Return a mapping with one value replaced or added. This one stays as it is."""
         after: Overlay[K, V] = Overlay.__new__(Overlay)
         after._base, after._changed = self._base, {**self._changed, key: value}
         after._length = self._length + (key not in self)
@@ -92,4 +100,5 @@ class Overlay(Mapping[K, V]):
 
 
 def overlay_of(mapping: Mapping[K, V]) -> Overlay[K, V]:
+    """Return the mapping itself if it is an overlay, else an overlay with the mapping as its base."""
     return mapping if isinstance(mapping, Overlay) else Overlay(mapping)

@@ -1,8 +1,10 @@
-"""The registers of a configuration header as data, and the one way a write is merged into them.
+"""The registers of a configuration header as data, and the one way in which a write is merged into them.
 
-A register is taken apart into 32-bit words. What is not writable stays, a bit that is cleared by writing one
-is cleared, the rest becomes what was written; bytes that a write does not touch stay. BARs are not in the
-table: which of their bits are writable depends on their size.
+Pure.
+
+Registers are handled as 32-bit words. A read-only bit stays, a write-one-to-clear bit is cleared by writing
+one, other bits become what was written; bytes that a write does not touch stay. BARs are not in the table:
+their size decides which of their bits are writable.
 
 Source: PCI Local Bus 3.0 §6.2; PCI-to-PCI Bridge 1.2 §3.2; PCI Express Base 6.0 §7.5.1.
 """
@@ -18,7 +20,7 @@ WORD = 0xFFFF_FFFF
 
 @attrs.frozen
 class Register:
-    """`ro` bits never change by writing, `rw1c` bits are cleared by writing one."""
+    """A register with special bits. Writing does not change `ro` bits; writing one clears `rw1c` bits."""
 
     offset: int
     size: int
@@ -62,7 +64,12 @@ SECONDARY_RESET = 0x40
 
 @attrs.frozen
 class Part:
-    """The share of an access in one 32-bit word; `value` and `lanes` (the bits touched) stand in place."""
+    """The part of an access that lies in one 32-bit word.
+
+    `lanes` is the mask of the bits that the access touches.
+
+    `value` and `lanes` are in the position that they have in the word. `offset` is that of the word.
+    """
 
     offset: int
     value: int
@@ -70,7 +77,7 @@ class Part:
 
 
 def split(offset: int, size: int, value: int) -> Iterator[Part]:
-    """Cut an access of `size` bytes at word boundaries."""
+    """Yield the parts of an access of `size` bytes, one for each 32-bit word it touches."""
     while size > 0:
         low = offset & 3
         count = min(size, 4 - low)
@@ -80,17 +87,21 @@ def split(offset: int, size: int, value: int) -> Iterator[Part]:
 
 
 def merge(old: int, part: Part, ro: int, rw1c: int = 0) -> int:
-    """Fold a write into a word as hardware does."""
+    """Return the value of a word after a write, as hardware computes it.
+
+    `ro` bits stay as in `old`; a bit of `rw1c` to which one is written becomes 0.
+    """
     writable = part.lanes & ~ro & ~rw1c
     return (old & ~writable | part.value & writable) & ~(part.value & part.lanes & rw1c) & WORD
 
 
 def is_possible(offset: int, size: int) -> bool:
-    """Whether an access lies in a function's space and has a width that the bus knows."""
+    """Return True if an access lies inside a function's config space and has 1, 2 or 4 bytes."""
     return size in (1, 2, 4) and 0 <= offset <= EXTENDED_SIZE - size
 
 
 def _masks(registers: tuple[Register, ...]) -> dict[int, tuple[int, int]]:
+    """Return the read-only and write-one-to-clear bits of each word that has a register."""
     words: dict[int, tuple[int, int]] = {}
     for register in registers:
         base, shift = register.offset & ~3, 8 * (register.offset & 3)
@@ -108,5 +119,5 @@ _MASKS = {
 
 
 def masks(header: HeaderType, offset: int) -> tuple[int, int]:
-    """Give the read-only and the write-one-to-clear bits of a word; words not in the table are plain."""
+    """Return the read-only and write-one-to-clear bits of a header word; (0, 0) if it is not in the table."""
     return _MASKS[header].get(offset, (0, 0))

@@ -1,4 +1,4 @@
-"""Resets that a configuration write triggers, and what they leave of a function's registers.
+"""Resets that a configuration write starts, and the registers that a function has after them. Pure.
 
 Source: PCI Express Base 6.0 §6.6.2 (function-level reset), §7.5.3.4 (Device Control bit 15), §6.6.1
         (conventional); PCI-to-PCI Bridge 1.2 §3.2.5.18 (Bridge Control bit 6); PCI AF ECN (Advanced Features
@@ -19,10 +19,10 @@ _FLR = 1 << 15
 _FLR_CAPABLE = 1 << 28
 _REBAR_UNIT = 20
 
-# What a reset leaves of a bridge's header: no bus, every window closed. Bits in `kept` tell its kind.
+# A bridge's header after a reset: no bus numbers, all windows closed. `kept` bits stay (window type, timer).
 #                offset  value   kept
 _BRIDGE_AFTER = (
-    (0x18, 0x0000, 0xFF00_0000),  # bus numbers; the latency timer is not ours
+    (0x18, 0x0000, 0xFF00_0000),  # bus numbers; the latency timer is not followed
     (0x1C, 0x00F0, 0xFFFF_0F0F),  # I/O base above limit
     (0x20, 0xFFF0, 0x000F_000F),
     (0x24, 0xFFF0, 0x000F_000F),
@@ -34,7 +34,7 @@ _BRIDGE_AFTER = (
 
 
 def starts_function_reset(function: FunctionShadow, part: Part) -> bool:
-    """Whether this word's share of a write resets the function that receives it."""
+    """Return True if this part of a write resets the function that receives it (FLR or AF)."""
     if function.header not in {None, HeaderType.ENDPOINT} or function.virtual:
         return False
     express = function.capabilities.get((False, EXPRESS))
@@ -46,14 +46,16 @@ def starts_function_reset(function: FunctionShadow, part: Part) -> bool:
 
 
 def in_secondary_reset(function: FunctionShadow) -> bool:
+    """Return True if a bridge is known to hold its secondary bus in reset."""
     control = function.read(BRIDGE_CONTROL, 1)
     bridge = function.header is HeaderType.BRIDGE
     return bridge and control is not None and bool(control & SECONDARY_RESET)
 
 
 def after_reset(function: FunctionShadow) -> FunctionShadow:
-    """Clear what a reset clears: decoding, addresses, VFs, resized BARs; for a bridge its numbers and
-    windows.
+    """Return the shadow after a reset, which clears decoding, addresses, VFs and resized BARs.
+
+    A reset of a bridge also clears its bus numbers and closes its windows.
     """
     words = dict(function.words)
     _put(words, 0x04, 0, 0xFFFF_0000)
@@ -77,6 +79,7 @@ def after_reset(function: FunctionShadow) -> FunctionShadow:
 
 
 def _restore_rebar(words: dict[int, tuple[int, int]], offset: int, function: FunctionShadow) -> None:
+    """Set the size in a Resizable BAR Control word back to the initial one, if both are known."""
     if offset not in words or words[offset][1] & 0xFF07 != 0xFF07:
         return
     size = function.initial_sizes.get(words[offset][0] & 7)
@@ -85,7 +88,7 @@ def _restore_rebar(words: dict[int, tuple[int, int]], offset: int, function: Fun
 
 
 def _put(words: dict[int, tuple[int, int]], offset: int, value: int, kept: int) -> None:
-    """Set a word's bits outside `kept`; they are known from now on."""
+    """Set a word's bits outside `kept`, in place. These bits are known from then on."""
     old, known = words.get(offset, (0, 0))
     cleared = ~kept & 0xFFFF_FFFF
     words[offset] = (old & kept | value & cleared, known | cleared)

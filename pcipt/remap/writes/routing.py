@@ -1,8 +1,8 @@
-"""Which place of the topology answers at a bus number, as the bridges' numbers stand right now.
+"""Find the place in the topology that answers at a bus number, by the bridges' present bus numbers. Pure.
 
-Bus numbers are whatever was written last: while a machine is being numbered, bridges claim nothing,
-everything or each other's buses. Hardware follows the numbers from the root down, and so does this; nothing
-is an error.
+While a machine is being numbered, the bus numbers of bridges may be anything: none, all buses, or the buses
+of other bridges. Hardware follows the numbers from the root down, and so does this module. No combination of
+numbers is an error.
 
 Source: PCI-to-PCI Bridge 1.2 §3.1.2.1 (a bridge passes secondary to subordinate on, and nothing while it
         resets).
@@ -20,8 +20,8 @@ Hops = tuple[tuple[int, int, int], ...]
 
 
 @attrs.frozen
-class Claim:
-    """A bridge that is set up: it passes the buses `secondary` to `subordinate` on."""
+class BridgeBuses:
+    """The bus numbers of one bridge: it passes on the buses `secondary` to `subordinate`, both included."""
 
     path: PciPath
     secondary: int
@@ -30,45 +30,50 @@ class Claim:
 
 @attrs.frozen
 class Route:
-    """Bus `relative` of the bridge at `hops`; no hops: a root bus, and `relative` is its number."""
+    """The bridge that leads to a bus. `relative` counts from its secondary bus.
+
+    If `hops` is empty, the bus is a root bus, and `relative` is its number.
+    """
 
     hops: Hops
     relative: int
 
     def to(self, sbdf: Sbdf) -> PciPath:
+        """Return the place of the function at this address, whose bus must be the one of this route."""
         return PciPath(sbdf.segment, (*self.hops, (self.relative, sbdf.device, sbdf.function)))
 
 
 Routes = Mapping[tuple[int, int], Route]
 
 
-def build_routes(claims: Iterable[Claim], roots: Iterable[tuple[int, int]]) -> Routes:
-    """Compute the table from (segment, bus) to the place behind it.
+def build_routes(bridges: Iterable[BridgeBuses], roots: Iterable[tuple[int, int]]) -> Routes:
+    """Return the table from (segment, bus) to the bridge behind which that bus is.
 
-    A bus that no bridge claims is not in it. Where two bridges claim a bus, the one whose secondary bus it is
-    wins, then the one of lower device number.
+    A bus that no bridge passes on, and that is not in `roots`, is not in the table. If two bridges pass on
+    one bus, the bridge whose secondary bus it is wins, then the bridge with the lower device number. A bridge
+    whose secondary bus is 0 or above its subordinate bus passes nothing on.
     """
-    below: dict[tuple[int, Hops], list[Claim]] = {}
-    for claim in sorted(claims, key=lambda claim: claim.path.hops):
-        if 0 < claim.secondary <= claim.subordinate:
-            parent = claim.path.hops[:-1] or ((claim.path.hops[0][0], -1, -1),)
-            below.setdefault((claim.path.segment, parent), []).append(claim)
+    below: dict[tuple[int, Hops], list[BridgeBuses]] = {}
+    for bridge in sorted(bridges, key=lambda bridge: bridge.path.hops):
+        if 0 < bridge.secondary <= bridge.subordinate:
+            parent = bridge.path.hops[:-1] or ((bridge.path.hops[0][0], -1, -1),)
+            below.setdefault((bridge.path.segment, parent), []).append(bridge)
     table: dict[tuple[int, int], Route] = {}
     for segment, root in sorted(roots):
-        for claim in below.get((segment, ((root, -1, -1),)), ()):
-            for bus, route in _cover(claim, below).items():
+        for bridge in below.get((segment, ((root, -1, -1),)), ()):
+            for bus, route in _cover(bridge, below).items():
                 _take(table, (segment, bus), route)
     for root_bus in roots:
         table[root_bus] = Route((), root_bus[1])
     return table
 
 
-def _cover(claim: Claim, below: Mapping[tuple[int, Hops], list[Claim]]) -> dict[int, Route]:
-    """List the buses that a bridge passes on, with the deepest place that answers to each."""
-    first = claim.secondary
-    found = {bus: Route(claim.path.hops, bus - first) for bus in range(first, claim.subordinate + 1)}
+def _cover(bridge: BridgeBuses, below: Mapping[tuple[int, Hops], list[BridgeBuses]]) -> dict[int, Route]:
+    """Return the buses that a bridge passes on, each with the route to the deepest bridge that does so."""
+    first = bridge.secondary
+    found = {bus: Route(bridge.path.hops, bus - first) for bus in range(first, bridge.subordinate + 1)}
     inner: dict[int, Route] = {}
-    for child in below.get((claim.path.segment, claim.path.hops), ()):
+    for child in below.get((bridge.path.segment, bridge.path.hops), ()):
         for bus, route in _cover(child, below).items():
             if bus in found and bus != first:
                 _take(inner, bus, route)
@@ -76,6 +81,10 @@ def _cover(claim: Claim, below: Mapping[tuple[int, Hops], list[Claim]]) -> dict[
 
 
 def _take(table: dict[_Key, Route], key: _Key, route: Route) -> None:
-    held = table.get(key)
-    if held is None or (held.relative and not route.relative):
+    """Add a route to a bus.
+
+    A present route is replaced only if the bus is not its secondary bus but the new one's.
+    """
+    present = table.get(key)
+    if present is None or (present.relative and not route.relative):
         table[key] = route

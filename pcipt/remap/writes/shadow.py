@@ -1,8 +1,8 @@
-"""The shadow of a machine: every function's registers, folded from the accesses that reached them.
+"""The shadow of a machine: the registers of all functions, folded from the accesses that reached them. Pure.
 
-Functions are keyed by their place in the topology, so that renumbering a bus moves a subtree's addresses and
-nothing else. `step` is the machine: same state and access, same result. An access that cannot be leaves the
-state as it was, one of unknown width asks for a re-read.
+Functions are keyed by their place in the topology, so a renumbered bus changes the addresses behind it and
+nothing else. `step` folds one access: the same state and access give the same result. An access that no
+hardware can make is an error and changes nothing; a write of unknown width asks for a re-read.
 """
 
 from collections.abc import Iterator, Mapping
@@ -36,7 +36,7 @@ _INERT: Mapping[HeaderType | None, tuple[int, ...]] = {
 
 @attrs.frozen
 class Mapped:
-    """A BAR that decodes; BAR 6 is the ROM."""
+    """A BAR that decodes at `range`; BAR 6 is the ROM."""
 
     sbdf: Sbdf
     bar: int
@@ -45,9 +45,12 @@ class Mapped:
 
 @attrs.frozen
 class Shadow:
-    """`obeys` is False where Xen's vPCI drops writes to BARs that decode. `doubtful`: something was lost.
-    `waiting` are the functions of which something is pending, in the order in which it came. `endpoints` are
-    known to be no bridges, so that their registers need not be looked at for routes.
+    """The shadow of a machine. It never changes: `step` and `settle` return a new one.
+
+    `roots` are the root buses (segment, bus). `obeys` is False if Xen's vPCI drops writes to BARs that
+    decode. `doubtful` is True once an access was lost. `waiting` are the places of functions with pending
+    writes, oldest first. `endpoints` are places that are known not to be bridges: their registers need not be
+    looked at for routes.
     """
 
     functions: Mapping[PciPath, FunctionShadow] = attrs.field(factory=dict)
@@ -59,13 +62,17 @@ class Shadow:
     endpoints: AbstractSet[PciPath] = attrs.field(default=frozenset(), eq=False)
 
     def place_of(self, sbdf: Sbdf) -> PciPath:
-        """Tell which place answers at an address now; a bus that nobody claims is taken for a root bus."""
+        """Return the place that answers at an address now.
+
+        A bus that no bridge passes on counts as a root bus.
+        """
         route = self.routes.get((sbdf.segment, sbdf.bus)) or routing.Route((), sbdf.bus)
         return route.to(sbdf)
 
     def address_of(self, place: PciPath) -> Sbdf:
-        """Tell at which address a place answers now: the secondary bus of the bridge above, and what it
-        adds.
+        """Return the address at which a place answers now, by the secondary bus of the bridge above.
+
+        An unknown secondary bus counts as 0; see `reach`.
         """
         relative, device, function = place.hops[-1]
         if len(place.hops) == 1:
@@ -75,7 +82,10 @@ class Shadow:
         return Sbdf(place.segment, secondary + relative & 0xFF, device, function)
 
     def reach(self, place: PciPath) -> Sbdf | None:
-        """Tell the address of a place; None behind a bridge that is not set up (secondary bus 0)."""
+        """Return the address of a place.
+
+        None: a bridge above it is not set up (its secondary bus is 0 or unknown).
+        """
         for depth in range(1, len(place.hops)):
             above = self.functions.get(PciPath(place.segment, place.hops[:depth]))
             if above is None or not above.read(0x19, 1):
@@ -83,10 +93,14 @@ class Shadow:
         return self.address_of(place)
 
     def at(self, sbdf: Sbdf) -> FunctionShadow | None:
+        """Return the shadow of the function at this address, or None if there is none."""
         return self.functions.get(self.place_of(sbdf))
 
     def mapped(self) -> list[Mapped]:
-        """List the BARs that decode by what the registers hold; those of virtual functions apart."""
+        """Return the BARs that decode by their registers, sorted by address.
+
+        BARs of virtual functions are left out.
+        """
         found = []
         for place, function in self.functions.items():
             sbdf = self.address_of(place)
@@ -97,13 +111,14 @@ class Shadow:
         return sorted(found, key=lambda entry: (entry.sbdf, entry.bar))
 
     def virtual(self) -> list[Mapped]:
-        """List the BARs of virtual functions that decode, at the virtual functions' addresses."""
+        """Return the BARs of virtual functions that decode, sorted by the address of the virtual function."""
         found: list[Mapped] = []
         for place, function in self.functions.items():
             found += _virtual_bars(function, self.address_of(place))
         return sorted(found, key=lambda entry: (entry.sbdf, entry.bar))
 
     def bridges(self) -> list[tuple[Sbdf, Numbers]]:
+        """Return the addresses and bus numbers of all bridges, sorted by address."""
         found = []
         for place, function in self.functions.items():
             numbers = numbers_of(function)
@@ -113,9 +128,10 @@ class Shadow:
 
 
 def step(state: Shadow, event: ConfigWrite | ConfigRead | Lost) -> tuple[Shadow, tuple[Change, ...]]:
-    """Fold one access in.
+    """Return the shadow after one access, and the changes that it made.
 
-    Raises: StateError for an offset or width that no access can have.
+    A `Lost` event only sets `doubtful`. A write of unknown width changes nothing and gives a `RereadWanted`.
+    Raises: StateError for an offset, width or value that no access can have.
     """
     if isinstance(event, Lost):
         return attrs.evolve(state, doubtful=True), ()
@@ -132,7 +148,11 @@ def step(state: Shadow, event: ConfigWrite | ConfigRead | Lost) -> tuple[Shadow,
 
 
 def settle(state: Shadow, *, halves: bool = True) -> tuple[Shadow, tuple[Change, ...]]:
-    """Decide what waits for further writes: the engine does so after a quiet time, then reads back."""
+    """Return the shadow in which no writes are pending, and the changes that the pending writes made.
+
+    The engine calls this when no writes came for a while, and then reads the registers back. If `halves` is
+    False, a 64-bit BAR of which one half was written stays pending.
+    """
     changes: list[Change] = []
     for place in state.waiting:
         function = state.functions.get(place)
@@ -144,11 +164,12 @@ def settle(state: Shadow, *, halves: bool = True) -> tuple[Shadow, tuple[Change,
 
 
 def with_routes(state: Shadow) -> Shadow:
-    """Compute the routes anew from the bridges' numbers."""
-    return attrs.evolve(state, routes=routing.build_routes(_claims(state), state.roots))
+    """Return the shadow with its routes computed again from the bridges' bus numbers."""
+    return attrs.evolve(state, routes=routing.build_routes(_bridges_with_numbers(state), state.roots))
 
 
 def _write(state: Shadow, write: ConfigWrite, parts: list[Part]) -> tuple[Shadow, tuple[Change, ...]]:
+    """Return the shadow after a write, and the changes that it made."""
     place = state.place_of(write.sbdf)
     before = state.functions.get(place) or FunctionShadow(place)
     action = Step(write.sbdf, write, parts)
@@ -172,14 +193,17 @@ def _write(state: Shadow, write: ConfigWrite, parts: list[Part]) -> tuple[Shadow
 
 
 def _is_inert(function: FunctionShadow, part: Part) -> bool:
-    """Whether nothing depends on this word: interrupt line, MSI masks and the like, most of all writes."""
+    """Return True if no range, window or bus number depends on this word (interrupt line, MSI mask, …)."""
     if part.offset < HEADER_SIZE:
         return part.offset in _INERT.get(function.header, ())
     return not function.pending and function.written(part) is function
 
 
 def fold_read(state: Shadow, read: ConfigRead, parts: list[Part]) -> tuple[Shadow, tuple[Change, ...]]:
-    """Take a read for hardware's own word: it teaches, and where it contradicts the shadow it is a change."""
+    """Return the shadow after a read, and the changes: a value that contradicts the shadow is a change.
+
+    A read of vendor ffff removes the function from the shadow, unless it is virtual.
+    """
     place = state.place_of(read.sbdf)
     before = state.functions.get(place)
     action = Step(read.sbdf, read, parts)
@@ -193,7 +217,7 @@ def fold_read(state: Shadow, read: ConfigRead, parts: list[Part]) -> tuple[Shado
             return state, (*changes, *more)
     if before is None:
         if all(part.value == part.lanes for part in parts):
-            return state, ()  # nobody answers there
+            return state, ()  # no function answers there
         before = FunctionShadow(place)
     after, decided = released(before, action)
     for part in parts:
@@ -206,25 +230,25 @@ def fold_read(state: Shadow, read: ConfigRead, parts: list[Part]) -> tuple[Shado
 
 
 def _is_other(function: FunctionShadow, ids: Part) -> bool:
-    """Whether another device answers here now."""
+    """Return True if these ids are not those of the known function: another device answers there now."""
     value, known = function.words.get(IDS_AT, (0, 0))
     return bool((value ^ ids.value) & known & ids.lanes)
 
 
 def _without(state: Shadow, action: Step) -> tuple[Shadow, tuple[Change, ...]]:
-    """Forget a function that is gone, and what was behind it."""
+    """Return the shadow without the function of this step and all functions behind it, and the changes."""
     place = state.place_of(action.sbdf)
     changes: list[Change] = []
     functions = dict(state.functions)
-    for held in [place, *_below(state, place)]:
-        function = functions.pop(held)
-        there = attrs.evolve(action, sbdf=state.address_of(held))
+    for each in [place, *_below(state, place)]:
+        function = functions.pop(each)
+        there = attrs.evolve(action, sbdf=state.address_of(each))
         changes += compare(function, after_reset(function), there)[1]
     return with_routes(attrs.evolve(state, functions=functions)), tuple(changes)
 
 
 def _resized(function: FunctionShadow) -> FunctionShadow:
-    """Let a written Resizable BAR Control change its BAR's size."""
+    """Return the shadow of a function with the BAR sizes that its Resizable BAR Control words set."""
     sizes = {i: size for i, size in rebar_sizes(function).items() if function.sizes.get(i) != size}
     if not sizes:
         return function
@@ -234,6 +258,7 @@ def _resized(function: FunctionShadow) -> FunctionShadow:
 
 
 def _reset(before: FunctionShadow, action: Step, kind: ResetKind) -> tuple[FunctionShadow, list[Change]]:
+    """Return the shadow of a function after a reset, and the changes."""
     reset = FunctionReset(sbdf=action.sbdf, place=before.place, causes=(action.cause,), kind=kind)
     after, changes = compare(before, after_reset(before), action)
     return after, [reset, *changes]
@@ -242,33 +267,37 @@ def _reset(before: FunctionShadow, action: Step, kind: ResetKind) -> tuple[Funct
 def _renumbered(
     state: Shadow, before: FunctionShadow, after: FunctionShadow, action: Step
 ) -> tuple[Shadow, list[Change]]:
-    """Put the function back, and follow what its bus numbers or its secondary reset do to those behind it."""
+    """Return the shadow with the function `after` in it, and the changes to functions behind it.
+
+    Such changes come from its bus numbers or from a reset of its secondary bus.
+    """
     one, other = numbers_of(before), numbers_of(after)
-    held = with_function(state, after)
+    result = with_function(state, after)
     resets = in_secondary_reset(after) and not in_secondary_reset(before)
     if other is None or (one == other and in_secondary_reset(before) == in_secondary_reset(after)):
-        return held, []
+        return result, []
     changes: list[Change] = []
     if resets and action.is_write:
-        held, changes = _reset_below(held, after.place, action)
-    held = with_routes(held)
+        result, changes = _reset_below(result, after.place, action)
+    result = with_routes(result)
     if not action.is_write and (one is None or one.secondary is None):
-        held = _adopted(held, after)
+        result = _adopted(result, after)
     if one == other or not (action.is_write or (one is not None and None not in attrs.astuple(one))):
-        return held, changes
+        return result, changes
     moved = []
-    for place in _below(held, after.place):
-        was, now = state.reach(place), held.reach(place)
+    for place in _below(result, after.place):
+        was, now = state.reach(place), result.reach(place)
         if was != now:
             moved.append((was, now))
     renumbered = BusRenumbered(
         sbdf=action.sbdf, place=after.place, causes=(action.cause,),
         before=one or Numbers(None, None, None), after=other, moved=tuple(moved),
     )  # fmt: skip
-    return held, [*changes, renumbered]
+    return result, [*changes, renumbered]
 
 
 def _reset_below(state: Shadow, bridge: PciPath, action: Step) -> tuple[Shadow, list[Change]]:
+    """Return the shadow after all functions behind a bridge were reset, and the changes."""
     changes: list[Change] = []
     functions = dict(state.functions)
     for place in _below(state, bridge):
@@ -279,7 +308,10 @@ def _reset_below(state: Shadow, bridge: PciPath, action: Step) -> tuple[Shadow, 
 
 
 def _adopted(state: Shadow, bridge: FunctionShadow) -> Shadow:
-    """Put functions that were seen on a bus nobody claimed behind the bridge that turns out to claim it."""
+    """Return the shadow after a read has shown which bridge passes on a bus.
+
+    Functions on that bus that counted as on a root bus are then behind the bridge.
+    """
     functions = {}
     for place, function in state.functions.items():
         bus = place.hops[0][0]
@@ -299,7 +331,10 @@ def _adopted(state: Shadow, bridge: FunctionShadow) -> Shadow:
 
 
 def with_function(state: Shadow, function: FunctionShadow) -> Shadow:
-    """Put one function in; the cost does not grow with the number of functions."""
+    """Return the shadow with the shadow of one function replaced or added.
+
+    The cost does not grow with the number of functions.
+    """
     place, waiting = function.place, state.waiting
     if function.pending:
         waiting = {**waiting, place: None}
@@ -310,6 +345,7 @@ def with_function(state: Shadow, function: FunctionShadow) -> Shadow:
 
 
 def _below(state: Shadow, bridge: PciPath) -> list[PciPath]:
+    """Return the places of all functions behind a bridge, at any depth."""
     depth = len(bridge.hops)
     return [
         place
@@ -318,7 +354,8 @@ def _below(state: Shadow, bridge: PciPath) -> list[PciPath]:
     ]
 
 
-def _claims(state: Shadow) -> Iterator[routing.Claim]:
+def _bridges_with_numbers(state: Shadow) -> Iterator[routing.BridgeBuses]:
+    """Yield the bus numbers of all bridges that have both and whose secondary bus is not in reset."""
     for place in state.functions:
         if place in state.endpoints:
             continue
@@ -327,10 +364,11 @@ def _claims(state: Shadow) -> Iterator[routing.Claim]:
         if numbers is None or in_secondary_reset(function):
             continue
         if numbers.secondary is not None and numbers.subordinate is not None:
-            yield routing.Claim(place, numbers.secondary, numbers.subordinate)
+            yield routing.BridgeBuses(place, numbers.secondary, numbers.subordinate)
 
 
 def _virtual_bars(function: FunctionShadow, sbdf: Sbdf) -> Iterator[Mapped]:
+    """Yield the BARs of the virtual functions of a physical function that decode now."""
     spans = vf_ranges(function)
     if not isinstance(spans, tuple) or not spans:
         return

@@ -1,9 +1,10 @@
-"""From registers before and after to changes: what counts as a change, and what only looks like one.
+"""Find the changes between the registers of a function before and after an access. Pure.
 
-A BAR written while it decodes moves byte by byte, and is sized by writing all ones to it. So a write to a BAR
-decides nothing until all its bytes are written and no word of it holds all ones; switching decoding on
-decides at once. A BAR of 32 bits written in part is decided by the function's next access elsewhere, a 64-bit
-one waits for its other half; `settled` decides them all. What a read reveals for the first time is no change.
+A BAR that is written while it decodes moves byte by byte, and sizing writes all ones to it. So a write to a
+BAR is pending until all bytes are written and no word holds all ones; then the change is reported. Switching
+decode on reports it at once. A 32-bit BAR that was written in part is reported with the next access elsewhere
+in the function; a 64-bit BAR waits for its other half; `settled` reports all of them. A value that a read
+shows for the first time is not a change.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -44,7 +45,7 @@ from pcipt.remap.writes.registers import Part
 
 @attrs.frozen
 class Step:
-    """One access to one function: `parts` are the words it touches."""
+    """One access to one function. `parts` are the shares of the access in each 32-bit word."""
 
     sbdf: Sbdf
     cause: Cause
@@ -52,10 +53,11 @@ class Step:
 
     @property
     def is_write(self) -> bool:
+        """True if the access is a write, False if it is a read."""
         return isinstance(self.cause, ConfigWrite)
 
     def lanes(self, bar: BarRegister) -> int:
-        """The bits of a BAR that this access touches."""
+        """Return the mask of the bits of a BAR that this access touches; bits 63:32 are the upper word."""
         found = 0
         for number, offset in enumerate(bar.words):
             for part in self.parts:
@@ -65,7 +67,7 @@ class Step:
 
 
 def compare(before: FunctionShadow, after: FunctionShadow, step: Step) -> tuple[FunctionShadow, list[Change]]:
-    """Say what an access changed; the function returned remembers what was reported and what is pending."""
+    """Return the changes that an access made, and the shadow with the record of reported and pending BARs."""
     changes = [*_switches(before, after, step)]
     bars = bar_registers(after)
     tracker = _BarTracker(before, after, step, decided=_decides(before, after, bars))
@@ -78,7 +80,10 @@ def compare(before: FunctionShadow, after: FunctionShadow, step: Step) -> tuple[
 
 
 def ignored(before: FunctionShadow, after: FunctionShadow, step: Step) -> tuple[FunctionShadow, list[Change]]:
-    """Take back what Xen's vPCI drops: writes to memory BARs that decode. Sizing dropped so is no change.
+    """Undo the writes of a step that vPCI drops, and return the shadow and the changes.
+
+    vPCI drops writes to memory BARs that decode. A dropped address is a `BarMoved` with the assumption
+    IGNORED. A dropped sizing write is not a change.
 
     Source: xen/drivers/vpci/header.c, bar_write and rom_write.
     """
@@ -86,11 +91,11 @@ def ignored(before: FunctionShadow, after: FunctionShadow, step: Step) -> tuple[
     for bar in bar_registers(before):
         if not step.lanes(bar) or not _vpci_traps(bar):
             continue
-        held, wanted = decoded_range(before, bar), decoded_range(after, bar)
-        if not isinstance(held, Range) or wanted == held:
+        actual, wanted = decoded_range(before, bar), decoded_range(after, bar)
+        if not isinstance(actual, Range) or wanted == actual:
             continue
         if bar.index == ROM_INDEX and wanted is None:
-            continue  # its enable bit may be switched
+            continue  # vPCI passes on a write that switches the enable bit off
         words = {**after.words, **{offset: before.words[offset] for offset in bar.words}}
         sizing = any(after.is_sizing(offset) for offset in bar.words)
         after = attrs.evolve(after, words=words, ones=before.ones)
@@ -98,14 +103,17 @@ def ignored(before: FunctionShadow, after: FunctionShadow, step: Step) -> tuple[
             changes.append(
                 BarMoved(
                     sbdf=step.sbdf, place=after.place, causes=(step.cause,), bar=bar.index, kind=bar.kind,
-                    before=held, after=wanted, assumed=Assumption.IGNORED,
+                    before=actual, after=wanted, assumed=Assumption.IGNORED,
                 )
             )  # fmt: skip
     return after, changes
 
 
 def settled(function: FunctionShadow, sbdf: Sbdf, *, halves: bool) -> tuple[FunctionShadow, list[Change]]:
-    """Decide what waits for further writes; with `halves` also a 64-bit BAR of which one half was written."""
+    """Return the changes of the pending BARs, and the shadow in which they are no longer pending.
+
+    To be called when no further bytes are expected. If `halves` is False, a pending 64-bit BAR stays pending.
+    """
     changes: list[Change] = []
     for bar in bar_registers(function):
         if bar.index in function.pending and (halves or not bar.wide):
@@ -115,8 +123,10 @@ def settled(function: FunctionShadow, sbdf: Sbdf, *, halves: bool) -> tuple[Func
 
 
 def released(function: FunctionShadow, step: Step) -> tuple[FunctionShadow, list[Change]]:
-    """Decide a 32-bit BAR written in part when an access reaches the function elsewhere: no more bytes
-    follow.
+    """Return the changes of 32-bit BARs that were written in part and that this access does not touch.
+
+    To be called before the access is folded: no more bytes of such a write follow. The BARs are not pending
+    in the shadow returned. A BAR that is being sized stays pending.
     """
     if not function.pending:
         return function, []
@@ -136,6 +146,7 @@ def released(function: FunctionShadow, step: Step) -> tuple[FunctionShadow, list
 
 
 def _decided(function: FunctionShadow, bar: BarRegister, sbdf: Sbdf) -> tuple[FunctionShadow, list[Change]]:
+    """Return the change of one pending BAR, and the shadow in which it is not pending."""
     causes = function.pending[bar.index].causes
     tracker = _BarTracker(function, function, Step(sbdf, causes[-1], ()), decided=frozenset({bar.index}))
     tracker.follow(bar)
@@ -143,7 +154,9 @@ def _decided(function: FunctionShadow, bar: BarRegister, sbdf: Sbdf) -> tuple[Fu
 
 
 def _decides(before: FunctionShadow, after: FunctionShadow, bars: Iterable[BarRegister]) -> frozenset[int]:
-    """List the BARs whose state an access decides by more than their address: decoding, ROM enable, size."""
+    """Return the BARs of which an access changed decoding, ROM enable bit or size: they wait for no more
+    writes.
+    """
     one, other = decode_of(before), decode_of(after)
     found = set()
     for bar in bars:
@@ -160,6 +173,8 @@ def _decides(before: FunctionShadow, after: FunctionShadow, bars: Iterable[BarRe
 
 
 class _BarTracker:
+    """Finds the changes of the BARs of a function, and keeps what was reported and what is pending."""
+
     def __init__(
         self, before: FunctionShadow, after: FunctionShadow, step: Step, *, decided: frozenset[int]
     ) -> None:
@@ -169,12 +184,14 @@ class _BarTracker:
         self.changes: list[Change] = []
 
     def result(self) -> FunctionShadow:
+        """Return the shadow after the access, with what is reported and pending now."""
         after = self._after
         if (self._mapped, self._last, self._pending) == (after.mapped, after.last, after.pending):
             return after
         return attrs.evolve(after, mapped=self._mapped, last=self._last, pending=self._pending)
 
     def follow(self, bar: BarRegister) -> None:
+        """Compare one BAR: report its change, or let it wait."""
         index, step = bar.index, self._step
         now, reported = decoded_range(self._after, bar), self._mapped.get(index)
         lanes = step.lanes(bar)
@@ -188,7 +205,9 @@ class _BarTracker:
             return
         if now == reported:
             if now is not None and not lanes:
-                self._pending.pop(index, None)  # half a BAR written as it was may begin a move, until now
+                self._pending.pop(
+                    index, None
+                )  # a half that was written unchanged might have begun a move; it did not
             return
         if not step.is_write and decoded_range(self._before, bar) is UNKNOWN:
             self._adopt(index, now)
@@ -196,18 +215,21 @@ class _BarTracker:
             self._report(bar, now, pending)
 
     def _waits(self, bar: BarRegister, pending: Pending | None) -> bool:
+        """Return True if a BAR must wait for more writes: it is being sized, or was written only in part."""
         if any(self._after.is_sizing(offset) for offset in bar.words):
             return True
         full = (1 << 32 * len(bar.words)) - 1
         return pending is not None and pending.lanes != full
 
     def _adopt(self, index: int, now: Range | None) -> None:
+        """Record a range (None: none) as the one that was reported last."""
         if now is None:
             self._mapped.pop(index, None)
         else:
             self._mapped[index] = self._last[index] = now
 
     def _report(self, bar: BarRegister, now: Range | None, pending: Pending | None) -> None:
+        """Add the change of a BAR to the list of changes."""
         index, step = bar.index, self._step
         reported = self._mapped.get(index)
         causes: tuple[Cause, ...] = (step.cause,)
@@ -232,10 +254,12 @@ class _BarTracker:
 
 
 def _vpci_traps(bar: BarRegister) -> bool:
+    """Return True if vPCI traps writes to this BAR: all except I/O BARs."""
     return bar.kind.value != "io"
 
 
 def _switches(before: FunctionShadow, after: FunctionShadow, step: Step) -> Iterator[Change]:
+    """Yield the changes of the decode bits and of the ROM's enable bit."""
     one, other = decode_of(before), decode_of(after)
     if other is not None and one != other and (step.is_write or one is not None):
         yield DecodeChanged(sbdf=step.sbdf, place=after.place, causes=(step.cause,), before=one, after=other)
@@ -254,6 +278,7 @@ def _switches(before: FunctionShadow, after: FunctionShadow, step: Step) -> Iter
 
 
 def _windows(before: FunctionShadow, after: FunctionShadow, step: Step) -> Iterator[Change]:
+    """Yield the changes of a bridge's windows."""
     if after.header is not HeaderType.BRIDGE or not any(0x1C <= part.offset <= 0x30 for part in step.parts):
         return
     for kind in WindowKind:
@@ -268,6 +293,7 @@ def _windows(before: FunctionShadow, after: FunctionShadow, step: Step) -> Itera
 
 
 def _virtual(before: FunctionShadow, after: FunctionShadow, step: Step) -> Iterator[Change]:
+    """Yield the change of the ranges of virtual functions' BARs."""
     one, other = vf_ranges(before), vf_ranges(after)
     if one == other or other is UNKNOWN or (one is UNKNOWN and not step.is_write):
         return

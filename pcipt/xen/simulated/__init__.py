@@ -1,1 +1,1 @@
-"""A simulated Xen with simulated hardware, for tests and replays. No real hypervisor is touched."""
+"""A simulated Xen with simulated hardware, for tests and replays. No real hypervisor is used."""

@@ -1,7 +1,8 @@
-"""Which functions an IOMMU unit serves, as Xen sees it: what the firmware said at boot, frozen since.
+"""Model which functions an IOMMU unit serves, as Xen decided it at boot from the firmware's tables.
 
 Source: Xen xen/drivers/passthrough/vtd/dmar.c, acpi_find_matched_drhd_unit: listed functions, buses below
-listed bridges with the numbers they had at boot, and units that take all of a segment (INCLUDE_PCI_ALL).
+        listed bridges with the numbers they had at boot, and units that take all of a segment
+        (INCLUDE_PCI_ALL).
 """
 
 from collections.abc import Container, Iterable
@@ -14,13 +15,18 @@ from pcipt.xen.interface import DeviceFlags
 
 @attrs.frozen
 class Coverage:
-    """Buses are (segment, bus); `segments` are those with a unit for all that no other unit takes."""
+    """The functions that IOMMU units serve.
+
+    They are the listed `functions`, all functions on the listed `buses` (segment, bus), and all functions of
+    the listed `segments`.
+    """
 
     functions: frozenset[Sbdf] = frozenset()
     buses: frozenset[tuple[int, int]] = frozenset()
     segments: Container[int] = ()
 
     def covers(self, function: Sbdf) -> bool:
+        """Return True if an IOMMU unit serves the function."""
         return (
             function in self.functions
             or (function.segment, function.bus) in self.buses
@@ -32,12 +38,20 @@ EVERYTHING = Coverage(segments=range(0x10000))
 
 
 def coverage_from_boot(functions: Iterable[Sbdf]) -> Coverage:
-    """Cover the buses on which something was found at boot, as scopes made of bridges do."""
+    """Return a coverage of all buses on which one of these functions was found at boot.
+
+    Device scopes that name bridges give the same coverage.
+    """
     return Coverage(buses=frozenset((f.segment, f.bus) for f in functions))
 
 
 def requester(function: Sbdf, flags: DeviceFlags, *, physfn_extended: bool) -> Sbdf:
-    """Tell whose place in the scopes counts: a VF's is its physical function's, an ARI function's is 0."""
+    """Return the function whose address Xen looks for in the device scopes when it adds `function`.
+
+    For a virtual function that is its physical function, for an ARI function it is function 0 of its bus. If
+    the physical function of a virtual function is an ARI function (`physfn_extended`), it is function 0 of
+    that bus.
+    """
     if flags.physfn is not None:
         physfn = flags.physfn
         return sbdf_from_devfn(function.segment, physfn.bus, 0 if physfn_extended else physfn.devfn)

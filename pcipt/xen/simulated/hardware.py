@@ -1,8 +1,9 @@
-"""Simulated PCI hardware: a write to a register has the effect it has on a bus.
+"""Simulate PCI hardware: a write to a register has the effect that it has on a real bus.
 
-A bridge's bus numbers move what stands behind it, VF Enable makes virtual functions appear, BARs decode where
-the registers say. A function is found by its present address; Linux may still call it by another. Where two
-bridges claim a bus, the lower device has it. Virtual functions stay on the bus of their physical function.
+A bridge's bus numbers change the addresses of the functions behind it, VF Enable adds virtual functions, BARs
+decode where the registers say. A function is found by its present address; Linux may still use an earlier
+one. If two bridges forward the same bus number, the bridge with the lower device number gets it. Virtual
+functions stay on the bus of their physical function.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,39 +23,48 @@ from pcipt.xen.simulated.registers import (
 )
 
 LAST_BUS = 0xFF
-_VIRTUAL = b"\xff\xff\xff\xff".ljust(256, b"\0")  # what is not given of a virtual function's config space
+_VIRTUAL = b"\xff\xff\xff\xff".ljust(256, b"\0")  # a virtual function without a given config space
 
-Bus = tuple[int, int]  # segment and number
+Bus = tuple[int, int]  # segment, bus number
 
 
 @attrs.define(eq=False)
 class Slot:
-    """One function: its registers, what is behind it, and for a virtual one whose it is."""
+    """One function: its registers and, for a bridge, the functions directly behind it.
+
+    `behind` maps a devfn (device and function number) to a slot. For a physical function `virtual` maps the
+    number of a virtual function to its slot, also if it is not enabled, and `enabled` holds the devfn of each
+    enabled one. For a virtual function `physfn` is its physical function and `number` its number.
+    """
 
     devfn: int
     registers: Registers
     behind: "dict[int, Slot]"
     physfn: "Slot | None" = None
     number: int = 0
-    virtual: "dict[int, Slot]" = attrs.field(factory=dict)  # by number, also those that are not enabled
-    enabled: list[int] = attrs.field(factory=list)  # where the enabled ones stand
+    virtual: "dict[int, Slot]" = attrs.field(factory=dict)  # by VF number
+    enabled: list[int] = attrs.field(factory=list)  # devfn of each enabled VF
 
 
 class BusHardware:
-    """A machine made of raw functions, each at the address it has at the start."""
+    """A machine built from raw functions. Each function begins at the address that it has in `raws`."""
 
     def __init__(self, raws: Iterable[RawFunction] = ()) -> None:
         self._roots: dict[Bus, dict[int, Slot]] = {}
         self._buses: dict[Bus, dict[int, Slot]] = {}
-        # What is behind a bridge has a higher bus number; virtual functions need their physical one.
+        # Bridges before the functions behind them (higher bus numbers), physical before virtual functions.
         for raw in sorted(raws, key=lambda raw: (raw.physfn is not None, raw.sbdf)):
             self.plug(raw)
 
     def functions(self) -> Sequence[Sbdf]:
+        """Return the present addresses of all functions on buses that can be reached.
+
+        Functions that do not answer (their registers read all ones) are among them.
+        """
         return [sbdf_from_devfn(*bus, devfn) for bus, slots in self._buses.items() for devfn in slots]
 
     def slots(self) -> Iterator[Slot]:
-        """Give every function that is there, also where no bus number leads to it."""
+        """Yield every function, also functions on a bus that cannot be reached at present."""
         waiting = list(self._roots.values())
         while waiting:
             slots = waiting.pop().values()
@@ -62,8 +72,12 @@ class BusHardware:
             waiting += [slot.behind for slot in slots]
 
     def presence(self, function: Sbdf) -> Presence | None:
+        """Return what is seen of a function on the bus; None if no function answers.
+
+        A function whose registers read all ones does not answer.
+        """
         slot = self.slot(function)
-        if slot is None:
+        if slot is None or not slot.registers.answers:
             return None
         if slot.physfn is None:
             return Presence(slot.registers.decodes_memory)
@@ -71,21 +85,25 @@ class BusHardware:
         return Presence(slot.registers.decodes_memory, DeviceFlags(physfn=physfn))
 
     def has_bus(self, segment: int, bus: int) -> bool:
-        """Tell whether any bus number leads there."""
+        """Return True if the bus can be reached: it is a root bus, or a bridge's bus numbers lead to it."""
         return (segment, bus) in self._buses
 
     def slot(self, function: Sbdf) -> Slot | None:
+        """Return the slot at an address; None if no function is there."""
         return self._buses.get((function.segment, function.bus), {}).get(function.devfn)
 
     def config(self, function: Sbdf) -> bytes | None:
-        """Read all of a function's config space; None where nothing answers, which reads as all ones."""
+        """Return the whole config space of a function; None if no function is there.
+
+        If the function does not answer, all bytes are ff.
+        """
         slot = self.slot(function)
         return None if slot is None else bytes(slot.registers.data)
 
     def write(self, function: Sbdf, offset: int, size: int, value: int) -> None:
-        """Write a register; a write to what is not there is lost."""
+        """Write a register. A write to an address where no function answers has no effect."""
         slot = self.slot(function)
-        if slot is None:
+        if slot is None or not slot.registers.answers:
             return
         slot.registers.write(offset, size, value)
         if (
@@ -98,14 +116,20 @@ class BusHardware:
             self._show_virtual(slot, self._buses[function.segment, function.bus])
 
     def decodes_memory(self, function: Sbdf) -> bool:
-        """Tell whether its BARs answer: a virtual function's by its physical function's VF Memory Enable."""
+        """Return True if the function's memory BARs decode.
+
+        For a virtual function VF Memory Enable of its physical function decides.
+        """
         slot = self.slot(function)
-        if slot is None:
+        if slot is None or not slot.registers.answers:
             return False
         return slot.registers.decodes_memory if slot.physfn is None else slot.physfn.registers.vf_memory
 
     def memory_bars(self, function: Sbdf) -> list[tuple[int, Range]]:
-        """List index and place of its memory BARs, decoding or not, and of the ROM while it is enabled."""
+        """Return (index, addresses) of each memory BAR, decoding or not.
+
+        The ROM is included while it is enabled.
+        """
         slot = self.slot(function)
         if slot is None:
             return []
@@ -114,19 +138,23 @@ class BusHardware:
         )
 
     def bar_sizes(self, function: Sbdf) -> list[tuple[int, int]]:
-        """Tell index (6 is the ROM) and size of each memory BAR that the function itself has."""
+        """Return (index, size in bytes) of each memory BAR of the function itself; index 6 is the ROM."""
         slot = self.slot(function)
         return [] if slot is None else list(slot.registers.sizes.items())
 
     def msix(self, function: Sbdf) -> Msix | None:
+        """Return the function's MSI-X capability; None if it has none or no function is there."""
         slot = self.slot(function)
         return None if slot is None else slot.registers.msix
 
     def plug(self, raw: RawFunction) -> None:
-        """Put a function where its address says, with what its physical function or its bridge decides."""
+        """Insert a function at its address.
+
+        A virtual function whose physical function is not there is ignored.
+        """
         registers = registers_from_function(raw, decode_function(raw))
         if raw.physfn is not None:
-            self._give_virtual(raw, registers)
+            self._keep_virtual(raw, registers)
             return
         bus = (raw.sbdf.segment, raw.sbdf.bus)
         if bus not in self._buses:
@@ -138,7 +166,7 @@ class BusHardware:
         self._show_virtual(slot, self._buses[bus])
 
     def pull(self, function: Sbdf) -> None:
-        """Take a function out, with its virtual ones and all that is behind it."""
+        """Remove a function, its virtual functions, and all functions behind it."""
         slots = self._buses.get((function.segment, function.bus), {})
         slot = slots.pop(function.devfn, None)
         if slot is None:
@@ -148,8 +176,11 @@ class BusHardware:
         if slot.registers.header is HeaderType.BRIDGE:
             self._route(function.segment)
 
-    def _give_virtual(self, raw: RawFunction, registers: Registers) -> None:
-        """Keep a virtual function's own config space; whether it is there the physical function decides."""
+    def _keep_virtual(self, raw: RawFunction, registers: Registers) -> None:
+        """Keep the config space of a virtual function.
+
+        It is present only while its physical function enables it.
+        """
         physfn = self.slot(raw.physfn) if raw.physfn is not None else None
         if physfn is None:
             return
@@ -160,6 +191,7 @@ class BusHardware:
             self._show_virtual(physfn, self._buses[raw.sbdf.segment, raw.sbdf.bus])
 
     def _show_virtual(self, physfn: Slot, slots: dict[int, Slot]) -> None:
+        """Add the enabled virtual functions of `physfn` to the slots of its bus, and remove the others."""
         for devfn in physfn.enabled:
             slots.pop(devfn, None)
         physfn.enabled = []
@@ -169,16 +201,17 @@ class BusHardware:
                 physfn.enabled.append(devfn)
 
     def _route(self, segment: int) -> None:
-        """Find out anew which bus each bridge of the segment makes reachable."""
+        """Compute again which bus numbers lead to which bus, for all bridges of the segment."""
         self._buses = {bus: slots for bus, slots in self._buses.items() if bus[0] != segment}
         for bus, slots in self._roots.items():
             if bus[0] == segment:
                 self._buses[bus] = slots
         for bus, slots in list(self._roots.items()):
             if bus[0] == segment:
-                self._walk(bus, slots, LAST_BUS)
+                self._route_below(bus, slots, LAST_BUS)
 
-    def _walk(self, bus: Bus, slots: dict[int, Slot], last: int) -> None:
+    def _route_below(self, bus: Bus, slots: dict[int, Slot], last: int) -> None:
+        """Assign bus numbers to the buses behind the bridges in `slots`, up to the number `last`."""
         claimed: set[int] = set()
         for _, slot in sorted(slots.items()):
             if slot.registers.header is not HeaderType.BRIDGE:
@@ -187,12 +220,13 @@ class BusHardware:
             below = (bus[0], first)
             if bus[1] < first <= end and first not in claimed and below not in self._buses:
                 self._buses[below] = slot.behind
-                self._walk(below, slot.behind, end)
+                self._route_below(below, slot.behind, end)
             claimed.update(range(first, end + 1))
 
 
 def _virtual_slot(physfn: Slot, number: int, devfn: int) -> Slot:
+    """Return a slot for a virtual function whose config space was not given."""
     data = bytearray(_VIRTUAL)
-    data[0x09:0x0C] = physfn.registers.data[0x09:0x0C]  # the class is the physical function's
+    data[0x09:0x0C] = physfn.registers.data[0x09:0x0C]  # the class code of the physical function
     registers = Registers(data, bytearray(len(data)), HeaderType.ENDPOINT, {}, {}, None, None)
     return Slot(devfn, registers, {}, physfn, number)

@@ -1,8 +1,9 @@
-"""The hypervisor without a Xen: the same interface over models of its devices, p2m, vPCI and reserved memory.
+"""A simulated hypervisor: `Hypervisor` over models of Xen's device list, p2m, vPCI and reserved memory.
 
-Every call is logged, any call can be told to fail, and what would panic the host raises `Catastrophe`, then
-and at every call after it. dom0's kernel, which announces functions on its own, is played by kernel_add and
-kernel_remove, its config writes by write_config; these are not calls of ours and are not logged.
+Every call is logged, and any call can be made to fail. A call that would panic a real host raises
+`Catastrophe`; so does every later call. dom0's kernel announces functions on its own: kernel_add and
+kernel_remove do that, write_config does its config writes. These three are not calls of pcipt and are not
+logged.
 """
 
 import types
@@ -32,27 +33,34 @@ EVERY_FRAME = Frames(Gfn(0), 1 << 40)
 
 
 class SimulatedHardware:
-    """A machine made by hand; tests and demonstrations plug and pull."""
+    """Hardware without registers: a set of functions that tests add (plug) and remove (pull)."""
 
     def __init__(self, functions: Iterable[Sbdf] = ()) -> None:
         self._present = dict.fromkeys(functions, Presence())
 
     def functions(self) -> Iterable[Sbdf]:
+        """Return the addresses of all functions."""
         return tuple(self._present)
 
     def presence(self, function: Sbdf) -> Presence | None:
+        """Return what is seen of a function on the bus; None if it is not there."""
         return self._present.get(function)
 
     def plug(self, function: Sbdf, presence: Presence | None = None) -> None:
+        """Add a function; `presence` None means one that does not decode memory."""
         self._present[function] = presence or Presence()
 
     def pull(self, function: Sbdf) -> None:
+        """Remove a function; nothing happens if it is not there."""
         self._present.pop(function, None)
 
 
 @attrs.frozen
 class Call:
-    """A call that was made: what it was about and what it answered, 0 or -errno; None: it never returned."""
+    """A call that was made: the functions or frames that it was about, and its result.
+
+    `result` is 0 or -errno; None means that the call never returned, because the host panicked.
+    """
 
     op: Op
     functions: tuple[Sbdf, ...]
@@ -62,6 +70,11 @@ class Call:
 
 @attrs.define
 class _Fault:
+    """A failure that a test ordered. It happens at the call of `op` that brings `countdown` to 0.
+
+    `performed` and `pages` are as in `SimulatedXen.fail`.
+    """
+
     op: Op
     countdown: int
     errno: int
@@ -70,11 +83,12 @@ class _Fault:
 
 
 class SimulatedXen:
-    """A modelled Xen; see `Hypervisor`.
+    """A simulated Xen; see `Hypervisor`.
 
-    At the start it knows `known`, by default all that is present and that Xen can name, as dom0's. `iommu` is
-    what the firmware said at boot; None is an IOMMU that is off. `memory` is dom0's RAM, `trapped` what Xen
-    emulates and must not be mapped (MMCFG). vPCI is there on a PVH dom0 if the hardware has config space.
+    `known` are the functions that Xen knows at the start, as dom0's; by default all that are present and that
+    Xen can name. `iommu` is what the IOMMU units serve by the tables at boot; None means that the IOMMU is
+    off. `memory` is dom0's RAM. `trapped` are frames that Xen emulates and that must not be mapped (MMCFG).
+    vPCI exists on a PVH dom0 if the hardware has config space.
     """
 
     def __init__(
@@ -106,25 +120,27 @@ class SimulatedXen:
         self._hardware = hardware
         self._faults: list[_Fault] = []
         self._closed = False
-        self.grants: dict[int, Permissions] = {}  # of guests
+        self.grants: dict[int, Permissions] = {}  # of guests, by domain number
         self.calls: list[Call] = []
         self.catastrophe: Catastrophe | None = None
 
     @property
     def identity(self) -> XenIdentity:
+        """The version of Xen and the kind of dom0."""
         return self._identity
 
     @property
     def changes(self) -> tuple[Call, ...]:
-        """The calls that change what Xen holds, failed ones too."""
+        """The logged calls of operations that change what Xen holds, also calls that failed."""
         return tuple(call for call in self.calls if call.op.changes)
 
     @property
     def devices(self) -> Mapping[Sbdf, Device]:
-        """What Xen holds, unasked; for looking at only."""
+        """Xen's records by function, to be read by tests. Reading them is no call and never fails."""
         return types.MappingProxyType(self._list.devices)
 
     def known(self, functions: Sequence[Sbdf]) -> list[bool]:
+        """Return for each function whether Xen lists it."""
         self._require_alive()
         asked = tuple(function for function in functions if function.fits_xen)
         if asked:
@@ -133,6 +149,7 @@ class SimulatedXen:
         return [function.fits_xen and function in self._list.devices for function in functions]
 
     def custody(self, function: Sbdf) -> Custody:
+        """Return who has a function, as `Hypervisor.custody` describes."""
         self._require_alive()
         xen_address(function)
         fault = self._fault(Op.CUSTODY)
@@ -140,22 +157,28 @@ class SimulatedXen:
         return custody_from_result(function, self._log(Op.CUSTODY, (function,), result))
 
     def owners(self) -> Mapping[Sbdf, Owner]:
+        """Return all functions in Xen's list with their owners."""
         self._press_key()
         return {function: device.owner for function, device in reversed(self._list.devices.items())}
 
     def add_device(self, function: Sbdf, flags: DeviceFlags) -> None:
+        """Add a function to Xen's list."""
         self._change(Op.ADD, xen_address(function), checked_flags(function, flags))
 
     def remove_device(self, function: Sbdf) -> None:
+        """Remove a function from Xen's list."""
         self._change(Op.REMOVE, xen_address(function), DeviceFlags())
 
     def map_mmio(self, frames: Frames) -> None:
+        """Map frames 1:1 for dom0. Raises StateError on a PV dom0."""
         self._remap(Op.MAP, frames)
 
     def unmap_mmio(self, frames: Frames) -> None:
+        """Unmap frames for dom0. Raises StateError on a PV dom0."""
         self._remap(Op.UNMAP, frames)
 
     def reserved_regions(self, function: Sbdf | None = None) -> tuple[Frames, ...]:
+        """Return the reserved memory regions of one function, or all if `function` is None."""
         self._require_alive()
         asked = () if function is None else (xen_address(function),)
         fault = self._fault(Op.RESERVED)
@@ -165,10 +188,15 @@ class SimulatedXen:
         return regions
 
     def permissions(self) -> Mapping[int, Permissions]:
+        """Return what each domain may access.
+
+        dom0 may access all memory except the APICs, a guest what a test put into `grants`.
+        """
         self._press_key()
         return {0: Permissions(_all_but([IO_APIC, APIC_AND_MSI]), ()), **self.grants}
 
     def close(self) -> None:
+        """Close the connection. Every later call raises StateError."""
         self._closed = True
 
     def __enter__(self) -> Self:
@@ -179,27 +207,27 @@ class SimulatedXen:
     ) -> None:
         self.close()
 
-    # What follows arranges a scene; it is not part of the interface.
+    # Methods for tests and replays; they are not part of the interface.
 
     def fail(self, op: Op, errno: int, *, call: int = 1, performed: bool = False, pages: int = 0) -> None:
-        """Make one call of `op` fail: the next for 1, the one after it for 2, ...
+        """Make one later call of `op` fail with `errno`: the next call if `call` is 1, the second if 2, …
 
-        With `performed` Xen does it all the same and then answers the error, as a failing IOMMU removal does.
-        A mapping does so many `pages` first.
+        With `performed` Xen performs the call and then returns the error, as a failing removal from the IOMMU
+        does. A mapping call first does `pages` pages.
         """
         self._faults.append(_Fault(op, call, errno, performed, pages))
 
     def write_config(self, function: Sbdf, offset: int, size: int, value: int) -> None:
-        """Write a register as dom0 does: through vPCI on a PVH dom0, where it traps the function."""
+        """Write a register as dom0 does: through vPCI if Xen traps the function (PVH dom0), else directly."""
         self._require_alive()
-        with self._dying():
+        with self._remembering_catastrophe():
             if self.vpci is not None:
                 self.vpci.write(function, offset, size, value)
             elif isinstance(self._hardware, ConfigHardware):
                 self._hardware.write(function, offset, size, value)
 
     def give(self, function: Sbdf, owner: Owner) -> None:
-        """Put a function into other hands: a guest's, quarantine, Xen's own, or nobody's."""
+        """Give a function to another owner: a guest, quarantine, Xen itself, or nobody."""
         if function not in self._list.devices:
             self._list.boot((function,))
         self._list.devices[function].owner = owner
@@ -207,40 +235,44 @@ class SimulatedXen:
             self.vpci.remove(function)
 
     def forget(self, function: Sbdf) -> None:
-        """Strike a function from the list, whatever a removal would do."""
+        """Delete a function from Xen's list and remove its vPCI handlers, without the checks of a removal."""
         self._list.devices.pop(function, None)
         if self.vpci is not None:
             self.vpci.remove(function)
 
     def heal(self) -> None:
-        """Forget all faults that have not struck yet."""
+        """Cancel all ordered failures that have not happened yet."""
         self._faults.clear()
 
     def kernel_add(self, function: Sbdf) -> int:
-        """Announce as dom0's kernel does at hot-plug.
+        """Announce a function as dom0's kernel does at hot-plug. Return Xen's answer: 0 or -errno.
 
-        Shape:  what Xen answered, which the kernel only logs.
+        The kernel only logs this answer.
         """
         self._require_alive()
         if not function.fits_xen:
             return -EINVAL
         seen = self._hardware.presence(function) or Presence()
-        with self._dying():
+        with self._remembering_catastrophe():
             return self._list.add(function, seen.flags, seen.node)
 
     def kernel_remove(self, function: Sbdf) -> int:
-        """Report a function gone, as dom0's kernel does after hot-unplug."""
+        """Report that a function is gone, as dom0's kernel does after hot-unplug.
+
+        Return Xen's answer: 0 or -errno.
+        """
         self._require_alive()
-        with self._dying():
+        with self._remembering_catastrophe():
             return self._list.remove(function)
 
     def _change(self, op: Op, function: Sbdf, flags: DeviceFlags) -> None:
+        """Perform and log an add or remove, with an ordered failure if there is one."""
         self._require_alive()
         fault = self._fault(op)
         result = 0
         if fault is None or fault.performed:
             try:
-                with self._dying():
+                with self._remembering_catastrophe():
                     result = self._perform(op, function, flags)
             except Catastrophe:
                 self.calls.append(Call(op, (function,), None))
@@ -250,11 +282,12 @@ class SimulatedXen:
         check(op, self._log(op, (function,), result), str(function))
 
     def _remap(self, op: Op, frames: Frames) -> None:
+        """Perform and log a map or unmap, with an ordered failure if there is one."""
         self._require_alive()
         require_translated(self._identity)
         fault = self._fault(op)
         try:
-            with self._dying():
+            with self._remembering_catastrophe():
                 result = self._perform_mapping(op, frames, fault)
         except Catastrophe:
             self.calls.append(Call(op, (), None, frames))
@@ -262,20 +295,27 @@ class SimulatedXen:
         check(op, self._log(op, (), result, frames), str(frames))
 
     def _perform_mapping(self, op: Op, frames: Frames, fault: _Fault | None) -> int:
+        """Map or unmap the frames as libxc and `mapping` do. Return 0 or -errno.
+
+        Raises: Catastrophe if the call would kill dom0 or break a device.
+        """
         p2m = self.p2m
-        assert p2m is not None  # a PV dom0 was refused
+        assert p2m is not None  # `_remap` refused a PV dom0
         if fault is not None and not fault.performed and not fault.pages and -fault.errno in UNTOUCHED:
             return -fault.errno
         if op is Op.UNMAP:
             self._require_unneeded(frames)
-            return unmap_frames(_struck(p2m.unmap, frames, fault), frames)
+            return unmap_frames(_failing_first_call(p2m.unmap, frames, fault), frames)
         holes = self.vpci.holes(frames) if self.vpci is not None else []
         if holes:
             raise Catastrophe(f"mapping {frames}: Xen traps the MSI-X tables of {holes[0]} no more")
-        return map_frames(_struck(p2m.map, frames, fault), p2m.unmap, frames)
+        return map_frames(_failing_first_call(p2m.map, frames, fault), p2m.unmap, frames)
 
     def _require_unneeded(self, frames: Frames) -> None:
-        """See to it that no device of dom0 needs what is to be unmapped: its DMA would fault."""
+        """Raise Catastrophe if a present device of dom0 needs reserved memory in these frames.
+
+        Its DMA would fault after the frames are unmapped.
+        """
         for region in self.reserved.touching(frames):
             for function in region.scope:
                 device = self._list.devices.get(function)
@@ -284,9 +324,11 @@ class SimulatedXen:
                     raise Catastrophe(f"unmapping reserved memory {region.frames}, which {function} needs")
 
     def _perform(self, op: Op, function: Sbdf, flags: DeviceFlags) -> int:
+        """Add or remove the function in Xen's list. Return 0 or -errno."""
         return self._list.add(function, flags) if op is Op.ADD else self._list.remove(function)
 
     def _test_assign(self, function: Sbdf) -> int:
+        """Return Xen's answer to test_assign_device: 0 if dom0 or the quarantine has it, else -errno."""
         if self._list.iommu is None:
             return -EOPNOTSUPP
         device = self._list.devices.get(function)
@@ -294,17 +336,22 @@ class SimulatedXen:
         return 0 if mine else -EINVAL
 
     def _press_key(self) -> None:
+        """Log a debug key and the reading of the console, with an ordered failure if there is one."""
         self._require_alive()
         for op in (Op.KEY, Op.CONSOLE):
             fault = self._fault(op)
             check(op, self._log(op, (), -fault.errno if fault else 0))
 
     def _log(self, op: Op, functions: tuple[Sbdf, ...], result: int, frames: Frames | None = None) -> int:
+        """Append a call to the log and return its result."""
         self.calls.append(Call(op, functions, result, frames))
         return result
 
     def _fault(self, op: Op) -> _Fault | None:
-        """Count this call down in every fault of its kind; give the one that strikes now."""
+        """Count this call in every ordered failure of its operation.
+
+        Return the failure that happens now, else None.
+        """
         struck = None
         for fault in [fault for fault in self._faults if fault.op is op]:
             fault.countdown -= 1
@@ -314,13 +361,15 @@ class SimulatedXen:
         return struck
 
     def _require_alive(self) -> None:
+        """Raise Catastrophe if the host has panicked, StateError if the connection is closed."""
         if self.catastrophe is not None:
             raise self.catastrophe
         if self._closed:
             raise StateError("the connection to Xen is closed")
 
     @contextmanager
-    def _dying(self) -> Iterator[None]:
+    def _remembering_catastrophe(self) -> Iterator[None]:
+        """Remember a Catastrophe that is raised inside, so that every later call raises it too."""
         try:
             yield
         except Catastrophe as exc:
@@ -328,8 +377,8 @@ class SimulatedXen:
             raise
 
 
-def _struck(primitive: Callable[..., int], frames: Frames, fault: _Fault | None) -> Primitive:
-    """Let the first call end early with the fault's errno; those after it go through."""
+def _failing_first_call(primitive: Callable[..., int], frames: Frames, fault: _Fault | None) -> Primitive:
+    """Return `primitive` with the failure in its first call only; None as `fault` means no failure."""
     waiting = [] if fault is None else [(frames.count if fault.performed else fault.pages, fault.errno)]
 
     def call(part: Frames) -> int:
@@ -339,6 +388,7 @@ def _struck(primitive: Callable[..., int], frames: Frames, fault: _Fault | None)
 
 
 def _all_but(denied: Iterable[Frames]) -> tuple[Frames, ...]:
+    """Return every frame except the denied ones."""
     spans = [EVERY_FRAME]
     for cut in denied:
         spans = without(spans, cut)

@@ -1,11 +1,11 @@
-"""Xen's list of PCI devices as a machine: what add and remove do to it, per release.
+"""Model Xen's list of PCI devices: what add and remove do to it, for each release of Xen.
 
-Results are 0 or -errno, as Xen gives them. What panics a real Xen raises `Catastrophe`.
-Not modelled: bridges, which need no unit on VT-d and so are never orphaned there; I/O-space VF BARs; phantom
-functions. vPCI and reserved memory are machines of their own, which are told here of what comes and goes.
-
+Results are 0 or -errno, as Xen returns them. A call that would panic a real Xen raises `Catastrophe`. Not
+modelled: bridges, which need no unit on VT-d and so are never orphans (functions that Xen has without an
+owner); VF BARs in I/O space; phantom functions. vPCI and reserved memory are models of their own; this model
+tells them which functions are added and removed.
 Source: Xen xen/drivers/passthrough/pci.c (pci_add_device, pci_remove_device, alloc_pdev), vtd/iommu.c
-(domain_context_mapping), xen/drivers/vpci/header.c (init_bars, vpci_process_pending), 4.17 to 4.20.
+        (domain_context_mapping), xen/drivers/vpci/header.c (init_bars, vpci_process_pending), 4.17 to 4.20.
 """
 
 import enum
@@ -24,8 +24,8 @@ NOBODY = Owner(OwnerKind.NOBODY)
 NO_FLAGS = DeviceFlags()
 
 
-class Catastrophe(BaseException):  # no handler of errors may outlive a dead host
-    """The host is down: Xen has panicked. `why` says by what."""
+class Catastrophe(BaseException):  # no `except Exception` may catch it
+    """Xen has panicked, or dom0 was killed or lost memory: the host is down. `why` tells the cause."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)
@@ -34,7 +34,10 @@ class Catastrophe(BaseException):  # no handler of errors may outlive a dead hos
 
 @attrs.frozen
 class Presence:
-    """A function that answers on the bus: whether it decodes memory, what the kernel would say of it."""
+    """What is seen of a function that answers on the bus.
+
+    `flags` and `node` (its NUMA node, None if unknown) are those that dom0's kernel would announce.
+    """
 
     decodes_memory: bool = False
     flags: DeviceFlags = NO_FLAGS
@@ -42,34 +45,40 @@ class Presence:
 
 
 class Hardware(Protocol):
-    """The machine below Xen, asked whenever Xen would look at it."""
+    """The machine below Xen. The model asks it whenever a real Xen would look at the hardware."""
 
-    def functions(self) -> Iterable[Sbdf]: ...
+    def functions(self) -> Iterable[Sbdf]:
+        """Return the addresses of all functions. Only the start of the simulation asks for them."""
 
     def presence(self, function: Sbdf) -> Presence | None:
-        """Give None where nothing answers."""
+        """Return what is seen of a function on the bus; None if no function answers."""
 
 
 class Trapping(Protocol):
-    """vPCI, on a PVH dom0: handlers are set up before the IOMMU and map what decodes after it."""
+    """vPCI on a PVH dom0. `begin` is called before the function is added to the IOMMU, `finish` after it."""
 
-    def begin(self, function: Sbdf) -> int: ...
+    def begin(self, function: Sbdf) -> int:
+        """Set up the handlers of a function. Return 0 or -errno."""
 
-    def finish(self, function: Sbdf) -> None: ...
+    def finish(self, function: Sbdf) -> None:
+        """Map the BARs that decoded when `begin` was called."""
 
-    def remove(self, function: Sbdf) -> None: ...
+    def remove(self, function: Sbdf) -> None:
+        """Remove the handlers of a function; what they mapped stays mapped."""
 
 
 class Counting(Protocol):
     """Reserved memory, which counts the devices that need it."""
 
-    def added(self, function: Sbdf) -> None: ...
+    def added(self, function: Sbdf) -> None:
+        """Count a device that was added to Xen."""
 
-    def removed(self, function: Sbdf) -> None: ...
+    def removed(self, function: Sbdf) -> None:
+        """Count a device that was removed from Xen."""
 
 
 class VfWithoutPf(enum.Enum):
-    """What adding a VF does whose physical function Xen does not know."""
+    """What Xen does when a virtual function is added whose physical function it does not know."""
 
     ADDS_IT = "the physical function is added as well, its failure is passed over"
     NEEDS_IT = "the physical function is added first, its failure is the VF's"
@@ -78,33 +87,37 @@ class VfWithoutPf(enum.Enum):
 
 @attrs.frozen
 class Release:
-    """How a release line differs; each as of its last stable version."""
+    """How one release line of Xen behaves, as of its last stable version. `since` is (major, minor)."""
 
     since: tuple[int, int]
-    orphan_removal_panics: bool  # vpci_remove_device looks into the owner that is not there
-    unfinished_map_panics: bool  # vpci_process_pending finds vPCI gone after a failed add
+    orphan_removal_panics: bool  # vpci_remove_device reads through the NULL owner
+    unfinished_map_panics: bool  # vpci_process_pending reads the NULL that a failed add leaves
     vf_without_pf: VfWithoutPf
-    keeps_pf_with_vfs: bool  # removal of the PF is EBUSY, and the PF and its VFs are broken from then on
+    keeps_pf_with_vfs: bool  # removing the PF gives EBUSY and leaves PF and VFs unusable
 
 
-# since, orphan removal, failed PVH add, VF alone, PF with VFs
+# Columns: since, orphan removal, failed PVH add, VF alone, PF with VFs.
 RELEASES = (
     Release((4, 17), True, True, VfWithoutPf.ADDS_IT, False),  # both panics measured
-    Release((4, 18), True, True, VfWithoutPf.ADDS_IT, False),  # the code is 4.17's
+    Release((4, 18), True, True, VfWithoutPf.ADDS_IT, False),  # same code as 4.17
     Release((4, 19), False, False, VfWithoutPf.NEEDS_IT, True),  # 635dd1120a; stable-4.19 has the PF-VF links
     Release((4, 20), False, False, VfWithoutPf.REFUSES, True),  # 8fe330a4da; no panic, measured
 )
 
 
 def release_of(identity: XenIdentity) -> Release:
-    """Choose the newest row that is not newer than this Xen; an older Xen is taken for 4.17."""
+    """Return the newest row of RELEASES that is not newer than this Xen. An older Xen is treated as 4.17."""
     fitting = [row for row in RELEASES if identity.at_least(*row.since)]
     return fitting[-1] if fitting else RELEASES[0]
 
 
 @attrs.define
 class Device:
-    """Xen's record of a function. `recognised` is False if nothing answered when the record was made."""
+    """Xen's record of a function.
+
+    `recognised` is False if no function answered when the record was made. `broken` is True after a removal
+    that left the record unusable.
+    """
 
     owner: Owner
     flags: DeviceFlags
@@ -114,7 +127,10 @@ class Device:
 
 
 class DeviceList:
-    """All records of one Xen; `iommu` is None where the IOMMU is off, which a PVH dom0 does not allow."""
+    """All device records of one Xen.
+
+    `iommu` None means that the IOMMU is off, which a PVH dom0 does not allow.
+    """
 
     def __init__(self, hardware: Hardware, dom0: Dom0Kind, release: Release, iommu: Coverage | None) -> None:
         self.devices: dict[Sbdf, Device] = {}
@@ -126,15 +142,16 @@ class DeviceList:
         self._release = release
 
     def boot(self, functions: Iterable[Sbdf]) -> None:
-        """Take functions in as the boot does: scanned, dom0's, and announced by its kernel."""
+        """Add functions as Xen's boot does: Xen finds them, dom0 owns them, and its kernel announces them."""
         for function in functions:
             seen = self._hardware.presence(function) or Presence()
             self.devices[function] = Device(DOM0, seen.flags, seen.node)
-            # A function whose handlers cannot be set up is dom0's all the same, only not trapped.
+            # A function whose handlers cannot be set up is still dom0's, but it is not trapped.
             if self.trapping is not None and not self.trapping.begin(function):
                 self.trapping.finish(function)
 
     def add(self, function: Sbdf, flags: DeviceFlags, node: int | None = None) -> int:
+        """Add a function, or update the record of a known one. Return 0 or -errno."""
         if flags.physfn is not None and flags.physfn not in self.devices:
             result = self._add_physfn(flags.physfn, node)
             if result:
@@ -147,6 +164,10 @@ class DeviceList:
         return self._attach(function, device)
 
     def remove(self, function: Sbdf) -> int:
+        """Remove a function. Return 0 or -errno.
+
+        Raises: Catastrophe if it is an orphan and the release panics in that case.
+        """
         device = self.devices.get(function)
         if device is None:
             return -ENODEV
@@ -166,6 +187,7 @@ class DeviceList:
         return -EINVAL if orphan else 0
 
     def _add_physfn(self, physfn: Sbdf, node: int | None) -> int:
+        """Do what the release does with an unknown physical function. Return 0 or -errno."""
         match self._release.vf_without_pf:
             case VfWithoutPf.ADDS_IT:
                 self.add(physfn, NO_FLAGS, node)
@@ -176,17 +198,24 @@ class DeviceList:
                 return -ENODEV
 
     def _record(self, function: Sbdf) -> Device:
-        """Find the record or make one; what the function is, is read from hardware at that moment only."""
+        """Return the record of a function; make one without an owner if there is none.
+
+        Only at that moment the hardware is asked whether the function answers.
+        """
         if function not in self.devices:
             recognised = self._hardware.presence(function) is not None
             self.devices[function] = Device(NOBODY, NO_FLAGS, None, recognised)
         return self.devices[function]
 
     def _attach(self, function: Sbdf, device: Device) -> int:
-        """Give it to dom0, set up vPCI, add it to the IOMMU; a failure leaves it without an owner."""
+        """Give a function to dom0: set up vPCI, add it to the IOMMU. Return 0 or -errno.
+
+        After a failure the function has no owner.
+        Raises: Catastrophe if the release panics after this failure.
+        """
         present = self._hardware.presence(function)
         if self._pvh and present is None:
-            return -EOPNOTSUPP  # all ones are no header type that vPCI knows
+            return -EOPNOTSUPP  # the header type reads ff, which vPCI does not know
         if self.trapping is not None and (result := self.trapping.begin(function)):
             return result
         result = self._context(function, device)
@@ -205,6 +234,10 @@ class DeviceList:
         return 0
 
     def _context(self, function: Sbdf, device: Device) -> int:
+        """Add the function to the IOMMU.
+
+        Return 0; -EINVAL if it did not answer when its record was made; -ENODEV if no IOMMU unit serves it.
+        """
         if self.iommu is None:
             return 0
         if not device.recognised:

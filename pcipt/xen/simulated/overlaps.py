@@ -1,4 +1,4 @@
-"""Which ranges of frames touch a given one, at a cost that does not grow with their number. Pure."""
+"""Find ranges of frames that overlap a given range, in a time that hardly grows with their number. Pure."""
 
 from bisect import bisect_left, insort
 from bisect import bisect_right as _first
@@ -11,7 +11,10 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Overlaps(Generic[Key]):
-    """Ranges by key, sorted by where they begin, those of each power of two of lengths for themselves."""
+    """A set of ranges with keys, in which overlapping ranges are found quickly.
+
+    Ranges whose lengths have the same number of bits are kept together, sorted by their starts.
+    """
 
     def __init__(self) -> None:
         self._frames: dict[Key, Frames] = {}
@@ -19,6 +22,7 @@ class Overlaps(Generic[Key]):
         self._keys: dict[tuple[int, int], set[Key]] = {}
 
     def put(self, key: Key, frames: Frames) -> None:
+        """Add a range, or replace the range of this key."""
         self.discard(key)
         self._frames[key] = frames
         place = _place(frames)
@@ -28,6 +32,7 @@ class Overlaps(Generic[Key]):
         self._keys[place].add(key)
 
     def discard(self, key: Key) -> None:
+        """Remove the range of this key; nothing happens if there is none."""
         frames = self._frames.pop(key, None)
         if frames is None:
             return
@@ -39,6 +44,7 @@ class Overlaps(Generic[Key]):
             del starts[bisect_left(starts, start)]
 
     def touching(self, frames: Frames) -> list[tuple[Key, Frames]]:
+        """Return (key, range) of all ranges that overlap `frames`, in no particular order."""
         return [
             (key, self._frames[key])
             for kind, starts in self._starts.items()
@@ -49,7 +55,7 @@ class Overlaps(Generic[Key]):
 
 
 def without(spans: Iterable[Frames], cut: Frames) -> list[Frames]:
-    """Take `cut` out of the spans."""
+    """Return the spans without the frames of `cut`; a span is divided if `cut` is inside it."""
     left = []
     for span in spans:
         if not span.overlaps(cut):
@@ -63,4 +69,5 @@ def without(spans: Iterable[Frames], cut: Frames) -> list[Frames]:
 
 
 def _place(frames: Frames) -> tuple[int, int]:
+    """Return (number of bits of the length, start), by which `Overlaps` sorts a range."""
     return frames.count.bit_length(), frames.start

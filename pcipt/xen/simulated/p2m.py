@@ -1,11 +1,11 @@
-"""dom0's p2m as far as pages are mapped 1:1: what one map or unmap does, page by page, as x86 Xen does it.
+"""Model dom0's p2m for pages that are mapped 1:1, page by page, as Xen on x86 changes it.
 
-Holes become direct MMIO and back. What kills dom0 or takes memory from it raises `Catastrophe`. On top is
-libxc's loop: partial returns are followed, an unmap ends at the first page that is not mapped, a failed map
-is undone by such an unmap. Pages are bits of one integer for each 2 MiB, so that a call costs what it covers.
-
+Holes become direct MMIO and direct MMIO becomes a hole. A call that kills dom0 or takes memory from it raises
+`Catastrophe`. `map` and `unmap` include libxc's loop: it continues after partial results, an unmap stops at
+the first page that is not mapped, and a failed map is undone by such an unmap. The pages of each 2 MiB are
+the bits of one integer, so that the cost of a call grows only with the frames that it covers.
 Source: Xen xen/arch/x86/mm/p2m.c, map_mmio_regions, unmap_mmio_regions, set_typed_p2m_entry;
-tools/libs/ctrl/xc_domain.c, xc_domain_memory_mapping.
+        tools/libs/ctrl/xc_domain.c, xc_domain_memory_mapping.
 """
 
 from bisect import bisect_right
@@ -15,30 +15,36 @@ from errno import EINVAL, EPERM
 from pcipt.pci import Frames, Gfn
 from pcipt.xen.simulated.model import Catastrophe
 
-ITERATIONS = 64  # of one hypercall: MAP_MMIO_MAX_ITER
-LAST = 1 << 40  # frames of a 52-bit machine
-SHIFT = 9  # of 4 KiB pages in a 2 MiB entry
+ITERATIONS = 64  # per hypercall: MAP_MMIO_MAX_ITER
+LAST = 1 << 40  # number of frames of a machine with 52 address bits
+SHIFT = 9  # 2^9 pages of 4 KiB are one entry of 2 MiB
 SIZE = 1 << SHIFT
 FULL = (1 << SIZE) - 1
 
 
 class Extents:
-    """Frames that do not change: is one of these among them?"""
+    """A constant set of frames. The spans may overlap."""
 
     def __init__(self, spans: Iterable[Frames]) -> None:
-        self._spans = sorted(spans)
+        self._spans: list[Frames] = []  # sorted, and no two overlap: overlapping spans are joined
+        for span in sorted(spans):
+            if self._spans and span.start < self._spans[-1].end:
+                first = self._spans.pop()
+                span = Frames(first.start, max(first.end, span.end) - first.start)  # noqa: PLW2901
+            self._spans.append(span)
         self._starts = [span.start for span in self._spans]
 
     def overlap(self, frames: Frames) -> bool:
+        """Return True if one of `frames` is in the set."""
         at = bisect_right(self._starts, frames.end - 1)
-        return any(span.overlaps(frames) for span in self._spans[max(0, at - 1) : at])
+        return at > 0 and self._spans[at - 1].overlaps(frames)
 
 
 class P2m:
-    """What is not direct MMIO does not change.
+    """A p2m in which only direct MMIO changes.
 
-    `memory` is dom0's RAM, `special` mapped to something else, `trapped` emulated by Xen while it is a hole,
-    `denied` not dom0's to map.
+    `memory` is dom0's RAM. `special` are frames that are mapped to something else. `trapped` are frames that
+    are holes and that Xen emulates. `denied` are frames that dom0 may not map.
     """
 
     def __init__(
@@ -53,15 +59,15 @@ class P2m:
         self._direct: dict[int, int] = {}
 
     def mapped(self, frames: Frames) -> bool:
-        """Tell whether all of these frames are mapped."""
+        """Return True if all of these frames are mapped as direct MMIO."""
         return all(self._direct.get(entry, 0) & bits == bits for entry, bits in _entries(frames))
 
     def touched(self, frames: Frames) -> bool:
-        """Tell whether any of these frames is mapped."""
+        """Return True if any of these frames is mapped as direct MMIO."""
         return any(self._direct.get(entry, 0) & bits for entry, bits in _entries(frames))
 
     def direct(self) -> list[Frames]:
-        """List all that is mapped, joined and in order."""
+        """Return all direct MMIO, joined and in ascending order."""
         found: list[Frames] = []
         for entry in sorted(self._direct):
             for start, count in _runs(self._direct[entry]):
@@ -73,47 +79,66 @@ class P2m:
         return found
 
     def map(self, frames: Frames, *, failing: tuple[int, int] | None = None) -> int:
-        """Map as libxc does: after a failure what was done is undone.
+        """Map as libxc does: if Xen fails, the pages done so far are unmapped again. Return 0 or -errno.
 
-        Shape:  0 or -errno. `failing` makes Xen answer an errno (second) after so many pages (first).
+        `failing` is (number of pages, errno): Xen returns that errno after so many pages.
+        Raises: Catastrophe if Xen would kill dom0 or take memory from it.
         """
         answer = self._loop(self.map_once, frames, failing)
-        # The errno that the caller sees is that of the last call that failed, which may be the undoing.
+        # The caller sees the errno of the last call that failed, which may be the unmap.
         return answer and (self.unmap(frames) or answer)
 
     def unmap(self, frames: Frames, *, failing: tuple[int, int] | None = None) -> int:
-        """Unmap as libxc does: what is in front of the first page that is not mapped, nothing behind it."""
+        """Unmap as libxc does: the pages before the first page that is not mapped. Return 0 or -errno.
+
+        `failing` is (number of pages, errno): Xen returns that errno after so many pages.
+        """
         return self._loop(self.unmap_once, frames, failing)
 
     def map_as_xen(self, frames: Frames) -> int:
-        """Map as Xen does on its own behalf: what was done before a failure stays."""
+        """Map as Xen does on its own behalf: if it fails, the pages done so far stay mapped.
+
+        Return 0 or -errno.
+        """
         return self._loop(self.map_once, frames)
 
     unmap_as_xen = unmap
 
     def map_once(self, frames: Frames) -> int:
-        """One hypercall: 0 when all is done, the number of pages done, or -errno."""
+        """Make one hypercall that maps.
+
+        Return 0 if all pages are done, the number of pages done, or -errno.
+        """
         return self._refuse(frames) or self._iterate(frames, self._map_entry)
 
     def unmap_once(self, frames: Frames) -> int:
+        """Make one hypercall that unmaps.
+
+        Return 0 if all pages are done, the number of pages done, or -errno.
+        """
         return self._refuse(frames) or self._iterate(frames, self._unmap_entry)
 
     def set_identity(self, frames: Frames) -> None:
-        """Map as Xen itself does, for vPCI's BARs and for reserved memory."""
+        """Map as Xen itself does for reserved memory, without any check."""
         for entry, bits in _entries(frames):
             self._direct[entry] = self._direct.get(entry, 0) | bits
 
     def clear_identity(self, frames: Frames) -> None:
-        """Unmap as Xen does for itself: what is not mapped is passed over."""
+        """Unmap as Xen itself does for reserved memory and MSI-X pages.
+
+        Pages that are not mapped are skipped.
+        """
         for entry, bits in _entries(frames):
             self._keep(entry, self._direct.get(entry, 0) & ~bits)
 
     def is_memory(self, frames: Frames) -> bool:
+        """Return True if one of the frames is RAM or mapped to something else than direct MMIO."""
         return self._memory.overlap(frames) or self._special.overlap(frames)
 
     def _loop(
         self, once: Callable[[Frames], int], frames: Frames, failing: tuple[int, int] | None = None
     ) -> int:
+        """Repeat a hypercall until all frames are done or it fails. Return 0 or -errno."""
         pages, errno = failing or (frames.count, 0)
         done, end = 0, min(pages, frames.count)
         while done < end:
@@ -124,11 +149,16 @@ class P2m:
         return -errno
 
     def _refuse(self, frames: Frames) -> int:
+        """Return the -errno with which Xen refuses the frames before it begins; 0 if it does not refuse."""
         if frames.end > LAST:
             return -EINVAL
         return -EPERM if self._denied.overlap(frames) else 0
 
     def _iterate(self, frames: Frames, change: Callable[[int, int], bool]) -> int:
+        """Apply `change` entry by entry, as one hypercall does.
+
+        Return 0 if all frames are done, the number of pages done, or -EINVAL if the first change fails.
+        """
         done = 0
         for _ in range(ITERATIONS):
             first, left = frames.start + done, frames.count - done
@@ -142,12 +172,19 @@ class P2m:
         return done
 
     def _uniform(self, first: int) -> bool:
-        """Tell whether 2 MiB are in one state, so that Xen can treat them as one entry."""
+        """Return True if the 2 MiB from frame `first` on are in one state.
+
+        Xen can then treat them as one entry.
+        """
         span = Frames(Gfn(first), SIZE)
         mixed = self._direct.get(first >> SHIFT, 0) not in {0, FULL}
         return not mixed and not any(e.overlap(span) for e in (self._memory, self._special, self._trapped))
 
     def _map_entry(self, entry: int, bits: int) -> bool:
+        """Map the pages `bits` of one 2 MiB entry. Return True.
+
+        Raises: Catastrophe if this kills dom0 or takes memory from it.
+        """
         span = _span(entry, bits)
         if self._memory.overlap(span):
             raise Catastrophe(f"mapping over RAM at {span}: dom0 has lost the memory")
@@ -159,6 +196,10 @@ class P2m:
         return True
 
     def _unmap_entry(self, entry: int, bits: int) -> bool:
+        """Unmap the pages `bits` of one 2 MiB entry.
+
+        Return False, without a change, if one of them is not mapped.
+        """
         span = _span(entry, bits)
         if self._special.overlap(span):
             raise Catastrophe(f"unmapping {span}, which Xen has mapped for dom0 itself")
@@ -169,6 +210,7 @@ class P2m:
         return True
 
     def _keep(self, entry: int, bits: int) -> None:
+        """Store the mapped pages of an entry."""
         if bits:
             self._direct[entry] = bits
         else:
@@ -176,7 +218,7 @@ class P2m:
 
 
 def _entries(frames: Frames) -> Iterator[tuple[int, int]]:
-    """Cut frames at 2 MiB: the number of each entry and the bits of its pages."""
+    """Yield the frames divided at 2 MiB: (number of the entry, bits of its pages)."""
     start, end = int(frames.start), frames.end
     while start < end:
         entry = start >> SHIFT
@@ -186,6 +228,7 @@ def _entries(frames: Frames) -> Iterator[tuple[int, int]]:
 
 
 def _runs(bits: int) -> Iterator[tuple[int, int]]:
+    """Yield (first bit, number of bits) of each run of ones."""
     start = 0
     while bits:
         zeros = (bits & -bits).bit_length() - 1
@@ -197,4 +240,5 @@ def _runs(bits: int) -> Iterator[tuple[int, int]]:
 
 
 def _span(entry: int, bits: int) -> Frames:
+    """Return the frames of the pages `bits` of an entry; the bits must be one run."""
     return Frames(Gfn(entry * SIZE + (bits & -bits).bit_length() - 1), bits.bit_count())

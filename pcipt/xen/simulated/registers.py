@@ -1,7 +1,7 @@
-"""The registers of one simulated function: what a write leaves in them, and where its memory BARs then are.
+"""Simulate the registers of one function: what a write changes, and where the memory BARs are then.
 
 Source: PCI Local Bus 3.0 §6.2 (header), PCI-to-PCI Bridge 1.2 §3.2 (type 1), PCI Express Base 6.0 §9.3.3
-(SR-IOV; NumVFs is read-only while VF Enable is set, a virtual function has no BARs of its own).
+        (SR-IOV; NumVFs is read-only while VF Enable is set, a virtual function has no BARs of its own).
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,19 +20,24 @@ BUS_NUMBERS = range(0x18, 0x1B)
 _VF_CONTROL, _NUM_VFS, _TOTAL_VFS, _VF_OFFSET, _VF_STRIDE, _VF_BAR0 = 8, 0x10, 0x0E, 0x14, 0x16, 0x24
 _TYPE_BITS = {BarKind.MEM32: 0xF, BarKind.MEM64: 0xF, BarKind.IO: 0x3}
 
-# offset, size, bits that can be written, in a header of type 0 and of type 1
+# Offset, size, writable bits; _COMMON for headers of type 0 and type 1.
 _COMMON = ((0x04, 2, 0x0547), (0x0C, 1, 0xFF), (0x3C, 1, 0xFF))
 _BRIDGE = (
     (0x18, 3, 0xFF_FFFF), (0x1B, 1, 0xFF), (0x1C, 2, 0xF0F0), (0x20, 4, 0xFFF0_FFF0), (0x24, 4, 0xFFF0_FFF0),
     (0x28, 8, 0xFFFF_FFFF_FFFF_FFFF), (0x30, 4, 0xFFFF_FFFF), (0x3E, 2, 0x0FFF),
 )  # fmt: skip
+_ALL_ONES = b"\xff" * HEADER_SIZE
 _VIRTUAL = ((0x04, 2, 0x0004),)
 _SRIOV = ((_VF_CONTROL, 2, 0x001F), (_NUM_VFS, 2, 0xFFFF))
 
 
 @attrs.define(eq=False)
 class Registers:
-    """Config space with its writable bits; `sizes` are those of memory BARs, `vf_sizes` those of one VF's."""
+    """The config space of a function, with a mask of the writable bits.
+
+    `sizes` are the sizes in bytes of the memory BARs by index, `vf_sizes` those of the BARs of one virtual
+    function. `sriov_at` is the byte offset of the SR-IOV capability; None if there is none.
+    """
 
     data: bytearray
     writable: bytearray
@@ -43,39 +48,60 @@ class Registers:
     sriov_at: int | None
 
     def read(self, offset: int, size: int) -> int:
+        """Return the little-endian number of `size` bytes at `offset`."""
         return int.from_bytes(self.data[offset : offset + size], "little")
 
     def write(self, offset: int, size: int, value: int) -> None:
+        """Write `size` bytes at `offset`.
+
+        Bits that are not writable, and bytes behind the config space, do not change.
+        """
         for place, byte in enumerate(value.to_bytes(size, "little"), offset):
             if place < len(self.data):
                 mask = self._mask(place)
                 self.data[place] = self.data[place] & ~mask | byte & mask
 
     def _mask(self, place: int) -> int:
+        """Return the bits of one byte that can be written now."""
         at = self.sriov_at
         if at is not None and place in {at + _NUM_VFS, at + _NUM_VFS + 1} and self.vf_enable:
             return 0
         return self.writable[place]
 
     @property
+    def answers(self) -> bool:
+        """False if the whole header (64 bytes) reads all ones, as it does if no function answers.
+
+        Vendor ffff alone does not mean that: a virtual function has it by specification.
+        """
+        return self.data[:HEADER_SIZE] != _ALL_ONES
+
+    @property
     def decodes_memory(self) -> bool:
+        """True if memory decode is on in the Command register."""
         return bool(self.data[COMMAND] & COMMAND_MEMORY)
 
     @property
     def vf_enable(self) -> bool:
+        """True if VF Enable is set in the SR-IOV capability."""
         return self.sriov_at is not None and bool(self.data[self.sriov_at + _VF_CONTROL] & VF_ENABLE)
 
     @property
     def vf_memory(self) -> bool:
+        """True if the BARs of the virtual functions decode: VF Enable and VF Memory Enable are set."""
         at = self.sriov_at
         return self.vf_enable and at is not None and bool(self.data[at + _VF_CONTROL] & VF_MEMORY_ENABLE)
 
     @property
     def rom_at(self) -> int | None:
+        """The byte offset of the ROM register; None if the header type has none."""
         return LAYOUT[self.header][2]
 
     def bars(self) -> Iterator[tuple[int, Range]]:
-        """Give index and place of each memory BAR, decoding or not; the ROM only while it is enabled."""
+        """Yield (index, addresses) of each memory BAR, decoding or not.
+
+        The ROM is included while it is enabled.
+        """
         for index, size in self.sizes.items():
             at = self.rom_at if index == ROM_INDEX else BAR0 + 4 * index
             if at is None:
@@ -85,7 +111,7 @@ class Registers:
                 yield index, Range(Address(address), size)
 
     def vf_bars(self, number: int) -> Iterator[tuple[int, Range]]:
-        """Give index and place of each BAR of virtual function `number`."""
+        """Yield (index, addresses) of each memory BAR of the virtual function `number`."""
         at = (self.sriov_at or 0) + _VF_BAR0
         for index, size in self.vf_sizes.items():
             address = self._address(at + 4 * index, rom=False)
@@ -93,7 +119,11 @@ class Registers:
                 yield index, Range(Address(address + number * size), size)
 
     def vf_devfns(self, devfn: int, *, everyone: bool = False) -> list[int]:
-        """Compute where on the bus the virtual functions stand that are enabled now, or may be at all."""
+        """Return the devfn (device and function number) of each virtual function that is enabled now.
+
+        `devfn` is that of this function. With `everyone` all virtual functions that can be enabled are
+        returned.
+        """
         at = self.sriov_at
         if at is None or not (everyone or self.vf_enable):
             return []
@@ -103,6 +133,7 @@ class Registers:
         return [devfn + first + stride * number & 0xFF for number in range(count)]
 
     def _address(self, at: int, *, rom: bool) -> int | None:
+        """Return the address in the BAR or ROM register at `at`; None if it is a ROM that is not enabled."""
         value = self.read(at, 4)
         if rom:
             return value & 0xFFFF_F800 if value & 1 else None
@@ -110,7 +141,10 @@ class Registers:
 
 
 def registers_from_function(raw: RawFunction, seen: Function) -> Registers:
-    """Make them from what was read: sizes are Linux's, and a BAR without one cannot be written."""
+    """Return the registers of a function from what was read of it.
+
+    BAR sizes are those of Linux. A BAR without a size cannot be written.
+    """
     data = bytearray(raw.config or b"")
     data += bytes(max(0, HEADER_SIZE - len(data)))
     writable = bytearray(len(data))
@@ -133,6 +167,7 @@ def registers_from_function(raw: RawFunction, seen: Function) -> Registers:
 
 
 def _allow(writable: bytearray, base: int, rows: tuple[tuple[int, int, int], ...]) -> None:
+    """Make bits writable; each row is (offset from `base`, size in bytes, bits)."""
     for offset, size, bits in rows:
         writable[base + offset : base + offset + size] = bits.to_bytes(size, "little")
 
@@ -146,7 +181,10 @@ def _allow_bars(
     sizes: dict[int, int],
     shared_by: int = 1,
 ) -> None:
-    """Make the address bits writable of every BAR whose line of `resource` has a size, and note the size."""
+    """Make the address bits of each BAR that has a size writable; store sizes of memory BARs in `sizes`.
+
+    `lines` are the lines of Linux's `resource` file, each of which is the size of `shared_by` BARs together.
+    """
     for index, line in enumerate(lines):
         size = raw.resources[line].size // max(shared_by, 1) if line < len(raw.resources) else 0
         at = base + 4 * index
@@ -164,6 +202,7 @@ def _allow_bars(
 
 
 def _allow_rom(writable: bytearray, raw: RawFunction, at: int | None, sizes: dict[int, int]) -> None:
+    """Make the address and enable bits of the ROM register writable, and store its size in `sizes`."""
     size = raw.resources[ROM_INDEX].size if len(raw.resources) > ROM_INDEX else 0
     if at is not None and size:
         _allow(writable, at, ((0, 4, -size & 0xFFFF_F800 | 1),))

@@ -1,11 +1,11 @@
-"""Reserved device memory as VT-d keeps it for dom0: identity maps counted per region and scope device.
+"""Model reserved device memory as VT-d keeps it for dom0: regions mapped 1:1, each with a count of devices.
 
-Every scope device counts once at boot, present or not, and once more when it is added anew; a removal takes
-one away, and at 0 the pages go. So a device that was plugged in later leaves one too many. Assignment to
-a guest or to quarantine changes nothing.
-
+At boot the count is the number of scope devices, present or not. Adding a device to Xen adds one, removing it
+subtracts one; at 0 the pages are unmapped. So a device that was plugged in after boot leaves the count one
+too high. Assignment to a guest or to quarantine changes nothing.
 Source: Xen xen/drivers/passthrough/vtd/iommu.c (setup_hwdom_rmrr, intel_iommu_add_device,
-intel_iommu_remove_device), passthrough/x86/iommu.c (iommu_identity_mapping), vtd/dmar.c (register_one_rmrr).
+        intel_iommu_remove_device), passthrough/x86/iommu.c (iommu_identity_mapping), vtd/dmar.c
+        (register_one_rmrr).
 """
 
 from collections.abc import Callable, Iterable
@@ -19,19 +19,22 @@ from pcipt.xen.simulated.p2m import P2m
 
 @attrs.frozen
 class ReservedRegion:
-    """A region of the firmware's tables and the devices that need it."""
+    """A reserved region of the firmware's tables; `scope` are the devices that need it."""
 
     frames: Frames
     scope: tuple[Sbdf, ...]
 
 
 class ReservedMemory:
-    """The regions of one Xen, as it found them at boot; `p2m` is None on a PV dom0."""
+    """The reserved regions of one Xen, as it found them at boot. `p2m` is None on a PV dom0.
+
+    `present` returns whether a device answers; a region none of whose devices answers at boot is dropped.
+    """
 
     def __init__(
         self, regions: Iterable[ReservedRegion], present: Callable[[Sbdf], bool], p2m: P2m | None
     ) -> None:
-        # A region none of whose devices answers at boot is dropped for good.
+        # Xen drops a region for ever if none of its devices answers at boot.
         self.regions = tuple(region for region in regions if any(map(present, region.scope)))
         self._p2m = p2m
         self._references = {region: len(region.scope) for region in self.regions}
@@ -39,13 +42,14 @@ class ReservedMemory:
             self._map(region)
 
     def added(self, function: Sbdf) -> None:
-        """Count a device that is new to Xen."""
+        """Count a device that was added to Xen, and map its regions whose count was 0."""
         for region in self._of(function):
             self._references[region] += 1
             if self._references[region] == 1:
                 self._map(region)
 
     def removed(self, function: Sbdf) -> None:
+        """Count a device that was removed from Xen, and unmap its regions whose count becomes 0."""
         for region in self._of(function):
             if self._references[region]:
                 self._references[region] -= 1
@@ -53,20 +57,28 @@ class ReservedMemory:
                     self._p2m.clear_identity(region.frames)
 
     def _map(self, region: ReservedRegion) -> None:
+        """Map the region 1:1 if dom0 has a p2m."""
         if self._p2m is not None:
             self._p2m.set_identity(region.frames)
 
     def references(self, region: ReservedRegion) -> int:
+        """Return the present count of a region."""
         return self._references[region]
 
     def touching(self, frames: Frames) -> list[ReservedRegion]:
+        """Return the regions that overlap the frames."""
         return [region for region in self.regions if region.frames.overlaps(frames)]
 
     def query(self, function: Sbdf | None, room: int) -> tuple[int, int, list[tuple[int, int]]]:
-        """Answer XENMEM_reserved_device_memory_map: result, how many there are, first frame and pages."""
+        """Answer XENMEM_reserved_device_memory_map for one function, or if it is None for the whole machine.
+
+        Shape:  (0 or -ENOBUFS, number of regions, regions as (first frame, number of frames)). With -ENOBUFS
+                there are more regions than `room`, and none is returned.
+        """
         regions = self.regions if function is None else self._of(function)
         found = [(int(region.frames.start), region.frames.count) for region in regions]
         return (0, len(found), found) if len(found) <= room else (-ENOBUFS, len(found), [])
 
     def _of(self, function: Sbdf) -> list[ReservedRegion]:
+        """Return the regions that a function needs."""
         return [region for region in self.regions if function in region.scope]

@@ -1,11 +1,10 @@
-"""vPCI of a PVH dom0: which config writes Xen traps, and what they do to hardware and p2m.
+"""Model vPCI of a PVH dom0: which config writes Xen traps, and what they do to the hardware and the p2m.
 
-Handlers stand for the functions that Xen knows and whose header is of type 0 or 1. They remember addresses:
-what is written behind their back they do not see. A change that the p2m refuses switches memory decode off
-and takes the handlers away; taking them away unmaps nothing.
-
+Xen has handlers for each function that it knows and whose header type is 0 or 1. Handlers remember addresses,
+and do not see a write that bypasses them. A change that the p2m refuses switches memory decode off and
+removes the handlers. Removing handlers unmaps nothing.
 Source: Xen 4.17 xen/drivers/vpci/header.c (init_bars, modify_bars, modify_decoding, vpci_process_pending,
-cmd_write, bar_write, rom_write), xen/drivers/vpci/msix.c (vpci_make_msix_hole).
+        cmd_write, bar_write, rom_write), xen/drivers/vpci/msix.c (vpci_make_msix_hole).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -26,27 +25,33 @@ from pcipt.xen.simulated.p2m import Extents, P2m
 COMMAND, BAR0, HEADER_TYPE, ROM = 0x04, 0x10, 0x0E, 6
 ROM_ENABLE, ROM_MASK, ADDRESS_MASK = 0x1, 0xFFFF_F800, 0xFFFF_FFF0
 LOW = 0xFFFF_FFFF
-# header type: number of BARs, where the ROM is
+# header type: number of BARs, byte offset of the ROM register
 HEADERS = {0: (6, 0x30), 1: (2, 0x38)}
 
 
 @runtime_checkable
 class ConfigHardware(Hardware, Protocol):
-    """Hardware whose registers can be read and written, as a PVH dom0's Xen does."""
+    """Hardware whose registers can be read and written, as the Xen of a PVH dom0 does."""
 
-    def config(self, function: Sbdf) -> bytes | None: ...
+    def config(self, function: Sbdf) -> bytes | None:
+        """Return the config space of a function; None if no function is there."""
 
-    def write(self, function: Sbdf, offset: int, size: int, value: int) -> None: ...
+    def write(self, function: Sbdf, offset: int, size: int, value: int) -> None:
+        """Write a register of a function."""
 
     def bar_sizes(self, function: Sbdf) -> Sequence[tuple[int, int]]:
-        """Tell index (6 is the ROM) and size of each memory BAR, as sizing would."""
+        """Return (index, size in bytes) of each memory BAR, as sizing would find them; index 6 is the ROM."""
 
-    def msix(self, function: Sbdf) -> Msix | None: ...
+    def msix(self, function: Sbdf) -> Msix | None:
+        """Return the MSI-X capability of a function; None if it has none."""
 
 
 @attrs.define
 class Bar:
-    """As vPCI remembers it; `enabled` says that it has it mapped."""
+    """A BAR as vPCI remembers it. `enabled` is True while vPCI has it mapped.
+
+    `offset` is the byte offset of its register; `wide` is True for a 64-bit BAR.
+    """
 
     index: int
     offset: int
@@ -57,11 +62,17 @@ class Bar:
 
     @property
     def frames(self) -> Frames:
+        """The pages that the BAR touches."""
         return frames_from_range(Range(Address(self.address), self.size))
 
 
 @attrs.define
 class Handlers:
+    """The handlers of one function, with the state that vPCI remembers.
+
+    `mapped` is True while memory decode is on for vPCI. `rom_enabled` is True if the ROM's enable bit is set.
+    """
+
     function: Sbdf
     bars: list[Bar]
     msix: Msix | None
@@ -70,10 +81,14 @@ class Handlers:
 
     @property
     def rom(self) -> Bar | None:
+        """The function's ROM; None if it has none."""
         return next((bar for bar in self.bars if bar.index == ROM), None)
 
     def tables(self) -> list[Frames]:
-        """Where the MSI-X table and pending bits are, by the addresses remembered; a VF's BARs are at 0."""
+        """Return the pages of the MSI-X table and of the pending bits, by the remembered addresses.
+
+        The BARs of a virtual function are remembered at address 0.
+        """
         addresses = {bar.index: bar.address for bar in self.bars}
         places = (self.msix.table, self.msix.pba) if self.msix is not None else ()
         return [
@@ -83,7 +98,11 @@ class Handlers:
 
 
 class Vpci:
-    """All handlers of one Xen; `e820` is what no BAR is mapped over."""
+    """All handlers of one Xen. BARs that overlap `e820` are never mapped.
+
+    `ignored` counts the writes that were dropped because the BAR or ROM was mapped, except BAR writes that
+    would change nothing.
+    """
 
     def __init__(self, hardware: ConfigHardware, p2m: P2m, e820: Iterable[Frames] = ()) -> None:
         self._hardware = hardware
@@ -93,17 +112,22 @@ class Vpci:
         self._pending: dict[Sbdf, int] = {}
         self._enabled = Overlaps[tuple[Sbdf, int]]()
         self._holes = Overlaps[tuple[Sbdf, int]]()
-        self.ignored = 0  # BAR and ROM writes that came while they were mapped
+        self.ignored = 0
 
     def traps(self, function: Sbdf) -> bool:
+        """Return True if Xen has handlers for the function."""
         return function in self._handlers
 
     def holes(self, frames: Frames) -> list[Sbdf]:
-        """List the functions whose MSI-X table or pending bits are trapped in one of these pages."""
+        """Return the functions whose MSI-X table or pending bits are trapped in one of these frames."""
         return sorted({owner for (owner, _), _ in self._holes.touching(frames)})
 
     def begin(self, function: Sbdf) -> int:
-        """Set handlers up: decode goes off and what was mapped stays to be mapped by `finish`."""
+        """Set up the handlers of a function and switch its memory decode off. Return 0 or -errno.
+
+        -EOPNOTSUPP if no function answers or its header type is not 0 or 1. If decode was on, `finish` maps
+        the BARs and switches it on again.
+        """
         config = self._hardware.config(function)
         header = HEADERS.get(config[HEADER_TYPE] & 0x7F) if config is not None else None
         if config is None or header is None:
@@ -118,12 +142,13 @@ class Vpci:
         return 0
 
     def finish(self, function: Sbdf) -> None:
+        """Map the BARs and switch memory decode on, if it was on before `begin`."""
         command = self._pending.pop(function, None)
         if command is not None:
             self._modify(self._handlers[function], command)
 
     def remove(self, function: Sbdf) -> None:
-        """Take the handlers away; what they have mapped stays."""
+        """Remove the handlers of a function. The pages that they mapped stay mapped."""
         self._pending.pop(function, None)
         handlers = self._handlers.pop(function, None)
         if handlers is not None:
@@ -132,7 +157,10 @@ class Vpci:
                 self._enabled.discard((function, bar.index))
 
     def write(self, function: Sbdf, offset: int, size: int, value: int) -> None:
-        """Carry out a write of dom0: through the handlers where they stand, beside them straight."""
+        """Perform a config write of dom0.
+
+        Bytes that a handler traps go to the handler, other bytes to hardware.
+        """
         data, end = value.to_bytes(size, "little"), offset + size
         at = offset
         handlers = self._handlers.get(function)
@@ -140,7 +168,7 @@ class Vpci:
             if start >= end or start + width <= at:
                 continue
             if at < start:
-                self._straight(function, at, data[at - offset : start - offset])
+                self._write_hardware(function, at, data[at - offset : start - offset])
             stop = min(end, start + width)
             first = max(at, start)
             merged = bytearray(
@@ -149,14 +177,15 @@ class Vpci:
             merged[first - start : stop - start] = data[first - offset : stop - offset]
             action(int.from_bytes(merged, "little"))
             at = stop
-        self._straight(function, at, data[at - offset :])
+        self._write_hardware(function, at, data[at - offset :])
 
-    def _straight(self, function: Sbdf, offset: int, data: bytes) -> None:
+    def _write_hardware(self, function: Sbdf, offset: int, data: bytes) -> None:
+        """Write bytes to the hardware without a handler."""
         if data:
             self._hardware.write(function, offset, len(data), int.from_bytes(data, "little"))
 
     def _registers(self, handlers: Handlers) -> list[tuple[int, int, Callable[[int], None]]]:
-        """List offset, width and handler of what is trapped, in the order of offsets."""
+        """Return (offset, width in bytes, handler) of each trapped register, in the order of offsets."""
         found = [(COMMAND, 2, partial(self._write_command, handlers))]
         for bar in handlers.bars:
             if bar.index == ROM:
@@ -168,12 +197,14 @@ class Vpci:
         return sorted(found, key=itemgetter(0))
 
     def _write_command(self, handlers: Handlers, value: int) -> None:
+        """Handle a write to the Command register."""
         if handlers.mapped != bool(value & COMMAND_MEMORY):
             self._modify(handlers, value)
         else:
             self._hardware.write(handlers.function, COMMAND, 2, value)
 
     def _write_bar(self, handlers: Handlers, bar: Bar, half: int, value: int) -> None:
+        """Handle a write to a BAR: to its register, or for `half` 4 to the upper half of a 64-bit BAR."""
         if not half:
             value &= ADDRESS_MASK
         if bar.enabled:
@@ -183,6 +214,7 @@ class Vpci:
         self._hardware.write(handlers.function, bar.offset + half, 4, value)
 
     def _write_rom(self, handlers: Handlers, rom: Bar, value: int) -> None:
+        """Handle a write to the ROM register."""
         enable = bool(value & ROM_ENABLE)
         if rom.enabled and enable:
             self.ignored += 1
@@ -198,13 +230,17 @@ class Vpci:
             rom.address = value & ROM_MASK
 
     def _modify(self, handlers: Handlers, command: int, *, rom_only: bool = False) -> None:
-        """Map or unmap, then let the register follow; on failure decode goes off and the handlers go."""
+        """Map or unmap the BARs, or only the ROM, then write the register.
+
+        The memory decode bit of `command` decides which. If the p2m refuses, memory decode is switched off
+        and the handlers are removed.
+        """
         on = bool(command & COMMAND_MEMORY)
         spans: list[Frames] = []
         for bar in handlers.bars:
             included = bar.index == ROM if rom_only else bar.index != ROM or handlers.rom_enabled
             if included and bar.enabled != on and self._mappable(bar):
-                spans = [*without(spans, bar.frames), bar.frames]  # a set: BARs may share a page
+                spans = [*without(spans, bar.frames), bar.frames]  # without duplicates: BARs may share a page
         for cut in [*handlers.tables(), *self._others(handlers.function, spans, rom_only=rom_only)]:
             spans = without(spans, cut)
         change = self._p2m.map_as_xen if on else self._p2m.unmap_as_xen
@@ -215,7 +251,10 @@ class Vpci:
             self._decode(handlers, command, rom_only=rom_only)
 
     def _others(self, function: Sbdf, spans: list[Frames], *, rom_only: bool) -> list[Frames]:
-        """Find what other BARs have mapped there; this function's own count if only its ROM is changed."""
+        """Return the pages of other BARs that are mapped in these spans.
+
+        If only the ROM is changed, this function's own BARs count as other BARs.
+        """
         return [
             frames
             for span in spans
@@ -224,9 +263,13 @@ class Vpci:
         ]
 
     def _decode(self, handlers: Handlers, command: int, *, rom_only: bool) -> None:
+        """Write the register that switches decode on or off, and remember which BARs are mapped.
+
+        Nothing is written if the MSI-X pages cannot be unmapped; then the mapped pages stay.
+        """
         on = bool(command & COMMAND_MEMORY)
         if on and not rom_only and not self._make_holes(handlers):
-            return  # the write is dropped, what was mapped stays
+            return  # the write is dropped, mapped pages stay mapped
         rom = handlers.rom
         if rom_only and rom is not None:
             self._enable(handlers, rom, on=on)
@@ -242,6 +285,7 @@ class Vpci:
         handlers.mapped = on
 
     def _enable(self, handlers: Handlers, bar: Bar, *, on: bool) -> None:
+        """Remember that a BAR is mapped (`on`) or not."""
         if not self._mappable(bar):
             return
         bar.enabled = on
@@ -251,7 +295,10 @@ class Vpci:
             self._enabled.discard((handlers.function, bar.index))
 
     def _make_holes(self, handlers: Handlers) -> bool:
-        """Unmap the MSI-X pages, so that accesses come to Xen; False if something else is mapped there."""
+        """Unmap the MSI-X pages, so that accesses to them trap.
+
+        Return False if one holds RAM or another mapping.
+        """
         for number, table in enumerate(handlers.tables()):
             if self._p2m.is_memory(table):
                 return False
@@ -260,14 +307,17 @@ class Vpci:
         return True
 
     def _close_holes(self, handlers: Handlers) -> None:
+        """Remember that the MSI-X pages are no longer trapped."""
         for number in range(len(handlers.tables())):
             self._holes.discard((handlers.function, number))
 
     def _mappable(self, bar: Bar) -> bool:
+        """Return True if the BAR overlaps no entry of the E820 map."""
         return not self._e820.overlap(bar.frames)
 
 
 def _bar(config: bytes, index: int, size: int, header: tuple[int, int]) -> Bar:
+    """Return the BAR or ROM as its register is now."""
     if index == ROM:
         return Bar(ROM, header[1], size, _word(config, header[1], 4) & ROM_MASK)
     offset = BAR0 + 4 * index
@@ -278,4 +328,5 @@ def _bar(config: bytes, index: int, size: int, header: tuple[int, int]) -> Bar:
 
 
 def _word(config: bytes, offset: int, size: int) -> int:
+    """Return the little-endian number of `size` bytes at `offset`."""
     return int.from_bytes(config[offset : offset + size], "little")

@@ -96,6 +96,44 @@ def test_a_recording_that_is_wrong_says_so(copy, tmp_path, file, text, error, wo
     assert words in str(caught.value)
 
 
+def devices_after_each_step(directory):
+    """Play the steps without an engine; return what the simulated Xen holds at the start and after each."""
+    replay = Replay(str(directory))
+    held = [dict(replay.xen.devices)]
+    try:
+        for step in replay.steps:
+            replay.take(step)
+            held.append(dict(replay.xen.devices))
+    finally:
+        replay.hotplug.close()
+    return held
+
+
+def set_announces(directory, value):
+    path = directory / "xen.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "announces": value}))
+
+
+@pytest.mark.parametrize("writes", [False, True], ids=["without-writes", "with-writes"])
+def test_the_simulated_kernel_announces_at_each_step_if_the_recording_says_so(copy, writes):
+    if writes:
+        (copy / "writes.jsonl").write_text("")
+    plugged = parse_sbdf("01:00.0")
+    set_announces(copy, True)
+    assert [plugged in held for held in devices_after_each_step(copy)] == [False, True, False]
+    set_announces(copy, False)
+    assert [plugged in held for held in devices_after_each_step(copy)] == [False, False, False]
+
+
+def test_a_virtual_function_is_announced_with_its_physical_function(tmp_path):
+    machine = shutil.copytree(FIXTURES / "lab-remap-pv", tmp_path / "machine", symlinks=True)
+    (machine / "writes.jsonl").unlink()
+    held = [each.get(parse_sbdf("03:00.1")) for each in devices_after_each_step(machine)]
+    assert [each and each.flags.physfn for each in held] == [
+        None, None, None, None, parse_sbdf("03:00.0"), None, None,
+    ]  # fmt: skip
+
+
 def test_without_xen_json_xen_knows_all_there_is_at_the_start(copy, tmp_path):
     (copy / "xen.json").unlink()
     (copy / "sequence.jsonl").unlink()

@@ -103,12 +103,39 @@ def test_a_bridge_that_cannot_be_read_is_unknown():
     assert said_by(rules.windows, "03:00.0", evidence) == ({}, ["windows of the bridge above"])
 
 
-def test_nothing_is_asked_at_the_root_or_of_what_is_silent():
-    root = device("00:03.0", BAR, parent=None)
-    silent = RawFunction(parse_sbdf("03:00.0"), parent=parse_sbdf("00:1c.0"), resources=(Resource(*BAR),))
-    evidence = evidence_of(port(), root, silent)
-    assert said_by(rules.windows, "00:03.0", evidence) == ({}, [])
-    assert said_by(rules.windows, "03:00.0", evidence) == ({}, [])
+def test_nothing_is_asked_at_the_root():
+    assert said_by(rules.windows, "00:03.0", evidence_of(device("00:03.0", BAR, parent=None))) == ({}, [])
+
+
+PORTS = (0x1000, 0x20, IO)
+UNSURE = ["which BARs decode"]
+
+
+@pytest.mark.parametrize(
+    ("bar", "parent", "of_windows", "of_places"),
+    [
+        (BAR, "00:1c.0", UNSURE, UNSURE),
+        (PORTS, "00:1c.0", UNSURE, []),
+        (BAR, None, [], UNSURE),  # no bridge above has a window
+        ((0, 0x1000, MEMORY), "00:1c.0", [], []),  # it has no address
+    ],
+)
+def test_bars_of_which_nobody_knows_whether_they_decode(bar, parent, of_windows, of_places):
+    address = "03:00.0" if parent else "00:03.0"
+    silent = RawFunction(
+        parse_sbdf(address), parent=parse_sbdf(parent) if parent else None, resources=(Resource(*bar),)
+    )
+    evidence = evidence_of(port(), silent, memory=RAM, fixed=FIXED)
+    assert said_by(rules.windows, address, evidence) == ({}, of_windows)
+    assert said_by(rules.places, address, evidence) == ({}, of_places)
+
+
+def test_bars_of_a_virtual_function_whose_physical_one_cannot_be_read():
+    physical = RawFunction(parse_sbdf("03:00.0"), parent=parse_sbdf("00:1c.0"))
+    virtual = attrs.evolve(device("03:00.1", BAR), physfn=physical.sbdf)
+    evidence = evidence_of(port(), physical, virtual, memory=RAM, fixed=FIXED)
+    for rule in (rules.windows, rules.places):
+        assert said_by(rule, "03:00.1", evidence) == ({}, UNSURE)
 
 
 RAM = (entry(0x10_0000, 0x6000_0000, MemoryType.RAM),)

@@ -99,6 +99,19 @@ def test_overlaps_cycles_and_repetitions_are_found():
     assert ("error", "overlap", "APIC", None) in problems(moved, Domain.GUEST)
 
 
+def test_every_table_that_lies_over_a_large_one_is_found():
+    at = 0x7000_0000
+    large = PlacedTable("SSDT", any_table("SSDT", bytes(0x4000)), at)
+    small = [
+        PlacedTable(name, any_table(name), at + 0x1000 * n) for n, name in enumerate(("PSDT", "SBST"), 1)
+    ]
+    tables = attrs.evolve(GUEST, tables=(*GUEST.tables, large, *small))
+    found = problems(tables, Domain.GUEST)
+    assert {row for row in found if row[1] == "overlap"} == {
+        ("error", "overlap", "PSDT", None), ("error", "overlap", "SBST", None)
+    }  # fmt: skip
+
+
 def test_the_madt_should_come_first_in_the_hardware_domains_list():
     xsdt = HARDWARE.named("XSDT")[0]
     madt, fadt = struct.unpack_from("<QQ", xsdt.data, 36)

@@ -3,7 +3,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from pcipt.firmware.pvh.area_claims import Area, Treatment
+from pcipt.firmware.pvh.areas import Area, Treatment
 from pcipt.firmware.pvh.drawing import box_height, draw_layout, size_words
 from pcipt.pci import Range
 from tests.pvh import layout_of

@@ -1,6 +1,7 @@
 import struct
 import time
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,6 +112,13 @@ def test_a_sound_one_has_no_findings():
 )
 def test_errors_are_named_with_their_place(changes, expected):
     assert expected in errors(find_start_info(image(changed(*changes))))
+
+
+def test_every_map_entry_that_lies_over_a_large_one_is_found():
+    entries = [(0, 0x1_0000), (0x1000, 0x1000), (0x4000, 0x1000), (0x8000, 0x1000)]
+    info = attrs.evolve(GOOD, modules=(), memory_map=tuple(entry(*e, MemoryType.RAM) for e in entries))
+    found = errors(find_start_info(image(build_start_info(info, AT).data)))
+    assert found == {("memory-map", "memory map", 24 * number) for number in (1, 2, 3)}
 
 
 @pytest.mark.parametrize(

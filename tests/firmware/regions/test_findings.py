@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from pcipt.firmware.memory_map import MemoryType, entry
@@ -71,6 +73,30 @@ def test_overlaps(spans, expected):
 def test_equal_blocks_of_ivmd_are_one_region():
     blocks = [ivmd(0x21, 1, routing, 0, 0x7000_0000, 0x1000) for routing in (0x10, 0xE8)]
     assert [codes(ivrs(*blocks), number) for number in range(2)] == [[], []]
+
+
+TWINS = [
+    # (start, size) of each unity block, which of them overlap another block than their twin
+    ([(0x7000_0000, 0x2000), (0x7000_0000, 0x2000), (0x7000_1000, 0x2000)], [True, True, True]),
+    ([(0x7000_0000, 0x2000), (0x7000_1000, 0x2000), (0x7000_1000, 0x2000)], [True, True, True]),
+    ([(0x7000_0000, 0x4000), (0x7000_0000, 0x4000), (0x7000_8000, 0x1000)], [False, False, False]),
+    ([(0x7000_0000, 0x8000), (0x7000_1000, 0x1000), (0x7000_0000, 0x8000)], [True, True, True]),
+]
+
+
+@pytest.mark.parametrize(("spans", "expected"), TWINS)
+def test_a_twin_hides_no_overlap(spans, expected):
+    table = ivrs(*(ivmd(0x21, 1, 8 * number, 0, *span) for number, span in enumerate(spans)))
+    assert ["region-overlaps" in codes(table, number) for number in range(len(spans))] == expected
+
+
+def test_bytes_that_overlap_in_pages_all_alike_are_found():
+    spans = [(0x7000_0000, 0x7000_0FFF), (0x7000_0000, 0x7000_03FF), (0x7000_0800, 0x7000_0FFF)]
+    for order in itertools.permutations(spans):
+        table = dmar(*(rmrr(*span, GRAPHICS) for span in order))
+        assert all("region-overlaps" in codes(table, number) for number in range(3))
+    apart = dmar(*(rmrr(at, at + 0x3FF, GRAPHICS) for at in (0x7000_0000, 0x7000_0400, 0x7000_0400)))
+    assert ["region-overlaps" in codes(apart, number) for number in range(3)] == [False, True, True]
 
 
 def test_what_is_said_of_overlapping_regions():

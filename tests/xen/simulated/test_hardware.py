@@ -1,8 +1,13 @@
+import errno
+
+import attrs
 import pytest
 
+from pcipt.errors import HypervisorError
 from pcipt.pci import Range, decode_function, parse_sbdf
-from pcipt.xen.interface import DeviceFlags
+from pcipt.xen.interface import DeviceFlags, OwnerKind
 from pcipt.xen.simulated.hardware import BusHardware
+from pcipt.xen.simulated.hypervisor import SimulatedXen
 from pcipt.xen.simulated.model import Hardware
 from pcipt.xen.simulated.vpci import ConfigHardware
 from tests.xen.devices import SRIOV_AT, device, port
@@ -44,6 +49,24 @@ def test_functions_answer_where_they_are(bus):
     assert bus.presence(S("05:00.0")) is None
     assert bus.presence(NIC).decodes_memory
     bus.write(S("05:00.0"), 4, 2, 7)  # is lost
+
+
+def test_a_function_whose_registers_read_all_ones_does_not_answer():
+    silent = attrs.evolve(device("02:00.0", (0xFE600000, 0x4000)), config=b"\xff" * 256)
+    bus = BusHardware([silent])
+    bus.write(NIC, 4, 2, 0)  # is lost
+    assert bus.config(NIC) == b"\xff" * 256
+    assert bus.presence(NIC) is None
+    assert not bus.decodes_memory(NIC)
+
+
+def test_a_function_that_does_not_answer_is_not_recognised_by_xen():
+    silent = attrs.evolve(device("02:00.0"), config=b"\xff" * 256)
+    xen = SimulatedXen(BusHardware([silent]), known=[])
+    with pytest.raises(HypervisorError) as caught:
+        xen.add_device(NIC, DeviceFlags())
+    assert caught.value.errno == errno.EINVAL
+    assert xen.devices[NIC].owner.kind is OwnerKind.NOBODY
 
 
 # offset, size, value written, what is read back then of the dword at offset & ~3

@@ -5,7 +5,7 @@ import pytest
 
 from pcipt.pci import Frames, Gfn
 from pcipt.xen.simulated.model import Catastrophe
-from pcipt.xen.simulated.p2m import ITERATIONS, LAST, SIZE, P2m
+from pcipt.xen.simulated.p2m import ITERATIONS, LAST, SIZE, Extents, P2m
 
 RAM, SPECIAL = Frames(Gfn(0x100), 0x10000), Frames(Gfn(0), 0x100)
 MMCFG, APIC = Frames(Gfn(0xB0000), 0x10000), Frames(Gfn(0xFEE00), 0x100)
@@ -32,6 +32,12 @@ def test_unmapping(p2m):
     assert p2m.unmap(BAR) == 0
     assert p2m.direct() == []
     assert p2m.unmap(BAR) == -errno.EINVAL
+
+
+def test_extents_that_lie_in_each_other():
+    held = Extents([frames(0x100, 0x100), frames(0x110, 0x10), frames(0x1F0, 0x20), frames(0x300, 1)])
+    inside = [start for start in range(0xF0, 0x310) if held.overlap(frames(start, 1))]
+    assert inside == [*range(0x100, 0x210), 0x300]
 
 
 # what the range touches, the range, a word of what happens

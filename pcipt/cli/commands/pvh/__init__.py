@@ -1,1 +1,1 @@
-"""`pcipt pvh`: one module a part."""
+"""The parts of `pcipt pvh`, one module each."""

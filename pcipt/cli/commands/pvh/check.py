@@ -1,7 +1,7 @@
-"""Judge ACPI tables against the PVH contract: one row a rule, with the table, the offset and the reason.
+"""Check ACPI tables against the PVH contract: one row a rule, with the table, the offset and the reason.
 
-Looks at the tables that the kernel shows (--root: of a recorded machine), or at a directory of table files.
-Exit code 0, or 4 where a row is warn or error.
+Checks the tables that the kernel shows (--root: of a recorded machine), or the table files in a directory.
+Exit code 0, or 4 if a row is warn or error.
 """
 
 import argparse
@@ -67,6 +67,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _placed(reading: TableReading) -> list[PlacedTable]:
+    """Return the tables, each with the address that its file name holds; None if it holds no address.
+
+    `pcipt pvh tables` writes addresses into file names.
+    """
     found = []
     for table in reading.tables:
         matched = _PLACED.search(table.name)
@@ -76,10 +80,12 @@ def _placed(reading: TableReading) -> list[PlacedTable]:
 
 
 def _domain(tables: TableSet) -> Domain:
+    """Return which kind of domain these tables are for."""
     return Domain.GUEST if is_guest(tables) else Domain.HARDWARE
 
 
 def _memory(root: str) -> tuple[MemoryEntry, ...] | None:
+    """Read the memory map; None if it cannot be read."""
     try:
         return memory_of(root).entries
     except PciptError:
@@ -87,6 +93,7 @@ def _memory(root: str) -> tuple[MemoryEntry, ...] | None:
 
 
 def _whose(kind: str) -> list[Row]:
+    """Return a warning row if the tables are from a domain that is not PVH; an empty `kind` is unknown."""
     if kind in ("PVH", ""):
         return []
     why = (

@@ -1,9 +1,9 @@
-"""Show, check and build what a PVH domain is handed at boot: start info, memory layout, ACPI tables.
+"""Show, check and build what a PVH domain gets at boot: start info, memory layout, ACPI tables.
 
-startinfo  read hvm_start_info out of an image of memory, and judge it
+startinfo  read hvm_start_info from an image of memory, and check it
 layout     the hardware domain's address space: what is mapped where, and why
 tables     build the ACPI tables of a hardware domain or a guest
-check      judge ACPI tables against the PVH contract
+check      check ACPI tables against the PVH contract
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Show the address space of a PVH hardware domain: what is mapped where, and why.
 
 Read from the memory map, ACPI (MCFG, MADT, reserved memory in DMAR or IVRS) and the functions' BARs. A PVH
-dom0 is not shown DMAR and IVRS: give them with --table where a copy is at hand.
+dom0 cannot see DMAR and IVRS: if you have a copy of them, give it with --table.
 """
 
 import argparse
@@ -54,9 +54,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_layout(root: str, more_tables: list[str]) -> tuple[Layout, str]:
-    """Read all there is beneath a root.
+    """Read the machine below `root` and the files of `more_tables`, and compute the layout.
 
-    Shape:  the layout, and which file the memory map came from.
+    Shape:  the layout; the file from which the memory map was read.
     """
     memory = memory_of(root)
     findings: list[Finding] = list(memory.findings)
@@ -75,6 +75,7 @@ def read_layout(root: str, more_tables: list[str]) -> tuple[Layout, str]:
 
 
 def json_from_layout(layout: Layout, source: str) -> dict[str, object]:
+    """Return the object of `pcipt pvh layout --json`; `source` is the file of the memory map."""
     return {
         "source": source,
         "ranges": [

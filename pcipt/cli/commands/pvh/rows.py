@@ -1,4 +1,4 @@
-"""How the rows of a check are put on paper, and what exit code they mean."""
+"""Output of the rows of a check: as a table, as JSON, and as an exit code."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _SHADES = {
 
 
 def print_rows(rows: Sequence[Row], *, colour: bool) -> None:
-    """Print a table: verdict, table and offset, rule, reason."""
+    """Print the rows as a table: verdict, table and offset, rule, reason; then count each verdict."""
     cells = [(f"{row.verdict.value:5}", _place(row), row.rule, printable(row.reason)) for row in rows]
     for line in table(cells, width=columns(), paint={0: _SHADES.get} if colour else None):
         print(line)
@@ -29,6 +29,7 @@ def _place(row: Row) -> str:
 
 
 def json_from_rows(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """Return the rows as JSON objects."""
     return [
         {
             "rule": row.rule,
@@ -42,4 +43,5 @@ def json_from_rows(rows: Sequence[Row]) -> list[dict[str, object]]:
 
 
 def exit_code(rows: Sequence[Row]) -> int:
+    """Return 0 if all rows are ok, else 4."""
     return 0 if worst(rows) is Verdict.OK else DEGRADED

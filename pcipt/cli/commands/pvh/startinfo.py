@@ -1,7 +1,7 @@
-"""Read hvm_start_info out of an image of physical memory, and judge it and the tables it leads to.
+"""Read hvm_start_info from an image of physical memory, and check it and the tables to which it points.
 
-An image may come in several files, each with its own --at. The structure is looked for at the first byte of
-the lowest file, else by its magic; --info names its address.
+An image may consist of several files, each with its own --at. The structure is searched at the first byte of
+the lowest file, then by its magic; --info gives its address instead.
 """
 
 import argparse
@@ -32,7 +32,10 @@ EXAMPLES = (
 
 
 def address(text: str) -> int:
-    """Read a physical address: hexadecimal with 0x, else decimal."""
+    """Parse a physical address: hexadecimal with 0x, else decimal.
+
+    Raises ValueError if it is not one of 64 bits.
+    """
     value = int(text, 0)
     if not 0 <= value < 1 << 64:
         raise ValueError
@@ -78,7 +81,10 @@ def run(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _mapped(path: str) -> Iterator[mmap.mmap | bytes]:
-    """Map a file instead of reading it: an image may be larger than memory."""
+    """Yield the file's bytes, mapped into memory instead of read, because an image may be larger than RAM.
+
+    Raises: InputError if the file cannot be mapped, or is empty.
+    """
     try:
         opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
@@ -96,6 +102,7 @@ def _mapped(path: str) -> Iterator[mmap.mmap | bytes]:
 
 
 def _tables(image: MemoryImage, parsed: Parsed) -> list[Row]:
+    """Check the ACPI tables to which the RSDP points; return no rows if the image does not hold the RSDP."""
     rsdp = parsed.info.rsdp
     if rsdp is None or not image.room(rsdp):
         return []
@@ -110,6 +117,7 @@ def _tables(image: MemoryImage, parsed: Parsed) -> list[Row]:
 
 
 def json_from_start_info(parsed: Parsed) -> dict[str, object]:
+    """Return the value of "start_info" in `pcipt pvh startinfo --json`."""
     info, places = parsed.info, parsed.places
     return {
         "address": f"{places.start_info:#x}",
@@ -156,6 +164,10 @@ def _print_start_info(parsed: Parsed) -> None:
 
 
 def _line(text: bytes | None, at: Address | None) -> str:
+    """Return a command line in quotes with its address, or "none" if `at` is None.
+
+    If `text` is None the image does not hold the command line, and only its address is returned.
+    """
     if at is None:
         return "none"
     return f'"{printable(_text(text) or "")}" at {at:#x}' if text is not None else f"unreadable at {at:#x}"

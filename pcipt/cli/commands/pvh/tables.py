@@ -1,8 +1,8 @@
-"""Build the ACPI tables of a PVH domain into a new directory, one file a table; its address is in its name.
+"""Build the ACPI tables of a PVH domain into a new directory, one file a table, with its address in the name.
 
-The hardware domain's are made from the machine's own (--root): MADT, XSDT and RSDP anew, the rest unchanged,
-what it must not see left out. A guest's are all made; with --function its DSDT describes a root bridge with
-exactly the windows that those functions' BARs need.
+A hardware domain's tables are made from the machine's own (--root): MADT, XSDT and RSDP are built again,
+tables that it must not see are left out, the others are unchanged. All tables of a guest are built; with
+--function its DSDT describes a root bridge with exactly the windows that the BARs of these functions need.
 """
 
 import argparse
@@ -40,6 +40,10 @@ EXAMPLES = (
 
 
 def vcpu_count(text: str) -> int:
+    """Parse a number of vCPUs.
+
+    Raises: ValueError if it is not a number; ArgumentTypeError if it is out of range.
+    """
     number = int(text)
     if not 1 <= number <= MAX_PROCESSORS:
         raise argparse.ArgumentTypeError(f"{number} is not between 1 and {MAX_PROCESSORS}")
@@ -84,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _guest(args: argparse.Namespace) -> Guest:
+    """Return the guest that the options describe."""
     windows = None
     if args.function:
         source = Source(argparse.Namespace(root=args.root, dump=None))
@@ -92,6 +97,7 @@ def _guest(args: argparse.Namespace) -> Guest:
 
 
 def _hardware(args: argparse.Namespace, left_out: list[tuple[str, str]]) -> TableSet:
+    """Build the hardware domain's tables; append the name of each omitted table to `left_out`, with why."""
     read = read_tables(args.root).tables
     left_out += [(table.name, why) for table in read if (why := _why_not(table))]
     there = {table.data[:4] for table in read}
@@ -103,11 +109,12 @@ def _hardware(args: argparse.Namespace, left_out: list[tuple[str, str]]) -> Tabl
     except UnsupportedError:
         raise
     except PciptError:
-        base = GUEST_TABLES  # without a memory map: where libxl puts a guest's
+        base = GUEST_TABLES  # the memory map is not readable; libxl puts a guest's tables there
     return build_hardware_tables(native, args.vcpus, base)
 
 
 def _why_not(table: TableFile) -> str:
+    """Return why a native table is left out; an empty text if Xen passes it to dom0."""
     signature = table.data[:4].decode("latin-1")
     if signature in SECRET:
         return "it holds a licence key; Xen hands it on"
@@ -119,9 +126,9 @@ def _why_not(table: TableFile) -> str:
 
 
 def _place(root: str, size: int) -> Address:
-    """Find the place that Xen would take: the end of the highest RAM below 4 GiB that has room.
+    """Return the address at which Xen would put the tables: the end of the highest RAM below 4 GiB with room.
 
-    Raises: UnsupportedError where there is none.
+    Raises: UnsupportedError if no RAM has room for `size` bytes.
     """
     for entry in reversed(memory_of(root).entries):
         if entry.type is not MemoryType.RAM or entry.range.last >= FOUR_GIB:
@@ -133,6 +140,10 @@ def _place(root: str, size: int) -> Address:
 
 
 def _write(tables: TableSet, directory: str) -> list[tuple[str, PlacedTable]]:
+    """Write each table to a file of its own; return the file names with the tables.
+
+    Raises: InputError if the directory is not empty or a file cannot be written.
+    """
     written = []
     try:
         os.makedirs(directory, exist_ok=True)

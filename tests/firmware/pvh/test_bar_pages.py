@@ -3,8 +3,8 @@ import struct
 import pytest
 
 from pcipt.firmware.memory_map import MemoryType, entry
-from pcipt.firmware.pvh.area_claims import Treatment
-from pcipt.firmware.pvh.bar_claims import bar_claims, whole_pages
+from pcipt.firmware.pvh.areas import Treatment
+from pcipt.firmware.pvh.bar_pages import bar_layers, whole_pages
 from pcipt.pci import Range, Resource
 from tests.machines import function, machine
 
@@ -14,7 +14,7 @@ MEMORY = (entry(0x10_0000, 0x700_0000, MemoryType.RAM), entry(0xFED1_C000, 0x400
 
 def desired_of(*raws, memory=MEMORY):
     findings = []
-    found = list(bar_claims(machine(*raws), memory, findings))
+    found = list(bar_layers(machine(*raws), memory, findings))
     return [(c.range.start, c.range.size, c.treatment.value, c.what) for c in found], findings
 
 
@@ -70,8 +70,8 @@ def test_a_rom_counts_while_it_is_enabled():
     ],
 )
 def test_what_xen_does_not_map_is_a_finding(raw, why):
-    claims, findings = desired_of(raw)
-    assert claims == []
+    layers, findings = desired_of(raw)
+    assert layers == []
     assert [finding.code for finding in findings] == ["bar-not-mapped"]
     assert why in findings[0].text
 
@@ -80,23 +80,23 @@ def test_bars_of_virtual_functions_are_pcipts_to_map():
     owner = function("01:00.0")
     vf = function("01:00.2", physfn="01:00.0", command=0, resources=((0xFE60_4000, 0x4000, MEM),))
     findings = []
-    assert list(bar_claims(machine(owner, vf), MEMORY, findings)) == []  # whether they decode is not known
+    assert list(bar_layers(machine(owner, vf), MEMORY, findings)) == []  # whether they decode is not known
     data = bytearray(owner.config) + bytes(4096 - 64)
     struct.pack_into("<I", data, 0x100, 0x0001_0010)
     struct.pack_into("<IHHHHHHHHxxH", data, 0x104, 0, 9, 0, 4, 4, 4, 0, 2, 1, 0)
     struct.pack_into("<I", data, 0x124, 0xFE60_0000)
     lines = (*7 * ((0, 0, 0),), (0xFE60_0000, 0x1_0000, MEM))
     owner = type(owner)(owner.sbdf, bytes(data), tuple(Resource(*line) for line in lines), root_bus=1)
-    (claim,) = bar_claims(machine(owner, vf), MEMORY, findings)
-    assert claim.range == Range(0xFE60_0000, 0x4000)
-    assert "pcipt maps it" in claim.why
+    (layer,) = bar_layers(machine(owner, vf), MEMORY, findings)
+    assert layer.range == Range(0xFE60_0000, 0x4000)
+    assert "pcipt maps it" in layer.why
 
 
-def test_bars_on_one_page_are_one_claim():
+def test_bars_on_one_page_are_one_layer():
     small = [nic(f"00:0{n}.0", 0xFEB0_0000 + 0x100 * n, 0x100) for n in range(1, 8)]
-    claims, _ = desired_of(*small)
-    assert [(start, size) for start, size, *_ in claims] == [(0xFEB0_0000, 0x1000)]
-    assert claims[0][3].endswith("0000:00:04.0 BAR 0 and 3 more")
+    layers, _ = desired_of(*small)
+    assert [(start, size) for start, size, *_ in layers] == [(0xFEB0_0000, 0x1000)]
+    assert layers[0][3].endswith("0000:00:04.0 BAR 0 and 3 more")
 
 
 def test_msix_pages_are_trapped():
@@ -109,8 +109,8 @@ def test_msix_pages_are_trapped():
     config[6] |= 0x10
     config[0x34] = 0x40
     struct.pack_into("<BBHII", config, 0x40, 0x11, 0, 9, 0x2000, 0x3000)  # table and PBA in BAR 0
-    claims, _ = desired_of(type(raw)(raw.sbdf, bytes(config), raw.resources, root_bus=0))
-    assert sorted(claims) == [
+    layers, _ = desired_of(type(raw)(raw.sbdf, bytes(config), raw.resources, root_bus=0))
+    assert sorted(layers) == [
         (0xFEB0_0000, 0x4000, "identity", "0000:00:03.0 BAR 0"),
         (0xFEB0_2000, 0x1000, "trapped", "0000:00:03.0 MSI-X table"),
         (0xFEB0_3000, 0x1000, "trapped", "0000:00:03.0 MSI-X pending bits"),
@@ -123,5 +123,5 @@ def test_an_msix_table_outside_its_bar_traps_nothing():
     config[6] |= 0x10
     config[0x34] = 0x40
     struct.pack_into("<BBHII", config, 0x40, 0x11, 0, 9, 0x1000, 0x8000_0000)
-    claims, _ = desired_of(type(raw)(raw.sbdf, bytes(config), raw.resources, root_bus=0))
-    assert [treatment for _, _, treatment, _ in claims] == [Treatment.IDENTITY.value]
+    layers, _ = desired_of(type(raw)(raw.sbdf, bytes(config), raw.resources, root_bus=0))
+    assert [treatment for _, _, treatment, _ in layers] == [Treatment.IDENTITY.value]

@@ -1,14 +1,15 @@
-"""What the functions' BARs claim of the address space: whole pages, as Xen maps them.
+"""Compute the pages that the BARs of all functions occupy in a PVH dom0's address space.
 
-Each BAR that decodes memory is identity mapped, the pages of an MSI-X table or its pending bits excepted: Xen
-traps those. A BAR that lies over anything in the memory map is not mapped by Xen's vPCI (4.17).
+Xen maps whole pages 1:1 for each BAR that decodes memory, except the pages of an MSI-X table or of its
+pending bits, which it traps. A BAR that overlaps an entry of the memory map is not mapped by Xen's vPCI
+(4.17).
 Source: xen/drivers/vpci/header.c (modify_bars), vpci/msix.c.
 """
 
 from collections.abc import Iterator, Sequence
 
 from pcipt.firmware.memory_map import MemoryEntry, overlapping
-from pcipt.firmware.pvh.area_claims import Claim, Treatment
+from pcipt.firmware.pvh.areas import Layer, Treatment
 from pcipt.pci import Address, Bar, BarKind, Finding, Function, Machine, Range
 from pcipt.pci.structures import Place
 from pcipt.pci.units import PAGE_SIZE
@@ -18,14 +19,18 @@ _SHOWN = 4
 
 
 def whole_pages(span: Range) -> Range:
-    """Widen a range to the pages that it touches."""
+    """Return the range widened to whole pages of 4 KiB."""
     start = span.start // PAGE_SIZE * PAGE_SIZE
     end = -(-(span.last + 1) // PAGE_SIZE) * PAGE_SIZE
     return Range(Address(start), end - start)
 
 
-def bar_claims(machine: Machine, memory: Sequence[MemoryEntry], findings: list[Finding]) -> Iterator[Claim]:
-    """Yield the claims of all functions; what cannot be told goes to `findings`."""
+def bar_layers(machine: Machine, memory: Sequence[MemoryEntry], findings: list[Finding]) -> Iterator[Layer]:
+    """Yield the layers of the memory BARs that decode, and of their MSI-X tables.
+
+    `memory` must come from `flatten_map`. If a BAR is not mapped, or its size is unknown, a finding is
+    appended to `findings` instead.
+    """
     pages: list[tuple[Range, str, bool]] = []
     for function in machine.functions.values():
         for bar in function.bars:
@@ -42,6 +47,7 @@ def bar_claims(machine: Machine, memory: Sequence[MemoryEntry], findings: list[F
 
 
 def _unmappable(bar: Bar, memory: Sequence[MemoryEntry]) -> str:
+    """Return the reason why a decoding BAR is not mapped; an empty string if it is mapped."""
     if bar.range is None:
         return "its size is unknown, so is what is mapped"
     if not bar.address:
@@ -53,8 +59,11 @@ def _unmappable(bar: Bar, memory: Sequence[MemoryEntry]) -> str:
     return ""
 
 
-def _joined(pages: list[tuple[Range, str, bool]]) -> Iterator[Claim]:
-    """Make one claim of BARs that share pages."""
+def _joined(pages: list[tuple[Range, str, bool]]) -> Iterator[Layer]:
+    """Yield the layers of the BARs in `pages`; BARs that share pages get one layer.
+
+    `pages` holds (pages, title, True if the function is a virtual function).
+    """
     pages.sort(key=lambda item: item[0])
     at = 0
     while at < len(pages):
@@ -72,11 +81,12 @@ def _joined(pages: list[tuple[Range, str, bool]]) -> Iterator[Claim]:
             why = "it decodes; vPCI leaves virtual functions alone, pcipt maps it"
         if len(titles) > 1:
             why = "they decode and share pages"
-        yield Claim(BAR_RANK, Range(span.start, end - span.start), Treatment.IDENTITY, shown, why)
+        yield Layer(BAR_RANK, Range(span.start, end - span.start), Treatment.IDENTITY, shown, why)
         at += 1
 
 
-def _tables(function: Function, bar: Bar) -> Iterator[Claim]:
+def _tables(function: Function, bar: Bar) -> Iterator[Layer]:
+    """Yield the trapped pages of the MSI-X table and of the pending bits that are in this BAR."""
     msix = function.msix
     if msix is None or bar.range is None:
         return
@@ -84,10 +94,11 @@ def _tables(function: Function, bar: Bar) -> Iterator[Claim]:
         span = _place_in(bar, place)
         if span is not None:
             why = "Xen keeps the vectors: the page is cut out of the mapping"
-            yield Claim(TABLE_RANK, span, Treatment.TRAPPED, f"{function.sbdf} MSI-X {what}", why)
+            yield Layer(TABLE_RANK, span, Treatment.TRAPPED, f"{function.sbdf} MSI-X {what}", why)
 
 
 def _place_in(bar: Bar, place: Place) -> Range | None:
+    """Return the pages of an MSI-X structure; None if the structure is not (wholly) in this BAR."""
     if place.bar != bar.index or bar.size is None or place.offset + place.size > bar.size:
         return None
     return whole_pages(Range(Address(bar.address + place.offset), place.size))
