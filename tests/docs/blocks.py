@@ -19,7 +19,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^```(?P<info>.*)\n(?P<body>(?:.*\n)*?)```$", re.MULTILINE)
-LAB = re.compile(r"<!-- lab (?P<mode>pvh?)(?P<deeds>(?:(?!-->)[^!])*?)-->\n\Z")
+LAB = re.compile(r"<!-- lab (?P<mode>pvh?)(?P<steps>(?:(?!-->)[^!])*?)-->\n\Z")
 PROMPT = "$ "
 #: What tells one run from another.
 ENVIRONMENT = {"LC_ALL": "C.UTF-8", "COLUMNS": "100", "HOME": "/nonexistent", "TZ": "UTC"}
@@ -29,14 +29,14 @@ Runner = Callable[[str], str]
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block; `deeds` is what the lab does to the machine before it."""
+    """One fenced block; `steps` is what the lab does to the machine before it."""
 
     info: str
     body: str
     start: int
     line: int
     lab: str | None = None
-    deeds: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
 
     @property
     def commands(self) -> list[str]:
@@ -61,7 +61,7 @@ def parse_blocks(text: str) -> Iterator[Block]:
             match.start("body"),
             text.count("\n", 0, match.start()) + 1,
             above["mode"] if above else None,
-            tuple(line.strip() for line in above["deeds"].splitlines() if line.strip()) if above else (),
+            tuple(line.strip() for line in above["steps"].splitlines() if line.strip()) if above else (),
         )
 
 

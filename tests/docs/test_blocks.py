@@ -85,7 +85,7 @@ PARSED = (
 
 @pytest.mark.parametrize(("text", "blocks"), PARSED)
 def test_how_blocks_are_found(text, blocks):
-    found = [(block.info, block.commands, block.lab, block.deeds) for block in parse_blocks(text)]
+    found = [(block.info, block.commands, block.lab, block.steps) for block in parse_blocks(text)]
     assert found == blocks
 
 

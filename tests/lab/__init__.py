@@ -7,6 +7,6 @@ hardware the emulated machine, one table
 agent    runs in dom0: executes what the host asks for
 channel  the host's end of the wire to the agent;  qmp  the wire to QEMU
 machine  Dom0: one booted machine, what tests use
-witness  what Xen, the memory and QEMU say of dom0's map;  deeds  what pcipt says of itself
+witness  what Xen, the memory and QEMU say of dom0's map;  steps  what pcipt says of itself
 run      all machines of `make lab`, two at a time or more
 """

@@ -31,12 +31,12 @@ QUIET = """before=; for _ in $(seq 30); do
 done"""
 
 
-def prepare(dom0: Dom0, deed: str) -> None:
+def prepare(dom0: Dom0, step: str) -> None:
     """Do one line of the comment above a block.
 
     Raises: LabError where it cannot be done.
     """
-    kind, _, rest = deed.partition(" ")
+    kind, _, rest = step.partition(" ")
     if kind == "run":
         dom0.run(rest, timeout=PATIENCE)
     elif kind == "wait":
@@ -49,7 +49,7 @@ def prepare(dom0: Dom0, deed: str) -> None:
         else:
             dom0.control.wait_event(name, PATIENCE, **values)
     else:
-        raise LabError(f"the guide asks for {deed!r}; expected qmp, event, wait or run")
+        raise LabError(f"the guide asks for {step!r}; expected qmp, event, wait or run")
 
 
 def fill(dom0: Dom0, pages: list[Path]) -> None:
@@ -64,8 +64,8 @@ def fill(dom0: Dom0, pages: list[Path]) -> None:
         at = 0  # outputs move what comes after them, so one block at a time
         while block := next((b for b in parse_blocks(text) if b.start >= at and b.lab == dom0.mode), None):
             say(f"{page.name}:{block.line}")
-            for deed in block.deeds:
-                prepare(dom0, deed)
+            for step in block.steps:
+                prepare(dom0, step)
             text = filled(text, [block], typed)
             at = block.start + len(_body_at(text, block))
             page.write_text(text, encoding="utf-8")

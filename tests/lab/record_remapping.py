@@ -17,10 +17,10 @@ from pcipt.pci.write import ConfigWrite
 from pcipt.watch.kprobe_text import parse_line
 
 from . import inside
-from .deeds import RESULT, Deeds, wait_healthy
 from .hardware import HOT, HOT_PATH, PART
 from .machine import Dom0
 from .record_fixture import changed_since, main, record, start_listening, unpack
+from .steps import RESULT, Steps, wait_healthy
 from .test_lab_smoke import known_to_xen
 from .test_renumbering import NVME, NVME_PATH, PORT
 from .test_untrapped import FREE, TESTDEV, place_of, setpci
@@ -113,7 +113,7 @@ def play(dom0: Dom0, recording: Recording) -> None:
     result, rewritten = RESULT[dom0.mode], "rewrite-bar" if dom0.mode == "pvh" else "map-mmio"
     folder, driver = f"/sys/bus/pci/devices/{NVME}", "/sys/bus/pci/drivers/nvme"
 
-    deeds, home = Deeds(dom0, TESTDEV.path), place_of(dom0, TESTDEV)
+    steps, home = Steps(dom0, TESTDEV.path), place_of(dom0, TESTDEV)
     setpci(dom0, TESTDEV.sbdf, "COMMAND=0:3")
     recording.step(
         f"Xen is made to forget {TESTDEV.sbdf}", None,
@@ -121,18 +121,18 @@ def play(dom0: Dom0, recording: Recording) -> None:
         forget=(TESTDEV.sbdf,),
     )  # fmt: skip
     setpci(dom0, TESTDEV.sbdf, "COMMAND=2:2")
-    deeds.wait("add-device", "done")
+    steps.wait("add-device", "done")
     setpci(dom0, TESTDEV.sbdf, TESTDEV.words(FREE))
-    deeds.wait(rewritten, result)
+    steps.wait(rewritten, result)
     setpci(dom0, TESTDEV.sbdf, f"COMMAND=0:2 {TESTDEV.words(home)}")
 
-    deeds = Deeds(dom0, HOT_PATH)
+    steps = Steps(dom0, HOT_PATH)
     recording.step(f"a NIC is plugged in at {HOT}", "plugged", lambda: plug(dom0))
     recording.step(f"the NIC {HOT} is unplugged", "plain", lambda: unplug(dom0))
-    deeds.wait("unmap-mmio", result)
+    steps.wait("unmap-mmio", result)
 
     dom0.run(f"echo 0 > {folder}/sriov_drivers_autoprobe")
-    virtual = [Deeds(dom0, path) for path in VIRTUAL_PATHS]
+    virtual = [Steps(dom0, path) for path in VIRTUAL_PATHS]
     recording.step(
         "two virtual functions appear", "virtual", lambda: dom0.run(f"echo 2 > {folder}/sriov_numvfs")
     )
@@ -142,14 +142,14 @@ def play(dom0: Dom0, recording: Recording) -> None:
     for each in virtual:
         each.wait("unmap-mmio", result)
 
-    deeds = Deeds(dom0, NVME_PATH)
+    steps = Steps(dom0, NVME_PATH)
     recording.step("its driver is unbound", "undriven", lambda: dom0.run(f"echo {NVME} > {driver}/unbind"))
     setpci(dom0, NVME, "COMMAND=2:2")
     setpci(dom0, PORT, "SECONDARY_BUS=05")
-    deeds.wait("remove-device", "done")
-    deeds = Deeds(dom0, NVME_PATH)
+    steps.wait("remove-device", "done")
+    steps = Steps(dom0, NVME_PATH)
     setpci(dom0, PORT, "SECONDARY_BUS=03")
-    deeds.wait("remove-device", "done")
+    steps.wait("remove-device", "done")
 
 
 def plug(dom0: Dom0) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from . import inside
-from .deeds import plug, resync, status, unplug, wait_answer, wait_healthy
 from .hardware import HOT, HOT_PATH, PART
 from .machine import Dom0, Mark
+from .steps import plug, resync, status, unplug, wait_answer, wait_healthy
 from .test_lab_smoke import known_to_xen
 
 TESTDEV = PART["testdev"].sbdf

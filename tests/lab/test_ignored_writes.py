@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from .deeds import Deeds, findings, settings, wait_answer, wait_healthy
 from .hardware import PART
 from .machine import Dom0
+from .steps import Steps, findings, settings, wait_answer, wait_healthy
 from .test_untrapped import FREE, OBSERVING, TESTDEV, WIDE, Function, assert_map, pages, place_of, setpci
 from .witness import Seen, Witness, decoding, map_calls
 
@@ -31,10 +31,10 @@ def decoder(request: pytest.FixtureRequest, installed: Dom0) -> Iterator[tuple[D
 
 def test_without_a_driver_it_is_repeated_with_decoding_off(decoder: tuple[Dom0, Function, int]) -> None:
     dom0, function, here = decoder
-    deeds, witness, mark = Deeds(dom0, function.path), Witness(dom0), dom0.mark()
+    steps, witness, mark = Steps(dom0, function.path), Witness(dom0), dom0.mark()
     setpci(dom0, function.sbdf, function.words(function.there))
     if dom0.mode == "pvh":
-        deeds.wait("rewrite-bar", "done")
+        steps.wait("rewrite-bar", "done")
         assert any("ignored BAR" in line for line in dom0.xen_lines(mark))
         writes = [w for w in witness.writes() if w.sbdf == function.sbdf and w.offset < 0x30]
         assert [w.offset for w in writes if w.offset == COMMAND] == [COMMAND] * 2
@@ -43,8 +43,8 @@ def test_without_a_driver_it_is_repeated_with_decoding_off(decoder: tuple[Dom0, 
         low = Seen(function.sbdf, 0x10 + 4 * function.bar, function.there & 0xFFFF_FFFF)
         assert low in [Seen(w.sbdf, w.offset, w.value & ~0xF) for w in writes[1:-1]]
     else:
-        deeds.wait("map-mmio", "not-applicable", function.there)
-        assert "rewrite-bar" not in {d.action for d in deeds.told()}
+        steps.wait("map-mmio", "not-applicable", function.there)
+        assert "rewrite-bar" not in {d.action for d in steps.told()}
     assert decoding(dom0, function.sbdf)[function.bar] == (function.there, function.size)
     assert_map(dom0, pages(function.there, function.size), pages(here, function.size))
     assert map_calls(dom0, mark) == []  # vPCI does it itself
@@ -91,8 +91,8 @@ def test_in_observe_mode_it_is_only_told(installed: Dom0) -> None:
         pytest.skip("a PV dom0 drops no write")
     with settings(dom0, OBSERVING):
         setpci(dom0, function.sbdf, "COMMAND=2:2")
-        here, deeds, witness = place_of(dom0, function), Deeds(dom0, function.path), Witness(dom0)
+        here, steps, witness = place_of(dom0, function), Steps(dom0, function.path), Witness(dom0)
         setpci(dom0, function.sbdf, function.words(FREE))
-        deeds.wait("rewrite-bar", "planned")
+        steps.wait("rewrite-bar", "planned")
         assert [w for w in witness.writes() if w.sbdf == function.sbdf] == []
         setpci(dom0, function.sbdf, f"{function.words(here)} COMMAND=0:2")

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from .deeds import RESULT, Deeds, held, plug, resync, unplug, wait_answer, wait_healthy
 from .hardware import HOT, HOT_PATH, PART
 from .machine import Dom0
+from .steps import RESULT, Steps, held, plug, resync, unplug, wait_answer, wait_healthy
 from .test_lab_smoke import known_to_xen
 from .test_untrapped import assert_map, pages
 from .witness import PAGE, MapCall, Witness, map_calls, mapped
@@ -51,9 +51,9 @@ def removed(dom0: Dom0, bars: dict[int, tuple[int, int]]) -> list[tuple[int, int
     return sorted([*runs, (table + PAGE, PAGE), (table + 3 * PAGE, PAGE)])  # table: page 0, PBA: page 2
 
 
-def assert_gone(dom0: Dom0, deeds: Deeds, calls: list[MapCall], bars: dict[int, tuple[int, int]]) -> None:
+def assert_gone(dom0: Dom0, steps: Steps, calls: list[MapCall], bars: dict[int, tuple[int, int]]) -> None:
     result, runs = RESULT[dom0.mode], removed(dom0, bars)
-    told = sorted((d.start, d.size) for d in deeds.told() if d.action == "unmap-mmio" and d.result == result)
+    told = sorted((d.start, d.size) for d in steps.told() if d.action == "unmap-mmio" and d.result == result)
     if dom0.mode == "pvh":
         assert told == runs
         assert {(c.verb, c.gfn * PAGE, c.count * PAGE) for c in calls} == {("remove", *run) for run in runs}
@@ -66,30 +66,30 @@ def assert_gone(dom0: Dom0, deeds: Deeds, calls: list[MapCall], bars: dict[int, 
 
 def test_hot_unplug_leaves_nothing_mapped(plugged: Dom0) -> None:
     dom0 = plugged
-    bars, deeds, mark = resources(dom0, HOT), Deeds(dom0, HOT_PATH), dom0.mark()
+    bars, steps, mark = resources(dom0, HOT), Steps(dom0, HOT_PATH), dom0.mark()
     assert set(bars) == {0, 1, MSIX_BAR}
     assert_map(dom0, [start for start, _ in bars.values()], [])
     unplug(dom0, LEAVER)
     for start, _ in removed(dom0, bars) if dom0.mode == "pvh" else []:
-        deeds.wait("unmap-mmio", "done", start)
-    assert_gone(dom0, deeds, map_calls(dom0, mark), bars)
+        steps.wait("unmap-mmio", "done", start)
+    assert_gone(dom0, steps, map_calls(dom0, mark), bars)
 
 
 def test_surprise_removal_is_waited_for_and_then_cleaned_up(plugged: Dom0) -> None:
     """The function goes from the bus first; while Linux still has it, nothing is taken from it."""
     dom0 = plugged
-    bars, deeds, mark = resources(dom0, HOT), Deeds(dom0, HOT_PATH), dom0.mark()
+    bars, steps, mark = resources(dom0, HOT), Steps(dom0, HOT_PATH), dom0.mark()
     dom0.run(f"setpci -s {SLOT} {POWER_OFF}")
     try:
         assert dom0.run(f"setpci -s {HOT} 0.l").stdout.strip() == "ffffffff"
         resync(dom0)
         assert map_calls(dom0, mark) == []
-        assert [d for d in deeds.told() if d.result != "planned"] == []
+        assert [d for d in steps.told() if d.result != "planned"] == []
         assert_map(dom0, [bars[0][0], bars[1][0], bars[MSIX_BAR][0] + PAGE], [])
         dom0.run(f"echo 1 > /sys/bus/pci/devices/{HOT}/remove")
         for start, _ in removed(dom0, bars) if dom0.mode == "pvh" else []:
-            deeds.wait("unmap-mmio", "done", start)
-        assert_gone(dom0, deeds, map_calls(dom0, mark), bars)
+            steps.wait("unmap-mmio", "done", start)
+        assert_gone(dom0, steps, map_calls(dom0, mark), bars)
     finally:
         dom0.run(f"setpci -s {SLOT} {POWER_ON}; echo 1 > /sys/bus/pci/rescan")  # a later unplug needs Linux
         dom0.wait_for(f"test -e /sys/bus/pci/devices/{HOT}/driver", timeout=120)
@@ -102,13 +102,13 @@ def test_virtual_functions_are_mapped_while_they_have_memory(installed: Dom0) ->
     virtual = [f"{NVME[:-1]}{number}" for number in (1, 2)]
     paths = [f"00_05.0-00_00.{number}" for number in (1, 2)]
     dom0.run(f"echo 0 > {folder}/sriov_drivers_autoprobe")
-    deeds, mark, witness = [Deeds(dom0, path) for path in paths], dom0.mark(), Witness(dom0)
+    steps, mark, witness = [Steps(dom0, path) for path in paths], dom0.mark(), Witness(dom0)
     dom0.run(f"echo 2 > {folder}/sriov_numvfs")
     starts = [resources(dom0, sbdf)[0][0] for sbdf in virtual]
     size = resources(dom0, virtual[0])[0][1]
     assert size == 4 * PAGE
-    for deed, start in zip(deeds, starts, strict=True):
-        deed.wait("map-mmio", result, start)
+    for step, start in zip(steps, starts, strict=True):
+        step.wait("map-mmio", result, start)
     # The MSI-X table and PBA, pages 2 and 3, are Xen's to trap.
     ours = [page for start in starts for page in (start, start + PAGE)]
     trapped = [page for start in starts for page in (start + 2 * PAGE, start + 3 * PAGE)]
@@ -119,8 +119,8 @@ def test_virtual_functions_are_mapped_while_they_have_memory(installed: Dom0) ->
     known = known_to_xen(dom0)
     assert all(known[sbdf] == "d0" for sbdf in virtual)
     dom0.run(f"echo 0 > {folder}/sriov_numvfs; echo 1 > {folder}/sriov_drivers_autoprobe")
-    for deed, start in zip(deeds, starts, strict=True):
-        deed.wait("unmap-mmio", result, start)
+    for step, start in zip(steps, starts, strict=True):
+        step.wait("unmap-mmio", result, start)
     assert_map(dom0, [], ours + trapped)
     if dom0.mode == "pv":
         assert map_calls(dom0, mark) == []

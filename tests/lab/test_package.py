@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from .chroot import Chroot, copied, ensure_system
-from .deeds import alike, answer
 from .errors import MissingToolError
 from .install import PACKAGE_IN_DOM0
 from .machine import Dom0
 from .package import build_in_system, build_package, find_package
+from .steps import alike, answer
 
 #: Debian 12 and 13; one build must do for both, as the extension modules keep to the stable ABI.
 SUITES = ("bookworm", "trixie")

@@ -13,7 +13,9 @@ from datetime import datetime
 import pytest
 
 from . import inside
-from .deeds import (
+from .hardware import PART, REGIONS
+from .machine import Dom0
+from .steps import (
     PATIENCE,
     RESULT,
     answer,
@@ -26,8 +28,6 @@ from .deeds import (
     wait_answer,
     wait_healthy,
 )
-from .hardware import PART, REGIONS
-from .machine import Dom0
 from .test_lab_smoke import known_to_xen
 from .witness import map_calls, mapped
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from .deeds import Deeds, answer, held, resync, undriven, wait_answer, wait_healthy
 from .hardware import PART
 from .machine import Dom0
+from .steps import Steps, answer, held, resync, undriven, wait_answer, wait_healthy
 from .test_foundation import mutations
 from .test_lab_smoke import known_to_xen
 from .test_untrapped import assert_map, pages, setpci
@@ -46,31 +46,31 @@ def nvme(installed: Dom0) -> Iterator[Dom0]:
     assert known_to_xen(installed)[NVME] == "d0"
 
 
-def actions(deeds: Deeds) -> list[tuple[str, str, str]]:
-    return [(d.action, d.sbdf, d.result) for d in deeds.told()]
+def actions(steps: Steps) -> list[tuple[str, str, str]]:
+    return [(d.action, d.sbdf, d.result) for d in steps.told()]
 
 
 def test_within_the_covered_range_the_function_is_followed_and_back(nvme: Dom0) -> None:
     dom0 = nvme
-    deeds, mark, owners = Deeds(dom0, NVME_PATH), dom0.mark(), known_to_xen(dom0)
+    steps, mark, owners = Steps(dom0, NVME_PATH), dom0.mark(), known_to_xen(dom0)
     mappings = held(dom0, NVME)  # without the MSI-X pages, which vPCI traps or not as it sees fit
     there = [page for start, size, _ in mappings for page in pages(start, size)]
     history = answer(dom0, "History", function=NVME_PATH)["events"]
     assert mappings
     assert history
     setpci(dom0, PORT, "SECONDARY_BUS=05")
-    deeds.wait("remove-device", "done")
-    assert actions(deeds) == [("add-device", RENUMBERED, "done"), ("remove-device", NVME, "done")]
+    steps.wait("remove-device", "done")
+    assert actions(steps) == [("add-device", RENUMBERED, "done"), ("remove-device", NVME, "done")]
     assert known_to_xen(dom0) == {RENUMBERED if s == NVME else s: owner for s, owner in owners.items()}
     assert_map(dom0, there, [])
     assert [run[:2] for run in held(dom0, NVME)] == [run[:2] for run in mappings]  # Linux's address names it
     assert dom0.run(f"setpci -s {PORT} SECONDARY_BUS").stdout.strip() == "05"
     assert answer(dom0, "History", function=NVME_PATH)["events"][: len(history)] == history
-    deeds = Deeds(dom0, NVME_PATH)
+    steps = Steps(dom0, NVME_PATH)
     setpci(dom0, PORT, "SECONDARY_BUS=03")
-    deeds.wait("remove-device", "done")
+    steps.wait("remove-device", "done")
     wait_healthy(dom0)
-    assert actions(deeds) == [("add-device", NVME, "done"), ("remove-device", RENUMBERED, "done")]
+    assert actions(steps) == [("add-device", NVME, "done"), ("remove-device", RENUMBERED, "done")]
     assert known_to_xen(dom0) == owners
     assert_map(dom0, there, [])
     assert [run[:2] for run in held(dom0, NVME)] == [run[:2] for run in mappings]
@@ -85,13 +85,13 @@ def test_within_the_covered_range_the_function_is_followed_and_back(nvme: Dom0) 
 def test_outside_of_the_covered_range_it_is_refused_and_told(nvme: Dom0) -> None:
     dom0 = nvme
     start, size = bar0(dom0, NVME)
-    deeds, mark, owners = Deeds(dom0, NVME_PATH), dom0.mark(), known_to_xen(dom0)
+    steps, mark, owners = Steps(dom0, NVME_PATH), dom0.mark(), known_to_xen(dom0)
     setpci(dom0, PORT, "SUBORDINATE_BUS=30 SECONDARY_BUS=30")
     wait_answer(dom0, f"any({OUTSIDE!r} in finding['text'] for finding in it['findings'])")
     resync(dom0)
     assert mutations(dom0, mark) == []
     assert known_to_xen(dom0) == owners
-    assert "done" not in {result for _, _, result in actions(deeds)}
+    assert "done" not in {result for _, _, result in actions(steps)}
     assert_map(dom0, pages(start, size), [])
 
 
@@ -127,9 +127,9 @@ def test_below_nested_bridges_each_level_is_followed(switch: Dom0) -> None:
         (f"-s {DOWN} SECONDARY_BUS=0e SUBORDINATE_BUS=0e -s {UP} SUBORDINATE_BUS=0e", low, AWAY[0], DEEP),
     )
     for words, place, before, after in steps:
-        deeds, mark = Deeds(dom0, place), dom0.mark()
+        steps, mark = Steps(dom0, place), dom0.mark()
         dom0.run(f"setpci {words}")
-        deeds.wait("remove-device", "done")
+        steps.wait("remove-device", "done")
         expected[after] = expected.pop(before)
         assert known_to_xen(dom0) == expected
         lines = [line for line in mutations(dom0, mark) if "PCI" in line]

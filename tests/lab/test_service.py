@@ -14,7 +14,10 @@ import pytest
 from pcipt.daemon.telling.messages import MESSAGE_IDS
 
 from . import inside
-from .deeds import (
+from .hardware import HOT, PART
+from .install import BEFORE_BOOT, readme_commands
+from .machine import Dom0
+from .steps import (
     SETTINGS,
     alike,
     answer,
@@ -26,9 +29,6 @@ from .deeds import (
     wait_answers,
     wait_healthy,
 )
-from .hardware import HOT, PART
-from .install import BEFORE_BOOT, readme_commands
-from .machine import Dom0
 from .test_foundation import DEVFN, TESTDEV
 
 DEEP = PART["deep"].sbdf
@@ -276,8 +276,8 @@ def test_what_hangs_is_started_again_but_not_for_ever(installed: Dom0) -> None:
     with drop_in(dom0, "[Unit]\nStartLimitBurst=3\n[Service]\nWatchdogSec=4\n"):
         before, journal = status(dom0)["counts"], Journal(dom0)
         assert before["added_by_us"] >= 1
-        for number, deed in enumerate(HANGS, 1):
-            dom0.run(deed)
+        for number, step in enumerate(HANGS, 1):
+            dom0.run(step)
             dom0.wait_for(f"systemctl show pcipt -p NRestarts | grep -qx NRestarts={number}")
             wait_healthy(dom0)
             assert status(dom0)["counts"] == before

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 import pytest
 
 from . import inside
-from .deeds import (
+from .hardware import PART
+from .machine import Dom0
+from .steps import (
     PATIENCE,
     RESULT,
-    Deeds,
+    Steps,
     answer,
     held,
     main_pid,
@@ -28,8 +30,6 @@ from .deeds import (
     wait_answers,
     wait_healthy,
 )
-from .hardware import PART
-from .machine import Dom0
 from .test_lab_smoke import known_to_xen
 from .witness import PAGE, decoding, map_calls, mapped
 
@@ -135,19 +135,19 @@ def test_a_bar_is_mapped_where_it_goes(forgotten: Dom0, function: Function) -> N
     dom0, sbdf, size = forgotten, function.sbdf, function.size
     result = RESULT[dom0.mode]
     here, there = place_of(dom0, function), function.there
-    deeds, mark = Deeds(dom0, function.path), dom0.mark()
+    steps, mark = Steps(dom0, function.path), dom0.mark()
     setpci(dom0, sbdf, "COMMAND=2:2")
-    deeds.wait("map-mmio", result, here)
+    steps.wait("map-mmio", result, here)
     assert_map(dom0, pages(here, size), pages(there, size))
     setpci(dom0, sbdf, function.words(there))
-    deeds.wait("map-mmio", result, there)
+    steps.wait("map-mmio", result, there)
     assert decoding(dom0, sbdf)[function.bar] == (there, size)
     assert_map(dom0, pages(there, size), pages(here, size))
     assert (there, size) in [(start, length) for start, length, _ in held(dom0, sbdf)]
     setpci(dom0, sbdf, "COMMAND=0:2")
-    deeds.wait("unmap-mmio", result, there)
+    steps.wait("unmap-mmio", result, there)
     assert_map(dom0, [], pages(there, size) + pages(here, size))
-    moves = [(d.action, d.start, d.size, d.result) for d in deeds.told() if d.start in (here, there)]
+    moves = [(d.action, d.start, d.size, d.result) for d in steps.told() if d.start in (here, there)]
     assert moves == [
         ("map-mmio", here, size, result),
         ("unmap-mmio", here, size, result),
@@ -173,21 +173,21 @@ HOSTILE = (
 
 def test_a_hostile_bar_value_is_refused_and_told(forgotten: Dom0) -> None:
     dom0, function = forgotten, TESTDEV
-    here, deeds, mark = place_of(dom0, function), Deeds(dom0, function.path), dom0.mark()
+    here, steps, mark = place_of(dom0, function), Steps(dom0, function.path), dom0.mark()
     setpci(dom0, function.sbdf, "COMMAND=2:2")
     refused = "refused" if dom0.mode == "pvh" else "not-applicable"
     for address, what in HOSTILE:
         setpci(dom0, function.sbdf, function.words(address))
-        deeds.wait("map-mmio", refused, address)
+        steps.wait("map-mmio", refused, address)
         assert decoding(dom0, function.sbdf)[0][0] == address, what
     findings = answer(dom0, "Status")["findings"]
-    asked_for = [d for d in deeds.told() if d.action == "map-mmio" and d.start != here]
+    asked_for = [d for d in steps.told() if d.action == "map-mmio" and d.start != here]
     assert [(d.start, d.result) for d in asked_for] == [(address, refused) for address, _ in HOSTILE]
     if dom0.mode == "pvh":
         assert all(d.rule for d in asked_for), asked_for
         assert any(finding["sbdf"] == function.sbdf for finding in findings), findings
     setpci(dom0, function.sbdf, function.words(here))
-    deeds.wait("map-mmio", RESULT[dom0.mode], here)
+    steps.wait("map-mmio", RESULT[dom0.mode], here)
     assert_map(dom0, [here], [])
     asked = {call.gfn * PAGE for call in map_calls(dom0, mark)}
     assert asked == ({here} if dom0.mode == "pvh" else set())
@@ -207,12 +207,12 @@ def wander(sbdf: str, places: list[int]) -> None:
 
 def test_a_bar_moved_200_times_ends_mapped_where_it_is(forgotten: Dom0) -> None:
     dom0, function, result = forgotten, TESTDEV, RESULT[forgotten.mode]
-    here, deeds, mark = place_of(dom0, function), Deeds(dom0, function.path), dom0.mark()
+    here, steps, mark = place_of(dom0, function), Steps(dom0, function.path), dom0.mark()
     places = [FREE + PAGE * (number * 37 % MOVES) for number in range(MOVES)]
     setpci(dom0, function.sbdf, "COMMAND=2:2")
-    deeds.wait("map-mmio", result, here)
+    steps.wait("map-mmio", result, here)
     dom0.call(wander, function.sbdf, places, timeout=300)
-    deeds.wait("map-mmio", result, places[-1])
+    steps.wait("map-mmio", result, places[-1])
     assert decoding(dom0, function.sbdf)[0] == (places[-1], function.size)
     assert held(dom0, function.sbdf) == [(places[-1], function.size, "us")]
     assert_map(dom0, [places[-1]], [here, *places[:-1]])
@@ -250,9 +250,9 @@ def test_killed_at_ten_points_of_an_action_it_ends_right(forgotten: Dom0) -> Non
     """strace kills the service at its n-th sync, rename or hypercall after a BAR has moved."""
     dom0, function, result = forgotten, TESTDEV, RESULT[forgotten.mode]
     points = range(1, 11) if dom0.mode == "pvh" else range(1, 3)  # a PV dom0 has fewer: no hypercall is made
-    here, deeds = place_of(dom0, function), Deeds(dom0, function.path)
+    here, steps = place_of(dom0, function), Steps(dom0, function.path)
     setpci(dom0, function.sbdf, "COMMAND=2:2")
-    deeds.wait("map-mmio", result, here)
+    steps.wait("map-mmio", result, here)
     at = here
     for point in points:
         to = FREE if at == here else here
@@ -268,14 +268,14 @@ def test_in_observe_mode_nothing_is_changed(forgotten: Dom0) -> None:
     dom0, function = forgotten, TESTDEV
     here, only_said = place_of(dom0, function), "planned" if dom0.mode == "pvh" else "not-applicable"
     with settings(dom0, OBSERVING):
-        deeds, mark = Deeds(dom0, function.path), dom0.mark()
+        steps, mark = Steps(dom0, function.path), dom0.mark()
         known = known_to_xen(dom0)
         setpci(dom0, function.sbdf, "COMMAND=2:2")
-        deeds.wait("map-mmio", only_said, here)
+        steps.wait("map-mmio", only_said, here)
         setpci(dom0, function.sbdf, function.words(FREE))
-        deeds.wait("map-mmio", only_said, FREE)
+        steps.wait("map-mmio", only_said, FREE)
         resync(dom0)
-        assert {d.result for d in deeds.told()} == {"planned", only_said}
+        assert {d.result for d in steps.told()} == {"planned", only_said}
         assert map_calls(dom0, mark) == []
         assert known_to_xen(dom0) == known
         assert_map(dom0, [], [here, FREE])

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from .deeds import SETTINGS, answer, main_pid, status, wait_answer, wait_healthy
 from .hardware import PART
 from .machine import Dom0
+from .steps import SETTINGS, answer, main_pid, status, wait_answer, wait_healthy
 from .test_foundation import mutations
 from .test_lab_smoke import known_to_xen
 from .witness import Seen, Witness

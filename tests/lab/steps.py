@@ -22,7 +22,7 @@ START_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
-class Deed:
+class Step:
     """One action as pcipt tells it; `start` is 0 where it is about no range."""
 
     action: str
@@ -33,9 +33,9 @@ class Deed:
     rule: str | None
 
 
-def deed(event: dict[str, Any]) -> Deed:
+def step(event: dict[str, Any]) -> Step:
     start, size = int(event.get("start") or "0", 16), event.get("size") or 0
-    return Deed(event["action"], event["sbdf"], event["result"], start, size, event.get("rule"))
+    return Step(event["action"], event["sbdf"], event["result"], start, size, event.get("rule"))
 
 
 def now(dom0: Dom0) -> str:
@@ -43,7 +43,7 @@ def now(dom0: Dom0) -> str:
     return dom0.run("date -u +%Y-%m-%dT%H:%M:%S.%3NZ").stdout.strip()
 
 
-class Deeds:
+class Steps:
     """What is done to the function of a place (its PCI path) from now on."""
 
     def __init__(self, dom0: Dom0, place: str) -> None:
@@ -51,10 +51,10 @@ class Deeds:
         self._place = place
         self._since = now(dom0)
 
-    def told(self) -> list[Deed]:
+    def told(self) -> list[Step]:
         """List the actions so far."""
         events = answer(self._dom0, "History", function=self._place)["events"]
-        return [deed(e) for e in events if e["kind"] == "action" and e["when"] > self._since]
+        return [step(e) for e in events if e["kind"] == "action" and e["when"] > self._since]
 
     def wait(self, action: str, result: str, start: int | None = None) -> None:
         """Wait until one such action is told; with `start`, of the range that begins there."""
