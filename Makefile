@@ -11,7 +11,7 @@ SHELL   := /bin/sh
 prefix  ?= /usr/local
 UNITDIR ?= /etc/systemd/system
 
-.PHONY: all demo test check lab deb sdist wheel install uninstall clean format
+.PHONY: all demo test check laws lab deb sdist wheel install uninstall clean format
 
 all: $(STAMP)
 
@@ -40,6 +40,11 @@ check: $(STAMP)
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 	@CC='$(or $(CC),cc)' sh scripts/check-c.sh
 	@sh scripts/check-units.sh
+
+# The five laws of the reconciliation on EXAMPLES random machines and histories each (tests/engine/test_laws.py).
+EXAMPLES ?= 1000
+laws: $(STAMP)
+	PCIPT_LAWS=$(EXAMPLES) $(BIN)/python -m pytest -q tests/engine/test_laws.py
 
 lab: $(STAMP)
 	$(BIN)/python -m tests.lab.run

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pathlib
+import tomllib
 
 import pytest
 
@@ -166,6 +167,11 @@ def test_no_folder_has_more_modules_than_a_reader_can_take_in():
     folders = {path.parent for path in MODULES}
     counts = {folder: len([path for path in MODULES if path.parent == folder]) - 1 for folder in folders}
     assert {folder: count for folder, count in counts.items() if count > MODULES_IN_A_FOLDER} == {}
+
+
+def test_every_folder_is_packaged():
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert packages == sorted({name_of(path.parent / "__init__.py") for path in MODULES})
 
 
 def test_arrows_form_no_circle():

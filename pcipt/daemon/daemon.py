@@ -87,7 +87,7 @@ class Daemon:
             self.engine, hotplug, self._watch, lambda: 0.0 if self._playing else self.settings.settle_ms /
             1000, self._announcer.tell_hotplug, self._announcer.tell_loss,
         )  # fmt: skip
-        self._resyncs = Resyncs(self.engine, self._loop, self._work_off)
+        self._resyncs = Resyncs(self.engine, self._loop, self._worker.work_off)
         self._answers = Answers(
             self.engine, counted, self._watch, hotplug, self._announcer, self._metrics, self._resyncs.begin,
             lambda: regions_answer(host, counted, self.engine),
@@ -101,6 +101,7 @@ class Daemon:
         )
         self.engine.memory.intents = self._watch.intents
         self.engine.take_messages = self._intake.take_messages
+        self._loop.before_waiting = self._schedule
 
     def run(self, played: Callable[[], None] | None = None) -> None:
         """Reconcile, say READY, and serve until SIGTERM. `played` runs before anybody can connect."""
@@ -112,7 +113,7 @@ class Daemon:
             self._loop.watch(self._watch.fileno, selectors.EVENT_READ, self._watch_ready)
         watchdog: Watchdog | None = None
         try:
-            self._work_off()
+            self._worker.work_off()
             gc.collect()
             gc.freeze()  # what was read lives as long as the daemon: collecting need not walk it again
             if played is not None:
@@ -165,33 +166,23 @@ class Daemon:
 
     def _hotplug_ready(self, _events: int) -> None:
         self._intake.take_messages()
-        self._wake()
 
     def _watch_ready(self, _events: int) -> None:
         self._intake.take_writes()
-        self._wake()
 
-    def _wake(self) -> None:
-        """Have the next piece of work done when it is due."""
+    def _schedule(self) -> None:
+        """Have the next piece of work done when it is due, whoever has added it."""
         due = self.engine.next_due()
-        if due is not None:
-            self._loop.after("work", due, self._turn)
-
-    def _turn(self) -> None:
-        """Do one piece of work; between two pieces the loop sees what has arrived."""
-        self._worker.turn()
-        self._wake()
+        if due is None:
+            self._loop.cancel("work")
+        else:
+            self._loop.after("work", due, self._worker.turn)
 
     def settle(self) -> None:
         """Do all the work that a step of a recording has brought."""
         self._intake.take_messages()
         self._intake.take_writes()
-        self._work_off()
-
-    def _work_off(self, *, whole: bool = True) -> list[Outcome]:
-        outcomes = self._worker.work_off(whole=whole)
-        self._wake()
-        return outcomes
+        self._worker.work_off()
 
     def _tell(self, scope: Scope, report: Report) -> None:
         """Tell what was done, and then the findings that it left or ended."""
@@ -227,11 +218,11 @@ class Daemon:
         self._intake.take_messages()
         for sbdf in functions:
             self.engine.add(sbdf, Reason.REQUESTED)
-        return self._work_off(whole=self.engine.must_read_everything)
+        return self._worker.work_off(whole=self.engine.must_read_everything)
 
     def _soon(self, act: Callable[[], object]) -> None:
         """Call back when the loop comes to it, not from within the present callback."""
-        self._loop.after(f"soon {next(self._numbers)}", 0.0, lambda: (act(), None)[1])
+        self._loop.after(f"soon {next(self._numbers)}", 0.0, act)
 
     def _status_line(self) -> str:
         functions, known = len(self.engine.machine.functions), self.engine.known_functions
@@ -253,7 +244,6 @@ class Daemon:
             self._log.error("settings kept as they were", kind="settings", reason=str(error))
         if any(self.settings.performs(word) and not before.performs(word) for word in ACTIONS):
             self.engine.add_everything(Reason.SETTINGS)  # what was only planned waits for nobody else
-            self._wake()
         self._notifier.send("READY=1", self._status_line())
 
     def _take_settings(self, settings: Settings) -> None:

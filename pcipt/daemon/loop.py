@@ -8,15 +8,16 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-Callback = Callable[[], None]
+Callback = Callable[[], object]
 
 
 class Loop:
-    """Run callbacks in one thread until `stop` is called."""
+    """Run callbacks in one thread until `stop` is called; `before_waiting` is called before each wait."""
 
     def __init__(self) -> None:
+        self.before_waiting: Callback = lambda: None
         self._selector = selectors.DefaultSelector()
         self._deadlines: dict[str, tuple[float, Callback]] = {}
         self._stopping = False
@@ -52,6 +53,7 @@ class Loop:
         """Wait and run callbacks until `stop` is called."""
         self._stopping = False
         while not self._stopping:
+            self.before_waiting()
             for key, events in self._selector.select(self._timeout()):
                 if not self._stopping and key.fd in self._selector.get_map():
                     key.data(events)
@@ -79,7 +81,7 @@ class Signals:
     former handlers.
     """
 
-    def __init__(self, loop: Loop, handlers: dict[signal.Signals, Callback]) -> None:
+    def __init__(self, loop: Loop, handlers: Mapping[signal.Signals, Callback]) -> None:
         self._loop = loop
         self._handlers = handlers
         self._read, self._write = socket.socketpair()

@@ -36,6 +36,7 @@ def desired_places(
     left = {place: sbdf for place, sbdf in views.memory.vacated.items() if sbdf in now.subjects}
     if last and now.everything is not None:
         left |= views.memory.vacated | _mapped_without_function(views)
+    left |= open_actions.places_of(now.subjects)
     left |= open_actions.places_over(_pages_of(now, wanted.values(), left))
     for place, sbdf in left.items():
         if place not in wanted:

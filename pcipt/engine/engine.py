@@ -120,6 +120,7 @@ class Engine:
                 waits = bool(self.queue.reasons_of(EVERYTHING))  # which plans for all of them
                 for sbdf in sorted(different) if not waits else ():
                     self.queue.add(sbdf, Reason.DIFFERENT, self._monotonic())
+                self._reconciler.find_everything()
                 self._find_in_service()
             return report
 
@@ -140,11 +141,12 @@ class Engine:
         views = self.views
         for changed in sorted(views.read([sbdf])):
             self.queue.add(changed, Reason.DIFFERENT, self._monotonic())
-        views.ask([sbdf])
+        if not views.ask([sbdf]):
+            self.queue.repeat(sbdf, Reason.NOT_ASKED, self._monotonic(), 0)
         return explain(
             sbdf,
             views.remembered(),
-            departed=self.memory.removed,
+            removed=self.memory.removed,
             ignored=views.ignored_writes([sbdf]),
             regions=views.plan_regions([sbdf]),
             performs=self.allows,

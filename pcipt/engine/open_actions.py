@@ -89,6 +89,14 @@ class OpenActions:
             if isinstance(outcome.action, MapMmio | UnmapMmio)
         }
 
+    def announcements_among(self, functions: Iterable[Sbdf]) -> set[Sbdf]:
+        """Return those of the functions that have an open addition or removal."""
+        return {
+            sbdf
+            for sbdf in functions
+            if any(isinstance(o.action, _ANNOUNCEMENTS) for o in self._outcomes.get(sbdf, {}).values())
+        }
+
     def explained(self, sbdf: Sbdf, finding: Finding) -> Finding:
         """Return a finding about a disagreement with the reason why it was not mended."""
         why = [o.detail for o in self.of(sbdf) if isinstance(o.action, _ANNOUNCEMENTS) and o.detail]
@@ -100,15 +108,16 @@ class OpenActions:
         outcomes: Iterable[Outcome],
         scope: Iterable[Sbdf],
         *,
-        announced: bool,
+        listed: Collection[Sbdf] | None,
     ) -> list[Outcome]:
-        """Take in what a plan for `scope` led to; `announced` tells whether announcements were planned as
-        well.
+        """Replace the open actions of `scope` by those of its new plan; return the outcomes that are new.
+
+        `listed` are the functions for which announcements were planned as well, None for all of the scope.
 
         Shape:  the outcomes that are new: actions that are done, and those that are open for another reason
                 than before.
         """
-        before = self._take(scope, announced=announced)
+        before = self._take(scope, listed)
         wanted = {key_of(action) for action in planned}
         came = {key_of(outcome.action): outcome for outcome in outcomes}
         for key, outcome in {**{k: o for k, o in before.items() if k in wanted}, **came}.items():
@@ -129,10 +138,11 @@ class OpenActions:
         if isinstance(action, MapMmio | UnmapMmio):
             self._pages.discard(action.frames, (action.place, action.sbdf))
 
-    def _take(self, scope: Iterable[Sbdf], *, announced: bool) -> dict[Key, Outcome]:
+    def _take(self, scope: Iterable[Sbdf], listed: Collection[Sbdf] | None) -> dict[Key, Outcome]:
         taken: dict[Key, Outcome] = {}
         for sbdf in scope:
             left: dict[Key, Outcome] = {}
+            announced = listed is None or sbdf in listed
             for key, outcome in self._outcomes.pop(sbdf, {}).items():
                 action = outcome.action
                 if not announced and isinstance(action, _ANNOUNCEMENTS):

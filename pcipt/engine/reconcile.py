@@ -12,7 +12,7 @@ from pcipt.engine.findings import Findings
 from pcipt.engine.open_actions import OpenActions
 from pcipt.engine.performer import Performer, Policy, Rehearsal
 from pcipt.engine.queue import EVERYTHING, MESSAGES, STORE, Queue, Reason
-from pcipt.engine.repeats import repeat, repeat_unasked
+from pcipt.engine.repeats import repeat, repeat_not_asked
 from pcipt.engine.report import ASKED_IN_FULL, HANDED_OVER, Report, Scope
 from pcipt.engine.round import Round
 from pcipt.engine.saver import Saver
@@ -93,12 +93,14 @@ class Reconciler:
         self._policy.collect()
         now.scope = Scope((*now.scope.work, *self._queue.take_arrived()))
         self._mark_removed(now.scope.with_reason([Reason.DISAPPEARED]))
+        self._mark_removed(self._keys_with(Reason.DISAPPEARED))
         if now.everything is not None:
             yield from self._read_everything(now)
             return
         functions = now.scope.functions
         now.owners = {sbdf: views.view.owner(sbdf) for sbdf in functions if sbdf in views.view.known}
         now.pages |= {frames for sbdf in functions for frames in views.state.bars.pages_of(sbdf)}
+        now.relatives |= views.state.relatives(functions)
         now.changed |= views.read(functions)
         now.subjects |= functions | now.changed
 
@@ -119,6 +121,21 @@ class Reconciler:
         if not self._saver.save_boot(boot):
             self._queue.repeat(STORE, Reason.FAILED, self._clock(), 0)
 
+    def _see_arrivals(self, now: Round) -> None:
+        """Read functions that have been added meanwhile: they may need what is about to be taken away."""
+        self._policy.collect()
+        self._mark_removed(self._keys_with(Reason.DISAPPEARED))
+        arrived = Scope(self._queue.take_arrived())
+        if not arrived.work:
+            return
+        now.scope = Scope((*now.scope.work, *arrived.work))
+        changed = now.views.read(arrived.functions)
+        asked = changed | arrived.functions
+        now.views.ask(asked, owners=True)
+        now.changed |= changed
+        now.listed |= asked
+        now.subjects |= asked
+
     def _mark_removed(self, functions: Iterable[Sbdf]) -> None:
         """Mark the pages of functions that Linux has dropped: vPCI unmaps nothing of theirs any more."""
         for sbdf in functions:
@@ -130,7 +147,7 @@ class Reconciler:
         """Ask Xen about the functions; return False if it could not be asked."""
         views, scope = now.views, now.scope
         waiting = {key for key in self._queue.keys_with(Reason.NOT_ASKED) if isinstance(key, Sbdf)}
-        views.unasked = waiting - scope.functions
+        views.not_asked = frozenset(waiting - scope.functions)
         asked = views.ask_everything() if now.everything is not None else self._ask_some(now)
         if asked:
             self._queue.hasten(Reason.NOT_ASKED, self._clock())
@@ -142,6 +159,9 @@ class Reconciler:
         views, scope = now.views, now.scope
         full = scope.with_reason(ASKED_IN_FULL)
         full |= now.changed if full else set()
+        full |= {sbdf for sbdf in now.changed if views.disagree_about(sbdf)}
+        related = now.relatives | views.state.relatives(now.subjects)
+        full |= self.open_actions.announcements_among(related)
         moved = {s for s in now.subjects if s in views.state.renumbered or s in views.announced_at()}
         lapsed = views.ask_if_listed(now.changed - full)
         if lapsed is None:
@@ -155,6 +175,8 @@ class Reconciler:
         views = now.views
         memory = views.memory
         if now.everything is None:
+            asked = {at for sbdf in now.listed for at in views.addresses(sbdf)}
+            now.touched |= memory.ledger.settle(asked, views.view.known)
             views.take_over_mappings(now.listed)
             return
         first = not memory.mapped.places
@@ -166,6 +188,7 @@ class Reconciler:
             now.touched = True
         if first and not views.pvh:
             self._adopt(views)
+            now.touched = True
         views.take_over_mappings(views.machine.functions)
 
     def _adopt(self, views: Views) -> None:
@@ -183,13 +206,15 @@ class Reconciler:
         if not everything and not now.listed:
             return
         actions = plan_announcements(
-            views.machine, views.view, departed=views.memory.removed, only=None if everything else now.listed,
+            views.machine, views.view, removed=views.memory.removed, only=None if everything else now.listed,
             moves=views.state.renumbered, followed=views.announced_at(),
         )  # fmt: skip
         yield from self._perform(now, actions)
         now.subjects |= {sbdf for action in actions for sbdf in addresses_of(action)}
+        views.take_over_mappings(now.subjects)  # Xen may have been made to forget some
 
     def _restore_or_withdraw_regions(self, now: Round) -> Slices:
+        self._see_arrivals(now)
         views = now.views
         actions = views.plan_regions(None if now.everything is not None else now.subjects)
         yield from self._perform(now, actions)
@@ -202,8 +227,7 @@ class Reconciler:
 
     def _map_and_unmap(self, now: Round) -> Slices:
         """Plan the pages of the subjects and perform the plan, for EVERYTHING in slices."""
-        self._policy.collect()  # a function that was read may have come after another one had left
-        self._mark_removed(self._keys_with(Reason.DISAPPEARED))
+        self._see_arrivals(now)
         views = now.views
         subjects = {*now.subjects, *(views.machine.functions if now.everything is not None else ())}
         parts = _sliced(sorted(subjects)) or [[]]
@@ -211,7 +235,7 @@ class Reconciler:
             last = number == len(parts)
             desired = desired_places(now, part, self.open_actions, first=number == 1, last=last)
             plan = plan_mappings(
-                desired, views.memory.mapped, views.state.bars, missed=self._lost_messages(),
+                desired, views.memory.mapped, views.state.bars, messages_lost=self._lost_messages(),
             )  # fmt: skip
             conclude_places(views, desired)
             note(plan, views.memory.mapped, self._policy.now())
@@ -234,7 +258,7 @@ class Reconciler:
 
     def _conclude_nothing(self, now: Round) -> Report:
         """Put the work back: Xen could not be asked, so nothing is known about it."""
-        repeat_unasked(self._queue, now, self._clock())
+        repeat_not_asked(self._queue, now, self._clock())
         self._find(now, now.subjects)
         return Report(read=frozenset(now.subjects), shape_changed=_changes_shape(now.scope))
 
@@ -242,7 +266,7 @@ class Reconciler:
         everything = now.everything is not None
         subjects = now.subjects | ({*self.open_actions.subjects} if everything else set())
         news = self.open_actions.replace(
-            now.planned, now.outcomes, subjects, announced=everything or bool(now.listed)
+            now.planned, now.outcomes, subjects, listed=None if everything else now.listed
         )
         repeat(self._queue, now, self._clock())
         acted = any(outcome.result in (Result.DONE, Result.FAILED) for outcome in now.outcomes)
@@ -260,10 +284,17 @@ class Reconciler:
         )
 
     def _find(self, now: Round, scope: Iterable[Sbdf]) -> None:
-        views = now.views
-        found = {*scope, *now.scope.functions}
         if now.everything is not None:
-            found |= {*views.machine.functions, *views.view.known, *self.findings.subjects}
+            self.find_everything()
+        else:
+            found = {*scope, *now.scope.functions}
+            self.findings.find_in_functions(self._views, self.open_actions, found)
+
+    def find_everything(self) -> None:
+        """Replace the findings of all functions, by what was read and asked last."""
+        views = self._views
+        found = {*views.machine.functions, *views.view.known}
+        found |= {*self.findings.subjects, *self.open_actions.subjects}
         self.findings.find_in_functions(views, self.open_actions, found)
 
     def _keys_with(self, reason: Reason) -> set[Sbdf]:

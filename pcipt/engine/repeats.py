@@ -16,7 +16,7 @@ def repeat(queue: Queue, now: Round, at: float) -> None:
     """Put everything that a round leaves open back into the queue; `at` is the time."""
     _again(queue, now, at, Reason.FAILED, _failed(now))
     _again(queue, now, at, Reason.DIFFERENT, now.views.take_different())
-    _again(queue, now, at, Reason.NOT_ASKED, set(now.views.unasked) - queue.keys_with(Reason.NOT_ASKED))
+    _again(queue, now, at, Reason.NOT_ASKED, set(now.views.not_asked) - queue.keys_with(Reason.NOT_ASKED))
     _again(queue, now, at, Reason.OWNER, _unchanged_owners(now))
     _again(queue, now, at, Reason.TIMER, _kept_by_guests(now))
     if now.views.reserved.open:  # any region may be theirs
@@ -24,7 +24,7 @@ def repeat(queue: Queue, now: Round, at: float) -> None:
         queue.repeat(EVERYTHING, Reason.NOT_ASKED, at, attempts)
 
 
-def repeat_unasked(queue: Queue, now: Round, at: float) -> None:
+def repeat_not_asked(queue: Queue, now: Round, at: float) -> None:
     """Put the whole work of a round back, with its reasons: Xen could not be asked, nothing was concluded."""
     for work in now.scope.work:
         queue.repeat(work.key, Reason.NOT_ASKED, at, work.attempts, work.reasons)

@@ -14,9 +14,9 @@ class Round:
     """What one reconciliation has found so far.
 
     `listed` are the functions about which Xen was asked in full: announcements are planned for them.
-    `subjects` are the functions that are planned for. `owners` are those before the round. `pages` are the
-    pages of the subjects' BARs before and after the reading. `touched` is True if the ledger has changed.
-    `told` is the number of outcomes that reports already had.
+    `subjects` are the functions that are planned for. `owners` holds the owners before the round. `pages` are
+    the pages of the subjects' BARs before the reading, `relatives` the bridges, PFs and VFs around them then.
+    `touched` is True if the ledger has changed. `told` is the number of outcomes that reports already had.
     """
 
     scope: Scope
@@ -26,6 +26,7 @@ class Round:
     listed: set[Sbdf] = attrs.Factory(set)
     subjects: set[Sbdf] = attrs.Factory(set)
     pages: set[Frames] = attrs.Factory(set)
+    relatives: set[Sbdf] = attrs.Factory(set)
     planned: list[Action] = attrs.Factory(list)
     outcomes: list[Outcome] = attrs.Factory(list)
     touched: bool = False

@@ -47,7 +47,7 @@ def explain(
     sbdf: Sbdf,
     facts: Facts,
     *,
-    departed: Collection[Sbdf] = (),
+    removed: Collection[Sbdf] = (),
     ignored: Iterable[IgnoredWrite] = (),
     regions: Iterable[Action] = (),
     performs: Callable[[Action], bool] = lambda _action: True,
@@ -62,7 +62,7 @@ def explain(
     """
     function = facts.machine.functions[sbdf]
     announcements = plan_announcements(
-        facts.machine, facts.xen, departed=departed, only={sbdf}, moves=facts.moves, followed=facts.followed
+        facts.machine, facts.xen, removed=removed, only={sbdf}, moves=facts.moves, followed=facts.followed
     )
     steps = [_step(action, facts) for action in announcements]
     done = [s.action for s in steps if isinstance(s.verdict, Precaution) and performs(s.action)]

@@ -36,6 +36,9 @@ __all__ = ["LIFE", "Entry", "Event", "Key", "Ledger", "State", "ledger_from_json
 Key = tuple[str, Sbdf | None, int | None]
 
 
+_ANNOUNCEMENTS = (AddDevice.word, RemoveDevice.word)
+
+
 @attrs.frozen
 class Entry:
     """One action that was taken or is about to be taken.
@@ -183,16 +186,26 @@ class Ledger:
         """
         settled = []
         for entry in self._entries.values():
-            if entry.word == AddDevice.word:
-                settled += [attrs.evolve(entry, state=State.HELD)] if entry.sbdf in known else []
-            elif entry.word == RemoveDevice.word:
-                settled += [attrs.evolve(entry, state=State.DOUBTFUL)] if entry.sbdf in known else []
+            if entry.word in _ANNOUNCEMENTS:
+                settled += [_settled(entry)] if entry.sbdf in known else []
             elif entry.word != RewriteBar.word:
                 state = State.DOUBTFUL if entry.state is State.INTENDED else entry.state
                 settled.append(attrs.evolve(entry, state=state))
         mapped = self.mapped.copy()
         mapped.settle()
         return Ledger(self.boot_id, tuple(settled), mapped, self.messages_lost)
+
+    def settle(self, functions: AbstractSet[Sbdf], known: AbstractSet[Sbdf]) -> bool:
+        """Settle additions and removals of some addresses like `reconciled`; return True if one changes."""
+        keys = ((word, sbdf, None) for sbdf in functions for word in _ANNOUNCEMENTS)
+        found = [entry for key in keys if (entry := self._entries.get(key)) is not None]
+        changed = [entry for entry in found if entry.sbdf not in known or _settled(entry) != entry]
+        for entry in changed:
+            if entry.sbdf in known:
+                self._put(_settled(entry))
+            else:
+                self._drop(entry.key)
+        return bool(changed)
 
     def _put(self, entry: Entry) -> None:
         self._drop(entry.key)
@@ -225,6 +238,11 @@ class Ledger:
             self.mapped.performed(action, when)
         else:
             self.mapped.failed(action, when)
+
+
+def _settled(entry: Entry) -> Entry:
+    """Return the entry of an addition or removal as it is once Xen was asked and lists the function."""
+    return attrs.evolve(entry, state=State.HELD if entry.word == AddDevice.word else State.DOUBTFUL)
 
 
 def _is_ours(run: MappedRun) -> bool:

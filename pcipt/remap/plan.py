@@ -19,14 +19,14 @@ def plan_announcements(
     machine: Machine,
     xen: XenView,
     *,
-    departed: Collection[Sbdf] = (),
+    removed: Collection[Sbdf] = (),
     only: Collection[Sbdf] | None = None,
     moves: Moves = NO_MOVES,
     followed: Followed = NOWHERE,
 ) -> tuple[AddDevice | RemoveDevice, ...]:
     """Return the announcements that Xen lacks, the removals of ghosts that were seen to leave, and moves.
 
-    `only` limits the plan to these functions, by Linux's address. `departed` are functions that Linux had and
+    `only` limits the plan to these functions, by Linux's address. `removed` are functions that Linux had and
     lost while pcipt watched. Only such a ghost, or one at an address where a dropped function was `followed`,
     is removed: a ghost that Linux never had may be hardware that Linux was told to hide. `moves` and
     `followed` are those of `plan_moves`.
@@ -37,7 +37,7 @@ def plan_announcements(
     mine = moves if only is None else {linux: now for linux, now in moves.items() if linux in only}
     told = followed if only is None else {linux: at for linux, at in followed.items() if linux in only}
     wanted = [sbdf for sbdf in missing(machine, xen, only) if sbdf not in moves and sbdf not in followed]
-    left = {sbdf for sbdf in departed if only is None or sbdf in only}
+    left = {sbdf for sbdf in removed if only is None or sbdf in only}
     left |= {at for linux, others in told.items() if linux not in machine.functions for at in others}
     here = (others for linux, others in followed.items() if linux in machine.functions)
     in_use = {*moves.values(), *itertools.chain.from_iterable(here)}

@@ -55,16 +55,22 @@ class MappingPlan:
 
 
 def plan_mappings(
-    desired: Iterable[Desired], mapped: MappedPages, bars: BarIndex | None = None, *, missed: bool = False
+    desired: Iterable[Desired],
+    mapped: MappedPages,
+    bars: BarIndex | None = None,
+    *,
+    messages_lost: bool = False,
 ) -> MappingPlan:
     """Return the plan for these places. Each place may be given once. The order of the input does not matter.
 
     An unmap is cut where a BAR of another function in `bars` begins or ends: the guard that refuses to unmap
-    that BAR's pages then refuses no other pages. If `missed` is True, one function may have been replaced by
+    that BAR's pages then refuses no other pages. If `messages_lost` is True, one function may have been replaced by
     another without being seen: then nobody knows whether vPCI has unmapped the pages that are not desired any
     more, and pcipt unmaps them.
     """
-    return _Planner(sorted(desired, key=_place), mapped, bars or BarIndex(), missed=missed).plan()
+    return _Planner(
+        sorted(desired, key=_place), mapped, bars or BarIndex(), messages_lost=messages_lost
+    ).plan()
 
 
 def note(plan: MappingPlan, mapped: MappedPages, when: str) -> None:
@@ -95,9 +101,9 @@ class _Planner:
     """One run of `plan_mappings`: the lost pages of all places are collected first, then decided."""
 
     def __init__(
-        self, desired: Sequence[Desired], mapped: MappedPages, bars: BarIndex, *, missed: bool
+        self, desired: Sequence[Desired], mapped: MappedPages, bars: BarIndex, *, messages_lost: bool
     ) -> None:
-        self._missed = missed
+        self._messages_lost = messages_lost
         self._desired = desired
         self._mapped = mapped
         self._bars = bars
@@ -155,7 +161,7 @@ class _Planner:
         """Decide who unmaps pages that a BAR has lost: vPCI, pcipt, or nobody if another BAR needs them."""
         owner = (run.place, run.bar)
         needed: tuple[Frames, ...] = pages
-        if self._missed or not _vpci_unmaps(each, run):
+        if self._messages_lost or not _vpci_unmaps(each, run):
             needed = common(pages, self._needed(pages, owner))
             ours = without(pages, needed)
             if ours:

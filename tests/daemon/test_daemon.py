@@ -293,3 +293,23 @@ def test_what_was_replaced_a_moment_before_a_request_leaves_nothing(tmp_path, as
 
     daemon.run(play)
     assert p2m_truth(stage.hardware, stage.xen).mistakes(mapped_pages(stage.xen)) == ([], [])
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_resync_is_answered_though_nothing_else_happens(tmp_path, dry_run):
+    stage = BusStage([device("00:06.0", (0xC000_0000, 0x4000))], known=[])
+    options = Options(str(tmp_path / "control"), str(tmp_path / "state"), str(tmp_path / "none"), False)
+    os.mkdir(options.state)
+    settings = Settings(mode="observe")  # so that there is something to tell, and no timer
+    daemon = Daemon(stage.host, stage.xen, RecordedHotplug(), options, settings, Logs(lambda *_: None))
+    told = []
+
+    def answered(message):
+        told.append(message)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    daemon.run(lambda: daemon._answers.handlers["Resync"]({"dry_run": dry_run}).when_given(answered))
+    assert [(each["action"], each["result"]) for each in told[0]["actions"]] == [
+        ("add-device", "planned"),
+        ("map-mmio", "planned"),
+    ]

@@ -1,7 +1,5 @@
 """A stage for the engine: a made-up host, a simulated Xen on the same hardware, a keeper in memory."""
 
-import copy
-
 import attrs
 
 from pcipt.daemon.intake import Intake
@@ -96,13 +94,13 @@ class MemoryStore:
     def load(self, boot_id):
         if self.ledger is None or self.ledger.boot_id != boot_id:
             self.ledger = Ledger(boot_id)
-        return copy.deepcopy(self.ledger), self.snapshot, list(self.findings)
+        return self.ledger.copy(), self.snapshot, list(self.findings)
 
     def append(self, steps):
         self._write(lambda: [step.apply(self.ledger) for step in steps])
 
     def save(self, ledger):
-        self._write(lambda: setattr(self, "ledger", copy.deepcopy(ledger)))
+        self._write(lambda: setattr(self, "ledger", ledger.copy()))
 
     def save_mappings(self, ledger):
         """The whole ledger is kept already."""

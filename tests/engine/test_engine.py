@@ -234,6 +234,7 @@ def test_a_dry_run_shows_the_plan_and_leaves_no_trace():
     assert told(dry_run(engine)) == [("add-device", "0000:01:00.1", "planned")]
     assert stage.changes == []
     assert list(engine.records) == []
+    assert codes(engine) == [("0000:01:00.1", "unknown-to-xen")]  # which it has found out
 
 
 def test_the_ledger_is_written_before_the_hypercall_and_after_it():

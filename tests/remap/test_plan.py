@@ -41,8 +41,8 @@ def test_an_orphan_is_announced_again_with_another_reason():
 
 
 def test_ghosts_leave_before_anything_comes_children_first():
-    departed = {S("05:00.0"), S("04:00.0")}
-    plan = plan_announcements(MACHINE, known("00:00.0", "04:00.0", "05:00.0"), departed=departed)
+    removed = {S("05:00.0"), S("04:00.0")}
+    plan = plan_announcements(MACHINE, known("00:00.0", "04:00.0", "05:00.0"), removed=removed)
     assert [(type(a), str(a.sbdf)) for a in plan[:2]] == [
         (RemoveDevice, "0000:05:00.0"),
         (RemoveDevice, "0000:04:00.0"),
@@ -58,7 +58,7 @@ def test_a_ghost_that_nobody_saw_leaving_stays():
 
 def test_the_view_that_is_expected_after_a_plan():
     view = known("00:00.0", "04:00.0")
-    plan = plan_announcements(MACHINE, view, departed={S("04:00.0")})
+    plan = plan_announcements(MACHINE, view, removed={S("04:00.0")})
     assert expected_view(view, plan).known == frozenset(MACHINE.functions)
     assert expected_view(view, ()) == view
 

@@ -164,7 +164,7 @@ def test_the_plan_of_announcements_has_moves_last_and_does_not_announce_them_twi
     machine = decode_machine([renumbered(5), gone(NIC), function("00:02.0")])
     moves = find_moves(machine)
     view = known("00:1c.0", "02:00.0", "08:00.0")
-    plan = plan_announcements(machine, view, departed={S("08:00.0")}, moves=moves)
+    plan = plan_announcements(machine, view, removed={S("08:00.0")}, moves=moves)
     assert steps(plan) == [
         ("remove-device", "0000:08:00.0", ""), ("add-device", "0000:00:02.0", ""), TO_05, FROM_02,
     ]  # fmt: skip
@@ -178,9 +178,9 @@ def test_what_leaves_after_it_was_followed_is_removed_where_it_was():
     told = {S("02:00.0"): (S("05:00.0"),)}
     assert plan_announcements(machine, view) == ()
     for only in (None, {S("02:00.0")}):
-        plan = plan_announcements(machine, view, departed={S("02:00.0")}, followed=told, only=only)
+        plan = plan_announcements(machine, view, removed={S("02:00.0")}, followed=told, only=only)
         assert steps(plan) == [("remove-device", "0000:05:00.0", "")]
-    still = plan_announcements(MOVED, view, departed={S("05:00.0")}, moves=find_moves(MOVED), followed=told)
+    still = plan_announcements(MOVED, view, removed={S("05:00.0")}, moves=find_moves(MOVED), followed=told)
     assert still == ()
 
 

@@ -12,7 +12,7 @@ from pcipt.pci import Function, Machine, RawFunction, Sbdf
 from pcipt.pci.inventory import Inventory
 from pcipt.remap.bar_index import BarIndex
 from pcipt.remap.desired import place_of
-from pcipt.remap.plan_moves import find_moves
+from pcipt.remap.plan_moves import bridges_above, find_moves, subtree
 
 
 class MachineState:
@@ -50,6 +50,19 @@ class MachineState:
     def address_of(self, place: str) -> Sbdf | None:
         """Return the address at which Linux has the function of a place, None if it has none."""
         return self._addresses.get(place)
+
+    def relatives(self, functions: Iterable[Sbdf]) -> set[Sbdf]:
+        """Return the bridges above the functions, all that is behind them, and their PF and VFs."""
+        found: set[Sbdf] = set()
+        for sbdf in functions:
+            found |= {
+                each.sbdf for each in (*bridges_above(self.machine, sbdf), *subtree(self.machine, sbdf))
+            }
+            found.update(self.bars.virtual(sbdf))
+            function = self.machine.functions.get(sbdf)
+            if function is not None and function.physfn is not None:
+                found.add(function.physfn)
+        return found
 
     def _absorb(self, changed: frozenset[Sbdf]) -> frozenset[Sbdf]:
         memory = self._memory

@@ -18,7 +18,7 @@ _ORDER = attrgetter("segment", "bus", "device", "function")
 _DOM0 = Owner(OwnerKind.DOMAIN, 0)
 
 
-def ask_custody(
+def ask_owners(
     xen: Hypervisor, known: Iterable[Sbdf], before: XenView, given: Collection[Sbdf], *, handed: bool
 ) -> XenView:
     """Ask about these functions, all of which Xen knows.

@@ -42,7 +42,7 @@ EMPTY_BARS: frozenset[int] = frozenset()
 
 
 class Views:
-    """`unasked` are functions about which Xen could not be asked: nothing is concluded about them."""
+    """`not_asked` are functions about which Xen could not be asked: nothing is concluded about them."""
 
     def __init__(self, host: Host, xen: Hypervisor, memory: Memory) -> None:
         self._host = host
@@ -58,7 +58,7 @@ class Views:
         self.pvh = xen.identity.dom0 is Dom0Kind.PVH
         self.state = MachineState(memory)
         self.different: set[Sbdf] = set()
-        self.unasked: Collection[Sbdf] = NO_FUNCTIONS
+        self.not_asked: frozenset[Sbdf] = NO_FUNCTIONS
         self.memory_findings: tuple[Finding, ...] = ()
 
     @property
@@ -155,7 +155,9 @@ class Views:
         asked = {at for sbdf in functions for at in self.addresses(sbdf)}
         had = {sbdf: guest for sbdf in asked if (guest := self.view.guest(sbdf)) is not None}
         if not self._questions.ask(asked, self.given(asked), handed=owners):
+            self.not_asked |= asked
             return False
+        self.not_asked -= asked
         self.reserved.learn(functions)
         left = {sbdf: guest for sbdf, guest in had.items() if self.view.guest(sbdf) != guest}
         if left or (owners and self.guests.findings):
@@ -239,13 +241,17 @@ class Views:
             return None
         place = place_of(function)
         outside = self.memory.outside_window.get(place, EMPTY_BARS)
-        if self.unasked and not self.addresses(sbdf).isdisjoint(self.unasked):
+        if self.not_asked and not self.addresses(sbdf).isdisjoint(self.not_asked):
             reason = "Xen cannot be asked about it now"
             return Desired(place, sbdf, hold_reason=reason, outside_window=outside)
         return desired_of(
             function, self.machine.functions, self.view, pvh=self.pvh, protected=self._protected,
             followed=self.announced_at(), outside_window=outside,
         )  # fmt: skip
+
+    def disagree_about(self, sbdf: Sbdf) -> bool:
+        """Return True if only one of Linux and Xen has the function, or Xen has no owner for it."""
+        return (sbdf in self.machine.functions) != (sbdf in self.view.known) or sbdf in self.view.orphans
 
     def ignored_writes(self, functions: Iterable[Sbdf]) -> list[IgnoredWrite]:
         """Return the BAR writes of these functions that vPCI dropped; a PV dom0 has none."""

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Collection, Iterable, Iterator
 
-from pcipt.engine.views.owner_from_console import ask_custody
+from pcipt.engine.views.owner_from_console import ask_owners
 from pcipt.errors import HypervisorError, UnsupportedError
 from pcipt.pci import Finding, Machine, Sbdf, sbdf_from_devfn
 from pcipt.remap.view import XenView
@@ -50,7 +50,7 @@ class Questions:
         before = XenView() if replaced is None else self.view
         try:
             known = frozenset(_known(self._xen, functions))
-            answer = ask_custody(self._xen, known, before, given, handed=handed)
+            answer = ask_owners(self._xen, known, before, given, handed=handed)
         except (UnsupportedError, HypervisorError) as error:
             self._say(error)
             return False

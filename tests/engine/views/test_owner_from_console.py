@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from pcipt.engine.views.owner_from_console import ask_custody
+from pcipt.engine.views.owner_from_console import ask_owners
 from pcipt.pci import parse_sbdf
 from pcipt.remap.view import XenView
 from pcipt.xen.interface import Owner, OwnerKind
@@ -44,7 +44,7 @@ CASES = [
 def test_who_has_it(owner, before, bound, handed, said, dumped):
     xen = SimulatedXen(SimulatedHardware([NIC]))
     xen.give(NIC, owner)
-    view = ask_custody(xen, [NIC], before, [NIC] if bound else [], handed=handed)
+    view = ask_owners(xen, [NIC], before, [NIC] if bound else [], handed=handed)
     assert view.owner(NIC) == said
     assert any(call.op is Op.KEY for call in xen.calls) is dumped
 
@@ -62,11 +62,11 @@ def test_a_list_that_cannot_be_had_leaves_it_at_what_was_said(owner, before, sai
     xen = SimulatedXen(SimulatedHardware([NIC]))
     xen.give(NIC, owner)
     xen.fail(Op.KEY, errno.EPERM)
-    assert ask_custody(xen, [NIC], before, [NIC], handed=True).owner(NIC) == said
+    assert ask_owners(xen, [NIC], before, [NIC], handed=True).owner(NIC) == said
 
 
 def test_without_an_iommu_nobody_tells_and_nothing_is_dumped():
     xen = SimulatedXen(SimulatedHardware([NIC]), iommu=None)
-    view = ask_custody(xen, [NIC], XenView(), [NIC], handed=True)
+    view = ask_owners(xen, [NIC], XenView(), [NIC], handed=True)
     assert not view.custody_told
     assert not any(call.op is Op.KEY for call in xen.calls)

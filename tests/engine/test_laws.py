@@ -1,0 +1,314 @@
+"""Five laws of the reconciliation, on random machines and histories: PV and PVH, each release, simulated.
+
+`make laws EXAMPLES=1000` runs each law on that many examples, `make test` on a few. A history is a list of
+batches. All events of a batch happen first; then the service is told of them, in one way or another.
+"""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from pcipt.daemon.control.status import health_of
+from pcipt.engine.queue import Reason
+from pcipt.pci import parse_sbdf
+from pcipt.remap.ledger import ledger_to_json
+from pcipt.remap.mapped_pages import mapped_to_json
+from pcipt.xen.interface import Owner, OwnerKind
+from pcipt.xen.outcome import Op
+from tests.engine.stage import Killed, compare, work_off
+from tests.engine.test_remap_machine import ALONE, BRIDGES, ENDPOINTS, REGIONS, SHARED, SLOTS, raws
+from tests.engine.world import PAUSE, World
+from tests.xen.devices import device, port
+from tests.xen.truth import mapped_pages
+
+S = parse_sbdf
+EXAMPLES = int(os.environ.get("PCIPT_LAWS", "40"))
+PHYSFN = S("00:05.0")
+PARENTS = {0: None, 2: "00:1c.0", 3: "02:01.0"}
+OWNERS = [Owner(OwnerKind.DOMAIN, 1), Owner(OwnerKind.QUARANTINE)]
+ADDRESSES = {
+    function: [base + 0x8_0000 * turn for base in ALONE.get(function, SHARED[:4]) for turn in range(2)]
+    for function in [*ENDPOINTS, *SLOTS]
+}
+
+EVENTS = st.one_of(
+    st.tuples(st.just("decode"), st.sampled_from([*ENDPOINTS, *SLOTS, *BRIDGES]), st.booleans()),
+    st.tuples(st.just("move"), st.sampled_from([*ENDPOINTS, *SLOTS]), st.integers(0, 7)),
+    st.tuples(st.just("plug"), st.sampled_from(SLOTS), st.integers(0, 7)),
+    st.tuples(st.just("pull"), st.sampled_from([*ENDPOINTS, *SLOTS, PHYSFN]), st.just(0)),
+    st.tuples(st.just("renumber"), st.just(BRIDGES[0]), st.sampled_from([2, 2, 4, 6])),
+    st.tuples(st.just("forget"), st.sampled_from(ENDPOINTS), st.just(0)),
+    st.tuples(st.just("give"), st.sampled_from(ENDPOINTS), st.integers(0, 1)),
+    st.tuples(st.just("take back"), st.just(None), st.just(0)),
+    st.tuples(st.just("vfs"), st.just(PHYSFN), st.integers(0, 2)),
+)
+HISTORIES = st.lists(st.lists(EVENTS, min_size=1, max_size=3), min_size=1, max_size=4)
+WORLDS = st.fixed_dictionaries(
+    {
+        "dom0": st.sampled_from(["pvh", "pvh", "pv"]),
+        "version": st.sampled_from([(4, 17), (4, 18), (4, 19), (4, 20)]),
+        "unknown": st.sets(st.sampled_from(ENDPOINTS), max_size=2),
+    }
+)
+
+
+class Telling(World):
+    """A world whose events are heard of, and told when the test says so; it gives the messages one by one."""
+
+    def __init__(self, dom0, version, unknown):
+        self.heard = []
+        narrow = port("00:1c.0", 2, 4, command=0)  # fewer buses on which Xen is asked for ghosts
+        machine = [narrow if raw.sbdf == narrow.sbdf else raw for raw in raws()]
+        known = [raw.sbdf for raw in machine if raw.sbdf not in unknown]
+        super().__init__(machine, dom0=dom0, version=version, known=known, reserved=REGIONS)
+
+    def tell(self, plugged=(), *, written=(), removed=(), doubt=False):  # noqa: ARG002 - World's
+        for sbdf in plugged:
+            fresh = sbdf not in self.engine.machine.functions
+            word = Reason.DISAPPEARED if sbdf in removed else Reason.APPEARED if fresh else Reason.OWNER
+            self.heard.append((word, sbdf))
+        self.heard += [(Reason.WRITTEN, s) for s in written]
+
+    def change(self, sbdf, offset, size, value):
+        self.xen.write_config(sbdf, offset, size, value)
+        self.heard.append((Reason.WRITTEN, sbdf))
+
+    def happen(self, event):
+        what, function, number = event
+        if what == "decode":
+            self.decode(function, on=number)
+        elif what == "move":
+            self.move_bar(function, 0, ADDRESSES[function][number % len(ADDRESSES[function])])
+        elif what == "plug":
+            address = ADDRESSES[function][number % len(ADDRESSES[function])]
+            self.plug(device(str(function), (address, 0x4000), parent=PARENTS[function.bus]))
+        elif what == "pull":
+            self.pull(function)
+            self.drop()
+        elif what == "renumber":
+            self.renumber(function, number, number + 2)
+        elif what == "forget":
+            self.forget(function)
+        elif what == "give":
+            self.give(function, OWNERS[number])
+        elif what == "take back":
+            self.take_back()
+        elif number:
+            self.enable_vfs(function, number)
+        else:
+            self.disable_vfs(function)
+
+    def hear(self):
+        heard, self.heard = self.heard, []
+        return heard
+
+    def deliver(self, messages, waiting=()):
+        """Give the service some messages and let it act; `waiting` are in the socket until it looks there."""
+        waiting = list(waiting)
+
+        def take_messages():
+            while waiting:
+                reason, sbdf = waiting.pop(0)
+                self.engine.add(sbdf, reason)
+
+        self.engine.take_messages = take_messages
+        try:
+            for reason, sbdf in messages:
+                self.engine.add(sbdf, reason)
+            work_off(self.engine)
+        except Killed:
+            self.linux.dead = True
+            self.start()
+
+    def rest(self):
+        """Let time pass until nothing is due any more."""
+        for _ in range(8):
+            self.time += PAUSE
+            self.deliver([])
+
+    def told(self, history):
+        """Play a history, each message alone and in order."""
+        for batch in history:
+            for event in batch:
+                self.happen(event)
+            self.deliver_each(self.hear())
+            self.rest()
+        return self
+
+    def deliver_each(self, messages):
+        """Give the service the first message, the others one by one when it looks at the socket."""
+        for number, message in enumerate(messages):
+            self.deliver([message], messages[number + 1 :])
+
+    def state(self, doubt=()):
+        """Return what Xen, ledger and findings are now; `doubt` are the codes of findings to be left out.
+
+        On a PV dom0 nothing is mapped: what is noted as if it were does not count.
+
+        With the finding of pages that may be mapped and that nobody wants, those pages are left out too.
+        """
+        ledger = self.engine.ledger
+        pages = mapped_pages(self.xen) if self.xen.p2m is not None else set()
+        return {
+            "xen": {str(s): (d.owner, d.flags.physfn) for s, d in sorted(self.xen.devices.items())},
+            "pages": sorted(pages),
+            "entries": sorted(map(str, map(without_words, ledger_to_json(ledger)["entries"]))),
+            "mapped": [
+                run
+                for run in map(without_words, mapped_to_json(ledger.mapped if self.xen.p2m else []))
+                if run["state"] != "unwanted" or "stale-mapping" not in doubt
+            ],
+            "findings": sorted(
+                (str(sbdf), finding.code, finding.text)
+                for sbdf, finding in self.engine.findings
+                if finding.code not in doubt
+            ),
+        }
+
+
+def without_words(value):
+    """Leave out when it was, and which of several functions the action is told about.
+
+    Pages that nobody wants and whose unmapping is refused are stale if the first look of the guards refused
+    it, doubtful if the second one did; the finding is the same.
+    """
+    told = {"since", "reason"} | ({"sbdf"} if "reserved" in value.get("action", "") else set())
+    found = {key: each for key, each in value.items() if key not in told}
+    return found | ({"state": "unwanted"} if found["state"] in {"stale", "doubtful"} else {})
+
+
+def law(function):
+    """Run a law on EXAMPLES examples, the same ones each time."""
+    chosen = settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize="PCIPT_LAWS" not in os.environ,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    return pytest.mark.timeout(36_000)(chosen(function))
+
+
+@law
+@given(made=WORLDS, history=HISTORIES)
+def test_idempotent(made, history):
+    world = Telling(**made).told(history)
+    before, changes = world.state(), len(world.xen.changes)
+    assert compare(world.engine) == [
+        outcome for outcome in compare(world.engine) if outcome.result.value in {"refused", "planned"}
+    ]
+    assert len(world.xen.changes) == changes
+    assert world.state() == before
+
+
+@law
+@given(made=WORLDS, history=HISTORIES, data=st.data())
+def test_level_triggered_by_messages_in_any_order_and_doubled(made, history, data):
+    expected, world = Telling(**made).told(history), Telling(**made)
+    for batch in history:
+        for event in batch:
+            world.happen(event)
+        heard = world.hear()
+        doubled = data.draw(st.lists(st.sampled_from(heard), max_size=2)) if heard else []
+        messages = data.draw(st.permutations([*heard, *doubled]))
+        cut = data.draw(st.integers(0, len(messages)))
+        world.deliver(messages[:cut], messages[cut:])
+        world.deliver(messages[cut:])
+        world.rest()
+    assert world.state() == expected.state()
+
+
+@law
+@given(made=WORLDS, history=HISTORIES, data=st.data())
+def test_level_triggered_where_messages_are_lost_and_everything_is_compared(made, history, data):
+    expected, world = Telling(**made).told(history), Telling(**made)
+    for batch in history:
+        for event in batch:
+            world.happen(event)
+        heard = [message for message in world.hear() if data.draw(st.booleans())]
+        world.engine.add_everything(Reason.LOST)  # the socket tells of a loss before it gives what is left
+        world.deliver_each(heard)
+        world.rest()
+    doubt = {"messages-lost", "stale-mapping"}  # nobody can read whether vPCI has unmapped them
+    assert world.state(doubt) == expected.state(doubt)
+    if made["dom0"] == "pvh":
+        assert health_of(world.engine) == "degraded"  # what came and left unseen cannot be known
+
+
+@law
+@given(made=WORLDS, history=HISTORIES, subject=st.sampled_from(ENDPOINTS), silent=st.sampled_from(ENDPOINTS))
+def test_local(made, history, subject, silent):
+    """Work for one function neither reads nor concludes about another one that does not depend on it."""
+    world = Telling(**made).told(history)
+    engine = world.engine
+    if depends(engine, subject, silent):
+        return
+    config = world.hardware.config(silent)
+    if config is None or silent in world.given:
+        return
+    world.xen.write_config(silent, 0x04, 2, int.from_bytes(config[4:6], "little") ^ 2)  # nobody tells of it
+    place = engine.views.state.place_at(silent)
+    before = engine.raws.get(silent), engine.ledger.mapped.of(place), told_of(engine, silent)
+    world.deliver([(Reason.OWNER, subject), (Reason.WRITTEN, subject)])
+    assert (engine.raws.get(silent), engine.ledger.mapped.of(place), told_of(engine, silent)) == before
+
+
+def told_of(engine, sbdf):
+    return [finding for about, finding in engine.findings if about == sbdf]
+
+
+def depends(engine, one, other):
+    """Tell whether two functions have to do with each other: by place, pages or a reserved region."""
+    if one == other:
+        return True
+    bars, regions = engine.views.state.bars, engine.views.reserved
+    pages, others = set(bars.pages_of(one)), set(bars.pages_of(other))
+    for sbdf, found in ((one, pages), (other, others)):
+        place = engine.views.state.place_at(sbdf)
+        found.update(run.frames for run in engine.ledger.mapped.of(place) if place is not None)
+    shared = any(a.overlaps(b) for a in pages for b in others)
+    linked = {*regions.of(one)} & {*regions.of(other)}
+    return shared or bool(linked) or one.bus != 0 or other.bus != 0  # behind the same bridge
+
+
+@law
+@given(made=WORLDS, history=HISTORIES, data=st.data())
+def test_restartable(made, history, data):
+    """The service is killed at a saving or after a call to Xen, and started again: the end is the same."""
+    expected, world = Telling(**made).told(history), Telling(**made)
+    world.rest()
+    for batch in history:
+        for event in batch:
+            world.happen(event)
+        after, late, call = data.draw(st.tuples(st.integers(1, 4), st.booleans(), st.booleans()))
+        if call:
+            world.xen.die_at = world.xen.changed + after
+        else:
+            world.store.die_at, world.store.die_after = world.store.saved + after, late
+        world.deliver_each(world.hear())
+        world.store.die_at = world.xen.die_at = None
+        world.rest()
+    assert world.state() == expected.state()
+
+
+@law
+@given(
+    made=WORLDS, history=HISTORIES,
+    faults=st.lists(st.tuples(st.sampled_from(list(Op)), st.integers(1, 6), st.integers(0, 3)), max_size=3),
+)  # fmt: skip
+def test_honest(made, history, faults):
+    """While the service says "healthy", Xen has what the definition asks for, whatever failed before."""
+    world = Telling(**made)
+    for op, call, pages in faults:
+        world.xen.fail(op, 16, call=call, pages=pages)
+    for batch in history:
+        for event in batch:
+            world.happen(event)
+        world.deliver_each(world.hear())
+        if health_of(world.engine) == "healthy":
+            assert len(world.engine.queue) == 0 or world.engine.next_due() > 0
+            assert made["dom0"] == "pv" or world.mistakes() == ([], [])
+            assert set(world.linux.raws) == set(world.xen.devices)

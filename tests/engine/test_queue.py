@@ -1,0 +1,316 @@
+"""The queue of work, on a clock of the test."""
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pcipt.engine.queue import (
+    DELAYS,
+    EVERYTHING,
+    LEAVING,
+    MESSAGES,
+    PLACE,
+    STORE,
+    Delay,
+    Queue,
+    Reason,
+    Whole,
+    Work,
+    delay_of,
+    keys_of,
+)
+from pcipt.pci import parse_sbdf
+
+ONE, OTHER, THIRD = map(parse_sbdf, ("01:00.0", "02:00.0", "03:00.0"))
+QUIET = 0.05
+
+
+def begun():
+    """Give a queue in which EVERYTHING was done once, as after the start of the service."""
+    queue = Queue()
+    queue.add(EVERYTHING, Reason.SETTINGS, 0.0)
+    queue.take(0.0)
+    queue.finished()
+    return queue
+
+
+def taken(queue, now, **more):
+    return {work.key: work.reasons for work in queue.take(now, **more)}
+
+
+def test_an_empty_queue_has_nothing_due():
+    queue = Queue()
+    assert (queue.next_due(), queue.take(9.0), len(queue), queue.is_due(9.0)) == (None, (), 0, False)
+
+
+def test_the_same_key_joins_its_reasons_and_keeps_the_earlier_time():
+    queue = begun()
+    queue.repeat(ONE, Reason.FAILED, 0.0, 1)
+    queue.repeat(ONE, Reason.NOT_ASKED, 0.0, 0)
+    assert len(queue) == 1
+    assert queue.reasons_of(ONE) == {Reason.FAILED, Reason.NOT_ASKED}
+    assert queue.next_due() == 1.0
+    assert queue.take(0.9) == ()
+    (work,) = queue.take(1.0)
+    assert (work.key, work.reasons, work.attempts) == (ONE, {Reason.FAILED, Reason.NOT_ASKED}, 1)
+    assert (len(queue), queue.reasons_of(ONE)) == (0, frozenset())
+
+
+def test_what_is_taken_comes_in_the_order_in_which_it_was_added():
+    queue = begun()
+    for sbdf in (OTHER, THIRD, ONE, OTHER):
+        queue.add(sbdf, Reason.REQUESTED, 0.0)
+    assert [work.key for work in queue.take(0.0)] == [OTHER, THIRD, ONE]
+
+
+@pytest.mark.parametrize("reason", sorted(MESSAGES - {Reason.LOST}, key=lambda reason: reason.name))
+def test_work_for_messages_waits_until_no_more_arrive(reason):
+    queue = begun()
+    queue.add(ONE, reason, 1.0, quiet=QUIET)
+    assert queue.next_due() == 1.0 + QUIET
+    queue.add(OTHER, reason, 1.03, quiet=QUIET)
+    assert queue.take(1.0 + QUIET) == ()  # all are taken together
+    assert taken(queue, 1.03 + QUIET) == {ONE: {reason}, OTHER: {reason}}
+
+
+def test_messages_that_never_stop_postpone_the_work_for_a_second_at_most():
+    queue = begun()
+    for number in range(100):
+        queue.add(ONE if number else OTHER, Reason.WRITTEN, 5.0 + number / 50, quiet=QUIET)
+        if queue.is_due(5.0 + number / 50):
+            break
+    assert number == 50
+    assert taken(queue, 6.0) == {OTHER: {Reason.WRITTEN}, ONE: {Reason.WRITTEN}}
+
+
+def test_the_last_message_about_a_function_decides_how_long_it_must_be_quiet():
+    queue = begun()
+    queue.add(ONE, Reason.OWNER, 0.0, quiet=LEAVING)
+    assert queue.next_due() == LEAVING
+    queue.add(ONE, Reason.DISAPPEARED, 0.1, quiet=QUIET)
+    assert queue.next_due() == pytest.approx(0.1 + QUIET)
+    queue.add(OTHER, Reason.OWNER, 0.1, quiet=LEAVING)
+    assert queue.next_due() == 0.1 + LEAVING
+
+
+def test_a_request_does_not_wait_for_messages():
+    queue = begun()
+    queue.add(ONE, Reason.WRITTEN, 0.0, quiet=QUIET)
+    queue.add(OTHER, Reason.WRITTEN, 0.0, quiet=QUIET)
+    queue.add(ONE, Reason.REQUESTED, 0.0)
+    assert taken(queue, 0.0) == {ONE: {Reason.WRITTEN, Reason.REQUESTED}}
+    assert queue.next_due() == QUIET
+
+
+#  key, reason, pauses before the attempts, whether the last pause comes again and again
+REPEATED = [
+    (ONE, Reason.FAILED, (1.0, 5.0, 25.0), False),
+    (ONE, Reason.OWNER, (0.2, 0.5, 1.0), False),
+    (ONE, Reason.TIMER, (0.2, 0.5, 1.0, 4.0, 10.0, 20.0), False),
+    (ONE, Reason.DIFFERENT, (0.0, 0.0, 0.0, 1.0, 5.0, 25.0), False),
+    (ONE, Reason.NOT_ASKED, (1.0, 5.0, 25.0, 60.0), True),
+    (EVERYTHING, Reason.NOT_ASKED, (1.0, 5.0, 25.0, 60.0), True),
+    (STORE, Reason.FAILED, (60.0,), True),
+]
+
+
+@pytest.mark.parametrize(("key", "reason", "pauses", "endless"), REPEATED)
+def test_repeated_work_waits_longer_each_time(key, reason, pauses, endless):
+    queue, now, attempts = begun(), 10.0, 0
+    for pause in pauses + pauses[-1:] * (3 if endless else 0):
+        assert queue.repeat(key, reason, now, attempts)
+        assert queue.next_due() == now + pause
+        now += pause
+        (work,) = queue.take(now)
+        queue.finished()
+        attempts = work.attempts
+        assert attempts >= 1
+    assert queue.repeat(key, reason, now, attempts) is endless
+    assert len(queue) == endless
+
+
+def test_work_that_is_never_postponed_is_not_repeated():
+    queue = begun()
+    assert not queue.repeat(ONE, Reason.SETTINGS, 0.0, 0)
+    assert len(queue) == 0
+
+
+def test_work_is_put_back_with_reasons_that_still_hold():
+    queue = begun()
+    assert queue.repeat(EVERYTHING, Reason.NOT_ASKED, 0.0, 0, frozenset({Reason.LOST}))
+    assert queue.holds(EVERYTHING, Reason.LOST)
+    assert queue.next_due() == 1.0
+
+
+def test_a_message_begins_the_attempts_anew():
+    queue = begun()
+    queue.repeat(ONE, Reason.FAILED, 0.0, 2)
+    queue.add(ONE, Reason.WRITTEN, 1.0, quiet=QUIET)
+    (work,) = queue.take(1.0 + QUIET)
+    assert (work.attempts, work.reasons, work.first) == (0, {Reason.FAILED, Reason.WRITTEN}, 0.0)
+
+
+def test_an_answer_makes_open_questions_due():
+    queue = begun()
+    queue.repeat(ONE, Reason.NOT_ASKED, 0.0, 3)
+    queue.repeat(OTHER, Reason.FAILED, 0.0, 2)
+    queue.repeat(EVERYTHING, Reason.NOT_ASKED, 0.0, 3)
+    queue.hasten(Reason.NOT_ASKED, 10.0)
+    assert taken(queue, 10.0) == {ONE: {Reason.NOT_ASKED}}
+    assert queue.next_due() == 11.0  # EVERYTHING, after the shortest of its pauses
+    queue.hasten(Reason.NOT_ASKED, 10.9)
+    assert queue.next_due() == 11.0  # and is not postponed by further answers
+
+
+def test_a_message_that_waits_is_not_made_due_by_an_answer():
+    queue = begun()
+    queue.add(ONE, Reason.WRITTEN, 0.0, quiet=QUIET)
+    queue.hasten(Reason.WRITTEN, 0.0)
+    assert queue.next_due() == QUIET
+
+
+def test_everything_is_taken_again_until_it_is_finished():
+    queue = begun()
+    queue.add(EVERYTHING, Reason.LOST, 0.0)
+    (first,) = queue.take(0.0)
+    assert (queue.next_due(), len(queue), queue.reasons_of(EVERYTHING)) == (0.0, 1, {Reason.LOST})
+    assert not queue.holds(EVERYTHING, Reason.LOST)
+    assert queue.take(0.0) == (first,)
+    queue.add(EVERYTHING, Reason.REQUESTED, 0.0)
+    assert queue.take(0.0) == (first,)  # what was added meanwhile begins when this one is finished
+    assert queue.reasons_of(EVERYTHING) == {Reason.LOST, Reason.REQUESTED}
+    queue.finished()
+    assert taken(queue, 0.0) == {EVERYTHING: {Reason.REQUESTED}}
+    queue.finished()
+    assert (queue.next_due(), len(queue)) == (None, 0)
+
+
+def test_functions_come_before_everything_and_do_not_keep_it_waiting():
+    queue = begun()
+    queue.add(EVERYTHING, Reason.LOST, 0.0)
+    for sbdf in (ONE, OTHER):
+        queue.add(sbdf, Reason.REQUESTED, 0.0)
+    order = []
+    for _ in range(4):
+        order.append([work.key for work in queue.take(0.0)])
+        queue.add(THIRD, Reason.REQUESTED, 0.0)
+    assert order == [[ONE, OTHER], [EVERYTHING], [THIRD], [EVERYTHING]]
+
+
+def test_without_whole_everything_waits():
+    queue = begun()
+    queue.add(EVERYTHING, Reason.LOST, 0.0)
+    assert queue.take(0.0, whole=False) == ()
+    queue.add(ONE, Reason.REQUESTED, 0.0)
+    assert taken(queue, 0.0, whole=False) == {ONE: {Reason.REQUESTED}}
+    assert taken(queue, 0.0) == {EVERYTHING: {Reason.LOST}}
+    assert queue.take(0.0, whole=False) == ()
+
+
+def test_before_anything_else_everything_is_done_once():
+    queue = Queue()
+    queue.add(ONE, Reason.REQUESTED, 0.0)
+    queue.add(EVERYTHING, Reason.TIMER, 0.0)
+    assert taken(queue, 0.0) == {EVERYTHING: {Reason.TIMER}}
+
+
+def test_the_store_is_due_some_seconds_after_the_first_action():
+    queue = begun()
+    for now in (0.0, 1.0, 4.9):
+        queue.add(STORE, Reason.TIMER, now)
+    assert queue.next_due() == 5.0
+    assert taken(queue, 5.0) == {STORE: {Reason.TIMER}}
+
+
+#  what the kernel told of a function, in order: whether it is taken before the messages have stopped
+ARRIVED = [
+    (["add"], True),
+    (["add", "bind"], True),
+    (["unbind"], False),
+    (["bind"], False),
+    (["remove", "add"], False),
+    (["add", "remove"], False),
+    (["add", "unbind"], False),
+    (["add", "bind", "unbind"], False),
+]
+WORDS = {"add": Reason.APPEARED, "remove": Reason.DISAPPEARED}
+
+
+@pytest.mark.parametrize(("told", "expected"), ARRIVED)
+def test_a_function_that_was_added_and_does_not_leave_may_be_seen_at_once(told, expected):
+    queue = begun()
+    for word in told:
+        quiet = LEAVING if word == "unbind" else QUIET
+        queue.add(ONE, WORDS.get(word, Reason.OWNER), 0.0, quiet=quiet)
+    queue.add(OTHER, Reason.WRITTEN, 0.0, quiet=QUIET)
+    assert [work.key for work in queue.take_arrived()] == [ONE] * expected
+    assert len(queue) == 2 - expected
+
+
+def test_keys_are_found_by_reason():
+    queue = begun()
+    queue.add(ONE, Reason.WRITTEN, 0.0)
+    queue.add(OTHER, Reason.OWNER, 0.0)
+    queue.add(EVERYTHING, Reason.WRITTEN, 0.0)
+    assert queue.keys_with(Reason.WRITTEN) == {ONE, EVERYTHING}
+    assert queue.keys_with(Reason.LOST) == set()
+    assert queue.holds(OTHER, Reason.OWNER)
+    assert not queue.holds(OTHER, Reason.WRITTEN)
+    assert not queue.holds(THIRD, Reason.OWNER)
+
+
+def test_only_addresses_are_functions():
+    work = [Work(key, frozenset(), 0.0, 0.0) for key in (ONE, EVERYTHING, STORE)]
+    assert keys_of(work) == {ONE}
+
+
+def test_the_table_says_what_is_bounded():
+    for (key, reason), delay in DELAYS.items():
+        assert 0.0 <= delay.shortest <= delay.longest <= 60.0, (key, reason)
+        assert all(delay.shortest <= pause <= delay.longest for pause in delay.pauses) or delay.shortest == 0
+        assert list(delay.pauses) == sorted(delay.pauses)
+    assert delay_of(ONE, Reason.FAILED) == DELAYS[PLACE, Reason.FAILED] != Delay(0.0, 0.0)
+    assert delay_of(STORE, Reason.REQUESTED) == Delay(0.0, 0.0)
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from([ONE, OTHER, EVERYTHING, STORE]),
+        st.sampled_from(list(Reason)),
+        st.sampled_from([0.0, 0.01, 0.3, 1.0]),
+        st.integers(0, 7),
+        st.booleans(),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=300)
+@given(events=EVENTS)
+def test_no_postponement_is_longer_than_its_row_of_the_table_says(events):
+    """Whatever is added and whenever: a key is due at most as late as the latest of its reasons may be."""
+    queue, now, latest = begun(), 0.0, {}
+    for key, reason, wait, attempts, repeats in events:
+        now += wait
+        if repeats and not queue.repeat(key, reason, now, attempts):
+            continue
+        if not repeats:
+            queue.add(key, reason, now, quiet=min(wait, LEAVING))
+        bound = now + max(delay_of(key, reason).longest, 0.0)
+        latest[key] = min(latest.get(key, bound), bound)
+        if isinstance(key, Whole) and reason in MESSAGES and (key, reason) not in DELAYS:
+            latest.pop(key)  # nobody adds it
+    for key, bound in sorted(latest.items(), key=lambda pair: pair[1]):
+        found = [work.key for _ in range(3) for work in queue.take(max(bound, now))]
+        queue.finished()
+        latest_seen = set(found)
+        for other in latest_seen:
+            latest[other] = None
+        assert latest[key] is None, f"{key} is not due at {bound}"
+
+
+def test_reasons_and_keys_are_told_apart():
+    for one, other in itertools.combinations(Reason, 2):
+        assert one.value != other.value
