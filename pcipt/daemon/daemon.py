@@ -50,7 +50,11 @@ _REMAPS = (MapMmio, UnmapMmio, RewriteBar)
 
 @attrs.frozen
 class Options:
-    """`listener` is the socket that systemd passed, if it did; then `socket` is not made."""
+    """The paths that the daemon uses: control socket, state directory and settings file.
+
+    `listener` is the listening socket that systemd passed; the socket file `socket` is then not made. It is
+    None if systemd passed none. If `settings_required` is True, a missing settings file is an error.
+    """
 
     socket: str
     state: str
@@ -60,7 +64,10 @@ class Options:
 
 
 class Daemon:
-    """`watch` is opened before this, so that nothing written while the machine is read is missed."""
+    """The daemon. `run` runs it until SIGTERM or SIGINT.
+
+    The caller opens `watch` before it makes the daemon, so that writes are seen while the machine is read.
+    """
 
     def __init__(
         self, host: Host, xen: Hypervisor, hotplug: Hotplug, options: Options, settings: Settings, log: Logs,
@@ -104,7 +111,11 @@ class Daemon:
         self._loop.before_waiting = self._schedule
 
     def run(self, played: Callable[[], None] | None = None) -> None:
-        """Reconcile, say READY, and serve until SIGTERM. `played` runs before anybody can connect."""
+        """Reconcile once, open the control socket, send READY=1, and serve until SIGTERM or SIGINT.
+
+        `played` is called after the first reconciliation, before the socket is opened; a replay plays its
+        steps in it.
+        """
         handlers = {signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._reload}
         signals = Signals(self._loop, handlers)
         self.engine.interrupted = lambda: self._is_interrupted(signals)
@@ -160,7 +171,10 @@ class Daemon:
         return Watchdog(self._loop, self._address, interval, self._notifier.feed, complain)
 
     def _is_interrupted(self, signals: Signals) -> bool:
-        """Tell whether to stop between two actions; that one was done shows the manager that we live."""
+        """Return True if SIGTERM or SIGINT is pending: the engine then stops before its next action.
+
+        The engine calls this between two actions. Each call shows systemd that the daemon makes progress.
+        """
         self._notifier.show_progress()
         return not signals.pending.isdisjoint((signal.SIGTERM, signal.SIGINT))
 
@@ -171,7 +185,7 @@ class Daemon:
         self._intake.take_writes()
 
     def _schedule(self) -> None:
-        """Have the next piece of work done when it is due, whoever has added it."""
+        """Set the timer of the loop to the time at which the next piece of work is due, or cancel it."""
         due = self.engine.next_due()
         if due is None:
             self._loop.cancel("work")
@@ -179,18 +193,21 @@ class Daemon:
             self._loop.after("work", due, self._worker.turn)
 
     def settle(self) -> None:
-        """Do all the work that a step of a recording has brought."""
+        """Take all messages and writes that have arrived, and do all work that is due now.
+
+        A replay calls this after each step of the recording. Work that is due later is not done.
+        """
         self._intake.take_messages()
         self._intake.take_writes()
         self._worker.work_off()
 
     def _tell(self, scope: Scope, report: Report) -> None:
-        """Tell what was done, and then the findings that it left or ended."""
+        """Report the outcomes of a piece of work, and then the findings that are new or have ended."""
         for outcome in report.outcomes:
             self._announcer.tell_outcome(outcome, self.engine.machine)
-        if any(map(_remapped, report.outcomes)):
-            for work in scope.work[:1] if scope.with_reason([Reason.WRITTEN]) else ():
-                self._metrics.observe_latency(time.monotonic() - work.first)
+        written = [work.first for work in scope.work if Reason.WRITTEN in work.reasons]
+        if written and any(map(_remapped, report.outcomes)):
+            self._metrics.observe_latency(time.monotonic() - min(written))
         self._announcer.tell_findings(*self.engine.news())
         self._metrics.changed()
         self._notifier.show_progress()
@@ -211,9 +228,10 @@ class Daemon:
         )
 
     def _look(self, functions: Collection[Sbdf]) -> list[Outcome]:
-        """Act on functions that somebody says have changed hands.
+        """Reconcile functions of which a client says that they have a new owner; return the outcomes.
 
-        If messages were lost everything is read first: another function may need what these leave behind.
+        If messages were lost, the whole machine is read first, because another function may need the pages
+        that these functions no longer need.
         """
         self._intake.take_messages()
         for sbdf in functions:
@@ -221,7 +239,7 @@ class Daemon:
         return self._worker.work_off(whole=self.engine.must_read_everything)
 
     def _soon(self, act: Callable[[], object]) -> None:
-        """Call back when the loop comes to it, not from within the present callback."""
+        """Make the loop call `act` soon, after the present callback has returned."""
         self._loop.after(f"soon {next(self._numbers)}", 0.0, act)
 
     def _status_line(self) -> str:

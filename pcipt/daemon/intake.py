@@ -22,7 +22,11 @@ TellLoss = Callable[[str, int | None], None]
 
 
 class Hotplug(Protocol):
-    """The stream of hot-plug messages, and how often it may have missed one."""
+    """A source of the kernel's hot-plug messages; `UeventSource` is the real one.
+
+    `overruns` and `gaps` count the times at which messages may have been missed: errors of the socket, and
+    missing sequence numbers. `forged` counts messages that were dropped because the kernel did not send them.
+    """
 
     overruns: int
     gaps: int
@@ -36,10 +40,11 @@ class Hotplug(Protocol):
 
 
 class Intake:
-    """`quiet` returns for how many seconds no message may arrive before work for messages is due.
+    """Adds the functions of hot-plug messages and of configuration writes to the engine's queue.
 
-    `tell_hotplug` is called with the function, the kernel's word and the place; `tell_loss` with what was
-    lost and how many records, None if the number is unknown.
+    `quiet` returns a number of seconds: work is due when that long no further message or write has arrived.
+    `tell_hotplug` is called with the function, the kernel's word (add, remove, …) and the place of the
+    function. `tell_loss` is called with what was lost and with the number of lost records (None: unknown).
     """
 
     def __init__(
@@ -56,7 +61,10 @@ class Intake:
         watch.on_lost = self._lost_writes
 
     def take_messages(self) -> None:
-        """Add the functions of all hot-plug messages that have arrived."""
+        """Add the functions of all hot-plug messages that have arrived to the engine's queue.
+
+        If messages may be missing, all functions are added.
+        """
         for event in self._hotplug.read():
             if isinstance(event, Rescan):
                 self._tell_loss(event.reason, None)
@@ -68,7 +76,7 @@ class Intake:
                 self._message(event.sbdf, event.action)
 
     def take_writes(self) -> None:
-        """Add the functions of all configuration writes that have arrived."""
+        """Add the functions of all configuration writes that have arrived to the engine's queue."""
         self._watch.take()
 
     def _message(self, sbdf: Sbdf, action: str) -> None:

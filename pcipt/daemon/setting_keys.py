@@ -22,12 +22,12 @@ class Accepts(Protocol):
 
     @property
     def words(self) -> str:
-        """Describe the accepted values, for errors and the manual."""
+        """A description of the accepted values, for errors and the manual."""
 
 
 @attrs.frozen
 class OneOf:
-    """Accept one of several words."""
+    """The values of a setting: one of the words `choices`."""
 
     choices: tuple[str, ...]
 
@@ -41,7 +41,7 @@ class OneOf:
 
 @attrs.frozen
 class Flag:
-    """Accept true or false."""
+    """The values of a setting: true or false."""
 
     words = "true or false"
 
@@ -51,7 +51,7 @@ class Flag:
 
 @attrs.frozen
 class Number:
-    """Accept a whole number from `low` to `high`, both included."""
+    """The values of a setting: a whole number from `low` to `high`, both included."""
 
     low: int
     high: int
@@ -66,7 +66,7 @@ class Number:
 
 @attrs.frozen
 class TextfilePath:
-    """Accept an absolute path that ends in .prom, or an empty text."""
+    """The values of a setting: an absolute path that ends in .prom, or an empty text."""
 
     words = "an absolute path that ends in .prom, or an empty text"
 
@@ -78,7 +78,7 @@ class TextfilePath:
 
 @attrs.frozen
 class Key:
-    """One setting: `name` has dots between table and key, `about` explains it on one line."""
+    """One setting. `name` is "key", or "table.key" for a key in a table. `about` explains it on one line."""
 
     name: str
     accepts: Accepts
@@ -87,7 +87,7 @@ class Key:
 
     @property
     def path(self) -> list[str]:
-        """Return the parts of the name: the table, if any, and the key."""
+        """Return the parts of the name: [table, key], or [key] if the setting is in no table."""
         return self.name.split(".")
 
 

@@ -22,7 +22,7 @@ STATE_DIRECTORY = "/var/lib/pcipt"
 
 
 class FileStore:
-    """The files below one directory. One daemon at a time: see `lock`."""
+    """The files below the directory `directory`. Only one daemon at a time may use it: see `lock`."""
 
     def __init__(self, directory: str) -> None:
         self._ledger = Document(os.path.join(directory, "ledger"), "ledger")
@@ -31,7 +31,13 @@ class FileStore:
         self._unsaved: Ledger | None = None  # steps cannot be appended to what is on disk
 
     def load(self, boot_id: str) -> tuple[Ledger, BootSnapshot | None, list[Finding]]:
-        """Read all; what belongs to another boot is over, what is damaged is kept aside and said."""
+        """Read the files; return the ledger, the boot snapshot, and findings about damaged files.
+
+        Without its file the ledger has no entries; without its file the snapshot is None. A file of another
+        boot than `boot_id` counts as missing. A damaged file is renamed and counts as missing, too; of a
+        damaged file of steps, the steps before the damaged line are kept.
+        Raises: OSError if a file exists and cannot be read.
+        """
         findings: list[Finding] = []
         ledger = self._load_ledger(boot_id, findings)
         content = _taken(self._boot.load(), findings)
@@ -41,7 +47,7 @@ class FileStore:
         return ledger, snapshot if snapshot is not None and snapshot.boot_id == boot_id else None, findings
 
     def append(self, steps: Sequence[Step]) -> None:
-        """Put steps on disk; when this returns, they are there.
+        """Append steps to the ledger's file; they are on disk when this returns.
 
         Raises: OSError.
         """
@@ -50,7 +56,7 @@ class FileStore:
         self._ledger.append([step_to_json(step) for step in steps])
 
     def save(self, ledger: Ledger) -> None:
-        """Put the whole ledger on disk: what is appended then is few again.
+        """Write the whole ledger to disk and delete the file of steps, because the ledger includes them.
 
         Raises: OSError.
         """
@@ -58,7 +64,7 @@ class FileStore:
         self._unsaved = None
 
     def save_mappings(self, ledger: Ledger) -> None:
-        """Write the pages that vPCI was seen to map, and whether hot-plug messages were lost meanwhile.
+        """Write the pages that vPCI was seen to map, and when hot-plug messages were lost (`messages_lost`).
 
         Raises: OSError.
         """
@@ -106,7 +112,10 @@ class FileStore:
         return ledger
 
     def _base(self, boot_id: str, findings: list[Finding]) -> Ledger:
-        """Read the ledger without its steps; where there is none for this boot, `_unsaved` is set."""
+        """Read the ledger without its steps; return an empty ledger if there is none for this boot.
+
+        `_unsaved` is set to the empty ledger, or to None if a ledger was read.
+        """
         self._unsaved = fresh = Ledger(boot_id)
         content = _taken(self._ledger.load(), findings)
         if content is None:
@@ -142,7 +151,7 @@ def _taken(loaded: tuple[Any, Finding | None], findings: list[Finding]) -> Any:
 
 
 def _snapshot_from_json(content: object) -> BootSnapshot | None:
-    """Read a snapshot back; one that cannot be read counts as none and is made anew."""
+    """Return the snapshot that `save_snapshot` wrote; None if `content` is no snapshot."""
     if not isinstance(content, dict):
         return None
     try:

@@ -23,7 +23,8 @@ _ANSWER_LIMIT = 1 << 16
 def watchdog_interval(environment: Mapping[str, str]) -> float | None:
     """Return the seconds between two checks; None if systemd expects no watchdog from this process.
 
-    The interval is a third of systemd's limit, so that one check may fail.
+    The interval is a third of systemd's limit ($WATCHDOG_USEC), so that one check may fail. None is also
+    returned if $WATCHDOG_USEC is 0 or no number, or if $WATCHDOG_PID names another process.
     """
     usec, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", str(os.getpid()))
     if not usec.isascii() or not usec.isdecimal() or pid != str(os.getpid()) or not int(usec):

@@ -1,7 +1,7 @@
-"""Which places a plan is made for, and which pages each of them needs.
+"""Chooses the places that a plan is made for, and computes the pages that each of them needs.
 
-A plan takes in the functions that have changed, places whose function Linux has dropped, and places with an
-open action on pages of theirs: whatever depends on these functions, and nothing else.
+These are: the functions of the round, places of the round whose function Linux has dropped, and places that
+have an open action on pages of these functions. No other place is planned for.
 """
 
 from collections.abc import Iterable
@@ -16,11 +16,12 @@ from pcipt.remap.desired import Desired, gone, place_of
 def desired_places(
     now: Round, part: Iterable[Sbdf], open_actions: OpenActions, *, first: bool, last: bool
 ) -> list[Desired]:
-    """Return what the functions of a part of the round need, and what is left of functions that Linux
-    dropped.
+    """Return what each place of one part of the round needs; a place whose function is gone needs nothing.
 
-    If the part is not all (`first` and `last`), functions that share pages with it are planned for with it.
-    The last part of EVERYTHING has all places for which pages are mapped and whose function is not there.
+    `first` and `last` tell whether the part is the first and the last one. If there are several parts,
+    functions that share pages with the functions of this part are added to it. The last part of EVERYTHING
+    also has each place that has mapped pages and no function in Linux.
+    Shape:  each place once.
     """
     views = now.views
     wanted: dict[str, Desired] = {}
@@ -46,7 +47,11 @@ def desired_places(
 
 
 def conclude_places(views: Views, desired: Iterable[Desired]) -> None:
-    """Remember that a plan was made for these places."""
+    """Remember that a plan was made for these places.
+
+    They are not vacated any more; their BARs outside the window, and the ignored writes of functions that are
+    gone, are updated.
+    """
     memory = views.memory
     for each in desired:
         memory.vacated.pop(each.place, None)
@@ -65,7 +70,10 @@ def _mapped_without_function(views: Views) -> dict[str, Sbdf]:
 
 
 def _pages_of(now: Round, desired: Iterable[Desired], left: Iterable[str]) -> set[Frames]:
-    """Return all pages that the subjects had, have mapped, or need: open actions there are planned again."""
+    """Return all pages that the functions of the round had before the reading, have mapped, or need now.
+
+    Open actions on any of these pages are planned again.
+    """
     desired = list(desired)
     places = [*(each.place for each in desired), *left]
     found = {run.frames for place in places for run in now.views.memory.mapped.of(place)}

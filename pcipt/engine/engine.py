@@ -32,17 +32,19 @@ HISTORY = 200
 
 @attrs.frozen
 class Record:
-    """The outcome of an action, and when it was taken (UTC, RFC 3339)."""
+    """The outcome of an action, and the time at which it was told (UTC, RFC 3339)."""
 
     when: str
     outcome: Outcome
 
 
 class Engine:
-    """`clock` tells the time in words, `monotonic` is a clock that never goes back, in seconds.
+    """The engine of one service. Its user adds keys, takes due work, and reconciles it.
 
-    `interrupted` returns True if no further action may begin. `take_messages` puts the messages that have
-    arrived into the queue; it does nothing else.
+    `clock` returns the time (UTC, RFC 3339); `monotonic` returns seconds and never goes back. `interrupted`
+    returns True if no further action may begin. `take_messages` puts all messages that have arrived into the
+    queue, and does nothing else. `service_findings` are findings of the service itself; `records` are the
+    last outcomes, at most HISTORY.
     """
 
     def __init__(
@@ -67,47 +69,43 @@ class Engine:
         self.queue.add(EVERYTHING, Reason.TIMER, monotonic())
 
     def _make_reconciler(self, queue: Queue, performer: Performer | Rehearsal) -> Reconciler:
+        """Return a reconciler with this queue and performer, over the views of this engine."""
         return Reconciler(queue, self.views, performer, self, self._saver, self._monotonic)
 
     # Work.
 
     def add(self, key: Sbdf, reason: Reason, *, quiet: float = 0.0) -> None:
-        """Add a function to the queue."""
+        """Add a function to the queue; see `Queue.add`."""
         self.queue.add(key, reason, self._monotonic(), quiet=quiet)
 
     def add_everything(self, reason: Reason, *, quiet: float = 0.0) -> None:
-        """Add EVERYTHING to the queue."""
+        """Add EVERYTHING to the queue; see `Queue.add`."""
         self.queue.add(EVERYTHING, reason, self._monotonic(), quiet=quiet)
 
     def next_due(self) -> float | None:
-        """Return in how many seconds work is due, None if there is none."""
+        """Return in how many seconds the next work is due: 0.0 for now, None if the queue is empty."""
         at = self.queue.next_due()
         return None if at is None else max(0.0, at - self._monotonic())
 
     def take(self, *, whole: bool = True) -> Scope:
-        """Take the work that is due now; without `whole` none for EVERYTHING."""
+        """Remove the work that is due from the queue and return it; an empty scope if nothing is due. See
+        `Queue.take`.
+        """
         return Scope(self.queue.take(self._monotonic(), whole=whole))
 
     def reconcile(self, scope: Scope) -> Report:
-        """Reconcile what was taken from the queue; of EVERYTHING one slice."""
+        """Reconcile work that was taken, of EVERYTHING its next slice; return what came of it."""
         report = self._reconciler.reconcile(scope)
         self.records.extend(Record(self._clock(), outcome) for outcome in report.outcomes)
         self._find_in_service()
         return report
 
-    def work_off(self, *, whole: bool = True) -> list[Report]:
-        """Reconcile until nothing is due now, except for EVERYTHING if not `whole`; return the reports."""
-        reports: list[Report] = []
-        while (scope := self.take(whole=whole)).work:
-            reports.append(self.reconcile(scope))
-            if self.interrupted():
-                break
-        return reports
-
     def rehearse(self) -> Callable[[], Report]:
-        """Begin a dry run of EVERYTHING; each call of the returned function does one slice of it.
+        """Begin a dry run of EVERYTHING. Return a function: each call of it does one slice and returns its
+        report.
 
-        Nothing is performed, recorded or remembered. What its reading finds different becomes work.
+        Nothing is performed or recorded, and the memory stays as it is. Functions that the dry run finds
+        different are added to the queue at its end, and all findings are replaced.
         """
         queue = Queue()
         queue.add(EVERYTHING, Reason.REQUESTED, self._monotonic())
@@ -127,16 +125,19 @@ class Engine:
         return one_slice
 
     def save(self) -> None:
-        """Write the ledger as a whole: the service ends."""
+        """Write the ledger and the pages that vPCI mapped. A failure becomes a finding, not an error."""
         self._saver.save(self.memory)
 
     def close(self) -> None:
+        """Close the files of the store; nothing is written."""
         self._saver.close()
 
     def explain(self, sbdf: Sbdf) -> Explanation:
-        """Explain one function, read again just now; if it is different it becomes work.
+        """Read one function again, ask Xen about it, and return what is, what should be and what would be
+        done.
 
-        Raises: KeyError if the machine does not have it.
+        If the reading finds it different, or Xen cannot be asked, the function is added to the queue.
+        Raises: KeyError if the machine does not have the function.
         """
         views = self.views
         for changed in sorted(views.read([sbdf])):
@@ -155,82 +156,94 @@ class Engine:
     # What the performer asks.
 
     def allows(self, action: Action) -> bool:
+        """Return True if the settings let this action be performed, not only planned."""
         return self.settings.performs(action.word)
 
     def stopping(self) -> bool:
+        """Return True if no further action may begin."""
         return self.interrupted()
 
     def now(self) -> str:
+        """Return the time (UTC, RFC 3339)."""
         return self._clock()
 
     def collect(self) -> None:
+        """Put all messages that have arrived into the queue."""
         self.take_messages()
 
     # What is told.
 
     @property
     def machine(self) -> Machine:
+        """Return the machine as it was read last; it changes in place."""
         return self.views.machine
 
     @property
     def raws(self) -> dict[Sbdf, RawFunction]:
+        """Return the last reading of each function, before decoding; it changes in place."""
         return self.views.state.raws
 
     @property
     def view(self) -> XenView:
+        """Return what Xen said last; it changes in place."""
         return self.views.view
 
     @property
     def ledger(self) -> Ledger:
+        """Return the ledger of this boot; another object after EVERYTHING has settled it."""
         return self.memory.ledger
 
     @property
     def given_away(self) -> list[Sbdf]:
-        """The functions that are bound to xen-pciback."""
+        """Return the functions that are bound to xen-pciback, in the order of their addresses."""
         return self.views.given(self.machine.functions)
 
     @property
     def added(self) -> list[Sbdf]:
-        """The functions that Xen knows because pcipt told it."""
+        """Return the functions that Xen lists because pcipt told it in this boot, sorted by address."""
         return self.ledger.added(self.view.known)
 
     @property
     def ghosts(self) -> list[Sbdf]:
-        """The functions that Xen lists and the machine does not have."""
+        """Return the functions that Xen lists and the machine does not have, except renumbered ones."""
         here: Collection[Sbdf | None] = frozenset(self.views.state.renumbered.values())
         return [sbdf for sbdf in ghosts(self.machine, self.view) if sbdf not in here]
 
     @property
     def findings(self) -> list[Told]:
-        """Everything that is wrong now: in the service, between the views, in single functions."""
+        """Return all findings that hold now: those of the service first, then in the order of addresses."""
         self._find_in_service()
         return self._reconciler.findings.all()
 
     @property
     def finding_count(self) -> int:
+        """Return the number of findings that hold now."""
         self._find_in_service()
         return len(self._reconciler.findings)
 
     @property
     def known_functions(self) -> int:
-        """How many functions of the machine Xen lists."""
+        """Return how many functions of the machine Xen lists."""
         return len(self.machine.functions) - len(self._reconciler.findings.unlisted)
 
     @property
     def must_read_everything(self) -> bool:
-        """True while messages were lost and EVERYTHING is not finished since."""
+        """Return True while hot-plug messages were lost and EVERYTHING is not finished since."""
         return Reason.LOST in self.queue.reasons_of(EVERYTHING)
 
     def unsettled(self) -> bool:
-        """Return True if work is due, or messages were lost, or Xen could not be asked about something."""
+        """Return True if work is due, messages were lost, or Xen could not be asked about something."""
         unknown = bool(self.queue.keys_with(Reason.NOT_ASKED))
         return unknown or self.must_read_everything or self.queue.is_due(self._monotonic())
 
     def news(self) -> tuple[list[Told], list[Told]]:
-        """Return the findings that are new and those that are gone since the last call."""
+        """Return the findings that are new and those that have ended since the last call; see
+        `Findings.news`.
+        """
         self._find_in_service()
         return self._reconciler.findings.news()
 
     def _find_in_service(self) -> None:
+        """Replace the findings of the service by those that hold now."""
         own = [*self.service_findings, *self._saver.findings]
         self._reconciler.findings.find_in_service(self.views, own)

@@ -1,6 +1,6 @@
-"""What is wrong now: in the service, between the three views, in single functions. Kept by function.
+"""The findings that hold now: of the service, of disagreements between the three views, of single functions.
 
-Finding it again for some functions costs as much as those functions, whatever the machine's size.
+Findings are kept by function: replacing those of some functions costs the same on a machine of any size.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,10 @@ Told = tuple[Sbdf | None, Finding]  # None: the service itself, or the machine a
 
 
 class Findings:
-    """`unlisted` are the functions of the machine that Xen does not list."""
+    """All findings, by the address of their function; None is the service or the machine as a whole.
+
+    `unlisted` are the functions of the machine that Xen does not list, as far as they were looked at.
+    """
 
     def __init__(self) -> None:
         self._held: dict[Sbdf | None, tuple[Finding, ...]] = {}
@@ -24,20 +27,28 @@ class Findings:
         self.unlisted: set[Sbdf] = set()
 
     def __len__(self) -> int:
+        """Return the number of findings."""
         return self._count
 
     @property
     def subjects(self) -> list[Sbdf]:
+        """Return the addresses that have findings."""
         return [sbdf for sbdf in self._held if sbdf is not None]
 
     def find_in_service(self, views: Views, own: Iterable[Finding]) -> None:
-        """Replace the findings of the service by its `own` ones and those of the machine as a whole."""
+        """Replace the findings of the service.
+
+        They are: `own`, those of the memory maps, what nobody can find out, and that Xen could not be asked.
+        """
         troubles = (views.trouble, views.reserved.trouble)
         last = [trouble for trouble in troubles if trouble is not None]
         self.put(None, [*own, *views.memory_findings, *_doubts(views), *last])
 
     def find_in_functions(self, views: Views, open_actions: OpenActions, scope: Iterable[Sbdf]) -> None:
-        """Replace the findings of the functions in `scope`."""
+        """Replace the findings of the functions in `scope`, by what was read and asked last.
+
+        While Xen could not be asked, disagreements with Xen are left out.
+        """
         scope = frozenset(scope)
         found: dict[Sbdf, list[Finding]] = {sbdf: [] for sbdf in scope}
         if views.trouble is None:
@@ -47,6 +58,7 @@ class Findings:
             self.put(sbdf, [*disagreeing, *self._of_function(views, open_actions, sbdf)])
 
     def _of_function(self, views: Views, open_actions: OpenActions, sbdf: Sbdf) -> Iterable[Finding]:
+        """Yield what is wrong with one function: open actions, ignored writes, guests, its own findings."""
         function = views.machine.functions.get(sbdf)
         unlisted = function is not None and sbdf not in views.view.known
         (self.unlisted.add if unlisted else self.unlisted.discard)(sbdf)
@@ -58,7 +70,7 @@ class Findings:
             yield from (finding for finding in function.findings if not finding.is_note)
 
     def put(self, subject: Sbdf | None, findings: Iterable[Finding]) -> None:
-        """Replace the findings of one subject."""
+        """Replace the findings of one subject; equal findings count once."""
         now, held = tuple(dict.fromkeys(findings)), self._held.get(subject, ())
         if now == held:
             return
@@ -70,12 +82,15 @@ class Findings:
             del self._held[subject]
 
     def all(self) -> list[Told]:
-        """Return all findings: those of the service first, then in the order of addresses."""
+        """Return all findings: those of the service first, the others in the order of their addresses."""
         order: list[Sbdf | None] = [None, *sorted(self.subjects)]
         return [(subject, finding) for subject in order for finding in self._held.get(subject, ())]
 
     def news(self) -> tuple[list[Told], list[Told]]:
-        """Return the findings that are new and those that are gone since the last call."""
+        """Return the findings that are new, and those that have ended, since the last call.
+
+        A finding that appeared and ended between two calls is in neither list.
+        """
         new: list[Told] = []
         gone: list[Told] = []
         for subject, before in self._before.items():
@@ -87,7 +102,7 @@ class Findings:
 
 
 def _doubts(views: Views) -> Iterable[Finding]:
-    """Yield what nobody can find out: Xen has no call that reads which pages are mapped."""
+    """Yield a finding if hot-plug messages were lost: Xen has no call that reads which pages are mapped."""
     when = views.memory.ledger.messages_lost
     if when is not None:
         yield Finding(

@@ -1,4 +1,4 @@
-"""What the engine needs of the world: a host (live, recorded, made up by a test) and a store."""
+"""Interfaces that the engine uses: a host (live, recorded, or made up by a test), settings and a store."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -12,38 +12,41 @@ from pcipt.remap.steps import Step
 
 
 class Host(Protocol):
-    """dom0's Linux. Reading the machine never raises for what a device or a file does."""
+    """dom0's Linux. Reading the machine never raises, whatever a device or a file does."""
 
     @property
     def boot_id(self) -> str:
-        """What distinguishes this boot from every other."""
+        """Return a text that no other boot has; empty if the kernel does not tell it."""
 
     def addresses(self) -> list[Sbdf]:
-        """List the addresses of all functions that Linux has."""
+        """Return the addresses of all functions that Linux has; no function is read."""
 
     def read_machine(self) -> list[RawFunction]:
         """Read every function, with all of its config space that may be read."""
 
     def read_function(self, sbdf: Sbdf) -> RawFunction | None:
-        """Read one function again; None if Linux does not have it."""
+        """Read one function again; return None if Linux does not have it."""
 
     def acpi_tables(self) -> list[bytes]:
-        """Read the ACPI tables that dom0 can see: DMAR (also as RMAD or XMAR), IVRS, APIC, MCFG, HPET."""
+        """Return the ACPI tables that dom0 can see: DMAR (also as RMAD or XMAR), IVRS, APIC, MCFG, HPET."""
 
     def memory(self) -> MemoryReading:
-        """Read the memory maps.
+        """Read the memory maps of Linux and of the firmware.
 
-        Raises: PciptError where none can be read.
+        Raises: PciptError if none can be read.
         """
 
     def read_register(self, sbdf: Sbdf, register: Register) -> int:
-        """Read a register through sysfs `config`.
+        """Read a register of a function through sysfs `config`.
 
-        Raises: PciptError, as `write_register` does.
+        Raises: PciptError if Linux does not have the function, or the register cannot be read.
         """
 
     def write_register(self, sbdf: Sbdf, register: Register, value: int) -> None:
-        """Write one of the registers WRITABLE through sysfs `config`, never through ports."""
+        """Write one of the registers WRITABLE of a function through sysfs `config`, never through ports.
+
+        Raises: PciptError if Linux does not have the function, or the register cannot be written.
+        """
 
 
 class Settings(Protocol):
@@ -54,20 +57,29 @@ class Settings(Protocol):
 
 
 class Store(Protocol):
-    """Where ledger, boot snapshot and seen mappings are kept. Every method that writes returns once it is on
-    disk.
-
-    Raises: OSError where it cannot be written.
+    """The files that hold ledger, boot snapshot and seen mappings. A method that writes returns once they are
+    on disk.
     """
 
-    def load(self, boot_id: str) -> tuple[Ledger, BootSnapshot | None, list[Finding]]: ...
+    def load(self, boot_id: str) -> tuple[Ledger, BootSnapshot | None, list[Finding]]:
+        """Read all files. What belongs to another boot is left out; damaged files are kept aside.
 
-    def append(self, steps: Sequence[Step]) -> None: ...
+        Shape:  the ledger (empty if there is none), the boot snapshot (None if there is none), findings of
+                damage.
+        Raises: OSError if a file exists and cannot be read.
+        """
 
-    def save(self, ledger: Ledger) -> None: ...
+    def append(self, steps: Sequence[Step]) -> None:
+        """Append steps to the ledger's file. Raises: OSError if they are not on disk."""
 
-    def save_mappings(self, ledger: Ledger) -> None: ...
+    def save(self, ledger: Ledger) -> None:
+        """Write the ledger as a whole. Raises: OSError; the former file is then unchanged."""
 
-    def save_snapshot(self, snapshot: BootSnapshot) -> None: ...
+    def save_mappings(self, ledger: Ledger) -> None:
+        """Write the pages that vPCI was seen to map. Raises: OSError; the former file is then unchanged."""
 
-    def close(self) -> None: ...
+    def save_snapshot(self, snapshot: BootSnapshot) -> None:
+        """Write the boot snapshot. Raises: OSError; the former file is then unchanged."""
+
+    def close(self) -> None:
+        """Close the files."""

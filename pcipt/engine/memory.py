@@ -1,15 +1,15 @@
-"""What cannot be derived from the present state of hardware, Linux and Xen: all of it, in one value.
+"""Everything that cannot be derived from the present state of hardware, Linux and Xen, in one value.
 
-field             written by                          dropped                              survives a restart
-ledger            performer, reconciliation           at a new boot                        yes: ledger,
-mappings boot              first reconciliation of a boot      at a new boot                        yes: boot
-intents           watcher, from configuration writes  when hardware has the address        no
-removed           machine state, when Linux drops it  when Xen does not list it            no
-vacated           machine state, when Linux drops it  when a plan was made without it      no
-bridge_numbers    machine state, at each reading      when the bridge leaves               no
-outside_window    reconciliation                      when no BAR is outside any more      no
-left_guests       views, when an owner changed        when the guest keeps nothing of it   no
-held_regions      control socket (a reclaim)          when the client disconnects          no
+field           written by                          dropped                          survives a restart
+ledger          performer, reconciliation           at a new boot                    yes: ledger, mappings
+boot            first reconciliation of a boot      at a new boot                    yes: boot
+intents         watcher, from configuration writes  when hardware has the address    no
+removed         machine state, when Linux drops it  when Xen does not list it        no
+vacated         machine state, when Linux drops it  when a plan was made for it      no
+bridge_numbers  machine state, at each reading      when the bridge leaves           no
+outside_window  reconciliation                      when no BAR is outside any more  no
+left_guests     views, when an owner changed        when the guest keeps nothing     no
+held_regions    control socket (a reclaim)          when the client disconnects      no
 """
 
 from collections import Counter
@@ -25,15 +25,16 @@ from pcipt.remap.mapped_pages import MappedPages
 
 @attrs.define
 class Memory:
-    """`ledger` holds the actions of pcipt and the pages that pcipt and vPCI mapped (`ledger.mapped`).
+    """The memory of one engine; the table above says who writes each field and when its content is dropped.
 
-    `boot` holds the functions and bridges as they were at the first reading of this boot. `intents` holds BAR
-    writes that hardware ignored. `removed` holds addresses that Linux had and dropped: only these may be
-    removed from Xen. `vacated` holds places whose function Linux dropped and about which no plan was made
-    yet, with their address. `bridge_numbers` holds the last readable secondary and subordinate bus of each
-    bridge, by place. `outside_window` holds for a place the BARs that decoded where vPCI maps nothing.
-    `left_guests` holds functions that left a guest, with the guest's number. `held_regions` counts the
-    clients that keep a reserved region in dom0.
+    `ledger` holds the actions of pcipt in this boot, and the pages that pcipt and vPCI mapped. `boot` holds
+    the functions and bridges at the first reading of this boot, None before it. `intents` holds BAR writes
+    that hardware ignored. `removed` holds addresses that Linux had and dropped: no other function may be
+    removed from Xen. `vacated` holds each place whose function Linux dropped and for which no plan was made
+    since, with its address. `bridge_numbers` holds the last readable (secondary, subordinate) bus of each
+    bridge, by place. `outside_window` holds by place the BARs that decoded where vPCI maps nothing.
+    `left_guests` holds functions that left a guest, with the guest's number. `held_regions` counts for each
+    reserved region the clients that keep it in dom0.
     """
 
     ledger: Ledger
@@ -48,10 +49,15 @@ class Memory:
 
     @property
     def mapped(self) -> MappedPages:
+        """Return the pages that are mapped into dom0 for BARs, by pcipt or by vPCI; a part of the ledger."""
         return self.ledger.mapped
 
     def copy(self) -> "Memory":
-        """Return a copy for a dry run. It shares the fields that only readings write."""
+        """Return a memory for a dry run.
+
+        The ledger, `vacated` and `outside_window` are copied: plans change them. The other fields, which
+        readings write, are shared with this memory.
+        """
         return attrs.evolve(
             self,
             ledger=self.ledger.copy(),

@@ -1,7 +1,6 @@
-"""Actions that the last reconciliation of a function planned and that are not done: refused, failed or
-forbidden.
+"""Open actions: planned by the last reconciliation of a function and refused, failed or forbidden.
 
-Each is told once and is a finding. An action on pages is planned again with whatever changes near its pages.
+An open action is told once. An open action on pages is planned again when anything changes at its pages.
 """
 
 from collections.abc import Collection, Iterable
@@ -31,19 +30,24 @@ _OVER = (Result.DONE, Result.NOT_APPLICABLE)
 
 
 def key_of(action: Action) -> Key:
-    """Return a name of an action that stays the same when the action is planned again."""
+    """Return a key that is equal for two plans of the same action: word, address, BAR, first frame or
+    address.
+    """
     frames, bar = getattr(action, "frames", None), getattr(action, "bar", -1)
     about = action.address if isinstance(action, RewriteBar) else frames.start if frames is not None else -1
     return action.word, action.sbdf, bar, about
 
 
 def subject_of(action: Action) -> Sbdf:
-    """Return the address that Linux has for the function of an action."""
+    """Return the address that Linux has for the function of an action, also after a renumbering."""
     return getattr(action, "moved_from", None) or action.sbdf
 
 
 def finding_of_action(outcome: Outcome) -> Finding | None:
-    """Return what is wrong while an action on pages is not done, None for any other action."""
+    """Return the finding that an action on pages or on a reserved region is not done.
+
+    Return None for other actions, and for an action that is only planned because the settings forbid it.
+    """
     action = outcome.action
     if outcome.result is Result.PLANNED:
         return None
@@ -63,7 +67,7 @@ def finding_of_action(outcome: Outcome) -> Finding | None:
 
 
 class OpenActions:
-    """By the address that Linux has for the function."""
+    """The open actions of all functions, by the address that Linux has for the function."""
 
     def __init__(self) -> None:
         self._outcomes: dict[Sbdf, dict[Key, Outcome]] = {}
@@ -71,17 +75,19 @@ class OpenActions:
 
     @property
     def subjects(self) -> list[Sbdf]:
+        """Return the addresses that have open actions."""
         return list(self._outcomes)
 
     def of(self, sbdf: Sbdf) -> list[Outcome]:
+        """Return the outcomes of the open actions of one function, in the order of the plan."""
         return list(self._outcomes.get(sbdf, {}).values())
 
     def places_over(self, pages: Iterable[Frames]) -> dict[str, Sbdf]:
-        """Return the places that have an open action on some of these pages, each with its address."""
+        """Return the places that have an open action on any of these pages, each with its address."""
         return {place: sbdf for frames in pages for _, (place, sbdf) in self._pages.over(frames)}
 
     def places_of(self, functions: Iterable[Sbdf]) -> dict[str, Sbdf]:
-        """Return the places that have an open action on pages, of these functions, each with its address."""
+        """Return the places of open actions on pages of these functions, each with its address."""
         return {
             outcome.action.place: outcome.action.sbdf
             for sbdf in functions
@@ -90,7 +96,7 @@ class OpenActions:
         }
 
     def announcements_among(self, functions: Iterable[Sbdf]) -> set[Sbdf]:
-        """Return those of the functions that have an open addition or removal."""
+        """Return the functions among these that have an open addition to Xen or removal from Xen."""
         return {
             sbdf
             for sbdf in functions
@@ -98,7 +104,10 @@ class OpenActions:
         }
 
     def explained(self, sbdf: Sbdf, finding: Finding) -> Finding:
-        """Return a finding about a disagreement with the reason why it was not mended."""
+        """Return the finding with the reason why an open announcement of the function is not done.
+
+        Without such an action, or without a reason, return the finding unchanged.
+        """
         why = [o.detail for o in self.of(sbdf) if isinstance(o.action, _ANNOUNCEMENTS) and o.detail]
         return attrs.evolve(finding, text=f"{finding.text}; not mended: {why[0]}") if why else finding
 
@@ -110,12 +119,14 @@ class OpenActions:
         *,
         listed: Collection[Sbdf] | None,
     ) -> list[Outcome]:
-        """Replace the open actions of `scope` by those of its new plan; return the outcomes that are new.
+        """Replace the open actions of the functions in `scope` by those of a new plan; return the outcomes to
+        tell.
 
-        `listed` are the functions for which announcements were planned as well, None for all of the scope.
+        `planned` are all actions of the plan. `outcomes` are those that were tried; an action that was
+        planned and not tried keeps its former outcome. Announcements were planned for the functions in
+        `listed` only (None: for all): open announcements of the others stay.
 
-        Shape:  the outcomes that are new: actions that are done, and those that are open for another reason
-                than before.
+        Shape:  the outcomes that differ from the last time: done, or open with another result or reason.
         """
         before = self._take(scope, listed)
         wanted = {key_of(action) for action in planned}
@@ -126,6 +137,7 @@ class OpenActions:
         return [outcome for key, outcome in came.items() if _compared(before.get(key)) != _compared(outcome)]
 
     def _put(self, key: Key, outcome: Outcome) -> None:
+        """Add the outcome of an open action, in the place of an earlier one of the same key."""
         action = outcome.action
         held = self._outcomes.setdefault(subject_of(action), {})
         before, held[key] = held.get(key), outcome
@@ -135,10 +147,12 @@ class OpenActions:
             self._pages.add(action.frames, (action.place, action.sbdf))
 
     def _forget_pages(self, action: Action) -> None:
+        """Remove an action from the index of pages; an action without pages is no error."""
         if isinstance(action, MapMmio | UnmapMmio):
             self._pages.discard(action.frames, (action.place, action.sbdf))
 
     def _take(self, scope: Iterable[Sbdf], listed: Collection[Sbdf] | None) -> dict[Key, Outcome]:
+        """Remove and return the open actions of functions, without announcements that were not planned."""
         taken: dict[Key, Outcome] = {}
         for sbdf in scope:
             left: dict[Key, Outcome] = {}
@@ -156,7 +170,10 @@ class OpenActions:
 
 
 def _compared(outcome: Outcome | None) -> tuple[Result, str] | None:
-    """Return what makes an outcome the same as before; the detail of one that is over does not count."""
+    """Return what two outcomes of the same action are compared by, None for no outcome.
+
+    Done and not-applicable outcomes are equal whatever their detail.
+    """
     if outcome is None:
         return None
     return outcome.result, "" if outcome.result in _OVER else outcome.detail

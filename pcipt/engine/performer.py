@@ -1,9 +1,9 @@
 """Performs actions: guard, ledger, guard again, hypercall, read-back, ledger; in this order and no other.
 
-Intentions of a batch are put on disk together before the first of its hypercalls, what came of them after the
-last. Each action is guarded twice: by what is known when the batch is made, so that nothing is intended in
-vain, and by what is read again right before its own call. An action that fails does not keep the others from
-being tried. `Rehearsal` has the same interface and performs nothing.
+The intents of a batch are written to disk together before its first hypercall, and the results after its last
+one. Each action is guarded twice: by what is known when the batch is made, and by what is read again right
+before its own call. After a failed action the others are tried all the same. `Rehearsal` has the same
+interface and performs nothing.
 """
 
 from collections import deque
@@ -43,7 +43,7 @@ BATCH = 64
 
 
 class Policy(Protocol):
-    """What performer and reconciliation ask of the service."""
+    """What performer and reconciliation ask of the service that they work for."""
 
     def allows(self, action: Action) -> bool:
         """Return True if the settings let this action be performed, not only planned."""
@@ -60,7 +60,7 @@ class Policy(Protocol):
 
 @attrs.frozen
 class Tools:
-    """What actions are performed with."""
+    """What a performer writes to: Xen, registers of the hardware, the store; and the policy that it obeys."""
 
     xen: Hypervisor
     registers: Registers
@@ -69,25 +69,33 @@ class Tools:
 
 
 class Performer:
-    """Changes Xen, hardware and ledger; nobody else changes Xen."""
+    """Performs actions. Nothing else changes Xen, and nothing else adds steps to the ledger."""
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._policy = tools.policy
 
     def views_for(self, views: Views) -> Views:
-        """Return the views that the plan and the actions change."""
+        """Return the views that plans and actions change: these ones."""
         return views
 
     def perform(self, actions: Iterable[Action], views: Views) -> Iterator[list[Outcome]]:
-        """Do what the guards and the settings allow; yield the outcomes of each batch."""
+        """Perform the actions that guards and settings allow, in their order; yield the outcomes of each
+        batch.
+
+        Each action has one outcome: DONE, FAILED, REFUSED, NOT_APPLICABLE, or PLANNED if the settings forbid
+        it. Actions that had not begun when the policy said stop have none.
+        """
         waiting = deque(actions)
         while waiting and not self._policy.stopping():
             batch = self._allowed(waiting, views)
             yield self._batch(batch, views) if batch else self._alone(waiting.popleft(), views)
 
     def _allowed(self, waiting: deque[Action], views: Views) -> list[Action]:
-        """Remove and return the first actions that no guard refuses by what is known."""
+        """Remove and return the first actions that settings and guards allow by what is known, at most BATCH.
+
+        The result is empty if the first action is not allowed.
+        """
         batch: list[Action] = []
         while waiting and len(batch) < BATCH and self._policy.allows(waiting[0]):
             if not isinstance(check_action(waiting[0], views.remembered()), Precaution):
@@ -96,7 +104,10 @@ class Performer:
         return batch
 
     def _alone(self, action: Action, views: Views) -> list[Outcome]:
-        """Judge an action again that something speaks against; perform it if that is no longer so."""
+        """Guard one action again by what is read now, and perform it if nothing forbids it any more.
+
+        An action that is not applicable is noted in the ledger as if it was done, so that it is told once.
+        """
         judged = _judged(action, views)
         if isinstance(judged, Outcome):
             if judged.result is Result.NOT_APPLICABLE:
@@ -107,6 +118,10 @@ class Performer:
         return self._batch([action], views)
 
     def _batch(self, batch: list[Action], views: Views) -> list[Outcome]:
+        """Record the intents of allowed actions, perform each, record what came of it; return the outcomes.
+
+        If the intents cannot be written, all actions fail and none is performed.
+        """
         ledger = views.memory.ledger
         intended = [self._step(action, Event.INTEND) for action in batch]
         try:
@@ -135,6 +150,7 @@ class Performer:
         return found
 
     def _call(self, action: Action, precaution: Precaution, views: Views) -> Outcome:
+        """Perform one action: DONE with a remark, or FAILED with the error and its errno."""
         try:
             detail = _PERFORM[type(action)](self._tools, views, action, precaution)
         except PciptError as error:
@@ -142,21 +158,22 @@ class Performer:
         return Outcome(action, Result.DONE, detail)
 
     def _step(self, action: Action, event: Event) -> Step:
+        """Return a step of the ledger for this action, with the present time."""
         return Step(action, event, self._policy.now())
 
 
 class Rehearsal:
-    """Performs nothing. Actions that the guards allow are PLANNED; the views change as if they were done."""
+    """Performs nothing. The views change as if each action that guards and settings allow was done."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
 
     def views_for(self, views: Views) -> Views:
-        """Return views whose memory is a copy."""
+        """Return views whose memory is a copy: the plan of a dry run must not change the memory."""
         return views.rehearsed()
 
     def perform(self, actions: Iterable[Action], views: Views) -> Iterator[list[Outcome]]:
-        """Judge each action; yield its outcome."""
+        """Guard each action by what is read now; yield its outcome, PLANNED if nothing forbids it."""
         for action in actions:
             if self._policy.stopping():
                 return
@@ -170,7 +187,11 @@ class Rehearsal:
 
 
 def _judged(action: Action, views: Views) -> Outcome | Precaution:
-    """Guard an action by what is read now."""
+    """Guard an action by what is read now.
+
+    Return the precaution of an allowed action, else its outcome: NOT_APPLICABLE, REFUSED, or FAILED if what
+    the guards need cannot be read.
+    """
     if isinstance(known := check_action(action, views.remembered()), NotApplicable):
         return Outcome(action, Result.NOT_APPLICABLE, known.why)
     try:
@@ -184,7 +205,11 @@ def _judged(action: Action, views: Views) -> Outcome | Precaution:
 
 
 def _read_back(outcome: Outcome, views: Views) -> None:
-    """Read again what an action has changed, before the next action is guarded."""
+    """Read again what an action that was tried has changed, before the next action is guarded.
+
+    After an announcement Xen is asked again. A rewritten BAR is read, and functions whose pages a failed map
+    may have unmapped are marked as different.
+    """
     action = outcome.action
     if outcome.result not in (Result.DONE, Result.FAILED):
         return
@@ -198,14 +223,18 @@ def _read_back(outcome: Outcome, views: Views) -> None:
 
 
 def _unwritten(error: OSError) -> str:
+    """Return the detail of an outcome: the ledger cannot be written."""
     return f"the ledger cannot be written: {error}"
 
 
 def _remarked(outcome: Outcome, remark: str) -> Outcome:
+    """Return the outcome with a remark behind its detail."""
     return attrs.evolve(outcome, detail="; ".join(filter(None, (outcome.detail, remark))))
 
 
 def _add(tools: Tools, views: Views, action: AddDevice, precaution: Precaution) -> str:
+    """Tell Xen of a function. Raises: PciptError if Xen refuses, or reports success and does not list it."""
+
     def call() -> None:
         tools.xen.add_device(action.sbdf, DeviceFlags(action.extended, action.physfn))
 
@@ -224,6 +253,7 @@ def _add(tools: Tools, views: Views, action: AddDevice, precaution: Precaution) 
 
 
 def _remove(tools: Tools, _views: Views, action: RemoveDevice, _precaution: Precaution) -> str:
+    """Make Xen forget a function. Raises: PciptError if Xen refuses, or still lists it."""
     tools.xen.remove_device(action.sbdf)
     if tools.xen.known([action.sbdf])[0]:
         raise UnsupportedError("remove-device", "Xen reported success, but still lists it")
@@ -231,11 +261,16 @@ def _remove(tools: Tools, _views: Views, action: RemoveDevice, _precaution: Prec
 
 
 def _map(tools: Tools, _views: Views, action: MapMmio | RestoreReserved, _precaution: Precaution) -> str:
+    """Map the pages of an action 1:1 into dom0. Raises: PciptError if Xen refuses."""
     tools.xen.map_mmio(action.frames)
     return ""
 
 
 def _unmap(tools: Tools, _views: Views, action: UnmapMmio | WithdrawReserved, _precaution: Precaution) -> str:
+    """Unmap the pages of an action; return a remark if some of them were not mapped.
+
+    Raises: PciptError if Xen refuses for another reason.
+    """
     try:
         tools.xen.unmap_mmio(action.frames)
     except HypervisorError as error:
@@ -246,6 +281,7 @@ def _unmap(tools: Tools, _views: Views, action: UnmapMmio | WithdrawReserved, _p
 
 
 def _rewrite(tools: Tools, _views: Views, action: RewriteBar, _precaution: Precaution) -> str:
+    """Repeat a BAR write that vPCI ignored. Raises: PciptError if a register does not keep its value."""
     tools.registers.rewrite_bar(action.sbdf, action.bar, action.address)
     return ""
 

@@ -1,9 +1,10 @@
-"""The one queue of work: which key is to be reconciled, for which reasons, and not before when.
+"""The queue of work: which keys must be reconciled, for which reasons, and at which earliest time.
 
-A key is a function's address or one of WHOLE. Whatever happens adds a key with a reason and does nothing
-else. Adding a key again joins the reasons and keeps the earlier time. Work that messages ask for is due once
-no message has arrived for a short time. Work that must be repeated is due after a pause that grows with the
-attempts. DELAYS bounds every postponement; the clock is given.
+A key is a function's address, EVERYTHING (the whole machine) or STORE (the files on disk). Whatever happens
+adds a key with a reason, and does nothing else. Adding a key again joins the reasons and keeps the earlier
+time. Work for messages is due once no message has arrived for a short time. Work that is repeated is due
+after a pause that grows with each attempt. The table DELAYS bounds each delay. All times are seconds of a
+clock that the caller reads.
 """
 
 import enum
@@ -15,7 +16,7 @@ from pcipt.pci import Sbdf
 
 
 class Reason(enum.Enum):
-    """Why a key is in the queue."""
+    """The reasons for which a key is in the queue."""
 
     WRITTEN = "a configuration register was written"
     APPEARED = "the kernel added the function"
@@ -31,7 +32,7 @@ class Reason(enum.Enum):
 
 
 class Whole(enum.Enum):
-    """Keys that are not one function: the whole machine, and the files of the store."""
+    """The keys that are not the address of one function."""
 
     EVERYTHING = "everything"
     STORE = "store"
@@ -49,10 +50,11 @@ LEAVING = (
 
 @attrs.frozen
 class Delay:
-    """How long work waits: `shortest` to `longest` seconds.
+    """The bounds of a delay, in seconds.
 
-    `pauses` are the seconds before each repeated attempt. After the last pause the work is dropped; with
-    `endless` the last pause is used again and again.
+    `shortest` and `longest` bound the first delay of work that is added. `pauses` are the delays before the
+    repeated attempts, in order. After the last pause the work is not repeated any more, except if `endless`
+    is True: then each further pause is the last one again.
     """
 
     shortest: float
@@ -62,11 +64,12 @@ class Delay:
 
 
 def _quiet() -> Delay:
-    """Return the bounds for work that waits until no more messages arrive."""
+    """Return the delay of work that waits until no more messages arrive, one second at most."""
     return Delay(0.0, 1.0)
 
 
 def _repeated(*pauses: float, endless: bool = False) -> Delay:
+    """Return the delay of work that is only repeated, with these pauses."""
     return Delay(min(pauses), max(pauses), pauses, endless)
 
 
@@ -93,17 +96,18 @@ DELAYS: Mapping[tuple[str | Whole, Reason], Delay] = {
 
 
 def delay_of(key: Key, reason: Reason) -> Delay:
-    """Return how long work for this key and reason may be postponed."""
+    """Return the row of DELAYS for a key and a reason; a pair without a row is never delayed."""
     return DELAYS.get((key if isinstance(key, Whole) else PLACE, reason), Delay(0.0, 0.0))
 
 
 @attrs.frozen
 class Work:
-    """One key with all its reasons; times are seconds of the given clock.
+    """One key with all its reasons. Times are seconds.
 
-    `not_before` is the earliest time that anybody asked for, None if only messages did: those wait until
-    `quiet_until`. `first` is when the key was added. `attempts` counts how often it was repeated in a row.
-    `leaves` is True if its driver was unbound: the function may be about to leave.
+    `first` is when the key was added. `not_before` is the earliest time at which the work may be taken, None
+    if only messages asked for it: then it may be taken at `quiet_until`, after the last message. `attempts`
+    is the number of repeated attempts in a row. `leaves` is True if the kernel told that the function lost
+    its driver: the kernel may be about to remove the function.
     """
 
     key: Key
@@ -114,22 +118,30 @@ class Work:
     attempts: int = 0
     leaves: bool = False
 
-    def joined(self, later: "Work") -> "Work":
-        """Return this work with what was added later: all reasons, the earlier times, the fewer attempts."""
-        times = [at for at in (self.not_before, later.not_before) if at is not None]
+    def joined(self, added: "Work") -> "Work":
+        """Return this work joined with work that was added for the same key later.
+
+        Shape:  all reasons, the earlier `first` and `not_before`, the later `quiet_until`, the fewer
+                `attempts`.
+        """
+        times = [at for at in (self.not_before, added.not_before) if at is not None]
         return Work(
             key=self.key,
-            reasons=self.reasons | later.reasons,
-            first=min(self.first, later.first),
+            reasons=self.reasons | added.reasons,
+            first=min(self.first, added.first),
             not_before=min(times, default=None),
-            quiet_until=self.quiet_until if later.quiet_until is None else later.quiet_until,
-            attempts=min(self.attempts, later.attempts),
-            leaves=self.leaves or later.leaves,
+            quiet_until=self.quiet_until if added.quiet_until is None else added.quiet_until,
+            attempts=min(self.attempts, added.attempts),
+            leaves=self.leaves or added.leaves,
         )
 
 
 class Queue:
-    """Each key is in the queue at most once. EVERYTHING is taken again and again until it is `finished`."""
+    """The queue. Each key is in it once.
+
+    Work for EVERYTHING that was taken is returned again by each `take` until `finished` is called, because it
+    is done in slices.
+    """
 
     def __init__(self) -> None:
         self._work: dict[Key, Work] = {}
@@ -137,10 +149,16 @@ class Queue:
         self._passed_over = True  # EVERYTHING comes next: nothing is known before the machine was read once
 
     def __len__(self) -> int:
+        """Return the number of keys in the queue; EVERYTHING counts until it is finished."""
         return len(self._work) + (self._unfinished is not None)
 
     def add(self, key: Key, reason: Reason, now: float, *, quiet: float = 0.0) -> None:
-        """Add a key. For a reason of MESSAGES it is due once no message has arrived for `quiet` seconds."""
+        """Add a key for a reason, or join the reason to the work that the key has already.
+
+        For a reason in MESSAGES the work is due once no message about any function has arrived for the
+        `quiet` time of its last message, but at most one second after the first one. For another reason it is
+        due after the shortest delay of DELAYS.
+        """
         if reason in MESSAGES:
             until = now + quiet
             work = Work(key, frozenset({reason}), now, quiet_until=until, leaves=quiet >= LEAVING)
@@ -151,10 +169,11 @@ class Queue:
     def repeat(
         self, key: Key, reason: Reason, now: float, attempts: int, reasons: frozenset[Reason] = frozenset()
     ) -> bool:
-        """Add a key again after `attempts` attempts in a row; it is due after the next pause of DELAYS.
+        """Add a key again after `attempts` repeated attempts in a row; it is due after the next pause of
+        DELAYS.
 
-        `reasons` are further reasons that still hold. Return False if that was the last attempt: then nothing
-        is added.
+        `reasons` are joined to `reason`. Return True if the key was added, False if there is no further
+        pause: then the queue is unchanged.
         """
         delay = delay_of(key, reason)
         if attempts >= len(delay.pauses) and not delay.endless:
@@ -164,36 +183,50 @@ class Queue:
         return True
 
     def hasten(self, reason: Reason, now: float) -> None:
-        """Make functions with this reason due now, and EVERYTHING after the shortest of its pauses."""
+        """Make work that has this reason due earlier: functions at `now`, EVERYTHING after its shortest
+        pause.
+
+        Work that only waits for messages to stop is not changed.
+        """
         for key, work in self._work.items():
             if reason in work.reasons and work.not_before is not None:
                 at = now + (delay_of(key, reason).shortest if key is EVERYTHING else 0.0)
                 self._work[key] = attrs.evolve(work, not_before=min(work.not_before, at))
 
     def keys_with(self, reason: Reason) -> set[Key]:
+        """Return the keys in the queue that have this reason; work that was taken does not count."""
         return {key for key, work in self._work.items() if reason in work.reasons}
 
+    def functions_with(self, reason: Reason) -> set[Sbdf]:
+        """Return the addresses among `keys_with`."""
+        return {key for key in self.keys_with(reason) if isinstance(key, Sbdf)}
+
     def reasons_of(self, key: Key) -> frozenset[Reason]:
-        """Return why a key is in the queue, or is taken and not finished; empty if it is neither."""
+        """Return all reasons of a key, also of EVERYTHING while it is taken and not finished; or none."""
         waiting = self._work[key].reasons if key in self._work else frozenset()
         unfinished = self._unfinished
         return waiting if unfinished is None or unfinished.key is not key else waiting | unfinished.reasons
 
     def holds(self, key: Key, reason: Reason) -> bool:
-        """Return True if the key is in the queue with this reason, and not taken."""
+        """Return True if the key waits in the queue with this reason; work that was taken does not count."""
         return key in self._work and reason in self._work[key].reasons
 
     def next_due(self) -> float | None:
-        """Return when work is due: 0.0 if EVERYTHING is not finished, None if the queue is empty."""
+        """Return the time at which the next work is due, None if the queue is empty.
+
+        Return 0.0 while EVERYTHING was taken and is not finished.
+        """
         if self._unfinished is not None:
             return 0.0
         quiet = self._quiet_at()
         return min((_due(work, quiet) for work in self._work.values()), default=None)
 
     def take(self, now: float, *, whole: bool = True) -> tuple[Work, ...]:
-        """Return what is due: functions and the store first, and next time EVERYTHING, if `whole`.
+        """Return the work that is due, and remove it from the queue.
 
-        What is returned is no longer in the queue, except for EVERYTHING until it is `finished`.
+        If single functions or STORE are due, all of them are returned; EVERYTHING is returned alone, by the
+        next call. EVERYTHING is returned only if `whole` is True, and again by later calls until `finished`
+        is called. The result is empty if nothing is due.
         Shape:  in the order in which the keys were added.
         """
         quiet = self._quiet_at()
@@ -208,28 +241,38 @@ class Queue:
         return tuple(self._work.pop(work.key) for work in single)
 
     def finished(self) -> None:
-        """End the EVERYTHING that was taken: all its slices are done."""
+        """Remove the work for EVERYTHING that was taken; it is done."""
         self._unfinished = None
 
     def take_arrived(self) -> tuple[Work, ...]:
-        """Remove and return functions, due or not, that the kernel added and is not about to remove."""
+        """Remove and return the functions that the kernel has added, whether their work is due or not.
+
+        Functions that the kernel has also removed, or whose driver was unbound since, stay in the queue.
+        """
         return tuple(self._work.pop(key) for key in [work.key for work in self._arrived()])
 
     def _arrived(self) -> Iterator[Work]:
+        """Yield the work of functions that the kernel has added and shows no sign of removing."""
         for work in self._work.values():
             if Reason.APPEARED in work.reasons and Reason.DISAPPEARED not in work.reasons and not work.leaves:
                 yield work
 
     def is_due(self, now: float) -> bool:
+        """Return True if work is due at this time."""
         at = self.next_due()
         return at is not None and at <= now
 
     def _join(self, work: Work) -> None:
+        """Add work, joined with the work that its key has already."""
         before = self._work.get(work.key)
         self._work[work.key] = work if before is None else before.joined(work)
 
     def _quiet_at(self) -> float:
-        """Return when no message has arrived for long enough: the work for all messages is due then."""
+        """Return the time at which the work for all messages is due together; 0.0 if no message waits.
+
+        That is after the quiet time of the last message, but at most the longest delay after the first
+        message.
+        """
         waiting = [work for work in self._work.values() if work.quiet_until is not None]
         if not waiting:
             return 0.0
@@ -238,15 +281,17 @@ class Queue:
 
 
 def _longest_quiet(work: Work) -> float:
+    """Return for how many seconds messages may delay this work at most."""
     return min(delay_of(work.key, reason).longest for reason in work.reasons & MESSAGES)
 
 
 def _due(work: Work, quiet_at: float) -> float:
+    """Return the time at which work is due, if the work for messages is due at `quiet_at`."""
     times = [work.not_before] if work.not_before is not None else []
     times += [quiet_at] if work.quiet_until is not None else []
     return min(times)
 
 
 def keys_of(work: Collection[Work]) -> set[Sbdf]:
-    """Return the addresses among the keys."""
+    """Return the addresses among the keys of some work; EVERYTHING and STORE are left out."""
     return {each.key for each in work if isinstance(each.key, Sbdf)}

@@ -1,38 +1,40 @@
 """One reconciliation: observe, desire, plan, guard, record, perform, read back, conclude.
 
-It is the same for one function and for EVERYTHING, which is done in slices: `reconcile` returns after each
-slice and goes on when EVERYTHING is taken again. It is idempotent: the end does not depend on which message
-caused it, how often, or in which order. A dry run is the same code with a `Rehearsal` for a performer.
+It is the same for one function and for EVERYTHING. EVERYTHING is done in slices: `reconcile` returns after
+each slice, and goes on when EVERYTHING is taken again. The result does not depend on which message caused it,
+how often, or in which order. A dry run is the same code with a `Rehearsal` in the place of a `Performer`.
 """
 
 from collections.abc import Callable, Generator, Iterable
 
 from pcipt.engine.desire import conclude_places, desired_places
 from pcipt.engine.findings import Findings
-from pcipt.engine.open_actions import OpenActions
+from pcipt.engine.observe import Observer
+from pcipt.engine.open_actions import OpenActions, subject_of
 from pcipt.engine.performer import Performer, Policy, Rehearsal
-from pcipt.engine.queue import EVERYTHING, MESSAGES, STORE, Queue, Reason
+from pcipt.engine.queue import EVERYTHING, STORE, Queue, Reason
 from pcipt.engine.repeats import repeat, repeat_not_asked
-from pcipt.engine.report import ASKED_IN_FULL, HANDED_OVER, Report, Scope
-from pcipt.engine.round import Round
+from pcipt.engine.report import Report, Scope
+from pcipt.engine.round import Round, Slices, sliced
 from pcipt.engine.saver import Saver
+from pcipt.engine.settle import settle_memory, take_over_mappings
 from pcipt.engine.views.concerned import addresses_of
 from pcipt.engine.views.views import Views
-from pcipt.firmware.coverage import BootSnapshot
 from pcipt.pci import Sbdf
 from pcipt.remap.actions import Action, RemoveDevice, Result, UnmapMmio, WithdrawReserved
 from pcipt.remap.ignored import plan_rewrites
 from pcipt.remap.plan import plan_announcements
 from pcipt.remap.plan_mappings import note, plan_mappings
 
-SLICE = 256  # functions that are read or planned for between two turns of the loop
 _TAKING_AWAY = (UnmapMmio, RemoveDevice, WithdrawReserved)
-
-Slices = Generator[None, None, None]
 
 
 class Reconciler:
-    """`clock` never goes back; it tells seconds."""
+    """Reconciles work that was taken from `queue`; one for the service, and one for each dry run.
+
+    `clock` returns seconds and never goes back. `open_actions` and `findings` are those of the last
+    reconciliation of each function.
+    """
 
     def __init__(
         self,
@@ -50,12 +52,17 @@ class Reconciler:
         self._saver = saver
         self._clock = clock
         self._sweep: tuple[Round, Generator[None, None, Report]] | None = None
-        self._all_read = True  # False while EVERYTHING is being read
+        self._meanwhile: set[Sbdf] = set()  # reconciled alone since the sweep began
         self.open_actions = OpenActions()
         self.findings = Findings()
+        self._observer = Observer(queue, performer, policy, saver, clock, self.open_actions)
 
     def reconcile(self, scope: Scope) -> Report:
-        """Do what the scope asks for; of EVERYTHING the next slice."""
+        """Reconcile the functions of a scope, or the next slice of EVERYTHING; write the store if the scope
+        has it.
+
+        Return what came of it. While slices of EVERYTHING are left, the report is not `finished`.
+        """
         if scope.store is not None and not self._saver.save(self._views.memory):
             self._queue.repeat(STORE, Reason.FAILED, self._clock(), scope.store.attempts)
         work = scope.everything
@@ -64,6 +71,7 @@ class Reconciler:
         if self._sweep is None or self._sweep[0].everything is not work:
             started = Round(scope, self._views)
             self._sweep = started, self._steps(started)
+            self._meanwhile = set()
         now, steps = self._sweep
         try:
             next(steps)
@@ -75,133 +83,23 @@ class Reconciler:
         return Report(now.fresh(), finished=False)
 
     def _steps(self, now: Round) -> Generator[None, None, Report]:
-        yield from self._read(now)
-        if not self._ask(now):
+        """Do the steps of one reconciliation, in their order; stop after each slice; return the report."""
+        yield from self._observer.read(now)
+        if not self._observer.ask(now):
             return self._conclude_nothing(now)
-        self._settle_memory(now)
+        settle_memory(now, self._policy.now, messages_lost=self._lost_messages())
         yield from self._announce(now)
         yield from self._restore_or_withdraw_regions(now)
         yield from self._repeat_ignored_writes(now)
         yield from self._map_and_unmap(now)
         return self._conclude(now)
 
-    # Observe.
-
-    def _read(self, now: Round) -> Slices:
-        """Read the functions of the scope, and those that have just been added."""
-        views = now.views
-        self._policy.collect()
-        now.scope = Scope((*now.scope.work, *self._queue.take_arrived()))
-        self._mark_removed(now.scope.with_reason([Reason.DISAPPEARED]))
-        self._mark_removed(self._keys_with(Reason.DISAPPEARED))
-        if now.everything is not None:
-            yield from self._read_everything(now)
-            return
-        functions = now.scope.functions
-        now.owners = {sbdf: views.view.owner(sbdf) for sbdf in functions if sbdf in views.view.known}
-        now.pages |= {frames for sbdf in functions for frames in views.state.bars.pages_of(sbdf)}
-        now.relatives |= views.state.relatives(functions)
-        now.changed |= views.read(functions)
-        now.subjects |= functions | now.changed
-
-    def _read_everything(self, now: Round) -> Slices:
-        views = now.views
-        self._all_read = False
-        views.read_protection()
-        if not views.machine.functions:
-            now.changed |= views.load()
-        for part in _sliced(views.all_addresses() if not now.changed else ()):
-            now.changed |= views.read(part)
-            yield
-        self._all_read = True
-        if views.know_boot() and views.memory.boot is not None:
-            self._save_boot(views.memory.boot)
-
-    def _save_boot(self, boot: BootSnapshot) -> None:
-        if not self._saver.save_boot(boot):
-            self._queue.repeat(STORE, Reason.FAILED, self._clock(), 0)
-
-    def _see_arrivals(self, now: Round) -> None:
-        """Read functions that have been added meanwhile: they may need what is about to be taken away."""
-        self._policy.collect()
-        self._mark_removed(self._keys_with(Reason.DISAPPEARED))
-        arrived = Scope(self._queue.take_arrived())
-        if not arrived.work:
-            return
-        now.scope = Scope((*now.scope.work, *arrived.work))
-        changed = now.views.read(arrived.functions)
-        asked = changed | arrived.functions
-        now.views.ask(asked, owners=True)
-        now.changed |= changed
-        now.listed |= asked
-        now.subjects |= asked
-
-    def _mark_removed(self, functions: Iterable[Sbdf]) -> None:
-        """Mark the pages of functions that Linux has dropped: vPCI unmaps nothing of theirs any more."""
-        for sbdf in functions:
-            place = self._views.state.place_at(sbdf)
-            if place is not None:
-                self._views.memory.mapped.forsake(place)
-
-    def _ask(self, now: Round) -> bool:
-        """Ask Xen about the functions; return False if it could not be asked."""
-        views, scope = now.views, now.scope
-        waiting = {key for key in self._queue.keys_with(Reason.NOT_ASKED) if isinstance(key, Sbdf)}
-        views.not_asked = frozenset(waiting - scope.functions)
-        asked = views.ask_everything() if now.everything is not None else self._ask_some(now)
-        if asked:
-            self._queue.hasten(Reason.NOT_ASKED, self._clock())
-        now.views = self._performer.views_for(views)
-        return asked
-
-    def _ask_some(self, now: Round) -> bool:
-        """Ask in full where an owner may have changed; else only whether Xen still lists what has changed."""
-        views, scope = now.views, now.scope
-        full = scope.with_reason(ASKED_IN_FULL)
-        full |= now.changed if full else set()
-        full |= {sbdf for sbdf in now.changed if views.disagree_about(sbdf)}
-        related = now.relatives | views.state.relatives(now.subjects)
-        full |= self.open_actions.announcements_among(related)
-        moved = {s for s in now.subjects if s in views.state.renumbered or s in views.announced_at()}
-        lapsed = views.ask_if_listed(now.changed - full)
-        if lapsed is None:
-            return False
-        now.listed = full | moved | lapsed
-        handed = not scope.with_reason(HANDED_OVER).isdisjoint(now.listed)
-        return not now.listed or views.ask(now.listed, owners=handed)
-
-    def _settle_memory(self, now: Round) -> None:
-        """Bring what a crash left open, and what Xen forgot, into line with what Xen says now."""
-        views = now.views
-        memory = views.memory
-        if now.everything is None:
-            asked = {at for sbdf in now.listed for at in views.addresses(sbdf)}
-            now.touched |= memory.ledger.settle(asked, views.view.known)
-            views.take_over_mappings(now.listed)
-            return
-        first = not memory.mapped.places
-        settled = memory.ledger.reconciled(views.view.known)
-        now.touched = settled != memory.ledger
-        memory.ledger = settled if now.touched else memory.ledger
-        if views.pvh and self._lost_messages() and memory.ledger.messages_lost is None:
-            memory.ledger.messages_lost = self._policy.now()
-            now.touched = True
-        if first and not views.pvh:
-            self._adopt(views)
-            now.touched = True
-        views.take_over_mappings(views.machine.functions)
-
-    def _adopt(self, views: Views) -> None:
-        """Take the pages that a PV dom0 uses when pcipt first sees them for mapped: they are no change."""
-        desired = (views.desired(sbdf) for sbdf in views.machine.functions)
-        plan = plan_mappings([each for each in desired if each is not None], views.memory.mapped)
-        for action in plan.actions:
-            views.memory.ledger.noted(action, self._policy.now())
-
     # Plan and perform.
 
     def _announce(self, now: Round) -> Slices:
-        """Tell Xen of functions that it does not know, and make it forget those that have left."""
+        """Add functions to Xen that it does not list, and remove functions from Xen that have left the
+        machine.
+        """
         views, everything = now.views, now.everything is not None
         if not everything and not now.listed:
             return
@@ -211,10 +109,11 @@ class Reconciler:
         )  # fmt: skip
         yield from self._perform(now, actions)
         now.subjects |= {sbdf for action in actions for sbdf in addresses_of(action)}
-        views.take_over_mappings(now.subjects)  # Xen may have been made to forget some
+        take_over_mappings(views, now.subjects)  # Xen may have been made to forget some
 
     def _restore_or_withdraw_regions(self, now: Round) -> Slices:
-        self._see_arrivals(now)
+        """Restore reserved regions that dom0's devices need, and withdraw those that none needs."""
+        self._observer.see_arrivals(now)
         views = now.views
         actions = views.plan_regions(None if now.everything is not None else now.subjects)
         yield from self._perform(now, actions)
@@ -222,15 +121,16 @@ class Reconciler:
         now.subjects |= {sbdf for action in actions for sbdf in scopes.get(action.frames, ())}
 
     def _repeat_ignored_writes(self, now: Round) -> Slices:
+        """Repeat BAR writes that vPCI ignored, with memory decode off."""
         functions = now.views.machine.functions if now.everything is not None else now.subjects
         yield from self._perform(now, plan_rewrites(now.views.ignored_writes(functions)))
 
     def _map_and_unmap(self, now: Round) -> Slices:
-        """Plan the pages of the subjects and perform the plan, for EVERYTHING in slices."""
-        self._see_arrivals(now)
+        """Plan the pages of the round's functions and perform the plan; for EVERYTHING slice by slice."""
+        self._observer.see_arrivals(now)
         views = now.views
         subjects = {*now.subjects, *(views.machine.functions if now.everything is not None else ())}
-        parts = _sliced(sorted(subjects)) or [[]]
+        parts = sliced(sorted(subjects)) or [[]]
         for number, part in enumerate(parts, 1):
             last = number == len(parts)
             desired = desired_places(now, part, self.open_actions, first=number == 1, last=last)
@@ -245,7 +145,11 @@ class Reconciler:
             yield
 
     def _perform(self, now: Round, actions: Iterable[Action]) -> Slices:
-        """Perform actions in batches; before everything was read again nothing is taken away."""
+        """Perform actions in batches and keep their outcomes in the round.
+
+        While messages are lost and not everything was read since, actions that take something away are left
+        out: EVERYTHING plans them again.
+        """
         if self._must_hold_back():
             actions = [action for action in actions if not isinstance(action, _TAKING_AWAY)]
         actions = tuple(actions)
@@ -257,14 +161,21 @@ class Reconciler:
     # Conclude.
 
     def _conclude_nothing(self, now: Round) -> Report:
-        """Put the work back: Xen could not be asked, so nothing is known about it."""
+        """Put the whole work of the round back into the queue, because Xen could not be asked about it."""
         repeat_not_asked(self._queue, now, self._clock())
         self._find(now, now.subjects)
-        return Report(read=frozenset(now.subjects), shape_changed=_changes_shape(now.scope))
+        return Report(read=frozenset(now.subjects), shape_changed=now.scope.changes_shape)
 
     def _conclude(self, now: Round) -> Report:
+        """Replace open actions and findings, put back into the queue what is left open, and return the
+        report.
+        """
         everything = now.everything is not None
-        subjects = now.subjects | ({*self.open_actions.subjects} if everything else set())
+        if everything:
+            self._leave_to_later_rounds(now)
+        elif self._sweep is not None:
+            self._meanwhile |= now.subjects
+        subjects = now.subjects | ({*self.open_actions.subjects} - self._meanwhile if everything else set())
         news = self.open_actions.replace(
             now.planned, now.outcomes, subjects, listed=None if everything else now.listed
         )
@@ -280,10 +191,21 @@ class Reconciler:
             outcomes=now.fresh() if everything else tuple(news),
             changed=frozenset(now.changed),
             read=frozenset(now.subjects),
-            shape_changed=_changes_shape(now.scope),
+            shape_changed=now.scope.changes_shape,
         )
 
+    def _leave_to_later_rounds(self, now: Round) -> None:
+        """Remove functions from the round that were reconciled alone between its slices: that is newer.
+
+        They are repeated as DIFFERENT, because that reconciliation may not have planned announcements.
+        """
+        for sbdf in sorted(self._meanwhile):
+            self._queue.repeat(sbdf, Reason.DIFFERENT, self._clock(), 0)
+        now.subjects -= self._meanwhile
+        now.planned = [action for action in now.planned if subject_of(action) not in self._meanwhile]
+
     def _find(self, now: Round, scope: Iterable[Sbdf]) -> None:
+        """Replace the findings of the functions in `scope`, for EVERYTHING of all functions."""
         if now.everything is not None:
             self.find_everything()
         else:
@@ -297,29 +219,22 @@ class Reconciler:
         found |= {*self.findings.subjects, *self.open_actions.subjects}
         self.findings.find_in_functions(views, self.open_actions, found)
 
-    def _keys_with(self, reason: Reason) -> set[Sbdf]:
-        return {key for key in self._queue.keys_with(reason) if isinstance(key, Sbdf)}
-
     def _must_hold_back(self) -> bool:
-        """Return True if messages were lost and not everything was read since: pages may have a new owner."""
-        return self._queue.holds(EVERYTHING, Reason.LOST) or (self._lost_messages() and not self._all_read)
+        """Return True if hot-plug messages were lost and not everything was read since.
+
+        Pages that look unused may then belong to a function that nobody has seen.
+        """
+        return self._queue.holds(EVERYTHING, Reason.LOST) or (
+            self._lost_messages() and not self._observer.all_read
+        )
 
     def _lost_messages(self) -> bool:
+        """Return True if EVERYTHING is to be done, or not finished, because messages were lost."""
         return Reason.LOST in self._queue.reasons_of(EVERYTHING)
 
 
-def _changes_shape(scope: Scope) -> bool:
-    """Return True if functions may have come or gone, or changed hands."""
-    return scope.everything is not None or bool(scope.with_reason(MESSAGES - {Reason.WRITTEN}))
-
-
-def _sliced(functions: Iterable[Sbdf]) -> list[list[Sbdf]]:
-    waiting = list(functions)
-    return [waiting[at : at + SLICE] for at in range(0, len(waiting), SLICE)]
-
-
 def _result(steps: Generator[None, None, Report]) -> Report:
-    """Run all steps at once and return the report."""
+    """Run all steps of a reconciliation at once and return its report."""
     while True:
         try:
             next(steps)

@@ -1,8 +1,8 @@
-"""What is written to hardware itself, through dom0's Linux and read back: decode, BARs, bus numbers.
+"""Writes registers of the hardware through dom0's Linux and reads them back: decode, BARs, bus numbers.
 
-A function that renumbered buses took away from Linux's address is reached by a detour: the bridges above it
-get the old numbers for a moment. Each step is checked; where one does not take, the new numbers are put in
-and it is said.
+A renumbered function does not answer at the address that Linux has for it. It is reached by a detour: the
+bridges above it get their old bus numbers for a moment. If one does not keep them, all get their new numbers
+back, and an error is raised.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,14 +23,19 @@ VENDOR, NOBODY = Register(0x00, 2), 0xFFFF
 
 
 class Registers:
+    """Writes registers of functions through dom0's Linux, and reads each one back."""
+
     def __init__(self, host: Host) -> None:
         self._host = host
 
     @contextmanager
     def memory_decode_off(self, sbdf: Sbdf) -> Iterator[None]:
-        """Keep memory decode off meanwhile: a failing add of a decoding function panics Xen 4.17 (PVH).
+        """Switch memory decode of a function off for the time of the `with` block, then restore its Command
+        register.
 
-        Raises: PciptError where the register cannot be written or does not obey; the call is then not made.
+        An add of a decoding function that fails panics Xen 4.17 on a PVH dom0.
+        Raises: PciptError if the register cannot be written, or if decode stays on; the block is then not
+                entered.
         """
         command = self._switch_off(sbdf)
         try:
@@ -39,11 +44,12 @@ class Registers:
             self._host.write_register(sbdf, COMMAND, command)
 
     def add_by_detour(self, sbdf: Sbdf, detour: Detour, add: Callable[[], None], *, decode_off: bool) -> None:
-        """See at Linux's address that hardware is there, then add at the new one.
+        """Check at Linux's address that the function answers, then call `add` for its new address.
 
-        With `decode_off` decode is switched off at Linux's address before, and on again after it.
-        Raises: PciptError where nothing answers or a register does not obey; the bridges then have their new
-                numbers.
+        The bridges of the detour get Linux's bus numbers for the check, and their new ones back before `add`.
+        With `decode_off` memory decode is off while `add` runs, and restored after it.
+        Raises: PciptError if nothing answers or a register does not keep its value; the bridges then have
+                their new numbers. Errors of `add`.
         """
         command = None
         with self._numbers_of_linux(detour):
@@ -62,10 +68,11 @@ class Registers:
                     self._verify(sbdf, COMMAND, command, COMMAND_MEMORY, "memory decode")
 
     def rewrite_bar(self, sbdf: Sbdf, bar: int, address: Address) -> None:
-        """Give a BAR that decodes another address: decode off, write, read back, decode on, read back.
+        """Write an address to a BAR or ROM that decodes: decode off, write, read back, decode on, read back.
 
-        Raises: PciptError; BAR and decode are then as they were. Where the BAR cannot be put back either,
-                decode stays off: nothing may answer at an address that no guard has seen.
+        Raises: PciptError if a register cannot be written or does not keep its value; BAR and decode are then
+                as before. If the BAR cannot be restored either, decode stays off, because no guard has seen
+                the address.
         """
         words = self._words(sbdf, bar)
         if address >> 32 * len(words):
@@ -89,13 +96,21 @@ class Registers:
     def _put_words(
         self, sbdf: Sbdf, bar: int, words: Sequence[tuple[Register, int]], values: Sequence[int]
     ) -> None:
+        """Write the words of a BAR and read each back.
+
+        Raises: PciptError if a word does not keep its address.
+        """
         for (word, _), value in zip(words, values, strict=True):
             self._host.write_register(sbdf, word, value)
         for (word, fixed), value in zip(words, values, strict=True):
             self._verify(sbdf, word, value, WORD & ~fixed, name_of_bar(bar))
 
     def _words(self, sbdf: Sbdf, bar: int) -> list[tuple[Register, int]]:
-        """List the registers of a BAR, each with its bits that are no address."""
+        """Return the registers of a memory BAR or ROM, each with the mask of its bits that are not an
+        address.
+
+        Raises: UnsupportedError for an I/O BAR, and for a ROM of a header type that has none.
+        """
         if bar == ROM_INDEX:
             layout = self._host.read_register(sbdf, HEADER_TYPE) & ~MULTIFUNCTION
             if layout not in ROM_WORDS:
@@ -109,7 +124,10 @@ class Registers:
 
     @contextmanager
     def _numbers_of_linux(self, detour: Detour) -> Iterator[None]:
-        """Keep the old numbers meanwhile; inner bridges answer last and are the first to get theirs back."""
+        """Give the bridges of a detour the bus numbers that Linux knows, for the time of the `with` block.
+
+        Outer bridges get them first and lose them last.
+        """
         with ExitStack() as stack:
             for hop in detour.hops:
                 stack.enter_context(self._numbers_of_hop(hop))
@@ -117,6 +135,7 @@ class Registers:
 
     @contextmanager
     def _numbers_of_hop(self, hop: Hop) -> Iterator[None]:
+        """Give one bridge of a detour Linux's bus numbers for the time of the `with` block."""
         now = self._host.read_register(hop.bridge, BUS_NUMBERS)
         if now >> 8 & 0xFF == hop.secondary and now >> 16 & 0xFF >= hop.subordinate:
             yield  # it has not moved
@@ -131,6 +150,10 @@ class Registers:
             self._verify(hop.bridge, BUS_NUMBERS, now, 0xFF_FF00, "the bus numbers")
 
     def _switch_off(self, sbdf: Sbdf) -> int:
+        """Switch memory decode off and return the former Command register.
+
+        Raises: UnsupportedError if decode stays on; the register is then restored.
+        """
         command = self._host.read_register(sbdf, COMMAND)
         self._host.write_register(sbdf, COMMAND, command & ~COMMAND_MEMORY)
         if self._host.read_register(sbdf, COMMAND) & COMMAND_MEMORY:
@@ -139,6 +162,7 @@ class Registers:
         return command
 
     def _verify(self, sbdf: Sbdf, register: Register, wanted: int, mask: int, what: str) -> None:
+        """Read a register; raise UnsupportedError if it differs from `wanted` in the bits of `mask`."""
         seen = self._host.read_register(sbdf, register)
         if (seen ^ wanted) & mask:
             raise UnsupportedError(what, f"{sbdf} was given {wanted:#x} and reads {seen:#x}")

@@ -1,4 +1,4 @@
-"""Which work comes again after a reconciliation: it goes back to the queue, which decides when it is due."""
+"""Puts work that a reconciliation leaves open back into the queue; the queue decides when it is due."""
 
 from collections.abc import Collection
 
@@ -13,46 +13,57 @@ _MAY_CHANGE_HANDS = MESSAGES - {Reason.WRITTEN} | {Reason.REQUESTED}
 
 
 def repeat(queue: Queue, now: Round, at: float) -> None:
-    """Put everything that a round leaves open back into the queue; `at` is the time."""
-    _again(queue, now, at, Reason.FAILED, _failed(now))
-    _again(queue, now, at, Reason.DIFFERENT, now.views.take_different())
-    _again(queue, now, at, Reason.NOT_ASKED, set(now.views.not_asked) - queue.keys_with(Reason.NOT_ASKED))
-    _again(queue, now, at, Reason.OWNER, _unchanged_owners(now))
-    _again(queue, now, at, Reason.TIMER, _kept_by_guests(now))
+    """Put back what a round leaves open. `at` is the time (seconds of the queue's clock).
+
+    Repeated are: functions whose action failed; functions found different while acting; functions about which
+    Xen could not be asked; functions bound to xen-pciback whose owner has not changed yet; functions of which
+    a guest keeps something. EVERYTHING is repeated if Xen did not tell whose the reserved regions are.
+    """
+    _put_back(queue, now, at, Reason.FAILED, _failed(now))
+    _put_back(queue, now, at, Reason.DIFFERENT, now.views.take_different())
+    _put_back(queue, now, at, Reason.NOT_ASKED, set(now.views.not_asked) - queue.keys_with(Reason.NOT_ASKED))
+    _put_back(queue, now, at, Reason.OWNER, _unchanged_owners(now))
+    _put_back(queue, now, at, Reason.TIMER, _kept_by_guests(now))
     if now.views.reserved.open:  # any region may be theirs
         attempts = now.everything.attempts if now.everything is not None else 0
         queue.repeat(EVERYTHING, Reason.NOT_ASKED, at, attempts)
 
 
 def repeat_not_asked(queue: Queue, now: Round, at: float) -> None:
-    """Put the whole work of a round back, with its reasons: Xen could not be asked, nothing was concluded."""
+    """Put the whole work of a round back, with all its reasons: Xen could not be asked about it."""
     for work in now.scope.work:
         queue.repeat(work.key, Reason.NOT_ASKED, at, work.attempts, work.reasons)
 
 
-def _again(queue: Queue, now: Round, at: float, reason: Reason, functions: Collection[Sbdf]) -> None:
+def _put_back(queue: Queue, now: Round, at: float, reason: Reason, functions: Collection[Sbdf]) -> None:
+    """Repeat each function for this reason, with the attempts that the round's scope has for it."""
     for sbdf in sorted(functions):
         queue.repeat(sbdf, reason, at, now.scope.attempts_of(sbdf))
 
 
 def _failed(now: Round) -> set[Sbdf]:
+    """Return the addresses of all actions of the round that failed, Linux's and Xen's."""
     failed = [outcome.action for outcome in now.outcomes if outcome.result is Result.FAILED]
     return {sbdf for action in failed for sbdf in addresses_of(action)}
 
 
 def _asked_for_owners(now: Round) -> Collection[Sbdf]:
-    """Return the functions of the round that may have changed hands."""
+    """Return the functions of the round that may have another owner now."""
     everything = now.everything is not None
     return now.views.machine.functions if everything else now.scope.with_reason(_MAY_CHANGE_HANDS)
 
 
 def _unchanged_owners(now: Round) -> set[Sbdf]:
-    """Return functions bound to xen-pciback whose owner is as before: the toolstack may not be done yet."""
+    """Return the functions bound to xen-pciback that have the same owner as before the round.
+
+    The toolstack binds first and changes the owner later. A function that Xen did not list before counts as
+    dom0's.
+    """
     owners = now.views.owners(_asked_for_owners(now))
     return {sbdf for sbdf, owner in owners.items() if owner == now.owners.get(sbdf, DOM0)}
 
 
 def _kept_by_guests(now: Round) -> set[Sbdf]:
-    """Return the functions of the round of which a guest keeps something that it should not have any more."""
+    """Return the functions of the round of which a guest still has pages or ports that it should not have."""
     looked_at = {*_asked_for_owners(now), *now.scope.with_reason([Reason.TIMER])}
     return looked_at & now.views.guests.findings.keys()

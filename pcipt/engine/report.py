@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import attrs
 
-from pcipt.engine.queue import EVERYTHING, STORE, Key, Reason, Work, keys_of
+from pcipt.engine.queue import EVERYTHING, MESSAGES, STORE, Key, Reason, Work, keys_of
 from pcipt.pci import Sbdf
 from pcipt.remap.actions import Outcome
 
@@ -14,7 +14,7 @@ HANDED_OVER = frozenset(Reason) - {Reason.WRITTEN, Reason.FAILED, Reason.DIFFERE
 
 @attrs.frozen
 class Scope:
-    """The work of one reconciliation: some functions, or everything, or only the files of the store."""
+    """The work that one reconciliation takes: functions, EVERYTHING, or only the files of the store."""
 
     work: tuple[Work, ...] = ()
     _attempts: dict[Key, int] = attrs.field(
@@ -24,37 +24,49 @@ class Scope:
 
     @property
     def everything(self) -> Work | None:
-        """The work for EVERYTHING, None if the scope is some functions."""
+        """Return the work for EVERYTHING, None if the scope has none."""
         return next((work for work in self.work if work.key is EVERYTHING), None)
 
     @property
     def store(self) -> Work | None:
+        """Return the work for the files of the store, None if the scope has none."""
         return next((work for work in self.work if work.key is STORE), None)
 
     @property
     def functions(self) -> set[Sbdf]:
+        """Return the addresses of the scope; empty for EVERYTHING alone."""
         return keys_of(self.work)
 
     def with_reason(self, reasons: Collection[Reason]) -> set[Sbdf]:
-        """Return the functions that have one of these reasons."""
+        """Return the functions of the scope that have at least one of these reasons."""
         return keys_of([work for work in self.work if not work.reasons.isdisjoint(reasons)])
 
     def attempts_of(self, sbdf: Sbdf) -> int:
-        """Return how often work for a function was repeated in a row (outside the scope: the most in it)."""
+        """Return how often work for this function was repeated in a row.
+
+        For a function that is not in the scope, return the largest number in the scope (0 for an empty
+        scope).
+        """
         return self._attempts.get(sbdf, max(self._attempts.values(), default=0))
 
+    @property
+    def changes_shape(self) -> bool:
+        """Return True if functions may have been added, removed or given to another owner."""
+        return self.everything is not None or bool(self.with_reason(MESSAGES - {Reason.WRITTEN}))
+
     def has(self, reason: Reason) -> bool:
+        """Return True if any work of the scope, also for EVERYTHING, has this reason."""
         return any(reason in work.reasons for work in self.work)
 
 
 @attrs.frozen
 class Report:
-    """What came of a reconciliation.
+    """The result of one reconciliation, or of one slice of EVERYTHING.
 
-    `changed` are the functions that the reading found different. `outcomes` are the outcomes worth telling:
-    of everything all of this slice, of some functions only those that are not as before. `read` are the
-    functions that were read again. `finished` is False while slices of EVERYTHING are left. `shape_changed`
-    is True if functions may have come or gone.
+    `outcomes` are the outcomes to tell: for EVERYTHING all of this slice, for single functions those that
+    differ from the last time. `changed` are the functions that the reading found different. `read` are the
+    functions that were planned for. `finished` is False if slices of EVERYTHING are left. `shape_changed` is
+    True if functions may have been added, removed or given to another owner.
     """
 
     outcomes: tuple[Outcome, ...] = ()

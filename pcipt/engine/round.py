@@ -1,5 +1,7 @@
 """What one reconciliation has found and done so far."""
 
+from collections.abc import Generator, Iterable
+
 import attrs
 
 from pcipt.engine.queue import Work
@@ -8,15 +10,19 @@ from pcipt.engine.views.views import Views
 from pcipt.pci import Frames, Sbdf
 from pcipt.remap.actions import Action, Outcome
 
+SLICE = 256  # functions that are read or planned for between two turns of the loop
+Slices = Generator[None, None, None]
+
 
 @attrs.define
 class Round:
-    """What one reconciliation has found so far.
+    """What one reconciliation has found and done so far; each step of it reads and changes this.
 
     `listed` are the functions about which Xen was asked in full: announcements are planned for them.
-    `subjects` are the functions that are planned for. `owners` holds the owners before the round. `pages` are
-    the pages of the subjects' BARs before the reading, `relatives` the bridges, PFs and VFs around them then.
-    `touched` is True if the ledger has changed. `told` is the number of outcomes that reports already had.
+    `subjects` are the functions that are planned for. `owners` holds, by address, the owners before the
+    round. `pages` are the pages of the subjects' BARs before the reading; `relatives` are the bridges, PFs
+    and VFs around the subjects then. `touched` is True if the ledger has changed. `told` is the number of
+    outcomes that earlier reports contain.
     """
 
     scope: Scope
@@ -33,11 +39,18 @@ class Round:
     told: int = 0
 
     def fresh(self) -> tuple[Outcome, ...]:
-        """Return the outcomes that no report had yet."""
+        """Return the outcomes that no earlier report contains; the next call does not return them again."""
         fresh = tuple(self.outcomes[self.told :])
         self.told = len(self.outcomes)
         return fresh
 
     @property
     def everything(self) -> Work | None:
+        """Return the work for EVERYTHING, None if the round is about single functions."""
         return self.scope.everything
+
+
+def sliced(functions: Iterable[Sbdf]) -> list[list[Sbdf]]:
+    """Return the functions in parts of SLICE, in their order; no part for no function."""
+    waiting = list(functions)
+    return [waiting[at : at + SLICE] for at in range(0, len(waiting), SLICE)]

@@ -1,4 +1,4 @@
-"""Writes the engine's files to the store; a write that fails is a finding until the next one succeeds."""
+"""Writes the engine's files to the store. A file that cannot be written is a finding until it is written."""
 
 from collections.abc import Callable, Iterable
 
@@ -9,7 +9,7 @@ from pcipt.pci import Finding
 
 
 class Saver:
-    """One finding for each file that could not be written last."""
+    """Writes ledger, mappings and boot snapshot; it never raises, `findings` tells what failed."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -17,16 +17,17 @@ class Saver:
 
     @property
     def findings(self) -> Iterable[Finding]:
+        """Return one finding for each file whose last write failed."""
         return self._trouble.values()
 
     def save_boot(self, boot: BootSnapshot) -> bool:
-        """Write the boot snapshot; return True if it is on disk."""
+        """Write the boot snapshot. Return True if it is on disk, False if writing failed."""
         return self._save("boot-snapshot", lambda: self._store.save_snapshot(boot))
 
     def save(self, memory: Memory) -> bool:
-        """Write the whole ledger, the pages that vPCI mapped, and a boot snapshot that could not be written.
+        """Write the ledger as a whole and the pages that vPCI mapped.
 
-        Return True if everything is on disk.
+        A boot snapshot whose last write failed is written again. Return True if all of them are on disk.
         """
         boot, ledger = memory.boot, memory.ledger
         saved = [
@@ -37,9 +38,11 @@ class Saver:
         return all(saved)
 
     def close(self) -> None:
+        """Close the files of the store."""
         self._store.close()
 
     def _save(self, name: str, save: Callable[[], None]) -> bool:
+        """Write one file; replace its finding. Return True if it was written."""
         self._trouble.pop(name, None)
         try:
             save()

@@ -79,9 +79,9 @@ _LINUX_NAMES = {
 
 
 def entries_from_names(named: Iterable[tuple[Range, str]]) -> tuple[MemoryEntry, ...]:
-    """Return the map of the ranges whose names are Linux's names of E820 types, made by `flatten_map`.
+    """Return the flat map (`flatten_map`) of the ranges whose names are Linux's names of E820 types.
 
-    Ranges with other names are left out.
+    Upper and lower case do not matter in a name. Ranges with other names are left out.
     """
     found = ((span, _LINUX_NAMES.get(name.lower())) for span, name in named)
     return flatten_map(MemoryEntry(span, kind.value) for span, kind in found if kind is not None)

@@ -110,7 +110,10 @@ class _Recorder:
                 self._function(reader, sbdf)
 
     def machine(self) -> None:
-        """Record the files of the machine and of IOMMU groups, and what `read_roles` read."""
+        """Record the files of the machine, the files of IOMMU groups, and the files that `read_roles` reads.
+
+        Links that `read_roles` follows are recorded as links.
+        """
         groups = [
             attrs.evolve(entry, name=f"{files.GROUPS}/{group}/{entry.name}")
             for group in sorted(self._groups)

@@ -102,8 +102,9 @@ _express = functools.lru_cache(maxsize=1024)(Express)
 
 
 def decode_express(config: ConfigSpace, offset: int) -> Express | None:
-    """Decode the PCI Express structure at `offset`, or return None if its flags were not read or pass offset
-    256.
+    """Decode the PCI Express structure at `offset` and return it.
+
+    Return None if its flags register was not read, or does not lie wholly in the first 256 bytes.
     """
     flags = _legacy_u16(config, offset + 2)
     if flags is None:
@@ -115,7 +116,10 @@ def decode_express(config: ConfigSpace, offset: int) -> Express | None:
 
 
 def decode_msix(config: ConfigSpace, offset: int) -> Msix | None:
-    """Decode the MSI-X structure at `offset`, or return None if it was not read or passes offset 256."""
+    """Decode the MSI-X structure at `offset` and return it.
+
+    Return None if it was not read completely, or does not lie wholly in the first 256 bytes.
+    """
     control, places = config.u16(offset + 2), config.words(offset + 4, 2)
     if control is None or len(places) < 2 or offset + 12 > LEGACY_SIZE:
         return None
@@ -160,8 +164,8 @@ def decode_rebar(config: ConfigSpace, offset: int) -> tuple[ResizableBar, ...]:
 def decode_allocations(config: ConfigSpace, offset: int, *, bridge: bool) -> tuple[Allocation, ...]:
     """Decode the entries (at most 63) of the Enhanced Allocation structure at `offset`.
 
-    The result ends before the first entry that was not read completely or passes offset 256. `bridge` is True
-    for a type 1 header.
+    The result ends before the first entry that was not read completely or does not lie wholly in the first
+    256 bytes. `bridge` is True for a type 1 header.
     """
     entries = config.u8(offset + 2)
     if entries is None:
@@ -201,5 +205,8 @@ def _allocated_range(words: tuple[int, ...]) -> Range | None:
 
 
 def _legacy_u16(config: ConfigSpace, offset: int) -> int | None:
-    """Return the 16-bit register at `offset`, or None if it was not read or passes offset 256."""
+    """Return the 16-bit register at `offset`.
+
+    Return None if it was not read, or does not lie wholly in the first 256 bytes.
+    """
     return config.u16(offset) if offset + 2 <= LEGACY_SIZE else None

@@ -54,7 +54,8 @@ def place_functions(raws: Mapping[Sbdf, RawFunction]) -> dict[Sbdf, Position]:
 def place_at_root(raw: RawFunction, findings: tuple[Finding, ...] = ()) -> Position:
     """Return the position of a function that is on a root bus or whose bridge is missing. Its parent is None.
 
-    The path is None if Linux names a bridge that is missing; a finding is then added to `findings`.
+    If Linux names a bridge that is missing, the path is None. The position has the findings `findings` and,
+    if the path is None, one more that says why.
     """
     path, why = _path_at_root(raw)
     return Position(None, path, findings if why is None else (*findings, why))
@@ -65,8 +66,8 @@ def place_below(
 ) -> Position:
     """Return the position of `sbdf` below the bridge `parent`, whose path is `above` (None if it has none).
 
-    `first_bus` is the number of the bus directly below `parent`, as `first_bus_below` returns it. If there is
-    no path, a finding is added to `findings`.
+    `first_bus` is the number of the bus directly below `parent`, as `first_bus_below` returns it. The
+    position has the findings `findings` and, if its path is None, one more that says why.
     """
     path, why = _path_below(sbdf, parent, above, first_bus)
     return Position(parent, path, findings if why is None else (*findings, why))

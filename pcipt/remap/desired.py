@@ -166,17 +166,19 @@ def gone(place: str, sbdf: Sbdf) -> Desired:
 def trapped_frames(
     function: Function, xen: XenView, *, pvh: bool, followed: Followed = NOWHERE
 ) -> tuple[Frames, ...]:
-    """Return the pages of a function that vPCI must trap: those of its MSI-X structures, if Xen has it for
-    dom0.
+    """Return the pages of a function that vPCI must trap: the pages of its MSI-X structures.
 
-    Empty on a PV dom0. A virtual function has MSI-X structures, too.
+    The result is empty if Xen does not list the function as dom0's (`is_trapped`), and on a PV dom0. A
+    virtual function has MSI-X structures, too.
     """
     return tuple(msix_frames(function)) if pvh and is_trapped(function.sbdf, xen, followed) else ()
 
 
 def is_trapped(sbdf: Sbdf, xen: XenView, followed: Followed) -> bool:
-    """Return True if Xen has a function for dom0, at Linux's address or at an address where Xen was told of
-    it.
+    """Return True if Xen lists the function as dom0's: vPCI of a PVH dom0 must then trap its MSI-X pages.
+
+    `sbdf` is Linux's address. Xen may list the function at this address, or at an address in
+    `followed[sbdf]`: one at which Xen was told of the function after bus renumbering.
     """
     return any(xen.in_dom0(at) for at in (sbdf, *followed.get(sbdf, ())))
 
@@ -184,7 +186,8 @@ def is_trapped(sbdf: Sbdf, xen: XenView, followed: Followed) -> bool:
 def decoding_range(bar: Bar) -> Range | None:
     """Return the bytes of memory that a BAR decodes now.
 
-    None if it does not decode or that is unknown, and in the cases in which `assigned_range` returns None.
+    Return None if it does not decode, if it is unknown whether it decodes, and if `assigned_range` returns
+    None.
     """
     if bar.kind is BarKind.IO or not bar.decoding:
         return None
@@ -194,7 +197,8 @@ def decoding_range(bar: Bar) -> Range | None:
 def assigned_range(bar: Bar) -> Range | None:
     """Return the bytes of memory that a BAR's register names, whether the BAR decodes or not.
 
-    None for an I/O BAR, at address 0, if the size is unknown, and if the range reaches above 52 bits.
+    Return None for an I/O BAR, for a BAR at address 0, if the size is unknown, and if the range reaches above
+    52 bits.
     """
     span = bar.range
     if bar.kind is BarKind.IO or not bar.address or span is None or span.last >> ADDRESS_BITS:

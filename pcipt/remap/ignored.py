@@ -40,8 +40,8 @@ class _Intent:
     """The registers that a BAR would have if hardware had obeyed all writes to it.
 
     `words` are its words (offset to value and known bits), `ones` the bits whose last write was all ones.
-    `target` is the range that the words name, or None while they name no address. `before` is the range that
-    the BAR really decodes.
+    `target` is the range that the words name, or None while they name no address or a sizing is going on.
+    `before` is the range that the BAR really decodes.
     """
 
     words: Mapping[int, tuple[int, int]]
@@ -63,7 +63,7 @@ class Intents:
     def follow(self, shadow: Shadow, write: ConfigWrite) -> None:
         """Update the intents of the BARs that a write touches.
 
-        To be called before the shadow folds the write.
+        Call it before `shadow` includes the write.
         """
         function = shadow.at(write.sbdf)
         if function is None or write.size is None or not is_possible(write.offset, write.size):
@@ -74,10 +74,11 @@ class Intents:
                 self._follow(function, bar, write)
 
     def ignored(self, function: Function) -> list[IgnoredWrite]:
-        """Return the dropped writes of a function that was just read back: its BARs are still at the old
-        addresses.
+        """Return the writes to the BARs of `function` that vPCI dropped. `function` was just read back.
 
-        The intent of a BAR that is at another address now is forgotten.
+        A write was dropped if its BAR decodes and is still at the address that it had before the write. The
+        intent of such a BAR is kept. If a BAR is at any other address now, its intent is forgotten. The list
+        is empty if the function does not answer.
         """
         place = place_of(function)
         intents = self._intents.get(place)

@@ -133,10 +133,10 @@ class Ledger:
         return {e.sbdf for e in self._entries.values() if e.word in (AddDevice.word, RemoveDevice.word)}
 
     def followed(self) -> dict[Sbdf, tuple[Sbdf, ...]]:
-        """Return at which addresses Xen was told of a renumbered function and may list it, by Linux's
-        address.
+        """Return the addresses at which Xen was told of a renumbered function, by Linux's address of it.
 
-        Shape:  kept up with each step: a caller must not change it.
+        Xen may list the function at these addresses.
+        Shape:  each step updates the returned dict; a caller must not change it.
         """
         return self._followed
 
@@ -261,12 +261,12 @@ def _after(action: Action, before: State | None, event: Event) -> State:
 
 
 def _key(action: Action) -> Key:
-    """Return the key of the entry that an action has."""
+    """Return the key under which the ledger keeps the entry of an action, whether it has one or not."""
     return _entry(action, State.INTENDED).key
 
 
 def _entry(action: Action, state: State) -> Entry:
-    """Return the entry of an action in this state."""
+    """Make an entry for an action, with this state. No ledger is read or changed."""
     return Entry(
         action.word,
         action.sbdf,

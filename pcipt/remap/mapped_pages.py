@@ -79,7 +79,7 @@ class MappedPages:
         return [run for place in places for run in self._places[place] if run.frames.overlaps(frames)]
 
     def put(self, run: MappedRun) -> None:
-        """Record a run. Runs of the same BAR are replaced where they overlap it."""
+        """Record a run. Pages of the same BAR that were recorded before are replaced by those of the run."""
         runs = self._places.get(run.place, ())
         if any(one.bar == run.bar and one.frames == run.frames for one in runs):
             self._places[run.place] = tuple(
@@ -90,7 +90,7 @@ class MappedPages:
         self._add(run)
 
     def take(self, place: str, bar: int, frames: Frames) -> None:
-        """Remove these pages from the runs of one BAR. A run that reaches beyond them is cut."""
+        """Remove the pages `frames` from the runs of one BAR. The other pages of these runs stay."""
         for run in self._places.get(place, ()):
             if run.bar == bar and run.frames.overlaps(frames):
                 self._remove(run)
@@ -98,9 +98,9 @@ class MappedPages:
                     self._add(attrs.evolve(run, frames=rest))
 
     def mark(self, place: str, bar: int, frames: Frames, state: State) -> None:
-        """Set the state of these pages of one BAR, as far as its runs have them.
+        """Set the state of the pages `frames` in the runs of one BAR. Pages that are in no run are ignored.
 
-        A run that reaches beyond is split.
+        If only a part of a run is in `frames`, the run is split, and the other part keeps its state.
         """
         for run in self._places.get(place, ()):
             if run.bar == bar and run.frames.overlaps(frames):

@@ -64,9 +64,9 @@ def plan_mappings(
     """Return the plan for these places. Each place may be given once. The order of the input does not matter.
 
     An unmap is cut where a BAR of another function in `bars` begins or ends: the guard that refuses to unmap
-    that BAR's pages then refuses no other pages. If `messages_lost` is True, one function may have been replaced by
-    another without being seen: then nobody knows whether vPCI has unmapped the pages that are not desired any
-    more, and pcipt unmaps them.
+    that BAR's pages then refuses no other pages. If `messages_lost` is True, one function may have been
+    replaced by another without being seen: then nobody knows whether vPCI has unmapped the pages that are not
+    desired any more, and pcipt unmaps them.
     """
     return _Planner(
         sorted(desired, key=_place), mapped, bars or BarIndex(), messages_lost=messages_lost

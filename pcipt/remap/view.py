@@ -32,7 +32,11 @@ class XenView:
     quarantined: AbstractSet[Sbdf] = frozenset()
 
     def in_dom0(self, sbdf: Sbdf) -> bool:
-        """Return True if Xen lists the function and it counts as owned by dom0."""
+        """Return True if Xen lists the function and no other owner is known: it then counts as dom0's.
+
+        Return False if Xen does not list it, and for an orphan, a quarantined function, and a function of a
+        guest or of Xen itself.
+        """
         owned = sbdf in self.known and sbdf not in self.orphans
         return owned and sbdf not in self.elsewhere and sbdf not in self.quarantined
 

@@ -79,9 +79,10 @@ Item = ConfigWrite | ConfigRead | Lost | Damaged
 
 
 class Reader:
-    """A reader of recordings.
+    """A reader of recordings of configuration accesses: `read` and `batches` yield what a file holds.
 
-    Several recordings count as parts of one stream: CONFIG_ADDRESS is kept between them.
+    The recordings that one `Reader` reads count as parts of one stream: it keeps the value of CONFIG_ADDRESS
+    from the end of one recording to the beginning of the next.
     """
 
     def __init__(self, options: Options) -> None:
@@ -92,9 +93,9 @@ class Reader:
 
     @property
     def done(self) -> float | None:
-        """Return which part of the present recording is read, from 0 to 1.
+        """Return which part of the present recording has been read, from 0 to 1.
 
-        None if unknown or if none is being read.
+        Return None if that is unknown, or if no recording is being read.
         """
         return self._stream.done if self._stream is not None else None
 

@@ -96,19 +96,22 @@ class Permissions:
 
 
 class Hypervisor(Protocol):
-    """Xen, real or simulated. An object is used by one thread, in the process that opened it."""
+    """Xen, real or simulated. An object is used by one thread, in the process that opened it.
+
+    Raises: HypervisorError if Xen returns an error; UnsupportedError if this Xen or its libraries cannot
+            perform a call; StateError after `close`. This is true of every method that calls Xen and does
+            not say otherwise.
+    """
 
     @property
     def identity(self) -> XenIdentity:
         """The version of Xen and the kind of dom0."""
 
     def known(self, functions: Sequence[Sbdf]) -> list[bool]:
-        """Return for each function whether Xen lists it (XEN_SYSCTL_pcitopoinfo).
+        """Return one bool for each function: True if Xen lists it (XEN_SYSCTL_pcitopoinfo).
 
-        They are asked in batches.
-
-        A function whose segment is above ffff gives False without a question. A function that Xen lists may
-        still have no owner.
+        One call of Xen asks about many functions. A function whose segment is above ffff gives False; Xen is
+        not asked about it. A function that Xen lists may still have no owner.
         """
 
     def custody(self, function: Sbdf) -> Custody:
@@ -126,7 +129,7 @@ class Hypervisor(Protocol):
     def add_device(self, function: Sbdf, flags: DeviceFlags) -> None:
         """Add a function to Xen's list (PHYSDEVOP_pci_device_add).
 
-        If Xen already knows it, what Xen knew is overwritten.
+        If Xen lists the function already, what Xen knew of it is overwritten.
         """
 
     def remove_device(self, function: Sbdf) -> None:
@@ -136,21 +139,22 @@ class Hypervisor(Protocol):
         """
 
     def map_mmio(self, frames: Frames) -> None:
-        """Map frames 1:1 for dom0, domain 0 (XEN_DOMCTL_memory_mapping, add): gfn and mfn are equal.
+        """Map frames 1:1 for dom0, domain 0 (XEN_DOMCTL_memory_mapping, DPCI_ADD_MAPPING): gfn equals mfn.
 
-        After a failure none of these frames is mapped, also not those that were mapped before: libxc unmaps
-        them to undo the call, and the errno may be that of the unmapping. EPERM, EACCES and ENOSYS are
-        exceptions: Xen returns them before anything is done. Over RAM the call succeeds and dom0 loses the
-        RAM; over another MMIO mapping Xen kills dom0. Guards must prevent both.
-        Raises: StateError on a PV dom0, where Xen would do nothing and report success.
+        After a failure none of `frames` is mapped, not even frames that were mapped before the call: libxc
+        unmaps all of them to undo the call. The errno may then be the errno of that unmapping. With the errno
+        EPERM, EACCES or ENOSYS nothing has changed: Xen returns these before it maps the first frame.
+        If `frames` contain RAM, the call succeeds and dom0 loses the RAM. If they contain frames that are
+        mapped to other MMIO, Xen kills dom0. Guards must prevent both.
+        Raises: HypervisorError if Xen refuses; StateError on a PV dom0, where Xen would do nothing and report
+                success.
         """
 
     def unmap_mmio(self, frames: Frames) -> None:
         """Unmap frames for dom0.
 
-        EINVAL means that some of them were not mapped; the others are then unmapped.
-
-        Raises: StateError on a PV dom0, as `map_mmio` does.
+        Raises: HypervisorError if Xen refuses; its errno is EINVAL if some frames were not mapped (the other
+                frames are then unmapped). StateError on a PV dom0, as `map_mmio` does.
         """
 
     def reserved_regions(self, function: Sbdf | None = None) -> tuple[Frames, ...]:

@@ -56,7 +56,10 @@ def open_libxc(root: str = "/") -> "LibXc":
 class LibXc:
     """The running Xen; the methods are described in `Hypervisor`.
 
-    Used by one thread, in the process that opened it.
+    An object is used by one thread, in the process that opened it.
+    Raises: HypervisorError if Xen returns an error; UnsupportedError if this Xen or its libraries cannot
+            perform a call; StateError after `close`, and in another process. This is true of every method
+            that calls Xen and does not say otherwise.
     """
 
     def __init__(self, identity: XenIdentity, call: CallHandle, control_names: Sequence[str]) -> None:
@@ -121,31 +124,42 @@ class LibXc:
         return told.domains
 
     def add_device(self, function: Sbdf, flags: DeviceFlags) -> None:
-        """Add a function to Xen's list."""
+        """Add a function to Xen's list. If Xen lists it already, what Xen knew of it is overwritten.
+
+        Raises: HypervisorError if Xen refuses; UnsupportedError if the function's segment is above ffff;
+                StateError if the flags cannot be sent (`checked_flags`).
+        """
         self._require_open()
         result = self._call.add(xen_address(function), checked_flags(function, flags))
         check(Op.ADD, result, str(function))
 
     def remove_device(self, function: Sbdf) -> None:
-        """Remove a function from Xen's list."""
+        """Remove a function from Xen's list.
+
+        Raises: HypervisorError if Xen refuses; UnsupportedError if the function's segment is above ffff.
+        """
         self._require_open()
         check(Op.REMOVE, self._call.remove(xen_address(function)), str(function))
 
     def map_mmio(self, frames: Frames) -> None:
-        """Map frames 1:1 for dom0; `Hypervisor.map_mmio` tells what a failure leaves.
+        """Map frames 1:1 for dom0. `Hypervisor.map_mmio` describes which frames are mapped after a failure.
 
-        Raises StateError on a PV dom0.
+        Raises: HypervisorError if Xen refuses; StateError on a PV dom0; UnsupportedError without libxenctrl.
         """
         control = self._require_mapping()
         check(Op.MAP, map_frames(control.map, control.unmap, frames), str(frames))
 
     def unmap_mmio(self, frames: Frames) -> None:
-        """Unmap frames for dom0. Raises StateError on a PV dom0."""
+        """Unmap frames for dom0.
+
+        Raises: HypervisorError if Xen refuses; its errno is EINVAL if some frames were not mapped (the other
+                frames are then unmapped). StateError on a PV dom0; UnsupportedError without libxenctrl.
+        """
         control = self._require_mapping()
         check(Op.UNMAP, unmap_frames(control.unmap, frames), str(frames))
 
     def reserved_regions(self, function: Sbdf | None = None) -> tuple[Frames, ...]:
-        """Return the reserved memory regions of one function, or all if `function` is None."""
+        """Return the reserved memory regions of one function, or of the whole machine if it is None."""
         self._require_open()
         subject = function if function is None else xen_address(function)
         result, regions = read_regions(lambda room: self._call.reserved(subject, room))
@@ -224,7 +238,7 @@ class LibXc:
     def _dump(
         self, key: str, feature: str, parse: Callable[[str], D], complete: Callable[[D], bool], nothing: str
     ) -> D:
-        """Return the parsed dump of a debug key that is complete; press the key at most twice.
+        """Press a debug key, at most twice, until its dump is complete; return the parsed dump.
 
         Lines of other processors may have interrupted the dump. Raises UnsupportedError if no dump is
         complete.
@@ -247,13 +261,10 @@ class LibXc:
         return self._read_console(control, kept_for=feature)
 
     def _read_console(self, control: ControlHandle, kept_for: str = "") -> str:
-        """Read Xen's console ring to its end.
-
-        Return the text if `kept_for` is given, else an empty string.
+        """Read Xen's console ring to its end. Return the text if `kept_for` is given, else an empty string.
 
         `kept_for` names the feature that needs the text.
-
-        Raises: UnsupportedError if the text is to be returned and a part of it was overwritten.
+        Raises: UnsupportedError if `kept_for` is given and a part of the text was overwritten.
         """
         pieces: list[bytes] = []
         for _ in range(RING_LIMIT // CHUNK):

@@ -106,7 +106,10 @@ def _installed(root: str, name: str) -> list[str]:
 
 
 def _text(root: str, path: str) -> str | None:
-    """Return the content of a file below `root` without surrounding spaces; None if it cannot be read."""
+    """Return the first 4096 characters of a file below `root`; None if the file cannot be read.
+
+    Surrounding white space is removed, and bytes that are not UTF-8 are replaced.
+    """
     try:
         with open(os.path.join(root, path), encoding="utf-8", errors="replace") as file:
             return file.read(4096).strip()

@@ -29,7 +29,7 @@ class Op(enum.StrEnum):
 
     @property
     def changes(self) -> bool:
-        """True if the operation changes what Xen holds."""
+        """True if the operation changes the state of Xen, False if it only reads."""
         return self in {Op.ADD, Op.REMOVE, Op.MAP, Op.UNMAP}
 
 

@@ -105,9 +105,9 @@ def _iommu(tables: list[bytes], machine: Machine, regions: Regions) -> IommuScop
 
 
 def _with_daemon(evidence: Evidence, socket: str) -> Evidence:
-    """Return the evidence with the daemon's facts about Xen added.
+    """Return the evidence with the facts about Xen added that the daemon at `socket` knows.
 
-    Facts that it does not answer stay unknown.
+    A fact stays unknown if the daemon does not run, or refuses the question for it.
     """
     status = _asked(socket, "Status")
     if status is not None:
@@ -131,7 +131,7 @@ def _with_daemon(evidence: Evidence, socket: str) -> Evidence:
 
 
 def _asked(socket: str, method: str) -> dict[str, Any] | None:
-    """Return the daemon's reply; None if it does not run, refuses, or does not know the method."""
+    """Return the daemon's reply; None if the daemon does not run, refuses, or does not know the method."""
     try:
         return call(socket, method)
     except (NotRunningError, NotPermittedError, InputError):

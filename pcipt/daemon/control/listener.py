@@ -23,10 +23,11 @@ _MOST = 1024  # bytes, Python's limit for an option: 256 groups
 
 
 def listen(path: str) -> socket.socket:
-    """Open the control socket for root and the group pcipt; replace the socket file of a killed daemon.
+    """Open the control socket and return it, listening and non-blocking. Root and group pcipt may connect.
 
-    Raises: InputError if the path is another kind of file, if somebody listens there, or if it cannot be
-            opened.
+    The socket file of a killed daemon is replaced. If the group does not exist, only root may connect.
+    Raises: InputError if the path is another kind of file, if somebody listens there, or if the socket cannot
+            be bound; OSError if the path cannot be examined, or if the old socket file cannot be removed.
     """
     refuse_taken(path)
     with contextlib.suppress(FileNotFoundError):

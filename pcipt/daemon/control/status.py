@@ -45,7 +45,7 @@ def explanation_to_json(engine: Engine, sbdf: Sbdf) -> dict[str, Any]:
 
 def _mapping(held: MappedRun, engine: Engine) -> dict[str, Any]:
     """Return one mapped range as a JSON object; a stale range (no BAR decodes there) has "by": "stale"."""
-    stale = engine.views.is_stale(held)
+    stale = engine.views.state.is_stale(held)
     return {
         "start": hex(held.frames.range.start),
         "size": held.frames.range.size,
@@ -83,7 +83,7 @@ def status_to_json(
             "orphans": len(engine.view.orphans),
             "findings": len(findings),
             "mappings": len(held),
-            "stale": sum(map(engine.views.is_stale, held)),
+            "stale": sum(map(engine.views.state.is_stale, held)),
         },
         "findings": [
             {"sbdf": str(sbdf) if sbdf is not None else None, "code": f.code, "text": f.text}

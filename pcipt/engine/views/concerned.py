@@ -1,4 +1,4 @@
-"""Which functions the guards of an action look at: they are read again right before the action."""
+"""Returns the functions that the guards of an action look at; they are read again right before the action."""
 
 from pcipt.engine.views.machine_state import MachineState
 from pcipt.pci import Sbdf

@@ -13,7 +13,7 @@ from pcipt.remap.view import XenView
 
 
 def coverage_at_boot(boot: BootSnapshot, tables: Iterable[bytes]) -> IommuScope:
-    """Return the coverage by the functions of a boot snapshot and by a DMAR or IVRS among the tables."""
+    """Return which functions IOMMU units cover, by a boot snapshot and the DMAR or IVRS among the tables."""
     scope = IommuScope(boot)
     for data in tables:
         table = parse_table(data)
@@ -27,9 +27,10 @@ def coverage_at_boot(boot: BootSnapshot, tables: Iterable[bytes]) -> IommuScope:
 
 
 def with_absence(scope: IommuScope, xen: XenView, *, pvh: bool) -> IommuScope:
-    """Return the coverage, marked as absent if Xen does not answer who owns a function: it has no IOMMU then.
+    """Return the coverage, with `absent` set if Xen lists functions and does not tell their owner on a PV
+    dom0.
 
-    A PVH dom0 does not boot without an IOMMU.
+    Xen then runs without an IOMMU. A PVH dom0 does not boot without one.
     """
     absent = not pvh and bool(xen.known) and not xen.custody_told
     return scope if scope.absent is absent else attrs.evolve(scope, absent=absent)

@@ -1,7 +1,7 @@
-"""What guests may still reach of functions that they have or had: looked at when one leaves, and on demand.
+"""Finds pages and ports that a guest may access and that do not belong to its functions.
 
-Xen's debug key tells it, loudly and under a lock: it is pressed once for all guests, never for a guest that
-has nothing to do with passthrough.
+Xen tells them by a debug key, which prints all domains while it holds a lock. So Xen is asked once for all
+guests, and only if a guest has, or had, a function.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,10 @@ from pcipt.xen.interface import Hypervisor, Permissions
 
 
 class GuestLeftovers:
-    """`findings` by function; one that has left a guest is told of as long as that guest keeps something."""
+    """The findings about guests, by function; and why Xen could not be asked last (`trouble`), or None.
+
+    A function that has left a guest keeps its findings for as long as the guest keeps pages or ports of it.
+    """
 
     def __init__(self, xen: Hypervisor, reserved: Reserved, memory: Memory) -> None:
         self._xen = xen
@@ -38,7 +41,12 @@ class GuestLeftovers:
         self.trouble: str | None = None
 
     def look(self, machine: Machine, raws: Mapping[Sbdf, RawFunction], view: XenView) -> list[int]:
-        """Compare what guests may reach with what their functions decode; gives the guests looked at."""
+        """Compare what guests may access with what their functions decode; replace `findings`.
+
+        Looked at are guests that have a function, or had one that is in `memory.left_guests`. Functions
+        without a finding are removed from there. If Xen cannot be asked, the findings stay.
+        Shape:  the numbers of the guests that were compared, sorted.
+        """
         owned: dict[int, list[Function]] = {}
         for sbdf in view.elsewhere:
             guest, function = view.guest(sbdf), machine.functions.get(sbdf)
@@ -59,6 +67,7 @@ class GuestLeftovers:
         return [guest for guest in concerned if guest in held]
 
     def _permissions(self) -> Mapping[int, Permissions]:
+        """Return what each guest may access; empty, with `trouble` set, if Xen cannot be asked."""
         try:
             return self._xen.permissions()
         except (HypervisorError, UnsupportedError) as error:
@@ -68,6 +77,7 @@ class GuestLeftovers:
     def _compare(
         self, guest: int, held: Permissions, owned: list[Function], raws: Mapping[Sbdf, RawFunction]
     ) -> None:
+        """Add the findings about one guest that owns the functions `owned`."""
         rightful = [frames for function in owned for frames in self._rightful(function, raws)]
         left = [sbdf for sbdf, had in self._memory.left_guests.items() if had == guest]
         for function in owned:
@@ -79,12 +89,13 @@ class GuestLeftovers:
             self._put(sbdf, leftovers)
 
     def _put(self, sbdf: Sbdf, findings: Iterable[Finding]) -> None:
+        """Add findings to those of a function."""
         found = tuple(findings)
         if found:
             self.findings[sbdf] = (*self.findings.get(sbdf, ()), *found)
 
     def _rightful(self, function: Function, raws: Mapping[Sbdf, RawFunction]) -> list[Frames]:
-        """List what libxl gives beside BARs: reserved regions, and the ROM's place with its register at 0."""
+        """Return pages beside BARs that libxl lets a guest access: reserved regions and the ROM's place."""
         raw = raws.get(function.sbdf)
         lines = raw.resources[ROM_INDEX : ROM_INDEX + 1] if raw is not None else ()
         roms = [

@@ -1,8 +1,6 @@
-"""The machine as the engine read it last, and what follows from it for each function.
+"""The machine as it was read last, kept up to date function by function.
 
-`read` functions come in one by one or all at once. What Linux dropped goes to `memory.removed` and, until a
-plan is made without it, to `memory.vacated`. `renumbered` holds the functions that renumbered buses have
-taken to another address, by the address that Linux gives them.
+A function that Linux drops is added to `memory.removed`, and its place to `memory.vacated`.
 """
 
 from collections.abc import Iterable
@@ -12,11 +10,17 @@ from pcipt.pci import Function, Machine, RawFunction, Sbdf
 from pcipt.pci.inventory import Inventory
 from pcipt.remap.bar_index import BarIndex
 from pcipt.remap.desired import place_of
+from pcipt.remap.life import State
+from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.plan_moves import bridges_above, find_moves, subtree
 
 
 class MachineState:
-    """`bars` is an index of all BARs. `renumbered` has None for a function that no bus number leads to."""
+    """The functions of the machine, their places, BARs and renumberings.
+
+    `bars` is an index of the BARs of all functions. `renumbered` holds, by Linux's address, the functions
+    that renumbered buses have taken to another address: that address, or None if no bus number leads to them.
+    """
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
@@ -28,19 +32,23 @@ class MachineState:
 
     @property
     def machine(self) -> Machine:
+        """Return the machine; it changes in place."""
         return self._inventory.machine
 
     @property
     def raws(self) -> dict[Sbdf, RawFunction]:
-        """The last reading of each function, before decoding."""
+        """Return the last reading of each function, before decoding."""
         return self._inventory.raws
 
     def load(self, raws: Iterable[RawFunction]) -> frozenset[Sbdf]:
-        """Replace everything by a reading of the machine; return the functions that are different now."""
+        """Replace all functions by a reading of the machine; return the functions that are different now."""
         return self._absorb(self._inventory.load(raws))
 
     def put(self, sbdf: Sbdf, raw: RawFunction | None) -> frozenset[Sbdf]:
-        """Replace one function (None: Linux has it no more); return the functions that are different now."""
+        """Replace one function; `raw` is None if Linux does not have it any more.
+
+        Return the functions that are different now: this one, and others that depend on it.
+        """
         return self._absorb(self._inventory.put(sbdf, raw))
 
     def place_at(self, sbdf: Sbdf) -> str | None:
@@ -51,8 +59,15 @@ class MachineState:
         """Return the address at which Linux has the function of a place, None if it has none."""
         return self._addresses.get(place)
 
+    def is_stale(self, run: MappedRun) -> bool:
+        """Return True if a mapped run is STALE, or if Linux has no function at its place any more."""
+        return run.state is State.STALE or self.address_of(run.place) is None
+
     def relatives(self, functions: Iterable[Sbdf]) -> set[Sbdf]:
-        """Return the bridges above the functions, all that is behind them, and their PF and VFs."""
+        """Return the bridges above the functions, all functions behind them, their PFs and their VFs.
+
+        Functions that the machine does not have are left out.
+        """
         found: set[Sbdf] = set()
         for sbdf in functions:
             found |= {
@@ -65,6 +80,7 @@ class MachineState:
         return found
 
     def _absorb(self, changed: frozenset[Sbdf]) -> frozenset[Sbdf]:
+        """Update places, BARs, renumberings and memory for functions that changed; return them."""
         memory = self._memory
         left: dict[str, Sbdf] = {}
         uncertain: set[Sbdf] = set()
@@ -102,7 +118,10 @@ class MachineState:
         return changed
 
     def _find_renumbered(self, uncertain: Iterable[Sbdf]) -> None:
-        """Find again where functions are that may have moved, from the first bridge that has not moved."""
+        """Find again where functions are that may be renumbered.
+
+        The search begins at the first bridge above each of them that is not renumbered itself.
+        """
         tops: set[Sbdf] = set()
         for sbdf in uncertain:
             function = self.machine.functions[sbdf]
@@ -121,6 +140,7 @@ class MachineState:
             self.renumbered.update(find_moves(self.machine, self._memory.bridge_numbers, sorted(tops)))
 
     def _above_renumbered(self) -> set[Sbdf]:
+        """Return the parents of all renumbered functions."""
         functions = self.machine.functions
         parents = {functions[sbdf].parent for sbdf in self.renumbered if sbdf in functions}
         return {sbdf for sbdf in parents if sbdf is not None and sbdf in functions}

@@ -1,8 +1,8 @@
-"""Asks who has the functions that Xen knows.
+"""Asks Xen who owns functions: by a hypercall, and where that is not enough by Xen's console.
 
-Each is asked about silently. What that leaves open (a guest's, hidden or an orphan; of those bound to
-xen-pciback: dom0's or quarantined) Xen's device list tells, by a debug key that holds a lock of Xen: it is
-pressed at most once a question, and only where something is new or may have changed hands.
+The hypercall does not tell a guest's function from a hidden one or an orphan, nor dom0's from a quarantined
+one. Xen prints the owners on its console for a debug key, while it holds a lock. So the key is pressed at
+most once a question, and only if an owner is new or may have changed.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -21,11 +21,13 @@ _DOM0 = Owner(OwnerKind.DOMAIN, 0)
 def ask_owners(
     xen: Hypervisor, known: Iterable[Sbdf], before: XenView, given: Collection[Sbdf], *, handed: bool
 ) -> XenView:
-    """Ask about these functions, all of which Xen knows.
+    """Return Xen's view of these functions, all of which Xen lists.
 
-    `given` are those bound to xen-pciback; if they were `handed` over, what was said `before` of them does
-    not count. What Xen does not name stays somebody else's: no guard takes it for dom0's.
-    Raises: HypervisorError, UnsupportedError where Xen cannot be asked at all.
+    `before` is the former view: its owners are kept where nothing suggests another one. `given` are the
+    functions that are bound to xen-pciback; if `handed` is True, their owners are asked for again. A function
+    that is not dom0's and that the console does not name is in `elsewhere`, with an unnamed owner.
+    Raises: HypervisorError, UnsupportedError if the hypercall fails. A console that cannot be read is no
+            error.
     """
     custody = {sbdf: xen.custody(sbdf) for sbdf in sorted(known, key=_ORDER)}
     away = [sbdf for sbdf, answer in custody.items() if answer is Custody.ELSEWHERE]
@@ -44,7 +46,7 @@ def ask_owners(
 
 
 def _owners(xen: Hypervisor, unclear: Collection[Sbdf]) -> dict[Sbdf, Owner]:
-    """Press the key, if it is needed; what it does not tell stays open."""
+    """Return the owners of the functions in `unclear` by the console; without those that it does not name."""
     try:
         return {sbdf: owner for sbdf, owner in xen.owners().items() if sbdf in unclear} if unclear else {}
     except (UnsupportedError, HypervisorError):
@@ -52,6 +54,7 @@ def _owners(xen: Hypervisor, unclear: Collection[Sbdf]) -> dict[Sbdf, Owner]:
 
 
 def _in_words(sbdf: Sbdf, owners: Mapping[Sbdf, Owner], before: XenView) -> str:
+    """Return the owner of a function in words; the former words if the console does not name it."""
     owner = owners.get(sbdf)
     if owner is None:
         return before.elsewhere.get(sbdf, "an owner that Xen does not name")

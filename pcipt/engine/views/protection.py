@@ -1,6 +1,6 @@
-"""Which pages are never to be touched on this machine, put together from what the host and Xen can read.
+"""Reads which pages of this machine may never be mapped or unmapped by pcipt.
 
-Where the memory map cannot be read everything is protected: nothing is mapped on a guess.
+If the memory map cannot be read, all pages are protected.
 """
 
 from pcipt.engine.interfaces import Host
@@ -14,7 +14,10 @@ EVERYTHING = Frames(Gfn(0), 1 << 52)
 
 
 def read_protection(host: Host, xen: Hypervisor) -> tuple[Protected, tuple[Finding, ...]]:
-    """Read memory maps, ACPI tables and reserved regions; what could not be read is a finding."""
+    """Read memory maps, ACPI tables and reserved regions.
+
+    Return the protected pages, and findings about what could not be read.
+    """
     try:
         memory = host.memory()
     except PciptError as error:
@@ -32,7 +35,10 @@ def read_protection(host: Host, xen: Hypervisor) -> tuple[Protected, tuple[Findi
 
 
 def read_reserved(xen: Hypervisor) -> tuple[tuple[Frames, ...], tuple[Finding, ...]]:
-    """List Xen's reserved device memory."""
+    """Return the reserved regions that Xen lists, and a finding if it could not be asked.
+
+    A Xen that does not have the call lists none, without a finding.
+    """
     try:
         return xen.reserved_regions(), ()
     except UnsupportedError:

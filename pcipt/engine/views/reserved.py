@@ -1,8 +1,7 @@
-"""Which functions need which reserved region, as Xen says.
+"""Asks Xen which reserved regions there are, and for which functions.
 
-Regions, and the addresses they are for, are frozen when Xen boots: a function is asked about when it is seen
-first, and nothing is asked where there is no region. What Xen could not be asked about is asked again with
-the next question.
+Xen fixes both when it boots. So each function is asked about once, and no function if there is no region. A
+question that failed is asked again with the next one.
 """
 
 from collections.abc import Collection, Iterable
@@ -14,7 +13,10 @@ from pcipt.xen.interface import Hypervisor
 
 
 class Reserved:
-    """`trouble` is set where Xen could not be asked: what is not known is not withdrawn."""
+    """The reserved regions that Xen lists, and the functions that need each of them.
+
+    `trouble` is a finding if the last question to Xen failed, else None. No region may be withdrawn then.
+    """
 
     def __init__(self, xen: Hypervisor) -> None:
         self._xen = xen
@@ -26,31 +28,37 @@ class Reserved:
 
     @property
     def scopes(self) -> Scopes:
+        """Return the functions for which each region is reserved, by the pages of the region."""
         return self._scopes
 
     @property
     def open(self) -> Collection[Sbdf]:
-        """The functions that Xen could not be asked about: any region may be theirs."""
+        """The functions whose regions are unknown, because Xen could not be asked about them.
+
+        As long as there is one, every region may be reserved for it. The next `read` or `learn` asks again.
+        """
         return self._open
 
     def of(self, sbdf: Sbdf) -> tuple[Frames, ...]:
+        """Return the regions of one function; empty if it has none or was not asked about."""
         return self._of.get(sbdf, ())
 
     def about(self, functions: Iterable[Sbdf]) -> Scopes:
-        """Give the regions of these functions, each with all its devices."""
+        """Return the regions of these functions, each with all functions for which it is reserved."""
         return {frames: self._scopes[frames] for sbdf in functions for frames in self.of(sbdf)}
 
     def read(self, functions: Iterable[Sbdf]) -> None:
-        """Ask about all regions, and about these functions; nothing that was said before counts any more."""
+        """Ask Xen for all regions, and for the regions of these functions; forget all earlier answers."""
         self._listed, self._open = False, {sbdf for sbdf in functions if sbdf.fits_xen}
         self._ask()
 
     def learn(self, functions: Iterable[Sbdf]) -> None:
-        """Ask about those of these functions that were not asked about yet."""
+        """Ask Xen for the regions of those of these functions whose regions are not known yet."""
         self._open |= {sbdf for sbdf in functions if sbdf not in self._of and sbdf.fits_xen}
         self._ask()
 
     def _ask(self) -> None:
+        """Ask Xen for the list of regions if it is unknown, and about all functions in `open`."""
         self.trouble = None
         try:
             if not self._listed:

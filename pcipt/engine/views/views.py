@@ -1,15 +1,12 @@
 """The three views that decisions are made from: hardware and Linux, Xen, and what pcipt remembers.
 
-Read as a whole or function by function. Right before an action, everything that its guards look at is read
-again. `different` collects the functions that such a reading found changed: whoever reads takes them from
-there.
+All functions are read at once, or single ones. Right before an action everything that its guards look at is
+read again; functions that this finds changed are collected in `different`.
 """
 
 import copy
 import itertools
 from collections.abc import Collection, Iterable
-
-import attrs
 
 from pcipt.engine.interfaces import Host
 from pcipt.engine.memory import Memory
@@ -24,14 +21,12 @@ from pcipt.errors import UnsupportedError
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
 from pcipt.pci import Finding, Machine, Sbdf
 from pcipt.remap.actions import Action, RestoreReserved, WithdrawReserved
-from pcipt.remap.desired import PCIBACK, By, Desired, Followed, desired_of, place_of
+from pcipt.remap.desired import PCIBACK, Desired, Followed, desired_of, place_of
 from pcipt.remap.detour import Detour, plan_detour
 from pcipt.remap.guard.facts import Facts
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.guard.rules import quirks_of_version
 from pcipt.remap.ignored import IgnoredWrite
-from pcipt.remap.life import State
-from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.plan_moves import subtree
 from pcipt.remap.plan_reserved import plan_reserved
 from pcipt.remap.view import XenView
@@ -42,7 +37,12 @@ EMPTY_BARS: frozenset[int] = frozenset()
 
 
 class Views:
-    """`not_asked` are functions about which Xen could not be asked: nothing is concluded about them."""
+    """The machine, Xen's answers and the memory, as they were read last, and methods that read them again.
+
+    `not_asked` are functions about which Xen could not be asked last: nothing may be concluded about them.
+    `different` are functions that were found changed while acting. `pvh` is True on a PVH dom0.
+    `memory_findings` are findings about the memory maps.
+    """
 
     def __init__(self, host: Host, xen: Hypervisor, memory: Memory) -> None:
         self._host = host
@@ -63,48 +63,58 @@ class Views:
 
     @property
     def machine(self) -> Machine:
+        """Return the machine as it was read last."""
         return self.state.machine
 
     @property
     def view(self) -> XenView:
+        """Return what Xen said last; in a dry run, what it would say after the planned actions."""
         return self._view or self._questions.view
 
     @property
     def trouble(self) -> Finding | None:
-        """The finding that Xen could not be asked last, None if it could."""
+        """The finding that the last question to Xen failed; None if Xen answered it."""
         return self._questions.trouble
 
     def rehearsed(self) -> "Views":
-        """Return views with a memory of their own, which a dry run may change."""
+        """Return a copy of these views with its own copy of the memory, which a dry run may change."""
         found = copy.copy(self)
         found.memory = self.memory.copy()
         return found
 
     def expect(self, view: XenView) -> None:
-        """Use another view of Xen from now on: what it would say after actions that nobody performs."""
+        """Use `view` instead of Xen's answers from now on, as a dry run does after a planned action."""
         self._view = view
 
     def take_different(self) -> set[Sbdf]:
-        """Return the functions that were found changed since this was asked last."""
+        """Return the functions in `different`, and empty `different`."""
         found, self.different = self.different, set()
         return found
 
     # Reading.
 
     def load(self) -> frozenset[Sbdf]:
-        """Read the whole machine at once; return the functions that are different now."""
+        """Read the whole machine again; return the functions that are different from the last reading."""
         return self.state.load(self._host.read_machine())
 
     def all_addresses(self) -> list[Sbdf]:
-        """Return the addresses of all functions that Linux has now, or had at the last reading, in order."""
+        """Return the addresses of all functions that Linux has now or had at the last reading, sorted."""
         return sorted({*self._host.addresses(), *self.machine.functions})
 
     def read_protection(self) -> None:
-        """Read the memory maps: which pages may never be mapped."""
+        """Read memory maps, ACPI tables and reserved regions, and set from them which pages are protected.
+
+        Guards refuse to map or unmap protected pages. If the memory map cannot be read, all pages are
+        protected. `memory_findings` is set to the findings about what could not be read.
+        """
         self._protected, self.memory_findings = read_protection(self._host, self._xen)
 
     def read(self, functions: Iterable[Sbdf]) -> frozenset[Sbdf]:
-        """Read functions again; return those that are different now, with those that depend on them."""
+        """Read functions again; return those that are different now, and those that depend on them.
+
+        If a bridge has changed, all functions behind it are returned. If its bus numbers have changed, they
+        are read again, too.
+        """
         changed: set[Sbdf] = set()
         waiting = list(functions)
         seen = set(waiting)
@@ -123,7 +133,10 @@ class Views:
         return frozenset(changed)
 
     def know_boot(self) -> bool:
-        """Learn which functions an IOMMU unit covers; return True if the boot snapshot was made just now."""
+        """Make the boot snapshot if there is none, and read which functions the IOMMU units cover.
+
+        Return True if the snapshot was made by this call. The tables of the IOMMUs are read only once.
+        """
         made = self.memory.boot is None
         boot = self.memory.boot = self.memory.boot or snapshot_from_machine(self._host.boot_id, self.machine)
         if self._iommu is None:
@@ -133,7 +146,10 @@ class Views:
     # Asking Xen.
 
     def ask_everything(self) -> bool:
-        """Ask Xen about all functions, removed ones and possible ghosts; return False if it failed."""
+        """Ask Xen about all functions, removed functions and possible ghosts; return True if Xen answered.
+
+        If Xen cannot be asked, return False and change nothing except `trouble`.
+        """
         memory = self.memory
         others = {*memory.removed, *self.view.known, *memory.ledger.announced()}
         others |= {now for now in self.state.renumbered.values() if now is not None}
@@ -143,14 +159,15 @@ class Views:
         booted = memory.boot.functions if memory.boot is not None else ()
         self.reserved.read({*self.machine.functions, *booted, *others})
         memory.removed &= self.view.known
+        self.not_asked = NO_FUNCTIONS
         self._learn_absence()
         return True
 
     def ask(self, functions: Collection[Sbdf], *, owners: bool = False) -> bool:
-        """Ask Xen about functions, also at addresses to which they were renumbered; return False if it
-        failed.
+        """Ask Xen about functions, at all their `addresses`; return True if Xen answered.
 
-        With `owners` also ask again who owns the functions that are bound to xen-pciback.
+        If Xen cannot be asked, return False and add the addresses to `not_asked`. With `owners`, Xen is
+        asked again who owns those of the functions that are bound to xen-pciback.
         """
         asked = {at for sbdf in functions for at in self.addresses(sbdf)}
         had = {sbdf: guest for sbdf in asked if (guest := self.view.guest(sbdf)) is not None}
@@ -168,26 +185,32 @@ class Views:
         return True
 
     def ask_if_listed(self, functions: Iterable[Sbdf]) -> frozenset[Sbdf] | None:
-        """Return the functions whose membership in Xen's list has changed, None if Xen cannot be asked."""
+        """Return the functions that entered or left Xen's list since the last question about them.
+
+        Return None if Xen cannot be asked. The view of Xen does not change.
+        """
         return self._questions.ask_if_listed(frozenset(functions))
 
     def look_at_guests(self) -> list[int]:
-        """Compare the pages that guests may reach with the BARs of their functions; return the guests."""
+        """Compare what guests may access with what their functions need; set `guests.findings`.
+
+        Return the domain numbers of the guests that were looked at; an empty list if Xen cannot be asked.
+        """
         return self.guests.look(self.machine, self.state.raws, self.view)
 
     # What follows.
 
     def owners(self, functions: Iterable[Sbdf]) -> dict[Sbdf, str]:
-        """Return the owners, in words, of those of the functions that are bound to xen-pciback."""
+        """Return the owner, in words, of each of `functions` that is bound to xen-pciback."""
         return {sbdf: self.view.owner(sbdf) for sbdf in self.given(functions)}
 
     def given(self, functions: Iterable[Sbdf]) -> list[Sbdf]:
-        """Return those of the functions that are bound to xen-pciback."""
+        """Return those of `functions` that are bound to xen-pciback."""
         found = ((sbdf, self.machine.functions.get(sbdf)) for sbdf in functions)
         return [sbdf for sbdf, function in found if function is not None and function.driver == PCIBACK]
 
     def remembered(self) -> Facts:
-        """Return the facts for the guards as they were read last."""
+        """Return the facts for the guards from the last reading; nothing is read."""
         assert self._iommu is not None  # known before anything is planned
         return Facts(
             machine=self.machine,
@@ -205,7 +228,9 @@ class Views:
         )
 
     def facts(self, action: Action) -> Facts:
-        """Read again what the guards of this action look at, and return it.
+        """Read again what the guards of this action look at, and return the facts for the guards.
+
+        Functions that are different now are added to `different`.
 
         Raises: UnsupportedError if Xen cannot be asked.
         """
@@ -220,7 +245,7 @@ class Views:
     def plan_regions(
         self, changed: Collection[Sbdf] | None
     ) -> tuple[RestoreReserved | WithdrawReserved, ...]:
-        """Plan for the reserved regions of these functions; None is for all regions."""
+        """Return the actions for the reserved regions of the functions `changed`; None means all regions."""
         scopes = self.reserved.scopes if changed is None else self.reserved.about(changed)
         return plan_reserved(
             scopes, self.machine, self.view, self.memory.ledger, changed=changed or (),
@@ -228,14 +253,17 @@ class Views:
         )  # fmt: skip
 
     def detour(self, linux: Sbdf) -> Detour:
-        """Return how a renumbered function is reached at Linux's address.
+        """Return which bridges to renumber so that a renumbered function answers at Linux's address `linux`.
 
-        Raises: UnsupportedError if there is no way.
+        Raises: UnsupportedError if it cannot be reached there.
         """
         return plan_detour(self.machine, linux, self.state.raws)
 
     def desired(self, sbdf: Sbdf) -> Desired | None:
-        """Return the pages that the function at an address needs, None if Linux has no function there."""
+        """Return the pages that the function at an address needs; None if Linux has no function there.
+
+        If Xen cannot be asked about the function now, `hold_reason` of the result is set.
+        """
         function = self.machine.functions.get(sbdf)
         if function is None:
             return None
@@ -260,28 +288,16 @@ class Views:
         found = (self.machine.functions.get(sbdf) for sbdf in functions)
         return self.memory.intents.among(function for function in found if function is not None)
 
-    def take_over_mappings(self, functions: Iterable[Sbdf]) -> None:
-        """Let pcipt own the pages that vPCI mapped for functions that Xen has forgotten: vPCI keeps them."""
-        mapped = self.memory.mapped
-        for sbdf in functions:
-            place = self.state.place_at(sbdf) if sbdf not in self.view.known else None
-            for run in mapped.of(place) if place is not None else ():
-                if run.by is By.XEN:
-                    mapped.put(attrs.evolve(run, by=By.US))
-
     def announced_at(self) -> Followed:
-        """Return at which other addresses Xen was told of renumbered functions, by Linux's address."""
+        """Return the other addresses at which Xen was told of renumbered functions, by Linux's address."""
         return self.memory.ledger.followed()
 
     def addresses(self, sbdf: Sbdf) -> set[Sbdf]:
-        """Return every address that Xen may have for a function, by the address that Linux has for it."""
+        """Return every address at which Xen may list the function that Linux has at `sbdf`, also `sbdf`."""
         now = self.state.renumbered.get(sbdf)
         return {sbdf, *self.announced_at().get(sbdf, ()), *(() if now is None else (now,))}
 
-    def is_stale(self, run: MappedRun) -> bool:
-        """Return True if pages are mapped for a function that has left, or could not be unmapped."""
-        return run.state is State.STALE or self.state.address_of(run.place) is None
-
     def _learn_absence(self) -> None:
+        """Update the coverage: Xen may run without an IOMMU."""
         if self._iommu is not None:
             self._iommu = with_absence(self._iommu, self.view, pvh=self.pvh)

@@ -1,4 +1,4 @@
-"""Asks Xen what it knows, and keeps a `XenView` of the answers."""
+"""Asks Xen which functions it lists and who owns them, and keeps the answers as a `XenView`."""
 
 import itertools
 from collections.abc import Collection, Iterable, Iterator
@@ -13,9 +13,11 @@ BATCH = 16_384  # functions that one call asks about
 
 
 class Questions:
-    """What Xen said last. `view` changes in place: asking about one function costs the same in any machine.
+    """The last answers of Xen. `view` changes in place, so that a question costs the same on a machine of any
+    size.
 
-    `trouble` is set where Xen could not be asked: then no action is taken, for the view is a partial one.
+    `trouble` is the finding that the last question failed, else None. While it is set, the view may be
+    partial.
     """
 
     def __init__(self, xen: Hypervisor) -> None:
@@ -29,14 +31,20 @@ class Questions:
         self.trouble: Finding | None = None
 
     def ask_everything(self, functions: Iterable[Sbdf], given: Collection[Sbdf] = ()) -> bool:
-        """Ask about all that may be known; nothing that was said before counts any more.
+        """Ask about all functions that Xen may list, and replace all former answers; return True if Xen
+        answered.
 
-        `given` are those bound to xen-pciback.
+        `given` are the functions that are bound to xen-pciback. If Xen cannot be asked, return False: the
+        former answers stay and `trouble` is set.
         """
         return self._ask(functions, None, given, handed=True)
 
     def ask(self, functions: Collection[Sbdf], given: Collection[Sbdf] = (), *, handed: bool = False) -> bool:
-        """Ask about these anew; `handed` tells that the given ones may have another owner than before."""
+        """Ask about these functions and replace the former answers about them; return True if Xen answered.
+
+        `given` are those of them that are bound to xen-pciback; if `handed` is True, their owners are asked
+        for again. If Xen cannot be asked, return False: the former answers stay and `trouble` is set.
+        """
         return self._ask(functions, functions, given, handed=handed)
 
     def _ask(
@@ -47,6 +55,7 @@ class Questions:
         *,
         handed: bool,
     ) -> bool:
+        """Ask about functions and replace the answers about `replaced`, or all answers if that is None."""
         before = XenView() if replaced is None else self.view
         try:
             known = frozenset(_known(self._xen, functions))
@@ -70,9 +79,10 @@ class Questions:
         return True
 
     def ask_if_listed(self, functions: Iterable[Sbdf]) -> frozenset[Sbdf] | None:
-        """Ask only whether Xen lists these, in one silent call; give those of which it says otherwise.
+        """Ask by one hypercall whether Xen lists these functions.
 
-        None where Xen could not be asked.
+        Return those for which the answer is not as before; None, with `trouble` set, if Xen cannot be asked.
+        The view does not change.
         """
         asked = sorted(functions)
         try:
@@ -84,17 +94,20 @@ class Questions:
         return frozenset(sbdf for sbdf, known in pairs if known is not (sbdf in self._known))
 
     def _say(self, error: Exception) -> None:
+        """Set `trouble` to the finding that Xen cannot be asked."""
         text = f"{error}; hardware and Linux are watched, nothing can be compared with Xen"
         self.trouble = Finding("xen-not-asked", text)
 
     def _viewed(self) -> XenView:
+        """Return a view over the sets that the answers change in place."""
         return XenView(self._known, self._orphans, self._elsewhere, self._told, self._quarantined)
 
 
 def ghost_candidates(machine: Machine) -> Iterator[Sbdf]:
-    """Yield every address on the buses in use: Xen can be asked about a function, not for a list.
+    """Yield every address at which Xen may list a function that the machine does not have.
 
-    Shape:  all devices and functions of each bus that has a function or that a bridge passes on.
+    Xen cannot be asked for a list, only about an address.
+    Shape:  all 256 device and function numbers of each bus that has a function or that a bridge passes on.
     """
     buses = {(sbdf.segment, sbdf.bus) for sbdf in machine.functions if sbdf.fits_xen}
     for function in machine.functions.values():
@@ -106,7 +119,7 @@ def ghost_candidates(machine: Machine) -> Iterator[Sbdf]:
 
 
 def _known(xen: Hypervisor, functions: Iterable[Sbdf]) -> Iterator[Sbdf]:
-    """Ask in batches, so that what may be ghosts on a large machine is never all in memory."""
+    """Yield those of the functions that Xen lists; Xen is asked in batches of BATCH."""
     asked = iter(functions)
     while batch := list(itertools.islice(asked, BATCH)):
         yield from itertools.compress(batch, xen.known(batch))

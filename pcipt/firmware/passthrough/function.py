@@ -71,7 +71,10 @@ _HIDDEN: Mapping[str, str] = {
 
 
 def platform(function: Function, _evidence: Evidence) -> Said:
-    """Yield a REFUSE reason if the function is a bridge, an interrupt controller or an IOMMU."""
+    """Yield a REFUSE reason if the function is a bridge, an interrupt controller or an IOMMU.
+
+    Yield `Unknown` if neither its class nor its header type is known.
+    """
     code = function.ids.class_code
     if code is None and function.header is HeaderType.UNKNOWN:
         yield Unknown("class")
@@ -91,7 +94,10 @@ def chipset(function: Function, _evidence: Evidence) -> Said:
 
 
 def decoder_findings(function: Function, evidence: Evidence) -> Said:
-    """Yield a reason for each relevant decoder finding about the function or about a bridge above it."""
+    """Yield a reason for each relevant decoder finding about the function or about a bridge above it.
+
+    Relevant are the codes in `_FINDINGS` for the function, and the codes in `_ABOVE` for a bridge.
+    """
     if not evidence.knows_capabilities(function.sbdf):
         yield Unknown("capabilities")
     for finding in function.findings:

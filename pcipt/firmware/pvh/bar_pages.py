@@ -26,10 +26,11 @@ def whole_pages(span: Range) -> Range:
 
 
 def bar_layers(machine: Machine, memory: Sequence[MemoryEntry], findings: list[Finding]) -> Iterator[Layer]:
-    """Yield the layers of the memory BARs that decode, and of their MSI-X tables.
+    """Yield the layers of the memory BARs that decode and that Xen maps, and of their MSI-X tables.
 
-    `memory` must come from `flatten_map`. If a BAR is not mapped, or its size is unknown, a finding is
-    appended to `findings` instead.
+    Instead of a layer, a finding is appended to `findings` for a BAR that Xen does not map (a BAR at address
+    0, or over an entry of `memory`), and for a BAR whose size is unknown. `memory` must come from
+    `flatten_map`. This is computed from registers; the real mappings are not looked at.
     """
     pages: list[tuple[Range, str, bool]] = []
     for function in machine.functions.values():
@@ -47,7 +48,7 @@ def bar_layers(machine: Machine, memory: Sequence[MemoryEntry], findings: list[F
 
 
 def _unmappable(bar: Bar, memory: Sequence[MemoryEntry]) -> str:
-    """Return the reason why a decoding BAR is not mapped; an empty string if it is mapped."""
+    """Return the reason why Xen does not map a decoding BAR; an empty string if Xen maps it."""
     if bar.range is None:
         return "its size is unknown, so is what is mapped"
     if not bar.address:

@@ -58,7 +58,7 @@ def check_madt(tables: TableSet, table: PlacedTable, domain: Domain, facts: Fact
 
 
 def _placed(madt: Madt, kind: type[_Kind]) -> list[tuple[int, _Kind]]:
-    """Return (byte offset, entry) of the entries of one kind."""
+    """Return (byte offset in the table, entry) for each entry of the class `kind`, in table order."""
     return [(at, each) for at, each in zip(madt.offsets, madt.entries, strict=True) if isinstance(each, kind)]
 
 

@@ -151,9 +151,11 @@ def _rsdp_pointers(tables: TableSet, rsdp: Rsdp, domain: Domain | None) -> Itera
 
 
 def _pointer(tables: TableSet, label: str, offset: int, address: int, wanted: tuple[str, ...]) -> Row:
-    """Return the row of one pointer to a table with one of the signatures `wanted`.
+    """Check one pointer of the table `label`: return an ERROR row if no right table is at `address`, else OK.
 
-    An empty `wanted` allows every table except RSDT, XSDT, FACS, DSDT and RSDP.
+    A right table has one of the signatures `wanted`. An empty `wanted` allows every table except RSDT, XSDT,
+    FACS, DSDT and RSDP. `offset` is where the pointer is in its table. The row is OK, and says that the
+    pointer was not checked, if the address of no table is known.
     """
     if not address:
         return wrong("pointer", label, offset, "it is 0")

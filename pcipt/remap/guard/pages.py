@@ -91,7 +91,10 @@ def _no_trapped_pages(action: MapMmio | RestoreReserved, facts: Facts) -> str | 
 
 
 def _no_other_owner(action: MapMmio, facts: Facts) -> str | None:
-    """Refuse to map pages of a BAR that collides with a BAR of another function."""
+    """Refuse to map pages of a BAR if a BAR of another function decodes the same addresses.
+
+    A page that the BAR shares with a BAR of a guest's or Xen's function is refused, too.
+    """
     function = _subject(action, facts)
     bar = _bar_of(function, action.bar)
     span = assigned_range(bar) if bar is not None else None
@@ -178,9 +181,10 @@ def _decodes_nowhere(action: UnmapMmio, facts: Facts) -> str | None:
 
 
 def _not_needed(action: UnmapMmio, facts: Facts) -> str | None:
-    """Refuse to unmap pages that are HELD for another BAR as well.
+    """Refuse to unmap pages if one of them is recorded as HELD for another BAR, too.
 
-    A function that cannot be read now, such as a renumbered one, has no BAR in the index, but mapped pages.
+    The record (`facts.mapped`) is used because `facts.bars` lacks functions that cannot be read now, such as
+    renumbered ones. Their pages are still in the record.
     """
     for run in facts.mapped.over(action.frames):
         if (run.place, run.bar) != (action.place, action.bar) and run.state is State.HELD:
@@ -205,7 +209,7 @@ def _writable(action: RewriteBar, facts: Facts) -> str | None:
 
 
 def _dom0s(action: RewriteBar, facts: Facts) -> str | None:
-    """Refuse to rewrite a BAR of a function that a guest, Xen or quarantine has."""
+    """Refuse to rewrite a BAR of a function that a guest or Xen itself owns, or that is quarantined."""
     owner = facts.xen.elsewhere.get(action.sbdf)
     if owner is not None:
         return f"it belongs to {owner}"

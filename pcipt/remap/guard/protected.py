@@ -61,19 +61,25 @@ class Reason:
 
 
 class Protected:
-    """Protected pages, each range with its reason. It does not change: the next reading makes a new one."""
+    """The pages that pcipt must not map or unmap: ranges, each with the reason why it is protected.
+
+    The object never changes; each reading of the machine makes a new one.
+    """
 
     def __init__(self, ranges: Iterable[tuple[Frames, Reason]] = ()) -> None:
         self._ranges: Intervals[Reason] = Intervals(ranges)
 
     def why(self, frames: Frames) -> str | None:
-        """Return the lowest protected range that overlaps these pages, in words with its reason, or None."""
+        """Return a text that names the lowest protected range that overlaps `frames`, and its reason.
+
+        Return None if no protected range overlaps `frames`.
+        """
         return self._first(self._ranges.over(frames))
 
     def why_not_reserved(self, frames: Frames) -> str | None:
-        """Return the same as `why`, but ignore memory that firmware reserves: reserved regions may lie in it.
+        """Return the same as `why`, but ignore memory that firmware reserves.
 
-        They must be mapped and unmapped with their devices.
+        Reserved regions may lie in such memory, and they must be mapped and unmapped with their devices.
         """
         return self._first(entry for entry in self._ranges.over(frames) if not entry[1].reserved)
 

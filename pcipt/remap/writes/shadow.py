@@ -72,7 +72,8 @@ class Shadow:
     def address_of(self, place: PciPath) -> Sbdf:
         """Return the address at which a place answers now, by the secondary bus of the bridge above.
 
-        An unknown secondary bus counts as 0; see `reach`.
+        No function needs to be known at the place. If the bridge above or its secondary bus is not known, the
+        secondary bus counts as 0; `reach` returns None then. A place on a root bus keeps its address.
         """
         relative, device, function = place.hops[-1]
         if len(place.hops) == 1:
@@ -82,9 +83,9 @@ class Shadow:
         return Sbdf(place.segment, secondary + relative & 0xFF, device, function)
 
     def reach(self, place: PciPath) -> Sbdf | None:
-        """Return the address of a place.
+        """Return the address of a place; None if a bridge above it is not set up.
 
-        None: a bridge above it is not set up (its secondary bus is 0 or unknown).
+        A bridge is not set up if its secondary bus is 0 or unknown.
         """
         for depth in range(1, len(place.hops)):
             above = self.functions.get(PciPath(place.segment, place.hops[:depth]))
@@ -97,9 +98,10 @@ class Shadow:
         return self.functions.get(self.place_of(sbdf))
 
     def mapped(self) -> list[Mapped]:
-        """Return the BARs that decode by their registers, sorted by address.
+        """Return the BARs that decode a known range, sorted by address of the function, then by BAR number.
 
-        BARs of virtual functions are left out.
+        The registers decide; whether pages are mapped into dom0 does not matter. BARs of virtual functions
+        are left out (`virtual` returns them).
         """
         found = []
         for place, function in self.functions.items():
@@ -111,7 +113,7 @@ class Shadow:
         return sorted(found, key=lambda entry: (entry.sbdf, entry.bar))
 
     def virtual(self) -> list[Mapped]:
-        """Return the BARs of virtual functions that decode, sorted by the address of the virtual function."""
+        """Return the BARs of virtual functions that decode, sorted by virtual function, then BAR number."""
         found: list[Mapped] = []
         for place, function in self.functions.items():
             found += _virtual_bars(function, self.address_of(place))
@@ -368,7 +370,7 @@ def _bridges_with_numbers(state: Shadow) -> Iterator[routing.BridgeBuses]:
 
 
 def _virtual_bars(function: FunctionShadow, sbdf: Sbdf) -> Iterator[Mapped]:
-    """Yield the BARs of the virtual functions of a physical function that decode now."""
+    """Yield the BARs that decode now, of all virtual functions of one physical function at `sbdf`."""
     spans = vf_ranges(function)
     if not isinstance(spans, tuple) or not spans:
         return

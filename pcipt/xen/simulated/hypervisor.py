@@ -136,7 +136,7 @@ class SimulatedXen:
 
     @property
     def devices(self) -> Mapping[Sbdf, Device]:
-        """Xen's records by function, to be read by tests. Reading them is no call and never fails."""
+        """Xen's records by function, for tests. Reading them is not logged as a call and never fails."""
         return types.MappingProxyType(self._list.devices)
 
     def known(self, functions: Sequence[Sbdf]) -> list[bool]:
@@ -178,7 +178,7 @@ class SimulatedXen:
         self._remap(Op.UNMAP, frames)
 
     def reserved_regions(self, function: Sbdf | None = None) -> tuple[Frames, ...]:
-        """Return the reserved memory regions of one function, or all if `function` is None."""
+        """Return the reserved memory regions of one function, or of the whole machine if it is None."""
         self._require_alive()
         asked = () if function is None else (xen_address(function),)
         fault = self._fault(Op.RESERVED)

@@ -79,7 +79,7 @@ class P2m:
         return found
 
     def map(self, frames: Frames, *, failing: tuple[int, int] | None = None) -> int:
-        """Map as libxc does: if Xen fails, the pages done so far are unmapped again. Return 0 or -errno.
+        """Map frames as libxc does: if Xen fails, the pages done so far are unmapped. Return 0 or -errno.
 
         `failing` is (number of pages, errno): Xen returns that errno after so many pages.
         Raises: Catastrophe if Xen would kill dom0 or take memory from it.
@@ -89,14 +89,14 @@ class P2m:
         return answer and (self.unmap(frames) or answer)
 
     def unmap(self, frames: Frames, *, failing: tuple[int, int] | None = None) -> int:
-        """Unmap as libxc does: the pages before the first page that is not mapped. Return 0 or -errno.
+        """Unmap, as libxc does, the frames before the first one that is not mapped. Return 0 or -errno.
 
         `failing` is (number of pages, errno): Xen returns that errno after so many pages.
         """
         return self._loop(self.unmap_once, frames, failing)
 
     def map_as_xen(self, frames: Frames) -> int:
-        """Map as Xen does on its own behalf: if it fails, the pages done so far stay mapped.
+        """Map frames as Xen does on its own: after a failure, the pages done so far stay mapped.
 
         Return 0 or -errno.
         """
@@ -119,14 +119,14 @@ class P2m:
         return self._refuse(frames) or self._iterate(frames, self._unmap_entry)
 
     def set_identity(self, frames: Frames) -> None:
-        """Map as Xen itself does for reserved memory, without any check."""
+        """Map frames as direct MMIO without any check, as Xen does on its own for reserved memory."""
         for entry, bits in _entries(frames):
             self._direct[entry] = self._direct.get(entry, 0) | bits
 
     def clear_identity(self, frames: Frames) -> None:
-        """Unmap as Xen itself does for reserved memory and MSI-X pages.
+        """Unmap the frames that are mapped as direct MMIO; other frames do not change and are no error.
 
-        Pages that are not mapped are skipped.
+        Xen does this on its own for reserved memory and for MSI-X pages.
         """
         for entry, bits in _entries(frames):
             self._keep(entry, self._direct.get(entry, 0) & ~bits)

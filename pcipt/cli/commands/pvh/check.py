@@ -67,9 +67,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _placed(reading: TableReading) -> list[PlacedTable]:
-    """Return the tables, each with the address that its file name holds; None if it holds no address.
+    """Return the tables that were read, each with its address. `pcipt pvh tables` writes it into file names.
 
-    `pcipt pvh tables` writes addresses into file names.
+    The address of a table is None if the table's file name holds no address.
     """
     found = []
     for table in reading.tables:

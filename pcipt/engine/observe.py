@@ -1,0 +1,139 @@
+"""Reads the functions of a round, and asks Xen about those for which its answer may have changed."""
+
+from collections.abc import Callable, Iterable
+
+from pcipt.engine.open_actions import OpenActions
+from pcipt.engine.performer import Performer, Policy, Rehearsal
+from pcipt.engine.queue import STORE, Queue, Reason
+from pcipt.engine.report import ASKED_IN_FULL, HANDED_OVER, Scope
+from pcipt.engine.round import Round, Slices, sliced
+from pcipt.engine.saver import Saver
+from pcipt.engine.views.views import Views
+from pcipt.firmware.coverage import BootSnapshot
+from pcipt.pci import Sbdf
+
+
+class Observer:
+    """Reads and asks for the rounds of one reconciler. `all_read` is False while EVERYTHING is being read."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        performer: Performer | Rehearsal,
+        policy: Policy,
+        saver: Saver,
+        clock: Callable[[], float],
+        open_actions: OpenActions,
+    ) -> None:
+        self._queue = queue
+        self._performer = performer
+        self._policy = policy
+        self._saver = saver
+        self._clock = clock
+        self._open_actions = open_actions
+        self.all_read = True
+
+    def read(self, now: Round) -> Slices:
+        """Read the functions of the round again, and functions that the kernel has just added."""
+        self._policy.collect()
+        now.scope = Scope((*now.scope.work, *self._queue.take_arrived()))
+        _mark_removed(now.views, now.scope.with_reason([Reason.DISAPPEARED]))
+        _mark_removed(now.views, self._queue.functions_with(Reason.DISAPPEARED))
+        if now.everything is not None:
+            yield from self._read_everything(now)
+            return
+        read_functions(now)
+
+    def _read_everything(self, now: Round) -> Slices:
+        """Read the memory maps and, in slices, all functions that Linux has or had."""
+        views = now.views
+        self.all_read = False
+        views.read_protection()
+        if not views.machine.functions:
+            now.changed |= views.load()
+        for part in sliced(views.all_addresses() if not now.changed else ()):
+            now.changed |= views.read(part)
+            yield
+        self.all_read = True
+        if views.know_boot() and views.memory.boot is not None:
+            self._save_boot(views.memory.boot)
+
+    def _save_boot(self, boot: BootSnapshot) -> None:
+        """Write the boot snapshot; if that fails, STORE is repeated."""
+        if not self._saver.save_boot(boot):
+            self._queue.repeat(STORE, Reason.FAILED, self._clock(), 0)
+
+    def see_arrivals(self, now: Round) -> None:
+        """Read functions that the kernel has added since the round began, and ask Xen about them.
+
+        They may need pages or regions that the round is about to take away.
+        """
+        self._policy.collect()
+        _mark_removed(now.views, self._queue.functions_with(Reason.DISAPPEARED))
+        arrived = Scope(self._queue.take_arrived())
+        if not arrived.work:
+            return
+        now.scope = Scope((*now.scope.work, *arrived.work))
+        changed = now.views.read(arrived.functions)
+        asked = changed | arrived.functions
+        now.views.ask(asked, owners=True)
+        now.changed |= changed
+        now.listed |= asked
+        now.subjects |= asked
+
+    def ask(self, now: Round) -> bool:
+        """Ask Xen about the functions of the round, for EVERYTHING about all.
+
+        Return False if Xen could not be asked: nothing may be concluded then.
+        """
+        views = now.views
+        asked = views.ask_everything() if now.everything is not None else ask_some(now, self._open_actions)
+        if asked:
+            self._queue.hasten(Reason.NOT_ASKED, self._clock())
+        else:
+            views.not_asked |= now.subjects
+        now.views = self._performer.views_for(views)
+        return asked
+
+
+def _mark_removed(views: Views, functions: Iterable[Sbdf]) -> None:
+    """Mark mapped pages of functions that the kernel has removed as STALE: vPCI leaves them mapped."""
+    for sbdf in functions:
+        place = views.state.place_at(sbdf)
+        if place is not None:
+            views.memory.mapped.forsake(place)
+
+
+def read_functions(now: Round) -> None:
+    """Read the functions of the round's scope again.
+
+    The round then has the owners, BAR pages and relatives that they had before, and the functions that
+    changed.
+    """
+    views, functions = now.views, now.scope.functions
+    now.owners = {sbdf: views.view.owner(sbdf) for sbdf in functions if sbdf in views.view.known}
+    now.pages |= {frames for sbdf in functions for frames in views.state.bars.pages_of(sbdf)}
+    now.relatives |= views.state.relatives(functions)
+    now.changed |= views.read(functions)
+    now.subjects |= functions | now.changed
+
+
+def ask_some(now: Round, open_actions: OpenActions) -> bool:
+    """Ask Xen about the functions of the round. Return False if Xen could not be asked.
+
+    Xen is asked in full, with the owner, about a function: if its owner may have changed, if only one of
+    Linux and Xen has it, if it was renumbered, or if it has an open announcement and a relative in the round.
+    About the other functions that changed, Xen is asked only whether it still lists them.
+    """
+    views, scope = now.views, now.scope
+    full = scope.with_reason(ASKED_IN_FULL)
+    full |= now.changed if full else set()
+    full |= {sbdf for sbdf in now.changed if views.disagree_about(sbdf)}
+    full |= open_actions.announcements_among(now.relatives | views.state.relatives(now.subjects))
+    full |= {s for s in now.subjects if s in views.state.renumbered or s in views.announced_at()}
+    lapsed = views.ask_if_listed(now.changed - full)
+    if lapsed is None:
+        return False
+    now.listed = full | lapsed
+    handed = not scope.with_reason(HANDED_OVER).isdisjoint(now.listed)
+    return not now.listed or views.ask(now.listed, owners=handed)

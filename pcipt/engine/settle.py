@@ -1,0 +1,62 @@
+"""Updates memory by what was read and asked just now, before anything is planned."""
+
+from collections.abc import Callable, Iterable
+
+import attrs
+
+from pcipt.engine.round import Round
+from pcipt.engine.views.views import Views
+from pcipt.pci import Sbdf
+from pcipt.remap.desired import By
+from pcipt.remap.plan_mappings import plan_mappings
+
+
+def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) -> None:
+    """Update the ledger: what a crash left open, what Xen has forgotten since, and what is in doubt.
+
+    `clock` returns the time (UTC, RFC 3339). `messages_lost` is True if hot-plug messages were lost before
+    this round of EVERYTHING: on a PVH dom0 the ledger then keeps the time of the first loss.
+    """
+    views = now.views
+    memory = views.memory
+    if now.everything is None:
+        asked = {at for sbdf in now.listed for at in views.addresses(sbdf)}
+        now.touched |= memory.ledger.settle(asked, views.view.known)
+        take_over_mappings(views, now.listed)
+        return
+    first = not memory.mapped.places
+    settled = memory.ledger.reconciled(views.view.known)
+    if settled != memory.ledger:
+        memory.ledger = settled
+        now.touched = True
+    if views.pvh and messages_lost and memory.ledger.messages_lost is None:
+        memory.ledger.messages_lost = clock()
+        now.touched = True
+    if first and not views.pvh:
+        _adopt(views, clock())
+        now.touched = True
+    take_over_mappings(views, views.machine.functions)
+
+
+def take_over_mappings(views: Views, functions: Iterable[Sbdf]) -> None:
+    """Record pages as mapped by pcipt that vPCI mapped for functions which Xen does not list any more.
+
+    vPCI does not unmap these pages, so pcipt must do it.
+    """
+    mapped = views.memory.mapped
+    for sbdf in functions:
+        place = views.state.place_at(sbdf) if sbdf not in views.view.known else None
+        for run in mapped.of(place) if place is not None else ():
+            if run.by is By.XEN:
+                mapped.put(attrs.evolve(run, by=By.US))
+
+
+def _adopt(views: Views, when: str) -> None:
+    """Record the pages that the functions of a PV dom0 use as mapped, when pcipt sees the machine first.
+
+    They are then no change, and no action is told for them.
+    """
+    desired = (views.desired(sbdf) for sbdf in views.machine.functions)
+    plan = plan_mappings([each for each in desired if each is not None], views.memory.mapped)
+    for action in plan.actions:
+        views.memory.ledger.noted(action, when)
