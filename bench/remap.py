@@ -48,7 +48,8 @@ from pcipt.remap.plan_mappings import plan_mappings
 from pcipt.remap.view import XenView
 from pcipt.xen.interface import Dom0Kind, XenIdentity
 from pcipt.xen.simulated.hardware import BusHardware
-from pcipt.xen.simulated.hypervisor import SimulatedHardware, SimulatedXen
+from pcipt.xen.simulated.hypervisor import SimulatedXen
+from pcipt.xen.simulated.model import SimulatedHardware
 
 SIZES = (100, 1_000, 10_000)
 PORTS, ENDPOINTS = 31, 8

@@ -32,8 +32,8 @@ class AddressError(PciptError):
 class MalformedError(PciptError):
     """Raised when bytes or text from outside pcipt do not have the required form.
 
-    `source` names the file or table, `why` says what is wrong. `offset` is the position in `source`, in
-    bytes; in a recording of text lines it is the line number.
+    `source` names the file or table, `why` says what is wrong. `offset` is the position in `source`: a byte
+    offset, or the line number if `source` is a recording of text lines.
     """
 
     def __init__(self, source: str, offset: int, why: str) -> None:
@@ -47,14 +47,17 @@ class MalformedError(PciptError):
 
 
 class StateError(PciptError):
-    """Raised when an operation is not possible in the present state (of a connection, a ledger entry, a
-    function).
+    """Raised when an operation is not possible in the present state of a connection, a ledger entry or a
+    function, for example after `close`.
+
+    The message is the only argument.
     """
 
 
 class InputError(PciptError):
-    """Raised when a file, a directory, a setting or a command cannot be used. `path` names it, `why` says the
-    reason.
+    """Raised when a file, a directory, a setting or a command cannot be used.
+
+    `path` names it, `why` says why it cannot be used.
     """
 
     def __init__(self, path: str, why: str) -> None:
@@ -80,9 +83,10 @@ class NoSuchDeviceError(PciptError):
 
 
 class HypervisorError(PciptError):
-    """Raised when a call to Xen failed. `op` names the call, `errno` is the positive Linux error number.
+    """Raised when a call to Xen failed.
 
-    `subject` names the function or range that the call was about; it may be empty.
+    `op` names the call, `errno` is the positive Linux error number. `subject` names the function or range
+    that the call was about; it is empty if the call was about none.
     """
 
     def __init__(self, op: str, errno: int, subject: str = "") -> None:
@@ -103,7 +107,7 @@ class HypervisorError(PciptError):
 class UnsupportedError(PciptError):
     """Raised when this machine cannot do something, for example because Xen or a library is missing.
 
-    `feature` names what cannot be done, `why` says the reason.
+    `feature` names the thing that cannot be done, `why` says why.
     """
 
     def __init__(self, feature: str, why: str) -> None:
@@ -116,7 +120,9 @@ class UnsupportedError(PciptError):
 
 
 class NotRunningError(PciptError):
-    """Raised when the daemon does not answer on its control socket. `path` is the path of the socket."""
+    """Raised when the daemon does not answer on its control socket. `path` is the path of the socket, `why`
+    says what happened there.
+    """
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(path, why)
@@ -128,8 +134,10 @@ class NotRunningError(PciptError):
 
 
 class NotPermittedError(PciptError):
-    """Raised when the caller lacks a permission. `what` names the attempt, `needed` the permission or user
-    needed.
+    """Raised when the caller lacks a permission.
+
+    `what` names the operation that was refused. `needed` tells the user which permission or which user the
+    operation needs.
     """
 
     def __init__(self, what: str, needed: str) -> None:
@@ -142,10 +150,11 @@ class NotPermittedError(PciptError):
 
 
 def printable(text: str) -> str:
-    """Return `text` with every unprintable character replaced by its escape, so that a terminal can show it
-    safely.
+    """Return `text` with every unprintable character replaced by its backslash escape, so that a terminal can
+    show the text safely.
 
-    Control characters and newlines count as unprintable.
+    Control characters and newlines are unprintable; a space is printable. A backslash that is already in
+    `text` is not escaped.
     """
     if text.isprintable():
         return text
@@ -153,5 +162,7 @@ def printable(text: str) -> str:
 
 
 def _shown(text: str, limit: int = 120) -> str:
-    """Return `text` made printable and cut to `limit` characters."""
+    """Return `text` made printable. A text of more than `limit` characters is first cut to `limit - 1`
+    characters and "…"; escapes can make the result longer again.
+    """
     return printable(text if len(text) <= limit else text[: limit - 1] + "…")

@@ -59,11 +59,12 @@ WIDEST = 100
 def main(argv: list[str] | None = None) -> int:
     """Run the command that `argv` names (None: sys.argv[1:]) and return its exit code.
 
-    Print an error as one line on stderr; its code is in EXIT_CODES. Return 130 after Ctrl-C, and 1 if the
-    reader of stdout has closed it.
+    A PciptError or OSError is printed as one line on stderr. The exit code is that of EXIT_CODES for a
+    PciptError, 5 for a PermissionError, and 1 for any other OSError or exception. It is 130 after Ctrl-C, 1
+    if the reader of stdout has closed it, and 2 if `argv` is empty or names no known command.
 
-    Raises: SystemExit(2) for a wrong option, SystemExit(0) after --help. If $PCIPT_TRACEBACK is set, every
-            exception that is not a PciptError or OSError.
+    Raises: SystemExit(2) for a wrong option; SystemExit(0) after --help. If $PCIPT_TRACEBACK is set, also
+            every exception that is neither a PciptError nor an OSError.
     """
     arguments = sys.argv[1:] if argv is None else argv
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - closed by the caller (>&-)
@@ -98,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make_parser(name: str) -> tuple[ModuleType, Parser]:
-    """Import the module of the command `name` and return it, with the parser of its options.
+    """Import the module of the command `name`. Return the module and the parser of its options.
 
     Raises: KeyError if COMMANDS does not have `name`.
     """
@@ -112,7 +113,13 @@ def make_parser(name: str) -> tuple[ModuleType, Parser]:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    """Run the command in `arguments` and return its exit code. Print help or the version if asked."""
+    """Run the command that `arguments` name and return its exit code.
+
+    Help or the version is printed if `arguments` ask for it. Return 2 if there is no command or an unknown
+    one; the overview or a suggestion is then printed on stderr.
+
+    Raises: SystemExit from the option parser; every error of the command.
+    """
     if arguments and arguments[0] in VERSION:
         from pcipt import __version__
 
@@ -138,7 +145,10 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _overview() -> str:
-    """Return the text of `pcipt --help`: all commands, each with one line."""
+    """Return the text of `pcipt --help`: usage, all commands in the order of COMMANDS, exit codes.
+
+    Lines are folded to the width of the terminal, at most 100 columns.
+    """
     width = min(WIDEST, columns() or WIDEST)
     room = max(map(len, COMMANDS)) + 4
     lines = [USAGE, "", *folded(PURPOSE, width, 0), "", "commands:"]

@@ -13,9 +13,9 @@ BARE = {JSON: "short", COLOUR: ALWAYS}  # the values of the bare options
 
 
 def add_json_argument(parser: argparse.ArgumentParser, about: str = "print one JSON object") -> None:
-    """Add `--json[=short|pretty]` to a parser.
+    """Add the option `--json[=short|pretty]` to a parser. Its help text begins with `about`.
 
-    The value is None without the option; a bare --json is `short`.
+    The parsed value `json` is None without the option, else "short" or "pretty". A bare --json gives "short".
     """
     parser.add_argument(
         JSON, nargs="?", metavar="FORM", const=BARE[JSON], choices=("short", "pretty"),
@@ -24,7 +24,10 @@ def add_json_argument(parser: argparse.ArgumentParser, about: str = "print one J
 
 
 def add_json_lines_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `--json` to a command that prints one JSON object a line; there is no indented form."""
+    """Add the option `--json[=short]` to the parser of a command that prints one JSON object a line.
+
+    The parsed value `json` is None without the option, else "short". There is no indented form.
+    """
     parser.add_argument(
         JSON, nargs="?", metavar="FORM", const=BARE[JSON], choices=(BARE[JSON],),
         help="print one JSON object a line",
@@ -32,7 +35,10 @@ def add_json_lines_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_colour_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `--color[=auto|always|never]` to a parser: `auto` by default; a bare --color is `always`."""
+    """Add the option `--color[=auto|always|never]` to a parser.
+
+    The parsed value `color` is "auto" without the option. A bare --color gives "always".
+    """
     parser.add_argument(
         COLOUR, nargs="?", metavar="WHEN", const=BARE[COLOUR], default=AUTO, choices=COLOUR_CHOICES,
         help=f"colour the output: {COLOUR}=auto (the default) on a terminal unless NO_COLOR is set, "
@@ -43,27 +49,30 @@ def add_colour_argument(parser: argparse.ArgumentParser) -> None:
 def add_legend_argument(
     parser: argparse.ArgumentParser, about: str = "no closing line on a terminal"
 ) -> None:
-    """Add `--no-legend`, which suppresses headings and closing lines. `about` is its help text."""
+    """Add the option `--no-legend` to a parser: the command then prints no headings and no closing lines.
+
+    `about` is the help text of the option. The parsed value is `no_legend`.
+    """
     parser.add_argument("--no-legend", action="store_true", help=about)
 
 
 def add_numeric_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `-n`, `--numeric`: print numbers instead of names from pci.ids."""
+    """Add the option `-n`, `--numeric` to a parser: print numbers instead of names from pci.ids."""
     parser.add_argument("-n", "--numeric", action="store_true", help="numbers instead of names")
 
 
 def add_socket_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `--socket PATH`: the control socket of the daemon."""
+    """Add the option `--socket PATH` to a parser: the control socket of the daemon (default: SOCKET_PATH)."""
     parser.add_argument(
         "--socket", default=SOCKET_PATH, metavar="PATH", help=f"control socket of the daemon ({SOCKET_PATH})"
     )
 
 
 def with_explicit_values(arguments: list[str]) -> list[str]:
-    """Return the arguments; a bare --json becomes --json=short, a bare --color becomes --color=always.
+    """Return the arguments with each bare --json as --json=short and each bare --color as --color=always.
 
-    Arguments after `--` are not changed. Without this, argparse would take the address that follows such an
-    option as the option's value.
+    Arguments after `--` are not changed. Without this function, argparse would take the address that follows
+    such an option as the value of the option.
     """
     end = arguments.index("--") if "--" in arguments else len(arguments)
     return [f"{a}={BARE[a]}" if a in BARE else a for a in arguments[:end]] + arguments[end:]

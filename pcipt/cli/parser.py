@@ -16,7 +16,7 @@ Examples = Sequence[tuple[str, str]]
 
 
 class Parser(argparse.ArgumentParser):
-    """Parse the options of one command.
+    """The option parser of one command. Long options cannot be abbreviated.
 
     `about` is the help text: paragraphs with an empty line between them. `examples` are pairs: a command line
     and what it does. `more` is passed to argparse.ArgumentParser.
@@ -32,9 +32,12 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Print `message` as one line on stderr and exit with 2.
+        """Print `message` as one line on stderr and exit with code 2.
 
-        Name the known option or word nearest to the wrong one.
+        If `message` is about an unknown long option or a wrong choice, the line also names the most similar
+        option or choice, if there is a similar one.
+
+        Raises: SystemExit(2), always.
         """
         options = re.findall(r"--[a-z0-9-]+", self.format_usage())
         unknown = message.partition("unrecognized arguments: ")[2].split()
@@ -45,9 +48,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:
-    """Return " (did you mean X?)", where X is the word of `known` most similar to `word`.
+    """Return " (did you mean X?)", where X is the word of `known` that is most similar to `word`.
 
-    Return an empty text if no known word is similar, or if X is `word` itself.
+    Return an empty text if no word of `known` is similar, or if the most similar one is `word` itself.
     """
     import difflib
 
@@ -56,9 +59,10 @@ def suggestion(word: str, known: Sequence[str]) -> str:
 
 
 def filled(text: str) -> str:
-    """Return help text, folded to the terminal's width but to 100 columns at most.
+    """Return a help text folded to the width of the terminal minus 2 columns, at most 98 columns.
 
-    A paragraph that has two spaces in a row is a list with columns: each of its lines is folded alone. The
+    If the width is unknown, lines have at most 78 columns. Paragraphs are separated by empty lines. A
+    paragraph that has two spaces in a row is a list with columns: each of its lines is folded alone. The
     lines of any other paragraph are joined before folding.
     """
     width = min(WIDEST, columns() or 80) - 2
@@ -73,9 +77,10 @@ def filled(text: str) -> str:
 
 
 def _examples_text(examples: Examples) -> str | None:
-    """Return the help text of the examples; None if there are none.
+    """Return the help text of the examples, in their order; None if there are none.
 
-    Each explanation is beside its command, or below its command if one of them does not fit beside.
+    Each explanation stands to the right of its command. If one of them does not fit there, every explanation
+    stands below its command.
     """
     if not examples:
         return None

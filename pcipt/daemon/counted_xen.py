@@ -9,7 +9,11 @@ from pcipt.xen.interface import Custody, DeviceFlags, Hypervisor, Owner, Permiss
 
 
 class CountedXen:
-    """Pass each call to `xen`. Call `on_error` with each HypervisorError, then raise that error."""
+    """A `Hypervisor` that passes each call to `xen` and returns its result.
+
+    If a call raises HypervisorError, `on_error` is called with the error, and the error is raised again.
+    Other errors are raised without a call of `on_error`.
+    """
 
     def __init__(self, xen: Hypervisor, on_error: Callable[[HypervisorError], None]) -> None:
         self._xen = xen
@@ -17,7 +21,9 @@ class CountedXen:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Call `on_error` with a HypervisorError of the with-block, then raise it again."""
+        """Run the with-block; call `on_error` with a HypervisorError that it raises, then raise that error
+        again.
+        """
         try:
             yield
         except HypervisorError as error:

@@ -52,8 +52,8 @@ _REMAPS = (MapMmio, UnmapMmio, RewriteBar)
 class Options:
     """The paths that the daemon uses: control socket, state directory and settings file.
 
-    `listener` is the listening socket that systemd passed; the socket file `socket` is then not made. It is
-    None if systemd passed none. If `settings_required` is True, a missing settings file is an error.
+    `listener` is the listening socket that systemd passed, or None if systemd passed none. With a listener no
+    socket file is made. If `settings_required` is True, a missing settings file is an error.
     """
 
     socket: str
@@ -64,9 +64,12 @@ class Options:
 
 
 class Daemon:
-    """The daemon. `run` runs it until SIGTERM or SIGINT.
+    """The daemon: engine, control socket, log and metrics, connected to `host`, `xen` and the event sources.
 
-    The caller opens `watch` before it makes the daemon, so that writes are seen while the machine is read.
+    `run` runs it until SIGTERM or SIGINT. The caller opens `watch` before it makes the daemon, so that writes
+    are seen while the machine is read. A `watch` of None sees no writes.
+
+    Raises: OSError if a file in the state directory exists and cannot be read.
     """
 
     def __init__(
@@ -111,10 +114,15 @@ class Daemon:
         self._loop.before_waiting = self._schedule
 
     def run(self, played: Callable[[], None] | None = None) -> None:
-        """Reconcile once, open the control socket, send READY=1, and serve until SIGTERM or SIGINT.
+        """Reconcile once, open the control socket, send READY=1 to systemd, and serve until SIGTERM or
+        SIGINT.
 
-        `played` is called after the first reconciliation, before the socket is opened; a replay plays its
-        steps in it.
+        SIGHUP reads the settings again. At the end the ledger is saved, and socket, sources and store are
+        closed; after an error they are closed too. `played` is called once, after the first reconciliation
+        and before the socket is opened; a replay plays its steps in it.
+
+        Raises: InputError if the control socket cannot be opened; UnsupportedError if the source of hot-plug
+                messages broke and cannot be opened again; every error of `played`.
         """
         handlers = {signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._reload}
         signals = Signals(self._loop, handlers)
@@ -154,6 +162,10 @@ class Daemon:
             self._loop.close()
 
     def _open_socket(self) -> None:
+        """Start the server on the socket that systemd passed, or on a new socket file.
+
+        Raises: the errors of `listen`.
+        """
         made = self._options.socket if self._options.listener is None else None
         listener = self._options.listener or listen(self._options.socket)
         self._server = Server(self._loop, listener, self._answers.handlers, self._answers.streams, path=made)
@@ -161,6 +173,7 @@ class Daemon:
         self._announcer.publish = self._server.publish
 
     def _start_watchdog(self) -> Watchdog | None:
+        """Start the checks that feed systemd's watchdog; return None if systemd expects no watchdog."""
         interval = watchdog_interval(os.environ)
         if interval is None:
             return None
@@ -171,9 +184,10 @@ class Daemon:
         return Watchdog(self._loop, self._address, interval, self._notifier.feed, complain)
 
     def _is_interrupted(self, signals: Signals) -> bool:
-        """Return True if SIGTERM or SIGINT is pending: the engine then stops before its next action.
+        """Return True if SIGTERM or SIGINT has arrived: the engine then stops before its next action.
 
-        The engine calls this between two actions. Each call shows systemd that the daemon makes progress.
+        The engine calls this between two actions. Each call also shows systemd that the daemon makes
+        progress.
         """
         self._notifier.show_progress()
         return not signals.pending.isdisjoint((signal.SIGTERM, signal.SIGINT))
@@ -185,7 +199,7 @@ class Daemon:
         self._intake.take_writes()
 
     def _schedule(self) -> None:
-        """Set the timer of the loop to the time at which the next piece of work is due, or cancel it."""
+        """Set the loop's timer to the time at which the next work is due; cancel it if the queue is empty."""
         due = self.engine.next_due()
         if due is None:
             self._loop.cancel("work")
@@ -195,14 +209,17 @@ class Daemon:
     def settle(self) -> None:
         """Take all messages and writes that have arrived, and do all work that is due now.
 
-        A replay calls this after each step of the recording. Work that is due later is not done.
+        A replay calls this after each step of the recording. Work that is due later stays in the queue.
         """
         self._intake.take_messages()
         self._intake.take_writes()
         self._worker.work_off()
 
     def _tell(self, scope: Scope, report: Report) -> None:
-        """Report the outcomes of a piece of work, and then the findings that are new or have ended."""
+        """Report what one reconciliation did: its outcomes, then the findings that are new or have ended.
+
+        The reports go to log, history, monitors, metrics, systemd, and the clients that wait for a resync.
+        """
         for outcome in report.outcomes:
             self._announcer.tell_outcome(outcome, self.engine.machine)
         written = [work.first for work in scope.work if Reason.WRITTEN in work.reasons]
@@ -216,22 +233,27 @@ class Daemon:
         self._resyncs.take(scope, report)
 
     def _tell_error(self, error: HypervisorError) -> None:
+        """Count a failed call to Xen and log it at level debug."""
         self._metrics.count_error(error)
         self._log.debug(  # what it meant is told by the action or the finding that comes of it
             "a call to Xen failed", kind="hypercall", op=error.op, errno=error.errno, reason=str(error)
         )
 
     def _tell_unwritten(self, path: str, error: OSError) -> None:
+        """Log that the metrics file cannot be written."""
         why = error.strerror or str(error)
         self._log.warning(
             "metrics cannot be written", kind="metrics", path=path, errno=error.errno, reason=why
         )
 
     def _look(self, functions: Collection[Sbdf]) -> list[Outcome]:
-        """Reconcile functions of which a client says that they have a new owner; return the outcomes.
+        """Reconcile `functions`, which have a new owner according to a client, and return all outcomes.
 
-        If messages were lost, the whole machine is read first, because another function may need the pages
-        that these functions no longer need.
+        Other work that is due is done too, and its outcomes are returned too. If messages were lost, the
+        whole machine is read, because another function may need the pages that these functions no longer
+        need.
+
+        Raises: UnsupportedError if the source of hot-plug messages broke and cannot be opened again.
         """
         self._intake.take_messages()
         for sbdf in functions:
@@ -239,19 +261,25 @@ class Daemon:
         return self._worker.work_off(whole=self.engine.must_read_everything)
 
     def _soon(self, act: Callable[[], object]) -> None:
-        """Make the loop call `act` soon, after the present callback has returned."""
+        """Make the loop call `act` once, in its next turn after the present callback has returned."""
         self._loop.after(f"soon {next(self._numbers)}", 0.0, act)
 
     def _status_line(self) -> str:
+        """Return the line STATUS=… for systemd."""
         functions, known = len(self.engine.machine.functions), self.engine.known_functions
         return f"STATUS={functions} functions, {known} known to Xen, {self.engine.finding_count} findings"
 
     def _stop(self) -> None:
+        """Tell systemd that the daemon stops, and make the loop end."""
         self._notifier.send("STOPPING=1")
         self._log.info("stopping", kind="stopping")
         self._loop.stop()
 
     def _reload(self) -> None:
+        """Read the settings file again. If it is wrong, keep the present settings and log the error.
+
+        If a kind of action is performed now and was not before, everything is compared again.
+        """
         self._notifier.send("RELOADING=1")
         before = self.settings
         try:
@@ -265,6 +293,7 @@ class Daemon:
         self._notifier.send("READY=1", self._status_line())
 
     def _take_settings(self, settings: Settings) -> None:
+        """Use these settings from now on. A new `watch_source` is only logged: it needs a new start."""
         if settings.watch_source != self.settings.watch_source:
             self._log.warning(
                 "watch.source holds from the next start on", kind="settings", wanted=settings.watch_source
@@ -276,8 +305,10 @@ class Daemon:
 
 
 def _remapped(outcome: Outcome) -> bool:
+    """Return True if a BAR was mapped, unmapped or rewritten with success."""
     return outcome.result is Result.DONE and isinstance(outcome.action, _REMAPS)
 
 
 def utc_now() -> str:
+    """Return the present time in UTC as RFC 3339 text with milliseconds: 2026-11-22T19:11:32.381Z."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

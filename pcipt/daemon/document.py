@@ -25,7 +25,11 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 class Document:
-    """One document at `path` with its file of steps. `name` says in findings what it holds."""
+    """One JSON document in the file `path`, with its steps in `path`.steps.
+
+    `name` says in findings what it holds. Steps are values that were appended since the document was saved
+    last.
+    """
 
     def __init__(self, path: str, name: str) -> None:
         self.path = path
@@ -35,13 +39,12 @@ class Document:
         self._length = 0  # bytes of that file that hold whole lines
 
     def load(self) -> tuple[Any, Finding | None]:
-        """Read the content.
+        """Read the document and return its content, and a finding if the file cannot be used.
 
-        Return None without a finding if there is no file, None with a finding if it is damaged.
+        The content is None without a finding if there is no file. It is None with a finding if the file is
+        damaged or has an unknown format; the file and its steps are then renamed.
 
-        A damaged file, or one of an unknown format, is renamed; its steps too.
-
-        Raises: OSError if the file exists and cannot be read.
+        Raises: OSError if the file exists and cannot be read, or cannot be renamed.
         """
         try:
             data = _read(self.path)
@@ -54,26 +57,35 @@ class Document:
         return None, self.rejected(why)
 
     def rejected(self, why: str) -> Finding:
-        """Rename the file and its steps, because its content cannot be used; return a finding about it."""
+        """Rename the file and its steps, because the content cannot be used; return a finding that says so.
+
+        The finding has the reason `why` and the new name.
+
+        Raises: OSError if the file does not exist or cannot be renamed.
+        """
         with contextlib.suppress(FileNotFoundError):
             _put_aside(self._steps_path)
         return self._damaged(self.path, why)
 
     def rejected_steps(self, why: str) -> Finding:
-        """Rename the file of steps, because they cannot be used; return the finding that says so.
+        """Rename the file of steps, because the steps cannot be used; return a finding that says so.
 
         The document itself is kept.
+
+        Raises: OSError if the file of steps does not exist or cannot be renamed.
         """
         return self._damaged(self._steps_path, why)
 
     def load_steps(self) -> tuple[list[Any], Finding | None]:
-        """Read the steps that were appended to the document; call `load` first.
+        """Return the steps that were appended to the document, in their order. Call `load` first.
 
-        The last line may be incomplete after a crash: it is left out. If another line is damaged, return the
-        steps before that line, with a finding. Steps that belong to an older document are ignored, because
-        the present document includes them.
+        The list is empty without a finding if there is no file of steps. Steps that belong to an older
+        document are ignored, because the present document includes them. The last line may be incomplete
+        after a crash: it is left out. If another line is damaged, the file is renamed; return the steps
+        before that line, with a finding. A file that is not regular is renamed too; return no steps, with a
+        finding.
 
-        Raises: OSError if the file exists and cannot be read.
+        Raises: OSError if the file exists and cannot be read, or cannot be renamed.
         """
         self._length = 0
         try:
@@ -95,8 +107,10 @@ class Document:
     def append(self, steps: Sequence[Any]) -> None:
         """Append steps to the document; they are on disk when this returns.
 
-        Raises: OSError. The steps may then be in the file in part, until the next append or save removes
-                them.
+        Call `load_steps` or `save` before.
+
+        Raises: OSError if they cannot be written. The file may then contain some of them, until the next
+                append or save removes them.
         """
         if self._steps is None:
             mode = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
@@ -110,7 +124,7 @@ class Document:
         self._length += len(lines)
 
     def close(self) -> None:
-        """Close the file of steps, if it is open; a later append opens it again."""
+        """Close the file of steps if it is open. A later `append` opens it again."""
         if self._steps is not None:
             os.close(self._steps)
             self._steps = None
@@ -120,15 +134,18 @@ class Document:
         return f"{self.path}.steps"
 
     def _damaged(self, path: str, why: str) -> Finding:
-        """Rename the file `path` and return the finding that it is damaged."""
+        """Rename the file `path` and return a finding that it is damaged. Raises OSError if it cannot be
+        renamed.
+        """
         aside = _put_aside(path)
         text = f"{path}: {why}; kept as {aside}, the {self.name} is rebuilt from what Xen and hardware say"
         return Finding(f"{self.name}-damaged", text)
 
     def save(self, content: Any) -> None:
-        """Replace the document's content and delete its steps; the content is on disk when this returns.
+        """Replace the document's content and delete its steps. The content is on disk when this returns.
 
-        Raises: OSError. The old document is then still complete.
+        Raises: OSError if it cannot be written. The file then holds a whole document: usually the old one,
+                the new one if only the directory could not be synced.
         """
         body = _canonical(content)
         digest = hashlib.sha256(body).hexdigest()
@@ -154,6 +171,9 @@ class Document:
 
 
 def _sync_directory(path: str) -> None:
+    """Sync the directory of the file `path` to disk, so that a new name in it survives a crash. Raises
+    OSError.
+    """
     descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -162,7 +182,10 @@ def _sync_directory(path: str) -> None:
 
 
 def _put_aside(path: str) -> str:
-    """Rename a file to PATH.damaged-N with the next free number; return the new name."""
+    """Rename a file to PATH.damaged-N with the lowest free N from 1 to 999; return the new name.
+
+    If none is free, the new name is PATH.damaged, and a file of that name is replaced. Raises OSError.
+    """
     for number in range(1, 1000):
         aside = f"{path}.damaged-{number}"
         if not os.path.exists(aside):
@@ -174,13 +197,13 @@ def _put_aside(path: str) -> str:
 
 
 def _checked(value: Any) -> bytes:
-    """Encode a step as one line: checksum, space, JSON."""
+    """Return a step as one line of bytes: checksum, space, JSON, newline."""
     body = _canonical(value)
     return hashlib.sha256(body).hexdigest()[:16].encode() + b" " + body + b"\n"
 
 
 def _line(line: bytes) -> Any:
-    """Decode one line of the file of steps; return None if it is damaged."""
+    """Return the step in one line (without its newline) of the file of steps; None if the line is damaged."""
     digest, _, body = line.partition(b" ")
     if hashlib.sha256(body).hexdigest()[:16].encode() != digest:
         return None
@@ -191,12 +214,15 @@ def _line(line: bytes) -> Any:
 
 
 def _canonical(content: Any) -> bytes:
-    """Encode content as the JSON over which checksums are computed."""
+    """Return content as JSON bytes with sorted keys; checksums are computed over these bytes."""
     return _ENCODER.encode(content).encode()
 
 
 def _read(path: str) -> bytes | None:
-    """Read a file, at most SIZE_LIMIT bytes; return None if it is not a regular file."""
+    """Return the first SIZE_LIMIT bytes of a file; None if it is not a regular file.
+
+    Raises: OSError if it cannot be opened or read; FileNotFoundError if it does not exist.
+    """
     try:
         with open_regular(path) as file:
             return file.read(SIZE_LIMIT)
@@ -205,7 +231,11 @@ def _read(path: str) -> bytes | None:
 
 
 def _unwrap(data: bytes | None) -> tuple[Any, str, str | None]:
-    """Decode a document: its content, its checksum, and why it cannot be used (None if it can)."""
+    """Return a document's content, its checksum, and why it cannot be used (None if it can).
+
+    `data` is None for a file that is not regular. If the document cannot be used, the content is None and the
+    checksum is empty.
+    """
     if data is None:
         return None, "", "it is no regular file"
     try:

@@ -1,7 +1,7 @@
-"""Puts what has arrived into the engine's queue: hot-plug messages and configuration writes. It does nothing
+"""Adds what has arrived to the engine's queue: hot-plug messages and configuration writes. It does nothing
 else.
 
-A message is a reason to look at a function, never a fact: sysfs and the registers are read when it is
+A message is a reason to read a function, never a fact: sysfs and the registers are read when the function is
 reconciled.
 """
 
@@ -24,8 +24,8 @@ TellLoss = Callable[[str, int | None], None]
 class Hotplug(Protocol):
     """A source of the kernel's hot-plug messages; `UeventSource` is the real one.
 
-    `overruns` and `gaps` count the times at which messages may have been missed: errors of the socket, and
-    missing sequence numbers. `forged` counts messages that were dropped because the kernel did not send them.
+    `overruns` counts errors of the socket and `gaps` counts missing sequence numbers: at each, messages may
+    have been lost. `forged` counts messages that were dropped because the kernel did not send them.
     """
 
     overruns: int
@@ -42,9 +42,10 @@ class Hotplug(Protocol):
 class Intake:
     """Adds the functions of hot-plug messages and of configuration writes to the engine's queue.
 
-    `quiet` returns a number of seconds: work is due when that long no further message or write has arrived.
-    `tell_hotplug` is called with the function, the kernel's word (add, remove, …) and the place of the
-    function. `tell_loss` is called with what was lost and with the number of lost records (None: unknown).
+    `quiet` returns a number of seconds: work is due when no further message or write has arrived for that
+    time. `tell_hotplug` is called for each message with the function, the kernel's word (add, remove, …) and
+    the function's place (its PCI path, or its address if the path is not known). `tell_loss` is called with a
+    text that says what was lost, and with the number of lost records (None: unknown).
     """
 
     def __init__(
@@ -61,9 +62,12 @@ class Intake:
         watch.on_lost = self._lost_writes
 
     def take_messages(self) -> None:
-        """Add the functions of all hot-plug messages that have arrived to the engine's queue.
+        """Take all hot-plug messages that have arrived; add the function of each to the engine's queue.
 
-        If messages may be missing, all functions are added.
+        A message about a guest's passthrough adds all functions that are bound to xen-pciback. If messages
+        may be lost, EVERYTHING is added.
+
+        Raises: UnsupportedError if the source of messages broke and cannot be opened again.
         """
         for event in self._hotplug.read():
             if isinstance(event, Rescan):
@@ -76,17 +80,27 @@ class Intake:
                 self._message(event.sbdf, event.action)
 
     def take_writes(self) -> None:
-        """Add the functions of all configuration writes that have arrived to the engine's queue."""
+        """Take all configuration writes that have arrived; add each function that they change to the engine's
+        queue.
+
+        If records of writes were lost, EVERYTHING is added.
+        """
         self._watch.take()
 
     def _message(self, sbdf: Sbdf, action: str) -> None:
+        """Announce one message and add its function to the queue. `action` is the kernel's word, or "owner".
+
+        After "unbind" the work waits at least LEAVING seconds, because the function may be removed next.
+        """
         self._tell_hotplug(sbdf, action, self._engine.views.state.place_at(sbdf) or sbdf)
         quiet = max(self._quiet(), LEAVING) if action == "unbind" else self._quiet()
         self._engine.add(sbdf, REASONS.get(action, Reason.OWNER), quiet=quiet)
 
     def _written(self, sbdf: Sbdf) -> None:
+        """Add a function whose registers a write has changed to the queue."""
         self._engine.add(sbdf, Reason.WRITTEN, quiet=self._quiet())
 
     def _lost_writes(self, count: int) -> None:
+        """Announce that `count` records of writes to config space were lost; add EVERYTHING to the queue."""
         self._tell_loss("records of configuration writes were lost", count)
         self._engine.add_everything(Reason.WRITTEN, quiet=self._quiet())

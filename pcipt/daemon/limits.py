@@ -16,7 +16,10 @@ KEYS = 4096
 
 @attrs.define
 class _Bucket:
-    """The state of one key: tokens left, time of the last refill in seconds, suppressed messages."""
+    """The state of one key: tokens left, time of the last refill in seconds, number of suppressed messages.
+
+    One message takes one token.
+    """
 
     tokens: float
     at: float
@@ -24,7 +27,9 @@ class _Bucket:
 
 
 class Limits:
-    """Decide for each message whether it passes: at most `burst` at once for each key, then `per_second`."""
+    """A rate limit for messages: for each key at most `burst` messages at once, then `per_second` each
+    second.
+    """
 
     def __init__(self, burst: int = BURST, per_second: float = PER_SECOND) -> None:
         self._burst = burst
@@ -32,10 +37,12 @@ class Limits:
         self._buckets: OrderedDict[Hashable, _Bucket] = OrderedDict()
 
     def take(self, key: Hashable, now: float) -> tuple[bool, int]:
-        """Count a message under `key` and decide whether it passes; `now` is in seconds of a steady clock.
+        """Count a message under `key` and return whether it passes. `now` is in seconds of a steady clock.
 
-        Shape:  True and the number of messages suppressed since the last one that passed; or False and the
-                same number, this message included.
+        At most KEYS keys are remembered; the key without a message for the longest time is forgotten.
+
+        Shape:  True and the number of messages of this key suppressed since the last one that passed; or
+                False and the same number, this message included.
         """
         bucket = self._buckets.get(key)
         if bucket is None:

@@ -17,9 +17,11 @@ from pcipt.xen.libxc import open_libxc
 
 
 def run_live(options: Options, settings: Settings, log: Any) -> None:
-    """Open Xen and the event sources, run the daemon until it is told to stop, and close Xen again.
+    """Open Xen and the event sources, run the daemon until SIGTERM or SIGINT, and close Xen.
 
-    Raises: UnsupportedError if this is not a dom0 of Xen, or if the kernel sends no hot-plug messages.
+    Raises: UnsupportedError if this is not a dom0 of Xen, or if the kernel sends no hot-plug messages;
+            NotPermittedError if this process may not open Xen; HypervisorError if Xen cannot be opened for
+            another reason; the errors of `Daemon.run`.
     """
     with open_libxc() as xen:
         # Both sources are opened before the machine is read, so that no event is missed.
@@ -29,9 +31,10 @@ def run_live(options: Options, settings: Settings, log: Any) -> None:
 
 
 def watch_by(source: str, *, pvh: bool) -> Watch:
-    """Open the source of configuration writes that is named `source`: kprobe, xentrace or none.
+    """Return a watch on the source of configuration writes that `source` names: kprobe, xentrace or none.
 
-    If it cannot be opened here, the watch has no source and holds a finding that says why.
+    Any other word counts as none. If the source cannot be opened, the watch sees no writes and has a finding
+    that says why.
     """
     obeys = not pvh  # on PVH, vPCI drops a write to a BAR that decodes, so hardware does not get it
     if source == "kprobe":

@@ -10,9 +10,12 @@ from pcipt.errors import InputError
 
 @contextlib.contextmanager
 def only_one(directory: str) -> Iterator[None]:
-    """Hold the lock file of the state directory while the with-block runs; create the directory if necessary.
+    """Hold the lock file of the state directory during the with-block.
 
-    Raises: InputError if another daemon holds the lock, with its pid, or if the directory cannot be used.
+    The directory is created if it is missing. The lock is released when the with-block or the process ends.
+
+    Raises: InputError if another daemon holds the lock (the error has its pid), or if the directory cannot be
+            created or written.
     """
     path = os.path.join(directory, "lock")
     try:

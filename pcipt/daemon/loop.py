@@ -14,7 +14,10 @@ Callback = Callable[[], object]
 
 
 class Loop:
-    """Run callbacks in one thread until `stop` is called; `before_waiting` is called before each wait."""
+    """An event loop in one thread. `run` waits for descriptors and deadlines and calls their callbacks.
+
+    `before_waiting` is called before each wait. An exception of a callback ends `run` and is raised by it.
+    """
 
     def __init__(self) -> None:
         self.before_waiting: Callback = lambda: None
@@ -25,7 +28,7 @@ class Loop:
     def watch(self, fileno: int, events: int, callback: Callable[[int], None]) -> None:
         """Call `callback` with the ready events (EVENT_READ, EVENT_WRITE) whenever the descriptor is ready.
 
-        A second call for the same descriptor replaces events and callback.
+        A second call for the same descriptor replaces its events and its callback.
         """
         if fileno in self._selector.get_map():
             self._selector.modify(fileno, events, callback)
@@ -33,24 +36,31 @@ class Loop:
             self._selector.register(fileno, events, callback)
 
     def forget(self, fileno: int) -> None:
-        """Stop watching a descriptor; do nothing if it is not watched."""
+        """Stop watching a descriptor. Do nothing if it is not watched."""
         with contextlib.suppress(KeyError):
             self._selector.unregister(fileno)
 
     def after(self, name: str, seconds: float, callback: Callback) -> None:
-        """Call `callback` once, `seconds` from now. A second call with the same `name` replaces the first."""
+        """Call `callback` once, `seconds` from now, in a turn of the loop.
+
+        A second call with the same `name` before that replaces the first.
+        """
         self._deadlines[name] = (time.monotonic() + seconds, callback)
 
     def cancel(self, name: str) -> None:
-        """Cancel the deadline `name`; do nothing if there is none."""
+        """Cancel the deadline `name`. Do nothing if there is none."""
         self._deadlines.pop(name, None)
 
     def stop(self) -> None:
-        """Make `run` return after the present callback."""
+        """Make `run` return after the present callback; callbacks that are also ready are not called."""
         self._stopping = True
 
     def run(self) -> None:
-        """Wait and run callbacks until `stop` is called."""
+        """Wait and call callbacks until `stop` is called: in each turn those of descriptors, then those of
+        deadlines.
+
+        Raises: every exception of a callback.
+        """
         self._stopping = False
         while not self._stopping:
             self.before_waiting()
@@ -64,21 +74,21 @@ class Loop:
                     callback()
 
     def _timeout(self) -> float | None:
-        """Return the seconds until the next deadline; None if there is none."""
+        """Return the seconds until the next deadline, 0.0 if it has passed; None if there is no deadline."""
         if not self._deadlines:
             return None
         return max(0.0, min(due for due, _ in self._deadlines.values()) - time.monotonic())
 
     def close(self) -> None:
-        """Free the selector; the loop cannot be used any more."""
+        """Close the selector. The loop cannot be used after this."""
         self._selector.close()
 
 
 class Signals:
-    """Call the handler of each signal from the loop, so that no handler interrupts another callback.
+    """Calls the handler of each signal from the loop, so that no handler interrupts another callback.
 
-    `pending` holds the numbers of the signals that have arrived and are not handled yet. `close` restores the
-    former handlers.
+    `pending` holds the numbers of the signals that have arrived and whose handlers were not called yet.
+    `close` restores the former handlers.
     """
 
     def __init__(self, loop: Loop, handlers: Mapping[signal.Signals, Callback]) -> None:
@@ -93,18 +103,18 @@ class Signals:
         loop.watch(self._read.fileno(), selectors.EVENT_READ, self._ready)
 
     def _note(self, number: int, _frame: object) -> None:
-        """Add a signal to `pending` when it arrives; long work checks `pending` between two steps."""
+        """Add a signal to `pending` when it arrives; long work reads `pending` between two steps."""
         self.pending.add(number)
 
     def _ready(self, _events: int) -> None:
-        """Call the handlers of the signals that have arrived, each handler once."""
+        """Call the handlers of the signals that have arrived, each once, in the order of arrival."""
         numbers: Iterable[int] = self._read.recv(4096)
         for number in dict.fromkeys(numbers):
             self.pending.discard(number)
             self._handlers[signal.Signals(number)]()
 
     def close(self) -> None:
-        """Restore the former handlers and stop watching."""
+        """Restore the former handlers and stop watching for signals."""
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -18,9 +18,10 @@ _STATES = frozenset({"READY=1", "RELOADING=1", "STOPPING=1"})  # changes of stat
 
 
 class Notifier:
-    """Send messages to the socket `address`, by default $NOTIFY_SOCKET; with a leading @ it is abstract.
+    """A sender of messages to systemd, to the socket `address` (None: $NOTIFY_SOCKET).
 
-    `clock` returns seconds of a steady clock.
+    An address that begins with @ is an abstract socket. Without an address nothing is sent. `clock` returns
+    seconds of a steady clock.
     """
 
     def __init__(self, address: str | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -31,10 +32,10 @@ class Notifier:
         self._shown = clock()
 
     def send(self, *lines: str) -> None:
-        """Send lines such as READY=1 in one message; errors are ignored.
+        """Send lines such as READY=1 in one message. Errors are ignored.
 
-        If the receiver's queue is full, a change of state waits up to PATIENCE seconds; another message is
-        dropped.
+        If the receiver's queue is full, a message with READY=1, RELOADING=1 or STOPPING=1 waits up to
+        PATIENCE seconds; any other message is dropped.
         """
         if not self._address:
             return
@@ -45,17 +46,18 @@ class Notifier:
             sender.sendto("\n".join(lines).encode(), self._address)
 
     def ask_for_time(self) -> None:
-        """Ask systemd for MORE_TIME seconds more to start, before work that may take long."""
+        """Ask systemd to allow MORE_TIME seconds more for the start. Call it before work that takes long."""
         self.send(f"EXTEND_TIMEOUT_USEC={int(MORE_TIME * 1_000_000)}")
 
     def feed(self) -> None:
-        """Feed systemd's watchdog. Call it only after a real check of the service."""
+        """Send WATCHDOG=1. Call it only after a real check of the service."""
         self.send("WATCHDOG=1")
 
     def show_progress(self) -> None:
-        """Report that a long piece of work has finished another step; call it after each answer of Xen.
+        """Tell systemd that long work has finished another step. Call it after each answer of Xen.
 
-        At most one message a second is sent: it feeds the watchdog, or before READY=1 asks for more time.
+        Before READY=1 was sent, this asks for more time; after it, this feeds the watchdog. At most one
+        message is sent in PROGRESS seconds; other calls do nothing.
         """
         now = self._clock()
         if now - self._shown < PROGRESS:

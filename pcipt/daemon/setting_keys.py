@@ -22,7 +22,7 @@ class Accepts(Protocol):
 
     @property
     def words(self) -> str:
-        """A description of the accepted values, for errors and the manual."""
+        """Return a description of the accepted values, for errors and the manual."""
 
 
 @attrs.frozen
@@ -122,7 +122,11 @@ DEFAULTS: dict[str, Any] = {key.name: key.default for key in KEYS}
 
 
 def file_from_keys() -> str:
-    """Return the text of the shipped settings file: every key explained, commented out, at its default."""
+    """Return the text of the shipped settings file: every key with its explanation, as a comment with its
+    default.
+
+    The keys are in the order of KEYS.
+    """
     lines = ["# Settings of pcipt, see pcipt.toml(5). Each key stands here with its default.", ""]
     table = ""
     for key in KEYS:
@@ -135,7 +139,7 @@ def file_from_keys() -> str:
 
 
 def toml_from_value(value: object) -> str:
-    """Encode a value of a setting as TOML."""
+    """Return a value of a setting (text, number or bool) as TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return json.dumps(value, ensure_ascii=False)  # TOML quotes printable text as JSON does

@@ -22,7 +22,7 @@ _CLOSING = re.compile(r"[]}'\"]")  # is on the last line of a statement of sever
 
 @attrs.frozen
 class Settings:
-    """The settings in effect. A kind of action that `actions` does not hold is switched on."""
+    """The settings in effect. A kind of action that is missing in `actions` is switched on."""
 
     mode: str = DEFAULTS["mode"]
     actions: Mapping[str, bool] = attrs.field(factory=lambda: dict.fromkeys(ACTIONS, True))
@@ -32,11 +32,17 @@ class Settings:
     metrics_textfile: str = DEFAULTS["metrics.textfile"]
 
     def performs(self, word: str) -> bool:
-        """Return True if actions of kind `word` are performed: the mode is enforce, the switch is on."""
+        """Return True if actions of kind `word` are performed: the mode is "enforce" and their switch is on.
+
+        An unknown `word` is switched on.
+        """
         return self.mode == "enforce" and self.actions.get(word, True)
 
     def value_of(self, name: str) -> Any:
-        """Return the value of a key by its dotted name, such as "watch.source"."""
+        """Return the value of a key by its dotted name, such as "watch.source".
+
+        Raises: KeyError if there is no such key; an unknown key in "actions." gives True instead.
+        """
         table, _, inner = name.partition(".")
         if table == "actions":
             return self.actions.get(inner, True)
@@ -56,8 +62,8 @@ _FIELDS = {
 def read_settings(path: str, *, required: bool) -> Settings:
     """Read the settings file. If it is missing and not `required`, return the defaults.
 
-    Raises: InputError with line and key, with what is accepted there, and with the nearest key if the key is
-            unknown.
+    Raises: InputError if the file is missing and `required`, cannot be read, is not regular, is longer than
+            64 KiB, or has a wrong content (see `parse_settings`).
     """
     try:
         data = read_regular(path, SIZE_LIMIT)
@@ -71,9 +77,13 @@ def read_settings(path: str, *, required: bool) -> Settings:
 
 
 def parse_settings(data: bytes, path: str) -> Settings:
-    """Parse the bytes of a settings file; `path` is its name in errors.
+    """Return the settings in the bytes of a settings file. A key that is missing has its default.
 
-    Raises: InputError, as `read_settings`.
+    `path` is the name of the file in errors.
+
+    Raises: InputError for text that is not TOML in UTF-8, for an unknown key and for a value that is not
+            accepted. The error names the line and the key, what is accepted there, and the key that is most
+            similar to an unknown one.
     """
     try:
         text = data.decode()
@@ -101,7 +111,7 @@ def parse_settings(data: bytes, path: str) -> Settings:
 
 
 def _flat(document: Mapping[str, Any]) -> list[tuple[list[str], Any]]:
-    """Return every value of the document with its list of names: two names inside of a table, else one."""
+    """Return every value of the document, in its order, with the names of its key: [table, key] or [key]."""
     found: list[tuple[list[str], Any]] = []
     for name, value in document.items():
         if name in TABLES and isinstance(value, dict):
@@ -112,7 +122,10 @@ def _flat(document: Mapping[str, Any]) -> list[tuple[list[str], Any]]:
 
 
 def _wrong(names: Sequence[str], value: object) -> str | None:
-    """Return why a setting is wrong, in words for the user; None if it is right."""
+    """Return why a setting is wrong, in words for the user; None if it is right.
+
+    `names` are those of `_flat`.
+    """
     name = ".".join(names)
     key = BY_NAME.get(name)
     if key is not None and key.path == list(names):
@@ -123,7 +136,10 @@ def _wrong(names: Sequence[str], value: object) -> str | None:
 
 
 def _suggestion(names: Sequence[str]) -> str:
-    """Return "did you mean KEY?" for an unknown key, or the list of keys if none is similar."""
+    """Return "did you mean KEY?" for an unknown key; "expected one of …" if no known key is similar.
+
+    A key of the same name in another table is also suggested.
+    """
     beside = [key.path for key in KEYS if key.path[:-1] == list(names[:-1])]
     known = [path[-1] for path in beside] + (sorted(TABLES) if len(names) == 1 else [])
     prefix = "".join(f"{name}." for name in names[:-1])
@@ -135,7 +151,7 @@ def _suggestion(names: Sequence[str]) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return a value as text of at most 80 characters."""
+    """Return the Python form of a value, cut to 80 characters."""
     try:
         text = repr(value)
     except (
@@ -146,7 +162,10 @@ def _shown(value: object) -> str:
 
 
 def _syntax(message: str, text: str) -> str:
-    """Return the message of the TOML parser with line and column at its beginning."""
+    """Return the message of the TOML parser with "line N, column M: " at its beginning.
+
+    If the message has no position, the last line of `text` is named.
+    """
     match = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", message, re.DOTALL)
     if match is not None:
         return f"line {match[2]}, column {match[3]}: {match[1]}"
@@ -154,15 +173,16 @@ def _syntax(message: str, text: str) -> str:
 
 
 def _line_of_most_digits(text: str) -> str:
-    """Return "line N: " for the line with the longest number; the parser does not say where it failed."""
+    """Return "line N: " for the first line with the longest number: the parser does not name the line."""
     lengths = [max(map(len, re.findall(r"[0-9_]+", line)), default=0) for line in text.split("\n")]
     return f"line {lengths.index(max(lengths)) + 1}: "
 
 
 def _place(text: str, names: Sequence[str]) -> str:
-    """Return "line N: " for the first line of the statement that sets this key; empty if there is none.
+    """Return "line N: " for the first line of the statement that sets this key; an empty text if none is
+    found.
 
-    tomllib does not tell lines. So each statement is parsed alone, below the table header that applies to it.
+    tomllib does not report lines. So each statement is parsed alone, below the table header before it.
     """
     header = ""
     for number, statement in _statements(text.split("\n")):
@@ -174,7 +194,7 @@ def _place(text: str, names: Sequence[str]) -> str:
 
 
 def _statements(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Split a valid document into its statements; yield each with the number of its first line."""
+    """Split the lines of a valid document into statements; yield (number of its first line, text) of each."""
     start = 0
     while start < len(lines):
         end = start + 1
@@ -186,12 +206,12 @@ def _statements(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 
 def _joined(lines: Sequence[str]) -> str:
-    """Return the lines as one text, each with a newline."""
+    """Return the lines as one text, with a newline after each."""
     return "".join(f"{line}\n" for line in lines)
 
 
 def _parsed(text: str) -> dict[str, Any] | None:
-    """Parse TOML; return None if it is wrong or incomplete."""
+    """Return the document in a TOML text; None if the text is wrong or incomplete."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:
@@ -199,7 +219,7 @@ def _parsed(text: str) -> dict[str, Any] | None:
 
 
 def _has(document: Mapping[str, Any] | None, names: Sequence[str]) -> bool:
-    """Return True if the document holds the key with these names; False for a document of None."""
+    """Return True if the document has the key with these names; False if `document` is None."""
     at: object = document
     for name in names:
         if not isinstance(at, dict) or name not in at:

@@ -1,7 +1,7 @@
 """Keeps ledger, boot snapshot and what vPCI mapped in the state directory, each for the boot it was made in.
 
 ledger, ledger.steps    what pcipt did and was about to do: synced before the first hypercall of an action
-mappings                what vPCI was seen to map: written when it is quiet, for it can be seen again
+mappings                what vPCI was seen to map: written some seconds after an action
 boot                    functions and bridges when this boot was first seen
 """
 
@@ -22,7 +22,10 @@ STATE_DIRECTORY = "/var/lib/pcipt"
 
 
 class FileStore:
-    """The files below the directory `directory`. Only one daemon at a time may use it: see `lock`."""
+    """The files in `directory` that keep ledger, mappings and boot snapshot; a `Store` of the engine.
+
+    Only one daemon at a time may use the directory: see `lock.only_one`.
+    """
 
     def __init__(self, directory: str) -> None:
         self._ledger = Document(os.path.join(directory, "ledger"), "ledger")
@@ -31,12 +34,14 @@ class FileStore:
         self._unsaved: Ledger | None = None  # steps cannot be appended to what is on disk
 
     def load(self, boot_id: str) -> tuple[Ledger, BootSnapshot | None, list[Finding]]:
-        """Read the files; return the ledger, the boot snapshot, and findings about damaged files.
+        """Read the files; return the ledger, the boot snapshot, and a finding for each damaged file.
 
-        Without its file the ledger has no entries; without its file the snapshot is None. A file of another
-        boot than `boot_id` counts as missing. A damaged file is renamed and counts as missing, too; of a
-        damaged file of steps, the steps before the damaged line are kept.
-        Raises: OSError if a file exists and cannot be read.
+        If the file of the ledger is missing, the ledger has no entries. If the file of the snapshot is
+        missing, the snapshot is None. A file that is damaged, or that was made in another boot than
+        `boot_id`, counts as missing. A damaged file is renamed; of a damaged file of steps, the steps before
+        the damaged line are kept.
+
+        Raises: OSError if a file exists and cannot be read, or a damaged file cannot be renamed.
         """
         findings: list[Finding] = []
         ledger = self._load_ledger(boot_id, findings)
@@ -47,9 +52,11 @@ class FileStore:
         return ledger, snapshot if snapshot is not None and snapshot.boot_id == boot_id else None, findings
 
     def append(self, steps: Sequence[Step]) -> None:
-        """Append steps to the ledger's file; they are on disk when this returns.
+        """Append steps to the ledger's file; they are on disk when this returns. Call `load` first.
 
-        Raises: OSError.
+        If no ledger of this boot is on disk yet, or its steps were damaged, the ledger is saved first.
+
+        Raises: OSError if they cannot be written.
         """
         if self._unsaved is not None:
             self.save(self._unsaved)
@@ -58,15 +65,18 @@ class FileStore:
     def save(self, ledger: Ledger) -> None:
         """Write the whole ledger to disk and delete the file of steps, because the ledger includes them.
 
-        Raises: OSError.
+        Raises: OSError if it cannot be written.
         """
         self._ledger.save(ledger_to_json(ledger))
         self._unsaved = None
 
     def save_mappings(self, ledger: Ledger) -> None:
-        """Write the pages that vPCI was seen to map, and when hot-plug messages were lost (`messages_lost`).
+        """Write the pages of `ledger` that vPCI was seen to map, and the time at which messages were lost, if
+        any were.
 
-        Raises: OSError.
+        Pages that pcipt mapped are not written here: `save` writes them.
+
+        Raises: OSError if the file cannot be written.
         """
         seen = mapped_to_json(held for held in ledger.mapped if held.by is By.XEN)
         content: dict[str, Any] = {"boot_id": ledger.boot_id, "mappings": seen}
@@ -75,6 +85,7 @@ class FileStore:
         self._mappings.save(content)
 
     def save_snapshot(self, snapshot: BootSnapshot) -> None:
+        """Write the boot snapshot. Raises OSError if it cannot be written."""
         self._boot.save(
             {
                 "boot_id": snapshot.boot_id,
@@ -84,9 +95,17 @@ class FileStore:
         )
 
     def close(self) -> None:
+        """Close the file of steps, if it is open."""
         self._ledger.close()
 
     def _load_ledger(self, boot_id: str, findings: list[Finding]) -> Ledger:
+        """Return the ledger of this boot with the pages that vPCI mapped and all steps that can be applied.
+
+        Damage is appended to `findings`. After damage of the steps, `_unsaved` is the ledger: it must be
+        saved before the next append.
+
+        Raises: OSError if a file cannot be read or renamed.
+        """
         ledger = self._base(boot_id, findings)
         seen, ledger.messages_lost = self._seen(boot_id, findings)
         for held in ledger.mapped:
@@ -114,7 +133,10 @@ class FileStore:
     def _base(self, boot_id: str, findings: list[Finding]) -> Ledger:
         """Read the ledger without its steps; return an empty ledger if there is none for this boot.
 
-        `_unsaved` is set to the empty ledger, or to None if a ledger was read.
+        `_unsaved` is set to the empty ledger, or to None if a ledger was read. Damage is appended to
+        `findings`.
+
+        Raises: OSError if the file cannot be read or renamed.
         """
         self._unsaved = fresh = Ledger(boot_id)
         content = _taken(self._ledger.load(), findings)
@@ -131,7 +153,12 @@ class FileStore:
         return read
 
     def _seen(self, boot_id: str, findings: list[Finding]) -> tuple[MappedPages, str | None]:
-        """Read the pages that vPCI was seen to map, and when hot-plug messages were lost (None: never)."""
+        """Return the pages that vPCI was seen to map, and when hot-plug messages were lost (None: never).
+
+        Return no pages if the file is missing, damaged or of another boot. Damage is appended to `findings`.
+
+        Raises: OSError if the file cannot be read or renamed.
+        """
         content = _taken(self._mappings.load(), findings)
         if not isinstance(content, dict) or content.get("boot_id") != boot_id:
             return MappedPages(), None
@@ -144,6 +171,7 @@ class FileStore:
 
 
 def _taken(loaded: tuple[Any, Finding | None], findings: list[Finding]) -> Any:
+    """Return the content that `Document.load` returned; append its finding to `findings` if it has one."""
     content, damage = loaded
     if damage is not None:
         findings.append(damage)
@@ -151,7 +179,7 @@ def _taken(loaded: tuple[Any, Finding | None], findings: list[Finding]) -> Any:
 
 
 def _snapshot_from_json(content: object) -> BootSnapshot | None:
-    """Return the snapshot that `save_snapshot` wrote; None if `content` is no snapshot."""
+    """Return the snapshot that `save_snapshot` wrote; None if `content` is anything else."""
     if not isinstance(content, dict):
         return None
     try:

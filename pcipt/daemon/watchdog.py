@@ -24,7 +24,7 @@ def watchdog_interval(environment: Mapping[str, str]) -> float | None:
     """Return the seconds between two checks; None if systemd expects no watchdog from this process.
 
     The interval is a third of systemd's limit ($WATCHDOG_USEC), so that one check may fail. None is also
-    returned if $WATCHDOG_USEC is 0 or no number, or if $WATCHDOG_PID names another process.
+    returned if $WATCHDOG_USEC is 0 or not a number, or if $WATCHDOG_PID names another process.
     """
     usec, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", str(os.getpid()))
     if not usec.isascii() or not usec.isdecimal() or pid != str(os.getpid()) or not int(usec):
@@ -33,10 +33,10 @@ def watchdog_interval(environment: Mapping[str, str]) -> float | None:
 
 
 class Watchdog:
-    """Check the service every `interval` seconds, by a request to its control socket at `address`.
+    """A check of the service every `interval` seconds, by a request to its control socket at `address`.
 
-    `feed` is called after each successful check, `complain` with the problem after any other. Checks begin
-    now and end with `close`.
+    `feed` is called after each successful check, `complain` with the reason after each failed one. The first
+    check is sent after `interval` seconds. `close` ends the checks.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Watchdog:
         self._again()
 
     def close(self) -> None:
+        """End the checks; `feed` and `complain` are not called after this."""
         self._loop.cancel("watchdog")
         self._hang_up()
 
@@ -64,7 +65,7 @@ class Watchdog:
         self._loop.after("watchdog", self._interval, self._check)
 
     def _check(self) -> None:
-        """Complain if the last check got no answer; send the next one and set the next deadline."""
+        """Send the next check and set the next deadline. Complain if the last check got no answer."""
         if self._connection is not None:
             self._complain("no answer to the last check")
         self._hang_up()
@@ -82,7 +83,7 @@ class Watchdog:
         self._loop.watch(connection.fileno(), selectors.EVENT_READ, self._ready)
 
     def _ready(self, _events: int) -> None:
-        """Read the answer; once it is complete, feed the watchdog or complain."""
+        """Read the answer; when it is complete or the connection ends, feed the watchdog or complain."""
         assert self._connection is not None
         data = b""
         with contextlib.suppress(OSError):
@@ -98,6 +99,7 @@ class Watchdog:
             self._complain(why)
 
     def _hang_up(self) -> None:
+        """Close the connection of the present check, if there is one."""
         if self._connection is not None:
             self._loop.forget(self._connection.fileno())
             self._connection.close()
@@ -105,7 +107,10 @@ class Watchdog:
 
 
 def _complaint(answer: bytes) -> str | None:
-    """Return the problem that the answer to `Check` reports; None if it reports no problem."""
+    """Return the problem that the answer to `Check` reports; None if it reports no problem.
+
+    An answer that is empty, an error or not understood is a problem too.
+    """
     try:
         told = json.loads(answer)
     except ValueError:

@@ -1,7 +1,8 @@
-"""Folds configuration writes into the shadow registers, and calls back with the functions to read again.
+"""Applies configuration writes to shadow registers, and calls back with the functions that must be read
+again.
 
-A write says what was intended. The engine reads back what it led to once no more writes arrive. `refresh`
-puts what hardware says into the shadow; a difference is one more change.
+A write says what its writer wanted. When no more writes arrive, the engine reads back what the registers are.
+`refresh` stores what was read in the shadow; a difference is one more change.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -23,12 +24,15 @@ UNSEEN = "writes to config space go unseen, only hot-plug messages lead to readi
 
 
 class Watch:
-    """Holds the source and the shadow of the machine; without a source it only has findings to give.
+    """The source of configuration writes, and the shadow registers of the machine.
 
-    `on_written` is called with each function that must be read again, `on_lost` with the number of records
-    that were lost. `on_change` is called with each change and whether it was found by reading back,
-    `on_finding` when the source has broken down. `obeys` is False where Xen's vPCI drops writes to BARs that
-    decode (PVH): then `intents` has what was asked for.
+    A source of None sees no writes. `findings` are those about opening the source. `on_written` is called
+    with each function that must be read again. `on_lost` is called with the number of lost records; an
+    unknown number is given as 1. `on_change` is called with each change, and True if reading back found it,
+    False if a write made it. `on_finding` is called with a finding for each new problem of the source.
+
+    `obeys` is False if Xen's vPCI drops writes to BARs that decode (PVH). Then `intents` holds what was
+    written to such BARs.
     """
 
     def __init__(
@@ -49,28 +53,46 @@ class Watch:
 
     @property
     def fileno(self) -> int | None:
+        """Return the descriptor to poll for writes; None if there is no source."""
         return self._source.fileno() if self._source is not None else None
 
     def counters(self) -> dict[str, Any]:
+        """Return the name of the source (None if there is none) and counters: writes, own writes, lost
+        records.
+
+        Own writes are those of this process; `writes` includes them.
+        """
         source = self._name if self._source is not None else None
         return {"source": source, "writes": self._writes, "own": self._own, "lost": self._lost}
 
     def blind(self) -> str | None:
-        """Say why the source that was opened sees nothing any more; None where it does or there is none."""
+        """Return the reason if the source was opened and sees no writes any more; None if it sees writes.
+
+        None is also returned if there is no source.
+        """
         return self._source.blind() if self._source is not None else None
 
     def begin(self, machine: Machine, raws: Mapping[Sbdf, RawFunction]) -> None:
-        """Start over from the machine as it was just read; both may change in place with later readings."""
+        """Replace the shadow registers by those of a machine that was just read.
+
+        `machine` and `raws` may change in place with later readings.
+        """
         if self._source is not None:
             self._shadow = shadow_from_machine(machine, raws, obeys=self._obeys)
 
     def take(self) -> None:
-        """Fold in all writes that the source has."""
+        """Read all writes and losses from the source and apply them to the shadow, calling back for each
+        change.
+        """
         for event in self._source.read() if self._source is not None else ():
             self._fold(event)
 
     def settle(self) -> None:
-        """Decide about writes that waited for others (one half of a 64-bit BAR): no others have arrived."""
+        """Apply the writes that are pending in the shadow (one half of a 64-bit BAR): the other half has not
+        arrived.
+
+        Also report losses that only the source's counters show, and new problems of the source.
+        """
         if self._source is None:
             return
         overrun = self._source.overrun()
@@ -82,7 +104,11 @@ class Watch:
         self._note(changes)
 
     def refresh(self, raws: Iterable[RawFunction]) -> None:
-        """Take what was read back for the truth."""
+        """Replace the shadow registers of these functions by what was read back.
+
+        `on_change` is called for each difference, but `on_written` is not: the functions need not be read
+        again.
+        """
         for raw in list(raws):
             self._shadow, changes = refreshed(self._shadow, raw.sbdf, raw.config or b"")
             for change in changes:
@@ -90,19 +116,25 @@ class Watch:
                     self.on_change(change, True)
 
     def close(self) -> tuple[str, ...]:
-        """Take the source down; gives what did not go cleanly."""
+        """Close the source.
+
+        Return the problems of the source that were not reported before, for example in closing. Return an
+        empty tuple if there is no source.
+        """
         if self._source is None:
             return ()
         self._source.close()
         return self._new_problems()
 
     def _new_problems(self) -> tuple[str, ...]:
+        """Return the problems of the source that this method has not returned before."""
         found: tuple[str, ...] = getattr(self._source, "problems", ())
         fresh = tuple(problem for problem in found if problem not in self._told)
         self._told.update(fresh)
         return fresh
 
     def _fold(self, event: ConfigWrite | Lost) -> None:
+        """Count one write or loss; apply a write to the shadow and call back."""
         if isinstance(event, Lost):
             self._lost += event.count or 1
             self.on_lost(event.count or 1)
@@ -122,6 +154,9 @@ class Watch:
         self._note(changes)
 
     def _note(self, changes: Iterable[Change]) -> None:
+        """Call `on_written` for each changed or renumbered function, and `on_change` for each change of a
+        register.
+        """
         for change in changes:
             self.on_written(change.sbdf)
             for pair in change.moved if isinstance(change, BusRenumbered) else ():
@@ -133,12 +168,21 @@ class Watch:
 
 
 def no_watch(finding: Finding | None = None) -> Watch:
-    """Make a watch that sees nothing; the daemon lives on with reading again on hot-plug messages."""
+    """Return a watch without a source, which has `finding` if that is not None.
+
+    The daemon then reads functions again only after hot-plug messages.
+    """
     return Watch(None, "none", findings=() if finding is None else (finding,))
 
 
 def open_watch(open_source: Callable[[], WriteSource], name: str, *, obeys: bool) -> Watch:
-    """Open a source; where it cannot be had, that is a finding and not an error."""
+    """Return a watch on the source that `open_source` returns. `name` is the source's name in `counters`.
+
+    If `open_source` raises UnsupportedError, return a watch without a source, which has a finding with the
+    reason.
+
+    Raises: every other error of `open_source`.
+    """
     try:
         return Watch(open_source(), name, obeys=obeys)
     except UnsupportedError as error:

@@ -1,4 +1,4 @@
-"""Takes due work from the queue, has it reconciled, and lets the watcher know what was read."""
+"""Takes due work from the queue, lets the engine reconcile it, and tells the watcher what was read."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,10 @@ Tell = Callable[[Scope, Report], None]
 
 
 class Worker:
-    """`tell` is called with each scope and what came of it. Without `whole` EVERYTHING waits."""
+    """Does the work in the engine's queue.
+
+    `tell` is called with the scope and the report of each reconciliation.
+    """
 
     def __init__(self, engine: Engine, watch: Watch, tell: Tell) -> None:
         self._engine = engine
@@ -20,7 +23,10 @@ class Worker:
         self._tell = tell
 
     def turn(self, *, whole: bool = True) -> Report | None:
-        """Do one piece of work that is due; return None if nothing is due."""
+        """Reconcile the work that is due now, or one slice of EVERYTHING, and return the report.
+
+        Return None if nothing is due. If `whole` is False, work for EVERYTHING stays in the queue.
+        """
         if self._engine.next_due() != 0.0:
             return None
         self._watch.settle()
@@ -34,7 +40,11 @@ class Worker:
         return report
 
     def work_off(self, *, whole: bool = True) -> list[Outcome]:
-        """Work until nothing is due now; return the outcomes worth telling."""
+        """Call `turn` until nothing is due now; return the outcomes of all its reports, in their order.
+
+        Stop earlier if SIGTERM or SIGINT has arrived, but not between two slices of EVERYTHING. If `whole` is
+        False, work for EVERYTHING stays in the queue.
+        """
         outcomes: list[Outcome] = []
         while (report := self.turn(whole=whole)) is not None:
             outcomes += report.outcomes
@@ -43,7 +53,11 @@ class Worker:
         return outcomes
 
     def _refresh(self, scope: Scope, report: Report) -> None:
-        """Give the watcher what hardware says now: of all functions if some may have come or gone."""
+        """Give the watcher the registers that were read.
+
+        If functions may have been added or removed, it gets those of all functions, else those of the
+        functions that were written.
+        """
         raws = self._engine.raws
         if report.shape_changed:
             self._watch.begin(self._engine.machine, raws)

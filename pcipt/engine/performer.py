@@ -135,6 +135,7 @@ class Performer:
         for action in batch:
             if self._policy.stopping():
                 done.append(self._step(action, Event.FAILED))  # not begun; the next start plans it again
+                done[-1].apply(ledger)
                 continue
             judged = _judged(action, views)
             outcome = judged if isinstance(judged, Outcome) else self._call(action, judged, views)

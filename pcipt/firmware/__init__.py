@@ -1,4 +1,4 @@
-"""Decode and build what the firmware tells: ACPI tables, the PVH boot ABI, the memory map, reserved memory.
+"""Decode and build the firmware's tables: ACPI tables, the PVH boot ABI, the memory map, reserved memory.
 
-Pure.
+The code is pure: it opens no file and asks no clock.
 """

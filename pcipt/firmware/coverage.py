@@ -21,7 +21,7 @@ class Coverage(enum.Enum):
     """How sure it is that an IOMMU unit serves a function.
 
     CERTAIN: the firmware's table alone shows it, or there is no IOMMU. AT_BOOT: it follows from the boot
-    snapshot. NONE: no unit serves the function, as far as is known.
+    snapshot. NONE: neither shows it.
     """
 
     CERTAIN = "certain"
@@ -31,7 +31,7 @@ class Coverage(enum.Enum):
 
 @attrs.frozen
 class BootSnapshot:
-    """The functions and the bridges of the machine as pcipt first saw them in this boot.
+    """The functions and the bridges of the machine at pcipt's first reading in this boot.
 
     `bridges` maps each bridge to its (secondary, subordinate) bus numbers.
     """
@@ -42,7 +42,10 @@ class BootSnapshot:
 
 
 def snapshot_from_machine(boot_id: str, machine: Machine) -> BootSnapshot:
-    """Return the snapshot of a machine as it is now. Bridges whose secondary bus number is 0 are left out."""
+    """Return the snapshot of a machine as it is now.
+
+    `functions` has all functions. `bridges` lacks the bridges whose secondary bus number is 0.
+    """
     bridges = {
         f.sbdf: (f.bridge.secondary, f.bridge.subordinate)
         for f in machine.functions.values()
@@ -53,9 +56,10 @@ def snapshot_from_machine(boot_id: str, machine: Machine) -> BootSnapshot:
 
 @attrs.frozen
 class IommuScope:
-    """The IOMMU units of a machine: the firmware's tables, if dom0 can read them, and the boot snapshot.
+    """The IOMMU units of a machine: the firmware's tables and the boot snapshot.
 
-    `absent` is True if the machine has no IOMMU.
+    `dmar` and `ivrs` are None if the machine has no such table or dom0 cannot read it. `absent` is True if
+    the machine has no IOMMU.
     """
 
     snapshot: BootSnapshot
@@ -66,10 +70,11 @@ class IommuScope:
     def covers(self, function: Sbdf, physfn: Sbdf | None = None) -> Coverage:
         """Return how sure it is that an IOMMU unit serves `function`.
 
-        `physfn` is its physical function if it is a virtual function, which Xen judges by the physical one.
-        If the machine has no IOMMU, nothing can fail: CERTAIN. If a DMAR or IVRS table with units is given,
-        the table decides. If not (on a PVH dom0), the answer is AT_BOOT if the function was there at boot or
-        is on a bus that was behind a bridge at boot, else NONE.
+        If `function` is a virtual function, `physfn` must be its physical function. The result is then that
+        of `physfn`, because Xen decides by the physical function. If `absent` is True, the result is CERTAIN:
+        nothing can fail. Else, if `dmar` has units, the DMAR table decides. Else, if `ivrs` has units, the
+        IVRS table decides. If neither table has units (on a PVH dom0), the result is AT_BOOT if the function
+        is in the snapshot or is on a bus below a bridge of the snapshot, else NONE.
         """
         at = physfn or function
         if self.absent:
@@ -85,7 +90,11 @@ class IommuScope:
         return Coverage.AT_BOOT if at in self.snapshot.functions or behind_bridge else Coverage.NONE
 
     def _by_dmar(self, at: Sbdf, dmar: Dmar) -> Coverage:
-        """Return how sure the DMAR table makes it that a unit serves the function `at`."""
+        """Return how sure the DMAR table makes it that a unit serves the function `at`.
+
+        CERTAIN if a unit of the function's segment has `include_all`; else the highest result of `_by_scope`
+        for the scopes of that segment's units. NONE if the segment has no unit.
+        """
         answer = Coverage.NONE
         for unit in dmar.units:
             if unit.segment != at.segment:
@@ -96,7 +105,12 @@ class IommuScope:
         return answer
 
     def _by_scope(self, at: Sbdf, scope: Scope) -> Coverage:
-        """Return how sure it is that a device scope names the function `at` or a bridge above it."""
+        """Return how sure it is that a device scope names the function `at` or a bridge above it.
+
+        CERTAIN: the scope names `at` by a path of one hop. AT_BOOT: it names `at` by a longer path, or it is
+        a bridge scope and the bus of `at` is below that bridge in the snapshot. NONE in any other case, and
+        for scopes that are neither endpoint nor bridge.
+        """
         if scope.kind not in (SCOPE_ENDPOINT, SCOPE_BRIDGE):
             return Coverage.NONE
         target = self.resolve(at.segment, scope)
@@ -108,10 +122,11 @@ class IommuScope:
         return Coverage.NONE
 
     def resolve(self, segment: int, scope: Scope) -> Sbdf | None:
-        """Return the function that a device scope names; None if it cannot be found.
+        """Return the address of the function that a device scope names.
 
-        The path is followed through the bridges of the boot snapshot. The result is None if a bridge on the
-        path is not in the snapshot, or if the path is empty or impossible.
+        The path is followed through the bridges of the boot snapshot. The last hop is not looked up, so the
+        machine may have no function at that address. None if a bridge on the path is not in the snapshot, if
+        the path is empty, or if a hop has a device above 1F or a function above 7.
         """
         if not scope.path or any(device > 0x1F or function > 7 for device, function in scope.path):
             return None
@@ -137,5 +152,5 @@ _RANK = [Coverage.NONE, Coverage.AT_BOOT, Coverage.CERTAIN]
 
 
 def _within(routing: int, pairs: Sequence[tuple[int, int]]) -> bool:
-    """Return True if one of the inclusive pairs contains the routing id."""
+    """Return True if one of the pairs (first, last), both inclusive, contains the routing id."""
     return any(first <= routing <= last for first, last in pairs)

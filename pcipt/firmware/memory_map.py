@@ -1,7 +1,7 @@
 """Hold a memory map as firmware or a hypervisor gives it: the type of each range of addresses.
 
 The types are those of E820 and of `hvm_start_info`, which agree. An address outside of all entries is a hole.
-A flat map is one that `flatten_map` returned: its entries are sorted and do not overlap.
+A flat map is the result of `flatten_map`: its entries are sorted by address and do not overlap.
 Source: ACPI 6.5 §15 (Address Range Types); Xen public/arch-x86/hvm/start_info.h, XEN_HVM_MEMMAP_TYPE_*.
 """
 
@@ -39,19 +39,25 @@ class MemoryType(enum.Enum):
 
 @attrs.frozen
 class MemoryEntry:
-    """One entry of a map. `kind` is the plain number, because a map may hold types that are not known."""
+    """One entry of a map: a range of addresses and the number `kind` of its type.
+
+    `kind` is a plain number, because a map may hold types that `MemoryType` does not have.
+    """
 
     range: Range
     kind: int
 
     @property
     def type(self) -> MemoryType | None:
-        """The type; None if the number is not a known type."""
+        """The type as a `MemoryType`; None if `MemoryType` does not have the number."""
         return _TYPES.get(self.kind)
 
     @property
     def word(self) -> str:
-        """The name of the type for reports; "type N" if the number is not a known type."""
+        """The name of the type in lower case, for reports.
+
+        It is "type N" if `MemoryType` does not have the number N.
+        """
         return _TYPES[self.kind].word if self.kind in _TYPES else f"type {self.kind}"
 
 
@@ -60,7 +66,10 @@ _RAM = MemoryType.RAM.value
 
 
 def entry(start: int, size: int, kind: MemoryType) -> MemoryEntry:
-    """Return an entry of a known type; `start` and `size` count bytes."""
+    """Return an entry of a known type that begins at byte address `start` and has `size` bytes.
+
+    `size` must not be 0.
+    """
     return MemoryEntry(Range(Address(start), size), kind.value)
 
 
@@ -79,19 +88,21 @@ _LINUX_NAMES = {
 
 
 def entries_from_names(named: Iterable[tuple[Range, str]]) -> tuple[MemoryEntry, ...]:
-    """Return the flat map (`flatten_map`) of the ranges whose names are Linux's names of E820 types.
+    """Return the flat map (see `flatten_map`) of the ranges whose names are Linux's names of E820 types.
 
-    Upper and lower case do not matter in a name. Ranges with other names are left out.
+    Linux's names are those of /proc/iomem and /sys/firmware/memmap, for example "System RAM". Upper and lower
+    case do not matter. Ranges with other names are left out.
     """
     found = ((span, _LINUX_NAMES.get(name.lower())) for span, name in named)
     return flatten_map(MemoryEntry(span, kind.value) for span, kind in found if kind is not None)
 
 
 def flatten_map(entries: Iterable[MemoryEntry]) -> tuple[MemoryEntry, ...]:
-    """Return the entries as a flat map: sorted, without overlaps, adjacent entries of the same type joined.
+    """Return the entries as a flat map: sorted by address, no overlaps, adjacent entries of a type joined.
 
-    If entries overlap, the type with the higher number counts, as in Linux and Xen. RAM has the lowest
-    number, so it never hides another type. Entries of type 0 are left out.
+    The entries may be in any order. Where entries overlap, the result has the type with the highest number,
+    as in Linux and Xen. RAM has the lowest number, so it never hides another type. Entries of type 0 are left
+    out.
     """
     given = sorted(entries, key=lambda each: each.range.start)
     cuts = sorted({each.range.start for each in given} | {each.range.last + 1 for each in given})
@@ -117,14 +128,17 @@ def flatten_map(entries: Iterable[MemoryEntry]) -> tuple[MemoryEntry, ...]:
 
 
 def overlapping(entries: Sequence[MemoryEntry], span: Range) -> Sequence[MemoryEntry]:
-    """Return the entries that share bytes with `span`. `entries` must come from `flatten_map`."""
+    """Return the entries that share at least one byte with `span`, in address order; empty if none does.
+
+    `entries` must come from `flatten_map`. The entries are not cut to `span`.
+    """
     first = bisect.bisect_left(entries, span.start, key=lambda each: each.range.last)
     end = bisect.bisect_right(entries, span.last, key=lambda each: each.range.start)
     return entries[first:end]
 
 
 def is_ram(entries: Sequence[MemoryEntry], span: Range) -> bool:
-    """Return True if all of `span` is RAM. `entries` must come from `flatten_map`."""
+    """Return True if every byte of `span` is RAM. `entries` must come from `flatten_map`."""
     found = overlapping(entries, span)
     return (
         len(found) == 1
@@ -142,10 +156,11 @@ def find_room(
     align: int = 4096,
     limit: int | None = None,
 ) -> Address | None:
-    """Return the lowest aligned address where `size` bytes of RAM are free; None if there is none.
+    """Return the lowest address with `size` free bytes of RAM; None if there is none.
 
-    The place is not below 1 MiB, overlaps no range of `taken`, and ends at or below `limit` (None: no limit).
-    `entries` may be in any order.
+    The address is a multiple of `align`. The `size` bytes lie in one range of RAM, begin at or above 1 MiB,
+    overlap no range of `taken`, and end at or below `limit` (None: no limit). `entries` and `taken` may be in
+    any order.
     Units:  bytes.
     """
     for each in flatten_map(entries):
@@ -167,11 +182,12 @@ def find_room(
 def place_modules(
     entries: Sequence[MemoryEntry], sizes: Sequence[int], taken: Sequence[Range] = ()
 ) -> tuple[Range, ...]:
-    """Return one range of RAM per module: below 4 GiB if the module fits there, else above, as boot loaders
-    do.
+    """Return one range of RAM for each size in `sizes`, in the same order.
 
-    No module overlaps another module or a range of `taken`. `sizes` are in bytes.
-    Raises: UnsupportedError if there is not enough RAM for a module.
+    A module is placed below 4 GiB if it fits there, else above, at the lowest free page (see `find_room`). No
+    module overlaps another module or a range of `taken`.
+    Units:  bytes; a size must not be 0.
+    Raises: UnsupportedError if a module does not fit into the RAM that is left.
     """
     used = list(taken)
     placed: list[Range] = []

@@ -32,7 +32,7 @@ class TableFile:
 
 @attrs.frozen
 class TableReading:
-    """The tables that could be read, and a finding for each that could not."""
+    """The tables that could be read, sorted by file name, and a finding for each that could not be read."""
 
     tables: tuple[TableFile, ...]
     findings: tuple[Finding, ...]
@@ -41,8 +41,10 @@ class TableReading:
 def read_tables(root: str = "/") -> TableReading:
     """Read all ACPI tables in sys/firmware/acpi/tables below `root`.
 
-    Raises: InputError if the directory is missing or has no table; NotPermittedError if permission was
-            refused and no table could be read.
+    Files whose names are not names of tables, links and directories are skipped. A table that cannot be read
+    or is longer than 16 MiB gives a finding.
+    Raises: InputError if the directory is missing, cannot be listed, or no table could be read;
+            NotPermittedError if no table could be read and permission was refused for at least one.
     """
     with Tree(root) as tree:
         try:
@@ -56,10 +58,10 @@ def read_tables(root: str = "/") -> TableReading:
 def read_table_directory(path: str) -> TableReading:
     """Read each file of a directory as one ACPI table.
 
-    Hidden files, and files whose extension shows that iasl or a person wrote text (.dsl, .txt, …), are
-    skipped.
-    Raises: InputError if the directory cannot be listed or has no table; NotPermittedError if permission was
-            refused and no table could be read.
+    Hidden files, links, directories, and files whose extension shows that iasl or a person wrote text (.dsl,
+    .txt, …), are skipped. A table that cannot be read or is longer than 16 MiB gives a finding.
+    Raises: InputError if the directory cannot be listed or no table could be read; NotPermittedError if no
+            table could be read and permission was refused for at least one.
     """
     with Tree(path) as tree:
         try:
@@ -72,9 +74,10 @@ def read_table_directory(path: str) -> TableReading:
 
 
 def read_table_file(path: str) -> bytes:
-    """Return the bytes of one ACPI table from a file.
+    """Return the bytes of one ACPI table from a file. The bytes are not checked.
 
-    Raises: InputError if the file cannot be read or is longer than 16 MiB.
+    Raises: InputError if the file cannot be read (also without permission), is a link or not a regular file,
+            or is longer than 16 MiB.
     """
     with Tree(os.path.dirname(path) or ".") as tree:
         try:
@@ -84,7 +87,13 @@ def read_table_file(path: str) -> bytes:
 
 
 def _read_all(directory: int, names: list[str], path: str) -> TableReading:
-    """Read the files `names` in `directory` as tables. `path` names the directory in messages."""
+    """Read the files `names` in `directory` as tables, in the order of their names.
+
+    Links and directories are skipped. A file that cannot be read gives a finding. `path` names the directory
+    in messages.
+    Raises: InputError if no table could be read; NotPermittedError if permission was the reason for at least
+            one.
+    """
     found: list[TableFile] = []
     findings: list[Finding] = []
     refused: OSError | None = None

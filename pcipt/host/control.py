@@ -19,10 +19,11 @@ _OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def read_register(root: str, sbdf: Sbdf, register: Register) -> int:
-    """Return the value of a register. An absent device answers with all ones.
+    """Return the value of a register. If the device is absent, all bits are one; nothing is raised.
 
-    Raises: NoSuchDeviceError if Linux does not list the function; NotPermittedError without permission;
-            InputError for every other failure.
+    Raises: NoSuchDeviceError if Linux does not list the function or it has no file `config`;
+            NotPermittedError if permission is refused; InputError for every other failure, for example if
+            only the first 64 bytes may be read and the register is behind them.
     """
     data = _access(root, sbdf, register, None)
     if len(data) < register.size:
@@ -31,11 +32,11 @@ def read_register(root: str, sbdf: Sbdf, register: Register) -> int:
 
 
 def write_register(root: str, sbdf: Sbdf, register: Register, value: int) -> None:
-    """Write a value to a register. The register must be in `WRITABLE` and the value must fit, else
-    ValueError.
+    """Write a value to a register. It is not read back, so a write that the device ignores is not noticed.
 
-    Raises: NoSuchDeviceError if Linux does not list the function; NotPermittedError without permission;
-            InputError for every other failure.
+    Raises: ValueError if the register is not in `WRITABLE` or the value does not fit in it; NoSuchDeviceError
+            if Linux does not list the function or it has no file `config`; NotPermittedError if permission is
+            refused; InputError for every other failure.
     """
     if register not in WRITABLE or not 0 <= value < 1 << 8 * register.size:
         raise ValueError(register, value)
@@ -45,7 +46,8 @@ def write_register(root: str, sbdf: Sbdf, register: Register, value: int) -> Non
 def _access(root: str, sbdf: Sbdf, register: Register, written: bytes | None) -> bytes:
     """Read the register if `written` is None, else write the bytes `written`.
 
-    Return the bytes read or written.
+    Return the bytes that were read or written. A read may return fewer bytes than the register has.
+    Raises: NoSuchDeviceError, NotPermittedError and InputError as in `read_register`.
     """
     try:
         with SysfsReader(root) as reader:

@@ -25,7 +25,7 @@ _BYTES = re.compile(r"(?: [0-9a-f]{2}){1,16}\s*", re.ASCII | re.IGNORECASE)
 
 
 def read_dump(path: str) -> list[RawFunction]:
-    """Read the functions of a dump from a file. The path `-` is standard input.
+    """Read the functions of a dump from a file, as `parse_dump` does. The path `-` is standard input.
 
     Raises: InputError if the file cannot be read, is longer than 64 MiB, or has no function.
     """
@@ -44,9 +44,10 @@ def read_dump(path: str) -> list[RawFunction]:
 
 
 def parse_dump(data: bytes) -> list[RawFunction]:
-    """Return the functions in the text of a dump.
+    """Return the functions in the text of a dump, in the order of their address lines. Raises nothing.
 
-    Shape:  in the order of the dump. If an address occurs twice, the first is kept and gets a finding.
+    The list is empty if no line begins with an address. If an address occurs twice, the bytes at its first
+    line are kept, and the function gets a finding. A function without bytes has the config None.
     """
     blocks: dict[Sbdf, _Block] = {}
     current: _Block | None = None
@@ -77,7 +78,9 @@ class _Block:
     def add(self, number: int, offset: int, text: str) -> None:
         """Append a line of bytes.
 
-        After the first line that is malformed or does not continue, ignore all further lines.
+        `number` is the number of the line in the dump, `offset` the offset that it names. After the first
+        line that is malformed, does not continue, or goes beyond 4096 bytes, add a finding and ignore all
+        further lines.
         """
         if self._broken:
             return
@@ -96,7 +99,7 @@ class _Block:
             self._findings.append(Finding(code, why))
 
     def raw(self) -> RawFunction:
-        """Return the function that was read so far."""
+        """Return the function with its findings and the bytes read so far (None if there are none)."""
         return RawFunction(
             self._sbdf, bytes(self._config[:MAX_CONFIG]) or None, findings=tuple(self._findings)
         )

@@ -17,9 +17,11 @@ from pcipt.pci.linux_facts import LinuxFacts
 
 
 def read_facts(root: str, sbdfs: Iterable[Sbdf]) -> dict[Sbdf, LinuxFacts]:
-    """Return the facts of each function. A function that Linux does not list (any more) is left out.
+    """Return the facts of each function. A function whose directory cannot be opened is left out.
 
-    `sbdfs` should contain all functions of the machine, so that a missing `reset_method` is understood.
+    That is so if Linux does not list it (any more). Facts that cannot be read are None. `sbdfs` should
+    contain all functions of the machine: a function without a file `reset_method` has no reset methods if
+    another function of `sbdfs` has some, else its methods are unknown.
     Raises: InputError if `sys/bus/pci/devices` is missing below `root`.
     """
     found: dict[Sbdf, LinuxFacts] = {}
@@ -49,15 +51,15 @@ def _text(directory: int, entry: files.Entry) -> str | None:
 
 
 def _methods(directory: int) -> tuple[str, ...] | None:
-    """Return the reset methods, or None if the file is missing."""
+    """Return the reset methods in the kernel's order, or None if the file is missing or cannot be read."""
     text = _text(directory, files.RESET_METHOD)
     return None if text is None else tuple(text.split())
 
 
 def _group(directory: int, level: int) -> int | None:
-    """Return the number of the IOMMU group, or None if there is none.
+    """Return the number of the IOMMU group, or None if there is none or it cannot be read.
 
-    `level` is the depth of the directory.
+    `level` is the number of directories between the root and `directory`.
     """
     try:
         name = read_link(directory, files.IOMMU_GROUP.name, level).rpartition("/")[2]
@@ -67,6 +69,9 @@ def _group(directory: int, level: int) -> int | None:
 
 
 def _boot_vga(directory: int) -> bool | None:
-    """Return True if the function was the display at boot, None if the file is missing or malformed."""
+    """Return True if the function was the display at boot, else False.
+
+    Return None if the file is missing or malformed.
+    """
     text = _text(directory, files.BOOT_VGA)
     return None if text not in ("0", "1") else text == "1"

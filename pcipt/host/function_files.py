@@ -31,7 +31,10 @@ _CODES = {
 
 @functools.lru_cache(maxsize=64)  # functions below one bridge are read one after another
 def sbdf_from_name(name: str) -> Sbdf | None:
-    """Return the address for a directory name in Linux's spelling, or None for any other name."""
+    """Return the address that a directory name in Linux's spelling holds, or None for any other name.
+
+    Linux's spelling has lower-case digits, and a segment of 4 digits, or of more without leading zeros.
+    """
     matched = _NAME.fullmatch(name)
     if matched is None:
         return None
@@ -51,9 +54,12 @@ class FunctionFiles:
         self.findings: list[Finding] = []
 
     def read(self, sbdf: Sbdf, depth: Depth, parent: Sbdf | None, root_bus: int | None) -> RawFunction:
-        """Read the files up to `depth`.
+        """Read the files of the function up to `depth`.
 
-        `parent` and `root_bus`, which the caller knows from directory names, are copied.
+        Call it once. Raises nothing: a problem becomes a finding. What cannot be read is None in the result
+        (empty for `resources`). With GLANCE only ids and the header are read. With GLANCE and HEADER,
+        `config` has at most 64 bytes. `parent` and `root_bus`, which the caller knows from directory names,
+        are copied to the result.
         """
         config = self._bytes(files.CONFIG, None if depth is Depth.FULL else HEADER_BYTES)
         vendor = self._number(files.VENDOR, 0xFFFF)
@@ -92,9 +98,10 @@ class FunctionFiles:
     def _bus_below(self, sbdf: Sbdf) -> int | None:
         """Return Linux's number for the bus below a bridge, or None if the function is not a bridge.
 
-        The file shows what the register reads now, which may differ from Linux's number. Linux's number is in
-        directory names only: in a live tree in `pci_bus`, in a recorded tree in the names of the functions
-        below. If no name shows it, the register is returned.
+        The file `secondary_bus_number` shows what the register reads now, which may differ from Linux's
+        number. Linux's number is in directory names only: in a live tree in `pci_bus`, in a recorded tree in
+        the names of the functions below. The lowest bus number of the same segment is returned. If no name
+        shows a bus, the value of the file is returned.
         Source: linux drivers/pci/pci-sysfs.c, secondary_bus_number_show.
         """
         register = self._number(files.SECONDARY_BUS, 0xFF, _DECIMAL)
@@ -110,21 +117,21 @@ class FunctionFiles:
         return register
 
     def _names(self, directory: str) -> list[str]:
-        """Return the names in a subdirectory, or nothing if it cannot be listed."""
+        """Return the names in a subdirectory, in any order. The list is empty if it cannot be listed."""
         try:
             return list_names(self._directory, files.MAX_FUNCTIONS, directory)
         except OSError:
             return []
 
     def find(self, code: str, why: str) -> None:
-        """Add a finding."""
+        """Add a finding to `findings`."""
         self.findings.append(Finding(code, why))
 
     def _bytes(self, entry: Entry, wanted: int | None = None) -> bytes | None:
         """Return the content of a file, or None if it is missing, empty or unreadable.
 
-        An empty or unreadable file gives a finding; a missing file gives one if it is needed. `wanted` is the
-        number of bytes to read, None for all.
+        An empty or unreadable file gives a finding. A missing file gives a finding only if `entry.needed`.
+        `wanted` is the number of bytes to read, None for all.
         """
         try:
             data = read_file(self._directory, entry.name, entry.limit, wanted)
@@ -141,9 +148,10 @@ class FunctionFiles:
         return data
 
     def _number(self, entry: Entry, limit: int, form: re.Pattern[bytes] = _HEX) -> int | None:
-        """Return the number in a file.
+        """Return the number in a file, or None if there is none.
 
-        None if the file is missing or malformed, or if the number is negative.
+        A number above `limit` and a malformed text give None and a finding. A negative number gives None
+        without a finding. For a missing or unreadable file see `_bytes`.
         """
         data = self._bytes(entry)
         if data is None:
@@ -157,7 +165,7 @@ class FunctionFiles:
         return None if value < 0 else value  # numa_node is -1 if there is none
 
     def _resources(self) -> tuple[Resource, ...]:
-        """Return the lines of the file `resource`; empty if it cannot be read."""
+        """Return the lines of the file `resource`, each as a `Resource`; empty if the file cannot be read."""
         data = self._bytes(files.RESOURCE)
         if data is None:
             return ()
@@ -167,7 +175,10 @@ class FunctionFiles:
         return lines
 
     def _link(self, entry: Entry) -> str | None:
-        """Return the target of a link, or None if it is missing or unreadable (then with a finding)."""
+        """Return the target of a link, or None if it is missing or unreadable.
+
+        An unreadable link, and a link that leads outside the root, give a finding. A missing link gives none.
+        """
         try:
             return read_link(self._directory, entry.name, self._level)
         except FileNotFoundError:
@@ -177,7 +188,10 @@ class FunctionFiles:
             return None
 
     def _physfn(self) -> Sbdf | None:
-        """Return the physical function that the link `physfn` names, or None if there is no such link."""
+        """Return the physical function that the link `physfn` names, or None if there is no such link.
+
+        If the link does not lead to a function, return None and add a finding.
+        """
         target = self._link(files.PHYSFN)
         if target is None:
             return None
@@ -187,7 +201,10 @@ class FunctionFiles:
         return physfn
 
     def _add_read_error(self, entry: Entry, error: OSError) -> None:
-        """Add a finding for a file that could not be read."""
+        """Add a finding for a file that could not be read.
+
+        Its code depends on the errno: file-kind, file-too-long or link-outside, else read-error.
+        """
         code = _CODES.get(error.errno or 0, "read-error")
         if code == "read-error":
             why = f"the {entry.kind.value} file {entry.name} cannot be read ({reason(error)})"

@@ -23,7 +23,10 @@ _MAX_LINES = 1 << 16
 
 @attrs.frozen
 class NamedRange:
-    """A range and Linux's name for it. `depth` is the number of ranges that contain it (0 is outermost)."""
+    """A range and Linux's name for it. `depth` is the number of ranges that contain it (0 is outermost).
+
+    `depth` is taken from the indent of the line, and is 0 in the firmware's map.
+    """
 
     range: Range
     name: str
@@ -32,9 +35,10 @@ class NamedRange:
 
 @attrs.frozen
 class MemoryReading:
-    """Both memory maps.
+    """Both memory maps, and findings about lines and entries that were left out.
 
-    `iomem` is None if it could not be read; `firmware` is empty if the kernel does not show it.
+    `iomem` is None if it could not be read, or if it was recorded without addresses. `firmware` is empty if
+    the kernel does not show it or it could not be read.
     """
 
     iomem: tuple[NamedRange, ...] | None
@@ -43,9 +47,10 @@ class MemoryReading:
 
 
 def parse_iomem(data: bytes) -> tuple[tuple[NamedRange, ...], Finding | None]:
-    """Parse the lines of /proc/iomem.
+    """Parse the lines of /proc/iomem. Return the ranges in the order of the lines, and a finding or None.
 
-    Malformed lines are skipped; the finding describes the first of them, or is None.
+    Malformed lines are left out, and the finding describes the first of them. Lines after the first 65536 are
+    ignored. Raises nothing.
     """
     found: list[NamedRange] = []
     problem: str | None = None
@@ -61,16 +66,16 @@ def parse_iomem(data: bytes) -> tuple[tuple[NamedRange, ...], Finding | None]:
 
 
 def shows_zeros(lines: tuple[NamedRange, ...]) -> bool:
-    """Return True if the kernel hid all addresses: there are lines, and every line reads 0-0."""
+    """Return True if the kernel hid all addresses: there is at least one line, and every line reads 0-0."""
     return bool(lines) and all(line.range.last == 0 for line in lines)
 
 
 def read_memory(root: str = "/") -> MemoryReading:
     """Read both memory maps below `root`.
 
-    Raises: NotPermittedError if the root is `/` and the kernel hides the addresses from this process;
-            InputError if there is no usable map: /proc/iomem is missing or was recorded without addresses,
-            and the firmware's map is missing too.
+    Raises: NotPermittedError if `root` is `/` and the kernel hides the addresses from this process;
+            InputError if `root` cannot be opened, or if there is no usable map: /proc/iomem cannot be read or
+            was recorded without addresses, and the firmware's map is missing too.
     """
     findings: list[Finding] = []
     with Tree(root) as tree:
@@ -95,7 +100,11 @@ def read_memory(root: str = "/") -> MemoryReading:
 
 
 def _firmware_map(tree: Tree, findings: list[Finding]) -> tuple[NamedRange, ...]:
-    """Read the firmware's map from sys/firmware/memmap. Problems are appended to `findings`."""
+    """Read the firmware's map from sys/firmware/memmap, in the order of its numbers. Raises nothing.
+
+    A malformed entry is left out and gives a finding in `findings`. If a file cannot be read, the result is
+    empty and a finding is added. If there is no map, the result is empty without a finding.
+    """
     found: list[NamedRange] = []
     for number in range(files.MEMMAP_ENTRIES):
         home = f"{files.MEMMAP}/{number}"

@@ -28,41 +28,57 @@ class LinuxHost:
         return (read_listed(self._root, BOOT_ID) or b"").decode("ascii", "replace").strip()
 
     def addresses(self) -> list[Sbdf]:
-        """Return the addresses of all functions, without reading any of them."""
+        """Return the addresses of all functions, sorted, without reading any file of them.
+
+        Raises: InputError if sys/bus/pci/devices cannot be listed.
+        """
         return sysfs.read_addresses(self._root)
 
     def read_machine(self) -> list[RawFunction]:
-        """Read all functions completely."""
+        """Read all functions completely, in the order of their directory paths.
+
+        A function that cannot be read has findings that say so.
+        Raises: InputError if sys/bus/pci/devices cannot be listed.
+        """
         return sysfs.read_machine(self._root)
 
     def read_function(self, sbdf: Sbdf) -> RawFunction | None:
-        """Read one function completely, or return None if Linux does not list it."""
+        """Read one function completely, or return None if Linux does not list it.
+
+        A function that is listed but cannot be read has findings that say so.
+        Raises: InputError if sys/bus/pci/devices is missing.
+        """
         return sysfs.read_function(self._root, sbdf)
 
     def acpi_tables(self) -> list[bytes]:
-        """Return the bytes of the tables in `ACPI_TABLES` that can be read, in this order."""
+        """Return the bytes of the tables in `ACPI_TABLES`, in this order. Raises nothing.
+
+        Tables that are missing, empty or cannot be read are left out.
+        """
         found = (read_listed(self._root, f"{files.TABLES}/{name}") for name in ACPI_TABLES)
         return [table for table in found if table]
 
     def memory(self) -> MemoryReading:
         """Read /proc/iomem and the firmware's memory map.
 
-        Raises: NotPermittedError if the kernel hides the addresses; InputError if there is no usable map.
+        Raises: NotPermittedError if the root is `/` and the kernel hides the addresses; InputError if there
+                is no usable map.
         """
         return read_memory(self._root)
 
     def read_register(self, sbdf: Sbdf, register: Register) -> int:
-        """Return the value of one register of a function. An absent device answers with all ones.
+        """Return the value of one register of a function. If the device is absent, all bits are one.
 
-        Raises: NoSuchDeviceError if Linux does not list the function; NotPermittedError without permission;
-                InputError for every other failure.
+        Raises: NoSuchDeviceError if Linux does not list the function; NotPermittedError if permission is
+                refused; InputError for every other failure.
         """
         return control.read_register(self._root, sbdf, register)
 
     def write_register(self, sbdf: Sbdf, register: Register, value: int) -> None:
-        """Write one register of a function. The register must be in `WRITABLE`.
+        """Write one register of a function. It is not read back.
 
-        Raises: NoSuchDeviceError if Linux does not list the function; NotPermittedError without permission;
-                InputError for every other failure.
+        Raises: ValueError if the register is not in `WRITABLE` or the value does not fit in it;
+                NoSuchDeviceError if Linux does not list the function; NotPermittedError if permission is
+                refused; InputError for every other failure.
         """
         control.write_register(self._root, sbdf, register, value)

@@ -13,7 +13,8 @@ _LIMITS = {entry.name: entry.limit for entry in MACHINE_FILES}
 def read_listed(root: str, name: str) -> bytes | None:
     """Return the bytes of one file of `MACHINE_FILES`; `name` is its path below the root.
 
-    Return None if the file is missing, too long or not a regular file, or if reading is not permitted.
+    Return None if it cannot be read: the root or the file is missing, it is too long or not a regular file,
+    or reading is not permitted.
     Raises: KeyError if `name` is not in the list.
     """
     limit = _LIMITS[name]  # a KeyError is a bug in the caller

@@ -27,8 +27,8 @@ _SECTION = re.compile(rb"\n[^\t#\n]")
 class PciIds:
     """The names of one pci.ids file; `data` is its text. Without text, every name is None.
 
-    `vendor(vendor)`, `device(vendor, device)` and `class_name(class_code)` return a name or None; results are
-    cached.
+    `vendor(vendor)`, `device(vendor, device)` and `class_name(class_code)` return a name, or None if the file
+    has none. Results are cached. Nothing is raised.
     """
 
     def __init__(self, data: bytes = b"") -> None:
@@ -39,15 +39,18 @@ class PciIds:
         self._section = functools.cache(self._find_section)
 
     def _vendor(self, vendor: int) -> str | None:
-        """Return the name of a vendor id, or None."""
+        """Return the name of a vendor id, or None if the file has none."""
         return self._name(self._section(b"%04x" % vendor), b"")
 
     def _device(self, vendor: int, device: int) -> str | None:
-        """Return the name of a device id of this vendor, or None."""
+        """Return the name of a device id of this vendor, or None if the file has none."""
         return self._name(self._section(b"%04x" % vendor), b"\n\t%04x  " % device)
 
     def _class_name(self, class_code: int) -> str | None:
-        """Return the name of the subclass of a 24-bit class code, else of its base class, else None."""
+        """Return the name of the subclass of a 24-bit class code.
+
+        Without one, return the name of its base class. Return None if the file has neither.
+        """
         section = self._section(b"C %02x" % (class_code >> 16))
         return self._name(section, b"\n\t%02x  " % (class_code >> 8 & 0xFF)) or self._name(section, b"")
 
@@ -67,7 +70,7 @@ class PciIds:
     def _name(section: bytes, key: bytes) -> str | None:
         """Return the text after `key` in a section, up to the end of the line.
 
-        None if the key is not there.
+        None if the section is empty, the key is not there, or the text is empty.
         """
         start = section.find(key)
         if not section or start < 0:
@@ -79,7 +82,10 @@ class PciIds:
 
 
 def read_pciids(places: Iterable[str] = PLACES) -> PciIds:
-    """Read the first file of `places` that can be read. If there is none, return an object without names."""
+    """Read the first file of `places` that can be read, at most 32 MiB of it. Raises nothing.
+
+    A damaged .gz file is skipped. If no file can be read, the result has no names.
+    """
     for place in places:
         try:
             with open(place, "rb") as source:

@@ -30,10 +30,10 @@ _LIMIT = 1 << 20
 class Step:
     """One change: {"n": 12, "tree": NAME, "about": TEXT, "changed": [SBDF, …], "forget": [SBDF, …]}.
 
-    `tree` is the directory below steps/ with the machine after the step; None means that it does not change.
-    `changed` are the functions for which hot-plug messages arrive. `forget` are the functions that somebody
-    other than pcipt removes from Xen. `number` ("n") is the number of the last write before the step; None
-    places the step after all writes.
+    `tree` is the directory below steps/ with the machine after the step; None means that the machine does not
+    change. `about` describes the step for people. `changed` are the functions for which hot-plug messages
+    arrive. `forget` are the functions that somebody other than pcipt removes from Xen. `number` ("n") is the
+    number of the last write before the step; None places the step after all writes.
     """
 
     tree: str | None
@@ -59,7 +59,10 @@ class XenStart:
 
 
 class RecordedHost:
-    """The machine of the recording in `directory`, after the step that `move_to` chose last."""
+    """The machine of the recording in `directory`, after the step that `move_to` chose last.
+
+    `boot_id` is the recorded id of the boot, or "recorded" if there is none.
+    """
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
@@ -68,10 +71,11 @@ class RecordedHost:
         self.boot_id = self._linux.boot_id or "recorded"
 
     def move_to(self, step: Step) -> None:
-        """Change the machine to its state after `step`, and forget written registers.
+        """Change the machine to its state after `step`, and forget the registers that were written.
 
         Do nothing if `step.tree` is None.
-        Raises: InputError if the recording does not have the directory of this step.
+        Raises: InputError if the recording does not have the directory of this step; the machine then does
+                not change.
         """
         if step.tree is None:
             return
@@ -82,31 +86,45 @@ class RecordedHost:
         self._written = {}
 
     def addresses(self) -> list[Sbdf]:
-        """Return the addresses of all functions, without reading any of them."""
+        """Return the addresses of all functions, sorted, without reading any file of them.
+
+        Raises: InputError if the recording has no sys/bus/pci/devices.
+        """
         return self._linux.addresses()
 
     def read_machine(self) -> list[RawFunction]:
-        """Return all functions as recorded, with the registers that were written."""
+        """Return all functions as recorded, with the registers that were written.
+
+        The order is that of their directory paths.
+        Raises: InputError if the recording has no sys/bus/pci/devices.
+        """
         return [self._with_written(raw) for raw in self._linux.read_machine()]
 
     def read_function(self, sbdf: Sbdf) -> RawFunction | None:
-        """Return one function as recorded, with the registers that were written, or None if it is missing."""
+        """Return one function as recorded, with the registers that were written.
+
+        Return None if the function is not in the recorded machine now.
+        Raises: InputError if the recording has no sys/bus/pci/devices.
+        """
         raw = self._linux.read_function(sbdf)
         return self._with_written(raw) if raw is not None else None
 
     def acpi_tables(self) -> list[bytes]:
-        """Return the recorded ACPI tables."""
+        """Return the recorded ACPI tables, as `LinuxHost.acpi_tables` does.
+
+        Tables that were not recorded are left out.
+        """
         return self._linux.acpi_tables()
 
     def memory(self) -> MemoryReading:
-        """Return the recorded memory maps."""
+        """Return the recorded memory maps. Raises: InputError if there is no usable map."""
         return self._linux.memory()
 
     def read_register(self, sbdf: Sbdf, register: Register) -> int:
         """Return the value of a register as it was written last, or as recorded if it was not written.
 
         Raises: NoSuchDeviceError if the function is not in the recorded machine now, or if the register was
-                not recorded.
+                not recorded; InputError if the recording has no sys/bus/pci/devices.
         """
         raw = self.read_function(sbdf)
         if raw is None or raw.config is None or len(raw.config) < register.offset + register.size:
@@ -116,12 +134,18 @@ class RecordedHost:
     def write_register(self, sbdf: Sbdf, register: Register, value: int) -> None:
         """Remember the value of a register until the machine moves to another recorded tree.
 
-        No file is written.
+        No file is written. It is not checked whether the function exists and whether the register is in
+        `WRITABLE`.
+        Raises: OverflowError if the value does not fit in the register.
         """
         self._written.setdefault(sbdf, {})[register.offset] = value.to_bytes(register.size, "little")
 
     def _with_written(self, raw: RawFunction) -> RawFunction:
-        """Return `raw` with the written registers in its config space."""
+        """Return `raw` with the written registers in its config space.
+
+        Return `raw` itself if none was written or it has no config space. Bytes behind the recorded config
+        space are dropped.
+        """
         written = self._written.get(raw.sbdf)
         if written is None or raw.config is None:
             return raw
@@ -132,10 +156,12 @@ class RecordedHost:
 
 
 def read_steps(directory: str) -> Iterator[Step]:
-    """Yield the steps in sequence.jsonl. If the file is missing, there are no steps.
+    """Yield the steps in sequence.jsonl, in the order of its lines.
 
-    Raises: MalformedError with the byte offset of a line that is not a valid step; InputError if it is not a
-            regular file or longer than 1 MiB.
+    If the file is missing, there are no steps. Empty lines are skipped. The errors are raised while the steps
+    are read.
+    Raises: MalformedError with the byte offset of a line that is not a valid step; InputError if the file is
+            not a regular file or is longer than 1 MiB; OSError if it cannot be opened or read.
     """
     path = os.path.join(directory, "sequence.jsonl")
     data = _read(path)
@@ -147,10 +173,11 @@ def read_steps(directory: str) -> Iterator[Step]:
 
 
 def read_xen_start(directory: str) -> XenStart:
-    """Read xen.json. If the file is missing, Xen knows every function of the machine.
+    """Read xen.json. If the file is missing or empty, Xen knows every function of the recorded machine.
 
-    Raises: MalformedError if the content is not valid; InputError if it is not a regular file or longer than
-            1 MiB.
+    Raises: MalformedError if the content is not valid; InputError if the file is not a regular file or is
+            longer than 1 MiB, or if it is missing and the recording has no sys/bus/pci/devices; OSError if it
+            cannot be opened or read.
     """
     path = os.path.join(directory, "xen.json")
     data = _read(path)
@@ -167,7 +194,11 @@ def read_xen_start(directory: str) -> XenStart:
 
 
 def _step(path: str, offset: int, line: bytes) -> Step:
-    """Parse one line of sequence.jsonl that begins at the byte `offset` of the file `path`."""
+    """Parse one line of sequence.jsonl that begins at the byte `offset` of the file `path`.
+
+    "tree" may be missing only if the line has "n" or "forget".
+    Raises: MalformedError if the line is not a valid step.
+    """
     value = _object(path, offset, line)
     tree, number = value.get("tree"), value.get("n")
     named = isinstance(tree, str) and tree and "/" not in tree and not tree.startswith(".")
@@ -180,7 +211,10 @@ def _step(path: str, offset: int, line: bytes) -> Step:
 
 
 def _object(path: str, offset: int, data: bytes) -> dict[str, Any]:
-    """Parse a JSON object. `path` and `offset` are for the MalformedError if it is not one."""
+    """Return the JSON object in `data`.
+
+    Raises: MalformedError, which names `path` and `offset`, if `data` is not a JSON object.
+    """
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -191,7 +225,10 @@ def _object(path: str, offset: int, data: bytes) -> dict[str, Any]:
 
 
 def _addresses(path: str, offset: int, values: object) -> tuple[Sbdf, ...]:
-    """Parse a JSON list of addresses."""
+    """Return the addresses in a JSON list of texts, in its order.
+
+    Raises: MalformedError, which names `path` and `offset`, if `values` is not a list of addresses.
+    """
     if not isinstance(values, list):
         raise MalformedError(path, offset, "expected a list of addresses")
     try:
@@ -201,7 +238,10 @@ def _addresses(path: str, offset: int, values: object) -> tuple[Sbdf, ...]:
 
 
 def _word(path: str, value: dict[str, Any], key: str) -> str | None:
-    """Return the text under `key`, or None if it is missing. Raises: MalformedError if it is not a text."""
+    """Return the text that `value` has for `key`, or None if it is missing or null.
+
+    Raises: MalformedError, which names `path`, if it is not a text.
+    """
     word = value.get(key)
     if word is not None and not isinstance(word, str):
         raise MalformedError(path, 0, f'expected a string as "{key}"')
@@ -209,9 +249,10 @@ def _word(path: str, value: dict[str, Any], key: str) -> str | None:
 
 
 def _read(path: str) -> bytes:
-    """Return the whole content of a file, or no bytes if it does not exist.
+    """Return the whole content of a file, or no bytes if the file does not exist.
 
-    A FIFO is refused, because opening it would block; a file that is too long is refused, not cut.
+    Raises: InputError if it is not a regular file (opening a FIFO would block) or is longer than 1 MiB;
+            OSError if it cannot be opened or read.
     """
     try:
         return read_regular(path, _LIMIT)

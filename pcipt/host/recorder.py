@@ -37,9 +37,10 @@ about Xen, the memory map, and which functions carry dom0's root file system and
 
 @attrs.frozen
 class Recorded:
-    """The result of recording: the number of functions, the number of files and links, and what was left out.
+    """The result of recording: the number of functions, the number of files and links, and omissions.
 
-    `left_out` holds (path, reason) for each file that was left out.
+    `left_out` has (path, reason) for each file or link that exists and could not be recorded. Files that do
+    not exist are not listed.
     """
 
     functions: int
@@ -52,7 +53,8 @@ def record_machine(
 ) -> Recorded:
     """Record the machine below `root` into the directory `target`, which must be empty or not exist.
 
-    `tell(done, all)` is called before each function: how many are recorded, and how many there are.
+    `tell(done, all)` is called before each function: how many are recorded, and how many there are. A file
+    that cannot be read is left out and named in the result. After an error `target` is as it was before.
     Raises: InputError if `target` is not empty or cannot be written, or if `root` has no sys/bus/pci/devices.
     """
     target = os.path.abspath(target)
@@ -78,7 +80,10 @@ def record_machine(
 
 
 def _require_empty(target: str) -> None:
-    """Raise InputError if the directory exists and is not empty, or cannot be listed."""
+    """Raise InputError if the directory exists and is not empty, or cannot be listed.
+
+    A missing directory is accepted.
+    """
     try:
         with os.scandir(target) as entries:
             if next(entries, None) is not None:
@@ -90,7 +95,10 @@ def _require_empty(target: str) -> None:
 
 
 class _Recorder:
-    """Copies the files of the machine below `root` to the directory `target`, and counts them."""
+    """Copies the files of the machine below `root` to the directory `target`.
+
+    It counts functions (`recorded`), files and links (`written`), and lists what was left out (`left_out`).
+    """
 
     def __init__(self, root: str, target: str) -> None:
         self._root = root
@@ -102,7 +110,11 @@ class _Recorder:
         self.left_out: list[tuple[str, str]] = []
 
     def functions(self, sbdfs: Collection[Sbdf], tell: Callable[[int, int], None]) -> None:
-        """Record the files of all functions. Call `tell(done, all)` before each function."""
+        """Record the files of all functions, in the order of their directory paths.
+
+        `tell(done, all)` is called before each function.
+        Raises: InputError if the root has no sys/bus/pci/devices; OSError if the copy cannot be written.
+        """
         os.makedirs(os.path.join(self._target, files.DEVICES))
         with SysfsReader(self._root) as reader:
             for number, sbdf in enumerate(sorted(sbdfs, key=lambda sbdf: reader.place(sbdf) or "")):
@@ -110,9 +122,11 @@ class _Recorder:
                 self._function(reader, sbdf)
 
     def machine(self) -> None:
-        """Record the files of the machine, the files of IOMMU groups, and the files that `read_roles` reads.
+        """Record the files of the machine and of IOMMU groups, and the files that `read_roles` reads.
 
-        Links that `read_roles` follows are recorded as links.
+        Links that `read_roles` follows are recorded as links. Call it after `functions`, which finds the
+        groups.
+        Raises: OSError if the copy cannot be written.
         """
         groups = [
             attrs.evolve(entry, name=f"{files.GROUPS}/{group}/{entry.name}")
@@ -135,7 +149,7 @@ class _Recorder:
                 self._link(kept.path, kept.target)
 
     def write(self, path: str, data: bytes) -> None:
-        """Write one file of the copy; it must not exist yet."""
+        """Write one file of the copy. Raises: OSError if that fails, FileExistsError if the file exists."""
         place = os.path.join(self._target, path)
         os.makedirs(os.path.dirname(place), exist_ok=True)
         with open(place, "xb") as out:
@@ -143,7 +157,11 @@ class _Recorder:
         self.written += 1
 
     def _function(self, reader: SysfsReader, sbdf: Sbdf) -> None:
-        """Record the files of one function, and its entry in sys/bus/pci/devices."""
+        """Record the files of one function, and its entry in sys/bus/pci/devices.
+
+        A function that Linux does not list any more is skipped. If its directory cannot be opened, it is
+        added to `left_out`; if the directory is missing, only the link to it is recorded.
+        """
         listed = f"{files.DEVICES}/{sbdf}"
         place = reader.place(sbdf)
         if place is None:
@@ -170,7 +188,10 @@ class _Recorder:
             self._link(listed, os.path.relpath(path, files.DEVICES))
 
     def _file(self, directory: int, home: str, level: int, entry: Entry) -> None:
-        """Record one file or link of a function's directory, which is `level` directories below the root."""
+        """Record one file or link of a function's directory, which is `level` directories below the root.
+
+        Remember its IOMMU group for `machine`. A file that cannot be read is added to `left_out`.
+        """
         path = f"{home}/{entry.name}"
         data, target = b"", ""
         try:
@@ -190,12 +211,12 @@ class _Recorder:
             self._groups.add(group)
 
     def _link(self, path: str, target: str) -> None:
-        """Create one link of the copy."""
+        """Create one link of the copy, with the text `target`. Raises: OSError if that fails."""
         place = os.path.join(self._target, path)
         os.symlink(target, place)
         self.written += 1
 
     def _leave_out(self, path: str, error: OSError) -> None:
-        """Add `path` and the reason to `left_out`. A file that does not exist is not added."""
+        """Add `path` and the reason to `left_out`, unless the error is that the file does not exist."""
         if not isinstance(error, FileNotFoundError):
             self.left_out.append((path, reason(error)))

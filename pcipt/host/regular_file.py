@@ -11,10 +11,10 @@ from pcipt.errors import InputError
 
 
 def open_regular(path: str) -> BinaryIO:
-    """Open a regular file for reading.
+    """Open a regular file for reading. The caller closes it. Links are followed.
 
     Raises: InputError if it is not a regular file (opening a FIFO would wait for a writer); OSError if it
-            cannot be opened.
+            cannot be opened, FileNotFoundError if it is missing.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -24,10 +24,10 @@ def open_regular(path: str) -> BinaryIO:
 
 
 def read_regular(path: str, limit: int) -> bytes:
-    """Return the whole content of a regular file.
+    """Return the whole content of a regular file. Links are followed.
 
     Raises: InputError if it is not a regular file or is longer than `limit` bytes; OSError if it cannot be
-            read.
+            opened or read, FileNotFoundError if it is missing.
     """
     with open_regular(path) as file:
         data = file.read(limit + 1)

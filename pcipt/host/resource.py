@@ -18,7 +18,11 @@ _LINE = re.compile(rb"0x([0-9a-f]{1,16}) 0x([0-9a-f]{1,16}) 0x([0-9a-f]{1,16})")
 
 
 def parse_resource(data: bytes) -> tuple[tuple[Resource, ...], Finding | None]:
-    """Return the lines of `resource` in order, and a finding about the first problem, or None."""
+    """Return the lines of `resource` in order, and a finding about the first problem, or None.
+
+    A malformed line becomes the unused resource `EMPTY`. Lines after the first 64 are dropped. Fewer than 7
+    lines give a finding.
+    """
     lines = data.split(b"\n")
     if lines[-1] == b"":
         lines.pop()
@@ -44,7 +48,11 @@ def parse_resource(data: bytes) -> tuple[tuple[Resource, ...], Finding | None]:
 
 
 def _parse_line(line: bytes) -> Resource | None:
-    """Return one line as a resource (size 0 if it is unused), or None if it is malformed."""
+    """Return one line as a resource, or None if it is malformed.
+
+    An unused line has the size 0. Linux writes it as 0 to 0, or with the end one below the start. A line
+    whose end is lower than that is malformed.
+    """
     matched = _LINE.fullmatch(line)
     if matched is None:
         return None

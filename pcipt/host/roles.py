@@ -32,7 +32,10 @@ _NODE = re.compile(r"/dev/([A-Za-z0-9!_.-]{1,64})")
 
 @attrs.frozen
 class Kept:
-    """A file (`data`) or a link (`target`) that was read. `path` is its path below the root."""
+    """A file (`data`) or a link (`target`) that was read. `path` is its path below the root.
+
+    Of mountinfo, `data` holds only the line of `/`, without the mount options, which may contain a password.
+    """
 
     path: str
     data: bytes | None = None
@@ -44,8 +47,8 @@ class Roles:
     """The functions that dom0 needs. None means unknown; an empty set means that there are none.
 
     `root`: functions that carry the root file system. `serial`: functions of consoles on serial ports.
-    `screen`: True if a virtual terminal (tty0, tty1, …) is a console. `kept`: the files and links that were
-    read.
+    `screen`: True if a virtual terminal (tty0, tty1, …) is a console, False if none is. `kept`: the files and
+    links that were read.
     """
 
     root: frozenset[Sbdf] | None
@@ -55,7 +58,10 @@ class Roles:
 
 
 def read_roles(root: str = "/") -> Roles:
-    """Find the functions below `root`. If something cannot be read, its value is None; nothing is raised."""
+    """Find the functions below `root` that dom0 needs. Raises nothing.
+
+    If something cannot be read, its value is None. If `root` cannot be opened, all values are None.
+    """
     try:
         with Tree(root) as tree:
             reader = _Reader(tree)
@@ -67,14 +73,18 @@ def read_roles(root: str = "/") -> Roles:
 
 
 class _Reader:
-    """Reads the roles from one tree. `kept` collects the files and links that were read, by path."""
+    """Reads the roles from one tree. `kept_files` collects the files and links that were read, by path."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self.kept_files: dict[str, Kept] = {}
 
     def root_functions(self) -> frozenset[Sbdf] | None:
-        """Return the functions that carry the root file system, or None if they cannot be found."""
+        """Return the functions that carry the root file system, or None if they cannot be found.
+
+        The set is empty if no PCI function carries its disk (an SD card). If several file systems are mounted
+        at `/`, the last one is used.
+        """
         try:
             lines = self._tree.read(MOUNTS, 1 << 20).splitlines()
         except OSError:
@@ -101,7 +111,8 @@ class _Reader:
     def consoles(self) -> tuple[frozenset[Sbdf] | None, bool | None]:
         """Return the functions of serial consoles, and True if a virtual terminal is a console.
 
-        Both are None if the list of consoles cannot be read.
+        Both are None if the list of consoles cannot be read. A console that belongs to no device, such as
+        Xen's hvc0, is left out.
         """
         try:
             data = self._tree.read(CONSOLES, 4096)
@@ -118,9 +129,10 @@ class _Reader:
         return frozenset(found), any(re.fullmatch(r"tty[0-9]+", name) for name in names)
 
     def _device_of_node(self, source: str = "") -> str | None:
-        """Return the path of the block device whose node in /dev is `source`, or None.
+        """Return the path below the root of the block device whose node in /dev is `source`.
 
-        It is needed for a file system whose device number in mountinfo is no block device (btrfs).
+        Return None if `source` is not such a node, or if no mapped device has its name. It is needed for a
+        file system whose device number in mountinfo is not that of a block device (btrfs).
         """
         if source.startswith("/dev/mapper/"):
             return self._mapper_device(source.removeprefix("/dev/mapper/"))
@@ -128,8 +140,11 @@ class _Reader:
         return f"{_BLOCK}/{matched[1]}" if matched is not None else None
 
     def _members(self, path: str) -> list[str]:
-        """Return `path`, and the other devices of the btrfs that it belongs to (mountinfo names only one of
-        them).
+        """Return the paths of all devices of the btrfs to which the block device `path` belongs.
+
+        The first path is `path` itself. mountinfo names only one of the devices. If no btrfs has the device,
+        return only `path`.
+        Raises: OSError if the devices of a btrfs cannot be listed.
         """
         wanted = path.rpartition("/")[2]
         try:
@@ -147,7 +162,10 @@ class _Reader:
         return [path]
 
     def _mapper_device(self, wanted: str) -> str | None:
-        """Return the path of the device-mapper device with the name `wanted`, or None."""
+        """Return the path below the root of the device-mapper device with the name `wanted`.
+
+        Return None if no device has this name or the devices cannot be listed.
+        """
         try:
             names = list_names(self._tree.enter(_BLOCK), 4096)
         except OSError:
@@ -164,10 +182,11 @@ class _Reader:
         return None
 
     def _functions_below(self, link: str, depth: int) -> set[Sbdf]:
-        """Return the functions that carry a block device. Follow at most `depth` levels of virtual devices.
+        """Return the functions that carry a block device.
 
-        An empty set is a disk that no PCI function carries (an SD card).
-        Raises: OSError if it cannot be found which function carries it.
+        Follow at most `depth` levels of virtual devices. These are all functions in its path, bridges too. An
+        empty set means that no PCI function carries the disk (an SD card), or that `depth` was not enough.
+        Raises: OSError if it cannot be found which function carries the disk, for example for iSCSI.
         """
         where = self._follow_link(link)
         found = set(_functions_in(where))
@@ -183,7 +202,11 @@ class _Reader:
         return found
 
     def _parts(self, where: tuple[str, ...]) -> list[str]:
-        """Return the paths of the devices that a virtual device consists of."""
+        """Return the paths of the devices that a virtual device consists of, sorted.
+
+        The list is empty if it is not a block device with members or an NVMe subsystem.
+        Raises: OSError if its directory cannot be listed.
+        """
         if where[3:4] == ("block",):
             home, form = "/".join((*where[:5], "slaves")), re.compile(r"[A-Za-z0-9!_.-]{1,64}")
         elif where[3:4] == ("nvme-subsystem",):
@@ -197,6 +220,7 @@ class _Reader:
         """Read a link and return the path of its target below the root, as names.
 
         The target is not opened.
+        Raises: OSError if it is not a link, cannot be read, or leads outside the root.
         """
         directory, _, name = path.rpartition("/")
         opened = self._tree.enter(directory)
@@ -214,5 +238,5 @@ class _Reader:
 
 
 def _functions_in(where: tuple[str, ...]) -> list[Sbdf]:
-    """Return the addresses among the names of a path."""
+    """Return the addresses among the names of a path, from the root bus downward."""
     return [sbdf for part in where if (sbdf := sbdf_from_name(part)) is not None]

@@ -39,9 +39,11 @@ def read_machine(
 ) -> list[RawFunction]:
     """Read all functions, or only the functions for which `wanted` returns True.
 
-    Shape:  with `wanted`, the result also contains the bridges above and the physical functions, which
-            decoding needs. If the tree does not show which bridges these are, it contains all functions.
-    Raises: InputError if `sys/bus/pci/devices` is missing or has too many entries.
+    A function that cannot be read is in the result with a finding.
+    Shape:  in the order of their directory paths. With `wanted`, the wanted functions come first; the bridges
+            above them and their physical functions, which decoding needs, follow. If the tree does not show
+            which bridges these are, the result contains all functions.
+    Raises: InputError if `sys/bus/pci/devices` is missing, cannot be listed or has too many entries.
     """
     with SysfsReader(root) as reader:
         everything = reader.addresses()
@@ -53,6 +55,7 @@ def read_machine(
 def read_function(root: str, sbdf: Sbdf, depth: Depth = Depth.FULL) -> RawFunction | None:
     """Read one function. Return None if Linux does not list it (any more).
 
+    If its directory cannot be opened, the result has only its address and a finding.
     Raises: InputError if `sys/bus/pci/devices` is missing.
     """
     with SysfsReader(root) as reader:
@@ -60,9 +63,9 @@ def read_function(root: str, sbdf: Sbdf, depth: Depth = Depth.FULL) -> RawFuncti
 
 
 def read_addresses(root: str = "/") -> list[Sbdf]:
-    """Return the addresses of all functions in address order. No file of a function is read.
+    """Return the addresses of all functions, sorted by address. No file of a function is read.
 
-    Raises: InputError if `sys/bus/pci/devices` is missing or has too many entries.
+    Raises: InputError if `sys/bus/pci/devices` is missing, cannot be listed or has too many entries.
     """
     with SysfsReader(root) as reader:
         return reader.addresses()
@@ -71,7 +74,11 @@ def read_addresses(root: str = "/") -> list[Sbdf]:
 def _read_with_related(
     reader: "SysfsReader", everything: list[Sbdf], depth: Depth, wanted: Callable[[Sbdf], bool]
 ) -> list[RawFunction]:
-    """Read the wanted functions, the bridges above them and their physical functions."""
+    """Read the functions for which `wanted` returns True, their bridges and their physical functions.
+
+    The bridges are all those above a function that is read. If a function that is read has neither a bridge
+    nor a root bus in its path, read `everything` instead.
+    """
     found: dict[Sbdf, RawFunction] = {}
     missing = [sbdf for sbdf in everything if wanted(sbdf)]
     while missing:
@@ -87,8 +94,8 @@ def _read_with_related(
 class SysfsReader:
     """An open sysfs below a root, for reading functions. It is a context manager.
 
-    `limit` is the highest number of entries in `sys/bus/pci/devices` that is accepted.
-    Raises: InputError if `sys/bus/pci/devices` is missing.
+    `limit` is the highest number of entries in `sys/bus/pci/devices` that `addresses` accepts.
+    Raises: InputError if the root cannot be opened or `sys/bus/pci/devices` is missing.
     """
 
     def __init__(self, root: str = "/", limit: int = files.MAX_FUNCTIONS) -> None:
@@ -112,9 +119,10 @@ class SysfsReader:
         self._tree.close()
 
     def addresses(self) -> list[Sbdf]:
-        """Return the addresses of all functions in address order. Names that are not addresses are ignored.
+        """Return the addresses of all functions, sorted by address.
 
-        Raises: InputError if the directory cannot be listed or has too many entries.
+        Names that are not addresses are ignored.
+        Raises: InputError if the directory cannot be listed or has more entries than `limit`.
         """
         try:
             names = list_names(self._listing, self._limit)
@@ -124,10 +132,10 @@ class SysfsReader:
         return [sbdf for name in names if (sbdf := sbdf_from_name(name)) is not None]
 
     def place(self, sbdf: Sbdf) -> str | None:
-        """Return the path of a function's directory below the root, or None if Linux does not list the
-        function.
+        """Return the path of a function's directory below the root, or None if Linux does not list it.
 
-        A path that begins with `..` leads outside the tree; `Tree.enter` refuses it.
+        The path is computed from the text of the link. Neither the directory nor links on the way are looked
+        at. A path that begins with `..` leads outside the tree; `Tree.enter` refuses it.
         """
         name = str(sbdf)
         try:
@@ -139,8 +147,9 @@ class SysfsReader:
         return _joined(self._base, target)
 
     def enter(self, sbdf: Sbdf) -> int:
-        """Open a function's directory and return its descriptor, which is valid until the next call.
+        """Open a function's directory and return its descriptor.
 
+        The descriptor is valid until the next call of `enter` or `read`; the caller must not close it.
         Raises: OSError if it cannot be opened; FileNotFoundError also if Linux does not list the function.
         """
         place = self.place(sbdf)
@@ -150,12 +159,16 @@ class SysfsReader:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return the path of the function that was entered last, as directory names, with links resolved."""
+        """Return the path of the directory that was entered last, as names from the root down.
+
+        Links are resolved.
+        """
         return self._tree.names
 
     def read(self, sbdfs: Iterable[Sbdf], depth: Depth) -> list[RawFunction]:
-        """Read functions. A function that Linux does not list (any more) is left out.
+        """Read functions. A function that Linux does not list (any more) is left out. Raises nothing.
 
+        If the directory of a function cannot be opened, the function has only its address and a finding.
         Shape:  in the order of their directory paths, so that few directories must be opened.
         """
         places = [(place, sbdf) for sbdf in sbdfs if (place := self.place(sbdf)) is not None]
@@ -175,7 +188,11 @@ class SysfsReader:
 
 
 def _read_in(directory: int, names: tuple[str, ...], sbdf: Sbdf, depth: Depth) -> RawFunction:
-    """Read the function `sbdf` in the open `directory`, whose path from the root is `names`."""
+    """Read the function `sbdf` in the open `directory`, whose path from the root is `names`.
+
+    The last but one name gives its bridge or its root bus. A bridge of another segment is not taken. If the
+    last name is not the address `sbdf`, the function gets a finding.
+    """
     reading = FunctionFiles(directory, len(names))
     above = names[-2] if len(names) > 1 else ""
     parent = sbdf_from_name(above)
@@ -189,14 +206,21 @@ def _read_in(directory: int, names: tuple[str, ...], sbdf: Sbdf, depth: Depth) -
 
 
 def _unreachable(sbdf: Sbdf, error: OSError) -> RawFunction:
-    """Return a function without content whose finding says why its directory could not be opened."""
+    """Return a function that has only its address and a finding.
+
+    The finding says why its directory could not be opened.
+    """
     code, what = _UNREACHABLE.get(error.errno or 0, ("link-broken", f"cannot be followed ({reason(error)})"))
     why = f"its entry in {files.DEVICES} {what}: nothing is known of it; the device may have vanished"
     return RawFunction(sbdf, findings=(Finding(code, why),))
 
 
 def _check_bridge_directory(raw: RawFunction, homes: dict[Sbdf, tuple[str, ...]]) -> RawFunction:
-    """Add a finding to `raw` if its parent bridge has another directory than the one above this function."""
+    """Return `raw`. Add a finding if its parent bridge has another directory than the one above `raw`.
+
+    `homes` are the directories of the functions that were read, as names. If the bridge is not among them, no
+    finding is added.
+    """
     above = homes.get(raw.parent) if raw.parent is not None else None
     if above is None or above == homes[raw.sbdf][:-1]:
         return raw

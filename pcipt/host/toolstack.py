@@ -42,8 +42,9 @@ class Toolstack:
         return os.path.isdir(os.path.join(self._root, DRIVERS, PCIBACK))
 
     def load_pciback(self) -> None:
-        """Load the module xen-pciback.
+        """Load the module xen-pciback and wait until modprobe ends.
 
+        If it is loaded already, nothing changes.
         Raises: InputError if it cannot be loaded; UnsupportedError if modprobe is not installed.
         """
         _run("modprobe", MODULE)
@@ -51,7 +52,7 @@ class Toolstack:
             raise InputError(f"modprobe {MODULE}", f"{DRIVERS}/{PCIBACK} did not appear")
 
     def unload_pciback(self) -> None:
-        """Unload the module xen-pciback, unless a function is bound to it or it is not loaded.
+        """Unload the module xen-pciback. Do nothing if it is not loaded or a function is bound to it.
 
         Unloading the module would unbind every function from it.
         Raises: InputError if it cannot be unloaded; UnsupportedError if modprobe is not installed.
@@ -64,7 +65,10 @@ class Toolstack:
             _run("modprobe", "-r", MODULE)
 
     def driver(self, sbdf: Sbdf) -> str | None:
-        """Return the name of the driver that a function is bound to, or None if it has none."""
+        """Return the name of the driver to which a function is bound.
+
+        Return None if it has no driver or does not exist. Raises nothing.
+        """
         try:
             return os.path.basename(os.readlink(os.path.join(self._root, DEVICES, str(sbdf), "driver")))
         except OSError:
@@ -74,7 +78,8 @@ class Toolstack:
         """Unbind a function from its driver, bind it to xen-pciback and quarantine it.
 
         This runs xl pci-assignable-add.
-        Raises: InputError with the message of xl; UnsupportedError if xl is not installed.
+        Raises: InputError with the message of xl if xl fails, or if the function is not bound to xen-pciback
+                after that; UnsupportedError if xl is not installed.
         """
         _run("xl", "pci-assignable-add", str(sbdf))
         if self.driver(sbdf) != PCIBACK:
@@ -83,10 +88,11 @@ class Toolstack:
     def take_back(self, sbdf: Sbdf, driver: str | None = None, *, rebind: bool = True) -> None:
         """Take a function out of quarantine and unbind it from xen-pciback.
 
-        This runs xl pci-assignable-remove. With `rebind`, xl binds the function to the driver that xl stored;
-        use False if xl's stored driver may be out of date. If the function has no driver afterwards, it is
-        bound to `driver` (None: to none).
-        Raises: InputError with the message of xl; UnsupportedError if xl is not installed.
+        This runs xl pci-assignable-remove. With `rebind`, xl binds the function to the driver that xl stored.
+        Use False if xl's stored driver may be out of date. If the function has no driver afterwards, it is
+        bound to `driver`; with None it stays without a driver.
+        Raises: InputError with the message of xl if xl fails, if the function is still bound to xen-pciback,
+                or if Linux refuses to bind `driver`; UnsupportedError if xl is not installed.
         """
         _run("xl", "pci-assignable-remove", *(["-r"] if rebind else []), str(sbdf))
         if self.driver(sbdf) == PCIBACK:
@@ -95,29 +101,32 @@ class Toolstack:
             self.bind(sbdf, driver)
 
     def bind(self, sbdf: Sbdf, driver: str) -> None:
-        """Bind a function to a driver. Raises: InputError if Linux refuses."""
+        """Bind a function to a driver. Raises: InputError if the driver is not loaded or Linux refuses."""
         self._write_driver_file(sbdf, driver, "bind")
 
     def unbind(self, sbdf: Sbdf) -> None:
-        """Unbind a function from its driver, if it has one. Raises: InputError if Linux refuses."""
+        """Unbind a function from its driver.
+
+        Do nothing if it has none. Raises: InputError if Linux refuses.
+        """
         driver = self.driver(sbdf)
         if driver is not None:
             self._write_driver_file(sbdf, driver, "unbind")
 
     def hide(self, sbdf: Sbdf) -> None:
-        """Bind a function that has no driver to xen-pciback, without quarantine (as xen-pciback.hide= at
-        boot).
+        """Bind a function that has no driver to xen-pciback, without quarantine.
 
-        Raises: InputError if Linux refuses.
+        xen-pciback.hide= does the same at boot.
+        Raises: InputError if xen-pciback is not loaded or Linux refuses.
         """
         self._write_driver_file(sbdf, PCIBACK, "new_slot")
         self._write_driver_file(sbdf, PCIBACK, "bind")
 
     def let_go(self, sbdf: Sbdf, driver: str | None) -> None:
-        """Unbind a function that is not quarantined from xen-pciback. Then bind it to `driver` (None: to
-        none).
+        """Unbind a function that is not quarantined from xen-pciback, then bind it to `driver`.
 
-        Raises: InputError if Linux refuses.
+        With `driver` None it stays without a driver.
+        Raises: InputError if Linux refuses a step; the steps before it are not undone.
         """
         self._write_driver_file(sbdf, PCIBACK, "unbind")
         self._write_driver_file(sbdf, PCIBACK, "remove_slot")
@@ -125,15 +134,21 @@ class Toolstack:
             self.bind(sbdf, driver)
 
     def probe(self, sbdf: Sbdf) -> None:
-        """Make Linux search a driver for a function and bind it. Raises: InputError if Linux refuses."""
+        """Make Linux search for a driver for a function and bind it. Raises: InputError if Linux refuses.
+
+        If no driver fits, the function stays without one and nothing is raised.
+        """
         self._write(sbdf, os.path.join(self._root, PROBE))
 
     def _write_driver_file(self, sbdf: Sbdf, driver: str, what: str) -> None:
-        """Write the address of the function to the file `what` of a driver."""
+        """Write the address of the function to the file `what` of a driver.
+
+        Raises: InputError if that fails.
+        """
         self._write(sbdf, os.path.join(self._root, DRIVERS, driver, what))
 
     def _write(self, sbdf: Sbdf, path: str) -> None:
-        """Write the address of the function to a file."""
+        """Write the address of the function to the file `path`. Raises: InputError if that fails."""
         try:
             with open(path, "w", encoding="ascii") as file:
                 file.write(str(sbdf))
@@ -142,7 +157,10 @@ class Toolstack:
 
 
 def _find(command: str) -> str:
-    """Return the path of a command. Raises: UnsupportedError if it is not installed."""
+    """Return the path of a command, from PATH and from _DIRECTORIES.
+
+    Raises: UnsupportedError if it is not installed.
+    """
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_DIRECTORIES))
     found = shutil.which(command, path=path)
     if found is None:

@@ -25,7 +25,7 @@ _CHUNK = 1 << 16
 
 
 class Tree:
-    """A root directory, and a cursor that stands in one directory below it.
+    """A root directory, and a cursor that stands in one directory below it. It is a context manager.
 
     The tree keeps a descriptor for each directory from the root to the cursor. Moving to a directory nearby
     opens only the directories that differ.
@@ -49,7 +49,7 @@ class Tree:
         self.close()
 
     def close(self) -> None:
-        """Close all descriptors."""
+        """Close all descriptors. A second call does nothing."""
         self._drop(0)
         if self._root >= 0:
             os.close(self._root)
@@ -57,14 +57,19 @@ class Tree:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return the names of the directories from the root down to the cursor, links resolved."""
+        """Return the names of the directories from the root down to the cursor, links resolved.
+
+        The tuple is empty if the cursor is at the root.
+        """
         return tuple(self._names)
 
     def enter(self, path: str) -> int:
         """Move the cursor to the directory `path` below the root and return its descriptor.
 
-        The descriptor belongs to the tree and is valid until the next call.
-        Raises: OSError if a step fails; the cursor then stands somewhere on the way.
+        An empty path is the root itself. The descriptor belongs to the tree and is valid until the next call.
+        Raises: OSError if a step fails, with an errno of the module's description; ENOENT if a directory is
+                missing; ENAMETOOLONG below more than 200 directories. The cursor is then in some directory on
+                the way.
         """
         pending = path.split("/")
         pending.reverse()
@@ -102,9 +107,11 @@ class Tree:
         return chain[-1] if chain else self._root
 
     def read(self, path: str, limit: int) -> bytes:
-        """Return the content of the regular file `path` below the root, which may have at most `limit` bytes.
+        """Return the content of the regular file `path` below the root. Links to directories are followed.
 
-        Raises: OSError with an errno of the module's description.
+        Raises: OSError: EFBIG if it is longer than `limit` bytes, EMEDIUMTYPE if it is a link or not a
+                regular file, FileNotFoundError if it is missing, or another errno of the module's
+                description.
         """
         directory, _, name = path.rpartition("/")
         return read_file(self.enter(directory), name, limit)
@@ -119,9 +126,11 @@ class Tree:
 def read_file(directory: int, name: str, limit: int, wanted: int | None = None) -> bytes:
     """Return the content of a regular file of at most `limit` bytes, or only its first `wanted` bytes.
 
-    `wanted` counts only if `limit` is at most one page; such a file is read with one call, as sysfs requires.
-    The file type is checked before opening, because opening a device node can already have an effect.
-    Raises: OSError, EMEDIUMTYPE if it is not a regular file, EFBIG if it is longer than `limit`.
+    `wanted` is ignored if `limit` is more than one page. A file of at most one page is read with one call, as
+    sysfs requires. The file type is checked before opening, because opening a device node can already have an
+    effect.
+    Raises: OSError: EMEDIUMTYPE if it is a link or not a regular file, EFBIG if it is longer than `limit`,
+            FileNotFoundError if it is missing, or another errno of the kernel.
     """
     status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     if not stat.S_ISREG(status.st_mode):
@@ -143,7 +152,8 @@ def read_file(directory: int, name: str, limit: int, wanted: int | None = None) 
 def read_link(directory: int, name: str, level: int) -> str:
     """Return the text of a link in a directory that is `level` steps below the root.
 
-    Raises: OSError, EXDEV if the link leads outside the root, EINVAL if it is not a link.
+    Raises: OSError: EXDEV if the link leads outside the root, EINVAL if it is not a link, FileNotFoundError
+            if it is missing.
     """
     target = os.readlink(name, dir_fd=directory)
     if not stays_inside(target, level):
@@ -153,10 +163,10 @@ def read_link(directory: int, name: str, level: int) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def stays_inside(target: str, level: int) -> bool:
-    """Return True if a link leads to a place below the root.
+    """Return True if a link leads to a place below the root, False if it is absolute or leads above it.
 
     `target` is the text of the link; the link stands in a directory `level` steps below the root. Links in
-    `target` itself are not examined.
+    `target` itself are not examined. The place need not exist.
     """
     if target.startswith("/"):
         return False
@@ -171,9 +181,10 @@ def stays_inside(target: str, level: int) -> bool:
 
 
 def list_names(directory: int, limit: int, below: str = ".") -> list[str]:
-    """Return the names in a directory, or in its subdirectory `below`, which must not be a link.
+    """Return the names in a directory, or in its subdirectory `below`. The names are not sorted.
 
-    Raises: OSError, EFBIG if there are more than `limit` names.
+    Raises: OSError: EFBIG if there are more than `limit` names, FileNotFoundError if the directory is
+            missing, or another errno of the kernel, for example if `below` is a link or a file.
     """
     opened = os.open(below, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     try:
@@ -187,7 +198,11 @@ def list_names(directory: int, limit: int, below: str = ".") -> list[str]:
 
 
 def reason(error: Exception) -> str:
-    """Return the reason of an error in a few words that begin with a small letter."""
+    """Return the reason of an error in a few words.
+
+    For an OSError these are the kernel's words, beginning with a small letter. Otherwise it is the text of
+    the error.
+    """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror[0].lower() + error.strerror[1:]
     return str(error)
@@ -201,7 +216,7 @@ def text_of(name: str) -> str:
 
 
 def _link_text(part: str, directory: int, error: OSError) -> str:
-    """Return the text of the link `part`, whose opening as a directory failed with `error`.
+    """Return the text of the link `part`, which could not be opened as a directory (`error`).
 
     Raises: `error` if `part` is not a link; OSError with EXDEV if the link is absolute.
     """
@@ -217,7 +232,10 @@ def _link_text(part: str, directory: int, error: OSError) -> str:
 
 
 def _read_all(opened: int, limit: int) -> bytes:
-    """Read to the end, at most `limit` + 1 bytes. /proc and large attributes come in pieces."""
+    """Read to the end of the file, but at most `limit` + 1 bytes, with as many calls as needed.
+
+    /proc and large attributes return their content in pieces.
+    """
     pieces = []
     left = limit + 1
     while left > 0 and (piece := os.read(opened, min(left, _CHUNK))):

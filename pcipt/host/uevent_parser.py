@@ -23,13 +23,13 @@ class Parser(Protocol):
 
 
 def make_parser() -> Parser:
-    """Return a new parser of pyroute2."""
+    """Return a new parser of pyroute2. Raises ImportError if pyroute2 is not installed."""
     parser: Parser = _parser_class()()
     return parser
 
 
 def _parser_class() -> Any:
-    """Import and return pyroute2's class of the parser."""
+    """Import and return pyroute2's class of the parser. Raises ImportError if pyroute2 is not installed."""
     try:
         with bare_package():
             from pyroute2.netlink.uevent import MarshalUevent
@@ -42,8 +42,8 @@ def _parser_class() -> Any:
 def bare_package(name: str = PACKAGE) -> Iterator[None]:
     """Let modules of the package `name` be imported in the block without running the package's own code.
 
-    Do nothing if the package is already imported or not installed. After the block, the package counts as not
-    imported.
+    After the block, the package and its modules are removed from sys.modules, so that a later import gets the
+    complete package. Do nothing if the package is already imported or not installed.
     """
     spec = None if name in sys.modules else importlib.util.find_spec(name)
     if spec is None or spec.submodule_search_locations is None:

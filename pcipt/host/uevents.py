@@ -39,8 +39,8 @@ _SO_RCVBUFFORCE = 33  # not in Python's module socket
 class HotplugEvent:
     """A message about one function. `action` is the kernel's word: add, remove, bind, unbind, change, …
 
-    `seqnum` is the kernel's number of the message. `synthetic` is True if somebody caused the message by
-    writing to a file `uevent`.
+    `sbdf` is Linux's address of the function. `seqnum` is the kernel's number of the message. `synthetic` is
+    True if somebody caused the message by writing to a file `uevent`.
     """
 
     action: str
@@ -53,7 +53,8 @@ class HotplugEvent:
 class GuestsChanged:
     """A message that a guest's passthrough was set up or removed.
 
-    Functions of xen-pciback may have new owners.
+    Functions that are bound to xen-pciback may have new owners. `seqnum` is the kernel's number of the
+    message.
     """
 
     seqnum: int
@@ -61,7 +62,7 @@ class GuestsChanged:
 
 @attrs.frozen
 class Rescan:
-    """A mark that messages may be lost, so the whole machine must be read again."""
+    """A mark that messages may be lost, so the whole machine must be read again. `reason` is for people."""
 
     reason: str
 
@@ -73,7 +74,10 @@ class UeventSocket(Protocol):
     """The part of a socket that `UeventSource` uses."""
 
     def recvmsg(self, size: int, ancillary: int, /) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]:
-        """Receive one message without waiting: the data, the ancillary data, the flags and the sender."""
+        """Receive one message without waiting: the data, the ancillary data, the flags and the sender.
+
+        Raises: BlockingIOError if no message waits; OSError if messages were lost or the socket is broken.
+        """
 
     def fileno(self) -> int:
         """Return the descriptor of the socket."""
@@ -86,7 +90,8 @@ def open_uevent_socket(receive_buffer: int = RECEIVE_BUFFER) -> socket.socket:
     """Open a netlink socket that receives the hot-plug messages of the kernel, but no messages of udev.
 
     `receive_buffer` is in bytes. It is limited by the system's maximum if the process lacks CAP_NET_ADMIN.
-    Raises: UnsupportedError if there is no netlink or no permission.
+    The socket does not block. The caller closes it.
+    Raises: UnsupportedError if there is no netlink or permission is refused.
     """
     opened = None
     try:
@@ -108,8 +113,9 @@ def open_uevent_socket(receive_buffer: int = RECEIVE_BUFFER) -> socket.socket:
 class UeventSource:
     """The stream of hot-plug messages.
 
-    `overruns` counts errors of the socket, `gaps` counts holes in SEQNUM, `forged` counts messages that were
-    not accepted.
+    `overruns` counts errors of the socket. `gaps` counts calls of `read` that found a gap in SEQNUM. `forged`
+    counts messages that were not accepted: not from the kernel, or contradicting themselves.
+    Raises: UnsupportedError if the socket cannot be opened.
     """
 
     def __init__(self, open_socket: Callable[[], UeventSocket] = open_uevent_socket) -> None:
@@ -124,19 +130,25 @@ class UeventSource:
         self.forged = 0
 
     def fileno(self) -> int:
-        """Return a descriptor to poll. It stays the same if the socket is replaced."""
+        """Return a descriptor to poll. It is readable while `read` has something to receive.
+
+        It stays the same if the socket is replaced.
+        """
         return self._poll.fileno()
 
     def close(self) -> None:
-        """Close the socket and the descriptor of `fileno`."""
+        """Close the socket and the descriptor of `fileno`. Do not call `read` after it."""
         self._poll.close()
         self._socket.close()
 
     def read(self) -> list[HostEvent]:
         """Return the events that have arrived, without waiting. One call receives at most 4096 messages.
 
-        Shape:  in the order of arrival; at most one `Rescan`, at the end.
-        Raises: UnsupportedError if the socket broke and cannot be replaced.
+        Messages that are not from the kernel, and messages about other things than PCI functions and guests'
+        passthrough, are left out. The list may be empty.
+        Shape:  in the order of arrival; at most one `Rescan`, at the end, if a message may be missing.
+        Raises: UnsupportedError if the socket broke and cannot be replaced. Events that this call had
+                received are then lost.
         """
         found: list[HostEvent] = []
         doubt: str | None = None
@@ -165,7 +177,7 @@ class UeventSource:
         return [*found, Rescan(doubt)] if doubt is not None else found
 
     def _replace(self) -> None:
-        """Replace the socket after an error."""
+        """Replace the socket after an error. Raises: UnsupportedError if a new one cannot be opened."""
         self.overruns += 1
         self._socket.close()  # closing also removes it from the epoll set
         self._sequence = _Sequence()
@@ -173,9 +185,10 @@ class UeventSource:
         self._poll.register(self._socket.fileno(), select.EPOLLIN)
 
     def _event_from(self, data: bytes) -> tuple[HotplugEvent | GuestsChanged | None, str | None]:
-        """Parse one message of the kernel.
+        """Parse one message of the kernel, and count its SEQNUM.
 
-        Return its event (or None), and why a message may be missing (or None).
+        Return its event, or None if it is not about a PCI function or a guest's passthrough. Return also the
+        reason why a message may be missing, or None.
         """
         keys = self._parse(data)
         number = keys.get("SEQNUM", "")
@@ -198,7 +211,7 @@ class UeventSource:
         return HotplugEvent(action, sbdf, seqnum, "SYNTH_UUID" in keys), None
 
     def _parse(self, data: bytes) -> dict[str, str]:
-        """Return the keys and values of one message."""
+        """Return the keys and values of one message. Lines that are not KEY=value in UTF-8 are left out."""
         # pyroute2 stores keys beside its own fields (`header`, `attrs`, …), and 0.7.2 fails on bytes that are
         # not UTF-8. So it gets only lines that are KEY=… in UTF-8; its own fields are in small letters.
         lines = [line for line in data.split(b"\0")[1:] if _KEY.match(line) and _is_utf8(line)]
@@ -221,7 +234,10 @@ class _Sequence:
         self._broken = False
 
     def take(self, seqnum: int) -> None:
-        """Record the number of a message that has arrived."""
+        """Record the number of a message that has arrived.
+
+        Numbers that were left out before it are missing until they arrive too.
+        """
         expected = seqnum if self._next is None else self._next
         if seqnum < expected:
             self._broken |= seqnum not in self._missing
@@ -234,9 +250,10 @@ class _Sequence:
         self._next = seqnum + 1
 
     def settle(self) -> bool:
-        """Return True if a number is missing, now that all waiting messages were received.
+        """Return True if a message is missing, then forget this.
 
-        Then forget the gap.
+        Call it when all waiting messages were received. It also returns True if a number arrived that was not
+        expected, such as a number a second time.
         """
         broken = self._broken or bool(self._missing)
         self._broken = False
@@ -245,7 +262,11 @@ class _Sequence:
 
 
 def _is_from_kernel(ancillary: list[tuple[int, int, bytes]], sender: tuple[int, int] | None) -> bool:
-    """Return True if a message was sent by the kernel: port 0, and process and user 0 in the credentials."""
+    """Return True if a message was sent by the kernel.
+
+    Its sender has port 0, and its credentials have process 0 and user 0. A message without a sender or
+    without credentials gives False.
+    """
     if sender is None or sender[0] != 0:
         return False
     for level, kind, data in ancillary:

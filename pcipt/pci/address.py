@@ -22,10 +22,10 @@ XEN_SEGMENT_LIMIT = 0xFFFF
 
 @attrs.frozen(order=True, weakref_slot=False)
 class Sbdf:
-    """The address of one PCI function: segment, bus, device, function. Addresses sort in this order.
+    """The address of one PCI function: segment, bus, device, function.
 
-    The numbers are not checked against `LIMITS` here. The same function can have another address after buses
-    are renumbered.
+    Addresses compare by segment, then bus, then device, then function. The constructor does not check the
+    numbers against `LIMITS`. After buses were renumbered, the same function has another address.
     """
 
     segment: int
@@ -50,8 +50,9 @@ class Sbdf:
 def nearest(existing: Iterable[Sbdf], meant: Sbdf) -> Sbdf | None:
     """Return the address of `existing` that is most similar to `meant`, or None if `existing` is empty.
 
-    The most similar address has the fewest different hexadecimal digits; two swapped neighbours count as one.
-    Among equals, the address with the smallest difference of segment wins, then of bus, device and function.
+    The most similar address has the fewest different hexadecimal digits; two adjacent digits that are swapped
+    are one difference. Among equals, the address with the smallest difference of segment is returned, then of
+    bus, device and function.
     """
     return min(
         existing, key=lambda sbdf: (_different_digits(sbdf, meant), _distance(sbdf, meant)), default=None
@@ -59,9 +60,9 @@ def nearest(existing: Iterable[Sbdf], meant: Sbdf) -> Sbdf | None:
 
 
 def _different_digits(one: Sbdf, other: Sbdf) -> int:
-    """Return the number of hexadecimal digits that differ.
+    """Return the number of hexadecimal digits that differ between the two addresses.
 
-    Two adjacent digits that are swapped count as one difference.
+    Two adjacent digits that are swapped are one difference.
     """
     a, b = (f"{s.segment:08x}{s.bus:02x}{s.device:02x}{s.function:x}" for s in (one, other))
     at = slips = 0
@@ -73,7 +74,9 @@ def _different_digits(one: Sbdf, other: Sbdf) -> int:
 
 
 def _distance(one: Sbdf, other: Sbdf) -> tuple[int, ...]:
-    """Return the absolute differences of segment, bus, device and function, in this order, for comparison."""
+    """Return the absolute differences of segment, bus, device and function, in this order. Tuples of this
+    form are compared by `nearest`.
+    """
     return tuple(abs(getattr(one, name) - getattr(other, name)) for name in LIMITS)
 
 
@@ -84,12 +87,14 @@ def sbdf_from_devfn(segment: int, bus: int, devfn: int) -> Sbdf:
 
 @attrs.frozen(weakref_slot=False)
 class PciPath:
-    """The place of a function below its root bus. It stays the same if buses behind bridges are renumbered.
+    """The path of a function from its root bus down. It stays the same if buses behind bridges are
+    renumbered.
 
     The text form is Qubes' notation, for example 00_1c.0-00_00.0.
-    Shape:  `hops` holds one (bus, device, function) for each bridge from the root bus down, and one for the
-            function itself. The first bus is the number of the root bus. Each further bus is counted from the
-            secondary bus of the bridge before it, so it is usually 0.
+
+    Shape:  `hops` holds one (bus, device, function) for each bridge from the root bus down, and a last one
+            for the function itself. The first bus is the number of the root bus. Each further bus is counted
+            from the secondary bus of the bridge before it, so it is usually 0.
     """
 
     segment: int
@@ -108,7 +113,9 @@ class PciPath:
 
 @attrs.frozen
 class SlotFilter:
-    """A filter for addresses, as the option -s of lspci takes. A field that is None matches every value."""
+    """A filter for addresses, as the option -s of lspci takes it. A field that is None matches every
+    value.
+    """
 
     segment: int | None = None
     bus: int | None = None
@@ -133,10 +140,11 @@ _EXPECTED = "expected [[segment:]bus:]device.function"
 
 
 def parse_sbdf(text: str) -> Sbdf:
-    """Return the address of the one function that `text` names. A missing segment or bus is 0.
+    """Return the address of the one function that `text` names. If the segment, or segment and bus, are left
+    out together with their colons, they are 0.
 
-    Raises: AddressError naming the wrong field; also if `text` is a filter (a part is missing or `*`) or a
-            PCI path of several hops.
+    Raises: AddressError naming the wrong field; also if `text` is a filter (a part is empty or `*`, or the
+            function is left out), or a PCI path of several hops (field "path").
     """
     target = parse_target(text)
     if isinstance(target, Sbdf):
@@ -148,11 +156,12 @@ def parse_sbdf(text: str) -> Sbdf:
 
 
 def parse_slot(text: str) -> SlotFilter:
-    """Parse a filter `[[[[segment]:]bus]:][device][.[function]]`. Each part is hexadecimal, empty or `*`.
+    """Return the filter for the text `[[[[segment]:]bus]:][device][.[function]]`. Each part is hexadecimal,
+    empty or `*`.
 
-    A part that is empty, `*` or missing matches every value, so `1a.0` matches that device on every bus. The
-    notations of Qubes and libvirt give a filter that matches one function.
-    Raises: AddressError naming the wrong field; also for a PCI path of several hops.
+    A part that is empty, `*` or left out matches every value, so `1a.0` matches that device on every bus. An
+    address in the notation of Qubes or libvirt gives a filter that matches one function.
+    Raises: AddressError naming the wrong field; also for an empty text, and for a PCI path of several hops.
     Source: lspci(8), option -s; xl's `.*` is the same grammar.
     """
     body = _without_decoration(text)
@@ -165,12 +174,12 @@ def parse_slot(text: str) -> SlotFilter:
 
 
 def parse_target(text: str) -> Target:
-    """Parse what a user gives a command to name functions: one address, a filter, or a PCI path.
+    """Return the address, the filter or the PCI path that `text` means. A user gives such texts to commands.
 
-    Shape:  an `Sbdf` if device and function are given (a segment or bus that is left out is 0); a
-            `SlotFilter` if a part is empty or `*`, or if the function is left out; a `PciPath` if the text
-            has several hops.
-    Raises: AddressError naming the wrong field and its limit.
+    Shape:  an `Sbdf` if device and function are given (a segment or bus that is left out with its colon is
+            0); a `SlotFilter` if a part is empty or `*`, or if the function is left out; a `PciPath` if the
+            text has several hops.
+    Raises: AddressError naming the wrong field, and the limit that it exceeds; also for an empty text.
     """
     body = _without_decoration(text)
     if "_" in body:
@@ -223,9 +232,9 @@ def _optional(text: str, name: str, digits: str) -> int | None:
 
 
 def _slot_fields(text: str, body: str) -> tuple[int | None, int | None, int | None, int | None]:
-    """Split `body` at its colons and dot, and return segment, bus, device and function; None is any value.
+    """Split `body` at its colons and dot, and return segment, bus, device and function. None means any value.
 
-    Raises: AddressError about `text` if a field is wrong or there are too many.
+    Raises: AddressError about the whole address `text` if a field is wrong or if there are too many fields.
     """
     *buses, devfn = body.split(":")
     if len(buses) > 2:
@@ -243,7 +252,11 @@ def _slot_fields(text: str, body: str) -> tuple[int | None, int | None, int | No
 
 
 def _parse_underscored(text: str, body: str) -> Sbdf | PciPath:
-    """Parse an address in the notation of Qubes or libvirt (the notations with underscores)."""
+    """Return the address in the notation of Qubes or libvirt (the notations with underscores), or the PCI
+    path if it has several hops.
+
+    Raises: AddressError about the whole address `text` if `body` is neither.
+    """
     prefix, _, fields = body.partition("_")
     if prefix.lower() == "pci":
         return _parse_libvirt(text, fields.split("_"))
@@ -257,7 +270,10 @@ def _parse_underscored(text: str, body: str) -> Sbdf | PciPath:
 
 
 def _parse_libvirt(text: str, fields: list[str]) -> Sbdf:
-    """Return the address from the four fields of libvirt's pci_segment_bus_device_function."""
+    """Return the address from the four fields of libvirt's pci_segment_bus_device_function.
+
+    Raises: AddressError if there are not four fields or if a field is wrong.
+    """
     if len(fields) != len(LIMITS):
         raise AddressError(
             text, "address", "expected pci_segment_bus_device_function after libvirt's fashion"
@@ -266,7 +282,10 @@ def _parse_libvirt(text: str, fields: list[str]) -> Sbdf:
 
 
 def _hop(text: str, hop: str) -> tuple[int, int, int]:
-    """Return (bus, device, function) of one hop `bus_device.function` of Qubes' notation."""
+    """Return (bus, device, function) of one hop `bus_device.function` of Qubes' notation.
+
+    Raises: AddressError if `hop` does not have this form or if a field is wrong.
+    """
     bus, underscore, devfn = hop.partition("_")
     device, dot, function = devfn.partition(".")
     if not underscore or not dot:

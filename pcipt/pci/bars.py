@@ -49,7 +49,7 @@ class BarKind(enum.Enum):
 
 @attrs.frozen
 class Resource:
-    """One line of the sysfs file `resource`: the range that Linux holds for one BAR or one bridge window.
+    """One line of the sysfs file `resource`: the range that Linux has for one BAR or one bridge window.
 
     A line of size 0 is unused. `flags` are Linux's IORESOURCE_* bits, some of which are named below.
     Units:  `start` and `size` in bytes, or in ports if `flags` has IO.
@@ -72,10 +72,12 @@ class Resource:
 class Bar:
     """One implemented base address register.
 
-    `index` is the BAR's number in sysfs: 0 to 5, or 6 for the ROM. `size` None is unknown. `decoding` is True
-    if the function responds at this address now, None if the command register was not readable. `below_1mib`
-    is the old memory type for addresses below 1 MiB.
-    Units:  byte addresses; port numbers for IO.
+    `index` is the number of the BAR: 0 to 5, or 6 for the ROM; VF BARs of an SR-IOV structure have 0 to 5. A
+    64-bit BAR has the lower index of its two registers. `address` has no type bits; it is 0 if the register
+    has lost its address. `size` None is unknown. `decoding` is True if the function responds at this address
+    now, None if the command register was not read. `below_1mib` is True for the old memory type for addresses
+    below 1 MiB.
+    Units:  bytes; port numbers for IO.
     """
 
     index: int
@@ -96,11 +98,13 @@ UNUSED = Resource(0, 0, 0)
 
 
 def register_values(config: ConfigSpace, base: int, count: int) -> list[tuple[int, int]]:
-    """Read `count` (at most 7) BAR registers in a row, from offset `base` on. Return (index, value) pairs.
+    """Return an (index, value) pair for each of `count` (at most 7) BAR registers in a row, from offset
+    `base` on.
 
-    Shape:  pairs in index order, also of registers that are zero; type bits included. A 64-bit BAR is one
-            pair under its lower index. The list ends before the first register that was not read completely.
-            A 64-bit BAR in the last register has no upper half and is returned with its lower half alone.
+    Shape:  pairs in index order, also of registers that are zero; the value has its type bits. A 64-bit BAR
+            is one pair under its lower index. The list ends before the first BAR that was not read
+            completely. A 64-bit BAR in the last register has no upper half, and its pair has the lower half
+            alone.
     """
     words = config.words(base, count)
     found = []
@@ -121,9 +125,12 @@ def register_values(config: ConfigSpace, base: int, count: int) -> list[tuple[in
 def decode_bars(config: ConfigSpace, command: int, resources: Sequence[Resource]) -> list[Bar]:
     """Return the implemented BARs and the ROM of a function's header, in index order.
 
-    A BAR is implemented if its register is not zero or if its line of `resources` is used. If the register is
-    zero and the line is used, the hardware has lost the BAR: it is returned with address 0. `command` is the
-    value of the command register; `resources` are the lines of sysfs `resource`, from line 0 on.
+    A BAR is implemented if its register is not zero, or if its line of `resources` is used. If the register
+    is zero and the line is used, the hardware has lost the BAR, and the BAR is returned with address 0. A BAR
+    whose register was not read is left out. Sizes are those of the lines; the size is None if the line is
+    unused or missing. `command` is the value of the command register and decides `decoding`; a ROM must be
+    enabled in its own register too. `resources` are the lines of sysfs `resource`, from line 0 on. A header
+    of unknown type gives an empty list.
     """
     base, count, rom = LAYOUT[config.header]
     io, memory = bool(command & COMMAND_IO), bool(command & COMMAND_MEMORY)
@@ -146,10 +153,10 @@ def decode_bars(config: ConfigSpace, command: int, resources: Sequence[Resource]
 
 
 def bar_from_register(index: int, value: int, size: int | None, *, io: bool, memory: bool) -> Bar:
-    """Return the BAR that the register value `value` describes (64 bits for a 64-bit BAR).
+    """Return the BAR that the register value `value` describes (64 bits for a 64-bit BAR). Not for the ROM.
 
-    `size` None is unknown. `io` and `memory` are True if the function decodes I/O and memory BARs now; the
-    argument that fits the kind of the BAR becomes `decoding`.
+    `size` None is unknown. `io` and `memory` are True if the function decodes I/O and memory BARs now; `io`
+    becomes the `decoding` of an I/O BAR, `memory` that of a memory BAR.
     """
     if value & IO_SPACE:
         return Bar(index, BarKind.IO, Address(value & IO_MASK), size, False, io)
@@ -159,10 +166,10 @@ def bar_from_register(index: int, value: int, size: int | None, *, io: bool, mem
 
 
 def lost_bar(index: int, line: Resource, *, io: bool, memory: bool) -> Bar:
-    """Return a BAR with address 0 for a register that reads zero although Linux has the line `line` for it.
+    """Return a BAR with address 0, for a register that reads zero although Linux has the line `line` for it.
 
-    Kind and size are taken from the line. `io` and `memory` are True if the function decodes I/O and memory
-    BARs now.
+    Kind, size and prefetchable are those of the line. `io` and `memory` are True if the function decodes I/O
+    and memory BARs now; `io` becomes the `decoding` of an I/O BAR, `memory` that of a memory BAR.
     """
     kind = kind_of_resource(line)
     decoding = io if kind is BarKind.IO else memory
@@ -170,9 +177,10 @@ def lost_bar(index: int, line: Resource, *, io: bool, memory: bool) -> Bar:
 
 
 def bars_from_resources(resources: Sequence[Resource]) -> tuple[Bar, ...]:
-    """Return the BARs and the ROM from Linux's lines alone, for a function with unreadable registers.
+    """Return the BARs and the ROM from the first seven lines of sysfs `resource` alone, in index order. This
+    is for a function with unreadable registers.
 
-    Unused lines are left out; `decoding` is None.
+    The addresses are Linux's and `decoding` is None. Unused lines are left out.
     """
     return tuple(
         bar_from_resource(index, line, None)
@@ -182,9 +190,11 @@ def bars_from_resources(resources: Sequence[Resource]) -> tuple[Bar, ...]:
 
 
 def bar_from_resource(index: int, resource: Resource, decoding: bool | None) -> Bar:
-    """Return the BAR that line number `index` describes (6 is the ROM), with Linux's address.
+    """Return the BAR that line number `index` of sysfs `resource` describes (6 is the ROM), with Linux's
+    address.
 
-    `decoding` is copied into the BAR: True if the function decodes the address now, None if unknown.
+    `decoding` becomes the `decoding` of the BAR: True if the function responds at the address now, None if
+    unknown.
     """
     kind = BarKind.ROM if index == ROM_INDEX else kind_of_resource(resource)
     prefetchable = bool(resource.flags & Resource.PREFETCH) and kind is not BarKind.ROM
@@ -192,7 +202,9 @@ def bar_from_resource(index: int, resource: Resource, decoding: bool | None) -> 
 
 
 def kind_of_resource(resource: Resource) -> BarKind:
-    """Return the kind that the flags of a line name: IO, MEM64 or MEM32. The line of a ROM gives MEM32."""
+    """Return the kind that the flags of a line show: IO, MEM64 or MEM32. Never return ROM: the line of a ROM
+    gives MEM32.
+    """
     if resource.flags & Resource.IO:
         return BarKind.IO
     return BarKind.MEM64 if resource.flags & Resource.MEM_64 else BarKind.MEM32

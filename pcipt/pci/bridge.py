@@ -29,7 +29,10 @@ class WindowKind(enum.Enum):
 
 @attrs.frozen
 class Window:
-    """A range of addresses that a bridge passes to the bus below. `limit` is the last address (inclusive)."""
+    """A range of addresses that a bridge passes to the bus below. `limit` is the last address (inclusive).
+
+    Units:  bytes; port numbers for IO.
+    """
 
     kind: WindowKind
     base: int
@@ -38,10 +41,14 @@ class Window:
 
 @attrs.frozen
 class Bridge:
-    """The bus numbers of a bridge and its open windows.
+    """The bus numbers of a bridge, and its open windows. `windows` lacks windows that are closed or were not
+    read.
 
     `primary` is the bus above the bridge, `secondary` the bus directly below, `subordinate` the highest bus
-    below.
+    below. A `secondary` of 0 means that the bridge is not set up.
+
+    Shape:  `windows` of a PCI bridge: I/O, memory, prefetchable, at most one of each. Of a CardBus bridge: up
+            to two memory windows, then up to two I/O windows.
     """
 
     primary: int
@@ -51,7 +58,7 @@ class Bridge:
 
 
 def decode_bridge(config: ConfigSpace) -> Bridge | None:
-    """Decode the header of a PCI bridge (type 1) or a CardBus bridge (type 2).
+    """Return the bus numbers and windows of a PCI bridge (header type 1) or a CardBus bridge (header type 2).
 
     Return None if the header has another type, or if the bus numbers were not read.
     """
@@ -67,7 +74,9 @@ def decode_bridge(config: ConfigSpace) -> Bridge | None:
 
 
 def io_window(config: ConfigSpace) -> Window | None:
-    """Return the I/O window of a type 1 header, or None if it is closed or was not read."""
+    """Return the I/O window of a type 1 header, or None if it is closed or was not read. The header type is
+    not checked.
+    """
     base, limit = config.u8(0x1C), config.u8(0x1D)
     if base is None or limit is None:
         return None
@@ -81,7 +90,9 @@ def io_window(config: ConfigSpace) -> Window | None:
 
 
 def memory_window(config: ConfigSpace) -> Window | None:
-    """Return the memory window of a type 1 header, or None if it is closed or was not read."""
+    """Return the memory window of a type 1 header, or None if it is closed or was not read. The header type
+    is not checked.
+    """
     base, limit = config.u16(0x20), config.u16(0x22)
     if base is None or limit is None:
         return None
@@ -89,7 +100,9 @@ def memory_window(config: ConfigSpace) -> Window | None:
 
 
 def prefetchable_window(config: ConfigSpace) -> Window | None:
-    """Return the prefetchable window of a type 1 header, or None if it is closed or was not read."""
+    """Return the prefetchable window of a type 1 header, or None if it is closed or was not read. The header
+    type is not checked.
+    """
     base, limit = config.u16(0x24), config.u16(0x26)
     if base is None or limit is None:
         return None
@@ -108,8 +121,10 @@ def _window(kind: WindowKind, base: int, limit: int) -> Window | None:
 
 
 def _cardbus_windows(config: ConfigSpace) -> tuple[Window, ...]:
-    """Return the open windows of a CardBus bridge: memory, then I/O. A window with two zero registers is
-    unused.
+    """Return the open windows of a CardBus bridge: memory windows, then I/O windows.
+
+    A window is left out if both its registers are zero (unused) or if a register was not read. Both memory
+    windows are left out if the bridge control register was not read.
     """
     found: list[Window | None] = []
     control = config.u16(0x3E)
@@ -126,8 +141,8 @@ def _cardbus_windows(config: ConfigSpace) -> tuple[Window, ...]:
 
 
 def _pairs(config: ConfigSpace, offset: int) -> list[tuple[int, int]]:
-    """Read two (base, limit) register pairs of 32 bits from `offset` on. A pair that was not read is left
-    out.
+    """Return two (base, limit) pairs of 32-bit registers from `offset` on. A pair that was not read
+    completely is left out.
     """
     words = config.words(offset, 4)
     return list(zip(words[::2], words[1::2], strict=False))

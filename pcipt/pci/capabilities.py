@@ -131,10 +131,11 @@ Walk = tuple[tuple[Capability, ...], tuple[Finding, ...]]
 
 
 def walk_capabilities(config: ConfigSpace) -> Walk:
-    """Return all capabilities, and findings about damaged lists.
+    """Return all capabilities, and findings about damaged lists. Damage raises nothing.
 
-    Shape:  the standard list, then the extended list, each in the order of its pointers. The extended list is
-            read only if `config` has more than 256 bytes.
+    Shape:  the standard list, then the extended list, each in the order of its pointers. The standard list is
+            empty if the header has an unknown type. The extended list is read only if `config` has more than
+            256 bytes.
     """
     standard, bad = _walk_standard(config)
     if len(config) <= LEGACY_SIZE:
@@ -144,7 +145,11 @@ def walk_capabilities(config: ConfigSpace) -> Walk:
 
 
 def _walk_standard(config: ConfigSpace) -> Walk:
-    """Return the standard capability list and findings. It is empty if the status register shows no list."""
+    """Return the standard capability list, and at most one finding about damage.
+
+    The list is empty, without a finding, if the status register was not read or shows no list, or if the
+    header type is unknown.
+    """
     status, header = config.u16(0x06), config.header
     if status is None or not status & STATUS_CAPABILITIES or header is HeaderType.UNKNOWN:
         return (), ()
@@ -174,7 +179,10 @@ def _walk_standard(config: ConfigSpace) -> Walk:
 
 
 def _walk_extended(config: ConfigSpace) -> Walk:
-    """Return the extended capability list (from offset 0x100 on) and findings."""
+    """Return the extended capability list (from offset 0x100 on), and at most one finding about damage.
+
+    The list is empty, without a finding, if the register at 0x100 reads zero or all ones.
+    """
     found: list[Capability] = []
     seen: set[int] = set()
     offset = LEGACY_SIZE
@@ -208,9 +216,11 @@ def _damaged_list(code: str, what: str) -> tuple[Finding, ...]:
 
 
 def _list_too_long(config: ConfigSpace, offset: int) -> tuple[Finding, ...]:
-    """Return a finding for a list that continues at `offset`, beyond the bytes that were read.
+    """Return a finding for a list that continues at `offset`, beyond the bytes that were read, as a tuple of
+    one.
 
-    Return no finding if exactly 64 or 256 bytes were read: the rest is then unknown, and nothing is wrong.
+    Return an empty tuple if exactly 64 or 256 bytes were read: the rest is then unknown, and nothing is
+    wrong.
     """
     if len(config) in (HEADER_SIZE, LEGACY_SIZE):
         return ()  # only the header or the first 256 bytes were readable; this is normal
@@ -220,7 +230,9 @@ def _list_too_long(config: ConfigSpace, offset: int) -> tuple[Finding, ...]:
 def find_capability(
     capabilities: tuple[Capability, ...], capability_id: int, *, extended: bool = False
 ) -> Capability | None:
-    """Return the first capability with this id in the standard (or extended) list, or None."""
+    """Return the first capability with this id in the standard list (in the extended list if `extended` is
+    True), or None if there is none.
+    """
     for capability in capabilities:
         if capability.id == capability_id and capability.extended == extended:
             return capability

@@ -33,8 +33,9 @@ ROM_WORDS = {0: Register(0x30, 4), 1: Register(0x38, 4)}  # header layout (0 or 
 
 
 def bar_word(number: int) -> Register:
-    """Return the 32-bit register of BAR `number`. A 64-bit BAR takes two registers: `number` and `number` +
-    1.
+    """Return offset and size of the 32-bit register of BAR `number`. `number` is not checked.
+
+    A 64-bit BAR has two registers: `number` and `number` + 1.
     """
     return Register(0x10 + 4 * number, 4)
 
@@ -44,7 +45,9 @@ WRITABLE = frozenset({COMMAND, BUS_NUMBERS, *ROM_WORDS.values(), *(bar_word(n) f
 
 
 class HeaderType(enum.Enum):
-    """The layout of a function's header. UNKNOWN is a layout that is not 0, 1 or 2, or that was not read."""
+    """The layout of a function's header. UNKNOWN is a layout number other than 0, 1 or 2, or one that was not
+    read.
+    """
 
     ENDPOINT = "endpoint"
     BRIDGE = "bridge"
@@ -62,11 +65,13 @@ _ALL_ONES = b"\xff" * HEADER_SIZE
 
 
 class ConfigSpace:
-    """The configuration space of one function, as far as it was read (0 to 4096 bytes).
+    """The bytes of one function's configuration space that were read, from offset 0 on. At most 4096 bytes
+    are kept.
 
-    `answers` is False if the function does not answer (all 64 bytes of the header are ff), None if fewer
-    bytes were read and all are ff, else True. The vendor id alone does not show this: a virtual function has
-    vendor and device ffff by specification (PCI Express Base 6.0 §9.3.4.1.1).
+    `answers` is False if the function does not answer: all 64 bytes of the header are ff. It is None if fewer
+    than 64 bytes were read and all are ff, also if no byte was read. Otherwise it is True. The vendor id
+    alone does not show this: a virtual function has vendor and device ffff by specification (PCI Express Base
+    6.0 §9.3.4.1.1).
     Units:  offsets in bytes; registers are little endian.
     """
 
@@ -100,8 +105,8 @@ class ConfigSpace:
     def words(self, offset: int, count: int) -> tuple[int, ...]:
         """Return up to `count` (at most 7) consecutive 32-bit registers from `offset` on.
 
-        Shape:  fewer than `count` if the bytes end earlier; a register that was not read completely is left
-                out.
+        Shape:  fewer than `count`, or none, if the bytes end earlier; a register that was not read completely
+                is left out.
         """
         if offset + 4 * count > len(self.data):
             count = max(0, (len(self.data) - offset) // 4)

@@ -23,7 +23,7 @@ class Finding:
 
     @property
     def is_note(self) -> bool:
-        """Return True if the finding only describes how the machine is built, so that nothing is to be
-        repaired.
+        """Return True if the finding only describes how the machine is built (its code is in `NOTES`), so
+        that nothing is to be repaired.
         """
         return self.code in NOTES

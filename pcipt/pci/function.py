@@ -24,12 +24,13 @@ from pcipt.pci.topology import Position
 
 @attrs.frozen
 class Function:
-    """One PCI function, decoded. None means unknown or not present.
+    """One PCI function, decoded. None means unknown or not present; an empty tuple means the same.
 
-    `path` and `parent` are its place: the PCI path, and the bridge directly above. `command` is the command
-    register. `driver` is the Linux driver bound to it. `sriov` is the SR-IOV structure of a physical
-    function. `physfn` is set for a virtual function: the address of its physical function. `answers` is as in
-    `ConfigSpace`.
+    `path` and `parent` are its place: the PCI path, and the bridge directly above (None on a root bus).
+    `command` is the command register. `driver` is the Linux driver bound to it. `bridge` is set for a bridge
+    whose bus numbers were read. `sriov` is the SR-IOV structure of a physical function. `physfn` is set for a
+    virtual function: the address of its physical function. `answers` is False if the header reads all ones
+    (the function does not answer), None if the header could not be read.
     """
 
     sbdf: Sbdf
@@ -59,18 +60,25 @@ class Function:
 
     @property
     def decodes_memory(self) -> bool | None:
-        """Return True if memory decode is on in the command register, None if that register was not read."""
+        """Return True if memory decode is on in the command register, None if that register was not read.
+
+        Of a virtual function this bit has no meaning: see `decoding` of its BARs.
+        """
         return None if self.command is None else bool(self.command & COMMAND_MEMORY)
 
 
 def decode_function(
     raw: RawFunction, position: Position | None = None, physfn: Function | None = None
 ) -> Function:
-    """Decode one function.
+    """Return the function that `raw` describes, decoded. Damaged or missing config space raises nothing; the
+    function has a finding about it.
 
     `position` is its place as `place_functions` computes it. Without it, the parent is the bridge that Linux
     names, and there is no path. `physfn` is the decoded physical function, if `raw` is a virtual function.
-    Without it, the BARs of a virtual function have the addresses that Linux holds.
+    Without it, the BARs of a virtual function have the addresses that Linux has.
+
+    If the config space was not read, or the function does not answer, everything that registers show is
+    unknown: `header` is UNKNOWN, `command` is None, `capabilities` is empty.
     """
     position = position or Position(raw.parent, None)
     config = ConfigSpace(raw.config or b"")
@@ -127,14 +135,16 @@ def decode_function(
 
 
 def has_capability(function: Function, capability_id: int, *, extended: bool = False) -> bool:
-    """Return True if the function has a capability with this id in the standard (or extended) list."""
+    """Return True if the function has a capability with this id in the standard list (in the extended list if
+    `extended` is True). Return False also if that list was not read.
+    """
     return find_capability(function.capabilities, capability_id, extended=extended) is not None
 
 
 def _unread_function(raw: RawFunction, position: Position, config: ConfigSpace) -> Function:
     """Return a function whose registers are unknown, with a finding that says why.
 
-    It has the BARs that Linux holds, unless it does not answer at all (`answers` False): then it has none.
+    Its BARs are those that Linux has. If the function does not answer (`answers` is False), it has no BARs.
     """
     if config.answers is False:
         why = Finding("no-answer", "config space reads all ones: the function does not answer (any more)")
@@ -172,8 +182,10 @@ def _bars(
     allocations: tuple[structures.Allocation, ...],
     physfn: Function | None,
 ) -> Decoded:
-    """Return the BARs of the function and findings about them, for a virtual function from its physical
-    function.
+    """Return the BARs of the function, and findings about them.
+
+    The BARs of a virtual function are computed from `physfn`. If `physfn` is None or has no SR-IOV structure,
+    they are Linux's.
     """
     if raw.physfn is None:
         return function_bars(config, raw.resources, ids.class_code, allocations)
@@ -182,7 +194,11 @@ def _bars(
 
 
 def _decode_msix(config: ConfigSpace, offset: int) -> tuple[structures.Msix | None, tuple[Finding, ...]]:
-    """Decode the MSI-X structure at `offset`; return None and a finding if a BAR number is impossible."""
+    """Return the MSI-X structure at `offset` and no findings.
+
+    Return None and a finding if the structure names a BAR number that this header does not have. Return None
+    and no findings if the structure was not read completely.
+    """
     msix = structures.decode_msix(config, offset)
     count = LAYOUT[config.header][1]
     if msix is None or max(msix.table.bar, msix.pba.bar) < count:
@@ -192,7 +208,9 @@ def _decode_msix(config: ConfigSpace, offset: int) -> tuple[structures.Msix | No
 
 
 def _header_findings(config: ConfigSpace) -> tuple[Finding, ...]:
-    """Return a finding if fewer than 64 bytes were read, or if the header type is unknown."""
+    """Return a finding if fewer than 64 bytes were read, or if the header type is unknown; else an empty
+    tuple.
+    """
     if len(config) < HEADER_SIZE:
         return (Finding("config-short", f"only {len(config)} bytes of config space could be read"),)
     if config.header is HeaderType.UNKNOWN:
@@ -203,7 +221,10 @@ def _header_findings(config: ConfigSpace) -> tuple[Finding, ...]:
 
 
 def _bus_drift(raw: RawFunction, bridge: Bridge | None) -> tuple[Finding, ...]:
-    """Return a finding if Linux's number for the bus below a bridge differs from the bridge's register."""
+    """Return a finding if Linux's number for the bus below a bridge differs from the bridge's register.
+
+    Return an empty tuple if they are equal or if one of them is unknown.
+    """
     if bridge is None or raw.secondary is None or raw.secondary == bridge.secondary:
         return ()
     why = (
@@ -214,7 +235,9 @@ def _bus_drift(raw: RawFunction, bridge: Bridge | None) -> tuple[Finding, ...]:
 
 
 def _segment_finding(sbdf: Sbdf) -> tuple[Finding, ...]:
-    """Return a finding if the segment has more than 16 bits, so that Xen cannot name the function."""
+    """Return a finding if the segment has more than 16 bits, so that Xen cannot name the function; else an
+    empty tuple.
+    """
     if sbdf.fits_xen:
         return ()
     why = f"segment {sbdf.segment:x} has more than the 16 bits Xen knows: Xen cannot name this function"

@@ -34,10 +34,15 @@ def function_bars(
     class_code: int | None,
     allocations: Sequence[Allocation] = (),
 ) -> Decoded:
-    """Return the BARs of a function that is not a virtual function, and findings about them.
+    """Return the BARs of a function that is not a virtual function, in index order, and findings about them.
 
-    Return nothing if the command register was not read. `resources` are the lines of sysfs `resource`,
-    `class_code` has 24 bits (None is unknown), `allocations` are the entries of Enhanced Allocation.
+    Return no BARs and no findings if the command register was not read. `resources` are the lines of sysfs
+    `resource`, `class_code` has 24 bits (None is unknown), `allocations` are the entries of Enhanced
+    Allocation.
+
+    The address of a BAR is the register's. If the register has address 0 and Linux's line is FIXED, it is the
+    line's (except for the ROM). There is a finding for each BAR that decodes at another address than Linux's
+    line, for a 64-bit BAR without an upper half, and one if there are `allocations`.
     """
     command = config.command
     if command is None:
@@ -64,11 +69,13 @@ def function_bars(
 
 
 def virtual_bars(sbdf: Sbdf, resources: Sequence[Resource], physfn: tuple[Sbdf, SrIov] | None) -> Decoded:
-    """Return the BARs of the virtual function `sbdf`, and findings about them.
+    """Return the BARs of the virtual function `sbdf`, and a finding for each BAR that decodes at another
+    address than Linux's line.
 
-    The addresses are computed from `physfn`, the address and SR-IOV structure of its physical function. If
-    `physfn` is None, or if `sbdf` is not one of its virtual functions, the BARs are taken from Linux's lines.
-    A virtual function's own BAR registers read zero, and its memory decode bit has no meaning.
+    The addresses are computed from `physfn`, the address and SR-IOV structure of its physical function;
+    `decoding` is that of the VF BARs there. The BARs are taken from Linux's lines, without findings and with
+    `decoding` None, if `physfn` is None, if `sbdf` is not one of its virtual functions, or if no VF BAR has a
+    known size. A virtual function's own BAR registers read zero, and its memory decode bit has no meaning.
     """
     number = vf_number(*physfn, sbdf) if physfn is not None else None
     bars = vf_bars(physfn[1], number) if physfn is not None and number is not None else ()
@@ -84,10 +91,10 @@ def virtual_bars(sbdf: Sbdf, resources: Sequence[Resource], physfn: tuple[Sbdf, 
 
 def _correct_ide_bar(bar: Bar, class_code: int, command: int, resources: Sequence[Resource]) -> Bar:
     """Return `bar` of an IDE controller, corrected if the controller ignores the register (compatibility
-    mode).
+    mode); else `bar` itself.
 
-    The corrected BAR has the fixed ports (1f0, 3f6, …) of Linux's line. If Linux has no line, `decoding` is
-    False.
+    Only BARs 0 to 3 can be in compatibility mode. The corrected BAR has the fixed ports (1f0, 3f6, …) of
+    Linux's line. If Linux has no line, the address stays that of the register, and `decoding` is False.
     """
     native = IDE_NATIVE.get(bar.index)
     if native is None or class_code & native:
@@ -105,10 +112,11 @@ def _correct_ide_bar(bar: Bar, class_code: int, command: int, resources: Sequenc
 
 
 def _with_allocations(bars: Sequence[Bar], allocations: Sequence[Allocation], command: int) -> list[Bar]:
-    """Return `bars`, with the ranges of enabled Enhanced Allocation entries in place of registers that are
-    zero.
+    """Return `bars` in index order, with the ranges of Enhanced Allocation entries in place of BARs whose
+    address is zero or that are missing.
 
-    Where such an entry is enabled, the specification requires the register to be zero.
+    Only entries are used that are enabled, have a range, and stand for a BAR or the ROM of the function
+    itself. If such an entry is enabled, the specification requires the register to be zero.
     """
     joined = {bar.index: bar for bar in bars}
     for entry in allocations:
@@ -121,7 +129,11 @@ def _with_allocations(bars: Sequence[Bar], allocations: Sequence[Allocation], co
 
 
 def _allocated_bar(index: int, properties: int, span: Range, command: int) -> Bar:
-    """Return the BAR with this index for the range `span` of an Enhanced Allocation entry."""
+    """Return the BAR with this index for the range `span` of an Enhanced Allocation entry with these
+    `properties`.
+
+    `decoding` is the I/O or memory bit of `command`, also for the ROM.
+    """
     if index == ROM_INDEX:
         kind = BarKind.ROM
     elif properties == EA_IO:
@@ -133,7 +145,7 @@ def _allocated_bar(index: int, properties: int, span: Range, command: int) -> Ba
 
 
 def _no_upper_half(bar: Bar) -> Finding:
-    """Return the finding that a 64-bit BAR stands in the last register and so has no upper half."""
+    """Return the finding that a 64-bit BAR is in the last register and so has no upper half."""
     return Finding(
         "bar-broken",
         f"BAR {bar.index} claims 64 bits but is the last one and has no upper half: its address is not to be "
@@ -142,7 +154,7 @@ def _no_upper_half(bar: Bar) -> Finding:
 
 
 def _address_differs(bar: Bar, line: Resource) -> Finding:
-    """Return the finding that a BAR decodes at another address than Linux holds."""
+    """Return the finding that a BAR decodes at another address than Linux's line has."""
     name = "ROM" if bar.index == ROM_INDEX else f"BAR {bar.index}"
     return Finding(
         "bar-drift",

@@ -48,10 +48,12 @@ UNKNOWN_IDS = Ids()
 def join_ids(
     linux: Ids, config: ConfigSpace, *, virtual: bool, subsystem_at: int | None
 ) -> tuple[Ids, tuple[Finding, ...]]:
-    """Return Linux's ids, with unknown ids read from the registers, and a finding if the hardware differs.
+    """Return Linux's ids, and a finding if the hardware has another vendor or device than Linux.
 
-    Only vendor and device are compared. They are not compared if the function is virtual. `subsystem_at` is
-    the offset of a bridge's subsystem capability, or None if it has none.
+    An id that Linux does not know is read from the registers; it stays None if the register was not read.
+    Vendor and device are not compared if the function is virtual, if one of them is unknown, or if the
+    hardware reads ffff:ffff. `subsystem_at` is the offset of a bridge's subsystem capability, or None if it
+    has none.
     """
     vendor, device = config.u16(0x00), config.u16(0x02)
     drift: tuple[Finding, ...] = ()
@@ -72,9 +74,10 @@ def join_ids(
 
 
 def _subsystem_offset(header: HeaderType, capability: int | None) -> int | None:
-    """Return the offset of the subsystem ids for this header, or None if the function has none.
+    """Return the offset of the subsystem ids for this header, or None if the header type has none or is
+    unknown.
 
-    `capability` is the offset of the subsystem capability, which only a type 1 bridge uses.
+    `capability` is the offset of the subsystem capability, or None. Only a type 1 bridge needs it.
     """
     if header is HeaderType.ENDPOINT:
         return 0x2C
@@ -89,7 +92,10 @@ def _prefer_known(known: int | None, read: int | None) -> int | None:
 
 
 def _ids_differ(linux: Ids, vendor: int | None, device: int | None) -> tuple[Finding, ...]:
-    """Return a finding if vendor and device are known from both views and differ."""
+    """Return a finding if vendor and device of hardware and Linux differ; the caller has compared them.
+
+    Return an empty tuple if one of the four ids is unknown, or if the hardware reads ffff:ffff.
+    """
     if vendor is None or device is None or linux.vendor is None or linux.device is None:
         return ()
     if (vendor, device) == _NOBODY:

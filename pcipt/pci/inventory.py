@@ -32,7 +32,9 @@ _of_function = attrgetter("sbdf.segment", "sbdf.bus", "sbdf.device", "sbdf.funct
 
 
 class SortedFunctions(Mapping[Sbdf, Function]):
-    """A mapping from address to function that iterates in address order and can be changed in place."""
+    """A mapping from address to function that can be changed in place. Iteration yields the addresses sorted
+    by segment, bus, device, function.
+    """
 
     def __init__(self) -> None:
         self._by_address: dict[Sbdf, Function] = {}
@@ -66,7 +68,7 @@ class Inventory:
     """A machine that can be updated one function at a time.
 
     `raws` holds the latest reading of each function. `machine` holds the decoded functions. It is always the
-    same object; `load` and `put` change its content.
+    same object; `load` and `put` change its content. It equals `decode_machine` of the values of `raws`.
     """
 
     def __init__(self, raws: Iterable[RawFunction] = ()) -> None:
@@ -83,10 +85,11 @@ class Inventory:
         self.load(raws)
 
     def load(self, raws: Iterable[RawFunction]) -> frozenset[Sbdf]:
-        """Replace all functions by `raws`. If two raws have the same address, the first is used.
+        """Replace all functions by `raws`. If two raws have the same address, the first is used; there is no
+        finding.
 
         Shape:  the addresses of all functions that were added, removed, or are decoded differently than
-                before.
+                before; empty if nothing changed.
         """
         wanted: dict[Sbdf, RawFunction] = {}
         for raw in raws:
@@ -104,10 +107,13 @@ class Inventory:
         return frozenset(changed)
 
     def put(self, sbdf: Sbdf, raw: RawFunction | None) -> frozenset[Sbdf]:
-        """Replace the reading of the function `sbdf`, or remove the function if `raw` is None.
+        """Replace the reading of the function `sbdf` by `raw`, or add it. Remove the function if `raw` is
+        None.
 
-        Shape:  the addresses of all functions that were added, removed, or are decoded differently than
-                before.
+        Removing a function that is not there changes nothing. The address in `raw` must be `sbdf`.
+
+        Shape:  the addresses of all functions, this one and others, that were added, removed, or are decoded
+                differently than before. A new reading that is decoded as before gives an empty set.
         """
         before = self.raws.get(sbdf)
         if raw == before:
@@ -130,8 +136,8 @@ class Inventory:
     def _is_irregular(self, sbdf: Sbdf, raw: RawFunction | None) -> bool:
         """Return True if the positions of the whole segment must be computed together.
 
-        This is so if a function has neither a parent nor a root bus from Linux (then bus numbers decide), or
-        if the bridges form a loop. Once a segment is irregular, it stays so until the next `load`.
+        This is so if the segment was irregular before; if Linux names neither a parent nor a root bus for
+        `raw` (then bus numbers decide); or if the bridges above `raw` form a loop. Only `load` ends it.
         """
         if sbdf.segment in self._irregular:
             return True
@@ -149,8 +155,10 @@ class Inventory:
         return False
 
     def _index(self, sbdf: Sbdf, raw: RawFunction | None) -> None:
-        """Enter `raw` in the indexes (children, virtual functions, bridges), or remove `sbdf` from them if it
-        is None.
+        """Enter `raw` in `raws` and in the indexes (children, virtual functions, bridges), in place of what
+        they have of `sbdf`. If `raw` is None, only remove `sbdf` from them.
+
+        `machine` is not changed.
         """
         before = self.raws.pop(sbdf, None)
         self._bridges.get(sbdf.segment, {}).pop(sbdf, None)
@@ -167,10 +175,11 @@ class Inventory:
             self._bridges.setdefault(sbdf.segment, {})[sbdf] = numbers
 
     def _set_positions(self, positions: Mapping[Sbdf, Position], changed: Iterable[Sbdf]) -> set[Sbdf]:
-        """Store `positions`, which were computed for whole segments. Decode functions with a new position,
-        and `changed`.
+        """Store `positions`, which were computed for whole segments. Decode the functions with a new
+        position, and those of `changed` that are in `raws`.
 
-        Return the addresses of the functions that are decoded differently than before.
+        Also set which segments are irregular, and check their bus numbers again. Return the addresses of the
+        functions that are decoded differently than before.
         """
         touched = {sbdf for sbdf in changed if sbdf in self.raws}
         for sbdf, position in positions.items():
@@ -186,7 +195,9 @@ class Inventory:
         return self._decode(touched)
 
     def _recheck(self, segment: int) -> set[Sbdf]:
-        """Check the bus numbers of a segment's bridges again. Return the bridges whose findings changed."""
+        """Check the bus numbers of a segment's bridges again, and store the findings. Return the bridges
+        whose findings changed; a bridge that was removed can be among them.
+        """
         bridges = self._bridges.get(segment, {})
         wrong = check_buses({sbdf: bridges[sbdf] for sbdf in sorted(bridges, key=_order)})
         before = {sbdf: found for sbdf, found in self._bus_findings.items() if sbdf.segment == segment}
@@ -202,8 +213,8 @@ class Inventory:
         functions.
 
         Positions can change for the function itself, for the functions below it, for its siblings, and for
-        bridges with new findings. Return the addresses of the functions that are decoded differently than
-        before.
+        bridges with new findings. `raw` is None if the function is removed, `before` if it is new. Return the
+        addresses of the functions that are decoded differently than before.
         """
         waiting = [sbdf] if raw is not None else []
         for old in (before, raw):
@@ -227,15 +238,17 @@ class Inventory:
         return self._decode(touched)
 
     def _children_of(self, bridge: Sbdf) -> list[Sbdf]:
-        """Return the functions directly below `bridge` in the same segment.
+        """Return the functions directly below `bridge` in the same segment, in no particular order.
 
         Linux can place another segment below a bridge (VMD). Its buses are numbered separately, so its
-        functions do not count.
+        functions are left out.
         """
         return [sbdf for sbdf in self._children.get(bridge, ()) if sbdf.segment == bridge.segment]
 
     def _place(self, sbdf: Sbdf) -> Position:
-        """Compute the position of one function from the readings and from the position of its parent."""
+        """Return the position of one function, computed from the readings and from the stored position of its
+        parent.
+        """
         raw = self.raws[sbdf]
         parent, findings = parent_by_linux(raw, self.raws), self._bus_findings.get(sbdf, ())
         if parent is None:
@@ -254,9 +267,10 @@ class Inventory:
         return Position(function.parent, function.path)
 
     def _decode(self, touched: Iterable[Sbdf]) -> set[Sbdf]:
-        """Decode the functions `touched`. If an SR-IOV structure changed, also decode its virtual functions.
+        """Decode the functions `touched` and put them into the machine. All must be in `raws`.
 
-        Return the addresses of the functions that are decoded differently than before.
+        If a function is new, or its SR-IOV structure or `physfn` changed, its virtual functions are decoded
+        too. Return the addresses of the functions that are decoded differently than before.
         """
         changed: set[Sbdf] = set()
         waiting = sorted(touched, key=lambda sbdf: self.raws[sbdf].physfn is not None)
@@ -277,15 +291,16 @@ class Inventory:
         return changed
 
     def _physfn(self, raw: RawFunction) -> Function | None:
-        """Return the decoded physical function of a virtual function, or None if `raw` is not virtual.
-
-        Also return None if the physical function is missing, or if it is itself marked as virtual.
+        """Return the decoded physical function of a virtual function. Return None if `raw` is not virtual, if
+        the physical function is missing, or if it is itself marked as virtual.
         """
         above = self.raws.get(raw.physfn) if raw.physfn is not None else None
         return self._functions.get(above.sbdf) if above is not None and above.physfn is None else None
 
     def _store(self, before: Function | None, function: Function) -> None:
-        """Put `function` into the machine in place of `before` (None if it is new)."""
+        """Put `function` into the machine and into the list of its siblings, in place of `before` (None if it
+        is new).
+        """
         if before is not None:
             self._unstore(before)
         self._functions.put(function)
@@ -299,8 +314,8 @@ class Inventory:
             del self._below[function.parent]
 
     def _remove(self, sbdf: Sbdf) -> set[Sbdf]:
-        """Remove a function from the machine. Return its virtual functions that are decoded differently
-        without it.
+        """Remove a function from the machine, and decode its virtual functions again. Return those that are
+        decoded differently without it.
         """
         self._unstore(self._functions[sbdf])
         self._functions.drop(sbdf)
@@ -323,12 +338,14 @@ def _unlink(index: dict[Sbdf, list[Sbdf]], key: Sbdf | None, sbdf: Sbdf) -> None
 
 
 def _in_order(raws: Iterable[RawFunction]) -> dict[Sbdf, RawFunction]:
-    """Return the readings by address, in address order."""
+    """Return the readings by address, in the order segment, bus, device, function."""
     return {raw.sbdf: raw for raw in sorted(raws, key=lambda raw: _order(raw.sbdf))}
 
 
 def _topology(raw: RawFunction | None) -> tuple[object, ...] | None:
-    """Return the part of a reading that decides the place of this function and of others, for comparison."""
+    """Return the part of a reading that decides the place of this function and of others, to compare two
+    readings. Return None if `raw` is None.
+    """
     if raw is None:
         return None
     config = raw.config or b""

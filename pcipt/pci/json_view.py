@@ -1,4 +1,4 @@
-"""Convert a function to the object that `--json` prints. Keys may be added, but are never renamed.
+"""Convert a function to the object that `--json` prints. Keys may be added; they are never renamed.
 
 Addresses and ids are strings "0x…", because 64 bits do not fit a double. Sizes and bus numbers are integers.
 A value that is absent or unknown is null.
@@ -15,7 +15,7 @@ Json = dict[str, object]
 
 
 def json_from_function(function: Function) -> Json:
-    """Return the JSON object of one function, as it stands in `devices` of `pcipt list --json`."""
+    """Return the JSON object of one function, as it is in `devices` of `pcipt list --json`."""
     ids = function.ids
     return {
         "sbdf": str(function.sbdf),
@@ -45,7 +45,7 @@ def json_from_function(function: Function) -> Json:
 
 
 def json_from_bar(bar: Bar) -> Json:
-    """Return the JSON object of one BAR."""
+    """Return the JSON object of one BAR. `size` and `decoding` are null if they are unknown."""
     return {
         "index": bar.index,
         "kind": bar.kind.value,
@@ -62,7 +62,7 @@ def _hex(value: int | None, digits: int) -> str | None:
 
 
 def _bridge(bridge: Bridge) -> Json:
-    """Return the JSON object of bus numbers and windows."""
+    """Return the JSON object of a bridge: its bus numbers and windows."""
     return {
         "primary": bridge.primary,
         "secondary": bridge.secondary,
@@ -110,7 +110,9 @@ def _resizable(bar: ResizableBar) -> Json:
 
 
 def _allocation(entry: Allocation) -> Json:
-    """Return the JSON object of an Enhanced Allocation entry."""
+    """Return the JSON object of an Enhanced Allocation entry. `address` and `size` are null if the entry has
+    no range.
+    """
     return {
         "bei": entry.bei,
         "properties": _hex(entry.properties, 2),

@@ -16,7 +16,7 @@ _order = attrgetter("segment", "bus", "device", "function")
 
 @attrs.frozen
 class Machine:
-    """The functions of a machine by address, in address order.
+    """The functions of a machine by address, in the order segment, bus, device, function.
 
     If an `Inventory` owns the machine, `functions` changes when the inventory is updated.
     """
@@ -25,10 +25,11 @@ class Machine:
     _below: dict[Sbdf | None, list[Function]] = attrs.field(factory=dict, eq=False, repr=False)
 
     def children(self, bridge: Sbdf | None) -> list[Function]:
-        """Return the functions directly below `bridge`; for None, the functions that have no bridge above
-        them.
+        """Return the functions directly below `bridge`, in address order. For None, return the functions
+        whose `parent` is None.
 
-        A walk that begins at None and descends visits each function once.
+        The list is empty if there are none, also if `bridge` is not in the machine. A walk that begins at
+        None and descends visits each function once.
         """
         if not self._below:
             below: dict[Sbdf | None, list[Function]] = {}
@@ -39,16 +40,16 @@ class Machine:
 
     @property
     def findings(self) -> list[tuple[Sbdf, Finding]]:
-        """Return every finding of every function, with the address of the function."""
+        """Return every finding of every function, with the address of the function, in address order."""
         return [(f.sbdf, finding) for f in self.functions.values() for finding in f.findings]
 
 
 def decode_machine(raws: Iterable[RawFunction]) -> Machine:
-    """Decode all functions of a machine, and compute what depends on others: parents, paths, BARs of virtual
-    functions.
+    """Return the decoded machine. The parents, the paths and the BARs of virtual functions depend on other
+    functions and are computed here too.
 
-    Shape:  one function for each address. If several raws have one address, the first is used and gets a
-            finding.
+    Shape:  one function for each address. If several raws have the same address, the first is used and gets
+            the finding `address-repeated`.
     """
     by_address: dict[Sbdf, RawFunction] = {}
     repeated: set[Sbdf] = set()

@@ -23,11 +23,15 @@ def compare_permissions(
     """Return findings about BARs that the guest cannot access, and about ranges that it should not access.
 
     `memory` and `ports` are the ranges that Xen lets the guest access, `owned` the functions assigned to it.
-    `rightful` are further frames that it may access (RMRR, iomem= of its configuration).
+    `rightful` are further frames that it may access (RMRR, iomem= of its configuration). BARs are compared
+    even if they do not decode now; a BAR with address 0 is skipped.
 
-    If a BAR has an unknown size, only the page (or port) where it begins is checked, and no range at all is
+    If a BAR has an unknown size, only the page (or port) at its start is checked, and no range at all is
     reported as wrongly accessible. A ROM may be granted whether it is enabled or not; it is reported as not
-    accessible only if it is enabled.
+    accessible only if it decodes.
+
+    Shape:  `guest-bar-moved` for each BAR that is not wholly accessible, in the order of `owned`; then
+            `guest-leftover` for each wrongly accessible range: pages, then ports, each by start.
     """
     wanted_pages: list[tuple[int, int]] = []
     wanted_ports: list[tuple[int, int]] = []
@@ -63,7 +67,9 @@ def compare_permissions(
 
 
 def _not_accessible(function: Function, bar: Bar, span: Range, *, whole: bool) -> Finding:
-    """Return the finding that the guest cannot access a BAR, or only a part of it (`whole` False)."""
+    """Return the finding that the guest cannot access a BAR (`whole` True), or only a part of it (`whole`
+    False).
+    """
     name = "ROM" if bar.kind is BarKind.ROM else f"BAR {bar.index}"
     how = "may not reach" if whole else "may reach only part of"
     text = (
@@ -74,7 +80,7 @@ def _not_accessible(function: Function, bar: Bar, span: Range, *, whole: bool) -
 
 
 def _leftover(what: str) -> Finding:
-    """Return the finding that the guest can access `what` although none of its functions decodes there."""
+    """Return the finding that the guest can access `what` although no BAR of its functions is there."""
     text = (
         f"the guest may reach {what}, where none of its functions decodes: left over from one that was "
         "detached or moved (XSA-476); unless its configuration grants it, destroy the guest to take it back"
@@ -83,12 +89,12 @@ def _leftover(what: str) -> Finding:
 
 
 def _ends(start: int, size: int) -> tuple[int, int]:
-    """Return start and exclusive end."""
+    """Return (start, exclusive end) of the range."""
     return start, start + size
 
 
 def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the spans (start, exclusive end) sorted, with overlapping and adjacent spans merged."""
+    """Return the spans (start, exclusive end) sorted by start, with overlapping and adjacent spans merged."""
     found: list[tuple[int, int]] = []
     for start, end in sorted(spans):
         if found and start <= found[-1][1]:
@@ -99,9 +105,9 @@ def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _subtract(spans: Sequence[tuple[int, int]], taken: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the parts of `spans` that no span of `taken` covers.
+    """Return the parts of `spans` that no span of `taken` covers, sorted by start.
 
-    Both are lists of (start, exclusive end), sorted and without overlap.
+    Both arguments are lists of (start, exclusive end), sorted and without overlap.
     """
     found = []
     for start, end in spans:

@@ -23,7 +23,9 @@ class _Packed(bytes):
 
 
 def _pack(config: bytes | None) -> bytes | None:
-    """Return config space compressed if it has more than 64 bytes, else unchanged."""
+    """Return config space compressed if it has more than 64 bytes, else unchanged. Bytes that are compressed
+    already are returned unchanged.
+    """
     if config is None or isinstance(config, _Packed) or len(config) <= HEADER_SIZE:
         return config
     packer = zlib.compressobj(1, zlib.DEFLATED, _WINDOW, _MEMORY_LEVEL)
@@ -31,20 +33,24 @@ def _pack(config: bytes | None) -> bytes | None:
 
 
 def _trim(resources: tuple[Resource, ...]) -> tuple[Resource, ...]:
-    """Remove the lines after the ROM's line if all of them are unused."""
+    """Return `resources` without the lines after the ROM's line (line 6) if all of these are unused; else
+    unchanged.
+    """
     behind = resources[VF_BAR_INDEX:]
     return resources[:VF_BAR_INDEX] if behind and behind.count(UNUSED) == len(behind) else resources
 
 
 @attrs.frozen
 class RawFunction:
-    """The data that was read of one function, not decoded. None means that it could not be read.
+    """The data that was read of one function, not decoded. None means that it could not be read or does not
+    exist.
 
-    `resources` are the lines of sysfs `resource`, `ids` and `driver` are Linux's. `parent`, `root_bus` and
-    `secondary` are taken from the names of sysfs directories, so they are Linux's view: the bridge directly
-    above, the number of the root bus if there is no bridge above, and the number of the bus below a bridge.
-    (The sysfs file `secondary_bus_number` is not Linux's view: it reads the register.) `physfn` is the
-    physical function of a virtual function.
+    `config` is the config space from offset 0 on and may be short. `resources` are the lines of sysfs
+    `resource`, `ids` and `driver` are Linux's. `parent`, `root_bus` and `secondary` are taken from the names
+    of sysfs directories, so they are Linux's view: the bridge directly above, the number of the root bus if
+    there is no bridge above, and the number of the bus below a bridge. (The sysfs file `secondary_bus_number`
+    is not Linux's view: it reads the register.) If `parent` and `root_bus` are both None, Linux's view is
+    unknown. `physfn` is the physical function of a virtual function.
     """
 
     sbdf: Sbdf

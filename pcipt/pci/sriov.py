@@ -33,8 +33,11 @@ ARI_HIERARCHY = 0x10
 class SrIov:
     """The SR-IOV structure of a physical function.
 
-    `num_vfs` is the number of virtual functions that are set up, `vf_offset` and `vf_stride` their distances
-    in routing ids (bus << 8 | devfn). `bars` are the VF BARs; each `size` is that of one virtual function.
+    `num_vfs` is the number of virtual functions that are set up; they exist only if `vf_enable` is True.
+    `vf_offset` and `vf_stride` are their distances in routing ids (bus << 8 | devfn). `bars` are the
+    implemented VF BARs with indexes 0 to 5. `address` of a VF BAR is that of virtual function 0, `size` is
+    that of one virtual function (None if unknown), and `decoding` is True if `vf_enable` and `memory_enable`
+    are.
     """
 
     total_vfs: int
@@ -50,10 +53,11 @@ class SrIov:
 
 
 def decode_sriov(config: ConfigSpace, offset: int, resources: Sequence[Resource]) -> SrIov | None:
-    """Decode the SR-IOV structure at `offset`, or return None if it was not read completely.
+    """Return the SR-IOV structure at `offset`, or None if the registers before its VF BARs were not read
+    completely.
 
-    `resources` are the function's lines of sysfs `resource`. Its lines 7 to 12 each hold one VF BAR of all
-    virtual functions together, so sizes are divided by `total_vfs`.
+    VF BARs that were not read are left out. `resources` are the function's lines of sysfs `resource`. Its
+    lines 7 to 12 each hold one VF BAR of all virtual functions together, so sizes are divided by `total_vfs`.
     """
     control, initial, total = config.u16(offset + 8), config.u16(offset + 0xC), config.u16(offset + 0xE)
     number, first, stride = config.u16(offset + 0x10), config.u16(offset + 0x14), config.u16(offset + 0x16)
@@ -80,10 +84,10 @@ def decode_sriov(config: ConfigSpace, offset: int, resources: Sequence[Resource]
 def _bars_of_one(
     config: ConfigSpace, base: int, resources: Sequence[Resource], total: int, *, decoding: bool
 ) -> tuple[Bar, ...]:
-    """Return the implemented VF BARs, with the size of one virtual function.
+    """Return the implemented VF BARs in index order, with the size of one virtual function (None if unknown).
 
-    `total` is the number of virtual functions that one line of `resources` covers, `decoding` True if they
-    decode.
+    `total` is the number of virtual functions that one line of `resources` covers. `decoding` is True if the
+    virtual functions respond at their BARs now.
     """
     bars = []
     for index, value in register_values(config, base, VF_BAR_COUNT):
@@ -100,7 +104,7 @@ def _bars_of_one(
 def vf_number(physfn: Sbdf, sriov: SrIov, vf: Sbdf) -> int | None:
     """Return the number of the virtual function of `physfn` at the address `vf` (0 is the first).
 
-    Return None if no virtual function that is set up has this address.
+    Return None if none of the `num_vfs` virtual functions has this address. `vf_enable` is not checked.
     """
     if vf.segment != physfn.segment:
         return None
@@ -112,13 +116,17 @@ def vf_number(physfn: Sbdf, sriov: SrIov, vf: Sbdf) -> int | None:
 
 
 def vf_address(physfn: Sbdf, sriov: SrIov, number: int) -> Sbdf:
-    """Return the address of virtual function `number` (0 is the first). `number` is not checked."""
+    """Return the address of virtual function `number` (0 is the first). `number` is not checked against
+    `num_vfs`.
+    """
     routing = (_routing_id(physfn) + sriov.vf_offset + number * sriov.vf_stride) & 0xFFFF
     return sbdf_from_devfn(physfn.segment, routing >> 8, routing & 0xFF)
 
 
 def vf_bars(sriov: SrIov, number: int) -> tuple[Bar, ...]:
-    """Return the BARs of virtual function `number` (0 is the first). BARs of unknown size are left out."""
+    """Return the BARs of virtual function `number` (0 is the first): the VF BARs of `sriov` with its
+    addresses. BARs of unknown size are left out. `number` is not checked.
+    """
     return tuple(
         attrs.evolve(bar, address=Address(bar.address + number * bar.size)) for bar in sriov.bars if bar.size
     )

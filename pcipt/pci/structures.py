@@ -36,10 +36,11 @@ _EA_64 = 0x2
 
 @attrs.frozen
 class Express:
-    """The PCI Express structure. `port_type` is a key of `PORT_TYPES`; `slot` is True if the port has a slot.
+    """The PCI Express structure. `port_type` is a number, named in `PORT_TYPES` if it is known; `slot` is
+    True if the port has a slot.
 
-    `ari_forwarding` is Device Control 2 bit 5, None if it was not read. It has a meaning only in a root port
-    or downstream port.
+    `ari_forwarding` is Device Control 2 bit 5: None if it was not read, False in version 1 of the structure,
+    which has no such register. It has a meaning only in a root port or downstream port.
     """
 
     port_type: int
@@ -48,7 +49,7 @@ class Express:
 
     @property
     def port_name(self) -> str:
-        """Return the name of the port type, or "type-" and its number if it is unknown."""
+        """Return the name of the port type, or "type-" and its hexadecimal number if it is unknown."""
         return PORT_TYPES.get(self.port_type, f"type-{self.port_type:x}")
 
 
@@ -77,7 +78,10 @@ class Msix:
 
 @attrs.frozen
 class ResizableBar:
-    """One BAR of a Resizable BAR structure: its present size and the sizes it supports. Units: bytes."""
+    """One BAR of a Resizable BAR structure: its present size and the sizes it supports, in ascending order.
+
+    Units:  bytes
+    """
 
     index: int
     size: int
@@ -89,7 +93,8 @@ class Allocation:
     """An entry of Enhanced Allocation: a fixed range that replaces a BAR.
 
     `bei` is the BAR Equivalent Indicator: 0-5 for BARs, 8 for the ROM, 9-14 for VF BARs. `properties` is the
-    entry's Primary Properties. `range` is None if the entry contradicts itself.
+    entry's Primary Properties: 0 is memory, 1 prefetchable memory, 2 I/O; others are for VFs or bridges.
+    `range` is None if the entry contradicts itself.
     """
 
     bei: int
@@ -102,7 +107,7 @@ _express = functools.lru_cache(maxsize=1024)(Express)
 
 
 def decode_express(config: ConfigSpace, offset: int) -> Express | None:
-    """Decode the PCI Express structure at `offset` and return it.
+    """Return the PCI Express structure at `offset`.
 
     Return None if its flags register was not read, or does not lie wholly in the first 256 bytes.
     """
@@ -116,7 +121,7 @@ def decode_express(config: ConfigSpace, offset: int) -> Express | None:
 
 
 def decode_msix(config: ConfigSpace, offset: int) -> Msix | None:
-    """Decode the MSI-X structure at `offset` and return it.
+    """Return the MSI-X structure at `offset`. The BAR numbers in it are not checked.
 
     Return None if it was not read completely, or does not lie wholly in the first 256 bytes.
     """
@@ -139,9 +144,10 @@ def _msix_from_registers(control: int, table: int, pba: int) -> Msix:
 
 
 def decode_rebar(config: ConfigSpace, offset: int) -> tuple[ResizableBar, ...]:
-    """Decode the BARs (one to six) of the Resizable BAR structure at `offset`.
+    """Return the BARs (one to six) of the Resizable BAR structure at `offset`, in the order of its entries.
 
-    The result ends before the first entry that was not read or has an impossible BAR number or size.
+    The result ends before the first entry that was not read or has an impossible BAR number or size. It is
+    empty if the first entry is such.
     """
     first = config.u32(offset + 8)
     if first is None:
@@ -162,10 +168,11 @@ def decode_rebar(config: ConfigSpace, offset: int) -> tuple[ResizableBar, ...]:
 
 
 def decode_allocations(config: ConfigSpace, offset: int, *, bridge: bool) -> tuple[Allocation, ...]:
-    """Decode the entries (at most 63) of the Enhanced Allocation structure at `offset`.
+    """Return the entries (at most 63) of the Enhanced Allocation structure at `offset`, in their order.
 
     The result ends before the first entry that was not read completely or does not lie wholly in the first
-    256 bytes. `bridge` is True for a type 1 header.
+    256 bytes. An entry that contradicts itself is included, with `range` None. `bridge` is True for a type 1
+    header.
     """
     entries = config.u8(offset + 2)
     if entries is None:
@@ -186,9 +193,10 @@ def decode_allocations(config: ConfigSpace, offset: int, *, bridge: bool) -> tup
 
 
 def _allocated_range(words: tuple[int, ...]) -> Range | None:
-    """Return the range of an entry from its words, or None if their number or the range is impossible.
+    """Return the range of an entry from its words, or None if the number of words or the range is impossible.
 
-    The words are the low halves of base and largest offset, then the upper half of each that has 64 bits.
+    The words are the low halves of base and largest offset, then the upper half of base if it has 64 bits,
+    then that of the largest offset if it has.
     """
     if len(words) < 2 or len(words) != 2 + bool(words[0] & _EA_64) + bool(words[1] & _EA_64):
         return None

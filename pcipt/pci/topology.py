@@ -21,7 +21,10 @@ from pcipt.pci.raw import RawFunction
 
 @attrs.frozen
 class Position:
-    """The place of one function: its parent bridge and its path. If `path` is None, `findings` say why."""
+    """The place of one function: its parent bridge (None on a root bus) and its path.
+
+    `findings` are about the place: why `path` is None, and what is wrong with a bridge's bus numbers.
+    """
 
     parent: Sbdf | None
     path: PciPath | None
@@ -29,7 +32,7 @@ class Position:
 
 
 def place_functions(raws: Mapping[Sbdf, RawFunction]) -> dict[Sbdf, Position]:
-    """Compute the parent and the path of every function.
+    """Return the position (parent and path) of every function of `raws`, by address.
 
     Shape:  one position for each function; a parent comes before its children. Every parent is a function of
             `raws`, parents form no loop, and no two functions have the same path.
@@ -54,8 +57,8 @@ def place_functions(raws: Mapping[Sbdf, RawFunction]) -> dict[Sbdf, Position]:
 def place_at_root(raw: RawFunction, findings: tuple[Finding, ...] = ()) -> Position:
     """Return the position of a function that is on a root bus or whose bridge is missing. Its parent is None.
 
-    If Linux names a bridge that is missing, the path is None. The position has the findings `findings` and,
-    if the path is None, one more that says why.
+    If Linux names a bridge above it in the same segment, that bridge is missing, and the path is None. The
+    position has the findings `findings` and, if the path is None, one more that says why.
     """
     path, why = _path_at_root(raw)
     return Position(None, path, findings if why is None else (*findings, why))
@@ -66,24 +69,27 @@ def place_below(
 ) -> Position:
     """Return the position of `sbdf` below the bridge `parent`, whose path is `above` (None if it has none).
 
-    `first_bus` is the number of the bus directly below `parent`, as `first_bus_below` returns it. The
-    position has the findings `findings` and, if its path is None, one more that says why.
+    `first_bus` is the number of the bus directly below `parent`, as `first_bus_below` returns it. The path is
+    None if `above` is None or if the bus of `sbdf` is below `first_bus`. The position has the findings
+    `findings` and, if its path is None, one more that says why.
     """
     path, why = _path_below(sbdf, parent, above, first_bus)
     return Position(parent, path, findings if why is None else (*findings, why))
 
 
 def parent_by_linux(raw: RawFunction, raws: Mapping[Sbdf, RawFunction]) -> Sbdf | None:
-    """Return the bridge above `raw` that Linux names, or None if it names none that is in `raws`.
+    """Return the bridge above `raw` that Linux names. Return None if Linux names none, or if that bridge is
+    not in `raws` or is in another segment.
 
-    A bridge of another segment is not a parent: a VMD controller has below it a root bus of a new segment.
+    A VMD controller has below it a root bus of a new segment; it is not the parent of the functions there.
     """
     parent = raw.parent
     return parent if parent is not None and parent.segment == raw.sbdf.segment and parent in raws else None
 
 
 def first_bus_below(raw: RawFunction) -> int | None:
-    """Return the number of the bus directly below a bridge: Linux's number, else the secondary bus register.
+    """Return the number of the bus directly below a bridge: Linux's number, or the secondary bus register if
+    Linux has no number.
 
     Linux's number is preferred because the addresses of the functions below are Linux's too. Return None if
     both are unknown; the caller then uses the lowest bus number among the functions below.
@@ -97,8 +103,10 @@ def first_bus_below(raw: RawFunction) -> int | None:
 def _find_parents(
     raws: Mapping[Sbdf, RawFunction], bridges: Mapping[Sbdf, Bridge]
 ) -> dict[Sbdf, Sbdf | None]:
-    """Return the parent of each function (None if it has none): Linux's, or by bus numbers if Linux names no
-    place.
+    """Return the parent of each function (None if it has none).
+
+    The parent is the bridge that Linux names. If Linux names neither a bridge nor a root bus, the bus numbers
+    of `bridges` decide.
     """
     buses: _Buses | None = None
     parents: dict[Sbdf, Sbdf | None] = {}
@@ -125,7 +133,11 @@ class _Buses:
                 self._ranges.setdefault(sbdf.segment, []).append(numbers)
 
     def bridge_above(self, sbdf: Sbdf) -> Sbdf | None:
-        """Return the bridge above `sbdf`, or None if its bus is a root bus."""
+        """Return the bridge above `sbdf`, or None if there is none (a root bus).
+
+        It is the first bridge with this secondary bus, else the innermost bridge whose bus range contains the
+        bus.
+        """
         bus = (sbdf.segment, sbdf.bus)
         for bridge in self._secondary.get(bus, ()):
             if bridge != sbdf:
@@ -135,7 +147,9 @@ class _Buses:
         return self._innermost[bus]
 
     def _find_innermost(self, segment: int, bus: int) -> Sbdf | None:
-        """Return the bridge with the highest secondary bus whose range contains `bus`, or None."""
+        """Return the bridge with the highest secondary bus whose bus range contains `bus`, or None. The
+        bridge itself must not be on `bus`.
+        """
         innermost, best = None, 0
         for secondary, subordinate, bridge in self._ranges.get(segment, ()):
             if best < secondary < bus <= subordinate and bridge.bus != bus:
@@ -146,7 +160,8 @@ class _Buses:
 def _from_roots(parents: Mapping[Sbdf, Sbdf | None]) -> tuple[dict[Sbdf, Sbdf | None], set[Sbdf]]:
     """Order the functions so that each parent comes before its children, and break loops.
 
-    Shape:  the ordered parents, and the functions that were in a loop; these have the parent None.
+    Shape:  the parents in this order, and the set of functions that were part of a loop; these have the
+            parent None. A function that is only below a loop is not in the set.
     """
     order: dict[Sbdf, Sbdf | None] = {}
     looped: set[Sbdf] = set()
@@ -172,7 +187,10 @@ def _from_roots(parents: Mapping[Sbdf, Sbdf | None]) -> tuple[dict[Sbdf, Sbdf | 
 
 
 def _first_buses(raws: Mapping[Sbdf, RawFunction], parents: Mapping[Sbdf, Sbdf | None]) -> dict[Sbdf, int]:
-    """Return, for each parent, the bus number from which the buses of its children are counted."""
+    """Return, for each parent, the bus number from which the buses of its children are counted.
+
+    It is the number of `first_bus_below`, or the lowest bus number of the children if that is unknown.
+    """
     first: dict[Sbdf, int] = {}
     guessed: set[Sbdf] = set()
     for sbdf, parent in parents.items():
@@ -190,7 +208,9 @@ def _first_buses(raws: Mapping[Sbdf, RawFunction], parents: Mapping[Sbdf, Sbdf |
 
 
 def _path_at_root(raw: RawFunction) -> tuple[PciPath | None, Finding | None]:
-    """Return the path of a function on a root bus, or None and a finding if its bridge is missing."""
+    """Return the path of a function on a root bus and no finding. Return None and a finding if its bridge is
+    missing.
+    """
     sbdf, above = raw.sbdf, raw.parent
     if above is None or above.segment != sbdf.segment:
         return PciPath(sbdf.segment, ((sbdf.bus, sbdf.device, sbdf.function),)), None
@@ -201,7 +221,9 @@ def _path_at_root(raw: RawFunction) -> tuple[PciPath | None, Finding | None]:
 def _path_below(
     sbdf: Sbdf, parent: Sbdf, above: PciPath | None, first_bus: int
 ) -> tuple[PciPath | None, Finding | None]:
-    """Return the path of a function below `parent`, or None and a finding if it cannot have one."""
+    """Return the path of a function below `parent` and no finding. Return None and a finding if the bridge
+    has no path, or if the function's bus is below `first_bus`.
+    """
     if above is None:
         return None, Finding("no-path", f"the bridge {parent} above it has no PCI path, so it has none")
     bus = sbdf.bus - first_bus
@@ -212,8 +234,8 @@ def _path_below(
 
 
 def bridge_numbers(raw: RawFunction) -> Bridge | None:
-    """Return the decoded bridge header of `raw`, or None if it is not a bridge or its bus numbers were not
-    read.
+    """Return the decoded bridge header of `raw`. Return None if `raw` is not a bridge or if its bus numbers
+    were not read.
     """
     config = raw.config
     if not config or len(config) <= 0x1A or config[0x0E] & 0x7F not in (1, 2):
@@ -222,11 +244,12 @@ def bridge_numbers(raw: RawFunction) -> Bridge | None:
 
 
 def check_buses(bridges: Mapping[Sbdf, Bridge]) -> dict[Sbdf, tuple[Finding, ...]]:
-    """Return findings for bridges with impossible bus numbers.
+    """Return one finding for each bridge with impossible bus numbers. Other bridges have no entry.
 
-    Numbers are impossible if they are not above the bridge's own bus, if subordinate is below secondary, or
-    if the ranges of two bridges overlap and neither contains the other. A bridge with secondary bus 0 is not
-    set up and is skipped.
+    The numbers of a bridge are impossible if secondary is not above the bridge's own bus or if subordinate is
+    below secondary. Two bridges conflict, and both get a finding, if their bus ranges overlap and the inner
+    bridge is not below the outer one (its own bus and its whole range must lie in the outer range). A bridge
+    with secondary bus 0 is not set up and is skipped.
     """
     found: dict[Sbdf, tuple[Finding, ...]] = {}
     sound: list[tuple[Sbdf, Bridge]] = []
@@ -251,7 +274,9 @@ def check_buses(bridges: Mapping[Sbdf, Bridge]) -> dict[Sbdf, tuple[Finding, ...
 
 
 def _reaches(sbdf: Sbdf, bridge: Bridge, segment: int, bus: int) -> bool:
-    """Return True if the bridge is in the segment and its subordinate bus is at least `bus`."""
+    """Return True if the bridge `sbdf` is in the segment `segment` and its subordinate bus is at least
+    `bus`.
+    """
     return sbdf.segment == segment and bus <= bridge.subordinate
 
 

@@ -19,7 +19,9 @@ PAGE_SIZE = 1 << PAGE_SHIFT
 
 @attrs.frozen(order=True, weakref_slot=False)
 class Range:
-    """A range of bytes (or ports) from `start` on. `size` is never 0."""
+    """A range of bytes (or ports) that begins at `start`. `size` must not be 0; it is not checked. Ranges
+    compare by start, then size.
+    """
 
     start: Address
     size: int
@@ -43,7 +45,9 @@ class Range:
 
 @attrs.frozen(order=True, weakref_slot=False)
 class Frames:
-    """A range of pages of 4 KiB from frame `start` on. `count` is the number of pages and is never 0."""
+    """A range of pages of 4 KiB that begins at frame `start`. `count` is the number of pages and must not be
+    0; it is not checked. Two `Frames` compare by start, then count.
+    """
 
     start: Gfn
     count: int

@@ -16,9 +16,10 @@ BUS_SHIFT = 20  # ECAM: 256 functions of 4 KiB each
 
 @attrs.frozen
 class Writer:
-    """Who made an access, as far as the source knows: a thread of dom0's Linux, or a virtual CPU.
+    """Who made an access: a thread of dom0's Linux, or a virtual CPU.
 
-    `comm` is the command name and `pid` the thread id. A source that knows only the CPU sets `vcpu` alone.
+    `comm` is the command name and `pid` the thread id. A source that knows only the CPU sets `vcpu` and
+    leaves the others None.
     """
 
     comm: str | None = None
@@ -31,7 +32,12 @@ class Writer:
 
 @attrs.frozen
 class ConfigWrite:
-    """One write to a register of a function. `own` is True if this process made the write itself."""
+    """One write to a register of a function.
+
+    `value` is the value that was written, which the hardware may not have taken. `who` is None if the source
+    does not know the writer. `own` is True if this process made the write itself, False also if the source
+    cannot know this.
+    """
 
     sbdf: Sbdf
     offset: int
@@ -45,8 +51,8 @@ class ConfigWrite:
 
 @attrs.frozen
 class ConfigRead:
-    """One read of a register, with the value that it returned. Only recordings of ports and ECAM contain
-    reads.
+    """One read of a register, with the value that it returned. Only recordings of port accesses, of ECAM
+    accesses and of xentrace contain reads.
     """
 
     sbdf: Sbdf
@@ -90,7 +96,7 @@ class EcamRegion:
 
 
 class WriteSource(Protocol):
-    """A live source of configuration writes, for a loop over `selectors`.
+    """A live source of configuration writes, for a loop that polls with `selectors`.
 
     If the descriptor of `fileno` is readable, `read` does not block.
     """
@@ -99,13 +105,19 @@ class WriteSource(Protocol):
         """Return the descriptor to poll."""
 
     def read(self) -> list[ConfigWrite | Lost]:
-        """Return the writes and losses that arrived since the last call, in order. The list may be empty."""
+        """Return the writes and losses that arrived since the last call, in order of arrival. The list may be
+        empty.
+        """
 
     def overrun(self) -> Lost | None:
-        """Return a `Lost` if the kernel or Xen counted losses that `read` has not returned yet, else None."""
+        """Return a `Lost` if the kernel or Xen counted losses that neither `read` nor this method has
+        returned yet, else None.
+        """
 
     def blind(self) -> str | None:
-        """Return the reason why no more writes can arrive although the source is open, or None."""
+        """Return the reason why no more writes can arrive although the source is open. Return None if writes
+        can arrive.
+        """
 
     def close(self) -> None:
         """Stop watching and release all resources."""

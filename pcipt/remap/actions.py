@@ -13,9 +13,11 @@ from pcipt.pci import Address, Frames, Sbdf
 
 @attrs.frozen
 class AddDevice:
-    """Tell Xen of a function (PHYSDEVOP_pci_device_add), with the flags that dom0's kernel would give.
+    """Tell Xen that a function is at `sbdf` (PHYSDEVOP_pci_device_add).
 
-    `moved_from` is set if bus renumbering moved the function to `sbdf`: Linux still has it at `moved_from`.
+    The flags are those that dom0's kernel would give: `extended` is EXTFN (`is_extended`). `physfn` is the
+    physical function, set for a virtual function only. `moved_from` is set if bus renumbering moved the
+    function to `sbdf`: Linux still has it at `moved_from`.
     """
 
     word: ClassVar[str] = "add-device"
@@ -41,9 +43,9 @@ class RemoveDevice:
 
 @attrs.frozen
 class MapMmio:
-    """Identity map pages of one BAR for dom0 (XEN_DOMCTL_memory_mapping, add).
+    """Map pages of one BAR into dom0, 1:1 (XEN_DOMCTL_memory_mapping, add).
 
-    `place` and `bar`: see `DesiredBar`.
+    `place` is the name of the function's place (`place_of`). `bar` is 0 to 5, or 6 for the ROM.
     """
 
     word: ClassVar[str] = "map-mmio"
@@ -56,7 +58,10 @@ class MapMmio:
 
 @attrs.frozen
 class UnmapMmio:
-    """Remove pages of one BAR from dom0's map (XEN_DOMCTL_memory_mapping, remove)."""
+    """Remove pages of one BAR from dom0's map (XEN_DOMCTL_memory_mapping, remove).
+
+    `place` and `bar` are those of `MapMmio`.
+    """
 
     word: ClassVar[str] = "unmap-mmio"
     sbdf: Sbdf
@@ -70,8 +75,8 @@ class UnmapMmio:
 class RewriteBar:
     """Repeat a BAR write that vPCI dropped: switch decode off, write, switch decode on, read back.
 
-    `before` is the address that the BAR has now, `address` the one to write; `size` is in bytes, None is
-    unknown.
+    `before` is the address that the BAR has now, `address` is the address to write. `size` is the BAR's size
+    in bytes, None if it is unknown.
     """
 
     word: ClassVar[str] = "rewrite-bar"
@@ -85,7 +90,10 @@ class RewriteBar:
 
 @attrs.frozen
 class WithdrawReserved:
-    """Remove a reserved region from dom0's map, because the last of its devices, `sbdf`, has left dom0."""
+    """Remove a reserved region from dom0's map, because none of its devices is dom0's any more.
+
+    `sbdf` is one of these devices.
+    """
 
     word: ClassVar[str] = "withdraw-reserved"
     sbdf: Sbdf
@@ -95,7 +103,10 @@ class WithdrawReserved:
 
 @attrs.frozen
 class RestoreReserved:
-    """Map a reserved region for dom0 again, before the first of its devices, `sbdf`, returns."""
+    """Map a reserved region into dom0 again: one of its devices is dom0's again, or is about to return.
+
+    `sbdf` is one of its devices.
+    """
 
     word: ClassVar[str] = "restore-reserved"
     sbdf: Sbdf
@@ -107,7 +118,12 @@ Action = AddDevice | RemoveDevice | MapMmio | UnmapMmio | RewriteBar | WithdrawR
 
 
 class Result(enum.Enum):
-    """What came of an action. PLANNED: a dry run, or the settings do not let pcipt do it."""
+    """What came of an action.
+
+    DONE: performed without an error. REFUSED: a guard refused it. FAILED: a call or the writing of the ledger
+    failed; the action may have been done all the same. NOT_APPLICABLE: see `NotApplicable`. PLANNED: not
+    performed, because this is a dry run or the settings do not allow the action.
+    """
 
     DONE = "done"
     REFUSED = "refused"
@@ -118,7 +134,10 @@ class Result(enum.Enum):
 
 @attrs.frozen
 class Refusal:
-    """A guard refused the action. `rule` is the guard's name in the table of rules, `why` its reason."""
+    """The verdict that a guard refused an action.
+
+    `rule` is the name of the rule, `why` its reason in words.
+    """
 
     rule: str
     why: str
@@ -126,9 +145,9 @@ class Refusal:
 
 @attrs.frozen
 class NotApplicable:
-    """The action has no object here, so no call is made, and the ledger records it as done.
+    """The verdict that this dom0 has nothing that the action could change; `why` is the reason in words.
 
-    `why` is the reason.
+    No call to Xen is made, and the ledger records the action as done (`Ledger.noted`).
     """
 
     why: str
@@ -136,10 +155,11 @@ class NotApplicable:
 
 @attrs.frozen
 class Outcome:
-    """What came of an action. `detail` is the reason of the guard or of the hypervisor, if it was not done.
+    """An action and what came of it.
 
-    `rule` is the name of the guard that refused, or empty. `errno` is Linux's number for the error of the
-    call that failed, or None.
+    `detail` is the reason why the action was not done, or a remark on an action that was done; it may be
+    empty. `rule` is the name of the rule that refused, else empty. `errno` is the positive Linux error number
+    of the call that failed, None if there was no such call.
     """
 
     action: Action

@@ -16,10 +16,10 @@ from pcipt.remap.intervals import Intervals
 
 @attrs.frozen
 class PresentBar:
-    """A memory BAR or ROM that has an address and a size. `place` is that of its function (`place_of`).
+    """A memory BAR or ROM that has an address and a size. `place` is the place of its function (`place_of`).
 
-    `range` is in bytes, as the register names it. `decoding` is False also if nobody knows whether it
-    decodes.
+    `range` is the bytes that the BAR's register names. `decoding` is False if the BAR does not decode, and if
+    it is unknown whether it decodes.
     """
 
     place: str
@@ -30,10 +30,10 @@ class PresentBar:
 
 
 class BarIndex:
-    """The present functions, found by the pages of their BARs, by MSI-X pages, and by physical function.
+    """The functions of a machine, found by their BARs' pages, their MSI-X pages, or their physical function.
 
-    The page indexes hold addresses of functions only. The BARs of an answer come from the functions
-    themselves.
+    I/O BARs, and BARs without an address or a size, are not indexed (`assigned_range`). The page indexes hold
+    addresses of functions only; the BARs of an answer are taken from the functions.
     """
 
     def __init__(self, functions: Iterable[Function] = ()) -> None:
@@ -45,7 +45,7 @@ class BarIndex:
             self.put(function)
 
     def put(self, function: Function) -> None:
-        """Add a function that was just read, or replace the index's version of it."""
+        """Add a function that was just read, or replace the function that the index has at this address."""
         sbdf, before = function.sbdf, self._of.get(function.sbdf)
         if before is not None and _indexed(before) == _indexed(function):
             self._of[sbdf] = function
@@ -74,8 +74,9 @@ class BarIndex:
             self._virtual[physfn].discard(sbdf)
 
     def over(self, frames: Frames) -> list[PresentBar]:
-        """Return the memory BARs and ROMs whose pages overlap `frames`, sorted by range, function and BAR
-        number.
+        """Return the memory BARs and ROMs whose pages overlap `frames`, decoding or not.
+        Shape:  sorted by start and size of the BAR's range, then by address of the function, then by BAR
+                number.
         """
         found = [
             bar
@@ -86,32 +87,31 @@ class BarIndex:
         return sorted(found, key=lambda bar: (bar.range, bar.sbdf, bar.bar))
 
     def tables_over(self, frames: Frames) -> list[Sbdf]:
-        """Return the functions whose MSI-X table or pending bit array overlaps these pages, sorted by
-        address.
-        """
+        """Return the addresses, sorted, of functions whose MSI-X table or bit array overlaps `frames`."""
         return sorted({sbdf for _, sbdf in self._tables.over(frames)})
 
     def pages_of(self, sbdf: Sbdf) -> tuple[Frames, ...]:
-        """Return the pages of a function's memory BARs, decoding or not; empty if Linux does not have it."""
+        """Return the pages of the memory BARs and the ROM of a function, decoding or not, in BAR order.
+
+        The result is empty if the index has no function at `sbdf`.
+        """
         function = self._of.get(sbdf)
         return _indexed(function)[0] if function is not None else ()
 
     def virtual(self, physfn: Sbdf) -> list[Sbdf]:
-        """Return the present virtual functions of the physical function at `physfn`, sorted by address."""
+        """Return the addresses, sorted, of the virtual functions of the physical function at `physfn`."""
         return sorted(self._virtual.get(physfn, ()))
 
 
 def _indexed(function: Function) -> tuple[tuple[Frames, ...], tuple[Frames, ...], Sbdf | None]:
-    """Return the keys of a function in the index: pages of its BARs, MSI-X pages, its physical function or
-    None.
-    """
+    """Return the index keys of a function: pages of its BARs, MSI-X pages, physical function or None."""
     spans = (assigned_range(bar) for bar in function.bars)
     bars = tuple(frames_from_range(span) for span in spans if span is not None)
     return bars, tuple(msix_frames(function)), function.physfn
 
 
 def _present_bars(function: Function) -> Iterable[PresentBar]:
-    """Yield the memory BARs and the ROM of a function that have an address and a size."""
+    """Yield the memory BARs and the ROM of a function that have an address and a size, in BAR order."""
     place = place_of(function)
     for bar in function.bars:
         span = assigned_range(bar)

@@ -1,10 +1,10 @@
 """Desired pages: the pages of dom0's 1:1 map that each function needs now, and who maps them. Pure.
 
 A function that decodes memory needs the whole pages of its BARs. vPCI maps the BARs of the functions that it
-handles: dom0 is PVH, Xen lists the function as dom0's, its header has type 0 or 1, it is not virtual. pcipt
-maps the BARs of all other functions. Pages of MSI-X structures are not desired if Xen has their function for
-dom0: vPCI must trap them. If something cannot be known now, the mapped pages stay as they are: nothing is
-unmapped on a doubt.
+handles: dom0 is PVH, Xen lists the function as dom0's, its header has type 0 or 1, and it is not virtual.
+pcipt maps the BARs of all other functions. Pages of MSI-X structures are not desired if Xen has their
+function for dom0: vPCI must trap accesses to them. If something cannot be known now, the mapped pages stay as
+they are: nothing is unmapped in doubt.
 Source: xen/drivers/vpci/header.c (modify_bars, init_bars), vpci/msix.c (vpci_make_msix_hole).
 """
 
@@ -36,11 +36,11 @@ class By(enum.Enum):
 
 @attrs.frozen
 class DesiredBar:
-    """The pages of one BAR that should be mapped now, and who maps them.
+    """The pages of one BAR that should be mapped now, and who maps them (`by`).
 
-    `place` names the function (`place_of`). `bar` is 0 to 5, or 6 for the ROM; a virtual function has BARs of
-    its own. If `unsure` is True, vPCI handles the function, but nobody knows whether it has mapped these
-    pages.
+    `place` is the name of the function's place (`place_of`). `bar` is 0 to 5, or 6 for the ROM; a virtual
+    function has BARs of its own. `spans` are runs of whole pages, sorted, at least one. If `unsure` is True,
+    vPCI handles the function, but nobody knows whether vPCI has mapped these pages; `by` is US then.
     """
 
     place: str
@@ -53,13 +53,14 @@ class DesiredBar:
 
 @attrs.frozen
 class Desired:
-    """The pages that all BARs of one function need. `bars` is empty while the function decodes no memory.
+    """The pages that all BARs of one function need now.
 
-    If `hold_reason` is set, nothing may be concluded now: the mapped pages stay as they are, for that reason.
-    `untrapped` is the reason why vPCI does not handle the function, or None if it does. `gone` is True once
-    Linux has dropped the function. `outside_window` holds the BARs that decode at an address where vPCI maps
-    nothing, and the BARs that have just been moved away from such an address: vPCI lets such a BAR move, but
-    maps nothing at the new address.
+    `bars` has the BARs with pages that should be mapped, in BAR order; it may be empty. If `hold_reason` is
+    set, nothing may be concluded now for that reason: `bars` is empty, and the mapped pages must stay as they
+    are. `untrapped` is the reason why vPCI does not handle the function, or None if vPCI handles it. `gone`
+    is True if Linux has dropped the function. `outside_window` has the numbers of the BARs that decode at an
+    address where vPCI maps nothing, and of the BARs that have just been moved away from such an address: vPCI
+    lets such a BAR move, but maps nothing at the new address.
     """
 
     place: str
@@ -72,19 +73,23 @@ class Desired:
 
     @property
     def by(self) -> By:
-        """Who maps and unmaps the BARs of this function, also while it decodes nothing."""
+        """XEN if vPCI maps and unmaps the function's BARs, else US; also while it decodes nothing."""
         return By.US if self.untrapped is not None else By.XEN
 
 
 def place_of(function: Function) -> str:
-    """Return the name of a function's place, which survives renumbering: its path, or its address if it has
-    no path.
+    """Return the name of a function's place: its PCI path, or its address if it has no path.
+
+    A path stays the same when buses are renumbered.
     """
     return str(function.path or function.sbdf)
 
 
 def untrapped_reason(function: Function, xen: XenView, *, pvh: bool) -> str | None:
-    """Return why vPCI does not handle a function, or None if vPCI handles it and maps its BARs itself."""
+    """Return why vPCI does not handle a function, or None if vPCI handles it and maps its BARs itself.
+
+    On a PV dom0 (`pvh` is False) there is always a reason.
+    """
     if not pvh:
         return "a PV dom0 has no 1:1 map"
     if function.physfn is not None:
@@ -108,13 +113,14 @@ def desired_of(
     followed: Followed = NOWHERE,
     outside_window: Collection[int] = (),
 ) -> Desired:
-    """Return the pages that one function needs now.
+    """Return the pages that one function needs now, or the reason why they cannot be known (`hold_reason`).
 
-    `functions` must hold the physical function of a virtual one. `followed` are the addresses under which Xen
-    lists renumbered functions. Pages of `protected` (RAM and other pages that Xen does not give to dom0) are
-    not desired for a function that vPCI handles, because vPCI does not map them (modify_bars).
-    `outside_window` are the BARs that `Desired.outside_window` had at the last plan. pcipt maps such a BAR at
-    its new address.
+    `functions` must hold the physical function of a virtual function; without it, the result is held.
+    `followed` are the addresses at which Xen lists renumbered functions. Pages of `protected` (RAM and other
+    pages that Xen does not give to dom0) are not desired for a function that vPCI handles, because vPCI does
+    not map them. `outside_window` are the BARs that `Desired.outside_window` had at the last plan. If such a
+    BAR now decodes elsewhere, it is `unsure`, and pcipt maps it.
+    Source: xen/drivers/vpci/header.c (modify_bars).
     """
     place, untrapped = place_of(function), untrapped_reason(function, xen, pvh=pvh)
     physfn = functions.get(function.physfn) if function.physfn is not None else None
@@ -152,39 +158,42 @@ def desired_of(
 
 
 def _is_outside_window(bar: Bar, span: Range | None, protected: Protected | None) -> bool:
-    """Return True if a BAR decodes where vPCI maps nothing: at address 0, or over protected pages."""
+    """Return True if a memory BAR decodes where vPCI maps nothing: at address 0 or on protected pages.
+
+    `span` is the `decoding_range` of the BAR. A BAR without it is outside only if it decodes at address 0.
+    """
     if span is None:
         return bar.kind is not BarKind.IO and bool(bar.decoding) and not bar.address
     return protected is not None and protected.why(frames_from_range(span)) is not None
 
 
 def gone(place: str, sbdf: Sbdf) -> Desired:
-    """Return the desired pages of a function that Linux has dropped: none."""
+    """Return the desired pages of a function that Linux has dropped: no pages, and `gone` is True."""
     return Desired(place, sbdf, untrapped="Linux has dropped it", gone=True)
 
 
 def trapped_frames(
     function: Function, xen: XenView, *, pvh: bool, followed: Followed = NOWHERE
 ) -> tuple[Frames, ...]:
-    """Return the pages of a function that vPCI must trap: the pages of its MSI-X structures.
+    """Return the pages of a function that vPCI must trap: the pages of its MSI-X table and pending bit array.
 
-    The result is empty if Xen does not list the function as dom0's (`is_trapped`), and on a PV dom0. A
-    virtual function has MSI-X structures, too.
+    The result is empty on a PV dom0, and if Xen does not list the function as dom0's (`is_trapped`). A
+    virtual function can have MSI-X structures, too.
     """
     return tuple(msix_frames(function)) if pvh and is_trapped(function.sbdf, xen, followed) else ()
 
 
 def is_trapped(sbdf: Sbdf, xen: XenView, followed: Followed) -> bool:
-    """Return True if Xen lists the function as dom0's: vPCI of a PVH dom0 must then trap its MSI-X pages.
+    """Return True if Xen lists the function as dom0's. On a PVH dom0, vPCI must then trap its MSI-X pages.
 
-    `sbdf` is Linux's address. Xen may list the function at this address, or at an address in
-    `followed[sbdf]`: one at which Xen was told of the function after bus renumbering.
+    `sbdf` is Linux's address. Xen may list the function at this address, or at one of the addresses
+    `followed[sbdf]`, at which pcipt told Xen of it after bus renumbering.
     """
     return any(xen.in_dom0(at) for at in (sbdf, *followed.get(sbdf, ())))
 
 
 def decoding_range(bar: Bar) -> Range | None:
-    """Return the bytes of memory that a BAR decodes now.
+    """Return the bytes of memory that a BAR or ROM decodes now.
 
     Return None if it does not decode, if it is unknown whether it decodes, and if `assigned_range` returns
     None.
@@ -195,10 +204,9 @@ def decoding_range(bar: Bar) -> Range | None:
 
 
 def assigned_range(bar: Bar) -> Range | None:
-    """Return the bytes of memory that a BAR's register names, whether the BAR decodes or not.
+    """Return the bytes of memory that the register of a BAR or ROM names, decoding or not.
 
-    Return None for an I/O BAR, for a BAR at address 0, if the size is unknown, and if the range reaches above
-    52 bits.
+    Return None for an I/O BAR, for address 0, if the size is unknown, and if the range reaches above 52 bits.
     """
     span = bar.range
     if bar.kind is BarKind.IO or not bar.address or span is None or span.last >> ADDRESS_BITS:
@@ -207,10 +215,10 @@ def assigned_range(bar: Bar) -> Range | None:
 
 
 def msix_frames(function: Function) -> Iterator[Frames]:
-    """Yield the pages of the MSI-X table and of the pending bit array, at the present addresses of their
-    BARs.
+    """Yield the pages of the MSI-X table, then of the pending bit array, by the present BAR addresses.
 
-    A structure whose BAR has no address or no known size is left out.
+    A structure whose BAR has no address or no known size is left out, also if the BAR does not decode. Both
+    runs may have pages in common.
     """
     if function.msix is None:
         return
@@ -221,7 +229,11 @@ def msix_frames(function: Function) -> Iterator[Frames]:
 
 
 def _inside(bars: Iterable[Bar], place: Place) -> Iterator[Range]:
-    """Yield the bytes of a structure in its BAR, cut at the end of the BAR, if that BAR has an address."""
+    """Yield the bytes of an MSI-X structure in its BAR, cut at the end of the BAR.
+
+    Nothing is yielded if the BAR has no address or size, or if the structure begins behind the end of the
+    BAR.
+    """
     for bar in bars:
         span = assigned_range(bar)
         if bar.index == place.bar and span is not None and place.offset < span.size:
@@ -230,7 +242,12 @@ def _inside(bars: Iterable[Bar], place: Place) -> Iterator[Range]:
 
 
 def _doubt(function: Function, physfn: Function | None, xen: XenView) -> str | None:
-    """Return why nothing can be concluded about a function's pages now, or None if they can be computed."""
+    """Return why the pages of a function cannot be known now, or None if they can be computed.
+
+    There is a reason if a guest, Xen itself or quarantine owns the function, if it is bound to xen-pciback,
+    or if it does not answer or cannot be read. Of a virtual function, the physical function must answer
+    instead, and its SR-IOV structure must be known.
+    """
     owner = xen.elsewhere.get(function.sbdf)
     if owner is not None:
         return f"it belongs to {owner}: what dom0 had mapped stays as Xen left it"

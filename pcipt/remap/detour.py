@@ -1,8 +1,8 @@
 """Plan a detour: how a renumbered function can be reached at Linux's address. Pure.
 
-On the way to the function, each bridge gets back the bus numbers that Linux believes in, from the root down:
-once a bridge has its old numbers, the next bridge answers at the address where Linux has it. If another
-bridge has taken such a bus number meanwhile, two bridges would answer: then there is no detour.
+Each bridge above the function gets back the bus numbers that Linux has for it, from the root down: once a
+bridge has its old numbers, the next bridge answers at the address where Linux has it. If another bridge has
+taken such a bus number meanwhile, two bridges would answer: then there is no detour.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from pcipt.remap.plan_moves import bridges_above, subtree
 
 @attrs.frozen
 class Hop:
-    """A bridge on the way, and the bus numbers that make Linux's addresses behind it valid."""
+    """A bridge of a detour, and the bus numbers that make Linux's addresses behind it valid."""
 
     bridge: Sbdf
     secondary: int
@@ -25,7 +25,7 @@ class Hop:
 
 @attrs.frozen
 class Detour:
-    """The bridges to renumber, `hops` from the root down, and the function that shows that it worked.
+    """The bridges to renumber, `hops`, from the root down, and a function to test with, `witness`.
 
     If hardware is there, `witness` answers at Linux's address once all hops have their numbers.
     """
@@ -35,12 +35,13 @@ class Detour:
 
 
 def plan_detour(machine: Machine, linux: Sbdf, raws: Mapping[Sbdf, RawFunction]) -> Detour:
-    """Return the way to the function that Linux has at address `linux`.
+    """Return the detour to the function that Linux has at address `linux`. No hops if no bridge is above it.
 
-    `raws` hold the bus numbers that Linux believes in (`RawFunction.secondary`). The witness of a virtual
-    function is its physical function, because a virtual one reads all ones by specification.
-    Raises: UnsupportedError if Linux has no function there any more, if the numbers that Linux believes in
-            are not known for a bridge above it, or if another bridge has one of these buses now.
+    `raws` hold the bus numbers that Linux has for bridges (`RawFunction.secondary`). The subordinate bus of a
+    hop is the highest bus on which Linux has a function behind the bridge. The witness of a virtual function
+    is its physical function, because a virtual function reads ffff as its vendor by specification.
+    Raises: UnsupportedError if Linux has no function at `linux`, if the secondary bus that Linux has for a
+            bridge above it is not known, or if another bridge passes on one of these buses now.
     """
     feature = f"reaching {linux} by its bridges' numbers of before"
     function = machine.functions.get(linux)
@@ -62,7 +63,10 @@ def plan_detour(machine: Machine, linux: Sbdf, raws: Mapping[Sbdf, RawFunction])
 
 
 def _in_the_way(machine: Machine, bridge: Function, first: int, last: int) -> Function | None:
-    """Return another bridge on the same bus that passes on one of the buses `first` to `last`, or None."""
+    """Return another bridge with the same parent that passes on a bus of `first` to `last` now, or None.
+
+    A bridge whose secondary bus is 0 passes nothing on.
+    """
     for other in machine.children(bridge.parent):
         own = other.bridge
         if own is None or other.sbdf == bridge.sbdf or other.sbdf.segment != bridge.sbdf.segment:

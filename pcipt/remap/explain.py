@@ -1,4 +1,7 @@
-"""Explain one function: what is, what should be, the actions that follow, and what the guards say. Pure."""
+"""Explain one function: its state, its desired pages, the actions that follow, and what the guards say.
+
+Pure.
+"""
 
 from collections.abc import Callable, Collection, Iterable
 
@@ -17,9 +20,10 @@ from pcipt.remap.writes.json_view import Json, json_from_action
 
 @attrs.frozen
 class Step:
-    """An action that would be planned now, the guards' verdict, and the answer of each rule.
+    """An action that would be planned now, the guards' verdict on it, and the answer of each rule.
 
-    A rule that does not object to the action answers None.
+    `rules` are pairs (name of the rule, answer) in the order of the table of rules. The answer is the reason
+    for a refusal, or None if the rule does not object. `rules` is empty if the action is not applicable.
     """
 
     action: Action
@@ -29,10 +33,11 @@ class Step:
 
 @attrs.frozen
 class Explanation:
-    """The facts about one function, its desired pages, and the steps that pcipt would take.
+    """The facts about one function, its desired pages, and the steps that pcipt would take, in order.
 
-    `known` and `owner` say whether Xen lists it and who owns it; `held` are its mapped runs. `desired` is
-    computed as if Xen had already been told what the steps tell it.
+    `known` is True if Xen lists the function, `owner` is the owner in words (`XenView.owner`), `held` are the
+    function's mapped runs in any state. `desired` is computed as if the additions and removals among the
+    steps had been done, except those that a guard refuses or that the settings do not allow.
     """
 
     function: Function
@@ -52,12 +57,12 @@ def explain(
     regions: Iterable[Action] = (),
     performs: Callable[[Action], bool] = lambda _action: True,
 ) -> Explanation:
-    """Return the explanation of one function of the machine. `facts` and `ignored` must be up to date.
+    """Return the explanation of the function at `sbdf`, which is Linux's address. Nothing is changed.
 
-    `ignored` are dropped BAR writes of any functions. `regions` are the actions that are planned for reserved
-    regions of this function. `performs` returns True for an action that the settings allow: later steps do
-    not count on the others.
-
+    `facts` and `ignored` must be up to date. `removed` are addresses that Linux had and dropped. `ignored`
+    are dropped BAR writes of any functions. `regions` are the actions that are planned for the reserved
+    regions of this function. `performs` returns True for an action that the settings allow.
+    Shape:  steps: additions and removals, then `regions`, then rewrites, then unmaps and maps.
     Raises: KeyError if the machine does not have the function.
     """
     function = facts.machine.functions[sbdf]
@@ -83,7 +88,9 @@ def explain(
 
 
 def json_from_explanation(explanation: Explanation) -> Json:
-    """Return an explanation as the JSON object of `pcipt explain --json`."""
+    """Return an explanation as the JSON object of `pcipt explain --json`.
+    Units:  `size` in bytes; `start` is a byte address in hexadecimal.
+    """
     function, desired = explanation.function, explanation.desired
     return {
         "sbdf": str(function.sbdf),
@@ -110,7 +117,7 @@ def json_from_explanation(explanation: Explanation) -> Json:
 
 
 def _json_from_step(step: Step) -> Json:
-    """Return a step as a JSON object: the action, its verdict, and what each guard says."""
+    """Return a step as a JSON object: the action, its verdict, and the answer of each rule."""
     body = json_from_action(step.action)
     verdict = step.verdict
     if isinstance(verdict, Refusal):
@@ -124,7 +131,7 @@ def _json_from_step(step: Step) -> Json:
 
 
 def _step(action: Action, facts: Facts) -> Step:
-    """Return the step for an action. If the action is not applicable, no single rule is asked."""
+    """Return the step for an action; without the rules' answers if the action is not applicable."""
     verdict = check_action(action, facts)
     rules = () if isinstance(verdict, NotApplicable) else judge_action(action, facts)
     return Step(action, verdict, rules)

@@ -1,9 +1,9 @@
-"""BAR writes that vPCI drops because the BAR decodes: Linux then believes in a wrong address. Pure.
+"""BAR writes that vPCI drops because the BAR decodes: Linux then has a wrong address of the BAR. Pure.
 
-`Intents` follows the writes and remembers the address that each BAR was to have. Compared with the registers
-when they are read back, the remembered addresses show which writes were dropped. Sizing is not such a write.
-An intent ends with a write of the present address, or with a write while decoding is off, which vPCI passes
-on.
+`Intents` follows the writes and remembers the address that each BAR was to get. It is compared with the
+registers when they are read back: this shows which writes were dropped. A sizing write (all ones) is not such
+a write. An intent ends with a write of the present address, or with a write while decoding is off, because
+vPCI passes such a write on.
 Source: xen/drivers/vpci/header.c, bar_write ("ignored BAR write while mapped"); Xen's issue 197.
 """
 
@@ -25,7 +25,10 @@ from pcipt.remap.writes.shadow import Shadow
 
 @attrs.frozen
 class IgnoredWrite:
-    """A BAR that decodes at `actual` although `intended` was written to it. `size` is in bytes."""
+    """A BAR that still decodes at address `actual` although `intended` was written to it.
+
+    `size` is in bytes.
+    """
 
     place: str
     sbdf: Sbdf
@@ -39,9 +42,9 @@ class IgnoredWrite:
 class _Intent:
     """The registers that a BAR would have if hardware had obeyed all writes to it.
 
-    `words` are its words (offset to value and known bits), `ones` the bits whose last write was all ones.
-    `target` is the range that the words name, or None while they name no address or a sizing is going on.
-    `before` is the range that the BAR really decodes.
+    `words` are its words (offset to value and known bits), `ones` are by offset the bits whose last write was
+    all ones. `target` is the range that the words name, or None if they name no address or the BAR is being
+    sized. `before` is the range that the BAR decoded when it was written.
     """
 
     words: Mapping[int, tuple[int, int]]
@@ -51,19 +54,23 @@ class _Intent:
 
 
 class Intents:
-    """The BARs whose last writes vPCI may have dropped, by place. One owner changes them in place."""
+    """The memory BARs whose last writes vPCI may have dropped, by place.
+
+    The owner of the object changes it in place.
+    """
 
     def __init__(self) -> None:
         self._intents: dict[str, dict[int, _Intent]] = {}
 
     def __len__(self) -> int:
-        """Return the number of BARs that are followed."""
+        """Return the number of BARs that have an intent."""
         return sum(map(len, self._intents.values()))
 
     def follow(self, shadow: Shadow, write: ConfigWrite) -> None:
-        """Update the intents of the BARs that a write touches.
+        """Start, change or end the intents of the memory BARs that a write touches.
 
-        Call it before `shadow` includes the write.
+        `shadow` must not include the write yet. Nothing changes if the shadow has no function at the address,
+        if the width of the write is unknown, or if no hardware can make such an access.
         """
         function = shadow.at(write.sbdf)
         if function is None or write.size is None or not is_possible(write.offset, write.size):
@@ -74,11 +81,13 @@ class Intents:
                 self._follow(function, bar, write)
 
     def ignored(self, function: Function) -> list[IgnoredWrite]:
-        """Return the writes to the BARs of `function` that vPCI dropped. `function` was just read back.
+        """Return the writes to BARs of `function` that vPCI dropped, in BAR order.
 
-        A write was dropped if its BAR decodes and is still at the address that it had before the write. The
-        intent of such a BAR is kept. If a BAR is at any other address now, its intent is forgotten. The list
-        is empty if the function does not answer.
+        `function` must just have been read. A write was dropped if its BAR decodes and still has the address
+        that it had before the write; its intent is kept. If a BAR has any other address now, its intent is
+        forgotten. If the BAR does not decode, is being sized, or was given no valid address, nothing is
+        returned for it and its intent is kept. If the function does not answer, the list is empty and no
+        intent changes.
         """
         place = place_of(function)
         intents = self._intents.get(place)
@@ -97,17 +106,24 @@ class Intents:
         return found
 
     def among(self, functions: Iterable[Function]) -> list[IgnoredWrite]:
-        """Return the ignored writes of all these functions, which were just read back."""
+        """Return what `ignored` returns for each of these functions, in their order.
+
+        They must just have been read.
+        """
         if not self._intents:
             return []
         return [write for function in functions for write in self.ignored(function)]
 
     def drop(self, place: str) -> None:
-        """Forget the intents of a place whose function was removed."""
+        """Forget the intents of all BARs of a place, because its function was removed."""
         self._intents.pop(place, None)
 
     def _follow(self, function: FunctionShadow, bar: BarRegister, write: ConfigWrite) -> None:
-        """Update the intent of one BAR: start it, change it, or end it."""
+        """Start, change or end the intent of one BAR.
+
+        It ends if the BAR does not decode a known range, or if the written address is the one that the BAR
+        has.
+        """
         place = str(function.place)
         before = decoded_range(function, bar)
         intent = self._intents.get(place, {}).get(bar.index)
@@ -135,6 +151,7 @@ class Intents:
         )
 
     def _forget(self, place: str, bar: int) -> None:
+        """Remove the intent of one BAR; do nothing if it has none."""
         intents = self._intents.get(place, {})
         intents.pop(bar, None)
         if not intents:
@@ -142,9 +159,8 @@ class Intents:
 
 
 def plan_rewrites(ignored: Iterable[IgnoredWrite]) -> tuple[RewriteBar, ...]:
-    """Return the actions that repeat each write so that vPCI takes it, in order of place and BAR.
-
-    Each rewrite switches decoding off, writes the address, and switches decoding on again.
+    """Return one action for each ignored write, which repeats it while decoding is off.
+    Shape:  sorted by place (as text), then by BAR number.
     """
     ordered = sorted(ignored, key=lambda write: (write.place, write.bar))
     return tuple(
@@ -161,7 +177,7 @@ def plan_rewrites(ignored: Iterable[IgnoredWrite]) -> tuple[RewriteBar, ...]:
 
 
 def finding_of(write: IgnoredWrite) -> Finding:
-    """Return the finding for a write that was ignored and not repeated yet."""
+    """Return the finding "bar-write-ignored" for a write that vPCI dropped and pcipt has not repeated."""
     return Finding(
         "bar-write-ignored",
         f"{name_of_bar(write.bar)} is at {write.actual:#x}, but {write.intended:#x} was written to it "

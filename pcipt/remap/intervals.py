@@ -16,9 +16,9 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Intervals(Generic[K]):
-    """Runs of pages, each with a key. The owner of the index changes it in place.
+    """Runs of pages, each with a key. The owner of the object changes it in place.
 
-    Two runs may have the same pages or the same key.
+    Two runs may have the same pages, or the same key, or both.
     """
 
     def __init__(self, entries: Iterable[tuple[Frames, K]] = ()) -> None:
@@ -27,7 +27,7 @@ class Intervals(Generic[K]):
             self.add(frames, key)
 
     def add(self, frames: Frames, key: K) -> None:
-        """Add a run of pages with its key."""
+        """Add a run of pages with its key, also if the same run with the same key is there already."""
         size_class = (frames.count - 1).bit_length()
         columns = self._classes.get(size_class)
         if columns is None:
@@ -38,7 +38,7 @@ class Intervals(Generic[K]):
         columns.keys.insert(at, key)
 
     def discard(self, frames: Frames, key: K) -> None:
-        """Remove the run that has exactly these pages and this key. Do nothing if there is none."""
+        """Remove one run that has exactly these pages and this key. Do nothing if there is none."""
         columns = self._classes.get((frames.count - 1).bit_length())
         if columns is None:
             return
@@ -53,7 +53,7 @@ class Intervals(Generic[K]):
     def over(self, frames: Frames) -> Iterator[tuple[Frames, K]]:
         """Yield each run that shares at least one page with `frames`, with its key, in no particular order.
 
-        A run is yielded whole: it is not cut to `frames`.
+        A run is yielded whole: it is not cut to `frames`. The index must not change during the iteration.
         """
         for size_class, columns in self._classes.items():
             starts, counts = columns.starts, columns.counts
@@ -79,7 +79,7 @@ class _Class(Generic[K]):
 
 
 def joined(runs: Iterable[Frames]) -> tuple[Frames, ...]:
-    """Return the union of `runs`: sorted by start; runs that overlap or touch are merged into one run."""
+    """Return the union of `runs`, sorted by start. Runs that overlap or touch are merged into one run."""
     found: list[Frames] = []
     given = tuple(runs)
     if len(given) < 2:
@@ -94,7 +94,9 @@ def joined(runs: Iterable[Frames]) -> tuple[Frames, ...]:
 
 
 def without(runs: Iterable[Frames], holes: Iterable[Frames]) -> tuple[Frames, ...]:
-    """Return the pages of `runs` that lie in none of the `holes`, as sorted runs that do not overlap."""
+    """Return the pages of `runs` that lie in none of the `holes`.
+    Shape:  runs sorted by start that neither overlap nor touch; empty if no page is left.
+    """
     left: list[Frames] = []
     cuts = joined(holes)
     if not cuts:
@@ -113,7 +115,9 @@ def without(runs: Iterable[Frames], holes: Iterable[Frames]) -> tuple[Frames, ..
 
 
 def common(runs: Iterable[Frames], others: Iterable[Frames]) -> tuple[Frames, ...]:
-    """Return the pages that lie both in `runs` and in `others`, as sorted runs that do not overlap."""
+    """Return the pages that lie both in `runs` and in `others`.
+    Shape:  runs sorted by start that neither overlap nor touch; empty if there is no common page.
+    """
     kept = tuple(runs)
     return without(kept, without(kept, others))
 

@@ -3,10 +3,10 @@
 Pure; daemon/store.py keeps the file.
 
 Announcements, rewrites of BARs and reserved regions are entries. The table LIFE says how an entry changes:
-INTENDED before the call to Xen, HELD once the result was read back, DOUBTFUL after a failure or a crash in
+INTENDED before the call to Xen, HELD after the call succeeded, DOUBTFUL after a failure or a crash in
 between. Pages that pcipt mapped are in `mapped` and have the same states. Xen forgets everything at a reboot,
-so a ledger belongs to one boot id. One owner changes the ledger in place, so that a step costs the same for
-any number of entries.
+so a ledger belongs to one boot id. The owner of a ledger changes it in place, so that a step costs the same
+for any number of entries.
 """
 
 from collections.abc import Mapping
@@ -41,12 +41,11 @@ _ANNOUNCEMENTS = (AddDevice.word, RemoveDevice.word)
 
 @attrs.frozen
 class Entry:
-    """One action that was taken or is about to be taken.
+    """One action that was taken or is about to be taken, except maps and unmaps.
 
-    `bar` is set for a rewrite, `frames` for a reserved region.
-
-    `moved_from` is Linux's address of the function, if bus renumbering moved it and Xen was told of it at
-    `sbdf`.
+    `word` is the word of the action, for example "add-device". `bar` is set for a rewrite only, `frames` for
+    a reserved region only. `moved_from` is set if bus renumbering moved the function: Linux has it at
+    `moved_from`, and Xen was told of it at `sbdf`.
     """
 
     word: str
@@ -59,16 +58,16 @@ class Entry:
 
     @property
     def key(self) -> Key:
-        """The key of the entry in the ledger."""
+        """The key of the entry: (word, None, first frame) for a reserved region, else (word, sbdf, bar)."""
         if self.frames is not None:
             return self.word, None, self.frames.start
         return self.word, self.sbdf, self.bar
 
 
 class Ledger:
-    """All entries, and the mapped pages. Changed in place by `step`.
+    """All entries, and the mapped pages (`mapped`), of the boot `boot_id`. `step` changes it in place.
 
-    `mapped` also holds the pages that vPCI was seen to map. They are kept in a file of their own (`theirs`),
+    `mapped` also holds the pages that vPCI was seen to map. These are kept in a file of their own (`theirs`),
     because they can be seen again as long as the function is there. `messages_lost` is the time at which
     hot-plug messages were lost on a PVH dom0, else None: a function that was added and removed meanwhile may
     have left mapped pages that nobody can find.
@@ -90,6 +89,7 @@ class Ledger:
             self._put(entry)
 
     def __eq__(self, other: object) -> bool:
+        """Return True if boot id, entries and `ours` are equal. The rest is not compared."""
         return (
             isinstance(other, Ledger)
             and (self.boot_id, self._entries) == (other.boot_id, other._entries)
@@ -100,42 +100,51 @@ class Ledger:
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """All entries, the entry of the latest step last."""
+        """All entries. The entry that was changed last is the last one."""
         return tuple(self._entries.values())
 
     def ours(self) -> list[MappedRun]:
-        """Return the mapped runs of the ledger's own document: all except the HELD runs of vPCI.
+        """Return the mapped runs of the ledger's own document: all except the HELD runs that vPCI mapped.
 
-        These are the pages that pcipt mapped, is about to change, or must still change.
+        These are the pages that pcipt mapped, is about to change, or must still change. Sorted by place, BAR
+        number and first page.
         """
         return [run for run in self.mapped if _is_ours(run)]
 
     def theirs(self) -> list[MappedRun]:
-        """Return the HELD runs of vPCI: they are stored in a document of their own."""
+        """Return the HELD runs that vPCI mapped, sorted as in `ours`.
+
+        They are stored in a document of their own.
+        """
         return [run for run in self.mapped if not _is_ours(run)]
 
     def find(self, word: str, sbdf: Sbdf | None, about: int | None = None) -> Entry | None:
-        """Return the entry with this key, or None.
+        """Return the entry with this key, or None. `word` is the word of its action.
 
-        `about` is a BAR, or the first frame of a reserved region.
+        For a rewrite, `about` is the BAR number. For a reserved region, `sbdf` is None and `about` is the
+        first frame. Else `about` is None.
         """
         return self._entries.get((word, sbdf, about))
 
     def added(self, known: AbstractSet[Sbdf]) -> list[Sbdf]:
-        """Return the functions in `known` (what Xen lists) of which pcipt told Xen, sorted by address."""
+        """Return the addresses, sorted, in `known` that have an entry of an addition, in any state.
+
+        `known` is what Xen lists.
+        """
         return sorted(e.sbdf for e in self._entries.values() if e.word == AddDevice.word and e.sbdf in known)
 
     def announced(self) -> set[Sbdf]:
-        """Return all addresses of additions and removals in the ledger.
+        """Return the addresses of all additions and removals in the ledger, in any state.
 
-        Xen may list functions at these addresses.
+        Xen may list functions there.
         """
         return {e.sbdf for e in self._entries.values() if e.word in (AddDevice.word, RemoveDevice.word)}
 
     def followed(self) -> dict[Sbdf, tuple[Sbdf, ...]]:
-        """Return the addresses at which Xen was told of a renumbered function, by Linux's address of it.
+        """Return the addresses at which pcipt told Xen of renumbered functions, by Linux's address.
 
-        Xen may list the function at these addresses.
+        Xen may list the function at these addresses, in the order of the steps. An addition that is only
+        intended or that failed is included. Functions that were not renumbered are left out.
         Shape:  each step updates the returned dict; a caller must not change it.
         """
         return self._followed
@@ -143,11 +152,13 @@ class Ledger:
     def step(self, action: Action, event: Event, when: str = "") -> "Ledger":
         """Record that an action is intended, succeeded or failed, and return this ledger.
 
-        `when` (UTC, RFC 3339) is kept for pages only. A finished removal or rewrite has no entry; a removal
-        deletes the entry of the addition as well. A finished withdrawal deletes the entry of the restoring of
-        the same region, and a finished restoring that of the withdrawal. Pages of a finished map are HELD;
-        pages of a finished unmap are removed.
-        Raises: StateError if LIFE has no such change; the ledger is then unchanged.
+        `when` (UTC, RFC 3339) is kept for maps and unmaps only. A removal or rewrite that succeeded has no
+        entry; a removal deletes the entry of the addition as well. A withdrawal that succeeded deletes the
+        entry of the restoring of the same region, and a restoring that of the withdrawal. An action that
+        failed is DOUBTFUL. Pages of a map that succeeded are HELD; pages of an unmap that succeeded are
+        removed.
+        Raises: StateError if LIFE has no such change, for example if the action succeeded or failed without
+                having been intended; the ledger is then unchanged.
         """
         if isinstance(action, MapMmio | UnmapMmio):
             self._step_pages(action, event, when)
@@ -166,23 +177,22 @@ class Ledger:
         return self
 
     def copy(self) -> "Ledger":
-        """Return a ledger with the same entries and mapped pages, which may change alone."""
+        """Return a ledger with the same content. Changes of the copy do not change this ledger."""
         return Ledger(self.boot_id, self.entries, self.mapped.copy(), self.messages_lost)
 
     def noted(self, action: Action, when: str = "") -> None:
-        """Record an action that is not applicable as if it had been done: it is then reported only once."""
+        """Record an action that is not applicable as done, so that it is not planned and reported again."""
         self.step(action, Event.INTEND, when)
         self.step(action, Event.PERFORMED, when)
 
     def reconciled(self, known: AbstractSet[Sbdf]) -> "Ledger":
-        """Return a ledger in which the steps that a crash left open are settled.
+        """Return a ledger in which the steps that a crash left open are settled. This ledger is unchanged.
 
-        `known` is what Xen lists now.
-
-        An addition whose function Xen lists is HELD; else its entry is deleted, and it is planned again if it
-        is still needed. A removal is deleted once Xen does not list the function, else it is DOUBTFUL. A
-        rewrite is deleted: the register shows the result. Pages and regions cannot be read back: intended
-        ones become DOUBTFUL. A DOUBTFUL page is mapped again if it is still desired, else it is unmapped.
+        `known` is what Xen lists now. An addition whose function Xen lists is HELD; else its entry is
+        deleted, and the addition is planned again if it is still needed. The entry of a removal is deleted if
+        Xen does not list the function, else it is DOUBTFUL. The entry of a rewrite is deleted: the register
+        shows the result. Regions and pages cannot be read back: INTENDED ones become DOUBTFUL. A DOUBTFUL
+        page is later mapped again if it is still desired, else it is unmapped.
         """
         settled = []
         for entry in self._entries.values():
@@ -196,7 +206,10 @@ class Ledger:
         return Ledger(self.boot_id, tuple(settled), mapped, self.messages_lost)
 
     def settle(self, functions: AbstractSet[Sbdf], known: AbstractSet[Sbdf]) -> bool:
-        """Settle additions and removals of some addresses like `reconciled`; return True if one changes."""
+        """Settle the additions and removals of the addresses `functions` as `reconciled` does, in place.
+
+        `known` is what Xen lists now. Return True if an entry was changed or deleted.
+        """
         keys = ((word, sbdf, None) for sbdf in functions for word in _ANNOUNCEMENTS)
         found = [entry for key in keys if (entry := self._entries.get(key)) is not None]
         changed = [entry for entry in found if entry.sbdf not in known or _settled(entry) != entry]
@@ -208,12 +221,14 @@ class Ledger:
         return bool(changed)
 
     def _put(self, entry: Entry) -> None:
+        """Add an entry as the last one, or replace the entry with the same key, and update `_followed`."""
         self._drop(entry.key)
         self._entries[entry.key] = entry
         if entry.word == AddDevice.word and entry.moved_from is not None:
             self._followed[entry.moved_from] = (*self._followed.get(entry.moved_from, ()), entry.sbdf)
 
     def _drop(self, key: Key) -> None:
+        """Remove the entry with this key, if there is one, and update `_followed`."""
         entry = self._entries.pop(key, None)
         if entry is None or entry.word != AddDevice.word or entry.moved_from is None:
             return
@@ -224,7 +239,9 @@ class Ledger:
             del self._followed[entry.moved_from]
 
     def _step_pages(self, action: MapMmio | UnmapMmio, event: Event, when: str) -> None:
-        """Record a step of a map or unmap."""
+        """Record a step of a map or unmap in `mapped`.
+        Raises: StateError if the call succeeded or failed and none of its pages is INTENDED.
+        """
         runs = [
             run
             for run in self.mapped.of(action.place)
@@ -241,7 +258,7 @@ class Ledger:
 
 
 def _settled(entry: Entry) -> Entry:
-    """Return the entry of an addition or removal as it is once Xen was asked and lists the function."""
+    """Return the settled entry of a function that Xen lists: an addition is HELD, a removal DOUBTFUL."""
     return attrs.evolve(entry, state=State.HELD if entry.word == AddDevice.word else State.DOUBTFUL)
 
 
@@ -261,12 +278,12 @@ def _after(action: Action, before: State | None, event: Event) -> State:
 
 
 def _key(action: Action) -> Key:
-    """Return the key under which the ledger keeps the entry of an action, whether it has one or not."""
+    """Return the key that the entry of an action has, whether the ledger has such an entry or not."""
     return _entry(action, State.INTENDED).key
 
 
 def _entry(action: Action, state: State) -> Entry:
-    """Make an entry for an action, with this state. No ledger is read or changed."""
+    """Return a new entry for an action, with this state. It is not put into a ledger."""
     return Entry(
         action.word,
         action.sbdf,
@@ -279,7 +296,10 @@ def _entry(action: Action, state: State) -> Entry:
 
 
 def ledger_to_json(ledger: Ledger) -> dict[str, object]:
-    """Return the ledger's own document as JSON values: entries, and the runs of `ours`."""
+    """Return the ledger's own document as JSON values: the boot id, the entries, and the runs of `ours`.
+
+    `theirs` and `messages_lost` are not in it.
+    """
     return {
         "boot_id": ledger.boot_id,
         "entries": [_entry_to_json(entry) for entry in ledger.entries],
@@ -288,7 +308,9 @@ def ledger_to_json(ledger: Ledger) -> dict[str, object]:
 
 
 def _entry_to_json(entry: Entry) -> dict[str, object]:
-    """Return an entry as a JSON object. Units: bytes for `start` and `size`."""
+    """Return an entry as a JSON object. Fields that are None are left out.
+    Units:  `size` in bytes; `start` is a byte address in hexadecimal.
+    """
     body: dict[str, object] = {
         "action": entry.word,
         "sbdf": str(entry.sbdf),
@@ -305,9 +327,11 @@ def _entry_to_json(entry: Entry) -> dict[str, object]:
 
 
 def ledger_from_json(value: object) -> Ledger:
-    """Return the ledger that `ledger_to_json` wrote. A ledger of the first format has no `mappings`.
+    """Return the ledger from the object that `ledger_to_json` wrote.
 
-    Raises: MalformedError for anything that `ledger_to_json` does not write.
+    If `mappings` is missing, the ledger has no mapped pages.
+    Raises: MalformedError if `value` is not an object, if a field is missing, or if a field has no valid
+            value. The word of an entry is not checked.
     """
     if not isinstance(value, dict):
         raise MalformedError("ledger", 0, "not a ledger: no object")
@@ -320,8 +344,7 @@ def ledger_from_json(value: object) -> Ledger:
 
 def _entry_from_json(entry: Mapping[str, object]) -> Entry:
     """Return an entry from its JSON object.
-
-    Raises: KeyError, TypeError, ValueError or AddressError for anything that `_entry_to_json` does not write.
+    Raises: KeyError, TypeError, ValueError or AddressError if a field is missing or has no valid value.
     """
     frames = None
     if "start" in entry:

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 
 class State(enum.Enum):
-    """The state of an entry of the ledger, or of pages in `MappedPages`.
+    """The state of an entry of the ledger, or of a run of pages in `MappedPages`.
 
-    INTENDED: a call to Xen is about to be made. HELD: the call succeeded. DOUBTFUL: the call failed, or a
-    crash came in between, so nobody knows what Xen did. STALE, for pages only: they are mapped, and nobody
-    needs them.
+    INTENDED: a call to Xen is about to be made. HELD: the call succeeded, or vPCI mapped the pages. DOUBTFUL:
+    the call failed, or pcipt was interrupted before the result was recorded, so nobody knows what Xen did.
+    STALE, for pages only: the pages are mapped, and nobody needs them.
     """
 
     INTENDED = "intended"
@@ -19,7 +19,7 @@ class State(enum.Enum):
 
 
 class Event(enum.Enum):
-    """What happens to an entry: a call to Xen is about to be made (INTEND), succeeded, or failed."""
+    """What happens to an action: its call to Xen is about to be made (INTEND), succeeded, or failed."""
 
     INTEND = "intend"
     PERFORMED = "performed"

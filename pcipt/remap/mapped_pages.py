@@ -24,11 +24,12 @@ MAPPED = (State.HELD, State.STALE)  # states in which the pages are certainly ma
 
 @attrs.frozen
 class MappedRun:
-    """One run of pages that is mapped for one BAR.
+    """One run of pages that is recorded for one BAR.
 
-    `place` and `bar` are those of `DesiredBar`. `since` is when the pages were mapped or first seen (UTC, RFC
-    3339). HELD pages are mapped. STALE pages are mapped, and nobody needs them. INTENDED and DOUBTFUL pages
-    may or may not be mapped.
+    `place` and `bar` are those of `DesiredBar`. `by` is who mapped the pages, pcipt or vPCI. `since` is when
+    the pages were mapped or first seen, or when a call for them was last recorded (UTC, RFC 3339). HELD pages
+    are mapped. STALE pages are mapped, and nobody needs them. INTENDED and DOUBTFUL pages may or may not be
+    mapped.
     """
 
     place: str
@@ -41,7 +42,10 @@ class MappedRun:
 
 
 class MappedPages:
-    """The mapped runs of all BARs. Two runs of the same place and BAR never overlap."""
+    """The mapped runs of all BARs. Two runs of the same place and BAR never overlap.
+
+    Methods change it in place.
+    """
 
     def __init__(self, mapped: Iterable[MappedRun] = ()) -> None:
         self._places: dict[str, tuple[MappedRun, ...]] = {}  # each in order of BAR and first page
@@ -51,7 +55,7 @@ class MappedPages:
             self.put(run)
 
     def __iter__(self) -> Iterator[MappedRun]:
-        """Yield the runs in order of place, BAR and first page."""
+        """Yield the runs sorted by place (as text), BAR number and first page."""
         for place in sorted(self._places):
             yield from self.of(place)
 
@@ -60,6 +64,7 @@ class MappedPages:
         return self._count
 
     def __eq__(self, other: object) -> bool:
+        """Return True if both have equal runs, their states and times included."""
         return isinstance(other, MappedPages) and self._places == other._places
 
     __hash__ = None  # type: ignore[assignment]  # it changes in place
@@ -70,16 +75,23 @@ class MappedPages:
         return self._places.keys()
 
     def of(self, place: str) -> list[MappedRun]:
-        """Return the runs of one place, in order of BAR and first page; empty if it has none."""
+        """Return the runs of one place, sorted by BAR number and first page; empty if the place has none."""
         return list(self._places.get(place, ()))
 
     def over(self, frames: Frames) -> list[MappedRun]:
-        """Return the runs, of any BAR, that share at least one page with `frames`, not cut to `frames`."""
+        """Return the runs, of any place and BAR, that share at least one page with `frames`.
+
+        Runs are not cut to `frames`. The runs of one place are together, sorted by BAR number and first page;
+        the places have no particular order.
+        """
         places = dict.fromkeys(place for _, place in self._index.over(frames))
         return [run for place in places for run in self._places[place] if run.frames.overlaps(frames)]
 
     def put(self, run: MappedRun) -> None:
-        """Record a run. Pages of the same BAR that were recorded before are replaced by those of the run."""
+        """Record a run. It replaces what was recorded for the same pages of the same place and BAR.
+
+        Pages of older runs that are not in the new run stay recorded.
+        """
         runs = self._places.get(run.place, ())
         if any(one.bar == run.bar and one.frames == run.frames for one in runs):
             self._places[run.place] = tuple(
@@ -90,7 +102,10 @@ class MappedPages:
         self._add(run)
 
     def take(self, place: str, bar: int, frames: Frames) -> None:
-        """Remove the pages `frames` from the runs of one BAR. The other pages of these runs stay."""
+        """Remove the pages `frames` from the runs of one BAR. The other pages of these runs stay recorded.
+
+        Pages that are in no run are ignored.
+        """
         for run in self._places.get(place, ()):
             if run.bar == bar and run.frames.overlaps(frames):
                 self._remove(run)
@@ -108,28 +123,33 @@ class MappedPages:
                     self.put(attrs.evolve(run, frames=part, state=state))
 
     def moved(self, place: str, sbdf: Sbdf) -> None:
-        """Set the address of all runs of a place to `sbdf`, after its bus was renumbered."""
+        """Set the address of all runs of a place to `sbdf`, because bus renumbering moved the function."""
         for run in self.of(place):
             if run.sbdf != sbdf:
                 self._remove(run)
                 self._add(attrs.evolve(run, sbdf=sbdf))
 
     def intend(self, action: MapMmio | UnmapMmio, when: str) -> None:
-        """Record the pages of a call that is about to be made as INTENDED: they may or may not be mapped."""
+        """Record the pages of a call that is about to be made as INTENDED: they may or may not be mapped.
+
+        `when` is the present time (UTC, RFC 3339) and becomes `since` of the run.
+        """
         self._cover(action, when, State.INTENDED)
 
     def performed(self, action: MapMmio | UnmapMmio, when: str) -> None:
-        """Record that a call succeeded: the pages of a map are HELD, the pages of an unmap are removed."""
+        """Record that a call succeeded: the pages of a map become HELD, the pages of an unmap are removed.
+
+        `when` is as in `intend`.
+        """
         if isinstance(action, MapMmio):
             self._cover(action, when, State.HELD)
         else:
             self.take(action.place, action.bar, action.frames)
 
     def failed(self, action: MapMmio | UnmapMmio, when: str) -> None:
-        """Record that a call failed: its pages are DOUBTFUL.
+        """Record that a call failed: its pages become DOUBTFUL. `when` is as in `intend`.
 
-        After a failed map, pages of other BARs that overlap its range are DOUBTFUL, too.
-
+        After a failed map, the pages become DOUBTFUL for each other BAR that has a run with them, too.
         Source: tools/libs/ctrl/xc_domain.c, xc_domain_memory_mapping: after a failed map libxc unmaps the
                 whole range, and that ends at the first page that is not mapped; the errno is then that of the
                 unmapping.
@@ -140,7 +160,7 @@ class MappedPages:
                 self.mark(run.place, run.bar, action.frames, State.DOUBTFUL)
 
     def forsake(self, place: str) -> None:
-        """Record that the function of a place was removed: its HELD pages become STALE.
+        """Record that the function of a place was removed: its HELD pages become STALE. Other states stay.
 
         vPCI does not unmap pages of a removed function, also if another function appears in its place.
         """
@@ -149,31 +169,37 @@ class MappedPages:
                 self.mark(place, run.bar, run.frames, State.STALE)
 
     def settle(self) -> bool:
-        """Turn all INTENDED pages into DOUBTFUL ones, after a crash. Return True if there were any."""
+        """Change the state of all INTENDED pages to DOUBTFUL, after a crash.
+
+        Return True if there were any.
+        """
         open_ones = [run for run in self if run.state is State.INTENDED]
         for run in open_ones:
             self.mark(run.place, run.bar, run.frames, State.DOUBTFUL)
         return bool(open_ones)
 
     def copy(self) -> "MappedPages":
-        """Return a copy that can be changed on its own."""
+        """Return a copy. Changes of the copy do not change this object."""
         return MappedPages(self)
 
     def _cover(self, action: MapMmio | UnmapMmio, when: str, state: State) -> None:
-        """Record the pages of an action in this state. Pages that vPCI mapped stay recorded as vPCI's."""
+        """Record the pages of an action in this state.
+
+        If the BAR has a run that overlaps these pages, `by` is that of its first such run, else US.
+        """
         before = (run for run in self.of(action.place) if run.bar == action.bar)
         by = next((run.by for run in before if run.frames.overlaps(action.frames)), By.US)
         self.put(MappedRun(action.place, action.sbdf, action.bar, action.frames, by, when, state))
 
     def _add(self, run: MappedRun) -> None:
-        """Add a run that overlaps no run of the same BAR."""
+        """Add a run, which must not overlap a run of the same place and BAR."""
         runs = (*self._places.get(run.place, ()), run)
         self._places[run.place] = tuple(sorted(runs, key=_order)) if len(runs) > 1 else runs
         self._index.add(run.frames, run.place)
         self._count += 1
 
     def _remove(self, run: MappedRun) -> None:
-        """Remove a run that is there."""
+        """Remove a run, which must be there."""
         left = tuple(one for one in self._places[run.place] if _order(one) != _order(run))
         if left:
             self._places[run.place] = left
@@ -187,7 +213,9 @@ _order = attrgetter("bar", "frames.start")
 
 
 def mapped_to_json(mapped: Iterable[MappedRun]) -> list[dict[str, object]]:
-    """Return mapped runs as JSON values, in the given order, for the daemon's files and for `--json`."""
+    """Return mapped runs as JSON values, in the given order, for the daemon's files and for `--json`.
+    Units:  `size` in bytes; `start` is a byte address in hexadecimal.
+    """
     return [
         {
             "place": run.place,
@@ -204,9 +232,11 @@ def mapped_to_json(mapped: Iterable[MappedRun]) -> list[dict[str, object]]:
 
 
 def mapped_from_json(value: object, source: str = "mappings") -> MappedPages:
-    """Return the mapped pages that `mapped_to_json` wrote. `source` names the document in an error.
+    """Return the mapped pages from the list that `mapped_to_json` wrote.
 
-    Raises: MalformedError for anything that `mapped_to_json` does not write.
+    `source` names the document in an error.
+    Raises: MalformedError if `value` is not a list, if an entry lacks a field, or if a field has no valid
+            value.
     """
     if not isinstance(value, list):
         raise MalformedError(source, 0, "not a list of mappings")
@@ -217,7 +247,10 @@ def mapped_from_json(value: object, source: str = "mappings") -> MappedPages:
 
 
 def _run_from_json(entry: Any) -> MappedRun:
-    """Return one mapped run from its JSON object."""
+    """Return one mapped run from its JSON object.
+    Raises: KeyError, TypeError, ValueError or AddressError if a field is missing or has no valid value;
+            ValueError also if the range is not whole pages or reaches above 52 bits.
+    """
     span = Range(Address(int(str(entry["start"]), 16)), int(entry["size"]))
     frames = frames_from_range(span)
     if span.start < 0 or span.size < 1 or span.last >> ADDRESS_BITS or frames.range != span:

@@ -1,8 +1,9 @@
-"""Plan the announcements: the actions that make Xen's list of functions agree with the machine. Pure.
+"""Plan the announcements: additions and removals that make Xen's list agree with the machine. Pure.
 
-Order: physical functions before their virtual ones, bridges before the functions behind them; removals in the
-opposite order. Nothing is planned for a function about which the views agree. The announcements decide who
-maps pages, so `plan_mappings` follows when Xen was asked again; in a dry run it follows with `expected_view`.
+Order: physical functions before their virtual functions, bridges before the functions behind them; removals
+in the opposite order. Nothing is planned for a function about which the views agree. The announcements decide
+who maps pages. So `plan_mappings` follows after Xen was asked again; in a dry run it follows with
+`expected_view`.
 """
 
 import itertools
@@ -24,15 +25,16 @@ def plan_announcements(
     moves: Moves = NO_MOVES,
     followed: Followed = NOWHERE,
 ) -> tuple[AddDevice | RemoveDevice, ...]:
-    """Return the announcements that Xen lacks, the removals of ghosts that were seen to leave, and moves.
+    """Return additions for missing functions and orphans, removals of ghosts, and `plan_moves`.
 
-    `only` limits the plan to these functions, by Linux's address. `removed` are functions that Linux had and
-    lost while pcipt watched. Only such a ghost, or one at an address where a dropped function was `followed`,
-    is removed: a ghost that Linux never had may be hardware that Linux was told to hide. `moves` and
-    `followed` are those of `plan_moves`.
-
-    Shape:  removals of ghosts first, so that an address is free before it is used again; then additions; then
-            the actions for renumbered buses.
+    If `only` is given, the plan has only these functions, by Linux's address. `removed` are addresses that
+    Linux had and dropped while pcipt watched. `moves` and `followed` are those of `plan_moves`, which alone
+    plans for the functions in them. A ghost (Xen lists it, the machine does not have it) is removed only if
+    it is in `removed`, or if pcipt told Xen of it after a renumbering and Linux has dropped the function
+    since. A ghost that Linux never had stays: Linux may have been told to hide the hardware. A ghost at an
+    address where `moves` or `followed` has a function that Linux still has stays, too.
+    Shape:  removals of ghosts first, highest address first, so that an address is free before it is used
+            again; then additions, sorted as `parents_first` does; then the actions for renumbered buses.
     """
     mine = moves if only is None else {linux: now for linux, now in moves.items() if linux in only}
     told = followed if only is None else {linux: at for linux, at in followed.items() if linux in only}
@@ -52,7 +54,8 @@ def plan_announcements(
 def expected_view(xen: XenView, actions: Iterable[Action]) -> XenView:
     """Return the view that Xen will have if all these actions succeed.
 
-    A dry run plans the mappings with it.
+    Actions other than additions and removals are ignored. A dry run plans the mappings with it. `xen` is
+    unchanged.
     """
     for action in actions:
         if isinstance(action, AddDevice):
@@ -63,7 +66,7 @@ def expected_view(xen: XenView, actions: Iterable[Action]) -> XenView:
 
 
 def _announce(function: Function, xen: XenView, machine: Machine) -> AddDevice:
-    """Return the action that announces a function at Linux's address."""
+    """Return the action that tells Xen of a function at Linux's address."""
     if function.sbdf in xen.orphans:
         reason = "Xen lists it without an owner; announcing it again gives it to dom0"
     else:

@@ -1,9 +1,8 @@
 """Plan the mappings: desired pages minus mapped pages, for the functions that changed or for all. Pure.
 
 Input: `Desired` of some places (`desired_of`, or `gone` if Linux has dropped the function), and the mapped
-pages of all places. Unmaps come before maps; one action is for one run of pages of one BAR. A page that
-another BAR has mapped or needs now stays mapped. Pages that vPCI maps and unmaps itself are recorded; pcipt
-does not repeat that.
+pages of all places. Unmaps come before maps; one action has one run of pages of one BAR. A page that another
+BAR has mapped or needs now is not unmapped. Pages that vPCI maps and unmaps itself are only recorded.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,10 +23,10 @@ Owner = tuple[str, int]  # place, BAR
 
 @attrs.frozen
 class Run:
-    """Pages of one BAR whose record changes without a call to Xen. An empty `since` is the time of recording.
+    """Pages of one BAR whose record changes without a call to Xen.
 
-    If `state` is DOUBTFUL, an action of the plan is yet to map the pages; if it is STALE, one is to unmap
-    them.
+    An empty `since` is the time of recording. `state` HELD: the pages are mapped. STALE: an action of the
+    plan unmaps them. DOUBTFUL: an action of the plan maps them, or it is unknown whether they are mapped.
     """
 
     place: str
@@ -41,11 +40,11 @@ class Run:
 
 @attrs.frozen
 class MappingPlan:
-    """The calls to Xen (`actions`), and the changes of the mapped pages that need no call.
+    """The calls to Xen (`actions`), and the changes of the record of mapped pages that need no call.
 
     `left` are pages to remove from the record of a BAR, `taken` are pages to record for a BAR, `moved` are
     places with the new addresses of their functions. `note` records these three before the actions are
-    performed: they are facts, in observe mode as well.
+    performed, also if pcipt only observes: they are facts.
     """
 
     actions: tuple[UnmapMmio | MapMmio, ...] = ()
@@ -61,12 +60,15 @@ def plan_mappings(
     *,
     messages_lost: bool = False,
 ) -> MappingPlan:
-    """Return the plan for these places. Each place may be given once. The order of the input does not matter.
+    """Return the plan for the places in `desired`, which must not have a place twice.
 
-    An unmap is cut where a BAR of another function in `bars` begins or ends: the guard that refuses to unmap
-    that BAR's pages then refuses no other pages. If `messages_lost` is True, one function may have been
-    replaced by another without being seen: then nobody knows whether vPCI has unmapped the pages that are not
-    desired any more, and pcipt unmaps them.
+    Their order does not matter. Nothing is planned for a place with a `hold_reason`. An unmap is cut where a
+    BAR of another function in `bars` begins or ends: if a guard refuses to unmap the pages of that BAR, it
+    refuses no other pages. If `messages_lost` is True, one function may have been replaced by another without
+    being seen: then nobody knows whether vPCI has unmapped the pages that are not desired any more, and pcipt
+    unmaps them.
+    Shape:  `actions`: unmaps sorted by place (as text), BAR number and first page; then maps sorted by place
+            and BAR number.
     """
     return _Planner(
         sorted(desired, key=_place), mapped, bars or BarIndex(), messages_lost=messages_lost
@@ -74,7 +76,7 @@ def plan_mappings(
 
 
 def note(plan: MappingPlan, mapped: MappedPages, when: str) -> None:
-    """Record in `mapped` the part of a plan that needs no call.
+    """Record in `mapped` the changes of a plan that need no call: `moved`, then `left`, then `taken`.
 
     `when` is the present time (UTC, RFC 3339).
     """
@@ -88,17 +90,21 @@ def note(plan: MappingPlan, mapped: MappedPages, when: str) -> None:
 
 
 def name_of_bar(bar: int) -> str:
-    """Return "BAR 0" to "BAR 5", or "ROM" for 6."""
+    """Return the name of a BAR for the user: "ROM" for 6, "BAR 0", "BAR 1" and so on for other numbers."""
     return "ROM" if bar == ROM_INDEX else f"BAR {bar}"
 
 
 def _place(desired: Desired) -> str:
-    """Return the place of desired pages, to sort by it."""
+    """Return the place of desired pages, as a sort key."""
     return desired.place
 
 
 class _Planner:
-    """One run of `plan_mappings`: the lost pages of all places are collected first, then decided."""
+    """The working state of one call of `plan_mappings`.
+
+    Pages that are mapped and not desired any more (lost pages) are collected for all places before any
+    decision.
+    """
 
     def __init__(
         self, desired: Sequence[Desired], mapped: MappedPages, bars: BarIndex, *, messages_lost: bool
@@ -125,7 +131,7 @@ class _Planner:
         self._moved: list[tuple[str, Sbdf]] = []
 
     def plan(self) -> MappingPlan:
-        """Return the plan. It can be computed once only."""
+        """Return the plan. Call it only once for an object."""
         certain = [each for each in self._desired if each.hold_reason is None]
         places = [(each, self._mapped.of(each.place)) for each in certain]
         for each, runs in places:
@@ -141,7 +147,7 @@ class _Planner:
         return MappingPlan((*unmaps, *maps), tuple(self._left), tuple(self._taken), tuple(self._moved))
 
     def _find_lost(self, each: Desired, runs: list[MappedRun]) -> None:
-        """Collect the pages of a place that are mapped and not desired any more. Nothing is decided yet."""
+        """Collect the pages of a place that are mapped and not desired; note its address if it changed."""
         if any(run.sbdf != each.sbdf for run in runs):
             self._moved.append((each.place, each.sbdf))
         spans = {wanted.bar: wanted.spans for wanted in each.bars}
@@ -158,7 +164,12 @@ class _Planner:
                     self._dropped.add(page, owner)
 
     def _decide_lost(self, each: Desired, run: MappedRun, pages: tuple[Frames, ...]) -> None:
-        """Decide who unmaps pages that a BAR has lost: vPCI, pcipt, or nobody if another BAR needs them."""
+        """Add to the plan what becomes of pages that a BAR has lost: an unmap, or only the record's removal.
+
+        The record is removed if vPCI has unmapped the pages itself. Nobody unmaps pages that another BAR has
+        mapped or needs, or that the plan unmaps for another BAR already: only their record for this BAR is
+        removed.
+        """
         owner = (run.place, run.bar)
         needed: tuple[Frames, ...] = pages
         if self._messages_lost or not _vpci_unmaps(each, run):
@@ -175,7 +186,11 @@ class _Planner:
         self._left += [Run(run.place, each.sbdf, run.bar, page, run.by) for page in needed]
 
     def _needed(self, pages: Iterable[Frames], owner: Owner) -> list[Frames]:
-        """Return pages that stay mapped for other BARs, or that the plan already unmaps for another BAR."""
+        """Return runs, in no particular order, that overlap `pages` and must not be unmapped for `owner`.
+
+        These are pages that any BAR desires, pages that another BAR has mapped and does not lose, and pages
+        that the plan already unmaps for another BAR. A run is not cut to `pages`.
+        """
         found: list[Frames] = []
         for page in pages:
             found += [span for span, _ in self._wanted.over(page)]
@@ -188,7 +203,10 @@ class _Planner:
         return found
 
     def _decide_desired(self, each: Desired, wanted: DesiredBar, runs: list[MappedRun]) -> None:
-        """Decide what the desired pages of one BAR still need: a map by pcipt, or only a record."""
+        """Add to the plan what the desired pages of one BAR still need: a map by pcipt, or only a record.
+
+        `runs` are the mapped runs of this BAR.
+        """
         if len(runs) == 1 and _is_satisfied(wanted, runs[0]):
             return
         certain = [run for run in runs if run.state in MAPPED]
@@ -225,14 +243,14 @@ class _Planner:
                 )
 
     def _doubtful_lost(self, page: Frames) -> tuple[Frames, ...]:
-        """Return the parts of `page` that may or may not be mapped, by the runs of all BARs."""
+        """Return the parts of `page` that are INTENDED or DOUBTFUL for any BAR; empty if there are none."""
         unsure = [run.frames for run in self._mapped.over(page) if run.state not in MAPPED]
         return common((page,), unsure) if unsure else ()
 
     def _mapped_by_others(self, pages: Iterable[Frames]) -> tuple[Frames, ...]:
-        """Return the runs that overlap `pages` and are mapped now, for any BAR.
+        """Return the HELD and STALE runs of any BAR that overlap `pages`, without pages vPCI has unmapped.
 
-        Pages that vPCI has unmapped are cut out. A run is not cut to `pages`.
+        A run is not cut to `pages`.
         """
         mapped: list[Frames] = []
         dropped: list[Frames] = []
@@ -242,9 +260,10 @@ class _Planner:
         return without(mapped, dropped) if mapped else ()
 
     def _restore_shared(self) -> None:
-        """Plan to map pages again that vPCI unmapped with a BAR, if a BAR that pcipt maps shares them.
+        """Plan to map pages again that vPCI unmapped with one BAR and that a BAR mapped by pcipt shares.
 
-        Shared pages that are STALE for another BAR become DOUBTFUL instead: nobody needs them for that BAR.
+        If the pages are STALE for the other BAR and its place is not in the plan, they are only recorded as
+        DOUBTFUL: nobody needs them.
         """
         for each, run, pages in self._lost:
             if not _vpci_unmaps(each, run):
@@ -271,13 +290,16 @@ class _Planner:
                         )
 
     def _map(self, owner: DesiredBar | MappedRun, frames: Frames, reason: str) -> None:
-        """Plan to map pages of one BAR, without the pages that the plan maps for it already."""
+        """Plan to map pages of one BAR, except pages that the plan maps for this BAR already."""
         planned = self._maps.setdefault((owner.place, owner.bar), [])
         for part in without((frames,), [action.frames for action in planned]):
             planned.append(MapMmio(owner.sbdf, reason, owner.place, owner.bar, part))
 
     def _unmap_actions(self) -> Iterable[tuple[tuple[str, int, int], UnmapMmio]]:
-        """Yield the unmaps, each with its sort key, cut where BARs of other functions begin and end."""
+        """Yield the unmaps, each with its sort key, cut where BARs of other functions begin and end.
+
+        They are not sorted.
+        """
         for (place, bar), (each, pages) in self._unmaps.items():
             reason = _reason_for_unmap(each, bar)
             for page in pages:
@@ -288,21 +310,21 @@ class _Planner:
 
 
 def _is_satisfied(wanted: DesiredBar, run: MappedRun) -> bool:
-    """Return True if this run is exactly the desired one: same pages, same mapper, certainly mapped."""
+    """Return True if a run is exactly what is desired: same pages, same mapper, and HELD."""
     return wanted.spans == (run.frames,) and run.state is State.HELD and run.by is wanted.by
 
 
 def _vpci_unmaps(each: Desired, run: MappedRun) -> bool:
-    """Return True if vPCI itself has unmapped the pages of a run that are not desired any more.
+    """Return True if vPCI itself has unmapped those pages of a run that are not desired any more.
 
-    That is so if vPCI handles the function, mapped the pages itself, and their state is HELD. Pages of a
-    function that was seen to leave are STALE: vPCI never unmaps them.
+    That is so if vPCI handles the function, mapped the run itself, and the run is HELD. Pages of a function
+    that Linux was seen to drop are STALE: vPCI never unmaps them.
     """
     return each.by is By.XEN and run.by is By.XEN and run.state is State.HELD
 
 
 def _reason_for_unmap(each: Desired, bar: int) -> str:
-    """Return the reason of an unmap, in words for the user."""
+    """Return the reason for unmapping pages of a BAR, in words for the user."""
     name = name_of_bar(bar)
     if each.gone:
         return f"the function has left the machine, and its {name} is still mapped"

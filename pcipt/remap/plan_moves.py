@@ -27,13 +27,13 @@ BUSES, NONE = range(0x100), range(0)
 def find_moves(
     machine: Machine, numbers: Numbers = NOTHING, bridges: Collection[Sbdf] | None = None
 ) -> Moves:
-    """Return the functions that are at another address in hardware than Linux has them.
+    """Return the functions that answer at another address in hardware than Linux has for them.
 
-    Only a function that does not answer at Linux's address can be such a function, whatever registers say.
-    `numbers` are the last known bus numbers of bridges that cannot be read at Linux's address now. If
-    `bridges` is given, only functions behind these bridges are looked at.
-
-    Shape:  from Linux's address to the address in hardware, or to None if no bus leads there; parents first.
+    A function is returned only if it does not answer at Linux's address and is behind a bridge. `numbers` are
+    the last known bus numbers, by place, of bridges that cannot be read at Linux's address now. If `bridges`
+    is given, only functions behind these bridges are looked at, at any depth.
+    Shape:  from Linux's address to the address in hardware, or to None if no bus leads to the function; a
+            bridge before the functions behind it.
     """
     found: dict[Sbdf, Sbdf | None] = {}
     buses = _Buses(machine, numbers, found)
@@ -52,9 +52,9 @@ def find_moves(
 
 
 class _Buses:
-    """The buses that each bridge passes on in hardware.
+    """The buses that each bridge passes on in hardware, computed when they are first asked for.
 
-    All bridges above must pass them on, and no other bridge.
+    A bridge passes a bus on only if all bridges above it do so, and no other bridge beside it.
     """
 
     def __init__(self, machine: Machine, numbers: Numbers, found: Moves) -> None:
@@ -64,16 +64,18 @@ class _Buses:
         self._behind: dict[Sbdf, range] = {}
 
     def behind(self, bridge: Function) -> range:
-        """Return the buses behind a bridge, its secondary bus first.
+        """Return the buses behind a bridge in ascending order, its secondary bus first.
 
-        Empty if the bridge is not reached, or if another bridge passes its secondary bus on as well.
+        Empty if no bus number leads to the bridge, if its bus numbers are not known or not above its own bus,
+        if the bridges above do not pass its secondary bus on, or if another bridge below the same parent
+        passes its secondary bus on as well.
         """
         if bridge.sbdf not in self._behind:
             self._behind[bridge.sbdf] = self._find(bridge)
         return self._behind[bridge.sbdf]
 
     def _find(self, bridge: Function) -> range:
-        """Return the buses behind a bridge, as `behind` explains, computed from the registers."""
+        """Compute what `behind` returns, from the registers."""
         above = self._machine.functions.get(bridge.parent) if bridge.parent is not None else None
         passed = self.behind(above) if above is not None else BUSES
         at = self._found.get(bridge.sbdf, bridge.sbdf)
@@ -90,7 +92,7 @@ class _Buses:
         return range(first, min(last + 1, passed.stop))
 
     def _registers(self, bridge: Function) -> tuple[int, int]:
-        """Return the secondary and subordinate bus of a bridge, or (0, 0) if nobody knows them."""
+        """Return a bridge's secondary and subordinate bus, as read or as in `numbers`; (0, 0) if unknown."""
         own = bridge.bridge
         if own is not None:
             return own.secondary, own.subordinate
@@ -100,11 +102,14 @@ class _Buses:
 def plan_moves(
     machine: Machine, xen: XenView, moves: Moves, followed: Followed = NOWHERE
 ) -> tuple[AddDevice | RemoveDevice, ...]:
-    """Return the actions by which Xen follows: additions, parents first, then removals, children first.
+    """Return the actions that make Xen's list agree with renumbered buses: additions, then removals.
 
-    `followed` are the addresses at which pcipt told Xen of a renumbered function and Xen may still list it
-    (`Ledger.followed`). With it a second move, and a return, work like the first move. Nothing is planned for
-    a function whose new address belongs to another function; `disagreements` returns a finding for it.
+    `moves` are those of `find_moves`. `followed` are the addresses at which pcipt told Xen of a renumbered
+    function and Xen may still list it (`Ledger.followed`): with it a second move, and a return to Linux's
+    address, work like the first move. Nothing is planned for a function that no bus leads to, for one that is
+    in `followed` only and does not answer, and for one whose new address belongs to another function
+    (`disagreements` returns a finding for it).
+    Shape:  additions sorted as `parents_first` does, removals in the opposite order.
     """
     additions: list[AddDevice] = []
     removals: list[RemoveDevice] = []
@@ -128,11 +133,11 @@ def plan_moves(
 
 
 def _is_another_functions(machine: Machine, xen: XenView, linux: Sbdf, now: Sbdf, followed: Followed) -> bool:
-    """Return True if `now`, the new address of function `linux`, is the address of another function.
+    """Return True if `now`, the new address of the function `linux`, is the address of another function.
 
-    There are two such cases. Another function of Linux answers at `now`: Linux announces that function there.
-    Or Xen lists `now`, and Linux has another function there or pcipt told Xen of another function there.
-    The answer is False if Xen lists `now` and nobody knows why: the ledger that said so may be lost.
+    There are two such cases. Another function of Linux answers at `now`: Linux tells Xen of it. Or Xen lists
+    `now`, and Linux has another function there or pcipt told Xen of another function there. The answer is
+    False if Xen lists `now` and nobody knows why: the ledger that said so may be lost.
     """
     if now == linux or now in followed.get(linux, ()):
         return False
@@ -143,9 +148,10 @@ def _is_another_functions(machine: Machine, xen: XenView, linux: Sbdf, now: Sbdf
 
 
 def parents_first(machine: Machine, wanted: Collection[Sbdf]) -> list[Sbdf]:
-    """Return the functions sorted: bridges before functions behind them, physical before virtual functions.
+    """Return the addresses sorted: bridges before functions behind them, physical before virtual functions.
 
-    The machine must have all of them.
+    Among equals the order is by address. Functions without a path are first.
+    Raises: KeyError if the machine does not have one of them.
     """
 
     def rank(sbdf: Sbdf) -> tuple[int, bool, Sbdf]:
@@ -158,10 +164,10 @@ def parents_first(machine: Machine, wanted: Collection[Sbdf]) -> list[Sbdf]:
 
 
 def is_extended(function: Function, machine: Machine, device: int) -> bool:
-    """Return True if dom0's kernel would set EXTFN for a function: device number above 0, behind an ARI port.
+    """Return True if dom0's kernel would set EXTFN: device number above 0, behind a port that forwards ARI.
 
-    `device` is the device number of the function's address. The port is the bridge above the function; it
-    must forward ARI now. The answer for a virtual function is False.
+    `device` is the device number of the function's address. The port is the bridge directly above the
+    function. The answer is False for a virtual function, and if the bridge or its ARI bit is not known.
     Source: linux drivers/xen/pci.c (pci_ari_enabled and PCI_SLOT != 0); PCIe 6.0 §7.5.3.15 bit 5.
     """
     if function.physfn is not None or device == 0 or function.parent is None:
@@ -171,7 +177,11 @@ def is_extended(function: Function, machine: Machine, device: int) -> bool:
 
 
 def subtree(machine: Machine, top: Sbdf) -> Iterator[Function]:
-    """Yield all functions behind a bridge, at any depth, as Linux has them."""
+    """Yield all functions behind a bridge, at any depth, as Linux has them; `top` itself is not yielded.
+
+    A bridge is yielded before the functions behind it. Nothing is yielded if the machine has no function at
+    `top`.
+    """
     waiting = machine.children(top)
     while waiting:
         at = waiting.pop()
@@ -180,7 +190,10 @@ def subtree(machine: Machine, top: Sbdf) -> Iterator[Function]:
 
 
 def bridges_above(machine: Machine, sbdf: Sbdf) -> Iterator[Function]:
-    """Yield the bridges between a function and the root, as Linux has them, the nearest first."""
+    """Yield the bridges between a function and the root, as Linux has them, the nearest first.
+
+    Nothing is yielded if the machine has no function at `sbdf`.
+    """
     function = machine.functions.get(sbdf)
     while function is not None and function.parent is not None:
         function = machine.functions.get(function.parent)
@@ -189,17 +202,16 @@ def bridges_above(machine: Machine, sbdf: Sbdf) -> Iterator[Function]:
 
 
 def top_of_move(machine: Machine, moves: Moves, linux: Sbdf) -> Function | None:
-    """Return the bridge whose register moved a function, or None if there is none.
+    """Return the bridge whose changed bus numbers moved the function that Linux has at `linux`, or None.
 
-    That is the nearest bridge above the function that has not moved itself.
+    That is the nearest bridge above the function that has not moved itself (is not in `moves`). None if there
+    is no such bridge, or if the machine has no function at `linux`.
     """
     return next((bridge for bridge in bridges_above(machine, linux) if bridge.sbdf not in moves), None)
 
 
 def _address_in(child: Function, buses: range) -> Sbdf | None:
-    """Return the address of a function behind a bridge that passes `buses` on.
-
-    None: its bus is not among them.
+    """Return the address of a function behind a bridge that passes `buses` on; None if it is on none of them.
 
     The path of the function says on which bus it is, counted from the bridge's secondary bus. A function
     without a path keeps Linux's address: nobody knows its place.
@@ -211,7 +223,11 @@ def _address_in(child: Function, buses: range) -> Sbdf | None:
 
 
 def _follow(machine: Machine, function: Function, now: Sbdf, moves: Moves) -> AddDevice:
-    """Return the action that tells Xen of a renumbered function at its address `now`."""
+    """Return the action that tells Xen of a renumbered function at its address `now`.
+
+    If `now` is Linux's address, `moved_from` is None: the function has come back. `physfn` is the present
+    address of the physical function.
+    """
     linux = function.sbdf
     physfn = function.physfn
     if physfn is not None:

@@ -1,10 +1,10 @@
-"""Plan reserved regions: withdrawn when the last device has left dom0, restored before one returns. Pure.
+"""Plan reserved regions: withdrawn when the last device has left dom0, restored before a device returns.
 
-Xen maps a reserved region into dom0 with the first of its devices that it is told of. Xen unmaps the region
-only when it is made to forget the last of them; a device that goes to quarantine or to a guest leaves the
-region mapped. So a region is mapped unless the ledger says otherwise. Nothing is withdrawn on a doubt: a
-device that Linux has, and that nobody else is known to have, needs its regions; a region without any known
-device is left alone.
+Pure. Xen maps a reserved region into dom0 when it is told of the first of the region's devices. Xen unmaps
+the region only when it is made to forget the last of them; a device that is given to quarantine or to a guest
+leaves the region mapped. So a region is mapped unless the ledger says otherwise. Nothing is withdrawn in
+doubt: a device that Linux has, and of which no other owner is known, needs its regions; a region without any
+known device is left alone.
 Source: xen/drivers/passthrough/vtd/iommu.c, x86/iommu.c (iommu_identity_mapping); measured in the lab.
 """
 
@@ -21,10 +21,10 @@ Scopes = Mapping[Frames, frozenset[Sbdf]]
 
 
 class Kept(enum.Enum):
-    """What the ledger says of a region.
+    """The state of a reserved region by the ledger.
 
-    BY_XEN: as Xen mapped it. RESTORED: mapped again by pcipt. WITHDRAWN: unmapped by pcipt. DOUBTFUL: mapped
-    or not, nobody knows.
+    BY_XEN: as Xen mapped it. RESTORED: mapped again by pcipt. WITHDRAWN: unmapped by pcipt. DOUBTFUL: nobody
+    knows whether it is mapped.
     """
 
     BY_XEN = "by-xen"
@@ -34,7 +34,11 @@ class Kept(enum.Enum):
 
 
 def kept_in(ledger: Ledger, frames: Frames) -> Kept:
-    """Return what the ledger says of the region that starts at the first of these frames."""
+    """Return the state, by the ledger, of the reserved region that starts at the first page of `frames`.
+
+    The state is BY_XEN if the ledger has no entry for the region. It is DOUBTFUL if an entry is not HELD, or
+    if there are both a withdrawal and a restoring.
+    """
     for word, kept in ((WithdrawReserved.word, Kept.WITHDRAWN), (RestoreReserved.word, Kept.RESTORED)):
         other = RestoreReserved.word if kept is Kept.WITHDRAWN else WithdrawReserved.word
         entry = ledger.find(word, None, frames.start)
@@ -45,10 +49,11 @@ def kept_in(ledger: Ledger, frames: Frames) -> Kept:
 
 
 def needs_region(sbdf: Sbdf, machine: Machine, xen: XenView) -> bool:
-    """Return True if a device is dom0's, as far as is known: then its DMA needs the regions that are for it.
+    """Return True if a device is dom0's, as far as is known: then its DMA needs its reserved regions.
 
-    A device that Linux has counts as dom0's, unless a guest, Xen or quarantine has it, or it is bound to
-    xen-pciback and Xen does not list it. A device that Linux does not have counts if Xen lists it as dom0's.
+    A device of a guest, of Xen itself or in quarantine is not dom0's. Any other device that Linux has is
+    dom0's, except one that is bound to xen-pciback and that Xen does not list. A device that Linux does not
+    have is dom0's if Xen lists it as dom0's (`XenView.in_dom0`).
     """
     if sbdf in xen.elsewhere or sbdf in xen.quarantined:
         return False
@@ -68,13 +73,14 @@ def plan_reserved(
     claimed: Collection[Frames] = (),
     certain: bool = True,
 ) -> tuple[RestoreReserved | WithdrawReserved, ...]:
-    """Return the actions for these regions. `scopes` has the devices of each region.
+    """Return the actions for these reserved regions. `scopes` has the devices of each region.
 
-    A region is restored, or kept, if one of its devices needs it (`needs_region`) or if it is in `claimed`: a
-    device of it is about to return. All other regions are withdrawn, but only if `certain` is True: then
-    `scopes` has all their devices.
-
-    Shape:  restorings first. An action names one of the `changed` devices if the region has one of them.
+    A region stays mapped, or is restored if pcipt withdrew it or its state is in doubt, if one of its devices
+    is dom0's (`needs_region`) or if it is in `claimed` (a device of it is about to return). Each other region
+    is withdrawn unless it is withdrawn already, but only if `certain` is True: the caller is then sure that
+    `scopes` has all devices of each region. There is no action for a region without devices.
+    Shape:  restorings first, then withdrawals, each by first page. An action names a device of the region:
+            one that is dom0's if there is one, and among those one that is in `changed` if there is one.
     """
     back: list[RestoreReserved] = []
     out: list[WithdrawReserved] = []
@@ -96,7 +102,7 @@ def plan_reserved(
 
 
 def _why_out(about: Sbdf, scope: Collection[Sbdf], machine: Machine, xen: XenView) -> str:
-    """Return the reason for a withdrawal, in words for the user."""
+    """Return the reason for a withdrawal, in words for the user. `about` is a device of the region."""
     here = about in machine.functions
     where = f"belongs to {xen.owner(about)}" if here else "has left the machine"
     last = "the last of its devices" if len(scope) > 1 else "its only device"

@@ -1,4 +1,4 @@
-"""Steps of the ledger as plain JSON values and back. Pure.
+"""Steps of the ledger as JSON objects and back. Pure.
 
 Between two saves of the whole ledger, each step is appended to a file. A step is an action, the event that
 happened to it, and the time. Applied again in the same order, the steps produce the same ledger.
@@ -17,16 +17,18 @@ from pcipt.remap.ledger import Event, Ledger
 
 @attrs.frozen
 class Step:
-    """A step of the ledger. `when` is the time of the event (UTC, RFC 3339)."""
+    """A step of the ledger: an action and what happened to it.
+
+    `when` is the time of the event (UTC, RFC 3339).
+    """
 
     action: Action
     event: Event
     when: str
 
     def apply(self, ledger: Ledger) -> None:
-        """Apply the step to a ledger, in place.
-
-        Raises: StateError as `Ledger.step`.
+        """Record the step in a ledger, which changes in place.
+        Raises: StateError as `Ledger.step`; the ledger is then unchanged.
         """
         ledger.step(self.action, self.event, self.when)
 
@@ -45,16 +47,20 @@ _PLAIN = (lambda value: value, lambda value: value)
 
 
 def step_to_json(step: Step) -> dict[str, Any]:
-    """Return a step as a JSON object. Fields of the action that are None are left out."""
+    """Return a step as a JSON object: "event", "action" (its word), "when", and the fields of the action.
+
+    Fields that are None are left out. Addresses are text, pages a list of first frame and count.
+    """
     fields = attrs.asdict(step.action, recurse=False)
     told = {name: _CODED.get(name, _PLAIN)[0](value) for name, value in fields.items() if value is not None}
     return {"event": step.event.value, "action": step.action.word, "when": step.when, **told}
 
 
 def step_from_json(value: Any) -> Step:
-    """Return the step that `step_to_json` wrote.
-
-    Raises: MalformedError for anything that `step_to_json` does not write.
+    """Return the step from the object that `step_to_json` wrote.
+    Raises: MalformedError if `value` is not an object, if a field is missing, if a field is one that the
+            action does not have, or if an event, word, address or range has no valid form. Other fields are
+            not checked.
     """
     try:
         given = dict(value)

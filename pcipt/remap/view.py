@@ -1,7 +1,7 @@
 """Compare the functions that Xen lists (`XenView`) with those of hardware and Linux (`Machine`). Pure.
 
-The differences have names. A ghost: Xen lists it, the machine does not have it. Missing: the machine has it,
-Xen does not list it or lists it as an orphan, that is without an owner.
+The differences have names. A ghost: Xen lists the function, the machine does not have it. Missing: the
+machine has the function, Xen does not list it or lists it as an orphan, that is without an owner.
 """
 
 from collections.abc import Collection, Mapping
@@ -19,10 +19,11 @@ DOM0, QUARANTINE, GUEST = "dom0", "quarantine", "guest"  # owners in words; a gu
 class XenView:
     """The functions that Xen lists, and who owns them, as far as Xen was asked.
 
-    `known` are all functions that Xen lists; the other sets are parts of it. `orphans` have no owner.
-    `elsewhere` are functions of a guest or of Xen itself, each with that owner in words. `quarantined` are
-    owned by dom_io, as far as Xen was asked for that (`Hypervisor.owners`). All others count as dom0's. If
-    `custody_told` is False, Xen could not be asked who owns some of them.
+    `known` are all functions that Xen lists. The other sets are parts of `known`: `orphans` have no owner;
+    `elsewhere` are functions of a guest or of Xen itself, each with that owner in words; `quarantined` are
+    functions of dom_io, as far as Xen was asked for them (`Hypervisor.owners`). A function of `known` that is
+    in none of these sets is dom0's, as far as is known. If `custody_told` is False, Xen could not be asked
+    who owns some of the functions.
     """
 
     known: AbstractSet[Sbdf] = frozenset()
@@ -32,7 +33,7 @@ class XenView:
     quarantined: AbstractSet[Sbdf] = frozenset()
 
     def in_dom0(self, sbdf: Sbdf) -> bool:
-        """Return True if Xen lists the function and no other owner is known: it then counts as dom0's.
+        """Return True if Xen lists the function and no other owner than dom0 is known.
 
         Return False if Xen does not list it, and for an orphan, a quarantined function, and a function of a
         guest or of Xen itself.
@@ -41,7 +42,11 @@ class XenView:
         return owned and sbdf not in self.elsewhere and sbdf not in self.quarantined
 
     def owner(self, sbdf: Sbdf) -> str:
-        """Return the owner of a function in words: "dom0", "quarantine", "guest 3", … or "unknown to Xen"."""
+        """Return the owner of a function in words.
+
+        The words are "unknown to Xen" if Xen does not list the function, "nobody (orphan)", "quarantine", the
+        words in `elsewhere` (for example "guest 3"), else "dom0".
+        """
         if sbdf not in self.known:
             return "unknown to Xen"
         if sbdf in self.orphans:
@@ -51,16 +56,16 @@ class XenView:
         return self.elsewhere.get(sbdf, DOM0)
 
     def guest(self, sbdf: Sbdf) -> int | None:
-        """Return the domain number of the guest that owns a function, or None if no guest does."""
+        """Return the domain number of the guest that owns a function, or None if no guest owns it."""
         word, _, number = self.elsewhere.get(sbdf, "").partition(" ")
         return int(number) if word == GUEST and number.isdecimal() else None
 
     def with_known(self, sbdf: Sbdf) -> "XenView":
-        """Return a view in which Xen lists this function and it is not an orphan."""
+        """Return a view in which Xen lists this function and it is not an orphan. This view is unchanged."""
         return attrs.evolve(self, known=self.known | {sbdf}, orphans=self.orphans - {sbdf})
 
     def without(self, sbdf: Sbdf) -> "XenView":
-        """Return a view in which Xen does not list this function."""
+        """Return a view in which Xen does not list this function. This view is unchanged."""
         return attrs.evolve(
             self,
             known=self.known - {sbdf},
@@ -71,7 +76,7 @@ class XenView:
 
 
 def ghosts(machine: Machine, xen: XenView, only: Collection[Sbdf] | None = None) -> list[Sbdf]:
-    """Return the ghosts (Xen lists them, the machine does not have them), sorted by address.
+    """Return the addresses that Xen lists and at which the machine has no function, sorted.
 
     If `only` is given, other addresses are left out.
     """
@@ -80,10 +85,10 @@ def ghosts(machine: Machine, xen: XenView, only: Collection[Sbdf] | None = None)
 
 
 def missing(machine: Machine, xen: XenView, only: Collection[Sbdf] | None = None) -> list[Sbdf]:
-    """Return the functions of the machine that Xen does not list, or lists without an owner, sorted by
-    address.
+    """Return the functions of the machine that Xen does not list or lists as orphans, sorted by address.
 
-    Functions in segments that Xen cannot name are left out; if `only` is given, so are other addresses.
+    Functions in segments that Xen cannot name (above ffff) are left out. If `only` is given, other addresses
+    are left out, too.
     """
     asked = machine.functions if only is None else sorted(sbdf for sbdf in only if sbdf in machine.functions)
     return [sbdf for sbdf in asked if sbdf.fits_xen and (sbdf not in xen.known or sbdf in xen.orphans)]
@@ -97,10 +102,12 @@ def disagreements(
 ) -> list[tuple[Sbdf, Finding]]:
     """Return a finding for each function about which Xen disagrees with hardware and Linux.
 
-    `moves` are the functions that bus renumbering moved, by Linux's address (`find_moves`). Such a function
-    has one finding, at Linux's address. If `only` is given, other addresses have no finding.
-
-    Shape:  (address, finding): missing functions and orphans first, then ghosts, then moved functions.
+    The codes are "orphan", "unknown-to-xen", "ghost" and "moved". `moves` are the functions that bus
+    renumbering moved, by Linux's address (`find_moves`). Each has the finding "moved" at Linux's address and
+    no other; its new address has none. Functions in segments that Xen cannot name have no finding; if `only`
+    is given, nor have other addresses.
+    Shape:  (address, finding): missing functions first, then ghosts, both sorted by address; then moved
+            functions in the order of `moves`.
     """
     found = []
     for sbdf in missing(machine, xen, only):
@@ -129,9 +136,7 @@ def disagreements(
 
 
 def _moved(now: Sbdf | None, machine: Machine, xen: XenView) -> Finding:
-    """Return the finding for a function that bus renumbering moved to `now` (None: no bus number leads to
-    it).
-    """
+    """Return the finding "moved". `now` is the new address, None if no bus number leads to the function."""
     text = "its bus was renumbered"
     if now is None:
         text += ": no bus number leads to it; give the bridges above it consistent numbers, or rescan"

@@ -22,10 +22,12 @@ _U64 = (1 << 64) - 1
 
 
 def parse_access(line: bytes, number: int, source: str) -> bytes:
-    """Convert a line of *.ports.jsonl to the binary record (`ACCESS`) that `PortDecoder` takes.
+    """Return the binary record (`ACCESS`) for one line of *.ports.jsonl. `PortDecoder` takes such records.
 
-    `number` is the line number; it is the record's `n` if the line has no key `n`.
-    Raises: MalformedError with `number` as offset, saying which key is wrong.
+    `number` is the line number; it is the record's `n` if the line has no key `n`. A value with more bits
+    than `size` has is cut to `size` bytes.
+    Raises: MalformedError with `number` as offset, if the line is not a JSON object or if a key is missing or
+            wrong.
     """
     record = _object(line, number, source)
     ecam = "ecam" in record
@@ -43,10 +45,13 @@ def parse_access(line: bytes, number: int, source: str) -> bytes:
 
 
 def parse_write(line: bytes, number: int, source: str) -> ConfigWrite:
-    """Convert a line of *.writes.jsonl to a write. A size of null, or no size, means unknown.
+    """Return the write that one line of *.writes.jsonl describes. Its size is None (unknown) if `size` is
+    null or missing.
 
-    `number` is the line number; it is the write's number if the line has no key `n`.
-    Raises: MalformedError with `number` as offset, saying which key is wrong.
+    `number` is the line number; it is the write's number if the line has no key `n`. A value with more bits
+    than the size has is cut (to 4 bytes if the size is unknown).
+    Raises: MalformedError with `number` as offset, if the line is not a JSON object or if a key is missing or
+            wrong.
     """
     record = _object(line, number, source)
     address = record.get("sbdf")
@@ -69,7 +74,10 @@ def parse_write(line: bytes, number: int, source: str) -> ConfigWrite:
 
 
 def _object(line: bytes, number: int, source: str) -> dict[str, Any]:
-    """Parse one line as a JSON object."""
+    """Return the JSON object in one line.
+
+    Raises: MalformedError if the line is not JSON or not an object.
+    """
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -80,7 +88,10 @@ def _object(line: bytes, number: int, source: str) -> dict[str, Any]:
 
 
 def _size(record: dict[str, Any], number: int, source: str) -> int | None:
-    """Return the key `size` (1, 2 or 4 bytes), or None if it is missing or null."""
+    """Return the key `size` (1, 2 or 4 bytes), or None if it is missing or null.
+
+    Raises: MalformedError if it is anything else.
+    """
     size = record.get("size")
     if size is None:
         return None
@@ -90,7 +101,7 @@ def _size(record: dict[str, Any], number: int, source: str) -> int | None:
 
 
 def _vcpu(record: dict[str, Any]) -> int:
-    """Return the key `vcpu`, or NO_VCPU if it is missing or not a valid vCPU number."""
+    """Return the key `vcpu`, or NO_VCPU if it is missing or not a valid vCPU number. Raises nothing."""
     vcpu = record.get("vcpu")
     if not isinstance(vcpu, int) or isinstance(vcpu, bool) or not 0 <= vcpu < NO_VCPU:
         return NO_VCPU
@@ -98,7 +109,10 @@ def _vcpu(record: dict[str, Any]) -> int:
 
 
 def _when(record: dict[str, Any], number: int, source: str) -> float | None:
-    """Return the key `when` in seconds, or None if it is missing or null."""
+    """Return the key `when` in seconds, or None if it is missing or null.
+
+    Raises: MalformedError if it is not a number from 0 to 1e12.
+    """
     when = record.get("when")
     if when is None:
         return None
@@ -108,7 +122,10 @@ def _when(record: dict[str, Any], number: int, source: str) -> float | None:
 
 
 def _integer(record: dict[str, Any], key: str, number: int, source: str, limit: int) -> int:
-    """Return the number under `key`, which must be at most `limit`."""
+    """Return the number under `key`: a JSON number or a text of hexadecimal digits after 0x.
+
+    Raises: MalformedError if it is missing, is not such a number, or is not in the range from 0 to `limit`.
+    """
     value = record.get(key)
     if isinstance(value, str) and _HEX.fullmatch(value):
         value = int(value, 16)

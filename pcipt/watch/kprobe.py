@@ -34,9 +34,10 @@ class KprobeSource:
     """A `WriteSource` that reads kprobe events from the kernel. The constructor sets up the probes.
 
     `own` are thread ids; writes of these threads are marked as this process's own. If it is None, only the
-    main thread counts as own. `buffer_kib` is the size of the kernel's buffer for each CPU. After `close`,
-    `problems` lists the steps of closing that failed.
-    Raises: UnsupportedError if the kernel cannot do this, or if another pcipt uses the trace instance.
+    writes of the main thread are marked. `buffer_kib` is the size of the kernel's buffer for each CPU. After
+    `close`, `problems` lists the steps of closing that failed.
+    Raises: UnsupportedError if the kernel cannot do this, or if another pcipt uses the trace instance. The
+            steps that were done before are undone.
     """
 
     def __init__(
@@ -70,14 +71,17 @@ class KprobeSource:
         self.close()
 
     def fileno(self) -> int:
-        """Return the descriptor of the trace pipe, to poll."""
+        """Return the descriptor of the trace pipe, to poll; -1 after `close`."""
         return self._pipe
 
     def read(self) -> list[ConfigWrite | Lost]:
         """Return the writes and losses that are in the pipe now, without waiting. The list may be empty.
 
-        Shape:  in the order of the trace. A `Lost` stands where records are missing or where a line cannot be
-                parsed.
+        One call reads at most 64 KiB, so that more may be left. An incomplete line is kept for the next call.
+
+        Shape:  in the order of the trace. There is a `Lost` for missing records, without those that `overrun`
+                has already returned, and a `Lost` of unknown count for a line that cannot be parsed.
+        Raises: OSError if the pipe cannot be read, also after `close`.
         """
         try:
             data = os.read(self._pipe, _CHUNK)
@@ -97,9 +101,10 @@ class KprobeSource:
         return found
 
     def _unreported(self, lost: Lost) -> Lost | None:
-        """Return the part of a loss that `overrun` has not reported yet, or None if nothing is left.
+        """Return the part of the loss `lost` that `overrun` has not returned yet, or None if nothing is left.
 
-        The kernel's counters count a loss earlier than it appears in the pipe.
+        A loss of unknown count is returned unchanged. The kernel's counters count a loss earlier than it
+        appears in the pipe.
         """
         if lost.count is None:
             return lost
@@ -111,7 +116,12 @@ class KprobeSource:
         return Lost(missing)
 
     def overrun(self) -> Lost | None:
-        """Return a `Lost` if the kernel's counters show losses that were not reported before, else None."""
+        """Return a `Lost` if the kernel's counters show losses that neither `read` nor this method has
+        returned yet, else None.
+
+        A CPU whose counters cannot be read is skipped.
+        Raises: OSError if the trace instance no longer exists, also after `close`.
+        """
         total = 0
         for cpu in self._tracefs.names(f"{_INSTANCE_PATH}/per_cpu"):
             with contextlib.suppress(OSError):  # the CPU can go offline meanwhile
@@ -124,7 +134,8 @@ class KprobeSource:
         return Lost(missing)
 
     def blind(self) -> str | None:
-        """Return the reason if tracing was switched off or cannot be read, else None.
+        """Return the reason if tracing was switched off or its state cannot be read. Return None if tracing
+        is on.
 
         Every process of root can switch off the events of the trace instance.
         """
@@ -137,9 +148,10 @@ class KprobeSource:
         return None
 
     def close(self) -> None:
-        """Remove probes and trace instance.
+        """Remove probes and trace instance. A second call does no harm.
 
-        If a step fails, the other steps are still done, and `problems` gets the reason.
+        If a step fails, the other steps are still done, and `problems` lists the reasons. OSError is not
+        raised.
         """
         problems: list[str] = []
         if self._pipe >= 0:
@@ -152,7 +164,9 @@ class KprobeSource:
         self.problems = tuple(problems)
 
     def _check(self) -> None:
-        """Raise UnsupportedError if tracefs is not mounted or the kernel has no kprobe events."""
+        """Raise UnsupportedError if tracefs is not mounted or cannot be entered, or if the kernel has no
+        kprobe events.
+        """
         path = self._tracefs.path
         if not self._tracefs.exists("instances"):
             raise UnsupportedError(FEATURE, f"no tracefs is mounted at {path}, or it may not be entered")
@@ -175,14 +189,19 @@ class KprobeSource:
             raise UnsupportedError(FEATURE, _reason(error)) from error
 
     def _remove_probes(self) -> None:
-        """Remove the probes of pcipt from kprobe_events."""
+        """Remove the probes of pcipt from kprobe_events. Raises: OSError at the first probe that cannot be
+        removed.
+        """
         for line in self._tracefs.read(_EVENTS).splitlines():
             name = line.split(" ", 1)[0].partition(":")[2]
             if name.startswith(f"{INSTANCE}/"):
                 self._tracefs.write(_EVENTS, f"-:{name}\n", append=True)
 
     def _add_probes(self) -> None:
-        """Add a probe on each function of `PROBES`."""
+        """Add a probe on each function of `PROBES`.
+
+        Raises: UnsupportedError at the first function that cannot be probed.
+        """
         for name, symbol in PROBES.items():
             try:
                 self._tracefs.write(_EVENTS, f"p:{INSTANCE}/{name} {symbol} {ARGUMENTS}\n", append=True)
@@ -193,7 +212,10 @@ class KprobeSource:
                 raise UnsupportedError(FEATURE, why) from error
 
     def _make_instance(self, buffer_kib: int) -> None:
-        """Create the trace instance, open its pipe and enable the events."""
+        """Create the trace instance, open its pipe and enable the events.
+
+        Raises: UnsupportedError if a step fails; the caller must then call `close`.
+        """
         tracefs = self._tracefs
         try:
             tracefs.make_instance(INSTANCE)
@@ -209,7 +231,7 @@ class KprobeSource:
 
 
 def _try(problems: list[str], action: Callable[[], None]) -> None:
-    """Run `action`; if it raises OSError, append the reason to `problems`."""
+    """Run `action`; if it raises OSError, append the reason to `problems` and return normally."""
     try:
         action()
     except OSError as error:
@@ -217,7 +239,7 @@ def _try(problems: list[str], action: Callable[[], None]) -> None:
 
 
 def _lost_in(stats: str) -> int:
-    """Return the number of lost records that a `stats` file of one CPU shows."""
+    """Return the number of lost records that the text of one CPU's `stats` file shows; 0 if it shows none."""
     total = 0
     for line in stats.splitlines():
         for counter in _COUNTERS:

@@ -36,12 +36,13 @@ _LOST = re.compile(r"CPU:\s*\d+ \[LOST(?: (?P<count>\d{1,20}))? EVENTS\]")
 def parse_line(
     line: str, own: Container[int] = (), number: int | None = None, source: str = "trace"
 ) -> ConfigWrite | Lost | None:
-    """Parse one line. Return None for an empty line and for a comment that begins with `#`.
+    """Return the write or the loss that one line of trace_pipe describes. Return None for an empty line and
+    for a comment that begins with `#`.
 
     `own` are the thread ids whose writes are marked as this process's own. `number` becomes the write's
-    number.
-    Raises: MalformedError with `number` (0 if None) as offset, if the line is anything else or has impossible
-            values.
+    number. A value with more bits than the access has is cut to the bytes of the access.
+    Raises: MalformedError if the line is none of these, or if a field has an impossible value. Its offset is
+            `number` (0 if None).
     """
     text = line.rstrip("\n")
     found = _LINE.fullmatch(text.rstrip())
@@ -73,7 +74,10 @@ def _sbdf(values: dict[str, int]) -> Sbdf:
 
 
 def _parse_other_line(text: str, number: int | None, source: str) -> Lost | None:
-    """Parse a line that is not a write: return a `Lost`, or None for an empty line or a comment."""
+    """Return the loss that a line describes, or None for an empty line or a comment. The line is not a write.
+
+    Raises: MalformedError if it is anything else.
+    """
     if not text or text.startswith("#"):
         return None
     if (lost := _LOST.fullmatch(text)) is not None:

@@ -25,12 +25,12 @@ BATCH = 16384  # entries; the input and output of one call fit into a core's cac
 
 @attrs.frozen
 class LatchOptions:
-    """Options of the decoder.
+    """Options of `PortDecoder`.
 
-    `per_vcpu`: keep one CONFIG_ADDRESS for each vCPU instead of one for the domain. `amd`: use bits 27:24 of
-    CONFIG_ADDRESS as bits 11:8 of the register offset. `reads`: report reads too, not only writes. `regions`:
-    the known ECAM regions. `guess_ecam`: if there are no regions, take the 256 MiB around the first ECAM
-    access as the region of segment 0.
+    `per_vcpu`: keep one CONFIG_ADDRESS for each vCPU (at most 1024) instead of one for the domain. `amd`: use
+    bits 27:24 of CONFIG_ADDRESS as bits 11:8 of the register offset. `reads`: report reads too, not only
+    writes. `regions`: the known ECAM regions, at most 16. `guess_ecam`: if there are no regions, take the
+    aligned 256 MiB around the first ECAM access as the region of segment 0.
     """
 
     per_vcpu: bool = False
@@ -42,10 +42,11 @@ class LatchOptions:
 
 @attrs.frozen
 class Batch:
-    """Decoded accesses in the binary form of the C decoder. Iteration makes one Python value for each.
+    """Decoded accesses in the binary form of the C decoder. Iteration makes one Python value for each, in
+    their order: a `ConfigWrite`, a `ConfigRead` or a `Lost`.
 
     `damaged` holds the indexes of the damaged input records, counted from the first record given to the
-    decoder.
+    decoder. They come after all accesses of the batch; at most one is in a batch.
     """
 
     data: bytes
@@ -69,9 +70,11 @@ class Batch:
 
 
 class PortDecoder:
-    """A decoder for the accesses of one recording or source. It keeps CONFIG_ADDRESS between calls.
+    """A decoder for the accesses of one recording or source.
 
-    Raises: InputError if an ECAM region is impossible, or if there are too many regions.
+    It keeps CONFIG_ADDRESS between calls. This is the register at port 0xcf8 that selects the function and
+    the register for the data ports 0xcfc to 0xcff.
+    Raises: InputError if one of the `regions` is impossible, or if there are more than 16.
     """
 
     def __init__(self, options: LatchOptions | None = None) -> None:
@@ -91,7 +94,10 @@ class PortDecoder:
             self._add_region(region)
 
     def _add_region(self, region: EcamRegion) -> None:
-        """Add one ECAM region to the C decoder. Raises: InputError if it is impossible or one too many."""
+        """Add one ECAM region to the C decoder.
+
+        Raises: InputError if it is impossible or if the decoder already has 16 regions.
+        """
         fits = 0 <= region.base < 1 << 64 and 0 <= region.segment <= 0xFFFF
         fits = fits and 0 <= region.start_bus <= 0xFF and 0 <= region.end_bus <= 0xFF
         if not fits or lib.pcipt_ports_region(
@@ -101,34 +107,47 @@ class PortDecoder:
 
     @property
     def records(self) -> int:
-        """Return the number of records seen so far, damaged ones included."""
+        """Return the number of input records decoded so far, damaged records included."""
         return self._seen
 
     @property
     def unknown(self) -> int:
-        """Return the number of accesses to the data port that had no known CONFIG_ADDRESS.
+        """Return the number of accesses to the data ports (0xcfc to 0xcff) while CONFIG_ADDRESS was not
+        known.
 
-        It cannot be known which function such an access was for, so it is left out.
+        Nobody can know to which function such an access went, so `decode` does not yield it.
         """
         count: int = self._ports.unknown
         return count
 
     @property
     def outside(self) -> int:
-        """Return the number of ECAM accesses outside of all regions. They are left out."""
+        """Return the number of ECAM accesses outside of all regions. `decode` does not yield them."""
         count: int = self._ports.outside
         return count
 
     def forget(self) -> None:
-        """Forget CONFIG_ADDRESS of all vCPUs. This is right after records were lost."""
+        """Forget CONFIG_ADDRESS of all vCPUs. Accesses to the data ports are then counted by `unknown` until
+        CONFIG_ADDRESS is written again.
+
+        Call this after records were lost, because one of them may have written it. `decode` does this itself
+        at a damaged record and at a record that marks a loss (there for the CPU of that record).
+        """
         for vcpu in (0, NO_VCPU):
             lib.pcipt_ports_forget(self._ports, vcpu)
 
     def decode(self, records: bytes | bytearray | memoryview) -> Iterator[Batch]:
-        """Decode binary records (`ACCESS`). Yield batches of the accesses that they mean.
+        """Yield batches of the configuration accesses that the binary records (`ACCESS`) mean, in the order
+        of the records.
 
-        Bytes after the last complete record are ignored. Records may be given in several calls, cut between
-        any two.
+        Nothing is decoded until somebody iterates, and the iteration must reach the end before the next call.
+        Records may be given in several calls, cut between any two. Bytes after the last complete record are
+        ignored.
+
+        Records without a configuration access give nothing: writes of CONFIG_ADDRESS, other ports, reads if
+        `reads` is off, and the accesses that `unknown` and `outside` count. An access across the end of a
+        32-bit register gives one access for each part. A damaged record raises nothing: it is skipped, and
+        its index is in `damaged` of the batch.
         """
         size = ACCESS.size
         view = memoryview(records)

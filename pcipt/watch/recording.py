@@ -1,7 +1,7 @@
 """Read recordings of configuration accesses in all formats. The format is recognised from the content.
 
 A damaged record is skipped, and a `Damaged` is yielded in its place. CONFIG_ADDRESS (the register at port
-0xcf8) is then forgotten, because the damaged record may have written it. An empty file counts as a recording
+0xcf8) is then forgotten, because the damaged record may have written it. An empty file is a recording
 without records.
 """
 
@@ -43,9 +43,10 @@ class Options:
     """Options for reading recordings.
 
     `form`: the format, None to recognise it. `per_vcpu`: in a port recording, keep one CONFIG_ADDRESS for
-    each vCPU instead of one for the domain (an xentrace always has one for each CPU). `amd`: use bits 27:24
-    of CONFIG_ADDRESS as bits 11:8 of the register offset. `reads`: yield reads too. `regions`: the known ECAM
-    regions.
+    each vCPU instead of one for the domain (for an xentrace it is always one for each physical CPU). `amd`:
+    use bits 27:24 of CONFIG_ADDRESS as bits 11:8 of the register offset. `reads`: yield reads too. `regions`:
+    the known ECAM regions; without them the region is guessed in a port recording, and ECAM accesses of an
+    xentrace are left out.
     """
 
     form: Format | None = None
@@ -55,7 +56,7 @@ class Options:
     regions: Sequence[EcamRegion] = ()
 
     def latch(self) -> LatchOptions:
-        """Return the options of the port decoder. It guesses the ECAM region if no regions are given."""
+        """Return the options of the port decoder. `guess_ecam` is True if there are no `regions`."""
         return LatchOptions(self.per_vcpu, self.amd, self.reads, self.regions, not self.regions)
 
 
@@ -79,10 +80,11 @@ Item = ConfigWrite | ConfigRead | Lost | Damaged
 
 
 class Reader:
-    """A reader of recordings of configuration accesses: `read` and `batches` yield what a file holds.
+    """A reader of recordings of configuration accesses: `read` and `batches` yield the content of a file.
 
-    The recordings that one `Reader` reads count as parts of one stream: it keeps the value of CONFIG_ADDRESS
-    from the end of one recording to the beginning of the next.
+    The port recordings that one `Reader` reads are parts of one stream: it keeps the value of CONFIG_ADDRESS
+    from the end of one recording to the beginning of the next. Each xentrace file gets a new decoder.
+    Raises: InputError if one of the `regions` in `options` is impossible, or if there are more than 16.
     """
 
     def __init__(self, options: Options) -> None:
@@ -93,26 +95,34 @@ class Reader:
 
     @property
     def done(self) -> float | None:
-        """Return which part of the present recording has been read, from 0 to 1.
+        """Return the fraction of the recording that `read` has read so far, from 0 to 1.
 
-        Return None if that is unknown, or if no recording is being read.
+        Return None if it is unknown (standard input, a pipe, an empty file), or if `read` is not at work.
         """
         return self._stream.done if self._stream is not None else None
 
     @property
     def unknown(self) -> int:
-        """Return the number of accesses to the data port that had no known CONFIG_ADDRESS."""
+        """Return the number of accesses to the data ports (0xcfc to 0xcff) while CONFIG_ADDRESS was not
+        known: in all port recordings so far, and in the latest xentrace. `read` does not yield them.
+        """
         return self._ports.unknown + (self._trace.unknown if self._trace is not None else 0)
 
     @property
     def outside(self) -> int:
-        """Return the number of ECAM accesses in port recordings that were outside of all known regions."""
+        """Return the number of ECAM accesses in port recordings that were outside of all known regions. Those
+        of an xentrace are not counted.
+        """
         return self._ports.outside
 
     def read(self, path: str) -> Iterator[Item]:
-        """Yield the accesses, losses and damaged records of a recording. The path `-` is standard input.
+        """Yield the accesses, losses and damaged records of a recording in their order. The path `-` is
+        standard input.
 
-        Raises: InputError if the file cannot be read or its format is unknown.
+        A file that ends too early, or whose compressed data is damaged, yields a `Damaged` at the end. An
+        empty file yields nothing.
+        Raises: InputError, during iteration, if the file cannot be read, if its format is unknown, or if the
+                header of a *.ports.bin is wrong.
         """
         with Stream(path) as stream:
             form = self._options.form or recognise(stream.head)
@@ -135,10 +145,11 @@ class Reader:
                 self._stream = None
 
     def batches(self, path: str) -> Iterator[Batch | Damaged]:
-        """Yield a binary recording in batches, without making a Python value for each access.
+        """Yield the batches and damaged records of a binary recording, without making a Python value for each
+        access.
 
-        Raises: InputError if the file cannot be read or is not a binary recording; MalformedError if
-                compressed data is damaged.
+        Raises: InputError, during iteration, if the file cannot be read or is not a binary recording (an
+                empty file is none); MalformedError if compressed data is damaged.
         """
         with Stream(path) as stream:
             form = self._options.form or recognise(stream.head)
@@ -147,13 +158,17 @@ class Reader:
             yield from self._binary(stream, form)
 
     def _binary(self, stream: Stream, form: Format) -> Iterator[Batch | Damaged]:
-        """Yield the batches of a *.ports.bin or of an xentrace file."""
+        """Return an iterator of the batches and damaged records of a *.ports.bin or of an xentrace file."""
         if form is Format.XENTRACE:
             return self._xentrace(stream)
         return self._ports_bin(stream)
 
     def _ports_bin(self, stream: Stream) -> Iterator[Batch | Damaged]:
-        """Yield the batches of a *.ports.bin."""
+        """Yield the batches and damaged records of a *.ports.bin; nothing if it has no bytes.
+
+        Raises: InputError if the header is wrong or the file cannot be read; MalformedError if compressed
+                data is damaged.
+        """
         header = stream.read(HEADER_SIZE)
         if not header:
             return
@@ -179,7 +194,11 @@ class Reader:
                 return
 
     def _xentrace(self, stream: Stream) -> Iterator[Batch | Damaged]:
-        """Yield the batches of an xentrace file."""
+        """Yield the batches and damaged records of an xentrace file; a record that is cut at the end is a
+        `Damaged`.
+
+        Raises: InputError if the file cannot be read; MalformedError if compressed data is damaged.
+        """
         trace = self._trace = TraceDecoder(
             self._options.regions, amd=self._options.amd, reads=self._options.reads
         )
@@ -192,9 +211,11 @@ class Reader:
             yield Damaged(cut.position, "byte", f"the record is cut after {cut.size} bytes")
 
     def _text(self, stream: Stream, form: Format) -> Iterator[Item]:
-        """Yield the items of a recording of lines.
+        """Yield the items of a recording of lines, in the order of the lines.
 
-        Accesses are collected and decoded in groups of `_LINES`.
+        Port accesses are collected and decoded in groups of `_LINES`. A line that cannot be parsed yields a
+        `Damaged`.
+        Raises: InputError if the file cannot be read; MalformedError if compressed data is damaged.
         """
         waiting = bytearray()
         for number, line in enumerate(stream.lines(), 1):
@@ -214,7 +235,7 @@ class Reader:
         yield from self._decode_waiting(waiting)
 
     def _decode_waiting(self, waiting: bytearray) -> Iterator[Item]:
-        """Decode the records in `waiting`, empty it, and yield the accesses."""
+        """Yield the accesses that the records in `waiting` mean, and empty `waiting`."""
         records = bytes(waiting)
         waiting.clear()
         for batch in self._ports.decode(records):
@@ -222,9 +243,11 @@ class Reader:
 
 
 def _parse(form: Format, line: bytes | None, number: int, source: str) -> bytes | ConfigWrite | Lost | None:
-    """Parse one line into a write, a loss, a record for the decoder (bytes), or None if it has no content.
+    """Return what one line describes: a write, a loss, a binary record for the port decoder (bytes), or None
+    if the line has no content.
 
     `line` is None if the line was too long.
+    Raises: MalformedError with `number` as offset, if the line is too long or cannot be parsed.
     """
     if line is None:
         raise MalformedError(source, number, "the line is longer than any record")
@@ -236,7 +259,11 @@ def _parse(form: Format, line: bytes | None, number: int, source: str) -> bytes 
 
 
 def recognise(head: bytes) -> Format | None:
-    """Return the format of a recording from its first bytes, or None if it is not a known format."""
+    """Return the format of a recording from its first bytes, or None if it is not a known format.
+
+    A text is recognised by its first line that shows a format; damaged lines before it are ignored. No bytes,
+    or only white space, give KPROBE.
+    """
     if head.startswith(MAGIC):
         return Format.PORTS_BIN
     form = _format_of_text(head)
@@ -248,7 +275,7 @@ def recognise(head: bytes) -> Format | None:
 def _format_of_text(head: bytes) -> Format | None:
     """Return the format of the first line that shows one, or None. Damaged lines before it are ignored.
 
-    Empty text counts as KPROBE.
+    Text without any line that is not blank gives KPROBE.
     """
     for line in head.split(b"\n"):
         text = line.strip()
@@ -263,5 +290,5 @@ def _format_of_text(head: bytes) -> Format | None:
 
 
 def _damaged_from_trace(damage: Damage) -> Damaged:
-    """Convert a `Damage` of the trace decoder to a `Damaged`."""
+    """Return the `Damaged` for a `Damage` of the trace decoder."""
     return Damaged(damage.position, "byte", "is no trace record")

@@ -23,10 +23,10 @@ class _Readable(Protocol):
     """The methods that a source of bytes must have."""
 
     def read(self, size: int, /) -> bytes | None:
-        """Return at most `size` bytes; no bytes at the end."""
+        """Return at most `size` bytes; no bytes (or None) at the end."""
 
     def readinto(self, buffer: memoryview, /) -> int | None:
-        """Fill the buffer as far as possible and return the number of bytes; 0 at the end."""
+        """Fill `buffer` or a part of it, and return the number of bytes; 0 (or None) at the end."""
 
     def close(self) -> None:
         """Close the source."""
@@ -35,8 +35,9 @@ class _Readable(Protocol):
 class Stream:
     """An opened recording. The path `-` is standard input.
 
-    `head` holds the first bytes (decompressed), which `read` returns again. `position` counts the bytes that
-    were read; in a compressed file, the decompressed bytes.
+    `head` holds the first bytes (decompressed, at most 64 KiB); `read` returns them again. It is empty if the
+    compressed data is damaged from the start; `read` then raises. `position` counts the bytes that were read;
+    in a compressed file, the decompressed bytes. `name` is the path, or "stdin".
     Raises: InputError if the file cannot be opened or read.
     """
 
@@ -57,7 +58,10 @@ class Stream:
             raise
 
     def _open_content(self) -> None:
-        """Read the head, and open the decompressor if the head is gzip."""
+        """Read the head, and open the decompressor if the head begins as gzip does.
+
+        Raises: InputError if reading fails. Damaged compressed data raises nothing here.
+        """
         first = _read_up_to(self._raw, HEAD, self.name)
         self.head = first
         if self._owned and self._raw.seekable():
@@ -89,7 +93,8 @@ class Stream:
 
     @property
     def done(self) -> float | None:
-        """Return which part of the file is read, from 0 to 1.
+        """Return the fraction of the file that has been read, from 0 to 1. For a compressed file, it is the
+        fraction of the compressed bytes.
 
         Return None for a pipe, standard input or an empty file.
         """
@@ -99,9 +104,11 @@ class Stream:
         return min(1.0, self._raw.tell() / size) if size else None
 
     def read(self, size: int) -> bytes:
-        """Return the next `size` bytes, fewer only at the end of the stream, and no bytes after the end.
+        """Return the next `size` bytes. Return fewer only at the end of the stream, and no bytes after the
+        end.
 
-        The bytes before damaged compressed data count as the end; the next call then raises.
+        Damaged compressed data ends the stream: the bytes before the damage are returned, and the next call
+        raises.
         Raises: MalformedError if compressed data is damaged or cut; InputError if reading fails.
         """
         data = self._read(size)
@@ -109,9 +116,11 @@ class Stream:
         return data
 
     def readinto(self, buffer: bytearray) -> int:
-        """Fill `buffer` and return the number of bytes read, which is smaller only at the end of the stream.
+        """Fill `buffer` and return the number of bytes read, which is smaller only at the end of the stream,
+        and 0 after the end.
 
-        The bytes before damaged compressed data count as the end; the next call then raises.
+        Damaged compressed data ends the stream: the bytes before the damage are copied and counted, and the
+        next call raises.
         Raises: MalformedError if compressed data is damaged or cut; InputError if reading fails.
         """
         view = memoryview(buffer)
@@ -132,7 +141,11 @@ class Stream:
         return filled
 
     def lines(self) -> Iterator[bytes | None]:
-        """Yield the lines without their newlines. Yield None for a line that is longer than any record."""
+        """Yield the lines without their newlines, also a last line that has none. Yield None for a line of
+        more than 16 KiB, which is longer than any record.
+
+        Raises: MalformedError if compressed data is damaged or cut; InputError if reading fails.
+        """
         rest = b""
         overlong = False
         while data := self.read(HEAD):
@@ -146,7 +159,9 @@ class Stream:
             yield None if overlong else rest
 
     def _read(self, size: int) -> bytes:
-        """Read `size` bytes without counting them in `position`."""
+        """Return the next `size` bytes as `read` does, without counting them in `position`. The same
+        exceptions are raised.
+        """
         try:
             return _read_up_to(self._content, size, self.name)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -169,7 +184,9 @@ class _Chained(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed declares every kind of buffer
-        """Copy the next bytes of the head, or read from the rest if the head is used up."""
+        """Copy the next bytes of the head, or read from the rest if the head is used up. Return the number of
+        bytes; 0 at the end.
+        """
         if self._head:
             count = min(len(self._head), len(buffer))
             buffer[:count] = self._head[:count]
@@ -194,7 +211,11 @@ class _Unzipped(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed declares every kind of buffer
-        """Read decompressed bytes. After damaged data, raise the same exception again."""
+        """Read decompressed bytes and return their number; 0 at the end. After damaged data, raise the same
+        exception again.
+
+        Raises: EOFError, zlib.error or gzip.BadGzipFile if the data is damaged or cut.
+        """
         if self._damage is not None:
             raise self._damage
         try:
@@ -205,14 +226,22 @@ class _Unzipped(io.RawIOBase):
 
 
 def _standard_input() -> io.FileIO:
-    """Return standard input as unbuffered binary file. Raises: ValueError if it is closed."""
+    """Return standard input as an unbuffered binary file. Closing this file does not close standard input.
+
+    Raises: ValueError if standard input is closed; OSError if it has no descriptor.
+    """
     if sys.stdin is None:
         raise ValueError("is closed")
     return io.FileIO(sys.stdin.fileno(), "rb", closefd=False)
 
 
 def _read_up_to(source: _Readable, size: int, name: str) -> bytes:
-    """Read until there are `size` bytes or the stream ends. A pipe returns less at a time."""
+    """Return the next `size` bytes of `source`, fewer only at its end. A pipe gives fewer in one read, so it
+    is read again.
+
+    Damaged compressed data after good bytes ends the result; without good bytes its exception comes out.
+    Raises: InputError if reading fails; EOFError, zlib.error or gzip.BadGzipFile if the data is damaged.
+    """
     pieces = bytearray()
     while len(pieces) < size:
         try:

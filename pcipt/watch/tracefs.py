@@ -12,26 +12,30 @@ _LIMIT = 1 << 20
 
 
 class Tracefs:
-    """A mounted tracefs.
+    """A mounted tracefs at the directory `path`.
 
-    Names are paths below it. Every method except `exists` raises the kernel's OSError.
+    Names are paths below it. Every method except `exists` raises the kernel's OSError, for example
+    FileNotFoundError.
     """
 
     def __init__(self, path: str = DEFAULT) -> None:
         self.path = path
 
     def exists(self, name: str) -> bool:
-        """Return True if the file or directory exists."""
+        """Return True if the file or directory exists. Return False also if a directory above it cannot be
+        entered.
+        """
         return os.path.exists(self._full(name))
 
     def read(self, name: str) -> str:
-        """Return the text of a file, at most 1 MiB."""
+        """Return the text of a file, at most 1 MiB. Bytes that are not UTF-8 are replaced by U+FFFD."""
         opened = os.open(self._full(name), os.O_RDONLY | os.O_CLOEXEC)
         with os.fdopen(opened, "rb") as file:
             return file.read(_LIMIT).decode("utf-8", "replace")
 
     def write(self, name: str, text: str, *, append: bool = False) -> None:
-        """Write one value with one system call. The file is not truncated; `append` opens it for appending.
+        """Write `text` with one system call to a file that exists. The file is not truncated; `append` opens
+        it for appending.
 
         Opening kprobe_events with truncation would remove the probes of all programs.
         """
@@ -55,9 +59,9 @@ class Tracefs:
         return os.open(self._full(name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def names(self, directory: str) -> Iterator[str]:
-        """Yield the names in a directory, sorted."""
+        """Yield the names in a directory, sorted. An OSError is raised during iteration, not by the call."""
         yield from sorted(os.listdir(self._full(directory)))
 
     def _full(self, name: str) -> str:
-        """Return the path of `name` in the file system."""
+        """Return the path of `name` in the file system (`path`, a slash and `name`)."""
         return os.path.join(self.path, name)

@@ -32,8 +32,10 @@ class Damage:
 class TraceDecoder:
     """A decoder for the trace records of one file or buffer. The bytes may be given in pieces cut anywhere.
 
-    `domain` is the domain whose accesses are decoded. `amd`: use bits 27:24 of CONFIG_ADDRESS as bits 11:8 of
-    the register offset. `reads`: yield reads too.
+    `domain` is the domain whose accesses are decoded. If the trace has no scheduling records, the accesses of
+    all HVM and PVH domains are decoded. `amd`: use bits 27:24 of CONFIG_ADDRESS as bits 11:8 of the register
+    offset. `reads`: yield reads too. `regions` are the ECAM regions; without them, no ECAM access is decoded.
+    Raises: InputError if one of the `regions` is impossible, or if there are more than 16.
     """
 
     def __init__(
@@ -52,25 +54,30 @@ class TraceDecoder:
 
     @property
     def records(self) -> int:
-        """Return the number of records seen so far."""
+        """Return the number of complete trace records of every kind seen so far, without damaged records."""
         count: int = self._trace.records
         return count
 
     @property
     def foreign(self) -> int:
-        """Return the number of accesses that were left out because other domains made them."""
+        """Return the number of accesses that `decode` does not yield because other domains made them."""
         count: int = self._trace.foreign
         return count
 
     @property
     def unknown(self) -> int:
-        """Return the number of accesses to the data port that had no known CONFIG_ADDRESS."""
+        """Return the number of accesses to the data ports (0xcfc to 0xcff) while CONFIG_ADDRESS was not
+        known. `decode` does not yield them.
+        """
         return self._ports.unknown
 
     def decode(self, data: bytes | bytearray | memoryview) -> Iterator[Batch | Damage]:
-        """Decode the complete records in the next piece of the stream. Yield accesses and damaged records.
+        """Decode the complete records in the next piece of the stream. Yield batches of accesses and losses,
+        and a `Damage` for each damaged record, in the order of the stream.
 
-        An incomplete record at the end is kept, and completed by the next piece.
+        An incomplete record at the end is kept, and completed by the next piece. Nothing is decoded until
+        somebody iterates, and the iteration must reach the end before the next call. After a damaged record,
+        CONFIG_ADDRESS (the register at port 0xcf8) is unknown until it is written again.
         """
         piece = self._rest + bytes(data) if self._rest else data
         held = ffi.from_buffer("uint8_t[]", piece)
@@ -101,7 +108,8 @@ class TraceDecoder:
 
 
 def looks_like_trace(head: bytes) -> bool:
-    """Return True if `head` can be the beginning of an xentrace file.
+    """Return True if `head` can be the beginning of an xentrace file. Return False if it has fewer than 4
+    bytes.
 
     It must begin with a CPU_CHANGE record, or with records of valid classes; at most two records are checked.
     """

@@ -34,19 +34,21 @@ LAST_WORD = 1.0  # seconds that the child has after SIGTERM to switch tracing of
 
 _CHUNK = 1 << 16
 _VERSION = re.compile(r"/xen-(\d+(?:\.\d+)+)/bin/xentrace")
-_WAITING = 1 << 16  # writes that may wait for `read`; with more, all count as lost
+_WAITING = 1 << 16  # writes that may wait for `read`; with more, all of them are lost
 _STDERR_LIMIT = 4096
 _GREETING = f"change evtmask to {HANDLERS:#x}\n".encode()
 
 
 class XentraceSource:
-    """A `WriteSource` that runs xentrace and decodes its output. The constructor waits for the first record.
+    """A `WriteSource` that runs xentrace and decodes its output. The constructor waits for the first record,
+    at most 10 s.
 
-    `pvh` says if dom0 is a PVH one. `command` is the path of xentrace; if it is None, `find_xentrace` finds
-    it. `problems` lists what went wrong, for example why the child ended. A thread reads the output all the
-    time. Otherwise Xen's buffers would overflow while the daemon reads the machine, because these reads are
-    port accesses too.
-    Raises: UnsupportedError if dom0 is not PVH, or if xentrace is missing, cannot be run or gives no record.
+    `pvh` is True if dom0 is a PVH one. `command` is the path of xentrace; if it is None, `find_xentrace`
+    finds it. `problems` lists what went wrong, for example why the child ended. A thread reads the output all
+    the time. Otherwise Xen's buffers would overflow while the daemon reads the machine, because these reads
+    are port accesses too.
+    Raises: UnsupportedError if dom0 is not PVH, or if xentrace is missing, cannot be run or gives no record;
+            InputError if one of the `regions` is impossible or if there are more than 16.
     """
 
     def __init__(
@@ -79,16 +81,20 @@ class XentraceSource:
         self.close()
 
     def fileno(self) -> int:
-        """Return a descriptor to poll. It is readable while `read` has something to return.
+        """Return a descriptor to poll; -1 after `close`. It is readable while `read` has something to return.
 
-        The end of the child counts as that, once. After it, the descriptor is never readable again.
+        The end of the child makes it readable once. After `read` has returned the end, it is never readable
+        again.
         """
         return self._ready
 
     def read(self) -> list[ConfigWrite | Lost]:
-        """Return the writes and losses that arrived since the last call; empty if there are none. Never wait.
+        """Return the writes and losses that arrived since the last call; empty if there are none. This method
+        does not wait for records.
 
-        When the child has ended, the list ends with a `Lost`, once, and `problems` gets the reason.
+        When the child has ended, the list ends with a `Lost` of unknown count, once, and `problems` gets the
+        reason.
+        Raises: OSError after `close`.
         """
         try:
             os.eventfd_read(self._ready)
@@ -104,18 +110,21 @@ class XentraceSource:
         return found
 
     def overrun(self) -> Lost | None:
-        """Return None always: Xen writes a record into the trace itself if it had to drop records."""
+        """Return None always: Xen writes a record into the trace itself if it had to drop records, and `read`
+        returns it.
+        """
         return None
 
     def blind(self) -> str | None:
-        """Return a reason if the child has ended, else None."""
+        """Return "xentrace has ended" if the child has ended or the source is closed, else None."""
         return "xentrace has ended" if self._child is None or self._child.poll() is not None else None
 
     def close(self) -> None:
-        """End the child and release all resources. Output that was not read is dropped.
+        """End the child and release all resources. Output that was not read is dropped. A second call does no
+        harm.
 
-        The child first gets SIGTERM, so that it switches Xen's tracing off. If it must be killed, `problems`
-        says so.
+        The child first gets SIGTERM, so that it switches Xen's tracing off. If it has not ended after
+        `LAST_WORD` seconds, it is killed, and `problems` says so.
         """
         if self._child is not None:
             self._child.send_signal(signal.SIGTERM)
@@ -127,7 +136,11 @@ class XentraceSource:
                 setattr(self, name, -1)
 
     def _start(self, command: str) -> None:
-        """Start the child, check its first output, and start the thread."""
+        """Start the child, check its first output, and start the thread.
+
+        Raises: UnsupportedError if the child cannot be started, writes nothing within `FIRST_RECORD` seconds,
+                or writes something that is not a trace.
+        """
         arguments = [
             command,
             "-D",
@@ -153,16 +166,18 @@ class XentraceSource:
         self._thread.start()
 
     def _follow(self, pipe: int, data: bytes) -> None:
-        """Decode the output until the child closes the pipe. This method runs in the thread."""
+        """Decode the first output `data` and then the output in `pipe`, and queue the result, until the child
+        closes the pipe. This method runs in the thread.
+        """
         while data:
             self._queue(self._decode(data))
             data = os.read(pipe, _CHUNK)
         self._queue([], ended=True)
 
     def _queue(self, found: list[ConfigWrite | Lost], *, ended: bool = False) -> None:
-        """Queue items for `read` and wake the poller. `ended` marks the end of the child.
+        """Queue items for `read` and make the descriptor readable. `ended` True marks the end of the child.
 
-        If too many items wait, they are replaced by one `Lost`.
+        If more than `_WAITING` items wait, these and `found` are replaced by one `Lost` of unknown count.
         """
         with self._lock:
             self._items = [Lost()] if len(self._items) > _WAITING else [*self._items, *found]
@@ -171,7 +186,9 @@ class XentraceSource:
             os.eventfd_write(self._ready, 1)
 
     def _decode(self, data: bytes) -> list[ConfigWrite | Lost]:
-        """Return the writes and losses in a piece of output; a damaged record is a `Lost`."""
+        """Return the writes and losses in a piece of output, in order; a damaged record is a `Lost` of
+        unknown count.
+        """
         found: list[ConfigWrite | Lost] = []
         for piece in self._decoder.decode(data):
             if isinstance(piece, Damage):
@@ -181,9 +198,10 @@ class XentraceSource:
         return found
 
     def _reap(self) -> int:
-        """Wait for the child (kill it after `LAST_WORD` seconds) and for the thread.
+        """Wait for the child (kill it after `LAST_WORD` seconds) and for the thread. Return the child's exit
+        code, negative for a signal.
 
-        Return the child's exit code.
+        It must be called at most once, with a child. Afterwards the source has no child.
         """
         child, self._child = self._child, None
         assert child is not None
@@ -200,14 +218,16 @@ class XentraceSource:
         return code
 
     def _last_error_line(self) -> str:
-        """Return the last line that the child wrote to standard error."""
+        """Return the last line that the child wrote to standard error, or "it said nothing"."""
         said = os.pread(self._stderr, _STDERR_LIMIT, 0)
         return _last_line(said.removeprefix(_GREETING)) or "it said nothing"
 
 
 def find_xentrace() -> str:
-    """Return the path of xentrace: from PATH, else Debian's for the running Xen, else Debian's newest.
+    """Return the path of xentrace.
 
+    It is the xentrace in PATH. If there is none, it is Debian's for the running Xen; if that does not exist
+    or the running version is unknown, Debian's for the newest version that is installed.
     Raises: UnsupportedError if there is none.
     """
     found = shutil.which("xentrace")
@@ -221,13 +241,15 @@ def find_xentrace() -> str:
 
 
 def _version_in(path: str) -> tuple[int, ...]:
-    """Return the numbers of Xen's version in a path of `PLACES`; empty if the path names no version."""
+    """Return the numbers of Xen's version in a path of `PLACES`, for example (4, 17); empty if the path names
+    no version.
+    """
     found = _VERSION.search(path)
     return tuple(int(number) for number in found[1].split(".")) if found is not None else ()
 
 
 def _running_version() -> tuple[int, ...] | None:
-    """Return (major, minor) of the running Xen, or None if it cannot be read."""
+    """Return (major, minor) of the running Xen, or None if it cannot be read. Raises nothing."""
     numbers = []
     for part in ("major", "minor"):
         try:
@@ -239,6 +261,6 @@ def _running_version() -> tuple[int, ...] | None:
 
 
 def _last_line(data: bytes) -> str:
-    """Return the last line of some output, printable; empty if there is none."""
+    """Return the last line of some output, made printable; an empty text if the output is blank."""
     lines = data.decode("utf-8", "replace").strip().splitlines()
     return printable(lines[-1].strip()) if lines else ""

@@ -18,10 +18,10 @@ NODE_UNKNOWN = lib.PCIPT_NODE_UNKNOWN
 
 
 class LoadError(Exception):
-    """A library of Xen could not be opened.
+    """A library of Xen could not be opened. `reason` is a text that says why.
 
-    `errno` is ELIBACC if the library cannot be loaded, ELIBBAD if it lacks a function, else the error of
-    opening Xen's device.
+    `errno` is ELIBACC if the library cannot be loaded, and ELIBBAD if the library lacks a function. Any other
+    value is the errno of opening Xen's device.
     """
 
     def __init__(self, library: str, errno: int, reason: str) -> None:
@@ -35,6 +35,7 @@ class _Handle:
     """A handle of the C shim.
 
     `opener` and `closer` are its C functions, `kind` is the name of its C structure.
+    Raises: LoadError if the library or Xen's device cannot be opened.
     """
 
     def __init__(self, library: str, opener: Any, closer: Any, kind: str) -> None:
@@ -66,13 +67,20 @@ class _Handle:
 
 
 class CallHandle(_Handle):
-    """The hypercalls that are the same in all Xen releases, made through libxencall."""
+    """The hypercalls that are the same in all Xen releases, made through libxencall.
+
+    Raises: LoadError if the library or Xen's device cannot be opened.
+    """
 
     def __init__(self, library: str) -> None:
         super().__init__(library, lib.pcipt_call_open, lib.pcipt_call_close, "pcipt_call")
 
     def add(self, function: Sbdf, flags: DeviceFlags) -> int:
-        """Announce a function to Xen (PHYSDEVOP_pci_device_add). Return 0 or -errno."""
+        """Announce a function to Xen (PHYSDEVOP_pci_device_add). Return 0 or -errno.
+
+        Only the bus, device and function number of `flags.physfn` are sent. Xen takes its segment from
+        `function`.
+        """
         bits = lib.PCIPT_FLAG_EXTENDED if flags.extended else 0
         if flags.physfn is None:
             return lib.pcipt_call_add(self._open, _device(function), bits, 0, 0)
@@ -86,8 +94,9 @@ class CallHandle(_Handle):
     def reserved(self, function: Sbdf | None, room: int) -> tuple[int, int, list[tuple[int, int]]]:
         """Ask Xen for the reserved regions of a function, or of the whole machine if `function` is None.
 
-        Shape:  (result, number of regions, regions); a region is (first frame, number of frames). If there
-                are more than `room` regions, the result is -ENOBUFS and no region is returned.
+        Shape:  (0 or -errno, number of regions, regions). A region is (first frame, number of frames). If Xen
+                has more than `room` regions, the result is -ENOBUFS. After any failure the list of regions is
+                empty.
         """
         device = ffi.NULL if function is None else ffi.new("struct pcipt_device *", _device(function))
         count = ffi.new("uint32_t *", room)
@@ -98,7 +107,11 @@ class CallHandle(_Handle):
 
 
 class ControlHandle(_Handle):
-    """The toolstack's interface, made through libxenctrl, which works with one Xen release only."""
+    """The toolstack's interface, made through libxenctrl, which works with one Xen release only.
+
+    If the library belongs to another Xen release, every call returns -EACCES.
+    Raises: LoadError if the library or Xen's device cannot be opened.
+    """
 
     def __init__(self, library: str) -> None:
         super().__init__(library, lib.pcipt_control_open, lib.pcipt_control_close, "pcipt_control")
@@ -106,8 +119,8 @@ class ControlHandle(_Handle):
     def nodes(self, functions: Sequence[Sbdf]) -> tuple[int, list[int]]:
         """Ask Xen for the NUMA node of each function, in one call.
 
-        Shape:  (result, nodes in the order of `functions`); NODE_UNKNOWN for a function that Xen does not
-                list.
+        Shape:  (0 or -errno, nodes in the order of `functions`). The node is NODE_UNKNOWN if Xen does not
+                list the function. After a failure the nodes have no meaning.
         """
         count = len(functions)
         devices = ffi.new("struct pcipt_device[]", [_device(function) for function in functions])
@@ -116,29 +129,38 @@ class ControlHandle(_Handle):
         return result, ffi.unpack(nodes, count) if count else []
 
     def test(self, function: Sbdf) -> int:
-        """Ask Xen who has a function.
+        """Ask Xen who has a function (XEN_DOMCTL_test_assign_device).
 
-        Return 0 if dom0 has it or it is quarantined, else -EINVAL or another -errno.
+        Return 0 if dom0 has the function or the function is quarantined. Return -EINVAL if not, or another
+        -errno.
         """
         return lib.pcipt_control_test(self._open, _device(function))
 
     def map(self, frames: Frames) -> int:
-        """Map the frames 1:1 for dom0. Return 0 or -errno; see `mapping` for what a failure leaves."""
+        """Map the frames 1:1 for dom0. Return 0 or -errno.
+
+        After a failure libxc unmaps the frames from the first on, up to the first frame that is not mapped.
+        So some frames can stay mapped.
+        """
         return lib.pcipt_control_map(self._open, frames.start, frames.count)
 
     def unmap(self, frames: Frames) -> int:
-        """Unmap the frames for dom0, up to the first frame that is not mapped. Return 0 or -errno."""
+        """Unmap the frames for dom0, up to the first frame that is not mapped. Return 0 or -errno.
+
+        -EINVAL means that a frame was not mapped. The frames behind it stay as they were.
+        """
         return lib.pcipt_control_unmap(self._open, frames.start, frames.count)
 
     def press(self, key: str) -> int:
-        """Press a debug key of Xen. Return 0 or -errno; keys other than Q and q give -EPERM."""
+        """Press a debug key of Xen. Return 0 or -errno. Keys other than Q and q give -EPERM."""
         return lib.pcipt_control_press(self._open, key.encode("ascii"))
 
     def read(self, index: int, size: int) -> tuple[int, bytes, int]:
         """Read up to `size` characters of Xen's console ring, beginning at `index`.
 
-        If Xen has overwritten that place, reading begins at the oldest character.
-        Shape:  (result, characters, index at which the next read begins).
+        If Xen has overwritten the character at `index`, reading begins at the oldest character.
+        Shape:  (0 or -errno, characters, index at which the next read begins). If no new characters exist,
+                the characters are empty.
         """
         buffer = ffi.new("char[]", size)
         at, count = ffi.new("uint32_t *", index), ffi.new("uint32_t *")
@@ -147,5 +169,8 @@ class ControlHandle(_Handle):
 
 
 def _device(function: Sbdf) -> tuple[int, int, int]:
-    """Return the function as the C structure has it: segment, bus, device and function number in one byte."""
+    """Return the function as the C structure has it: (segment, bus, devfn).
+
+    devfn is device << 3 | function number.
+    """
     return function.segment, function.bus, function.devfn

@@ -36,9 +36,10 @@ _DEVICE = re.compile(
 
 @attrs.frozen
 class Dump:
-    """The parsed list. `broken` holds the first lines that name a device but cannot be parsed.
+    """The parsed list of devices and owners.
 
-    `begun` is False if the header of the list was not found: nothing was printed, or its beginning was
+    `broken` holds the lines that name a device but cannot be parsed, at most the first 16. `begun` is False
+    if the header of the list was not found. Then Xen printed no list, or the beginning of the list was
     overwritten.
     """
 
@@ -48,10 +49,13 @@ class Dump:
 
 
 def parse_devices(text: str) -> Dump:
-    """Parse the list of devices in a text of Xen's console, from the first header on.
+    """Parse the list of devices in a text of Xen's console. Lines before the first header are ignored.
 
-    Shape:  devices of all segments in Xen's order; other lines are ignored. A second header changes nothing:
-            somebody else may press the key too.
+    Only the beginning of the list must be found: a list that ends early is not noticed. Without a header the
+    result has no devices, and `begun` is False.
+    Shape:  devices of all segments in the order in which Xen printed them. If a device is printed twice, the
+            owner of its last line is used. A second header changes nothing, because somebody else may press
+            the key too.
     """
     owners: dict[Sbdf, Owner] = {}
     broken: list[str] = []
@@ -69,7 +73,10 @@ def parse_devices(text: str) -> Dump:
 
 
 def _owner(match: re.Match[str]) -> Owner:
-    """Return the owner that a matched line names."""
+    """Return the owner that a line names. `match` is a match of _DEVICE.
+
+    Quarantine is printed as d[IO] or DomIO. All other special domains, such as d[XEN], give the owner XEN.
+    """
     if match["domain"] is not None:
         return Owner(OwnerKind.DOMAIN, int(match["domain"]))
     if match["nobody"] is not None:
@@ -80,10 +87,11 @@ def _owner(match: re.Match[str]) -> Owner:
 
 
 def whole_lines(lines: Iterable[str], starts: re.Pattern[str]) -> Iterator[str]:
-    """Yield the lines of Xen's console with their interrupted pieces joined. Lines of guests are left out.
+    """Yield the lines of Xen's console with their interrupted pieces joined, in order.
 
-    Shape:  `starts` matches the beginning of every line that the caller needs. Only such a line is joined
-            with later pieces; if its rest never follows, its beginning is yielded alone.
+    Lines of guests are left out. `starts` matches the beginning of every line that the caller needs. Only
+    such lines are joined completely. If the rest of such a line never follows, its beginning is yielded
+    alone. Other lines may be yielded in part or not at all.
     """
     head = ""
     for line in lines:
@@ -103,9 +111,10 @@ def whole_lines(lines: Iterable[str], starts: re.Pattern[str]) -> Iterator[str]:
 
 
 def _is_foreign(printer: str, text: str, head: str, starts: re.Pattern[str]) -> bool:
-    """Return True if a piece does not belong to the line that begins with `head`.
+    """Return True if `whole_lines` skips a part. `head` is the interrupted line, empty if there is none.
 
-    Such a piece comes from another processor or from a guest.
+    Three kinds of parts are skipped: a guest's part; a part without a prefix, if no line is interrupted; and
+    a part of Xen that does not match `starts`, while a line is interrupted.
     """
     if printer == _NOBODY:
         return not head
@@ -113,10 +122,11 @@ def _is_foreign(printer: str, text: str, head: str, starts: re.Pattern[str]) -> 
 
 
 def _pieces(line: str) -> Iterator[tuple[str, str, bool]]:
-    """Yield the parts into which Xen's prefixes divide a line.
+    """Yield the parts into which Xen's prefixes divide a line. An empty line yields nothing.
 
-    Shape:  (who printed the part, its text without the prefix, True if the line ends with it). A guest's part
-            runs to the end of the line, whatever it contains, and keeps its prefix.
+    Shape:  (_XEN, _GUEST or _NOBODY: who printed the part, its text, True if the line ends with it). _NOBODY
+            is a part without a prefix. The text does not contain Xen's prefix. A guest's part runs to the end
+            of the line, whatever it contains, and keeps its prefix.
     """
     while line:
         prefix = _PREFIX.match(line)

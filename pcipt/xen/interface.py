@@ -21,11 +21,11 @@ class Dom0Kind(enum.Enum):
 
 
 class Custody(enum.Enum):
-    """Who has a function that Xen knows, as far as one question without side effects can tell.
+    """Who has a function that Xen knows, as Xen answers test_assign_device. This call has no side effects.
 
-    HARDWARE_DOMAIN: dom0 has it, or it is quarantined (dom_io); Xen gives both the same answer. ELSEWHERE: a
-    guest has it, Xen itself has it (hidden), nobody has it (an orphan), or Xen does not know it; Xen gives
-    all four the same answer. UNTOLD: the question could not be answered.
+    HARDWARE_DOMAIN: dom0 has it, or it is quarantined (dom_io). Xen gives both the same answer. ELSEWHERE: a
+    guest has it, Xen itself has it (hidden), nobody has it (an orphan), or Xen does not know it. Xen gives
+    all four the same answer. UNTOLD: this Xen or its libraries cannot answer the question.
     """
 
     HARDWARE_DOMAIN = "dom0"
@@ -61,7 +61,7 @@ class Owner:
 
 @attrs.frozen
 class XenIdentity:
-    """The version of Xen and the kind of dom0. `full` is the version as Xen prints it, e.g. 4.17.7."""
+    """The version of Xen and the kind of dom0. `full` is the version as Xen prints it, for example 4.17.7."""
 
     major: int
     minor: int
@@ -75,11 +75,11 @@ class XenIdentity:
 
 @attrs.frozen
 class DeviceFlags:
-    """What an announcement to Xen says about a function besides its address, as dom0's kernel says it.
+    """What dom0 tells Xen about a function, besides its address, when it announces the function to Xen.
 
-    `extended` is EXTFN: an ARI function whose device number bits are not 0. `physfn` is the physical function
-    if this is a virtual function, else None. The proximity domain is never sent, because Linux's node numbers
-    are not ACPI's.
+    `extended` is Xen's flag EXTFN: an ARI function whose device number bits are not 0. `physfn` is the
+    physical function if this is a virtual function, else None. The proximity domain (NUMA node) is never
+    sent, because Linux's node numbers are not ACPI's.
     Source: Xen public/physdev.h, XEN_PCI_DEV_*; linux drivers/xen/pci.c.
     """
 
@@ -89,7 +89,10 @@ class DeviceFlags:
 
 @attrs.frozen
 class Permissions:
-    """The memory and the I/O ports that a domain may access, from Xen's rangesets (debug key q)."""
+    """The memory and the I/O ports that a domain may access, from Xen's rangesets (debug key q).
+
+    Units:  `memory` in frames, `ports` in port numbers. Both are in ascending order.
+    """
 
     memory: tuple[Frames, ...]
     ports: tuple[Range, ...]
@@ -99,8 +102,8 @@ class Hypervisor(Protocol):
     """Xen, real or simulated. An object is used by one thread, in the process that opened it.
 
     Raises: HypervisorError if Xen returns an error; UnsupportedError if this Xen or its libraries cannot
-            perform a call; StateError after `close`. This is true of every method that calls Xen and does
-            not say otherwise.
+            perform a call, or if the segment of a function is above ffff; StateError after `close`. This is
+            true of every method that calls Xen and does not say otherwise.
     """
 
     @property
@@ -108,66 +111,81 @@ class Hypervisor(Protocol):
         """The version of Xen and the kind of dom0."""
 
     def known(self, functions: Sequence[Sbdf]) -> list[bool]:
-        """Return one bool for each function: True if Xen lists it (XEN_SYSCTL_pcitopoinfo).
+        """Return one bool for each function, in order: True if Xen lists it (XEN_SYSCTL_pcitopoinfo).
 
-        One call of Xen asks about many functions. A function whose segment is above ffff gives False; Xen is
-        not asked about it. A function that Xen lists may still have no owner.
+        One call of Xen asks about many functions. A function whose segment is above ffff gives False, and Xen
+        is not asked about it. A function that Xen lists may still have no owner.
         """
 
     def custody(self, function: Sbdf) -> Custody:
-        """Return who has a function that Xen knows (XEN_DOMCTL_test_assign_device with DOMID_INVALID).
+        """Return who has a function (XEN_DOMCTL_test_assign_device with DOMID_INVALID).
 
-        UNTOLD if there is no IOMMU (EOPNOTSUPP) or the toolstack interface is refused.
+        Return UNTOLD if Xen has no IOMMU (EOPNOTSUPP), if libxenctrl is missing, or if Xen refuses the
+        toolstack interface. These cases raise nothing.
+        Raises: UnsupportedError if the segment is above ffff; HypervisorError if Xen returns another error.
         """
 
     def owners(self) -> Mapping[Sbdf, Owner]:
-        """Return all functions in Xen's list with their owners, by Xen's debug key Q.
+        """Return all functions in Xen's list with their owners, in Xen's order (debug key Q).
 
         This is slow and prints on Xen's console: call it on demand only, never in a loop.
+        Raises: UnsupportedError also if Xen's console does not hold a complete list.
         """
 
     def add_device(self, function: Sbdf, flags: DeviceFlags) -> None:
         """Add a function to Xen's list (PHYSDEVOP_pci_device_add).
 
-        If Xen lists the function already, what Xen knew of it is overwritten.
+        If Xen lists the function already, its record is overwritten. After a failure Xen may list the
+        function without an owner (an orphan).
+        Raises: HypervisorError if Xen refuses, with ENODEV for example if no IOMMU unit serves the function;
+                UnsupportedError if the segment is above ffff; StateError if `flags.physfn` is on another
+                segment.
         """
 
     def remove_device(self, function: Sbdf) -> None:
         """Remove a function from Xen's list (PHYSDEVOP_pci_device_remove).
 
-        Xen before 4.19 panics if the function is an orphan (a function without an owner).
+        Xen before 4.19 panics if the function is an orphan (a function without an owner). Guards must prevent
+        that.
+        Raises: HypervisorError if Xen refuses, with ENODEV if Xen does not list the function;
+                UnsupportedError if the segment is above ffff.
         """
 
     def map_mmio(self, frames: Frames) -> None:
-        """Map frames 1:1 for dom0, domain 0 (XEN_DOMCTL_memory_mapping, DPCI_ADD_MAPPING): gfn equals mfn.
+        """Map frames 1:1 for dom0 (domain 0): each guest frame number equals its machine frame number.
 
-        After a failure none of `frames` is mapped, not even frames that were mapped before the call: libxc
-        unmaps all of them to undo the call. The errno may then be the errno of that unmapping. With the errno
-        EPERM, EACCES or ENOSYS nothing has changed: Xen returns these before it maps the first frame.
+        The call is XEN_DOMCTL_memory_mapping with DPCI_ADD_MAPPING. After a failure none of `frames` is
+        mapped, not even frames that were mapped before the call, because libxc unmaps all of them to undo the
+        call. The errno may then be the errno of that unmapping. After EPERM, EACCES or ENOSYS nothing has
+        changed, because Xen returns these before it maps the first frame.
+
         If `frames` contain RAM, the call succeeds and dom0 loses the RAM. If they contain frames that are
         mapped to other MMIO, Xen kills dom0. Guards must prevent both.
-        Raises: HypervisorError if Xen refuses; StateError on a PV dom0, where Xen would do nothing and report
-                success.
+        Raises: HypervisorError if Xen refuses; UnsupportedError without libxenctrl; StateError on a PV dom0,
+                where Xen would do nothing and report success.
         """
 
     def unmap_mmio(self, frames: Frames) -> None:
-        """Unmap frames for dom0.
+        """Unmap frames for dom0 (XEN_DOMCTL_memory_mapping, DPCI_REMOVE_MAPPING).
 
-        Raises: HypervisorError if Xen refuses; its errno is EINVAL if some frames were not mapped (the other
-                frames are then unmapped). StateError on a PV dom0, as `map_mmio` does.
+        If some frames are not mapped, the other frames are unmapped and HypervisorError with EINVAL is
+        raised. If the mapped frames are scattered in many pieces, some of them stay mapped.
+        Raises: HypervisorError if Xen refuses; UnsupportedError without libxenctrl; StateError on a PV dom0,
+                where Xen would do nothing and report success.
         """
 
     def reserved_regions(self, function: Sbdf | None = None) -> tuple[Frames, ...]:
-        """Return the reserved memory regions of one function, or of the whole machine if `function` is None.
+        """Return the reserved memory regions of one function, or of the whole machine if it is None.
 
-        The call is XENMEM_reserved_device_memory_map.
+        The result is empty if there are none. The call is XENMEM_reserved_device_memory_map.
         """
 
     def permissions(self) -> Mapping[int, Permissions]:
-        """Return what each domain may access, by Xen's debug key q.
+        """Return for each domain number what the domain may access, from Xen's debug key q.
 
         This is slow and prints on Xen's console: call it on demand only, never in a loop.
+        Raises: UnsupportedError also if Xen's console does not hold a complete list.
         """
 
     def close(self) -> None:
-        """Close the connection. Every later call raises StateError."""
+        """Close the connection. Every later call of Xen raises StateError. A second `close` does nothing."""

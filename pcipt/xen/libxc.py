@@ -35,8 +35,10 @@ D = TypeVar("D", Dump, RangesetDump)
 def open_libxc(root: str = "/") -> "LibXc":
     """Connect to the running Xen. /sys, /dev and the libraries are looked for below the directory `root`.
 
-    Raises: UnsupportedError if there is no Xen or no libxencall; NotPermittedError if the process may not
-            open Xen's device.
+    Raises: UnsupportedError if there is no Xen, this domain is not the control domain, /dev/xen/privcmd is
+            missing, or no libxencall can be loaded; NotPermittedError if the process may not open Xen's
+            device; HypervisorError if opening the device fails otherwise; MalformedError if
+            /sys/hypervisor/version cannot be read.
     """
     identity = loading.read_identity(root)
     loading.require_privcmd(root)
@@ -58,8 +60,8 @@ class LibXc:
 
     An object is used by one thread, in the process that opened it.
     Raises: HypervisorError if Xen returns an error; UnsupportedError if this Xen or its libraries cannot
-            perform a call; StateError after `close`, and in another process. This is true of every method
-            that calls Xen and does not say otherwise.
+            perform a call, or if the segment of a function is above ffff; StateError after `close`, and in
+            another process. This is true of every method that calls Xen and does not say otherwise.
     """
 
     def __init__(self, identity: XenIdentity, call: CallHandle, control_names: Sequence[str]) -> None:
@@ -78,7 +80,11 @@ class LibXc:
         return self._identity
 
     def known(self, functions: Sequence[Sbdf]) -> list[bool]:
-        """Return for each function whether Xen lists it. Raises UnsupportedError without libxenctrl."""
+        """Return one bool for each function, in order: True if Xen lists it.
+
+        A function whose segment is above ffff gives False. If no other function is given, Xen is not called.
+        Raises: UnsupportedError without libxenctrl; HypervisorError if Xen returns an error.
+        """
         self._require_open()
         asked = [function for function in functions if function.fits_xen]
         if not asked:
@@ -93,7 +99,11 @@ class LibXc:
         return [nodes.get(function, NODE_UNKNOWN) != NODE_UNKNOWN for function in functions]
 
     def custody(self, function: Sbdf) -> Custody:
-        """Return who has a function, as `Hypervisor.custody` describes; UNTOLD without libxenctrl."""
+        """Return who has a function, as `Hypervisor.custody` describes. Without libxenctrl return UNTOLD.
+
+        Raises: UnsupportedError if the segment is above ffff; HypervisorError if Xen returns another error
+                than `Hypervisor.custody` names.
+        """
         self._require_open()
         xen_address(function)
         try:
@@ -103,19 +113,21 @@ class LibXc:
         return custody_from_result(function, control.test(function))
 
     def owners(self) -> Mapping[Sbdf, Owner]:
-        """Return all functions in Xen's list with their owners, by Xen's debug key Q.
+        """Return all functions in Xen's list with their owners, in Xen's order (debug key Q).
 
-        Raises: UnsupportedError if the console ring is too small for the list, or if its lines were
-                interrupted in both of two attempts.
+        Raises: UnsupportedError without libxenctrl, if the console ring is too small for the list, or if in
+                both of two attempts the list was missing or its lines were interrupted; HypervisorError if
+                Xen returns an error.
         """
         nothing = "key Q printed no list of PCI devices"
         return self._dump("Q", _LIST_OF_OWNERS, parse_devices, lambda dump: dump.begun, nothing).owners
 
     def permissions(self) -> Mapping[int, Permissions]:
-        """Return what each domain may access, by Xen's debug key q.
+        """Return for each domain number what the domain may access, from Xen's debug key q.
 
-        Raises: UnsupportedError if the console ring is too small for the list, or if its lines were
-                interrupted in both of two attempts.
+        Raises: UnsupportedError without libxenctrl, if the console ring is too small for the list, or if in
+                both of two attempts the list was missing or its lines were interrupted; HypervisorError if
+                Xen returns an error.
         """
         nothing = "key q printed no rangesets"
         told = self._dump(
@@ -124,26 +136,29 @@ class LibXc:
         return told.domains
 
     def add_device(self, function: Sbdf, flags: DeviceFlags) -> None:
-        """Add a function to Xen's list. If Xen lists it already, what Xen knew of it is overwritten.
+        """Add a function to Xen's list. If Xen lists it already, its record is overwritten.
 
+        After a failure Xen may list the function without an owner (an orphan).
         Raises: HypervisorError if Xen refuses; UnsupportedError if the function's segment is above ffff;
-                StateError if the flags cannot be sent (`checked_flags`).
+                StateError if `flags.physfn` is on another segment.
         """
         self._require_open()
         result = self._call.add(xen_address(function), checked_flags(function, flags))
         check(Op.ADD, result, str(function))
 
     def remove_device(self, function: Sbdf) -> None:
-        """Remove a function from Xen's list.
+        """Remove a function from Xen's list. Xen before 4.19 panics if the function has no owner.
 
-        Raises: HypervisorError if Xen refuses; UnsupportedError if the function's segment is above ffff.
+        Raises: HypervisorError if Xen refuses, with ENODEV if Xen does not list the function;
+                UnsupportedError if the function's segment is above ffff.
         """
         self._require_open()
         check(Op.REMOVE, self._call.remove(xen_address(function)), str(function))
 
     def map_mmio(self, frames: Frames) -> None:
-        """Map frames 1:1 for dom0. `Hypervisor.map_mmio` describes which frames are mapped after a failure.
+        """Map frames 1:1 for dom0.
 
+        `Hypervisor.map_mmio` describes which frames are mapped after a failure.
         Raises: HypervisorError if Xen refuses; StateError on a PV dom0; UnsupportedError without libxenctrl.
         """
         control = self._require_mapping()
@@ -152,14 +167,20 @@ class LibXc:
     def unmap_mmio(self, frames: Frames) -> None:
         """Unmap frames for dom0.
 
-        Raises: HypervisorError if Xen refuses; its errno is EINVAL if some frames were not mapped (the other
-                frames are then unmapped). StateError on a PV dom0; UnsupportedError without libxenctrl.
+        If some frames are not mapped, the other frames are unmapped and HypervisorError with EINVAL is
+        raised.
+        Raises: HypervisorError if Xen refuses; StateError on a PV dom0; UnsupportedError without libxenctrl.
         """
         control = self._require_mapping()
         check(Op.UNMAP, unmap_frames(control.unmap, frames), str(frames))
 
     def reserved_regions(self, function: Sbdf | None = None) -> tuple[Frames, ...]:
-        """Return the reserved memory regions of one function, or of the whole machine if it is None."""
+        """Return the reserved memory regions of one function, or of the whole machine if it is None.
+
+        The result is empty if there are none.
+        Raises: HypervisorError if Xen returns an error; UnsupportedError if this Xen does not have the call,
+                or if the function's segment is above ffff.
+        """
         self._require_open()
         subject = function if function is None else xen_address(function)
         result, regions = read_regions(lambda room: self._call.reserved(subject, room))
@@ -167,7 +188,7 @@ class LibXc:
         return regions
 
     def close(self) -> None:
-        """Close the connection. Every later call raises StateError."""
+        """Close the connection. Every later call of Xen raises StateError. A second `close` does nothing."""
         self._closed = True
         if self._control is not None:
             self._control.close()
@@ -182,6 +203,7 @@ class LibXc:
         self.close()
 
     def __del__(self) -> None:
+        """Emit a ResourceWarning if the connection was not closed."""
         if not getattr(self, "_closed", True):
             what = f"unclosed connection to Xen {self._identity.full}"
             warnings.warn(what, ResourceWarning, stacklevel=2, source=self)
@@ -194,7 +216,11 @@ class LibXc:
             raise StateError("the connection to Xen was opened in another process; open one here")
 
     def _require_mapping(self) -> ControlHandle:
-        """Return the handle for mapping calls. Raises StateError on a PV dom0."""
+        """Return the handle for mapping calls, which is opened by the first call.
+
+        Raises: StateError on a PV dom0, after `close` and in another process; UnsupportedError without
+                libxenctrl; HypervisorError if opening Xen's device fails.
+        """
         self._require_open()
         require_translated(self._identity)
         return self._require_control()
@@ -202,8 +228,9 @@ class LibXc:
     def _require_control(self) -> ControlHandle:
         """Return the handle of libxenctrl, which is opened by the first call.
 
-        A refusal (UnsupportedError) is remembered and raised again. After another error (no memory, no
-        descriptors) the next call tries again.
+        Raises: UnsupportedError if no libxenctrl works with this Xen; it is remembered and raised again by
+                every later call. HypervisorError if opening Xen's device fails (no memory, no descriptors);
+                the next call tries again.
         """
         if self._control is None and self._control_refusal is None:
             try:
@@ -215,7 +242,10 @@ class LibXc:
         return self._control
 
     def _open_control(self) -> ControlHandle:
-        """Open the first libxenctrl that works with the running Xen, or raise UnsupportedError."""
+        """Open the first libxenctrl that works with the running Xen and return its handle.
+
+        Raises: UnsupportedError if no library works; HypervisorError if opening Xen's device fails.
+        """
         feature = "Xen's toolstack interface"
         refusal = UnsupportedError(feature, f"no libxenctrl of Xen {self._identity.full} is installed")
         for name in self._control_names:
@@ -240,8 +270,9 @@ class LibXc:
     ) -> D:
         """Press a debug key, at most twice, until its dump is complete; return the parsed dump.
 
-        Lines of other processors may have interrupted the dump. Raises UnsupportedError if no dump is
-        complete.
+        A dump is complete if `complete(dump)` is True and no line is broken. Lines of other processors may
+        have interrupted it. `nothing` is the reason in the error if the second dump has no broken line.
+        Raises: UnsupportedError, which names `feature`, if neither dump is complete.
         """
         for _ in range(KEY_ATTEMPTS):
             dump = parse(self._printed(key, feature))
@@ -250,9 +281,10 @@ class LibXc:
         raise UnsupportedError(feature, f"lines came torn: {dump.broken[0]}" if dump.broken else nothing)
 
     def _printed(self, key: str, feature: str) -> str:
-        """Press a debug key and return what it printed.
+        """Press a debug key and return what Xen printed after that.
 
-        The key is handled before the call returns, so the whole dump is in the ring.
+        Xen handles the key before the call returns.
+        Raises: UnsupportedError, which names `feature`, if a part of the text was overwritten.
         """
         self._require_open()
         control = self._require_control()
@@ -261,10 +293,12 @@ class LibXc:
         return self._read_console(control, kept_for=feature)
 
     def _read_console(self, control: ControlHandle, kept_for: str = "") -> str:
-        """Read Xen's console ring to its end. Return the text if `kept_for` is given, else an empty string.
+        """Read Xen's console ring from the last reading on to its end, at most 64 MiB.
 
-        `kept_for` names the feature that needs the text.
-        Raises: UnsupportedError if `kept_for` is given and a part of the text was overwritten.
+        Return the text if `kept_for` is not empty, else an empty string. `kept_for` names the feature that
+        needs the text.
+        Raises: UnsupportedError if `kept_for` is not empty and a part of the text was overwritten;
+                HypervisorError if Xen returns an error.
         """
         pieces: list[bytes] = []
         for _ in range(RING_LIMIT // CHUNK):

@@ -33,7 +33,9 @@ _VERSIONED = re.compile(r"libxenctrl\.so\.(\d+)\.(\d+)")
 def read_identity(root: str = "/") -> XenIdentity:
     """Return the version of Xen and the kind of dom0 that this process runs in.
 
-    Raises: UnsupportedError if there is no Xen, or this domain is not the control domain.
+    If /proc/xen/capabilities is missing or empty, this domain is treated as the control domain.
+    Raises: UnsupportedError if there is no Xen, if this domain is not the control domain, or if its kind is
+            not PV, PVH or HVM; MalformedError if a version file is missing or does not hold a number.
     """
     if _text(root, "sys/hypervisor/type") != "xen":
         raise UnsupportedError("Xen", "this machine does not run under Xen (/sys/hypervisor/type)")
@@ -49,28 +51,30 @@ def read_identity(root: str = "/") -> XenIdentity:
 
 
 def require_privcmd(root: str = "/") -> None:
-    """Raise UnsupportedError if the device for hypercalls (/dev/xen/privcmd) is missing.
+    """Raise UnsupportedError if the device for hypercalls is missing.
 
-    Without this check libxencall itself would complain on stderr.
+    The device is /dev/xen/privcmd or /proc/xen/privcmd below `root`. Without this check libxencall itself
+    would complain on stderr.
     """
     if not any(os.path.exists(os.path.join(root, path)) for path in _PRIVCMD):
         raise UnsupportedError("Xen", "/dev/xen/privcmd is missing (is the module xen-privcmd loaded?)")
 
 
 def xencall_names(root: str = "/") -> list[str]:
-    """Return the names to try for libxencall.
+    """Return the names to try for libxencall, in this order.
 
-    These are the soname, which the dynamic linker resolves, and then the files in the usual library folders.
+    First the soname, which the dynamic linker resolves (only if `root` is /), then the paths of the files in
+    the usual library folders. The list is empty if `root` is not / and there are no files.
     """
     return [*_soname(root, XENCALL), *_installed(root, XENCALL)]
 
 
 def xenctrl_names(identity: XenIdentity, root: str = "/") -> list[str]:
-    """Return the names to try for libxenctrl.
+    """Return the names to try for libxenctrl, in this order.
 
-    Those of the running Xen's release come first, then other releases, newest first.
-
-    A library of another release may work: sysctl kept its version from 4.17 to 4.20, domctl did not.
+    First the names for the running Xen's release: the soname (only if `root` is /) and the paths of the
+    files. Then the paths of files of other releases, the newest first. A library of another release may work:
+    sysctl kept its version from 4.17 to 4.20, domctl did not.
     """
     exact = f"libxenctrl.so.{identity.major}.{identity.minor}"
     own = _installed(root, exact)
@@ -83,7 +87,7 @@ def xenctrl_names(identity: XenIdentity, root: str = "/") -> list[str]:
 
 
 def _soname(root: str, name: str) -> list[str]:
-    """Return the soname; an empty list if `root` is not /.
+    """Return a list with the soname `name`, or an empty list if `root` is not /.
 
     The dynamic linker knows only the libraries of this machine.
     """
@@ -91,13 +95,16 @@ def _soname(root: str, name: str) -> list[str]:
 
 
 def _release(path: str) -> tuple[int, int]:
-    """Return the (major, minor) release in a file name of libxenctrl."""
+    """Return the (major, minor) release in a file name of libxenctrl; (0, 0) if the name has no release."""
     match = _VERSIONED.fullmatch(os.path.basename(path))
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def _installed(root: str, name: str) -> list[str]:
-    """Return the files with this name (a glob pattern) in the usual library folders."""
+    """Return the paths of the files with this name (a glob pattern) in the usual library folders.
+
+    The paths are in the order of DIRECTORIES, and sorted by name in each.
+    """
     return [
         path
         for directory in DIRECTORIES
@@ -118,7 +125,10 @@ def _text(root: str, path: str) -> str | None:
 
 
 def _number(root: str, path: str) -> int:
-    """Return the number in a file below `root`. Raises MalformedError if there is none."""
+    """Return the number in a file below `root`.
+
+    Raises: MalformedError if the file cannot be read or does not hold a decimal number of at most 5 digits.
+    """
     text = _text(root, path)
     if text is None or not re.fullmatch(r"[0-9]{1,5}", text):
         raise MalformedError(f"/{path}", 0, f"{text!r} is not a number")

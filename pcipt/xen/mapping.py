@@ -1,9 +1,9 @@
-"""Complete libxc's memory_mapping, and Xen's list of reserved memory, to what the interface promises.
+"""Map, unmap and list memory as the interface promises, with several calls of libxc or Xen if needed.
 
 libxc's unmap stops at the first page that is not mapped, leaves the pages behind it mapped, and returns
-EINVAL. After a failed map libxc undoes it by such an unmap. Here the remaining mapped pages are searched by
-halving the range. Each vain try prints a line on Xen's console, which may be a slow serial line. So the
-search is limited to TRIES calls; pages that are scattered more widely stay mapped.
+EINVAL. After a failed map libxc undoes the map by such an unmap. Here the remaining mapped pages are searched
+by halving the range. Each call that fails prints a line on Xen's console, which may be a slow serial line. So
+the search is limited to TRIES calls. Pages that are scattered more widely stay mapped.
 Source: Xen tools/libs/ctrl/xc_domain.c, xc_domain_memory_mapping; xen/arch/x86/mm/p2m.c, unmap_mmio_regions;
         xen/common/memory.c, XENMEM_reserved_device_memory_map.
 """
@@ -21,7 +21,10 @@ Primitive = Callable[[Frames], int]  # 0 or -errno
 
 
 def persist(call: Primitive, frames: Frames) -> int:
-    """Call `call(frames)` and repeat it while it returns -EINTR, at most 8 times. Return the last result."""
+    """Call `call(frames)`, and call it again while it returns -EINTR, at most 8 times.
+
+    Return the last result. The result is -EINTR if all 8 calls returned it.
+    """
     answer = -EINTR
     for _ in range(ATTEMPTS):
         answer = call(frames)
@@ -31,10 +34,10 @@ def persist(call: Primitive, frames: Frames) -> int:
 
 
 def map_frames(add: Primitive, remove: Primitive, frames: Frames) -> int:
-    """Map all the frames by `add`. Return 0 or -errno.
+    """Map all the frames by `add`. Return the result of `add`: 0 or -errno.
 
-    After a failure none of the frames is mapped (they are unmapped by `remove`), unless the call was refused
-    before the first page (UNTOUCHED).
+    If `add` fails, all the frames are unmapped by `unmap_frames`, also frames that were mapped before the
+    call. If the error is in UNTOUCHED, nothing was changed, and nothing is unmapped.
     """
     answer = persist(add, frames)
     if answer < 0 and answer not in UNTOUCHED:
@@ -43,9 +46,11 @@ def map_frames(add: Primitive, remove: Primitive, frames: Frames) -> int:
 
 
 def unmap_frames(remove: Primitive, frames: Frames) -> int:
-    """Unmap all frames that are mapped, by `remove`, as far as TRIES calls find them.
+    """Unmap all frames that are mapped, by `remove`, which stops at the first frame that is not mapped.
 
-    Return 0, -EINVAL if some frames were not mapped, or another -errno.
+    Return the result of the first call: 0, -EINVAL if some frames were not mapped, or another -errno. After
+    -EINVAL the remaining mapped frames are searched by halving the range, with at most TRIES calls. Errors in
+    this search are ignored. After another error nothing is searched.
     """
     answer = persist(remove, frames)
     # A call works from the front, so the pages that an interrupted call left are at the end.
@@ -61,10 +66,12 @@ def unmap_frames(remove: Primitive, frames: Frames) -> int:
 def read_regions(
     ask: Callable[[int], tuple[int, int, Sequence[tuple[int, int]]]],
 ) -> tuple[int, tuple[Frames, ...]]:
-    """Read a list of regions whose length only Xen knows. Return (0 or -errno, the regions).
+    """Read a list of regions whose length only Xen knows.
 
-    Shape:  `ask` takes the number of regions there is room for. It returns its result, the number of regions
-            that Xen has, and the regions; -ENOBUFS means that there was too little room.
+    Return (0 or -errno, the regions in Xen's order). `ask` takes the number of regions for which there is
+    room. It returns its result, the number of regions that Xen has, and the regions; -ENOBUFS means too
+    little room. It is called at most 8 times. Regions of 0 frames are left out. After an error the regions
+    are empty.
     """
     room, answer = 0, -ENOBUFS
     regions: Sequence[tuple[int, int]] = ()
@@ -79,6 +86,9 @@ def read_regions(
 
 
 def _halves(frames: Frames) -> tuple[Frames, Frames]:
-    """Return the front half and the rest of the frames."""
+    """Return the front half of the frames and the rest. `frames` must have at least 2 pages.
+
+    If the count is odd, the rest has one page more.
+    """
     front = frames.count // 2
     return Frames(frames.start, front), Frames(Gfn(frames.start + front), frames.count - front)

@@ -29,7 +29,10 @@ class Op(enum.StrEnum):
 
     @property
     def changes(self) -> bool:
-        """True if the operation changes the state of Xen, False if it only reads."""
+        """True if the operation changes the state of Xen (add, remove, map, unmap); False if it only reads.
+
+        KEY (a debug key) only makes Xen print: False.
+        """
         return self in {Op.ADD, Op.REMOVE, Op.MAP, Op.UNMAP}
 
 
@@ -52,9 +55,9 @@ def xen_address(function: Sbdf) -> Sbdf:
 
 
 def checked_flags(function: Sbdf, flags: DeviceFlags) -> DeviceFlags:
-    """Return `flags` unchanged if they can be sent to Xen.
+    """Return `flags` unchanged if they can be sent to Xen with `function`.
 
-    Raises: StateError if the physical function is on another segment than `function`.
+    Raises: StateError if `flags.physfn` is on another segment than `function`.
     """
     if flags.physfn is not None and flags.physfn.segment != function.segment:
         raise StateError(f"{function}: its physical function {flags.physfn} is on another segment")
@@ -71,10 +74,11 @@ def require_translated(identity: XenIdentity) -> None:
 
 
 def check(op: Op, result: int, subject: str = "") -> None:
-    """Raise the error that a negative `result` means; do nothing if the result is 0 or positive.
+    """Raise the error that a negative `result` means. Return None if the result is 0 or positive.
 
-    Raises: UnsupportedError if Xen refuses this operation altogether, which is possible only for operations
-            that change nothing; else HypervisorError.
+    `subject` names in the error what the call was about.
+    Raises: UnsupportedError if `op` only reads and `result` is -EACCES, -ENOSYS or -EOPNOTSUPP: Xen refuses
+            this operation altogether. HypervisorError in all other cases.
     """
     if result < 0:
         raise _error(op, -result, subject)
@@ -83,9 +87,9 @@ def check(op: Op, result: int, subject: str = "") -> None:
 def custody_from_result(function: Sbdf, result: int) -> Custody:
     """Return the custody that a result of test_assign_device means.
 
-    UNTOLD if the toolstack interface is refused.
-
-    Raises: HypervisorError for any other error.
+    0 is HARDWARE_DOMAIN, -EINVAL is ELSEWHERE. -EACCES, -ENOSYS and -EOPNOTSUPP are UNTOLD: the toolstack
+    interface is refused or there is no IOMMU.
+    Raises: HypervisorError for any other result.
     """
     if result == 0:
         return Custody.HARDWARE_DOMAIN
@@ -97,7 +101,10 @@ def custody_from_result(function: Sbdf, result: int) -> Custody:
 
 
 def _error(op: Op, number: int, subject: str) -> PciptError:
-    """Return the error for an errno."""
+    """Return the exception for a positive errno of a call.
+
+    It is UnsupportedError if `op` only reads and the errno is in REFUSALS, else HypervisorError.
+    """
     if not op.changes and number in REFUSALS:
         return UnsupportedError(f"Xen's {op}", f"{REFUSALS[number]} ({os.strerror(number)})")
     return HypervisorError(op, number, subject)

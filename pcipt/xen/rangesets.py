@@ -34,7 +34,9 @@ _MEMORY, _PORTS = "I/O Memory", "I/O Ports "
 class RangesetDump:
     """The parsed rangesets by domain number.
 
-    `broken` names the lines that cannot be parsed, and the domains for which memory or ports are missing.
+    `broken` holds the lines that cannot be parsed, then texts that name the domains for which memory or ports
+    are missing; at most 16 in all. These domains are in `domains` too, with an empty rangeset for what is
+    missing.
     """
 
     domains: Mapping[int, Permissions]
@@ -44,7 +46,8 @@ class RangesetDump:
 def parse_permissions(text: str) -> RangesetDump:
     """Parse what each domain may access from a text of Xen's console.
 
-    Shape:  domains in Xen's order. If a domain is printed twice, the last one counts.
+    Shape:  domains in Xen's order; none if the text has no rangesets. If a domain is printed twice, the
+            second print replaces the first.
     """
     sets: dict[int, dict[str, tuple[tuple[int, int], ...]]] = {}
     broken: list[str] = []
@@ -68,7 +71,11 @@ def parse_permissions(text: str) -> RangesetDump:
 
 
 def _permissions(found: Mapping[str, tuple[tuple[int, int], ...]]) -> Permissions:
-    """Return the permissions of one domain; a missing rangeset is empty."""
+    """Return the permissions of one domain.
+
+    `found` maps the name of a rangeset to its ranges (first, last). A rangeset that is missing in `found`
+    becomes empty.
+    """
     return Permissions(
         tuple(Frames(Gfn(first), last - first + 1) for first, last in found.get(_MEMORY, ())),
         tuple(Range(Address(first), last - first + 1) for first, last in found.get(_PORTS, ())),
@@ -81,9 +88,9 @@ def _pairs(items: str) -> tuple[tuple[int, int], ...]:
 
 
 def _in_order(items: str) -> bool:
-    """Return True if the ranges ascend and do not touch, as Xen prints them.
+    """Return True if the ranges ascend and do not touch, as Xen prints them. An empty text gives True.
 
-    If not, the line was interrupted.
+    False means that the line was interrupted.
     """
     ends = [end for pair in _pairs(items) for end in pair]
     return all(

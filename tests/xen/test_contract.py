@@ -27,7 +27,8 @@ from pcipt.pci import (
 )
 from pcipt.xen.interface import Custody, DeviceFlags, Dom0Kind, Hypervisor, Owner, OwnerKind, XenIdentity
 from pcipt.xen.libxc import open_libxc
-from pcipt.xen.simulated.hypervisor import SimulatedHardware, SimulatedXen
+from pcipt.xen.simulated.hypervisor import SimulatedXen
+from pcipt.xen.simulated.model import SimulatedHardware
 
 DEVICES = "/sys/bus/pci/devices"
 COMMAND, MEMORY_DECODE = 0x04, 0x2

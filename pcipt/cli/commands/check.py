@@ -67,25 +67,30 @@ def run(args: argparse.Namespace) -> int:
 def chosen_functions(source: Source, machine: Machine, texts: Sequence[str]) -> list[Sbdf]:
     """Return the functions that the arguments `texts` name, each once, in the order of the arguments.
 
-    Raises: AddressError, NoSuchDeviceError.
+    A text is an address, a set of addresses, a PCI path, or `xen-pciback.hide=(…)(…)` with several of them.
+
+    Raises: AddressError if a text is malformed; NoSuchDeviceError if a text names no function of `machine`.
     """
     return _chosen(source, machine, _targets(source, texts))
 
 
 def _targets(source: Source, texts: Sequence[str]) -> list[tuple[str, Target]]:
+    """Return each part of the arguments with what it names, as text and parsed. Raises AddressError."""
     parts = [part for text in texts for part in _hidden(text)]
     return [(text, target_of(source, text)) for text in parts]
 
 
 def _chosen(source: Source, machine: Machine, targets: Iterable[tuple[str, Target]]) -> list[Sbdf]:
+    """Return the functions that the parsed arguments name, each once. Raises NoSuchDeviceError."""
     found = (_found(source, machine, text, target) for text, target in targets)
     return list(dict.fromkeys(sbdf for each in found for sbdf in each))
 
 
 def _hidden(text: str) -> list[str]:
-    """Split the argument `xen-pciback.hide=(…)(…)` into its parts; return any other text as the only part.
+    """Split the argument `xen-pciback.hide=(…)(…)` into its parts "(…)". Any other text is the only part.
 
-    Raises: AddressError if the parentheses are missing: xen-pciback silently ignores such a value.
+    Raises: AddressError if the value of hide= does not begin with a parenthesis: xen-pciback ignores it
+            silently.
     """
     body = text.removeprefix(HIDE)
     if body != text and not body.startswith("("):
@@ -94,9 +99,9 @@ def _hidden(text: str) -> list[str]:
 
 
 def _found(source: Source, machine: Machine, text: str, target: Target) -> list[Sbdf]:
-    """Return the functions that one argument names; `target` is the parsed argument.
+    """Return the functions that one argument names. `text` is the argument, `target` the parsed argument.
 
-    Raises: NoSuchDeviceError if there are none.
+    Raises: NoSuchDeviceError if `machine` has no such function.
     """
     if isinstance(target, Sbdf):
         found = [target] if target in machine.functions else []
@@ -113,7 +118,9 @@ def _found(source: Source, machine: Machine, text: str, target: Target) -> list[
 
 
 def json_from_reports(reports: tuple[Report, ...], snippets: Snippets) -> dict[str, object]:
-    """Return the object of `pcipt check --json`, without its version."""
+    """Return the object of `pcipt check --json` without its version: the reports in order, and the lines to
+    paste.
+    """
     return {
         "functions": [json_from_report(report) for report in reports],
         "snippets": {"xl": list(snippets.xl), "xen-pciback.hide": snippets.hide},
@@ -121,7 +128,10 @@ def json_from_reports(reports: tuple[Report, ...], snippets: Snippets) -> dict[s
 
 
 def json_from_report(report: Report) -> dict[str, object]:
-    """Return the check's result for one function as JSON: verdict, reasons, facts that are not known."""
+    """Return the check's result for one function as JSON: verdict, reasons, facts that are not known.
+
+    "path" is None if the PCI path is unknown; "cure" is None if nothing helps against a reason.
+    """
     return {
         "sbdf": str(report.sbdf),
         "path": report.path,
@@ -141,6 +151,7 @@ def json_from_report(report: Report) -> dict[str, object]:
 
 
 def _lines(report: Report, *, colour: bool) -> list[str]:
+    """Return the lines about one function: its verdict and address, then each reason with its cure."""
     verdict = painted(f"{report.verdict.value:6}", SHADES[report.verdict] if colour else None)
     path = f"  (path {report.path})" if report.path is not None and "-" in report.path else ""
     lines = [f"{verdict}  {report.sbdf}{path}"]
@@ -160,7 +171,11 @@ def _reason(reason: Reason, *, colour: bool) -> list[str]:
 
 
 def _print_end(reports: tuple[Report, ...], snippets: Snippets | None) -> None:
-    """Print which facts are not known, and from `snippets` the lines to paste for xl and xen-pciback."""
+    """Print which facts are not known, then from `snippets` the lines to paste for xl and xen-pciback.
+
+    Print no lines to paste if `snippets` is None or has no line for xl, and nothing if all facts are known
+    too.
+    """
     unknown = dict.fromkeys(what for report in reports for what in report.unknown)
     if unknown:
         print("\n".join(folded(f"Not known here, and not judged: {', '.join(unknown)}.", columns(), 2)))
@@ -172,6 +187,7 @@ def _print_end(reports: tuple[Report, ...], snippets: Snippets | None) -> None:
 
 
 def _counts(reports: tuple[Report, ...]) -> str:
+    """Return how many functions were checked, and how many of them have each verdict."""
     counts = ", ".join(
         f"{sum(report.verdict is verdict for report in reports)} {verdict.value}"
         for verdict in (Verdict.REFUSE, Verdict.WARN, Verdict.OK)

@@ -38,7 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def print_settings(settings: Settings) -> None:
-    """Print every setting in effect, as a settings file. A value that is not the default has a comment."""
+    """Print every setting in effect as a settings file, in the order of KEYS.
+
+    A value that is not the default has a comment with the default.
+    """
     for key in KEYS:
         value = settings.value_of(key.name)
         default = "" if value == key.default else f"  # default: {toml_from_value(key.default)}"
@@ -55,7 +58,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace, settings: Settings, path: str, *, required: bool) -> int:
-    """Run the daemon on this machine or a recorded one (--replay); return 0 when it was stopped."""
+    """Run the daemon on this machine, or on a recorded one (--replay), until SIGTERM or SIGINT; return 0.
+
+    Raises: InputError if another daemon runs, if the socket or the state directory cannot be used, or if the
+            recording cannot be played; MalformedError if a file of the recording is malformed;
+            UnsupportedError if this is not a dom0 of Xen; NotPermittedError if Xen may not be opened.
+    """
     # imported here because it takes long, and --check-settings does not need it
     from pcipt.daemon.control.listener import passed_listener, refuse_taken
     from pcipt.daemon.daemon import Daemon, Options

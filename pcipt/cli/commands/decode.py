@@ -98,7 +98,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Printer:
-    """Print writes and changes as text or JSON Lines, or only the final state; count lost records."""
+    """The output of `pcipt decode`: writes and changes as text or JSON Lines, or with --final the last state
+    only.
+
+    It also counts lost and damaged records, and reports them on stderr.
+    """
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._final, self._json, self._strict = args.final, args.json, args.strict
@@ -106,10 +110,12 @@ class _Printer:
         self._width = columns()
 
     def write(self, write: ConfigWrite) -> None:
+        """Print one write; print nothing with --final."""
         if not self._final:
             self._print(json_from_write(write), text_from_write)
 
     def changes(self, changes: tuple[Change, ...]) -> None:
+        """Print each change that has a JSON form (all except `RereadWanted`); print nothing with --final."""
         if self._final:
             return
         for change in changes:
@@ -118,6 +124,9 @@ class _Printer:
                 self._print(found, lambda told: f"  * {text_from_change(told)}")
 
     def _print(self, told: Json, words: Callable[[Json], str]) -> None:
+        """Print an item as one JSON line, or as folded text: its number ("-" if unknown), address, and
+        `words(told)`.
+        """
         if self._json:
             print(json.dumps(told))
         else:
@@ -125,13 +134,13 @@ class _Printer:
             print(*folded(f"{number:>8}  {told['sbdf']}{words(told)}", self._width, 26), sep="\n")
 
     def lose(self, lost: Lost) -> None:
-        """Report that records were lost, and count them; an unknown number counts as one."""
+        """Report on stderr that records were lost, and add their number to the count (1 if it is unknown)."""
         self._lost += lost.count or 1
         count = "an unknown number of" if lost.count is None else lost.count
         print(f"pcipt: {count} records were lost here; what follows may be incomplete", file=sys.stderr)
 
     def complain(self, path: str, damaged: Damaged) -> bool:
-        """Report and count a damaged record.
+        """Count a damaged record and report it on stderr; only the first 100 are reported.
 
         Return True if decoding continues, False if it must stop (--strict).
         """
@@ -142,7 +151,9 @@ class _Printer:
         return not self._strict
 
     def finish(self, shadow: Shadow, reader: Reader) -> None:
-        """Print the final state if it was asked for, and warnings about what could not be decoded."""
+        """Print the final state as JSON if --final is set, then warnings on stderr about what could not be
+        decoded.
+        """
         if self._final:
             counts = {"lost": self._lost, "damaged": self._damaged}
             print_json({**json_from_shadow(shadow), **counts}, self._json or "short")
@@ -168,7 +179,11 @@ def _far(reader: Reader) -> str:
 
 
 def _first_state(args: argparse.Namespace) -> Shadow:
-    """Return the registers before the first write: of the recorded machine (--root), else nothing known."""
+    """Return the registers before the first write: of the recorded machine (--root), else of an unknown
+    machine.
+
+    Raises: InputError if the recorded machine cannot be read.
+    """
     if args.root is None:
         return with_routes(Shadow(obeys=not args.ignore_while_decoding))
     from pcipt.host.sysfs import read_machine
@@ -178,7 +193,12 @@ def _first_state(args: argparse.Namespace) -> Shadow:
 
 
 def _region(text: str) -> EcamRegion:
-    """Parse the value of --ecam. Raises ArgumentTypeError if it is malformed."""
+    """Parse the value of --ecam: BASE[,SEGMENT[,FIRST-LAST]], all hexadecimal.
+
+    The default is segment 0, buses 0-ff.
+
+    Raises: ArgumentTypeError if it is malformed.
+    """
     try:
         base, *rest = text.split(",")
         segment = rest[0] if rest else "0"
@@ -190,7 +210,10 @@ def _region(text: str) -> EcamRegion:
 
 
 def _regions_of(root: str | None) -> tuple[EcamRegion, ...]:
-    """Read the ECAM regions from a recorded machine's MCFG; return none if it cannot be read."""
+    """Return the ECAM regions in the MCFG of the machine recorded in `root`.
+
+    Return none if `root` is None or if the table is missing or cannot be read.
+    """
     if root is None:
         return ()
     from pcipt.firmware.acpi.mcfg import regions_from_mcfg

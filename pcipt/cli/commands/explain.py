@@ -49,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def lines_from_explanation(told: Json, *, width: int | None = None, colour: bool = False) -> Iterator[str]:
-    """Yield the address, then the lines of three chapters: what is, what should be, and which actions follow.
+    """Yield the lines of `pcipt explain`: the address, then three chapters: Is, Should be, Actions.
 
-    Lines are folded to `width` columns; None does not fold.
+    `told` is the daemon's reply to `Explain`. Lines are folded to `width` columns; None does not fold.
     """
     bold = BOLD if colour else None
     yield painted(str(told["sbdf"]), bold)
@@ -67,7 +67,7 @@ def lines_from_explanation(told: Json, *, width: int | None = None, colour: bool
 
 
 def _is(told: Json) -> Rows:
-    """Return the rows of the chapter "Is": path, driver, owner, decoding and present mappings."""
+    """Return the rows of the chapter "Is": path, driver, Xen's list, owner, decoding, mappings now."""
     now = told["is"]
     rows: Rows = [
         ("Path:", printable(str(told["path"] or "unknown"))),
@@ -84,7 +84,9 @@ def _is(told: Json) -> Rows:
 
 
 def _should_be(wanted: Json) -> Rows:
-    """Return the rows of the chapter "Should be": who must map the function, and the desired mappings."""
+    """Return the rows of the chapter "Should be": who must map the function and why, and its desired
+    mappings.
+    """
     because = f", because {printable(wanted['because'])}" if wanted["because"] else ""
     rows: Rows = [("Mapped by:", BY[wanted["mapped_by"]] + because)]
     if wanted["kept"]:
@@ -99,11 +101,12 @@ def _titled(title: str, found: list[Json]) -> Iterator[tuple[str, Json]]:
 
 
 def _span(item: Json) -> str:
+    """Return the BAR and the range of a mapping as text."""
     return text_from_span(item).strip()
 
 
 def _action(action: Json, width: int | None, *, colour: bool) -> Iterator[str]:
-    """Yield the lines of one action: its reason, the verdict, and the answer of each guard."""
+    """Yield the lines of one action: the action with its reason, its verdict, the answer of each guard."""
     verdict = str(action["verdict"])
     why = f": {printable(action['why'])}" if action.get("why") else ""
     rule = f" by {action['rule']}" if action.get("rule") else ""

@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_json(source: Source, wanted: Wanted | None, form: str) -> None:
+    """Print the functions that `wanted` accepts (None: all) as JSON, decoded in full, in address order."""
     from pcipt.pci.json_view import json_from_function
 
     machine = source.machine(Depth.FULL, wanted)
@@ -67,6 +68,10 @@ def _print_json(source: Source, wanted: Wanted | None, form: str) -> None:
 
 
 def _print_rows(source: Source, wanted: Wanted | None, args: argparse.Namespace) -> None:
+    """Print the functions that `wanted` accepts (None: all), one line each, in address order.
+
+    On a terminal a closing line with counts follows, but not with --no-legend.
+    """
     legend = on_terminal() and not args.no_legend
     raws = source.read(Depth.HEADER if legend else Depth.GLANCE, wanted)
     chosen = [raw for raw in raws if wanted is None or wanted(raw.sbdf)]
@@ -85,9 +90,10 @@ def _print_rows(source: Source, wanted: Wanted | None, args: argparse.Namespace)
 
 
 def _lines(rows: list[Row], width: int | None, *, colour: bool) -> Iterator[str]:
-    """Yield the rows as lines for a terminal. If all rows fit, the classes are padded to one width.
+    """Yield rows (address, class, name) as lines for a terminal, in their order.
 
-    Otherwise nothing is padded, and a row that is too long is folded.
+    If each row fits into `width` columns, all classes are padded to one width. Otherwise, or if `width` is
+    None, no class is padded. A row that is too long is folded.
     """
     room = max((len(kind) for _, kind, _ in rows), default=0) + 1
     place = max((len(address) for address, _, _ in rows), default=0) + 1
@@ -100,14 +106,15 @@ def _lines(rows: list[Row], width: int | None, *, colour: bool) -> Iterator[str]
 
 
 def _order(raw: RawFunction) -> tuple[int, int, int, int]:
-    """Return the sort key of a function: its address."""
+    """Return the sort key of a function: segment, bus, device, function number."""
     return (raw.sbdf.segment, raw.sbdf.bus, raw.sbdf.device, raw.sbdf.function)
 
 
 def _describer(names: Names) -> Callable[[RawFunction], tuple[str, str]]:
-    """Return a function that describes a raw function: its class, and its vendor and device.
+    """Return a function that returns the description of a raw function: (class, vendor and device).
 
-    Functions with the same ids are described once; the result is cached.
+    Functions with the same ids are described once, because the result is cached. A function whose config
+    space was read but does not answer has the mark SILENT in its description.
     """
     known: dict[tuple[Ids, bytes], tuple[str, str]] = {}
 

@@ -53,9 +53,10 @@ def run(args: argparse.Namespace) -> int:
 def lines_from_mappings(
     mappings: list[dict[str, Any]], *, legend: bool, colour: bool, width: int | None
 ) -> list[str]:
-    """Return the mappings as the lines of a table; with `legend` the first line is a heading.
+    """Return the mappings as the lines of a table, in their order; with `legend` the first line is a heading.
 
-    The last column is the date if `width` has room for it, else the age.
+    There is no line if there are no mappings. The last column is the date if `width` is None or at least
+    WIDE, else the age.
     """
     heading, since = ("AGE", age) if _is_narrow(width) else ("SINCE", readable)
     rows = [_row(mapping, since(str(mapping["since"]))) for mapping in mappings]
@@ -66,6 +67,7 @@ def lines_from_mappings(
 
 
 def _row(mapping: dict[str, Any], since: str) -> tuple[str, ...]:
+    """Return the cells of one mapping: range, size, address, BAR, who mapped it (with the state), `since`."""
     start, size, bar = int(mapping["start"], 16), mapping["size"], mapping["bar"]
     by, state = str(mapping["by"]), str(mapping["state"])
     return (
@@ -79,17 +81,20 @@ def _row(mapping: dict[str, Any], since: str) -> tuple[str, ...]:
 
 
 def _shade_of_address(text: str) -> str | None:
+    """Return the colour of a cell of the column SBDF; None for the heading."""
     return None if text in HEADER else BOLD
 
 
 def _shade_of_state(text: str) -> str | None:
+    """Return the colour of a cell of the column BY: None (no colour) for the heading, "us" and "xen"."""
     return None if text in HEADER else SHADES.get(text, RED)
 
 
 def legend_from_answer(told: dict[str, Any], width: int | None) -> str:
-    """Return the closing line: how many ranges there are, and who mapped them.
+    """Return the closing line: how many ranges there are, and how many Xen or pcipt mapped, or are stale.
 
-    It says that times are UTC, except if `width` is so narrow that ages are shown instead of times.
+    `told` is the daemon's reply to `Mappings`. The line says that times are UTC, except if `width` is below
+    WIDE, because ages are shown then. On a PV dom0 it says that nothing is mapped.
     """
     by = [str(mapping["by"]) for mapping in told["mappings"]]
     counts = f"{by.count('xen')} by Xen, {by.count('us')} by pcipt, {by.count('stale')} stale"

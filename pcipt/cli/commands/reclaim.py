@@ -79,18 +79,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _told(sbdf: Sbdf, args: argparse.Namespace, owners: dict[str, str]) -> Json:
-    """Return the daemon's reply with the function's owner; in a dry run the owner as it was."""
+    """Return the daemon's reply with the function's owner now. In a dry run return the owner from `owners`.
+
+    Raises: StateError if an action of the daemon failed; the errors of `client.call`.
+    """
     if args.dry_run:
         return {"sbdf": str(sbdf), "owner": owners.get(str(sbdf), DOM0)}
     return look(args.socket, sbdf)
 
 
 def _restoring(sbdf: Sbdf, socket: str, holding: ExitStack) -> Step:
-    """Return the step in which the daemon restores a function's regions.
+    """Return the step in which the daemon restores a function's reserved regions in dom0.
 
-    It keeps them until `holding` closes.
-
-    If a step fails, `holding` closes the connection, and the daemon withdraws the regions again.
+    The daemon keeps the regions until `holding` closes the connection. So the step has no undo of its own:
+    after a failure `holding` closes, and the daemon withdraws the regions again.
     """
 
     def do() -> None:
@@ -100,15 +102,18 @@ def _restoring(sbdf: Sbdf, socket: str, holding: ExitStack) -> Step:
 
 
 def _is_away(socket: str, sbdf: Sbdf) -> bool:
-    """Return True if Xen has the function in quarantine now; the daemon is asked."""
+    """Ask the daemon for the function's owner; return True if Xen has the function in quarantine now.
+
+    Raises: the errors of `handover.look`.
+    """
     return bool(look(socket, sbdf)["owner"] == QUARANTINE)
 
 
 def _taking(sbdf: Sbdf, toolstack: Toolstack, socket: str, owner: str | None) -> Step:
-    """Return the step that takes a function back from xen-pciback and gives it to its driver.
+    """Return the step that takes a function back from xen-pciback and binds it to its driver.
 
-    The function is quarantined, or was only hidden at boot and is still dom0's; xl refuses the latter, so
-    xen-pciback is unbound without xl.
+    `owner` is the function's owner before the step. A function of dom0 that was only hidden at boot is not
+    quarantined, and xl refuses to take it back: such a function is unbound from xen-pciback without xl.
     """
     hidden: list[Sbdf] = []
 

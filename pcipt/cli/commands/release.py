@@ -110,13 +110,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _refusals(report: Report) -> list[Reason]:
-    """Return the reasons against a release. An unknown device of the root file system is a reason too."""
+    """Return the reasons against a release: those with the verdict REFUSE, in their order.
+
+    If it is unknown which function carries the root file system, UNSURE is appended.
+    """
     found = [reason for reason in report.reasons if reason.verdict is Verdict.REFUSE]
     return [*found, UNSURE] if "root file system" in report.unknown else found
 
 
 def _refused(against: Sequence[tuple[Report, Reason]], *, force: bool) -> str:
-    """Return the error text for functions that are not released, from the reasons against it."""
+    """Return the error text for functions that are not released. `against` has at least one reason.
+
+    The text has the first reason with its cure, the number of further reasons, and whether --force helps.
+    """
     report, first = against[0]
     final = any(reason.code in FINAL for _, reason in against)
     words = [f"{report.sbdf} is not released: {first.text}"]
@@ -134,9 +140,10 @@ def _steps(
     told: dict[Sbdf, Json],
     away: Container[Sbdf],
 ) -> list[Step]:
-    """Return the steps that release the chosen functions. `told` gets the daemon's reply for each function.
+    """Return the steps that release the functions `chosen`, in the order in which they must run.
 
-    `away` holds the functions that are already quarantined.
+    `away` holds the functions that are already quarantined: only their regions are withdrawn. When the steps
+    run, they put the daemon's reply for each function into `told`.
     """
     steps = []
     if not toolstack.has_pciback:
@@ -152,7 +159,11 @@ def _steps(
 
 
 def _giving(sbdf: Sbdf, driver: str | None, toolstack: Toolstack, socket: str) -> Step:
-    """Return the step that takes a function from its driver and gives it to xen-pciback by xl."""
+    """Return the step that takes a function from `driver` (None: no driver) and quarantines it for
+    xen-pciback.
+
+    Undoing restores the function's reserved regions and binds it to `driver` again.
+    """
     given: list[Sbdf] = []
 
     def do() -> None:
@@ -178,9 +189,9 @@ def _giving(sbdf: Sbdf, driver: str | None, toolstack: Toolstack, socket: str) -
 
 
 def _quarantining(sbdf: Sbdf, toolstack: Toolstack, socket: str) -> Step:
-    """Return the step that quarantines a function which xen-pciback has but Xen still counts as dom0's.
+    """Return the step that quarantines a function which is bound to xen-pciback and which dom0 still owns.
 
-    A function is in that state after `hide=` at boot.
+    A function is in that state after `xen-pciback.hide=` at boot. Undoing brings that state back.
     """
     given: list[Sbdf] = []
 
@@ -203,6 +214,8 @@ def _with_regions(socket: str, sbdf: Sbdf, back: Callable[[], None]) -> None:
     """Call `back` while the daemon keeps the function's reserved regions in dom0.
 
     If the daemon does not run, only call `back`: the daemon restores the regions when it starts.
+
+    Raises: the errors of `back`; the errors of `regions_held`, except NotRunningError before `back`.
     """
     try:
         with regions_held(socket, sbdf):
@@ -212,9 +225,10 @@ def _with_regions(socket: str, sbdf: Sbdf, back: Callable[[], None]) -> None:
 
 
 def _withdrawing(sbdf: Sbdf, socket: str, told: dict[Sbdf, Json]) -> Step:
-    """Return the step in which the daemon withdraws the regions that no device of dom0 needs any more.
+    """Return the step in which the daemon withdraws the function's reserved regions that no device of dom0
+    needs.
 
-    The step puts the daemon's reply for the function into `told`.
+    The step puts the daemon's reply for the function into `told`. It has nothing to undo.
     """
 
     def do() -> None:

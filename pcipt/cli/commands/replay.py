@@ -64,13 +64,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lose(count: int | None) -> None:
-    """Print on stderr that records of the trace were lost; None is an unknown number."""
+    """Print on stderr that `count` records of the trace were lost; None is an unknown number."""
     how_many = "an unknown number of" if count is None else count
     print(f"pcipt: {how_many} records of the trace were lost here; all is read again", file=sys.stderr)
 
 
 def _text(action: dict[str, Any], width: int | None, *, colour: bool) -> str:
-    """Return one action in words, with its number and address, folded to `width` columns."""
+    """Return one action as text: number, address, name, range, result and reason, folded to `width`.
+
+    A `width` of None does not fold. The text may have several lines.
+    """
     sbdf, shade = str(action["sbdf"]), SHADES.get(action["result"])
     first, *more = folded(
         f"{action['n']:>8}  {sbdf} {action['action']}{text_from_action(action)}", width, HANG

@@ -71,10 +71,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _answer(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the regions as JSON: from table files, from a recorded machine, or from the daemon.
+    """Return the reserved regions as JSON: from --table, from the recorded machine (--root), or from the
+    daemon.
 
-    If the daemon does not answer, read this machine's own tables, except on a PVH dom0, which cannot see
-    them.
+    If the daemon does not answer or refuses, the tables of this machine are read.
+
+    Raises: InputError if a file or the machine cannot be read, or if a file is not a DMAR or IVRS. On a PVH
+            dom0, which cannot see the tables: NotRunningError, NotPermittedError or InputError from the
+            daemon.
     """
     live = args.root in (None, "/")
     if args.table:
@@ -92,7 +96,10 @@ def _answer(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _known_table(path: str) -> bytes:
-    """Read a table file. Raises InputError if it is not a DMAR or IVRS table."""
+    """Return the bytes of a table file.
+
+    Raises: InputError if the file cannot be read, or is not a DMAR or IVRS table.
+    """
     data = read_table_file(path)
     found = parse_table(data)
     if found is None:
@@ -103,7 +110,11 @@ def _known_table(path: str) -> bytes:
 
 
 def _from_machine(root: str) -> dict[str, Any]:
-    """Read the regions of the machine below `root`. If it has no tables to read, a finding says so."""
+    """Return the regions of the machine below `root` as JSON. If no tables can be read, a finding says so.
+
+    Raises: InputError if the functions cannot be read; NotPermittedError if this process may not read the
+            tables.
+    """
     machine = decode_machine(read_machine(root, Depth.FULL))
     findings: list[Finding] = []
     tables: list[tuple[str, bytes]] = []
@@ -136,9 +147,10 @@ def _from_tables(
     memory: tuple[MemoryEntry, ...] | None,
     mapped: Mapped = Mapped.UNKNOWN,
 ) -> dict[str, Any]:
-    """Return the regions of these tables as JSON; each table is given with its name.
+    """Return the regions of `tables` as JSON, in the order of the tables. Each table is a pair (name, bytes).
 
-    Without a `machine` device paths are not followed; without `memory` regions are not compared with RAM.
+    Without a `machine` device paths are not followed. Without `memory` regions are not compared with RAM.
+    `mapped` is the mapped state of all regions.
     """
     each = [(name, regions_from_tables([data], machine)) for name, data in tables]
     regions = Regions(
@@ -154,6 +166,7 @@ def _from_tables(
 
 
 def _memory(root: str) -> tuple[MemoryEntry, ...] | None:
+    """Return the memory map of the machine below `root`; None if it cannot be read."""
     try:
         return memory_of(root).entries
     except PciptError:
@@ -161,6 +174,7 @@ def _memory(root: str) -> tuple[MemoryEntry, ...] | None:
 
 
 def _print(answer: dict[str, Any], *, colour: bool) -> None:
+    """Print a row for each region, each followed by its findings, then the findings about all regions."""
     shade = YELLOW if colour else None
     rows = [
         (
@@ -186,7 +200,11 @@ def _print_finding(text: str, code: str, shade: str | None) -> None:
 
 
 def _devices(region: dict[str, Any]) -> str:
-    """Return the addresses of a region's devices; or of a path that could not be followed, its text."""
+    """Return the devices of a region as text; "nobody" if it has none.
+
+    A device has its address, with "absent" and its owner if known. A device path that could not be followed
+    has the text of the path.
+    """
     named = []
     for device in region["devices"]:
         words = [] if device["present"] is not False else ["absent"]

@@ -73,10 +73,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def sections(function: Function, names: Names, *, linux: bool) -> list[tuple[str, Rows]]:
-    """Return the chapters of `pcipt show`, each as title and rows.
+    """Return the chapters of `pcipt show` in order, each as a title and rows. The first chapter has no title.
 
-    A chapter that does not apply to the function has no rows. `linux`: facts from Linux are known, so show
-    the driver.
+    A chapter that does not apply to the function has no rows. The driver is shown only if `linux` is True,
+    which means that facts from Linux are known.
     """
     sriov = function.sriov
     return [
@@ -95,6 +95,7 @@ def _labelled(facts: Facts) -> Rows:
 
 
 def _identity(function: Function, names: Names, *, linux: bool) -> Facts:
+    """Yield the facts of the first chapter as (title, text). Unknown facts are left out or "unknown"."""
     yield "Path", str(function.path) if function.path is not None else "unknown"
     if function.parent is not None:
         yield "Behind", str(function.parent)
@@ -114,6 +115,7 @@ def _identity(function: Function, names: Names, *, linux: bool) -> Facts:
 
 
 def _bar(title: str, bar: Bar) -> tuple[str, ...]:
+    """Return the cells of one BAR: name, address, size, kind, and whether it decodes."""
     kind = KINDS[bar.kind] + (" prefetchable" if bar.prefetchable else "")
     kind += " below 1 MiB" if bar.below_1mib else ""
     size = f"size {size_text(bar.size)}" if bar.size is not None else "size unknown"
@@ -123,6 +125,7 @@ def _bar(title: str, bar: Bar) -> tuple[str, ...]:
 
 
 def _bridge(function: Function) -> Facts:
+    """Yield the bus numbers and windows of a bridge; nothing if the function is no bridge."""
     bridge = function.bridge
     if bridge is None:
         return
@@ -139,6 +142,7 @@ def _capability(capability: Capability) -> tuple[str, ...]:
 
 
 def _structures(function: Function) -> Facts:
+    """Yield the facts in the capabilities: PCI Express, MSI-X, Resizable BAR, Enhanced Allocation, SR-IOV."""
     if (express := function.express) is not None:
         slot = ", with a slot" if express.slot else ""
         ari = {True: ", ARI forwarding on", False: ", ARI forwarding off", None: ""}[express.ari_forwarding]

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 def render(status: dict[str, Any], *, colour: bool, width: int | None = None) -> list[str]:
     """Return the lines of `pcipt status`, in the layout of `systemctl status`.
 
-    Lines are folded to `width` columns; None does not fold.
+    `status` is the daemon's reply to `Status`. Lines are folded to `width` columns; None does not fold.
     """
     shade = DOTS.get(str(status["health"]), BOLD) if colour else None
     dot = "●" if on_terminal() and can_show("●") else "*"
@@ -88,7 +88,7 @@ def render(status: dict[str, Any], *, colour: bool, width: int | None = None) ->
 
 
 def _facts(status: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the rows at the top, each as label and text."""
+    """Return the rows at the top of `pcipt status`, each as label and text."""
     counts = status["counts"]
     known = f"{counts['known_to_xen']} known to Xen, {counts['added_by_us']} added by pcipt"
     xen = f"{status['xen']}, dom0 {status['dom0'].upper()}" if status["xen"] else "not available"
@@ -108,7 +108,10 @@ def _facts(status: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _watching(watch: dict[str, Any]) -> str:
-    """Return a line about the source of configuration writes: name, counters, the last change seen."""
+    """Return a line about the source of configuration writes: name, counters, the last change of a register.
+
+    Without a source it says that there are hot-plug messages only.
+    """
     if watch["source"] is None:
         return "hot-plug messages only"
     text = f"{watch['source']}, {watch['writes']} writes seen, {watch['lost']} lost"
@@ -122,5 +125,5 @@ def _painted_once(line: str, part: str, colour: str | None) -> str:
 
 
 def action_line(item: dict[str, Any]) -> str:
-    """Return one action in words: name, address, range, result and reason."""
+    """Return one action in words: name, address, BAR, range, result, detail and reason."""
     return f"{item['action']} {item['sbdf']}{text_from_action(item)}"

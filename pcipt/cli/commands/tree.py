@@ -55,9 +55,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Forest:
-    """The root buses, with the functions below them.
+    """The trees of `pcipt tree`: one for each root bus, with the functions below it.
 
-    A function without a known bridge is at the top of its bus.
+    A function without a known bridge above it is at the top of the tree of its own bus. `roots` maps
+    (segment, bus) to the functions at the top, in address order.
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -73,9 +74,10 @@ class _Forest:
             self.roots.setdefault((function.sbdf.segment, function.sbdf.bus), []).append(function)
 
     def lines(self, names: Names) -> Lines:
-        """Return the drawn lines.
+        """Return the drawn lines, each as (stem, name). Root buses and functions are in address order.
 
-        They contain only ASCII characters, which every terminal and pipe can transport.
+        The lines have only ASCII characters, except in names, because every terminal and pipe can transport
+        these.
         """
         blocks = [
             _prefixed(f"[{segment:04x}:{bus:02x}]-", self._bus(functions, names))
@@ -84,7 +86,9 @@ class _Forest:
         return _prefixed("-", _joined(blocks, single=""))
 
     def json(self) -> list[dict[str, object]]:
-        """Return the value of "buses" in `pcipt tree --json`."""
+        """Return the value of "buses" in `pcipt tree --json`: the root buses, each with the tree of its
+        functions.
+        """
         return [
             {"segment": segment, "bus": bus, "functions": [self._json(function) for function in functions]}
             for (segment, bus), functions in self.roots.items()
@@ -95,7 +99,10 @@ class _Forest:
         return _joined([self._function(function, names) for function in functions], single="--")
 
     def _function(self, function: Function, names: Names) -> Lines:
-        """Return the lines of one function and of the functions below it."""
+        """Return the lines of one function and of the functions below it.
+
+        A bridge shows the bus numbers below it, any other function its name.
+        """
         place = f"{function.sbdf.device:02x}.{function.sbdf.function:x}"
         bridge, below = function.bridge, self._below.get(function.sbdf, [])
         if bridge is None and not below:
@@ -108,6 +115,7 @@ class _Forest:
         return _prefixed(stem, self._bus(below, names)) if below else [(stem, "")]
 
     def _json(self, function: Function) -> dict[str, object]:
+        """Return a function and the functions below it as JSON. Bus numbers are None if it is no bridge."""
         bridge = function.bridge
         return {
             "sbdf": str(function.sbdf),
@@ -124,9 +132,9 @@ def _prefixed(prefix: str, lines: Lines) -> Lines:
 
 
 def _joined(blocks: list[Lines], single: str) -> Lines:
-    """Draw several blocks below each other along a vertical line.
+    """Draw several blocks of lines below each other along a vertical line.
 
-    A single block only gets the prefix `single`.
+    A single block gets the prefix `single`.
     """
     if len(blocks) == 1:
         return _prefixed(single, blocks[0])

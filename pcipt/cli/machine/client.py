@@ -19,9 +19,10 @@ TIMEOUT = 30.0  # seconds
 def call(path: str, method: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
     """Send one request to the daemon at socket `path` and return the parameters of its reply.
 
-    Raises: NotRunningError if nobody listens or no reply arrives; NotPermittedError; NoSuchDeviceError;
-            InputError with the daemon's reason for any other error, or if the reply is not of pcipt's
-            protocol.
+    Raises: NotRunningError if nobody listens or no reply arrives within TIMEOUT seconds; NotPermittedError if
+            the process may not connect or may not call the method; NoSuchDeviceError if the daemon's machine
+            does not have the function; InputError with the daemon's reason for any other error, or if the
+            reply is not of pcipt's protocol.
     """
     with socket.socket(socket.AF_UNIX) as connection, _progress():
         connection.settimeout(TIMEOUT)
@@ -36,9 +37,12 @@ def call(path: str, method: str, parameters: dict[str, Any] | None = None) -> di
 
 
 def stream(path: str, method: str, parameters: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
-    """Send one request that has many replies, and yield the parameters of each until the daemon stops.
+    """Send one request that has many replies, and yield the parameters of each reply until the daemon stops.
 
-    Raises: as `call`; NotRunningError also when the daemon closes the connection.
+    The request is sent when the first reply is asked for. Waiting for a reply has no time limit.
+
+    Raises: the errors of `call`; NotRunningError when the daemon closes the connection. So the generator
+            never ends without an error.
     """
     with socket.socket(socket.AF_UNIX) as connection:
         rest = b""
@@ -56,12 +60,13 @@ def stream(path: str, method: str, parameters: dict[str, Any]) -> Generator[dict
 
 @contextmanager
 def checked_address(text: str | None, *, slot: bool = False) -> Iterator[None]:
-    """Run the with-block. If it fails with a PciptError and `text` is malformed, raise AddressError instead.
+    """Raise AddressError instead of a PciptError of the with-block if `text` is not a valid address.
 
-    `text` is the address that the with-block sends to the daemon (with `slot`: a slot filter); None is not
-    checked. The parser of addresses is loaded only after a failure, because the daemon checks addresses too.
+    `text` is the address or PCI path that the with-block sends to the daemon; with `slot` it is a slot
+    filter. A `text` of None is not checked. The parser of addresses is loaded only after a failure, because
+    the daemon checks addresses too.
 
-    Raises: AddressError; else the PciptError of the with-block.
+    Raises: AddressError; otherwise the error of the with-block.
     """
     try:
         yield
@@ -72,7 +77,10 @@ def checked_address(text: str | None, *, slot: bool = False) -> Iterator[None]:
 
 
 def _check_address(text: str, *, slot: bool) -> None:
-    """Raise AddressError if `text` is not an address or PCI path (with `slot`: not a slot filter)."""
+    """Check that `text` names one function by address or PCI path; with `slot`, that it is a slot filter.
+
+    Raises: AddressError if it does not.
+    """
     from pcipt.pci import PciPath, parse_sbdf, parse_slot, parse_target
 
     if slot:
@@ -82,7 +90,10 @@ def _check_address(text: str, *, slot: bool) -> None:
 
 
 def _progress() -> AbstractContextManager[None]:
-    """Return a context manager that shows on a terminal that no reply has arrived yet."""
+    """Return a context manager that shows on stderr, after two seconds, that no reply has arrived yet.
+
+    It shows nothing if stderr is not a terminal.
+    """
     if not sys.stderr.isatty():
         return nullcontext()
     from pcipt.cli.text.progress import progress
@@ -92,7 +103,11 @@ def _progress() -> AbstractContextManager[None]:
 
 @contextmanager
 def _told_errors(path: str) -> Iterator[None]:
-    """Raise NotPermittedError for a PermissionError of the with-block, NotRunningError for other OSErrors."""
+    """Run the with-block and replace its system errors by errors of pcipt.
+
+    Raises: NotPermittedError for a PermissionError; NotRunningError for any other OSError, a timeout and a
+            UnicodeError (a path that cannot be encoded).
+    """
     try:
         yield
     except PermissionError as error:
@@ -103,9 +118,11 @@ def _told_errors(path: str) -> Iterator[None]:
 
 
 def _read_frame(connection: socket.socket, rest: bytes) -> tuple[bytes, bytes]:
-    """Read up to the next NUL byte; return the frame without it, and the bytes after it.
+    """Read up to the next NUL byte; return the frame without that byte, and the bytes after it.
 
-    `rest` holds bytes that were read before. The frame is empty if the daemon closed the connection.
+    `rest` holds bytes that were read before. Both are empty if the daemon closed the connection first.
+
+    Raises: OSError if reading fails; TimeoutError after the time limit of the connection.
     """
     parts = [rest]
     while b"\0" not in parts[-1]:
@@ -118,7 +135,11 @@ def _read_frame(connection: socket.socket, rest: bytes) -> tuple[bytes, bytes]:
 
 
 def _unwrap(frame: bytes, path: str, method: str) -> dict[str, Any]:
-    """Return the parameters of a reply, or raise the error that it holds."""
+    """Return the parameters of a reply. `frame` is the reply without its NUL byte.
+
+    Raises: NotPermittedError, NoSuchDeviceError or InputError for a reply that reports an error; InputError
+            if the frame is not of pcipt's protocol.
+    """
     try:
         message = json.loads(frame)
     except ValueError as error:
@@ -139,4 +160,5 @@ def _unwrap(frame: bytes, path: str, method: str) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
+    """Return the reason of an error in words; the name of its class if it has no text."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

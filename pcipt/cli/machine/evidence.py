@@ -36,11 +36,13 @@ XEN_CODES = ("unknown-to-xen", "orphan")
 
 
 def gather(source: Source, root: str | None, socket: str | None) -> Evidence:
-    """Read the functions of `source` and all other facts that passthrough checks need; return them.
+    """Read the functions of `source` and all other facts that passthrough checks need; return these facts.
 
-    `root` is the directory of the machine's files, None for a dump: then only the functions are known.
+    `root` is the directory of the machine's files. It is None for a dump: then only the functions are known.
     `socket` is the daemon's control socket, None if no daemon runs on that machine. A fact that cannot be
-    read stays unknown.
+    read stays unknown (None in `Evidence`).
+
+    Raises: InputError if the functions themselves cannot be read.
     """
     raws = source.read(Depth.FULL)
     machine = decode_machine(raws)
@@ -62,6 +64,7 @@ def gather(source: Source, root: str | None, socket: str | None) -> Evidence:
 
 
 def _memory(root: str) -> tuple[MemoryEntry, ...] | None:
+    """Return the memory map of the machine below `root`; None if it cannot be read."""
     try:
         return memory_of(root).entries
     except PciptError:
@@ -71,7 +74,7 @@ def _memory(root: str) -> tuple[MemoryEntry, ...] | None:
 def _with_tables(evidence: Evidence, machine: Machine, root: str) -> Evidence:
     """Return the evidence with facts from the ACPI tables added; unchanged if no tables can be read.
 
-    A PVH dom0 cannot see DMAR and IVRS, so nothing is concluded there if both are missing.
+    A PVH dom0 cannot see DMAR and IVRS. If both are missing there, reserved regions and IOMMUs stay unknown.
     """
     try:
         tables = [table.data for table in read_tables(root).tables]
@@ -93,7 +96,10 @@ def _with_tables(evidence: Evidence, machine: Machine, root: str) -> Evidence:
 
 
 def _iommu(tables: list[bytes], machine: Machine, regions: Regions) -> IommuScope:
-    """Return the IOMMUs' scopes from DMAR and IVRS; `absent` is set if neither table is there."""
+    """Return which functions the IOMMUs serve, from DMAR and IVRS.
+
+    `absent` is True if neither table is there.
+    """
     scope = IommuScope(snapshot_from_machine("", machine), absent=not regions.signatures)
     for data in tables:
         table = parse_table(data)
@@ -105,9 +111,10 @@ def _iommu(tables: list[bytes], machine: Machine, regions: Regions) -> IommuScop
 
 
 def _with_daemon(evidence: Evidence, socket: str) -> Evidence:
-    """Return the evidence with the facts about Xen added that the daemon at `socket` knows.
+    """Return the evidence with the facts about Xen that the daemon at `socket` knows.
 
-    A fact stays unknown if the daemon does not run, or refuses the question for it.
+    A fact stays unknown if the daemon does not run, or if it refuses the request for that fact. The daemon's
+    reserved regions replace those of the ACPI tables.
     """
     status = _asked(socket, "Status")
     if status is not None:
@@ -139,11 +146,15 @@ def _asked(socket: str, method: str) -> dict[str, Any] | None:
 
 
 def regions_from_json(answer: dict[str, Any]) -> Regions:
-    """Decode the daemon's reply to `Rmrr`, which firmware/regions/view.py encodes."""
+    """Return the reserved regions in the daemon's reply to `Rmrr`, which firmware/regions/view.py encodes.
+
+    Raises: KeyError, ValueError or AddressError if `answer` is not such a reply.
+    """
     return Regions(tuple(map(_region, answer["regions"])), tuple(map(_finding, answer["findings"])))
 
 
 def _region(item: dict[str, Any]) -> Region:
+    """Return one reserved region of the reply to `Rmrr`."""
     return Region(
         RegionKind(item["kind"]),
         item["segment"],

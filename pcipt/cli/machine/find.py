@@ -10,10 +10,10 @@ from pcipt.pci import Function, PciPath, Sbdf, SlotFilter, parse_target
 
 
 def find_function(source: Source, text: str) -> Function:
-    """Return the one function that `text` names, decoded in full.
+    """Return the one function that `text` names by address or PCI path, read and decoded in full.
 
     Raises: AddressError if the text is malformed or names several functions; NoSuchDeviceError if the machine
-            has no such function.
+            has no such function; InputError if the machine cannot be read.
     """
     target = target_of(source, text)
     if isinstance(target, PciPath):
@@ -29,8 +29,10 @@ def find_function(source: Source, text: str) -> Function:
 def target_of(source: Source, text: str) -> Sbdf | SlotFilter | PciPath:
     """Parse a text that names one function or several: an address, a slot filter or a PCI path.
 
-    Raises: AddressError if it is malformed, with the address on this machine that is most similar to it,
-            because a malformed address is often a typing error.
+    The result need not exist on the machine.
+
+    Raises: AddressError if the text is malformed. The error suggests the address on this machine that is most
+            similar to the text, if there is a similar one and the machine can be read.
     """
     try:
         return parse_target(text)
@@ -45,7 +47,7 @@ def target_of(source: Source, text: str) -> Sbdf | SlotFilter | PciPath:
 def _alike(text: str, addresses: list[str]) -> tuple[str, ...]:
     """Return the address most similar to `text`, as a tuple of one; an empty tuple if none is similar.
 
-    An address of segment 0 is compared with and without its segment.
+    `text` is compared with an address of segment 0 with its segment and without it.
     """
     written = {name.removeprefix("0000:"): name for name in addresses} | {name: name for name in addresses}
     typed = text[: max(map(len, written), default=0) + 2].lower()
@@ -53,14 +55,20 @@ def _alike(text: str, addresses: list[str]) -> tuple[str, ...]:
 
 
 def _decoded(source: Source, sbdf: Sbdf, depth: Depth) -> Function | None:
-    """Read and decode one function; return None if the machine does not have it."""
+    """Read and decode one function; return None if the machine does not have it.
+
+    Raises: InputError if the machine cannot be read.
+    """
     return source.machine(depth, lambda other: other == sbdf).functions.get(sbdf)
 
 
 def _single(source: Source, text: str, chosen: SlotFilter) -> Sbdf:
-    """Return the only function that a slot filter matches.
+    """Return the address of the only function that the slot filter `chosen` matches.
 
-    Raises: AddressError if it matches several; NoSuchDeviceError if it matches none.
+    `text` is the user's text.
+
+    Raises: AddressError if the filter matches several functions; NoSuchDeviceError if it matches none;
+            InputError if the machine cannot be read.
     """
     matching = [sbdf for sbdf in source.addresses() if chosen.matches(sbdf)]
     if len(matching) > 1:
@@ -73,11 +81,13 @@ def _single(source: Source, text: str, chosen: SlotFilter) -> Sbdf:
 
 
 def _find_path(source: Source, text: str, path: PciPath) -> Function:
-    """Return the function at a PCI path.
+    """Return the function at a PCI path, decoded in full. `text` is the user's text.
 
-    Follow the path bus by bus; if that fails, compare all functions' paths.
+    The path is followed bus by bus from the root bus. If that does not lead to the function, the paths of all
+    functions are compared.
 
-    Raises: NoSuchDeviceError with the last function that was found along the path.
+    Raises: NoSuchDeviceError if no function has the path; it suggests the last function that was found along
+            the path. InputError if the machine cannot be read.
     """
     bus, near = 0, None
     for relative, device, number in path.hops:

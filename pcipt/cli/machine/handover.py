@@ -28,7 +28,8 @@ INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Step:
     """One step of a handover: `do` performs it, `undo` reverts it, `text` says what it does.
 
-    `undo` is called after `do` has failed too, so it must revert a step that was done in part.
+    If `do` fails, `undo` is called too, so `undo` must also revert a step that was done in part. Both raise a
+    PciptError if they fail.
     """
 
     text: str
@@ -37,9 +38,11 @@ class Step:
 
 
 class Steps:
-    """Run steps in order; `told` collects the text and the result of each.
+    """A runner of handover steps, with their results in `told`.
 
-    With `dry_run` no step is performed, and each result is "planned". `quiet` prints nothing.
+    `told` collects {"step": text, "result": word} for each step that was begun. The results are "done",
+    "failed", "interrupted" or "planned". With `dry_run` no step is performed, and each result is "planned".
+    Each result is also printed on stdout, unless `quiet` is True.
     """
 
     def __init__(self, *, dry_run: bool, quiet: bool) -> None:
@@ -48,12 +51,14 @@ class Steps:
         self.told: list[Json] = []
 
     def run(self, steps: Sequence[Step]) -> None:
-        """Perform all steps. If one fails or a signal arrives, undo all steps so far in reverse order.
+        """Perform all steps in order. If a step fails or a signal arrives, undo the steps in reverse order.
 
-        A signal does not interrupt a step: the step ends first.
+        The step that failed, or during which the signal arrived, is undone too. A signal (SIGINT, SIGTERM,
+        SIGHUP) does not interrupt a step: the step ends first. A step fails if it raises a PciptError; after
+        any other exception nothing is undone. In a dry run no step is performed.
 
-        Raises: StateError that names the failed step, after undoing; KeyboardInterrupt after undoing, if a
-                signal arrived.
+        Raises: StateError that names the failed step and says whether undoing succeeded; KeyboardInterrupt
+                after undoing, if a signal arrived.
         """
         done: list[Step] = []
         with signals_deferred() as interrupted:
@@ -76,7 +81,10 @@ class Steps:
                 self._tell(step, "done")
 
     def _undo(self, done: Iterable[Step]) -> list[str]:
-        """Undo the given steps in their order; return the text of each error."""
+        """Undo the given steps in their order; return the texts of the errors.
+
+        An error does not stop the undoing.
+        """
         trouble = []
         for step in done:
             try:
@@ -86,7 +94,10 @@ class Steps:
         return trouble
 
     def _tell(self, step: Step, result: str) -> None:
-        """Add a step's result to `told`, and print it."""
+        """Add a step's result to `told`, and print it.
+
+        If stdout cannot be written, print nothing from now on.
+        """
         self.told.append({"step": step.text, "result": result})
         if self._quiet:
             return
@@ -97,16 +108,19 @@ class Steps:
 
 
 def _after(trouble: Iterable[str]) -> str:
-    """Return a text that says whether undoing succeeded; `trouble` holds its errors."""
+    """Return the words about undoing for a message: that all is as it was, or the errors in `trouble`."""
     said = "; ".join(trouble)
     return f"undoing failed too: {said}" if said else "all is as it was"
 
 
 @contextmanager
 def signals_deferred() -> Iterator[list[int]]:
-    """Yield a list to which SIGINT, SIGTERM and SIGHUP add their number, instead of stopping the with-block.
+    """Run the with-block without interruption by SIGINT, SIGTERM and SIGHUP. Yield the list of their numbers.
 
-    Raises: KeyboardInterrupt at the end of the with-block, if a signal arrived.
+    A signal that arrives adds its number to the list and does nothing else. The former handlers are restored
+    after the with-block.
+
+    Raises: KeyboardInterrupt after the with-block, if a signal arrived and the with-block raised nothing.
     """
     noted: list[int] = []
     before = {
@@ -123,20 +137,25 @@ def signals_deferred() -> Iterator[list[int]]:
 
 @contextmanager
 def regions_held(socket: str, sbdf: Sbdf) -> Iterator[Json]:
-    """Make the daemon restore a function's reserved regions in dom0, and keep them until the block ends.
+    """Make the daemon restore a function's reserved regions in dom0, and keep them there during the
+    with-block.
 
-    Yields the daemon's reply to `Reclaim`. The regions are restored before the with-block starts.
+    Yields the daemon's reply to `Reclaim`. The regions are restored before the with-block starts. After it,
+    the daemon withdraws them again if no device of dom0 needs them.
 
-    Raises: as `client.call`.
+    Raises: InputError if the daemon cannot restore a region; the other errors of `client.call`.
     """
     with closing(stream(socket, "Reclaim", {"function": str(sbdf)})) as parts:
         yield next(parts)
 
 
 def look(socket: str, sbdf: Sbdf) -> Json:
-    """Send `Release`: the daemon checks who owns the function now and acts on it. Return its reply.
+    """Send `Release` to the daemon and return its reply.
 
-    Raises: StateError if an action of the daemon failed; as `client.call`.
+    The daemon asks Xen who owns the function now. It withdraws or restores the function's reserved regions if
+    the owner requires it.
+
+    Raises: StateError if an action of the daemon failed; the errors of `client.call`.
     """
     told = call(socket, "Release", {"function": str(sbdf)})
     failed = [action for action in told["actions"] if action["result"] == "failed"]
@@ -146,20 +165,27 @@ def look(socket: str, sbdf: Sbdf) -> Json:
 
 
 def require_root(command: str, euid: int) -> None:
-    """Raise NotPermittedError if `euid` is not 0. `command` is the subcommand that needs root."""
+    """Check that `euid` is 0. `command` is the subcommand that needs root; the error names it.
+
+    Raises: NotPermittedError if `euid` is not 0.
+    """
     if euid != 0:
         raise NotPermittedError(f"pcipt {command}", "only root may give functions away or take them back")
 
 
 def owners_in(status: Json) -> dict[str, str]:
-    """Return the owner of each function that dom0 has given away, by address, from the daemon's status."""
+    """Return the owner of each function that dom0 has given away, by the function's address as text.
+
+    `status` is the daemon's reply to `Status`. The dict is empty if no function is given away.
+    """
     return {each["sbdf"]: each["owner"] for each in status.get("given_away", [])}
 
 
 def print_end(told: Iterable[Json], answer: Json, form: str | None) -> None:
-    """Print for each function its owner and its reserved regions. `told` holds the daemon's reply for each.
+    """Print one line for each function: its owner and its reserved regions, in the order of `told`.
 
-    If `form` is set (--json), print `answer` with these replies as one JSON object instead.
+    `told` holds the daemon's reply for each function. If `form` is set (the value of --json), print one JSON
+    object instead: `answer` with these replies as "functions".
     """
     functions = list(told)
     if form:
@@ -171,7 +197,10 @@ def print_end(told: Iterable[Json], answer: Json, form: str | None) -> None:
 
 
 def complain_of_others(told: Iterable[Json], wanted: str) -> bool:
-    """Print each function whose owner is not `wanted`, on stderr; return True if there is any."""
+    """Print a line on stderr for each function whose owner is not `wanted`.
+
+    Return True if there is such a function. `told` holds the daemon's reply for each function.
+    """
     wrong = [each for each in told if each["owner"] != wanted]
     for each in wrong:
         complain(f"{each['sbdf']}: all was done, and yet it belongs to {each['owner']}, not to {wanted}")
@@ -179,5 +208,5 @@ def complain_of_others(told: Iterable[Json], wanted: str) -> bool:
 
 
 def complain(text: str) -> None:
-    """Print one line on stderr."""
+    """Print `text` as one line on stderr, after "pcipt: ". Unprintable characters are escaped."""
     print(f"pcipt: {printable(text)}", file=sys.stderr)

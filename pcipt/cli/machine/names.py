@@ -8,9 +8,10 @@ from pcipt.pci import Ids
 
 
 class Names:
-    """Describe functions by name; with `numeric` by number, and pci.ids is not read.
+    """Descriptions of functions in lspci's words.
 
-    `row(ids)` returns the whole description of a function on one line, and caches it.
+    With `numeric` they have numbers only, and pci.ids is not read. If no pci.ids can be read, every name is
+    unknown. `row(ids)` returns the whole description of a function on one line; results are cached.
     """
 
     def __init__(self, *, numeric: bool) -> None:
@@ -19,11 +20,17 @@ class Names:
         self.row = functools.cache(self._row)
 
     def _row(self, ids: Ids) -> str:
-        """Return a function's description as `lspci -nn` prints it; with `numeric` as `lspci -n` does."""
+        """Return a function's description on one line, as `lspci -nn` prints it; with `numeric` as `lspci -n`
+        does.
+        """
         return ": ".join(self.parts(ids))
 
     def parts(self, ids: Ids) -> tuple[str, str]:
-        """Return the two halves of lspci's description: the class; the vendor, device and revision."""
+        """Return the two halves of lspci's description: (class, vendor with device and revision).
+
+        An unknown class name is "Class", an unknown id is "????". The revision is left out if it is 0. With
+        `numeric` both halves have numbers only.
+        """
         revision = f" (rev {ids.revision:02x})" if ids.revision else ""
         numbers = f"{_digits(ids.vendor)}:{_digits(ids.device)}"
         code = "????" if ids.class_code is None else f"{ids.class_code >> 8:04x}"
@@ -33,18 +40,26 @@ class Names:
         return f"{printable(name or 'Class')} [{code}]", f"{self._device(ids)} [{numbers}]{revision}"
 
     def device(self, ids: Ids) -> str:
-        """Return the names of vendor and device, as `lspci -tv` prints them; with `numeric` their numbers."""
+        """Return the names of vendor and device, as `lspci -tv` prints them; with `numeric` their numbers.
+
+        If the vendor has no name, return "Device" and the numbers. If only the device has no name, "Device"
+        and its number follow the vendor's name.
+        """
         numbers = f"{_digits(ids.vendor)}:{_digits(ids.device)}"
         return numbers if self._numeric else self._device(ids, numbers)
 
     def subsystem(self, ids: Ids) -> str:
-        """Return the subsystem's vendor name and its ids; only the ids if the vendor has no name."""
+        """Return the subsystem's vendor name and its ids: "NAME [8086:1234]"; only the ids if the vendor has
+        no name.
+
+        An unknown id is "????".
+        """
         numbers = f"{_digits(ids.subsystem_vendor)}:{_digits(ids.subsystem_device)}"
         name = None if ids.subsystem_vendor is None else self._pciids.vendor(ids.subsystem_vendor)
         return numbers if name is None else f"{printable(name)} [{numbers}]"
 
     def _device(self, ids: Ids, numbers: str = "") -> str:
-        """Return the names of vendor and device. For an unknown vendor return "Device" and `numbers`."""
+        """Return the names of vendor and device. If the vendor has no name, return "Device" and `numbers`."""
         vendor = None if ids.vendor is None else self._pciids.vendor(ids.vendor)
         if vendor is None or ids.vendor is None:
             return f"Device {numbers}".rstrip()

@@ -29,7 +29,7 @@ NO_TABLES = TableReading((), ())
 
 @attrs.frozen
 class MemorySource:
-    """A memory map. `source` is the file from which it was read, relative to the root."""
+    """A memory map. `source` is the file or directory from which it was read, relative to the root."""
 
     entries: tuple[MemoryEntry, ...]
     source: str
@@ -37,9 +37,11 @@ class MemorySource:
 
 
 def memory_of(root: str) -> MemorySource:
-    """Read the memory map of a machine: the firmware's map if the kernel shows it, else /proc/iomem.
+    """Return the memory map of the machine below `root`: the firmware's map if the kernel shows it, else
+    /proc/iomem.
 
-    Raises: the errors of `read_memory`.
+    Raises: NotPermittedError if `root` is "/" and the kernel hides the addresses from this process;
+            InputError if there is no usable map.
     """
     reading: MemoryReading = read_memory(root)
     if reading.firmware:
@@ -50,7 +52,12 @@ def memory_of(root: str) -> MemorySource:
 
 
 def tables_of(root: str, findings: list[Finding]) -> TableReading:
-    """Read the ACPI tables. If none can be read, append a finding to `findings` and return no tables."""
+    """Return the ACPI tables of the machine below `root`.
+
+    If the directory of tables is missing or empty, append a finding to `findings` and return no tables.
+
+    Raises: NotPermittedError if this process may not read any of the tables.
+    """
     try:
         return read_tables(root)
     except InputError as error:
@@ -59,7 +66,10 @@ def tables_of(root: str, findings: list[Finding]) -> TableReading:
 
 
 def machine_of(root: str, findings: list[Finding]) -> Machine:
-    """Read and decode all functions. If none can be read, append a finding and return an empty machine."""
+    """Return all functions below `root`, decoded.
+
+    If the list of functions cannot be read, return an empty machine. A finding in `findings` then says so.
+    """
     try:
         return decode_machine(read_machine(root, Depth.FULL))
     except InputError as error:
@@ -68,7 +78,7 @@ def machine_of(root: str, findings: list[Finding]) -> Machine:
 
 
 def madt_of(tables: Sequence[bytes]) -> Madt | None:
-    """Return the first MADT among the tables, decoded; None if there is none."""
+    """Return the first MADT among `tables`, decoded; None if there is none. Damage in it raises no error."""
     for data in tables:
         table = parse_table(data)
         if table is not None and table.signature == MADT:
@@ -77,12 +87,14 @@ def madt_of(tables: Sequence[bytes]) -> Madt | None:
 
 
 def ecam_of(tables: Sequence[bytes]) -> tuple[EcamRegion, ...]:
-    """Return the ECAM regions that the MCFG tables list; other tables are ignored."""
+    """Return the ECAM regions that the MCFG tables among `tables` list, in table order; none if there is no
+    MCFG.
+    """
     return tuple(region for data in tables for region in regions_from_mcfg(data))
 
 
 def damage_of(tables: Sequence[bytes]) -> list[Finding]:
-    """Return the findings about damage in the MCFG and MADT tables themselves."""
+    """Return the findings about damage in the MCFG and MADT tables among `tables`. Ignore other tables."""
     found: list[Finding] = []
     for data in tables:
         table = parse_table(data)
@@ -93,13 +105,16 @@ def damage_of(tables: Sequence[bytes]) -> list[Finding]:
 
 
 def has_vga(machine: Machine) -> bool | None:
-    """Return True if a function is VGA-compatible; None if no functions were read (unknown)."""
+    """Return True if a function is VGA-compatible, False if none is; None if `machine` is empty (unknown)."""
     if not machine.functions:
         return None
     return any(function.ids.class_code in VGA_CLASSES for function in machine.functions.values())
 
 
 def guest_type(root: str) -> str:
-    """Return the kind of domain in which that Linux runs: PV, PVH or HVM. Empty text if it is not known."""
+    """Return the kind of domain in which the Linux below `root` runs: "PV", "PVH" or "HVM".
+
+    Return an empty text if it is not known, for example without Xen.
+    """
     data = read_listed(root, "sys/hypervisor/guest_type")
     return data.decode("ascii", "replace").strip() if data is not None else ""

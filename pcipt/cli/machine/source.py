@@ -14,16 +14,21 @@ Wanted = Callable[[Sbdf], bool]
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options --root and --dump, of which a user may give one."""
+    """Add the options --root and --dump to a parser; a user may give only one of them.
+
+    The parsed values are `root` ("/" by default) and `dump` (None by default).
+    """
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--root", metavar="DIR", default="/", help="read a recorded machine: DIR holds sys/")
     source.add_argument("--dump", metavar="FILE", help="read the output of lspci -xxx or -xxxx; - is stdin")
 
 
 class Source:
-    """The machine that the options name.
+    """The machine that the options --root and --dump name.
 
-    A dump is read once, in the constructor; sysfs is read by each method.
+    A dump is read once, in the constructor. The files of a live or recorded machine are read by each method.
+
+    Raises: InputError if the dump cannot be read or has no function.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -36,7 +41,10 @@ class Source:
         return self._dump is None
 
     def addresses(self) -> list[Sbdf]:
-        """Return the addresses of all functions in ascending order."""
+        """Return the addresses of all functions in ascending order.
+
+        Raises: InputError if the machine cannot be read.
+        """
         if self._dump is not None:
             return sorted(raw.sbdf for raw in self._dump)
         return read_addresses(self._root)
@@ -44,7 +52,10 @@ class Source:
     def read(self, depth: Depth, wanted: Wanted | None = None) -> list[RawFunction]:
         """Read the functions that `wanted` accepts (None: all) and the functions that decoding them needs.
 
-        `depth` says how much of each function is read. A dump returns all its functions.
+        `depth` says how much of each function is read. A dump ignores `wanted` and `depth`: it returns all
+        its functions. The result is not sorted by address.
+
+        Raises: InputError if the machine cannot be read.
         """
         if self._dump is not None:
             return self._dump
@@ -52,10 +63,20 @@ class Source:
             return read_machine(self._root, depth, wanted)
 
     def machine(self, depth: Depth, wanted: Wanted | None = None) -> Machine:
-        """Read functions as `read` does, and decode them."""
+        """Read functions as `read` does, and return them decoded, in address order.
+
+        So there may be functions that `wanted` does not accept.
+
+        Raises: InputError if the machine cannot be read.
+        """
         return decode_machine(self.read(depth, wanted))
 
     def no_such_device(self, text: str, near: Sbdf) -> NoSuchDeviceError:
-        """Return the error for a missing function, with the existing function nearest to `near`."""
+        """Return (do not raise) the error for the missing function `text`.
+
+        It suggests the function nearest to `near`.
+
+        Raises: InputError if the machine cannot be read.
+        """
         found = nearest(self.addresses(), near)
         return NoSuchDeviceError(text, (str(found),) if found is not None else ())

@@ -10,13 +10,17 @@ _UNITS = (("y", 31_556_952), ("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
 def readable(when: str) -> str:
-    """Return 2026-11-22T19:11:32.381Z as "2026-11-22 19:11:32 UTC". Return any other text unchanged."""
+    """Return 2026-11-22T19:11:32.381Z as "2026-11-22 19:11:32 UTC".
+
+    Return a text without such digits unchanged.
+    """
     return f"{when[:10]} {when[11:19]} UTC" if seconds(when) is not None else when
 
 
 def age(when: str, now: float | None = None) -> str:
     """Return how long ago the time `when` was, as its two largest units that are not zero: "2d 5h".
 
+    The units are y, d, h, min and s. An age with one unit has one: "40s"; an age below a second is "0s".
     Return an empty text if `when` is in the future or is not a time.
 
     Units:  `now` is in seconds since 1970; None is the present time.
@@ -32,9 +36,10 @@ def age(when: str, now: float | None = None) -> str:
 
 
 def seconds(when: str) -> int | None:
-    """Return the seconds from 1970 to a time like 2026-11-22T19:11:32.381Z. Its fraction is ignored.
+    """Return the seconds from 1970 to a time like 2026-11-22T19:11:32.381Z (UTC). Its fraction is ignored.
 
-    Return None if the text is not such a time.
+    Return None if one of the six numbers is not at its place. Only the digits are read: the characters
+    between them and the ranges of the numbers are not checked.
     """
     try:
         year, month, day = int(when[:4]), int(when[5:7]), int(when[8:10])

@@ -18,9 +18,15 @@ SHADES = {"refused": YELLOW, "failed": RED, "new": YELLOW, "gone": GREEN}
 def lines_from_event(
     event: Json, *, day: bool = False, width: int | None = None, colour: bool = False
 ) -> list[str]:
-    """Return one event of the daemon as lines: time of day (with the date if `day`), address, what happened.
+    """Return one event of the daemon as lines of text: its time (UTC), an address, and what happened in
+    words.
 
-    Lines are folded to `width` columns; None does not fold. `colour` adds terminal colours.
+    The time is a time of day with milliseconds; with `day` it is date and time without milliseconds. The
+    address is "-" if the event is not about one function. An event of an unknown kind is shown as its
+    members, "key=value". Lines are folded to `width` columns; None does not fold. `colour` adds terminal
+    colours.
+
+    Raises: KeyError if an event of a known kind lacks a member of that kind.
     """
     when = str(event.get("when", ""))
     clock = f"{when[:10]} {when[11:19]}" if day else when[11:23]
@@ -39,15 +45,19 @@ def lines_from_event(
 
 
 def text_from_action(item: Json) -> str:
-    """Return the text that follows an action's name: its BAR, range, result, detail and reason."""
+    """Return the text that follows an action's name: " BAR 0 0x…-0x… (16K): done [detail]: reason".
+
+    BAR, range and detail are left out if the action has none.
+    """
     detail = f" [{printable(item['detail'])}]" if item.get("detail") else ""
     return f"{text_from_span(item)}: {item['result']}{detail}: {printable(item['reason'])}"
 
 
 def text_from_span(item: Json) -> str:
-    """Return the BAR and the address range of an action, each with a space before it.
+    """Return the BAR and the address range of an action, each with a space before it: " BAR 0 0x…-0x… (16K)".
 
-    Return an empty text if the action has neither.
+    An action with a start but no size gives only its start address. Return an empty text if the action has
+    neither BAR nor start.
     """
     bar = f" {_bar(item)}" if item.get("bar") is not None else ""
     if item.get("start") is None:
@@ -57,14 +67,17 @@ def text_from_span(item: Json) -> str:
 
 
 def text_from_change(change: Json) -> str:
-    """Return a change in words, without the function's address: "BAR 0 moved from 0x… to 0x… (16K)"."""
+    """Return a change in words, without the function's address: "BAR 0 moved from 0x… to 0x… (16K)".
+
+    A change of an unknown kind is shown as its members, "key=value".
+    """
     return _CHANGES.get(str(change.get("change")), _unknown)(change)
 
 
 def text_from_write(write: Json) -> str:
-    """Return a decoded write in words, without the function's address: offset, size in bytes, value, writer.
+    """Return a decoded write as text, without the function's address: offset, size in bytes, value, writer.
 
-    An unknown size is shown as "?".
+    An unknown size is shown as "?". An unknown writer is left out.
     """
     size = "?" if write["size"] is None else write["size"]
     who = f"  {printable(write['who'])}" if write["who"] else ""
@@ -72,6 +85,7 @@ def text_from_write(write: Json) -> str:
 
 
 def _change(event: Json) -> str:
+    """Return a register change in words: the change, its writer if known, and if reading back found it."""
     who = f" by {printable(event['who'])}" if event.get("who") else ""
     found = ", found by reading back" if event.get("source") == "read-back" else ""
     return f"{text_from_change(event)}{who}{found}"
@@ -86,24 +100,27 @@ def _finding(event: Json) -> str:
 
 
 def _hotplug(event: Json) -> str:
+    """Return a hot-plug message in words; an unknown kernel word is shown after "hot-plug: "."""
     action = printable(str(event.get("action", "")))
     return _HOTPLUG.get(action, f"hot-plug: {action}")
 
 
 def _lost(event: Json) -> str:
+    """Return the event of lost records in words; an unknown number is shown as "some"."""
     return (
         f"lost {event.get('count') or 'some'}: {printable(str(event.get('text', 'events not read in time')))}"
     )
 
 
 def _unknown(event: Json) -> str:
-    """Return all members of an event or change of unknown kind, as "key=value"."""
+    """Return an event or change of unknown kind as "key=value, …", without its version and time."""
     return printable(
         ", ".join(f"{key}={value}" for key, value in event.items() if key not in {"version", "when"})
     )
 
 
 def _bar(change: Json) -> str:
+    """Return "BAR 2" for BAR number 2, and "ROM" for number 6."""
     return "ROM" if change["bar"] == 6 else f"BAR {change['bar']}"
 
 
@@ -128,7 +145,7 @@ def _decode(change: Json) -> str:
 
 
 def _switches(decode: Json | None) -> str:
-    """Return which accesses are decoded: "I/O and memory", "I/O", "memory", "nothing"; "unknown" for None."""
+    """Return which accesses are decoded: "I/O and memory", "I/O", "memory", "nothing"; for None "unknown"."""
     if decode is None:
         return "unknown"
     on = [name for name, key in (("I/O", "io"), ("memory", "memory")) if decode[key]]
@@ -140,6 +157,7 @@ def _rom(change: Json) -> str:
 
 
 def _window(change: Json) -> str:
+    """Return a change of a bridge window in words: the ranges before and after; "closed" is no range."""
     spans = (
         "closed" if span is None else f"{span['base']}-{span['limit']}"
         for span in (change["from"], change["to"])
@@ -148,12 +166,13 @@ def _window(change: Json) -> str:
 
 
 def _numbers(change: Json) -> str:
+    """Return a change of a bridge's bus numbers in words, and how many functions have new addresses by it."""
     count = f"; {len(change['moved'])} functions behind it have new addresses" if change.get("moved") else ""
     return f"buses: {_three(change['from'])} -> {_three(change['to'])}{count}"
 
 
 def _three(numbers: Json) -> str:
-    """Return a bridge's bus numbers as "primary=00, secondary=01, subordinate=05"; unknown is "??"."""
+    """Return a bridge's bus numbers as "primary=00, secondary=01, subordinate=05"; an unknown one is "??"."""
     words = (f"{key}={'??' if value is None else format(value, '02x')}" for key, value in numbers.items())
     return ", ".join(words)
 

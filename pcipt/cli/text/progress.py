@@ -17,11 +17,14 @@ CLEAR = "\r\033[K"
 
 @contextmanager
 def progress(what: str, far: Callable[[], str], *, beside_output: bool = False) -> Iterator[None]:
-    """Show `what`, the text from `far()` and the elapsed seconds on stderr while the with-block runs.
+    """Show `what`, the text from `far()` and the elapsed seconds as one line on stderr during the with-block.
 
-    The line appears after two seconds, is updated every half second, and is erased at the end. It is not
-    shown if stderr is not a terminal. With `beside_output` the with-block prints lines on stdout: the
-    progress line is then not shown if stdout is a terminal too.
+    The line appears after two seconds, is updated every half second, and is erased at the end. No line is
+    shown if stderr is not a terminal or $TERM is "dumb". With `beside_output` the with-block prints lines on
+    stdout: no progress line is then shown if stdout is a terminal.
+
+    `far` is called in a handler of SIGALRM, between two instructions of the with-block. So the with-block
+    must run in the main thread and must not use SIGALRM.
     """
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb" or (beside_output and sys.stdout.isatty()):
         yield

@@ -17,12 +17,15 @@ Painter = Callable[[str], str | None]
 
 
 def print_json(value: Mapping[str, object], form: str) -> None:
-    """Print `value` as a JSON object with "version": 1. The form "pretty" indents it; others are one line."""
+    """Print `value` on stdout as a JSON object that begins with "version": 1.
+
+    The form "pretty" indents the object; any other form prints it as one line.
+    """
     print(json.dumps({"version": 1, **value}, indent=2 if form == "pretty" else None))
 
 
 def size_text(size: int) -> str:
-    """Return a size in bytes with the largest unit that divides it, as lspci writes sizes: 16K, 8G, 1536."""
+    """Return a size in bytes with the largest unit that divides it, as lspci does: 16K, 8G, 1536, 0."""
     unit = 0
     while size and size % 1024 == 0 and unit < len(SIZE_UNITS) - 1:
         size //= 1024
@@ -31,9 +34,9 @@ def size_text(size: int) -> str:
 
 
 def count_text(number: int, one: str, many: str | None = None) -> str:
-    """Return a number and its noun: "1 function", "2 functions".
+    """Return a number and its noun: "1 function", "2 functions", "0 functions".
 
-    The plural is `many`, by default `one` with "s".
+    The plural is `many`; if that is None, it is `one` with "s".
     """
     return f"{number} {one if number == 1 else many or one + 's'}"
 
@@ -45,12 +48,13 @@ def table(
     right: Collection[int] = (),
     paint: Mapping[int, Painter] | None = None,
 ) -> list[str]:
-    """Return rows as lines with aligned columns. All rows must have the same number of cells.
+    """Return rows as lines with aligned columns, in their order; an empty list for no rows.
 
-    The last cell is folded to `width` columns; if too little room is left for it, it is put below its row.
-    With a `width` of None nothing is folded. `right` holds the numbers of the columns, from 0, that are
-    aligned to the right. `paint` maps a column to a function that gets a cell's text and returns its colour
-    or None.
+    All rows must have the same number of cells. A line that is longer than `width` columns is folded: the
+    further lines of its last cell are below its first one. If less than LEAST columns are left for the last
+    cell, the cell is put below its row. A `width` of None folds nothing. `right` holds the numbers of the
+    columns, from 0, that are aligned to the right. `paint` maps a column to a function that gets a cell's
+    text and returns its colour, or None for no colour.
     """
     if not rows:
         return []
@@ -72,7 +76,7 @@ def table(
 
 
 def _coloured(line: str, widths: list[int], row: Sequence[str], paint: Mapping[int, Painter]) -> str:
-    """Return a line of the table with coloured cells.
+    """Return the first line of a row with its cells coloured as `paint` says; empty cells are not coloured.
 
     The last cell is coloured first, so that the positions of the others stay valid.
     """

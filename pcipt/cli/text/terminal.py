@@ -20,18 +20,20 @@ def on_terminal() -> bool:
 def wants_colour(choice: str = AUTO) -> bool:
     """Return True if output must be coloured. `choice` is the value of --color.
 
-    "auto" colours on a terminal, unless $NO_COLOR is set (no-color.org).
+    "always" gives True and "never" gives False. "auto" gives True if stdout is a terminal and $NO_COLOR is
+    not set (no-color.org).
     """
     return choice == ALWAYS or (choice == AUTO and on_terminal() and not os.environ.get("NO_COLOR"))
 
 
 def painted(text: str, colour: str | None) -> str:
-    """Return the text between the SGR codes of `colour`; None returns the text unchanged."""
+    """Return the text between the SGR codes of `colour` and "off"; unchanged if `colour` is None."""
     return text if colour is None else f"\033[{colour}m{text}\033[0m"
 
 
 def columns() -> int | None:
-    """Return the width of the terminal, from $COLUMNS or the kernel.
+    """Return the width of the terminal in columns: $COLUMNS if that is a number, else the width from the
+    kernel.
 
     Return None if stdout is not a terminal, if the width is unknown, or if it is below NARROWEST.
     """
@@ -46,7 +48,7 @@ def columns() -> int | None:
 
 
 def can_show(character: str) -> bool:
-    """Return True if stdout's encoding can represent the character."""
+    """Return True if stdout's encoding can represent the character. An unknown encoding counts as ASCII."""
     try:
         character.encode(sys.stdout.encoding or "ascii")
     except (UnicodeError, LookupError):
@@ -55,9 +57,10 @@ def can_show(character: str) -> bool:
 
 
 def folded(text: str, width: int | None, hang: int) -> list[str]:
-    """Break a line at spaces and return the lines, each at most `width` columns. A `width` of None: one line.
+    """Break one line of text at spaces; return the lines, each at most `width` columns long.
 
-    All lines except the first are indented by `hang` columns, or by half of `width` if that is less. A word
+    There is always at least one line, also for an empty text. A `width` of None gives one line. All lines
+    except the first are indented by `hang` columns, or by half of `width` if that is less. A word that is
     longer than a line is not broken.
     """
     lines = []
@@ -74,9 +77,10 @@ def folded(text: str, width: int | None, hang: int) -> list[str]:
 
 
 def clipped(text: str, width: int | None, keep: int) -> str:
-    """Return `text` cut to `width` columns, with an ellipsis at its end; a text that fits is unchanged.
+    """Return `text` cut to `width` columns with an ellipsis at its end. A text that fits is unchanged.
 
-    The first `keep` characters are never cut. A `width` of None cuts nothing.
+    The first `keep` characters are never cut, so the result may be longer than `width`. A `width` of None
+    cuts nothing. The ellipsis is "…", or "..." if stdout's encoding does not have "…".
     """
     if width is None or len(text) <= width:
         return text

@@ -34,20 +34,29 @@ class Subscription:
 
 
 class Later:
-    """An answer that is not there yet: one side gives it, the other side is called with it."""
+    """An answer that does not exist yet.
+
+    The handler calls `give` with it; the connection waits by `when_given`.
+    """
 
     def __init__(self) -> None:
         self._message: Message | None = None
         self._then: Callable[[Message], None] | None = None
 
     def give(self, message: Message) -> None:
-        """Give the answer; whoever waits for it is called at once."""
+        """Set the answer. If `when_given` was called before, its function is called with the answer now.
+
+        Call it once.
+        """
         self._message = message
         if self._then is not None:
             self._then(message)
 
     def when_given(self, then: Callable[[Message], None]) -> None:
-        """Have `then` called with the answer, at once if it was given already."""
+        """Call `then` with the answer: now if `give` was called already, else as soon as `give` is called.
+
+        Only one function can wait: a second call replaces the first.
+        """
         self._then = then
         if self._message is not None:
             then(self._message)
@@ -60,7 +69,7 @@ class Answers(Protocol):
         """Answer one request of a peer with this uid; see `Server.answer`."""
 
     def has_room_for(self, peer: "Peer") -> bool:
-        """Return True if the bytes that this peer has not read may stay queued."""
+        """Return True if the bytes that this peer has not read may stay queued; see `Server.has_room_for`."""
 
     def forget(self, peer: "Peer") -> None:
         """Remove a closed connection from the server's list."""
@@ -69,8 +78,8 @@ class Answers(Protocol):
 class Peer:
     """One connection, from accept to close. `server` answers its requests.
 
-    A peer without a subscription is closed if it does not send a request, or does not read its answer, in
-    PATIENCE seconds.
+    A peer without a subscription is closed if it does not send a request, or does not read its answer, within
+    PATIENCE seconds. While the answer to its request does not exist yet (`Later`), there is no limit.
     """
 
     def __init__(self, connection: socket.socket, uid: int, loop: Loop, server: Answers) -> None:
@@ -105,17 +114,18 @@ class Peer:
 
     @property
     def _may_ask(self) -> bool:
-        """Return True if the next request may be read: the peer has its last answer and has read it.
+        """Return True if the next request may be read: the peer has got and read its last answer.
 
         A subscriber may have up to STREAM_LIMIT bytes of events unread.
         """
         return not self._waits and len(self._output) <= (STREAM_LIMIT if self.subscribed else 0)
 
     def offer(self, event: Message) -> None:
-        """Queue an event if this peer has subscribed to it.
+        """Queue an event if this peer has a subscription that wants it; else do nothing.
 
-        If the peer has more than STREAM_LIMIT bytes unread, the event is dropped. The number of dropped
-        events is sent before the next event.
+        If the peer has more than STREAM_LIMIT bytes unread, the event is dropped and counted. The number of
+        dropped events is sent, as an event of kind "lost", before the next event or as soon as the peer has
+        read everything.
         """
         if self._subscription is None or not self._subscription.wanted(event):
             return
@@ -128,14 +138,14 @@ class Peer:
         self._ready(0)
 
     def _tell_dropped(self) -> None:
-        """Queue an event with the number of dropped events, if there are any."""
+        """Queue an event of kind "lost" with the number of dropped events, if there are any."""
         if self._dropped:
             lost = {"version": 1, "when": self._dropped_at, "kind": "lost", "count": self._dropped}
             self._output += reply(lost, continues=True)
             self._dropped = 0
 
     def close(self) -> None:
-        """End the subscription and close the connection."""
+        """End the subscription, if any, close the connection, and remove it from the server's list."""
         self._gone = True
         self._subscribe(None)
         for name in (self._deadline, self._turn):
@@ -145,7 +155,10 @@ class Peer:
         self._connection.close()
 
     def _ready(self, events: int) -> None:
-        """Receive and send as far as possible without waiting; `events` are those that the loop reports."""
+        """Receive and send without waiting, then choose what to wait for.
+
+        `events` are the ready events of the loop. Any error of the connection closes it.
+        """
         try:
             if events & selectors.EVENT_READ:
                 self._receive()
@@ -161,13 +174,17 @@ class Peer:
         self._go_on()
 
     def _receive(self) -> None:
+        """Receive bytes of the peer, and answer the next request if it is complete."""
         data = self._connection.recv(_CHUNK)
         self._ended = not data
         self._input += data
         self._take_turn()
 
     def _take_turn(self) -> None:
-        """Answer the next request, if it has arrived completely and the last answer has been read."""
+        """Answer the next request if it has arrived completely and the peer has read its last answer.
+
+        A request that is longer than REQUEST_LIMIT bytes is refused.
+        """
         if not self._may_ask:
             return
         frame, nul, rest = self._input.partition(b"\0")
@@ -178,7 +195,7 @@ class Peer:
             self._refuse("InvalidFrame", f"longer than {REQUEST_LIMIT} bytes")
 
     def _answer(self, frame: bytes) -> None:
-        """Queue the answer to one request, and start or keep a subscription."""
+        """Queue the answer to one request, or wait for it (`Later`). The call may start a subscription."""
         if len(frame) > REQUEST_LIMIT:
             self._refuse("InvalidFrame", f"longer than {REQUEST_LIMIT} bytes")
             return
@@ -191,7 +208,7 @@ class Peer:
         self._send(answer, subscription)
 
     def _answered(self, message: Message) -> None:
-        """Send the answer that was given later; a peer that has gone gets none."""
+        """Send the answer that was given later. Do nothing if the connection was closed meanwhile."""
         if self._gone:
             return
         self._waits = False
@@ -199,6 +216,11 @@ class Peer:
         self._ready(0)
 
     def _send(self, answer: bytes, subscription: Subscription | None) -> None:
+        """Queue an answer and begin `subscription` if it is not None.
+
+        If the server has no room for the answer, end the subscription, send the error Busy instead, and
+        close.
+        """
         self._output += answer
         if not self._server.has_room_for(self):
             if subscription is not None:
@@ -212,20 +234,20 @@ class Peer:
             self._loop.after(self._deadline, PATIENCE, self.close)
 
     def _subscribe(self, subscription: Subscription | None) -> None:
-        """Replace the present subscription; None only ends it."""
+        """Replace the present subscription, whose `over` is called. None only ends it."""
         before, self._subscription = self._subscription, subscription
         if before is not None and before is not subscription:
             before.over()
 
     def _refuse(self, name: str, why: str) -> None:
-        """Queue an error as the last answer; the connection is closed once the peer has read it."""
+        """Queue an error as the last answer. The connection is closed when the peer has read it."""
         self._output += error(name, {"reason": why})
         self._input.clear()
         self._closing = True
         self._loop.after(self._deadline, PATIENCE, self.close)
 
     def _go_on(self) -> None:
-        """Choose what to wait for next: the next request, room to send, the next turn; or close."""
+        """Choose what to wait for: the next request, room to send, the next turn; or close the connection."""
         if self._gone:
             return
         more = b"\0" in self._input and not self._closing
@@ -242,6 +264,6 @@ class Peer:
             self._loop.forget(self.fileno)  # until the next turn
 
     def _again(self) -> None:
-        """Take the next turn: answer a request that has already arrived."""
+        """Answer a request that had already arrived; the loop calls this in the next turn."""
         self._take_turn()
         self._ready(0)

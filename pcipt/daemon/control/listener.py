@@ -23,9 +23,11 @@ _MOST = 1024  # bytes, Python's limit for an option: 256 groups
 
 
 def listen(path: str) -> socket.socket:
-    """Open the control socket and return it, listening and non-blocking. Root and group pcipt may connect.
+    """Open the control socket at `path`; return it, listening and non-blocking.
 
-    The socket file of a killed daemon is replaced. If the group does not exist, only root may connect.
+    Root and members of group pcipt may connect; only root if the group does not exist. The socket file of a
+    killed daemon is replaced.
+
     Raises: InputError if the path is another kind of file, if somebody listens there, or if the socket cannot
             be bound; OSError if the path cannot be examined, or if the old socket file cannot be removed.
     """
@@ -54,9 +56,10 @@ def passed_listener(
     """Return the listening socket that systemd has passed to this process; None if it has passed none.
 
     `first` is the number of the first passed descriptor. The variables LISTEN_* are removed from
-    `environment`.
+    `environment` (None: os.environ).
 
-    Raises: InputError if systemd has passed anything but one listening stream socket of AF_UNIX.
+    Raises: InputError if systemd has passed several sockets, or one that is not a listening stream socket of
+            AF_UNIX.
     """
     variables = os.environ if environment is None else environment
     given = {name: variables.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")}
@@ -79,7 +82,13 @@ def passed_listener(
 
 
 def credentials(connection: socket.socket) -> tuple[int, int, frozenset[int]]:
-    """Return pid, uid and groups of a connected peer, as they were when it connected."""
+    """Return pid, uid and group ids of a connected peer, as they were when it connected.
+
+    If the peer has more than 256 groups, or the kernel does not tell them, only its primary group is
+    returned.
+
+    Raises: OSError if the kernel does not tell pid and uid.
+    """
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, gid = _UCRED.unpack(data)
     groups = {gid}
@@ -90,16 +99,21 @@ def credentials(connection: socket.socket) -> tuple[int, int, frozenset[int]]:
 
 
 def group_of(listener: socket.socket) -> int | None:
-    """Return the group of the socket's file, whose members may connect; None if the file cannot be read."""
+    """Return the group id of the socket's file, whose members may connect; None if the file cannot be
+    examined.
+    """
     with contextlib.suppress(OSError):
         return os.stat(listener.getsockname()).st_gid
     return None
 
 
 def refuse_taken(path: str) -> None:
-    """Raise InputError if somebody listens at `path`, or if it is a file other than a socket.
+    """Check that a control socket may be made at `path`. A path that does not exist is allowed.
 
-    A socket on which nobody listens is allowed: a killed daemon has left it.
+    A socket file on which nobody listens is allowed too: a killed daemon has left it.
+
+    Raises: InputError if somebody listens at `path`, or if it is a file other than a socket; OSError if the
+            path cannot be examined.
     """
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
@@ -109,7 +123,7 @@ def refuse_taken(path: str) -> None:
 
 
 def _somebody_listens(path: str) -> bool:
-    """Return True if a connection to the socket succeeds."""
+    """Return True if a connection to the socket succeeds within a second; False after any error."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:

@@ -26,7 +26,11 @@ from pcipt.xen.interface import Hypervisor
 
 
 class HotplugCounters(Protocol):
-    """Counters of the hot-plug source: lost messages, holes in the sequence numbers, messages not trusted."""
+    """The counters of the hot-plug source.
+
+    `overruns` counts errors of the socket, `gaps` holes in the sequence numbers, and `forged` messages that
+    the kernel did not send.
+    """
 
     overruns: int
     gaps: int
@@ -34,10 +38,11 @@ class HotplugCounters(Protocol):
 
 
 class Answers:
-    """The handlers of all methods: `handlers` for one reply, `streams` for subscriptions.
+    """The handlers of all methods, by name. `handlers` are for one reply, `streams` for subscriptions.
 
-    `resync` compares everything (True: a dry run) and returns the outcomes. `regions` returns the reply to
-    Rmrr. `monitors` returns the number of subscribers.
+    `resync` begins to compare everything and returns the reply, which is given later; its argument is True
+    for a dry run. `regions` returns the reply to `Rmrr`. `monitors` returns the number of subscribers. `mode`
+    returns the mode of the settings.
     """
 
     def __init__(
@@ -80,12 +85,20 @@ class Answers:
         }
 
     def _status(self, _parameters: Message) -> Message:
+        """Return the reply to `Status`."""
         counters = {name: getattr(self._hotplug, name) for name in ("overruns", "gaps", "forged")}
         watch = {**self._watch.counters(), "last_change": self._announcer.last_change}
         told = status_to_json(self._engine, self._xen.identity, self._mode(), counters, watch)
         return {**told, "monitors": self._monitors()}
 
     def _history(self, parameters: Message) -> Message:
+        """Return the reply to `History`: the events of the function that the parameters name, oldest first.
+
+        A function that was removed is found as long as there are events about it.
+
+        Raises: AddressError if the address is malformed; NoSuchDeviceError if there are no events and no such
+                function.
+        """
         machine, target = self._engine.machine, self._target(parameters)
         events = self._announcer.history_of(machine, target)
         if not events and target not in machine.functions:
@@ -93,9 +106,11 @@ class Answers:
         return {"version": 1, "sbdf": str(target), "events": events}
 
     def _target(self, parameters: Message) -> Sbdf | PciPath:
-        """Parse the address or PCI path in the parameters; return the address if a function has that path.
+        """Return the address that the parameters name, by address or by PCI path.
 
-        Raises: AddressError if it is malformed, or names more than one function.
+        If no function has the PCI path, return the path. An address is returned even if no function has it.
+
+        Raises: AddressError if the text is malformed, or names more than one function.
         """
         machine, text = self._engine.machine, str(parameters.get("function", ""))
         target = parse_target(text)
@@ -106,9 +121,10 @@ class Answers:
         )  # raises, and says which part is missing
 
     def _present(self, parameters: Message) -> Sbdf:
-        """Return the address of the function that the parameters name by address or by path.
+        """Return the address of the function that the parameters name by address or PCI path.
 
-        Raises: AddressError if it is malformed; NoSuchDeviceError if the machine has no such function.
+        Raises: AddressError if the text is malformed, or names more than one function; NoSuchDeviceError if
+                the machine has no such function.
         """
         target = self._target(parameters)
         if not isinstance(target, Sbdf) or target not in self._engine.machine.functions:
@@ -116,17 +132,23 @@ class Answers:
         return target
 
     def _absent(self, target: Sbdf | PciPath) -> NoSuchDeviceError:
-        """Return the error for a missing function, with the existing function nearest to it."""
+        """Return (do not raise) the error for a missing function.
+
+        It suggests the existing function nearest to an address; for a PCI path it suggests nothing.
+        """
         near = nearest(self._engine.machine.functions, target) if isinstance(target, Sbdf) else None
         return NoSuchDeviceError(str(target), (str(near),) if near is not None else ())
 
     def _text_of_metrics(self, _parameters: Message) -> Message:
+        """Return the reply to `Metrics`, as OpenMetrics text."""
         return {"version": 1, "content_type": CONTENT_TYPE, "text": self._metrics.text()}
 
     def _check(self, _parameters: Message) -> Message:
-        """Return the problems for the watchdog: an empty list if engine, Xen and the write source work.
+        """Return the reply to `Check`: the problems for the watchdog, an empty list if there are none.
 
-        Xen is asked one question. An error of Xen is also an answer, so only a hypercall that hangs counts.
+        Xen is asked one question. An error of Xen is an answer and no problem: only a hypercall that hangs
+        makes the check fail. The only problem that is returned is a source of writes that sees no writes any
+        more.
         """
         with contextlib.suppress(HypervisorError, UnsupportedError):
             self._xen.known(list(islice(self._engine.machine.functions, 1)))
@@ -136,7 +158,10 @@ class Answers:
 
 
 def read_gauges(engine: Engine, xen: Hypervisor, watch: Watch, hotplug: HotplugCounters) -> Gauges:
-    """Read the present values for the metrics: functions, findings, lost records, overruns."""
+    """Return the present values for the metrics: functions, findings by code, lost records, overruns, labels.
+
+    Xen is not asked.
+    """
     identity = xen.identity
     return Gauges(
         functions=len(engine.machine.functions),
@@ -148,9 +173,9 @@ def read_gauges(engine: Engine, xen: Hypervisor, watch: Watch, hotplug: HotplugC
 
 
 def _wanted_events(parameters: Message) -> Subscription:
-    """Return a subscription to the events of the functions in "slot", and to events without a function.
+    """Return a subscription to the events of the functions that the filter "slot" matches.
 
-    Without "slot" it is a subscription to all events.
+    Events without a function are included. Without "slot" it is a subscription to all events.
 
     Raises: AddressError if the filter is malformed.
     """

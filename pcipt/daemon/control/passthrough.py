@@ -26,10 +26,10 @@ MAPPED = {
 
 
 class Passthrough:
-    """Handlers of Release, Reclaim and Guests.
+    """The handlers of `Release`, `Reclaim` and `Guests`.
 
-    `look` asks who owns these functions now, acts on it, and returns the outcomes. `soon` calls a function in
-    the next turn of the loop.
+    `look` reconciles functions: it asks Xen who owns them, acts on the answer, and returns the outcomes.
+    `soon` makes the loop call a function in its next turn.
     """
 
     def __init__(
@@ -43,16 +43,20 @@ class Passthrough:
         self._soon = soon
 
     def release(self, sbdf: Sbdf) -> dict[str, Any]:
-        """Find out who owns a function now, and act on it.
+        """Ask Xen who owns a function now. Withdraw or restore its reserved regions if the owner requires it.
 
-        Return its owner, its reserved regions and the actions.
+        Return the reply to `Release`: the owner, the reserved regions and the actions. A failed action is in
+        the reply; it raises nothing.
         """
         return self._told(sbdf, self._look([sbdf]))
 
     def reclaim(self, sbdf: Sbdf) -> Subscription:
         """Restore the reserved regions of a function, and keep them until the returned subscription ends.
 
-        Raises: StateError if a region cannot be restored: DMA of the function's driver would fault.
+        The subscription has one event, the reply: the owner, the reserved regions and the actions. When it
+        ends, the regions are withdrawn again, unless a device of dom0 needs them.
+
+        Raises: StateError if a region is not restored: DMA of the function's driver would fault.
         """
         held = self._engine.memory.held_regions
         regions = self._engine.views.reserved.of(sbdf)
@@ -74,9 +78,12 @@ class Passthrough:
         return Subscription(lambda _event: False, {**told, "kind": "start"}, over)
 
     def guests(self) -> dict[str, Any]:
-        """Compare the memory that guests may reach with the memory of their functions; return findings.
+        """Compare the memory that guests may access with the memory of their functions.
 
-        Raises: UnsupportedError if Xen does not tell what guests may reach.
+        Return the reply to `Guests`: the domain numbers of the guests that were looked at, and the findings
+        in order of address.
+
+        Raises: UnsupportedError if Xen does not tell what guests may access.
         """
         views = self._engine.views
         looked_at = views.look_at_guests()
@@ -91,10 +98,11 @@ class Passthrough:
         return {"version": 1, "guests": looked_at, "findings": findings}
 
     def _kept(self, frames: Frames) -> Kept:
+        """Return what the ledger says about a reserved region."""
         return kept_in(self._engine.ledger, frames)
 
     def _told(self, sbdf: Sbdf, outcomes: list[Outcome]) -> dict[str, Any]:
-        """Return the reply about a function: its owner, its reserved regions and the actions taken."""
+        """Return the reply about a function: its owner, its reserved regions, and `outcomes` as actions."""
         views = self._engine.views
         regions = [
             {

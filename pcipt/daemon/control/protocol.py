@@ -21,10 +21,10 @@ Message = dict[str, Any]
 
 
 class Method(NamedTuple):
-    """What the table holds of a method. `parameters` maps names to types.
+    """One method in the table METHODS. `parameters` maps the names of its parameters to their types.
 
     `changes`: only uid 0 may call it. `stream`: it sends many replies, and the request must set "more".
-    `optional`: parameters may be left out.
+    `optional`: all its parameters may be left out; otherwise none may.
     """
 
     parameters: Mapping[str, type] = {}
@@ -60,13 +60,13 @@ STANDARD_ERRORS = frozenset(
 
 
 class FrameError(Exception):
-    """A frame is not a request; the text is the reason, to be sent to the peer."""
+    """Raised when a frame is not a request. The text is the reason, which is sent to the peer."""
 
 
 class ParameterError(Exception):
-    """A call has a wrong parameter: an unknown one, a missing one, or one of the wrong type.
+    """Raised when a call has a wrong parameter: an unknown one, a missing one, or one of the wrong type.
 
-    `why` is the reason.
+    `parameter` is its name, `why` the reason.
     """
 
     def __init__(self, parameter: str, why: str) -> None:
@@ -76,32 +76,38 @@ class ParameterError(Exception):
 
 
 def encode_frame(message: Message) -> bytes:
-    """Encode a message as one frame with its NUL byte."""
+    """Return a message as one frame: JSON and a NUL byte."""
     return json.dumps(message, separators=(",", ":")).encode() + b"\0"
 
 
 def request(method: str, parameters: Message | None = None, *, more: bool = False) -> bytes:
-    """Encode a call of a method of org.pcipt; with `more` the caller expects many replies."""
+    """Return the frame of a call of a method of org.pcipt. With `more` the caller expects many replies.
+
+    `method` is the name without its interface. `parameters` of None is an empty object.
+    """
     message: Message = {"method": f"{INTERFACE}.{method}", "parameters": parameters or {}}
     return encode_frame({**message, "more": True} if more else message)
 
 
 def reply(parameters: Message, *, continues: bool = False) -> bytes:
-    """Encode a reply with these parameters; with `continues` more replies follow."""
+    """Return the frame of a reply with these parameters. With `continues` more replies follow."""
     message: Message = {"parameters": parameters}
     return encode_frame({**message, "continues": True} if continues else message)
 
 
 def error(name: str, parameters: Message | None = None) -> bytes:
-    """Encode an error reply. `name` is the error's name without its interface."""
+    """Return the frame of an error reply. `name` is the error's name without its interface.
+
+    `parameters` of None is an empty object.
+    """
     interface = SERVICE if name in STANDARD_ERRORS else INTERFACE
     return encode_frame({"error": f"{interface}.{name}", "parameters": parameters or {}})
 
 
 def decode_frame(frame: bytes) -> Message:
-    """Decode one frame, given without its NUL byte, to the message in it.
+    """Return the message in one frame, which is given without its NUL byte.
 
-    Raises: FrameError if it is not one JSON object in UTF-8, or nested deeper than NESTING_LIMIT.
+    Raises: FrameError if the frame is not one JSON object in UTF-8, or is nested deeper than NESTING_LIMIT.
     """
     depth = deepest = 0
     for byte in _TEXT.sub(b"", frame):
@@ -122,7 +128,7 @@ def decode_frame(frame: bytes) -> Message:
 
 
 def members_of(parameters: object) -> Message:
-    """Return the parameters of a call as a dict; null is an empty dict.
+    """Return the parameters of a call as a dict; None (JSON null) gives an empty dict.
 
     Raises: ParameterError if they are not an object.
     """
@@ -134,18 +140,22 @@ def members_of(parameters: object) -> Message:
 
 
 def require_known(key: str, allowed: Collection[str], method: str) -> None:
-    """Raise ParameterError if the parameter `key` is not among the `allowed` ones of a method."""
+    """Check that `method` has a parameter `key`: that it is in `allowed`.
+
+    Raises: ParameterError if it is not; the error lists the allowed ones.
+    """
     if key not in allowed:
         known = f"expected {' or '.join(allowed)}" if allowed else f"{method} has none"
         raise ParameterError(key[:200], f"there is no such parameter; {known}")
 
 
 def checked_parameters(name: str, given: object) -> Message:
-    """Return the parameters of a call without those that are null, after checking names and types.
+    """Check names and types of the parameters of a call; return them without those that are null.
 
-    `name` is a key of METHODS.
+    `name` is the method, a key of METHODS. A parameter that is null counts as missing.
 
-    Raises: ParameterError if a parameter is unknown, missing or of the wrong type.
+    Raises: ParameterError if a parameter is unknown, missing or of the wrong type, or if `given` is not an
+            object; KeyError if METHODS does not have `name`.
     """
     method = METHODS[name]
     allowed = method.parameters

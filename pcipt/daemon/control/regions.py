@@ -30,9 +30,11 @@ _KEPT = {
 
 
 def read_regions(host: Host, xen: Hypervisor, engine: Engine) -> Regions:
-    """Read the reserved regions from ACPI and Xen, with owners and mapped state.
+    """Return the reserved regions that ACPI and Xen list, with the owners of their devices and their mapped
+    state.
 
-    A source that cannot be read becomes a finding of the result.
+    If Xen does not answer, the regions are those of ACPI, and the result has a finding "regions-not-asked".
+    On a PV dom0 the mapped state is NOT_APPLICABLE. Xen is asked again at each call.
     """
     machine, view = engine.machine, engine.view
     regions = regions_from_tables(host.acpi_tables(), machine, engine.memory.boot)
@@ -48,7 +50,11 @@ def read_regions(host: Host, xen: Hypervisor, engine: Engine) -> Regions:
 
 
 def regions_answer(host: Host, xen: Hypervisor, engine: Engine) -> dict[str, object]:
-    """Return the object of `pcipt rmrr --json`."""
+    """Return the reply to `Rmrr`, which is also the object of `pcipt rmrr --json`.
+
+    "source" names the ACPI tables that were found, and "hypercall" if Xen answered; "none" if there is
+    neither.
+    """
     regions = read_regions(host, xen, engine)
     asked = all(finding.code != "regions-not-asked" for finding in regions.findings)
     source = ", ".join((*regions.signatures, *(("hypercall",) if asked else ()))) or "none"
@@ -56,7 +62,10 @@ def regions_answer(host: Host, xen: Hypervisor, engine: Engine) -> dict[str, obj
 
 
 def _listed(xen: Hypervisor, machine: Machine) -> XenRegions | Finding:
-    """Ask Xen for its regions, of all functions and of each; return a finding if it does not answer."""
+    """Return the regions that Xen lists: all of them, and those of each function.
+
+    If Xen lists none, no function is asked about. Return a finding if Xen does not answer.
+    """
     try:
         listed = xen.reserved_regions()
         functions = [sbdf for sbdf in machine.functions if sbdf.fits_xen] if listed else []
@@ -66,7 +75,10 @@ def _listed(xen: Hypervisor, machine: Machine) -> XenRegions | Finding:
 
 
 def _memory(host: Host) -> tuple[MemoryEntry, ...] | None:
-    """Return the firmware's memory map, sorted and without overlaps; None if it is empty or unreadable."""
+    """Return the firmware's memory map, sorted by address and without overlaps.
+
+    Return None if the map is empty or cannot be read.
+    """
     try:
         memory = host.memory()
     except PciptError:
@@ -75,28 +87,37 @@ def _memory(host: Host) -> tuple[MemoryEntry, ...] | None:
 
 
 def _owners(view: XenView) -> Mapping[Sbdf, str]:
-    """Return the owner of each function that Xen knows, in words; leave out functions of unknown owner."""
+    """Return the owner, in words, of each function that Xen lists.
+
+    If Xen could not be asked who owns some of them, only orphans, quarantined functions and functions of
+    guests or Xen are in the result.
+    """
     told = view.known if view.custody_told else {*view.orphans, *view.elsewhere, *view.quarantined}
     return {sbdf: view.owner(sbdf) for sbdf in told}
 
 
 def _mapped(regions: Regions, view: XenView, ledger: Ledger) -> dict[Frames, Mapped]:
-    """Return for each region whether it is mapped in dom0, and by whom."""
+    """Return for each region whether it is mapped in dom0, and by whom.
+
+    A region of impossible limits is left out.
+    """
     spans = ((region, region.frames) for region in regions.regions)
     return {frames: _state(region, frames, view, ledger) for region, frames in spans if frames is not None}
 
 
 def _state(region: Region, frames: Frames, view: XenView, ledger: Ledger) -> Mapped:
+    """Return whether a region is mapped: by the ledger if pcipt has changed it, else by Xen's list."""
     kept = kept_in(ledger, frames)
     return _by_xen(region, view) if kept is Kept.BY_XEN else _KEPT[kept]
 
 
 def _by_xen(region: Region, view: XenView) -> Mapped:
-    """Return whether Xen has mapped a region, from Xen's list. pcipt must not have changed the region.
+    """Return whether Xen has mapped a region that pcipt has not changed: BY_XEN, NO or UNKNOWN.
 
-    Xen maps a region that it lists as long as it knows one of the region's devices, whoever owns that device.
-    If the last device was plugged in after boot, Xen forgets to unmap the region when that device is removed:
-    the result is then UNKNOWN.
+    NO: Xen does not list the region. UNKNOWN: Xen could not be asked, or it lists the region and knows none
+    of its devices. Xen maps a region that it lists as long as it knows one of the region's devices, whoever
+    owns that device. If the last device was plugged in after boot, Xen forgets to unmap the region when that
+    device is removed.
 
     Source: xen/drivers/passthrough/vtd/iommu.c, intel_iommu_add_device, intel_iommu_remove_device.
     """

@@ -1,6 +1,6 @@
-"""Comparing everything because a user asked for it: the answer comes when the last slice is done.
+"""Compares everything when a user asks for it: the reply is sent when the last slice is done.
 
-Between two slices the service does its other work. A dry run is a rehearsal of its own for each client.
+The service does its other work between two slices. Each dry run is done separately, for one client.
 """
 
 import itertools
@@ -19,7 +19,11 @@ WorkOff = Callable[..., list[Outcome]]
 
 
 class Resyncs:
-    """`work_off` does the work that is due; with `whole=False` all of it except for EVERYTHING."""
+    """The comparisons of everything that clients have asked for.
+
+    `work_off` does the work that is due and returns the outcomes; with `whole=False` it does not do the work
+    for EVERYTHING.
+    """
 
     def __init__(self, engine: Engine, loop: Loop, work_off: WorkOff) -> None:
         self._engine = engine
@@ -30,7 +34,11 @@ class Resyncs:
         self._numbers = itertools.count(1)
 
     def begin(self, dry_run: bool) -> Later:
-        """Begin to compare everything; return an answer that is given later."""
+        """Begin to compare everything; return the reply to `Resync`, which is given when the comparison is
+        finished.
+
+        With `dry_run` no action is performed. Otherwise clients that ask during one comparison share it.
+        """
         later = Later()
         if dry_run:
             self._rehearse(later, self._engine.rehearse())
@@ -40,7 +48,11 @@ class Resyncs:
         return later
 
     def take(self, scope: Scope, report: Report) -> None:
-        """Take the report of a slice; answer the clients whose comparison it ends."""
+        """Take the report of one reconciliation. If it ends a comparison that clients asked for, answer them.
+
+        Other reports are ignored. Before the answer, functions that are due are reconciled too, and their
+        outcomes are added.
+        """
         if scope.everything is None or not scope.has(Reason.REQUESTED):
             return
         self._outcomes += report.outcomes
@@ -53,6 +65,7 @@ class Resyncs:
             later.give(self._answer(outcomes))
 
     def _rehearse(self, later: Later, one_slice: Callable[[], Report]) -> None:
+        """Do one slice of a dry run in each turn of the loop; give the answer after the last slice."""
         name = f"rehearsal {next(self._numbers)}"
         outcomes: list[Outcome] = []
 
@@ -67,5 +80,6 @@ class Resyncs:
         self._loop.after(name, 0.0, advance)
 
     def _answer(self, outcomes: Sequence[Outcome]) -> Message:
+        """Return the reply to `Resync`: the health now, and the outcomes as actions."""
         actions = [outcome_to_json(outcome) for outcome in outcomes]
         return {"version": 1, "health": health_of(self._engine), "actions": actions}

@@ -39,10 +39,13 @@ Stream = Callable[[Message], Subscription]
 
 
 class Server:
-    """Answer requests at `listener`. `handlers` and `streams` map method names to functions.
+    """The server of the control socket `listener`.
 
-    A handler returns the reply's parameters, a stream returns a Subscription. `path` is the socket file, if
-    the daemon has made it: `close` then deletes it.
+    `handlers` and `streams` map names of METHODS to functions. A handler returns the reply's parameters or a
+    `Later`; a stream returns a Subscription. `path` is the socket file if the daemon has made it, else None:
+    `close` deletes it.
+
+    Raises: OSError if `path` does not exist.
     """
 
     def __init__(
@@ -76,7 +79,10 @@ class Server:
             self._admit(connection)
 
     def _admit(self, connection: socket.socket) -> None:
-        """Serve a new connection, or refuse it: no permission, or too many connections."""
+        """Serve a new connection, or send it an error and close it: no permission, or too many connections.
+
+        Connections of this process, which the watchdog makes, do not count as too many.
+        """
         pid, uid, groups = credentials(connection)
         if uid not in {0, os.geteuid()} and self._group not in groups:
             _send_away(
@@ -91,14 +97,14 @@ class Server:
     def _is_full(self, uid: int) -> bool:
         """Return True if one more connection of this uid must be refused.
 
-        Each uid may have CONNECTIONS_PER_UID; all uids except root together may have CONNECTIONS.
+        Each uid may have CONNECTIONS_PER_UID connections. All uids except root may have CONNECTIONS together.
         """
         by_uid = Counter(peer.uid for peer in self._peers.values())
         others = len(self._peers) - by_uid[0]  # the common limit does not apply to root
         return by_uid[uid] >= CONNECTIONS_PER_UID or (uid != 0 and others >= CONNECTIONS)
 
     def publish(self, event: Message) -> None:
-        """Offer an event to every subscriber; each gets it if it wants it."""
+        """Send an event to every subscriber whose subscription wants it."""
         for peer in list(self._peers.values()):
             peer.offer(event)
 
@@ -108,9 +114,9 @@ class Server:
         return sum(peer.subscribed for peer in self._peers.values())
 
     def answer(self, frame: bytes, uid: int) -> tuple[bytes | Later, Subscription | None]:
-        """Answer one frame of a peer with this uid.
+        """Answer one frame of a peer with this uid. A malformed frame or a PciptError becomes an error reply.
 
-        Shape:  the reply as bytes, empty for a "oneway" call, or `Later` if it is not there yet; and the
+        Shape:  the reply as bytes, empty for a "oneway" call, or `Later` if it does not exist yet; and the
                 subscription that the call starts, or None.
         """
         try:
@@ -127,7 +133,7 @@ class Server:
         return (b"" if message.get("oneway") is True else answer), subscription
 
     def _answer_own(self, name: str, message: Message, uid: int) -> tuple[bytes | Later, Subscription | None]:
-        """Answer a call of pcipt's own interface; see `answer`."""
+        """Answer a call of the method `name` of org.pcipt; the result is that of `answer`."""
         method = f"{INTERFACE}.{name}"
         if name not in self._handlers and name not in self._streams:
             return error("MethodNotFound", {"method": method[:200]}), None
@@ -152,17 +158,21 @@ class Server:
     def has_room_for(self, peer: Peer) -> bool:
         """Return True if the bytes that `peer` has not read may stay queued.
 
-        If all peers together exceed WAITING_LIMIT, those with the most unread bytes may not.
+        Return False if the unread bytes of all peers together are more than WAITING_LIMIT and no peer has
+        more of them than `peer`.
         """
         waiting = [other.waiting for other in self._peers.values()]
         return sum(waiting) <= WAITING_LIMIT or peer.waiting < max(waiting)
 
     def forget(self, peer: Peer) -> None:
-        """Remove a closed connection from the list."""
+        """Remove a closed connection from the list. Do nothing if it is not in the list."""
         self._peers.pop(peer.fileno, None)
 
     def close(self) -> None:
-        """Close all connections and the listening socket; delete the socket file if the daemon made it."""
+        """Close all connections and the listening socket; delete the socket file if the daemon made it.
+
+        A file that has replaced the socket file is not deleted.
+        """
         for peer in list(self._peers.values()):
             peer.close()
         self._loop.forget(self._listener.fileno())
@@ -174,7 +184,11 @@ class Server:
 
 
 def _answer_service(name: str, message: Message) -> tuple[bytes, None]:
-    """Answer a call of org.varlink.service, the interface that every Varlink service has."""
+    """Answer a call of the method `name` of org.varlink.service, the interface that every Varlink service
+    has.
+
+    An error becomes an error reply.
+    """
     if name not in SERVICE_METHODS:
         return error("MethodNotFound", {"method": f"{SERVICE}.{name}"[:200]}), None
     try:
@@ -186,7 +200,7 @@ def _answer_service(name: str, message: Message) -> tuple[bytes, None]:
 
 
 def _send_away(connection: socket.socket, answer: bytes) -> None:
-    """Send an error to a new connection, if that is possible without waiting, and close it."""
+    """Send an error to a new connection and close it. If sending would have to wait, only close it."""
     with contextlib.suppress(OSError):
         connection.send(answer)
     connection.close()

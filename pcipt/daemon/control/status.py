@@ -16,24 +16,33 @@ UNSETTLED = Finding("unsettled", "something has changed and is not compared yet;
 
 
 def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
-    """Return an action and its outcome as a JSON object: result, guard's rule and detail."""
+    """Return an action and its outcome as a JSON object: the action, result, guard's rule and detail.
+
+    "rule" and "detail" are None if there is none.
+    """
     told = {"result": outcome.result.value, "rule": outcome.rule or None, "detail": outcome.detail or None}
     return {**json_from_action(outcome.action), **told}
 
 
 def health_of(engine: Engine) -> str:
-    """Return "healthy" if nothing is wrong, due or unknown, else "degraded"."""
+    """Return "degraded" if there is a finding, work is due, messages were lost, or Xen could not be asked.
+
+    Return "healthy" otherwise.
+    """
     return "degraded" if engine.finding_count or engine.unsettled() else "healthy"
 
 
 def mappings_to_json(engine: Engine, identity: XenIdentity) -> dict[str, Any]:
-    """Return the object of `pcipt mappings --json`: every mapped range with its BAR, in address order."""
+    """Return the object of `pcipt mappings --json`: every mapped range with its BAR.
+
+    The ranges are in order of their address, then of the function's place and the BAR.
+    """
     held = sorted(engine.ledger.mapped, key=lambda each: (each.frames, each.place, each.bar))
     return {"version": 1, "dom0": identity.dom0.value, "mappings": [_mapping(each, engine) for each in held]}
 
 
 def explanation_to_json(engine: Engine, sbdf: Sbdf) -> dict[str, Any]:
-    """Return the object of `pcipt explain --json` for one function.
+    """Return the object of `pcipt explain --json` for one function, which is read again now.
 
     Raises: NoSuchDeviceError if the machine does not have the function.
     """
@@ -44,7 +53,11 @@ def explanation_to_json(engine: Engine, sbdf: Sbdf) -> dict[str, Any]:
 
 
 def _mapping(held: MappedRun, engine: Engine) -> dict[str, Any]:
-    """Return one mapped range as a JSON object; a stale range (no BAR decodes there) has "by": "stale"."""
+    """Return one mapped range as a JSON object.
+
+    If the range is stale (no BAR decodes there), "by" is "stale". "path" is None if the function has no known
+    PCI path.
+    """
     stale = engine.views.state.is_stale(held)
     return {
         "start": hex(held.frames.range.start),
@@ -61,10 +74,11 @@ def _mapping(held: MappedRun, engine: Engine) -> dict[str, Any]:
 def status_to_json(
     engine: Engine, identity: XenIdentity, mode: str, hotplug: dict[str, int], watch: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the object of `pcipt status --json`.
+    """Return the object of `pcipt status --json` without the number of monitors.
 
-    `mode` is that of the settings. `hotplug` and `watch` are the counters of the hot-plug source and of the
-    source of writes.
+    `mode` is the mode of the settings. `hotplug` and `watch` are the counters of the hot-plug source and of
+    the source of writes. The findings are those about no function, then the others by address. The actions
+    are the last LAST_ACTIONS, oldest first.
     """
     findings = [*engine.findings, *([(None, UNSETTLED)] if engine.unsettled() else [])]
     functions, held = engine.machine.functions, engine.ledger.mapped

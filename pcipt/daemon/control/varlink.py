@@ -38,17 +38,23 @@ error ExpectedMore ()
 
 
 class NoSuchInterfaceError(Exception):
-    """The service has no interface of this name; the text is the name."""
+    """Raised when the service has no interface of this name; the text is the name."""
 
 
 def own_description() -> str:
-    """Read the description of the interface org.pcipt from the file beside this module."""
+    """Return the description of the interface org.pcipt, read from the file beside this module.
+
+    Raises: OSError if the file cannot be read.
+    """
     with open(os.path.join(os.path.dirname(__file__), f"{INTERFACE}.varlink"), encoding="ascii") as file:
         return file.read()
 
 
 def _members(given: object, allowed: tuple[str, ...], method: str) -> Message:
-    """Return the parameters of a method after checking their names; null is an empty dict."""
+    """Return the parameters of a method after checking their names; None (JSON null) gives an empty dict.
+
+    Raises: ParameterError if they are not an object, or if a name is not in `allowed`.
+    """
     members = members_of(given)
     for key in members:
         require_known(key, allowed, method)
@@ -56,7 +62,7 @@ def _members(given: object, allowed: tuple[str, ...], method: str) -> Message:
 
 
 def _info(parameters: object) -> Message:
-    """Return the reply to GetInfo."""
+    """Return the reply to GetInfo. Raises ParameterError if there are parameters."""
     _members(parameters, (), "GetInfo")
     return {
         "vendor": "pcipt",
@@ -68,7 +74,10 @@ def _info(parameters: object) -> Message:
 
 
 def _interface(parameters: object) -> Message:
-    """Return the reply to GetInterfaceDescription."""
+    """Return the reply to GetInterfaceDescription.
+
+    Raises: ParameterError if the parameters are wrong; NoSuchInterfaceError if there is no such interface.
+    """
     wanted = _members(parameters, ("interface",), "GetInterfaceDescription").get("interface")
     if not isinstance(wanted, str):
         raise ParameterError("interface", "interface must be a text")

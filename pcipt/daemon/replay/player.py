@@ -34,7 +34,7 @@ Action = dict[str, Any]
 
 
 class NoStore:
-    """A store that keeps nothing: each replay begins without a ledger."""
+    """A store of the engine that keeps nothing: each replay begins with an empty ledger."""
 
     def load(self, boot_id: str) -> tuple[Ledger, BootSnapshot | None, list[Finding]]:
         return Ledger(boot_id), None, []
@@ -51,20 +51,20 @@ class NoStore:
 
 
 class TraceSource:
-    """A source of configuration writes that the replay fills."""
+    """A source of configuration writes that the replay fills. Its descriptor cannot be polled."""
 
     def __init__(self) -> None:
         self._waiting: list[ConfigWrite | Lost] = []
 
     def push(self, write: ConfigWrite | Lost) -> None:
-        """Add a write or a gap, to be returned by the next `read`."""
+        """Add a write or a loss, to be returned by the next `read`."""
         self._waiting.append(write)
 
     def fileno(self) -> int:
         return -1
 
     def read(self) -> list[ConfigWrite | Lost]:
-        """Return the writes and gaps that were added since the last call."""
+        """Return the writes and losses that were added since the last call, in their order."""
         taken, self._waiting = self._waiting, []
         return taken
 
@@ -79,9 +79,9 @@ class TraceSource:
 
 
 class Player:
-    """Run the engine on a recording. `settings` decide which actions are performed, and the settle time.
+    """Runs the engine on a recording. `settings` decide which actions are performed, and the settle time.
 
-    `lose` is called at each gap of the trace with the number of lost records; None is an unknown number.
+    `lose` is called at each loss in the trace with the number of lost records; None is an unknown number.
     """
 
     def __init__(self, replay: Replay, settings: Settings, lose: Callable[[int | None], None] | None) -> None:
@@ -104,7 +104,14 @@ class Player:
         self._worker = Worker(self.engine, self._watch, lambda _scope, _report: None)
 
     def play(self) -> Iterator[Action]:
-        """Play the whole recording; yield each action after the engine has taken it."""
+        """Play the whole recording; yield each action when the engine has concluded it, in the engine's
+        order.
+
+        The first actions, with the number 0, are those of the engine's start.
+
+        Raises: InputError if the trace cannot be read or a step cannot be played; Catastrophe if a write, a
+                step or an action kills the simulated host.
+        """
         yield from _told(0, self._worker.work_off())
         number = 0
         for event in self._replay.events():
@@ -126,7 +133,9 @@ class Player:
     def _ends_here(self, event: ConfigWrite | Lost | Step) -> bool:
         """Return True if the engine must act before this event, by the times in the recording.
 
-        Call it once for each event: it remembers the event's time.
+        It must act before a step, before a loss and before a write without a time. It must also act before a
+        write that came later than the settle time after the last collected write, or later than PATIENCE
+        after the first one. Call this once for each event: it remembers the event's time.
         """
         when = event.when if isinstance(event, ConfigWrite) else None
         first, last = self._gathered
@@ -138,7 +147,9 @@ class Player:
         return quiet
 
     def _settle(self, number: int) -> Iterator[Action]:
-        """Make the engine act on the writes and messages so far; yield its actions with this number."""
+        """Make the engine act on the writes and messages so far; yield its actions with `number` as their
+        "n".
+        """
         self._intake.take_writes()
         self._intake.take_messages()
         yield from _told(number, self._worker.work_off())
@@ -148,13 +159,15 @@ def replayed(
     directory: str, *, trace: str | None = None, dom0: str | None = None, settings: Settings | None = None,
     lose: Callable[[int | None], None] | None = None,
 ) -> Iterator[Action]:  # fmt: skip
-    """Play the recording in a directory; yield the actions that the engine takes.
+    """Play the recording in a directory; yield the actions that the engine takes, in order.
 
-    `trace` replaces the recording's file of writes, `dom0` its kind of dom0. See Player for `lose`.
+    `trace` replaces the recording's file of writes, `dom0` ("pv" or "pvh") its kind of dom0. `settings` of
+    None are the defaults. `lose` is called at each loss in the trace, see `Player`. Nothing is read before
+    the first action is asked for.
 
-    Raises: PciptError if the recording is incomplete or malformed, or if it kills the simulated host: for
-            example, a step needs a write that the trace does not have, so hardware and Xen disagree from
-            there on.
+    Raises: InputError if the recording cannot be read, or if it kills the simulated host: for example, a step
+            needs a write that the trace does not have, so hardware and Xen disagree from there on.
+            MalformedError if a file of the recording is malformed.
     """
     replay = Replay(directory, dom0, trace)
     try:
@@ -165,11 +178,12 @@ def replayed(
 
 
 def differences(path: str, actions: Iterable[Action]) -> list[str]:
-    """Compare actions with the expected ones in a file; return a unified diff, empty if they are the same.
+    """Compare actions with the expected ones in the file `path`; return a unified diff, empty if they are the
+    same.
 
-    Only the keys are compared that any line of the file has.
+    A key that no line of the file has is not compared. If the file has no lines, all KEYS are compared.
 
-    Raises: InputError if the file is not JSON Lines of actions.
+    Raises: InputError if the file cannot be read or is not JSON Lines of actions.
     """
     expected = _expected(path)
     keys = [key for key in KEYS if any(key in action for action in expected)] or list(KEYS)
@@ -178,9 +192,10 @@ def differences(path: str, actions: Iterable[Action]) -> list[str]:
 
 
 def _expected(path: str) -> list[Action]:
-    """Read the expected actions from a file.
+    """Return the expected actions in a file. Empty lines are skipped.
 
-    Raises: InputError if a line is not an action.
+    Raises: InputError if the file cannot be read, a line is not a JSON object, or an object has an unknown
+            key.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -195,12 +210,12 @@ def _expected(path: str) -> list[Action]:
 
 
 def _line(action: Action, keys: Iterable[str]) -> str:
-    """Return an action as JSON text with only these keys."""
+    """Return an action as JSON text with only these keys; a key that it lacks is null."""
     return json.dumps({key: action.get(key) for key in keys})
 
 
 def _told(number: int, outcomes: Iterable[Outcome]) -> Iterator[Action]:
-    """Yield outcomes as actions with this number."""
+    """Yield outcomes as actions for the output, each with `number` as its "n"."""
     for outcome in outcomes:
         told = json_from_action(outcome.action)
         body = {key: told[key] for key in ("action", "sbdf", "start", "size", "reason")}

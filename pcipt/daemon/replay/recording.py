@@ -27,8 +27,9 @@ from pcipt.pci import Address, Frames, Range, Sbdf, decode_function, frames_from
 from pcipt.pci.write import ConfigWrite, Lost
 from pcipt.watch.recording import Damaged, Options, Reader
 from pcipt.xen.interface import DeviceFlags, Dom0Kind, XenIdentity
+from pcipt.xen.simulated.faults import Call
 from pcipt.xen.simulated.hardware import BusHardware
-from pcipt.xen.simulated.hypervisor import Call, SimulatedXen
+from pcipt.xen.simulated.hypervisor import SimulatedXen
 from pcipt.xen.simulated.model import Catastrophe, Presence
 
 _VERSION = re.compile(r"(\d{1,3})\.(\d{1,3})(\.\S*)?")
@@ -37,7 +38,7 @@ WRITES = "writes.jsonl"
 
 
 class RecordedHardware:
-    """The hardware below the simulated Xen if there is no writes.jsonl: functions as they were recorded."""
+    """The hardware below the simulated Xen if there is no file of writes: functions as they were recorded."""
 
     def __init__(self, host: RecordedHost) -> None:
         self._host = host
@@ -71,16 +72,18 @@ class RecordedHotplug:
         self._pending: list[HostEvent] = []
 
     def push(self, events: Iterable[HostEvent]) -> None:
-        """Add messages, to be returned by the next `read`."""
+        """Add messages, to be returned by the next `read` or `events`."""
         self._pending += events
 
     def read(self) -> list[HostEvent]:
-        """Return the messages that were added since the last call."""
+        """Return the messages that were added since the last call of `read` or `events`, in their order."""
         taken, self._pending = self._pending, []
         return taken
 
     def events(self) -> list[HotplugEvent]:
-        """Return the hot-plug messages among them, without the requests to compare everything."""
+        """Return the messages about single functions that `read` would return; messages of other kinds are
+        dropped.
+        """
         return [event for event in self.read() if isinstance(event, HotplugEvent)]
 
     def fileno(self) -> int:
@@ -92,14 +95,21 @@ class RecordedHotplug:
 
 
 class _NoLog(list[Call]):
-    """The simulated Xen's list of calls, kept empty: a replay does not read it, and it would only grow."""
+    """The simulated Xen's list of calls, which stays empty, because a replay does not read it."""
 
     def append(self, call: Call) -> None:
         """Drop the call."""
 
 
 class Replay:
-    """A recording, ready to be played. `dom0` replaces the recorded kind, `trace` the file of writes."""
+    """A recording in `directory`, ready to be played.
+
+    `dom0` replaces the recorded kind, `trace` the file of writes. `host` and `xen` are the recorded host and
+    the simulated Xen, `hotplug` gives the messages of the steps.
+
+    Raises: InputError if the recording cannot be read, or if version or kind of dom0 is wrong; MalformedError
+            if a file of the recording is malformed.
+    """
 
     def __init__(self, directory: str, dom0: str | None = None, trace: str | None = None) -> None:
         self._directory = directory
@@ -124,11 +134,13 @@ class Replay:
         self.hotplug = RecordedHotplug()
 
     def play(self, settle: Callable[[], None], announce: Callable[[str], None]) -> None:
-        """Play all writes and steps. After each step call `announce` with its text, then `settle`.
+        """Play all writes and steps. After each step call `announce` with the step's text, then `settle`.
 
-        `settle` must make the daemon act on the hot-plug messages and writes so far.
+        `settle` must make the daemon act on the hot-plug messages and writes so far. Losses in the trace are
+        skipped.
 
-        Raises: InputError if a write or step kills the simulated host, or if the trace cannot be read.
+        Raises: InputError if a write or step kills the simulated host, or if the trace or a step's tree
+                cannot be read; every error of `announce` and `settle`.
         """
         with self.surviving():
             for event in self.events():
@@ -141,7 +153,11 @@ class Replay:
 
     @contextmanager
     def surviving(self) -> Iterator[None]:
-        """Raise InputError if the with-block kills the simulated host: the trace does not fit the machine."""
+        """Run the with-block; turn the death of the simulated host into an error about the recording.
+
+        Raises: InputError if the with-block kills the simulated host (Catastrophe): the trace does not fit
+                the machine.
+        """
         try:
             yield
         except Catastrophe as catastrophe:
@@ -149,9 +165,11 @@ class Replay:
             raise InputError(self._directory, why) from catastrophe
 
     def events(self) -> Iterator[ConfigWrite | Lost | Step]:
-        """Yield writes and steps in order.
+        """Yield writes, losses and steps in the order in which they happened.
 
-        A step comes after the write with its number; without a number, at the end.
+        A step stands after the write that has the step's number. A step without a number stands at the end.
+
+        Raises: InputError if the trace cannot be read, or if a record is damaged.
         """
         later = [step for step in self.steps if step.number is None]
         waiting = deque(step for step in self.steps if step.number is not None)
@@ -163,11 +181,18 @@ class Replay:
         yield from (*waiting, *later)
 
     def write(self, write: ConfigWrite) -> None:
-        """Perform one write of the trace, through the simulated Xen. A write of unknown size has 4 bytes."""
+        """Perform one write of the trace through the simulated Xen. A write of unknown size has 4 bytes.
+
+        Raises: Catastrophe if it kills the simulated host.
+        """
         self.xen.write_config(write.sbdf, write.offset, write.size or 4, write.value)
 
     def take(self, step: Step) -> None:
-        """Change the machine and Xen as the step says, and add the hot-plug messages of the step."""
+        """Change machine and Xen as the step says, and add the hot-plug messages of the step to `hotplug`.
+
+        Raises: InputError if the recording does not have the step's tree; Catastrophe if the step kills the
+                simulated host.
+        """
         before = {raw.sbdf for raw in self._files.read_machine()} if step.tree is not None else set()
         self._files.move_to(step)
         if step.tree is not None:
@@ -178,9 +203,10 @@ class Replay:
         self.hotplug.push(_events(step))
 
     def writes(self) -> Iterator[ConfigWrite | Lost]:
-        """Yield the writes of the trace, except pcipt's own, and a Lost for each gap in the trace.
+        """Yield the writes of the trace in their order, except pcipt's own writes, and a Lost for each loss.
 
-        ECAM accesses are decoded by the machine's MCFG table, as `pcipt decode --root` does.
+        There are none if the recording has no trace. ECAM accesses are decoded by the machine's MCFG table,
+        as `pcipt decode --root` does.
 
         Raises: InputError if the trace cannot be read, or if a record is damaged.
         """
@@ -194,9 +220,9 @@ class Replay:
                 yield item
 
     def _replug(self, before: set[Sbdf]) -> None:
-        """Unplug the functions that are gone since `before`, and plug those that are new.
+        """Unplug the functions that were in `before` and are missing now, then plug those that are new.
 
-        If the recording says so (`announces`), the simulated kernel tells Xen of each.
+        If the recording says so (`announces`), the simulated kernel also tells Xen of each.
         """
         now = {raw.sbdf: raw for raw in self._files.read_machine()}
         for sbdf in sorted(before - now.keys(), reverse=True):
@@ -222,20 +248,20 @@ def _ram(files: RecordedHost) -> list[Frames]:
 
 
 def _mmcfg(files: RecordedHost) -> list[Frames]:
-    """Return the pages of MMCFG, from the machine's MCFG table."""
+    """Return the pages of MMCFG, from the machine's MCFG table; an empty list if there is none."""
     regions = (region for table in files.acpi_tables() for region in regions_from_mcfg(table))
     return [frames_from_range(Range(Address(each.first), each.end - each.first)) for each in regions]
 
 
 def _events(step: Step) -> list[HostEvent]:
-    """Return the hot-plug messages of a step."""
+    """Return the hot-plug messages of a step: one "change" message for each function in `step.changed`."""
     return [HotplugEvent("change", sbdf, number, synthetic=False) for number, sbdf in enumerate(step.changed)]
 
 
 def _identity(directory: str, version: str, dom0: str) -> XenIdentity:
     """Return the identity of the simulated Xen: version and kind of dom0.
 
-    Raises: InputError if either is malformed.
+    Raises: InputError about xen.json in `directory` if either is malformed.
     """
     path = os.path.join(directory, "xen.json")
     match = _VERSION.fullmatch(version)

@@ -18,10 +18,10 @@ Write = Callable[[Sbdf, int, int, int], None]
 
 
 class StandIn:
-    """The host that the engine uses. `files` is the machine as Linux sees it; registers come from `hardware`.
+    """A host whose files come from `files` and whose config space comes from `hardware`.
 
     `write` performs a register write: function, offset, size in bytes, value. If the hardware has nothing at
-    a function's address, its config space reads as all ones.
+    a function's address, the function's config space reads as all ones.
     """
 
     def __init__(self, files: Host, hardware: BusHardware, write: Write) -> None:
@@ -38,11 +38,11 @@ class StandIn:
         return self._files.addresses()
 
     def read_machine(self) -> list[RawFunction]:
-        """Read all functions; their config space comes from the hardware."""
+        """Return all functions that Linux has, each with its config space from the hardware."""
         return [self._with_registers(raw) for raw in self._files.read_machine()]
 
     def read_function(self, sbdf: Sbdf) -> RawFunction | None:
-        """Read one function with its config space from the hardware; None if Linux does not have it."""
+        """Return one function with its config space from the hardware; None if Linux does not have it."""
         raw = self._files.read_function(sbdf)
         return self._with_registers(raw) if raw is not None else None
 
@@ -53,7 +53,7 @@ class StandIn:
         return self._files.memory()
 
     def read_register(self, sbdf: Sbdf, register: Register) -> int:
-        """Read a register from the hardware.
+        """Return the value of a register from the hardware. Bytes beyond the recorded config space read as 0.
 
         Raises: NoSuchDeviceError if Linux does not have the function.
         """
@@ -63,11 +63,14 @@ class StandIn:
         return int.from_bytes((raw.config or b"")[register.offset :][: register.size], "little")
 
     def write_register(self, sbdf: Sbdf, register: Register, value: int) -> None:
-        """Write a register through the simulated Xen."""
+        """Write a register by calling `write`, so through the simulated Xen."""
         self._write(sbdf, register.offset, register.size, value)
 
     def _with_registers(self, raw: RawFunction) -> RawFunction:
-        """Return the function with the hardware's config space, cut to the length that Linux can read."""
+        """Return the function with the hardware's config space, cut to the length that was recorded.
+
+        A function without recorded config space is returned unchanged.
+        """
         if raw.config is None:
             return raw
         size = len(raw.config)

@@ -24,9 +24,11 @@ _UEVENTS = {"bind": "driver bound", "unbind": "driver unbound", "owner": "a gues
 
 
 class Announcer:
-    """Announce what happens. `publish` sends an event to the monitors; until it is set, they get nothing.
+    """Sends each event to the log, the metrics, the history of its function, and the monitors.
 
-    `clock` returns the present time as RFC 3339 text. `last_change` is the event of the last change.
+    `publish` sends an event to the monitors; until it is set, the monitors get nothing. `clock` returns the
+    present time as RFC 3339 text. `last_change` is the event of the last register change, None before the
+    first.
     """
 
     def __init__(self, log: Logs, metrics: Metrics, clock: Callable[[], str]) -> None:
@@ -38,7 +40,11 @@ class Announcer:
         self.last_change: Event | None = None
 
     def tell_outcome(self, outcome: Outcome, machine: Machine) -> None:
-        """Announce an action and its outcome; a refused or failed action is logged as a warning."""
+        """Announce an action and its outcome.
+
+        It is logged as information if the result is done, planned or not applicable, else as a warning.
+        `machine` is needed to find the function's history.
+        """
         action = outcome.action
         say = self._log.info if outcome.result in _QUIET else self._log.warning
         about: dict[str, Any] = {
@@ -56,7 +62,10 @@ class Announcer:
         self._add(_place_of_action(action, machine), events.event_from_outcome(outcome, self._clock()))
 
     def tell_change(self, change: Change, *, read_back: bool) -> None:
-        """Announce a change of a function's registers; `read_back`: reading back found it, not a write."""
+        """Announce a change of a function's registers.
+
+        `read_back` is True if reading back found the change, False if a write made it.
+        """
         event = events.event_from_change(change, self._clock(), read_back=read_back)
         word = event.get("change", "change")
         given = {name: _plain(event[key]) for key, name in _FIELDS.items() if event.get(key) is not None}
@@ -66,27 +75,34 @@ class Announcer:
         self._add(change.place, event)
 
     def tell_hotplug(self, sbdf: Sbdf, action: str, place: Sbdf | str) -> None:
-        """Announce a hot-plug message about a function. `place` is the key of the function's history."""
+        """Announce a hot-plug message about a function. `action` is the kernel's word, or "owner".
+
+        `place` is the key of the function's history: its PCI path, or its address if it has none.
+        """
         self._log.info(_UEVENTS.get(action, "hot-plug"), kind="hotplug", sbdf=sbdf, uevent=action)
         self._add(place, events.event_from_hotplug(sbdf, action, self._clock()))
 
     def tell_loss(self, what: str, count: int | None = None) -> None:
-        """Announce that events were lost, so that everything is compared again. `what` says which events.
+        """Announce to log and monitors that events were lost, so that everything is compared again.
 
-        A `count` of None is an unknown number.
+        `what` says which events. A `count` of None is an unknown number. No history gets the event.
         """
         missing = {"count": count} if count else {}
         self._log.warning("comparing everything", kind="lost", reason=what, **missing)
         self.publish(events.event_from_loss(self._clock(), count, what))
 
     def tell_findings(self, new: Iterable[Told], gone: Iterable[Told]) -> None:
-        """Announce the findings that are new, and those that are gone, since the last call."""
+        """Announce the findings in `new`, then those in `gone`, to log and monitors. No history gets them.
+
+        A new finding is logged as a warning, a finding that is gone as information.
+        """
         for told in new:
             self._tell_finding(told, gone=False)
         for told in gone:
             self._tell_finding(told, gone=True)
 
     def _tell_finding(self, told: Told, *, gone: bool) -> None:
+        """Announce one finding to log and monitors. `told` is (function or None, finding)."""
         sbdf, finding = told
         where = {} if sbdf is None else {"sbdf": sbdf}
         if gone:
@@ -96,11 +112,11 @@ class Announcer:
         self.publish(events.event_from_finding(sbdf, finding, self._clock(), gone=gone))
 
     def history_of(self, machine: Machine, target: Sbdf | PciPath) -> list[Event]:
-        """Return the events of a function, oldest first; see `History.of`."""
+        """Return the events of the function at an address or PCI path, oldest first; see `History.of`."""
         return self._history.of(machine, target)
 
     def _add(self, place: PciPath | Sbdf | str, event: Event) -> None:
-        """Append an event to the function's history and send it to the monitors."""
+        """Append an event to the history of the function at `place`, and send it to the monitors."""
         self._history.add(place, event)
         self.publish(event)
 
@@ -111,9 +127,10 @@ def _plain(value: Any) -> str | int:
 
 
 def _place_of_action(action: Action, machine: Machine) -> PciPath | Sbdf | str:
-    """Return the key of the history of the action's function.
+    """Return the key of the history of the action's function: its place if the action names it.
 
-    It also finds a function that was renumbered or removed in this moment.
+    Else the machine is searched for the function, at its address and at the addresses of its renumbering. If
+    it is not found, the key is the action's address.
     """
     told = getattr(action, "place", None)
     if told is not None:

@@ -15,7 +15,8 @@ Event = dict[str, Any]
 def event_from_change(change: Change, when: str, *, read_back: bool) -> Event:
     """Return the event for a change of registers.
 
-    Its `source` is "write" if a write made the change, "read-back" if only reading back found it.
+    "source" is "read-back" if reading back found the change, "write" if a write made it. "who" is the writer
+    of the last write of the change; None if it is unknown. A `RereadWanted` gives an event without a change.
     """
     body = json_from_change(change) or {}
     body.pop("type", None)
@@ -26,21 +27,21 @@ def event_from_change(change: Change, when: str, *, read_back: bool) -> Event:
 
 
 def event_from_outcome(outcome: Outcome, when: str) -> Event:
-    """Return the event for an action and its outcome."""
+    """Return the event for an action and its outcome, of kind "action"."""
     return {**_head(when, "action"), **outcome_to_json(outcome)}
 
 
 def event_from_hotplug(sbdf: Sbdf, action: str, when: str) -> Event:
-    """Return the event for a hot-plug message about a function.
+    """Return the event for a hot-plug message about a function, of kind "hotplug".
 
-    `action` is the kernel's: add, remove, bind, unbind, change, move, online or offline. The action "owner"
-    is pcipt's own: a guest was started or stopped, so the owner of the function is asked again.
+    `action` is the kernel's word: add, remove, bind, unbind, change, move, online or offline. The word
+    "owner" is pcipt's own: a guest was started or stopped, so Xen is asked again who owns the function.
     """
     return {**_head(when, "hotplug"), "sbdf": str(sbdf), "action": action}
 
 
 def event_from_finding(sbdf: Sbdf | None, finding: Finding, when: str, *, gone: bool) -> Event:
-    """Return the event for a finding that is new, or with `gone` no longer there.
+    """Return the event for a finding: with "state": "gone" if `gone` is True, else "new".
 
     `sbdf` is None if the finding is not about one function.
     """
@@ -50,7 +51,10 @@ def event_from_finding(sbdf: Sbdf | None, finding: Finding, when: str, *, gone: 
 
 
 def event_from_loss(when: str, count: int | None, what: str) -> Event:
-    """Return the event for lost events. `what` says which; a `count` of None is an unknown number."""
+    """Return the event for lost events, of kind "lost".
+
+    `what` says which; a `count` of None is an unknown number.
+    """
     return {**_head(when, "lost"), "count": count, "text": what}
 
 

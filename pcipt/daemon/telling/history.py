@@ -18,16 +18,17 @@ _Numbered = tuple[int, Event]
 
 
 class History:
-    """The events of all functions, by PCI path, or by address for functions without a known path."""
+    """The last events of all functions, by PCI path, or by address for functions without a known path."""
 
     def __init__(self) -> None:
         self._events: OrderedDict[str, deque[_Numbered]] = OrderedDict()
         self._count = 0
 
     def add(self, place: PciPath | Sbdf | str, event: Event) -> None:
-        """Append an event of the function with this PCI path (its address, if it has no path).
+        """Append an event to the history of the function with this PCI path (its address if it has no path).
 
-        If there are PLACES keys already, the key without news for the longest time is removed.
+        At most EVENTS events of one function are kept, the newest. If there are PLACES keys already, the key
+        whose last event is the oldest is removed.
         """
         key = str(place)
         if key not in self._events and len(self._events) >= PLACES:
@@ -37,11 +38,11 @@ class History:
         self._events.move_to_end(key)
 
     def of(self, machine: Machine, target: Sbdf | PciPath) -> list[Event]:
-        """Return the events of the function at this address or PCI path, oldest first.
+        """Return the events of the function at this address or PCI path, oldest first. The list may be empty.
 
-        If Linux has no function there, return the events recorded under that address. If a renumbering gave
-        the address to a function that Linux still has at its former address, return the events of that
-        function too.
+        If Linux has no function there, return the events recorded under that address or path. If a
+        renumbering gave the address to a function that Linux still has at its former address, return the
+        events of that function too.
         """
         keys = {str(target)}
         moves = [] if target in machine.functions else self._moves_to(target)
@@ -65,9 +66,10 @@ class History:
             yield from events
 
     def _moves_to(self, target: PciPath | Sbdf) -> list[tuple[_Numbered, str]]:
-        """Return the renumberings that gave a function this address, each with its former address.
+        """Return the renumberings that gave a function this address, each with the function's former address.
 
-        Shape:  oldest first; each event with its number in the order of arrival.
+        Shape:  (numbered event, former address), oldest first. A numbered event is (number in order of
+                arrival, event).
         """
         told = sorted(self._all(), key=lambda numbered: numbered[0])
         return [

@@ -24,7 +24,10 @@ _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_S
 
 
 class Journal:
-    """A sender to journald's socket at `path`. `dropped` is the number of messages that were not accepted."""
+    """A sender of messages to journald's socket at `path`.
+
+    `dropped` counts the messages that were not accepted.
+    """
 
     def __init__(self, path: str = PATH) -> None:
         self._path = path
@@ -35,7 +38,10 @@ class Journal:
         self.dropped = 0
 
     def send(self, fields: Mapping[str, str]) -> None:
-        """Send one message. If journald does not accept it, count it as dropped."""
+        """Send one message. If journald does not accept it, add 1 to `dropped`; that raises nothing.
+
+        Raises: AssertionError if a field name is not valid for journald.
+        """
         data = encode_fields(fields)
         try:
             self._socket.sendto(data, self._path)
@@ -44,7 +50,7 @@ class Journal:
                 self.dropped += 1
 
     def _send_as_file(self, data: bytes) -> bool:
-        """Send a message as a sealed memory file; return False if that fails."""
+        """Send a message as a sealed memory file; return True if that succeeded."""
         try:
             descriptor = os.memfd_create("pcipt-journal", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except OSError:
@@ -65,7 +71,11 @@ class Journal:
 
 
 def encode_fields(fields: Mapping[str, str]) -> bytes:
-    """Encode the fields of one message as bytes. Field names must be valid for journald."""
+    """Return the fields of one message as bytes, in their order.
+
+    Raises: AssertionError if a field name is not valid for journald: at most 64 characters A-Z, 0-9 and _,
+            the first of which is not _.
+    """
     parts = []
     for key, value in fields.items():
         assert _KEY.fullmatch(key), key
@@ -78,10 +88,11 @@ def encode_fields(fields: Mapping[str, str]) -> bytes:
 
 
 def stderr_is_journal(stream: str | None, descriptor: int = 2) -> bool:
-    """Return True if standard error is connected to journald. `stream` is the value of $JOURNAL_STREAM.
+    """Return True if standard error is connected to journald.
 
-    The variable holds device and inode of journald's pipe. They are compared with those of `descriptor`,
-    because a shell started by a service inherits the variable but not the pipe.
+    `stream` is the value of $JOURNAL_STREAM, or None. The variable holds device and inode of journald's pipe.
+    They are compared with those of `descriptor`, because a shell started by a service inherits the variable
+    but not the pipe. Return False if the descriptor is closed.
     """
     with contextlib.suppress(OSError):
         status = os.fstat(descriptor)
@@ -90,7 +101,7 @@ def stderr_is_journal(stream: str | None, descriptor: int = 2) -> bool:
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
-    """Write all bytes, in several calls if necessary."""
+    """Write all bytes, in several calls if necessary. Raises OSError if a call fails."""
     left = memoryview(data)
     while left:
         left = left[os.write(descriptor, left) :]

@@ -27,10 +27,12 @@ Deliver = Callable[[str, str, Mapping[str, str]], None]  # level, text, fields
 
 
 class Logs:
-    """The log of the daemon. `deliver` writes one message; `level` may be changed at any time.
+    """The log of the daemon. `deliver` writes one message. `level` may be changed at any time.
 
     Events are logged as `log.info("add-device", kind="action", sbdf=…, reason=…)`. `kind` selects the
-    MESSAGE_ID; each other argument becomes a field (PCIPT_SBDF, PCIPT_REASON, …; errno becomes ERRNO).
+    MESSAGE_ID and must be a key of MESSAGE_IDS; it may be left out. Each other argument becomes a field
+    (PCIPT_SBDF, PCIPT_REASON, …; errno becomes ERRNO). An event below `level`, or above the rate limit of its
+    kind and device, is not delivered.
     """
 
     def __init__(
@@ -44,25 +46,28 @@ class Logs:
         self._logger = structlog.wrap_logger(None, processors=processors, wrapper_class=structlog.BoundLogger)
 
     def debug(self, event: str, **fields: Any) -> None:
-        """Log an event at this level; see the class."""
+        """Log an event at level "debug"; see the class."""
         self._logger.debug(event, **fields)
 
     def info(self, event: str, **fields: Any) -> None:
-        """Log an event at this level; see the class."""
+        """Log an event at level "info"; see the class."""
         self._logger.info(event, **fields)
 
     def warning(self, event: str, **fields: Any) -> None:
-        """Log an event at this level; see the class."""
+        """Log an event at level "warning"; see the class."""
         self._logger.warning(event, **fields)
 
     def error(self, event: str, **fields: Any) -> None:
-        """Log an event at this level; see the class."""
+        """Log an event at level "error"; see the class."""
         self._logger.error(event, **fields)
 
     def _by_level(
         self, _logger: object, name: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
-        """Return the event; raise DropEvent if it is less important than `level`."""
+        """Return the event unchanged. `name` is its level.
+
+        Raises: structlog.DropEvent if it is less important than `level`.
+        """
         if PRIORITIES[name] > PRIORITIES[self.level]:
             raise structlog.DropEvent
         return event
@@ -70,9 +75,12 @@ class Logs:
     def _by_limit(
         self, _logger: object, _name: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
-        """Return the event; raise DropEvent if there were too many about this device.
+        """Return the event if its kind and device are within the rate limit.
 
-        The first event that is dropped logs a warning. The next that passes has the number of dropped ones.
+        The first event that is dropped logs a warning. The next event that passes has the number of dropped
+        ones, as `held_back`.
+
+        Raises: structlog.DropEvent if there were too many events of this kind about this device.
         """
         about = event.get("sbdf")
         passes, held = self._limits.take((event.get("kind") or event["event"], about), self._clock())
@@ -88,7 +96,10 @@ class Logs:
     def _hand_over(
         self, _logger: object, name: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
-        """Deliver the event. Always raise DropEvent, because structlog has nothing more to do with it."""
+        """Deliver the event, and end the processing by structlog.
+
+        Raises: structlog.DropEvent, always: structlog has nothing more to do with the event.
+        """
         self._send(name, event)
         raise structlog.DropEvent  # delivered: structlog must do nothing more
 
@@ -114,16 +125,16 @@ def start_logging(level: str = "info") -> Logs:
 
 
 def to_stderr(_level: str, text: str, _fields: Mapping[str, str]) -> None:
-    """Write a message to stderr; ignore errors, because stderr may be closed."""
+    """Write a message as one line to stderr. Ignore errors: stderr may be closed."""
     with contextlib.suppress(OSError, ValueError):  # stderr has been closed
         sys.stderr.write(f"pcipt: {text}\n")
         sys.stderr.flush()
 
 
 def to_journal(journal: Journal) -> Deliver:
-    """Return a function that delivers to journald.
+    """Return a function that delivers messages to `journal`.
 
-    If journald has dropped messages, the next message that it accepts carries their number.
+    If journald has dropped messages, the next message that it accepts has their number.
     """
     told = 0
 
@@ -149,17 +160,17 @@ def to_journal(journal: Journal) -> Deliver:
 
 
 def _field(key: str) -> str:
-    """Return the journal field of a log argument: ERRNO for "errno", else PCIPT_ and its name."""
+    """Return the journal field of a log argument: ERRNO for "errno", else PCIPT_ and the name in capitals."""
     return "ERRNO" if key == "errno" else f"PCIPT_{key.upper()}"
 
 
 def _safe(value: object) -> str:
-    """Return a value as printable text of at most VALUE_LIMIT characters."""
+    """Return a value as printable text, cut to VALUE_LIMIT characters with "…" at its end."""
     text = printable(str(value))
     return text if len(text) <= VALUE_LIMIT else f"{text[: VALUE_LIMIT - 1]}…"
 
 
 def _quoted(text: str) -> str:
-    """Return a text in quotes if it is empty, or has spaces or quotes in it; else unchanged."""
+    """Return a text in double quotes if it is empty or has a space or a double quote; else unchanged."""
     escaped = text.replace('"', '\\"')
     return f'"{escaped}"' if " " in text or escaped != text or not text else text

@@ -43,7 +43,10 @@ class Kind(enum.Enum):
 
 @attrs.frozen
 class Family:
-    """One metric. `name` is the name of its samples without their suffix (_total, _info, _bucket)."""
+    """One metric. `name` is the name of its samples without their suffix (_total, _info, _bucket).
+
+    `about` is its explanation. `unit` is empty if it has none.
+    """
 
     name: str
     kind: Kind
@@ -68,7 +71,7 @@ _BUILD = Family("pcipt_build", Kind.INFO, "What runs here.")
 
 @attrs.frozen
 class Gauges:
-    """The values that are read at each request. `findings` holds their number by code."""
+    """The values that are read each time the metrics are written. `findings` holds their number by code."""
 
     functions: int
     findings: Mapping[str, int]
@@ -78,7 +81,10 @@ class Gauges:
 
 
 class Metrics:
-    """All metrics. `read` returns the present gauges. `changed` is called after each change of a counter."""
+    """All metrics. `read` returns the present gauges. `changed` is called after each change of a counter.
+
+    Counters begin at 0 when the object is made.
+    """
 
     def __init__(self, read: Callable[[], Gauges]) -> None:
         self._read = read
@@ -90,18 +96,21 @@ class Metrics:
         self.changed: Callable[[], None] = lambda: None
 
     def count_change(self, word: str) -> None:
-        """Count a change of registers by its word; only "bar-moved" and "bus-numbers" have counters."""
+        """Count a change of registers if its word is "bar-moved" or "bus-numbers"; ignore other words."""
         self._moves += word == "bar-moved"
         self._renumberings += word == "bus-numbers"
         self.changed()
 
     def count_outcome(self, outcome: Outcome) -> None:
-        """Count an action by its kind and result."""
+        """Count an action by its kind and its result."""
         self._actions[outcome.action.word, outcome.result.value] += 1
         self.changed()
 
     def count_error(self, error: HypervisorError) -> None:
-        """Count a failed call to Xen by operation and errno; beyond HYPERCALL_SERIES pairs as "other"."""
+        """Count a failed call to Xen by operation and errno.
+
+        If there are HYPERCALL_SERIES such pairs already, a new pair is counted as "other", "other".
+        """
         key = error.op, names.errorcode.get(error.errno, str(error.errno))
         if key not in self._errors and len(self._errors) >= HYPERCALL_SERIES:
             key = "other", "other"
@@ -109,13 +118,15 @@ class Metrics:
         self.changed()
 
     def observe_latency(self, seconds: float) -> None:
-        """Add one time from the first write of a change to its last mapping call to the histogram."""
+        """Add one latency to the histogram: the seconds from the first write of a change to its last mapping
+        call.
+        """
         self._latencies[bisect_left(BUCKETS, seconds)] += 1
         self._latency_sum += seconds
         self.changed()
 
     def text(self, form: Form = Form.OPENMETRICS) -> str:
-        """Return all metrics as text in this format."""
+        """Return all metrics as text in this format, read now. OpenMetrics text ends with "# EOF"."""
         lines: list[str] = []
         for family, samples in self._families():
             lines += _lines(family, samples, form)
@@ -124,7 +135,7 @@ class Metrics:
         return "\n".join(lines) + "\n"
 
     def _families(self) -> Iterable[tuple[Family, list[Sample]]]:
-        """Yield each metric with its samples."""
+        """Yield each metric with its samples, in a fixed order. The gauges are read first."""
         now = self._read()
         yield _BUILD, [("", (("version", __version__), *sorted(now.labels.items())), 1)]
         yield _FUNCTIONS, [("", (), now.functions)]
@@ -144,7 +155,7 @@ class Metrics:
         yield _LATENCY, self._histogram()
 
     def _histogram(self) -> list[Sample]:
-        """Return the samples of the latency histogram; each bucket includes all smaller ones."""
+        """Return the samples of the latency histogram. The count of a bucket includes all smaller buckets."""
         samples: list[Sample] = []
         total = 0
         for bound, count in zip((*map(str, BUCKETS), "+Inf"), self._latencies, strict=True):
@@ -158,7 +169,7 @@ _SUFFIX = {Kind.COUNTER: "_total", Kind.INFO: "_info", Kind.GAUGE: "", Kind.HIST
 
 
 def _lines(family: Family, samples: Iterable[Sample], form: Form) -> list[str]:
-    """Return one metric as lines of text: its type, unit and explanation, then its samples."""
+    """Return one metric as lines of text: type, unit (OpenMetrics only), explanation, then its samples."""
     name, kind, suffix = family.name, family.kind.value, _SUFFIX[family.kind]
     if form is Form.PROMETHEUS:  # in this form a family is named like its samples, and info is a gauge
         name, kind = name + suffix, "gauge" if family.kind is Kind.INFO else kind
@@ -170,8 +181,10 @@ def _lines(family: Family, samples: Iterable[Sample], form: Form) -> list[str]:
 
 
 def _labels(labels: Labels) -> str:
+    """Return labels as text: {name="value",…}; an empty text if there are none."""
     return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels) + "}" if labels else ""
 
 
 def _escaped(value: str) -> str:
+    """Return a label's value with backslash, double quote and newline escaped."""
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

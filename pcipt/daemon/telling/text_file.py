@@ -15,9 +15,10 @@ PAUSE = 5.0  # seconds between two writings
 
 
 class Textfile:
-    """Write the metrics file `path`; an empty path writes no file. `text` returns its content.
+    """The metrics file `path` of node_exporter. An empty path writes no file. `text` returns the content.
 
-    `complain` is called with the path and the error of a failed write.
+    The first write is scheduled at once, later ones by `changed`. `complain` is called with the path and the
+    error of a failed write, and again only after a successful write.
     """
 
     def __init__(
@@ -31,14 +32,17 @@ class Textfile:
         self.changed()
 
     def changed(self) -> None:
-        """Schedule a write: in the next turn of the loop, or at the end of the pause."""
+        """Schedule a write: in the next turn of the loop, or PAUSE seconds after the last write.
+
+        Do nothing if the path is empty.
+        """
         self._pending = bool(self._path)
         if self._pending and not self._pausing:
             self._pausing = True
             self._loop.after("textfile", 0.0, self._write)
 
     def move_to(self, path: str) -> None:
-        """Delete the present file and write to `path` from now on; do nothing if `path` is unchanged."""
+        """Delete the present file and write to `path` from now on. Do nothing if `path` is unchanged."""
         if path != self._path:
             self._remove()
             self._path = path
@@ -46,11 +50,12 @@ class Textfile:
             self.changed()
 
     def close(self) -> None:
-        """Cancel the pending write and delete the file."""
+        """Cancel the pending write and delete the file. Errors of deleting are ignored."""
         self._loop.cancel("textfile")
         self._remove()
 
     def _write(self) -> None:
+        """Write the file if a metric has changed, and begin the pause; the loop calls this."""
         if not self._pending or not self._path:
             self._pausing = False
             return
@@ -65,15 +70,16 @@ class Textfile:
         self._loop.after("textfile", PAUSE, self._write)  # writes again only if a metric has changed by then
 
     def _remove(self) -> None:
+        """Delete the file; errors are ignored."""
         if self._path:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
 
 
 def write_aside(path: str, text: str) -> None:
-    """Replace a file atomically by one that has this text and that everybody may read.
+    """Replace the file `path` by one with this text that everybody may read. A reader never sees half of it.
 
-    Raises: OSError; the old file is then still complete.
+    Raises: OSError if that fails; the old file is then still complete.
     """
     directory, base = os.path.split(path)
     fresh = os.path.join(directory, f".{base}.new")  # the collector reads only *.prom

@@ -1,4 +1,4 @@
-"""Encode AML, the byte code of ACPI: only what a DSDT of devices with fixed resources needs.
+"""Encode AML, the byte code of ACPI: the terms that a DSDT of devices with fixed resources needs.
 
 Every function returns the bytes of one AML term or of one resource descriptor. A body is the concatenation of
 its terms.
@@ -21,11 +21,10 @@ _END_TAG = b"\x79\x00"  # its checksum is 0: not computed
 
 
 def package_length(size: int) -> bytes:
-    """Return the encoded length of a package whose content has `size` bytes.
+    """Return the AML encoding of the length of a package whose content has `size` bytes.
 
-    The length counts its own bytes too.
-
-    Raises: ValueError if the total is above 2^28 - 1, the most that four bytes hold.
+    The encoded number includes the bytes of the encoding itself.
+    Raises: ValueError if the number is above 2^28 - 1, the limit of four bytes.
     """
     for extra in range(4):
         total = size + extra + 1
@@ -39,7 +38,7 @@ def package_length(size: int) -> bytes:
 def integer(value: int) -> bytes:
     """Return the shortest AML encoding of a number.
 
-    Raises: ValueError if the number has more than 64 bits.
+    Raises: ValueError if the number has more than 64 bits; OverflowError if it is negative.
     """
     if value in (0, 1):
         return bytes([_ONE if value else _ZERO])
@@ -52,8 +51,7 @@ def integer(value: int) -> bytes:
 def string(text: str) -> bytes:
     """Return the AML encoding of an ASCII string.
 
-    Raises: ValueError if the text holds a zero byte, UnicodeEncodeError (also a ValueError) if it is not
-            ASCII.
+    Raises: ValueError if the text contains a zero byte; UnicodeEncodeError (a ValueError) if it is not ASCII.
     """
     data = text.encode("ascii")
     if b"\0" in data:
@@ -62,11 +60,11 @@ def string(text: str) -> bytes:
 
 
 def eisa_id(text: str) -> bytes:
-    """Return the AML encoding of an EISA id, e.g.
+    """Return the AML encoding of an EISA id, for example of PNP0A03.
 
-    PNP0A03: three capital letters and four hexadecimal digits.
-
-    A letter has five bits; the four bytes are stored with the high byte first.
+    `text` must be three capital letters and four hexadecimal digits; the letters are not verified. Each
+    letter takes five bits. The four bytes are stored with the high byte first.
+    Raises: ValueError if the rest of the text is not a hexadecimal number.
     """
     letters = 0
     for letter in text[:3]:
@@ -76,9 +74,9 @@ def eisa_id(text: str) -> bytes:
 
 
 def segment(name: str) -> bytes:
-    """Return an AML name segment: `name` padded to four characters with underscores.
+    """Return an AML name segment: `name`, padded to four characters with underscores.
 
-    Raises: ValueError if `name` has more than four characters, or characters other than A-Z, 0-9 and
+    Raises: ValueError if `name` has more than four characters, has characters other than A-Z, 0-9 and
             underscore, or begins with a digit.
     """
     padded = name.ljust(4, "_")
@@ -91,53 +89,81 @@ def segment(name: str) -> bytes:
 
 
 def name(label: str, value: bytes) -> bytes:
-    """Return an AML `Name` term, which defines `label` with the value `value` (an encoded AML term)."""
+    """Return an AML `Name` term, which defines `label` with the value `value` (an encoded AML term).
+
+    Raises: ValueError if `label` is not a name segment (see `segment`).
+    """
     return bytes([_NAME]) + segment(label) + value
 
 
 def scope(label: str, *terms: bytes) -> bytes:
-    """Return an AML `Scope` term with `terms` inside.
+    """Return an AML `Scope` term that contains `terms` in this order.
 
     At the top of a table `label` is a name below the root.
+    Raises: ValueError if `label` is not a name segment (see `segment`), or if the term is too long (see
+            `package_length`).
     """
     return _package(_SCOPE, segment(label), *terms)
 
 
 def device(label: str, *terms: bytes) -> bytes:
-    """Return an AML `Device` term with `terms` inside."""
+    """Return an AML `Device` term that contains `terms` in this order.
+
+    Raises: ValueError as `scope`.
+    """
     return _package(_DEVICE, segment(label), *terms)
 
 
 def resources(*descriptors: bytes) -> bytes:
-    """Return the buffer of a resource template: `descriptors` followed by the end tag."""
+    """Return the AML buffer of a resource template: `descriptors` in this order, then the end tag.
+
+    Raises: ValueError if the buffer is too long (see `package_length`).
+    """
     data = b"".join(descriptors) + _END_TAG
     return _package(_BUFFER, integer(len(data)), data)
 
 
 def bus_window(first: int, last: int) -> bytes:
-    """Return the descriptor of the bus numbers `first` to `last` (inclusive) of a root bridge."""
+    """Return the descriptor of the bus numbers `first` to `last` (inclusive) of a root bridge.
+
+    Raises: struct.error if a number or the count does not fit into 16 bits.
+    """
     return _address(2, BUS, 0, first, last)
 
 
 def io_window(first: int, last: int) -> bytes:
-    """Return the descriptor of the I/O ports `first` to `last` (inclusive) of a root bridge."""
+    """Return the descriptor of the I/O ports `first` to `last` (inclusive) of a root bridge.
+
+    Raises: struct.error if a port or the number of ports does not fit into 16 bits: not all 65536 ports.
+    """
     return _address(2, IO, _ENTIRE_RANGE, first, last)
 
 
 def memory_window(first: int, last: int, *, prefetchable: bool) -> bytes:
-    """Return the descriptor of the byte addresses `first` to `last` (inclusive) of a root bridge."""
+    """Return the descriptor of the byte addresses `first` to `last` (inclusive) of a root bridge.
+
+    Its numbers have 32 bits if `last` is below 4 GiB, else 64 bits.
+    Raises: struct.error if an address or the number of bytes does not fit.
+    """
     flags = _READ_WRITE | (_PREFETCHABLE if prefetchable else 0)
     return _address(4 if last < 1 << 32 else 8, MEMORY, flags, first, last)
 
 
 def _address(size: int, kind: int, flags: int, first: int, last: int) -> bytes:
-    """Return an address space descriptor with numbers of `size` bytes; `first` and `last` are inclusive."""
+    """Return an address space descriptor of the type `kind` (MEMORY, IO or BUS).
+
+    Its numbers have `size` bytes (2, 4 or 8). `first` and `last` are inclusive.
+    Raises: struct.error if a number does not fit into `size` bytes.
+    """
     numbers = struct.pack(_ADDRESS_FORMS[size], 0, first, last, 0, last - first + 1)
     body = bytes([kind, _FIXED_PRODUCER, flags]) + numbers
     return bytes([_ADDRESS_TAGS[size]]) + len(body).to_bytes(2, "little") + body
 
 
 def _package(opcode: bytes, *parts: bytes) -> bytes:
-    """Return an AML package: the opcode, the encoded length, the parts."""
+    """Return an AML package: the opcode, the encoded length, the parts in this order.
+
+    Raises: ValueError if the package is too long (see `package_length`).
+    """
     body = b"".join(parts)
     return opcode + package_length(len(body)) + body

@@ -17,7 +17,7 @@ CREATOR = b"PCPT"
 
 @attrs.frozen
 class Header:
-    """The header of a table without its length and checksum. `build_table` computes these two."""
+    """The header of a table, without its length and checksum, which `build_table` computes."""
 
     signature: str
     revision: int
@@ -29,7 +29,11 @@ class Header:
 
 
 def build_table(header: Header, body: bytes) -> bytes:
-    """Return the bytes of a table: the header, with the right length and checksum, followed by `body`."""
+    """Return the bytes of a table: the header, with the right length and checksum, followed by `body`.
+
+    Raises: UnicodeEncodeError if the signature is not ASCII; struct.error if a number does not fit into its
+            field.
+    """
     head = _HEADER.pack(
         header.signature.encode("ascii"),
         HEADER_SIZE + len(body),
@@ -45,9 +49,9 @@ def build_table(header: Header, body: bytes) -> bytes:
 
 
 def with_checksum(data: bytes, at: int = CHECKSUM_AT, size: int | None = None) -> bytes:
-    """Return a copy of `data` with a right checksum in the byte at offset `at`.
+    """Return a copy of `data` whose byte at offset `at` is set so that the first `size` bytes sum to zero.
 
-    The first `size` bytes (None: all bytes) then sum to zero modulo 256.
+    The sum is modulo 256. `size` None means all bytes. `at` must be below `size`.
     """
     whole = bytearray(data)
     whole[at] = 0
@@ -56,7 +60,10 @@ def with_checksum(data: bytes, at: int = CHECKSUM_AT, size: int | None = None) -
 
 
 def header_from_table(table: Table) -> Header:
-    """Return the header of a parsed table in the form that `build_table` takes."""
+    """Return the header of a parsed table in the form that `build_table` takes.
+
+    Every byte of the signature becomes one character (Latin-1), also if it is not ASCII.
+    """
     signature, _, revision, _, oem_id, oem_table_id, oem_revision, creator_id, creator_revision = (
         _HEADER.unpack_from(table.data)
     )

@@ -1,7 +1,8 @@
 """Parse the DMAR table: which IOMMU unit serves which function, and which memory is reserved for devices.
 
-Decoded too: root ports with ATS (ATSR), NUMA nodes of the units (RHSA), named devices (ANDD), endpoints with
-a translation cache (SATC). An entry of another type is kept as its type, offset and length.
+Other entries that are decoded: root ports with ATS (ATSR), NUMA nodes of the units (RHSA), named devices
+(ANDD), endpoints with a translation cache (SATC). An entry of another type is kept as its type, offset and
+length.
 Source: Intel VT-d 4.1 §8; xen/drivers/passthrough/vtd/dmar.c for how Xen reads the table.
 """
 
@@ -23,10 +24,11 @@ _SHORTEST = {**_SCOPES_AT, RHSA: 20, ANDD: 9}
 
 @attrs.frozen
 class Scope:
-    """A device scope, which names one device: `kind` is one of the SCOPE_ constants.
+    """A device scope, which names one device.
 
-    `path` holds (device, function) of each hop. The first hop is on bus `bus`, each further hop is on the bus
-    below the bridge before it. `enumeration_id` matters for IO-APICs, HPETs and named devices only.
+    `kind` is a SCOPE_ constant, or the table's number if no constant has it. `path` holds (device, function)
+    of each hop. The first hop is on bus `bus`; each further hop is on the bus below the bridge before it.
+    `enumeration_id` has a meaning only for IO-APICs, HPETs and namespace devices.
     """
 
     kind: int
@@ -52,7 +54,8 @@ class RemappingUnit:
 class ReservedRegion:
     """An RMRR: memory that firmware reserved for the devices in `scopes`.
 
-    `limit` is its last byte (inclusive).
+    `base` and `limit` are the addresses of its first and last byte, as in the table: `limit` may be below
+    `base`.
     """
 
     segment: int
@@ -68,11 +71,11 @@ class ReservedRegion:
 
 @attrs.frozen
 class TranslationServices:
-    """Devices that may use ATS; `kind` is ATSR or SATC.
+    """An entry about devices that may use ATS; `kind` is ATSR or SATC.
 
-    ATSR: `scopes` are root ports below which ATS may be used; `flag` is True if that holds for all root ports
-    of the segment. SATC: `scopes` are endpoints that have a translation cache; `flag` is True if ATS is
-    required for them.
+    ATSR: `scopes` are root ports below which ATS may be used; `flag` is True if ATS may be used below all
+    root ports of the segment. SATC: `scopes` are endpoints that have a translation cache; `flag` is True if
+    ATS is required for them.
     """
 
     kind: int
@@ -91,7 +94,7 @@ class UnitAffinity:
 
 @attrs.frozen
 class NamedDevice:
-    """An ANDD entry: the ACPI name of the device that namespace scopes with this enumeration id mean."""
+    """An ANDD entry: the ACPI name of the device to which namespace scopes with this enumeration id refer."""
 
     enumeration_id: int
     name: str
@@ -99,10 +102,11 @@ class NamedDevice:
 
 @attrs.frozen
 class Dmar:
-    """A decoded DMAR table.
+    """A decoded DMAR table; each field is in table order.
 
     `units` are the DRHD entries, `regions` RMRR, `services` ATSR and SATC, `affinities` RHSA, `names` ANDD.
-    `others` are the entries of other types: (type, offset, length) in bytes.
+    `others` are the entries of other types: (type, offset, length), in bytes. `findings` has the faults of
+    the header and of the entries.
     """
 
     units: tuple[RemappingUnit, ...]
@@ -115,10 +119,11 @@ class Dmar:
 
 
 def parse_dmar(table: Table) -> Dmar:
-    """Decode a DMAR table. Its signature is not verified.
+    """Return the decoded DMAR table. Its signature is not verified; faults become findings, not errors.
 
-    Shape:  entries in table order. An entry whose length is impossible ends the walk with a finding; the
-            entries before it are kept. An entry that is too short for its type is left out with a finding.
+    Shape:  entries in table order. An entry whose length is impossible ends the walk; the entries before it
+            are kept. An entry that is too short for its type is left out. A table shorter than 48 bytes has
+            no entries. Each of these gives a finding.
     Units:  byte addresses; limits are inclusive, as in the table.
     """
     data, findings = table.data, list(table.findings)
@@ -167,7 +172,12 @@ def parse_dmar(table: Table) -> Dmar:
 
 
 def _scopes(data: bytes, start: int, end: int, findings: list[Finding]) -> tuple[Scope, ...]:
-    """Return the device scopes between two byte offsets; append a finding for each that is wrong."""
+    """Return the device scopes between two byte offsets, in table order.
+
+    A scope that is shorter than 8 bytes or has an odd length is left out. A scope with an impossible hop
+    (device above 1F, function above 7) is kept. A scope that runs past `end` ends the walk. In each of these
+    cases a finding is appended to `findings`.
+    """
     found = []
     for kind, at, length in entries(data, start, end, findings, header=2):
         if length < 8 or length % 2:

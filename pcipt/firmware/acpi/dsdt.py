@@ -1,9 +1,9 @@
 """Build the DSDT of a guest: its processors and, if functions are passed through, one PCI root bridge.
 
-The windows of the root bridge cover exactly the BARs of the passed-through functions, each kind of window for
-itself, joined if they touch. So a BAR that the guest's kernel moves stays inside the addresses that the
-hypervisor has mapped. The functions appear on bus 0 of segment 0, because that is where a virtual PCI bus
-puts them.
+The windows of the root bridge cover exactly the BARs of the passed-through functions. Each kind of window is
+computed separately; windows that touch are joined. So a BAR that the guest's kernel moves stays inside the
+addresses that the hypervisor has mapped. The functions appear on bus 0 of segment 0, because a virtual PCI
+bus has them there.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,8 +21,9 @@ MAX_PROCESSORS = 1 << 12  # names C000 to CFFF
 
 @attrs.frozen
 class Windows:
-    """The addresses that a root bridge forwards: sorted ranges that do not touch each other.
+    """The addresses that a root bridge forwards.
 
+    Shape:  each field is sorted by address; its ranges neither overlap nor touch each other.
     Units:  `io` counts I/O ports, the other two count byte addresses.
     """
 
@@ -32,10 +33,12 @@ class Windows:
 
 
 def windows_for(functions: Iterable[Function]) -> Windows:
-    """Return the windows that the BARs of `functions` need. A ROM counts only if it has an address.
+    """Return the windows that cover all BARs of `functions`, whether they decode or not.
 
-    Raises: UnsupportedError if the size of a BAR is unknown, a BAR has no address yet, or its ports end above
-            64 KiB.
+    A ROM without an address is left out. Memory BARs, also the ROM, are in `prefetchable` if they are
+    prefetchable, else in `memory`.
+    Raises: UnsupportedError if the size of a BAR is unknown, if a BAR other than the ROM has no address, or
+            if an I/O BAR ends above port FFFF.
     """
     io: list[Range] = []
     memory: list[Range] = []
@@ -50,7 +53,10 @@ def windows_for(functions: Iterable[Function]) -> Windows:
 
 
 def _needed(function: Function, bar: Bar) -> Range:
-    """Return the addresses of one BAR, or raise UnsupportedError as `windows_for` describes."""
+    """Return the addresses of one BAR.
+
+    Raises: UnsupportedError if its size is unknown, its address is 0, or its ports end above FFFF.
+    """
     title = f"{function.sbdf} {'ROM' if bar.kind is BarKind.ROM else f'BAR {bar.index}'}"
     if bar.range is None:
         raise UnsupportedError(title, "its size is unknown; read the machine itself, not a dump")
@@ -62,7 +68,7 @@ def _needed(function: Function, bar: Bar) -> Range:
 
 
 def join_ranges(ranges: Sequence[Range]) -> tuple[Range, ...]:
-    """Return the ranges in ascending order; ranges that touch or overlap are joined."""
+    """Return the ranges sorted by address; ranges that touch or overlap are joined into one."""
     found: list[Range] = []
     for span in sorted(ranges):
         if found and span.start <= found[-1].last + 1:
@@ -74,9 +80,10 @@ def join_ranges(ranges: Sequence[Range]) -> tuple[Range, ...]:
 
 
 def build_dsdt(header: Header, vcpus: int, windows: Windows | None = None) -> bytes:
-    """Return the bytes of a DSDT with `vcpus` processors whose UIDs are 0, 1, 2, …
+    """Return the bytes of a DSDT with `vcpus` processors, whose UIDs are 0, 1, 2, …
 
     `windows` are those of the root bridge for bus 0; None means that the DSDT has no root bridge.
+    Raises: ValueError if `vcpus` is above MAX_PROCESSORS (4096).
     """
     processors = (
         aml.device(

@@ -1,7 +1,8 @@
 """Parse and build the FADT (signature FACP), which describes the machine's fixed hardware.
 
-A FADT is a mapping from field to number. It has the fields that end within its length; the revision decides
-the length. A generic address (12 bytes) is one little-endian number here; `io_port` makes it.
+A FADT is represented as a mapping from field to number. It has the fields that end within its length; the
+revision decides the length. A generic address (12 bytes) is represented as one little-endian number;
+`io_port` builds it.
 Source: ACPI 6.5 §5.2.9, table 5.9; ACPI 1.0b §5.2.5 for revision 1.
 """
 
@@ -102,10 +103,10 @@ _ACCESS = {8: 1, 16: 2, 32: 3}
 
 @attrs.frozen
 class Fadt:
-    """A FADT as values. `values` holds only fields that are not 0.
+    """A FADT as values: `values` maps each field that is not 0 to its number.
 
-    `length` is the size in bytes of the part that `values` describes; the table's bytes behind it are in
-    `tail`.
+    `length` is the size in bytes of the part that `values` describes, header included. `tail` holds the
+    table's bytes behind that part. `findings` is filled by `parse_fadt` only.
     """
 
     header: Header
@@ -115,14 +116,14 @@ class Fadt:
     findings: tuple[Finding, ...] = attrs.field(default=(), eq=False)
 
     def __getitem__(self, field: Field) -> int:
-        """Return the value of a field; 0 if the field is zero or the table is too short to have it."""
+        """Return the value of a field; 0 if the field is 0 or the table is too short to have it."""
         return self.values.get(field, 0)
 
     @property
     def dsdt(self) -> int:
         """The byte address of the DSDT: the 64-bit field if it is not 0, else the 32-bit field.
 
-        ACPICA and Xen choose in the same way.
+        0 if both are 0. ACPICA and Xen choose in the same way.
         """
         return self[Field.X_DSDT] or self[Field.DSDT]
 
@@ -130,17 +131,17 @@ class Fadt:
     def facs(self) -> int:
         """The byte address of the FACS: the 32-bit field if it is not 0, else the 64-bit field.
 
-        0 means that there is no FACS.
+        0 if both are 0: there is no FACS.
         """
         return self[Field.FACS] or self[Field.X_FACS]
 
 
 def make_fadt(header: Header, values: Mapping[Field, int]) -> Fadt:
-    """Return a FADT with the length of its revision.
+    """Return a FADT with the given fields and the length of the header's revision.
 
-    Fields whose value is 0 are dropped, as `parse_fadt` drops them.
-
-    Raises: ValueError if a field that is not 0 does not exist in that revision.
+    Fields whose value is 0 are dropped, as in `parse_fadt`.
+    Raises: ValueError if a field that is not 0 does not exist in that revision; KeyError if the revision is
+            not 1, 3, 4, 5 or 6.
     """
     length = LENGTHS[header.revision]
     kept = {field: value for field, value in values.items() if value}
@@ -151,7 +152,10 @@ def make_fadt(header: Header, values: Mapping[Field, int]) -> Fadt:
 
 
 def build_fadt(fadt: Fadt) -> bytes:
-    """Return the bytes of a FADT, with the right length and checksum."""
+    """Return the bytes of a FADT, with the right length and checksum. `tail` follows the fields.
+
+    Raises: OverflowError if a value does not fit into its field; the errors of `build_table` for the header.
+    """
     body = bytearray(fadt.length - HEADER_SIZE)
     for field, value in fadt.values.items():
         offset, size = field.value
@@ -160,9 +164,10 @@ def build_fadt(fadt: Fadt) -> bytes:
 
 
 def parse_fadt(table: Table) -> Fadt:
-    """Decode a FADT of any revision and any length. The bytes behind the last known field become `tail`.
+    """Return the decoded FADT, of any revision and any length. Its signature is not verified.
 
-    A table shorter than 116 bytes, the length of revision 1, gets a finding.
+    A field that the table ends in is not decoded. The bytes behind the last whole field become `tail`. A
+    table shorter than 116 bytes, the length of revision 1, gets a finding and is decoded all the same.
     """
     known = max(field.end for field in Field)
     data = table.data[:known]
@@ -181,11 +186,18 @@ def parse_fadt(table: Table) -> Fadt:
 
 
 def io_port(port: int, bits: int) -> int:
-    """Return the generic address (12 bytes, as one number) of an I/O register of `bits` bits at `port`."""
+    """Return the generic address (12 bytes, as one number) of an I/O register of `bits` bits at `port`.
+
+    Its access size is undefined (0) if `bits` is not 8, 16 or 32.
+    Raises: ValueError if `bits` is above 255.
+    """
     head = bytes([_SYSTEM_IO, bits, 0, _ACCESS.get(bits, 0)])
     return int.from_bytes(head + port.to_bytes(8, "little"), "little")
 
 
 def port_of(generic: int) -> int:
-    """Return the address that a generic address contains: a port number if the address is in I/O space."""
+    """Return the 64-bit address that a generic address contains: in I/O space, a port number.
+
+    The address space is not verified.
+    """
     return generic >> 32

@@ -1,7 +1,7 @@
 """Parse the IVRS table: which functions an AMD IOMMU serves (IVHD), and which memory is reserved (IVMD).
 
-Of an IVHD block only the selected functions are decoded. A block of another type is kept as its type, offset
-and length. A routing id is bus << 8 | devfn.
+An IVHD block is decoded to its segment and the functions that it selects. A block of another type is kept as
+its type, offset and length. A routing id is bus << 8 | devfn.
 Source: AMD I/O Virtualization Technology 3.07 §5.2.2; xen/drivers/passthrough/amd/iommu_acpi.c.
 """
 
@@ -28,7 +28,9 @@ _STARTS = (_RANGE_START, _ALIAS_RANGE, _EXT_RANGE)
 class Unit:
     """One IVHD block: an IOMMU of the segment.
 
-    `selected` holds the functions that the IOMMU serves, as inclusive pairs (first, last) of routing ids.
+    `kind` is the block's type: 10, 11 or 40 (hexadecimal). `selected` holds the functions that the IOMMU
+    serves, as inclusive pairs (first, last) of routing ids; `last` may be below `first` if the table is
+    wrong.
     """
 
     kind: int
@@ -40,7 +42,8 @@ class Unit:
 class MemoryBlock:
     """One IVMD block: memory reserved for the functions with routing ids `first` to `last` (inclusive).
 
-    `offset` is the block's byte offset in the table; the memory is `size` bytes from `start` on.
+    `offset` is the block's byte offset in the table. The memory is `size` bytes from `start` on. All numbers
+    are as in the table: `size` may be 0, `last` may be below `first`.
     """
 
     offset: int
@@ -54,9 +57,10 @@ class MemoryBlock:
 
 @attrs.frozen
 class Ivrs:
-    """A decoded IVRS table.
+    """A decoded IVRS table; each field is in table order.
 
-    `others` are the blocks of types not decoded here: (type, offset, length) in bytes.
+    `units` are the IVHD blocks, `blocks` the IVMD blocks. `others` are the blocks of other types: (type,
+    offset, length), in bytes. `findings` has the faults of the header and of the blocks.
     """
 
     units: tuple[Unit, ...]
@@ -66,11 +70,13 @@ class Ivrs:
 
 
 def parse_ivrs(table: Table) -> Ivrs:
-    """Decode an IVRS table. Its signature is not verified.
+    """Return the decoded IVRS table. Its signature is not verified; faults become findings, not errors.
 
-    Shape:  blocks in table order. A block whose length is impossible ends the walk with a finding; the blocks
-            before it are kept. Several IVHD types may describe the same IOMMU: all are kept, and the IOMMU
-            serves the union of their functions.
+    Shape:  blocks in table order. A block whose length is impossible ends the walk; the blocks before it are
+            kept. A block that is too short for its type is left out. A table shorter than 48 bytes has no
+            blocks. Each of these gives a finding. An IVMD block whose last routing id is below its first is
+            kept, with a finding. If several IVHD blocks describe the same IOMMU, all of them are kept, and
+            the IOMMU serves the union of their functions.
     """
     data, findings = table.data, list(table.findings)
     if len(data) < BLOCKS_AT:
@@ -105,7 +111,7 @@ def parse_ivrs(table: Table) -> Ivrs:
 
 
 def _memory(table: Table, at: int, kind: int) -> MemoryBlock:
-    """Decode the IVMD block at byte offset `at`."""
+    """Return the decoded IVMD block at byte offset `at`, which must have 32 bytes."""
     first, last = (0, 0xFFFF) if kind == IVMD_ALL else (table.u16(at + 4), table.u16(at + 6))
     if kind == IVMD_ONE:
         last = first
@@ -114,9 +120,11 @@ def _memory(table: Table, at: int, kind: int) -> MemoryBlock:
 
 
 def _selected(data: bytes, start: int, end: int, findings: list[Finding]) -> tuple[tuple[int, int], ...]:
-    """Return the routing ids that the device entries between the offsets `start` and `end` select.
+    """Return the routing ids that the device entries between the byte offsets `start` and `end` select.
 
-    Shape:  inclusive pairs (first, last). A finding is appended to `findings` for each wrong entry.
+    Shape:  inclusive pairs (first, last), in table order. A range whose end entry or start entry is missing
+            is left out; a range whose last id is below its first is kept. A finding is appended to `findings`
+            for each of these. Entries of other types select nothing.
     """
     found: list[tuple[int, int]] = []
     begin: tuple[int, int] | None = None  # offset and routing id of a range's start entry
@@ -142,10 +150,10 @@ def _selected(data: bytes, start: int, end: int, findings: list[Finding]) -> tup
 
 
 def _entries(data: bytes, start: int, end: int, findings: list[Finding]) -> list[tuple[int, int, int]]:
-    """Return the device entries between the byte offsets `start` and `end`.
+    """Return the device entries between the byte offsets `start` and `end`, in table order.
 
-    Shape:  (offset, type, routing id). An entry that runs past `end`, or has no legal length, ends the walk
-            with a finding.
+    Shape:  (byte offset, type, routing id). The first entry that runs past `end` ends the walk, and a finding
+            is appended to `findings`.
     """
     found = []
     at = start
@@ -166,10 +174,10 @@ def _wrong(at: int, what: str) -> Finding:
 
 
 def _entry_size(data: bytes, at: int, kind: int) -> int:
-    """Return the size of a device entry in bytes; 0 if the data ends before the size is known.
+    """Return the size in bytes of the device entry at `at`; 0 if the data ends before the size is known.
 
-    Below type F0 the size is 4 << (bits 7:6 of the type). A named device (type F0 and above) stores the
-    length of its name in byte 21.
+    For a type below F0 the size is 4 << (bits 7:6 of the type). An entry for a named device (type F0 and
+    above) has the length of its name in byte 21.
     """
     if kind < _NAMED:
         return 4 << (kind >> 6)

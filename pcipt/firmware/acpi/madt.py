@@ -1,6 +1,7 @@
-"""Parse and build the MADT (signature APIC): local APICs, IO-APICs, and where ISA interrupts arrive.
+"""Parse and build the MADT (signature APIC): local APICs, IO-APICs, and the overrides of ISA interrupts.
 
-An entry of a kind not decoded here keeps its bytes, so that a parsed table can be built again unchanged.
+An entry of a type that is not decoded here keeps its bytes, so that a parsed table can be built again without
+a change to its entries.
 Source: ACPI 6.5 §5.2.12; xen/arch/x86/hvm/dom0_build.c (pvh_setup_acpi_madt) for the MADT of a PVH dom0.
 """
 
@@ -27,7 +28,7 @@ LAPIC, IOAPIC, OVERRIDE, NMI_SOURCE, LAPIC_NMI, X2APIC = 0, 1, 2, 3, 4, 9
 
 @attrs.frozen
 class LocalApic:
-    """A local APIC (entry type 0): processor `uid` and APIC id, 8 bits each."""
+    """A local APIC (entry type 0): the processor's `uid` and its APIC id, 8 bits each."""
 
     uid: int
     apic_id: int
@@ -41,7 +42,7 @@ class LocalApic:
 
 @attrs.frozen
 class X2Apic:
-    """A local x2APIC (entry type 9): processor `uid` and APIC id, 32 bits each."""
+    """A local x2APIC (entry type 9): the processor's `uid` and its APIC id, 32 bits each."""
 
     uid: int
     apic_id: int
@@ -69,9 +70,9 @@ class IoApic:
 
 @attrs.frozen
 class InterruptOverride:
-    """The ISA interrupt `source` arrives as global interrupt `gsi`. `bus` is 0 for ISA.
+    """An interrupt override (entry type 2): the ISA interrupt `source` arrives as global interrupt `gsi`.
 
-    `flags` hold the polarity (bits 1:0) and the trigger mode (bits 3:2).
+    `flags` hold the polarity (bits 1:0) and the trigger mode (bits 3:2). `bus` is 0 for ISA.
     """
 
     source: int
@@ -87,9 +88,9 @@ class InterruptOverride:
 
 @attrs.frozen
 class OtherEntry:
-    """An entry that is not decoded: of another kind, or with reserved fields that are not 0.
+    """An entry that is not decoded: its type or length is another one, or a reserved field is not 0.
 
-    `data` holds all bytes of the entry, its type and length included.
+    `kind` is the entry's type. `data` holds all bytes of the entry, its type and length included.
     """
 
     kind: int
@@ -103,8 +104,8 @@ Entry = LocalApic | X2Apic | IoApic | InterruptOverride | OtherEntry
 class Madt:
     """A MADT as values; `local_apic` is the byte address of the local APICs.
 
-    `offsets` and `findings` are filled by `parse_madt` only: the byte offset of each entry, and what is
-    wrong.
+    `entries` are in table order. `offsets` has the byte offset of each of them, and `findings` the faults of
+    the table; only `parse_madt` fills these two.
     """
 
     header: Header
@@ -116,7 +117,10 @@ class Madt:
 
     @property
     def local_apics(self) -> tuple[LocalApic | X2Apic, ...]:
-        """The entries for local APICs and x2APICs, in table order, also those that are not enabled."""
+        """The entries for local APICs and x2APICs, in table order.
+
+        Entries that are not enabled are included.
+        """
         return tuple(each for each in self.entries if isinstance(each, LocalApic | X2Apic))
 
     @property
@@ -131,16 +135,20 @@ class Madt:
 
 
 def build_madt(madt: Madt) -> bytes:
-    """Return the bytes of a MADT, with the right length and checksum."""
+    """Return the bytes of a MADT, with the right length and checksum. `offsets` and `findings` are unused.
+
+    Raises: struct.error if a number does not fit into its field; the errors of `build_table` for the header.
+    """
     body = struct.pack("<II", madt.local_apic, madt.flags) + b"".join(each.data for each in madt.entries)
     return build_table(madt.header, body)
 
 
 def parse_madt(table: Table) -> Madt:
-    """Decode a MADT.
+    """Return the decoded MADT. Its signature is not verified; faults become findings, not errors.
 
     Shape:  entries in table order. An entry whose length is impossible ends the walk with a finding; the
-            entries before it are kept.
+            entries before it are kept. A table shorter than 44 bytes has no entries and `local_apic` 0, with
+            a finding.
     """
     findings = list(table.findings)
     if len(table.data) < ENTRIES_AT:
@@ -161,7 +169,10 @@ def parse_madt(table: Table) -> Madt:
 
 
 def _entry(kind: int, data: bytes) -> Entry:
-    """Decode one entry. Return an `OtherEntry` if the decoded value would not give the same bytes."""
+    """Return one decoded entry from its bytes.
+
+    The result is an `OtherEntry` if the decoded value would not give the same bytes.
+    """
     found: Entry | None = None
     if kind == LAPIC and len(data) == _LAPIC.size:
         found = LocalApic(*_LAPIC.unpack(data)[2:])
@@ -178,10 +189,10 @@ def _entry(kind: int, data: bytes) -> Entry:
 
 
 def local_apics(vcpus: int, *, x2apic: bool) -> tuple[LocalApic | X2Apic, ...]:
-    """Return one entry per vCPU: UID i and APIC id 2i, as Xen numbers vCPUs.
+    """Return one enabled entry per vCPU: UID i and APIC id 2i for vCPU i, as Xen numbers vCPUs.
 
-    The entry is an x2APIC if `x2apic` is True, or if the APIC id does not fit into the 8 bits of a local
-    APIC, in which FF means all processors.
+    The entry is an x2APIC if `x2apic` is True, or if the APIC id is FF or above: a local APIC has 8 bits for
+    it, in which FF means all processors.
     """
     return tuple(
         X2Apic(number, 2 * number) if x2apic or 2 * number >= 0xFF else LocalApic(number, 2 * number)

@@ -1,4 +1,4 @@
-"""Parse the MCFG table: where the ECAM regions of the machine are, through which config space is accessed.
+"""Parse the MCFG table, which lists the ECAM regions: memory through which config space is accessed.
 
 Source: PCI Firmware Specification 3.3 §4.1.2. The base address is that of bus 0, even if the first bus of the
         region is another one.
@@ -19,17 +19,18 @@ _FIRST = HEADER_SIZE + 8  # eight reserved bytes follow the header
 
 @attrs.frozen
 class Mcfg:
-    """The ECAM regions of an MCFG table, in table order, and what is wrong with the table."""
+    """The ECAM regions of an MCFG table, in table order, and the faults of the table."""
 
     regions: tuple[EcamRegion, ...]
     findings: tuple[Finding, ...]
 
 
 def parse_mcfg(table: Table) -> Mcfg:
-    """Decode an MCFG table.
+    """Return the decoded MCFG table. Its signature is not verified; faults become findings, not errors.
 
     An entry that cannot be an ECAM region is left out with a finding: its last bus is below its first, its
-    base is not aligned to 1 MiB, or 256 buses from that base would end above 2^64.
+    base is not aligned to 1 MiB, or 256 buses from that base would not end below 2^64. A table that ends
+    within an entry gets a finding too.
     """
     findings = list(table.findings)
     regions = []
@@ -49,6 +50,9 @@ def parse_mcfg(table: Table) -> Mcfg:
 
 
 def regions_from_mcfg(data: bytes) -> tuple[EcamRegion, ...]:
-    """Return the ECAM regions of a table; an empty tuple if `data` is no MCFG table."""
+    """Return the ECAM regions of a table, in table order; empty if `data` is not an MCFG table.
+
+    Wrong entries are left out (see `parse_mcfg`); the findings about them are dropped.
+    """
     table = parse_table(data)
     return parse_mcfg(table).regions if table is not None and table.signature == SIGNATURE else ()

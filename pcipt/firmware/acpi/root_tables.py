@@ -36,7 +36,11 @@ class Rsdp:
 
 
 def build_rsdp(rsdp: Rsdp) -> bytes:
-    """Return the bytes of an RSDP with right checksums: 20 bytes for revision 0, else 36."""
+    """Return the bytes of an RSDP with right checksums: 20 bytes for revision 0, else 36 bytes.
+
+    Revision 0 has no field for the XSDT: `rsdp.xsdt` is then dropped.
+    Raises: struct.error if a number does not fit into its field (`rsdt` has 32 bits).
+    """
     first = with_checksum(_V1.pack(RSDP_SIGNATURE, 0, rsdp.oem_id, rsdp.revision, rsdp.rsdt), 8)
     if rsdp.revision == 0:
         return first
@@ -44,10 +48,13 @@ def build_rsdp(rsdp: Rsdp) -> bytes:
 
 
 def parse_rsdp(data: bytes, source: str = "RSDP") -> Rsdp:
-    """Decode an RSDP. The checksums are not verified. `source` names the input in the error.
+    """Return the fields of the RSDP at the beginning of `data`.
 
-    Raises: MalformedError if `data` does not begin with the signature, or is shorter than the revision
-            requires.
+    Checksums and the length field are not verified.
+
+    `source` names the input in the error. Bytes behind the RSDP are ignored.
+    Raises: MalformedError if `data` does not begin with the signature "RSD PTR ", or has fewer bytes than the
+            revision requires (20 for revision 0, else 36).
     """
     if data[:8] != RSDP_SIGNATURE:
         raise MalformedError(source, 0, 'the signature is not "RSD PTR "')
@@ -62,22 +69,21 @@ def parse_rsdp(data: bytes, source: str = "RSDP") -> Rsdp:
 
 
 def build_root_table(header: Header, addresses: Sequence[Address]) -> bytes:
-    """Return the bytes of an RSDT or XSDT that lists `addresses`.
+    """Return the bytes of an RSDT or XSDT that lists `addresses` in this order.
 
-    The header's signature decides which one it is.
-
-    Raises: OverflowError if an address does not fit into an entry (4 bytes in an RSDT, 8 in an XSDT).
+    The signature in `header` decides which of the two it is.
+    Raises: KeyError if the signature is neither RSDT nor XSDT; OverflowError if an address does not fit into
+            an entry (4 bytes in an RSDT, 8 in an XSDT).
     """
     size = ENTRY_SIZES[header.signature]
     return build_table(header, b"".join(address.to_bytes(size, "little") for address in addresses))
 
 
 def parse_root_table(table: Table) -> tuple[Address, ...]:
-    """Return the addresses that an RSDT or XSDT lists, at most 256.
+    """Return the addresses that an RSDT or XSDT lists, in its order; only the first 256 if there are more.
 
-    The table's signature must be RSDT or XSDT.
-
-    Bytes at the end that are too few for an entry are ignored.
+    Addresses of 0 are returned too. Bytes at the end that are too few for an entry are ignored.
+    Raises: KeyError if the table's signature is neither RSDT nor XSDT.
     """
     size = ENTRY_SIZES[table.signature]
     body = table.data[HEADER_SIZE : HEADER_SIZE + size * MAX_ENTRIES]

@@ -1,7 +1,7 @@
 """Parse the header of an ACPI table, and walk the type-length entries that several tables contain.
 
-A table is hostile input: a wrong length or a wrong checksum becomes a finding with its byte offset. Nothing
-here raises because of a table's content.
+A table is hostile input: a wrong length or a wrong checksum becomes a finding with its byte offset. No
+function here raises an error because of a table's content.
 Source: ACPI 6.5 §5.2.6.
 """
 
@@ -22,8 +22,9 @@ _U64 = struct.Struct("<Q").unpack_from
 class Table:
     """One ACPI table with its header parsed.
 
-    `data` holds all bytes of the table, cut to the length in the header if the header's length is possible.
-    `findings` tell a wrong length and a wrong checksum.
+    `signature` has a "?" for each byte that is not a visible ASCII character. `data` holds the bytes of the
+    table up to the length in the header; all given bytes if that length is impossible. `findings` has one for
+    an impossible length (`acpi-length`) and one for a wrong checksum (`acpi-checksum`).
     """
 
     signature: str
@@ -32,30 +33,43 @@ class Table:
     findings: tuple[Finding, ...] = ()
 
     def u8(self, offset: int) -> int:
-        """Return the byte at `offset`. `offset` must lie inside `data`."""
+        """Return the byte at `offset`.
+
+        Raises: IndexError if `offset` is not inside `data`.
+        """
         return self.data[offset]
 
     def u16(self, offset: int) -> int:
-        """Return the 16-bit little-endian number at byte `offset`. It must lie inside `data`."""
+        """Return the 16-bit little-endian number at byte `offset`.
+
+        Raises: struct.error if its two bytes are not inside `data`.
+        """
         value: int = _U16(self.data, offset)[0]
         return value
 
     def u32(self, offset: int) -> int:
-        """Return the 32-bit little-endian number at byte `offset`. It must lie inside `data`."""
+        """Return the 32-bit little-endian number at byte `offset`.
+
+        Raises: struct.error if its four bytes are not inside `data`.
+        """
         value: int = _U32(self.data, offset)[0]
         return value
 
     def u64(self, offset: int) -> int:
-        """Return the 64-bit little-endian number at byte `offset`. It must lie inside `data`."""
+        """Return the 64-bit little-endian number at byte `offset`.
+
+        Raises: struct.error if its eight bytes are not inside `data`.
+        """
         value: int = _U64(self.data, offset)[0]
         return value
 
 
 def parse_table(data: bytes) -> Table | None:
-    """Parse the header of a table. Return None if `data` is shorter than a header (36 bytes).
+    """Return the table with its header parsed; None if `data` is shorter than a header (36 bytes).
 
-    Any signature is accepted. Xen renames DMAR to RMAD or XMAR in place; the checksum stays right, because
-    the new name has the same letters.
+    Any signature is accepted. A length that is below 36 or above the length of `data`, and a wrong checksum,
+    become findings of the table. Bytes behind the header's length are dropped without a finding. Xen renames
+    DMAR to RMAD or XMAR in place; the checksum stays right, because the new name has the same letters.
     """
     if len(data) < HEADER_SIZE:
         return None
@@ -73,12 +87,13 @@ def parse_table(data: bytes) -> Table | None:
 def entries(
     data: bytes, start: int, end: int, findings: list[Finding], *, header: int = 4
 ) -> Iterator[tuple[int, int, int]]:
-    """Yield the entries between the byte offsets `start` and `end`.
+    """Yield the type-length entries between the byte offsets `start` and `end`, in this order.
 
     An entry begins with a 16-bit type and a 16-bit length if `header` is 4, with an 8-bit type and an 8-bit
-    length if `header` is 2.
-    Shape:  (type, offset, length); each entry lies wholly before `end`. The walk stops at the first entry
-            that is shorter than its own header or that runs past `end`, and appends a finding to `findings`.
+    length if `header` is 2. Yield nothing if `start` is not below `end`.
+    Shape:  (type, offset, length); offset and length in bytes, the length includes type and length. Each
+            entry ends at or before `end`. At the first entry that is shorter than `header` or that runs past
+            `end` the walk stops, and a finding is appended to `findings`.
     """
     at = start
     while at < end:
@@ -94,5 +109,5 @@ def entries(
 
 
 def _at(code: str, offset: int, what: str) -> Finding:
-    """Return a finding whose text begins with the byte offset."""
+    """Return a finding whose text is "at 0x…: ", with the byte offset, followed by `what`."""
     return Finding(code, f"at {offset:#x}: {what}")

@@ -41,7 +41,7 @@ class Domain(enum.Enum):
 class PlacedTable:
     """The bytes of one table and its address; `address` None means that the address is unknown.
 
-    `name` is the file or signature that a report shows. `native` is True if the machine's firmware made the
+    `name` is the file name or the signature, for reports. `native` is True if the machine's firmware made the
     table.
     """
 
@@ -52,7 +52,10 @@ class PlacedTable:
 
     @property
     def signature(self) -> str:
-        """The table's four-letter signature ("?" for a byte that is not printable), or "RSDP" for an RSDP."""
+        """The first four bytes as text, or "RSDP" if the table is an RSDP.
+
+        A "?" stands for each byte that is not a visible ASCII character.
+        """
         if self.data[:8] == RSDP_SIGNATURE:
             return "RSDP"
         return "".join(chr(c) if 0x20 < c < 0x7F else "?" for c in self.data[:4])
@@ -64,46 +67,53 @@ class PlacedTable:
 
     @property
     def parsed(self) -> Table | None:
-        """The table with its header parsed; None if it is shorter than a header."""
+        """The table with its header parsed (see `parse_table`); None if it has fewer than 36 bytes."""
         return parse_table(self.data)
 
 
 @attrs.frozen
 class TableSet:
-    """The tables of one domain in the order in which they were found. `tables` does not contain `rsdp`."""
+    """The tables of one domain in the order in which they were given or found.
+
+    `rsdp` is None if the RSDP is not known. `tables` does not contain `rsdp`.
+    """
 
     rsdp: PlacedTable | None
     tables: tuple[PlacedTable, ...]
 
     def named(self, *signatures: str) -> tuple[PlacedTable, ...]:
-        """Return the tables that have one of the signatures, in the order of the set.
+        """Return the tables of `tables` that have one of the signatures, in the order of `tables`.
 
-        The RSDP is never among them.
+        The table in `rsdp` is never returned.
         """
         return tuple(table for table in self.tables if table.signature in signatures)
 
     def at(self, address: int) -> PlacedTable | None:
-        """Return the table that begins at `address`; None if no table does. The RSDP is not considered."""
+        """Return the first table of `tables` that begins at `address`; None if none does.
+
+        `rsdp` is not considered.
+        """
         return next((table for table in self.tables if table.address == address), None)
 
     @property
     def everything(self) -> tuple[PlacedTable, ...]:
-        """All tables, the RSDP first if there is one."""
+        """All tables: `rsdp` first, unless it is None, then `tables` in their order."""
         return self.tables if self.rsdp is None else (self.rsdp, *self.tables)
 
     def label(self, table: PlacedTable) -> str:
-        """Return the name of a table for a report: its signature.
+        """Return the name of a table for a report: its signature if no other table has this signature.
 
-        If several tables of the set share the signature, the table's `name` follows in parentheses.
+        If several tables of the set share the signature, the text is "signature (name)", with the table's
+        `name`.
         """
         alike = [other for other in self.everything if other.signature == table.signature]
         return table.signature if len(alike) == 1 else f"{table.signature} ({table.name})"
 
 
 def table_set_from_tables(tables: Iterable[PlacedTable]) -> TableSet:
-    """Return the set of these tables.
+    """Return the set of these tables, in the order given.
 
-    The first RSDP becomes `rsdp`; a further RSDP stays among the other tables.
+    The first RSDP becomes `rsdp`, which is None if there is no RSDP. Further RSDPs stay in `tables`.
     """
     found = list(tables)
     rsdp = next((table for table in found if table.signature == "RSDP"), None)
@@ -111,10 +121,10 @@ def table_set_from_tables(tables: Iterable[PlacedTable]) -> TableSet:
 
 
 def is_guest(tables: TableSet) -> bool:
-    """Return True if these are the tables of a guest.
+    """Return True if these are the tables of a guest; False if there is no FADT.
 
-    That is so if there is a FADT and each FADT has the OEM ids "Xen" and "HVM", which libxl and pcipt write
-    into a guest's tables.
+    They are a guest's tables if each FADT has the OEM id "Xen" and the OEM table id "HVM", which libxl and
+    pcipt write into a guest's tables.
     """
     fadts = tables.named("FACP")
     return bool(fadts) and all(fadt.data[10:13] == b"Xen" and fadt.data[16:19] == b"HVM" for fadt in fadts)
@@ -123,8 +133,12 @@ def is_guest(tables: TableSet) -> bool:
 def tables_from_image(image: MemoryImage, rsdp: Address) -> TableSet:
     """Return the RSDP at address `rsdp` and all tables that its pointers lead to.
 
-    A table that is not in the image is left out; `pvh.check_tables` reports the pointer that leads to it.
-    Raises: MalformedError if there is no RSDP at that address.
+    Shape:  tables in the order in which the search reaches them: XSDT, RSDT, the tables that these list, DSDT
+            and FACS of a FADT; at most `MAX_TABLES` (264), each address once. A table whose header is not in
+            the image is left out; `pvh.check_tables` reports the pointer that leads to it. A table is cut
+            where its piece of the image ends, and at 16 MiB.
+    Raises: MalformedError if no RSDP is at that address, or if the image has fewer of its bytes than its
+            revision requires.
     """
     data = image.read(rsdp, RSDP_SIZE) or image.read(rsdp, 20) or b""
     root = parse_rsdp(data, "RSDP")
@@ -143,12 +157,15 @@ def tables_from_image(image: MemoryImage, rsdp: Address) -> TableSet:
 
 
 def _roots(root: Rsdp) -> list[int]:
-    """Return the addresses from which the search begins; 0 for a table that does not exist."""
+    """Return the addresses from which the search begins, XSDT and RSDT; 0 for one that does not exist."""
     return [root.xsdt, root.rsdt]
 
 
 def _pointers(table: PlacedTable) -> list[int]:
-    """Return the addresses of the tables that a table points to; 0 for a pointer that is not used."""
+    """Return the addresses of the tables that a table points to, in its order; 0 for an unused pointer.
+
+    Only XSDT, RSDT and FADT (its DSDT and FACS) have such pointers; the list is empty for any other table.
+    """
     parsed = table.parsed
     assert parsed is not None  # `_read_table` reads at least a header
     if table.signature in ENTRY_SIZES:
@@ -160,9 +177,9 @@ def _pointers(table: PlacedTable) -> list[int]:
 
 
 def _read_table(image: MemoryImage, address: int) -> PlacedTable | None:
-    """Return the table at `address`; None if its header is not in the image.
+    """Return the table at `address`, its length from its header; None if its header is not in the image.
 
-    If the image ends inside the table, the table is cut off there.
+    The table is cut where its piece of the image ends, and at `MAX_TABLE_SIZE` (16 MiB).
     """
     head = image.read(address, HEADER_SIZE)
     if head is None:
@@ -174,7 +191,7 @@ def _read_table(image: MemoryImage, address: int) -> PlacedTable | None:
 
 
 def rsdp_of(tables: TableSet) -> Rsdp | None:
-    """Return the decoded RSDP of a set; None if there is no RSDP or it is malformed."""
+    """Return the decoded RSDP of a set; None if the set has no RSDP or the RSDP is malformed."""
     if tables.rsdp is None:
         return None
     try:

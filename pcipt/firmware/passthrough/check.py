@@ -28,10 +28,12 @@ class Snippets:
 
 
 def check_functions(sbdfs: Iterable[Sbdf], evidence: Evidence) -> tuple[Report, ...]:
-    """Return a report for each of the functions, all of which must be in the evidence's machine.
+    """Return a report for each of the functions.
 
-    A function that belongs to the machine itself, e.g. a bridge, is checked by two rules only.
-    Shape:  the gravest verdict first, then by address.
+    A function that belongs to the machine itself, e.g. a bridge, is checked only by the two rules in
+    `OF_MACHINE`.
+    Shape:  REFUSE first, then WARN, then OK; sorted by address within each.
+    Raises: KeyError if a function is not in the evidence's machine.
     """
     functions = (evidence.machine.functions[sbdf] for sbdf in sbdfs)
     reports = [judge(each, evidence, OF_MACHINE if belongs_to_machine(each) else RULES) for each in functions]
@@ -39,9 +41,10 @@ def check_functions(sbdfs: Iterable[Sbdf], evidence: Evidence) -> tuple[Report, 
 
 
 def make_snippets(reports: Sequence[Report], *, together: bool) -> Snippets:
-    """Return the configuration lines for the functions whose verdict is not REFUSE.
+    """Return the configuration lines for the functions whose verdict is not REFUSE, sorted by address.
 
-    With `together` one line names all of them, for one guest; else there is one line per function.
+    If `together` is True, one `xl` line names all of them, for one guest; else there is one `xl` line per
+    function. If there is no such function, `xl` and `hide` are empty.
     """
     fit = sorted(
         (report for report in reports if report.verdict is not Verdict.REFUSE), key=lambda report: report.sbdf
@@ -54,6 +57,6 @@ def make_snippets(reports: Sequence[Report], *, together: bool) -> Snippets:
 
 
 def xl_name(sbdf: Sbdf) -> str:
-    """Return an address as xl's configuration files write it: without the segment if the segment is 0."""
+    """Return an address as xl's configuration files have it: without the segment if the segment is 0."""
     text = str(sbdf)
     return text.partition(":")[2] if sbdf.segment == 0 else text

@@ -1,6 +1,7 @@
 """Rules of passthrough about one function: what it is, who uses it, whether it can be reset and named.
 
-Each rule yields a `Reason` per problem, and an `Unknown` for each fact that the evidence lacks.
+Each rule yields a `Reason` per problem, and an `Unknown` for each fact that the evidence lacks. It yields
+nothing if there is no problem.
 Source: xen/drivers/passthrough/pci.c (assign_device); tools/libs/light/libxl_pci.c; linux xen-pciback.
 """
 
@@ -86,7 +87,10 @@ def platform(function: Function, _evidence: Evidence) -> Said:
 
 
 def chipset(function: Function, _evidence: Evidence) -> Said:
-    """Yield a WARN reason if the function is a part of the chipset that no guest can use, e.g. the SMBus."""
+    """Yield a WARN reason if the function is a part of the chipset on a root bus, e.g. the SMBus.
+
+    Yield nothing if its class is not known.
+    """
     what = _CHIPSET.get((function.ids.class_code or 0) >> 8) if function.parent is None else None
     if what is not None:
         text = f"it is {what} of the processor or chipset: what a guest does there acts on the whole machine"
@@ -96,7 +100,9 @@ def chipset(function: Function, _evidence: Evidence) -> Said:
 def decoder_findings(function: Function, evidence: Evidence) -> Said:
     """Yield a reason for each relevant decoder finding about the function or about a bridge above it.
 
-    Relevant are the codes in `_FINDINGS` for the function, and the codes in `_ABOVE` for a bridge.
+    Relevant are the codes in `_FINDINGS` for the function, and the codes in `_ABOVE` for a bridge; these
+    tables have the verdicts. Yield `Unknown` too if only the header of the function's config space, or less,
+    was read.
     """
     if not evidence.knows_capabilities(function.sbdf):
         yield Unknown("capabilities")
@@ -112,10 +118,10 @@ def decoder_findings(function: Function, evidence: Evidence) -> Said:
 
 
 def known_to_xen(function: Function, evidence: Evidence) -> Said:
-    """Yield a REFUSE reason if Xen cannot assign the function.
+    """Yield a REFUSE reason for each cause for which Xen cannot assign the function.
 
-    That is so if Xen does not know it or has it without an owner, if a guest already owns it, or if Xen keeps
-    it.
+    Causes: Xen does not know the function or has it without an owner; a guest owns it; Xen keeps it. If it is
+    not known what Xen knows, yield only `Unknown`.
     """
     if evidence.xen is None:
         yield Unknown("what Xen knows")
@@ -137,14 +143,18 @@ def known_to_xen(function: Function, evidence: Evidence) -> Said:
 def permissions(function: Function, evidence: Evidence) -> Said:
     """Yield a WARN reason for each finding about the guests' access to this function.
 
-    A guest may still have access to a function that it no longer owns, or lack access to one that it owns.
+    Such a finding is that a guest still has access to a function that it no longer owns, or lacks access to
+    one that it owns.
     """
     for finding in evidence.guests.get(function.sbdf, ()):
         yield Reason(finding.code, Verdict.WARN, finding.text)
 
 
 def iommu(function: Function, evidence: Evidence) -> Said:
-    """Yield a REFUSE reason if there is no IOMMU, or if no IOMMU unit serves the function."""
+    """Yield a REFUSE reason if there is no IOMMU, or if no IOMMU unit serves the function.
+
+    Yield `Unknown` if the IOMMU units are not known. A function whose segment Xen cannot name is not judged.
+    """
     if evidence.iommu is None:
         yield Unknown("IOMMU")
     elif evidence.iommu.absent:
@@ -156,9 +166,10 @@ def iommu(function: Function, evidence: Evidence) -> Said:
 
 
 def in_use(function: Function, evidence: Evidence) -> Said:
-    """Yield a REFUSE reason if dom0 needs the function: it carries the root file system or a console.
+    """Yield a REFUSE reason if dom0 needs the function: one for the root file system, one for a console.
 
-    If it is the display used at boot, the reason is WARN.
+    Yield a WARN reason if the function is the display used at boot and is not known to carry a console. Yield
+    `Unknown` for the root file system or the console if its carriers are not known.
     """
     if evidence.carriers is None:
         yield Unknown("root file system")
@@ -182,7 +193,8 @@ def in_use(function: Function, evidence: Evidence) -> Said:
 def virtual_functions(function: Function, evidence: Evidence) -> Said:
     """Yield a REFUSE reason if the function is a physical function that has virtual functions.
 
-    Xen 4.20 breaks both when the physical function is removed.
+    They vanish with it: Xen 4.20 breaks both when the physical function is removed. Yield `Unknown` too if
+    there are no facts from Linux and the function's extended config space was not read.
     """
     if not evidence.facts and not evidence.knows_extended(function.sbdf):
         yield Unknown("virtual functions")
@@ -196,7 +208,10 @@ def virtual_functions(function: Function, evidence: Evidence) -> Said:
 
 
 def reset(function: Function, evidence: Evidence) -> Said:
-    """Yield a WARN reason if Linux has no method to reset the function, which is an endpoint."""
+    """Yield a WARN reason if the function is an endpoint that Linux has no method to reset.
+
+    Yield `Unknown` if the reset methods are not known.
+    """
     methods = evidence.facts_of(function.sbdf).reset_methods
     if methods is None:
         yield Unknown("reset support")
@@ -206,7 +221,10 @@ def reset(function: Function, evidence: Evidence) -> Said:
 
 
 def address(function: Function, _evidence: Evidence) -> Said:
-    """Yield an OK reason for a function behind a bridge: its bus number may change, its path stays."""
+    """Yield an OK reason for a function behind a bridge: its bus number may change, its path does not.
+
+    Yield nothing if the function is on a root bus or its path is not known.
+    """
     if function.parent is None or function.path is None:
         return
     text = (

@@ -25,12 +25,12 @@ _BRIDGES = 0x06
 class Index:
     """The relations between the functions of a machine.
 
-    Keys and members are addresses; bridges are members of `devices` only.
-
-    `pages`: for each function the other functions whose BARs share a page with its BARs, and the shared
-    pages. `devices`: the functions of each device (see `device_of`). `virtual`: the virtual functions of each
-    physical function. `groups`: for each function the bridge that replaces its requester id by its own;
-    `members`: the functions for which a bridge does that. `below`: all functions behind a bridge.
+    Keys and members are addresses; bridges are members of `devices` only. `pages`: for each function the
+    other functions whose BARs share a page with its BARs, each with the first pages that both use. `devices`:
+    the functions of each device (see `device_of`), without virtual functions. `virtual`: the virtual
+    functions of each physical function. `groups`: for each function behind a bridge that replaces requester
+    ids by its own, this bridge. `members`: the functions of each such bridge. `below`: for each bridge all
+    functions below it, at any depth.
     """
 
     pages: Mapping[Sbdf, Mapping[Sbdf, Frames]]
@@ -42,7 +42,7 @@ class Index:
 
 
 def index_machine(machine: Machine) -> Index:
-    """Return the index of a machine."""
+    """Return the index of a machine. Each tuple of functions is in the machine's order, by address."""
     devices: dict[tuple[int, int, int], list[Sbdf]] = {}
     virtual: dict[Sbdf, list[Sbdf]] = {}
     groups: dict[Sbdf, Sbdf] = {}
@@ -68,15 +68,16 @@ def index_machine(machine: Machine) -> Index:
 
 
 def _frozen(lists: Mapping[_Key, list[Sbdf]]) -> dict[_Key, tuple[Sbdf, ...]]:
-    """Return the mapping with tuples instead of lists."""
+    """Return the mapping with a tuple in place of each list."""
     return {key: tuple(found) for key, found in lists.items()}
 
 
 def device_of(function: Function, machine: Machine) -> tuple[int, int, int]:
     """Return (segment, bus, device number) of the device to which a function belongs.
 
-    Below a port that forwards ARI, all functions of a bus belong to device 0.
+    If the port directly above forwards ARI, all functions of the bus belong to device 0.
     Source: PCI Express Base 6.0 §6.13.
+    Raises: KeyError if the function's parent is not in `machine`.
     """
     sbdf = function.sbdf
     above = machine.functions[function.parent].express if function.parent is not None else None
@@ -87,7 +88,8 @@ def device_of(function: Function, machine: Machine) -> tuple[int, int, int]:
 def belongs_to_machine(function: Function) -> bool:
     """Return True if the function is a bridge of any kind, an interrupt controller or an IOMMU.
 
-    Such a function can be given to nobody.
+    Such a function cannot be given to a guest. A function whose class is not known is not one of these unless
+    it has a bridge header.
     """
     code = function.ids.class_code or 0
     return function.bridge is not None or code >> 16 == _BRIDGES or code >> 8 in _OF_MACHINE
@@ -96,7 +98,7 @@ def belongs_to_machine(function: Function) -> bool:
 def _requester_bridge(machine: Machine, function: Function) -> Sbdf | None:
     """Return the highest bridge above the function with conventional PCI below it; None if there is none.
 
-    All functions behind that bridge use its requester id.
+    All functions behind that bridge use the bridge's requester id.
     """
     found = None
     at = function.parent
@@ -109,17 +111,18 @@ def _requester_bridge(machine: Machine, function: Function) -> Sbdf | None:
 
 
 def is_conventional(bridge: Function) -> bool:
-    """Return True if the bridge has conventional PCI below it.
-
-    If its capabilities are not known, the answer is False.
-    """
+    """Return True if the bridge has conventional PCI below it; False if its capabilities are not known."""
     if bridge.express is not None:
         return bridge.express.port_type == PCIE_TO_PCI
     return bool(bridge.capabilities) and bridge.header in (HeaderType.BRIDGE, HeaderType.CARDBUS)
 
 
 def _shared_pages(machine: Machine) -> dict[Sbdf, dict[Sbdf, Frames]]:
-    """Return, for each function, the functions with a BAR in the same pages, and the first such pages."""
+    """Return, for each function, the functions with a BAR in the same pages, and the lowest such pages.
+
+    At most `_MOST` (64) other BARs are compared with a BAR. A function that shares no page is not in the
+    result.
+    """
     found: dict[Sbdf, dict[Sbdf, Frames]] = {}
     open_ones: list[tuple[int, Sbdf]] = []  # a heap of (end, function)
     for frames, sbdf in sorted(_pages(machine)):
@@ -135,9 +138,10 @@ def _shared_pages(machine: Machine) -> dict[Sbdf, dict[Sbdf, Frames]]:
 
 
 def _pages(machine: Machine) -> Iterator[tuple[Frames, Sbdf]]:
-    """Yield the pages of each memory BAR, decoding or not, with its function.
+    """Yield the pages of each memory BAR that has an address, with its function, in the machine's order.
 
-    A ROM counts only while it decodes.
+    BARs that do not decode are included, except a ROM. A BAR of unknown size is assumed to have
+    `SMALLEST_BAR` (16) bytes.
     """
     for function in machine.functions.values():
         for bar in function.bars:

@@ -1,6 +1,7 @@
-"""Rules of passthrough about neighbours: shared requester ids, devices with several functions, missing ACS.
+"""Rules of passthrough about neighbours: shared requester ids, functions of one device, missing ACS.
 
-Each rule yields a WARN reason only if a neighbour would stay in dom0.
+Each rule yields a WARN reason only if a neighbour would stay in dom0. A function stays in dom0 if it is not
+in `Evidence.together`.
 Source: XSA-467 (requester ids behind conventional bridges); PCI Express Base 6.0 §6.12 (ACS); linux
         drivers/pci/pci.c, pci_acs_enabled: which ports need it, and that one function alone needs none.
 """
@@ -18,9 +19,10 @@ _TOGETHER = "pass them to the same guest"
 
 
 def requester_ids(function: Function, evidence: Evidence) -> Said:
-    """Yield a WARN reason if functions behind a conventional PCI bridge share the function's requester id.
+    """Yield a WARN reason if the function shares its requester id with functions that would stay in dom0.
 
-    The IOMMU cannot distinguish such functions.
+    This is so behind a bridge to conventional PCI: the IOMMU cannot distinguish the functions there. Yield
+    `Unknown` too if the capabilities of a bridge above the function were not read.
     """
     unknown = [bridge for bridge in evidence.above(function) if not evidence.knows_capabilities(bridge.sbdf)]
     if unknown:
@@ -38,7 +40,10 @@ def requester_ids(function: Function, evidence: Evidence) -> Said:
 
 
 def split_device(function: Function, evidence: Evidence) -> Said:
-    """Yield a WARN reason if other functions of the same device would stay: a reset of one may reset all."""
+    """Yield a WARN reason if other functions of the same device would stay in dom0: a reset may reset all.
+
+    Bridges and other functions of the machine itself do not matter. Yield nothing for a virtual function.
+    """
     device = evidence.index.devices.get(device_of(function, evidence.machine), ())
     if function.physfn is not None:
         return
@@ -53,10 +58,12 @@ def split_device(function: Function, evidence: Evidence) -> Said:
 
 
 def acs(function: Function, evidence: Evidence) -> Said:
-    """Yield a WARN reason if the function and others can reach each other around the IOMMU.
+    """Yield a WARN reason if no ACS separates the function from functions that stay in dom0.
 
-    If Linux knows the function's IOMMU group, the group decides; else the ACS capabilities of the ports above
-    it.
+    They can then reach each other without the IOMMU. If Linux knows the function's IOMMU group, the group
+    decides; else the ACS capabilities of the ports above the function and of the function itself. Yield
+    `Unknown` if these were not read. Yield nothing for a function of conventional PCI that has no group:
+    `requester_ids` judges it.
     """
     group = evidence.facts_of(function.sbdf).iommu_group
     if group is not None:
@@ -85,9 +92,10 @@ def acs(function: Function, evidence: Evidence) -> Said:
 
 
 def _beside(port: Function, function: Function, evidence: Evidence) -> Iterator[Sbdf]:
-    """Yield the functions behind the ports next to `port`.
+    """Yield the functions behind the ports next to `port`, except functions of the device of `function`.
 
-    These are the ports of the same switch or, on a root bus, of the same device.
+    The ports next to `port` are those of the same switch or, on a root bus, of the same device. The functions
+    behind `port` itself are included.
     """
     machine, above = evidence.machine, port.parent
     own = device_of(function, machine)
@@ -99,7 +107,11 @@ def _beside(port: Function, function: Function, evidence: Evidence) -> Iterator[
 
 
 def _own_acs(function: Function, evidence: Evidence) -> Said:
-    """Yield a WARN reason if functions of the same device can reach each other around the IOMMU."""
+    """Yield a WARN reason if the function has no ACS and functions of the same device would stay in dom0.
+
+    Yield `Unknown` if there are such functions and the function's extended config space was not read. Yield
+    nothing for a virtual function or on a root bus.
+    """
     device = evidence.index.devices.get(device_of(function, evidence.machine), ())
     staying = _assignable(evidence, evidence.remains(function, device))
     if function.physfn is not None or not staying or function.parent is None:
@@ -112,7 +124,10 @@ def _own_acs(function: Function, evidence: Evidence) -> Said:
 
 
 def _by_group(function: Function, group: int, evidence: Evidence) -> Iterator[Reason]:
-    """Yield a WARN reason if the IOMMU group has functions that would stay."""
+    """Yield a WARN reason if functions of the IOMMU group would stay in dom0.
+
+    Bridges and other functions of the machine itself do not matter.
+    """
     members = [
         sbdf
         for sbdf, facts in evidence.facts.items()
@@ -127,7 +142,10 @@ def _by_group(function: Function, group: int, evidence: Evidence) -> Iterator[Re
 
 
 def _assignable(evidence: Evidence, sbdfs: Iterable[Sbdf]) -> list[Sbdf]:
-    """Return the functions that could be given to a guest."""
+    """Return those of the functions that can be given to a guest, in their order.
+
+    See `belongs_to_machine` for those that cannot.
+    """
     return [sbdf for sbdf in sbdfs if not belongs_to_machine(evidence.machine.functions[sbdf])]
 
 

@@ -27,10 +27,12 @@ _RESCAN = "let Linux place it anew: remove it and rescan the bus (pci=realloc)"
 
 
 def windows(function: Function, evidence: Evidence) -> Said:
-    """Yield a REFUSE reason for each decoding BAR that lies outside the windows of a bridge above it.
+    """Yield a REFUSE reason for each decoding BAR outside the windows of a bridge above the function.
 
-    The bridge that is named is the nearest one. A bridge that forwards all that nobody else decodes
-    (subtractive), or that uses enhanced allocation, is skipped.
+    The reason names the nearest such bridge. A bridge with subtractive decode (it forwards everything that no
+    other device decodes) or with enhanced allocation is skipped. Yield `Unknown` if it is not known which
+    BARs decode, or if a bridge's windows are not known; bridges above that bridge are then not looked at.
+    Yield nothing for a function on a root bus.
     """
     waiting = list(_decoding(function))
     if function.parent is not None and any(_decoding_unknown(function)):
@@ -54,7 +56,10 @@ def windows(function: Function, evidence: Evidence) -> Said:
 
 
 def _passes(window: Window, bar: Bar, span: Range) -> bool:
-    """Return True if the window forwards all addresses of the BAR."""
+    """Return True if the window forwards all addresses `span` of the BAR.
+
+    Only an I/O window forwards an I/O BAR, only a memory window of either kind forwards a memory BAR.
+    """
     same = (window.kind is WindowKind.IO) == (bar.kind is BarKind.IO)
     return same and window.base <= span.start and span.last <= window.limit
 
@@ -62,7 +67,9 @@ def _passes(window: Window, bar: Bar, span: Range) -> bool:
 def places(function: Function, evidence: Evidence) -> Said:
     """Yield a reason for each memory BAR that overlaps RAM, an interrupt controller, or MMCFG.
 
-    The reason is REFUSE if the BAR decodes, WARN if it would decode once a driver enables it.
+    One BAR can give several reasons. A reason is REFUSE if the BAR decodes, WARN if it does not decode now; a
+    ROM that does not decode is left out. Yield `Unknown` too for each fact that is not known: the memory map,
+    the places of IO-APICs and MMCFG, which memory BARs decode.
     """
     if evidence.memory is None:
         yield Unknown("memory map")
@@ -85,9 +92,10 @@ def places(function: Function, evidence: Evidence) -> Said:
 
 
 def pages(function: Function, evidence: Evidence) -> Said:
-    """Yield a WARN reason if a page of the function's BARs also holds BARs of a function that would stay.
+    """Yield a WARN reason if a page of the function's BARs also holds BARs of functions that stay in dom0.
 
-    A guest that gets the one gets the other (XSA-461).
+    A guest that gets the page gets both (XSA-461). Yield `Unknown` too if the size of a memory BAR is not
+    known.
     """
     others = evidence.index.pages.get(function.sbdf, {})
     staying = evidence.remains(function, others)
@@ -100,9 +108,10 @@ def pages(function: Function, evidence: Evidence) -> Said:
 
 
 def reserved(function: Function, evidence: Evidence) -> Said:
-    """Yield a reason for each reserved region of the function: WARN if it needs rdm_policy=relaxed, else OK.
+    """Yield a reason for each reserved region of the function: WARN if it needs rdm_policy=relaxed, or OK.
 
-    Findings about the region itself are WARN.
+    An empty region gives no such reason. Each finding of a region gives a WARN reason, except notes
+    (`Finding.is_note`). If the regions are not known, yield only `Unknown`.
     """
     if evidence.regions is None:
         yield Unknown("reserved regions")
@@ -137,10 +146,10 @@ def _reserved(function: Function, region: Region, regions: Regions, evidence: Ev
 
 
 def _decoding(function: Function) -> Iterator[tuple[Bar, Range]]:
-    """Yield the BARs that decode now, each with its range.
+    """Yield the BARs that have an address and decode now, each with its range.
 
     If the size of a BAR is unknown, its range is the smallest that the specification allows (4 ports or 16
-    bytes). A function whose header type is unknown yields nothing.
+    bytes). Yield nothing for a function whose header type is unknown.
     """
     if function.header is HeaderType.UNKNOWN:
         return
@@ -151,10 +160,10 @@ def _decoding(function: Function) -> Iterator[tuple[Bar, Range]]:
 
 
 def _decoding_unknown(function: Function) -> Iterator[Bar]:
-    """Yield the BARs that have an address, but nobody knows whether they decode.
+    """Yield the BARs that have an address and about which it is not known whether they decode.
 
-    Linux alone knows these BARs: the function's config space, or the physical function of a virtual one,
-    cannot be read.
+    These BARs are known from Linux only: the function's config space, or the physical function of a virtual
+    one, cannot be read.
     """
     for bar in function.bars:
         if bar.address and bar.decoding is None:
@@ -162,9 +171,10 @@ def _decoding_unknown(function: Function) -> Iterator[Bar]:
 
 
 def _asleep(function: Function) -> Iterator[tuple[Bar, Range]]:
-    """Yield the BARs, without the ROM, that have an address and a size but do not decode now.
+    """Yield the BARs, without the ROM, that have an address and a known size but do not decode now.
 
-    They decode as soon as a driver enables them. No driver enables a ROM by itself: it is left out.
+    Each has its range. They decode as soon as a driver enables them. The ROM is left out because no driver
+    enables it by itself. Yield nothing for a function whose header type is unknown.
     """
     if function.header is HeaderType.UNKNOWN:
         return
@@ -174,14 +184,14 @@ def _asleep(function: Function) -> Iterator[tuple[Bar, Range]]:
 
 
 def _misplaced(code: str, bar: Bar, text: str) -> Reason:
-    """Return the reason for a BAR at a wrong address: REFUSE if it decodes, else WARN."""
+    """Return the reason for a BAR at a wrong address: REFUSE if the BAR decodes, else WARN."""
     if bar.decoding:
         return Reason(code, Verdict.REFUSE, text, _RESCAN)
     return Reason(code, Verdict.WARN, f"{text}, as soon as it decodes", _RESCAN)
 
 
 def _title(bar: Bar) -> str:
-    """Return the name of a BAR in a sentence."""
+    """Return the name of a BAR in a sentence: "its ROM" or "BAR N"."""
     return "its ROM" if bar.kind is BarKind.ROM else f"BAR {bar.index}"
 
 

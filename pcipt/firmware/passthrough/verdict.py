@@ -1,8 +1,8 @@
 """Decide whether a function can be passed through to a guest: a verdict with its reasons.
 
-Rules are pure functions of the evidence. If the evidence lacks a fact, a rule names the unknown fact and
-judges nothing. The gravest reason decides. Functions that are checked together are assumed to leave dom0
-together.
+Rules are pure functions of the evidence. If the evidence lacks a fact, a rule yields the unknown fact and
+does not judge. The gravest reason decides. Functions that are checked together (`Evidence.together`) are
+assumed to leave dom0 together.
 """
 
 import enum
@@ -21,7 +21,7 @@ NO_FACTS = LinuxFacts()
 
 
 class Verdict(enum.Enum):
-    """How grave a reason is, or the whole report. A reason that is only information is `OK` too."""
+    """How grave a reason is, or the whole report. A reason that only informs has the verdict OK."""
 
     OK = "ok"
     WARN = "warn"
@@ -35,7 +35,7 @@ GRAVEST_FIRST = (Verdict.REFUSE, Verdict.WARN, Verdict.OK)
 class Reason:
     """One reason for the verdict.
 
-    `code` is a stable word for programs. `cure` is text that tells how to change it; empty if nothing helps.
+    `code` is a stable word for programs. `cure` is text that says how to change it; empty if there is no way.
     """
 
     code: str
@@ -67,13 +67,14 @@ class FixedRange:
 
 @attrs.frozen
 class Evidence:
-    """All facts about a machine that the rules use. None means unknown.
+    """All facts about a machine that the rules use. None means unknown; an empty mapping has no facts.
 
-    `config_sizes`: bytes of config space that were read. `carriers`: functions that carry the root file
-    system. `consoles`: functions that carry a console of dom0. `xen`: functions about which Xen and the
-    machine disagree, with the code of the daemon's finding. `owners`: the owner of each function as a word.
-    `guests`: findings about functions to which a guest has access that it should not have, or lacks access
-    that it should have. `together`: the functions that leave dom0 together.
+    `config_sizes`: the number of bytes of config space that were read. `carriers`: functions that carry the
+    root file system. `consoles`: functions that carry a console of dom0. `xen`: functions about which Xen and
+    the machine disagree, each with the code of the daemon's finding. `owners`: the owner of each function as
+    a word. `guests`: for each function the findings about a guest that has access which it should not have,
+    or lacks access which it should have. `together`: the functions that leave dom0 together. `index`:
+    computed from `machine` if it is not given.
     """
 
     machine: Machine
@@ -92,23 +93,32 @@ class Evidence:
     index: Index = attrs.Factory(lambda self: index_machine(self.machine), takes_self=True)
 
     def leaving(self, sbdfs: Iterable[Sbdf]) -> "Evidence":
-        """Return the evidence with these functions as those that leave dom0 together."""
+        """Return a copy of the evidence with `together` set to these functions."""
         return attrs.evolve(self, together=frozenset(sbdfs))
 
     def facts_of(self, sbdf: Sbdf) -> LinuxFacts:
-        """Return what Linux tells of the function; without any fact if nothing is known."""
+        """Return the facts that Linux has about the function; `NO_FACTS` if there are none.
+
+        `NO_FACTS` has None in every field.
+        """
         return self.facts.get(sbdf, NO_FACTS)
 
     def knows_capabilities(self, sbdf: Sbdf) -> bool:
-        """Return True if more than the header of the function's config space was read (64 bytes)."""
+        """Return True if more than 64 bytes (the header) of the function's config space were read."""
         return self.config_sizes.get(sbdf, 0) > 64
 
     def knows_extended(self, sbdf: Sbdf) -> bool:
-        """Return True if extended config space of the function was read (above 256 bytes)."""
+        """Return True if more than 256 bytes of the function's config space were read.
+
+        The extended config space begins there.
+        """
         return self.config_sizes.get(sbdf, 0) > 256
 
     def above(self, function: Function) -> Iterator[Function]:
-        """Yield the bridges above the function, the nearest one first."""
+        """Yield the bridges above the function, the nearest one first.
+
+        Nothing for a function on a root bus.
+        """
         at = function.parent
         while at is not None:
             bridge = self.machine.functions[at]
@@ -116,9 +126,9 @@ class Evidence:
             at = bridge.parent
 
     def remains(self, function: Function, sbdfs: Iterable[Sbdf]) -> list[Sbdf]:
-        """Return those of `sbdfs` that stay in dom0.
+        """Return those of `sbdfs` that stay in dom0, in their order.
 
-        The function itself and those in `together` are left out.
+        `function` itself and the functions in `together` are left out. The owner is not looked at.
         """
         return [sbdf for sbdf in sbdfs if sbdf != function.sbdf and sbdf not in self.together]
 
@@ -130,7 +140,9 @@ Rule = Callable[[Function, Evidence], Said]
 class Report:
     """The verdict on one function.
 
-    `unknown` are the facts that rules lacked. `relaxed` is True if xl needs rdm_policy=relaxed.
+    `path` is its PCI path as text; None if it is not known. `reasons` are those of all rules, REFUSE first,
+    then WARN, then OK. `unknown` names the facts that rules lacked. `relaxed` is True if xl needs
+    rdm_policy=relaxed.
     """
 
     sbdf: Sbdf
@@ -142,7 +154,12 @@ class Report:
 
 
 def judge(function: Function, evidence: Evidence, rules: Iterable[Rule]) -> Report:
-    """Return the report of all rules on one function. The gravest reasons come first."""
+    """Return the report of all `rules` on one function.
+
+    Its verdict is the gravest of its reasons; OK if there are no reasons, even if facts are unknown.
+    Shape:  reasons: REFUSE first, then WARN, then OK, in the order of `rules` within each; unknown facts in
+            the order of `rules`, without repetitions.
+    """
     reasons: list[Reason] = []
     unknown: list[str] = []
     for rule in rules:
@@ -164,7 +181,7 @@ def judge(function: Function, evidence: Evidence, rules: Iterable[Rule]) -> Repo
 
 
 def names(sbdfs: Iterable[Sbdf], shown: int = 4) -> str:
-    """Return up to `shown` addresses as text, followed by the number of those left out."""
+    """Return up to `shown` addresses as text, joined by ", "; if more are given, "and N more" follows."""
     found = [str(sbdf) for sbdf in sbdfs]
     more = len(found) - shown
     return ", ".join(found[:shown]) + (f" and {more} more" if more > 0 else "")

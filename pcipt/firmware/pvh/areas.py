@@ -1,4 +1,4 @@
-"""Divide the address space into areas, computed from layers that lie over each other.
+"""Divide the address space into areas, computed from layers that may overlap.
 
 A layer says how an access to a range is treated. Where several layers overlap, the layer with the highest
 rank decides.
@@ -51,11 +51,12 @@ class Area:
 
 
 def areas_from_layers(layers: Iterable[Layer]) -> tuple[Area, ...]:
-    """Return the areas from address 0 to the end of the last layer, in order and without a gap.
+    """Return the areas from address 0 to the highest address of any layer.
 
-    At each address the layer with the highest rank decides; if two layers have the same rank, the layer that
-    begins first. Addresses without a layer become a HOLE. Adjacent areas that are equal except for their
-    range are joined.
+    At each address the layer with the highest rank decides; of layers with the same rank, the one that begins
+    first; of these, the one that was given first. Addresses without a layer become a HOLE.
+    Shape:  sorted by address, without gaps. Adjacent areas that are equal except for their range are joined.
+            Without layers the result is empty.
     """
     given = sorted(layers, key=lambda layer: layer.range.start)
     cuts = sorted({0} | {c.range.start for c in given} | {c.range.last + 1 for c in given})

@@ -26,11 +26,13 @@ def whole_pages(span: Range) -> Range:
 
 
 def bar_layers(machine: Machine, memory: Sequence[MemoryEntry], findings: list[Finding]) -> Iterator[Layer]:
-    """Yield the layers of the memory BARs that decode and that Xen maps, and of their MSI-X tables.
+    """Yield the layers of the memory BARs that decode and are mapped, and of their MSI-X tables.
 
-    Instead of a layer, a finding is appended to `findings` for a BAR that Xen does not map (a BAR at address
-    0, or over an entry of `memory`), and for a BAR whose size is unknown. `memory` must come from
-    `flatten_map`. This is computed from registers; the real mappings are not looked at.
+    `memory` must come from `flatten_map`. Instead of a layer, a finding is appended to `findings` for a
+    decoding BAR that is at address 0, that overlaps an entry of `memory`, or whose size is unknown. A BAR
+    about which it is not known whether it decodes is left out. The registers decide; the real mappings are
+    not looked at.
+    Shape:  the layers of MSI-X tables first, in the machine's order, then those of BARs, sorted by address.
     """
     pages: list[tuple[Range, str, bool]] = []
     for function in machine.functions.values():
@@ -48,7 +50,10 @@ def bar_layers(machine: Machine, memory: Sequence[MemoryEntry], findings: list[F
 
 
 def _unmappable(bar: Bar, memory: Sequence[MemoryEntry]) -> str:
-    """Return the reason why Xen does not map a decoding BAR; an empty string if Xen maps it."""
+    """Return the reason for which Xen does not map a decoding BAR; an empty string if Xen maps it.
+
+    A BAR of unknown size has a reason too. `memory` must come from `flatten_map`.
+    """
     if bar.range is None:
         return "its size is unknown, so is what is mapped"
     if not bar.address:
@@ -61,9 +66,9 @@ def _unmappable(bar: Bar, memory: Sequence[MemoryEntry]) -> str:
 
 
 def _joined(pages: list[tuple[Range, str, bool]]) -> Iterator[Layer]:
-    """Yield the layers of the BARs in `pages`; BARs that share pages get one layer.
+    """Yield the layers of the BARs in `pages`, sorted by address; BARs that share pages get one layer.
 
-    `pages` holds (pages, title, True if the function is a virtual function).
+    `pages` holds (pages, title, True if the function is a virtual function); it is sorted in place.
     """
     pages.sort(key=lambda item: item[0])
     at = 0
@@ -87,7 +92,7 @@ def _joined(pages: list[tuple[Range, str, bool]]) -> Iterator[Layer]:
 
 
 def _tables(function: Function, bar: Bar) -> Iterator[Layer]:
-    """Yield the trapped pages of the MSI-X table and of the pending bits that are in this BAR."""
+    """Yield the trapped pages of the MSI-X table and of the pending bits, each only if it is in this BAR."""
     msix = function.msix
     if msix is None or bar.range is None:
         return
@@ -99,7 +104,10 @@ def _tables(function: Function, bar: Bar) -> Iterator[Layer]:
 
 
 def _place_in(bar: Bar, place: Place) -> Range | None:
-    """Return the pages of an MSI-X structure; None if the structure is not (wholly) in this BAR."""
+    """Return the pages of an MSI-X structure; None if the structure is not wholly in this BAR.
+
+    None too if the size of the BAR is unknown.
+    """
     if place.bar != bar.index or bar.size is None or place.offset + place.size > bar.size:
         return None
     return whole_pages(Range(Address(bar.address + place.offset), place.size))

@@ -1,8 +1,8 @@
 """Build the ACPI tables of a PVH domain and place them in memory, as Xen's dom0 builder and libxl do.
 
-For the hardware domain MADT, XSDT and RSDP are built; all other tables are the machine's own, unchanged. The
-addresses of DSDT and FACS are in the machine's FADT. sysfs does not tell the addresses of the other native
-tables, so they are placed behind the built tables. For a guest all tables are built.
+For the hardware domain MADT, XSDT and RSDP are built; all other tables are the machine's own (native),
+unchanged. The addresses of DSDT and FACS are in the machine's FADT. sysfs does not show the addresses of the
+other native tables, so they are placed behind the built tables. For a guest all tables are built.
 Source: xen/arch/x86/hvm/dom0_build.c; tools/libacpi/build.c, tools/libs/light/libxl_x86_acpi.c.
 """
 
@@ -71,7 +71,7 @@ class Guest:
 
 
 class _Memory:
-    """Hands out addresses in ascending order, beginning at `base`."""
+    """Allocates addresses in ascending order, beginning at `base`."""
 
     def __init__(self, base: int) -> None:
         self._next = base
@@ -83,16 +83,17 @@ class _Memory:
         return Address(at)
 
     def put(self, name: str, data: bytes, *, align: int = 16, native: bool = False) -> PlacedTable:
-        """Return the table at the next free address."""
+        """Return the table, placed at the next free address that is a multiple of `align`."""
         return PlacedTable(name, data, self.take(len(data), align), native)
 
 
 def build_guest_tables(guest: Guest, base: Address = GUEST_TABLES) -> TableSet:
     """Return a guest's tables, placed from `base` on.
 
-    They are FACS, DSDT, two FADTs (revisions 5 and 1), MADT, XSDT, RSDT and RSDP. There is no MADT if the
-    guest has no local APIC.
-    Raises: UnsupportedError if the number of vCPUs is not supported.
+    Shape:  the RSDP, and XSDT, RSDT, two FADTs (revisions 5 and 1), MADT, DSDT, FACS, in this order. There is
+            no MADT if the guest has no local APIC. Tables do not overlap.
+    Raises: UnsupportedError if the number of vCPUs is not between 1 and MAX_PROCESSORS (4096); OverflowError
+            or struct.error if a table that is named by a 32-bit address would be at or above 4 GiB.
     """
     _check_vcpus(guest.vcpus)
     memory = _Memory(base)
@@ -113,9 +114,13 @@ def build_guest_tables(guest: Guest, base: Address = GUEST_TABLES) -> TableSet:
 def build_hardware_tables(native: Iterable[bytes], vcpus: int, base: Address) -> TableSet:
     """Return the hardware domain's tables, built from the machine's own tables `native`.
 
-    Shape:  without tables that the domain must not see or that hold a licence key (see `is_passed_on`). All
-            tables are placed from `base` on, except DSDT and FACS, which keep their addresses.
-    Raises: UnsupportedError if `native` has no FADT, or if the number of vCPUs is not supported.
+    Shape:  the RSDP, and XSDT, MADT, the copied native tables in the order given, DSDT, FACS. A native table
+            is copied if `is_passed_on` allows it. All tables are placed from `base` on, except DSDT and FACS,
+            which keep the addresses in the first FADT; they are left out if `native` or the FADT lacks them.
+            Native tables shorter than a header are ignored. Of several MADTs, DSDTs or FACSs the first is
+            used.
+    Raises: UnsupportedError if `native` has no FADT, or if the number of vCPUs is not between 1 and
+            MAX_PROCESSORS (4096).
     """
     _check_vcpus(vcpus)
     given = [table for table in native if len(table) >= 36]
@@ -146,7 +151,7 @@ def build_hardware_tables(native: Iterable[bytes], vcpus: int, base: Address) ->
 def is_passed_on(signature: str) -> bool:
     """Return True if the machine's table with this signature may be copied for the hardware domain.
 
-    Xen must list such a table in the domain's XSDT, and it must not hold a licence key.
+    True if Xen lists such a table in the domain's XSDT and it does not hold a licence key (MSDM, SLIC).
     """
     named = any(signature == each or (each == "OEM*" and signature[:3] == "OEM") for each in ALLOWED)
     return named and signature not in SECRET
@@ -155,7 +160,8 @@ def is_passed_on(signature: str) -> bool:
 def _hardware_madt(native: bytes | None, vcpus: int, like: Header) -> Madt:
     """Return the hardware domain's MADT: the machine's IO-APICs and overrides, and one x2APIC per vCPU.
 
-    `like` gives the header if the machine has no MADT; then there are neither IO-APICs nor overrides.
+    If the machine has no MADT (`native` is None or too short), the header comes from `like`, and there are
+    neither IO-APICs nor overrides.
     """
     table = parse_table(native) if native is not None else None
     if table is None:
@@ -169,7 +175,11 @@ def _hardware_madt(native: bytes | None, vcpus: int, like: Header) -> Madt:
 
 
 def _guest_madt(guest: Guest) -> Madt:
-    """Return a guest's MADT. PCAT_COMPAT is not set, because there is no PIC."""
+    """Return a guest's MADT: one local APIC per vCPU.
+
+    If `guest.io_apic` is True, it has an IO-APIC and the override of the SCI too. PCAT_COMPAT is not set,
+    because there is no PIC.
+    """
     interrupts: tuple[IoApic | InterruptOverride, ...] = ()
     if guest.io_apic:
         interrupts = (IoApic(1, IO_APIC_ADDRESS, 0), InterruptOverride(SCI, SCI, _ACTIVE_LOW_LEVEL))
@@ -178,7 +188,10 @@ def _guest_madt(guest: Guest) -> Madt:
 
 
 def _guest_fields(facs: PlacedTable, dsdt: PlacedTable, *, wide: bool) -> Mapping[Field, int]:
-    """Return the FADT fields of a guest; `wide` adds the 64-bit fields that revision 5 has."""
+    """Return the FADT fields of a guest.
+
+    If `wide` is True, they include the 64-bit fields, which revision 5 has.
+    """
     fields = {
         Field.FACS: _at(facs),
         Field.DSDT: _at(dsdt),
@@ -210,18 +223,21 @@ def build_facs() -> bytes:
 
 
 def _check_vcpus(vcpus: int) -> None:
-    """Raise UnsupportedError if the number of vCPUs is not between 1 and MAX_PROCESSORS."""
+    """Raise UnsupportedError if the number of vCPUs is not between 1 and MAX_PROCESSORS (4096)."""
     if not 1 <= vcpus <= MAX_PROCESSORS:
         raise UnsupportedError("tables", f"{vcpus} vCPUs are not between 1 and {MAX_PROCESSORS}")
 
 
 def _at(table: PlacedTable) -> Address:
-    """Return the address of a table that has one."""
+    """Return the address of a table, which must not be None."""
     assert table.address is not None
     return table.address
 
 
 def needed_room(native: Iterable[bytes], vcpus: int) -> int:
-    """Return an upper bound of the bytes of memory that the tables of `build_hardware_tables` need."""
+    """Return an upper bound of the number of bytes that the tables of `build_hardware_tables` occupy.
+
+    `native` and `vcpus` must be the arguments of that call.
+    """
     sizes = [len(table) + 16 for table in native]
     return sum(sizes) + 8 * len(sizes) + 16 * vcpus + 512

@@ -27,7 +27,10 @@ _ARCH, _FLAGS = Field.IAPC_BOOT_ARCH.offset, Field.FLAGS.offset
 
 
 def check_fadt(tables: TableSet, table: PlacedTable, domain: Domain, facts: Facts) -> Iterator[Row]:
-    """Yield one row per rule of the FADT `table`. A table without a whole ACPI header yields nothing."""
+    """Yield the rows (check results) of the rules for the FADT `table`.
+
+    A table without a whole ACPI header yields nothing. A table shorter than 116 bytes yields one ERROR row.
+    """
     label, parsed = tables.label(table), table.parsed
     if parsed is None:
         return
@@ -52,7 +55,12 @@ def check_fadt(tables: TableSet, table: PlacedTable, domain: Domain, facts: Fact
 
 
 def _pointers(tables: TableSet, label: str, fadt: Fadt, domain: Domain) -> Iterator[Row]:
-    """Check that the FADT's pointers lead to the DSDT and the FACS."""
+    """Yield the rows about the FADT's pointers to DSDT and FACS.
+
+    ERROR: the pointer is 0 (a FACS may be absent if HW_REDUCED is set), another table is there, or no table
+    is there. WARN: the 32-bit and 64-bit fields differ. OK without a check: no table has a known address, or
+    the hardware domain's set lacks the table.
+    """
     for wanted, address, fields in (
         ("DSDT", fadt.dsdt, (Field.X_DSDT, Field.DSDT)),
         ("FACS", fadt.facs, (Field.FACS, Field.X_FACS)),
@@ -85,7 +93,10 @@ def _pointers(tables: TableSet, label: str, fadt: Fadt, domain: Domain) -> Itera
 
 
 def _guest(label: str, fadt: Fadt) -> Iterator[Row]:
-    """Check what only a guest's FADT must keep: boot flags, no PM timer, SCI 9."""
+    """Yield the rows of the rules that only a guest's FADT must follow: boot flags, no PM timer, SCI 9.
+
+    A PM timer or another SCI is WARN. In revision 1 boot flags are not checked, and a PM timer is OK.
+    """
     timer = fadt[Field.PM_TMR] or fadt[Field.X_PM_TMR] >> 32
     at = Field.PM_TMR.offset
     if fadt.header.revision >= _WITH_BOOT_FLAGS:
@@ -100,7 +111,10 @@ def _guest(label: str, fadt: Fadt) -> Iterator[Row]:
 
 
 def _guest_boot_flags(label: str, arch: int) -> Iterator[Row]:
-    """Check the boot flags (IAPC_BOOT_ARCH) of a guest."""
+    """Yield the rows about the boot flags (IAPC_BOOT_ARCH) `arch` of a guest.
+
+    ERROR: NO_VGA or NO_CMOS_RTC is not set. WARN: ISA devices or a keyboard controller are promised.
+    """
     yield judged(bool(arch & NO_VGA), "no-vga", label, _ARCH, "NO_VGA is set",
                  "NO_VGA is not set: a kernel looks for a VGA that is not there")  # fmt: skip
     yield judged(bool(arch & NO_CMOS_RTC), "no-cmos-rtc", label, _ARCH, "NO_CMOS_RTC is set",
@@ -111,7 +125,10 @@ def _guest_boot_flags(label: str, arch: int) -> Iterator[Row]:
 
 
 def _hardware(label: str, fadt: Fadt, facts: Facts) -> Iterator[Row]:
-    """Report the boot flags of the hardware domain and compare NO_VGA with the machine."""
+    """Yield the rows about the boot flags of the hardware domain.
+
+    WARN: NO_VGA is set although the machine has a VGA-compatible function. All else is OK.
+    """
     arch = fadt[Field.IAPC_BOOT_ARCH]
     absent = bool(arch & NO_VGA)
     if absent and facts.vga:

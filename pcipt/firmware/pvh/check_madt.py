@@ -36,7 +36,10 @@ _Kind = TypeVar("_Kind", LocalApic, X2Apic, IoApic, InterruptOverride, OtherEntr
 
 
 def check_madt(tables: TableSet, table: PlacedTable, domain: Domain, facts: Facts) -> Iterator[Row]:
-    """Yield the rows of the rules of the MADT `table`. A table without a whole ACPI header yields nothing."""
+    """Yield the rows (check results) of the rules for the MADT `table`.
+
+    A table without a whole ACPI header yields nothing.
+    """
     label, parsed = tables.label(table), table.parsed
     if parsed is None:
         return
@@ -58,12 +61,18 @@ def check_madt(tables: TableSet, table: PlacedTable, domain: Domain, facts: Fact
 
 
 def _placed(madt: Madt, kind: type[_Kind]) -> list[tuple[int, _Kind]]:
-    """Return (byte offset in the table, entry) for each entry of the class `kind`, in table order."""
+    """Return (byte offset in the table, entry) for each entry of the class `kind`, in table order.
+
+    `madt` must come from `parse_madt`, which fills `offsets`.
+    """
     return [(at, each) for at, each in zip(madt.offsets, madt.entries, strict=True) if isinstance(each, kind)]
 
 
 def _local_apics(label: str, madt: Madt, facts: Facts) -> Iterator[Row]:
-    """Check the number of enabled local APICs, and that their ids are unique."""
+    """Yield the rows about local APICs: ERROR for a wrong number of enabled ones or a repeated id.
+
+    The number must be `facts.vcpus`; if that is unknown, at least 1. Reserved flags are an ERROR too.
+    """
     enabled = [each for each in madt.local_apics if each.flags & ENABLED]
     count = len(enabled)
     if facts.vcpus is not None:
@@ -88,7 +97,11 @@ def _local_apics(label: str, madt: Madt, facts: Facts) -> Iterator[Row]:
 
 
 def _io_apics(label: str, madt: Madt, facts: Facts) -> Iterator[Row]:
-    """Check the addresses and the first interrupts of the IO-APICs."""
+    """Yield one row per IO-APIC: ERROR if its address is impossible.
+
+    ERROR too if another IO-APIC has the same address or the same first interrupt. If there is no IO-APIC,
+    yield one OK row.
+    """
     addresses: set[int] = set()
     bases: set[int] = set()
     for at, each in _placed(madt, IoApic):
@@ -106,7 +119,11 @@ def _io_apics(label: str, madt: Madt, facts: Facts) -> Iterator[Row]:
 
 
 def _impossible_address(one: IoApic, facts: Facts) -> str:
-    """Return the reason why no IO-APIC can be at this address; an empty string if one can."""
+    """Return the reason why no IO-APIC can be at this address; an empty string if one can.
+
+    The address must not be 0, must be a multiple of 16, and its page must not be in RAM, if the memory map is
+    known.
+    """
     if one.address == 0 or one.address % 16:
         return "that is no address for one"
     span = Range(one.address, _PAGE)
@@ -117,7 +134,10 @@ def _impossible_address(one: IoApic, facts: Facts) -> str:
 
 
 def _overrides(label: str, madt: Madt) -> Iterator[Row]:
-    """Check that the interrupt overrides are legal and lead to an IO-APIC."""
+    """Yield one row per interrupt override: ERROR if it is illegal or no IO-APIC has its global interrupt.
+
+    An IO-APIC is assumed to have 240 interrupts, unless the next IO-APIC begins before.
+    """
     bases = sorted(each.gsi_base for each in madt.io_apics)
     seen: set[int] = set()
     for at, each in _placed(madt, InterruptOverride):
@@ -139,7 +159,7 @@ def _overrides(label: str, madt: Madt) -> Iterator[Row]:
 
 
 def _others(label: str, madt: Madt) -> Iterator[Row]:
-    """Warn of entries that neither Xen nor libxl creates."""
+    """Yield a WARN row for each entry that is not decoded: neither Xen nor libxl makes such an entry."""
     for at, each in _placed(madt, OtherEntry):
         nmi = each.kind in (NMI_SOURCE, LAPIC_NMI)
         what = "an NMI entry" if nmi else f"an entry of type {each.kind:#x}"

@@ -1,7 +1,7 @@
-"""The result of a check: one row per rule, also if the rule holds.
+"""The result of a check: rows, each the result of one rule; there is a row also if the rule holds.
 
-A reader sees all that was checked. A row names the table, the byte offset in it if there is one, and the
-reason in words. Both WARN and ERROR count as findings.
+So a reader sees everything that was checked. A row names the table, the byte offset in it if there is one,
+and the reason in words. Rows with WARN and with ERROR are counted as findings.
 """
 
 import enum
@@ -15,7 +15,8 @@ from pcipt.pci import Finding
 class Verdict(enum.Enum):
     """The result of one rule.
 
-    ERROR: the table breaks the boot ABI. WARN: it is unusual or hides something.
+    OK: the rule holds, or was not checked. ERROR: the table breaks the boot ABI. WARN: the table is unusual
+    or hides something.
     """
 
     OK = "ok"
@@ -27,8 +28,8 @@ class Verdict(enum.Enum):
 class Row:
     """The result of one rule for one table.
 
-    `rule` is a stable word for programs. `offset` counts bytes from the start of the table; None if the row
-    is not about one place.
+    `rule` is a stable word for programs. `offset` is a number of bytes from the start of the table; None if
+    the row is not about one place.
     """
 
     rule: str
@@ -58,7 +59,7 @@ def judged(
 ) -> Row:
     """Return an OK row with the reason `fine` if `holds`, else an ERROR row with the reason `otherwise`.
 
-    With `warn` the second row is a WARN row.
+    If `warn` is True, it is a WARN row in place of the ERROR row.
     """
     if holds:
         return good(rule, table, offset, fine)
@@ -66,9 +67,9 @@ def judged(
 
 
 def row_from_finding(finding: Finding, table: str) -> Row:
-    """Return an ERROR row made from a finding of the table parsers.
+    """Return an ERROR row made from a finding of the table parsers. Its rule is the finding's code.
 
-    Its text begins with the byte offset ("at 0x…: ").
+    If the finding's text begins with "at 0x…: ", this becomes the row's offset; else the offset is None.
     """
     place, _, rest = finding.text.partition(": ")
     if place.startswith("at 0x"):
@@ -77,6 +78,6 @@ def row_from_finding(finding: Finding, table: str) -> Row:
 
 
 def worst(rows: Iterable[Row]) -> Verdict:
-    """Return the gravest verdict of the rows; OK if there are no rows."""
+    """Return the gravest verdict of the rows: ERROR before WARN before OK; OK if there are no rows."""
     found = {row.verdict for row in rows}
     return next((verdict for verdict in (Verdict.ERROR, Verdict.WARN) if verdict in found), Verdict.OK)

@@ -1,4 +1,4 @@
-"""Check a start info: one private function per rule, each of which yields its rows.
+"""Check a start info: one private function per rule, each of which yields its rows (check results).
 
 Source: Xen public/arch-x86/hvm/start_info.h, public/xen.h (SIF_*).
 """
@@ -18,7 +18,7 @@ KNOWN_FLAGS = 0xFF1F  # privileged, initdomain, multiboot module, module by fram
 
 @attrs.frozen
 class Reserved:
-    """A reserved field, which must be zero, with its place and the value that it has."""
+    """A reserved field, which must be 0: its table, its byte offset there, and the value that it has."""
 
     table: str
     offset: int
@@ -32,10 +32,11 @@ def check_start_info(
     reserved: Sequence[Reserved],
     map_offsets: Sequence[int],
 ) -> Iterator[Row]:
-    """Yield the rows of all rules for a start info that was read.
+    """Yield the rows (check results) of all rules for a start info that was read.
 
-    Parts that could not be read are not judged here: `read_start_info` already made rows for them.
-    `map_offsets` are the byte offsets of the memory map's entries in their list.
+    Parts that could not be read are not judged here: `read_start_info` already made rows for them. `reserved`
+    are the reserved fields of all parts. `map_offsets` are the byte offsets in their list of the entries in
+    `info.memory_map`, one for each.
     """
     yield judged(
         info.version in SIZES, "version", "start_info", 4,
@@ -52,7 +53,7 @@ def check_start_info(
 
 
 def _flags(info: StartInfo) -> Iterator[Row]:
-    """Check the flags word."""
+    """Yield one row about the flags: WARN for unknown flags, or for INITDOMAIN without PRIVILEGED."""
     if info.flags & ~KNOWN_FLAGS:
         yield doubtful("flags", "start_info", 8, f"unknown flags {info.flags & ~KNOWN_FLAGS:#x}")
     elif info.flags & INITDOMAIN and not info.flags & PRIVILEGED:
@@ -63,7 +64,7 @@ def _flags(info: StartInfo) -> Iterator[Row]:
 
 
 def _reserved(fields: Sequence[Reserved]) -> Iterator[Row]:
-    """Check that reserved fields are 0."""
+    """Yield an ERROR row for each reserved field that is not 0, at most 16; one OK row if all are 0."""
     used = [field for field in fields if field.value]
     for field in used[:16]:
         yield wrong("reserved", field.table, field.offset, f"a reserved field holds {field.value:#x}, not 0")
@@ -72,7 +73,10 @@ def _reserved(fields: Sequence[Reserved]) -> Iterator[Row]:
 
 
 def _modules(info: StartInfo) -> Iterator[Row]:
-    """Check that each module lies in RAM, not at address 0 and not beyond 2^64."""
+    """Yield one row per module: ERROR if it is not wholly in RAM, is at address 0, or runs beyond 2^64.
+
+    An empty module is WARN. Without a memory map RAM is not checked.
+    """
     free_map = flatten_map(info.memory_map)
     for number, module in enumerate(info.modules):
         at, title = number * MODULE.size, f"module {number}"
@@ -94,7 +98,10 @@ def _modules(info: StartInfo) -> Iterator[Row]:
 
 
 def _memory_map(info: StartInfo, offsets: Sequence[int]) -> Iterator[Row]:
-    """Check the memory map: known types, no overlaps."""
+    """Yield the rows about the memory map: ERROR for each overlap, WARN for each type that is not known.
+
+    If there is neither, or no memory map, yield one OK row. The order of the entries does not matter.
+    """
     if not info.memory_map:
         where = (
             "by hypercall (XENMEM_memory_map)" if info.version == 0 else "none is given, the guest asks Xen"
@@ -123,7 +130,7 @@ def _memory_map(info: StartInfo, offsets: Sequence[int]) -> Iterator[Row]:
 
 
 def _strings(info: StartInfo) -> Iterator[Row]:
-    """Warn of command lines that are not ASCII."""
+    """Yield a WARN row for each command line that is not ASCII; one OK row if there is none."""
     strings = [("start_info", 24, info.cmdline)]
     strings += [("module list", MODULE.size * n + 16, m.cmdline) for n, m in enumerate(info.modules)]
     odd = [(table, offset) for table, offset, text in strings if text and not text.isascii()]
@@ -134,7 +141,7 @@ def _strings(info: StartInfo) -> Iterator[Row]:
 
 
 def _rsdp(info: StartInfo, image: MemoryImage) -> Iterator[Row]:
-    """Report where the RSDP is, and warn if it is not in the image."""
+    """Yield one row about the address of the RSDP: WARN if it is not in the image. No RSDP is OK."""
     if info.rsdp is None:
         yield good("rsdp", "start_info", 32, "none: the domain has no ACPI")
     elif not image.room(info.rsdp):
@@ -144,9 +151,10 @@ def _rsdp(info: StartInfo, image: MemoryImage) -> Iterator[Row]:
 
 
 def _overlaps(info: StartInfo, places: Places) -> Iterator[Row]:
-    """Check that no two pieces that the loader placed overlap: structure, lists, strings, modules.
+    """Yield an ERROR row for each piece that overlaps another; one OK row if there is none.
 
-    Strings may be at the same place: one empty string can serve several modules.
+    Pieces are the structure, the lists, the strings and the modules. Strings of the same length may be at the
+    same place: one empty string can serve several modules.
     """
     spans = [(Range(places.start_info, SIZES[min(info.version, 1)]), "the structure")]
     if places.module_list is not None and info.modules:
@@ -174,7 +182,10 @@ def _overlaps(info: StartInfo, places: Places) -> Iterator[Row]:
 
 
 def _below_4gib(places: Places) -> Iterator[Row]:
-    """Warn of pieces that a kernel with a 32-bit entry point cannot reach."""
+    """Yield one row: WARN if the structure, a list or the command line is at or above 4 GiB.
+
+    A kernel with a 32-bit entry point cannot reach it there. Modules and their command lines are not checked.
+    """
     lists = (places.start_info, places.module_list, places.cmdline, places.memory_map)
     high = [at for at in lists if at is not None and at >= FOUR_GIB]
     yield judged(

@@ -1,7 +1,8 @@
-"""Check the ACPI tables of a PVH domain, whoever made them, against every rule of the boot ABI.
+"""Check the ACPI tables of a PVH domain against every rule of the boot ABI, whatever program made them.
 
 This module checks which tables there are, their lengths and checksums, and that every pointer leads to the
-right table. `check_fadt` and `check_madt` check the two tables that differ between the domains.
+right table. `check_fadt` and `check_madt` check the two tables that differ between the domains. The functions
+yield rows: `Row` is the result of one rule, OK, WARN or ERROR.
 Source: ACPI 6.5 §5.2; xen/arch/x86/hvm/dom0_build.c; tools/libacpi/build.c.
 """
 
@@ -19,10 +20,12 @@ from pcipt.firmware.pvh.rules import ALLOWED, FORBIDDEN, OTHERS
 
 
 def check_tables(tables: TableSet, domain: Domain | None, facts: Facts) -> Iterator[Row]:
-    """Yield the rows of all rules for the tables of one domain. Nothing raises, whatever the bytes are.
+    """Yield the rows of all rules for the tables of one domain.
 
-    `domain` None means that another loader made the tables: then only rules that hold for every machine are
-    checked (lengths, checksums, pointers, overlaps).
+    It raises no error, whatever the bytes are.
+
+    `domain` None means that neither Xen nor libxl made the tables: then only rules that hold for every
+    machine are checked (lengths, checksums, pointers, overlaps).
     """
     for table in tables.tables:
         yield from _length_and_checksum(tables.label(table), table)
@@ -44,7 +47,11 @@ def check_tables(tables: TableSet, domain: Domain | None, facts: Facts) -> Itera
 
 
 def _length_and_checksum(label: str, table: PlacedTable) -> Iterator[Row]:
-    """Check the length and the checksum of one table. A FACS has no checksum."""
+    """Yield the rows about the length and the checksum of one table: ERROR if one is wrong.
+
+    A FACS has no checksum, so it gets a row about its length only. A table shorter than a header gets one
+    ERROR row.
+    """
     if table.signature == "FACS":
         length = int.from_bytes(table.data[4:8], "little")
         fits = len(table.data) >= 8 and FACS_SIZE <= length <= len(table.data)
@@ -70,7 +77,11 @@ def _length_and_checksum(label: str, table: PlacedTable) -> Iterator[Row]:
 
 
 def _present(tables: TableSet, domain: Domain) -> Iterator[Row]:
-    """Check that the required tables are there, and no more of a kind than allowed."""
+    """Yield the rows about required tables: ERROR if one is missing or there are too many of a kind.
+
+    A missing FACS is WARN, and so is a missing DSDT of the hardware domain, because a recording may lack it.
+    A guest needs no MADT and may have two FADTs.
+    """
     for signature in ("FACP", "DSDT"):
         there = bool(tables.named(signature))
         warn = signature == "DSDT" and domain is Domain.HARDWARE  # a recording may lack the machine's DSDT
@@ -91,7 +102,11 @@ def _present(tables: TableSet, domain: Domain) -> Iterator[Row]:
 
 
 def _permitted(tables: TableSet) -> Iterator[Row]:
-    """Check that there are only tables that Xen gives to its hardware domain."""
+    """Yield an ERROR row for each forbidden table, a WARN row for each that Xen does not hand out.
+
+    Xen gives its hardware domain only the tables in `ALLOWED` and `OTHERS`. If all tables are of these, yield
+    one OK row.
+    """
     bad = False
     for table in tables.tables:
         label, name = tables.label(table), table.signature
@@ -107,7 +122,11 @@ def _permitted(tables: TableSet) -> Iterator[Row]:
 
 
 def _rsdp(tables: TableSet, domain: Domain | None) -> Iterator[Row]:
-    """Check the RSDP and its pointers."""
+    """Yield the rows about the RSDP and its pointers: ERROR for a wrong checksum, length or revision.
+
+    If `tables.rsdp` is None, yield one OK row that says so. If the RSDP is malformed, yield one ERROR row.
+    Revision 0 is right only if `domain` is None.
+    """
     table = tables.rsdp
     if table is None:
         yield good(
@@ -136,7 +155,11 @@ def _rsdp(tables: TableSet, domain: Domain | None) -> Iterator[Row]:
 
 
 def _rsdp_pointers(tables: TableSet, rsdp: Rsdp, domain: Domain | None) -> Iterator[Row]:
-    """Check that the RSDP points to the XSDT and, depending on the domain, to an RSDT."""
+    """Yield the rows about the RSDP's pointers to XSDT and RSDT.
+
+    Domains of Xen need an XSDT; without a domain, one of the two is enough. WARN: the hardware domain has an
+    RSDT, or a guest has none.
+    """
     if rsdp.xsdt or domain is not None:
         yield _pointer(tables, "RSDP", 24, rsdp.xsdt, ("XSDT",))
     if domain is Domain.HARDWARE:
@@ -151,11 +174,12 @@ def _rsdp_pointers(tables: TableSet, rsdp: Rsdp, domain: Domain | None) -> Itera
 
 
 def _pointer(tables: TableSet, label: str, offset: int, address: int, wanted: tuple[str, ...]) -> Row:
-    """Check one pointer of the table `label`: return an ERROR row if no right table is at `address`, else OK.
+    """Return the row about one pointer of the table `label`: ERROR if `address` is wrong, else OK.
 
-    A right table has one of the signatures `wanted`. An empty `wanted` allows every table except RSDT, XSDT,
-    FACS, DSDT and RSDP. `offset` is where the pointer is in its table. The row is OK, and says that the
-    pointer was not checked, if the address of no table is known.
+    `address` must be that of a table with one of the signatures `wanted`. An empty `wanted` allows every
+    table except RSDT, XSDT, FACS, DSDT and RSDP. `offset` is the byte offset of the pointer in its table.
+    Address 0 is an ERROR. If no table at all has a known address, the row is OK and says that the pointer was
+    not checked.
     """
     if not address:
         return wrong("pointer", label, offset, "it is 0")
@@ -173,7 +197,11 @@ def _pointer(tables: TableSet, label: str, offset: int, address: int, wanted: tu
 
 
 def _root_table(tables: TableSet, table: PlacedTable, domain: Domain | None) -> Iterator[Row]:
-    """Check an RSDT or XSDT: its entries, their pointers, and the order in the hardware domain's table."""
+    """Yield the rows about an RSDT or XSDT: its length, its entries and where they point.
+
+    ERROR: an incomplete, repeated or wrong entry, no entry, more than 256 entries. WARN: the hardware
+    domain's first entry is not the MADT. Yield nothing for a table without a whole header.
+    """
     label, parsed = tables.label(table), table.parsed
     if parsed is None:
         return
@@ -202,7 +230,10 @@ def _root_table(tables: TableSet, table: PlacedTable, domain: Domain | None) -> 
 
 
 def _overlaps(tables: TableSet) -> Iterator[Row]:
-    """Check that no two tables whose addresses are known overlap."""
+    """Yield an ERROR row for each table that overlaps another table; one OK row if there is none.
+
+    Tables whose address is unknown are left out. If no address is known, yield nothing.
+    """
     placed = sorted(
         ((table.range, tables.label(table)) for table in tables.everything if table.range is not None),
         key=lambda item: item[0],

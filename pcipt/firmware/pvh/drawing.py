@@ -33,7 +33,11 @@ _MEANINGS = {
 
 
 def draw_layout(areas: Sequence[Area], title: str = "Address space of the hardware domain") -> str:
-    """Return a complete SVG document that shows the areas, which must be in address order."""
+    """Return a complete SVG document that shows the areas from top to bottom.
+
+    `areas` must be sorted by address and without gaps, as `areas_from_layers` returns them; they may be
+    empty. Texts are cut to fit.
+    """
     parts: list[str] = []
     at = _TOP
     for area in areas:
@@ -53,9 +57,7 @@ def draw_layout(areas: Sequence[Area], title: str = "Address space of the hardwa
 def box_height(area: Area) -> int:
     """Return the height of an area's box in pixels.
 
-    It grows with each doubling of the size beyond one page.
-
-    A hole grows half as fast.
+    It grows with each doubling of the size above one page. The height of a hole grows half as fast.
     """
     doublings = max(0, area.range.size.bit_length() - 13)
     if area.treatment is Treatment.HOLE:
@@ -64,9 +66,9 @@ def box_height(area: Area) -> int:
 
 
 def size_words(size: int) -> str:
-    """Return a size in bytes as text in the largest unit in which the number is at least 1, e.g.
+    """Return a size in bytes as text in the largest unit in which the number is at least 1: "1.5 MiB".
 
-    "1.5 MiB".
+    The number has one decimal unless it is whole; 0 is "0 B"; EiB is the largest unit.
     """
     units = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
     unit = min((size.bit_length() - 1) // 10, len(units) - 1) if size else 0
@@ -75,7 +77,7 @@ def size_words(size: int) -> str:
 
 
 def _box(area: Area, at: int, height: int) -> str:
-    """Return the SVG of one area; `at` is the top of its box in pixels."""
+    """Return the SVG of one area. `at` is the top of its box, `height` its height, in pixels."""
     middle = at + height // 2 + 4
     kind = area.treatment.value
     what = area.what if area.treatment is not Treatment.HOLE else ""
@@ -121,5 +123,5 @@ def _style() -> str:
 
 
 def _cut(text: str, longest: int) -> str:
-    """Return the text cut to `longest` characters, the last of which is then an ellipsis."""
+    """Return the text, cut to `longest` characters if it is longer; the last of them is then an ellipsis."""
     return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -1,6 +1,6 @@
 """Facts about a domain that its ACPI tables do not contain.
 
-A rule that needs an unknown fact (None) is not checked.
+If a fact is unknown (None), the rules that need it are not checked.
 """
 
 import attrs
@@ -10,10 +10,10 @@ from pcipt.firmware.memory_map import MemoryEntry
 
 @attrs.frozen
 class Facts:
-    """What is known of a domain beside its tables; None means unknown.
+    """Facts about a domain that its tables do not contain; None means unknown.
 
     `vga` is True if the machine has a VGA-compatible function. `io_apic` is True if the guest is meant to
-    have an IO-APIC. `memory` is the domain's memory map, sorted and without overlaps.
+    have an IO-APIC. `memory` is the domain's memory map as `flatten_map` returns it.
     """
 
     vcpus: int | None = None

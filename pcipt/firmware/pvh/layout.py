@@ -1,8 +1,8 @@
 """Compute the physical address space of a PVH hardware domain: what is at each address, and why.
 
-Layers lie over each other; a later one in this list hides an earlier one: the memory map, the low 1 MiB,
+The layers, from the lowest rank to the highest, which hides the others: the memory map, the low 1 MiB,
 reserved regions, BARs that decode, what Xen traps or emulates. Addresses without a layer are holes. There is
-no ISA hole at 15 MiB: early drafts of the ABI had one, the final ABI has RAM there if the machine has RAM
+no ISA hole at 15 MiB: early drafts of the ABI had one; the final ABI has RAM there if the machine has RAM
 there.
 Source: xen/arch/x86/hvm/dom0_build.c; xen/drivers/passthrough/x86/iommu.c, arch_iommu_hwdom_init.
 """
@@ -41,8 +41,8 @@ _UNKNOWN = (Treatment.WITHHELD, "memory of a type that is not known", "Xen maps 
 class Platform:
     """All facts that decide the layout of a hardware domain.
 
-    `memory` is the domain's memory map: the machine's, with RAM reduced to dom0_mem. `madt` None means that
-    the MADT could not be read.
+    `memory` is the domain's memory map, in any order: the machine's, with RAM reduced to dom0_mem. `ecam` are
+    the MMCFG regions. `madt` None means that the MADT could not be read. `reserved` are the reserved regions.
     """
 
     memory: tuple[MemoryEntry, ...]
@@ -54,14 +54,21 @@ class Platform:
 
 @attrs.frozen
 class Layout:
-    """The areas from address 0 on without a gap, and the conflicts that were found."""
+    """The areas of an address space from address 0 on, and the findings about conflicts.
+
+    Shape:  areas sorted by address, without gaps.
+    """
 
     areas: tuple[Area, ...]
     findings: tuple[Finding, ...]
 
 
 def compute_layout(platform: Platform) -> Layout:
-    """Return the whole layout, from address 0 to the end of the last known thing."""
+    """Return the layout of the domain's address space, from address 0 to the highest address of any layer.
+
+    Its findings: BARs that Xen does not map (`bar-not-mapped`), then areas that hide RAM of the domain
+    (`over-ram`).
+    """
     memory = flatten_map(platform.memory)
     findings: list[Finding] = []
     layers = [
@@ -78,7 +85,11 @@ def compute_layout(platform: Platform) -> Layout:
 
 
 def _memory_layers(memory: Sequence[MemoryEntry]) -> Iterator[Layer]:
-    """Yield the layers of the memory map, which must come from `flatten_map`."""
+    """Yield the layers of the memory map, which must come from `flatten_map`.
+
+    Withheld are types that are not known, unusable and disabled memory, and reserved memory above both 4 GiB
+    and the last RAM.
+    """
     top = max(
         (e.range.last + 1 for e in memory if e.type in (MemoryType.RAM, MemoryType.UNUSABLE)), default=0
     )
@@ -107,8 +118,8 @@ def _memory_layers(memory: Sequence[MemoryEntry]) -> Iterator[Layer]:
 def _made_by_xen(memory: Sequence[MemoryEntry], number: int) -> bool:
     """Return True if entry `number` of the memory map holds ACPI tables that Xen built.
 
-    Xen takes their memory from the end of RAM: the entry follows RAM directly and does not begin at a page
-    boundary.
+    Xen takes their memory from the end of RAM. So the entry follows RAM or such tables without a gap and does
+    not begin at a page boundary.
     """
     entry = memory[number]
     before = memory[number - 1] if number else None
@@ -118,7 +129,7 @@ def _made_by_xen(memory: Sequence[MemoryEntry], number: int) -> bool:
 
 
 def _low_layers(memory: Sequence[MemoryEntry]) -> Iterator[Layer]:
-    """Yield the layers of the low 1 MiB: RAM there is a copy of the machine's, the rest is mapped 1:1."""
+    """Yield the layers of the low 1 MiB: RAM there is a copy of the machine's RAM, the rest is mapped 1:1."""
     why = "below 1 MiB the machine shows through; nothing is loaded there"
     yield Layer(_LOW, Range(Address(0), ONE_MIB), Treatment.IDENTITY, "low 1 MiB", why)
     for entry in memory:
@@ -130,7 +141,12 @@ def _low_layers(memory: Sequence[MemoryEntry]) -> Iterator[Layer]:
 
 
 def _reserved_layers(regions: Iterable[Region]) -> Iterator[Layer]:
-    """Yield the layers of reserved regions; a region none of whose devices is there is withheld."""
+    """Yield the layers of reserved regions.
+
+    A region without a device that is known to be present is withheld.
+
+    Empty regions and IVMD blocks without a flag (NEITHER) are left out.
+    """
     for region in regions:
         if region.frames is None or region.kind is RegionKind.NEITHER:
             continue
@@ -155,7 +171,11 @@ def _ecam_layers(regions: Iterable[EcamRegion]) -> Iterator[Layer]:
 
 
 def _apic_layers(madt: Madt | None) -> Iterator[Layer]:
-    """Yield the layers of interrupt messages, the local APIC and the IO-APICs."""
+    """Yield the layers of the interrupt messages, the local APIC and the IO-APICs.
+
+    If the MADT is None or its local APIC address is 0, the local APIC is at FEE00000. If it is None, there
+    are no IO-APICs.
+    """
     why = "writes from devices are interrupts; never mapped"
     yield Layer(_MESSAGES, MESSAGES, Treatment.WITHHELD, "interrupt messages", why)
     local = madt.local_apic if madt is not None and madt.local_apic else LOCAL_APIC_ADDRESS
@@ -174,7 +194,7 @@ def _apic_layers(madt: Madt | None) -> Iterator[Layer]:
 
 
 def _conflicts(areas: Sequence[Area], platform: Platform) -> Iterator[Finding]:
-    """Yield a finding for each area that hides RAM of the domain."""
+    """Yield a finding for each area above 1 MiB that hides RAM of the domain, sorted by address."""
     memory = flatten_map(platform.memory)
     for area in areas:
         if area.treatment in (Treatment.RAM, Treatment.HOLE) or area.range.start < ONE_MIB:

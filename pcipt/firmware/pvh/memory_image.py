@@ -1,6 +1,6 @@
 """Hold pieces of a machine's physical memory and read them by physical address.
 
-An image is hostile input: a read that is not wholly inside the image yields None, and every search is
+An image is hostile input: a read that is not wholly inside one piece yields None, and every search is
 bounded.
 """
 
@@ -41,7 +41,7 @@ class Piece:
 
 @attrs.frozen
 class MemoryImage:
-    """Pieces in address order that do not overlap. `image_from_pieces` makes it."""
+    """Pieces of memory, sorted by address, that do not overlap. `image_from_pieces` makes it."""
 
     pieces: tuple[Piece, ...]
 
@@ -50,7 +50,10 @@ class MemoryImage:
         return next((piece.end - address for piece in self.pieces if piece.start <= address < piece.end), 0)
 
     def read(self, address: int, size: int) -> bytes | None:
-        """Return `size` bytes at `address`; None if they are not wholly inside one piece."""
+        """Return `size` bytes at `address`; None if they are not wholly inside one piece.
+
+        A range that crosses into the next piece gives None, even if the pieces are adjacent.
+        """
         for piece in self.pieces:
             if piece.start <= address and address + size <= piece.end:
                 at = address - piece.start
@@ -58,18 +61,20 @@ class MemoryImage:
         return None
 
     def read_string(self, address: int, limit: int) -> bytes | None:
-        """Return the bytes from `address` up to the terminating zero, without it.
+        """Return the bytes from `address` up to the first zero byte, without the zero.
 
-        None if there is no zero within `limit` bytes or before the end of the piece.
+        None if there is no zero byte among the first `limit` bytes or before the end of the piece, or if no
+        piece contains `address`.
         """
         data = self.read(address, min(limit, self.room(address))) or b""
         end = data.find(b"\0")
         return None if end < 0 else data[:end]
 
     def search(self, wanted: bytes, step: int, limit: int) -> list[Address]:
-        """Return the addresses of `wanted` that are multiples of `step`, at most `limit` of them.
+        """Return the addresses at which `wanted` is found and that are multiples of `step`, sorted.
 
-        The search also stops after 65536 occurrences, aligned or not.
+        At most `limit` addresses are returned. The search ends after 65536 occurrences, aligned or not. An
+        occurrence that crosses from one piece into the next is not found.
         """
         found: list[Address] = []
         hits = 0
@@ -83,12 +88,12 @@ class MemoryImage:
         return found
 
     def covers(self, span: Range) -> bool:
-        """Return True if one piece holds the whole span."""
+        """Return True if one piece contains the whole span; False if it crosses into the next piece."""
         return self.room(span.start) >= span.size
 
 
 def image_from_pieces(pieces: Sequence[Piece], source: str = "image") -> MemoryImage:
-    """Return the image of these pieces. `source` names the input in errors.
+    """Return the image of these pieces, which may be in any order. `source` names the input in errors.
 
     Raises: MalformedError if a piece is empty, does not fit into 64 bits, or overlaps another piece.
     """

@@ -1,8 +1,8 @@
 """Find and read `hvm_start_info` in an image of physical memory, and check it.
 
-Input that cannot be a start info raises an error. In any other case all readable parts are read, and rows
-report the rest. Counts are limited by the size of the image and by the limits below, so that reading any
-image ends in bounded time.
+Bytes that cannot be a start info give an error. In any other case all readable parts are read, and a row (a
+check result) reports each part that cannot be read. Counts are limited by the size of the image and by the
+limits below, so that reading any image ends in bounded time.
 Source: Xen public/arch-x86/hvm/start_info.h.
 """
 
@@ -37,7 +37,7 @@ _VERSIONS = (bytes(4), b"\x01\0\0\0")
 
 @attrs.frozen
 class Parsed:
-    """A start info, the addresses of its pieces, and the rows of all rules."""
+    """A start info, the addresses of its pieces, and the rows (check results) of all rules."""
 
     info: StartInfo
     places: Places
@@ -45,11 +45,12 @@ class Parsed:
 
 
 def find_start_info(image: MemoryImage, source: str = "image") -> Parsed:
-    """Return the start info of an image: at its first byte, else at the place with the fewest errors.
+    """Return the start info at the image's first byte if its magic is there, else the best other one.
 
-    Other places are those where the magic is. At most 8 places that look like a start info are tried; the
-    first one without an error is taken.
-    Raises: MalformedError if the magic is nowhere, or no whole start info follows it.
+    The best one has the fewest ERROR rows. The places where the magic is are tried by ascending address, at
+    most 8 that have a known version and a possible number of modules; the search ends at the first without an
+    ERROR row. The image must have a piece.
+    Raises: MalformedError if the magic is nowhere, or no start info follows it.
     """
     first = image.pieces[0]
     if first.data[0:4] == MAGIC.to_bytes(4, "little"):
@@ -75,9 +76,12 @@ def find_start_info(image: MemoryImage, source: str = "image") -> Parsed:
 
 
 def parse_start_info(image: MemoryImage, address: Address, source: str = "image") -> Parsed:
-    """Return the structure at `address` and everything that it points to, with the rows of all rules.
+    """Return the start info at `address` with everything that it points to, and the rows of all rules.
 
-    Raises: MalformedError if its first 40 bytes are not in the image or do not begin with the magic.
+    A part that cannot be read is missing from the result (None or fewer entries), and an ERROR row reports
+    it.
+    Raises: MalformedError if the 40 bytes of the structure are not in the image or do not begin with the
+            magic.
     """
     head = image.read(address, HEADER.size)
     if head is None:
@@ -121,7 +125,8 @@ def parse_start_info(image: MemoryImage, address: Address, source: str = "image"
 def _plausible(image: MemoryImage, address: Address) -> bool:
     """Return True if a structure, and not only the constant in a kernel's code, may be at `address`.
 
-    Only the version and the number of modules decide.
+    True if 40 bytes are in the image, the version is 0 or 1, and there are at most `MAX_MODULES` (1024)
+    modules.
     """
     head = image.read(address, HEADER.size)
     return (
@@ -135,7 +140,11 @@ def _errors(parsed: Parsed) -> int:
 
 
 class _Reader:
-    """Reads the lists and strings; adds an ERROR row for each part that cannot be read."""
+    """Reads the lists and strings of a start info; adds an ERROR row for each part that it cannot read.
+
+    It also collects reserved fields, the addresses of the modules' command lines, and the offsets of map
+    entries.
+    """
 
     def __init__(self, image: MemoryImage) -> None:
         self._image = image
@@ -145,11 +154,15 @@ class _Reader:
         self.map_offsets: list[int] = []
 
     def reserve(self, table: str, offset: int, value: int) -> None:
-        """Keep the value of a reserved field for a later check."""
+        """Append a reserved field, with its value, to `reserved`, to be checked later."""
         self.reserved.append(Reserved(table, offset, value))
 
     def modules(self, address: int, count: int) -> tuple[Module, ...]:
-        """Return the modules that can be read, and keep the addresses of their command lines."""
+        """Return the modules that can be read, in the order of the list.
+
+        The address of each command line (None if 0) is appended to `module_cmdlines`. If the list or a string
+        cannot be read, an ERROR row is added.
+        """
         found = []
         for offset, data in self._list("module-list", 12, address, count, MODULE.size, MAX_MODULES):
             start, size, cmdline, reserved = MODULE.unpack(data)
@@ -159,7 +172,11 @@ class _Reader:
         return tuple(found)
 
     def memory_map(self, address: int, count: int) -> tuple[MemoryEntry, ...]:
-        """Return the entries that can be read; empty entries and entries beyond 2^64 are left out."""
+        """Return the entries that can be read, in the order of the list, at most `MAX_MAP_ENTRIES` (4096).
+
+        Empty entries and entries beyond 2^64 are left out, each with an ERROR row. The byte offset of each
+        returned entry is appended to `map_offsets`.
+        """
         found = []
         for offset, data in self._list("memory-map", 48, address, count, MAP_ENTRY.size, MAX_MAP_ENTRIES):
             start, size, kind, reserved = MAP_ENTRY.unpack(data)
@@ -173,7 +190,11 @@ class _Reader:
         return tuple(found)
 
     def string(self, table: str, offset: int, address: int) -> bytes | None:
-        """Return the string at `address`; None if the address is 0 or the string cannot be read."""
+        """Return the string at `address` without its zero byte; None if there is none or it cannot be read.
+
+        Address 0 means that there is none. A string that is not in the image, or that has no zero byte within
+        `MAX_STRING` (64 KiB), gives None and an ERROR row at the byte `offset` of `table`.
+        """
         if not address:
             return None
         text = self._image.read_string(address, MAX_STRING)
@@ -186,7 +207,11 @@ class _Reader:
     def _list(
         self, rule: str, offset: int, address: int, count: int, size: int, limit: int
     ) -> Iterator[tuple[int, bytes]]:
-        """Yield (byte offset in the list, bytes) of the entries that are in the image, at most `limit`."""
+        """Yield (byte offset in the list, bytes) of the entries that are in the image, at most `limit`.
+
+        If there are fewer in the image than `count`, more than `limit`, or the address is 0, an ERROR row of
+        the rule `rule` at byte `offset` of the structure is added.
+        """
         if not count:
             return
         if not address:

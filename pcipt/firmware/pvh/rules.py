@@ -1,4 +1,4 @@
-"""Which ACPI tables Xen gives to a PVH hardware domain, which it never gives, which must not be copied.
+"""Which ACPI tables Xen gives to a PVH hardware domain, which it never gives, which pcipt does not copy.
 
 Source: xen/arch/x86/hvm/dom0_build.c, pvh_acpi_table_allowed, pvh_acpi_xsdt_table_allowed.
 """

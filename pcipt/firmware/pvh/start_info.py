@@ -1,6 +1,7 @@
 """Represent and build `hvm_start_info`, the structure that a PVH kernel gets at entry (in ebx).
 
-`StartInfo` holds the content, `Places` the address of each piece. `read_start_info` reads the bytes again.
+`StartInfo` holds the content, `Places` the address of each piece: the structure, its lists, its strings.
+`read_start_info` reads the bytes again.
 Source: Xen public/arch-x86/hvm/start_info.h; for the orders tools/libs/guest/xg_dom_x86.c, hvm/dom0_build.c.
 """
 
@@ -24,9 +25,9 @@ PRIVILEGED, INITDOMAIN = 0x1, 0x2
 
 @attrs.frozen
 class Module:
-    """A boot module (e.g. an initrd).
+    """A boot module (e.g. an initrd): `size` bytes at address `start`.
 
-    `cmdline` None means no string (address 0); an empty string is different.
+    `cmdline` None means that there is no string (address 0); an empty string is a string.
     """
 
     start: Address
@@ -36,7 +37,11 @@ class Module:
 
 @attrs.frozen
 class StartInfo:
-    """The content of the structure. `rsdp` None means address 0. Version 0 has no memory map."""
+    """The content of the structure.
+
+    `cmdline` None means that there is no string (address 0), `rsdp` None that its address is 0. Version 0 has
+    no memory map.
+    """
 
     version: int
     flags: int = 0
@@ -53,7 +58,7 @@ class StartInfo:
 
 @attrs.frozen
 class Places:
-    """The address of each piece; None if there is no such piece (address 0).
+    """The address of each piece of a start info; None if there is no such piece (address 0).
 
     `module_cmdlines` has one item per module, in the same order.
     """
@@ -76,7 +81,7 @@ class Order(enum.Enum):
 class Built:
     """The bytes of a start info, to be loaded at the address `start`.
 
-    `places` tells where each piece is; ebx must hold `places.start_info`.
+    `places` has the address of each piece; ebx must hold `places.start_info` when the kernel is entered.
     """
 
     start: Address
@@ -92,10 +97,11 @@ class Built:
 def build_start_info(info: StartInfo, start: Address, order: Order = Order.LIBXL) -> Built:
     """Return the structure and all pieces that it points to, placed from `start` on.
 
-    Each piece is aligned to 8 bytes.
-
-    Raises: ValueError if a string holds a zero byte, if version 0 is to have a memory map, or if `start` is
-            0, which would mean that there is no structure.
+    Each piece is aligned to 8 bytes relative to address 0, except the first, which is at `start`. A version
+    above 1 has the form of version 1.
+    Raises: ValueError if a string contains a zero byte, if version 0 is to have a memory map, or if `start`
+            is 0, which would mean that there is no structure; struct.error if a number does not fit into its
+            field.
     """
     if start == 0:
         raise ValueError("address 0 stands for a piece that is not there")
@@ -124,7 +130,7 @@ def build_start_info(info: StartInfo, start: Address, order: Order = Order.LIBXL
 
 
 def _header(info: StartInfo, places: Places) -> bytes:
-    """Return the bytes of the structure itself."""
+    """Return the bytes of the structure itself, which has the addresses in `places`."""
     head = HEADER.pack(
         MAGIC,
         info.version,
@@ -140,7 +146,7 @@ def _header(info: StartInfo, places: Places) -> bytes:
 
 
 def _lay_out(info: StartInfo, start: Address, order: Order) -> Places:
-    """Return the address of each piece."""
+    """Return the address of each piece, in the given order from `start` on, each aligned to 8 bytes."""
     at = start
 
     def take(size: int | None) -> Address | None:
@@ -153,6 +159,7 @@ def _lay_out(info: StartInfo, start: Address, order: Order) -> Places:
         return here
 
     def string(text: bytes | None) -> Address | None:
+        """Return the next free address and mark it used for a text and a zero byte; None for None."""
         return take(None if text is None else len(text) + 1)
 
     size = SIZES[min(info.version, 1)]

@@ -1,1 +1,1 @@
-"""Reserved memory regions (RMRR, IVMD): what firmware and Xen tell of them, and what is odd about them."""
+"""Reserved memory regions (RMRR, IVMD) as tables and Xen list them, and findings about odd regions."""

@@ -1,8 +1,7 @@
 """Find what is odd about reserved regions.
 
-Each rule finds one oddity; it returns the finding's text or None.
-
-Odd regions are reported, never corrected, because Xen acts by the table as it is.
+Each rule finds one oddity; it returns the finding's text or None. Odd regions are reported, never corrected,
+because Xen acts by the table as it is.
 Source: xen/drivers/passthrough/vtd/dmar.c, register_one_rmrr, acpi_parse_one_rmrr; xl.cfg(5), rdm_policy.
 """
 
@@ -29,7 +28,7 @@ def _empty(region: Region) -> str | None:
 
 
 def _base_zero(region: Region) -> str | None:
-    """Return the finding's text if the region begins at address 0; else None."""
+    """Return the finding's text if the region begins at address 0 and is not empty; else None."""
     if region.base or region.range is None:
         return None
     return "it begins at address 0: firmware left the base out or means the first page; it is taken as it is"
@@ -43,19 +42,22 @@ def _unaligned(region: Region) -> str | None:
 
 
 def _large(region: Region) -> str | None:
-    """Return the finding's text if the region has more than 64 MiB; else None."""
+    """Return the finding's text if the region has more than 64 MiB (LARGE); else None."""
     if region.range is None or region.range.size <= LARGE:
         return None
     return f"it has {region.range.size >> 20} MiB: more than 64 MiB are unusual (graphics memory?)"
 
 
 def _no_scope(region: Region) -> str | None:
-    """Return the finding's text if no device is named and Xen does not list the region; else None."""
+    """Return the finding's text if firmware names no function for the region; else None.
+
+    None too if Xen lists the region. Namespace scopes do not name a function (see `Region.named`).
+    """
     return None if region.named or region.listed else "it names no device: Xen drops it"
 
 
 def _shared(region: Region) -> str | None:
-    """Return the finding's text if the region is reserved for several functions; else None."""
+    """Return the finding's text if the region is shared (see `Region.shared`); else None."""
     if not region.shared:
         return None
     names = [str(device.sbdf) for device in region.devices]
@@ -67,7 +69,11 @@ def _shared(region: Region) -> str | None:
 
 
 def _dropped(region: Region) -> str | None:
-    """Return the finding's text if Xen drops the region because no device of it is there; else None."""
+    """Return the finding's text if Xen drops the region because its devices are absent; else None.
+
+    If Xen was asked, it drops a region that it does not list although firmware names a function for it. If
+    Xen was not asked, it drops a region that has devices, all of which are known to be absent.
+    """
     if region.listed is False and region.named and region.range is not None:
         return "Xen does not list it: it dropped it at boot, for none of its devices answered"
     if region.listed or not region.devices:
@@ -90,9 +96,11 @@ RULES: tuple[tuple[str, Rule], ...] = (
 
 
 def with_findings(regions: Regions, memory: Sequence[MemoryEntry] | None = None) -> Regions:
-    """Return the regions, each with the findings of all rules added.
+    """Return the regions, each with the findings of all rules appended to its own findings.
 
-    Overlaps with RAM are found only if `memory` is given, which must come from `flatten_map`.
+    Call it after `with_xen`, because rules use `listed`. A region that overlaps RAM gets one finding for
+    that, and a region that overlaps another region gets one. Overlaps with RAM are found only if `memory` is
+    given, which must come from `flatten_map`.
     """
     overlaps = _overlaps(regions.regions)
     judged = []
@@ -110,7 +118,7 @@ def with_findings(regions: Regions, memory: Sequence[MemoryEntry] | None = None)
 
 
 def _overlap_text(region: Region, other: Region) -> str:
-    """Return the text of the finding that `region` overlaps `other`."""
+    """Return the text of the finding that `region` overlaps `other`, which must be so."""
     why = f"it overlaps the region {other}"
     if region.frames == other.frames:
         why = f"{why}: they are one, which leaves dom0 with the last device of both"
@@ -130,7 +138,10 @@ def _refused(region: Region, other: Region) -> bool:
 
 
 def _ram(region: Region, memory: Sequence[MemoryEntry]) -> MemoryEntry | None:
-    """Return an entry of RAM that the region overlaps; None if there is none."""
+    """Return the lowest entry of RAM that the region overlaps; None if there is none.
+
+    None too if the region is empty. `memory` must come from `flatten_map`.
+    """
     if region.range is None:
         return None
     return next((e for e in overlapping(memory, region.range) if e.type is MemoryType.RAM), None)
@@ -139,9 +150,9 @@ def _ram(region: Region, memory: Sequence[MemoryEntry]) -> MemoryEntry | None:
 def _overlaps(regions: Sequence[Region]) -> dict[int, int]:
     """Return, for each region that overlaps another region, the index of one region that it overlaps.
 
-    Shape:  keys and values are indexes in `regions`. Two regions count if Xen refuses the pair (`_refused`),
-            or if they share a page and do not have exactly the same pages. Regions with the same pages are
-            one region to pcipt, so such a pair alone is no finding.
+    Shape:  keys and values are indexes in `regions`. Two regions overlap here if Xen refuses the pair
+            (`_refused`), or if they share a page and do not have exactly the same pages. Regions with exactly
+            the same pages are one region to pcipt, so they are no overlap unless Xen refuses the pair.
     """
     found = _overlapping(
         (span.start, span.last + 1, number)
@@ -163,7 +174,7 @@ def _overlaps(regions: Sequence[Region]) -> dict[int, int]:
 def _overlapping(spans: Iterable[tuple[int, int, int]]) -> dict[int, int]:
     """Return, for each span that overlaps another span, the key of one span that it overlaps.
 
-    `spans` are (start, exclusive end, key).
+    `spans` are (start, exclusive end, key), in any order. A span that overlaps no other is not in the result.
     """
     found: dict[int, int] = {}
     reach: tuple[int, int, int] | None = None  # the span that ends last so far

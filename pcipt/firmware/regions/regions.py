@@ -1,7 +1,7 @@
 """Read from DMAR and IVRS tables the memory that firmware reserved for devices, and find these devices.
 
-One `Region` describes an RMRR, an IVMD block or a region that only Xen lists. A region stays as the table has
-it, even if it is wrong. Its devices are given twice: `scopes` as in the table, `devices` as found by
+One `Region` describes an RMRR, an IVMD block or a region that only Xen lists. A region keeps the table's
+numbers, even if they are wrong. Its devices are given twice: `scopes` as in the table, `devices` as found by
 following the paths through the machine's bridges. Without a machine only scopes of one hop are found, and it
 is not known which devices are present.
 Source: xen/drivers/passthrough/vtd/dmar.c, register_one_rmrr; AMD IOMMU 3.07 §5.2.2.7 (IVMD).
@@ -59,7 +59,7 @@ class RegionKind(enum.Enum):
 class Mapped(enum.Enum):
     """Whether the region is mapped in dom0, and who mapped it.
 
-    WITHDRAWN: pcipt unmapped it because its last device is no longer dom0's. NOT_APPLICABLE: a PV dom0, which
+    WITHDRAWN: pcipt unmapped it after dom0 lost its last device. NOT_APPLICABLE: dom0 is a PV domain, which
     has no such map.
     """
 
@@ -75,8 +75,9 @@ class Mapped(enum.Enum):
 class RegionScope:
     """One device scope as in the table, and the function that it names.
 
-    `sbdf` is that function; None if it was not found. The scope of an IVMD block may be the range of
-    functions from `sbdf` to `last` (inclusive).
+    `kind` is a word: endpoint, bridge, ioapic, hpet, namespace, or "type-N". `sbdf` is the function; None if
+    the path leads to none. If `last` is not None (IVMD only), the scope names the functions from `sbdf` to
+    `last` (inclusive).
     """
 
     kind: str
@@ -88,7 +89,7 @@ class RegionScope:
 
 @attrs.frozen
 class RegionDevice:
-    """A function that the region is reserved for.
+    """A function for which the region is reserved.
 
     `present` is True if the machine has the function, False if not, None if that is not known. `owner` is a
     word for a report: dom0, dom_io, a guest, or unknown.
@@ -103,9 +104,8 @@ class RegionDevice:
 class Region:
     """One reserved region, from the byte address `base` to `limit` (inclusive).
 
-    `limit` is below `base` if the table is wrong.
-
-    `listed` is True if Xen lists the region, False if not, None if Xen was not asked.
+    `limit` is below `base` if the table is wrong; the region is then empty. `listed` is True if Xen lists the
+    region, False if not, None if Xen was not asked or the region is empty.
     """
 
     kind: RegionKind
@@ -120,39 +120,40 @@ class Region:
 
     @property
     def range(self) -> Range | None:
-        """The bytes of the region; None if `limit` is below `base`."""
+        """The bytes of the region; None if it is empty (`limit` is below `base`)."""
         return range_from_inclusive(self.base, self.limit)
 
     @property
     def frames(self) -> Frames | None:
-        """The whole pages that the region touches; None if `limit` is below `base`."""
+        """The whole pages that the region touches; None if it is empty (`limit` is below `base`)."""
         span = self.range
         return frames_from_range(span) if span is not None else None
 
     @property
     def present(self) -> tuple[Sbdf, ...]:
-        """The functions of the region that the machine has."""
+        """The functions of `devices` that the machine is known to have, in the order of `devices`."""
         return tuple(device.sbdf for device in self.devices if device.present)
 
     @property
     def named(self) -> int:
-        """The number of functions that the firmware names for this region, counted as Xen counts them.
+        """The number of functions that the firmware names for this region, by the same rules as Xen's.
 
-        Devices that only ACPI names (namespace scopes) do not count.
+        Namespace scopes (devices that only ACPI names) and scopes of unknown types are left out. A scope
+        whose path leads to no function adds 1.
         """
         return sum(_count(scope) for scope in self.scopes if scope.kind in _COUNTED)
 
     @property
     def shared(self) -> bool:
-        """True if the region is reserved for more than one function."""
+        """True if the region has more than one device, or firmware names more than one function for it."""
         return len(self.devices) > 1 or self.named > 1
 
     @property
     def needs_relaxed(self) -> bool:
         """True if xl needs rdm_policy=relaxed: under a strict policy Xen refuses to assign these devices.
 
-        On VT-d that is so if the region is shared. If no table tells whether the IOMMU is Intel's or AMD's, a
-        shared region gives True too: relaxed works with both.
+        On VT-d it is True if the region is shared, on AMD it is False. If no table shows whether the IOMMU is
+        Intel's or AMD's, it is True for a shared region: relaxed works with both.
         Source: xen/drivers/passthrough/vtd/iommu.c, intel_iommu_assign_device.
         """
         return self.kind in (RegionKind.RMRR, RegionKind.LISTED) and self.shared
@@ -163,9 +164,10 @@ class Region:
 
 @attrs.frozen
 class Regions:
-    """All regions of a machine in table order, and what is wrong with the tables as a whole.
+    """All regions of a machine in table order, and the findings about the tables as a whole.
 
-    `signatures` are those of the tables that were read.
+    Regions that only Xen lists follow those of the tables. `signatures` are those of the DMAR and IVRS tables
+    that were read.
     """
 
     regions: tuple[Region, ...] = ()
@@ -173,15 +175,16 @@ class Regions:
     signatures: tuple[str, ...] = ()
 
     def of(self, sbdf: Sbdf) -> tuple[Region, ...]:
-        """Return the regions that are reserved for the function."""
+        """Return the regions that have the function among their devices, in the order of `regions`."""
         return tuple(
             region for region in self.regions if any(device.sbdf == sbdf for device in region.devices)
         )
 
     def sharers(self, region: Region) -> tuple[Sbdf, ...]:
-        """Return the functions that need pages of `region`.
+        """Return the functions that need pages of `region`, without repetitions.
 
-        These are the region's own devices, and the devices of regions that share a page with it.
+        These are the devices of `region`, and the devices of regions that share a page with it, in the order
+        of `regions`. `region` must be one of `regions`.
         """
         frames = region.frames
         holders = (
@@ -196,10 +199,12 @@ class Regions:
 def regions_from_tables(
     tables: Iterable[bytes], machine: Machine | None, snapshot: BootSnapshot | None = None
 ) -> Regions:
-    """Return the regions of all DMAR and IVRS tables. Other tables are ignored.
+    """Return the regions of all DMAR and IVRS tables, in the order of the tables.
 
-    Devices are found through the bridges as they are now in `machine`. The boot `snapshot`, if given, serves
-    only to find out that buses were renumbered since boot, which becomes a finding.
+    Other tables, and bytes too short for a table, are ignored. An IVMD block whose size is 0 or runs past
+    2^64 is left out with a finding. Devices are found through the bridges as they are now in `machine`; if it
+    is None, see the module. The boot `snapshot`, if given, is used only to find out that buses were
+    renumbered since boot, which becomes a finding of the region.
     """
     now = snapshot_from_machine("", machine) if machine is not None else _EMPTY_SNAPSHOT
     resolver = _Resolver(machine, IommuScope(now), IommuScope(snapshot) if snapshot is not None else None)
@@ -231,9 +236,10 @@ def regions_from_tables(
 
 @attrs.frozen
 class _Resolver:
-    """Turns table entries into regions.
+    """Converts table entries into regions.
 
-    `now` follows paths through the present bridges, `boot` through the bridges of the boot snapshot.
+    `now` follows paths through the present bridges, `boot` through the bridges of the boot snapshot. `boot`
+    None means that there is no snapshot.
     """
 
     machine: Machine | None
@@ -241,7 +247,7 @@ class _Resolver:
     boot: IommuScope | None
 
     def rmrr(self, region: ReservedRegion) -> Region:
-        """Return the region of an RMRR."""
+        """Return the region of an RMRR. Its devices are the functions of its endpoint and bridge scopes."""
         scopes: list[RegionScope] = []
         findings: list[Finding] = []
         for scope in region.scopes:
@@ -262,7 +268,12 @@ class _Resolver:
         )
 
     def ivmd(self, block: MemoryBlock) -> Region:
-        """Return the region of an IVMD block, whose `size` must not be 0."""
+        """Return the region of an IVMD block, whose `size` must not be 0.
+
+        If the block names a range of functions, the devices are those of the machine that are in the range;
+        none without a machine. If both flags are set, the kind is EXCLUSION. If neither is set, the kind is
+        NEITHER, with a finding.
+        """
         first, last = (
             sbdf_from_devfn(block.segment, number >> 8, number & 0xFF) for number in (block.first, block.last)
         )
@@ -286,7 +297,10 @@ class _Resolver:
         )
 
     def _devices(self, named: Iterable[Sbdf]) -> tuple[RegionDevice, ...]:
-        """Return the devices, without repetitions, and whether each is present."""
+        """Return the devices without repetitions, in the order of `named`.
+
+        `present` is None if there is no machine.
+        """
         functions = self.machine.functions if self.machine is not None else None
         return tuple(
             RegionDevice(sbdf, None if functions is None else sbdf in functions)
@@ -294,7 +308,10 @@ class _Resolver:
         )
 
     def _moved(self, segment: int, scope: Scope, leads_to: Sbdf | None) -> Iterator[Finding]:
-        """Yield a finding if the path of a scope no longer leads to the function to which it led at boot."""
+        """Yield one finding if the path of a scope leads nowhere now, or elsewhere than at boot.
+
+        Yield nothing without a machine, or for a path of fewer than two hops.
+        """
         if self.machine is None or len(scope.path) < 2:
             return
         hops = ", ".join(f"{device:02x}.{function:x}" for device, function in scope.path)
@@ -311,7 +328,10 @@ class _Resolver:
 
 
 def _count(scope: RegionScope) -> int:
-    """Return the number of functions that a scope names."""
+    """Return the number of functions that a scope names: 1, or the length of its range.
+
+    A range whose last function is below its first has the length 0.
+    """
     if scope.sbdf is None or scope.last is None:
         return 1
     return max((scope.last.bus << 8 | scope.last.devfn) - (scope.sbdf.bus << 8 | scope.sbdf.devfn) + 1, 0)

@@ -1,7 +1,7 @@
-"""Add to reserved regions what Xen tells: the regions that it lists, and the owner of each device.
+"""Add to reserved regions the facts that Xen has: which regions it lists, and the owner of each device.
 
 On a PVH dom0 Xen's list (XENMEM_reserved_device_memory_map) is the only source. It names functions by the
-addresses that they had at boot. So if Xen lists a region for another function than the one to which the path
+addresses that they had at boot. So if Xen lists a region for a function other than the one to which the path
 in the table leads now, buses were renumbered since boot. Xen lists whole pages.
 """
 
@@ -24,17 +24,22 @@ from pcipt.pci import Finding, Frames, Machine, Sbdf
 
 @attrs.frozen
 class XenRegions:
-    """The regions that Xen lists: `listed` are all of them, `of` has those of each function asked about."""
+    """The regions that Xen lists.
+
+    `listed` has all of them. `of` has the regions of each function about which Xen was asked; an empty tuple
+    if Xen lists none for it.
+    """
 
     listed: tuple[Frames, ...]
     of: Mapping[Sbdf, tuple[Frames, ...]] = attrs.field(factory=dict)
 
 
 def with_xen(regions: Regions, xen: XenRegions, machine: Machine | None) -> Regions:
-    """Return the regions, completed by those that only Xen lists; `listed` of each region is set.
+    """Return the regions with `listed` set, followed by the regions that only Xen lists.
 
-    A region for which table and Xen name different devices gets a finding. Call `with_findings` afterwards,
-    because its rules use `listed`.
+    The latter are sorted by address. A region is listed if it shares a page with one that Xen lists. An empty
+    region keeps its `listed`. An RMRR for which table and Xen name different functions gets a finding. Call
+    `with_findings` afterwards, because its rules use `listed`.
     """
     holders: dict[Frames, list[Sbdf]] = {frames: [] for frames in xen.listed}
     for sbdf, spans in sorted(xen.of.items()):
@@ -51,10 +56,11 @@ def with_xen(regions: Regions, xen: XenRegions, machine: Machine | None) -> Regi
 def with_owners(
     regions: Regions, owners: Mapping[Sbdf, str], mapped: Mapping[Frames, Mapped] | Mapped
 ) -> Regions:
-    """Return the regions with the owner of each device, and whether dom0 has each region mapped.
+    """Return the regions with the owner of each device and with `mapped` set.
 
-    `owners` are words for reports. `mapped` is either one value for all regions, or a value per region; a
-    region that it does not contain keeps its value.
+    `owners` are words for reports; a device that `owners` lacks gets the owner "unknown". `mapped` is one
+    value for all regions, or a value for the pages of each region. In the second case a region whose pages it
+    lacks keeps its value, and an empty region gets NO.
     """
     joined = []
     for region in regions.regions:
@@ -71,7 +77,11 @@ def with_owners(
 
 
 def _compared(region: Region, holders: Mapping[Frames, Sequence[Sbdf]], xen: XenRegions) -> Region:
-    """Return the region with `listed` set, and with a finding if Xen and the table name different devices."""
+    """Return the region with `listed` set, and a finding if Xen and the table name different functions.
+
+    An empty region is returned unchanged. Functions are compared only for an RMRR, and functions of the table
+    only if Xen was asked about them.
+    """
     frames = region.frames
     if frames is None:
         return region
@@ -97,9 +107,10 @@ def _compared(region: Region, holders: Mapping[Frames, Sequence[Sbdf]], xen: Xen
 
 
 def _kind(regions: Regions) -> RegionKind:
-    """Return the kind of a region that Xen lists and no table contains.
+    """Return the kind of a region that Xen lists and no table contains: UNITY if an IVRS table was read.
 
-    Xen's command line can add such a region, or the tables are not visible.
+    RMRR if only DMAR tables were read, LISTED if no table was read. Xen's command line can add such a region,
+    or dom0 cannot see the tables.
     """
     if IVRS in regions.signatures:
         return RegionKind.UNITY
@@ -107,7 +118,11 @@ def _kind(regions: Regions) -> RegionKind:
 
 
 def _listed(kind: RegionKind, frames: Frames, sbdfs: Iterable[Sbdf], machine: Machine | None) -> Region:
-    """Return a region that only Xen lists."""
+    """Return the region of pages that only Xen lists; `sbdfs` become its scopes and its devices.
+
+    Its segment is that of the first function; 0 if there is none. `present` of each device is None without a
+    machine.
+    """
     span = frames.range
     named = tuple(dict.fromkeys(sbdfs))
     scopes = tuple(RegionScope("endpoint", each.bus, ((each.device, each.function),), each) for each in named)

@@ -10,7 +10,10 @@ Json = dict[str, object]
 
 
 def regions_to_json(regions: Regions, source: str) -> Json:
-    """Return the object for all regions. `source` names the tables, or is `hypercall` if Xen was asked."""
+    """Return the JSON object for all regions.
+
+    `source` names the tables; it is `hypercall` if Xen was asked.
+    """
     return {
         "source": source,
         "regions": [_region(region) for region in regions.regions],
@@ -19,7 +22,7 @@ def regions_to_json(regions: Regions, source: str) -> Json:
 
 
 def _region(region: Region) -> Json:
-    """Return the JSON object of one region."""
+    """Return the JSON object of one region. `pages` is 0 if the region is empty."""
     frames = region.frames
     return {
         "kind": region.kind.value,

@@ -1,6 +1,6 @@
 """The guards of announcements: the conditions under which Xen is told to add or remove a function. Pure.
 
-A rule returns None or the reason for a refusal, in words for the user.
+A rule returns the reason for a refusal, in words for the user, or None if it does not object.
 """
 
 from pcipt.firmware.coverage import Coverage
@@ -11,23 +11,26 @@ from pcipt.remap.plan_moves import subtree, top_of_move
 
 
 def _subject(action: AddDevice | RemoveDevice, facts: Facts) -> Function | None:
-    """Return the function of an action, or None. Linux has a renumbered function at its old address."""
+    """Return the function of an action, or None if Linux does not have it.
+
+    Linux has a renumbered function at `moved_from`, any other function at the action's address.
+    """
     linux = action.moved_from if isinstance(action, AddDevice) and action.moved_from else action.sbdf
     return facts.machine.functions.get(linux)
 
 
 def _segment(action: Action, _facts: Facts) -> str | None:
-    """Refuse a function in a segment that Xen cannot name."""
+    """Refuse a function in a segment above ffff, which Xen cannot name."""
     if action.sbdf.fits_xen:
         return None
     return f"segment {action.sbdf.segment:x} is above ffff, Xen cannot name it"
 
 
 def _present(action: AddDevice, facts: Facts) -> str | None:
-    """Refuse to add a function that does not answer: it would become an orphan.
+    """Refuse to add a function that Linux does not have, that does not answer or that cannot be read.
 
-    A virtual function reads ffff as its vendor by specification. A renumbered function is judged by its
-    bridges.
+    Xen would list it as an orphan. A renumbered function is not read: it is refused if the bridges' bus
+    numbers do not lead to the action's address any more.
     """
     function = _subject(action, facts)
     if function is None:
@@ -44,23 +47,25 @@ def _present(action: AddDevice, facts: Facts) -> str | None:
 def _unknown_or_orphan(action: AddDevice, facts: Facts) -> str | None:
     """Refuse to add a function that Xen lists with an owner.
 
-    The add would overwrite its node and flags (xen/drivers/passthrough/pci.c, pci_add_device).
+    The add would overwrite what Xen keeps of it: node and flags (xen/drivers/passthrough/pci.c,
+    pci_add_device).
     """
     known = action.sbdf in facts.xen.known and action.sbdf not in facts.xen.orphans
     return "Xen knows it already; announcing it again would overwrite what Xen holds" if known else None
 
 
 def _physical_first(action: AddDevice, facts: Facts) -> str | None:
-    """Refuse to add a virtual function while Xen does not have its physical function for dom0."""
+    """Refuse to add a virtual function unless Xen lists its physical function as dom0's."""
     if action.physfn is None or facts.xen.in_dom0(action.physfn):
         return None
     return f"its physical function {action.physfn} is not Xen's to give: announce that first"
 
 
 def _header_for_vpci(action: AddDevice, facts: Facts) -> str | None:
-    """Refuse to add a function whose header type vPCI does not know, on a PVH dom0.
+    """On a PVH dom0, refuse to add a function whose header type is neither 0 nor 1: vPCI does not know it.
 
-    A renumbered function is not judged: its header cannot be read.
+    A virtual function is not refused. A renumbered function is not refused, because its header cannot be
+    read.
     """
     function = _subject(action, facts)
     if not facts.pvh or function is None or function.physfn is not None or action.moved_from is not None:
@@ -71,7 +76,10 @@ def _header_for_vpci(action: AddDevice, facts: Facts) -> str | None:
 
 
 def _io_vf_bar(action: AddDevice, facts: Facts) -> str | None:
-    """Refuse to add a function with a VF BAR for I/O ports, if this Xen would hang."""
+    """Refuse to add a function with a VF BAR for I/O ports, if this Xen has `Quirks.io_vf_bar_hangs`.
+
+    A function that Linux does not have or whose SR-IOV structure cannot be read is not refused.
+    """
     # Xen sized a renumbered function when it was first told of it; it cannot be read now.
     function = _subject(action, facts)
     sriov = function.sriov if function is not None else None
@@ -83,12 +91,12 @@ def _io_vf_bar(action: AddDevice, facts: Facts) -> str | None:
 
 
 def _coverage(action: AddDevice, facts: Facts) -> Coverage:
-    """Return how certainly an IOMMU unit covers the function at its new address."""
+    """Return how certain it is that an IOMMU unit covers the function at the action's address."""
     return facts.iommu.covers(action.sbdf, action.physfn)
 
 
 def _covered(action: AddDevice, facts: Facts) -> str | None:
-    """Refuse to add a function that no IOMMU unit covers."""
+    """Refuse to add a function that no IOMMU unit covers (`Coverage.NONE`)."""
     if _coverage(action, facts) is not Coverage.NONE:
         return None
     why = f"no IOMMU unit covered bus {action.sbdf.bus:02x} at boot: the add would fail and leave an orphan; "
@@ -98,10 +106,11 @@ def _covered(action: AddDevice, facts: Facts) -> str | None:
 
 
 def decode_endangers(action: AddDevice, facts: Facts) -> bool:
-    """Return True if an add that fails would panic Xen: vPCI would keep queued BARs of a forgotten function.
+    """Return True if memory decode must be off during an add, because Xen would panic if the add failed.
 
-    That is so on a PVH dom0 with such a Xen, if the function may decode memory and the IOMMU may not cover
-    it.
+    That is so on a PVH dom0 with a Xen that has `Quirks.uncovered_add_panics`, if the function decodes memory
+    or nobody knows whether it does, and if it is not certain that an IOMMU unit covers it. vPCI would keep
+    queued BARs of a function that Xen has forgotten. The result is False if Linux does not have the function.
     """
     function = _subject(action, facts)
     if not facts.pvh or not facts.quirks.uncovered_add_panics or function is None:
@@ -110,7 +119,11 @@ def decode_endangers(action: AddDevice, facts: Facts) -> bool:
 
 
 def _driver_needs_decode(action: AddDevice, facts: Facts) -> str | None:
-    """Refuse an add for which memory decode must be off (`decode_endangers`) if a driver needs decode on."""
+    """Refuse an add for which memory decode must be off (`decode_endangers`) if it cannot be switched off.
+
+    It cannot be switched off for a virtual function, and if a driver is bound to the function or to a
+    function behind it.
+    """
     function = _subject(action, facts)
     if function is None or not decode_endangers(action, facts):
         return None
@@ -128,9 +141,10 @@ def _driver_needs_decode(action: AddDevice, facts: Facts) -> str | None:
 
 
 def _driverless(action: AddDevice | RemoveDevice, facts: Facts) -> str | None:
-    """Refuse to move a renumbered function in Xen while a driver is bound behind the renumbered bridge.
+    """Refuse to add or remove a renumbered function while a driver is bound behind the renumbered bridge.
 
-    The drivers' DMA and interrupts use Xen's record of the old address.
+    DMA and interrupts of these drivers use Xen's entry at the old address. A function that is not renumbered
+    is not refused.
     """
     linux = _moving(action, facts)
     top = top_of_move(facts.machine, facts.moves, linux) if linux is not None else None
@@ -141,16 +155,19 @@ def _driverless(action: AddDevice | RemoveDevice, facts: Facts) -> str | None:
 
 
 def _bound_behind(bridge: Function, facts: Facts) -> str:
-    """Return the functions behind a bridge that have drivers, in words; empty if there are none."""
+    """Return the functions behind a bridge that have drivers, in words; empty if there are none.
+
+    At most four are named, sorted. The bridge itself is left out.
+    """
     behind = subtree(facts.machine, bridge.sbdf)
     names = [f"{function.sbdf} ({function.driver})" for function in behind if function.driver is not None]
     return ", ".join(sorted(names)[:4])
 
 
 def _moving(action: AddDevice | RemoveDevice, facts: Facts) -> Sbdf | None:
-    """Return Linux's address of the renumbered function that an action is about, or None.
+    """Return Linux's address of the renumbered function that an action is about.
 
-    None also if the function is back at Linux's address.
+    Return None if the function is not renumbered, or if it is back at Linux's address.
     """
     if isinstance(action, AddDevice):
         return action.moved_from
@@ -159,9 +176,10 @@ def _moving(action: AddDevice | RemoveDevice, facts: Facts) -> Sbdf | None:
 
 
 def _in_dom0(action: RemoveDevice, facts: Facts) -> str | None:
-    """Refuse to remove a function that Xen does not list as dom0's.
+    """Refuse to remove a function unless Xen lists it as dom0's.
 
-    Xen removes it without asking who owns it; to remove an orphan panics Xen before 4.19.
+    Xen removes a function without asking who owns it; to remove an orphan panics Xen before 4.19. Also
+    refused if Xen does not tell who owns some of the functions (`XenView.custody_told`).
     """
     if action.sbdf not in facts.xen.known:
         return "Xen does not know it"
@@ -176,7 +194,10 @@ def _in_dom0(action: RemoveDevice, facts: Facts) -> str | None:
 
 
 def _gone_from_linux(action: RemoveDevice, facts: Facts) -> str | None:
-    """Refuse to remove a function at an address where a function still is, by Linux or by the bus numbers."""
+    """Refuse to remove a function at an address at which Linux has one, or to which renumbered buses lead.
+
+    Not refused if bus renumbering moved the function of Linux to `moved_to`.
+    """
     if action.sbdf in facts.moves.values():
         return "renumbered buses lead to a function there"
     function = facts.machine.functions.get(action.sbdf)
@@ -188,14 +209,17 @@ def _gone_from_linux(action: RemoveDevice, facts: Facts) -> str | None:
 
 
 def _announced_where_it_is(action: RemoveDevice, facts: Facts) -> str | None:
-    """Refuse to remove a renumbered function while Xen does not have it for dom0 at its new address."""
+    """Refuse to remove a renumbered function unless Xen lists it as dom0's at its new address `moved_to`."""
     if action.moved_to is None or facts.xen.in_dom0(action.moved_to):
         return None
     return f"Xen does not have it at {action.moved_to} yet, where it is now: announce that first"
 
 
 def _no_virtual_functions(action: RemoveDevice, facts: Facts) -> str | None:
-    """Refuse to remove a physical function while its virtual functions are there."""
+    """Refuse to remove a physical function while the machine has its virtual functions.
+
+    For a renumbered function, only virtual functions that Xen lists at Linux's address are a reason.
+    """
     vfs = facts.bars.virtual(action.sbdf)
     if action.moved_to is not None:
         vfs = [vf for vf in vfs if vf in facts.xen.known]
@@ -203,9 +227,10 @@ def _no_virtual_functions(action: RemoveDevice, facts: Facts) -> str | None:
 
 
 def _no_children(action: RemoveDevice, facts: Facts) -> str | None:
-    """Refuse to remove a bridge while Xen lists functions behind it at their old addresses.
+    """Refuse to remove a bridge while Xen lists functions behind it at addresses that they have left.
 
-    When Xen forgets a bridge it undoes its entries for the buses behind it.
+    When Xen forgets a bridge, it also forgets which bridge is above the buses behind it. A function that
+    Linux has neither at the address nor at `moved_to` is not refused.
     Source: xen/drivers/passthrough/pci.c (free_pdev).
     """
     linux = next((at for at in (action.sbdf, action.moved_to) if at in facts.machine.functions), None)

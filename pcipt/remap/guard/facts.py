@@ -1,4 +1,4 @@
-"""The facts from which the guards decide. They are read right before the action, not remembered. Pure."""
+"""The facts from which the guards decide. They are read right before the action. Pure."""
 
 import enum
 from collections.abc import Callable, Collection, Mapping
@@ -19,7 +19,7 @@ from pcipt.remap.view import XenView
 
 @attrs.frozen
 class Quirks:
-    """Faults of this Xen that newer versions do not have, by its version.
+    """Faults of this version of Xen; newer versions do not have them.
 
     `removing_orphan_panics`: to remove a function without an owner panics Xen. `uncovered_add_panics`: to add
     a function that decodes memory and that no IOMMU unit covers panics Xen. `io_vf_bar_hangs`: to add a
@@ -32,8 +32,10 @@ class Quirks:
 
 
 def quirks_of_version(major: int, minor: int) -> Quirks:
-    """Return the quirks of a version of Xen.
+    """Return the faults that Xen `major`.`minor` has.
 
+    Removing an orphan panics before 4.19, an add without IOMMU coverage before 4.20; an I/O VF BAR hangs
+    before 4.21.
     Source: Xen 635dd1120a (4.19, orphans), f7091c0e1f (4.21, I/O VF BARs); 4.20 measured free of both panics.
     """
     version = (major, minor)
@@ -46,7 +48,7 @@ def quirks_of_version(major: int, minor: int) -> Quirks:
 
 @attrs.frozen
 class Facts:
-    """All that the guards look at. The function of the action was just read again.
+    """All facts that the guards look at. The function of the action was just read again.
 
     `moves` and `followed` are by Linux's address (`find_moves`, `Ledger.followed`). `bars` must be those of
     `machine`; if none are given, they are computed here, in a time that grows with the machine. `regions` has
@@ -69,11 +71,9 @@ class Facts:
     _desired: dict[Sbdf, Desired] = attrs.field(factory=dict, init=False, eq=False, repr=False)
 
     def desired(self, sbdf: Sbdf) -> Desired | None:
-        """Return the pages that the function at Linux's address `sbdf` needs.
+        """Return the desired pages of the function at Linux's address `sbdf`; None if Linux has none there.
 
-        None: Linux has no function there.
-
-        The result is computed once, because most guards ask for it.
+        The result is computed once for each function; later changes of the facts do not change it.
         """
         function = self.machine.functions.get(sbdf)
         if function is None:
@@ -89,9 +89,9 @@ class Facts:
 class Precaution(enum.Enum):
     """What must be done around an allowed action.
 
-    DECODE_OFF: memory decode is switched off before an add, and on again after it. A function with
-    `moved_from` can be reached at Linux's address only: for that, its bridges have their old bus numbers for
-    a moment.
+    NONE: nothing. DECODE_OFF: memory decode is switched off before an add, and on again after it. A function
+    with `moved_from` can be reached at Linux's address only: for that, its bridges get their old bus numbers
+    for a moment.
     """
 
     NONE = "none"

@@ -1,8 +1,8 @@
-"""The guards of pages: the conditions under which dom0's 1:1 map, or a BAR, is changed. Pure; PVH only.
+"""The guards of pages: the conditions under which dom0's 1:1 map, or a BAR, may be changed. Pure; PVH only.
 
-A map over RAM loses that RAM, a map over other MMIO kills dom0, an unmap of a BAR in use takes it from its
-driver. The rules look at the machine as it was just read, and at the mapped pages; no rule walks the whole
-machine. A rule returns None or the reason for a refusal, in words for the user.
+A map over RAM loses that RAM, a map over other MMIO kills dom0, an unmap of a BAR in use takes the BAR from
+its driver. The rules look at the machine as it was just read, and at the mapped pages; no rule walks the
+whole machine. A rule returns the reason for a refusal, in words for the user, or None if it does not object.
 Source: xen/arch/x86/mm/p2m.c (set_typed_p2m_entry, clear_mmio_p2m_entry).
 """
 
@@ -32,18 +32,21 @@ Region = WithdrawReserved | RestoreReserved
 
 
 def _subject(action: Mapping | RewriteBar, facts: Facts) -> Function | None:
-    """Return the function of an action, or None if Linux does not have it."""
+    """Return the function at the action's address, or None if Linux has no function there."""
     return facts.machine.functions.get(action.sbdf)
 
 
 def _certain(action: Mapping, facts: Facts) -> str | None:
-    """Refuse to change pages of a function about which nothing is certain now (`Desired.hold_reason`)."""
+    """Refuse to change pages of a function whose desired pages are unknown now (`Desired.hold_reason`).
+
+    A function that Linux does not have is not refused.
+    """
     desired = facts.desired(action.sbdf)
     return desired.hold_reason if desired is not None else None
 
 
 def _claimed(action: MapMmio, facts: Facts) -> str | None:
-    """Refuse to map pages that the BAR does not decode now."""
+    """Refuse to map pages that are not desired for this BAR now, or whose function Linux does not have."""
     desired = facts.desired(action.sbdf)
     spans = (
         [span for wanted in desired.bars if wanted.bar == action.bar for span in wanted.spans]
@@ -58,7 +61,8 @@ def _claimed(action: MapMmio, facts: Facts) -> str | None:
 def _left_to_vpci(action: MapMmio, facts: Facts) -> str | None:
     """Refuse to map pages of a function that vPCI handles, except pages that vPCI may not have mapped.
 
-    Exceptions: pages of an `unsure` BAR, and pages that a failed call of pcipt may have unmapped.
+    The exceptions are pages of an `unsure` BAR, and pages that are INTENDED or DOUBTFUL: a call of pcipt that
+    failed may have unmapped them.
     """
     desired = facts.desired(action.sbdf)
     if desired is None or desired.by is By.US:
@@ -74,14 +78,13 @@ def _left_to_vpci(action: MapMmio, facts: Facts) -> str | None:
 
 
 def _unprotected(action: Mapping, facts: Facts) -> str | None:
-    """Refuse to change protected pages."""
+    """Refuse to map or unmap pages that overlap protected pages (`Protected.why`)."""
     why = facts.protected.why(action.frames)
     return f"it touches {why}" if why is not None else None
 
 
 def _no_trapped_pages(action: MapMmio | RestoreReserved, facts: Facts) -> str | None:
-    """Refuse to map MSI-X pages that vPCI must trap: mapped, they hide the function's vectors from vPCI.
-
+    """Refuse to map MSI-X pages that vPCI must trap: vPCI would not see accesses to the MSI-X table.
     Source: xen/drivers/vpci/msix.c.
     """
     for sbdf in facts.bars.tables_over(action.frames):
@@ -91,9 +94,11 @@ def _no_trapped_pages(action: MapMmio | RestoreReserved, facts: Facts) -> str | 
 
 
 def _no_other_owner(action: MapMmio, facts: Facts) -> str | None:
-    """Refuse to map pages of a BAR if a BAR of another function decodes the same addresses.
+    """Refuse to map pages of a BAR if a BAR of another function decodes some of the same bytes.
 
-    A page that the BAR shares with a BAR of a guest's or Xen's function is refused, too.
+    If the BAR has no address or size, the bytes of the pages count as its bytes. Pages that overlap a
+    decoding BAR of a guest's or Xen's function are refused, too. Not refused: a function that Linux does not
+    have, and the exceptions of `_conflict`.
     """
     function = _subject(action, facts)
     bar = _bar_of(function, action.bar)
@@ -102,10 +107,12 @@ def _no_other_owner(action: MapMmio, facts: Facts) -> str | None:
 
 
 def _conflict(function: Function | None, span: Range, frames: Frames, facts: Facts) -> str | None:
-    """Return the BAR of another function that decodes bytes of `span`, in words, or None.
+    """Return a BAR of another function that decodes bytes of `span`, in words, or None if there is none.
 
-    A BAR of a guest's function is also returned if it shares only a page with `frames`. Only BARs that decode
-    now are looked at.
+    A BAR of a guest's or Xen's function is also returned if only its pages overlap `frames`. BARs that do not
+    decode now are left out. The result is None if `function` is None. BARs of functions in segments above
+    ffff are left out, because such a BAR (VMD) lies inside its controller's BAR; for such a function, the
+    result is None.
     """
     for other in facts.bars.over(frames):
         if function is None or other.sbdf == function.sbdf or not other.decoding:
@@ -122,7 +129,10 @@ def _conflict(function: Function | None, span: Range, frames: Frames, facts: Fac
 
 
 def _reached(action: MapMmio, facts: Facts) -> str | None:
-    """Refuse to map a BAR that a bridge above does not pass on."""
+    """Refuse to map pages of a BAR if a bridge above its function does not pass the BAR's range on.
+
+    Not refused if Linux does not have the function, or if the BAR has no address or size.
+    """
     function = _subject(action, facts)
     bar = _bar_of(function, action.bar)
     span = assigned_range(bar) if bar is not None else None
@@ -132,9 +142,10 @@ def _reached(action: MapMmio, facts: Facts) -> str | None:
 
 
 def outside_window(function: Function, span: Range, machine: Machine) -> str | None:
-    """Return which bridge above does not pass these addresses on, in words, or None if all pass them on.
+    """Return which bridge above a function does not pass all of `span` on, in words; None if all bridges do.
 
-    Behind such a bridge no BAR decodes at these addresses.
+    Behind such a bridge no BAR decodes at these addresses. The bridge nearest to the function is returned. A
+    bridge whose windows could not be read is skipped.
     """
     above = machine.functions.get(function.parent) if function.parent is not None else None
     while above is not None:
@@ -145,9 +156,9 @@ def outside_window(function: Function, span: Range, machine: Machine) -> str | N
 
 
 def _passes(function: Function, bridge: Bridge, span: Range) -> bool:
-    """Return True if a bridge passes on memory accesses to all of `span`.
+    """Return True if one of a bridge's memory windows contains all of `span`.
 
-    A bridge with subtractive decode or with Enhanced Allocation counts as passing everything on.
+    For a bridge with subtractive decode or with Enhanced Allocation the result is always True.
     """
     if function.ids.class_code == SUBTRACTIVE or function.allocations:
         return True
@@ -158,7 +169,7 @@ def _passes(function: Function, bridge: Bridge, span: Range) -> bool:
 
 
 def _mapped_for_bar(action: UnmapMmio, facts: Facts) -> str | None:
-    """Refuse to unmap pages that are not recorded as mapped for this BAR."""
+    """Refuse to unmap pages if some of them are not recorded, in any state, for this BAR."""
     mapped = [run.frames for run in facts.mapped.of(action.place) if run.bar == action.bar]
     if without((action.frames,), mapped):
         return "the ledger does not say that it was mapped for this BAR"
@@ -166,9 +177,10 @@ def _mapped_for_bar(action: UnmapMmio, facts: Facts) -> str | None:
 
 
 def _decodes_nowhere(action: UnmapMmio, facts: Facts) -> str | None:
-    """Refuse to unmap pages on which BARs of the same function are desired or a BAR of another function lies.
+    """Refuse to unmap pages that the same function needs, or on which a BAR of another function lies.
 
-    Pages that vPCI maps for another BAR cannot be told from pages that pcipt mapped.
+    The BAR of the other function need not decode: pages that vPCI maps for it cannot be told from pages that
+    pcipt mapped.
     """
     desired = facts.desired(action.sbdf)
     own = [span for wanted in desired.bars for span in wanted.spans] if desired is not None else []
@@ -181,10 +193,10 @@ def _decodes_nowhere(action: UnmapMmio, facts: Facts) -> str | None:
 
 
 def _not_needed(action: UnmapMmio, facts: Facts) -> str | None:
-    """Refuse to unmap pages if one of them is recorded as HELD for another BAR, too.
+    """Refuse to unmap pages if some of them are recorded as HELD for another BAR, too.
 
     The record (`facts.mapped`) is used because `facts.bars` lacks functions that cannot be read now, such as
-    renumbered ones. Their pages are still in the record.
+    renumbered functions. Their pages are still in the record.
     """
     for run in facts.mapped.over(action.frames):
         if (run.place, run.bar) != (action.place, action.bar) and run.state is State.HELD:
@@ -193,13 +205,16 @@ def _not_needed(action: UnmapMmio, facts: Facts) -> str | None:
 
 
 def _bar_of(function: Function | None, index: int) -> Bar | None:
-    """Return the BAR with this number, or None."""
+    """Return the BAR with this number, or None if the function is None or has no such BAR."""
     bars: Iterable[Bar] = function.bars if function is not None else ()
     return next((bar for bar in bars if bar.index == index), None)
 
 
 def _writable(action: RewriteBar, facts: Facts) -> str | None:
-    """Refuse to rewrite a BAR that cannot be written: the function does not answer, or it is virtual."""
+    """Refuse to rewrite a BAR that cannot be written.
+
+    The function is not in Linux, does not answer, cannot be read, or is virtual.
+    """
     function = _subject(action, facts)
     if function is None or not function.answers:
         return "it does not answer now"
@@ -209,7 +224,10 @@ def _writable(action: RewriteBar, facts: Facts) -> str | None:
 
 
 def _dom0s(action: RewriteBar, facts: Facts) -> str | None:
-    """Refuse to rewrite a BAR of a function that a guest or Xen itself owns, or that is quarantined."""
+    """Refuse to rewrite a BAR of a function that a guest or Xen itself owns, or that is quarantined.
+
+    An orphan, and a function that Xen does not list, are not refused.
+    """
     owner = facts.xen.elsewhere.get(action.sbdf)
     if owner is not None:
         return f"it belongs to {owner}"
@@ -217,7 +235,7 @@ def _dom0s(action: RewriteBar, facts: Facts) -> str | None:
 
 
 def _unbound(action: RewriteBar, facts: Facts) -> str | None:
-    """Refuse to rewrite a BAR while the function, or a function behind it, has a driver."""
+    """Refuse to rewrite a BAR while a driver is bound to the function or to a function behind it."""
     function = _subject(action, facts)
     bound = [function] if function is not None else []
     bound += subtree(facts.machine, action.sbdf)
@@ -230,7 +248,10 @@ def _unbound(action: RewriteBar, facts: Facts) -> str | None:
 
 
 def _spared(action: RewriteBar, facts: Facts) -> str | None:
-    """Refuse to rewrite a BAR of a function that dom0 needs all the time, or that has virtual functions."""
+    """Refuse to rewrite a BAR of a host bridge, an IOMMU, a display, or a function with virtual functions.
+
+    dom0 needs the first three all the time. A function whose class is unknown is not refused for its class.
+    """
     function = _subject(action, facts)
     code = function.ids.class_code if function is not None else None
     what = NOT_SPARED.get(code >> 8) if code is not None else None
@@ -241,7 +262,7 @@ def _spared(action: RewriteBar, facts: Facts) -> str | None:
 
 
 def _still_ignored(action: RewriteBar, facts: Facts) -> str | None:
-    """Refuse to rewrite a BAR whose address has changed since its write was ignored."""
+    """Refuse to rewrite a BAR that is not at `action.before` any more, or whose size is unknown."""
     bar = _bar_of(_subject(action, facts), action.bar)
     if bar is not None and bar.size and bar.address == action.before:
         return None
@@ -249,7 +270,10 @@ def _still_ignored(action: RewriteBar, facts: Facts) -> str | None:
 
 
 def _target(action: RewriteBar, facts: Facts) -> tuple[Function, Range] | None:
-    """Return the function and the range that a rewritten BAR will have, or None if they are not known."""
+    """Return the function and the range that its BAR will have after the rewrite.
+
+    Return None if Linux does not have the function, or if it has no such BAR or the BAR's size is unknown.
+    """
     function = _subject(action, facts)
     bar = _bar_of(function, action.bar)
     if function is None or bar is None or not bar.size:
@@ -258,14 +282,18 @@ def _target(action: RewriteBar, facts: Facts) -> tuple[Function, Range] | None:
 
 
 def _target_unprotected(action: RewriteBar, facts: Facts) -> str | None:
-    """Refuse to move a BAR onto protected pages."""
+    """Refuse to move a BAR to pages that overlap protected pages. An unknown `_target` is not refused."""
     target = _target(action, facts)
     why = facts.protected.why(frames_from_range(target[1])) if target is not None else None
     return f"the new address touches {why}" if why is not None else None
 
 
 def _target_free(action: RewriteBar, facts: Facts) -> str | None:
-    """Refuse to move a BAR onto a BAR of another function, or onto another BAR of the same function."""
+    """Refuse to move a BAR to bytes of any other BAR, decoding or not, of the same or another function.
+
+    Pages that overlap a decoding BAR of a guest's or Xen's function are refused, too. An unknown `_target` is
+    not refused.
+    """
     target = _target(action, facts)
     if target is None:
         return None
@@ -279,26 +307,29 @@ def _target_free(action: RewriteBar, facts: Facts) -> str | None:
 
 
 def _target_reached(action: RewriteBar, facts: Facts) -> str | None:
-    """Refuse to move a BAR to an address that a bridge above does not pass on."""
+    """Refuse to move a BAR to a range that a bridge above does not pass on.
+
+    An unknown `_target` is not refused.
+    """
     target = _target(action, facts)
     return outside_window(*target, facts.machine) if target is not None else None
 
 
 def _known_region(action: Region, facts: Facts) -> str | None:
-    """Refuse a reserved region that neither Xen nor the firmware names."""
+    """Refuse a reserved region that is not, with exactly these pages, among `facts.regions`."""
     return None if action.frames in facts.regions else "neither Xen nor the firmware names such a region"
 
 
 def _region_unprotected(action: Region, facts: Facts) -> str | None:
-    """Refuse a reserved region over protected pages, other than memory that firmware merely reserves."""
+    """Refuse a reserved region that overlaps protected pages, except memory that firmware only reserves."""
     why = facts.protected.why_not_reserved(action.frames)
     return f"it touches {why}" if why is not None else None
 
 
 def _no_scope_device(action: WithdrawReserved, facts: Facts) -> str | None:
-    """Refuse to withdraw a region that a device of dom0 still needs: its DMA would fault.
+    """Refuse to withdraw a region that a device of dom0 still needs (`needs_region`): its DMA would fault.
 
-    Devices of all regions that overlap this one count, because regions that overlap share their pages.
+    The devices of all regions that overlap this one are looked at, because these regions share pages.
     """
     overlapping = [scope for frames, scope in facts.regions.items() if frames.overlaps(action.frames)]
     needing = {
@@ -310,9 +341,9 @@ def _no_scope_device(action: WithdrawReserved, facts: Facts) -> str | None:
 
 
 def _no_bar(action: WithdrawReserved, facts: Facts) -> str | None:
-    """Refuse to withdraw a region on which a BAR lies or for which pages of a BAR are mapped.
+    """Refuse to withdraw a region on which a BAR lies, decoding or not, or that is recorded for a BAR.
 
-    Firmware may give a page both to a region and to a BAR (XSA-461): its driver would lose the page.
+    Firmware may give a page both to a region and to a BAR (XSA-461): the BAR's driver would lose the page.
     """
     for other in facts.bars.over(action.frames):
         return f"{name_of_bar(other.bar)} of {other.sbdf} is at {other.range}"

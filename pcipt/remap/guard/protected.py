@@ -1,9 +1,7 @@
 """Pages that must never be mapped or unmapped: RAM, pages that firmware reserved, the platform's own devices.
 
-Pure.
-
-They are computed from what was read of the machine as a whole: its memory maps, ACPI tables and reserved
-regions. BARs and MSI-X pages change with the functions and are not here: see `bar_index`.
+Pure. They are computed from what was read of the machine as a whole: its memory maps, ACPI tables and
+reserved regions. BARs and MSI-X pages change with the functions and are not here: see `bar_index`.
 Source: xen/arch/x86/dom0_build.c (dom0_setup_permissions); ACPI 6.5 §5.2.12; VT-d 4.1 §8.3; IA-PC HPET 1.0a
         §3.2.4.
 """
@@ -49,11 +47,10 @@ _IOMEM_NAMES = (
 
 @attrs.frozen
 class Reason:
-    """Why pages are protected.
+    """Why pages are protected. `what` names it in words.
 
-    `reserved` is True for memory that the firmware reserves for devices or itself.
-
-    Reserved regions (RMRR, IVMD) lie in such memory.
+    `reserved` is True for memory that the firmware's map does not call RAM, and for reserved regions (RMRR,
+    IVMD), which lie in such memory.
     """
 
     what: str
@@ -63,23 +60,23 @@ class Reason:
 class Protected:
     """The pages that pcipt must not map or unmap: ranges, each with the reason why it is protected.
 
-    The object never changes; each reading of the machine makes a new one.
+    The object never changes; each reading of the machine makes a new object.
     """
 
     def __init__(self, ranges: Iterable[tuple[Frames, Reason]] = ()) -> None:
         self._ranges: Intervals[Reason] = Intervals(ranges)
 
     def why(self, frames: Frames) -> str | None:
-        """Return a text that names the lowest protected range that overlaps `frames`, and its reason.
+        """Return the name and range of the lowest protected range that overlaps `frames`, in words, or None.
 
-        Return None if no protected range overlaps `frames`.
+        The lowest range is the one with the lowest first page, and among those the shortest.
         """
         return self._first(self._ranges.over(frames))
 
     def why_not_reserved(self, frames: Frames) -> str | None:
-        """Return the same as `why`, but ignore memory that firmware reserves.
+        """Return the same as `why`, except that ranges whose reason has `reserved` are ignored.
 
-        Reserved regions may lie in such memory, and they must be mapped and unmapped with their devices.
+        Reserved regions lie in such memory, and they must be mapped and unmapped with their devices.
         """
         return self._first(entry for entry in self._ranges.over(frames) if not entry[1].reserved)
 
@@ -96,10 +93,12 @@ def protected_ranges(
     tables: Iterable[bytes] = (),
     reserved: Iterable[Frames] = (),
 ) -> Protected:
-    """Return all protected pages of a machine.
+    """Return all protected pages of a machine, and the pages that every x86 machine protects (`CONSTANTS`).
 
-    `memory` are E820 ranges; they may overlap. `named` are the lines of /proc/iomem, `tables` the ACPI tables
-    as they were read, `reserved` the reserved device memory that Xen lists.
+    `memory` are E820 ranges; they may overlap. All types are protected, not only RAM. `named` are the lines
+    of /proc/iomem; lines whose name is not in `_IOMEM_NAMES` are ignored. `tables` are the ACPI tables as
+    they were read; MADT, HPET, MCFG and DMAR are used, other tables are ignored; of a damaged table the
+    readable entries are used. `reserved` is the reserved device memory that Xen lists.
     """
     found: list[tuple[Frames, Reason]] = []
     for span, what in CONSTANTS:
@@ -120,7 +119,11 @@ def protected_ranges(
 
 
 def _from_table(data: bytes) -> Iterator[tuple[Range, str]]:
-    """Yield the protected ranges of an ACPI table, each with its name; nothing for tables of other kinds."""
+    """Yield the protected ranges of an ACPI table, each with its name.
+
+    Nothing is yielded for a table other than MADT, HPET, MCFG and DMAR, and if `data` is shorter than a
+    header.
+    """
     table = parse_table(data)
     if table is None:
         return
@@ -142,7 +145,7 @@ def _from_table(data: bytes) -> Iterator[tuple[Range, str]]:
 
 
 def _hpet(table: Table) -> Iterator[tuple[Range, str]]:
-    """Yield the page of the HPET's registers."""
+    """Yield the page of the HPET's registers; nothing if the table is too short to have their address."""
     base = table.data[_HPET_BASE : _HPET_BASE + 8]
     if len(base) == 8:
         yield Range(Address(int.from_bytes(base, "little")), PAGE_SIZE), HPET

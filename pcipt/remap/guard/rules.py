@@ -1,10 +1,11 @@
 """The guards: the conditions under which Xen is told anything, one row of a table for each rule. Pure.
 
-A rule gets an action and the facts, and returns None or the reason for a refusal; the first refusal counts.
-Some rules stand between pcipt and a panic of the host (reference: Xen 4.17, measured in the lab). The panics:
-to remove an orphan; to add a function that no IOMMU unit covers (this leaves an orphan, or panics at once if
-the function decodes memory on a PVH dom0); to map over RAM. All other rules keep guests and drivers from
-losing a device that they use. `devices` has the rules of announcements, `pages` those of pages.
+A rule gets an action and the facts, and returns the reason for a refusal, or None if it does not object. The
+first refusal in the order of the table is the verdict. Some rules prevent a panic of the host (reference: Xen
+4.17, measured in the lab). The panics: to remove an orphan; to add a function that no IOMMU unit covers (this
+leaves an orphan, or panics at once if the function decodes memory on a PVH dom0); to map over RAM. All other
+rules keep guests and drivers from losing a device that they use. `devices` has the rules of announcements,
+`pages` those of pages.
 """
 
 from typing import get_args
@@ -49,9 +50,10 @@ _RULES_FOR = {
 
 
 def check_action(action: Action, facts: Facts) -> Verdict:
-    """Return the verdict on an action: the first refusal, or if no rule refuses, the precaution it needs.
+    """Return the verdict on an action; if no rule refuses, that is the precaution it needs.
 
-    On a PV dom0, an action that changes the 1:1 map or a BAR is not applicable, whatever the rules say.
+    A refusal is that of the first rule, in the order of the table, that refuses. On a PV dom0, an action that
+    changes the 1:1 map or a BAR is not applicable, and no rule is asked.
     """
     if not facts.pvh and isinstance(action, PAGES):
         return NotApplicable(ON_PV)
@@ -64,8 +66,9 @@ def check_action(action: Action, facts: Facts) -> Verdict:
 
 
 def judge_action(action: Action, facts: Facts) -> tuple[tuple[str, str | None], ...]:
-    """Return the name and the answer of each rule for this kind of action.
+    """Return the name and the answer of each rule for this kind of action, in the order of the table.
 
-    None is the answer of a rule that does not object.
+    The answer is the reason for a refusal, or None if the rule does not object. All rules are asked, also on
+    a PV dom0.
     """
     return tuple((name, rule(action, facts)) for name, rule in _RULES_FOR[type(action)])

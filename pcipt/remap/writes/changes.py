@@ -14,14 +14,17 @@ Cause = ConfigWrite | ConfigRead
 
 
 class Assumption(enum.Enum):
-    """What happened to a write to a BAR that decodes: hardware took it, or vPCI dropped it."""
+    """What is assumed to have happened to a write to a BAR that decodes.
+
+    OBEYED: hardware took the write. IGNORED: vPCI dropped it.
+    """
 
     OBEYED = "obeyed"
     IGNORED = "ignored"
 
 
 class ResetKind(enum.Enum):
-    """What was reset: one function (FLR, AF), or all functions behind a bridge (secondary bus reset)."""
+    """What was reset. FUNCTION: one function (FLR or AF). SECONDARY_BUS: all functions behind a bridge."""
 
     FUNCTION = "function"
     SECONDARY_BUS = "secondary-bus"
@@ -29,10 +32,10 @@ class ResetKind(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class Change:
-    """A change of one function, and the accesses that caused it, in order.
+    """A change of one function, and the accesses that caused it (`causes`), the oldest first.
 
-    `sbdf` is the address at which the last of these accesses reached the function. `place` survives
-    renumbering.
+    `sbdf` is the function's address when the change was found. `place` is the function's place, which stays
+    the same when buses are renumbered.
     """
 
     sbdf: Sbdf
@@ -41,15 +44,15 @@ class Change:
 
     @property
     def number(self) -> int | None:
-        """The recording's number of the last access that caused the change, or None if it has no number."""
+        """The recording's number of the last access in `causes`; None if there is no number or no access."""
         return self.causes[-1].number if self.causes else None
 
 
 @attrs.frozen(kw_only=True)
 class BarMapped(Change):
-    """A BAR decodes that did not, for the first time or at the same address as last time.
+    """A BAR decodes that did not decode before: for the first time, or again at the same range as last time.
 
-    `bar` 6 is the ROM.
+    `bar` is 0 to 5, or 6 for the ROM. `after` is the range that it decodes.
     """
 
     bar: int
@@ -59,7 +62,7 @@ class BarMapped(Change):
 
 @attrs.frozen(kw_only=True)
 class BarUnmapped(Change):
-    """A BAR stopped decoding."""
+    """A BAR stopped decoding. `before` is the range that it decoded."""
 
     bar: int
     kind: BarKind
@@ -68,9 +71,10 @@ class BarUnmapped(Change):
 
 @attrs.frozen(kw_only=True)
 class BarMoved(Change):
-    """A BAR decodes at another address than it did last.
+    """A BAR decodes another range than it did last. In between it may have decoded nothing.
 
-    `assumed` is set if the BAR was written while it decoded. If it is IGNORED, the BAR still is at `before`.
+    `assumed` is None if the BAR decoded nothing in between, else OBEYED or IGNORED. IGNORED: vPCI dropped the
+    write, and the BAR still decodes `before`.
     """
 
     bar: int
@@ -82,7 +86,7 @@ class BarMoved(Change):
 
 @attrs.frozen
 class Decode:
-    """The two decode bits of the Command register: I/O ports and memory."""
+    """The two decode bits of the Command register: I/O space and memory space."""
 
     io: bool
     memory: bool
@@ -90,7 +94,7 @@ class Decode:
 
 @attrs.frozen(kw_only=True)
 class DecodeChanged(Change):
-    """The decode bits of the Command register changed. `before` None is unknown."""
+    """The decode bits of the Command register changed. `before` is None if they were unknown."""
 
     before: Decode | None
     after: Decode
@@ -98,9 +102,9 @@ class DecodeChanged(Change):
 
 @attrs.frozen(kw_only=True)
 class RomChanged(Change):
-    """The ROM's own enable bit changed; `before` None is unknown.
+    """The enable bit in the ROM BAR changed. `before` is None if it was unknown.
 
-    BAR changes of BAR 6 tell where the ROM decodes.
+    Where the ROM decodes is reported by the changes of BAR 6.
     """
 
     before: bool | None
@@ -109,7 +113,10 @@ class RomChanged(Change):
 
 @attrs.frozen(kw_only=True)
 class BridgeWindowChanged(Change):
-    """A window of a bridge changed. None is a closed window, or for `before` an unknown one."""
+    """A window of a bridge changed.
+
+    `after` is None if the window is closed now. `before` is None if it was closed or unknown.
+    """
 
     window: WindowKind
     before: Window | None
@@ -118,7 +125,7 @@ class BridgeWindowChanged(Change):
 
 @attrs.frozen
 class Numbers:
-    """The bus numbers of a bridge. None is an unknown number."""
+    """The bus numbers of a bridge. A number is None if it is unknown."""
 
     primary: int | None
     secondary: int | None
@@ -129,8 +136,9 @@ class Numbers:
 class BusRenumbered(Change):
     """The bus numbers of a bridge changed.
 
-    `moved` lists the functions behind the bridge with their addresses before and after. None is no address:
-    the secondary bus of a bridge above is 0 or unknown.
+    `moved` has for each function behind the bridge whose address changed the address before and after. An
+    address is None if the secondary bus of a bridge above is 0 or unknown: then the function cannot be
+    reached.
     """
 
     before: Numbers
@@ -140,9 +148,10 @@ class BusRenumbered(Change):
 
 @attrs.frozen
 class VfRange:
-    """The range of BAR `bar` of all `count` virtual functions together. They follow each other without gaps.
+    """The range of BAR `bar` (0 to 5) of all `count` virtual functions together.
 
-    `start` and `size` are in bytes; `size` is that of one virtual function.
+    They follow each other without gaps. `start` is a byte address; `size` is the size in bytes of the BAR of
+    one virtual function.
     """
 
     bar: int
@@ -153,7 +162,10 @@ class VfRange:
 
 @attrs.frozen(kw_only=True)
 class VfBarsChanged(Change):
-    """The ranges that the BARs of virtual functions decode changed."""
+    """The ranges that the BARs of virtual functions decode changed.
+
+    `before` is empty if they were unknown.
+    """
 
     before: tuple[VfRange, ...]
     after: tuple[VfRange, ...]
@@ -161,11 +173,11 @@ class VfBarsChanged(Change):
 
 @attrs.frozen(kw_only=True)
 class FunctionReset(Change):
-    """A function was reset."""
+    """A function was reset. The changes of its registers are reported as changes of their own."""
 
     kind: ResetKind
 
 
 @attrs.frozen(kw_only=True)
 class RereadWanted(Change):
-    """A write of unknown width cannot be folded into the shadow: the function must be read again."""
+    """A write of unknown width cannot be applied to the shadow: the function must be read again."""

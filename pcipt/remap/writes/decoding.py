@@ -1,8 +1,7 @@
 """Decode the registers of a shadow: the ranges that decode, the windows of bridges, the bus numbers. Pure.
 
-If a register that a range or window needs is not known, the answer is `UNKNOWN`, which is not None: None says
-that nothing decodes or that a window is closed.
-
+If a register that a range or window depends on is not known, the result is `UNKNOWN`. That is not None: None
+says that nothing decodes, or that a window is closed.
 Source: PCI Local Bus 3.0 §6.2.5; PCI Express Base 6.0 §9.3.3 (SR-IOV); QEMU hw/pci/pci.c, pci_bar_address,
         for what an implementation does with addresses at the edges.
 """
@@ -39,7 +38,7 @@ WINDOWS = {
 
 
 class Unknown(enum.Enum):
-    """The type of `UNKNOWN`: a register that is needed is not known."""
+    """The type of `UNKNOWN`: a register or size that the result depends on is not known."""
 
     UNKNOWN = "unknown"
 
@@ -48,9 +47,11 @@ UNKNOWN = Unknown.UNKNOWN
 
 
 def bar_registers(function: FunctionShadow) -> list[BarRegister]:
-    """Return the registers of the implemented BARs whose type is known, the ROM last.
+    """Return the registers of the implemented BARs, in index order, the ROM last.
 
-    Empty for a virtual function. A BAR is not implemented if its size is known to be 0.
+    A BAR is left out if its type is not known, or if its size is known to be 0 (not implemented); the ROM is
+    left out only in the second case. The list is empty for a virtual function. A function whose header type
+    is None is taken for an endpoint.
     """
     if function.virtual:
         return []
@@ -62,9 +63,9 @@ def bar_registers(function: FunctionShadow) -> list[BarRegister]:
 
 
 def _bar_registers(function: FunctionShadow, base: int, first: int, count: int) -> list[BarRegister]:
-    """Return the registers of `count` BARs whose words begin at offset `base`, numbered from `first`.
+    """Return the registers of up to `count` BARs whose words begin at offset `base`, numbered from `first`.
 
-    BARs that are not implemented, or of unknown type, are left out.
+    BARs that are not implemented, or whose type is not known, are left out. A 64-bit BAR uses two numbers.
     """
     found = []
     number = 0
@@ -85,16 +86,20 @@ def decode_of(function: FunctionShadow) -> Decode | None:
 
 
 def rom_enable(function: FunctionShadow) -> bool | None:
-    """Return the ROM's enable bit. None if there is no ROM, or if its size or the bit is not known."""
+    """Return True if the enable bit in the ROM BAR is set.
+
+    Return None if there is no ROM, or if the header type, the ROM's size or the bit is not known.
+    """
     rom = LAYOUT[function.header][2] if function.header is not None else None
     low = function.read(rom, 1) if rom is not None and function.sizes.get(ROM_INDEX) else None
     return None if low is None else bool(low & 1)
 
 
 def decoded_range(function: FunctionShadow, bar: BarRegister) -> Range | Unknown | None:
-    """Return the range that a BAR decodes now. None: it decodes nothing.
+    """Return the range that a BAR decodes now, None if it decodes nothing, or UNKNOWN.
 
-    UNKNOWN: a register or the size is unknown.
+    UNKNOWN: the Command register is not known, or decoding is on and a word or the size of the BAR is not
+    known. A BAR whose address nobody has assigned decodes nothing (`assigned_range`).
     """
     decode = decode_of(function)
     if decode is None:
@@ -110,9 +115,9 @@ def decoded_range(function: FunctionShadow, bar: BarRegister) -> Range | Unknown
 
 
 def bar_value(function: FunctionShadow, bar: BarRegister) -> int | None:
-    """Return the address in a BAR's register, both halves of it; None if a half is not known.
+    """Return the address in a BAR's register, both halves of it, or None if a byte of it is not known.
 
-    The type bits are cleared. Bit 0 of a ROM, its enable bit, stays.
+    The type bits are cleared. Bit 0 of a ROM, its enable bit, is kept.
     """
     low = function.read(bar.offset, 4)
     high = function.read(bar.offset + 4, 4) if bar.wide else 0
@@ -125,10 +130,10 @@ def bar_value(function: FunctionShadow, bar: BarRegister) -> int | None:
 
 
 def assigned_range(address: int, size: int, kind: BarKind) -> Range | None:
-    """Return the range at this address, or None if the address is one that nobody has assigned.
+    """Return the range of `size` bytes at `address`, or None if nobody has assigned such an address.
 
-    Such addresses are 0, and those whose range reaches the very top of the address space (for ports also 64
-    KiB).
+    That is so for address 0, and if the range ends at or above the top of the address space (4 GiB, for
+    64-bit BARs 2**64; for I/O BARs also if it ends at 64 KiB exactly).
     """
     end = address + size
     if address == 0 or end >= SPACE_END[kind] or (kind is BarKind.IO and end == X86_PORTS):
@@ -137,7 +142,7 @@ def assigned_range(address: int, size: int, kind: BarKind) -> Range | None:
 
 
 def window_of(function: FunctionShadow, kind: WindowKind) -> Window | Unknown | None:
-    """Return a bridge's window of this kind. None: it is closed. UNKNOWN: a register of it is not known."""
+    """Return a bridge's window of this kind, None if it is closed, UNKNOWN if a register is not known."""
     words, decoder = WINDOWS[kind]
     image = bytearray(HEADER_SIZE)
     image[0x0E] = 1
@@ -153,14 +158,17 @@ def window_of(function: FunctionShadow, kind: WindowKind) -> Window | Unknown | 
 
 
 def numbers_of(function: FunctionShadow) -> Numbers | None:
-    """Return the bus numbers of a bridge (PCI or CardBus), or None if the function is not a bridge."""
+    """Return the bus numbers of a PCI or CardBus bridge, or None if the function is not known to be one."""
     if function.header is not HeaderType.BRIDGE and function.header is not HeaderType.CARDBUS:
         return None
     return Numbers(function.read(0x18, 1), function.read(0x19, 1), function.read(0x1A, 1))
 
 
 def vf_registers(function: FunctionShadow) -> list[BarRegister]:
-    """Return the registers of the implemented VF BARs whose type is known, numbered from 7."""
+    """Return the registers of the implemented VF BARs whose type is known, numbered from 7, in index order.
+
+    Empty if the function has no known SR-IOV structure.
+    """
     sriov = function.capabilities.get((True, SRIOV))
     if sriov is None:
         return []
@@ -168,10 +176,11 @@ def vf_registers(function: FunctionShadow) -> list[BarRegister]:
 
 
 def vf_ranges(function: FunctionShadow) -> tuple[VfRange, ...] | Unknown:
-    """Return the ranges that the BARs of the virtual functions decode.
+    """Return the ranges that the BARs of the virtual functions decode, in BAR order, or UNKNOWN.
 
-    Empty if the virtual functions or their memory decode are not enabled. UNKNOWN: a register or a size that
-    is needed is not known.
+    Empty if the function has no known SR-IOV structure, if virtual functions or their memory decode are not
+    enabled, or if their number is 0. A BAR whose address nobody has assigned is left out (`assigned_range`).
+    UNKNOWN: a register or size that is needed is not known, or NumVFs is above TotalVFs.
     """
     sriov = function.capabilities.get((True, SRIOV))
     if sriov is None:
@@ -197,9 +206,10 @@ def vf_ranges(function: FunctionShadow) -> tuple[VfRange, ...] | Unknown:
 
 
 def vf_addresses(function: FunctionShadow, sbdf: Sbdf) -> list[Sbdf]:
-    """Return the addresses of the virtual functions of the physical function at `sbdf`.
+    """Return the addresses of the virtual functions of the physical function at `sbdf`, in their order.
 
-    Empty if they are not enabled, or if their number, first offset or stride is not known.
+    Empty if virtual functions are not enabled, or if their number, first offset or stride is not known. Only
+    the bus, device and function number follow from the registers; they wrap around at 16 bits.
     """
     sriov = function.capabilities.get((True, SRIOV))
     if sriov is None or not (function.read(sriov + 8, 2) or 0) & VF_ENABLE:

@@ -1,6 +1,6 @@
-"""The shadow of one function: its registers as hardware holds them, as far as they are known. Pure.
+"""The shadow of one function: a copy of its registers as hardware has them, if they are known. Pure.
 
-A word of the shadow is its value and the mask of the bits that are known: unknown bytes are never taken for
+A word of the shadow is its value and the mask of the bits that are known: unknown bits are never taken for
 zero. A shadow never changes: a method that changes a register returns a new shadow.
 """
 
@@ -25,7 +25,10 @@ _MAX_CAUSES = 8
 
 @attrs.frozen
 class BarRegister:
-    """The register of a BAR: the offset of its (lower) word. If `wide`, the next word is its upper half."""
+    """The register of a BAR. `offset` is that of its (lower) word.
+
+    If `wide` is True, the next word is its upper half. `index` is 0 to 5, 6 for the ROM, 7 to 12 for VF BARs.
+    """
 
     index: int
     kind: BarKind
@@ -34,22 +37,26 @@ class BarRegister:
 
     @property
     def words(self) -> tuple[int, ...]:
-        """The offsets of the register's words, in order."""
+        """The byte offsets of the register's 32-bit words, the lower word first."""
         return (self.offset, self.offset + 4) if self.wide else (self.offset,)
 
 
 @attrs.frozen
 class Pending:
-    """Writes to a BAR that are not reported as a change yet.
+    """The writes to a BAR that are not reported as a change yet.
 
-    `lanes` are the bits written since the last report.
+    `lanes` is the mask of the bits that were written since the last report; bits 63:32 are the upper word.
+    `causes` are the accesses, the oldest first.
     """
 
     lanes: int = 0
     causes: tuple[Cause, ...] = ()
 
     def joined(self, lanes: int, cause: Cause) -> "Pending":
-        """Return these writes with one more. Only the last 8 accesses are kept as causes."""
+        """Return these writes and one more.
+
+        At most the last 8 accesses are kept in `causes`; no bit of `lanes` is lost.
+        """
         return Pending(self.lanes | lanes, (*self.causes, cause)[-_MAX_CAUSES:])
 
 
@@ -57,11 +64,12 @@ class Pending:
 class FunctionShadow:
     """The registers of one function, and what was reported of them.
 
-    `words` are by offset: value and known bits. `types` and `sizes` (bytes) are by BAR number: 0 to 5, 6 the
-    ROM, 7 to 12 VF BARs; size 0 is a BAR that is not implemented. `ones` are the bits of BAR words whose last
-    write was all ones (sizing). `capabilities` are by (extended, id): the offset of the structure. `mapped`
-    are the ranges that were reported to decode, `last` the last range that each BAR decoded, `pending` the
-    writes that are not decided yet. `initial_sizes` are the sizes before a Resizable BAR was changed.
+    `words` are by byte offset: value and mask of the known bits. `types` (type bits) and `sizes` (bytes) are
+    by BAR number: 0 to 5, 6 the ROM, 7 to 12 VF BARs; size 0 is a BAR that is not implemented. `ones` are by
+    offset the bits of BAR words whose last write was all ones (sizing). `capabilities` are by (extended, id):
+    the offset of the structure. `mapped` are by BAR number the ranges that were reported to decode, `last`
+    the last range that each BAR decoded, `pending` the writes that are not reported yet. `initial_sizes` are
+    the sizes that BARs had before a Resizable BAR was changed.
     """
 
     place: PciPath
@@ -78,21 +86,27 @@ class FunctionShadow:
     pending: Mapping[int, Pending] = attrs.field(factory=dict)
 
     def read(self, offset: int, size: int) -> int | None:
-        """Return 1, 2 or 4 aligned bytes as a number; None unless all of them are known."""
+        """Return `size` bytes (1, 2 or 4) at `offset` as a number, or None if a bit of them is not known.
+
+        The bytes must lie in one 32-bit word.
+        """
         value, known = self.words.get(offset & ~3, (0, 0))
         shift, mask = 8 * (offset & 3), (1 << 8 * size) - 1
         return value >> shift & mask if known >> shift & mask == mask else None
 
     def is_sizing(self, offset: int) -> bool:
-        """Return True if the BAR word at `offset` was last written with all ones, to read the size."""
+        """Return True if the BAR word at `offset` was last written with all ones, to read the size.
+
+        Only the address bits matter: bits 31:11 for the ROM, else all 32 bits.
+        """
         full = ROM_ADDRESS if self.index_at(offset) == ROM_INDEX else WORD
         return self.ones.get(offset, 0) & full == full
 
     def index_at(self, offset: int) -> int | None:
-        """Return the number of the BAR to which the word at `offset` belongs, or None if it belongs to no
-        BAR.
+        """Return the number of the BAR to which the word at `offset` belongs, or None if there is none.
 
-        The upper half of a 64-bit BAR belongs to the number of the lower half.
+        The upper half of a 64-bit BAR belongs to the number of the lower half. VF BARs are 7 to 12. A virtual
+        function has no BAR words, except that the offset of a ROM gives 6.
         """
         base, count, rom = LAYOUT[self.header or HeaderType.ENDPOINT]
         if offset == rom:
@@ -107,16 +121,17 @@ class FunctionShadow:
         return first + number - (number > 0 and self._is_upper(first, number))
 
     def _is_upper(self, first: int, number: int) -> bool:
-        """Return True if word `number` is an upper half. Pairs are counted from the first BAR on."""
+        """Return True if word `number`, counted from BAR `first`, is the upper half of a 64-bit BAR."""
         index = 0
         while index < number:
             index += 2 if self.types.get(first + index, 0) & (IO_BIT | TYPE_BITS) == TYPE_64 else 1
         return index != number
 
     def written(self, part: Part) -> "FunctionShadow":
-        """Return the shadow after one word's part of a write.
+        """Return the shadow after one word's part of a write. Read-only bits stay as they were.
 
-        Registers on which nothing depends are not kept.
+        A word behind the header on which no range, window or bus number depends is not kept: then this shadow
+        itself is returned.
         """
         rule = self._rule(part.offset)
         if rule is None:
@@ -129,7 +144,7 @@ class FunctionShadow:
         return attrs.evolve(self, words=words, ones=ones)
 
     def with_words(self, words: Mapping[int, tuple[int, int]]) -> "FunctionShadow":
-        """Return the shadow with these words replaced."""
+        """Return the shadow with these words (offset to value and known bits) replaced or added."""
         return attrs.evolve(self, words={**self.words, **words})
 
     def _ones(self, part: Part, index: int) -> dict[int, int]:
@@ -154,7 +169,10 @@ class FunctionShadow:
         return None
 
     def _fixed_bits(self, index: int, offset: int) -> int:
-        """Return the bits of a BAR word that writes do not change: type bits, address bits below the size."""
+        """Return the bits of a BAR word that writes do not change: type bits, address bits below the size.
+
+        All bits of a BAR that is not implemented are fixed. The enable bit of a ROM is not fixed.
+        """
         size, kind = self.sizes.get(index), self.types.get(index)
         if size == 0:
             return WORD

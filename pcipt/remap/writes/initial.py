@@ -1,7 +1,7 @@
 """The first shadow of a machine, computed from its registers as they were read. Pure.
 
-`shadow_from_raws` starts from config spaces and the lines of `resource`. `refreshed` replaces the shadow of
-one function that was read again: each difference is a change.
+`shadow_from_raws` starts from config spaces and the lines of the sysfs file `resource`. `refreshed` updates
+the shadow of one function that was read again: each difference is a change.
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -31,9 +31,10 @@ _KEPT = {(False, EXPRESS): 0x0C, (False, ADVANCED_FEATURES): 8, (True, SRIOV): 0
 
 
 def shadow_from_raws(raws: Iterable[RawFunction], *, obeys: bool = True) -> Shadow:
-    """Return the shadow of a machine. A function whose place in the topology is unknown is left out.
+    """Return the shadow of a machine. All functions are computed at once.
 
-    `obeys` is False if Xen's vPCI stands between dom0 and the hardware (PVH).
+    A function whose place in the topology is unknown is left out. If several raws have one address, the first
+    is used. `obeys` is False if Xen's vPCI stands between dom0 and the hardware (PVH dom0).
     """
     known = {raw.sbdf: raw for raw in reversed(list(raws))}
     shadow = shadow_from_machine(decode_machine(known.values()), known, obeys=obeys)
@@ -41,10 +42,11 @@ def shadow_from_raws(raws: Iterable[RawFunction], *, obeys: bool = True) -> Shad
 
 
 def shadow_from_machine(machine: Machine, raws: Mapping[Sbdf, RawFunction], *, obeys: bool = True) -> Shadow:
-    """Return the shadow of a machine that is decoded already.
+    """Return the shadow of a machine that is decoded already. `obeys` is as in `shadow_from_raws`.
 
-    The shadow of a function that is not a bridge is computed from `raws` only when it is looked at. `raws`
-    may change in place until then.
+    A function whose place is unknown is left out. The shadow of a function that is not a bridge is computed
+    from `raws` when it is looked at, perhaps several times; `raws` may change in place until then. A function
+    that is not in `raws` has a shadow without registers.
     """
     places = {f.path: sbdf for sbdf, f in machine.functions.items() if f.path is not None}
     roots = frozenset({(0, 0), *((place.segment, place.hops[0][0]) for place in places)})
@@ -63,7 +65,11 @@ def shadow_from_machine(machine: Machine, raws: Mapping[Sbdf, RawFunction], *, o
 
 
 def function_from_raw(place: PciPath, raw: RawFunction) -> FunctionShadow:
-    """Return the shadow of one function. Ranges that decode already count as reported."""
+    """Return the shadow of one function.
+
+    BARs that decode already are in `mapped`, as if that had been reported. If the function does not answer or
+    was not read, the shadow has no registers.
+    """
     config = ConfigSpace(raw.config or b"")
     if not config.answers:
         return FunctionShadow(place, virtual=raw.physfn is not None)
@@ -87,9 +93,12 @@ def function_from_raw(place: PciPath, raw: RawFunction) -> FunctionShadow:
 
 
 def refreshed(shadow: Shadow, sbdf: Sbdf, config: bytes) -> tuple[Shadow, tuple[Change, ...]]:
-    """Return the shadow after a function's config space was read, and the changes found.
+    """Return the shadow after the config space of the function at `sbdf` was read, and the changes.
 
-    The new registers count.
+    The bytes in `config` replace the registers of the shadow; of a structure behind the header only words
+    that the shadow has already. Pending writes and sizing of the function end without a report of their own.
+    If the vendor reads ffff, the function is removed (`fold_read`). If the shadow has no function there, one
+    is added with its header only.
     """
     function = shadow.at(sbdf)
     kept: Container[int] = ()
@@ -106,7 +115,7 @@ def refreshed(shadow: Shadow, sbdf: Sbdf, config: bytes) -> tuple[Shadow, tuple[
 
 
 def _words(config: ConfigSpace, capabilities: dict[tuple[bool, int], int]) -> dict[int, tuple[int, int]]:
-    """Return the words of the header and of the structures that matter, as far as they were read."""
+    """Return the words of the header and of the structures in `_KEPT` that were read completely."""
     offsets = set(range(0, HEADER_SIZE, 4))
     for key, size in _KEPT.items():
         start = capabilities.get(key)
@@ -123,7 +132,10 @@ def _words(config: ConfigSpace, capabilities: dict[tuple[bool, int], int]) -> di
 def _types(
     config: ConfigSpace, header: HeaderType, capabilities: dict[tuple[bool, int], int]
 ) -> dict[int, int]:
-    """Return the type bits of the BARs and VF BARs, by BAR number. Upper halves have none."""
+    """Return the type bits of the BARs and VF BARs, by BAR number, without the ROM. Upper halves have none.
+
+    A BAR whose register was not read is left out.
+    """
     base, count, _ = LAYOUT[header]
     places = [(index, base + 4 * index) for index in range(count)]
     sriov = capabilities.get((True, SRIOV))
@@ -142,8 +154,9 @@ def _types(
 def _sizes(function: FunctionShadow, lines: Sequence[Resource]) -> dict[int, int]:
     """Return the sizes of BARs and VF BARs by BAR number, in bytes, from the lines of `resource`.
 
-    The size is 0 if neither the line nor the register is in use. If the line is unused but the register is
-    not, the size is unknown: the BAR is left out.
+    A size of 0 says that neither the line nor the register of a BAR is in use. A BAR is left out, because its
+    size is unknown, if only its line is unused, or if its size is not a power of two. The line of a VF BAR
+    has the size of all virtual functions (TotalVFs) together.
     """
     found = {}
     sriov = function.capabilities.get((True, SRIOV))
@@ -162,7 +175,10 @@ def _sizes(function: FunctionShadow, lines: Sequence[Resource]) -> dict[int, int
 
 
 def _is_empty(function: FunctionShadow, index: int) -> bool:
-    """Return True if the register of a BAR is known to be 0."""
+    """Return True if the register of a BAR or ROM is known to be 0.
+
+    Only the lower word of a 64-bit BAR is looked at.
+    """
     base, count, rom = LAYOUT[function.header or HeaderType.ENDPOINT]
     offset = rom if index == ROM_INDEX else base + 4 * index if index < count else None
     return offset is not None and function.read(offset, 4) == 0

@@ -1,6 +1,6 @@
 """Changes, actions and the final shadow as JSON objects. Pure.
 
-Keys are the words of the design; addresses are strings "0x…".
+Addresses are strings in hexadecimal ("0x…"), sizes are numbers of bytes.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ WITH_PAGES = (MapMmio, UnmapMmio, WithdrawReserved, RestoreReserved)
 
 
 def json_from_write(write: ConfigWrite) -> Json:
-    """Return a write as a JSON object."""
+    """Return a write as a JSON object. `n`, `size` and `who` are null if they are unknown."""
     return {
         "type": "write",
         "n": write.number,
@@ -55,7 +55,7 @@ def json_from_write(write: ConfigWrite) -> Json:
 
 
 def json_from_change(change: Change) -> Json | None:
-    """Return a change as a JSON object, or None for `RereadWanted`."""
+    """Return a change as a JSON object, or None for `RereadWanted`, which has none."""
     for kind, name, describe in _KINDS:
         if isinstance(change, kind):
             head = {"type": "change", "n": change.number, "sbdf": str(change.sbdf), "change": name}
@@ -64,7 +64,9 @@ def json_from_change(change: Change) -> Json | None:
 
 
 def json_from_shadow(shadow: Shadow) -> Json:
-    """Return a shadow as a JSON object: BARs that decode, BARs of virtual functions, and bus numbers."""
+    """Return a shadow as a JSON object.
+    Shape:  lists "mapped", "virtual" and "bridges", in the order of the methods of `Shadow` with these names.
+    """
     return {
         "mapped": [_entry(entry) for entry in shadow.mapped()],
         "virtual": [_entry(entry) for entry in shadow.virtual()],
@@ -75,7 +77,8 @@ def json_from_shadow(shadow: Shadow) -> Json:
 def json_from_action(action: Action) -> Json:
     """Return an action as a JSON object.
 
-    `start` and `size` (bytes) are null if the action is about no range; of a rewrite they are the new range.
+    `start` and `size` (bytes) are the pages of a map, unmap or reserved region, and the new range of a
+    rewrite; else they are null. `bar` is there only for a map, unmap or rewrite.
     """
     body: Json = {"action": action.word, "sbdf": str(action.sbdf), "start": None, "size": None}
     if isinstance(action, WITH_PAGES):
@@ -88,7 +91,10 @@ def json_from_action(action: Action) -> Json:
 
 
 def json_from_outcome(outcome: Outcome) -> Json:
-    """Return what came of an action as a JSON object. `rule` is the guard that refused it."""
+    """Return an action and what came of it as a JSON object.
+
+    `rule` (the name of the rule that refused) and `detail` are left out if they are empty.
+    """
     body = json_from_action(outcome.action) | {"result": outcome.result.value}
     if outcome.rule:
         body["rule"] = outcome.rule
@@ -110,6 +116,7 @@ def _unmapped(change: BarUnmapped) -> Json:
 
 
 def _moved(change: BarMoved) -> Json:
+    """Return the fields of a moved BAR. `from_size` is there only if the size changed."""
     body: Json = {"bar": change.bar, "bar_kind": change.kind.value, **_place(change.after),
             "from": hex(change.before.start), "to": hex(change.after.start)}  # fmt: skip
     if change.before.size != change.after.size:
@@ -118,6 +125,7 @@ def _moved(change: BarMoved) -> Json:
 
 
 def _place(span: Range) -> Json:
+    """Return the fields `address` and `size` of a range."""
     return {"address": hex(span.start), "size": span.size}
 
 
@@ -126,6 +134,7 @@ def _decode(change: DecodeChanged) -> Json:
 
 
 def _switches(decode: Decode | None) -> Json | None:
+    """Return the decode bits as a JSON object; None (unknown) is returned as None."""
     return None if decode is None else {"io": decode.io, "memory": decode.memory}
 
 
@@ -138,6 +147,7 @@ def _window(change: BridgeWindowChanged) -> Json:
 
 
 def _span(window: Window | None) -> Json | None:
+    """Return a window as a JSON object; None (closed or unknown) is returned as None."""
     return None if window is None else {"base": hex(window.base), "limit": hex(window.limit)}
 
 

@@ -32,7 +32,8 @@ _REBAR_UNIT = 20  # sizes are powers of two from 1 MiB on
 def taught(function: FunctionShadow, part: Part) -> FunctionShadow:
     """Return the shadow after one word's part of a read: the value, and what follows from it.
 
-    Header type, BAR types and sizes, and capabilities may follow from it.
+    The header type, BAR types and sizes, and capabilities may follow from it. If nothing changes, the shadow
+    itself is returned.
     """
     old, known = function.words.get(part.offset, (0, 0))
     value, all_known = old & ~part.lanes | part.value, known | part.lanes
@@ -49,7 +50,11 @@ def taught(function: FunctionShadow, part: Part) -> FunctionShadow:
 
 
 def header_of(function: FunctionShadow) -> HeaderType | None:
-    """Return the header type by the registers that are known, or the type that was known before."""
+    """Return the header type that the known registers show.
+
+    The header type register decides; its unknown layouts give UNKNOWN. If it is not known, the class of a PCI
+    bridge gives BRIDGE. Else the result is the type that the shadow has, which may be None.
+    """
     layout = function.read(0x0E, 1)
     if layout is not None:
         return _HEADERS.get(layout & 0x7F, HeaderType.UNKNOWN)
@@ -59,7 +64,7 @@ def header_of(function: FunctionShadow) -> HeaderType | None:
 
 
 def inferred_header(function: FunctionShadow, offset: int, size: int, value: int) -> HeaderType | None:
-    """Return the header type; if it is not known, guess it from a write. None: the write does not show it.
+    """Return the header type of the shadow; if it has none, BRIDGE if a write shows a bridge, else None.
 
     Nobody writes a BAR by bytes or halves, but bus numbers, windows and control of a bridge are written so.
     Bus numbers that are written as one word at 0x18 differ from an address: they are in ascending order.
@@ -75,7 +80,10 @@ def inferred_header(function: FunctionShadow, offset: int, size: int, value: int
 
 
 def _learn_bar(function: FunctionShadow, offset: int, value: int) -> FunctionShadow:
-    """Return the shadow with the type, and after sizing the size, of the BAR whose word was just read."""
+    """Return the shadow with the type, and after sizing the size, that a read BAR word at `offset` shows.
+
+    The word must belong to a BAR and be known completely.
+    """
     index = function.index_at(offset)
     assert index is not None
     upper = index != ROM_INDEX and function.index_at(offset - 4) == index
@@ -90,9 +98,10 @@ def _learn_bar(function: FunctionShadow, offset: int, value: int) -> FunctionSha
 
 
 def _size_from_mask(function: FunctionShadow, index: int, value: int, *, upper: bool) -> int | None:
-    """Return a BAR's size in bytes from the value that is read after all ones.
+    """Return a BAR's size in bytes from the word that is read after all ones were written.
 
-    None: this word does not show it.
+    Return None if this word does not show it: the lower word of a BAR of 4 GiB or more, or the upper word if
+    the size is known already. 0 says that the BAR is not implemented.
     """
     if upper:
         if function.sizes.get(index):
@@ -120,7 +129,8 @@ def _learn_structures(function: FunctionShadow) -> FunctionShadow:
 def rebar_sizes(function: FunctionShadow) -> dict[int, int]:
     """Return the sizes in bytes that a Resizable BAR structure has set, by BAR number.
 
-    Empty if the function has no such structure, or its words are not known.
+    Empty if the function has no known structure, or if its first control word is not known. A BAR whose
+    control word is not known is left out.
     """
     at = function.capabilities.get((True, REBAR))
     first = function.read(at + 8, 4) if at is not None else None
@@ -135,9 +145,10 @@ def rebar_sizes(function: FunctionShadow) -> dict[int, int]:
 
 
 def _walk(function: FunctionShadow) -> dict[tuple[bool, int], int]:
-    """Return the offsets of all structures by (extended, id), as far as the words of both lists are known.
+    """Return the offsets of the structures in both capability lists by (extended, id).
 
-    If an id occurs twice, the first structure counts.
+    A list ends before the first structure whose head is not known, or that was visited. If an id occurs twice
+    in a list, the first structure is returned.
     """
     found: dict[tuple[bool, int], int] = {}
     seen = set()

@@ -1,9 +1,7 @@
-"""Mappings that never change, of which a changed copy is cheap: a base, and the keys that differ from it.
+"""Mappings that never change, with cheap changed copies: a base, and the keys that differ from it.
 
-Pure.
-
-Many mappings share a base. When more than `_LIMIT` keys differ, a new base is made. So a change costs the
-same on average for any size.
+Pure. Many mappings share a base. When more than `_LIMIT` keys differ, a new base is made. So a change costs
+the same on average for any size.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,10 +13,10 @@ _LIMIT = 128
 
 
 class Lazy(Mapping[K, V]):
-    """A mapping whose values are computed when they are looked at.
+    """A mapping whose values are computed by `make` when they are looked at.
 
-    `make` computes the value of a key in `keys`, which may be another value later: at most 128 computed
-    values are kept. Values in `held` are kept for good.
+    `keys` are its keys. At most 128 computed values are kept, then all are dropped; so a key may have another
+    value later. Values in `held` are kept for good, also for keys that are not in `keys`.
     """
 
     __slots__ = ("_held", "_keys", "_made", "_make")
@@ -53,12 +51,12 @@ class Lazy(Mapping[K, V]):
         return len(self._keys) + sum(key not in self._keys for key in self._held)
 
     def with_held(self, more: Mapping[K, V]) -> "Lazy[K, V]":
-        """Return a mapping in which the values of `more` are kept for good, too."""
+        """Return a mapping that also keeps the values of `more` for good. This mapping is unchanged."""
         return Lazy(self._keys, self._make, {**self._held, **more})
 
 
 class Overlay(Mapping[K, V]):
-    """A base mapping and the keys that differ from it.
+    """A base mapping and the keys that differ from it. A key that was put hides the value of the base.
 
     Keys are in the order of the base, then in the order in which they were put.
     """
@@ -86,7 +84,7 @@ class Overlay(Mapping[K, V]):
         return self._length
 
     def put(self, key: K, value: V) -> "Overlay[K, V]":
-        """Return a mapping with one value replaced or added. This one stays as it is."""
+        """Return a mapping with one value replaced or added. This mapping is unchanged."""
         after: Overlay[K, V] = Overlay.__new__(Overlay)
         after._base, after._changed = self._base, {**self._changed, key: value}
         after._length = self._length + (key not in self)
@@ -100,5 +98,5 @@ class Overlay(Mapping[K, V]):
 
 
 def overlay_of(mapping: Mapping[K, V]) -> Overlay[K, V]:
-    """Return the mapping itself if it is an overlay, else an overlay with the mapping as its base."""
+    """Return the mapping itself if it is an overlay, else a new overlay with the mapping as its base."""
     return mapping if isinstance(mapping, Overlay) else Overlay(mapping)

@@ -1,11 +1,8 @@
 """The registers of a configuration header as data, and the one way in which a write is merged into them.
 
-Pure.
-
-Registers are handled as 32-bit words. A read-only bit stays, a write-one-to-clear bit is cleared by writing
-one, other bits become what was written; bytes that a write does not touch stay. BARs are not in the table:
-their size decides which of their bits are writable.
-
+Pure. Registers are handled as 32-bit words. A read-only bit stays, a write-one-to-clear bit is cleared by
+writing one, other bits become what was written; bytes that a write does not touch stay. BARs are not in the
+table: their size decides which of their bits are writable.
 Source: PCI Local Bus 3.0 §6.2; PCI-to-PCI Bridge 1.2 §3.2; PCI Express Base 6.0 §7.5.1.
 """
 
@@ -20,7 +17,10 @@ WORD = 0xFFFF_FFFF
 
 @attrs.frozen
 class Register:
-    """A register with special bits. Writing does not change `ro` bits; writing one clears `rw1c` bits."""
+    """A register with special bits. `offset` and `size` count bytes.
+
+    Writing does not change `ro` bits; writing one to an `rw1c` bit clears it.
+    """
 
     offset: int
     size: int
@@ -64,11 +64,10 @@ SECONDARY_RESET = 0x40
 
 @attrs.frozen
 class Part:
-    """The part of an access that lies in one 32-bit word.
+    """The part of an access that lies in one 32-bit word. `offset` is that of the word.
 
-    `lanes` is the mask of the bits that the access touches.
-
-    `value` and `lanes` are in the position that they have in the word. `offset` is that of the word.
+    `lanes` is the mask of the bits that the access touches. `value` and `lanes` are at their positions in the
+    word.
     """
 
     offset: int
@@ -77,7 +76,10 @@ class Part:
 
 
 def split(offset: int, size: int, value: int) -> Iterator[Part]:
-    """Yield the parts of an access of `size` bytes, one for each 32-bit word it touches."""
+    """Yield the parts of an access, one for each 32-bit word that it touches, in ascending order.
+
+    `value` is little-endian; its bits above `size` bytes are ignored. An access of 0 bytes has no parts.
+    """
     while size > 0:
         low = offset & 3
         count = min(size, 4 - low)
@@ -87,21 +89,21 @@ def split(offset: int, size: int, value: int) -> Iterator[Part]:
 
 
 def merge(old: int, part: Part, ro: int, rw1c: int = 0) -> int:
-    """Return the value of a word after a write, as hardware computes it.
+    """Return the value of a word after a write, as hardware computes it. `old` is the value before.
 
-    `ro` bits stay as in `old`; a bit of `rw1c` to which one is written becomes 0.
+    `ro` bits stay as in `old`; a bit of `rw1c` to which one is written becomes 0, the others of `rw1c` stay.
     """
     writable = part.lanes & ~ro & ~rw1c
     return (old & ~writable | part.value & writable) & ~(part.value & part.lanes & rw1c) & WORD
 
 
 def is_possible(offset: int, size: int) -> bool:
-    """Return True if an access lies inside a function's config space and has 1, 2 or 4 bytes."""
+    """Return True if an access has 1, 2 or 4 bytes and lies inside the 4096 bytes of config space."""
     return size in (1, 2, 4) and 0 <= offset <= EXTENDED_SIZE - size
 
 
 def _masks(registers: tuple[Register, ...]) -> dict[int, tuple[int, int]]:
-    """Return the read-only and write-one-to-clear bits of each word that has a register."""
+    """Return the read-only and write-one-to-clear bits of each word that has a register, by offset."""
     words: dict[int, tuple[int, int]] = {}
     for register in registers:
         base, shift = register.offset & ~3, 8 * (register.offset & 3)
@@ -119,5 +121,9 @@ _MASKS = {
 
 
 def masks(header: HeaderType, offset: int) -> tuple[int, int]:
-    """Return the read-only and write-one-to-clear bits of a header word; (0, 0) if it is not in the table."""
+    """Return the read-only and write-one-to-clear bits of a header word; (0, 0) if it is not in the table.
+
+    `offset` is that of a 32-bit word. The table of a CardBus or unknown header has only the registers that
+    all headers have.
+    """
     return _MASKS[header].get(offset, (0, 0))

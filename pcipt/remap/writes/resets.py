@@ -34,7 +34,12 @@ _BRIDGE_AFTER = (
 
 
 def starts_function_reset(function: FunctionShadow, part: Part) -> bool:
-    """Return True if this part of a write resets the function that receives it (FLR or AF)."""
+    """Return True if this part of a write resets the function that receives it (FLR or AF).
+
+    That is so if it sets the reset bit of the function's Express or Advanced Features structure. The result
+    is False for a virtual function, for a header type that is known and not that of an endpoint, and if the
+    Express structure is known not to be capable of FLR. An unknown capability register is taken for capable.
+    """
     if function.header not in {None, HeaderType.ENDPOINT} or function.virtual:
         return False
     express = function.capabilities.get((False, EXPRESS))
@@ -46,16 +51,17 @@ def starts_function_reset(function: FunctionShadow, part: Part) -> bool:
 
 
 def in_secondary_reset(function: FunctionShadow) -> bool:
-    """Return True if a bridge is known to hold its secondary bus in reset."""
+    """Return True if a bridge is known to hold its secondary bus in reset; False for any other function."""
     control = function.read(BRIDGE_CONTROL, 1)
     bridge = function.header is HeaderType.BRIDGE
     return bridge and control is not None and bool(control & SECONDARY_RESET)
 
 
 def after_reset(function: FunctionShadow) -> FunctionShadow:
-    """Return the shadow after a reset, which clears decoding, addresses, VFs and resized BARs.
+    """Return the shadow after a reset: decoding, BAR addresses, VFs and resized BARs are cleared.
 
-    A reset of a bridge also clears its bus numbers and closes its windows.
+    A reset of a bridge also clears its bus numbers and closes its windows. Pending writes and sizing end.
+    `mapped` stays as it is: the caller compares and reports.
     """
     words = dict(function.words)
     _put(words, 0x04, 0, 0xFFFF_0000)
@@ -79,7 +85,10 @@ def after_reset(function: FunctionShadow) -> FunctionShadow:
 
 
 def _restore_rebar(words: dict[int, tuple[int, int]], offset: int, function: FunctionShadow) -> None:
-    """Set the size in a Resizable BAR Control word back to the initial one, if both are known."""
+    """Set the size in a Resizable BAR Control word to the BAR's initial size, in place.
+
+    Do nothing if the word or the initial size is not known.
+    """
     if offset not in words or words[offset][1] & 0xFF07 != 0xFF07:
         return
     size = function.initial_sizes.get(words[offset][0] & 7)
@@ -88,7 +97,10 @@ def _restore_rebar(words: dict[int, tuple[int, int]], offset: int, function: Fun
 
 
 def _put(words: dict[int, tuple[int, int]], offset: int, value: int, kept: int) -> None:
-    """Set a word's bits outside `kept`, in place. These bits are known from then on."""
+    """Set the bits of a word outside `kept` to those of `value`, in place.
+
+    They are known from then on; `kept` bits stay.
+    """
     old, known = words.get(offset, (0, 0))
     cleared = ~kept & 0xFFFF_FFFF
     words[offset] = (old & kept | value & cleared, known | cleared)

@@ -30,16 +30,17 @@ class BridgeBuses:
 
 @attrs.frozen
 class Route:
-    """The bridge that leads to a bus. `relative` counts from its secondary bus.
+    """The bridge that leads to a bus, and the number of the bus counted from the bridge's secondary bus.
 
-    If `hops` is empty, the bus is a root bus, and `relative` is its number.
+    `hops` is the path of the bridge. If `hops` is empty, the bus is a root bus, and `relative` is its bus
+    number.
     """
 
     hops: Hops
     relative: int
 
     def to(self, sbdf: Sbdf) -> PciPath:
-        """Return the place of the function at this address, whose bus must be the one of this route."""
+        """Return the place of the function at this address. The route must be that of the address's bus."""
         return PciPath(sbdf.segment, (*self.hops, (self.relative, sbdf.device, sbdf.function)))
 
 
@@ -47,11 +48,13 @@ Routes = Mapping[tuple[int, int], Route]
 
 
 def build_routes(bridges: Iterable[BridgeBuses], roots: Iterable[tuple[int, int]]) -> Routes:
-    """Return the table from (segment, bus) to the bridge behind which that bus is.
+    """Return the table from (segment, bus) to the route of that bus: the deepest bridge that passes it on.
 
-    A bus that no bridge passes on, and that is not in `roots`, is not in the table. If two bridges pass on
-    one bus, the bridge whose secondary bus it is wins, then the bridge with the lower device number. A bridge
-    whose secondary bus is 0 or above its subordinate bus passes nothing on.
+    `roots` are the root buses as (segment, bus). A bus that no bridge passes on, and that is not in `roots`,
+    is not in the table. If two bridges beside each other pass on one bus, the bridge whose secondary bus it
+    is wins, then the bridge with the lower device number. A bridge passes on only buses that all bridges
+    above it pass on, and not their secondary buses. A root bus never leads to a bridge. A bridge whose
+    secondary bus is 0 or above its subordinate bus passes nothing on.
     """
     below: dict[tuple[int, Hops], list[BridgeBuses]] = {}
     for bridge in sorted(bridges, key=lambda bridge: bridge.path.hops):
@@ -69,7 +72,10 @@ def build_routes(bridges: Iterable[BridgeBuses], roots: Iterable[tuple[int, int]
 
 
 def _cover(bridge: BridgeBuses, below: Mapping[tuple[int, Hops], list[BridgeBuses]]) -> dict[int, Route]:
-    """Return the buses that a bridge passes on, each with the route to the deepest bridge that does so."""
+    """Return the buses that a bridge passes on, each with the route to the deepest bridge that does so.
+
+    `below` has the bridges directly below a bridge, by its segment and path.
+    """
     first = bridge.secondary
     found = {bus: Route(bridge.path.hops, bus - first) for bus in range(first, bridge.subordinate + 1)}
     inner: dict[int, Route] = {}
@@ -81,9 +87,10 @@ def _cover(bridge: BridgeBuses, below: Mapping[tuple[int, Hops], list[BridgeBuse
 
 
 def _take(table: dict[_Key, Route], key: _Key, route: Route) -> None:
-    """Add a route to a bus.
+    """Add a route to a bus, in place.
 
-    A present route is replaced only if the bus is not its secondary bus but the new one's.
+    A route that is there already is replaced only if the bus is not its secondary bus and is the secondary
+    bus of the new route.
     """
     present = table.get(key)
     if present is None or (present.relative and not route.relative):

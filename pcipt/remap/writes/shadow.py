@@ -1,7 +1,7 @@
-"""The shadow of a machine: the registers of all functions, folded from the accesses that reached them. Pure.
+"""The shadow of a machine: the registers of all functions, computed from the accesses that reached them.
 
-Functions are keyed by their place in the topology, so a renumbered bus changes the addresses behind it and
-nothing else. `step` folds one access: the same state and access give the same result. An access that no
+Pure. Functions are keyed by their place in the topology, so a renumbered bus changes the addresses behind it
+and nothing else. `step` applies one access: the same state and access give the same result. An access that no
 hardware can make is an error and changes nothing; a write of unknown width asks for a re-read.
 """
 
@@ -36,7 +36,7 @@ _INERT: Mapping[HeaderType | None, tuple[int, ...]] = {
 
 @attrs.frozen
 class Mapped:
-    """A BAR that decodes at `range`; BAR 6 is the ROM."""
+    """A BAR that decodes at `range`. `bar` is 0 to 5, or 6 for the ROM."""
 
     sbdf: Sbdf
     bar: int
@@ -45,12 +45,13 @@ class Mapped:
 
 @attrs.frozen
 class Shadow:
-    """The shadow of a machine. It never changes: `step` and `settle` return a new one.
+    """The shadow of a machine. It never changes: `step` and `settle` return a new shadow.
 
-    `roots` are the root buses (segment, bus). `obeys` is False if Xen's vPCI drops writes to BARs that
-    decode. `doubtful` is True once an access was lost. `waiting` are the places of functions with pending
-    writes, oldest first. `endpoints` are places that are known not to be bridges: their registers need not be
-    looked at for routes.
+    `functions` are by place. `roots` are the root buses (segment, bus). `routes` lead from (segment, bus) to
+    the bridge of that bus (`build_routes`). `obeys` is False if Xen's vPCI drops writes to BARs that decode.
+    `doubtful` is True once an access was lost. `waiting` are the places of functions with pending writes, the
+    longest waiting first. `endpoints` are places that are known not to be bridges: their registers need not
+    be looked at for routes.
     """
 
     functions: Mapping[PciPath, FunctionShadow] = attrs.field(factory=dict)
@@ -62,18 +63,19 @@ class Shadow:
     endpoints: AbstractSet[PciPath] = attrs.field(default=frozenset(), eq=False)
 
     def place_of(self, sbdf: Sbdf) -> PciPath:
-        """Return the place that answers at an address now.
+        """Return the place that answers at an address now. The shadow need not have a function there.
 
-        A bus that no bridge passes on counts as a root bus.
+        A bus that no bridge passes on is taken for a root bus.
         """
         route = self.routes.get((sbdf.segment, sbdf.bus)) or routing.Route((), sbdf.bus)
         return route.to(sbdf)
 
     def address_of(self, place: PciPath) -> Sbdf:
-        """Return the address at which a place answers now, by the secondary bus of the bridge above.
+        """Return the address at which a place answers now, by the secondary bus of the bridge above it.
 
-        No function needs to be known at the place. If the bridge above or its secondary bus is not known, the
-        secondary bus counts as 0; `reach` returns None then. A place on a root bus keeps its address.
+        The shadow need not have a function at the place. If the bridge above or its secondary bus is not
+        known, the secondary bus is taken for 0; `reach` returns None then. A place on a root bus keeps its
+        address.
         """
         relative, device, function = place.hops[-1]
         if len(place.hops) == 1:
@@ -83,10 +85,7 @@ class Shadow:
         return Sbdf(place.segment, secondary + relative & 0xFF, device, function)
 
     def reach(self, place: PciPath) -> Sbdf | None:
-        """Return the address of a place; None if a bridge above it is not set up.
-
-        A bridge is not set up if its secondary bus is 0 or unknown.
-        """
+        """Return the address of a place, or None if a bridge above it has a secondary bus of 0 or unknown."""
         for depth in range(1, len(place.hops)):
             above = self.functions.get(PciPath(place.segment, place.hops[:depth]))
             if above is None or not above.read(0x19, 1):
@@ -94,14 +93,14 @@ class Shadow:
         return self.address_of(place)
 
     def at(self, sbdf: Sbdf) -> FunctionShadow | None:
-        """Return the shadow of the function at this address, or None if there is none."""
+        """Return the shadow of the function that answers at this address, or None if there is none."""
         return self.functions.get(self.place_of(sbdf))
 
     def mapped(self) -> list[Mapped]:
-        """Return the BARs that decode a known range, sorted by address of the function, then by BAR number.
+        """Return the BARs, I/O BARs and ROMs included, that decode a known range by the registers.
 
-        The registers decide; whether pages are mapped into dom0 does not matter. BARs of virtual functions
-        are left out (`virtual` returns them).
+        Sorted by address of the function, then by BAR number. BARs of virtual functions are left out
+        (`virtual`).
         """
         found = []
         for place, function in self.functions.items():
@@ -113,14 +112,17 @@ class Shadow:
         return sorted(found, key=lambda entry: (entry.sbdf, entry.bar))
 
     def virtual(self) -> list[Mapped]:
-        """Return the BARs of virtual functions that decode, sorted by virtual function, then BAR number."""
+        """Return the BARs of virtual functions that decode a known range, each virtual function by itself.
+
+        Sorted by address of the virtual function, then by BAR number (0 to 5).
+        """
         found: list[Mapped] = []
         for place, function in self.functions.items():
             found += _virtual_bars(function, self.address_of(place))
         return sorted(found, key=lambda entry: (entry.sbdf, entry.bar))
 
     def bridges(self) -> list[tuple[Sbdf, Numbers]]:
-        """Return the addresses and bus numbers of all bridges, sorted by address."""
+        """Return the addresses and bus numbers of all PCI and CardBus bridges, sorted by address."""
         found = []
         for place, function in self.functions.items():
             numbers = numbers_of(function)
@@ -130,9 +132,10 @@ class Shadow:
 
 
 def step(state: Shadow, event: ConfigWrite | ConfigRead | Lost) -> tuple[Shadow, tuple[Change, ...]]:
-    """Return the shadow after one access, and the changes that it made.
+    """Return the shadow after one access, and the changes that it made, in order.
 
-    A `Lost` event only sets `doubtful`. A write of unknown width changes nothing and gives a `RereadWanted`.
+    A `Lost` event only sets `doubtful`. A write of unknown width changes nothing and gives a `RereadWanted`;
+    a read of unknown width changes nothing.
     Raises: StateError for an offset, width or value that no access can have.
     """
     if isinstance(event, Lost):
@@ -150,10 +153,10 @@ def step(state: Shadow, event: ConfigWrite | ConfigRead | Lost) -> tuple[Shadow,
 
 
 def settle(state: Shadow, *, halves: bool = True) -> tuple[Shadow, tuple[Change, ...]]:
-    """Return the shadow in which no writes are pending, and the changes that the pending writes made.
+    """Return the shadow after all pending writes have ended, and the changes that they made.
 
-    The engine calls this when no writes came for a while, and then reads the registers back. If `halves` is
-    False, a 64-bit BAR of which one half was written stays pending.
+    Call it when no writes have arrived for a while; then read the registers back. If `halves` is False,
+    64-bit BARs stay pending; a BAR that decodes nothing or an unknown range may stay pending, too.
     """
     changes: list[Change] = []
     for place in state.waiting:
@@ -171,7 +174,7 @@ def with_routes(state: Shadow) -> Shadow:
 
 
 def _write(state: Shadow, write: ConfigWrite, parts: list[Part]) -> tuple[Shadow, tuple[Change, ...]]:
-    """Return the shadow after a write, and the changes that it made."""
+    """Return the shadow after a write, and the changes that it made. `parts` are the parts of the write."""
     place = state.place_of(write.sbdf)
     before = state.functions.get(place) or FunctionShadow(place)
     action = Step(write.sbdf, write, parts)
@@ -195,16 +198,21 @@ def _write(state: Shadow, write: ConfigWrite, parts: list[Part]) -> tuple[Shadow
 
 
 def _is_inert(function: FunctionShadow, part: Part) -> bool:
-    """Return True if no range, window or bus number depends on this word (interrupt line, MSI mask, …)."""
+    """Return True if no range, window or bus number depends on this word (interrupt line, MSI mask, …).
+
+    The result is False for a word behind the header while the function has pending writes.
+    """
     if part.offset < HEADER_SIZE:
         return part.offset in _INERT.get(function.header, ())
     return not function.pending and function.written(part) is function
 
 
 def fold_read(state: Shadow, read: ConfigRead, parts: list[Part]) -> tuple[Shadow, tuple[Change, ...]]:
-    """Return the shadow after a read, and the changes: a value that contradicts the shadow is a change.
+    """Return the shadow after a read, and the changes: a known value that was read differently is a change.
 
-    A read of vendor ffff removes the function from the shadow, unless it is virtual.
+    A value that was not known before is not a change. A read of vendor ffff removes the function and all
+    functions behind it, unless it is virtual. A read of other ids than the known ones does so, too, and then
+    adds a new function. A read of all ones adds no function.
     """
     place = state.place_of(read.sbdf)
     before = state.functions.get(place)
@@ -232,13 +240,17 @@ def fold_read(state: Shadow, read: ConfigRead, parts: list[Part]) -> tuple[Shado
 
 
 def _is_other(function: FunctionShadow, ids: Part) -> bool:
-    """Return True if these ids are not those of the known function: another device answers there now."""
+    """Return True if these ids differ from the function's known ids: another device answers there."""
     value, known = function.words.get(IDS_AT, (0, 0))
     return bool((value ^ ids.value) & known & ids.lanes)
 
 
 def _without(state: Shadow, action: Step) -> tuple[Shadow, tuple[Change, ...]]:
-    """Return the shadow without the function of this step and all functions behind it, and the changes."""
+    """Return the shadow without the function of this step and all functions behind it, and the changes.
+
+    The changes are those of a reset: what decoded does not decode any more. The shadow must have the
+    function.
+    """
     place = state.place_of(action.sbdf)
     changes: list[Change] = []
     functions = dict(state.functions)
@@ -250,7 +262,10 @@ def _without(state: Shadow, action: Step) -> tuple[Shadow, tuple[Change, ...]]:
 
 
 def _resized(function: FunctionShadow) -> FunctionShadow:
-    """Return the shadow of a function with the BAR sizes that its Resizable BAR Control words set."""
+    """Return the shadow of a function with the BAR sizes that its Resizable BAR Control words set.
+
+    `initial_sizes` keeps the sizes before the first such change.
+    """
     sizes = {i: size for i, size in rebar_sizes(function).items() if function.sizes.get(i) != size}
     if not sizes:
         return function
@@ -260,7 +275,7 @@ def _resized(function: FunctionShadow) -> FunctionShadow:
 
 
 def _reset(before: FunctionShadow, action: Step, kind: ResetKind) -> tuple[FunctionShadow, list[Change]]:
-    """Return the shadow of a function after a reset, and the changes."""
+    """Return a function's shadow after a reset, and the changes: `FunctionReset`, then others."""
     reset = FunctionReset(sbdf=action.sbdf, place=before.place, causes=(action.cause,), kind=kind)
     after, changes = compare(before, after_reset(before), action)
     return after, [reset, *changes]
@@ -269,9 +284,10 @@ def _reset(before: FunctionShadow, action: Step, kind: ResetKind) -> tuple[Funct
 def _renumbered(
     state: Shadow, before: FunctionShadow, after: FunctionShadow, action: Step
 ) -> tuple[Shadow, list[Change]]:
-    """Return the shadow with the function `after` in it, and the changes to functions behind it.
+    """Return the machine's shadow with the function `after` in it, and the changes of functions behind it.
 
-    Such changes come from its bus numbers or from a reset of its secondary bus.
+    They come from new bus numbers, unless a read shows these for the first time, or from a secondary bus
+    reset.
     """
     one, other = numbers_of(before), numbers_of(after)
     result = with_function(state, after)
@@ -299,7 +315,7 @@ def _renumbered(
 
 
 def _reset_below(state: Shadow, bridge: PciPath, action: Step) -> tuple[Shadow, list[Change]]:
-    """Return the shadow after all functions behind a bridge were reset, and the changes."""
+    """Return the shadow after a reset of all functions behind a bridge, and the changes."""
     changes: list[Change] = []
     functions = dict(state.functions)
     for place in _below(state, bridge):
@@ -310,9 +326,9 @@ def _reset_below(state: Shadow, bridge: PciPath, action: Step) -> tuple[Shadow, 
 
 
 def _adopted(state: Shadow, bridge: FunctionShadow) -> Shadow:
-    """Return the shadow after a read has shown which bridge passes on a bus.
+    """Return the shadow after a read has shown for the first time which buses a bridge passes on.
 
-    Functions on that bus that counted as on a root bus are then behind the bridge.
+    Functions on these buses were taken for functions on a root bus; they get their places behind the bridge.
     """
     functions = {}
     for place, function in state.functions.items():
@@ -333,9 +349,9 @@ def _adopted(state: Shadow, bridge: FunctionShadow) -> Shadow:
 
 
 def with_function(state: Shadow, function: FunctionShadow) -> Shadow:
-    """Return the shadow with the shadow of one function replaced or added.
+    """Return the machine's shadow with the shadow of one function replaced or added, by its place.
 
-    The cost does not grow with the number of functions.
+    Routes are not computed again (`with_routes`). The cost does not grow with the number of functions.
     """
     place, waiting = function.place, state.waiting
     if function.pending:
@@ -347,7 +363,7 @@ def with_function(state: Shadow, function: FunctionShadow) -> Shadow:
 
 
 def _below(state: Shadow, bridge: PciPath) -> list[PciPath]:
-    """Return the places of all functions behind a bridge, at any depth."""
+    """Return the places of all functions behind a bridge, at any depth, in no particular order."""
     depth = len(bridge.hops)
     return [
         place
@@ -357,7 +373,10 @@ def _below(state: Shadow, bridge: PciPath) -> list[PciPath]:
 
 
 def _bridges_with_numbers(state: Shadow) -> Iterator[routing.BridgeBuses]:
-    """Yield the bus numbers of all bridges that have both and whose secondary bus is not in reset."""
+    """Yield the bus numbers of all bridges whose secondary and subordinate bus are known.
+
+    A bridge that holds its secondary bus in reset is left out.
+    """
     for place in state.functions:
         if place in state.endpoints:
             continue
@@ -370,7 +389,7 @@ def _bridges_with_numbers(state: Shadow) -> Iterator[routing.BridgeBuses]:
 
 
 def _virtual_bars(function: FunctionShadow, sbdf: Sbdf) -> Iterator[Mapped]:
-    """Yield the BARs that decode now, of all virtual functions of one physical function at `sbdf`."""
+    """Yield the BARs that decode now, of all virtual functions of the physical function at `sbdf`."""
     spans = vf_ranges(function)
     if not isinstance(spans, tuple) or not spans:
         return

@@ -1,10 +1,10 @@
 """Find the changes between the registers of a function before and after an access. Pure.
 
 A BAR that is written while it decodes moves byte by byte, and sizing writes all ones to it. So a write to a
-BAR is pending until all bytes are written and no word holds all ones; then the change is reported. Switching
-decode on reports it at once. A 32-bit BAR that was written in part is reported with the next access elsewhere
-in the function; a 64-bit BAR waits for its other half; `settled` reports all of them. A value that a read
-shows for the first time is not a change.
+BAR is pending until all of its bytes are written and no word holds all ones; then the change is reported.
+Switching decode on or off reports it at once. A 32-bit BAR that was written in part is reported with the next
+access to other words of the function; a 64-bit BAR waits for its other half; `settled` reports all of them. A
+value that a read shows for the first time is not a change.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -45,7 +45,7 @@ from pcipt.remap.writes.registers import Part
 
 @attrs.frozen
 class Step:
-    """One access to one function. `parts` are the shares of the access in each 32-bit word."""
+    """One access to one function, which it reached at `sbdf`. `parts` are its parts in each 32-bit word."""
 
     sbdf: Sbdf
     cause: Cause
@@ -57,7 +57,10 @@ class Step:
         return isinstance(self.cause, ConfigWrite)
 
     def lanes(self, bar: BarRegister) -> int:
-        """Return the mask of the bits of a BAR that this access touches; bits 63:32 are the upper word."""
+        """Return the mask of the bits of a BAR that this access touches; bits 63:32 are the upper word.
+
+        0: none.
+        """
         found = 0
         for number, offset in enumerate(bar.words):
             for part in self.parts:
@@ -67,7 +70,12 @@ class Step:
 
 
 def compare(before: FunctionShadow, after: FunctionShadow, step: Step) -> tuple[FunctionShadow, list[Change]]:
-    """Return the changes that an access made, and the shadow with the record of reported and pending BARs."""
+    """Return the shadow after an access, and the changes that the access made.
+
+    `before` and `after` are the shadows of the same function. The returned shadow is `after` with the record
+    of the BARs that are reported and pending now.
+    Shape:  changes of decode and ROM enable bits, then of BARs, windows, and virtual functions' BARs.
+    """
     changes = [*_switches(before, after, step)]
     bars = bar_registers(after)
     tracker = _BarTracker(before, after, step, decided=_decides(before, after, bars))
@@ -80,11 +88,11 @@ def compare(before: FunctionShadow, after: FunctionShadow, step: Step) -> tuple[
 
 
 def ignored(before: FunctionShadow, after: FunctionShadow, step: Step) -> tuple[FunctionShadow, list[Change]]:
-    """Undo the writes of a step that vPCI drops, and return the shadow and the changes.
+    """Return the shadow without the writes of a step that vPCI drops, and a change for each address dropped.
 
-    vPCI drops writes to memory BARs that decode. A dropped address is a `BarMoved` with the assumption
-    IGNORED. A dropped sizing write is not a change.
-
+    vPCI drops writes to memory BARs that decode, except that a write which switches the ROM's enable bit off
+    passes. A dropped address is a `BarMoved` with the assumption IGNORED. A dropped sizing write is not a
+    change.
     Source: xen/drivers/vpci/header.c, bar_write and rom_write.
     """
     changes: list[Change] = []
@@ -110,9 +118,10 @@ def ignored(before: FunctionShadow, after: FunctionShadow, step: Step) -> tuple[
 
 
 def settled(function: FunctionShadow, sbdf: Sbdf, *, halves: bool) -> tuple[FunctionShadow, list[Change]]:
-    """Return the changes of the pending BARs, and the shadow in which they are no longer pending.
+    """End the pending writes to all BARs of a function; return the shadow and the changes.
 
-    To be called when no further bytes are expected. If `halves` is False, a pending 64-bit BAR stays pending.
+    Call it when no further bytes are expected. If `halves` is False, 64-bit BARs stay pending, and so do the
+    BARs that `_decided` names.
     """
     changes: list[Change] = []
     for bar in bar_registers(function):
@@ -123,10 +132,10 @@ def settled(function: FunctionShadow, sbdf: Sbdf, *, halves: bool) -> tuple[Func
 
 
 def released(function: FunctionShadow, step: Step) -> tuple[FunctionShadow, list[Change]]:
-    """Return the changes of 32-bit BARs that were written in part and that this access does not touch.
+    """End partial writes to 32-bit BARs that this access does not touch; return the shadow and the changes.
 
-    To be called before the access is folded: no more bytes of such a write follow. The BARs are not pending
-    in the shadow returned. A BAR that is being sized stays pending.
+    Call it before the access is applied: no more bytes of such a write follow. A BAR that is being sized
+    stays pending, and so do the BARs that `_decided` names.
     """
     if not function.pending:
         return function, []
@@ -146,7 +155,11 @@ def released(function: FunctionShadow, step: Step) -> tuple[FunctionShadow, list
 
 
 def _decided(function: FunctionShadow, bar: BarRegister, sbdf: Sbdf) -> tuple[FunctionShadow, list[Change]]:
-    """Return the change of one pending BAR, and the shadow in which it is not pending."""
+    """End the pending writes to one BAR; return the shadow and the change, if there is one.
+
+    The BAR must be pending. It stays pending if its range is not known, or if it decoded nothing before and
+    after.
+    """
     causes = function.pending[bar.index].causes
     tracker = _BarTracker(function, function, Step(sbdf, causes[-1], ()), decided=frozenset({bar.index}))
     tracker.follow(bar)
@@ -154,8 +167,9 @@ def _decided(function: FunctionShadow, bar: BarRegister, sbdf: Sbdf) -> tuple[Fu
 
 
 def _decides(before: FunctionShadow, after: FunctionShadow, bars: Iterable[BarRegister]) -> frozenset[int]:
-    """Return the BARs of which an access changed decoding, ROM enable bit or size: they wait for no more
-    writes.
+    """Return the numbers of the BARs of which an access changed decoding, ROM enable bit or size.
+
+    Their changes are reported at once: they wait for no more writes.
     """
     one, other = decode_of(before), decode_of(after)
     found = set()
@@ -173,7 +187,11 @@ def _decides(before: FunctionShadow, after: FunctionShadow, bars: Iterable[BarRe
 
 
 class _BarTracker:
-    """Finds the changes of the BARs of a function, and keeps what was reported and what is pending."""
+    """Find the changes of the BARs of a function, and update the record of reported and pending BARs.
+
+    `decided` are the BARs that wait for no more writes. `changes` are the changes found, in the order of
+    `follow`.
+    """
 
     def __init__(
         self, before: FunctionShadow, after: FunctionShadow, step: Step, *, decided: frozenset[int]
@@ -184,14 +202,14 @@ class _BarTracker:
         self.changes: list[Change] = []
 
     def result(self) -> FunctionShadow:
-        """Return the shadow after the access, with what is reported and pending now."""
+        """Return the shadow after the access, with the record of reported and pending BARs."""
         after = self._after
         if (self._mapped, self._last, self._pending) == (after.mapped, after.last, after.pending):
             return after
         return attrs.evolve(after, mapped=self._mapped, last=self._last, pending=self._pending)
 
     def follow(self, bar: BarRegister) -> None:
-        """Compare one BAR: report its change, or let it wait."""
+        """Compare one BAR before and after the access: add its change, or keep its writes pending."""
         index, step = bar.index, self._step
         now, reported = decoded_range(self._after, bar), self._mapped.get(index)
         lanes = step.lanes(bar)
@@ -222,14 +240,14 @@ class _BarTracker:
         return pending is not None and pending.lanes != full
 
     def _adopt(self, index: int, now: Range | None) -> None:
-        """Record a range (None: none) as the one that was reported last."""
+        """Record `now` as the range that was reported last; None: the BAR decodes nothing."""
         if now is None:
             self._mapped.pop(index, None)
         else:
             self._mapped[index] = self._last[index] = now
 
     def _report(self, bar: BarRegister, now: Range | None, pending: Pending | None) -> None:
-        """Add the change of a BAR to the list of changes."""
+        """Add the change of a BAR to the list of changes, record it, and end its pending writes."""
         index, step = bar.index, self._step
         reported = self._mapped.get(index)
         causes: tuple[Cause, ...] = (step.cause,)
@@ -254,12 +272,16 @@ class _BarTracker:
 
 
 def _vpci_traps(bar: BarRegister) -> bool:
-    """Return True if vPCI traps writes to this BAR: all except I/O BARs."""
+    """Return True if vPCI traps writes to this BAR: memory BARs and the ROM, not I/O BARs."""
     return bar.kind.value != "io"
 
 
 def _switches(before: FunctionShadow, after: FunctionShadow, step: Step) -> Iterator[Change]:
-    """Yield the changes of the decode bits and of the ROM's enable bit."""
+    """Yield the changes of the decode bits and of the ROM's enable bit.
+
+    A read that shows a bit for the first time is not a change, nor is a ROM enable bit that sizing sets or
+    clears.
+    """
     one, other = decode_of(before), decode_of(after)
     if other is not None and one != other and (step.is_write or one is not None):
         yield DecodeChanged(sbdf=step.sbdf, place=after.place, causes=(step.cause,), before=one, after=other)
@@ -278,7 +300,10 @@ def _switches(before: FunctionShadow, after: FunctionShadow, step: Step) -> Iter
 
 
 def _windows(before: FunctionShadow, after: FunctionShadow, step: Step) -> Iterator[Change]:
-    """Yield the changes of a bridge's windows."""
+    """Yield the changes of a bridge's windows, if the access touches their registers.
+
+    A read that shows a window for the first time is not a change.
+    """
     if after.header is not HeaderType.BRIDGE or not any(0x1C <= part.offset <= 0x30 for part in step.parts):
         return
     for kind in WindowKind:
@@ -293,7 +318,11 @@ def _windows(before: FunctionShadow, after: FunctionShadow, step: Step) -> Itera
 
 
 def _virtual(before: FunctionShadow, after: FunctionShadow, step: Step) -> Iterator[Change]:
-    """Yield the change of the ranges of virtual functions' BARs."""
+    """Yield the change of the ranges of virtual functions' BARs: at most one.
+
+    Nothing is yielded while a VF BAR is being sized, if a needed register is unknown, and if a read shows
+    them first.
+    """
     one, other = vf_ranges(before), vf_ranges(after)
     if one == other or other is UNKNOWN or (one is UNKNOWN and not step.is_write):
         return

@@ -38,9 +38,9 @@ EVERYTHING = Coverage(segments=range(0x10000))
 
 
 def coverage_from_boot(functions: Iterable[Sbdf]) -> Coverage:
-    """Return a coverage of all buses on which one of these functions was found at boot.
+    """Return a coverage of every bus (segment, bus) on which one of `functions` is. It covers whole buses.
 
-    Device scopes that name bridges give the same coverage.
+    `functions` are those that were found at boot. Device scopes that name bridges give the same coverage.
     """
     return Coverage(buses=frozenset((f.segment, f.bus) for f in functions))
 
@@ -48,9 +48,9 @@ def coverage_from_boot(functions: Iterable[Sbdf]) -> Coverage:
 def requester(function: Sbdf, flags: DeviceFlags, *, physfn_extended: bool) -> Sbdf:
     """Return the function whose address Xen looks for in the device scopes when it adds `function`.
 
-    For a virtual function that is its physical function, for an ARI function it is function 0 of its bus. If
-    the physical function of a virtual function is an ARI function (`physfn_extended`), it is function 0 of
-    that bus.
+    For a virtual function (`flags.physfn` is given) it is the physical function, or function 0 of its bus if
+    the physical function is an ARI function (`physfn_extended`). For an ARI function (`flags.extended`) it is
+    function 0 of its own bus. For any other function it is the function itself.
     """
     if flags.physfn is not None:
         physfn = flags.physfn

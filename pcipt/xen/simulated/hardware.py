@@ -32,9 +32,10 @@ Bus = tuple[int, int]  # segment, bus number
 class Slot:
     """One function: its registers and, for a bridge, the functions directly behind it.
 
-    `behind` maps a devfn (device and function number) to a slot. For a physical function `virtual` maps the
+    `behind` maps a devfn (device and function number) to a slot. For a physical function, `virtual` maps the
     number of a virtual function to its slot, also if it is not enabled, and `enabled` holds the devfn of each
-    enabled one. For a virtual function `physfn` is its physical function and `number` its number.
+    enabled virtual function. For a virtual function, `physfn` is its physical function and `number` its
+    number.
     """
 
     devfn: int
@@ -47,7 +48,10 @@ class Slot:
 
 
 class BusHardware:
-    """A machine built from raw functions. Each function begins at the address that it has in `raws`."""
+    """A machine built from raw functions. Each function begins at the address that it has in `raws`.
+
+    If two raw functions have the same address, the later one replaces the earlier one.
+    """
 
     def __init__(self, raws: Iterable[RawFunction] = ()) -> None:
         self._roots: dict[Bus, dict[int, Slot]] = {}
@@ -59,12 +63,15 @@ class BusHardware:
     def functions(self) -> Sequence[Sbdf]:
         """Return the present addresses of all functions on buses that can be reached.
 
-        Functions that do not answer (their registers read all ones) are among them.
+        The order is not defined. Functions that do not answer (their registers read all ones) are among them.
         """
         return [sbdf_from_devfn(*bus, devfn) for bus, slots in self._buses.items() for devfn in slots]
 
     def slots(self) -> Iterator[Slot]:
-        """Yield every function, also functions on a bus that cannot be reached at present."""
+        """Yield the slot of every function, also of functions on a bus that cannot be reached at present.
+
+        Virtual functions that are not enabled are left out. The order is not defined.
+        """
         waiting = list(self._roots.values())
         while waiting:
             slots = waiting.pop().values()
@@ -72,9 +79,10 @@ class BusHardware:
             waiting += [slot.behind for slot in slots]
 
     def presence(self, function: Sbdf) -> Presence | None:
-        """Return what is seen of a function on the bus; None if no function answers.
+        """Return what Xen sees of a function on the bus; None if no function answers at this address.
 
-        A function whose registers read all ones does not answer.
+        A function whose registers read all ones does not answer. `flags.physfn` is set for a virtual
+        function. The NUMA node is always None.
         """
         slot = self.slot(function)
         if slot is None or not slot.registers.answers:
@@ -93,15 +101,19 @@ class BusHardware:
         return self._buses.get((function.segment, function.bus), {}).get(function.devfn)
 
     def config(self, function: Sbdf) -> bytes | None:
-        """Return the whole config space of a function; None if no function is there.
+        """Return all bytes of config space that were given for a function; None if no function is there.
 
-        If the function does not answer, all bytes are ff.
+        If the function does not answer, all 64 bytes of the header are ff.
         """
         slot = self.slot(function)
         return None if slot is None else bytes(slot.registers.data)
 
     def write(self, function: Sbdf, offset: int, size: int, value: int) -> None:
-        """Write a register. A write to an address where no function answers has no effect."""
+        """Write a register. A write to an address at which no function answers has no effect.
+
+        A write to a bridge's bus numbers changes the addresses of the functions behind it. A write to the
+        SR-IOV capability adds and removes virtual functions. Bits that are read-only do not change.
+        """
         slot = self.slot(function)
         if slot is None or not slot.registers.answers:
             return
@@ -116,9 +128,9 @@ class BusHardware:
             self._show_virtual(slot, self._buses[function.segment, function.bus])
 
     def decodes_memory(self, function: Sbdf) -> bool:
-        """Return True if the function's memory BARs decode.
+        """Return True if the function's memory BARs decode; False also if no function answers.
 
-        For a virtual function VF Memory Enable of its physical function decides.
+        For a virtual function, VF Memory Enable of its physical function decides.
         """
         slot = self.slot(function)
         if slot is None or not slot.registers.answers:
@@ -126,9 +138,10 @@ class BusHardware:
         return slot.registers.decodes_memory if slot.physfn is None else slot.physfn.registers.vf_memory
 
     def memory_bars(self, function: Sbdf) -> list[tuple[int, Range]]:
-        """Return (index, addresses) of each memory BAR, decoding or not.
+        """Return (index, addresses) of each memory BAR, whether or not it decodes.
 
-        The ROM is included while it is enabled.
+        The ROM (index 6) is included while it is enabled. A BAR whose size is not known is left out. The list
+        is empty if no function is at this address.
         """
         slot = self.slot(function)
         if slot is None:
@@ -138,7 +151,11 @@ class BusHardware:
         )
 
     def bar_sizes(self, function: Sbdf) -> list[tuple[int, int]]:
-        """Return (index, size in bytes) of each memory BAR of the function itself; index 6 is the ROM."""
+        """Return (index, size in bytes) of each memory BAR of the function itself; index 6 is the ROM.
+
+        A BAR whose size is not known is left out. The list is empty for a virtual function, and if no
+        function is at this address.
+        """
         slot = self.slot(function)
         return [] if slot is None else list(slot.registers.sizes.items())
 
@@ -148,9 +165,11 @@ class BusHardware:
         return None if slot is None else slot.registers.msix
 
     def plug(self, raw: RawFunction) -> None:
-        """Insert a function at its address.
+        """Insert a function at its address, or replace the function at that address.
 
-        A virtual function whose physical function is not there is ignored.
+        If its bus cannot be reached, the bus becomes a new root bus. A virtual function is present only while
+        its physical function enables it. It is ignored if its physical function is missing, or cannot have a
+        virtual function at that address.
         """
         registers = registers_from_function(raw, decode_function(raw))
         if raw.physfn is not None:
@@ -166,7 +185,10 @@ class BusHardware:
         self._show_virtual(slot, self._buses[bus])
 
     def pull(self, function: Sbdf) -> None:
-        """Remove a function, its virtual functions, and all functions behind it."""
+        """Remove a function, its virtual functions, and all functions behind it.
+
+        Nothing happens if no function is at this address.
+        """
         slots = self._buses.get((function.segment, function.bus), {})
         slot = slots.pop(function.devfn, None)
         if slot is None:
@@ -179,7 +201,8 @@ class BusHardware:
     def _keep_virtual(self, raw: RawFunction, registers: Registers) -> None:
         """Keep the config space of a virtual function.
 
-        It is present only while its physical function enables it.
+        It is present only while its physical function enables it. It is ignored if its physical function is
+        missing, or cannot have a virtual function at that address.
         """
         physfn = self.slot(raw.physfn) if raw.physfn is not None else None
         if physfn is None:
@@ -191,7 +214,10 @@ class BusHardware:
             self._show_virtual(physfn, self._buses[raw.sbdf.segment, raw.sbdf.bus])
 
     def _show_virtual(self, physfn: Slot, slots: dict[int, Slot]) -> None:
-        """Add the enabled virtual functions of `physfn` to the slots of its bus, and remove the others."""
+        """Add the enabled virtual functions of `physfn` to `slots` and remove the others.
+
+        `slots` are the slots of its bus. A virtual function is not added if another function has its devfn.
+        """
         for devfn in physfn.enabled:
             slots.pop(devfn, None)
         physfn.enabled = []
@@ -211,7 +237,11 @@ class BusHardware:
                 self._route_below(bus, slots, LAST_BUS)
 
     def _route_below(self, bus: Bus, slots: dict[int, Slot], last: int) -> None:
-        """Assign bus numbers to the buses behind the bridges in `slots`, up to the number `last`."""
+        """Assign bus numbers to the buses behind the bridges in `slots`, up to the number `last`.
+
+        `slots` are the functions of `bus`. A bridge gets no bus if its secondary number is not above the
+        number of `bus`, is above its subordinate number or `last`, or is taken already.
+        """
         claimed: set[int] = set()
         for _, slot in sorted(slots.items()):
             if slot.registers.header is not HeaderType.BRIDGE:
@@ -225,7 +255,10 @@ class BusHardware:
 
 
 def _virtual_slot(physfn: Slot, number: int, devfn: int) -> Slot:
-    """Return a slot for a virtual function whose config space was not given."""
+    """Return a slot for a virtual function whose config space was not given.
+
+    It has the class code of its physical function, and no BARs and no capabilities.
+    """
     data = bytearray(_VIRTUAL)
     data[0x09:0x0C] = physfn.registers.data[0x09:0x0C]  # the class code of the physical function
     registers = Registers(data, bytearray(len(data)), HeaderType.ENDPOINT, {}, {}, None, None)

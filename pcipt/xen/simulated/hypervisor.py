@@ -1,25 +1,25 @@
-"""A simulated hypervisor: `Hypervisor` over models of Xen's device list, p2m, vPCI and reserved memory.
+"""A simulated hypervisor: it implements `Hypervisor` with models of Xen's device list, p2m, vPCI and
+reserved memory.
 
-Every call is logged, and any call can be made to fail. A call that would panic a real host raises
-`Catastrophe`; so does every later call. dom0's kernel announces functions on its own: kernel_add and
-kernel_remove do that, write_config does its config writes. These three are not calls of pcipt and are not
-logged.
+Every call that reaches the simulated Xen is logged in `calls`. A test can make any call fail. A call that
+would panic a real host or kill dom0 raises `Catastrophe`, and every later call raises the same. dom0's kernel
+announces functions on its own: kernel_add and kernel_remove do that, write_config does its config writes.
+These three are not calls of pcipt and are not logged.
 """
 
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from errno import EINVAL, EOPNOTSUPP
 from typing import Self
 
-import attrs
-
 from pcipt.errors import StateError
 from pcipt.pci import Frames, Gfn, Sbdf
 from pcipt.xen.interface import Custody, DeviceFlags, Dom0Kind, Owner, OwnerKind, Permissions, XenIdentity
-from pcipt.xen.mapping import UNTOUCHED, Primitive, map_frames, read_regions, unmap_frames
+from pcipt.xen.mapping import UNTOUCHED, map_frames, read_regions, unmap_frames
 from pcipt.xen.outcome import Op, check, checked_flags, custody_from_result, require_translated, xen_address
 from pcipt.xen.simulated.coverage import EVERYTHING, Coverage
+from pcipt.xen.simulated.faults import Call, Fault, Faults, failing_first_call
 from pcipt.xen.simulated.model import DOM0, Catastrophe, Device, DeviceList, Hardware, Presence, release_of
 from pcipt.xen.simulated.overlaps import without
 from pcipt.xen.simulated.p2m import P2m
@@ -32,63 +32,15 @@ IO_APIC, APIC_AND_MSI = Frames(Gfn(0xFEC00), 1), Frames(Gfn(0xFEE00), 0x100)
 EVERY_FRAME = Frames(Gfn(0), 1 << 40)
 
 
-class SimulatedHardware:
-    """Hardware without registers: a set of functions that tests add (plug) and remove (pull)."""
-
-    def __init__(self, functions: Iterable[Sbdf] = ()) -> None:
-        self._present = dict.fromkeys(functions, Presence())
-
-    def functions(self) -> Iterable[Sbdf]:
-        """Return the addresses of all functions."""
-        return tuple(self._present)
-
-    def presence(self, function: Sbdf) -> Presence | None:
-        """Return what is seen of a function on the bus; None if it is not there."""
-        return self._present.get(function)
-
-    def plug(self, function: Sbdf, presence: Presence | None = None) -> None:
-        """Add a function; `presence` None means one that does not decode memory."""
-        self._present[function] = presence or Presence()
-
-    def pull(self, function: Sbdf) -> None:
-        """Remove a function; nothing happens if it is not there."""
-        self._present.pop(function, None)
-
-
-@attrs.frozen
-class Call:
-    """A call that was made: the functions or frames that it was about, and its result.
-
-    `result` is 0 or -errno; None means that the call never returned, because the host panicked.
-    """
-
-    op: Op
-    functions: tuple[Sbdf, ...]
-    result: int | None
-    frames: Frames | None = None
-
-
-@attrs.define
-class _Fault:
-    """A failure that a test ordered. It happens at the call of `op` that brings `countdown` to 0.
-
-    `performed` and `pages` are as in `SimulatedXen.fail`.
-    """
-
-    op: Op
-    countdown: int
-    errno: int
-    performed: bool
-    pages: int
-
-
 class SimulatedXen:
     """A simulated Xen; see `Hypervisor`.
 
-    `known` are the functions that Xen knows at the start, as dom0's; by default all that are present and that
-    Xen can name. `iommu` is what the IOMMU units serve by the tables at boot; None means that the IOMMU is
-    off. `memory` is dom0's RAM. `trapped` are frames that Xen emulates and that must not be mapped (MMCFG).
-    vPCI exists on a PVH dom0 if the hardware has config space.
+    Its calls raise the same errors, and `Catastrophe` (see the module). `known` are the functions that Xen
+    lists at the start, with owner dom0. None means all functions of `hardware`. Functions whose segment is
+    above ffff are left out. `iommu` is what the IOMMU units serve by the tables at boot; None means that the
+    IOMMU is off. `memory` is dom0's RAM. `trapped` are frames that Xen emulates and that must not be mapped
+    (MMCFG). `p2m` is None on a PV dom0. `vpci` is None on a PV dom0, and if the hardware has no config space.
+    Raises: StateError for a PVH dom0 without an IOMMU.
     """
 
     def __init__(
@@ -118,7 +70,7 @@ class SimulatedXen:
         at_boot = hardware.functions() if known is None else known
         self._list.boot(function for function in at_boot if function.fits_xen)
         self._hardware = hardware
-        self._faults: list[_Fault] = []
+        self._faults = Faults()
         self._closed = False
         self.grants: dict[int, Permissions] = {}  # of guests, by domain number
         self.calls: list[Call] = []
@@ -131,72 +83,114 @@ class SimulatedXen:
 
     @property
     def changes(self) -> tuple[Call, ...]:
-        """The logged calls of operations that change what Xen holds, also calls that failed."""
+        """The logged calls of operations that change the state of Xen (`Op.changes`).
+
+        Calls that failed are among them.
+        """
         return tuple(call for call in self.calls if call.op.changes)
 
     @property
     def devices(self) -> Mapping[Sbdf, Device]:
-        """Xen's records by function, for tests. Reading them is not logged as a call and never fails."""
+        """Xen's records by function, for tests. Reading them is not logged as a call and never fails.
+
+        The mapping is read-only and shows later changes.
+        """
         return types.MappingProxyType(self._list.devices)
 
     def known(self, functions: Sequence[Sbdf]) -> list[bool]:
-        """Return for each function whether Xen lists it."""
+        """Return one bool for each function, in order: True if Xen lists it.
+
+        A function whose segment is above ffff gives False. If no other function is given, no call is logged.
+        Raises: HypervisorError or UnsupportedError if a test ordered a failure.
+        """
         self._require_alive()
         asked = tuple(function for function in functions if function.fits_xen)
         if asked:
-            fault = self._fault(Op.KNOWN)
+            fault = self._faults.take(Op.KNOWN)
             check(Op.KNOWN, self._log(Op.KNOWN, asked, -fault.errno if fault else 0))
         return [function.fits_xen and function in self._list.devices for function in functions]
 
     def custody(self, function: Sbdf) -> Custody:
-        """Return who has a function, as `Hypervisor.custody` describes."""
+        """Return who has a function, as `Hypervisor.custody` describes. Return UNTOLD if the IOMMU is off.
+
+        Raises: UnsupportedError if the segment is above ffff; HypervisorError if a test ordered a failure.
+        """
         self._require_alive()
         xen_address(function)
-        fault = self._fault(Op.CUSTODY)
+        fault = self._faults.take(Op.CUSTODY)
         result = -fault.errno if fault else self._test_assign(function)
         return custody_from_result(function, self._log(Op.CUSTODY, (function,), result))
 
     def owners(self) -> Mapping[Sbdf, Owner]:
-        """Return all functions in Xen's list with their owners."""
+        """Return all functions in Xen's list with their owners.
+
+        The function that was added last comes first.
+        Raises: HypervisorError or UnsupportedError if a test ordered a failure of KEY or CONSOLE.
+        """
         self._press_key()
         return {function: device.owner for function, device in reversed(self._list.devices.items())}
 
     def add_device(self, function: Sbdf, flags: DeviceFlags) -> None:
-        """Add a function to Xen's list."""
+        """Add a function to Xen's list. After a failure Xen may list the function without an owner.
+
+        Raises: HypervisorError if Xen refuses; UnsupportedError if the segment is above ffff; StateError if
+                `flags.physfn` is on another segment; Catastrophe if Xen would panic.
+        """
         self._change(Op.ADD, xen_address(function), checked_flags(function, flags))
 
     def remove_device(self, function: Sbdf) -> None:
-        """Remove a function from Xen's list."""
+        """Remove a function from Xen's list.
+
+        Raises: HypervisorError if Xen refuses, with ENODEV if Xen does not list the function;
+                UnsupportedError if the segment is above ffff; Catastrophe if Xen would panic (an orphan, Xen
+                before 4.19).
+        """
         self._change(Op.REMOVE, xen_address(function), DeviceFlags())
 
     def map_mmio(self, frames: Frames) -> None:
-        """Map frames 1:1 for dom0. Raises StateError on a PV dom0."""
+        """Map frames 1:1 for dom0.
+
+        Raises: HypervisorError if Xen refuses; StateError on a PV dom0; Catastrophe if the call would kill
+                dom0, take RAM from it, or map frames that Xen traps.
+        """
         self._remap(Op.MAP, frames)
 
     def unmap_mmio(self, frames: Frames) -> None:
-        """Unmap frames for dom0. Raises StateError on a PV dom0."""
+        """Unmap frames for dom0.
+
+        Raises: HypervisorError if Xen refuses, with EINVAL if some frames were not mapped; StateError on a PV
+                dom0; Catastrophe if the call would kill dom0 or unmap reserved memory that a present device
+                of dom0 needs.
+        """
         self._remap(Op.UNMAP, frames)
 
     def reserved_regions(self, function: Sbdf | None = None) -> tuple[Frames, ...]:
-        """Return the reserved memory regions of one function, or of the whole machine if it is None."""
+        """Return the reserved memory regions of one function, or of the whole machine if it is None.
+
+        The result is empty if there are none.
+        Raises: UnsupportedError if the segment is above ffff; HypervisorError or UnsupportedError if a test
+                ordered a failure.
+        """
         self._require_alive()
         asked = () if function is None else (xen_address(function),)
-        fault = self._fault(Op.RESERVED)
+        fault = self._faults.take(Op.RESERVED)
         result, regions = read_regions(lambda room: self.reserved.query(function, room))
         result = self._log(Op.RESERVED, asked, -fault.errno if fault else result)
         check(Op.RESERVED, result, "".join(map(str, asked)))
         return regions
 
     def permissions(self) -> Mapping[int, Permissions]:
-        """Return what each domain may access.
+        """Return for each domain number what the domain may access.
 
-        dom0 may access all memory except the APICs, a guest what a test put into `grants`.
+        dom0 may access all memory except the APICs, and no port is listed for it. Guests have what a test put
+        into `grants`.
+        Raises: HypervisorError or UnsupportedError if a test ordered a failure of KEY or CONSOLE.
         """
         self._press_key()
         return {0: Permissions(_all_but([IO_APIC, APIC_AND_MSI]), ()), **self.grants}
 
     def close(self) -> None:
-        """Close the connection. Every later call raises StateError."""
+        """Close the connection. Every later call of Xen raises StateError."""
         self._closed = True
 
     def __enter__(self) -> Self:
@@ -210,15 +204,22 @@ class SimulatedXen:
     # Methods for tests and replays; they are not part of the interface.
 
     def fail(self, op: Op, errno: int, *, call: int = 1, performed: bool = False, pages: int = 0) -> None:
-        """Make one later call of `op` fail with `errno`: the next call if `call` is 1, the second if 2, …
+        """Make one later call of `op` fail with `errno`.
 
-        With `performed` Xen performs the call and then returns the error, as a failing removal from the IOMMU
-        does. A mapping call first does `pages` pages.
+        `call` 1 means the next call, 2 the call after it, … With `performed`, Xen performs the call and then
+        returns the error, as a failing removal from the IOMMU does. Without it, a mapping call (MAP, UNMAP)
+        changes the first `pages` pages before it fails; a failed MAP is then undone, as libxc does. Other
+        operations ignore `pages`.
         """
-        self._faults.append(_Fault(op, call, errno, performed, pages))
+        self._faults.order(Fault(op, call, errno, performed, pages))
 
     def write_config(self, function: Sbdf, offset: int, size: int, value: int) -> None:
-        """Write a register as dom0 does: through vPCI if Xen traps the function (PVH dom0), else directly."""
+        """Write a register as dom0 does: through vPCI on a PVH dom0, else directly.
+
+        Nothing happens if the hardware has no config space. The write is not logged as a call.
+        Raises: Catastrophe if vPCI then maps pages and that would kill dom0 or take memory from it;
+                StateError after `close`.
+        """
         self._require_alive()
         with self._remembering_catastrophe():
             if self.vpci is not None:
@@ -227,7 +228,11 @@ class SimulatedXen:
                 self._hardware.write(function, offset, size, value)
 
     def give(self, function: Sbdf, owner: Owner) -> None:
-        """Give a function to another owner: a guest, quarantine, Xen itself, or nobody."""
+        """Give a function to another owner: a guest, quarantine, Xen itself, or nobody.
+
+        If Xen does not list the function, it is first added as at boot. If the new owner is nobody, its vPCI
+        handlers are removed.
+        """
         if function not in self._list.devices:
             self._list.boot((function,))
         self._list.devices[function].owner = owner
@@ -235,7 +240,10 @@ class SimulatedXen:
             self.vpci.remove(function)
 
     def forget(self, function: Sbdf) -> None:
-        """Delete a function from Xen's list and remove its vPCI handlers, without the checks of a removal."""
+        """Delete a function from Xen's list and remove its vPCI handlers, without the checks of a removal.
+
+        Nothing happens if Xen does not list the function.
+        """
         self._list.devices.pop(function, None)
         if self.vpci is not None:
             self.vpci.remove(function)
@@ -247,7 +255,9 @@ class SimulatedXen:
     def kernel_add(self, function: Sbdf) -> int:
         """Announce a function as dom0's kernel does at hot-plug. Return Xen's answer: 0 or -errno.
 
-        The kernel only logs this answer.
+        The answer is -EINVAL if the segment is above ffff. The kernel only logs the answer. The call is not
+        in `calls`.
+        Raises: Catastrophe if Xen would panic; StateError after `close`.
         """
         self._require_alive()
         if not function.fits_xen:
@@ -259,16 +269,20 @@ class SimulatedXen:
     def kernel_remove(self, function: Sbdf) -> int:
         """Report that a function is gone, as dom0's kernel does after hot-unplug.
 
-        Return Xen's answer: 0 or -errno.
+        Return Xen's answer: 0 or -errno. The call is not in `calls`.
+        Raises: Catastrophe if Xen would panic; StateError after `close`.
         """
         self._require_alive()
         with self._remembering_catastrophe():
             return self._list.remove(function)
 
     def _change(self, op: Op, function: Sbdf, flags: DeviceFlags) -> None:
-        """Perform and log an add or remove, with an ordered failure if there is one."""
+        """Perform and log an add or remove, with an ordered failure if there is one.
+
+        Raises: HypervisorError if the result is an error; Catastrophe if Xen would panic.
+        """
         self._require_alive()
-        fault = self._fault(op)
+        fault = self._faults.take(op)
         result = 0
         if fault is None or fault.performed:
             try:
@@ -282,10 +296,14 @@ class SimulatedXen:
         check(op, self._log(op, (function,), result), str(function))
 
     def _remap(self, op: Op, frames: Frames) -> None:
-        """Perform and log a map or unmap, with an ordered failure if there is one."""
+        """Perform and log a map or unmap, with an ordered failure if there is one.
+
+        Raises: HypervisorError if the result is an error; StateError on a PV dom0; Catastrophe if dom0 or a
+                device would be harmed.
+        """
         self._require_alive()
         require_translated(self._identity)
-        fault = self._fault(op)
+        fault = self._faults.take(op)
         try:
             with self._remembering_catastrophe():
                 result = self._perform_mapping(op, frames, fault)
@@ -294,8 +312,8 @@ class SimulatedXen:
             raise
         check(op, self._log(op, (), result, frames), str(frames))
 
-    def _perform_mapping(self, op: Op, frames: Frames, fault: _Fault | None) -> int:
-        """Map or unmap the frames as libxc and `mapping` do. Return 0 or -errno.
+    def _perform_mapping(self, op: Op, frames: Frames, fault: Fault | None) -> int:
+        """Map or unmap the frames as libxc and `pcipt.xen.mapping` do. Return 0 or -errno.
 
         Raises: Catastrophe if the call would kill dom0 or break a device.
         """
@@ -305,14 +323,14 @@ class SimulatedXen:
             return -fault.errno
         if op is Op.UNMAP:
             self._require_unneeded(frames)
-            return unmap_frames(_failing_first_call(p2m.unmap, frames, fault), frames)
+            return unmap_frames(failing_first_call(p2m.unmap, frames, fault), frames)
         holes = self.vpci.holes(frames) if self.vpci is not None else []
         if holes:
             raise Catastrophe(f"mapping {frames}: Xen traps the MSI-X tables of {holes[0]} no more")
-        return map_frames(_failing_first_call(p2m.map, frames, fault), p2m.unmap, frames)
+        return map_frames(failing_first_call(p2m.map, frames, fault), p2m.unmap, frames)
 
     def _require_unneeded(self, frames: Frames) -> None:
-        """Raise Catastrophe if a present device of dom0 needs reserved memory in these frames.
+        """Raise Catastrophe if these frames contain reserved memory that a present device of dom0 needs.
 
         Its DMA would fault after the frames are unmapped.
         """
@@ -324,11 +342,17 @@ class SimulatedXen:
                     raise Catastrophe(f"unmapping reserved memory {region.frames}, which {function} needs")
 
     def _perform(self, op: Op, function: Sbdf, flags: DeviceFlags) -> int:
-        """Add or remove the function in Xen's list. Return 0 or -errno."""
+        """Add or remove the function in Xen's list. Return 0 or -errno.
+
+        Raises: Catastrophe if Xen would panic.
+        """
         return self._list.add(function, flags) if op is Op.ADD else self._list.remove(function)
 
     def _test_assign(self, function: Sbdf) -> int:
-        """Return Xen's answer to test_assign_device: 0 if dom0 or the quarantine has it, else -errno."""
+        """Return Xen's answer to test_assign_device.
+
+        It is 0 if dom0 or quarantine has the function, -EOPNOTSUPP if the IOMMU is off, else -EINVAL.
+        """
         if self._list.iommu is None:
             return -EOPNOTSUPP
         device = self._list.devices.get(function)
@@ -336,29 +360,19 @@ class SimulatedXen:
         return 0 if mine else -EINVAL
 
     def _press_key(self) -> None:
-        """Log a debug key and the reading of the console, with an ordered failure if there is one."""
+        """Log a debug key and the reading of the console, with an ordered failure if there is one.
+
+        Raises: HypervisorError or UnsupportedError if a failure was ordered.
+        """
         self._require_alive()
         for op in (Op.KEY, Op.CONSOLE):
-            fault = self._fault(op)
+            fault = self._faults.take(op)
             check(op, self._log(op, (), -fault.errno if fault else 0))
 
     def _log(self, op: Op, functions: tuple[Sbdf, ...], result: int, frames: Frames | None = None) -> int:
         """Append a call to the log and return its result."""
         self.calls.append(Call(op, functions, result, frames))
         return result
-
-    def _fault(self, op: Op) -> _Fault | None:
-        """Count this call in every ordered failure of its operation.
-
-        Return the failure that happens now, else None.
-        """
-        struck = None
-        for fault in [fault for fault in self._faults if fault.op is op]:
-            fault.countdown -= 1
-            if fault.countdown == 0:
-                self._faults.remove(fault)
-                struck = struck or fault
-        return struck
 
     def _require_alive(self) -> None:
         """Raise Catastrophe if the host has panicked, StateError if the connection is closed."""
@@ -377,18 +391,8 @@ class SimulatedXen:
             raise
 
 
-def _failing_first_call(primitive: Callable[..., int], frames: Frames, fault: _Fault | None) -> Primitive:
-    """Return `primitive` with the failure in its first call only; None as `fault` means no failure."""
-    waiting = [] if fault is None else [(frames.count if fault.performed else fault.pages, fault.errno)]
-
-    def call(part: Frames) -> int:
-        return primitive(part, failing=waiting.pop()) if waiting else primitive(part)
-
-    return call
-
-
 def _all_but(denied: Iterable[Frames]) -> tuple[Frames, ...]:
-    """Return every frame except the denied ones."""
+    """Return all frames below 52 address bits except the denied frames, as ranges in ascending order."""
     spans = [EVERY_FRAME]
     for cut in denied:
         spans = without(spans, cut)

@@ -34,7 +34,7 @@ class Catastrophe(BaseException):  # no `except Exception` may catch it
 
 @attrs.frozen
 class Presence:
-    """What is seen of a function that answers on the bus.
+    """What Xen sees of a function that answers on the bus.
 
     `flags` and `node` (its NUMA node, None if unknown) are those that dom0's kernel would announce.
     """
@@ -48,23 +48,23 @@ class Hardware(Protocol):
     """The machine below Xen. The model asks it whenever a real Xen would look at the hardware."""
 
     def functions(self) -> Iterable[Sbdf]:
-        """Return the addresses of all functions. Only the start of the simulation asks for them."""
+        """Return the addresses of all functions. It is called only when the simulation starts."""
 
     def presence(self, function: Sbdf) -> Presence | None:
-        """Return what is seen of a function on the bus; None if no function answers."""
+        """Return what Xen sees of a function on the bus; None if no function answers at this address."""
 
 
 class Trapping(Protocol):
     """vPCI on a PVH dom0. `begin` is called before the function is added to the IOMMU, `finish` after it."""
 
     def begin(self, function: Sbdf) -> int:
-        """Set up the handlers of a function. Return 0 or -errno."""
+        """Set up the handlers of a function. Return 0, or -errno if they cannot be set up."""
 
     def finish(self, function: Sbdf) -> None:
-        """Map the BARs that decoded when `begin` was called."""
+        """Map the BARs of a function if memory decode was on when `begin` was called."""
 
     def remove(self, function: Sbdf) -> None:
-        """Remove the handlers of a function; what they mapped stays mapped."""
+        """Remove the handlers of a function. The pages that they mapped stay mapped."""
 
 
 class Counting(Protocol):
@@ -78,7 +78,11 @@ class Counting(Protocol):
 
 
 class VfWithoutPf(enum.Enum):
-    """What Xen does when a virtual function is added whose physical function it does not know."""
+    """What Xen does when a virtual function is added and Xen does not know its physical function.
+
+    ADDS_IT: Xen adds the physical function too and ignores a failure of that. NEEDS_IT: Xen adds the physical
+    function first; if that fails, the virtual function is not added. REFUSES: the add fails with ENODEV.
+    """
 
     ADDS_IT = "the physical function is added as well, its failure is passed over"
     NEEDS_IT = "the physical function is added first, its failure is the VF's"
@@ -106,7 +110,10 @@ RELEASES = (
 
 
 def release_of(identity: XenIdentity) -> Release:
-    """Return the newest row of RELEASES that is not newer than this Xen. An older Xen is treated as 4.17."""
+    """Return the newest row of RELEASES that is not newer than this Xen.
+
+    A Xen older than 4.17 is treated as 4.17.
+    """
     fitting = [row for row in RELEASES if identity.at_least(*row.since)]
     return fitting[-1] if fitting else RELEASES[0]
 
@@ -115,8 +122,8 @@ def release_of(identity: XenIdentity) -> Release:
 class Device:
     """Xen's record of a function.
 
-    `recognised` is False if no function answered when the record was made. `broken` is True after a removal
-    that left the record unusable.
+    `recognised` is False if no function answered when the record was made. Such a function cannot be added to
+    the IOMMU. `broken` is True after a removal that left the record unusable.
     """
 
     owner: Owner
@@ -126,10 +133,35 @@ class Device:
     broken: bool = False
 
 
-class DeviceList:
-    """All device records of one Xen.
+class SimulatedHardware:
+    """Hardware without registers: a set of functions that tests add (plug) and remove (pull)."""
 
-    `iommu` None means that the IOMMU is off, which a PVH dom0 does not allow.
+    def __init__(self, functions: Iterable[Sbdf] = ()) -> None:
+        self._present = dict.fromkeys(functions, Presence())
+
+    def functions(self) -> Iterable[Sbdf]:
+        """Return the addresses of all functions, in the order in which they were added."""
+        return tuple(self._present)
+
+    def presence(self, function: Sbdf) -> Presence | None:
+        """Return the `Presence` that was given for a function; None if the function is not there."""
+        return self._present.get(function)
+
+    def plug(self, function: Sbdf, presence: Presence | None = None) -> None:
+        """Add a function, or replace its `Presence`. `presence` None means that it does not decode memory."""
+        self._present[function] = presence or Presence()
+
+    def pull(self, function: Sbdf) -> None:
+        """Remove a function; nothing happens if it is not there."""
+        self._present.pop(function, None)
+
+
+class DeviceList:
+    """All device records of one Xen, by function.
+
+    `iommu` None means that the IOMMU is off, which a PVH dom0 does not allow. `trapping` (vPCI) and
+    `counting` (reserved memory) are told which functions are added and removed; None means that there is
+    none.
     """
 
     def __init__(self, hardware: Hardware, dom0: Dom0Kind, release: Release, iommu: Coverage | None) -> None:
@@ -151,7 +183,13 @@ class DeviceList:
                 self.trapping.finish(function)
 
     def add(self, function: Sbdf, flags: DeviceFlags, node: int | None = None) -> int:
-        """Add a function, or update the record of a known one. Return 0 or -errno."""
+        """Add a function with owner dom0, or update the record of a function that has an owner.
+
+        Return 0 or -errno. A known function without an owner (an orphan) is given to dom0. After a failure
+        the function stays listed without an owner. If the failure is that its unknown physical function
+        cannot be added, its record is deleted instead.
+        Raises: Catastrophe if the release panics after this failure.
+        """
         if flags.physfn is not None and flags.physfn not in self.devices:
             result = self._add_physfn(flags.physfn, node)
             if result:
@@ -166,6 +204,9 @@ class DeviceList:
     def remove(self, function: Sbdf) -> int:
         """Remove a function. Return 0 or -errno.
 
+        -ENODEV: Xen does not list it. -EBUSY: it is a physical function whose virtual functions are listed,
+        and the release keeps it; all their records become `broken`. -EINVAL: it was an orphan (a function
+        without an owner); it is removed all the same.
         Raises: Catastrophe if it is an orphan and the release panics in that case.
         """
         device = self.devices.get(function)
@@ -187,7 +228,11 @@ class DeviceList:
         return -EINVAL if orphan else 0
 
     def _add_physfn(self, physfn: Sbdf, node: int | None) -> int:
-        """Do what the release does with an unknown physical function. Return 0 or -errno."""
+        """Do what the release does with an unknown physical function (`VfWithoutPf`). Return 0 or -errno.
+
+        ADDS_IT always returns 0.
+        Raises: Catastrophe if the release panics.
+        """
         match self._release.vf_without_pf:
             case VfWithoutPf.ADDS_IT:
                 self.add(physfn, NO_FLAGS, node)
@@ -198,9 +243,9 @@ class DeviceList:
                 return -ENODEV
 
     def _record(self, function: Sbdf) -> Device:
-        """Return the record of a function; make one without an owner if there is none.
+        """Return the record of a function. If there is none, make one without an owner.
 
-        Only at that moment the hardware is asked whether the function answers.
+        Only then the hardware is asked whether the function answers.
         """
         if function not in self.devices:
             recognised = self._hardware.presence(function) is not None
@@ -208,9 +253,10 @@ class DeviceList:
         return self.devices[function]
 
     def _attach(self, function: Sbdf, device: Device) -> int:
-        """Give a function to dom0: set up vPCI, add it to the IOMMU. Return 0 or -errno.
+        """Give a function to dom0: set up vPCI, then add it to the IOMMU. Return 0 or -errno.
 
-        After a failure the function has no owner.
+        -EOPNOTSUPP: on a PVH dom0 no function answers. After a failure the function has no owner and no vPCI
+        handlers.
         Raises: Catastrophe if the release panics after this failure.
         """
         present = self._hardware.presence(function)
@@ -234,9 +280,10 @@ class DeviceList:
         return 0
 
     def _context(self, function: Sbdf, device: Device) -> int:
-        """Add the function to the IOMMU.
+        """Add the function to the IOMMU. Return 0 or -errno.
 
-        Return 0; -EINVAL if it did not answer when its record was made; -ENODEV if no IOMMU unit serves it.
+        0 also if the IOMMU is off. -EINVAL if the function did not answer when its record was made. -ENODEV
+        if no IOMMU unit serves it.
         """
         if self.iommu is None:
             return 0

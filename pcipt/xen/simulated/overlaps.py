@@ -55,7 +55,10 @@ class Overlaps(Generic[Key]):
 
 
 def without(spans: Iterable[Frames], cut: Frames) -> list[Frames]:
-    """Return the spans without the frames of `cut`; a span is divided if `cut` is inside it."""
+    """Return the spans without the frames of `cut`, in the order of `spans`.
+
+    A span is divided if `cut` is inside it, and left out if `cut` contains it.
+    """
     left = []
     for span in spans:
         if not span.overlaps(cut):
@@ -69,5 +72,8 @@ def without(spans: Iterable[Frames], cut: Frames) -> list[Frames]:
 
 
 def _place(frames: Frames) -> tuple[int, int]:
-    """Return (number of bits of the length, start), by which `Overlaps` sorts a range."""
+    """Return (number of bits of the length, start).
+
+    `Overlaps` groups by the first and sorts by the second.
+    """
     return frames.count.bit_length(), frames.start

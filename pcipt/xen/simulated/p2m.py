@@ -41,10 +41,10 @@ class Extents:
 
 
 class P2m:
-    """A p2m in which only direct MMIO changes.
+    """dom0's p2m (its map from guest frames to machine frames), in which only direct MMIO changes.
 
     `memory` is dom0's RAM. `special` are frames that are mapped to something else. `trapped` are frames that
-    are holes and that Xen emulates. `denied` are frames that dom0 may not map.
+    are not mapped and that Xen emulates. `denied` are frames that dom0 may not map.
     """
 
     def __init__(
@@ -67,7 +67,10 @@ class P2m:
         return any(self._direct.get(entry, 0) & bits for entry, bits in _entries(frames))
 
     def direct(self) -> list[Frames]:
-        """Return all direct MMIO, joined and in ascending order."""
+        """Return all frames that are mapped as direct MMIO, as ranges in ascending order.
+
+        No two ranges touch.
+        """
         found: list[Frames] = []
         for entry in sorted(self._direct):
             for start, count in _runs(self._direct[entry]):
@@ -79,9 +82,11 @@ class P2m:
         return found
 
     def map(self, frames: Frames, *, failing: tuple[int, int] | None = None) -> int:
-        """Map frames as libxc does: if Xen fails, the pages done so far are unmapped. Return 0 or -errno.
+        """Map frames as libxc does. Return 0 or -errno.
 
-        `failing` is (number of pages, errno): Xen returns that errno after so many pages.
+        If Xen fails, the frames are unmapped as `unmap` does. The errno of that unmapping is returned if it
+        fails too. -EINVAL: a frame is above 52 address bits; -EPERM: dom0 may not map a frame. `failing` is
+        (number of pages, errno): Xen returns that errno after so many pages.
         Raises: Catastrophe if Xen would kill dom0 or take memory from it.
         """
         answer = self._loop(self.map_once, frames, failing)
@@ -89,56 +94,68 @@ class P2m:
         return answer and (self.unmap(frames) or answer)
 
     def unmap(self, frames: Frames, *, failing: tuple[int, int] | None = None) -> int:
-        """Unmap, as libxc does, the frames before the first one that is not mapped. Return 0 or -errno.
+        """Unmap the frames before the first frame that is not mapped, as libxc does. Return 0 or -errno.
 
+        -EINVAL: a frame was not mapped, or is above 52 address bits; -EPERM: dom0 may not map a frame.
         `failing` is (number of pages, errno): Xen returns that errno after so many pages.
+        Raises: Catastrophe if a frame is mapped to something else than direct MMIO (`special`).
         """
         return self._loop(self.unmap_once, frames, failing)
 
     def map_as_xen(self, frames: Frames) -> int:
-        """Map frames as Xen does on its own: after a failure, the pages done so far stay mapped.
+        """Map frames as Xen does on its own. After a failure, the pages done so far stay mapped.
 
         Return 0 or -errno.
+        Raises: Catastrophe if Xen would kill dom0 or take memory from it.
         """
         return self._loop(self.map_once, frames)
 
     unmap_as_xen = unmap
 
     def map_once(self, frames: Frames) -> int:
-        """Make one hypercall that maps.
+        """Make one hypercall that maps, of at most 64 pages or 2 MiB entries.
 
-        Return 0 if all pages are done, the number of pages done, or -errno.
+        Return 0 if all pages are done, the number of pages done if there are more, or -errno.
+        Raises: Catastrophe if Xen would kill dom0 or take memory from it.
         """
         return self._refuse(frames) or self._iterate(frames, self._map_entry)
 
     def unmap_once(self, frames: Frames) -> int:
-        """Make one hypercall that unmaps.
+        """Make one hypercall that unmaps, of at most 64 pages or 2 MiB entries.
 
-        Return 0 if all pages are done, the number of pages done, or -errno.
+        Return 0 if all pages are done, the number of pages done if there are more, or -errno.
+        Raises: Catastrophe if a frame is mapped to something else than direct MMIO (`special`).
         """
         return self._refuse(frames) or self._iterate(frames, self._unmap_entry)
 
     def set_identity(self, frames: Frames) -> None:
-        """Map frames as direct MMIO without any check, as Xen does on its own for reserved memory."""
+        """Map frames as direct MMIO without any check. Xen does this on its own for reserved memory."""
         for entry, bits in _entries(frames):
             self._direct[entry] = self._direct.get(entry, 0) | bits
 
     def clear_identity(self, frames: Frames) -> None:
-        """Unmap the frames that are mapped as direct MMIO; other frames do not change and are no error.
+        """Unmap those of the frames that are mapped as direct MMIO.
 
-        Xen does this on its own for reserved memory and for MSI-X pages.
+        Other frames do not change; nothing is raised. Xen does this on its own for reserved memory and for
+        MSI-X pages.
         """
         for entry, bits in _entries(frames):
             self._keep(entry, self._direct.get(entry, 0) & ~bits)
 
     def is_memory(self, frames: Frames) -> bool:
-        """Return True if one of the frames is RAM or mapped to something else than direct MMIO."""
+        """Return True if at least one of the frames is RAM or is mapped to something else (`special`).
+
+        Direct MMIO gives False.
+        """
         return self._memory.overlap(frames) or self._special.overlap(frames)
 
     def _loop(
         self, once: Callable[[Frames], int], frames: Frames, failing: tuple[int, int] | None = None
     ) -> int:
-        """Repeat a hypercall until all frames are done or it fails. Return 0 or -errno."""
+        """Repeat a hypercall until all frames are done or it fails. Return 0 or -errno.
+
+        `failing` is (number of pages, errno): only so many pages are done, and -errno is returned after them.
+        """
         pages, errno = failing or (frames.count, 0)
         done, end = 0, min(pages, frames.count)
         while done < end:
@@ -155,9 +172,10 @@ class P2m:
         return -EPERM if self._denied.overlap(frames) else 0
 
     def _iterate(self, frames: Frames, change: Callable[[int, int], bool]) -> int:
-        """Apply `change` entry by entry, as one hypercall does.
+        """Apply `change` entry by entry, at most 64 times, as one hypercall does.
 
-        Return 0 if all frames are done, the number of pages done, or -EINVAL if the first change fails.
+        An entry is one page, or 2 MiB if all its pages are in one state. Return 0 if all frames are done, the
+        number of pages done if not, or -EINVAL if the first change fails.
         """
         done = 0
         for _ in range(ITERATIONS):
@@ -174,7 +192,8 @@ class P2m:
     def _uniform(self, first: int) -> bool:
         """Return True if the 2 MiB from frame `first` on are in one state.
 
-        Xen can then treat them as one entry.
+        Xen can then treat them as one entry. The states are: all direct MMIO, and all holes that Xen does not
+        trap.
         """
         span = Frames(Gfn(first), SIZE)
         mixed = self._direct.get(first >> SHIFT, 0) not in {0, FULL}
@@ -183,7 +202,7 @@ class P2m:
     def _map_entry(self, entry: int, bits: int) -> bool:
         """Map the pages `bits` of one 2 MiB entry. Return True.
 
-        Raises: Catastrophe if this kills dom0 or takes memory from it.
+        Raises: Catastrophe if a page is RAM, mapped to something else, or trapped by Xen.
         """
         span = _span(entry, bits)
         if self._memory.overlap(span):
@@ -196,9 +215,10 @@ class P2m:
         return True
 
     def _unmap_entry(self, entry: int, bits: int) -> bool:
-        """Unmap the pages `bits` of one 2 MiB entry.
+        """Unmap the pages `bits` of one 2 MiB entry. Return True.
 
-        Return False, without a change, if one of them is not mapped.
+        Return False, without a change, if one of the pages is not mapped.
+        Raises: Catastrophe if a page is mapped to something else than direct MMIO (`special`).
         """
         span = _span(entry, bits)
         if self._special.overlap(span):
@@ -210,7 +230,7 @@ class P2m:
         return True
 
     def _keep(self, entry: int, bits: int) -> None:
-        """Store the mapped pages of an entry."""
+        """Store `bits` as the mapped pages of a 2 MiB entry; 0 deletes the entry."""
         if bits:
             self._direct[entry] = bits
         else:
@@ -218,7 +238,7 @@ class P2m:
 
 
 def _entries(frames: Frames) -> Iterator[tuple[int, int]]:
-    """Yield the frames divided at 2 MiB: (number of the entry, bits of its pages)."""
+    """Yield (number of a 2 MiB entry, bits of its pages) for the frames, in ascending order."""
     start, end = int(frames.start), frames.end
     while start < end:
         entry = start >> SHIFT
@@ -228,7 +248,7 @@ def _entries(frames: Frames) -> Iterator[tuple[int, int]]:
 
 
 def _runs(bits: int) -> Iterator[tuple[int, int]]:
-    """Yield (first bit, number of bits) of each run of ones."""
+    """Yield (first bit, number of bits) of each run of ones, from bit 0 upward."""
     start = 0
     while bits:
         zeros = (bits & -bits).bit_length() - 1

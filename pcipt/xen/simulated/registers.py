@@ -48,7 +48,10 @@ class Registers:
     sriov_at: int | None
 
     def read(self, offset: int, size: int) -> int:
-        """Return the little-endian number of `size` bytes at `offset`."""
+        """Return the little-endian number of `size` bytes at `offset`.
+
+        Bytes behind the config space read 0.
+        """
         return int.from_bytes(self.data[offset : offset + size], "little")
 
     def write(self, offset: int, size: int, value: int) -> None:
@@ -62,7 +65,10 @@ class Registers:
                 self.data[place] = self.data[place] & ~mask | byte & mask
 
     def _mask(self, place: int) -> int:
-        """Return the bits of one byte that can be written now."""
+        """Return the bits of the byte at offset `place` that can be written now.
+
+        NumVFs cannot be written while VF Enable is set.
+        """
         at = self.sriov_at
         if at is not None and place in {at + _NUM_VFS, at + _NUM_VFS + 1} and self.vf_enable:
             return 0
@@ -70,9 +76,10 @@ class Registers:
 
     @property
     def answers(self) -> bool:
-        """False if the whole header (64 bytes) reads all ones, as it does if no function answers.
+        """True if a function answers: not all 64 bytes of the header are ff.
 
-        Vendor ffff alone does not mean that: a virtual function has it by specification.
+        Vendor ffff alone does not mean that no function answers, because a virtual function has it by
+        specification.
         """
         return self.data[:HEADER_SIZE] != _ALL_ONES
 
@@ -98,9 +105,9 @@ class Registers:
         return LAYOUT[self.header][2]
 
     def bars(self) -> Iterator[tuple[int, Range]]:
-        """Yield (index, addresses) of each memory BAR, decoding or not.
+        """Yield (index, addresses) of each memory BAR, whether or not it decodes.
 
-        The ROM is included while it is enabled.
+        The ROM is included while it is enabled. A BAR whose size is not known is left out.
         """
         for index, size in self.sizes.items():
             at = self.rom_at if index == ROM_INDEX else BAR0 + 4 * index
@@ -111,7 +118,10 @@ class Registers:
                 yield index, Range(Address(address), size)
 
     def vf_bars(self, number: int) -> Iterator[tuple[int, Range]]:
-        """Yield (index, addresses) of each memory BAR of the virtual function `number`."""
+        """Yield (index, addresses) of each memory BAR of the virtual function `number`.
+
+        Numbers begin at 0. VF Enable and VF Memory Enable do not matter.
+        """
         at = (self.sriov_at or 0) + _VF_BAR0
         for index, size in self.vf_sizes.items():
             address = self._address(at + 4 * index, rom=False)
@@ -119,10 +129,11 @@ class Registers:
                 yield index, Range(Address(address + number * size), size)
 
     def vf_devfns(self, devfn: int, *, everyone: bool = False) -> list[int]:
-        """Return the devfn (device and function number) of each virtual function that is enabled now.
+        """Return the devfn (device and function number) of each enabled virtual function, by VF number.
 
-        `devfn` is that of this function. With `everyone` all virtual functions that can be enabled are
-        returned.
+        `devfn` is that of this function. With `everyone`, all virtual functions that can be enabled
+        (TotalVFs) are returned. The list is empty if the function has no SR-IOV, or if VF Enable is off and
+        `everyone` is not given.
         """
         at = self.sriov_at
         if at is None or not (everyone or self.vf_enable):
@@ -141,9 +152,10 @@ class Registers:
 
 
 def registers_from_function(raw: RawFunction, seen: Function) -> Registers:
-    """Return the registers of a function from what was read of it.
+    """Return the registers of a function. `raw` is what was read of it, `seen` the same decoded.
 
-    BAR sizes are those of Linux. A BAR without a size cannot be written.
+    BAR sizes are those of Linux. A BAR or ROM without a size cannot be written. A virtual function has no
+    BARs of its own. Bytes of the header that were not read are 0.
     """
     data = bytearray(raw.config or b"")
     data += bytes(max(0, HEADER_SIZE - len(data)))
@@ -181,9 +193,10 @@ def _allow_bars(
     sizes: dict[int, int],
     shared_by: int = 1,
 ) -> None:
-    """Make the address bits of each BAR that has a size writable; store sizes of memory BARs in `sizes`.
+    """Make the address bits of each BAR that has a size writable.
 
-    `lines` are the lines of Linux's `resource` file, each of which is the size of `shared_by` BARs together.
+    Store the sizes of memory BARs in `sizes`. `base` is the offset of the first BAR. `lines` are the lines of
+    Linux's `resource` file, each of which is the size of `shared_by` BARs together.
     """
     for index, line in enumerate(lines):
         size = raw.resources[line].size // max(shared_by, 1) if line < len(raw.resources) else 0
@@ -202,7 +215,10 @@ def _allow_bars(
 
 
 def _allow_rom(writable: bytearray, raw: RawFunction, at: int | None, sizes: dict[int, int]) -> None:
-    """Make the address and enable bits of the ROM register writable, and store its size in `sizes`."""
+    """Make the address and enable bits of the ROM register at `at` writable. Store its size in `sizes`.
+
+    Nothing happens if there is no ROM register or no size.
+    """
     size = raw.resources[ROM_INDEX].size if len(raw.resources) > ROM_INDEX else 0
     if at is not None and size:
         _allow(writable, at, ((0, 4, -size & 0xFFFF_F800 | 1),))

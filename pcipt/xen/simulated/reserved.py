@@ -28,7 +28,8 @@ class ReservedRegion:
 class ReservedMemory:
     """The reserved regions of one Xen, as it found them at boot. `p2m` is None on a PV dom0.
 
-    `present` returns whether a device answers; a region none of whose devices answers at boot is dropped.
+    `present` returns whether a device answers. If none of the devices of a region answers at boot, the region
+    is dropped.
     """
 
     def __init__(
@@ -42,14 +43,17 @@ class ReservedMemory:
             self._map(region)
 
     def added(self, function: Sbdf) -> None:
-        """Count a device that was added to Xen, and map its regions whose count was 0."""
+        """Count a device that was added to Xen. A region that it needs is mapped if its count was 0."""
         for region in self._of(function):
             self._references[region] += 1
             if self._references[region] == 1:
                 self._map(region)
 
     def removed(self, function: Sbdf) -> None:
-        """Count a device that was removed from Xen, and unmap its regions whose count becomes 0."""
+        """Count a device that was removed from Xen.
+
+        A region that it needs is unmapped if its count becomes 0. A count never becomes negative.
+        """
         for region in self._of(function):
             if self._references[region]:
                 self._references[region] -= 1
@@ -62,7 +66,7 @@ class ReservedMemory:
             self._p2m.set_identity(region.frames)
 
     def references(self, region: ReservedRegion) -> int:
-        """Return the present count of a region."""
+        """Return the present count of a region. Raises KeyError for a region that was dropped at boot."""
         return self._references[region]
 
     def touching(self, frames: Frames) -> list[ReservedRegion]:
@@ -70,15 +74,15 @@ class ReservedMemory:
         return [region for region in self.regions if region.frames.overlaps(frames)]
 
     def query(self, function: Sbdf | None, room: int) -> tuple[int, int, list[tuple[int, int]]]:
-        """Answer XENMEM_reserved_device_memory_map for one function, or if it is None for the whole machine.
+        """Answer XENMEM_reserved_device_memory_map for one function, or for the machine if it is None.
 
         Shape:  (0 or -ENOBUFS, number of regions, regions as (first frame, number of frames)). With -ENOBUFS
-                there are more regions than `room`, and none is returned.
+                there are more regions than `room`, and the list is empty.
         """
         regions = self.regions if function is None else self._of(function)
         found = [(int(region.frames.start), region.frames.count) for region in regions]
         return (0, len(found), found) if len(found) <= room else (-ENOBUFS, len(found), [])
 
     def _of(self, function: Sbdf) -> list[ReservedRegion]:
-        """Return the regions that a function needs."""
+        """Return the regions that have the function in their scope."""
         return [region for region in self.regions if function in region.scope]

@@ -31,26 +31,29 @@ HEADERS = {0: (6, 0x30), 1: (2, 0x38)}
 
 @runtime_checkable
 class ConfigHardware(Hardware, Protocol):
-    """Hardware whose registers can be read and written, as the Xen of a PVH dom0 does."""
+    """Hardware whose registers can be read and written. The Xen of a PVH dom0 does both."""
 
     def config(self, function: Sbdf) -> bytes | None:
         """Return the config space of a function; None if no function is there."""
 
     def write(self, function: Sbdf, offset: int, size: int, value: int) -> None:
-        """Write a register of a function."""
+        """Write a register of a function. Nothing happens if no function is at this address."""
 
     def bar_sizes(self, function: Sbdf) -> Sequence[tuple[int, int]]:
-        """Return (index, size in bytes) of each memory BAR, as sizing would find them; index 6 is the ROM."""
+        """Return (index, size in bytes) of each memory BAR of a function; index 6 is the ROM.
+
+        The list is empty for a virtual function, and if no function is at this address.
+        """
 
     def msix(self, function: Sbdf) -> Msix | None:
-        """Return the MSI-X capability of a function; None if it has none."""
+        """Return the MSI-X capability of a function; None if it has none or no function is there."""
 
 
 @attrs.define
 class Bar:
-    """A BAR as vPCI remembers it. `enabled` is True while vPCI has it mapped.
+    """A BAR or ROM as vPCI remembers it. `enabled` is True while vPCI has it mapped.
 
-    `offset` is the byte offset of its register; `wide` is True for a 64-bit BAR.
+    `offset` is the byte offset of its register; `wide` is True for a 64-bit BAR. `index` 6 is the ROM.
     """
 
     index: int
@@ -62,7 +65,7 @@ class Bar:
 
     @property
     def frames(self) -> Frames:
-        """The pages that the BAR touches."""
+        """The pages that contain bytes of the BAR."""
         return frames_from_range(Range(Address(self.address), self.size))
 
 
@@ -70,7 +73,8 @@ class Bar:
 class Handlers:
     """The handlers of one function, with the state that vPCI remembers.
 
-    `mapped` is True while memory decode is on for vPCI. `rom_enabled` is True if the ROM's enable bit is set.
+    `mapped` is True while vPCI holds memory decode as on. `rom_enabled` is True if the ROM's enable bit is
+    set.
     """
 
     function: Sbdf
@@ -85,9 +89,10 @@ class Handlers:
         return next((bar for bar in self.bars if bar.index == ROM), None)
 
     def tables(self) -> list[Frames]:
-        """Return the pages of the MSI-X table and of the pending bits, by the remembered addresses.
+        """Return the pages of the MSI-X table and of the pending bits, in this order.
 
-        The BARs of a virtual function are remembered at address 0.
+        They are computed from the remembered addresses. The list is empty without MSI-X. The BARs of a
+        virtual function are remembered at address 0.
         """
         addresses = {bar.index: bar.address for bar in self.bars}
         places = (self.msix.table, self.msix.pba) if self.msix is not None else ()
@@ -98,10 +103,10 @@ class Handlers:
 
 
 class Vpci:
-    """All handlers of one Xen. BARs that overlap `e820` are never mapped.
+    """All handlers of one Xen. A BAR that overlaps `e820` (the E820 map of dom0) is never mapped.
 
-    `ignored` counts the writes that were dropped because the BAR or ROM was mapped, except BAR writes that
-    would change nothing.
+    `ignored` counts the writes that were dropped because the BAR or ROM was mapped. BAR writes that would
+    change nothing are not counted.
     """
 
     def __init__(self, hardware: ConfigHardware, p2m: P2m, e820: Iterable[Frames] = ()) -> None:
@@ -119,14 +124,17 @@ class Vpci:
         return function in self._handlers
 
     def holes(self, frames: Frames) -> list[Sbdf]:
-        """Return the functions whose MSI-X table or pending bits are trapped in one of these frames."""
+        """Return the functions whose MSI-X table or pending bits are trapped in one of these frames.
+
+        The functions are sorted by address.
+        """
         return sorted({owner for (owner, _), _ in self._holes.touching(frames)})
 
     def begin(self, function: Sbdf) -> int:
         """Set up the handlers of a function and switch its memory decode off. Return 0 or -errno.
 
-        -EOPNOTSUPP if no function answers or its header type is not 0 or 1. If decode was on, `finish` maps
-        the BARs and switches it on again.
+        -EOPNOTSUPP if no function is at this address or its header type is not 0 or 1; then nothing changes.
+        If decode was on, `finish` maps the BARs and switches it on again.
         """
         config = self._hardware.config(function)
         header = HEADERS.get(config[HEADER_TYPE] & 0x7F) if config is not None else None
@@ -142,13 +150,20 @@ class Vpci:
         return 0
 
     def finish(self, function: Sbdf) -> None:
-        """Map the BARs and switch memory decode on, if it was on before `begin`."""
+        """Map the BARs of a function and switch its memory decode on, if it was on before `begin`.
+
+        If the p2m refuses, memory decode stays off and the handlers are removed.
+        Raises: Catastrophe if mapping would kill dom0 or take memory from it.
+        """
         command = self._pending.pop(function, None)
         if command is not None:
             self._modify(self._handlers[function], command)
 
     def remove(self, function: Sbdf) -> None:
-        """Remove the handlers of a function. The pages that they mapped stay mapped."""
+        """Remove the handlers of a function. The pages that they mapped stay mapped.
+
+        Nothing happens if it has none.
+        """
         self._pending.pop(function, None)
         handlers = self._handlers.pop(function, None)
         if handlers is not None:
@@ -159,7 +174,9 @@ class Vpci:
     def write(self, function: Sbdf, offset: int, size: int, value: int) -> None:
         """Perform a config write of dom0.
 
-        Bytes that a handler traps go to the handler, other bytes to hardware.
+        Bytes that a handler traps go to the handler, other bytes to hardware. If Xen has no handlers for the
+        function, all bytes go to hardware.
+        Raises: Catastrophe if a mapping that this write causes would kill dom0 or take memory from it.
         """
         data, end = value.to_bytes(size, "little"), offset + size
         at = offset
@@ -185,7 +202,7 @@ class Vpci:
             self._hardware.write(function, offset, len(data), int.from_bytes(data, "little"))
 
     def _registers(self, handlers: Handlers) -> list[tuple[int, int, Callable[[int], None]]]:
-        """Return (offset, width in bytes, handler) of each trapped register, in the order of offsets."""
+        """Return (offset, width in bytes, handler) of each trapped register, sorted by offset."""
         found = [(COMMAND, 2, partial(self._write_command, handlers))]
         for bar in handlers.bars:
             if bar.index == ROM:
@@ -197,14 +214,20 @@ class Vpci:
         return sorted(found, key=itemgetter(0))
 
     def _write_command(self, handlers: Handlers, value: int) -> None:
-        """Handle a write to the Command register."""
+        """Handle a write to the Command register.
+
+        If memory decode changes, the BARs are mapped or unmapped.
+        """
         if handlers.mapped != bool(value & COMMAND_MEMORY):
             self._modify(handlers, value)
         else:
             self._hardware.write(handlers.function, COMMAND, 2, value)
 
     def _write_bar(self, handlers: Handlers, bar: Bar, half: int, value: int) -> None:
-        """Handle a write to a BAR: to its register, or for `half` 4 to the upper half of a 64-bit BAR."""
+        """Handle a write to a BAR. `half` is 0 for its register, 4 for the upper half of a 64-bit BAR.
+
+        The write is dropped while the BAR is mapped.
+        """
         if not half:
             value &= ADDRESS_MASK
         if bar.enabled:
@@ -214,7 +237,11 @@ class Vpci:
         self._hardware.write(handlers.function, bar.offset + half, 4, value)
 
     def _write_rom(self, handlers: Handlers, rom: Bar, value: int) -> None:
-        """Handle a write to the ROM register."""
+        """Handle a write to the ROM register.
+
+        If the enable bit changes while decode is on, map or unmap the ROM. A write with the enable bit set is
+        dropped while the ROM is mapped.
+        """
         enable = bool(value & ROM_ENABLE)
         if rom.enabled and enable:
             self.ignored += 1
@@ -230,10 +257,11 @@ class Vpci:
             rom.address = value & ROM_MASK
 
     def _modify(self, handlers: Handlers, command: int, *, rom_only: bool = False) -> None:
-        """Map or unmap the BARs, or only the ROM, then write the register.
+        """Map or unmap the BARs, or only the ROM, then write the register that switches decode.
 
-        The memory decode bit of `command` decides which. If the p2m refuses, memory decode is switched off
-        and the handlers are removed.
+        They are mapped if `command` has the memory decode bit, else unmapped. MSI-X pages and pages that
+        other BARs have mapped are left as they are. If the p2m refuses, memory decode is switched off and the
+        handlers are removed.
         """
         on = bool(command & COMMAND_MEMORY)
         spans: list[Frames] = []
@@ -251,9 +279,10 @@ class Vpci:
             self._decode(handlers, command, rom_only=rom_only)
 
     def _others(self, function: Sbdf, spans: list[Frames], *, rom_only: bool) -> list[Frames]:
-        """Return the pages of other BARs that are mapped in these spans.
+        """Return the pages that are mapped for other BARs and overlap these spans.
 
-        If only the ROM is changed, this function's own BARs count as other BARs.
+        Other BARs are those of other functions. If only the ROM is changed, they are also this function's own
+        BARs.
         """
         return [
             frames
@@ -265,7 +294,8 @@ class Vpci:
     def _decode(self, handlers: Handlers, command: int, *, rom_only: bool) -> None:
         """Write the register that switches decode on or off, and remember which BARs are mapped.
 
-        Nothing is written if the MSI-X pages cannot be unmapped; then the mapped pages stay.
+        To switch decode on, the MSI-X pages are unmapped first. If one of them cannot be unmapped, nothing is
+        written; the pages that are mapped stay mapped.
         """
         on = bool(command & COMMAND_MEMORY)
         if on and not rom_only and not self._make_holes(handlers):
@@ -285,7 +315,7 @@ class Vpci:
         handlers.mapped = on
 
     def _enable(self, handlers: Handlers, bar: Bar, *, on: bool) -> None:
-        """Remember that a BAR is mapped (`on`) or not."""
+        """Remember that a BAR is mapped (`on`) or not. Nothing happens if it overlaps the E820 map."""
         if not self._mappable(bar):
             return
         bar.enabled = on
@@ -295,9 +325,10 @@ class Vpci:
             self._enabled.discard((handlers.function, bar.index))
 
     def _make_holes(self, handlers: Handlers) -> bool:
-        """Unmap the MSI-X pages, so that accesses to them trap.
+        """Unmap the MSI-X pages, so that accesses to them trap. Return True.
 
-        Return False if one holds RAM or another mapping.
+        Return False if one of the pages is RAM or mapped to something else. Pages before it are then unmapped
+        already.
         """
         for number, table in enumerate(handlers.tables()):
             if self._p2m.is_memory(table):

@@ -9,7 +9,8 @@ from pcipt.pci import parse_sbdf
 from pcipt.remap.view import XenView
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.outcome import Op
-from pcipt.xen.simulated.hypervisor import SimulatedHardware, SimulatedXen
+from pcipt.xen.simulated.hypervisor import SimulatedXen
+from pcipt.xen.simulated.model import SimulatedHardware
 
 NIC = parse_sbdf("01:00.0")
 GUEST, DOM0 = Owner(OwnerKind.DOMAIN, 3), Owner(OwnerKind.DOMAIN, 0)

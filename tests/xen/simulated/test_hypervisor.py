@@ -16,8 +16,9 @@ from pcipt.xen.interface import (
 )
 from pcipt.xen.outcome import Op
 from pcipt.xen.simulated.coverage import coverage_from_boot
-from pcipt.xen.simulated.hypervisor import Call, SimulatedHardware, SimulatedXen
-from pcipt.xen.simulated.model import Catastrophe, Presence
+from pcipt.xen.simulated.faults import Call
+from pcipt.xen.simulated.hypervisor import SimulatedXen
+from pcipt.xen.simulated.model import Catastrophe, Presence, SimulatedHardware
 
 NIC, DISK, GONE = (parse_sbdf(text) for text in ("0000:02:00.0", "0000:00:1f.2", "0000:09:00.0"))
 VMD = parse_sbdf("10000:00:00.0")

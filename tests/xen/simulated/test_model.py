@@ -8,7 +8,6 @@ import pytest
 from pcipt.pci import parse_sbdf
 from pcipt.xen.interface import DeviceFlags, Dom0Kind, Owner, OwnerKind, XenIdentity
 from pcipt.xen.simulated.coverage import EVERYTHING, coverage_from_boot
-from pcipt.xen.simulated.hypervisor import SimulatedHardware
 from pcipt.xen.simulated.model import (
     DOM0,
     NO_FLAGS,
@@ -17,6 +16,7 @@ from pcipt.xen.simulated.model import (
     Catastrophe,
     DeviceList,
     Presence,
+    SimulatedHardware,
     release_of,
 )
 

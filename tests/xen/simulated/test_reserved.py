@@ -6,8 +6,8 @@ from pcipt.errors import HypervisorError
 from pcipt.pci import Frames, Gfn, parse_sbdf
 from pcipt.xen.interface import DeviceFlags, Dom0Kind, Owner, OwnerKind, XenIdentity
 from pcipt.xen.outcome import Op
-from pcipt.xen.simulated.hypervisor import SimulatedHardware, SimulatedXen
-from pcipt.xen.simulated.model import Catastrophe
+from pcipt.xen.simulated.hypervisor import SimulatedXen
+from pcipt.xen.simulated.model import Catastrophe, SimulatedHardware
 from pcipt.xen.simulated.reserved import ReservedRegion
 
 NIC, AUDIO, GONE = (parse_sbdf(text) for text in ("0000:01:00.0", "0000:00:1f.3", "0000:05:00.0"))

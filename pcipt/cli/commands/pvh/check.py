@@ -67,9 +67,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _placed(reading: TableReading) -> list[PlacedTable]:
-    """Return the tables that were read, each with its address. `pcipt pvh tables` writes it into file names.
+    """Return the tables that were read, each with its address, in their order.
 
-    The address of a table is None if the table's file name holds no address.
+    The address is that in the table's file name, where `pcipt pvh tables` writes it; None if there is none.
     """
     found = []
     for table in reading.tables:
@@ -80,12 +80,12 @@ def _placed(reading: TableReading) -> list[PlacedTable]:
 
 
 def _domain(tables: TableSet) -> Domain:
-    """Return which kind of domain these tables are for."""
+    """Return for which kind of domain these tables are: GUEST if their OEM ids say so, else HARDWARE."""
     return Domain.GUEST if is_guest(tables) else Domain.HARDWARE
 
 
 def _memory(root: str) -> tuple[MemoryEntry, ...] | None:
-    """Read the memory map; None if it cannot be read."""
+    """Return the memory map of the machine below `root`; None if it cannot be read."""
     try:
         return memory_of(root).entries
     except PciptError:
@@ -93,7 +93,10 @@ def _memory(root: str) -> tuple[MemoryEntry, ...] | None:
 
 
 def _whose(kind: str) -> list[Row]:
-    """Return a warning row if the tables are from a domain that is not PVH; an empty `kind` is unknown."""
+    """Return a warning row if `kind`, the kind of domain that has the tables, is not PVH; else no rows.
+
+    An empty `kind` is unknown and gives no rows.
+    """
     if kind in ("PVH", ""):
         return []
     why = (

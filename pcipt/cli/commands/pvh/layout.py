@@ -54,9 +54,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_layout(root: str, more_tables: list[str]) -> tuple[Layout, str]:
-    """Read the machine below `root` and the files of `more_tables`, and compute the layout.
+    """Read the machine below `root` and the table files `more_tables`, and compute the layout.
 
     Shape:  the layout; the file from which the memory map was read.
+    Raises: InputError if there is no usable memory map or a table file cannot be read; NotPermittedError if
+            this process may not read the memory map or the ACPI tables. Missing functions or tables are a
+            finding.
     """
     memory = memory_of(root)
     findings: list[Finding] = list(memory.findings)
@@ -75,7 +78,10 @@ def read_layout(root: str, more_tables: list[str]) -> tuple[Layout, str]:
 
 
 def json_from_layout(layout: Layout, source: str) -> dict[str, object]:
-    """Return the object of `pcipt pvh layout --json`; `source` is the file of the memory map."""
+    """Return the object of `pcipt pvh layout --json` without its version.
+
+    `source` is the file of the memory map.
+    """
     return {
         "source": source,
         "ranges": [
@@ -94,6 +100,7 @@ def json_from_layout(layout: Layout, source: str) -> dict[str, object]:
 
 
 def _print_areas(layout: Layout, source: str, *, colour: bool) -> None:
+    """Print one row for each area in address order, then the file of the memory map, then the findings."""
     last = layout.areas[-1].range.last if layout.areas else 0
     digits = len(f"{last:x}")
     rows = [

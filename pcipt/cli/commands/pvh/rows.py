@@ -16,7 +16,10 @@ _SHADES = {
 
 
 def print_rows(rows: Sequence[Row], *, colour: bool) -> None:
-    """Print the rows as a table: verdict, table and offset, rule, reason; then count each verdict."""
+    """Print the rows in their order as a table, then a line with the number of rows of each verdict.
+
+    The columns are verdict, table and offset, rule, reason.
+    """
     cells = [(f"{row.verdict.value:5}", _place(row), row.rule, printable(row.reason)) for row in rows]
     for line in table(cells, width=columns(), paint={0: _SHADES.get} if colour else None):
         print(line)
@@ -25,11 +28,12 @@ def print_rows(rows: Sequence[Row], *, colour: bool) -> None:
 
 
 def _place(row: Row) -> str:
+    """Return the table of a row, with "+0x…" if the row has an offset in the table."""
     return printable(row.table if row.offset is None else f"{row.table}+{row.offset:#x}")
 
 
 def json_from_rows(rows: Sequence[Row]) -> list[dict[str, object]]:
-    """Return the rows as JSON objects."""
+    """Return the rows as JSON objects, in their order. "offset" is None if a row is not about one place."""
     return [
         {
             "rule": row.rule,
@@ -43,5 +47,5 @@ def json_from_rows(rows: Sequence[Row]) -> list[dict[str, object]]:
 
 
 def exit_code(rows: Sequence[Row]) -> int:
-    """Return 0 if all rows are ok, else 4."""
+    """Return 0 if all rows are OK or there are no rows, else 4."""
     return 0 if worst(rows) is Verdict.OK else DEGRADED

@@ -34,7 +34,7 @@ EXAMPLES = (
 def address(text: str) -> int:
     """Parse a physical address: hexadecimal with 0x, else decimal.
 
-    Raises ValueError if it is not one of 64 bits.
+    Raises: ValueError if the text is not a number or the number does not fit into 64 bits.
     """
     value = int(text, 0)
     if not 0 <= value < 1 << 64:
@@ -81,9 +81,11 @@ def run(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _mapped(path: str) -> Iterator[mmap.mmap | bytes]:
-    """Yield the file's bytes, mapped into memory instead of read, because an image may be larger than RAM.
+    """Yield the bytes of a file, mapped into memory during the with-block.
 
-    Raises: InputError if the file cannot be mapped, or is empty.
+    The file is not read as a whole, because an image may be larger than RAM.
+
+    Raises: InputError if the file cannot be opened or mapped, is empty, or is not a regular file.
     """
     try:
         opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -102,7 +104,11 @@ def _mapped(path: str) -> Iterator[mmap.mmap | bytes]:
 
 
 def _tables(image: MemoryImage, parsed: Parsed) -> list[Row]:
-    """Check the ACPI tables to which the RSDP points; return no rows if the image does not hold the RSDP."""
+    """Return the rows of all rules for the ACPI tables to which the RSDP points.
+
+    Return no rows if the start info has no RSDP or the image does not hold it. If there is no RSDP at its
+    address, return one row that says so.
+    """
     rsdp = parsed.info.rsdp
     if rsdp is None or not image.room(rsdp):
         return []
@@ -117,7 +123,10 @@ def _tables(image: MemoryImage, parsed: Parsed) -> list[Row]:
 
 
 def json_from_start_info(parsed: Parsed) -> dict[str, object]:
-    """Return the value of "start_info" in `pcipt pvh startinfo --json`."""
+    """Return the value of "start_info" in `pcipt pvh startinfo --json`.
+
+    An address or command line that is missing or not in the image is None.
+    """
     info, places = parsed.info, parsed.places
     return {
         "address": f"{places.start_info:#x}",
@@ -152,6 +161,7 @@ def _json_from_entry(entry: MemoryEntry) -> dict[str, object]:
 
 
 def _print_start_info(parsed: Parsed) -> None:
+    """Print the start info: its address, command line, RSDP, modules and memory map."""
     info, places = parsed.info, parsed.places
     print(f"hvm_start_info at {places.start_info:#x}, version {info.version}, flags {info.flags:#x}")
     print(f"command line  {_line(info.cmdline, places.cmdline)}")
@@ -164,9 +174,9 @@ def _print_start_info(parsed: Parsed) -> None:
 
 
 def _line(text: bytes | None, at: Address | None) -> str:
-    """Return a command line in quotes with its address, or "none" if `at` is None.
+    """Return a command line in quotes with its address `at`; "none" if `at` is None.
 
-    If `text` is None the image does not hold the command line, and only its address is returned.
+    A `text` of None means that the image does not hold the command line: the result has only its address.
     """
     if at is None:
         return "none"

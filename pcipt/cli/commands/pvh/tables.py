@@ -40,9 +40,9 @@ EXAMPLES = (
 
 
 def vcpu_count(text: str) -> int:
-    """Parse a number of vCPUs.
+    """Parse a number of vCPUs, from 1 to MAX_PROCESSORS.
 
-    Raises: ValueError if it is not a number; ArgumentTypeError if it is out of range.
+    Raises: ValueError if the text is not a number; ArgumentTypeError if the number is out of range.
     """
     number = int(text)
     if not 1 <= number <= MAX_PROCESSORS:
@@ -88,7 +88,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _guest(args: argparse.Namespace) -> Guest:
-    """Return the guest that the options describe."""
+    """Return the guest that the options describe. Without --function its `windows` are None.
+
+    Raises: AddressError or NoSuchDeviceError for a wrong --function; InputError if the machine cannot be
+            read; UnsupportedError if a BAR of a function has no known size or no usable address.
+    """
     windows = None
     if args.function:
         source = Source(argparse.Namespace(root=args.root, dump=None))
@@ -97,7 +101,14 @@ def _guest(args: argparse.Namespace) -> Guest:
 
 
 def _hardware(args: argparse.Namespace, left_out: list[tuple[str, str]]) -> TableSet:
-    """Build the hardware domain's tables; append the name of each omitted table to `left_out`, with why."""
+    """Return the hardware domain's tables, built from the tables of the machine below --root.
+
+    The name of each table that is left out is appended to `left_out`, with the reason. If the memory map
+    cannot be read, the tables are placed at GUEST_TABLES.
+
+    Raises: InputError if there are no tables; NotPermittedError if this process may not read them;
+            UnsupportedError if there is no FADT, or no RAM has room for the tables.
+    """
     read = read_tables(args.root).tables
     left_out += [(table.name, why) for table in read if (why := _why_not(table))]
     there = {table.data[:4] for table in read}
@@ -114,7 +125,7 @@ def _hardware(args: argparse.Namespace, left_out: list[tuple[str, str]]) -> Tabl
 
 
 def _why_not(table: TableFile) -> str:
-    """Return why a native table is left out; an empty text if Xen passes it to dom0."""
+    """Return why a table of the machine is left out; an empty text if Xen passes the table to dom0."""
     signature = table.data[:4].decode("latin-1")
     if signature in SECRET:
         return "it holds a licence key; Xen hands it on"
@@ -126,9 +137,13 @@ def _why_not(table: TableFile) -> str:
 
 
 def _place(root: str, size: int) -> Address:
-    """Return the address at which Xen would put the tables: the end of the highest RAM below 4 GiB with room.
+    """Return the address at which Xen would put tables of `size` bytes: at the end of RAM, on a page
+    boundary.
 
-    Raises: UnsupportedError if no RAM has room for `size` bytes.
+    It is the highest RAM below 4 GiB that has room above 1 MiB.
+
+    Raises: UnsupportedError if no RAM has room; InputError or NotPermittedError if the memory map cannot be
+            read.
     """
     for entry in reversed(memory_of(root).entries):
         if entry.type is not MemoryType.RAM or entry.range.last >= FOUR_GIB:
@@ -140,7 +155,9 @@ def _place(root: str, size: int) -> Address:
 
 
 def _write(tables: TableSet, directory: str) -> list[tuple[str, PlacedTable]]:
-    """Write each table to a file of its own; return the file names with the tables.
+    """Write each table to a file of its own in `directory`; return (file name, table) pairs in table order.
+
+    The directory is created if it does not exist.
 
     Raises: InputError if the directory is not empty or a file cannot be written.
     """
@@ -163,6 +180,7 @@ def _write(tables: TableSet, directory: str) -> list[tuple[str, PlacedTable]]:
 def _json(
     domain: Domain, written: list[tuple[str, PlacedTable]], left_out: list[tuple[str, str]]
 ) -> dict[str, object]:
+    """Return the object of `pcipt pvh tables --json` without its version."""
     return {
         "domain": domain.value,
         "tables": [

@@ -1,0 +1,79 @@
+"""Failures of calls to the simulated Xen that a test orders, and the log of calls."""
+
+from collections.abc import Callable
+
+import attrs
+
+from pcipt.pci import Frames, Sbdf
+from pcipt.xen.mapping import Primitive
+from pcipt.xen.outcome import Op
+
+
+@attrs.frozen
+class Call:
+    """A call that was made: the functions or frames that it was about, and its result.
+
+    `result` is 0 or -errno. None means that the call never returned, because the host panicked. `frames` is
+    None except for map and unmap; for these `functions` is empty.
+    """
+
+    op: Op
+    functions: tuple[Sbdf, ...]
+    result: int | None
+    frames: Frames | None = None
+
+
+@attrs.define
+class Fault:
+    """A failure that a test ordered. It happens at the call of `op` that lowers `countdown` to 0.
+
+    `performed` and `pages` are as in `SimulatedXen.fail`.
+    """
+
+    op: Op
+    countdown: int
+    errno: int
+    performed: bool
+    pages: int
+
+
+class Faults:
+    """The ordered failures that have not happened yet."""
+
+    def __init__(self) -> None:
+        self._ordered: list[Fault] = []
+
+    def order(self, fault: Fault) -> None:
+        """Add a failure."""
+        self._ordered.append(fault)
+
+    def clear(self) -> None:
+        """Cancel all failures."""
+        self._ordered.clear()
+
+    def take(self, op: Op) -> Fault | None:
+        """Count this call in every ordered failure of its operation. Return the failure that happens now.
+
+        Return None if no failure happens now. If several happen at this call, return the one that was ordered
+        first and delete the others.
+        """
+        struck = None
+        for fault in [fault for fault in self._ordered if fault.op is op]:
+            fault.countdown -= 1
+            if fault.countdown == 0:
+                self._ordered.remove(fault)
+                struck = struck or fault
+        return struck
+
+
+def failing_first_call(primitive: Callable[..., int], frames: Frames, fault: Fault | None) -> Primitive:
+    """Return a function that calls `primitive`. Only its first call has the ordered failure `fault`.
+
+    `frames` are the frames of the whole call. None as `fault` means no failure.
+    """
+    waiting = [] if fault is None else [(frames.count if fault.performed else fault.pages, fault.errno)]
+
+    def call(part: Frames) -> int:
+        return primitive(part, failing=waiting.pop()) if waiting else primitive(part)
+
+    return call
