@@ -202,8 +202,9 @@ def bar_from_resource(index: int, resource: Resource, decoding: bool | None) -> 
 
 
 def kind_of_resource(resource: Resource) -> BarKind:
-    """Return the kind that the flags of a line show: IO, MEM64 or MEM32. Never return ROM: the line of a ROM
-    gives MEM32.
+    """Return the BAR kind that the flags of a line of sysfs `resource` show: IO, MEM64 or MEM32.
+
+    The result is never ROM: the line of a ROM gives MEM32.
     """
     if resource.flags & Resource.IO:
         return BarKind.IO

@@ -92,9 +92,10 @@ def _prefer_known(known: int | None, read: int | None) -> int | None:
 
 
 def _ids_differ(linux: Ids, vendor: int | None, device: int | None) -> tuple[Finding, ...]:
-    """Return a finding if vendor and device of hardware and Linux differ; the caller has compared them.
+    """Return the finding that vendor and device of hardware (`vendor`, `device`) and of Linux differ.
 
-    Return an empty tuple if one of the four ids is unknown, or if the hardware reads ffff:ffff.
+    This function does not compare them: call it only if they differ. Return an empty tuple if one of the four
+    ids is unknown, or if the hardware reads ffff:ffff.
     """
     if vendor is None or device is None or linux.vendor is None or linux.device is None:
         return ()

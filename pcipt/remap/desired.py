@@ -115,11 +115,12 @@ def desired_of(
 ) -> Desired:
     """Return the pages that one function needs now, or the reason why they cannot be known (`hold_reason`).
 
-    `functions` must hold the physical function of a virtual function; without it, the result is held.
-    `followed` are the addresses at which Xen lists renumbered functions. Pages of `protected` (RAM and other
-    pages that Xen does not give to dom0) are not desired for a function that vPCI handles, because vPCI does
-    not map them. `outside_window` are the BARs that `Desired.outside_window` had at the last plan. If such a
-    BAR now decodes elsewhere, it is `unsure`, and pcipt maps it.
+    `functions` must hold the physical function of a virtual function; without it, `hold_reason` is set.
+    `followed` are the addresses at which Xen lists renumbered functions. `protected` (RAM and other pages
+    that Xen does not give to dom0) matters only for a function that vPCI handles: if a BAR overlaps such a
+    page, no page of the BAR is desired, because vPCI does not map the BAR. `outside_window` are the BARs that
+    `Desired.outside_window` had at the last plan. If vPCI handles the function and such a BAR now decodes at
+    an address where vPCI maps BARs, the BAR is `unsure`, and pcipt maps it.
     Source: xen/drivers/vpci/header.c (modify_bars).
     """
     place, untrapped = place_of(function), untrapped_reason(function, xen, pvh=pvh)
@@ -215,10 +216,11 @@ def assigned_range(bar: Bar) -> Range | None:
 
 
 def msix_frames(function: Function) -> Iterator[Frames]:
-    """Yield the pages of the MSI-X table, then of the pending bit array, by the present BAR addresses.
+    """Yield the pages of the MSI-X table, then of the pending bit array, at the present BAR addresses.
 
-    A structure whose BAR has no address or no known size is left out, also if the BAR does not decode. Both
-    runs may have pages in common.
+    A structure is yielded whether or not its BAR decodes. A structure is left out if its BAR has no
+    `assigned_range` (for example no address or no known size), or if the structure begins behind the BAR.
+    Both runs may have pages in common.
     """
     if function.msix is None:
         return

@@ -65,12 +65,12 @@ class Entry:
 
 
 class Ledger:
-    """All entries, and the mapped pages (`mapped`), of the boot `boot_id`. `step` changes it in place.
+    """All entries and mapped pages (`mapped`) of the boot `boot_id`. `step` changes the ledger in place.
 
-    `mapped` also holds the pages that vPCI was seen to map. These are kept in a file of their own (`theirs`),
-    because they can be seen again as long as the function is there. `messages_lost` is the time at which
-    hot-plug messages were lost on a PVH dom0, else None: a function that was added and removed meanwhile may
-    have left mapped pages that nobody can find.
+    `mapped` also holds the pages that vPCI was seen to map. The HELD runs of these pages (`theirs`) are
+    stored in a file of their own, because pcipt can see them again as long as the function is there.
+    `messages_lost` is the time at which hot-plug messages were lost on a PVH dom0, else None: a function that
+    was added and removed meanwhile may have left mapped pages that nobody can find.
     """
 
     def __init__(

@@ -45,8 +45,9 @@ class Batch:
     """Decoded accesses in the binary form of the C decoder. Iteration makes one Python value for each, in
     their order: a `ConfigWrite`, a `ConfigRead` or a `Lost`.
 
-    `damaged` holds the indexes of the damaged input records, counted from the first record given to the
-    decoder. They come after all accesses of the batch; at most one is in a batch.
+    `damaged` holds the index of the damaged input record, or nothing if no record is damaged. The first
+    record given to the decoder has index 0. A batch has at most one damaged record, which comes after all
+    accesses of the batch.
     """
 
     data: bytes

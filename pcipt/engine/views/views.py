@@ -112,8 +112,9 @@ class Views:
     def read(self, functions: Iterable[Sbdf]) -> frozenset[Sbdf]:
         """Read functions again; return those that are different now, and those that depend on them.
 
-        If a bridge has changed, all functions behind it are returned. If its bus numbers have changed, they
-        are read again, too.
+        If the windows or bus numbers of a bridge have changed, all functions behind the bridge are returned,
+        whether or not they are different. If its secondary or subordinate bus number has changed,
+        these functions are also read again.
         """
         changed: set[Sbdf] = set()
         waiting = list(functions)
@@ -289,7 +290,10 @@ class Views:
         return self.memory.intents.among(function for function in found if function is not None)
 
     def announced_at(self) -> Followed:
-        """Return the other addresses at which Xen was told of renumbered functions, by Linux's address."""
+        """Return the other addresses at which pcipt told Xen of each renumbered function.
+
+        The keys of the result are Linux's addresses of these functions.
+        """
         return self.memory.ledger.followed()
 
     def addresses(self, sbdf: Sbdf) -> set[Sbdf]:

@@ -96,9 +96,9 @@ def belongs_to_machine(function: Function) -> bool:
 
 
 def _requester_bridge(machine: Machine, function: Function) -> Sbdf | None:
-    """Return the highest bridge above the function with conventional PCI below it; None if there is none.
+    """Return the highest bridge above the function that has conventional PCI below it; None if there is none.
 
-    All functions behind that bridge use the bridge's requester id.
+    The highest bridge is the one nearest to the root bus. All functions behind it use its requester id.
     """
     found = None
     at = function.parent

@@ -157,8 +157,8 @@ def _rsdp(tables: TableSet, domain: Domain | None) -> Iterator[Row]:
 def _rsdp_pointers(tables: TableSet, rsdp: Rsdp, domain: Domain | None) -> Iterator[Row]:
     """Yield the rows about the RSDP's pointers to XSDT and RSDT.
 
-    Domains of Xen need an XSDT; without a domain, one of the two is enough. WARN: the hardware domain has an
-    RSDT, or a guest has none.
+    If `domain` is the hardware domain or a guest, an XSDT is needed. If `domain` is None, an XSDT or an RSDT
+    is enough. WARN: the hardware domain has an RSDT, or a guest has an XSDT and no RSDT.
     """
     if rsdp.xsdt or domain is not None:
         yield _pointer(tables, "RSDP", 24, rsdp.xsdt, ("XSDT",))

@@ -30,10 +30,10 @@ _REBAR_UNIT = 20  # sizes are powers of two from 1 MiB on
 
 
 def taught(function: FunctionShadow, part: Part) -> FunctionShadow:
-    """Return the shadow after one word's part of a read: the value, and what follows from it.
+    """Return the shadow after a read. `part` is the part of the read that lies in one 32-bit word.
 
-    The header type, BAR types and sizes, and capabilities may follow from it. If nothing changes, the shadow
-    itself is returned.
+    The new shadow has the value that was read, and the header type, BAR types and sizes, and capabilities
+    that follow from it. If nothing changes, `function` itself is returned.
     """
     old, known = function.words.get(part.offset, (0, 0))
     value, all_known = old & ~part.lanes | part.value, known | part.lanes

@@ -101,9 +101,11 @@ class BusHardware:
         return self._buses.get((function.segment, function.bus), {}).get(function.devfn)
 
     def config(self, function: Sbdf) -> bytes | None:
-        """Return all bytes of config space that were given for a function; None if no function is there.
+        """Return the present config space of a function; None if no function is at this address.
 
-        If the function does not answer, all 64 bytes of the header are ff.
+        The result shows earlier writes. It has as many bytes as were given for the function, at least 64, or
+        256 bytes for a virtual function that was not given. If a function is at this address and does not
+        answer, all 64 bytes of the header are ff.
         """
         slot = self.slot(function)
         return None if slot is None else bytes(slot.registers.data)
