@@ -94,7 +94,8 @@ class Intake:
         """
         self._tell_hotplug(sbdf, action, self._engine.views.state.place_at(sbdf) or sbdf)
         quiet = max(self._quiet(), LEAVING) if action == "unbind" else self._quiet()
-        self._engine.add(sbdf, REASONS.get(action, Reason.OWNER), quiet=quiet)
+        leaves = action == "unbind"
+        self._engine.add(sbdf, REASONS.get(action, Reason.OWNER), quiet=quiet, leaves=leaves)
 
     def _written(self, sbdf: Sbdf) -> None:
         """Add a function whose registers a write has changed to the queue."""

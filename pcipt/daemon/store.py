@@ -162,12 +162,13 @@ class FileStore:
         content = _taken(self._mappings.load(), findings)
         if not isinstance(content, dict) or content.get("boot_id") != boot_id:
             return MappedPages(), None
-        lost = content.get("messages_lost")
+        told = content.get("messages_lost")
+        lost = told if isinstance(told, str) else None
         try:
-            return mapped_from_json(content.get("mappings")), lost if isinstance(lost, str) else None
+            return mapped_from_json(content.get("mappings")), lost
         except MalformedError as error:
             findings.append(self._mappings.rejected(error.why))
-            return MappedPages(), None
+            return MappedPages(), lost
 
 
 def _taken(loaded: tuple[Any, Finding | None], findings: list[Finding]) -> Any:

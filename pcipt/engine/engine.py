@@ -74,9 +74,9 @@ class Engine:
 
     # Work.
 
-    def add(self, key: Sbdf, reason: Reason, *, quiet: float = 0.0) -> None:
+    def add(self, key: Sbdf, reason: Reason, *, quiet: float = 0.0, leaves: bool = False) -> None:
         """Add a function to the queue; see `Queue.add`."""
-        self.queue.add(key, reason, self._monotonic(), quiet=quiet)
+        self.queue.add(key, reason, self._monotonic(), quiet=quiet, leaves=leaves)
 
     def add_everything(self, reason: Reason, *, quiet: float = 0.0) -> None:
         """Add EVERYTHING to the queue; see `Queue.add`."""
@@ -118,6 +118,8 @@ class Engine:
                 waits = bool(self.queue.reasons_of(EVERYTHING))  # which plans for all of them
                 for sbdf in sorted(different) if not waits else ():
                     self.queue.add(sbdf, Reason.DIFFERENT, self._monotonic())
+                if self.views.trouble is not None:
+                    self.queue.repeat(EVERYTHING, Reason.NOT_ASKED, self._monotonic(), 0)
                 self._reconciler.find_everything()
                 self._find_in_service()
             return report
@@ -232,9 +234,12 @@ class Engine:
         return Reason.LOST in self.queue.reasons_of(EVERYTHING)
 
     def unsettled(self) -> bool:
-        """Return True if work is due, messages were lost, or Xen could not be asked about something."""
+        """Return True if a change is due, messages were lost, or Xen could not be asked about something.
+
+        Work that is due only because of a timer or a user's request is no change.
+        """
         unknown = bool(self.queue.keys_with(Reason.NOT_ASKED))
-        return unknown or self.must_read_everything or self.queue.is_due(self._monotonic())
+        return unknown or self.must_read_everything or self.queue.has_change(self._monotonic())
 
     def news(self) -> tuple[list[Told], list[Told]]:
         """Return the findings that are new and those that have ended since the last call; see

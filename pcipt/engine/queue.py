@@ -152,16 +152,17 @@ class Queue:
         """Return the number of keys in the queue; EVERYTHING counts until it is finished."""
         return len(self._work) + (self._unfinished is not None)
 
-    def add(self, key: Key, reason: Reason, now: float, *, quiet: float = 0.0) -> None:
+    def add(self, key: Key, reason: Reason, now: float, *, quiet: float = 0.0, leaves: bool = False) -> None:
         """Add a key for a reason, or join the reason to the work that the key has already.
+
+        `leaves` is True if the kernel told that the function lost its driver.
 
         For a reason in MESSAGES the work is due once no message about any function has arrived for the
         `quiet` time of its last message, but at most one second after the first one. For another reason it is
         due after the shortest delay of DELAYS.
         """
         if reason in MESSAGES:
-            until = now + quiet
-            work = Work(key, frozenset({reason}), now, quiet_until=until, leaves=quiet >= LEAVING)
+            work = Work(key, frozenset({reason}), now, quiet_until=now + quiet, leaves=leaves)
         else:
             work = Work(key, frozenset({reason}), now, not_before=now + delay_of(key, reason).shortest)
         self._join(work)
@@ -257,10 +258,12 @@ class Queue:
             if Reason.APPEARED in work.reasons and Reason.DISAPPEARED not in work.reasons and not work.leaves:
                 yield work
 
-    def is_due(self, now: float) -> bool:
-        """Return True if work is due at this time."""
-        at = self.next_due()
-        return at is not None and at <= now
+    def has_change(self, now: float) -> bool:
+        """Return True if work is due for another reason than a timer or a user's request."""
+        quiet = self._quiet_at()
+        due = [work for work in self._work.values() if _due(work, quiet) <= now]
+        due += [self._unfinished] if self._unfinished is not None else []
+        return any(work.reasons - {Reason.REQUESTED, Reason.TIMER} for work in due)
 
     def _join(self, work: Work) -> None:
         """Add work, joined with the work that its key has already."""

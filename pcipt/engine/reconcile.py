@@ -164,7 +164,11 @@ class Reconciler:
         """Put the whole work of the round back into the queue, because Xen could not be asked about it."""
         repeat_not_asked(self._queue, now, self._clock())
         self._find(now, now.subjects)
-        return Report(read=frozenset(now.subjects), shape_changed=now.scope.changes_shape)
+        return Report(
+            changed=frozenset(now.changed),
+            read=frozenset(now.subjects),
+            shape_changed=now.scope.changes_shape,
+        )
 
     def _conclude(self, now: Round) -> Report:
         """Replace open actions and findings, put back into the queue what is left open, and return the

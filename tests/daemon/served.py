@@ -5,8 +5,9 @@ import json
 import socket
 import threading
 
-from pcipt.daemon.control.connection import Subscription
+from pcipt.daemon.control.connection import Later, Subscription
 from pcipt.daemon.control.listener import listen
+from pcipt.daemon.control.protocol import request
 from pcipt.daemon.control.server import Server
 from pcipt.daemon.loop import Loop
 from pcipt.errors import NoSuchDeviceError
@@ -17,14 +18,21 @@ def no_such(_parameters):
 
 
 class Served:
-    """`events` is how many events History publishes before it answers, `size` that of its answer."""
+    """`events` is how many events History publishes before it answers, `size` that of its answer.
+
+    Metrics is answered later: all that wait get their answer when somebody asks for Rmrr.
+    """
 
     def __init__(self, path):
         self.path = path
         self.events = self.size = 0
         self.over = []  # subscriptions that have ended
         self.loop = Loop()
-        handlers = {"Status": self.count, "History": self.echo, "Resync": no_such}
+        self.waiting = []  # answers that are given later
+        handlers = {
+            "Status": self.count, "History": self.echo, "Resync": no_such, "Metrics": self.postpone,
+            "Rmrr": self.give,
+        }  # fmt: skip
         streams = {"Monitor": self.subscribe}
         self.asked = 0
         self.server = Server(self.loop, listen(path), handlers, streams, path=path)
@@ -45,6 +53,21 @@ class Served:
         for number in range(self.events):
             self.server.publish({"when": "now", "n": number, "pad": "x" * 1000})
         return {"echo": parameters, "pad": "x" * self.size}
+
+    def postpone(self, _parameters):
+        self.waiting.append(Later())
+        return self.waiting[-1]
+
+    def give(self, _parameters):
+        waiting, self.waiting = self.waiting, []
+        for number, later in enumerate(waiting):
+            later.give({"given": number, "pad": "x" * self.size})
+        return {"gave": len(waiting)}
+
+    def until_waiting(self, number=1):
+        """Wait until so many requests for a later answer have arrived."""
+        while len(self.waiting) < number:
+            self.ask(request("Status"))
 
     def connect(self):
         peer = socket.socket(socket.AF_UNIX)

@@ -68,3 +68,52 @@ def test_a_signal_is_pending_until_the_loop_has_handled_it(loop):
     loop.run()
     assert signals.pending == set()
     signals.close()
+
+
+def test_before_each_wait_it_is_asked_what_to_wait_for(loop):
+    seen = []
+
+    def before():
+        seen.append("before")
+        if len(seen) == 1:
+            loop.after("a", 0, lambda: seen.append("a"))
+        elif len(seen) == 3:
+            loop.after("b", 0, lambda: (seen.append("b"), loop.stop()))
+
+    loop.before_waiting = before
+    loop.run()
+    assert seen == ["before", "a", "before", "b"]
+
+
+def test_a_deadline_that_is_moved_before_a_wait_is_the_one_of_that_wait(loop):
+    here, there = socket.socketpair()
+    seen = []
+
+    def ready(_events):
+        here.recv(10)
+        seen.append("ready")
+
+    loop.before_waiting = lambda: loop.after("work", 0 if "ready" in seen else 60, loop.stop)
+    with here, there:
+        loop.watch(here.fileno(), selectors.EVENT_READ, ready)
+        there.send(b"x")
+        loop.run()
+        loop.forget(here.fileno())
+    assert seen == ["ready"]
+
+
+def test_work_that_is_always_due_holds_up_no_descriptor(loop):
+    here, there = socket.socketpair()
+    turns = []
+
+    def turn():
+        turns.append(len(turns))
+        if turns == [0, 1, 2]:
+            there.send(b"x")
+
+    loop.before_waiting = lambda: loop.after("work", 0, turn)
+    with here, there:
+        loop.watch(here.fileno(), selectors.EVENT_READ, lambda _: loop.stop())
+        loop.run()
+        loop.forget(here.fileno())
+    assert turns == [0, 1, 2]

@@ -2,6 +2,8 @@ import hashlib
 import json
 import os
 
+import pytest
+
 from pcipt.daemon.document import Document
 from pcipt.daemon.store import FileStore
 from pcipt.firmware.coverage import BootSnapshot
@@ -10,7 +12,7 @@ from pcipt.remap.actions import AddDevice, MapMmio
 from pcipt.remap.desired import By
 from pcipt.remap.ledger import Event, Ledger
 from pcipt.remap.life import State
-from pcipt.remap.mapped_pages import MappedRun
+from pcipt.remap.mapped_pages import MappedRun, mapped_to_json
 from pcipt.remap.steps import Step
 
 PORT = parse_sbdf("00:1c.0")
@@ -135,3 +137,62 @@ def test_a_ledger_of_the_first_format_is_read(tmp_path):
     ledger, _, findings = FileStore(str(tmp_path)).load("boot")
     assert findings == []
     assert ledger.find("add-device", PORT).state is State.HELD
+
+
+def kept(tmp_path, when):
+    """Keep when messages were lost in this boot; give the ledger of the next start."""
+    ledger = Ledger("boot")
+    ledger.messages_lost = when
+    FileStore(str(tmp_path)).save_mappings(ledger)
+    return FileStore(str(tmp_path)).load("boot")[0]
+
+
+@pytest.mark.parametrize("when", [NOW, None])
+def test_that_messages_were_lost_is_remembered_for_this_boot(tmp_path, when):
+    assert kept(tmp_path, when).messages_lost == when
+    assert ("messages_lost" in (tmp_path / "mappings").read_text()) is (when is not None)
+    assert FileStore(str(tmp_path)).load("next") == (Ledger("next"), None, [])
+
+
+def test_that_messages_were_lost_is_remembered_beside_a_ledger_of_its_own_with_steps(tmp_path):
+    keeper = saved(tmp_path)
+    ledger, _, _ = keeper.load("boot")
+    ledger.messages_lost = NOW
+    keeper.save_mappings(ledger)
+    keeper.append(steps(Event.INTEND))
+    keeper.close()
+    again, _, findings = FileStore(str(tmp_path)).load("boot")
+    assert (again.messages_lost, [held.state for held in again.mapped]) == (NOW, [State.INTENDED])
+    assert findings == []
+    assert "messages_lost" not in (tmp_path / "ledger").read_text()
+
+
+def test_the_next_boot_writes_over_what_was_lost_in_this_one(tmp_path):
+    kept(tmp_path, NOW)
+    keeper = FileStore(str(tmp_path))
+    keeper.save_mappings(keeper.load("next")[0])
+    assert FileStore(str(tmp_path)).load("boot")[0].messages_lost is None
+    assert FileStore(str(tmp_path)).load("next")[0].messages_lost is None
+
+
+@pytest.mark.parametrize("damaged", [5, True, None, [], {}, [NOW]], ids=str)
+def test_a_damaged_time_of_lost_messages_is_ignored(tmp_path, damaged):
+    run = MappedRun("00_1c.0", PORT, 1, Frames(Gfn(0xFD000), 1), By.XEN, NOW)
+    content = {"boot_id": "boot", "mappings": mapped_to_json([run]), "messages_lost": damaged}
+    Document(str(tmp_path / "mappings"), "mappings").save(content)
+    ledger, _, findings = FileStore(str(tmp_path)).load("boot")
+    assert (ledger.messages_lost, list(ledger.mapped), findings) == (None, [run], [])
+
+
+@pytest.mark.parametrize("content", [[NOW], NOW, {"messages_lost": NOW}, {"boot_id": 7}], ids=str)
+def test_mappings_without_a_boot_are_ignored(tmp_path, content):
+    Document(str(tmp_path / "mappings"), "mappings").save(content)
+    assert FileStore(str(tmp_path)).load("boot") == (Ledger("boot"), None, [])
+
+
+def test_mappings_that_cannot_be_read_are_said_and_kept_aside(tmp_path):
+    content = {"boot_id": "boot", "mappings": 7, "messages_lost": NOW}
+    Document(str(tmp_path / "mappings"), "mappings").save(content)
+    ledger, _, (finding,) = FileStore(str(tmp_path)).load("boot")
+    assert (finding.code, list(ledger.mapped)) == ("mappings-damaged", [])
+    assert [path.name for path in tmp_path.iterdir()] == ["mappings.damaged-1"]

@@ -42,7 +42,7 @@ def taken(queue, now, **more):
 
 def test_an_empty_queue_has_nothing_due():
     queue = Queue()
-    assert (queue.next_due(), queue.take(9.0), len(queue), queue.is_due(9.0)) == (None, (), 0, False)
+    assert (queue.next_due(), queue.take(9.0), len(queue), queue.has_change(9.0)) == (None, (), 0, False)
 
 
 def test_the_same_key_joins_its_reasons_and_keeps_the_earlier_time():
@@ -79,7 +79,7 @@ def test_messages_that_never_stop_postpone_the_work_for_a_second_at_most():
     queue = begun()
     for number in range(100):
         queue.add(ONE if number else OTHER, Reason.WRITTEN, 5.0 + number / 50, quiet=QUIET)
-        if queue.is_due(5.0 + number / 50):
+        if queue.next_due() <= 5.0 + number / 50:
             break
     assert number == 50
     assert taken(queue, 6.0) == {OTHER: {Reason.WRITTEN}, ONE: {Reason.WRITTEN}}
@@ -238,12 +238,12 @@ ARRIVED = [
 WORDS = {"add": Reason.APPEARED, "remove": Reason.DISAPPEARED}
 
 
+@pytest.mark.parametrize("quiet", [QUIET, 2.0])
 @pytest.mark.parametrize(("told", "expected"), ARRIVED)
-def test_a_function_that_was_added_and_does_not_leave_may_be_seen_at_once(told, expected):
+def test_a_function_that_was_added_and_does_not_leave_may_be_seen_at_once(told, expected, quiet):
     queue = begun()
     for word in told:
-        quiet = LEAVING if word == "unbind" else QUIET
-        queue.add(ONE, WORDS.get(word, Reason.OWNER), 0.0, quiet=quiet)
+        queue.add(ONE, WORDS.get(word, Reason.OWNER), 0.0, quiet=quiet, leaves=word == "unbind")
     queue.add(OTHER, Reason.WRITTEN, 0.0, quiet=QUIET)
     assert [work.key for work in queue.take_arrived()] == [ONE] * expected
     assert len(queue) == 2 - expected
@@ -314,3 +314,23 @@ def test_no_postponement_is_longer_than_its_row_of_the_table_says(events):
 def test_reasons_and_keys_are_told_apart():
     for one, other in itertools.combinations(Reason, 2):
         assert one.value != other.value
+
+
+def test_a_request_and_a_timer_are_no_change():
+    queue = begun()
+    queue.add(ONE, Reason.REQUESTED, 0.0)
+    queue.add(STORE, Reason.TIMER, 0.0)
+    queue.add(EVERYTHING, Reason.REQUESTED, 0.0)
+    assert not queue.has_change(9.0)
+    queue.add(OTHER, Reason.WRITTEN, 9.0, quiet=QUIET)
+    assert not queue.has_change(9.0)
+    assert queue.has_change(9.0 + QUIET)
+
+
+def test_everything_that_is_not_finished_is_a_change_if_messages_were_lost():
+    queue = begun()
+    queue.add(EVERYTHING, Reason.LOST, 0.0)
+    queue.take(0.0)
+    assert queue.has_change(0.0)
+    queue.finished()
+    assert not queue.has_change(0.0)

@@ -11,7 +11,7 @@ from pcipt.daemon.control.protocol import Message
 from pcipt.daemon.control.status import health_of, outcome_to_json
 from pcipt.daemon.loop import Loop
 from pcipt.engine.engine import Engine
-from pcipt.engine.queue import Reason
+from pcipt.engine.queue import Reason, Work
 from pcipt.engine.report import Report, Scope
 from pcipt.remap.actions import Outcome
 
@@ -29,15 +29,18 @@ class Resyncs:
         self._engine = engine
         self._loop = loop
         self._work_off = work_off
-        self._waiting: list[Later] = []
-        self._outcomes: list[Outcome] = []  # of the slices so far
+        self._waiting: list[Later] = []  # asked since the present comparison began
+        self._work: Work | None = None  # the present comparison, its clients, its outcomes so far
+        self._served: list[Later] = []
+        self._outcomes: list[Outcome] = []
         self._numbers = itertools.count(1)
 
     def begin(self, dry_run: bool) -> Later:
         """Begin to compare everything; return the reply to `Resync`, which is given when the comparison is
         finished.
 
-        With `dry_run` no action is performed. Otherwise clients that ask during one comparison share it.
+        With `dry_run` no action is performed. A comparison that has begun is not shared: a client that asks
+        meanwhile gets the next one, together with all others that ask until it begins.
         """
         later = Later()
         if dry_run:
@@ -53,15 +56,18 @@ class Resyncs:
         Other reports are ignored. Before the answer, functions that are due are reconciled too, and their
         outcomes are added.
         """
-        if scope.everything is None or not scope.has(Reason.REQUESTED):
+        work = scope.everything
+        if work is None or not scope.has(Reason.REQUESTED):
             return
+        if work is not self._work:
+            self._work = work
+            self._served, self._waiting, self._outcomes = self._waiting, [], []
         self._outcomes += report.outcomes
         if not report.finished:
             return
-        waiting, self._waiting = self._waiting, []
-        outcomes, self._outcomes = self._outcomes, []
-        outcomes += self._work_off(whole=False)
-        for later in waiting:
+        served, self._served = self._served, []
+        outcomes = [*self._outcomes, *self._work_off(whole=False)]
+        for later in served:
             later.give(self._answer(outcomes))
 
     def _rehearse(self, later: Later, one_slice: Callable[[], Report]) -> None:

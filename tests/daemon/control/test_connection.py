@@ -3,11 +3,13 @@
 import contextlib
 import json
 import socket
+from types import SimpleNamespace
 
 import pytest
 
 from pcipt.daemon.control import connection as module
 from pcipt.daemon.control import protocol
+from pcipt.daemon.loop import Loop
 from tests.daemon.served import Reader, Served, everything, frames
 
 
@@ -187,3 +189,164 @@ def test_what_a_subscription_was_for_ends_with_its_reader(served):
     while len(served.over) < 2:
         served.ask(protocol.request("Status"))
     assert served.over == [2, 5]
+
+
+# Answers that are given later
+
+LATER, GIVE, STATUS = (protocol.request(name) for name in ("Metrics", "Rmrr", "Status"))
+
+
+@pytest.mark.parametrize("order", [("give", "when"), ("when", "give")], ids="-".join)
+def test_whoever_waits_for_an_answer_is_called_with_it_once(order):
+    later, heard = module.Later(), []
+    steps = {"give": lambda: later.give({"n": 1}), "when": lambda: later.when_given(heard.append)}
+    steps[order[0]]()
+    assert heard == []
+    steps[order[1]]()
+    assert heard == [{"n": 1}]
+
+
+def test_an_answer_that_is_given_later_arrives_when_it_is_given(served):
+    with served.connect() as peer:
+        peer.sendall(LATER)
+        served.until_waiting()
+        peer.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            peer.recv(1)
+        assert served.ask(GIVE)["parameters"] == {"gave": 1}
+        peer.settimeout(20)
+        assert Reader(peer).frame()["parameters"] == {"given": 0, "pad": ""}
+
+
+def test_each_of_several_peers_gets_its_answer_later(served):
+    with served.connect() as first, served.connect() as second:
+        for number, peer in enumerate((first, second), 1):
+            peer.sendall(LATER)
+            served.until_waiting(number)
+        served.ask(GIVE)
+        assert [Reader(peer).frame()["parameters"]["given"] for peer in (first, second)] == [0, 1]
+
+
+def test_requests_that_have_arrived_behind_one_that_waits_are_answered_after_it(served):
+    with served.connect() as peer:
+        peer.sendall(LATER + STATUS + LATER + STATUS)
+        reader = Reader(peer)
+        served.until_waiting()
+        before = served.asked
+        served.ask(GIVE)
+        assert reader.frame()["parameters"]["given"] == 0
+        assert reader.frame()["parameters"] == {"asked": before + 1}
+        served.until_waiting()
+        served.ask(GIVE)
+        assert reader.frame()["parameters"]["given"] == 0
+        assert reader.frame()["parameters"]["asked"] > before + 1
+
+
+def test_a_request_that_arrives_while_the_peer_waits_is_answered_after_that(served):
+    with served.connect() as peer:
+        peer.sendall(LATER)
+        served.until_waiting()
+        peer.sendall(STATUS)
+        before = served.ask(STATUS)["parameters"]["asked"]
+        served.ask(GIVE)
+        reader = Reader(peer)
+        assert [reader.frame()["parameters"] for _ in range(2)] == [
+            {"given": 0, "pad": ""},
+            {"asked": before + 1},
+        ]
+
+
+def test_a_long_answer_that_is_given_later_is_read_before_the_next_request(served):
+    served.size = 300_000  # more than a socket's buffer takes
+    with served.connect() as peer:
+        peer.sendall(LATER + STATUS)
+        served.until_waiting()
+        served.ask(GIVE)
+        asked = served.ask(STATUS)["parameters"]["asked"]
+        reader = Reader(peer)
+        assert len(reader.frame()["parameters"]["pad"]) == 300_000
+        assert reader.frame()["parameters"] == {"asked": asked + 1}
+
+
+def test_a_half_closed_peer_gets_its_answer_later_and_then_the_end(served):
+    with served.connect() as peer:
+        peer.sendall(STATUS + LATER)
+        peer.shutdown(socket.SHUT_WR)
+        served.until_waiting()
+        served.ask(GIVE)
+        told = [frame["parameters"] for frame in frames(everything(peer))]
+    assert [sorted(each) for each in told] == [["asked"], ["given", "pad"]]
+
+
+def test_nothing_is_read_from_a_peer_that_waits(served):
+    sent = 0
+    with served.connect() as peer:
+        peer.sendall(LATER)
+        served.until_waiting()
+        peer.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(1600):
+                sent += peer.send(STATUS * 1000)
+        served.until_waiting()
+        assert sent < 3_000_000
+        assert sum(len(p._input) for p in list(served.server._peers.values())) == 0
+
+
+@pytest.mark.parametrize("more", [b"", STATUS, STATUS[:10]], ids=len)
+def test_a_peer_that_leaves_while_it_waits_disturbs_nobody(served, more):
+    with served.connect() as stays:
+        with served.connect() as leaves:
+            leaves.sendall(LATER + more)
+            served.until_waiting()
+        stays.sendall(LATER)
+        served.until_waiting(2)
+        assert served.ask(GIVE)["parameters"] == {"gave": 2}
+        assert Reader(stays).frame()["parameters"]["given"] == 1
+        while len(served.server._peers) > 1:
+            served.ask(STATUS)  # its own connection may still be there
+        assert served.ask(STATUS)["parameters"]["asked"] > 0
+
+
+def test_a_peer_may_wait_for_its_answer_for_any_time_and_loses_patience_after_it(impatient):
+    with impatient.connect() as peer:
+        peer.sendall(LATER)
+        impatient.until_waiting()
+        for _ in range(2):
+            with impatient.connect() as silent:
+                assert everything(silent) == b""  # PATIENCE was over for whoever came later
+        impatient.ask(GIVE)
+        (told,) = frames(everything(peer))  # and the end, for it does not ask again
+        assert told["parameters"]["given"] == 0
+
+
+def test_a_subscriber_that_waits_gets_events_and_then_its_answer(served):
+    with served.connect() as peer:
+        peer.sendall(protocol.request("Monitor", more=True) + LATER)
+        served.until_waiting()
+        served.events = 2
+        served.ask(protocol.request("History", {"function": "x"}))
+        served.ask(GIVE)
+        served.ask(protocol.request("History", {"function": "x"}))
+        reader = Reader(peer)
+        assert reader.frame()["parameters"]["kind"] == "start"
+        told = [reader.frame()["parameters"] for _ in range(5)]
+    assert [each.get("n", "answer") for each in told] == [0, 1, "answer", 0, 1]
+
+
+def test_a_connection_that_was_closed_while_it_waited_gets_no_answer():
+    later, forgotten, loop = module.Later(), [], Loop()
+    server = SimpleNamespace(
+        answer=lambda _frame, _uid: (later, None), has_room_for=lambda _peer: True, forget=forgotten.append
+    )
+    here, there = socket.socketpair()
+    with there:
+        peer = module.Peer(here, 0, loop, server)
+        there.sendall(LATER)
+        loop.after("stop", 0, loop.stop)
+        loop.run()
+        peer.close()
+        later.give({"too": "late"})
+        assert there.recv(1) == b""
+    assert forgotten == [peer]
+    assert loop._timeout() is None
+    loop.close()

@@ -9,7 +9,7 @@ import time
 import attrs
 import pytest
 
-from pcipt.cli.machine.client import call
+from pcipt.cli.machine.client import call, stream
 from pcipt.daemon.control.passthrough import Passthrough
 from pcipt.daemon.daemon import Daemon, Options
 from pcipt.daemon.replay.recording import RecordedHotplug
@@ -22,7 +22,19 @@ from pcipt.pci import Frames, Gfn, Range, Resource
 from pcipt.xen.interface import Permissions
 from pcipt.xen.outcome import Op
 from tests.engine.stage import S, look, work_off
-from tests.engine.views.test_reserved import IN, LATE, NIC, ONE, OTHER, OUT, QUARANTINE, SHARED, Scene, guest
+from tests.engine.views.test_reserved import (
+    HOT,
+    IN,
+    LATE,
+    NIC,
+    ONE,
+    OTHER,
+    OUT,
+    QUARANTINE,
+    SHARED,
+    Scene,
+    guest,
+)
 from tests.xen.devices import device
 
 BAR, ROM, PORTS = Frames(Gfn(0xFE200), 0x20), Frames(Gfn(0xFE300), 4), Range(0xC000, 0x20)
@@ -33,11 +45,21 @@ class Asked:
 
     def __init__(self, **more):
         self.scene = Scene(**more)
-        self.soon = []
-        engine = self.scene.engine
-        self.passthrough = Passthrough(
-            engine, lambda functions: look(engine, functions, Reason.REQUESTED), self.soon.append
-        )
+        self.soon, self.looked = [], []
+        self.passthrough = Passthrough(self.scene.engine, self._look, self.soon.append)
+
+    def _look(self, functions):
+        self.looked.append([str(sbdf)[5:] for sbdf in functions])
+        return look(self.scene.engine, functions, Reason.REQUESTED)
+
+    def quarantine(self, *addresses):
+        for address in addresses:
+            self.scene.give_away(address)
+            self.passthrough.release(S(address))
+        self.looked.clear()
+
+    def held(self):
+        return dict(self.scene.engine.memory.held_regions)
 
     def turn(self):
         while self.soon:
@@ -160,6 +182,97 @@ def test_two_reclaims_of_one_region_hold_it_until_both_are_over():
     second.over()
     asked.turn()
     assert asked.scene.mapped() == (OUT, OUT, OUT)
+
+
+def test_two_clients_that_reclaim_one_device_hold_its_regions_until_both_have_left():
+    asked = Asked()
+    asked.quarantine(NIC)
+    first, second = (asked.passthrough.reclaim(S(NIC)) for _ in range(2))
+    assert [states(each.first) for each in (first, second)] == [["by-pcipt", "by-xen"]] * 2
+    assert second.first["actions"] == []
+    assert asked.held() == {ONE: 2, SHARED: 2}
+    first.over()
+    asked.turn()
+    assert asked.held() == {ONE: 1, SHARED: 1}
+    assert asked.scene.mapped() == (IN, IN, IN)
+    second.over()
+    asked.turn()
+    assert asked.held() == {}
+    assert asked.scene.mapped() == (OUT, IN, IN)
+
+
+def test_a_region_of_two_devices_is_counted_for_each_client():
+    asked = Asked()
+    asked.quarantine(NIC, OTHER)
+    subscriptions = [asked.passthrough.reclaim(S(address)) for address in (NIC, NIC, OTHER)]
+    assert asked.held() == {ONE: 2, SHARED: 3, HOT: 1}
+    for subscription, held in zip(
+        subscriptions, ({ONE: 1, SHARED: 2, HOT: 1}, {SHARED: 1, HOT: 1}, {}), strict=True
+    ):
+        subscription.over()
+        assert asked.held() == held
+
+
+def test_the_device_is_looked_at_again_after_its_client_has_left_and_not_before():
+    asked = Asked()
+    asked.quarantine(NIC)
+    subscription = asked.passthrough.reclaim(S(NIC))
+    assert asked.looked == [[NIC]]
+    subscription.over()
+    assert asked.looked == [[NIC]]  # the connection is being closed: nothing is done from within that
+    assert asked.scene.mapped() == (IN, IN, IN)
+    asked.turn()
+    assert asked.looked == [[NIC], [NIC]]
+    assert asked.scene.mapped() == (OUT, IN, IN)
+
+
+def test_a_reclaim_that_fails_takes_nothing_from_the_client_that_holds_the_region():
+    asked = Asked()
+    asked.quarantine(NIC)
+    first = asked.passthrough.reclaim(S(NIC))
+    asked.scene.give_away(OTHER)
+    asked.scene.told(OTHER)
+    asked.scene.xen.fail(Op.MAP, errno.EBUSY)
+    with pytest.raises(StateError):
+        asked.passthrough.reclaim(S(OTHER))  # HOT cannot be put back
+    asked.turn()
+    assert asked.held() == {ONE: 1, SHARED: 1}
+    assert asked.scene.mapped() == (IN, IN, OUT)
+    first.over()
+    asked.turn()
+    assert (asked.held(), asked.scene.mapped()) == ({}, (OUT, OUT, OUT))
+
+
+@pytest.mark.usefixtures("survivor")
+def test_clients_that_leave_give_back_what_they_held(tmp_path):
+    """Their connections are closed, as if the commands were killed; the last of them ends it."""
+    asking, seen = Asking(tmp_path), []
+
+    def withdrawn():
+        told = call(asking.options.socket, "Rmrr")["regions"]
+        return [region["mapped"] for region in told].count("withdrawn")
+
+    def reclaim():
+        client = stream(asking.options.socket, "Reclaim", {"function": NIC})
+        seen.append(states(next(client)))
+        return client
+
+    def steps():
+        asking.scene.give_away(NIC)
+        call(asking.options.socket, "Release", {"function": NIC})
+        seen.append(withdrawn())
+        first, second = reclaim(), reclaim()
+        first.close()
+        while call(asking.options.socket, "Status")["monitors"] > 1:
+            pass
+        seen.append(withdrawn())
+        second.close()
+        while not withdrawn():
+            pass
+
+    asking.run(steps)
+    assert seen == [1, ["by-pcipt", "by-xen"], ["by-pcipt", "by-xen"], 0]
+    assert asking.scene.mapped() == (OUT, IN, IN)
 
 
 def test_a_region_that_cannot_be_put_back_is_an_error_and_nothing_is_held():

@@ -202,3 +202,43 @@ def test_closing_removes_the_socket_it_made(tmp_path):
 def test_a_taken_socket_is_refused(served):
     with pytest.raises(InputError, match="listening there already"):
         listen(served.path)
+
+
+def test_an_answer_may_be_given_later(served):
+    answer, subscription = served.server.answer(protocol.request("Metrics")[:-1], 0)
+    assert (answer, subscription) == (served.waiting[0], None)
+
+
+def test_a_oneway_call_whose_answer_is_given_later_is_done_and_not_answered(served):
+    with served.connect() as peer:
+        peer.sendall(protocol.encode_frame({"method": "org.pcipt.Metrics", "oneway": True}))
+        peer.sendall(protocol.request("Rmrr"))
+        assert json.loads(everything(peer, one=True))["parameters"] == {"gave": 1}
+
+
+def test_an_answer_that_is_given_later_has_no_room_either_if_all_leave_too_much_unread(served, monkeypatch):
+    monkeypatch.setattr(server, "WAITING_LIMIT", 1_000_000)
+    served.size = 1_500_000
+    with served.connect() as peer:
+        peer.sendall(protocol.request("Metrics"))
+        served.until_waiting()
+        served.ask(protocol.request("Rmrr"))
+        assert json.loads(everything(peer, one=True))["error"] == "org.pcipt.Busy"
+        assert everything(peer) == b""
+
+
+def test_peers_that_wait_count_as_connections(served):
+    served.server._own = 0  # the test shares the server's process, its peers shall not count as the watchdog
+    with contextlib.ExitStack() as held:
+        peers = [held.enter_context(served.connect()) for _ in range(server.CONNECTIONS_PER_UID - 1)]
+        for number, peer in enumerate(peers, 1):
+            peer.sendall(protocol.request("Metrics"))
+            served.until_waiting(number)
+        with served.connect() as last:
+            last.sendall(protocol.request("Status"))
+            assert everything(last, one=True)
+            with served.connect() as late:
+                assert json.loads(everything(late, one=True))["error"] == "org.pcipt.Busy"
+            last.sendall(protocol.request("Rmrr"))
+            assert json.loads(everything(last, one=True))["parameters"] == {"gave": len(peers)}
+        assert all("parameters" in json.loads(everything(peer, one=True)) for peer in peers)

@@ -1,0 +1,142 @@
+"""What status says of the service's own doubts: healthy only if nothing is due, lost or unknown."""
+
+import errno
+
+import pytest
+
+from pcipt.daemon.control.status import UNSETTLED, health_of, status_to_json
+from pcipt.daemon.settings import Settings
+from pcipt.engine import reconcile
+from pcipt.engine.queue import Reason
+from pcipt.xen.outcome import Op
+from tests.engine.stage import BusStage, S, work_off
+from tests.xen.devices import device
+
+ADDRESSES = [f"00:{number:02x}.0" for number in range(2, 7)]
+ONE = S(ADDRESSES[0])
+NEW = "00:0a.0"
+
+
+class Scene:
+    """A service at rest on a machine where nothing is wrong."""
+
+    def __init__(self, *, dom0="pvh", rested=True, **more):
+        raws = [
+            device(address, (0xC000_0000 + 0x1_0000 * number, 0x1000))
+            for number, address in enumerate(ADDRESSES)
+        ]
+        self.stage = BusStage(raws, dom0=dom0, **more)
+        self.engine = self.stage.start()
+        if rested:
+            self.pass_time(0.0)
+
+    def pass_time(self, seconds):
+        self.stage.time += seconds
+        work_off(self.engine)
+
+    def told(self):
+        told = status_to_json(self.engine, self.stage.xen.identity, "enforce", {}, {})
+        assert told["health"] == health_of(self.engine)
+        assert told["counts"]["findings"] == len(told["findings"])
+        return told["health"], [finding["code"] for finding in told["findings"]]
+
+
+HEALTHY, UNSETTLED_ONLY = ("healthy", []), ("degraded", ["unsettled"])
+
+
+def test_a_service_at_rest_is_healthy():
+    assert Scene().told() == HEALTHY
+
+
+def test_the_finding_is_about_no_function_and_says_what_to_do():
+    scene = Scene(rested=False)
+    (finding,) = status_to_json(scene.engine, scene.stage.xen.identity, "enforce", {}, {})["findings"]
+    assert finding == {"sbdf": None, "code": "unsettled", "text": UNSETTLED.text}
+    assert "ask again" in finding["text"]
+
+
+def test_before_the_first_comparison_nothing_is_settled():
+    scene = Scene(rested=False)
+    assert scene.told() == UNSETTLED_ONLY
+    work_off(scene.engine)
+    assert scene.told() == HEALTHY
+
+
+@pytest.mark.parametrize("reason", Reason, ids=lambda reason: reason.name)
+def test_work_that_is_due_is_not_settled_until_it_is_done(reason):
+    scene = Scene()
+    scene.engine.add(ONE, reason)
+    scene.stage.time += 1.0
+    assert scene.told() == UNSETTLED_ONLY
+    work_off(scene.engine)
+    assert scene.told() == HEALTHY
+
+
+def test_work_that_waits_for_more_messages_is_not_settled_once_it_is_due():
+    scene = Scene()
+    scene.engine.add(ONE, Reason.APPEARED, quiet=0.05)
+    assert scene.told() == HEALTHY
+    scene.stage.time += 0.05
+    assert scene.told() == UNSETTLED_ONLY
+
+
+def test_a_comparison_is_not_settled_between_its_slices(monkeypatch):
+    monkeypatch.setattr(reconcile, "SLICE", 2)
+    scene = Scene()
+    scene.engine.add_everything(Reason.REQUESTED)
+    while not scene.engine.worker.turn().finished:
+        assert scene.told() == UNSETTLED_ONLY
+    assert scene.told() == HEALTHY
+
+
+#  kind of dom0, what is told once everything was read: only Xen's vPCI may have left pages of what nobody saw
+LOST = [("pv", HEALTHY), ("pvh", ("degraded", ["messages-lost"]))]
+
+
+@pytest.mark.parametrize(("dom0", "after"), LOST)
+def test_lost_messages_are_not_settled_from_the_first_moment(dom0, after):
+    scene = Scene(dom0=dom0)
+    scene.engine.add_everything(Reason.LOST, quiet=0.05)  # not due yet
+    assert scene.told() == UNSETTLED_ONLY
+    scene.pass_time(0.05)
+    assert scene.told() == after
+
+
+@pytest.mark.parametrize(("dom0", "after"), LOST)
+def test_lost_messages_are_not_settled_while_everything_is_read(monkeypatch, dom0, after):
+    monkeypatch.setattr(reconcile, "SLICE", 2)
+    scene = Scene(dom0=dom0)
+    scene.engine.add_everything(Reason.LOST)
+    while not scene.engine.worker.turn().finished:
+        health, codes = scene.told()
+        assert (health, codes[-1]) == ("degraded", "unsettled")
+    assert scene.told() == after
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_what_xen_could_not_be_asked_is_not_settled_until_it_answers(everything):
+    scene = Scene()
+    scene.stage.xen.fail(Op.KNOWN, errno.EBUSY)
+    if everything:
+        scene.engine.add_everything(Reason.REQUESTED)
+    else:
+        scene.stage.plug(device(NEW, (0xC010_0000, 0x1000)))
+    scene.stage.settle(scene.engine)
+    assert scene.told() == ("degraded", ["xen-not-asked", "unsettled"])
+    assert scene.engine.next_due() > 0.0
+    scene.pass_time(1.0)
+    assert scene.told() == HEALTHY
+
+
+def test_a_finding_and_doubt_are_told_beside_each_other():
+    scene = Scene(known=ADDRESSES[1:], settings=Settings(mode="observe"))
+    assert scene.told() == ("degraded", ["unknown-to-xen"])
+    scene.engine.add(ONE, Reason.REQUESTED)
+    assert scene.told() == ("degraded", ["unknown-to-xen", "unsettled"])
+
+
+def test_a_file_that_is_to_be_written_leaves_the_service_healthy_until_it_is_due():
+    """The files of the store are written some seconds after an action: nothing of the machine is unknown."""
+    scene = Scene(known=ADDRESSES[1:])
+    assert scene.engine.next_due() == pytest.approx(5.0)
+    assert scene.told() == HEALTHY
