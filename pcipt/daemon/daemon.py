@@ -38,7 +38,7 @@ from pcipt.daemon.watcher import Watch, no_watch
 from pcipt.daemon.worker import Worker
 from pcipt.engine.engine import Engine
 from pcipt.engine.interfaces import Host
-from pcipt.engine.queue import Reason
+from pcipt.engine.queue import EVERYTHING, Reason
 from pcipt.engine.report import Report, Scope
 from pcipt.errors import HypervisorError, PciptError
 from pcipt.pci import Sbdf
@@ -222,7 +222,7 @@ class Daemon:
         """
         for outcome in report.outcomes:
             self._announcer.tell_outcome(outcome, self.engine.machine)
-        written = [work.first for work in scope.work if Reason.WRITTEN in work.reasons]
+        written = [w.first for w in scope.work if Reason.WRITTEN in w.reasons and w.key is not EVERYTHING]
         if written and any(map(_remapped, report.outcomes)):
             self._metrics.observe_latency(time.monotonic() - min(written))
         self._announcer.tell_findings(*self.engine.news())

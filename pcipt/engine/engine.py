@@ -233,13 +233,13 @@ class Engine:
         """Return True while hot-plug messages were lost and EVERYTHING is not finished since."""
         return Reason.LOST in self.queue.reasons_of(EVERYTHING)
 
-    def unsettled(self) -> bool:
-        """Return True if a change is due, messages were lost, or Xen could not be asked about something.
+    def unsettled(self, *, besides_requests: bool = False) -> bool:
+        """Return True if work is due, messages were lost, or Xen could not be asked about something.
 
-        Work that is due only because of a timer or a user's request is no change.
+        With `besides_requests`, work that is due only because of a timer or a user's request does not count.
         """
-        unknown = bool(self.queue.keys_with(Reason.NOT_ASKED))
-        return unknown or self.must_read_everything or self.queue.has_change(self._monotonic())
+        due = self.queue.has_change(self._monotonic()) if besides_requests else self.next_due() == 0.0
+        return due or self.must_read_everything or bool(self.queue.keys_with(Reason.NOT_ASKED))
 
     def news(self) -> tuple[list[Told], list[Told]]:
         """Return the findings that are new and those that have ended since the last call; see

@@ -11,7 +11,8 @@ from pcipt.daemon.daemon import Daemon, Options
 from pcipt.daemon.replay.recording import RecordedHotplug
 from pcipt.daemon.settings import Settings
 from pcipt.daemon.telling.log import Logs
-from pcipt.engine import performer, reconcile
+from pcipt.engine import performer
+from pcipt.engine import round as rounds
 from pcipt.engine.queue import EVERYTHING, Reason
 from pcipt.host.uevents import HotplugEvent, Rescan
 from pcipt.pci.write import Lost
@@ -84,7 +85,7 @@ def serve(tmp_path):
 
 @pytest.fixture
 def small_slices(monkeypatch):
-    monkeypatch.setattr(reconcile, "SLICE", 2)
+    monkeypatch.setattr(rounds, "SLICE", 2)
     monkeypatch.setattr(performer, "BATCH", 2)
 
 
@@ -235,7 +236,7 @@ def test_the_first_comparison_is_done_in_slices_and_ready_comes_after_it(serve, 
     service.close = lambda: None  # it does that itself
     service.daemon.run(play)
     slices = [report.finished for report in turns if report is not None]
-    assert slices.index(True) > len(ADDRESSES) / reconcile.SLICE
+    assert slices.index(True) > len(ADDRESSES) / rounds.SLICE
     assert seen == [("ADD", address, 0) for address in ADDRESSES] + [False]
     words = [text.split()[0] for text in service.texts()]
     assert words == ["add-device"] * len(ADDRESSES) + ["ready", "stopping"]

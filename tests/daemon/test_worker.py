@@ -3,7 +3,7 @@
 import pytest
 
 from pcipt.daemon.worker import Worker
-from pcipt.engine import reconcile
+from pcipt.engine import round as rounds
 from pcipt.engine.queue import EVERYTHING, Reason
 from tests.engine.stage import S, Stage, told
 from tests.machines import function
@@ -46,7 +46,7 @@ class Scene:
 
 @pytest.fixture
 def small_slices(monkeypatch):
-    monkeypatch.setattr(reconcile, "SLICE", 2)
+    monkeypatch.setattr(rounds, "SLICE", 2)
 
 
 @pytest.mark.parametrize("quiet", [None, 0.05])
@@ -117,7 +117,7 @@ def test_the_watcher_learns_of_everything_with_its_last_slice_only(small_slices)
     while not reports[-1].finished:
         assert scene.log == ["settle"] * len(reports)
         reports.append(scene.worker.turn())
-    assert len(reports) > len(ADDRESSES) / reconcile.SLICE
+    assert len(reports) > len(ADDRESSES) / rounds.SLICE
     assert scene.log == ["settle"] * len(reports) + [("begin", sorted(map(S, ADDRESSES)))]
 
 

@@ -88,4 +88,5 @@ class Resyncs:
     def _answer(self, outcomes: Sequence[Outcome]) -> Message:
         """Return the reply to `Resync`: the health now, and the outcomes as actions."""
         actions = [outcome_to_json(outcome) for outcome in outcomes]
-        return {"version": 1, "health": health_of(self._engine), "actions": actions}
+        health = health_of(self._engine, besides_requests=True)
+        return {"version": 1, "health": health, "actions": actions}

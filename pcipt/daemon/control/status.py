@@ -24,12 +24,13 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
     return {**json_from_action(outcome.action), **told}
 
 
-def health_of(engine: Engine) -> str:
+def health_of(engine: Engine, *, besides_requests: bool = False) -> str:
     """Return "degraded" if there is a finding, work is due, messages were lost, or Xen could not be asked.
 
-    Return "healthy" otherwise.
+    Return "healthy" otherwise. With `besides_requests`, work that other clients asked for does not count.
     """
-    return "degraded" if engine.finding_count or engine.unsettled() else "healthy"
+    unsettled = engine.unsettled(besides_requests=besides_requests)
+    return "degraded" if engine.finding_count or unsettled else "healthy"
 
 
 def mappings_to_json(engine: Engine, identity: XenIdentity) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from pcipt.daemon.control.resyncs import Resyncs
 from pcipt.daemon.settings import Settings
 from pcipt.daemon.watcher import no_watch
 from pcipt.daemon.worker import Worker
-from pcipt.engine import performer, reconcile
+from pcipt.engine import performer
+from pcipt.engine import round as rounds
 from pcipt.engine.queue import EVERYTHING, Reason
 from pcipt.xen.outcome import Op
 from tests.engine.stage import BusStage, S, Stage
@@ -24,7 +25,7 @@ OBSERVE = Settings(mode="observe")
 @pytest.fixture(autouse=True)
 def _small_slices(monkeypatch):
     """Let a comparison of six functions and what is done for them take several slices."""
-    monkeypatch.setattr(reconcile, "SLICE", 2)
+    monkeypatch.setattr(rounds, "SLICE", 2)
     monkeypatch.setattr(performer, "BATCH", 2)
 
 
@@ -108,7 +109,7 @@ def added(addresses, result="done"):
 def test_the_answer_comes_with_the_last_slice(dry_run):
     service = calm()
     service.ask("one", dry_run=dry_run)
-    assert service.until_answered() > len(ADDRESSES) / reconcile.SLICE
+    assert service.until_answered() > len(ADDRESSES) / rounds.SLICE
     assert service.told() == [("one", "healthy", [])]
     assert service.answers[0][1]["version"] == 1
     assert service.comparisons == (0 if dry_run else 1)
@@ -281,7 +282,7 @@ def test_a_dry_run_takes_one_slice_in_a_turn_of_the_loop_and_no_work_of_the_serv
         assert service.worker.turn() is None
         assert service.loop.turn()
         turns += 1
-    assert turns > len(ADDRESSES) / reconcile.SLICE
+    assert turns > len(ADDRESSES) / rounds.SLICE
     assert not service.loop.turn()
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from pcipt.daemon.control.status import UNSETTLED, health_of, status_to_json
 from pcipt.daemon.settings import Settings
-from pcipt.engine import reconcile
+from pcipt.engine import round as rounds
 from pcipt.engine.queue import Reason
 from pcipt.xen.outcome import Op
 from tests.engine.stage import BusStage, S, work_off
@@ -81,7 +81,7 @@ def test_work_that_waits_for_more_messages_is_not_settled_once_it_is_due():
 
 
 def test_a_comparison_is_not_settled_between_its_slices(monkeypatch):
-    monkeypatch.setattr(reconcile, "SLICE", 2)
+    monkeypatch.setattr(rounds, "SLICE", 2)
     scene = Scene()
     scene.engine.add_everything(Reason.REQUESTED)
     while not scene.engine.worker.turn().finished:
@@ -104,7 +104,7 @@ def test_lost_messages_are_not_settled_from_the_first_moment(dom0, after):
 
 @pytest.mark.parametrize(("dom0", "after"), LOST)
 def test_lost_messages_are_not_settled_while_everything_is_read(monkeypatch, dom0, after):
-    monkeypatch.setattr(reconcile, "SLICE", 2)
+    monkeypatch.setattr(rounds, "SLICE", 2)
     scene = Scene(dom0=dom0)
     scene.engine.add_everything(Reason.LOST)
     while not scene.engine.worker.turn().finished:
