@@ -71,10 +71,11 @@ class IommuScope:
         """Return how sure it is that an IOMMU unit serves `function`.
 
         If `function` is a virtual function, `physfn` must be its physical function. The result is then that
-        of `physfn`, because Xen decides by the physical function. If `absent` is True, the result is CERTAIN:
-        nothing can fail. Else, if `dmar` has units, the DMAR table decides. Else, if `ivrs` has units, the
-        IVRS table decides. If neither table has units (on a PVH dom0), the result is AT_BOOT if the function
-        is in the snapshot or is on a bus below a bridge of the snapshot, else NONE.
+        of `physfn`, because Xen decides by the physical function.
+        If `absent` is True, the result is CERTAIN: there is no unit that could be missing. Else, if `dmar`
+        has units, the DMAR table decides. Else, if `ivrs` has units, the IVRS table decides.
+        If neither table has units (as on a PVH dom0), the boot snapshot decides. The result is AT_BOOT if the
+        snapshot has the function, or has a bridge with the function's bus below it. Else it is NONE.
         """
         at = physfn or function
         if self.absent:
@@ -92,8 +93,9 @@ class IommuScope:
     def _by_dmar(self, at: Sbdf, dmar: Dmar) -> Coverage:
         """Return how sure the DMAR table makes it that a unit serves the function `at`.
 
-        CERTAIN if a unit of the function's segment has `include_all`; else the highest result of `_by_scope`
-        for the scopes of that segment's units. NONE if the segment has no unit.
+        Only units of the function's segment count. The result is CERTAIN if one of them has `include_all`.
+        Else it is the highest result of `_by_scope` for their scopes. It is NONE if there is no such unit, or
+        if none has a scope.
         """
         answer = Coverage.NONE
         for unit in dmar.units:
@@ -107,9 +109,10 @@ class IommuScope:
     def _by_scope(self, at: Sbdf, scope: Scope) -> Coverage:
         """Return how sure it is that a device scope names the function `at` or a bridge above it.
 
-        CERTAIN: the scope names `at` by a path of one hop. AT_BOOT: it names `at` by a longer path, or it is
-        a bridge scope and the bus of `at` is below that bridge in the snapshot. NONE in any other case, and
-        for scopes that are neither endpoint nor bridge.
+        CERTAIN: the scope names `at`, and its path has one hop. AT_BOOT: the scope names `at`, and its path
+        has several hops. AT_BOOT too: it is a bridge scope, and in the snapshot the bus of `at` is below the
+        bridge that it names. NONE: any other case. A scope that is neither endpoint nor bridge always gives
+        NONE.
         """
         if scope.kind not in (SCOPE_ENDPOINT, SCOPE_BRIDGE):
             return Coverage.NONE
@@ -122,11 +125,12 @@ class IommuScope:
         return Coverage.NONE
 
     def resolve(self, segment: int, scope: Scope) -> Sbdf | None:
-        """Return the address of the function that a device scope names.
+        """Return the address of the function that a device scope names; None if its path leads to no address.
 
-        The path is followed through the bridges of the boot snapshot. The last hop is not looked up, so the
-        machine may have no function at that address. None if a bridge on the path is not in the snapshot, if
-        the path is empty, or if a hop has a device above 1F or a function above 7.
+        The path is followed through the bridges of the boot snapshot. None is returned if a bridge on the
+        path is not in the snapshot, if the path is empty, or if a hop has a device above 1F or a function
+        above 7. The last hop is not looked up: an address is returned whether or not the machine has a
+        function there.
         """
         if not scope.path or any(device > 0x1F or function > 7 for device, function in scope.path):
             return None

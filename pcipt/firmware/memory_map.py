@@ -88,7 +88,7 @@ _LINUX_NAMES = {
 
 
 def entries_from_names(named: Iterable[tuple[Range, str]]) -> tuple[MemoryEntry, ...]:
-    """Return the flat map (see `flatten_map`) of the ranges whose names are Linux's names of E820 types.
+    """Return the flat map (see `flatten_map`) of the ranges that have one of Linux's names of E820 types.
 
     Linux's names are those of /proc/iomem and /sys/firmware/memmap, for example "System RAM". Upper and lower
     case do not matter. Ranges with other names are left out.
@@ -184,8 +184,9 @@ def place_modules(
 ) -> tuple[Range, ...]:
     """Return one range of RAM for each size in `sizes`, in the same order.
 
-    A module is placed below 4 GiB if it fits there, else above, at the lowest free page (see `find_room`). No
-    module overlaps another module or a range of `taken`.
+    A module is placed at the lowest free page of RAM at which it ends at or below 4 GiB. If there is none, it
+    is placed at the lowest free page of RAM at all (see `find_room`). No module overlaps another module or a
+    range of `taken`.
     Units:  bytes; a size must not be 0.
     Raises: UnsupportedError if a module does not fit into the RAM that is left.
     """

@@ -279,6 +279,16 @@ def work_off(engine):
     return engine.worker.work_off()
 
 
+def reports(engine, *, whole=True):
+    """Do what is due now; give the report of each piece of work."""
+    found = []
+    while (report := engine.worker.turn(whole=whole)) is not None:
+        found.append(report)
+        if report.finished and engine.stopping():
+            break
+    return found
+
+
 def compare(engine):
     """Compare everything, as `pcipt resync` does."""
     engine.add_everything(Reason.REQUESTED)

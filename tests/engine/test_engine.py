@@ -1,18 +1,37 @@
 import errno
 
+import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pcipt.daemon.settings import Settings
+from pcipt.engine.engine import HISTORY, Engine
+from pcipt.engine.queue import EVERYTHING, Reason
 from pcipt.errors import UnsupportedError
-from pcipt.pci import Finding
+from pcipt.pci import Finding, Frames, Gfn
+from pcipt.remap.actions import AddDevice, RemoveDevice
 from pcipt.remap.ledger import Entry, Ledger, State
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.outcome import Op
 from pcipt.xen.simulated.coverage import Coverage
-from tests.engine.stage import Killed, S, Stage, compare, dry_run, look, reread, told, usual_raws, work_off
+from pcipt.xen.simulated.reserved import ReservedRegion
+from tests.engine.stage import (
+    BusStage,
+    Killed,
+    S,
+    Stage,
+    compare,
+    dry_run,
+    look,
+    reports,
+    reread,
+    told,
+    usual_raws,
+    work_off,
+)
 from tests.machines import function
+from tests.xen.devices import device
 
 NIC = "0000:01:00.0"
 ALL = ["00:00.0", "00:1c.0", "01:00.0", "01:00.1"]
@@ -443,3 +462,312 @@ def test_an_interrupted_reconciliation_stops_between_two_actions():
     assert told(compare(engine)) == [("add-device", "0000:00:1c.0", "done")]
     engine.interrupted = lambda: False
     assert len(compare(engine)) == 2
+
+
+# Work
+
+
+def settled(stage):
+    """Give an engine that has compared everything and has nothing left to do."""
+    engine = stage.start()
+    compare(engine)
+    stage.time += 60
+    work_off(engine)
+    assert engine.next_due() is None
+    return engine
+
+
+def reasons(engine):
+    keys = [sbdf for sbdf in engine.machine.functions if engine.queue.reasons_of(sbdf)]
+    return {str(sbdf)[5:]: set(engine.queue.reasons_of(sbdf)) for sbdf in keys}
+
+
+def test_everything_is_due_when_the_service_starts():
+    engine = Stage().start()
+    assert engine.next_due() == 0.0
+    assert [work.key for work in engine.take().work] == [EVERYTHING]
+
+
+def test_the_time_until_work_is_due_is_never_less_than_none():
+    stage = Stage()
+    engine = settled(stage)
+    engine.add(S(NIC), Reason.OWNER, quiet=0.25)
+    assert engine.next_due() == 0.25
+    stage.time += 0.2
+    assert engine.next_due() == pytest.approx(0.05)
+    stage.time += 1
+    assert engine.next_due() == 0.0
+
+
+def test_a_message_that_nobody_says_must_be_quiet_is_due_at_once():
+    engine = settled(Stage())
+    engine.add(S(NIC), Reason.OWNER)
+    assert engine.next_due() == 0.0
+    reports(engine)
+    engine.add_everything(Reason.LOST)
+    assert engine.next_due() == 0.0
+
+
+def test_without_everything_only_functions_are_worked_off():
+    stage = Stage()
+    engine = settled(stage)
+    engine.add_everything(Reason.LOST, quiet=0.5)
+    assert engine.next_due() == 0.5
+    stage.time += 1
+    engine.add(S(NIC), Reason.REQUESTED)
+    (report,) = reports(engine, whole=False)
+    assert report.read == {S(NIC)}
+    assert engine.take(whole=False).work == ()
+    assert len(engine.take().work) == 1
+
+
+def test_an_interrupted_engine_works_nothing_off_beyond_what_was_begun():
+    engine = settled(Stage())
+    engine.add(S(NIC), Reason.REQUESTED)
+    engine.take_messages = lambda: engine.add(S("00:00.0"), Reason.REQUESTED)
+    engine.interrupted = lambda: True
+    assert len(reports(engine)) == 1
+
+
+def test_the_engine_records_what_came_of_the_latest_actions():
+    stage = Stage(known=["00:00.0"])
+    engine = stage.start()
+    outcomes = compare(engine)
+    assert [record.outcome for record in engine.records] == outcomes
+    assert {record.when for record in engine.records} == {"2026-01-01T00:00:00Z"}
+    engine.records.extend([engine.records[0]] * 500)
+    assert len(engine.records) == HISTORY == 200
+
+
+def test_the_engine_knows_since_when_it_runs():
+    stage = Stage()
+    times = iter(["then", "now", "later"])
+    engine = Engine(stage.host, stage.xen, stage.store, stage.settings, lambda: next(times), lambda: 0.0)
+    assert (engine.since, engine.now()) == ("then", "now")
+
+
+# Questions
+
+
+def test_what_an_explanation_finds_different_becomes_work():
+    stage = Stage()
+    engine = settled(stage)
+    assert engine.explain(S(NIC)).function.command == 0x6
+    assert (reasons(engine), engine.next_due()) == ({}, None)
+    stage.plug(function("01:00.0", parent="00:1c.0", command=0x2))
+    assert engine.explain(S(NIC)).function.command == 0x2
+    assert (reasons(engine), engine.next_due()) == ({"01:00.0": {Reason.DIFFERENT}}, 0.0)
+
+
+def test_an_explanation_that_xen_was_not_asked_for_is_made_up_for():
+    stage = Stage()
+    engine = settled(stage)
+    stage.xen.fail(Op.KNOWN, errno.EBUSY)
+    engine.explain(S(NIC))
+    assert (reasons(engine), engine.next_due()) == ({"01:00.0": {Reason.NOT_ASKED}}, 1.0)
+
+
+def test_a_function_that_the_machine_does_not_have_cannot_be_explained():
+    engine = settled(Stage())
+    with pytest.raises(KeyError):
+        engine.explain(S("09:00.0"))
+
+
+def test_an_explanation_says_what_xen_says_now():
+    stage = Stage()
+    engine = settled(stage)
+    stage.xen.give(S(NIC), Owner(OwnerKind.DOMAIN, 5))
+    explained = engine.explain(S(NIC))
+    assert (explained.known, explained.owner) == (True, "guest 5")
+    stage.xen.forget(S(NIC))
+    explained = engine.explain(S(NIC))
+    assert explained.known is False
+    assert [step.action.word for step in explained.steps] == ["add-device"]
+
+
+def test_what_a_dry_run_finds_different_becomes_work():
+    stage = Stage()
+    engine = settled(stage)
+    stage.plug(function("01:00.0", parent="00:1c.0", command=0x2))
+    engine.views.different.add(S("00:00.0"))
+    assert dry_run(engine) == []
+    assert reasons(engine) == {"01:00.0": {Reason.DIFFERENT}, "00:00.0": {Reason.DIFFERENT}}
+    assert engine.next_due() == 0.0
+    assert engine.views.different == set()
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_what_a_dry_run_finds_different_is_no_work_while_everything_waits(taken):
+    stage = Stage()
+    engine = settled(stage)
+    stage.plug(function("01:00.0", parent="00:1c.0", command=0x2))
+    engine.add_everything(Reason.LOST, quiet=0.5)
+    if taken:
+        stage.time += 1
+        assert len(engine.take().work) == 1
+    dry_run(engine)
+    assert reasons(engine) == {}
+
+
+def test_a_dry_run_is_done_slice_by_slice(monkeypatch):
+    monkeypatch.setattr("pcipt.engine.round.SLICE", 2)
+    stage = Stage(known=["00:00.0"])
+    engine = stage.start()
+    one_slice, reports = engine.rehearse(), []
+    while not reports or not reports[-1].finished:
+        assert codes(engine) == []
+        reports.append(one_slice())
+    assert len(reports) > 3
+    assert [o.result.value for report in reports for o in report.outcomes] == ["planned"] * 3
+    assert {code for _, code in codes(engine)} == {"unknown-to-xen"}
+    assert stage.changes == []
+
+
+# What is told
+
+
+def test_the_engine_is_unsettled_while_work_is_due():
+    stage = Stage()
+    engine = settled(stage)
+    assert engine.unsettled() is False
+    engine.add(S(NIC), Reason.OWNER, quiet=0.5)
+    assert engine.unsettled() is False
+    stage.time += 0.5
+    assert engine.unsettled() is True
+
+
+def test_the_engine_is_unsettled_while_xen_could_not_be_asked():
+    stage = Stage()
+    engine = settled(stage)
+    stage.xen.fail(Op.KNOWN, errno.EBUSY)
+    look(engine, [S(NIC)])
+    assert (engine.next_due(), engine.unsettled()) == (1.0, True)
+    stage.time += 1
+    work_off(engine)
+    assert engine.unsettled() is False
+
+
+@pytest.mark.parametrize(("reason", "must"), [(Reason.LOST, True), (Reason.REQUESTED, False)])
+def test_everything_must_be_read_from_a_loss_until_it_is_finished(reason, must, monkeypatch):
+    monkeypatch.setattr("pcipt.engine.round.SLICE", 2)
+    stage = Stage()
+    engine = settled(stage)
+    engine.add_everything(reason, quiet=5.0)
+    assert engine.must_read_everything is must
+    stage.time += 1
+    engine.reconcile(engine.take())
+    assert (engine.must_read_everything, engine.unsettled()) == (must, True)
+    reports(engine)
+    assert (engine.must_read_everything, engine.unsettled()) == (False, False)
+
+
+def test_the_engine_is_unsettled_after_a_loss_though_nothing_is_due():
+    engine = settled(Stage())
+    engine.add_everything(Reason.LOST, quiet=0.5)
+    assert engine.next_due() == 0.5
+    assert engine.unsettled() is True
+
+
+def test_the_functions_that_xen_lists_are_counted():
+    stage = Stage(known=["00:00.0", "00:1c.0", "01:00.5"], settings=Settings("observe"))
+    engine = stage.start()
+    compare(engine)
+    assert engine.known_functions == 2
+    assert (engine.ghosts, engine.added) == ([S("01:00.5")], [])
+    assert engine.finding_count == len(engine.findings) == 3
+
+
+def test_a_function_at_its_new_address_is_no_ghost():
+    engine = settled(Stage(known=[*ALL, "01:00.5"]))
+    engine.views.state.renumbered[S(NIC)] = S("01:00.5")
+    assert engine.ghosts == []
+
+
+def test_news_are_told_once_and_have_the_services_own():
+    stage = Stage(known=["00:00.0", "00:1c.0", "01:00.0"], settings=Settings("observe"))
+    engine = stage.start()
+    compare(engine)
+    new, gone = engine.news()
+    assert [(str(sbdf), finding.code, gone) for sbdf, finding in new] == [
+        ("0000:01:00.1", "unknown-to-xen", [])
+    ]
+    assert engine.news() == ([], [])
+    own = Finding("watch-unavailable", "no")
+    engine.service_findings.append(own)
+    assert engine.news() == ([(None, own)], [])
+    engine.service_findings.clear()
+    assert engine.findings == new
+    assert engine.news() == ([], [(None, own)])
+
+
+def test_the_functions_given_away_are_those_of_pciback():
+    raws = [attrs.evolve(raw, driver="pciback") if str(raw.sbdf) == NIC else raw for raw in usual_raws()]
+    engine = Stage(raws).start()
+    compare(engine)
+    assert engine.given_away == [S(NIC)]
+    assert engine.raws[S(NIC)] == raws[2]
+
+
+def test_the_store_is_written_and_closed_at_the_end():
+    stage = Stage()
+    engine = settled(stage)
+    called = []
+    stage.store.save = called.append
+    stage.store.close = lambda: called.append("closed")
+    engine.save()
+    engine.close()
+    assert called == [engine.ledger, "closed"]
+
+
+def test_the_settings_decide_what_is_performed():
+    engine = settled(Stage(settings=Settings(actions={"add-device": False})))
+    add, remove = AddDevice(S(NIC), ""), RemoveDevice(S(NIC), "")
+    assert (engine.allows(add), engine.allows(remove)) == (False, True)
+
+
+def test_messages_are_taken_when_the_reconciliation_asks_for_them():
+    engine = settled(Stage())
+    taken = []
+    engine.take_messages = lambda: taken.append(1)
+    engine.collect()
+    assert taken == [1]
+
+
+def test_an_explanation_has_ignored_writes_and_reserved_regions():
+    raws = [device("00:00.0"), device("00:06.0", (0xFE00_0000, 0x2000), driver="pciback")]
+    region = ReservedRegion(Frames(Gfn(0x7FFF0), 2), (S("00:06.0"),))
+    stage = BusStage(raws, settings=Settings("observe"), reserved=[region])
+    engine = stage.start()
+    compare(engine)
+    stage.write("00:06.0", 0x10, 4, 0xFE10_0000)
+    stage.intake.take_writes()
+    steps = [step.action.word for step in engine.explain(S("00:06.0")).steps]
+    assert "rewrite-bar" in steps
+    stage.xen.give(S("00:06.0"), Owner(OwnerKind.DOMAIN, 3))
+    look(engine, [S("00:06.0")])
+    assert "withdraw-reserved" in [step.action.word for step in engine.explain(S("00:06.0")).steps]
+
+
+def test_a_comparison_ends_the_findings_of_functions_that_nobody_has_any_more():
+    stage = Stage(known=[*ALL, "01:00.5"])
+    engine = stage.start()
+    compare(engine)
+    assert codes(engine) == [("0000:01:00.5", "ghost")]
+    stage.xen.forget(S("01:00.5"))
+    compare(engine)
+    assert codes(engine) == []
+
+
+def test_a_comparison_ends_the_open_actions_of_functions_that_nobody_has_any_more():
+    stage = Stage()
+    engine = stage.start()
+    compare(engine)
+    stage.xen.give(S("01:00.1"), Owner(OwnerKind.DOMAIN, 5))
+    stage.pull("01:00.1")
+    (first,) = look(engine, [S("01:00.1")])
+    stage.xen.forget(S("01:00.1"))
+    compare(engine)
+    assert engine.findings == []
+    stage.xen.give(S("01:00.1"), Owner(OwnerKind.DOMAIN, 5))
+    engine.memory.removed.add(S("01:00.1"))
+    assert look(engine, [S("01:00.1")]) == [first]  # it is news again

@@ -1,10 +1,20 @@
 """Findings kept by function: what is new, what is gone, how many."""
 
+import errno
+
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pcipt.daemon.settings import Settings
 from pcipt.engine.findings import Findings
-from pcipt.pci import Finding, parse_sbdf
+from pcipt.engine.open_actions import OpenActions
+from pcipt.pci import Finding, Frames, Gfn, parse_sbdf
+from pcipt.remap.actions import AddDevice, MapMmio, Outcome, Result
+from pcipt.xen.outcome import Op
+from tests.engine.stage import BusStage, S, Stage, compare
+from tests.machines import function
+from tests.xen.devices import device
 
 NIC, DISK = parse_sbdf("01:00.0"), parse_sbdf("02:00.0")
 ONE, OTHER = Finding("ghost", "one"), Finding("orphan", "other")
@@ -48,3 +58,198 @@ def test_news_add_up_to_what_is_held(changes):
     new, gone = held.news()
     assert told - set(gone) | set(new) == set(held.all())
     assert len(held) == len(held.all())
+
+
+# What is wrong in single functions and in the service, on a machine
+
+
+GUEST = Finding("guest-leftover", "a guest keeps it")
+NAMED = [S("00:00.0"), S("00:1c.0"), S("01:00.0"), S("01:00.1")]
+
+
+def begun(**more):
+    engine = Stage(**more).start()
+    compare(engine)
+    return engine
+
+
+def found(engine, scope, open_actions=None):
+    held = Findings()
+    held.find_in_functions(engine.views, open_actions or OpenActions(), scope)
+    return held
+
+
+def codes(held):
+    return [(None if sbdf is None else str(sbdf)[5:], finding.code) for sbdf, finding in held.all()]
+
+
+def refused(action, why="a rule says so"):
+    held = OpenActions()
+    held.replace([action], [Outcome(action, Result.REFUSED, why)], [action.sbdf], listed=None)
+    return held
+
+
+OBSERVED = Settings("observe")
+
+
+def test_a_disagreement_is_found_for_the_functions_of_the_scope_alone():
+    engine = begun(known=["00:00.0", "00:1c.0", "01:00.5"], settings=OBSERVED)
+    assert codes(found(engine, [NIC])) == [("01:00.0", "unknown-to-xen")]
+    assert codes(found(engine, [S("01:00.5")])) == [("01:00.5", "ghost")]
+    assert codes(found(engine, [S("00:00.0")])) == []
+    assert [code for _, code in codes(found(engine, iter([*NAMED, S("01:00.5")])))] == [
+        "unknown-to-xen",
+        "unknown-to-xen",
+        "ghost",
+    ]
+
+
+def test_a_disagreement_says_why_it_was_not_mended():
+    engine = begun(known=["00:00.0"], settings=OBSERVED)
+    (finding,) = [each for _, each in found(engine, [NIC], refused(AddDevice(NIC, ""))).all()]
+    assert finding.text.endswith("; not mended: a rule says so")
+
+
+def test_while_xen_cannot_be_asked_there_are_no_disagreements():
+    engine = begun(known=["00:00.0"], settings=OBSERVED)
+    engine.views._host.raws.pop(NIC)  # which the engine has not read again
+    stage_xen = engine.views._xen
+    stage_xen.fail(Op.KNOWN, errno.EBUSY)
+    assert engine.views.ask([S("00:00.0")]) is False
+    assert codes(found(engine, NAMED)) == []
+
+
+def test_an_action_on_pages_that_is_open_is_found():
+    held = found(begun(), [NIC], refused(MapMmio(NIC, "", "nic", 0, Frames(Gfn(0xC0000), 1))))
+    assert codes(held) == [("01:00.0", "not-mapped")]
+    assert codes(found(begun(), [NIC], refused(AddDevice(NIC, "")))) == []  # it has nothing on pages
+
+
+def test_the_findings_of_a_scope_replace_those_of_before():
+    engine = begun()
+    held = Findings()
+    held.find_in_functions(engine.views, refused(MapMmio(NIC, "", "nic", 0, Frames(Gfn(1), 1))), [NIC, DISK])
+    held.put(DISK, [ONE])
+    held.find_in_functions(engine.views, OpenActions(), [NIC])
+    assert held.all() == [(DISK, ONE)]
+    held.find_in_functions(engine.views, OpenActions(), [DISK])
+    assert held.all() == []
+
+
+def test_what_guests_keep_is_found_with_the_function():
+    engine = begun()
+    engine.views.guests.findings[NIC] = (GUEST,)
+    assert found(engine, NAMED).all() == [(NIC, GUEST)]
+
+
+def test_a_write_that_xen_ignored_is_found():
+    raws = [device("00:00.0"), device("01:00.0", (0xFE20_0000, 0x4000), driver="e1000e")]
+    stage = BusStage(raws)
+    engine = stage.start()
+    compare(engine)
+    stage.write("01:00.0", 0x10, 4, 0xFE80_0000)
+    stage.settle(engine)
+    assert codes(found(engine, [NIC, S("00:00.0")])) == [("01:00.0", "bar-write-ignored")]
+
+
+def drifted(address):
+    """Give a function whose BAR is not where Linux believes it to be."""
+    raw = device(address, (0xFE00_0000, 0x1000))
+    data = bytearray(raw.config)
+    data[0x10:0x14] = (0xFE80_0000).to_bytes(4, "little")
+    return attrs.evolve(raw, config=bytes(data))
+
+
+def test_faults_of_the_hardware_are_found_and_notes_are_not():
+    other = S("10000:00:00.0")
+    engine = begun(raws=[function("00:00.0"), drifted(str(other))])
+    notes = [finding.is_note for finding in engine.machine.functions[other].findings]
+    assert {True, False} == set(notes)
+    assert codes(found(engine, [other])) == [(str(other)[5:], "bar-drift")]
+
+
+def test_disagreements_come_before_open_actions_and_those_before_what_hardware_shows():
+    engine = begun(raws=[function("00:00.0"), drifted("01:00.0")], known=["00:00.0"], settings=OBSERVED)
+    engine.views.guests.findings[NIC] = (GUEST,)
+    held = found(engine, [NIC], refused(MapMmio(NIC, "", "nic", 0, Frames(Gfn(1), 1))))
+    assert [code for _, code in codes(held)] == [
+        "unknown-to-xen",
+        "not-mapped",
+        "guest-leftover",
+        "bar-drift",
+    ]
+
+
+def test_functions_that_xen_does_not_list_are_counted_while_linux_has_them():
+    stage = Stage(known=["00:00.0", "00:1c.0"], settings=OBSERVED)
+    engine = stage.start()
+    compare(engine)
+    held = found(engine, [*NAMED, S("01:00.5")])
+    assert held.unlisted == {NIC, S("01:00.1")}
+    stage.xen.kernel_add(NIC)
+    stage.pull("01:00.1")
+    engine.views.read([S("01:00.1")])
+    engine.views.ask([NIC])
+    held.find_in_functions(engine.views, OpenActions(), [S("00:00.0")])
+    assert held.unlisted == {NIC, S("01:00.1")}
+    held.find_in_functions(engine.views, OpenActions(), NAMED)
+    assert held.unlisted == set()
+
+
+def test_the_service_tells_its_own_then_the_machines_then_doubts_then_troubles():
+    engine = begun()
+    views, held = engine.views, Findings()
+    held.find_in_service(views, [ONE])
+    assert held.all() == [(None, ONE)]
+    views.memory_findings = (OTHER,)
+    views.memory.ledger.messages_lost = "yesterday"
+    views._xen.fail(Op.KNOWN, errno.EBUSY)
+    views.ask([NIC])
+    views.reserved.trouble = Finding("regions-not-asked", "no")
+    held.find_in_service(views, [ONE])
+    assert codes(held) == [
+        (None, "ghost"),
+        (None, "orphan"),
+        (None, "messages-lost"),
+        (None, "xen-not-asked"),
+        (None, "regions-not-asked"),
+    ]
+    text = held.all()[2][1].text
+    assert text.startswith("hot-plug messages were lost at yesterday: ")
+    assert text.endswith("a reboot ends it")
+    views.ask([NIC])
+    held.find_in_service(views, [])
+    assert (None, "xen-not-asked") not in codes(held)
+    assert (None, "ghost") not in codes(held)
+
+
+def test_the_same_finding_twice_counts_once_and_the_first_place_holds():
+    held = Findings()
+    held.put(NIC, [OTHER, ONE, OTHER])
+    assert (held.all(), len(held)) == ([(NIC, OTHER), (NIC, ONE)], 2)
+
+
+def test_the_subjects_are_the_functions_that_have_findings():
+    held = Findings()
+    held.put(None, [ONE])
+    held.put(NIC, [ONE])
+    held.put(DISK, [ONE])
+    held.put(DISK, [])
+    assert held.subjects == [NIC]
+
+
+def test_only_what_was_not_there_before_is_news():
+    held = Findings()
+    held.put(NIC, [ONE])
+    held.news()
+    held.put(NIC, [ONE, OTHER])
+    assert held.news() == ([(NIC, OTHER)], [])
+    held.put(NIC, [OTHER])
+    assert held.news() == ([], [(NIC, ONE)])
+
+
+def test_the_count_follows_each_change():
+    held = Findings()
+    for findings, count in (([ONE, OTHER], 2), ([ONE], 1), ([ONE], 1), ([OTHER, ONE], 2), ([], 0), ([], 0)):
+        held.put(NIC, findings)
+        assert len(held) == count

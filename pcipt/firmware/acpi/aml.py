@@ -23,7 +23,7 @@ _END_TAG = b"\x79\x00"  # its checksum is 0: not computed
 def package_length(size: int) -> bytes:
     """Return the AML encoding of the length of a package whose content has `size` bytes.
 
-    The encoded number includes the bytes of the encoding itself.
+    The number that is encoded is `size` plus the bytes of the encoding itself.
     Raises: ValueError if the number is above 2^28 - 1, the limit of four bytes.
     """
     for extra in range(4):
@@ -64,7 +64,7 @@ def eisa_id(text: str) -> bytes:
 
     `text` must be three capital letters and four hexadecimal digits; the letters are not verified. Each
     letter takes five bits. The four bytes are stored with the high byte first.
-    Raises: ValueError if the rest of the text is not a hexadecimal number.
+    Raises: ValueError if the text behind its first three characters is not a hexadecimal number.
     """
     letters = 0
     for letter in text[:3]:
@@ -109,7 +109,8 @@ def scope(label: str, *terms: bytes) -> bytes:
 def device(label: str, *terms: bytes) -> bytes:
     """Return an AML `Device` term that contains `terms` in this order.
 
-    Raises: ValueError as `scope`.
+    Raises: ValueError if `label` is not a name segment (see `segment`), or if the term is too long (see
+            `package_length`).
     """
     return _package(_DEVICE, segment(label), *terms)
 
@@ -126,7 +127,7 @@ def resources(*descriptors: bytes) -> bytes:
 def bus_window(first: int, last: int) -> bytes:
     """Return the descriptor of the bus numbers `first` to `last` (inclusive) of a root bridge.
 
-    Raises: struct.error if a number or the count does not fit into 16 bits.
+    Raises: struct.error if a bus number or the number of buses does not fit into 16 bits.
     """
     return _address(2, BUS, 0, first, last)
 
@@ -134,7 +135,8 @@ def bus_window(first: int, last: int) -> bytes:
 def io_window(first: int, last: int) -> bytes:
     """Return the descriptor of the I/O ports `first` to `last` (inclusive) of a root bridge.
 
-    Raises: struct.error if a port or the number of ports does not fit into 16 bits: not all 65536 ports.
+    Raises: struct.error if a port or the number of ports does not fit into 16 bits. So a window of all 65536
+            ports is an error.
     """
     return _address(2, IO, _ENTIRE_RANGE, first, last)
 
@@ -143,7 +145,7 @@ def memory_window(first: int, last: int, *, prefetchable: bool) -> bytes:
     """Return the descriptor of the byte addresses `first` to `last` (inclusive) of a root bridge.
 
     Its numbers have 32 bits if `last` is below 4 GiB, else 64 bits.
-    Raises: struct.error if an address or the number of bytes does not fit.
+    Raises: struct.error if an address or the number of bytes does not fit into these bits.
     """
     flags = _READ_WRITE | (_PREFETCHABLE if prefetchable else 0)
     return _address(4 if last < 1 << 32 else 8, MEMORY, flags, first, last)

@@ -62,7 +62,7 @@ def with_checksum(data: bytes, at: int = CHECKSUM_AT, size: int | None = None) -
 def header_from_table(table: Table) -> Header:
     """Return the header of a parsed table in the form that `build_table` takes.
 
-    Every byte of the signature becomes one character (Latin-1), also if it is not ASCII.
+    Every byte of the signature becomes one character (Latin-1), whether or not it is ASCII.
     """
     signature, _, revision, _, oem_id, oem_table_id, oem_revision, creator_id, creator_revision = (
         _HEADER.unpack_from(table.data)

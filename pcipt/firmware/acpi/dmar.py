@@ -26,9 +26,9 @@ _SHORTEST = {**_SCOPES_AT, RHSA: 20, ANDD: 9}
 class Scope:
     """A device scope, which names one device.
 
-    `kind` is a SCOPE_ constant, or the table's number if no constant has it. `path` holds (device, function)
-    of each hop. The first hop is on bus `bus`; each further hop is on the bus below the bridge before it.
-    `enumeration_id` has a meaning only for IO-APICs, HPETs and namespace devices.
+    `kind` is the number of its type in the table; the SCOPE_ constants are the known types. `path` holds
+    (device, function) of each hop. The first hop is on bus `bus`; each further hop is on the bus below the
+    bridge before it. `enumeration_id` has a meaning only for IO-APICs, HPETs and namespace devices.
     """
 
     kind: int
@@ -123,7 +123,8 @@ def parse_dmar(table: Table) -> Dmar:
 
     Shape:  entries in table order. An entry whose length is impossible ends the walk; the entries before it
             are kept. An entry that is too short for its type is left out. A table shorter than 48 bytes has
-            no entries. Each of these gives a finding.
+            no entries. Each of these gives a finding, and so does each fault of a device scope (see
+            `_scopes`).
     Units:  byte addresses; limits are inclusive, as in the table.
     """
     data, findings = table.data, list(table.findings)
@@ -174,9 +175,9 @@ def parse_dmar(table: Table) -> Dmar:
 def _scopes(data: bytes, start: int, end: int, findings: list[Finding]) -> tuple[Scope, ...]:
     """Return the device scopes between two byte offsets, in table order.
 
-    A scope that is shorter than 8 bytes or has an odd length is left out. A scope with an impossible hop
-    (device above 1F, function above 7) is kept. A scope that runs past `end` ends the walk. In each of these
-    cases a finding is appended to `findings`.
+    A scope whose length is below 8 or odd is left out. A scope with an impossible hop (device above 1F,
+    function above 7) is kept. A scope whose length is below 2, or that runs past `end`, ends the walk. In
+    each of these cases a finding is appended to `findings`.
     """
     found = []
     for kind, at, length in entries(data, start, end, findings, header=2):

@@ -33,12 +33,12 @@ class Windows:
 
 
 def windows_for(functions: Iterable[Function]) -> Windows:
-    """Return the windows that cover all BARs of `functions`, whether they decode or not.
+    """Return the windows that cover all BARs of `functions`, whether or not a BAR decodes.
 
-    A ROM without an address is left out. Memory BARs, also the ROM, are in `prefetchable` if they are
+    A ROM is a BAR here. A ROM without an address is left out. A memory BAR is in `prefetchable` if it is
     prefetchable, else in `memory`.
-    Raises: UnsupportedError if the size of a BAR is unknown, if a BAR other than the ROM has no address, or
-            if an I/O BAR ends above port FFFF.
+    Raises: UnsupportedError for a BAR that is not left out, if its size is unknown, it has no address, or it
+            is an I/O BAR that ends above port FFFF.
     """
     io: list[Range] = []
     memory: list[Range] = []

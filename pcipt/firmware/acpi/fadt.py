@@ -137,7 +137,7 @@ class Fadt:
 
 
 def make_fadt(header: Header, values: Mapping[Field, int]) -> Fadt:
-    """Return a FADT with the given fields and the length of the header's revision.
+    """Return a FADT with the given fields and with the length that the header's revision requires.
 
     Fields whose value is 0 are dropped, as in `parse_fadt`.
     Raises: ValueError if a field that is not 0 does not exist in that revision; KeyError if the revision is
@@ -166,8 +166,9 @@ def build_fadt(fadt: Fadt) -> bytes:
 def parse_fadt(table: Table) -> Fadt:
     """Return the decoded FADT, of any revision and any length. Its signature is not verified.
 
-    A field that the table ends in is not decoded. The bytes behind the last whole field become `tail`. A
-    table shorter than 116 bytes, the length of revision 1, gets a finding and is decoded all the same.
+    A field that is not wholly inside the table is not decoded. The bytes behind the last whole field become
+    `tail`. A table shorter than 116 bytes, the length of revision 1, gets a finding; it is decoded in the
+    same way.
     """
     known = max(field.end for field in Field)
     data = table.data[:known]

@@ -122,9 +122,12 @@ def _memory(table: Table, at: int, kind: int) -> MemoryBlock:
 def _selected(data: bytes, start: int, end: int, findings: list[Finding]) -> tuple[tuple[int, int], ...]:
     """Return the routing ids that the device entries between the byte offsets `start` and `end` select.
 
-    Shape:  inclusive pairs (first, last), in table order. A range whose end entry or start entry is missing
-            is left out; a range whose last id is below its first is kept. A finding is appended to `findings`
-            for each of these. Entries of other types select nothing.
+    Entry types are hexadecimal here. Type 1 selects all ids. Types 2, 42 and 46 select one id. Types 3, 43
+    and 47 begin a range, and the next entry must be its end, of type 4. Entries of other types select
+    nothing.
+    Shape:  inclusive pairs (first, last), in table order. A range is left out if its start or its end is
+            missing. A range whose last id is below its first is kept. A finding is appended to `findings` for
+            each of these.
     """
     found: list[tuple[int, int]] = []
     begin: tuple[int, int] | None = None  # offset and routing id of a range's start entry

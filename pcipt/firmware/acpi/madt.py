@@ -88,7 +88,7 @@ class InterruptOverride:
 
 @attrs.frozen
 class OtherEntry:
-    """An entry that is not decoded: its type or length is another one, or a reserved field is not 0.
+    """An entry that is kept as bytes: its type or length is not decoded, or a reserved field is not 0.
 
     `kind` is the entry's type. `data` holds all bytes of the entry, its type and length included.
     """
@@ -135,8 +135,9 @@ class Madt:
 
 
 def build_madt(madt: Madt) -> bytes:
-    """Return the bytes of a MADT, with the right length and checksum. `offsets` and `findings` are unused.
+    """Return the bytes of a MADT, with the right length and checksum.
 
+    `madt.offsets` and `madt.findings` are not used.
     Raises: struct.error if a number does not fit into its field; the errors of `build_table` for the header.
     """
     body = struct.pack("<II", madt.local_apic, madt.flags) + b"".join(each.data for each in madt.entries)
@@ -171,7 +172,8 @@ def parse_madt(table: Table) -> Madt:
 def _entry(kind: int, data: bytes) -> Entry:
     """Return one decoded entry from its bytes.
 
-    The result is an `OtherEntry` if the decoded value would not give the same bytes.
+    It is an `OtherEntry` if its type or length is not decoded, or if the decoded value would not give the
+    same bytes.
     """
     found: Entry | None = None
     if kind == LAPIC and len(data) == _LAPIC.size:
@@ -191,8 +193,8 @@ def _entry(kind: int, data: bytes) -> Entry:
 def local_apics(vcpus: int, *, x2apic: bool) -> tuple[LocalApic | X2Apic, ...]:
     """Return one enabled entry per vCPU: UID i and APIC id 2i for vCPU i, as Xen numbers vCPUs.
 
-    The entry is an x2APIC if `x2apic` is True, or if the APIC id is FF or above: a local APIC has 8 bits for
-    it, in which FF means all processors.
+    The entry is an x2APIC if `x2apic` is True, whatever the id. It is an x2APIC too if the APIC id is FF or
+    above, because a local APIC has 8 bits for the id, and FF means all processors.
     """
     return tuple(
         X2Apic(number, 2 * number) if x2apic or 2 * number >= 0xFF else LocalApic(number, 2 * number)

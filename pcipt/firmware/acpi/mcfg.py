@@ -28,9 +28,9 @@ class Mcfg:
 def parse_mcfg(table: Table) -> Mcfg:
     """Return the decoded MCFG table. Its signature is not verified; faults become findings, not errors.
 
-    An entry that cannot be an ECAM region is left out with a finding: its last bus is below its first, its
-    base is not aligned to 1 MiB, or 256 buses from that base would not end below 2^64. A table that ends
-    within an entry gets a finding too.
+    An entry is left out with a finding if its last bus is below its first, if its base is not aligned to 1
+    MiB, or if 256 buses from that base would not end below 2^64. If the table ends within an entry, that
+    entry is left out with a finding too.
     """
     findings = list(table.findings)
     regions = []

@@ -80,7 +80,7 @@ def build_root_table(header: Header, addresses: Sequence[Address]) -> bytes:
 
 
 def parse_root_table(table: Table) -> tuple[Address, ...]:
-    """Return the addresses that an RSDT or XSDT lists, in its order; only the first 256 if there are more.
+    """Return the addresses that an RSDT or XSDT lists, in its order, at most the first 256.
 
     Addresses of 0 are returned too. Bytes at the end that are too few for an entry are ignored.
     Raises: KeyError if the table's signature is neither RSDT nor XSDT.

@@ -23,8 +23,9 @@ class Table:
     """One ACPI table with its header parsed.
 
     `signature` has a "?" for each byte that is not a visible ASCII character. `data` holds the bytes of the
-    table up to the length in the header; all given bytes if that length is impossible. `findings` has one for
-    an impossible length (`acpi-length`) and one for a wrong checksum (`acpi-checksum`).
+    table, up to the length in the header. If that length is impossible, `data` holds all bytes that
+    `parse_table` got. `findings` has one for an impossible length (`acpi-length`) and one for a wrong
+    checksum (`acpi-checksum`).
     """
 
     signature: str
@@ -92,8 +93,8 @@ def entries(
     An entry begins with a 16-bit type and a 16-bit length if `header` is 4, with an 8-bit type and an 8-bit
     length if `header` is 2. Yield nothing if `start` is not below `end`.
     Shape:  (type, offset, length); offset and length in bytes, the length includes type and length. Each
-            entry ends at or before `end`. At the first entry that is shorter than `header` or that runs past
-            `end` the walk stops, and a finding is appended to `findings`.
+            entry ends at or before `end`. The walk stops at the first entry that is shorter than `header` or
+            that runs past `end`. This entry is not yielded, and a finding is appended to `findings`.
     """
     at = start
     while at < end:

@@ -103,8 +103,8 @@ class TableSet:
     def label(self, table: PlacedTable) -> str:
         """Return the name of a table for a report: its signature if no other table has this signature.
 
-        If several tables of the set share the signature, the text is "signature (name)", with the table's
-        `name`.
+        If several tables of the set have the signature, the text is "signature (name)"; the name is
+        `table.name`.
         """
         alike = [other for other in self.everything if other.signature == table.signature]
         return table.signature if len(alike) == 1 else f"{table.signature} ({table.name})"
@@ -123,15 +123,15 @@ def table_set_from_tables(tables: Iterable[PlacedTable]) -> TableSet:
 def is_guest(tables: TableSet) -> bool:
     """Return True if these are the tables of a guest; False if there is no FADT.
 
-    They are a guest's tables if each FADT has the OEM id "Xen" and the OEM table id "HVM", which libxl and
-    pcipt write into a guest's tables.
+    They are a guest's tables if in each FADT the OEM id begins with "Xen" and the OEM table id begins with
+    "HVM". libxl and pcipt write these into a guest's tables.
     """
     fadts = tables.named("FACP")
     return bool(fadts) and all(fadt.data[10:13] == b"Xen" and fadt.data[16:19] == b"HVM" for fadt in fadts)
 
 
 def tables_from_image(image: MemoryImage, rsdp: Address) -> TableSet:
-    """Return the RSDP at address `rsdp` and all tables that its pointers lead to.
+    """Return the RSDP at address `rsdp`, and all tables to which pointers lead from there, at any depth.
 
     Shape:  tables in the order in which the search reaches them: XSDT, RSDT, the tables that these list, DSDT
             and FACS of a FADT; at most `MAX_TABLES` (264), each address once. A table whose header is not in

@@ -74,7 +74,7 @@ _HIDDEN: Mapping[str, str] = {
 def platform(function: Function, _evidence: Evidence) -> Said:
     """Yield a REFUSE reason if the function is a bridge, an interrupt controller or an IOMMU.
 
-    Yield `Unknown` if neither its class nor its header type is known.
+    Yield `Unknown` if both its class and its header type are unknown.
     """
     code = function.ids.class_code
     if code is None and function.header is HeaderType.UNKNOWN:
@@ -101,8 +101,8 @@ def decoder_findings(function: Function, evidence: Evidence) -> Said:
     """Yield a reason for each relevant decoder finding about the function or about a bridge above it.
 
     Relevant are the codes in `_FINDINGS` for the function, and the codes in `_ABOVE` for a bridge; these
-    tables have the verdicts. Yield `Unknown` too if only the header of the function's config space, or less,
-    was read.
+    tables have the verdicts. Yield `Unknown` too if at most 64 bytes (the header) of the function's config
+    space were read.
     """
     if not evidence.knows_capabilities(function.sbdf):
         yield Unknown("capabilities")
@@ -120,8 +120,8 @@ def decoder_findings(function: Function, evidence: Evidence) -> Said:
 def known_to_xen(function: Function, evidence: Evidence) -> Said:
     """Yield a REFUSE reason for each cause for which Xen cannot assign the function.
 
-    Causes: Xen does not know the function or has it without an owner; a guest owns it; Xen keeps it. If it is
-    not known what Xen knows, yield only `Unknown`.
+    Causes: Xen does not know the function; Xen has it without an owner; a guest owns it; Xen keeps it. If
+    `evidence.xen` is None, yield only `Unknown`.
     """
     if evidence.xen is None:
         yield Unknown("what Xen knows")
@@ -143,8 +143,8 @@ def known_to_xen(function: Function, evidence: Evidence) -> Said:
 def permissions(function: Function, evidence: Evidence) -> Said:
     """Yield a WARN reason for each finding about the guests' access to this function.
 
-    Such a finding is that a guest still has access to a function that it no longer owns, or lacks access to
-    one that it owns.
+    There are two kinds of such findings. A guest still has access to the function although it no longer owns
+    the function. Or a guest owns the function and lacks access to it.
     """
     for finding in evidence.guests.get(function.sbdf, ()):
         yield Reason(finding.code, Verdict.WARN, finding.text)
@@ -153,7 +153,8 @@ def permissions(function: Function, evidence: Evidence) -> Said:
 def iommu(function: Function, evidence: Evidence) -> Said:
     """Yield a REFUSE reason if there is no IOMMU, or if no IOMMU unit serves the function.
 
-    Yield `Unknown` if the IOMMU units are not known. A function whose segment Xen cannot name is not judged.
+    Yield `Unknown` if the IOMMU units are not known. Whether a unit serves the function is not checked if Xen
+    cannot name the function's segment.
     """
     if evidence.iommu is None:
         yield Unknown("IOMMU")
@@ -168,8 +169,9 @@ def iommu(function: Function, evidence: Evidence) -> Said:
 def in_use(function: Function, evidence: Evidence) -> Said:
     """Yield a REFUSE reason if dom0 needs the function: one for the root file system, one for a console.
 
-    Yield a WARN reason if the function is the display used at boot and is not known to carry a console. Yield
-    `Unknown` for the root file system or the console if its carriers are not known.
+    Yield a WARN reason if the function is the display used at boot, unless there is a reason for a console.
+    Yield `Unknown` if it is not known which functions carry the root file system. Yield another `Unknown` if
+    it is not known which functions carry a console.
     """
     if evidence.carriers is None:
         yield Unknown("root file system")
@@ -193,8 +195,8 @@ def in_use(function: Function, evidence: Evidence) -> Said:
 def virtual_functions(function: Function, evidence: Evidence) -> Said:
     """Yield a REFUSE reason if the function is a physical function that has virtual functions.
 
-    They vanish with it: Xen 4.20 breaks both when the physical function is removed. Yield `Unknown` too if
-    there are no facts from Linux and the function's extended config space was not read.
+    Its virtual functions vanish when it is removed, and Xen 4.20 breaks both. Yield `Unknown` too if Linux
+    gives no facts about any function and the function's extended config space was not read.
     """
     if not evidence.facts and not evidence.knows_extended(function.sbdf):
         yield Unknown("virtual functions")

@@ -23,14 +23,14 @@ _BRIDGES = 0x06
 
 @attrs.frozen
 class Index:
-    """The relations between the functions of a machine.
+    """The relations between the functions of a machine. Keys and members are addresses.
 
-    Keys and members are addresses; bridges are members of `devices` only. `pages`: for each function the
-    other functions whose BARs share a page with its BARs, each with the first pages that both use. `devices`:
-    the functions of each device (see `device_of`), without virtual functions. `virtual`: the virtual
-    functions of each physical function. `groups`: for each function behind a bridge that replaces requester
-    ids by its own, this bridge. `members`: the functions of each such bridge. `below`: for each bridge all
-    functions below it, at any depth.
+    `pages`: for each function the other functions whose BARs share a page with its BARs, each with the first
+    pages that both use. `devices`: the functions of each device (see `device_of`), without virtual functions.
+    `virtual`: the virtual functions of each physical function. `groups`: for each function behind a bridge
+    that replaces requester ids by its own, this bridge. `members`: the functions of each such bridge.
+    `below`: for each bridge all functions below it, at any depth. `groups` has no bridges as keys. `members`
+    and `below` have no bridges as members.
     """
 
     pages: Mapping[Sbdf, Mapping[Sbdf, Frames]]
@@ -88,8 +88,8 @@ def device_of(function: Function, machine: Machine) -> tuple[int, int, int]:
 def belongs_to_machine(function: Function) -> bool:
     """Return True if the function is a bridge of any kind, an interrupt controller or an IOMMU.
 
-    Such a function cannot be given to a guest. A function whose class is not known is not one of these unless
-    it has a bridge header.
+    Such a function cannot be given to a guest. If the class of the function is not known, the result is True
+    only if it has the header of a bridge.
     """
     code = function.ids.class_code or 0
     return function.bridge is not None or code >> 16 == _BRIDGES or code >> 8 in _OF_MACHINE
@@ -111,7 +111,10 @@ def _requester_bridge(machine: Machine, function: Function) -> Sbdf | None:
 
 
 def is_conventional(bridge: Function) -> bool:
-    """Return True if the bridge has conventional PCI below it; False if its capabilities are not known."""
+    """Return True if the bridge has conventional PCI below it.
+
+    False is returned if none of its capabilities is known.
+    """
     if bridge.express is not None:
         return bridge.express.port_type == PCIE_TO_PCI
     return bool(bridge.capabilities) and bridge.header in (HeaderType.BRIDGE, HeaderType.CARDBUS)
@@ -120,8 +123,8 @@ def is_conventional(bridge: Function) -> bool:
 def _shared_pages(machine: Machine) -> dict[Sbdf, dict[Sbdf, Frames]]:
     """Return, for each function, the functions with a BAR in the same pages, and the lowest such pages.
 
-    At most `_MOST` (64) other BARs are compared with a BAR. A function that shares no page is not in the
-    result.
+    A BAR is compared with at most `_MOST` (64) BARs that begin at or before its own begin. A function that
+    shares no page is not in the result.
     """
     found: dict[Sbdf, dict[Sbdf, Frames]] = {}
     open_ones: list[tuple[int, Sbdf]] = []  # a heap of (end, function)
@@ -140,8 +143,8 @@ def _shared_pages(machine: Machine) -> dict[Sbdf, dict[Sbdf, Frames]]:
 def _pages(machine: Machine) -> Iterator[tuple[Frames, Sbdf]]:
     """Yield the pages of each memory BAR that has an address, with its function, in the machine's order.
 
-    BARs that do not decode are included, except a ROM. A BAR of unknown size is assumed to have
-    `SMALLEST_BAR` (16) bytes.
+    A BAR is yielded whether or not it decodes. A ROM is yielded only if it is known to decode. A BAR of
+    unknown size is assumed to have `SMALLEST_BAR` (16) bytes.
     """
     for function in machine.functions.values():
         for bar in function.bars:

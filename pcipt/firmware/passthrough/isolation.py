@@ -60,10 +60,10 @@ def split_device(function: Function, evidence: Evidence) -> Said:
 def acs(function: Function, evidence: Evidence) -> Said:
     """Yield a WARN reason if no ACS separates the function from functions that stay in dom0.
 
-    They can then reach each other without the IOMMU. If Linux knows the function's IOMMU group, the group
-    decides; else the ACS capabilities of the ports above the function and of the function itself. Yield
-    `Unknown` if these were not read. Yield nothing for a function of conventional PCI that has no group:
-    `requester_ids` judges it.
+    Without ACS they can reach each other around the IOMMU. If Linux knows the function's IOMMU group, the
+    group decides. Else the ACS capabilities of the ports above the function and of the function itself
+    decide. Yield `Unknown` if one of these is needed and was not read. Yield nothing for a function of
+    conventional PCI that has no group: `requester_ids` judges it.
     """
     group = evidence.facts_of(function.sbdf).iommu_group
     if group is not None:
@@ -109,8 +109,8 @@ def _beside(port: Function, function: Function, evidence: Evidence) -> Iterator[
 def _own_acs(function: Function, evidence: Evidence) -> Said:
     """Yield a WARN reason if the function has no ACS and functions of the same device would stay in dom0.
 
-    Yield `Unknown` if there are such functions and the function's extended config space was not read. Yield
-    nothing for a virtual function or on a root bus.
+    Yield `Unknown` if such functions would stay and the function's extended config space was not read. Yield
+    nothing for a virtual function. Yield nothing for a function on a root bus.
     """
     device = evidence.index.devices.get(device_of(function, evidence.machine), ())
     staying = _assignable(evidence, evidence.remains(function, device))

@@ -31,8 +31,8 @@ def windows(function: Function, evidence: Evidence) -> Said:
 
     The reason names the nearest such bridge. A bridge with subtractive decode (it forwards everything that no
     other device decodes) or with enhanced allocation is skipped. Yield `Unknown` if it is not known which
-    BARs decode, or if a bridge's windows are not known; bridges above that bridge are then not looked at.
-    Yield nothing for a function on a root bus.
+    BARs decode. Yield `Unknown` too if the windows of a bridge are not known; the bridges above it are then
+    not looked at. Yield nothing for a function on a root bus.
     """
     waiting = list(_decoding(function))
     if function.parent is not None and any(_decoding_unknown(function)):
@@ -58,16 +58,16 @@ def windows(function: Function, evidence: Evidence) -> Said:
 def _passes(window: Window, bar: Bar, span: Range) -> bool:
     """Return True if the window forwards all addresses `span` of the BAR.
 
-    Only an I/O window forwards an I/O BAR, only a memory window of either kind forwards a memory BAR.
+    An I/O BAR needs an I/O window. A memory BAR needs a memory window, prefetchable or not.
     """
     same = (window.kind is WindowKind.IO) == (bar.kind is BarKind.IO)
     return same and window.base <= span.start and span.last <= window.limit
 
 
 def places(function: Function, evidence: Evidence) -> Said:
-    """Yield a reason for each memory BAR that overlaps RAM, an interrupt controller, or MMCFG.
+    """Yield a reason for each memory BAR that overlaps RAM, interrupt messages, an IO-APIC, or MMCFG.
 
-    One BAR can give several reasons. A reason is REFUSE if the BAR decodes, WARN if it does not decode now; a
+    One BAR can give several reasons. A reason is REFUSE if the BAR decodes, WARN if it does not decode now. A
     ROM that does not decode is left out. Yield `Unknown` too for each fact that is not known: the memory map,
     the places of IO-APICs and MMCFG, which memory BARs decode.
     """
@@ -110,8 +110,9 @@ def pages(function: Function, evidence: Evidence) -> Said:
 def reserved(function: Function, evidence: Evidence) -> Said:
     """Yield a reason for each reserved region of the function: WARN if it needs rdm_policy=relaxed, or OK.
 
-    An empty region gives no such reason. Each finding of a region gives a WARN reason, except notes
-    (`Finding.is_note`). If the regions are not known, yield only `Unknown`.
+    An empty region gets no reason of this kind. Each finding of a region gives one more WARN reason, whether
+    or not the region is empty; notes (`Finding.is_note`) give none. If the regions are not known, yield only
+    `Unknown`.
     """
     if evidence.regions is None:
         yield Unknown("reserved regions")
@@ -171,10 +172,10 @@ def _decoding_unknown(function: Function) -> Iterator[Bar]:
 
 
 def _asleep(function: Function) -> Iterator[tuple[Bar, Range]]:
-    """Yield the BARs, without the ROM, that have an address and a known size but do not decode now.
+    """Yield the BARs that have an address and a known size but do not decode now, each with its range.
 
-    Each has its range. They decode as soon as a driver enables them. The ROM is left out because no driver
-    enables it by itself. Yield nothing for a function whose header type is unknown.
+    They decode as soon as a driver enables them. A ROM is left out, because no driver enables it by itself.
+    Yield nothing for a function whose header type is unknown.
     """
     if function.header is HeaderType.UNKNOWN:
         return

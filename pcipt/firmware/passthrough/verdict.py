@@ -117,7 +117,7 @@ class Evidence:
     def above(self, function: Function) -> Iterator[Function]:
         """Yield the bridges above the function, the nearest one first.
 
-        Nothing for a function on a root bus.
+        Yield nothing for a function on a root bus.
         """
         at = function.parent
         while at is not None:
@@ -156,7 +156,8 @@ class Report:
 def judge(function: Function, evidence: Evidence, rules: Iterable[Rule]) -> Report:
     """Return the report of all `rules` on one function.
 
-    Its verdict is the gravest of its reasons; OK if there are no reasons, even if facts are unknown.
+    Its verdict is that of the gravest reason. It is OK if there are no reasons, whether or not facts are
+    unknown.
     Shape:  reasons: REFUSE first, then WARN, then OK, in the order of `rules` within each; unknown facts in
             the order of `rules`, without repetitions.
     """

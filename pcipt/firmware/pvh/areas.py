@@ -53,8 +53,9 @@ class Area:
 def areas_from_layers(layers: Iterable[Layer]) -> tuple[Area, ...]:
     """Return the areas from address 0 to the highest address of any layer.
 
-    At each address the layer with the highest rank decides; of layers with the same rank, the one that begins
-    first; of these, the one that was given first. Addresses without a layer become a HOLE.
+    At each address the layer with the highest rank decides. Of layers with the same rank, the one that begins
+    first decides. Of these, the one that comes first in `layers` decides. Addresses without a layer become a
+    HOLE.
     Shape:  sorted by address, without gaps. Adjacent areas that are equal except for their range are joined.
             Without layers the result is empty.
     """

@@ -1,8 +1,8 @@
 """Compute the pages that the BARs of all functions occupy in a PVH dom0's address space.
 
-Xen maps whole pages 1:1 for each BAR that decodes memory, except the pages of an MSI-X table or of its
-pending bits, which it traps. A BAR that overlaps an entry of the memory map is not mapped by Xen's vPCI
-(4.17).
+Xen maps whole pages 1:1 for each BAR that decodes memory. It does not map the pages of an MSI-X table or of
+its pending bits: it traps accesses to them. A BAR whose pages overlap an entry of the memory map is not
+mapped by Xen's vPCI (4.17).
 Source: xen/drivers/vpci/header.c (modify_bars), vpci/msix.c.
 """
 
@@ -26,13 +26,13 @@ def whole_pages(span: Range) -> Range:
 
 
 def bar_layers(machine: Machine, memory: Sequence[MemoryEntry], findings: list[Finding]) -> Iterator[Layer]:
-    """Yield the layers of the memory BARs that decode and are mapped, and of their MSI-X tables.
+    """Yield the layers of the memory BARs that decode and that Xen can map, and of their MSI-X structures.
 
-    `memory` must come from `flatten_map`. Instead of a layer, a finding is appended to `findings` for a
-    decoding BAR that is at address 0, that overlaps an entry of `memory`, or whose size is unknown. A BAR
-    about which it is not known whether it decodes is left out. The registers decide; the real mappings are
-    not looked at.
-    Shape:  the layers of MSI-X tables first, in the machine's order, then those of BARs, sorted by address.
+    `memory` must come from `flatten_map`. A decoding BAR that Xen cannot map (see `_unmappable`) gets no
+    layer; a finding is appended to `findings` instead. A BAR gets neither if it does not decode, or if it is
+    not known whether it decodes. What Xen has really mapped is not looked at.
+    Shape:  the layers of MSI-X tables and pending bits first, in the machine's order, then the layers of
+            BARs, sorted by address.
     """
     pages: list[tuple[Range, str, bool]] = []
     for function in machine.functions.values():
@@ -52,7 +52,8 @@ def bar_layers(machine: Machine, memory: Sequence[MemoryEntry], findings: list[F
 def _unmappable(bar: Bar, memory: Sequence[MemoryEntry]) -> str:
     """Return the reason for which Xen does not map a decoding BAR; an empty string if Xen maps it.
 
-    A BAR of unknown size has a reason too. `memory` must come from `flatten_map`.
+    Reasons: its size is unknown, it is at address 0, or its whole pages overlap an entry of `memory`.
+    `memory` must come from `flatten_map`.
     """
     if bar.range is None:
         return "its size is unknown, so is what is mapped"
@@ -106,7 +107,7 @@ def _tables(function: Function, bar: Bar) -> Iterator[Layer]:
 def _place_in(bar: Bar, place: Place) -> Range | None:
     """Return the pages of an MSI-X structure; None if the structure is not wholly in this BAR.
 
-    None too if the size of the BAR is unknown.
+    None is returned too if the size of the BAR is unknown.
     """
     if place.bar != bar.index or bar.size is None or place.offset + place.size > bar.size:
         return None

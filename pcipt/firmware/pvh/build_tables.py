@@ -1,8 +1,8 @@
 """Build the ACPI tables of a PVH domain and place them in memory, as Xen's dom0 builder and libxl do.
 
-For the hardware domain MADT, XSDT and RSDP are built; all other tables are the machine's own (native),
+For the hardware domain MADT, XSDT and RSDP are built. All other tables are the machine's own (native),
 unchanged. The addresses of DSDT and FACS are in the machine's FADT. sysfs does not show the addresses of the
-other native tables, so they are placed behind the built tables. For a guest all tables are built.
+other native tables, so these are placed behind the built tables. For a guest all tables are built.
 Source: xen/arch/x86/hvm/dom0_build.c; tools/libacpi/build.c, tools/libs/light/libxl_x86_acpi.c.
 """
 
@@ -114,11 +114,11 @@ def build_guest_tables(guest: Guest, base: Address = GUEST_TABLES) -> TableSet:
 def build_hardware_tables(native: Iterable[bytes], vcpus: int, base: Address) -> TableSet:
     """Return the hardware domain's tables, built from the machine's own tables `native`.
 
-    Shape:  the RSDP, and XSDT, MADT, the copied native tables in the order given, DSDT, FACS. A native table
-            is copied if `is_passed_on` allows it. All tables are placed from `base` on, except DSDT and FACS,
-            which keep the addresses in the first FADT; they are left out if `native` or the FADT lacks them.
-            Native tables shorter than a header are ignored. Of several MADTs, DSDTs or FACSs the first is
-            used.
+    Shape:  the RSDP, and XSDT, MADT, the copied native tables in the order of `native`, DSDT, FACS. A native
+            table is copied if `is_passed_on` allows it. DSDT and FACS keep the addresses that the first FADT
+            has for them; all other tables are placed from `base` on. DSDT or FACS is left out if `native`
+            lacks it or if its address in the FADT is 0. Native tables shorter than a header (36 bytes) are
+            ignored. Of several MADTs, DSDTs or FACSs the first is used.
     Raises: UnsupportedError if `native` has no FADT, or if the number of vCPUs is not between 1 and
             MAX_PROCESSORS (4096).
     """
@@ -160,8 +160,8 @@ def is_passed_on(signature: str) -> bool:
 def _hardware_madt(native: bytes | None, vcpus: int, like: Header) -> Madt:
     """Return the hardware domain's MADT: the machine's IO-APICs and overrides, and one x2APIC per vCPU.
 
-    If the machine has no MADT (`native` is None or too short), the header comes from `like`, and there are
-    neither IO-APICs nor overrides.
+    `native` is the machine's MADT. If it is None or shorter than a header, the result has neither IO-APICs
+    nor overrides, and its header comes from `like`.
     """
     table = parse_table(native) if native is not None else None
     if table is None:
@@ -177,8 +177,8 @@ def _hardware_madt(native: bytes | None, vcpus: int, like: Header) -> Madt:
 def _guest_madt(guest: Guest) -> Madt:
     """Return a guest's MADT: one local APIC per vCPU.
 
-    If `guest.io_apic` is True, it has an IO-APIC and the override of the SCI too. PCAT_COMPAT is not set,
-    because there is no PIC.
+    If `guest.io_apic` is True, the MADT also has an IO-APIC and the override of the SCI. The flag PCAT_COMPAT
+    is not set, because there is no PIC.
     """
     interrupts: tuple[IoApic | InterruptOverride, ...] = ()
     if guest.io_apic:

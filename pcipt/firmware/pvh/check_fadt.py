@@ -57,9 +57,10 @@ def check_fadt(tables: TableSet, table: PlacedTable, domain: Domain, facts: Fact
 def _pointers(tables: TableSet, label: str, fadt: Fadt, domain: Domain) -> Iterator[Row]:
     """Yield the rows about the FADT's pointers to DSDT and FACS.
 
-    ERROR: the pointer is 0 (a FACS may be absent if HW_REDUCED is set), another table is there, or no table
-    is there. WARN: the 32-bit and 64-bit fields differ. OK without a check: no table has a known address, or
-    the hardware domain's set lacks the table.
+    ERROR: the pointer is 0 (a FACS may be absent if HW_REDUCED is set), another table is at its address, or
+    no table is there. WARN: the 32-bit and 64-bit fields differ. If no table is at the address, the row is OK
+    in two cases: no table of the set has a known address, or the set is the hardware domain's and has no such
+    table at all. The row then says that nothing was checked.
     """
     for wanted, address, fields in (
         ("DSDT", fadt.dsdt, (Field.X_DSDT, Field.DSDT)),
@@ -95,7 +96,8 @@ def _pointers(tables: TableSet, label: str, fadt: Fadt, domain: Domain) -> Itera
 def _guest(label: str, fadt: Fadt) -> Iterator[Row]:
     """Yield the rows of the rules that only a guest's FADT must follow: boot flags, no PM timer, SCI 9.
 
-    A PM timer or another SCI is WARN. In revision 1 boot flags are not checked, and a PM timer is OK.
+    A PM timer is WARN. An SCI other than 9 is WARN. Below revision 2 the boot flags are not checked, and a PM
+    timer is OK.
     """
     timer = fadt[Field.PM_TMR] or fadt[Field.X_PM_TMR] >> 32
     at = Field.PM_TMR.offset
@@ -127,7 +129,7 @@ def _guest_boot_flags(label: str, arch: int) -> Iterator[Row]:
 def _hardware(label: str, fadt: Fadt, facts: Facts) -> Iterator[Row]:
     """Yield the rows about the boot flags of the hardware domain.
 
-    WARN: NO_VGA is set although the machine has a VGA-compatible function. All else is OK.
+    WARN: NO_VGA is set although the machine has a VGA-compatible function. Every other row is OK.
     """
     arch = fadt[Field.IAPC_BOOT_ARCH]
     absent = bool(arch & NO_VGA)

@@ -1,6 +1,6 @@
 """Check the MADT of a PVH domain.
 
-The hardware domain's MADT has the machine's IO-APICs, a guest's usually has local APICs only.
+The hardware domain's MADT has the machine's IO-APICs. A guest's MADT usually has local APICs only.
 
 Source: ACPI 6.5 §5.2.12; xen/arch/x86/hvm/dom0_build.c, pvh_setup_acpi_madt; tools/libacpi/build.c.
 """
@@ -69,9 +69,11 @@ def _placed(madt: Madt, kind: type[_Kind]) -> list[tuple[int, _Kind]]:
 
 
 def _local_apics(label: str, madt: Madt, facts: Facts) -> Iterator[Row]:
-    """Yield the rows about local APICs: ERROR for a wrong number of enabled ones or a repeated id.
+    """Yield the rows about the number, the ids and the flags of local APICs.
 
-    The number must be `facts.vcpus`; if that is unknown, at least 1. Reserved flags are an ERROR too.
+    The number of enabled ones must be `facts.vcpus`; if that is unknown, at least 1. Any other number is an
+    ERROR. ERROR too: two enabled ones with the same APIC id or the same processor UID. ERROR too: reserved
+    flags are set, whether or not the local APIC is enabled.
     """
     enabled = [each for each in madt.local_apics if each.flags & ENABLED]
     count = len(enabled)
@@ -97,10 +99,10 @@ def _local_apics(label: str, madt: Madt, facts: Facts) -> Iterator[Row]:
 
 
 def _io_apics(label: str, madt: Madt, facts: Facts) -> Iterator[Row]:
-    """Yield one row per IO-APIC: ERROR if its address is impossible.
+    """Yield one row per IO-APIC: ERROR if its address is impossible (see `_impossible_address`).
 
-    ERROR too if another IO-APIC has the same address or the same first interrupt. If there is no IO-APIC,
-    yield one OK row.
+    ERROR too if an IO-APIC before it in the table has the same address or the same first interrupt. If there
+    is no IO-APIC, yield one OK row.
     """
     addresses: set[int] = set()
     bases: set[int] = set()
@@ -121,8 +123,8 @@ def _io_apics(label: str, madt: Madt, facts: Facts) -> Iterator[Row]:
 def _impossible_address(one: IoApic, facts: Facts) -> str:
     """Return the reason why no IO-APIC can be at this address; an empty string if one can.
 
-    The address must not be 0, must be a multiple of 16, and its page must not be in RAM, if the memory map is
-    known.
+    The address must not be 0 and must be a multiple of 16. The 4 KiB from this address on must not overlap
+    RAM; this is not checked if the memory map is unknown.
     """
     if one.address == 0 or one.address % 16:
         return "that is no address for one"
@@ -136,7 +138,8 @@ def _impossible_address(one: IoApic, facts: Facts) -> str:
 def _overrides(label: str, madt: Madt) -> Iterator[Row]:
     """Yield one row per interrupt override: ERROR if it is illegal or no IO-APIC has its global interrupt.
 
-    An IO-APIC is assumed to have 240 interrupts, unless the next IO-APIC begins before.
+    Illegal are a bus other than ISA, a source above 15, a source that an override before it has, and reserved
+    flags. An IO-APIC is assumed to have 240 interrupts, or fewer if the next IO-APIC begins before these end.
     """
     bases = sorted(each.gsi_base for each in madt.io_apics)
     seen: set[int] = set()

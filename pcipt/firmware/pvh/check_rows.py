@@ -1,7 +1,7 @@
-"""The result of a check: rows, each the result of one rule; there is a row also if the rule holds.
+"""The result of a check: rows, each the result of one rule, whether or not the rule holds.
 
 So a reader sees everything that was checked. A row names the table, the byte offset in it if there is one,
-and the reason in words. Rows with WARN and with ERROR are counted as findings.
+and the reason in words. Rows with WARN and rows with ERROR are counted as findings.
 """
 
 import enum

@@ -75,7 +75,7 @@ def _reserved(fields: Sequence[Reserved]) -> Iterator[Row]:
 def _modules(info: StartInfo) -> Iterator[Row]:
     """Yield one row per module: ERROR if it is not wholly in RAM, is at address 0, or runs beyond 2^64.
 
-    An empty module is WARN. Without a memory map RAM is not checked.
+    The row of an empty module is WARN, wherever the module is. If there is no memory map, RAM is not checked.
     """
     free_map = flatten_map(info.memory_map)
     for number, module in enumerate(info.modules):
@@ -100,7 +100,8 @@ def _modules(info: StartInfo) -> Iterator[Row]:
 def _memory_map(info: StartInfo, offsets: Sequence[int]) -> Iterator[Row]:
     """Yield the rows about the memory map: ERROR for each overlap, WARN for each type that is not known.
 
-    If there is neither, or no memory map, yield one OK row. The order of the entries does not matter.
+    Yield one OK row if there is no overlap and no unknown type. Yield one OK row too if there is no memory
+    map. The order of the entries does not matter.
     """
     if not info.memory_map:
         where = (
@@ -151,10 +152,11 @@ def _rsdp(info: StartInfo, image: MemoryImage) -> Iterator[Row]:
 
 
 def _overlaps(info: StartInfo, places: Places) -> Iterator[Row]:
-    """Yield an ERROR row for each piece that overlaps another; one OK row if there is none.
+    """Yield an ERROR row for each piece that overlaps a piece before it; one OK row if none does.
 
-    Pieces are the structure, the lists, the strings and the modules. Strings of the same length may be at the
-    same place: one empty string can serve several modules.
+    "Before" is by address. Pieces are the structure, the lists, the strings and the modules. Empty modules
+    and modules that run beyond 2^64 are left out. Strings of the same length may be at the same place: one
+    empty string can serve several modules.
     """
     spans = [(Range(places.start_info, SIZES[min(info.version, 1)]), "the structure")]
     if places.module_list is not None and info.modules:
@@ -182,9 +184,10 @@ def _overlaps(info: StartInfo, places: Places) -> Iterator[Row]:
 
 
 def _below_4gib(places: Places) -> Iterator[Row]:
-    """Yield one row: WARN if the structure, a list or the command line is at or above 4 GiB.
+    """Yield one row: WARN if the structure, a list or the command line begins at or above 4 GiB.
 
-    A kernel with a 32-bit entry point cannot reach it there. Modules and their command lines are not checked.
+    A kernel with a 32-bit entry point cannot reach addresses above 4 GiB. Modules and their command lines are
+    not checked.
     """
     lists = (places.start_info, places.module_list, places.cmdline, places.memory_map)
     high = [at for at in lists if at is not None and at >= FOUR_GIB]

@@ -22,10 +22,10 @@ from pcipt.firmware.pvh.rules import ALLOWED, FORBIDDEN, OTHERS
 def check_tables(tables: TableSet, domain: Domain | None, facts: Facts) -> Iterator[Row]:
     """Yield the rows of all rules for the tables of one domain.
 
-    It raises no error, whatever the bytes are.
+    No error is raised, whatever the bytes of the tables are.
 
-    `domain` None means that neither Xen nor libxl made the tables: then only rules that hold for every
-    machine are checked (lengths, checksums, pointers, overlaps).
+    `domain` None means that neither Xen nor libxl made the tables. Then only rules that hold for every
+    machine are checked: lengths, checksums, the revision of the RSDP, pointers, overlaps.
     """
     for table in tables.tables:
         yield from _length_and_checksum(tables.label(table), table)
@@ -79,8 +79,9 @@ def _length_and_checksum(label: str, table: PlacedTable) -> Iterator[Row]:
 def _present(tables: TableSet, domain: Domain) -> Iterator[Row]:
     """Yield the rows about required tables: ERROR if one is missing or there are too many of a kind.
 
-    A missing FACS is WARN, and so is a missing DSDT of the hardware domain, because a recording may lack it.
-    A guest needs no MADT and may have two FADTs.
+    Required are FADT and DSDT, and the MADT of the hardware domain. At most one of each is allowed; a guest
+    may have two FADTs. The hardware domain's DSDT is an exception: if it is missing, the row is WARN, because
+    a recording may lack it. If there is a FADT and no FACS, the row is WARN.
     """
     for signature in ("FACP", "DSDT"):
         there = bool(tables.named(signature))
@@ -102,10 +103,10 @@ def _present(tables: TableSet, domain: Domain) -> Iterator[Row]:
 
 
 def _permitted(tables: TableSet) -> Iterator[Row]:
-    """Yield an ERROR row for each forbidden table, a WARN row for each that Xen does not hand out.
+    """Yield an ERROR row for each table in `FORBIDDEN`, and a WARN row for each other table not handed out.
 
-    Xen gives its hardware domain only the tables in `ALLOWED` and `OTHERS`. If all tables are of these, yield
-    one OK row.
+    Xen hands out to its hardware domain only the tables in `ALLOWED` and `OTHERS`. If all tables are in
+    these, yield one OK row.
     """
     bad = False
     for table in tables.tables:
@@ -125,7 +126,7 @@ def _rsdp(tables: TableSet, domain: Domain | None) -> Iterator[Row]:
     """Yield the rows about the RSDP and its pointers: ERROR for a wrong checksum, length or revision.
 
     If `tables.rsdp` is None, yield one OK row that says so. If the RSDP is malformed, yield one ERROR row.
-    Revision 0 is right only if `domain` is None.
+    Revision 2 is right. Revision 0 is right only if `domain` is None.
     """
     table = tables.rsdp
     if table is None:
@@ -155,10 +156,11 @@ def _rsdp(tables: TableSet, domain: Domain | None) -> Iterator[Row]:
 
 
 def _rsdp_pointers(tables: TableSet, rsdp: Rsdp, domain: Domain | None) -> Iterator[Row]:
-    """Yield the rows about the RSDP's pointers to XSDT and RSDT.
+    """Yield the rows about the RSDP's pointers to XSDT and RSDT: ERROR if one is wrong.
 
     If `domain` is the hardware domain or a guest, an XSDT is needed. If `domain` is None, an XSDT or an RSDT
-    is enough. WARN: the hardware domain has an RSDT, or a guest has an XSDT and no RSDT.
+    is enough. It is an ERROR if what is needed is missing. WARN: the hardware domain has an RSDT, or a guest
+    has an XSDT and no RSDT.
     """
     if rsdp.xsdt or domain is not None:
         yield _pointer(tables, "RSDP", 24, rsdp.xsdt, ("XSDT",))
@@ -199,8 +201,9 @@ def _pointer(tables: TableSet, label: str, offset: int, address: int, wanted: tu
 def _root_table(tables: TableSet, table: PlacedTable, domain: Domain | None) -> Iterator[Row]:
     """Yield the rows about an RSDT or XSDT: its length, its entries and where they point.
 
-    ERROR: an incomplete, repeated or wrong entry, no entry, more than 256 entries. WARN: the hardware
-    domain's first entry is not the MADT. Yield nothing for a table without a whole header.
+    ERROR: an incomplete, repeated or wrong entry, no entry, more than 256 entries. WARN: the first entry of
+    the hardware domain's table leads to a table other than the MADT. Yield nothing for a table without a
+    whole header.
     """
     label, parsed = tables.label(table), table.parsed
     if parsed is None:
@@ -230,9 +233,10 @@ def _root_table(tables: TableSet, table: PlacedTable, domain: Domain | None) -> 
 
 
 def _overlaps(tables: TableSet) -> Iterator[Row]:
-    """Yield an ERROR row for each table that overlaps another table; one OK row if there is none.
+    """Yield an ERROR row for each table that overlaps a table before it; one OK row if none does.
 
-    Tables whose address is unknown are left out. If no address is known, yield nothing.
+    "Before" is by address. The RSDP is included. Tables whose address is unknown are left out. If no address
+    is known, yield nothing.
     """
     placed = sorted(
         ((table.range, tables.label(table)) for table in tables.everything if table.range is not None),

@@ -2,7 +2,7 @@
 
 The layers, from the lowest rank to the highest, which hides the others: the memory map, the low 1 MiB,
 reserved regions, BARs that decode, what Xen traps or emulates. Addresses without a layer are holes. There is
-no ISA hole at 15 MiB: early drafts of the ABI had one; the final ABI has RAM there if the machine has RAM
+no ISA hole at 15 MiB. Early drafts of the ABI had one. In the final ABI there is RAM if the machine has RAM
 there.
 Source: xen/arch/x86/hvm/dom0_build.c; xen/drivers/passthrough/x86/iommu.c, arch_iommu_hwdom_init.
 """
@@ -87,8 +87,9 @@ def compute_layout(platform: Platform) -> Layout:
 def _memory_layers(memory: Sequence[MemoryEntry]) -> Iterator[Layer]:
     """Yield the layers of the memory map, which must come from `flatten_map`.
 
-    Withheld are types that are not known, unusable and disabled memory, and reserved memory above both 4 GiB
-    and the last RAM.
+    Withheld are types that are not known, unusable memory, and disabled memory. Reserved memory is withheld
+    if it begins at or above 4 GiB and behind all RAM and all unusable memory. ACPI tables that Xen built
+    become RAM, in whole pages.
     """
     top = max(
         (e.range.last + 1 for e in memory if e.type in (MemoryType.RAM, MemoryType.UNUSABLE)), default=0
@@ -116,10 +117,10 @@ def _memory_layers(memory: Sequence[MemoryEntry]) -> Iterator[Layer]:
 
 
 def _made_by_xen(memory: Sequence[MemoryEntry], number: int) -> bool:
-    """Return True if entry `number` of the memory map holds ACPI tables that Xen built.
+    """Return True if entry `number` of the memory map, an entry of ACPI tables, holds tables that Xen built.
 
-    Xen takes their memory from the end of RAM. So the entry follows RAM or such tables without a gap and does
-    not begin at a page boundary.
+    Xen takes their memory from the end of RAM. So such an entry does not begin at a page boundary, and an
+    entry of RAM or of ACPI tables ends directly before it.
     """
     entry = memory[number]
     before = memory[number - 1] if number else None
@@ -143,9 +144,8 @@ def _low_layers(memory: Sequence[MemoryEntry]) -> Iterator[Layer]:
 def _reserved_layers(regions: Iterable[Region]) -> Iterator[Layer]:
     """Yield the layers of reserved regions.
 
-    A region without a device that is known to be present is withheld.
-
-    Empty regions and IVMD blocks without a flag (NEITHER) are left out.
+    A region is mapped 1:1 if at least one of its devices is known to be present; else it is withheld. Empty
+    regions and IVMD blocks without a flag (NEITHER) are left out.
     """
     for region in regions:
         if region.frames is None or region.kind is RegionKind.NEITHER:
@@ -173,8 +173,8 @@ def _ecam_layers(regions: Iterable[EcamRegion]) -> Iterator[Layer]:
 def _apic_layers(madt: Madt | None) -> Iterator[Layer]:
     """Yield the layers of the interrupt messages, the local APIC and the IO-APICs.
 
-    If the MADT is None or its local APIC address is 0, the local APIC is at FEE00000. If it is None, there
-    are no IO-APICs.
+    The local APIC is at FEE00000 if the MADT is None or if the MADT has 0 as its address. There are no layers
+    of IO-APICs if the MADT is None.
     """
     why = "writes from devices are interrupts; never mapped"
     yield Layer(_MESSAGES, MESSAGES, Treatment.WITHHELD, "interrupt messages", why)
@@ -194,7 +194,10 @@ def _apic_layers(madt: Madt | None) -> Iterator[Layer]:
 
 
 def _conflicts(areas: Sequence[Area], platform: Platform) -> Iterator[Finding]:
-    """Yield a finding for each area above 1 MiB that hides RAM of the domain, sorted by address."""
+    """Yield a finding for each area that hides RAM of the domain, sorted by address.
+
+    Areas that begin below 1 MiB are left out.
+    """
     memory = flatten_map(platform.memory)
     for area in areas:
         if area.treatment in (Treatment.RAM, Treatment.HOLE) or area.range.start < ONE_MIB:

@@ -61,20 +61,21 @@ class MemoryImage:
         return None
 
     def read_string(self, address: int, limit: int) -> bytes | None:
-        """Return the bytes from `address` up to the first zero byte, without the zero.
+        """Return the bytes from `address` up to the first zero byte, without the zero; None without a zero.
 
-        None if there is no zero byte among the first `limit` bytes or before the end of the piece, or if no
-        piece contains `address`.
+        The zero must be among the first `limit` bytes and in the same piece as `address`. None is returned
+        too if no piece contains `address`.
         """
         data = self.read(address, min(limit, self.room(address))) or b""
         end = data.find(b"\0")
         return None if end < 0 else data[:end]
 
     def search(self, wanted: bytes, step: int, limit: int) -> list[Address]:
-        """Return the addresses at which `wanted` is found and that are multiples of `step`, sorted.
+        """Return the addresses that are multiples of `step` and at which `wanted` begins, sorted.
 
-        At most `limit` addresses are returned. The search ends after 65536 occurrences, aligned or not. An
-        occurrence that crosses from one piece into the next is not found.
+        At most `limit` addresses are returned. The search ends after 65536 occurrences; occurrences at other
+        addresses than multiples of `step` are counted too. An occurrence that crosses from one piece into the
+        next is not found.
         """
         found: list[Address] = []
         hits = 0
@@ -88,7 +89,10 @@ class MemoryImage:
         return found
 
     def covers(self, span: Range) -> bool:
-        """Return True if one piece contains the whole span; False if it crosses into the next piece."""
+        """Return True if one piece contains the whole span.
+
+        A span that crosses from one piece into the next gives False, even if the pieces are adjacent.
+        """
         return self.room(span.start) >= span.size
 
 

@@ -45,12 +45,13 @@ class Parsed:
 
 
 def find_start_info(image: MemoryImage, source: str = "image") -> Parsed:
-    """Return the start info at the image's first byte if its magic is there, else the best other one.
+    """Return the start info at the image's first byte; if no magic is there, the best one found elsewhere.
 
-    The best one has the fewest ERROR rows. The places where the magic is are tried by ascending address, at
-    most 8 that have a known version and a possible number of modules; the search ends at the first without an
-    ERROR row. The image must have a piece.
-    Raises: MalformedError if the magic is nowhere, or no start info follows it.
+    The magic is searched at addresses that are multiples of 4. At most 8 (`MAX_TRIES`) places that are
+    plausible (see `_plausible`) are read, by ascending address. The first start info without an ERROR row is
+    returned. If every one has ERROR rows, the one with the fewest is returned. The image must have a piece.
+    Raises: MalformedError if no start info is found, or if the magic is at the image's first byte and the
+            structure does not fit into the piece.
     """
     first = image.pieces[0]
     if first.data[0:4] == MAGIC.to_bytes(4, "little"):
@@ -123,10 +124,10 @@ def parse_start_info(image: MemoryImage, address: Address, source: str = "image"
 
 
 def _plausible(image: MemoryImage, address: Address) -> bool:
-    """Return True if a structure, and not only the constant in a kernel's code, may be at `address`.
+    """Return True if a structure may be at `address`: not every place with the magic has one.
 
-    True if 40 bytes are in the image, the version is 0 or 1, and there are at most `MAX_MODULES` (1024)
-    modules.
+    The magic is also a constant in the code of kernels. True is returned if 40 bytes are in the image, the
+    version is 0 or 1, and there are at most `MAX_MODULES` (1024) modules.
     """
     head = image.read(address, HEADER.size)
     return (
@@ -209,8 +210,9 @@ class _Reader:
     ) -> Iterator[tuple[int, bytes]]:
         """Yield (byte offset in the list, bytes) of the entries that are in the image, at most `limit`.
 
-        If there are fewer in the image than `count`, more than `limit`, or the address is 0, an ERROR row of
-        the rule `rule` at byte `offset` of the structure is added.
+        `count` is the promised number of entries; if it is 0, nothing is done. An ERROR row of the rule
+        `rule` at byte `offset` of the structure is added if the address is 0, if the image has fewer than
+        `count` entries, or if `count` is above `limit`.
         """
         if not count:
             return

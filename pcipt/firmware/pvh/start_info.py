@@ -146,7 +146,10 @@ def _header(info: StartInfo, places: Places) -> bytes:
 
 
 def _lay_out(info: StartInfo, start: Address, order: Order) -> Places:
-    """Return the address of each piece, in the given order from `start` on, each aligned to 8 bytes."""
+    """Return the address of each piece, in the given order from `start` on.
+
+    The first piece is at `start`. Each further piece is at a multiple of 8.
+    """
     at = start
 
     def take(size: int | None) -> Address | None:

@@ -51,7 +51,8 @@ def _large(region: Region) -> str | None:
 def _no_scope(region: Region) -> str | None:
     """Return the finding's text if firmware names no function for the region; else None.
 
-    None too if Xen lists the region. Namespace scopes do not name a function (see `Region.named`).
+    None is returned too if Xen lists the region. Namespace scopes do not name a function (see
+    `Region.named`).
     """
     return None if region.named or region.listed else "it names no device: Xen drops it"
 
@@ -71,8 +72,9 @@ def _shared(region: Region) -> str | None:
 def _dropped(region: Region) -> str | None:
     """Return the finding's text if Xen drops the region because its devices are absent; else None.
 
-    If Xen was asked, it drops a region that it does not list although firmware names a function for it. If
-    Xen was not asked, it drops a region that has devices, all of which are known to be absent.
+    If Xen was asked, the text is returned if Xen does not list the region although firmware names a function
+    for it. If Xen was not asked, the text is returned if the region has devices and all of them are known to
+    be absent.
     """
     if region.listed is False and region.named and region.range is not None:
         return "Xen does not list it: it dropped it at boot, for none of its devices answered"
@@ -98,8 +100,8 @@ RULES: tuple[tuple[str, Rule], ...] = (
 def with_findings(regions: Regions, memory: Sequence[MemoryEntry] | None = None) -> Regions:
     """Return the regions, each with the findings of all rules appended to its own findings.
 
-    Call it after `with_xen`, because rules use `listed`. A region that overlaps RAM gets one finding for
-    that, and a region that overlaps another region gets one. Overlaps with RAM are found only if `memory` is
+    Call it after `with_xen`, because rules use `listed`. A region that overlaps RAM gets one more finding. A
+    region that overlaps another region gets one more finding. Overlaps with RAM are found only if `memory` is
     given, which must come from `flatten_map`.
     """
     overlaps = _overlaps(regions.regions)
@@ -140,7 +142,7 @@ def _refused(region: Region, other: Region) -> bool:
 def _ram(region: Region, memory: Sequence[MemoryEntry]) -> MemoryEntry | None:
     """Return the lowest entry of RAM that the region overlaps; None if there is none.
 
-    None too if the region is empty. `memory` must come from `flatten_map`.
+    None is returned too if the region is empty. `memory` must come from `flatten_map`.
     """
     if region.range is None:
         return None
@@ -151,8 +153,9 @@ def _overlaps(regions: Sequence[Region]) -> dict[int, int]:
     """Return, for each region that overlaps another region, the index of one region that it overlaps.
 
     Shape:  keys and values are indexes in `regions`. Two regions overlap here if Xen refuses the pair
-            (`_refused`), or if they share a page and do not have exactly the same pages. Regions with exactly
-            the same pages are one region to pcipt, so they are no overlap unless Xen refuses the pair.
+            (`_refused`). They overlap too if they share a page and do not have exactly the same pages.
+            Regions with exactly the same pages are one region to pcipt: they overlap only if Xen refuses the
+            pair.
     """
     found = _overlapping(
         (span.start, span.last + 1, number)

@@ -152,8 +152,9 @@ class Region:
     def needs_relaxed(self) -> bool:
         """True if xl needs rdm_policy=relaxed: under a strict policy Xen refuses to assign these devices.
 
-        On VT-d it is True if the region is shared, on AMD it is False. If no table shows whether the IOMMU is
-        Intel's or AMD's, it is True for a shared region: relaxed works with both.
+        It is False if the region is not shared. A shared region needs it on VT-d, and does not need it on
+        AMD. If no table shows whether the IOMMU is Intel's or AMD's, it is True for a shared region: relaxed
+        works with both.
         Source: xen/drivers/passthrough/vtd/iommu.c, intel_iommu_assign_device.
         """
         return self.kind in (RegionKind.RMRR, RegionKind.LISTED) and self.shared
@@ -201,10 +202,11 @@ def regions_from_tables(
 ) -> Regions:
     """Return the regions of all DMAR and IVRS tables, in the order of the tables.
 
-    Other tables, and bytes too short for a table, are ignored. An IVMD block whose size is 0 or runs past
-    2^64 is left out with a finding. Devices are found through the bridges as they are now in `machine`; if it
-    is None, see the module. The boot `snapshot`, if given, is used only to find out that buses were
-    renumbered since boot, which becomes a finding of the region.
+    Other tables, and bytes too short for a table, are ignored. An IVMD block whose size is 0 or that runs
+    past 2^64 is left out with a finding. Devices are found through the bridges as they are now in `machine`.
+    If `machine` is None, only devices whose path has one hop are found, and it is not known which are
+    present. The boot `snapshot` only serves to find paths that led elsewhere at boot. Each gives a finding of
+    the region.
     """
     now = snapshot_from_machine("", machine) if machine is not None else _EMPTY_SNAPSHOT
     resolver = _Resolver(machine, IommuScope(now), IommuScope(snapshot) if snapshot is not None else None)
@@ -270,9 +272,10 @@ class _Resolver:
     def ivmd(self, block: MemoryBlock) -> Region:
         """Return the region of an IVMD block, whose `size` must not be 0.
 
-        If the block names a range of functions, the devices are those of the machine that are in the range;
-        none without a machine. If both flags are set, the kind is EXCLUSION. If neither is set, the kind is
-        NEITHER, with a finding.
+        If the block names one function, the region has this device, whether or not the machine has it. If it
+        names a range of functions, the devices are those functions of the machine that are in the range;
+        there are none without a machine. If both flags are set, the kind is EXCLUSION. If neither is set, the
+        kind is NEITHER, with a finding.
         """
         first, last = (
             sbdf_from_devfn(block.segment, number >> 8, number & 0xFF) for number in (block.first, block.last)
@@ -310,7 +313,8 @@ class _Resolver:
     def _moved(self, segment: int, scope: Scope, leads_to: Sbdf | None) -> Iterator[Finding]:
         """Yield one finding if the path of a scope leads nowhere now, or elsewhere than at boot.
 
-        Yield nothing without a machine, or for a path of fewer than two hops.
+        If there is no boot snapshot, or the path led nowhere at boot, only a path that leads nowhere now
+        gives the finding. Yield nothing without a machine. Yield nothing for a path of fewer than two hops.
         """
         if self.machine is None or len(scope.path) < 2:
             return

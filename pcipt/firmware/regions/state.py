@@ -37,9 +37,10 @@ class XenRegions:
 def with_xen(regions: Regions, xen: XenRegions, machine: Machine | None) -> Regions:
     """Return the regions with `listed` set, followed by the regions that only Xen lists.
 
-    The latter are sorted by address. A region is listed if it shares a page with one that Xen lists. An empty
-    region keeps its `listed`. An RMRR for which table and Xen name different functions gets a finding. Call
-    `with_findings` afterwards, because its rules use `listed`.
+    A region is listed if it shares a page with one that Xen lists. An empty region keeps its `listed`. The
+    regions that only Xen lists are those that share no page with a region of a table; they are sorted by
+    address. An RMRR for which table and Xen name different functions gets a finding, unless it has such a
+    finding. Call `with_findings` afterwards, because its rules use `listed`.
     """
     holders: dict[Frames, list[Sbdf]] = {frames: [] for frames in xen.listed}
     for sbdf, spans in sorted(xen.of.items()):
@@ -59,8 +60,8 @@ def with_owners(
     """Return the regions with the owner of each device and with `mapped` set.
 
     `owners` are words for reports; a device that `owners` lacks gets the owner "unknown". `mapped` is one
-    value for all regions, or a value for the pages of each region. In the second case a region whose pages it
-    lacks keeps its value, and an empty region gets NO.
+    value for all regions, or a mapping from the pages of a region to its value. If it is a mapping, a region
+    whose pages are not in the mapping keeps its own value, and an empty region gets NO.
     """
     joined = []
     for region in regions.regions:
@@ -79,8 +80,8 @@ def with_owners(
 def _compared(region: Region, holders: Mapping[Frames, Sequence[Sbdf]], xen: XenRegions) -> Region:
     """Return the region with `listed` set, and a finding if Xen and the table name different functions.
 
-    An empty region is returned unchanged. Functions are compared only for an RMRR, and functions of the table
-    only if Xen was asked about them.
+    An empty region is returned unchanged. Functions are compared only for an RMRR. A function that only the
+    table names counts only if Xen was asked about it. A region with such a finding gets no second one.
     """
     frames = region.frames
     if frames is None:
@@ -107,10 +108,10 @@ def _compared(region: Region, holders: Mapping[Frames, Sequence[Sbdf]], xen: Xen
 
 
 def _kind(regions: Regions) -> RegionKind:
-    """Return the kind of a region that Xen lists and no table contains: UNITY if an IVRS table was read.
+    """Return the kind of a region that Xen lists and no table contains.
 
-    RMRR if only DMAR tables were read, LISTED if no table was read. Xen's command line can add such a region,
-    or dom0 cannot see the tables.
+    UNITY if an IVRS table was read. RMRR if only DMAR tables were read. LISTED if no table was read. Such a
+    region exists because Xen's command line adds it, or because dom0 cannot see the tables.
     """
     if IVRS in regions.signatures:
         return RegionKind.UNITY

@@ -1,0 +1,73 @@
+"""What a dry run shares with the memory, and what it has for itself."""
+
+import attrs
+import pytest
+
+from pcipt.engine.memory import Memory
+from pcipt.firmware.coverage import snapshot_from_machine
+from pcipt.pci import Frames, Gfn, decode_machine, parse_sbdf
+from pcipt.remap.actions import AddDevice, MapMmio
+from pcipt.remap.ledger import Ledger
+from pcipt.remap.life import Event
+
+NIC, DISK = parse_sbdf("01:00.0"), parse_sbdf("02:00.0")
+PAGES = Frames(Gfn(0xC0000), 2)
+
+
+def memory():
+    return Memory(
+        Ledger("boot"),
+        boot=snapshot_from_machine("boot", decode_machine([])),
+        removed={NIC},
+        vacated={"nic": NIC},
+        bridge_numbers={"port": (2, 4)},
+        outside_window={"nic": frozenset({1})},
+        left_guests={NIC: 3},
+    )
+
+
+def test_the_mapped_pages_are_those_of_the_ledger():
+    held = memory()
+    held.ledger.noted(MapMmio(NIC, "", "nic", 0, PAGES), "now")
+    assert held.mapped is held.ledger.mapped
+    assert [run.frames for run in held.mapped] == [PAGES]
+
+
+def test_a_copy_is_equal():
+    held = memory()
+    held.ledger.messages_lost = "yesterday"
+    assert held.copy() == held
+    assert held.copy().ledger.messages_lost == "yesterday"
+
+
+def test_what_a_copy_does_to_the_ledger_stays_with_the_copy():
+    held = memory()
+    copied = held.copy()
+    copied.ledger.step(AddDevice(DISK, ""), Event.INTEND)
+    copied.ledger.noted(MapMmio(NIC, "", "nic", 0, PAGES), "now")
+    assert (held.ledger.entries, len(held.mapped)) == ((), 0)
+    assert (len(copied.ledger.entries), len(copied.mapped)) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["vacated", "outside_window"])
+def test_what_a_copy_forgets_stays_in_the_memory(name):
+    held = memory()
+    before = dict(getattr(held, name))
+    getattr(held.copy(), name).clear()
+    assert getattr(held, name) == before != {}
+
+
+@pytest.mark.parametrize(
+    "name", ["boot", "intents", "removed", "bridge_numbers", "left_guests", "held_regions"]
+)
+def test_what_only_readings_write_is_shared_with_a_copy(name):
+    held = memory()
+    assert getattr(held.copy(), name) is getattr(held, name)
+
+
+def test_a_new_memory_holds_a_ledger_and_nothing_else():
+    fresh = Memory(Ledger("boot"))
+    assert fresh.boot is None
+    for field in attrs.fields(Memory):
+        if field.name not in ("ledger", "boot"):
+            assert len(getattr(fresh, field.name)) == 0, field.name
