@@ -247,7 +247,7 @@ class Daemon:
         )
 
     def _look(self, functions: Collection[Sbdf]) -> list[Outcome]:
-        """Reconcile `functions`, which have a new owner according to a client, and return all outcomes.
+        """Reconcile `functions` now and return all outcomes. A client asked for it.
 
         Other work that is due is done too, and its outcomes are returned too. If messages were lost, the
         whole machine is read, because another function may need the pages that these functions no longer
@@ -293,7 +293,7 @@ class Daemon:
         self._notifier.send("READY=1", self._status_line())
 
     def _take_settings(self, settings: Settings) -> None:
-        """Use these settings from now on. A new `watch_source` is only logged: it needs a new start."""
+        """Use these settings from now on. A new `watch_source` is logged, and used after the next start."""
         if settings.watch_source != self.settings.watch_source:
             self._log.warning(
                 "watch.source holds from the next start on", kind="settings", wanted=settings.watch_source

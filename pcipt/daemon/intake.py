@@ -1,5 +1,4 @@
-"""Adds what has arrived to the engine's queue: hot-plug messages and configuration writes. It does nothing
-else.
+"""Adds the functions of hot-plug messages and of configuration writes to the engine's queue; no more.
 
 A message is a reason to read a function, never a fact: sysfs and the registers are read when the function is
 reconciled.
@@ -64,8 +63,8 @@ class Intake:
     def take_messages(self) -> None:
         """Take all hot-plug messages that have arrived; add the function of each to the engine's queue.
 
-        A message about a guest's passthrough adds all functions that are bound to xen-pciback. If messages
-        may be lost, EVERYTHING is added.
+        A message that guests have changed adds all functions that are bound to xen-pciback. If messages may
+        be lost, EVERYTHING (the whole machine) is added.
 
         Raises: UnsupportedError if the source of messages broke and cannot be opened again.
         """
@@ -80,10 +79,10 @@ class Intake:
                 self._message(event.sbdf, event.action)
 
     def take_writes(self) -> None:
-        """Take all configuration writes that have arrived; add each function that they change to the engine's
-        queue.
+        """Take all configuration writes that have arrived.
 
-        If records of writes were lost, EVERYTHING is added.
+        Each function that must be read again because of a write is added to the engine's queue. If records of
+        writes were lost, EVERYTHING (the whole machine) is added.
         """
         self._watch.take()
 

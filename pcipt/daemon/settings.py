@@ -34,7 +34,7 @@ class Settings:
     def performs(self, word: str) -> bool:
         """Return True if actions of kind `word` are performed: the mode is "enforce" and their switch is on.
 
-        An unknown `word` is switched on.
+        The switch of an unknown `word` is on.
         """
         return self.mode == "enforce" and self.actions.get(word, True)
 

@@ -52,7 +52,7 @@ class FileStore:
         return ledger, snapshot if snapshot is not None and snapshot.boot_id == boot_id else None, findings
 
     def append(self, steps: Sequence[Step]) -> None:
-        """Append steps to the ledger's file; they are on disk when this returns. Call `load` first.
+        """Append steps to the ledger's file of steps; they are on disk when this returns. Call `load` first.
 
         If no ledger of this boot is on disk yet, or its steps were damaged, the ledger is saved first.
 

@@ -65,7 +65,10 @@ class Watchdog:
         self._loop.after("watchdog", self._interval, self._check)
 
     def _check(self) -> None:
-        """Send the next check and set the next deadline. Complain if the last check got no answer."""
+        """Send the next check and set the next deadline.
+
+        Complain if the last check got no answer, and if the control socket cannot be reached now.
+        """
         if self._connection is not None:
             self._complain("no answer to the last check")
         self._hang_up()

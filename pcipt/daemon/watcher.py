@@ -88,8 +88,7 @@ class Watch:
             self._fold(event)
 
     def settle(self) -> None:
-        """Apply the writes that are pending in the shadow (one half of a 64-bit BAR): the other half has not
-        arrived.
+        """Apply the writes that wait in the shadow for the other half of a 64-bit BAR, which has not arrived.
 
         Also report losses that only the source's counters show, and new problems of the source.
         """

@@ -42,8 +42,8 @@ class Worker:
     def work_off(self, *, whole: bool = True) -> list[Outcome]:
         """Call `turn` until nothing is due now; return the outcomes of all its reports, in their order.
 
-        Stop earlier if SIGTERM or SIGINT has arrived, but not between two slices of EVERYTHING. If `whole` is
-        False, work for EVERYTHING stays in the queue.
+        If SIGTERM or SIGINT has arrived, stop after the present reconciliation, but not between two slices of
+        EVERYTHING. If `whole` is False, work for EVERYTHING (the whole machine) stays in the queue.
         """
         outcomes: list[Outcome] = []
         while (report := self.turn(whole=whole)) is not None:
@@ -55,8 +55,8 @@ class Worker:
     def _refresh(self, scope: Scope, report: Report) -> None:
         """Give the watcher the registers that were read.
 
-        If functions may have been added or removed, it gets those of all functions, else those of the
-        functions that were written.
+        If functions may have been added or removed, the watcher gets the registers of all functions. If not,
+        the watcher gets those of the functions to which somebody has written.
         """
         raws = self._engine.raws
         if report.shape_changed:

@@ -41,8 +41,8 @@ class TableReading:
 def read_tables(root: str = "/") -> TableReading:
     """Read all ACPI tables in sys/firmware/acpi/tables below `root`.
 
-    Files whose names are not names of tables, links and directories are skipped. A table that cannot be read
-    or is longer than 16 MiB gives a finding.
+    Links, directories, and files whose name is not the name of a table are skipped. A table that cannot be
+    read or is longer than 16 MiB gives a finding.
     Raises: InputError if the directory is missing, cannot be listed, or no table could be read;
             NotPermittedError if no table could be read and permission was refused for at least one.
     """
@@ -58,8 +58,9 @@ def read_tables(root: str = "/") -> TableReading:
 def read_table_directory(path: str) -> TableReading:
     """Read each file of a directory as one ACPI table.
 
-    Hidden files, links, directories, and files whose extension shows that iasl or a person wrote text (.dsl,
-    .txt, …), are skipped. A table that cannot be read or is longer than 16 MiB gives a finding.
+    Hidden files, links and directories are skipped. Files with an extension of text (.dsl, .txt, …) are
+    skipped, because iasl or a person wrote them. A table that cannot be read or is longer than 16 MiB gives a
+    finding.
     Raises: InputError if the directory cannot be listed or no table could be read; NotPermittedError if no
             table could be read and permission was refused for at least one.
     """
@@ -76,8 +77,8 @@ def read_table_directory(path: str) -> TableReading:
 def read_table_file(path: str) -> bytes:
     """Return the bytes of one ACPI table from a file. The bytes are not checked.
 
-    Raises: InputError if the file cannot be read (also without permission), is a link or not a regular file,
-            or is longer than 16 MiB.
+    Raises: InputError if the file cannot be read for any reason (permission is one), is a link or not a
+            regular file, or is longer than 16 MiB.
     """
     with Tree(os.path.dirname(path) or ".") as tree:
         try:

@@ -19,8 +19,10 @@ _OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def read_register(root: str, sbdf: Sbdf, register: Register) -> int:
-    """Return the value of a register. If the device is absent, all bits are one; nothing is raised.
+    """Return the value of a register.
 
+    If Linux lists the function and the device does not answer, all bits of the value are one, and nothing is
+    raised.
     Raises: NoSuchDeviceError if Linux does not list the function or it has no file `config`;
             NotPermittedError if permission is refused; InputError for every other failure, for example if
             only the first 64 bytes may be read and the register is behind them.

@@ -78,9 +78,9 @@ class _Block:
     def add(self, number: int, offset: int, text: str) -> None:
         """Append a line of bytes.
 
-        `number` is the number of the line in the dump, `offset` the offset that it names. After the first
-        line that is malformed, does not continue, or goes beyond 4096 bytes, add a finding and ignore all
-        further lines.
+        `number` is the number of the line in the dump, `offset` the offset that the line names. A line is
+        wrong if it is malformed, does not continue at the end of the bytes so far, or goes beyond 4096 bytes.
+        The first wrong line adds a finding. All lines after a wrong line are ignored.
         """
         if self._broken:
             return

@@ -29,8 +29,8 @@ class Kind(enum.Enum):
 class Depth(enum.Enum):
     """How much of a function is read. Reading less disturbs a sleeping device less.
 
-    GLANCE reads the ids and the first 64 bytes of `config` (the header). HEADER reads all files, but only 64
-    bytes of `config`. FULL reads everything.
+    GLANCE reads vendor, device, class and the first 64 bytes of `config` (the header). HEADER reads
+    everything except the bytes of `config` after the first 64. FULL reads everything.
     """
 
     GLANCE = "glance"

@@ -19,9 +19,10 @@ from pcipt.pci.linux_facts import LinuxFacts
 def read_facts(root: str, sbdfs: Iterable[Sbdf]) -> dict[Sbdf, LinuxFacts]:
     """Return the facts of each function. A function whose directory cannot be opened is left out.
 
-    That is so if Linux does not list it (any more). Facts that cannot be read are None. `sbdfs` should
-    contain all functions of the machine: a function without a file `reset_method` has no reset methods if
-    another function of `sbdfs` has some, else its methods are unknown.
+    A directory cannot be opened if Linux does not list the function (any more). Facts that cannot be read are
+    None. `sbdfs` should contain all functions of the machine. If at least one function of `sbdfs` has reset
+    methods, a function without a file `reset_method` has none (an empty tuple). Otherwise its methods are
+    unknown (None).
     Raises: InputError if `sys/bus/pci/devices` is missing below `root`.
     """
     found: dict[Sbdf, LinuxFacts] = {}

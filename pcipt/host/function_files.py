@@ -56,10 +56,10 @@ class FunctionFiles:
     def read(self, sbdf: Sbdf, depth: Depth, parent: Sbdf | None, root_bus: int | None) -> RawFunction:
         """Read the files of the function up to `depth`.
 
-        Call it once. Raises nothing: a problem becomes a finding. What cannot be read is None in the result
-        (empty for `resources`). With GLANCE only ids and the header are read. With GLANCE and HEADER,
-        `config` has at most 64 bytes. `parent` and `root_bus`, which the caller knows from directory names,
-        are copied to the result.
+        Call it once. Raises nothing: a problem becomes a finding. A value that cannot be read is None in the
+        result (empty for `resources`). With GLANCE only vendor, device, class and the header are read. With
+        GLANCE and HEADER, `config` has at most 64 bytes. `parent` and `root_bus`, which the caller knows from
+        directory names, are copied to the result.
         """
         config = self._bytes(files.CONFIG, None if depth is Depth.FULL else HEADER_BYTES)
         vendor = self._number(files.VENDOR, 0xFFFF)
@@ -96,12 +96,13 @@ class FunctionFiles:
         )
 
     def _bus_below(self, sbdf: Sbdf) -> int | None:
-        """Return Linux's number for the bus below a bridge, or None if the function is not a bridge.
+        """Return Linux's number for the bus below a bridge.
 
-        The file `secondary_bus_number` shows what the register reads now, which may differ from Linux's
-        number. Linux's number is in directory names only: in a live tree in `pci_bus`, in a recorded tree in
-        the names of the functions below. The lowest bus number of the same segment is returned. If no name
-        shows a bus, the value of the file is returned.
+        Return None if the file `secondary_bus_number` is missing (the function is not a bridge) or cannot be
+        read. The file shows what the register reads now, which may differ from Linux's number. Linux's number
+        is in directory names only: in a live tree in `pci_bus`, in a recorded tree in the names of the
+        functions below. The lowest bus number of the same segment is returned. If no name shows a bus, the
+        value of the file is returned.
         Source: linux drivers/pci/pci-sysfs.c, secondary_bus_number_show.
         """
         register = self._number(files.SECONDARY_BUS, 0xFF, _DECIMAL)

@@ -74,8 +74,8 @@ def read_memory(root: str = "/") -> MemoryReading:
     """Read both memory maps below `root`.
 
     Raises: NotPermittedError if `root` is `/` and the kernel hides the addresses from this process;
-            InputError if `root` cannot be opened, or if there is no usable map: /proc/iomem cannot be read or
-            was recorded without addresses, and the firmware's map is missing too.
+            InputError if `root` cannot be opened; InputError if both maps are missing. /proc/iomem counts as
+            missing if it cannot be read, or if it was recorded without addresses.
     """
     findings: list[Finding] = []
     with Tree(root) as tree:
@@ -102,8 +102,9 @@ def read_memory(root: str = "/") -> MemoryReading:
 def _firmware_map(tree: Tree, findings: list[Finding]) -> tuple[NamedRange, ...]:
     """Read the firmware's map from sys/firmware/memmap, in the order of its numbers. Raises nothing.
 
-    A malformed entry is left out and gives a finding in `findings`. If a file cannot be read, the result is
-    empty and a finding is added. If there is no map, the result is empty without a finding.
+    The map ends before the first number that has no files; without number 0 the result is empty, without a
+    finding. A malformed entry is left out and gives a finding in `findings`. If an existing file cannot be
+    read, the result is empty and a finding is added.
     """
     found: list[NamedRange] = []
     for number in range(files.MEMMAP_ENTRIES):

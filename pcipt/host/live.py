@@ -67,8 +67,10 @@ class LinuxHost:
         return read_memory(self._root)
 
     def read_register(self, sbdf: Sbdf, register: Register) -> int:
-        """Return the value of one register of a function. If the device is absent, all bits are one.
+        """Return the value of one register of a function.
 
+        If Linux lists the function and the device does not answer, all bits of the value are one, and nothing
+        is raised.
         Raises: NoSuchDeviceError if Linux does not list the function; NotPermittedError if permission is
                 refused; InputError for every other failure.
         """

@@ -48,8 +48,8 @@ class XenStart:
     """Xen at the beginning: {"version": "4.17.7", "dom0": "pv", "known": [SBDF, …], "announces": false}.
 
     `known` are the functions that Xen knows. A value is None if the recording does not contain it.
-    `announces` is True if dom0's kernel tells Xen about functions that are added and removed. If it is False,
-    the replay shows what pcipt does alone.
+    `announces` is True if dom0's kernel tells Xen about functions that are added and removed. If `announces`
+    is False, only pcipt tells Xen about them.
     """
 
     version: str | None
@@ -173,11 +173,12 @@ def read_steps(directory: str) -> Iterator[Step]:
 
 
 def read_xen_start(directory: str) -> XenStart:
-    """Read xen.json. If the file is missing or empty, Xen knows every function of the recorded machine.
+    """Read xen.json. If the file is missing or empty, Xen knows every function of the recorded machine, and
+    `version` and `dom0` are None.
 
     Raises: MalformedError if the content is not valid; InputError if the file is not a regular file or is
-            longer than 1 MiB, or if it is missing and the recording has no sys/bus/pci/devices; OSError if it
-            cannot be opened or read.
+            longer than 1 MiB; InputError if the file is missing or empty and the recording has no
+            sys/bus/pci/devices; OSError if it cannot be opened or read.
     """
     path = os.path.join(directory, "xen.json")
     data = _read(path)

@@ -53,8 +53,8 @@ def record_machine(
 ) -> Recorded:
     """Record the machine below `root` into the directory `target`, which must be empty or not exist.
 
-    `tell(done, all)` is called before each function: how many are recorded, and how many there are. A file
-    that cannot be read is left out and named in the result. After an error `target` is as it was before.
+    `tell(done, all)` is called before each function: `done` functions were handled before it, of `all`. A
+    file that cannot be read is left out and named in the result. After an error `target` is as it was before.
     Raises: InputError if `target` is not empty or cannot be written, or if `root` has no sys/bus/pci/devices.
     """
     target = os.path.abspath(target)
@@ -112,7 +112,7 @@ class _Recorder:
     def functions(self, sbdfs: Collection[Sbdf], tell: Callable[[int, int], None]) -> None:
         """Record the files of all functions, in the order of their directory paths.
 
-        `tell(done, all)` is called before each function.
+        `tell(done, all)` is called before each function: `done` functions were handled before it, of `all`.
         Raises: InputError if the root has no sys/bus/pci/devices; OSError if the copy cannot be written.
         """
         os.makedirs(os.path.join(self._target, files.DEVICES))
@@ -159,8 +159,9 @@ class _Recorder:
     def _function(self, reader: SysfsReader, sbdf: Sbdf) -> None:
         """Record the files of one function, and its entry in sys/bus/pci/devices.
 
-        A function that Linux does not list any more is skipped. If its directory cannot be opened, it is
-        added to `left_out`; if the directory is missing, only the link to it is recorded.
+        A function that Linux does not list any more is skipped. If the directory of the function is missing,
+        only the link to it is recorded. If the directory cannot be opened for another reason, the entry is
+        added to `left_out`.
         """
         listed = f"{files.DEVICES}/{sbdf}"
         place = reader.place(sbdf)

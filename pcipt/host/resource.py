@@ -50,8 +50,9 @@ def parse_resource(data: bytes) -> tuple[tuple[Resource, ...], Finding | None]:
 def _parse_line(line: bytes) -> Resource | None:
     """Return one line as a resource, or None if it is malformed.
 
-    An unused line has the size 0. Linux writes it as 0 to 0, or with the end one below the start. A line
-    whose end is lower than that is malformed.
+    A line is unused, and has the size 0, if its end is 0, if its end is one below its start, or if it covers
+    all 64-bit addresses. Linux writes an unused line as 0 to 0, or with the end one below the start. Any
+    other line whose end is below its start is malformed.
     """
     matched = _LINE.fullmatch(line)
     if matched is None:

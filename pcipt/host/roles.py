@@ -34,7 +34,8 @@ _NODE = re.compile(r"/dev/([A-Za-z0-9!_.-]{1,64})")
 class Kept:
     """A file (`data`) or a link (`target`) that was read. `path` is its path below the root.
 
-    Of mountinfo, `data` holds only the line of `/`, without the mount options, which may contain a password.
+    Of mountinfo, `data` holds only the line of `/`. Its last field, the options of the file system, is left
+    out because it may contain a password.
     """
 
     path: str
@@ -109,7 +110,8 @@ class _Reader:
         return frozenset().union(*found) if found else None
 
     def consoles(self) -> tuple[frozenset[Sbdf] | None, bool | None]:
-        """Return the functions of serial consoles, and True if a virtual terminal is a console.
+        """Return the functions of serial consoles, and whether a virtual terminal is a console (True or
+        False).
 
         Both are None if the list of consoles cannot be read. A console that belongs to no device, such as
         Xen's hvc0, is left out.
@@ -131,7 +133,7 @@ class _Reader:
     def _device_of_node(self, source: str = "") -> str | None:
         """Return the path below the root of the block device whose node in /dev is `source`.
 
-        Return None if `source` is not such a node, or if no mapped device has its name. It is needed for a
+        Return None if `source` is not such a node, or if no mapped device has its name. This method is for a
         file system whose device number in mountinfo is not that of a block device (btrfs).
         """
         if source.startswith("/dev/mapper/"):
@@ -182,10 +184,11 @@ class _Reader:
         return None
 
     def _functions_below(self, link: str, depth: int) -> set[Sbdf]:
-        """Return the functions that carry a block device.
+        """Return the functions that carry a block device: all functions in its path, bridges too.
 
-        Follow at most `depth` levels of virtual devices. These are all functions in its path, bridges too. An
-        empty set means that no PCI function carries the disk (an SD card), or that `depth` was not enough.
+        If the device is virtual, return the functions of the devices that it consists of. At most `depth`
+        levels of virtual devices are followed. An empty set means that no PCI function carries the disk (an
+        SD card), or that `depth` was not enough.
         Raises: OSError if it cannot be found which function carries the disk, for example for iSCSI.
         """
         where = self._follow_link(link)

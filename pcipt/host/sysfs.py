@@ -132,10 +132,12 @@ class SysfsReader:
         return [sbdf for name in names if (sbdf := sbdf_from_name(name)) is not None]
 
     def place(self, sbdf: Sbdf) -> str | None:
-        """Return the path of a function's directory below the root, or None if Linux does not list it.
+        """Return the path of a function's directory below the root, or None if Linux does not list the
+        function.
 
-        The path is computed from the text of the link. Neither the directory nor links on the way are looked
-        at. A path that begins with `..` leads outside the tree; `Tree.enter` refuses it.
+        The path is computed from the text of the link in `sys/bus/pci/devices`. If there is a directory in
+        place of the link, its own path is returned. Neither the directory nor links on the way are looked at.
+        A path that begins with `..` leads outside the tree; `Tree.enter` refuses it.
         """
         name = str(sbdf)
         try:
@@ -150,7 +152,8 @@ class SysfsReader:
         """Open a function's directory and return its descriptor.
 
         The descriptor is valid until the next call of `enter` or `read`; the caller must not close it.
-        Raises: OSError if it cannot be opened; FileNotFoundError also if Linux does not list the function.
+        Raises: FileNotFoundError if Linux does not list the function or its directory is missing; another
+                OSError if the directory cannot be opened.
         """
         place = self.place(sbdf)
         if place is None:
@@ -190,8 +193,9 @@ class SysfsReader:
 def _read_in(directory: int, names: tuple[str, ...], sbdf: Sbdf, depth: Depth) -> RawFunction:
     """Read the function `sbdf` in the open `directory`, whose path from the root is `names`.
 
-    The last but one name gives its bridge or its root bus. A bridge of another segment is not taken. If the
-    last name is not the address `sbdf`, the function gets a finding.
+    The last but one name gives its bridge or its root bus. If the bridge is in another segment, the function
+    has neither a bridge nor a root bus. If the last name is not the address `sbdf`, the function gets a
+    finding.
     """
     reading = FunctionFiles(directory, len(names))
     above = names[-2] if len(names) > 1 else ""

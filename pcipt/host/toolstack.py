@@ -26,7 +26,7 @@ _DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # searched even if the
 class Toolstack:
     """Commands and sysfs writes that change the running machine.
 
-    `root` is the directory that has its sysfs.
+    `root` is the directory below which sysfs is mounted at `sys`.
     """
 
     def __init__(self, root: str = "/") -> None:
@@ -52,10 +52,11 @@ class Toolstack:
             raise InputError(f"modprobe {MODULE}", f"{DRIVERS}/{PCIBACK} did not appear")
 
     def unload_pciback(self) -> None:
-        """Unload the module xen-pciback. Do nothing if it is not loaded or a function is bound to it.
+        """Unload the module xen-pciback. Do nothing if the module is not loaded, or if a function is bound to
+        it.
 
         Unloading the module would unbind every function from it.
-        Raises: InputError if it cannot be unloaded; UnsupportedError if modprobe is not installed.
+        Raises: InputError if the module cannot be unloaded; UnsupportedError if modprobe is not installed.
         """
         try:
             names = os.listdir(os.path.join(self._root, DRIVERS, PCIBACK))
@@ -88,9 +89,9 @@ class Toolstack:
     def take_back(self, sbdf: Sbdf, driver: str | None = None, *, rebind: bool = True) -> None:
         """Take a function out of quarantine and unbind it from xen-pciback.
 
-        This runs xl pci-assignable-remove. With `rebind`, xl binds the function to the driver that xl stored.
-        Use False if xl's stored driver may be out of date. If the function has no driver afterwards, it is
-        bound to `driver`; with None it stays without a driver.
+        This runs xl pci-assignable-remove. If `rebind` is True, xl binds the function to the driver that xl
+        stored. Use False if the driver that xl stored may be out of date. If the function has no driver after
+        that, it is bound to `driver`. If `driver` is None, it stays without a driver.
         Raises: InputError with the message of xl if xl fails, if the function is still bound to xen-pciback,
                 or if Linux refuses to bind `driver`; UnsupportedError if xl is not installed.
         """
@@ -134,7 +135,8 @@ class Toolstack:
             self.bind(sbdf, driver)
 
     def probe(self, sbdf: Sbdf) -> None:
-        """Make Linux search for a driver for a function and bind it. Raises: InputError if Linux refuses.
+        """Ask Linux to find a driver for a function and to bind the function to it. Raises: InputError if
+        Linux refuses.
 
         If no driver fits, the function stays without one and nothing is raised.
         """

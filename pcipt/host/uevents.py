@@ -87,7 +87,8 @@ class UeventSocket(Protocol):
 
 
 def open_uevent_socket(receive_buffer: int = RECEIVE_BUFFER) -> socket.socket:
-    """Open a netlink socket that receives the hot-plug messages of the kernel, but no messages of udev.
+    """Open a netlink socket that receives the hot-plug messages of the kernel. It receives no messages of
+    udev.
 
     `receive_buffer` is in bytes. It is limited by the system's maximum if the process lacks CAP_NET_ADMIN.
     The socket does not block. The caller closes it.
@@ -115,7 +116,7 @@ class UeventSource:
 
     `overruns` counts errors of the socket. `gaps` counts calls of `read` that found a gap in SEQNUM. `forged`
     counts messages that were not accepted: not from the kernel, or contradicting themselves.
-    Raises: UnsupportedError if the socket cannot be opened.
+    Raises: UnsupportedError if the socket cannot be opened; ImportError if pyroute2 is not installed.
     """
 
     def __init__(self, open_socket: Callable[[], UeventSocket] = open_uevent_socket) -> None:
@@ -250,10 +251,11 @@ class _Sequence:
         self._next = seqnum + 1
 
     def settle(self) -> bool:
-        """Return True if a message is missing, then forget this.
+        """Return True if a message is missing since the last call, else False.
 
         Call it when all waiting messages were received. It also returns True if a number arrived that was not
-        expected, such as a number a second time.
+        expected: a number a second time, or a number far above the last one. After the call nothing is
+        missing any more.
         """
         broken = self._broken or bool(self._missing)
         self._broken = False

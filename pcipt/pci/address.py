@@ -51,8 +51,8 @@ def nearest(existing: Iterable[Sbdf], meant: Sbdf) -> Sbdf | None:
     """Return the address of `existing` that is most similar to `meant`, or None if `existing` is empty.
 
     The most similar address has the fewest different hexadecimal digits; two adjacent digits that are swapped
-    are one difference. Among equals, the address with the smallest difference of segment is returned, then of
-    bus, device and function.
+    are one difference. If several addresses have equally few, the smallest difference of segment decides,
+    then of bus, device and function.
     """
     return min(
         existing, key=lambda sbdf: (_different_digits(sbdf, meant), _distance(sbdf, meant)), default=None
@@ -87,10 +87,10 @@ def sbdf_from_devfn(segment: int, bus: int, devfn: int) -> Sbdf:
 
 @attrs.frozen(weakref_slot=False)
 class PciPath:
-    """The path of a function from its root bus down. It stays the same if buses behind bridges are
+    """The path of a function from its root bus down. A path stays the same if buses behind bridges are
     renumbered.
 
-    The text form is Qubes' notation, for example 00_1c.0-00_00.0.
+    The text form is Qubes' notation, for example 00_1c.0-00_00.0. A segment other than 0 is written in front.
 
     Shape:  `hops` holds one (bus, device, function) for each bridge from the root bus down, and a last one
             for the function itself. The first bus is the number of the root bus. Each further bus is counted
@@ -140,11 +140,12 @@ _EXPECTED = "expected [[segment:]bus:]device.function"
 
 
 def parse_sbdf(text: str) -> Sbdf:
-    """Return the address of the one function that `text` names. If the segment, or segment and bus, are left
-    out together with their colons, they are 0.
+    """Return the address of the one function that `text` names.
 
-    Raises: AddressError naming the wrong field; also if `text` is a filter (a part is empty or `*`, or the
-            function is left out), or a PCI path of several hops (field "path").
+    If `text` has no colon, segment and bus are 0. If it has one colon, the segment is 0.
+    Raises: AddressError if a field is wrong (the error names the field); if `text` is a filter (a part is
+            empty or `*`, or the function is left out); if `text` is a PCI path of several hops (field
+            "path").
     """
     target = parse_target(text)
     if isinstance(target, Sbdf):
@@ -161,7 +162,8 @@ def parse_slot(text: str) -> SlotFilter:
 
     A part that is empty, `*` or left out matches every value, so `1a.0` matches that device on every bus. An
     address in the notation of Qubes or libvirt gives a filter that matches one function.
-    Raises: AddressError naming the wrong field; also for an empty text, and for a PCI path of several hops.
+    Raises: AddressError if a field is wrong (the error names the field), if `text` is empty, or if it is a
+            PCI path of several hops.
     Source: lspci(8), option -s; xl's `.*` is the same grammar.
     """
     body = _without_decoration(text)
@@ -176,10 +178,12 @@ def parse_slot(text: str) -> SlotFilter:
 def parse_target(text: str) -> Target:
     """Return the address, the filter or the PCI path that `text` means. A user gives such texts to commands.
 
-    Shape:  an `Sbdf` if device and function are given (a segment or bus that is left out with its colon is
-            0); a `SlotFilter` if a part is empty or `*`, or if the function is left out; a `PciPath` if the
-            text has several hops.
-    Raises: AddressError naming the wrong field, and the limit that it exceeds; also for an empty text.
+    A segment or a bus that is left out together with its colon is 0, in an address and in a filter.
+
+    Shape:  an `Sbdf` if device and function are given; a `SlotFilter` if a part is empty or `*`, or if the
+            function is left out; a `PciPath` if the text has several hops.
+    Raises: AddressError if a field is wrong (the error names the field and the limit that it exceeds), or if
+            `text` is empty.
     """
     body = _without_decoration(text)
     if "_" in body:

@@ -75,8 +75,8 @@ class Bar:
     `index` is the number of the BAR: 0 to 5, or 6 for the ROM; VF BARs of an SR-IOV structure have 0 to 5. A
     64-bit BAR has the lower index of its two registers. `address` has no type bits; it is 0 if the register
     has lost its address. `size` None is unknown. `decoding` is True if the function responds at this address
-    now, None if the command register was not read. `below_1mib` is True for the old memory type for addresses
-    below 1 MiB.
+    now, False if it does not, None if this is unknown. `below_1mib` is True for the old memory type for
+    addresses below 1 MiB.
     Units:  bytes; port numbers for IO.
     """
 
@@ -101,8 +101,8 @@ def register_values(config: ConfigSpace, base: int, count: int) -> list[tuple[in
     """Return an (index, value) pair for each of `count` (at most 7) BAR registers in a row, from offset
     `base` on.
 
-    Shape:  pairs in index order, also of registers that are zero; the value has its type bits. A 64-bit BAR
-            is one pair under its lower index. The list ends before the first BAR that was not read
+    Shape:  pairs in index order; the value has its type bits. A register that is zero gives a pair too. A
+            64-bit BAR is one pair under its lower index. The list ends before the first BAR that was not read
             completely. A 64-bit BAR in the last register has no upper half, and its pair has the lower half
             alone.
     """
@@ -128,9 +128,9 @@ def decode_bars(config: ConfigSpace, command: int, resources: Sequence[Resource]
     A BAR is implemented if its register is not zero, or if its line of `resources` is used. If the register
     is zero and the line is used, the hardware has lost the BAR, and the BAR is returned with address 0. A BAR
     whose register was not read is left out. Sizes are those of the lines; the size is None if the line is
-    unused or missing. `command` is the value of the command register and decides `decoding`; a ROM must be
-    enabled in its own register too. `resources` are the lines of sysfs `resource`, from line 0 on. A header
-    of unknown type gives an empty list.
+    unused or missing. `decoding` is read from `command`, the value of the command register. A ROM decodes
+    only if it is also enabled in its own register. `resources` are the lines of sysfs `resource`, from line 0
+    on. A header of unknown type gives an empty list.
     """
     base, count, rom = LAYOUT[config.header]
     io, memory = bool(command & COMMAND_IO), bool(command & COMMAND_MEMORY)
@@ -153,10 +153,11 @@ def decode_bars(config: ConfigSpace, command: int, resources: Sequence[Resource]
 
 
 def bar_from_register(index: int, value: int, size: int | None, *, io: bool, memory: bool) -> Bar:
-    """Return the BAR that the register value `value` describes (64 bits for a 64-bit BAR). Not for the ROM.
+    """Return the BAR that the register value `value` describes (64 bits for a 64-bit BAR).
 
-    `size` None is unknown. `io` and `memory` are True if the function decodes I/O and memory BARs now; `io`
-    becomes the `decoding` of an I/O BAR, `memory` that of a memory BAR.
+    The register must not be that of a ROM. `size` None is unknown. `io` is True if the function decodes I/O
+    BARs now; it becomes the `decoding` of an I/O BAR. `memory` is True if the function decodes memory BARs
+    now; it becomes the `decoding` of a memory BAR.
     """
     if value & IO_SPACE:
         return Bar(index, BarKind.IO, Address(value & IO_MASK), size, False, io)
@@ -168,8 +169,9 @@ def bar_from_register(index: int, value: int, size: int | None, *, io: bool, mem
 def lost_bar(index: int, line: Resource, *, io: bool, memory: bool) -> Bar:
     """Return a BAR with address 0, for a register that reads zero although Linux has the line `line` for it.
 
-    Kind, size and prefetchable are those of the line. `io` and `memory` are True if the function decodes I/O
-    and memory BARs now; `io` becomes the `decoding` of an I/O BAR, `memory` that of a memory BAR.
+    Kind, size and prefetchable are those of the line. `io` is True if the function decodes I/O BARs now; it
+    becomes the `decoding` of an I/O BAR. `memory` is True if the function decodes memory BARs now; it becomes
+    the `decoding` of a memory BAR.
     """
     kind = kind_of_resource(line)
     decoding = io if kind is BarKind.IO else memory

@@ -1,8 +1,9 @@
 """Walk the two capability lists of a function. Nothing in them is trusted: a device can hold any pointers.
 
-A list ends at a null pointer. It is damaged, and the walk ends with a finding, if a pointer was followed
-before (a loop), points into the header, points to all ones (no register answers), or leads beyond the bytes
-that were read. The capabilities before the damage are kept. An unknown capability id is kept as a number.
+A list ends at a null pointer. A list is damaged if a pointer was followed before (a loop), points into the
+header, points to all ones (no register answers), or leads beyond the bytes that were read. The walk then ends
+with a finding, and the capabilities before the damage are kept. There is no finding if exactly 64 or 256
+bytes were read and a pointer leads beyond them. An unknown capability id is kept as a number.
 
 Source: PCI Local Bus 3.0 §6.7; PCI Code and ID Assignment 1.14 §2-3; PCI Express Base 6.0 §7.6 (extended).
 """
@@ -134,8 +135,8 @@ def walk_capabilities(config: ConfigSpace) -> Walk:
     """Return all capabilities, and findings about damaged lists. Damage raises nothing.
 
     Shape:  the standard list, then the extended list, each in the order of its pointers. The standard list is
-            empty if the header has an unknown type. The extended list is read only if `config` has more than
-            256 bytes.
+            empty if the status register shows no list, or if the header has an unknown type. The extended
+            list is read only if `config` has more than 256 bytes.
     """
     standard, bad = _walk_standard(config)
     if len(config) <= LEGACY_SIZE:
@@ -181,7 +182,8 @@ def _walk_standard(config: ConfigSpace) -> Walk:
 def _walk_extended(config: ConfigSpace) -> Walk:
     """Return the extended capability list (from offset 0x100 on), and at most one finding about damage.
 
-    The list is empty, without a finding, if the register at 0x100 reads zero or all ones.
+    If the register at 0x100 reads zero or all ones, the list is empty and there is no finding. A later
+    register that reads zero ends the list, also without a finding.
     """
     found: list[Capability] = []
     seen: set[int] = set()

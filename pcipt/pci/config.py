@@ -45,8 +45,8 @@ WRITABLE = frozenset({COMMAND, BUS_NUMBERS, *ROM_WORDS.values(), *(bar_word(n) f
 
 
 class HeaderType(enum.Enum):
-    """The layout of a function's header. UNKNOWN is a layout number other than 0, 1 or 2, or one that was not
-    read.
+    """The layout of a function's header. UNKNOWN means that the layout number is not 0, 1 or 2, or that it
+    was not read.
     """
 
     ENDPOINT = "endpoint"
@@ -68,10 +68,10 @@ class ConfigSpace:
     """The bytes of one function's configuration space that were read, from offset 0 on. At most 4096 bytes
     are kept.
 
-    `answers` is False if the function does not answer: all 64 bytes of the header are ff. It is None if fewer
-    than 64 bytes were read and all are ff, also if no byte was read. Otherwise it is True. The vendor id
-    alone does not show this: a virtual function has vendor and device ffff by specification (PCI Express Base
-    6.0 §9.3.4.1.1).
+    `answers` is False if the function does not answer: all 64 bytes of the header are ff. `answers` is None
+    if this is unknown: no byte was read, or fewer than 64 bytes were read and all of them are ff. Otherwise
+    `answers` is True. The vendor id alone does not show this: a virtual function has vendor and device ffff
+    by specification (PCI Express Base 6.0 §9.3.4.1.1).
     Units:  offsets in bytes; registers are little endian.
     """
 

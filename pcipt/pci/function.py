@@ -29,8 +29,9 @@ class Function:
     `path` and `parent` are its place: the PCI path, and the bridge directly above (None on a root bus).
     `command` is the command register. `driver` is the Linux driver bound to it. `bridge` is set for a bridge
     whose bus numbers were read. `sriov` is the SR-IOV structure of a physical function. `physfn` is set for a
-    virtual function: the address of its physical function. `answers` is False if the header reads all ones
-    (the function does not answer), None if the header could not be read.
+    virtual function: the address of its physical function. `answers` is False if the whole header reads all
+    ones (the function does not answer). It is None if no byte was read, or if only a part of the header was
+    read and this part is all ones.
     """
 
     sbdf: Sbdf
@@ -73,12 +74,13 @@ def decode_function(
     """Return the function that `raw` describes, decoded. Damaged or missing config space raises nothing; the
     function has a finding about it.
 
-    `position` is its place as `place_functions` computes it. Without it, the parent is the bridge that Linux
-    names, and there is no path. `physfn` is the decoded physical function, if `raw` is a virtual function.
-    Without it, the BARs of a virtual function have the addresses that Linux has.
+    `position` is its place as `place_functions` computes it. Without `position`, the parent is the bridge
+    that Linux names, and there is no path. `physfn` is the decoded physical function, if `raw` is a virtual
+    function. Without `physfn`, the BARs of a virtual function have the addresses that Linux has.
 
     If the config space was not read, or the function does not answer, everything that registers show is
-    unknown: `header` is UNKNOWN, `command` is None, `capabilities` is empty.
+    unknown: `header` is UNKNOWN, `command` is None, `capabilities` is empty. The BARs are Linux's if the
+    config space was not read. There are no BARs if the function does not answer.
     """
     position = position or Position(raw.parent, None)
     config = ConfigSpace(raw.config or b"")
@@ -185,7 +187,7 @@ def _bars(
     """Return the BARs of the function, and findings about them.
 
     The BARs of a virtual function are computed from `physfn`. If `physfn` is None or has no SR-IOV structure,
-    they are Linux's.
+    the BARs of a virtual function are Linux's.
     """
     if raw.physfn is None:
         return function_bars(config, raw.resources, ids.class_code, allocations)

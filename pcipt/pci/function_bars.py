@@ -40,9 +40,10 @@ def function_bars(
     `resource`, `class_code` has 24 bits (None is unknown), `allocations` are the entries of Enhanced
     Allocation.
 
-    The address of a BAR is the register's. If the register has address 0 and Linux's line is FIXED, it is the
-    line's (except for the ROM). There is a finding for each BAR that decodes at another address than Linux's
-    line, for a 64-bit BAR without an upper half, and one if there are `allocations`.
+    The address of a BAR is the register's, with the special cases of the module. If the register has address
+    0 and Linux's line is FIXED, the address is the line's (except for the ROM). There is a finding for each
+    BAR that decodes at another address than its used line, and for a 64-bit BAR without an upper half. If
+    there are `allocations`, there is one more finding about all of them.
     """
     command = config.command
     if command is None:
@@ -72,10 +73,12 @@ def virtual_bars(sbdf: Sbdf, resources: Sequence[Resource], physfn: tuple[Sbdf, 
     """Return the BARs of the virtual function `sbdf`, and a finding for each BAR that decodes at another
     address than Linux's line.
 
-    The addresses are computed from `physfn`, the address and SR-IOV structure of its physical function;
-    `decoding` is that of the VF BARs there. The BARs are taken from Linux's lines, without findings and with
-    `decoding` None, if `physfn` is None, if `sbdf` is not one of its virtual functions, or if no VF BAR has a
-    known size. A virtual function's own BAR registers read zero, and its memory decode bit has no meaning.
+    The addresses are computed from `physfn`, the address and SR-IOV structure of its physical function. A BAR
+    decodes if the VF BARs of the physical function decode. A VF BAR of unknown size is left out. A virtual
+    function's own BAR registers read zero, and its memory decode bit has no meaning.
+
+    In three cases the BARs are Linux's lines, with `decoding` None and without findings: `physfn` is None;
+    `sbdf` is not one of its virtual functions; no VF BAR has a known size.
     """
     number = vf_number(*physfn, sbdf) if physfn is not None else None
     bars = vf_bars(physfn[1], number) if physfn is not None and number is not None else ()
@@ -112,11 +115,11 @@ def _correct_ide_bar(bar: Bar, class_code: int, command: int, resources: Sequenc
 
 
 def _with_allocations(bars: Sequence[Bar], allocations: Sequence[Allocation], command: int) -> list[Bar]:
-    """Return `bars` in index order, with the ranges of Enhanced Allocation entries in place of BARs whose
-    address is zero or that are missing.
+    """Return `bars` and the BARs of Enhanced Allocation entries, in index order.
 
-    Only entries are used that are enabled, have a range, and stand for a BAR or the ROM of the function
-    itself. If such an entry is enabled, the specification requires the register to be zero.
+    The BAR of an entry is added if `bars` has no BAR with its index. It replaces a BAR with address 0. Only
+    entries are used that are enabled, have a range, and stand for a BAR or the ROM of the function itself. If
+    such an entry is enabled, the specification requires the register to be zero.
     """
     joined = {bar.index: bar for bar in bars}
     for entry in allocations:

@@ -74,9 +74,9 @@ def join_ids(
 
 
 def _subsystem_offset(header: HeaderType, capability: int | None) -> int | None:
-    """Return the offset of the subsystem ids for this header, or None if the header type has none or is
-    unknown.
+    """Return the offset of the subsystem ids for this header.
 
+    Return None if the header type is unknown, or if it is a type 1 bridge without a subsystem capability.
     `capability` is the offset of the subsystem capability, or None. Only a type 1 bridge needs it.
     """
     if header is HeaderType.ENDPOINT:

@@ -67,8 +67,9 @@ class SortedFunctions(Mapping[Sbdf, Function]):
 class Inventory:
     """A machine that can be updated one function at a time.
 
-    `raws` holds the latest reading of each function. `machine` holds the decoded functions. It is always the
-    same object; `load` and `put` change its content. It equals `decode_machine` of the values of `raws`.
+    `raws` holds the latest reading of each function. `machine` holds the decoded functions. `machine` is
+    always the same object; `load` and `put` change its content. The content equals `decode_machine` of the
+    values of `raws`.
     """
 
     def __init__(self, raws: Iterable[RawFunction] = ()) -> None:
@@ -85,8 +86,8 @@ class Inventory:
         self.load(raws)
 
     def load(self, raws: Iterable[RawFunction]) -> frozenset[Sbdf]:
-        """Replace all functions by `raws`. If two raws have the same address, the first is used; there is no
-        finding.
+        """Replace all functions by `raws`. If two raws have the same address, the first is used, and no
+        finding is added.
 
         Shape:  the addresses of all functions that were added, removed, or are decoded differently than
                 before; empty if nothing changed.
@@ -136,8 +137,9 @@ class Inventory:
     def _is_irregular(self, sbdf: Sbdf, raw: RawFunction | None) -> bool:
         """Return True if the positions of the whole segment must be computed together.
 
-        This is so if the segment was irregular before; if Linux names neither a parent nor a root bus for
-        `raw` (then bus numbers decide); or if the bridges above `raw` form a loop. Only `load` ends it.
+        Return True if the segment was irregular before; a segment stays irregular until `load`. Return True
+        if Linux names neither a parent nor a root bus for `raw`, because bus numbers then decide. Return True
+        if the bridges above `raw` form a loop. Otherwise return False.
         """
         if sbdf.segment in self._irregular:
             return True
@@ -155,10 +157,10 @@ class Inventory:
         return False
 
     def _index(self, sbdf: Sbdf, raw: RawFunction | None) -> None:
-        """Enter `raw` in `raws` and in the indexes (children, virtual functions, bridges), in place of what
-        they have of `sbdf`. If `raw` is None, only remove `sbdf` from them.
+        """Remove `sbdf` from `raws` and from the indexes (children, virtual functions, bridges), then add
+        `raw` to them.
 
-        `machine` is not changed.
+        If `raw` is None, nothing is added. `machine` is not changed.
         """
         before = self.raws.pop(sbdf, None)
         self._bridges.get(sbdf.segment, {}).pop(sbdf, None)
@@ -176,9 +178,9 @@ class Inventory:
 
     def _set_positions(self, positions: Mapping[Sbdf, Position], changed: Iterable[Sbdf]) -> set[Sbdf]:
         """Store `positions`, which were computed for whole segments. Decode the functions with a new
-        position, and those of `changed` that are in `raws`.
+        position, and the functions of `changed` that are in `raws`.
 
-        Also set which segments are irregular, and check their bus numbers again. Return the addresses of the
+        Mark irregular segments, and check the bus numbers of the segments again. Return the addresses of the
         functions that are decoded differently than before.
         """
         touched = {sbdf for sbdf in changed if sbdf in self.raws}
@@ -209,12 +211,12 @@ class Inventory:
         return {sbdf for sbdf in {*wrong, *before} if wrong.get(sbdf) != before.get(sbdf)}
 
     def _replace(self, sbdf: Sbdf, before: RawFunction | None, raw: RawFunction | None) -> set[Sbdf]:
-        """Compute the positions again that may have changed with one function, and decode the changed
-        functions.
+        """Compute positions again after the change of one function. Decode this function, and the functions
+        whose position changed.
 
         Positions can change for the function itself, for the functions below it, for its siblings, and for
-        bridges with new findings. `raw` is None if the function is removed, `before` if it is new. Return the
-        addresses of the functions that are decoded differently than before.
+        bridges with new findings. `before` is None if the function is new. `raw` is None if the function is
+        removed. Return the addresses of the functions that are decoded differently than before.
         """
         waiting = [sbdf] if raw is not None else []
         for old in (before, raw):
@@ -314,8 +316,8 @@ class Inventory:
             del self._below[function.parent]
 
     def _remove(self, sbdf: Sbdf) -> set[Sbdf]:
-        """Remove a function from the machine, and decode its virtual functions again. Return those that are
-        decoded differently without it.
+        """Remove a function from the machine, and decode its virtual functions again. Return the addresses of
+        the virtual functions that are decoded differently than before.
         """
         self._unstore(self._functions[sbdf])
         self._functions.drop(sbdf)

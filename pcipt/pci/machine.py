@@ -28,8 +28,8 @@ class Machine:
         """Return the functions directly below `bridge`, in address order. For None, return the functions
         whose `parent` is None.
 
-        The list is empty if there are none, also if `bridge` is not in the machine. A walk that begins at
-        None and descends visits each function once.
+        The list is empty if no function is below `bridge`, or if `bridge` is not in the machine. A walk that
+        begins at None and descends visits each function once.
         """
         if not self._below:
             below: dict[Sbdf | None, list[Function]] = {}

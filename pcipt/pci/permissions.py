@@ -23,12 +23,12 @@ def compare_permissions(
     """Return findings about BARs that the guest cannot access, and about ranges that it should not access.
 
     `memory` and `ports` are the ranges that Xen lets the guest access, `owned` the functions assigned to it.
-    `rightful` are further frames that it may access (RMRR, iomem= of its configuration). BARs are compared
-    even if they do not decode now; a BAR with address 0 is skipped.
+    `rightful` are further frames that it may access (RMRR, iomem= of its configuration). A BAR is compared
+    whether or not it decodes now. A BAR with address 0 is skipped.
 
-    If a BAR has an unknown size, only the page (or port) at its start is checked, and no range at all is
-    reported as wrongly accessible. A ROM may be granted whether it is enabled or not; it is reported as not
-    accessible only if it decodes.
+    If a BAR has an unknown size, only the page (or port) at its start is checked. There is then no
+    `guest-leftover` finding at all. A ROM may be granted whether or not it is enabled. A ROM is reported as
+    not accessible only if it decodes.
 
     Shape:  `guest-bar-moved` for each BAR that is not wholly accessible, in the order of `owned`; then
             `guest-leftover` for each wrongly accessible range: pages, then ports, each by start.
@@ -67,8 +67,8 @@ def compare_permissions(
 
 
 def _not_accessible(function: Function, bar: Bar, span: Range, *, whole: bool) -> Finding:
-    """Return the finding that the guest cannot access a BAR (`whole` True), or only a part of it (`whole`
-    False).
+    """Return the finding that the guest cannot access a BAR at all (`whole` True), or that it can access only
+    a part of the BAR (`whole` False).
     """
     name = "ROM" if bar.kind is BarKind.ROM else f"BAR {bar.index}"
     how = "may not reach" if whole else "may reach only part of"

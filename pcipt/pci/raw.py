@@ -33,8 +33,8 @@ def _pack(config: bytes | None) -> bytes | None:
 
 
 def _trim(resources: tuple[Resource, ...]) -> tuple[Resource, ...]:
-    """Return `resources` without the lines after the ROM's line (line 6) if all of these are unused; else
-    unchanged.
+    """Return `resources` without the lines after the ROM's line (line 6) if all lines after it are unused;
+    else return `resources` unchanged.
     """
     behind = resources[VF_BAR_INDEX:]
     return resources[:VF_BAR_INDEX] if behind and behind.count(UNUSED) == len(behind) else resources
@@ -46,11 +46,12 @@ class RawFunction:
     exist.
 
     `config` is the config space from offset 0 on and may be short. `resources` are the lines of sysfs
-    `resource`, `ids` and `driver` are Linux's. `parent`, `root_bus` and `secondary` are taken from the names
-    of sysfs directories, so they are Linux's view: the bridge directly above, the number of the root bus if
-    there is no bridge above, and the number of the bus below a bridge. (The sysfs file `secondary_bus_number`
-    is not Linux's view: it reads the register.) If `parent` and `root_bus` are both None, Linux's view is
-    unknown. `physfn` is the physical function of a virtual function.
+    `resource`. `ids` and `driver` are Linux's. `physfn` is the physical function of a virtual function.
+
+    Three fields are Linux's view, taken from the names of sysfs directories. `parent` is the bridge directly
+    above. `root_bus` is the number of the root bus, if there is no bridge above. `secondary` is the number of
+    the bus below a bridge. (The sysfs file `secondary_bus_number` is not Linux's view: it reads the
+    register.) If `parent` and `root_bus` are both None, Linux's view is unknown.
     """
 
     sbdf: Sbdf

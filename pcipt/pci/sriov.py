@@ -34,10 +34,10 @@ class SrIov:
     """The SR-IOV structure of a physical function.
 
     `num_vfs` is the number of virtual functions that are set up; they exist only if `vf_enable` is True.
-    `vf_offset` and `vf_stride` are their distances in routing ids (bus << 8 | devfn). `bars` are the
-    implemented VF BARs with indexes 0 to 5. `address` of a VF BAR is that of virtual function 0, `size` is
-    that of one virtual function (None if unknown), and `decoding` is True if `vf_enable` and `memory_enable`
-    are.
+    `vf_offset` is the distance from the physical function to virtual function 0, `vf_stride` the distance
+    from one virtual function to the next, both in routing ids (bus << 8 | devfn). `bars` are the implemented
+    VF BARs with indexes 0 to 5. `address` of a VF BAR is that of virtual function 0. `size` is that of one
+    virtual function (None if unknown). `decoding` is True if `vf_enable` and `memory_enable` are both True.
     """
 
     total_vfs: int

@@ -1,8 +1,9 @@
 """Decode the capability structures that pcipt uses: PCI Express, MSI-X, Resizable BAR, Enhanced Allocation.
 
-Each decoder gets the config space and the offset of the structure. A structure that was not read completely,
-or that would not fit into the first 256 bytes where it belongs, gives None or an empty tuple. SR-IOV is
-decoded in `sriov`.
+Each decoder gets the config space and the offset of the structure. PCI Express and MSI-X give None if the
+registers were not read. The lists of Resizable BAR and Enhanced Allocation end before the first entry that
+was not read. All structures except Resizable BAR must lie in the first 256 bytes. SR-IOV is decoded in
+`sriov`.
 
 Source: PCI Express Base 6.0 §7.5.3 (PCI Express), §7.7.2 (MSI-X), §7.8.6 (Resizable BAR), §7.8.5 (EA).
 """
@@ -94,7 +95,7 @@ class Allocation:
 
     `bei` is the BAR Equivalent Indicator: 0-5 for BARs, 8 for the ROM, 9-14 for VF BARs. `properties` is the
     entry's Primary Properties: 0 is memory, 1 prefetchable memory, 2 I/O; others are for VFs or bridges.
-    `range` is None if the entry contradicts itself.
+    `range` is None if the entry contradicts itself (a wrong number of words, or an end beyond 64 bits).
     """
 
     bei: int
@@ -144,10 +145,10 @@ def _msix_from_registers(control: int, table: int, pba: int) -> Msix:
 
 
 def decode_rebar(config: ConfigSpace, offset: int) -> tuple[ResizableBar, ...]:
-    """Return the BARs (one to six) of the Resizable BAR structure at `offset`, in the order of its entries.
+    """Return the BARs (at most six) of the Resizable BAR structure at `offset`, in the order of its entries.
 
     The result ends before the first entry that was not read or has an impossible BAR number or size. It is
-    empty if the first entry is such.
+    empty if this is the first entry.
     """
     first = config.u32(offset + 8)
     if first is None:

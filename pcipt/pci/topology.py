@@ -81,7 +81,8 @@ def parent_by_linux(raw: RawFunction, raws: Mapping[Sbdf, RawFunction]) -> Sbdf 
     """Return the bridge above `raw` that Linux names. Return None if Linux names none, or if that bridge is
     not in `raws` or is in another segment.
 
-    A VMD controller has below it a root bus of a new segment; it is not the parent of the functions there.
+    A VMD controller has below it a root bus of a new segment. The VMD controller is not the parent of the
+    functions there.
     """
     parent = raw.parent
     return parent if parent is not None and parent.segment == raw.sbdf.segment and parent in raws else None
@@ -135,8 +136,8 @@ class _Buses:
     def bridge_above(self, sbdf: Sbdf) -> Sbdf | None:
         """Return the bridge above `sbdf`, or None if there is none (a root bus).
 
-        It is the first bridge with this secondary bus, else the innermost bridge whose bus range contains the
-        bus.
+        It is the first bridge, other than `sbdf`, whose secondary bus is the bus of `sbdf`. If there is no
+        such bridge, it is the innermost bridge whose bus range contains the bus.
         """
         bus = (sbdf.segment, sbdf.bus)
         for bridge in self._secondary.get(bus, ()):
@@ -147,8 +148,9 @@ class _Buses:
         return self._innermost[bus]
 
     def _find_innermost(self, segment: int, bus: int) -> Sbdf | None:
-        """Return the bridge with the highest secondary bus whose bus range contains `bus`, or None. The
-        bridge itself must not be on `bus`.
+        """Return the bridge with the highest secondary bus whose bus range contains `bus`, or None.
+
+        The secondary bus must be below `bus`, and the bridge itself must not be on `bus`.
         """
         innermost, best = None, 0
         for secondary, subordinate, bridge in self._ranges.get(segment, ()):
@@ -244,12 +246,14 @@ def bridge_numbers(raw: RawFunction) -> Bridge | None:
 
 
 def check_buses(bridges: Mapping[Sbdf, Bridge]) -> dict[Sbdf, tuple[Finding, ...]]:
-    """Return one finding for each bridge with impossible bus numbers. Other bridges have no entry.
+    """Return one finding for each bridge with impossible or conflicting bus numbers. Other bridges have no
+    entry.
 
     The numbers of a bridge are impossible if secondary is not above the bridge's own bus or if subordinate is
-    below secondary. Two bridges conflict, and both get a finding, if their bus ranges overlap and the inner
-    bridge is not below the outer one (its own bus and its whole range must lie in the outer range). A bridge
-    with secondary bus 0 is not set up and is skipped.
+    below secondary. Such a bridge is not compared with other bridges. Two bridges conflict if their bus
+    ranges overlap and the inner bridge is not below the outer one. It is below if its own bus and its whole
+    range lie in the range of the outer bridge. Both bridges of a conflict get a finding. A bridge with
+    secondary bus 0 is not set up and is skipped.
     """
     found: dict[Sbdf, tuple[Finding, ...]] = {}
     sound: list[tuple[Sbdf, Bridge]] = []

@@ -19,7 +19,7 @@ PAGE_SIZE = 1 << PAGE_SHIFT
 
 @attrs.frozen(order=True, weakref_slot=False)
 class Range:
-    """A range of bytes (or ports) that begins at `start`. `size` must not be 0; it is not checked. Ranges
+    """A range of bytes (or ports) that begins at `start`. `size` must not be 0; this is not checked. Ranges
     compare by start, then size.
     """
 
@@ -45,8 +45,8 @@ class Range:
 
 @attrs.frozen(order=True, weakref_slot=False)
 class Frames:
-    """A range of pages of 4 KiB that begins at frame `start`. `count` is the number of pages and must not be
-    0; it is not checked. Two `Frames` compare by start, then count.
+    """A range of pages of 4 KiB that begins at frame `start`. `count` is the number of pages. It must not be
+    0; this is not checked. Two `Frames` compare by start, then count.
     """
 
     start: Gfn

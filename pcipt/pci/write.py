@@ -35,8 +35,8 @@ class ConfigWrite:
     """One write to a register of a function.
 
     `value` is the value that was written, which the hardware may not have taken. `who` is None if the source
-    does not know the writer. `own` is True if this process made the write itself, False also if the source
-    cannot know this.
+    does not know the writer. `own` is True if the source knows that this process made the write. Otherwise
+    `own` is False.
     """
 
     sbdf: Sbdf
@@ -76,7 +76,8 @@ class Lost:
 class EcamRegion:
     """One entry of the ACPI table MCFG: a memory range through which config space is accessed (ECAM).
 
-    `base` is the address that bus 0 of the segment has or would have, also if `start_bus` is not 0.
+    `base` is the address of bus 0 of the segment, whether or not the region contains bus 0. The region itself
+    begins at `first`, the address of `start_bus`.
     """
 
     base: int

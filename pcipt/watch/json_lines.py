@@ -24,10 +24,10 @@ _U64 = (1 << 64) - 1
 def parse_access(line: bytes, number: int, source: str) -> bytes:
     """Return the binary record (`ACCESS`) for one line of *.ports.jsonl. `PortDecoder` takes such records.
 
-    `number` is the line number; it is the record's `n` if the line has no key `n`. A value with more bits
-    than `size` has is cut to `size` bytes.
-    Raises: MalformedError with `number` as offset, if the line is not a JSON object or if a key is missing or
-            wrong.
+    `number` is the line number; it is the record's `n` if the line has no key `n`. If the line has no valid
+    key `vcpu`, the record has NO_VCPU. A value with more bits than `size` has is cut to `size` bytes.
+    Raises: MalformedError with `number` as offset, if the line is not a JSON object, if a key other than `n`
+            and `vcpu` is missing, or if a key other than `vcpu` is wrong.
     """
     record = _object(line, number, source)
     ecam = "ecam" in record
@@ -48,10 +48,11 @@ def parse_write(line: bytes, number: int, source: str) -> ConfigWrite:
     """Return the write that one line of *.writes.jsonl describes. Its size is None (unknown) if `size` is
     null or missing.
 
-    `number` is the line number; it is the write's number if the line has no key `n`. A value with more bits
-    than the size has is cut (to 4 bytes if the size is unknown).
-    Raises: MalformedError with `number` as offset, if the line is not a JSON object or if a key is missing or
-            wrong.
+    `number` is the line number; it is the write's number if the line has no key `n`. The writer is None if
+    the line has no valid key `vcpu`. A value with more bits than the size has is cut. If the size is unknown,
+    the value is cut to 4 bytes.
+    Raises: MalformedError with `number` as offset, if the line is not a JSON object, if `sbdf`, `offset` or
+            `value` is missing, or if one of these, `size`, `n` or `when` is wrong.
     """
     record = _object(line, number, source)
     address = record.get("sbdf")
@@ -111,7 +112,7 @@ def _vcpu(record: dict[str, Any]) -> int:
 def _when(record: dict[str, Any], number: int, source: str) -> float | None:
     """Return the key `when` in seconds, or None if it is missing or null.
 
-    Raises: MalformedError if it is not a number from 0 to 1e12.
+    Raises: MalformedError if it is not a number, is negative, or is not below 1e12.
     """
     when = record.get("when")
     if when is None:

@@ -1,8 +1,9 @@
 """Watch configuration writes of dom0's Linux live, by kprobes on the two functions that make them.
 
-The probes write into a trace instance that only pcipt uses. Opening a source first removes what a killed
-process of pcipt left, and undoes everything if a step fails. Closing it removes probes and instance. If the
-kernel cannot do this (no tracefs, no such function, lockdown), the constructor raises `UnsupportedError`.
+The probes write into a trace instance that only pcipt uses. Opening a source first removes the probes and
+the instance that a killed process of pcipt left. If a later step fails, the steps before it are undone.
+Closing a source removes its probes and the instance. If the kernel cannot do this (no tracefs, no such
+function, lockdown), the constructor raises `UnsupportedError`.
 """
 
 import contextlib
@@ -79,9 +80,9 @@ class KprobeSource:
 
         One call reads at most 64 KiB, so that more may be left. An incomplete line is kept for the next call.
 
-        Shape:  in the order of the trace. There is a `Lost` for missing records, without those that `overrun`
-                has already returned, and a `Lost` of unknown count for a line that cannot be parsed.
-        Raises: OSError if the pipe cannot be read, also after `close`.
+        Shape:  in the order of the trace. Missing records give a `Lost`; records that `overrun` has already
+                returned are not counted again. A line that cannot be parsed gives a `Lost` of unknown count.
+        Raises: OSError if the pipe cannot be read, and always after `close`.
         """
         try:
             data = os.read(self._pipe, _CHUNK)
@@ -120,7 +121,7 @@ class KprobeSource:
         returned yet, else None.
 
         A CPU whose counters cannot be read is skipped.
-        Raises: OSError if the trace instance no longer exists, also after `close`.
+        Raises: OSError if the trace instance does not exist, for example after `close`.
         """
         total = 0
         for cpu in self._tracefs.names(f"{_INSTANCE_PATH}/per_cpu"):

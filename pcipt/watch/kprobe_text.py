@@ -41,8 +41,8 @@ def parse_line(
 
     `own` are the thread ids whose writes are marked as this process's own. `number` becomes the write's
     number. A value with more bits than the access has is cut to the bytes of the access.
-    Raises: MalformedError if the line is none of these, or if a field has an impossible value. Its offset is
-            `number` (0 if None).
+    Raises: MalformedError if the line is not a write, a loss, a comment or empty, or if a field has an
+            impossible value. Its offset is `number` (0 if None).
     """
     text = line.rstrip("\n")
     found = _LINE.fullmatch(text.rstrip())
@@ -74,9 +74,10 @@ def _sbdf(values: dict[str, int]) -> Sbdf:
 
 
 def _parse_other_line(text: str, number: int | None, source: str) -> Lost | None:
-    """Return the loss that a line describes, or None for an empty line or a comment. The line is not a write.
+    """Return the loss that a line describes, or None for an empty line or a comment.
 
-    Raises: MalformedError if it is anything else.
+    The caller has already found that the line is not a write.
+    Raises: MalformedError if the line is not a loss, a comment or empty.
     """
     if not text or text.startswith("#"):
         return None

@@ -97,7 +97,8 @@ class Reader:
     def done(self) -> float | None:
         """Return the fraction of the recording that `read` has read so far, from 0 to 1.
 
-        Return None if it is unknown (standard input, a pipe, an empty file), or if `read` is not at work.
+        Return None if the fraction is unknown (standard input, a pipe, an empty file). Return None also while
+        no recording is read by `read`.
         """
         return self._stream.done if self._stream is not None else None
 
@@ -148,8 +149,9 @@ class Reader:
         """Yield the batches and damaged records of a binary recording, without making a Python value for each
         access.
 
-        Raises: InputError, during iteration, if the file cannot be read or is not a binary recording (an
-                empty file is none); MalformedError if compressed data is damaged.
+        Raises: InputError, during iteration, if the file cannot be read or is not a binary recording;
+                MalformedError if compressed data is damaged. An empty file is a binary recording only if
+                `options.form` says so.
         """
         with Stream(path) as stream:
             form = self._options.form or recognise(stream.head)

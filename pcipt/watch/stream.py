@@ -141,9 +141,9 @@ class Stream:
         return filled
 
     def lines(self) -> Iterator[bytes | None]:
-        """Yield the lines without their newlines, also a last line that has none. Yield None for a line of
-        more than 16 KiB, which is longer than any record.
+        """Yield the lines without their newlines. A last line without a newline is yielded too.
 
+        A line of more than 16 KiB is longer than any record. None is yielded in its place.
         Raises: MalformedError if compressed data is damaged or cut; InputError if reading fails.
         """
         rest = b""
@@ -239,8 +239,9 @@ def _read_up_to(source: _Readable, size: int, name: str) -> bytes:
     """Return the next `size` bytes of `source`, fewer only at its end. A pipe gives fewer in one read, so it
     is read again.
 
-    Damaged compressed data after good bytes ends the result; without good bytes its exception comes out.
-    Raises: InputError if reading fails; EOFError, zlib.error or gzip.BadGzipFile if the data is damaged.
+    If compressed data is damaged after good bytes, the good bytes are returned, and nothing is raised.
+    Raises: InputError if reading fails; EOFError, zlib.error or gzip.BadGzipFile if the data is damaged
+            before the first byte.
     """
     pieces = bytearray()
     while len(pieces) < size:

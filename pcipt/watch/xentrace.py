@@ -111,7 +111,8 @@ def looks_like_trace(head: bytes) -> bool:
     """Return True if `head` can be the beginning of an xentrace file. Return False if it has fewer than 4
     bytes.
 
-    It must begin with a CPU_CHANGE record, or with records of valid classes; at most two records are checked.
+    `head` can be the beginning if it starts with a CPU_CHANGE record. Otherwise its first two records must
+    have valid classes (only the first, if `head` ends before the second).
     """
     if head.startswith(CPU_CHANGE):
         return True

@@ -166,8 +166,10 @@ class XentraceSource:
         self._thread.start()
 
     def _follow(self, pipe: int, data: bytes) -> None:
-        """Decode the first output `data` and then the output in `pipe`, and queue the result, until the child
-        closes the pipe. This method runs in the thread.
+        """Decode the first output `data` and then the output in `pipe`, and queue the accesses and losses.
+        This method runs in the thread.
+
+        It returns when the child closes the pipe, and queues the mark that the child has ended.
         """
         while data:
             self._queue(self._decode(data))

@@ -129,10 +129,10 @@ class ControlHandle(_Handle):
         return result, ffi.unpack(nodes, count) if count else []
 
     def test(self, function: Sbdf) -> int:
-        """Ask Xen who has a function (XEN_DOMCTL_test_assign_device).
+        """Ask Xen who has a function (XEN_DOMCTL_test_assign_device). Return 0 or -errno.
 
-        Return 0 if dom0 has the function or the function is quarantined. Return -EINVAL if not, or another
-        -errno.
+        0 means that dom0 has the function, or that it is quarantined. -EINVAL means that neither is true, or
+        that Xen does not know the function. Any other -errno means that Xen does not answer the question.
         """
         return lib.pcipt_control_test(self._open, _device(function))
 

@@ -7,8 +7,9 @@ Pure.
     (XEN) 0000:02:00.0 - d0 - node -1  - MSIs < 28 29 >
 
 Xen prints a line by several printk calls, so a line of another processor may be in the middle of it. That
-line begins with its own prefix, "(XEN) " or for a guest "(d1) ", and runs to its end. The next line without a
-prefix continues the interrupted line. A guest chooses the text of its lines: they are never used as data.
+other line begins with its own prefix: "(XEN) ", or "(d1) " if a guest printed it. Behind it, the next line
+without a prefix continues the interrupted line. A guest chooses the text of its lines, so this text is never
+used as data.
 Source: Xen xen/drivers/passthrough/pci.c, _dump_pci_devices; drivers/char/console.c, vprintk_common.
 """
 
@@ -51,8 +52,8 @@ class Dump:
 def parse_devices(text: str) -> Dump:
     """Parse the list of devices in a text of Xen's console. Lines before the first header are ignored.
 
-    Only the beginning of the list must be found: a list that ends early is not noticed. Without a header the
-    result has no devices, and `begun` is False.
+    Without a header the result has no devices, and `begun` is False. A missing end of the list is not
+    noticed.
     Shape:  devices of all segments in the order in which Xen printed them. If a device is printed twice, the
             owner of its last line is used. A second header changes nothing, because somebody else may press
             the key too.
@@ -87,11 +88,11 @@ def _owner(match: re.Match[str]) -> Owner:
 
 
 def whole_lines(lines: Iterable[str], starts: re.Pattern[str]) -> Iterator[str]:
-    """Yield the lines of Xen's console with their interrupted pieces joined, in order.
+    """Yield the lines of Xen's console in order, without Xen's prefix; interrupted lines are joined.
 
-    Lines of guests are left out. `starts` matches the beginning of every line that the caller needs. Only
-    such lines are joined completely. If the rest of such a line never follows, its beginning is yielded
-    alone. Other lines may be yielded in part or not at all.
+    `starts` matches the beginning of every line that the caller needs. Only such lines are joined completely.
+    If the rest of such a line never follows, the beginning is yielded alone. Other lines of Xen may be
+    yielded in part or not at all. Lines of guests are left out.
     """
     head = ""
     for line in lines:
@@ -111,10 +112,10 @@ def whole_lines(lines: Iterable[str], starts: re.Pattern[str]) -> Iterator[str]:
 
 
 def _is_foreign(printer: str, text: str, head: str, starts: re.Pattern[str]) -> bool:
-    """Return True if `whole_lines` skips a part. `head` is the interrupted line, empty if there is none.
+    """Return True if `whole_lines` must skip this part. `head` is the interrupted line, if there is one.
 
-    Three kinds of parts are skipped: a guest's part; a part without a prefix, if no line is interrupted; and
-    a part of Xen that does not match `starts`, while a line is interrupted.
+    A guest's part is skipped. A part without a prefix is skipped if `head` is empty. A part of Xen is skipped
+    if `head` is not empty and the part does not match `starts`.
     """
     if printer == _NOBODY:
         return not head

@@ -21,7 +21,7 @@ class Dom0Kind(enum.Enum):
 
 
 class Custody(enum.Enum):
-    """Who has a function that Xen knows, as Xen answers test_assign_device. This call has no side effects.
+    """Who has a function, as Xen answers test_assign_device. This call has no side effects.
 
     HARDWARE_DOMAIN: dom0 has it, or it is quarantined (dom_io). Xen gives both the same answer. ELSEWHERE: a
     guest has it, Xen itself has it (hidden), nobody has it (an orphan), or Xen does not know it. Xen gives
@@ -48,11 +48,9 @@ class OwnerKind(enum.Enum):
 
 @attrs.frozen
 class Owner:
-    """The owner of a function in Xen's list.
+    """The owner of a function in Xen's list. A function whose owner is NOBODY is called an orphan.
 
     `domain` is the domain's number if `kind` is DOMAIN, else None.
-
-    A function with owner NOBODY is called an orphan.
     """
 
     kind: OwnerKind
@@ -114,7 +112,7 @@ class Hypervisor(Protocol):
         """Return one bool for each function, in order: True if Xen lists it (XEN_SYSCTL_pcitopoinfo).
 
         One call of Xen asks about many functions. A function whose segment is above ffff gives False, and Xen
-        is not asked about it. A function that Xen lists may still have no owner.
+        is not asked about it. True does not mean that the function has an owner.
         """
 
     def custody(self, function: Sbdf) -> Custody:
@@ -154,10 +152,10 @@ class Hypervisor(Protocol):
     def map_mmio(self, frames: Frames) -> None:
         """Map frames 1:1 for dom0 (domain 0): each guest frame number equals its machine frame number.
 
-        The call is XEN_DOMCTL_memory_mapping with DPCI_ADD_MAPPING. After a failure none of `frames` is
-        mapped, not even frames that were mapped before the call, because libxc unmaps all of them to undo the
-        call. The errno may then be the errno of that unmapping. After EPERM, EACCES or ENOSYS nothing has
-        changed, because Xen returns these before it maps the first frame.
+        The call is XEN_DOMCTL_memory_mapping with DPCI_ADD_MAPPING. After EPERM, EACCES or ENOSYS nothing has
+        changed, because Xen returns these before it maps the first frame. After any other error all `frames`
+        are unmapped, whether or not they were mapped before the call. If the mapped frames are scattered in
+        many pieces, some of them stay mapped. The errno may be that of the unmapping.
 
         If `frames` contain RAM, the call succeeds and dom0 loses the RAM. If they contain frames that are
         mapped to other MMIO, Xen kills dom0. Guards must prevent both.

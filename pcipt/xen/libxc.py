@@ -82,7 +82,8 @@ class LibXc:
     def known(self, functions: Sequence[Sbdf]) -> list[bool]:
         """Return one bool for each function, in order: True if Xen lists it.
 
-        A function whose segment is above ffff gives False. If no other function is given, Xen is not called.
+        A function whose segment is above ffff gives False, and Xen is not asked about it. Xen is not called
+        if no function is left to ask about.
         Raises: UnsupportedError without libxenctrl; HypervisorError if Xen returns an error.
         """
         self._require_open()
@@ -268,11 +269,13 @@ class LibXc:
     def _dump(
         self, key: str, feature: str, parse: Callable[[str], D], complete: Callable[[D], bool], nothing: str
     ) -> D:
-        """Press a debug key, at most twice, until its dump is complete; return the parsed dump.
+        """Press a debug key and return the parsed dump. If the dump is not complete, press the key once more.
 
-        A dump is complete if `complete(dump)` is True and no line is broken. Lines of other processors may
-        have interrupted it. `nothing` is the reason in the error if the second dump has no broken line.
-        Raises: UnsupportedError, which names `feature`, if neither dump is complete.
+        A dump is complete if `complete(dump)` is True and `dump.broken` is empty. A line is broken if lines
+        of another processor interrupted it. `nothing` is the reason in the error if the second dump has no
+        broken line.
+        Raises: UnsupportedError, which names `feature`, if neither dump is complete; the errors of
+                `_printed`.
         """
         for _ in range(KEY_ATTEMPTS):
             dump = parse(self._printed(key, feature))
@@ -284,7 +287,8 @@ class LibXc:
         """Press a debug key and return what Xen printed after that.
 
         Xen handles the key before the call returns.
-        Raises: UnsupportedError, which names `feature`, if a part of the text was overwritten.
+        Raises: UnsupportedError, which names `feature`, if a part of the text was overwritten;
+                UnsupportedError without libxenctrl; HypervisorError if Xen returns an error.
         """
         self._require_open()
         control = self._require_control()
@@ -293,7 +297,7 @@ class LibXc:
         return self._read_console(control, kept_for=feature)
 
     def _read_console(self, control: ControlHandle, kept_for: str = "") -> str:
-        """Read Xen's console ring from the last reading on to its end, at most 64 MiB.
+        """Read Xen's console ring from where the last reading ended to the end of the ring, at most 64 MiB.
 
         Return the text if `kept_for` is not empty, else an empty string. `kept_for` names the feature that
         needs the text.

@@ -33,9 +33,11 @@ _VERSIONED = re.compile(r"libxenctrl\.so\.(\d+)\.(\d+)")
 def read_identity(root: str = "/") -> XenIdentity:
     """Return the version of Xen and the kind of dom0 that this process runs in.
 
-    If /proc/xen/capabilities is missing or empty, this domain is treated as the control domain.
+    An HVM domain gives the kind PVH. If /proc/xen/capabilities is missing or empty, this domain is treated as
+    the control domain.
     Raises: UnsupportedError if there is no Xen, if this domain is not the control domain, or if its kind is
-            not PV, PVH or HVM; MalformedError if a version file is missing or does not hold a number.
+            not PV, PVH or HVM; MalformedError if the file of the major or minor version is missing or does
+            not hold a number.
     """
     if _text(root, "sys/hypervisor/type") != "xen":
         raise UnsupportedError("Xen", "this machine does not run under Xen (/sys/hypervisor/type)")

@@ -21,9 +21,9 @@ Primitive = Callable[[Frames], int]  # 0 or -errno
 
 
 def persist(call: Primitive, frames: Frames) -> int:
-    """Call `call(frames)`, and call it again while it returns -EINTR, at most 8 times.
+    """Call `call(frames)` until its result is not -EINTR, at most 8 times in all. Return the last result.
 
-    Return the last result. The result is -EINTR if all 8 calls returned it.
+    The result is -EINTR if all 8 calls returned it.
     """
     answer = -EINTR
     for _ in range(ATTEMPTS):
@@ -36,8 +36,8 @@ def persist(call: Primitive, frames: Frames) -> int:
 def map_frames(add: Primitive, remove: Primitive, frames: Frames) -> int:
     """Map all the frames by `add`. Return the result of `add`: 0 or -errno.
 
-    If `add` fails, all the frames are unmapped by `unmap_frames`, also frames that were mapped before the
-    call. If the error is in UNTOUCHED, nothing was changed, and nothing is unmapped.
+    If the error is in UNTOUCHED, `add` has changed nothing, and nothing is unmapped. After any other error
+    all the frames are unmapped by `unmap_frames`, whether or not they were mapped before the call.
     """
     answer = persist(add, frames)
     if answer < 0 and answer not in UNTOUCHED:
@@ -46,11 +46,11 @@ def map_frames(add: Primitive, remove: Primitive, frames: Frames) -> int:
 
 
 def unmap_frames(remove: Primitive, frames: Frames) -> int:
-    """Unmap all frames that are mapped, by `remove`, which stops at the first frame that is not mapped.
+    """Unmap the frames that are mapped, by `remove`, which stops at the first frame that is not mapped.
 
     Return the result of the first call: 0, -EINVAL if some frames were not mapped, or another -errno. After
     -EINVAL the remaining mapped frames are searched by halving the range, with at most TRIES calls. Errors in
-    this search are ignored. After another error nothing is searched.
+    this search are ignored. Without -EINVAL nothing is searched.
     """
     answer = persist(remove, frames)
     # A call works from the front, so the pages that an interrupted call left are at the end.
@@ -66,12 +66,12 @@ def unmap_frames(remove: Primitive, frames: Frames) -> int:
 def read_regions(
     ask: Callable[[int], tuple[int, int, Sequence[tuple[int, int]]]],
 ) -> tuple[int, tuple[Frames, ...]]:
-    """Read a list of regions whose length only Xen knows.
+    """Read a list of regions whose length only Xen knows. Return (0 or -errno, the regions in Xen's order).
 
-    Return (0 or -errno, the regions in Xen's order). `ask` takes the number of regions for which there is
-    room. It returns its result, the number of regions that Xen has, and the regions; -ENOBUFS means too
-    little room. It is called at most 8 times. Regions of 0 frames are left out. After an error the regions
-    are empty.
+    `ask` takes the number of regions for which there is room. `ask` returns (0 or -errno, the number of
+    regions that Xen has, the regions). -ENOBUFS means too little room. After -ENOBUFS and -EINTR `ask` is
+    called again, at most 8 times in all. Regions of 0 frames are left out. After an error the regions are
+    empty.
     """
     room, answer = 0, -ENOBUFS
     regions: Sequence[tuple[int, int]] = ()

@@ -65,9 +65,9 @@ def checked_flags(function: Sbdf, flags: DeviceFlags) -> DeviceFlags:
 
 
 def require_translated(identity: XenIdentity) -> None:
-    """Raise StateError on a PV dom0, which has no map that could be changed.
+    """Raise StateError if dom0 is PV: it has no map that could be changed.
 
-    Xen would do nothing and report success.
+    For a PV dom0 Xen would do nothing and report success.
     """
     if identity.dom0 is Dom0Kind.PV:
         raise StateError("a PV dom0 has no map of its own memory that Xen could change")
@@ -78,7 +78,7 @@ def check(op: Op, result: int, subject: str = "") -> None:
 
     `subject` names in the error what the call was about.
     Raises: UnsupportedError if `op` only reads and `result` is -EACCES, -ENOSYS or -EOPNOTSUPP: Xen refuses
-            this operation altogether. HypervisorError in all other cases.
+            this operation altogether. HypervisorError for any other negative result.
     """
     if result < 0:
         raise _error(op, -result, subject)

@@ -88,7 +88,7 @@ def _pairs(items: str) -> tuple[tuple[int, int], ...]:
 
 
 def _in_order(items: str) -> bool:
-    """Return True if the ranges ascend and do not touch, as Xen prints them. An empty text gives True.
+    """Return True if the ranges ascend and no two overlap, as Xen prints them. An empty text gives True.
 
     False means that the line was interrupted.
     """

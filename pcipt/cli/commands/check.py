@@ -87,7 +87,9 @@ def _chosen(source: Source, machine: Machine, targets: Iterable[tuple[str, Targe
 
 
 def _hidden(text: str) -> list[str]:
-    """Split the argument `xen-pciback.hide=(…)(…)` into its parts "(…)". Any other text is the only part.
+    """Split a text "(…)(…)" into its parts "(…)", without `xen-pciback.hide=` if the text begins with that.
+
+    A text that does not begin with a parenthesis is the only part.
 
     Raises: AddressError if the value of hide= does not begin with a parenthesis: xen-pciback ignores it
             silently.
@@ -173,8 +175,8 @@ def _reason(reason: Reason, *, colour: bool) -> list[str]:
 def _print_end(reports: tuple[Report, ...], snippets: Snippets | None) -> None:
     """Print which facts are not known, then from `snippets` the lines to paste for xl and xen-pciback.
 
-    Print no lines to paste if `snippets` is None or has no line for xl, and nothing if all facts are known
-    too.
+    If all facts are known, no facts are printed. If `snippets` is None or has no line for xl, no lines to
+    paste are printed.
     """
     unknown = dict.fromkeys(what for report in reports for what in report.unknown)
     if unknown:

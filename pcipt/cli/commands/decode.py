@@ -212,7 +212,7 @@ def _region(text: str) -> EcamRegion:
 def _regions_of(root: str | None) -> tuple[EcamRegion, ...]:
     """Return the ECAM regions in the MCFG of the machine recorded in `root`.
 
-    Return none if `root` is None or if the table is missing or cannot be read.
+    Return an empty tuple if `root` is None, if the table is missing, or if it cannot be read.
     """
     if root is None:
         return ()

@@ -79,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _told(sbdf: Sbdf, args: argparse.Namespace, owners: dict[str, str]) -> Json:
-    """Return the daemon's reply with the function's owner now. In a dry run return the owner from `owners`.
+    """Return the daemon's reply with the function's owner now. The daemon is not asked in a dry run.
+
+    In a dry run the owner is that in `owners`, or dom0 if `owners` does not have the function.
 
     Raises: StateError if an action of the daemon failed; the errors of `client.call`.
     """

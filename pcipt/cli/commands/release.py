@@ -142,8 +142,9 @@ def _steps(
 ) -> list[Step]:
     """Return the steps that release the functions `chosen`, in the order in which they must run.
 
-    `away` holds the functions that are already quarantined: only their regions are withdrawn. When the steps
-    run, they put the daemon's reply for each function into `told`.
+    `away` holds the functions that are quarantined. A function in `away` that is bound to xen-pciback is not
+    given again: only its regions are withdrawn. When the steps run, they put the daemon's reply for each
+    function into `told`.
     """
     steps = []
     if not toolstack.has_pciback:
@@ -159,10 +160,10 @@ def _steps(
 
 
 def _giving(sbdf: Sbdf, driver: str | None, toolstack: Toolstack, socket: str) -> Step:
-    """Return the step that takes a function from `driver` (None: no driver) and quarantines it for
-    xen-pciback.
+    """Return the step that binds a function to xen-pciback and quarantines it.
 
-    Undoing restores the function's reserved regions and binds it to `driver` again.
+    `driver` is the function's driver before the step; None is no driver. Undoing restores the function's
+    reserved regions and binds the function to `driver` again.
     """
     given: list[Sbdf] = []
 
@@ -215,7 +216,7 @@ def _with_regions(socket: str, sbdf: Sbdf, back: Callable[[], None]) -> None:
 
     If the daemon does not run, only call `back`: the daemon restores the regions when it starts.
 
-    Raises: the errors of `back`; the errors of `regions_held`, except NotRunningError before `back`.
+    Raises: the errors of `back`; the errors of `regions_held` except NotRunningError.
     """
     try:
         with regions_held(socket, sbdf):

@@ -71,14 +71,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _answer(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the reserved regions as JSON: from --table, from the recorded machine (--root), or from the
-    daemon.
+    """Return the reserved regions as JSON.
 
-    If the daemon does not answer or refuses, the tables of this machine are read.
+    With --table they are those of the table files. With --root they are those of the recorded machine.
+    Otherwise they are the daemon's reply. If the daemon does not answer or refuses, the tables of this
+    machine are read; on a PVH dom0, which cannot see the tables, the daemon's error is raised.
 
-    Raises: InputError if a file or the machine cannot be read, or if a file is not a DMAR or IVRS. On a PVH
-            dom0, which cannot see the tables: NotRunningError, NotPermittedError or InputError from the
-            daemon.
+    Raises: InputError if a file or the machine cannot be read, or if a file is not a DMAR or IVRS;
+            NotPermittedError if this process may not read the tables. On a PVH dom0: NotRunningError,
+            NotPermittedError or InputError from the daemon.
     """
     live = args.root in (None, "/")
     if args.table:

@@ -134,7 +134,7 @@ def _prefixed(prefix: str, lines: Lines) -> Lines:
 def _joined(blocks: list[Lines], single: str) -> Lines:
     """Draw several blocks of lines below each other along a vertical line.
 
-    A single block gets the prefix `single`.
+    A single block has no vertical line; its prefix is `single`.
     """
     if len(blocks) == 1:
         return _prefixed(single, blocks[0])

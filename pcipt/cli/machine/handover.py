@@ -115,10 +115,10 @@ def _after(trouble: Iterable[str]) -> str:
 
 @contextmanager
 def signals_deferred() -> Iterator[list[int]]:
-    """Run the with-block without interruption by SIGINT, SIGTERM and SIGHUP. Yield the list of their numbers.
+    """Run the with-block without interruption by SIGINT, SIGTERM and SIGHUP.
 
-    A signal that arrives adds its number to the list and does nothing else. The former handlers are restored
-    after the with-block.
+    Yields a list to which the number of each signal that arrives is added. A signal has no other effect. The
+    former handlers are restored after the with-block.
 
     Raises: KeyboardInterrupt after the with-block, if a signal arrived and the with-block raised nothing.
     """
@@ -137,11 +137,10 @@ def signals_deferred() -> Iterator[list[int]]:
 
 @contextmanager
 def regions_held(socket: str, sbdf: Sbdf) -> Iterator[Json]:
-    """Make the daemon restore a function's reserved regions in dom0, and keep them there during the
-    with-block.
+    """Make the daemon keep a function's reserved regions in dom0 during the with-block.
 
-    Yields the daemon's reply to `Reclaim`. The regions are restored before the with-block starts. After it,
-    the daemon withdraws them again if no device of dom0 needs them.
+    The daemon restores the regions before the with-block starts. After the with-block it withdraws them again
+    if no device of dom0 needs them. Yields the daemon's reply to `Reclaim`.
 
     Raises: InputError if the daemon cannot restore a region; the other errors of `client.call`.
     """

@@ -59,7 +59,11 @@ class Names:
         return numbers if name is None else f"{printable(name)} [{numbers}]"
 
     def _device(self, ids: Ids, numbers: str = "") -> str:
-        """Return the names of vendor and device. If the vendor has no name, return "Device" and `numbers`."""
+        """Return the names of vendor and device.
+
+        If the vendor has no name, return "Device" and `numbers`. If only the device has no name, "Device"
+        follows the vendor's name, with the device's number unless `numbers` is empty.
+        """
         vendor = None if ids.vendor is None else self._pciids.vendor(ids.vendor)
         if vendor is None or ids.vendor is None:
             return f"Device {numbers}".rstrip()

@@ -56,7 +56,7 @@ def tables_of(root: str, findings: list[Finding]) -> TableReading:
 
     If the directory of tables is missing or empty, append a finding to `findings` and return no tables.
 
-    Raises: NotPermittedError if this process may not read any of the tables.
+    Raises: NotPermittedError if no table could be read and permission was refused for at least one.
     """
     try:
         return read_tables(root)

@@ -65,7 +65,7 @@ class Source:
     def machine(self, depth: Depth, wanted: Wanted | None = None) -> Machine:
         """Read functions as `read` does, and return them decoded, in address order.
 
-        So there may be functions that `wanted` does not accept.
+        The result may have functions that `wanted` does not accept.
 
         Raises: InputError if the machine cannot be read.
         """

@@ -12,7 +12,7 @@ _UNITS = (("y", 31_556_952), ("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 def readable(when: str) -> str:
     """Return 2026-11-22T19:11:32.381Z as "2026-11-22 19:11:32 UTC".
 
-    Return a text without such digits unchanged.
+    Return a text unchanged if `seconds` finds no time in it.
     """
     return f"{when[:10]} {when[11:19]} UTC" if seconds(when) is not None else when
 

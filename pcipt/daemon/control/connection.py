@@ -36,7 +36,7 @@ class Subscription:
 class Later:
     """An answer that does not exist yet.
 
-    The handler calls `give` with it; the connection waits by `when_given`.
+    The handler calls `give` with the answer. The connection gets the answer through `when_given`.
     """
 
     def __init__(self) -> None:
@@ -114,9 +114,10 @@ class Peer:
 
     @property
     def _may_ask(self) -> bool:
-        """Return True if the next request may be read: the peer has got and read its last answer.
+        """Return True if the next request may be read.
 
-        A subscriber may have up to STREAM_LIMIT bytes of events unread.
+        The answer to the last request must exist, and no bytes may be queued for the peer. A subscriber may
+        have up to STREAM_LIMIT bytes queued.
         """
         return not self._waits and len(self._output) <= (STREAM_LIMIT if self.subscribed else 0)
 
@@ -218,8 +219,8 @@ class Peer:
     def _send(self, answer: bytes, subscription: Subscription | None) -> None:
         """Queue an answer and begin `subscription` if it is not None.
 
-        If the server has no room for the answer, end the subscription, send the error Busy instead, and
-        close.
+        If the server has no room for the answer, `subscription` ends at once, the error Busy is sent instead
+        of the answer, and the connection is closed.
         """
         self._output += answer
         if not self._server.has_room_for(self):

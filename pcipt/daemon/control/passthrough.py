@@ -81,7 +81,7 @@ class Passthrough:
         """Compare the memory that guests may access with the memory of their functions.
 
         Return the reply to `Guests`: the domain numbers of the guests that were looked at, and the findings
-        in order of address.
+        in order of address. All functions that are bound to xen-pciback are reconciled too.
 
         Raises: UnsupportedError if Xen does not tell what guests may access.
         """

@@ -89,8 +89,8 @@ def _memory(host: Host) -> tuple[MemoryEntry, ...] | None:
 def _owners(view: XenView) -> Mapping[Sbdf, str]:
     """Return the owner, in words, of each function that Xen lists.
 
-    If Xen could not be asked who owns some of them, only orphans, quarantined functions and functions of
-    guests or Xen are in the result.
+    If Xen could not be asked who owns the functions, only orphans, quarantined functions and functions of
+    guests or Xen are in the result. Functions of dom0 are then left out.
     """
     told = view.known if view.custody_told else {*view.orphans, *view.elsewhere, *view.quarantined}
     return {sbdf: view.owner(sbdf) for sbdf in told}

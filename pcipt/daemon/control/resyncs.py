@@ -21,8 +21,8 @@ WorkOff = Callable[..., list[Outcome]]
 class Resyncs:
     """The comparisons of everything that clients have asked for.
 
-    `work_off` does the work that is due and returns the outcomes; with `whole=False` it does not do the work
-    for EVERYTHING.
+    `work_off` does the work that is due and returns the outcomes. With `whole=False` the work for EVERYTHING
+    (the whole machine) stays in the queue.
     """
 
     def __init__(self, engine: Engine, loop: Loop, work_off: WorkOff) -> None:
@@ -53,7 +53,8 @@ class Resyncs:
     def take(self, scope: Scope, report: Report) -> None:
         """Take the report of one reconciliation. If it ends a comparison that clients asked for, answer them.
 
-        Other reports are ignored. Before the answer, functions that are due are reconciled too, and their
+        The outcomes of the comparison's earlier slices are kept for the answer. Reports of other
+        reconciliations are ignored. Before the answer, functions that are due are reconciled too, and their
         outcomes are added.
         """
         work = scope.everything

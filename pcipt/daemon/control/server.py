@@ -79,9 +79,10 @@ class Server:
             self._admit(connection)
 
     def _admit(self, connection: socket.socket) -> None:
-        """Serve a new connection, or send it an error and close it: no permission, or too many connections.
+        """Serve a new connection, or send it an error and close it.
 
-        Connections of this process, which the watchdog makes, do not count as too many.
+        The error is sent if the peer has no permission, or if there are too many connections. A connection of
+        this process (the watchdog makes one) is never one too many.
         """
         pid, uid, groups = credentials(connection)
         if uid not in {0, os.geteuid()} and self._group not in groups:
@@ -158,8 +159,8 @@ class Server:
     def has_room_for(self, peer: Peer) -> bool:
         """Return True if the bytes that `peer` has not read may stay queued.
 
-        Return False if the unread bytes of all peers together are more than WAITING_LIMIT and no peer has
-        more of them than `peer`.
+        This is so while the unread bytes of all peers together are at most WAITING_LIMIT. Above that limit
+        True is returned if another peer has more unread bytes than `peer`, else False.
         """
         waiting = [other.waiting for other in self._peers.values()]
         return sum(waiting) <= WAITING_LIMIT or peer.waiting < max(waiting)

@@ -133,9 +133,10 @@ class Player:
     def _ends_here(self, event: ConfigWrite | Lost | Step) -> bool:
         """Return True if the engine must act before this event, by the times in the recording.
 
-        It must act before a step, before a loss and before a write without a time. It must also act before a
-        write that came later than the settle time after the last collected write, or later than PATIENCE
-        after the first one. Call this once for each event: it remembers the event's time.
+        The engine must act before a step, a loss and a write without a time, and before the first write after
+        one of these. The engine must also act before a write that came later than the settle time after the
+        last collected write, or later than PATIENCE after the first one. Call this once for each event: it
+        remembers the event's time.
         """
         when = event.when if isinstance(event, ConfigWrite) else None
         first, last = self._gathered

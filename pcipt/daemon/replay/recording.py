@@ -222,7 +222,8 @@ class Replay:
     def _replug(self, before: set[Sbdf]) -> None:
         """Unplug the functions that were in `before` and are missing now, then plug those that are new.
 
-        If the recording says so (`announces`), the simulated kernel also tells Xen of each.
+        If `announces` is set in the recording, the simulated kernel also reports each of these functions to
+        Xen.
         """
         now = {raw.sbdf: raw for raw in self._files.read_machine()}
         for sbdf in sorted(before - now.keys(), reverse=True):

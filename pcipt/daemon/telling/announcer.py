@@ -127,10 +127,11 @@ def _plain(value: Any) -> str | int:
 
 
 def _place_of_action(action: Action, machine: Machine) -> PciPath | Sbdf | str:
-    """Return the key of the history of the action's function: its place if the action names it.
+    """Return the key of the history of the action's function.
 
-    Else the machine is searched for the function, at its address and at the addresses of its renumbering. If
-    it is not found, the key is the action's address.
+    The key is the action's `place` if it has one. Otherwise the machine is searched for the function, at its
+    address and at the addresses of its renumbering. If the function is not found, the key is the action's
+    address.
     """
     told = getattr(action, "place", None)
     if told is not None:

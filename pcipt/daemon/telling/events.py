@@ -16,7 +16,8 @@ def event_from_change(change: Change, when: str, *, read_back: bool) -> Event:
     """Return the event for a change of registers.
 
     "source" is "read-back" if reading back found the change, "write" if a write made it. "who" is the writer
-    of the last write of the change; None if it is unknown. A `RereadWanted` gives an event without a change.
+    of the last write of the change; None if it is unknown. For a `RereadWanted` (a write that could not be
+    applied) the event does not have the members that describe a change.
     """
     body = json_from_change(change) or {}
     body.pop("type", None)

@@ -40,9 +40,10 @@ class History:
     def of(self, machine: Machine, target: Sbdf | PciPath) -> list[Event]:
         """Return the events of the function at this address or PCI path, oldest first. The list may be empty.
 
-        If Linux has no function there, return the events recorded under that address or path. If a
-        renumbering gave the address to a function that Linux still has at its former address, return the
-        events of that function too.
+        If Linux has a function at the address `target`, the events under its address and its PCI path are
+        returned. If not, renumberings may have given `target` to a function that Linux still has at its
+        former address: then the events of that function and of these renumberings are returned. Otherwise the
+        events recorded under `target`, or about that address, are returned.
         """
         keys = {str(target)}
         moves = [] if target in machine.functions else self._moves_to(target)

@@ -77,7 +77,9 @@ class Textfile:
 
 
 def write_aside(path: str, text: str) -> None:
-    """Replace the file `path` by one with this text that everybody may read. A reader never sees half of it.
+    """Replace the content of the file `path` by `text`. Everybody may read the new file.
+
+    A reader never sees half of the text.
 
     Raises: OSError if that fails; the old file is then still complete.
     """

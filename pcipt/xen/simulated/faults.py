@@ -52,10 +52,10 @@ class Faults:
         self._ordered.clear()
 
     def take(self, op: Op) -> Fault | None:
-        """Count this call in every ordered failure of its operation. Return the failure that happens now.
+        """Subtract 1 from `countdown` of every ordered failure of `op`. Return the failure that happens now.
 
-        Return None if no failure happens now. If several happen at this call, return the one that was ordered
-        first and delete the others.
+        A failure happens when its `countdown` is 0, and is then deleted. If several happen now, the one that
+        was ordered first is returned. If none happens now, None is returned.
         """
         struck = None
         for fault in [fault for fault in self._ordered if fault.op is op]:
@@ -67,9 +67,10 @@ class Faults:
 
 
 def failing_first_call(primitive: Callable[..., int], frames: Frames, fault: Fault | None) -> Primitive:
-    """Return a function that calls `primitive`. Only its first call has the ordered failure `fault`.
+    """Return a function that calls `primitive`; the first such call has the ordered failure `fault`.
 
-    `frames` are the frames of the whole call. None as `fault` means no failure.
+    Later calls have no failure. If `fault` is None, the first call has no failure either. `frames` are the
+    frames of the whole call.
     """
     waiting = [] if fault is None else [(frames.count if fault.performed else fault.pages, fault.errno)]
 

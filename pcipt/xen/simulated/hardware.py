@@ -33,9 +33,10 @@ class Slot:
     """One function: its registers and, for a bridge, the functions directly behind it.
 
     `behind` maps a devfn (device and function number) to a slot. For a physical function, `virtual` maps the
-    number of a virtual function to its slot, also if it is not enabled, and `enabled` holds the devfn of each
-    enabled virtual function. For a virtual function, `physfn` is its physical function and `number` its
-    number.
+    number of a virtual function to its slot, whether or not the virtual function is enabled. A virtual
+    function that no raw function describes is in `virtual` from the first time that it is enabled. `enabled`
+    holds the devfn of each enabled virtual function. For a virtual function, `physfn` is its physical
+    function and `number` its number.
     """
 
     devfn: int
@@ -68,7 +69,7 @@ class BusHardware:
         return [sbdf_from_devfn(*bus, devfn) for bus, slots in self._buses.items() for devfn in slots]
 
     def slots(self) -> Iterator[Slot]:
-        """Yield the slot of every function, also of functions on a bus that cannot be reached at present.
+        """Yield the slot of every function, whether or not its bus can be reached at present.
 
         Virtual functions that are not enabled are left out. The order is not defined.
         """
@@ -103,9 +104,9 @@ class BusHardware:
     def config(self, function: Sbdf) -> bytes | None:
         """Return the present config space of a function; None if no function is at this address.
 
-        The result shows earlier writes. It has as many bytes as were given for the function, at least 64, or
-        256 bytes for a virtual function that was not given. If a function is at this address and does not
-        answer, all 64 bytes of the header are ff.
+        The result shows earlier writes. It is as long as the config space of the raw function, and at least
+        64 bytes. A virtual function that no raw function describes has 256 bytes. If the function at this
+        address does not answer, all 64 bytes of the header are ff.
         """
         slot = self.slot(function)
         return None if slot is None else bytes(slot.registers.data)
@@ -130,9 +131,10 @@ class BusHardware:
             self._show_virtual(slot, self._buses[function.segment, function.bus])
 
     def decodes_memory(self, function: Sbdf) -> bool:
-        """Return True if the function's memory BARs decode; False also if no function answers.
+        """Return True if the function's memory BARs decode. Return False if no function answers.
 
-        For a virtual function, VF Memory Enable of its physical function decides.
+        BARs of a virtual function decode if VF Enable and VF Memory Enable of its physical function are set.
+        BARs of any other function decode if memory decode is on in its Command register.
         """
         slot = self.slot(function)
         if slot is None or not slot.registers.answers:
@@ -153,10 +155,10 @@ class BusHardware:
         )
 
     def bar_sizes(self, function: Sbdf) -> list[tuple[int, int]]:
-        """Return (index, size in bytes) of each memory BAR of the function itself; index 6 is the ROM.
+        """Return (index, size in bytes) of each memory BAR of a function; index 6 is the ROM.
 
-        A BAR whose size is not known is left out. The list is empty for a virtual function, and if no
-        function is at this address.
+        A BAR whose size is not known is left out. BARs of virtual functions (VF BARs) are left out. So the
+        list is empty for a virtual function. It is empty too if no function is at this address.
         """
         slot = self.slot(function)
         return [] if slot is None else list(slot.registers.sizes.items())
@@ -169,9 +171,9 @@ class BusHardware:
     def plug(self, raw: RawFunction) -> None:
         """Insert a function at its address, or replace the function at that address.
 
-        If its bus cannot be reached, the bus becomes a new root bus. A virtual function is present only while
-        its physical function enables it. It is ignored if its physical function is missing, or cannot have a
-        virtual function at that address.
+        If its bus cannot be reached, the bus becomes a new root bus. A virtual function is inserted only
+        while its physical function enables it. A virtual function is ignored if its physical function is
+        missing, or cannot have a virtual function at that address.
         """
         registers = registers_from_function(raw, decode_function(raw))
         if raw.physfn is not None:
@@ -201,10 +203,10 @@ class BusHardware:
             self._route(function.segment)
 
     def _keep_virtual(self, raw: RawFunction, registers: Registers) -> None:
-        """Keep the config space of a virtual function.
+        """Keep the config space of a virtual function. It appears when its physical function enables it.
 
-        It is present only while its physical function enables it. It is ignored if its physical function is
-        missing, or cannot have a virtual function at that address.
+        The virtual function is ignored if its physical function is missing, or cannot have a virtual function
+        at that address.
         """
         physfn = self.slot(raw.physfn) if raw.physfn is not None else None
         if physfn is None:
@@ -216,7 +218,7 @@ class BusHardware:
             self._show_virtual(physfn, self._buses[raw.sbdf.segment, raw.sbdf.bus])
 
     def _show_virtual(self, physfn: Slot, slots: dict[int, Slot]) -> None:
-        """Add the enabled virtual functions of `physfn` to `slots` and remove the others.
+        """Add the enabled virtual functions of `physfn` to `slots`; remove those that are not enabled.
 
         `slots` are the slots of its bus. A virtual function is not added if another function has its devfn.
         """
@@ -241,8 +243,10 @@ class BusHardware:
     def _route_below(self, bus: Bus, slots: dict[int, Slot], last: int) -> None:
         """Assign bus numbers to the buses behind the bridges in `slots`, up to the number `last`.
 
-        `slots` are the functions of `bus`. A bridge gets no bus if its secondary number is not above the
-        number of `bus`, is above its subordinate number or `last`, or is taken already.
+        `slots` are the functions of `bus`. A bridge's secondary number is the number of the bus behind it.
+        That bus cannot be reached if its number is one of these: not above the number of `bus`; above the
+        bridge's subordinate number; above `last`; in the bus numbers of a bridge with a lower devfn; the
+        number of another bus.
         """
         claimed: set[int] = set()
         for _, slot in sorted(slots.items()):
@@ -257,7 +261,7 @@ class BusHardware:
 
 
 def _virtual_slot(physfn: Slot, number: int, devfn: int) -> Slot:
-    """Return a slot for a virtual function whose config space was not given.
+    """Return a slot for a virtual function that no raw function describes.
 
     It has the class code of its physical function, and no BARs and no capabilities.
     """

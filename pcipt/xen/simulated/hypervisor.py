@@ -83,10 +83,7 @@ class SimulatedXen:
 
     @property
     def changes(self) -> tuple[Call, ...]:
-        """The logged calls of operations that change the state of Xen (`Op.changes`).
-
-        Calls that failed are among them.
-        """
+        """The logged calls that change the state of Xen (`Op.changes`), whether or not they failed."""
         return tuple(call for call in self.calls if call.op.changes)
 
     @property
@@ -100,7 +97,7 @@ class SimulatedXen:
     def known(self, functions: Sequence[Sbdf]) -> list[bool]:
         """Return one bool for each function, in order: True if Xen lists it.
 
-        A function whose segment is above ffff gives False. If no other function is given, no call is logged.
+        A function whose segment is above ffff gives False. No call is logged if all functions are such.
         Raises: HypervisorError or UnsupportedError if a test ordered a failure.
         """
         self._require_alive()
@@ -113,7 +110,9 @@ class SimulatedXen:
     def custody(self, function: Sbdf) -> Custody:
         """Return who has a function, as `Hypervisor.custody` describes. Return UNTOLD if the IOMMU is off.
 
-        Raises: UnsupportedError if the segment is above ffff; HypervisorError if a test ordered a failure.
+        The errno of an ordered failure is treated as Xen's answer: EINVAL gives ELSEWHERE, for example.
+        Raises: UnsupportedError if the segment is above ffff; HypervisorError if an ordered failure has an
+                errno that is not the answer for any `Custody`.
         """
         self._require_alive()
         xen_address(function)
@@ -208,8 +207,8 @@ class SimulatedXen:
 
         `call` 1 means the next call, 2 the call after it, … With `performed`, Xen performs the call and then
         returns the error, as a failing removal from the IOMMU does. Without it, a mapping call (MAP, UNMAP)
-        changes the first `pages` pages before it fails; a failed MAP is then undone, as libxc does. Other
-        operations ignore `pages`.
+        changes the first `pages` pages before it fails; a failed MAP is then undone, as libxc does. Any other
+        call changes nothing and ignores `pages`.
         """
         self._faults.order(Fault(op, call, errno, performed, pages))
 
@@ -217,7 +216,7 @@ class SimulatedXen:
         """Write a register as dom0 does: through vPCI on a PVH dom0, else directly.
 
         Nothing happens if the hardware has no config space. The write is not logged as a call.
-        Raises: Catastrophe if vPCI then maps pages and that would kill dom0 or take memory from it;
+        Raises: Catastrophe if vPCI then maps or unmaps pages and that would kill dom0 or take memory from it;
                 StateError after `close`.
         """
         self._require_alive()
@@ -330,9 +329,9 @@ class SimulatedXen:
         return map_frames(failing_first_call(p2m.map, frames, fault), p2m.unmap, frames)
 
     def _require_unneeded(self, frames: Frames) -> None:
-        """Raise Catastrophe if these frames contain reserved memory that a present device of dom0 needs.
+        """Raise Catastrophe if one of these frames is reserved memory that a present device of dom0 needs.
 
-        Its DMA would fault after the frames are unmapped.
+        The DMA of that device would fault after the frames are unmapped.
         """
         for region in self.reserved.touching(frames):
             for function in region.scope:

@@ -144,11 +144,11 @@ class SimulatedHardware:
         return tuple(self._present)
 
     def presence(self, function: Sbdf) -> Presence | None:
-        """Return the `Presence` that was given for a function; None if the function is not there."""
+        """Return the `Presence` of a function; None if the function is not there."""
         return self._present.get(function)
 
     def plug(self, function: Sbdf, presence: Presence | None = None) -> None:
-        """Add a function, or replace its `Presence`. `presence` None means that it does not decode memory."""
+        """Add a function, or replace its `Presence`. The default has memory decode off and no flags."""
         self._present[function] = presence or Presence()
 
     def pull(self, function: Sbdf) -> None:
@@ -185,9 +185,10 @@ class DeviceList:
     def add(self, function: Sbdf, flags: DeviceFlags, node: int | None = None) -> int:
         """Add a function with owner dom0, or update the record of a function that has an owner.
 
-        Return 0 or -errno. A known function without an owner (an orphan) is given to dom0. After a failure
-        the function stays listed without an owner. If the failure is that its unknown physical function
-        cannot be added, its record is deleted instead.
+        Return 0 or -errno. A known function without an owner (an orphan) is given to dom0. The physical
+        function of a virtual function may be unknown to Xen: if adding the physical function fails, the
+        record of the virtual function is deleted. After any other failure the function is listed without an
+        owner.
         Raises: Catastrophe if the release panics after this failure.
         """
         if flags.physfn is not None and flags.physfn not in self.devices:
@@ -245,7 +246,7 @@ class DeviceList:
     def _record(self, function: Sbdf) -> Device:
         """Return the record of a function. If there is none, make one without an owner.
 
-        Only then the hardware is asked whether the function answers.
+        For a new record the hardware is asked whether the function answers.
         """
         if function not in self.devices:
             recognised = self._hardware.presence(function) is not None
@@ -255,8 +256,8 @@ class DeviceList:
     def _attach(self, function: Sbdf, device: Device) -> int:
         """Give a function to dom0: set up vPCI, then add it to the IOMMU. Return 0 or -errno.
 
-        -EOPNOTSUPP: on a PVH dom0 no function answers. After a failure the function has no owner and no vPCI
-        handlers.
+        -EOPNOTSUPP: dom0 is PVH, and no function answers or vPCI cannot handle its header type. After a
+        failure the function has no owner and no vPCI handlers.
         Raises: Catastrophe if the release panics after this failure.
         """
         present = self._hardware.presence(function)
@@ -282,8 +283,8 @@ class DeviceList:
     def _context(self, function: Sbdf, device: Device) -> int:
         """Add the function to the IOMMU. Return 0 or -errno.
 
-        0 also if the IOMMU is off. -EINVAL if the function did not answer when its record was made. -ENODEV
-        if no IOMMU unit serves it.
+        Return 0 if the IOMMU is off, -EINVAL if the function did not answer when its record was made, and
+        -ENODEV if no IOMMU unit serves it.
         """
         if self.iommu is None:
             return 0

@@ -11,7 +11,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Overlaps(Generic[Key]):
-    """A set of ranges with keys, in which overlapping ranges are found quickly.
+    """A set of ranges, each with a key. `touching` finds quickly the ranges that overlap a given range.
 
     Ranges whose lengths have the same number of bits are kept together, sorted by their starts.
     """

@@ -115,7 +115,8 @@ class P2m:
     def map_once(self, frames: Frames) -> int:
         """Make one hypercall that maps, of at most 64 pages or 2 MiB entries.
 
-        Return 0 if all pages are done, the number of pages done if there are more, or -errno.
+        Return 0 if all pages are done. Return the number of pages done if some are left. Return -errno after
+        a failure.
         Raises: Catastrophe if Xen would kill dom0 or take memory from it.
         """
         return self._refuse(frames) or self._iterate(frames, self._map_entry)
@@ -123,7 +124,8 @@ class P2m:
     def unmap_once(self, frames: Frames) -> int:
         """Make one hypercall that unmaps, of at most 64 pages or 2 MiB entries.
 
-        Return 0 if all pages are done, the number of pages done if there are more, or -errno.
+        Return 0 if all pages are done. Return the number of pages done if some are left. Return -errno if no
+        page is done.
         Raises: Catastrophe if a frame is mapped to something else than direct MMIO (`special`).
         """
         return self._refuse(frames) or self._iterate(frames, self._unmap_entry)
@@ -174,8 +176,8 @@ class P2m:
     def _iterate(self, frames: Frames, change: Callable[[int, int], bool]) -> int:
         """Apply `change` entry by entry, at most 64 times, as one hypercall does.
 
-        An entry is one page, or 2 MiB if all its pages are in one state. Return 0 if all frames are done, the
-        number of pages done if not, or -EINVAL if the first change fails.
+        An entry is one page, or 2 MiB if all its pages are in one state. Return 0 if all frames are done.
+        Return the number of pages done if some are left. Return -EINVAL if the first change fails.
         """
         done = 0
         for _ in range(ITERATIONS):

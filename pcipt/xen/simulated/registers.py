@@ -118,9 +118,10 @@ class Registers:
                 yield index, Range(Address(address), size)
 
     def vf_bars(self, number: int) -> Iterator[tuple[int, Range]]:
-        """Yield (index, addresses) of each memory BAR of the virtual function `number`.
+        """Yield (index, addresses) of each memory BAR of the virtual function `number`. Numbers begin at 0.
 
-        Numbers begin at 0. VF Enable and VF Memory Enable do not matter.
+        The BARs are yielded whether or not VF Enable and VF Memory Enable are set. A BAR whose size is not
+        known is left out.
         """
         at = (self.sriov_at or 0) + _VF_BAR0
         for index, size in self.vf_sizes.items():
@@ -131,9 +132,9 @@ class Registers:
     def vf_devfns(self, devfn: int, *, everyone: bool = False) -> list[int]:
         """Return the devfn (device and function number) of each enabled virtual function, by VF number.
 
-        `devfn` is that of this function. With `everyone`, all virtual functions that can be enabled
-        (TotalVFs) are returned. The list is empty if the function has no SR-IOV, or if VF Enable is off and
-        `everyone` is not given.
+        `devfn` is that of this function. With `everyone`, TotalVFs virtual functions are returned, whether or
+        not they are enabled. The list is empty if the function has no SR-IOV. Without `everyone` it is empty
+        while VF Enable is off.
         """
         at = self.sriov_at
         if at is None or not (everyone or self.vf_enable):
@@ -152,7 +153,7 @@ class Registers:
 
 
 def registers_from_function(raw: RawFunction, seen: Function) -> Registers:
-    """Return the registers of a function. `raw` is what was read of it, `seen` the same decoded.
+    """Return the registers of a function. `raw` holds the bytes that were read, `seen` is `raw` decoded.
 
     BAR sizes are those of Linux. A BAR or ROM without a size cannot be written. A virtual function has no
     BARs of its own. Bytes of the header that were not read are 0.

@@ -43,16 +43,19 @@ class ReservedMemory:
             self._map(region)
 
     def added(self, function: Sbdf) -> None:
-        """Count a device that was added to Xen. A region that it needs is mapped if its count was 0."""
+        """Add 1 to the count of each region that has the added device in its scope.
+
+        A region whose count was 0 is mapped.
+        """
         for region in self._of(function):
             self._references[region] += 1
             if self._references[region] == 1:
                 self._map(region)
 
     def removed(self, function: Sbdf) -> None:
-        """Count a device that was removed from Xen.
+        """Subtract 1 from the count of each region that has the removed device in its scope.
 
-        A region that it needs is unmapped if its count becomes 0. A count never becomes negative.
+        A region whose count becomes 0 is unmapped. A count that is 0 stays 0.
         """
         for region in self._of(function):
             if self._references[region]:

@@ -73,8 +73,8 @@ class Bar:
 class Handlers:
     """The handlers of one function, with the state that vPCI remembers.
 
-    `mapped` is True while vPCI holds memory decode as on. `rom_enabled` is True if the ROM's enable bit is
-    set.
+    `mapped` is True while vPCI remembers that memory decode is on. `rom_enabled` is True if the ROM's enable
+    bit is set.
     """
 
     function: Sbdf
@@ -152,7 +152,8 @@ class Vpci:
     def finish(self, function: Sbdf) -> None:
         """Map the BARs of a function and switch its memory decode on, if it was on before `begin`.
 
-        If the p2m refuses, memory decode stays off and the handlers are removed.
+        Nothing happens if it was off. If the p2m refuses, memory decode stays off and the handlers are
+        removed. If an MSI-X page cannot be unmapped, memory decode stays off and the handlers are kept.
         Raises: Catastrophe if mapping would kill dom0 or take memory from it.
         """
         command = self._pending.pop(function, None)
@@ -216,7 +217,7 @@ class Vpci:
     def _write_command(self, handlers: Handlers, value: int) -> None:
         """Handle a write to the Command register.
 
-        If memory decode changes, the BARs are mapped or unmapped.
+        If memory decode changes, the BARs are mapped or unmapped. If not, only the register is written.
         """
         if handlers.mapped != bool(value & COMMAND_MEMORY):
             self._modify(handlers, value)
@@ -259,7 +260,7 @@ class Vpci:
     def _modify(self, handlers: Handlers, command: int, *, rom_only: bool = False) -> None:
         """Map or unmap the BARs, or only the ROM, then write the register that switches decode.
 
-        They are mapped if `command` has the memory decode bit, else unmapped. MSI-X pages and pages that
+        If `command` has the memory decode bit, the BARs are mapped, else unmapped. MSI-X pages and pages that
         other BARs have mapped are left as they are. If the p2m refuses, memory decode is switched off and the
         handlers are removed.
         """
@@ -281,8 +282,8 @@ class Vpci:
     def _others(self, function: Sbdf, spans: list[Frames], *, rom_only: bool) -> list[Frames]:
         """Return the pages that are mapped for other BARs and overlap these spans.
 
-        Other BARs are those of other functions. If only the ROM is changed, they are also this function's own
-        BARs.
+        BARs of other functions are other BARs. With `rom_only`, this function's own BARs except the ROM are
+        other BARs too.
         """
         return [
             frames
@@ -294,8 +295,9 @@ class Vpci:
     def _decode(self, handlers: Handlers, command: int, *, rom_only: bool) -> None:
         """Write the register that switches decode on or off, and remember which BARs are mapped.
 
-        To switch decode on, the MSI-X pages are unmapped first. If one of them cannot be unmapped, nothing is
-        written; the pages that are mapped stay mapped.
+        With `rom_only` it is the ROM register, else the Command register. Before decode is switched on in the
+        Command register, the MSI-X pages are unmapped. If one of them cannot be unmapped, nothing is written
+        and the pages that are mapped stay mapped.
         """
         on = bool(command & COMMAND_MEMORY)
         if on and not rom_only and not self._make_holes(handlers):
@@ -325,10 +327,10 @@ class Vpci:
             self._enabled.discard((handlers.function, bar.index))
 
     def _make_holes(self, handlers: Handlers) -> bool:
-        """Unmap the MSI-X pages, so that accesses to them trap. Return True.
+        """Unmap the MSI-X pages, so that accesses to them trap. Return True if all are unmapped.
 
-        Return False if one of the pages is RAM or mapped to something else. Pages before it are then unmapped
-        already.
+        Return False if one of the pages is RAM or mapped to something else. Pages before that page are then
+        unmapped already.
         """
         for number, table in enumerate(handlers.tables()):
             if self._p2m.is_memory(table):

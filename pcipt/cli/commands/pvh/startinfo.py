@@ -106,8 +106,8 @@ def _mapped(path: str) -> Iterator[mmap.mmap | bytes]:
 def _tables(image: MemoryImage, parsed: Parsed) -> list[Row]:
     """Return the rows of all rules for the ACPI tables to which the RSDP points.
 
-    Return no rows if the start info has no RSDP or the image does not hold it. If there is no RSDP at its
-    address, return one row that says so.
+    Return no rows if the start info has no address of an RSDP, or if the image does not hold that address. If
+    there is no RSDP at that address, return one row that says so.
     """
     rsdp = parsed.info.rsdp
     if rsdp is None or not image.room(rsdp):
