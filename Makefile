@@ -7,11 +7,17 @@ STAMP   := $(VENV)/.ready
 DEMO    ?= fixtures/sysfs/lab-pv
 SHELL   := /bin/sh
 
+# what `make mutate` changes (folders or files), how many places of it, and which; LEAST is a percentage that must die
+MODULES ?= pcipt/engine
+SAMPLE  ?= 40
+SEED    ?= 1
+comma   := ,
+
 # where `make install` puts things (a venv with Debian's own Python packages, a link, the units)
 prefix  ?= /usr/local
 UNITDIR ?= /etc/systemd/system
 
-.PHONY: all demo test check laws lab deb sdist wheel install uninstall clean format
+.PHONY: all demo test check laws mutate lab deb sdist wheel install uninstall clean format
 
 all: $(STAMP)
 
@@ -45,6 +51,12 @@ check: $(STAMP)
 EXAMPLES ?= 1000
 laws: $(STAMP)
 	PCIPT_LAWS=$(EXAMPLES) $(BIN)/python -m pytest -q tests/engine/test_laws.py
+
+# A changed program may take all memory: the kernel then ends this first.
+mutate: $(STAMP)
+	@{ echo 1000 > /proc/self/oom_score_adj; } 2>/dev/null || true; \
+	$(BIN)/python scripts/mutate.py --sample $(SAMPLE) --seed $(SEED) $(if $(LEAST),--least $(LEAST)) \
+		$(subst $(comma), ,$(MODULES))
 
 lab: $(STAMP)
 	$(BIN)/python -m tests.lab.run

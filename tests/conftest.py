@@ -6,11 +6,20 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # A busy machine must not fail a property; how long a run may take is pytest-timeout's business.
 settings.register_profile("pcipt", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("pcipt")
+# Mutation testing runs everything many times: few examples, the same ones, and none is made smaller.
+settings.register_profile(
+    "mutate",
+    parent=settings.get_profile("pcipt"),
+    max_examples=10,
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
+)
+settings.load_profile(os.environ.get("PCIPT_HYPOTHESIS", "pcipt"))
 
 
 def children():

@@ -1,7 +1,7 @@
 """Chooses the places that a plan is made for, and computes the pages that each of them needs.
 
-These are: the functions of the round, places of the round whose function Linux has dropped, and places that
-have an open action on pages of these functions. No other place is planned for.
+The places are: those of the round's functions, whether or not Linux still has them; and those that have an
+open action of these functions or on their pages. `desired_places` names others that are added.
 """
 
 from collections.abc import Iterable
@@ -18,9 +18,9 @@ def desired_places(
 ) -> list[Desired]:
     """Return what each place of one part of the round needs; a place whose function is gone needs nothing.
 
-    `first` and `last` tell whether the part is the first and the last one. If there are several parts,
-    functions that share pages with the functions of this part are added to it. The last part of EVERYTHING
-    also has each place that has mapped pages and no function in Linux.
+    `first` and `last` tell whether the part is the first and the last one. If there are several parts, each
+    function with a BAR on pages that are mapped for a function of this part is added to the part. The last
+    part of EVERYTHING also has all vacated places, and all places with mapped pages and no function in Linux.
     Shape:  each place once.
     """
     views = now.views
@@ -49,8 +49,8 @@ def desired_places(
 def conclude_places(views: Views, desired: Iterable[Desired]) -> None:
     """Remember that a plan was made for these places.
 
-    They are not vacated any more; their BARs outside the window, and the ignored writes of functions that are
-    gone, are updated.
+    The places leave `memory.vacated`. `memory.outside_window` gets their `Desired.outside_window`. The
+    ignored writes (`memory.intents`) of a place whose function is gone are forgotten.
     """
     memory = views.memory
     for each in desired:
@@ -70,9 +70,10 @@ def _mapped_without_function(views: Views) -> dict[str, Sbdf]:
 
 
 def _pages_of(now: Round, desired: Iterable[Desired], left: Iterable[str]) -> set[Frames]:
-    """Return all pages that the functions of the round had before the reading, have mapped, or need now.
+    """Return the pages on which open actions are planned again.
 
-    Open actions on any of these pages are planned again.
+    These are the pages of the round's BARs before the reading and now, and the pages that are mapped for the
+    places in `desired` and `left` or needed by those in `desired`.
     """
     desired = list(desired)
     places = [*(each.place for each in desired), *left]

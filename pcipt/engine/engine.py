@@ -88,13 +88,11 @@ class Engine:
         return None if at is None else max(0.0, at - self._monotonic())
 
     def take(self, *, whole: bool = True) -> Scope:
-        """Remove the work that is due from the queue and return it; an empty scope if nothing is due. See
-        `Queue.take`.
-        """
+        """Remove the work that is due from the queue and return it (`Queue.take`); empty if none is due."""
         return Scope(self.queue.take(self._monotonic(), whole=whole))
 
     def reconcile(self, scope: Scope) -> Report:
-        """Reconcile work that was taken, of EVERYTHING its next slice; return what came of it."""
+        """Reconcile the work in `scope` and return what came of it. Of EVERYTHING, a call does one slice."""
         report = self._reconciler.reconcile(scope)
         self.records.extend(Record(self._clock(), outcome) for outcome in report.outcomes)
         self._find_in_service()
@@ -104,8 +102,9 @@ class Engine:
         """Begin a dry run of EVERYTHING. Return a function: each call of it does one slice and returns its
         report.
 
-        Nothing is performed or recorded, and the memory stays as it is. Functions that the dry run finds
-        different are added to the queue at its end, and all findings are replaced.
+        No action is performed or recorded, and plans do not change the memory. Readings update it as always.
+        After the last slice, all findings are replaced. Functions that the dry run found different are then
+        added to the queue, unless EVERYTHING is in the queue.
         """
         queue = Queue()
         queue.add(EVERYTHING, Reason.REQUESTED, self._monotonic())
@@ -138,7 +137,8 @@ class Engine:
         """Read one function again, ask Xen about it, and return what is, what should be and what would be
         done.
 
-        If the reading finds it different, or Xen cannot be asked, the function is added to the queue.
+        All functions that the reading finds different are added to the queue. The function itself is added
+        if Xen cannot be asked about it.
         Raises: KeyError if the machine does not have the function.
         """
         views = self.views
@@ -192,7 +192,7 @@ class Engine:
 
     @property
     def ledger(self) -> Ledger:
-        """Return the ledger of this boot; another object after EVERYTHING has settled it."""
+        """Return the ledger of this boot. A reconciliation of EVERYTHING may replace the object."""
         return self.memory.ledger
 
     @property
@@ -207,7 +207,10 @@ class Engine:
 
     @property
     def ghosts(self) -> list[Sbdf]:
-        """Return the functions that Xen lists and the machine does not have, except renumbered ones."""
+        """Return the addresses at which Xen lists a function and the machine has none.
+
+        An address to which bus renumbering has moved a function is left out.
+        """
         here: Collection[Sbdf | None] = frozenset(self.views.state.renumbered.values())
         return [sbdf for sbdf in ghosts(self.machine, self.view) if sbdf not in here]
 
@@ -230,13 +233,14 @@ class Engine:
 
     @property
     def must_read_everything(self) -> bool:
-        """Return True while hot-plug messages were lost and EVERYTHING is not finished since."""
+        """Return True from a loss of hot-plug messages until EVERYTHING has been reconciled."""
         return Reason.LOST in self.queue.reasons_of(EVERYTHING)
 
     def unsettled(self, *, besides_requests: bool = False) -> bool:
-        """Return True if work is due, messages were lost, or Xen could not be asked about something.
+        """Return True if work is due, if work waits because Xen could not be asked, or if messages were lost.
 
-        With `besides_requests`, work that is due only because of a timer or a user's request does not count.
+        Lost messages count while `must_read_everything` is True. With `besides_requests`, work that is due
+        only because of a timer or of a user's request does not count.
         """
         due = self.queue.has_change(self._monotonic()) if besides_requests else self.next_due() == 0.0
         return due or self.must_read_everything or bool(self.queue.keys_with(Reason.NOT_ASKED))

@@ -38,7 +38,8 @@ class Findings:
     def find_in_service(self, views: Views, own: Iterable[Finding]) -> None:
         """Replace the findings of the service.
 
-        They are: `own`, those of the memory maps, what nobody can find out, and that Xen could not be asked.
+        The new findings are: `own`; those about the memory maps; that hot-plug messages were lost in this
+        boot; and that the last question to Xen failed.
         """
         troubles = (views.trouble, views.reserved.trouble)
         last = [trouble for trouble in troubles if trouble is not None]
@@ -47,7 +48,7 @@ class Findings:
     def find_in_functions(self, views: Views, open_actions: OpenActions, scope: Iterable[Sbdf]) -> None:
         """Replace the findings of the functions in `scope`, by what was read and asked last.
 
-        While Xen could not be asked, disagreements with Xen are left out.
+        If the last question to Xen failed, disagreements with Xen are left out.
         """
         scope = frozenset(scope)
         found: dict[Sbdf, list[Finding]] = {sbdf: [] for sbdf in scope}
@@ -58,7 +59,10 @@ class Findings:
             self.put(sbdf, [*disagreeing, *self._of_function(views, open_actions, sbdf)])
 
     def _of_function(self, views: Views, open_actions: OpenActions, sbdf: Sbdf) -> Iterable[Finding]:
-        """Yield what is wrong with one function: open actions, ignored writes, guests, its own findings."""
+        """Yield what is wrong with one function: open actions, ignored writes, guests, its own findings.
+
+        Disagreements with Xen are not yielded. `unlisted` is updated.
+        """
         function = views.machine.functions.get(sbdf)
         unlisted = function is not None and sbdf not in views.view.known
         (self.unlisted.add if unlisted else self.unlisted.discard)(sbdf)
@@ -102,7 +106,7 @@ class Findings:
 
 
 def _doubts(views: Views) -> Iterable[Finding]:
-    """Yield a finding if hot-plug messages were lost: Xen has no call that reads which pages are mapped."""
+    """Yield a finding if hot-plug messages were lost in this boot: nobody can read which pages are mapped."""
     when = views.memory.ledger.messages_lost
     if when is not None:
         yield Finding(

@@ -62,11 +62,11 @@ class Store(Protocol):
     """
 
     def load(self, boot_id: str) -> tuple[Ledger, BootSnapshot | None, list[Finding]]:
-        """Read all files. What belongs to another boot is left out; damaged files are kept aside.
+        """Read all files. A file that is damaged or was made in another boot counts as missing.
 
         Shape:  the ledger (empty if there is none), the boot snapshot (None if there is none), findings of
                 damage.
-        Raises: OSError if a file exists and cannot be read.
+        Raises: OSError if a file exists and cannot be read, or if a damaged file cannot be renamed.
         """
 
     def append(self, steps: Sequence[Step]) -> None:

@@ -29,8 +29,9 @@ class Memory:
 
     `ledger` holds the actions of pcipt in this boot, and the pages that pcipt and vPCI mapped. `boot` holds
     the functions and bridges at the first reading of this boot, None before it. `intents` holds BAR writes
-    that hardware ignored. `removed` holds addresses that Linux had and dropped: no other function may be
-    removed from Xen. `vacated` holds each place whose function Linux dropped and for which no plan was made
+    that vPCI may have dropped. `removed` holds addresses that Linux had and dropped: a ghost at any other
+    address stays, except after a renumbering (`plan_announcements`).
+    `vacated` holds each place whose function Linux dropped and for which no plan was made
     since, with its address. `bridge_numbers` holds the last readable (secondary, subordinate) bus of each
     bridge, by place. `outside_window` holds by place the BARs that decoded where vPCI maps nothing.
     `left_guests` holds functions that left a guest, with the guest's number. `held_regions` counts for each

@@ -34,7 +34,11 @@ class Observer:
         self.all_read = True
 
     def read(self, now: Round) -> Slices:
-        """Read the functions of the round again, and functions that the kernel has just added."""
+        """Read the functions of the round again, and functions that the kernel has just added.
+
+        The work for added functions is taken from the queue into the round. Mapped pages of functions that
+        the kernel has removed become STALE.
+        """
         self._policy.collect()
         now.scope = Scope((*now.scope.work, *self._queue.take_arrived()))
         _mark_removed(now.views, now.scope.with_reason([Reason.DISAPPEARED]))
@@ -45,7 +49,7 @@ class Observer:
         read_functions(now)
 
     def _read_everything(self, now: Round) -> Slices:
-        """Read the memory maps and, in slices, all functions that Linux has or had."""
+        """Read the memory maps and all functions that Linux has or had: in slices, except the first time."""
         views = now.views
         self.all_read = False
         views.read_protection()
@@ -82,7 +86,7 @@ class Observer:
         now.subjects |= asked
 
     def ask(self, now: Round) -> bool:
-        """Ask Xen about the functions of the round, for EVERYTHING about all.
+        """Ask Xen about the functions of the round. If the round is EVERYTHING, ask about all functions.
 
         Return False if Xen could not be asked: nothing may be concluded then.
         """
@@ -107,8 +111,8 @@ def _mark_removed(views: Views, functions: Iterable[Sbdf]) -> None:
 def read_functions(now: Round) -> None:
     """Read the functions of the round's scope again.
 
-    The round then has the owners, BAR pages and relatives that they had before, and the functions that
-    changed.
+    The owners, BAR pages and relatives that these functions had before the reading are added to the round,
+    and so are the functions that changed.
     """
     views, functions = now.views, now.scope.functions
     now.owners = {sbdf: views.view.owner(sbdf) for sbdf in functions if sbdf in views.view.known}
@@ -121,9 +125,11 @@ def read_functions(now: Round) -> None:
 def ask_some(now: Round, open_actions: OpenActions) -> bool:
     """Ask Xen about the functions of the round. Return False if Xen could not be asked.
 
-    Xen is asked in full, with the owner, about a function: if its owner may have changed, if only one of
-    Linux and Xen has it, if it was renumbered, or if it has an open announcement and a relative in the round.
-    About the other functions that changed, Xen is asked only whether it still lists them.
+    Xen is asked in full, with the owner, about: functions that are in the round for another reason than
+    WRITTEN; if there is one, all functions that changed; changed functions about which Linux and Xen disagree
+    (`Views.disagree_about`); renumbered functions; and relatives of the round's functions that have an open
+    announcement. About all other functions that changed, Xen is first asked only whether it lists them. If
+    the answer is not as before, Xen is asked in full, too.
     """
     views, scope = now.views, now.scope
     full = scope.with_reason(ASKED_IN_FULL)

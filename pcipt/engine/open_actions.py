@@ -1,4 +1,4 @@
-"""Open actions: planned by the last reconciliation of a function and refused, failed or forbidden.
+"""Open actions: planned by the last reconciliation of a function, and refused, failed or not allowed.
 
 An open action is told once. An open action on pages is planned again when anything changes at its pages.
 """
@@ -30,8 +30,9 @@ _OVER = (Result.DONE, Result.NOT_APPLICABLE)
 
 
 def key_of(action: Action) -> Key:
-    """Return a key that is equal for two plans of the same action: word, address, BAR, first frame or
-    address.
+    """Return a key that is equal for two plans of the same action.
+
+    It is: word, function's address, BAR number (-1 if none), and first frame or new BAR address (-1 if none).
     """
     frames, bar = getattr(action, "frames", None), getattr(action, "bar", -1)
     about = action.address if isinstance(action, RewriteBar) else frames.start if frames is not None else -1
@@ -39,7 +40,7 @@ def key_of(action: Action) -> Key:
 
 
 def subject_of(action: Action) -> Sbdf:
-    """Return the address that Linux has for the function of an action, also after a renumbering."""
+    """Return `moved_from` of an action if it is set, else its `sbdf`: Linux's address of the function."""
     return getattr(action, "moved_from", None) or action.sbdf
 
 
@@ -87,7 +88,7 @@ class OpenActions:
         return {place: sbdf for frames in pages for _, (place, sbdf) in self._pages.over(frames)}
 
     def places_of(self, functions: Iterable[Sbdf]) -> dict[str, Sbdf]:
-        """Return the places of open actions on pages of these functions, each with its address."""
+        """Return the places for which these functions have open maps or unmaps, each with its address."""
         return {
             outcome.action.place: outcome.action.sbdf
             for sbdf in functions
@@ -106,7 +107,8 @@ class OpenActions:
     def explained(self, sbdf: Sbdf, finding: Finding) -> Finding:
         """Return the finding with the reason why an open announcement of the function is not done.
 
-        Without such an action, or without a reason, return the finding unchanged.
+        If the function has no open announcement, or only ones without a reason, the finding is returned
+        unchanged.
         """
         why = [o.detail for o in self.of(sbdf) if isinstance(o.action, _ANNOUNCEMENTS) and o.detail]
         return attrs.evolve(finding, text=f"{finding.text}; not mended: {why[0]}") if why else finding
@@ -152,7 +154,10 @@ class OpenActions:
             self._pages.discard(action.frames, (action.place, action.sbdf))
 
     def _take(self, scope: Iterable[Sbdf], listed: Collection[Sbdf] | None) -> dict[Key, Outcome]:
-        """Remove and return the open actions of functions, without announcements that were not planned."""
+        """Remove and return the open actions of the functions in `scope`.
+
+        Open announcements of functions that are not in `listed` stay. None means that all are listed.
+        """
         taken: dict[Key, Outcome] = {}
         for sbdf in scope:
             left: dict[Key, Outcome] = {}
@@ -172,7 +177,7 @@ class OpenActions:
 def _compared(outcome: Outcome | None) -> tuple[Result, str] | None:
     """Return what two outcomes of the same action are compared by, None for no outcome.
 
-    Done and not-applicable outcomes are equal whatever their detail.
+    The detail counts only if the result is neither DONE nor NOT_APPLICABLE.
     """
     if outcome is None:
         return None

@@ -92,9 +92,9 @@ class Performer:
             yield self._batch(batch, views) if batch else self._alone(waiting.popleft(), views)
 
     def _allowed(self, waiting: deque[Action], views: Views) -> list[Action]:
-        """Remove and return the first actions that settings and guards allow by what is known, at most BATCH.
+        """Remove and return actions from the front of `waiting`, at most BATCH, as far as all are allowed.
 
-        The result is empty if the first action is not allowed.
+        Settings and guards judge by what is known. The result is empty if the first action is not allowed.
         """
         batch: list[Action] = []
         while waiting and len(batch) < BATCH and self._policy.allows(waiting[0]):
@@ -118,7 +118,7 @@ class Performer:
         return self._batch([action], views)
 
     def _batch(self, batch: list[Action], views: Views) -> list[Outcome]:
-        """Record the intents of allowed actions, perform each, record what came of it; return the outcomes.
+        """Record intents, guard each action again and perform it, record the results; return the outcomes.
 
         If the intents cannot be written, all actions fail and none is performed.
         """
@@ -164,7 +164,7 @@ class Performer:
 
 
 class Rehearsal:
-    """Performs nothing. The views change as if each action that guards and settings allow was done."""
+    """Performs nothing. The views change as if each announcement that guards and settings allow was done."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -174,7 +174,7 @@ class Rehearsal:
         return views.rehearsed()
 
     def perform(self, actions: Iterable[Action], views: Views) -> Iterator[list[Outcome]]:
-        """Guard each action by what is read now; yield its outcome, PLANNED if nothing forbids it."""
+        """Guard each action by what is read now; yield its outcome: PLANNED if the guards allow it."""
         for action in actions:
             if self._policy.stopping():
                 return
@@ -190,8 +190,8 @@ class Rehearsal:
 def _judged(action: Action, views: Views) -> Outcome | Precaution:
     """Guard an action by what is read now.
 
-    Return the precaution of an allowed action, else its outcome: NOT_APPLICABLE, REFUSED, or FAILED if what
-    the guards need cannot be read.
+    If the guards allow it, its precaution is returned. Else its outcome is returned: NOT_APPLICABLE, REFUSED,
+    or FAILED if Xen cannot be asked.
     """
     if isinstance(known := check_action(action, views.remembered()), NotApplicable):
         return Outcome(action, Result.NOT_APPLICABLE, known.why)
@@ -208,8 +208,8 @@ def _judged(action: Action, views: Views) -> Outcome | Precaution:
 def _read_back(outcome: Outcome, views: Views) -> None:
     """Read again what an action that was tried has changed, before the next action is guarded.
 
-    After an announcement Xen is asked again. A rewritten BAR is read, and functions whose pages a failed map
-    may have unmapped are marked as different.
+    After an announcement Xen is asked again. After a rewrite the function is read again. After a failed map
+    all other functions whose pages it may have unmapped are marked as different.
     """
     action = outcome.action
     if outcome.result not in (Result.DONE, Result.FAILED):

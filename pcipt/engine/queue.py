@@ -105,9 +105,9 @@ class Work:
     """One key with all its reasons. Times are seconds.
 
     `first` is when the key was added. `not_before` is the earliest time at which the work may be taken, None
-    if only messages asked for it: then it may be taken at `quiet_until`, after the last message. `attempts`
-    is the number of repeated attempts in a row. `leaves` is True if the kernel told that the function lost
-    its driver: the kernel may be about to remove the function.
+    if only messages asked for it. `quiet_until` is when the quiet time of its last message ends, None if no
+    message asked for it. `attempts` is the number of repeated attempts in a row. `leaves` is True if the
+    kernel told that the function lost its driver: the kernel may be about to remove the function.
     """
 
     key: Key
@@ -121,8 +121,8 @@ class Work:
     def joined(self, added: "Work") -> "Work":
         """Return this work joined with work that was added for the same key later.
 
-        Shape:  all reasons, the earlier `first` and `not_before`, the later `quiet_until`, the fewer
-                `attempts`.
+        Shape:  all reasons, the earlier `first` and `not_before`, the fewer `attempts`, and the `quiet_until`
+                of `added` unless it is None.
         """
         times = [at for at in (self.not_before, added.not_before) if at is not None]
         return Work(
@@ -155,11 +155,10 @@ class Queue:
     def add(self, key: Key, reason: Reason, now: float, *, quiet: float = 0.0, leaves: bool = False) -> None:
         """Add a key for a reason, or join the reason to the work that the key has already.
 
-        `leaves` is True if the kernel told that the function lost its driver.
-
-        For a reason in MESSAGES the work is due once no message about any function has arrived for the
-        `quiet` time of its last message, but at most one second after the first one. For another reason it is
-        due after the shortest delay of DELAYS.
+        For a reason in MESSAGES, `quiet` is the quiet time after this message, and `leaves` is True if the
+        message says that the function lost its driver. All work for messages is due together when all quiet
+        times are over, but at most the longest delay (DELAYS) after the first message. For another reason,
+        the work is due after the shortest delay of DELAYS.
         """
         if reason in MESSAGES:
             work = Work(key, frozenset({reason}), now, quiet_until=now + quiet, leaves=leaves)
@@ -203,7 +202,7 @@ class Queue:
         return {key for key in self.keys_with(reason) if isinstance(key, Sbdf)}
 
     def reasons_of(self, key: Key) -> frozenset[Reason]:
-        """Return all reasons of a key, also of EVERYTHING while it is taken and not finished; or none."""
+        """Return all reasons of a key, or none. EVERYTHING keeps its reasons from `take` until `finished`."""
         waiting = self._work[key].reasons if key in self._work else frozenset()
         unfinished = self._unfinished
         return waiting if unfinished is None or unfinished.key is not key else waiting | unfinished.reasons
@@ -225,9 +224,9 @@ class Queue:
     def take(self, now: float, *, whole: bool = True) -> tuple[Work, ...]:
         """Return the work that is due, and remove it from the queue.
 
-        If single functions or STORE are due, all of them are returned; EVERYTHING is returned alone, by the
-        next call. EVERYTHING is returned only if `whole` is True, and again by later calls until `finished`
-        is called. The result is empty if nothing is due.
+        A call returns either EVERYTHING alone, or all functions and STORE that are due. If both are due, the
+        calls take turns. EVERYTHING is returned only if `whole` is True, and again by later calls until
+        `finished` is called. The result is empty if nothing is due.
         Shape:  in the order in which the keys were added.
         """
         quiet = self._quiet_at()
@@ -248,7 +247,7 @@ class Queue:
     def take_arrived(self) -> tuple[Work, ...]:
         """Remove and return the functions that the kernel has added, whether their work is due or not.
 
-        Functions that the kernel has also removed, or whose driver was unbound since, stay in the queue.
+        A function stays in the queue if the kernel has also removed it or has unbound its driver.
         """
         return tuple(self._work.pop(key) for key in [work.key for work in self._arrived()])
 
@@ -273,7 +272,7 @@ class Queue:
     def _quiet_at(self) -> float:
         """Return the time at which the work for all messages is due together; 0.0 if no message waits.
 
-        That is after the quiet time of the last message, but at most the longest delay after the first
+        That is when the quiet times of all messages are over, but at most the longest delay after the first
         message.
         """
         waiting = [work for work in self._work.values() if work.quiet_until is not None]

@@ -61,7 +61,7 @@ class Reconciler:
         """Reconcile the functions of a scope, or the next slice of EVERYTHING; write the store if the scope
         has it.
 
-        Return what came of it. While slices of EVERYTHING are left, the report is not `finished`.
+        Return what came of it. `finished` of the report is False while slices of EVERYTHING are left.
         """
         if scope.store is not None and not self._saver.save(self._views.memory):
             self._queue.repeat(STORE, Reason.FAILED, self._clock(), scope.store.attempts)
@@ -97,8 +97,9 @@ class Reconciler:
     # Plan and perform.
 
     def _announce(self, now: Round) -> Slices:
-        """Add functions to Xen that it does not list, and remove functions from Xen that have left the
-        machine.
+        """Add functions to Xen that it does not list, and remove functions that have left the machine.
+
+        In a round of single functions, only those about which Xen was asked in full are planned for.
         """
         views, everything = now.views, now.everything is not None
         if not everything and not now.listed:
@@ -147,8 +148,8 @@ class Reconciler:
     def _perform(self, now: Round, actions: Iterable[Action]) -> Slices:
         """Perform actions in batches and keep their outcomes in the round.
 
-        While messages are lost and not everything was read since, actions that take something away are left
-        out: EVERYTHING plans them again.
+        If hot-plug messages were lost and not everything was read since, unmaps, removals and withdrawals are
+        left out: EVERYTHING plans them again.
         """
         if self._must_hold_back():
             actions = [action for action in actions if not isinstance(action, _TAKING_AWAY)]
@@ -199,9 +200,10 @@ class Reconciler:
         )
 
     def _leave_to_later_rounds(self, now: Round) -> None:
-        """Remove functions from the round that were reconciled alone between its slices: that is newer.
+        """Remove from the round the functions that were reconciled alone between its slices.
 
-        They are repeated as DIFFERENT, because that reconciliation may not have planned announcements.
+        What that found is newer. They are put back into the queue as DIFFERENT, because no announcements may
+        have been planned for them alone.
         """
         for sbdf in sorted(self._meanwhile):
             self._queue.repeat(sbdf, Reason.DIFFERENT, self._clock(), 0)
@@ -209,7 +211,7 @@ class Reconciler:
         now.planned = [action for action in now.planned if subject_of(action) not in self._meanwhile]
 
     def _find(self, now: Round, scope: Iterable[Sbdf]) -> None:
-        """Replace the findings of the functions in `scope`, for EVERYTHING of all functions."""
+        """Replace the findings of the functions in `scope`; if the round is EVERYTHING, of all functions."""
         if now.everything is not None:
             self.find_everything()
         else:
@@ -233,7 +235,7 @@ class Reconciler:
         )
 
     def _lost_messages(self) -> bool:
-        """Return True if EVERYTHING is to be done, or not finished, because messages were lost."""
+        """Return True from a loss of messages until EVERYTHING is finished."""
         return Reason.LOST in self._queue.reasons_of(EVERYTHING)
 
 

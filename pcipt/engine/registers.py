@@ -33,7 +33,7 @@ class Registers:
         """Switch memory decode of a function off for the time of the `with` block, then restore its Command
         register.
 
-        An add of a decoding function that fails panics Xen 4.17 on a PVH dom0.
+        Xen 4.17 panics on a PVH dom0 if it fails to add a function that decodes memory.
         Raises: PciptError if the register cannot be written, or if decode stays on; the block is then not
                 entered.
         """
@@ -47,7 +47,8 @@ class Registers:
         """Check at Linux's address that the function answers, then call `add` for its new address.
 
         The bridges of the detour get Linux's bus numbers for the check, and their new ones back before `add`.
-        With `decode_off` memory decode is off while `add` runs, and restored after it.
+        If `decode_off` is True, memory decode is off while `add` runs. The Command register is restored after
+        it, whether or not `add` fails.
         Raises: PciptError if nothing answers or a register does not keep its value; the bridges then have
                 their new numbers. Errors of `add`.
         """
@@ -70,9 +71,9 @@ class Registers:
     def rewrite_bar(self, sbdf: Sbdf, bar: int, address: Address) -> None:
         """Write an address to a BAR or ROM that decodes: decode off, write, read back, decode on, read back.
 
-        Raises: PciptError if a register cannot be written or does not keep its value; BAR and decode are then
-                as before. If the BAR cannot be restored either, decode stays off, because no guard has seen
-                the address.
+        Raises: PciptError if a register cannot be written or does not keep its value. If this is the BAR, BAR
+                and decode are restored; if the BAR cannot be restored, decode stays off, because no guard has
+                seen the address. If decode does not come on again, the BAR keeps its new address.
         """
         words = self._words(sbdf, bar)
         if address >> 32 * len(words):
@@ -98,7 +99,7 @@ class Registers:
     ) -> None:
         """Write the words of a BAR and read each back.
 
-        Raises: PciptError if a word does not keep its address.
+        Raises: PciptError if a word cannot be written, or does not keep its address bits.
         """
         for (word, _), value in zip(words, values, strict=True):
             self._host.write_register(sbdf, word, value)
@@ -135,7 +136,10 @@ class Registers:
 
     @contextmanager
     def _numbers_of_hop(self, hop: Hop) -> Iterator[None]:
-        """Give one bridge of a detour Linux's bus numbers for the time of the `with` block."""
+        """Give one bridge of a detour Linux's bus numbers for the time of the `with` block.
+
+        A bridge that has these numbers already is not written.
+        """
         now = self._host.read_register(hop.bridge, BUS_NUMBERS)
         if now >> 8 & 0xFF == hop.secondary and now >> 16 & 0xFF >= hop.subordinate:
             yield  # it has not moved

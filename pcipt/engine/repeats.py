@@ -16,8 +16,9 @@ def repeat(queue: Queue, now: Round, at: float) -> None:
     """Put back what a round leaves open. `at` is the time (seconds of the queue's clock).
 
     Repeated are: functions whose action failed; functions found different while acting; functions about which
-    Xen could not be asked; functions bound to xen-pciback whose owner has not changed yet; functions of which
-    a guest keeps something. EVERYTHING is repeated if Xen did not tell whose the reserved regions are.
+    Xen could not be asked; functions bound to xen-pciback that have the same owner as before the round;
+    functions of which a guest keeps pages or ports. EVERYTHING is repeated if Xen could not be asked for the
+    reserved regions of some function.
     """
     _put_back(queue, now, at, Reason.FAILED, _failed(now))
     _put_back(queue, now, at, Reason.DIFFERENT, now.views.take_different())
@@ -48,7 +49,7 @@ def _failed(now: Round) -> set[Sbdf]:
 
 
 def _asked_for_owners(now: Round) -> Collection[Sbdf]:
-    """Return the functions of the round that may have another owner now."""
+    """Return the functions of the round that may have another owner now; for EVERYTHING all functions."""
     everything = now.everything is not None
     return now.views.machine.functions if everything else now.scope.with_reason(_MAY_CHANGE_HANDS)
 

@@ -34,7 +34,7 @@ class Scope:
 
     @property
     def functions(self) -> set[Sbdf]:
-        """Return the addresses of the scope; empty for EVERYTHING alone."""
+        """Return the addresses of the functions in the scope. EVERYTHING and STORE are left out."""
         return keys_of(self.work)
 
     def with_reason(self, reasons: Collection[Reason]) -> set[Sbdf]:
@@ -51,11 +51,14 @@ class Scope:
 
     @property
     def changes_shape(self) -> bool:
-        """Return True if functions may have been added, removed or given to another owner."""
+        """Return True if functions may have been added, removed or given to another owner.
+
+        That is so for EVERYTHING, and if a message asked for a function, except for a configuration write.
+        """
         return self.everything is not None or bool(self.with_reason(MESSAGES - {Reason.WRITTEN}))
 
     def has(self, reason: Reason) -> bool:
-        """Return True if any work of the scope, also for EVERYTHING, has this reason."""
+        """Return True if any work of the scope has this reason, whatever its key."""
         return any(reason in work.reasons for work in self.work)
 
 

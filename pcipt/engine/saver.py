@@ -27,7 +27,7 @@ class Saver:
     def save(self, memory: Memory) -> bool:
         """Write the ledger as a whole and the pages that vPCI mapped.
 
-        A boot snapshot whose last write failed is written again. Return True if all of them are on disk.
+        If the last write of the boot snapshot failed, it is written again. Return True if no write failed.
         """
         boot, ledger = memory.boot, memory.ledger
         saved = [

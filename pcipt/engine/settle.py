@@ -12,10 +12,12 @@ from pcipt.remap.plan_mappings import plan_mappings
 
 
 def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) -> None:
-    """Update the ledger: what a crash left open, what Xen has forgotten since, and what is in doubt.
+    """Settle the ledger by what Xen lists now (`Ledger.reconciled`), and update who mapped which pages.
 
-    `clock` returns the time (UTC, RFC 3339). `messages_lost` is True if hot-plug messages were lost before
-    this round of EVERYTHING: on a PVH dom0 the ledger then keeps the time of the first loss.
+    If the round is EVERYTHING, the whole ledger is settled. Else only additions and removals are settled, of
+    functions about which Xen was asked in full. `clock` returns the time (UTC, RFC 3339). `messages_lost` is
+    True if hot-plug messages were lost: in a round of EVERYTHING on a PVH dom0, the ledger keeps the time.
+    The time of an earlier loss is not replaced.
     """
     views = now.views
     memory = views.memory
@@ -39,7 +41,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
 
 
 def take_over_mappings(views: Views, functions: Iterable[Sbdf]) -> None:
-    """Record pages as mapped by pcipt that vPCI mapped for functions which Xen does not list any more.
+    """Record pcipt, not vPCI, as the mapper of the pages of functions that Xen does not list any more.
 
     vPCI does not unmap these pages, so pcipt must do it.
     """
@@ -52,9 +54,9 @@ def take_over_mappings(views: Views, functions: Iterable[Sbdf]) -> None:
 
 
 def _adopt(views: Views, when: str) -> None:
-    """Record the pages that the functions of a PV dom0 use as mapped, when pcipt sees the machine first.
+    """Record as mapped all pages that functions of a PV dom0 need. Called when pcipt first sees the machine.
 
-    They are then no change, and no action is told for them.
+    These pages are then no change, and no action is told for them.
     """
     desired = (views.desired(sbdf) for sbdf in views.machine.functions)
     plan = plan_mappings([each for each in desired if each is not None], views.memory.mapped)

@@ -120,9 +120,9 @@ Action = AddDevice | RemoveDevice | MapMmio | UnmapMmio | RewriteBar | WithdrawR
 class Result(enum.Enum):
     """What came of an action.
 
-    DONE: performed without an error. REFUSED: a guard refused it. FAILED: a call or the writing of the ledger
-    failed; the action may have been done all the same. NOT_APPLICABLE: see `NotApplicable`. PLANNED: not
-    performed, because this is a dry run or the settings do not allow the action.
+    DONE: performed without an error. REFUSED: a guard refused it. FAILED: a call to Xen, a reading, or the
+    writing of the ledger failed; the action may have been done all the same. NOT_APPLICABLE: see
+    `NotApplicable`. PLANNED: not performed, because this is a dry run or the settings do not allow it.
     """
 
     DONE = "done"

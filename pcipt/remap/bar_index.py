@@ -74,7 +74,7 @@ class BarIndex:
             self._virtual[physfn].discard(sbdf)
 
     def over(self, frames: Frames) -> list[PresentBar]:
-        """Return the memory BARs and ROMs whose pages overlap `frames`, decoding or not.
+        """Return the memory BARs and ROMs whose pages overlap `frames`, whether or not they decode.
         Shape:  sorted by start and size of the BAR's range, then by address of the function, then by BAR
                 number.
         """
@@ -87,13 +87,13 @@ class BarIndex:
         return sorted(found, key=lambda bar: (bar.range, bar.sbdf, bar.bar))
 
     def tables_over(self, frames: Frames) -> list[Sbdf]:
-        """Return the addresses, sorted, of functions whose MSI-X table or bit array overlaps `frames`."""
+        """Return the addresses, sorted, of functions whose MSI-X pages (`msix_frames`) overlap `frames`."""
         return sorted({sbdf for _, sbdf in self._tables.over(frames)})
 
     def pages_of(self, sbdf: Sbdf) -> tuple[Frames, ...]:
-        """Return the pages of the memory BARs and the ROM of a function, decoding or not, in BAR order.
+        """Return the pages of the memory BARs and the ROM of a function, in BAR order.
 
-        The result is empty if the index has no function at `sbdf`.
+        It does not matter whether they decode. The result is empty if the index has no function at `sbdf`.
         """
         function = self._of.get(sbdf)
         return _indexed(function)[0] if function is not None else ()

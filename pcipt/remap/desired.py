@@ -2,9 +2,9 @@
 
 A function that decodes memory needs the whole pages of its BARs. vPCI maps the BARs of the functions that it
 handles: dom0 is PVH, Xen lists the function as dom0's, its header has type 0 or 1, and it is not virtual.
-pcipt maps the BARs of all other functions. Pages of MSI-X structures are not desired if Xen has their
-function for dom0: vPCI must trap accesses to them. If something cannot be known now, the mapped pages stay as
-they are: nothing is unmapped in doubt.
+pcipt maps the BARs of all other functions. On a PVH dom0, the MSI-X pages of a function that Xen lists as
+dom0's are not desired, because vPCI must trap accesses to them. If something cannot be known now, the mapped
+pages stay as they are: nothing is unmapped in doubt.
 Source: xen/drivers/vpci/header.c (modify_bars, init_bars), vpci/msix.c (vpci_make_msix_hole).
 """
 
@@ -73,7 +73,7 @@ class Desired:
 
     @property
     def by(self) -> By:
-        """XEN if vPCI maps and unmaps the function's BARs, else US; also while it decodes nothing."""
+        """XEN if vPCI handles the function, else US. It does not matter whether the function decodes now."""
         return By.US if self.untrapped is not None else By.XEN
 
 
@@ -115,8 +115,8 @@ def desired_of(
 ) -> Desired:
     """Return the pages that one function needs now, or the reason why they cannot be known (`hold_reason`).
 
-    `functions` must hold the physical function of a virtual function; without it, `hold_reason` is set.
-    `followed` are the addresses at which Xen lists renumbered functions. `protected` (RAM and other pages
+    If `function` is virtual and `functions` does not have its physical function, `hold_reason` is set.
+    `followed` are the addresses at which pcipt told Xen of renumbered functions. `protected` (RAM and pages
     that Xen does not give to dom0) matters only for a function that vPCI handles: if a BAR overlaps such a
     page, no page of the BAR is desired, because vPCI does not map the BAR. `outside_window` are the BARs that
     `Desired.outside_window` had at the last plan. If vPCI handles the function and such a BAR now decodes at
@@ -196,8 +196,8 @@ def is_trapped(sbdf: Sbdf, xen: XenView, followed: Followed) -> bool:
 def decoding_range(bar: Bar) -> Range | None:
     """Return the bytes of memory that a BAR or ROM decodes now.
 
-    Return None if it does not decode, if it is unknown whether it decodes, and if `assigned_range` returns
-    None.
+    None is returned if it does not decode, if it is unknown whether it decodes, or if `assigned_range`
+    returns None.
     """
     if bar.kind is BarKind.IO or not bar.decoding:
         return None
@@ -205,9 +205,10 @@ def decoding_range(bar: Bar) -> Range | None:
 
 
 def assigned_range(bar: Bar) -> Range | None:
-    """Return the bytes of memory that the register of a BAR or ROM names, decoding or not.
+    """Return the bytes of memory that the register of a BAR or ROM names, whether or not it decodes.
 
-    Return None for an I/O BAR, for address 0, if the size is unknown, and if the range reaches above 52 bits.
+    None is returned for an I/O BAR, for address 0, if the size is unknown, or if the range reaches above 52
+    bits.
     """
     span = bar.range
     if bar.kind is BarKind.IO or not bar.address or span is None or span.last >> ADDRESS_BITS:
@@ -220,7 +221,7 @@ def msix_frames(function: Function) -> Iterator[Frames]:
 
     A structure is yielded whether or not its BAR decodes. A structure is left out if its BAR has no
     `assigned_range` (for example no address or no known size), or if the structure begins behind the BAR.
-    Both runs may have pages in common.
+    The two runs may have pages in common.
     """
     if function.msix is None:
         return
@@ -246,9 +247,9 @@ def _inside(bars: Iterable[Bar], place: Place) -> Iterator[Range]:
 def _doubt(function: Function, physfn: Function | None, xen: XenView) -> str | None:
     """Return why the pages of a function cannot be known now, or None if they can be computed.
 
-    There is a reason if a guest, Xen itself or quarantine owns the function, if it is bound to xen-pciback,
-    or if it does not answer or cannot be read. Of a virtual function, the physical function must answer
-    instead, and its SR-IOV structure must be known.
+    There is a reason if a guest, Xen itself or quarantine owns the function, or if it is bound to
+    xen-pciback. There is one if a function that is not virtual does not answer or cannot be read. For a
+    virtual function, there is one if its physical function does not answer or has no known SR-IOV structure.
     """
     owner = xen.elsewhere.get(function.sbdf)
     if owner is not None:

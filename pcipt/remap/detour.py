@@ -35,13 +35,13 @@ class Detour:
 
 
 def plan_detour(machine: Machine, linux: Sbdf, raws: Mapping[Sbdf, RawFunction]) -> Detour:
-    """Return the detour to the function that Linux has at address `linux`. No hops if no bridge is above it.
+    """Return the detour to the function that Linux has at `linux`; `hops` is empty if no bridge is above it.
 
     `raws` hold the bus numbers that Linux has for bridges (`RawFunction.secondary`). The subordinate bus of a
     hop is the highest bus on which Linux has a function behind the bridge. The witness of a virtual function
     is its physical function, because a virtual function reads ffff as its vendor by specification.
     Raises: UnsupportedError if Linux has no function at `linux`, if the secondary bus that Linux has for a
-            bridge above it is not known, or if another bridge passes on one of these buses now.
+            bridge above it is not known, or if another bridge beside a hop passes on a bus of the hop now.
     """
     feature = f"reaching {linux} by its bridges' numbers of before"
     function = machine.functions.get(linux)

@@ -121,8 +121,8 @@ class Intents:
     def _follow(self, function: FunctionShadow, bar: BarRegister, write: ConfigWrite) -> None:
         """Start, change or end the intent of one BAR.
 
-        It ends if the BAR does not decode a known range, or if the written address is the one that the BAR
-        has.
+        It ends if the BAR does not decode a known range before the write, or if the written address is the
+        one that the BAR has.
         """
         place = str(function.place)
         before = decoded_range(function, bar)

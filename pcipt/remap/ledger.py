@@ -127,7 +127,7 @@ class Ledger:
         return self._entries.get((word, sbdf, about))
 
     def added(self, known: AbstractSet[Sbdf]) -> list[Sbdf]:
-        """Return the addresses, sorted, in `known` that have an entry of an addition, in any state.
+        """Return the addresses in `known` for which the ledger has an addition in any state, sorted.
 
         `known` is what Xen lists.
         """
@@ -153,10 +153,10 @@ class Ledger:
         """Record that an action is intended, succeeded or failed, and return this ledger.
 
         `when` (UTC, RFC 3339) is kept for maps and unmaps only. A removal or rewrite that succeeded has no
-        entry; a removal deletes the entry of the addition as well. A withdrawal that succeeded deletes the
-        entry of the restoring of the same region, and a restoring that of the withdrawal. An action that
-        failed is DOUBTFUL. Pages of a map that succeeded are HELD; pages of an unmap that succeeded are
-        removed.
+        entry. A removal that succeeded deletes the entry of the addition, too. A withdrawal that succeeded
+        deletes the entry of the restoring of the same region, and vice versa. An action that failed is
+        DOUBTFUL. Pages of a map that succeeded are HELD. Pages of an unmap that succeeded are removed from
+        the record.
         Raises: StateError if LIFE has no such change, for example if the action succeeded or failed without
                 having been intended; the ledger is then unchanged.
         """

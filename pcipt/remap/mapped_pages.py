@@ -149,7 +149,7 @@ class MappedPages:
     def failed(self, action: MapMmio | UnmapMmio, when: str) -> None:
         """Record that a call failed: its pages become DOUBTFUL. `when` is as in `intend`.
 
-        After a failed map, the pages become DOUBTFUL for each other BAR that has a run with them, too.
+        If the call was a map, its pages also become DOUBTFUL for each other BAR that has a run with them.
         Source: tools/libs/ctrl/xc_domain.c, xc_domain_memory_mapping: after a failed map libxc unmaps the
                 whole range, and that ends at the first page that is not mapped; the errno is then that of the
                 unmapping.
@@ -162,7 +162,7 @@ class MappedPages:
     def forsake(self, place: str) -> None:
         """Record that the function of a place was removed: its HELD pages become STALE. Other states stay.
 
-        vPCI does not unmap pages of a removed function, also if another function appears in its place.
+        vPCI does not unmap pages of a removed function, whether or not another function appears in its place.
         """
         for run in self.of(place):
             if run.state is State.HELD:

@@ -25,14 +25,14 @@ def plan_announcements(
     moves: Moves = NO_MOVES,
     followed: Followed = NOWHERE,
 ) -> tuple[AddDevice | RemoveDevice, ...]:
-    """Return additions for missing functions and orphans, removals of ghosts, and `plan_moves`.
+    """Return additions of missing functions and of orphans, removals of ghosts, and actions of `plan_moves`.
 
     If `only` is given, the plan has only these functions, by Linux's address. `removed` are addresses that
     Linux had and dropped while pcipt watched. `moves` and `followed` are those of `plan_moves`, which alone
     plans for the functions in them. A ghost (Xen lists it, the machine does not have it) is removed only if
     it is in `removed`, or if pcipt told Xen of it after a renumbering and Linux has dropped the function
-    since. A ghost that Linux never had stays: Linux may have been told to hide the hardware. A ghost at an
-    address where `moves` or `followed` has a function that Linux still has stays, too.
+    since. A ghost that Linux never had stays: Linux may have been told to hide the hardware. A ghost stays,
+    too, at a new address in `moves`, and at an address in `followed` of a function that Linux still has.
     Shape:  removals of ghosts first, highest address first, so that an address is free before it is used
             again; then additions, sorted as `parents_first` does; then the actions for renumbered buses.
     """

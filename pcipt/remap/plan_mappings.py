@@ -44,7 +44,7 @@ class MappingPlan:
 
     `left` are pages to remove from the record of a BAR, `taken` are pages to record for a BAR, `moved` are
     places with the new addresses of their functions. `note` records these three before the actions are
-    performed, also if pcipt only observes: they are facts.
+    performed, whether or not the settings allow any action: they are facts.
     """
 
     actions: tuple[UnmapMmio | MapMmio, ...] = ()
@@ -166,9 +166,9 @@ class _Planner:
     def _decide_lost(self, each: Desired, run: MappedRun, pages: tuple[Frames, ...]) -> None:
         """Add to the plan what becomes of pages that a BAR has lost: an unmap, or only the record's removal.
 
-        The record is removed if vPCI has unmapped the pages itself. Nobody unmaps pages that another BAR has
-        mapped or needs, or that the plan unmaps for another BAR already: only their record for this BAR is
-        removed.
+        Only the record is removed if vPCI has unmapped the pages itself and no messages were lost. Only the
+        record for this BAR is removed, too, if another BAR has mapped or needs the pages, or if the plan
+        unmaps them for another BAR already.
         """
         owner = (run.place, run.bar)
         needed: tuple[Frames, ...] = pages
@@ -260,7 +260,7 @@ class _Planner:
         return without(mapped, dropped) if mapped else ()
 
     def _restore_shared(self) -> None:
-        """Plan to map pages again that vPCI unmapped with one BAR and that a BAR mapped by pcipt shares.
+        """Plan to map pages again that vPCI unmapped for one BAR and that pcipt maps for another BAR.
 
         If the pages are STALE for the other BAR and its place is not in the plan, they are only recorded as
         DOUBTFUL: nobody needs them.

@@ -66,9 +66,9 @@ class _Buses:
     def behind(self, bridge: Function) -> range:
         """Return the buses behind a bridge in ascending order, its secondary bus first.
 
-        Empty if no bus number leads to the bridge, if its bus numbers are not known or not above its own bus,
-        if the bridges above do not pass its secondary bus on, or if another bridge below the same parent
-        passes its secondary bus on as well.
+        Empty if no bus number leads to the bridge, if its bus numbers are not known, if its secondary bus is
+        not above the bus that the bridge is on or is above its subordinate bus, if the bridges above do not
+        pass its secondary bus on, or if another bridge below the same parent passes it on as well.
         """
         if bridge.sbdf not in self._behind:
             self._behind[bridge.sbdf] = self._find(bridge)
@@ -106,9 +106,9 @@ def plan_moves(
 
     `moves` are those of `find_moves`. `followed` are the addresses at which pcipt told Xen of a renumbered
     function and Xen may still list it (`Ledger.followed`): with it a second move, and a return to Linux's
-    address, work like the first move. Nothing is planned for a function that no bus leads to, for one that is
-    in `followed` only and does not answer, and for one whose new address belongs to another function
-    (`disagreements` returns a finding for it).
+    address, work like the first move. Nothing is planned for a function to which no bus leads. Nothing is
+    planned for a function in `followed` that is not in `moves` and does not answer. Nothing is planned for a
+    function whose new address belongs to another function (`disagreements` returns a finding for it).
     Shape:  additions sorted as `parents_first` does, removals in the opposite order.
     """
     additions: list[AddDevice] = []
@@ -136,8 +136,8 @@ def _is_another_functions(machine: Machine, xen: XenView, linux: Sbdf, now: Sbdf
     """Return True if `now`, the new address of the function `linux`, is the address of another function.
 
     There are two such cases. Another function of Linux answers at `now`: Linux tells Xen of it. Or Xen lists
-    `now`, and Linux has another function there or pcipt told Xen of another function there. The answer is
-    False if Xen lists `now` and nobody knows why: the ledger that said so may be lost.
+    `now`, and Linux has another function there or pcipt told Xen of another function there. The result is
+    False if Xen lists `now` and nobody knows why: the ledger that said why may be lost.
     """
     if now == linux or now in followed.get(linux, ()):
         return False

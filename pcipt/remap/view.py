@@ -78,7 +78,7 @@ class XenView:
 def ghosts(machine: Machine, xen: XenView, only: Collection[Sbdf] | None = None) -> list[Sbdf]:
     """Return the addresses that Xen lists and at which the machine has no function, sorted.
 
-    If `only` is given, other addresses are left out.
+    If `only` is given, addresses that are not in it are left out.
     """
     asked = xen.known if only is None else {sbdf for sbdf in only if sbdf in xen.known}
     return sorted(sbdf for sbdf in asked if sbdf not in machine.functions)
@@ -87,8 +87,8 @@ def ghosts(machine: Machine, xen: XenView, only: Collection[Sbdf] | None = None)
 def missing(machine: Machine, xen: XenView, only: Collection[Sbdf] | None = None) -> list[Sbdf]:
     """Return the functions of the machine that Xen does not list or lists as orphans, sorted by address.
 
-    Functions in segments that Xen cannot name (above ffff) are left out. If `only` is given, other addresses
-    are left out, too.
+    Functions in segments that Xen cannot name (above ffff) are left out. If `only` is given, functions at
+    addresses that are not in it are left out.
     """
     asked = machine.functions if only is None else sorted(sbdf for sbdf in only if sbdf in machine.functions)
     return [sbdf for sbdf in asked if sbdf.fits_xen and (sbdf not in xen.known or sbdf in xen.orphans)]
@@ -104,8 +104,8 @@ def disagreements(
 
     The codes are "orphan", "unknown-to-xen", "ghost" and "moved". `moves` are the functions that bus
     renumbering moved, by Linux's address (`find_moves`). Each has the finding "moved" at Linux's address and
-    no other; its new address has none. Functions in segments that Xen cannot name have no finding; if `only`
-    is given, nor have other addresses.
+    no other finding there; its new address is no ghost. A missing function in a segment that Xen cannot name
+    has no finding. If `only` is given, addresses that are not in it have no finding.
     Shape:  (address, finding): missing functions first, then ghosts, both sorted by address; then moved
             functions in the order of `moves`.
     """

@@ -227,14 +227,17 @@ class ObservedMachine(RemapMachine):
         assert self.world.linux.written == 0
 
 
+PHASES = (Phase.generate, Phase.shrink)  # explaining traces every line
+
+
 def run(machine, examples):
     machine.TestCase.settings = settings(
-        max_examples=examples,
+        max_examples=examples * settings.default.max_examples // 100,  # the profile's share
         stateful_step_count=50,
         deadline=None,
         derandomize=True,
         database=None,
-        phases=(Phase.generate, Phase.shrink),  # explaining traces every line
+        phases=[phase for phase in PHASES if phase in settings.default.phases],
         suppress_health_check=list(HealthCheck),
     )
     return machine.TestCase
@@ -246,7 +249,7 @@ pytestmark = pytest.mark.timeout(600)  # on a busy machine too
 class TestRemap(run(RemapMachine, 270)):
     def runTest(self):  # noqa: N802 - unittest's name
         super().runTest()
-        assert STEPS[RemapMachine] >= 10_000
+        assert STEPS[RemapMachine] >= 10_000 * settings.default.max_examples // 100
 
 
 TestParavirtual = run(ParavirtualMachine, 10)

@@ -27,10 +27,10 @@ def coverage_at_boot(boot: BootSnapshot, tables: Iterable[bytes]) -> IommuScope:
 
 
 def with_absence(scope: IommuScope, xen: XenView, *, pvh: bool) -> IommuScope:
-    """Return the coverage, with `absent` set if Xen lists functions and does not tell their owner on a PV
-    dom0.
+    """Return the coverage with `absent` updated: True if Xen runs without an IOMMU.
 
-    Xen then runs without an IOMMU. A PVH dom0 does not boot without one.
+    That is so on a PV dom0 if Xen lists functions and does not tell who owns them. A PVH dom0 does not boot
+    without an IOMMU.
     """
     absent = not pvh and bool(xen.known) and not xen.custody_told
     return scope if scope.absent is absent else attrs.evolve(scope, absent=absent)

@@ -43,9 +43,10 @@ class GuestLeftovers:
     def look(self, machine: Machine, raws: Mapping[Sbdf, RawFunction], view: XenView) -> list[int]:
         """Compare what guests may access with what their functions decode; replace `findings`.
 
-        Looked at are guests that have a function, or had one that is in `memory.left_guests`. Functions
-        without a finding are removed from there. If Xen cannot be asked, the findings stay.
-        Shape:  the numbers of the guests that were compared, sorted.
+        Looked at are guests that have a function, and guests in `memory.left_guests`. A function is removed
+        from `left_guests` if nothing is found about it. If Xen cannot be asked, the findings and
+        `left_guests` stay, and the result is empty.
+        Shape:  the numbers of the guests that were compared, sorted. A guest that has ended is left out.
         """
         owned: dict[int, list[Function]] = {}
         for sbdf in view.elsewhere:
@@ -95,7 +96,7 @@ class GuestLeftovers:
             self.findings[sbdf] = (*self.findings.get(sbdf, ()), *found)
 
     def _rightful(self, function: Function, raws: Mapping[Sbdf, RawFunction]) -> list[Frames]:
-        """Return pages beside BARs that libxl lets a guest access: reserved regions and the ROM's place."""
+        """Return pages that libxl lets a guest access and that are no BAR: reserved regions, ROM's place."""
         raw = raws.get(function.sbdf)
         lines = raw.resources[ROM_INDEX : ROM_INDEX + 1] if raw is not None else ()
         roms = [

@@ -64,10 +64,7 @@ class MachineState:
         return run.state is State.STALE or self.address_of(run.place) is None
 
     def relatives(self, functions: Iterable[Sbdf]) -> set[Sbdf]:
-        """Return the bridges above the functions, all functions behind them, their PFs and their VFs.
-
-        Functions that the machine does not have are left out.
-        """
+        """Return, for each function, the bridges above it, all functions behind it, its PF and its VFs."""
         found: set[Sbdf] = set()
         for sbdf in functions:
             found |= {
@@ -120,7 +117,8 @@ class MachineState:
     def _find_renumbered(self, uncertain: Iterable[Sbdf]) -> None:
         """Find again where functions are that may be renumbered.
 
-        The search begins at the first bridge above each of them that is not renumbered itself.
+        For a bridge that is not renumbered, the search begins at the bridge itself. For any other function,
+        it begins at the nearest bridge above that is not renumbered.
         """
         tops: set[Sbdf] = set()
         for sbdf in uncertain:

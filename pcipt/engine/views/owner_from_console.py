@@ -23,9 +23,11 @@ def ask_owners(
 ) -> XenView:
     """Return Xen's view of these functions, all of which Xen lists.
 
-    `before` is the former view: its owners are kept where nothing suggests another one. `given` are the
-    functions that are bound to xen-pciback; if `handed` is True, their owners are asked for again. A function
-    that is not dom0's and that the console does not name is in `elsewhere`, with an unnamed owner.
+    `before` is the former view. `given` are the functions that are bound to xen-pciback. The console is read
+    for functions that are not dom0's now and had no other owner in `before`. It is read for functions in
+    `given`, too: for all of them if `handed` is True, else for those that have come back from a guest or from
+    Xen itself. All others keep their owner of `before`. A function that is not dom0's and that the console
+    does not name is in `elsewhere`, with its former owner or an unnamed one.
     Raises: HypervisorError, UnsupportedError if the hypercall fails. A console that cannot be read is no
             error.
     """

@@ -40,7 +40,7 @@ class Reserved:
         return self._open
 
     def of(self, sbdf: Sbdf) -> tuple[Frames, ...]:
-        """Return the regions of one function; empty if it has none or was not asked about."""
+        """Return the regions of one function; empty if it has none, and if Xen was not asked about it."""
         return self._of.get(sbdf, ())
 
     def about(self, functions: Iterable[Sbdf]) -> Scopes:
@@ -48,7 +48,10 @@ class Reserved:
         return {frames: self._scopes[frames] for sbdf in functions for frames in self.of(sbdf)}
 
     def read(self, functions: Iterable[Sbdf]) -> None:
-        """Ask Xen for all regions, and for the regions of these functions; forget all earlier answers."""
+        """Ask Xen for all regions, and for the regions of these functions.
+
+        If Xen lists the regions, all earlier answers are forgotten. If the question fails, they stay.
+        """
         self._listed, self._open = False, {sbdf for sbdf in functions if sbdf.fits_xen}
         self._ask()
 

@@ -104,8 +104,8 @@ class Views:
     def read_protection(self) -> None:
         """Read memory maps, ACPI tables and reserved regions, and set from them which pages are protected.
 
-        Guards refuse to map or unmap protected pages. If the memory map cannot be read, all pages are
-        protected. `memory_findings` is set to the findings about what could not be read.
+        If the memory map cannot be read, all pages are protected. `memory_findings` is set to the findings
+        about what could not be read.
         """
         self._protected, self.memory_findings = read_protection(self._host, self._xen)
 
@@ -113,8 +113,7 @@ class Views:
         """Read functions again; return those that are different now, and those that depend on them.
 
         If the windows or bus numbers of a bridge have changed, all functions behind the bridge are returned,
-        whether or not they are different. If its secondary or subordinate bus number has changed,
-        these functions are also read again.
+        whether or not they are different. If its bus numbers have changed, they are also read again.
         """
         changed: set[Sbdf] = set()
         waiting = list(functions)
@@ -186,10 +185,7 @@ class Views:
         return True
 
     def ask_if_listed(self, functions: Iterable[Sbdf]) -> frozenset[Sbdf] | None:
-        """Return the functions that entered or left Xen's list since the last question about them.
-
-        Return None if Xen cannot be asked. The view of Xen does not change.
-        """
+        """Return the functions that entered or left Xen's list since `ask`; None if Xen cannot be asked."""
         return self._questions.ask_if_listed(frozenset(functions))
 
     def look_at_guests(self) -> list[int]:
@@ -232,7 +228,6 @@ class Views:
         """Read again what the guards of this action look at, and return the facts for the guards.
 
         Functions that are different now are added to `different`.
-
         Raises: UnsupportedError if Xen cannot be asked.
         """
         about = concerned_functions(action, self.state, self.reserved.scopes)
@@ -279,7 +274,7 @@ class Views:
         )  # fmt: skip
 
     def disagree_about(self, sbdf: Sbdf) -> bool:
-        """Return True if only one of Linux and Xen has the function, or Xen has no owner for it."""
+        """Return True if only one of Linux and Xen has the function, or if Xen lists it without an owner."""
         return (sbdf in self.machine.functions) != (sbdf in self.view.known) or sbdf in self.view.orphans
 
     def ignored_writes(self, functions: Iterable[Sbdf]) -> list[IgnoredWrite]:
@@ -290,14 +285,11 @@ class Views:
         return self.memory.intents.among(function for function in found if function is not None)
 
     def announced_at(self) -> Followed:
-        """Return the other addresses at which pcipt told Xen of each renumbered function.
-
-        The keys of the result are Linux's addresses of these functions.
-        """
+        """Return, by Linux's address, the addresses at which pcipt told Xen of renumbered functions."""
         return self.memory.ledger.followed()
 
     def addresses(self, sbdf: Sbdf) -> set[Sbdf]:
-        """Return every address at which Xen may list the function that Linux has at `sbdf`, also `sbdf`."""
+        """Return `sbdf` and every other address at which Xen may list the function that Linux has there."""
         now = self.state.renumbered.get(sbdf)
         return {sbdf, *self.announced_at().get(sbdf, ()), *(() if now is None else (now,))}
 

@@ -16,8 +16,8 @@ class Questions:
     """The last answers of Xen. `view` changes in place, so that a question costs the same on a machine of any
     size.
 
-    `trouble` is the finding that the last question failed, else None. While it is set, the view may be
-    partial.
+    `trouble` is the finding that a question failed. It is None again once `ask` or `ask_everything` succeeds.
+    While it is set, the view has older answers.
     """
 
     def __init__(self, xen: Hypervisor) -> None:
@@ -81,8 +81,8 @@ class Questions:
     def ask_if_listed(self, functions: Iterable[Sbdf]) -> frozenset[Sbdf] | None:
         """Ask by one hypercall whether Xen lists these functions.
 
-        Return those for which the answer is not as before; None, with `trouble` set, if Xen cannot be asked.
-        The view does not change.
+        Return the functions that are listed now and not in the view, or in the view and not listed now. If
+        Xen cannot be asked, None is returned and `trouble` is set. The view does not change.
         """
         asked = sorted(functions)
         try:
@@ -106,7 +106,8 @@ class Questions:
 def ghost_candidates(machine: Machine) -> Iterator[Sbdf]:
     """Yield every address at which Xen may list a function that the machine does not have.
 
-    Xen cannot be asked for a list, only about an address.
+    Xen cannot be asked for a list, only about an address. Addresses of the machine's functions are yielded,
+    too.
     Shape:  all 256 device and function numbers of each bus that has a function or that a bridge passes on.
     """
     buses = {(sbdf.segment, sbdf.bus) for sbdf in machine.functions if sbdf.fits_xen}

@@ -29,8 +29,8 @@ def _segment(action: Action, _facts: Facts) -> str | None:
 def _present(action: AddDevice, facts: Facts) -> str | None:
     """Refuse to add a function that Linux does not have, that does not answer or that cannot be read.
 
-    Xen would list it as an orphan. A renumbered function is not read: it is refused if the bridges' bus
-    numbers do not lead to the action's address any more.
+    Xen would list it as an orphan. A renumbered function cannot be read: it is refused only if Linux does not
+    have it, or if the bridges' bus numbers do not lead to the action's address any more.
     """
     function = _subject(action, facts)
     if function is None:
@@ -121,8 +121,8 @@ def decode_endangers(action: AddDevice, facts: Facts) -> bool:
 def _driver_needs_decode(action: AddDevice, facts: Facts) -> str | None:
     """Refuse an add for which memory decode must be off (`decode_endangers`) if it cannot be switched off.
 
-    It cannot be switched off for a virtual function, and if a driver is bound to the function or to a
-    function behind it.
+    It cannot be switched off for a virtual function. Nor can it be switched off if a driver is bound to the
+    function or to a function behind it.
     """
     function = _subject(action, facts)
     if function is None or not decode_endangers(action, facts):
@@ -178,8 +178,8 @@ def _moving(action: AddDevice | RemoveDevice, facts: Facts) -> Sbdf | None:
 def _in_dom0(action: RemoveDevice, facts: Facts) -> str | None:
     """Refuse to remove a function unless Xen lists it as dom0's.
 
-    Xen removes a function without asking who owns it; to remove an orphan panics Xen before 4.19. Also
-    refused if Xen does not tell who owns some of the functions (`XenView.custody_told`).
+    Xen removes a function without asking who owns it; to remove an orphan panics Xen before 4.19. Any removal
+    is refused if Xen does not tell who owns some of its functions (`XenView.custody_told`).
     """
     if action.sbdf not in facts.xen.known:
         return "Xen does not know it"
@@ -196,7 +196,7 @@ def _in_dom0(action: RemoveDevice, facts: Facts) -> str | None:
 def _gone_from_linux(action: RemoveDevice, facts: Facts) -> str | None:
     """Refuse to remove a function at an address at which Linux has one, or to which renumbered buses lead.
 
-    Not refused if bus renumbering moved the function of Linux to `moved_to`.
+    If bus renumbering moved the function that Linux has there to `moved_to`, that function is no reason.
     """
     if action.sbdf in facts.moves.values():
         return "renumbered buses lead to a function there"
@@ -218,7 +218,8 @@ def _announced_where_it_is(action: RemoveDevice, facts: Facts) -> str | None:
 def _no_virtual_functions(action: RemoveDevice, facts: Facts) -> str | None:
     """Refuse to remove a physical function while the machine has its virtual functions.
 
-    For a renumbered function, only virtual functions that Xen lists at Linux's address are a reason.
+    If the function was renumbered, a virtual function is a reason only if Xen lists it at Linux's address of
+    that virtual function.
     """
     vfs = facts.bars.virtual(action.sbdf)
     if action.moved_to is not None:

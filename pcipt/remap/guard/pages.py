@@ -46,7 +46,10 @@ def _certain(action: Mapping, facts: Facts) -> str | None:
 
 
 def _claimed(action: MapMmio, facts: Facts) -> str | None:
-    """Refuse to map pages that are not desired for this BAR now, or whose function Linux does not have."""
+    """Refuse to map pages if some of them are not desired for this BAR now.
+
+    All pages are refused if Linux does not have the function.
+    """
     desired = facts.desired(action.sbdf)
     spans = (
         [span for wanted in desired.bars if wanted.bar == action.bar for span in wanted.spans]
@@ -61,8 +64,8 @@ def _claimed(action: MapMmio, facts: Facts) -> str | None:
 def _left_to_vpci(action: MapMmio, facts: Facts) -> str | None:
     """Refuse to map pages of a function that vPCI handles, except pages that vPCI may not have mapped.
 
-    The exceptions are pages of an `unsure` BAR, and pages that are INTENDED or DOUBTFUL: a call of pcipt that
-    failed may have unmapped them.
+    The exceptions are desired pages of an `unsure` BAR, and pages that are recorded as INTENDED or DOUBTFUL
+    for the function's place: a call of pcipt that failed may have unmapped them.
     """
     desired = facts.desired(action.sbdf)
     if desired is None or desired.by is By.US:
@@ -84,7 +87,7 @@ def _unprotected(action: Mapping, facts: Facts) -> str | None:
 
 
 def _no_trapped_pages(action: MapMmio | RestoreReserved, facts: Facts) -> str | None:
-    """Refuse to map MSI-X pages that vPCI must trap: vPCI would not see accesses to the MSI-X table.
+    """Refuse to map pages if vPCI must trap some of them for MSI-X: it would not see accesses to the table.
     Source: xen/drivers/vpci/msix.c.
     """
     for sbdf in facts.bars.tables_over(action.frames):
@@ -97,8 +100,8 @@ def _no_other_owner(action: MapMmio, facts: Facts) -> str | None:
     """Refuse to map pages of a BAR if a BAR of another function decodes some of the same bytes.
 
     If the BAR has no address or size, the bytes of the pages count as its bytes. Pages that overlap a
-    decoding BAR of a guest's or Xen's function are refused, too. Not refused: a function that Linux does not
-    have, and the exceptions of `_conflict`.
+    decoding BAR of a guest's or Xen's function are refused, too. Nothing is refused if Linux does not have
+    the function. `_conflict` names BARs that are left out.
     """
     function = _subject(action, facts)
     bar = _bar_of(function, action.bar)
@@ -109,10 +112,9 @@ def _no_other_owner(action: MapMmio, facts: Facts) -> str | None:
 def _conflict(function: Function | None, span: Range, frames: Frames, facts: Facts) -> str | None:
     """Return a BAR of another function that decodes bytes of `span`, in words, or None if there is none.
 
-    A BAR of a guest's or Xen's function is also returned if only its pages overlap `frames`. BARs that do not
-    decode now are left out. The result is None if `function` is None. BARs of functions in segments above
-    ffff are left out, because such a BAR (VMD) lies inside its controller's BAR; for such a function, the
-    result is None.
+    A BAR of a guest's or Xen's function is returned even if only its pages overlap `frames`. BARs that do not
+    decode now are left out. BARs of functions in segments above ffff are left out, because such a BAR (VMD)
+    lies inside its controller's BAR. None is returned if `function` is None or in such a segment.
     """
     for other in facts.bars.over(frames):
         if function is None or other.sbdf == function.sbdf or not other.decoding:
@@ -177,10 +179,10 @@ def _mapped_for_bar(action: UnmapMmio, facts: Facts) -> str | None:
 
 
 def _decodes_nowhere(action: UnmapMmio, facts: Facts) -> str | None:
-    """Refuse to unmap pages that the same function needs, or on which a BAR of another function lies.
+    """Refuse to unmap pages if the same function needs some of them, or if another function's BAR lies there.
 
-    The BAR of the other function need not decode: pages that vPCI maps for it cannot be told from pages that
-    pcipt mapped.
+    It does not matter whether the BAR of the other function decodes: pages that vPCI maps for it cannot be
+    told from pages that pcipt mapped.
     """
     desired = facts.desired(action.sbdf)
     own = [span for wanted in desired.bars for span in wanted.spans] if desired is not None else []
@@ -211,9 +213,9 @@ def _bar_of(function: Function | None, index: int) -> Bar | None:
 
 
 def _writable(action: RewriteBar, facts: Facts) -> str | None:
-    """Refuse to rewrite a BAR that cannot be written.
+    """Refuse to rewrite a BAR of a function that does not answer, that cannot be read, or that is virtual.
 
-    The function is not in Linux, does not answer, cannot be read, or is virtual.
+    A function that Linux does not have is refused, too.
     """
     function = _subject(action, facts)
     if function is None or not function.answers:
@@ -272,7 +274,8 @@ def _still_ignored(action: RewriteBar, facts: Facts) -> str | None:
 def _target(action: RewriteBar, facts: Facts) -> tuple[Function, Range] | None:
     """Return the function and the range that its BAR will have after the rewrite.
 
-    Return None if Linux does not have the function, or if it has no such BAR or the BAR's size is unknown.
+    None is returned if Linux does not have the function, if the function has no such BAR, or if the BAR's
+    size is unknown.
     """
     function = _subject(action, facts)
     bar = _bar_of(function, action.bar)
@@ -282,17 +285,17 @@ def _target(action: RewriteBar, facts: Facts) -> tuple[Function, Range] | None:
 
 
 def _target_unprotected(action: RewriteBar, facts: Facts) -> str | None:
-    """Refuse to move a BAR to pages that overlap protected pages. An unknown `_target` is not refused."""
+    """Refuse to move a BAR to pages that overlap protected pages; not refused if `_target` returns None."""
     target = _target(action, facts)
     why = facts.protected.why(frames_from_range(target[1])) if target is not None else None
     return f"the new address touches {why}" if why is not None else None
 
 
 def _target_free(action: RewriteBar, facts: Facts) -> str | None:
-    """Refuse to move a BAR to bytes of any other BAR, decoding or not, of the same or another function.
+    """Refuse to move a BAR to bytes of any other BAR, whether or not that BAR decodes.
 
-    Pages that overlap a decoding BAR of a guest's or Xen's function are refused, too. An unknown `_target` is
-    not refused.
+    The other BAR may be of the same function or of another one. Pages that overlap a decoding BAR of a
+    guest's or Xen's function are refused, too. Nothing is refused if `_target` returns None.
     """
     target = _target(action, facts)
     if target is None:
@@ -307,21 +310,21 @@ def _target_free(action: RewriteBar, facts: Facts) -> str | None:
 
 
 def _target_reached(action: RewriteBar, facts: Facts) -> str | None:
-    """Refuse to move a BAR to a range that a bridge above does not pass on.
+    """Refuse to move a BAR to a range if a bridge above its function does not pass all of it on.
 
-    An unknown `_target` is not refused.
+    Nothing is refused if `_target` returns None.
     """
     target = _target(action, facts)
     return outside_window(*target, facts.machine) if target is not None else None
 
 
 def _known_region(action: Region, facts: Facts) -> str | None:
-    """Refuse a reserved region that is not, with exactly these pages, among `facts.regions`."""
+    """Refuse a reserved region unless `facts.regions` has a region with exactly these pages."""
     return None if action.frames in facts.regions else "neither Xen nor the firmware names such a region"
 
 
 def _region_unprotected(action: Region, facts: Facts) -> str | None:
-    """Refuse a reserved region that overlaps protected pages, except memory that firmware only reserves."""
+    """Refuse a reserved region that overlaps protected pages (`Protected.why_not_reserved`)."""
     why = facts.protected.why_not_reserved(action.frames)
     return f"it touches {why}" if why is not None else None
 
@@ -341,9 +344,10 @@ def _no_scope_device(action: WithdrawReserved, facts: Facts) -> str | None:
 
 
 def _no_bar(action: WithdrawReserved, facts: Facts) -> str | None:
-    """Refuse to withdraw a region on which a BAR lies, decoding or not, or that is recorded for a BAR.
+    """Refuse to withdraw a region if a BAR lies on one of its pages, or if a page is recorded for a BAR.
 
-    Firmware may give a page both to a region and to a BAR (XSA-461): the BAR's driver would lose the page.
+    It does not matter whether the BAR decodes, nor in which state the page is recorded. Firmware may give a
+    page both to a region and to a BAR (XSA-461): the BAR's driver would lose the page.
     """
     for other in facts.bars.over(action.frames):
         return f"{name_of_bar(other.bar)} of {other.sbdf} is at {other.range}"

@@ -121,8 +121,8 @@ def protected_ranges(
 def _from_table(data: bytes) -> Iterator[tuple[Range, str]]:
     """Yield the protected ranges of an ACPI table, each with its name.
 
-    Nothing is yielded for a table other than MADT, HPET, MCFG and DMAR, and if `data` is shorter than a
-    header.
+    Nothing is yielded for a table other than MADT, HPET, MCFG and DMAR, or if `data` is not a table, for
+    example shorter than a header.
     """
     table = parse_table(data)
     if table is None:

@@ -132,8 +132,8 @@ def bar_value(function: FunctionShadow, bar: BarRegister) -> int | None:
 def assigned_range(address: int, size: int, kind: BarKind) -> Range | None:
     """Return the range of `size` bytes at `address`, or None if nobody has assigned such an address.
 
-    That is so for address 0, and if the range ends at or above the top of the address space (4 GiB, for
-    64-bit BARs 2**64; for I/O BARs also if it ends at 64 KiB exactly).
+    That is so for address 0, and if the range ends at or above the top of the address space: 2**64 for 64-bit
+    BARs, else 4 GiB. It is so, too, for an I/O BAR whose range ends exactly at 64 KiB.
     """
     end = address + size
     if address == 0 or end >= SPACE_END[kind] or (kind is BarKind.IO and end == X86_PORTS):

@@ -95,8 +95,8 @@ def function_from_raw(place: PciPath, raw: RawFunction) -> FunctionShadow:
 def refreshed(shadow: Shadow, sbdf: Sbdf, config: bytes) -> tuple[Shadow, tuple[Change, ...]]:
     """Return the shadow after the config space of the function at `sbdf` was read, and the changes.
 
-    The bytes in `config` replace the registers of the shadow; of a structure behind the header only words
-    that the shadow has already. Pending writes and sizing of the function end without a report of their own.
+    The bytes in `config` replace the registers of the shadow. A word behind the header is replaced only if
+    the shadow has it already. Pending writes and sizing of the function end without a report of their own.
     If the vendor reads ffff, the function is removed (`fold_read`). If the shadow has no function there, one
     is added with its header only.
     """

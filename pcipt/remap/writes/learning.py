@@ -129,8 +129,8 @@ def _learn_structures(function: FunctionShadow) -> FunctionShadow:
 def rebar_sizes(function: FunctionShadow) -> dict[int, int]:
     """Return the sizes in bytes that a Resizable BAR structure has set, by BAR number.
 
-    Empty if the function has no known structure, or if its first control word is not known. A BAR whose
-    control word is not known is left out.
+    Empty if the function has no known Resizable BAR structure, or if the first control word of the structure
+    is not known. A BAR whose control word is not known is left out.
     """
     at = function.capabilities.get((True, REBAR))
     first = function.read(at + 8, 4) if at is not None else None

@@ -16,7 +16,7 @@ class Lazy(Mapping[K, V]):
     """A mapping whose values are computed by `make` when they are looked at.
 
     `keys` are its keys. At most 128 computed values are kept, then all are dropped; so a key may have another
-    value later. Values in `held` are kept for good, also for keys that are not in `keys`.
+    value later. Values in `held` are kept for good, whether or not their keys are in `keys`.
     """
 
     __slots__ = ("_held", "_keys", "_made", "_make")

@@ -36,9 +36,9 @@ _BRIDGE_AFTER = (
 def starts_function_reset(function: FunctionShadow, part: Part) -> bool:
     """Return True if this part of a write resets the function that receives it (FLR or AF).
 
-    That is so if it sets the reset bit of the function's Express or Advanced Features structure. The result
-    is False for a virtual function, for a header type that is known and not that of an endpoint, and if the
-    Express structure is known not to be capable of FLR. An unknown capability register is taken for capable.
+    That is so if it sets the reset bit of the function's Express or Advanced Features structure. The Express
+    bit does not count if the function is known not to be capable of FLR. The result is False for a virtual
+    function, and for a header type that is known and is not that of an endpoint.
     """
     if function.header not in {None, HeaderType.ENDPOINT} or function.virtual:
         return False

@@ -155,8 +155,8 @@ def step(state: Shadow, event: ConfigWrite | ConfigRead | Lost) -> tuple[Shadow,
 def settle(state: Shadow, *, halves: bool = True) -> tuple[Shadow, tuple[Change, ...]]:
     """Return the shadow after all pending writes have ended, and the changes that they made.
 
-    Call it when no writes have arrived for a while; then read the registers back. If `halves` is False,
-    64-bit BARs stay pending; a BAR that decodes nothing or an unknown range may stay pending, too.
+    Call it when no writes have arrived for a while; then read the registers back. 64-bit BARs stay pending if
+    `halves` is False. Any BAR may stay pending that decodes nothing or an unknown range.
     """
     changes: list[Change] = []
     for place in state.waiting:
@@ -286,8 +286,8 @@ def _renumbered(
 ) -> tuple[Shadow, list[Change]]:
     """Return the machine's shadow with the function `after` in it, and the changes of functions behind it.
 
-    They come from new bus numbers, unless a read shows these for the first time, or from a secondary bus
-    reset.
+    They come from a secondary bus reset by a write, or from new bus numbers. Bus numbers that a read shows
+    for the first time are no change.
     """
     one, other = numbers_of(before), numbers_of(after)
     result = with_function(state, after)

@@ -57,9 +57,9 @@ class Step:
         return isinstance(self.cause, ConfigWrite)
 
     def lanes(self, bar: BarRegister) -> int:
-        """Return the mask of the bits of a BAR that this access touches; bits 63:32 are the upper word.
+        """Return the mask of the bits of a BAR that this access touches, or 0 if it touches none of them.
 
-        0: none.
+        Bits 63:32 of the mask are the upper word of a 64-bit BAR.
         """
         found = 0
         for number, offset in enumerate(bar.words):
@@ -90,9 +90,9 @@ def compare(before: FunctionShadow, after: FunctionShadow, step: Step) -> tuple[
 def ignored(before: FunctionShadow, after: FunctionShadow, step: Step) -> tuple[FunctionShadow, list[Change]]:
     """Return the shadow without the writes of a step that vPCI drops, and a change for each address dropped.
 
-    vPCI drops writes to memory BARs that decode, except that a write which switches the ROM's enable bit off
-    passes. A dropped address is a `BarMoved` with the assumption IGNORED. A dropped sizing write is not a
-    change.
+    vPCI drops writes to memory BARs and ROMs that decode. A write that switches the ROM's enable bit off is
+    not dropped. A dropped address is a `BarMoved` with the assumption IGNORED. A dropped sizing write is not
+    a change.
     Source: xen/drivers/vpci/header.c, bar_write and rom_write.
     """
     changes: list[Change] = []
@@ -120,8 +120,8 @@ def ignored(before: FunctionShadow, after: FunctionShadow, step: Step) -> tuple[
 def settled(function: FunctionShadow, sbdf: Sbdf, *, halves: bool) -> tuple[FunctionShadow, list[Change]]:
     """End the pending writes to all BARs of a function; return the shadow and the changes.
 
-    Call it when no further bytes are expected. If `halves` is False, 64-bit BARs stay pending, and so do the
-    BARs that `_decided` names.
+    Call it when no further bytes are expected. If `halves` is False, 64-bit BARs stay pending. Whatever
+    `halves` is, BARs stay pending for the reasons that `_decided` names.
     """
     changes: list[Change] = []
     for bar in bar_registers(function):
@@ -134,8 +134,8 @@ def settled(function: FunctionShadow, sbdf: Sbdf, *, halves: bool) -> tuple[Func
 def released(function: FunctionShadow, step: Step) -> tuple[FunctionShadow, list[Change]]:
     """End partial writes to 32-bit BARs that this access does not touch; return the shadow and the changes.
 
-    Call it before the access is applied: no more bytes of such a write follow. A BAR that is being sized
-    stays pending, and so do the BARs that `_decided` names.
+    Call it before the access is applied: no more bytes of such a write follow. A BAR stays pending if bits of
+    it were last written with all ones (sizing), or for the reasons that `_decided` names.
     """
     if not function.pending:
         return function, []
@@ -320,8 +320,8 @@ def _windows(before: FunctionShadow, after: FunctionShadow, step: Step) -> Itera
 def _virtual(before: FunctionShadow, after: FunctionShadow, step: Step) -> Iterator[Change]:
     """Yield the change of the ranges of virtual functions' BARs: at most one.
 
-    Nothing is yielded while a VF BAR is being sized, if a needed register is unknown, and if a read shows
-    them first.
+    Nothing is yielded while a VF BAR is being sized, if a needed register is unknown, or if a read shows the
+    ranges for the first time.
     """
     one, other = vf_ranges(before), vf_ranges(after)
     if one == other or other is UNKNOWN or (one is UNKNOWN and not step.is_write):
