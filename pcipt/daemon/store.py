@@ -136,7 +136,7 @@ class FileStore:
         `_unsaved` is set to the empty ledger, or to None if a ledger was read. Damage is appended to
         `findings`.
 
-        Raises: OSError if the file cannot be read or renamed.
+        Raises: OSError if the file cannot be read, or, being damaged, cannot be renamed.
         """
         self._unsaved = fresh = Ledger(boot_id)
         content = _taken(self._ledger.load(), findings)

@@ -95,7 +95,6 @@ class Engine:
         """Reconcile the work in `scope` and return what came of it. Of EVERYTHING, a call does one slice."""
         report = self._reconciler.reconcile(scope)
         self.records.extend(Record(self._clock(), outcome) for outcome in report.outcomes)
-        self._find_in_service()
         return report
 
     def rehearse(self) -> Callable[[], Report]:
@@ -120,7 +119,6 @@ class Engine:
                 if self.views.trouble is not None:
                     self.queue.repeat(EVERYTHING, Reason.NOT_ASKED, self._monotonic(), 0)
                 self._reconciler.find_everything()
-                self._find_in_service()
             return report
 
         return one_slice

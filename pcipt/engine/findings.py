@@ -106,7 +106,10 @@ class Findings:
 
 
 def _doubts(views: Views) -> Iterable[Finding]:
-    """Yield a finding if hot-plug messages were lost in this boot: nobody can read which pages are mapped."""
+    """Yield a finding if hot-plug messages were lost in this boot.
+
+    Pages of a function that came and left unseen may be mapped. Xen has no call that reads which pages are.
+    """
     when = views.memory.ledger.messages_lost
     if when is not None:
         yield Finding(

@@ -14,7 +14,10 @@ from pcipt.pci import Sbdf
 
 
 class Observer:
-    """Reads and asks for the rounds of one reconciler. `all_read` is False while EVERYTHING is being read."""
+    """Reads the functions of a round again and asks Xen about them; one for each reconciler.
+
+    `all_read` is False while EVERYTHING is being read.
+    """
 
     def __init__(
         self,
@@ -70,20 +73,16 @@ class Observer:
     def see_arrivals(self, now: Round) -> None:
         """Read functions that the kernel has added since the round began, and ask Xen about them.
 
-        They may need pages or regions that the round is about to take away.
+        They may need pages or regions that the round is about to take away. Their work stays in the queue:
+        the announcements of this round are over.
         """
         self._policy.collect()
         _mark_removed(now.views, self._queue.functions_with(Reason.DISAPPEARED))
-        arrived = Scope(self._queue.take_arrived())
-        if not arrived.work:
-            return
-        now.scope = Scope((*now.scope.work, *arrived.work))
-        changed = now.views.read(arrived.functions)
-        asked = changed | arrived.functions
-        now.views.ask(asked, owners=True)
-        now.changed |= changed
-        now.listed |= asked
-        now.subjects |= asked
+        arrived = self._queue.arrived()
+        if arrived:
+            changed = now.views.read(arrived)
+            now.views.ask(changed | arrived, owners=True)
+            now.changed |= changed
 
     def ask(self, now: Round) -> bool:
         """Ask Xen about the functions of the round. If the round is EVERYTHING, ask about all functions.

@@ -8,7 +8,7 @@ clock that the caller reads.
 """
 
 import enum
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 
 import attrs
 
@@ -224,9 +224,9 @@ class Queue:
     def take(self, now: float, *, whole: bool = True) -> tuple[Work, ...]:
         """Return the work that is due, and remove it from the queue.
 
-        A call returns either EVERYTHING alone, or all functions and STORE that are due. If both are due, the
-        calls take turns. EVERYTHING is returned only if `whole` is True, and again by later calls until
-        `finished` is called. The result is empty if nothing is due.
+        A call returns EVERYTHING alone, or all functions and STORE that are due, or nothing. If both are due,
+        the calls take turns. Later calls return EVERYTHING again until `finished` is called. If `whole` is
+        False, a call never returns EVERYTHING.
         Shape:  in the order in which the keys were added.
         """
         quiet = self._quiet_at()
@@ -249,13 +249,12 @@ class Queue:
 
         A function stays in the queue if the kernel has also removed it or has unbound its driver.
         """
-        return tuple(self._work.pop(key) for key in [work.key for work in self._arrived()])
+        return tuple(self._work.pop(sbdf) for sbdf in self.arrived())
 
-    def _arrived(self) -> Iterator[Work]:
-        """Yield the work of functions that the kernel has added and shows no sign of removing."""
-        for work in self._work.values():
-            if Reason.APPEARED in work.reasons and Reason.DISAPPEARED not in work.reasons and not work.leaves:
-                yield work
+    def arrived(self) -> set[Sbdf]:
+        """Return the functions that the kernel has added and shows no sign of removing."""
+        found = self.functions_with(Reason.APPEARED) - self.functions_with(Reason.DISAPPEARED)
+        return {sbdf for sbdf in found if not self._work[sbdf].leaves}
 
     def has_change(self, now: float) -> bool:
         """Return True if work is due for another reason than a timer or a user's request."""

@@ -99,7 +99,8 @@ class Reconciler:
     def _announce(self, now: Round) -> Slices:
         """Add functions to Xen that it does not list, and remove functions that have left the machine.
 
-        In a round of single functions, only those about which Xen was asked in full are planned for.
+        If the round is not EVERYTHING, it does so only for functions about which Xen was asked with their
+        owner (`ask_some`).
         """
         views, everything = now.views, now.everything is not None
         if not everything and not now.listed:

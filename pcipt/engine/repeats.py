@@ -31,9 +31,14 @@ def repeat(queue: Queue, now: Round, at: float) -> None:
 
 
 def repeat_not_asked(queue: Queue, now: Round, at: float) -> None:
-    """Put the whole work of a round back, with all its reasons: Xen could not be asked about it."""
+    """Put the whole work of a round back, with all its reasons: Xen could not be asked about it.
+
+    The functions that the round found changed are put back, too: the next reading finds no change in them.
+    """
     for work in now.scope.work:
         queue.repeat(work.key, Reason.NOT_ASKED, at, work.attempts, work.reasons)
+    if now.everything is None:
+        _put_back(queue, now, at, Reason.NOT_ASKED, now.changed - now.scope.functions)
 
 
 def _put_back(queue: Queue, now: Round, at: float, reason: Reason, functions: Collection[Sbdf]) -> None:

@@ -35,8 +35,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
         memory.ledger.messages_lost = clock()
         now.touched = True
     if first and not views.pvh:
-        _adopt(views, clock())
-        now.touched = True
+        now.touched |= _adopt(views, clock())
     take_over_mappings(views, views.machine.functions)
 
 
@@ -53,12 +52,13 @@ def take_over_mappings(views: Views, functions: Iterable[Sbdf]) -> None:
                 mapped.put(attrs.evolve(run, by=By.US))
 
 
-def _adopt(views: Views, when: str) -> None:
-    """Record as mapped all pages that functions of a PV dom0 need. Called when pcipt first sees the machine.
+def _adopt(views: Views, when: str) -> bool:
+    """Record as mapped all pages that functions of a PV dom0 need; return True if there are any.
 
-    These pages are then no change, and no action is told for them.
+    Called when pcipt first sees the machine. These pages are then no change, and no action is told for them.
     """
     desired = (views.desired(sbdf) for sbdf in views.machine.functions)
     plan = plan_mappings([each for each in desired if each is not None], views.memory.mapped)
     for action in plan.actions:
         views.memory.ledger.noted(action, when)
+    return bool(plan.actions)

@@ -84,8 +84,8 @@ class Intents:
         """Return the writes to BARs of `function` that vPCI dropped, in BAR order.
 
         `function` must just have been read. A write was dropped if its BAR decodes and still has the address
-        that it had before the write; its intent is kept. If a BAR has any other address now, its intent is
-        forgotten. If the BAR does not decode, is being sized, or was given no valid address, nothing is
+        that it had before the write; its intent is kept. If a BAR decodes at another address now, its intent
+        is forgotten. If the BAR does not decode, is being sized, or was given no valid address, nothing is
         returned for it and its intent is kept. If the function does not answer, the list is empty and no
         intent changes.
         """

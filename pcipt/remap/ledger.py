@@ -258,7 +258,10 @@ class Ledger:
 
 
 def _settled(entry: Entry) -> Entry:
-    """Return the settled entry of a function that Xen lists: an addition is HELD, a removal DOUBTFUL."""
+    """Return the entry with the state that follows from the fact that Xen lists its function.
+
+    An addition becomes HELD. A removal becomes DOUBTFUL, because it had no effect.
+    """
     return attrs.evolve(entry, state=State.HELD if entry.word == AddDevice.word else State.DOUBTFUL)
 
 

@@ -317,8 +317,8 @@ def _is_satisfied(wanted: DesiredBar, run: MappedRun) -> bool:
 def _vpci_unmaps(each: Desired, run: MappedRun) -> bool:
     """Return True if vPCI itself has unmapped those pages of a run that are not desired any more.
 
-    That is so if vPCI handles the function, mapped the run itself, and the run is HELD. Pages of a function
-    that Linux was seen to drop are STALE: vPCI never unmaps them.
+    That is so if vPCI handles the function, mapped the run itself, and the run is HELD. When
+    Linux removes a function, the runs of this function become STALE: vPCI does not unmap them.
     """
     return each.by is By.XEN and run.by is By.XEN and run.state is State.HELD
 

@@ -277,7 +277,7 @@ def recognise(head: bytes) -> Format | None:
 def _format_of_text(head: bytes) -> Format | None:
     """Return the format of the first line that shows one, or None. Damaged lines before it are ignored.
 
-    Text without any line that is not blank gives KPROBE.
+    If there is no text, or only blank lines, the result is KPROBE.
     """
     for line in head.split(b"\n"):
         text = line.strip()

@@ -480,28 +480,59 @@ def test_pages_of_others_that_a_failed_map_took_away_are_mapped_again_at_once():
     right(stage)
 
 
+VF = S("00:15.0")
+SRIOV_CONTROL = SRIOV_AT + 8
+MSE = {True: 0x9, False: 0x1}  # the SR-IOV control register with VF Memory Enable set and clear
+
+
+def with_memory_enable(on):
+    """Give a stage with one virtual function, whose memory decode is on or off, and its engine."""
+    physfn = device("00:05.0", (0xFE10_0000, 0x1000), sriov=(3, 0x80, 1, [(0xFE14_0000, 0x2000)]))
+    stage = BusStage([*machine(), physfn])
+    stage.write("00:05.0", SRIOV_AT + 0x10, 2, 1)
+    stage.write("00:05.0", SRIOV_CONTROL, 2, MSE[on])
+    stage.files.raws[VF] = attrs.evolve(
+        physfn, sbdf=VF, resources=(Resource(0, 0, 0),) * 13, physfn=S("00:05.0")
+    )
+    stage.xen.kernel_add(VF)
+    engine, _ = started(stage)
+    stage.settle(engine)
+    return stage, engine
+
+
 @pytest.mark.parametrize("asked", ["explain", "dry run"])
 @pytest.mark.parametrize("on", [True, False])
 def test_a_question_asked_before_it_is_quiet_takes_no_change_away(asked, on):
     """What it reads anew is different only once, and concerns functions that were not written to."""
-    physfn = device("00:05.0", (0xFE10_0000, 0x1000), sriov=(3, 0x80, 1, [(0xFE14_0000, 0x2000)]))
-    stage = BusStage([*machine(), physfn])
-    vf = S("00:15.0")
-    stage.write("00:05.0", SRIOV_AT + 0x10, 2, 1)
-    stage.write("00:05.0", SRIOV_AT + 8, 2, 0x1 if on else 0x9)
-    stage.files.raws[vf] = attrs.evolve(
-        physfn, sbdf=vf, resources=(Resource(0, 0, 0),) * 13, physfn=S("00:05.0")
-    )
-    stage.xen.kernel_add(vf)
-    engine, _ = started(stage)
-    stage.settle(engine)
-    stage.write("00:05.0", SRIOV_AT + 8, 2, 0x9 if on else 0x1)
+    stage, engine = with_memory_enable(not on)
+    stage.write("00:05.0", SRIOV_CONTROL, 2, MSE[on])
     if asked == "explain":
         engine.explain(S("00:05.0"))
     else:
         dry_run(engine)
     word = "map-mmio" if on else "unmap-mmio"
     assert told(stage.settle(engine) + work_off(engine)) == [(word, "00:15.0", "0xfe140000", "done")]
+    right(stage)
+
+
+@pytest.mark.parametrize("dry", [True, False])
+@pytest.mark.parametrize("on", [True, False])
+def test_a_change_that_was_read_while_xen_could_not_be_asked_is_acted_on_later(dry, on):
+    stage, engine = with_memory_enable(not on)
+    stage.write("00:05.0", SRIOV_CONTROL, 2, MSE[on])
+    stage.xen.fail(Op.KNOWN, errno.EBUSY)
+    if dry:
+        dry_run(engine)
+    else:
+        assert stage.settle(engine) == []
+        assert engine.views.not_asked == {S("00:05.0"), VF}
+        assert engine.views.desired(VF).hold_reason
+    done = stage.settle(engine)
+    for _ in range(2):
+        stage.time += 1
+        done += work_off(engine)
+    word = "map-mmio" if on else "unmap-mmio"
+    assert told(done) == [(word, "00:15.0", "0xfe140000", "done")]
     right(stage)
 
 

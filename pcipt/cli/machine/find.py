@@ -47,7 +47,7 @@ def target_of(source: Source, text: str) -> Sbdf | SlotFilter | PciPath:
 def _alike(text: str, addresses: list[str]) -> tuple[str, ...]:
     """Return the address most similar to `text`, as a tuple of one; an empty tuple if none is similar.
 
-    `text` is compared with an address of segment 0 with its segment and without it.
+    An address of segment 0 is compared twice: written with the segment `0000:`, and written without it.
     """
     written = {name.removeprefix("0000:"): name for name in addresses} | {name: name for name in addresses}
     typed = text[: max(map(len, written), default=0) + 2].lower()

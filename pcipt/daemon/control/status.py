@@ -27,7 +27,8 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
 def health_of(engine: Engine, *, besides_requests: bool = False) -> str:
     """Return "degraded" if there is a finding, work is due, messages were lost, or Xen could not be asked.
 
-    Return "healthy" otherwise. With `besides_requests`, work that other clients asked for does not count.
+    Return "healthy" otherwise. With `besides_requests`, work does not count that is due only because of a
+    timer or because some client asked for it.
     """
     unsettled = engine.unsettled(besides_requests=besides_requests)
     return "degraded" if engine.finding_count or unsettled else "healthy"

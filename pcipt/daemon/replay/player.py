@@ -107,7 +107,7 @@ class Player:
         """Play the whole recording; yield each action when the engine has concluded it, in the engine's
         order.
 
-        The first actions, with the number 0, are those of the engine's start.
+        Actions of the engine's start come first. Their number of the write is 0.
 
         Raises: InputError if the trace cannot be read or a step cannot be played; Catastrophe if a write, a
                 step or an action kills the simulated host.

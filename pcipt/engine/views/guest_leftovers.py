@@ -78,7 +78,10 @@ class GuestLeftovers:
     def _compare(
         self, guest: int, held: Permissions, owned: list[Function], raws: Mapping[Sbdf, RawFunction]
     ) -> None:
-        """Add the findings about one guest that owns the functions `owned`."""
+        """Add findings about pages and ports that `guest` may access but should not, or may not but should.
+
+        `held` is what it may access. `owned` are all functions that it owns; what they need it may access.
+        """
         rightful = [frames for function in owned for frames in self._rightful(function, raws)]
         left = [sbdf for sbdf, had in self._memory.left_guests.items() if had == guest]
         for function in owned:

@@ -249,7 +249,8 @@ class Views:
         )  # fmt: skip
 
     def detour(self, linux: Sbdf) -> Detour:
-        """Return which bridges to renumber so that a renumbered function answers at Linux's address `linux`.
+        """Return which bridges must get Linux's bus numbers for a short time, so that a function that is on
+        another bus in hardware answers at `linux`, its address in Linux.
 
         Raises: UnsupportedError if it cannot be reached there.
         """

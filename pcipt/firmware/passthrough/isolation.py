@@ -126,7 +126,7 @@ def _own_acs(function: Function, evidence: Evidence) -> Said:
 def _by_group(function: Function, group: int, evidence: Evidence) -> Iterator[Reason]:
     """Yield a WARN reason if functions of the IOMMU group would stay in dom0.
 
-    Bridges and other functions of the machine itself do not matter.
+    Functions that cannot be given to a guest, as bridges (`belongs_to_machine`), do not count.
     """
     members = [
         sbdf

@@ -83,7 +83,10 @@ class _Memory:
         return Address(at)
 
     def put(self, name: str, data: bytes, *, align: int = 16, native: bool = False) -> PlacedTable:
-        """Return the table, placed at the next free address that is a multiple of `align`."""
+        """Return the table, placed at the next free address that is a multiple of `align`.
+
+        `native` becomes `PlacedTable.native`.
+        """
         return PlacedTable(name, data, self.take(len(data), align), native)
 
 

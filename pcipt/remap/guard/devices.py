@@ -109,8 +109,9 @@ def decode_endangers(action: AddDevice, facts: Facts) -> bool:
     """Return True if memory decode must be off during an add, because Xen would panic if the add failed.
 
     That is so on a PVH dom0 with a Xen that has `Quirks.uncovered_add_panics`, if the function decodes memory
-    or nobody knows whether it does, and if it is not certain that an IOMMU unit covers it. vPCI would keep
-    queued BARs of a function that Xen has forgotten. The result is False if Linux does not have the function.
+    or nobody knows whether it does, and if it is not certain that an IOMMU unit covers it. Cause of the
+    panic: when Xen forgets the function after the failed add, its BARs are still in vPCI's queue of pages to
+    map. The result is False if Linux does not have the function.
     """
     function = _subject(action, facts)
     if not facts.pvh or not facts.quirks.uncovered_add_panics or function is None:
