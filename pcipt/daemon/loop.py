@@ -56,8 +56,9 @@ class Loop:
         self._stopping = True
 
     def run(self) -> None:
-        """Wait and call callbacks until `stop` is called: in each turn those of descriptors, then those of
-        deadlines.
+        """Wait and call callbacks until a callback calls `stop`.
+
+        In each turn those of descriptors are called first, then those of deadlines.
 
         Raises: every exception of a callback.
         """

@@ -55,8 +55,9 @@ class Worker:
     def _refresh(self, scope: Scope, report: Report) -> None:
         """Give the watcher the registers that were read.
 
-        If functions may have been added or removed, the watcher gets the registers of all functions. If not,
-        the watcher gets those of the functions to which somebody has written.
+        After EVERYTHING, and if functions may have been added, removed or given to another owner, the watcher
+        gets the registers of all functions. Otherwise it gets those of the functions to which somebody has
+        written.
         """
         raws = self._engine.raws
         if report.shape_changed:

@@ -41,10 +41,10 @@ class Record:
 class Engine:
     """The engine of one service. Its user adds keys, takes due work, and reconciles it.
 
-    `clock` returns the time (UTC, RFC 3339); `monotonic` returns seconds and never goes back. `interrupted`
-    returns True if no further action may begin. `take_messages` puts all messages that have arrived into the
-    queue, and does nothing else. `service_findings` are findings of the service itself; `records` are the
-    last outcomes, at most HISTORY.
+    The constructor gets `clock`, which returns the time (UTC, RFC 3339), and `monotonic`, which returns
+    seconds and never goes back. The user may replace two attributes: `interrupted` returns True if no further
+    action may begin; `take_messages` puts all messages that have arrived into the queue. The engine keeps
+    `records`, the last outcomes, at most HISTORY, and `service_findings`, those about the service itself.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class Engine:
 
     @property
     def view(self) -> XenView:
-        """Return what Xen said last; it changes in place."""
+        """Return Xen's last answers. Its sets change in place, but the object may be replaced."""
         return self.views.view
 
     @property

@@ -99,8 +99,7 @@ class Reconciler:
     def _announce(self, now: Round) -> Slices:
         """Add functions to Xen that it does not list, and remove functions that have left the machine.
 
-        If the round is not EVERYTHING, it does so only for functions about which Xen was asked with their
-        owner (`ask_some`).
+        If the round is not EVERYTHING, it does so only for the functions in `now.listed`.
         """
         views, everything = now.views, now.everything is not None
         if not everything and not now.listed:

@@ -31,9 +31,10 @@ def repeat(queue: Queue, now: Round, at: float) -> None:
 
 
 def repeat_not_asked(queue: Queue, now: Round, at: float) -> None:
-    """Put the whole work of a round back, with all its reasons: Xen could not be asked about it.
+    """Put the functions of a round, or EVERYTHING, back with all reasons: Xen could not be asked about them.
 
-    The functions that the round found changed are put back, too: the next reading finds no change in them.
+    If the round is not EVERYTHING, all other functions that it found changed are put back, too, because the
+    next reading finds no change in them. STORE is not put back.
     """
     for work in now.scope.work:
         queue.repeat(work.key, Reason.NOT_ASKED, at, work.attempts, work.reasons)

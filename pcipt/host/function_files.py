@@ -166,7 +166,10 @@ class FunctionFiles:
         return None if value < 0 else value  # numa_node is -1 if there is none
 
     def _resources(self) -> tuple[Resource, ...]:
-        """Return the lines of the file `resource`, each as a `Resource`; empty if the file cannot be read."""
+        """Return the lines of the file `resource`, each as a `Resource`; empty if the file cannot be read.
+
+        A damaged line, or too many lines, add a finding to `findings` (`parse_resource`).
+        """
         data = self._bytes(files.RESOURCE)
         if data is None:
             return ()

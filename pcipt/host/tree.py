@@ -163,7 +163,9 @@ def read_link(directory: int, name: str, level: int) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def stays_inside(target: str, level: int) -> bool:
-    """Return True if a link leads to a place below the root, False if it is absolute or leads above it.
+    """Return True if a link leads to the root or to a place below it.
+
+    Return False if the link is absolute, or goes above the root in any of its steps.
 
     `target` is the text of the link; the link stands in a directory `level` steps below the root. Links in
     `target` itself are not examined. The place need not exist.

@@ -27,7 +27,7 @@ class Hop:
 class Detour:
     """The bridges to renumber, `hops`, from the root down, and a function to test with, `witness`.
 
-    After all hops have got their new numbers, `witness` answers at Linux's address, if it is in the machine.
+    After all hops have got their new numbers, `witness` answers at Linux's address, if its hardware is there.
     """
 
     hops: tuple[Hop, ...]

@@ -83,11 +83,10 @@ class Intents:
     def ignored(self, function: Function) -> list[IgnoredWrite]:
         """Return the writes to BARs of `function` that vPCI dropped, in BAR order.
 
-        `function` must just have been read. A write was dropped if its BAR decodes and still has the address
-        that it had before the write; its intent is kept. If a BAR decodes at another address now, its intent
-        is forgotten. If the BAR does not decode, is being sized, or was given no valid address, nothing is
-        returned for it and its intent is kept. If the function does not answer, the list is empty and no
-        intent changes.
+        `function` must just have been read. If a BAR has another address now than before the write, its
+        intent is forgotten, whether or not the BAR decodes. If the BAR has still that address, its intent is
+        kept, and the write was dropped if the BAR decodes, is not being sized, and a valid address was
+        written. If the function does not answer, the list is empty and no intent changes.
         """
         place = place_of(function)
         intents = self._intents.get(place)

@@ -258,9 +258,10 @@ class Ledger:
 
 
 def _settled(entry: Entry) -> Entry:
-    """Return the entry with the state that follows from the fact that Xen lists its function.
+    """Return the entry with another state, because Xen lists its function.
 
-    An addition becomes HELD. A removal becomes DOUBTFUL, because it had no effect.
+    An entry of an AddDevice action becomes HELD, and an entry of a RemoveDevice action becomes DOUBTFUL,
+    whatever the state was.
     """
     return attrs.evolve(entry, state=State.HELD if entry.word == AddDevice.word else State.DOUBTFUL)
 

@@ -27,8 +27,8 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
 def health_of(engine: Engine, *, besides_requests: bool = False) -> str:
     """Return "degraded" if there is a finding, work is due, messages were lost, or Xen could not be asked.
 
-    Return "healthy" otherwise. With `besides_requests`, work does not count that is due only because of a
-    timer or because some client asked for it.
+    Return "healthy" otherwise. If `besides_requests` is True, due work is ignored if all its reasons are a
+    timer or a user's request.
     """
     unsettled = engine.unsettled(besides_requests=besides_requests)
     return "degraded" if engine.finding_count or unsettled else "healthy"

@@ -107,7 +107,8 @@ class Player:
         """Play the whole recording; yield each action when the engine has concluded it, in the engine's
         order.
 
-        Actions of the engine's start come first. Their number of the write is 0.
+        Actions of the engine's start come first. Their `n` is 0; so is that of all actions before the first
+        step or numbered write.
 
         Raises: InputError if the trace cannot be read or a step cannot be played; Catastrophe if a write, a
                 step or an action kills the simulated host.
@@ -182,7 +183,7 @@ def differences(path: str, actions: Iterable[Action]) -> list[str]:
     """Compare actions with the expected ones in the file `path`; return a unified diff, empty if they are the
     same.
 
-    A key that no line of the file has is not compared. If the file has no lines, all KEYS are compared.
+    A key that no line of the file has is not compared. If no line has a key, all KEYS are compared.
 
     Raises: InputError if the file cannot be read or is not JSON Lines of actions.
     """

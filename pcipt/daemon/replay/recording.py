@@ -239,7 +239,7 @@ class Replay:
 
 
 def _ram(files: RecordedHost) -> list[Frames]:
-    """Return the RAM of the recorded machine; an empty list if its memory map was not recorded."""
+    """Return the RAM of the recorded machine; an empty list if its memory map is missing or unreadable."""
     try:
         lines = files.memory().iomem or ()
     except InputError:

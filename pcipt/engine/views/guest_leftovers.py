@@ -80,7 +80,9 @@ class GuestLeftovers:
     ) -> None:
         """Add findings about pages and ports that `guest` may access but should not, or may not but should.
 
-        `held` is what it may access. `owned` are all functions that it owns; what they need it may access.
+        `held` is what the guest may access. `owned` are its functions; empty if all have left it. The finding
+        `guest-bar-moved` is added to the function with this BAR. The findings `guest-leftover` are added to
+        each function that has left this guest, or, if none has, to each function in `owned`.
         """
         rightful = [frames for function in owned for frames in self._rightful(function, raws)]
         left = [sbdf for sbdf, had in self._memory.left_guests.items() if had == guest]

@@ -73,7 +73,7 @@ class Views:
 
     @property
     def trouble(self) -> Finding | None:
-        """The finding that the last question to Xen failed; None if Xen answered it."""
+        """The finding that a question to Xen failed; None again once `ask` or `ask_everything` succeeds."""
         return self._questions.trouble
 
     def rehearsed(self) -> "Views":

@@ -13,8 +13,8 @@ BATCH = 16_384  # functions that one call asks about
 
 
 class Questions:
-    """The last answers of Xen. `view` changes in place, so that a question costs the same on a machine of any
-    size.
+    """The last answers of Xen. The sets of `view` change in place, so that a question costs the same on a
+    machine of any size; the object `view` may be replaced.
 
     `trouble` is the finding that a question failed. It is None again once `ask` or `ask_everything` succeeds.
     While it is set, the view has older answers.
@@ -107,7 +107,7 @@ def ghost_candidates(machine: Machine) -> Iterator[Sbdf]:
     """Yield every address at which Xen may list a function that the machine does not have.
 
     Xen cannot be asked for a list, only about an address. Addresses of the machine's functions are yielded,
-    too.
+    too. Segments above ffff are left out: Xen cannot name them.
     Shape:  all 256 device and function numbers of each bus that has a function or that a bridge passes on.
     """
     buses = {(sbdf.segment, sbdf.bus) for sbdf in machine.functions if sbdf.fits_xen}

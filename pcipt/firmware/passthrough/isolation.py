@@ -42,7 +42,8 @@ def requester_ids(function: Function, evidence: Evidence) -> Said:
 def split_device(function: Function, evidence: Evidence) -> Said:
     """Yield a WARN reason if other functions of the same device would stay in dom0: a reset may reset all.
 
-    Bridges and other functions of the machine itself do not matter. Yield nothing for a virtual function.
+    Functions that cannot be given to a guest, such as bridges (`belongs_to_machine`), do not count. Yield
+    nothing for a virtual function.
     """
     device = evidence.index.devices.get(device_of(function, evidence.machine), ())
     if function.physfn is not None:
@@ -126,7 +127,7 @@ def _own_acs(function: Function, evidence: Evidence) -> Said:
 def _by_group(function: Function, group: int, evidence: Evidence) -> Iterator[Reason]:
     """Yield a WARN reason if functions of the IOMMU group would stay in dom0.
 
-    Functions that cannot be given to a guest, as bridges (`belongs_to_machine`), do not count.
+    Functions that cannot be given to a guest, such as bridges (`belongs_to_machine`), do not count.
     """
     members = [
         sbdf

@@ -30,9 +30,9 @@ def windows(function: Function, evidence: Evidence) -> Said:
     """Yield a REFUSE reason for each decoding BAR outside the windows of a bridge above the function.
 
     The reason names the nearest such bridge. A bridge with subtractive decode (it forwards everything that no
-    other device decodes) or with enhanced allocation is skipped. Yield `Unknown` if it is not known which
-    BARs decode. Yield `Unknown` too if the windows of a bridge are not known; the bridges above it are then
-    not looked at. Yield nothing for a function on a root bus.
+    other device decodes) or with enhanced allocation is skipped, if it can be read. Yield `Unknown` if it is
+    not known which BARs decode. Yield `Unknown` too if the windows of a bridge are not known; the bridges
+    above it are then not looked at. Yield nothing for a function on a root bus.
     """
     waiting = list(_decoding(function))
     if function.parent is not None and any(_decoding_unknown(function)):

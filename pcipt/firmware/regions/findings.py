@@ -49,10 +49,9 @@ def _large(region: Region) -> str | None:
 
 
 def _no_scope(region: Region) -> str | None:
-    """Return the finding's text if firmware names no function for the region; else None.
+    """Return the finding's text if firmware names nothing for the region and Xen does not list it; else None.
 
-    None is returned too if Xen lists the region. Namespace scopes do not name a function (see
-    `Region.named`).
+    See `Region.named` for which scopes count as a name.
     """
     return None if region.named or region.listed else "it names no device: Xen drops it"
 
