@@ -175,10 +175,5 @@ class OpenActions:
 
 
 def _compared(outcome: Outcome | None) -> tuple[Result, str] | None:
-    """Return what two outcomes of the same action are compared by, None for no outcome.
-
-    The detail counts only if the result is neither DONE nor NOT_APPLICABLE.
-    """
-    if outcome is None:
-        return None
-    return outcome.result, "" if outcome.result in _OVER else outcome.detail
+    """Return what two outcomes of the same action are compared by, None for no outcome."""
+    return (outcome.result, outcome.detail) if outcome is not None else None

@@ -41,7 +41,6 @@ class Whole(enum.Enum):
 EVERYTHING, STORE = Whole.EVERYTHING, Whole.STORE
 Key = Sbdf | Whole
 PLACE = "place"  # in DELAYS: any function's address
-AT_ONCE = frozenset({Reason.REQUESTED, Reason.SETTINGS})
 MESSAGES = frozenset({Reason.WRITTEN, Reason.APPEARED, Reason.DISAPPEARED, Reason.OWNER, Reason.LOST})
 LEAVING = (
     0.5  # seconds in which the kernel's message of a removal follows the message that its driver unbound
