@@ -188,7 +188,8 @@ class Reconciler:
         acted = any(outcome.result in (Result.DONE, Result.FAILED) for outcome in now.outcomes)
         if now.touched or acted:
             self._queue.add(STORE, Reason.TIMER, self._clock())
-        if everything and now.scope.has(Reason.REQUESTED) and self._saver.findings:
+        again = now.scope.has(Reason.REQUESTED) and self._saver.findings
+        if everything and (again or now.scope.has(Reason.LOST)):
             self._queue.add(STORE, Reason.REQUESTED, self._clock())
         touched = {sbdf for outcome in now.outcomes for sbdf in addresses_of(outcome.action)}
         self._find(now, subjects | now.listed | touched)
