@@ -1,7 +1,8 @@
 """Define the exceptions of pcipt. Each exception holds its facts as attributes and builds its message from
 them.
 
-This module imports no room of pcipt, so the command line can choose an exit code without loading one.
+This module imports no other module of pcipt. So the command line can choose an exit code without loading any
+of them.
 """
 
 
@@ -57,7 +58,7 @@ class StateError(PciptError):
 class InputError(PciptError):
     """Raised when a file, a directory, a setting or a command cannot be used.
 
-    `path` names it, `why` says why it cannot be used.
+    `path` names the thing that cannot be used, `why` says why.
     """
 
     def __init__(self, path: str, why: str) -> None:
@@ -121,7 +122,7 @@ class UnsupportedError(PciptError):
 
 class NotRunningError(PciptError):
     """Raised when the daemon does not answer on its control socket. `path` is the path of the socket, `why`
-    says what happened there.
+    says what happened at the socket.
     """
 
     def __init__(self, path: str, why: str) -> None:

@@ -69,7 +69,8 @@ class Daemon:
     `run` runs it until SIGTERM or SIGINT. The caller opens `watch` before it makes the daemon, so that writes
     are seen while the machine is read. A `watch` of None sees no writes.
 
-    Raises: OSError if a file in the state directory exists and cannot be read.
+    Raises: OSError if a file in the state directory exists and cannot be read, or a damaged one cannot be
+            renamed.
     """
 
     def __init__(
@@ -117,12 +118,12 @@ class Daemon:
         """Reconcile once, open the control socket, send READY=1 to systemd, and serve until SIGTERM or
         SIGINT.
 
-        SIGHUP reads the settings again. At the end the ledger is saved, and socket, sources and store are
-        closed; after an error they are closed too. `played` is called once, after the first reconciliation
-        and before the socket is opened; a replay plays its steps in it.
+        On SIGHUP the settings are read again. At the end the ledger is saved; then socket, sources and store
+        are closed. After an error they are closed without saving the ledger. `played` is called once, after
+        the first reconciliation and before the socket is opened: a replay plays its steps in `played`.
 
-        Raises: InputError if the control socket cannot be opened; UnsupportedError if the source of hot-plug
-                messages broke and cannot be opened again; every error of `played`.
+        Raises: InputError or OSError if the control socket cannot be opened; UnsupportedError if the source
+                of hot-plug messages broke and cannot be opened again; every error of `played`.
         """
         handlers = {signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._reload}
         signals = Signals(self._loop, handlers)
@@ -199,7 +200,9 @@ class Daemon:
         self._intake.take_writes()
 
     def _schedule(self) -> None:
-        """Set the loop's timer to the time at which the next work is due; cancel it if the queue is empty."""
+        """Set the loop's timer to the time at which the next work is due; cancel the timer if the queue is
+        empty.
+        """
         due = self.engine.next_due()
         if due is None:
             self._loop.cancel("work")
@@ -216,9 +219,10 @@ class Daemon:
         self._worker.work_off()
 
     def _tell(self, scope: Scope, report: Report) -> None:
-        """Report what one reconciliation did: its outcomes, then the findings that are new or have ended.
+        """Announce what one reconciliation did: its outcomes, then the findings that are new or have ended.
 
-        The reports go to log, history, monitors, metrics, systemd, and the clients that wait for a resync.
+        Log, history, monitors, metrics, systemd and the clients that wait for a resync are told. `scope` is
+        the work that was reconciled, `report` the result.
         """
         for outcome in report.outcomes:
             self._announcer.tell_outcome(outcome, self.engine.machine)
@@ -247,11 +251,11 @@ class Daemon:
         )
 
     def _look(self, functions: Collection[Sbdf]) -> list[Outcome]:
-        """Reconcile `functions` now and return all outcomes. A client asked for it.
+        """Reconcile `functions` now, because a client asked for it, and return all outcomes.
 
-        Other work that is due is done too, and its outcomes are returned too. If messages were lost, the
-        whole machine is read, because another function may need the pages that these functions no longer
-        need.
+        Work for other functions that is due is done too, and its outcomes are returned too. Work for
+        EVERYTHING stays in the queue, except after a loss of messages. In this case the whole machine is
+        reconciled, because another function may need the pages that `functions` no longer need.
 
         Raises: UnsupportedError if the source of hot-plug messages broke and cannot be opened again.
         """
@@ -278,7 +282,8 @@ class Daemon:
     def _reload(self) -> None:
         """Read the settings file again. If it is wrong, keep the present settings and log the error.
 
-        If a kind of action is performed now and was not before, everything is compared again.
+        If the new settings perform a kind of action that the old ones did not, EVERYTHING (the whole machine)
+        is added to the queue.
         """
         self._notifier.send("RELOADING=1")
         before = self.settings

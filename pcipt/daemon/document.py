@@ -27,8 +27,8 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 class Document:
     """One JSON document in the file `path`, with its steps in `path`.steps.
 
-    `name` says in findings what it holds. Steps are values that were appended since the document was saved
-    last.
+    `name` says in findings what the document holds. Steps are values that were appended since the document
+    was saved last.
     """
 
     def __init__(self, path: str, name: str) -> None:
@@ -57,9 +57,9 @@ class Document:
         return None, self.rejected(why)
 
     def rejected(self, why: str) -> Finding:
-        """Rename the file and its steps, because the content cannot be used; return a finding that says so.
+        """Rename the document's file and its file of steps, because the content cannot be used.
 
-        The finding has the reason `why` and the new name.
+        Return a finding with the reason `why` and the new name of the document's file.
 
         Raises: OSError if the file does not exist or cannot be renamed.
         """
@@ -80,10 +80,11 @@ class Document:
         """Return the steps that were appended to the document, in their order. Call `load` first.
 
         The list is empty without a finding if there is no file of steps. Steps that belong to an older
-        document are ignored, because the present document includes them. The last line may be incomplete
-        after a crash: it is left out. If another line is damaged, the file is renamed; return the steps
-        before that line, with a finding. A file that is not regular is renamed too; return no steps, with a
-        finding.
+        document are ignored, because the present document includes them. If the first line is damaged, all
+        steps are ignored too. If the last line is incomplete or damaged, for example after a crash, it is
+        left out without a finding. If a line between these two is damaged, the file is renamed; return the
+        steps before that line, with a finding. A file that is not regular is renamed too; return no steps,
+        with a finding.
 
         Raises: OSError if the file exists and cannot be read, or cannot be renamed.
         """
@@ -144,8 +145,8 @@ class Document:
     def save(self, content: Any) -> None:
         """Replace the document's content and delete its steps. The content is on disk when this returns.
 
-        Raises: OSError if it cannot be written. The file then holds a whole document: usually the old one,
-                the new one if only the directory could not be synced.
+        Raises: OSError if it cannot be written. The file is then usually as it was before the call. It holds
+                the new content if only the directory could not be synced.
         """
         body = _canonical(content)
         digest = hashlib.sha256(body).hexdigest()

@@ -1,4 +1,4 @@
-"""Adds the functions of hot-plug messages and of configuration writes to the engine's queue; no more.
+"""Adds the functions of hot-plug messages and of configuration writes to the engine's queue.
 
 A message is a reason to read a function, never a fact: sysfs and the registers are read when the function is
 reconciled.
@@ -23,8 +23,9 @@ TellLoss = Callable[[str, int | None], None]
 class Hotplug(Protocol):
     """A source of the kernel's hot-plug messages; `UeventSource` is the real one.
 
-    `overruns` counts errors of the socket and `gaps` counts missing sequence numbers: at each, messages may
-    have been lost. `forged` counts messages that were dropped because the kernel did not send them.
+    `overruns` counts errors of the socket. `gaps` counts calls of `read` that found sequence numbers missing.
+    At each of these events messages may have been lost. `forged` counts messages that were dropped because
+    the kernel did not send them.
     """
 
     overruns: int
@@ -42,7 +43,8 @@ class Intake:
     """Adds the functions of hot-plug messages and of configuration writes to the engine's queue.
 
     `quiet` returns a number of seconds: work is due when no further message or write has arrived for that
-    time. `tell_hotplug` is called for each message with the function, the kernel's word (add, remove, …) and
+    time, at the latest one second after the first one. `tell_hotplug` is called for each function that a
+    message is about, with three arguments: the function, the kernel's word (add, remove, …) or "owner", and
     the function's place (its PCI path, or its address if the path is not known). `tell_loss` is called with a
     text that says what was lost, and with the number of lost records (None: unknown).
     """
@@ -64,7 +66,7 @@ class Intake:
         """Take all hot-plug messages that have arrived; add the function of each to the engine's queue.
 
         A message that guests have changed adds all functions that are bound to xen-pciback. If messages may
-        be lost, EVERYTHING (the whole machine) is added.
+        have been lost, EVERYTHING (the whole machine) is added.
 
         Raises: UnsupportedError if the source of messages broke and cannot be opened again.
         """
@@ -87,9 +89,10 @@ class Intake:
         self._watch.take()
 
     def _message(self, sbdf: Sbdf, action: str) -> None:
-        """Announce one message and add its function to the queue. `action` is the kernel's word, or "owner".
+        """Announce one message about a function and add this function to the queue.
 
-        After "unbind" the work waits at least LEAVING seconds, because the function may be removed next.
+        `action` is the kernel's word, or "owner" if the owner may have changed. After "unbind" the work
+        waits at least LEAVING seconds, because the function may be removed next.
         """
         self._tell_hotplug(sbdf, action, self._engine.views.state.place_at(sbdf) or sbdf)
         quiet = max(self._quiet(), LEAVING) if action == "unbind" else self._quiet()
@@ -97,7 +100,7 @@ class Intake:
         self._engine.add(sbdf, REASONS.get(action, Reason.OWNER), quiet=quiet, leaves=leaves)
 
     def _written(self, sbdf: Sbdf) -> None:
-        """Add a function whose registers a write has changed to the queue."""
+        """Add to the queue a function that must be read again because of a write."""
         self._engine.add(sbdf, Reason.WRITTEN, quiet=self._quiet())
 
     def _lost_writes(self, count: int) -> None:

@@ -21,7 +21,7 @@ def run_live(options: Options, settings: Settings, log: Any) -> None:
 
     Raises: UnsupportedError if this is not a dom0 of Xen, or if the kernel sends no hot-plug messages;
             NotPermittedError if this process may not open Xen; HypervisorError if Xen cannot be opened for
-            another reason; the errors of `Daemon.run`.
+            another reason; the errors of `Daemon` and of `Daemon.run`.
     """
     with open_libxc() as xen:
         # Both sources are opened before the machine is read, so that no event is missed.
@@ -33,8 +33,8 @@ def run_live(options: Options, settings: Settings, log: Any) -> None:
 def watch_by(source: str, *, pvh: bool) -> Watch:
     """Return a watch on the source of configuration writes that `source` names: kprobe, xentrace or none.
 
-    Any other word counts as none. If the source cannot be opened, the watch sees no writes and has a finding
-    that says why.
+    Any other word counts as none. `pvh` is True if dom0 is PVH. If the source cannot be opened, the watch
+    sees no writes and has a finding that says why.
     """
     obeys = not pvh  # on PVH, vPCI drops a write to a BAR that decodes, so hardware does not get it
     if source == "kprobe":

@@ -43,7 +43,8 @@ class Loop:
     def after(self, name: str, seconds: float, callback: Callback) -> None:
         """Call `callback` once, `seconds` from now, in a turn of the loop.
 
-        A second call with the same `name` before that replaces the first.
+        If `after` is called with the same `name` before the callback was called, the new call replaces the
+        old one.
         """
         self._deadlines[name] = (time.monotonic() + seconds, callback)
 
@@ -58,7 +59,7 @@ class Loop:
     def run(self) -> None:
         """Wait and call callbacks until a callback calls `stop`.
 
-        In each turn those of descriptors are called first, then those of deadlines.
+        In each turn the callbacks of descriptors are called first, then those of deadlines.
 
         Raises: every exception of a callback.
         """

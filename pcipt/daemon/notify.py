@@ -1,6 +1,6 @@
 """Messages to systemd about the state of the service, as sd_notify sends them.
 
-None are sent if systemd does not listen.
+No message is sent if systemd has given no socket ($NOTIFY_SOCKET is empty or not set).
 
 Source: sd_notify(3).
 """
@@ -46,7 +46,10 @@ class Notifier:
             sender.sendto("\n".join(lines).encode(), self._address)
 
     def ask_for_time(self) -> None:
-        """Ask systemd to allow MORE_TIME seconds more for the start. Call it before work that takes long."""
+        """Ask systemd to allow at least MORE_TIME seconds from now for the start.
+
+        Call it before work that takes long.
+        """
         self.send(f"EXTEND_TIMEOUT_USEC={int(MORE_TIME * 1_000_000)}")
 
     def feed(self) -> None:
@@ -56,8 +59,8 @@ class Notifier:
     def show_progress(self) -> None:
         """Tell systemd that long work has finished another step. Call it after each answer of Xen.
 
-        Before READY=1 was sent, this asks for more time; after it, this feeds the watchdog. At most one
-        message is sent in PROGRESS seconds; other calls do nothing.
+        Before READY=1 was sent, the message asks for more time; afterwards it feeds the watchdog. At most one
+        message is sent in PROGRESS seconds; the other calls of this method do nothing.
         """
         now = self._clock()
         if now - self._shown < PROGRESS:

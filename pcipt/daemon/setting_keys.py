@@ -122,10 +122,10 @@ DEFAULTS: dict[str, Any] = {key.name: key.default for key in KEYS}
 
 
 def file_from_keys() -> str:
-    """Return the text of the shipped settings file: every key with its explanation, as a comment with its
+    """Return the text of the shipped settings file: each key with its explanation, accepted values and
     default.
 
-    The keys are in the order of KEYS.
+    The lines of the keys are comments, so the file changes no setting. The keys are in the order of KEYS.
     """
     lines = ["# Settings of pcipt, see pcipt.toml(5). Each key stands here with its default.", ""]
     table = ""

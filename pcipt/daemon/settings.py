@@ -82,8 +82,8 @@ def parse_settings(data: bytes, path: str) -> Settings:
     `path` is the name of the file in errors.
 
     Raises: InputError for text that is not TOML in UTF-8, for an unknown key and for a value that is not
-            accepted. The error names the line and the key, what is accepted there, and the key that is most
-            similar to an unknown one.
+            accepted. For a key or a value the error says the line (if it is found), the key and what is
+            accepted; for an unknown key also the known key that is most similar, if one is.
     """
     try:
         text = data.decode()
@@ -138,7 +138,8 @@ def _wrong(names: Sequence[str], value: object) -> str | None:
 def _suggestion(names: Sequence[str]) -> str:
     """Return "did you mean KEY?" for an unknown key; "expected one of …" if no known key is similar.
 
-    A key of the same name in another table is also suggested.
+    `names` are those of `_flat`. If no key of the same table is similar, KEY is a key with exactly this name
+    in another table.
     """
     beside = [key.path for key in KEYS if key.path[:-1] == list(names[:-1])]
     known = [path[-1] for path in beside] + (sorted(TABLES) if len(names) == 1 else [])
@@ -151,7 +152,10 @@ def _suggestion(names: Sequence[str]) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return the Python form of a value, cut to 80 characters."""
+    """Return the Python form of a value, cut to 80 characters.
+
+    If the value is, or contains, a number that is too long for Python to write, return words that say so.
+    """
     try:
         text = repr(value)
     except (

@@ -39,7 +39,7 @@ class FileStore:
         If the file of the ledger is missing, the ledger has no entries. If the file of the snapshot is
         missing, the snapshot is None. A file that is damaged, or that was made in another boot than
         `boot_id`, counts as missing. A damaged file is renamed; of a damaged file of steps, the steps before
-        the damaged line are kept.
+        the damaged line are kept. Steps that cannot be applied to the ledger are left out, with a finding.
 
         Raises: OSError if a file exists and cannot be read, or a damaged file cannot be renamed.
         """
@@ -56,16 +56,16 @@ class FileStore:
 
         If no ledger of this boot is on disk yet, or its steps were damaged, the ledger is saved first.
 
-        Raises: OSError if they cannot be written.
+        Raises: OSError if the steps or the ledger cannot be written.
         """
         if self._unsaved is not None:
             self.save(self._unsaved)
         self._ledger.append([step_to_json(step) for step in steps])
 
     def save(self, ledger: Ledger) -> None:
-        """Write the whole ledger to disk and delete the file of steps, because the ledger includes them.
+        """Write the whole ledger to disk and delete the file of steps, because the ledger includes the steps.
 
-        Raises: OSError if it cannot be written.
+        Raises: OSError if the ledger cannot be written.
         """
         self._ledger.save(ledger_to_json(ledger))
         self._unsaved = None
@@ -101,8 +101,9 @@ class FileStore:
     def _load_ledger(self, boot_id: str, findings: list[Finding]) -> Ledger:
         """Return the ledger of this boot with the pages that vPCI mapped and all steps that can be applied.
 
-        Damage is appended to `findings`. After damage of the steps, `_unsaved` is the ledger: it must be
-        saved before the next append.
+        A finding for each damage is appended to `findings`. If no ledger of this boot was read, or if its
+        steps were damaged, `_unsaved` is set to the returned ledger, which must be saved before the next
+        append.
 
         Raises: OSError if a file cannot be read or renamed.
         """
@@ -133,8 +134,8 @@ class FileStore:
     def _base(self, boot_id: str, findings: list[Finding]) -> Ledger:
         """Read the ledger without its steps; return an empty ledger if there is none for this boot.
 
-        `_unsaved` is set to the empty ledger, or to None if a ledger was read. Damage is appended to
-        `findings`.
+        `_unsaved` is set to the empty ledger, or to None if a ledger of this boot was read. If the file is
+        damaged, a finding is appended to `findings`.
 
         Raises: OSError if the file cannot be read, or, being damaged, cannot be renamed.
         """
@@ -153,9 +154,10 @@ class FileStore:
         return read
 
     def _seen(self, boot_id: str, findings: list[Finding]) -> tuple[MappedPages, str | None]:
-        """Return the pages that vPCI was seen to map, and when hot-plug messages were lost (None: never).
+        """Return the pages that vPCI was seen to map, and when hot-plug messages were lost.
 
-        Return no pages if the file is missing, damaged or of another boot. Damage is appended to `findings`.
+        The time is None if the file names no loss. Return no pages if the file is missing, damaged or of
+        another boot. If it is damaged, a finding is appended to `findings`.
 
         Raises: OSError if the file cannot be read or renamed.
         """

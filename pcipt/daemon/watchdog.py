@@ -86,7 +86,9 @@ class Watchdog:
         self._loop.watch(connection.fileno(), selectors.EVENT_READ, self._ready)
 
     def _ready(self, _events: int) -> None:
-        """Read the answer; when it is complete or the connection ends, feed the watchdog or complain."""
+        """Read the answer; when it is complete or too long, or the connection ends, feed the watchdog or
+        complain.
+        """
         assert self._connection is not None
         data = b""
         with contextlib.suppress(OSError):

@@ -2,7 +2,7 @@
 again.
 
 A write says what its writer wanted. When no more writes arrive, the engine reads back what the registers are.
-`refresh` stores what was read in the shadow; a difference is one more change.
+`refresh` puts what was read into the shadow; a difference is one more change.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -26,10 +26,11 @@ UNSEEN = "writes to config space go unseen, only hot-plug messages lead to readi
 class Watch:
     """The source of configuration writes, and the shadow registers of the machine.
 
-    A source of None sees no writes. `findings` are those about opening the source. `on_written` is called
-    with each function that must be read again. `on_lost` is called with the number of lost records; an
-    unknown number is given as 1. `on_change` is called with each change, and True if reading back found it,
-    False if a write made it. `on_finding` is called with a finding for each new problem of the source.
+    A source of None sees no writes. `name` is the source's name in `counters`. `findings` are those about
+    opening the source. `on_written` is called with each function that must be read again. `on_lost` is called
+    with the number of lost records; an unknown number is given as 1. `on_change` is called with each
+    change of a register, and True if reading back found it, False if a write made it. `on_finding` is called
+    with a finding for each new problem of the source.
 
     `obeys` is False if Xen's vPCI drops writes to BARs that decode (PVH). Then `intents` holds what was
     written to such BARs.
@@ -75,7 +76,8 @@ class Watch:
     def begin(self, machine: Machine, raws: Mapping[Sbdf, RawFunction]) -> None:
         """Replace the shadow registers by those of a machine that was just read.
 
-        `machine` and `raws` may change in place with later readings.
+        Without a source nothing is done. `raws` is kept: the shadow of a function is made from its entry in
+        `raws` when it is first needed. Later readings may change `raws` until then.
         """
         if self._source is not None:
             self._shadow = shadow_from_machine(machine, raws, obeys=self._obeys)
@@ -117,8 +119,8 @@ class Watch:
     def close(self) -> tuple[str, ...]:
         """Close the source.
 
-        Return the problems of the source that were not reported before, for example in closing. Return an
-        empty tuple if there is no source.
+        Return the problems of the source that were not reported before, for example an error when it was
+        closed. Return an empty tuple if there is no source.
         """
         if self._source is None:
             return ()
@@ -133,7 +135,10 @@ class Watch:
         return fresh
 
     def _fold(self, event: ConfigWrite | Lost) -> None:
-        """Count one write or loss; apply a write to the shadow and call back."""
+        """Count one write or loss. Apply a write to the shadow, and call back with what it changed.
+
+        A loss is not applied: only `on_lost` is called.
+        """
         if isinstance(event, Lost):
             self._lost += event.count or 1
             self.on_lost(event.count or 1)
@@ -169,7 +174,7 @@ class Watch:
 def no_watch(finding: Finding | None = None) -> Watch:
     """Return a watch without a source, which has `finding` if that is not None.
 
-    The daemon then reads functions again only after hot-plug messages.
+    Without a source the daemon does not notice writes; hot-plug messages still make it read functions again.
     """
     return Watch(None, "none", findings=() if finding is None else (finding,))
 
@@ -177,8 +182,8 @@ def no_watch(finding: Finding | None = None) -> Watch:
 def open_watch(open_source: Callable[[], WriteSource], name: str, *, obeys: bool) -> Watch:
     """Return a watch on the source that `open_source` returns. `name` is the source's name in `counters`.
 
-    If `open_source` raises UnsupportedError, return a watch without a source, which has a finding with the
-    reason.
+    `obeys` is that of `Watch`. If `open_source` raises UnsupportedError, return a watch without a source,
+    which has a finding with the reason.
 
     Raises: every other error of `open_source`.
     """

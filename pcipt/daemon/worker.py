@@ -25,7 +25,8 @@ class Worker:
     def turn(self, *, whole: bool = True) -> Report | None:
         """Reconcile the work that is due now, or one slice of EVERYTHING, and return the report.
 
-        Return None if nothing is due. If `whole` is False, work for EVERYTHING stays in the queue.
+        Return None if nothing is due. If `whole` is False, work for EVERYTHING (the whole machine) stays in
+        the queue and does not count as due.
         """
         if self._engine.next_due() != 0.0:
             return None

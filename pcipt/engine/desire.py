@@ -1,7 +1,8 @@
 """Chooses the places that a plan is made for, and computes the pages that each of them needs.
 
-The places are: those of the round's functions, whether or not Linux still has them; and those that have an
-open action of these functions or on their pages. `desired_places` names others that are added.
+The places are: those of the round's functions, whether or not Linux still has them; those for which these
+functions have open maps or unmaps; and those that have an open map or unmap on pages of these functions.
+`desired_places` names the other places.
 """
 
 from collections.abc import Iterable

@@ -44,7 +44,8 @@ class Engine:
     The constructor gets `clock`, which returns the time (UTC, RFC 3339), and `monotonic`, which returns
     seconds and never goes back. The user may replace two attributes: `interrupted` returns True if no further
     action may begin; `take_messages` puts all messages that have arrived into the queue. The engine keeps
-    `records`, the last outcomes, at most HISTORY, and `service_findings`, those about the service itself.
+    `records`, the last outcomes, at most HISTORY. It also keeps `service_findings`, the findings about the
+    service itself.
     """
 
     def __init__(
@@ -98,12 +99,13 @@ class Engine:
         return report
 
     def rehearse(self) -> Callable[[], Report]:
-        """Begin a dry run of EVERYTHING. Return a function: each call of it does one slice and returns its
-        report.
+        """Begin a dry run of EVERYTHING. Return a function; each call of that function does one slice and
+        returns the report of the slice.
 
-        No action is performed or recorded, and plans do not change the memory. Readings update it as always.
+        No action is performed or recorded. Readings change the memory as always; plans do not change it.
         After the last slice, all findings are replaced. Functions that the dry run found different are then
-        added to the queue, unless EVERYTHING is in the queue.
+        added to the queue, but not while EVERYTHING is in the queue, because it plans for them. If the last
+        question to Xen failed, EVERYTHING is added to the queue.
         """
         queue = Queue()
         queue.add(EVERYTHING, Reason.REQUESTED, self._monotonic())
@@ -200,7 +202,7 @@ class Engine:
 
     @property
     def added(self) -> list[Sbdf]:
-        """Return the functions that Xen lists because pcipt told it in this boot, sorted by address."""
+        """Return the functions that Xen lists and that have an AddDevice entry in the ledger, by address."""
         return self.ledger.added(self.view.known)
 
     @property
@@ -214,7 +216,7 @@ class Engine:
 
     @property
     def findings(self) -> list[Told]:
-        """Return all findings that hold now: those of the service first, then in the order of addresses."""
+        """Return all findings that hold now: those of the service first, the others by address."""
         self._find_in_service()
         return self._reconciler.findings.all()
 
@@ -226,7 +228,10 @@ class Engine:
 
     @property
     def known_functions(self) -> int:
-        """Return how many functions of the machine Xen lists."""
+        """Return how many functions of the machine Xen lists.
+
+        A function for which no findings were made yet counts as listed.
+        """
         return len(self.machine.functions) - len(self._reconciler.findings.unlisted)
 
     @property

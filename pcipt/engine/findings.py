@@ -17,7 +17,7 @@ Told = tuple[Sbdf | None, Finding]  # None: the service itself, or the machine a
 class Findings:
     """All findings, by the address of their function; None is the service or the machine as a whole.
 
-    `unlisted` are the functions of the machine that Xen does not list, as far as they were looked at.
+    `unlisted` are the functions of the machine that Xen did not list when their findings were last replaced.
     """
 
     def __init__(self) -> None:
@@ -38,8 +38,9 @@ class Findings:
     def find_in_service(self, views: Views, own: Iterable[Finding]) -> None:
         """Replace the findings of the service.
 
-        The new findings are: `own`; those about the memory maps; that hot-plug messages were lost in this
-        boot; and that the last question to Xen failed.
+        The new findings are: `own`; those about the memory maps; one if hot-plug messages were lost in this
+        boot; one if the last question to Xen about functions failed; one if the last question about reserved
+        regions failed.
         """
         troubles = (views.trouble, views.reserved.trouble)
         last = [trouble for trouble in troubles if trouble is not None]
@@ -59,7 +60,8 @@ class Findings:
             self.put(sbdf, [*disagreeing, *self._of_function(views, open_actions, sbdf)])
 
     def _of_function(self, views: Views, open_actions: OpenActions, sbdf: Sbdf) -> Iterable[Finding]:
-        """Yield what is wrong with one function: open actions, ignored writes, guests, its own findings.
+        """Yield findings about one function: open actions, ignored writes, guests' pages and ports, and those
+        that came with its reading, without notes.
 
         Disagreements with Xen are not yielded. `unlisted` is updated.
         """
@@ -108,7 +110,8 @@ class Findings:
 def _doubts(views: Views) -> Iterable[Finding]:
     """Yield a finding if hot-plug messages were lost in this boot.
 
-    Pages of a function that came and left unseen may be mapped. Xen has no call that reads which pages are.
+    The finding stays until reboot, because pages of a function that came and left unseen may be mapped, and
+    Xen has no call that tells which pages are mapped.
     """
     when = views.memory.ledger.messages_lost
     if when is not None:

@@ -57,8 +57,9 @@ class Settings(Protocol):
 
 
 class Store(Protocol):
-    """The files that hold ledger, boot snapshot and seen mappings. A method that writes returns once they are
-    on disk.
+    """The files that hold ledger, boot snapshot and seen mappings.
+
+    A method that writes a file returns when the data is on disk.
     """
 
     def load(self, boot_id: str) -> tuple[Ledger, BootSnapshot | None, list[Finding]]:

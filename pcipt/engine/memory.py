@@ -29,13 +29,13 @@ class Memory:
 
     `ledger` holds the actions of pcipt in this boot, and the pages that pcipt and vPCI mapped. `boot` holds
     the functions and bridges at the first reading of this boot, None before it. `intents` holds BAR writes
-    that vPCI may have dropped. `removed` holds addresses that Linux had and dropped: a ghost at any other
-    address stays, except after a renumbering (`plan_announcements`).
-    `vacated` holds each place whose function Linux dropped and for which no plan was made
-    since, with its address. `bridge_numbers` holds the last readable (secondary, subordinate) bus of each
-    bridge, by place. `outside_window` holds by place the BARs that decoded where vPCI maps nothing.
-    `left_guests` holds functions that left a guest, with the guest's number. `held_regions` counts for each
-    reserved region the clients that keep it in dom0.
+    that vPCI may have dropped. `removed` holds addresses that Linux had and dropped: ghosts are removed
+    from Xen only at these addresses, and after a renumbering (`plan_announcements`). `vacated` holds each
+    place whose function Linux dropped and for which no plan was made since, with the former address.
+    `bridge_numbers` holds the (secondary, subordinate) bus of each bridge, by place, as it was last readable.
+    `outside_window` holds by place the BARs that decoded where vPCI maps nothing. `left_guests` holds
+    functions that left a guest, with the guest's number. `held_regions` counts for each reserved region the
+    clients that keep it in dom0.
     """
 
     ledger: Ledger

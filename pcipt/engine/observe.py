@@ -52,7 +52,10 @@ class Observer:
         read_functions(now)
 
     def _read_everything(self, now: Round) -> Slices:
-        """Read the memory maps and all functions that Linux has or had: in slices, except the first time."""
+        """Read the memory maps and all functions that Linux has or had: in slices, except the first time.
+
+        Then make and save the boot snapshot, if there is none.
+        """
         views = now.views
         self.all_read = False
         views.read_protection()
@@ -73,8 +76,9 @@ class Observer:
     def see_arrivals(self, now: Round) -> None:
         """Read functions that the kernel has added since the round began, and ask Xen about them.
 
-        They may need pages or regions that the round is about to take away. Their work stays in the queue:
-        the announcements of this round are over.
+        They may need pages or regions that the round is about to take away. Their work stays in the queue,
+        because the announcements of this round are already made. Mapped pages of functions that the kernel
+        has removed become STALE.
         """
         self._policy.collect()
         _mark_removed(now.views, self._queue.functions_with(Reason.DISAPPEARED))
@@ -100,7 +104,7 @@ class Observer:
 
 
 def _mark_removed(views: Views, functions: Iterable[Sbdf]) -> None:
-    """Mark mapped pages of functions that the kernel has removed as STALE: vPCI leaves them mapped."""
+    """Mark mapped pages of functions that the kernel has removed as STALE; vPCI leaves such pages mapped."""
     for sbdf in functions:
         place = views.state.place_at(sbdf)
         if place is not None:
@@ -125,10 +129,11 @@ def ask_some(now: Round, open_actions: OpenActions) -> bool:
     """Ask Xen about the functions of the round. Return False if Xen could not be asked.
 
     Xen is asked in full, with the owner, about: functions that are in the round for another reason than
-    WRITTEN; if there is one, all functions that changed; changed functions about which Linux and Xen disagree
-    (`Views.disagree_about`); renumbered functions; and relatives of the round's functions that have an open
-    announcement. About all other functions that changed, Xen is first asked only whether it lists them. If
-    the answer is not as before, Xen is asked in full, too.
+    WRITTEN; if there is such a function, all functions that changed; changed functions about which Linux and
+    Xen disagree (`Views.disagree_about`); functions of the round that are renumbered or that pcipt announced
+    at another address; and relatives of the round's functions that have an open announcement. About all other
+    functions that changed, Xen is first asked only whether it lists them. Xen is then asked in full about
+    those for which the answer is not as before.
     """
     views, scope = now.views, now.scope
     full = scope.with_reason(ASKED_IN_FULL)

@@ -1,6 +1,7 @@
 """Open actions: planned by the last reconciliation of a function, and refused, failed or not allowed.
 
-An open action is told once. An open action on pages is planned again when anything changes at its pages.
+An open action is told when it is new, and when its result or its reason has changed. An open action on pages
+is planned again when anything changes at its pages.
 """
 
 from collections.abc import Collection, Iterable
@@ -45,7 +46,7 @@ def subject_of(action: Action) -> Sbdf:
 
 
 def finding_of_action(outcome: Outcome) -> Finding | None:
-    """Return the finding that an action on pages or on a reserved region is not done.
+    """Return the finding that an open action on pages or on a reserved region is not done.
 
     Return None for other actions, and for an action that is only planned because the settings forbid it.
     """
@@ -97,7 +98,7 @@ class OpenActions:
         }
 
     def announcements_among(self, functions: Iterable[Sbdf]) -> set[Sbdf]:
-        """Return the functions among these that have an open addition to Xen or removal from Xen."""
+        """Return the functions among these that have an open AddDevice or RemoveDevice action."""
         return {
             sbdf
             for sbdf in functions
@@ -105,10 +106,9 @@ class OpenActions:
         }
 
     def explained(self, sbdf: Sbdf, finding: Finding) -> Finding:
-        """Return the finding with the reason why an open announcement of the function is not done.
+        """Return the finding; the reason why an open announcement of the function is not done is added.
 
-        If the function has no open announcement, or only ones without a reason, the finding is returned
-        unchanged.
+        The first reason counts. Without an open announcement that has a reason, the finding is unchanged.
         """
         why = [o.detail for o in self.of(sbdf) if isinstance(o.action, _ANNOUNCEMENTS) and o.detail]
         return attrs.evolve(finding, text=f"{finding.text}; not mended: {why[0]}") if why else finding
@@ -124,11 +124,11 @@ class OpenActions:
         """Replace the open actions of the functions in `scope` by those of a new plan; return the outcomes to
         tell.
 
-        `planned` are all actions of the plan. `outcomes` are those that were tried; an action that was
-        planned and not tried keeps its former outcome. Announcements were planned for the functions in
-        `listed` only (None: for all): open announcements of the others stay.
-
-        Shape:  the outcomes that differ from the last time: done, or open with another result or reason.
+        `planned` are all actions of the plan. `outcomes` are those of the actions that were tried. An action
+        that was planned and not tried keeps its former outcome. Announcements were planned only for the
+        functions in `listed` (None: for all); open announcements of the other functions stay.
+        Shape:  those of `outcomes` that differ in result or reason from the former open outcome of the same
+                action, or whose action had none.
         """
         before = self._take(scope, listed)
         wanted = {key_of(action) for action in planned}

@@ -84,7 +84,7 @@ class Performer:
         batch.
 
         Each action has one outcome: DONE, FAILED, REFUSED, NOT_APPLICABLE, or PLANNED if the settings forbid
-        it. Actions that had not begun when the policy said stop have none.
+        it. Actions that had not begun when the policy said stop have no outcome.
         """
         waiting = deque(actions)
         while waiting and not self._policy.stopping():
@@ -120,7 +120,8 @@ class Performer:
     def _batch(self, batch: list[Action], views: Views) -> list[Outcome]:
         """Record intents, guard each action again and perform it, record the results; return the outcomes.
 
-        If the intents cannot be written, all actions fail and none is performed.
+        If the intents cannot be written, all actions fail and none is performed. Actions that had not begun
+        when the policy said stop are recorded as failed and have no outcome.
         """
         ledger = views.memory.ledger
         intended = [self._step(action, Event.INTEND) for action in batch]
@@ -151,7 +152,7 @@ class Performer:
         return found
 
     def _call(self, action: Action, precaution: Precaution, views: Views) -> Outcome:
-        """Perform one action: DONE with a remark, or FAILED with the error and its errno."""
+        """Perform one action; return its outcome: DONE with a remark, or FAILED with the error."""
         try:
             detail = _PERFORM[type(action)](self._tools, views, action, precaution)
         except PciptError as error:
@@ -209,7 +210,7 @@ def _read_back(outcome: Outcome, views: Views) -> None:
     """Read again what an action that was tried has changed, before the next action is guarded.
 
     After an announcement Xen is asked again. After a rewrite the function is read again. After a failed map
-    all other functions whose pages it may have unmapped are marked as different.
+    all other functions with mapped pages in its frames are marked as different: these may be unmapped now.
     """
     action = outcome.action
     if outcome.result not in (Result.DONE, Result.FAILED):
@@ -234,7 +235,7 @@ def _remarked(outcome: Outcome, remark: str) -> Outcome:
 
 
 def _add(tools: Tools, views: Views, action: AddDevice, precaution: Precaution) -> str:
-    """Tell Xen of a function. Raises: PciptError if Xen refuses, or reports success and does not list it."""
+    """Tell Xen of a function; return "". Raises: PciptError on failure, or if Xen does not list it now."""
 
     def call() -> None:
         tools.xen.add_device(action.sbdf, DeviceFlags(action.extended, action.physfn))
@@ -254,7 +255,7 @@ def _add(tools: Tools, views: Views, action: AddDevice, precaution: Precaution) 
 
 
 def _remove(tools: Tools, _views: Views, action: RemoveDevice, _precaution: Precaution) -> str:
-    """Make Xen forget a function. Raises: PciptError if Xen refuses, or still lists it."""
+    """Make Xen forget a function; return "". Raises: PciptError if Xen refuses, or still lists it."""
     tools.xen.remove_device(action.sbdf)
     if tools.xen.known([action.sbdf])[0]:
         raise UnsupportedError("remove-device", "Xen reported success, but still lists it")
@@ -262,13 +263,13 @@ def _remove(tools: Tools, _views: Views, action: RemoveDevice, _precaution: Prec
 
 
 def _map(tools: Tools, _views: Views, action: MapMmio | RestoreReserved, _precaution: Precaution) -> str:
-    """Map the pages of an action 1:1 into dom0. Raises: PciptError if Xen refuses."""
+    """Map the pages of an action 1:1 into dom0; return "". Raises: PciptError if Xen refuses."""
     tools.xen.map_mmio(action.frames)
     return ""
 
 
 def _unmap(tools: Tools, _views: Views, action: UnmapMmio | WithdrawReserved, _precaution: Precaution) -> str:
-    """Unmap the pages of an action; return a remark if some of them were not mapped.
+    """Unmap the pages of an action; return a remark if some of them were not mapped, else "".
 
     Raises: PciptError if Xen refuses for another reason.
     """
@@ -282,7 +283,7 @@ def _unmap(tools: Tools, _views: Views, action: UnmapMmio | WithdrawReserved, _p
 
 
 def _rewrite(tools: Tools, _views: Views, action: RewriteBar, _precaution: Precaution) -> str:
-    """Repeat a BAR write that vPCI ignored. Raises: PciptError if a register does not keep its value."""
+    """Repeat a BAR write that vPCI ignored; return "". Raises: PciptError as `Registers.rewrite_bar`."""
     tools.registers.rewrite_bar(action.sbdf, action.bar, action.address)
     return ""
 

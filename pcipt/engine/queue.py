@@ -52,8 +52,8 @@ class Delay:
     """The bounds of a delay, in seconds.
 
     `shortest` and `longest` bound the first delay of work that is added. `pauses` are the delays before the
-    repeated attempts, in order. After the last pause the work is not repeated any more, except if `endless`
-    is True: then each further pause is the last one again.
+    repeated attempts, in order. When all pauses are used, the work is repeated only if `endless` is
+    True: the last pause is then used again and again.
     """
 
     shortest: float
@@ -103,10 +103,10 @@ def delay_of(key: Key, reason: Reason) -> Delay:
 class Work:
     """One key with all its reasons. Times are seconds.
 
-    `first` is when the key was added. `not_before` is the earliest time at which the work may be taken, None
-    if only messages asked for it. `quiet_until` is when the quiet time of its last message ends, None if no
-    message asked for it. `attempts` is the number of repeated attempts in a row. `leaves` is True if the
-    kernel told that the function lost its driver: the kernel may be about to remove the function.
+    `first` is when the key was added. `not_before` is when the work is due at the latest, None if only
+    messages asked for it. `quiet_until` is when the quiet time of its last message ends, None if no message
+    asked for it. `attempts` is the number of repeated attempts in a row. `leaves` is True if the kernel told
+    that the function lost its driver: the kernel may be about to remove the function.
     """
 
     key: Key
@@ -120,8 +120,8 @@ class Work:
     def joined(self, added: "Work") -> "Work":
         """Return this work joined with work that was added for the same key later.
 
-        Shape:  all reasons, the earlier `first` and `not_before`, the fewer `attempts`, and the `quiet_until`
-                of `added` unless it is None.
+        Shape:  all reasons, the earlier `first` and `not_before`, the fewer `attempts`, the `quiet_until` of
+                `added` unless it is None, and `leaves` True if one of the two has it True.
         """
         times = [at for at in (self.not_before, added.not_before) if at is not None]
         return Work(
@@ -156,8 +156,8 @@ class Queue:
 
         For a reason in MESSAGES, `quiet` is the quiet time after this message, and `leaves` is True if the
         message says that the function lost its driver. All work for messages is due together when all quiet
-        times are over, but at most the longest delay (DELAYS) after the first message. For another reason,
-        the work is due after the shortest delay of DELAYS.
+        times are over, but at most the longest delay (DELAYS) after the first message. For a reason that is
+        not in MESSAGES, the work is due after the shortest delay of DELAYS.
         """
         if reason in MESSAGES:
             work = Work(key, frozenset({reason}), now, quiet_until=now + quiet, leaves=leaves)
@@ -168,7 +168,7 @@ class Queue:
     def repeat(
         self, key: Key, reason: Reason, now: float, attempts: int, reasons: frozenset[Reason] = frozenset()
     ) -> bool:
-        """Add a key again after `attempts` repeated attempts in a row; it is due after the next pause of
+        """Add a key again that was repeated `attempts` times in a row; it is due after the next pause of
         DELAYS.
 
         `reasons` are joined to `reason`. Return True if the key was added, False if there is no further
@@ -201,7 +201,7 @@ class Queue:
         return {key for key in self.keys_with(reason) if isinstance(key, Sbdf)}
 
     def reasons_of(self, key: Key) -> frozenset[Reason]:
-        """Return all reasons of a key, or none. EVERYTHING keeps its reasons from `take` until `finished`."""
+        """Return all reasons of a key, if any. EVERYTHING keeps its reasons from `take` until `finished`."""
         waiting = self._work[key].reasons if key in self._work else frozenset()
         unfinished = self._unfinished
         return waiting if unfinished is None or unfinished.key is not key else waiting | unfinished.reasons
@@ -223,9 +223,9 @@ class Queue:
     def take(self, now: float, *, whole: bool = True) -> tuple[Work, ...]:
         """Return the work that is due, and remove it from the queue.
 
-        A call returns EVERYTHING alone, or all functions and STORE that are due, or nothing. If both are due,
-        the calls take turns. Later calls return EVERYTHING again until `finished` is called. If `whole` is
-        False, a call never returns EVERYTHING.
+        A call returns EVERYTHING alone, or all functions and STORE that are due, or nothing. If EVERYTHING
+        and other keys are due, the calls return them in turn. EVERYTHING that was taken stays due until
+        `finished` is called. If `whole` is False, a call never returns EVERYTHING.
         Shape:  in the order in which the keys were added.
         """
         quiet = self._quiet_at()

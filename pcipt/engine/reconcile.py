@@ -30,7 +30,7 @@ _TAKING_AWAY = (UnmapMmio, RemoveDevice, WithdrawReserved)
 
 
 class Reconciler:
-    """Reconciles work that was taken from `queue`; one for the service, and one for each dry run.
+    """Reconciles work that was taken from `queue`. The service has one reconciler, each dry run its own.
 
     `clock` returns seconds and never goes back. `open_actions` and `findings` are those of the last
     reconciliation of each function.
@@ -58,8 +58,8 @@ class Reconciler:
         self._observer = Observer(queue, performer, policy, saver, clock, self.open_actions)
 
     def reconcile(self, scope: Scope) -> Report:
-        """Reconcile the functions of a scope, or the next slice of EVERYTHING; write the store if the scope
-        has it.
+        """Reconcile the functions of a scope, or the next slice of EVERYTHING. If STORE is in the scope,
+        write the files first.
 
         Return what came of it. `finished` of the report is False while slices of EVERYTHING are left.
         """
@@ -83,23 +83,38 @@ class Reconciler:
         return Report(now.fresh(), finished=False)
 
     def _steps(self, now: Round) -> Generator[None, None, Report]:
-        """Do the steps of one reconciliation, in their order; stop after each slice; return the report."""
+        """Do the steps of one reconciliation, in their order; yield after each slice; return the report.
+
+        If Xen cannot be asked, nothing is planned.
+        """
         yield from self._observer.read(now)
         if not self._observer.ask(now):
             return self._conclude_nothing(now)
-        settle_memory(now, self._policy.now, messages_lost=self._lost_messages())
+        if settle_memory(now, self._policy.now, messages_lost=self._lost_messages()):
+            self._save_taken_over(now)
         yield from self._announce(now)
         yield from self._restore_or_withdraw_regions(now)
         yield from self._repeat_ignored_writes(now)
         yield from self._map_and_unmap(now)
         return self._conclude(now)
 
+    def _save_taken_over(self, now: Round) -> None:
+        """Write to the store that pcipt has taken over pages of vPCI; do nothing in a dry run.
+
+        It must be written before an add: after it Xen lists the function, and nothing else tells that vPCI
+        has forgotten the pages.
+        """
+        if now.views is self._views:
+            self._saver.save(self._views.memory)
+
     # Plan and perform.
 
     def _announce(self, now: Round) -> Slices:
-        """Add functions to Xen that it does not list, and remove functions that have left the machine.
+        """Plan and perform additions to Xen and removals from Xen.
 
-        If the round is not EVERYTHING, it does so only for the functions in `now.listed`.
+        Added are functions that Xen does not list or lists without an owner; removed are functions that have
+        left the machine; for renumbered functions see `plan_moves`. If the round is not EVERYTHING, only the
+        functions in `now.listed` are planned for.
         """
         views, everything = now.views, now.everything is not None
         if not everything and not now.listed:
@@ -113,7 +128,10 @@ class Reconciler:
         take_over_mappings(views, now.subjects)  # Xen may have been made to forget some
 
     def _restore_or_withdraw_regions(self, now: Round) -> Slices:
-        """Restore reserved regions that dom0's devices need, and withdraw those that none needs."""
+        """Restore reserved regions that dom0 needs, and withdraw regions that dom0 does not need.
+
+        See `plan_reserved`. If the round is not EVERYTHING, only regions of its subjects are planned for.
+        """
         self._observer.see_arrivals(now)
         views = now.views
         actions = views.plan_regions(None if now.everything is not None else now.subjects)
@@ -127,7 +145,7 @@ class Reconciler:
         yield from self._perform(now, plan_rewrites(now.views.ignored_writes(functions)))
 
     def _map_and_unmap(self, now: Round) -> Slices:
-        """Plan the pages of the round's functions and perform the plan; for EVERYTHING slice by slice."""
+        """Plan the pages of the round's functions and perform the plan, slice by slice."""
         self._observer.see_arrivals(now)
         views = now.views
         subjects = {*now.subjects, *(views.machine.functions if now.everything is not None else ())}
@@ -148,8 +166,8 @@ class Reconciler:
     def _perform(self, now: Round, actions: Iterable[Action]) -> Slices:
         """Perform actions in batches and keep their outcomes in the round.
 
-        If hot-plug messages were lost and not everything was read since, unmaps, removals and withdrawals are
-        left out: EVERYTHING plans them again.
+        If hot-plug messages were lost and not everything was read since, actions of the types in _TAKING_AWAY
+        are left out. The next reconciliation of EVERYTHING plans them again.
         """
         if self._must_hold_back():
             actions = [action for action in actions if not isinstance(action, _TAKING_AWAY)]
@@ -162,7 +180,10 @@ class Reconciler:
     # Conclude.
 
     def _conclude_nothing(self, now: Round) -> Report:
-        """Put the whole work of the round back into the queue, because Xen could not be asked about it."""
+        """Put the round's functions, or EVERYTHING, back into the queue, because Xen could not be asked.
+
+        Replace their findings, and return a report without outcomes.
+        """
         repeat_not_asked(self._queue, now, self._clock())
         self._find(now, now.subjects)
         return Report(
@@ -203,8 +224,8 @@ class Reconciler:
     def _leave_to_later_rounds(self, now: Round) -> None:
         """Remove from the round the functions that were reconciled alone between its slices.
 
-        What that found is newer. They are put back into the queue as DIFFERENT, because no announcements may
-        have been planned for them alone.
+        The results of those reconciliations are newer. The functions are put back into the queue as
+        DIFFERENT, because possibly those reconciliations planned no announcements.
         """
         for sbdf in sorted(self._meanwhile):
             self._queue.repeat(sbdf, Reason.DIFFERENT, self._clock(), 0)
@@ -212,7 +233,10 @@ class Reconciler:
         now.planned = [action for action in now.planned if subject_of(action) not in self._meanwhile]
 
     def _find(self, now: Round, scope: Iterable[Sbdf]) -> None:
-        """Replace the findings of the functions in `scope`; if the round is EVERYTHING, of all functions."""
+        """Replace the findings of the functions in `scope` and in the scope of the round.
+
+        If the round is EVERYTHING, replace those of all functions.
+        """
         if now.everything is not None:
             self.find_everything()
         else:

@@ -34,8 +34,8 @@ class Registers:
         register.
 
         Xen 4.17 panics on a PVH dom0 if it fails to add a function that decodes memory.
-        Raises: PciptError if the register cannot be written, or if decode stays on; the block is then not
-                entered.
+        Raises: PciptError if decode cannot be switched off (the block is then not entered), or if the
+                register cannot be restored.
         """
         command = self._switch_off(sbdf)
         try:
@@ -44,13 +44,14 @@ class Registers:
             self._host.write_register(sbdf, COMMAND, command)
 
     def add_by_detour(self, sbdf: Sbdf, detour: Detour, add: Callable[[], None], *, decode_off: bool) -> None:
-        """Check at Linux's address that the function answers, then call `add` for its new address.
+        """Check that the function answers at `sbdf`, its address in Linux; for a VF, check its PF instead.
 
-        The bridges of the detour get Linux's bus numbers for the check, and their new ones back before `add`.
+        Then call `add`, which tells Xen of the function at its new address. The bridges of the detour get
+        Linux's bus numbers for the check, and their new ones back before `add`.
         If `decode_off` is True, memory decode is off while `add` runs. The Command register is restored after
         it, whether or not `add` fails.
-        Raises: PciptError if nothing answers or a register does not keep its value; the bridges then have
-                their new numbers. Errors of `add`.
+        Raises: PciptError if nothing answers or a register does not keep its value. Errors of `add`. The
+                bridges have their new numbers then, unless writing these numbers failed.
         """
         command = None
         with self._numbers_of_linux(detour):
@@ -71,9 +72,10 @@ class Registers:
     def rewrite_bar(self, sbdf: Sbdf, bar: int, address: Address) -> None:
         """Write an address to a BAR or ROM that decodes: decode off, write, read back, decode on, read back.
 
-        Raises: PciptError if a register cannot be written or does not keep its value. If this is the BAR, BAR
-                and decode are restored; if the BAR cannot be restored, decode stays off, because no guard has
-                seen the address. If decode does not come on again, the BAR keeps its new address.
+        Raises: PciptError for a BAR that cannot hold the address, or if a register cannot be written or does
+                not keep its value. If the BAR fails, BAR and decode are restored. If restoring the BAR fails,
+                too, decode stays off, because no guard has checked the address that is in the BAR then. If
+                decode does not come on again, the BAR keeps its new address.
         """
         words = self._words(sbdf, bar)
         if address >> 32 * len(words):
@@ -107,7 +109,7 @@ class Registers:
             self._verify(sbdf, word, value, WORD & ~fixed, name_of_bar(bar))
 
     def _words(self, sbdf: Sbdf, bar: int) -> list[tuple[Register, int]]:
-        """Return the registers of a memory BAR or ROM, each with the mask of its bits that are not an
+        """Return the registers of a memory BAR or ROM, each with the mask of its bits that hold no
         address.
 
         Raises: UnsupportedError for an I/O BAR, and for a ROM of a header type that has none.
@@ -138,7 +140,7 @@ class Registers:
     def _numbers_of_hop(self, hop: Hop) -> Iterator[None]:
         """Give one bridge of a detour Linux's bus numbers for the time of the `with` block.
 
-        A bridge that has these numbers already is not written.
+        A bridge that has this secondary bus already, and at least this subordinate bus, is not written.
         """
         now = self._host.read_register(hop.bridge, BUS_NUMBERS)
         if now >> 8 & 0xFF == hop.secondary and now >> 16 & 0xFF >= hop.subordinate:

@@ -13,12 +13,12 @@ _MAY_CHANGE_HANDS = MESSAGES - {Reason.WRITTEN} | {Reason.REQUESTED}
 
 
 def repeat(queue: Queue, now: Round, at: float) -> None:
-    """Put back what a round leaves open. `at` is the time (seconds of the queue's clock).
+    """Put what a round leaves open back into the queue. `at` is the time (seconds of the queue's clock).
 
     Repeated are: functions whose action failed; functions found different while acting; functions about which
     Xen could not be asked; functions bound to xen-pciback that have the same owner as before the round;
-    functions of which a guest keeps pages or ports. EVERYTHING is repeated if Xen could not be asked for the
-    reserved regions of some function.
+    functions with a finding about a guest's pages or ports. EVERYTHING is repeated if Xen could not be asked
+    for the reserved regions of some function.
     """
     _put_back(queue, now, at, Reason.FAILED, _failed(now))
     _put_back(queue, now, at, Reason.DIFFERENT, now.views.take_different())
@@ -31,7 +31,7 @@ def repeat(queue: Queue, now: Round, at: float) -> None:
 
 
 def repeat_not_asked(queue: Queue, now: Round, at: float) -> None:
-    """Put the functions of a round, or EVERYTHING, back with all reasons: Xen could not be asked about them.
+    """Put the functions of a round, or EVERYTHING, back with all their reasons and NOT_ASKED.
 
     If the round is not EVERYTHING, all other functions that it found changed are put back, too, because the
     next reading finds no change in them. STORE is not put back.
@@ -63,14 +63,18 @@ def _asked_for_owners(now: Round) -> Collection[Sbdf]:
 def _unchanged_owners(now: Round) -> set[Sbdf]:
     """Return the functions bound to xen-pciback that have the same owner as before the round.
 
-    The toolstack binds first and changes the owner later. A function that Xen did not list before counts as
-    dom0's.
+    Only functions that may have another owner now are looked at. They must be looked at again, because the
+    toolstack binds a function first and changes its owner later. A function counts as dom0's before the round
+    if Xen did not list it then, and always in a round of EVERYTHING.
     """
     owners = now.views.owners(_asked_for_owners(now))
     return {sbdf for sbdf, owner in owners.items() if owner == now.owners.get(sbdf, DOM0)}
 
 
 def _kept_by_guests(now: Round) -> set[Sbdf]:
-    """Return the functions of the round of which a guest still has pages or ports that it should not have."""
+    """Return the functions of the round that have a finding about a guest's pages or ports.
+
+    Only functions that may have another owner now, or that have the reason TIMER, are looked at.
+    """
     looked_at = {*_asked_for_owners(now), *now.scope.with_reason([Reason.TIMER])}
     return looked_at & now.views.guests.findings.keys()

@@ -14,7 +14,7 @@ HANDED_OVER = frozenset(Reason) - {Reason.WRITTEN, Reason.FAILED, Reason.DIFFERE
 
 @attrs.frozen
 class Scope:
-    """The work that one reconciliation takes: functions, EVERYTHING, or only the files of the store."""
+    """The work that one reconciliation takes: functions, EVERYTHING, the files of the store (STORE)."""
 
     work: tuple[Work, ...] = ()
     _attempts: dict[Key, int] = attrs.field(
@@ -53,7 +53,7 @@ class Scope:
     def changes_shape(self) -> bool:
         """Return True if functions may have been added, removed or given to another owner.
 
-        That is so for EVERYTHING, and if a message asked for a function, except for a configuration write.
+        True for EVERYTHING, and if a message other than that of a configuration write asked for a function.
         """
         return self.everything is not None or bool(self.with_reason(MESSAGES - {Reason.WRITTEN}))
 

@@ -19,10 +19,11 @@ class Round:
     """What one reconciliation has found and done so far; each step of it reads and changes this.
 
     `listed` are the functions about which Xen was asked in full: announcements are planned for them.
-    `subjects` are the functions that are planned for. `owners` holds, by address, the owners before the
-    round. `pages` are the pages of the subjects' BARs before the reading; `relatives` are the bridges, PFs
-    and VFs around the subjects then. `touched` is True if the ledger has changed. `told` is the number of
-    outcomes that earlier reports contain.
+    `subjects` are the functions that are planned for. `owners` holds, by address, the owners of the scope's
+    functions before the round. `pages` are the pages of these functions' BARs before the reading, and
+    `relatives` are `MachineState.relatives` of these functions before the reading. A round of EVERYTHING
+    leaves `listed`, `owners`, `pages` and `relatives` empty. `touched` is True if the ledger has changed.
+    `told` is the number of outcomes that earlier reports contain.
     """
 
     scope: Scope
@@ -51,6 +52,6 @@ class Round:
 
 
 def sliced(functions: Iterable[Sbdf]) -> list[list[Sbdf]]:
-    """Return the functions in parts of SLICE, in their order; no part for no function."""
+    """Return the functions in parts of at most SLICE, in their order; an empty list without functions."""
     waiting = list(functions)
     return [waiting[at : at + SLICE] for at in range(0, len(waiting), SLICE)]

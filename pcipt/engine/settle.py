@@ -11,21 +11,23 @@ from pcipt.remap.desired import By
 from pcipt.remap.plan_mappings import plan_mappings
 
 
-def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) -> None:
+def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) -> bool:
     """Settle the ledger by what Xen lists now (`Ledger.reconciled`), and update who mapped which pages.
 
-    If the round is EVERYTHING, the whole ledger is settled. Else only additions and removals are settled, of
-    functions about which Xen was asked in full. `clock` returns the time (UTC, RFC 3339). `messages_lost` is
-    True if hot-plug messages were lost: in a round of EVERYTHING on a PVH dom0, the ledger keeps the time.
-    The time of an earlier loss is not replaced.
+    Return True if pcipt has taken over pages that vPCI mapped (`take_over_mappings`).
+
+    If the round is EVERYTHING, the whole ledger is settled. Else only the entries of AddDevice and
+    RemoveDevice actions are settled, for functions about which Xen was asked in full. `clock` returns the
+    time (UTC, RFC 3339). `messages_lost` is True if hot-plug messages were lost: in a round of EVERYTHING on
+    a PVH dom0, the ledger then gets the present time as the time of the loss, unless it has one already. In a
+    round of EVERYTHING on a PV dom0, all needed pages are recorded as mapped if none was before (`_adopt`).
     """
     views = now.views
     memory = views.memory
     if now.everything is None:
         asked = {at for sbdf in now.listed for at in views.addresses(sbdf)}
         now.touched |= memory.ledger.settle(asked, views.view.known)
-        take_over_mappings(views, now.listed)
-        return
+        return take_over_mappings(views, now.listed)
     first = not memory.mapped.places
     settled = memory.ledger.reconciled(views.view.known)
     if settled != memory.ledger:
@@ -36,26 +38,28 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
         now.touched = True
     if first and not views.pvh:
         now.touched |= _adopt(views, clock())
-    take_over_mappings(views, views.machine.functions)
+    return take_over_mappings(views, views.machine.functions)
 
 
-def take_over_mappings(views: Views, functions: Iterable[Sbdf]) -> None:
+def take_over_mappings(views: Views, functions: Iterable[Sbdf]) -> bool:
     """Record pcipt, not vPCI, as the mapper of the pages of functions that Xen does not list any more.
 
-    vPCI does not unmap these pages, so pcipt must do it.
+    vPCI does not unmap these pages, so pcipt must unmap them. Return True if there are such pages.
     """
-    mapped = views.memory.mapped
+    mapped, found = views.memory.mapped, False
     for sbdf in functions:
         place = views.state.place_at(sbdf) if sbdf not in views.view.known else None
         for run in mapped.of(place) if place is not None else ():
             if run.by is By.XEN:
                 mapped.put(attrs.evolve(run, by=By.US))
+                found = True
+    return found
 
 
 def _adopt(views: Views, when: str) -> bool:
     """Record as mapped all pages that functions of a PV dom0 need; return True if there are any.
 
-    Called when pcipt first sees the machine. These pages are then no change, and no action is told for them.
+    Called when pcipt first sees the machine: because the pages are recorded, no map is planned for them.
     """
     desired = (views.desired(sbdf) for sbdf in views.machine.functions)
     plan = plan_mappings([each for each in desired if each is not None], views.memory.mapped)

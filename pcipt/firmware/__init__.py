@@ -1,4 +1,4 @@
 """Decode and build the firmware's tables: ACPI tables, the PVH boot ABI, the memory map, reserved memory.
 
-The code is pure: it opens no file and asks no clock.
+The code is pure: it opens no file and reads no clock.
 """

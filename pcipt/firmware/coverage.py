@@ -2,8 +2,8 @@
 
 If no unit serves it, adding the function to Xen fails and leaves an orphan (a function that Xen has without
 an owner). Xen decides by what it read at boot: the bus ranges below the bridges that DMAR's bridge scopes
-name, and the routing ids in IVRS. So the bus ranges come from a snapshot that pcipt takes as early in the
-boot as it runs, and not from the present registers of the bridges.
+name, and the routing ids in IVRS. So the bus ranges come from a snapshot that pcipt takes at its first run
+after the boot, and not from the present registers of the bridges.
 Source: xen/drivers/passthrough/vtd/dmar.c, acpi_find_matched_drhd_unit, acpi_parse_dev_scope.
 """
 
@@ -21,7 +21,7 @@ class Coverage(enum.Enum):
     """How sure it is that an IOMMU unit serves a function.
 
     CERTAIN: the firmware's table alone shows it, or there is no IOMMU. AT_BOOT: it follows from the boot
-    snapshot. NONE: neither shows it.
+    snapshot. NONE: neither the table nor the snapshot shows that a unit serves it.
     """
 
     CERTAIN = "certain"
@@ -33,7 +33,7 @@ class Coverage(enum.Enum):
 class BootSnapshot:
     """The functions and the bridges of the machine at pcipt's first reading in this boot.
 
-    `bridges` maps each bridge to its (secondary, subordinate) bus numbers.
+    `bridges` maps each bridge that has a bus below it to its (secondary, subordinate) bus numbers.
     """
 
     boot_id: str
@@ -44,7 +44,8 @@ class BootSnapshot:
 def snapshot_from_machine(boot_id: str, machine: Machine) -> BootSnapshot:
     """Return the snapshot of a machine as it is now.
 
-    `functions` has all functions. `bridges` lacks the bridges whose secondary bus number is 0.
+    `functions` has all functions. `bridges` lacks the bridges whose secondary bus number is 0, because they
+    have no bus below them.
     """
     bridges = {
         f.sbdf: (f.bridge.secondary, f.bridge.subordinate)
@@ -110,9 +111,9 @@ class IommuScope:
         """Return how sure it is that a device scope names the function `at` or a bridge above it.
 
         CERTAIN: the scope names `at`, and its path has one hop. AT_BOOT: the scope names `at`, and its path
-        has several hops. AT_BOOT too: it is a bridge scope, and in the snapshot the bus of `at` is below the
-        bridge that it names. NONE: any other case. A scope that is neither endpoint nor bridge always gives
-        NONE.
+        has several hops. AT_BOOT too: the scope is a bridge scope, and in the snapshot the bus of `at` is
+        below the bridge that the scope names. NONE: any other case. A scope that is neither endpoint nor
+        bridge always gives NONE.
         """
         if scope.kind not in (SCOPE_ENDPOINT, SCOPE_BRIDGE):
             return Coverage.NONE

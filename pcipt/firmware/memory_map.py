@@ -98,7 +98,7 @@ def entries_from_names(named: Iterable[tuple[Range, str]]) -> tuple[MemoryEntry,
 
 
 def flatten_map(entries: Iterable[MemoryEntry]) -> tuple[MemoryEntry, ...]:
-    """Return the entries as a flat map: sorted by address, no overlaps, adjacent entries of a type joined.
+    """Return the entries as a flat map: sorted by address, no overlaps, adjacent entries of one type joined.
 
     The entries may be in any order. Where entries overlap, the result has the type with the highest number,
     as in Linux and Xen. RAM has the lowest number, so it never hides another type. Entries of type 0 are left
@@ -182,11 +182,11 @@ def find_room(
 def place_modules(
     entries: Sequence[MemoryEntry], sizes: Sequence[int], taken: Sequence[Range] = ()
 ) -> tuple[Range, ...]:
-    """Return one range of RAM for each size in `sizes`, in the same order.
+    """Return one range of RAM for each module, in the order of `sizes`, which are the modules' sizes.
 
-    A module is placed at the lowest free page of RAM at which it ends at or below 4 GiB. If there is none, it
-    is placed at the lowest free page of RAM at all (see `find_room`). No module overlaps another module or a
-    range of `taken`.
+    A module begins at the lowest page from which it lies in free RAM (see `find_room`) and ends at or below 4
+    GiB. If there is no such page, it begins at the lowest page from which it lies in free RAM at all. No
+    module overlaps another module or a range of `taken`.
     Units:  bytes; a size must not be 0.
     Raises: UnsupportedError if a module does not fit into the RAM that is left.
     """

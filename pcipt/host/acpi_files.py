@@ -43,8 +43,9 @@ def read_tables(root: str = "/") -> TableReading:
 
     Links, directories, and files whose name is not the name of a table are skipped. A table that cannot be
     read or is longer than 16 MiB gives a finding.
-    Raises: InputError if the directory is missing, cannot be listed, or no table could be read;
-            NotPermittedError if no table could be read and permission was refused for at least one.
+    Raises: NotPermittedError if no table could be read and permission was refused for at least one;
+            InputError if no table could be read for other reasons, or if the directory is missing or cannot
+            be listed.
     """
     with Tree(root) as tree:
         try:
@@ -61,8 +62,8 @@ def read_table_directory(path: str) -> TableReading:
     Hidden files, links and directories are skipped. Files with an extension of text (.dsl, .txt, …) are
     skipped, because iasl or a person wrote them. A table that cannot be read or is longer than 16 MiB gives a
     finding.
-    Raises: InputError if the directory cannot be listed or no table could be read; NotPermittedError if no
-            table could be read and permission was refused for at least one.
+    Raises: NotPermittedError if no table could be read and permission was refused for at least one;
+            InputError if no table could be read for other reasons, or if the directory cannot be listed.
     """
     with Tree(path) as tree:
         try:
@@ -92,8 +93,8 @@ def _read_all(directory: int, names: list[str], path: str) -> TableReading:
 
     Links and directories are skipped. A file that cannot be read gives a finding. `path` names the directory
     in messages.
-    Raises: InputError if no table could be read; NotPermittedError if permission was the reason for at least
-            one.
+    Raises: NotPermittedError if no table could be read and permission was refused for at least one;
+            InputError if no table could be read for other reasons.
     """
     found: list[TableFile] = []
     findings: list[Finding] = []

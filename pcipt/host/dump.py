@@ -1,8 +1,8 @@
 """Read the text of `lspci -x`, `-xxx` or `-xxxx`. Only its lines with an address or with bytes are used.
 
 Other lines (names, sizes, drivers) describe the machine where lspci ran and are ignored, so sizes, drivers
-and parents stay unknown. If the bytes of a function do not continue at the offset where the last line ended,
-the function keeps the bytes before and gets a finding.
+and parents stay unknown. If a line of bytes does not begin at the offset where the line before it ended, the
+function keeps only the bytes before this line and gets a finding.
 
 Source: lspci(8), options -x and -F; pciutils lib/dump.c.
 """
@@ -46,8 +46,8 @@ def read_dump(path: str) -> list[RawFunction]:
 def parse_dump(data: bytes) -> list[RawFunction]:
     """Return the functions in the text of a dump, in the order of their address lines. Raises nothing.
 
-    The list is empty if no line begins with an address. If an address occurs twice, the bytes at its first
-    line are kept, and the function gets a finding. A function without bytes has the config None.
+    The list is empty if no line begins with an address. If an address occurs twice, only the bytes after its
+    first line are kept, and the function gets a finding. A function without bytes has the config None.
     """
     blocks: dict[Sbdf, _Block] = {}
     current: _Block | None = None
@@ -78,9 +78,10 @@ class _Block:
     def add(self, number: int, offset: int, text: str) -> None:
         """Append a line of bytes.
 
-        `number` is the number of the line in the dump, `offset` the offset that the line names. A line is
-        wrong if it is malformed, does not continue at the end of the bytes so far, or goes beyond 4096 bytes.
-        The first wrong line adds a finding. All lines after a wrong line are ignored.
+        `number` is the number of the line in the dump, `offset` the offset that the line names, `text` the
+        rest of the line. A line is wrong if it is malformed, does not continue at the end of the bytes so
+        far, or goes beyond 4096 bytes. The first wrong line adds a finding. All lines after a wrong line are
+        ignored.
         """
         if self._broken:
             return
@@ -105,7 +106,10 @@ class _Block:
         )
 
     def _stop(self, number: int, what: str) -> None:
-        """Ignore all further lines, and add a finding that says why."""
+        """Ignore all further lines of this function, and add a finding about the line `number`.
+
+        `what` says what is wrong with this line.
+        """
         self._broken = True
         self.find(
             "dump-malformed", f"line {number} of the dump {what}: config space from there on is unknown"

@@ -19,10 +19,10 @@ from pcipt.pci.linux_facts import LinuxFacts
 def read_facts(root: str, sbdfs: Iterable[Sbdf]) -> dict[Sbdf, LinuxFacts]:
     """Return the facts of each function. A function whose directory cannot be opened is left out.
 
-    A directory cannot be opened if Linux does not list the function (any more). Facts that cannot be read are
-    None. `sbdfs` should contain all functions of the machine. If at least one function of `sbdfs` has reset
-    methods, a function without a file `reset_method` has none (an empty tuple). Otherwise its methods are
-    unknown (None).
+    For example, the directory cannot be opened if Linux does not list the function (any more). Facts that
+    cannot be read are None. `sbdfs` should contain all functions of the machine. Reason: if at least one
+    function of `sbdfs` has reset methods, a function without a readable file `reset_method` has none (an
+    empty tuple). Otherwise its methods are unknown (None).
     Raises: InputError if `sys/bus/pci/devices` is missing below `root`.
     """
     found: dict[Sbdf, LinuxFacts] = {}
@@ -72,7 +72,7 @@ def _group(directory: int, level: int) -> int | None:
 def _boot_vga(directory: int) -> bool | None:
     """Return True if the function was the display at boot, else False.
 
-    Return None if the file is missing or malformed.
+    Return None if the file is missing, malformed or cannot be read.
     """
     text = _text(directory, files.BOOT_VGA)
     return None if text not in ("0", "1") else text == "1"

@@ -96,13 +96,13 @@ class FunctionFiles:
         )
 
     def _bus_below(self, sbdf: Sbdf) -> int | None:
-        """Return Linux's number for the bus below a bridge.
+        """Return Linux's number for the bus below the bridge `sbdf`.
 
-        Return None if the file `secondary_bus_number` is missing (the function is not a bridge) or cannot be
-        read. The file shows what the register reads now, which may differ from Linux's number. Linux's number
-        is in directory names only: in a live tree in `pci_bus`, in a recorded tree in the names of the
-        functions below. The lowest bus number of the same segment is returned. If no name shows a bus, the
-        value of the file is returned.
+        Return None if the file `secondary_bus_number` is missing (then the function is not a bridge), cannot
+        be read or is malformed. The file shows what the register reads now; Linux's number may be another
+        one. Linux's number is in directory names only: in a live tree in `pci_bus`, in a recorded tree in the
+        names of the functions below the bridge. If these names show several buses in the bridge's segment,
+        the lowest number is returned. If they show no bus, the value of the file is returned.
         Source: linux drivers/pci/pci-sysfs.c, secondary_bus_number_show.
         """
         register = self._number(files.SECONDARY_BUS, 0xFF, _DECIMAL)
@@ -192,7 +192,8 @@ class FunctionFiles:
             return None
 
     def _physfn(self) -> Sbdf | None:
-        """Return the physical function that the link `physfn` names, or None if there is no such link.
+        """Return the physical function that the link `physfn` names, or None if the link is missing or
+        unreadable.
 
         If the link does not lead to a function, return None and add a finding.
         """

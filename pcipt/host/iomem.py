@@ -102,9 +102,9 @@ def read_memory(root: str = "/") -> MemoryReading:
 def _firmware_map(tree: Tree, findings: list[Finding]) -> tuple[NamedRange, ...]:
     """Read the firmware's map from sys/firmware/memmap, in the order of its numbers. Raises nothing.
 
-    The map ends before the first number that has no files; without number 0 the result is empty, without a
-    finding. A malformed entry is left out and gives a finding in `findings`. If an existing file cannot be
-    read, the result is empty and a finding is added.
+    The map ends before the first number that lacks a file. If number 0 lacks a file, the result is empty and
+    no finding is added. A malformed entry is left out, and a finding is added to `findings`. If an existing
+    file cannot be read, the result is empty and a finding is added.
     """
     found: list[NamedRange] = []
     for number in range(files.MEMMAP_ENTRIES):

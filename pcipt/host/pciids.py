@@ -49,15 +49,16 @@ class PciIds:
     def _class_name(self, class_code: int) -> str | None:
         """Return the name of the subclass of a 24-bit class code.
 
-        Without one, return the name of its base class. Return None if the file has neither.
+        If the subclass has no name, return the name of the base class. Return None if the file has neither.
         """
         section = self._section(b"C %02x" % (class_code >> 16))
         return self._name(section, b"\n\t%02x  " % (class_code >> 8 & 0xFF)) or self._name(section, b"")
 
     def _find_section(self, key: bytes) -> bytes:
-        """Return the section that begins with `key`: the text from its name to the next section.
+        """Return the section whose first line begins with `key`, without `key`: its name, then the lines of
+        its members.
 
-        Empty if there is none.
+        Return no bytes if there is no such section.
         """
         start = self._data.find(b"\n" + key + b"  ")
         if start < 0:
@@ -68,9 +69,10 @@ class PciIds:
 
     @staticmethod
     def _name(section: bytes, key: bytes) -> str | None:
-        """Return the text after `key` in a section, up to the end of the line.
+        """Return the text after the first `key` in a section, up to the end of the line.
 
-        None if the section is empty, the key is not there, or the text is empty.
+        An empty `key` gives the first line of the section. Return None if the section is empty, has no such
+        key, or if the text is empty.
         """
         start = section.find(key)
         if not section or start < 0:

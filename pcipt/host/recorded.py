@@ -47,9 +47,9 @@ class Step:
 class XenStart:
     """Xen at the beginning: {"version": "4.17.7", "dom0": "pv", "known": [SBDF, …], "announces": false}.
 
-    `known` are the functions that Xen knows. A value is None if the recording does not contain it.
-    `announces` is True if dom0's kernel tells Xen about functions that are added and removed. If `announces`
-    is False, only pcipt tells Xen about them.
+    `known` are the functions that Xen knows. `version`, `dom0` and `known` are None if the recording does not
+    tell them. `announces` is True if dom0's kernel tells Xen about functions that are added and removed. If
+    `announces` is False, only pcipt tells Xen about them.
     """
 
     version: str | None
@@ -61,7 +61,8 @@ class XenStart:
 class RecordedHost:
     """The machine of the recording in `directory`, after the step that `move_to` chose last.
 
-    `boot_id` is the recorded id of the boot, or "recorded" if there is none.
+    Before the first call of `move_to`, it is the machine at the beginning. `boot_id` is the recorded id of
+    the boot, or "recorded" if there is none.
     """
 
     def __init__(self, directory: str) -> None:
@@ -132,7 +133,7 @@ class RecordedHost:
         return int.from_bytes(raw.config[register.offset :][: register.size], "little")
 
     def write_register(self, sbdf: Sbdf, register: Register, value: int) -> None:
-        """Remember the value of a register until the machine moves to another recorded tree.
+        """Remember the value of a register until `move_to` is called with a step that has a tree.
 
         No file is written. It is not checked whether the function exists and whether the register is in
         `WRITABLE`.
@@ -143,8 +144,8 @@ class RecordedHost:
     def _with_written(self, raw: RawFunction) -> RawFunction:
         """Return `raw` with the written registers in its config space.
 
-        Return `raw` itself if none was written or it has no config space. Bytes behind the recorded config
-        space are dropped.
+        Return `raw` itself if none was written or it has no config space. Written bytes behind the end of the
+        recorded config space are dropped.
         """
         written = self._written.get(raw.sbdf)
         if written is None or raw.config is None:
@@ -158,8 +159,7 @@ class RecordedHost:
 def read_steps(directory: str) -> Iterator[Step]:
     """Yield the steps in sequence.jsonl, in the order of its lines.
 
-    If the file is missing, there are no steps. Empty lines are skipped. The errors are raised while the steps
-    are read.
+    If the file is missing, there are no steps. Empty lines are skipped. Errors are raised during iteration.
     Raises: MalformedError with the byte offset of a line that is not a valid step; InputError if the file is
             not a regular file or is longer than 1 MiB; OSError if it cannot be opened or read.
     """

@@ -1,4 +1,4 @@
-"""Record a machine: copy the closed list of files, so that the copy below a root reads like the original.
+"""Record a machine: copy the closed list of files, so that pcipt reads the copy like the original.
 
 A link stays a link with the same text. A link that leads outside the tree, and a file that cannot be read or
 vanishes meanwhile, is left out. The copy is built in a temporary directory and renamed at the end, so a copy
@@ -53,8 +53,9 @@ def record_machine(
 ) -> Recorded:
     """Record the machine below `root` into the directory `target`, which must be empty or not exist.
 
-    `tell(done, all)` is called before each function: `done` functions were handled before it, of `all`. A
-    file that cannot be read is left out and named in the result. After an error `target` is as it was before.
+    `tell(done, all)` is called before each function: `done` is the number of functions before it, `all` the
+    number of all functions. A file that cannot be read is left out and named in the result. After an error
+    `target` is as it was before.
     Raises: InputError if `target` is not empty or cannot be written, or if `root` has no sys/bus/pci/devices.
     """
     target = os.path.abspath(target)
@@ -112,7 +113,8 @@ class _Recorder:
     def functions(self, sbdfs: Collection[Sbdf], tell: Callable[[int, int], None]) -> None:
         """Record the files of all functions, in the order of their directory paths.
 
-        `tell(done, all)` is called before each function: `done` functions were handled before it, of `all`.
+        `tell(done, all)` is called before each function: `done` is the number of functions before it, `all`
+        the number of all functions.
         Raises: InputError if the root has no sys/bus/pci/devices; OSError if the copy cannot be written.
         """
         os.makedirs(os.path.join(self._target, files.DEVICES))
@@ -189,9 +191,11 @@ class _Recorder:
             self._link(listed, os.path.relpath(path, files.DEVICES))
 
     def _file(self, directory: int, home: str, level: int, entry: Entry) -> None:
-        """Record one file or link of a function's directory, which is `level` directories below the root.
+        """Record one file or link of the directory `home` of a function.
 
-        Remember its IOMMU group for `machine`. A file that cannot be read is added to `left_out`.
+        `directory` is the open directory, `level` the number of directories between the root and it. The
+        number in the link `iommu_group` is kept for `machine`. A file that cannot be read is added to
+        `left_out`.
         """
         path = f"{home}/{entry.name}"
         data, target = b"", ""

@@ -18,10 +18,11 @@ _LINE = re.compile(rb"0x([0-9a-f]{1,16}) 0x([0-9a-f]{1,16}) 0x([0-9a-f]{1,16})")
 
 
 def parse_resource(data: bytes) -> tuple[tuple[Resource, ...], Finding | None]:
-    """Return the lines of `resource` in order, and a finding about the first problem, or None.
+    """Return the lines of `resource` in order, and a finding or None.
 
-    A malformed line becomes the unused resource `EMPTY`. Lines after the first 64 are dropped. Fewer than 7
-    lines give a finding.
+    A malformed line becomes the unused resource `EMPTY`. Lines after the first 64 are dropped. The finding
+    names one problem: more than 64 lines, or fewer than 7; if the number of lines is right, the first
+    malformed line.
     """
     lines = data.split(b"\n")
     if lines[-1] == b"":

@@ -113,8 +113,8 @@ class _Reader:
         """Return the functions of serial consoles, and whether a virtual terminal is a console (True or
         False).
 
-        Both are None if the list of consoles cannot be read. A console that belongs to no device, such as
-        Xen's hvc0, is left out.
+        The bridges above these functions are returned too. Both results are None if the list of consoles
+        cannot be read. A console that belongs to no device, such as Xen's hvc0, is left out.
         """
         try:
             data = self._tree.read(CONSOLES, 4096)
@@ -133,8 +133,9 @@ class _Reader:
     def _device_of_node(self, source: str = "") -> str | None:
         """Return the path below the root of the block device whose node in /dev is `source`.
 
-        Return None if `source` is not such a node, or if no mapped device has its name. This method is for a
-        file system whose device number in mountinfo is not that of a block device (btrfs).
+        `source` is the source of a file system in mountinfo. Return None if it is not such a node, or if it
+        is in /dev/mapper and no mapped device has its name. Other nodes are not checked for existence. This
+        method is for a file system whose device number in mountinfo is not that of a block device (btrfs).
         """
         if source.startswith("/dev/mapper/"):
             return self._mapper_device(source.removeprefix("/dev/mapper/"))
@@ -186,9 +187,9 @@ class _Reader:
     def _functions_below(self, link: str, depth: int) -> set[Sbdf]:
         """Return the functions that carry a block device: all functions in its path, bridges too.
 
-        If the device is virtual, return the functions of the devices that it consists of. At most `depth`
-        levels of virtual devices are followed. An empty set means that no PCI function carries the disk (an
-        SD card), or that `depth` was not enough.
+        `link` is the path of a link to the device. If the device is virtual, return the functions of the
+        devices that it consists of. At most `depth` levels of virtual devices are followed. An empty set
+        means that no PCI function carries the disk (an SD card), or that `depth` was not enough.
         Raises: OSError if it cannot be found which function carries the disk, for example for iSCSI.
         """
         where = self._follow_link(link)
@@ -207,8 +208,9 @@ class _Reader:
     def _parts(self, where: tuple[str, ...]) -> list[str]:
         """Return the paths of the devices that a virtual device consists of, sorted.
 
-        The list is empty if it is not a block device with members or an NVMe subsystem.
-        Raises: OSError if its directory cannot be listed.
+        `where` is the path of the virtual device, as names. The list is empty if the device has no members,
+        or if it is neither a block device nor an NVMe subsystem.
+        Raises: OSError if the directory with the members cannot be listed.
         """
         if where[3:4] == ("block",):
             home, form = "/".join((*where[:5], "slaves")), re.compile(r"[A-Za-z0-9!_.-]{1,64}")

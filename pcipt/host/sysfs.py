@@ -220,10 +220,10 @@ def _unreachable(sbdf: Sbdf, error: OSError) -> RawFunction:
 
 
 def _check_bridge_directory(raw: RawFunction, homes: dict[Sbdf, tuple[str, ...]]) -> RawFunction:
-    """Return `raw`. Add a finding if its parent bridge has another directory than the one above `raw`.
+    """Return `raw`. Add a finding if the directory of its parent bridge is not the directory above its own.
 
-    `homes` are the directories of the functions that were read, as names. If the bridge is not among them, no
-    finding is added.
+    `homes` has the directory of each function that was read, as names from the root down. If `raw` has no
+    parent bridge, or the bridge is not in `homes`, no finding is added.
     """
     above = homes.get(raw.parent) if raw.parent is not None else None
     if above is None or above == homes[raw.sbdf][:-1]:

@@ -1,7 +1,7 @@
 """Move functions between dom0's drivers and xen-pciback with the command xl, and bind and unbind drivers.
 
-xl binds, quarantines, and stores the previous driver in xenstore. pcipt stores nothing of this itself. After
-a failed step, the state is read from sysfs.
+xl binds a function to xen-pciback, quarantines it, and stores its previous driver in xenstore. pcipt itself
+stores none of this. After a failed step, pcipt reads the state from sysfs.
 Source: xl(1), pci-assignable-add and -remove; tools/libs/light/libxl_pci.c.
 """
 
@@ -55,7 +55,7 @@ class Toolstack:
         """Unload the module xen-pciback. Do nothing if the module is not loaded, or if a function is bound to
         it.
 
-        Unloading the module would unbind every function from it.
+        Reason: unloading the module would unbind this function.
         Raises: InputError if the module cannot be unloaded; UnsupportedError if modprobe is not installed.
         """
         try:
@@ -79,8 +79,8 @@ class Toolstack:
         """Unbind a function from its driver, bind it to xen-pciback and quarantine it.
 
         This runs xl pci-assignable-add.
-        Raises: InputError with the message of xl if xl fails, or if the function is not bound to xen-pciback
-                after that; UnsupportedError if xl is not installed.
+        Raises: InputError with the message of xl if xl fails; InputError if the function is not bound to
+                xen-pciback after that; UnsupportedError if xl is not installed.
         """
         _run("xl", "pci-assignable-add", str(sbdf))
         if self.driver(sbdf) != PCIBACK:
@@ -89,11 +89,11 @@ class Toolstack:
     def take_back(self, sbdf: Sbdf, driver: str | None = None, *, rebind: bool = True) -> None:
         """Take a function out of quarantine and unbind it from xen-pciback.
 
-        This runs xl pci-assignable-remove. If `rebind` is True, xl binds the function to the driver that xl
-        stored. Use False if the driver that xl stored may be out of date. If the function has no driver after
-        that, it is bound to `driver`. If `driver` is None, it stays without a driver.
-        Raises: InputError with the message of xl if xl fails, if the function is still bound to xen-pciback,
-                or if Linux refuses to bind `driver`; UnsupportedError if xl is not installed.
+        This runs xl pci-assignable-remove. If `rebind` is True, xl then binds the function to its previous
+        driver, which xl stored. Use False if the stored driver may be out of date. If the function has no
+        driver when xl has ended, it is bound to `driver`. If `driver` is None, it stays without a driver.
+        Raises: InputError with the message of xl if xl fails; InputError if the function is still bound to
+                xen-pciback, or if it cannot be bound to `driver`; UnsupportedError if xl is not installed.
         """
         _run("xl", "pci-assignable-remove", *(["-r"] if rebind else []), str(sbdf))
         if self.driver(sbdf) == PCIBACK:
@@ -115,7 +115,7 @@ class Toolstack:
             self._write_driver_file(sbdf, driver, "unbind")
 
     def hide(self, sbdf: Sbdf) -> None:
-        """Bind a function that has no driver to xen-pciback, without quarantine.
+        """Bind a function to xen-pciback, but do not quarantine it. The function must have no driver.
 
         xen-pciback.hide= does the same at boot.
         Raises: InputError if xen-pciback is not loaded or Linux refuses.
@@ -124,9 +124,10 @@ class Toolstack:
         self._write_driver_file(sbdf, PCIBACK, "bind")
 
     def let_go(self, sbdf: Sbdf, driver: str | None) -> None:
-        """Unbind a function that is not quarantined from xen-pciback, then bind it to `driver`.
+        """Unbind a function from xen-pciback without xl, then bind it to `driver`.
 
-        With `driver` None it stays without a driver.
+        This is for a function that is not quarantined: xl refuses to take it back. If `driver` is None, it
+        stays without a driver.
         Raises: InputError if Linux refuses a step; the steps before it are not undone.
         """
         self._write_driver_file(sbdf, PCIBACK, "unbind")
@@ -173,10 +174,10 @@ def _find(command: str) -> str:
 def _run(command: str, *arguments: str) -> None:
     """Run a command and wait until it ends.
 
-    It runs in its own session, so that Ctrl-C at the terminal does not reach it. The caller must defer
-    signals to pcipt, because an interrupted wait kills the command.
-    Raises: InputError with the last line of its output if it fails, or if it takes more than `PATIENCE`
-            seconds; UnsupportedError if it is not installed.
+    The command runs in its own session, so that Ctrl-C at the terminal does not reach it. The caller must
+    defer the signals to pcipt, because a signal that interrupts the waiting kills the command.
+    Raises: InputError with the last line of its output if it fails; InputError if it cannot be started or
+            takes more than `PATIENCE` seconds; UnsupportedError if it is not installed.
     """
     words = " ".join((command, *arguments))
     try:

@@ -27,8 +27,8 @@ _CHUNK = 1 << 16
 class Tree:
     """A root directory, and a cursor that stands in one directory below it. It is a context manager.
 
-    The tree keeps a descriptor for each directory from the root to the cursor. Moving to a directory nearby
-    opens only the directories that differ.
+    The tree keeps a descriptor for each directory from the root to the cursor. So moving the cursor opens
+    only the directories of the new path that are not in the old path.
     Raises: InputError if the root cannot be opened.
     """
 
@@ -66,10 +66,11 @@ class Tree:
     def enter(self, path: str) -> int:
         """Move the cursor to the directory `path` below the root and return its descriptor.
 
-        An empty path is the root itself. The descriptor belongs to the tree and is valid until the next call.
+        An empty path is the root itself. The descriptor belongs to the tree and is valid until the next call
+        of `enter`, `read` or `close`.
         Raises: OSError if a step fails, with an errno of the module's description; ENOENT if a directory is
-                missing; ENAMETOOLONG below more than 200 directories. The cursor is then in some directory on
-                the way.
+                missing; ENAMETOOLONG if the path is more than 200 levels deep. The cursor is then in some
+                directory on the way.
         """
         pending = path.split("/")
         pending.reverse()
@@ -218,9 +219,11 @@ def text_of(name: str) -> str:
 
 
 def _link_text(part: str, directory: int, error: OSError) -> str:
-    """Return the text of the link `part`, which could not be opened as a directory (`error`).
+    """Return the text of the link `part`, which could not be opened as a directory.
 
-    Raises: `error` if `part` is not a link; OSError with EXDEV if the link is absolute.
+    `error` is the error of opening it.
+    Raises: `error` if `part` is missing, cannot be read or is not a link; OSError with EXDEV if the link is
+            absolute.
     """
     if error.errno not in {errno.ENOTDIR, errno.ELOOP}:
         raise error

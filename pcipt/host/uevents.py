@@ -4,7 +4,7 @@ pcipt uses its own netlink socket, and pyroute2 only to parse: pyroute2's socket
 an overrun and hide the sender. Only messages of the kernel are accepted (port 0, and uid 0 in the
 credentials). A `Rescan` is returned whenever a message may be missing: after an overrun or another error of
 the socket (which is then replaced), after a gap in SEQNUM (it counts the messages of all subsystems), and
-after a message that was cut.
+after a message that was cut, has no SEQNUM or contradicts itself.
 Source: linux lib/kobject_uevent.c, drivers/pci/pci-driver.c (pci_uevent); netlink(7).
 """
 
@@ -53,7 +53,7 @@ class HotplugEvent:
 class GuestsChanged:
     """A message that a guest's passthrough was set up or removed.
 
-    Functions that are bound to xen-pciback may have new owners. `seqnum` is the kernel's number of the
+    So functions that are bound to xen-pciback may have new owners now. `seqnum` is the kernel's number of the
     message.
     """
 
@@ -76,6 +76,7 @@ class UeventSocket(Protocol):
     def recvmsg(self, size: int, ancillary: int, /) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]:
         """Receive one message without waiting: the data, the ancillary data, the flags and the sender.
 
+        `size` is the most bytes of data to receive, `ancillary` the most bytes of ancillary data.
         Raises: BlockingIOError if no message waits; OSError if messages were lost or the socket is broken.
         """
 
@@ -114,8 +115,9 @@ def open_uevent_socket(receive_buffer: int = RECEIVE_BUFFER) -> socket.socket:
 class UeventSource:
     """The stream of hot-plug messages.
 
-    `overruns` counts errors of the socket. `gaps` counts calls of `read` that found a gap in SEQNUM. `forged`
-    counts messages that were not accepted: not from the kernel, or contradicting themselves.
+    `overruns` counts all errors of the socket; an overrun is one of them. `gaps` counts calls of `read` that
+    found a gap in SEQNUM. `forged` counts messages that were not accepted: not from the kernel, or
+    contradicting themselves.
     Raises: UnsupportedError if the socket cannot be opened; ImportError if pyroute2 is not installed.
     """
 
@@ -237,7 +239,7 @@ class _Sequence:
     def take(self, seqnum: int) -> None:
         """Record the number of a message that has arrived.
 
-        Numbers that were left out before it are missing until they arrive too.
+        If it is higher than expected, the numbers that were skipped are missing until they arrive too.
         """
         expected = seqnum if self._next is None else self._next
         if seqnum < expected:
@@ -251,11 +253,12 @@ class _Sequence:
         self._next = seqnum + 1
 
     def settle(self) -> bool:
-        """Return True if a message is missing since the last call, else False.
+        """Return True if a message may be missing since the last call, else False.
 
-        Call it when all waiting messages were received. It also returns True if a number arrived that was not
-        expected: a number a second time, or a number far above the last one. After the call nothing is
-        missing any more.
+        Call it when all waiting messages were received. The result is True if a number was skipped and has
+        not arrived. It is also True if a number arrived that was not expected: for the second time, after the
+        call of `settle` that reported it missing, or more than 4096 above the expected number. After the call
+        nothing is missing any more.
         """
         broken = self._broken or bool(self._missing)
         self._broken = False
@@ -264,10 +267,10 @@ class _Sequence:
 
 
 def _is_from_kernel(ancillary: list[tuple[int, int, bytes]], sender: tuple[int, int] | None) -> bool:
-    """Return True if a message was sent by the kernel.
+    """Return True if a message was sent by the kernel, else False.
 
-    Its sender has port 0, and its credentials have process 0 and user 0. A message without a sender or
-    without credentials gives False.
+    The kernel's messages have port 0 as sender, and credentials with process 0 and user 0. A message without
+    a sender or without credentials gives False.
     """
     if sender is None or sender[0] != 0:
         return False

@@ -93,8 +93,9 @@ class PciPath:
     The text form is Qubes' notation, for example 00_1c.0-00_00.0. A segment other than 0 is written in front.
 
     Shape:  `hops` holds one (bus, device, function) for each bridge from the root bus down, and a last one
-            for the function itself. The first bus is the number of the root bus. Each further bus is counted
-            from the secondary bus of the bridge before it, so it is usually 0.
+            for the function itself. The first bus is the number of the root bus. Each further bus is the
+            difference between the bus number and the secondary bus of the bridge in the hop before, so it is
+            usually 0.
     """
 
     segment: int
@@ -142,9 +143,10 @@ _EXPECTED = "expected [[segment:]bus:]device.function"
 def parse_sbdf(text: str) -> Sbdf:
     """Return the address of the one function that `text` names.
 
-    If `text` has no colon, segment and bus are 0. If it has one colon, the segment is 0.
-    Raises: AddressError if a field is wrong (the error names the field); if `text` is a filter (a part is
-            empty or `*`, or the function is left out); if `text` is a PCI path of several hops (field
+    A segment or a bus that is left out together with its colon is 0. In Qubes' notation, a segment that is
+    left out is 0.
+    Raises: AddressError if `text` is no address (the error names the wrong field); if `text` is a filter (a
+            part is empty or `*`, or the function is left out); if `text` is a PCI path of several hops (field
             "path").
     """
     target = parse_target(text)
@@ -182,8 +184,8 @@ def parse_target(text: str) -> Target:
 
     Shape:  an `Sbdf` if device and function are given; a `SlotFilter` if a part is empty or `*`, or if the
             function is left out; a `PciPath` if the text has several hops.
-    Raises: AddressError if a field is wrong (the error names the field and the limit that it exceeds), or if
-            `text` is empty.
+    Raises: AddressError if a field is wrong (the error names the field and, if the field is too large, its
+            limit), or if `text` is empty.
     """
     body = _without_decoration(text)
     if "_" in body:
@@ -256,8 +258,8 @@ def _slot_fields(text: str, body: str) -> tuple[int | None, int | None, int | No
 
 
 def _parse_underscored(text: str, body: str) -> Sbdf | PciPath:
-    """Return the address in the notation of Qubes or libvirt (the notations with underscores), or the PCI
-    path if it has several hops.
+    """Return the address that `body` means, or the PCI path if `body` has several hops. `body` is in the
+    notation of Qubes or libvirt (the notations with underscores).
 
     Raises: AddressError about the whole address `text` if `body` is neither.
     """
@@ -276,7 +278,7 @@ def _parse_underscored(text: str, body: str) -> Sbdf | PciPath:
 def _parse_libvirt(text: str, fields: list[str]) -> Sbdf:
     """Return the address from the four fields of libvirt's pci_segment_bus_device_function.
 
-    Raises: AddressError if there are not four fields or if a field is wrong.
+    Raises: AddressError about the whole address `text` if there are not four fields or if a field is wrong.
     """
     if len(fields) != len(LIMITS):
         raise AddressError(
@@ -288,7 +290,8 @@ def _parse_libvirt(text: str, fields: list[str]) -> Sbdf:
 def _hop(text: str, hop: str) -> tuple[int, int, int]:
     """Return (bus, device, function) of one hop `bus_device.function` of Qubes' notation.
 
-    Raises: AddressError if `hop` does not have this form or if a field is wrong.
+    Raises: AddressError about the whole address `text` if `hop` does not have this form or if a field is
+            wrong.
     """
     bus, underscore, devfn = hop.partition("_")
     device, dot, function = devfn.partition(".")

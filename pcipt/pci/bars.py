@@ -75,8 +75,8 @@ class Bar:
     `index` is the number of the BAR: 0 to 5, or 6 for the ROM; VF BARs of an SR-IOV structure have 0 to 5. A
     64-bit BAR has the lower index of its two registers. `address` has no type bits; it is 0 if the register
     has lost its address. `size` None is unknown. `decoding` is True if the function responds at this address
-    now, False if it does not, None if this is unknown. `below_1mib` is True for the old memory type for
-    addresses below 1 MiB.
+    now, False if it does not, None if this is unknown. `below_1mib` is True if the register has the old
+    memory type that requires an address below 1 MiB.
     Units:  bytes; port numbers for IO.
     """
 
@@ -179,10 +179,10 @@ def lost_bar(index: int, line: Resource, *, io: bool, memory: bool) -> Bar:
 
 
 def bars_from_resources(resources: Sequence[Resource]) -> tuple[Bar, ...]:
-    """Return the BARs and the ROM from the first seven lines of sysfs `resource` alone, in index order. This
-    is for a function with unreadable registers.
+    """Return the BARs and the ROM from the first seven lines of sysfs `resource` alone, in index order.
 
-    The addresses are Linux's and `decoding` is None. Unused lines are left out.
+    This is for a function whose own registers do not show its BARs: they were not read, or the function is
+    virtual. The addresses are Linux's and `decoding` is None. Unused lines are left out.
     """
     return tuple(
         bar_from_resource(index, line, None)
@@ -195,8 +195,8 @@ def bar_from_resource(index: int, resource: Resource, decoding: bool | None) -> 
     """Return the BAR that line number `index` of sysfs `resource` describes (6 is the ROM), with Linux's
     address.
 
-    `decoding` becomes the `decoding` of the BAR: True if the function responds at the address now, None if
-    unknown.
+    `decoding` becomes the `decoding` of the BAR: True if the function responds at the address now, False if
+    it does not, None if this is unknown.
     """
     kind = BarKind.ROM if index == ROM_INDEX else kind_of_resource(resource)
     prefetchable = bool(resource.flags & Resource.PREFETCH) and kind is not BarKind.ROM

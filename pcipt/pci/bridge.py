@@ -41,8 +41,8 @@ class Window:
 
 @attrs.frozen
 class Bridge:
-    """The bus numbers of a bridge, and its open windows. `windows` lacks windows that are closed or were not
-    read.
+    """The bus numbers of a bridge, and its open windows. A window that is closed or was not read is not in
+    `windows`.
 
     `primary` is the bus above the bridge, `secondary` the bus directly below, `subordinate` the highest bus
     below. A `secondary` of 0 means that the bridge is not set up.
@@ -141,7 +141,7 @@ def _cardbus_windows(config: ConfigSpace) -> tuple[Window, ...]:
 
 
 def _pairs(config: ConfigSpace, offset: int) -> list[tuple[int, int]]:
-    """Return two (base, limit) pairs of 32-bit registers from `offset` on. A pair that was not read
+    """Return up to two (base, limit) pairs of 32-bit registers, from `offset` on. A pair that was not read
     completely is left out.
     """
     words = config.words(offset, 4)

@@ -1,9 +1,10 @@
 """Walk the two capability lists of a function. Nothing in them is trusted: a device can hold any pointers.
 
-A list ends at a null pointer. A list is damaged if a pointer was followed before (a loop), points into the
-header, points to all ones (no register answers), or leads beyond the bytes that were read. The walk then ends
-with a finding, and the capabilities before the damage are kept. There is no finding if exactly 64 or 256
-bytes were read and a pointer leads beyond them. An unknown capability id is kept as a number.
+A list ends at a null pointer. A list is damaged if one of its pointers was followed before (a loop), points
+into the header, points to all ones (no register answers), or leads beyond the bytes that were read. The walk
+then ends with a finding, and the capabilities before the damage are kept. Exception: if exactly 64 or 256
+bytes were read, a pointer that leads beyond them ends the walk without a finding. An unknown capability id is
+kept as a number.
 
 Source: PCI Local Bus 3.0 §6.7; PCI Code and ID Assignment 1.14 §2-3; PCI Express Base 6.0 §7.6 (extended).
 """

@@ -70,8 +70,8 @@ class ConfigSpace:
 
     `answers` is False if the function does not answer: all 64 bytes of the header are ff. `answers` is None
     if this is unknown: no byte was read, or fewer than 64 bytes were read and all of them are ff. Otherwise
-    `answers` is True. The vendor id alone does not show this: a virtual function has vendor and device ffff
-    by specification (PCI Express Base 6.0 §9.3.4.1.1).
+    `answers` is True. A vendor id of ffff alone does not mean that the function does not answer: a virtual
+    function has vendor and device ffff by specification (PCI Express Base 6.0 §9.3.4.1.1).
     Units:  offsets in bytes; registers are little endian.
     """
 

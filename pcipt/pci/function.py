@@ -1,7 +1,8 @@
 """Decode one PCI function: turn the bytes and files that were read of it (`RawFunction`) into a `Function`.
 
-The hardware's view is the config space. Linux's view is the sysfs files. The ids are taken from Linux if it
-has them, everything else from the hardware. If both views exist and differ, a finding says so.
+The hardware's view is the config space. Linux's view is the sysfs files. The ids and the place are taken from
+Linux if it has them, everything else that registers show from the hardware. If the two views have different
+values for vendor or device, for a BAR that decodes, or for the bus below a bridge, a finding says so.
 
 Source: PCI Local Bus 3.0 §6.2.
 """
@@ -29,9 +30,11 @@ class Function:
     `path` and `parent` are its place: the PCI path, and the bridge directly above (None on a root bus).
     `command` is the command register. `driver` is the Linux driver bound to it. `bridge` is set for a bridge
     whose bus numbers were read. `sriov` is the SR-IOV structure of a physical function. `physfn` is set for a
-    virtual function: the address of its physical function. `answers` is False if the whole header reads all
-    ones (the function does not answer). It is None if no byte was read, or if only a part of the header was
-    read and this part is all ones.
+    virtual function: the address of its physical function.
+
+    `answers` is False if the whole header reads all ones (the function does not answer). `answers` is None if
+    no byte was read, or if only a part of the header was read and this part is all ones. Otherwise it is
+    True.
     """
 
     sbdf: Sbdf
@@ -78,9 +81,9 @@ def decode_function(
     that Linux names, and there is no path. `physfn` is the decoded physical function, if `raw` is a virtual
     function. Without `physfn`, the BARs of a virtual function have the addresses that Linux has.
 
-    If the config space was not read, or the function does not answer, everything that registers show is
-    unknown: `header` is UNKNOWN, `command` is None, `capabilities` is empty. The BARs are Linux's if the
-    config space was not read. There are no BARs if the function does not answer.
+    If `answers` of the result is None or False (see `Function`), everything that registers show is unknown:
+    `header` is UNKNOWN, `command` is None, `capabilities` is empty. If `answers` is None, the BARs are
+    Linux's. If `answers` is False, there are no BARs.
     """
     position = position or Position(raw.parent, None)
     config = ConfigSpace(raw.config or b"")
@@ -144,7 +147,7 @@ def has_capability(function: Function, capability_id: int, *, extended: bool = F
 
 
 def _unread_function(raw: RawFunction, position: Position, config: ConfigSpace) -> Function:
-    """Return a function whose registers are unknown, with a finding that says why.
+    """Return a function whose registers are unknown, with a finding that says why they are unknown.
 
     Its BARs are those that Linux has. If the function does not answer (`answers` is False), it has no BARs.
     """

@@ -42,8 +42,8 @@ def function_bars(
 
     The address of a BAR is the register's, with the special cases of the module. If the register has address
     0 and Linux's line is FIXED, the address is the line's (except for the ROM). There is a finding for each
-    BAR that decodes at another address than its used line, and for a 64-bit BAR without an upper half. If
-    there are `allocations`, there is one more finding about all of them.
+    BAR that decodes at another address than its line has (no finding if the line is unused), and for a 64-bit
+    BAR without an upper half. If there are `allocations`, there is one more finding about all of them.
     """
     command = config.command
     if command is None:
@@ -96,8 +96,9 @@ def _correct_ide_bar(bar: Bar, class_code: int, command: int, resources: Sequenc
     """Return `bar` of an IDE controller, corrected if the controller ignores the register (compatibility
     mode); else `bar` itself.
 
-    Only BARs 0 to 3 can be in compatibility mode. The corrected BAR has the fixed ports (1f0, 3f6, …) of
-    Linux's line. If Linux has no line, the address stays that of the register, and `decoding` is False.
+    The programming interface in `class_code` shows the mode. Only BARs 0 to 3 can be in compatibility mode.
+    The corrected BAR has the fixed ports (1f0, 3f6, …) of Linux's line, and `command` decides its `decoding`.
+    If Linux has no line, the address stays that of the register, and `decoding` is False.
     """
     native = IDE_NATIVE.get(bar.index)
     if native is None or class_code & native:
@@ -115,11 +116,12 @@ def _correct_ide_bar(bar: Bar, class_code: int, command: int, resources: Sequenc
 
 
 def _with_allocations(bars: Sequence[Bar], allocations: Sequence[Allocation], command: int) -> list[Bar]:
-    """Return `bars` and the BARs of Enhanced Allocation entries, in index order.
+    """Return `bars` together with the BARs of Enhanced Allocation entries, in index order.
 
-    The BAR of an entry is added if `bars` has no BAR with its index. It replaces a BAR with address 0. Only
-    entries are used that are enabled, have a range, and stand for a BAR or the ROM of the function itself. If
-    such an entry is enabled, the specification requires the register to be zero.
+    An entry is used only if it is enabled, has a range, and stands for a BAR or the ROM of the function
+    itself. The BAR of the entry is added if `bars` has no BAR with the same index, and replaces a BAR with
+    address 0. A BAR in `bars` with another address stays, although the specification requires its register to
+    be zero.
     """
     joined = {bar.index: bar for bar in bars}
     for entry in allocations:
@@ -135,7 +137,8 @@ def _allocated_bar(index: int, properties: int, span: Range, command: int) -> Ba
     """Return the BAR with this index for the range `span` of an Enhanced Allocation entry with these
     `properties`.
 
-    `decoding` is the I/O or memory bit of `command`, also for the ROM.
+    `decoding` of an I/O BAR is the I/O bit of `command`. For a memory BAR and for the ROM, it is the memory
+    bit.
     """
     if index == ROM_INDEX:
         kind = BarKind.ROM

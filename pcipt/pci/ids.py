@@ -51,9 +51,9 @@ def join_ids(
     """Return Linux's ids, and a finding if the hardware has another vendor or device than Linux.
 
     An id that Linux does not know is read from the registers; it stays None if the register was not read.
-    Vendor and device are not compared if the function is virtual, if one of them is unknown, or if the
-    hardware reads ffff:ffff. `subsystem_at` is the offset of a bridge's subsystem capability, or None if it
-    has none.
+    Vendor and device of Linux and of the hardware are not compared if the function is virtual, if one of
+    these four ids is unknown, or if the hardware reads ffff:ffff. `subsystem_at` is the offset of a bridge's
+    subsystem capability, or None if it has none.
     """
     vendor, device = config.u16(0x00), config.u16(0x02)
     drift: tuple[Finding, ...] = ()

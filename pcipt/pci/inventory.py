@@ -1,9 +1,12 @@
-"""Keep a decoded machine up to date, one function at a time. The cost of one change does not grow with the
-machine.
+"""Keep a decoded machine up to date, one function at a time. Usually the cost of one change does not grow
+with the machine.
+
+The cost grows with the segment if a bridge changes, or if the places in the segment must be computed all
+together (an irregular segment: Linux does not name the bridges, or they form a loop).
 
 After any sequence of changes, the machine equals `decode_machine` of the same raw functions. A change of one
-function can also change others: a bridge changes the functions below it, and the findings about bus numbers
-of the bridges in its segment; a physical function changes its virtual functions.
+function can also change others: a bridge changes the functions below it, and the findings that the bridges of
+its segment have about their bus numbers; a physical function changes its virtual functions.
 """
 
 import bisect
@@ -211,8 +214,8 @@ class Inventory:
         return {sbdf for sbdf in {*wrong, *before} if wrong.get(sbdf) != before.get(sbdf)}
 
     def _replace(self, sbdf: Sbdf, before: RawFunction | None, raw: RawFunction | None) -> set[Sbdf]:
-        """Compute positions again after the change of one function. Decode this function, and the functions
-        whose position changed.
+        """Compute positions again after the change of one function. Decode this function (unless it is
+        removed), and the functions whose position changed.
 
         Positions can change for the function itself, for the functions below it, for its siblings, and for
         bridges with new findings. `before` is None if the function is new. `raw` is None if the function is
@@ -240,16 +243,17 @@ class Inventory:
         return self._decode(touched)
 
     def _children_of(self, bridge: Sbdf) -> list[Sbdf]:
-        """Return the functions directly below `bridge` in the same segment, in no particular order.
+        """Return the functions in the segment of `bridge` for which Linux names `bridge` as the parent, in no
+        particular order.
 
-        Linux can place another segment below a bridge (VMD). Its buses are numbered separately, so its
-        functions are left out.
+        Linux can place another segment below a bridge (VMD). The buses of that segment are numbered
+        separately, so its functions are left out.
         """
         return [sbdf for sbdf in self._children.get(bridge, ()) if sbdf.segment == bridge.segment]
 
     def _place(self, sbdf: Sbdf) -> Position:
-        """Return the position of one function, computed from the readings and from the stored position of its
-        parent.
+        """Return the position of one function, computed from the readings, from the stored findings about bus
+        numbers, and from the stored position of its parent.
         """
         raw = self.raws[sbdf]
         parent, findings = parent_by_linux(raw, self.raws), self._bus_findings.get(sbdf, ())
@@ -345,8 +349,10 @@ def _in_order(raws: Iterable[RawFunction]) -> dict[Sbdf, RawFunction]:
 
 
 def _topology(raw: RawFunction | None) -> tuple[object, ...] | None:
-    """Return the part of a reading that decides the place of this function and of others, to compare two
-    readings. Return None if `raw` is None.
+    """Return the values of a reading from which places are computed, the place of its own function and those
+    of others. Return None if `raw` is None.
+
+    If two readings of a function give equal values, no place changes.
     """
     if raw is None:
         return None

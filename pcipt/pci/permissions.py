@@ -26,9 +26,9 @@ def compare_permissions(
     `rightful` are further frames that it may access (RMRR, iomem= of its configuration). A BAR is compared
     whether or not it decodes now. A BAR with address 0 is skipped.
 
-    If a BAR has an unknown size, only the page (or port) at its start is checked. There is then no
-    `guest-leftover` finding at all. A ROM may be granted whether or not it is enabled. A ROM is reported as
-    not accessible only if it decodes.
+    If a BAR that is not skipped has an unknown size, only the page (or port) at its start is checked, and
+    there is no `guest-leftover` finding for any range. A ROM may be granted whether or not it is enabled. A
+    ROM is reported as not accessible only if it decodes.
 
     Shape:  `guest-bar-moved` for each BAR that is not wholly accessible, in the order of `owned`; then
             `guest-leftover` for each wrongly accessible range: pages, then ports, each by start.

@@ -16,7 +16,7 @@ _WINDOW, _MEMORY_LEVEL = -12, 1  # zlib: raw deflate, window 4 KiB, least memory
 class _Packed(bytes):
     """Compressed config space.
 
-    A machine can have thousands of functions, and most of their 4 KiB are zeros.
+    It is compressed because a machine can have thousands of functions, and most of their 4 KiB are zeros.
     """
 
     __slots__ = ()
@@ -47,6 +47,7 @@ class RawFunction:
 
     `config` is the config space from offset 0 on and may be short. `resources` are the lines of sysfs
     `resource`. `ids` and `driver` are Linux's. `physfn` is the physical function of a virtual function.
+    `findings` tell about problems of the reading.
 
     Three fields are Linux's view, taken from the names of sysfs directories. `parent` is the bridge directly
     above. `root_bus` is the number of the root bus, if there is no bridge above. `secondary` is the number of

@@ -35,9 +35,12 @@ class SrIov:
 
     `num_vfs` is the number of virtual functions that are set up; they exist only if `vf_enable` is True.
     `vf_offset` is the distance from the physical function to virtual function 0, `vf_stride` the distance
-    from one virtual function to the next, both in routing ids (bus << 8 | devfn). `bars` are the implemented
-    VF BARs with indexes 0 to 5. `address` of a VF BAR is that of virtual function 0. `size` is that of one
-    virtual function (None if unknown). `decoding` is True if `vf_enable` and `memory_enable` are both True.
+    from one virtual function to the next, both in routing ids (bus << 8 | devfn). `vf_device` is the device
+    id of the virtual functions. `ari` is the bit ARI Capable Hierarchy.
+
+    `bars` are the implemented VF BARs with indexes 0 to 5. `address` of a VF BAR is that of virtual function
+    0. `size` is that of one virtual function (None if unknown). `decoding` is True if `vf_enable` and
+    `memory_enable` are both True.
     """
 
     total_vfs: int
@@ -124,8 +127,8 @@ def vf_address(physfn: Sbdf, sriov: SrIov, number: int) -> Sbdf:
 
 
 def vf_bars(sriov: SrIov, number: int) -> tuple[Bar, ...]:
-    """Return the BARs of virtual function `number` (0 is the first): the VF BARs of `sriov` with its
-    addresses. BARs of unknown size are left out. `number` is not checked.
+    """Return the BARs of virtual function `number` (0 is the first): the VF BARs of `sriov`, with the
+    addresses that this virtual function has. BARs of unknown size are left out. `number` is not checked.
     """
     return tuple(
         attrs.evolve(bar, address=Address(bar.address + number * bar.size)) for bar in sriov.bars if bar.size

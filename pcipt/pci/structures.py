@@ -134,7 +134,9 @@ def decode_msix(config: ConfigSpace, offset: int) -> Msix | None:
 
 @functools.lru_cache(maxsize=1024)  # devices of the same model have equal values
 def _msix_from_registers(control: int, table: int, pba: int) -> Msix:
-    """Return the MSI-X structure from its control register and its two registers that name places."""
+    """Return the MSI-X structure from its control register and its registers `table` and `pba`, which each
+    hold a BAR number and an offset.
+    """
     vectors = (control & 0x7FF) + 1
     return Msix(
         vectors,
@@ -147,8 +149,8 @@ def _msix_from_registers(control: int, table: int, pba: int) -> Msix:
 def decode_rebar(config: ConfigSpace, offset: int) -> tuple[ResizableBar, ...]:
     """Return the BARs (at most six) of the Resizable BAR structure at `offset`, in the order of its entries.
 
-    The result ends before the first entry that was not read or has an impossible BAR number or size. It is
-    empty if this is the first entry.
+    The result ends before the first entry that was not read or has an impossible BAR number or size. So it is
+    empty if entry 0 is such an entry.
     """
     first = config.u32(offset + 8)
     if first is None:
@@ -196,8 +198,9 @@ def decode_allocations(config: ConfigSpace, offset: int, *, bridge: bool) -> tup
 def _allocated_range(words: tuple[int, ...]) -> Range | None:
     """Return the range of an entry from its words, or None if the number of words or the range is impossible.
 
-    The words are the low halves of base and largest offset, then the upper half of base if it has 64 bits,
-    then that of the largest offset if it has.
+    `words` holds, in this order: the low half of the base; the low half of the largest offset; the upper half
+    of the base, only if the base has 64 bits; the upper half of the largest offset, only if this offset has
+    64 bits.
     """
     if len(words) < 2 or len(words) != 2 + bool(words[0] & _EA_64) + bool(words[1] & _EA_64):
         return None

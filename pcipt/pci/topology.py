@@ -1,9 +1,9 @@
 """Compute the place of each function: its parent bridge and its PCI path.
 
 The nesting of Linux's sysfs directories decides. If it is missing (a dump, a tree without links), bus numbers
-decide: the parent is the bridge whose secondary bus is the function's bus. If there is none (possible for a
-virtual function), it is the innermost bridge whose bus range contains the bus. A function whose bridge is
-missing, or whose bridges form a loop, has no path and gets a finding.
+decide: the parent is the bridge whose secondary bus is the function's bus. If there is no such bridge
+(possible for a virtual function), the parent is the innermost bridge whose bus range contains the function's
+bus. A function whose bridge is missing, or whose bridges form a loop, has no path and gets a finding.
 
 Source: PCI-to-PCI Bridge 1.2 §3.2.5.3-4 (bus numbers); PCI Express Base 6.0 §7.3.3 (routing by them).
 """
@@ -21,7 +21,8 @@ from pcipt.pci.raw import RawFunction
 
 @attrs.frozen
 class Position:
-    """The place of one function: its parent bridge (None on a root bus) and its path.
+    """The place of one function: its parent bridge and its path. `parent` is None if the function is on a
+    root bus, if its bridge is missing, or if it is part of a loop.
 
     `findings` are about the place: why `path` is None, and what is wrong with a bridge's bus numbers.
     """
@@ -81,8 +82,8 @@ def parent_by_linux(raw: RawFunction, raws: Mapping[Sbdf, RawFunction]) -> Sbdf 
     """Return the bridge above `raw` that Linux names. Return None if Linux names none, or if that bridge is
     not in `raws` or is in another segment.
 
-    A VMD controller has below it a root bus of a new segment. The VMD controller is not the parent of the
-    functions there.
+    Another segment occurs below a VMD controller: its functions are on a root bus of their own segment, so
+    the VMD controller is not their parent.
     """
     parent = raw.parent
     return parent if parent is not None and parent.segment == raw.sbdf.segment and parent in raws else None
@@ -106,8 +107,8 @@ def _find_parents(
 ) -> dict[Sbdf, Sbdf | None]:
     """Return the parent of each function (None if it has none).
 
-    The parent is the bridge that Linux names. If Linux names neither a bridge nor a root bus, the bus numbers
-    of `bridges` decide.
+    The parent is the one that `parent_by_linux` returns. If Linux names neither a bridge nor a root bus, the
+    bus numbers of `bridges` decide.
     """
     buses: _Buses | None = None
     parents: dict[Sbdf, Sbdf | None] = {}
@@ -162,8 +163,8 @@ class _Buses:
 def _from_roots(parents: Mapping[Sbdf, Sbdf | None]) -> tuple[dict[Sbdf, Sbdf | None], set[Sbdf]]:
     """Order the functions so that each parent comes before its children, and break loops.
 
-    Shape:  the parents in this order, and the set of functions that were part of a loop; these have the
-            parent None. A function that is only below a loop is not in the set.
+    Shape:  the parent of each function, in this order, and the set of functions that were part of a loop;
+            these have the parent None. A function that is only below a loop is not in the set.
     """
     order: dict[Sbdf, Sbdf | None] = {}
     looped: set[Sbdf] = set()
@@ -251,7 +252,8 @@ def check_buses(bridges: Mapping[Sbdf, Bridge]) -> dict[Sbdf, tuple[Finding, ...
 
     The numbers of a bridge are impossible if secondary is not above the bridge's own bus or if subordinate is
     below secondary. Such a bridge is not compared with other bridges. Two bridges conflict if their bus
-    ranges overlap and the inner bridge is not below the outer one. It is below if its own bus and its whole
+    ranges overlap and the inner bridge is not below the outer one. The inner bridge is the one whose range
+    begins later or, if both begin at the same bus, ends earlier. It is below if its own bus and its whole
     range lie in the range of the outer bridge. Both bridges of a conflict get a finding. A bridge with
     secondary bus 0 is not set up and is skipped.
     """
@@ -294,7 +296,7 @@ def _bad_numbers(sbdf: Sbdf, bridge: Bridge) -> Finding:
 
 
 def _conflict(bridge: Bridge, other_sbdf: Sbdf, other: Bridge) -> Finding:
-    """Return the finding that the bus ranges of two bridges overlap."""
+    """Return the finding of `bridge` that its bus range and that of the bridge `other_sbdf` overlap."""
     return Finding(
         "bus-conflict",
         f"its buses {bridge.secondary:02x}-{bridge.subordinate:02x} and those of {other_sbdf}, "

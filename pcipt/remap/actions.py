@@ -16,8 +16,8 @@ class AddDevice:
     """Tell Xen that a function is at `sbdf` (PHYSDEVOP_pci_device_add).
 
     The flags are those that dom0's kernel would give: `extended` is EXTFN (`is_extended`). `physfn` is the
-    physical function, set for a virtual function only. `moved_from` is set if bus renumbering moved the
-    function to `sbdf`: Linux still has it at `moved_from`.
+    address of the physical function, set for a virtual function only. `moved_from` is set if bus renumbering
+    moved the function to `sbdf`: Linux still has it at `moved_from`.
     """
 
     word: ClassVar[str] = "add-device"
@@ -60,7 +60,7 @@ class MapMmio:
 class UnmapMmio:
     """Remove pages of one BAR from dom0's map (XEN_DOMCTL_memory_mapping, remove).
 
-    `place` and `bar` are those of `MapMmio`.
+    `place` and `bar` mean the same as in `MapMmio`.
     """
 
     word: ClassVar[str] = "unmap-mmio"
@@ -159,7 +159,7 @@ class Outcome:
 
     `detail` is the reason why the action was not done, or a remark on an action that was done; it may be
     empty. `rule` is the name of the rule that refused, else empty. `errno` is the positive Linux error number
-    of the call that failed, None if there was no such call.
+    of the call that failed, else None.
     """
 
     action: Action

@@ -60,7 +60,8 @@ class Desired:
     are. `untrapped` is the reason why vPCI does not handle the function, or None if vPCI handles it. `gone`
     is True if Linux has dropped the function. `outside_window` has the numbers of the BARs that decode at an
     address where vPCI maps nothing, and of the BARs that have just been moved away from such an address: vPCI
-    lets such a BAR move, but maps nothing at the new address.
+    lets such a BAR move, but maps nothing at the new address. With a `hold_reason`, these are the BARs of the
+    last plan.
     """
 
     place: str
@@ -161,7 +162,8 @@ def desired_of(
 def _is_outside_window(bar: Bar, span: Range | None, protected: Protected | None) -> bool:
     """Return True if a memory BAR decodes where vPCI maps nothing: at address 0 or on protected pages.
 
-    `span` is the `decoding_range` of the BAR. A BAR without it is outside only if it decodes at address 0.
+    `span` is the `decoding_range` of the BAR. If it is None, the result is True only for a BAR that decodes
+    at address 0.
     """
     if span is None:
         return bar.kind is not BarKind.IO and bool(bar.decoding) and not bar.address
@@ -220,8 +222,8 @@ def msix_frames(function: Function) -> Iterator[Frames]:
     """Yield the pages of the MSI-X table, then of the pending bit array, at the present BAR addresses.
 
     A structure is yielded whether or not its BAR decodes. A structure is left out if its BAR has no
-    `assigned_range` (for example no address or no known size), or if the structure begins behind the BAR.
-    The two runs may have pages in common.
+    `assigned_range` (for example no address or no known size), or if the structure begins behind the end of
+    the BAR. The two runs may have pages in common.
     """
     if function.msix is None:
         return
@@ -234,8 +236,8 @@ def msix_frames(function: Function) -> Iterator[Frames]:
 def _inside(bars: Iterable[Bar], place: Place) -> Iterator[Range]:
     """Yield the bytes of an MSI-X structure in its BAR, cut at the end of the BAR.
 
-    Nothing is yielded if the BAR has no address or size, or if the structure begins behind the end of the
-    BAR.
+    `place` is the structure's BAR, offset and size. Nothing is yielded if the BAR has no address or size, or
+    if the structure begins behind the end of the BAR.
     """
     for bar in bars:
         span = assigned_range(bar)
@@ -249,7 +251,8 @@ def _doubt(function: Function, physfn: Function | None, xen: XenView) -> str | N
 
     There is a reason if a guest, Xen itself or quarantine owns the function, or if it is bound to
     xen-pciback. There is one if a function that is not virtual does not answer or cannot be read. For a
-    virtual function, there is one if its physical function does not answer or has no known SR-IOV structure.
+    virtual function, there is one if its physical function (`physfn`) is None, does not answer, cannot be
+    read or has no known SR-IOV structure.
     """
     owner = xen.elsewhere.get(function.sbdf)
     if owner is not None:

@@ -27,7 +27,8 @@ class Hop:
 class Detour:
     """The bridges to renumber, `hops`, from the root down, and a function to test with, `witness`.
 
-    After all hops have got their new numbers, `witness` answers at Linux's address, if its hardware is there.
+    After all hops have got the bus numbers in `hops`, `witness` answers at Linux's address, if its hardware
+    is there.
     """
 
     hops: tuple[Hop, ...]
@@ -38,8 +39,10 @@ def plan_detour(machine: Machine, linux: Sbdf, raws: Mapping[Sbdf, RawFunction])
     """Return the detour to the function that Linux has at `linux`; `hops` is empty if no bridge is above it.
 
     `raws` hold the bus numbers that Linux has for bridges (`RawFunction.secondary`). The subordinate bus of a
-    hop is the highest bus on which Linux has a function behind the bridge. The witness of a virtual function
-    is its physical function, because a virtual function reads ffff as its vendor by specification.
+    hop is the highest bus on which Linux has a function behind the bridge. The witness is the function
+    itself. For a virtual function it is the physical function, because the vendor register of a virtual
+    function always reads ffff.
+
     Raises: UnsupportedError if Linux has no function at `linux`, if the secondary bus that Linux has for a
             bridge above it is not known, or if another bridge beside a hop passes on a bus of the hop now.
     """
@@ -65,7 +68,7 @@ def plan_detour(machine: Machine, linux: Sbdf, raws: Mapping[Sbdf, RawFunction])
 def _in_the_way(machine: Machine, bridge: Function, first: int, last: int) -> Function | None:
     """Return another bridge with the same parent that passes on a bus of `first` to `last` now, or None.
 
-    A bridge whose secondary bus is 0 passes nothing on.
+    A bridge whose secondary bus is 0 passes nothing on. A bridge whose bus numbers are not known is left out.
     """
     for other in machine.children(bridge.parent):
         own = other.bridge

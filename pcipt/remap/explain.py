@@ -61,8 +61,11 @@ def explain(
 
     `facts` and `ignored` must be up to date. `removed` are addresses that Linux had and dropped. `ignored`
     are dropped BAR writes of any functions. `regions` are the actions that are planned for the reserved
-    regions of this function. `performs` returns True for an action that the settings allow.
+    regions of this function. `performs` returns True for an action that the settings allow; the default
+    allows all actions.
+
     Shape:  steps: additions and removals, then `regions`, then rewrites, then unmaps and maps.
+
     Raises: KeyError if the machine does not have the function.
     """
     function = facts.machine.functions[sbdf]

@@ -1,9 +1,10 @@
 """BAR writes that vPCI drops because the BAR decodes: Linux then has a wrong address of the BAR. Pure.
 
-`Intents` follows the writes and remembers the address that each BAR was to get. It is compared with the
-registers when they are read back: this shows which writes were dropped. A sizing write (all ones) is not such
-a write. An intent ends with a write of the present address, or with a write while decoding is off, because
-vPCI passes such a write on.
+`Intents` follows the writes and remembers the address that each BAR was to get (its intent). When the
+registers are read back, a BAR that still has its old address shows that the write was dropped. A sizing write
+(all ones) names no address and is not reported as dropped. An intent ends when the BAR's present address is
+written. It also ends with any write while the BAR does not decode, because vPCI passes such a write on.
+
 Source: xen/drivers/vpci/header.c, bar_write ("ignored BAR write while mapped"); Xen's issue 197.
 """
 
@@ -83,10 +84,10 @@ class Intents:
     def ignored(self, function: Function) -> list[IgnoredWrite]:
         """Return the writes to BARs of `function` that vPCI dropped, in BAR order.
 
-        `function` must just have been read. If a BAR has another address now than before the write, its
-        intent is forgotten, whether or not the BAR decodes. If the BAR has still that address, its intent is
-        kept, and the write was dropped if the BAR decodes, is not being sized, and a valid address was
-        written. If the function does not answer, the list is empty and no intent changes.
+        `function` must just have been read. A BAR whose address changed since the write loses its intent,
+        whether or not the BAR decodes. A BAR whose address did not change keeps its intent. The write to such
+        a BAR was dropped if the BAR decodes, is not being sized, and a valid address was written. If the
+        function does not answer, the list is empty and no intent changes.
         """
         place = place_of(function)
         intents = self._intents.get(place)
@@ -107,7 +108,7 @@ class Intents:
     def among(self, functions: Iterable[Function]) -> list[IgnoredWrite]:
         """Return what `ignored` returns for each of these functions, in their order.
 
-        They must just have been read.
+        The functions must just have been read.
         """
         if not self._intents:
             return []
@@ -120,8 +121,8 @@ class Intents:
     def _follow(self, function: FunctionShadow, bar: BarRegister, write: ConfigWrite) -> None:
         """Start, change or end the intent of one BAR.
 
-        It ends if the BAR does not decode a known range before the write, or if the written address is the
-        one that the BAR has.
+        `function` is the shadow before the write. The intent ends if the BAR does not decode a known range
+        before the write, or if the written address is the one that the BAR has.
         """
         place = str(function.place)
         before = decoded_range(function, bar)
@@ -158,7 +159,8 @@ class Intents:
 
 
 def plan_rewrites(ignored: Iterable[IgnoredWrite]) -> tuple[RewriteBar, ...]:
-    """Return one action for each ignored write, which repeats it while decoding is off.
+    """Return for each ignored write one action that repeats the write while decoding is off.
+
     Shape:  sorted by place (as text), then by BAR number.
     """
     ordered = sorted(ignored, key=lambda write: (write.place, write.bar))

@@ -27,7 +27,7 @@ class Intervals(Generic[K]):
             self.add(frames, key)
 
     def add(self, frames: Frames, key: K) -> None:
-        """Add a run of pages with its key, whether or not the index has the same run with the same key."""
+        """Add a run of pages with its key. If it is added twice, the index has it twice."""
         size_class = (frames.count - 1).bit_length()
         columns = self._classes.get(size_class)
         if columns is None:

@@ -41,11 +41,11 @@ _ANNOUNCEMENTS = (AddDevice.word, RemoveDevice.word)
 
 @attrs.frozen
 class Entry:
-    """One action that was taken or is about to be taken, except maps and unmaps.
+    """The record of one action that was taken or is about to be taken. Maps and unmaps have no entries.
 
     `word` is the word of the action, for example "add-device". `bar` is set for a rewrite only, `frames` for
-    a reserved region only. `moved_from` is set if bus renumbering moved the function: Linux has it at
-    `moved_from`, and Xen was told of it at `sbdf`.
+    a reserved region only. `moved_from` is set only for an AddDevice action at the new address of a
+    renumbered function: Linux has the function at `moved_from`, and Xen is told of it at `sbdf`.
     """
 
     word: str
@@ -127,24 +127,26 @@ class Ledger:
         return self._entries.get((word, sbdf, about))
 
     def added(self, known: AbstractSet[Sbdf]) -> list[Sbdf]:
-        """Return the addresses in `known` for which the ledger has an addition in any state, sorted.
+        """Return the addresses in `known` that have an entry of an AddDevice action, in any state, sorted.
 
         `known` is what Xen lists.
         """
         return sorted(e.sbdf for e in self._entries.values() if e.word == AddDevice.word and e.sbdf in known)
 
     def announced(self) -> set[Sbdf]:
-        """Return the addresses of all additions and removals in the ledger, in any state.
+        """Return the addresses of all entries of AddDevice and RemoveDevice actions, in any state.
 
-        Xen may list functions there.
+        Xen may list functions at these addresses.
         """
         return {e.sbdf for e in self._entries.values() if e.word in (AddDevice.word, RemoveDevice.word)}
 
     def followed(self) -> dict[Sbdf, tuple[Sbdf, ...]]:
         """Return the addresses at which pcipt told Xen of renumbered functions, by Linux's address.
 
-        Xen may list the function at these addresses, in the order of the steps. An addition that is only
-        intended or that failed is included. Functions that were not renumbered are left out.
+        Xen may list a function at several such addresses; the one whose entry changed last is the last.
+        Entries of AddDevice actions count in any state, also if the action is only intended or failed.
+        Functions that were not renumbered are left out.
+
         Shape:  each step updates the returned dict; a caller must not change it.
         """
         return self._followed
@@ -152,11 +154,12 @@ class Ledger:
     def step(self, action: Action, event: Event, when: str = "") -> "Ledger":
         """Record that an action is intended, succeeded or failed, and return this ledger.
 
-        `when` (UTC, RFC 3339) is kept for maps and unmaps only. A removal or rewrite that succeeded has no
-        entry. A removal that succeeded deletes the entry of the addition, too. A withdrawal that succeeded
-        deletes the entry of the restoring of the same region, and vice versa. An action that failed is
-        DOUBTFUL. Pages of a map that succeeded are HELD. Pages of an unmap that succeeded are removed from
-        the record.
+        `when` (UTC, RFC 3339) is kept for maps and unmaps only. An action that failed is DOUBTFUL. When a
+        removal or a rewrite succeeds, its entry is deleted. A removal that succeeds also deletes the entry of
+        the AddDevice action for the same address. A withdrawal that succeeds deletes the RestoreReserved
+        entry of the same region, and vice versa. Pages of a map that succeeds become HELD. Pages of an unmap
+        that succeeds are removed from the record.
+
         Raises: StateError if LIFE has no such change, for example if the action succeeded or failed without
                 having been intended; the ledger is then unchanged.
         """
@@ -188,11 +191,12 @@ class Ledger:
     def reconciled(self, known: AbstractSet[Sbdf]) -> "Ledger":
         """Return a ledger in which the steps that a crash left open are settled. This ledger is unchanged.
 
-        `known` is what Xen lists now. An addition whose function Xen lists is HELD; else its entry is
-        deleted, and the addition is planned again if it is still needed. The entry of a removal is deleted if
-        Xen does not list the function, else it is DOUBTFUL. The entry of a rewrite is deleted: the register
-        shows the result. Regions and pages cannot be read back: INTENDED ones become DOUBTFUL. A DOUBTFUL
-        page is later mapped again if it is still desired, else it is unmapped.
+        `known` is what Xen lists now. The entry of an AddDevice action becomes HELD if Xen lists the
+        function; else it is deleted, and the action is planned again if it is still needed. The entry of a
+        RemoveDevice action is deleted if Xen does not list the function, else it becomes DOUBTFUL. The entry
+        of a rewrite is deleted: the register shows the result. Regions and pages cannot be read back:
+        INTENDED ones become DOUBTFUL. A DOUBTFUL page is later mapped again if it is still desired, else it
+        is unmapped.
         """
         settled = []
         for entry in self._entries.values():
@@ -206,9 +210,10 @@ class Ledger:
         return Ledger(self.boot_id, tuple(settled), mapped, self.messages_lost)
 
     def settle(self, functions: AbstractSet[Sbdf], known: AbstractSet[Sbdf]) -> bool:
-        """Settle the additions and removals of the addresses `functions` as `reconciled` does, in place.
+        """Settle the entries of AddDevice and RemoveDevice actions as `reconciled` does, in place.
 
-        `known` is what Xen lists now. Return True if an entry was changed or deleted.
+        Only entries for the addresses `functions` are settled. `known` is what Xen lists now. Return True if
+        an entry was changed or deleted.
         """
         keys = ((word, sbdf, None) for sbdf in functions for word in _ANNOUNCEMENTS)
         found = [entry for key in keys if (entry := self._entries.get(key)) is not None]

@@ -26,10 +26,10 @@ MAPPED = (State.HELD, State.STALE)  # states in which the pages are certainly ma
 class MappedRun:
     """One run of pages that is recorded for one BAR.
 
-    `place` and `bar` are those of `DesiredBar`. `by` is who mapped the pages, pcipt or vPCI. `since` is when
-    the pages were mapped or first seen, or when a call for them was last recorded (UTC, RFC 3339). HELD pages
-    are mapped. STALE pages are mapped, and nobody needs them. INTENDED and DOUBTFUL pages may or may not be
-    mapped.
+    `place` and `bar` mean the same as in `DesiredBar`. `by` is who mapped the pages, pcipt or vPCI. `since`
+    is when the pages were mapped or first seen, or when a call for them was last recorded (UTC, RFC 3339).
+    HELD pages are mapped. STALE pages are mapped, and nobody needs them. INTENDED and DOUBTFUL pages may or
+    may not be mapped.
     """
 
     place: str
@@ -149,10 +149,11 @@ class MappedPages:
     def failed(self, action: MapMmio | UnmapMmio, when: str) -> None:
         """Record that a call failed: its pages become DOUBTFUL. `when` is as in `intend`.
 
-        If the call was a map, its pages also become DOUBTFUL for each other BAR that has a run with them.
-        Source: tools/libs/ctrl/xc_domain.c, xc_domain_memory_mapping: after a failed map libxc unmaps the
-                whole range, and that ends at the first page that is not mapped; the errno is then that of the
-                unmapping.
+        If the call was a map, its pages also become DOUBTFUL for each other BAR that has a run with them,
+        because libxc unmaps the whole range after a failed map.
+
+        Source: tools/libs/ctrl/xc_domain.c, xc_domain_memory_mapping: the unmapping ends at the first page
+                that is not mapped; the errno is then that of the unmapping.
         """
         self._cover(action, when, State.DOUBTFUL)
         if isinstance(action, MapMmio):
@@ -162,7 +163,8 @@ class MappedPages:
     def forsake(self, place: str) -> None:
         """Record that the function of a place was removed: its HELD pages become STALE. Other states stay.
 
-        vPCI does not unmap pages of a removed function, whether or not another function appears in its place.
+        Cause: vPCI does not unmap pages of a removed function, whether or not another function appears in its
+        place.
         """
         for run in self.of(place):
             if run.state is State.HELD:
@@ -185,7 +187,8 @@ class MappedPages:
     def _cover(self, action: MapMmio | UnmapMmio, when: str, state: State) -> None:
         """Record the pages of an action in this state.
 
-        If the BAR has a run that overlaps these pages, `by` is that of its first such run, else US.
+        If the BAR has runs that overlap these pages, the new record has the `by` of the first of them, else
+        US.
         """
         before = (run for run in self.of(action.place) if run.bar == action.bar)
         by = next((run.by for run in before if run.frames.overlaps(action.frames)), By.US)

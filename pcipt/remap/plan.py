@@ -2,8 +2,8 @@
 
 Order: physical functions before their virtual functions, bridges before the functions behind them; removals
 in the opposite order. Nothing is planned for a function about which the views agree. The announcements decide
-who maps pages. So `plan_mappings` follows after Xen was asked again; in a dry run it follows with
-`expected_view`.
+who maps pages. So `plan_mappings` must get the list that Xen has after the announcements: Xen is asked again,
+or in a dry run the list is computed (`expected_view`).
 """
 
 import itertools
@@ -28,11 +28,13 @@ def plan_announcements(
     """Return additions of missing functions and of orphans, removals of ghosts, and actions of `plan_moves`.
 
     If `only` is given, the plan has only these functions, by Linux's address. `removed` are addresses that
-    Linux had and dropped while pcipt watched. `moves` and `followed` are those of `plan_moves`, which alone
-    plans for the functions in them. A ghost (Xen lists it, the machine does not have it) is removed only if
+    Linux had and dropped while pcipt watched. `moves` and `followed` mean the same as in `plan_moves`, which
+    alone adds the functions in them. A ghost (Xen lists it, the machine does not have it) is removed only if
     it is in `removed`, or if pcipt told Xen of it after a renumbering and Linux has dropped the function
-    since. A ghost that Linux never had stays: Linux may have been told to hide the hardware. A ghost stays,
-    too, at a new address in `moves`, and at an address in `followed` of a function that Linux still has.
+    since. A ghost that Linux never had stays: Linux may have been told to hide the hardware. A ghost is left
+    to `plan_moves` if its address is a new address in `moves`, or is in `followed` for a function that Linux
+    still has.
+
     Shape:  removals of ghosts first, highest address first, so that an address is free before it is used
             again; then additions, sorted as `parents_first` does; then the actions for renumbered buses.
     """
@@ -54,8 +56,8 @@ def plan_announcements(
 def expected_view(xen: XenView, actions: Iterable[Action]) -> XenView:
     """Return the view that Xen will have if all these actions succeed.
 
-    Actions other than additions and removals are ignored. A dry run plans the mappings with it. `xen` is
-    unchanged.
+    Actions other than additions and removals are ignored. A dry run plans the mappings with this view. `xen`
+    is unchanged.
     """
     for action in actions:
         if isinstance(action, AddDevice):

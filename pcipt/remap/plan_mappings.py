@@ -25,8 +25,9 @@ Owner = tuple[str, int]  # place, BAR
 class Run:
     """Pages of one BAR whose record changes without a call to Xen.
 
-    An empty `since` is the time of recording. `state` HELD: the pages are mapped. STALE: an action of the
-    plan unmaps them. DOUBTFUL: an action of the plan maps them, or it is unknown whether they are mapped.
+    If `since` is empty, the time of recording is used. `state` HELD: the pages are mapped. STALE: an action
+    of the plan unmaps them. DOUBTFUL: an action of the plan maps them, or it is unknown whether they are
+    mapped.
     """
 
     place: str
@@ -44,7 +45,7 @@ class MappingPlan:
 
     `left` are pages to remove from the record of a BAR, `taken` are pages to record for a BAR, `moved` are
     places with the new addresses of their functions. `note` records these three before the actions are
-    performed, whether or not the settings allow any action: they are facts.
+    performed, whether or not the settings allow any action, because they are facts.
     """
 
     actions: tuple[UnmapMmio | MapMmio, ...] = ()
@@ -63,10 +64,11 @@ def plan_mappings(
     """Return the plan for the places in `desired`, which must not have a place twice.
 
     Their order does not matter. Nothing is planned for a place with a `hold_reason`. An unmap is cut where a
-    BAR of another function in `bars` begins or ends: if a guard refuses to unmap the pages of that BAR, it
-    refuses no other pages. If `messages_lost` is True, one function may have been replaced by another without
-    being seen: then nobody knows whether vPCI has unmapped the pages that are not desired any more, and pcipt
+    BAR of another function in `bars` begins or ends, so that a guard that refuses to unmap the pages of that
+    BAR refuses no other pages. If `messages_lost` is True, one function may have taken the place of another
+    unnoticed. Then nobody knows whether vPCI has unmapped the pages that are not desired any more, and pcipt
     unmaps them.
+
     Shape:  `actions`: unmaps sorted by place (as text), BAR number and first page; then maps sorted by place
             and BAR number.
     """
@@ -166,9 +168,10 @@ class _Planner:
     def _decide_lost(self, each: Desired, run: MappedRun, pages: tuple[Frames, ...]) -> None:
         """Add to the plan what becomes of pages that a BAR has lost: an unmap, or only the record's removal.
 
-        Only the record is removed if vPCI has unmapped the pages itself and no messages were lost. Only the
-        record for this BAR is removed, too, if another BAR has mapped or needs the pages, or if the plan
-        unmaps them for another BAR already.
+        `pages` are the lost pages of `run`. Only their record is removed if vPCI has unmapped them itself and
+        no messages were lost. Only the record for this BAR is removed, too, if another BAR has mapped or
+        needs the pages, or if the plan unmaps them for another BAR already. HELD pages that the plan unmaps
+        are recorded as STALE.
         """
         owner = (run.place, run.bar)
         needed: tuple[Frames, ...] = pages
@@ -248,9 +251,9 @@ class _Planner:
         return common((page,), unsure) if unsure else ()
 
     def _mapped_by_others(self, pages: Iterable[Frames]) -> tuple[Frames, ...]:
-        """Return the HELD and STALE runs of any BAR that overlap `pages`, without pages vPCI has unmapped.
+        """Return the HELD and STALE runs of any BAR that overlap `pages`, sorted by start.
 
-        A run is not cut to `pages`.
+        Pages that vPCI has unmapped are cut out. A run is not cut to `pages`.
         """
         mapped: list[Frames] = []
         dropped: list[Frames] = []
@@ -262,8 +265,8 @@ class _Planner:
     def _restore_shared(self) -> None:
         """Plan to map pages again that vPCI unmapped for one BAR and that pcipt maps for another BAR.
 
-        If the pages are STALE for the other BAR and its place is not in the plan, they are only recorded as
-        DOUBTFUL: nobody needs them.
+        The pages are also recorded as DOUBTFUL for the other BAR. If they are STALE for it and its place is
+        not in the plan, nobody needs them: they are only recorded, and not mapped.
         """
         for each, run, pages in self._lost:
             if not _vpci_unmaps(each, run):
@@ -317,8 +320,8 @@ def _is_satisfied(wanted: DesiredBar, run: MappedRun) -> bool:
 def _vpci_unmaps(each: Desired, run: MappedRun) -> bool:
     """Return True if vPCI itself has unmapped those pages of a run that are not desired any more.
 
-    That is so if vPCI handles the function, mapped the run itself, and the run is HELD. When
-    Linux removes a function, the runs of this function become STALE: vPCI does not unmap them.
+    That is so if vPCI handles the function, mapped the run itself, and the run is HELD. When Linux removes a
+    function, the runs of this function become STALE, because vPCI does not unmap them.
     """
     return each.by is By.XEN and run.by is By.XEN and run.state is State.HELD
 

@@ -29,9 +29,10 @@ def find_moves(
 ) -> Moves:
     """Return the functions that answer at another address in hardware than Linux has for them.
 
-    A function is returned only if it does not answer at Linux's address and is behind a bridge. `numbers` are
-    the last known bus numbers, by place, of bridges that cannot be read at Linux's address now. If `bridges`
-    is given, only functions behind these bridges are looked at, at any depth.
+    A function is returned only if it was read, does not answer at Linux's address and is behind a bridge.
+    `numbers` are the last known bus numbers, by place, of bridges that cannot be read at Linux's address now.
+    If `bridges` is given, only functions behind these bridges are looked at, at any depth.
+
     Shape:  from Linux's address to the address in hardware, or to None if no bus leads to the function; a
             bridge before the functions behind it.
     """
@@ -54,7 +55,8 @@ def find_moves(
 class _Buses:
     """The buses that each bridge passes on in hardware, computed when they are first asked for.
 
-    A bridge passes a bus on only if all bridges above it do so, and no other bridge beside it.
+    A bridge passes a bus on only if all bridges above it pass the bus on. It passes nothing on if another
+    bridge beside it passes on its secondary bus.
     """
 
     def __init__(self, machine: Machine, numbers: Numbers, found: Moves) -> None:
@@ -107,8 +109,10 @@ def plan_moves(
     `moves` are those of `find_moves`. `followed` are the addresses at which pcipt told Xen of a renumbered
     function and Xen may still list it (`Ledger.followed`): with it a second move, and a return to Linux's
     address, work like the first move. Nothing is planned for a function to which no bus leads. Nothing is
-    planned for a function in `followed` that is not in `moves` and does not answer. Nothing is planned for a
-    function whose new address belongs to another function (`disagreements` returns a finding for it).
+    planned for a function in `followed` that is not in `moves` and does not answer or cannot be read. Nothing
+    is planned for a function whose new address belongs to another function (`disagreements` returns a finding
+    for it).
+
     Shape:  additions sorted as `parents_first` does, removals in the opposite order.
     """
     additions: list[AddDevice] = []
@@ -135,9 +139,10 @@ def plan_moves(
 def _is_another_functions(machine: Machine, xen: XenView, linux: Sbdf, now: Sbdf, followed: Followed) -> bool:
     """Return True if `now`, the new address of the function `linux`, is the address of another function.
 
-    There are two such cases. Another function of Linux answers at `now`: Linux tells Xen of it. Or Xen lists
-    `now`, and Linux has another function there or pcipt told Xen of another function there. The result is
-    False if Xen lists `now` and nobody knows why: the ledger that said why may be lost.
+    There are two such cases. Another function of Linux answers at `now`: then Linux itself tells Xen of that
+    function. Or Xen lists `now`, and Linux has another function there or pcipt told Xen of another function
+    there. The result is False if pcipt told Xen of this function at `now`. It is False, too, if Xen lists
+    `now` and nobody knows why: the ledger that said why may be lost.
     """
     if now == linux or now in followed.get(linux, ()):
         return False
@@ -226,7 +231,7 @@ def _follow(machine: Machine, function: Function, now: Sbdf, moves: Moves) -> Ad
     """Return the action that tells Xen of a renumbered function at its address `now`.
 
     If `now` is Linux's address, `moved_from` is None: the function has come back. `physfn` is the present
-    address of the physical function.
+    address of the physical function, or None if no bus leads to it.
     """
     linux = function.sbdf
     physfn = function.physfn

@@ -73,12 +73,13 @@ def plan_reserved(
     claimed: Collection[Frames] = (),
     certain: bool = True,
 ) -> tuple[RestoreReserved | WithdrawReserved, ...]:
-    """Return the actions for these reserved regions. `scopes` has the devices of each region.
+    """Return the actions for the reserved regions in `scopes`, which has the devices of each region.
 
     A region is needed if one of its devices is dom0's (`needs_region`), or if it is in `claimed`: one of its
     devices is about to return. A needed region is restored if pcipt withdrew it, or if its state is in doubt.
     A region that is not needed is withdrawn unless it is withdrawn already. Nothing is withdrawn if `certain`
     is False: `scopes` may then lack devices. There is no action for a region without devices.
+
     Shape:  restorings first, then withdrawals, each by first page. An action names a device of the region:
             one that is dom0's if there is one, and among those one that is in `changed` if there is one.
     """

@@ -103,9 +103,11 @@ def disagreements(
     """Return a finding for each function about which Xen disagrees with hardware and Linux.
 
     The codes are "orphan", "unknown-to-xen", "ghost" and "moved". `moves` are the functions that bus
-    renumbering moved, by Linux's address (`find_moves`). Each has the finding "moved" at Linux's address and
-    no other finding there; its new address is no ghost. A missing function in a segment that Xen cannot name
-    has no finding. If `only` is given, addresses that are not in it have no finding.
+    renumbering moved, by Linux's address (`find_moves`). Each of them has the finding "moved" at Linux's
+    address and no other finding there; its new address is not reported as a ghost. A missing function in a
+    segment that Xen cannot name has no finding. If `only` is given, addresses that are not in it have no
+    finding.
+
     Shape:  (address, finding): missing functions first, then ghosts, both sorted by address; then moved
             functions in the order of `moves`.
     """

@@ -26,8 +26,8 @@ def parse_access(line: bytes, number: int, source: str) -> bytes:
 
     `number` is the line number; it is the record's `n` if the line has no key `n`. If the line has no valid
     key `vcpu`, the record has NO_VCPU. A value with more bits than `size` has is cut to `size` bytes.
-    Raises: MalformedError with `number` as offset, if the line is not a JSON object, if a key other than `n`
-            and `vcpu` is missing, or if a key other than `vcpu` is wrong.
+    Raises: MalformedError with `number` as offset, if the line is not a JSON object, if `dir`, `size`,
+            `value` or the address (`port` or `ecam`) is missing, or if one of these or `n` is wrong.
     """
     record = _object(line, number, source)
     ecam = "ecam" in record

@@ -1,9 +1,9 @@
 """Watch configuration writes of dom0's Linux live, by kprobes on the two functions that make them.
 
-The probes write into a trace instance that only pcipt uses. Opening a source first removes the probes and
-the instance that a killed process of pcipt left. If a later step fails, the steps before it are undone.
-Closing a source removes its probes and the instance. If the kernel cannot do this (no tracefs, no such
-function, lockdown), the constructor raises `UnsupportedError`.
+The probes write into a trace instance that only pcipt uses. Opening a source first removes the probes and the
+instance that a killed process of pcipt left. If a later step of opening fails, the steps before it are
+undone. Closing a source removes its probes and the instance. If the kernel cannot do what opening needs (no
+tracefs, no such function, lockdown), the constructor raises `UnsupportedError`.
 """
 
 import contextlib
@@ -34,9 +34,10 @@ _COUNTERS = ("overrun:", "dropped events:")
 class KprobeSource:
     """A `WriteSource` that reads kprobe events from the kernel. The constructor sets up the probes.
 
-    `own` are thread ids; writes of these threads are marked as this process's own. If it is None, only the
-    writes of the main thread are marked. `buffer_kib` is the size of the kernel's buffer for each CPU. After
-    `close`, `problems` lists the steps of closing that failed.
+    `tracefs` None is the one at /sys/kernel/tracing. `own` are thread ids; writes of these threads are marked
+    as this process's own. If `own` is None, only the writes of the main thread are marked. `buffer_kib` is
+    the size of the kernel's buffer for each CPU. After `close`, `problems` lists the steps of closing that
+    failed.
     Raises: UnsupportedError if the kernel cannot do this, or if another pcipt uses the trace instance. The
             steps that were done before are undone.
     """
@@ -104,8 +105,8 @@ class KprobeSource:
     def _unreported(self, lost: Lost) -> Lost | None:
         """Return the part of the loss `lost` that `overrun` has not returned yet, or None if nothing is left.
 
-        A loss of unknown count is returned unchanged. The kernel's counters count a loss earlier than it
-        appears in the pipe.
+        `overrun` can return a loss first, because the kernel's counters show the loss before it appears in
+        the pipe. A loss of unknown count is returned unchanged.
         """
         if lost.count is None:
             return lost
@@ -177,7 +178,8 @@ class KprobeSource:
     def _remove_leftovers(self) -> None:
         """Remove the trace instance and the probes that a killed process of pcipt left.
 
-        Raises: UnsupportedError if the instance is in use (by a running pcipt) or cannot be removed.
+        Raises: UnsupportedError if the instance is in use (by a running pcipt), or if the instance or a probe
+                cannot be removed.
         """
         try:
             if self._tracefs.exists(_INSTANCE_PATH):

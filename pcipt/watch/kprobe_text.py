@@ -40,9 +40,10 @@ def parse_line(
     for a comment that begins with `#`.
 
     `own` are the thread ids whose writes are marked as this process's own. `number` becomes the write's
-    number. A value with more bits than the access has is cut to the bytes of the access.
+    number. `source` is the name of the input in an error. A value with more bits than the access has is cut
+    to the bytes of the access.
     Raises: MalformedError if the line is not a write, a loss, a comment or empty, or if a field has an
-            impossible value. Its offset is `number` (0 if None).
+            impossible value. The offset of the error is `number` (0 if None).
     """
     text = line.rstrip("\n")
     found = _LINE.fullmatch(text.rstrip())

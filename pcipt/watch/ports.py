@@ -131,8 +131,10 @@ class PortDecoder:
         """Forget CONFIG_ADDRESS of all vCPUs. Accesses to the data ports are then counted by `unknown` until
         CONFIG_ADDRESS is written again.
 
-        Call this after records were lost, because one of them may have written it. `decode` does this itself
-        at a damaged record and at a record that marks a loss (there for the CPU of that record).
+        Call this after records were lost, because a lost record may have written CONFIG_ADDRESS. `decode`
+        forgets by itself in two cases. At a damaged record, it forgets for all vCPUs. At a record that marks
+        a loss, it forgets for the vCPU of this record (for all if `per_vcpu` is off or the record has no
+        vCPU).
         """
         for vcpu in (0, NO_VCPU):
             lib.pcipt_ports_forget(self._ports, vcpu)

@@ -245,10 +245,10 @@ class Reader:
 
 
 def _parse(form: Format, line: bytes | None, number: int, source: str) -> bytes | ConfigWrite | Lost | None:
-    """Return what one line describes: a write, a loss, a binary record for the port decoder (bytes), or None
-    if the line has no content.
+    """Return what one line describes: a write, a loss, or a binary record for the port decoder (bytes).
+    Return None if the line is blank, or a comment in the format KPROBE.
 
-    `line` is None if the line was too long.
+    `line` is None if the line was too long. `number` is the line number, `source` the name of the recording.
     Raises: MalformedError with `number` as offset, if the line is too long or cannot be parsed.
     """
     if line is None:
@@ -263,8 +263,8 @@ def _parse(form: Format, line: bytes | None, number: int, source: str) -> bytes 
 def recognise(head: bytes) -> Format | None:
     """Return the format of a recording from its first bytes, or None if it is not a known format.
 
-    A text is recognised by its first line that shows a format; damaged lines before it are ignored. No bytes,
-    or only white space, give KPROBE.
+    A text is recognised by its first line that shows a format; damaged lines before this line are ignored. No
+    bytes, or only white space, give KPROBE.
     """
     if head.startswith(MAGIC):
         return Format.PORTS_BIN
@@ -275,9 +275,10 @@ def recognise(head: bytes) -> Format | None:
 
 
 def _format_of_text(head: bytes) -> Format | None:
-    """Return the format of the first line that shows one, or None. Damaged lines before it are ignored.
+    """Return the format of the first line that shows one, or None. Damaged lines before this line are
+    ignored.
 
-    If there is no text, or only blank lines, the result is KPROBE.
+    If `head` is empty or has only blank lines, the result is KPROBE.
     """
     for line in head.split(b"\n"):
         text = line.strip()

@@ -35,9 +35,9 @@ class _Readable(Protocol):
 class Stream:
     """An opened recording. The path `-` is standard input.
 
-    `head` holds the first bytes (decompressed, at most 64 KiB); `read` returns them again. It is empty if the
-    compressed data is damaged from the start; `read` then raises. `position` counts the bytes that were read;
-    in a compressed file, the decompressed bytes. `name` is the path, or "stdin".
+    `head` holds the first bytes (decompressed, at most 64 KiB); `read` returns them again. If the compressed
+    data is damaged from the start, `head` is empty, and `read` raises. `position` counts the bytes that were
+    read; in a compressed file, the decompressed bytes. `name` is the path, or "stdin".
     Raises: InputError if the file cannot be opened or read.
     """
 
@@ -116,8 +116,8 @@ class Stream:
         return data
 
     def readinto(self, buffer: bytearray) -> int:
-        """Fill `buffer` and return the number of bytes read, which is smaller only at the end of the stream,
-        and 0 after the end.
+        """Fill `buffer` and return the number of bytes read. The number is smaller than the buffer only at
+        the end of the stream, and 0 after the end.
 
         Damaged compressed data ends the stream: the bytes before the damage are copied and counted, and the
         next call raises.
@@ -198,7 +198,7 @@ class _Chained(io.RawIOBase):
 class _Unzipped(io.RawIOBase):
     """The decompressed content of a gzip stream. After damaged data, every further read raises again.
 
-    gzip's own reader could continue after the damage.
+    This class is needed because gzip's own reader could continue after the damage.
     """
 
     def __init__(self, packed: io.RawIOBase) -> None:
@@ -236,8 +236,8 @@ def _standard_input() -> io.FileIO:
 
 
 def _read_up_to(source: _Readable, size: int, name: str) -> bytes:
-    """Return the next `size` bytes of `source`, fewer only at its end. A pipe gives fewer in one read, so it
-    is read again.
+    """Return the next `size` bytes of `source`, fewer only at its end. One read of a pipe can return fewer
+    bytes, so `source` is read until there are enough.
 
     If compressed data is damaged after good bytes, the good bytes are returned, and nothing is raised.
     Raises: InputError if reading fails; EOFError, zlib.error or gzip.BadGzipFile if the data is damaged

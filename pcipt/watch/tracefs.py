@@ -34,10 +34,9 @@ class Tracefs:
             return file.read(_LIMIT).decode("utf-8", "replace")
 
     def write(self, name: str, text: str, *, append: bool = False) -> None:
-        """Write `text` with one system call to a file that exists. The file is not truncated; `append` opens
-        it for appending.
+        """Write `text` with one system call to a file that exists. `append` opens the file for appending.
 
-        Opening kprobe_events with truncation would remove the probes of all programs.
+        The file is never truncated, because truncating kprobe_events would remove the probes of all programs.
         """
         mode = os.O_APPEND if append else 0
         opened = os.open(self._full(name), os.O_WRONLY | os.O_CLOEXEC | mode)

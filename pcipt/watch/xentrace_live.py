@@ -3,10 +3,10 @@
     [watch]
     source = "xentrace"      # off by default
 
-This is for a kernel that refuses kprobes. It costs more (each port access of the domain is a record) and
-shows less: no width and no writer, and pcipt's own writes are not marked. So each write only causes a
-re-read. Port accesses of other HVM guests also cause re-reads, because the records do not tell the domains
-apart. Xen's buffers have only one consumer, so no other xentrace may run.
+This is for a kernel that refuses kprobes. It costs more than kprobes (each port access of the domain is a
+record) and shows less: no width and no writer, and pcipt's own writes are not marked. So each write only
+causes a re-read. Port accesses of other HVM guests also cause re-reads, because the records do not tell the
+domains apart. Xen's buffers have only one consumer, so no other xentrace may run.
 """
 
 import glob
@@ -43,10 +43,10 @@ class XentraceSource:
     """A `WriteSource` that runs xentrace and decodes its output. The constructor waits for the first record,
     at most 10 s.
 
-    `pvh` is True if dom0 is a PVH one. `command` is the path of xentrace; if it is None, `find_xentrace`
-    finds it. `problems` lists what went wrong, for example why the child ended. A thread reads the output all
-    the time. Otherwise Xen's buffers would overflow while the daemon reads the machine, because these reads
-    are port accesses too.
+    `regions` are the ECAM regions; without them, no ECAM access is decoded. `pvh` is True if dom0 is a PVH
+    one. `command` is the path of xentrace; if it is None, `find_xentrace` finds it. `problems` lists what
+    went wrong, for example why the child ended. A thread reads the output all the time. Otherwise Xen's
+    buffers would overflow while the daemon reads the machine, because these reads are port accesses too.
     Raises: UnsupportedError if dom0 is not PVH, or if xentrace is missing, cannot be run or gives no record;
             InputError if one of the `regions` is impossible or if there are more than 16.
     """
@@ -83,8 +83,8 @@ class XentraceSource:
     def fileno(self) -> int:
         """Return a descriptor to poll; -1 after `close`. It is readable while `read` has something to return.
 
-        The end of the child makes it readable once. After `read` has returned the end, it is never readable
-        again.
+        The end of the child makes it readable once. After `read` has returned the `Lost` for this end, the
+        descriptor is never readable again.
         """
         return self._ready
 
@@ -92,8 +92,8 @@ class XentraceSource:
         """Return the writes and losses that arrived since the last call; empty if there are none. This method
         does not wait for records.
 
-        When the child has ended, the list ends with a `Lost` of unknown count, once, and `problems` gets the
-        reason.
+        When the child has ended, one call returns a list whose last item is a `Lost` of unknown count for
+        this end, and adds the reason to `problems`. Later calls return an empty list.
         Raises: OSError after `close`.
         """
         try:
@@ -166,10 +166,10 @@ class XentraceSource:
         self._thread.start()
 
     def _follow(self, pipe: int, data: bytes) -> None:
-        """Decode the first output `data` and then the output in `pipe`, and queue the accesses and losses.
-        This method runs in the thread.
+        """Decode the first output `data` and then the output in `pipe`, and queue the writes and losses. This
+        method runs in the thread.
 
-        It returns when the child closes the pipe, and queues the mark that the child has ended.
+        When the child closes the pipe, this method queues the mark that the child has ended, and returns.
         """
         while data:
             self._queue(self._decode(data))
@@ -200,10 +200,10 @@ class XentraceSource:
         return found
 
     def _reap(self) -> int:
-        """Wait for the child (kill it after `LAST_WORD` seconds) and for the thread. Return the child's exit
-        code, negative for a signal.
+        """Wait for the child and for the thread. Kill the child if it has not ended after `LAST_WORD`
+        seconds. Return the child's exit code, negative for a signal.
 
-        It must be called at most once, with a child. Afterwards the source has no child.
+        The source must have a child when this is called, and has none afterwards.
         """
         child, self._child = self._child, None
         assert child is not None
@@ -220,7 +220,9 @@ class XentraceSource:
         return code
 
     def _last_error_line(self) -> str:
-        """Return the last line that the child wrote to standard error, or "it said nothing"."""
+        """Return the last line that the child wrote to standard error, or "it said nothing" if there is none.
+        The line that xentrace writes at every start is not counted.
+        """
         said = os.pread(self._stderr, _STDERR_LIMIT, 0)
         return _last_line(said.removeprefix(_GREETING)) or "it said nothing"
 

@@ -107,9 +107,10 @@ class CallHandle(_Handle):
 
 
 class ControlHandle(_Handle):
-    """The toolstack's interface, made through libxenctrl, which works with one Xen release only.
+    """The toolstack's interface (sysctl and domctl), made through libxenctrl.
 
-    If the library belongs to another Xen release, every call returns -EACCES.
+    A libxenctrl belongs to one Xen release. Xen answers -EACCES to a call if the call's interface (sysctl or
+    domctl) has another version in Xen than in the library.
     Raises: LoadError if the library or Xen's device cannot be opened.
     """
 
@@ -140,7 +141,7 @@ class ControlHandle(_Handle):
         """Map the frames 1:1 for dom0. Return 0 or -errno.
 
         After a failure libxc unmaps the frames from the first on, up to the first frame that is not mapped.
-        So some frames can stay mapped.
+        Frames behind that frame can stay mapped.
         """
         return lib.pcipt_control_map(self._open, frames.start, frames.count)
 

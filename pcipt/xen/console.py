@@ -53,10 +53,9 @@ def parse_devices(text: str) -> Dump:
     """Parse the list of devices in a text of Xen's console. Lines before the first header are ignored.
 
     Without a header the result has no devices, and `begun` is False. A missing end of the list is not
-    noticed.
-    Shape:  devices of all segments in the order in which Xen printed them. If a device is printed twice, the
-            owner of its last line is used. A second header changes nothing, because somebody else may press
-            the key too.
+    noticed. A second header does not begin a new list: somebody else may have pressed the key too.
+    Shape:  `owners` holds the devices of all segments in the order in which Xen printed them. If a device is
+            printed twice, the owner of its last line is used.
     """
     owners: dict[Sbdf, Owner] = {}
     broken: list[str] = []
@@ -123,7 +122,7 @@ def _is_foreign(printer: str, text: str, head: str, starts: re.Pattern[str]) -> 
 
 
 def _pieces(line: str) -> Iterator[tuple[str, str, bool]]:
-    """Yield the parts into which Xen's prefixes divide a line. An empty line yields nothing.
+    """Yield the parts into which the prefixes of Xen and guests divide a line. An empty line yields nothing.
 
     Shape:  (_XEN, _GUEST or _NOBODY: who printed the part, its text, True if the line ends with it). _NOBODY
             is a part without a prefix. The text does not contain Xen's prefix. A guest's part runs to the end

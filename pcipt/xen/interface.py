@@ -1,7 +1,8 @@
 """The hypervisor as pcipt sees it: one interface that the real and the simulated Xen implement.
 
 Nothing here decides whether a call is allowed: guards do that before the call. A failed call raises
-`HypervisorError` with a Linux errno; `UnsupportedError` means that this Xen or its libraries cannot do it.
+`HypervisorError` with a Linux errno. `UnsupportedError` means that this Xen or its libraries cannot perform
+the call.
 """
 
 import enum
@@ -67,7 +68,7 @@ class XenIdentity:
     dom0: Dom0Kind
 
     def at_least(self, major: int, minor: int) -> bool:
-        """Return True if this is release `major`.`minor` or a later one."""
+        """Return True if this Xen is of release `major`.`minor` or of a later one."""
         return (self.major, self.minor) >= (major, minor)
 
 
@@ -76,8 +77,8 @@ class DeviceFlags:
     """What dom0 tells Xen about a function, besides its address, when it announces the function to Xen.
 
     `extended` is Xen's flag EXTFN: an ARI function whose device number bits are not 0. `physfn` is the
-    physical function if this is a virtual function, else None. The proximity domain (NUMA node) is never
-    sent, because Linux's node numbers are not ACPI's.
+    physical function if this is a virtual function, else None. The proximity domain (ACPI's number of the
+    NUMA node) is never sent, because Linux numbers the nodes differently.
     Source: Xen public/physdev.h, XEN_PCI_DEV_*; linux drivers/xen/pci.c.
     """
 
@@ -119,8 +120,10 @@ class Hypervisor(Protocol):
         """Return who has a function (XEN_DOMCTL_test_assign_device with DOMID_INVALID).
 
         Return UNTOLD if Xen has no IOMMU (EOPNOTSUPP), if libxenctrl is missing, or if Xen refuses the
-        toolstack interface. These cases raise nothing.
-        Raises: UnsupportedError if the segment is above ffff; HypervisorError if Xen returns another error.
+        toolstack's interface (EACCES, ENOSYS). These cases raise nothing. EINVAL is Xen's answer for
+        ELSEWHERE.
+        Raises: UnsupportedError if the segment is above ffff; HypervisorError if Xen returns an errno that is
+                not named here.
         """
 
     def owners(self) -> Mapping[Sbdf, Owner]:
@@ -133,9 +136,10 @@ class Hypervisor(Protocol):
     def add_device(self, function: Sbdf, flags: DeviceFlags) -> None:
         """Add a function to Xen's list (PHYSDEVOP_pci_device_add).
 
-        If Xen lists the function already, its record is overwritten. After a failure Xen may list the
-        function without an owner (an orphan).
-        Raises: HypervisorError if Xen refuses, with ENODEV for example if no IOMMU unit serves the function;
+        If Xen lists the function already, `flags` replace those in its record. Its owner does not change, but
+        a function without an owner (an orphan) is given to dom0. After a failure Xen may list the function as
+        an orphan.
+        Raises: HypervisorError if Xen refuses, for example with ENODEV if no IOMMU unit serves the function;
                 UnsupportedError if the segment is above ffff; StateError if `flags.physfn` is on another
                 segment.
         """
@@ -144,8 +148,8 @@ class Hypervisor(Protocol):
         """Remove a function from Xen's list (PHYSDEVOP_pci_device_remove).
 
         Xen before 4.19 panics if the function is an orphan (a function without an owner). Guards must prevent
-        that.
-        Raises: HypervisorError if Xen refuses, with ENODEV if Xen does not list the function;
+        that. Xen from 4.19 on removes the orphan, and HypervisorError with EINVAL is raised all the same.
+        Raises: HypervisorError if Xen returns an error, with ENODEV if Xen does not list the function;
                 UnsupportedError if the segment is above ffff.
         """
 
@@ -153,9 +157,9 @@ class Hypervisor(Protocol):
         """Map frames 1:1 for dom0 (domain 0): each guest frame number equals its machine frame number.
 
         The call is XEN_DOMCTL_memory_mapping with DPCI_ADD_MAPPING. After EPERM, EACCES or ENOSYS nothing has
-        changed, because Xen returns these before it maps the first frame. After any other error all `frames`
-        are unmapped, whether or not they were mapped before the call. If the mapped frames are scattered in
-        many pieces, some of them stay mapped. The errno may be that of the unmapping.
+        changed, because Xen returns these before it maps the first frame. After any other error `frames` are
+        unmapped again, also those that were mapped before the call. But if the mapped frames are scattered in
+        many pieces, some of them stay mapped. The errno that is raised may be that of the unmapping.
 
         If `frames` contain RAM, the call succeeds and dom0 loses the RAM. If they contain frames that are
         mapped to other MMIO, Xen kills dom0. Guards must prevent both.
@@ -167,15 +171,15 @@ class Hypervisor(Protocol):
         """Unmap frames for dom0 (XEN_DOMCTL_memory_mapping, DPCI_REMOVE_MAPPING).
 
         If some frames are not mapped, the other frames are unmapped and HypervisorError with EINVAL is
-        raised. If the mapped frames are scattered in many pieces, some of them stay mapped.
+        raised. But if the mapped frames are scattered in many pieces, some of them stay mapped.
         Raises: HypervisorError if Xen refuses; UnsupportedError without libxenctrl; StateError on a PV dom0,
                 where Xen would do nothing and report success.
         """
 
     def reserved_regions(self, function: Sbdf | None = None) -> tuple[Frames, ...]:
-        """Return the reserved memory regions of one function, or of the whole machine if it is None.
+        """Return the reserved memory regions of `function`, or of the whole machine if `function` is None.
 
-        The result is empty if there are none. The call is XENMEM_reserved_device_memory_map.
+        The result is empty if there are no such regions. The call is XENMEM_reserved_device_memory_map.
         """
 
     def permissions(self) -> Mapping[int, Permissions]:

@@ -33,12 +33,13 @@ D = TypeVar("D", Dump, RangesetDump)
 
 
 def open_libxc(root: str = "/") -> "LibXc":
-    """Connect to the running Xen. /sys, /dev and the libraries are looked for below the directory `root`.
+    """Connect to the running Xen. All files and libraries are looked for below the directory `root`.
 
-    Raises: UnsupportedError if there is no Xen, this domain is not the control domain, /dev/xen/privcmd is
-            missing, or no libxencall can be loaded; NotPermittedError if the process may not open Xen's
-            device; HypervisorError if opening the device fails otherwise; MalformedError if
-            /sys/hypervisor/version cannot be read.
+    Raises: UnsupportedError if there is no Xen, this domain is not the control domain or is of an unknown
+            kind, /dev/xen/privcmd and /proc/xen/privcmd are both missing, or no libxencall can be loaded;
+            NotPermittedError if the process may not open Xen's device; HypervisorError if opening the device
+            fails with another errno; MalformedError if /sys/hypervisor/version gives no number for the major
+            or minor version.
     """
     identity = loading.read_identity(root)
     loading.require_privcmd(root)
@@ -84,7 +85,8 @@ class LibXc:
 
         A function whose segment is above ffff gives False, and Xen is not asked about it. Xen is not called
         if no function is left to ask about.
-        Raises: UnsupportedError without libxenctrl; HypervisorError if Xen returns an error.
+        Raises: UnsupportedError without libxenctrl, or if Xen refuses this operation altogether;
+                HypervisorError if Xen returns another error.
         """
         self._require_open()
         asked = [function for function in functions if function.fits_xen]
@@ -137,7 +139,7 @@ class LibXc:
         return told.domains
 
     def add_device(self, function: Sbdf, flags: DeviceFlags) -> None:
-        """Add a function to Xen's list. If Xen lists it already, its record is overwritten.
+        """Add a function to Xen's list. If Xen lists it already, `flags` replace those in its record.
 
         After a failure Xen may list the function without an owner (an orphan).
         Raises: HypervisorError if Xen refuses; UnsupportedError if the function's segment is above ffff;
@@ -176,9 +178,9 @@ class LibXc:
         check(Op.UNMAP, unmap_frames(control.unmap, frames), str(frames))
 
     def reserved_regions(self, function: Sbdf | None = None) -> tuple[Frames, ...]:
-        """Return the reserved memory regions of one function, or of the whole machine if it is None.
+        """Return the reserved memory regions of `function`, or of the whole machine if `function` is None.
 
-        The result is empty if there are none.
+        The result is empty if there are no such regions.
         Raises: HypervisorError if Xen returns an error; UnsupportedError if this Xen does not have the call,
                 or if the function's segment is above ffff.
         """
@@ -217,7 +219,7 @@ class LibXc:
             raise StateError("the connection to Xen was opened in another process; open one here")
 
     def _require_mapping(self) -> ControlHandle:
-        """Return the handle for mapping calls, which is opened by the first call.
+        """Return the handle of libxenctrl, for a mapping call. It is opened when it is first needed.
 
         Raises: StateError on a PV dom0, after `close` and in another process; UnsupportedError without
                 libxenctrl; HypervisorError if opening Xen's device fails.
@@ -227,11 +229,11 @@ class LibXc:
         return self._require_control()
 
     def _require_control(self) -> ControlHandle:
-        """Return the handle of libxenctrl, which is opened by the first call.
+        """Return the handle of libxenctrl. It is opened when it is first needed.
 
-        Raises: UnsupportedError if no libxenctrl works with this Xen; it is remembered and raised again by
-                every later call. HypervisorError if opening Xen's device fails (no memory, no descriptors);
-                the next call tries again.
+        Raises: UnsupportedError if no libxenctrl works with this Xen; every later call raises the same error
+                without a new attempt. HypervisorError if opening Xen's device fails (no memory, no
+                descriptors); the next call tries again.
         """
         if self._control is None and self._control_refusal is None:
             try:
@@ -245,6 +247,7 @@ class LibXc:
     def _open_control(self) -> ControlHandle:
         """Open the first libxenctrl that works with the running Xen and return its handle.
 
+        A library works if Xen does not answer EACCES to a test call (sysctl) that is made through it.
         Raises: UnsupportedError if no library works; HypervisorError if opening Xen's device fails.
         """
         feature = "Xen's toolstack interface"
@@ -271,9 +274,9 @@ class LibXc:
     ) -> D:
         """Press a debug key and return the parsed dump. If the dump is not complete, press the key once more.
 
-        A dump is complete if `complete(dump)` is True and `dump.broken` is empty. A line is broken if lines
-        of another processor interrupted it. `nothing` is the reason in the error if the second dump has no
-        broken line.
+        A dump is complete if `complete(dump)` is True and `dump.broken` is empty. `dump.broken` holds what
+        could not be parsed, because lines of another processor interrupted it. `nothing` is the reason in the
+        error if `broken` is empty in the second dump.
         Raises: UnsupportedError, which names `feature`, if neither dump is complete; the errors of
                 `_printed`.
         """

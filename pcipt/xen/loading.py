@@ -1,7 +1,7 @@
 """Find out which Xen is running, and list the libraries that can talk to it.
 
 Everything is read below the directory `root`, so that a test can use a directory instead of a machine. The
-soname of libxenctrl changes with every Xen release, that of libxencall never did.
+soname of libxenctrl changes with every Xen release, that of libxencall is always the same.
 Source: Linux Documentation/ABI/stable/sysfs-hypervisor-xen.
 """
 
@@ -53,10 +53,10 @@ def read_identity(root: str = "/") -> XenIdentity:
 
 
 def require_privcmd(root: str = "/") -> None:
-    """Raise UnsupportedError if the device for hypercalls is missing.
+    """Raise UnsupportedError if there is no device for hypercalls.
 
-    The device is /dev/xen/privcmd or /proc/xen/privcmd below `root`. Without this check libxencall itself
-    would complain on stderr.
+    The device is /dev/xen/privcmd or /proc/xen/privcmd below `root`; one of them is enough. Without this
+    check libxencall itself would complain on stderr.
     """
     if not any(os.path.exists(os.path.join(root, path)) for path in _PRIVCMD):
         raise UnsupportedError("Xen", "/dev/xen/privcmd is missing (is the module xen-privcmd loaded?)")
@@ -75,8 +75,8 @@ def xenctrl_names(identity: XenIdentity, root: str = "/") -> list[str]:
     """Return the names to try for libxenctrl, in this order.
 
     First the names for the running Xen's release: the soname (only if `root` is /) and the paths of the
-    files. Then the paths of files of other releases, the newest first. A library of another release may work:
-    sysctl kept its version from 4.17 to 4.20, domctl did not.
+    files. Then the paths of files of other releases, the newest first. A library of another release may work
+    for sysctl, because sysctl has the same version in Xen 4.17 to 4.20. domctl has not.
     """
     exact = f"libxenctrl.so.{identity.major}.{identity.minor}"
     own = _installed(root, exact)
@@ -91,7 +91,7 @@ def xenctrl_names(identity: XenIdentity, root: str = "/") -> list[str]:
 def _soname(root: str, name: str) -> list[str]:
     """Return a list with the soname `name`, or an empty list if `root` is not /.
 
-    The dynamic linker knows only the libraries of this machine.
+    Reason: the dynamic linker, which finds a library by its soname, looks only below /.
     """
     return [name] if os.path.realpath(root) == "/" else []
 

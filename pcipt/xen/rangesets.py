@@ -46,8 +46,8 @@ class RangesetDump:
 def parse_permissions(text: str) -> RangesetDump:
     """Parse what each domain may access from a text of Xen's console.
 
-    Shape:  domains in Xen's order; none if the text has no rangesets. If a domain is printed twice, the
-            second print replaces the first.
+    Shape:  `domains` in Xen's order; empty if the text has no rangesets. If a domain is printed several
+            times, the last print is used.
     """
     sets: dict[int, dict[str, tuple[tuple[int, int], ...]]] = {}
     broken: list[str] = []

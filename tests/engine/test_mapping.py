@@ -614,3 +614,21 @@ def test_a_bar_that_comes_from_over_ram_is_explained_as_it_is_treated():
     assert [row[3] for row in told(dry_run(engine))] == ["planned"]
     assert told(compare(engine)) == [("map-mmio", "00:09.0", "0xfe180000", "done")]
     right(stage)
+
+
+@pytest.mark.parametrize("savings", [1, 2, 3])
+def test_pages_that_vpci_forgot_are_unmapped_though_the_service_was_killed_around_the_add(savings):
+    """After the add, Xen lists the function again, and nothing but the record tells that vPCI forgot them."""
+    stage = BusStage(machine())
+    engine, _ = started(stage)
+    stage.time += 5
+    work_off(engine)
+    stage.xen.kernel_remove(S(NIC))
+    stage.write(NIC, 0x04, 2, 0)  # vPCI does not see it any more
+    stage.store.die_at = stage.store.saved + savings
+    engine.add(S(NIC), Reason.OWNER)
+    with pytest.raises(Killed):
+        work_off(engine)
+    stage.store.die_at = None
+    engine, _ = started(stage)
+    right(stage)

@@ -75,13 +75,20 @@ def chosen_functions(source: Source, machine: Machine, texts: Sequence[str]) -> 
 
 
 def _targets(source: Source, texts: Sequence[str]) -> list[tuple[str, Target]]:
-    """Return each part of the arguments with what it names, as text and parsed. Raises AddressError."""
+    """Return a pair for each part of the arguments `texts`, in their order: the part, and what it names
+    (parsed).
+
+    Raises: AddressError if a part is malformed.
+    """
     parts = [part for text in texts for part in _hidden(text)]
     return [(text, target_of(source, text)) for text in parts]
 
 
 def _chosen(source: Source, machine: Machine, targets: Iterable[tuple[str, Target]]) -> list[Sbdf]:
-    """Return the functions that the parsed arguments name, each once. Raises NoSuchDeviceError."""
+    """Return the functions that the parsed arguments `targets` name, each once, in the order of `targets`.
+
+    Raises: NoSuchDeviceError if an argument names no function of `machine`.
+    """
     found = (_found(source, machine, text, target) for text, target in targets)
     return list(dict.fromkeys(sbdf for each in found for sbdf in each))
 

@@ -124,8 +124,9 @@ class _Printer:
                 self._print(found, lambda told: f"  * {text_from_change(told)}")
 
     def _print(self, told: Json, words: Callable[[Json], str]) -> None:
-        """Print an item as one JSON line, or as folded text: its number ("-" if unknown), address, and
-        `words(told)`.
+        """Print `told`, the JSON form of a write or change: as one JSON line, or as folded text.
+
+        The text is its number ("-" if unknown), its address and `words(told)`.
         """
         if self._json:
             print(json.dumps(told))

@@ -84,8 +84,10 @@ def _is(told: Json) -> Rows:
 
 
 def _should_be(wanted: Json) -> Rows:
-    """Return the rows of the chapter "Should be": who must map the function and why, and its desired
+    """Return the rows of the chapter "Should be": who must map the function's BARs and why, and its desired
     mappings.
+
+    If the mapped pages must stay as they are for now, a row has the reason.
     """
     because = f", because {printable(wanted['because'])}" if wanted["because"] else ""
     rows: Rows = [("Mapped by:", BY[wanted["mapped_by"]] + because)]

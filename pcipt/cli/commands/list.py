@@ -92,8 +92,8 @@ def _print_rows(source: Source, wanted: Wanted | None, args: argparse.Namespace)
 def _lines(rows: list[Row], width: int | None, *, colour: bool) -> Iterator[str]:
     """Yield rows (address, class, name) as lines for a terminal, in their order.
 
-    If each row fits into `width` columns, all classes are padded to one width. Otherwise, or if `width` is
-    None, no class is padded. A row that is too long is folded.
+    If each row fits into `width` columns, all classes are padded to the length of the longest one. Otherwise,
+    or if `width` is None, no class is padded. A row that is too long is folded.
     """
     room = max((len(kind) for _, kind, _ in rows), default=0) + 1
     place = max((len(address) for address, _, _ in rows), default=0) + 1
@@ -113,8 +113,8 @@ def _order(raw: RawFunction) -> tuple[int, int, int, int]:
 def _describer(names: Names) -> Callable[[RawFunction], tuple[str, str]]:
     """Return a function that returns the description of a raw function: (class, vendor and device).
 
-    Functions with the same ids are described once, because the result is cached. A function whose config
-    space was read but does not answer has the mark SILENT in its description.
+    Functions with the same ids are described once, because the result is cached. If config space was read and
+    shows that the function does not answer, the description has the mark SILENT.
     """
     known: dict[tuple[Ids, bytes], tuple[str, str]] = {}
 

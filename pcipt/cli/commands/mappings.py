@@ -67,7 +67,11 @@ def lines_from_mappings(
 
 
 def _row(mapping: dict[str, Any], since: str) -> tuple[str, ...]:
-    """Return the cells of one mapping: range, size, address, BAR, who mapped it (with the state), `since`."""
+    """Return the cells of one mapping: range, size, address, BAR, who mapped it, `since`.
+
+    The ledger's state follows who mapped it, if the state is another word and not "held". `since` is the text
+    of the last cell.
+    """
     start, size, bar = int(mapping["start"], 16), mapping["size"], mapping["bar"]
     by, state = str(mapping["by"]), str(mapping["state"])
     return (
@@ -91,7 +95,8 @@ def _shade_of_state(text: str) -> str | None:
 
 
 def legend_from_answer(told: dict[str, Any], width: int | None) -> str:
-    """Return the closing line: how many ranges there are, and how many Xen or pcipt mapped, or are stale.
+    """Return the closing line: the number of ranges, and how many of them are mapped by Xen, by pcipt, or
+    stale.
 
     `told` is the daemon's reply to `Mappings`. The line says that times are UTC, except if `width` is below
     WIDE, because ages are shown then. On a PV dom0 it says that nothing is mapped.

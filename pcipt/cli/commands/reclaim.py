@@ -94,7 +94,7 @@ def _restoring(sbdf: Sbdf, socket: str, holding: ExitStack) -> Step:
     """Return the step in which the daemon restores a function's reserved regions in dom0.
 
     The daemon keeps the regions until `holding` closes the connection. So the step has no undo of its own:
-    after a failure `holding` closes, and the daemon withdraws the regions again.
+    after a failure `holding` closes the connection, and the daemon withdraws the regions again.
     """
 
     def do() -> None:
@@ -114,8 +114,9 @@ def _is_away(socket: str, sbdf: Sbdf) -> bool:
 def _taking(sbdf: Sbdf, toolstack: Toolstack, socket: str, owner: str | None) -> Step:
     """Return the step that takes a function back from xen-pciback and binds it to its driver.
 
-    `owner` is the function's owner before the step. A function of dom0 that was only hidden at boot is not
-    quarantined, and xl refuses to take it back: such a function is unbound from xen-pciback without xl.
+    `owner` is the function's owner before the step, None if the daemon did not tell it. A function of dom0
+    that was only hidden at boot is not quarantined, and xl refuses to take it back: such a function is
+    unbound from xen-pciback without xl. Undoing brings back the state before the step.
     """
     hidden: list[Sbdf] = []
 

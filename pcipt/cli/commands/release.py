@@ -163,7 +163,8 @@ def _giving(sbdf: Sbdf, driver: str | None, toolstack: Toolstack, socket: str) -
     """Return the step that binds a function to xen-pciback and quarantines it.
 
     `driver` is the function's driver before the step; None is no driver. Undoing restores the function's
-    reserved regions and binds the function to `driver` again.
+    reserved regions and binds the function to `driver` again. If `driver` is None, the function is left
+    without a driver.
     """
     given: list[Sbdf] = []
 

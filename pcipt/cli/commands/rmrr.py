@@ -73,9 +73,10 @@ def run(args: argparse.Namespace) -> int:
 def _answer(args: argparse.Namespace) -> dict[str, Any]:
     """Return the reserved regions as JSON.
 
-    With --table they are those of the table files. With --root they are those of the recorded machine.
-    Otherwise they are the daemon's reply. If the daemon does not answer or refuses, the tables of this
-    machine are read; on a PVH dom0, which cannot see the tables, the daemon's error is raised.
+    With --table they are those of the table files. Otherwise, with a --root other than /, they are those of
+    the recorded machine, else the daemon's reply. If the daemon does not answer, refuses or does not know the
+    request, the tables of this machine are read. A PVH dom0 cannot see the tables: there the daemon's error
+    is raised instead.
 
     Raises: InputError if a file or the machine cannot be read, or if a file is not a DMAR or IVRS;
             NotPermittedError if this process may not read the tables. On a PVH dom0: NotRunningError,
@@ -203,8 +204,8 @@ def _print_finding(text: str, code: str, shade: str | None) -> None:
 def _devices(region: dict[str, Any]) -> str:
     """Return the devices of a region as text; "nobody" if it has none.
 
-    A device has its address, with "absent" and its owner if known. A device path that could not be followed
-    has the text of the path.
+    A device is its address, followed by "absent" if it is not present and by its owner if known. A range of
+    devices is "all of" its two ends. A device path that was not followed to a device is shown as the path.
     """
     named = []
     for device in region["devices"]:

@@ -76,8 +76,8 @@ class _Forest:
     def lines(self, names: Names) -> Lines:
         """Return the drawn lines, each as (stem, name). Root buses and functions are in address order.
 
-        The lines have only ASCII characters, except in names, because every terminal and pipe can transport
-        these.
+        A stem has only ASCII characters, because every terminal and pipe can transport these. A name may have
+        others.
         """
         blocks = [
             _prefixed(f"[{segment:04x}:{bus:02x}]-", self._bus(functions, names))

@@ -19,10 +19,10 @@ TIMEOUT = 30.0  # seconds
 def call(path: str, method: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
     """Send one request to the daemon at socket `path` and return the parameters of its reply.
 
-    Raises: NotRunningError if nobody listens or no reply arrives within TIMEOUT seconds; NotPermittedError if
-            the process may not connect or may not call the method; NoSuchDeviceError if the daemon's machine
-            does not have the function; InputError with the daemon's reason for any other error, or if the
-            reply is not of pcipt's protocol.
+    Raises: NotRunningError if nobody listens, if no reply arrives within TIMEOUT seconds, or if the
+            connection is closed before a reply; NotPermittedError if the process may not connect or may not
+            call the method; NoSuchDeviceError if the daemon's machine does not have the function; InputError
+            with the daemon's reason for any other error, or if the reply is not of pcipt's protocol.
     """
     with socket.socket(socket.AF_UNIX) as connection, _progress():
         connection.settimeout(TIMEOUT)
@@ -39,7 +39,7 @@ def call(path: str, method: str, parameters: dict[str, Any] | None = None) -> di
 def stream(path: str, method: str, parameters: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
     """Send one request that has many replies, and yield the parameters of each reply until the daemon stops.
 
-    The request is sent when the first reply is asked for. Waiting for a reply has no time limit.
+    The request is sent when the caller asks for the first reply. Waiting for a reply has no time limit.
 
     Raises: the errors of `call`; NotRunningError when the daemon closes the connection. So the generator
             never ends without an error.
@@ -120,7 +120,8 @@ def _told_errors(path: str) -> Iterator[None]:
 def _read_frame(connection: socket.socket, rest: bytes) -> tuple[bytes, bytes]:
     """Read up to the next NUL byte; return the frame without that byte, and the bytes after it.
 
-    `rest` holds bytes that were read before. Both are empty if the daemon closed the connection first.
+    `rest` holds bytes that were read before. If the daemon closes the connection before the NUL byte, both
+    results are empty.
 
     Raises: OSError if reading fails; TimeoutError after the time limit of the connection.
     """
@@ -136,6 +137,8 @@ def _read_frame(connection: socket.socket, rest: bytes) -> tuple[bytes, bytes]:
 
 def _unwrap(frame: bytes, path: str, method: str) -> dict[str, Any]:
     """Return the parameters of a reply. `frame` is the reply without its NUL byte.
+
+    `path` (of the socket) and `method` are only for the texts of errors.
 
     Raises: NotPermittedError, NoSuchDeviceError or InputError for a reply that reports an error; InputError
             if the frame is not of pcipt's protocol.

@@ -96,9 +96,10 @@ def _with_tables(evidence: Evidence, machine: Machine, root: str) -> Evidence:
 
 
 def _iommu(tables: list[bytes], machine: Machine, regions: Regions) -> IommuScope:
-    """Return which functions the IOMMUs serve, from DMAR and IVRS.
+    """Return which functions the IOMMUs serve, from the DMAR and IVRS among `tables`.
 
-    `absent` is True if neither table is there.
+    `absent` of the result is True if `regions`, which were read from the same tables, come from neither DMAR
+    nor IVRS.
     """
     scope = IommuScope(snapshot_from_machine("", machine), absent=not regions.signatures)
     for data in tables:
@@ -113,8 +114,8 @@ def _iommu(tables: list[bytes], machine: Machine, regions: Regions) -> IommuScop
 def _with_daemon(evidence: Evidence, socket: str) -> Evidence:
     """Return the evidence with the facts about Xen that the daemon at `socket` knows.
 
-    A fact stays unknown if the daemon does not run, or if it refuses the request for that fact. The daemon's
-    reserved regions replace those of the ACPI tables.
+    A fact stays as it is if the daemon does not run, or if it refuses the request for that fact. If the
+    daemon tells the reserved regions, they replace those of the ACPI tables.
     """
     status = _asked(socket, "Status")
     if status is not None:

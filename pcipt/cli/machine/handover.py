@@ -173,9 +173,11 @@ def require_root(command: str, euid: int) -> None:
 
 
 def owners_in(status: Json) -> dict[str, str]:
-    """Return the owner of each function that dom0 has given away, by the function's address as text.
+    """Return the owner of each function in the daemon's list of functions that were given away.
 
-    `status` is the daemon's reply to `Status`. The dict is empty if no function is given away.
+    The keys are the functions' addresses as text. The list has the functions that are bound to xen-pciback,
+    also if dom0 still owns them, and those that Xen shows with another owner. `status` is the daemon's reply
+    to `Status`.
     """
     return {each["sbdf"]: each["owner"] for each in status.get("given_away", [])}
 

@@ -54,7 +54,8 @@ def memory_of(root: str) -> MemorySource:
 def tables_of(root: str, findings: list[Finding]) -> TableReading:
     """Return the ACPI tables of the machine below `root`.
 
-    If the directory of tables is missing or empty, append a finding to `findings` and return no tables.
+    If no table can be read and permission was not the reason, append a finding to `findings` and return no
+    tables.
 
     Raises: NotPermittedError if no table could be read and permission was refused for at least one.
     """

@@ -74,7 +74,8 @@ class Source:
     def no_such_device(self, text: str, near: Sbdf) -> NoSuchDeviceError:
         """Return (do not raise) the error for the missing function `text`.
 
-        It suggests the function nearest to `near`.
+        The error suggests the address on this machine that is most similar to `near`; nothing if the machine
+        has no functions.
 
         Raises: InputError if the machine cannot be read.
         """

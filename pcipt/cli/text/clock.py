@@ -20,8 +20,8 @@ def readable(when: str) -> str:
 def age(when: str, now: float | None = None) -> str:
     """Return how long ago the time `when` was, as its two largest units that are not zero: "2d 5h".
 
-    The units are y, d, h, min and s. An age with one unit has one: "40s"; an age below a second is "0s".
-    Return an empty text if `when` is in the future or is not a time.
+    The units are y, d, h, min and s. If only one unit is not zero, the text has only this one: "40s". An age
+    below a second is "0s". Return an empty text if `when` is in the future or is not a time.
 
     Units:  `now` is in seconds since 1970; None is the present time.
     """

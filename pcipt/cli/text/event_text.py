@@ -56,8 +56,8 @@ def text_from_action(item: Json) -> str:
 def text_from_span(item: Json) -> str:
     """Return the BAR and the address range of an action, each with a space before it: " BAR 0 0x…-0x… (16K)".
 
-    An action with a start but no size gives only its start address. Return an empty text if the action has
-    neither BAR nor start.
+    If the action has a start but no size, its start address takes the place of the range. Return an empty
+    text if the action has neither BAR nor start.
     """
     bar = f" {_bar(item)}" if item.get("bar") is not None else ""
     if item.get("start") is None:
@@ -85,7 +85,9 @@ def text_from_write(write: Json) -> str:
 
 
 def _change(event: Json) -> str:
-    """Return a register change in words: the change, its writer if known, and if reading back found it."""
+    """Return a register change in words: the change, its writer if known, whether reading back found the
+    change.
+    """
     who = f" by {printable(event['who'])}" if event.get("who") else ""
     found = ", found by reading back" if event.get("source") == "read-back" else ""
     return f"{text_from_change(event)}{who}{found}"
@@ -166,7 +168,10 @@ def _window(change: Json) -> str:
 
 
 def _numbers(change: Json) -> str:
-    """Return a change of a bridge's bus numbers in words, and how many functions have new addresses by it."""
+    """Return a change of a bridge's bus numbers in words.
+
+    If functions behind the bridge have new addresses because of it, the text has their number.
+    """
     count = f"; {len(change['moved'])} functions behind it have new addresses" if change.get("moved") else ""
     return f"buses: {_three(change['from'])} -> {_three(change['to'])}{count}"
 

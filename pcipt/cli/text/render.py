@@ -50,12 +50,12 @@ def table(
 ) -> list[str]:
     """Return rows as lines with aligned columns, in their order; an empty list for no rows.
 
-    All rows must have the same number of cells. A line that is longer than `width` columns is folded. Its
-    last cell continues below its beginning. If less than LEAST columns are left for the last cell, the whole
-    cell is put below its row instead. A `width` of None folds nothing.
+    All rows must have the same number of cells. A row that is longer than `width` columns is folded: its last
+    cell gets several lines, each below the beginning of this cell. If less than LEAST columns are left for
+    the last cell, the whole cell is put below its row instead. A `width` of None folds nothing.
 
-    `right` holds the numbers of the columns, from 0, that are aligned to the right. `paint` maps a column to
-    a function that gets a cell's text and returns its colour, or None for no colour.
+    `right` holds the numbers of the columns, from 0, that are aligned to the right. `paint` maps the number
+    of a column to a function that gets a cell's text and returns its colour, or None for no colour.
     """
     if not rows:
         return []

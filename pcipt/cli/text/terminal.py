@@ -20,8 +20,8 @@ def on_terminal() -> bool:
 def wants_colour(choice: str = AUTO) -> bool:
     """Return True if output must be coloured. `choice` is the value of --color.
 
-    "always" gives True and "never" gives False. "auto" gives True if stdout is a terminal and $NO_COLOR is
-    not set (no-color.org).
+    "always" gives True and "never" gives False. "auto" gives True if stdout is a terminal, $TERM is not
+    "dumb" and $NO_COLOR is empty or not set (no-color.org).
     """
     return choice == ALWAYS or (choice == AUTO and on_terminal() and not os.environ.get("NO_COLOR"))
 
@@ -59,9 +59,9 @@ def can_show(character: str) -> bool:
 def folded(text: str, width: int | None, hang: int) -> list[str]:
     """Break one line of text at spaces; return the lines, each at most `width` columns long.
 
-    There is always at least one line, also for an empty text. A `width` of None gives one line. All lines
-    except the first are indented by `hang` columns, or by half of `width` if that is less. A word that is
-    longer than a line is not broken.
+    A word that is longer than `width` is not broken, so its line is longer. There is always at least one
+    line, also for an empty text. A `width` of None gives one line. All lines except the first are indented by
+    `hang` columns, or by half of `width` if that is less.
     """
     lines = []
     while width is not None and len(text) > width:

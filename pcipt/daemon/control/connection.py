@@ -116,8 +116,8 @@ class Peer:
     def _may_ask(self) -> bool:
         """Return True if the next request may be read.
 
-        The answer to the last request must exist, and no bytes may be queued for the peer. A subscriber may
-        have up to STREAM_LIMIT bytes queued.
+        This is so if the answer to the last request exists and no bytes are queued for the peer. For a
+        subscriber up to STREAM_LIMIT bytes may be queued.
         """
         return not self._waits and len(self._output) <= (STREAM_LIMIT if self.subscribed else 0)
 
@@ -196,7 +196,11 @@ class Peer:
             self._refuse("InvalidFrame", f"longer than {REQUEST_LIMIT} bytes")
 
     def _answer(self, frame: bytes) -> None:
-        """Queue the answer to one request, or wait for it (`Later`). The call may start a subscription."""
+        """Queue the answer to one request. The request may start a subscription.
+
+        If the answer does not exist yet (`Later`), it is queued when it is given. A request that is longer
+        than REQUEST_LIMIT bytes is refused.
+        """
         if len(frame) > REQUEST_LIMIT:
             self._refuse("InvalidFrame", f"longer than {REQUEST_LIMIT} bytes")
             return
@@ -235,13 +239,19 @@ class Peer:
             self._loop.after(self._deadline, PATIENCE, self.close)
 
     def _subscribe(self, subscription: Subscription | None) -> None:
-        """Replace the present subscription, whose `over` is called. None only ends it."""
+        """Make `subscription` the present one (None: the peer then has none).
+
+        `over` of the former subscription is called, if there was one and it is another one.
+        """
         before, self._subscription = self._subscription, subscription
         if before is not None and before is not subscription:
             before.over()
 
     def _refuse(self, name: str, why: str) -> None:
-        """Queue an error as the last answer. The connection is closed when the peer has read it."""
+        """Queue an error as the last answer.
+
+        The connection is closed when the error is sent, or after PATIENCE seconds.
+        """
         self._output += error(name, {"reason": why})
         self._input.clear()
         self._closing = True

@@ -99,8 +99,9 @@ def credentials(connection: socket.socket) -> tuple[int, int, frozenset[int]]:
 
 
 def group_of(listener: socket.socket) -> int | None:
-    """Return the group id of the socket's file, whose members may connect; None if the file cannot be
-    examined.
+    """Return the id of the group whose members may connect: the group of the socket's file.
+
+    Return None if the file cannot be examined.
     """
     with contextlib.suppress(OSError):
         return os.stat(listener.getsockname()).st_gid

@@ -1,4 +1,4 @@
-"""The methods of the control socket, each one handler that answers from the engine or its surroundings."""
+"""The methods of the control socket: one handler for each, which answers from engine, watch and metrics."""
 
 import contextlib
 from collections import Counter
@@ -28,8 +28,8 @@ from pcipt.xen.interface import Hypervisor
 class HotplugCounters(Protocol):
     """The counters of the hot-plug source.
 
-    `overruns` counts errors of the socket, `gaps` holes in the sequence numbers, and `forged` messages that
-    the kernel did not send.
+    `overruns` counts errors of the socket, `gaps` readings that found sequence numbers missing, and `forged`
+    messages that the kernel did not send.
     """
 
     overruns: int
@@ -96,8 +96,8 @@ class Answers:
 
         A function that was removed is found as long as there are events about it.
 
-        Raises: AddressError if the address is malformed; NoSuchDeviceError if there are no events and no such
-                function.
+        Raises: AddressError if the address is malformed, or names more than one function; NoSuchDeviceError
+                if the machine has no such function and there are no events about it.
         """
         machine, target = self._engine.machine, self._target(parameters)
         events = self._announcer.history_of(machine, target)

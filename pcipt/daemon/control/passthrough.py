@@ -2,7 +2,7 @@
 
 The commands hand functions over by xl; the daemon asks Xen for the owner and does not believe a command. A
 reclaim keeps the reserved regions of its function in dom0 as long as its connection is open: if the command
-is killed, they do not stay.
+is killed, the regions are withdrawn again.
 """
 
 from collections.abc import Callable, Collection
@@ -43,7 +43,8 @@ class Passthrough:
         self._soon = soon
 
     def release(self, sbdf: Sbdf) -> dict[str, Any]:
-        """Ask Xen who owns a function now. Withdraw or restore its reserved regions if the owner requires it.
+        """Ask Xen for the present owner of a function. Withdraw or restore the function's reserved regions if
+        this owner requires it.
 
         Return the reply to `Release`: the owner, the reserved regions and the actions. A failed action is in
         the reply; it raises nothing.
@@ -53,8 +54,8 @@ class Passthrough:
     def reclaim(self, sbdf: Sbdf) -> Subscription:
         """Restore the reserved regions of a function, and keep them until the returned subscription ends.
 
-        The subscription has one event, the reply: the owner, the reserved regions and the actions. When it
-        ends, the regions are withdrawn again, unless a device of dom0 needs them.
+        The subscription has one event, the reply: the owner, the reserved regions and the actions. When the
+        subscription ends, the regions are withdrawn again, except those that a device of dom0 needs.
 
         Raises: StateError if a region is not restored: DMA of the function's driver would fault.
         """
@@ -81,7 +82,8 @@ class Passthrough:
         """Compare the memory that guests may access with the memory of their functions.
 
         Return the reply to `Guests`: the domain numbers of the guests that were looked at, and the findings
-        in order of address. All functions that are bound to xen-pciback are reconciled too.
+        in order of address. All functions that are bound to xen-pciback are reconciled too, so that new
+        findings are announced.
 
         Raises: UnsupportedError if Xen does not tell what guests may access.
         """
@@ -98,7 +100,7 @@ class Passthrough:
         return {"version": 1, "guests": looked_at, "findings": findings}
 
     def _kept(self, frames: Frames) -> Kept:
-        """Return what the ledger says about a reserved region."""
+        """Return the state of a reserved region by the ledger."""
         return kept_in(self._engine.ledger, frames)
 
     def _told(self, sbdf: Sbdf, outcomes: list[Outcome]) -> dict[str, Any]:

@@ -140,9 +140,9 @@ def members_of(parameters: object) -> Message:
 
 
 def require_known(key: str, allowed: Collection[str], method: str) -> None:
-    """Check that `method` has a parameter `key`: that it is in `allowed`.
+    """Check that `key` is in `allowed`, the names of the parameters of `method`.
 
-    Raises: ParameterError if it is not; the error lists the allowed ones.
+    Raises: ParameterError if it is not; the error lists the allowed names.
     """
     if key not in allowed:
         known = f"expected {' or '.join(allowed)}" if allowed else f"{method} has none"

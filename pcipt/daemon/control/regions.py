@@ -106,7 +106,10 @@ def _mapped(regions: Regions, view: XenView, ledger: Ledger) -> dict[Frames, Map
 
 
 def _state(region: Region, frames: Frames, view: XenView, ledger: Ledger) -> Mapped:
-    """Return whether a region is mapped: by the ledger if pcipt has changed it, else by Xen's list."""
+    """Return whether a region is mapped in dom0, and by whom.
+
+    The ledger says it if pcipt has changed the region; otherwise `_by_xen` derives it from Xen's lists.
+    """
     kept = kept_in(ledger, frames)
     return _by_xen(region, view) if kept is Kept.BY_XEN else _KEPT[kept]
 
@@ -114,10 +117,10 @@ def _state(region: Region, frames: Frames, view: XenView, ledger: Ledger) -> Map
 def _by_xen(region: Region, view: XenView) -> Mapped:
     """Return whether Xen has mapped a region that pcipt has not changed: BY_XEN, NO or UNKNOWN.
 
-    NO: Xen does not list the region. UNKNOWN: Xen could not be asked, or it lists the region and knows none
-    of its devices. Xen maps a region that it lists as long as it knows one of the region's devices, whoever
-    owns that device. If the last device was plugged in after boot, Xen forgets to unmap the region when that
-    device is removed.
+    UNKNOWN: Xen could not be asked, or it lists the region and knows none of the region's devices. NO: Xen
+    does not list the region. BY_XEN: Xen lists the region and knows one of its devices, whoever owns that
+    device; Xen then keeps the region mapped. Cause of UNKNOWN without a known device: if the last device was
+    plugged in after boot, Xen forgets to unmap the region when that device is removed.
 
     Source: xen/drivers/passthrough/vtd/iommu.c, intel_iommu_add_device, intel_iommu_remove_device.
     """

@@ -39,8 +39,9 @@ class Resyncs:
         """Begin to compare everything; return the reply to `Resync`, which is given when the comparison is
         finished.
 
-        With `dry_run` no action is performed. A comparison that has begun is not shared: a client that asks
-        meanwhile gets the next one, together with all others that ask until it begins.
+        With `dry_run` no action is performed, and the comparison is for this client alone. Otherwise one
+        comparison serves all clients that asked before it began. A client that asks later waits for the next
+        comparison.
         """
         later = Later()
         if dry_run:
@@ -51,9 +52,10 @@ class Resyncs:
         return later
 
     def take(self, scope: Scope, report: Report) -> None:
-        """Take the report of one reconciliation. If it ends a comparison that clients asked for, answer them.
+        """Take the report of one reconciliation.
 
-        The outcomes of the comparison's earlier slices are kept for the answer. Reports of other
+        If this reconciliation was the last slice of a comparison that clients asked for, answer these
+        clients. The outcomes of the comparison's earlier slices are kept for the answer. Reports of other
         reconciliations are ignored. Before the answer, functions that are due are reconciled too, and their
         outcomes are added.
         """
@@ -72,7 +74,10 @@ class Resyncs:
             later.give(self._answer(outcomes))
 
     def _rehearse(self, later: Later, one_slice: Callable[[], Report]) -> None:
-        """Do one slice of a dry run in each turn of the loop; give the answer after the last slice."""
+        """Do one slice of a dry run in each turn of the loop, by calling `one_slice`.
+
+        After the last slice, give the answer to `later`.
+        """
         name = f"rehearsal {next(self._numbers)}"
         outcomes: list[Outcome] = []
 

@@ -1,4 +1,4 @@
-"""The server of the control socket: it checks who may ask and how much, and calls a table of handlers.
+"""The server of the control socket: it checks who may ask, applies limits, and calls a table of handlers.
 
 Credentials of a peer are checked before any byte is read. Root may call everything; members of the socket's
 group and the daemon's own user may only read; all others are refused. The unread bytes of all peers together
@@ -42,8 +42,8 @@ class Server:
     """The server of the control socket `listener`.
 
     `handlers` and `streams` map names of METHODS to functions. A handler returns the reply's parameters or a
-    `Later`; a stream returns a Subscription. `path` is the socket file if the daemon has made it, else None:
-    `close` deletes it.
+    `Later`; a stream returns a Subscription. `path` is the socket file if the daemon has made it, else None;
+    `close` deletes this file.
 
     Raises: OSError if `path` does not exist.
     """
@@ -81,8 +81,8 @@ class Server:
     def _admit(self, connection: socket.socket) -> None:
         """Serve a new connection, or send it an error and close it.
 
-        The error is sent if the peer has no permission, or if there are too many connections. A connection of
-        this process (the watchdog makes one) is never one too many.
+        The error is sent if the peer has no permission, or if there are too many connections. A connection
+        that this process makes (the watchdog makes one) is accepted whatever the number of connections is.
         """
         pid, uid, groups = credentials(connection)
         if uid not in {0, os.geteuid()} and self._group not in groups:

@@ -135,9 +135,9 @@ class Player:
         """Return True if the engine must act before this event, by the times in the recording.
 
         The engine must act before a step, a loss and a write without a time, and before the first write after
-        one of these. The engine must also act before a write that came later than the settle time after the
-        last collected write, or later than PATIENCE after the first one. Call this once for each event: it
-        remembers the event's time.
+        one of these. The engine must also act before a write that came more than the settle time after
+        the last collected write, or more than PATIENCE after the first collected write.
+        Call this method once for each event, because it remembers the event's time.
         """
         when = event.when if isinstance(event, ConfigWrite) else None
         first, last = self._gathered
@@ -183,7 +183,8 @@ def differences(path: str, actions: Iterable[Action]) -> list[str]:
     """Compare actions with the expected ones in the file `path`; return a unified diff, empty if they are the
     same.
 
-    A key that no line of the file has is not compared. If no line has a key, all KEYS are compared.
+    A key that no line of the file has is not compared. If the file has no keys at all (it is empty, for
+    example), all KEYS are compared.
 
     Raises: InputError if the file cannot be read or is not JSON Lines of actions.
     """

@@ -167,7 +167,8 @@ class Replay:
     def events(self) -> Iterator[ConfigWrite | Lost | Step]:
         """Yield writes, losses and steps in the order in which they happened.
 
-        A step stands after the write that has the step's number. A step without a number stands at the end.
+        A step with a number stands before the first write that has a greater number. If there is no such
+        write, it stands after all writes. A step without a number stands at the end.
 
         Raises: InputError if the trace cannot be read, or if a record is damaged.
         """
@@ -222,8 +223,8 @@ class Replay:
     def _replug(self, before: set[Sbdf]) -> None:
         """Unplug the functions that were in `before` and are missing now, then plug those that are new.
 
-        If `announces` is set in the recording, the simulated kernel also reports each of these functions to
-        Xen.
+        If `announces` is set in the recording, the simulated kernel also reports to Xen each function that is
+        plugged, and each unplugged function that Xen knows.
         """
         now = {raw.sbdf: raw for raw in self._files.read_machine()}
         for sbdf in sorted(before - now.keys(), reverse=True):

@@ -83,9 +83,9 @@ class Announcer:
         self._add(place, events.event_from_hotplug(sbdf, action, self._clock()))
 
     def tell_loss(self, what: str, count: int | None = None) -> None:
-        """Announce to log and monitors that events were lost, so that everything is compared again.
+        """Announce to log and monitors that events were lost. Everything is compared again because of this.
 
-        `what` says which events. A `count` of None is an unknown number. No history gets the event.
+        `what` says which events were lost. A `count` of None is an unknown number. No history gets the event.
         """
         missing = {"count": count} if count else {}
         self._log.warning("comparing everything", kind="lost", reason=what, **missing)

@@ -54,7 +54,7 @@ def event_from_finding(sbdf: Sbdf | None, finding: Finding, when: str, *, gone: 
 def event_from_loss(when: str, count: int | None, what: str) -> Event:
     """Return the event for lost events, of kind "lost".
 
-    `what` says which; a `count` of None is an unknown number.
+    `what` says which events were lost; a `count` of None is an unknown number.
     """
     return {**_head(when, "lost"), "count": count, "text": what}
 

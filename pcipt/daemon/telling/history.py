@@ -27,8 +27,8 @@ class History:
     def add(self, place: PciPath | Sbdf | str, event: Event) -> None:
         """Append an event to the history of the function with this PCI path (its address if it has no path).
 
-        At most EVENTS events of one function are kept, the newest. If there are PLACES keys already, the key
-        whose last event is the oldest is removed.
+        At most EVENTS events of one function are kept, the newest. If the function has no history yet and
+        PLACES others have one, the history whose last event is the oldest is removed.
         """
         key = str(place)
         if key not in self._events and len(self._events) >= PLACES:
@@ -40,10 +40,13 @@ class History:
     def of(self, machine: Machine, target: Sbdf | PciPath) -> list[Event]:
         """Return the events of the function at this address or PCI path, oldest first. The list may be empty.
 
-        If Linux has a function at the address `target`, the events under its address and its PCI path are
-        returned. If not, renumberings may have given `target` to a function that Linux still has at its
-        former address: then the events of that function and of these renumberings are returned. Otherwise the
-        events recorded under `target`, or about that address, are returned.
+        Case 1: Linux has a function at the address `target`. Return the events recorded under its address and
+        under its PCI path.
+        Case 2: Linux has none at `target`, but the history has renumberings that moved a function to
+        `target`, and Linux still has this function at its former address. Return the events of this function,
+        those recorded under `target`, and the renumberings.
+        Case 3: every other case. Return the events recorded under `target` or under an address that these
+        events name, the events about the address `target`, and the renumberings to it.
         """
         keys = {str(target)}
         moves = [] if target in machine.functions else self._moves_to(target)

@@ -77,8 +77,8 @@ class Logs:
     ) -> MutableMapping[str, Any]:
         """Return the event if its kind and device are within the rate limit.
 
-        The first event that is dropped logs a warning. The next event that passes has the number of dropped
-        ones, as `held_back`.
+        When an event is dropped and the one before it was not, a warning is logged. The next event that
+        passes has the number of dropped ones, as `held_back`.
 
         Raises: structlog.DropEvent if there were too many events of this kind about this device.
         """
@@ -171,6 +171,9 @@ def _safe(value: object) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a text in double quotes if it is empty or has a space or a double quote; else unchanged."""
+    """Return a text in double quotes if it is empty or has a space or a double quote; else unchanged.
+
+    Each double quote in the text gets a backslash before it.
+    """
     escaped = text.replace('"', '\\"')
     return f'"{escaped}"' if " " in text or escaped != text or not text else text

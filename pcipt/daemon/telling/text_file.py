@@ -1,8 +1,8 @@
 """The metrics file for node_exporter's textfile collector, written after changes of the metrics.
 
 At least PAUSE seconds pass between two writes. The file is written under another name and renamed, so that a
-reader never sees half of it. It is deleted when the daemon stops. A write error is reported once, and again
-only after a successful write.
+reader never sees half of it. It is deleted when the daemon stops. If several writes in a row fail, only the
+first error is reported.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ class Textfile:
     """The metrics file `path` of node_exporter. An empty path writes no file. `text` returns the content.
 
     The first write is scheduled at once, later ones by `changed`. `complain` is called with the path and the
-    error of a failed write, and again only after a successful write.
+    error of a failed write. If several writes in a row fail, it is called only for the first.
     """
 
     def __init__(
@@ -32,9 +32,10 @@ class Textfile:
         self.changed()
 
     def changed(self) -> None:
-        """Schedule a write: in the next turn of the loop, or PAUSE seconds after the last write.
+        """Schedule a write: in the next turn of the loop, if no write was made in the last PAUSE seconds.
 
-        Do nothing if the path is empty.
+        Otherwise the write comes PAUSE seconds after the last write. If the path is empty, no write is
+        scheduled.
         """
         self._pending = bool(self._path)
         if self._pending and not self._pausing:
@@ -55,7 +56,10 @@ class Textfile:
         self._remove()
 
     def _write(self) -> None:
-        """Write the file if a metric has changed, and begin the pause; the loop calls this."""
+        """Write the file and begin the pause; the loop calls this.
+
+        If no metric has changed since the last write, only end the pause.
+        """
         if not self._pending or not self._path:
             self._pausing = False
             return
@@ -81,7 +85,7 @@ def write_aside(path: str, text: str) -> None:
 
     A reader never sees half of the text.
 
-    Raises: OSError if that fails; the old file is then still complete.
+    Raises: OSError if the text cannot be written; the old file, if there was one, is then unchanged.
     """
     directory, base = os.path.split(path)
     fresh = os.path.join(directory, f".{base}.new")  # the collector reads only *.prom

@@ -101,7 +101,7 @@ class GuestLeftovers:
             self.findings[sbdf] = (*self.findings.get(sbdf, ()), *found)
 
     def _rightful(self, function: Function, raws: Mapping[Sbdf, RawFunction]) -> list[Frames]:
-        """Return pages that libxl lets a guest access and that are no BAR: reserved regions, ROM's place."""
+        """Return pages beside BARs that libxl lets a guest access: reserved regions, Linux's ROM resource."""
         raw = raws.get(function.sbdf)
         lines = raw.resources[ROM_INDEX : ROM_INDEX + 1] if raw is not None else ()
         roms = [

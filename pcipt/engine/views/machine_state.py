@@ -18,8 +18,9 @@ from pcipt.remap.plan_moves import bridges_above, find_moves, subtree
 class MachineState:
     """The functions of the machine, their places, BARs and renumberings.
 
-    `bars` is an index of the BARs of all functions. `renumbered` holds, by Linux's address, the functions
-    that renumbered buses have taken to another address: that address, or None if no bus number leads to them.
+    `bars` is an index of the BARs of all functions. `renumbered` maps Linux's address of each function
+    whose buses were renumbered to the address at which the function answers now, or to None if no bus number
+    leads to the function.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -115,7 +116,7 @@ class MachineState:
         return changed
 
     def _find_renumbered(self, uncertain: Iterable[Sbdf]) -> None:
-        """Find again where functions are that may be renumbered.
+        """Update `renumbered` for functions that may be renumbered.
 
         For a bridge that is not renumbered, the search begins at the bridge itself. For any other function,
         it begins at the nearest bridge above that is not renumbered.
@@ -145,6 +146,6 @@ class MachineState:
 
 
 def bridge_numbers(function: Function) -> tuple[int, int] | None:
-    """Return the secondary and subordinate bus of a bridge that can be read; None for other functions."""
+    """Return the secondary and subordinate bus of a bridge, None if unreadable or if it is no bridge."""
     bridge = function.bridge
     return (bridge.secondary, bridge.subordinate) if bridge is not None else None

@@ -24,10 +24,11 @@ def ask_owners(
     """Return Xen's view of these functions, all of which Xen lists.
 
     `before` is the former view. `given` are the functions that are bound to xen-pciback. The console is read
-    for functions that are not dom0's now and had no other owner in `before`. It is read for functions in
-    `given`, too: for all of them if `handed` is True, else for those that have come back from a guest or from
-    Xen itself. All others keep their owner of `before`. A function that is not dom0's and that the console
-    does not name is in `elsewhere`, with its former owner or an unnamed one.
+    for functions that are not dom0's now and that were neither in `elsewhere` nor in `orphans` of `before`.
+    It is read for functions in `given`, too: for all of them if `handed` is True, else for those that have
+    come back from a guest or from Xen itself. All other functions keep their owner of `before`. A function
+    that is not dom0's and that the console does not name stays an orphan if it was one; else it is in
+    `elsewhere`, with its former owner or an unnamed one.
     Raises: HypervisorError, UnsupportedError if the hypercall fails. A console that cannot be read is no
             error.
     """
@@ -48,7 +49,7 @@ def ask_owners(
 
 
 def _owners(xen: Hypervisor, unclear: Collection[Sbdf]) -> dict[Sbdf, Owner]:
-    """Return the owners of the functions in `unclear` by the console; without those that it does not name."""
+    """Return the owners of those functions in `unclear` that the console names; empty if it is unreadable."""
     try:
         return {sbdf: owner for sbdf, owner in xen.owners().items() if sbdf in unclear} if unclear else {}
     except (UnsupportedError, HypervisorError):

@@ -16,7 +16,8 @@ EVERYTHING = Frames(Gfn(0), 1 << 52)
 def read_protection(host: Host, xen: Hypervisor) -> tuple[Protected, tuple[Finding, ...]]:
     """Read memory maps, ACPI tables and reserved regions.
 
-    Return the protected pages, and findings about what could not be read.
+    Return the protected pages (all pages if no memory map can be read), and findings about what could not be
+    read.
     """
     try:
         memory = host.memory()
@@ -35,9 +36,9 @@ def read_protection(host: Host, xen: Hypervisor) -> tuple[Protected, tuple[Findi
 
 
 def read_reserved(xen: Hypervisor) -> tuple[tuple[Frames, ...], tuple[Finding, ...]]:
-    """Return the reserved regions that Xen lists, and a finding if it could not be asked.
+    """Return the reserved regions that Xen lists, and a finding if Xen could not be asked.
 
-    A Xen that does not have the call lists none, without a finding.
+    A Xen that does not have the call lists no region, and there is no finding.
     """
     try:
         return xen.reserved_regions(), ()

@@ -15,7 +15,8 @@ from pcipt.xen.interface import Hypervisor
 class Reserved:
     """The reserved regions that Xen lists, and the functions that need each of them.
 
-    `trouble` is a finding if the last question to Xen failed, else None. No region may be withdrawn then.
+    `trouble` is a finding if the last question to Xen failed, else None. No region may be withdrawn while
+    `open` has a function.
     """
 
     def __init__(self, xen: Hypervisor) -> None:
@@ -50,7 +51,8 @@ class Reserved:
     def read(self, functions: Iterable[Sbdf]) -> None:
         """Ask Xen for all regions, and for the regions of these functions.
 
-        If Xen lists the regions, all earlier answers are forgotten. If the question fails, they stay.
+        If Xen lists the regions, all earlier answers are forgotten. If Xen cannot be asked for the list, the
+        earlier answers stay. A Xen that does not have the call has no regions.
         """
         self._listed, self._open = False, {sbdf for sbdf in functions if sbdf.fits_xen}
         self._ask()

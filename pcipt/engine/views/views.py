@@ -73,7 +73,7 @@ class Views:
 
     @property
     def trouble(self) -> Finding | None:
-        """The finding that a question to Xen failed; None again once `ask` or `ask_everything` succeeds."""
+        """The finding that a question to Xen failed; None after `ask` or `ask_everything` has succeeded."""
         return self._questions.trouble
 
     def rehearsed(self) -> "Views":
@@ -185,13 +185,13 @@ class Views:
         return True
 
     def ask_if_listed(self, functions: Iterable[Sbdf]) -> frozenset[Sbdf] | None:
-        """Return the functions that entered or left Xen's list since `ask`; None if Xen cannot be asked."""
+        """Return the functions for which Xen's list is not as `view` says; None if Xen cannot be asked."""
         return self._questions.ask_if_listed(frozenset(functions))
 
     def look_at_guests(self) -> list[int]:
         """Compare what guests may access with what their functions need; set `guests.findings`.
 
-        Return the domain numbers of the guests that were looked at; an empty list if Xen cannot be asked.
+        Return the domain numbers of the guests that were looked at; empty if Xen cannot be asked.
         """
         return self.guests.look(self.machine, self.state.raws, self.view)
 
@@ -252,7 +252,7 @@ class Views:
         """Return which bridges must get Linux's bus numbers for a short time, so that a function that is on
         another bus in hardware answers at `linux`, its address in Linux.
 
-        Raises: UnsupportedError if it cannot be reached there.
+        Raises: UnsupportedError if the function cannot be reached at `linux`.
         """
         return plan_detour(self.machine, linux, self.state.raws)
 

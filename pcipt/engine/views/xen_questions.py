@@ -16,7 +16,7 @@ class Questions:
     """The last answers of Xen. The sets of `view` change in place, so that a question costs the same on a
     machine of any size; the object `view` may be replaced.
 
-    `trouble` is the finding that a question failed. It is None again once `ask` or `ask_everything` succeeds.
+    `trouble` is the finding that a question failed. It is None after `ask` or `ask_everything` has succeeded.
     While it is set, the view has older answers.
     """
 
@@ -55,7 +55,10 @@ class Questions:
         *,
         handed: bool,
     ) -> bool:
-        """Ask about functions and replace the answers about `replaced`, or all answers if that is None."""
+        """Ask about functions; replace the answers about `replaced`, or all answers if `replaced` is None.
+
+        `given`, `handed` and the result are those of `ask`.
+        """
         before = XenView() if replaced is None else self.view
         try:
             known = frozenset(_known(self._xen, functions))

@@ -154,7 +154,8 @@ def memory_window(first: int, last: int, *, prefetchable: bool) -> bytes:
 def _address(size: int, kind: int, flags: int, first: int, last: int) -> bytes:
     """Return an address space descriptor of the type `kind` (MEMORY, IO or BUS).
 
-    Its numbers have `size` bytes (2, 4 or 8). `first` and `last` are inclusive.
+    Its numbers have `size` bytes (2, 4 or 8). `first` and `last` are inclusive. `flags` are the flags that
+    are specific to the type.
     Raises: struct.error if a number does not fit into `size` bytes.
     """
     numbers = struct.pack(_ADDRESS_FORMS[size], 0, first, last, 0, last - first + 1)

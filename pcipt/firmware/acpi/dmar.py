@@ -175,7 +175,7 @@ def parse_dmar(table: Table) -> Dmar:
 def _scopes(data: bytes, start: int, end: int, findings: list[Finding]) -> tuple[Scope, ...]:
     """Return the device scopes between two byte offsets, in table order.
 
-    A scope whose length is below 8 or odd is left out. A scope with an impossible hop (device above 1F,
+    A scope whose length is 2 to 7 or odd is left out. A scope with an impossible hop (device above 1F,
     function above 7) is kept. A scope whose length is below 2, or that runs past `end`, ends the walk. In
     each of these cases a finding is appended to `findings`.
     """

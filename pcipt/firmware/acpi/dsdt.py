@@ -1,9 +1,9 @@
 """Build the DSDT of a guest: its processors and, if functions are passed through, one PCI root bridge.
 
 The windows of the root bridge cover exactly the BARs of the passed-through functions. Each kind of window is
-computed separately; windows that touch are joined. So a BAR that the guest's kernel moves stays inside the
-addresses that the hypervisor has mapped. The functions appear on bus 0 of segment 0, because a virtual PCI
-bus has them there.
+computed separately; windows of one kind that touch or overlap are joined. So a BAR that the guest's kernel
+moves stays inside the addresses that the hypervisor has mapped. The functions appear on bus 0 of segment 0,
+because a virtual PCI bus has them there.
 """
 
 from collections.abc import Iterable, Sequence
@@ -83,7 +83,8 @@ def build_dsdt(header: Header, vcpus: int, windows: Windows | None = None) -> by
     """Return the bytes of a DSDT with `vcpus` processors, whose UIDs are 0, 1, 2, …
 
     `windows` are those of the root bridge for bus 0; None means that the DSDT has no root bridge.
-    Raises: ValueError if `vcpus` is above MAX_PROCESSORS (4096).
+    Raises: ValueError if `vcpus` is above MAX_PROCESSORS (4096); struct.error if a window is too large for
+            its descriptor (see `aml.io_window`).
     """
     processors = (
         aml.device(

@@ -1,8 +1,8 @@
 """Parse and build the FADT (signature FACP), which describes the machine's fixed hardware.
 
-A FADT is represented as a mapping from field to number. It has the fields that end within its length; the
-revision decides the length. A generic address (12 bytes) is represented as one little-endian number;
-`io_port` builds it.
+A FADT is represented as a mapping from field to number. It has the fields that end within the length of the
+table. In a FADT that pcipt builds, the revision decides the length. A generic address (12 bytes) is
+represented as one little-endian number; `io_port` builds it.
 Source: ACPI 6.5 §5.2.9, table 5.9; ACPI 1.0b §5.2.5 for revision 1.
 """
 

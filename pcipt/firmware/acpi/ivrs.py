@@ -42,8 +42,9 @@ class Unit:
 class MemoryBlock:
     """One IVMD block: memory reserved for the functions with routing ids `first` to `last` (inclusive).
 
-    `offset` is the block's byte offset in the table. The memory is `size` bytes from `start` on. All numbers
-    are as in the table: `size` may be 0, `last` may be below `first`.
+    `offset` is the block's byte offset in the table. The memory is `size` bytes from `start` on. `flags` has
+    the bits IVMD_UNITY and IVMD_EXCLUSION. All numbers are as in the table: `size` may be 0, `last` may be
+    below `first`.
     """
 
     offset: int
@@ -74,9 +75,10 @@ def parse_ivrs(table: Table) -> Ivrs:
 
     Shape:  blocks in table order. A block whose length is impossible ends the walk; the blocks before it are
             kept. A block that is too short for its type is left out. A table shorter than 48 bytes has no
-            blocks. Each of these gives a finding. An IVMD block whose last routing id is below its first is
-            kept, with a finding. If several IVHD blocks describe the same IOMMU, all of them are kept, and
-            the IOMMU serves the union of their functions.
+            blocks. Each of these gives a finding, and so does each fault of a device entry (see `_selected`).
+            An IVMD block whose last routing id is below its first is kept, with a finding. If several IVHD
+            blocks describe the same IOMMU, all of them are kept, and the IOMMU serves the union of their
+            functions.
     """
     data, findings = table.data, list(table.findings)
     if len(data) < BLOCKS_AT:
@@ -111,7 +113,7 @@ def parse_ivrs(table: Table) -> Ivrs:
 
 
 def _memory(table: Table, at: int, kind: int) -> MemoryBlock:
-    """Return the decoded IVMD block at byte offset `at`, which must have 32 bytes."""
+    """Return the decoded IVMD block at byte offset `at`, which must have at least 32 bytes."""
     first, last = (0, 0xFFFF) if kind == IVMD_ALL else (table.u16(at + 4), table.u16(at + 6))
     if kind == IVMD_ONE:
         last = first
@@ -180,7 +182,7 @@ def _entry_size(data: bytes, at: int, kind: int) -> int:
     """Return the size in bytes of the device entry at `at`; 0 if the data ends before the size is known.
 
     For a type below F0 the size is 4 << (bits 7:6 of the type). An entry for a named device (type F0 and
-    above) has the length of its name in byte 21.
+    above) has 22 bytes and then a name, whose length is in byte 21.
     """
     if kind < _NAMED:
         return 4 << (kind >> 6)

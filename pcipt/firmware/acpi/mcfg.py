@@ -1,7 +1,7 @@
 """Parse the MCFG table, which lists the ECAM regions: memory through which config space is accessed.
 
-Source: PCI Firmware Specification 3.3 §4.1.2. The base address is that of bus 0, even if the first bus of the
-        region is another one.
+The base address of a region is that of bus 0, even if the first bus of the region is another one.
+Source: PCI Firmware Specification 3.3 §4.1.2.
 """
 
 import struct
@@ -29,8 +29,8 @@ def parse_mcfg(table: Table) -> Mcfg:
     """Return the decoded MCFG table. Its signature is not verified; faults become findings, not errors.
 
     An entry is left out with a finding if its last bus is below its first, if its base is not aligned to 1
-    MiB, or if 256 buses from that base would not end below 2^64. If the table ends within an entry, that
-    entry is left out with a finding too.
+    MiB, or if its base is in the last 256 MiB (the size of 256 buses) below 2^64. If the table ends within an
+    entry, that entry is left out with a finding too.
     """
     findings = list(table.findings)
     regions = []

@@ -50,9 +50,8 @@ def build_rsdp(rsdp: Rsdp) -> bytes:
 def parse_rsdp(data: bytes, source: str = "RSDP") -> Rsdp:
     """Return the fields of the RSDP at the beginning of `data`.
 
-    Checksums and the length field are not verified.
-
-    `source` names the input in the error. Bytes behind the RSDP are ignored.
+    Checksums and the length field are not verified. `source` names the input in the error. Bytes behind the
+    RSDP are ignored.
     Raises: MalformedError if `data` does not begin with the signature "RSD PTR ", or has fewer bytes than the
             revision requires (20 for revision 0, else 36).
     """

@@ -131,13 +131,13 @@ def is_guest(tables: TableSet) -> bool:
 
 
 def tables_from_image(image: MemoryImage, rsdp: Address) -> TableSet:
-    """Return the RSDP at address `rsdp`, and all tables to which pointers lead from there, at any depth.
+    """Return the RSDP at address `rsdp`, and all tables to which pointers lead from it, at any depth.
 
     Shape:  tables in the order in which the search reaches them: XSDT, RSDT, the tables that these list, DSDT
             and FACS of a FADT; at most `MAX_TABLES` (264), each address once. A table whose header is not in
             the image is left out; `pvh.check_tables` reports the pointer that leads to it. A table is cut
             where its piece of the image ends, and at 16 MiB.
-    Raises: MalformedError if no RSDP is at that address, or if the image has fewer of its bytes than its
+    Raises: MalformedError if no RSDP is at that address, or if the image has fewer bytes of the RSDP than its
             revision requires.
     """
     data = image.read(rsdp, RSDP_SIZE) or image.read(rsdp, 20) or b""
@@ -162,7 +162,7 @@ def _roots(root: Rsdp) -> list[int]:
 
 
 def _pointers(table: PlacedTable) -> list[int]:
-    """Return the addresses of the tables that a table points to, in its order; 0 for an unused pointer.
+    """Return the addresses to which the pointers of a table lead, in their order; 0 for an unused pointer.
 
     Only XSDT, RSDT and FADT (its DSDT and FACS) have such pointers; the list is empty for any other table.
     """

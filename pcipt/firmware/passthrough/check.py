@@ -44,7 +44,8 @@ def make_snippets(reports: Sequence[Report], *, together: bool) -> Snippets:
     """Return the configuration lines for the functions whose verdict is not REFUSE, sorted by address.
 
     If `together` is True, one `xl` line names all of them, for one guest; else there is one `xl` line per
-    function. If there is no such function, `xl` and `hide` are empty.
+    function. A function whose report has `relaxed` gets rdm_policy=relaxed in its `xl` line. If every verdict
+    is REFUSE, or there are no reports, `xl` and `hide` are empty.
     """
     fit = sorted(
         (report for report in reports if report.verdict is not Verdict.REFUSE), key=lambda report: report.sbdf

@@ -1,7 +1,7 @@
 """Rules of passthrough about one function: what it is, who uses it, whether it can be reset and named.
 
-Each rule yields a `Reason` per problem, and an `Unknown` for each fact that the evidence lacks. It yields
-nothing if there is no problem.
+Each rule yields a `Reason` for each problem; the rule `address` yields a note (verdict OK). A rule yields an
+`Unknown` for each fact that the evidence lacks, if the docstring of the rule says so.
 Source: xen/drivers/passthrough/pci.c (assign_device); tools/libs/light/libxl_pci.c; linux xen-pciback.
 """
 
@@ -167,11 +167,11 @@ def iommu(function: Function, evidence: Evidence) -> Said:
 
 
 def in_use(function: Function, evidence: Evidence) -> Said:
-    """Yield a REFUSE reason if dom0 needs the function: one for the root file system, one for a console.
+    """Yield a REFUSE reason if the function carries dom0's root file system, and one if it carries a console.
 
-    Yield a WARN reason if the function is the display used at boot, unless there is a reason for a console.
-    Yield `Unknown` if it is not known which functions carry the root file system. Yield another `Unknown` if
-    it is not known which functions carry a console.
+    Yield a WARN reason if the function is the display used at boot and gets no reason for a console. Yield
+    `Unknown` if it is not known which functions carry the root file system. Yield another `Unknown` if it is
+    not known which functions carry a console.
     """
     if evidence.carriers is None:
         yield Unknown("root file system")
@@ -195,8 +195,9 @@ def in_use(function: Function, evidence: Evidence) -> Said:
 def virtual_functions(function: Function, evidence: Evidence) -> Said:
     """Yield a REFUSE reason if the function is a physical function that has virtual functions.
 
-    Its virtual functions vanish when it is removed, and Xen 4.20 breaks both. Yield `Unknown` too if Linux
-    gives no facts about any function and the function's extended config space was not read.
+    Cause: the virtual functions vanish when the physical function is removed, and Xen 4.20 breaks the
+    physical function and its virtual functions. Yield `Unknown` too if Linux gives no facts about any
+    function and the function's extended config space was not read.
     """
     if not evidence.facts and not evidence.knows_extended(function.sbdf):
         yield Unknown("virtual functions")
@@ -223,7 +224,7 @@ def reset(function: Function, evidence: Evidence) -> Said:
 
 
 def address(function: Function, _evidence: Evidence) -> Said:
-    """Yield an OK reason for a function behind a bridge: its bus number may change, its path does not.
+    """Yield an OK reason if the function is behind a bridge: its bus number may change, its path does not.
 
     Yield nothing if the function is on a root bus or its path is not known.
     """

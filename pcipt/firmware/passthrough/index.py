@@ -27,10 +27,10 @@ class Index:
 
     `pages`: for each function the other functions whose BARs share a page with its BARs, each with the first
     pages that both use. `devices`: the functions of each device (see `device_of`), without virtual functions.
-    `virtual`: the virtual functions of each physical function. `groups`: for each function behind a bridge
-    that replaces requester ids by its own, this bridge. `members`: the functions of each such bridge.
-    `below`: for each bridge all functions below it, at any depth. `groups` has no bridges as keys. `members`
-    and `below` have no bridges as members.
+    `virtual`: the virtual functions of each physical function. `groups`: for each function behind bridges
+    that replace requester ids by their own, the highest of these bridges. `members`: for each bridge that is
+    a value in `groups`, the functions that have it there. `below`: for each bridge all functions below it, at
+    any depth. Bridges are not keys of `groups`, and not in the tuples of `members` and `below`.
     """
 
     pages: Mapping[Sbdf, Mapping[Sbdf, Frames]]
@@ -88,8 +88,8 @@ def device_of(function: Function, machine: Machine) -> tuple[int, int, int]:
 def belongs_to_machine(function: Function) -> bool:
     """Return True if the function is a bridge of any kind, an interrupt controller or an IOMMU.
 
-    Such a function cannot be given to a guest. If the class of the function is not known, the result is True
-    only if it has the header of a bridge.
+    Such a function cannot be given to a guest. If the class of the function is not known, its header decides:
+    the result is True for the header of a bridge, else False.
     """
     code = function.ids.class_code or 0
     return function.bridge is not None or code >> 16 == _BRIDGES or code >> 8 in _OF_MACHINE
@@ -121,10 +121,11 @@ def is_conventional(bridge: Function) -> bool:
 
 
 def _shared_pages(machine: Machine) -> dict[Sbdf, dict[Sbdf, Frames]]:
-    """Return, for each function, the functions with a BAR in the same pages, and the lowest such pages.
+    """Return, for each function, the other functions that have a BAR in the same pages as one of its BARs.
 
-    A BAR is compared with at most `_MOST` (64) BARs that begin at or before its own begin. A function that
-    shares no page is not in the result.
+    The value of each other function is the lowest range of pages that the two share. A BAR is compared with
+    at most `_MOST` (64) BARs that come before it by address, so pairs can be missing if more BARs share a
+    page. A function that shares no page is not in the result.
     """
     found: dict[Sbdf, dict[Sbdf, Frames]] = {}
     open_ones: list[tuple[int, Sbdf]] = []  # a heap of (end, function)

@@ -21,8 +21,8 @@ _TOGETHER = "pass them to the same guest"
 def requester_ids(function: Function, evidence: Evidence) -> Said:
     """Yield a WARN reason if the function shares its requester id with functions that would stay in dom0.
 
-    This is so behind a bridge to conventional PCI: the IOMMU cannot distinguish the functions there. Yield
-    `Unknown` too if the capabilities of a bridge above the function were not read.
+    All functions behind a bridge to conventional PCI have one requester id, so the IOMMU cannot distinguish
+    them. Yield `Unknown` too if the capabilities of a bridge above the function were not read.
     """
     unknown = [bridge for bridge in evidence.above(function) if not evidence.knows_capabilities(bridge.sbdf)]
     if unknown:
@@ -40,10 +40,10 @@ def requester_ids(function: Function, evidence: Evidence) -> Said:
 
 
 def split_device(function: Function, evidence: Evidence) -> Said:
-    """Yield a WARN reason if other functions of the same device would stay in dom0: a reset may reset all.
+    """Yield a WARN reason if other functions of the same device would stay in dom0.
 
-    Functions that cannot be given to a guest, such as bridges (`belongs_to_machine`), do not count. Yield
-    nothing for a virtual function.
+    Cause: a reset of one function may reset all functions of the device. Functions that cannot be given to a
+    guest, such as bridges (`belongs_to_machine`), do not count. Yield nothing for a virtual function.
     """
     device = evidence.index.devices.get(device_of(function, evidence.machine), ())
     if function.physfn is not None:
@@ -61,10 +61,10 @@ def split_device(function: Function, evidence: Evidence) -> Said:
 def acs(function: Function, evidence: Evidence) -> Said:
     """Yield a WARN reason if no ACS separates the function from functions that stay in dom0.
 
-    Without ACS they can reach each other around the IOMMU. If Linux knows the function's IOMMU group, the
-    group decides. Else the ACS capabilities of the ports above the function and of the function itself
-    decide. Yield `Unknown` if one of these is needed and was not read. Yield nothing for a function of
-    conventional PCI that has no group: `requester_ids` judges it.
+    Without ACS the function and these functions can reach each other around the IOMMU. If Linux knows the
+    function's IOMMU group, the group decides. Else the ACS capabilities of the ports above the function and
+    of the function itself decide. Yield `Unknown` if one of these is needed and was not read. Yield nothing
+    for a function of conventional PCI that has no group: `requester_ids` judges it.
     """
     group = evidence.facts_of(function.sbdf).iommu_group
     if group is not None:
@@ -93,10 +93,10 @@ def acs(function: Function, evidence: Evidence) -> Said:
 
 
 def _beside(port: Function, function: Function, evidence: Evidence) -> Iterator[Sbdf]:
-    """Yield the functions behind the ports next to `port`, except functions of the device of `function`.
+    """Yield the functions behind `port` and behind the ports next to it.
 
     The ports next to `port` are those of the same switch or, on a root bus, of the same device. The functions
-    behind `port` itself are included.
+    of the device to which `function` belongs are left out.
     """
     machine, above = evidence.machine, port.parent
     own = device_of(function, machine)
@@ -110,8 +110,9 @@ def _beside(port: Function, function: Function, evidence: Evidence) -> Iterator[
 def _own_acs(function: Function, evidence: Evidence) -> Said:
     """Yield a WARN reason if the function has no ACS and functions of the same device would stay in dom0.
 
-    Yield `Unknown` if such functions would stay and the function's extended config space was not read. Yield
-    nothing for a virtual function. Yield nothing for a function on a root bus.
+    Functions that cannot be given to a guest, such as bridges (`belongs_to_machine`), do not count. If
+    functions would stay and this function's extended config space was not read, yield `Unknown` in place of
+    the reason. Yield nothing for a virtual function or a function on a root bus.
     """
     device = evidence.index.devices.get(device_of(function, evidence.machine), ())
     staying = _assignable(evidence, evidence.remains(function, device))

@@ -29,10 +29,11 @@ _RESCAN = "let Linux place it anew: remove it and rescan the bus (pci=realloc)"
 def windows(function: Function, evidence: Evidence) -> Said:
     """Yield a REFUSE reason for each decoding BAR outside the windows of a bridge above the function.
 
-    The reason names the nearest such bridge. A bridge with subtractive decode (it forwards everything that no
-    other device decodes) or with enhanced allocation is skipped, if it can be read. Yield `Unknown` if it is
-    not known which BARs decode. Yield `Unknown` too if the windows of a bridge are not known; the bridges
-    above it are then not looked at. Yield nothing for a function on a root bus.
+    The reason names the nearest such bridge. The bridges are looked at from the nearest upwards. If the
+    windows of a bridge are not known, yield `Unknown` and do not look at this bridge and those above it. A
+    bridge with subtractive decode (it forwards everything that no other device decodes) or with enhanced
+    allocation is skipped. Yield another `Unknown` if it is not known which BARs decode. Yield nothing for a
+    function on a root bus.
     """
     waiting = list(_decoding(function))
     if function.parent is not None and any(_decoding_unknown(function)):
@@ -68,8 +69,8 @@ def places(function: Function, evidence: Evidence) -> Said:
     """Yield a reason for each memory BAR that overlaps RAM, interrupt messages, an IO-APIC, or MMCFG.
 
     One BAR can give several reasons. A reason is REFUSE if the BAR decodes, WARN if it does not decode now. A
-    ROM that does not decode is left out. Yield `Unknown` too for each fact that is not known: the memory map,
-    the places of IO-APICs and MMCFG, which memory BARs decode.
+    BAR that does not decode is left out if it is a ROM or its size is unknown. Yield `Unknown` too for each
+    fact that is not known: the memory map, the places of IO-APICs and MMCFG, which memory BARs decode.
     """
     if evidence.memory is None:
         yield Unknown("memory map")
@@ -94,8 +95,8 @@ def places(function: Function, evidence: Evidence) -> Said:
 def pages(function: Function, evidence: Evidence) -> Said:
     """Yield a WARN reason if a page of the function's BARs also holds BARs of functions that stay in dom0.
 
-    A guest that gets the page gets both (XSA-461). Yield `Unknown` too if the size of a memory BAR is not
-    known.
+    Cause: a guest that gets the page gets access to the BARs of all these functions (XSA-461). Yield
+    `Unknown` too if the size of a memory BAR is not known.
     """
     others = evidence.index.pages.get(function.sbdf, {})
     staying = evidence.remains(function, others)
@@ -108,10 +109,10 @@ def pages(function: Function, evidence: Evidence) -> Said:
 
 
 def reserved(function: Function, evidence: Evidence) -> Said:
-    """Yield a reason for each reserved region of the function: WARN if it needs rdm_policy=relaxed, or OK.
+    """Yield a reason for each reserved region of the function: WARN if it needs rdm_policy=relaxed, else OK.
 
-    An empty region gets no reason of this kind. Each finding of a region gives one more WARN reason, whether
-    or not the region is empty; notes (`Finding.is_note`) give none. If the regions are not known, yield only
+    An empty region gets no such reason. Each finding of a region gives one more WARN reason, whether or not
+    the region is empty; notes (`Finding.is_note`) give none. If the regions are not known, yield only
     `Unknown`.
     """
     if evidence.regions is None:

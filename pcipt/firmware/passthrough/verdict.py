@@ -1,8 +1,8 @@
 """Decide whether a function can be passed through to a guest: a verdict with its reasons.
 
-Rules are pure functions of the evidence. If the evidence lacks a fact, a rule yields the unknown fact and
-does not judge. The gravest reason decides. Functions that are checked together (`Evidence.together`) are
-assumed to leave dom0 together.
+Rules are pure functions of the evidence. If the evidence lacks a fact, a rule yields the fact as `Unknown`
+and does not judge by it. The gravest reason decides the verdict. Functions that are checked together
+(`Evidence.together`) are assumed to leave dom0 together.
 """
 
 import enum
@@ -35,7 +35,8 @@ GRAVEST_FIRST = (Verdict.REFUSE, Verdict.WARN, Verdict.OK)
 class Reason:
     """One reason for the verdict.
 
-    `code` is a stable word for programs. `cure` is text that says how to change it; empty if there is no way.
+    `code` is a stable word for programs. `cure` is text that says how to remove the cause of the reason;
+    empty if there is no way.
     """
 
     code: str
@@ -110,7 +111,7 @@ class Evidence:
     def knows_extended(self, sbdf: Sbdf) -> bool:
         """Return True if more than 256 bytes of the function's config space were read.
 
-        The extended config space begins there.
+        The extended config space begins at byte 256.
         """
         return self.config_sizes.get(sbdf, 0) > 256
 

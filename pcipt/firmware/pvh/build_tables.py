@@ -1,8 +1,9 @@
 """Build the ACPI tables of a PVH domain and place them in memory, as Xen's dom0 builder and libxl do.
 
 For the hardware domain MADT, XSDT and RSDP are built. All other tables are the machine's own (native),
-unchanged. The addresses of DSDT and FACS are in the machine's FADT. sysfs does not show the addresses of the
-other native tables, so these are placed behind the built tables. For a guest all tables are built.
+unchanged. DSDT and FACS stay at the addresses that the machine's FADT has for them. sysfs does not show the
+addresses of the other native tables, so these are placed behind the built tables. For a guest all tables are
+built.
 Source: xen/arch/x86/hvm/dom0_build.c; tools/libacpi/build.c, tools/libs/light/libxl_x86_acpi.c.
 """
 
@@ -221,7 +222,10 @@ def _guest_fields(facs: PlacedTable, dsdt: PlacedTable, *, wide: bool) -> Mappin
 
 
 def build_facs() -> bytes:
-    """Return the bytes of a FACS of version 2, all of whose other fields are 0. A FACS has no checksum."""
+    """Return the bytes of a FACS of version 2: signature, length and version; all other fields are 0.
+
+    A FACS has no checksum.
+    """
     return b"FACS" + FACS_SIZE.to_bytes(4, "little") + bytes(24) + b"\x02" + bytes(31)
 
 

@@ -57,10 +57,10 @@ def check_fadt(tables: TableSet, table: PlacedTable, domain: Domain, facts: Fact
 def _pointers(tables: TableSet, label: str, fadt: Fadt, domain: Domain) -> Iterator[Row]:
     """Yield the rows about the FADT's pointers to DSDT and FACS.
 
-    ERROR: the pointer is 0 (a FACS may be absent if HW_REDUCED is set), another table is at its address, or
-    no table is there. WARN: the 32-bit and 64-bit fields differ. If no table is at the address, the row is OK
-    in two cases: no table of the set has a known address, or the set is the hardware domain's and has no such
-    table at all. The row then says that nothing was checked.
+    ERROR: the pointer is 0 (a FACS may be absent if HW_REDUCED is set), the table at its address has another
+    signature, or no table is at its address. WARN: the 32-bit and 64-bit fields differ. The last ERROR has
+    two exceptions: no table of the set has a known address, or the set is the hardware domain's and has no
+    DSDT (or FACS) at all. The row is then OK and says that nothing was checked.
     """
     for wanted, address, fields in (
         ("DSDT", fadt.dsdt, (Field.X_DSDT, Field.DSDT)),

@@ -69,7 +69,8 @@ def judged(
 def row_from_finding(finding: Finding, table: str) -> Row:
     """Return an ERROR row made from a finding of the table parsers. Its rule is the finding's code.
 
-    If the finding's text begins with "at 0x…: ", this becomes the row's offset; else the offset is None.
+    If the finding's text begins with "at 0x…: ", the number becomes the row's offset, and the rest of the
+    text the reason. Else the offset is None, and the whole text is the reason.
     """
     place, _, rest = finding.text.partition(": ")
     if place.startswith("at 0x"):

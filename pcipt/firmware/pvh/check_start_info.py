@@ -35,8 +35,8 @@ def check_start_info(
     """Yield the rows (check results) of all rules for a start info that was read.
 
     Parts that could not be read are not judged here: `read_start_info` already made rows for them. `reserved`
-    are the reserved fields of all parts. `map_offsets` are the byte offsets in their list of the entries in
-    `info.memory_map`, one for each.
+    are the reserved fields of all parts. `map_offsets` has, for each entry of `info.memory_map`, its byte
+    offset in the list from which it was read.
     """
     yield judged(
         info.version in SIZES, "version", "start_info", 4,
@@ -100,8 +100,8 @@ def _modules(info: StartInfo) -> Iterator[Row]:
 def _memory_map(info: StartInfo, offsets: Sequence[int]) -> Iterator[Row]:
     """Yield the rows about the memory map: ERROR for each overlap, WARN for each type that is not known.
 
-    Yield one OK row if there is no overlap and no unknown type. Yield one OK row too if there is no memory
-    map. The order of the entries does not matter.
+    If there is no overlap and no unknown type, yield one OK row. If there is no memory map, yield only one OK
+    row. The order of the entries does not matter.
     """
     if not info.memory_map:
         where = (
@@ -131,7 +131,7 @@ def _memory_map(info: StartInfo, offsets: Sequence[int]) -> Iterator[Row]:
 
 
 def _strings(info: StartInfo) -> Iterator[Row]:
-    """Yield a WARN row for each command line that is not ASCII; one OK row if there is none."""
+    """Yield a WARN row for each command line that is not ASCII; one OK row if all are ASCII."""
     strings = [("start_info", 24, info.cmdline)]
     strings += [("module list", MODULE.size * n + 16, m.cmdline) for n, m in enumerate(info.modules)]
     odd = [(table, offset) for table, offset, text in strings if text and not text.isascii()]

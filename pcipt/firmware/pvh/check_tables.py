@@ -103,7 +103,7 @@ def _present(tables: TableSet, domain: Domain) -> Iterator[Row]:
 
 
 def _permitted(tables: TableSet) -> Iterator[Row]:
-    """Yield an ERROR row for each table in `FORBIDDEN`, and a WARN row for each other table not handed out.
+    """Yield an ERROR row per table in `FORBIDDEN`, a WARN row per other table that Xen does not hand out.
 
     Xen hands out to its hardware domain only the tables in `ALLOWED` and `OTHERS`. If all tables are in
     these, yield one OK row.
@@ -235,8 +235,8 @@ def _root_table(tables: TableSet, table: PlacedTable, domain: Domain | None) -> 
 def _overlaps(tables: TableSet) -> Iterator[Row]:
     """Yield an ERROR row for each table that overlaps a table before it; one OK row if none does.
 
-    "Before" is by address. The RSDP is included. Tables whose address is unknown are left out. If no address
-    is known, yield nothing.
+    "Before" is by address. The RSDP is included. Tables whose address is unknown, and tables without bytes,
+    are left out. If no table remains, yield nothing.
     """
     placed = sorted(
         ((table.range, tables.label(table)) for table in tables.everything if table.range is not None),

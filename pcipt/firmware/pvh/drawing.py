@@ -92,7 +92,7 @@ def _box(area: Area, at: int, height: int) -> str:
 
 
 def _reason(area: Area) -> str:
-    """Return the text beside a box; empty for a hole."""
+    """Return the text beside the box of an area: its treatment and the reason; empty for a hole."""
     return "" if area.treatment is Treatment.HOLE else f"{area.treatment.value}: {area.why}"
 
 

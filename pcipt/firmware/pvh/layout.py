@@ -2,8 +2,8 @@
 
 The layers, from the lowest rank to the highest, which hides the others: the memory map, the low 1 MiB,
 reserved regions, BARs that decode, what Xen traps or emulates. Addresses without a layer are holes. There is
-no ISA hole at 15 MiB. Early drafts of the ABI had one. In the final ABI there is RAM if the machine has RAM
-there.
+no ISA hole at 15 MiB: early drafts of the ABI had one, but in the final ABI these addresses are RAM if the
+machine has RAM at them.
 Source: xen/arch/x86/hvm/dom0_build.c; xen/drivers/passthrough/x86/iommu.c, arch_iommu_hwdom_init.
 """
 
@@ -130,7 +130,7 @@ def _made_by_xen(memory: Sequence[MemoryEntry], number: int) -> bool:
 
 
 def _low_layers(memory: Sequence[MemoryEntry]) -> Iterator[Layer]:
-    """Yield the layers of the low 1 MiB: RAM there is a copy of the machine's RAM, the rest is mapped 1:1."""
+    """Yield the layers of the low 1 MiB: its RAM is a copy of the machine's RAM, the rest is mapped 1:1."""
     why = "below 1 MiB the machine shows through; nothing is loaded there"
     yield Layer(_LOW, Range(Address(0), ONE_MIB), Treatment.IDENTITY, "low 1 MiB", why)
     for entry in memory:

@@ -45,7 +45,7 @@ class Parsed:
 
 
 def find_start_info(image: MemoryImage, source: str = "image") -> Parsed:
-    """Return the start info at the image's first byte; if no magic is there, the best one found elsewhere.
+    """Return the start info at the image's first byte; if no magic is at this byte, the best one elsewhere.
 
     The magic is searched at addresses that are multiples of 4. At most 8 (`MAX_TRIES`) places that are
     plausible (see `_plausible`) are read, by ascending address. The first start info without an ERROR row is
@@ -159,7 +159,7 @@ class _Reader:
         self.reserved.append(Reserved(table, offset, value))
 
     def modules(self, address: int, count: int) -> tuple[Module, ...]:
-        """Return the modules that can be read, in the order of the list.
+        """Return the modules that can be read, in the order of the list, at most `MAX_MODULES` (1024).
 
         The address of each command line (None if 0) is appended to `module_cmdlines`. If the list or a string
         cannot be read, an ERROR row is added.

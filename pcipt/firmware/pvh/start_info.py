@@ -162,7 +162,7 @@ def _lay_out(info: StartInfo, start: Address, order: Order) -> Places:
         return here
 
     def string(text: bytes | None) -> Address | None:
-        """Return the next free address and mark it used for a text and a zero byte; None for None."""
+        """Return the next free address and mark `text` and a zero byte as used; None if `text` is None."""
         return take(None if text is None else len(text) + 1)
 
     size = SIZES[min(info.version, 1)]

@@ -35,7 +35,10 @@ def _base_zero(region: Region) -> str | None:
 
 
 def _unaligned(region: Region) -> str | None:
-    """Return the finding's text if the region does not begin and end at page boundaries; else None."""
+    """Return the finding's text if the region does not begin or does not end at a page boundary.
+
+    None is returned if it does both, and if the region is empty.
+    """
     if region.range is None or not (region.base % PAGE_SIZE or (region.limit + 1) % PAGE_SIZE):
         return None
     return f"it does not begin and end with pages: Xen maps whole pages, {region.frames}"
@@ -49,9 +52,9 @@ def _large(region: Region) -> str | None:
 
 
 def _no_scope(region: Region) -> str | None:
-    """Return the finding's text if firmware names nothing for the region and Xen does not list it; else None.
+    """Return the finding's text if firmware names no function for the region (see `Region.named`); else None.
 
-    See `Region.named` for which scopes count as a name.
+    None is returned too if Xen lists the region.
     """
     return None if region.named or region.listed else "it names no device: Xen drops it"
 
@@ -119,7 +122,7 @@ def with_findings(regions: Regions, memory: Sequence[MemoryEntry] | None = None)
 
 
 def _overlap_text(region: Region, other: Region) -> str:
-    """Return the text of the finding that `region` overlaps `other`, which must be so."""
+    """Return the text of the finding that `region` overlaps `other`; the two must overlap."""
     why = f"it overlaps the region {other}"
     if region.frames == other.frames:
         why = f"{why}: they are one, which leaves dom0 with the last device of both"

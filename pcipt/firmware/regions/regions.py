@@ -59,8 +59,8 @@ class RegionKind(enum.Enum):
 class Mapped(enum.Enum):
     """Whether the region is mapped in dom0, and who mapped it.
 
-    WITHDRAWN: pcipt unmapped it after dom0 lost its last device. NOT_APPLICABLE: dom0 is a PV domain, which
-    has no such map.
+    WITHDRAWN: pcipt unmapped it after the last device of the region had left dom0. NOT_APPLICABLE: dom0 is a
+    PV domain, in which nothing is mapped in this way.
     """
 
     BY_XEN = "by-xen"
@@ -136,7 +136,7 @@ class Region:
 
     @property
     def named(self) -> int:
-        """The number of functions that the firmware names for this region, by the same rules as Xen's.
+        """The number of functions that the firmware names for this region, counted as Xen counts them.
 
         Namespace scopes (devices that only ACPI names) and scopes of unknown types are left out. A scope
         whose path leads to no function adds 1.
@@ -205,8 +205,8 @@ def regions_from_tables(
     Other tables, and bytes too short for a table, are ignored. An IVMD block whose size is 0 or that runs
     past 2^64 is left out with a finding. Devices are found through the bridges as they are now in `machine`.
     If `machine` is None, only devices whose path has one hop are found, and it is not known which are
-    present. The boot `snapshot` only serves to find paths that led elsewhere at boot. Each gives a finding of
-    the region.
+    present. The boot `snapshot` only serves to find paths that led elsewhere at boot; each such path gives a
+    finding of its region.
     """
     now = snapshot_from_machine("", machine) if machine is not None else _EMPTY_SNAPSHOT
     resolver = _Resolver(machine, IommuScope(now), IommuScope(snapshot) if snapshot is not None else None)
@@ -274,8 +274,8 @@ class _Resolver:
 
         If the block names one function, the region has this device, whether or not the machine has it. If it
         names a range of functions, the devices are those functions of the machine that are in the range;
-        there are none without a machine. If both flags are set, the kind is EXCLUSION. If neither is set, the
-        kind is NEITHER, with a finding.
+        there are none without a machine. The kind is EXCLUSION if the exclusion flag is set, else UNITY if
+        the unity flag is set, else NEITHER, with a finding.
         """
         first, last = (
             sbdf_from_devfn(block.segment, number >> 8, number & 0xFF) for number in (block.first, block.last)
@@ -313,8 +313,9 @@ class _Resolver:
     def _moved(self, segment: int, scope: Scope, leads_to: Sbdf | None) -> Iterator[Finding]:
         """Yield one finding if the path of a scope leads nowhere now, or elsewhere than at boot.
 
-        If there is no boot snapshot, or the path led nowhere at boot, only a path that leads nowhere now
-        gives the finding. Yield nothing without a machine. Yield nothing for a path of fewer than two hops.
+        `leads_to` is the function to which the path leads now; None if it leads nowhere. If there is no boot
+        snapshot, or the path led nowhere at boot, only a path that leads nowhere now gives the finding. Yield
+        nothing without a machine. Yield nothing for a path of fewer than two hops.
         """
         if self.machine is None or len(scope.path) < 2:
             return

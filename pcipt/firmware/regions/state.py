@@ -39,8 +39,9 @@ def with_xen(regions: Regions, xen: XenRegions, machine: Machine | None) -> Regi
 
     A region is listed if it shares a page with one that Xen lists. An empty region keeps its `listed`. The
     regions that only Xen lists are those that share no page with a region of a table; they are sorted by
-    address. An RMRR for which table and Xen name different functions gets a finding, unless it has such a
-    finding. Call `with_findings` afterwards, because its rules use `listed`.
+    address. An RMRR for which table and Xen name different functions gets a finding (`buses-renumbered`),
+    unless it already has a finding with this code. Call `with_findings` afterwards, because its rules use
+    `listed`.
     """
     holders: dict[Frames, list[Sbdf]] = {frames: [] for frames in xen.listed}
     for sbdf, spans in sorted(xen.of.items()):
@@ -81,7 +82,8 @@ def _compared(region: Region, holders: Mapping[Frames, Sequence[Sbdf]], xen: Xen
     """Return the region with `listed` set, and a finding if Xen and the table name different functions.
 
     An empty region is returned unchanged. Functions are compared only for an RMRR. A function that only the
-    table names counts only if Xen was asked about it. A region with such a finding gets no second one.
+    table names counts only if Xen was asked about it. A region that already has a finding with the code
+    `buses-renumbered` gets no second one.
     """
     frames = region.frames
     if frames is None:

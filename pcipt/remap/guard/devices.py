@@ -144,8 +144,8 @@ def _driver_needs_decode(action: AddDevice, facts: Facts) -> str | None:
 def _driverless(action: AddDevice | RemoveDevice, facts: Facts) -> str | None:
     """Refuse to add or remove a renumbered function while a driver is bound behind the renumbered bridge.
 
-    DMA and interrupts of these drivers use Xen's entry at the old address. A function that is not renumbered
-    is not refused.
+    Cause: DMA and interrupts of such a driver still use Xen's entry at the old address. A function that is
+    not renumbered is not refused.
     """
     linux = _moving(action, facts)
     top = top_of_move(facts.machine, facts.moves, linux) if linux is not None else None
@@ -180,7 +180,7 @@ def _in_dom0(action: RemoveDevice, facts: Facts) -> str | None:
     """Refuse to remove a function unless Xen lists it as dom0's.
 
     Xen removes a function without asking who owns it; to remove an orphan panics Xen before 4.19. Any removal
-    is refused if Xen does not tell who owns some of its functions (`XenView.custody_told`).
+    is refused if Xen does not tell the owners of all functions that it lists (`XenView.custody_told`).
     """
     if action.sbdf not in facts.xen.known:
         return "Xen does not know it"
@@ -197,7 +197,7 @@ def _in_dom0(action: RemoveDevice, facts: Facts) -> str | None:
 def _gone_from_linux(action: RemoveDevice, facts: Facts) -> str | None:
     """Refuse to remove a function at an address at which Linux has one, or to which renumbered buses lead.
 
-    If bus renumbering moved the function that Linux has there to `moved_to`, that function is no reason.
+    A function that Linux has at the address is no reason if bus renumbering moved it to `moved_to`.
     """
     if action.sbdf in facts.moves.values():
         return "renumbered buses lead to a function there"
@@ -231,8 +231,9 @@ def _no_virtual_functions(action: RemoveDevice, facts: Facts) -> str | None:
 def _no_children(action: RemoveDevice, facts: Facts) -> str | None:
     """Refuse to remove a bridge while Xen lists functions behind it at addresses that they have left.
 
-    When Xen forgets a bridge, it also forgets which bridge is above the buses behind it. A function that
-    Linux has neither at the address nor at `moved_to` is not refused.
+    Cause: when Xen forgets a bridge, it also forgets that this bridge is above the buses behind it. A bridge
+    that Linux has neither at the action's address nor at `moved_to` is not refused.
+
     Source: xen/drivers/passthrough/pci.c (free_pdev).
     """
     linux = next((at for at in (action.sbdf, action.moved_to) if at in facts.machine.functions), None)

@@ -19,7 +19,7 @@ from pcipt.remap.view import XenView
 
 @attrs.frozen
 class Quirks:
-    """Faults of this version of Xen; newer versions do not have them.
+    """The faults that the running version of Xen has. Each fault is mended in a newer version.
 
     `removing_orphan_panics`: to remove a function without an owner panics Xen. `uncovered_add_panics`: to add
     a function that decodes memory and that no IOMMU unit covers panics Xen. `io_vf_bar_hangs`: to add a
@@ -52,8 +52,8 @@ class Facts:
 
     `moves` and `followed` are by Linux's address (`find_moves`, `Ledger.followed`). `bars` must be those of
     `machine`; if none are given, they are computed here, in a time that grows with the machine. `regions` has
-    for each reserved region the present functions that need it. `outside_window` returns for a place the BARs
-    that decoded where vPCI maps nothing (`Desired.outside_window`).
+    for each reserved region the functions for which it is reserved, whoever owns them. `outside_window`
+    returns for a place the BARs that decoded where vPCI maps nothing (`Desired.outside_window`).
     """
 
     machine: Machine
@@ -90,8 +90,8 @@ class Precaution(enum.Enum):
     """What must be done around an allowed action.
 
     NONE: nothing. DECODE_OFF: memory decode is switched off before an add, and on again after it. A function
-    with `moved_from` can be reached at Linux's address only: for that, its bridges get their old bus numbers
-    for a moment.
+    with `moved_from` can be reached at Linux's address only: to switch its decode, the bridges above it get
+    for a moment the bus numbers that Linux has for them.
     """
 
     NONE = "none"

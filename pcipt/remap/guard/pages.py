@@ -87,7 +87,10 @@ def _unprotected(action: Mapping, facts: Facts) -> str | None:
 
 
 def _no_trapped_pages(action: MapMmio | RestoreReserved, facts: Facts) -> str | None:
-    """Refuse to map pages if vPCI must trap some of them for MSI-X: it would not see accesses to the table.
+    """Refuse to map pages if vPCI must trap some of them for MSI-X.
+
+    Cause: vPCI would not see accesses to the MSI-X table if its pages were mapped.
+
     Source: xen/drivers/vpci/msix.c.
     """
     for sbdf in facts.bars.tables_over(action.frames):
@@ -179,7 +182,7 @@ def _mapped_for_bar(action: UnmapMmio, facts: Facts) -> str | None:
 
 
 def _decodes_nowhere(action: UnmapMmio, facts: Facts) -> str | None:
-    """Refuse to unmap pages if the same function needs some of them, or if another function's BAR lies there.
+    """Refuse to unmap pages that a BAR of the same function needs, or that another function's BAR overlaps.
 
     It does not matter whether the BAR of the other function decodes: pages that vPCI maps for it cannot be
     told from pages that pcipt mapped.
@@ -264,7 +267,7 @@ def _spared(action: RewriteBar, facts: Facts) -> str | None:
 
 
 def _still_ignored(action: RewriteBar, facts: Facts) -> str | None:
-    """Refuse to rewrite a BAR that is not at `action.before` any more, or whose size is unknown."""
+    """Refuse to rewrite a BAR that is missing, is not at `action.before` any more, or has no known size."""
     bar = _bar_of(_subject(action, facts), action.bar)
     if bar is not None and bar.size and bar.address == action.before:
         return None
@@ -319,12 +322,12 @@ def _target_reached(action: RewriteBar, facts: Facts) -> str | None:
 
 
 def _known_region(action: Region, facts: Facts) -> str | None:
-    """Refuse a reserved region unless `facts.regions` has a region with exactly these pages."""
+    """Refuse to withdraw or restore a region unless `facts.regions` has a region with exactly these pages."""
     return None if action.frames in facts.regions else "neither Xen nor the firmware names such a region"
 
 
 def _region_unprotected(action: Region, facts: Facts) -> str | None:
-    """Refuse a reserved region that overlaps protected pages (`Protected.why_not_reserved`)."""
+    """Refuse to withdraw or restore a region that overlaps protected pages (`Protected.why_not_reserved`)."""
     why = facts.protected.why_not_reserved(action.frames)
     return f"it touches {why}" if why is not None else None
 

@@ -50,7 +50,7 @@ _RULES_FOR = {
 
 
 def check_action(action: Action, facts: Facts) -> Verdict:
-    """Return the verdict on an action; if no rule refuses, that is the precaution it needs.
+    """Return the verdict on an action: refused, not applicable, or allowed with a precaution.
 
     A refusal is that of the first rule, in the order of the table, that refuses. On a PV dom0, an action that
     changes the 1:1 map or a BAR is not applicable, and no rule is asked.

@@ -74,7 +74,7 @@ class BarMoved(Change):
     """A BAR decodes another range than it did last. In between it may have decoded nothing.
 
     `assumed` is None if the BAR decoded nothing in between, else OBEYED or IGNORED. IGNORED: vPCI dropped the
-    write, and the BAR still decodes `before`.
+    write; the BAR still decodes `before`, and `after` is the range that was written.
     """
 
     bar: int

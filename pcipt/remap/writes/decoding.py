@@ -49,9 +49,9 @@ UNKNOWN = Unknown.UNKNOWN
 def bar_registers(function: FunctionShadow) -> list[BarRegister]:
     """Return the registers of the implemented BARs, in index order, the ROM last.
 
-    A BAR is left out if its type is not known, or if its size is known to be 0 (not implemented); the ROM is
-    left out only in the second case. The list is empty for a virtual function. A function whose header type
-    is None is taken for an endpoint.
+    A BAR is left out if its type is not known, or if its size is known to be 0 (not implemented). The ROM is
+    left out if its size is known to be 0, or if the header type has no ROM. The list is empty for a virtual
+    function. A function whose header type is None is taken for an endpoint.
     """
     if function.virtual:
         return []
@@ -178,9 +178,10 @@ def vf_registers(function: FunctionShadow) -> list[BarRegister]:
 def vf_ranges(function: FunctionShadow) -> tuple[VfRange, ...] | Unknown:
     """Return the ranges that the BARs of the virtual functions decode, in BAR order, or UNKNOWN.
 
-    Empty if the function has no known SR-IOV structure, if virtual functions or their memory decode are not
-    enabled, or if their number is 0. A BAR whose address nobody has assigned is left out (`assigned_range`).
-    UNKNOWN: a register or size that is needed is not known, or NumVFs is above TotalVFs.
+    Empty if the function has no known SR-IOV structure, or if virtual functions or their memory decode are
+    not enabled. Else UNKNOWN if a register or size that is needed is not known, or if NumVFs is above
+    TotalVFs. Else empty if NumVFs is 0. A BAR whose address nobody has assigned is left out
+    (`assigned_range`).
     """
     sriov = function.capabilities.get((True, SRIOV))
     if sriov is None:
@@ -208,8 +209,8 @@ def vf_ranges(function: FunctionShadow) -> tuple[VfRange, ...] | Unknown:
 def vf_addresses(function: FunctionShadow, sbdf: Sbdf) -> list[Sbdf]:
     """Return the addresses of the virtual functions of the physical function at `sbdf`, in their order.
 
-    Empty if virtual functions are not enabled, or if their number, first offset or stride is not known. Only
-    the bus, device and function number follow from the registers; they wrap around at 16 bits.
+    Empty if virtual functions are not known to be enabled, or if their number, first offset or stride is not
+    known. Only the bus, device and function number follow from the registers; they wrap around at 16 bits.
     """
     sriov = function.capabilities.get((True, SRIOV))
     if sriov is None or not (function.read(sriov + 8, 2) or 0) & VF_ENABLE:

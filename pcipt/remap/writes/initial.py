@@ -96,9 +96,9 @@ def refreshed(shadow: Shadow, sbdf: Sbdf, config: bytes) -> tuple[Shadow, tuple[
     """Return the shadow after the config space of the function at `sbdf` was read, and the changes.
 
     The bytes in `config` replace the registers of the shadow. A word behind the header is replaced only if
-    the shadow has it already. Pending writes and sizing of the function end without a report of their own.
-    If the vendor reads ffff, the function is removed (`fold_read`). If the shadow has no function there, one
-    is added with its header only.
+    the shadow has it already. Pending writes and sizing of the function end without a report of their own. If
+    the vendor reads ffff, the function is removed, unless it is virtual (`fold_read`). If the shadow has no
+    function there, one is added with its header only.
     """
     function = shadow.at(sbdf)
     kept: Container[int] = ()
@@ -156,7 +156,8 @@ def _sizes(function: FunctionShadow, lines: Sequence[Resource]) -> dict[int, int
 
     A size of 0 says that neither the line nor the register of a BAR is in use. A BAR is left out, because its
     size is unknown, if only its line is unused, or if its size is not a power of two. The line of a VF BAR
-    has the size of all virtual functions (TotalVFs) together.
+    has the size of all virtual functions (TotalVFs) together; VF BARs are left out if TotalVFs is 0 or
+    unknown.
     """
     found = {}
     sriov = function.capabilities.get((True, SRIOV))

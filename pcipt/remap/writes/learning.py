@@ -66,8 +66,9 @@ def header_of(function: FunctionShadow) -> HeaderType | None:
 def inferred_header(function: FunctionShadow, offset: int, size: int, value: int) -> HeaderType | None:
     """Return the header type of the shadow; if it has none, BRIDGE if a write shows a bridge, else None.
 
-    Nobody writes a BAR by bytes or halves, but bus numbers, windows and control of a bridge are written so.
-    Bus numbers that are written as one word at 0x18 differ from an address: they are in ascending order.
+    `offset`, `size` and `value` are those of the write. Nobody writes a BAR by bytes or halves, but bus
+    numbers, windows and control of a bridge are written so. Bus numbers that are written as one word at 0x18
+    differ from an address: they are in ascending order.
     """
     if function.header is not None:
         return function.header
@@ -80,9 +81,9 @@ def inferred_header(function: FunctionShadow, offset: int, size: int, value: int
 
 
 def _learn_bar(function: FunctionShadow, offset: int, value: int) -> FunctionShadow:
-    """Return the shadow with the type, and after sizing the size, that a read BAR word at `offset` shows.
+    """Return the shadow with what a read BAR word shows: the BAR's type and, after a sizing write, its size.
 
-    The word must belong to a BAR and be known completely.
+    `offset` and `value` are those of the word. The word must belong to a BAR and be known completely.
     """
     index = function.index_at(offset)
     assert index is not None
@@ -100,8 +101,8 @@ def _learn_bar(function: FunctionShadow, offset: int, value: int) -> FunctionSha
 def _size_from_mask(function: FunctionShadow, index: int, value: int, *, upper: bool) -> int | None:
     """Return a BAR's size in bytes from the word that is read after all ones were written.
 
-    Return None if this word does not show it: the lower word of a BAR of 4 GiB or more, or the upper word if
-    the size is known already. 0 says that the BAR is not implemented.
+    Return None if this word does not show it: the lower word of a 64-bit BAR of 4 GiB or more, or an upper
+    word that is 0 or whose BAR has a known size already. 0 says that the BAR is not implemented.
     """
     if upper:
         if function.sizes.get(index):
@@ -147,8 +148,9 @@ def rebar_sizes(function: FunctionShadow) -> dict[int, int]:
 def _walk(function: FunctionShadow) -> dict[tuple[bool, int], int]:
     """Return the offsets of the structures in both capability lists by (extended, id).
 
-    A list ends before the first structure whose head is not known, or that was visited. If an id occurs twice
-    in a list, the first structure is returned.
+    A list ends before the first structure whose head is not known, or that was visited. The extended list
+    also ends before a head of 0 or of all ones. If an id occurs twice in a list, the first structure is
+    returned.
     """
     found: dict[tuple[bool, int], int] = {}
     seen = set()

@@ -1,7 +1,7 @@
 """Mappings that never change, with cheap changed copies: a base, and the keys that differ from it.
 
-Pure. Many mappings share a base. When more than `_LIMIT` keys differ, a new base is made. So a change costs
-the same on average for any size.
+Pure. Many mappings share a base. When more than `_LIMIT` keys differ, a new base is made. Only the change
+that makes a new base has a cost that grows with the size of the mapping.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -84,7 +84,10 @@ class Overlay(Mapping[K, V]):
         return self._length
 
     def put(self, key: K, value: V) -> "Overlay[K, V]":
-        """Return a mapping with one value replaced or added. This mapping is unchanged."""
+        """Return a mapping with one value replaced or added. This mapping is unchanged.
+
+        If more than 128 keys then differ from the base, the returned mapping has a new base.
+        """
         after: Overlay[K, V] = Overlay.__new__(Overlay)
         after._base, after._changed = self._base, {**self._changed, key: value}
         after._length = self._length + (key not in self)

@@ -58,10 +58,10 @@ def in_secondary_reset(function: FunctionShadow) -> bool:
 
 
 def after_reset(function: FunctionShadow) -> FunctionShadow:
-    """Return the shadow after a reset: decoding, BAR addresses, VFs and resized BARs are cleared.
+    """Return the shadow after a reset: nothing decodes, BAR addresses are 0, virtual functions are off.
 
-    A reset of a bridge also clears its bus numbers and closes its windows. Pending writes and sizing end.
-    `mapped` stays as it is: the caller compares and reports.
+    Resizable BARs get their initial sizes. A reset of a bridge also clears its bus numbers and closes its
+    windows. Pending writes and sizing end. `mapped` stays as it is: the caller compares and reports.
     """
     words = dict(function.words)
     _put(words, 0x04, 0, 0xFFFF_0000)

@@ -89,8 +89,8 @@ def _cover(bridge: BridgeBuses, below: Mapping[tuple[int, Hops], list[BridgeBuse
 def _take(table: dict[_Key, Route], key: _Key, route: Route) -> None:
     """Add a route to a bus, in place.
 
-    A route that is there already is replaced only if the bus is not its secondary bus and is the secondary
-    bus of the new route.
+    A route that the table has already is replaced only if the bus is not the secondary bus of its bridge, but
+    is the secondary bus of the new route's bridge.
     """
     present = table.get(key)
     if present is None or (present.relative and not route.relative):

@@ -153,10 +153,10 @@ def step(state: Shadow, event: ConfigWrite | ConfigRead | Lost) -> tuple[Shadow,
 
 
 def settle(state: Shadow, *, halves: bool = True) -> tuple[Shadow, tuple[Change, ...]]:
-    """Return the shadow after all pending writes have ended, and the changes that they made.
+    """Return the shadow after the pending writes have ended, and the changes that they made.
 
     Call it when no writes have arrived for a while; then read the registers back. 64-bit BARs stay pending if
-    `halves` is False. Any BAR may stay pending that decodes nothing or an unknown range.
+    `halves` is False. Whatever `halves` is, a BAR that decodes nothing or an unknown range may stay pending.
     """
     changes: list[Change] = []
     for place in state.waiting:
@@ -211,8 +211,8 @@ def fold_read(state: Shadow, read: ConfigRead, parts: list[Part]) -> tuple[Shado
     """Return the shadow after a read, and the changes: a known value that was read differently is a change.
 
     A value that was not known before is not a change. A read of vendor ffff removes the function and all
-    functions behind it, unless it is virtual. A read of other ids than the known ones does so, too, and then
-    adds a new function. A read of all ones adds no function.
+    functions behind it, unless it is virtual. A read of other ids than the known ones also removes them, and
+    then adds a new function. A read of all ones adds no function.
     """
     place = state.place_of(read.sbdf)
     before = state.functions.get(place)
@@ -284,10 +284,10 @@ def _reset(before: FunctionShadow, action: Step, kind: ResetKind) -> tuple[Funct
 def _renumbered(
     state: Shadow, before: FunctionShadow, after: FunctionShadow, action: Step
 ) -> tuple[Shadow, list[Change]]:
-    """Return the machine's shadow with the function `after` in it, and the changes of functions behind it.
+    """Return the machine's shadow with the bridge or function `after` in it, and the changes of its buses.
 
-    They come from a secondary bus reset by a write, or from new bus numbers. Bus numbers that a read shows
-    for the first time are no change.
+    A write that starts a secondary bus reset resets all functions behind the bridge. New bus numbers give a
+    `BusRenumbered`; if a read shows them, only if all three numbers were known before.
     """
     one, other = numbers_of(before), numbers_of(after)
     result = with_function(state, after)
@@ -351,7 +351,7 @@ def _adopted(state: Shadow, bridge: FunctionShadow) -> Shadow:
 def with_function(state: Shadow, function: FunctionShadow) -> Shadow:
     """Return the machine's shadow with the shadow of one function replaced or added, by its place.
 
-    Routes are not computed again (`with_routes`). The cost does not grow with the number of functions.
+    Routes are not computed again (`with_routes`). Most calls cost the same for any number of functions.
     """
     place, waiting = function.place, state.waiting
     if function.pending:

@@ -38,9 +38,10 @@ EVERYTHING = Coverage(segments=range(0x10000))
 
 
 def coverage_from_boot(functions: Iterable[Sbdf]) -> Coverage:
-    """Return a coverage of every bus (segment, bus) on which one of `functions` is. It covers whole buses.
+    """Return a coverage of every bus on which at least one of `functions` is. It covers the whole bus.
 
-    `functions` are those that were found at boot. Device scopes that name bridges give the same coverage.
+    `functions` are those that were found at boot. Firmware's device scopes that name bridges cover whole
+    buses in the same way.
     """
     return Coverage(buses=frozenset((f.segment, f.bus) for f in functions))
 
@@ -48,9 +49,9 @@ def coverage_from_boot(functions: Iterable[Sbdf]) -> Coverage:
 def requester(function: Sbdf, flags: DeviceFlags, *, physfn_extended: bool) -> Sbdf:
     """Return the function whose address Xen looks for in the device scopes when it adds `function`.
 
-    For a virtual function (`flags.physfn` is given) it is the physical function, or function 0 of its bus if
-    the physical function is an ARI function (`physfn_extended`). For an ARI function (`flags.extended`) it is
-    function 0 of its own bus. For any other function it is the function itself.
+    For a virtual function (`flags.physfn` is given) it is the physical function, or devfn 0 on the physical
+    function's bus if the physical function is an ARI function (`physfn_extended`). For an ARI function
+    (`flags.extended`) it is devfn 0 on its own bus. For any other function it is the function itself.
     """
     if flags.physfn is not None:
         physfn = flags.physfn

@@ -13,8 +13,8 @@ from pcipt.xen.outcome import Op
 class Call:
     """A call that was made: the functions or frames that it was about, and its result.
 
-    `result` is 0 or -errno. None means that the call never returned, because the host panicked. `frames` is
-    None except for map and unmap; for these `functions` is empty.
+    `result` is 0 or -errno. None means that the call never returned, because it ended in a `Catastrophe`.
+    `frames` is None except for map and unmap; for these `functions` is empty.
     """
 
     op: Op
@@ -69,8 +69,9 @@ class Faults:
 def failing_first_call(primitive: Callable[..., int], frames: Frames, fault: Fault | None) -> Primitive:
     """Return a function that calls `primitive`; the first such call has the ordered failure `fault`.
 
-    Later calls have no failure. If `fault` is None, the first call has no failure either. `frames` are the
-    frames of the whole call.
+    If `fault.performed`, the first call fails after as many pages as `frames` has (the frames of the whole
+    operation), else after `fault.pages` pages. Later calls have no ordered failure. If `fault` is None, the
+    first call has none either.
     """
     waiting = [] if fault is None else [(frames.count if fault.performed else fault.pages, fault.errno)]
 

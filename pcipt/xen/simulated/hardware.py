@@ -244,9 +244,9 @@ class BusHardware:
         """Assign bus numbers to the buses behind the bridges in `slots`, up to the number `last`.
 
         `slots` are the functions of `bus`. A bridge's secondary number is the number of the bus behind it.
-        That bus cannot be reached if its number is one of these: not above the number of `bus`; above the
-        bridge's subordinate number; above `last`; in the bus numbers of a bridge with a lower devfn; the
-        number of another bus.
+        That bus cannot be reached if its number is not above the number of `bus`, is above the bridge's
+        subordinate number or above `last`, is in the bus numbers of a bridge with a lower devfn, or is
+        already the number of another bus.
         """
         claimed: set[int] = set()
         for _, slot in sorted(slots.items()):

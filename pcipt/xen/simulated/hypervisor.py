@@ -33,13 +33,14 @@ EVERY_FRAME = Frames(Gfn(0), 1 << 40)
 
 
 class SimulatedXen:
-    """A simulated Xen; see `Hypervisor`.
+    """A simulated Xen; see `Hypervisor`. Its calls raise the same errors, and `Catastrophe` (see the module).
 
-    Its calls raise the same errors, and `Catastrophe` (see the module). `known` are the functions that Xen
-    lists at the start, with owner dom0. None means all functions of `hardware`. Functions whose segment is
-    above ffff are left out. `iommu` is what the IOMMU units serve by the tables at boot; None means that the
-    IOMMU is off. `memory` is dom0's RAM. `trapped` are frames that Xen emulates and that must not be mapped
-    (MMCFG). `p2m` is None on a PV dom0. `vpci` is None on a PV dom0, and if the hardware has no config space.
+    `known` are the functions that Xen lists at the start, with owner dom0. None means all functions of
+    `hardware`. Functions whose segment is above ffff are left out. `iommu` is what the IOMMU units serve by
+    the tables at boot; None means that the IOMMU is off. `memory` is dom0's RAM. `trapped` are frames that
+    Xen emulates and that must not be mapped (MMCFG). `reserved` are the reserved regions of the firmware's
+    tables. The attribute `p2m` is None on a PV dom0; `vpci` is None too, and also if the hardware has no
+    config space.
     Raises: StateError for a PVH dom0 without an IOMMU.
     """
 
@@ -164,9 +165,9 @@ class SimulatedXen:
         self._remap(Op.UNMAP, frames)
 
     def reserved_regions(self, function: Sbdf | None = None) -> tuple[Frames, ...]:
-        """Return the reserved memory regions of one function, or of the whole machine if it is None.
+        """Return the reserved memory regions of `function`, or of the whole machine if `function` is None.
 
-        The result is empty if there are none.
+        The result is empty if there are no such regions.
         Raises: UnsupportedError if the segment is above ffff; HypervisorError or UnsupportedError if a test
                 ordered a failure.
         """
@@ -207,8 +208,8 @@ class SimulatedXen:
 
         `call` 1 means the next call, 2 the call after it, … With `performed`, Xen performs the call and then
         returns the error, as a failing removal from the IOMMU does. Without it, a mapping call (MAP, UNMAP)
-        changes the first `pages` pages before it fails; a failed MAP is then undone, as libxc does. Any other
-        call changes nothing and ignores `pages`.
+        changes the first `pages` pages before it fails; any other call changes nothing and ignores `pages`.
+        Pages that a failing MAP has mapped are unmapped again, also with `performed`, as libxc does.
         """
         self._faults.order(Fault(op, call, errno, performed, pages))
 
@@ -229,8 +230,8 @@ class SimulatedXen:
     def give(self, function: Sbdf, owner: Owner) -> None:
         """Give a function to another owner: a guest, quarantine, Xen itself, or nobody.
 
-        If Xen does not list the function, it is first added as at boot. If the new owner is nobody, its vPCI
-        handlers are removed.
+        If Xen does not list the function, it is first added as at boot. If the new owner is nobody, the
+        function's vPCI handlers are removed.
         """
         if function not in self._list.devices:
             self._list.boot((function,))
@@ -314,7 +315,7 @@ class SimulatedXen:
     def _perform_mapping(self, op: Op, frames: Frames, fault: Fault | None) -> int:
         """Map or unmap the frames as libxc and `pcipt.xen.mapping` do. Return 0 or -errno.
 
-        Raises: Catastrophe if the call would kill dom0 or break a device.
+        Raises: Catastrophe if the call would kill dom0, take memory from it, or break a device.
         """
         p2m = self.p2m
         assert p2m is not None  # `_remap` refused a PV dom0

@@ -55,7 +55,7 @@ class Hardware(Protocol):
 
 
 class Trapping(Protocol):
-    """vPCI on a PVH dom0. `begin` is called before the function is added to the IOMMU, `finish` after it."""
+    """vPCI on a PVH dom0. `begin` is called before a function is added to the IOMMU, `finish` after that."""
 
     def begin(self, function: Sbdf) -> int:
         """Set up the handlers of a function. Return 0, or -errno if they cannot be set up."""
@@ -68,13 +68,13 @@ class Trapping(Protocol):
 
 
 class Counting(Protocol):
-    """Reserved memory, which counts the devices that need it."""
+    """Reserved memory. Each reserved region has a count of the devices that need it."""
 
     def added(self, function: Sbdf) -> None:
-        """Count a device that was added to Xen."""
+        """Add 1 to the count of each region that this newly added function needs."""
 
     def removed(self, function: Sbdf) -> None:
-        """Count a device that was removed from Xen."""
+        """Subtract 1 from the count of each region that this removed function needed."""
 
 
 class VfWithoutPf(enum.Enum):
@@ -91,7 +91,13 @@ class VfWithoutPf(enum.Enum):
 
 @attrs.frozen
 class Release:
-    """How one release line of Xen behaves, as of its last stable version. `since` is (major, minor)."""
+    """How one release line of Xen behaves, as of its last stable version. `since` is (major, minor).
+
+    `orphan_removal_panics`: Xen panics when a function without an owner is removed. `unfinished_map_panics`:
+    Xen of a PVH dom0 panics after a failed add if the function decodes memory. `vf_without_pf`: see
+    `VfWithoutPf`. `keeps_pf_with_vfs`: a physical function is not removed while virtual functions of it are
+    listed.
+    """
 
     since: tuple[int, int]
     orphan_removal_panics: bool  # vpci_remove_device reads through the NULL owner
@@ -185,11 +191,11 @@ class DeviceList:
     def add(self, function: Sbdf, flags: DeviceFlags, node: int | None = None) -> int:
         """Add a function with owner dom0, or update the record of a function that has an owner.
 
-        Return 0 or -errno. A known function without an owner (an orphan) is given to dom0. The physical
-        function of a virtual function may be unknown to Xen: if adding the physical function fails, the
-        record of the virtual function is deleted. After any other failure the function is listed without an
-        owner.
-        Raises: Catastrophe if the release panics after this failure.
+        Return 0 or -errno. A listed function without an owner (an orphan) is given to dom0. If `function` is
+        a virtual function and Xen does not list its physical function, `VfWithoutPf` tells what happens
+        first; if that fails, the virtual function is not added, and a record of it is deleted. After any
+        other failure the function is listed without an owner.
+        Raises: Catastrophe if the add fails and Xen panics because of that (see `_attach`).
         """
         if flags.physfn is not None and flags.physfn not in self.devices:
             result = self._add_physfn(flags.physfn, node)
@@ -206,8 +212,8 @@ class DeviceList:
         """Remove a function. Return 0 or -errno.
 
         -ENODEV: Xen does not list it. -EBUSY: it is a physical function whose virtual functions are listed,
-        and the release keeps it; all their records become `broken`. -EINVAL: it was an orphan (a function
-        without an owner); it is removed all the same.
+        and the release keeps it; its record and those of its virtual functions become `broken`. -EINVAL: it
+        was an orphan (a function without an owner); it is removed all the same.
         Raises: Catastrophe if it is an orphan and the release panics in that case.
         """
         device = self.devices.get(function)
@@ -229,10 +235,10 @@ class DeviceList:
         return -EINVAL if orphan else 0
 
     def _add_physfn(self, physfn: Sbdf, node: int | None) -> int:
-        """Do what the release does with an unknown physical function (`VfWithoutPf`). Return 0 or -errno.
+        """Do what the release does with an unlisted physical function (`VfWithoutPf`). Return 0 or -errno.
 
-        ADDS_IT always returns 0.
-        Raises: Catastrophe if the release panics.
+        For ADDS_IT the result is always 0.
+        Raises: Catastrophe if the add of the physical function ends in a panic.
         """
         match self._release.vf_without_pf:
             case VfWithoutPf.ADDS_IT:
@@ -256,9 +262,10 @@ class DeviceList:
     def _attach(self, function: Sbdf, device: Device) -> int:
         """Give a function to dom0: set up vPCI, then add it to the IOMMU. Return 0 or -errno.
 
-        -EOPNOTSUPP: dom0 is PVH, and no function answers or vPCI cannot handle its header type. After a
-        failure the function has no owner and no vPCI handlers.
-        Raises: Catastrophe if the release panics after this failure.
+        -EOPNOTSUPP: dom0 is PVH, and no function answers or vPCI cannot handle its header type. Other errors
+        are those of `_context`. After a failure the function has no owner and no vPCI handlers.
+        Raises: Catastrophe if dom0 is PVH, the function decodes memory, adding it to the IOMMU fails, and the
+                release panics in that case (`unfinished_map_panics`).
         """
         present = self._hardware.presence(function)
         if self._pvh and present is None:

@@ -23,7 +23,7 @@ FULL = (1 << SIZE) - 1
 
 
 class Extents:
-    """A constant set of frames. The spans may overlap."""
+    """A constant set of frames. The given `spans` may overlap."""
 
     def __init__(self, spans: Iterable[Frames]) -> None:
         self._spans: list[Frames] = []  # sorted, and no two overlap: overlapping spans are joined
@@ -43,8 +43,8 @@ class Extents:
 class P2m:
     """dom0's p2m (its map from guest frames to machine frames), in which only direct MMIO changes.
 
-    `memory` is dom0's RAM. `special` are frames that are mapped to something else. `trapped` are frames that
-    are not mapped and that Xen emulates. `denied` are frames that dom0 may not map.
+    `memory` is dom0's RAM. `special` are frames that are mapped to neither RAM nor direct MMIO. `trapped` are
+    frames that are not mapped and that Xen emulates. `denied` are frames that dom0 may neither map nor unmap.
     """
 
     def __init__(
@@ -84,9 +84,9 @@ class P2m:
     def map(self, frames: Frames, *, failing: tuple[int, int] | None = None) -> int:
         """Map frames as libxc does. Return 0 or -errno.
 
-        If Xen fails, the frames are unmapped as `unmap` does. The errno of that unmapping is returned if it
-        fails too. -EINVAL: a frame is above 52 address bits; -EPERM: dom0 may not map a frame. `failing` is
-        (number of pages, errno): Xen returns that errno after so many pages.
+        If a hypercall fails, the frames are unmapped as `unmap` does. If that unmapping fails too, its -errno
+        is returned instead of the first one. -EINVAL: a frame is above 52 address bits; -EPERM: dom0 may not
+        map a frame. `failing` is (number of pages, errno): Xen fails with that errno after so many pages.
         Raises: Catastrophe if Xen would kill dom0 or take memory from it.
         """
         answer = self._loop(self.map_once, frames, failing)
@@ -94,11 +94,11 @@ class P2m:
         return answer and (self.unmap(frames) or answer)
 
     def unmap(self, frames: Frames, *, failing: tuple[int, int] | None = None) -> int:
-        """Unmap the frames before the first frame that is not mapped, as libxc does. Return 0 or -errno.
+        """Unmap the frames before the first frame that is not direct MMIO, as libxc does. Return 0 or -errno.
 
-        -EINVAL: a frame was not mapped, or is above 52 address bits; -EPERM: dom0 may not map a frame.
-        `failing` is (number of pages, errno): Xen returns that errno after so many pages.
-        Raises: Catastrophe if a frame is mapped to something else than direct MMIO (`special`).
+        -EINVAL: a frame was not mapped as direct MMIO, or is above 52 address bits; -EPERM: dom0 may not
+        unmap a frame. `failing` is (number of pages, errno): Xen fails with that errno after so many pages.
+        Raises: Catastrophe if a frame is mapped to neither RAM nor direct MMIO (`special`).
         """
         return self._loop(self.unmap_once, frames, failing)
 
@@ -113,20 +113,20 @@ class P2m:
     unmap_as_xen = unmap
 
     def map_once(self, frames: Frames) -> int:
-        """Make one hypercall that maps, of at most 64 pages or 2 MiB entries.
+        """Make one hypercall that maps at most 64 entries. An entry is one page or 2 MiB.
 
-        Return 0 if all pages are done. Return the number of pages done if some are left. Return -errno after
-        a failure.
+        Return 0 if all pages are done. Return the number of pages done if some are left. Return -errno if Xen
+        refuses the frames; then no page is done.
         Raises: Catastrophe if Xen would kill dom0 or take memory from it.
         """
         return self._refuse(frames) or self._iterate(frames, self._map_entry)
 
     def unmap_once(self, frames: Frames) -> int:
-        """Make one hypercall that unmaps, of at most 64 pages or 2 MiB entries.
+        """Make one hypercall that unmaps at most 64 entries. An entry is one page or 2 MiB.
 
         Return 0 if all pages are done. Return the number of pages done if some are left. Return -errno if no
         page is done.
-        Raises: Catastrophe if a frame is mapped to something else than direct MMIO (`special`).
+        Raises: Catastrophe if a frame is mapped to neither RAM nor direct MMIO (`special`).
         """
         return self._refuse(frames) or self._iterate(frames, self._unmap_entry)
 
@@ -145,7 +145,7 @@ class P2m:
             self._keep(entry, self._direct.get(entry, 0) & ~bits)
 
     def is_memory(self, frames: Frames) -> bool:
-        """Return True if at least one of the frames is RAM or is mapped to something else (`special`).
+        """Return True if at least one of the frames is RAM or one of the `special` frames of this p2m.
 
         Direct MMIO gives False.
         """
@@ -176,8 +176,9 @@ class P2m:
     def _iterate(self, frames: Frames, change: Callable[[int, int], bool]) -> int:
         """Apply `change` entry by entry, at most 64 times, as one hypercall does.
 
-        An entry is one page, or 2 MiB if all its pages are in one state. Return 0 if all frames are done.
-        Return the number of pages done if some are left. Return -EINVAL if the first change fails.
+        An entry is 2 MiB if all its pages are among the frames and in one state, else one page. Return 0 if
+        all frames are done. Return the number of pages done if some are left. Return -EINVAL if the first
+        change fails.
         """
         done = 0
         for _ in range(ITERATIONS):
@@ -204,7 +205,7 @@ class P2m:
     def _map_entry(self, entry: int, bits: int) -> bool:
         """Map the pages `bits` of one 2 MiB entry. Return True.
 
-        Raises: Catastrophe if a page is RAM, mapped to something else, or trapped by Xen.
+        Raises: Catastrophe if a page is RAM, one of the `special` frames, or trapped by Xen.
         """
         span = _span(entry, bits)
         if self._memory.overlap(span):
@@ -219,8 +220,8 @@ class P2m:
     def _unmap_entry(self, entry: int, bits: int) -> bool:
         """Unmap the pages `bits` of one 2 MiB entry. Return True.
 
-        Return False, without a change, if one of the pages is not mapped.
-        Raises: Catastrophe if a page is mapped to something else than direct MMIO (`special`).
+        Return False, without a change, if one of the pages is not mapped as direct MMIO.
+        Raises: Catastrophe if a page is mapped to neither RAM nor direct MMIO (`special`).
         """
         span = _span(entry, bits)
         if self._special.overlap(span):

@@ -130,11 +130,11 @@ class Registers:
                 yield index, Range(Address(address + number * size), size)
 
     def vf_devfns(self, devfn: int, *, everyone: bool = False) -> list[int]:
-        """Return the devfn (device and function number) of each enabled virtual function, by VF number.
+        """Return the devfn of each enabled virtual function, in the order of the VF numbers.
 
-        `devfn` is that of this function. With `everyone`, TotalVFs virtual functions are returned, whether or
-        not they are enabled. The list is empty if the function has no SR-IOV. Without `everyone` it is empty
-        while VF Enable is off.
+        A devfn is device << 3 | function number; `devfn` is that of this function. With `everyone`, the
+        result has the devfn of all TotalVFs virtual functions, enabled or not. The list is empty if the
+        function has no SR-IOV. Without `everyone` it is empty while VF Enable is off.
         """
         at = self.sriov_at
         if at is None or not (everyone or self.vf_enable):
@@ -194,10 +194,10 @@ def _allow_bars(
     sizes: dict[int, int],
     shared_by: int = 1,
 ) -> None:
-    """Make the address bits of each BAR that has a size writable.
+    """Make the address bits of each BAR writable if its size is known. Other BARs stay read-only.
 
-    Store the sizes of memory BARs in `sizes`. `base` is the offset of the first BAR. `lines` are the lines of
-    Linux's `resource` file, each of which is the size of `shared_by` BARs together.
+    Store the sizes of memory BARs in `sizes`. `base` is the offset of the first BAR. `lines` are line numbers
+    in Linux's `resource` file, one for each BAR. Each line gives the total size of `shared_by` BARs.
     """
     for index, line in enumerate(lines):
         size = raw.resources[line].size // max(shared_by, 1) if line < len(raw.resources) else 0

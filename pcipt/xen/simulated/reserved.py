@@ -1,8 +1,8 @@
 """Model reserved device memory as VT-d keeps it for dom0: regions mapped 1:1, each with a count of devices.
 
 At boot the count is the number of scope devices, present or not. Adding a device to Xen adds one, removing it
-subtracts one; at 0 the pages are unmapped. So a device that was plugged in after boot leaves the count one
-too high. Assignment to a guest or to quarantine changes nothing.
+subtracts one; at 0 the pages are unmapped. So a scope device that is plugged in after boot is counted twice.
+Assignment to a guest or to quarantine changes nothing.
 Source: Xen xen/drivers/passthrough/vtd/iommu.c (setup_hwdom_rmrr, intel_iommu_add_device,
         intel_iommu_remove_device), passthrough/x86/iommu.c (iommu_identity_mapping), vtd/dmar.c
         (register_one_rmrr).
@@ -69,7 +69,7 @@ class ReservedMemory:
             self._p2m.set_identity(region.frames)
 
     def references(self, region: ReservedRegion) -> int:
-        """Return the present count of a region. Raises KeyError for a region that was dropped at boot."""
+        """Return the current count of a region. Raises KeyError for a region that was dropped at boot."""
         return self._references[region]
 
     def touching(self, frames: Frames) -> list[ReservedRegion]:
@@ -77,10 +77,10 @@ class ReservedMemory:
         return [region for region in self.regions if region.frames.overlaps(frames)]
 
     def query(self, function: Sbdf | None, room: int) -> tuple[int, int, list[tuple[int, int]]]:
-        """Answer XENMEM_reserved_device_memory_map for one function, or for the machine if it is None.
+        """Answer XENMEM_reserved_device_memory_map for `function`, or for the machine if `function` is None.
 
-        Shape:  (0 or -ENOBUFS, number of regions, regions as (first frame, number of frames)). With -ENOBUFS
-                there are more regions than `room`, and the list is empty.
+        Shape:  (0 or -ENOBUFS, number of regions, regions as (first frame, number of frames)). -ENOBUFS means
+                that the number of regions is greater than `room`; then the list is empty.
         """
         regions = self.regions if function is None else self._of(function)
         found = [(int(region.frames.start), region.frames.count) for region in regions]

@@ -91,8 +91,8 @@ class Handlers:
     def tables(self) -> list[Frames]:
         """Return the pages of the MSI-X table and of the pending bits, in this order.
 
-        They are computed from the remembered addresses. The list is empty without MSI-X. The BARs of a
-        virtual function are remembered at address 0.
+        They are computed from the remembered BAR addresses. The list is empty without MSI-X. For a virtual
+        function vPCI remembers no BARs, and 0 is used as the address of each.
         """
         addresses = {bar.index: bar.address for bar in self.bars}
         places = (self.msix.table, self.msix.pba) if self.msix is not None else ()
@@ -217,7 +217,8 @@ class Vpci:
     def _write_command(self, handlers: Handlers, value: int) -> None:
         """Handle a write to the Command register.
 
-        If memory decode changes, the BARs are mapped or unmapped. If not, only the register is written.
+        If the write changes the remembered state of memory decode, call `_modify`, which maps or unmaps the
+        BARs and writes the register. Else only the register is written.
         """
         if handlers.mapped != bool(value & COMMAND_MEMORY):
             self._modify(handlers, value)
@@ -225,7 +226,7 @@ class Vpci:
             self._hardware.write(handlers.function, COMMAND, 2, value)
 
     def _write_bar(self, handlers: Handlers, bar: Bar, half: int, value: int) -> None:
-        """Handle a write to a BAR. `half` is 0 for its register, 4 for the upper half of a 64-bit BAR.
+        """Handle a write to a BAR. `half` is 4 for the upper half of a 64-bit BAR, else 0.
 
         The write is dropped while the BAR is mapped.
         """
@@ -240,8 +241,9 @@ class Vpci:
     def _write_rom(self, handlers: Handlers, rom: Bar, value: int) -> None:
         """Handle a write to the ROM register.
 
-        If the enable bit changes while decode is on, map or unmap the ROM. A write with the enable bit set is
-        dropped while the ROM is mapped.
+        If the ROM is mapped and the written enable bit is set, the write is dropped. If decode is on, a
+        cleared bit unmaps a mapped ROM, and a set bit maps a ROM that is not mapped. In all other cases only
+        the register is written.
         """
         enable = bool(value & ROM_ENABLE)
         if rom.enabled and enable:
@@ -260,9 +262,9 @@ class Vpci:
     def _modify(self, handlers: Handlers, command: int, *, rom_only: bool = False) -> None:
         """Map or unmap the BARs, or only the ROM, then write the register that switches decode.
 
-        If `command` has the memory decode bit, the BARs are mapped, else unmapped. MSI-X pages and pages that
-        other BARs have mapped are left as they are. If the p2m refuses, memory decode is switched off and the
-        handlers are removed.
+        If `command` has the memory decode bit, the BARs are mapped, else unmapped. The ROM is among them if
+        its enable bit is set. MSI-X pages and pages that other BARs have mapped are left as they are. If the
+        p2m refuses, memory decode is switched off and the handlers are removed.
         """
         on = bool(command & COMMAND_MEMORY)
         spans: list[Frames] = []

@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
 def _placed(reading: TableReading) -> list[PlacedTable]:
     """Return the tables that were read, each with its address, in their order.
 
-    The address is that in the table's file name, where `pcipt pvh tables` writes it; None if there is none.
+    The address is taken from the table's file name, where `pcipt pvh tables` writes it. It is None if the
+    file name has no address.
     """
     found = []
     for table in reading.tables:
@@ -93,9 +94,9 @@ def _memory(root: str) -> tuple[MemoryEntry, ...] | None:
 
 
 def _whose(kind: str) -> list[Row]:
-    """Return a warning row if `kind`, the kind of domain that has the tables, is not PVH; else no rows.
+    """Return a warning row if `kind`, the kind of the domain that sees the tables, is known and is not PVH.
 
-    An empty `kind` is unknown and gives no rows.
+    Otherwise return no rows. An empty `kind` is unknown.
     """
     if kind in ("PVH", ""):
         return []

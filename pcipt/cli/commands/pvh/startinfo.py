@@ -125,7 +125,8 @@ def _tables(image: MemoryImage, parsed: Parsed) -> list[Row]:
 def json_from_start_info(parsed: Parsed) -> dict[str, object]:
     """Return the value of "start_info" in `pcipt pvh startinfo --json`.
 
-    An address or command line that is missing or not in the image is None.
+    An address is None if the start info does not have it. A command line is None if it is missing or not in
+    the image; in the second case its address is known.
     """
     info, places = parsed.info, parsed.places
     return {

@@ -103,8 +103,9 @@ def _guest(args: argparse.Namespace) -> Guest:
 def _hardware(args: argparse.Namespace, left_out: list[tuple[str, str]]) -> TableSet:
     """Return the hardware domain's tables, built from the tables of the machine below --root.
 
-    The name of each table that is left out is appended to `left_out`, with the reason. If the memory map
-    cannot be read, the tables are placed at GUEST_TABLES.
+    For each table of the machine that is left out or made anew, its name and the reason are appended to
+    `left_out`; for the DSDT also if it cannot be read. If the memory map cannot be read, the tables are
+    placed at the address GUEST_TABLES.
 
     Raises: InputError if there are no tables; NotPermittedError if this process may not read them;
             UnsupportedError if there is no FADT, or no RAM has room for the tables.
@@ -125,7 +126,7 @@ def _hardware(args: argparse.Namespace, left_out: list[tuple[str, str]]) -> Tabl
 
 
 def _why_not(table: TableFile) -> str:
-    """Return why a table of the machine is left out; an empty text if Xen passes the table to dom0."""
+    """Return why a table of the machine is left out or made anew; an empty text if it is used unchanged."""
     signature = table.data[:4].decode("latin-1")
     if signature in SECRET:
         return "it holds a licence key; Xen hands it on"
