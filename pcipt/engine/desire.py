@@ -73,8 +73,8 @@ def _mapped_without_function(views: Views) -> dict[str, Sbdf]:
 def _pages_of(now: Round, desired: Iterable[Desired], left: Iterable[str]) -> set[Frames]:
     """Return the pages on which open actions are planned again.
 
-    These are the pages of the round's BARs before the reading and now, and the pages that are mapped for the
-    places in `desired` and `left` or needed by those in `desired`.
+    These are: the pages that the round's BARs had before the reading, and those that they have now; the pages
+    that are mapped for the places in `desired` and `left`; the pages that the places in `desired` need.
     """
     desired = list(desired)
     places = [*(each.place for each in desired), *left]

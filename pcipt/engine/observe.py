@@ -40,7 +40,7 @@ class Observer:
         """Read the functions of the round again, and functions that the kernel has just added.
 
         The work for added functions is taken from the queue into the round. Mapped pages of functions that
-        the kernel has removed become STALE.
+        the kernel has removed become STALE. If the round is EVERYTHING, it stops after each slice.
         """
         self._policy.collect()
         now.scope = Scope((*now.scope.work, *self._queue.take_arrived()))

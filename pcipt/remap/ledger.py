@@ -210,7 +210,7 @@ class Ledger:
         return Ledger(self.boot_id, tuple(settled), mapped, self.messages_lost)
 
     def settle(self, functions: AbstractSet[Sbdf], known: AbstractSet[Sbdf]) -> bool:
-        """Settle the entries of AddDevice and RemoveDevice actions as `reconciled` does, in place.
+        """Correct the entries of AddDevice and RemoveDevice actions by what Xen lists (rule: `reconciled`).
 
         Only entries for the addresses `functions` are settled. `known` is what Xen lists now. Return True if
         an entry was changed or deleted.

@@ -168,9 +168,9 @@ class _Planner:
     def _decide_lost(self, each: Desired, run: MappedRun, pages: tuple[Frames, ...]) -> None:
         """Add to the plan what becomes of pages that a BAR has lost: an unmap, or only the record's removal.
 
-        `pages` are the lost pages of `run`. Only their record is removed if vPCI has unmapped them itself and
-        no messages were lost. Only the record for this BAR is removed, too, if another BAR has mapped or
-        needs the pages, or if the plan unmaps them for another BAR already. HELD pages that the plan unmaps
+        `pages` are the lost pages of `run`. In two cases their record is removed, and nothing is unmapped: if
+        vPCI has unmapped them itself and no messages were lost; and if another BAR has mapped or needs the
+        pages, or the plan unmaps them for another BAR already. HELD pages that the plan unmaps
         are recorded as STALE.
         """
         owner = (run.place, run.bar)

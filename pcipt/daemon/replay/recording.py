@@ -104,11 +104,11 @@ class _NoLog(list[Call]):
 class Replay:
     """A recording in `directory`, ready to be played.
 
-    `dom0` replaces the recorded kind, `trace` the file of writes. `host` and `xen` are the recorded host and
-    the simulated Xen, `hotplug` gives the messages of the steps.
+    `dom0` replaces the recorded kind of dom0, `trace` the recorded file of writes. `host` and `xen` are the
+    recorded host and the simulated Xen, `hotplug` gives the messages of the steps.
 
-    Raises: InputError if the recording cannot be read, or if version or kind of dom0 is wrong; MalformedError
-            if a file of the recording is malformed.
+    Raises: InputError if the recording cannot be read, or if the version of Xen or the kind of dom0 is wrong;
+            MalformedError if a file of the recording is malformed.
     """
 
     def __init__(self, directory: str, dom0: str | None = None, trace: str | None = None) -> None:

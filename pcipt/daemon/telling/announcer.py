@@ -83,7 +83,7 @@ class Announcer:
         self._add(place, events.event_from_hotplug(sbdf, action, self._clock()))
 
     def tell_loss(self, what: str, count: int | None = None) -> None:
-        """Announce to log and monitors that events were lost. Everything is compared again because of this.
+        """Announce to log and monitors that events were lost. The caller lets everything be compared again.
 
         `what` says which events were lost. A `count` of None is an unknown number. No history gets the event.
         """

@@ -42,7 +42,10 @@ class Layer:
 
 @attrs.frozen
 class Area:
-    """A range of the address space with its final treatment. `what` and `why` are text for a report."""
+    """A range of the address space and what happens to it in dom0's map, after all rules.
+
+    `what` and `why` are text for a report.
+    """
 
     range: Range
     treatment: Treatment

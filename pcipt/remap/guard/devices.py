@@ -29,8 +29,9 @@ def _segment(action: Action, _facts: Facts) -> str | None:
 def _present(action: AddDevice, facts: Facts) -> str | None:
     """Refuse to add a function that Linux does not have, that does not answer or that cannot be read.
 
-    Xen would list it as an orphan. A renumbered function cannot be read: it is refused only if Linux does not
-    have it, or if the bridges' bus numbers do not lead to the action's address any more.
+    Xen would list it as an orphan. A renumbered function is an exception, because it cannot be read at the
+    address in Linux: it is refused only if Linux does not have it, or if the bridges' bus numbers do not lead
+    to the action's address any more.
     """
     function = _subject(action, facts)
     if function is None:

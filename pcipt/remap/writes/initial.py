@@ -67,8 +67,8 @@ def shadow_from_machine(machine: Machine, raws: Mapping[Sbdf, RawFunction], *, o
 def function_from_raw(place: PciPath, raw: RawFunction) -> FunctionShadow:
     """Return the shadow of one function.
 
-    BARs that decode already are in `mapped`, as if that had been reported. If the function does not answer or
-    was not read, the shadow has no registers.
+    BARs that decode already are in `mapped`: no change is reported for them later. If the function does not
+    answer or was not read, the shadow has no registers.
     """
     config = ConfigSpace(raw.config or b"")
     if not config.answers:
