@@ -148,7 +148,7 @@ class Queue:
         self._passed_over = True  # EVERYTHING comes next: nothing is known before the machine was read once
 
     def __len__(self) -> int:
-        """Return the number of keys in the queue; EVERYTHING counts until it is finished."""
+        """Return the number of keys. EVERYTHING counts until finished, and twice if added again meanwhile."""
         return len(self._work) + (self._unfinished is not None)
 
     def add(self, key: Key, reason: Reason, now: float, *, quiet: float = 0.0, leaves: bool = False) -> None:

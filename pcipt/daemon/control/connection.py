@@ -258,7 +258,11 @@ class Peer:
         self._loop.after(self._deadline, PATIENCE, self.close)
 
     def _go_on(self) -> None:
-        """Choose what to wait for: the next request, room to send, the next turn; or close the connection."""
+        """Choose what to wait for: the next request, room to send, the next turn, or a later answer.
+
+        The connection is closed instead if nothing is left to send and it is to be closed, or if nothing is
+        left to send, the peer has ended its requests and no answer is due.
+        """
         if self._gone:
             return
         more = b"\0" in self._input and not self._closing

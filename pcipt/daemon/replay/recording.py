@@ -81,9 +81,7 @@ class RecordedHotplug:
         return taken
 
     def events(self) -> list[HotplugEvent]:
-        """Return the messages about single functions that `read` would return; messages of other kinds are
-        dropped.
-        """
+        """Take all waiting messages, as `read` does; return those about single functions, drop the others."""
         return [event for event in self.read() if isinstance(event, HotplugEvent)]
 
     def fileno(self) -> int:
@@ -108,7 +106,8 @@ class Replay:
     recorded host and the simulated Xen, `hotplug` gives the messages of the steps.
 
     Raises: InputError if the recording cannot be read, or if the version of Xen or the kind of dom0 is wrong;
-            MalformedError if a file of the recording is malformed.
+            MalformedError if a file of the recording is malformed; OSError if xen.json or sequence.jsonl
+            cannot be read.
     """
 
     def __init__(self, directory: str, dom0: str | None = None, trace: str | None = None) -> None:

@@ -331,8 +331,8 @@ class Vpci:
     def _make_holes(self, handlers: Handlers) -> bool:
         """Unmap the MSI-X pages, so that accesses to them trap. Return True if all are unmapped.
 
-        Return False if one of the pages is RAM or mapped to something else. Pages before that page are then
-        unmapped already.
+        Return False at the first table that has a page that is RAM, or is mapped but not 1:1. The tables
+        before it are then unmapped already.
         """
         for number, table in enumerate(handlers.tables()):
             if self._p2m.is_memory(table):
