@@ -240,13 +240,15 @@ class Engine:
         return Reason.LOST in self.queue.reasons_of(EVERYTHING)
 
     def unsettled(self, *, besides_requests: bool = False) -> bool:
-        """Return True if work is due, if work waits because Xen could not be asked, or if messages were lost.
+        """Return True if work is due, if work waits because Xen could not be asked, if the console could not
+        be read for owners (`XenView.owners_told`), or if messages were lost.
 
         Lost messages count while `must_read_everything` is True. With `besides_requests`, work that is due
         only because of a timer or of a user's request does not count.
         """
         due = self.queue.has_change(self._monotonic()) if besides_requests else self.next_due() == 0.0
-        return due or self.must_read_everything or bool(self.queue.keys_with(Reason.NOT_ASKED))
+        unknown = bool(self.queue.keys_with(Reason.NOT_ASKED)) or not self.view.owners_told
+        return due or unknown or self.must_read_everything
 
     def news(self) -> tuple[list[Told], list[Told]]:
         """Return the findings that are new and those that have ended since the last call; see

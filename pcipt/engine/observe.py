@@ -40,7 +40,8 @@ class Observer:
         """Read the functions of the round again, and functions that the kernel has just added.
 
         The work for added functions is taken from the queue into the round. Mapped pages of functions that
-        the kernel has removed become STALE. If the round is EVERYTHING, it stops after each slice.
+        the kernel has removed become STALE. If the round is EVERYTHING, the memory maps and
+        all functions are read instead, with a yield after each slice. Nothing is read before it is iterated.
         """
         self._policy.collect()
         now.scope = Scope((*now.scope.work, *self._queue.take_arrived()))

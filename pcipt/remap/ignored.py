@@ -43,9 +43,10 @@ class IgnoredWrite:
 class _Intent:
     """The registers that a BAR would have if hardware had obeyed all writes to it.
 
-    `words` are its words (offset to value and known bits). `ones` are, by offset, the bits that the last
-    write of all ones to this word has set. `target` is the range that the words name, or None if they name no
-    address or the BAR is being sized. `before` is the range that the BAR decoded when it was written.
+    `words` are its words (offset to value and known bits). `ones` are, by offset, the bits whose most recent
+    write consisted of ones only; writes to different bytes add up. `target` is the range that the words name,
+    or None if they name no address or the BAR is being sized. `before` is the range that the BAR decoded at
+    its last write.
     """
 
     words: Mapping[int, tuple[int, int]]

@@ -2,7 +2,8 @@
 
 Input: `Desired` of some places (`desired_of`, or `gone` if Linux has dropped the function), and the mapped
 pages of all places. Unmaps come before maps; one action has one run of pages of one BAR. A page that another
-BAR needs, or has mapped and does not lose too, is not unmapped. Pages that vPCI maps and unmaps itself are only recorded.
+BAR needs, or has mapped and does not lose too, is not unmapped. Pages that vPCI maps and unmaps itself are
+only recorded.
 """
 
 from collections.abc import Iterable, Sequence
@@ -168,10 +169,10 @@ class _Planner:
     def _decide_lost(self, each: Desired, run: MappedRun, pages: tuple[Frames, ...]) -> None:
         """Add to the plan what becomes of pages that a BAR has lost: an unmap, or only the record's removal.
 
-        `pages` are the lost pages of `run`. They are unmapped, except these, of which only the record for this
-        BAR is removed: all pages if vPCI has unmapped them itself and no messages were lost; a page that any
-        BAR needs; a page that another BAR has mapped and does not lose too; a page that the plan unmaps for
-        another BAR already. HELD pages that the plan unmaps are recorded as STALE.
+        `pages` are the lost pages of `run`. They are unmapped, except these, of which only the record for
+        this BAR is removed: all pages if vPCI has unmapped them itself and no messages were lost; a page that
+        any BAR needs; a page that another BAR has mapped and does not lose too; a page that the plan unmaps
+        for another BAR already. HELD pages that the plan unmaps are recorded as STALE.
         """
         owner = (run.place, run.bar)
         needed: tuple[Frames, ...] = pages

@@ -27,9 +27,10 @@ BUSES, NONE = range(0x100), range(0)
 def find_moves(
     machine: Machine, numbers: Numbers = NOTHING, bridges: Collection[Sbdf] | None = None
 ) -> Moves:
-    """Return the functions that answer at another address in hardware than Linux has for them.
+    """Return the functions that hardware does not have at the address that Linux has for them.
 
-    A function is returned only if it was read, does not answer at Linux's address and is behind a bridge.
+    By the bridges' bus numbers they are at another address, or at none. A function is returned only if it was
+    read, does not answer at Linux's address and is behind a bridge.
     `numbers` are the last known bus numbers, by place, of bridges that cannot be read at Linux's address now.
     If `bridges` is given, only functions behind these bridges are looked at, at any depth.
 
@@ -160,7 +161,7 @@ def parents_first(machine: Machine, wanted: Collection[Sbdf]) -> list[Sbdf]:
     """
 
     def rank(sbdf: Sbdf) -> tuple[int, bool, Sbdf]:
-        """Return the sort key of a function: number of bridges above, virtual or not, address."""
+        """Return the sort key of a function: length of its path, virtual or not, address."""
         function = machine.functions[sbdf]
         depth = len(function.path.hops) if function.path is not None else 0
         return depth, function.physfn is not None, sbdf

@@ -23,7 +23,7 @@ class XenView:
     `elsewhere` are functions of a guest or of Xen itself, each with that owner in words; `quarantined` are
     functions of dom_io, as far as Xen was asked for them (`Hypervisor.owners`). A function of `known` that is
     in none of these sets is dom0's, as far as is known. If `custody_told` is False, Xen could not be asked
-    who owns some of the functions.
+    who owns some of the functions. If `owners_told` is False, the console could not be read for an owner.
     """
 
     known: AbstractSet[Sbdf] = frozenset()
@@ -31,6 +31,7 @@ class XenView:
     elsewhere: Mapping[Sbdf, str] = attrs.field(factory=dict)
     custody_told: bool = True
     quarantined: AbstractSet[Sbdf] = frozenset()
+    owners_told: bool = True
 
     def in_dom0(self, sbdf: Sbdf) -> bool:
         """Return True if Xen lists the function and no other owner than dom0 is known.

@@ -647,6 +647,18 @@ def test_the_engine_is_unsettled_while_xen_could_not_be_asked():
     assert engine.unsettled() is False
 
 
+def test_the_engine_is_unsettled_while_the_console_could_not_be_read_for_owners():
+    raws = [attrs.evolve(raw, driver="pciback") if str(raw.sbdf) == NIC else raw for raw in usual_raws()]
+    stage = Stage(raws)
+    engine = stage.start()
+    stage.xen.fail(Op.KEY, errno.EBUSY)
+    compare(engine)
+    assert engine.unsettled() is True
+    stage.time += 1
+    work_off(engine)
+    assert engine.unsettled() is False
+
+
 @pytest.mark.parametrize(("reason", "must"), [(Reason.LOST, True), (Reason.REQUESTED, False)])
 def test_everything_must_be_read_from_a_loss_until_it_is_finished(reason, must, monkeypatch):
     monkeypatch.setattr("pcipt.engine.round.SLICE", 2)

@@ -35,7 +35,7 @@ def health_of(engine: Engine, *, besides_requests: bool = False) -> str:
 
 
 def mappings_to_json(engine: Engine, identity: XenIdentity) -> dict[str, Any]:
-    """Return the object of `pcipt mappings --json`: every mapped range with its BAR.
+    """Return the object of `pcipt mappings --json`: every range that is or may be mapped, with its BAR.
 
     The ranges are in order of their address, then of the function's place and the BAR.
     """

@@ -29,15 +29,17 @@ def ask_owners(
     come back from a guest or from Xen itself. All other functions keep their owner of `before`. A function
     that is not dom0's and that the console does not name stays an orphan if it was one; else it is in
     `elsewhere`, with its former owner or an unnamed one.
-    Raises: HypervisorError, UnsupportedError if the hypercall fails. A console that cannot be read is no
-            error.
+    If the console cannot be read because a hypercall fails, `owners_told` of the result is False. If the
+    console need not be read, `owners_told` is as in `before`.
+    Raises: HypervisorError, UnsupportedError if the hypercall for one function fails. A console that cannot
+            be read is no error.
     """
     custody = {sbdf: xen.custody(sbdf) for sbdf in sorted(known, key=_ORDER)}
     away = [sbdf for sbdf, answer in custody.items() if answer is Custody.ELSEWHERE]
     unclear = {s for s in away if not (s in before.elsewhere or s in before.orphans)}
     held = [s for s in given if custody.get(s, Custody.UNTOLD) is not Custody.UNTOLD]
     unclear |= {s for s in held if handed or (s in before.elsewhere and s not in away)}
-    owners = _owners(xen, unclear)
+    owners, told_owners = _owners(xen, unclear) if unclear else ({}, before.owners_told)
     orphans = {s for s, owner in owners.items() if owner.kind is OwnerKind.NOBODY}
     orphans |= (before.orphans & set(away)) - owners.keys()
     quarantined = {s for s, owner in owners.items() if owner.kind is OwnerKind.QUARANTINE}
@@ -45,15 +47,22 @@ def ask_owners(
     settled = {*orphans, *quarantined, *(s for s, owner in owners.items() if owner == _DOM0)}
     elsewhere = {s: _in_words(s, owners, before) for s in away if s not in settled}
     told = Custody.UNTOLD not in custody.values()
-    return XenView(frozenset(custody), frozenset(orphans), elsewhere, told, frozenset(quarantined))
+    return XenView(
+        frozenset(custody), frozenset(orphans), elsewhere, told, frozenset(quarantined), told_owners
+    )
 
 
-def _owners(xen: Hypervisor, unclear: Collection[Sbdf]) -> dict[Sbdf, Owner]:
-    """Return the owners of those functions in `unclear` that the console names; empty if it is unreadable."""
+def _owners(xen: Hypervisor, unclear: Collection[Sbdf]) -> tuple[dict[Sbdf, Owner], bool]:
+    """Return the owners of those functions in `unclear` that the console names; empty if it is unreadable.
+
+    The second part is False if a hypercall failed: the console may be readable later.
+    """
     try:
-        return {sbdf: owner for sbdf, owner in xen.owners().items() if sbdf in unclear} if unclear else {}
-    except (UnsupportedError, HypervisorError):
-        return {}
+        return {sbdf: owner for sbdf, owner in xen.owners().items() if sbdf in unclear}, True
+    except UnsupportedError:
+        return {}, True
+    except HypervisorError:
+        return {}, False
 
 
 def _in_words(sbdf: Sbdf, owners: Mapping[Sbdf, Owner], before: XenView) -> str:

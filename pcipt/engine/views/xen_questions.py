@@ -26,7 +26,7 @@ class Questions:
         self._orphans: set[Sbdf] = set()
         self._quarantined: set[Sbdf] = set()
         self._elsewhere: dict[Sbdf, str] = {}
-        self._told = True
+        self._told = self._owners_told = True
         self.view = self._viewed()
         self.trouble: Finding | None = None
 
@@ -76,8 +76,8 @@ class Questions:
         self._quarantined |= answer.quarantined
         self._elsewhere.update(answer.elsewhere)
         told = answer.custody_told if answer.known or replaced is None else self._told
-        if told is not self._told:
-            self._told = told
+        if (told, answer.owners_told) != (self._told, self._owners_told):
+            self._told, self._owners_told = told, answer.owners_told
             self.view = self._viewed()
         return True
 
@@ -103,7 +103,9 @@ class Questions:
 
     def _viewed(self) -> XenView:
         """Return a view over the sets that the answers change in place."""
-        return XenView(self._known, self._orphans, self._elsewhere, self._told, self._quarantined)
+        return XenView(
+            self._known, self._orphans, self._elsewhere, self._told, self._quarantined, self._owners_told
+        )
 
 
 def ghost_candidates(machine: Machine) -> Iterator[Sbdf]:

@@ -97,8 +97,8 @@ def protected_ranges(
 
     `memory` are E820 ranges; they may overlap. All types are protected, not only RAM. `named` are the lines
     of /proc/iomem; lines whose name is not in `_IOMEM_NAMES` are ignored. `tables` are the ACPI tables as
-    they were read; MADT, HPET, MCFG and DMAR are used, other tables are ignored; of a damaged table the
-    readable entries are used. `reserved` is the reserved device memory that Xen lists.
+    they were read; MADT, HPET, MCFG and DMAR (or RMAD, XMAR) are used, other tables are ignored; of a damaged
+    table the readable entries are used. `reserved` is the reserved device memory that Xen lists.
     """
     found: list[tuple[Frames, Reason]] = []
     for span, what in CONSTANTS:
@@ -121,8 +121,8 @@ def protected_ranges(
 def _from_table(data: bytes) -> Iterator[tuple[Range, str]]:
     """Yield the protected ranges of an ACPI table, each with its name.
 
-    Nothing is yielded for a table other than MADT, HPET, MCFG and DMAR, or if `data` is not a table, for
-    example shorter than a header.
+    Nothing is yielded for a table other than MADT, HPET, MCFG and DMAR (also under the names RMAD and XMAR,
+    which Xen gives it), or if `data` is shorter than a header.
     """
     table = parse_table(data)
     if table is None:

@@ -241,7 +241,7 @@ class BusHardware:
                 self._route_below(bus, slots, LAST_BUS)
 
     def _route_below(self, bus: Bus, slots: dict[int, Slot], last: int) -> None:
-        """Assign bus numbers to the buses behind the bridges in `slots`, up to the number `last`.
+        """Assign bus numbers to all buses behind the bridges in `slots`, up to the number `last`.
 
         `slots` are the functions of `bus`. A bridge's secondary number is the number of the bus behind it.
         That bus cannot be reached if its number is not above the number of `bus`, is above the bridge's

@@ -110,6 +110,7 @@ def test_lost_messages_are_not_settled_while_everything_is_read(monkeypatch, dom
     while not scene.engine.worker.turn().finished:
         health, codes = scene.told()
         assert (health, codes[-1]) == ("degraded", "unsettled")
+    scene.engine.worker.turn()  # the store
     assert scene.told() == after
 
 
