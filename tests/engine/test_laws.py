@@ -7,7 +7,7 @@ batches. All events of a batch happen first; then the service is told of them, i
 import os
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from pcipt.daemon.control.status import health_of
@@ -186,14 +186,20 @@ def law(function):
         deadline=None,
         derandomize="PCIPT_LAWS" not in os.environ,
         database=None,
-        phases=(Phase.generate, Phase.shrink),
+        phases=(Phase.explicit, Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )
     return pytest.mark.timeout(36_000)(chosen(function))
 
 
+BRIDGE, BEHIND, FURTHER = BRIDGES[0], S("02:00.0"), S("03:00.0")
+PVH = {"dom0": "pvh", "version": (4, 17), "unknown": set()}
+
+
 @law
 @given(made=WORLDS, history=HISTORIES)
+@example(PVH, [[("renumber", BRIDGE, 4), ("give", FURTHER, 0)], [("give", BEHIND, 0)]])
+@example(PVH, [[("renumber", BRIDGE, 4), ("give", BEHIND, 0)], [("take back", None, 0)]])
 def test_idempotent(made, history):
     world = Telling(**made).told(history)
     before, changes = world.state(), len(world.xen.changes)
@@ -295,6 +301,8 @@ def test_restartable(made, history, data):
 
 
 @law
+@example(PVH, [[("give", S("00:03.0"), 1)]], [(Op.KEY, 1, 0)])
+@example(PVH, [[("decode", S("00:06.0"), False), ("give", S("00:06.0"), 0)]], [])
 @given(
     made=WORLDS, history=HISTORIES,
     faults=st.lists(st.tuples(st.sampled_from(list(Op)), st.integers(1, 6), st.integers(0, 3)), max_size=3),

@@ -317,7 +317,7 @@ class World:
         """Compare the p2m with the definition: pages that are missing, pages that are too many.
 
         What a function left stays where it touches another's BAR that does not decode, and a region over
-        which a BAR lies, if pcipt says so.
+        which a BAR lies, if pcipt says so. What a given function had mapped stays.
         """
         regions = {page for region in self.xen.reserved.regions for page in pages_of_region(region)}
         mapped = mapped_pages(self.xen)
@@ -330,6 +330,8 @@ class World:
         told = {page for held in self.engine.ledger.mapped if held.state is State.STALE
                 for page in range(held.frames.start, held.frames.end)
                 if any(bar.overlaps(held.frames.range) for bar in under)}  # fmt: skip
+        told |= {page for held in self.engine.ledger.mapped if held.sbdf in self.given
+                 for page in range(held.frames.start, held.frames.end)}  # fmt: skip
         texts = [finding.text for _, finding in self.engine.findings if finding.code == "region-left"]
         told |= {page for region in self.xen.reserved.regions for page in pages_of_region(region)
                  if any(str(region.frames) in text for text in texts)}  # fmt: skip

@@ -65,12 +65,17 @@ class MachineState:
         return run.state is State.STALE or self.address_of(run.place) is None
 
     def relatives(self, functions: Iterable[Sbdf]) -> set[Sbdf]:
-        """Return, for each function, the bridges above it, all functions behind it, its PF and its VFs."""
+        """Return, for each function, the bridges above it, all functions behind it, its PF and its VFs.
+
+        For a renumbered function, all renumbered functions behind the bridges above it are returned, too: a
+        driver that is bound to one of them forbids to add the others.
+        """
         found: set[Sbdf] = set()
         for sbdf in functions:
-            found |= {
-                each.sbdf for each in (*bridges_above(self.machine, sbdf), *subtree(self.machine, sbdf))
-            }
+            above = [bridge.sbdf for bridge in bridges_above(self.machine, sbdf)]
+            found |= {*above, *(each.sbdf for each in subtree(self.machine, sbdf))}
+            for bridge in above if sbdf in self.renumbered else ():
+                found |= {each.sbdf for each in subtree(self.machine, bridge)} & self.renumbered.keys()
             found.update(self.bars.virtual(sbdf))
             function = self.machine.functions.get(sbdf)
             if function is not None and function.physfn is not None:
