@@ -30,8 +30,7 @@ from pcipt.pci.topology import (
     place_functions,
 )
 
-_order = attrgetter("segment", "bus", "device", "function")
-_of_function = attrgetter("sbdf.segment", "sbdf.bus", "sbdf.device", "sbdf.function")
+_address_of = attrgetter("sbdf")
 
 
 class SortedFunctions(Mapping[Sbdf, Function]):
@@ -58,13 +57,13 @@ class SortedFunctions(Mapping[Sbdf, Function]):
     def put(self, function: Function) -> None:
         """Add a function, or replace the function with the same address."""
         if function.sbdf not in self._by_address:
-            bisect.insort(self._order, function.sbdf, key=_order)
+            bisect.insort(self._order, function.sbdf)
         self._by_address[function.sbdf] = function
 
     def drop(self, sbdf: Sbdf) -> None:
         """Remove the function at `sbdf`. Raises: KeyError if there is none."""
         del self._by_address[sbdf]
-        del self._order[bisect.bisect_left(self._order, _order(sbdf), key=_order)]
+        del self._order[bisect.bisect_left(self._order, sbdf)]
 
 
 class Inventory:
@@ -204,7 +203,7 @@ class Inventory:
         whose findings changed; a bridge that was removed can be among them.
         """
         bridges = self._bridges.get(segment, {})
-        wrong = check_buses({sbdf: bridges[sbdf] for sbdf in sorted(bridges, key=_order)})
+        wrong = check_buses({sbdf: bridges[sbdf] for sbdf in sorted(bridges)})
         before = {sbdf: found for sbdf, found in self._bus_findings.items() if sbdf.segment == segment}
         if wrong == before:
             return set()
@@ -310,12 +309,12 @@ class Inventory:
         if before is not None:
             self._unstore(before)
         self._functions.put(function)
-        bisect.insort(self._below.setdefault(function.parent, []), function, key=_of_function)
+        bisect.insort(self._below.setdefault(function.parent, []), function, key=_address_of)
 
     def _unstore(self, function: Function) -> None:
         """Remove `function` from the list of its siblings."""
         siblings = self._below[function.parent]
-        del siblings[bisect.bisect_left(siblings, _of_function(function), key=_of_function)]
+        del siblings[bisect.bisect_left(siblings, function.sbdf, key=_address_of)]
         if not siblings:
             del self._below[function.parent]
 
@@ -345,7 +344,7 @@ def _unlink(index: dict[Sbdf, list[Sbdf]], key: Sbdf | None, sbdf: Sbdf) -> None
 
 def _in_order(raws: Iterable[RawFunction]) -> dict[Sbdf, RawFunction]:
     """Return the readings by address, in the order segment, bus, device, function."""
-    return {raw.sbdf: raw for raw in sorted(raws, key=lambda raw: _order(raw.sbdf))}
+    return {raw.sbdf: raw for raw in sorted(raws, key=_address_of)}
 
 
 def _topology(raw: RawFunction | None) -> tuple[object, ...] | None:

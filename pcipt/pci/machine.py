@@ -1,7 +1,6 @@
 """Hold a machine: all its functions, and which function lies below which bridge."""
 
 from collections.abc import Iterable, Mapping
-from operator import attrgetter
 
 import attrs
 
@@ -10,8 +9,6 @@ from pcipt.pci.finding import Finding
 from pcipt.pci.function import Function, decode_function
 from pcipt.pci.raw import RawFunction
 from pcipt.pci.topology import place_functions
-
-_order = attrgetter("segment", "bus", "device", "function")
 
 
 @attrs.frozen
@@ -53,7 +50,7 @@ def decode_machine(raws: Iterable[RawFunction]) -> Machine:
     """
     by_address: dict[Sbdf, RawFunction] = {}
     repeated: set[Sbdf] = set()
-    for raw in sorted(raws, key=lambda raw: _order(raw.sbdf)):
+    for raw in sorted(raws, key=lambda raw: raw.sbdf):
         if by_address.setdefault(raw.sbdf, raw) is not raw:
             repeated.add(raw.sbdf)
     for sbdf in repeated:

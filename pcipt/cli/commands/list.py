@@ -75,7 +75,7 @@ def _print_rows(source: Source, wanted: Wanted | None, args: argparse.Namespace)
     legend = on_terminal() and not args.no_legend
     raws = source.read(Depth.HEADER if legend else Depth.GLANCE, wanted)
     chosen = [raw for raw in raws if wanted is None or wanted(raw.sbdf)]
-    chosen.sort(key=_order)
+    chosen.sort(key=lambda raw: raw.sbdf)
     describe = _describer(Names(numeric=args.numeric))
     width, colour = columns(), wants_colour(args.color)
     if width is None and not colour:
@@ -103,11 +103,6 @@ def _lines(rows: list[Row], width: int | None, *, colour: bool) -> Iterator[str]
         first, *more = folded(f"{address} {head} {about}", width, place)
         first = painted(first[: len(address)], BOLD if colour else None) + first[len(address) :]
         yield from (line.replace(SILENT, painted(SILENT, RED if colour else None)) for line in (first, *more))
-
-
-def _order(raw: RawFunction) -> tuple[int, int, int, int]:
-    """Return the sort key of a function: segment, bus, device, function number."""
-    return (raw.sbdf.segment, raw.sbdf.bus, raw.sbdf.device, raw.sbdf.function)
 
 
 def _describer(names: Names) -> Callable[[RawFunction], tuple[str, str]]:
