@@ -150,6 +150,7 @@ class Reconciler:
         views = now.views
         subjects = {*now.subjects, *(views.machine.functions if now.everything is not None else ())}
         parts = sliced(sorted(subjects)) or [[]]
+        planned_for: set[Sbdf] = set()  # added to the subjects last: each part looks at all subjects
         for number, part in enumerate(parts, 1):
             last = number == len(parts)
             desired = desired_places(now, part, self.open_actions, first=number == 1, last=last)
@@ -159,9 +160,10 @@ class Reconciler:
             conclude_places(views, desired)
             note(plan, views.memory.mapped, self._policy.now())
             now.touched |= bool(plan.left or plan.taken or plan.moved)
-            now.subjects |= {each.sbdf for each in desired}
+            planned_for |= {each.sbdf for each in desired}
             yield from self._perform(now, plan.actions)
             yield
+        now.subjects |= planned_for
 
     def _perform(self, now: Round, actions: Iterable[Action]) -> Slices:
         """Perform actions in batches and keep their outcomes in the round.
