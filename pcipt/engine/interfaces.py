@@ -1,4 +1,4 @@
-"""Interfaces that the engine uses: a host (live, recorded, or made up by a test), settings and a store."""
+"""Interfaces that the engine uses: a host (live, recorded, or made up by a test), settings, store, policy."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,6 +7,7 @@ from pcipt.firmware.coverage import BootSnapshot
 from pcipt.host.iomem import MemoryReading
 from pcipt.pci import Finding, RawFunction, Sbdf
 from pcipt.pci.config import Register
+from pcipt.remap.actions import Action
 from pcipt.remap.ledger import Ledger
 from pcipt.remap.steps import Step
 
@@ -84,3 +85,19 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Close the files."""
+
+
+class Policy(Protocol):
+    """What performer and reconciliation ask of the service that they work for."""
+
+    def allows(self, action: Action) -> bool:
+        """Return True if the settings let this action be performed, not only planned."""
+
+    def stopping(self) -> bool:
+        """Return True if no further action may begin."""
+
+    def now(self) -> str:
+        """Return the time (UTC, RFC 3339)."""
+
+    def collect(self) -> None:
+        """Put the messages that have arrived into the queue."""

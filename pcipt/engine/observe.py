@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterable
 
+from pcipt.engine.interfaces import Policy
 from pcipt.engine.open_actions import OpenActions
-from pcipt.engine.performer import Performer, Policy, Rehearsal
+from pcipt.engine.performer import Performer, Rehearsal
 from pcipt.engine.queue import STORE, Queue, Reason
 from pcipt.engine.report import ASKED_IN_FULL, HANDED_OVER, Scope
 from pcipt.engine.round import Round, Slices, sliced

@@ -9,11 +9,11 @@ interface and performs nothing.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from errno import EINVAL
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 
-from pcipt.engine.interfaces import Store
+from pcipt.engine.interfaces import Policy, Store
 from pcipt.engine.registers import Registers
 from pcipt.engine.views.concerned import addresses_of
 from pcipt.engine.views.views import Views
@@ -40,22 +40,6 @@ from pcipt.remap.steps import Step
 from pcipt.xen.interface import DeviceFlags, Hypervisor
 
 BATCH = 64
-
-
-class Policy(Protocol):
-    """What performer and reconciliation ask of the service that they work for."""
-
-    def allows(self, action: Action) -> bool:
-        """Return True if the settings let this action be performed, not only planned."""
-
-    def stopping(self) -> bool:
-        """Return True if no further action may begin."""
-
-    def now(self) -> str:
-        """Return the time (UTC, RFC 3339)."""
-
-    def collect(self) -> None:
-        """Put the messages that have arrived into the queue."""
 
 
 @attrs.frozen
@@ -108,7 +92,7 @@ class Performer:
 
         An action that is not applicable is noted in the ledger as if it was done, so that it is told once.
         """
-        judged = _judged(action, views)
+        judged = _not_applicable(action, views) or _judged(action, views)
         if isinstance(judged, Outcome):
             if judged.result is Result.NOT_APPLICABLE:
                 views.memory.ledger.noted(action, self._policy.now())
@@ -179,7 +163,7 @@ class Rehearsal:
         for action in actions:
             if self._policy.stopping():
                 return
-            judged = _judged(action, views)
+            judged = _not_applicable(action, views) or _judged(action, views)
             if isinstance(judged, Outcome):
                 yield [judged]
                 continue
@@ -188,14 +172,18 @@ class Rehearsal:
             yield [Outcome(action, Result.PLANNED)]
 
 
-def _judged(action: Action, views: Views) -> Outcome | Precaution:
-    """Guard an action by what is read now.
+def _not_applicable(action: Action, views: Views) -> Outcome | None:
+    """Return the outcome of an action that has no effect on this kind of dom0, else None; nothing is read."""
+    known = check_action(action, views.remembered())
+    return Outcome(action, Result.NOT_APPLICABLE, known.why) if isinstance(known, NotApplicable) else None
 
-    If the guards allow it, its precaution is returned. Else its outcome is returned: NOT_APPLICABLE, REFUSED,
-    or FAILED if Xen cannot be asked.
+
+def _judged(action: Action, views: Views) -> Outcome | Precaution:
+    """Guard an action that is applicable by what is read now.
+
+    If the guards allow it, its precaution is returned. Else its outcome is returned: REFUSED, or FAILED if
+    Xen cannot be asked.
     """
-    if isinstance(known := check_action(action, views.remembered()), NotApplicable):
-        return Outcome(action, Result.NOT_APPLICABLE, known.why)
     try:
         verdict = check_action(action, views.facts(action))
     except PciptError as error:

@@ -9,9 +9,10 @@ from collections.abc import Callable, Generator, Iterable
 
 from pcipt.engine.desire import conclude_places, desired_places
 from pcipt.engine.findings import Findings
+from pcipt.engine.interfaces import Policy
 from pcipt.engine.observe import Observer
 from pcipt.engine.open_actions import OpenActions, subject_of
-from pcipt.engine.performer import Performer, Policy, Rehearsal
+from pcipt.engine.performer import Performer, Rehearsal
 from pcipt.engine.queue import EVERYTHING, STORE, Queue, Reason
 from pcipt.engine.repeats import repeat, repeat_not_asked
 from pcipt.engine.report import Report, Scope
