@@ -189,11 +189,7 @@ class Reconciler:
         """
         repeat_not_asked(self._queue, now, self._clock())
         self._find(now, now.subjects)
-        return Report(
-            changed=frozenset(now.changed),
-            read=frozenset(now.subjects),
-            shape_changed=now.scope.changes_shape,
-        )
+        return now.report()
 
     def _conclude(self, now: Round) -> Report:
         """Replace open actions and findings, put back into the queue what is left open, and return the
@@ -217,12 +213,7 @@ class Reconciler:
             self._queue.add(STORE, Reason.REQUESTED, self._clock())
         touched = {sbdf for outcome in now.outcomes for sbdf in addresses_of(outcome.action)}
         self._find(now, subjects | now.listed | touched)
-        return Report(
-            outcomes=now.fresh() if everything else tuple(news),
-            changed=frozenset(now.changed),
-            read=frozenset(now.subjects),
-            shape_changed=now.scope.changes_shape,
-        )
+        return now.report(now.fresh() if everything else tuple(news))
 
     def _leave_to_later_rounds(self, now: Round) -> None:
         """Remove from the round the functions that were reconciled alone between its slices.

@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterable
 import attrs
 
 from pcipt.engine.queue import Work
-from pcipt.engine.report import Scope
+from pcipt.engine.report import Report, Scope
 from pcipt.engine.views.views import Views
 from pcipt.pci import Frames, Sbdf
 from pcipt.remap.actions import Action, Outcome
@@ -44,6 +44,15 @@ class Round:
         fresh = tuple(self.outcomes[self.told :])
         self.told = len(self.outcomes)
         return fresh
+
+    def report(self, outcomes: tuple[Outcome, ...] = ()) -> Report:
+        """Return the report of the whole round, with these outcomes to tell."""
+        return Report(
+            outcomes=outcomes,
+            changed=frozenset(self.changed),
+            read=frozenset(self.subjects),
+            shape_changed=self.scope.changes_shape,
+        )
 
     @property
     def everything(self) -> Work | None:
