@@ -9,12 +9,15 @@ from typing import Protocol
 
 from pcipt.daemon.watcher import Watch
 from pcipt.engine.engine import Engine
-from pcipt.engine.queue import LEAVING, Reason
+from pcipt.engine.queue import Reason
 from pcipt.host.uevents import GuestsChanged, HostEvent, Rescan
 from pcipt.pci import Sbdf
 
 #  the kernel's word: why the function is looked at; any other word may mean another owner
 REASONS: Mapping[str, Reason] = {"add": Reason.APPEARED, "remove": Reason.DISAPPEARED}
+
+# seconds in which the kernel's message of a removal follows the message that its driver was unbound
+LEAVING = 0.5
 
 TellHotplug = Callable[[Sbdf, str, Sbdf | str], None]
 TellLoss = Callable[[str, int | None], None]

@@ -42,8 +42,6 @@ EVERYTHING, STORE = Whole.EVERYTHING, Whole.STORE
 Key = Sbdf | Whole
 PLACE = "place"  # in DELAYS: any function's address
 MESSAGES = frozenset({Reason.WRITTEN, Reason.APPEARED, Reason.DISAPPEARED, Reason.OWNER, Reason.LOST})
-# seconds in which the kernel's message of a removal follows the message that its driver was unbound
-LEAVING = 0.5
 
 
 @attrs.frozen

@@ -3,8 +3,8 @@
 import attrs
 import pytest
 
-from pcipt.daemon.intake import Intake
-from pcipt.engine.queue import EVERYTHING, LEAVING, Reason
+from pcipt.daemon.intake import LEAVING, Intake
+from pcipt.engine.queue import EVERYTHING, Reason
 from pcipt.host.uevents import GuestsChanged, HotplugEvent, Rescan
 from pcipt.pci.write import ConfigWrite, Lost
 from tests.engine.stage import BusStage, S, work_off

@@ -22,6 +22,7 @@ from pcipt.xen.simulated.hardware import BusHardware
 from pcipt.xen.simulated.hypervisor import SimulatedXen
 from pcipt.xen.simulated.model import Presence
 from tests.machines import bridge, function
+from tests.xen.truth import mapped_pages, p2m_truth
 
 S = parse_sbdf
 
@@ -319,3 +320,23 @@ def dry_run(engine):
 
 def told(outcomes):
     return [(o.action.word, str(o.action.sbdf), o.result.value) for o in outcomes]
+
+
+def settled(stage):
+    """Give an engine that has compared everything and has nothing left to do."""
+    engine = stage.start()
+    compare(engine)
+    stage.time += 60
+    work_off(engine)
+    assert engine.next_due() is None
+    return engine
+
+
+def right(stage):
+    """Check that Xen lives, and that exactly the pages are mapped that BARs decode."""
+    assert stage.xen.catastrophe is None
+    assert p2m_truth(stage.hardware, stage.xen).mistakes(mapped_pages(stage.xen)) == ([], [])
+
+
+def codes(engine):
+    return {finding.code for _, finding in engine.findings}

@@ -26,6 +26,7 @@ from tests.engine.stage import (
     look,
     reports,
     reread,
+    settled,
     told,
     usual_raws,
     work_off,
@@ -465,16 +466,6 @@ def test_an_interrupted_reconciliation_stops_between_two_actions():
 
 
 # Work
-
-
-def settled(stage):
-    """Give an engine that has compared everything and has nothing left to do."""
-    engine = stage.start()
-    compare(engine)
-    stage.time += 60
-    work_off(engine)
-    assert engine.next_due() is None
-    return engine
 
 
 def reasons(engine):

@@ -11,9 +11,9 @@ from pcipt.pci import RawFunction, Resource
 from pcipt.remap.guard.facts import Precaution
 from pcipt.xen.outcome import Op
 from pcipt.xen.simulated.coverage import Coverage
-from tests.engine.stage import BusStage, Killed, S, compare, dry_run, look, work_off
+from tests.engine.stage import BusStage, Killed, S, codes, compare, dry_run, look, right, work_off
 from tests.xen.devices import SRIOV_AT, device, port
-from tests.xen.truth import mapped_pages, p2m_truth
+from tests.xen.truth import mapped_pages
 
 NIC, LOST = "02:00.0", "00:06.0"
 PAGE = 4096
@@ -45,11 +45,6 @@ def told(outcomes):
         )
         for o in outcomes
     ]
-
-
-def right(stage):
-    assert stage.xen.catastrophe is None
-    assert p2m_truth(stage.hardware, stage.xen).mistakes(mapped_pages(stage.xen)) == ([], [])
 
 
 def started(stage):
@@ -315,10 +310,6 @@ def test_after_a_failure_it_is_tried_again_and_ends_right(op, number, pages):
         assert {outcome.result.value for outcome in work_off(engine)} == {"done"}
     right(stage)
     assert codes(engine) == {"unknown-to-xen", "bar-drift"}
-
-
-def codes(engine):
-    return {finding.code for _, finding in engine.findings}
 
 
 def test_retries_are_bounded_and_end_in_a_finding():

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pcipt.daemon.intake import LEAVING
 from pcipt.engine.queue import (
     DELAYS,
     EVERYTHING,
-    LEAVING,
     MESSAGES,
     PLACE,
     STORE,

@@ -11,11 +11,25 @@ from pcipt.daemon.settings import Settings
 from pcipt.engine.queue import EVERYTHING, STORE, Reason
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.outcome import Op
-from tests.engine.stage import BusStage, S, Stage, compare, dry_run, look, reports, told, usual_raws, work_off
+from tests.engine.stage import (
+    BusStage,
+    S,
+    Stage,
+    codes,
+    compare,
+    dry_run,
+    look,
+    reports,
+    right,
+    settled,
+    told,
+    usual_raws,
+    work_off,
+)
 from tests.engine.views.test_reserved import HOT, IN, LATE, ONE, OTHER, OUT, Scene
 from tests.machines import function
 from tests.xen.devices import device
-from tests.xen.truth import mapped_pages, p2m_truth
+from tests.xen.truth import mapped_pages
 
 HOST, PORT, NIC, VF = map(S, ("00:00.0", "00:1c.0", "01:00.0", "01:00.1"))
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -38,30 +52,11 @@ def turn(engine):
     return [work.key for work in scope.work], engine.reconcile(scope)
 
 
-def right(stage):
-    assert stage.xen.catastrophe is None
-    assert p2m_truth(stage.hardware, stage.xen).mistakes(mapped_pages(stage.xen)) == ([], [])
-
-
-def codes(engine):
-    return {finding.code for _, finding in engine.findings}
-
-
 def readings(stage):
     """Have the host note which functions it is asked for."""
     read, noted = stage.host.read_function, []
     stage.host.read_function = lambda sbdf: (noted.append(sbdf), read(sbdf))[1]
     return noted
-
-
-def settled(stage):
-    """Give an engine that has compared everything, and has nothing left to write."""
-    engine = stage.start()
-    compare(engine)
-    stage.time += 60
-    work_off(engine)
-    assert engine.next_due() is None
-    return engine
 
 
 # EVERYTHING in slices

@@ -6,9 +6,8 @@ import pytest
 
 from pcipt.xen.outcome import Op
 from pcipt.xen.simulated.coverage import Coverage
-from tests.engine.stage import BusStage, S, compare, told, work_off
+from tests.engine.stage import BusStage, S, compare, right, told, work_off
 from tests.xen.devices import device, port
-from tests.xen.truth import mapped_pages, p2m_truth
 
 PORT, NIC, SWITCH, BELOW = "00:1c.0", "02:00.0", "02:01.0", "03:00.0"
 VERSIONS = [(4, 17), (4, 20)]
@@ -33,11 +32,6 @@ def renumber(stage, engine, bridge, secondary, subordinate):
     outcomes = stage.settle(engine)
     assert stage.hardware.config(S(bridge))[0x18:0x1B] == numbers.to_bytes(3, "little")
     return told(outcomes)
-
-
-def right(stage):
-    assert stage.xen.catastrophe is None
-    assert p2m_truth(stage.hardware, stage.xen).mistakes(mapped_pages(stage.xen)) == ([], [])
 
 
 def listed(stage):
