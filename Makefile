@@ -49,7 +49,7 @@ check: $(STAMP)
 
 # The five laws of the reconciliation on EXAMPLES random machines and histories each (tests/engine/test_laws.py): the
 # same ones each time, or others with FRESH=1.
-EXAMPLES ?= 400
+EXAMPLES ?= 1000
 laws: $(STAMP)
 	PCIPT_LAWS=$(EXAMPLES) PCIPT_FRESH=$(FRESH) $(BIN)/python -m pytest -q tests/engine/test_laws.py
 

@@ -131,10 +131,10 @@ class OpenActions:
                 action, or whose action had none.
         """
         before = self._take(scope, listed)
-        wanted = {key_of(action) for action in planned}
         came = {key_of(outcome.action): outcome for outcome in outcomes}
-        for key, outcome in {**{k: o for k, o in before.items() if k in wanted}, **came}.items():
-            if outcome.result not in _OVER:
+        for key in map(key_of, planned):
+            outcome = came.get(key, before.get(key))
+            if outcome is not None and outcome.result not in _OVER:
                 self._put(key, outcome)
         return [outcome for key, outcome in came.items() if _compared(before.get(key)) != _compared(outcome)]
 

@@ -1,6 +1,6 @@
 """Five laws of the reconciliation, on random machines and histories: PV and PVH, each release, simulated.
 
-`make laws EXAMPLES=400` runs each law on that many examples, the same ones each time, and with FRESH=1 on
+`make laws EXAMPLES=1000` runs each law on that many examples, the same ones each time, and with FRESH=1 on
 others; `make test` runs each on a few. A history is a list of batches. All events of a batch happen first;
 then the service is told of them, in one way or another.
 """

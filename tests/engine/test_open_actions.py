@@ -144,6 +144,14 @@ def test_what_is_planned_again_and_was_not_begun_stays_open():
     assert held.places_over([LOW]) == {"nic": NIC}
 
 
+def test_open_actions_are_in_the_order_of_the_last_plan():
+    """The first reason explains a disagreement, so it must not depend on which action was open before."""
+    held, again = OpenActions(), outcome(LEAVE, detail="not there yet")
+    put(held, outcome(LEAVE))
+    put(held, outcome(FOLLOW), again)
+    assert held.of(NIC) == [outcome(FOLLOW), again]
+
+
 def test_functions_outside_of_the_scope_keep_what_is_open():
     held = OpenActions()
     put(held, outcome(MAP))
