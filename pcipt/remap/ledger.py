@@ -359,7 +359,7 @@ def _entry_from_json(entry: Mapping[str, object]) -> Entry:
     if "start" in entry:
         span = Range(Address(int(str(entry["start"]), 16)), int(str(entry["size"])))
         frames = frames_from_range(span)
-        if span.start < 0 or span.size < 1 or frames.range != span:
+        if span.start < 0 or frames.count < 1 or frames.range != span:
             raise ValueError(f"no whole pages: {entry['start']}, {span.size} bytes")
     return Entry(
         str(entry["action"]),

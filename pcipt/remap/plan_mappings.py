@@ -179,8 +179,7 @@ class _Planner:
         if self._messages_lost or not _vpci_unmaps(each, run):
             needed = common(pages, self._needed(pages, owner))
             ours = without(pages, needed)
-            if ours:
-                self._unmaps.setdefault(owner, (each, []))[1].extend(ours)
+            self._unmaps.setdefault(owner, (each, []))[1].extend(ours)
             for page in ours:
                 self._unmapped.add(page, owner)
                 if run.state is State.HELD:  # until the unmap is done, and if it is refused
@@ -211,8 +210,6 @@ class _Planner:
 
         `runs` are the mapped runs of this BAR.
         """
-        if len(runs) == 1 and _is_satisfied(wanted, runs[0]):
-            return
         certain = [run for run in runs if run.state in MAPPED]
         for run in certain:
             if run.by is not wanted.by or run.state is not State.HELD:
@@ -311,11 +308,6 @@ class _Planner:
                 kept = common((page,), [frames_from_range(other.range) for other in others])
                 for part in (*kept, *without((page,), kept)):
                     yield (place, bar, part.start), UnmapMmio(each.sbdf, reason, place, bar, part)
-
-
-def _is_satisfied(wanted: DesiredBar, run: MappedRun) -> bool:
-    """Return True if a run is exactly what is desired: same pages, same mapper, and HELD."""
-    return wanted.spans == (run.frames,) and run.state is State.HELD and run.by is wanted.by
 
 
 def _vpci_unmaps(each: Desired, run: MappedRun) -> bool:

@@ -4,7 +4,7 @@ import attrs
 import pytest
 
 from pcipt.errors import MalformedError, StateError
-from pcipt.pci import Address, parse_sbdf
+from pcipt.pci import Address, Range, frames_from_range, parse_sbdf
 from pcipt.remap.actions import AddDevice, RemoveDevice, RestoreReserved, RewriteBar, WithdrawReserved
 from pcipt.remap.desired import By
 from pcipt.remap.ledger import LIFE, Event, Ledger, State, ledger_from_json, ledger_to_json
@@ -195,14 +195,26 @@ def test_a_ledger_of_the_first_format_is_read():
         {"boot_id": "b", "entries": [{"action": "a", "sbdf": "0:0.0", "state": "x", "reason": ""}]},
         {"boot_id": "b", "entries": [{"action": "a", "sbdf": "zz", "state": "held", "reason": ""}]},
         {"boot_id": "b", "entries": [], "mappings": [5]},
-        {
-            "boot_id": "b",
-            "entries": [
-                {"action": "a", "sbdf": "0:0.0", "state": "held", "reason": "", "start": "0x1", "size": 5}
-            ],
-        },
     ],
 )
 def test_what_is_no_ledger_is_said(value):
     with pytest.raises(MalformedError):
         ledger_from_json(value)
+
+
+def with_region(start, size):
+    entry = {"action": "withdraw-reserved", "sbdf": "0:0.0", "state": "held", "reason": ""}
+    return {"boot_id": "b", "entries": [{**entry, "start": start, "size": size}]}
+
+
+@pytest.mark.parametrize(
+    ("start", "size"), [("0x1", 5), ("0x1", 4096), ("0x1000", 0), ("0x1000", -4096), ("-0x1000", 4096)]
+)
+def test_a_region_that_is_not_whole_pages_is_said(start, size):
+    with pytest.raises(MalformedError, match="no whole pages"):
+        ledger_from_json(with_region(start, size))
+
+
+def test_a_ledger_with_a_region_of_one_page_is_read():
+    (read,) = ledger_from_json(with_region("0x1000", 4096)).entries
+    assert read.frames == frames_from_range(Range(Address(0x1000), 4096))

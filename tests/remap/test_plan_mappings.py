@@ -153,6 +153,15 @@ def test_what_vpci_unmaps_with_a_shared_page_is_not_mapped_for_what_has_left(by)
     assert [action.word for action in plan_mappings([other], mapped).actions] == ["map-mmio"]
 
 
+def test_a_page_that_vpci_unmaps_is_mapped_for_a_bar_that_shares_it_or_comes_to_it():
+    """vPCI spares only pages of its own BARs: a neighbour of pcipt's, old or new, has lost the page."""
+    left = holding(PLACE, AT, 1, by=By.XEN)
+    neighbour = wants((0, AT, 1), place=NEXT, sbdf="01:01.0")
+    for held in ([], [holding(NEXT, AT, 1, sbdf="01:01.0")]):
+        plan = plan_mappings([wants(untrapped=XEN_HAS_IT), neighbour], MappedPages([left, *held]))
+        assert shown(plan) == [("map-mmio", NEXT, 0, AT, 1)]
+
+
 def test_from_registers_to_actions():
     """A forgotten e1000e whose BAR moved, MSI-X page and all."""
     raw = device("01:00.0", [(NEW, 0x4000)], parent="00:1c.0", msix=(0, 0x1000))

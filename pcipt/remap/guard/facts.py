@@ -68,7 +68,7 @@ class Facts:
     followed: Followed = NOWHERE
     regions: Mapping[Frames, frozenset[Sbdf]] = MappingProxyType({})
     outside_window: Callable[[str], Collection[int]] = lambda _place: ()
-    _desired: dict[Sbdf, Desired] = attrs.field(factory=dict, init=False, eq=False, repr=False)
+    _desired: dict[Sbdf, Desired] = attrs.field(factory=dict, init=False)
 
     def desired(self, sbdf: Sbdf) -> Desired | None:
         """Return the desired pages of the function at Linux's address `sbdf`; None if Linux has none there.

@@ -182,6 +182,17 @@ def test_allowed(action, situation):
     assert all(why is None for _, why in judge_action(action, situation))
 
 
+def test_a_bar_that_the_function_does_not_have_is_refused_by_one_rule():
+    judged = judge_action(attrs.evolve(MAP, bar=3), facts(NIC))
+    assert [name for name, why in judged if why is not None] == ["claimed"]
+
+
+def test_changed_facts_do_not_keep_the_desired_pages():
+    before = facts(NIC)
+    assert before.desired(NIC.sbdf).bars
+    assert not attrs.evolve(before, machine=facts(IDLE).machine).desired(NIC.sbdf).bars
+
+
 @pytest.mark.parametrize(("address", "words"), HOSTILE)
 def test_a_hostile_bar_is_never_mapped(address, words):
     raw = device("01:00.0", [(address, 0x1000)], parent="00:1c.0")

@@ -33,6 +33,7 @@ IOMEM = [
     (Range(Address(0xC000_0000), 0x1000_0000), "PCI MMCONFIG 0001 [bus 00-ff]"),
     (Range(Address(0xFED0_0000), 0x400), "HPET 0"),
     (Range(Address(0xE000_0000), 0x10_0000), "0000:01:00.0"),
+    (Range(Address(0x3_8000_0000), 0x1000), "Xen scratch"),
 ]
 REGION = frames(0x9000_0000, 4)
 ALL = protected_ranges(MEMORY, IOMEM, [MADT, MCFG, HPET, DMAR, b"short"], [REGION])
@@ -59,6 +60,7 @@ ALL = protected_ranges(MEMORY, IOMEM, [MADT, MCFG, HPET, DMAR, b"short"], [REGIO
         (0xB100_0000, "MMCFG"),  # buses 10-1f only, the base being that of bus 0
         (0xB1FF_F000, "MMCFG"),
         (0xCFFF_F000, "MMCFG"),
+        (0x3_8000_0000, "pages of other domains"),
     ],
 )
 def test_protected(address, words):
