@@ -41,6 +41,8 @@ ROM_ENABLE = 0x1
 class BarKind(enum.Enum):
     """The kind of a BAR: I/O ports, 32-bit memory, 64-bit memory, or expansion ROM."""
 
+    __hash__ = object.__hash__  # Enum's own runs in Python, for each register that is looked up
+
     IO = "io"
     MEM32 = "mem32"
     MEM64 = "mem64"

@@ -49,6 +49,8 @@ class HeaderType(enum.Enum):
     was not read.
     """
 
+    __hash__ = object.__hash__  # Enum's own runs in Python, for each register that is looked up
+
     ENDPOINT = "endpoint"
     BRIDGE = "bridge"
     CARDBUS = "cardbus"

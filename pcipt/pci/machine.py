@@ -21,6 +21,10 @@ class Machine:
     functions: Mapping[Sbdf, Function]
     _below: dict[Sbdf | None, list[Function]] = attrs.field(factory=dict, eq=False, repr=False)
 
+    def parent_of(self, function: Function) -> Function | None:
+        """Return the bridge directly above a function; None on a root bus, or if the bridge is missing."""
+        return self.functions.get(function.parent) if function.parent is not None else None
+
     def children(self, bridge: Sbdf | None) -> list[Function]:
         """Return the functions directly below `bridge`, in address order. For None, return the functions
         whose `parent` is None.

@@ -10,8 +10,6 @@ function stays reachable throughout, and vPCI follows at the new address.
 from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 
-import attrs
-
 from pcipt.pci import Function, Machine, Sbdf
 from pcipt.remap.actions import AddDevice, RemoveDevice
 from pcipt.remap.desired import NOWHERE, Followed, place_of
@@ -79,7 +77,7 @@ class _Buses:
 
     def _find(self, bridge: Function) -> range:
         """Compute what `behind` returns, from the registers."""
-        above = self._machine.functions.get(bridge.parent) if bridge.parent is not None else None
+        above = self._machine.parent_of(bridge)
         passed = self.behind(above) if above is not None else BUSES
         at = self._found.get(bridge.sbdf, bridge.sbdf)
         first, last = self._registers(bridge)
@@ -176,9 +174,9 @@ def is_extended(function: Function, machine: Machine, device: int) -> bool:
     function. The answer is False for a virtual function, and if the bridge or its ARI bit is not known.
     Source: linux drivers/xen/pci.c (pci_ari_enabled and PCI_SLOT != 0); PCIe 6.0 §7.5.3.15 bit 5.
     """
-    if function.physfn is not None or device == 0 or function.parent is None:
+    if function.physfn is not None or device == 0:
         return False
-    port = machine.functions.get(function.parent)
+    port = machine.parent_of(function)
     return port is not None and port.express is not None and bool(port.express.ari_forwarding)
 
 
@@ -201,10 +199,8 @@ def bridges_above(machine: Machine, sbdf: Sbdf) -> Iterator[Function]:
     Nothing is yielded if the machine has no function at `sbdf`.
     """
     function = machine.functions.get(sbdf)
-    while function is not None and function.parent is not None:
-        function = machine.functions.get(function.parent)
-        if function is not None:
-            yield function
+    while function is not None and (function := machine.parent_of(function)) is not None:
+        yield function
 
 
 def top_of_move(machine: Machine, moves: Moves, linux: Sbdf) -> Function | None:
@@ -225,7 +221,7 @@ def _address_in(child: Function, buses: range) -> Sbdf | None:
     if child.path is None:
         return child.sbdf  # nobody knows its place
     relative = child.path.hops[-1][0]
-    return attrs.evolve(child.sbdf, bus=buses[relative]) if relative < len(buses) else None
+    return child.sbdf._replace(bus=buses[relative]) if relative < len(buses) else None
 
 
 def _follow(machine: Machine, function: Function, now: Sbdf, moves: Moves) -> AddDevice:
