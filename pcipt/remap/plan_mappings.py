@@ -155,8 +155,7 @@ class _Planner:
             self._moved.append((each.place, each.sbdf))
         spans = {wanted.bar: wanted.spans for wanted in each.bars}
         for run in runs:
-            desired = spans.get(run.bar, ())
-            pages = () if desired == (run.frames,) else without((run.frames,), desired)
+            pages = without((run.frames,), spans.get(run.bar, ()))
             if not pages:
                 continue
             self._lost.append((each, run, pages))
@@ -272,7 +271,7 @@ class _Planner:
             for page in pages:
                 for other in self._mapped.over(page):
                     owner = (other.place, other.bar)
-                    if other.state not in MAPPED or owner == (run.place, run.bar):
+                    if other.state not in MAPPED:
                         continue
                     losing = [span for span, who in self._losing.over(page) if who == owner]
                     parts = without(common((other.frames,), (page,)), losing)

@@ -198,7 +198,7 @@ def test_a_ledger_of_the_first_format_is_read():
     ],
 )
 def test_what_is_no_ledger_is_said(value):
-    with pytest.raises(MalformedError):
+    with pytest.raises(MalformedError, match="ledger: at 0x0: "):
         ledger_from_json(value)
 
 

@@ -162,6 +162,22 @@ def test_a_page_that_vpci_unmaps_is_mapped_for_a_bar_that_shares_it_or_comes_to_
         assert shown(plan) == [("map-mmio", NEXT, 0, AT, 1)]
 
 
+def test_two_functions_that_need_the_same_page_are_mapped_both():
+    neighbour = wants((0, AT, 1), place=NEXT, sbdf="01:01.0")
+    plan = plan_mappings([wants((0, AT, 1)), neighbour], MappedPages([]))
+    assert shown(plan) == [("map-mmio", PLACE, 0, AT, 1), ("map-mmio", NEXT, 0, AT, 1)]
+
+
+@pytest.mark.parametrize(
+    "before", [holding(PLACE, AT, 4, state=State.STALE), holding(PLACE, AT, 4, by=By.XEN)]
+)
+def test_mapped_pages_that_pcipt_needs_again_are_held_by_pcipt(before):
+    mapped = MappedPages([before])
+    plan = plan_mappings([wants((0, AT, 4))], mapped)
+    note(plan, mapped, WHEN)
+    assert (plan.actions, list(mapped)) == ((), [holding(PLACE, AT, 4)])
+
+
 def test_from_registers_to_actions():
     """A forgotten e1000e whose BAR moved, MSI-X page and all."""
     raw = device("01:00.0", [(NEW, 0x4000)], parent="00:1c.0", msix=(0, 0x1000))

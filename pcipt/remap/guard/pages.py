@@ -15,7 +15,7 @@ from pcipt.remap.guard.facts import Facts, Rule
 from pcipt.remap.intervals import common, without
 from pcipt.remap.life import State
 from pcipt.remap.plan_mappings import name_of_bar
-from pcipt.remap.plan_moves import subtree
+from pcipt.remap.plan_moves import bridges_above, subtree
 from pcipt.remap.plan_reserved import needs_region
 
 SUBTRACTIVE = 0x060401  # such a bridge passes on every address that no other device claims
@@ -152,11 +152,9 @@ def outside_window(function: Function, span: Range, machine: Machine) -> str | N
     Behind such a bridge no BAR decodes at these addresses. The bridge nearest to the function is returned. A
     bridge whose windows could not be read is skipped.
     """
-    above = machine.functions.get(function.parent) if function.parent is not None else None
-    while above is not None:
+    for above in bridges_above(machine, function.sbdf):
         if above.bridge is not None and not _passes(above, above.bridge, span):
             return f"the bridge {above.sbdf} does not pass {span} on: nothing decodes there"
-        above = machine.functions.get(above.parent) if above.parent is not None else None
     return None
 
 
