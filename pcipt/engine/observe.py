@@ -131,16 +131,14 @@ def ask_some(now: Round, open_actions: OpenActions) -> bool:
     """Ask Xen about the functions of the round. Return False if Xen could not be asked.
 
     Xen is asked in full, with the owner, about: functions that are in the round for another reason than
-    WRITTEN; if there is such a function, all functions that changed; changed functions about which Linux and
-    Xen disagree (`Views.disagree_about`); functions of the round that are renumbered or that pcipt announced
-    at another address; and relatives of the round's functions that have an open announcement. About all other
-    functions that changed, Xen is first asked only whether it lists them. Xen is then asked in full about
-    those for which the answer is not as before.
+    WRITTEN; if there is such a function, all functions that changed; functions of the round that are
+    renumbered or that pcipt announced at another address; and relatives of the round's functions that have an
+    open announcement. About all other functions that changed, Xen is first asked only whether it lists them.
+    Xen is then asked in full about those for which the answer is not as before.
     """
     views, scope = now.views, now.scope
     full = scope.with_reason(ASKED_IN_FULL)
     full |= now.changed if full else set()
-    full |= {sbdf for sbdf in now.changed if views.disagree_about(sbdf)}
     full |= open_actions.announcements_among(now.relatives | views.state.relatives(now.subjects))
     full |= {s for s in now.subjects if s in views.state.renumbered or s in views.announced_at()}
     lapsed = views.ask_if_listed(now.changed - full)

@@ -32,7 +32,7 @@ from pcipt.remap.actions import (
     UnmapMmio,
     WithdrawReserved,
 )
-from pcipt.remap.guard.facts import Precaution
+from pcipt.remap.guard.facts import Facts, Precaution
 from pcipt.remap.guard.rules import check_action
 from pcipt.remap.ledger import Event
 from pcipt.remap.plan import expected_view
@@ -81,8 +81,9 @@ class Performer:
         Settings and guards judge by what is known. The result is empty if the first action is not allowed.
         """
         batch: list[Action] = []
+        facts = views.remembered()
         while waiting and len(batch) < BATCH and self._policy.allows(waiting[0]):
-            if not isinstance(check_action(waiting[0], views.remembered()), Precaution):
+            if not isinstance(check_action(waiting[0], facts), Precaution):
                 break
             batch.append(waiting.popleft())
         return batch
@@ -90,16 +91,17 @@ class Performer:
     def _alone(self, action: Action, views: Views) -> list[Outcome]:
         """Guard one action again by what is read now, and perform it if nothing forbids it any more.
 
-        An action that is not applicable is noted in the ledger as if it was done, so that it is told once.
+        An action that the settings forbid is guarded by what is known: nothing is read for it. An action that
+        is not applicable is noted in the ledger as if it was done, so that it is told once.
         """
-        judged = _not_applicable(action, views) or _judged(action, views)
-        if isinstance(judged, Outcome):
-            if judged.result is Result.NOT_APPLICABLE:
-                views.memory.ledger.noted(action, self._policy.now())
-            return [judged]
+        known = _known(action, views)
+        if isinstance(known, Outcome) and known.result is Result.NOT_APPLICABLE:
+            views.memory.ledger.noted(action, self._policy.now())
+            return [known]
         if not self._policy.allows(action):
-            return [Outcome(action, Result.PLANNED)]
-        return self._batch([action], views)
+            return [known if isinstance(known, Outcome) else Outcome(action, Result.PLANNED)]
+        judged = _judged(action, views)
+        return [judged] if isinstance(judged, Outcome) else self._batch([action], views)
 
     def _batch(self, batch: list[Action], views: Views) -> list[Outcome]:
         """Record intents, guard each action again and perform it, record the results; return the outcomes.
@@ -163,7 +165,9 @@ class Rehearsal:
         for action in actions:
             if self._policy.stopping():
                 return
-            judged = _not_applicable(action, views) or _judged(action, views)
+            judged = _known(action, views)
+            if not (isinstance(judged, Outcome) and judged.result is Result.NOT_APPLICABLE):
+                judged = _judged(action, views)
             if isinstance(judged, Outcome):
                 yield [judged]
                 continue
@@ -172,25 +176,29 @@ class Rehearsal:
             yield [Outcome(action, Result.PLANNED)]
 
 
-def _not_applicable(action: Action, views: Views) -> Outcome | None:
-    """Return the outcome of an action that has no effect on this kind of dom0, else None; nothing is read."""
-    known = check_action(action, views.remembered())
-    return Outcome(action, Result.NOT_APPLICABLE, known.why) if isinstance(known, NotApplicable) else None
+def _known(action: Action, views: Views) -> Outcome | Precaution:
+    """Guard an action by what is known; see `_verdict`."""
+    return _verdict(action, views.remembered())
 
 
 def _judged(action: Action, views: Views) -> Outcome | Precaution:
-    """Guard an action that is applicable by what is read now.
-
-    If the guards allow it, its precaution is returned. Else its outcome is returned: REFUSED, or FAILED if
-    Xen cannot be asked.
-    """
+    """Guard an action by what is read now; see `_verdict`. The outcome is FAILED if Xen cannot be asked."""
     try:
-        verdict = check_action(action, views.facts(action))
+        return _verdict(action, views.facts(action))
     except PciptError as error:
         return Outcome(action, Result.FAILED, str(error))
+
+
+def _verdict(action: Action, facts: Facts) -> Outcome | Precaution:
+    """Return the precaution of an action that the guards allow.
+
+    Else return its outcome: REFUSED, or NOT_APPLICABLE if it has no effect on this kind of dom0.
+    """
+    verdict = check_action(action, facts)
     if isinstance(verdict, Refusal):
         return Outcome(action, Result.REFUSED, verdict.why, verdict.rule)
-    assert not isinstance(verdict, NotApplicable)  # which depends on the kind of dom0 alone
+    if isinstance(verdict, NotApplicable):
+        return Outcome(action, Result.NOT_APPLICABLE, verdict.why)
     return verdict
 
 

@@ -42,6 +42,7 @@ EVERYTHING, STORE = Whole.EVERYTHING, Whole.STORE
 Key = Sbdf | Whole
 PLACE = "place"  # in DELAYS: any function's address
 MESSAGES = frozenset({Reason.WRITTEN, Reason.APPEARED, Reason.DISAPPEARED, Reason.OWNER, Reason.LOST})
+_COMES_OR_GOES = frozenset({Reason.APPEARED, Reason.DISAPPEARED})
 
 
 @attrs.frozen
@@ -249,8 +250,13 @@ class Queue:
 
     def arrived(self) -> set[Sbdf]:
         """Return the functions that the kernel has added and shows no sign of removing."""
-        found = self.functions_with(Reason.APPEARED) - self.functions_with(Reason.DISAPPEARED)
-        return {sbdf for sbdf in found if not self._work[sbdf].leaves}
+        return {
+            key
+            for key, work in self._work.items()
+            if isinstance(key, Sbdf)
+            and not work.leaves
+            and work.reasons & _COMES_OR_GOES == {Reason.APPEARED}
+        }
 
     def has_change(self, now: float) -> bool:
         """Return True if work is due for another reason than a timer or a user's request."""

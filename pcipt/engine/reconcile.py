@@ -250,7 +250,7 @@ class Reconciler:
         Pages that look unused may then belong to a function that nobody has seen.
         """
         return self._queue.holds(EVERYTHING, Reason.LOST) or (
-            self._lost_messages() and not self._observer.all_read
+            not self._observer.all_read and self._lost_messages()
         )
 
     def _lost_messages(self) -> bool:

@@ -17,14 +17,18 @@ def repeat(queue: Queue, now: Round, at: float) -> None:
 
     Repeated are: functions whose action failed; functions found different while acting; functions about which
     Xen could not be asked; functions bound to xen-pciback that have the same owner as before the round;
-    functions with a finding about a guest's pages or ports. EVERYTHING is repeated if Xen could not be asked
-    for the reserved regions of some function.
+    functions with a finding about a guest's pages or ports; functions of `_not_announced` that are not in the
+    queue for another reason. EVERYTHING is repeated if Xen could not be asked for the reserved regions of
+    some function.
     """
     _put_back(queue, now, at, Reason.FAILED, _failed(now))
     _put_back(queue, now, at, Reason.DIFFERENT, now.views.take_different())
     _put_back(queue, now, at, Reason.NOT_ASKED, set(now.views.not_asked) - queue.keys_with(Reason.NOT_ASKED))
     _put_back(queue, now, at, Reason.OWNER, _unchanged_owners(now))
     _put_back(queue, now, at, Reason.TIMER, _kept_by_guests(now))
+    for sbdf in _not_announced(now):
+        if not queue.reasons_of(sbdf):
+            queue.add(sbdf, Reason.DIFFERENT, at)
     if now.views.reserved.open:  # any region may be theirs
         attempts = now.everything.attempts if now.everything is not None else 0
         queue.repeat(EVERYTHING, Reason.NOT_ASKED, at, attempts)
@@ -69,6 +73,16 @@ def _unchanged_owners(now: Round) -> set[Sbdf]:
     """
     owners = now.views.owners(_asked_for_owners(now))
     return {sbdf for sbdf, owner in owners.items() if owner == now.owners.get(sbdf, DOM0)}
+
+
+def _not_announced(now: Round) -> list[Sbdf]:
+    """Return the changed functions about which Linux and Xen disagree and for which no announcement was
+    planned, sorted.
+
+    A write to such a function is answered by its pages first, because somebody may be about to use them.
+    """
+    left = now.changed - now.listed if now.everything is None else set()
+    return sorted(sbdf for sbdf in left if now.views.disagree_about(sbdf))
 
 
 def _kept_by_guests(now: Round) -> set[Sbdf]:

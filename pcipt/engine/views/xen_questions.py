@@ -82,12 +82,14 @@ class Questions:
         return True
 
     def ask_if_listed(self, functions: Iterable[Sbdf]) -> frozenset[Sbdf] | None:
-        """Ask by one hypercall whether Xen lists these functions.
+        """Ask by one hypercall whether Xen lists these functions; by none if there are no functions.
 
         Return the functions that are listed now and not in the view, or in the view and not listed now. If
         Xen cannot be asked, None is returned and `trouble` is set. The view does not change.
         """
         asked = sorted(functions)
+        if not asked:
+            return frozenset()
         try:
             answers = self._xen.known(asked)
         except (UnsupportedError, HypervisorError) as error:
