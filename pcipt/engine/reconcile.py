@@ -201,8 +201,11 @@ class Reconciler:
         elif self._sweep is not None:
             self._meanwhile |= now.subjects
         subjects = now.subjects | ({*self.open_actions.subjects} - self._meanwhile if everything else set())
+        touched = {at for outcome in now.outcomes for at in addresses_of(outcome.action)}
+        told_at = {at for sbdf in subjects for at in now.views.addresses(sbdf)}  # Linux need not have them
+        former = {at for at in touched | told_at if at not in now.views.machine.functions}
         news = self.open_actions.replace(
-            now.planned, now.outcomes, subjects, listed=None if everything else now.listed
+            now.planned, now.outcomes, subjects | former, listed=None if everything else now.listed | former
         )
         repeat(self._queue, now, self._clock())
         acted = any(outcome.result in (Result.DONE, Result.FAILED) for outcome in now.outcomes)
@@ -211,8 +214,7 @@ class Reconciler:
         again = now.scope.has(Reason.REQUESTED) and self._saver.findings
         if everything and (again or now.scope.has(Reason.LOST)):
             self._queue.add(STORE, Reason.REQUESTED, self._clock())
-        touched = {sbdf for outcome in now.outcomes for sbdf in addresses_of(outcome.action)}
-        self._find(now, subjects | now.listed | touched)
+        self._find(now, subjects | now.listed | touched | former)
         return now.report(now.fresh() if everything else tuple(news))
 
     def _leave_to_later_rounds(self, now: Round) -> None:

@@ -117,6 +117,7 @@ class _Planner:
         self._mapped = mapped
         self._bars = bars
         self._by = {each.place: each.by for each in desired}
+        self._held = {each.place for each in desired if each.hold_reason is not None}
         self._wanted: Intervals[Owner] = Intervals(
             (span, (wanted.place, wanted.bar))
             for each in desired
@@ -263,7 +264,8 @@ class _Planner:
         """Plan to map pages again that vPCI unmapped for one BAR and that pcipt maps for another BAR.
 
         The pages are also recorded as DOUBTFUL for the other BAR. If they are STALE for it and its place is
-        not in the plan, nobody needs them: they are only recorded, and not mapped.
+        not in the plan, nobody needs them: they are only recorded, and not mapped. A place with a hold reason
+        is left as it is.
         """
         for each, run, pages in self._lost:
             if not _vpci_unmaps(each, run):
@@ -271,7 +273,7 @@ class _Planner:
             for page in pages:
                 for other in self._mapped.over(page):
                     owner = (other.place, other.bar)
-                    if other.state not in MAPPED:
+                    if other.state not in MAPPED or other.place in self._held:
                         continue
                     losing = [span for span, who in self._losing.over(page) if who == owner]
                     parts = without(common((other.frames,), (page,)), losing)

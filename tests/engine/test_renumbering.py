@@ -114,3 +114,16 @@ def test_a_driver_that_needs_a_bridge_above_it_keeps_everything_as_it_is():
     stage, engine = begun(driver="nvme")
     assert {result for _, _, result in renumber(stage, engine, PORT, 4, 9)} == {"refused"}
     assert not any(call.op in (Op.ADD, Op.REMOVE) for call in stage.xen.calls)
+
+
+def test_what_was_refused_at_one_number_ends_when_the_function_is_back_at_another():
+    """Xen knows the functions at bus 04, where they return: what could not follow to bus 06 is over."""
+    stage, engine = begun(last=4)
+    renumber(stage, engine, PORT, 4, 6)
+    before = engine.findings
+    assert "refused" in {result for _, _, result in renumber(stage, engine, PORT, 6, 8)}
+    assert "ghost" in {finding.code for _, finding in engine.findings}
+    renumber(stage, engine, PORT, 4, 6)
+    assert engine.findings == before
+    assert engine._reconciler.open_actions.subjects == [S(SWITCH)]
+    assert "ghost" not in {finding.code for _, finding in before}

@@ -178,6 +178,16 @@ def test_mapped_pages_that_pcipt_needs_again_are_held_by_pcipt(before):
     assert (plan.actions, list(mapped)) == ((), [holding(PLACE, AT, 4)])
 
 
+def test_a_shared_page_is_not_mapped_for_a_place_that_is_held():
+    """A guest has the neighbour: what dom0 had mapped of it stays as Xen left it."""
+    neighbour = holding(NEXT, AT, 1, by=By.XEN, sbdf="01:01.0")
+    away = attrs.evolve(wants(place=NEXT, sbdf="01:01.0"), hold_reason="a guest has it")
+    plan = plan_mappings(
+        [wants(untrapped=XEN_HAS_IT), away], MappedPages([holding(PLACE, AT, 1, by=By.XEN), neighbour])
+    )
+    assert (plan.actions, plan.taken) == ((), ())
+
+
 def test_from_registers_to_actions():
     """A forgotten e1000e whose BAR moved, MSI-X page and all."""
     raw = device("01:00.0", [(NEW, 0x4000)], parent="00:1c.0", msix=(0, 0x1000))
