@@ -157,8 +157,6 @@ class _Planner:
         spans = {wanted.bar: wanted.spans for wanted in each.bars}
         for run in runs:
             pages = without((run.frames,), spans.get(run.bar, ()))
-            if not pages:
-                continue
             self._lost.append((each, run, pages))
             owner = (run.place, run.bar)
             for page in pages:

@@ -52,6 +52,13 @@ def window(raw, base, limit):
     return attrs.evolve(raw, config=bytes(data))
 
 
+def prefetchable(raw, base, limit):
+    """Open the prefetchable window of a bridge, below 4 GiB."""
+    data = bytearray(raw.config)
+    struct.pack_into("<HH", data, 0x24, base >> 16 & 0xFFF0, limit >> 16 & 0xFFF0)
+    return attrs.evolve(raw, config=bytes(data))
+
+
 def port(address="00:1c.0", secondary=1, subordinate=1, base=0xE000_0000, limit=0xEFFF_FFFF):
     return window(bridge(address, secondary, subordinate), base, limit)
 

@@ -215,6 +215,11 @@ def test_a_region_that_is_not_whole_pages_is_said(start, size):
         ledger_from_json(with_region(start, size))
 
 
-def test_a_ledger_with_a_region_of_one_page_is_read():
-    (read,) = ledger_from_json(with_region("0x1000", 4096)).entries
-    assert read.frames == frames_from_range(Range(Address(0x1000), 4096))
+@pytest.mark.parametrize("start", [0, 0x1000])
+def test_a_ledger_with_a_region_of_one_page_is_read(start):
+    (read,) = ledger_from_json(with_region(hex(start), 4096)).entries
+    assert read.frames == frames_from_range(Range(Address(start), 4096))
+
+
+def test_functions_that_were_removed_count_as_announced():
+    assert Ledger("boot").step(REMOVE, Event.INTEND).announced() == {REMOVE.sbdf}

@@ -6,7 +6,7 @@ import pytest
 from pcipt.pci import decode_machine
 from pcipt.remap.actions import AddDevice, RemoveDevice
 from pcipt.remap.plan import plan_announcements
-from pcipt.remap.plan_moves import find_moves, plan_moves, subtree, top_of_move
+from pcipt.remap.plan_moves import find_moves, parents_first, plan_moves, subtree, top_of_move
 from pcipt.remap.view import disagreements
 from tests.machines import ari_port, bridge, function
 from tests.remap.devices import S, gone, known
@@ -210,3 +210,17 @@ def test_the_top_of_a_move_and_what_is_behind_it():
     assert str(top.sbdf) == "0000:00:1c.0"
     assert sorted(str(each.sbdf) for each in subtree(NESTED, top.sbdf)) == ["0000:02:00.0", "0000:03:00.0"]
     assert top_of_move(NESTED, moves, S("00:1c.0")) is None
+
+
+def test_parents_come_first_and_equals_by_address():
+    addresses = ["00:1c.0", "00:1d.0", "01:00.0", "02:00.0", "02:00.1"]
+    machine = decode_machine(
+        [
+            bridge("00:1c.0", 2, 2),
+            bridge("00:1d.0", 1, 1),
+            function("02:00.0", parent="00:1c.0"),
+            function("02:00.1", parent="00:1c.0", physfn="02:00.0"),
+            function("01:00.0", parent="00:1d.0"),
+        ]
+    )
+    assert parents_first(machine, list(map(S, reversed(addresses)))) == list(map(S, addresses))

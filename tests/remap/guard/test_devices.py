@@ -155,6 +155,19 @@ def test_refused(rule, action, situation, words):
     assert words in verdict.why
 
 
+def test_a_bridge_stays_while_xen_lists_a_function_behind_it_at_an_earlier_number():
+    behind = moved(
+        bridge("01:01.0", 3, 3, parent="00:1c.0"), function("03:00.0", parent="01:01.0"),
+        moves={"01:01.0": "02:01.0"}, known=["01:01.0", "02:01.0", "04:00.0"],
+    )  # fmt: skip
+    followed = attrs.evolve(behind, followed={S("03:00.0"): (S("04:00.0"),)})
+    removal = RemoveDevice(S("01:01.0"), "", moved_to=S("02:01.0"))
+    assert check_action(removal, behind) is Precaution.NONE
+    verdict = check_action(removal, followed)
+    assert isinstance(verdict, Refusal)
+    assert (verdict.rule, "0000:04:00.0" in verdict.why) == ("children", True)
+
+
 @pytest.mark.parametrize(("action", "situation", "precaution"), ALLOWED)
 def test_allowed(action, situation, precaution):
     assert check_action(action, situation) is precaution

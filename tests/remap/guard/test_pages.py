@@ -24,6 +24,7 @@ from tests.remap.devices import (
     known,
     map_of,
     port,
+    prefetchable,
     unmap_of,
     window,
     with_vfs,
@@ -111,6 +112,9 @@ REFUSED = [
     ("still-ignored", rewrite(before=AT + 0x4000), facts(NIC), "any more"),
     ("protected", rewrite(0x4000_0000), facts(NIC), "touches RAM"),
     ("target-free", rewrite(), facts(NIC, beside(OTHER)), "0000:01:01.0"),
+    ("target-free", rewrite(), facts(  # a guest has the rest of the page
+        device("01:00.0", [(AT, 0x100)], parent="00:1c.0"), beside(OTHER + 0x100, 0x100),
+        xen=known("01:01.0", elsewhere={S("01:01.0"): "domain 2"})), "belongs to domain 2"),
     ("target-free", rewrite(OTHER), facts(  # its own second BAR is there
         device("01:00.0", [(AT, 0x4000), (OTHER, 0x1000)], parent="00:1c.0")), "BAR 1 of 0000:01:00.0"),
     ("bridge-window", rewrite(0xF000_0000), facts(NIC), "does not pass"),
@@ -153,6 +157,7 @@ ALLOWED = [
     (MAP, facts(NIC, xen=known("01:00.0"), mapped=[  # a failed call took vPCI's pages
         holding(PLACE, AT, 4, by=By.XEN, state=State.DOUBTFUL)])),
     (MAP, facts(NIC, beside(AT + 0x2000, command=0))),  # what does not decode does not conflict
+    (MAP, facts(NIC, above=prefetchable(bridge("00:1c.0", 1, 1), 0xE000_0000, 0xEFFF_FFFF))),
     (map_of(PLACE, AT, 1), facts(  # two functions of dom0 share a page
         device("01:00.0", [(AT, 0x100)], parent="00:1c.0"), beside(AT + 0x100, 0x100))),
     (MAP, facts(NIC, beside(AT, 0x4000, msix=(0, 0), command=0))),  # Xen does not know it, nobody traps
@@ -180,6 +185,12 @@ ALLOWED = [
 def test_allowed(action, situation):
     assert check_action(action, situation) is Precaution.NONE
     assert all(why is None for _, why in judge_action(action, situation))
+
+
+@pytest.mark.parametrize("action", [MAP, OLD, rewrite()])
+def test_an_action_about_a_function_that_left_is_judged_by_all_rules(action):
+    assert isinstance(check_action(action, facts()), Refusal)
+    assert len(judge_action(action, facts())) == sum(isinstance(action, kind) for _, kind, _ in PAGE_RULES)
 
 
 def test_a_bar_that_the_function_does_not_have_is_refused_by_one_rule():

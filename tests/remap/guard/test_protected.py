@@ -34,6 +34,8 @@ IOMEM = [
     (Range(Address(0xFED0_0000), 0x400), "HPET 0"),
     (Range(Address(0xE000_0000), 0x10_0000), "0000:01:00.0"),
     (Range(Address(0x3_8000_0000), 0x1000), "Xen scratch"),
+    (Range(Address(0xFED9_1000), 0x1000), "dmar0"),
+    (Range(Address(0x3_9000_0000), 0x1000_0000), "PCI ECAM 0002 [bus 00-ff]"),
 ]
 REGION = frames(0x9000_0000, 4)
 ALL = protected_ranges(MEMORY, IOMEM, [MADT, MCFG, HPET, DMAR, b"short"], [REGION])
@@ -61,6 +63,8 @@ ALL = protected_ranges(MEMORY, IOMEM, [MADT, MCFG, HPET, DMAR, b"short"], [REGIO
         (0xB1FF_F000, "MMCFG"),
         (0xCFFF_F000, "MMCFG"),
         (0x3_8000_0000, "pages of other domains"),
+        (0xFED9_1000, "IOMMU"),
+        (0x3_9FFF_F000, "MMCFG"),
     ],
 )
 def test_protected(address, words):
