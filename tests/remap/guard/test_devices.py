@@ -9,7 +9,7 @@ from pcipt.pci import parse_sbdf
 from pcipt.remap.actions import AddDevice, Refusal, RemoveDevice
 from pcipt.remap.guard.devices import DEVICE_RULES
 from pcipt.remap.guard.facts import Facts, Precaution, quirks_of_version
-from pcipt.remap.guard.rules import check_action
+from pcipt.remap.guard.rules import check_action, judge_action
 from pcipt.remap.view import XenView
 from tests.machines import bridge, function, machine
 
@@ -35,7 +35,7 @@ def facts(
         pvh=pvh,
         quirks=quirks_of_version(*version),
         iommu=IommuScope(snapshot, dmar=dmar),
-        moves={S(key): S(value) for key, value in (moves or {}).items()},
+        moves={S(key): S(value) if value is not None else None for key, value in (moves or {}).items()},
     )  # fmt: skip
 
 
@@ -66,8 +66,11 @@ def with_io_vf_bar(there):
     """Replace the function's SR-IOV structure by one whose first BAR is an I/O BAR."""
     from pcipt.pci import Bar, BarKind, SrIov
 
-    bar = Bar(0, BarKind.IO, 0x1000, 0x100, False, False)
-    sriov = SrIov(1, 1, 0, 1, 1, 0x10CA, False, False, False, (bar,))
+    bars = (
+        Bar(0, BarKind.IO, 0x1000, 0x100, False, False),
+        Bar(1, BarKind.MEM32, 0x1000, 0x100, False, False),
+    )
+    sriov = SrIov(1, 1, 0, 1, 1, 0x10CA, False, False, False, bars)
     functions = dict(there.machine.functions)
     functions[S(ADD)] = attrs.evolve(functions[S(ADD)], sriov=sriov)
     return attrs.evolve(there, machine=attrs.evolve(there.machine, functions=functions))
@@ -103,6 +106,9 @@ REFUSED = [
         bridge("01:01.0", 3, 3, parent="00:1c.0"), function("03:00.0", parent="01:01.0"),
         moves={"01:01.0": "02:01.0", "03:00.0": "04:00.0"},
         known=["01:01.0", "02:01.0", "03:00.0"]), "0000:03:00.0"),
+    ("children", RemoveDevice(S("02:01.0"), "", moved_to=S("01:01.0")), facts(  # the bridge has come back
+        bridge("01:01.0", 3, 3, parent="00:1c.0"), function("03:00.0", parent="01:01.0"),
+        known=["01:01.0", "02:01.0", "03:00.0"], moves={"03:00.0": "04:00.0"}), "0000:03:00.0"),
     ("owned-by-dom0", RemoveDevice(S(GONE), ""), facts(known=[GONE], quarantined=[GONE]), "quarantined"),
     ("hardware-answers", FOLLOW, moved(away(), moves={}), "no longer lead"),
     ("iommu-coverage", AddDevice(S("05:00.0"), "", moved_from=S(ADD)),
@@ -138,6 +144,9 @@ ALLOWED = [
            known=[ADD]),
      Precaution.NONE),  # a virtual function reads ffff by specification
     (RemoveDevice(S(GONE), ""), facts(known=[GONE]), Precaution.NONE),
+    (RemoveDevice(S(GONE), ""), moved(away(driver="e1000e"), moves={ADD: None}, known=[GONE]),
+     Precaution.NONE),  # it has nothing to do with a function to which no bus leads
+    (RemoveDevice(S(GONE), ""), moved(away(), known=[GONE, ADD]), Precaution.NONE),
     (FOLLOW, moved(away(), dmar=EVERYWHERE), Precaution.NONE),
     (FOLLOW, moved(away()), Precaution.DECODE_OFF),  # nobody can read whether it decodes
     (FOLLOW, moved(away(), version=(4, 20)), Precaution.NONE),
@@ -202,9 +211,25 @@ def test_quirks(version, orphans, uncovered, hangs):
     )  # fmt: skip
 
 
-def test_an_orphans_removal_is_refused_on_every_xen():
-    for version in ((4, 17), (4, 19), (4, 21)):
-        verdict = check_action(
-            RemoveDevice(S(GONE), ""), facts(known=[GONE], orphans=[GONE], version=version)
-        )
-        assert isinstance(verdict, Refusal)
+@pytest.mark.parametrize(("version", "panics"), [((4, 17), True), ((4, 19), False), ((4, 21), False)])
+def test_an_orphans_removal_is_refused_on_every_xen(version, panics):
+    verdict = check_action(RemoveDevice(S(GONE), ""), facts(known=[GONE], orphans=[GONE], version=version))
+    assert isinstance(verdict, Refusal)
+    assert ("panic" in verdict.why) is panics
+
+
+@pytest.mark.parametrize("action", [add(), FOLLOW, LET_GO, RemoveDevice(S(GONE), "")])
+def test_an_action_about_a_function_that_left_is_judged_by_all_rules(action):
+    judged = judge_action(action, facts())
+    assert len(judged) == sum(isinstance(action, kind) for _, kind, _ in DEVICE_RULES)
+    assert any(why is not None for _, why in judged)
+
+
+def test_at_most_four_drivers_are_named_and_their_functions_are_not_all_of_them():
+    drivers = [function(f"01:0{n}.0", parent="00:1c.0", driver=f"driver{n}") for n in range(1, 6)]
+    verdict = check_action(FOLLOW, moved(away(), *drivers))
+    assert isinstance(verdict, Refusal)
+    assert verdict.why.count("(driver") == 4
+    kept = check_action(RemoveDevice(S(ADD), ""), facts(nic(), known=[ADD]))
+    assert isinstance(kept, Refusal)
+    assert kept.why == "Linux still has it"

@@ -201,6 +201,7 @@ def test_a_bar_that_the_function_does_not_have_is_refused_by_one_rule():
 def test_changed_facts_do_not_keep_the_desired_pages():
     before = facts(NIC)
     assert before.desired(NIC.sbdf).bars
+    assert before.desired(NIC.sbdf) is before.desired(NIC.sbdf)
     assert not attrs.evolve(before, machine=facts(IDLE).machine).desired(NIC.sbdf).bars
 
 
