@@ -83,6 +83,8 @@ REFUSED = [
     ("protected", MAP, facts(NIC, reserved=[frames(AT + 0x3000, 1)]), "reserved region"),
     ("msix-pages", MAP, facts(NIC, beside(AT, 0x4000, msix=(0, 0)), xen=known("01:01.0")), "MSI-X"),
     ("other-owner", MAP, facts(NIC, beside(AT + 0x2000)), "decodes the same addresses"),
+    ("other-owner", MAP, facts(  # the first one does not decode, the second does
+        NIC, beside(AT, command=0), device("01:02.0", [(AT, 0x4000)], parent="00:1c.0")), "0000:01:02.0"),
     ("other-owner", map_of(PLACE, AT, 1), facts(  # one page for two domains
         device("01:00.0", [(AT, 0x100)], parent="00:1c.0"), beside(AT + 0x100, 0x100),
         xen=known("01:01.0", elsewhere={S("01:01.0"): "domain 2"})), "belongs to domain 2"),
@@ -156,6 +158,10 @@ ALLOWED = [
     (MAP, facts(NIC)),
     (MAP, facts(NIC, xen=known("01:00.0"), mapped=[  # a failed call took vPCI's pages
         holding(PLACE, AT, 4, by=By.XEN, state=State.DOUBTFUL)])),
+    (MAP, facts(NIC, xen=known("01:00.0"), mapped=[  # pcipt was killed after it
+        holding(PLACE, AT, 4, by=By.XEN, state=State.INTENDED)])),
+    (map_of(PLACE, AT, 0x100), facts(  # up to the last byte of the window
+        device("01:00.0", [(AT, 0x10_0000)], parent="00:1c.0"), above=port(limit=AT + 0xF_FFFF))),
     (MAP, facts(NIC, beside(AT + 0x2000, command=0))),  # what does not decode does not conflict
     (MAP, facts(NIC, above=prefetchable(bridge("00:1c.0", 1, 1), 0xE000_0000, 0xEFFF_FFFF))),
     (map_of(PLACE, AT, 1), facts(  # two functions of dom0 share a page
@@ -196,6 +202,29 @@ def test_an_action_about_a_function_that_left_is_judged_by_all_rules(action):
 def test_a_bar_that_the_function_does_not_have_is_refused_by_one_rule():
     judged = judge_action(attrs.evolve(MAP, bar=3), facts(NIC))
     assert [name for name, why in judged if why is not None] == ["claimed"]
+
+
+@pytest.mark.parametrize("bar", [0, 3])
+def test_a_rewrite_of_a_bar_without_a_size_or_that_is_missing_is_refused_by_one_rule(bar):
+    lost = attrs.evolve(NIC, resources=())  # Linux knows no size
+    judged = judge_action(attrs.evolve(rewrite(), bar=bar), facts(lost))
+    assert [name for name, why in judged if why is not None] == ["still-ignored"]
+
+
+def test_a_bridges_bar_is_not_moved_under_the_drivers_behind_it():
+    behind = facts(attrs.evolve(NIC, driver="nvme"))
+    judged = dict(judge_action(attrs.evolve(rewrite(), sbdf=S("00:1c.0")), behind))
+    assert "0000:01:00.0 (nvme)" in (judged["unbound"] or "")
+
+
+def test_desired_pages_depend_on_protected_pages_and_on_earlier_numbers():
+    assert facts(NIC, xen=known("01:00.0")).desired(NIC.sbdf).bars
+    assert not facts(NIC, xen=known("01:00.0"), reserved=[frames(AT, 1)]).desired(NIC.sbdf).bars
+    msix = device("01:00.0", [(AT, 0x4000)], parent="00:1c.0", msix=(0, 0))
+    elsewhere = facts(msix, xen=known("05:00.0"))  # trapped at the number at which Xen knows it
+    followed = attrs.evolve(elsewhere, followed={msix.sbdf: (S("05:00.0"),)})
+    assert elsewhere.desired(msix.sbdf).bars[0].spans == (frames(AT, 4),)
+    assert followed.desired(msix.sbdf).bars[0].spans == (frames(AT + 0x1000, 3),)
 
 
 def test_changed_facts_do_not_keep_the_desired_pages():
