@@ -6,7 +6,7 @@ import pytest
 
 from pcipt.firmware.memory_map import MemoryType, entry
 from pcipt.pci import Address, Range
-from pcipt.remap.guard.protected import Protected, protected_ranges
+from pcipt.remap.guard.protected import Protected, Reason, protected_ranges
 from tests.remap.devices import frames
 
 
@@ -74,8 +74,10 @@ def test_protected(address, words):
 
 
 @pytest.mark.parametrize(
-    "address", [0xB000_0000, 0xB200_0000, 0xE000_0000, 0x9000_4000, 0xFEF0_0000, 1 << 40]
-)
+    "address",
+    [0xB000_0000, 0xB200_0000, 0xE000_0000, 0x9000_4000, 0xFEBF_F000, 0xFEC0_1000, 0xFEDF_F000, 0xFEF0_0000,
+     1 << 40],
+)  # fmt: skip
 def test_free(address):
     assert ALL.why(frames(address, 1)) is None
 
@@ -84,6 +86,24 @@ def test_one_page_too_many_is_seen_at_either_end():
     assert ALL.why(frames(0x8FFF_F000, 1)) is None
     assert ALL.why(frames(0x8FFF_F000, 2)) is not None
     assert ALL.why(frames(0x1_0000_0000, 1 << 20)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("IOAPIC 3", "IO-APIC"), ("Local APIC", "local APIC"), ("HPET 1", "HPET"), ("dmar1", "IOMMU registers"),
+     ("PCI MMCONFIG 0001 [bus 00-ff]", "MMCFG"), ("PCI ECAM 0001 [bus 00-ff]", "MMCFG"),
+     ("Crash kernel", "RAM"), ("Xen scratch", "pages of other domains"), ("ACPI Tables", None)],
+)  # fmt: skip
+def test_linuxs_names_tell_what_no_table_of_a_pvh_dom0_tells(name, words):
+    why = protected_ranges([], [(Range(Address(1 << 41), 0x1000), name)]).why(frames(1 << 41, 1))
+    assert (why is None) if words is None else words in (why or "")
+
+
+def test_the_lowest_and_then_the_shortest_range_is_named():
+    low, high = frames(0x9000_0000, 4), frames(0x9000_1000, 1)
+    both = frames(0x9000_0000, 2)
+    assert "low" in (Protected([(high, Reason("high")), (low, Reason("low"))]).why(both) or "")
+    assert "first" in (Protected([(low, Reason("second")), (low, Reason("first"))]).why(both) or "")
 
 
 def test_ram_is_told_apart():
