@@ -71,6 +71,19 @@ def test_after_a_crash_xen_decides(action, state, known, expected):
     assert ledger.reconciled(frozenset({SBDF}) if known else frozenset()) == ledger
 
 
+@pytest.mark.parametrize("state", [State.INTENDED, State.HELD, State.DOUBTFUL])
+@pytest.mark.parametrize("known", [frozenset(), frozenset({SBDF})])
+@pytest.mark.parametrize("action", [ADD, REMOVE])
+def test_single_functions_are_settled_as_all_are(action, known, state):
+    reach = REACH[state] if (action, state) != (REMOVE, State.HELD) else REACH[State.DOUBTFUL]
+    ledger, elsewhere = after(action, reach), after(action, reach)
+    expected = ledger.reconciled(known)
+    assert not elsewhere.settle({parse_sbdf("02:00.0")}, known)
+    assert ledger.settle({SBDF}, known) is (expected != elsewhere)
+    assert ledger == expected
+    assert not ledger.settle({SBDF}, known)
+
+
 def test_added_counts_what_xen_still_knows():
     ledger = after(ADD, REACH[State.HELD])
     assert ledger.added(frozenset({SBDF})) == [SBDF]
