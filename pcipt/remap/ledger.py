@@ -229,13 +229,13 @@ class Ledger:
         """Add an entry as the last one, or replace the entry with the same key, and update `_followed`."""
         self._drop(entry.key)
         self._entries[entry.key] = entry
-        if entry.word == AddDevice.word and entry.moved_from is not None:
+        if entry.moved_from is not None:
             self._followed[entry.moved_from] = (*self._followed.get(entry.moved_from, ()), entry.sbdf)
 
     def _drop(self, key: Key) -> None:
         """Remove the entry with this key, if there is one, and update `_followed`."""
         entry = self._entries.pop(key, None)
-        if entry is None or entry.word != AddDevice.word or entry.moved_from is None:
+        if entry is None or entry.moved_from is None:
             return
         others = tuple(sbdf for sbdf in self._followed[entry.moved_from] if sbdf != entry.sbdf)
         if others:

@@ -236,3 +236,35 @@ def test_a_ledger_with_a_region_of_one_page_is_read(start):
 
 def test_functions_that_were_removed_count_as_announced():
     assert Ledger("boot").step(REMOVE, Event.INTEND).announced() == {REMOVE.sbdf}
+
+
+@pytest.mark.parametrize("value", [None, [], "ledger"])
+def test_what_is_no_object_is_said(value):
+    with pytest.raises(MalformedError, match="no object"):
+        ledger_from_json(value)
+
+
+SECOND = AddDevice(parse_sbdf("06:00.0"), "moved again", moved_from=SBDF)
+
+
+def test_the_addresses_of_a_renumbered_function_are_those_of_its_entries():
+    ledger = after(ADD, REACH[State.HELD])
+    assert ledger.followed() == {}
+    ledger = after(SECOND, REACH[State.HELD], after(FOLLOW, REACH[State.HELD], ledger))
+    assert ledger.followed() == {SBDF: (FOLLOW.sbdf, SECOND.sbdf)}
+    ledger = after(FOLLOW, [Event.INTEND], ledger)  # the one that changed last is the last
+    assert ledger.followed() == {SBDF: (SECOND.sbdf, FOLLOW.sbdf)}
+    assert [entry.sbdf for entry in ledger.entries] == [SBDF, SECOND.sbdf, FOLLOW.sbdf]
+    gone = after(RemoveDevice(SECOND.sbdf, "left"), [Event.INTEND, Event.PERFORMED], ledger)
+    assert gone.followed() == {SBDF: (FOLLOW.sbdf,)}
+    gone = after(RemoveDevice(FOLLOW.sbdf, "left"), [Event.INTEND, Event.PERFORMED], gone)
+    assert gone.followed() == {}
+
+
+@pytest.mark.parametrize(
+    "other", [attrs.evolve(MAP, bar=1), attrs.evolve(MAP, frames=frames(AT + 0x8000, 4))]
+)
+def test_a_result_of_pages_that_were_not_intended_is_an_error(other):
+    ledger = Ledger("boot").step(MAP, Event.INTEND)
+    with pytest.raises(StateError):
+        ledger.step(other, Event.PERFORMED)
