@@ -118,11 +118,8 @@ class _Planner:
         self._bars = bars
         self._by = {each.place: each.by for each in desired}
         self._held = {each.place for each in desired if each.hold_reason is not None}
-        self._wanted: Intervals[Owner] = Intervals(
-            (span, (wanted.place, wanted.bar))
-            for each in desired
-            for wanted in each.bars
-            for span in wanted.spans
+        self._wanted: Intervals[None] = Intervals(
+            (span, None) for each in desired for wanted in each.bars for span in wanted.spans
         )
         self._losing: Intervals[Owner] = Intervals()  # pages that an owner has mapped and does not need
         self._dropped: Intervals[Owner] = Intervals()  # pages of `_losing` that vPCI has unmapped
@@ -175,7 +172,7 @@ class _Planner:
         owner = (run.place, run.bar)
         needed: tuple[Frames, ...] = pages
         if self._messages_lost or not _vpci_unmaps(each, run):
-            needed = common(pages, self._needed(pages, owner))
+            needed = common(pages, self._needed(pages))
             ours = without(pages, needed)
             self._unmaps.setdefault(owner, (each, []))[1].extend(ours)
             for page in ours:
@@ -186,21 +183,19 @@ class _Planner:
                     )
         self._left += [Run(run.place, each.sbdf, run.bar, page, run.by) for page in needed]
 
-    def _needed(self, pages: Iterable[Frames], owner: Owner) -> list[Frames]:
-        """Return runs, in no particular order, that overlap `pages` and must not be unmapped for `owner`.
+    def _needed(self, pages: Iterable[Frames]) -> list[Frames]:
+        """Return runs, in no particular order, that overlap `pages`, which a BAR loses, and must stay mapped.
 
-        These are pages that any BAR desires, pages that another BAR has mapped and does not lose, and pages
-        that the plan already unmaps for another BAR. A run is not cut to `pages`.
+        These are pages that any BAR desires, pages that a BAR has mapped and does not lose, and pages that
+        the plan already unmaps for another BAR. A run is not cut to `pages`.
         """
         found: list[Frames] = []
         for page in pages:
             found += [span for span, _ in self._wanted.over(page)]
             found += [span for span, _ in self._unmapped.over(page)]
             for run in self._mapped.over(page):
-                other = (run.place, run.bar)
-                if other != owner:
-                    losing = [span for span, who in self._losing.over(run.frames) if who == other]
-                    found += without((run.frames,), losing)
+                losing = [span for span, who in self._losing.over(run.frames) if who == (run.place, run.bar)]
+                found += without((run.frames,), losing)
         return found
 
     def _decide_desired(self, each: Desired, wanted: DesiredBar, runs: list[MappedRun]) -> None:
@@ -217,8 +212,7 @@ class _Planner:
                 ]
         missing = without(wanted.spans, [run.frames for run in certain])
         if wanted.by is By.XEN:  # vPCI has mapped all pages except those that a failed call of pcipt unmapped
-            unsure = [run.frames for run in runs if run.state not in MAPPED]
-            needed = common(missing, unsure) if unsure else ()
+            needed = common(missing, [run.frames for run in runs if run.state not in MAPPED])
         else:
             needed = without(missing, self._mapped_by_others(missing))
         self._taken += [
@@ -243,8 +237,7 @@ class _Planner:
 
     def _doubtful_lost(self, page: Frames) -> tuple[Frames, ...]:
         """Return the parts of `page` that are INTENDED or DOUBTFUL for any BAR; empty if there are none."""
-        unsure = [run.frames for run in self._mapped.over(page) if run.state not in MAPPED]
-        return common((page,), unsure) if unsure else ()
+        return common((page,), [run.frames for run in self._mapped.over(page) if run.state not in MAPPED])
 
     def _mapped_by_others(self, pages: Iterable[Frames]) -> tuple[Frames, ...]:
         """Return the HELD and STALE runs of any BAR that overlap `pages`, sorted by start.
@@ -256,7 +249,7 @@ class _Planner:
         for page in pages:
             mapped += [other.frames for other in self._mapped.over(page) if other.state in MAPPED]
             dropped += [span for span, _ in self._dropped.over(page)]
-        return without(mapped, dropped) if mapped else ()
+        return without(mapped, dropped)
 
     def _restore_shared(self) -> None:
         """Plan to map pages again that vPCI unmapped for one BAR and that pcipt maps for another BAR.

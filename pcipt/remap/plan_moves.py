@@ -231,9 +231,7 @@ def _follow(machine: Machine, function: Function, now: Sbdf, moves: Moves) -> Ad
     address of the physical function, or None if no bus leads to it.
     """
     linux = function.sbdf
-    physfn = function.physfn
-    if physfn is not None:
-        physfn = moves.get(physfn, physfn)
+    physfn = function.physfn and moves.get(function.physfn, function.physfn)
     if now == linux:
         reason = "it is back at the number that Linux has for it, but Xen does not know it here"
     else:

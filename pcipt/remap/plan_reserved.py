@@ -106,5 +106,5 @@ def _why_out(about: Sbdf, scope: Collection[Sbdf], machine: Machine, xen: XenVie
     """Return the reason for a withdrawal, in words for the user. `about` is a device of the region."""
     here = about in machine.functions
     where = f"belongs to {xen.owner(about)}" if here else "has left the machine"
-    last = "the last of its devices" if len(scope) > 1 else "its only device"
+    last = "its only device" if len(scope) == 1 else "the last of its devices"
     return f"{last} has left dom0: {about} {where}"

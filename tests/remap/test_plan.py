@@ -5,6 +5,7 @@ from pcipt.remap.actions import AddDevice, RemoveDevice
 from pcipt.remap.plan import expected_view, plan_announcements
 from pcipt.remap.view import XenView, disagreements, ghosts, missing
 from tests.machines import ari_port, bridge, function, machine
+from tests.remap.devices import map_of
 
 S = parse_sbdf
 
@@ -67,6 +68,32 @@ def test_only_limits_the_plan():
     assert [str(a.sbdf) for a in plan_announcements(MACHINE, known(), only={S("00:1c.0")})] == [
         "0000:00:1c.0"
     ]
+
+
+def test_only_limits_removals_and_moves_as_well():
+    gone, moved = {S("04:00.0"), S("05:00.0")}, {S("01:00.0"): S("07:00.0")}
+    view = known(*map(str, MACHINE.functions), "04:00.0", "05:00.0", "08:00.0")
+    told = {S("06:00.0"): (S("08:00.0"),)}
+    plan = plan_announcements(MACHINE, view, removed=gone, only={S("04:00.0")}, moves=moved, followed=told)
+    assert [(type(action), str(action.sbdf)) for action in plan] == [(RemoveDevice, "0000:04:00.0")]
+    whole = plan_announcements(MACHINE, view, removed=gone, moves=moved, followed=told)
+    assert {str(action.sbdf) for action in whole} == {
+        "0000:05:00.0", "0000:04:00.0", "0000:08:00.0", "0000:07:00.0", "0000:01:00.0",
+    }  # fmt: skip
+
+
+def test_an_address_to_which_buses_lead_is_no_ghost():
+    """Xen lists 07:00.0 and 08:00.0 for functions that Linux has elsewhere."""
+    view = known(*map(str, MACHINE.functions), "07:00.0", "08:00.0")
+    gone = {S("07:00.0"), S("08:00.0")}
+    moves, told = {S("01:00.0"): S("07:00.0")}, {S("01:00.1"): (S("08:00.0"),)}
+    plan = plan_announcements(MACHINE, view, removed=gone, moves=moves, followed=told)
+    assert all("left the machine" not in action.reason for action in plan)
+
+
+def test_other_actions_do_not_change_the_view_that_is_expected():
+    view = known("00:00.0")
+    assert expected_view(view, [map_of("00_00.0", 0xE000_0000, 1, sbdf="00:00.0")]) == view
 
 
 def test_a_segment_xen_cannot_name_is_never_wanted():

@@ -106,7 +106,7 @@ def test_planning_again_after_performing_gives_nothing(desired, held, expected):
         mapped.intend(action, WHEN)
         mapped.performed(action, WHEN)
     again = plan_mappings(desired, mapped)
-    assert (again.actions, again.left, again.moved) == ((), (), ())
+    assert (again.actions, again.left, again.taken, again.moved) == ((), (), (), ())
 
 
 REASONS = [
@@ -186,6 +186,99 @@ def test_a_shared_page_is_not_mapped_for_a_place_that_is_held():
         [wants(untrapped=XEN_HAS_IT), away], MappedPages([holding(PLACE, AT, 1, by=By.XEN), neighbour])
     )
     assert (plan.actions, plan.taken) == ((), ())
+
+
+def test_the_time_of_a_mapping_stays_when_it_is_taken_over():
+    mapped = MappedPages([holding(PLACE, AT, 4, by=By.XEN)])
+    note(plan_mappings([wants((0, AT, 4))], mapped), mapped, "later")
+    assert [run.since for run in mapped] == [WHEN]
+    mapped = MappedPages([])
+    note(plan_mappings([wants((0, AT, 4), untrapped=XEN_HAS_IT)], mapped), mapped, "later")
+    assert [run.since for run in mapped] == ["later"]
+
+
+@pytest.mark.parametrize("state", [State.STALE, State.DOUBTFUL])
+def test_lost_pages_that_may_not_be_mapped_stay_as_doubtful_as_they_were(state):
+    mapped = MappedPages([holding(PLACE, AT, 4, state=state)])
+    plan = plan_mappings([wants()], mapped)
+    note(plan, mapped, WHEN)
+    assert [run.state for run in mapped] == [state]
+    assert shown(plan) == [("unmap-mmio", PLACE, 0, AT, 4)]
+
+
+def test_what_vpci_may_have_lost_by_a_failed_call_is_mapped_again():
+    doubtful = holding(PLACE, AT, 2, by=By.XEN, state=State.DOUBTFUL)
+    plan = plan_mappings([wants((0, AT, 4), untrapped=XEN_HAS_IT)], MappedPages([doubtful]))
+    assert shown(plan) == [("map-mmio", PLACE, 0, AT, 2)]
+    assert "a call that failed" in plan.actions[0].reason
+    assert [(run.frames, run.by, run.state) for run in plan.taken] == [
+        (frames(AT + 0x2000, 2), By.XEN, State.HELD),
+        (frames(AT, 2), By.XEN, State.DOUBTFUL),  # until the call is made
+    ]
+
+
+def test_a_bar_that_came_from_where_vpci_maps_nothing_is_doubtful_until_it_is_mapped():
+    came = DesiredBar(PLACE, S("01:00.0"), 0, (frames(AT, 4),), By.US, unsure=True)
+    plan = plan_mappings([Desired(PLACE, S("01:00.0"), (came,))], MappedPages([]))
+    assert shown(plan) == [("map-mmio", PLACE, 0, AT, 4)]
+    assert "vPCI maps none" in plan.actions[0].reason
+    assert [(run.frames, run.state) for run in plan.taken] == [(frames(AT, 4), State.DOUBTFUL)]
+
+
+@pytest.mark.parametrize("state", [State.INTENDED, State.DOUBTFUL, State.HELD])
+def test_pages_of_another_bar_that_may_be_mapped_stay_known_where_a_map_may_fail(state):
+    """If the new map fails, libxc unmaps it: what another BAR has lost there must not be forgotten."""
+    other = holding(NEXT, AT + 0x1000, 1, state=state, sbdf="01:01.0")
+    gone_one = gone(NEXT, S("01:01.0"))
+    plan = plan_mappings([wants((0, AT, 4)), gone_one], MappedPages([other]))
+    doubtful = [(run.place, run.frames) for run in plan.taken if run.state is State.DOUBTFUL]
+    assert doubtful == ([] if state is State.HELD else [(PLACE, frames(AT + 0x1000, 1))])
+
+
+def test_two_functions_of_vpci_that_share_a_page_leave_it_to_vpci():
+    mapped = MappedPages([holding(PLACE, AT, 1, by=By.XEN), holding(NEXT, AT, 1, by=By.XEN, sbdf="01:01.0")])
+    still = wants((0, AT, 1), untrapped=XEN_HAS_IT, place=NEXT, sbdf="01:01.0")
+    plan = plan_mappings([wants(untrapped=XEN_HAS_IT), still], mapped)
+    note(plan, mapped, WHEN)
+    assert (plan.actions, [run.place for run in mapped]) == ((), [NEXT])
+
+
+@pytest.mark.parametrize("first", [By.XEN, By.US])
+def test_each_of_several_lost_bars_is_restored_for_its_neighbour(first):
+    """The first lost BAR is pcipt's or shares nothing; the second one is vPCI's and shares a page."""
+    third = "00_1c.0-00_02.0"
+    mapped = MappedPages(
+        [
+            holding(PLACE, AT, 1, by=first),
+            holding(PLACE, AT + 0x4000, 1, bar=1, by=By.XEN),
+            holding(NEXT, AT + 0x4000, 1, state=State.DOUBTFUL, sbdf="01:01.0"),
+            holding(third, AT + 0x4000, 1, bar=1, sbdf="01:02.0"),
+        ]
+    )
+    neighbour = wants((1, AT + 0x4000, 1), place=third, sbdf="01:02.0")
+    plan = plan_mappings([wants(untrapped=XEN_HAS_IT), neighbour], mapped)
+    assert ("map-mmio", third, 1, AT + 0x4000, 1) in shown(plan)
+    assert [action.word for action in plan.actions if action.place == PLACE] == (
+        ["unmap-mmio"] if first is By.US else []
+    )
+
+
+def test_unmaps_are_in_the_order_of_places_bars_and_pages():
+    mapped = MappedPages(
+        [
+            holding(PLACE, AT + 0x8000, 1),
+            holding(PLACE, AT, 1, bar=1),
+            holding(NEXT, AT - 0x8000, 1, sbdf="01:01.0"),
+            holding(NEXT, AT + 0x4000, 1, sbdf="01:01.0"),
+        ]
+    )
+    plan = plan_mappings([wants(), gone(NEXT, S("01:01.0"))], mapped)
+    assert shown(plan) == [
+        ("unmap-mmio", PLACE, 0, AT + 0x8000, 1),
+        ("unmap-mmio", PLACE, 1, AT, 1),
+        ("unmap-mmio", NEXT, 0, AT - 0x8000, 1),
+        ("unmap-mmio", NEXT, 0, AT + 0x4000, 1),
+    ]
 
 
 def test_from_registers_to_actions():

@@ -3,7 +3,7 @@
 import attrs
 import pytest
 
-from pcipt.pci import decode_machine
+from pcipt.pci import decode_machine, parse_sbdf
 from pcipt.remap.actions import RestoreReserved, WithdrawReserved
 from pcipt.remap.ledger import Event, Ledger
 from pcipt.remap.plan_reserved import Kept, kept_in, plan_reserved
@@ -92,6 +92,23 @@ def test_what_is_claimed_comes_back_before_its_device_does_and_stays():
 
 def test_a_region_of_which_no_device_is_known_is_left_alone():
     assert plan_reserved({ONE: frozenset()}, BOTH, DOM0S, ledger()) == ()
+    (action,) = plan_reserved({ONE: frozenset(), SHARED: SCOPES[SHARED]}, NEITHER, known(), ledger())
+    assert action.frames == SHARED
+
+
+@pytest.mark.parametrize(("changed", "about"), [((), "00:06.0"), ([NIC], "01:00.0"), ([OTHER], "00:06.0")])
+def test_a_region_that_comes_back_is_about_a_device_that_needs_it(changed, about):
+    (action,) = plan_reserved({SHARED: SCOPES[SHARED]}, BOTH, DOM0S, ledger(OUT[1]), changed=changed)
+    assert (action.sbdf, action.reason) == (parse_sbdf(about), f"0000:{about} is dom0's again and needs it")
+    (action,) = plan_reserved(
+        {SHARED: SCOPES[SHARED]}, GIVEN, QUARANTINED, ledger(OUT[1]), changed=[NIC]
+    )  # NIC has changed, and OTHER alone needs it
+    assert action.sbdf == OTHER
+
+
+def test_a_region_with_one_device_has_left_with_it():
+    (action,) = plan_reserved({ONE: frozenset({NIC})}, NEITHER, known(), ledger())
+    assert action.reason == f"its only device has left dom0: {NIC} has left the machine"
 
 
 @pytest.mark.parametrize(
