@@ -9,8 +9,10 @@ Source: PCI Express Base 6.0 §2.2.6.2 (bus 8 bits, device 5, function 3); a seg
         uses 10000 and up), 16 in Xen.
 """
 
+import functools
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import attrs
@@ -80,6 +82,13 @@ def _distance(one: Sbdf, other: Sbdf) -> tuple[int, ...]:
     form are compared by `nearest`.
     """
     return tuple(abs(getattr(one, name) - getattr(other, name)) for name in LIMITS)
+
+
+def functions_of_bus(segment: int, bus: int) -> Iterator[Sbdf]:
+    """Yield all 256 addresses of a bus in ascending order."""
+    # Hundreds of thousands are asked about on a large machine: no Python code runs for each.
+    numbers = itertools.product((segment,), (bus,), range(32), range(8))
+    return map(functools.partial(tuple.__new__, Sbdf), numbers)
 
 
 def sbdf_from_devfn(segment: int, bus: int, devfn: int) -> Sbdf:

@@ -18,7 +18,7 @@ from pcipt.pci import (
     parse_target,
     sbdf_from_devfn,
 )
-from pcipt.pci.address import LIMITS
+from pcipt.pci.address import LIMITS, functions_of_bus
 
 FIELDS = tuple(st.integers(0, limit) for limit in LIMITS.values())
 SBDFS = st.builds(Sbdf, *FIELDS)
@@ -335,3 +335,9 @@ def test_the_nearest_is_what_somebody_may_have_meant(typed, existing, meant):
 
 def test_where_nothing_exists_nothing_is_near():
     assert nearest([], parse_sbdf("00:00.0")) is None
+
+
+def test_the_functions_of_a_bus_are_all_its_addresses_in_order():
+    found = list(functions_of_bus(1, 0x2F))
+    assert found == [sbdf_from_devfn(1, 0x2F, devfn) for devfn in range(256)]
+    assert {type(each) for each in found} == {Sbdf}

@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterable, Iterator
 
 from pcipt.engine.views.owner_from_console import ask_owners
 from pcipt.errors import HypervisorError, UnsupportedError
-from pcipt.pci import Finding, Machine, Sbdf, sbdf_from_devfn
+from pcipt.pci import Finding, Machine, Sbdf
+from pcipt.pci.address import functions_of_bus
 from pcipt.remap.view import XenView
 from pcipt.xen.interface import Hypervisor
 
@@ -123,7 +124,7 @@ def ghost_candidates(machine: Machine) -> Iterator[Sbdf]:
             last = max(function.bridge.secondary, function.bridge.subordinate)
             buses |= {(function.sbdf.segment, bus) for bus in range(function.bridge.secondary, last + 1)}
     for segment, bus in sorted(buses):
-        yield from (sbdf_from_devfn(segment, bus, devfn) for devfn in range(256))
+        yield from functions_of_bus(segment, bus)
 
 
 def _known(xen: Hypervisor, functions: Iterable[Sbdf]) -> Iterator[Sbdf]:
