@@ -26,15 +26,22 @@ def desired_places(
     """
     views = now.views
     wanted: dict[str, Desired] = {}
-    waiting = list(part)
+    waiting = dict.fromkeys(part)
+    pages: set[Frames] = set()
     while waiting:
-        each = views.desired(waiting.pop())
+        sbdf, _ = waiting.popitem()
+        each = views.desired(sbdf)
         if each is None or each.place in wanted:
             continue
         wanted[each.place] = each
-        if not (first and last):
-            runs = views.memory.mapped.of(each.place)
-            waiting += [bar.sbdf for run in runs for bar in views.state.bars.over(run.frames)]
+        if first and last:
+            continue
+        # Firmware that is wrong gives the same pages to many functions: they are looked up only once.
+        runs = {run.frames for run in views.memory.mapped.of(each.place)} - pages
+        pages |= runs
+        for bar in (bar for frames in sorted(runs) for bar in views.state.bars.over(frames)):
+            if bar.place not in wanted:
+                waiting[bar.sbdf] = None
     left = {place: sbdf for place, sbdf in views.memory.vacated.items() if sbdf in now.subjects}
     if last and now.everything is not None:
         left |= views.memory.vacated | _mapped_without_function(views)
