@@ -1,6 +1,7 @@
 """For every test without a VM: property tests without a deadline, and nothing may be left behind."""
 
 import contextlib
+import gc
 import os
 import threading
 from pathlib import Path
@@ -20,6 +21,12 @@ settings.register_profile(
     phases=(Phase.explicit, Phase.generate),
 )
 settings.load_profile(os.environ.get("PCIPT_HYPOTHESIS", "pcipt"))
+
+
+def pytest_collection_finish():
+    """Leave what collecting made out of the garbage collector: each full collection walks all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 def children():

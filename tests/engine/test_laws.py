@@ -26,7 +26,7 @@ from tests.xen.devices import device, port
 from tests.xen.truth import mapped_pages
 
 S = parse_sbdf
-EXAMPLES = int(os.environ.get("PCIPT_LAWS", "40"))
+EXAMPLES = int(os.environ.get("PCIPT_LAWS", "20"))
 PHYSFN = S("00:05.0")
 PARENTS = {0: None, 2: "00:1c.0", 3: "02:01.0"}
 OWNERS = [Owner(OwnerKind.DOMAIN, 1), Owner(OwnerKind.QUARANTINE)]

@@ -59,7 +59,7 @@ def project(tmp_path):
 
 
 def command(modules, *options):
-    return [sys.executable, TOOL, modules, "--patience", "2", *map(str, options)]
+    return [sys.executable, TOOL, modules, "--patience", "1", *map(str, options)]
 
 
 def mutate(project, *options, modules="pkg"):

@@ -112,10 +112,10 @@ class Questions:
 
 
 def ghost_candidates(machine: Machine) -> Iterator[Sbdf]:
-    """Yield every address at which Xen may list a function that the machine does not have.
+    """Return every address at which Xen may list a function that the machine does not have.
 
-    Xen cannot be asked for a list, only about an address. Addresses of the machine's functions are yielded,
-    too. Segments above ffff are left out: Xen cannot name them.
+    Xen cannot be asked for a list, only about an address. Addresses of the machine's functions are among
+    them. Segments above ffff are left out: Xen cannot name them.
     Shape:  all 256 device and function numbers of each bus that has a function or that a bridge passes on.
     """
     buses = {(sbdf.segment, sbdf.bus) for sbdf in machine.functions if sbdf.fits_xen}
@@ -123,8 +123,7 @@ def ghost_candidates(machine: Machine) -> Iterator[Sbdf]:
         if function.bridge is not None and function.sbdf.fits_xen:
             last = max(function.bridge.secondary, function.bridge.subordinate)
             buses |= {(function.sbdf.segment, bus) for bus in range(function.bridge.secondary, last + 1)}
-    for segment, bus in sorted(buses):
-        yield from functions_of_bus(segment, bus)
+    return itertools.chain.from_iterable(itertools.starmap(functions_of_bus, sorted(buses)))
 
 
 def _known(xen: Hypervisor, functions: Iterable[Sbdf]) -> Iterator[Sbdf]:
