@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
-from pcipt.engine.round import Round
+from pcipt.engine.round import Round, sliced
 from pcipt.engine.views.views import Views
 from pcipt.pci import Sbdf
 from pcipt.remap.desired import By
+from pcipt.remap.mapped_pages import MappedPages
 from pcipt.remap.plan_mappings import plan_mappings
 
 
@@ -59,10 +60,14 @@ def take_over_mappings(views: Views, functions: Iterable[Sbdf]) -> bool:
 def _adopt(views: Views, when: str) -> bool:
     """Record as mapped all pages that functions of a PV dom0 need; return True if there are any.
 
-    Called when pcipt first sees the machine: because the pages are recorded, no map is planned for them.
+    Called when pcipt first sees the machine: because the pages are recorded, no map is planned for them. The
+    plan of each function is made as if no page was mapped, in slices: one plan of all needs much memory.
     """
-    desired = (views.desired(sbdf) for sbdf in views.machine.functions)
-    plan = plan_mappings([each for each in desired if each is not None], views.memory.mapped)
-    for action in plan.actions:
-        views.memory.ledger.noted(action, when)
-    return bool(plan.actions)
+    found = False
+    for part in sliced(views.machine.functions):
+        desired = (views.desired(sbdf) for sbdf in part)
+        plan = plan_mappings([each for each in desired if each is not None], MappedPages())
+        for action in plan.actions:
+            views.memory.ledger.noted(action, when)
+            found = True
+    return found
