@@ -241,13 +241,13 @@ class Engine:
 
     def unsettled(self, *, besides_requests: bool = False) -> bool:
         """Return True if work is due, if work waits because Xen could not be asked, if the console could not
-        be read for owners (`XenView.owners_told`), or if messages were lost.
+        be read for the owner of a function (`XenView.unread`), or if messages were lost.
 
         Lost messages count while `must_read_everything` is True. With `besides_requests`, work that is due
         only because of a timer or of a user's request does not count.
         """
         due = self.queue.has_change(self._monotonic()) if besides_requests else self.next_due() == 0.0
-        unknown = bool(self.queue.keys_with(Reason.NOT_ASKED)) or not self.view.owners_told
+        unknown = bool(self.queue.keys_with(Reason.NOT_ASKED)) or bool(self.view.unread)
         return due or unknown or self.must_read_everything
 
     def news(self) -> tuple[list[Told], list[Told]]:

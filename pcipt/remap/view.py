@@ -23,7 +23,8 @@ class XenView:
     `elsewhere` are functions of a guest or of Xen itself, each with that owner in words; `quarantined` are
     functions of dom_io, as far as Xen was asked for them (`Hypervisor.owners`). A function of `known` that is
     in none of these sets is dom0's, as far as is known. If `custody_told` is False, Xen could not be asked
-    who owns some of the functions. If `owners_told` is False, the console could not be read for an owner.
+    who owns some of the functions. `unread` are functions whose owner only Xen's console tells, and it could
+    not be read.
     """
 
     known: AbstractSet[Sbdf] = frozenset()
@@ -31,7 +32,7 @@ class XenView:
     elsewhere: Mapping[Sbdf, str] = attrs.field(factory=dict)
     custody_told: bool = True
     quarantined: AbstractSet[Sbdf] = frozenset()
-    owners_told: bool = True
+    unread: AbstractSet[Sbdf] = frozenset()
 
     def in_dom0(self, sbdf: Sbdf) -> bool:
         """Return True if Xen lists the function and no other owner than dom0 is known.
@@ -73,6 +74,7 @@ class XenView:
             orphans=self.orphans - {sbdf},
             elsewhere={key: owner for key, owner in self.elsewhere.items() if key != sbdf},
             quarantined=self.quarantined - {sbdf},
+            unread=self.unread - {sbdf},
         )
 
 

@@ -159,6 +159,16 @@ class Telling(World):
         for number, message in enumerate(messages):
             self.deliver([message], messages[number + 1 :])
 
+    def undecided(self):
+        """Give the pages that a killed service cannot know about: two functions had them mapped, one left and
+        the other stopped to decode while nobody looked. Only if that was the order, vPCI unmapped the pages.
+        """
+        hardware = self.hardware
+        off = [sbdf for sbdf in hardware.functions() if not hardware.decodes_memory(sbdf)]
+        silent = [frames_from_range(bar) for sbdf in off for _, bar in hardware.memory_bars(sbdf)]
+        runs = [run for run in self.engine.ledger.mapped if run.state is State.STALE]
+        return pages_of(run for run in runs if any(run.frames.overlaps(each) for each in silent))
+
     def doubtful(self):
         """Give the pages of which the ledger says that nobody knows whether they are mapped."""
         return pages_of(
@@ -333,11 +343,14 @@ def test_restartable(made, history, data):
         world.deliver_each(world.hear())
         world.store.die_at = world.xen.die_at = None
         world.rest()
-    assert world.state() == expected.state()
+    undecided = world.undecided()
+    doubt = {"stale-mapping"} if undecided else ()
+    assert world.state(doubt, undecided) == expected.state(doubt, undecided)
 
 
 @law
 @example(PVH, [[("give", S("00:03.0"), 1)]], [(Op.KEY, 1, 0)])
+@example(PVH, [[("give", S("00:03.0"), 1), ("give", S("00:02.0"), 0)]], [(Op.KEY, 1, 0)])
 @example(PVH, [[("decode", S("00:06.0"), False), ("give", S("00:06.0"), 0)]], [])
 @given(
     made=WORLDS, history=HISTORIES,

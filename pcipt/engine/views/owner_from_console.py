@@ -23,11 +23,11 @@ def ask_owners(
     `before` is the former view. `given` are the functions that are bound to xen-pciback. The console is read
     for functions that are not dom0's now and that were neither in `elsewhere` nor in `orphans` of `before`.
     It is read for functions in `given`, too: for all of them if `handed` is True, else for those that have
-    come back from a guest or from Xen itself. All other functions keep their owner of `before`. A function
-    that is not dom0's and that the console does not name stays an orphan if it was one; else it is in
-    `elsewhere`, with its former owner or an unnamed one.
-    If the console cannot be read because a hypercall fails, `owners_told` of the result is False. If the
-    console need not be read, `owners_told` is as in `before`.
+    come back from a guest or from Xen itself. It is read again for functions in `unread` of `before` that are
+    in `given` or not dom0's. All other functions keep their owner of `before`. A function that is not dom0's
+    and that the console does not name stays an orphan if it was one; else it is in `elsewhere`, with its
+    former owner or an unnamed one.
+    If the console cannot be read because a hypercall fails, the functions for which it is read are `unread`.
     Raises: HypervisorError, UnsupportedError if the hypercall for one function fails. A console that cannot
             be read is no error.
     """
@@ -36,7 +36,10 @@ def ask_owners(
     unclear = {s for s in away if not (s in before.elsewhere or s in before.orphans)}
     held = [s for s in given if custody.get(s, Custody.UNTOLD) is not Custody.UNTOLD]
     unclear |= {s for s in held if handed or (s in before.elsewhere and s not in away)}
-    owners, told_owners = _owners(xen, unclear) if unclear else ({}, before.owners_told)
+    unclear |= before.unread & {*away, *held}
+    owners = _owners(xen, unclear) if unclear else {}
+    unread = frozenset(unclear) if owners is None else frozenset[Sbdf]()
+    owners = owners or {}
     orphans = {s for s, owner in owners.items() if owner.kind is OwnerKind.NOBODY}
     orphans |= (before.orphans & set(away)) - owners.keys()
     quarantined = {s for s, owner in owners.items() if owner.kind is OwnerKind.QUARANTINE}
@@ -44,22 +47,20 @@ def ask_owners(
     settled = {*orphans, *quarantined, *(s for s, owner in owners.items() if owner == _DOM0)}
     elsewhere = {s: _in_words(s, owners, before) for s in away if s not in settled}
     told = Custody.UNTOLD not in custody.values()
-    return XenView(
-        frozenset(custody), frozenset(orphans), elsewhere, told, frozenset(quarantined), told_owners
-    )
+    return XenView(frozenset(custody), frozenset(orphans), elsewhere, told, frozenset(quarantined), unread)
 
 
-def _owners(xen: Hypervisor, unclear: Collection[Sbdf]) -> tuple[dict[Sbdf, Owner], bool]:
+def _owners(xen: Hypervisor, unclear: Collection[Sbdf]) -> dict[Sbdf, Owner] | None:
     """Return the owners of those functions in `unclear` that the console names; empty if it is unreadable.
 
-    The second part is False if a hypercall failed: the console may be readable later.
+    Return None if a hypercall failed: the console may be readable later.
     """
     try:
-        return {sbdf: owner for sbdf, owner in xen.owners().items() if sbdf in unclear}, True
+        return {sbdf: owner for sbdf, owner in xen.owners().items() if sbdf in unclear}
     except UnsupportedError:
-        return {}, True
+        return {}
     except HypervisorError:
-        return {}, False
+        return None
 
 
 def _in_words(sbdf: Sbdf, owners: Mapping[Sbdf, Owner], before: XenView) -> str:

@@ -27,7 +27,8 @@ class Questions:
         self._orphans: set[Sbdf] = set()
         self._quarantined: set[Sbdf] = set()
         self._elsewhere: dict[Sbdf, str] = {}
-        self._told = self._owners_told = True
+        self._unread: set[Sbdf] = set()
+        self._told = True
         self.view = self._viewed()
         self.trouble: Finding | None = None
 
@@ -68,17 +69,18 @@ class Questions:
             self._say(error)
             return False
         self.trouble = None
-        for held in (self._known, self._orphans, self._quarantined):
+        for held in (self._known, self._orphans, self._quarantined, self._unread):
             held.clear() if replaced is None else held.difference_update(replaced)
         for sbdf in list(self._elsewhere) if replaced is None else replaced:
             self._elsewhere.pop(sbdf, None)
         self._known |= answer.known
         self._orphans |= answer.orphans
         self._quarantined |= answer.quarantined
+        self._unread |= answer.unread
         self._elsewhere.update(answer.elsewhere)
         told = answer.custody_told if answer.known or replaced is None else self._told
-        if (told, answer.owners_told) != (self._told, self._owners_told):
-            self._told, self._owners_told = told, answer.owners_told
+        if told != self._told:
+            self._told = told
             self.view = self._viewed()
         return True
 
@@ -107,7 +109,7 @@ class Questions:
     def _viewed(self) -> XenView:
         """Return a view over the sets that the answers change in place."""
         return XenView(
-            self._known, self._orphans, self._elsewhere, self._told, self._quarantined, self._owners_told
+            self._known, self._orphans, self._elsewhere, self._told, self._quarantined, self._unread
         )
 
 

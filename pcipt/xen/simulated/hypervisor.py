@@ -15,7 +15,6 @@ from typing import Self
 
 from pcipt.errors import StateError
 from pcipt.pci import Frames, Gfn, Sbdf
-from pcipt.pci.address import XEN_SEGMENT_LIMIT
 from pcipt.xen.interface import Custody, DeviceFlags, Dom0Kind, Owner, OwnerKind, Permissions, XenIdentity
 from pcipt.xen.mapping import UNTOUCHED, map_frames, read_regions, unmap_frames
 from pcipt.xen.outcome import Op, check, checked_flags, custody_from_result, require_translated, xen_address
@@ -103,7 +102,7 @@ class SimulatedXen:
         Raises: HypervisorError or UnsupportedError if a test ordered a failure.
         """
         self._require_alive()
-        asked = tuple([sbdf for sbdf in functions if sbdf.segment <= XEN_SEGMENT_LIMIT])
+        asked = tuple([sbdf for sbdf in functions if sbdf.fits_xen])
         if asked:
             fault = self._faults.take(Op.KNOWN)
             check(Op.KNOWN, self._log(Op.KNOWN, asked, -fault.errno if fault else 0))

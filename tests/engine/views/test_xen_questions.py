@@ -164,6 +164,33 @@ def test_that_owners_are_told_again_is_seen():
     assert Op.KEY not in ops(xen)
 
 
+def test_an_owner_that_could_not_be_read_is_missing_until_the_function_is_asked_about_again():
+    xen, questions = begun()
+    questions.ask_everything([NIC, DISK])
+    xen.give(NIC, Owner(OwnerKind.QUARANTINE))
+    xen.give(DISK, Owner(OwnerKind.DOMAIN, 3))
+    xen.fail(Op.KEY, errno.EBUSY)
+    questions.ask([NIC], [NIC], handed=True)
+    assert questions.view.unread == {NIC}
+    questions.ask([DISK], [DISK], handed=True)  # the console can be read again
+    assert questions.view.unread == {NIC}
+    questions.ask([NIC], [NIC])
+    assert (questions.view.unread, questions.view.quarantined) == (set(), {NIC})
+
+
+def test_an_owner_that_could_not_be_read_is_not_missing_when_dom0_has_the_function_without_pciback():
+    xen, questions = begun()
+    questions.ask_everything([NIC])
+    xen.give(NIC, Owner(OwnerKind.QUARANTINE))
+    xen.fail(Op.KEY, errno.EBUSY)
+    questions.ask([NIC], [NIC], handed=True)
+    xen.give(NIC, Owner(OwnerKind.DOMAIN, 0))
+    xen.calls.clear()
+    questions.ask([NIC])
+    assert questions.view.unread == set()
+    assert Op.KEY not in ops(xen)
+
+
 def test_many_functions_are_asked_about_in_batches(monkeypatch):
     monkeypatch.setattr(xen_questions, "BATCH", 2)
     xen, questions = begun()
