@@ -56,7 +56,7 @@ PORTS, ENDPOINTS = 31, 8
 PER_SEGMENT = 1 + PORTS * (1 + ENDPOINTS)
 BAR_SIZE = 0x4000
 BELOW_4G, ABOVE_4G = 0x8000_0000, 1 << 40
-PVH = XenIdentity(4, 17, "4.17.7", Dom0Kind.PVH)
+PVH = XenIdentity("4.17.7", Dom0Kind.PVH)
 SUBJECT = Sbdf(0, 1, 0, 0)
 
 

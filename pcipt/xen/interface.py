@@ -12,6 +12,7 @@ from typing import Protocol
 import attrs
 
 from pcipt.pci import Frames, Range, Sbdf
+from pcipt.xen.releases import Version, parse_version
 
 
 class Dom0Kind(enum.Enum):
@@ -60,16 +61,18 @@ class Owner:
 
 @attrs.frozen
 class XenIdentity:
-    """The version of Xen and the kind of dom0. `full` is the version as Xen prints it, for example 4.17.7."""
+    """The version of Xen and the kind of dom0. `full` is the version as Xen prints it, for example 4.17.7.
 
-    major: int
-    minor: int
+    `version` has the three numbers of `full` (`parse_version`).
+    """
+
     full: str
     dom0: Dom0Kind
+    version: Version = attrs.field(init=False)
 
-    def at_least(self, major: int, minor: int) -> bool:
-        """Return True if this Xen is of release `major`.`minor` or of a later one."""
-        return (self.major, self.minor) >= (major, minor)
+    @version.default
+    def _parse(self) -> Version:
+        return parse_version(self.full)
 
 
 @attrs.frozen

@@ -49,7 +49,7 @@ def read_identity(root: str = "/") -> XenIdentity:
         raise UnsupportedError("Xen", f"unknown kind of domain {guest_type!r} (/sys/hypervisor/guest_type)")
     major, minor = (_number(root, f"sys/hypervisor/version/{part}") for part in ("major", "minor"))
     extra = _text(root, "sys/hypervisor/version/extra") or ""
-    return XenIdentity(major, minor, f"{major}.{minor}{extra}", _GUEST_TYPES[guest_type])
+    return XenIdentity(f"{major}.{minor}{extra}", _GUEST_TYPES[guest_type])
 
 
 def require_privcmd(root: str = "/") -> None:
@@ -78,7 +78,7 @@ def xenctrl_names(identity: XenIdentity, root: str = "/") -> list[str]:
     files. Then the paths of files of other releases, the newest first. A library of another release may work
     for sysctl, because sysctl has the same version in Xen 4.17 to 4.20. domctl has not.
     """
-    exact = f"libxenctrl.so.{identity.major}.{identity.minor}"
+    exact = f"libxenctrl.so.{identity.version.branch}"
     own = _installed(root, exact)
     others = [
         path

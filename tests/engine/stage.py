@@ -23,6 +23,7 @@ from pcipt.xen.simulated.hypervisor import SimulatedXen
 from pcipt.xen.simulated.model import Presence
 from tests.machines import bridge, function
 from tests.xen.truth import mapped_pages, p2m_truth
+from tests.xen.versions import full_version
 
 S = parse_sbdf
 
@@ -139,7 +140,7 @@ class Stage:
 
     def __init__(self, raws=None, *, known=None, dom0="pv", version=(4, 17), settings=None, coverage=None):
         self.host = FakeHost(usual_raws() if raws is None else raws)
-        identity = XenIdentity(*version, f"{version[0]}.{version[1]}.0", Dom0Kind(dom0))
+        identity = XenIdentity(full_version(version), Dom0Kind(dom0))
         if coverage is None:
             buses = {(s.segment, s.bus) for s in self.host.raws} | {(0, bus) for bus in range(1, 5)}
             coverage = Coverage(buses=frozenset(buses))
@@ -203,7 +204,7 @@ class BusStage(Stage):
     ):
         self.files = FakeHost(raws)
         self.hardware = BusHardware(raws)
-        identity = XenIdentity(*version, f"{version[0]}.{version[1]}.0", Dom0Kind(dom0))
+        identity = XenIdentity(full_version(version), Dom0Kind(dom0))
         known = None if known is None else [S(address) for address in known]
         ram = Frames(Gfn(0x100), 0x4_0000)
         self.xen = SimulatedXen(self.hardware, identity, iommu=coverage, known=known, memory=[ram], **xen)

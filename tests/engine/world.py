@@ -29,6 +29,7 @@ from pcipt.xen.simulated.registers import SECONDARY
 from tests.engine.stage import Killed, ListSource, MemoryStore, Messages, compare, work_off
 from tests.xen.devices import SRIOV_AT
 from tests.xen.truth import mapped_pages, p2m_truth, pages_of_region, region_truth
+from tests.xen.versions import full_version
 
 RAM = Range(Address(0x10_0000), 0x1000_0000)
 MMCFG = Range(Address(0xB000_0000), 0x100_0000)
@@ -104,7 +105,7 @@ class World:
     def __init__(self, raws, *, dom0="pvh", version=(4, 17), settings=None, known=None, reserved=()):
         self.hardware = BusHardware(raws)
         self.linux = Linux(self.hardware, raws, [region.frames for region in reserved])
-        identity = XenIdentity(*version, f"{version[0]}.{version[1]}.0", Dom0Kind(dom0))
+        identity = XenIdentity(full_version(version), Dom0Kind(dom0))
         self.xen = MortalXen(
             self.hardware,
             identity,

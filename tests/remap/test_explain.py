@@ -9,10 +9,11 @@ from pcipt.pci import Address, decode_machine
 from pcipt.remap.actions import NotApplicable, Refusal
 from pcipt.remap.desired import By
 from pcipt.remap.explain import explain, json_from_explanation
-from pcipt.remap.guard.facts import Facts, Precaution, quirks_of_version
+from pcipt.remap.guard.facts import Facts, Precaution
 from pcipt.remap.ignored import IgnoredWrite
 from pcipt.remap.mapped_pages import MappedPages
 from tests.remap.devices import S, device, holding, known, port
+from tests.xen.versions import version_of
 
 AT, NEW = 0xE000_0000, 0xE100_0000
 PLACE = "00_1c.0-00_00.0"
@@ -26,7 +27,7 @@ def facts(raw, xen, *, pvh=True, held=(), covered=True):
     numbers = {S("00:1c.0"): (1, 1)} if covered else {}
     snapshot = BootSnapshot("boot", frozenset({S("00:1c.0")}), numbers)
     return Facts(
-        machine=there, xen=xen, pvh=pvh, quirks=quirks_of_version(4, 17), iommu=IommuScope(snapshot),
+        machine=there, xen=xen, pvh=pvh, version=version_of(4, 17), iommu=IommuScope(snapshot),
         mapped=MappedPages(held),
     )  # fmt: skip
 

@@ -13,12 +13,13 @@ from pcipt.pci import decode_machine
 from pcipt.remap.actions import MapMmio, Refusal
 from pcipt.remap.bar_index import BarIndex
 from pcipt.remap.desired import By, decoding_range, desired_of, gone, place_of
-from pcipt.remap.guard.facts import Facts, quirks_of_version
+from pcipt.remap.guard.facts import Facts
 from pcipt.remap.guard.protected import protected_ranges
 from pcipt.remap.guard.rules import check_action
 from pcipt.remap.mapped_pages import MappedPages
 from pcipt.remap.plan_mappings import note, plan_mappings
 from tests.remap.devices import WHEN, S, device, frames, known, port
+from tests.xen.versions import version_of
 
 FREE = 0xE000_0000
 RAM = frames(0x100_0000, 16)
@@ -87,7 +88,7 @@ class World:
 
     def facts(self):
         return Facts(
-            machine=self.machine, xen=self.xen, pvh=True, quirks=quirks_of_version(4, 17),
+            machine=self.machine, xen=self.xen, pvh=True, version=version_of(4, 17),
             iommu=IommuScope(SNAPSHOT), bars=self.bars, mapped=self.mapped, protected=PROTECTED,
         )  # fmt: skip
 

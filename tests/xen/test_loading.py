@@ -30,7 +30,7 @@ def tree(tmp_path):
 
 
 def test_identity(tree):
-    assert read_identity(tree()) == XenIdentity(4, 20, "4.20.1-pre", Dom0Kind.PVH)
+    assert read_identity(tree()) == XenIdentity("4.20.1-pre", Dom0Kind.PVH)
 
 
 # what is found, what it is taken for
@@ -47,8 +47,8 @@ def test_kinds_of_dom0(tree, text, kind):
 
 
 def test_xenfs_need_not_be_mounted(tree):
-    assert read_identity(tree(**{"proc/xen/capabilities": None})).major == 4
-    assert read_identity(tree(**{"proc/xen/capabilities": ""})).major == 4
+    assert read_identity(tree(**{"proc/xen/capabilities": None})).version.major == 4
+    assert read_identity(tree(**{"proc/xen/capabilities": ""})).version.major == 4
 
 
 # why there is no Xen to speak to, the file, its text, a word of the reason
@@ -104,7 +104,7 @@ def test_the_running_xens_library_is_tried_first(tmp_path):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
     root = str(tmp_path)
-    names = xenctrl_names(XenIdentity(4, 17, "4.17.7", Dom0Kind.PV), root)
+    names = xenctrl_names(XenIdentity("4.17.7", Dom0Kind.PV), root)
     assert [name.removeprefix(root + "/") for name in names] == [
         "usr/lib/x86_64-linux-gnu/libxenctrl.so.4.17",
         "usr/local/lib/libxenctrl.so.4.17",
@@ -115,5 +115,5 @@ def test_the_running_xens_library_is_tried_first(tmp_path):
 
 
 def test_on_this_machine_the_dynamic_linker_is_asked_first():
-    assert xenctrl_names(XenIdentity(4, 17, "4.17.7", Dom0Kind.PV))[0] == "libxenctrl.so.4.17"
+    assert xenctrl_names(XenIdentity("4.17.7", Dom0Kind.PV))[0] == "libxenctrl.so.4.17"
     assert xencall_names()[0] == XENCALL

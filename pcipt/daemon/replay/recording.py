@@ -270,4 +270,4 @@ def _identity(directory: str, version: str, dom0: str) -> XenIdentity:
         raise InputError(path, f"version {version!r} is not like 4.17.7")
     if dom0 not in {kind.value for kind in Dom0Kind}:
         raise InputError(path, f"dom0 {dom0!r} is neither pv nor pvh")
-    return XenIdentity(int(match[1]), int(match[2]), version, Dom0Kind(dom0))
+    return XenIdentity(version, Dom0Kind(dom0))

@@ -25,7 +25,6 @@ from pcipt.remap.desired import PCIBACK, Desired, Followed, desired_of, place_of
 from pcipt.remap.detour import Detour, plan_detour
 from pcipt.remap.guard.facts import Facts
 from pcipt.remap.guard.protected import Protected
-from pcipt.remap.guard.rules import quirks_of_version
 from pcipt.remap.ignored import IgnoredWrite
 from pcipt.remap.plan_moves import subtree
 from pcipt.remap.plan_reserved import plan_reserved
@@ -50,7 +49,6 @@ class Views:
         self._xen = xen
         self._protected = Protected()
         self._iommu: IommuScope | None = None
-        self._quirks = quirks_of_version(xen.identity.major, xen.identity.minor)
         self._view: XenView | None = None  # what a dry run expects Xen to say
         self.memory = memory
         self.reserved = Reserved(xen)
@@ -213,7 +211,7 @@ class Views:
             machine=self.machine,
             xen=self.view,
             pvh=self.pvh,
-            quirks=self._quirks,
+            version=self._xen.identity.version,
             iommu=self._iommu,
             bars=self.state.bars,
             mapped=self.memory.mapped,

@@ -8,6 +8,7 @@ from pcipt.pci import BarKind, Function, HeaderType, Sbdf
 from pcipt.remap.actions import Action, AddDevice, RemoveDevice
 from pcipt.remap.guard.facts import Facts, Rule
 from pcipt.remap.plan_moves import subtree, top_of_move
+from pcipt.xen.releases import IO_VF_BAR_HANGS, ORPHAN_REMOVAL_PANICS, UNFINISHED_MAP_PANICS
 
 
 def _subject(action: AddDevice | RemoveDevice, facts: Facts) -> Function | None:
@@ -77,14 +78,14 @@ def _header_for_vpci(action: AddDevice, facts: Facts) -> str | None:
 
 
 def _io_vf_bar(action: AddDevice, facts: Facts) -> str | None:
-    """Refuse to add a function with a VF BAR for I/O ports, if this Xen has `Quirks.io_vf_bar_hangs`.
+    """Refuse to add a function with a VF BAR for I/O ports, if this Xen hangs on it (`IO_VF_BAR_HANGS`).
 
     A function that Linux does not have or whose SR-IOV structure cannot be read is not refused.
     """
     # Xen sized a renumbered function when it was first told of it; it cannot be read now.
     function = _subject(action, facts)
     sriov = function.sriov if function is not None else None
-    if not facts.quirks.io_vf_bar_hangs or sriov is None:
+    if not IO_VF_BAR_HANGS.of(facts.version) or sriov is None:
         return None
     if any(bar.kind is BarKind.IO for bar in sriov.bars):
         return "a VF BAR claims I/O space: this Xen would loop for ever sizing it"
@@ -109,13 +110,13 @@ def _covered(action: AddDevice, facts: Facts) -> str | None:
 def decode_endangers(action: AddDevice, facts: Facts) -> bool:
     """Return True if memory decode must be off during an add, because Xen would panic if the add failed.
 
-    That is so on a PVH dom0 with a Xen that has `Quirks.uncovered_add_panics`, if the function decodes memory
-    or nobody knows whether it does, and if it is not certain that an IOMMU unit covers it. Cause of the
-    panic: when Xen forgets the function after the failed add, its BARs are still in vPCI's queue of pages to
-    map. The result is False if Linux does not have the function.
+    That is so on a PVH dom0 with a Xen that panics then (`UNFINISHED_MAP_PANICS`), if the function decodes
+    memory or nobody knows whether it does, and if it is not certain that an IOMMU unit covers it. Cause of
+    the panic: when Xen forgets the function after the failed add, its BARs are still in vPCI's queue of pages
+    to map. The result is False if Linux does not have the function.
     """
     function = _subject(action, facts)
-    if not facts.pvh or not facts.quirks.uncovered_add_panics or function is None:
+    if not facts.pvh or not UNFINISHED_MAP_PANICS.of(facts.version) or function is None:
         return False
     return function.decodes_memory is not False and _coverage(action, facts) is not Coverage.CERTAIN
 
@@ -186,7 +187,7 @@ def _in_dom0(action: RemoveDevice, facts: Facts) -> str | None:
     if action.sbdf not in facts.xen.known:
         return "Xen does not know it"
     if action.sbdf in facts.xen.orphans:
-        panics = ": removing it would panic this Xen" if facts.quirks.removing_orphan_panics else ""
+        panics = ": removing it would panic this Xen" if ORPHAN_REMOVAL_PANICS.of(facts.version) else ""
         return f"Xen lists it without an owner (orphan){panics}"
     if action.sbdf in facts.xen.elsewhere:
         return f"it belongs to {facts.xen.elsewhere[action.sbdf]}"

@@ -15,51 +15,24 @@ from pcipt.remap.guard.protected import Protected
 from pcipt.remap.mapped_pages import MappedPages
 from pcipt.remap.plan_moves import NO_MOVES, Moves
 from pcipt.remap.view import XenView
-
-
-@attrs.frozen
-class Quirks:
-    """The faults that the running version of Xen has. Each fault is mended in a newer version.
-
-    `removing_orphan_panics`: to remove a function without an owner panics Xen. `uncovered_add_panics`: to add
-    a function that decodes memory and that no IOMMU unit covers panics Xen. `io_vf_bar_hangs`: to add a
-    function with a VF BAR for I/O ports hangs Xen.
-    """
-
-    removing_orphan_panics: bool
-    uncovered_add_panics: bool
-    io_vf_bar_hangs: bool
-
-
-def quirks_of_version(major: int, minor: int) -> Quirks:
-    """Return the faults that Xen `major`.`minor` has.
-
-    Removing an orphan panics before 4.19, an add without IOMMU coverage before 4.20; an I/O VF BAR hangs
-    before 4.21.
-    Source: Xen 635dd1120a (4.19, orphans), f7091c0e1f (4.21, I/O VF BARs); 4.20 measured free of both panics.
-    """
-    version = (major, minor)
-    return Quirks(
-        removing_orphan_panics=version < (4, 19),
-        uncovered_add_panics=version < (4, 20),
-        io_vf_bar_hangs=version < (4, 21),
-    )
+from pcipt.xen.releases import Version
 
 
 @attrs.frozen
 class Facts:
     """All facts that the guards look at. The function of the action was just read again.
 
-    `moves` and `followed` are by Linux's address (`find_moves`, `Ledger.followed`). `bars` must be those of
-    `machine`; if none are given, they are computed here, in a time that grows with the machine. `regions` has
-    for each reserved region the functions for which it is reserved, whoever owns them. `outside_window`
-    returns for a place the BARs that decoded where vPCI maps nothing (`Desired.outside_window`).
+    `version` is that of Xen. `moves` and `followed` are by Linux's address (`find_moves`, `Ledger.followed`).
+    `bars` must be those of `machine`; if none are given, they are computed here, in a time that grows with
+    the machine. `regions` has for each reserved region the functions for which it is reserved, whoever owns
+    them. `outside_window` returns for a place the BARs that decoded where vPCI maps nothing
+    (`Desired.outside_window`).
     """
 
     machine: Machine
     xen: XenView
     pvh: bool
-    quirks: Quirks
+    version: Version
     iommu: IommuScope
     bars: BarIndex = attrs.Factory(lambda self: BarIndex(self.machine.functions.values()), takes_self=True)
     mapped: MappedPages = attrs.Factory(MappedPages)

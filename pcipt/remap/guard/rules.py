@@ -22,19 +22,17 @@ from pcipt.remap.actions import (
     WithdrawReserved,
 )
 from pcipt.remap.guard.devices import DEVICE_RULES, decode_endangers
-from pcipt.remap.guard.facts import Facts, Precaution, Quirks, Rule, quirks_of_version
+from pcipt.remap.guard.facts import Facts, Precaution, Rule
 from pcipt.remap.guard.pages import PAGE_RULES
 
 __all__ = [
     "RULES",
     "Facts",
     "Precaution",
-    "Quirks",
     "Rule",
     "Verdict",
     "check_action",
     "judge_action",
-    "quirks_of_version",
 ]
 
 Verdict = Refusal | NotApplicable | Precaution

@@ -20,13 +20,13 @@ from pcipt.xen.mapping import UNTOUCHED, map_frames, read_regions, unmap_frames
 from pcipt.xen.outcome import Op, check, checked_flags, custody_from_result, require_translated, xen_address
 from pcipt.xen.simulated.coverage import EVERYTHING, Coverage
 from pcipt.xen.simulated.faults import Call, Fault, Faults, failing_first_call
-from pcipt.xen.simulated.model import DOM0, Catastrophe, Device, DeviceList, Hardware, Presence, release_of
+from pcipt.xen.simulated.model import DOM0, Catastrophe, Device, DeviceList, Hardware, Presence
 from pcipt.xen.simulated.overlaps import without
 from pcipt.xen.simulated.p2m import P2m
 from pcipt.xen.simulated.reserved import ReservedMemory, ReservedRegion
 from pcipt.xen.simulated.vpci import ConfigHardware, Vpci
 
-XEN_4_17_PV = XenIdentity(4, 17, "4.17.7", Dom0Kind.PV)
+XEN_4_17_PV = XenIdentity("4.17.7", Dom0Kind.PV)
 LOW_1MIB = Frames(Gfn(0), 0x100)
 IO_APIC, APIC_AND_MSI = Frames(Gfn(0xFEC00), 1), Frames(Gfn(0xFEE00), 0x100)
 EVERY_FRAME = Frames(Gfn(0), 1 << 40)
@@ -58,7 +58,7 @@ class SimulatedXen:
         if identity.dom0 is Dom0Kind.PVH and iommu is None:
             raise StateError("a PVH dom0 does not boot without an IOMMU")
         self._identity = identity
-        self._list = DeviceList(hardware, identity.dom0, release_of(identity), iommu)
+        self._list = DeviceList(hardware, identity.dom0, identity.version, iommu)
         memory, trapped = tuple(memory), tuple(trapped)
         pvh = identity.dom0 is Dom0Kind.PVH
         self.p2m = P2m(memory, [LOW_1MIB], trapped, [IO_APIC, APIC_AND_MSI]) if pvh else None

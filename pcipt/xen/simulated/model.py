@@ -8,7 +8,6 @@ Source: Xen xen/drivers/passthrough/pci.c (pci_add_device, pci_remove_device, al
         (domain_context_mapping), xen/drivers/vpci/header.c (init_bars, vpci_process_pending), 4.17 to 4.20.
 """
 
-import enum
 from collections.abc import Iterable
 from errno import EBUSY, EINVAL, ENODEV, EOPNOTSUPP
 from typing import Protocol
@@ -16,7 +15,15 @@ from typing import Protocol
 import attrs
 
 from pcipt.pci import Sbdf
-from pcipt.xen.interface import DeviceFlags, Dom0Kind, Owner, OwnerKind, XenIdentity
+from pcipt.xen.interface import DeviceFlags, Dom0Kind, Owner, OwnerKind
+from pcipt.xen.releases import (
+    ORPHAN_REMOVAL_PANICS,
+    PF_WITH_VFS_STAYS,
+    UNFINISHED_MAP_PANICS,
+    VF_NEEDS_PF_ADDED,
+    VF_WITHOUT_PF_REFUSED,
+    Version,
+)
 from pcipt.xen.simulated.coverage import Coverage, requester
 
 DOM0 = Owner(OwnerKind.DOMAIN, 0)
@@ -77,53 +84,6 @@ class Counting(Protocol):
         """Subtract 1 from the count of each region that this removed function needed."""
 
 
-class VfWithoutPf(enum.Enum):
-    """What Xen does when a virtual function is added and Xen does not know its physical function.
-
-    ADDS_IT: Xen adds the physical function too and ignores a failure of that. NEEDS_IT: Xen adds the physical
-    function first; if that fails, the virtual function is not added. REFUSES: the add fails with ENODEV.
-    """
-
-    ADDS_IT = "the physical function is added as well, its failure is passed over"
-    NEEDS_IT = "the physical function is added first, its failure is the VF's"
-    REFUSES = "ENODEV"
-
-
-@attrs.frozen
-class Release:
-    """How one release line of Xen behaves, as of its last stable version. `since` is (major, minor).
-
-    `orphan_removal_panics`: Xen panics when a function without an owner is removed. `unfinished_map_panics`:
-    Xen of a PVH dom0 panics after a failed add if the function decodes memory. `vf_without_pf`: see
-    `VfWithoutPf`. `keeps_pf_with_vfs`: a physical function is not removed while virtual functions of it are
-    listed.
-    """
-
-    since: tuple[int, int]
-    orphan_removal_panics: bool  # vpci_remove_device reads through the NULL owner
-    unfinished_map_panics: bool  # vpci_process_pending reads the NULL that a failed add leaves
-    vf_without_pf: VfWithoutPf
-    keeps_pf_with_vfs: bool  # removing the PF gives EBUSY and leaves PF and VFs unusable
-
-
-# Columns: since, orphan removal, failed PVH add, VF alone, PF with VFs.
-RELEASES = (
-    Release((4, 17), True, True, VfWithoutPf.ADDS_IT, False),  # both panics measured
-    Release((4, 18), True, True, VfWithoutPf.ADDS_IT, False),  # same code as 4.17
-    Release((4, 19), False, False, VfWithoutPf.NEEDS_IT, True),  # 635dd1120a; stable-4.19 has the PF-VF links
-    Release((4, 20), False, False, VfWithoutPf.REFUSES, True),  # 8fe330a4da; no panic, measured
-)
-
-
-def release_of(identity: XenIdentity) -> Release:
-    """Return the newest row of RELEASES that is not newer than this Xen.
-
-    A Xen older than 4.17 is treated as 4.17.
-    """
-    fitting = [row for row in RELEASES if identity.at_least(*row.since)]
-    return fitting[-1] if fitting else RELEASES[0]
-
-
 @attrs.define
 class Device:
     """Xen's record of a function.
@@ -170,14 +130,14 @@ class DeviceList:
     none.
     """
 
-    def __init__(self, hardware: Hardware, dom0: Dom0Kind, release: Release, iommu: Coverage | None) -> None:
+    def __init__(self, hardware: Hardware, dom0: Dom0Kind, version: Version, iommu: Coverage | None) -> None:
         self.devices: dict[Sbdf, Device] = {}
         self.iommu = iommu
         self.trapping: Trapping | None = None
         self.counting: Counting | None = None
         self._hardware = hardware
         self._pvh = dom0 is Dom0Kind.PVH
-        self._release = release
+        self._version = version
 
     def boot(self, functions: Iterable[Sbdf]) -> None:
         """Add functions as Xen's boot does: Xen finds them, dom0 owns them, and its kernel announces them."""
@@ -192,7 +152,7 @@ class DeviceList:
         """Add a function with owner dom0, or update the record of a function that has an owner.
 
         Return 0 or -errno. A listed function without an owner (an orphan) is given to dom0. If `function` is
-        a virtual function and Xen does not list its physical function, `VfWithoutPf` tells what happens
+        a virtual function and Xen does not list its physical function, `_add_physfn` is done
         first; if that fails, the virtual function is not added, and a record of it is deleted. After any
         other failure the function is listed without an owner.
         Raises: Catastrophe if the add fails and Xen panics because of that (see `_attach`).
@@ -220,12 +180,12 @@ class DeviceList:
         if device is None:
             return -ENODEV
         vfs = [vf for vf in self.devices.values() if vf.flags.physfn == function]
-        if self._release.keeps_pf_with_vfs and vfs:
+        if vfs and PF_WITH_VFS_STAYS.of(self._version):
             for part in (device, *vfs):
                 part.broken = True
             return -EBUSY
         orphan = device.owner.kind is OwnerKind.NOBODY
-        if orphan and self._release.orphan_removal_panics:
+        if orphan and ORPHAN_REMOVAL_PANICS.of(self._version):
             raise Catastrophe(f"removal of {function}, which nobody owns: vpci_remove_device, NULL")
         del self.devices[function]
         if self.trapping is not None:
@@ -235,19 +195,16 @@ class DeviceList:
         return -EINVAL if orphan else 0
 
     def _add_physfn(self, physfn: Sbdf, node: int | None) -> int:
-        """Do what the release does with an unlisted physical function (`VfWithoutPf`). Return 0 or -errno.
+        """Do what this Xen does with an unlisted physical function of a new virtual one. Return 0 or -errno.
 
-        For ADDS_IT the result is always 0.
+        -ENODEV: it refuses the virtual function. Another error: the physical function could not be added, and
+        that matters to this Xen.
         Raises: Catastrophe if the add of the physical function ends in a panic.
         """
-        match self._release.vf_without_pf:
-            case VfWithoutPf.ADDS_IT:
-                self.add(physfn, NO_FLAGS, node)
-                return 0
-            case VfWithoutPf.NEEDS_IT:
-                return self.add(physfn, NO_FLAGS, node)
-            case VfWithoutPf.REFUSES:
-                return -ENODEV
+        if VF_WITHOUT_PF_REFUSED.of(self._version):
+            return -ENODEV
+        result = self.add(physfn, NO_FLAGS, node)
+        return result if VF_NEEDS_PF_ADDED.of(self._version) else 0
 
     def _record(self, function: Sbdf) -> Device:
         """Return the record of a function. If there is none, make one without an owner.
@@ -265,7 +222,7 @@ class DeviceList:
         -EOPNOTSUPP: dom0 is PVH, and no function answers or vPCI cannot handle its header type. Other errors
         are those of `_context`. After a failure the function has no owner and no vPCI handlers.
         Raises: Catastrophe if dom0 is PVH, the function decodes memory, adding it to the IOMMU fails, and the
-                release panics in that case (`unfinished_map_panics`).
+                release panics in that case (`UNFINISHED_MAP_PANICS`).
         """
         present = self._hardware.presence(function)
         if self._pvh and present is None:
@@ -274,7 +231,7 @@ class DeviceList:
             return result
         result = self._context(function, device)
         queued = self._pvh and present is not None and present.decodes_memory
-        if result and queued and self._release.unfinished_map_panics:
+        if result and queued and UNFINISHED_MAP_PANICS.of(self._version):
             raise Catastrophe(f"failing add of {function}, which decodes memory: vpci_process_pending, NULL")
         if result:
             if self.trapping is not None:

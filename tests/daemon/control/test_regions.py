@@ -22,7 +22,7 @@ ONE, SHARED, FAR = (Frames(Gfn(start), 4) for start in (0x7FFF0, 0x80000, 0x9000
 
 def staged(dom0="pvh", reserved=((ONE, (NIC,)), (SHARED, (NIC, GONE))), known=None):
     stage = Stage(dom0=dom0)
-    identity = XenIdentity(4, 17, "4.17.0", Dom0Kind(dom0))
+    identity = XenIdentity("4.17.0", Dom0Kind(dom0))
     regions = [ReservedRegion(frames, scope) for frames, scope in reserved]
     known = list(stage.host.raws) if known is None else known
     stage.xen = SimulatedXen(stage.host, identity, known=known, reserved=regions)

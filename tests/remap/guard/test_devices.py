@@ -8,10 +8,11 @@ from pcipt.firmware.coverage import BootSnapshot, IommuScope
 from pcipt.pci import parse_sbdf
 from pcipt.remap.actions import AddDevice, Refusal, RemoveDevice
 from pcipt.remap.guard.devices import DEVICE_RULES
-from pcipt.remap.guard.facts import Facts, Precaution, quirks_of_version
+from pcipt.remap.guard.facts import Facts, Precaution
 from pcipt.remap.guard.rules import check_action, judge_action
 from pcipt.remap.view import XenView
 from tests.machines import bridge, function, machine
+from tests.xen.versions import version_of
 
 S = parse_sbdf
 ADD, GONE = "01:00.0", "04:00.0"
@@ -33,7 +34,7 @@ def facts(
             quarantined=frozenset(map(S, quarantined)),
         ),
         pvh=pvh,
-        quirks=quirks_of_version(*version),
+        version=version_of(*version),
         iommu=IommuScope(snapshot, dmar=dmar),
         moves={S(key): S(value) if value is not None else None for key, value in (moves or {}).items()},
     )  # fmt: skip
@@ -134,11 +135,12 @@ ALLOWED = [
     (add(), facts(nic(command=2)), Precaution.DECODE_OFF),  # 4.17 on PVH, by the snapshot alone
     (add(), facts(nic(command=2), dmar=EVERYWHERE), Precaution.NONE),  # covered for certain
     (add(), facts(nic(command=2), pvh=False), Precaution.NONE),  # PV has no vPCI
-    (add(), facts(nic(command=2), version=(4, 20)), Precaution.NONE),  # 4.20 does not panic
+    (add(), facts(nic(command=2), version=(4, 19, 0)), Precaution.NONE),  # 4.19 does not panic
     (add(), facts(nic(driver="e1000e", command=2), pvh=False), Precaution.NONE),
     (add(), facts(nic(), known=[ADD], orphans=[ADD]), Precaution.NONE),  # an orphan is announced again
     (add(), facts(nic(header=2), pvh=False), Precaution.NONE),  # CardBus needs no vPCI on PV
-    (add(), with_io_vf_bar(facts(nic(), version=(4, 21))), Precaution.NONE),
+    *((add(), with_io_vf_bar(facts(nic(), version=version)), Precaution.NONE)
+      for version in ((4, 19, 4), (4, 20, 2), (4, 21, 0))),
     (AddDevice(S("01:00.1"), "", physfn=S(ADD)),
      facts(nic(), function("01:00.1", parent="00:1c.0", physfn=ADD, vendor=0xFFFF, device=0xFFFF),
            known=[ADD]),
@@ -197,18 +199,6 @@ def test_a_function_without_config_is_refused():
     verdict = check_action(add(), facts(attrs.evolve(nic(), config=None)))
     assert isinstance(verdict, Refusal)
     assert "cannot be read" in verdict.why
-
-
-@pytest.mark.parametrize(
-    ("version", "orphans", "uncovered", "hangs"),
-    [((4, 17), True, True, True), ((4, 18), True, True, True), ((4, 19), False, True, True),
-     ((4, 20), False, False, True), ((4, 21), False, False, False), ((5, 0), False, False, False)],
-)  # fmt: skip
-def test_quirks(version, orphans, uncovered, hangs):
-    quirks = quirks_of_version(*version)
-    assert (quirks.removing_orphan_panics, quirks.uncovered_add_panics, quirks.io_vf_bar_hangs) == (
-        orphans, uncovered, hangs,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("version", "panics"), [((4, 17), True), ((4, 19), False), ((4, 21), False)])

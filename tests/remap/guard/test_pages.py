@@ -8,7 +8,7 @@ from pcipt.firmware.memory_map import MemoryType, entry
 from pcipt.pci import Address, decode_machine
 from pcipt.remap.actions import NotApplicable, Refusal, RestoreReserved, RewriteBar, WithdrawReserved
 from pcipt.remap.desired import By
-from pcipt.remap.guard.facts import Facts, Precaution, quirks_of_version
+from pcipt.remap.guard.facts import Facts, Precaution
 from pcipt.remap.guard.pages import PAGE_RULES
 from pcipt.remap.guard.protected import protected_ranges
 from pcipt.remap.guard.rules import check_action, judge_action
@@ -29,6 +29,7 @@ from tests.remap.devices import (
     window,
     with_vfs,
 )
+from tests.xen.versions import version_of
 
 AT, OTHER = 0xE000_0000, 0xE100_0000
 PLACE, NEXT = "00_1c.0-00_00.0", "00_1c.0-00_01.0"
@@ -42,7 +43,7 @@ def facts(*raws, xen=None, pvh=True, mapped=(), reserved=(), regions=None, above
     there = decode_machine([above or port(), *raws])
     snapshot = BootSnapshot("boot", frozenset(there.functions), {})
     return Facts(
-        machine=there, xen=xen or known("00:1c.0"), pvh=pvh, quirks=quirks_of_version(4, 17),
+        machine=there, xen=xen or known("00:1c.0"), pvh=pvh, version=version_of(4, 17),
         iommu=IommuScope(snapshot), mapped=MappedPages(mapped),
         protected=protected_ranges([RAM], reserved=reserved), regions=regions or {},
     )  # fmt: skip

@@ -24,7 +24,7 @@ NIC, DISK, GONE = (parse_sbdf(text) for text in ("0000:02:00.0", "0000:00:1f.2",
 VMD = parse_sbdf("10000:00:00.0")
 GUEST, ORPHAN = Owner(OwnerKind.DOMAIN, 5), Owner(OwnerKind.NOBODY)
 NO_FLAGS = DeviceFlags()
-PVH = XenIdentity(4, 17, "4.17.7", Dom0Kind.PVH)
+PVH = XenIdentity("4.17.7", Dom0Kind.PVH)
 FRAMES = Frames(Gfn(0xFE604), 4)
 
 
@@ -87,7 +87,7 @@ def test_custody_is_untold_without_an_iommu(hardware):
 
 def test_pvh_needs_an_iommu(hardware):
     with pytest.raises(StateError):
-        SimulatedXen(hardware, XenIdentity(4, 17, "4.17.7", Dom0Kind.PVH), iommu=None)
+        SimulatedXen(hardware, XenIdentity("4.17.7", Dom0Kind.PVH), iommu=None)
 
 
 def test_what_xen_cannot_name(xen):
@@ -265,7 +265,7 @@ def dead_host(kind):
     """Give a Xen 4.17 and a call that panics it."""
     hardware = SimulatedHardware([DISK])
     dom0 = Dom0Kind.PV if kind == "orphan" else Dom0Kind.PVH
-    xen = SimulatedXen(hardware, XenIdentity(4, 17, "4.17.7", dom0), iommu=coverage_from_boot([DISK]))
+    xen = SimulatedXen(hardware, XenIdentity("4.17.7", dom0), iommu=coverage_from_boot([DISK]))
     if kind == "orphan":
         xen.give(NIC, ORPHAN)
         return xen, lambda: xen.remove_device(NIC)

@@ -11,7 +11,7 @@ from pcipt.xen.simulated.model import Catastrophe, SimulatedHardware
 from pcipt.xen.simulated.reserved import ReservedRegion
 
 NIC, AUDIO, GONE = (parse_sbdf(text) for text in ("0000:01:00.0", "0000:00:1f.3", "0000:05:00.0"))
-PVH, PV = (XenIdentity(4, 17, "4.17.7", kind) for kind in (Dom0Kind.PVH, Dom0Kind.PV))
+PVH, PV = (XenIdentity("4.17.7", kind) for kind in (Dom0Kind.PVH, Dom0Kind.PV))
 PAGES, OTHER = Frames(Gfn(0x7FFF0), 4), Frames(Gfn(0x7FFE0), 1)
 QUARANTINE = Owner(OwnerKind.QUARANTINE)
 

@@ -14,7 +14,7 @@ from tests.xen.devices import SRIOV_AT, device, port
 
 S = parse_sbdf
 NIC, SMALL, BRIDGE, CARDBUS = S("00:03.0"), S("00:04.0"), S("00:05.0"), S("00:06.0")
-PVH = XenIdentity(4, 17, "4.17.7", Dom0Kind.PVH)
+PVH = XenIdentity("4.17.7", Dom0Kind.PVH)
 RAM = Frames(Gfn(0x100), 0x3FF00)
 COMMAND, ON, OFF = 0x04, 0x2, 0x0
 
@@ -25,7 +25,7 @@ def frames(start, count=1):
 
 def machine(*raws, dom0=Dom0Kind.PVH, **more):
     hardware = BusHardware(raws)
-    return SimulatedXen(hardware, XenIdentity(4, 17, "4.17.7", dom0), memory=[RAM], **more), hardware
+    return SimulatedXen(hardware, XenIdentity("4.17.7", dom0), memory=[RAM], **more), hardware
 
 
 def usual(**more):

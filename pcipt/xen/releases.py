@@ -1,0 +1,220 @@
+"""What a release of Xen does: one row a fact. No other module compares versions of Xen.
+
+Versions have three numbers, because Xen's stable branches differ: a fault that is mended in 4.21.0 may be
+mended in 4.20.2, too, and never in 4.18. A version whose third number is not known (a vendor's build) has for
+each fact the answer that is safer, unless all versions of its branch have the same answer. Pure.
+Source: Xen's git; `make oracle` finds each row's commits in it and compares the versions.
+"""
+
+import re
+from typing import NamedTuple
+
+NEWEST = {"4.17": 7, "4.18": 6, "4.19": 6, "4.20": 4, "4.21": 2, "4.22": 0}  # branch: the last version read
+
+_TEXT = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(.*)", re.DOTALL)
+
+
+class Version(NamedTuple):
+    """A version of Xen. `patch` is the third number, None if it is not known."""
+
+    major: int
+    minor: int
+    patch: int | None
+
+    @property
+    def branch(self) -> str:
+        """Return the name of the stable branch, for example "4.17"."""
+        return f"{self.major}.{self.minor}"
+
+    @property
+    def is_read(self) -> bool:
+        """Return True if the source of exactly this version was read for the rows of this table."""
+        return self.patch is not None and self.patch <= NEWEST.get(self.branch, -1)
+
+    def __str__(self) -> str:
+        return f"{self.branch}.{'x' if self.patch is None else self.patch}"
+
+
+def parse_version(text: str) -> Version:
+    """Return the version in a text such as "4.17.7".
+
+    The third number is None if it is missing or if anything follows it ("4.17.4-qubes", "4.18.3.9",
+    "4.22-unstable"): such a build may have more or less than the release has.
+    Raises: ValueError if the text does not begin with two numbers.
+    """
+    match = _TEXT.match(text)
+    if match is None:
+        raise ValueError(f"version {text!r} is not like 4.17.7")
+    major, minor, patch, more = match.groups()
+    return Version(int(major), int(minor), int(patch) if patch is not None and not more else None)
+
+
+class Fact(NamedTuple):
+    """One thing that some versions of Xen do.
+
+    `since` and `until` are the first versions that do it and that do it no more, one for each branch. A
+    branch that is newer than all of them is like the newest of them; a branch that is older has no such
+    version. `safer` is the answer for a version whose third number is not known. `commits` are in Xen's
+    master branch. `source` names the file and the function.
+    """
+
+    name: str
+    since: tuple[str, ...]
+    until: tuple[str, ...]
+    safer: bool
+    commits: tuple[str, ...]
+    source: str
+
+    def of(self, version: Version) -> bool:
+        """Return True if a version of Xen does it, `safer` if that is not known."""
+        known = self.known_of(version)
+        return self.safer if known is None else known
+
+    def known_of(self, version: Version) -> bool | None:
+        """Return True if a version of Xen does it, None if the answer depends on the unknown third number."""
+        if version.patch is not None:
+            return self._holds(version)
+        answers = {self._holds(version._replace(patch=patch)) for patch in self._patches(version)}
+        return answers.pop() if len(answers) == 1 else None
+
+    def _holds(self, version: Version) -> bool:
+        begun = not self.since or _reached(self.since, version)
+        return begun and not (self.until and _reached(self.until, version))
+
+    def _patches(self, version: Version) -> list[int]:
+        """Return third numbers at which the answer may change on the branch of `version`."""
+        named = (parse_version(text) for text in (*self.since, *self.until))
+        return [0, *(each.patch or 0 for each in named if each[:2] == version[:2])]
+
+
+def _reached(firsts: tuple[str, ...], version: Version) -> bool:
+    """Return True if a version is not older than the one of its branch in `firsts`."""
+    by_branch = {(first.major, first.minor): first.patch or 0 for first in map(parse_version, firsts)}
+    branch = (version.major, version.minor)
+    if branch in by_branch:
+        return (version.patch or 0) >= by_branch[branch]
+    return branch > max(by_branch)
+
+
+def _fact(name: str, commits: str, source: str, *, since: str = "", until: str = "", safer: bool) -> Fact:
+    """Return a row; versions and commits are separated by spaces."""
+    return Fact(name, tuple(since.split()), tuple(until.split()), safer, tuple(commits.split()), source)
+
+
+# fmt: off
+# Xen's list of devices.
+ORPHAN_REMOVAL_PANICS = _fact(  # vpci_remove_device reads through the owner, which is NULL
+    "removing a function without an owner panics", "635dd1120a",
+    "drivers/passthrough/pci.c pci_remove_device", until="4.19.0", safer=True)
+UNFINISHED_MAP_PANICS = _fact(
+    "a failed add of a function that decodes memory panics (PVH)", "4f78438b45",
+    "drivers/vpci/header.c vpci_process_pending", until="4.19.0", safer=True)
+IO_VF_BAR_HANGS = _fact(
+    "adding a function with a VF BAR for I/O ports never returns", "f7091c0e1f",
+    "drivers/passthrough/pci.c pci_add_device", until="4.19.4 4.20.2 4.21.0", safer=True)
+VF_NEEDS_PF_ADDED = _fact(
+    "a virtual function is added only if its physical function can be added", "f67d770d86",
+    "drivers/passthrough/pci.c pci_add_device", since="4.19.1", until="4.20.0", safer=True)
+VF_WITHOUT_PF_REFUSED = _fact(
+    "a virtual function whose physical function is not listed is refused", "8fe330a4da",
+    "drivers/passthrough/pci.c pci_add_device", since="4.20.0", safer=True)
+PF_WITH_VFS_STAYS = _fact(
+    "a physical function with listed virtual functions is not removed, and broken", "4e18a39056",
+    "drivers/passthrough/pci.c pci_remove_device", since="4.19.1 4.20.0", safer=True)
+DEVICE_RESET = _fact(
+    "PHYSDEVOP_pci_device_reset sets vPCI up anew (PVH); of an orphan it panics", "9a2d7b5bb6",
+    "drivers/pci/physdev.c pci_physdev_op", since="4.20.0", safer=True)
+
+# vPCI of a PVH dom0.
+WITHOUT_VPCI_PANICS = _fact(
+    "any switch of decode panics while dom0 has a function without vPCI (PVH)", "ee045f3a4a",
+    "drivers/vpci/header.c modify_bars", until="4.17.2 4.18.0", safer=True)
+VPCI_CHECKS_PERMISSION = _fact(
+    "vPCI does not map pages that dom0 may not access", "baa6ea7003",
+    "drivers/vpci/header.c map_range", since="4.18.0", safer=True)
+VPCI_SURVIVES_FAILURE = _fact(  # decode goes off in each version
+    "vPCI keeps its handlers after a failed map or unmap", "622bdd9628",
+    "drivers/vpci/header.c vpci_process_pending", since="4.19.0", safer=False)
+VPCI_GOES_BAR_BY_BAR = _fact(
+    "vPCI maps BAR by BAR, not all pages by address; an own ROM takes pages of an own BAR", "622bdd9628",
+    "drivers/vpci/header.c modify_bars", since="4.19.0", safer=True)
+RANGESET_GROWS = _fact(
+    "taking pages out of a set that lie in a gap extends the run before it", "e118fc98e7",
+    "common/rangeset.c rangeset_remove_range", until="4.19.3 4.20.1 4.21.0", safer=True)
+E820_CUTS_BARS = _fact(
+    "of a BAR over an entry of the memory map the rest is mapped and the BAR counts as mapped", "4acab25a93",
+    "arch/x86/pci.c pci_sanitize_bar_memory", since="4.19.3 4.20.1 4.21.0", safer=True)
+VPCI_BUILT_AT_ASSIGN = _fact(
+    "vPCI forgets a function that leaves dom0 and is built anew when it returns", "f20dde9259",
+    "drivers/passthrough/pci.c assign_device", since="4.19.0", safer=True)
+MSIX_CHECKED = _fact(
+    "MSI-X tables are checked when a function is added", "53859596c0d3",
+    "drivers/vpci/msix.c init_msix", since="4.19.4 4.20.2 4.21.0", safer=True)
+FAULTY_CAPABILITY_HIDDEN = _fact(  # before: the add fails
+    "a capability that vPCI cannot set up is hidden from dom0", "4bd1ee8534 0ba439b942",
+    "drivers/vpci/vpci.c vpci_init_capabilities", since="4.21.0", safer=False)
+MSIX_HOLE_NEEDS_MAPPED_BAR = _fact(
+    "MSI-X tables are taken out of the map only while their BAR is mapped; a failure keeps BARs as mapped",
+    "7c24d58a6e", "drivers/vpci/msix.c vpci_make_msix_hole", since="4.21.1 4.22.0", safer=True)
+RESIZABLE_BARS = _fact(
+    "vPCI knows Resizable BARs", "6ce1066599", "drivers/vpci/rebar.c init_rebar", since="4.21.0", safer=False)
+EXTENDED_CAPABILITIES_REBUILT = _fact(
+    "vPCI builds extended capabilities anew when MMCFG becomes usable", "d734babf8b",
+    "drivers/vpci/vpci.c vpci_reinit_ext_capabilities", since="4.22.0", safer=True)
+
+# Memory and IOMMU.
+PF_FIXUP = _fact(
+    "dom0=pf-fixup exists: dom0's first access to a hole maps the page (PVH)", "104591f5dd",
+    "arch/x86/hvm/emulate.c hwdom_fixup_p2m", since="4.19.2 4.20.1 4.21.0", safer=True)
+PF_FIXUP_BY_DEFAULT = _fact(
+    "dom0=pf-fixup is on by default (PVH)", "fa8687810a", "arch/x86/dom0_build.c", since="4.22.0", safer=True)
+PF_FIXUP_OF_RESERVED = _fact(
+    "dom0=pf-fixup maps reserved memory as well", "45a2378599",
+    "arch/x86/hvm/emulate.c hwdom_fixup_p2m", since="4.21.0", safer=True)
+RMRR_OVER_RAM_ENDS_VTD = _fact(  # before: a warning
+    "VT-d is not used if a reserved region (RMRR) lies over RAM", "a185f88e98",
+    "drivers/passthrough/vtd/dmar.c register_one_rmrr", since="4.19.0", safer=True)
+EXTRA_REGIONS_TOO_LONG = _fact(
+    "regions of the option rmrr= and of Xen's own are one page too long in Xen's answer", "d41501fcf6",
+    "drivers/passthrough/vtd/dmar.c add_one_extra_rmrr", until="4.19.5 4.20.3 4.21.1 4.22.0", safer=True)
+MAPPINGS_INTERLEAVE = _fact(  # XSA-492
+    "mapping calls of two programs interleave, because Xen holds no lock for them", "5a81fb873c",
+    "common/domctl.c do_domctl", since="4.17.7 4.18.6 4.19.6 4.20.4 4.21.2 4.22.0", safer=True)
+UNMAP_CHECKS_CALLER_ONLY = _fact(
+    "removing a mapping needs the permission of the caller alone", "6df6f24251",
+    "common/domctl.c memory_mapping", since="4.22.0", safer=False)
+
+# Guests and tables.
+PVH_DOM0_GIVES_DEVICES = _fact(  # HVM guests only, and Linux 6.12 in dom0
+    "a PVH dom0 can give devices to HVM guests", "f97f885c71 43a1f8b38e d6e9a2aab3 035baa203b",
+    "arch/x86/hvm/hypercall.c, tools/libs/light/libxl_pci.c", since="4.20.0", safer=False)
+DISPLAY_COUNTS_AS_IGD = _fact(
+    "libxl takes a display controller for an integrated graphics device", "4191619e08",
+    "tools/libs/light/libxl_pci.c", since="4.20.0", safer=True)
+HVM_DETACH_REVOKES = _fact(
+    "libxl revokes permissions when a device leaves an HVM guest", "39113a8a23",
+    "tools/libs/light/libxl_pci.c", since="4.18.0", safer=False)
+DOMAIN_STATE = _fact(
+    "XEN_DOMCTL_get_domain_state tells who died", "3ad3df1bd0",
+    "common/domctl.c do_domctl", since="4.21.0", safer=False)
+VFCT_GIVEN = _fact(
+    "a PVH dom0 gets the table VFCT", "f69c599159",
+    "arch/x86/hvm/dom0_build.c pvh_acpi_table_allowed", since="4.18.0", safer=False)
+TPM_TABLES_GIVEN = _fact(
+    "a PVH dom0 gets the tables TCPA and TPM2", "46f3ed0d53",
+    "arch/x86/hvm/dom0_build.c pvh_acpi_table_allowed", since="4.19.5 4.20.3 4.21.1 4.22.0", safer=False)
+# fmt: on
+
+FACTS: tuple[Fact, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Fact))
+
+
+def uncertain(version: Version) -> list[Fact]:
+    """Return the facts whose answer for this version is only the safer one; none if its numbers are known."""
+    return [fact for fact in FACTS if fact.known_of(version) is None]
+
+
+# branch: interface versions of sysctl and domctl (public/sysctl.h, public/domctl.h)
+INTERFACES = {
+    "4.17": (0x15, 0x15), "4.18": (0x15, 0x16), "4.19": (0x15, 0x17),
+    "4.20": (0x15, 0x17), "4.21": (0x16, 0x17), "4.22": (0x16, 0x18),
+}  # fmt: skip

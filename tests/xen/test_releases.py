@@ -1,0 +1,158 @@
+"""What each release of Xen does, as one table; nobody else compares versions."""
+
+import ast
+import pathlib
+
+import pytest
+
+from pcipt.xen import releases
+from pcipt.xen.releases import FACTS, INTERFACES, NEWEST, Version, parse_version, uncertain
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("4.17.7", (4, 17, 7)),
+        ("4.22.0", (4, 22, 0)),
+        ("4.17", (4, 17, None)),
+        ("4.17.4-qubes", (4, 17, None)),
+        ("4.18.3.9", (4, 18, None)),
+        ("4.22-unstable", (4, 22, None)),
+        ("4.20.1-pre", (4, 20, None)),
+    ],
+)
+def test_versions_are_read(text, version):
+    assert parse_version(text) == version
+
+
+@pytest.mark.parametrize("text", ["", "xen", "4", ".17"])
+def test_what_is_no_version_is_said(text):
+    with pytest.raises(ValueError, match=r"is not like 4\.17\.7"):
+        parse_version(text)
+
+
+def test_a_version_is_shown_with_what_is_known_of_it():
+    assert [str(parse_version(text)) for text in ("4.17.7", "4.17.4-qubes")] == ["4.17.7", "4.17.x"]
+
+
+def test_versions_whose_source_was_read():
+    read = {
+        text: parse_version(text).is_read for text in ("4.17.7", "4.17.8", "4.17.7-1", "4.23.0", "4.16.0")
+    }
+    assert read == {"4.17.7": True, "4.17.8": False, "4.17.7-1": False, "4.23.0": False, "4.16.0": False}
+
+
+#  fact: versions that do it, versions that do not
+BOUNDARIES = {
+    "ORPHAN_REMOVAL_PANICS": ("4.16.0 4.17.7 4.18.6", "4.19.0 4.20.0 4.22.0 4.23.0 5.0.0"),
+    "UNFINISHED_MAP_PANICS": ("4.17.7 4.18.6", "4.19.0 4.20.0"),
+    "IO_VF_BAR_HANGS": ("4.18.6 4.19.3 4.20.1", "4.19.4 4.20.2 4.21.0 4.22.0"),
+    "VF_NEEDS_PF_ADDED": ("4.19.1 4.19.6", "4.18.6 4.19.0 4.20.0"),
+    "VF_WITHOUT_PF_REFUSED": ("4.20.0 4.22.0", "4.19.6"),
+    "PF_WITH_VFS_STAYS": ("4.19.1 4.20.0 4.21.0", "4.17.7 4.19.0"),
+    "DEVICE_RESET": ("4.20.0", "4.19.6"),
+    "WITHOUT_VPCI_PANICS": ("4.17.0 4.17.1", "4.17.2 4.18.0"),
+    "VPCI_CHECKS_PERMISSION": ("4.18.0", "4.17.7"),
+    "VPCI_SURVIVES_FAILURE": ("4.19.0", "4.18.6"),
+    "VPCI_GOES_BAR_BY_BAR": ("4.19.0", "4.18.6"),
+    "RANGESET_GROWS": ("4.17.7 4.18.6 4.19.2 4.20.0", "4.19.3 4.20.1 4.21.0"),
+    "E820_CUTS_BARS": ("4.19.3 4.20.1 4.21.0", "4.18.6 4.19.2 4.20.0"),
+    "VPCI_BUILT_AT_ASSIGN": ("4.19.0", "4.18.6"),
+    "MSIX_CHECKED": ("4.19.4 4.20.2 4.21.0", "4.18.6 4.19.3 4.20.1"),
+    "FAULTY_CAPABILITY_HIDDEN": ("4.21.0", "4.20.4"),
+    "MSIX_HOLE_NEEDS_MAPPED_BAR": ("4.21.1 4.22.0", "4.20.4 4.21.0"),
+    "RESIZABLE_BARS": ("4.21.0", "4.20.4"),
+    "EXTENDED_CAPABILITIES_REBUILT": ("4.22.0", "4.21.2"),
+    "PF_FIXUP": ("4.19.2 4.20.1 4.21.0", "4.19.1 4.20.0"),
+    "PF_FIXUP_BY_DEFAULT": ("4.22.0", "4.21.2"),
+    "PF_FIXUP_OF_RESERVED": ("4.21.0", "4.20.4"),
+    "RMRR_OVER_RAM_ENDS_VTD": ("4.19.0", "4.18.6"),
+    "EXTRA_REGIONS_TOO_LONG": ("4.17.7 4.19.4 4.20.2 4.21.0", "4.19.5 4.20.3 4.21.1 4.22.0"),
+    "MAPPINGS_INTERLEAVE": ("4.17.7 4.22.0", "4.17.6 4.18.5 4.19.5 4.20.3 4.21.1"),
+    "UNMAP_CHECKS_CALLER_ONLY": ("4.22.0", "4.21.2"),
+    "PVH_DOM0_GIVES_DEVICES": ("4.20.0", "4.19.6"),
+    "DISPLAY_COUNTS_AS_IGD": ("4.20.0", "4.19.6"),
+    "HVM_DETACH_REVOKES": ("4.18.0", "4.17.7"),
+    "DOMAIN_STATE": ("4.21.0", "4.20.4"),
+    "VFCT_GIVEN": ("4.18.0", "4.17.7"),
+    "TPM_TABLES_GIVEN": ("4.19.5 4.20.3 4.21.1 4.22.0", "4.18.6 4.19.4 4.20.2 4.21.0"),
+}  # fmt: skip
+
+
+def named():
+    return {name: value for name, value in vars(releases).items() if isinstance(value, releases.Fact)}
+
+
+@pytest.mark.parametrize("name", sorted(named()))
+def test_boundaries(name):
+    does, does_not = BOUNDARIES[name]
+    fact = named()[name]
+    assert [text for text in does.split() if not fact.of(parse_version(text))] == []
+    assert [text for text in does_not.split() if fact.of(parse_version(text))] == []
+
+
+def test_every_row_has_a_boundary_a_commit_and_a_source():
+    assert set(named()) == set(BOUNDARIES)
+    assert len(FACTS) == len(named())
+    assert len({fact.name for fact in FACTS}) == len(FACTS)
+    assert all(fact.commits and fact.source and (fact.since or fact.until) for fact in FACTS)
+
+
+@pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.name)
+def test_a_row_names_each_branch_once_and_in_order(fact):
+    for firsts in (fact.since, fact.until):
+        versions = [parse_version(text) for text in firsts]
+        assert all(version.patch is not None for version in versions)
+        assert [version[:2] for version in versions] == sorted({version[:2] for version in versions})
+    assert all(known.branch in NEWEST for known in map(parse_version, (*fact.since, *fact.until)))
+
+
+@pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.name)
+@pytest.mark.parametrize("branch", NEWEST)
+def test_an_unknown_third_number_has_the_safer_answer_where_it_matters(fact, branch):
+    build = parse_version(f"{branch}.4-vendor")
+    answers = {fact.of(parse_version(f"{branch}.{patch}")) for patch in range(NEWEST[branch] + 2)}
+    assert fact.of(build) is (answers.pop() if len(answers) == 1 else fact.safer)
+    assert (fact in uncertain(build)) is (fact.known_of(build) is None)
+
+
+def test_numbers_that_are_known_leave_nothing_uncertain():
+    assert uncertain(parse_version("4.20.4")) == []
+    names = {fact.name for fact in uncertain(parse_version("4.17.4-qubes"))}
+    assert names == {releases.WITHOUT_VPCI_PANICS.name, releases.MAPPINGS_INTERLEAVE.name}
+
+
+def test_interface_versions_are_known_for_each_branch():
+    assert set(INTERFACES) == set(NEWEST)
+
+
+def numbers_compared(tree):
+    """Yield the lines that compare with a version: a tuple of numbers that begins with 4, or its parts."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            for part in (node.left, *node.comparators):
+                first = part.elts[0] if isinstance(part, ast.Tuple) and part.elts else None
+                if isinstance(first, ast.Constant) and first.value == 4:
+                    yield node.lineno
+                if isinstance(part, ast.Attribute) and part.attr in {"major", "minor", "patch"}:
+                    yield node.lineno
+
+
+def test_no_other_module_compares_versions():
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in ROOT.glob("pcipt/**/*.py")
+        if path.name != "releases.py"
+        for line in numbers_compared(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert found == []
+
+
+def test_a_comparison_of_versions_is_seen():
+    assert list(numbers_compared(ast.parse("a >= (4, 19)\nx.minor < 3\nb == (1, 2)"))) == [1, 2]
+
+
+def test_the_parts_of_a_version():
+    assert Version(4, 20, 4).branch == "4.20"
