@@ -153,6 +153,9 @@ MSIX_CHECKED = _fact(
 FAULTY_CAPABILITY_HIDDEN = _fact(  # before: the add fails
     "a capability that vPCI cannot set up is hidden from dom0", "4bd1ee8534 0ba439b942",
     "drivers/vpci/vpci.c vpci_init_capabilities", since="4.21.0", safer=False)
+HIDDEN_MSIX_LOCKED = _fact(
+    "Message Control of a hidden MSI-X structure cannot be written", "5a733e438f",
+    "drivers/vpci/msix.c cleanup_msix", since="4.22.0", safer=True)
 MSIX_HOLE_NEEDS_MAPPED_BAR = _fact(
     "MSI-X tables are taken out of the map only while their BAR is mapped; a failure keeps BARs as mapped",
     "7c24d58a6e", "drivers/vpci/msix.c vpci_make_msix_hole", since="4.21.1 4.22.0", safer=True)

@@ -22,12 +22,12 @@ from pcipt.xen.simulated.coverage import EVERYTHING, Coverage
 from pcipt.xen.simulated.faults import Call, Fault, Faults, failing_first_call
 from pcipt.xen.simulated.model import DOM0, Catastrophe, Device, DeviceList, Hardware, Presence
 from pcipt.xen.simulated.overlaps import without
-from pcipt.xen.simulated.p2m import P2m
+from pcipt.xen.simulated.p2m import LOW_1MIB, LOW_IDENTITY, LOW_RAM, P2m
 from pcipt.xen.simulated.reserved import ReservedMemory, ReservedRegion
-from pcipt.xen.simulated.vpci import ConfigHardware, Vpci
+from pcipt.xen.simulated.vpci import Vpci
+from pcipt.xen.simulated.vpci_state import ConfigHardware
 
 XEN_4_17_PV = XenIdentity("4.17.7", Dom0Kind.PV)
-LOW_1MIB = Frames(Gfn(0), 0x100)
 IO_APIC, APIC_AND_MSI = Frames(Gfn(0xFEC00), 1), Frames(Gfn(0xFEE00), 0x100)
 EVERY_FRAME = Frames(Gfn(0), 1 << 40)
 
@@ -61,12 +61,15 @@ class SimulatedXen:
         self._list = DeviceList(hardware, identity.dom0, identity.version, iommu)
         memory, trapped = tuple(memory), tuple(trapped)
         pvh = identity.dom0 is Dom0Kind.PVH
-        self.p2m = P2m(memory, [LOW_1MIB], trapped, [IO_APIC, APIC_AND_MSI]) if pvh else None
+        self.p2m: P2m | None = None
+        if pvh:
+            self.p2m = P2m([*memory, LOW_RAM], [LOW_1MIB], trapped, [IO_APIC, APIC_AND_MSI])
+            self.p2m.set_identity(LOW_IDENTITY)
         self.reserved = ReservedMemory(reserved, lambda f: hardware.presence(f) is not None, self.p2m)
         self.vpci: Vpci | None = None
         if self.p2m is not None and isinstance(hardware, ConfigHardware):
             e820 = [LOW_1MIB, *memory, *trapped, *(region.frames for region in self.reserved.regions)]
-            self.vpci = Vpci(hardware, self.p2m, e820)
+            self.vpci = Vpci(hardware, self.p2m, e820, identity.version)
         self._list.trapping, self._list.counting = self.vpci, self.reserved
         at_boot = hardware.functions() if known is None else known
         self._list.boot(function for function in at_boot if function.fits_xen)
@@ -236,9 +239,9 @@ class SimulatedXen:
         """
         if function not in self._list.devices:
             self._list.boot((function,))
-        self._list.devices[function].owner = owner
-        if owner.kind is OwnerKind.NOBODY and self.vpci is not None:
-            self.vpci.remove(function)
+        before, self._list.devices[function].owner = self._list.devices[function].owner, owner
+        if self.vpci is not None and (before == DOM0) != (owner == DOM0):
+            self.vpci.hand_over(function, to_dom0=owner == DOM0, orphan=owner.kind is OwnerKind.NOBODY)
 
     def forget(self, function: Sbdf) -> None:
         """Delete a function from Xen's list and remove its vPCI handlers, without the checks of a removal.

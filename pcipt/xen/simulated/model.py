@@ -64,8 +64,11 @@ class Hardware(Protocol):
 class Trapping(Protocol):
     """vPCI on a PVH dom0. `begin` is called before a function is added to the IOMMU, `finish` after that."""
 
-    def begin(self, function: Sbdf) -> int:
-        """Set up the handlers of a function. Return 0, or -errno if they cannot be set up."""
+    def begin(self, function: Sbdf, *, boot: bool = False) -> int:
+        """Set up the handlers of a function. Return 0, or -errno if they cannot be set up.
+
+        With `boot` the BARs are mapped at once, as while Xen builds dom0.
+        """
 
     def finish(self, function: Sbdf) -> None:
         """Map the BARs of a function if memory decode was on when `begin` was called."""
@@ -145,8 +148,8 @@ class DeviceList:
             seen = self._hardware.presence(function) or Presence()
             self.devices[function] = Device(DOM0, seen.flags, seen.node)
             # A function whose handlers cannot be set up is still dom0's, but it is not trapped.
-            if self.trapping is not None and not self.trapping.begin(function):
-                self.trapping.finish(function)
+            if self.trapping is not None:
+                self.trapping.begin(function, boot=True)
 
     def add(self, function: Sbdf, flags: DeviceFlags, node: int | None = None) -> int:
         """Add a function with owner dom0, or update the record of a function that has an owner.

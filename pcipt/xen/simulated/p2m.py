@@ -11,15 +11,19 @@ Source: Xen xen/arch/x86/mm/p2m.c, map_mmio_regions, unmap_mmio_regions, set_typ
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from errno import EINVAL, EPERM
+from functools import partial
 
 from pcipt.pci import Frames, Gfn
 from pcipt.xen.simulated.model import Catastrophe
 
 ITERATIONS = 64  # per hypercall: MAP_MMIO_MAX_ITER
-LAST = 1 << 40  # number of frames of a machine with 52 address bits
+LAST = 1 << 36  # a guest map of four levels ends here (ept_set_entry: EINVAL)
+LOW_1MIB, LOW_RAM = Frames(Gfn(0), 0x100), Frames(Gfn(0), 0x9F)
+LOW_IDENTITY = Frames(Gfn(0x9F), 0x61)  # what is not RAM below 1 MiB is mapped 1:1 for a PVH dom0
 SHIFT = 9  # 2^9 pages of 4 KiB are one entry of 2 MiB
 SIZE = 1 << SHIFT
 FULL = (1 << SIZE) - 1
+LOW_BITS = (1 << 0x100) - 1  # the pages below 1 MiB, in the first entry
 
 
 class Extents:
@@ -43,8 +47,9 @@ class Extents:
 class P2m:
     """dom0's p2m (its map from guest frames to machine frames), in which only direct MMIO changes.
 
-    `memory` is dom0's RAM. `special` are frames that are mapped to neither RAM nor direct MMIO. `trapped` are
-    frames that are not mapped and that Xen emulates. `denied` are frames that dom0 may neither map nor unmap.
+    `memory` is dom0's RAM. `special` are frames that Xen has mapped for dom0 itself; those in LOW_IDENTITY
+    are mapped 1:1. `trapped` are frames that are not mapped and that Xen emulates. `denied` are frames that
+    dom0 may neither map nor unmap.
     """
 
     def __init__(
@@ -67,13 +72,13 @@ class P2m:
         return any(self._direct.get(entry, 0) & bits for entry, bits in _entries(frames))
 
     def direct(self) -> list[Frames]:
-        """Return all frames that are mapped as direct MMIO, as ranges in ascending order.
+        """Return all frames above 1 MiB that are mapped as direct MMIO, as ranges in ascending order.
 
         No two ranges touch.
         """
         found: list[Frames] = []
         for entry in sorted(self._direct):
-            for start, count in _runs(self._direct[entry]):
+            for start, count in _runs(self._direct[entry] if entry else self._direct[entry] & ~LOW_BITS):
                 first = entry * SIZE + start
                 if found and found[-1].end == first:
                     found[-1] = Frames(found[-1].start, found[-1].count + count)
@@ -85,7 +90,7 @@ class P2m:
         """Map frames as libxc does. Return 0 or -errno.
 
         If a hypercall fails, the frames are unmapped as `unmap` does. If that unmapping fails too, its -errno
-        is returned instead of the first one. -EINVAL: a frame is above 52 address bits; -EPERM: dom0 may not
+        is returned instead of the first one. -EINVAL: a frame is above 48 address bits; -EPERM: dom0 may not
         map a frame. `failing` is (number of pages, errno): Xen fails with that errno after so many pages.
         Raises: Catastrophe if Xen would kill dom0 or take memory from it.
         """
@@ -96,21 +101,42 @@ class P2m:
     def unmap(self, frames: Frames, *, failing: tuple[int, int] | None = None) -> int:
         """Unmap the frames before the first frame that is not direct MMIO, as libxc does. Return 0 or -errno.
 
-        -EINVAL: a frame was not mapped as direct MMIO, or is above 52 address bits; -EPERM: dom0 may not
+        -EINVAL: a frame was not mapped as direct MMIO, or is above 48 address bits; -EPERM: dom0 may not
         unmap a frame. `failing` is (number of pages, errno): Xen fails with that errno after so many pages.
         Raises: Catastrophe if a frame is mapped to neither RAM nor direct MMIO (`special`).
         """
         return self._loop(self.unmap_once, frames, failing)
 
-    def map_as_xen(self, frames: Frames) -> int:
+    def low(self) -> list[int]:
+        """Return the frames below 1 MiB that are mapped as direct MMIO, in ascending order."""
+        return [frame for frame in range(LOW_BITS.bit_length()) if self._direct.get(0, 0) >> frame & 1]
+
+    def map_as_xen(self, frames: Frames, *, permitted: bool = False) -> int:
         """Map frames as Xen does on its own. After a failure, the pages done so far stay mapped.
 
-        Return 0 or -errno.
-        Raises: Catastrophe if Xen would kill dom0 or take memory from it.
+        Return 0 or -errno. With `permitted`, frames that dom0 may not map are mapped as well.
+        Raises: Catastrophe if Xen would take memory from dom0.
         """
-        return self._loop(self.map_once, frames)
+        return self._loop(partial(self._once_as_xen, self._map_own, permitted), frames)
 
-    unmap_as_xen = unmap
+    def unmap_as_xen(self, frames: Frames, *, permitted: bool = False) -> int:
+        """Unmap frames as Xen does on its own, up to the first frame that is not direct MMIO.
+
+        Return 0 or -errno. With `permitted`, frames that dom0 may not unmap are unmapped as well.
+        """
+        return self._loop(partial(self._once_as_xen, self._unmap_own, permitted), frames)
+
+    def make_hole(self, frames: Frames) -> bool:
+        """Unmap one frame that is mapped 1:1 or not at all; return False if it is mapped otherwise.
+
+        Xen does so with MSI-X pages (vpci_make_msix_hole).
+        """
+        if self._memory.overlap(frames) or (
+            self._special.overlap(frames) and not LOW_IDENTITY.overlaps(frames)
+        ):
+            return False
+        self.clear_identity(frames)
+        return True
 
     def map_once(self, frames: Frames) -> int:
         """Make one hypercall that maps at most 64 entries. An entry is one page or 2 MiB.
@@ -202,16 +228,34 @@ class P2m:
         mixed = self._direct.get(first >> SHIFT, 0) not in {0, FULL}
         return not mixed and not any(e.overlap(span) for e in (self._memory, self._special, self._trapped))
 
+    def _once_as_xen(self, change: Callable[[int, int], bool], permitted: bool, frames: Frames) -> int:
+        """Do what `map_once` or `unmap_once` does, as Xen on its own."""
+        if not permitted and self._denied.overlap(frames):
+            return -EPERM
+        left = min(frames.count, LAST - frames.start)
+        if left < 1:
+            return -EINVAL
+        answer = self._iterate(Frames(frames.start, left), change)
+        return answer or (left if left < frames.count else 0)
+
     def _map_entry(self, entry: int, bits: int) -> bool:
         """Map the pages `bits` of one 2 MiB entry. Return True.
 
         Raises: Catastrophe if a page is RAM, one of the `special` frames, or trapped by Xen.
         """
         span = _span(entry, bits)
+        if self._special.overlap(span) and not self._memory.overlap(span):
+            raise Catastrophe(f"mapping over another mapping at {span}: domain_crash of dom0")
+        return self._map_own(entry, bits)
+
+    def _map_own(self, entry: int, bits: int) -> bool:
+        """Map the pages `bits` of one 2 MiB entry, also where Xen has mapped them 1:1. Return True.
+
+        Raises: Catastrophe if a page is RAM, or trapped by Xen.
+        """
+        span = _span(entry, bits)
         if self._memory.overlap(span):
             raise Catastrophe(f"mapping over RAM at {span}: dom0 has lost the memory")
-        if self._special.overlap(span):
-            raise Catastrophe(f"mapping over another mapping at {span}: domain_crash of dom0")
         if self._trapped.overlap(span):
             raise Catastrophe(f"mapping over {span}: Xen traps accesses there no more")
         self._direct[entry] = self._direct.get(entry, 0) | bits
@@ -226,6 +270,10 @@ class P2m:
         span = _span(entry, bits)
         if self._special.overlap(span):
             raise Catastrophe(f"unmapping {span}, which Xen has mapped for dom0 itself")
+        return self._unmap_own(entry, bits)
+
+    def _unmap_own(self, entry: int, bits: int) -> bool:
+        """Unmap the pages `bits` of one 2 MiB entry; return False if one of them is not direct MMIO."""
         held = self._direct.get(entry, 0)
         if held & bits != bits:
             return False

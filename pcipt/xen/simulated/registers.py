@@ -4,7 +4,7 @@ Source: PCI Local Bus 3.0 §6.2 (header), PCI-to-PCI Bridge 1.2 §3.2 (type 1), 
         (SR-IOV; NumVFs is read-only while VF Enable is set, a virtual function has no BARs of its own).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
@@ -13,7 +13,7 @@ from pcipt.pci.bars import LAYOUT, ROM_INDEX, VF_BAR_COUNT, VF_BAR_INDEX, BarKin
 from pcipt.pci.capabilities import find_capability
 from pcipt.pci.config import COMMAND_MEMORY, HEADER_SIZE
 from pcipt.pci.sriov import VF_ENABLE, VF_MEMORY_ENABLE
-from pcipt.pci.structures import SRIOV, Msix
+from pcipt.pci.structures import MSIX, SRIOV, Msix
 
 COMMAND, BAR0, SECONDARY, SUBORDINATE = 0x04, 0x10, 0x19, 0x1A
 BUS_NUMBERS = range(0x18, 0x1B)
@@ -26,6 +26,9 @@ _BRIDGE = (
     (0x18, 3, 0xFF_FFFF), (0x1B, 1, 0xFF), (0x1C, 2, 0xF0F0), (0x20, 4, 0xFFF0_FFF0), (0x24, 4, 0xFFF0_FFF0),
     (0x28, 8, 0xFFFF_FFFF_FFFF_FFFF), (0x30, 4, 0xFFFF_FFFF), (0x3E, 2, 0x0FFF),
 )  # fmt: skip
+_MSIX_CONTROL, _MSIX_BITS = 2, 0xC000  # Function Mask, MSI-X Enable
+_REBAR_ID, _REBAR_CONTROL, _REBAR_SIZE = 0x15, 8, 0x3F00
+_STATUS_CLEARED = {0x06: 0x00, 0x07: 0xF9}  # bits that a written one clears
 _ALL_ONES = b"\xff" * HEADER_SIZE
 _VIRTUAL = ((0x04, 2, 0x0004),)
 _SRIOV = ((_VF_CONTROL, 2, 0x001F), (_NUM_VFS, 2, 0xFFFF))
@@ -36,7 +39,8 @@ class Registers:
     """The config space of a function, with a mask of the writable bits.
 
     `sizes` are the sizes in bytes of the memory BARs by index, `vf_sizes` those of the BARs of one virtual
-    function. `sriov_at` is the byte offset of the SR-IOV capability; None if there is none.
+    function. `sriov_at` is the byte offset of the SR-IOV capability; None if there is none. `resizable` are
+    the byte offsets of the Resizable BAR Control registers.
     """
 
     data: bytearray
@@ -46,6 +50,7 @@ class Registers:
     vf_sizes: Mapping[int, int]
     msix: Msix | None
     sriov_at: int | None
+    resizable: Sequence[int] = ()
 
     def read(self, offset: int, size: int) -> int:
         """Return the little-endian number of `size` bytes at `offset`.
@@ -63,6 +68,24 @@ class Registers:
             if place < len(self.data):
                 mask = self._mask(place)
                 self.data[place] = self.data[place] & ~mask | byte & mask
+                self.data[place] &= ~(byte & _STATUS_CLEARED.get(place, 0))
+        for control in self.resizable:
+            if offset < control + 4 and offset + size > control:
+                self._resize(control)
+
+    def _resize(self, control: int) -> None:
+        """Give a BAR the size that its Resizable BAR Control register has now; its low address bits go."""
+        value = self.read(control, 4)
+        index, size = value & 0x7, 1 << 20 + (value >> 8 & 0x3F)
+        if index not in self.sizes:
+            return
+        at = BAR0 + 4 * index
+        wide = self.read(at, 4) & 0x6 == 0x4
+        mask = -size & (0xFFFF_FFFF_FFFF_FFF0 if wide else 0xFFFF_FFF0)
+        _allow(self.writable, at, ((0, 8 if wide else 4, mask),))
+        self.sizes = {**self.sizes, index: size}
+        kept = self.read(at, 8 if wide else 4) & (mask | 0xF)
+        self.data[at : at + (8 if wide else 4)] = kept.to_bytes(8 if wide else 4, "little")
 
     def _mask(self, place: int) -> int:
         """Return the bits of the byte at offset `place` that can be written now.
@@ -176,7 +199,25 @@ def registers_from_function(raw: RawFunction, seen: Function) -> Registers:
             _allow(writable, at, _SRIOV)
             numbers = range(VF_BAR_INDEX, VF_BAR_INDEX + VF_BAR_COUNT)
             _allow_bars(writable, raw, data, at + _VF_BAR0, numbers, vf_sizes, seen.sriov.total_vfs)
-    return Registers(data, writable, seen.header, sizes, vf_sizes, seen.msix, at)
+    if seen.msix is not None:
+        msix = find_capability(seen.capabilities, MSIX)
+        if msix is not None:
+            _allow(writable, msix.offset, ((_MSIX_CONTROL, 2, _MSIX_BITS),))
+    resizable = _resizable(seen, data, sizes)
+    for control in resizable:
+        _allow(writable, control, ((0, 4, _REBAR_SIZE),))
+    return Registers(data, writable, seen.header, sizes, vf_sizes, seen.msix, at, resizable)
+
+
+def _resizable(seen: Function, data: bytearray, sizes: Mapping[int, int]) -> list[int]:
+    """Return the byte offsets of the Resizable BAR Control registers of BARs with a size."""
+    capability = find_capability(seen.capabilities, _REBAR_ID, extended=True)
+    if capability is None or capability.offset + _REBAR_CONTROL + 4 > len(data):
+        return []
+    first = capability.offset + _REBAR_CONTROL
+    count = int.from_bytes(data[first : first + 4], "little") >> 5 & 7
+    found = [first + 8 * number for number in range(count) if first + 8 * number + 4 <= len(data)]
+    return [control for control in found if data[control] & 7 in sizes]
 
 
 def _allow(writable: bytearray, base: int, rows: tuple[tuple[int, int, int], ...]) -> None:

@@ -1,164 +1,139 @@
-"""Model vPCI of a PVH dom0: which config writes Xen traps, and what they do to the hardware and the p2m.
+"""Model vPCI of a PVH dom0: which config accesses Xen traps, and what they do to the hardware and the map.
 
 Xen has handlers for each function that it knows and whose header type is 0 or 1. Handlers remember addresses,
-and do not see a write that bypasses them. A change that the p2m refuses switches memory decode off and
-removes the handlers. Removing handlers unmaps nothing.
-Source: Xen 4.17 xen/drivers/vpci/header.c (init_bars, modify_bars, modify_decoding, vpci_process_pending,
-        cmd_write, bar_write, rom_write), xen/drivers/vpci/msix.c (vpci_make_msix_hole).
+and do not see a write that bypasses them. What differs among versions is a row of `pcipt.xen.releases`.
+Removing handlers unmaps nothing. Held against Xen's own code by `make oracle`.
+Source: Xen xen/drivers/vpci/vpci.c (vpci_assign_device, vpci_write, vpci_read), header.c (init_bars,
+        cmd_write, bar_write, rom_write, vpci_process_pending), msix.c (init_msix, control_write), rebar.c,
+        cap.c.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from errno import EOPNOTSUPP
+from collections.abc import Callable, Iterable
+from errno import ENODEV, EOPNOTSUPP
 from functools import partial
 from operator import itemgetter
-from typing import Protocol, runtime_checkable
 
-import attrs
-
-from pcipt.pci import Address, Frames, Range, Sbdf, frames_from_range
+from pcipt.pci import Frames, Sbdf
 from pcipt.pci.config import COMMAND_MEMORY
-from pcipt.pci.structures import Msix
-from pcipt.xen.simulated.model import Hardware
-from pcipt.xen.simulated.overlaps import Overlaps, without
-from pcipt.xen.simulated.p2m import Extents, P2m
+from pcipt.xen.releases import (
+    FAULTY_CAPABILITY_HIDDEN,
+    HIDDEN_MSIX_LOCKED,
+    MSIX_CHECKED,
+    RESIZABLE_BARS,
+    VPCI_BUILT_AT_ASSIGN,
+    VPCI_SURVIVES_FAILURE,
+    Version,
+)
+from pcipt.xen.simulated.p2m import P2m
+from pcipt.xen.simulated.vpci_map import Change, Mapper
+from pcipt.xen.simulated.vpci_state import (
+    ADDRESS_MASK,
+    CAPABILITIES,
+    COMMAND,
+    HEADER_TYPE,
+    HEADERS,
+    LOW,
+    MSIX_ENABLE,
+    MSIX_MASK_ALL,
+    ROM,
+    ROM_ENABLE,
+    ROM_MASK,
+    Bar,
+    ConfigHardware,
+    Handlers,
+    Reader,
+    bars_of,
+    decode_bit,
+    msix_fault,
+    msix_of,
+    resizable_of,
+)
 
-COMMAND, BAR0, HEADER_TYPE, ROM = 0x04, 0x10, 0x0E, 6
-ROM_ENABLE, ROM_MASK, ADDRESS_MASK = 0x1, 0xFFFF_F800, 0xFFFF_FFF0
-LOW = 0xFFFF_FFFF
-# header type: number of BARs, byte offset of the ROM register
-HEADERS = {0: (6, 0x30), 1: (2, 0x38)}
-
-
-@runtime_checkable
-class ConfigHardware(Hardware, Protocol):
-    """Hardware whose registers can be read and written. The Xen of a PVH dom0 does both."""
-
-    def config(self, function: Sbdf) -> bytes | None:
-        """Return the config space of a function; None if no function is there."""
-
-    def write(self, function: Sbdf, offset: int, size: int, value: int) -> None:
-        """Write a register of a function. Nothing happens if no function is at this address."""
-
-    def bar_sizes(self, function: Sbdf) -> Sequence[tuple[int, int]]:
-        """Return (index, size in bytes) of each memory BAR of a function; index 6 is the ROM.
-
-        The list is empty for a virtual function, and if no function is at this address.
-        """
-
-    def msix(self, function: Sbdf) -> Msix | None:
-        """Return the MSI-X capability of a function; None if it has none or no function is there."""
-
-
-@attrs.define
-class Bar:
-    """A BAR or ROM as vPCI remembers it. `enabled` is True while vPCI has it mapped.
-
-    `offset` is the byte offset of its register; `wide` is True for a 64-bit BAR. `index` 6 is the ROM.
-    """
-
-    index: int
-    offset: int
-    size: int
-    address: int
-    wide: bool = False
-    enabled: bool = False
-
-    @property
-    def frames(self) -> Frames:
-        """The pages that contain bytes of the BAR."""
-        return frames_from_range(Range(Address(self.address), self.size))
-
-
-@attrs.define
-class Handlers:
-    """The handlers of one function, with the state that vPCI remembers.
-
-    `mapped` is True while vPCI remembers that memory decode is on. `rom_enabled` is True if the ROM's enable
-    bit is set.
-    """
-
-    function: Sbdf
-    bars: list[Bar]
-    msix: Msix | None
-    rom_enabled: bool
-    mapped: bool = False
-
-    @property
-    def rom(self) -> Bar | None:
-        """The function's ROM; None if it has none."""
-        return next((bar for bar in self.bars if bar.index == ROM), None)
-
-    def tables(self) -> list[Frames]:
-        """Return the pages of the MSI-X table and of the pending bits, in this order.
-
-        They are computed from the remembered BAR addresses. The list is empty without MSI-X. For a virtual
-        function vPCI remembers no BARs, and 0 is used as the address of each.
-        """
-        addresses = {bar.index: bar.address for bar in self.bars}
-        places = (self.msix.table, self.msix.pba) if self.msix is not None else ()
-        return [
-            frames_from_range(Range(Address(addresses.get(place.bar, 0) + place.offset), place.size))
-            for place in places
-        ]
+Register = tuple[int, int, Callable[[int], None]]  # offset, width in bytes, what a write does
 
 
 class Vpci:
-    """All handlers of one Xen. A BAR that overlaps `e820` (the E820 map of dom0) is never mapped.
+    """All handlers of one Xen.
 
     `ignored` counts the writes that were dropped because the BAR or ROM was mapped. BAR writes that would
     change nothing are not counted.
     """
 
-    def __init__(self, hardware: ConfigHardware, p2m: P2m, e820: Iterable[Frames] = ()) -> None:
+    def __init__(self, hardware: ConfigHardware, p2m: P2m, e820: Iterable[Frames], version: Version) -> None:
         self._hardware = hardware
-        self._p2m = p2m
-        self._e820 = Extents(e820)
+        self._map = Mapper(p2m, e820, version)
+        self._checks_msix = MSIX_CHECKED.of(version)
+        self._hides = FAULTY_CAPABILITY_HIDDEN.of(version)
+        self._locks = HIDDEN_MSIX_LOCKED.of(version)
+        self._resizes = RESIZABLE_BARS.of(version)
+        self._built_anew = VPCI_BUILT_AT_ASSIGN.of(version)
+        self._survives = VPCI_SURVIVES_FAILURE.of(version)
         self._handlers: dict[Sbdf, Handlers] = {}
-        self._pending: dict[Sbdf, int] = {}
-        self._enabled = Overlaps[tuple[Sbdf, int]]()
-        self._holes = Overlaps[tuple[Sbdf, int]]()
+        self._pending: dict[Sbdf, Change] = {}
+        self._serial = 0
         self.ignored = 0
 
     def traps(self, function: Sbdf) -> bool:
-        """Return True if Xen has handlers for the function."""
-        return function in self._handlers
+        """Return True if Xen has handlers for the function and dom0 has it."""
+        handlers = self._handlers.get(function)
+        return handlers is not None and not handlers.away
 
     def holes(self, frames: Frames) -> list[Sbdf]:
         """Return the functions whose MSI-X table or pending bits are trapped in one of these frames.
 
         The functions are sorted by address.
         """
-        return sorted({owner for (owner, _), _ in self._holes.touching(frames)})
+        return sorted(self._map.trapped(frames))
 
-    def begin(self, function: Sbdf) -> int:
-        """Set up the handlers of a function and switch its memory decode off. Return 0 or -errno.
+    def handlers(self, function: Sbdf) -> Handlers | None:
+        """Return what vPCI remembers of a function; None if it has no handlers."""
+        return self._handlers.get(function)
 
-        -EOPNOTSUPP if no function is at this address or its header type is not 0 or 1; then nothing changes.
-        If decode was on, `finish` maps the BARs and switches it on again.
+    def begin(self, function: Sbdf, *, boot: bool = False) -> int:
+        """Set up the handlers of a function, size its BARs with memory decode off. Return 0 or -errno.
+
+        -EOPNOTSUPP: no function is at this address, or its header type is not 0 or 1. -ENODEV, -EEXIST: this
+        Xen does not take its MSI-X structure. After an error there are no handlers. If decode was on, its
+        pages are planned, and mapped by `finish`; with `boot` they are mapped at once.
+        Raises: Catastrophe if Xen fails on an address that wraps.
         """
-        config = self._hardware.config(function)
-        header = HEADERS.get(config[HEADER_TYPE] & 0x7F) if config is not None else None
-        if config is None or header is None:
+        reader = Reader(self._hardware, function)
+        header = HEADERS.get(reader.read(HEADER_TYPE, 1) & 0x7F)
+        if self._hardware.config(function) is None or header is None:
             return -EOPNOTSUPP
-        command = _word(config, COMMAND, 2)
-        if command & COMMAND_MEMORY:
-            self._hardware.write(function, COMMAND, 2, command & ~COMMAND_MEMORY)
-            self._pending[function] = command
-        bars = [_bar(config, index, size, header) for index, size in self._hardware.bar_sizes(function)]
-        rom_enabled = any(bar.index == ROM and _word(config, bar.offset, 4) & ROM_ENABLE for bar in bars)
-        self._handlers[function] = Handlers(function, bars, self._hardware.msix(function), rom_enabled)
+        self.remove(function)
+        command = reader.read(COMMAND, 2)
+        if decode_bit(command):
+            reader.write(COMMAND, 2, command & ~COMMAND_MEMORY)
+        self._serial += 1
+        handlers = Handlers(function, self._serial, *bars_of(reader, header))
+        if not self._checks_msix:  # MSI-X first: the pages of its tables are left out of the map
+            handlers.msix = msix_of(reader)
+        if decode_bit(command):
+            change = self._map.plan(handlers, command)
+            if boot and (answer := self._map.apply_at_boot(change, reader)):
+                self._map.forget(handlers)
+                return answer
+            if not boot:
+                self._pending[function] = change
+        answer = self._add_msix(handlers, reader) if self._checks_msix else 0
+        if answer:
+            self._pending.pop(function, None)
+            self._map.forget(handlers)
+            return answer
+        handlers.resizable = resizable_of(reader, handlers.bars) if self._resizes else {}
+        self._handlers[function] = handlers
         return 0
 
     def finish(self, function: Sbdf) -> None:
         """Map the BARs of a function and switch its memory decode on, if it was on before `begin`.
 
-        Nothing happens if it was off. If the p2m refuses, memory decode stays off and the handlers are
-        removed. If an MSI-X page cannot be unmapped, memory decode stays off and the handlers are kept.
-        Raises: Catastrophe if mapping would kill dom0 or take memory from it.
+        Nothing happens if it was off. If a page is refused, memory decode stays off.
+        Raises: Catastrophe if a mapping takes memory from dom0.
         """
-        command = self._pending.pop(function, None)
-        if command is not None:
-            self._modify(self._handlers[function], command)
+        change = self._pending.pop(function, None)
+        if change is not None:
+            self._perform(change)
 
     def remove(self, function: Sbdf) -> None:
         """Remove the handlers of a function. The pages that they mapped stay mapped.
@@ -168,43 +143,66 @@ class Vpci:
         self._pending.pop(function, None)
         handlers = self._handlers.pop(function, None)
         if handlers is not None:
-            self._close_holes(handlers)
-            for bar in handlers.bars:
-                self._enabled.discard((function, bar.index))
+            self._map.forget(handlers)
+
+    def hand_over(self, function: Sbdf, *, to_dom0: bool, orphan: bool = False) -> None:
+        """Do what Xen does when a function leaves dom0, or comes back to it.
+
+        Some versions keep the handlers, as they were, while a guest has the function. Others remove them, and
+        build them anew from what hardware says then; if that fails, there are none. An orphan has none.
+        """
+        if self._built_anew or orphan:
+            self.remove(function)
+            if to_dom0 and not self.begin(function):
+                self.finish(function)
+            return
+        handlers = self._handlers.get(function)
+        if handlers is not None:
+            handlers.away = not to_dom0
+            (self._map.remember if to_dom0 else self._map.forget)(handlers)
+
+    def read(self, function: Sbdf, offset: int, size: int) -> int:
+        """Return the little-endian number of `size` bytes that dom0 reads at `offset`."""
+        data = bytearray(Reader(self._hardware, function).read(offset, size).to_bytes(size, "little"))
+        handlers = self._handlers.get(function)
+        shown = _shown(handlers, self._hardware) if handlers is not None and not handlers.away else {}
+        for at, byte in shown.items():
+            if offset <= at < offset + size:
+                data[at - offset] = byte
+        return int.from_bytes(data, "little")
 
     def write(self, function: Sbdf, offset: int, size: int, value: int) -> None:
         """Perform a config write of dom0.
 
         Bytes that a handler traps go to the handler, other bytes to hardware. If Xen has no handlers for the
         function, all bytes go to hardware.
-        Raises: Catastrophe if a mapping that this write causes would kill dom0 or take memory from it.
+        Raises: Catastrophe if a mapping that this write causes takes memory from dom0.
         """
         data, end = value.to_bytes(size, "little"), offset + size
         at = offset
         handlers = self._handlers.get(function)
-        for start, width, action in self._registers(handlers) if handlers is not None else ():
+        trapped = handlers is not None and not handlers.away
+        for start, width, action in self._registers(handlers) if handlers is not None and trapped else ():
             if start >= end or start + width <= at:
                 continue
             if at < start:
                 self._write_hardware(function, at, data[at - offset : start - offset])
-            stop = min(end, start + width)
-            first = max(at, start)
-            merged = bytearray(
-                (self._hardware.config(function) or b"")[start : start + width].ljust(width, b"\xff")
-            )
+            stop, first = min(end, start + width), max(at, start)
+            merged = bytearray(self.read(function, start, width).to_bytes(width, "little"))
             merged[first - start : stop - start] = data[first - offset : stop - offset]
             action(int.from_bytes(merged, "little"))
             at = stop
         self._write_hardware(function, at, data[at - offset :])
+        self.finish(function)
 
     def _write_hardware(self, function: Sbdf, offset: int, data: bytes) -> None:
         """Write bytes to the hardware without a handler."""
         if data:
             self._hardware.write(function, offset, len(data), int.from_bytes(data, "little"))
 
-    def _registers(self, handlers: Handlers) -> list[tuple[int, int, Callable[[int], None]]]:
-        """Return (offset, width in bytes, handler) of each trapped register, sorted by offset."""
-        found = [(COMMAND, 2, partial(self._write_command, handlers))]
+    def _registers(self, handlers: Handlers) -> list[Register]:
+        """Return each trapped register, sorted by offset."""
+        found: list[Register] = [(COMMAND, 2, partial(self._write_command, handlers))]
         for bar in handlers.bars:
             if bar.index == ROM:
                 found.append((bar.offset, 4, partial(self._write_rom, handlers, bar)))
@@ -212,16 +210,22 @@ class Vpci:
                 found.append((bar.offset, 4, partial(self._write_bar, handlers, bar, 0)))
             if bar.wide:
                 found.append((bar.offset + 4, 4, partial(self._write_bar, handlers, bar, 4)))
+        if handlers.locked is not None:
+            found.append((handlers.locked, 2, _drop))
+        elif handlers.msix is not None:
+            found.append((handlers.msix.at + 2, 2, partial(self._write_msix, handlers)))
+        for at, bar in handlers.resizable.items():
+            found.append((at, 4, partial(self._resize, handlers, bar, at)))
         return sorted(found, key=itemgetter(0))
 
     def _write_command(self, handlers: Handlers, value: int) -> None:
         """Handle a write to the Command register.
 
-        If the write changes the remembered state of memory decode, call `_modify`, which maps or unmaps the
-        BARs and writes the register. Else only the register is written.
+        If the write changes the remembered state of memory decode, the BARs are mapped or unmapped and the
+        register is written after that. Else only the register is written.
         """
-        if handlers.mapped != bool(value & COMMAND_MEMORY):
-            self._modify(handlers, value)
+        if handlers.mapped != decode_bit(value):
+            self._pending[handlers.function] = self._map.plan(handlers, value)
         else:
             self._hardware.write(handlers.function, COMMAND, 2, value)
 
@@ -236,14 +240,15 @@ class Vpci:
             self.ignored += value != bar.address >> 8 * half & LOW
             return
         bar.address = bar.address & ~(LOW << 8 * half) | value << 8 * half
-        self._hardware.write(handlers.function, bar.offset + half, 4, value)
+        flags = 0 if half else bar.flags
+        self._hardware.write(handlers.function, bar.offset + half, 4, value | flags)
 
     def _write_rom(self, handlers: Handlers, rom: Bar, value: int) -> None:
         """Handle a write to the ROM register.
 
         If the ROM is mapped and the written enable bit is set, the write is dropped. If decode is on, a
         cleared bit unmaps a mapped ROM, and a set bit maps a ROM that is not mapped. In all other cases only
-        the register is written.
+        the register is written. A ROM that is switched off gets the written address before it is unmapped.
         """
         enable = bool(value & ROM_ENABLE)
         if rom.enabled and enable:
@@ -255,113 +260,80 @@ class Vpci:
             handlers.rom_enabled = enable
             self._hardware.write(handlers.function, rom.offset, 4, value)
         else:
-            self._modify(handlers, COMMAND_MEMORY if enable else 0, rom_only=True)
+            command = COMMAND_MEMORY if enable else 0
+            self._pending[handlers.function] = self._map.plan(handlers, command, rom_only=True)
         if not enable:
             rom.address = value & ROM_MASK
 
-    def _modify(self, handlers: Handlers, command: int, *, rom_only: bool = False) -> None:
-        """Map or unmap the BARs, or only the ROM, then write the register that switches decode.
+    def _write_msix(self, handlers: Handlers, value: int) -> None:
+        """Handle a write to Message Control of MSI-X.
 
-        If `command` has the memory decode bit, the BARs are mapped, else unmapped. The ROM is among them if
-        its enable bit is set. MSI-X pages and pages that other BARs have mapped are left as they are. If the
-        p2m refuses, memory decode is switched off and the handlers are removed.
+        A write that does not change what vPCI remembers is dropped, also if hardware has forgotten it.
         """
-        on = bool(command & COMMAND_MEMORY)
-        spans: list[Frames] = []
-        for bar in handlers.bars:
-            included = bar.index == ROM if rom_only else bar.index != ROM or handlers.rom_enabled
-            if included and bar.enabled != on and self._mappable(bar):
-                spans = [*without(spans, bar.frames), bar.frames]  # without duplicates: BARs may share a page
-        for cut in [*handlers.tables(), *self._others(handlers.function, spans, rom_only=rom_only)]:
-            spans = without(spans, cut)
-        change = self._p2m.map_as_xen if on else self._p2m.unmap_as_xen
-        if any(change(span) for span in spans):
-            self._decode(handlers, command & ~COMMAND_MEMORY, rom_only=False)
-            self.remove(handlers.function)
-        else:
-            self._decode(handlers, command, rom_only=rom_only)
+        msix = handlers.msix
+        control = value & (MSIX_ENABLE | MSIX_MASK_ALL)
+        if msix is not None and control != msix.control:
+            msix.control = control
+            self._hardware.write(handlers.function, msix.at + 2, 2, msix.register)
 
-    def _others(self, function: Sbdf, spans: list[Frames], *, rom_only: bool) -> list[Frames]:
-        """Return the pages that are mapped for other BARs and overlap these spans.
-
-        BARs of other functions are other BARs. With `rom_only`, this function's own BARs except the ROM are
-        other BARs too.
-        """
-        return [
-            frames
-            for span in spans
-            for (owner, index), frames in self._enabled.touching(span)
-            if owner != function or (rom_only and index != ROM)
-        ]
-
-    def _decode(self, handlers: Handlers, command: int, *, rom_only: bool) -> None:
-        """Write the register that switches decode on or off, and remember which BARs are mapped.
-
-        With `rom_only` it is the ROM register, else the Command register. Before decode is switched on in the
-        Command register, the MSI-X pages are unmapped. If one of them cannot be unmapped, nothing is written
-        and the pages that are mapped stay mapped.
-        """
-        on = bool(command & COMMAND_MEMORY)
-        if on and not rom_only and not self._make_holes(handlers):
-            return  # the write is dropped, mapped pages stay mapped
-        rom = handlers.rom
-        if rom_only and rom is not None:
-            self._enable(handlers, rom, on=on)
-            handlers.rom_enabled = on
-            self._hardware.write(handlers.function, rom.offset, 4, rom.address | on * ROM_ENABLE)
+    def _resize(self, handlers: Handlers, bar: Bar, at: int, value: int) -> None:
+        """Handle a write to a Resizable BAR Control register; it is dropped while the BAR is mapped."""
+        if bar.enabled:
             return
-        for bar in handlers.bars:
-            if bar.index != ROM or handlers.rom_enabled:
-                self._enable(handlers, bar, on=on)
-        if not on:
-            self._close_holes(handlers)
-        self._hardware.write(handlers.function, COMMAND, 2, command)
-        handlers.mapped = on
+        reader = Reader(self._hardware, handlers.function)
+        reader.write(at, 4, value)
+        bar.address, bar.size = reader.size(bar.offset, last=bar.index == 5)
 
-    def _enable(self, handlers: Handlers, bar: Bar, *, on: bool) -> None:
-        """Remember that a BAR is mapped (`on`) or not. Nothing happens if it overlaps the E820 map."""
-        if not self._mappable(bar):
-            return
-        bar.enabled = on
-        if on:
-            self._enabled.put((handlers.function, bar.index), bar.frames)
-        else:
-            self._enabled.discard((handlers.function, bar.index))
+    def _add_msix(self, handlers: Handlers, reader: Reader) -> int:
+        """Check and add the MSI-X structure of a function, and unmap its pages. Return 0 or -errno.
 
-    def _make_holes(self, handlers: Handlers) -> bool:
-        """Unmap the MSI-X pages, so that accesses to them trap. Return True if all are unmapped.
-
-        Return False at the first table that has a page that is RAM, or is mapped but not 1:1. The tables
-        before it are then unmapped already.
+        Where this Xen hides a structure that it cannot take, the result is 0.
         """
-        for number, table in enumerate(handlers.tables()):
-            if self._p2m.is_memory(table):
-                return False
-            self._p2m.clear_identity(table)
-            self._holes.put((handlers.function, number), table)
-        return True
+        handlers.msix = msix_of(reader)
+        if handlers.msix is None:
+            return 0
+        at = handlers.msix.at
+        answer = -ENODEV if msix_fault(handlers) else 0
+        if answer:
+            handlers.msix = None
+        else:
+            self._map.remember(handlers)  # which pages Xen traps
+            answer = self._map.make_holes(handlers)
+        if not answer or not self._hides:
+            return answer
+        handlers.hidden = at
+        if self._locks:
+            handlers.msix, handlers.locked = None, at + 2
+        return 0
 
-    def _close_holes(self, handlers: Handlers) -> None:
-        """Remember that the MSI-X pages are no longer trapped."""
-        for number in range(len(handlers.tables())):
-            self._holes.discard((handlers.function, number))
-
-    def _mappable(self, bar: Bar) -> bool:
-        """Return True if the BAR overlaps no entry of the E820 map."""
-        return not self._e820.overlap(bar.frames)
-
-
-def _bar(config: bytes, index: int, size: int, header: tuple[int, int]) -> Bar:
-    """Return the BAR or ROM as its register is now."""
-    if index == ROM:
-        return Bar(ROM, header[1], size, _word(config, header[1], 4) & ROM_MASK)
-    offset = BAR0 + 4 * index
-    low = _word(config, offset, 4)
-    wide = low & 0x6 == 0x4 and index + 1 < header[0]
-    high = _word(config, offset + 4, 4) if wide else 0
-    return Bar(index, offset, size, low & ADDRESS_MASK | high << 32, wide)
+    def _perform(self, change: Change) -> None:
+        """Perform a planned change. After a failure the handlers are removed, if this Xen does so."""
+        reader = Reader(self._hardware, change.handlers.function)
+        if not self._map.perform(change, reader) and not self._survives:
+            self.remove(change.handlers.function)
 
 
-def _word(config: bytes, offset: int, size: int) -> int:
-    """Return the little-endian number of `size` bytes at `offset`."""
-    return int.from_bytes(config[offset : offset + size], "little")
+def _drop(_value: int) -> None:
+    """Handle a write that has no effect."""
+
+
+def _shown(handlers: Handlers, hardware: ConfigHardware) -> dict[int, int]:
+    """Return the bytes that dom0 reads otherwise than hardware has them, by offset.
+
+    They are Message Control of MSI-X, and the pointer to a hidden structure, which leads behind it.
+    """
+    found: dict[int, int] = {}
+    if handlers.msix is not None:
+        low, high = handlers.msix.register.to_bytes(2, "little")
+        found |= {handlers.msix.at + 2: low, handlers.msix.at + 3: high}
+    if handlers.hidden is not None:
+        reader = Reader(hardware, handlers.function)
+        before, at = CAPABILITIES, reader.read(CAPABILITIES, 1) & ~3
+        for _ in range(48):
+            if at < 0x40:
+                break
+            if at == handlers.hidden:
+                found[before] = reader.read(at + 1, 1)
+                break
+            before, at = at + 1, reader.read(at + 1, 1) & ~3
+    return found
