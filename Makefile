@@ -17,7 +17,7 @@ comma   := ,
 prefix  ?= /usr/local
 UNITDIR ?= /etc/systemd/system
 
-.PHONY: all demo test check laws mutate lab deb sdist wheel install uninstall clean format
+.PHONY: all demo test check laws mutate oracle lab deb sdist wheel install uninstall clean format
 
 all: $(STAMP)
 
@@ -58,6 +58,14 @@ mutate: $(STAMP)
 	@{ echo 1000 > /proc/self/oom_score_adj; } 2>/dev/null || true; \
 	$(BIN)/python scripts/mutate.py --sample $(SAMPLE) --seed $(SEED) $(if $(LEAST),--least $(LEAST)) \
 		$(subst $(comma), ,$(MODULES))
+
+# Xen's own vPCI, built in user space from a git directory of Xen, beside the simulated one: the same random accesses.
+# It holds the table of releases against that git as well. Without XEN_SOURCE it says that it is skipped.
+XEN_SOURCE ?=
+RELEASES   ?= 4.17.7 4.18.6 4.19.6 4.20.0 4.20.4 4.21.2 4.22.0
+STEPS      ?= 20000
+oracle: $(STAMP)
+	$(BIN)/python -m tests.oracle.run $(XEN_SOURCE) --releases '$(RELEASES)' --steps $(STEPS) --seed $(SEED)
 
 lab: $(STAMP)
 	$(BIN)/python -m tests.lab.run

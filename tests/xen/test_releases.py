@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import runpy
 
 import pytest
 
@@ -127,6 +128,12 @@ def test_numbers_that_are_known_leave_nothing_uncertain():
 
 def test_interface_versions_are_known_for_each_branch():
     assert set(INTERFACES) == set(NEWEST)
+
+
+def test_the_document_has_the_table():
+    script = runpy.run_path(str(ROOT / "scripts" / "releases.py"))
+    document = (ROOT / "docs" / "xen-releases.md").read_text(encoding="utf-8")
+    assert script["table"]() in document, "run scripts/releases.py and put its table into docs/xen-releases.md"
 
 
 def numbers_compared(tree):

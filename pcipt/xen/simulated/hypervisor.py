@@ -22,7 +22,7 @@ from pcipt.xen.simulated.coverage import EVERYTHING, Coverage
 from pcipt.xen.simulated.faults import Call, Fault, Faults, failing_first_call
 from pcipt.xen.simulated.model import DOM0, Catastrophe, Device, DeviceList, Hardware, Presence
 from pcipt.xen.simulated.overlaps import without
-from pcipt.xen.simulated.p2m import LOW_1MIB, LOW_IDENTITY, LOW_RAM, P2m
+from pcipt.xen.simulated.p2m import LOW_1MIB, LOW_RAM, P2m
 from pcipt.xen.simulated.reserved import ReservedMemory, ReservedRegion
 from pcipt.xen.simulated.vpci import Vpci
 from pcipt.xen.simulated.vpci_state import ConfigHardware
@@ -61,10 +61,8 @@ class SimulatedXen:
         self._list = DeviceList(hardware, identity.dom0, identity.version, iommu)
         memory, trapped = tuple(memory), tuple(trapped)
         pvh = identity.dom0 is Dom0Kind.PVH
-        self.p2m: P2m | None = None
-        if pvh:
-            self.p2m = P2m([*memory, LOW_RAM], [LOW_1MIB], trapped, [IO_APIC, APIC_AND_MSI])
-            self.p2m.set_identity(LOW_IDENTITY)
+        denied = [IO_APIC, APIC_AND_MSI]
+        self.p2m = P2m([*memory, LOW_RAM], [LOW_1MIB], trapped, denied) if pvh else None
         self.reserved = ReservedMemory(reserved, lambda f: hardware.presence(f) is not None, self.p2m)
         self.vpci: Vpci | None = None
         if self.p2m is not None and isinstance(hardware, ConfigHardware):

@@ -62,6 +62,8 @@ class P2m:
         self._memory, self._special = Extents(memory), Extents(special)
         self._trapped, self._denied = Extents(trapped), Extents(denied)
         self._direct: dict[int, int] = {}
+        if self._special.overlap(LOW_IDENTITY):
+            self.set_identity(LOW_IDENTITY)
 
     def mapped(self, frames: Frames) -> bool:
         """Return True if all of these frames are mapped as direct MMIO."""
