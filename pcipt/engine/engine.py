@@ -10,10 +10,11 @@ from collections.abc import Callable, Collection
 
 import attrs
 
+from pcipt.engine.calls import Tools
 from pcipt.engine.findings import Told
 from pcipt.engine.interfaces import Host, Settings, Store
 from pcipt.engine.memory import Memory
-from pcipt.engine.performer import Performer, Rehearsal, Tools
+from pcipt.engine.performer import Performer, Rehearsal
 from pcipt.engine.queue import EVERYTHING, Queue, Reason
 from pcipt.engine.reconcile import Reconciler
 from pcipt.engine.registers import Registers

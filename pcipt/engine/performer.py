@@ -7,17 +7,15 @@ interface and performs nothing.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from errno import EINVAL
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import attrs
 
-from pcipt.engine.interfaces import Policy, Store
-from pcipt.engine.registers import Registers
+from pcipt.engine.calls import PERFORM, Tools
+from pcipt.engine.interfaces import Policy
 from pcipt.engine.views.concerned import addresses_of
 from pcipt.engine.views.views import Views
-from pcipt.errors import HypervisorError, PciptError, UnsupportedError
+from pcipt.errors import PciptError
 from pcipt.remap.actions import (
     Action,
     AddDevice,
@@ -26,30 +24,16 @@ from pcipt.remap.actions import (
     Outcome,
     Refusal,
     RemoveDevice,
-    RestoreReserved,
     Result,
     RewriteBar,
-    UnmapMmio,
-    WithdrawReserved,
 )
 from pcipt.remap.guard.facts import Facts, Precaution
 from pcipt.remap.guard.rules import check_action
 from pcipt.remap.ledger import Event
 from pcipt.remap.plan import expected_view
 from pcipt.remap.steps import Step
-from pcipt.xen.interface import DeviceFlags, Hypervisor
 
 BATCH = 64
-
-
-@attrs.frozen
-class Tools:
-    """What a performer writes to: Xen, registers of the hardware, the store; and the policy that it obeys."""
-
-    xen: Hypervisor
-    registers: Registers
-    store: Store
-    policy: Policy
 
 
 class Performer:
@@ -140,7 +124,7 @@ class Performer:
     def _call(self, action: Action, precaution: Precaution, views: Views) -> Outcome:
         """Perform one action; return its outcome: DONE with a remark, or FAILED with the error."""
         try:
-            detail = _PERFORM[type(action)](self._tools, views, action, precaution)
+            detail = PERFORM[type(action)](self._tools, views, action, precaution)
         except PciptError as error:
             return Outcome(action, Result.FAILED, str(error), errno=getattr(error, "errno", None))
         return Outcome(action, Result.DONE, detail)
@@ -228,68 +212,3 @@ def _unwritten(error: OSError) -> str:
 def _remarked(outcome: Outcome, remark: str) -> Outcome:
     """Return the outcome with a remark behind its detail."""
     return attrs.evolve(outcome, detail="; ".join(filter(None, (outcome.detail, remark))))
-
-
-def _add(tools: Tools, views: Views, action: AddDevice, precaution: Precaution) -> str:
-    """Tell Xen of a function; return "". Raises: PciptError on failure, or if Xen does not list it now."""
-
-    def call() -> None:
-        tools.xen.add_device(action.sbdf, DeviceFlags(action.extended, action.physfn))
-
-    decode_off = precaution is Precaution.DECODE_OFF
-    if action.moved_from is not None:
-        detour = views.detour(action.moved_from)
-        tools.registers.add_by_detour(action.moved_from, detour, call, decode_off=decode_off)
-    elif decode_off:
-        with tools.registers.memory_decode_off(action.sbdf):
-            call()
-    else:
-        call()
-    if not tools.xen.known([action.sbdf])[0]:
-        raise UnsupportedError("add-device", "Xen reported success, but does not list it")
-    return ""
-
-
-def _remove(tools: Tools, _views: Views, action: RemoveDevice, _precaution: Precaution) -> str:
-    """Make Xen forget a function; return "". Raises: PciptError if Xen refuses, or still lists it."""
-    tools.xen.remove_device(action.sbdf)
-    if tools.xen.known([action.sbdf])[0]:
-        raise UnsupportedError("remove-device", "Xen reported success, but still lists it")
-    return ""
-
-
-def _map(tools: Tools, _views: Views, action: MapMmio | RestoreReserved, _precaution: Precaution) -> str:
-    """Map the pages of an action 1:1 into dom0; return "". Raises: PciptError if Xen refuses."""
-    tools.xen.map_mmio(action.frames)
-    return ""
-
-
-def _unmap(tools: Tools, _views: Views, action: UnmapMmio | WithdrawReserved, _precaution: Precaution) -> str:
-    """Unmap the pages of an action; return a remark if some of them were not mapped, else "".
-
-    Raises: PciptError if Xen refuses for another reason.
-    """
-    try:
-        tools.xen.unmap_mmio(action.frames)
-    except HypervisorError as error:
-        if error.errno != EINVAL:
-            raise
-        return "some of it was not mapped any more"
-    return ""
-
-
-def _rewrite(tools: Tools, _views: Views, action: RewriteBar, _precaution: Precaution) -> str:
-    """Repeat a BAR write that vPCI ignored; return "". Raises: PciptError as `Registers.rewrite_bar`."""
-    tools.registers.rewrite_bar(action.sbdf, action.bar, action.address)
-    return ""
-
-
-_PERFORM: Mapping[type[Action], Callable[[Tools, Views, Any, Precaution], str]] = {
-    AddDevice: _add,
-    RemoveDevice: _remove,
-    MapMmio: _map,
-    UnmapMmio: _unmap,
-    RewriteBar: _rewrite,
-    WithdrawReserved: _unmap,
-    RestoreReserved: _map,
-}

@@ -4,6 +4,7 @@ If no unit serves it, adding the function to Xen fails and leaves an orphan (a f
 an owner). Xen decides by what it read at boot: the bus ranges below the bridges that DMAR's bridge scopes
 name, and the routing ids in IVRS. So the bus ranges come from a snapshot that pcipt takes at its first run
 after the boot, and not from the present registers of the bridges.
+AMD-Vi has no bridge scopes: IVRS names functions.
 Source: xen/drivers/passthrough/vtd/dmar.c, acpi_find_matched_drhd_unit, acpi_parse_dev_scope.
 """
 
@@ -15,17 +16,20 @@ import attrs
 from pcipt.firmware.acpi.dmar import SCOPE_BRIDGE, SCOPE_ENDPOINT, Dmar, Scope
 from pcipt.firmware.acpi.ivrs import Ivrs
 from pcipt.pci import Machine, Sbdf
+from pcipt.pci.requester import Requester, Role, Vendor
 
 
 class Coverage(enum.Enum):
     """How sure it is that an IOMMU unit serves a function.
 
-    CERTAIN: the firmware's table alone shows it, or there is no IOMMU. AT_BOOT: it follows from the boot
-    snapshot. NONE: neither the table nor the snapshot shows that a unit serves it.
+    CERTAIN: the firmware's table alone shows it, no unit is needed, or there is no IOMMU. AT_BOOT: it follows
+    from the boot snapshot. UNKNOWN: dom0 cannot read the table that says it. NONE: neither the table nor the
+    snapshot shows that a unit serves it.
     """
 
     CERTAIN = "certain"
     AT_BOOT = "at-boot"
+    UNKNOWN = "unknown"
     NONE = "none"
 
 
@@ -60,36 +64,63 @@ class IommuScope:
     """The IOMMU units of a machine: the firmware's tables and the boot snapshot.
 
     `dmar` and `ivrs` are None if the machine has no such table or dom0 cannot read it. `absent` is True if
-    the machine has no IOMMU.
+    the machine has no IOMMU. `vendor` counts if neither table has units.
     """
 
     snapshot: BootSnapshot
     dmar: Dmar | None = None
     ivrs: Ivrs | None = None
     absent: bool = False
+    vendor: Vendor = Vendor.INTEL
 
-    def covers(self, function: Sbdf, physfn: Sbdf | None = None) -> Coverage:
-        """Return how sure it is that an IOMMU unit serves `function`.
+    def covers(self, requester: Requester) -> Coverage:
+        """Return how sure it is that Xen finds an IOMMU unit for a function, or needs none.
 
-        If `function` is a virtual function, `physfn` must be its physical function. The result is then that
-        of `physfn`, because Xen decides by the physical function.
-        If `absent` is True, the result is CERTAIN: there is no unit that could be missing. Else, if `dmar`
-        has units, the DMAR table decides. Else, if `ivrs` has units, the IVRS table decides.
-        If neither table has units (as on a PVH dom0), the boot snapshot decides. The result is AT_BOOT if the
-        snapshot has the function, or has a bridge with the function's bus below it. Else it is NONE.
+        If `absent` is True, the result is CERTAIN: there is no unit that could be missing. It is NONE for a
+        reverse bridge, which Xen does not know on VT-d. It is CERTAIN for a function that needs no unit
+        (`Requester.needs_unit`), but AT_BOOT if no table says whose units they are. Else, if `dmar` has
+        units, the DMAR table decides; else, if `ivrs` has units, the IVRS table; else, as on a PVH dom0, the
+        boot snapshot (`_by_snapshot`).
         """
-        at = physfn or function
+        vendor = self.vendor_in_use
         if self.absent:
             return Coverage.CERTAIN
+        if requester.role is Role.REVERSE_BRIDGE and vendor is Vendor.INTEL:
+            return Coverage.NONE
+        dmar = self.dmar if self.dmar is not None and self.dmar.units else None
+        ivrs = self.ivrs if self.ivrs is not None and self.ivrs.units else None
+        if not requester.needs_unit(vendor):
+            return Coverage.CERTAIN if dmar or ivrs else Coverage.AT_BOOT
+        if dmar is not None:
+            return self._by_dmar(requester.by_vtd, dmar)
+        if ivrs is not None:
+            return self._by_ivrs(requester.sbdf, ivrs)
+        return self._by_snapshot(requester, vendor)
+
+    @property
+    def vendor_in_use(self) -> Vendor:
+        """The vendor of the IOMMU: by the table that dom0 can read, else by the machine (`vendor`)."""
         if self.dmar is not None and self.dmar.units:
-            return self._by_dmar(at, self.dmar)
-        if self.ivrs is not None and self.ivrs.units:
-            return self._by_ivrs(at, self.ivrs)
+            return Vendor.INTEL
+        return Vendor.AMD if self.ivrs is not None and self.ivrs.units else self.vendor
+
+    def _by_snapshot(self, requester: Requester, vendor: Vendor) -> Coverage:
+        """Return AT_BOOT if the boot snapshot shows that a unit serves a function, else NONE or UNKNOWN.
+
+        It shows that for VT-d if it has the function that VT-d looks for, or a bridge with the function's bus
+        below it. For AMD-Vi it shows that if it has the function itself or function 0 of its device: IVRS
+        names functions, and says nothing about buses; so any other function is UNKNOWN.
+        """
+        functions = self.snapshot.functions
+        if vendor is Vendor.AMD:
+            at_boot = requester.sbdf in functions or requester.sbdf._replace(function=0) in functions
+            return Coverage.AT_BOOT if at_boot else Coverage.UNKNOWN
+        at = requester.by_vtd
         behind_bridge = any(
             bridge.segment == at.segment and secondary <= at.bus <= subordinate
             for bridge, (secondary, subordinate) in self.snapshot.bridges.items()
         )
-        return Coverage.AT_BOOT if at in self.snapshot.functions or behind_bridge else Coverage.NONE
+        return Coverage.AT_BOOT if at in functions or behind_bridge else Coverage.NONE
 
     def _by_dmar(self, at: Sbdf, dmar: Dmar) -> Coverage:
         """Return how sure the DMAR table makes it that a unit serves the function `at`.
@@ -145,15 +176,23 @@ class IommuScope:
 
     @staticmethod
     def _by_ivrs(at: Sbdf, ivrs: Ivrs) -> Coverage:
-        """Return CERTAIN if a unit of the IVRS table selects the routing id of `at`, else NONE."""
-        routing = at.bus << 8 | at.devfn
-        for unit in ivrs.units:
-            if unit.segment == at.segment and _within(routing, unit.selected):
+        """Return CERTAIN if a unit of the IVRS table selects the function `at`, else NONE.
+
+        A function that no unit selects has the unit of function 0 of its device. A virtual function counts by
+        its own address. Of the units, only those of the highest block type among 10h and 11h are used.
+        Source: Xen drivers/passthrough/amd/iommu_acpi.c (get_supported_ivhd_type), pci_amd_iommu.c
+                (find_iommu_for_device).
+        """
+        used = max((unit.kind for unit in ivrs.units if unit.kind in _USED), default=None)
+        units = [unit for unit in ivrs.units if unit.kind == used and unit.segment == at.segment]
+        for routing in (at.bus << 8 | at.devfn, at.bus << 8 | at.device << 3):
+            if any(_within(routing, unit.selected) for unit in units):
                 return Coverage.CERTAIN
         return Coverage.NONE
 
 
-_RANK = [Coverage.NONE, Coverage.AT_BOOT, Coverage.CERTAIN]
+_USED = (0x10, 0x11)  # block types of IVHD that Xen reads
+_RANK = [Coverage.NONE, Coverage.UNKNOWN, Coverage.AT_BOOT, Coverage.CERTAIN]
 
 
 def _within(routing: int, pairs: Sequence[tuple[int, int]]) -> bool:

@@ -13,7 +13,7 @@ from pcipt.host import files
 from pcipt.host.sysfs import SysfsReader
 from pcipt.host.tree import read_file, read_link
 from pcipt.pci import Sbdf
-from pcipt.pci.linux_facts import LinuxFacts
+from pcipt.pci.raw import LinuxFacts
 
 
 def read_facts(root: str, sbdfs: Iterable[Sbdf]) -> dict[Sbdf, LinuxFacts]:

@@ -10,9 +10,10 @@ import itertools
 from collections.abc import Collection, Iterable
 
 from pcipt.pci import Function, Machine, Sbdf
+from pcipt.pci.requester import is_extended
 from pcipt.remap.actions import Action, AddDevice, RemoveDevice
 from pcipt.remap.desired import NOWHERE, Followed
-from pcipt.remap.plan_moves import NO_MOVES, Moves, is_extended, parents_first, plan_moves
+from pcipt.remap.plan_moves import NO_MOVES, Moves, parents_first, plan_moves
 from pcipt.remap.view import XenView, ghosts, missing
 
 

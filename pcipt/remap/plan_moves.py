@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 
 from pcipt.pci import Function, Machine, Sbdf
+from pcipt.pci.requester import is_extended
 from pcipt.remap.actions import AddDevice, RemoveDevice
 from pcipt.remap.desired import NOWHERE, Followed, place_of
 from pcipt.remap.view import XenView
@@ -165,19 +166,6 @@ def parents_first(machine: Machine, wanted: Collection[Sbdf]) -> list[Sbdf]:
         return depth, function.physfn is not None, sbdf
 
     return sorted(wanted, key=rank)
-
-
-def is_extended(function: Function, machine: Machine, device: int) -> bool:
-    """Return True if dom0's kernel would set EXTFN: device number above 0, behind a port that forwards ARI.
-
-    `device` is the device number of the function's address. The port is the bridge directly above the
-    function. The answer is False for a virtual function, and if the bridge or its ARI bit is not known.
-    Source: linux drivers/xen/pci.c (pci_ari_enabled and PCI_SLOT != 0); PCIe 6.0 §7.5.3.15 bit 5.
-    """
-    if function.physfn is not None or device == 0:
-        return False
-    port = machine.parent_of(function)
-    return port is not None and port.express is not None and bool(port.express.ari_forwarding)
 
 
 def subtree(machine: Machine, top: Sbdf) -> Iterator[Function]:

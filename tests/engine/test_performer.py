@@ -7,7 +7,8 @@ import pytest
 
 from pcipt.daemon.settings import Settings
 from pcipt.engine import performer
-from pcipt.engine.performer import Performer, Rehearsal, Tools
+from pcipt.engine.calls import Tools
+from pcipt.engine.performer import Performer, Rehearsal
 from pcipt.engine.registers import Registers
 from pcipt.pci import Address, Frames, Gfn
 from pcipt.remap.actions import AddDevice, MapMmio, RemoveDevice, Result, RewriteBar, UnmapMmio

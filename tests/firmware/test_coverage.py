@@ -4,6 +4,7 @@ from pcipt.firmware.acpi.dmar import Dmar, RemappingUnit, Scope
 from pcipt.firmware.acpi.ivrs import Ivrs, Unit
 from pcipt.firmware.coverage import BootSnapshot, Coverage, IommuScope
 from pcipt.pci import Sbdf, parse_sbdf
+from pcipt.pci.requester import Requester, Role, Vendor
 
 PORT, DEEP = parse_sbdf("00:1c.0"), parse_sbdf("02:00.0")
 SNAPSHOT = BootSnapshot("boot", frozenset({PORT, DEEP, parse_sbdf("00:03.0")}), {PORT: (2, 10), DEEP: (3, 5)})
@@ -51,15 +52,71 @@ IOAPIC = Scope(3, 0, ((0x1E, 0),))
     ],
 )
 def test_coverage(scope, function, expected):
-    assert scope.covers(parse_sbdf(function)) is expected
+    assert scope.covers(Requester(parse_sbdf(function))) is expected
 
 
 def test_a_virtual_function_is_judged_by_its_physical_one():
     scope = IommuScope(SNAPSHOT, dmar(ENDPOINT))
-    assert scope.covers(parse_sbdf("00:03.5"), parse_sbdf("00:03.0")) is Coverage.CERTAIN
+    virtual = Requester(parse_sbdf("00:03.5"), parse_sbdf("00:03.0"))
+    assert scope.covers(virtual) is Coverage.CERTAIN
 
 
 def test_a_path_with_impossible_numbers_resolves_to_nothing():
     assert IommuScope(SNAPSHOT).resolve(0, Scope(1, 0, ((0x20, 0),))) is None
     assert IommuScope(SNAPSHOT).resolve(0, Scope(1, 0, ())) is None
     assert IommuScope(SNAPSHOT).resolve(0, DEEPER) == Sbdf(0, 2, 0, 0)
+
+
+def ivrs(*units):
+    return Ivrs(tuple(Unit(kind, 0, ((first, last),)) for kind, first, last in units), (), ())
+
+
+ONE = ivrs((0x10, 0x100, 0x100))  # 01:00.0 alone
+SEVERAL = ivrs((0x10, 0x300, 0x300), (0x11, 0x400, 0x400), (0x40, 0x500, 0x500))
+AMD_AT_BOOT = IommuScope(SNAPSHOT, vendor=Vendor.AMD)
+
+
+@pytest.mark.parametrize(
+    ("scope", "requester", "expected"),
+    [
+        # AMD-Vi: a virtual function counts by its own address
+        (IommuScope(SNAPSHOT, ivrs=ONE), Requester(Sbdf(0, 1, 0x10, 0), Sbdf(0, 1, 0, 0)), Coverage.NONE),
+        (IommuScope(SNAPSHOT, ivrs=ONE), Requester(Sbdf(0, 1, 0, 5), Sbdf(0, 2, 0, 0)), Coverage.CERTAIN),
+        (IommuScope(SNAPSHOT, ivrs=ONE), Requester(Sbdf(0, 1, 0, 1)), Coverage.CERTAIN),  # as function 0
+        (IommuScope(SNAPSHOT, ivrs=ONE), Requester(Sbdf(0, 1, 1, 0)), Coverage.NONE),
+        # only the highest type of 10h and 11h is read
+        (IommuScope(SNAPSHOT, ivrs=SEVERAL), Requester(Sbdf(0, 3, 0, 0)), Coverage.NONE),
+        (IommuScope(SNAPSHOT, ivrs=SEVERAL), Requester(Sbdf(0, 4, 0, 0)), Coverage.CERTAIN),
+        (IommuScope(SNAPSHOT, ivrs=SEVERAL), Requester(Sbdf(0, 5, 0, 0)), Coverage.NONE),
+        (IommuScope(SNAPSHOT, ivrs=ivrs((0x40, 0, 0xFFFF))), Requester(Sbdf(0, 5, 0, 0)), Coverage.NONE),
+        # host bridges and AMD's own functions need no unit; VT-d's bridges neither, AMD's do
+        (
+            IommuScope(SNAPSHOT, ivrs=ONE),
+            Requester(Sbdf(0, 0, 0, 0), role=Role.HOST_BRIDGE),
+            Coverage.CERTAIN,
+        ),
+        (IommuScope(SNAPSHOT, ivrs=ONE), Requester(Sbdf(0, 0, 0, 2), role=Role.IOMMU), Coverage.CERTAIN),
+        (IommuScope(SNAPSHOT, ivrs=ONE), Requester(Sbdf(0, 0, 1, 0), role=Role.BRIDGE), Coverage.NONE),
+        (
+            IommuScope(SNAPSHOT, dmar(ENDPOINT)),
+            Requester(Sbdf(0, 0, 1, 0), role=Role.BRIDGE),
+            Coverage.CERTAIN,
+        ),
+        (IommuScope(SNAPSHOT), Requester(Sbdf(0, 0x77, 1, 0), role=Role.BRIDGE), Coverage.AT_BOOT),
+        (
+            IommuScope(SNAPSHOT, dmar(include_all=True)),
+            Requester(Sbdf(0, 0, 1, 0), role=Role.REVERSE_BRIDGE),
+            Coverage.NONE,
+        ),
+        # VT-d looks for device 0 of the bus where ARI is in use
+        (IommuScope(SNAPSHOT, dmar(DEEPER)), Requester(Sbdf(0, 2, 3, 1), extended=True), Coverage.AT_BOOT),
+        (IommuScope(SNAPSHOT, dmar(DEEPER)), Requester(Sbdf(0, 2, 3, 1)), Coverage.NONE),
+        # a PVH dom0 on AMD: what was there at boot, or its function 0; a bridge's range says nothing
+        (AMD_AT_BOOT, Requester(Sbdf(0, 0, 3, 0)), Coverage.AT_BOOT),
+        (AMD_AT_BOOT, Requester(Sbdf(0, 0, 3, 5)), Coverage.AT_BOOT),
+        (AMD_AT_BOOT, Requester(Sbdf(0, 4, 0, 0)), Coverage.UNKNOWN),
+        (IommuScope(SNAPSHOT), Requester(Sbdf(0, 4, 0, 0)), Coverage.AT_BOOT),
+    ],
+)
+def test_coverage_by_vendor(scope, requester, expected):
+    assert scope.covers(requester) is expected

@@ -1,6 +1,6 @@
 from pcipt.host.function_facts import read_facts
 from pcipt.pci import parse_sbdf
-from pcipt.pci.linux_facts import LinuxFacts
+from pcipt.pci.raw import LinuxFacts
 from tests.trees import a_link, add
 
 NIC, VGA, OTHER = map(parse_sbdf, ("00:03.0", "00:02.0", "00:04.0"))

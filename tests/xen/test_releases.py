@@ -133,7 +133,7 @@ def test_interface_versions_are_known_for_each_branch():
 def test_the_document_has_the_table():
     script = runpy.run_path(str(ROOT / "scripts" / "releases.py"))
     document = (ROOT / "docs" / "xen-releases.md").read_text(encoding="utf-8")
-    assert script["table"]() in document, "run scripts/releases.py and put its table into docs/xen-releases.md"
+    assert script["table"]() in document, "put what scripts/releases.py prints into it"
 
 
 def numbers_compared(tree):

@@ -9,12 +9,18 @@ from pcipt.firmware.acpi.ivrs import SIGNATURE as IVRS
 from pcipt.firmware.acpi.ivrs import parse_ivrs
 from pcipt.firmware.acpi.table import parse_table
 from pcipt.firmware.coverage import BootSnapshot, IommuScope
+from pcipt.pci.requester import Vendor
 from pcipt.remap.view import XenView
 
 
-def coverage_at_boot(boot: BootSnapshot, tables: Iterable[bytes]) -> IommuScope:
-    """Return which functions IOMMU units cover, by a boot snapshot and the DMAR or IVRS among the tables."""
-    scope = IommuScope(boot)
+def coverage_at_boot(
+    boot: BootSnapshot, tables: Iterable[bytes], vendor: Vendor = Vendor.INTEL
+) -> IommuScope:
+    """Return which functions IOMMU units cover, by a boot snapshot and the DMAR or IVRS among the tables.
+
+    `vendor` is that of the machine (`vendor_of`); a table that dom0 can read decides before it.
+    """
+    scope = IommuScope(boot, vendor=vendor)
     for data in tables:
         table = parse_table(data)
         if table is None:

@@ -20,6 +20,7 @@ from pcipt.engine.views.xen_questions import Questions, ghost_candidates
 from pcipt.errors import UnsupportedError
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
 from pcipt.pci import Finding, Machine, Sbdf
+from pcipt.pci.requester import vendor_of
 from pcipt.remap.actions import Action, RestoreReserved, WithdrawReserved
 from pcipt.remap.desired import PCIBACK, Desired, Followed, desired_of, place_of
 from pcipt.remap.detour import Detour, plan_detour
@@ -138,7 +139,7 @@ class Views:
         made = self.memory.boot is None
         boot = self.memory.boot = self.memory.boot or snapshot_from_machine(self._host.boot_id, self.machine)
         if self._iommu is None:
-            self._iommu = coverage_at_boot(boot, self._host.acpi_tables())
+            self._iommu = coverage_at_boot(boot, self._host.acpi_tables(), vendor_of(self.machine))
         return made
 
     # Asking Xen.

@@ -124,7 +124,8 @@ def _memory(table: Table, at: int, kind: int) -> MemoryBlock:
 def _selected(data: bytes, start: int, end: int, findings: list[Finding]) -> tuple[tuple[int, int], ...]:
     """Return the routing ids that the device entries between the byte offsets `start` and `end` select.
 
-    Entry types are hexadecimal here. Type 1 selects all ids. Types 2, 42 and 46 select one id. Types 3, 43
+    Entry types are hexadecimal here. Type 1 is for all ids, but Xen does not know
+    it: it selects nothing. Types 2, 42 and 46 select one id. Types 3, 43
     and 47 begin a range, and the next entry must be its end, of type 4. Entries of other types select
     nothing.
     Shape:  inclusive pairs (first, last), in table order. A range is left out if its start or its end is
@@ -138,7 +139,7 @@ def _selected(data: bytes, start: int, end: int, findings: list[Finding]) -> tup
             findings.append(_wrong(begin[0], f"the range from {begin[1]:#06x} on has no end{_REFUSED}"))
             begin = None
         if kind == _ALL:
-            found.append((0, 0xFFFF))
+            findings.append(_wrong(at, f"an entry selects all functions (type 1){_REFUSED}"))
         elif kind in _SINGLE:
             found.append((routing, routing))
         elif kind in _STARTS:

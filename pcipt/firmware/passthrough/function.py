@@ -11,6 +11,7 @@ from pcipt.firmware.coverage import Coverage
 from pcipt.firmware.passthrough.index import belongs_to_machine
 from pcipt.firmware.passthrough.verdict import Evidence, Reason, Rule, Said, Unknown, Verdict, names
 from pcipt.pci import Function, HeaderType
+from pcipt.pci.requester import requester_of
 
 _RESCAN = "let Linux rescan it (pcipt show tells what is wrong)"
 
@@ -161,7 +162,10 @@ def iommu(function: Function, evidence: Evidence) -> Said:
     elif evidence.iommu.absent:
         text = "the firmware describes no IOMMU: without one a guest could reach all memory"
         yield Reason("no-iommu", Verdict.REFUSE, text, "switch VT-d or AMD-Vi on in the firmware's setup")
-    elif function.sbdf.fits_xen and evidence.iommu.covers(function.sbdf, function.physfn) is Coverage.NONE:
+    elif (
+        function.sbdf.fits_xen
+        and evidence.iommu.covers(requester_of(function, evidence.machine)) is Coverage.NONE
+    ):
         text = "no IOMMU unit stands before it: assigning it fails with ENODEV"
         yield Reason("iommu-uncovered", Verdict.REFUSE, text, "use another slot, or newer firmware")
 

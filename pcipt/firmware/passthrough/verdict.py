@@ -15,7 +15,7 @@ from pcipt.firmware.memory_map import MemoryEntry
 from pcipt.firmware.passthrough.index import Index, index_machine
 from pcipt.firmware.regions.regions import Regions
 from pcipt.pci import Finding, Function, Machine, Range, Sbdf
-from pcipt.pci.linux_facts import LinuxFacts
+from pcipt.pci.raw import LinuxFacts
 
 NO_FACTS = LinuxFacts()
 

@@ -3,8 +3,11 @@
 A rule returns the reason for a refusal, in words for the user, or None if it does not object.
 """
 
+import attrs
+
 from pcipt.firmware.coverage import Coverage
 from pcipt.pci import BarKind, Function, HeaderType, Sbdf
+from pcipt.pci.requester import Requester, requester_of
 from pcipt.remap.actions import Action, AddDevice, RemoveDevice
 from pcipt.remap.guard.facts import Facts, Rule
 from pcipt.remap.plan_moves import subtree, top_of_move
@@ -94,13 +97,27 @@ def _io_vf_bar(action: AddDevice, facts: Facts) -> str | None:
 
 def _coverage(action: AddDevice, facts: Facts) -> Coverage:
     """Return how certain it is that an IOMMU unit covers the function at the action's address."""
-    return facts.iommu.covers(action.sbdf, action.physfn)
+    function = _subject(action, facts)
+    if function is None:
+        return facts.iommu.covers(Requester(action.sbdf, action.physfn, action.extended))
+    return facts.iommu.covers(
+        attrs.evolve(requester_of(function, facts.machine, action.sbdf), physfn=action.physfn)
+    )
 
 
 def _covered(action: AddDevice, facts: Facts) -> str | None:
-    """Refuse to add a function that no IOMMU unit covers (`Coverage.NONE`)."""
-    if _coverage(action, facts) is not Coverage.NONE:
+    """Refuse to add a function if it is not shown that an IOMMU unit covers it.
+
+    An orphan is not refused: it is what a failed add leaves, and another failure changes nothing.
+    """
+    coverage = _coverage(action, facts)
+    if coverage not in (Coverage.NONE, Coverage.UNKNOWN) or action.sbdf in facts.xen.orphans:
         return None
+    if coverage is Coverage.UNKNOWN:
+        return (
+            "it was not there at boot, and a PVH dom0 cannot read which functions AMD's IOMMU units serve "
+            "(IVRS): the add may fail and leave an orphan; reboot with the function in place"
+        )
     why = f"no IOMMU unit covered bus {action.sbdf.bus:02x} at boot: the add would fail and leave an orphan; "
     if action.moved_from is not None:
         return why + f"give it back its bus {action.moved_from.bus:02x}, or reboot"
@@ -179,16 +196,18 @@ def _moving(action: AddDevice | RemoveDevice, facts: Facts) -> Sbdf | None:
 
 
 def _in_dom0(action: RemoveDevice, facts: Facts) -> str | None:
-    """Refuse to remove a function unless Xen lists it as dom0's.
+    """Refuse to remove a function unless Xen lists it as dom0's, or as an orphan that it can remove.
 
-    Xen removes a function without asking who owns it; to remove an orphan panics Xen before 4.19. Any removal
-    is refused if Xen does not tell the owners of all functions that it lists (`XenView.custody_told`).
+    Xen removes a function without asking who owns it; some versions panic at an orphan
+    (`ORPHAN_REMOVAL_PANICS`). Any removal is refused if Xen does not tell the owners of all functions that it
+    lists (`XenView.custody_told`).
     """
     if action.sbdf not in facts.xen.known:
         return "Xen does not know it"
     if action.sbdf in facts.xen.orphans:
-        panics = ": removing it would panic this Xen" if ORPHAN_REMOVAL_PANICS.of(facts.version) else ""
-        return f"Xen lists it without an owner (orphan){panics}"
+        if ORPHAN_REMOVAL_PANICS.of(facts.version):
+            return "Xen lists it without an owner (orphan): removing it would panic this Xen"
+        return None
     if action.sbdf in facts.xen.elsewhere:
         return f"it belongs to {facts.xen.elsewhere[action.sbdf]}"
     if action.sbdf in facts.xen.quarantined:

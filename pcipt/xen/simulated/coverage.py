@@ -1,16 +1,18 @@
 """Model which functions an IOMMU unit serves, as Xen decided it at boot from the firmware's tables.
 
-Source: Xen xen/drivers/passthrough/vtd/dmar.c, acpi_find_matched_drhd_unit: listed functions, buses below
-        listed bridges with the numbers they had at boot, and units that take all of a segment
-        (INCLUDE_PCI_ALL).
+Source: Xen drivers/passthrough/vtd/dmar.c (acpi_find_matched_drhd_unit): listed functions, buses below listed
+        bridges with the numbers they had at boot, and units that take all of a segment (INCLUDE_PCI_ALL);
+        amd/pci_amd_iommu.c (find_iommu_for_device, amd_iommu_add_device): listed functions, and those whose
+        function 0 is listed.
 """
 
 from collections.abc import Container, Iterable
+from errno import EINVAL, ENODEV
 
 import attrs
 
-from pcipt.pci import Sbdf, sbdf_from_devfn
-from pcipt.xen.interface import DeviceFlags
+from pcipt.pci import Sbdf
+from pcipt.pci.requester import Requester, Role, Vendor
 
 
 @attrs.frozen
@@ -18,12 +20,29 @@ class Coverage:
     """The functions that IOMMU units serve.
 
     They are the listed `functions`, all functions on the listed `buses` (segment, bus), and all functions of
-    the listed `segments`.
+    the listed `segments`. With AMD-Vi, `buses` and `segments` stand for entries of IVRS that list all their
+    functions.
     """
 
     functions: frozenset[Sbdf] = frozenset()
     buses: frozenset[tuple[int, int]] = frozenset()
     segments: Container[int] = ()
+    vendor: Vendor = Vendor.INTEL
+
+    def answer(self, requester: Requester) -> int:
+        """Return what adding a function to the IOMMU gives: 0, -ENODEV or -EINVAL.
+
+        -EINVAL: a bridge of a kind that VT-d does not know.
+        """
+        intel = self.vendor is Vendor.INTEL
+        if intel and requester.role is Role.REVERSE_BRIDGE:
+            return -EINVAL
+        if not requester.needs_unit(self.vendor):
+            return 0
+        if intel:
+            return 0 if self.covers(requester.by_vtd) else -ENODEV
+        first = requester.sbdf._replace(function=0)
+        return 0 if self.covers(requester.sbdf) or self.covers(first) else -ENODEV
 
     def covers(self, function: Sbdf) -> bool:
         """Return True if an IOMMU unit serves the function."""
@@ -44,16 +63,3 @@ def coverage_from_boot(functions: Iterable[Sbdf]) -> Coverage:
     buses in the same way.
     """
     return Coverage(buses=frozenset((f.segment, f.bus) for f in functions))
-
-
-def requester(function: Sbdf, flags: DeviceFlags, *, physfn_extended: bool) -> Sbdf:
-    """Return the function whose address Xen looks for in the device scopes when it adds `function`.
-
-    For a virtual function (`flags.physfn` is given) it is the physical function, or devfn 0 on the physical
-    function's bus if the physical function is an ARI function (`physfn_extended`). For an ARI function
-    (`flags.extended`) it is devfn 0 on its own bus. For any other function it is the function itself.
-    """
-    if flags.physfn is not None:
-        physfn = flags.physfn
-        return sbdf_from_devfn(function.segment, physfn.bus, 0 if physfn_extended else physfn.devfn)
-    return sbdf_from_devfn(function.segment, function.bus, 0) if flags.extended else function

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import attrs
 
 from pcipt.pci import HeaderType, Range, RawFunction, Sbdf, decode_function, sbdf_from_devfn
+from pcipt.pci.requester import role_of
 from pcipt.pci.structures import Msix
 from pcipt.xen.interface import DeviceFlags
 from pcipt.xen.simulated.model import Presence
@@ -88,10 +89,11 @@ class BusHardware:
         slot = self.slot(function)
         if slot is None or not slot.registers.answers:
             return None
+        role = role_of(slot.registers.read(0x08, 4) >> 8, slot.registers.port_type)
         if slot.physfn is None:
-            return Presence(slot.registers.decodes_memory)
+            return Presence(slot.registers.decodes_memory, role=role)
         physfn = sbdf_from_devfn(function.segment, function.bus, slot.physfn.devfn)
-        return Presence(slot.registers.decodes_memory, DeviceFlags(physfn=physfn))
+        return Presence(slot.registers.decodes_memory, DeviceFlags(physfn=physfn), role=role)
 
     def has_bus(self, segment: int, bus: int) -> bool:
         """Return True if the bus can be reached: it is a root bus, or a bridge's bus numbers lead to it."""

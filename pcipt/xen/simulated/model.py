@@ -1,11 +1,10 @@
 """Model Xen's list of PCI devices: what add and remove do to it, for each release of Xen.
 
 Results are 0 or -errno, as Xen returns them. A call that would panic a real Xen raises `Catastrophe`. Not
-modelled: bridges, which need no unit on VT-d and so are never orphans (functions that Xen has without an
-owner); VF BARs in I/O space; phantom functions. vPCI and reserved memory are models of their own; this model
-tells them which functions are added and removed.
+modelled: VF BARs in I/O space; phantom functions; the contexts of conventional bridges. vPCI and reserved
+memory are models of their own; this model tells them which functions are added and removed.
 Source: Xen xen/drivers/passthrough/pci.c (pci_add_device, pci_remove_device, alloc_pdev), vtd/iommu.c
-        (domain_context_mapping), xen/drivers/vpci/header.c (init_bars, vpci_process_pending), 4.17 to 4.20.
+        (domain_context_mapping), xen/drivers/vpci/header.c (init_bars, vpci_process_pending), 4.17 to 4.22.
 """
 
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from typing import Protocol
 import attrs
 
 from pcipt.pci import Sbdf
+from pcipt.pci.requester import Requester, Role
 from pcipt.xen.interface import DeviceFlags, Dom0Kind, Owner, OwnerKind
 from pcipt.xen.releases import (
     ORPHAN_REMOVAL_PANICS,
@@ -24,7 +24,7 @@ from pcipt.xen.releases import (
     VF_WITHOUT_PF_REFUSED,
     Version,
 )
-from pcipt.xen.simulated.coverage import Coverage, requester
+from pcipt.xen.simulated.coverage import Coverage
 
 DOM0 = Owner(OwnerKind.DOMAIN, 0)
 NOBODY = Owner(OwnerKind.NOBODY)
@@ -43,12 +43,14 @@ class Catastrophe(BaseException):  # no `except Exception` may catch it
 class Presence:
     """What Xen sees of a function that answers on the bus.
 
-    `flags` and `node` (its NUMA node, None if unknown) are those that dom0's kernel would announce.
+    `flags` and `node` (its NUMA node, None if unknown) are those that dom0's kernel would announce. `role` is
+    what Xen takes the function for.
     """
 
     decodes_memory: bool = False
     flags: DeviceFlags = NO_FLAGS
     node: int | None = None
+    role: Role = Role.ENDPOINT
 
 
 class Hardware(Protocol):
@@ -250,14 +252,15 @@ class DeviceList:
     def _context(self, function: Sbdf, device: Device) -> int:
         """Add the function to the IOMMU. Return 0 or -errno.
 
-        Return 0 if the IOMMU is off, -EINVAL if the function did not answer when its record was made, and
-        -ENODEV if no IOMMU unit serves it.
+        Return 0 if the IOMMU is off, -EINVAL if the function did not answer when its record was made or if
+        VT-d does not know such a bridge, and -ENODEV if no IOMMU unit serves it.
         """
         if self.iommu is None:
             return 0
         if not device.recognised:
             return -EINVAL
         physfn = self.devices.get(device.flags.physfn) if device.flags.physfn is not None else None
-        extended = physfn is not None and physfn.flags.extended
-        source = requester(function, device.flags, physfn_extended=extended)
-        return 0 if self.iommu.covers(source) else -ENODEV
+        extended = physfn.flags.extended if physfn is not None else device.flags.extended
+        seen = self._hardware.presence(function)
+        role = seen.role if seen is not None else Role.ENDPOINT
+        return self.iommu.answer(Requester(function, device.flags.physfn, extended, role))

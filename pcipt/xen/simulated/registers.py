@@ -40,7 +40,8 @@ class Registers:
 
     `sizes` are the sizes in bytes of the memory BARs by index, `vf_sizes` those of the BARs of one virtual
     function. `sriov_at` is the byte offset of the SR-IOV capability; None if there is none. `resizable` are
-    the byte offsets of the Resizable BAR Control registers.
+    the byte offsets of the Resizable BAR Control registers. `port_type` is that of PCI Express, None without
+    its structure.
     """
 
     data: bytearray
@@ -51,6 +52,7 @@ class Registers:
     msix: Msix | None
     sriov_at: int | None
     resizable: Sequence[int] = ()
+    port_type: int | None = None
 
     def read(self, offset: int, size: int) -> int:
         """Return the little-endian number of `size` bytes at `offset`.
@@ -204,9 +206,10 @@ def registers_from_function(raw: RawFunction, seen: Function) -> Registers:
         if msix is not None:
             _allow(writable, msix.offset, ((_MSIX_CONTROL, 2, _MSIX_BITS),))
     resizable = _resizable(seen, data, sizes)
+    port = seen.express.port_type if seen.express is not None else None
     for control in resizable:
         _allow(writable, control, ((0, 4, _REBAR_SIZE),))
-    return Registers(data, writable, seen.header, sizes, vf_sizes, seen.msix, at, resizable)
+    return Registers(data, writable, seen.header, sizes, vf_sizes, seen.msix, at, resizable, port)
 
 
 def _resizable(seen: Function, data: bytearray, sizes: Mapping[int, int]) -> list[int]:

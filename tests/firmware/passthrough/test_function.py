@@ -5,7 +5,7 @@ from pcipt.firmware.acpi.dmar import Dmar, RemappingUnit
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
 from pcipt.firmware.passthrough import function as rules
 from pcipt.pci import Finding, RawFunction, parse_sbdf
-from pcipt.pci.linux_facts import LinuxFacts
+from pcipt.pci.raw import LinuxFacts
 from tests.firmware.passthrough_cases import ENDPOINT, evidence_of, express, said_by, text_of
 from tests.machines import bridge, function
 

@@ -3,7 +3,7 @@ import pytest
 
 from pcipt.firmware.passthrough import isolation as rules
 from pcipt.pci import parse_sbdf
-from pcipt.pci.linux_facts import LinuxFacts
+from pcipt.pci.raw import LinuxFacts
 from tests.firmware.passthrough_cases import (
     DOWNSTREAM,
     ENDPOINT,

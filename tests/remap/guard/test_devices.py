@@ -6,6 +6,7 @@ import pytest
 from pcipt.firmware.acpi.dmar import Dmar, RemappingUnit
 from pcipt.firmware.coverage import BootSnapshot, IommuScope
 from pcipt.pci import parse_sbdf
+from pcipt.pci.requester import Vendor
 from pcipt.remap.actions import AddDevice, Refusal, RemoveDevice
 from pcipt.remap.guard.devices import DEVICE_RULES
 from pcipt.remap.guard.facts import Facts, Precaution
@@ -201,11 +202,34 @@ def test_a_function_without_config_is_refused():
     assert "cannot be read" in verdict.why
 
 
-@pytest.mark.parametrize(("version", "panics"), [((4, 17), True), ((4, 19), False), ((4, 21), False)])
-def test_an_orphans_removal_is_refused_on_every_xen(version, panics):
+@pytest.mark.parametrize(
+    ("version", "panics"), [((4, 17), True), ((4, 18), True), ((4, 19, 0), False), ((4, 21), False)]
+)
+def test_an_orphan_is_removed_where_that_is_safe(version, panics):
     verdict = check_action(RemoveDevice(S(GONE), ""), facts(known=[GONE], orphans=[GONE], version=version))
+    assert isinstance(verdict, Refusal) if panics else verdict is Precaution.NONE
+    if isinstance(verdict, Refusal):
+        assert "panic" in verdict.why
+
+
+@pytest.mark.parametrize(
+    ("version", "precaution"), [((4, 17), Precaution.DECODE_OFF), ((4, 20), Precaution.NONE)]
+)
+def test_an_orphan_is_announced_again_whether_or_not_a_unit_covers_it(version, precaution):
+    far = function("09:00.0", command=2)
+    situation = attrs.evolve(
+        facts(far, known=["09:00.0"], orphans=["09:00.0"], version=version), iommu=facts(nic()).iommu
+    )
+    assert check_action(AddDevice(S("09:00.0"), ""), situation) is precaution
+
+
+def test_what_amds_table_may_not_name_is_not_added():
+    unknown = attrs.evolve(facts(nic()).iommu, vendor=Vendor.AMD)
+    situation = attrs.evolve(facts(function("01:05.0", parent="00:1c.0")), iommu=unknown)
+    verdict = check_action(AddDevice(S("01:05.0"), ""), situation)
     assert isinstance(verdict, Refusal)
-    assert ("panic" in verdict.why) is panics
+    assert (verdict.rule, "IVRS" in verdict.why) == ("iommu-coverage", True)
+    assert check_action(add(), attrs.evolve(facts(nic()), iommu=unknown)) is Precaution.NONE
 
 
 @pytest.mark.parametrize("action", [add(), FOLLOW, LET_GO, RemoveDevice(S(GONE), "")])

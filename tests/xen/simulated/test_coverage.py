@@ -1,8 +1,10 @@
+from errno import EINVAL, ENODEV
+
 import pytest
 
 from pcipt.pci import parse_sbdf
-from pcipt.xen.interface import DeviceFlags
-from pcipt.xen.simulated.coverage import EVERYTHING, Coverage, coverage_from_boot, requester
+from pcipt.pci.requester import Requester, Role, Vendor
+from pcipt.xen.simulated.coverage import EVERYTHING, Coverage, coverage_from_boot
 
 SOME = Coverage(
     functions=frozenset({parse_sbdf("0000:00:02.0")}),
@@ -33,16 +35,25 @@ def test_coverage_from_boot_is_by_bus():
     assert not coverage.covers(parse_sbdf("0000:03:00.0"))
 
 
-# function, flags, whether the physical function is an ARI one, whose place counts
-REQUESTERS = [
-    ("0000:03:01.2", DeviceFlags(), False, "0000:03:01.2"),  # its own
-    ("0000:03:01.2", DeviceFlags(extended=True), False, "0000:03:00.0"),  # ARI: function 0 of the bus
-    ("0000:04:01.2", DeviceFlags(physfn=parse_sbdf("0000:03:00.1")), False, "0000:03:00.1"),  # VF: the PF's
-    ("0000:04:01.2", DeviceFlags(physfn=parse_sbdf("0000:03:02.1")), True, "0000:03:00.0"),  # VF of an ARI PF
-    ("0000:04:01.2", DeviceFlags(True, parse_sbdf("0000:03:00.1")), False, "0000:03:00.1"),  # VF before ARI
+A, B = parse_sbdf("0000:03:00.0"), parse_sbdf("0000:03:00.5")
+VF = Requester(parse_sbdf("0000:03:10.0"), physfn=A)
+ARI = Requester(parse_sbdf("0000:03:01.2"), extended=True)
+LISTED = frozenset({A})
+
+#  what is added, VT-d's answer, AMD-Vi's answer where the table lists 03:00.0 only
+ANSWERS = [
+    (Requester(A), 0, 0),
+    (Requester(B), -ENODEV, 0),  # AMD: as function 0
+    (VF, 0, -ENODEV),  # VT-d: as its physical function, AMD: by its own address
+    (ARI, 0, -ENODEV),  # VT-d: as device 0 of the bus
+    (Requester(parse_sbdf("0000:04:00.0"), role=Role.BRIDGE), 0, -ENODEV),
+    (Requester(parse_sbdf("0000:00:00.0"), role=Role.HOST_BRIDGE), 0, 0),
+    (Requester(parse_sbdf("0000:00:00.2"), role=Role.IOMMU), -ENODEV, 0),
+    (Requester(A, role=Role.REVERSE_BRIDGE), -EINVAL, 0),
 ]
 
 
-@pytest.mark.parametrize(("function", "flags", "extended", "expected"), REQUESTERS)
-def test_requester(function, flags, extended, expected):
-    assert str(requester(parse_sbdf(function), flags, physfn_extended=extended)) == expected
+@pytest.mark.parametrize(("added", "intel", "amd"), ANSWERS)
+def test_answers(added, intel, amd):
+    assert Coverage(functions=LISTED).answer(added) == intel
+    assert Coverage(functions=LISTED, vendor=Vendor.AMD).answer(added) == amd

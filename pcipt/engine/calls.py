@@ -1,0 +1,130 @@
+"""How each kind of action is called: the hypercalls and register writes, and what shows that they worked."""
+
+from collections.abc import Callable, Mapping
+from errno import EINVAL
+from typing import Any
+
+import attrs
+
+from pcipt.engine.interfaces import Policy, Store
+from pcipt.engine.registers import Registers
+from pcipt.engine.views.views import Views
+from pcipt.errors import HypervisorError, UnsupportedError
+from pcipt.remap.actions import (
+    Action,
+    AddDevice,
+    MapMmio,
+    RemoveDevice,
+    RestoreReserved,
+    RewriteBar,
+    UnmapMmio,
+    WithdrawReserved,
+)
+from pcipt.remap.guard.facts import Precaution
+from pcipt.xen.interface import DeviceFlags, Hypervisor
+from pcipt.xen.releases import ORPHAN_REMOVAL_PANICS
+
+
+@attrs.frozen
+class Tools:
+    """What a performer writes to: Xen, registers of the hardware, the store; and the policy that it obeys."""
+
+    xen: Hypervisor
+    registers: Registers
+    store: Store
+    policy: Policy
+
+
+def _add(tools: Tools, views: Views, action: AddDevice, precaution: Precaution) -> str:
+    """Tell Xen of a function; return a remark if its old record had to go first, else "".
+
+    Raises: PciptError on failure, or if Xen does not list it now.
+    """
+    remark = ""
+
+    def call() -> None:
+        nonlocal remark
+        flags = DeviceFlags(action.extended, action.physfn)
+        try:
+            tools.xen.add_device(action.sbdf, flags)
+        except HypervisorError as error:
+            if error.errno != EINVAL or not _has_stale_record(tools, views, action):
+                raise
+            remark = _remove(tools, views, RemoveDevice(action.sbdf, action.reason), precaution)
+            tools.xen.add_device(action.sbdf, flags)
+
+    decode_off = precaution is Precaution.DECODE_OFF
+    if action.moved_from is not None:
+        detour = views.detour(action.moved_from)
+        tools.registers.add_by_detour(action.moved_from, detour, call, decode_off=decode_off)
+    elif decode_off:
+        with tools.registers.memory_decode_off(action.sbdf):
+            call()
+    else:
+        call()
+    if not tools.xen.known([action.sbdf])[0]:
+        raise UnsupportedError("add-device", "Xen reported success, but does not list it")
+    return remark
+
+
+def _has_stale_record(tools: Tools, views: Views, action: AddDevice) -> bool:
+    """Return True if Xen has the function as an orphan, and can remove it.
+
+    Xen sees what a function is only when it makes its record. If nothing answered then, each later add fails.
+    Source: Xen drivers/passthrough/pci.c (alloc_pdev, pdev_type).
+    """
+    return action.sbdf in views.view.orphans and not ORPHAN_REMOVAL_PANICS.of(tools.xen.identity.version)
+
+
+def _remove(tools: Tools, _views: Views, action: RemoveDevice, _precaution: Precaution) -> str:
+    """Make Xen forget a function; return a remark if it was an orphan, else "".
+
+    Xen removes an orphan and reports EINVAL all the same.
+    Raises: PciptError if Xen refuses, or still lists it.
+    """
+    try:
+        tools.xen.remove_device(action.sbdf)
+    except HypervisorError as error:
+        if error.errno != EINVAL or tools.xen.known([action.sbdf])[0]:
+            raise
+        return "Xen had it without an owner"
+    if tools.xen.known([action.sbdf])[0]:
+        raise UnsupportedError("remove-device", "Xen reported success, but still lists it")
+    return ""
+
+
+def _map(tools: Tools, _views: Views, action: MapMmio | RestoreReserved, _precaution: Precaution) -> str:
+    """Map the pages of an action 1:1 into dom0; return "". Raises: PciptError if Xen refuses."""
+    tools.xen.map_mmio(action.frames)
+    return ""
+
+
+def _unmap(tools: Tools, _views: Views, action: UnmapMmio | WithdrawReserved, _precaution: Precaution) -> str:
+    """Unmap the pages of an action; return a remark if some of them were not mapped, else "".
+
+    Raises: PciptError if Xen refuses for another reason.
+    """
+    try:
+        tools.xen.unmap_mmio(action.frames)
+    except HypervisorError as error:
+        if error.errno != EINVAL:
+            raise
+        return "some of it was not mapped any more"
+    return ""
+
+
+def _rewrite(tools: Tools, _views: Views, action: RewriteBar, _precaution: Precaution) -> str:
+    """Repeat a BAR write that vPCI ignored; return "". Raises: PciptError as `Registers.rewrite_bar`."""
+    tools.registers.rewrite_bar(action.sbdf, action.bar, action.address)
+    return ""
+
+
+PERFORM: Mapping[type[Action], Callable[[Tools, Views, Any, Precaution], str]] = {
+    AddDevice: _add,
+    RemoveDevice: _remove,
+    MapMmio: _map,
+    UnmapMmio: _unmap,
+    RewriteBar: _rewrite,
+    WithdrawReserved: _unmap,
+    RestoreReserved: _map,
+}
