@@ -242,7 +242,10 @@ def scratch(count: int) -> tuple[float, float]:
     decoded = decode_machine(machine(count))
     start, used = time.perf_counter(), time.process_time()
     announced = plan_announcements(decoded, XenView())
-    desired = [desired_of(f, decoded.functions, XenView(), pvh=True) for f in decoded.functions.values()]
+    desired = [
+        desired_of(f, decoded.functions, XenView(), pvh=True, version=PVH.version)
+        for f in decoded.functions.values()
+    ]
     planned = plan_mappings(desired, MappedPages()).actions
     taken = time.perf_counter() - start, time.process_time() - used
     assert len(announced) == count

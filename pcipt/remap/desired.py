@@ -19,6 +19,7 @@ from pcipt.pci.structures import Place
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.intervals import without
 from pcipt.remap.view import XenView
+from pcipt.xen.releases import FAULTY_CAPABILITY_HIDDEN, MSIX_CHECKED, Version
 
 Followed = Mapping[Sbdf, tuple[Sbdf, ...]]  # by Linux's address: other addresses of it in Xen's list
 NOWHERE: Followed = MappingProxyType({})
@@ -86,10 +87,11 @@ def place_of(function: Function) -> str:
     return str(function.path or function.sbdf)
 
 
-def untrapped_reason(function: Function, xen: XenView, *, pvh: bool) -> str | None:
+def untrapped_reason(function: Function, xen: XenView, *, pvh: bool, version: Version) -> str | None:
     """Return why vPCI does not handle a function, or None if vPCI handles it and maps its BARs itself.
 
-    On a PV dom0 (`pvh` is False) there is always a reason.
+    On a PV dom0 (`pvh` is False) there is always a reason. `version` is that of Xen: some versions have no
+    vPCI for a function of dom0 whose MSI-X structure is faulty (`refuses_msix`).
     """
     if not pvh:
         return "a PV dom0 has no 1:1 map"
@@ -101,7 +103,45 @@ def untrapped_reason(function: Function, xen: XenView, *, pvh: bool) -> str | No
         return "its segment has more bits than Xen knows"
     if function.sbdf in xen.orphans:
         return "Xen lists it without an owner"
-    return None if xen.in_dom0(function.sbdf) else "Xen does not handle it for dom0"
+    if not xen.in_dom0(function.sbdf):
+        return "Xen does not handle it for dom0"
+    if has_no_vpci(function, version):
+        return "this Xen has no vPCI for it, because its MSI-X table lies in no BAR"
+    return None
+
+
+def refuses_msix(version: Version) -> bool:
+    """Return True if a version of Xen fails the set-up of vPCI for a function with a faulty MSI-X structure.
+
+    Other versions do not look, or hide the structure.
+    """
+    return MSIX_CHECKED.of(version) and not FAULTY_CAPABILITY_HIDDEN.of(version)
+
+
+def has_no_vpci(function: Function, version: Version) -> bool:
+    """Return True if this Xen has no vPCI for a function of dom0, because its MSI-X structure is faulty."""
+    return refuses_msix(version) and has_faulty_msix(function)
+
+
+def has_faulty_msix(function: Function) -> bool:
+    """Return True if an MSI-X table or pending bit array lies in no memory BAR, or beyond the end of its BAR.
+
+    A virtual function has no BARs of its own, so it is faulty if it has MSI-X. The result is False if the
+    size of the BAR is not known.
+    Source: Xen drivers/vpci/msix.c (init_msix).
+    """
+    if function.msix is None:
+        return False
+    bars = {bar.index: bar for bar in function.bars if bar.kind not in (BarKind.IO, BarKind.ROM)}
+    return function.physfn is not None or any(
+        place.bar not in bars or _is_beyond(place, bars[place.bar].size)
+        for place in (function.msix.table, function.msix.pba)
+    )
+
+
+def _is_beyond(place: Place, size: int | None) -> bool:
+    """Return True if an MSI-X structure ends beyond a BAR of `size` bytes; False if the size is not known."""
+    return size is not None and place.offset + place.size > size
 
 
 def desired_of(
@@ -110,6 +150,7 @@ def desired_of(
     xen: XenView,
     *,
     pvh: bool,
+    version: Version,
     protected: Protected | None = None,
     followed: Followed = NOWHERE,
     outside_window: Collection[int] = (),
@@ -117,14 +158,15 @@ def desired_of(
     """Return the pages that one function needs now, or the reason why they cannot be known (`hold_reason`).
 
     If `function` is virtual and `functions` does not have its physical function, `hold_reason` is set.
-    `followed` are the addresses at which pcipt told Xen of renumbered functions. `protected` (RAM and pages
-    that Xen does not give to dom0) matters only for a function that vPCI handles: if a BAR overlaps such a
-    page, no page of the BAR is desired, because vPCI does not map the BAR. `outside_window` are the BARs that
-    `Desired.outside_window` had at the last plan. If vPCI handles the function and such a BAR now decodes at
-    an address where vPCI maps BARs, the BAR is `unsure`, and pcipt maps it.
+    `version` is that of Xen. `followed` are the addresses at which pcipt told Xen of renumbered functions.
+    `protected` (RAM and pages that Xen does not give to dom0) matters only for a function that vPCI handles:
+    if a BAR overlaps such a page, no page of the BAR is desired, because vPCI does not map the BAR.
+    `outside_window` are the BARs that `Desired.outside_window` had at the last plan. If vPCI handles the
+    function and such a BAR now decodes at an address where vPCI maps BARs, the BAR is `unsure`, and pcipt
+    maps it.
     Source: xen/drivers/vpci/header.c (modify_bars).
     """
-    place, untrapped = place_of(function), untrapped_reason(function, xen, pvh=pvh)
+    place, untrapped = place_of(function), untrapped_reason(function, xen, pvh=pvh, version=version)
     physfn = functions.get(function.physfn) if function.physfn is not None else None
     hold_reason = _doubt(function, physfn, xen)
     if hold_reason is not None:
@@ -147,7 +189,7 @@ def desired_of(
         if span is None:
             continue
         if holes is None:
-            holes = trapped_frames(function, xen, pvh=pvh, followed=followed)
+            holes = trapped_frames(function, xen, pvh=pvh, version=version, followed=followed)
         pages: tuple[Frames, ...] = (frames_from_range(span),)
         if holes:
             pages = without(pages, holes)
@@ -176,14 +218,16 @@ def gone(place: str, sbdf: Sbdf) -> Desired:
 
 
 def trapped_frames(
-    function: Function, xen: XenView, *, pvh: bool, followed: Followed = NOWHERE
+    function: Function, xen: XenView, *, pvh: bool, version: Version, followed: Followed = NOWHERE
 ) -> tuple[Frames, ...]:
     """Return the pages of a function that vPCI must trap: the pages of its MSI-X table and pending bit array.
 
-    The result is empty on a PV dom0, and if Xen does not list the function as dom0's (`is_trapped`). A
-    virtual function can have MSI-X structures, too.
+    The result is empty on a PV dom0, if Xen does not list the function as dom0's (`is_trapped`), and if this
+    Xen has no vPCI for it. A virtual function can have MSI-X structures, too.
     """
-    return tuple(msix_frames(function)) if pvh and is_trapped(function.sbdf, xen, followed) else ()
+    if not pvh or not is_trapped(function.sbdf, xen, followed):
+        return ()
+    return () if has_no_vpci(function, version) else tuple(msix_frames(function))
 
 
 def is_trapped(sbdf: Sbdf, xen: XenView, followed: Followed) -> bool:

@@ -10,6 +10,9 @@ from pcipt.remap.guard.protected import protected_ranges
 from tests.machines import bridge, function
 from tests.remap.devices import S, device, known, port, with_vfs
 from tests.remap.devices import gone as without_answer
+from tests.xen.versions import version_of
+
+PVH = {"pvh": True, "version": version_of(4, 17)}
 
 AT = 0xE000_0000
 NIC = device("01:00.0", [(AT, 0x2_0000), (0, 0), (AT + 0x4_0000, 0x4000)], parent="00:1c.0", msix=(2, 0x2000))
@@ -17,9 +20,9 @@ PF = with_vfs(device("01:00.0", [(AT, 0x4000)], parent="00:1c.0"), 0xE800_0000, 
 VF = function("01:01.0", parent="00:1c.0", physfn="01:00.0", vendor=0xFFFF, device=0xFFFF)
 
 
-def desired(raw, xen, *others, pvh=True):
+def desired(raw, xen, *others, pvh=True, version=PVH["version"]):
     there = decode_machine([port(), raw, *others])
-    return desired_of(there.functions[raw.sbdf], there.functions, xen, pvh=pvh)
+    return desired_of(there.functions[raw.sbdf], there.functions, xen, pvh=pvh, version=version)
 
 
 def spans(found):
@@ -52,6 +55,31 @@ CASES = [
 ]  # fmt: skip
 
 
+BEHIND = device("01:00.0", [(AT, 0x2000)], parent="00:1c.0", msix=(0, 0x2000))  # the table is behind its BAR
+NO_BAR = device("01:00.0", [(AT, 0x2000)], parent="00:1c.0", msix=(3, 0))
+IN_IO = device("01:00.0", [(AT, 0x2000), (0xC001, 0x20)], parent="00:1c.0", msix=(1, 0), command=3)
+NO_SIZE = attrs.evolve(NIC, resources=())
+REFUSING, TAKING = (
+    [(4, 19, 4), (4, 19), (4, 20, 2), (4, 20)],
+    [(4, 17), (4, 19, 3), (4, 20, 1), (4, 21, 0), (4, 22)],
+)
+
+
+@pytest.mark.parametrize("raw", [BEHIND, NO_BAR, IN_IO])
+def test_where_xen_has_no_vpci_for_a_faulty_table_pcipt_maps(raw):
+    for version in REFUSING:
+        found = desired(raw, KNOWN, version=version_of(*version))
+        assert (found.by, spans(found)) == (By.US, [(0, ["0xe0000000-0xe0001fff"])])
+        assert "MSI-X" in found.untrapped
+    for version in TAKING:
+        assert desired(raw, KNOWN, version=version_of(*version)).by is By.XEN
+
+
+@pytest.mark.parametrize("raw", [NIC, NO_SIZE])
+def test_a_table_in_its_bar_or_of_a_bar_of_unknown_size_is_taken(raw):
+    assert {desired(raw, KNOWN, version=version_of(*version)).by for version in REFUSING} == {By.XEN}
+
+
 @pytest.mark.parametrize(("raw", "xen", "others", "expected", "by"), CASES)
 def test_claims(raw, xen, others, expected, by):
     found = desired(raw, xen, *others)
@@ -71,8 +99,8 @@ def test_vpci_does_not_map_a_bar_over_what_is_protected():
     there = decode_machine([port(), NIC])
     over = protected_ranges([entry(AT + 0x1_0000, 0x1000, MemoryType.RESERVED)])
     nic = there.functions[NIC.sbdf]
-    assert spans(desired_of(nic, there.functions, KNOWN, pvh=True, protected=over)) == CUT[1:]
-    assert spans(desired_of(nic, there.functions, FORGOTTEN, pvh=True, protected=over)) == WHOLE
+    assert spans(desired_of(nic, there.functions, KNOWN, **PVH, protected=over)) == CUT[1:]
+    assert spans(desired_of(nic, there.functions, FORGOTTEN, **PVH, protected=over)) == WHOLE
 
 
 def test_pages_are_left_out_while_xen_has_it_at_an_address_of_before():
@@ -81,7 +109,7 @@ def test_pages_are_left_out_while_xen_has_it_at_an_address_of_before():
     told = {NIC.sbdf: (S("05:00.0"), S("07:00.0"))}
     for listed, expected in (("07:00.0", CUT), ("08:00.0", WHOLE)):
         view = known("00:1c.0", listed)
-        assert spans(desired_of(nic, there.functions, view, pvh=True, followed=told)) == expected
+        assert spans(desired_of(nic, there.functions, view, **PVH, followed=told)) == expected
 
 
 ASTRAY = [
@@ -97,19 +125,33 @@ def test_what_decodes_where_vpci_maps_none_is_told(bars, expected):
     there = decode_machine([port(), raw])
     over = protected_ranges([entry(0x10_0000, 0x1000, MemoryType.RAM)])
     for view, outside_window in ((KNOWN, expected), (FORGOTTEN, set())):
-        found = desired_of(there.functions[raw.sbdf], there.functions, view, pvh=True, protected=over)
+        found = desired_of(
+            there.functions[raw.sbdf],
+            there.functions,
+            view,
+            pvh=True,
+            version=version_of(4, 17),
+            protected=over,
+        )
         assert found.outside_window == outside_window
 
 
 def test_what_came_from_there_while_it_decoded_may_not_be_mapped():
     there = decode_machine([port(), NIC])
-    found = desired_of(there.functions[NIC.sbdf], there.functions, KNOWN, pvh=True, outside_window={2})
+    found = desired_of(
+        there.functions[NIC.sbdf],
+        there.functions,
+        KNOWN,
+        pvh=True,
+        version=version_of(4, 17),
+        outside_window={2},
+    )
     assert [(wanted.bar, wanted.by, wanted.unsure) for wanted in found.bars] == [
         (0, By.XEN, False), (2, By.US, True),
     ]  # fmt: skip
     assert found.outside_window == {2}  # until decoding was seen to be off
     off = decode_machine([port(), device("01:00.0", [(AT, 0x1000)], parent="00:1c.0", command=0)])
-    found = desired_of(off.functions[NIC.sbdf], off.functions, KNOWN, pvh=True, outside_window={0})
+    found = desired_of(off.functions[NIC.sbdf], off.functions, KNOWN, **PVH, outside_window={0})
     assert found.outside_window == frozenset()
 
 

@@ -11,6 +11,9 @@ from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedPages
 from pcipt.remap.plan_mappings import note, plan_mappings
 from tests.remap.devices import WHEN, S, device, frames, holding, known, port
+from tests.xen.versions import version_of
+
+PVH = {"pvh": True, "version": version_of(4, 17)}
 
 AT, NEW = 0xE000_0000, 0xE100_0000
 PLACE, NEXT = "00_1c.0-00_00.0", "00_1c.0-00_01.0"
@@ -285,7 +288,7 @@ def test_from_registers_to_actions():
     """A forgotten e1000e whose BAR moved, MSI-X page and all."""
     raw = device("01:00.0", [(NEW, 0x4000)], parent="00:1c.0", msix=(0, 0x1000))
     there = decode_machine([port(), raw])
-    desired = desired_of(there.functions[raw.sbdf], there.functions, known("00:1c.0"), pvh=True)
+    desired = desired_of(there.functions[raw.sbdf], there.functions, known("00:1c.0"), **PVH)
     held = MappedPages([holding(PLACE, AT, 1, by=By.XEN), holding(PLACE, AT + 0x2000, 2, by=By.XEN)])
     assert shown(plan_mappings([desired], held)) == [
         ("unmap-mmio", PLACE, 0, AT, 1),

@@ -21,6 +21,8 @@ from pcipt.remap.plan_mappings import note, plan_mappings
 from tests.remap.devices import WHEN, S, device, frames, known, port
 from tests.xen.versions import version_of
 
+PVH = {"pvh": True, "version": version_of(4, 17)}
+
 FREE = 0xE000_0000
 RAM = frames(0x100_0000, 16)
 IOAPIC, MSI_WINDOW = 0xFEC0_0000, 0xFEE0_0000
@@ -84,11 +86,18 @@ class World:
         function = self.machine.functions.get(S(address))
         if function is None:
             return gone(f"00_1c.0-00_{address[3:]}", S(address))
-        return desired_of(function, self.machine.functions, self.xen, pvh=True, protected=PROTECTED)
+        return desired_of(
+            function,
+            self.machine.functions,
+            self.xen,
+            pvh=True,
+            version=version_of(4, 17),
+            protected=PROTECTED,
+        )
 
     def facts(self):
         return Facts(
-            machine=self.machine, xen=self.xen, pvh=True, version=version_of(4, 17),
+            machine=self.machine, xen=self.xen, **PVH,
             iommu=IommuScope(SNAPSHOT), bars=self.bars, mapped=self.mapped, protected=PROTECTED,
         )  # fmt: skip
 

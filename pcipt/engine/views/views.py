@@ -269,7 +269,8 @@ class Views:
             reason = "Xen cannot be asked about it now"
             return Desired(place, sbdf, hold_reason=reason, outside_window=outside)
         return desired_of(
-            function, self.machine.functions, self.view, pvh=self.pvh, protected=self._protected,
+            function, self.machine.functions, self.view, pvh=self.pvh, version=self._xen.identity.version,
+            protected=self._protected,
             followed=self.announced_at(), outside_window=outside,
         )  # fmt: skip
 

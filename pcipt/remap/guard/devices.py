@@ -9,6 +9,7 @@ from pcipt.firmware.coverage import Coverage
 from pcipt.pci import BarKind, Function, HeaderType, Sbdf
 from pcipt.pci.requester import Requester, requester_of
 from pcipt.remap.actions import Action, AddDevice, RemoveDevice
+from pcipt.remap.desired import has_faulty_msix, refuses_msix
 from pcipt.remap.guard.facts import Facts, Rule
 from pcipt.remap.plan_moves import subtree, top_of_move
 from pcipt.xen.releases import IO_VF_BAR_HANGS, ORPHAN_REMOVAL_PANICS, UNFINISHED_MAP_PANICS
@@ -92,6 +93,26 @@ def _io_vf_bar(action: AddDevice, facts: Facts) -> str | None:
         return None
     if any(bar.kind is BarKind.IO for bar in sriov.bars):
         return "a VF BAR claims I/O space: this Xen would loop for ever sizing it"
+    return None
+
+
+def _msix_taken(action: AddDevice, facts: Facts) -> str | None:
+    """On a PVH dom0, refuse to add a function whose MSI-X structure this Xen cannot take (`refuses_msix`).
+
+    That is so for a virtual function with MSI-X, for a table that lies in no BAR, and while the table's BAR
+    has no address: Xen then looks for the table in the first pages of dom0's RAM.
+    Source: Xen drivers/vpci/msix.c (init_msix, vpci_make_msix_hole).
+    """
+    function = _subject(action, facts)
+    if not facts.pvh or function is None or function.msix is None or not refuses_msix(facts.version):
+        return None
+    if function.physfn is not None:
+        return "this Xen cannot take a virtual function with MSI-X (mended in 4.21)"
+    if has_faulty_msix(function):
+        return "its MSI-X table lies in no BAR, and this Xen cannot take that (mended in 4.21)"
+    addresses = {bar.index: bar.address for bar in function.bars}
+    if not all(addresses.get(place.bar) for place in (function.msix.table, function.msix.pba)):
+        return "the BAR of its MSI-X table has no address yet, and this Xen cannot take that (mended in 4.21)"
     return None
 
 
@@ -279,6 +300,7 @@ DEVICE_RULES: tuple[tuple[str, type[Action], Rule], ...] = (
     ("physical-function-first", AddDevice, _physical_first),
     ("header-type", AddDevice, _header_for_vpci),
     ("vf-bar-io", AddDevice, _io_vf_bar),
+    ("msix-taken", AddDevice, _msix_taken),
     ("iommu-coverage", AddDevice, _covered),
     ("driverless-subtree", AddDevice, _driverless),
     ("driver-needs-decode", AddDevice, _driver_needs_decode),

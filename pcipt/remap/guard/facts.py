@@ -53,7 +53,8 @@ class Facts:
             return None
         if sbdf not in self._desired:
             self._desired[sbdf] = desired_of(
-                function, self.machine.functions, self.xen, pvh=self.pvh, protected=self.protected,
+                function, self.machine.functions, self.xen, pvh=self.pvh, version=self.version,
+                protected=self.protected,
                 followed=self.followed, outside_window=self.outside_window(place_of(function)),
             )  # fmt: skip
         return self._desired[sbdf]

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from pcipt.pci import Address, Bar, Bridge, Frames, Function, Machine, Range, WindowKind, frames_from_range
 from pcipt.remap.actions import Action, MapMmio, RestoreReserved, RewriteBar, UnmapMmio, WithdrawReserved
-from pcipt.remap.desired import By, assigned_range, is_trapped
+from pcipt.remap.desired import By, assigned_range, has_no_vpci, is_trapped
 from pcipt.remap.guard.facts import Facts, Rule
 from pcipt.remap.intervals import common, without
 from pcipt.remap.life import State
@@ -94,7 +94,9 @@ def _no_trapped_pages(action: MapMmio | RestoreReserved, facts: Facts) -> str | 
     Source: xen/drivers/vpci/msix.c.
     """
     for sbdf in facts.bars.tables_over(action.frames):
-        if is_trapped(sbdf, facts.xen, facts.followed):
+        function = facts.machine.functions.get(sbdf)
+        without = function is not None and has_no_vpci(function, facts.version)
+        if not without and is_trapped(sbdf, facts.xen, facts.followed):
             return f"MSI-X structures of {sbdf} lie there, which Xen must trap"
     return None
 

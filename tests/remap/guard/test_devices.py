@@ -13,6 +13,7 @@ from pcipt.remap.guard.facts import Facts, Precaution
 from pcipt.remap.guard.rules import check_action, judge_action
 from pcipt.remap.view import XenView
 from tests.machines import bridge, function, machine
+from tests.remap.devices import device
 from tests.xen.versions import version_of
 
 S = parse_sbdf
@@ -78,6 +79,12 @@ def with_io_vf_bar(there):
     return attrs.evolve(there, machine=attrs.evolve(there.machine, functions=functions))
 
 
+def with_msix(address, *, start=0xE000_0000, bar=0, **more):
+    """Make a function with one BAR and an MSI-X table; a virtual function has no BARs of its own."""
+    bars = [] if "physfn" in more else [(start, 0x4000)]
+    return device(address, bars, parent="00:1c.0", msix=(bar, 0), command=0, **more)
+
+
 GONE_VF = function("04:00.1", physfn=GONE)
 
 #   rule, action, facts in which it refuses, words of the refusal
@@ -90,6 +97,10 @@ REFUSED = [
      facts(nic(), function("01:00.1", parent="00:1c.0", physfn=ADD)), "announce that first"),
     ("header-type", add(), facts(nic(header=2)), "cardbus"),
     ("vf-bar-io", add(), with_io_vf_bar(facts(nic(), dmar=EVERYWHERE)), "I/O space"),
+    ("msix-taken", AddDevice(S("01:00.1"), "", physfn=S(ADD)), facts(
+        nic(), with_msix("01:00.1", physfn=ADD), known=[ADD], version=(4, 20)), "virtual function with"),
+    ("msix-taken", add(), facts(with_msix(ADD, bar=3), version=(4, 19)), "lies in no BAR"),
+    ("msix-taken", add(), facts(with_msix(ADD, start=0), version=(4, 20)), "no address yet"),
     ("iommu-coverage", AddDevice(S("09:00.0"), ""), attrs.evolve(
         facts(function("09:00.0")), iommu=facts(nic()).iommu), "leave an orphan"),
     ("driver-needs-decode", add(), facts(nic(driver="e1000e", command=2)), "unbind the driver"),
@@ -136,6 +147,10 @@ ALLOWED = [
     (add(), facts(nic(command=2)), Precaution.DECODE_OFF),  # 4.17 on PVH, by the snapshot alone
     (add(), facts(nic(command=2), dmar=EVERYWHERE), Precaution.NONE),  # covered for certain
     (add(), facts(nic(command=2), pvh=False), Precaution.NONE),  # PV has no vPCI
+    (add(), facts(with_msix(ADD, bar=3), version=(4, 20), pvh=False), Precaution.NONE),
+    (add(), facts(with_msix(ADD), version=(4, 20)), Precaution.NONE),
+    *((add(), facts(with_msix(ADD, bar=3), version=version), Precaution.NONE)
+      for version in ((4, 19, 3), (4, 20, 1), (4, 21, 0))),
     (add(), facts(nic(command=2), version=(4, 19, 0)), Precaution.NONE),  # 4.19 does not panic
     (add(), facts(nic(driver="e1000e", command=2), pvh=False), Precaution.NONE),
     (add(), facts(nic(), known=[ADD], orphans=[ADD]), Precaution.NONE),  # an orphan is announced again
