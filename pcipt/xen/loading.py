@@ -75,8 +75,8 @@ def xenctrl_names(identity: XenIdentity, root: str = "/") -> list[str]:
     """Return the names to try for libxenctrl, in this order.
 
     First the names for the running Xen's release: the soname (only if `root` is /) and the paths of the
-    files. Then the paths of files of other releases, the newest first. A library of another release may work
-    for sysctl, because sysctl has the same version in Xen 4.17 to 4.20. domctl has not.
+    files. Then the paths of files of other releases, the newest first. A library of another release works
+    for sysctl or domctl if both releases have the same version of that interface (`releases.INTERFACES`).
     """
     exact = f"libxenctrl.so.{identity.version.branch}"
     own = _installed(root, exact)

@@ -3,7 +3,8 @@
 Source: xen/arch/x86/hvm/dom0_build.c, pvh_acpi_table_allowed, pvh_acpi_xsdt_table_allowed.
 """
 
-# Listed in the XSDT together with the MADT that Xen makes. TCPA and the following since Xen 4.20.
+# Listed in the XSDT together with the MADT that Xen makes. Some releases leave out TCPA, TPM2
+# and VFCT: xen/releases.py, TPM_TABLES_GIVEN and VFCT_GIVEN.
 ALLOWED = (
     "FACP", "PSDT", "SSDT", "SBST", "MCFG", "SLIC", "MSDM", "WDAT", "FPDT", "S3PT",
     "TCPA", "TPM2", "VFCT", "OEM*",
