@@ -17,9 +17,9 @@ def repeat(queue: Queue, now: Round, at: float) -> None:
 
     Repeated are: functions whose action failed; functions found different while acting; functions about which
     Xen could not be asked; functions bound to xen-pciback that have the same owner as before the round;
-    functions with a finding about a guest's pages or ports; functions of `_not_announced` that are not in the
-    queue for another reason. EVERYTHING is repeated if Xen could not be asked for the reserved regions of
-    some function.
+    functions with a finding about a guest's pages or ports; functions of `_not_announced` that are in the
+    queue for no reason but WRITTEN. EVERYTHING is repeated if Xen could not be asked for the reserved regions
+    of some function.
     """
     _put_back(queue, now, at, Reason.FAILED, _failed(now))
     _put_back(queue, now, at, Reason.DIFFERENT, now.views.take_different())
@@ -27,7 +27,8 @@ def repeat(queue: Queue, now: Round, at: float) -> None:
     _put_back(queue, now, at, Reason.OWNER, _unchanged_owners(now))
     _put_back(queue, now, at, Reason.TIMER, _kept_by_guests(now))
     for sbdf in _not_announced(now):
-        if not queue.reasons_of(sbdf):
+        # The round of a waiting WRITTEN finds no change, because this round has read the function.
+        if queue.reasons_of(sbdf) <= {Reason.WRITTEN}:
             queue.add(sbdf, Reason.DIFFERENT, at)
     if now.views.reserved.open:  # any region may be theirs
         attempts = now.everything.attempts if now.everything is not None else 0

@@ -245,6 +245,8 @@ PVH = {"dom0": "pvh", "version": (4, 17), "unknown": set()}
 @given(made=WORLDS, history=HISTORIES)
 @example(PVH, [[("renumber", BRIDGE, 4), ("give", FURTHER, 0)], [("give", BEHIND, 0)]])
 @example(PVH, [[("renumber", BRIDGE, 4), ("give", BEHIND, 0)], [("take back", None, 0)]])
+@example(PVH, [[("renumber", BRIDGE, 4), ("forget", S("03:00.0"), 0)],
+               [("renumber", BRIDGE, 2), ("decode", S("03:00.0"), False)]])  # fmt: skip
 def test_idempotent(made, history):
     world = Telling(**made).told(history)
     before, changes = world.state(), len(world.xen.changes)
