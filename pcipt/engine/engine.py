@@ -178,7 +178,7 @@ class Engine:
 
     @property
     def machine(self) -> Machine:
-        """Return the machine as it was read last; it changes in place."""
+        """Return the machine as it was last read. The next reading changes this object in place."""
         return self.views.machine
 
     @property
@@ -241,24 +241,23 @@ class Engine:
         return Reason.LOST in self.queue.reasons_of(EVERYTHING)
 
     def unsettled(self, *, besides_requests: bool = False) -> bool:
-        """Return True if work is due, if work waits because Xen could not be asked, if the console could not
-        be read for the owner of a function (`XenView.unread`), or if messages were lost.
+        """Return True if something is not known or not done yet.
 
-        Lost messages count while `must_read_everything` is True. With `besides_requests`, work that is due
-        only because of a timer or of a user's request does not count.
+        That is so if work is due, if work waits because Xen could not be asked, if Xen's console could not be
+        read for the owner of a function (`XenView.unread`), or if messages were lost. Lost messages count
+        while `must_read_everything` is True. With `besides_requests`, work that is due only because of a
+        timer or of a user's request does not count.
         """
         due = self.queue.has_change(self._monotonic()) if besides_requests else self.next_due() == 0.0
         unknown = bool(self.queue.keys_with(Reason.NOT_ASKED)) or bool(self.view.unread)
         return due or unknown or self.must_read_everything
 
     def news(self) -> tuple[list[Told], list[Told]]:
-        """Return the findings that are new and those that have ended since the last call; see
-        `Findings.news`.
-        """
+        """Return what `Findings.news` returns, after the findings of the service were brought up to date."""
         self._find_in_service()
         return self._reconciler.findings.news()
 
     def _find_in_service(self) -> None:
-        """Replace the findings of the service by those that hold now."""
+        """Replace the findings about the service itself by the present ones."""
         own = [*self.service_findings, *self._saver.findings]
         self._reconciler.findings.find_in_service(self.views, own)

@@ -60,10 +60,11 @@ class Findings:
             self.put(sbdf, [*disagreeing, *self._of_function(views, open_actions, sbdf)])
 
     def _of_function(self, views: Views, open_actions: OpenActions, sbdf: Sbdf) -> Iterable[Finding]:
-        """Yield findings about one function: open actions, ignored writes, guests' pages and ports, and those
-        that came with its reading, without notes.
+        """Yield the findings about one function.
 
-        Disagreements with Xen are not yielded. `unlisted` is updated.
+        They are: those of its open actions and ignored writes, those about a guest's pages and ports, and
+        those of its last reading, except notes. Disagreements with Xen are not yielded. `unlisted` is
+        updated.
         """
         function = views.machine.functions.get(sbdf)
         unlisted = function is not None and sbdf not in views.view.known
@@ -93,7 +94,7 @@ class Findings:
         return [(subject, finding) for subject in order for finding in self._held.get(subject, ())]
 
     def news(self) -> tuple[list[Told], list[Told]]:
-        """Return the findings that are new, and those that have ended, since the last call.
+        """Return two lists: the findings that are new since the last call, and the findings that have ended.
 
         A finding that appeared and ended between two calls is in neither list.
         """

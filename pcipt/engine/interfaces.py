@@ -13,7 +13,7 @@ from pcipt.remap.steps import Step
 
 
 class Host(Protocol):
-    """dom0's Linux. Reading the machine never raises, whatever a device or a file does."""
+    """Linux in dom0. `read_machine` and `read_function` raise nothing, whatever a device or a file does."""
 
     @property
     def boot_id(self) -> str:

@@ -202,7 +202,7 @@ def _print_finding(text: str, code: str, shade: str | None) -> None:
 
 
 def _devices(region: dict[str, Any]) -> str:
-    """Return the devices of a region as text; "nobody" if it has none.
+    """Return the devices of a region as text, or "nobody" if the region has no devices.
 
     A device is its address, followed by "absent" if it is not present and by its owner if known. A range of
     devices is "all of" its two ends. A device path that was not followed to a device is shown as the path.

@@ -108,7 +108,7 @@ class Steps:
 
 
 def _after(trouble: Iterable[str]) -> str:
-    """Return the words about undoing for a message: that all is as it was, or the errors in `trouble`."""
+    """Return the end of an error message: "all is as it was", or that undoing failed with these errors."""
     said = "; ".join(trouble)
     return f"undoing failed too: {said}" if said else "all is as it was"
 

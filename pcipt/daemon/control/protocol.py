@@ -150,7 +150,7 @@ def require_known(key: str, allowed: Collection[str], method: str) -> None:
 
 
 def checked_parameters(name: str, given: object) -> Message:
-    """Check names and types of the parameters of a call; return them without those that are null.
+    """Check the names and types of a call's parameters. Return the parameters that are not null.
 
     `name` is the method, a key of METHODS. A parameter that is null counts as missing.
 

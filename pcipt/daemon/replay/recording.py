@@ -220,7 +220,7 @@ class Replay:
                 yield item
 
     def _replug(self, before: set[Sbdf]) -> None:
-        """Unplug the functions that were in `before` and are missing now, then plug those that are new.
+        """Unplug the functions of `before` that the files do not have now, then plug the new functions.
 
         If `announces` is set in the recording, the simulated kernel also reports to Xen each function that is
         plugged, and each unplugged function that Xen knows.

@@ -156,7 +156,7 @@ def _place(root: str, size: int) -> Address:
 
 
 def _write(tables: TableSet, directory: str) -> list[tuple[str, PlacedTable]]:
-    """Write each table to a file of its own in `directory`; return (file name, table) pairs in table order.
+    """Write each table into a file of its own. Return (file name, table) pairs in the order of the tables.
 
     The directory is created if it does not exist.
 
