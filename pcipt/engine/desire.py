@@ -39,9 +39,9 @@ def desired_places(
         # Firmware that is wrong gives the same pages to many functions: they are looked up only once.
         runs = {run.frames for run in views.memory.mapped.of(each.place)} - pages
         pages |= runs
-        for bar in (bar for frames in sorted(runs) for bar in views.state.bars.over(frames)):
-            if bar.place not in wanted:
-                waiting[bar.sbdf] = None
+        for frames in sorted(runs):
+            over = views.state.bars.over(frames)
+            waiting |= {bar.sbdf: None for bar in over if bar.place not in wanted}
     left = {place: sbdf for place, sbdf in views.memory.vacated.items() if sbdf in now.subjects}
     if last and now.everything is not None:
         left |= views.memory.vacated | _mapped_without_function(views)

@@ -9,12 +9,13 @@ Source: xen/drivers/passthrough/vtd/dmar.c, acpi_find_matched_drhd_unit, acpi_pa
 """
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from pcipt.firmware.acpi.dmar import SCOPE_BRIDGE, SCOPE_ENDPOINT, Dmar, Scope
-from pcipt.firmware.acpi.ivrs import Ivrs
+from pcipt.firmware.acpi.dmar import SCOPE_BRIDGE, SCOPE_ENDPOINT, SIGNATURES, Dmar, Scope, parse_dmar
+from pcipt.firmware.acpi.ivrs import SIGNATURE, Ivrs, parse_ivrs
+from pcipt.firmware.acpi.table import parse_table
 from pcipt.pci import Machine, Sbdf
 from pcipt.pci.requester import Requester, Role, Vendor
 
@@ -72,6 +73,16 @@ class IommuScope:
     ivrs: Ivrs | None = None
     absent: bool = False
     vendor: Vendor = Vendor.INTEL
+
+    def with_tables(self, tables: Iterable[bytes]) -> "IommuScope":
+        """Return the scope with the DMAR and the IVRS among ACPI tables; other data is passed over."""
+        scope = self
+        for table in map(parse_table, tables):
+            if table is not None and table.signature in SIGNATURES:
+                scope = attrs.evolve(scope, dmar=parse_dmar(table))
+            elif table is not None and table.signature == SIGNATURE:
+                scope = attrs.evolve(scope, ivrs=parse_ivrs(table))
+        return scope
 
     def covers(self, requester: Requester) -> Coverage:
         """Return how sure it is that Xen finds an IOMMU unit for a function, or needs none.

@@ -20,6 +20,7 @@ from pcipt.xen.simulated.reserved import ReservedRegion
 from tests.engine.stage import (
     BusStage,
     Killed,
+    Liar,
     S,
     Stage,
     compare,
@@ -256,16 +257,6 @@ def test_when_xen_cannot_be_asked_nothing_is_done_and_it_is_said(op):
 
 
 def test_success_that_did_nothing_is_a_failure():
-    class Liar:
-        def __init__(self, xen):
-            self._xen = xen
-
-        def __getattr__(self, name):
-            return getattr(self._xen, name)
-
-        def add_device(self, _function, _flags):
-            return None
-
     stage = Stage(known=["00:00.0", "00:1c.0", "01:00.0"])
     stage.xen = Liar(stage.xen)
     (outcome,) = compare(stage.start())

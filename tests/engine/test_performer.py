@@ -17,7 +17,7 @@ from pcipt.remap.ledger import State
 from pcipt.remap.mapped_pages import MappedRun
 from pcipt.xen.interface import DeviceFlags
 from pcipt.xen.outcome import Op
-from tests.engine.stage import BusStage, S, Stage, compare, dry_run, told, usual_raws
+from tests.engine.stage import BusStage, Liar, S, Stage, compare, dry_run, told, usual_raws
 from tests.machines import function
 from tests.xen.devices import device
 
@@ -199,22 +199,6 @@ def test_a_refused_action_is_not_read_back():
     perform(engine, add(S("09:00.0")))
     again = [call.functions for call in stage.xen.calls if call.op is Op.KNOWN][len(asked) :]
     assert len(again) == 1  # by the guard alone
-
-
-class Liar:
-    """A Xen that reports success and does nothing."""
-
-    def __init__(self, xen):
-        self._xen = xen
-
-    def __getattr__(self, name):
-        return getattr(self._xen, name)
-
-    def add_device(self, _function, _flags):
-        return None
-
-    def remove_device(self, _function):
-        return None
 
 
 def test_success_that_is_none_fails():

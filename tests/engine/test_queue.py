@@ -22,18 +22,10 @@ from pcipt.engine.queue import (
     keys_of,
 )
 from pcipt.pci import parse_sbdf
+from tests.engine.stage import begun
 
 ONE, OTHER, THIRD = map(parse_sbdf, ("01:00.0", "02:00.0", "03:00.0"))
 QUIET = 0.05
-
-
-def begun():
-    """Give a queue in which EVERYTHING was done once, as after the start of the service."""
-    queue = Queue()
-    queue.add(EVERYTHING, Reason.SETTINGS, 0.0)
-    queue.take(0.0)
-    queue.finished()
-    return queue
 
 
 def taken(queue, now, **more):

@@ -3,14 +3,14 @@
 import attrs
 import pytest
 
-from pcipt.engine.queue import EVERYTHING, STORE, Queue, Reason, Work
+from pcipt.engine.queue import EVERYTHING, STORE, Reason, Work
 from pcipt.engine.repeats import repeat, repeat_not_asked
 from pcipt.engine.report import Scope
 from pcipt.engine.round import Round
 from pcipt.pci import Finding
 from pcipt.remap.actions import AddDevice, Outcome, RemoveDevice, Result
 from pcipt.xen.interface import Owner, OwnerKind
-from tests.engine.stage import S, Stage, compare, usual_raws
+from tests.engine.stage import S, Stage, begun, compare, usual_raws
 
 NIC, VF, HOST, GONE = S("01:00.0"), S("01:00.1"), S("00:00.0"), S("05:00.0")
 NOW = 100.0
@@ -34,17 +34,9 @@ def round_of(engine, *works):
     return Round(Scope(works), engine.views)
 
 
-def queue():
-    waiting = Queue()
-    waiting.add(EVERYTHING, Reason.TIMER, 0.0)
-    waiting.take(0.0)
-    waiting.finished()
-    return waiting
-
-
 def repeated(now, waiting=None):
     """Give what comes again: (key, reasons, attempts, in how many seconds)."""
-    waiting = waiting or queue()
+    waiting = waiting or begun()
     repeat(waiting, now, NOW)
     left = []
     while (at := waiting.next_due()) is not None:
@@ -103,7 +95,7 @@ def test_what_was_found_different_while_acting_comes_again_at_once_and_is_taken(
 
 
 def test_what_xen_could_not_be_asked_about_comes_again_unless_it_waits_already():
-    engine, waiting = engine_with(), queue()
+    engine, waiting = engine_with(), begun()
     engine.views.not_asked = frozenset({NIC, VF})
     waiting.repeat(VF, Reason.NOT_ASKED, NOW, 3)
     now = round_of(engine, work(HOST, Reason.WRITTEN))
@@ -190,7 +182,7 @@ def test_the_reasons_of_a_function_come_again_together():
 
 
 def test_work_that_xen_could_not_be_asked_for_comes_again_with_its_reasons():
-    engine, waiting = engine_with(), queue()
+    engine, waiting = engine_with(), begun()
     works = [work(NIC, Reason.OWNER, attempts=1), work(EVERYTHING, Reason.LOST), work(STORE, Reason.FAILED)]
     repeat_not_asked(waiting, round_of(engine, *works), NOW)
     assert len(waiting) == 2  # the store does not depend on Xen

@@ -1,10 +1,12 @@
 import pytest
 
+from pcipt.firmware.acpi.build_table import Header, build_table
 from pcipt.firmware.acpi.dmar import Dmar, RemappingUnit, Scope
 from pcipt.firmware.acpi.ivrs import Ivrs, Unit
 from pcipt.firmware.coverage import BootSnapshot, Coverage, IommuScope
 from pcipt.pci import Sbdf, parse_sbdf
 from pcipt.pci.requester import Requester, Role, Vendor
+from tests.firmware import reserved_tables
 
 PORT, DEEP = parse_sbdf("00:1c.0"), parse_sbdf("02:00.0")
 SNAPSHOT = BootSnapshot("boot", frozenset({PORT, DEEP, parse_sbdf("00:03.0")}), {PORT: (2, 10), DEEP: (3, 5)})
@@ -120,3 +122,30 @@ AMD_AT_BOOT = IommuScope(SNAPSHOT, vendor=Vendor.AMD)
 )
 def test_coverage_by_vendor(scope, requester, expected):
     assert scope.covers(requester) is expected
+
+
+REGION = reserved_tables.rmrr(0x1000, 0x1FFF, reserved_tables.scope(0, (0, 0)))
+BLOCK = reserved_tables.ivmd(0x20, 8, 0, 0, 0x1000, 0x1000)
+MADT = build_table(Header("APIC", 1), bytes(8))
+
+
+@pytest.mark.parametrize("name", ["DMAR", "RMAD", "XMAR"])
+def test_a_dmar_counts_under_each_of_its_names(name):
+    found = IommuScope(SNAPSHOT).with_tables([b"no table", MADT, reserved_tables.dmar(REGION, name=name)])
+    assert (found.snapshot, found.ivrs, found.absent) == (SNAPSHOT, None, False)
+    assert len(found.dmar.regions) == 1
+
+
+def test_an_ivrs_counts():
+    found = IommuScope(SNAPSHOT).with_tables([b"", reserved_tables.ivrs(BLOCK), MADT])
+    assert found.dmar is None
+    assert len(found.ivrs.blocks) == 1
+
+
+def test_both_tables_count_together():
+    found = IommuScope(SNAPSHOT).with_tables([reserved_tables.dmar(REGION), reserved_tables.ivrs(BLOCK)])
+    assert None not in (found.dmar, found.ivrs)
+
+
+def test_without_a_table_only_the_snapshot_counts():
+    assert IommuScope(SNAPSHOT).with_tables([MADT]) == IommuScope(SNAPSHOT)

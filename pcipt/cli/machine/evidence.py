@@ -8,9 +8,6 @@ from pcipt.cli.machine.client import call
 from pcipt.cli.machine.pvh import ecam_of, guest_type, madt_of, memory_of
 from pcipt.cli.machine.source import Source
 from pcipt.errors import InputError, NotPermittedError, NotRunningError, PciptError
-from pcipt.firmware.acpi.dmar import SIGNATURES, parse_dmar
-from pcipt.firmware.acpi.ivrs import SIGNATURE, parse_ivrs
-from pcipt.firmware.acpi.table import parse_table
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
 from pcipt.firmware.memory_map import MemoryEntry
 from pcipt.firmware.passthrough.verdict import Evidence, FixedRange
@@ -102,13 +99,7 @@ def _iommu(tables: list[bytes], machine: Machine, regions: Regions) -> IommuScop
     nor IVRS.
     """
     scope = IommuScope(snapshot_from_machine("", machine), absent=not regions.signatures)
-    for data in tables:
-        table = parse_table(data)
-        if table is not None and table.signature in SIGNATURES:
-            scope = attrs.evolve(scope, dmar=parse_dmar(table))
-        elif table is not None and table.signature == SIGNATURE:
-            scope = attrs.evolve(scope, ivrs=parse_ivrs(table))
-    return scope
+    return scope.with_tables(tables)
 
 
 def _with_daemon(evidence: Evidence, socket: str) -> Evidence:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from pcipt.engine.interfaces import Host
 from pcipt.engine.memory import Memory
 from pcipt.engine.views.concerned import concerned_functions
-from pcipt.engine.views.coverage import coverage_at_boot, with_absence
+from pcipt.engine.views.coverage import with_absence
 from pcipt.engine.views.guest_leftovers import GuestLeftovers
 from pcipt.engine.views.machine_state import MachineState, bridge_numbers
 from pcipt.engine.views.protection import read_protection
@@ -139,7 +139,8 @@ class Views:
         made = self.memory.boot is None
         boot = self.memory.boot = self.memory.boot or snapshot_from_machine(self._host.boot_id, self.machine)
         if self._iommu is None:
-            self._iommu = coverage_at_boot(boot, self._host.acpi_tables(), vendor_of(self.machine))
+            scope = IommuScope(boot, vendor=vendor_of(self.machine))
+            self._iommu = scope.with_tables(self._host.acpi_tables())
         return made
 
     # Asking Xen.

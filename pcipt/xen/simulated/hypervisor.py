@@ -103,7 +103,7 @@ class SimulatedXen:
         Raises: HypervisorError or UnsupportedError if a test ordered a failure.
         """
         self._require_alive()
-        if asked := tuple([sbdf for sbdf in functions if sbdf.fits_xen]):
+        if asked := tuple(sbdf for sbdf in functions if sbdf.fits_xen):
             fault = self._faults.take(Op.KNOWN)
             check(Op.KNOWN, self._log(Op.KNOWN, asked, -fault.errno if fault else 0))
         listed = self._list.devices

@@ -20,7 +20,7 @@ from pcipt.xen.releases import (
     Version,
 )
 from pcipt.xen.simulated.overlaps import Overlaps
-from pcipt.xen.simulated.p2m import Extents, P2m
+from pcipt.xen.simulated.p2m import P2m
 from pcipt.xen.simulated.rangeset import Rangeset, frames_of
 from pcipt.xen.simulated.vpci_state import COMMAND, ROM, ROM_ENABLE, Bar, Handlers, Reader, decode_bit
 
@@ -44,8 +44,7 @@ class Mapper:
 
     def __init__(self, p2m: P2m, e820: Iterable[Frames], version: Version) -> None:
         self._p2m = p2m
-        self._e820 = Extents(e820)
-        self._entries = sorted(e820)
+        self._e820 = sorted(e820)
         self._cuts = E820_CUTS_BARS.of(version)
         self._by_bar = VPCI_GOES_BAR_BY_BAR.of(version)
         self._grows = RANGESET_GROWS.of(version)
@@ -216,14 +215,14 @@ class Mapper:
     def _mappable(self, bar: Bar) -> bool:
         """Return True if this Xen maps a BAR at its address, or the part of it outside of the memory map."""
         first, last = bar.pages
-        return self._cuts or last < first or not self._e820.overlap(frames_of(first, last))
+        return self._cuts or last < first or not self._touching(bar)
 
     def _touching(self, bar: Bar) -> list[Frames]:
-        """Return the entries of the memory map that overlap a BAR, in their order."""
+        """Return the entries of the memory map that overlap a BAR, in order; all if its address wraps."""
         first, last = bar.pages
         if last < first:
-            return list(self._entries)
-        return [entry for entry in self._entries if entry.overlaps(frames_of(first, last))]
+            return self._e820
+        return [entry for entry in self._e820 if entry.overlaps(frames_of(first, last))]
 
 
 def _hulls(each: Rangeset, *, whole: bool) -> Iterator[tuple[int, int]]:
