@@ -122,7 +122,7 @@ class _Planner:
             (span, None) for each in desired for wanted in each.bars for span in wanted.spans
         )
         self._losing: Intervals[Owner] = Intervals()  # pages that an owner has mapped and does not need
-        self._dropped: Intervals[Owner] = Intervals()  # pages of `_losing` that vPCI has unmapped
+        self._dropped: Intervals[Owner] = Intervals()  # pages of `_losing` that vPCI may have unmapped
         self._unmapped: Intervals[Owner] = Intervals()
         self._lost: list[tuple[Desired, MappedRun, tuple[Frames, ...]]] = []
         self._unmaps: dict[Owner, tuple[Desired, list[Frames]]] = {}
@@ -158,7 +158,7 @@ class _Planner:
             owner = (run.place, run.bar)
             for page in pages:
                 self._losing.add(page, owner)
-                if _vpci_unmaps(each, run):
+                if _vpci_may_have_unmapped(each, run):
                     self._dropped.add(page, owner)
 
     def _decide_lost(self, each: Desired, run: MappedRun, pages: tuple[Frames, ...]) -> None:
@@ -242,7 +242,7 @@ class _Planner:
     def _mapped_by_others(self, pages: Iterable[Frames]) -> tuple[Frames, ...]:
         """Return the HELD and STALE runs of any BAR that overlap `pages`, sorted by start.
 
-        Pages that vPCI has unmapped are cut out. A run is not cut to `pages`.
+        Pages that vPCI may have unmapped are cut out. A run is not cut to `pages`.
         """
         mapped: list[Frames] = []
         dropped: list[Frames] = []
@@ -252,14 +252,14 @@ class _Planner:
         return without(mapped, dropped)
 
     def _restore_shared(self) -> None:
-        """Plan to map pages again that vPCI unmapped for one BAR and that pcipt maps for another BAR.
+        """Plan to map pages again that vPCI may have unmapped for one BAR and that pcipt maps for another.
 
         The pages are also recorded as DOUBTFUL for the other BAR. If they are STALE for it and its place is
         not in the plan, nobody needs them: they are only recorded, and not mapped. A place with a hold reason
         is left as it is.
         """
         for each, run, pages in self._lost:
-            if not _vpci_unmaps(each, run):
+            if not _vpci_may_have_unmapped(each, run):
                 continue
             for page in pages:
                 for other in self._mapped.over(page):
@@ -272,8 +272,9 @@ class _Planner:
                     by = self._by.get(other.place, other.by)
                     if by is By.XEN and not unneeded:
                         continue  # vPCI spares pages that another BAR of its own needs
+                    unmapped = "unmapped" if _vpci_unmaps(each, run) else "may have unmapped"
                     reason = (
-                        f"{name_of_bar(other.bar)} shares the page with {run.sbdf}, whose BAR vPCI unmapped"
+                        f"{name_of_bar(other.bar)} shares the page with {run.sbdf}, whose BAR vPCI {unmapped}"
                     )
                     for part in parts:
                         if not unneeded:
@@ -309,6 +310,15 @@ def _vpci_unmaps(each: Desired, run: MappedRun) -> bool:
     function, the runs of this function become STALE, because vPCI does not unmap them.
     """
     return each.by is By.XEN and run.by is By.XEN and run.state is State.HELD
+
+
+def _vpci_may_have_unmapped(each: Desired, run: MappedRun) -> bool:
+    """Return True if vPCI itself may have unmapped those pages of a run that are not desired any more.
+
+    That is so if vPCI handles the function, except for STALE pages. vPCI may have mapped pages that pcipt
+    mapped as well, and it may have unmapped pages of which a call of pcipt failed.
+    """
+    return each.by is By.XEN and run.state is not State.STALE
 
 
 def _reason_for_unmap(each: Desired, bar: int) -> str:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pcipt.pci import Frames, Gfn, Sbdf
 from pcipt.remap.actions import MapMmio
 from pcipt.remap.desired import By, Desired, DesiredBar, gone
-from pcipt.remap.mapped_pages import MAPPED, MappedPages, mapped_from_json, mapped_to_json
+from pcipt.remap.life import State
+from pcipt.remap.mapped_pages import MAPPED, MappedPages, MappedRun, mapped_from_json, mapped_to_json
 from pcipt.remap.plan_mappings import MappingPlan, note, plan_mappings
 
 PAGES = 12
@@ -184,6 +185,24 @@ def test_a_crash_anywhere_heals(changes, data):
         world.perform(plan_mappings(world.desired(PLACES), world.mapped))
     assert world.p2m == world.needed()
     assert plan_mappings(world.desired(PLACES), world.mapped).actions == ()
+
+
+def test_a_page_that_vpci_may_have_unmapped_is_mapped_again_for_its_other_bar():
+    """vPCI maps a page for one function, pcipt maps it for another, and a call of pcipt was cut off."""
+    world = World()
+    ours, vpci = PLACES[0], PLACES[1]
+    page = ((0, 1), None)
+    world.change(ours, Need(By.US, page))
+    world.perform(plan_mappings(world.desired([ours]), world.mapped))
+    world.change(vpci, Need(By.XEN, page))
+    world.mapped.put(MappedRun(vpci, Sbdf(0, 0, 1, 0), 0, Frames(Gfn(0), 1), By.XEN, WHEN, State.DOUBTFUL))
+    world.change(vpci, Need(By.XEN, (None, None)))
+    plan = plan_mappings(world.desired([vpci]), world.mapped)
+    assert [action.reason for action in plan.actions] == [
+        "BAR 0 shares the page with 0000:00:01.0, whose BAR vPCI may have unmapped"
+    ]
+    world.perform(plan)
+    assert world.p2m == world.needed() == {0}
 
 
 @given(st.lists(CHANGE, max_size=15), st.lists(CHANGE, max_size=4))
