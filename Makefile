@@ -34,7 +34,7 @@ demo: $(STAMP)
 	@BIN=$(BIN) sh scripts/demo.sh $(DEMO)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q --ignore=tests/lab tests
+	$(BIN)/python -m pytest -q -n auto --dist worksteal --ignore=tests/lab tests
 
 format: $(STAMP)
 	$(BIN)/ruff format .

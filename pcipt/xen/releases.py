@@ -6,6 +6,7 @@ each fact the answer that is safer, unless all versions of its branch have the s
 Source: Xen's git; `make oracle` finds each row's commits in it and compares the versions.
 """
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ class Version(NamedTuple):
         return f"{self.branch}.{'x' if self.patch is None else self.patch}"
 
 
+@functools.lru_cache(maxsize=256)
 def parse_version(text: str) -> Version:
     """Return the version in a text such as "4.17.7".
 
