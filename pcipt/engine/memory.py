@@ -5,6 +5,7 @@ ledger          performer, reconciliation           at a new boot               
 boot            first reconciliation of a boot      at a new boot                    yes: boot
 intents         watcher, from configuration writes  when hardware has the address    no
 removed         machine state, when Linux drops it  when Xen does not list it        no
+unserved        performer, when an add fails        when Linux drops it              no
 vacated         machine state, when Linux drops it  when a plan was made for it      no
 bridge_numbers  machine state, at each reading      when the bridge leaves           no
 outside_window  reconciliation                      when no BAR is outside any more  no
@@ -29,8 +30,9 @@ class Memory:
 
     `ledger` holds the actions of pcipt in this boot, and the pages that pcipt and vPCI mapped. `boot` holds
     the functions and bridges at the first reading of this boot, None before it. `intents` holds BAR writes
-    that vPCI may have dropped. `removed` holds addresses that Linux had and dropped: ghosts are removed
-    from Xen only at these addresses, and after a renumbering (`plan_announcements`). `vacated` holds each
+    that vPCI may have dropped. `removed` holds addresses that Linux had and dropped: ghosts are removed from
+    Xen only at these addresses, and after a renumbering (`plan_announcements`). `unserved` holds addresses of
+    which Xen said that no IOMMU unit serves them: that stays so until the next boot. `vacated` holds each
     place whose function Linux dropped and for which no plan was made since, with the former address.
     `bridge_numbers` holds the (secondary, subordinate) bus of each bridge, by place, as it was last readable.
     `outside_window` holds by place the BARs that decoded where vPCI maps nothing. `left_guests` holds
@@ -42,6 +44,7 @@ class Memory:
     boot: BootSnapshot | None = None
     intents: Intents = attrs.Factory(Intents)
     removed: set[Sbdf] = attrs.Factory(set)
+    unserved: set[Sbdf] = attrs.Factory(set)
     vacated: dict[str, Sbdf] = attrs.Factory(dict)
     bridge_numbers: dict[str, tuple[int, int]] = attrs.Factory(dict)
     outside_window: dict[str, frozenset[int]] = attrs.Factory(dict)

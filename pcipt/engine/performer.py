@@ -8,6 +8,7 @@ interface and performs nothing.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from errno import ENODEV
 
 import attrs
 
@@ -189,14 +190,17 @@ def _verdict(action: Action, facts: Facts) -> Outcome | Precaution:
 def _read_back(outcome: Outcome, views: Views) -> None:
     """Read again what an action that was tried has changed, before the next action is guarded.
 
-    After an announcement Xen is asked again. After a rewrite the function is read again. After a failed map
-    all other functions with mapped pages in its frames are marked as different: these may be unmapped now.
+    After an announcement Xen is asked again, and an add that failed with ENODEV is remembered (`unserved`).
+    After a rewrite the function is read again. After a failed map all other functions with mapped pages in
+    its frames are marked as different: these may be unmapped now.
     """
     action = outcome.action
     if outcome.result not in (Result.DONE, Result.FAILED):
         return
     if isinstance(action, AddDevice | RemoveDevice):
         views.ask(addresses_of(action))  # a failed one may have been done all the same
+        if isinstance(action, AddDevice) and outcome.errno == ENODEV:
+            views.memory.unserved.add(action.sbdf)
     elif isinstance(action, RewriteBar):
         views.different |= views.read([action.sbdf])
     elif isinstance(action, MapMmio) and outcome.result is Result.FAILED:

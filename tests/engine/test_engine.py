@@ -10,6 +10,7 @@ from pcipt.engine.engine import HISTORY, Engine
 from pcipt.engine.queue import EVERYTHING, Reason
 from pcipt.errors import UnsupportedError
 from pcipt.pci import Finding, Frames, Gfn
+from pcipt.pci.requester import Vendor
 from pcipt.remap.actions import AddDevice, RemoveDevice
 from pcipt.remap.ledger import Entry, Ledger, State
 from pcipt.xen.interface import Owner, OwnerKind
@@ -33,8 +34,10 @@ from tests.engine.stage import (
     usual_raws,
     work_off,
 )
+from tests.engine.world import ivrs_of
 from tests.machines import function
 from tests.xen.devices import device
+from tests.xen.versions import VERSIONS
 
 NIC = "0000:01:00.0"
 ALL = ["00:00.0", "00:1c.0", "01:00.0", "01:00.1"]
@@ -222,9 +225,7 @@ def test_a_bus_outside_of_the_boot_time_range_is_refused():
     assert "not mended" in engine.findings[0][1].text
 
 
-@pytest.mark.parametrize(
-    "number", [errno.EPERM, errno.EBUSY, errno.ENOMEM, errno.ENODEV, errno.EFAULT, errno.EINVAL]
-)
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EBUSY, errno.ENOMEM, errno.EFAULT, errno.EINVAL])
 def test_a_failing_add_is_told_does_not_stop_the_rest_and_is_retried(number):
     stage = Stage(known=["00:00.0"])
     stage.xen.fail(Op.ADD, number)
@@ -235,6 +236,22 @@ def test_a_failing_add_is_told_does_not_stop_the_rest_and_is_retried(number):
     assert stage.store.ledger.find("add-device", S("00:1c.0")).state is State.DOUBTFUL
     assert told(compare(engine)) == [("add-device", "0000:00:1c.0", "done")]
     assert stage.store.ledger.find("add-device", S("00:1c.0")).state is State.HELD
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_orphan_that_no_unit_serves_is_announced_once_until_linux_drops_it(version):
+    stage = Stage(dom0="pvh", version=version, coverage=Coverage(buses=frozenset({(0, 0), (0, 1)})))
+    unserved = function("09:00.0")
+    stage.plug(unserved)
+    stage.xen.kernel_add(unserved.sbdf)
+    engine = stage.start()
+    assert told(compare(engine)) == [("add-device", "0000:09:00.0", "failed")]
+    (refused,) = compare(engine)
+    assert (refused.result.value, refused.rule) == ("refused", "iommu-coverage")
+    assert "no IOMMU unit serves it" in refused.detail
+    stage.pull("09:00.0")
+    look(engine, [unserved.sbdf])
+    assert engine.memory.unserved == set()
 
 
 def test_what_depends_on_a_failed_step_is_not_tried():
@@ -449,15 +466,20 @@ EVENTS = st.lists(
     present=st.sets(st.sampled_from(ADDRESSES)),
     decoding=st.booleans(),
     dom0=st.sampled_from(["pv", "pvh"]),
-    version=st.sampled_from([(4, 17), (4, 18), (4, 19), (4, 20)]),
+    version=st.sampled_from(VERSIONS),
+    vendor=st.sampled_from(Vendor),
 )
 def test_whatever_happens_the_host_survives_and_an_orphan_is_never_made(
-    events, known, present, decoding, dom0, version
+    events, known, present, decoding, dom0, version, vendor
 ):
     command = 2 if decoding else 0
-    raws = [function(str(sbdf), command=command) for sbdf in sorted(present)]
-    covered = Coverage(functions=frozenset(present))
-    stage = Stage(raws, known=sorted(map(str, known)), dom0=dom0, version=version, coverage=covered)
+    unit = [function("00:1e.2", vendor=0x1022, class_code=0x080600)] if vendor is Vendor.AMD else []
+    raws = [*unit, *(function(str(sbdf), command=command) for sbdf in sorted(present))]
+    covered = Coverage(functions=frozenset(present), vendor=vendor)
+    known = sorted(str(raw.sbdf) for raw in unit) + sorted(map(str, known))
+    stage = Stage(raws, known=known, dom0=dom0, version=version, coverage=covered)
+    if unit and dom0 == "pv":  # a PVH dom0 cannot read the table
+        stage.host.tables = [ivrs_of(covered)]
     orphans = set()
     engine = stage.start()
     compare(engine)

@@ -24,6 +24,7 @@ from tests.engine.test_remap_machine import ALONE, BRIDGES, ENDPOINTS, REGIONS, 
 from tests.engine.world import PAUSE, World
 from tests.xen.devices import device, port
 from tests.xen.truth import mapped_pages
+from tests.xen.versions import VERSIONS
 
 S = parse_sbdf
 EXAMPLES = int(os.environ.get("PCIPT_LAWS", "20"))
@@ -50,8 +51,9 @@ HISTORIES = st.lists(st.lists(EVENTS, min_size=1, max_size=3), min_size=1, max_s
 WORLDS = st.fixed_dictionaries(
     {
         "dom0": st.sampled_from(["pvh", "pvh", "pv"]),
-        "version": st.sampled_from([(4, 17), (4, 18), (4, 19), (4, 20)]),
+        "version": st.sampled_from(VERSIONS),
         "unknown": st.sets(st.sampled_from(ENDPOINTS), max_size=2),
+        "iommu": st.sampled_from(["vt-d", "vt-d", "amd", "amd-few"]),
     }
 )
 
@@ -59,13 +61,13 @@ WORLDS = st.fixed_dictionaries(
 class Telling(World):
     """A world whose events are heard of, and told when the test says so; it gives the messages one by one."""
 
-    def __init__(self, dom0, version, unknown):
+    def __init__(self, dom0, version, unknown, iommu="vt-d"):
         self.heard = []
         self.unseen = set()
         narrow = port("00:1c.0", 2, 4, command=0)  # fewer buses on which Xen is asked for ghosts
         machine = [narrow if raw.sbdf == narrow.sbdf else raw for raw in raws()]
         known = [raw.sbdf for raw in machine if raw.sbdf not in unknown]
-        super().__init__(machine, dom0=dom0, version=version, known=known, reserved=REGIONS)
+        super().__init__(machine, dom0=dom0, version=version, known=known, reserved=REGIONS, iommu=iommu)
 
     def tell(self, plugged=(), *, written=(), removed=(), doubt=False):  # noqa: ARG002 - World's
         for sbdf in plugged:
@@ -86,7 +88,11 @@ class Telling(World):
             self.move_bar(function, 0, ADDRESSES[function][number % len(ADDRESSES[function])])
         elif what == "plug":
             address = ADDRESSES[function][number % len(ADDRESSES[function])]
-            self.plug(device(str(function), (address, 0x4000), parent=PARENTS[function.bus]))
+            self.plug(
+                device(
+                    str(function), (address, 0x4000), command=self.decode_at_add, parent=PARENTS[function.bus]
+                )
+            )
         elif what == "pull":
             self.unseen |= self.pages_seen_by_nobody(function)
             self.pull(function)

@@ -19,6 +19,7 @@ def memory():
         Ledger("boot"),
         boot=snapshot_from_machine("boot", decode_machine([])),
         removed={NIC},
+        unserved={DISK},
         vacated={"nic": NIC},
         bridge_numbers={"port": (2, 4)},
         outside_window={"nic": frozenset({1})},
@@ -58,7 +59,7 @@ def test_what_a_copy_forgets_stays_in_the_memory(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["boot", "intents", "removed", "bridge_numbers", "left_guests", "held_regions"]
+    "name", ["boot", "intents", "removed", "unserved", "bridge_numbers", "left_guests", "held_regions"]
 )
 def test_what_only_readings_write_is_shared_with_a_copy(name):
     held = memory()

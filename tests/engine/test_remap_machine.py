@@ -20,6 +20,7 @@ from pcipt.xen.outcome import Op
 from pcipt.xen.simulated.reserved import ReservedRegion
 from tests.engine.world import World
 from tests.xen.devices import device, port
+from tests.xen.versions import VERSIONS
 
 S = parse_sbdf
 ENDPOINTS = [S(text) for text in ("00:02.0", "00:03.0", "00:04.0", "00:06.0", "02:00.0", "03:00.0")]
@@ -43,8 +44,8 @@ REGIONS = [
 ERRNOS = [
     errno.EPERM, errno.EBUSY, errno.ENOMEM, errno.ENODEV, errno.EACCES, errno.EINTR, errno.EINVAL,
 ]  # fmt: skip
-# to these EINVAL is an answer: nothing is mapped there, somebody else has it
-ANSWERS = {Op.UNMAP, Op.CUSTODY}
+# to these an error is an answer: nothing is mapped there, somebody else has it, no IOMMU unit serves it
+ANSWERS = {Op.UNMAP: {errno.EINVAL}, Op.CUSTODY: {errno.EINVAL}, Op.ADD: {errno.ENODEV}}
 
 
 def raws():
@@ -81,17 +82,19 @@ class RemapMachine(RuleBasedStateMachine):
     mode = "enforce"
 
     @initialize(
-        version=st.sampled_from([(4, 17), (4, 20)]),
+        version=st.sampled_from(VERSIONS),
+        iommu=st.sampled_from(["vt-d", "vt-d", "amd", "amd-few"]),
         unknown=st.sets(st.sampled_from(ENDPOINTS), max_size=2),
         announcing=st.booleans(),
     )
-    def begin(self, version, unknown, announcing):
+    def begin(self, version, iommu, unknown, announcing):
         machine = raws()
         known = [raw.sbdf for raw in machine if raw.sbdf not in unknown]
         chosen = Settings(mode=self.mode, actions={"add-device": announcing})
         self.world = World(
-            machine, dom0=self.dom0, version=version, settings=chosen, known=known, reserved=REGIONS
-        )
+            machine, dom0=self.dom0, version=version, settings=chosen, known=known, reserved=REGIONS,
+            iommu=iommu,
+        )  # fmt: skip
 
     @rule(function=st.sampled_from([*ENDPOINTS, *SLOTS, *BRIDGES]), on=st.booleans())
     def decode(self, function, on):
@@ -125,8 +128,8 @@ class RemapMachine(RuleBasedStateMachine):
     def plug(self, where, number, on, msix):
         parent, address = PARENTS[where.bus], target(where, 0, number)
         self.world.plug(
-            device(str(where), (address, 0x4000), command=2 * on, msix=(0, 0x2000, 0x3000) if msix else None,
-                   parent=parent)
+            device(str(where), (address, 0x4000), command=self.world.decode_at_add * on,
+                   msix=(0, 0x2000, 0x3000) if msix else None, parent=parent)
         )  # fmt: skip
 
     @rule(function=st.sampled_from([*ENDPOINTS, *SLOTS, PHYSFN, *BRIDGES]))
@@ -169,7 +172,7 @@ class RemapMachine(RuleBasedStateMachine):
         performed=st.booleans(),
     )
     def fail(self, op, number, call, pages, performed):
-        if number != errno.EINVAL or op not in ANSWERS:
+        if number not in ANSWERS.get(op, ()):
             self.world.xen.fail(op, number, call=call, pages=pages, performed=performed)
 
     @rule(after=st.integers(1, 3), late=st.booleans())

@@ -4,6 +4,8 @@ Events are what happens to a machine; each is told to the engine as the daemon w
 kill the daemon at any saving and any hypercall; it is started again at once.
 """
 
+import struct
+
 import attrs
 
 from pcipt.daemon.intake import Intake
@@ -16,10 +18,12 @@ from pcipt.errors import NoSuchDeviceError
 from pcipt.firmware.coverage import snapshot_from_machine
 from pcipt.host.iomem import MemoryReading, NamedRange
 from pcipt.pci import Address, Frames, Gfn, Range, Resource, decode_machine, sbdf_from_devfn
+from pcipt.pci.requester import Vendor
 from pcipt.pci.write import ConfigWrite
 from pcipt.remap.ignored import Intents
 from pcipt.remap.life import State
-from pcipt.xen.interface import Dom0Kind, XenIdentity
+from pcipt.xen.interface import Dom0Kind, OwnerKind, XenIdentity
+from pcipt.xen.releases import ORPHAN_REMOVAL_PANICS
 from pcipt.xen.simulated.coverage import Coverage
 from pcipt.xen.simulated.hardware import BusHardware
 from pcipt.xen.simulated.hypervisor import SimulatedXen
@@ -27,7 +31,8 @@ from pcipt.xen.simulated.model import DOM0
 from pcipt.xen.simulated.p2m import LAST
 from pcipt.xen.simulated.registers import SECONDARY
 from tests.engine.stage import Killed, ListSource, MemoryStore, Messages, compare, work_off
-from tests.xen.devices import SRIOV_AT
+from tests.firmware.reserved_tables import ivrs
+from tests.xen.devices import SRIOV_AT, host_bridge
 from tests.xen.truth import mapped_pages, p2m_truth, pages_of_region, region_truth
 from tests.xen.versions import full_version
 
@@ -35,6 +40,7 @@ RAM = Range(Address(0x10_0000), 0x1000_0000)
 MMCFG = Range(Address(0xB000_0000), 0x100_0000)
 COMMAND, ON = 0x04, 0x2
 VFE, MSE = 0x1, 0x8
+AMD = 0x1022
 COVERED = range(10)  # buses that an IOMMU unit took at boot
 PAUSE = 30.0
 
@@ -47,6 +53,7 @@ class Linux:
     def __init__(self, hardware, raws, reserved=()):
         self.hardware = hardware
         self.reserved = reserved
+        self.tables = []
         self.xen = None
         self.written = 0
         self.dead = False
@@ -65,7 +72,7 @@ class Linux:
         return attrs.evolve(raw, config=self.hardware.config(sbdf) or b"\xff" * len(raw.config))
 
     def acpi_tables(self):
-        return []
+        return self.tables
 
     def memory(self):
         lines = [NamedRange(RAM, "System RAM"), NamedRange(MMCFG, "PCI MMCONFIG 0000 [bus 00-0f]")]
@@ -101,21 +108,53 @@ class MortalXen(SimulatedXen):
         return result
 
 
+def coverage_of(iommu, raws):
+    """Give which functions the IOMMU units take."""
+    buses = frozenset((0, bus) for bus in COVERED)
+    if iommu == "vt-d":
+        return Coverage(buses=buses)
+    if iommu == "amd":
+        return Coverage(buses=buses, vendor=Vendor.AMD)
+    return Coverage(functions=frozenset(raw.sbdf for raw in raws), vendor=Vendor.AMD)
+
+
+def ivrs_of(coverage):
+    """Give the firmware's table that says so."""
+    ranges = [(bus << 8, bus << 8 | 0xFF) for _, bus in sorted(coverage.buses)]
+    ranges += [(sbdf.bus << 8 | sbdf.devfn,) * 2 for sbdf in sorted(coverage.functions)]
+    entries = b"".join(struct.pack("<BHBBHB", 3, first, 0, 4, last, 0) for first, last in ranges)
+    return ivrs(struct.pack("<BBH20x", 0x10, 0, 24 + len(entries)) + entries)
+
+
 class World:
-    def __init__(self, raws, *, dom0="pvh", version=(4, 17), settings=None, known=None, reserved=()):
+    def __init__(
+        self, raws, *, dom0="pvh", version=(4, 17), settings=None, known=None, reserved=(), iommu="vt-d"
+    ):
+        """`iommu` is "vt-d" (units take the buses COVERED), "amd" (IVRS has an entry for each function on
+        these buses) or "amd-few" (IVRS has an entry for each function that was there at boot).
+        """
+        if iommu != "vt-d":
+            raws = [host_bridge(AMD), *raws]
+            known = known if known is None else [raws[0].sbdf, *known]
+        coverage = coverage_of(iommu, raws)
         self.hardware = BusHardware(raws)
         self.linux = Linux(self.hardware, raws, [region.frames for region in reserved])
         identity = XenIdentity(full_version(version), Dom0Kind(dom0))
         self.xen = MortalXen(
             self.hardware,
             identity,
-            iommu=Coverage(buses=frozenset((0, bus) for bus in COVERED)),
+            iommu=coverage,
             known=known,
             memory=[frames(RAM)],
             trapped=[frames(MMCFG)],
             reserved=reserved,
         )
         self.linux.xen = self.xen
+        self.decode_at_add = (
+            0 if iommu == "amd-few" else ON
+        )  # where Linux's own add may fail, an old Xen panics
+        if dom0 == "pv" and coverage.vendor is Vendor.AMD:  # a PVH dom0 cannot read the table
+            self.linux.tables = [ivrs_of(coverage)]
         self.source = ListSource()
         self.watch = Watch(self.source, "test", obeys=dom0 == "pv")
         self.store = MemoryStore()
@@ -223,10 +262,16 @@ class World:
         self.xen.kernel_add(raw.sbdf)
         self.tell([raw.sbdf])
 
+    def may_leave(self, functions):
+        """Tell whether Xen survives it if Linux drops functions: an old Xen does not if one is an orphan."""
+        devices = [self.xen.devices[sbdf] for sbdf in functions if sbdf in self.xen.devices]
+        panics = ORPHAN_REMOVAL_PANICS.of(self.xen.identity.version)
+        return not (panics and any(device.owner.kind is OwnerKind.NOBODY for device in devices))
+
     def pull(self, sbdf):
         """Take a function out; Linux has not noticed yet."""
-        if self.hardware.slot(sbdf) is not None:
-            gone = [each for each in self.linux.raws if self._is_below(each, sbdf)]
+        gone = [each for each in self.linux.raws if self._is_below(each, sbdf)]
+        if self.hardware.slot(sbdf) is not None and self.may_leave(gone):
             self.hardware.pull(sbdf)
             self.pulled.update(gone)
             self.tell(written=gone)
@@ -266,7 +311,7 @@ class World:
 
     def disable_vfs(self, sbdf):
         vfs = [vf for vf, raw in self.linux.raws.items() if raw.physfn == sbdf]
-        if not vfs or self.hardware.slot(sbdf) is None:
+        if not vfs or self.hardware.slot(sbdf) is None or not self.may_leave(vfs):
             return
         self.change(sbdf, SRIOV_AT + 8, 2, 0)
         self.tell()

@@ -2,6 +2,8 @@
 
 import struct
 
+import attrs
+
 from pcipt.pci import Ids, RawFunction, Resource, parse_sbdf
 
 MEM64, MEM32 = Resource.MEMORY | Resource.MEM_64, Resource.MEMORY
@@ -51,6 +53,14 @@ def device(
         root_bus=None if parent else sbdf.bus,
         secondary=buses[1] if header == 1 else None,
     )
+
+
+def host_bridge(vendor):
+    """Make a machine's first function; its vendor tells whose IOMMU the machine has."""
+    raw = device("00:00.0", vendor=vendor, command=0)
+    data = bytearray(raw.config)
+    struct.pack_into("<I", data, 0x08, 0x060000 << 8)
+    return attrs.evolve(raw, config=bytes(data))
 
 
 def put_bars(data, at, bars, lines, first, times):

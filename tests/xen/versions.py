@@ -1,6 +1,7 @@
 """Versions of Xen for tests: a branch stands for its newest version."""
 
-from pcipt.xen.releases import NEWEST, Version, parse_version
+from pcipt.xen import releases
+from pcipt.xen.releases import NEWEST, Fact, Version, parse_version
 
 
 def full_version(version):
@@ -11,3 +12,17 @@ def full_version(version):
 
 def version_of(*numbers: int) -> Version:
     return parse_version(full_version(numbers))
+
+
+def _all_versions():
+    """Give each version at which a fact begins or ends, and the first and the newest of each branch."""
+    facts = [value for value in vars(releases).values() if isinstance(value, Fact)]
+    texts = {text for fact in facts for text in (*fact.since, *fact.until)}
+    texts |= {full_version((*map(int, branch.split(".")), 0)) for branch in NEWEST}
+    texts |= {f"{branch}.{patch}" for branch, patch in NEWEST.items()}
+    found = {tuple(parse_version(text)) for text in texts}
+    return sorted(version for version in found if ".".join(map(str, version[:2])) in NEWEST)
+
+
+#: Versions that differ from one another, as (4, 17, 7): for tests that hold on every release.
+VERSIONS = _all_versions()

@@ -97,6 +97,7 @@ class MachineState:
             if function is None:
                 self.bars.drop(sbdf)
                 memory.removed.add(sbdf)
+                memory.unserved.discard(sbdf)
                 self.renumbered.pop(sbdf, None)
                 continue
             memory.removed.discard(sbdf)

@@ -215,6 +215,7 @@ class Views:
             pvh=self.pvh,
             version=self._xen.identity.version,
             iommu=self._iommu,
+            unserved=self.memory.unserved,
             bars=self.state.bars,
             mapped=self.memory.mapped,
             protected=self._protected,

@@ -129,8 +129,13 @@ def _coverage(action: AddDevice, facts: Facts) -> Coverage:
 def _covered(action: AddDevice, facts: Facts) -> str | None:
     """Refuse to add a function if it is not shown that an IOMMU unit covers it.
 
-    An orphan is not refused: it is what a failed add leaves, and another failure changes nothing.
+    An orphan is not refused, because it is what a failed add leaves; but it is if Xen said that no unit
+    serves it: Xen decides that by what it read at boot.
+    Source: Xen drivers/passthrough/vtd/iommu.c (domain_context_mapping), amd/pci_amd_iommu.c
+            (amd_iommu_add_device): ENODEV.
     """
+    if action.sbdf in facts.unserved:
+        return "Xen said that no IOMMU unit serves it: each add fails; reboot with the function in place"
     coverage = _coverage(action, facts)
     if coverage not in (Coverage.NONE, Coverage.UNKNOWN) or action.sbdf in facts.xen.orphans:
         return None

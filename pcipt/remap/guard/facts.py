@@ -22,11 +22,11 @@ from pcipt.xen.releases import Version
 class Facts:
     """All facts that the guards look at. The function of the action was just read again.
 
-    `version` is that of Xen. `moves` and `followed` are by Linux's address (`find_moves`, `Ledger.followed`).
-    `bars` must be those of `machine`; if none are given, they are computed here, in a time that grows with
-    the machine. `regions` has for each reserved region the functions for which it is reserved, whoever owns
-    them. `outside_window` returns for a place the BARs that decoded where vPCI maps nothing
-    (`Desired.outside_window`).
+    `version` is that of Xen. `unserved` are addresses of which Xen said that no IOMMU unit serves them.
+    `moves` and `followed` are by Linux's address (`find_moves`, `Ledger.followed`). `bars` must be those of
+    `machine`; if none are given, they are computed here, in a time that grows with the machine. `regions` has
+    for each reserved region the functions for which it is reserved, whoever owns them. `outside_window`
+    returns for a place the BARs that decoded where vPCI maps nothing (`Desired.outside_window`).
     """
 
     machine: Machine
@@ -34,6 +34,7 @@ class Facts:
     pvh: bool
     version: Version
     iommu: IommuScope
+    unserved: Collection[Sbdf] = ()
     bars: BarIndex = attrs.Factory(lambda self: BarIndex(self.machine.functions.values()), takes_self=True)
     mapped: MappedPages = attrs.Factory(MappedPages)
     protected: Protected = attrs.Factory(Protected)
