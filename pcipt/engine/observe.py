@@ -1,6 +1,6 @@
 """Reads the functions of a round, and asks Xen about those for which its answer may have changed."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from pcipt.engine.interfaces import Policy
 from pcipt.engine.open_actions import OpenActions
@@ -114,7 +114,7 @@ def _mark_removed(views: Views, functions: Iterable[Sbdf]) -> None:
 
 
 def read_functions(now: Round) -> None:
-    """Read the functions of the round's scope again.
+    """Read the functions of the round's scope again, then those that share pages with vacated places.
 
     The owners, BAR pages and relatives that these functions had before the reading are added to the round,
     and so are the functions that changed.
@@ -124,7 +124,19 @@ def read_functions(now: Round) -> None:
     now.pages |= {frames for sbdf in functions for frames in views.state.bars.pages_of(sbdf)}
     now.relatives |= views.state.relatives(functions)
     now.changed |= views.read(functions)
+    now.changed |= views.read(_sharing_pages(views, functions))
     now.subjects |= functions | now.changed
+
+
+def _sharing_pages(views: Views, functions: Collection[Sbdf]) -> set[Sbdf]:
+    """Return the functions with a BAR on pages that are mapped for places that these functions vacated.
+
+    If such a BAR still decodes, vPCI unmaps the pages with it later. If it stopped to decode, nobody knows
+    whether that was before the function left, and the pages stay mapped for ever, or after it.
+    """
+    vacated = (place for place, sbdf in views.memory.vacated.items() if sbdf in functions)
+    runs = [run for place in vacated for run in views.memory.mapped.of(place)]
+    return {bar.sbdf for run in runs for bar in views.state.bars.over(run.frames)}
 
 
 def ask_some(now: Round, open_actions: OpenActions) -> bool:

@@ -5,6 +5,7 @@ others; `make test` runs each on a few. A history is a list of batches. All even
 then the service is told of them, in one way or another.
 """
 
+import itertools
 import os
 
 import pytest
@@ -243,6 +244,7 @@ def law(function):
     return pytest.mark.timeout(36_000)(chosen(function))
 
 
+ONE, OTHER = S("00:03.0"), S("00:04.0")  # they share a page
 BRIDGE, BEHIND, FURTHER = BRIDGES[0], S("02:00.0"), S("03:00.0")
 PVH = {"dom0": "pvh", "version": (4, 17), "unknown": set()}
 
@@ -278,6 +280,21 @@ def test_level_triggered_by_messages_in_any_order_and_doubled(made, history, dat
         world.deliver(messages[cut:])
         world.rest()
     assert world.state() == expected.state()
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("events", list(itertools.permutations([("pull", ONE, 0), ("decode", OTHER, False)])))
+def test_a_shared_page_is_in_doubt_if_one_function_left_while_the_other_stopped_to_decode(events, order):
+    """vPCI unmapped the page only if the function left first; messages do not tell which was first."""
+    world = Telling(**PVH)
+    for event in events:
+        world.happen(event)
+    heard = world.hear()
+    for number in order:
+        world.deliver([heard[number]])
+    world.rest()
+    assert health_of(world.engine) == "degraded"
+    assert [code for _, code, _ in world.state()["findings"]] == ["stale-mapping"]
 
 
 @law
