@@ -51,7 +51,7 @@ check: $(STAMP)
 # same ones each time, or others with FRESH=1.
 EXAMPLES ?= 1000
 laws: $(STAMP)
-	PCIPT_LAWS=$(EXAMPLES) PCIPT_FRESH=$(FRESH) $(BIN)/python -m pytest -q tests/engine/test_laws.py
+	PCIPT_LAWS=$(EXAMPLES) PCIPT_FRESH=$(FRESH) $(BIN)/python -m pytest -q -n auto tests/engine/test_laws.py
 
 # A changed program may take all memory: the kernel then ends this first.
 mutate: $(STAMP)
