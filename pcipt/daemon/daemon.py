@@ -303,7 +303,8 @@ class Daemon:
             self._log.warning(
                 "watch.source holds from the next start on", kind="settings", wanted=settings.watch_source
             )
-        self.settings = self.engine.settings = settings
+        self.settings = settings
+        self.engine.use(settings)
         self._log.level = settings.log_level
         if self._textfile is not None:
             self._textfile.move_to(settings.metrics_textfile)

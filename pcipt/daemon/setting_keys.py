@@ -109,6 +109,9 @@ KEYS: tuple[Key, ...] = (
         "read at start only"),
     Key("watch.settle-ms", Number(1, 10_000), 50,
         "milliseconds of quiet before what was written is read back"),
+    Key("watch.owners-s", Number(1, 3600), 60,
+        "seconds between two questions to Xen while there are functions whose owner may change without a "
+        "message: bound to xen-pciback, hidden, without an owner, unknown to Linux, or renumbered"),
     Key("log.level", OneOf(LEVELS), "info", "the least important messages that are logged"),
     Key("metrics.textfile", TextfilePath(), "",
         "where to write metrics for node_exporter's textfile collector; empty is nowhere"),

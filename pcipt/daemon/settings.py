@@ -28,6 +28,7 @@ class Settings:
     actions: Mapping[str, bool] = attrs.field(factory=lambda: dict.fromkeys(ACTIONS, True))
     watch_source: str = DEFAULTS["watch.source"]
     settle_ms: int = DEFAULTS["watch.settle-ms"]
+    owners_s: int = DEFAULTS["watch.owners-s"]
     log_level: str = DEFAULTS["log.level"]
     metrics_textfile: str = DEFAULTS["metrics.textfile"]
 
@@ -54,6 +55,7 @@ _FIELDS = {
     "mode": "mode",
     "watch.source": "watch_source",
     "watch.settle-ms": "settle_ms",
+    "watch.owners-s": "owners_s",
     "log.level": "log_level",
     "metrics.textfile": "metrics_textfile",
 }

@@ -15,7 +15,7 @@ from pcipt.engine.findings import Told
 from pcipt.engine.interfaces import Host, Settings, Store
 from pcipt.engine.memory import Memory
 from pcipt.engine.performer import Performer, Rehearsal
-from pcipt.engine.queue import EVERYTHING, Queue, Reason
+from pcipt.engine.queue import EVERYTHING, OWNERS, Queue, Reason
 from pcipt.engine.reconcile import Reconciler
 from pcipt.engine.registers import Registers
 from pcipt.engine.report import Report, Scope
@@ -75,6 +75,12 @@ class Engine:
         return Reconciler(queue, self.views, performer, self, self._saver, self._monotonic)
 
     # Work.
+
+    def use(self, settings: Settings) -> None:
+        """Use these settings from now on; a shorter pause holds for the question to Xen that waits now."""
+        self.settings = settings
+        if self.queue.holds(OWNERS, Reason.TIMER):
+            self.queue.add(OWNERS, Reason.TIMER, self._monotonic(), quiet=self.owners_pause())
 
     def add(self, key: Sbdf, reason: Reason, *, quiet: float = 0.0, leaves: bool = False) -> None:
         """Add a function to the queue; see `Queue.add`."""
@@ -173,6 +179,10 @@ class Engine:
     def collect(self) -> None:
         """Put all messages that have arrived into the queue."""
         self.take_messages()
+
+    def owners_pause(self) -> float:
+        """Return the seconds between two questions to Xen about owners that change without a message."""
+        return float(self.settings.owners_s)
 
     # What is told.
 

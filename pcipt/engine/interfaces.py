@@ -56,6 +56,10 @@ class Settings(Protocol):
     def performs(self, word: str) -> bool:
         """Return True if actions of this word are performed, not only planned."""
 
+    @property
+    def owners_s(self) -> int:
+        """The seconds between two questions to Xen about owners that change without a message."""
+
 
 class Store(Protocol):
     """The files that hold ledger, boot snapshot and seen mappings.
@@ -101,3 +105,6 @@ class Policy(Protocol):
 
     def collect(self) -> None:
         """Put the messages that have arrived into the queue."""
+
+    def owners_pause(self) -> float:
+        """Return the seconds between two questions to Xen about owners that change without a message."""

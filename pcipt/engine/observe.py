@@ -5,10 +5,11 @@ from collections.abc import Callable, Collection, Iterable
 from pcipt.engine.interfaces import Policy
 from pcipt.engine.open_actions import OpenActions
 from pcipt.engine.performer import Performer, Rehearsal
-from pcipt.engine.queue import STORE, Queue, Reason
+from pcipt.engine.queue import STORE, Queue, Reason, Work
 from pcipt.engine.report import ASKED_IN_FULL, HANDED_OVER, Scope
 from pcipt.engine.round import Round, Slices, sliced
 from pcipt.engine.saver import Saver
+from pcipt.engine.views.silent import ask_for_other_owners
 from pcipt.engine.views.views import Views
 from pcipt.firmware.coverage import BootSnapshot
 from pcipt.pci import Sbdf
@@ -43,15 +44,25 @@ class Observer:
         The work for added functions is taken from the queue into the round. Mapped pages of functions that
         the kernel has removed become STALE. If the round is EVERYTHING, the memory maps and
         all functions are read instead, with a yield after each slice. Nothing is read before it is iterated.
+        If OWNERS is in the round, functions that have another owner than before are taken into the round.
         """
         self._policy.collect()
         now.scope = Scope((*now.scope.work, *self._queue.take_arrived()))
+        if now.scope.owners is not None:
+            self._find_other_owners(now)
         _mark_removed(now.views, now.scope.with_reason([Reason.DISAPPEARED]))
         _mark_removed(now.views, self._queue.functions_with(Reason.DISAPPEARED))
         if now.everything is not None:
             yield from self._read_everything(now)
             return
         read_functions(now)
+
+    def _find_other_owners(self, now: Round) -> None:
+        """Ask Xen whether owners have changed without a message, and add those functions to the round."""
+        changed = ask_for_other_owners(now.views)
+        now.asked = changed is not None
+        work = (Work(sbdf, frozenset({Reason.OWNER}), self._clock()) for sbdf in sorted(changed or ()))
+        now.scope = Scope((*now.scope.work, *work))
 
     def _read_everything(self, now: Round) -> Slices:
         """Read the memory maps and all functions that Linux has or had: in slices, except the first time.
@@ -96,7 +107,10 @@ class Observer:
         Return False if Xen could not be asked: nothing may be concluded then.
         """
         views = now.views
-        asked = views.ask_everything() if now.everything is not None else ask_some(now, self._open_actions)
+        if now.everything is not None:
+            asked = views.ask_everything()
+        else:
+            asked = now.asked and ask_some(now, self._open_actions)
         if asked:
             self._queue.hasten(Reason.NOT_ASKED, self._clock())
         else:

@@ -1,14 +1,15 @@
 """The queue of work: which keys must be reconciled, for which reasons, and at which earliest time.
 
-A key is a function's address, EVERYTHING (the whole machine) or STORE (the files on disk). Whatever happens
-adds a key with a reason, and does nothing else. Adding a key again joins the reasons and keeps the earlier
+A key is a function's address, EVERYTHING (the whole machine), OWNERS (all functions whose owner may change
+without a message) or STORE (the files on disk). Whatever happens adds a key with a reason, and does nothing
+else. Adding a key again joins the reasons and keeps the earlier
 time. Work for messages is due once no message has arrived for a short time. Work that is repeated is due
 after a pause that grows with each attempt. The table DELAYS bounds each delay. All times are seconds of a
 clock that the caller reads.
 """
 
 import enum
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import attrs
 
@@ -35,10 +36,11 @@ class Whole(enum.Enum):
     """The keys that are not the address of one function."""
 
     EVERYTHING = "everything"
+    OWNERS = "owners"
     STORE = "store"
 
 
-EVERYTHING, STORE = Whole.EVERYTHING, Whole.STORE
+EVERYTHING, OWNERS, STORE = Whole
 Key = Sbdf | Whole
 PLACE = "place"  # in DELAYS: any function's address
 MESSAGES = frozenset({Reason.WRITTEN, Reason.APPEARED, Reason.DISAPPEARED, Reason.OWNER, Reason.LOST})
@@ -60,9 +62,7 @@ class Delay:
     endless: bool = False
 
 
-def _quiet() -> Delay:
-    """Return the delay of work that waits until no more messages arrive, one second at most."""
-    return Delay(0.0, 1.0)
+_QUIET = Delay(0.0, 1.0)  # work that waits until no more messages arrive, one second at most
 
 
 def _repeated(*pauses: float, endless: bool = False) -> Delay:
@@ -72,11 +72,11 @@ def _repeated(*pauses: float, endless: bool = False) -> Delay:
 
 #  (key, reason): how long the work may be postponed. A pair that is not here is never postponed.
 DELAYS: Mapping[tuple[str | Whole, Reason], Delay] = {
-    (PLACE, Reason.WRITTEN): _quiet(),
-    (PLACE, Reason.APPEARED): _quiet(),
-    (PLACE, Reason.DISAPPEARED): _quiet(),
-    (EVERYTHING, Reason.LOST): _quiet(),
-    (EVERYTHING, Reason.WRITTEN): _quiet(),  # records of configuration writes were lost
+    (PLACE, Reason.WRITTEN): _QUIET,
+    (PLACE, Reason.APPEARED): _QUIET,
+    (PLACE, Reason.DISAPPEARED): _QUIET,
+    (EVERYTHING, Reason.LOST): _QUIET,
+    (EVERYTHING, Reason.WRITTEN): _QUIET,  # records of configuration writes were lost
     # The toolstack binds a function to xen-pciback first and gives it away after that, without a message.
     (PLACE, Reason.OWNER): Delay(0.0, 1.0, (0.2, 0.5, 1.0)),
     # A guest keeps pages of a function that has left it: perhaps the guest is about to end.
@@ -86,6 +86,9 @@ DELAYS: Mapping[tuple[str | Whole, Reason], Delay] = {
     (PLACE, Reason.DIFFERENT): _repeated(0.0, 0.0, 0.0, 1.0, 5.0, 25.0),
     (PLACE, Reason.NOT_ASKED): _repeated(1.0, 5.0, 25.0, 60.0, endless=True),
     (EVERYTHING, Reason.NOT_ASKED): _repeated(1.0, 5.0, 25.0, 60.0, endless=True),
+    # A slow question, as often as the settings say, while there is a function whose owner changes silently.
+    (OWNERS, Reason.TIMER): Delay(1.0, 3600.0),
+    (OWNERS, Reason.NOT_ASKED): _repeated(1.0, 5.0, 25.0, 60.0, endless=True),
     # The ledger is written whole some seconds after an action; a disk that does not take it is tried again.
     (STORE, Reason.TIMER): Delay(5.0, 5.0),
     (STORE, Reason.FAILED): _repeated(60.0, endless=True),
@@ -155,12 +158,14 @@ class Queue:
         For a reason in MESSAGES, `quiet` is the quiet time after this message, and `leaves` is True if the
         message says that the function lost its driver. All work for messages is due together when all quiet
         times are over, but at most the longest delay (DELAYS) after the first message. For a reason that is
-        not in MESSAGES, the work is due after the shortest delay of DELAYS.
+        not in MESSAGES, the work is due after `quiet` seconds, within the bounds of DELAYS.
         """
         if reason in MESSAGES:
             work = Work(key, frozenset({reason}), now, quiet_until=now + quiet, leaves=leaves)
         else:
-            work = Work(key, frozenset({reason}), now, not_before=now + delay_of(key, reason).shortest)
+            delay = delay_of(key, reason)
+            pause = min(max(quiet, delay.shortest), delay.longest)
+            work = Work(key, frozenset({reason}), now, not_before=now + pause)
         self._join(work)
 
     def repeat(
@@ -221,7 +226,7 @@ class Queue:
     def take(self, now: float, *, whole: bool = True) -> tuple[Work, ...]:
         """Return the work that is due, and remove it from the queue.
 
-        A call returns EVERYTHING alone, or all functions and STORE that are due, or nothing. If EVERYTHING
+        A call returns EVERYTHING alone, or all other keys that are due, or nothing. If EVERYTHING
         and other keys are due, the calls return them in turn. EVERYTHING that was taken stays due until
         `finished` is called. If `whole` is False, a call never returns EVERYTHING.
         Shape:  in the order in which the keys were added.
@@ -293,8 +298,3 @@ def _due(work: Work, quiet_at: float) -> float:
     times = [work.not_before] if work.not_before is not None else []
     times += [quiet_at] if work.quiet_until is not None else []
     return min(times)
-
-
-def keys_of(work: Collection[Work]) -> set[Sbdf]:
-    """Return the addresses among the keys of some work; EVERYTHING and STORE are left out."""
-    return {each.key for each in work if isinstance(each.key, Sbdf)}

@@ -207,7 +207,7 @@ class Reconciler:
         news = self.open_actions.replace(
             now.planned, now.outcomes, subjects | former, listed=None if everything else now.listed | former
         )
-        repeat(self._queue, now, self._clock())
+        repeat(self._queue, now, self._clock(), self._policy.owners_pause())
         acted = any(outcome.result in (Result.DONE, Result.FAILED) for outcome in now.outcomes)
         if now.touched or acted:
             self._queue.add(STORE, Reason.TIMER, self._clock())

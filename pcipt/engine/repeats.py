@@ -2,9 +2,10 @@
 
 from collections.abc import Collection
 
-from pcipt.engine.queue import EVERYTHING, MESSAGES, Queue, Reason
+from pcipt.engine.queue import EVERYTHING, MESSAGES, OWNERS, Queue, Reason
 from pcipt.engine.round import Round
 from pcipt.engine.views.concerned import addresses_of
+from pcipt.engine.views.silent import silent_functions
 from pcipt.pci import Sbdf
 from pcipt.remap.actions import Result
 from pcipt.remap.view import DOM0
@@ -12,14 +13,15 @@ from pcipt.remap.view import DOM0
 _MAY_CHANGE_HANDS = MESSAGES - {Reason.WRITTEN} | {Reason.REQUESTED}
 
 
-def repeat(queue: Queue, now: Round, at: float) -> None:
+def repeat(queue: Queue, now: Round, at: float, owners_pause: float) -> None:
     """Put what a round leaves open back into the queue. `at` is the time (seconds of the queue's clock).
 
     Repeated are: functions whose action failed; functions found different while acting; functions about which
     Xen could not be asked; functions bound to xen-pciback that have the same owner as before the round;
     functions with a finding about a guest's pages or ports; functions of `_not_announced` that are in the
     queue for no reason but WRITTEN. EVERYTHING is repeated if Xen could not be asked for the reserved regions
-    of some function.
+    of some function. OWNERS is due after `owners_pause` seconds, if there are `silent_functions`. A round of
+    single functions looks for them among its subjects only.
     """
     _put_back(queue, now, at, Reason.FAILED, _failed(now))
     _put_back(queue, now, at, Reason.DIFFERENT, now.views.take_different())
@@ -33,6 +35,9 @@ def repeat(queue: Queue, now: Round, at: float) -> None:
     if now.views.reserved.open:  # any region may be theirs
         attempts = now.everything.attempts if now.everything is not None else 0
         queue.repeat(EVERYTHING, Reason.NOT_ASKED, at, attempts)
+    whole = now.everything is not None or now.scope.owners is not None
+    if silent_functions(now.views, None if whole else now.subjects | now.listed):
+        queue.add(OWNERS, Reason.TIMER, at, quiet=owners_pause)
 
 
 def repeat_not_asked(queue: Queue, now: Round, at: float) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import attrs
 
-from pcipt.engine.queue import EVERYTHING, MESSAGES, STORE, Key, Reason, Work, keys_of
+from pcipt.engine.queue import EVERYTHING, MESSAGES, OWNERS, STORE, Key, Reason, Whole, Work
 from pcipt.pci import Sbdf
 from pcipt.remap.actions import Outcome
 
@@ -14,7 +14,7 @@ HANDED_OVER = frozenset(Reason) - {Reason.WRITTEN, Reason.FAILED, Reason.DIFFERE
 
 @attrs.frozen
 class Scope:
-    """The work that one reconciliation takes: functions, EVERYTHING, the files of the store (STORE)."""
+    """The work that one reconciliation takes: functions, EVERYTHING, OWNERS, STORE (see `queue`)."""
 
     work: tuple[Work, ...] = ()
     _attempts: dict[Key, int] = attrs.field(
@@ -25,16 +25,25 @@ class Scope:
     @property
     def everything(self) -> Work | None:
         """Return the work for EVERYTHING, None if the scope has none."""
-        return next((work for work in self.work if work.key is EVERYTHING), None)
+        return self._whole(EVERYTHING)
+
+    @property
+    def owners(self) -> Work | None:
+        """Return the work for OWNERS, None if the scope has none."""
+        return self._whole(OWNERS)
 
     @property
     def store(self) -> Work | None:
         """Return the work for the files of the store, None if the scope has none."""
-        return next((work for work in self.work if work.key is STORE), None)
+        return self._whole(STORE)
+
+    def _whole(self, key: Whole) -> Work | None:
+        """Return the work for a key that is not the address of a function, None if the scope has none."""
+        return next((work for work in self.work if work.key is key), None)
 
     @property
     def functions(self) -> set[Sbdf]:
-        """Return the addresses of the functions in the scope. EVERYTHING and STORE are left out."""
+        """Return the addresses of the functions in the scope; the other keys are left out."""
         return keys_of(self.work)
 
     def with_reason(self, reasons: Collection[Reason]) -> set[Sbdf]:
@@ -77,3 +86,8 @@ class Report:
     read: frozenset[Sbdf] = frozenset()
     finished: bool = True
     shape_changed: bool = False
+
+
+def keys_of(work: Collection[Work]) -> set[Sbdf]:
+    """Return the addresses among the keys of some work; the keys that are no address are left out."""
+    return {each.key for each in work if isinstance(each.key, Sbdf)}

@@ -22,7 +22,8 @@ class Round:
     `subjects` are the functions that are planned for. `owners` holds, by address, the owners of the scope's
     functions before the round. `pages` are the pages of these functions' BARs before the reading, and
     `relatives` are `MachineState.relatives` of these functions before the reading. A round of EVERYTHING
-    leaves `listed`, `owners`, `pages` and `relatives` empty. `touched` is True if the ledger has changed.
+    leaves `listed`, `owners`, `pages` and `relatives` empty. `asked` is False if Xen could not be asked for
+    owners that changed without a message. `touched` is True if the ledger has changed.
     `told` is the number of outcomes that earlier reports contain.
     """
 
@@ -36,6 +37,7 @@ class Round:
     relatives: set[Sbdf] = attrs.Factory(set)
     planned: list[Action] = attrs.Factory(list)
     outcomes: list[Outcome] = attrs.Factory(list)
+    asked: bool = True
     touched: bool = False
     told: int = 0
 

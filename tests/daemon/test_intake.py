@@ -7,7 +7,7 @@ from pcipt.daemon.intake import LEAVING, Intake
 from pcipt.engine.queue import EVERYTHING, Reason
 from pcipt.host.uevents import GuestsChanged, HotplugEvent, Rescan
 from pcipt.pci.write import ConfigWrite, Lost
-from tests.engine.stage import BusStage, S, work_off
+from tests.engine.stage import BusStage, S, rests, work_off
 from tests.xen.devices import device, port
 
 NIC, DISK, PORT, BEHIND, NOWHERE = map(S, ("00:02.0", "00:06.0", "00:1c.0", "02:00.0", "00:0a.0"))
@@ -37,7 +37,7 @@ class Heard:
         for _ in range(10):  # whose owner is as before is looked at several times
             work_off(self.engine)
             self.stage.time += 10.0
-        assert self.engine.next_due() is None
+        assert rests(self.engine)
 
     def read(self):
         taken, self.waiting = self.waiting, []

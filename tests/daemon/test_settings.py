@@ -44,6 +44,7 @@ OTHERS = {
     **{f"actions.{word}": False for word in WORDS},
     "watch.source": "none",
     "watch.settle-ms": 200,
+    "watch.owners-s": 600,
     "log.level": "debug",
     "metrics.textfile": "/var/lib/node-exporter/pcipt.prom",
 }

@@ -13,7 +13,7 @@ from pcipt.daemon.settings import Settings
 from pcipt.daemon.telling.log import Logs
 from pcipt.engine import performer
 from pcipt.engine import round as rounds
-from pcipt.engine.queue import EVERYTHING, Reason
+from pcipt.engine.queue import EVERYTHING, OWNERS, Reason
 from pcipt.host.uevents import HotplugEvent, Rescan
 from pcipt.pci.write import Lost
 from pcipt.xen.outcome import Op
@@ -111,6 +111,7 @@ RELOADS = [
     (Settings(), OBSERVE, set()),
     (Settings(), NO_MAP, set()),
     (Settings(), "[watch]\nsettle-ms = 9\n", set()),
+    (Settings(), "[watch]\nowners-s = 9\n", set()),
     (Settings(mode="observe"), "mode = 1\n", set()),  # the settings stay as they were
 ]
 
@@ -334,3 +335,13 @@ def test_nothing_is_waited_for_if_there_is_no_work(serve):
     service.engine.next_due = lambda: None  # it was taken meanwhile
     service.daemon._schedule()
     assert service.daemon._loop._timeout() is None
+
+
+def test_a_reload_shortens_the_pause_of_the_question_for_owners(serve):
+    service = serve(settings=Settings(owners_s=600))
+    service.begin()
+    service.engine.queue.add(OWNERS, Reason.TIMER, service.engine._monotonic(), quiet=600)
+    service.settings_file.write_text("[watch]\nowners-s = 9\n")
+    service.daemon._reload()
+    assert service.engine.owners_pause() == 9
+    assert service.engine.next_due() <= 9

@@ -3,7 +3,7 @@
 import attrs
 import pytest
 
-from pcipt.engine.queue import EVERYTHING, STORE, Reason, Work
+from pcipt.engine.queue import EVERYTHING, OWNERS, STORE, Reason, Work
 from pcipt.engine.repeats import repeat, repeat_not_asked
 from pcipt.engine.report import Scope
 from pcipt.engine.round import Round
@@ -13,7 +13,7 @@ from pcipt.xen.interface import Owner, OwnerKind
 from tests.engine.stage import S, Stage, begun, compare, usual_raws
 
 NIC, VF, HOST, GONE = S("01:00.0"), S("01:00.1"), S("00:00.0"), S("05:00.0")
-NOW = 100.0
+NOW, PAUSE = 100.0, 60.0
 
 
 def engine_with(driver=None, owner=None):
@@ -35,13 +35,15 @@ def round_of(engine, *works):
 
 
 def repeated(now, waiting=None):
-    """Give what comes again: (key, reasons, attempts, in how many seconds)."""
+    """Give what comes again, except OWNERS: (key, reasons, attempts, in how many seconds)."""
     waiting = waiting or begun()
-    repeat(waiting, now, NOW)
+    repeat(waiting, now, NOW, PAUSE)
     left = []
     while (at := waiting.next_due()) is not None:
         left += [
-            (each.key, set(each.reasons), each.attempts, pytest.approx(at - NOW)) for each in waiting.take(at)
+            (each.key, set(each.reasons), each.attempts, pytest.approx(at - NOW))
+            for each in waiting.take(at)
+            if each.key is not OWNERS
         ]
         waiting.finished()
     return left

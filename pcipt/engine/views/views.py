@@ -46,7 +46,7 @@ class Views:
 
     def __init__(self, host: Host, xen: Hypervisor, memory: Memory) -> None:
         self._host = host
-        self._questions = Questions(xen)
+        self.questions = Questions(xen)
         self._xen = xen
         self._protected = Protected()
         self._iommu: IommuScope | None = None
@@ -68,12 +68,12 @@ class Views:
     @property
     def view(self) -> XenView:
         """Return what Xen said last; in a dry run, what it would say after the planned actions."""
-        return self._view or self._questions.view
+        return self._view or self.questions.view
 
     @property
     def trouble(self) -> Finding | None:
-        """The finding that a question to Xen failed; None after `ask` or `ask_everything` has succeeded."""
-        return self._questions.trouble
+        """The finding that a question to Xen failed; see `Questions`."""
+        return self.questions.trouble
 
     def rehearsed(self) -> "Views":
         """Return a copy of these views with its own copy of the memory, which a dry run may change."""
@@ -154,7 +154,7 @@ class Views:
         others = {*memory.removed, *self.view.known, *memory.ledger.announced()}
         others |= {now for now in self.state.renumbered.values() if now is not None}
         listed = itertools.chain(self.machine.functions, others, ghost_candidates(self.machine))
-        if not self._questions.ask_everything(listed, self.given(self.machine.functions)):
+        if not self.questions.ask_everything(listed, self.given(self.machine.functions)):
             return False
         booted = memory.boot.functions if memory.boot is not None else ()
         self.reserved.read({*self.machine.functions, *booted, *others})
@@ -171,7 +171,7 @@ class Views:
         """
         asked = {at for sbdf in functions for at in self.addresses(sbdf)}
         had = {sbdf: guest for sbdf in asked if (guest := self.view.guest(sbdf)) is not None}
-        if not self._questions.ask(asked, self.given(asked), handed=owners):
+        if not self.questions.ask(asked, self.given(asked), handed=owners):
             self.not_asked |= asked
             return False
         self.not_asked -= asked
@@ -186,12 +186,12 @@ class Views:
 
     def ask_if_listed(self, functions: Iterable[Sbdf]) -> frozenset[Sbdf] | None:
         """Return the functions for which Xen's list is not as `view` says; None if Xen cannot be asked."""
-        return self._questions.ask_if_listed(frozenset(functions))
+        return self.questions.ask_if_listed(frozenset(functions))
 
     def look_at_guests(self) -> list[int]:
         """Compare what guests may access with what their functions need; set `guests.findings`.
 
-        Return the domain numbers of the guests that were looked at; empty if Xen cannot be asked.
+        Return the numbers of the guests that were looked at; empty if Xen cannot be asked.
         """
         return self.guests.look(self.machine, self.state.raws, self.view)
 
@@ -226,9 +226,8 @@ class Views:
         )
 
     def facts(self, action: Action) -> Facts:
-        """Read again what the guards of this action look at, and return the facts for the guards.
+        """Read again what the guards of this action look at; return the facts, add changes to `different`.
 
-        Functions that are different now are added to `different`.
         Raises: UnsupportedError if Xen cannot be asked.
         """
         about = concerned_functions(action, self.state, self.reserved.scopes)

@@ -17,8 +17,8 @@ class Questions:
     """The last answers of Xen. The sets of `view` change in place, so that a question costs the same on a
     machine of any size; the object `view` may be replaced.
 
-    `trouble` is the finding that a question failed. It is None after `ask` or `ask_everything` has succeeded.
-    While it is set, the view has older answers.
+    `trouble` is the finding that a question failed. It is None after a later question has succeeded, except
+    `ask_if_listed`. While it is set, the view has older answers.
     """
 
     def __init__(self, xen: Hypervisor) -> None:
@@ -100,6 +100,29 @@ class Questions:
             return None
         pairs = zip(asked, answers, strict=True)
         return frozenset(sbdf for sbdf, known in pairs if known is not (sbdf in self._known))
+
+    def ask_for_other_owners(
+        self, functions: Iterable[Sbdf], owned: Collection[Sbdf], given: Collection[Sbdf]
+    ) -> frozenset[Sbdf] | None:
+        """Ask whether Xen lists these functions and those in `owned`, and who has those in `owned`.
+
+        `given` are the functions in `owned` that are bound to xen-pciback. The console is read only if dom0
+        or quarantine has one of them, because the hypercall does not tell these two apart.
+        Return the functions for which the answer is not as in the view, or for which the console could not be
+        read. If Xen cannot be asked, None is returned and `trouble` is set. The view does not change.
+        """
+        asked = {*functions, *owned}
+        before = self.view
+        try:
+            known = frozenset(_known(self._xen, sorted(asked)))
+            at_home = [sbdf for sbdf in given if before.in_dom0(sbdf) or sbdf in before.quarantined]
+            now = ask_owners(self._xen, known.intersection(owned), before, at_home, handed=True)
+        except (UnsupportedError, HypervisorError) as error:
+            self._say(error)
+            return None
+        self.trouble = None
+        listed = known ^ (self._known & asked)
+        return listed | now.unread | {sbdf for sbdf in owned if now.owner(sbdf) != before.owner(sbdf)}
 
     def _say(self, error: Exception) -> None:
         """Set `trouble` to the finding that Xen cannot be asked."""

@@ -15,7 +15,7 @@ from pcipt.remap.plan_reserved import Kept, kept_in
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.outcome import Op
 from pcipt.xen.simulated.reserved import ReservedRegion
-from tests.engine.stage import BusStage, Killed, S, compare, dry_run, work_off
+from tests.engine.stage import BusStage, Killed, S, compare, dry_run, rests, work_off
 from tests.xen.devices import device, port
 from tests.xen.truth import mapped_pages
 
@@ -140,7 +140,7 @@ def test_the_owner_lags_behind_the_message_and_is_asked_for_a_few_times():
     scene.bind(NIC, "pciback")
     assert scene.told(NIC) == []
     looks = 0
-    while scene.engine.next_due() is not None:
+    while not rests(scene.engine):
         scene.time += scene.engine.next_due()
         looks += 1
         if looks == 2:
@@ -167,7 +167,7 @@ def test_looking_again_ends_where_nothing_changes():
     scene.bind(NIC, "pciback")
     scene.told(NIC)
     asked = []
-    while scene.engine.next_due() is not None:
+    while not rests(scene.engine):
         scene.time += scene.engine.next_due()
         work_off(scene.engine)
         asked.append([call.op for call in scene.xen.calls].count(Op.KEY))
@@ -267,7 +267,7 @@ def test_while_a_device_could_not_be_asked_about_nothing_is_withdrawn(call):
     scene.give_away(OTHER)
     scene.xen.fail(Op.RESERVED, errno.ENOMEM)
     assert scene.told(OTHER) == []
-    while scene.engine.next_due() is not None and scene.time < 100:
+    while not rests(scene.engine) and scene.time < 100:
         scene.time += scene.engine.next_due()
         work_off(scene.engine)
     assert scene.mapped() == (IN, IN, OUT)
