@@ -9,7 +9,7 @@ from typing import Protocol
 
 from pcipt.daemon.watcher import Watch
 from pcipt.engine.engine import Engine
-from pcipt.engine.queue import Reason
+from pcipt.engine.queue import REGIONS, Reason
 from pcipt.host.uevents import GuestsChanged, HostEvent, Rescan
 from pcipt.pci import Sbdf
 
@@ -95,12 +95,15 @@ class Intake:
         """Announce one message about a function and add this function to the queue.
 
         `action` is the kernel's word, or "owner" if the owner may have changed. After "unbind" the work
-        waits at least LEAVING seconds, because the function may be removed next.
+        waits at least LEAVING seconds, because the function may be removed next. Reserved regions do not wait
+        for a function that leaves xen-pciback, because its former driver may be bound next.
         """
         self._tell_hotplug(sbdf, action, self._engine.views.state.place_at(sbdf) or sbdf)
         quiet = max(self._quiet(), LEAVING) if action == "unbind" else self._quiet()
         leaves = action == "unbind"
         self._engine.add(sbdf, REASONS.get(action, Reason.OWNER), quiet=quiet, leaves=leaves)
+        if leaves and self._engine.views.given([sbdf]):
+            self._engine.add(REGIONS, Reason.UNBOUND)
 
     def _written(self, sbdf: Sbdf) -> None:
         """Add to the queue a function that must be read again because of a write."""

@@ -15,11 +15,12 @@ from pcipt.engine.findings import Told
 from pcipt.engine.interfaces import Host, Settings, Store
 from pcipt.engine.memory import Memory
 from pcipt.engine.performer import Performer, Rehearsal
-from pcipt.engine.queue import EVERYTHING, OWNERS, Queue, Reason
+from pcipt.engine.queue import EVERYTHING, OWNERS, Key, Queue, Reason
 from pcipt.engine.reconcile import Reconciler
 from pcipt.engine.registers import Registers
 from pcipt.engine.report import Report, Scope
 from pcipt.engine.saver import Saver
+from pcipt.engine.views.regions import plan_regions
 from pcipt.engine.views.views import Views
 from pcipt.pci import Finding, Machine, RawFunction, Sbdf
 from pcipt.remap.actions import Action, Outcome
@@ -82,8 +83,8 @@ class Engine:
         if self.queue.holds(OWNERS, Reason.TIMER):
             self.queue.add(OWNERS, Reason.TIMER, self._monotonic(), quiet=self.owners_pause())
 
-    def add(self, key: Sbdf, reason: Reason, *, quiet: float = 0.0, leaves: bool = False) -> None:
-        """Add a function to the queue; see `Queue.add`."""
+    def add(self, key: Key, reason: Reason, *, quiet: float = 0.0, leaves: bool = False) -> None:
+        """Add a key to the queue; see `Queue.add`."""
         self.queue.add(key, reason, self._monotonic(), quiet=quiet, leaves=leaves)
 
     def add_everything(self, reason: Reason, *, quiet: float = 0.0) -> None:
@@ -158,7 +159,7 @@ class Engine:
             views.remembered(),
             removed=self.memory.removed,
             ignored=views.ignored_writes([sbdf]),
-            regions=views.plan_regions([sbdf]),
+            regions=plan_regions(views, [sbdf]),
             performs=self.allows,
         )
 

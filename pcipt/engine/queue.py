@@ -1,11 +1,11 @@
 """The queue of work: which keys must be reconciled, for which reasons, and at which earliest time.
 
 A key is a function's address, EVERYTHING (the whole machine), OWNERS (all functions whose owner may change
-without a message) or STORE (the files on disk). Whatever happens adds a key with a reason, and does nothing
-else. Adding a key again joins the reasons and keeps the earlier
-time. Work for messages is due once no message has arrived for a short time. Work that is repeated is due
-after a pause that grows with each attempt. The table DELAYS bounds each delay. All times are seconds of a
-clock that the caller reads.
+without a message), REGIONS (the reserved regions of functions that were unbound) or STORE (the files on
+disk). Whatever happens adds a key with a reason, and does nothing else. Adding a key again joins the reasons
+and keeps the earlier time. Work for messages is due once no message has arrived for a short time. Repeated
+work is due after a pause that grows with each attempt. The table DELAYS bounds each delay. All times are
+seconds of a clock that the caller reads.
 """
 
 import enum
@@ -23,6 +23,7 @@ class Reason(enum.Enum):
     APPEARED = "the kernel added the function"
     DISAPPEARED = "the kernel removed the function"
     OWNER = "the owner may have changed"
+    UNBOUND = "it was unbound from xen-pciback and may return to dom0"
     NOT_ASKED = "Xen could not be asked"
     FAILED = "an action failed and is due again"
     DIFFERENT = "found different while acting"
@@ -37,14 +38,16 @@ class Whole(enum.Enum):
 
     EVERYTHING = "everything"
     OWNERS = "owners"
+    REGIONS = "regions"
     STORE = "store"
 
 
-EVERYTHING, OWNERS, STORE = Whole
+EVERYTHING, OWNERS, REGIONS, STORE = Whole
 Key = Sbdf | Whole
 PLACE = "place"  # in DELAYS: any function's address
 MESSAGES = frozenset({Reason.WRITTEN, Reason.APPEARED, Reason.DISAPPEARED, Reason.OWNER, Reason.LOST})
-_COMES_OR_GOES = frozenset({Reason.APPEARED, Reason.DISAPPEARED})
+_COMES, _GOES = frozenset({Reason.APPEARED}), frozenset({Reason.DISAPPEARED})
+_COMES_OR_GOES = _COMES | _GOES
 
 
 @attrs.frozen
@@ -52,8 +55,7 @@ class Delay:
     """The bounds of a delay, in seconds.
 
     `shortest` and `longest` bound the first delay of work that is added. `pauses` are the delays before the
-    repeated attempts, in order. When all pauses are used, the work is repeated only if `endless` is
-    True: the last pause is then used again and again.
+    repeated attempts, in order. If `endless` is True, the last pause is used again and again after that.
     """
 
     shortest: float
@@ -70,7 +72,7 @@ def _repeated(*pauses: float, endless: bool = False) -> Delay:
     return Delay(min(pauses), max(pauses), pauses, endless)
 
 
-#  (key, reason): how long the work may be postponed. A pair that is not here is never postponed.
+#  (key, reason): how long work may be postponed; without a row it never is
 DELAYS: Mapping[tuple[str | Whole, Reason], Delay] = {
     (PLACE, Reason.WRITTEN): _QUIET,
     (PLACE, Reason.APPEARED): _QUIET,
@@ -96,7 +98,7 @@ DELAYS: Mapping[tuple[str | Whole, Reason], Delay] = {
 
 
 def delay_of(key: Key, reason: Reason) -> Delay:
-    """Return the row of DELAYS for a key and a reason; a pair without a row is never delayed."""
+    """Return the row of DELAYS for a key and a reason, or that of no delay."""
     return DELAYS.get((key if isinstance(key, Whole) else PLACE, reason), Delay(0.0, 0.0))
 
 
@@ -106,8 +108,8 @@ class Work:
 
     `first` is when the key was added. `not_before` is when the work is due at the latest, None if only
     messages asked for it. `quiet_until` is when the quiet time of its last message ends, None if no message
-    asked for it. `attempts` is the number of repeated attempts in a row. `leaves` is True if the kernel told
-    that the function lost its driver: the kernel may be about to remove the function.
+    asked for it. `attempts` is the number of repeated attempts in a row. `leaves` is True if the function
+    lost its driver: the kernel may be about to remove it.
     """
 
     key: Key
@@ -149,7 +151,7 @@ class Queue:
         self._passed_over = True  # EVERYTHING comes next: nothing is known before the machine was read once
 
     def __len__(self) -> int:
-        """Return the number of keys. EVERYTHING counts until finished, and twice if added again meanwhile."""
+        """Return the number of keys. EVERYTHING counts until finished, and again if added meanwhile."""
         return len(self._work) + (self._unfinished is not None)
 
     def add(self, key: Key, reason: Reason, now: float, *, quiet: float = 0.0, leaves: bool = False) -> None:
@@ -188,7 +190,7 @@ class Queue:
         """Make work that has this reason due earlier: functions at `now`, EVERYTHING after its shortest
         pause.
 
-        Work that only waits for messages to stop is not changed.
+        Work that only waits for messages to stop stays as it is.
         """
         for key, work in self._work.items():
             if reason in work.reasons and work.not_before is not None:
@@ -196,7 +198,7 @@ class Queue:
                 self._work[key] = attrs.evolve(work, not_before=min(work.not_before, at))
 
     def keys_with(self, reason: Reason) -> set[Key]:
-        """Return the keys in the queue that have this reason; work that was taken does not count."""
+        """Return the keys that wait in the queue with this reason; work that was taken does not count."""
         return {key for key, work in self._work.items() if reason in work.reasons}
 
     def functions_with(self, reason: Reason) -> set[Sbdf]:
@@ -205,12 +207,11 @@ class Queue:
 
     def reasons_of(self, key: Key) -> frozenset[Reason]:
         """Return all reasons of a key, if any. EVERYTHING keeps its reasons from `take` until `finished`."""
-        waiting = self._work[key].reasons if key in self._work else frozenset()
-        unfinished = self._unfinished
-        return waiting if unfinished is None or unfinished.key is not key else waiting | unfinished.reasons
+        works = (self._work.get(key), self._unfinished if key is EVERYTHING else None)
+        return frozenset(reason for work in works if work is not None for reason in work.reasons)
 
     def holds(self, key: Key, reason: Reason) -> bool:
-        """Return True if the key waits in the queue with this reason; work that was taken does not count."""
+        """Return True if the key is in `keys_with` for this reason."""
         return key in self._work and reason in self._work[key].reasons
 
     def next_due(self) -> float | None:
@@ -243,25 +244,22 @@ class Queue:
         return tuple(self._work.pop(work.key) for work in single)
 
     def finished(self) -> None:
-        """Remove the work for EVERYTHING that was taken; it is done."""
+        """Remove the work for EVERYTHING that was taken."""
         self._unfinished = None
 
     def take_arrived(self) -> tuple[Work, ...]:
-        """Remove and return the functions that the kernel has added, whether their work is due or not.
-
-        A function stays in the queue if the kernel has also removed it or has unbound its driver.
-        """
+        """Remove and return the work of all functions in `arrived`, whether it is due or not."""
         return tuple(self._work.pop(sbdf) for sbdf in self.arrived())
 
     def arrived(self) -> set[Sbdf]:
         """Return the functions that the kernel has added and shows no sign of removing."""
-        return {
-            key
-            for key, work in self._work.items()
-            if isinstance(key, Sbdf)
-            and not work.leaves
-            and work.reasons & _COMES_OR_GOES == {Reason.APPEARED}
-        }
+        found = [work for work in self._work.values() if work.reasons & _COMES_OR_GOES == _COMES]
+        return {work.key for work in found if isinstance(work.key, Sbdf) and not work.leaves}
+
+    def unbound(self) -> set[Sbdf]:
+        """Return the functions that lost their driver and that the kernel has not removed."""
+        found = (work for work in self._work.values() if work.leaves)
+        return {work.key for work in found if isinstance(work.key, Sbdf) and not work.reasons & _GOES}
 
     def has_change(self, now: float) -> bool:
         """Return True if work is due for another reason than a timer or a user's request."""
@@ -278,8 +276,7 @@ class Queue:
     def _quiet_at(self) -> float:
         """Return the time at which the work for all messages is due together; 0.0 if no message waits.
 
-        That is when the quiet times of all messages are over, but at most the longest delay after the first
-        message.
+        That is when all quiet times are over, but at most the longest delay after the first message.
         """
         waiting = [work for work in self._work.values() if work.quiet_until is not None]
         if not waiting:

@@ -20,6 +20,7 @@ from pcipt.engine.round import Round, Slices, sliced
 from pcipt.engine.saver import Saver
 from pcipt.engine.settle import settle_memory, take_over_mappings
 from pcipt.engine.views.concerned import addresses_of
+from pcipt.engine.views.regions import plan_regions
 from pcipt.engine.views.views import Views
 from pcipt.pci import Sbdf
 from pcipt.remap.actions import Action, RemoveDevice, Result, UnmapMmio, WithdrawReserved
@@ -88,6 +89,7 @@ class Reconciler:
 
         If Xen cannot be asked, nothing is planned.
         """
+        yield from self._restore_at_once(now)
         yield from self._observer.read(now)
         if not self._observer.ask(now):
             return self._conclude_nothing(now)
@@ -128,6 +130,18 @@ class Reconciler:
         now.subjects |= {sbdf for action in actions for sbdf in addresses_of(action)}
         take_over_mappings(views, now.subjects)  # Xen may have been made to forget some
 
+    def _restore_at_once(self, now: Round) -> Slices:
+        """If REGIONS is in the round, restore the regions of functions that were unbound from xen-pciback.
+
+        Nothing is read or asked before: the toolstack lets Linux bind the former driver right after the
+        unbind, and DMA of that driver would fault. If the function does not return to dom0, the regions are
+        withdrawn again when its message has settled.
+        Source: Xen tools/libs/light/libxl_pci.c (libxl__device_pci_assignable_remove).
+        """
+        if now.scope.regions is not None:
+            unbound = self._queue.unbound()
+            yield from self._perform(now, plan_regions(now.views, unbound, unbound))
+
     def _restore_or_withdraw_regions(self, now: Round) -> Slices:
         """Restore reserved regions that dom0 needs, and withdraw regions that dom0 does not need.
 
@@ -135,7 +149,8 @@ class Reconciler:
         """
         self._observer.see_arrivals(now)
         views = now.views
-        actions = views.plan_regions(None if now.everything is not None else now.subjects)
+        changed = None if now.everything is not None else now.subjects
+        actions = plan_regions(views, changed, self._queue.unbound())
         yield from self._perform(now, actions)
         scopes = views.reserved.scopes
         now.subjects |= {sbdf for action in actions for sbdf in scopes.get(action.frames, ())}

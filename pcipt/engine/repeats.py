@@ -16,15 +16,16 @@ _MAY_CHANGE_HANDS = MESSAGES - {Reason.WRITTEN} | {Reason.REQUESTED}
 def repeat(queue: Queue, now: Round, at: float, owners_pause: float) -> None:
     """Put what a round leaves open back into the queue. `at` is the time (seconds of the queue's clock).
 
-    Repeated are: functions whose action failed; functions found different while acting; functions about which
-    Xen could not be asked; functions bound to xen-pciback that have the same owner as before the round;
-    functions with a finding about a guest's pages or ports; functions of `_not_announced` that are in the
-    queue for no reason but WRITTEN. EVERYTHING is repeated if Xen could not be asked for the reserved regions
-    of some function. OWNERS is due after `owners_pause` seconds, if there are `silent_functions`. A round of
-    single functions looks for them among its subjects only.
+    Repeated are: functions whose action failed; functions found different while acting, except those that
+    were unbound, because they wait for what follows that message; functions about which Xen could not be
+    asked; functions bound to xen-pciback that have the same owner as before the round; functions with a
+    finding about a guest's pages or ports; functions of `_not_announced` that are in the queue for no reason
+    but WRITTEN. EVERYTHING is repeated if Xen could not be asked for the reserved regions of some function.
+    OWNERS is due after `owners_pause` seconds, if there are `silent_functions`. A round of single functions
+    looks for them among its subjects only.
     """
     _put_back(queue, now, at, Reason.FAILED, _failed(now))
-    _put_back(queue, now, at, Reason.DIFFERENT, now.views.take_different())
+    _put_back(queue, now, at, Reason.DIFFERENT, now.views.take_different() - queue.unbound())
     _put_back(queue, now, at, Reason.NOT_ASKED, set(now.views.not_asked) - queue.keys_with(Reason.NOT_ASKED))
     _put_back(queue, now, at, Reason.OWNER, _unchanged_owners(now))
     _put_back(queue, now, at, Reason.TIMER, _kept_by_guests(now))

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import attrs
 
-from pcipt.engine.queue import EVERYTHING, MESSAGES, OWNERS, STORE, Key, Reason, Whole, Work
+from pcipt.engine.queue import EVERYTHING, MESSAGES, OWNERS, REGIONS, STORE, Key, Reason, Whole, Work
 from pcipt.pci import Sbdf
 from pcipt.remap.actions import Outcome
 
@@ -14,7 +14,7 @@ HANDED_OVER = frozenset(Reason) - {Reason.WRITTEN, Reason.FAILED, Reason.DIFFERE
 
 @attrs.frozen
 class Scope:
-    """The work that one reconciliation takes: functions, EVERYTHING, OWNERS, STORE (see `queue`)."""
+    """The work that one reconciliation takes: functions and the other keys of the queue."""
 
     work: tuple[Work, ...] = ()
     _attempts: dict[Key, int] = attrs.field(
@@ -31,6 +31,11 @@ class Scope:
     def owners(self) -> Work | None:
         """Return the work for OWNERS, None if the scope has none."""
         return self._whole(OWNERS)
+
+    @property
+    def regions(self) -> Work | None:
+        """Return the work for REGIONS, None if the scope has none."""
+        return self._whole(REGIONS)
 
     @property
     def store(self) -> Work | None:

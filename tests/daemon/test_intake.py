@@ -4,7 +4,7 @@ import attrs
 import pytest
 
 from pcipt.daemon.intake import LEAVING, Intake
-from pcipt.engine.queue import EVERYTHING, Reason
+from pcipt.engine.queue import EVERYTHING, REGIONS, Reason
 from pcipt.host.uevents import GuestsChanged, HotplugEvent, Rescan
 from pcipt.pci.write import ConfigWrite, Lost
 from tests.engine.stage import BusStage, S, rests, work_off
@@ -82,6 +82,15 @@ def test_a_message_is_work_for_a_reason_and_is_due_after_a_quiet_time(word, quie
     heard.message(word)
     assert heard.reasons() == {NIC: {reason}}
     assert heard.engine.next_due() == pytest.approx(due)
+
+
+@pytest.mark.parametrize(("pciback", "due"), [((NIC,), 0.0), ((DISK,), LEAVING)])
+def test_a_function_that_leaves_xen_pciback_is_work_for_reserved_regions_at_once(pciback, due):
+    heard = Heard(pciback=pciback)
+    heard.message("unbind")
+    assert heard.engine.queue.holds(REGIONS, Reason.UNBOUND) is (due == 0.0)
+    assert heard.engine.next_due() == pytest.approx(due)
+    assert heard.reasons() == {NIC: {Reason.OWNER}}
 
 
 def test_a_message_does_nothing_but_add_work():

@@ -13,6 +13,7 @@ from pcipt.engine.queue import (
     MESSAGES,
     OWNERS,
     PLACE,
+    REGIONS,
     STORE,
     Delay,
     Queue,
@@ -231,6 +232,22 @@ ARRIVED = [
 WORDS = {"add": Reason.APPEARED, "remove": Reason.DISAPPEARED}
 
 
+#  what the kernel told of a function, in order: whether it may return to dom0
+UNBOUND = [(["unbind"], True), (["unbind", "bind"], True), (["bind"], False), (["unbind", "remove"], False)]
+
+
+@pytest.mark.parametrize(("told", "expected"), UNBOUND)
+def test_what_lost_its_driver_and_stays_may_return(told, expected):
+    queue = begun()
+    queue.add(REGIONS, Reason.UNBOUND, 0.0)
+    for word in told:
+        queue.add(ONE, WORDS.get(word, Reason.OWNER), 0.0, quiet=QUIET, leaves=word == "unbind")
+    assert queue.unbound() == ({ONE} if expected else set())
+    assert taken(queue, 0.0) == {REGIONS: {Reason.UNBOUND}}  # at once, whatever waits
+    queue.take(9.0)
+    assert queue.unbound() == set()
+
+
 @pytest.mark.parametrize("quiet", [QUIET, 2.0])
 @pytest.mark.parametrize(("told", "expected"), ARRIVED)
 def test_a_function_that_was_added_and_does_not_leave_may_be_seen_at_once(told, expected, quiet):
@@ -255,7 +272,7 @@ def test_keys_are_found_by_reason():
 
 
 def test_only_addresses_are_functions():
-    work = [Work(key, frozenset(), 0.0, 0.0) for key in (ONE, EVERYTHING, OWNERS, STORE)]
+    work = [Work(key, frozenset(), 0.0, 0.0) for key in (ONE, *Whole)]
     assert keys_of(work) == {ONE}
 
 

@@ -22,11 +22,13 @@ def ask_owners(
 
     `before` is the former view. `given` are the functions that are bound to xen-pciback. The console is read
     for functions that are not dom0's now and that were neither in `elsewhere` nor in `orphans` of `before`.
-    It is read for functions in `given`, too: for all of them if `handed` is True, else for those that have
-    come back from a guest or from Xen itself. It is read again for functions in `unread` of `before` that are
-    in `given` or not dom0's. All other functions keep their owner of `before`. A function that is not dom0's
-    and that the console does not name stays an orphan if it was one; else it is in `elsewhere`, with its
-    former owner or an unnamed one.
+    It is read for functions in `given` and for those that were quarantined, too: for all of them if `handed`
+    is True, else for those that have come back from a guest or from Xen itself. It is read again for
+    functions in `unread` of `before` that are in `given` or not dom0's. All other functions keep their owner
+    of `before`. A function that is not dom0's and that the console does not name stays an orphan if it was
+    one; else it is in `elsewhere`, with its former owner or an unnamed one. A function that was quarantined
+    and is not in `given` any more counts as dom0's if the console is not readable: its driver may use the
+    memory that is reserved for it.
     If the console cannot be read because a hypercall fails, the functions for which it is read are `unread`.
     Raises: HypervisorError, UnsupportedError if the hypercall for one function fails. A console that cannot
             be read is no error.
@@ -34,7 +36,8 @@ def ask_owners(
     custody = {sbdf: xen.custody(sbdf) for sbdf in sorted(known)}
     away = [sbdf for sbdf, answer in custody.items() if answer is Custody.ELSEWHERE]
     unclear = {s for s in away if not (s in before.elsewhere or s in before.orphans)}
-    held = [s for s in given if custody.get(s, Custody.UNTOLD) is not Custody.UNTOLD]
+    asked = {*given, *before.quarantined}
+    held = [s for s in asked if custody.get(s, Custody.UNTOLD) is not Custody.UNTOLD]
     unclear |= {s for s in held if handed or (s in before.elsewhere and s not in away)}
     unclear |= before.unread & {*away, *held}
     owners = _owners(xen, unclear) if unclear else {}
@@ -43,7 +46,8 @@ def ask_owners(
     orphans = {s for s, owner in owners.items() if owner.kind is OwnerKind.NOBODY}
     orphans |= (before.orphans & set(away)) - owners.keys()
     quarantined = {s for s, owner in owners.items() if owner.kind is OwnerKind.QUARANTINE}
-    quarantined |= {s for s in given if s in before.quarantined and s in custody and s not in owners}
+    unasked = (before.quarantined & custody.keys()) - owners.keys()
+    quarantined |= {s for s in unasked if s in given or s not in unclear}
     settled = {*orphans, *quarantined, *(s for s, owner in owners.items() if owner == _DOM0)}
     elsewhere = {s: _in_words(s, owners, before) for s in away if s not in settled}
     told = Custody.UNTOLD not in custody.values()

@@ -21,14 +21,13 @@ from pcipt.errors import UnsupportedError
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
 from pcipt.pci import Finding, Machine, Sbdf
 from pcipt.pci.requester import vendor_of
-from pcipt.remap.actions import Action, RestoreReserved, WithdrawReserved
+from pcipt.remap.actions import Action
 from pcipt.remap.desired import PCIBACK, Desired, Followed, desired_of, place_of
 from pcipt.remap.detour import Detour, plan_detour
 from pcipt.remap.guard.facts import Facts
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.ignored import IgnoredWrite
 from pcipt.remap.plan_moves import subtree
-from pcipt.remap.plan_reserved import plan_reserved
 from pcipt.remap.view import XenView
 from pcipt.xen.interface import Dom0Kind, Hypervisor
 
@@ -111,8 +110,8 @@ class Views:
     def read(self, functions: Iterable[Sbdf]) -> frozenset[Sbdf]:
         """Read functions again; return those that are different now, and those that depend on them.
 
-        If the windows or bus numbers of a bridge have changed, all functions behind the bridge are returned,
-        whether or not they are different. If its bus numbers have changed, they are also read again.
+        If the windows or bus numbers of a bridge have changed, all functions behind it are returned, whether
+        or not they are different. If its bus numbers have changed, they are also read again.
         """
         changed: set[Sbdf] = set()
         waiting = list(functions)
@@ -134,7 +133,7 @@ class Views:
     def know_boot(self) -> bool:
         """Make the boot snapshot if there is none, and read which functions the IOMMU units cover.
 
-        Return True if the snapshot was made by this call. The tables of the IOMMUs are read only once.
+        Return True if this call made the snapshot. The tables of the IOMMUs are read only once.
         """
         made = self.memory.boot is None
         boot = self.memory.boot = self.memory.boot or snapshot_from_machine(self._host.boot_id, self.machine)
@@ -185,7 +184,7 @@ class Views:
         return True
 
     def ask_if_listed(self, functions: Iterable[Sbdf]) -> frozenset[Sbdf] | None:
-        """Return the functions for which Xen's list is not as `view` says; None if Xen cannot be asked."""
+        """Return `Questions.ask_if_listed` of these functions."""
         return self.questions.ask_if_listed(frozenset(functions))
 
     def look_at_guests(self) -> list[int]:
@@ -198,8 +197,10 @@ class Views:
     # What follows.
 
     def owners(self, functions: Iterable[Sbdf]) -> dict[Sbdf, str]:
-        """Return the owner, in words, of each of `functions` that is bound to xen-pciback."""
-        return {sbdf: self.view.owner(sbdf) for sbdf in self.given(functions)}
+        """Return the owners, in words, of those of `functions` that xen-pciback or quarantine has."""
+        functions = frozenset(functions)
+        away = {*self.given(functions), *(functions & self.view.quarantined)}
+        return {sbdf: self.view.owner(sbdf) for sbdf in away}
 
     def given(self, functions: Iterable[Sbdf]) -> list[Sbdf]:
         """Return those of `functions` that are bound to xen-pciback."""
@@ -238,21 +239,10 @@ class Views:
             )
         return self.remembered()
 
-    def plan_regions(
-        self, changed: Collection[Sbdf] | None
-    ) -> tuple[RestoreReserved | WithdrawReserved, ...]:
-        """Return the actions for the reserved regions of the functions `changed`; None means all regions."""
-        scopes = self.reserved.scopes if changed is None else self.reserved.about(changed)
-        return plan_reserved(
-            scopes, self.machine, self.view, self.memory.ledger, changed=changed or (),
-            claimed=self.memory.held_regions.keys(), certain=not self.reserved.open,
-        )  # fmt: skip
-
     def detour(self, linux: Sbdf) -> Detour:
-        """Return which bridges must get Linux's bus numbers for a short time, so that a function that is on
-        another bus in hardware answers at `linux`, its address in Linux.
+        """Return the bridges that need Linux's bus numbers so that a renumbered function answers at `linux`.
 
-        Raises: UnsupportedError if the function cannot be reached at `linux`.
+        Raises: UnsupportedError if the function cannot be reached at `linux`, its address in Linux.
         """
         return plan_detour(self.machine, linux, self.state.raws)
 

@@ -61,7 +61,7 @@ class Questions:
 
         `given`, `handed` and the result are those of `ask`.
         """
-        before = XenView() if replaced is None else self.view
+        before = XenView(quarantined=frozenset(self._quarantined)) if replaced is None else self.view
         try:
             known = frozenset(_known(self._xen, functions))
             answer = ask_owners(self._xen, known, before, given, handed=handed)
