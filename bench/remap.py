@@ -133,6 +133,9 @@ class Files:
     def write_register(self, sbdf: Sbdf, register: Register, value: int) -> None:
         raise NoSuchDeviceError(f"{sbdf} {register} {value}")
 
+    def probe(self, sbdf: Sbdf) -> None:
+        """Do nothing: there are no drivers."""
+
 
 class TimedXen(SimulatedXen):
     """A simulated Xen that records when a range was last mapped, and keeps no list of calls."""

@@ -112,6 +112,8 @@ KEYS: tuple[Key, ...] = (
     Key("watch.owners-s", Number(1, 3600), 60,
         "seconds between two questions to Xen while there are functions whose owner may change without a "
         "message: bound to xen-pciback, hidden, without an owner, unknown to Linux, or renumbered"),
+    Key("hotplug.probe", Flag(), True,
+        "let Linux find a driver for a function that has none when Xen has been told of it late"),
     Key("log.level", OneOf(LEVELS), "info", "the least important messages that are logged"),
     Key("metrics.textfile", TextfilePath(), "",
         "where to write metrics for node_exporter's textfile collector; empty is nowhere"),

@@ -29,6 +29,7 @@ class Settings:
     watch_source: str = DEFAULTS["watch.source"]
     settle_ms: int = DEFAULTS["watch.settle-ms"]
     owners_s: int = DEFAULTS["watch.owners-s"]
+    probe: bool = DEFAULTS["hotplug.probe"]
     log_level: str = DEFAULTS["log.level"]
     metrics_textfile: str = DEFAULTS["metrics.textfile"]
 
@@ -38,6 +39,10 @@ class Settings:
         The switch of an unknown `word` is on.
         """
         return self.mode == "enforce" and self.actions.get(word, True)
+
+    def probes(self) -> bool:
+        """Return True if Linux is asked to find a driver for a function that Xen was told of late."""
+        return self.mode == "enforce" and self.probe
 
     def value_of(self, name: str) -> Any:
         """Return the value of a key by its dotted name, such as "watch.source".
@@ -56,6 +61,7 @@ _FIELDS = {
     "watch.source": "watch_source",
     "watch.settle-ms": "settle_ms",
     "watch.owners-s": "owners_s",
+    "hotplug.probe": "probe",
     "log.level": "log_level",
     "metrics.textfile": "metrics_textfile",
 }

@@ -10,6 +10,7 @@ from pcipt.engine.interfaces import Policy, Store
 from pcipt.engine.registers import Registers
 from pcipt.engine.views.views import Views
 from pcipt.errors import HypervisorError, UnsupportedError
+from pcipt.pci import Sbdf
 from pcipt.remap.actions import (
     Action,
     AddDevice,
@@ -27,12 +28,16 @@ from pcipt.xen.releases import ORPHAN_REMOVAL_PANICS
 
 @attrs.frozen
 class Tools:
-    """What a performer writes to: Xen, registers of the hardware, the store; and the policy that it obeys."""
+    """What a performer writes to: Xen, registers of the hardware, the store; and the policy that it obeys.
+
+    `probe` asks Linux to find a driver (`Host.probe`).
+    """
 
     xen: Hypervisor
     registers: Registers
     store: Store
     policy: Policy
+    probe: Callable[[Sbdf], None]
 
 
 def _add(tools: Tools, views: Views, action: AddDevice, precaution: Precaution) -> str:

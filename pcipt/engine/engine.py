@@ -67,7 +67,7 @@ class Engine:
         self.queue = Queue()
         self.views = Views(host, xen, self.memory)
         self._saver = Saver(store)
-        self._performer = Performer(Tools(xen, Registers(host), store, self))
+        self._performer = Performer(Tools(xen, Registers(host), store, self, host.probe))
         self._reconciler = self._make_reconciler(self.queue, self._performer)
         self.queue.add(EVERYTHING, Reason.TIMER, monotonic())
 
@@ -180,6 +180,10 @@ class Engine:
     def collect(self) -> None:
         """Put all messages that have arrived into the queue."""
         self.take_messages()
+
+    def probes(self) -> bool:
+        """Return True if Linux is asked to find a driver for a function that Xen was told of late."""
+        return self.settings.probes()
 
     def owners_pause(self) -> float:
         """Return the seconds between two questions to Xen about owners that change without a message."""

@@ -5,6 +5,7 @@ Findings are kept by function: replacing those of some functions costs the same 
 
 from collections.abc import Iterable
 
+from pcipt.engine.late import finding_of_late
 from pcipt.engine.open_actions import OpenActions, finding_of_action
 from pcipt.engine.views.views import Views
 from pcipt.pci import Finding, Sbdf
@@ -62,9 +63,9 @@ class Findings:
     def _of_function(self, views: Views, open_actions: OpenActions, sbdf: Sbdf) -> Iterable[Finding]:
         """Yield the findings about one function.
 
-        They are: those of its open actions and ignored writes, those about a guest's pages and ports, and
-        those of its last reading, except notes. Disagreements with Xen are not yielded. `unlisted` is
-        updated.
+        They are: those of its open actions, of ignored writes and of a late add, those about a guest's pages
+        and ports, and those of its last reading, except notes. Disagreements with Xen are not yielded.
+        `unlisted` is updated.
         """
         function = views.machine.functions.get(sbdf)
         unlisted = function is not None and sbdf not in views.view.known
@@ -72,6 +73,8 @@ class Findings:
         told = (finding_of_action(outcome) for outcome in open_actions.of(sbdf))
         yield from (finding for finding in told if finding is not None)
         yield from (finding_of(write) for write in views.ignored_writes([sbdf]))
+        late = finding_of_late(views, sbdf)
+        yield from () if late is None else (late,)
         yield from views.guests.findings.get(sbdf, ())
         if function is not None:
             yield from (finding for finding in function.findings if not finding.is_note)

@@ -49,12 +49,21 @@ class Host(Protocol):
         Raises: PciptError if Linux does not have the function, or the register cannot be written.
         """
 
+    def probe(self, sbdf: Sbdf) -> None:
+        """Let Linux find a driver for a function that has none, without waiting for the result.
+
+        Raises: PciptError if Linux cannot be asked.
+        """
+
 
 class Settings(Protocol):
     """What the administrator lets pcipt do."""
 
     def performs(self, word: str) -> bool:
         """Return True if actions of this word are performed, not only planned."""
+
+    def probes(self) -> bool:
+        """Return True if Linux is asked to find a driver for a function that Xen was told of late."""
 
     @property
     def owners_s(self) -> int:
@@ -105,6 +114,9 @@ class Policy(Protocol):
 
     def collect(self) -> None:
         """Put the messages that have arrived into the queue."""
+
+    def probes(self) -> bool:
+        """Return True if Linux is asked to find a driver for a function that Xen was told of late."""
 
     def owners_pause(self) -> float:
         """Return the seconds between two questions to Xen about owners that change without a message."""

@@ -28,16 +28,17 @@ from pcipt.remap.mapped_pages import MappedPages
 class Memory:
     """The memory of one engine; the table above says who writes each field and when its content is dropped.
 
-    `ledger` holds the actions of pcipt in this boot, and the pages that pcipt and vPCI mapped. `boot` holds
-    the functions and bridges at the first reading of this boot, None before it. `intents` holds BAR writes
-    that vPCI may have dropped. `removed` holds addresses that Linux had and dropped: ghosts are removed from
-    Xen only at these addresses, and after a renumbering (`plan_announcements`). `unserved` holds addresses of
-    which Xen said that no IOMMU unit serves them: that stays so until the next boot. `vacated` holds each
-    place whose function Linux dropped and for which no plan was made since, with the former address.
-    `bridge_numbers` holds the (secondary, subordinate) bus of each bridge, by place, as it was last readable.
-    `outside_window` holds by place the BARs that decoded where vPCI maps nothing. `left_guests` holds
-    functions that left a guest, with the guest's number. `held_regions` counts for each reserved region the
-    clients that keep it in dom0.
+    `ledger` holds the actions of pcipt in this boot, the pages that pcipt and vPCI mapped, and the drivers
+    that were bound before Xen knew their functions (`late.py` writes it and drops it when the driver is bound
+    anew). `boot` holds the functions and bridges at the first reading of this boot, None before it. `intents`
+    holds BAR writes that vPCI may have dropped. `removed` holds addresses that Linux had and dropped: ghosts
+    are removed from Xen only at these addresses, and after a renumbering (`plan_announcements`). `unserved`
+    holds addresses of which Xen said that no IOMMU unit serves them: that stays so until the next boot.
+    `vacated` holds each place whose function Linux dropped and for which no plan was made since, with the
+    former address. `bridge_numbers` holds the (secondary, subordinate) bus of each bridge, by place, as it
+    was last readable. `outside_window` holds by place the BARs that decoded where vPCI maps nothing.
+    `left_guests` holds functions that left a guest, with the guest's number. `held_regions` counts for each
+    reserved region the clients that keep it in dom0.
     """
 
     ledger: Ledger

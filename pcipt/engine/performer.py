@@ -17,6 +17,7 @@ from pcipt.engine.interfaces import Policy
 from pcipt.engine.views.concerned import addresses_of
 from pcipt.engine.views.views import Views
 from pcipt.errors import PciptError
+from pcipt.pci import Sbdf
 from pcipt.remap.actions import (
     Action,
     AddDevice,
@@ -59,6 +60,15 @@ class Performer:
         while waiting and not self._policy.stopping():
             batch = self._allowed(waiting, views)
             yield self._batch(batch, views) if batch else self._alone(waiting.popleft(), views)
+
+    def probe(self, sbdf: Sbdf) -> str:
+        """Let Linux find a driver for a function, if the settings allow it; return why it failed, else ""."""
+        try:
+            if self._policy.probes():
+                self._tools.probe(sbdf)
+        except PciptError as error:
+            return str(error)
+        return ""
 
     def _allowed(self, waiting: deque[Action], views: Views) -> list[Action]:
         """Remove and return actions from the front of `waiting`, at most BATCH, as far as all are allowed.
@@ -159,6 +169,10 @@ class Rehearsal:
             if self._policy.allows(action):
                 views.expect(expected_view(views.view, [action]))
             yield [Outcome(action, Result.PLANNED)]
+
+    def probe(self, _sbdf: Sbdf) -> str:
+        """Do nothing; return ""."""
+        return ""
 
 
 def _known(action: Action, views: Views) -> Outcome | Precaution:

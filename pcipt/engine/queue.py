@@ -27,6 +27,7 @@ class Reason(enum.Enum):
     NOT_ASKED = "Xen could not be asked"
     FAILED = "an action failed and is due again"
     DIFFERENT = "found different while acting"
+    LATE = "Xen was told of it while its driver was bound"
     REQUESTED = "a user asked for it"
     LOST = "messages were lost"
     SETTINGS = "the settings changed"
@@ -64,9 +65,6 @@ class Delay:
     endless: bool = False
 
 
-_QUIET = Delay(0.0, 1.0)  # work that waits until no more messages arrive, one second at most
-
-
 def _repeated(*pauses: float, endless: bool = False) -> Delay:
     """Return the delay of work that is only repeated, with these pauses."""
     return Delay(min(pauses), max(pauses), pauses, endless)
@@ -74,18 +72,20 @@ def _repeated(*pauses: float, endless: bool = False) -> Delay:
 
 #  (key, reason): how long work may be postponed; without a row it never is
 DELAYS: Mapping[tuple[str | Whole, Reason], Delay] = {
-    (PLACE, Reason.WRITTEN): _QUIET,
-    (PLACE, Reason.APPEARED): _QUIET,
-    (PLACE, Reason.DISAPPEARED): _QUIET,
-    (EVERYTHING, Reason.LOST): _QUIET,
-    (EVERYTHING, Reason.WRITTEN): _QUIET,  # records of configuration writes were lost
-    # The toolstack binds a function to xen-pciback first and gives it away after that, without a message.
+    (PLACE, Reason.WRITTEN): Delay(0.0, 1.0),
+    (PLACE, Reason.APPEARED): Delay(0.0, 1.0),
+    (PLACE, Reason.DISAPPEARED): Delay(0.0, 1.0),
+    (EVERYTHING, Reason.LOST): Delay(0.0, 1.0),
+    (EVERYTHING, Reason.WRITTEN): Delay(0.0, 1.0),  # records of configuration writes were lost
+    # The toolstack binds a function to xen-pciback first and gives it away after that, silently.
     (PLACE, Reason.OWNER): Delay(0.0, 1.0, (0.2, 0.5, 1.0)),
     # A guest keeps pages of a function that has left it: perhaps the guest is about to end.
     (PLACE, Reason.TIMER): _repeated(0.2, 0.5, 1.0, 4.0, 10.0, 20.0),
     (PLACE, Reason.FAILED): _repeated(1.0, 5.0, 25.0),
-    # What is found different while acting is planned for at once; a function that never rests is left alone.
+    # What is found different while acting is planned for at once; what never rests is left alone.
     (PLACE, Reason.DIFFERENT): _repeated(0.0, 0.0, 0.0, 1.0, 5.0, 25.0),
+    # A driver that began too early may still be about to give up; only then Linux can be asked again.
+    (PLACE, Reason.LATE): _repeated(1.0, 5.0, 25.0),
     (PLACE, Reason.NOT_ASKED): _repeated(1.0, 5.0, 25.0, 60.0, endless=True),
     (EVERYTHING, Reason.NOT_ASKED): _repeated(1.0, 5.0, 25.0, 60.0, endless=True),
     # A slow question, as often as the settings say, while there is a function whose owner changes silently.

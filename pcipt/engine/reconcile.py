@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable
 from pcipt.engine.desire import conclude_places, desired_places
 from pcipt.engine.findings import Findings
 from pcipt.engine.interfaces import Policy
+from pcipt.engine.late import follow_late, note_bound_anew
 from pcipt.engine.observe import Observer
 from pcipt.engine.open_actions import OpenActions, subject_of
 from pcipt.engine.performer import Performer, Rehearsal
@@ -95,10 +96,12 @@ class Reconciler:
             return self._conclude_nothing(now)
         if settle_memory(now, self._policy.now, messages_lost=self._lost_messages()):
             self._save_taken_over(now)
+        note_bound_anew(now)
         yield from self._announce(now)
         yield from self._restore_or_withdraw_regions(now)
         yield from self._repeat_ignored_writes(now)
         yield from self._map_and_unmap(now)
+        follow_late(now, self._performer, self._queue, self._clock())
         return self._conclude(now)
 
     def _save_taken_over(self, now: Round) -> None:

@@ -9,7 +9,7 @@ from pcipt.pci import Sbdf
 from pcipt.remap.actions import Outcome
 
 ASKED_IN_FULL = frozenset(Reason) - {Reason.WRITTEN}
-HANDED_OVER = frozenset(Reason) - {Reason.WRITTEN, Reason.FAILED, Reason.DIFFERENT}
+HANDED_OVER = frozenset(Reason) - {Reason.WRITTEN, Reason.FAILED, Reason.DIFFERENT, Reason.LATE}
 
 
 @attrs.frozen

@@ -6,6 +6,7 @@ Only the files of the closed list in `files` are read.
 from pcipt.host import control, files, sysfs
 from pcipt.host.iomem import MemoryReading, read_memory
 from pcipt.host.machine_files import read_listed
+from pcipt.host.toolstack import Toolstack
 from pcipt.pci import RawFunction, Sbdf
 from pcipt.pci.config import Register
 
@@ -21,6 +22,7 @@ class LinuxHost:
 
     def __init__(self, root: str = "/") -> None:
         self._root = root
+        self._toolstack = Toolstack(root)
 
     @property
     def boot_id(self) -> str:
@@ -84,3 +86,7 @@ class LinuxHost:
                 refused; InputError for every other failure.
         """
         control.write_register(self._root, sbdf, register, value)
+
+    def probe(self, sbdf: Sbdf) -> None:
+        """Let Linux find a driver for a function; see `Toolstack.start_probe`. Raises: InputError."""
+        self._toolstack.start_probe(sbdf)

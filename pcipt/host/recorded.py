@@ -141,6 +141,9 @@ class RecordedHost:
         """
         self._written.setdefault(sbdf, {})[register.offset] = value.to_bytes(register.size, "little")
 
+    def probe(self, sbdf: Sbdf) -> None:
+        """Do nothing: a recording has no drivers that could be bound."""
+
     def _with_written(self, raw: RawFunction) -> RawFunction:
         """Return `raw` with the written registers in its config space.
 

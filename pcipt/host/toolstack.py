@@ -19,6 +19,7 @@ PCIBACK = "pciback"
 MODULE = "xen-pciback"
 DRIVERS = "sys/bus/pci/drivers"
 PROBE = "sys/bus/pci/drivers_probe"
+AUTOPROBE = "sys/bus/pci/drivers_autoprobe"
 PATIENCE = 120.0  # seconds; the reset of a function can take long
 _DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # searched even if they are not in PATH
 
@@ -31,6 +32,7 @@ class Toolstack:
 
     def __init__(self, root: str = "/") -> None:
         self._root = root
+        self._probes: list[subprocess.Popen[bytes]] = []
 
     def require(self) -> None:
         """Raise UnsupportedError if xl is not installed."""
@@ -142,6 +144,28 @@ class Toolstack:
         If no driver fits, the function stays without one and nothing is raised.
         """
         self._write(sbdf, os.path.join(self._root, PROBE))
+
+    def start_probe(self, sbdf: Sbdf) -> None:
+        """Do what `probe` does in a process of its own, and do not wait: a driver's probe may take a minute.
+
+        Nothing is done if Linux was told not to bind drivers by itself (`drivers_autoprobe`). If a driver is
+        bound, the kernel sends a message.
+        Raises: InputError if Linux has no such file or the process cannot be started.
+        """
+        self._probes = [each for each in self._probes if each.poll() is None]
+        path = os.path.join(self._root, PROBE)
+        try:
+            with open(os.path.join(self._root, AUTOPROBE), encoding="ascii") as file:
+                if file.read(1) == "0":
+                    return
+            os.stat(path)
+            command = ["/bin/sh", "-c", 'printf %s "$1" > "$2"', "sh", str(sbdf), path]
+            self._probes.append(subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            ))  # fmt: skip
+        except OSError as error:
+            raise InputError(path, reason(error)) from error
 
     def _write_driver_file(self, sbdf: Sbdf, driver: str, what: str) -> None:
         """Write the address of the function to the file `what` of a driver.

@@ -45,7 +45,8 @@ class Entry:
 
     `word` is the word of the action, for example "add-device". `bar` is set for a rewrite only, `frames` for
     a reserved region only. `moved_from` is set only for an AddDevice action at the new address of a
-    renumbered function: Linux has the function at `moved_from`, and Xen is told of it at `sbdf`.
+    renumbered function: Linux has the function at `moved_from`, and Xen is told of it at `sbdf`. `late` is
+    that of the AddDevice action, until the driver has been bound anew or Linux was asked to find one.
     """
 
     word: str
@@ -55,6 +56,7 @@ class Entry:
     bar: int | None = None
     frames: Frames | None = None
     moved_from: Sbdf | None = None
+    late: str | None = None
 
     @property
     def key(self) -> Key:
@@ -132,6 +134,20 @@ class Ledger:
         `known` is what Xen lists.
         """
         return sorted(e.sbdf for e in self._entries.values() if e.word == AddDevice.word and e.sbdf in known)
+
+    def late(self) -> dict[Sbdf, str]:
+        """Return `Entry.late` of all functions that were added and have it, by address."""
+        return {e.sbdf: e.late for e in self._entries.values() if e.late is not None and _is_held(e)}
+
+    def late_at(self, sbdf: Sbdf) -> str | None:
+        """Return `Entry.late` of the function that was added at an address, None if there is none."""
+        entry = self._entries.get((AddDevice.word, sbdf, None))
+        return entry.late if entry is not None and _is_held(entry) else None
+
+    def set_late(self, sbdf: Sbdf, driver: str | None) -> None:
+        """Replace `Entry.late` of the function that was added at an address; it must have an entry."""
+        key = (AddDevice.word, sbdf, None)
+        self._entries[key] = attrs.evolve(self._entries[key], late=driver)
 
     def announced(self) -> set[Sbdf]:
         """Return the addresses of all entries of AddDevice and RemoveDevice actions, in any state.
@@ -271,6 +287,11 @@ def _settled(entry: Entry) -> Entry:
     return attrs.evolve(entry, state=State.HELD if entry.word == AddDevice.word else State.DOUBTFUL)
 
 
+def _is_held(entry: Entry) -> bool:
+    """Return True if an entry is HELD."""
+    return entry.state is State.HELD
+
+
 def _is_ours(run: MappedRun) -> bool:
     """Return True if a run is stored in the ledger's own document (`Ledger.ours`)."""
     return run.by is By.US or run.state is not State.HELD
@@ -301,6 +322,7 @@ def _entry(action: Action, state: State) -> Entry:
         bar=action.bar if isinstance(action, RewriteBar) else None,
         frames=action.frames if isinstance(action, WithdrawReserved | RestoreReserved) else None,
         moved_from=action.moved_from if isinstance(action, AddDevice) else None,
+        late=action.late if isinstance(action, AddDevice) else None,
     )
 
 
@@ -332,6 +354,8 @@ def _entry_to_json(entry: Entry) -> dict[str, object]:
         body |= {"start": hex(entry.frames.range.start), "size": entry.frames.range.size}
     if entry.moved_from is not None:
         body["moved_from"] = str(entry.moved_from)
+    if entry.late is not None:
+        body["late"] = entry.late
     return body
 
 
@@ -369,4 +393,5 @@ def _entry_from_json(entry: Mapping[str, object]) -> Entry:
         bar=int(str(entry["bar"])) if "bar" in entry else None,
         frames=frames,
         moved_from=parse_sbdf(str(entry["moved_from"])) if "moved_from" in entry else None,
+        late=str(entry["late"]) if "late" in entry else None,
     )

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from pcipt.pci import Function, Machine, Sbdf
 from pcipt.pci.requester import is_extended
 from pcipt.remap.actions import Action, AddDevice, RemoveDevice
-from pcipt.remap.desired import NOWHERE, Followed
+from pcipt.remap.desired import NOWHERE, PCIBACK, Followed
 from pcipt.remap.plan_moves import NO_MOVES, Moves, parents_first, plan_moves
 from pcipt.remap.view import XenView, ghosts, missing
 
@@ -75,4 +75,5 @@ def _announce(function: Function, xen: XenView, machine: Machine) -> AddDevice:
     else:
         reason = "Linux has it but Xen does not know it"
     extended = is_extended(function, machine, function.sbdf.device)
-    return AddDevice(function.sbdf, reason, extended=extended, physfn=function.physfn)
+    late = (function.driver or "") if function.driver != PCIBACK else None  # xen-pciback has no interrupts
+    return AddDevice(function.sbdf, reason, extended=extended, physfn=function.physfn, late=late)

@@ -42,6 +42,8 @@ class FakeHost:
         self.commands = []
         self.tables = []
         self.stubborn = False
+        self.probed = []
+        self.drivers = {}
 
     def addresses(self):
         return list(self.raws)
@@ -70,6 +72,12 @@ class FakeHost:
             data = bytearray(raw.config)
             data[register.offset : register.offset + register.size] = value.to_bytes(register.size, "little")
             self.raws[sbdf] = attrs.evolve(raw, config=bytes(data))
+
+    def probe(self, sbdf):
+        """Bind the driver that the test has for the function, as Linux would."""
+        self.probed.append(str(sbdf))
+        if sbdf in self.drivers:
+            self.raws[sbdf] = attrs.evolve(self.raws[sbdf], driver=self.drivers[sbdf])
 
     # what SimulatedXen finds on the bus
 

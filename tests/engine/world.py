@@ -85,6 +85,9 @@ class Linux:
             raise NoSuchDeviceError(str(sbdf))
         return int.from_bytes(raw.config[register.offset :][: register.size], "little")
 
+    def probe(self, _sbdf):
+        """No driver fits."""
+
     def write_register(self, sbdf, register, value):
         if sbdf not in self.raws:
             raise NoSuchDeviceError(str(sbdf))

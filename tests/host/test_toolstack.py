@@ -1,8 +1,12 @@
 """xl as a shell script that edits a made-up sysfs; what it leaves undone is found there."""
 
+import os
+import time
+
 import pytest
 
 from pcipt.errors import InputError, UnsupportedError
+from pcipt.host.live import LinuxHost
 from pcipt.host.toolstack import PCIBACK, Toolstack
 from pcipt.pci import parse_sbdf
 from tests.toolstack import NIC, fake_toolstack
@@ -76,3 +80,60 @@ def test_a_function_without_a_driver_or_none_at_all(fake):
     assert toolstack.driver(parse_sbdf("00:1f.7")) is None
     with pytest.raises(InputError, match="bind"):
         toolstack.bind(SBDF, "nobody")
+
+
+class Asked:
+    """A sysfs with the two files by which Linux is asked to find a driver."""
+
+    def __init__(self, tmp_path, autoprobe="1\n"):
+        self.root = tmp_path
+        folder = tmp_path / "sys/bus/pci"
+        folder.mkdir(parents=True)
+        self.file = folder / "drivers_probe"
+        self.file.write_text("")
+        (folder / "drivers_autoprobe").write_text(autoprobe)
+
+    def wait(self):
+        for _ in range(500):
+            if self.file.read_text():
+                break
+            time.sleep(0.01)
+        return self.file.read_text()
+
+
+def test_linux_is_asked_to_find_a_driver_and_not_waited_for(tmp_path):
+    asked = Asked(tmp_path)
+    asked.file.unlink()
+    os.mkfifo(asked.file)  # whoever opens it waits, as in a driver's probe that takes long
+    host = LinuxHost(str(tmp_path))
+    host.probe(SBDF)
+    (process,) = host._toolstack._probes
+    assert process.poll() is None
+    with open(asked.file, encoding="ascii") as file:
+        assert file.read() == NIC
+    assert process.wait(10) == 0
+
+
+def test_a_second_question_follows_the_first(tmp_path):
+    asked, toolstack = Asked(tmp_path), Toolstack(str(tmp_path))
+    toolstack.start_probe(SBDF)
+    assert asked.wait() == NIC
+    asked.file.write_text("")
+    toolstack.start_probe(parse_sbdf("0000:03:00.0"))
+    assert asked.wait() == "0000:03:00.0"
+    assert len(toolstack._probes) <= 2
+    for process in toolstack._probes:
+        assert process.wait(10) == 0
+
+
+def test_where_linux_binds_no_drivers_by_itself_it_is_not_asked(tmp_path):
+    toolstack = Toolstack(str(Asked(tmp_path, "0\n").root))
+    toolstack.start_probe(SBDF)
+    assert toolstack._probes == []
+
+
+@pytest.mark.parametrize("missing", ["drivers_probe", "drivers_autoprobe"])
+def test_a_linux_without_such_files_is_an_error(tmp_path, missing):
+    (Asked(tmp_path).file.parent / missing).unlink()
+    with pytest.raises(InputError, match="drivers_probe: no such file"):
+        Toolstack(str(tmp_path)).start_probe(SBDF)

@@ -9,6 +9,7 @@ from pcipt.remap.actions import AddDevice, RemoveDevice, RestoreReserved, Rewrit
 from pcipt.remap.desired import By
 from pcipt.remap.ledger import LIFE, Event, Ledger, State, ledger_from_json, ledger_to_json
 from pcipt.remap.mapped_pages import MappedPages
+from pcipt.remap.steps import Step, step_from_json, step_to_json
 from tests.remap.devices import frames, holding, map_of, unmap_of
 
 SBDF = parse_sbdf("01:00.0")
@@ -268,3 +269,31 @@ def test_a_result_of_pages_that_were_not_intended_is_an_error(other):
     ledger = Ledger("boot").step(MAP, Event.INTEND)
     with pytest.raises(StateError):
         ledger.step(other, Event.PERFORMED)
+
+
+LATE = AddDevice(parse_sbdf("0000:02:00.0"), "why", late="nvme")
+
+
+def test_a_late_driver_is_remembered_until_it_was_bound_anew():
+    ledger = Ledger("boot")
+    ledger.step(LATE, Event.INTEND)
+    assert (ledger.late(), ledger.late_at(LATE.sbdf)) == ({}, None)  # Xen may not have it
+    ledger.step(LATE, Event.PERFORMED)
+    assert ledger.late() == {LATE.sbdf: "nvme"}
+    again = ledger_from_json(ledger_to_json(ledger))
+    assert (again.late_at(LATE.sbdf), again) == ("nvme", ledger)
+    assert Ledger("boot").late_at(LATE.sbdf) is None
+    ledger.set_late(LATE.sbdf, None)
+    assert (ledger.late(), ledger.late_at(LATE.sbdf)) == ({}, None)
+    assert ledger.added({LATE.sbdf}) == [LATE.sbdf]
+    assert "late" not in ledger_to_json(ledger)["entries"][0]
+
+
+@pytest.mark.parametrize("late", ["", "nvme"])
+def test_steps_hold_the_late_driver(late):
+    action = attrs.evolve(LATE, late=late)
+    step = step_from_json(step_to_json(Step(action, Event.PERFORMED, "now")))
+    assert step.action.late == late
+    ledger = Ledger("boot").step(action, Event.INTEND)
+    step.apply(ledger)
+    assert ledger.late_at(LATE.sbdf) == late

@@ -66,6 +66,10 @@ class StandIn:
         """Write a register by calling `write`, so through the simulated Xen."""
         self._write(sbdf, register.offset, register.size, value)
 
+    def probe(self, sbdf: Sbdf) -> None:
+        """Let the host with the files find a driver for a function."""
+        self._files.probe(sbdf)
+
     def _with_registers(self, raw: RawFunction) -> RawFunction:
         """Return the function with the hardware's config space, cut to the length that was recorded.
 
