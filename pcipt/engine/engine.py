@@ -218,8 +218,12 @@ class Engine:
 
     @property
     def added(self) -> list[Sbdf]:
-        """Return the functions that Xen lists and that have an AddDevice entry in the ledger, by address."""
-        return self.ledger.added(self.view.known)
+        """Return the functions that pcipt added and that Xen lists with an owner, by address.
+
+        A failed add may leave a function in Xen's list without one.
+        """
+        view = self.view
+        return [sbdf for sbdf in self.ledger.added(view.known) if sbdf not in view.orphans]
 
     @property
     def ghosts(self) -> list[Sbdf]:
