@@ -10,6 +10,7 @@ vacated         machine state, when Linux drops it  when a plan was made for it 
 bridge_numbers  machine state, at each reading      when the bridge leaves           no
 outside_window  reconciliation                      when no BAR is outside any more  no
 left_guests     views, when an owner changed        when the guest keeps nothing     no
+unproven        reconciliation, after xen-pciback   when its driver has its pages    no
 held_regions    control socket (a reclaim)          when the client disconnects      no
 """
 
@@ -37,8 +38,9 @@ class Memory:
     `vacated` holds each place whose function Linux dropped and for which no plan was made since, with the
     former address. `bridge_numbers` holds the (secondary, subordinate) bus of each bridge, by place, as it
     was last readable. `outside_window` holds by place the BARs that decoded where vPCI maps nothing.
-    `left_guests` holds functions that left a guest, with the guest's number. `held_regions` counts for each
-    reserved region the clients that keep it in dom0.
+    `left_guests` holds functions that left a guest, with the guest's number. `unproven` holds places of
+    functions that left xen-pciback and of which nobody knows whether vPCI handles them again. `held_regions`
+    counts for each reserved region the clients that keep it in dom0.
     """
 
     ledger: Ledger
@@ -50,6 +52,7 @@ class Memory:
     bridge_numbers: dict[str, tuple[int, int]] = attrs.Factory(dict)
     outside_window: dict[str, frozenset[int]] = attrs.Factory(dict)
     left_guests: dict[Sbdf, int] = attrs.Factory(dict)
+    unproven: set[str] = attrs.Factory(set)
     held_regions: Counter[Frames] = attrs.Factory(Counter)
 
     @property
@@ -60,12 +63,13 @@ class Memory:
     def copy(self) -> "Memory":
         """Return a memory for a dry run.
 
-        The ledger, `vacated` and `outside_window` are copied: plans change them. The other fields, which
-        readings write, are shared with this memory.
+        The ledger, `vacated`, `outside_window` and `unproven` are copied: plans change them. The other fields
+        are shared with this memory.
         """
         return attrs.evolve(
             self,
             ledger=self.ledger.copy(),
             vacated=dict(self.vacated),
             outside_window=dict(self.outside_window),
+            unproven=set(self.unproven),
         )

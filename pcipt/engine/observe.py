@@ -9,6 +9,7 @@ from pcipt.engine.queue import STORE, Queue, Reason, Work
 from pcipt.engine.report import ASKED_IN_FULL, HANDED_OVER, Scope
 from pcipt.engine.round import Round, Slices, sliced
 from pcipt.engine.saver import Saver
+from pcipt.engine.unproven import note_unproven
 from pcipt.engine.views.silent import ask_for_other_owners
 from pcipt.engine.views.views import Views
 from pcipt.firmware.coverage import BootSnapshot
@@ -137,7 +138,9 @@ def read_functions(now: Round) -> None:
     now.owners = {sbdf: views.view.owner(sbdf) for sbdf in functions if sbdf in views.view.known}
     now.pages |= {frames for sbdf in functions for frames in views.state.bars.pages_of(sbdf)}
     now.relatives |= views.state.relatives(functions)
+    given = views.given(functions)
     now.changed |= views.read(functions)
+    note_unproven(views, given)
     now.changed |= views.read(_sharing_pages(views, functions))
     now.subjects |= functions | now.changed
 

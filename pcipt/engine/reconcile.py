@@ -20,6 +20,7 @@ from pcipt.engine.report import Report, Scope
 from pcipt.engine.round import Round, Slices, sliced
 from pcipt.engine.saver import Saver
 from pcipt.engine.settle import settle_memory, take_over_mappings
+from pcipt.engine.unproven import doubt_unproven
 from pcipt.engine.views.concerned import addresses_of
 from pcipt.engine.views.regions import plan_regions
 from pcipt.engine.views.views import Views
@@ -173,6 +174,7 @@ class Reconciler:
         for number, part in enumerate(parts, 1):
             last = number == len(parts)
             desired = desired_places(now, part, self.open_actions, first=number == 1, last=last)
+            doubt_unproven(views, desired, self._policy.now())
             plan = plan_mappings(
                 desired, views.memory.mapped, views.state.bars, messages_lost=self._lost_messages(),
             )  # fmt: skip

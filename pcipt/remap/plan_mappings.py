@@ -211,7 +211,7 @@ class _Planner:
                     for page in common((run.frames,), wanted.spans)
                 ]
         missing = without(wanted.spans, [run.frames for run in certain])
-        if wanted.by is By.XEN:  # vPCI has mapped all pages except those that a failed call of pcipt unmapped
+        if wanted.by is By.XEN:  # vPCI has mapped all pages except those of which nobody knows
             needed = common(missing, [run.frames for run in runs if run.state not in MAPPED])
         else:
             needed = without(missing, self._mapped_by_others(missing))
@@ -220,7 +220,7 @@ class _Planner:
         ]
         reason = f"{name_of_bar(wanted.bar)} decodes here, and {each.untrapped}"
         if wanted.by is By.XEN:
-            reason = f"{name_of_bar(wanted.bar)} decodes here, and a call that failed may have unmapped it"
+            reason = f"{name_of_bar(wanted.bar)} decodes here, and nobody knows whether it is mapped"
         if wanted.unsure:
             reason = f"{name_of_bar(wanted.bar)} came while it decoded from where vPCI maps none"
             self._taken += [

@@ -213,7 +213,7 @@ def test_what_vpci_may_have_lost_by_a_failed_call_is_mapped_again():
     doubtful = holding(PLACE, AT, 2, by=By.XEN, state=State.DOUBTFUL)
     plan = plan_mappings([wants((0, AT, 4), untrapped=XEN_HAS_IT)], MappedPages([doubtful]))
     assert shown(plan) == [("map-mmio", PLACE, 0, AT, 2)]
-    assert "a call that failed" in plan.actions[0].reason
+    assert "nobody knows whether it is mapped" in plan.actions[0].reason
     assert [(run.frames, run.by, run.state) for run in plan.taken] == [
         (frames(AT + 0x2000, 2), By.XEN, State.HELD),
         (frames(AT, 2), By.XEN, State.DOUBTFUL),  # until the call is made

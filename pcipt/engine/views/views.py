@@ -39,8 +39,8 @@ class Views:
     """The machine, Xen's answers and the memory, as they were read last, and methods that read them again.
 
     `not_asked` are functions about which Xen could not be asked last: nothing may be concluded about them.
-    `different` are functions that were found changed while acting. `pvh` is True on a PVH dom0.
-    `memory_findings` are findings about the memory maps.
+    `different` are functions that were found changed while acting. `pvh` is True on a PVH dom0. `version` is
+    that of Xen. `memory_findings` are findings about the memory maps.
     """
 
     def __init__(self, host: Host, xen: Hypervisor, memory: Memory) -> None:
@@ -54,6 +54,7 @@ class Views:
         self.reserved = Reserved(xen)
         self.guests = GuestLeftovers(xen, self.reserved, memory)
         self.pvh = xen.identity.dom0 is Dom0Kind.PVH
+        self.version = xen.identity.version
         self.state = MachineState(memory)
         self.different: set[Sbdf] = set()
         self.not_asked: frozenset[Sbdf] = NO_FUNCTIONS
@@ -214,7 +215,7 @@ class Views:
             machine=self.machine,
             xen=self.view,
             pvh=self.pvh,
-            version=self._xen.identity.version,
+            version=self.version,
             iommu=self._iommu,
             unserved=self.memory.unserved,
             bars=self.state.bars,
@@ -260,7 +261,7 @@ class Views:
             reason = "Xen cannot be asked about it now"
             return Desired(place, sbdf, hold_reason=reason, outside_window=outside)
         return desired_of(
-            function, self.machine.functions, self.view, pvh=self.pvh, version=self._xen.identity.version,
+            function, self.machine.functions, self.view, pvh=self.pvh, version=self.version,
             protected=self._protected,
             followed=self.announced_at(), outside_window=outside,
         )  # fmt: skip

@@ -1,0 +1,46 @@
+"""Maps once what vPCI may not map any more: BARs of a function that came back from xen-pciback.
+
+From Xen 4.19 on, vPCI forgets a function before it is assigned to another domain and is built anew when it
+returns. If the assignment fails, nothing builds it anew: dom0 still owns the function, and vPCI neither traps
+nor maps it. No call tells whether that has happened. So when a driver of dom0 is bound again, the BARs are
+mapped once by pcipt, which changes nothing where vPCI has mapped them.
+Source: Xen drivers/passthrough/pci.c (assign_device), 4.19.0 to 4.22.0 (`VPCI_BUILT_AT_ASSIGN`).
+"""
+
+from collections.abc import Iterable
+
+from pcipt.engine.views.views import Views
+from pcipt.pci import Sbdf
+from pcipt.remap.desired import PCIBACK, By, Desired
+from pcipt.remap.life import State
+from pcipt.remap.mapped_pages import MappedRun
+from pcipt.xen.releases import VPCI_BUILT_AT_ASSIGN
+
+
+def note_unproven(views: Views, given: Iterable[Sbdf]) -> None:
+    """Remember the functions in `given` that have left xen-pciback by the last reading."""
+    if not views.pvh or not VPCI_BUILT_AT_ASSIGN.of(views.version):
+        return
+    for sbdf in given:
+        function, place = views.machine.functions.get(sbdf), views.state.place_at(sbdf)
+        if function is not None and place is not None and function.driver != PCIBACK:
+            views.memory.unproven.add(place)
+
+
+def doubt_unproven(views: Views, desired: Iterable[Desired], when: str) -> None:
+    """Record as DOUBTFUL the pages that vPCI should have mapped for unproven functions: the plan maps them.
+
+    A function without a driver, and one that does not decode yet, stay unproven. `when` is the time (UTC, RFC
+    3339).
+    """
+    memory = views.memory
+    for each in [each for each in desired if each.place in memory.unproven]:
+        function = views.machine.functions.get(each.sbdf)
+        if function is None or each.by is By.US:
+            memory.unproven.discard(each.place)
+        elif function.driver not in (None, PCIBACK) and each.bars:
+            memory.unproven.discard(each.place)
+            for bar in each.bars:
+                for span in bar.spans:
+                    run = MappedRun(each.place, each.sbdf, bar.bar, span, By.XEN, when, State.DOUBTFUL)
+                    memory.mapped.put(run)

@@ -1,0 +1,123 @@
+"""A function that came back from xen-pciback, and that vPCI may have forgotten: its BARs are mapped once."""
+
+import attrs
+import pytest
+
+from pcipt.remap.desired import By
+from pcipt.xen.interface import Owner, OwnerKind
+from pcipt.xen.outcome import Op
+from tests.engine.stage import BusStage, S, codes, compare, dry_run, rests, right, told, work_off
+from tests.xen.devices import device, port
+
+NIC, BAR = "02:00.0", 0xFE20_0000
+COMMAND, ON = 0x04, 0x6
+BUILT = [(4, 19, 0), (4, 19, 6), (4, 20, 0), (4, 20, 4), (4, 21, 2), (4, 22, 0)]
+KEPT = [(4, 17, 7), (4, 18, 6)]
+DOM0, QUARANTINE = Owner(OwnerKind.DOMAIN, 0), Owner(OwnerKind.QUARANTINE)
+MAPPED = ("map-mmio", f"0000:{NIC}", "done")
+
+
+class Away(BusStage):
+    """A NIC that was bound to its driver, and is given to xen-pciback now."""
+
+    def __init__(self, version, dom0="pvh"):
+        raws = [
+            device("00:00.0"),
+            port("00:1c.0", 2, 4, window=(0xFE20, 0xFE90)),
+            device(NIC, (BAR, 0x2_0000), parent="00:1c.0", driver="e1000e", command=ON),
+        ]
+        super().__init__(raws, version=version, dom0=dom0)
+        self.engine = self.start()
+        compare(self.engine)
+        self.driver("pciback")
+        self.rest()
+        self.write(NIC, COMMAND, 2, 0)  # xen-pciback disables the function
+        self.settle(self.engine)
+
+    def driver(self, name):
+        self.files.raws[S(NIC)] = attrs.evolve(self.files.raws[S(NIC)], driver=name)
+        self.hotplug.push("bind" if name else "unbind", S(NIC))
+        return self.settle(self.engine)
+
+    def rest(self):
+        outcomes = []
+        while not rests(self.engine):
+            self.time += self.engine.next_due()
+            outcomes += work_off(self.engine)
+        return outcomes
+
+    def come_back(self):
+        """Let Linux unbind xen-pciback, and the driver switch decode on while it is bound."""
+        outcomes = self.driver(None) + self.rest()
+        self.write(NIC, COMMAND, 2, ON)
+        return told(outcomes + self.driver("e1000e") + self.rest())
+
+
+@pytest.mark.parametrize("version", BUILT)
+def test_after_a_failed_assignment_pcipt_maps_what_vpci_does_not(version):
+    """assign_device has called vpci_deassign_device; its error path does not build vPCI anew."""
+    stage = Away(version)
+    stage.xen.vpci.remove(S(NIC))
+    assert stage.come_back() == [MAPPED]
+    right(stage)
+    assert [run.by for run in stage.engine.ledger.mapped.of("00_1c.0-00_00.0")] == [By.XEN]
+    assert codes(stage.engine) == set()
+
+
+@pytest.mark.parametrize("version", BUILT)
+def test_after_a_good_assignment_the_call_changes_nothing(version):
+    stage = Away(version)
+    stage.xen.give(S(NIC), QUARANTINE)
+    stage.xen.give(S(NIC), DOM0)
+    assert stage.come_back() == [MAPPED]
+    right(stage)
+    stage.write(NIC, COMMAND, 2, 0)  # vPCI unmaps it
+    assert told(stage.settle(stage.engine)) == []
+    right(stage)
+    stage.write(NIC, COMMAND, 2, ON)
+    assert told(stage.settle(stage.engine)) == []  # once
+    right(stage)
+
+
+@pytest.mark.parametrize("version", KEPT)
+def test_where_vpci_is_kept_nothing_is_mapped(version):
+    stage = Away(version)
+    assert stage.come_back() == []
+    right(stage)
+
+
+def test_a_pv_dom0_has_no_vpci():
+    stage = Away((4, 20, 4), "pv")
+    assert {result for _, _, result in stage.come_back()} == {"not-applicable"}
+    assert stage.engine.memory.unproven == set()
+
+
+def test_it_waits_for_a_driver_that_switches_decode_on():
+    stage = Away((4, 20, 4))
+    stage.xen.vpci.remove(S(NIC))
+    assert told(stage.driver(None) + stage.rest()) == []
+    assert told(stage.driver("e1000e") + stage.rest()) == []
+    stage.write(NIC, COMMAND, 2, ON)
+    assert told(stage.settle(stage.engine)) == [MAPPED]
+    right(stage)
+
+
+def test_a_dry_run_leaves_it_to_be_done():
+    stage = Away((4, 20, 4))
+    stage.xen.vpci.remove(S(NIC))
+    stage.driver(None)
+    stage.rest()
+    stage.write(NIC, COMMAND, 2, ON)
+    stage.files.raws[S(NIC)] = attrs.evolve(stage.files.raws[S(NIC)], driver="e1000e")
+    assert ("map-mmio", f"0000:{NIC}", "planned") in told(dry_run(stage.engine))
+    stage.hotplug.push("bind", S(NIC))
+    assert MAPPED in told(stage.settle(stage.engine))
+    right(stage)
+
+
+def test_a_map_that_fails_is_tried_again():
+    stage = Away((4, 20, 4))
+    stage.xen.vpci.remove(S(NIC))
+    stage.xen.fail(Op.MAP, 16)
+    assert stage.come_back() == [(*MAPPED[:2], "failed"), MAPPED]
+    right(stage)
