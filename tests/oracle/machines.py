@@ -4,6 +4,7 @@ An operation is ("w", address, offset, size, value), ("reset", address), ("remov
 ("add", address).
 """
 
+import functools
 import random
 import struct
 
@@ -21,6 +22,11 @@ BRIDGE_BITS = (
     (0x18, 3, 0xFF_FFFF), (0x1B, 1, 0xFF), (0x1C, 2, 0xF0F0), (0x20, 4, 0xFFF0_FFF0), (0x24, 4, 0xFFF0_FFF0),
     (0x28, 8, 0xFFFF_FFFF_FFFF_FFFF), (0x30, 4, 0xFFFF_FFFF), (0x3E, 2, 0x0FFF),
 )  # fmt: skip
+
+
+@functools.lru_cache
+def _address(text):
+    return parse_sbdf(text)
 
 
 @attrs.frozen
@@ -51,11 +57,12 @@ class Spec:
 
     @property
     def sbdf(self):
-        return parse_sbdf(self.address)
+        return _address(self.address)
 
     @property
     def number(self):
-        return self.sbdf.segment << 16 | self.sbdf.bus << 8 | self.sbdf.devfn
+        sbdf = self.sbdf
+        return sbdf.segment << 16 | sbdf.bus << 8 | sbdf.devfn
 
     @property
     def rom_at(self):

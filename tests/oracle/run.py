@@ -26,13 +26,13 @@ def run(xen, simulated, specs, ops):
     """Do the operations on both sides; give how many were done, and the differences after the last one."""
     xen.start(specs)
     simulated.start(specs)
-    found = differences(xen, simulated, specs)
+    found, down = differences(xen, simulated, specs)
     for number, op in enumerate(ops, 1):
-        if found:
+        if found or down:
             return number - 1, found
         answers = xen.apply(op), simulated.apply(op)
-        found = differences(xen, simulated, specs)
-        if "down" in xen.state():
+        found, down = differences(xen, simulated, specs)
+        if down:
             return number, found
         if answers[0] != answers[1]:
             found.append(("answer", *answers))

@@ -2,7 +2,6 @@
 
 import ctypes
 import itertools
-import struct
 
 from pcipt.pci import Frames, Gfn
 from pcipt.xen.interface import Dom0Kind, XenIdentity
@@ -12,7 +11,7 @@ from pcipt.xen.simulated.model import Catastrophe
 from tests.oracle.machines import DENIED, RAM
 
 LOW = (0x9F, 0x61)  # dom0's own pages below 1 MiB: first, count
-READ = range(0, 0x50, 4)  # offsets that dom0 reads after each step
+READ = 0x50  # bytes that dom0 reads after each step
 MAPPABLE = {2: False, 3: False, 5: True}  # Xen's kinds of BARs that are mapped: is it the ROM?
 
 
@@ -28,6 +27,8 @@ class XenCode:
         lib.o_deny.argtypes = lib.o_map.argtypes = lib.o_unmap.argtypes = [ctypes.c_ulong, ctypes.c_ulong]
         lib.o_fill.argtypes = [ctypes.c_ulong, ctypes.c_ulong, ctypes.c_int, ctypes.c_ulong]
         lib.o_trapped_page.argtypes = [ctypes.c_ulong]
+        self._room = (ctypes.c_ulong * 8192)()
+        self._registers, self._seen = ctypes.create_string_buffer(4096), ctypes.create_string_buffer(READ)
 
     def start(self, specs):
         """Boot a machine, as the builder of a PVH dom0 does."""
@@ -70,32 +71,35 @@ class XenCode:
 
     def state(self):
         """Give everything that is compared; {"down": True} where the host is down."""
-        lib, room = self.lib, (ctypes.c_ulong * 8192)()
+        lib, room = self.lib, self._room
         if lib.o_panicked() or lib.o_crashed() or lib.o_lost_ram():
             return {"down": True}
-        count = lib.o_mapped(room, 4096)
-        pairs = [(room[2 * i], room[2 * i + 1]) for i in range(count)]
+        count = lib.o_mapped(room, len(room) // 2)
+        numbers = room[: 2 * count]
+        pairs = list(zip(numbers[::2], numbers[1::2], strict=True))
         out = {
             "mapped": [pair for pair in pairs if pair[0] >= 0x100],
             "low": [page for first, n in pairs if first < 0x100 for page in range(first, first + n)],
             "ignored": self.ignored,
         }
         for address, spec in self.specs.items():
-            buffer = (ctypes.c_uint8 * 4096)()
-            length = lib.o_hw(spec.number, buffer)
-            out["hw", address] = bytes(buffer[:length])
-            out["traps", address] = bool(lib.o_traps(spec.number))
-            out["read", address] = b"".join(struct.pack("<I", lib.o_read(spec.number, at, 4)) for at in READ)
+            number = spec.number
+            length = lib.o_hw(number, self._registers)
+            out["hw", address] = self._registers.raw[:length]
+            out["traps", address] = bool(lib.o_traps(number))
+            lib.o_reads(number, READ, self._seen)
+            out["read", address] = self._seen.raw
             out["bars", address], out["flags", address] = self._bars(spec)
         return out
 
     def _bars(self, spec):
         """Give vPCI's BARs, number to (address, size, enabled), and its flags; (None, None) without vPCI."""
         bars, rom_enabled, mapped = {}, None, None
+        address, size, flags = ctypes.c_uint64(), ctypes.c_uint64(), ctypes.c_int()
+        where = (ctypes.byref(address), ctypes.byref(size), ctypes.byref(flags))
+        number = spec.number
         for index in range(7):
-            address, size, flags = ctypes.c_uint64(), ctypes.c_uint64(), ctypes.c_int()
-            where = (ctypes.byref(address), ctypes.byref(size), ctypes.byref(flags))
-            kind = self.lib.o_bar(spec.number, index, *where)
+            kind = self.lib.o_bar(number, index, *where)
             if kind < 0:
                 return None, None
             if kind in MAPPABLE:
@@ -155,8 +159,7 @@ class Simulated:
             handlers = xen.vpci.handlers(spec.sbdf)
             out["hw", address] = self.hardware.config(spec.sbdf)
             out["traps", address] = xen.vpci.traps(spec.sbdf)
-            reads = (xen.vpci.read(spec.sbdf, at, 4) for at in READ)
-            out["read", address] = b"".join(struct.pack("<I", value) for value in reads)
+            out["read", address] = xen.vpci.read(spec.sbdf, 0, READ).to_bytes(READ, "little")
             out["bars", address] = handlers and {
                 bar.index: (bar.address, bar.size, bar.enabled) for bar in handlers.bars
             }
@@ -168,10 +171,12 @@ class Simulated:
 
 
 def differences(one, other, specs):
-    """Give (what, of one side, of the other) of everything in which the two sides differ."""
+    """Give (what, of one side, of the other) of everything in which the two differ; is Xen's host down?"""
     left, right = one.state(), other.state()
     if "down" in left or "down" in right:
-        return [] if left == right else [("down", left.get("down", False), right.get("down", False))]
+        same = left == right
+        downs = left.get("down", False), right.get("down", False)
+        return [] if same else [("down", *downs)], downs[0]
     found = [(key, left[key], right[key]) for key in left if left[key] != right[key]]
     pages = {
         page
@@ -179,4 +184,4 @@ def differences(one, other, specs):
         for page in spec.table_pages(state["bars", spec.address])
     }
     trapped = [side.trapped(sorted(pages)) for side in (one, other)]
-    return found + ([("trapped", *trapped)] if trapped[0] != trapped[1] else [])
+    return found + ([("trapped", *trapped)] if trapped[0] != trapped[1] else []), False

@@ -111,7 +111,8 @@ class P2m:
 
     def low(self) -> list[int]:
         """Return the frames below 1 MiB that are mapped as direct MMIO, in ascending order."""
-        return [frame for frame in range(LOW_BITS.bit_length()) if self._direct.get(0, 0) >> frame & 1]
+        runs = _runs(self._direct.get(0, 0) & LOW_BITS)
+        return [frame for start, count in runs for frame in range(start, start + count)]
 
     def map_as_xen(self, frames: Frames, *, permitted: bool = False) -> int:
         """Map frames as Xen does on its own. After a failure, the pages done so far stay mapped.
