@@ -40,7 +40,8 @@ COUNTS = {
     "mappings": 4, "stale": 1,
 }  # fmt: skip
 STATUS = {
-    "version": 1, "health": "degraded", "since": WHEN, "dom0": "pvh", "xen": "4.17.7", "mode": "enforce",
+    "version": 1, "health": "degraded", "since": WHEN, "dom0": "pvh", "xen": "4.17.7",
+    "xen_release": {"version": "4.17.7", "standing": "read", "safer": []}, "mode": "enforce",
     "counts": COUNTS,
     "findings": [{"sbdf": NIC, "code": "unknown-to-xen", "text": LONG}],
     "actions": [{"when": WHEN, **item} for item in ACTIONS],

@@ -33,7 +33,7 @@ class Registers:
         """Switch memory decode of a function off for the time of the `with` block, then restore its Command
         register.
 
-        Xen 4.17 panics on a PVH dom0 if it fails to add a function that decodes memory.
+        Xen before 4.19 panics on a PVH dom0 if it fails to add a function that decodes memory.
         Raises: PciptError if decode cannot be switched off (the block is then not entered), or if the
                 register cannot be restored.
         """

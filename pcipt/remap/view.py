@@ -11,6 +11,7 @@ from types import MappingProxyType
 import attrs
 
 from pcipt.pci import Finding, Machine, Sbdf
+from pcipt.xen.releases import DEVICE_RESET, ORPHAN_REMOVAL_PANICS
 
 DOM0, QUARANTINE, GUEST = "dom0", "quarantine", "guest"  # owners in words; a guest with its number
 
@@ -97,6 +98,13 @@ def missing(machine: Machine, xen: XenView, only: Collection[Sbdf] | None = None
     return [sbdf for sbdf in asked if sbdf.fits_xen and (sbdf not in xen.known or sbdf in xen.orphans)]
 
 
+_ORPHAN = (
+    "Xen lists it without an owner (orphan): passthrough and MSI fail; its removal takes down a host with "
+    f"Xen before {ORPHAN_REMOVAL_PANICS.until[0]}, and binding it to xen-pciback a PVH host with Xen from "
+    f"{DEVICE_RESET.begins} on"
+)
+
+
 def disagreements(
     machine: Machine,
     xen: XenView,
@@ -119,10 +127,7 @@ def disagreements(
         if sbdf in moves:
             continue
         if sbdf in xen.orphans:
-            text = (
-                "Xen lists it without an owner (orphan): passthrough and MSI fail; removing it kills old Xens"
-            )
-            found.append((sbdf, Finding("orphan", text)))
+            found.append((sbdf, Finding("orphan", _ORPHAN)))
         else:
             text = "Linux uses it but Xen does not know it: passthrough and MSI fail"
             found.append((sbdf, Finding("unknown-to-xen", text)))

@@ -11,6 +11,7 @@ import re
 
 from pcipt.errors import MalformedError, UnsupportedError
 from pcipt.xen.interface import Dom0Kind, XenIdentity
+from pcipt.xen.releases import common_interfaces
 
 XENCALL = "libxencall.so.1"
 DIRECTORIES = (
@@ -75,8 +76,10 @@ def xenctrl_names(identity: XenIdentity, root: str = "/") -> list[str]:
     """Return the names to try for libxenctrl, in this order.
 
     First the names for the running Xen's release: the soname (only if `root` is /) and the paths of the
-    files. Then the paths of files of other releases, the newest first. A library of another release works
-    for sysctl or domctl if both releases have the same version of that interface (`releases.INTERFACES`).
+    files. Then the paths of files of other releases: those that have both sysctl and domctl in common with
+    the running Xen (`common_interfaces`), those with one of them, those about which that is not known; the
+    newest first in each group. A library that has neither in common is left out, because Xen would refuse
+    each of its calls.
     """
     exact = f"libxenctrl.so.{identity.version.branch}"
     own = _installed(root, exact)
@@ -85,7 +88,16 @@ def xenctrl_names(identity: XenIdentity, root: str = "/") -> list[str]:
         for path in _installed(root, "libxenctrl.so.[0-9]*")
         if path not in own and _VERSIONED.fullmatch(os.path.basename(path))
     ]
-    return [*_soname(root, exact), *own, *sorted(others, key=_release, reverse=True)]
+    ranks = {path: _usable(identity, path) for path in others}
+    usable = [path for path in others if ranks[path]]
+    ordered = sorted(usable, key=lambda path: (ranks[path], _release(path)), reverse=True)
+    return [*_soname(root, exact), *own, *ordered]
+
+
+def _usable(identity: XenIdentity, path: str) -> float:
+    """Return how well a libxenctrl serves the running Xen: interfaces in common, 0 to 2; 0.5 if not known."""
+    common = common_interfaces(identity.version.branch, "{}.{}".format(*_release(path)))
+    return 0.5 if common is None else common
 
 
 def _soname(root: str, name: str) -> list[str]:

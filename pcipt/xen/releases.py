@@ -67,9 +67,9 @@ class Fact(NamedTuple):
     commits: tuple[str, ...]
     source: str
 
-    def of(self, version: Version) -> bool:
-        """Return True if a version of Xen does it, `safer` if that is not known."""
-        known = self.known_of(version)
+    def of(self, version: Version | None) -> bool:
+        """Return True if a version of Xen does it, `safer` if that or the version is not known."""
+        known = self.known_of(version) if version is not None else None
         return self.safer if known is None else known
 
     def known_of(self, version: Version) -> bool | None:
@@ -78,6 +78,12 @@ class Fact(NamedTuple):
             return self._holds(version)
         answers = {self._holds(version._replace(patch=patch)) for patch in self._patches(version)}
         return answers.pop() if len(answers) == 1 else None
+
+    @property
+    def begins(self) -> str:
+        """The first versions that do it, in words: "4.19.5, 4.20.3, 4.21.1 and 4.22.0"."""
+        *before, last = self.since
+        return f"{', '.join(before)} and {last}" if before else last
 
     def _holds(self, version: Version) -> bool:
         begun = not self.since or _reached(self.since, version)
@@ -208,14 +214,43 @@ VFCT_GIVEN = _fact(
 TPM_TABLES_GIVEN = _fact(
     "a PVH dom0 gets the tables TCPA and TPM2", "46f3ed0d53",
     "arch/x86/hvm/dom0_build.c pvh_acpi_table_allowed", since="4.19.5 4.20.3 4.21.1 4.22.0", safer=False)
+OEM_TABLES_GIVEN = _fact(
+    "a PVH dom0 gets tables whose name begins with OEM", "6378909b41",
+    "arch/x86/hvm/dom0_build.c pvh_acpi_table_allowed", since="4.18.5 4.19.2 4.20.1 4.21.0", safer=False)
 # fmt: on
 
 FACTS: tuple[Fact, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Fact))
 
 
+def standing(version: Version) -> str:
+    """Return what a version is to this table: "read", "build", "newer" or "older".
+
+    read: its source was read. build: its branch was read, and its third number is not known (a vendor's
+    build). newer, older: it is outside of what was read, and is taken to do what the nearest version in the
+    table does.
+    """
+    if version.branch not in NEWEST:
+        oldest = parse_version(next(iter(NEWEST)))
+        return "newer" if version[:2] > oldest[:2] else "older"
+    if version.patch is None:
+        return "build"
+    return "read" if version.is_read else "newer"
+
+
 def uncertain(version: Version) -> list[Fact]:
     """Return the facts whose answer for this version is only the safer one; none if its numbers are known."""
     return [fact for fact in FACTS if fact.known_of(version) is None]
+
+
+def common_interfaces(one: str, other: str) -> int | None:
+    """Return how many of the interfaces sysctl and domctl are the same in two branches: 0, 1 or 2.
+
+    Return None if one of the branches is not in `INTERFACES`. A library of one branch can use these
+    interfaces of the other's Xen.
+    """
+    if one not in INTERFACES or other not in INTERFACES:
+        return None
+    return sum(left == right for left, right in zip(INTERFACES[one], INTERFACES[other], strict=True))
 
 
 # branch: interface versions of sysctl and domctl (public/sysctl.h, public/domctl.h)

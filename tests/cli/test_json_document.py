@@ -12,6 +12,7 @@ from contextlib import redirect_stdout
 import pytest
 
 from pcipt.cli.main import main
+from pcipt.daemon.control.status import release_to_json
 from pcipt.daemon.telling import events
 from pcipt.firmware.memory_map import MemoryType, entry
 from pcipt.firmware.pvh.start_info import Module, StartInfo, build_start_info
@@ -36,6 +37,7 @@ from pcipt.remap.guard.rules import Precaution
 from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.writes import changes
 from pcipt.remap.writes.json_view import json_from_change
+from pcipt.xen.releases import parse_version
 from tests import toolstack
 from tests.answers import WHEN, action
 from tests.firmware.reserved_tables import ivmd, ivrs
@@ -278,6 +280,8 @@ def test_the_document_is_what_is_printed(dump, tmp_path, service, files, handed)
     ):
         told = json.loads(service(*command, "--json"))
         comparison.object(told, f"pcipt {command[0]} --json")
+    build = release_to_json(parse_version("4.17.4-vendor"))
+    comparison.object(build, "release of Xen")
     every = {(name, key) for name, keys in TABLES.items() for key in keys}
     assert every - comparison.met == set()
 

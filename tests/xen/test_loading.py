@@ -114,6 +114,24 @@ def test_the_running_xens_library_is_tried_first(tmp_path):
     assert xencall_names(root) == [f"{root}/usr/lib/x86_64-linux-gnu/libxencall.so.1"]
 
 
+@pytest.mark.parametrize(
+    ("version", "order"),
+    [
+        ("4.20.4", ["4.20", "4.19", "4.21", "4.18", "4.17", "4.99"]),  # both; one; not known
+        ("4.17.7", ["4.17", "4.20", "4.19", "4.18", "4.99"]),  # 4.21 and 4.22 share nothing with it
+        ("4.22.0", ["4.22", "4.21", "4.99"]),
+        ("4.99.0", ["4.99", "4.22", "4.21", "4.20", "4.19", "4.18", "4.17"]),
+    ],
+)
+def test_other_libraries_go_by_their_interfaces(version, order, tmp_path):
+    home = tmp_path / "usr/lib"
+    home.mkdir(parents=True)
+    for minor in (*range(17, 23), 99):
+        (home / f"libxenctrl.so.4.{minor}").touch()
+    names = xenctrl_names(XenIdentity(version, Dom0Kind.PV), str(tmp_path))
+    assert [name.rpartition(".so.")[2] for name in names] == order
+
+
 def test_on_this_machine_the_dynamic_linker_is_asked_first():
     assert xenctrl_names(XenIdentity("4.17.7", Dom0Kind.PV))[0] == "libxenctrl.so.4.17"
     assert xencall_names()[0] == XENCALL

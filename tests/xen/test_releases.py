@@ -40,9 +40,9 @@ def test_a_version_is_shown_with_what_is_known_of_it():
 
 def test_versions_whose_source_was_read():
     read = {
-        text: parse_version(text).is_read for text in ("4.17.7", "4.17.8", "4.17.7-1", "4.23.0", "4.16.0")
+        text: parse_version(text).is_read for text in ("4.17.7", "4.17.8", "4.17.7-1", "4.99.0", "4.16.0")
     }
-    assert read == {"4.17.7": True, "4.17.8": False, "4.17.7-1": False, "4.23.0": False, "4.16.0": False}
+    assert read == {"4.17.7": True, "4.17.8": False, "4.17.7-1": False, "4.99.0": False, "4.16.0": False}
 
 
 #  fact: versions that do it, versions that do not
@@ -79,6 +79,7 @@ BOUNDARIES = {
     "HVM_DETACH_REVOKES": ("4.18.0", "4.17.7"),
     "DOMAIN_STATE": ("4.21.0", "4.20.4"),
     "VFCT_GIVEN": ("4.18.0", "4.17.7"),
+    "OEM_TABLES_GIVEN": ("4.18.5 4.19.2 4.20.1 4.21.0", "4.17.7 4.18.4 4.19.1 4.20.0"),
     "TPM_TABLES_GIVEN": ("4.19.5 4.20.3 4.21.1 4.22.0", "4.18.6 4.19.4 4.20.2 4.21.0"),
 }  # fmt: skip
 
@@ -126,14 +127,80 @@ def test_numbers_that_are_known_leave_nothing_uncertain():
     assert names == {releases.WITHOUT_VPCI_PANICS.name, releases.MAPPINGS_INTERLEAVE.name}
 
 
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("4.17.7", "read"),
+        ("4.17.4-qubes", "build"),
+        ("4.22-unstable", "build"),
+        ("4.20.5", "newer"),
+        ("4.99.0", "newer"),
+        ("4.99-unstable", "newer"),
+        ("5.0.0", "newer"),
+        ("4.16.5", "older"),
+    ],
+)
+def test_what_a_version_is_to_the_table(text, word):
+    assert releases.standing(parse_version(text)) == word
+
+
+def test_without_a_version_each_fact_has_the_safer_answer():
+    assert {fact.name: fact.of(None) for fact in FACTS} == {fact.name: fact.safer for fact in FACTS}
+
+
+def test_first_versions_in_words():
+    assert releases.TPM_TABLES_GIVEN.begins == "4.19.5, 4.20.3, 4.21.1 and 4.22.0"
+    assert releases.VFCT_GIVEN.begins == "4.18.0"
+
+
+#  public/sysctl.h and public/domctl.h at the tags
+INTERFACE_VERSIONS = {
+    "4.17": (0x15, 0x15), "4.18": (0x15, 0x16), "4.19": (0x15, 0x17),
+    "4.20": (0x15, 0x17), "4.21": (0x16, 0x17), "4.22": (0x16, 0x18),
+}  # fmt: skip
+
+
 def test_interface_versions_are_known_for_each_branch():
     assert set(INTERFACES) == set(NEWEST)
+    assert INTERFACE_VERSIONS.items() <= INTERFACES.items()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "count"),
+    [
+        ("4.19", "4.20", 2),
+        ("4.17", "4.20", 1),
+        ("4.20", "4.21", 1),
+        ("4.17", "4.21", 0),
+        ("4.17", "4.99", None),
+    ],
+)
+def test_interfaces_in_common(one, other, count):
+    assert releases.common_interfaces(one, other) == count
+    assert releases.common_interfaces(other, one) == count
 
 
 def test_the_document_has_the_table():
     script = runpy.run_path(str(ROOT / "scripts" / "releases.py"))
     document = (ROOT / "docs" / "xen-releases.md").read_text(encoding="utf-8")
     assert script["table"]() in document, "put what scripts/releases.py prints into it"
+
+
+def test_another_release_is_one_column(monkeypatch):
+    """Two entries make 4.23 known to everybody; a row that changes in it gets the version in its own line."""
+    text = runpy.run_path(str(ROOT / "scripts" / "releases.py"))["table"]()
+    monkeypatch.setitem(NEWEST, "4.23", 0)
+    monkeypatch.setitem(INTERFACES, "4.23", INTERFACES["4.22"])
+    build, release = parse_version("4.23-unstable"), parse_version("4.23.0")
+    assert (releases.standing(release), releases.standing(build)) == ("read", "build")
+    assert releases.common_interfaces("4.22", "4.23") == 2
+    assert [fact.of(release) for fact in FACTS] == [fact.of(parse_version("4.22.0")) for fact in FACTS]
+    wider = runpy.run_path(str(ROOT / "scripts" / "releases.py"))["table"]()
+    added = [
+        len(now.split("|")) - len(before.split("|"))
+        for now, before in zip(wider.splitlines(), text.splitlines(), strict=True)
+    ]
+    assert set(added) == {1}
 
 
 def numbers_compared(tree):

@@ -14,6 +14,7 @@ from pcipt.cli.commands.check import DEGRADED, chosen_functions
 from pcipt.cli.machine.client import call
 from pcipt.cli.machine.handover import (
     DOM0,
+    ORPHANED,
     QUARANTINE,
     Json,
     Step,
@@ -32,6 +33,7 @@ from pcipt.errors import InputError, StateError
 from pcipt.host.files import Depth
 from pcipt.host.toolstack import PCIBACK, Toolstack
 from pcipt.pci import Sbdf
+from pcipt.xen.releases import DEVICE_RESET
 
 EXAMPLES = (
     ("pcipt reclaim 03:00.0", "back to dom0 and its driver"),
@@ -59,6 +61,11 @@ def run(args: argparse.Namespace) -> int:
         owner = owners.get(str(sbdf), "")
         if owner.startswith("guest"):
             raise StateError(f"{sbdf} belongs to {owner}: detach it there first (xl pci-detach)")
+        if owner == ORPHANED:
+            raise StateError(
+                f"Xen lists {sbdf} without an owner (orphan): unbinding it from xen-pciback takes down a PVH "
+                f"host with Xen from {DEVICE_RESET.begins} on; pcipt resync adds it again"
+            )
     given = [
         sbdf for sbdf in chosen if toolstack.driver(sbdf) == PCIBACK or owners.get(str(sbdf)) == QUARANTINE
     ]

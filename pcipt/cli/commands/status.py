@@ -28,6 +28,11 @@ from pcipt.errors import printable
 EXIT_DEGRADED = 4
 DOTS = {"healthy": GREEN, "degraded": YELLOW, "failed": RED}
 LABEL = 11  # columns of a label, as in systemctl status
+_STANDINGS = {
+    "build": "a build whose third number is not known; where releases of its branch differ, the safer holds",
+    "newer": "newer than what pcipt knows; taken to do what the newest release that it knows does",
+    "older": "older than what pcipt knows; taken to do what the oldest release that it knows does",
+}
 RESULTS = {"refused": YELLOW, "failed": RED}
 HINT = "`pcipt explain SBDF` tells what is and what should be; `pcipt resync` tries again."
 EXAMPLES = (
@@ -69,6 +74,12 @@ def render(status: dict[str, Any], *, colour: bool, width: int | None = None) ->
         if label == "Health":
             first = first.replace(str(status["health"]), painted(str(status["health"]), shade), 1)
         lines += [first, *more]
+    release = status.get("xen_release") or {}
+    if release.get("safer"):
+        lines += ["", painted("Not known of this build, and taken for the safer:", BOLD if colour else None)]
+        for each in release["safer"]:
+            text = f"  {'yes' if each['taken'] else 'no':4} {printable(each['fact'])}"
+            lines += folded(text, width, 7)
     if status.get("given_away"):
         lines += ["", painted("Given away:", BOLD if colour else None)]
         lines += [printable(f"  {each['sbdf']:12} {each['owner']}") for each in status["given_away"]]
@@ -97,6 +108,7 @@ def _facts(status: dict[str, Any]) -> list[tuple[str, str]]:
         ("Health", str(status["health"])),
         ("Running", f"since {since}; {passed} ago" if passed else f"since {since}"),
         ("Xen", xen),
+        *_release(status.get("xen_release") or {}),
         ("Mode", str(status["mode"])),
         ("Functions", f"{counts['functions']}, {known}"),
         ("Ghosts", str(counts["ghosts"])),
@@ -105,6 +117,14 @@ def _facts(status: dict[str, Any]) -> list[tuple[str, str]]:
     if "mappings" in counts:
         facts.append(("Mappings", f"{counts['mappings']}, {counts.get('stale', 0)} stale"))
     return [*facts, ("Findings", str(counts["findings"])), ("Watching", _watching(status["watch"]))]
+
+
+def _release(release: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return a row if this version of Xen is not one whose source was read, else none."""
+    standing, version = release.get("standing", "read"), release.get("version", "")
+    if standing not in _STANDINGS:
+        return []
+    return [("Release", f"{version}: {_STANDINGS[standing]}")]
 
 
 def _watching(watch: dict[str, Any]) -> str:

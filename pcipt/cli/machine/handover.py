@@ -19,7 +19,7 @@ from pcipt.pci import Sbdf
 
 Json = dict[str, Any]
 
-DOM0, QUARANTINE = "dom0", "quarantine"  # owners, in the daemon's words
+DOM0, QUARANTINE, ORPHANED = "dom0", "quarantine", "nobody (orphan)"  # owners, in the daemon's words
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

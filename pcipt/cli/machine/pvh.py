@@ -3,6 +3,7 @@
 If tables or functions are missing, a finding says so and the command continues.
 """
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 
 import attrs
@@ -21,6 +22,7 @@ from pcipt.host.machine_files import read_listed
 from pcipt.host.sysfs import read_machine
 from pcipt.pci import Finding, Machine, decode_machine
 from pcipt.pci.write import EcamRegion
+from pcipt.xen.releases import Version, parse_version
 
 VGA_CLASSES = (0x030000, 0x000100)  # VGA-compatible; the second is for devices older than class codes
 _PARSERS: Mapping[str, Callable[[Table], Madt | Mcfg]] = {MADT: parse_madt, MCFG: parse_mcfg}
@@ -110,6 +112,34 @@ def has_vga(machine: Machine) -> bool | None:
     if not machine.functions:
         return None
     return any(function.ids.class_code in VGA_CLASSES for function in machine.functions.values())
+
+
+def add_xen_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--xen VERSION` to a parser; the parsed value `xen` is a `Version`, None without it."""
+    parser.add_argument(
+        "--xen",
+        metavar="VERSION",
+        type=_version,
+        help="the version of Xen, such as 4.20.3; else what runs here",
+    )
+
+
+def _version(text: str) -> Version:
+    """Parse a version of Xen. Raises: ArgumentTypeError if it is none."""
+    try:
+        return parse_version(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def xen_version(root: str) -> Version | None:
+    """Return the version of Xen under which the Linux below `root` runs; None if it is not known."""
+    parts = [read_listed(root, f"sys/hypervisor/version/{part}") for part in ("major", "minor", "extra")]
+    major, minor, extra = ((part or b"").decode("ascii", "replace").strip() for part in parts)
+    try:
+        return parse_version(f"{major}.{minor}{extra}")
+    except ValueError:
+        return None
 
 
 def guest_type(root: str) -> str:

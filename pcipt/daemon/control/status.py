@@ -10,6 +10,7 @@ from pcipt.remap.explain import json_from_explanation
 from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.writes.json_view import json_from_action
 from pcipt.xen.interface import XenIdentity
+from pcipt.xen.releases import Version, standing, uncertain
 
 LAST_ACTIONS = 10
 UNSETTLED = Finding("unsettled", "something has changed and is not compared yet; ask again in a moment")
@@ -73,6 +74,19 @@ def _mapping(held: MappedRun, engine: Engine) -> dict[str, Any]:
     }
 
 
+def release_to_json(version: Version) -> dict[str, Any]:
+    """Return what is known of this version of Xen: its numbers, its standing, what is assumed of it.
+
+    "safer" lists the facts whose answer depends on the unknown third number, each with the answer that is
+    taken because it is the safer one.
+    """
+    return {
+        "version": str(version),
+        "standing": standing(version),
+        "safer": [{"fact": fact.name, "taken": fact.safer} for fact in uncertain(version)],
+    }
+
+
 def status_to_json(
     engine: Engine, identity: XenIdentity, mode: str, hotplug: dict[str, int], watch: dict[str, Any]
 ) -> dict[str, Any]:
@@ -90,6 +104,7 @@ def status_to_json(
         "since": engine.since,
         "dom0": identity.dom0.value,
         "xen": identity.full,
+        "xen_release": release_to_json(identity.version),
         "mode": mode,
         "counts": {
             "functions": len(functions),

@@ -12,6 +12,7 @@ from pcipt.firmware.passthrough.index import belongs_to_machine
 from pcipt.firmware.passthrough.verdict import Evidence, Reason, Rule, Said, Unknown, Verdict, names
 from pcipt.pci import Function, HeaderType
 from pcipt.pci.requester import requester_of
+from pcipt.xen.releases import DEVICE_RESET
 
 _RESCAN = "let Linux rescan it (pcipt show tells what is wrong)"
 
@@ -60,10 +61,15 @@ _ABOVE: Mapping[str, Verdict] = {
     "no-answer": Verdict.REFUSE,
 }
 
+_ORPHAN = (
+    "Xen lists it without an owner (orphan), and binding it to xen-pciback takes down a PVH host with Xen "
+    f"from {DEVICE_RESET.begins} on"
+)
 _XEN: Mapping[str, tuple[str, str]] = {
     "unknown-to-xen": ("Xen does not know it", "pcipt resync makes it known, where the guards allow"),
-    "orphan": ("Xen lists it without an owner (orphan)", "pcipt resync adds it again"),
+    "orphan": (_ORPHAN, "pcipt resync adds it again"),
 }
+_ORPHANED = "nobody (orphan)"  # the daemon's word for the owner
 
 # The daemon's words for owners that are neither dom0 nor a guest.
 _HIDDEN: Mapping[str, str] = {
@@ -127,10 +133,11 @@ def known_to_xen(function: Function, evidence: Evidence) -> Said:
     if evidence.xen is None:
         yield Unknown("what Xen knows")
         return
-    if function.sbdf in evidence.xen:
-        what, cure = _XEN[evidence.xen[function.sbdf]]
-        yield Reason(evidence.xen[function.sbdf], Verdict.REFUSE, f"{what}: it cannot be assigned", cure)
     owner = evidence.owners.get(function.sbdf, "")
+    disagreed = evidence.xen.get(function.sbdf, "orphan" if owner == _ORPHANED else None)
+    if disagreed is not None:
+        what, cure = _XEN[disagreed]
+        yield Reason(disagreed, Verdict.REFUSE, f"{what}: it cannot be assigned", cure)
     if owner.startswith("guest"):
         text = f"it belongs to {owner}"
         yield Reason("owned-by-guest", Verdict.REFUSE, text, "detach it there first (xl pci-detach)")
@@ -199,9 +206,9 @@ def in_use(function: Function, evidence: Evidence) -> Said:
 def virtual_functions(function: Function, evidence: Evidence) -> Said:
     """Yield a REFUSE reason if the function is a physical function that has virtual functions.
 
-    Cause: the virtual functions vanish when the physical function is removed, and Xen 4.20 breaks the
-    physical function and its virtual functions. Yield `Unknown` too if Linux gives no facts about any
-    function and the function's extended config space was not read.
+    Cause: the virtual functions vanish when the physical function is removed, and some versions of Xen break
+    the physical function and its virtual functions then (`releases.PF_WITH_VFS_STAYS`). Yield `Unknown` too
+    if Linux gives no facts about any function and the function's extended config space was not read.
     """
     if not evidence.facts and not evidence.knows_extended(function.sbdf):
         yield Unknown("virtual functions")

@@ -42,8 +42,9 @@ from pcipt.firmware.acpi.madt import (
 from pcipt.firmware.acpi.root_tables import Rsdp, build_root_table, build_rsdp
 from pcipt.firmware.acpi.table import parse_table
 from pcipt.firmware.acpi.table_set import FACS_SIZE, PlacedTable, TableSet
-from pcipt.firmware.pvh.rules import ALLOWED, SECRET
+from pcipt.firmware.pvh.rules import SECRET, why_not_given
 from pcipt.pci import Address
+from pcipt.xen.releases import Version
 
 GUEST_TABLES = Address(0xFC00_0000)
 IO_APIC_ADDRESS = Address(0xFEC0_0000)
@@ -115,14 +116,16 @@ def build_guest_tables(guest: Guest, base: Address = GUEST_TABLES) -> TableSet:
     return TableSet(rsdp, (xsdt, rsdt, fadt, old, *madt, dsdt, facs))
 
 
-def build_hardware_tables(native: Iterable[bytes], vcpus: int, base: Address) -> TableSet:
+def build_hardware_tables(
+    native: Iterable[bytes], vcpus: int, base: Address, xen: Version | None = None
+) -> TableSet:
     """Return the hardware domain's tables, built from the machine's own tables `native`.
 
     Shape:  the RSDP, and XSDT, MADT, the copied native tables in the order of `native`, DSDT, FACS. A native
-            table is copied if `is_passed_on` allows it. DSDT and FACS keep the addresses that the first FADT
-            has for them; all other tables are placed from `base` on. DSDT or FACS is left out if `native`
-            lacks it or if its address in the FADT is 0. Native tables shorter than a header (36 bytes) are
-            ignored. Of several MADTs, DSDTs or FACSs the first is used.
+            table is copied if `is_passed_on` allows it for the version `xen`. DSDT and FACS keep the
+            addresses that the first FADT has for them; all other tables are placed from `base` on. DSDT or
+            FACS is left out if `native` lacks it or if its address in the FADT is 0. Native tables shorter
+            than a header (36 bytes) are ignored. Of several MADTs, DSDTs or FACSs the first is used.
     Raises: UnsupportedError if `native` has no FADT, or if the number of vCPUs is not between 1 and
             MAX_PROCESSORS (4096).
     """
@@ -136,7 +139,7 @@ def build_hardware_tables(native: Iterable[bytes], vcpus: int, base: Address) ->
     fadt = parse_fadt(parsed)
     memory = _Memory(base)
     madt = memory.put("APIC", build_madt(_hardware_madt(by_name.get("APIC"), vcpus, fadt.header)))
-    allowed = [table for table in given if is_passed_on(table[:4].decode("latin-1"))]
+    allowed = [table for table in given if is_passed_on(table[:4].decode("latin-1"), xen)]
     count = 1 + len(allowed)
     xsdt_at = memory.take(36 + 8 * count)
     rsdp_at = memory.take(36)
@@ -152,13 +155,13 @@ def build_hardware_tables(native: Iterable[bytes], vcpus: int, base: Address) ->
     return TableSet(rsdp, (xsdt, madt, *copies, *fixed))
 
 
-def is_passed_on(signature: str) -> bool:
+def is_passed_on(signature: str, xen: Version | None) -> bool:
     """Return True if the machine's table with this signature may be copied for the hardware domain.
 
-    True if Xen lists such a table in the domain's XSDT and it does not hold a licence key (MSDM, SLIC).
+    True if this version of Xen lists such a table in the domain's XSDT (None: not known), and it does not
+    hold a licence key (MSDM, SLIC).
     """
-    named = any(signature == each or (each == "OEM*" and signature[:3] == "OEM") for each in ALLOWED)
-    return named and signature not in SECRET
+    return signature not in SECRET and not why_not_given(signature, xen)
 
 
 def _hardware_madt(native: bytes | None, vcpus: int, like: Header) -> Madt:

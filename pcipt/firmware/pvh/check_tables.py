@@ -16,7 +16,7 @@ from pcipt.firmware.pvh.check_fadt import check_fadt
 from pcipt.firmware.pvh.check_madt import check_madt
 from pcipt.firmware.pvh.check_rows import Row, doubtful, good, judged, row_from_finding, wrong
 from pcipt.firmware.pvh.facts import Facts
-from pcipt.firmware.pvh.rules import ALLOWED, FORBIDDEN, OTHERS
+from pcipt.firmware.pvh.rules import FORBIDDEN, OTHERS, why_not_given
 
 
 def check_tables(tables: TableSet, domain: Domain | None, facts: Facts) -> Iterator[Row]:
@@ -32,7 +32,7 @@ def check_tables(tables: TableSet, domain: Domain | None, facts: Facts) -> Itera
     if domain is not None:
         yield from _present(tables, domain)
     if domain is Domain.HARDWARE:
-        yield from _permitted(tables)
+        yield from _permitted(tables, facts)
     yield from _rsdp(tables, domain)
     for table in tables.named("XSDT", "RSDT"):
         yield from _root_table(tables, table, domain)
@@ -102,11 +102,11 @@ def _present(tables: TableSet, domain: Domain) -> Iterator[Row]:
             yield wrong("present", signature, None, f"there are {count} of them")
 
 
-def _permitted(tables: TableSet) -> Iterator[Row]:
+def _permitted(tables: TableSet, facts: Facts) -> Iterator[Row]:
     """Yield an ERROR row per table in `FORBIDDEN`, a WARN row per other table that Xen does not hand out.
 
-    Xen hands out to its hardware domain only the tables in `ALLOWED` and `OTHERS`. If all tables are in
-    these, yield one OK row.
+    Which tables these are depends on the version of Xen (`why_not_given`). Tables in `OTHERS` are fine. If no
+    table is odd, yield one OK row.
     """
     bad = False
     for table in tables.tables:
@@ -114,9 +114,9 @@ def _permitted(tables: TableSet) -> Iterator[Row]:
         if name in FORBIDDEN:
             bad = True
             yield wrong("forbidden", label, 0, f"the hardware domain must not see it: {FORBIDDEN[name]}")
-        elif name not in ALLOWED and name not in OTHERS and not name.startswith("OEM"):
+        elif name not in OTHERS and (why := why_not_given(name, facts.xen)):
             bad = True
-            yield doubtful("forbidden", label, 0, "Xen hands no such table to its hardware domain")
+            yield doubtful("forbidden", label, 0, why)
     if not bad:
         names = ", ".join(sorted(FORBIDDEN))
         yield good("forbidden", "all", None, f"only tables that Xen hands out, none of {names}")

@@ -3,12 +3,19 @@
 Source: xen/arch/x86/hvm/dom0_build.c, pvh_acpi_table_allowed, pvh_acpi_xsdt_table_allowed.
 """
 
-# Listed in the XSDT together with the MADT that Xen makes. Some releases leave out TCPA, TPM2
-# and VFCT: xen/releases.py, TPM_TABLES_GIVEN and VFCT_GIVEN.
-ALLOWED = (
-    "FACP", "PSDT", "SSDT", "SBST", "MCFG", "SLIC", "MSDM", "WDAT", "FPDT", "S3PT",
-    "TCPA", "TPM2", "VFCT", "OEM*",
-)  # fmt: skip
+from collections.abc import Mapping
+
+from pcipt.xen.releases import OEM_TABLES_GIVEN, TPM_TABLES_GIVEN, VFCT_GIVEN, Fact, Version
+
+# Listed in the XSDT together with the MADT that Xen makes, by every release.
+ALLOWED = ("FACP", "PSDT", "SSDT", "SBST", "MCFG", "SLIC", "MSDM", "WDAT", "FPDT", "S3PT")
+
+# Listed there by some releases.
+BY_RELEASE: Mapping[str, Fact] = {
+    "TCPA": TPM_TABLES_GIVEN,
+    "TPM2": TPM_TABLES_GIVEN,
+    "VFCT": VFCT_GIVEN,
+}
 
 # Not listed in the XSDT but found in other ways, or made by Xen.
 OTHERS = ("APIC", "DSDT", "FACS", "XSDT", "RSDT", "RSDP")
@@ -27,3 +34,24 @@ FORBIDDEN = {
 }
 
 SECRET = ("MSDM", "SLIC")  # Windows licence keys
+
+
+def why_not_given(signature: str, xen: Version | None) -> str:
+    """Return why Xen does not list a table in its hardware domain's XSDT; an empty text if it does.
+
+    `xen` is the version of Xen, None if it is not known. A table that this Xen may or may not list counts as
+    not listed. Tables of `FORBIDDEN` and `OTHERS` are not listed either.
+    """
+    if signature in ALLOWED:
+        return ""
+    fact = OEM_TABLES_GIVEN if signature.startswith("OEM") else BY_RELEASE.get(signature)
+    if fact is None:
+        return "Xen hands no such table to its hardware domain"
+    if fact.of(xen):
+        return ""
+    since = f"Xen hands it to its hardware domain from {fact.begins} on"
+    if xen is None:
+        return f"{since}, and the version of this Xen is not known"
+    if fact.known_of(xen) is None:
+        return f"{since}, and whether this build of {xen.branch} does is not known"
+    return f"{since}, not yet in {xen}"

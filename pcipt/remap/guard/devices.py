@@ -12,7 +12,15 @@ from pcipt.remap.actions import Action, AddDevice, RemoveDevice
 from pcipt.remap.desired import has_faulty_msix, refuses_msix
 from pcipt.remap.guard.facts import Facts, Rule
 from pcipt.remap.plan_moves import subtree, top_of_move
-from pcipt.xen.releases import IO_VF_BAR_HANGS, ORPHAN_REMOVAL_PANICS, UNFINISHED_MAP_PANICS
+from pcipt.xen.releases import (
+    FAULTY_CAPABILITY_HIDDEN,
+    IO_VF_BAR_HANGS,
+    MSIX_HOLE_NEEDS_MAPPED_BAR,
+    ORPHAN_REMOVAL_PANICS,
+    UNFINISHED_MAP_PANICS,
+)
+
+_HIDES = FAULTY_CAPABILITY_HIDDEN.begins
 
 
 def _subject(action: AddDevice | RemoveDevice, facts: Facts) -> Function | None:
@@ -107,12 +115,15 @@ def _msix_taken(action: AddDevice, facts: Facts) -> str | None:
     if not facts.pvh or function is None or function.msix is None or not refuses_msix(facts.version):
         return None
     if function.physfn is not None:
-        return "this Xen cannot take a virtual function with MSI-X (mended in 4.21)"
+        return f"this Xen cannot take a virtual function with MSI-X (Xen {_HIDES} adds it, without MSI-X)"
     if has_faulty_msix(function):
-        return "its MSI-X table lies in no BAR, and this Xen cannot take that (mended in 4.21)"
+        return f"its MSI-X table lies in no BAR, and this Xen cannot take that (Xen {_HIDES} hides its MSI-X)"
     addresses = {bar.index: bar.address for bar in function.bars}
     if not all(addresses.get(place.bar) for place in (function.msix.table, function.msix.pba)):
-        return "the BAR of its MSI-X table has no address yet, and this Xen cannot take that (mended in 4.21)"
+        return (
+            "the BAR of its MSI-X table has no address yet, and this Xen cannot take that "
+            f"(mended in Xen {MSIX_HOLE_NEEDS_MAPPED_BAR.begins})"
+        )
     return None
 
 

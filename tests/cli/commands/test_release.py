@@ -204,6 +204,40 @@ def test_a_guests_function_is_neither_released_nor_reclaimed(scene):
     assert scene.log() == []
 
 
+ORPHAN = {"sbdf": NIC, "code": "orphan", "text": "it has no owner"}
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"findings": [ORPHAN], "given_away": []},
+        {"findings": [], "given_away": [{"sbdf": NIC, "owner": "nobody (orphan)"}]},
+        {"findings": [ORPHAN], "given_away": [{"sbdf": NIC, "owner": "nobody (orphan)"}]},
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--force"], ["--dry-run", "--force"]])
+def test_an_orphan_is_never_bound_to_pciback(scene, status, options):
+    scene.answers["Status"] = status
+    with pytest.raises(
+        StateError, match=r"orphan.*takes down a PVH host.*4\.20\.0.*--force does not change that"
+    ):
+        scene.run("release", NIC, *options)
+    assert scene.log() == []
+    assert scene.driver(NIC) == "e1000e"
+
+
+def test_an_orphan_is_not_unbound_from_pciback(scene):
+    scene.drive(NIC, "pciback")
+    scene.answers["Status"] = {
+        "findings": [ORPHAN],
+        "given_away": [{"sbdf": NIC, "owner": "nobody (orphan)"}],
+    }
+    with pytest.raises(StateError, match=r"unbinding it from xen-pciback takes down a PVH host.*4\.20\.0"):
+        scene.run("reclaim", NIC)
+    assert scene.log() == []
+    assert scene.driver(NIC) == "pciback"
+
+
 def test_what_xen_keeps_for_its_console_is_not_released(scene):
     scene.answers["Status"] = {"findings": [], "given_away": [{"sbdf": NIC, "owner": "Xen itself"}]}
     with pytest.raises(StateError, match=r"Xen keeps it for itself.*--force does not change that"):

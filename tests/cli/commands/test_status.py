@@ -32,6 +32,29 @@ def test_it_is_shaped_as_systemctls(daemon, capsys):
     )
 
 
+def test_a_build_is_told_with_what_is_assumed_of_it(daemon, capsys):
+    control, answers = daemon
+    safer = [{"fact": "any switch of decode panics", "taken": True}, {"fact": "it tells", "taken": False}]
+    build = {"version": "4.17.x", "standing": "build", "safer": safer}
+    answers["Status"] = {**HEALTHY, "xen": "4.17.4-qubes", "xen_release": build}
+    assert main(["status", "--socket", control]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[3] == "        Xen: 4.17.4-qubes, dom0 PVH"
+    assert shown[4].startswith("    Release: 4.17.x: a build whose third number is not known")
+    at = shown.index("Not known of this build, and taken for the safer:")
+    assert shown[at + 1 : at + 3] == ["  yes  any switch of decode panics", "  no   it tells"]
+
+
+def test_a_newer_xen_is_told(daemon, capsys):
+    control, answers = daemon
+    newer = {"version": "4.23.0", "standing": "newer", "safer": []}
+    answers["Status"] = {**HEALTHY, "xen": "4.23.0", "xen_release": newer}
+    assert main(["status", "--socket", control]) == 0
+    shown = capsys.readouterr().out
+    assert "    Release: 4.23.0: newer than what pcipt knows; taken to do what the newest release" in shown
+    assert "Not known of this build" not in shown
+
+
 def test_health_is_the_exit_code(daemon, capsys):
     control, answers = daemon
     for status, code in ((STATUS, 4), (HEALTHY, 0)):

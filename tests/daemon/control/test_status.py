@@ -4,11 +4,19 @@ import errno
 
 import pytest
 
-from pcipt.daemon.control.status import UNSETTLED, health_of, status_to_json
+from pcipt.daemon.control.status import UNSETTLED, health_of, release_to_json, status_to_json
 from pcipt.daemon.settings import Settings
 from pcipt.engine import round as rounds
 from pcipt.engine.queue import Reason
+from pcipt.xen.interface import Dom0Kind, XenIdentity
 from pcipt.xen.outcome import Op
+from pcipt.xen.releases import (
+    MAPPINGS_INTERLEAVE,
+    MSIX_CHECKED,
+    TPM_TABLES_GIVEN,
+    WITHOUT_VPCI_PANICS,
+    parse_version,
+)
 from tests.engine.stage import BusStage, S, work_off
 from tests.xen.devices import device
 
@@ -53,6 +61,38 @@ def test_the_finding_is_about_no_function_and_says_what_to_do():
     (finding,) = status_to_json(scene.engine, scene.stage.xen.identity, "enforce", {}, {})["findings"]
     assert finding == {"sbdf": None, "code": "unsettled", "text": UNSETTLED.text}
     assert "ask again" in finding["text"]
+
+
+@pytest.mark.parametrize(
+    ("full", "version", "standing", "safer"),
+    [
+        ("4.17.7", "4.17.7", "read", {}),
+        ("4.22.0", "4.22.0", "read", {}),
+        (
+            "4.17.4-qubes",
+            "4.17.x",
+            "build",
+            {WITHOUT_VPCI_PANICS.name: True, MAPPINGS_INTERLEAVE.name: True},
+        ),
+        ("4.99.1", "4.99.1", "newer", {}),
+    ],
+)
+def test_status_tells_what_is_known_of_this_xen(full, version, standing, safer):
+    scene = Scene()
+    told = status_to_json(scene.engine, XenIdentity(full, Dom0Kind.PVH), "enforce", {}, {})
+    assert told["xen"] == full
+    assert told["xen_release"] == {
+        "version": version,
+        "standing": standing,
+        "safer": [{"fact": name, "taken": taken} for name, taken in safer.items()],
+    }
+    assert told["health"] == "healthy"  # a version that is not known is no fault
+
+
+def test_facts_that_are_safer_if_untrue_are_told_as_that():
+    taken = {each["fact"]: each["taken"] for each in release_to_json(parse_version("4.20.3-vendor"))["safer"]}
+    assert taken[TPM_TABLES_GIVEN.name] is False
+    assert taken[MSIX_CHECKED.name] is True
 
 
 def test_before_the_first_comparison_nothing_is_settled():

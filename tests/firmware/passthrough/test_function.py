@@ -91,6 +91,8 @@ def test_a_renumbered_bridge_refuses_all_below():
         ({}, {}, ({}, [])),
         ({SBDF: "unknown-to-xen"}, {}, ({"unknown-to-xen": "refuse"}, [])),
         ({SBDF: "orphan"}, {}, ({"orphan": "refuse"}, [])),
+        ({SBDF: "orphan"}, {SBDF: "nobody (orphan)"}, ({"orphan": "refuse"}, [])),
+        ({}, {SBDF: "nobody (orphan)"}, ({"orphan": "refuse"}, [])),
         ({}, {SBDF: "dom0"}, ({}, [])),
         ({}, {SBDF: "quarantine"}, ({}, [])),
         ({}, {SBDF: "guest 3"}, ({"owned-by-guest": "refuse"}, [])),

@@ -7,6 +7,7 @@ from pcipt.firmware.acpi.build_table import Header
 from pcipt.firmware.acpi.root_tables import Rsdp, build_root_table, build_rsdp
 from pcipt.firmware.acpi.table_set import Domain, PlacedTable, TableSet
 from pcipt.firmware.pvh.rules import FORBIDDEN
+from pcipt.xen.releases import parse_version
 from tests.pvh import IO_APIC, NMI, any_table, native_madt
 from tests.pvh_tables import BASE, GUEST, HARDWARE, G, H, patched, problems, replaced, without
 
@@ -62,6 +63,30 @@ def test_tables_that_xen_does_not_hand_out_are_doubtful(signature):
     more = PlacedTable(signature, any_table(signature), 0x7000_0000)
     tables = attrs.evolve(HARDWARE, tables=(*HARDWARE.tables, more))
     assert problems(tables, Domain.HARDWARE) == {("warn", "forbidden", signature, 0)}
+
+
+@pytest.mark.parametrize(
+    ("signature", "version", "given"),
+    [
+        ("VFCT", "4.17.7", False),
+        ("VFCT", "4.18.0", True),
+        ("TPM2", "4.18.6", False),
+        ("TPM2", "4.20.2", False),
+        ("TPM2", "4.20.3", True),
+        ("TCPA", "4.22.0", True),
+        ("OEMB", "4.20.0", False),
+        ("OEMB", "4.20.1", True),
+        ("TCPA", "4.20.3-vendor", False),  # a build: it may lack what 4.20.3 has
+        ("VFCT", "4.20.3-vendor", True),
+        ("VFCT", None, False),
+    ],
+)
+def test_what_is_handed_out_depends_on_the_release(signature, version, given):
+    more = PlacedTable(signature, any_table(signature), 0x7000_0000)
+    tables = attrs.evolve(HARDWARE, tables=(*HARDWARE.tables, more))
+    xen = parse_version(version) if version is not None else None
+    expected = set() if given else {("warn", "forbidden", signature, 0)}
+    assert problems(tables, Domain.HARDWARE, xen=xen) == expected
 
 
 @pytest.mark.parametrize(

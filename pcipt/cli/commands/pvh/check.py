@@ -9,7 +9,14 @@ import re
 
 from pcipt.cli.commands.pvh.rows import exit_code, json_from_rows, print_rows
 from pcipt.cli.commands.pvh.tables import vcpu_count
-from pcipt.cli.machine.pvh import guest_type, has_vga, machine_of, memory_of
+from pcipt.cli.machine.pvh import (
+    add_xen_argument,
+    guest_type,
+    has_vga,
+    machine_of,
+    memory_of,
+    xen_version,
+)
 from pcipt.cli.options import add_colour_argument, add_json_argument
 from pcipt.cli.text.render import print_json
 from pcipt.cli.text.terminal import wants_colour
@@ -40,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--vcpus", metavar="N", type=vcpu_count, help="how many local APICs there should be")
     parser.add_argument("--io-apic", action="store_true", help="the guest was asked to have an IO-APIC")
+    add_xen_argument(parser)
     add_json_argument(parser)
     add_colour_argument(parser)
 
@@ -48,11 +56,12 @@ def run(args: argparse.Namespace) -> int:
     rows: list[Row] = []
     if args.tables is not None:
         reading = read_table_directory(args.tables)
-        facts = Facts(args.vcpus, io_apic=args.io_apic)
+        facts = Facts(args.vcpus, io_apic=args.io_apic, xen=args.xen)
     else:
         reading = read_tables(args.root)
         machine = machine_of(args.root, [])
-        facts = Facts(args.vcpus, has_vga(machine), args.io_apic, _memory(args.root))
+        xen = args.xen or xen_version(args.root)
+        facts = Facts(args.vcpus, has_vga(machine), args.io_apic, _memory(args.root), xen)
         rows += _whose(guest_type(args.root))
     tables = table_set_from_tables(_placed(reading))
     domain = Domain(args.domain) if args.domain is not None else _domain(tables)

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 
 from pcipt.cli.commands.pvh.rows import exit_code, json_from_rows, print_rows
+from pcipt.cli.machine.pvh import add_xen_argument
 from pcipt.cli.options import add_colour_argument, add_json_argument
 from pcipt.cli.text.render import print_json, size_text
 from pcipt.cli.text.terminal import wants_colour
@@ -24,6 +25,7 @@ from pcipt.firmware.pvh.memory_image import MemoryImage, Piece, image_from_piece
 from pcipt.firmware.pvh.read_start_info import Parsed, find_start_info, parse_start_info
 from pcipt.host.tree import reason
 from pcipt.pci import Address
+from pcipt.xen.releases import Version
 
 EXAMPLES = (
     ("pcipt pvh startinfo memory.bin --at 0x100000", "the structure is found by its magic"),
@@ -51,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--info", metavar="PADDR", type=address, help="address of the structure (ebx at entry)"
     )
+    add_xen_argument(parser)
     add_json_argument(parser)
     add_colour_argument(parser)
 
@@ -69,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
             parsed = find_start_info(image, source)
         else:
             parsed = parse_start_info(image, Address(args.info), source)
-        rows = [*parsed.rows, *_tables(image, parsed)]
+        rows = [*parsed.rows, *_tables(image, parsed, args.xen)]
     if args.json:
         print_json({"start_info": json_from_start_info(parsed), "rows": json_from_rows(rows)}, args.json)
     else:
@@ -103,8 +106,8 @@ def _mapped(path: str) -> Iterator[mmap.mmap | bytes]:
         yield mapping
 
 
-def _tables(image: MemoryImage, parsed: Parsed) -> list[Row]:
-    """Return the rows of all rules for the ACPI tables to which the RSDP points.
+def _tables(image: MemoryImage, parsed: Parsed, xen: Version | None) -> list[Row]:
+    """Return the rows of all rules for the ACPI tables to which the RSDP points, made by the version `xen`.
 
     Return no rows if the start info has no address of an RSDP, or if the image does not hold that address. If
     there is no RSDP at that address, return one row that says so.
@@ -119,7 +122,7 @@ def _tables(image: MemoryImage, parsed: Parsed) -> list[Row]:
     domain = Domain.GUEST if is_guest(tables) else None
     if parsed.info.is_hardware_domain:
         domain = Domain.HARDWARE
-    return list(check_tables(tables, domain, Facts()))
+    return list(check_tables(tables, domain, Facts(xen=xen)))
 
 
 def json_from_start_info(parsed: Parsed) -> dict[str, object]:

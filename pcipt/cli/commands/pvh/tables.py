@@ -9,7 +9,7 @@ import argparse
 import os
 
 from pcipt.cli.machine.find import find_function
-from pcipt.cli.machine.pvh import memory_of
+from pcipt.cli.machine.pvh import add_xen_argument, memory_of, xen_version
 from pcipt.cli.machine.source import Source
 from pcipt.cli.options import add_json_argument
 from pcipt.cli.text.render import print_json
@@ -22,13 +22,13 @@ from pcipt.firmware.pvh.build_tables import (
     Guest,
     build_guest_tables,
     build_hardware_tables,
-    is_passed_on,
     needed_room,
 )
-from pcipt.firmware.pvh.rules import FORBIDDEN, SECRET
+from pcipt.firmware.pvh.rules import FORBIDDEN, SECRET, why_not_given
 from pcipt.host.acpi_files import TableFile, read_tables
 from pcipt.host.tree import reason
 from pcipt.pci import Address
+from pcipt.xen.releases import Version
 
 EXAMPLES = (
     (
@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--function", metavar="SBDF", nargs="+", action="extend", default=[], help="guest: pass these through"
     )
     parser.add_argument("--root", metavar="DIR", default="/", help="read a recorded machine: DIR holds sys/")
+    add_xen_argument(parser)
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="a directory, new or empty")
     add_json_argument(parser)
 
@@ -73,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
             args.refuse("--no-lapic, --io-apic and --function are for guests")
         tables = _hardware(args, left_out)
     else:
+        if args.xen is not None:
+            args.refuse("--xen is for the hardware domain")
         if args.no_lapic and args.io_apic:
             args.refuse("an IO-APIC needs local APICs")
         tables = build_guest_tables(_guest(args))
@@ -111,7 +114,8 @@ def _hardware(args: argparse.Namespace, left_out: list[tuple[str, str]]) -> Tabl
             UnsupportedError if there is no FADT, or no RAM has room for the tables.
     """
     read = read_tables(args.root).tables
-    left_out += [(table.name, why) for table in read if (why := _why_not(table))]
+    xen = args.xen or xen_version(args.root)
+    left_out += [(table.name, why) for table in read if (why := _why_not(table, xen))]
     there = {table.data[:4] for table in read}
     if b"DSDT" not in there:
         left_out.append(("DSDT", "it cannot be read here; the FADT's pointer stays as it is"))
@@ -122,19 +126,19 @@ def _hardware(args: argparse.Namespace, left_out: list[tuple[str, str]]) -> Tabl
         raise
     except PciptError:
         base = GUEST_TABLES  # the memory map is not readable; libxl puts a guest's tables there
-    return build_hardware_tables(native, args.vcpus, base)
+    return build_hardware_tables(native, args.vcpus, base, xen)
 
 
-def _why_not(table: TableFile) -> str:
+def _why_not(table: TableFile, xen: Version | None) -> str:
     """Return why a table of the machine is left out or made anew; an empty text if it is used unchanged."""
     signature = table.data[:4].decode("latin-1")
     if signature in SECRET:
         return "it holds a licence key; Xen hands it on"
     if signature in FORBIDDEN:
         return FORBIDDEN[signature]
-    if is_passed_on(signature) or signature in ("DSDT", "FACS"):
+    if signature in ("DSDT", "FACS"):
         return ""
-    return "made anew" if signature == "APIC" else "Xen hands no such table on"
+    return "made anew" if signature == "APIC" else why_not_given(signature, xen)
 
 
 def _place(root: str, size: int) -> Address:

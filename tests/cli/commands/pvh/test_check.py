@@ -48,6 +48,24 @@ def test_a_sound_machine_is_0(root, capsys):
 
 
 @pytest.mark.parametrize(
+    ("options", "verdicts"),
+    [
+        ([], {("warn", "forbidden", "TPM2", "0x0")}),  # nobody knows the version
+        (["--xen", "4.21.0"], {("warn", "forbidden", "TPM2", "0x0")}),
+        (["--xen", "4.21.1"], set()),
+    ],
+)
+def test_the_release_decides_about_some_tables(options, verdicts, root, capsys):
+    put(root, "TPM2", any_table("TPM2"))
+    assert check(capsys, "--root", root, *options)[1] == verdicts
+    home = root / "sys/hypervisor/version"
+    home.mkdir(parents=True)
+    for name, value in (("major", "4"), ("minor", "19"), ("extra", ".5")):
+        (home / name).write_text(f"{value}\n")
+    assert check(capsys, "--root", root, *options)[1] == (verdicts if options else set())
+
+
+@pytest.mark.parametrize(
     ("name", "data", "expected"),
     [
         ("DMAR", any_table("DMAR", bytes(12)), ("error", "forbidden", "DMAR", "0x0")),

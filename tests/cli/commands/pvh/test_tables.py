@@ -9,7 +9,7 @@ from pcipt.firmware.acpi.dsdt import build_dsdt, windows_for
 from pcipt.host.sysfs import read_machine
 from pcipt.pci import decode_machine
 from tests.machines import config
-from tests.pvh import disassemble, native_tables
+from tests.pvh import any_table, disassemble, native_tables
 from tests.trees import EMPTY_LINE, add
 
 NIC_LINES = (
@@ -96,6 +96,45 @@ def test_the_hardware_domains_tables(root, tmp_path, capsys):
     assert all(0x3FF0_0000 < at < 0x4000_0000 for at in made)  # the end of the last RAM below 4 GiB
     assert main(["pvh", "check", "--tables", str(out), "--vcpus", "2"]) == 0
     assert capsys.readouterr().out.startswith("Tables of a hardware domain\n")
+
+
+@pytest.mark.parametrize(
+    ("version", "option", "left_out"),
+    [
+        ((4, 20, ".2"), None, {"TPM2": "not yet in 4.20.2"}),
+        ((4, 20, ".3"), None, {}),
+        ((4, 17, ".7"), None, {"TPM2": "not yet in 4.17.7", "VFCT": "from 4.18.0 on, not yet in 4.17.7"}),
+        ((4, 17, ".7"), "4.22.0", {}),
+        ((4, 20, ".3-vendor"), None, {"TPM2": "whether this build of 4.20 does is not known"}),
+        (None, None, {"TPM2": "is not known", "VFCT": "is not known"}),
+    ],
+)
+def test_tables_go_by_the_release_of_xen(version, option, left_out, root, tmp_path, capsys):
+    for signature in ("TPM2", "VFCT"):
+        (root / "sys/firmware/acpi/tables" / signature).write_bytes(any_table(signature))
+    if version is not None:
+        home = root / "sys/hypervisor/version"
+        home.mkdir(parents=True)
+        for name, value in zip(("major", "minor", "extra"), version, strict=True):
+            (home / name).write_text(f"{value}\n")
+    out = tmp_path / "out"
+    arguments = ["--domain", "hardware", "--vcpus", 2, "--root", root, "-o", out, "--json"]
+    code, said = run(capsys, *arguments, *(["--xen", option] if option else []))
+    told = {each["name"]: each["why"] for each in json.loads(said.out)["left_out"]}
+    assert code == 0
+    assert {"tpm2", "vfct"} - set(tables_in(out)) == {name.lower() for name in left_out}
+    assert {name: why for name, why in told.items() if name in ("TPM2", "VFCT")} == {
+        name: told[name] for name in left_out
+    }
+    assert all(says in told[name] for name, says in left_out.items())
+
+
+def test_a_version_that_is_none_is_refused(root, tmp_path, capsys):
+    arguments = ["--domain", "hardware", "--vcpus", 2, "--root", root, "-o", tmp_path / "out"]
+    with pytest.raises(SystemExit) as caught:
+        run(capsys, *arguments, "--xen", "new")
+    assert caught.value.code == 2
+    assert "version 'new' is not like 4.17.7" in capsys.readouterr().err
 
 
 def test_a_recording_without_dsdt_says_so(root, tmp_path, capsys):
