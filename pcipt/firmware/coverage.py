@@ -9,13 +9,14 @@ Source: xen/drivers/passthrough/vtd/dmar.c, acpi_find_matched_drhd_unit, acpi_pa
 """
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import attrs
 
-from pcipt.firmware.acpi.dmar import SCOPE_BRIDGE, SCOPE_ENDPOINT, SIGNATURES, Dmar, Scope, parse_dmar
+from pcipt.firmware.acpi.dmar import SCOPE_BRIDGE, SCOPES_OF_XEN, SIGNATURES, Dmar, Scope, parse_dmar
 from pcipt.firmware.acpi.ivrs import SIGNATURE, Ivrs, parse_ivrs
 from pcipt.firmware.acpi.table import parse_table
+from pcipt.firmware.amd import find_unit
 from pcipt.pci import Machine, Sbdf
 from pcipt.pci.requester import Requester, Role, Vendor
 
@@ -154,10 +155,10 @@ class IommuScope:
 
         CERTAIN: the scope names `at`, and its path has one hop. AT_BOOT: the scope names `at`, and its path
         has several hops. AT_BOOT too: the scope is a bridge scope, and in the snapshot the bus of `at` is
-        below the bridge that the scope names. NONE: any other case. A scope that is neither endpoint nor
-        bridge always gives NONE.
+        below the bridge that the scope names. NONE: any other case, and a scope of a kind that Xen passes
+        over. A function at the address that the firmware has for an IO-APIC or a HPET is named, too.
         """
-        if scope.kind not in (SCOPE_ENDPOINT, SCOPE_BRIDGE):
+        if scope.kind not in SCOPES_OF_XEN:
             return Coverage.NONE
         target = self.resolve(at.segment, scope)
         if target == at:
@@ -171,41 +172,30 @@ class IommuScope:
         """Return the address of the function that a device scope names; None if its path leads to no address.
 
         The path is followed through the bridges of the boot snapshot. None is returned if a bridge on the
-        path is not in the snapshot, if the path is empty, or if a hop has a device above 1F or a function
-        above 7. The last hop is not looked up: an address is returned whether or not the machine has a
-        function there.
+        path is not in the snapshot, or if the path is empty. Of device and function numbers that do not exist
+        only the low bits count, as in Xen (PCI_BDF). The last hop is not looked up: an address is returned
+        whether or not the machine has a function there.
         """
-        if not scope.path or any(device > 0x1F or function > 7 for device, function in scope.path):
+        if not scope.path:
             return None
         bus = scope.bus
-        for device, function in scope.path[:-1]:
+        path = [(device & 0x1F, function & 7) for device, function in scope.path]
+        for device, function in path[:-1]:
             numbers = self.snapshot.bridges.get(Sbdf(segment, bus, device, function))
             if numbers is None:
                 return None
             bus = numbers[0]
-        return Sbdf(segment, bus, *scope.path[-1])
+        return Sbdf(segment, bus, *path[-1])
 
     @staticmethod
     def _by_ivrs(at: Sbdf, ivrs: Ivrs) -> Coverage:
         """Return CERTAIN if a unit of the IVRS table selects the function `at`, else NONE.
 
         A function that no unit selects has the unit of function 0 of its device. A virtual function counts by
-        its own address. Of the units, only those of the highest block type among 10h and 11h are used.
-        Source: Xen drivers/passthrough/amd/iommu_acpi.c (get_supported_ivhd_type), pci_amd_iommu.c
-                (find_iommu_for_device).
+        its own address. Only the blocks that Xen reads count (`Ivrs.used`).
         """
-        used = max((unit.kind for unit in ivrs.units if unit.kind in _USED), default=None)
-        units = [unit for unit in ivrs.units if unit.kind == used and unit.segment == at.segment]
-        for routing in (at.bus << 8 | at.devfn, at.bus << 8 | at.device << 3):
-            if any(_within(routing, unit.selected) for unit in units):
-                return Coverage.CERTAIN
-        return Coverage.NONE
+        units = [unit for unit in ivrs.used if unit.segment == at.segment]
+        return Coverage.CERTAIN if find_unit(units, at.bus << 8 | at.devfn) is not None else Coverage.NONE
 
 
-_USED = (0x10, 0x11)  # block types of IVHD that Xen reads
 _RANK = [Coverage.NONE, Coverage.UNKNOWN, Coverage.AT_BOOT, Coverage.CERTAIN]
-
-
-def _within(routing: int, pairs: Sequence[tuple[int, int]]) -> bool:
-    """Return True if one of the pairs (first, last), both inclusive, contains the routing id."""
-    return any(first <= routing <= last for first, last in pairs)

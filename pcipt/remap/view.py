@@ -100,7 +100,7 @@ def missing(machine: Machine, xen: XenView, only: Collection[Sbdf] | None = None
 
 _ORPHAN = (
     "Xen lists it without an owner (orphan): passthrough and MSI fail; its removal takes down a host with "
-    f"Xen before {ORPHAN_REMOVAL_PANICS.until[0]}, and binding it to xen-pciback a PVH host with Xen from "
+    f"Xen before {ORPHAN_REMOVAL_PANICS.ends}, and binding it to xen-pciback a PVH host with Xen from "
     f"{DEVICE_RESET.begins} on"
 )
 

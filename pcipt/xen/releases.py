@@ -82,8 +82,12 @@ class Fact(NamedTuple):
     @property
     def begins(self) -> str:
         """The first versions that do it, in words: "4.19.5, 4.20.3, 4.21.1 and 4.22.0"."""
-        *before, last = self.since
-        return f"{', '.join(before)} and {last}" if before else last
+        return _in_words(self.since)
+
+    @property
+    def ends(self) -> str:
+        """The first versions that do it no more, in words."""
+        return _in_words(self.until)
 
     def _holds(self, version: Version) -> bool:
         begun = not self.since or _reached(self.since, version)
@@ -93,6 +97,11 @@ class Fact(NamedTuple):
         """Return third numbers at which the answer may change on the branch of `version`."""
         named = (parse_version(text) for text in (*self.since, *self.until))
         return [0, *(each.patch or 0 for each in named if each[:2] == version[:2])]
+
+
+def _in_words(versions: tuple[str, ...]) -> str:
+    *before, last = versions
+    return f"{', '.join(before)} and {last}" if before else last
 
 
 def _reached(firsts: tuple[str, ...], version: Version) -> bool:
@@ -185,6 +194,10 @@ PF_FIXUP_OF_RESERVED = _fact(
 RMRR_OVER_RAM_ENDS_VTD = _fact(  # before: a warning
     "VT-d is not used if a reserved region (RMRR) lies over RAM", "a185f88e98",
     "drivers/passthrough/vtd/dmar.c register_one_rmrr", since="4.19.0", safer=True)
+IVMD_WITHOUT_UNIT_ENDS_AMD_VI = _fact(  # after: the region is passed over
+    "AMD-Vi is not used if reserved memory (IVMD) is for a function that no unit serves", "2defb54490",
+    "drivers/passthrough/amd/iommu_acpi.c register_range_for_device",
+    until="4.18.4 4.19.1 4.20.0", safer=True)
 EXTRA_REGIONS_TOO_LONG = _fact(
     "regions of the option rmrr= and of Xen's own are one page too long in Xen's answer", "d41501fcf6",
     "drivers/passthrough/vtd/dmar.c add_one_extra_rmrr", until="4.19.5 4.20.3 4.21.1 4.22.0", safer=True)

@@ -38,7 +38,7 @@ IOAPIC = Scope(3, 0, ((0x1E, 0),))
         (IommuScope(SNAPSHOT, dmar(DEEPER)), "04:1f.7", Coverage.AT_BOOT),
         (IommuScope(SNAPSHOT, dmar(DEEPER)), "06:00.0", Coverage.NONE),
         (IommuScope(SNAPSHOT, dmar(BROKEN)), "03:00.0", Coverage.NONE),  # the path leads nowhere
-        (IommuScope(SNAPSHOT, dmar(IOAPIC)), "00:1e.0", Coverage.NONE),  # an IO-APIC is no function
+        (IommuScope(SNAPSHOT, dmar(IOAPIC)), "00:1e.0", Coverage.CERTAIN),  # Xen takes it for a function
         (IommuScope(SNAPSHOT, dmar(ENDPOINT, BRIDGE)), "05:00.0", Coverage.AT_BOOT),
         (IommuScope(SNAPSHOT), "00:03.0", Coverage.AT_BOOT),  # no table (PVH): it was there at boot
         (IommuScope(SNAPSHOT), "0a:00.0", Coverage.AT_BOOT),  # or behind a bridge that was
@@ -63,8 +63,8 @@ def test_a_virtual_function_is_judged_by_its_physical_one():
     assert scope.covers(virtual) is Coverage.CERTAIN
 
 
-def test_a_path_with_impossible_numbers_resolves_to_nothing():
-    assert IommuScope(SNAPSHOT).resolve(0, Scope(1, 0, ((0x20, 0),))) is None
+def test_of_impossible_numbers_in_a_path_the_low_bits_count():
+    assert IommuScope(SNAPSHOT).resolve(0, Scope(1, 0, ((0x22, 9),))) == Sbdf(0, 0, 2, 1)
     assert IommuScope(SNAPSHOT).resolve(0, Scope(1, 0, ())) is None
     assert IommuScope(SNAPSHOT).resolve(0, DEEPER) == Sbdf(0, 2, 0, 0)
 

@@ -71,6 +71,7 @@ BOUNDARIES = {
     "PF_FIXUP_BY_DEFAULT": ("4.22.0", "4.21.2"),
     "PF_FIXUP_OF_RESERVED": ("4.21.0", "4.20.4"),
     "RMRR_OVER_RAM_ENDS_VTD": ("4.19.0", "4.18.6"),
+    "IVMD_WITHOUT_UNIT_ENDS_AMD_VI": ("4.17.7 4.18.3 4.19.0", "4.18.4 4.19.1 4.20.0 4.22.0"),
     "EXTRA_REGIONS_TOO_LONG": ("4.17.7 4.19.4 4.20.2 4.21.0", "4.19.5 4.20.3 4.21.1 4.22.0"),
     "MAPPINGS_INTERLEAVE": ("4.17.7 4.22.0", "4.17.6 4.18.5 4.19.5 4.20.3 4.21.1"),
     "UNMAP_CHECKS_CALLER_ONLY": ("4.22.0", "4.21.2"),
@@ -187,7 +188,7 @@ def test_the_document_has_the_table():
 
 
 def test_another_release_is_one_column(monkeypatch):
-    """Two entries make a release known to everybody; a row that changes in it gets that version in its own line."""
+    """Two entries make a release known to everybody; a row that changes in it gets that version."""
     text = runpy.run_path(str(ROOT / "scripts" / "releases.py"))["table"]()
     monkeypatch.setitem(NEWEST, "4.99", 0)
     monkeypatch.setitem(INTERFACES, "4.99", INTERFACES["4.22"])

@@ -22,8 +22,9 @@ from pcipt.firmware.acpi.ivrs import SIGNATURE
 from pcipt.firmware.acpi.table import parse_table
 from pcipt.firmware.memory_map import MemoryEntry
 from pcipt.firmware.regions.findings import with_findings
-from pcipt.firmware.regions.regions import Mapped, Regions, regions_from_tables
+from pcipt.firmware.regions.regions import Mapped, Regions
 from pcipt.firmware.regions.state import with_owners
+from pcipt.firmware.regions.tables import regions_from_tables
 from pcipt.firmware.regions.view import regions_to_json
 from pcipt.host.acpi_files import read_table_file, read_tables
 from pcipt.host.files import TABLES, Depth

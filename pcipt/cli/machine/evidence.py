@@ -20,8 +20,8 @@ from pcipt.firmware.regions.regions import (
     RegionKind,
     Regions,
     RegionScope,
-    regions_from_tables,
 )
+from pcipt.firmware.regions.tables import regions_from_tables
 from pcipt.host.acpi_files import read_tables
 from pcipt.host.files import Depth
 from pcipt.host.function_facts import read_facts

@@ -13,8 +13,9 @@ from pcipt.engine.interfaces import Host
 from pcipt.errors import HypervisorError, PciptError, UnsupportedError
 from pcipt.firmware.memory_map import MemoryEntry, entries_from_names, flatten_map
 from pcipt.firmware.regions.findings import with_findings
-from pcipt.firmware.regions.regions import Mapped, Region, Regions, regions_from_tables
+from pcipt.firmware.regions.regions import Mapped, Region, Regions
 from pcipt.firmware.regions.state import XenRegions, with_owners, with_xen
+from pcipt.firmware.regions.tables import regions_from_tables
 from pcipt.firmware.regions.view import regions_to_json
 from pcipt.pci import Finding, Frames, Machine, Sbdf
 from pcipt.remap.ledger import Ledger

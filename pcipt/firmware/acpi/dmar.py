@@ -15,6 +15,7 @@ SIGNATURES = ("DMAR", "RMAD", "XMAR")  # Xen renames DMAR to one of the other tw
 ENTRIES_AT = 48
 DRHD, RMRR, ATSR, RHSA, ANDD, SATC = range(6)
 SCOPE_ENDPOINT, SCOPE_BRIDGE, SCOPE_IOAPIC, SCOPE_HPET, SCOPE_NAMESPACE = range(1, 6)
+SCOPES_OF_XEN = (SCOPE_ENDPOINT, SCOPE_BRIDGE, SCOPE_IOAPIC, SCOPE_HPET)  # it passes over all others
 INCLUDE_PCI_ALL = 0x1
 
 # Byte offset of the device scopes in an entry, which is also the shortest legal length.

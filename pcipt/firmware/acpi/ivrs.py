@@ -1,7 +1,7 @@
 """Parse the IVRS table: which functions an AMD IOMMU serves (IVHD), and which memory is reserved (IVMD).
 
-An IVHD block is decoded to its segment and the functions that it selects. A block of another type is kept as
-its type, offset and length. A routing id is bus << 8 | devfn.
+An IVHD block is decoded to its unit and the functions that it selects. A block of another type is kept as its
+type, offset and length. A routing id is bus << 8 | devfn.
 Source: AMD I/O Virtualization Technology 3.07 §5.2.2; xen/drivers/passthrough/amd/iommu_acpi.c.
 """
 
@@ -14,11 +14,14 @@ SIGNATURE = "IVRS"
 BLOCKS_AT = 48
 # block type: byte offset of its device entries
 _IVHD = {0x10: 24, 0x11: 40, 0x40: 40}
-IVMD_ALL, IVMD_ONE, IVMD_RANGE = 0x20, 0x21, 0x22
+IVMD_ALL, IVMD_ONE, IVMD_RANGE, IVMD_UNIT = 0x20, 0x21, 0x22, 0x23
 IVMD_UNITY, IVMD_EXCLUSION = 0x1, 0x8
 _IVMD_SIZE = 32
 _ALL, _SELECT, _RANGE_START, _RANGE_END = 1, 2, 3, 4
 _ALIAS_SELECT, _ALIAS_RANGE, _EXT_SELECT, _EXT_RANGE, _NAMED = 0x42, 0x43, 0x46, 0x47, 0xF0
+_SPECIAL = 0x48  # an IO-APIC or a HPET: its routing id is selected as well
+_XEN_READS = {0x10: False, 0x11: True}  # block type: only if the table says that it has the extended features
+_INFO_AT, _HAS_FEATURES = 36, 0x1
 _SINGLE = (_SELECT, _ALIAS_SELECT, _EXT_SELECT)
 _REFUSED = ": Xen refuses the table"
 _STARTS = (_RANGE_START, _ALIAS_RANGE, _EXT_RANGE)
@@ -30,12 +33,20 @@ class Unit:
 
     `kind` is the block's type: 10, 11 or 40 (hexadecimal). `selected` holds the functions that the IOMMU
     serves, as inclusive pairs (first, last) of routing ids; `last` may be below `first` if the table is
-    wrong.
+    wrong. `sources` are the routing ids of its IO-APICs and HPETs. `requesters` are triples (first, last,
+    alias), one for each entry about functions, in table order: the IOMMU sees these functions under the
+    routing id `alias`, or under their own where that is None. `offset` is the block's byte offset in the
+    table; `device` and `capability` are the IOMMU's own routing id and the offset of its capability.
     """
 
     kind: int
     segment: int
     selected: tuple[tuple[int, int], ...]
+    sources: tuple[int, ...] = ()
+    requesters: tuple[tuple[int, int, int | None], ...] = ()
+    offset: int = 0
+    device: int = 0
+    capability: int = 0
 
 
 @attrs.frozen
@@ -44,7 +55,8 @@ class MemoryBlock:
 
     `offset` is the block's byte offset in the table. The memory is `size` bytes from `start` on. `flags` has
     the bits IVMD_UNITY and IVMD_EXCLUSION. All numbers are as in the table: `size` may be 0, `last` may be
-    below `first`.
+    below `first`. A block of type 23 is for all functions of one IOMMU: `first` and `last` are the IOMMU's
+    routing id, and `capability` is the offset of its capability; of other blocks that is None.
     """
 
     offset: int
@@ -54,6 +66,8 @@ class MemoryBlock:
     last: int
     start: Address
     size: int
+    kind: int = IVMD_RANGE
+    capability: int | None = None
 
 
 @attrs.frozen
@@ -61,13 +75,31 @@ class Ivrs:
     """A decoded IVRS table; each field is in table order.
 
     `units` are the IVHD blocks, `blocks` the IVMD blocks. `others` are the blocks of other types: (type,
-    offset, length), in bytes. `findings` has the faults of the header and of the blocks.
+    offset, length), in bytes. `findings` has the faults of the header and of the blocks. `features` is True
+    if the header says that the IOMMUs have extended features (EFRSup). `address_bits` is the smaller of the
+    widths that IVinfo has for physical and for virtual addresses.
     """
 
     units: tuple[Unit, ...]
     others: tuple[tuple[int, int, int], ...]
     findings: tuple[Finding, ...]
     blocks: tuple[MemoryBlock, ...] = ()
+    features: bool = True
+    address_bits: int = 64
+
+    @property
+    def used(self) -> tuple[Unit, ...]:
+        """The IVHD blocks that Xen reads: those of the highest type that it knows, 10 or 11.
+
+        It knows type 11 only if `features` is True, and never type 40.
+        Source: Xen drivers/passthrough/amd/iommu_acpi.c (get_supported_ivhd_type, is_ivhd_block).
+        """
+        known = [
+            unit.kind
+            for unit in self.units
+            if unit.kind in _XEN_READS and (self.features or not _XEN_READS[unit.kind])
+        ]
+        return tuple(unit for unit in self.units if unit.kind == max(known, default=None))
 
 
 def parse_ivrs(table: Table) -> Ivrs:
@@ -93,13 +125,12 @@ def parse_ivrs(table: Table) -> Ivrs:
             findings.append(Finding("acpi-entry", f"at {at:#x}: a block claims {length} bytes"))
             break
         kind = data[at]
-        shortest = _IVMD_SIZE if IVMD_ALL <= kind <= IVMD_RANGE else _IVHD.get(kind, 4)
+        shortest = _IVMD_SIZE if IVMD_ALL <= kind <= IVMD_UNIT else _IVHD.get(kind, 4)
         if length < shortest:
             what = f"at {at:#x}: a block of type {kind:#x} needs {shortest} bytes, has {length}"
             findings.append(Finding("acpi-entry", what))
         elif kind in _IVHD:
-            selected = _selected(data, at + shortest, at + length, findings)
-            units.append(Unit(kind, table.u16(at + 16), selected))
+            units.append(_unit(table, at, at + shortest, at + length, findings))
         elif shortest == _IVMD_SIZE:
             block = _memory(table, at, kind)
             if block.last < block.first:
@@ -109,16 +140,42 @@ def parse_ivrs(table: Table) -> Ivrs:
         else:
             others.append((kind, at, length))
         at += length
-    return Ivrs(tuple(units), tuple(others), tuple(findings), tuple(blocks))
+    info = table.u32(_INFO_AT) if len(data) >= BLOCKS_AT else 0
+    bits = min(info >> 8 & 0x7F, info >> 15 & 0x7F)
+    return Ivrs(tuple(units), tuple(others), tuple(findings), tuple(blocks), bool(info & _HAS_FEATURES), bits)
+
+
+def _unit(table: Table, at: int, start: int, end: int, findings: list[Finding]) -> Unit:
+    """Return the decoded IVHD block at `at`, whose device entries are between `start` and `end`."""
+    data = table.data
+    entries = _entries(data, start, end, [])
+    sources = tuple(data[each + 5] | data[each + 6] << 8 for each, kind, _ in entries if kind == _SPECIAL)
+    requesters: list[tuple[int, int, int | None]] = []
+    for number, (each, kind, first) in enumerate(entries):
+        last = entries[number + 1][2] if kind in _STARTS and number + 1 < len(entries) else first
+        if kind in (*_SINGLE, *_STARTS):
+            alias = data[each + 5] | data[each + 6] << 8 if kind in (_ALIAS_SELECT, _ALIAS_RANGE) else None
+            requesters.append((first, last, alias))
+    return Unit(
+        data[at],
+        table.u16(at + 16),
+        _selected(data, start, end, findings),
+        sources,
+        tuple(requesters),
+        at,
+        table.u16(at + 4),
+        table.u16(at + 6),
+    )
 
 
 def _memory(table: Table, at: int, kind: int) -> MemoryBlock:
     """Return the decoded IVMD block at byte offset `at`, which must have at least 32 bytes."""
     first, last = (0, 0xFFFF) if kind == IVMD_ALL else (table.u16(at + 4), table.u16(at + 6))
-    if kind == IVMD_ONE:
+    capability = last if kind == IVMD_UNIT else None
+    if kind in (IVMD_ONE, IVMD_UNIT):
         last = first
     start, size = Address(table.u64(at + 16)), table.u64(at + 24)
-    return MemoryBlock(at, table.data[at + 1], table.u16(at + 8), first, last, start, size)
+    return MemoryBlock(at, table.data[at + 1], table.u16(at + 8), first, last, start, size, kind, capability)
 
 
 def _selected(data: bytes, start: int, end: int, findings: list[Finding]) -> tuple[tuple[int, int], ...]:

@@ -21,7 +21,9 @@ Rule = Callable[[Region], str | None]
 
 
 def _empty(region: Region) -> str | None:
-    """Return the finding's text if the region's limit is below its base; else None."""
+    """Return the finding's text if the region's limit is below its base, or if Xen takes no page for it."""
+    if region.range is not None and region.frames is None:
+        return "its limit is the first byte of the page of its base: Xen takes no page for it; ask the vendor"
     if region.range is not None:
         return None
     return "its limit lies below its base: it covers nothing and Xen refuses it; ask the vendor for firmware"
@@ -72,19 +74,18 @@ def _shared(region: Region) -> str | None:
 
 
 def _dropped(region: Region) -> str | None:
-    """Return the finding's text if Xen drops the region because its devices are absent; else None.
+    """Return the finding's text if Xen does not keep the region (`Region.dropped`); else None.
 
-    If Xen was asked, the text is returned if Xen does not list the region although firmware names a function
-    for it. If Xen was not asked, the text is returned if the region has devices and all of them are known to
-    be absent.
+    If Xen was asked, what Xen lists decides: a region for which firmware names a function is then dropped if
+    it is not listed. VT-d drops a region none of whose devices answers at boot; AMD's driver does not.
     """
-    if region.listed is False and region.named and region.range is not None:
-        return "Xen does not list it: it dropped it at boot, for none of its devices answered"
-    if region.listed or not region.devices:
+    if region.listed or region.frames is None:
         return None
-    if any(device.present is not False for device in region.devices):
-        return None
-    return "none of its devices is there: Xen drops it at boot, and it stays away when one is plugged in"
+    if region.listed is None or not region.named:
+        return region.dropped or None
+    if region.kind is not RegionKind.RMRR:
+        return "Xen does not list it: it has it for no function"
+    return "Xen does not list it: it dropped it at boot, for none of its devices answered"
 
 
 # Code and rule. Codes that only describe a machine as it was built are also in pci.finding.NOTES.

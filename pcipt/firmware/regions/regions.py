@@ -1,44 +1,28 @@
-"""Read from DMAR and IVRS tables the memory that firmware reserved for devices, and find these devices.
+"""Memory that firmware reserved for devices, and these devices.
 
 One `Region` describes an RMRR, an IVMD block or a region that only Xen lists. A region keeps the table's
 numbers, even if they are wrong. Its devices are given twice: `scopes` as in the table, `devices` as found by
-following the paths through the machine's bridges. Without a machine only scopes of one hop are found, and it
-is not known which devices are present.
-Source: xen/drivers/passthrough/vtd/dmar.c, register_one_rmrr; AMD IOMMU 3.07 §5.2.2.7 (IVMD).
+Xen has them. `regions.tables` makes regions of DMAR and IVRS.
+Source: xen/drivers/passthrough/vtd/dmar.c, intel_iommu_get_reserved_device_memory; AMD IOMMU 3.07 §5.2.2.7.
 """
 
 import enum
-from collections.abc import Iterable, Iterator
 
 import attrs
 
-from pcipt.firmware.acpi.dmar import (
-    SCOPE_BRIDGE,
-    SCOPE_ENDPOINT,
-    SIGNATURES,
-    ReservedRegion,
-    Scope,
-    parse_dmar,
-)
-from pcipt.firmware.acpi.ivrs import IVMD_EXCLUSION, IVMD_UNITY, SIGNATURE, MemoryBlock, parse_ivrs
-from pcipt.firmware.acpi.table import parse_table
-from pcipt.firmware.coverage import BootSnapshot, IommuScope, snapshot_from_machine
 from pcipt.pci import (
     Address,
     Finding,
     Frames,
-    Machine,
     Range,
     Sbdf,
     frames_from_range,
     range_from_inclusive,
-    sbdf_from_devfn,
 )
+from pcipt.pci.units import PAGE_SIZE
 
-SCOPE_WORDS = {1: "endpoint", 2: "bridge", 3: "ioapic", 4: "hpet", 5: "namespace"}
 _COUNTED = ("endpoint", "bridge", "ioapic", "hpet")  # Xen counts these: dmar.c, scope_device_count
 UNKNOWN_OWNER = "unknown"
-_EMPTY_SNAPSHOT = BootSnapshot("", frozenset(), {})
 
 
 class RegionKind(enum.Enum):
@@ -105,7 +89,9 @@ class Region:
     """One reserved region, from the byte address `base` to `limit` (inclusive).
 
     `limit` is below `base` if the table is wrong; the region is then empty. `listed` is True if Xen lists the
-    region, False if not, None if Xen was not asked or the region is empty.
+    region, False if not, None if Xen was not asked or the region is empty. `dropped` says why Xen does not
+    keep the region, by the table and the functions that are there; it is empty if Xen keeps it, and if that
+    is not known.
     """
 
     kind: RegionKind
@@ -117,6 +103,7 @@ class Region:
     mapped: Mapped = Mapped.UNKNOWN
     listed: bool | None = None
     findings: tuple[Finding, ...] = ()
+    dropped: str = ""
 
     @property
     def range(self) -> Range | None:
@@ -125,9 +112,18 @@ class Region:
 
     @property
     def frames(self) -> Frames | None:
-        """The whole pages that the region touches; None if it is empty (`limit` is below `base`)."""
+        """The pages that Xen takes for the region; None if there are none.
+
+        They are the whole pages that it touches. Of an RMRR Xen leaves out the last page if `limit` is its
+        first byte, because it takes `limit` for the end (dmar.c, PFN_UP; iommu_identity_mapping).
+        """
         span = self.range
-        return frames_from_range(span) if span is not None else None
+        if span is None:
+            return None
+        frames = frames_from_range(span)
+        if self.kind is not RegionKind.RMRR or self.limit % PAGE_SIZE:
+            return frames
+        return Frames(frames.start, frames.count - 1) if frames.count > 1 else None
 
     @property
     def present(self) -> tuple[Sbdf, ...]:
@@ -195,141 +191,6 @@ class Regions:
             or (frames is not None and each.frames is not None and each.frames.overlaps(frames))
         )
         return tuple(dict.fromkeys(device.sbdf for each in holders for device in each.devices))
-
-
-def regions_from_tables(
-    tables: Iterable[bytes], machine: Machine | None, snapshot: BootSnapshot | None = None
-) -> Regions:
-    """Return the regions of all DMAR and IVRS tables, in the order of the tables.
-
-    Other tables, and bytes too short for a table, are ignored. An IVMD block whose size is 0 or that runs
-    past 2^64 is left out with a finding. Devices are found through the bridges as they are now in `machine`.
-    If `machine` is None, only devices whose path has one hop are found, and it is not known which are
-    present. The boot `snapshot` only serves to find paths that led elsewhere at boot; each such path gives a
-    finding of its region.
-    """
-    now = snapshot_from_machine("", machine) if machine is not None else _EMPTY_SNAPSHOT
-    resolver = _Resolver(machine, IommuScope(now), IommuScope(snapshot) if snapshot is not None else None)
-    regions: list[Region] = []
-    findings: list[Finding] = []
-    signatures: list[str] = []
-    for data in tables:
-        table = parse_table(data)
-        if table is None:
-            continue
-        if table.signature in SIGNATURES:
-            dmar = parse_dmar(table)
-            regions += map(resolver.rmrr, dmar.regions)
-            findings += dmar.findings
-        elif table.signature == SIGNATURE:
-            ivrs = parse_ivrs(table)
-            findings += ivrs.findings
-            for block in ivrs.blocks:
-                if 0 < block.size <= (1 << 64) - block.start:
-                    regions.append(resolver.ivmd(block))
-                else:
-                    what = f"at {block.offset:#x}: {block.size:#x} bytes from {block.start:#x} are no range"
-                    findings.append(Finding("acpi-entry", what))
-        else:
-            continue
-        signatures.append(table.signature)
-    return Regions(tuple(regions), tuple(findings), tuple(signatures))
-
-
-@attrs.frozen
-class _Resolver:
-    """Converts table entries into regions.
-
-    `now` follows paths through the present bridges, `boot` through the bridges of the boot snapshot. `boot`
-    None means that there is no snapshot.
-    """
-
-    machine: Machine | None
-    now: IommuScope
-    boot: IommuScope | None
-
-    def rmrr(self, region: ReservedRegion) -> Region:
-        """Return the region of an RMRR. Its devices are the functions of its endpoint and bridge scopes."""
-        scopes: list[RegionScope] = []
-        findings: list[Finding] = []
-        for scope in region.scopes:
-            word = SCOPE_WORDS.get(scope.kind, f"type-{scope.kind:x}")
-            leads_to = self.now.resolve(region.segment, scope)
-            scopes.append(RegionScope(word, scope.bus, scope.path, leads_to))
-            if scope.kind in (SCOPE_ENDPOINT, SCOPE_BRIDGE):
-                findings += self._moved(region.segment, scope, leads_to)
-        named = (each.sbdf for each in scopes if each.kind in ("endpoint", "bridge"))
-        return Region(
-            RegionKind.RMRR,
-            region.segment,
-            region.base,
-            region.limit,
-            tuple(scopes),
-            self._devices(sbdf for sbdf in named if sbdf is not None),
-            findings=tuple(findings),
-        )
-
-    def ivmd(self, block: MemoryBlock) -> Region:
-        """Return the region of an IVMD block, whose `size` must not be 0.
-
-        If the block names one function, the region has this device, whether or not the machine has it. If it
-        names a range of functions, the devices are those functions of the machine that are in the range;
-        there are none without a machine. The kind is EXCLUSION if the exclusion flag is set, else UNITY if
-        the unity flag is set, else NEITHER, with a finding.
-        """
-        first, last = (
-            sbdf_from_devfn(block.segment, number >> 8, number & 0xFF) for number in (block.first, block.last)
-        )
-        kind = RegionKind.NEITHER
-        findings: tuple[Finding, ...] = ()
-        if block.flags & IVMD_EXCLUSION:
-            kind = RegionKind.EXCLUSION
-        elif block.flags & IVMD_UNITY:
-            kind = RegionKind.UNITY
-        else:
-            why = f"its flags {block.flags:#04x} make it neither a unity map nor an exclusion range"
-            findings = (Finding("ivmd-flags", f"{why}: Xen refuses the table"),)
-        ends = None if first == last else last
-        scope = RegionScope("endpoint", first.bus, ((first.device, first.function),), first, ends)
-        named: Iterable[Sbdf] = (first,)
-        if ends is not None:
-            named = [sbdf for sbdf in self.machine.functions if first <= sbdf <= last] if self.machine else ()
-        limit = Address(block.start + block.size - 1)
-        return Region(
-            kind, block.segment, block.start, limit, (scope,), self._devices(named), findings=findings
-        )
-
-    def _devices(self, named: Iterable[Sbdf]) -> tuple[RegionDevice, ...]:
-        """Return the devices without repetitions, in the order of `named`.
-
-        `present` is None if there is no machine.
-        """
-        functions = self.machine.functions if self.machine is not None else None
-        return tuple(
-            RegionDevice(sbdf, None if functions is None else sbdf in functions)
-            for sbdf in dict.fromkeys(named)
-        )
-
-    def _moved(self, segment: int, scope: Scope, leads_to: Sbdf | None) -> Iterator[Finding]:
-        """Yield one finding if the path of a scope leads nowhere now, or elsewhere than at boot.
-
-        `leads_to` is the function to which the path leads now; None if it leads nowhere. If there is no boot
-        snapshot, or the path led nowhere at boot, only a path that leads nowhere now gives the finding. Yield
-        nothing without a machine. Yield nothing for a path of fewer than two hops.
-        """
-        if self.machine is None or len(scope.path) < 2:
-            return
-        hops = ", ".join(f"{device:02x}.{function:x}" for device, function in scope.path)
-        at_boot = self.boot.resolve(segment, scope) if self.boot is not None else None
-        if leads_to is None:
-            why = f"the path {hops} from bus {scope.bus:02x} leads nowhere now"
-            where = f", at boot it led to {at_boot}" if at_boot is not None else "; or a bridge on it is gone"
-        elif at_boot is not None and at_boot != leads_to:
-            why = f"the path {hops} from bus {scope.bus:02x} leads to {leads_to} now"
-            where = f", at boot it led to {at_boot}, which is where Xen looks for the device"
-        else:
-            return
-        yield Finding("buses-renumbered", f"buses renumbered since boot: {why}{where}")
 
 
 def _count(scope: RegionScope) -> int:

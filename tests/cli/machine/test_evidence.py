@@ -5,8 +5,9 @@ import pytest
 
 from pcipt.cli.machine.evidence import gather, regions_from_json
 from pcipt.cli.machine.source import Source
-from pcipt.firmware.regions.regions import Mapped, regions_from_tables
+from pcipt.firmware.regions.regions import Mapped
 from pcipt.firmware.regions.state import with_owners
+from pcipt.firmware.regions.tables import regions_from_tables
 from pcipt.firmware.regions.view import regions_to_json
 from pcipt.pci import parse_sbdf
 from tests.firmware.reserved_tables import dmar, ivmd, ivrs, rmrr, scope

@@ -7,7 +7,8 @@ from pcipt.firmware.memory_map import MemoryType, entry
 from pcipt.firmware.passthrough import memory as rules
 from pcipt.firmware.passthrough.verdict import FixedRange
 from pcipt.firmware.regions.findings import with_findings
-from pcipt.firmware.regions.regions import Regions, regions_from_tables
+from pcipt.firmware.regions.regions import Regions
+from pcipt.firmware.regions.tables import regions_from_tables
 from pcipt.pci import Range, RawFunction, Resource, parse_sbdf
 from tests.firmware.passthrough_cases import evidence_of, said_by, text_of
 from tests.firmware.reserved_tables import dmar, ivmd, ivrs, rmrr, scope

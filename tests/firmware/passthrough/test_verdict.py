@@ -2,7 +2,7 @@ import pytest
 
 from pcipt.firmware.passthrough.verdict import Evidence, Reason, Unknown, Verdict, judge, names
 from pcipt.firmware.regions.findings import with_findings
-from pcipt.firmware.regions.regions import regions_from_tables
+from pcipt.firmware.regions.tables import regions_from_tables
 from pcipt.pci import parse_sbdf
 from tests.firmware.reserved_tables import dmar, rmrr, scope
 from tests.machines import bridge, function, machine

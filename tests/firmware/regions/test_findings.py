@@ -4,7 +4,7 @@ import pytest
 
 from pcipt.firmware.memory_map import MemoryType, entry
 from pcipt.firmware.regions.findings import with_findings
-from pcipt.firmware.regions.regions import regions_from_tables
+from pcipt.firmware.regions.tables import regions_from_tables
 from tests.firmware.reserved_tables import dmar, ivmd, ivrs, rmrr, scope
 from tests.machines import function, machine
 
@@ -26,6 +26,8 @@ CASES = [
     (rmrr(0, 0xFFF, GRAPHICS), ["region-base-zero"]),  # EliteBook 8440p
     (rmrr(0x7000_0000, 0x7000_0FFE, GRAPHICS), ["region-unaligned"]),
     (rmrr(0x7000_0800, 0x7000_0FFF, GRAPHICS), ["region-unaligned"]),
+    (rmrr(0x7000_0000, 0x7001_0000, GRAPHICS), ["region-unaligned"]),
+    (rmrr(0x7000_0000, 0x7000_0000, GRAPHICS), ["region-empty", "region-unaligned"]),  # Xen takes no page
     (rmrr(0x7000_0000, 0x73FF_FFFF, GRAPHICS), []),  # 64 MiB are not over 64 MiB
     (rmrr(0x7000_0000, 0x7400_0FFF, GRAPHICS), ["region-large"]),
     (rmrr(0x7000_0000, 0x7000_0FFF), ["region-no-scope"]),
@@ -109,11 +111,11 @@ def test_what_is_said_of_overlapping_regions():
 
 
 def test_what_the_words_say():
-    table = dmar(rmrr(0x7000_0000, 0x7000_0FFF, *(scope(0, (device, 0)) for device in range(7))))
+    table = dmar(rmrr(0x7000_0000, 0x7000_0FFF, *(scope(0, (device, 0)) for device in range(1, 8))))
     regions = with_findings(regions_from_tables([table], None))
     (shared,) = regions.regions[0].findings
     assert "shared by 7 functions" in shared.text
-    assert "0000:00:03.0 and 3 more" in shared.text
+    assert "0000:00:04.0 and 3 more" in shared.text
     assert "rdm_policy=relaxed" in shared.text
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pcipt.firmware.acpi.build_table import Header, build_table, with_checksum
 from pcipt.firmware.coverage import BootSnapshot, snapshot_from_machine
 from pcipt.firmware.regions.findings import with_findings
-from pcipt.firmware.regions.regions import RegionKind, regions_from_tables
+from pcipt.firmware.regions.regions import RegionKind
+from pcipt.firmware.regions.tables import regions_from_tables
 from pcipt.firmware.regions.view import regions_to_json
 from pcipt.pci import parse_sbdf
 from tests.firmware.reserved_tables import dmar, ivmd, ivrs, rmrr, scope
@@ -166,7 +167,7 @@ def test_other_kinds_of_scopes_are_kept_and_are_no_devices():
         ),
         (ivmd(0x22, 0x01, 0x18, 0x10, 0x5000_0000, 0x1000), "ivmd-unity", [], 0),  # ends before it begins
         (ivmd(0x21, 0x06, 0x10, 0, 0x5000_0000, 0x1000), "ivmd", ["0000:00:02.0"], 1),  # neither flag
-        (ivmd(0x21, 0x01, 0x10, 0, 0x5000_0000, 0x1000, segment=1), "ivmd-unity", ["0001:00:02.0"], 1),
+        (ivmd(0x21, 0x01, 0x10, 0, 0x5000_0000, 0x1000, segment=1), "ivmd-unity", ["0000:00:02.0"], 1),
     ],
 )  # fmt: skip
 def test_an_ivmd_and_who_it_is_for(block, kind, holders, named):
@@ -296,3 +297,60 @@ def test_length_of_the_header_beyond_the_file():
     regions = regions_from_tables([with_checksum(bytes(whole))], None)
     assert len(regions.regions) == 1
     assert [each.code for each in regions.findings] == ["acpi-length"]
+
+
+def kept(table, machine=MACHINE, snapshot=None):
+    """Give the devices of the only region, and whether Xen keeps it."""
+    (region,) = with_findings(regions_from_tables([table], machine, snapshot)).regions
+    return [str(device.sbdf) for device in region.devices], "region-dropped" not in {
+        finding.code for finding in region.findings
+    }
+
+
+#  scopes of an RMRR: the functions for which Xen keeps it, and whether it keeps it at all
+SCOPES = [
+    ((scope(0, (0x1D, 0)), scope(0, (0, 0)), scope(0, (2, 0))), ["0000:00:1d.0"], True),  # 00:00.0 ends it
+    ((scope(0, (0, 0)), scope(0, (2, 0))), [], True),
+    ((scope(0, (0x1D, 0), kind=3),), ["0000:00:1d.0"], True),  # an IO-APIC's place: a function is there
+    ((scope(0, (0x1E, 0), kind=3),), [], False),
+    ((scope(0, (0x22, 8)),), ["0000:00:02.0"], True),  # low bits of impossible numbers
+    ((scope(0, (0x1A, 0)), scope(0, (0x1D, 0))), ["0000:00:1a.0", "0000:00:1d.0"], True),
+    ((scope(0, (0x1A, 0)),), ["0000:00:1a.0"], False),
+    ((scope(0, (0x1A, 0), (0, 0)),), [], False),  # a path over a bridge that is not there
+    ((scope(0, (0x1C, 0), (1, 0)),), ["0000:02:01.0"], False),
+    ((scope(0, (0x1D, 0), kind=5),), [], True),  # no device that Xen counts: region-no-scope tells that
+]
+
+
+@pytest.mark.parametrize(("scopes", "devices", "is_kept"), SCOPES)
+def test_for_whom_xen_keeps_an_rmrr(scopes, devices, is_kept):
+    assert kept(dmar(rmrr(0x7000_0000, 0x7000_FFFF, *scopes))) == (devices, is_kept)
+
+
+def test_in_other_segments_xen_does_not_look_for_the_devices():
+    assert kept(dmar(rmrr(0x7000_0000, 0x7000_FFFF, scope(0, (0x1A, 0)), segment=1)))[1]
+
+
+def test_whether_devices_were_there_is_asked_of_the_boot():
+    table = dmar(rmrr(0x7000_0000, 0x7000_FFFF, scope(0, (0x1A, 0))))
+    there = BootSnapshot("", frozenset({parse_sbdf("00:1a.0")}), {})
+    assert kept(table, snapshot=there) == (["0000:00:1a.0"], True)  # it has left since
+    late = dmar(rmrr(0x7000_0000, 0x7000_FFFF, scope(0, (0x1D, 0))))
+    assert kept(late, snapshot=BootSnapshot("", frozenset(), {})) == (["0000:00:1d.0"], False)
+
+
+@pytest.mark.parametrize(
+    ("base", "limit", "pages"),
+    [
+        (0x7000_0000, 0x7000_FFFF, 16),
+        (0x7000_0000, 0x7001_0000, 16),  # Xen takes the limit for the end
+        (0x7000_0000, 0x7001_0001, 17),
+        (0x7000_0800, 0x7000_0FFF, 1),
+        (0, 0, 0),  # Compaq 6730b
+        (0x7000_0000, 0x7000_0000, 0),
+    ],
+)
+def test_pages_of_an_rmrr(base, limit, pages):
+    (region,) = regions_from_tables([dmar(rmrr(base, limit, scope(0, (2, 0))))], MACHINE).regions
+    assert (region.frames.count if region.frames else 0) == pages
+    assert (region.base, region.limit) == (base, limit)

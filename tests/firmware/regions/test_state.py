@@ -1,8 +1,9 @@
 import pytest
 
 from pcipt.firmware.regions.findings import with_findings
-from pcipt.firmware.regions.regions import Mapped, Regions, regions_from_tables
+from pcipt.firmware.regions.regions import Mapped, Regions
 from pcipt.firmware.regions.state import XenRegions, with_owners, with_xen
+from pcipt.firmware.regions.tables import regions_from_tables
 from pcipt.pci import Frames, parse_sbdf
 from tests.firmware.reserved_tables import dmar, ivmd, ivrs, rmrr, scope
 from tests.machines import function, machine

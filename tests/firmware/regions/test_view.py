@@ -1,4 +1,4 @@
-from pcipt.firmware.regions.regions import regions_from_tables
+from pcipt.firmware.regions.tables import regions_from_tables
 from pcipt.firmware.regions.view import regions_to_json
 from tests.firmware.reserved_tables import dmar, ivmd, ivrs, rmrr, scope
 from tests.machines import function, machine

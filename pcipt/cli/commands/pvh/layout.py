@@ -14,7 +14,7 @@ from pcipt.cli.text.terminal import YELLOW, columns, folded, painted, wants_colo
 from pcipt.errors import InputError, printable
 from pcipt.firmware.pvh.drawing import draw_layout, size_words
 from pcipt.firmware.pvh.layout import Layout, Platform, compute_layout
-from pcipt.firmware.regions.regions import regions_from_tables
+from pcipt.firmware.regions.tables import regions_from_tables
 from pcipt.host.acpi_files import read_table_file
 from pcipt.host.tree import reason
 from pcipt.pci import Finding

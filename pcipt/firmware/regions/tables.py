@@ -1,0 +1,228 @@
+"""Make reserved regions of DMAR and IVRS tables, with the functions for which Xen keeps them.
+
+The devices of an RMRR are found by following the paths of its scopes through the machine's bridges; without a
+machine only scopes of one hop are found. For which functions Xen keeps an IVMD block: firmware/amd.py.
+Source: xen/drivers/passthrough/vtd/dmar.c, acpi_parse_dev_scope, register_one_rmrr, for_each_rmrr_device.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import attrs
+
+from pcipt.firmware.acpi.dmar import (
+    SCOPE_BRIDGE,
+    SCOPE_ENDPOINT,
+    SCOPES_OF_XEN,
+    SIGNATURES,
+    ReservedRegion,
+    Scope,
+    parse_dmar,
+)
+from pcipt.firmware.acpi.ivrs import (
+    IVMD_EXCLUSION,
+    IVMD_ONE,
+    IVMD_UNITY,
+    SIGNATURE,
+    Ivrs,
+    MemoryBlock,
+    parse_ivrs,
+)
+from pcipt.firmware.acpi.table import parse_table
+from pcipt.firmware.amd import Reservations, reservations_of
+from pcipt.firmware.coverage import BootSnapshot, IommuScope, snapshot_from_machine
+from pcipt.firmware.regions.regions import Region, RegionDevice, RegionKind, Regions, RegionScope
+from pcipt.pci import Address, Finding, Machine, Sbdf, sbdf_from_devfn
+from pcipt.xen.releases import IVMD_WITHOUT_UNIT_ENDS_AMD_VI
+
+SCOPE_WORDS = {1: "endpoint", 2: "bridge", 3: "ioapic", 4: "hpet", 5: "namespace"}
+_ABSENT = "none of its devices is there: Xen drops it at boot, and it stays away when one is plugged in"
+_BEYOND = "it lies above the addresses that the table lets the IOMMUs use (IVinfo): Xen passes it over"
+_UNSERVED = (
+    "no IOMMU unit serves its functions where it stands in the table: Xen passes it over, and refuses the "
+    f"table before {IVMD_WITHOUT_UNIT_ENDS_AMD_VI.ends}"
+)
+_EMPTY_SNAPSHOT = BootSnapshot("", frozenset(), {})
+
+
+def regions_from_tables(
+    tables: Iterable[bytes], machine: Machine | None, snapshot: BootSnapshot | None = None
+) -> Regions:
+    """Return the regions of all DMAR and IVRS tables, in the order of the tables.
+
+    Other tables, and bytes too short for a table, are ignored. An IVMD block whose size is 0 or that runs
+    past 2^64 is left out with a finding. Devices are found through the bridges as they are now in `machine`.
+    If `machine` is None, only devices whose path has one hop are found, and it is not known which are
+    present. The boot `snapshot` only serves to find paths that led elsewhere at boot; each such path gives a
+    finding of its region.
+    """
+    now = snapshot_from_machine("", machine) if machine is not None else _EMPTY_SNAPSHOT
+    resolver = _Resolver(machine, IommuScope(now), IommuScope(snapshot) if snapshot is not None else None)
+    regions: list[Region] = []
+    findings: list[Finding] = []
+    signatures: list[str] = []
+    for data in tables:
+        table = parse_table(data)
+        if table is None:
+            continue
+        if table.signature in SIGNATURES:
+            dmar = parse_dmar(table)
+            regions += map(resolver.rmrr, dmar.regions)
+            findings += dmar.findings
+        elif table.signature == SIGNATURE:
+            ivrs = parse_ivrs(table)
+            findings += ivrs.findings
+            for number, block in enumerate(ivrs.blocks):
+                if 0 < block.size <= (1 << 64) - block.start:
+                    regions.append(resolver.ivmd(ivrs, number))
+                else:
+                    what = f"at {block.offset:#x}: {block.size:#x} bytes from {block.start:#x} are no range"
+                    findings.append(Finding("acpi-entry", what))
+        else:
+            continue
+        signatures.append(table.signature)
+    return Regions(tuple(regions), tuple(findings), tuple(signatures))
+
+
+@attrs.frozen
+class _Resolver:
+    """Converts table entries into regions.
+
+    `now` follows paths through the present bridges, `boot` through the bridges of the boot snapshot. `boot`
+    None means that there is no snapshot.
+    """
+
+    machine: Machine | None
+    now: IommuScope
+    boot: IommuScope | None
+
+    def rmrr(self, region: ReservedRegion) -> Region:
+        """Return the region of an RMRR. Its devices are the functions of its endpoint and bridge scopes."""
+        scopes: list[RegionScope] = []
+        findings: list[Finding] = []
+        for scope in region.scopes:
+            word = SCOPE_WORDS.get(scope.kind, f"type-{scope.kind:x}")
+            leads_to = self.now.resolve(region.segment, scope)
+            scopes.append(RegionScope(word, scope.bus, scope.path, leads_to))
+            if scope.kind in (SCOPE_ENDPOINT, SCOPE_BRIDGE):
+                findings += self._moved(region.segment, scope, leads_to)
+        named: list[Sbdf] = []
+        counted = [each for each, raw in zip(scopes, region.scopes, strict=True) if raw.kind in SCOPES_OF_XEN]
+        for each in counted:
+            if each.sbdf is not None and not (each.sbdf.bus or each.sbdf.devfn):
+                break  # Xen takes bus 0, device 0, function 0 for the end of its list
+            if each.sbdf is not None and (each.kind in ("endpoint", "bridge") or self._there(each.sbdf)):
+                named.append(each.sbdf)
+        return Region(
+            RegionKind.RMRR,
+            region.segment,
+            region.base,
+            region.limit,
+            tuple(scopes),
+            self._devices(named),
+            findings=tuple(findings),
+            dropped=_ABSENT if self._absent(region) else "",
+        )
+
+    def _absent(self, region: ReservedRegion) -> bool:
+        """Return True if none of the functions that an RMRR names was there at boot, as far as is known.
+
+        A scope whose path leads nowhere names nothing that answers. In segments above 0 Xen does not look,
+        because it does not know them when it reads the table (register_one_rmrr).
+        """
+        scopes = [scope for scope in region.scopes if scope.kind in SCOPES_OF_XEN]
+        if self.machine is None or not scopes or region.segment:
+            return False
+        at_boot = self.boot or self.now
+        named = (at_boot.resolve(region.segment, scope) for scope in scopes)
+        return all(sbdf is None or sbdf not in at_boot.snapshot.functions for sbdf in named)
+
+    def _there(self, sbdf: Sbdf) -> bool:
+        """Return True if the machine is known and has a function at this address."""
+        return self.machine is not None and sbdf in self.machine.functions
+
+    def ivmd(self, ivrs: Ivrs, number: int) -> Region:
+        """Return the region of the IVMD block with this number in a table; its `size` must not be 0.
+
+        The devices are the functions of the machine for which Xen applies the block. If the block names one
+        function, the region has this device, whether or not the machine has it. Without a machine there are
+        no others. A block that Xen applies to no function has no devices, and a finding. The kind is
+        EXCLUSION if the exclusion flag is set, else UNITY if the unity flag is set, else NEITHER, with a
+        finding.
+        """
+        block, held = ivrs.blocks[number], reservations_of(ivrs)
+        first, last = (
+            sbdf_from_devfn(block.segment, number >> 8, number & 0xFF) for number in (block.first, block.last)
+        )
+        kind = RegionKind.NEITHER
+        findings: tuple[Finding, ...] = ()
+        if block.flags & IVMD_EXCLUSION:
+            kind = RegionKind.EXCLUSION
+        elif block.flags & IVMD_UNITY:
+            kind = RegionKind.UNITY
+        else:
+            why = f"its flags {block.flags:#04x} make it neither a unity map nor an exclusion range"
+            findings = (Finding("ivmd-flags", f"{why}: Xen refuses the table"),)
+        ends = None if first == last else last
+        scope = RegionScope("endpoint", first.bus, ((first.device, first.function),), first, ends)
+        dropped = ""
+        if kind is not RegionKind.NEITHER and number not in held.kept:
+            dropped = _BEYOND if number in held.beyond else _UNSERVED
+        limit = Address(block.start + block.size - 1)
+        return Region(
+            kind,
+            block.segment,
+            block.start,
+            limit,
+            (scope,),
+            self._devices(self._users(block, number, held)),
+            findings=findings,
+            dropped=dropped,
+        )
+
+    def _users(self, block: MemoryBlock, number: int, held: Reservations) -> Iterator[Sbdf]:
+        """Yield the functions for which Xen applies an IVMD block: the one that it names, then others.
+
+        Of a block that makes Xen refuse the table, yield those that it names.
+        """
+        if not block.flags & (IVMD_EXCLUSION | IVMD_UNITY):
+            for sbdf in self.machine.functions if self.machine is not None else ():
+                if sbdf.segment == 0 and block.first <= (sbdf.bus << 8 | sbdf.devfn) <= block.last:
+                    yield sbdf
+            return
+        if block.kind == IVMD_ONE and number in held.of(block.first):
+            yield sbdf_from_devfn(0, block.first >> 8, block.first & 0xFF)
+        for sbdf in self.machine.functions if self.machine is not None and number in held.kept else ():
+            if sbdf.segment == 0 and number in held.of(sbdf.bus << 8 | sbdf.devfn):
+                yield sbdf
+
+    def _devices(self, named: Iterable[Sbdf]) -> tuple[RegionDevice, ...]:
+        """Return the devices without repetitions, in the order of `named`.
+
+        `present` is None if there is no machine.
+        """
+        functions = self.machine.functions if self.machine is not None else None
+        return tuple(
+            RegionDevice(sbdf, None if functions is None else sbdf in functions)
+            for sbdf in dict.fromkeys(named)
+        )
+
+    def _moved(self, segment: int, scope: Scope, leads_to: Sbdf | None) -> Iterator[Finding]:
+        """Yield one finding if the path of a scope leads nowhere now, or elsewhere than at boot.
+
+        `leads_to` is the function to which the path leads now; None if it leads nowhere. If there is no boot
+        snapshot, or the path led nowhere at boot, only a path that leads nowhere now gives the finding. Yield
+        nothing without a machine. Yield nothing for a path of fewer than two hops.
+        """
+        if self.machine is None or len(scope.path) < 2:
+            return
+        hops = ", ".join(f"{device:02x}.{function:x}" for device, function in scope.path)
+        at_boot = self.boot.resolve(segment, scope) if self.boot is not None else None
+        if leads_to is None:
+            why = f"the path {hops} from bus {scope.bus:02x} leads nowhere now"
+            where = f", at boot it led to {at_boot}" if at_boot is not None else "; or a bridge on it is gone"
+        elif at_boot is not None and at_boot != leads_to:
+            why = f"the path {hops} from bus {scope.bus:02x} leads to {leads_to} now"
+            where = f", at boot it led to {at_boot}, which is where Xen looks for the device"
+        else:
+            return
+        yield Finding("buses-renumbered", f"buses renumbered since boot: {why}{where}")
