@@ -5,10 +5,8 @@ from typing import Any
 from pcipt.daemon.daemon import Daemon, Options
 from pcipt.daemon.settings import Settings
 from pcipt.daemon.watcher import Watch, no_watch, open_watch
-from pcipt.firmware.acpi.mcfg import regions_from_mcfg
-from pcipt.host.files import TABLES
+from pcipt.engine.views.protection import read_mmcfg
 from pcipt.host.live import LinuxHost
-from pcipt.host.machine_files import read_listed
 from pcipt.host.uevents import UeventSource
 from pcipt.watch.kprobe import KprobeSource
 from pcipt.watch.xentrace_live import XentraceSource
@@ -40,6 +38,6 @@ def watch_by(source: str, *, pvh: bool) -> Watch:
     if source == "kprobe":
         return open_watch(KprobeSource, source, obeys=obeys)
     if source == "xentrace":
-        regions = regions_from_mcfg(read_listed("/", f"{TABLES}/MCFG") or b"")
+        regions = read_mmcfg(LinuxHost())
         return open_watch(lambda: XentraceSource(regions, pvh=pvh), source, obeys=obeys)
     return no_watch()

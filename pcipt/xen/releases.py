@@ -198,6 +198,9 @@ IVMD_WITHOUT_UNIT_ENDS_AMD_VI = _fact(  # after: the region is passed over
     "AMD-Vi is not used if reserved memory (IVMD) is for a function that no unit serves", "2defb54490",
     "drivers/passthrough/amd/iommu_acpi.c register_range_for_device",
     until="4.18.4 4.19.1 4.20.0", safer=True)
+MMCFG_IN_HOLE = _fact(  # before: only what the memory map reserves, until dom0 says otherwise
+    "Xen uses MMCFG that lies in a hole of the memory map, with firmware of 2016 and later", "87279cafc0",
+    "arch/x86/x86_64/mmconfig-shared.c pci_mmcfg_reject_broken", since="4.20.4 4.21.2 4.22.0", safer=False)
 EXTRA_REGIONS_TOO_LONG = _fact(
     "regions of the option rmrr= and of Xen's own are one page too long in Xen's answer", "d41501fcf6",
     "drivers/passthrough/vtd/dmar.c add_one_extra_rmrr", until="4.19.5 4.20.3 4.21.1 4.22.0", safer=True)

@@ -16,7 +16,7 @@ from pcipt.cli.text.event_text import text_from_change, text_from_write
 from pcipt.cli.text.progress import progress
 from pcipt.cli.text.render import print_json
 from pcipt.cli.text.terminal import columns, folded
-from pcipt.errors import InputError, printable
+from pcipt.errors import InputError, PciptError, printable
 from pcipt.pci.write import ConfigWrite, EcamRegion, Lost
 from pcipt.remap.writes.changes import Change
 from pcipt.remap.writes.json_view import Json, json_from_change, json_from_shadow, json_from_write
@@ -211,13 +211,14 @@ def _region(text: str) -> EcamRegion:
 
 
 def _regions_of(root: str | None) -> tuple[EcamRegion, ...]:
-    """Return the ECAM regions in the MCFG of the machine recorded in `root`.
+    """Return the ECAM regions of the machine recorded in `root`, as far as its memory map reserves them.
 
-    Return an empty tuple if `root` is None, if the table is missing, or if it cannot be read.
+    Return an empty tuple if `root` is None, if the MCFG is missing, or if it cannot be read.
     """
     if root is None:
         return ()
-    from pcipt.firmware.acpi.mcfg import regions_from_mcfg
+    from pcipt.cli.machine.pvh import memory_of
+    from pcipt.firmware.mmcfg import taken_of_tables
     from pcipt.host.tree import Tree, read_file
 
     try:
@@ -225,4 +226,8 @@ def _regions_of(root: str | None) -> tuple[EcamRegion, ...]:
             data = read_file(tree.enter(TABLES), "MCFG", _MCFG_LIMIT)
     except (OSError, InputError):
         return ()
-    return regions_from_mcfg(data)
+    try:
+        memory = memory_of(root).entries
+    except PciptError:
+        memory = ()
+    return taken_of_tables([data], memory)

@@ -10,6 +10,7 @@ from pcipt.cli.machine.source import Source
 from pcipt.errors import InputError, NotPermittedError, NotRunningError, PciptError
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
 from pcipt.firmware.memory_map import MemoryEntry
+from pcipt.firmware.mmcfg import mmcfg_of
 from pcipt.firmware.passthrough.verdict import Evidence, FixedRange
 from pcipt.firmware.pvh.bar_pages import whole_pages
 from pcipt.firmware.regions.findings import with_findings
@@ -77,9 +78,7 @@ def _with_tables(evidence: Evidence, machine: Machine, root: str) -> Evidence:
         tables = [table.data for table in read_tables(root).tables]
     except (InputError, NotPermittedError):
         return evidence
-    fixed = [
-        FixedRange(Range(Address(each.first), each.end - each.first), "MMCFG") for each in ecam_of(tables)
-    ]
+    fixed = [FixedRange(each.range, "MMCFG") for each in mmcfg_of(ecam_of(tables), evidence.memory)]
     madt = madt_of(tables)
     fixed += (
         FixedRange(whole_pages(Range(each.address, PAGE_SIZE // 4)), f"IO-APIC {each.apic_id}")

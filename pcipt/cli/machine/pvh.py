@@ -31,11 +31,15 @@ NO_TABLES = TableReading((), ())
 
 @attrs.frozen
 class MemorySource:
-    """A memory map. `source` is the file or directory from which it was read, relative to the root."""
+    """A memory map. `source` is the file or directory from which it was read, relative to the root.
+
+    `named` are the names of the ranges in /proc/iomem; none if it could not be read.
+    """
 
     entries: tuple[MemoryEntry, ...]
     source: str
     findings: tuple[Finding, ...]
+    named: tuple[str, ...] = ()
 
 
 def memory_of(root: str) -> MemorySource:
@@ -46,11 +50,12 @@ def memory_of(root: str) -> MemorySource:
             InputError if there is no usable map.
     """
     reading: MemoryReading = read_memory(root)
+    named = tuple(line.name for line in reading.iomem or ())
     if reading.firmware:
         entries = entries_from_names((each.range, each.name) for each in reading.firmware)
-        return MemorySource(entries, "sys/firmware/memmap", reading.findings)
+        return MemorySource(entries, "sys/firmware/memmap", reading.findings, named)
     entries = entries_from_names((each.range, each.name) for each in reading.iomem or ())
-    return MemorySource(entries, "proc/iomem", reading.findings)
+    return MemorySource(entries, "proc/iomem", reading.findings, named)
 
 
 def tables_of(root: str, findings: list[Finding]) -> TableReading:
@@ -90,8 +95,8 @@ def madt_of(tables: Sequence[bytes]) -> Madt | None:
 
 
 def ecam_of(tables: Sequence[bytes]) -> tuple[EcamRegion, ...]:
-    """Return the ECAM regions that the MCFG tables among `tables` list, in table order; none if there is no
-    MCFG.
+    """Return the ECAM regions that the MCFG tables among `tables` claim, in table order; none if there is no
+    MCFG. How much of them is taken: `firmware.mmcfg`.
     """
     return tuple(region for data in tables for region in regions_from_mcfg(data))
 

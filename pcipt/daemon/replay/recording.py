@@ -18,8 +18,8 @@ from contextlib import contextmanager
 
 from pcipt.daemon.replay.stand_in import StandIn
 from pcipt.engine.interfaces import Host
+from pcipt.engine.views.protection import read_mmcfg
 from pcipt.errors import InputError
-from pcipt.firmware.acpi.mcfg import regions_from_mcfg
 from pcipt.firmware.memory_map import MemoryType, entries_from_names
 from pcipt.host.recorded import RecordedHost, Step, read_steps, read_xen_start
 from pcipt.host.uevents import HostEvent, HotplugEvent
@@ -212,7 +212,7 @@ class Replay:
         """
         if self._trace is None:
             return
-        regions = tuple(each for table in self._files.acpi_tables() for each in regions_from_mcfg(table))
+        regions = read_mmcfg(self._files)
         for item in Reader(Options(reads=False, regions=regions)).read(self._trace):
             if isinstance(item, Damaged):
                 raise InputError(self._trace, str(item))
@@ -249,8 +249,8 @@ def _ram(files: RecordedHost) -> list[Frames]:
 
 
 def _mmcfg(files: RecordedHost) -> list[Frames]:
-    """Return the pages of MMCFG, from the machine's MCFG table; an empty list if there is none."""
-    regions = (region for table in files.acpi_tables() for region in regions_from_mcfg(table))
+    """Return the pages of MMCFG that are taken; an empty list if there is no MCFG table."""
+    regions = read_mmcfg(files)
     return [frames_from_range(Range(Address(each.first), each.end - each.first)) for each in regions]
 
 

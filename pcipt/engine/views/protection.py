@@ -6,7 +6,9 @@ If the memory map cannot be read, all pages are protected.
 from pcipt.engine.interfaces import Host
 from pcipt.errors import HypervisorError, PciptError, UnsupportedError
 from pcipt.firmware.memory_map import MemoryEntry, entries_from_names
+from pcipt.firmware.mmcfg import taken_of_tables
 from pcipt.pci import Finding, Frames, Gfn
+from pcipt.pci.write import EcamRegion
 from pcipt.remap.guard.protected import Protected, Reason, protected_ranges
 from pcipt.xen.interface import Hypervisor
 
@@ -33,6 +35,19 @@ def read_protection(host: Host, xen: Hypervisor) -> tuple[Protected, tuple[Findi
     ]
     reserved, findings = read_reserved(xen)
     return protected_ranges(entries, lines, host.acpi_tables(), reserved), (*memory.findings, *findings)
+
+
+def read_mmcfg(host: Host) -> tuple[EcamRegion, ...]:
+    """Return the areas of MMCFG as far as Xen and Linux take them (`firmware.mmcfg`), in MCFG's order.
+
+    Nothing is halved if no memory map can be read.
+    """
+    try:
+        memory = host.memory()
+    except PciptError:
+        return taken_of_tables(host.acpi_tables(), None)
+    lines = (*memory.firmware, *(memory.iomem or ()))
+    return taken_of_tables(host.acpi_tables(), entries_from_names((line.range, line.name) for line in lines))
 
 
 def read_reserved(xen: Hypervisor) -> tuple[tuple[Frames, ...], tuple[Finding, ...]]:

@@ -13,6 +13,7 @@ import attrs
 
 from pcipt.firmware.acpi.madt import LOCAL_APIC_ADDRESS, Madt
 from pcipt.firmware.memory_map import FOUR_GIB, ONE_MIB, MemoryEntry, MemoryType, flatten_map, overlapping
+from pcipt.firmware.mmcfg import Mmcfg, findings_of, mmcfg_of, without_ram
 from pcipt.firmware.pvh.areas import Area, Layer, Treatment, areas_from_layers
 from pcipt.firmware.pvh.bar_pages import bar_layers, whole_pages
 from pcipt.firmware.regions.regions import Region, RegionKind
@@ -42,7 +43,8 @@ class Platform:
     """All facts that decide the layout of a hardware domain.
 
     `memory` is the domain's memory map, in any order: the machine's, with RAM reduced to dom0_mem. `ecam` are
-    the MMCFG regions. `madt` None means that the MADT could not be read. `reserved` are the reserved regions.
+    the MMCFG regions as MCFG claims them. `named` are the names in /proc/iomem. `madt` None means that the
+    MADT could not be read. `reserved` are the reserved regions.
     """
 
     memory: tuple[MemoryEntry, ...]
@@ -50,6 +52,7 @@ class Platform:
     ecam: tuple[EcamRegion, ...] = ()
     madt: Madt | None = None
     reserved: tuple[Region, ...] = ()
+    named: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -67,20 +70,21 @@ def compute_layout(platform: Platform) -> Layout:
     """Return the layout of the domain's address space, from address 0 to the highest address of any layer.
 
     Its findings: BARs that Xen does not map (`bar-not-mapped`), then areas that hide RAM of the domain
-    (`over-ram`).
+    (`over-ram`), then what is odd about MMCFG.
     """
     memory = flatten_map(platform.memory)
     findings: list[Finding] = []
+    mmcfg = mmcfg_of(platform.ecam, memory)
     layers = [
         *_memory_layers(memory),
         *_low_layers(memory),
         *_reserved_layers(platform.reserved),
         *bar_layers(platform.machine, memory, findings),
-        *_ecam_layers(platform.ecam),
+        *_ecam_layers(mmcfg, memory),
         *_apic_layers(platform.madt),
     ]
     areas = areas_from_layers(layers)
-    findings += _conflicts(areas, platform)
+    findings += (*_conflicts(areas, platform), *findings_of(mmcfg, platform.named))
     return Layout(areas, tuple(findings))
 
 
@@ -162,12 +166,14 @@ def _reserved_layers(regions: Iterable[Region]) -> Iterator[Layer]:
             yield Layer(_AREA, span, Treatment.WITHHELD, what, why)
 
 
-def _ecam_layers(regions: Iterable[EcamRegion]) -> Iterator[Layer]:
-    """Yield the layers of ECAM (MMCFG) regions, which Xen traps."""
-    for region in regions:
+def _ecam_layers(regions: Iterable[Mmcfg], memory: Sequence[MemoryEntry]) -> Iterator[Layer]:
+    """Yield the layers of ECAM (MMCFG) regions, which Xen traps where the domain has no RAM."""
+    for each in regions:
+        region = each.taken
         buses = f"segment {region.segment:04x} buses {region.start_bus:02x}-{region.end_bus:02x}"
-        span = Range(Address(region.first), region.end - region.first)
-        yield Layer(_ECAM, span, Treatment.TRAPPED, f"MMCFG {buses}", "vPCI handles configuration accesses")
+        for span in without_ram(each.range, memory):
+            why = "vPCI handles configuration accesses"
+            yield Layer(_ECAM, span, Treatment.TRAPPED, f"MMCFG {buses}", why)
 
 
 def _apic_layers(madt: Madt | None) -> Iterator[Layer]:

@@ -6,7 +6,7 @@ Source: xen/arch/x86/dom0_build.c (dom0_setup_permissions); ACPI 6.5 §5.2.12; V
         §3.2.4.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
@@ -17,13 +17,13 @@ from pcipt.firmware.acpi.madt import parse_madt
 from pcipt.firmware.acpi.mcfg import regions_from_mcfg
 from pcipt.firmware.acpi.table import Table, parse_table
 from pcipt.firmware.memory_map import ONE_MIB, MemoryEntry, MemoryType
+from pcipt.firmware.mmcfg import mmcfg_of
 from pcipt.pci import Address, Frames, Range, frames_from_range
 from pcipt.pci.units import PAGE_SIZE
 from pcipt.remap.intervals import Intervals
 
 HPET = "HPET"
 _HPET_BASE = 44
-_ECAM_BUS = 1 << 20
 
 #  addresses that every x86 machine uses, also if its tables do not name them
 CONSTANTS = (
@@ -103,6 +103,7 @@ def protected_ranges(
     found: list[tuple[Frames, Reason]] = []
     for span, what in CONSTANTS:
         found.append((frames_from_range(span), Reason(what)))
+    memory = tuple(memory)
     for entry in memory:
         ram = entry.type is MemoryType.RAM
         what = "RAM" if ram else f"{entry.word} memory of the firmware's map"
@@ -113,14 +114,15 @@ def protected_ranges(
         if word is not None:
             found.append((frames_from_range(span), Reason(word)))
     for data in tables:
-        found += ((frames_from_range(span), Reason(what)) for span, what in _from_table(data))
+        found += ((frames_from_range(span), Reason(what)) for span, what in _from_table(data, memory))
     found += ((frames, Reason("a reserved region", reserved=True)) for frames in reserved)
     return Protected(found)
 
 
-def _from_table(data: bytes) -> Iterator[tuple[Range, str]]:
+def _from_table(data: bytes, memory: Sequence[MemoryEntry]) -> Iterator[tuple[Range, str]]:
     """Yield the protected ranges of an ACPI table, each with its name.
 
+    Of MMCFG only what Xen and Linux take by the memory map: behind it devices may have BARs.
     Nothing is yielded for a table other than MADT, HPET, MCFG and DMAR (also under the names RMAD and XMAR,
     which Xen gives it), or if `data` is shorter than a header.
     """
@@ -135,10 +137,8 @@ def _from_table(data: bytes) -> Iterator[tuple[Range, str]]:
     elif table.signature == HPET:
         yield from _hpet(table)
     elif table.signature == "MCFG":
-        for region in regions_from_mcfg(data):
-            start = region.base + region.start_bus * _ECAM_BUS
-            buses = region.end_bus - region.start_bus + 1
-            yield Range(Address(start), buses * _ECAM_BUS), "MMCFG"
+        for each in mmcfg_of(regions_from_mcfg(data), memory):
+            yield each.range, "MMCFG"
     elif table.signature in DMAR_NAMES:
         for unit in parse_dmar(table).units:
             yield Range(Address(unit.base), PAGE_SIZE), "IOMMU registers"

@@ -6,7 +6,7 @@ from pcipt.firmware.regions.regions import Region, RegionDevice, RegionKind, Reg
 from pcipt.pci import Range, parse_sbdf
 from pcipt.pci.write import EcamRegion
 from tests.machines import function, machine
-from tests.pvh import ACPI, MAP, RAM, UNUSABLE, layout_of
+from tests.pvh import ACPI, MAP, RAM, RESERVED, UNUSABLE, layout_of
 
 
 def region(base, size, *present, named=1):
@@ -133,7 +133,7 @@ def test_a_type_that_nobody_knows_is_withheld():
 @pytest.mark.parametrize(
     ("more", "code"),
     [
-        ({"ecam": (EcamRegion(0x1000_0000),)}, "over-ram"),
+        ({"ecam": (EcamRegion(0x1000_0000),)}, "mmcfg-not-reserved"),
         ({"reserved": (region(0x2000_0000, 4096, "00:03.0"),)}, "over-ram"),
         ({"machine": machine(function("00:04.0", command=2, bars=(0x3000_0000,),
                                       resources=((0x3000_0000, 0x1000, 0x200),)))}, "bar-not-mapped"),
@@ -141,6 +141,27 @@ def test_a_type_that_nobody_knows_is_withheld():
 )  # fmt: skip
 def test_what_lies_over_ram_is_a_finding(more, code):
     assert [finding.code for finding in layout_of(**more).findings] == [code]
+
+
+def test_ram_under_mmcfg_is_not_lost():
+    layout = layout_of(ecam=(EcamRegion(0x1000_0000),))
+    assert treatment(layout, 0x1000_0000) == treatment(layout, 0x1FFF_FFFF) == "ram"
+
+
+CUT = (*MAP, entry(0xE000_0000, 64 << 20, RESERVED))
+
+
+@pytest.mark.parametrize(
+    ("memory", "address", "expected"),
+    [
+        (CUT, 0xE000_0000, "trapped"),
+        (CUT, 0xE3FF_FFFF, "trapped"),
+        (CUT, 0xE400_0000, "hole"),  # the area is halved to what the map reserves
+        (MAP, 0xEFFF_FFFF, "trapped"),  # not reserved at all: Xen uses none of it, and traps all of it
+    ],
+)
+def test_mmcfg_is_trapped_as_far_as_xen_takes_it(memory, address, expected):
+    assert treatment(layout_of(memory, ecam=(EcamRegion(0xE000_0000),)), address) == expected
 
 
 def test_a_sound_machine_has_no_findings():

@@ -19,6 +19,8 @@ from pcipt.host.acpi_files import read_table_file
 from pcipt.host.tree import reason
 from pcipt.pci import Finding
 
+LEAST_DIGITS = 10  # of an address: outputs of machines with at most 1 TiB look alike
+
 EXAMPLES = (
     ("pcipt pvh layout", "this machine"),
     ("pcipt pvh layout --root machine --svg layout.svg", "a recorded one, drawn as well"),
@@ -72,7 +74,9 @@ def read_layout(root: str, more_tables: list[str]) -> tuple[Layout, str]:
     if guest_type(root) not in ("PVH", ""):
         why = f"this is a {guest_type(root)} domain: the layout is what a PVH one would have on this machine"
         findings.append(Finding("not-pvh", why))
-    platform = Platform(memory.entries, machine, ecam_of(tables), madt_of(tables), reserved.regions)
+    platform = Platform(
+        memory.entries, machine, ecam_of(tables), madt_of(tables), reserved.regions, memory.named
+    )
     layout = compute_layout(platform)
     return Layout(layout.areas, (*findings, *layout.findings)), memory.source
 
@@ -102,7 +106,7 @@ def json_from_layout(layout: Layout, source: str) -> dict[str, object]:
 def _print_areas(layout: Layout, source: str, *, colour: bool) -> None:
     """Print one row for each area in address order, then the file of the memory map, then the findings."""
     last = layout.areas[-1].range.last if layout.areas else 0
-    digits = len(f"{last:x}")
+    digits = max(LEAST_DIGITS, len(f"{last:x}"))
     rows = [
         (
             f"{area.range.start:0{digits}x}-{area.range.last:0{digits}x}",

@@ -83,7 +83,7 @@ def test_it_is_a_table_people_can_read(root, capsys):
     code, said = run(capsys, "--root", root)
     lines = said.out.splitlines()
     assert code == 0
-    assert lines[0].split()[:4] == ["00000000-00000fff", "4", "KiB", "identity"]
+    assert lines[0].split()[:4] == ["0000000000-0000000fff", "4", "KiB", "identity"]
     assert any("0000:00:03.0 BAR 0" in line for line in lines)
     assert lines[-1] == "(memory map: proc/iomem)"
 
