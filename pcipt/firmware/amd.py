@@ -63,7 +63,9 @@ class Reservations:
     """The IVMD blocks that Xen applies, by their number in `Ivrs.blocks`.
 
     `kept` are those that it keeps for any function; `beyond` are those that it passes over because they lie
-    above the addresses that the IOMMUs can use.
+    above the addresses that the IOMMUs can use. `own` are the unity maps of single routing ids, `of_all` are
+    those of all. `exclusions` are the exclusion ranges of units: for all functions of the unit if True, else
+    for those in `allowed`.
     """
 
     kept: frozenset[int]
@@ -71,7 +73,8 @@ class Reservations:
     units: tuple[Unit, ...]
     own: dict[int, frozenset[int]]
     of_all: frozenset[int]
-    of_unit: dict[_Key, frozenset[int]]
+    exclusions: dict[_Key, tuple[bool, frozenset[int]]]
+    allowed: frozenset[int]
 
     def of(self, routing: int) -> frozenset[int]:
         """Return the numbers of the blocks whose memory Xen maps for a routing id of segment 0."""
@@ -79,7 +82,9 @@ class Reservations:
         if unit is None:
             return frozenset()
         at = routing if _selecting(self.units, routing) is not None else routing & _FIRST_FUNCTION
-        return self.own.get(at, frozenset()) | self.of_all | self.of_unit.get(_key(unit), frozenset())
+        for_all, blocks = self.exclusions.get(_key(unit), (False, frozenset()))
+        excluded = blocks if for_all or at in self.allowed else frozenset()
+        return self.own.get(at, frozenset()) | self.of_all | excluded
 
 
 @attrs.define
@@ -90,7 +95,6 @@ class _Exclusion:
     limit: int
     for_all: bool
     blocks: set[int]
-    functions: set[int]
 
 
 @functools.lru_cache(maxsize=8)
@@ -117,6 +121,7 @@ class _Reader:
         self._own: dict[int, set[int]] = {}
         self._of_all: set[int] = set()
         self._exclusions: dict[_Key, _Exclusion] = {}
+        self._allowed: set[int] = set()
 
     def take(self, number: int, block: MemoryBlock) -> None:
         """Note for which routing ids a block holds."""
@@ -148,7 +153,7 @@ class _Reader:
             if not exclusion or not self._exclude(unit, number, block, for_all=False):
                 left.append(routing)
             else:
-                self._exclusions[_key(unit)].functions |= {routing, _alias(before, routing)}
+                self._allowed |= {routing, _alias(before, routing)}
         self._reserve(number, left, before)
 
     def _reserve(self, number: int, ids: Iterable[int], units: tuple[Unit, ...]) -> None:
@@ -166,7 +171,7 @@ class _Reader:
         limit = (block.start + block.size - 1) // PAGE_SIZE * PAGE_SIZE
         held = self._exclusions.get(_key(unit))
         if held is None:
-            self._exclusions[_key(unit)] = _Exclusion(base, limit, for_all, {number}, set())
+            self._exclusions[_key(unit)] = _Exclusion(base, limit, for_all, {number})
             return True
         if held.limit + PAGE_SIZE < base or limit + PAGE_SIZE < held.base or held.for_all != for_all:
             return False
@@ -176,21 +181,17 @@ class _Reader:
 
     def result(self, beyond: frozenset[int]) -> Reservations:
         """Return what the blocks come to."""
-        own = {routing: set(blocks) for routing, blocks in self._own.items()}
-        of_unit = {}
-        for key, held in self._exclusions.items():
-            if held.for_all:
-                of_unit[key] = frozenset(held.blocks)
-            for routing in held.functions if not held.for_all else ():
-                own.setdefault(routing, set()).update(held.blocks)
-        kept = {number for blocks in (*own.values(), *of_unit.values(), self._of_all) for number in blocks}
+        ranges = self._exclusions
+        excluded = [each.blocks for each in ranges.values()]
+        kept = {number for blocks in (*self._own.values(), *excluded, self._of_all) for number in blocks}
         return Reservations(
             frozenset(kept),
             beyond,
             self._units,
-            {routing: frozenset(blocks) for routing, blocks in own.items()},
+            {routing: frozenset(blocks) for routing, blocks in self._own.items()},
             frozenset(self._of_all),
-            of_unit,
+            {key: (each.for_all, frozenset(each.blocks)) for key, each in ranges.items()},
+            frozenset(self._allowed),
         )
 
 

@@ -88,6 +88,14 @@ CASES = {
         (ivhd(select(0x300), alias_range(0x400, 0x300, 0x4FF)),),
         (ivmd(0x22, UNITY, 0x400, 0x40F, AT, 0x1000),), {"03:00.0": {0}, "03:00.1": {0}, "04:00.0": {0}},
     ),
+    "an exclusion range stays with its unit when a later block gives the function to another": (
+        (SOME,),
+        (
+            ivmd(0x21, EXCLUSION, 0x300, 0, AT, 0x1000), ivmd(0x21, EXCLUSION, 0x400, 0, AT, 0x1000),
+            ivhd(select(0x300), device=0x4002),
+        ),
+        {"04:00.0": {0}},
+    ),
     "segment 0, whatever the block says": (
         (SOME,), (ivmd(0x21, UNITY, 0x400, 0, AT, 0x1000, segment=1),), {"04:00.0": {0}},
     ),

@@ -1,8 +1,8 @@
 """Compute the pages that the BARs of all functions occupy in a PVH dom0's address space.
 
 Xen maps whole pages 1:1 for each BAR that decodes memory. It does not map the pages of an MSI-X table or of
-its pending bits: it traps accesses to them. A BAR whose pages overlap an entry of the memory map is not mapped
-by vPCI; newer versions map what lies outside of the entry (`releases.E820_CUTS_BARS`).
+its pending bits: it traps accesses to them. A BAR whose pages overlap an entry of the memory map is not
+mapped by vPCI; newer versions map what lies outside of the entry (`releases.E820_CUTS_BARS`).
 Source: xen/drivers/vpci/header.c (modify_bars), vpci/msix.c.
 """
 
