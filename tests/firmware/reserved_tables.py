@@ -61,7 +61,9 @@ INFO = 1 | 48 << 8 | 64 << 15  # IVinfo: extended features, widths of physical a
 EVERYTHING = ivhd(span(3, 0xFFFF))
 
 
-def ivrs(*blocks, units=(EVERYTHING,), info=INFO):
-    """Make an IVRS table: the units' blocks, then `blocks`."""
+def ivrs(*blocks, units=None, info=INFO):
+    """Make an IVRS table: the units' blocks, then `blocks`. Without any unit, one serves all functions."""
+    if units is None:
+        units = () if any(block[0] in (0x10, 0x11, 0x40) for block in blocks) else (EVERYTHING,)
     body = struct.pack("<IQ", info, 0) + b"".join((*units, *blocks))
     return build_table(Header("IVRS", 2), body)
