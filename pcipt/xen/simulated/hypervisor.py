@@ -63,14 +63,14 @@ class SimulatedXen:
         pvh = identity.dom0 is Dom0Kind.PVH
         denied = [IO_APIC, APIC_AND_MSI]
         self.p2m = P2m([*memory, LOW_RAM], [LOW_1MIB], trapped, denied) if pvh else None
-        self.reserved = ReservedMemory(reserved, lambda f: hardware.presence(f) is not None, self.p2m)
+        listed = tuple(hardware.functions() if known is None else known)
+        self.reserved = ReservedMemory(reserved, hardware, self.p2m, iommu, listed)
         self.vpci: Vpci | None = None
         if self.p2m is not None and isinstance(hardware, ConfigHardware):
             e820 = [LOW_1MIB, *memory, *trapped, *(region.frames for region in self.reserved.regions)]
             self.vpci = Vpci(hardware, self.p2m, e820, identity.version)
         self._list.trapping, self._list.counting = self.vpci, self.reserved
-        at_boot = hardware.functions() if known is None else known
-        self._list.boot(function for function in at_boot if function.fits_xen)
+        self._list.boot(function for function in listed if function.fits_xen)
         self._hardware = hardware
         self._faults = Faults()
         self._closed = False

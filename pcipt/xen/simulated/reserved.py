@@ -1,19 +1,24 @@
-"""Model reserved device memory as VT-d keeps it for dom0: regions mapped 1:1, each with a count of devices.
+"""Model reserved device memory as Xen keeps it for dom0: regions mapped 1:1, each with a count of devices.
 
-At boot the count is the number of scope devices, present or not. Adding a device to Xen adds one, removing it
-subtracts one; at 0 the pages are unmapped. So a scope device that is plugged in after boot is counted twice.
+With VT-d the count at boot is the number of scope devices, present or not, and a region none of whose devices
+answers is dropped. With AMD-Vi it is the number of those present, and no region is dropped: one whose devices
+are all absent is mapped when the first is added. Adding a device to Xen adds one, removing it subtracts one;
+at 0 the pages are unmapped. So with VT-d a scope device that is plugged in after boot is counted twice.
 Assignment to a guest or to quarantine changes nothing.
 Source: Xen xen/drivers/passthrough/vtd/iommu.c (setup_hwdom_rmrr, intel_iommu_add_device,
         intel_iommu_remove_device), passthrough/x86/iommu.c (iommu_identity_mapping), vtd/dmar.c
-        (register_one_rmrr).
+        (register_one_rmrr), passthrough/amd/pci_amd_iommu.c (amd_iommu_add_device, amd_iommu_remove_device).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable
 from errno import ENOBUFS
+from typing import Protocol
 
 import attrs
 
 from pcipt.pci import Frames, Sbdf
+from pcipt.pci.requester import Vendor
+from pcipt.xen.simulated.coverage import Coverage
 from pcipt.xen.simulated.p2m import P2m
 
 
@@ -25,22 +30,42 @@ class ReservedRegion:
     scope: tuple[Sbdf, ...]
 
 
+class Answering(Protocol):
+    """Hardware of which it is known what answers."""
+
+    def presence(self, function: Sbdf) -> object | None:
+        """Return None if nothing answers at this address."""
+
+
 class ReservedMemory:
     """The reserved regions of one Xen, as it found them at boot. `p2m` is None on a PV dom0.
 
-    `present` returns whether a device answers. If none of the devices of a region answers at boot, the region
-    is dropped.
+    `hardware` knows which devices answer. `iommu` tells the vendor of the IOMMU; None is VT-d. `listed`
+    are the functions that Xen found at boot.
     """
 
     def __init__(
-        self, regions: Iterable[ReservedRegion], present: Callable[[Sbdf], bool], p2m: P2m | None
+        self,
+        regions: Iterable[ReservedRegion],
+        hardware: Answering,
+        p2m: P2m | None,
+        iommu: Coverage | None = None,
+        listed: Collection[Sbdf] = (),
     ) -> None:
-        # Xen drops a region for ever if none of its devices answers at boot.
-        self.regions = tuple(region for region in regions if any(map(present, region.scope)))
         self._p2m = p2m
-        self._references = {region: len(region.scope) for region in self.regions}
-        for region in self.regions:
-            self._map(region)
+        if iommu is not None and iommu.vendor is Vendor.AMD:
+            there = {region: sum(each in listed for each in region.scope) for region in regions}
+        else:  # it drops a region for ever
+            there = {
+                region: len(region.scope)
+                for region in regions
+                if any(hardware.presence(each) is not None for each in region.scope)
+            }
+        self.regions = tuple(there)
+        self._references = there
+        for region, count in there.items():
+            if count:
+                self._map(region)
 
     def added(self, function: Sbdf) -> None:
         """Add 1 to the count of each region that has the added device in its scope.

@@ -11,9 +11,11 @@ import pytest
 
 from pcipt.daemon.settings import Settings
 from pcipt.pci import Frames, Gfn
+from pcipt.pci.requester import Vendor
 from pcipt.remap.plan_reserved import Kept, kept_in
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.outcome import Op
+from pcipt.xen.simulated.coverage import EVERYTHING
 from pcipt.xen.simulated.reserved import ReservedRegion
 from tests.engine.stage import BusStage, Killed, S, compare, dry_run, rests, work_off
 from tests.xen.devices import device, port
@@ -363,3 +365,40 @@ def killing(xen, name, count, *, after):
         raise Killed
 
     setattr(xen, name, dying)
+
+
+ALONE = Frames(Gfn(0x7FFD0), 2)
+
+
+@pytest.mark.parametrize("version", [(4, minor) for minor in range(17, 23)])
+@pytest.mark.parametrize(("vendor", "kept"), [(Vendor.AMD, True), (Vendor.INTEL, False)])
+def test_a_region_of_a_device_that_comes_later_is_kept_by_amd_alone(vendor, kept, version):
+    """Xen's AMD driver applies an IVMD when its device is added; VT-d has dropped the region at boot."""
+    raws = [device("00:00.0"), device(OTHER, (0xFE00_0000, 0x2000))]
+    regions = [ReservedRegion(ALONE, (S(LATE),))]
+    coverage = attrs.evolve(EVERYTHING, vendor=vendor)
+    stage = BusStage(raws, reserved=regions, coverage=coverage, version=version)
+    engine = stage.start()
+    compare(engine)
+    pages = set(range(ALONE.start, ALONE.end))
+
+    def settled():
+        """Give the actions on regions that the engine makes, and whether the region is mapped."""
+        told = [(o.action.word, o.result.value) for o in stage.settle(engine)]
+        told += [(o.action.word, o.result.value) for o in work_off(engine)]
+        there = pages & mapped_pages(stage.xen)
+        assert there in (set(), pages)
+        return [each for each in told if "reserved" in each[0]], bool(there)
+
+    assert settled() == ([], False)
+    stage.plug(device(LATE, (0xFE10_0000, 0x2000)))
+    assert settled() == ([], kept)  # Xen has mapped it, pcipt has nothing to do
+    stage.xen.give(S(LATE), QUARANTINE)
+    stage.files.raws[S(LATE)] = attrs.evolve(stage.files.raws[S(LATE)], driver="pciback")
+    stage.hotplug.push("change", S(LATE))
+    assert settled() == ([("withdraw-reserved", "done")] if kept else [], False)
+    stage.xen.give(S(LATE), DOM0)
+    stage.files.raws[S(LATE)] = attrs.evolve(stage.files.raws[S(LATE)], driver=None)
+    stage.hotplug.push("change", S(LATE))
+    assert settled() == ([("restore-reserved", "done")] if kept else [], kept)
+    assert stage.xen.catastrophe is None

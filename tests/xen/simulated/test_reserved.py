@@ -1,11 +1,14 @@
 import errno
 
+import attrs
 import pytest
 
 from pcipt.errors import HypervisorError
 from pcipt.pci import Frames, Gfn, parse_sbdf
+from pcipt.pci.requester import Vendor
 from pcipt.xen.interface import DeviceFlags, Dom0Kind, Owner, OwnerKind, XenIdentity
 from pcipt.xen.outcome import Op
+from pcipt.xen.simulated.coverage import EVERYTHING
 from pcipt.xen.simulated.hypervisor import SimulatedXen
 from pcipt.xen.simulated.model import Catastrophe, SimulatedHardware
 from pcipt.xen.simulated.reserved import ReservedRegion
@@ -16,10 +19,13 @@ PAGES, OTHER = Frames(Gfn(0x7FFF0), 4), Frames(Gfn(0x7FFE0), 1)
 QUARANTINE = Owner(OwnerKind.QUARANTINE)
 
 
-def make(*scopes, present=(NIC, AUDIO), dom0=PVH):
+AMD = attrs.evolve(EVERYTHING, vendor=Vendor.AMD)
+
+
+def make(*scopes, present=(NIC, AUDIO), dom0=PVH, iommu=EVERYTHING, **more):
     regions = [ReservedRegion(PAGES, scopes), ReservedRegion(OTHER, (GONE,))]
     hardware = SimulatedHardware(present)
-    return SimulatedXen(hardware, dom0, reserved=regions), hardware
+    return SimulatedXen(hardware, dom0, reserved=regions, iommu=iommu, **more), hardware
 
 
 def test_the_query_names_regions_all_and_by_device():
@@ -46,6 +52,41 @@ def test_a_region_whose_devices_are_all_absent_at_boot_is_dropped_for_good():
     xen.kernel_add(GONE)
     assert xen.reserved_regions(GONE) == ()
     assert not xen.p2m.touched(OTHER)
+
+
+@pytest.mark.parametrize("dom0", [PVH, PV])
+def test_amd_keeps_a_region_of_absent_devices_and_applies_it_when_one_is_added(dom0):
+    xen, hardware = make(NIC, dom0=dom0, iommu=AMD)
+    (region,) = xen.reserved.touching(OTHER)
+    assert xen.reserved_regions() == (PAGES, OTHER)
+    assert xen.reserved.references(region) == 0
+    hardware.plug(GONE)
+    xen.kernel_add(GONE)
+    assert xen.reserved_regions(GONE) == (OTHER,)
+    assert xen.reserved.references(region) == 1
+    if xen.p2m is not None:
+        assert xen.p2m.mapped(OTHER)
+        xen.kernel_remove(GONE)
+        assert not xen.p2m.touched(OTHER)
+
+
+def test_amd_counts_the_devices_that_were_there():
+    xen, hardware = make(NIC, GONE, iommu=AMD)
+    (region,) = xen.reserved.touching(PAGES)
+    assert xen.reserved.references(region) == 1
+    hardware.plug(GONE)
+    xen.kernel_add(GONE)
+    xen.kernel_remove(NIC)
+    assert xen.p2m.mapped(PAGES)  # with VT-d the count would be 2
+    xen.kernel_remove(GONE)
+    assert not xen.p2m.touched(PAGES)
+
+
+def test_amd_does_not_count_what_it_was_not_told_of():
+    xen, _ = make(NIC, known=[AUDIO], iommu=AMD)
+    assert not xen.p2m.touched(PAGES)
+    xen.kernel_add(NIC)
+    assert xen.p2m.mapped(PAGES)
 
 
 # scope, what happens in turn, whether the pages are mapped after each
