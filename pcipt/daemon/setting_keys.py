@@ -99,6 +99,7 @@ _ABOUT_ACTIONS = {
     "rewrite-bar": "repeat a write to a BAR that Xen dropped, where no driver is bound (PVH)",
     "withdraw-reserved": "take a reserved region down when its last device leaves dom0 (PVH)",
     "restore-reserved": "put a reserved region back when its first device returns (PVH)",
+    "check-unmapped": "look whether unmapped pages came back, where Xen's dom0=pf-fixup may be on (PVH)",
 }
 
 KEYS: tuple[Key, ...] = (

@@ -9,6 +9,7 @@ from pcipt.engine.late import finding_of_late
 from pcipt.engine.open_actions import OpenActions, finding_of_action
 from pcipt.engine.views.views import Views
 from pcipt.pci import Finding, Sbdf
+from pcipt.remap.holes import finding_of_hole
 from pcipt.remap.ignored import finding_of
 from pcipt.remap.view import disagreements
 
@@ -64,8 +65,8 @@ class Findings:
         """Yield the findings about one function.
 
         They are: those of its open actions, of ignored writes and of a late add, those about a guest's pages
-        and ports, and those of its last reading, except notes. Disagreements with Xen are not yielded.
-        `unlisted` is updated.
+        and ports, those about unmapped pages that came back, and those of its last reading, except notes.
+        Disagreements with Xen are not yielded. `unlisted` is updated.
         """
         function = views.machine.functions.get(sbdf)
         unlisted = function is not None and sbdf not in views.view.known
@@ -76,6 +77,7 @@ class Findings:
         late = finding_of_late(views, sbdf)
         yield from () if late is None else (late,)
         yield from views.guests.findings.get(sbdf, ())
+        yield from (each for hole in views.memory.holes.of(sbdf) if (each := finding_of_hole(hole)))
         if function is not None:
             yield from (finding for finding in function.findings if not finding.is_note)
 

@@ -25,12 +25,13 @@ from pcipt.engine.views.concerned import addresses_of
 from pcipt.engine.views.regions import plan_regions
 from pcipt.engine.views.views import Views
 from pcipt.pci import Sbdf
-from pcipt.remap.actions import Action, RemoveDevice, Result, UnmapMmio, WithdrawReserved
+from pcipt.remap.actions import Action, CheckUnmapped, RemoveDevice, Result, UnmapMmio, WithdrawReserved
+from pcipt.remap.holes import plan_checks
 from pcipt.remap.ignored import plan_rewrites
 from pcipt.remap.plan import plan_announcements
 from pcipt.remap.plan_mappings import note, plan_mappings
 
-_TAKING_AWAY = (UnmapMmio, RemoveDevice, WithdrawReserved)
+_TAKING_AWAY = (UnmapMmio, RemoveDevice, WithdrawReserved, CheckUnmapped)
 
 
 class Reconciler:
@@ -102,6 +103,7 @@ class Reconciler:
         yield from self._restore_or_withdraw_regions(now)
         yield from self._repeat_ignored_writes(now)
         yield from self._map_and_unmap(now)
+        yield from self._check_holes(now)
         follow_late(now, self._performer, self._queue, self._clock())
         return self._conclude(now)
 
@@ -179,12 +181,30 @@ class Reconciler:
                 desired, views.memory.mapped, views.state.bars, messages_lost=self._lost_messages(),
             )  # fmt: skip
             conclude_places(views, desired)
+            views.memory.holes.needed(desired)
             note(plan, views.memory.mapped, self._policy.now())
             now.touched |= bool(plan.left or plan.taken or plan.moved)
             planned_for |= {each.sbdf for each in desired}
             yield from self._perform(now, plan.actions)
             yield
         now.subjects |= planned_for
+
+    def _check_holes(self, now: Round) -> Slices:
+        """Unmap once more what was unmapped for the functions that are in the round for this reason.
+
+        Pages that somebody has come to need are no holes any more.
+        """
+        due = now.scope.with_reason([Reason.UNMAPPED])
+        if not due:
+            return
+        self._observer.see_arrivals(now)
+        holes = now.views.memory.holes
+        for sbdf in due:
+            holes.tidy(sbdf, now.views.memory.mapped, now.views.state.bars)
+        yield from self._perform(now, plan_checks(due, holes))
+        for outcome in now.outcomes:
+            if isinstance(outcome.action, CheckUnmapped) and outcome.result is Result.REFUSED:
+                holes.filled(outcome.action.frames)
 
     def _perform(self, now: Round, actions: Iterable[Action]) -> Slices:
         """Perform actions in batches and keep their outcomes in the round.

@@ -116,7 +116,30 @@ class RestoreReserved:
     frames: Frames
 
 
-Action = AddDevice | RemoveDevice | MapMmio | UnmapMmio | RewriteBar | WithdrawReserved | RestoreReserved
+@attrs.frozen
+class CheckUnmapped:
+    """Unmap pages once more, to see whether Xen has mapped them again (`Hole`).
+
+    `sbdf` is the function for which they were unmapped. `region` is True for a reserved region.
+    """
+
+    word: ClassVar[str] = "check-unmapped"
+    sbdf: Sbdf
+    reason: str
+    frames: Frames
+    region: bool
+
+
+Action = (
+    AddDevice
+    | RemoveDevice
+    | MapMmio
+    | UnmapMmio
+    | RewriteBar
+    | WithdrawReserved
+    | RestoreReserved
+    | CheckUnmapped
+)
 
 
 class Result(enum.Enum):

@@ -8,6 +8,7 @@ from pcipt.errors import MalformedError
 from pcipt.pci import Address, Frames, Gfn, parse_sbdf
 from pcipt.remap.actions import (
     AddDevice,
+    CheckUnmapped,
     MapMmio,
     RemoveDevice,
     RestoreReserved,
@@ -30,6 +31,7 @@ ACTIONS = [
     RewriteBar(NIC, "why", 0, Address(0xFE00_0000), Address(0xFE10_0000), 0x20000),
     WithdrawReserved(NIC, "why", PAGES),
     RestoreReserved(NIC, "why", PAGES),
+    CheckUnmapped(NIC, "why", PAGES, region=True),
 ]
 
 

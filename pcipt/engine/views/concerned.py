@@ -5,6 +5,7 @@ from pcipt.pci import Sbdf
 from pcipt.remap.actions import (
     Action,
     AddDevice,
+    CheckUnmapped,
     MapMmio,
     RemoveDevice,
     RestoreReserved,
@@ -33,6 +34,9 @@ def concerned_functions(action: Action, state: MachineState, regions: Scopes) ->
     elif isinstance(action, WithdrawReserved | RestoreReserved):
         found |= {bar.sbdf for bar in state.bars.over(action.frames)}
         found |= regions.get(action.frames, frozenset())
+    elif isinstance(action, CheckUnmapped):
+        found |= {bar.sbdf for bar in state.bars.over(action.frames)}
+        found |= {sbdf for frames in regions if frames.overlaps(action.frames) for sbdf in regions[frames]}
     elif isinstance(action, RewriteBar):
         found |= {function.sbdf for function in subtree(state.machine, action.sbdf)}
     return found

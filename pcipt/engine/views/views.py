@@ -14,7 +14,7 @@ from pcipt.engine.views.concerned import concerned_functions
 from pcipt.engine.views.coverage import with_absence
 from pcipt.engine.views.guest_leftovers import GuestLeftovers
 from pcipt.engine.views.machine_state import MachineState, bridge_numbers
-from pcipt.engine.views.protection import read_protection
+from pcipt.engine.views.protection import read_pf_fixup, read_protection
 from pcipt.engine.views.reserved import Reserved
 from pcipt.engine.views.xen_questions import Questions, ghost_candidates
 from pcipt.errors import UnsupportedError
@@ -30,6 +30,7 @@ from pcipt.remap.ignored import IgnoredWrite
 from pcipt.remap.plan_moves import subtree
 from pcipt.remap.view import XenView
 from pcipt.xen.interface import Dom0Kind, Hypervisor
+from pcipt.xen.pf_fixup import pf_fixup_of
 
 NO_FUNCTIONS: frozenset[Sbdf] = frozenset()
 EMPTY_BARS: frozenset[int] = frozenset()
@@ -40,7 +41,8 @@ class Views:
 
     `not_asked` are functions about which Xen could not be asked last: nothing may be concluded about them.
     `different` are functions that were found changed while acting. `pvh` is True on a PVH dom0. `version` is
-    that of Xen. `memory_findings` are findings about the memory maps.
+    that of Xen. `memory_findings` are findings about the memory maps. `pf_fixup`: does Xen map unmapped pages
+    again?
     """
 
     def __init__(self, host: Host, xen: Hypervisor, memory: Memory) -> None:
@@ -55,6 +57,7 @@ class Views:
         self.guests = GuestLeftovers(xen, self.reserved, memory)
         self.pvh = xen.identity.dom0 is Dom0Kind.PVH
         self.version = xen.identity.version
+        self.pf_fixup = pf_fixup_of(xen.identity, None)
         self.state = MachineState(memory)
         self.different: set[Sbdf] = set()
         self.not_asked: frozenset[Sbdf] = NO_FUNCTIONS
@@ -102,11 +105,13 @@ class Views:
 
     def read_protection(self) -> None:
         """Read memory maps, ACPI tables and reserved regions, and set from them which pages are protected.
+        Read Xen's command line, and set `pf_fixup`.
 
         If the memory map cannot be read, all pages are protected. `memory_findings` is set to the findings
         about what could not be read.
         """
         self._protected, self.memory_findings = read_protection(self._host, self._xen)
+        self.pf_fixup = read_pf_fixup(self._xen)
 
     def read(self, functions: Iterable[Sbdf]) -> frozenset[Sbdf]:
         """Read functions again; return those that are different now, and those that depend on them.
@@ -224,6 +229,7 @@ class Views:
             moves=self.state.renumbered,
             followed=self.announced_at(),
             regions=self.reserved.scopes,
+            holes=self.memory.holes,
             outside_window=lambda place: self.memory.outside_window.get(place, EMPTY_BARS),
         )
 

@@ -122,6 +122,26 @@ def with_findings(regions: Regions, memory: Sequence[MemoryEntry] | None = None)
     return attrs.evolve(regions, regions=tuple(judged))
 
 
+def with_fixup(regions: Regions, comes_back: Callable[[Frames], bool], *, certain: bool) -> Regions:
+    """Return the regions; those that Xen maps again when dom0 accesses them get a finding.
+
+    `comes_back` returns True for the pages of such a region. `certain` is False if it is not known whether
+    Xen's option dom0=pf-fixup is on.
+    """
+    how = "is on" if certain else "may be on"
+    why = (
+        f"once withdrawn it does not stay away: Xen maps it again when dom0 accesses it (dom0=pf-fixup {how})"
+    )
+    finding = Finding("region-comes-back", f"{why}; boot Xen with dom0=no-pf-fixup to keep it away")
+    told = [
+        attrs.evolve(region, findings=(*region.findings, finding))
+        if region.frames is not None and comes_back(region.frames)
+        else region
+        for region in regions.regions
+    ]
+    return attrs.evolve(regions, regions=tuple(told))
+
+
 def _overlap_text(region: Region, other: Region) -> str:
     """Return the text of the finding that `region` overlaps `other`; the two must overlap."""
     why = f"it overlaps the region {other}"

@@ -41,8 +41,8 @@ class SimulatedXen(Speaking):
     `hardware`. Functions whose segment is above ffff are left out. `iommu` is what the IOMMU units serve by
     the tables at boot; None means that the IOMMU is off. `memory` is dom0's RAM. `trapped` are frames that
     Xen emulates and that must not be mapped (MMCFG). `reserved` are the reserved regions of the firmware's
-    tables. `command_line` is Xen's. The attribute `p2m` is None on a PV dom0; `vpci` is None too, and also if the hardware has no
-    config space.
+    tables. `command_line` is Xen's. The attribute `p2m` is None on a PV dom0; `vpci` is None too, and also if
+    the hardware has no config space.
     Raises: StateError for a PVH dom0 without an IOMMU.
     """
 
