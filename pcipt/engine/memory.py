@@ -12,6 +12,7 @@ outside_window  reconciliation                      when no BAR is outside any m
 left_guests     views, when an owner changed        when the guest keeps nothing     no
 unproven        reconciliation, after xen-pciback   when its driver has its pages    no
 held_regions    control socket (a reclaim)          when the client disconnects      no
+complaints      views, from Xen's console           next EVERYTHING, or function left  no
 holes           performer (unmaps and checks)       when needed or checked enough    regions: ledger
 """
 
@@ -25,6 +26,7 @@ from pcipt.remap.holes import Holes
 from pcipt.remap.ignored import Intents
 from pcipt.remap.ledger import Ledger
 from pcipt.remap.mapped_pages import MappedPages
+from pcipt.xen.complaints import Complaint
 
 
 @attrs.define
@@ -44,6 +46,7 @@ class Memory:
     functions that left xen-pciback and of which nobody knows whether vPCI handles them again. `held_regions`
     counts for each reserved region the clients that keep it in dom0. `holes` holds pages that pcipt
     unmapped and that Xen may map again for dom0 (only where the option dom0=pf-fixup may be on).
+    `complaints` holds what Xen complained about on its console, and how often, by function.
     """
 
     ledger: Ledger
@@ -58,6 +61,7 @@ class Memory:
     unproven: set[str] = attrs.Factory(set)
     held_regions: Counter[Frames] = attrs.Factory(Counter)
     holes: Holes = attrs.Factory(Holes)
+    complaints: dict[Sbdf | None, dict[Complaint, int]] = attrs.Factory(dict)
 
     @property
     def mapped(self) -> MappedPages:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 
 from pcipt.engine.interfaces import Host
 from pcipt.engine.memory import Memory
+from pcipt.engine.views.complaints import Complaints
 from pcipt.engine.views.concerned import concerned_functions
 from pcipt.engine.views.coverage import with_absence
 from pcipt.engine.views.guest_leftovers import GuestLeftovers
@@ -55,6 +56,7 @@ class Views:
         self.memory = memory
         self.reserved = Reserved(xen)
         self.guests = GuestLeftovers(xen, self.reserved, memory)
+        self.complaints = Complaints(xen, memory)
         self.pvh = xen.identity.dom0 is Dom0Kind.PVH
         self.version = xen.identity.version
         self.pf_fixup = pf_fixup_of(xen.identity, None)

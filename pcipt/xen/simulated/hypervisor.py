@@ -72,10 +72,10 @@ class SimulatedXen(Speaking):
         self.vpci: Vpci | None = None
         e820 = [LOW_1MIB, *memory, *trapped, *(region.frames for region in self.reserved.regions)]
         if self.p2m is not None and isinstance(hardware, ConfigHardware):
-            self.vpci = Vpci(hardware, self.p2m, e820, identity.version)
+            self.vpci = Vpci(hardware, self.p2m, e820, identity.version, self.prints)
         how = pf_fixup_of(identity, command_line)
         self._fixup = Fixup(how, self.p2m, e820, self._trapped_in) if self.p2m is not None else None
-        self._list.trapping, self._list.counting = self.vpci, self.reserved
+        self._list.trapping, self._list.counting, self._list.says = self.vpci, self.reserved, self.prints
         self._list.boot(function for function in listed if function.fits_xen)
         self._hardware = hardware
         self._closed = False
