@@ -45,7 +45,7 @@ def read_regions(host: Host, xen: Hypervisor, engine: Engine) -> Regions:
     else:
         regions = attrs.evolve(regions, findings=(*regions.findings, listed))
     memory = _memory(host)
-    regions = with_findings(regions, memory)
+    regions = with_findings(regions, memory, xen.identity.version)
     fixup = engine.views.pf_fixup
     if fixup.on:
         pages = None if fixup.reserved else memory
