@@ -31,7 +31,6 @@ from pcipt.remap.ignored import IgnoredWrite
 from pcipt.remap.plan_moves import subtree
 from pcipt.remap.view import XenView
 from pcipt.xen.interface import Dom0Kind, Hypervisor
-from pcipt.xen.pf_fixup import pf_fixup_of
 
 NO_FUNCTIONS: frozenset[Sbdf] = frozenset()
 EMPTY_BARS: frozenset[int] = frozenset()
@@ -59,7 +58,7 @@ class Views:
         self.complaints = Complaints(xen, memory)
         self.pvh = xen.identity.dom0 is Dom0Kind.PVH
         self.version = xen.identity.version
-        self.pf_fixup = pf_fixup_of(xen.identity, None)
+        self.pf_fixup = read_pf_fixup(xen)
         self.state = MachineState(memory)
         self.different: set[Sbdf] = set()
         self.not_asked: frozenset[Sbdf] = NO_FUNCTIONS
@@ -107,13 +106,11 @@ class Views:
 
     def read_protection(self) -> None:
         """Read memory maps, ACPI tables and reserved regions, and set from them which pages are protected.
-        Read Xen's command line, and set `pf_fixup`.
 
         If the memory map cannot be read, all pages are protected. `memory_findings` is set to the findings
         about what could not be read.
         """
         self._protected, self.memory_findings = read_protection(self._host, self._xen)
-        self.pf_fixup = read_pf_fixup(self._xen)
 
     def read(self, functions: Iterable[Sbdf]) -> frozenset[Sbdf]:
         """Read functions again; return those that are different now, and those that depend on them.
@@ -243,9 +240,8 @@ class Views:
         about = concerned_functions(action, self.state, self.reserved.scopes)
         self.different |= self.read(about)
         if not self.ask(about):
-            raise UnsupportedError(
-                "asking Xen", self.trouble.text if self.trouble is not None else "it failed"
-            )
+            why = self.trouble.text if self.trouble is not None else "it failed"
+            raise UnsupportedError("asking Xen", why)
         return self.remembered()
 
     def detour(self, linux: Sbdf) -> Detour:
@@ -270,8 +266,7 @@ class Views:
             return Desired(place, sbdf, hold_reason=reason, outside_window=outside)
         return desired_of(
             function, self.machine.functions, self.view, pvh=self.pvh, version=self.version,
-            protected=self._protected,
-            followed=self.announced_at(), outside_window=outside,
+            protected=self._protected, followed=self.announced_at(), outside_window=outside,
         )  # fmt: skip
 
     def disagree_about(self, sbdf: Sbdf) -> bool:
@@ -282,8 +277,8 @@ class Views:
         """Return the BAR writes of these functions that vPCI dropped; a PV dom0 has none."""
         if not self.pvh:
             return []
-        found = (self.machine.functions.get(sbdf) for sbdf in functions)
-        return self.memory.intents.among(function for function in found if function is not None)
+        found = filter(None, map(self.machine.functions.get, functions))
+        return self.memory.intents.among(found)
 
     def announced_at(self) -> Followed:
         """Return, by Linux's address, the addresses at which pcipt told Xen of renumbered functions."""
