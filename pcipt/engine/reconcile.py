@@ -7,7 +7,7 @@ how often, or in which order. A dry run is the same code with a `Rehearsal` in t
 
 from collections.abc import Callable, Generator, Iterable
 
-from pcipt.engine.desire import conclude_places, desired_places
+from pcipt.engine.desire import checks_of_holes, conclude_places, desired_places, forget_refused_holes
 from pcipt.engine.findings import Findings
 from pcipt.engine.interfaces import Policy
 from pcipt.engine.late import follow_late, note_bound_anew
@@ -26,7 +26,6 @@ from pcipt.engine.views.regions import plan_regions
 from pcipt.engine.views.views import Views
 from pcipt.pci import Sbdf
 from pcipt.remap.actions import Action, CheckUnmapped, RemoveDevice, Result, UnmapMmio, WithdrawReserved
-from pcipt.remap.holes import plan_checks
 from pcipt.remap.ignored import plan_rewrites
 from pcipt.remap.plan import plan_announcements
 from pcipt.remap.plan_mappings import note, plan_mappings
@@ -181,7 +180,6 @@ class Reconciler:
                 desired, views.memory.mapped, views.state.bars, messages_lost=self._lost_messages(),
             )  # fmt: skip
             conclude_places(views, desired)
-            views.memory.holes.needed(desired)
             note(plan, views.memory.mapped, self._policy.now())
             now.touched |= bool(plan.left or plan.taken or plan.moved)
             planned_for |= {each.sbdf for each in desired}
@@ -190,21 +188,11 @@ class Reconciler:
         now.subjects |= planned_for
 
     def _check_holes(self, now: Round) -> Slices:
-        """Unmap once more what was unmapped for the functions that are in the round for this reason.
-
-        Pages that somebody has come to need are no holes any more.
-        """
-        due = now.scope.with_reason([Reason.UNMAPPED])
-        if not due:
-            return
-        self._observer.see_arrivals(now)
-        holes = now.views.memory.holes
-        for sbdf in due:
-            holes.tidy(sbdf, now.views.memory.mapped, now.views.state.bars)
-        yield from self._perform(now, plan_checks(due, holes))
-        for outcome in now.outcomes:
-            if isinstance(outcome.action, CheckUnmapped) and outcome.result is Result.REFUSED:
-                holes.filled(outcome.action.frames)
+        """Unmap once more what was unmapped for the functions that are in the round for this reason."""
+        if now.scope.with_reason([Reason.UNMAPPED]):
+            self._observer.see_arrivals(now)
+            yield from self._perform(now, checks_of_holes(now))
+            forget_refused_holes(now)
 
     def _perform(self, now: Round, actions: Iterable[Action]) -> Slices:
         """Perform actions in batches and keep their outcomes in the round.
