@@ -117,12 +117,19 @@ class BusHardware:
         """Write a register. A write to an address at which no function answers has no effect.
 
         A write to a bridge's bus numbers changes the addresses of the functions behind it. A write to the
-        SR-IOV capability adds and removes virtual functions. Bits that are read-only do not change.
+        SR-IOV capability adds and removes virtual functions. A write that starts a reset resets the function,
+        or everything behind a bridge (`reset`). Bits that are read-only do not change.
         """
         slot = self.slot(function)
         if slot is None or not slot.registers.answers:
             return
+        if slot.registers.starts_reset(offset, size, value):
+            self.reset(function)
+            return
+        held = slot.registers.holds_reset
         slot.registers.write(offset, size, value)
+        if slot.registers.holds_reset and not held:
+            self._reset(function.segment, slot.behind)
         if (
             slot.registers.header is HeaderType.BRIDGE
             and offset < BUS_NUMBERS.stop
@@ -131,6 +138,27 @@ class BusHardware:
             self._route(function.segment)
         if slot.registers.sriov_at is not None and offset >= slot.registers.sriov_at:
             self._show_virtual(slot, self._buses[function.segment, function.bus])
+
+    def reset(self, function: Sbdf) -> None:
+        """Reset a function and everything behind it, as power off and on (D3cold) does.
+
+        BARs and decode bits are 0 after it, buses behind bridges cannot be reached, and virtual functions are
+        gone. Nobody sees it on the bus. Nothing happens if no function is at this address.
+        """
+        slot = self.slot(function)
+        if slot is not None:
+            self._reset(function.segment, {function.devfn: slot}, self._buses[function.segment, function.bus])
+
+    def _reset(self, segment: int, slots: dict[int, Slot], bus: dict[int, Slot] | None = None) -> None:
+        """Reset the functions in `slots` and everything behind them. `bus` are all slots of their bus."""
+        for slot in list(slots.values()):
+            if slot.physfn is not None:
+                continue  # the physical function's reset ends it
+            slot.registers.reset()
+            self._show_virtual(slot, slots if bus is None else bus)
+            if slot.registers.header is HeaderType.BRIDGE:
+                self._reset(segment, slot.behind)
+        self._route(segment)
 
     def decodes_memory(self, function: Sbdf) -> bool:
         """Return True if the function's memory BARs decode. Return False if no function answers.

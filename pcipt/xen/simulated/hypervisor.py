@@ -290,6 +290,12 @@ class SimulatedXen(Speaking):
         with self._remembering_catastrophe():
             return self._list.remove(function)
 
+    def kernel_reset(self, function: Sbdf) -> int:
+        """Tell Xen of a reset, as pciback does (PHYSDEVOP_pci_device_reset); like `kernel_remove`."""
+        self._require_alive()
+        with self._remembering_catastrophe():
+            return self._list.reset(function)
+
     def _change(self, op: Op, function: Sbdf, flags: DeviceFlags) -> None:
         """Perform and log an add or remove, with an ordered failure if there is one.
 
@@ -301,7 +307,8 @@ class SimulatedXen(Speaking):
         if fault is None or fault.performed:
             try:
                 with self._remembering_catastrophe():
-                    result = self._perform(op, function, flags)
+                    devices = self._list
+                    result = devices.add(function, flags) if op is Op.ADD else devices.remove(function)
             except Catastrophe:
                 self.calls.append(Call(op, (function,), None))
                 raise
@@ -354,13 +361,6 @@ class SimulatedXen(Speaking):
                 here = self._hardware.presence(function) is not None
                 if here and device is not None and device.owner == DOM0:
                     raise Catastrophe(f"unmapping reserved memory {region.frames}, which {function} needs")
-
-    def _perform(self, op: Op, function: Sbdf, flags: DeviceFlags) -> int:
-        """Add or remove the function in Xen's list. Return 0 or -errno.
-
-        Raises: Catastrophe if Xen would panic.
-        """
-        return self._list.add(function, flags) if op is Op.ADD else self._list.remove(function)
 
     def _test_assign(self, function: Sbdf) -> int:
         """Return Xen's answer to test_assign_device.

@@ -8,7 +8,7 @@ Source: Xen xen/drivers/passthrough/pci.c (pci_add_device, pci_remove_device, al
 """
 
 from collections.abc import Callable, Iterable
-from errno import EBUSY, EINVAL, ENODEV, EOPNOTSUPP
+from errno import EBUSY, EINVAL, ENODEV, ENOSYS, EOPNOTSUPP
 from typing import Protocol
 
 import attrs
@@ -17,6 +17,7 @@ from pcipt.pci import Sbdf
 from pcipt.pci.requester import Requester, Role
 from pcipt.xen.interface import DeviceFlags, Dom0Kind, Owner, OwnerKind
 from pcipt.xen.releases import (
+    DEVICE_RESET,
     ORPHAN_REMOVAL_PANICS,
     PF_WITH_VFS_STAYS,
     UNFINISHED_MAP_PANICS,
@@ -199,6 +200,27 @@ class DeviceList:
         if self.counting is not None and not orphan:
             self.counting.removed(function)
         return -EINVAL if orphan else 0
+
+    def reset(self, function: Sbdf) -> int:
+        """Set vPCI of a function up anew, because the function was reset. Return 0 or -errno.
+
+        -ENOSYS: this Xen has no such call; -ENODEV: it does not list the function. On a PV dom0 nothing
+        changes. Pages that the former handlers had mapped stay mapped.
+        Raises: Catastrophe if the function has no owner.
+        """
+        if not DEVICE_RESET.of(self._version):
+            return -ENOSYS
+        device = self.devices.get(function)
+        if device is None:
+            return -ENODEV
+        if device.owner.kind is OwnerKind.NOBODY:
+            raise Catastrophe(f"reset of {function}, which nobody owns: pci_physdev_op, NULL")
+        if self.trapping is None or device.owner != DOM0:
+            return 0
+        self.trapping.remove(function)
+        result = self.trapping.begin(function)
+        self.trapping.finish(function)
+        return result
 
     def _add_physfn(self, physfn: Sbdf, node: int | None) -> int:
         """Do what this Xen does with an unlisted physical function of a new virtual one. Return 0 or -errno.

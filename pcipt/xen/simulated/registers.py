@@ -1,10 +1,11 @@
 """Simulate the registers of one function: what a write changes, and where the memory BARs are then.
 
 Source: PCI Local Bus 3.0 §6.2 (header), PCI-to-PCI Bridge 1.2 §3.2 (type 1), PCI Express Base 6.0 §9.3.3
-        (SR-IOV; NumVFs is read-only while VF Enable is set, a virtual function has no BARs of its own).
+        (SR-IOV; NumVFs is read-only while VF Enable is set, a virtual function has no BARs of its own),
+        §6.6 (resets), §7.5.3 (Initiate Function Level Reset always reads 0).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import attrs
 
@@ -13,7 +14,7 @@ from pcipt.pci.bars import LAYOUT, ROM_INDEX, VF_BAR_COUNT, VF_BAR_INDEX, BarKin
 from pcipt.pci.capabilities import find_capability
 from pcipt.pci.config import COMMAND_MEMORY, HEADER_SIZE
 from pcipt.pci.sriov import VF_ENABLE, VF_MEMORY_ENABLE
-from pcipt.pci.structures import MSIX, SRIOV, Msix
+from pcipt.pci.structures import EXPRESS, MSIX, SRIOV, Msix
 
 COMMAND, BAR0, SECONDARY, SUBORDINATE = 0x04, 0x10, 0x19, 0x1A
 BUS_NUMBERS = range(0x18, 0x1B)
@@ -28,6 +29,9 @@ _BRIDGE = (
 )  # fmt: skip
 _MSIX_CONTROL, _MSIX_BITS = 2, 0xC000  # Function Mask, MSI-X Enable
 _REBAR_ID, _REBAR_CONTROL, _REBAR_SIZE = 0x15, 8, 0x3F00
+_DEVICE_CAPABILITIES, _DEVICE_CONTROL = 4, 8
+_FLR_CAPABLE, _START_FLR = 1 << 28, 1 << 15
+BRIDGE_CONTROL, _SECONDARY_RESET = 0x3E, 0x40
 _STATUS_CLEARED = {0x06: 0x00, 0x07: 0xF9}  # bits that a written one clears
 _ALL_ONES = b"\xff" * HEADER_SIZE
 _VIRTUAL = ((0x04, 2, 0x0004),)
@@ -40,8 +44,8 @@ class Registers:
 
     `sizes` are the sizes in bytes of the memory BARs by index, `vf_sizes` those of the BARs of one virtual
     function. `sriov_at` is the byte offset of the SR-IOV capability; None if there is none. `resizable` are
-    the byte offsets of the Resizable BAR Control registers. `port_type` is that of PCI Express, None without
-    its structure.
+    the byte offsets of the Resizable BAR Control registers, each with its value after a reset. `port_type` is
+    that of PCI Express, `express_at` the byte offset of its structure; both are None without it.
     """
 
     data: bytearray
@@ -51,8 +55,9 @@ class Registers:
     vf_sizes: Mapping[int, int]
     msix: Msix | None
     sriov_at: int | None
-    resizable: Sequence[int] = ()
+    resizable: Mapping[int, int] = attrs.field(factory=dict)
     port_type: int | None = None
+    express_at: int | None = None
 
     def read(self, offset: int, size: int) -> int:
         """Return the little-endian number of `size` bytes at `offset`.
@@ -74,6 +79,30 @@ class Registers:
         for control in self.resizable:
             if offset < control + 4 and offset + size > control:
                 self._resize(control)
+
+    def reset(self) -> None:
+        """Do what a reset of any kind does: every bit that can be written is 0 after it.
+
+        Resizable BARs have their first sizes again.
+        """
+        for place, mask in enumerate(self.writable):
+            self.data[place] &= ~mask
+        for control, value in self.resizable.items():
+            self.data[control : control + 4] = value.to_bytes(4, "little")
+            self._resize(control)
+
+    def starts_reset(self, offset: int, size: int, value: int) -> bool:
+        """Return True if a write resets the function itself (function-level reset)."""
+        if self.express_at is None or not self.read(self.express_at + _DEVICE_CAPABILITIES, 4) & _FLR_CAPABLE:
+            return False
+        shift = 8 * (self.express_at + _DEVICE_CONTROL - offset)
+        written = value & (1 << 8 * size) - 1
+        return bool((written >> shift if shift >= 0 else written << -shift) & _START_FLR)
+
+    @property
+    def holds_reset(self) -> bool:
+        """True if a bridge holds the bus behind it in reset."""
+        return self.header is HeaderType.BRIDGE and bool(self.read(BRIDGE_CONTROL, 2) & _SECONDARY_RESET)
 
     def _resize(self, control: int) -> None:
         """Give a BAR the size that its Resizable BAR Control register has now; its low address bits go."""
@@ -209,7 +238,10 @@ def registers_from_function(raw: RawFunction, seen: Function) -> Registers:
     port = seen.express.port_type if seen.express is not None else None
     for control in resizable:
         _allow(writable, control, ((0, 4, _REBAR_SIZE),))
-    return Registers(data, writable, seen.header, sizes, vf_sizes, seen.msix, at, resizable, port)
+    first = {control: int.from_bytes(data[control : control + 4], "little") for control in resizable}
+    express = find_capability(seen.capabilities, EXPRESS)
+    express_at = express.offset if express is not None and express.offset + 12 <= len(data) else None
+    return Registers(data, writable, seen.header, sizes, vf_sizes, seen.msix, at, first, port, express_at)
 
 
 def _resizable(seen: Function, data: bytearray, sizes: Mapping[int, int]) -> list[int]:

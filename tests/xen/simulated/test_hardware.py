@@ -10,6 +10,7 @@ from pcipt.xen.simulated.hardware import BusHardware
 from pcipt.xen.simulated.hypervisor import SimulatedXen
 from pcipt.xen.simulated.model import Hardware
 from pcipt.xen.simulated.vpci import ConfigHardware
+from tests.remap.writes.shadows import nic
 from tests.xen.devices import SRIOV_AT, device, port
 
 S = parse_sbdf
@@ -190,3 +191,68 @@ def test_what_can_be_read_back_decodes_as_it_was(bus):
     raw = device("02:00.0", (0xFE600000, 0x4000), (0xFE610000, 0x20), msix=(0, 0x2000, 0x3000))
     assert bus.config(NIC) == raw.config
     assert bus.msix(NIC) == decode_function(raw).msix
+
+
+# Resets, which neither Xen nor Linux sees
+
+
+def words(bus, function, *offsets):
+    config = bus.config(S(function))
+    return [int.from_bytes(config[at : at + 4], "little") for at in offsets]
+
+
+def test_a_reset_clears_addresses_and_decode(bus):
+    bus.reset(NIC)
+    assert words(bus, "02:00.0", 0x00, 0x04, 0x10, 0x14) == [0x10D3_8086, 0x0010_0000, 0, 0]
+    assert not bus.decodes_memory(NIC)
+    bus.write(NIC, 0x10, 4, 0xFE60_0000)  # it is there and can be written
+    assert words(bus, "02:00.0", 0x10) == [0xFE60_0000]
+    bus.reset(S("05:00.0"))  # nobody is there
+
+
+def test_a_secondary_bus_reset_is_one_of_everything_behind(bus):
+    bus.write(S("00:1c.0"), 0x3E, 2, 0x40)
+    assert words(bus, "02:00.0", 0x10) == [0]
+    assert words(bus, "02:01.0", 0x18) == [0]
+    assert bus.config(S("03:00.0")) is None  # the bridge above it has lost its numbers
+    assert words(bus, "00:1c.0", 0x04)[0] & 2
+    bus.write(NIC, 0x10, 4, 0xFE60_0000)
+    bus.write(S("00:1c.0"), 0x3E, 2, 0x40)  # it was held all the time
+    assert words(bus, "02:00.0", 0x10) == [0xFE60_0000]
+    bus.write(S("02:01.0"), 0x18, 4, 0x0003_0302)
+    assert words(bus, "03:00.0", 0x10, 0x14) == [4, 0]  # the type of a BAR stays
+
+
+@pytest.mark.parametrize(("capable", "offset", "size", "value", "resets"), [
+    (True, 0x48, 2, 0x8000, True),
+    (True, 0x49, 1, 0x80, True),
+    (True, 0x48, 4, 0x8000, True),
+    (True, 0x48, 2, 0x7FFF, False),
+    (True, 0x4A, 2, 0xFFFF, False),
+    (False, 0x48, 2, 0x8000, False),
+])  # fmt: skip
+def test_a_function_level_reset(capable, offset, size, value, resets):
+    raw = nic(parent=None, flr=capable)
+    bus = BusHardware([raw])
+    bus.write(S("02:00.0"), offset, size, value)
+    assert (words(bus, "02:00.0", 0x10) == [0]) is resets
+    assert bus.decodes_memory(NIC) is not resets
+
+
+def test_a_reset_of_a_physical_function_takes_its_virtual_functions():
+    raw = device("02:00.0", (0xFE60_0000, 0x1000), sriov=(2, 1, 1, [(0xFE80_0000, 0x1000)]))
+    bus = BusHardware([raw])
+    bus.write(NIC, SRIOV_AT + 0x10, 2, 2)
+    bus.write(NIC, SRIOV_AT + 8, 2, VFE | MSE)
+    assert len(there(bus)) == 3
+    bus.reset(NIC)
+    assert there(bus) == ["0000:02:00.0"]
+
+
+def test_a_resizable_bar_has_its_first_size_again():
+    bus = BusHardware([nic(parent=None)])
+    before = bus.bar_sizes(NIC)
+    bus.write(NIC, 0x140 + 8, 4, 1 << 8 | 1 << 5 | 2)
+    assert bus.bar_sizes(NIC) != before
+    bus.reset(NIC)
+    assert bus.bar_sizes(NIC) == before

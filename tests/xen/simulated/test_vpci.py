@@ -242,3 +242,58 @@ def test_renumbering_as_measured():
     assert xen.p2m.direct() == []
     xen.write_config(new, COMMAND, 2, ON)
     assert xen.p2m.direct() == [frames(0xFE000)]
+
+
+# A reset that vPCI does not see: it drops what Linux writes back, silently
+
+EACH = ["4.17.7", "4.18.6", "4.19.0", "4.19.6", "4.20.0", "4.20.4", "4.21.0", "4.21.2", "4.22.0"]
+
+
+def of_version(version):
+    hardware = BusHardware([device("00:03.0", (0xFE000000, 0x4000))])
+    return SimulatedXen(hardware, XenIdentity(version, Dom0Kind.PVH), memory=[RAM]), hardware
+
+
+@pytest.mark.parametrize("version", EACH)
+def test_after_a_reset_vpci_drops_what_linux_writes_back_and_says_nothing(version):
+    xen, hardware = of_version(version)
+    hardware.reset(NIC)
+    xen.write_config(NIC, 0x10, 4, 0xFE000000)
+    xen.write_config(NIC, COMMAND, 2, ON)
+    assert hardware.config(NIC)[0x10:0x14] == bytes(4)
+    assert hardware.decodes_memory(NIC)
+    assert xen.vpci.ignored == 0
+    assert xen.p2m.direct() == [frames(0xFE000, 4)]
+    for offset, value in ((COMMAND, OFF), (0x10, 0xFE000000), (COMMAND, ON)):
+        xen.write_config(NIC, offset, 4, value)
+    assert hardware.config(NIC)[0x10:0x14] == (0xFE000000).to_bytes(4, "little")
+    assert xen.p2m.direct() == [frames(0xFE000, 4)]
+
+
+@pytest.mark.parametrize("version", EACH)
+def test_a_reset_that_xen_is_told_of_sets_vpci_up_anew_and_unmaps_nothing(version):
+    xen, hardware = of_version(version)
+    hardware.reset(NIC)
+    told = xen.kernel_reset(NIC)
+    xen.write_config(NIC, 0x10, 4, 0xFE100000)
+    xen.write_config(NIC, COMMAND, 2, ON)
+    if version < "4.20":
+        assert told == -errno.ENOSYS
+        assert xen.p2m.direct() == [frames(0xFE000, 4)]
+    else:
+        assert told == 0
+        assert xen.p2m.direct() == [frames(0xFE000, 4), frames(0xFE100, 4)]
+        assert xen.kernel_reset(S("00:09.0")) == -errno.ENODEV
+        xen.give(NIC, Owner(OwnerKind.NOBODY))
+        with pytest.raises(Catastrophe):
+            xen.kernel_reset(NIC)
+
+
+@pytest.mark.parametrize("version", EACH)
+def test_a_function_that_comes_back_is_trapped_as_before_or_anew(version):
+    xen, hardware = of_version(version)
+    xen.give(NIC, Owner(OwnerKind.DOMAIN, 1))
+    hardware.write(NIC, 0x10, 4, 0xFE100000)
+    xen.give(NIC, Owner(OwnerKind.DOMAIN, 0))
+    stale = frames(0xFE000, 4)
+    assert xen.p2m.direct() == ([stale] if version < "4.19" else [stale, frames(0xFE100, 4)])
