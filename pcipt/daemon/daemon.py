@@ -111,6 +111,7 @@ class Daemon:
             change, read_back=read_back
         )
         self.engine.memory.intents = self._watch.intents
+        self.engine.memory.trapped = self._watch.trapped
         self.engine.take_messages = self._intake.take_messages
         self._loop.before_waiting = self._schedule
 

@@ -16,7 +16,7 @@ from pcipt.pci import Finding, parse_sbdf
 from pcipt.remap.desired import By
 from pcipt.remap.ledger import Ledger, ledger_from_json, ledger_to_json
 from pcipt.remap.mapped_pages import MappedPages, mapped_from_json, mapped_to_json
-from pcipt.remap.steps import Step, step_from_json, step_to_json
+from pcipt.remap.steps import AnyStep, step_from_json, step_to_json
 
 STATE_DIRECTORY = "/var/lib/pcipt"
 
@@ -51,7 +51,7 @@ class FileStore:
             findings.append(self._boot.rejected("not a snapshot"))
         return ledger, snapshot if snapshot is not None and snapshot.boot_id == boot_id else None, findings
 
-    def append(self, steps: Sequence[Step]) -> None:
+    def append(self, steps: Sequence[AnyStep]) -> None:
         """Append steps to the ledger's file of steps; they are on disk when this returns. Call `load` first.
 
         If no ledger of this boot is on disk yet, or its steps were damaged, the ledger is saved first.

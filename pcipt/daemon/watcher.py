@@ -8,10 +8,13 @@ A write says what its writer wanted. When no more writes arrive, the engine read
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import attrs
+
 from pcipt.errors import StateError, UnsupportedError
 from pcipt.pci import Finding, Machine, RawFunction, Sbdf
 from pcipt.pci.write import ConfigWrite, Lost, WriteSource
 from pcipt.remap.ignored import Intents
+from pcipt.remap.trapped import Trapped
 from pcipt.remap.writes.changes import BusRenumbered, Change, RereadWanted
 from pcipt.remap.writes.initial import refreshed, shadow_from_machine
 from pcipt.remap.writes.shadow import Shadow, settle, step
@@ -32,8 +35,8 @@ class Watch:
     change of a register, and True if reading back found it, False if a write made it. `on_finding` is called
     with a finding for each new problem of the source.
 
-    `obeys` is False if Xen's vPCI drops writes to BARs that decode (PVH). Then `intents` holds what was
-    written to such BARs.
+    `obeys` is False if Xen's vPCI drops writes to BARs that it takes for mapped (PVH). Then `intents` holds
+    what was written to such BARs, and `trapped` what the writes made vPCI do.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Watch:
         self._obeys = obeys
         self._shadow = Shadow(obeys=obeys)
         self.intents = Intents()
+        self.trapped = Trapped()
         self._writes = self._own = self._lost = 0
         self.findings = list(findings)
         self._told: set[str] = set()
@@ -145,16 +149,21 @@ class Watch:
             return
         self._writes += 1
         self._own += event.own
+        before = self._shadow
         if not self._obeys:
+            if before.counted != self.trapped.counted:
+                before = attrs.evolve(before, counted=self.trapped.counted)
             intents = len(self.intents)
-            self.intents.follow(self._shadow, event)
+            self.intents.follow(before, event)
             if len(self.intents) != intents:
                 self.on_written(event.sbdf)  # also where nothing changes but that an intent is over
         try:
-            self._shadow, changes = step(self._shadow, event)
+            self._shadow, changes = step(before, event)
         except StateError:
             self.on_written(event.sbdf)  # no access can be like that: believe the hardware instead
             return
+        if not self._obeys and self.trapped.follow(before, self._shadow, event):
+            self.on_written(event.sbdf)
         self._note(changes)
 
     def _note(self, changes: Iterable[Change]) -> None:

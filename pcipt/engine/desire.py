@@ -60,7 +60,8 @@ def desired_places(
 def conclude_places(views: Views, desired: Collection[Desired]) -> None:
     """Remember that a plan was made for these places.
 
-    Their desired pages are no holes any more (`memory.holes`). The places leave `memory.vacated`.
+    Their desired pages are no holes any more (`memory.holes`). The places leave `memory.vacated`. What writes
+    made vPCI do at a place (`memory.trapped`) is forgotten, except the BARs that are lost.
     `memory.outside_window` gets their `Desired.outside_window`. The ignored writes (`memory.intents`) of a
     place whose function is gone are forgotten.
     """
@@ -71,6 +72,8 @@ def conclude_places(views: Views, desired: Collection[Desired]) -> None:
         memory.outside_window.pop(each.place, None)
         if each.outside_window:
             memory.outside_window[each.place] = each.outside_window
+        if each.hold_reason is None:
+            memory.trapped.concluded(each.place, each.lost)
         if each.gone:
             memory.intents.drop(each.place)
 

@@ -64,7 +64,7 @@ class Engine:
         self.since = clock()
         ledger, boot, store_findings = store.load(host.boot_id)
         self.service_findings: list[Finding] = [*store_findings]
-        self.memory = Memory(ledger, boot, holes=holes_from(ledger))
+        self.memory = Memory(ledger, boot, inherited=bool(ledger.theirs()), holes=holes_from(ledger))
         self.queue = Queue()
         self.views = Views(host, xen, self.memory)
         self._saver = Saver(store)

@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from pcipt.engine.late import finding_of_late
 from pcipt.engine.open_actions import OpenActions, finding_of_action
 from pcipt.engine.views.views import Views
+from pcipt.engine.views.vpci_picture import lost_of
 from pcipt.pci import Finding, Sbdf
 from pcipt.remap.holes import finding_of_hole
 from pcipt.remap.ignored import finding_of
+from pcipt.remap.trapped import finding_of_reset, names_lost_bar
 from pcipt.remap.view import disagreements
 
 Told = tuple[Sbdf | None, Finding]  # None: the service itself, or the machine as a whole
@@ -65,23 +67,29 @@ class Findings:
     def _of_function(self, views: Views, open_actions: OpenActions, sbdf: Sbdf) -> Iterable[Finding]:
         """Yield the findings about one function.
 
-        They are: those of its open actions, of ignored writes and of a late add, those about a guest's pages
-        and ports, those about unmapped pages that came back, Xen's complaints, and those of its last reading,
-        except notes. Disagreements with Xen are not yielded. `unlisted` is updated.
+        They are: those of its open actions, of ignored writes, of lost BARs and of a late add, those about a
+        guest's pages and ports, those about unmapped pages that came back, Xen's complaints, and those of its
+        last reading, except notes and those about lost BARs. Disagreements with Xen are not yielded.
+        `unlisted` is updated.
         """
         function = views.machine.functions.get(sbdf)
+        lost = lost_of(views, sbdf)
         unlisted = function is not None and sbdf not in views.view.known
         (self.unlisted.add if unlisted else self.unlisted.discard)(sbdf)
-        told = (finding_of_action(outcome) for outcome in open_actions.of(sbdf))
-        yield from (finding for finding in told if finding is not None)
+        acted = (finding_of_action(outcome) for outcome in open_actions.of(sbdf))
+        yield from (finding for finding in acted if finding is not None)
         yield from (finding_of(write) for write in views.ignored_writes([sbdf]))
         late = finding_of_late(views, sbdf)
         yield from () if late is None else (late,)
         yield from views.guests.findings.get(sbdf, ())
         yield from (each for hole in views.memory.holes.of(sbdf) if (each := finding_of_hole(hole)))
-        if function is not None:
-            yield from views.complaints.of(sbdf, function)
-            yield from (finding for finding in function.findings if not finding.is_note)
+        if function is None:
+            return
+        yield from views.complaints.of(sbdf, function)
+        if lost:
+            yield finding_of_reset(function, lost)
+        told = (finding for finding in function.findings if not finding.is_note)
+        yield from (finding for finding in told if not names_lost_bar(finding, lost))
 
     def put(self, subject: Sbdf | None, findings: Iterable[Finding]) -> None:
         """Replace the findings of one subject; equal findings count once."""

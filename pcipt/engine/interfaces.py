@@ -9,7 +9,7 @@ from pcipt.pci import Finding, RawFunction, Sbdf
 from pcipt.pci.config import Register
 from pcipt.remap.actions import Action
 from pcipt.remap.ledger import Ledger
-from pcipt.remap.steps import Step
+from pcipt.remap.steps import AnyStep
 
 
 class Host(Protocol):
@@ -84,7 +84,7 @@ class Store(Protocol):
         Raises: OSError if a file exists and cannot be read, or if a damaged file cannot be renamed.
         """
 
-    def append(self, steps: Sequence[Step]) -> None:
+    def append(self, steps: Sequence[AnyStep]) -> None:
         """Append steps to the ledger's file. Raises: OSError if they are not on disk."""
 
     def save(self, ledger: Ledger) -> None:

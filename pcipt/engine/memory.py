@@ -4,8 +4,11 @@ field           written by                          dropped                     
 ledger          performer, reconciliation           at a new boot                    yes: ledger, mappings
 boot            first reconciliation of a boot      at a new boot                    yes: boot
 intents         watcher, from configuration writes  when hardware has the address    no
+trapped         watcher, from configuration writes  when a plan was made for it      no
 removed         machine state, when Linux drops it  when Xen does not list it        no
 unserved        performer, when an add fails        when Linux drops it              no
+inherited       engine, when it is made             when everything was compared once    no
+former          reconciliation, at a removal        when the place is left again      no
 vacated         machine state, when Linux drops it  when a plan was made for it      no
 bridge_numbers  machine state, at each reading      when the bridge leaves           no
 outside_window  reconciliation                      when no BAR is outside any more  no
@@ -21,11 +24,12 @@ from collections import Counter
 import attrs
 
 from pcipt.firmware.coverage import BootSnapshot
-from pcipt.pci import Frames, Sbdf
+from pcipt.pci import Frames, Function, Sbdf
 from pcipt.remap.holes import Holes
 from pcipt.remap.ignored import Intents
 from pcipt.remap.ledger import Ledger
 from pcipt.remap.mapped_pages import MappedPages
+from pcipt.remap.trapped import Trapped
 from pcipt.xen.complaints import Complaint
 
 
@@ -36,24 +40,30 @@ class Memory:
     `ledger` holds the actions of pcipt in this boot, the pages that pcipt and vPCI mapped, and the drivers
     that were bound before Xen knew their functions (`late.py` writes it and drops it when the driver is bound
     anew). `boot` holds the functions and bridges at the first reading of this boot, None before it. `intents`
-    holds BAR writes that vPCI may have dropped. `removed` holds addresses that Linux had and dropped: ghosts
-    are removed from Xen only at these addresses, and after a renumbering (`plan_announcements`). `unserved`
-    holds addresses of which Xen said that no IOMMU unit serves them: that stays so until the next boot.
+    holds BAR writes that vPCI may have dropped. `trapped` holds what writes made vPCI map and unmap, and the
+    BARs that it takes for mapped although a reset has cleared them. `inherited` is True while the ledger may
+    have pages of an earlier service, and nobody saw what vPCI has unmapped since. `removed` holds addresses
+    that Linux had and dropped: ghosts are removed from Xen only at these addresses, and after a renumbering
+    (`plan_announcements`). `unserved` holds addresses of which Xen said that no IOMMU unit serves them: that
+    stays so until the next boot. `former` holds by place the function that Linux last dropped there.
     `vacated` holds each place whose function Linux dropped and for which no plan was made since, with the
     former address. `bridge_numbers` holds the (secondary, subordinate) bus of each bridge, by place, as it
     was last readable. `outside_window` holds by place the BARs that decoded where vPCI maps nothing.
     `left_guests` holds functions that left a guest, with the guest's number. `unproven` holds places of
     functions that left xen-pciback and of which nobody knows whether vPCI handles them again. `held_regions`
-    counts for each reserved region the clients that keep it in dom0. `holes` holds pages that pcipt
-    unmapped and that Xen may map again for dom0 (only where the option dom0=pf-fixup may be on).
-    `complaints` holds what Xen complained about on its console, and how often, by function.
+    counts for each reserved region the clients that keep it in dom0. `holes` holds pages that pcipt unmapped
+    and that Xen may map again for dom0 (only where the option dom0=pf-fixup may be on). `complaints` holds
+    what Xen complained about on its console, and how often, by function.
     """
 
     ledger: Ledger
     boot: BootSnapshot | None = None
     intents: Intents = attrs.Factory(Intents)
+    trapped: Trapped = attrs.Factory(Trapped)
+    inherited: bool = False
     removed: set[Sbdf] = attrs.Factory(set)
     unserved: set[Sbdf] = attrs.Factory(set)
+    former: dict[str, Function] = attrs.Factory(dict)
     vacated: dict[str, Sbdf] = attrs.Factory(dict)
     bridge_numbers: dict[str, tuple[int, int]] = attrs.Factory(dict)
     outside_window: dict[str, frozenset[int]] = attrs.Factory(dict)
@@ -71,12 +81,13 @@ class Memory:
     def copy(self) -> "Memory":
         """Return a memory for a dry run.
 
-        The ledger, `vacated`, `outside_window`, `unproven` and `holes` are copied: plans change them. The
-        other fields are shared with this memory.
+        The ledger, `trapped`, `vacated`, `outside_window`, `unproven` and `holes` are copied: plans change
+        them. The other fields are shared with this memory.
         """
         return attrs.evolve(
             self,
             ledger=self.ledger.copy(),
+            trapped=self.trapped.copy(),
             vacated=dict(self.vacated),
             outside_window=dict(self.outside_window),
             unproven=set(self.unproven),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable
 
 from pcipt.engine.interfaces import Policy
+from pcipt.engine.leftovers import mark_removed, mark_unseen
 from pcipt.engine.open_actions import OpenActions
 from pcipt.engine.performer import Performer, Rehearsal
 from pcipt.engine.queue import STORE, Queue, Reason, Work
@@ -51,8 +52,7 @@ class Observer:
         now.scope = Scope((*now.scope.work, *self._queue.take_arrived()))
         if now.scope.owners is not None:
             self._find_other_owners(now)
-        _mark_removed(now.views, now.scope.with_reason([Reason.DISAPPEARED]))
-        _mark_removed(now.views, self._queue.functions_with(Reason.DISAPPEARED))
+        self._mark_removed(now, now.scope.with_reason([Reason.DISAPPEARED]))
         if now.everything is not None:
             yield from self._read_everything(now)
             return
@@ -79,6 +79,7 @@ class Observer:
             now.changed |= views.read(part)
             yield
         self.all_read = True
+        mark_unseen(views, self._policy.now)
         if views.know_boot() and views.memory.boot is not None:
             self._save_boot(views.memory.boot)
 
@@ -95,12 +96,20 @@ class Observer:
         has removed become STALE.
         """
         self._policy.collect()
-        _mark_removed(now.views, self._queue.functions_with(Reason.DISAPPEARED))
+        self._mark_removed(now)
         arrived = self._queue.arrived()
         if arrived:
             changed = now.views.read(arrived)
             now.views.ask(changed | arrived, owners=True)
             now.changed |= changed
+
+    def _mark_removed(self, now: Round, functions: Iterable[Sbdf] = ()) -> None:
+        """Mark mapped pages of functions that the kernel has removed as STALE; vPCI leaves such pages mapped.
+
+        These are `functions`, and those whose removal is in the queue.
+        """
+        removed = {*functions, *self._queue.functions_with(Reason.DISAPPEARED)}
+        mark_removed(now.views, removed, self._policy.now)
 
     def ask(self, now: Round) -> bool:
         """Ask Xen about the functions of the round. If the round is EVERYTHING, ask about all functions.
@@ -123,14 +132,6 @@ class Observer:
         if asked and (whole or not now.scope.with_reason(HANDED_OVER).isdisjoint(now.listed)):
             views.complaints.read(views.machine, views.state.bars, whole=whole and performs)
         return asked
-
-
-def _mark_removed(views: Views, functions: Iterable[Sbdf]) -> None:
-    """Mark mapped pages of functions that the kernel has removed as STALE; vPCI leaves such pages mapped."""
-    for sbdf in functions:
-        place = views.state.place_at(sbdf)
-        if place is not None:
-            views.memory.mapped.forsake(place)
 
 
 def read_functions(now: Round) -> None:

@@ -24,9 +24,9 @@ from pcipt.engine.unproven import doubt_unproven
 from pcipt.engine.views.concerned import addresses_of
 from pcipt.engine.views.regions import plan_regions
 from pcipt.engine.views.views import Views
+from pcipt.engine.views.vpci_picture import rewrites_of
 from pcipt.pci import Sbdf
 from pcipt.remap.actions import Action, CheckUnmapped, RemoveDevice, Result, UnmapMmio, WithdrawReserved
-from pcipt.remap.ignored import plan_rewrites
 from pcipt.remap.plan import plan_announcements
 from pcipt.remap.plan_mappings import note, plan_mappings
 
@@ -82,6 +82,7 @@ class Reconciler:
         except StopIteration as end:
             self._sweep = None
             self._queue.finished()
+            now.views.memory.inherited = False
             report: Report = end.value
             return report
         return Report(now.fresh(), finished=False)
@@ -161,9 +162,9 @@ class Reconciler:
         now.subjects |= {sbdf for action in actions for sbdf in scopes.get(action.frames, ())}
 
     def _repeat_ignored_writes(self, now: Round) -> Slices:
-        """Repeat BAR writes that vPCI ignored, with memory decode off."""
+        """Repeat BAR writes that vPCI ignored, and write lost BARs back, with memory decode off."""
         functions = now.views.machine.functions if now.everything is not None else now.subjects
-        yield from self._perform(now, plan_rewrites(now.views.ignored_writes(functions)))
+        yield from self._perform(now, rewrites_of(now.views, functions))
 
     def _map_and_unmap(self, now: Round) -> Slices:
         """Plan the pages of the round's functions and perform the plan, slice by slice."""
@@ -177,10 +178,13 @@ class Reconciler:
             desired = desired_places(now, part, self.open_actions, first=number == 1, last=last)
             doubt_unproven(views, desired, self._policy.now())
             plan = plan_mappings(
-                desired, views.memory.mapped, views.state.bars, messages_lost=self._lost_messages(),
+                desired, views.memory.mapped, views.state.bars,
+                messages_lost=self._lost_messages() or views.memory.inherited,
             )  # fmt: skip
             conclude_places(views, desired)
-            note(plan, views.memory.mapped, self._policy.now())
+            noted = note(plan, views.memory.mapped, self._policy.now())
+            if views is self._views and views.pvh and not self._saver.note(noted):
+                self._queue.repeat(STORE, Reason.FAILED, self._clock(), 0)
             now.touched |= bool(plan.left or plan.taken or plan.moved)
             planned_for |= {each.sbdf for each in desired}
             yield from self._perform(now, plan.actions)

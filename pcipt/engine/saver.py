@@ -1,11 +1,12 @@
 """Writes the engine's files to the store. A file that cannot be written is a finding until it is written."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from pcipt.engine.interfaces import Store
 from pcipt.engine.memory import Memory
 from pcipt.firmware.coverage import BootSnapshot
 from pcipt.pci import Finding
+from pcipt.remap.steps import AnyStep
 
 
 class Saver:
@@ -24,6 +25,10 @@ class Saver:
         """Write the boot snapshot. Return True if it is on disk, False if writing failed."""
         return self._save("boot-snapshot", lambda: self._store.save_snapshot(boot))
 
+    def note(self, steps: Sequence[AnyStep]) -> bool:
+        """Append steps to the ledger's file. Return True if they are on disk or there are none."""
+        return not steps or self._save("ledger", lambda: self._store.append(steps))
+
     def save(self, memory: Memory) -> bool:
         """Write the ledger as a whole and the pages that vPCI mapped.
 
@@ -31,8 +36,8 @@ class Saver:
         """
         boot, ledger = memory.boot, memory.ledger
         saved = [
-            self._save("ledger", lambda: self._store.save(ledger)),
             self._save("mappings", lambda: self._store.save_mappings(ledger)),
+            self._save("ledger", lambda: self._store.save(ledger)),  # without the steps, which it includes
             boot is None or "boot-snapshot" not in self._trouble or self.save_boot(boot),
         ]
         return all(saved)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
+from pcipt.engine.leftovers import mark_handed_over
 from pcipt.engine.round import Round, sliced
 from pcipt.engine.views.views import Views
 from pcipt.pci import Sbdf
@@ -28,6 +29,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     if now.everything is None:
         asked = {at for sbdf in now.listed for at in views.addresses(sbdf)}
         now.touched |= memory.ledger.settle(asked, views.view.known)
+        now.touched |= mark_handed_over(views, now.listed, clock)
         return take_over_mappings(views, now.listed)
     first = not memory.mapped.places
     settled = memory.ledger.reconciled(views.view.known)
@@ -39,6 +41,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
         now.touched = True
     if first and not views.pvh:
         now.touched |= _adopt(views, clock())
+    now.touched |= mark_handed_over(views, views.machine.functions, clock)
     return take_over_mappings(views, views.machine.functions)
 
 

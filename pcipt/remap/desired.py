@@ -53,6 +53,17 @@ class DesiredBar:
 
 
 @attrs.frozen
+class LostBar:
+    """A BAR that vPCI takes for mapped at `range` although a reset has cleared its register.
+
+    `bar` is 0 to 5, or 6 for the ROM.
+    """
+
+    bar: int
+    range: Range
+
+
+@attrs.frozen
 class Desired:
     """The pages that all BARs of one function need now.
 
@@ -62,7 +73,8 @@ class Desired:
     is True if Linux has dropped the function. `outside_window` has the numbers of the BARs that decode at an
     address where vPCI maps nothing, and of the BARs that have just been moved away from such an address: vPCI
     lets such a BAR move, but maps nothing at the new address. With a `hold_reason`, these are the BARs of the
-    last plan.
+    last plan. `lost` are the BARs that vPCI takes for mapped although a reset has cleared them: their pages
+    are needed, because vPCI's next unmap fails if one of them is not mapped.
     """
 
     place: str
@@ -72,6 +84,7 @@ class Desired:
     untrapped: str | None = None
     gone: bool = False
     outside_window: frozenset[int] = frozenset()
+    lost: tuple[LostBar, ...] = ()
 
     @property
     def by(self) -> By:
@@ -154,6 +167,7 @@ def desired_of(
     protected: Protected | None = None,
     followed: Followed = NOWHERE,
     outside_window: Collection[int] = (),
+    lost: tuple[LostBar, ...] = (),
 ) -> Desired:
     """Return the pages that one function needs now, or the reason why they cannot be known (`hold_reason`).
 
@@ -163,10 +177,12 @@ def desired_of(
     if a BAR overlaps such a page, no page of the BAR is desired, because vPCI does not map the BAR.
     `outside_window` are the BARs that `Desired.outside_window` had at the last plan. If vPCI handles the
     function and such a BAR now decodes at an address where vPCI maps BARs, the BAR is `unsure`, and pcipt
-    maps it.
+    maps it. `lost` are the BARs that vPCI takes for mapped although a reset has cleared them (`lost_bars`);
+    they count only if vPCI handles the function.
     Source: xen/drivers/vpci/header.c (modify_bars).
     """
     place, untrapped = place_of(function), untrapped_reason(function, xen, pvh=pvh, version=version)
+    lost = lost if untrapped is None else ()
     physfn = functions.get(function.physfn) if function.physfn is not None else None
     hold_reason = _doubt(function, physfn, xen)
     if hold_reason is not None:
@@ -176,15 +192,17 @@ def desired_of(
             hold_reason=hold_reason,
             untrapped=untrapped,
             outside_window=frozenset(outside_window),
+            lost=lost,
         )
+    function = as_vpci_has_it(function, lost) if lost else function
     by = By.US if untrapped is not None else By.XEN
     bars: list[DesiredBar] = []
-    lost: set[int] = set()
+    outside: set[int] = set()
     holes: tuple[Frames, ...] | None = None
     for bar in function.bars:
         span = decoding_range(bar)
         if by is By.XEN and _is_outside_window(bar, span, protected):
-            lost.add(bar.index)
+            outside.add(bar.index)
             continue
         if span is None:
             continue
@@ -195,10 +213,22 @@ def desired_of(
             pages = without(pages, holes)
         if pages:
             unsure = by is By.XEN and bar.index in outside_window
-            lost |= {bar.index} if unsure else set()
+            outside |= {bar.index} if unsure else set()
             mapper = By.US if unsure else by
             bars.append(DesiredBar(place, function.sbdf, bar.index, pages, mapper, unsure))
-    return Desired(place, function.sbdf, tuple(bars), untrapped=untrapped, outside_window=frozenset(lost))
+    return Desired(
+        place, function.sbdf, tuple(bars), untrapped=untrapped, outside_window=frozenset(outside), lost=lost
+    )
+
+
+def as_vpci_has_it(function: Function, lost: Iterable[LostBar]) -> Function:
+    """Return the function with its lost BARs decoding where vPCI has them."""
+    where = {each.bar: each.range.start for each in lost}
+    bars = tuple(
+        attrs.evolve(bar, address=where[bar.index], decoding=True) if bar.index in where else bar
+        for bar in function.bars
+    )
+    return attrs.evolve(function, bars=bars)
 
 
 def _is_outside_window(bar: Bar, span: Range | None, protected: Protected | None) -> bool:

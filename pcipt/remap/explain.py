@@ -15,6 +15,7 @@ from pcipt.remap.ignored import IgnoredWrite, plan_rewrites
 from pcipt.remap.mapped_pages import MappedRun, mapped_to_json
 from pcipt.remap.plan import expected_view, plan_announcements
 from pcipt.remap.plan_mappings import plan_mappings
+from pcipt.remap.trapped import plan_returns
 from pcipt.remap.writes.json_view import Json, json_from_action
 
 
@@ -78,7 +79,8 @@ def explain(
     desired = then.desired(sbdf)
     assert desired is not None  # the machine has the function
     mine = [write for write in ignored if write.sbdf == sbdf]
-    later = (*regions, *plan_rewrites(mine), *plan_mappings([desired], facts.mapped, facts.bars).actions)
+    rewrites = (*plan_rewrites(mine), *plan_returns(function, facts.lost(sbdf)))
+    later = (*regions, *rewrites, *plan_mappings([desired], facts.mapped, facts.bars).actions)
     steps += [_step(action, then) for action in later]
     return Explanation(
         function=function,

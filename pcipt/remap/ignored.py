@@ -2,8 +2,9 @@
 
 `Intents` follows the writes and remembers the address that each BAR was to get (its intent). When the
 registers are read back, a BAR that still has its old address shows that the write was dropped. A sizing write
-(all ones) names no address and is not reported as dropped. An intent ends when the BAR's present address is
-written. It also ends with any write while the BAR does not decode, because vPCI passes such a write on.
+(all ones) names no address and is not reported as dropped. vPCI also drops what is written to a BAR that it
+takes for mapped although a reset has cleared it. An intent ends when the BAR's present address is written. It
+also ends with any write while vPCI does not take the BAR for mapped, because such a write passes.
 
 Source: xen/drivers/vpci/header.c, bar_write ("ignored BAR write while mapped"); Xen's issue 197.
 """
@@ -22,6 +23,7 @@ from pcipt.remap.writes.decoding import bar_registers, decoded_range
 from pcipt.remap.writes.function_shadow import BarRegister, FunctionShadow
 from pcipt.remap.writes.registers import is_possible, split
 from pcipt.remap.writes.shadow import Shadow
+from pcipt.remap.writes.vpci import Counted, with_decode
 
 
 @attrs.frozen
@@ -45,14 +47,14 @@ class _Intent:
 
     `words` are its words (offset to value and known bits). `ones` are, by offset, the bits whose most recent
     write consisted of ones only; writes to different bytes add up. `target` is the range that the words name,
-    or None if they name no address or the BAR is being sized. `before` is the range that the BAR decoded at
-    its last write.
+    or None if they name no address or the BAR is being sized. `actual` is the address that the BAR had in
+    hardware at its last write.
     """
 
     words: Mapping[int, tuple[int, int]]
     ones: Mapping[int, int]
     target: Range | None
-    before: Range
+    actual: int
 
 
 class Intents:
@@ -80,7 +82,7 @@ class Intents:
         touched = {part.offset for part in split(write.offset, write.size, write.value)}
         for bar in bar_registers(function):
             if bar.kind is not BarKind.IO and touched.intersection(bar.words):
-                self._follow(function, bar, write)
+                self._follow(function, bar, write, shadow.counted_at(function.place))
 
     def ignored(self, function: Function) -> list[IgnoredWrite]:
         """Return the writes to BARs of `function` that vPCI dropped, in BAR order.
@@ -99,7 +101,7 @@ class Intents:
             intent = intents.get(bar.index)
             if intent is None:
                 continue
-            if bar.address != intent.before.start:
+            if bar.address != intent.actual:
                 self._forget(place, bar.index)
             elif intent.target is not None and bar.decoding:
                 wanted, size = intent.target.start, intent.target.size
@@ -119,36 +121,41 @@ class Intents:
         """Forget the intents of all BARs of a place, because its function was removed."""
         self._intents.pop(place, None)
 
-    def _follow(self, function: FunctionShadow, bar: BarRegister, write: ConfigWrite) -> None:
+    def _follow(
+        self, function: FunctionShadow, bar: BarRegister, write: ConfigWrite, counted: Counted
+    ) -> None:
         """Start, change or end the intent of one BAR.
 
-        `function` is the shadow before the write. The intent ends if the BAR does not decode a known range
-        before the write, or if the written address is the one that the BAR has.
+        `function` is the shadow before the write, `counted` what vPCI takes for mapped although hardware has
+        lost it. The intent ends if vPCI does not take the BAR for mapped before the write, or if the written
+        address is the one that hardware has.
         """
         place = str(function.place)
-        before = decoded_range(function, bar)
+        lost = bar.index in counted
+        before = counted[bar.index] if lost else decoded_range(function, bar)
         intent = self._intents.get(place, {}).get(bar.index)
         if not isinstance(before, Range):
             self._forget(place, bar.index)  # hardware obeys while decoding is off
             return
-        wanted = function
+        wanted = with_decode(function) if lost else function
         if intent is not None:
-            words, ones = {**function.words, **intent.words}, {**function.ones, **intent.ones}
-            wanted = attrs.evolve(function, words=words, ones=ones)
+            words, ones = {**wanted.words, **intent.words}, {**function.ones, **intent.ones}
+            wanted = attrs.evolve(wanted, words=words, ones=ones)
         for part in split(write.offset, write.size or 0, write.value):
             if part.offset in bar.words:
                 wanted = wanted.written(part)
         sizing = any(wanted.is_sizing(offset) for offset in bar.words)
         span = decoded_range(wanted, bar)
         target = span if isinstance(span, Range) and not sizing else None
-        if target == before:
+        actual = Address(0) if lost else before.start
+        if target is not None and target.start == actual:
             self._forget(place, bar.index)
             return
         self._intents.setdefault(place, {})[bar.index] = _Intent(
             words={offset: wanted.words[offset] for offset in bar.words},
             ones={offset: wanted.ones.get(offset, 0) for offset in bar.words},
             target=target,
-            before=before,
+            actual=actual,
         )
 
     def _forget(self, place: str, bar: int) -> None:

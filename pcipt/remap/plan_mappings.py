@@ -18,6 +18,7 @@ from pcipt.remap.desired import By, Desired, DesiredBar
 from pcipt.remap.intervals import Intervals, common, without
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MAPPED, MappedPages, MappedRun
+from pcipt.remap.steps import Noted
 
 Owner = tuple[str, int]  # place, BAR
 
@@ -78,18 +79,23 @@ def plan_mappings(
     ).plan()
 
 
-def note(plan: MappingPlan, mapped: MappedPages, when: str) -> None:
+def note(plan: MappingPlan, mapped: MappedPages, when: str) -> list[Noted]:
     """Record in `mapped` the changes of a plan that need no call: `moved`, then `left`, then `taken`.
 
-    `when` is the present time (UTC, RFC 3339).
+    `when` is the present time (UTC, RFC 3339). Return the steps that record `left` and `taken` on disk.
     """
     for place, sbdf in plan.moved:
         mapped.moved(place, sbdf)
-    for run in plan.left:
-        mapped.take(run.place, run.bar, run.frames)
-    for run in plan.taken:
-        since = run.since or when
-        mapped.put(MappedRun(run.place, run.sbdf, run.bar, run.frames, run.by, since, run.state))
+    steps = [Noted(_recorded(run, when), held=False) for run in plan.left]
+    steps += [Noted(_recorded(run, when), held=True) for run in plan.taken]
+    for step in steps:
+        step.record(mapped)
+    return steps
+
+
+def _recorded(run: Run, when: str) -> MappedRun:
+    """Return a run of a plan as it is recorded at the time `when`."""
+    return MappedRun(run.place, run.sbdf, run.bar, run.frames, run.by, run.since or when, run.state)
 
 
 def name_of_bar(bar: int) -> str:

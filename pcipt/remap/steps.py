@@ -13,6 +13,7 @@ from pcipt.errors import AddressError, MalformedError
 from pcipt.pci import Address, Frames, Gfn, parse_sbdf
 from pcipt.remap.actions import Action
 from pcipt.remap.ledger import Event, Ledger
+from pcipt.remap.mapped_pages import MappedPages, MappedRun, mapped_from_json, mapped_to_json
 
 
 @attrs.frozen
@@ -33,6 +34,31 @@ class Step:
         ledger.step(self.action, self.event, self.when)
 
 
+@attrs.frozen
+class Noted:
+    """A change of the record of pages that vPCI mapped, which needed no call.
+
+    `run` is what is recorded now; if `held` is False, its pages are not recorded any more for its BAR.
+    """
+
+    run: MappedRun
+    held: bool
+
+    def apply(self, ledger: Ledger) -> None:
+        """Record the change in a ledger, which changes in place."""
+        self.record(ledger.mapped)
+
+    def record(self, mapped: MappedPages) -> None:
+        """Record the change in mapped pages, which change in place."""
+        if self.held:
+            mapped.put(self.run)
+        else:
+            mapped.take(self.run.place, self.run.bar, self.run.frames)
+
+
+AnyStep = Step | Noted
+_NOTED = "noted"
+
 KINDS: Mapping[str, type[Action]] = {kind.word: kind for kind in get_args(Action)}
 
 _SBDF = (str, parse_sbdf)
@@ -46,17 +72,20 @@ _CODED: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 _PLAIN = (lambda value: value, lambda value: value)
 
 
-def step_to_json(step: Step) -> dict[str, Any]:
+def step_to_json(step: AnyStep) -> dict[str, Any]:
     """Return a step as a JSON object: "event", "action" (its word), "when", and the fields of the action.
 
-    Fields that are None are left out. Addresses are text, pages a list of first frame and count.
+    Fields that are None are left out. Addresses are text, pages a list of first frame and count. A change
+    without a call has "event" "noted", "held", and "run" as `mapped_to_json` writes it.
     """
+    if isinstance(step, Noted):
+        return {"event": _NOTED, "held": step.held, "run": mapped_to_json([step.run])[0]}
     fields = attrs.asdict(step.action, recurse=False)
     told = {name: _CODED.get(name, _PLAIN)[0](value) for name, value in fields.items() if value is not None}
     return {"event": step.event.value, "action": step.action.word, "when": step.when, **told}
 
 
-def step_from_json(value: Any) -> Step:
+def step_from_json(value: Any) -> AnyStep:
     """Return the step from the object that `step_to_json` wrote.
     Raises: MalformedError if `value` is not an object, if a field is missing, if a field is one that the
             action does not have, or if an event, word, address or range has no valid form. Other fields are
@@ -64,6 +93,9 @@ def step_from_json(value: Any) -> Step:
     """
     try:
         given = dict(value)
+        if given["event"] == _NOTED:
+            (run,) = mapped_from_json([given["run"]], "ledger")
+            return Noted(run, held=bool(given["held"]))
         event, when, kind = Event(given.pop("event")), str(given.pop("when")), KINDS[given.pop("action")]
         fields = {name: _CODED.get(name, _PLAIN)[1](told) for name, told in given.items()}
         return Step(kind(**fields), event, when)

@@ -228,6 +228,7 @@ class BusStage(Stage):
     def start(self):
         engine = super().start(self.watch)
         engine.memory.intents = self.watch.intents
+        engine.memory.trapped = self.watch.trapped
         self.intake = Intake(
             engine, self.hotplug, self.watch, lambda: 0.0, lambda *_what: None, lambda *_what: None
         )

@@ -7,13 +7,15 @@ import pytest
 
 from pcipt.engine.memory import Memory
 from pcipt.firmware.coverage import snapshot_from_machine
-from pcipt.pci import Frames, Gfn, decode_machine, parse_sbdf
+from pcipt.pci import Address, Frames, Gfn, Range, decode_machine, parse_sbdf
 from pcipt.remap.actions import AddDevice, MapMmio
 from pcipt.remap.ledger import Ledger
 from pcipt.remap.life import Event
+from pcipt.remap.trapped import Trapped, Unread
 
 NIC, DISK = parse_sbdf("01:00.0"), parse_sbdf("02:00.0")
 PAGES = Frames(Gfn(0xC0000), 2)
+SPAN = Range(Address(0xC000_0000), 0x2000)
 
 
 def memory():
@@ -25,6 +27,7 @@ def memory():
         vacated={"nic": NIC},
         bridge_numbers={"port": (2, 4)},
         outside_window={"nic": frozenset({1})},
+        trapped=Trapped({"nic": {0: SPAN}}, {"nic": {1}}, {"nic": {2: SPAN}}, {"new": Unread(DISK)}),
         left_guests={NIC: 3},
         unproven={"nic"},
     )
@@ -70,9 +73,18 @@ def test_what_only_readings_write_is_shared_with_a_copy(name):
     assert getattr(held.copy(), name) is getattr(held, name)
 
 
+def test_what_a_copy_notes_of_vpci_stays_with_the_copy():
+    held = memory()
+    copied = held.copy().trapped
+    assert copied == memory().trapped
+    for noted in (copied.counted, copied.unmapped["nic"], copied.mapped["nic"], copied.unread):
+        noted.clear()
+    assert held.trapped == memory().trapped
+
+
 def test_a_new_memory_holds_a_ledger_and_nothing_else():
     fresh = Memory(Ledger("boot"))
     assert fresh.boot is None
     for field in attrs.fields(Memory):
-        if field.name not in ("ledger", "boot"):
+        if field.name not in ("ledger", "boot", "inherited"):
             assert len(getattr(fresh, field.name)) == 0, field.name

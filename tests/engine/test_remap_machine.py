@@ -124,6 +124,10 @@ class RemapMachine(RuleBasedStateMachine):
         if function == UNTRAPPED or offset + size <= 0x10 or offset >= 0x34:
             self.world.write(function, offset, size, value & (1 << 8 * size) - 1)
 
+    @rule(function=st.sampled_from([*ENDPOINTS, *SLOTS]))
+    def reset(self, function):
+        self.world.reset(function)
+
     @rule(where=st.sampled_from(SLOTS), number=st.integers(0, 99), on=st.booleans(), msix=st.booleans())
     def plug(self, where, number, on, msix):
         parent, address = PARENTS[where.bus], target(where, 0, number)

@@ -52,7 +52,7 @@ def test_ledger_and_mappings_are_written_and_a_written_snapshot_is_not_written_a
     saver = Saver(files)
     assert saver.save_boot(BOOT) is True
     assert saver.save(held) is True
-    assert files.written == [(SNAPSHOT, BOOT), (LEDGER, held.ledger), (MAPPINGS, held.ledger)]
+    assert files.written == [(SNAPSHOT, BOOT), (MAPPINGS, held.ledger), (LEDGER, held.ledger)]
     assert codes(saver) == []
 
 

@@ -22,6 +22,7 @@ from pcipt.pci.requester import Vendor
 from pcipt.pci.write import ConfigWrite
 from pcipt.remap.ignored import Intents
 from pcipt.remap.life import State
+from pcipt.remap.trapped import Trapped
 from pcipt.xen.interface import Dom0Kind, OwnerKind, XenIdentity
 from pcipt.xen.releases import ORPHAN_REMOVAL_PANICS
 from pcipt.xen.simulated.coverage import Coverage
@@ -179,6 +180,7 @@ class World:
                     lambda: self.time,
                 )  # fmt: skip
                 self.engine.memory.intents = self.watch.intents = Intents()
+                self.engine.memory.trapped = self.watch.trapped = Trapped()
                 self.hotplug = Messages()
                 self.intake = Intake(
                     self.engine,
@@ -250,6 +252,17 @@ class World:
         self.write(sbdf, at, 4, address & 0xFFFF_FFFF)
         if politely and on:
             self.decode(sbdf, on=True)
+
+    def reset(self, sbdf):
+        """Power a function off and on; Linux writes its registers back, BARs first, Command last."""
+        slot = self.hardware.slot(sbdf)
+        if slot is None or sbdf in self.given or slot.physfn is not None or sbdf not in self.linux.raws:
+            return
+        before = bytes(slot.registers.data)
+        self.hardware.reset(sbdf)
+        for offset, size in (*((at, 4) for at in range(0x24, 0x0C, -4)), (COMMAND, 2)):
+            self.change(sbdf, offset, size, int.from_bytes(before[offset : offset + size], "little"))
+        self.tell()
 
     def plug(self, raw):
         """Plug a function in where there is none; the kernel announces it."""

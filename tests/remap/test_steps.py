@@ -2,6 +2,7 @@
 
 import json
 
+import attrs
 import pytest
 
 from pcipt.errors import MalformedError
@@ -16,8 +17,11 @@ from pcipt.remap.actions import (
     UnmapMmio,
     WithdrawReserved,
 )
+from pcipt.remap.desired import By
 from pcipt.remap.ledger import Event, Ledger
-from pcipt.remap.steps import KINDS, Step, step_from_json, step_to_json
+from pcipt.remap.life import State
+from pcipt.remap.mapped_pages import MappedRun, mapped_to_json
+from pcipt.remap.steps import KINDS, Noted, Step, step_from_json, step_to_json
 
 NIC, PORT = parse_sbdf("01:00.0"), parse_sbdf("00:1c.0")
 PAGES = Frames(Gfn(0xFE000), 32)
@@ -55,6 +59,27 @@ def test_replayed_steps_make_the_same_ledger():
             step_from_json(step_to_json(step)).apply(other)
     assert one == other
     assert len(other.entries) + len(other.mapped) == 2
+
+
+RUN = MappedRun("00_1c.0-00_00.0", NIC, 0, PAGES, By.XEN, "now", State.STALE)
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_what_vpci_did_is_written_and_read_back(held):
+    step = Noted(RUN, held)
+    assert step_from_json(json.loads(json.dumps(step_to_json(step)))) == step
+    ledger = Ledger("boot")
+    ledger.mapped.put(attrs.evolve(RUN, state=State.HELD))
+    step.apply(ledger)
+    assert list(ledger.mapped) == ([RUN] if held else [])
+
+
+@pytest.mark.parametrize(
+    "damage", [{"run": None}, {"run": {}}, {"run": {**mapped_to_json([RUN])[0], "size": 1}}]
+)
+def test_a_damaged_record_of_what_vpci_did_is_no_step(damage):
+    with pytest.raises(MalformedError):
+        step_from_json({**step_to_json(Noted(RUN, held=True)), **damage})
 
 
 GOOD = step_to_json(Step(ACTIONS[4], Event.INTEND, "now"))

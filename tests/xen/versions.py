@@ -3,6 +3,12 @@
 from pcipt.xen import releases
 from pcipt.xen.releases import NEWEST, Fact, Version, parse_version
 
+# the releases that a rule about vPCI is held for: first and last ones of each branch
+EACH_RELEASE = [
+    (4, 17, 7), (4, 18, 6), (4, 19, 0), (4, 19, 6), (4, 20, 0), (4, 20, 4), (4, 21, 0), (4, 21, 2),
+    (4, 22, 0),
+]  # fmt: skip
+
 
 def full_version(version):
     """Give the text of a version: of (4, 17) the newest of its branch, of (4, 17, 2) that one."""

@@ -39,7 +39,7 @@ class NoStore:
     def load(self, boot_id: str) -> tuple[Ledger, BootSnapshot | None, list[Finding]]:
         return Ledger(boot_id), None, []
 
-    def append(self, written: Sequence[steps.Step]) -> None: ...
+    def append(self, written: Sequence[steps.AnyStep]) -> None: ...
 
     def save(self, ledger: Ledger) -> None: ...
 
@@ -97,6 +97,7 @@ class Player:
         self._watch = Watch(self._source, "trace", obeys=replay.xen.identity.dom0 is Dom0Kind.PV)
         self.engine = Engine(replay.host, replay.xen, NoStore(), settings, lambda: "", lambda: self._when)
         self.engine.memory.intents = self._watch.intents
+        self.engine.memory.trapped = self._watch.trapped
         self._intake = Intake(
             self.engine, replay.hotplug, self._watch, lambda: 0.0, lambda _sbdf, _action, _place: None,
             lambda _what, _count: None,

@@ -7,6 +7,7 @@ read again; functions that this finds changed are collected in `different`.
 import copy
 import itertools
 from collections.abc import Collection, Iterable
+from functools import partial
 
 from pcipt.engine.interfaces import Host
 from pcipt.engine.memory import Memory
@@ -17,10 +18,11 @@ from pcipt.engine.views.guest_leftovers import GuestLeftovers
 from pcipt.engine.views.machine_state import MachineState, bridge_numbers
 from pcipt.engine.views.protection import read_pf_fixup, read_protection
 from pcipt.engine.views.reserved import Reserved
+from pcipt.engine.views.vpci_picture import ignored_of, lost_of
 from pcipt.engine.views.xen_questions import Questions, ghost_candidates
 from pcipt.errors import UnsupportedError
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
-from pcipt.pci import Finding, Machine, Sbdf
+from pcipt.pci import Finding, Frames, Machine, Sbdf
 from pcipt.pci.requester import vendor_of
 from pcipt.remap.actions import Action
 from pcipt.remap.desired import PCIBACK, Desired, Followed, desired_of, place_of
@@ -135,6 +137,10 @@ class Views:
                 seen |= below
         return frozenset(changed)
 
+    def why_protected(self, frames: Frames) -> str | None:
+        """Return why pages must be neither mapped nor unmapped for a BAR, None if they may be."""
+        return self._protected.why(frames)
+
     def know_boot(self) -> bool:
         """Make the boot snapshot if there is none, and read which functions the IOMMU units cover.
 
@@ -230,6 +236,7 @@ class Views:
             regions=self.reserved.scopes,
             holes=self.memory.holes,
             outside_window=lambda place: self.memory.outside_window.get(place, EMPTY_BARS),
+            lost=partial(lost_of, self),
         )
 
     def facts(self, action: Action) -> Facts:
@@ -267,6 +274,7 @@ class Views:
         return desired_of(
             function, self.machine.functions, self.view, pvh=self.pvh, version=self.version,
             protected=self._protected, followed=self.announced_at(), outside_window=outside,
+            lost=lost_of(self, sbdf),
         )  # fmt: skip
 
     def disagree_about(self, sbdf: Sbdf) -> bool:
@@ -274,11 +282,8 @@ class Views:
         return (sbdf in self.machine.functions) != (sbdf in self.view.known) or sbdf in self.view.orphans
 
     def ignored_writes(self, functions: Iterable[Sbdf]) -> list[IgnoredWrite]:
-        """Return the BAR writes of these functions that vPCI dropped; a PV dom0 has none."""
-        if not self.pvh:
-            return []
-        found = filter(None, map(self.machine.functions.get, functions))
-        return self.memory.intents.among(found)
+        """Return the BAR writes of these functions that vPCI dropped (`ignored_of`)."""
+        return ignored_of(self, functions)
 
     def announced_at(self) -> Followed:
         """Return, by Linux's address, the addresses at which pcipt told Xen of renumbered functions."""

@@ -10,7 +10,7 @@ import attrs
 from pcipt.firmware.coverage import IommuScope
 from pcipt.pci import Frames, Machine, Sbdf
 from pcipt.remap.bar_index import BarIndex
-from pcipt.remap.desired import NOWHERE, Desired, Followed, desired_of, place_of
+from pcipt.remap.desired import NOWHERE, Desired, Followed, LostBar, desired_of, place_of
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.holes import Holes
 from pcipt.remap.mapped_pages import MappedPages
@@ -26,9 +26,10 @@ class Facts:
     `version` is that of Xen. `unserved` are addresses of which Xen said that no IOMMU unit serves them.
     `moves` and `followed` are by Linux's address (`find_moves`, `Ledger.followed`). `bars` must be those of
     `machine`; if none are given, they are computed here, in a time that grows with the machine. `regions` has
-    for each reserved region the functions for which it is reserved, whoever owns them. `holes` are pages that
-    pcipt unmapped for good. `outside_window` returns for a place the BARs that decoded where vPCI maps
-    nothing (`Desired.outside_window`).
+    for each reserved region the functions for which it is reserved, whoever owns them. `holes` are pages
+    that pcipt unmapped for good. `outside_window` returns for a place the BARs that decoded where vPCI maps
+    nothing (`Desired.outside_window`). `lost` returns for a function the BARs that vPCI takes for mapped
+    although a reset has cleared them (`lost_bars`).
     """
 
     machine: Machine
@@ -45,6 +46,7 @@ class Facts:
     regions: Mapping[Frames, frozenset[Sbdf]] = MappingProxyType({})
     holes: Holes = attrs.Factory(Holes)
     outside_window: Callable[[str], Collection[int]] = lambda _place: ()
+    lost: Callable[[Sbdf], tuple[LostBar, ...]] = lambda _sbdf: ()
     _desired: dict[Sbdf, Desired] = attrs.field(factory=dict, init=False)
 
     def desired(self, sbdf: Sbdf) -> Desired | None:
@@ -60,6 +62,7 @@ class Facts:
                 function, self.machine.functions, self.xen, pvh=self.pvh, version=self.version,
                 protected=self.protected,
                 followed=self.followed, outside_window=self.outside_window(place_of(function)),
+                lost=self.lost(sbdf),
             )  # fmt: skip
         return self._desired[sbdf]
 

@@ -7,6 +7,9 @@ Source: PCI Local Bus 3.0 §6.2.5; PCI Express Base 6.0 §9.3.3 (SR-IOV); QEMU h
 """
 
 import enum
+from collections.abc import Iterator
+
+import attrs
 
 from pcipt.pci.address import Sbdf, sbdf_from_devfn
 from pcipt.pci.bars import LAYOUT, ROM_INDEX, VF_BAR_COUNT, VF_BAR_INDEX, BarKind
@@ -35,6 +38,15 @@ WINDOWS = {
     WindowKind.MEMORY: ((0x20,), memory_window),
     WindowKind.PREFETCHABLE: ((0x24, 0x28, 0x2C), prefetchable_window),
 }
+
+
+@attrs.frozen
+class Mapped:
+    """A BAR that decodes at `range`. `bar` is 0 to 5, or 6 for the ROM."""
+
+    sbdf: Sbdf
+    bar: int
+    range: Range
 
 
 class Unknown(enum.Enum):
@@ -222,3 +234,22 @@ def vf_addresses(function: FunctionShadow, sbdf: Sbdf) -> list[Sbdf]:
     start = (sbdf.bus << 8 | sbdf.devfn) + first
     routing = (start + number * stride & 0xFFFF for number in range(count))
     return [sbdf_from_devfn(sbdf.segment, number >> 8, number & 0xFF) for number in routing]
+
+
+def own_bars(function: FunctionShadow, sbdf: Sbdf) -> Iterator[Mapped]:
+    """Yield the BARs and the ROM of the function at `sbdf` that decode a known range, in index order."""
+    for bar in bar_registers(function):
+        span = decoded_range(function, bar)
+        if isinstance(span, Range):
+            yield Mapped(sbdf, bar.index, span)
+
+
+def virtual_bars(function: FunctionShadow, sbdf: Sbdf) -> Iterator[Mapped]:
+    """Yield the BARs that decode now, of all virtual functions of the physical function at `sbdf`."""
+    spans = vf_ranges(function)
+    if not isinstance(spans, tuple) or not spans:
+        return
+    for number, vf in enumerate(vf_addresses(function, sbdf)):
+        for span in spans:
+            start = span.start + number * span.size
+            yield Mapped(vf, span.bar, Range(Address(start), span.size))

@@ -36,7 +36,8 @@ from pcipt.remap.writes.changes import (
     VfBarsChanged,
     VfRange,
 )
-from pcipt.remap.writes.shadow import Mapped, Shadow
+from pcipt.remap.writes.decoding import Mapped
+from pcipt.remap.writes.shadow import Shadow
 
 Json = dict[str, object]
 WITH_PAGES = (MapMmio, UnmapMmio, WithdrawReserved, RestoreReserved, CheckUnmapped)

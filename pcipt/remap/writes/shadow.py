@@ -13,17 +13,17 @@ import attrs
 from pcipt.errors import StateError
 from pcipt.pci.address import PciPath, Sbdf
 from pcipt.pci.config import HEADER_SIZE, HeaderType
-from pcipt.pci.units import Address, Range
 from pcipt.pci.write import ConfigRead, ConfigWrite, Lost
 from pcipt.remap.writes import routing
 from pcipt.remap.writes.changes import BusRenumbered, Change, FunctionReset, Numbers, RereadWanted, ResetKind
-from pcipt.remap.writes.decoding import bar_registers, decoded_range, numbers_of, vf_addresses, vf_ranges
+from pcipt.remap.writes.decoding import Mapped, numbers_of, own_bars, virtual_bars
 from pcipt.remap.writes.function_shadow import FunctionShadow
 from pcipt.remap.writes.learning import inferred_header, rebar_sizes, taught
 from pcipt.remap.writes.overlay import overlay_of
 from pcipt.remap.writes.registers import WORD, Part, is_possible, split
 from pcipt.remap.writes.resets import after_reset, in_secondary_reset, starts_function_reset
 from pcipt.remap.writes.tracking import Step, compare, ignored, released, settled
+from pcipt.remap.writes.vpci import NOTHING, Counted, after_write, taken_for_mapped
 
 IDS_AT = 0x00
 
@@ -35,15 +35,6 @@ _INERT: Mapping[HeaderType | None, tuple[int, ...]] = {
 
 
 @attrs.frozen
-class Mapped:
-    """A BAR that decodes at `range`. `bar` is 0 to 5, or 6 for the ROM."""
-
-    sbdf: Sbdf
-    bar: int
-    range: Range
-
-
-@attrs.frozen
 class Shadow:
     """The shadow of a machine. It never changes: `step` and `settle` return a new shadow.
 
@@ -51,7 +42,8 @@ class Shadow:
     the bridge of that bus (`build_routes`). `obeys` is False if Xen's vPCI drops writes to BARs that decode.
     `doubtful` is True once an access was lost. `waiting` are the places of functions with pending writes, the
     longest waiting first. `endpoints` are places that are known not to be bridges: their registers need not
-    be looked at for routes.
+    be looked at for routes. `counted` are by place (as text) the BARs that vPCI takes for mapped although
+    hardware has lost them in a reset; it is empty if `obeys` is True.
     """
 
     functions: Mapping[PciPath, FunctionShadow] = attrs.field(factory=dict)
@@ -61,6 +53,7 @@ class Shadow:
     doubtful: bool = False
     waiting: Mapping[PciPath, None] = attrs.field(factory=dict, eq=False)
     endpoints: AbstractSet[PciPath] = attrs.field(default=frozenset(), eq=False)
+    counted: Mapping[str, Counted] = attrs.field(factory=dict)
 
     def place_of(self, sbdf: Sbdf) -> PciPath:
         """Return the place that answers at an address now. The shadow need not have a function there.
@@ -92,6 +85,10 @@ class Shadow:
                 return None
         return self.address_of(place)
 
+    def counted_at(self, place: PciPath) -> Counted:
+        """Return the BARs of a place that vPCI takes for mapped although hardware has lost them."""
+        return self.counted.get(str(place), NOTHING) if self.counted else NOTHING
+
     def at(self, sbdf: Sbdf) -> FunctionShadow | None:
         """Return the shadow of the function that answers at this address, or None if there is none."""
         return self.functions.get(self.place_of(sbdf))
@@ -102,13 +99,9 @@ class Shadow:
         Sorted by address of the function, then by BAR number. BARs of virtual functions are left out
         (`virtual`).
         """
-        found = []
+        found: list[Mapped] = []
         for place, function in self.functions.items():
-            sbdf = self.address_of(place)
-            for bar in bar_registers(function):
-                span = decoded_range(function, bar)
-                if isinstance(span, Range):
-                    found.append(Mapped(sbdf, bar.index, span))
+            found += own_bars(function, self.address_of(place))
         return sorted(found, key=lambda entry: (entry.sbdf, entry.bar))
 
     def virtual(self) -> list[Mapped]:
@@ -118,7 +111,7 @@ class Shadow:
         """
         found: list[Mapped] = []
         for place, function in self.functions.items():
-            found += _virtual_bars(function, self.address_of(place))
+            found += virtual_bars(function, self.address_of(place))
         return sorted(found, key=lambda entry: (entry.sbdf, entry.bar))
 
     def bridges(self) -> list[tuple[Sbdf, Numbers]]:
@@ -183,7 +176,7 @@ def _write(state: Shadow, write: ConfigWrite, parts: list[Part]) -> tuple[Shadow
     after = before if header is before.header else attrs.evolve(before, header=header)
     if any(starts_function_reset(before, part) for part in parts):
         after, changes = _reset(before, action, ResetKind.FUNCTION)
-        return with_function(state, after), (*decided, *changes)
+        return with_function(_with_reset(state, before), after), (*decided, *changes)
     if not decided and after is state.functions.get(place) and all(_is_inert(after, part) for part in parts):
         return state, ()
     for part in parts:
@@ -191,7 +184,9 @@ def _write(state: Shadow, write: ConfigWrite, parts: list[Part]) -> tuple[Shadow
     after = _resized(after)
     dropped: list[Change] = []
     if not state.obeys:
-        after, dropped = ignored(before, after, action)
+        counted = state.counted_at(place)
+        after, dropped = ignored(before, after, action, counted)
+        state = _with_counted(state, place, after_write(after, counted, parts))
     after, changes = compare(before, after, action)
     moved, renumbered = _renumbered(state, before, after, action)
     return moved, (*decided, *dropped, *changes, *renumbered)
@@ -281,6 +276,21 @@ def _reset(before: FunctionShadow, action: Step, kind: ResetKind) -> tuple[Funct
     return after, [reset, *changes]
 
 
+def _with_reset(state: Shadow, before: FunctionShadow) -> Shadow:
+    """Return the shadow with what vPCI counts after a reset; `before` is the function before the reset."""
+    if state.obeys:
+        return state
+    return _with_counted(state, before.place, taken_for_mapped(before, state.counted_at(before.place)))
+
+
+def _with_counted(state: Shadow, place: PciPath, counted: Counted) -> Shadow:
+    """Return the shadow with the BARs of one place that vPCI counts replaced."""
+    if counted == state.counted_at(place):
+        return state
+    others = {other: bars for other, bars in state.counted.items() if other != str(place)}
+    return attrs.evolve(state, counted={**others, str(place): counted} if counted else others)
+
+
 def _renumbered(
     state: Shadow, before: FunctionShadow, after: FunctionShadow, action: Step
 ) -> tuple[Shadow, list[Change]]:
@@ -320,6 +330,7 @@ def _reset_below(state: Shadow, bridge: PciPath, action: Step) -> tuple[Shadow, 
     functions = dict(state.functions)
     for place in _below(state, bridge):
         there = attrs.evolve(action, sbdf=state.address_of(place))
+        state = _with_reset(state, functions[place])
         functions[place], found = _reset(functions[place], there, ResetKind.SECONDARY_BUS)
         changes += found
     return attrs.evolve(state, functions=functions), changes
@@ -386,14 +397,3 @@ def _bridges_with_numbers(state: Shadow) -> Iterator[routing.BridgeBuses]:
             continue
         if numbers.secondary is not None and numbers.subordinate is not None:
             yield routing.BridgeBuses(place, numbers.secondary, numbers.subordinate)
-
-
-def _virtual_bars(function: FunctionShadow, sbdf: Sbdf) -> Iterator[Mapped]:
-    """Yield the BARs that decode now, of all virtual functions of the physical function at `sbdf`."""
-    spans = vf_ranges(function)
-    if not isinstance(spans, tuple) or not spans:
-        return
-    for number, vf in enumerate(vf_addresses(function, sbdf)):
-        for span in spans:
-            start = span.start + number * span.size
-            yield Mapped(vf, span.bar, Range(Address(start), span.size))

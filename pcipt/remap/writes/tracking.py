@@ -41,6 +41,7 @@ from pcipt.remap.writes.decoding import (
 )
 from pcipt.remap.writes.function_shadow import BarRegister, FunctionShadow, Pending
 from pcipt.remap.writes.registers import Part
+from pcipt.remap.writes.vpci import NOTHING, Counted, as_counted
 
 
 @attrs.frozen
@@ -87,27 +88,36 @@ def compare(before: FunctionShadow, after: FunctionShadow, step: Step) -> tuple[
     return tracker.result(), changes
 
 
-def ignored(before: FunctionShadow, after: FunctionShadow, step: Step) -> tuple[FunctionShadow, list[Change]]:
+def ignored(
+    before: FunctionShadow, after: FunctionShadow, step: Step, counted: Counted = NOTHING
+) -> tuple[FunctionShadow, list[Change]]:
     """Return the shadow without the writes of a step that vPCI drops, and a change for each address dropped.
 
-    vPCI drops writes to memory BARs and ROMs that decode. A write that switches the ROM's enable bit off is
-    not dropped. A dropped address is a `BarMoved` with the assumption IGNORED. A dropped sizing write is not
-    a change.
+    vPCI drops writes to memory BARs and ROMs that it takes for mapped: those that decode, and those that a
+    reset has taken from hardware without its knowledge (`counted`). A write that switches the ROM's enable
+    bit off is not dropped. A dropped address is a `BarMoved` with the assumption IGNORED; the address that
+    vPCI has already is not a change, nor is a dropped sizing write.
     Source: xen/drivers/vpci/header.c, bar_write and rom_write.
     """
     changes: list[Change] = []
+    asked = after
+    if counted:
+        asked = as_counted(before, counted)
+        for part in step.parts:
+            asked = asked.written(part)
     for bar in bar_registers(before):
         if not step.lanes(bar) or not _vpci_traps(bar):
             continue
-        actual, wanted = decoded_range(before, bar), decoded_range(after, bar)
-        if not isinstance(actual, Range) or wanted == actual:
+        actual = counted.get(bar.index) or decoded_range(before, bar)
+        wanted = decoded_range(asked, bar)
+        if not isinstance(actual, Range) or (wanted == actual and bar.index not in counted):
             continue
         if bar.index == ROM_INDEX and wanted is None:
             continue  # vPCI passes on a write that switches the enable bit off
         words = {**after.words, **{offset: before.words[offset] for offset in bar.words}}
-        sizing = any(after.is_sizing(offset) for offset in bar.words)
+        sizing = any(asked.is_sizing(offset) for offset in bar.words)
         after = attrs.evolve(after, words=words, ones=before.ones)
-        if isinstance(wanted, Range) and not sizing:
+        if isinstance(wanted, Range) and wanted != actual and not sizing:
             changes.append(
                 BarMoved(
                     sbdf=step.sbdf, place=after.place, causes=(step.cause,), bar=bar.index, kind=bar.kind,

@@ -8,9 +8,10 @@ import pytest
 from pcipt.daemon.settings import Settings
 from pcipt.engine.settle import take_over_mappings
 from pcipt.errors import UnsupportedError
-from pcipt.pci import Frames, Gfn
+from pcipt.pci import Address, Frames, Gfn
 from pcipt.remap.actions import AddDevice, MapMmio
 from pcipt.remap.desired import By
+from pcipt.remap.ignored import IgnoredWrite
 from pcipt.remap.life import Event, State
 from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.view import XenView
@@ -411,10 +412,10 @@ def test_a_pv_dom0_has_no_ignored_writes():
 
         class Intents:
             def among(self, functions):
-                return [each.sbdf for each in functions]
+                return [IgnoredWrite("", each.sbdf, 0, Address(0), Address(0), 0x2000) for each in functions]
 
         engine.memory.intents = Intents()
-        written.append(engine.views.ignored_writes([SILENT, LATE]))
+        written.append([write.sbdf for write in engine.views.ignored_writes([SILENT, LATE])])
     assert written == [[], [SILENT]]
 
 

@@ -11,6 +11,7 @@ from pcipt.xen.simulated.hardware import BusHardware
 from pcipt.xen.simulated.hypervisor import SimulatedXen
 from pcipt.xen.simulated.model import Catastrophe
 from tests.xen.devices import SRIOV_AT, device, port
+from tests.xen.versions import EACH_RELEASE, full_version
 
 S = parse_sbdf
 NIC, SMALL, BRIDGE, CARDBUS = S("00:03.0"), S("00:04.0"), S("00:05.0"), S("00:06.0")
@@ -246,7 +247,7 @@ def test_renumbering_as_measured():
 
 # A reset that vPCI does not see: it drops what Linux writes back, silently
 
-EACH = ["4.17.7", "4.18.6", "4.19.0", "4.19.6", "4.20.0", "4.20.4", "4.21.0", "4.21.2", "4.22.0"]
+EACH = list(map(full_version, EACH_RELEASE))
 
 
 def of_version(version):

@@ -1,0 +1,317 @@
+"""What vPCI of a PVH dom0 has mapped and unmapped by itself, by the writes that it trapped. Pure.
+
+What hardware shows is not enough. vPCI unmaps a BAR only when a write switches memory decode off (or the
+enable bit of a ROM), and it does not see a reset. So a BAR that a reset has cleared is still mapped; vPCI
+drops what is written to it, and the function is dead. On the other hand a BAR whose register has another
+address than before, or has its address and does not decode, shows that vPCI has let writes pass: it has
+unmapped the BAR.
+Source: Xen xen/drivers/vpci/header.c (cmd_write, bar_write, rom_write); PCI Local Bus 3.0 §6.2.5 and PCI
+        Express Base 6.0 §6.6 (BARs are 0 after a reset).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import attrs
+
+from pcipt.pci import (
+    Address,
+    Bar,
+    BarKind,
+    Finding,
+    Frames,
+    Function,
+    Machine,
+    Range,
+    Sbdf,
+    frames_from_range,
+)
+from pcipt.pci.bars import IO_SPACE, LAYOUT, ROM_INDEX, TYPE_64, TYPE_MASK, UNUSED, Resource
+from pcipt.pci.bridge import WindowKind
+from pcipt.pci.config import COMMAND_MEMORY, HEADER_SIZE
+from pcipt.pci.write import ConfigWrite
+from pcipt.remap.actions import RewriteBar
+from pcipt.remap.desired import By, LostBar, as_vpci_has_it, msix_frames, place_of
+from pcipt.remap.intervals import without
+from pcipt.remap.life import State
+from pcipt.remap.mapped_pages import MappedRun
+from pcipt.remap.plan_mappings import name_of_bar
+from pcipt.remap.writes.decoding import bar_registers, decoded_range
+from pcipt.remap.writes.function_shadow import FunctionShadow
+from pcipt.remap.writes.registers import COMMAND, split
+from pcipt.remap.writes.shadow import Shadow
+from pcipt.remap.writes.vpci import Counted, sizes_known, taken_for_mapped, with_decode
+
+LAST_BAR = 5
+MOST = 1 << 28  # bytes that are unmapped for a BAR of unknown size
+SEARCHED = 64  # pages in which an unmap finds every run that is mapped (`unmap_frames`)
+SWITCHES = (COMMAND, *(at for _, _, at in LAYOUT.values() if at is not None))  # of decode, and of a ROM
+
+
+@attrs.frozen
+class Unread:
+    """A function that may have decoded memory at addresses where nobody has read it.
+
+    `starts` are (BAR number, byte address) of these addresses.
+    """
+
+    sbdf: Sbdf
+    starts: frozenset[tuple[int, int]] = frozenset()
+
+
+@attrs.define
+class Trapped:
+    """What vPCI did since the last plan for each place, by the writes that it trapped.
+
+    `counted` are the BARs that it takes for mapped although hardware has lost them, with their ranges; they
+    stay until vPCI unmaps them. `unmapped` are the BARs that it has unmapped, `mapped` the BARs that it has
+    mapped and not unmapped since, with their ranges. `unread` are the functions that decoded and of which
+    nobody has read the sizes of the BARs, or that may have been replaced by another one since they were read.
+    """
+
+    counted: dict[str, Counted] = attrs.Factory(dict)
+    unmapped: dict[str, set[int]] = attrs.Factory(dict)
+    mapped: dict[str, dict[int, Range]] = attrs.Factory(dict)
+    unread: dict[str, Unread] = attrs.Factory(dict)
+
+    def __len__(self) -> int:
+        """Return the number of places about which something is noted."""
+        return len({*self.counted, *self.unmapped, *self.mapped, *self.unread})
+
+    def follow(self, before: Shadow, after: Shadow, write: ConfigWrite) -> bool:
+        """Note what a write has made vPCI do. `before` and `after` are the shadows around the write.
+
+        Return True if the function must be read: the write touches a BAR that vPCI takes for mapped. Linux
+        writes such a BAR back after a reset, and nobody else does.
+        """
+        if after.counted != self.counted:
+            self.counted = dict(after.counted)
+        touched = {part.offset for part in split(write.offset, write.size or 0, write.value)}
+        function = before.at(write.sbdf) if any(offset < HEADER_SIZE for offset in touched) else None
+        if function is None:
+            return False
+        held = taken_for_mapped(function, before.counted_at(function.place))
+        if touched.isdisjoint(SWITCHES):
+            return self._tried(function, held, write)
+        now = after.at(write.sbdf) or function
+        self._changed(str(now.place), held, taken_for_mapped(now, after.counted_at(now.place)))
+        if COMMAND in touched and (now.read(COMMAND, 1) or 0) & COMMAND_MEMORY and not sizes_known(now):
+            self._note_unread(now, write.sbdf, _addresses(now))
+        return False
+
+    def copy(self) -> "Trapped":
+        """Return a copy. Changes of the copy do not change this object."""
+        return Trapped(
+            dict(self.counted),
+            {place: set(bars) for place, bars in self.unmapped.items()},
+            {place: dict(bars) for place, bars in self.mapped.items()},
+            dict(self.unread),
+        )
+
+    def concluded(self, place: str, lost: Sequence[LostBar]) -> None:
+        """Forget what vPCI did, because a plan was made for this place; `lost` are its BARs that are lost."""
+        for noted in (self.counted, self.unmapped, self.mapped, self.unread):
+            noted.pop(place, None)
+        if lost:
+            self.counted[place] = {each.bar: each.range for each in lost}
+
+    def leave(self, place: str, sbdf: Sbdf) -> None:
+        """Forget what vPCI took for mapped, because its record of a function is gone.
+
+        What it has mapped since the last plan is still mapped, and becomes `unread`.
+        """
+        starts = {(bar, int(span.start)) for bar, span in self.mapped.get(place, {}).items()}
+        starts |= self.unread.get(place, Unread(sbdf)).starts
+        self.concluded(place, ())
+        if starts:
+            self.unread[place] = Unread(sbdf, frozenset(starts))
+
+    def _tried(self, function: FunctionShadow, held: Counted, write: ConfigWrite) -> bool:
+        """Return True if a write touches BARs that vPCI takes for mapped, and note the addresses written.
+
+        vPCI drops them, unless the function is another one that was plugged in meanwhile.
+        """
+        parts = list(split(write.offset, write.size or 0, write.value))
+        bars = [bar for bar in bar_registers(function) if bar.index in held]
+        bars = [bar for bar in bars if any(part.offset in bar.words for part in parts)]
+        for part in parts if bars else ():
+            function = function.written(part)
+        tried = []
+        for bar in bars:
+            span = decoded_range(with_decode(function), bar)
+            sizing = any(function.is_sizing(offset) for offset in bar.words)
+            if isinstance(span, Range) and not sizing and span != held[bar.index]:
+                tried.append((bar.index, int(span.start)))
+        if tried:
+            self._note_unread(function, write.sbdf, tried)
+        return bool(bars)
+
+    def _note_unread(self, function: FunctionShadow, sbdf: Sbdf, starts: Iterable[tuple[int, int]]) -> None:
+        """Note addresses at which the BARs of a function may have been mapped."""
+        place = str(function.place)
+        before = self.unread.get(place, Unread(sbdf)).starts
+        self.unread[place] = Unread(sbdf, before | frozenset(starts))
+
+    def _changed(self, place: str, held: Counted, holds: Counted) -> None:
+        """Note which BARs of a place vPCI has unmapped and mapped; it held some and holds others now."""
+        gone = {bar for bar, span in held.items() if holds.get(bar) != span}
+        fresh = {bar: span for bar, span in holds.items() if held.get(bar) != span}
+        if gone:
+            self.unmapped[place] = self.unmapped.get(place, set()) | gone
+        mapped = {bar: span for bar, span in self.mapped.get(place, {}).items() if bar not in gone} | fresh
+        if mapped:
+            self.mapped[place] = mapped
+        else:
+            self.mapped.pop(place, None)
+
+
+def _addresses(function: FunctionShadow) -> Iterator[tuple[int, int]]:
+    """Yield (BAR number, address) of each memory BAR whose register was written, for a header of type 0.
+
+    Linux writes the type bits with the address, so the written word tells whether the BAR has 64 bits.
+    """
+    number = 0
+    while number <= LAST_BAR:
+        low, high = function.read(0x10 + 4 * number, 4), function.read(0x14 + 4 * number, 4)
+        wide = low is not None and low & (IO_SPACE | TYPE_MASK) == TYPE_64 and number < LAST_BAR
+        if low is not None and not low & IO_SPACE:
+            address = low & ~0xF | ((high or 0) << 32 if wide else 0)
+            if address:
+                yield number, address
+        number += 2 if wide else 1
+
+
+def lost_bars(
+    function: Function, lines: Sequence[Resource], runs: Iterable[MappedRun], trapped: Trapped
+) -> tuple[LostBar, ...]:
+    """Return the BARs that vPCI takes for mapped although hardware has lost their addresses, in BAR order.
+
+    `function` must just have been read, and vPCI must handle it. `lines` are the lines of its sysfs file
+    `resource`, `runs` the mapped runs of its place. A BAR whose register has an address is not lost. If only
+    the runs show where vPCI has it, the range is that of Linux's line if it covers the runs, else that of the
+    runs. If nothing shows it, and the function decodes, the BAR is lost if Linux has an address for it:
+    whether or not vPCI takes it for mapped, the function is dead and the cure is the same.
+    """
+    lost = [bar for bar in function.bars if _has_no_address(bar)]
+    if not lost:
+        return ()
+    place = place_of(function)
+    counted = {**trapped.counted.get(place, {}), **trapped.mapped.get(place, {})}
+    unmapped = trapped.unmapped.get(place, set())
+    found = []
+    for bar in lost:
+        held = [run for run in runs if (run.bar, run.by, run.state) == (bar.index, By.XEN, State.HELD)]
+        where = counted.get(bar.index)
+        if where is None and held and bar.index not in unmapped:
+            where = _range_of(held, lines[bar.index] if bar.index < len(lines) else None)
+        if where is None and function.decodes_memory and bar.index not in unmapped:
+            where = _believed(bar, lines)
+        if where is not None:
+            found.append(LostBar(bar.index, where))
+    return tuple(found)
+
+
+def pages_of_unread(
+    unread: Unread, machine: Machine, former: Function | None
+) -> tuple[list[tuple[int, Frames]], bool]:
+    """Return what vPCI may have mapped for a function whose BAR sizes nobody has read: (BAR, pages).
+
+    `former` is the function that was last read in its place, None if there was none: a function that comes
+    and goes several times is most likely the same one. Else a BAR ends at the latest where its address is no
+    multiple of its size any more, where the next BAR begins, and where the window of the bridge above ends.
+    The second value is False if that leaves more pages than are searched for holes (MSI-X pages, which vPCI
+    does not map).
+    """
+    if former is not None and all(_bar_at(former, bar) is not None for bar, _ in unread.starts):
+        return list(_former_pages(unread, former)), True
+    found = []
+    for bar, start in sorted(unread.starts):
+        ends = [other for _, other in unread.starts if other > start]
+        ends += [limit + 1 for base, limit in _windows_above(unread.sbdf, machine) if base <= start <= limit]
+        size = min([start & -start, MOST, *(end - start for end in ends)])
+        found.append((bar, frames_from_range(Range(Address(start), size))))
+    return found, bool(found) and all(frames.count <= SEARCHED for _, frames in found)
+
+
+def _former_pages(unread: Unread, former: Function) -> Iterator[tuple[int, Frames]]:
+    """Yield (BAR, pages) of the former function's BARs at the addresses of an unread function."""
+    for bar, start in sorted(unread.starts):
+        size = _bar_at(former, bar)
+        lost = LostBar(bar, Range(Address(start), size or 0))
+        there = as_vpci_has_it(former, [lost])
+        for pages in without((frames_from_range(lost.range),), list(msix_frames(there))):
+            yield bar, pages
+
+
+def _bar_at(function: Function, index: int) -> int | None:
+    """Return the size of a memory BAR of a function in bytes, None if it has none or its size is unknown."""
+    sizes = [bar.size for bar in function.bars if bar.index == index and bar.kind is not BarKind.IO]
+    return sizes[0] if sizes and sizes[0] else None
+
+
+def _windows_above(sbdf: Sbdf, machine: Machine) -> Iterator[tuple[int, int]]:
+    """Yield (first byte, last byte) of the memory windows of all bridges above an address."""
+    for function in machine.functions.values():
+        bridge = function.bridge
+        if bridge is None or function.sbdf.segment != sbdf.segment:
+            continue
+        if bridge.secondary <= sbdf.bus <= bridge.subordinate:
+            for window in bridge.windows:
+                if window.kind is not WindowKind.IO:
+                    yield window.base, window.limit
+
+
+def plan_returns(function: Function, lost: Iterable[LostBar]) -> Iterator[RewriteBar]:
+    """Yield an action for each lost BAR of a function: write its address while memory decode is off."""
+    for each in lost:
+        reason = f"a reset cleared {name_of_bar(each.bar)}, and Xen drops what Linux writes back"
+        size = next((bar.size for bar in function.bars if bar.index == each.bar), None)
+        yield RewriteBar(
+            function.sbdf, reason, each.bar, before=Address(0), address=each.range.start, size=size
+        )
+
+
+def finding_of_reset(function: Function, lost: Sequence[LostBar]) -> Finding:
+    """Return the finding "reset-behind-vpci" for the lost BARs of a function; there must be at least one."""
+    names = ", ".join(f"{name_of_bar(each.bar)} ({each.range.start:#x})" for each in lost)
+    bound = function.driver is not None
+    cure = f"unbind {function.driver}, then pcipt resync does it" if bound else "pcipt resync does it"
+    return Finding(
+        "reset-behind-vpci",
+        f"a reset that Xen did not see cleared {names}; Xen still takes them for mapped and drops what Linux "
+        "writes back, so the function is dead: memory decode must go off, the BARs be written, memory decode "
+        f"go on; {cure}",
+    )
+
+
+def names_lost_bar(finding: Finding, lost: Iterable[LostBar]) -> bool:
+    """Return True for a finding that a lost BAR differs from Linux's line: its cure would not help."""
+    return finding.code == "bar-drift" and any(
+        finding.text.startswith(f"{name_of_bar(each.bar)} ") for each in lost
+    )
+
+
+def _believed(bar: Bar, lines: Sequence[Resource]) -> Range | None:
+    """Return where Linux has a BAR that has no address in hardware, None if it has none, or for a ROM.
+
+    Linux writes each address that it assigns, but for a ROM that is not enabled.
+    """
+    line = lines[bar.index] if bar.index < len(lines) else UNUSED
+    known = line.start and line.size and not line.flags & (Resource.UNSET | Resource.FIXED)
+    return Range(Address(line.start), line.size) if known and bar.index != ROM_INDEX else None
+
+
+def _has_no_address(bar: Bar) -> bool:
+    """Return True if the register of a memory BAR or ROM of known size holds no address, as after a reset."""
+    return bar.kind is not BarKind.IO and not bar.address and bool(bar.size)
+
+
+def _range_of(runs: Sequence[MappedRun], line: Resource | None) -> Range:
+    """Return the range of Linux's line if its pages cover the runs, else the range from first to last run."""
+    start = min(run.frames.range.start for run in runs)
+    last = max(run.frames.range.last for run in runs)
+    if line is not None and line.size and line.start:
+        span = Range(Address(line.start), line.size)
+        pages = frames_from_range(span).range
+        if pages.start <= start and last <= pages.last:
+            return span
+    return Range(Address(start), last + 1 - start)

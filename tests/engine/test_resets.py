@@ -1,0 +1,262 @@
+"""Resets that vPCI does not see: its picture changes by trapped writes only, whatever hardware shows."""
+
+import attrs
+import pytest
+
+from pcipt.daemon.control.status import health_of
+from pcipt.engine.queue import Reason
+from pcipt.remap.desired import By
+from pcipt.remap.life import State
+from pcipt.xen.interface import Owner, OwnerKind
+from pcipt.xen.outcome import Op
+from pcipt.xen.simulated.model import DOM0
+from tests.engine.stage import BusStage, S, codes, compare, look, reread, right
+from tests.engine.test_mapping import LOST, NIC, NO_ADD, machine
+from tests.xen.truth import mapped_pages
+from tests.xen.versions import EACH_RELEASE
+
+each_release = pytest.mark.parametrize("version", EACH_RELEASE)
+BRIDGE, COMMAND, BARS = "00:1c.0", 0x04, {0x10: 0xFE20_0000, 0x14: 0xFE24_0000}
+RUNS = [(0xFE200, 0x20), (0xFE242, 2)]  # the MSI-X table and the pending bits are in the first pages of BAR 1
+PAGES = {page for start, count in RUNS for page in range(start, start + count)}
+OWNERS = [Owner(OwnerKind.DOMAIN, 1), Owner(OwnerKind.QUARANTINE)]
+AT_ONCE = 11  # Linux reads each word back and tries ten times more
+
+
+class Scene:
+    """A function of a PVH dom0 that decodes, with a driver or without, and Linux's way to reset it."""
+
+    def __init__(self, version, driver=None, settings=None):
+        raws = machine()
+        raws[-1] = attrs.evolve(raws[-1], driver=driver)
+        self.stage = BusStage(raws, version=version, settings=settings)
+        self.engine = self.stage.start()
+        assert compare(self.engine) == []
+        assert self.holdings == RUNS
+
+    @property
+    def holdings(self):
+        """What the ledger has as mapped by Xen for the function."""
+        runs = [run for run in self.engine.ledger.mapped if str(run.sbdf)[5:] == NIC]
+        assert {(run.by, run.state) for run in runs} <= {(By.XEN, State.HELD)}
+        return [(run.frames.start, run.frames.count) for run in runs]
+
+    @property
+    def pages(self):
+        """Which pages of the function Xen has mapped."""
+        return mapped_pages(self.stage.xen) & PAGES
+
+    @property
+    def bar0(self):
+        return int.from_bytes(self.stage.hardware.config(S(NIC))[0x10:0x14], "little")
+
+    @property
+    def calls(self):
+        return [call.op for call in self.stage.xen.calls if call.op in (Op.MAP, Op.UNMAP)]
+
+    def restore(self, times=1):
+        """Write BARs and Command as pci_restore_config_space does: BARs first, each several times."""
+        for offset, value in reversed(BARS.items()):
+            for _ in range(times):
+                self.stage.write(NIC, offset, 4, value)
+        self.stage.write(NIC, COMMAND, 2, 2)
+
+    def unseen_reset(self, times=1):
+        """Power off and on (D3cold), or a reset of which no write to configuration space tells."""
+        self.stage.hardware.reset(S(NIC))
+        self.restore(times)
+        return self.stage.settle(self.engine)
+
+    def secondary_bus_reset(self):
+        """A bus reset by the bridge's control register, as AER recovery makes it."""
+        for value in (0x40, 0):
+            self.stage.write(BRIDGE, 0x3E, 2, value)
+        self.restore()
+        return self.stage.settle(self.engine)
+
+    def cure(self):
+        """Do what the finding says: decode off, BARs, decode on."""
+        self.stage.write(NIC, COMMAND, 2, 0)
+        self.restore()
+        return self.stage.settle(self.engine)
+
+    def unplug(self):
+        self.stage.pull(NIC)
+        outcomes = self.stage.settle(self.engine)
+        return [(o.action.word, o.action.frames.start, o.result.value) for o in outcomes
+                if o.action.word == "unmap-mmio"]  # fmt: skip
+
+
+def words(outcomes):
+    return [(o.action.word, o.result.value, o.rule) for o in outcomes]
+
+
+RESETS = [
+    pytest.param(Scene.unseen_reset, id="D3cold"),
+    pytest.param(lambda scene: scene.unseen_reset(AT_ONCE), id="D3cold-retries"),
+    pytest.param(Scene.secondary_bus_reset, id="secondary-bus"),
+]
+
+
+@each_release
+@pytest.mark.parametrize("reset", RESETS)
+def test_a_reset_is_told_at_once_with_the_cure_that_works(version, reset):
+    scene = Scene(version, driver="nvme")
+    outcomes = reset(scene)
+    assert set(words(outcomes)) == {("rewrite-bar", "refused", "unbound")}
+    assert scene.bar0 == 0
+    (finding,) = [finding for about, finding in scene.engine.findings if about == S(NIC)]
+    assert finding.code == "reset-behind-vpci"
+    for part in ("BAR 0 (0xfe200000)", "BAR 1 (0xfe240000)", "decode must go off", "unbind nvme"):
+        assert part in finding.text
+    assert scene.holdings == RUNS
+    compare(scene.engine)
+    assert (scene.holdings, scene.pages, scene.calls) == (RUNS, PAGES, [])
+    assert health_of(scene.engine) == "degraded"
+    assert scene.cure() == []
+    assert (scene.bar0, scene.calls, codes(scene.engine)) == (BARS[0x10], [], set())
+    assert compare(scene.engine) == []
+    right(scene.stage)
+    assert health_of(scene.engine) == "healthy"
+
+
+@each_release
+@pytest.mark.parametrize("reset", RESETS)
+def test_without_a_driver_the_bars_are_written_back(version, reset):
+    scene = Scene(version)
+    assert words(reset(scene)) == [("rewrite-bar", "done", "")] * 2
+    assert scene.bar0 == BARS[0x10]
+    assert (scene.holdings, scene.pages, scene.calls) == (RUNS, PAGES, [])
+    assert scene.engine.findings == []
+    assert compare(scene.engine) == []
+    right(scene.stage)
+    scene.stage.write(NIC, COMMAND, 2, 0)
+    assert scene.stage.settle(scene.engine) == []
+    assert (scene.holdings, scene.pages, scene.calls) == ([], set(), [])
+
+
+@each_release
+@pytest.mark.parametrize("driver", [None, "nvme"])
+@pytest.mark.parametrize("reset", RESETS)
+def test_what_such_a_function_had_mapped_is_unmapped_when_it_leaves(version, driver, reset):
+    scene = Scene(version, driver)
+    reset(scene)
+    compare(scene.engine)
+    assert scene.unplug() == [("unmap-mmio", start, "done") for start, _ in RUNS]
+    assert mapped_pages(scene.stage.xen).isdisjoint(PAGES)
+    assert scene.engine.findings == []
+    right(scene.stage)
+
+
+@each_release
+def test_the_writes_that_vpci_drops_after_a_seen_reset_are_ignored_writes(version):
+    scene = Scene(version, driver="nvme")
+    scene.secondary_bus_reset()
+    assert len(scene.stage.watch.intents) == 2
+
+
+@each_release
+@pytest.mark.parametrize("reset", RESETS)
+def test_lost_messages_do_not_take_pages_from_under_vpci(version, reset):
+    scene = Scene(version, driver="nvme")
+    reset(scene)
+    scene.engine.add_everything(Reason.LOST)
+    scene.stage.settle(scene.engine)
+    assert (scene.holdings, scene.pages, scene.calls) == (RUNS, PAGES, [])
+    scene.cure()
+    assert scene.stage.xen.vpci.traps(S(NIC))
+    right(scene.stage)
+
+
+@each_release
+def test_a_reset_while_nobody_restores_it(version):
+    scene = Scene(version, driver="nvme")
+    scene.stage.hardware.reset(S(NIC))
+    reread(scene.engine, [S(NIC)])
+    assert "reset-behind-vpci" in codes(scene.engine)
+    assert scene.holdings == RUNS
+    scene.restore()  # which vPCI drops
+    scene.stage.settle(scene.engine)
+    assert (scene.bar0, scene.holdings, scene.pages) == (0, RUNS, PAGES)
+
+
+@each_release
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_a_reset_after_decode_went_off_is_no_finding(version, meanwhile):
+    """As pci_reset_function makes it: Command first, so that vPCI unmaps."""
+    scene = Scene(version, driver="nvme")
+    scene.stage.write(NIC, COMMAND, 2, 0x400)
+    scene.stage.hardware.reset(S(NIC))
+    if meanwhile:
+        assert scene.stage.settle(scene.engine) == []
+        assert codes(scene.engine) == set()
+        assert scene.holdings == []
+    scene.restore()
+    assert scene.stage.settle(scene.engine) == []
+    assert (scene.bar0, scene.holdings, scene.pages) == (BARS[0x10], RUNS, PAGES)
+    assert scene.engine.findings == []
+
+
+@each_release
+def test_a_service_that_was_started_after_the_reset_knows_it_by_what_vpci_had_mapped(version):
+    scene = Scene(version, driver="nvme")
+    scene.engine.save()
+    scene.stage.hardware.reset(S(NIC))
+    scene.restore()
+    scene.stage.source.read()  # nobody reads them
+    scene.engine = scene.stage.start()
+    compare(scene.engine)
+    assert "reset-behind-vpci" in codes(scene.engine)
+    assert (scene.holdings, scene.pages, scene.calls) == (RUNS, PAGES, [])
+    scene.cure()
+    assert scene.engine.findings == []
+    right(scene.stage)
+
+
+@each_release
+def test_a_page_that_a_lost_bar_shares_stays_when_pcipt_unmaps_for_another_function(version):
+    scene = Scene(version, driver="nvme", settings=NO_ADD)
+    stage = scene.stage
+    stage.xen.forget(S(LOST))
+    stage.write(LOST, 0x10, 4, 0xFE21_F000)  # two pages: the first one is the last one of BAR 0
+    stage.settle(scene.engine)
+    scene.unseen_reset()
+    stage.write(LOST, 0x10, 4, 0xFE00_0000)
+    stage.settle(scene.engine)
+    assert mapped_pages(stage.xen).isdisjoint({0xFE220})
+    assert (scene.holdings, scene.pages) == (RUNS, PAGES)
+    scene.cure()
+    assert stage.xen.vpci.traps(S(NIC))
+    right(stage)
+
+
+# vPCI that is made anew: it unmaps nothing
+
+
+def hand_over(scene, owner, driver):
+    """Give the function to somebody as xl does, and let the service look."""
+    scene.stage.files.raws[S(NIC)] = attrs.evolve(scene.stage.files.raws[S(NIC)], driver=driver)
+    scene.stage.xen.give(S(NIC), owner)
+    return look(scene.engine, [S(NIC)])
+
+
+@pytest.mark.parametrize("version", [version for version in EACH_RELEASE if version >= (4, 19)])
+@pytest.mark.parametrize("owner", OWNERS)
+def test_a_bar_that_moved_while_a_guest_had_the_function_leaves_pages_that_are_found(version, owner):
+    scene = Scene(version)
+    assert hand_over(scene, owner, "pciback") == []
+    scene.stage.hardware.write(S(NIC), 0x10, 4, 0xFE28_0000)
+    unmapped = [outcome.action.frames.start for outcome in hand_over(scene, DOM0, None)]
+    assert unmapped == [0xFE200]  # vPCI has mapped the new place and left the old one
+    right(scene.stage)
+    assert codes(scene.engine) == {"bar-drift"}  # of a Linux that has the old address
+
+
+@each_release
+@pytest.mark.parametrize("owner", OWNERS)
+def test_a_function_that_comes_back_as_it_was_costs_no_call(version, owner):
+    scene = Scene(version)
+    assert hand_over(scene, owner, "pciback") == []
+    assert hand_over(scene, DOM0, None) == []
+    assert (scene.holdings, scene.pages, scene.calls) == (RUNS, PAGES, [])
+    right(scene.stage)
