@@ -13,8 +13,9 @@ from pcipt.engine.round import Round
 from pcipt.engine.views.views import Views
 from pcipt.pci import Frames, Sbdf
 from pcipt.remap.actions import CheckUnmapped, Result
-from pcipt.remap.desired import Desired, gone, place_of
+from pcipt.remap.desired import By, Desired, gone, place_of
 from pcipt.remap.holes import plan_checks
+from pcipt.xen.releases import VPCI_SURVIVES_FAILURE
 
 
 def desired_places(
@@ -73,9 +74,25 @@ def conclude_places(views: Views, desired: Collection[Desired]) -> None:
         if each.outside_window:
             memory.outside_window[each.place] = each.outside_window
         if each.hold_reason is None:
+            _see_failure(views, each)
             memory.trapped.concluded(each.place, each.lost)
         if each.gone:
             memory.intents.drop(each.place)
+
+
+def _see_failure(views: Views, each: Desired) -> None:
+    """Remember the place if vPCI could not map its BARs, and gives a function up in this version of Xen.
+
+    vPCI then leaves decode off, although a write has switched it on. It takes its handlers away.
+    Source: Xen xen/drivers/vpci/header.c (vpci_process_pending), before 4.19.
+    """
+    function = views.machine.functions.get(each.sbdf)
+    if function is None or each.by is By.US or VPCI_SURVIVES_FAILURE.of(views.version):
+        return
+    on = views.memory.trapped.mapped.get(each.place, {})
+    there = {bar.index: bar.address for bar in function.bars}
+    if not function.decodes_memory and any(there.get(bar) == span.start for bar, span in on.items()):
+        views.memory.given_up.add(each.place)
 
 
 def checks_of_holes(now: Round) -> list[CheckUnmapped]:

@@ -67,6 +67,7 @@ def _forsake(views: Views, functions: Iterable[Sbdf]) -> bool:
         found |= any(run.state is State.HELD for run in memory.mapped.of(place))
         memory.mapped.forsake(place)
         memory.trapped.leave(place, sbdf)
+        memory.given_up.discard(place)
         memory.intents.drop(place)
     return found
 

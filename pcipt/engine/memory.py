@@ -7,6 +7,7 @@ intents         watcher, from configuration writes  when hardware has the addres
 trapped         watcher, from configuration writes  when a plan was made for it      no
 removed         machine state, when Linux drops it  when Xen does not list it        no
 unserved        performer, when an add fails        when Linux drops it              no
+given_up        reconciliation                      when Xen forgets the function        no
 inherited       engine, when it is made             when everything was compared once    no
 former          reconciliation, at a removal        when the place is left again      no
 vacated         machine state, when Linux drops it  when a plan was made for it      no
@@ -41,25 +42,27 @@ class Memory:
     that were bound before Xen knew their functions (`late.py` writes it and drops it when the driver is bound
     anew). `boot` holds the functions and bridges at the first reading of this boot, None before it. `intents`
     holds BAR writes that vPCI may have dropped. `trapped` holds what writes made vPCI map and unmap, and the
-    BARs that it takes for mapped although a reset has cleared them. `inherited` is True while the ledger may
-    have pages of an earlier service, and nobody saw what vPCI has unmapped since. `removed` holds addresses
-    that Linux had and dropped: ghosts are removed from Xen only at these addresses, and after a renumbering
-    (`plan_announcements`). `unserved` holds addresses of which Xen said that no IOMMU unit serves them: that
-    stays so until the next boot. `former` holds by place the function that Linux last dropped there.
-    `vacated` holds each place whose function Linux dropped and for which no plan was made since, with the
-    former address. `bridge_numbers` holds the (secondary, subordinate) bus of each bridge, by place, as it
-    was last readable. `outside_window` holds by place the BARs that decoded where vPCI maps nothing.
-    `left_guests` holds functions that left a guest, with the guest's number. `unproven` holds places of
-    functions that left xen-pciback and of which nobody knows whether vPCI handles them again. `held_regions`
-    counts for each reserved region the clients that keep it in dom0. `holes` holds pages that pcipt unmapped
-    and that Xen may map again for dom0 (only where the option dom0=pf-fixup may be on). `complaints` holds
-    what Xen complained about on its console, and how often, by function.
+    BARs that it takes for mapped although a reset has cleared them. `given_up` holds the places of
+    functions that vPCI does not handle any more, because it could not map a page (Xen 4.17 and 4.18).
+    `inherited` is True while the ledger may have pages of an earlier service, and nobody saw what vPCI has
+    unmapped since. `removed` holds addresses that Linux had and dropped: ghosts are removed from Xen only at
+    these addresses, and after a renumbering (`plan_announcements`). `unserved` holds addresses of which Xen
+    said that no IOMMU unit serves them: that stays so until the next boot. `former` holds by place the
+    function that Linux last dropped there. `vacated` holds each place whose function Linux dropped and for
+    which no plan was made since, with the former address. `bridge_numbers` holds the (secondary, subordinate)
+    bus of each bridge, by place, as it was last readable. `outside_window` holds by place the BARs that
+    decoded where vPCI maps nothing. `left_guests` holds functions that left a guest, with the guest's number.
+    `unproven` holds places of functions that left xen-pciback and of which nobody knows whether vPCI handles
+    them again. `held_regions` counts for each reserved region the clients that keep it in dom0. `holes` holds
+    pages that pcipt unmapped and that Xen may map again for dom0 (only where the option dom0=pf-fixup may be
+    on). `complaints` holds what Xen complained about on its console, and how often, by function.
     """
 
     ledger: Ledger
     boot: BootSnapshot | None = None
     intents: Intents = attrs.Factory(Intents)
     trapped: Trapped = attrs.Factory(Trapped)
+    given_up: set[str] = attrs.Factory(set)
     inherited: bool = False
     removed: set[Sbdf] = attrs.Factory(set)
     unserved: set[Sbdf] = attrs.Factory(set)
@@ -81,13 +84,14 @@ class Memory:
     def copy(self) -> "Memory":
         """Return a memory for a dry run.
 
-        The ledger, `trapped`, `vacated`, `outside_window`, `unproven` and `holes` are copied: plans change
-        them. The other fields are shared with this memory.
+        The ledger, `trapped`, `given_up`, `vacated`, `outside_window`, `unproven` and `holes` are copied: plans
+        change them. The other fields are shared with this memory.
         """
         return attrs.evolve(
             self,
             ledger=self.ledger.copy(),
             trapped=self.trapped.copy(),
+            given_up=set(self.given_up),
             vacated=dict(self.vacated),
             outside_window=dict(self.outside_window),
             unproven=set(self.unproven),

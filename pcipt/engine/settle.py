@@ -53,6 +53,7 @@ def take_over_mappings(views: Views, functions: Iterable[Sbdf]) -> bool:
     mapped, found = views.memory.mapped, False
     for sbdf in functions:
         place = views.state.place_at(sbdf) if sbdf not in views.view.known else None
+        views.memory.given_up.discard(place or "")
         for run in mapped.of(place) if place is not None else ():
             if run.by is By.XEN:
                 mapped.put(attrs.evolve(run, by=By.US))

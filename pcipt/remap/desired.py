@@ -168,6 +168,7 @@ def desired_of(
     followed: Followed = NOWHERE,
     outside_window: Collection[int] = (),
     lost: tuple[LostBar, ...] = (),
+    given_up: bool = False,
 ) -> Desired:
     """Return the pages that one function needs now, or the reason why they cannot be known (`hold_reason`).
 
@@ -178,10 +179,13 @@ def desired_of(
     `outside_window` are the BARs that `Desired.outside_window` had at the last plan. If vPCI handles the
     function and such a BAR now decodes at an address where vPCI maps BARs, the BAR is `unsure`, and pcipt
     maps it. `lost` are the BARs that vPCI takes for mapped although a reset has cleared them (`lost_bars`);
-    they count only if vPCI handles the function.
+    they count only if vPCI handles the function. `given_up` is True if vPCI does not handle it any more,
+    because it could not map a page.
     Source: xen/drivers/vpci/header.c (modify_bars).
     """
     place, untrapped = place_of(function), untrapped_reason(function, xen, pvh=pvh, version=version)
+    if untrapped is None and given_up:
+        untrapped = "vPCI gave it up when it could not map a page"
     lost = lost if untrapped is None else ()
     physfn = functions.get(function.physfn) if function.physfn is not None else None
     hold_reason = _doubt(function, physfn, xen)

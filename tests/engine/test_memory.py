@@ -27,6 +27,7 @@ def memory():
         vacated={"nic": NIC},
         bridge_numbers={"port": (2, 4)},
         outside_window={"nic": frozenset({1})},
+        given_up={"port"},
         trapped=Trapped({"nic": {0: SPAN}}, {"nic": {1}}, {"nic": {2: SPAN}}, {"new": Unread(DISK)}),
         left_guests={NIC: 3},
         unproven={"nic"},

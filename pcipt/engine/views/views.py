@@ -237,6 +237,7 @@ class Views:
             holes=self.memory.holes,
             outside_window=lambda place: self.memory.outside_window.get(place, EMPTY_BARS),
             lost=partial(lost_of, self),
+            given_up=self.memory.given_up,
         )
 
     def facts(self, action: Action) -> Facts:
@@ -274,7 +275,7 @@ class Views:
         return desired_of(
             function, self.machine.functions, self.view, pvh=self.pvh, version=self.version,
             protected=self._protected, followed=self.announced_at(), outside_window=outside,
-            lost=lost_of(self, sbdf),
+            lost=lost_of(self, sbdf), given_up=place in self.memory.given_up,
         )  # fmt: skip
 
     def disagree_about(self, sbdf: Sbdf) -> bool:

@@ -25,6 +25,8 @@ def lost_of(views: "Views", sbdf: Sbdf) -> tuple[LostBar, ...]:
     if function is None or not function.answers:
         return ()
     memory, lines = views.memory, views.state.raws[sbdf].resources
+    if place_of(function) in memory.given_up:
+        return ()
     found = lost_bars(function, lines, memory.mapped.of(place_of(function)), memory.trapped)
     if found and untrapped_reason(function, views.view, pvh=views.pvh, version=views.version) is not None:
         return ()

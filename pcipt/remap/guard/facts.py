@@ -2,6 +2,7 @@
 
 import enum
 from collections.abc import Callable, Collection, Mapping
+from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 from typing import Any
 
@@ -29,7 +30,8 @@ class Facts:
     for each reserved region the functions for which it is reserved, whoever owns them. `holes` are pages
     that pcipt unmapped for good. `outside_window` returns for a place the BARs that decoded where vPCI maps
     nothing (`Desired.outside_window`). `lost` returns for a function the BARs that vPCI takes for mapped
-    although a reset has cleared them (`lost_bars`).
+    although a reset has cleared them (`lost_bars`). `given_up` are the places of functions that vPCI does not
+    handle any more.
     """
 
     machine: Machine
@@ -47,6 +49,7 @@ class Facts:
     holes: Holes = attrs.Factory(Holes)
     outside_window: Callable[[str], Collection[int]] = lambda _place: ()
     lost: Callable[[Sbdf], tuple[LostBar, ...]] = lambda _sbdf: ()
+    given_up: AbstractSet[str] = frozenset()
     _desired: dict[Sbdf, Desired] = attrs.field(factory=dict, init=False)
 
     def desired(self, sbdf: Sbdf) -> Desired | None:
@@ -62,7 +65,7 @@ class Facts:
                 function, self.machine.functions, self.xen, pvh=self.pvh, version=self.version,
                 protected=self.protected,
                 followed=self.followed, outside_window=self.outside_window(place_of(function)),
-                lost=self.lost(sbdf),
+                lost=self.lost(sbdf), given_up=place_of(function) in self.given_up,
             )  # fmt: skip
         return self._desired[sbdf]
 
