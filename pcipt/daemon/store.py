@@ -1,6 +1,7 @@
 """Keeps ledger, boot snapshot and what vPCI mapped in the state directory, each for the boot it was made in.
 
-ledger, ledger.steps    what pcipt did and was about to do: synced before the first hypercall of an action
+ledger, ledger.steps    what pcipt did and was about to do: synced before the first hypercall of an action;
+                        the steps also have what vPCI was seen to map since
 mappings                what vPCI was seen to map: written some seconds after an action
 boot                    functions and bridges when this boot was first seen
 """
