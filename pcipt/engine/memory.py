@@ -84,8 +84,8 @@ class Memory:
     def copy(self) -> "Memory":
         """Return a memory for a dry run.
 
-        The ledger, `trapped`, `given_up`, `vacated`, `outside_window`, `unproven` and `holes` are copied: plans
-        change them. The other fields are shared with this memory.
+        The ledger, `trapped`, `given_up`, `vacated`, `outside_window`, `unproven` and `holes` are copied:
+        plans change them. The other fields are shared with this memory.
         """
         return attrs.evolve(
             self,

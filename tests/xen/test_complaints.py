@@ -21,7 +21,7 @@ MESSAGES = [
      Complaint(Code.HIDDEN, NIC, kind="legacy", capability=5, rc=12)),
     ("d0 0000:03:00.0: hide legacy cap 17 fail rc=-2",
      Complaint(Code.NOT_HIDDEN, NIC, kind="legacy", capability=0x11, rc=2)),
-    ("Setup of vPCI failed: -17", Complaint(Code.NO_VPCI, rc=17)),
+    ("setup of vPCI for d0 failed: -17", Complaint(Code.NO_VPCI, rc=17)),
     ("setup of vPCI for d0 failed: -19", Complaint(Code.NO_VPCI, rc=19)),
     ("setup 0000:03:00.0 for d0 failed (-19)", Complaint(Code.NO_SETUP, NIC, rc=19)),
     # 4.17 to 4.20 have no blank before "type"
@@ -94,10 +94,10 @@ def test_each_row_has_a_message():
 #  what is no complaint, or whose printer may not be believed
 OTHERS = [
     "(d1) d0 0000:03:00.0: init legacy cap 17 fail rc=-17, mask it",  # a guest chooses its text
-    "(d1) (XEN) Setup of vPCI failed: -17",
-    "Setup of vPCI failed: -17",  # dom0's own output has no prefix
-    "(XEN) Setup of vPCI failed: nobody",
-    "(XEN) Setup of vPCI failed: -17 and more",
+    "(d1) (XEN) setup of vPCI for d0 failed: -17",
+    "setup of vPCI for d0 failed: -17",  # dom0's own output has no prefix
+    "(XEN) setup of vPCI for d0 failed: nobody",
+    "(XEN) setup of vPCI for d0 failed: -17 and more",
     "(XEN) [VT-D]DMAR: reason 06 - PTE Read access is not set",
     "(XEN) [VT-D]DMAR: reason 06 - PTE Read access is not set on iommu:0",  # from 4.23
     "(XEN) [VT-D]DMAR:[DMA Write] Request device [0000:03:20.0] fault addr 0",
@@ -117,14 +117,19 @@ def test_what_is_no_complaint(line):
 
 
 def test_lines_that_interrupt_each_other():
-    lines = ("(XEN) [VT-D]DMAR:[DMA Write] Request device (XEN) Setup of vPCI failed: -17",
+    lines = ("(XEN) [VT-D]DMAR:[DMA Write] Request device (XEN) setup of vPCI for d0 failed: -17",
              "[0000:03:00.0] fault addr 10")  # fmt: skip
     assert Complaint(Code.NO_VPCI, rc=17) in told(*lines)
 
 
 def test_complaints_come_in_their_order_among_others():
     many = [f"(XEN) 0000:{n:02x}:00.0 - d0 - node -1 " for n in range(200)]
-    lines = [*many, "(XEN) Setup of vPCI failed: -17", *many, "(XEN) IOMMU: add 0000:03:00.0 failed (-19)"]
+    lines = [
+        *many,
+        "(XEN) setup of vPCI for d0 failed: -17",
+        *many,
+        "(XEN) IOMMU: add 0000:03:00.0 failed (-19)",
+    ]
     assert [each.code for each in told(*lines)] == [Code.NO_VPCI, Code.IOMMU]
 
 

@@ -81,9 +81,11 @@ class Complaints:
 def _about(complaint: Complaint, machine: Machine, bars: BarIndex) -> list[Sbdf | None]:
     """Return the functions that a complaint is about: the one that it names, or those with BARs on its pages.
 
-    If Linux does not have them, the complaint is about no function.
+    A fault of a function that Linux does not have is about no function. What Xen says of such a function for
+    good is kept for it until the next reading, because Linux may be about to have the function.
     """
     if complaint.function is not None:
-        return [complaint.function] if complaint.function in machine.functions else [None]
+        told = complaint.function in machine.functions or complaint.code in LASTING
+        return [complaint.function] if told else [None]
     over = bars.over(complaint.pages) if complaint.pages is not None else []
     return list(dict.fromkeys(bar.sbdf for bar in over)) or [None]
