@@ -230,9 +230,10 @@ class Engine:
     def ghosts(self) -> list[Sbdf]:
         """Return the addresses at which Xen lists a function and the machine has none.
 
-        An address to which bus renumbering has moved a function is left out.
+        An address to which bus renumbering has moved a function is left out, and an address that is that of a
+        function in a segment above ffff, cut to 16 bits (VMD).
         """
-        here: Collection[Sbdf | None] = frozenset(self.views.state.renumbered.values())
+        here: Collection[Sbdf | None] = {*self.views.state.renumbered.values(), *self.views.cut_addresses()}
         return [sbdf for sbdf in ghosts(self.machine, self.view) if sbdf not in here]
 
     @property

@@ -59,8 +59,12 @@ class Findings:
         scope = frozenset(scope)
         found: dict[Sbdf, list[Finding]] = {sbdf: [] for sbdf in scope}
         if views.trouble is None:
-            for sbdf, finding in disagreements(views.machine, views.view, views.state.renumbered, scope):
+            cut = views.cut_addresses()
+            for sbdf, finding in disagreements(views.machine, views.view, views.state.renumbered, scope, cut):
                 found.setdefault(sbdf, []).append(open_actions.explained(sbdf, finding))
+            for told in views.cut_orphans():
+                if told.subject in scope:
+                    found[told.subject].append(Finding("orphan", told.text))
         for sbdf, disagreeing in found.items():
             self.put(sbdf, [*disagreeing, *self._of_function(views, open_actions, sbdf)])
 

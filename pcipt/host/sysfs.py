@@ -194,7 +194,8 @@ def _read_in(directory: int, names: tuple[str, ...], sbdf: Sbdf, depth: Depth) -
     """Read the function `sbdf` in the open `directory`, whose path from the root is `names`.
 
     The last but one name gives its bridge or its root bus. If the bridge is in another segment, the function
-    has neither a bridge nor a root bus. If the last name is not the address `sbdf`, the function gets a
+    has neither a bridge nor a root bus. The name above a root bus can be that of a function in another
+    segment (VMD), which is its `controller`. If the last name is not the address `sbdf`, the function gets a
     finding.
     """
     reading = FunctionFiles(directory, len(names))
@@ -206,7 +207,9 @@ def _read_in(directory: int, names: tuple[str, ...], sbdf: Sbdf, depth: Depth) -
     if names[-1:] != (str(sbdf),):
         elsewhere = text_of("/".join(names))
         reading.find("link-mismatch", f"its entry leads to /{elsewhere}, which is not its own directory")
-    return reading.read(sbdf, depth, parent, int(root[1], 16) if root is not None else None)
+    raw = reading.read(sbdf, depth, parent, int(root[1], 16) if root is not None else None)
+    controller = sbdf_from_name(names[-3]) if root is not None and len(names) > 2 else None
+    return raw if controller is None else attrs.evolve(raw, controller=controller)
 
 
 def _unreachable(sbdf: Sbdf, error: OSError) -> RawFunction:

@@ -50,6 +50,15 @@ class Sbdf(NamedTuple):
         """Return True if the segment has at most 16 bits, so that Xen can name this function."""
         return self.segment <= XEN_SEGMENT_LIMIT
 
+    @property
+    def cut(self) -> "Sbdf":
+        """Return the address with the segment cut to 16 bits.
+
+        Linux before 6.15 tells Xen of a function in a segment above ffff (VMD) by this address.
+        Source: linux drivers/xen/pci.c, xen_add_device; 5ccf1b8ae76d.
+        """
+        return self._replace(segment=self.segment & XEN_SEGMENT_LIMIT)
+
 
 def nearest(existing: Iterable[Sbdf], meant: Sbdf) -> Sbdf | None:
     """Return the address of `existing` that is most similar to `meant`, or None if `existing` is empty.

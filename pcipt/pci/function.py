@@ -30,7 +30,8 @@ class Function:
     `path` and `parent` are its place: the PCI path, and the bridge directly above (None on a root bus).
     `command` is the command register. `driver` is the Linux driver bound to it. `bridge` is set for a bridge
     whose bus numbers were read. `sriov` is the SR-IOV structure of a physical function. `physfn` is set for a
-    virtual function: the address of its physical function.
+    virtual function: the address of its physical function. `controller` is set for a function on the root bus
+    of a segment that lies below a function of another segment (a VMD controller): the address of the latter.
 
     `answers` is False if the whole header reads all ones (the function does not answer). `answers` is None if
     no byte was read, or if only a part of the header was read and this part is all ones. Otherwise it is
@@ -56,6 +57,7 @@ class Function:
     physfn: Sbdf | None
     answers: bool | None
     findings: tuple[Finding, ...]
+    controller: Sbdf | None = None
 
     @property
     def is_bridge(self) -> bool:
@@ -127,7 +129,7 @@ def decode_function(
         answers=True,
         findings=(
             *raw.findings,
-            *_segment_finding(raw.sbdf),
+            *_segment_finding(raw),
             *position.findings,
             *_header_findings(config),
             *findings,
@@ -136,6 +138,7 @@ def decode_function(
             *compared,
             *broken,
         ),
+        controller=raw.controller,
     )
 
 
@@ -176,7 +179,8 @@ def _unread_function(raw: RawFunction, position: Position, config: ConfigSpace) 
         sriov=None,
         physfn=raw.physfn,
         answers=config.answers,
-        findings=(*raw.findings, *_segment_finding(raw.sbdf), *position.findings, why),
+        findings=(*raw.findings, *_segment_finding(raw), *position.findings, why),
+        controller=raw.controller,
     )
 
 
@@ -239,11 +243,16 @@ def _bus_drift(raw: RawFunction, bridge: Bridge | None) -> tuple[Finding, ...]:
     return (Finding("bus-drift", why),)
 
 
-def _segment_finding(sbdf: Sbdf) -> tuple[Finding, ...]:
+def _segment_finding(raw: RawFunction) -> tuple[Finding, ...]:
     """Return a finding if the segment has more than 16 bits, so that Xen cannot name the function; else an
     empty tuple.
     """
-    if sbdf.fits_xen:
+    if raw.sbdf.fits_xen:
         return ()
-    why = f"segment {sbdf.segment:x} has more than the 16 bits Xen knows: Xen cannot name this function"
-    return (Finding("segment-not-in-xen", why + " (VMD); it stays with dom0"),)
+    of = f" of {raw.controller}" if raw.controller is not None else ""
+    why = (
+        f"segment {raw.sbdf.segment:x} has more than the 16 bits Xen knows: Xen cannot name this function "
+        f"(VMD); it stays with dom0, and its BARs are mapped with those{of or ' of its controller'}, inside "
+        "which they lie"
+    )
+    return (Finding("segment-not-in-xen", why),)

@@ -40,6 +40,7 @@ def json_from_function(function: Function) -> Json:
         "enhanced_allocation": [_allocation(entry) for entry in function.allocations],
         "sriov": _sriov(function.sriov) if function.sriov is not None else None,
         "physfn": str(function.physfn) if function.physfn is not None else None,
+        "controller": str(function.controller) if function.controller is not None else None,
         "findings": [{"code": finding.code, "text": finding.text} for finding in function.findings],
     }
 

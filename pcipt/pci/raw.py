@@ -52,7 +52,9 @@ class RawFunction:
     Three fields are Linux's view, taken from the names of sysfs directories. `parent` is the bridge directly
     above. `root_bus` is the number of the root bus, if there is no bridge above. `secondary` is the number of
     the bus below a bridge. (The sysfs file `secondary_bus_number` is not Linux's view: it reads the
-    register.) If `parent` and `root_bus` are both None, Linux's view is unknown.
+    register.) If `parent` and `root_bus` are both None, Linux's view is unknown. `controller` is the function
+    of another segment below which Linux has this function's root bus (a VMD controller); None if there is
+    none, and for a function behind a bridge.
     """
 
     sbdf: Sbdf
@@ -66,6 +68,7 @@ class RawFunction:
     root_bus: int | None = None
     secondary: int | None = None
     findings: tuple[Finding, ...] = ()
+    controller: Sbdf | None = None
 
     @property
     def config(self) -> bytes | None:

@@ -30,7 +30,8 @@ class PresentBar:
 
 
 class BarIndex:
-    """The functions of a machine, found by their BARs' pages, their MSI-X pages, or their physical function.
+    """The functions of a machine, found by their BARs' pages, their MSI-X pages, or their physical function;
+    functions that Xen cannot name also by their segment.
 
     I/O BARs, and BARs without an address or a size, are not indexed (`assigned_range`). The page indexes hold
     addresses of functions only; the BARs of an answer are taken from the functions.
@@ -41,6 +42,7 @@ class BarIndex:
         self._tables: Intervals[Sbdf] = Intervals()
         self._of: dict[Sbdf, Function] = {}
         self._virtual: dict[Sbdf, set[Sbdf]] = {}
+        self._beyond: dict[int, set[Sbdf]] = {}
         for function in functions:
             self.put(function)
 
@@ -59,6 +61,8 @@ class BarIndex:
             self._tables.add(frames, sbdf)
         if physfn is not None:
             self._virtual.setdefault(physfn, set()).add(sbdf)
+        if not sbdf.fits_xen:
+            self._beyond.setdefault(sbdf.segment, set()).add(sbdf)
 
     def drop(self, sbdf: Sbdf) -> None:
         """Remove the function at this address. Do nothing if the index has none there."""
@@ -72,6 +76,10 @@ class BarIndex:
             self._tables.discard(frames, sbdf)
         if physfn is not None:
             self._virtual[physfn].discard(sbdf)
+        if not sbdf.fits_xen:
+            self._beyond[sbdf.segment].discard(sbdf)
+            if not self._beyond[sbdf.segment]:
+                del self._beyond[sbdf.segment]
 
     def over(self, frames: Frames) -> list[PresentBar]:
         """Return the memory BARs and ROMs whose pages overlap `frames`, whether or not they decode.
@@ -101,6 +109,15 @@ class BarIndex:
     def virtual(self, physfn: Sbdf) -> list[Sbdf]:
         """Return the addresses, sorted, of the virtual functions of the physical function at `physfn`."""
         return sorted(self._virtual.get(physfn, ()))
+
+    @property
+    def beyond_xen(self) -> list[int]:
+        """The segments that have functions and that Xen cannot name (above ffff), sorted."""
+        return sorted(self._beyond)
+
+    def of_segment(self, segment: int) -> list[Sbdf]:
+        """Return the functions, sorted, of a segment that Xen cannot name; empty for any other segment."""
+        return sorted(self._beyond.get(segment, ()))
 
 
 def _indexed(function: Function) -> tuple[tuple[Frames, ...], tuple[Frames, ...], Sbdf | None]:

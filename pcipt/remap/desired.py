@@ -2,9 +2,10 @@
 
 A function that decodes memory needs the whole pages of its BARs. vPCI maps the BARs of the functions that it
 handles: dom0 is PVH, Xen lists the function as dom0's, its header has type 0 or 1, and it is not virtual.
-pcipt maps the BARs of all other functions. On a PVH dom0, the MSI-X pages of a function that Xen lists as
-dom0's are not desired, because vPCI must trap accesses to them. If something cannot be known now, the mapped
-pages stay as they are: nothing is unmapped in doubt.
+pcipt maps the BARs of all other functions, except those in segments that Xen cannot name: their BARs lie
+inside BARs of a controller (VMD), to which the pages belong. On a PVH dom0, the MSI-X pages of a function
+that Xen lists as dom0's are not desired, because vPCI must trap accesses to them. If something cannot be
+known now, the mapped pages stay as they are: nothing is unmapped in doubt.
 Source: xen/drivers/vpci/header.c (modify_bars, init_bars), vpci/msix.c (vpci_make_msix_hole).
 """
 
@@ -25,6 +26,7 @@ Followed = Mapping[Sbdf, tuple[Sbdf, ...]]  # by Linux's address: other addresse
 NOWHERE: Followed = MappingProxyType({})
 ADDRESS_BITS = 52  # no x86 has more physical address bits
 PCIBACK = "pciback"
+INSIDE = "its segment has more bits than Xen knows (VMD): its BARs lie inside those of its controller"
 _TRAPPED_HEADERS = (HeaderType.ENDPOINT, HeaderType.BRIDGE)
 
 
@@ -113,7 +115,7 @@ def untrapped_reason(function: Function, xen: XenView, *, pvh: bool, version: Ve
     if function.header not in _TRAPPED_HEADERS:
         return f"vPCI does not know headers of type {function.header.value}"
     if not function.sbdf.fits_xen:
-        return "its segment has more bits than Xen knows"
+        return INSIDE
     if function.sbdf in xen.orphans:
         return "Xen lists it without an owner"
     if not xen.in_dom0(function.sbdf):
@@ -172,7 +174,8 @@ def desired_of(
 ) -> Desired:
     """Return the pages that one function needs now, or the reason why they cannot be known (`hold_reason`).
 
-    If `function` is virtual and `functions` does not have its physical function, `hold_reason` is set.
+    If `function` is virtual and `functions` does not have its physical function, `hold_reason` is set. A
+    function in a segment above ffff needs no pages of its own (see the module).
     `version` is that of Xen. `followed` are the addresses at which pcipt told Xen of renumbered functions.
     `protected` (RAM and pages that Xen does not give to dom0) matters only for a function that vPCI handles:
     if a BAR overlaps such a page, no page of the BAR is desired, because vPCI does not map the BAR.
@@ -198,6 +201,8 @@ def desired_of(
             outside_window=frozenset(outside_window),
             lost=lost,
         )
+    if not function.sbdf.fits_xen:
+        return Desired(place, function.sbdf, untrapped=untrapped)
     function = as_vpci_has_it(function, lost) if lost else function
     by = By.US if untrapped is not None else By.XEN
     bars: list[DesiredBar] = []

@@ -9,7 +9,8 @@ import attrs
 
 from pcipt.pci import Function, Sbdf
 from pcipt.remap.actions import Action, NotApplicable, Refusal
-from pcipt.remap.desired import Desired, place_of
+from pcipt.remap.desired import By, Desired, place_of
+from pcipt.remap.domains import controller_of
 from pcipt.remap.guard.rules import Facts, Precaution, Verdict, check_action, judge_action
 from pcipt.remap.ignored import IgnoredWrite, plan_rewrites
 from pcipt.remap.mapped_pages import MappedRun, mapped_to_json
@@ -38,7 +39,9 @@ class Explanation:
 
     `known` is True if Xen lists the function, `owner` is the owner in words (`XenView.owner`), `held` are the
     function's mapped runs in any state. `desired` is computed as if the additions and removals among the
-    steps had been done, except those that a guard refuses or that the settings do not allow.
+    steps had been done, except those that a guard refuses or that the settings do not allow. `mapped_by` is
+    who maps the function's pages. `inside` is the controller inside whose BARs those of the function lie
+    (VMD), and which is mapped in its place; None for all other functions.
     """
 
     function: Function
@@ -47,6 +50,8 @@ class Explanation:
     held: tuple[MappedRun, ...]
     desired: Desired
     steps: tuple[Step, ...]
+    inside: Sbdf | None = None
+    mapped_by: By = attrs.Factory(lambda self: self.desired.by, takes_self=True)
 
 
 def explain(
@@ -82,6 +87,8 @@ def explain(
     rewrites = (*plan_rewrites(mine), *plan_returns(function, facts.lost(sbdf)))
     later = (*regions, *rewrites, *plan_mappings([desired], facts.mapped, facts.bars).actions)
     steps += [_step(action, then) for action in later]
+    inside = None if sbdf.fits_xen else controller_of(sbdf.segment, facts.machine, facts.bars)
+    around = then.desired(inside) if inside is not None else None
     return Explanation(
         function=function,
         known=sbdf in facts.xen.known,
@@ -89,6 +96,8 @@ def explain(
         held=tuple(facts.mapped.of(place_of(function))),
         desired=desired,
         steps=tuple(steps),
+        inside=inside,
+        mapped_by=(around or desired).by,
     )
 
 
@@ -108,7 +117,8 @@ def json_from_explanation(explanation: Explanation) -> Json:
             "mappings": mapped_to_json(explanation.held),
         },
         "should_be": {
-            "mapped_by": desired.by.value,
+            "mapped_by": explanation.mapped_by.value,
+            "inside": str(explanation.inside) if explanation.inside is not None else None,
             "because": desired.untrapped,
             "kept": desired.hold_reason,
             "mappings": [

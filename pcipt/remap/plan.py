@@ -37,7 +37,8 @@ def plan_announcements(
     still has.
 
     Shape:  removals of ghosts first, highest address first, so that an address is free before it is used
-            again; then additions, sorted as `parents_first` does; then the actions for renumbered buses.
+            again; then additions, sorted as `parents_first` does; then second additions; then the actions for
+            renumbered buses.
     """
     mine = moves if only is None else {linux: now for linux, now in moves.items() if linux in only}
     told = followed if only is None else {linux: at for linux, at in followed.items() if linux in only}

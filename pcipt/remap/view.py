@@ -110,14 +110,16 @@ def disagreements(
     xen: XenView,
     moves: Mapping[Sbdf, Sbdf | None] = MappingProxyType({}),
     only: Collection[Sbdf] | None = None,
+    cut: Mapping[Sbdf, Sbdf] = MappingProxyType({}),
 ) -> list[tuple[Sbdf, Finding]]:
     """Return a finding for each function about which Xen disagrees with hardware and Linux.
 
     The codes are "orphan", "unknown-to-xen", "ghost" and "moved". `moves` are the functions that bus
     renumbering moved, by Linux's address (`find_moves`). Each of them has the finding "moved" at Linux's
     address and no other finding there; its new address is not reported as a ghost. A missing function in a
-    segment that Xen cannot name has no finding. If `only` is given, addresses that are not in it have no
-    finding.
+    segment that Xen cannot name has no finding. `cut` has functions in such segments by the address that
+    Linux told Xen for them (`Sbdf.cut`): an orphan there is told of their controller (`CutOrphans`), and is
+    no ghost. If `only` is given, addresses that are not in it have no finding.
 
     Shape:  (address, finding): missing functions first, then ghosts, both sorted by address; then moved
             functions in the order of `moves`.
@@ -133,10 +135,11 @@ def disagreements(
             found.append((sbdf, Finding("unknown-to-xen", text)))
     here = frozenset(moves.values())
     for sbdf in ghosts(machine, xen, only):
-        if sbdf in here:
+        if sbdf in here or (sbdf in cut and sbdf in xen.orphans):
             continue
         owner = xen.elsewhere.get(sbdf)
         text = "Xen lists it but Linux does not have it (ghost)"
+        text += f": Linux cut the segment of {cut[sbdf]} to 16 bits" if sbdf in cut else ""
         text += f"; its owner is {owner}" if owner else "; pcipt resync shows what can be done"
         found.append((sbdf, Finding("ghost", text)))
     found += [

@@ -12,7 +12,7 @@ from contextlib import redirect_stdout
 import pytest
 
 from pcipt.cli.main import main
-from pcipt.daemon.control.status import release_to_json
+from pcipt.daemon.control.status import cut_to_json, release_to_json
 from pcipt.daemon.telling import events
 from pcipt.firmware.memory_map import MemoryType, entry
 from pcipt.firmware.pvh.start_info import Module, StartInfo, build_start_info
@@ -32,6 +32,7 @@ from pcipt.pci import (
 from pcipt.pci.write import ConfigWrite, Writer
 from pcipt.remap.actions import AddDevice, MapMmio, NotApplicable, Outcome, Refusal, Result
 from pcipt.remap.desired import By, Desired, DesiredBar
+from pcipt.remap.domains import CutOrphans
 from pcipt.remap.explain import Explanation, Step, json_from_explanation
 from pcipt.remap.guard.rules import Precaution
 from pcipt.remap.mapped_pages import MappedRun
@@ -46,7 +47,7 @@ from tests.toolstack import ANSWERS, fake_toolstack, told
 from tests.trees import REPO
 
 HEADING = re.compile(r"^### (.+)$", re.MULTILINE)
-NIC = Sbdf(0, 2, 0, 0)
+NIC, VMD = Sbdf(0, 2, 0, 0), Sbdf(0x10000, 0xE1, 0, 0)
 HEX = r"0x[0-9a-f]+"
 SBDF = r"[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"
 PLAIN = {
@@ -242,6 +243,7 @@ def test_the_document_is_what_is_printed(dump, tmp_path, service, files, handed)
     for command, printed in handed.items():
         comparison.object(printed, f"pcipt {command} --json")
     comparison.object({"sbdf": str(NIC), "owner": "guest 3"}, "given function")
+    comparison.object(cut_to_json(CutOrphans(None, ((VMD, VMD.cut),), panics=True)), "cut segment")
     for command, *arguments in files:
         told = json.loads(run(*command.split(), *arguments, "--json"))
         comparison.object(told, f"pcipt {command} --json")

@@ -51,6 +51,20 @@ def test_the_directories_above_tell_bridge_or_root_bus(tmp_path, home, parent, r
     assert raw.findings == ()
 
 
+@pytest.mark.parametrize(
+    ("home", "controller"),
+    [
+        ("pci0000:00/0000:00:0e.0/pci10000:e0/10000:e0:06.0", "00:0e.0"),
+        ("pci0000:00/0000:00:0e.0/pci10000:e0/10000:e0:06.0/10000:e1:00.0", None),  # behind a bridge
+        ("pci10001:80/10001:80:05.0", None),
+        ("pci0000:00/0000:00:0e.0", None),
+    ],
+)
+def test_the_controller_of_a_segment_is_above_its_root_bus(tmp_path, home, controller):
+    add(tmp_path, home)
+    assert only(tmp_path).controller == (parse_sbdf(controller) if controller else None)
+
+
 def test_a_tree_without_links_has_its_functions_right_there(tmp_path):
     home = tmp_path / "sys/bus/pci/devices/0004:05:00.0"
     home.mkdir(parents=True)

@@ -39,7 +39,7 @@ CASES = [
     (NIC, KNOWN, (), CUT, By.XEN),  # vPCI traps the MSI-X page
     (NIC, FORGOTTEN, (), WHOLE, By.US),  # nobody traps it: dom0 needs it
     (NIC, known("01:00.0", orphans=frozenset({S("01:00.0")})), (), WHOLE, By.US),
-    (attrs.evolve(NIC, sbdf=S("10000:01:00.0"), parent=None, root_bus=1), KNOWN, (), WHOLE, By.US),  # VMD
+    (attrs.evolve(NIC, sbdf=S("10000:01:00.0"), parent=None, root_bus=1), KNOWN, (), [], By.US),  # VMD
     (device("01:00.0", [(AT, 0x1000)], command=0), KNOWN, (), [], By.XEN),  # decodes nothing
     (device("01:00.0", [(AT, 0x1000)], command=1), KNOWN, (), [], By.XEN),  # I/O decode alone
     (device("01:00.0", [(0, 0x1000)]), KNOWN, (), [], By.XEN),  # nobody has assigned an address

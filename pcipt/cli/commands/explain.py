@@ -90,7 +90,8 @@ def _should_be(wanted: Json) -> Rows:
     If the mapped pages must stay as they are for now, a row has the reason.
     """
     because = f", because {printable(wanted['because'])}" if wanted["because"] else ""
-    rows: Rows = [("Mapped by:", BY[wanted["mapped_by"]] + because)]
+    inside = f", inside BARs of {printable(wanted['inside'])}" if wanted.get("inside") else ""
+    rows: Rows = [("Mapped by:", BY[wanted["mapped_by"]] + inside + because)]
     if wanted["kept"]:
         rows.append(("Kept as it is:", printable(str(wanted["kept"]))))
     return rows + [(title, _span(claim)) for title, claim in _titled("Mapped:", wanted["mappings"])]

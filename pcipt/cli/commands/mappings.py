@@ -1,9 +1,10 @@
 """Show the 1:1 MMIO ranges of the hardware domain: address, BAR, who mapped it, since when.
 
 BY is `us` (pcipt mapped it), `xen` (Xen's vPCI mapped it; pcipt has only observed that) or `stale` (it is
-mapped, but no BAR decodes there now). If the ledger's state of a range is not `held`, that state follows. A
-PV dom0 needs no mappings, because Xen lets its page tables reach MMIO: the ranges are those that would be
-mapped on PVH.
+mapped, but no BAR decodes there now). If the ledger's state of a range is not `held`, that state follows.
+BARs behind a VMD controller lie inside those of the controller and have no ranges of their own; the closing
+line names the controller. A PV dom0 needs no mappings, because Xen lets its page tables reach MMIO: the
+ranges are those that would be mapped on PVH.
 """
 
 import argparse
@@ -99,12 +100,17 @@ def legend_from_answer(told: dict[str, Any], width: int | None) -> str:
     stale.
 
     `told` is the daemon's reply to `Mappings`. The line says that times are UTC, except if `width` is below
-    WIDE, because ages are shown then. On a PV dom0 it says that nothing is mapped.
+    WIDE, because ages are shown then. It names each VMD controller with the segments whose BARs lie inside
+    those of the controller. On a PV dom0 it says that nothing is mapped.
     """
     by = [str(mapping["by"]) for mapping in told["mappings"]]
     counts = f"{by.count('xen')} by Xen, {by.count('us')} by pcipt, {by.count('stale')} stale"
     zone = "" if _is_narrow(width) else "; times are UTC"
     text = f"{count_text(len(by), 'range')}: {counts}{zone}."
+    inside = {str(each["sbdf"]): each["segments"] for each in told["mappings"] if each.get("segments")}
+    for controller, segments in inside.items():
+        text += f" BARs of segment {', '.join(segments)} lie inside those of {controller} (VMD)."
+    text = printable(text)
     return f"{text} dom0 is PV: nothing is mapped (not-applicable)." if told["dom0"] == "pv" else text
 
 

@@ -99,6 +99,8 @@ def _identity(function: Function, names: Names, *, linux: bool) -> Facts:
     yield "Path", str(function.path) if function.path is not None else "unknown"
     if function.parent is not None:
         yield "Behind", str(function.parent)
+    if function.controller is not None:
+        yield "Controller", f"{function.controller} (VMD)"
     if function.physfn is not None:
         yield "Virtual function of", str(function.physfn)
     if function.ids.subsystem_vendor or function.ids.subsystem_device:

@@ -11,7 +11,7 @@ from pcipt.errors import InputError, NotPermittedError, NotRunningError, PciptEr
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
 from pcipt.firmware.memory_map import MemoryEntry
 from pcipt.firmware.mmcfg import mmcfg_of
-from pcipt.firmware.passthrough.verdict import Evidence, FixedRange
+from pcipt.firmware.passthrough.verdict import CutSegment, Evidence, FixedRange
 from pcipt.firmware.pvh.bar_pages import whole_pages
 from pcipt.firmware.regions.findings import with_findings
 from pcipt.firmware.regions.regions import (
@@ -109,10 +109,14 @@ def _with_daemon(evidence: Evidence, socket: str) -> Evidence:
     """
     status = _asked(socket, "Status")
     if status is not None:
+        made = status.get("cut_segments", [])
+        cut = {parse_sbdf(each["sbdf"]): CutSegment(each["text"], each["panics"]) for each in made}
+        told = {(each["sbdf"], each["text"]) for each in made}
         disagreed = (each for each in status["findings"] if each["code"] in XEN_CODES and each["sbdf"])
-        xen = {parse_sbdf(each["sbdf"]): each["code"] for each in disagreed}
+        others = (each for each in disagreed if (each["sbdf"], each["text"]) not in told)
+        xen = {parse_sbdf(each["sbdf"]): each["code"] for each in others}
         owners = {parse_sbdf(each["sbdf"]): each["owner"] for each in status.get("given_away", [])}
-        evidence = attrs.evolve(evidence, xen=xen, owners=owners)
+        evidence = attrs.evolve(evidence, xen=xen, owners=owners, cut_segments=cut)
     held = _asked(socket, "Guests")  # only root may ask this
     if held is not None:
         found: dict[Sbdf, tuple[Finding, ...]] = {}

@@ -6,6 +6,7 @@ from pcipt.engine.engine import Engine
 from pcipt.errors import NoSuchDeviceError
 from pcipt.pci import Finding, Sbdf
 from pcipt.remap.actions import Outcome
+from pcipt.remap.domains import CutOrphans, domains
 from pcipt.remap.explain import json_from_explanation
 from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.writes.json_view import json_from_action
@@ -35,13 +36,28 @@ def health_of(engine: Engine, *, besides_requests: bool = False) -> str:
     return "degraded" if engine.finding_count or unsettled else "healthy"
 
 
+def cut_to_json(cut: CutOrphans) -> dict[str, Any]:
+    """Return the orphans that Linux made of one segment as a JSON object."""
+    return {
+        "controller": str(cut.controller) if cut.controller is not None else None,
+        "sbdf": str(cut.subject),
+        "text": cut.text,
+        "panics": cut.panics,
+        "functions": [{"sbdf": str(sbdf), "listed_as": str(listed)} for sbdf, listed in cut.functions],
+    }
+
+
 def mappings_to_json(engine: Engine, identity: XenIdentity) -> dict[str, Any]:
     """Return the object of `pcipt mappings --json`: every range that is or may be mapped, with its BAR.
 
     The ranges are in order of their address, then of the function's place and the BAR.
     """
     held = sorted(engine.ledger.mapped, key=lambda each: (each.frames, each.place, each.bar))
-    return {"version": 1, "dom0": identity.dom0.value, "mappings": [_mapping(each, engine) for each in held]}
+    inside: dict[Sbdf | None, list[str]] = {}
+    for domain in domains(engine.machine, engine.views.state.bars):
+        inside.setdefault(domain.controller, []).append(f"{domain.segment:x}")
+    mappings = [_mapping(each, engine) | {"segments": inside.get(each.sbdf, [])} for each in held]
+    return {"version": 1, "dom0": identity.dom0.value, "mappings": mappings}
 
 
 def explanation_to_json(engine: Engine, sbdf: Sbdf) -> dict[str, Any]:
@@ -125,6 +141,7 @@ def status_to_json(
             {"sbdf": str(sbdf), "owner": engine.view.owner(sbdf)}
             for sbdf in sorted({*engine.given_away, *engine.view.elsewhere})
         ],
+        "cut_segments": [cut_to_json(each) for each in engine.views.cut_orphans()],
         "actions": [
             {"when": record.when, **outcome_to_json(record.outcome)}
             for record in list(engine.records)[-LAST_ACTIONS:]

@@ -1,6 +1,7 @@
 """The machine as it was read last, kept up to date function by function.
 
-A function that Linux drops is added to `memory.removed`, and its place to `memory.vacated`.
+A function that Linux drops is added to `memory.removed`, by the address that Xen may have for it, and its
+place to `memory.vacated`.
 """
 
 from collections.abc import Iterable
@@ -96,11 +97,11 @@ class MachineState:
                     del self._addresses[place]
             if function is None:
                 self.bars.drop(sbdf)
-                memory.removed.add(sbdf)
+                memory.removed.add(sbdf.cut)
                 memory.unserved.discard(sbdf)
                 self.renumbered.pop(sbdf, None)
                 continue
-            memory.removed.discard(sbdf)
+            memory.removed.discard(sbdf.cut)
             self.bars.put(function)
             now = place_of(function)
             self._places[sbdf] = now

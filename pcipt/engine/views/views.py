@@ -27,6 +27,7 @@ from pcipt.pci.requester import vendor_of
 from pcipt.remap.actions import Action
 from pcipt.remap.desired import PCIBACK, Desired, Followed, desired_of, place_of
 from pcipt.remap.detour import Detour, plan_detour
+from pcipt.remap.domains import CutOrphans, Domain, controller_of, cut_orphans, domains
 from pcipt.remap.guard.facts import Facts
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.ignored import IgnoredWrite
@@ -118,7 +119,8 @@ class Views:
         """Read functions again; return those that are different now, and those that depend on them.
 
         If the windows or bus numbers of a bridge have changed, all functions behind it are returned, whether
-        or not they are different. If its bus numbers have changed, they are also read again.
+        or not they are different. If its bus numbers have changed, they are also read again. If a function in
+        a segment that Xen cannot name has changed, its controller is returned, too.
         """
         changed: set[Sbdf] = set()
         waiting = list(functions)
@@ -126,7 +128,11 @@ class Views:
         while waiting:
             sbdf = waiting.pop()
             before = self.machine.functions.get(sbdf)
-            changed |= self.state.put(sbdf, self._host.read_function(sbdf))
+            above = self._controllers(sbdf)
+            different = self.state.put(sbdf, self._host.read_function(sbdf))
+            changed |= different
+            if different and not sbdf.fits_xen:
+                changed |= above | self._controllers(sbdf)  # its findings depend on this function
             after = self.machine.functions.get(sbdf)
             if before is None or after is None or before.bridge == after.bridge:
                 continue
@@ -140,6 +146,11 @@ class Views:
     def why_protected(self, frames: Frames) -> str | None:
         """Return why pages must be neither mapped nor unmapped for a BAR, None if they may be."""
         return self._protected.why(frames)
+
+    def _controllers(self, sbdf: Sbdf) -> set[Sbdf]:
+        """Return the controller of a function's segment; empty if Xen can name it, or if it is unknown."""
+        found = None if sbdf.fits_xen else controller_of(sbdf.segment, self.machine, self.state.bars)
+        return set() if found is None else {found}
 
     def know_boot(self) -> bool:
         """Make the boot snapshot if there is none, and read which functions the IOMMU units cover.
@@ -161,7 +172,7 @@ class Views:
         If Xen cannot be asked, return False and change nothing except `trouble`.
         """
         memory = self.memory
-        others = {*memory.removed, *self.view.known, *memory.ledger.announced()}
+        others = {*memory.removed, *self.cut_addresses(), *self.view.known, *memory.ledger.announced()}
         others |= {now for now in self.state.renumbered.values() if now is not None}
         listed = itertools.chain(self.machine.functions, others, ghost_candidates(self.machine))
         if not self.questions.ask_everything(listed, self.given(self.machine.functions)):
@@ -278,6 +289,18 @@ class Views:
             lost=lost_of(self, sbdf), given_up=place in self.memory.given_up,
         )  # fmt: skip
 
+    def domains(self) -> list[Domain]:
+        """Return the segments that Xen cannot name, with their controllers (VMD)."""
+        return domains(self.machine, self.state.bars)
+
+    def cut_addresses(self) -> dict[Sbdf, Sbdf]:
+        """Return the functions in segments that Xen cannot name, by their address with the segment cut."""
+        return {sbdf.cut: sbdf for domain in self.domains() for sbdf in domain.functions}
+
+    def cut_orphans(self) -> list[CutOrphans]:
+        """Return the orphans that Linux made by cutting segments (VMD)."""
+        return cut_orphans(self.domains(), self.view, self._xen.identity.version)
+
     def disagree_about(self, sbdf: Sbdf) -> bool:
         """Return True if only one of Linux and Xen has the function, or if Xen lists it without an owner."""
         return (sbdf in self.machine.functions) != (sbdf in self.view.known) or sbdf in self.view.orphans
@@ -291,9 +314,12 @@ class Views:
         return self.memory.ledger.followed()
 
     def addresses(self, sbdf: Sbdf) -> set[Sbdf]:
-        """Return `sbdf` and every other address at which Xen may list the function that Linux has there."""
+        """Return `sbdf` and every other address at which Xen may list the function that Linux has there.
+
+        For a function in a segment that Xen cannot name, that is the address with the segment cut.
+        """
         now = self.state.renumbered.get(sbdf)
-        return {sbdf, *self.announced_at().get(sbdf, ()), *(() if now is None else (now,))}
+        return {sbdf, sbdf.cut, *self.announced_at().get(sbdf, ()), *(() if now is None else (now,))}
 
     def _learn_absence(self) -> None:
         """Update the coverage: Xen may run without an IOMMU."""

@@ -148,6 +148,19 @@ def known_to_xen(function: Function, evidence: Evidence) -> Said:
         )
 
 
+def cut_segments(function: Function, evidence: Evidence) -> Said:
+    """Yield a reason if Xen lists functions behind this VMD controller without an owner: REFUSE if this Xen
+    panics when the controller leaves its driver, else WARN.
+
+    Cause: Linux before 6.15 cuts the segments of these functions, and removes them from Xen's list when the
+    driver is unbound.
+    """
+    cut = evidence.cut_segments.get(function.sbdf)
+    if cut is not None:
+        verdict = Verdict.REFUSE if cut.panics else Verdict.WARN
+        yield Reason("vmd-orphans", verdict, cut.text)
+
+
 def permissions(function: Function, evidence: Evidence) -> Said:
     """Yield a WARN reason for each finding about the guests' access to this function.
 
@@ -254,6 +267,7 @@ RULES: tuple[Rule, ...] = (
     chipset,
     decoder_findings,
     known_to_xen,
+    cut_segments,
     permissions,
     iommu,
     in_use,

@@ -145,9 +145,12 @@ def _pages(machine: Machine) -> Iterator[tuple[Frames, Sbdf]]:
     """Yield the pages of each memory BAR that has an address, with its function, in the machine's order.
 
     A BAR is yielded whether or not it decodes. A ROM is yielded only if it is known to decode. A BAR of
-    unknown size is assumed to have `SMALLEST_BAR` (16) bytes.
+    unknown size is assumed to have `SMALLEST_BAR` (16) bytes. Functions that Xen cannot name are left out:
+    their BARs lie inside those of their controller (VMD).
     """
     for function in machine.functions.values():
+        if not function.sbdf.fits_xen:
+            continue
         for bar in function.bars:
             off = bar.kind is BarKind.ROM and not bar.decoding
             if bar.kind is not BarKind.IO and bar.address and not off:

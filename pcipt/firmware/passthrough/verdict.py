@@ -67,6 +67,18 @@ class FixedRange:
 
 
 @attrs.frozen
+class CutSegment:
+    """A VMD controller whose functions Xen lists without an owner, because Linux cut their segment.
+
+    `text` is the daemon's finding about it. `panics` is True if this Xen panics when the controller leaves
+    Linux.
+    """
+
+    text: str
+    panics: bool
+
+
+@attrs.frozen
 class Evidence:
     """All facts about a machine that the rules use. None means unknown; an empty mapping has no facts.
 
@@ -74,8 +86,9 @@ class Evidence:
     root file system. `consoles`: functions that carry a console of dom0. `xen`: functions about which Xen and
     the machine disagree, each with the code of the daemon's finding. `owners`: the owner of each function as
     a word. `guests`: for each function the findings about a guest that has access which it should not have,
-    or lacks access which it should have. `together`: the functions that leave dom0 together. `index`:
-    computed from `machine` if it is not given.
+    or lacks access which it should have. `cut_segments`: the VMD controllers whose functions Xen has without
+    an owner. `together`: the functions that leave dom0 together. `index`: computed from `machine` if it is
+    not given.
     """
 
     machine: Machine
@@ -90,6 +103,7 @@ class Evidence:
     xen: Mapping[Sbdf, str] | None = None
     owners: Mapping[Sbdf, str] = attrs.field(factory=dict)
     guests: Mapping[Sbdf, tuple[Finding, ...]] = attrs.field(factory=dict)
+    cut_segments: Mapping[Sbdf, CutSegment] = attrs.field(factory=dict)
     together: frozenset[Sbdf] = frozenset()
     index: Index = attrs.Factory(lambda self: index_machine(self.machine), takes_self=True)
 

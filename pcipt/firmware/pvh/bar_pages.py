@@ -30,14 +30,15 @@ def bar_layers(machine: Machine, memory: Sequence[MemoryEntry], findings: list[F
 
     `memory` must come from `flatten_map`. A decoding BAR that Xen cannot map (see `_unmappable`) gets no
     layer; a finding is appended to `findings` instead. A BAR gets neither if it does not decode, or if it is
-    not known whether it decodes. What Xen has really mapped is not looked at.
+    not known whether it decodes, nor if Xen cannot name its function: such a BAR lies inside a BAR of a
+    controller (VMD). What Xen has really mapped is not looked at.
     Shape:  the layers of MSI-X tables and pending bits first, in the machine's order, then the layers of
             BARs, sorted by address.
     """
     pages: list[tuple[Range, str, bool]] = []
     for function in machine.functions.values():
         for bar in function.bars:
-            if bar.kind is BarKind.IO or not bar.decoding:
+            if bar.kind is BarKind.IO or not bar.decoding or not function.sbdf.fits_xen:
                 continue
             title = f"{function.sbdf} {'ROM' if bar.kind is BarKind.ROM else f'BAR {bar.index}'}"
             reason = _unmappable(bar, memory)

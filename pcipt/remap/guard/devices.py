@@ -10,6 +10,7 @@ from pcipt.pci import BarKind, Function, HeaderType, Sbdf
 from pcipt.pci.requester import Requester, requester_of
 from pcipt.remap.actions import Action, AddDevice, RemoveDevice
 from pcipt.remap.desired import has_faulty_msix, refuses_msix
+from pcipt.remap.domains import aliased
 from pcipt.remap.guard.facts import Facts, Rule
 from pcipt.remap.plan_moves import subtree, top_of_move
 from pcipt.xen.releases import (
@@ -59,7 +60,7 @@ def _present(action: AddDevice, facts: Facts) -> str | None:
 
 
 def _unknown_or_orphan(action: AddDevice, facts: Facts) -> str | None:
-    """Refuse to add a function that Xen lists with an owner.
+    """Refuse to add a function that Xen lists with an owner, unless Xen is to size its VF BARs.
 
     The add would overwrite what Xen keeps of it: node and flags (xen/drivers/passthrough/pci.c,
     pci_add_device).
@@ -253,12 +254,16 @@ def _in_dom0(action: RemoveDevice, facts: Facts) -> str | None:
 
 
 def _gone_from_linux(action: RemoveDevice, facts: Facts) -> str | None:
-    """Refuse to remove a function at an address at which Linux has one, or to which renumbered buses lead.
+    """Refuse to remove a function at an address at which Linux has one, or to which renumbered buses lead, or
+    by which Linux may have told Xen of a function in a segment that Xen cannot name (VMD).
 
     A function that Linux has at the address is no reason if bus renumbering moved it to `moved_to`.
     """
     if action.sbdf in facts.moves.values():
         return "renumbered buses lead to a function there"
+    cut = aliased(action.sbdf, facts.bars)
+    if cut:
+        return f"Linux still has {cut[0]}, and would tell Xen of its removal by this address"
     function = facts.machine.functions.get(action.sbdf)
     moved = action.moved_to is not None and facts.moves.get(action.sbdf) == action.moved_to
     if function is None or moved:

@@ -41,7 +41,8 @@ class SimulatedXen(Speaking):
     `hardware`. Functions whose segment is above ffff are left out. `iommu` is what the IOMMU units serve by
     the tables at boot; None means that the IOMMU is off. `memory` is dom0's RAM. `trapped` are frames that
     Xen emulates and that must not be mapped (MMCFG). `reserved` are the reserved regions of the firmware's
-    tables. `command_line` is Xen's. The attribute `p2m` is None on a PV dom0; `vpci` is None too, and also if
+    tables. `command_line` is Xen's. With `cuts_segments`, dom0's kernel is older than Linux 6.15: it cuts
+    segments above ffff to 16 bits. The attribute `p2m` is None on a PV dom0; `vpci` is None too, and also if
     the hardware has no config space.
     Raises: StateError for a PVH dom0 without an IOMMU.
     """
@@ -57,6 +58,7 @@ class SimulatedXen(Speaking):
         trapped: Iterable[Frames] = (),
         reserved: Iterable[ReservedRegion] = (),
         command_line: str = "",
+        cuts_segments: bool = False,
     ) -> None:
         super().__init__(command_line)
         if identity.dom0 is Dom0Kind.PVH and iommu is None:
@@ -79,6 +81,7 @@ class SimulatedXen(Speaking):
         self._list.boot(function for function in listed if function.fits_xen)
         self._hardware = hardware
         self._closed = False
+        self._cuts_segments = cuts_segments
         self.grants: dict[int, Permissions] = {}  # of guests, by domain number
         self.catastrophe: Catastrophe | None = None
 
@@ -269,26 +272,28 @@ class SimulatedXen(Speaking):
     def kernel_add(self, function: Sbdf) -> int:
         """Announce a function as dom0's kernel does at hot-plug. Return Xen's answer: 0 or -errno.
 
-        The answer is -EINVAL if the segment is above ffff. The kernel only logs the answer. The call is not
-        in `calls`.
+        It is -EINVAL if the segment is above ffff, unless the kernel cuts it (xen_add_device before
+        5ccf1b8ae76d). The kernel only logs the answer. The call is not in `calls`.
         Raises: Catastrophe if Xen would panic; StateError after `close`.
         """
         self._require_alive()
-        if not function.fits_xen:
+        if not function.fits_xen and not self._cuts_segments:
             return -EINVAL
         seen = self._hardware.presence(function) or Presence()
         with self._remembering_catastrophe():
-            return self._list.add(function, seen.flags, seen.node)
+            return self._list.add(function.cut, seen.flags, seen.node)
 
     def kernel_remove(self, function: Sbdf) -> int:
         """Report that a function is gone, as dom0's kernel does after hot-unplug.
 
-        Return Xen's answer: 0 or -errno. The call is not in `calls`.
+        Return Xen's answer: 0 or -errno; -EINVAL as for `kernel_add`. The call is not in `calls`.
         Raises: Catastrophe if Xen would panic; StateError after `close`.
         """
         self._require_alive()
+        if not function.fits_xen and not self._cuts_segments:
+            return -EINVAL
         with self._remembering_catastrophe():
-            return self._list.remove(function)
+            return self._list.remove(function.cut)
 
     def kernel_reset(self, function: Sbdf) -> int:
         """Tell Xen of a reset, as pciback does (PHYSDEVOP_pci_device_reset); like `kernel_remove`."""

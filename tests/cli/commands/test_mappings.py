@@ -33,6 +33,15 @@ def test_the_closing_line_fits_what_stands_above_it(dom0):
     assert "times are UTC" in legend_from_answer(told, None)
 
 
+def test_the_closing_line_names_controllers_whose_bars_hold_others():
+    inside = [
+        {**each, "segments": ["10000", "10001"] if each["bar"] == 2 else []} for each in MAPPINGS["mappings"]
+    ]
+    text = legend_from_answer({**MAPPINGS, "mappings": inside}, None)
+    assert "BARs of segment 10000, 10001 lie inside those of 0000:03:00.0 (VMD)." in text
+    assert "VMD" not in legend_from_answer(MAPPINGS, None)
+
+
 def test_no_mapping_is_an_empty_table(tmp_path, capsys):
     empty = {"Mappings": {"version": 1, "dom0": "pv", "mappings": []}}
     with answering(tmp_path / "control", empty) as control:

@@ -106,6 +106,19 @@ def test_a_quarantine_that_xen_refuses_gives_the_driver_back(scene, pciback):
     assert (scene.root / "sys/bus/pci/drivers/e1000e/bind").read_text() == NIC
 
 
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_controller_whose_release_would_take_the_host_down_stays(scene, force):
+    about = {"sbdf": NIC, "text": "this Xen panics when it leaves Linux"}
+    cut = {"controller": NIC, "panics": True, "functions": [], **about}
+    scene.answers["Status"] = {
+        "findings": [{"code": "orphan", **about}], "given_away": [], "cut_segments": [cut],
+    }  # fmt: skip
+    with pytest.raises(StateError, match="panics when it leaves Linux; --force does not change that"):
+        scene.run("release", *force, NIC)
+    scene.answers["Status"]["cut_segments"][0]["panics"] = False
+    assert scene.run("release", NIC) == 0
+
+
 def test_what_is_quarantined_without_a_driver_comes_back(scene):
     (scene.root / "sys/bus/pci/devices" / NIC / "driver").unlink()
     scene.answers |= {"Status": AWAY, "Release": told("dom0")}

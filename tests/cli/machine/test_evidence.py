@@ -5,6 +5,7 @@ import pytest
 
 from pcipt.cli.machine.evidence import gather, regions_from_json
 from pcipt.cli.machine.source import Source
+from pcipt.firmware.passthrough.verdict import CutSegment
 from pcipt.firmware.regions.regions import Mapped
 from pcipt.firmware.regions.state import with_owners
 from pcipt.firmware.regions.tables import regions_from_tables
@@ -63,6 +64,20 @@ def test_the_daemon_adds_what_xen_says(root, daemon):
     assert found.owners == {NIC: "guest 3", parse_sbdf("00:04.0"): "quarantine"}
     assert [finding.code for finding in found.guests[NIC]] == ["guest-leftover"]
     assert found.regions.regions == owned.regions
+
+
+def test_orphans_behind_a_controller_are_not_the_controller_itself(root, daemon):
+    path, answers = daemon
+    about = {"sbdf": str(NIC), "text": "Xen lists 0000:e1:00.0 without an owner"}
+    answers["Status"] = {
+        "findings": [{"code": "orphan", **about}],
+        "cut_segments": [{"controller": str(NIC), "panics": True, "functions": [], **about}],
+    }
+    found = evidence(root, path)
+    assert found.xen == {}
+    assert found.cut_segments == {NIC: CutSegment(about["text"], panics=True)}
+    answers["Status"]["findings"].append({"sbdf": str(NIC), "code": "orphan", "text": "it is one, too"})
+    assert evidence(root, path).xen == {NIC: "orphan"}
 
 
 def test_a_daemon_that_cannot_tell_leaves_it_unknown(root, daemon):

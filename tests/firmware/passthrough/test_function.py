@@ -4,6 +4,7 @@ import pytest
 from pcipt.firmware.acpi.dmar import Dmar, RemappingUnit
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
 from pcipt.firmware.passthrough import function as rules
+from pcipt.firmware.passthrough.verdict import CutSegment
 from pcipt.pci import Finding, RawFunction, parse_sbdf
 from pcipt.pci.raw import LinuxFacts
 from tests.firmware.passthrough_cases import ENDPOINT, evidence_of, express, said_by, text_of
@@ -102,6 +103,15 @@ def test_a_renumbered_bridge_refuses_all_below():
 )
 def test_what_xen_says(xen, owners, expected):
     assert said_by(rules.known_to_xen, "03:00.0", evidence_of(NIC, xen=xen, owners=owners)) == expected
+
+
+@pytest.mark.parametrize(("panics", "verdict"), [(True, "refuse"), (False, "warn")])
+def test_a_controller_whose_functions_are_orphans(panics, verdict):
+    cut = {SBDF: CutSegment("Xen lists 0000:e1:00.0 without an owner", panics)}
+    evidence = evidence_of(NIC, xen={}, cut_segments=cut)
+    assert said_by(rules.cut_segments, "03:00.0", evidence) == ({"vmd-orphans": verdict}, [])
+    assert said_by(rules.known_to_xen, "03:00.0", evidence) == ({}, [])
+    assert said_by(rules.cut_segments, "03:00.0", evidence_of(NIC)) == ({}, [])
 
 
 def test_what_a_guest_keeps_or_lacks():

@@ -78,6 +78,8 @@ REFUSED = [
     ("claimed", MAP, facts(IDLE), "does not decode there"),
     ("claimed", MAP, facts(), "does not decode there"),  # it has left meanwhile
     ("claimed", map_of(PLACE, OTHER, 4), facts(NIC), "does not decode there"),
+    ("claimed", map_of("10000_01_00.0", AT, 4, sbdf="10000:01:00.0"), facts(  # VMD: no pages of its own
+        device("10000:01:00.0", [(AT, 0x4000)])), "does not decode there"),
     ("not-vpci", MAP, facts(NIC, xen=known("01:00.0")), "vPCI handles"),
     ("protected", map_of(PLACE, 0x4000_0000, 4), facts(
         device("01:00.0", [(0x4000_0000, 0x4000)], parent="00:1c.0"), above=LOW_PORT), "touches RAM"),
@@ -171,7 +173,7 @@ ALLOWED = [
     (MAP, facts(NIC, above=attrs.evolve(
         bridge("00:1c.0", 1, 1), config=bridge("00:1c.0", 1, 1).config[:9] + b"\x01" +
         bridge("00:1c.0", 1, 1).config[10:]))),  # subtractive decoding passes everything on
-    (map_of("10000_01_00.0", AT, 4, sbdf="10000:01:00.0"), facts(  # VMD: inside its controller's BAR
+    (map_of("00_0e.0", AT, 0x100, sbdf="00:0e.0"), facts(  # VMD: others lie inside the controller's BAR
         device("10000:01:00.0", [(AT, 0x4000)]), device("00:0e.0", [(AT, 0x10_0000)]))),
     (OLD, facts(NIC, mapped=HELD_OLD)),
     (OLD, facts(mapped=HELD_OLD)),  # the function has left
