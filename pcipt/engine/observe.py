@@ -176,6 +176,7 @@ def ask_some(now: Round, open_actions: OpenActions) -> bool:
     full |= now.changed if full else set()
     full |= open_actions.announcements_among(now.relatives | views.state.relatives(now.subjects))
     full |= {s for s in now.subjects if s in views.state.renumbered or s in views.announced_at()}
+    full |= now.subjects & views.memory.ledger.unsized()
     full |= {sbdf.cut for sbdf in full}
     lapsed = views.ask_if_listed(now.changed - full)
     if lapsed is None:

@@ -131,6 +131,7 @@ class Reconciler:
         actions = plan_announcements(
             views.machine, views.view, removed=views.memory.removed, only=None if everything else now.listed,
             moves=views.state.renumbered, followed=views.announced_at(),
+            unsized=views.memory.ledger.unsized(),
         )  # fmt: skip
         yield from self._perform(now, actions)
         now.subjects |= {sbdf for action in actions for sbdf in addresses_of(action)}

@@ -26,6 +26,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     """
     views = now.views
     memory = views.memory
+    now.touched |= _announced_by_linux(views)
     if now.everything is None:
         asked = {at for sbdf in now.listed for at in views.addresses(sbdf)}
         now.touched |= memory.ledger.settle(asked, views.view.known)
@@ -43,6 +44,19 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
         now.touched |= _adopt(views, clock())
     now.touched |= mark_handed_over(views, views.machine.functions, clock)
     return take_over_mappings(views, views.machine.functions)
+
+
+def _announced_by_linux(views: Views) -> bool:
+    """Record that Xen has sized the virtual functions of followed physical functions that Linux has found.
+
+    Linux tells Xen of a function that it finds at its new address. Return True if there are such functions.
+    """
+    ledger, functions = views.memory.ledger, views.machine.functions
+    moved = {at for others in ledger.followed().values() for at in others}
+    found = [sbdf for sbdf in ledger.unsized() & moved if sbdf in functions]
+    for sbdf in found:
+        ledger.sized(sbdf)
+    return bool(found)
 
 
 def take_over_mappings(views: Views, functions: Iterable[Sbdf]) -> bool:

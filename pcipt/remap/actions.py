@@ -18,7 +18,8 @@ class AddDevice:
     The flags are those that dom0's kernel would give: `extended` is EXTFN (`is_extended`). `physfn` is the
     address of the physical function, set for a virtual function only. `moved_from` is set if bus renumbering
     moved the function to `sbdf`: Linux still has it at `moved_from`. `late` is the driver that was bound when
-    the add was planned, "" for none; None if nothing follows from it.
+    the add was planned, "" for none; None if nothing follows from it. `vfs_on` is True for a physical
+    function whose virtual functions are on: Xen cannot size their BARs then (`vfs_are_on`).
     """
 
     word: ClassVar[str] = "add-device"
@@ -28,6 +29,7 @@ class AddDevice:
     physfn: Sbdf | None = None
     moved_from: Sbdf | None = None
     late: str | None = attrs.field(default=None, eq=False)
+    vfs_on: bool = False
 
 
 @attrs.frozen

@@ -9,13 +9,12 @@ so a ledger belongs to one boot id. The owner of a ledger changes it in place, s
 for any number of entries.
 """
 
-from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 import attrs
 
-from pcipt.errors import AddressError, MalformedError, StateError
-from pcipt.pci import Address, Frames, Range, Sbdf, frames_from_range, parse_sbdf
+from pcipt.errors import StateError
+from pcipt.pci import Frames, Sbdf
 from pcipt.remap.actions import (
     Action,
     AddDevice,
@@ -29,9 +28,9 @@ from pcipt.remap.actions import (
 )
 from pcipt.remap.desired import By
 from pcipt.remap.life import LIFE, Event, State
-from pcipt.remap.mapped_pages import MappedPages, MappedRun, mapped_from_json, mapped_to_json
+from pcipt.remap.mapped_pages import MappedPages, MappedRun, mapped_to_json
 
-__all__ = ["LIFE", "Entry", "Event", "Key", "Ledger", "State", "ledger_from_json", "ledger_to_json"]
+__all__ = ["LIFE", "Entry", "Event", "Key", "Ledger", "State"]
 
 # The word of an action; the function and BAR it is about, or None and the first frame of a reserved region.
 Key = tuple[str, Sbdf | None, int | None]
@@ -49,6 +48,7 @@ class Entry:
     a reserved region only. `moved_from` is set only for an AddDevice action at the new address of a
     renumbered function: Linux has the function at `moved_from`, and Xen is told of it at `sbdf`. `late` is
     that of the AddDevice action, until the driver has been bound anew or Linux was asked to find one.
+    `vfs_on` is that of the AddDevice action.
     """
 
     word: str
@@ -59,6 +59,7 @@ class Entry:
     frames: Frames | None = None
     moved_from: Sbdf | None = None
     late: str | None = None
+    vfs_on: bool = False
 
     @property
     def key(self) -> Key:
@@ -89,6 +90,7 @@ class Ledger:
         self.mapped = mapped if mapped is not None else MappedPages()
         self._entries: dict[Key, Entry] = {}
         self._followed: dict[Sbdf, tuple[Sbdf, ...]] = {}
+        self._unsized: set[Sbdf] = set()
         for entry in entries:
             self._put(entry)
 
@@ -169,6 +171,16 @@ class Ledger:
         """
         return self._followed
 
+    def unsized(self) -> frozenset[Sbdf]:
+        """Return the addresses of the entries, in any state, whose `vfs_on` is True (see `remap.virtual`)."""
+        return frozenset(self._unsized)
+
+    def sized(self, sbdf: Sbdf) -> None:
+        """Record that dom0's kernel told Xen of this function: the kernel switches VFs off before."""
+        entry = self._entries.get((AddDevice.word, sbdf, None))
+        if entry is not None and entry.vfs_on:
+            self._put(attrs.evolve(entry, vfs_on=False))
+
     def step(self, action: Action, event: Event, when: str = "") -> "Ledger":
         """Record that an action is intended, succeeded or failed, and return this ledger.
 
@@ -189,7 +201,7 @@ class Ledger:
         after = _after(action, before.state if before is not None else None, event)
         self._drop(key)
         if after is not State.HELD or isinstance(action, AddDevice | WithdrawReserved | RestoreReserved):
-            self._put(_entry(action, after))
+            self._put(_entry(action, after, before))
         if after is State.HELD and isinstance(action, RemoveDevice):
             self._drop((AddDevice.word, action.sbdf, None))
         elif after is State.HELD and isinstance(action, WithdrawReserved | RestoreReserved):
@@ -248,12 +260,16 @@ class Ledger:
         """Add an entry as the last one, or replace the entry with the same key, and update `_followed`."""
         self._drop(entry.key)
         self._entries[entry.key] = entry
+        if entry.vfs_on:
+            self._unsized.add(entry.sbdf)
         if entry.moved_from is not None:
             self._followed[entry.moved_from] = (*self._followed.get(entry.moved_from, ()), entry.sbdf)
 
     def _drop(self, key: Key) -> None:
         """Remove the entry with this key, if there is one, and update `_followed`."""
         entry = self._entries.pop(key, None)
+        if entry is not None and entry.vfs_on:
+            self._unsized.discard(entry.sbdf)
         if entry is None or entry.moved_from is None:
             return
         others = tuple(sbdf for sbdf in self._followed[entry.moved_from] if sbdf != entry.sbdf)
@@ -315,8 +331,13 @@ def _key(action: Action) -> Key:
     return _entry(action, State.INTENDED).key
 
 
-def _entry(action: Action, state: State) -> Entry:
-    """Return a new entry for an action, with this state. It is not put into a ledger."""
+def _entry(action: Action, state: State, before: Entry | None = None) -> Entry:
+    """Return a new entry for an action, with this state. It is not put into a ledger.
+
+    `before` is the entry that it replaces. Xen is told of a function again only to size its VF BARs: until
+    that is done they are not sized, and what else the entry says stays.
+    """
+    again = before if before is not None and before.vfs_on else None
     return Entry(
         action.word,
         action.sbdf,
@@ -325,76 +346,7 @@ def _entry(action: Action, state: State) -> Entry:
         bar=action.bar if isinstance(action, RewriteBar) else None,
         frames=action.frames if isinstance(action, _WITH_FRAMES) else None,
         moved_from=action.moved_from if isinstance(action, AddDevice) else None,
-        late=action.late if isinstance(action, AddDevice) else None,
-    )
-
-
-def ledger_to_json(ledger: Ledger) -> dict[str, object]:
-    """Return the ledger's own document as JSON values: the boot id, the entries, and the runs of `ours`.
-
-    `theirs` and `messages_lost` are not in it.
-    """
-    return {
-        "boot_id": ledger.boot_id,
-        "entries": [_entry_to_json(entry) for entry in ledger.entries],
-        "mappings": mapped_to_json(ledger.ours()),
-    }
-
-
-def _entry_to_json(entry: Entry) -> dict[str, object]:
-    """Return an entry as a JSON object. Fields that are None are left out.
-    Units:  `size` in bytes; `start` is a byte address in hexadecimal.
-    """
-    body: dict[str, object] = {
-        "action": entry.word,
-        "sbdf": str(entry.sbdf),
-        "state": entry.state.value,
-        "reason": entry.reason,
-    }
-    if entry.bar is not None:
-        body["bar"] = entry.bar
-    if entry.frames is not None:
-        body |= {"start": hex(entry.frames.range.start), "size": entry.frames.range.size}
-    if entry.moved_from is not None:
-        body["moved_from"] = str(entry.moved_from)
-    if entry.late is not None:
-        body["late"] = entry.late
-    return body
-
-
-def ledger_from_json(value: object) -> Ledger:
-    """Return the ledger from the object that `ledger_to_json` wrote.
-
-    If `mappings` is missing, the ledger has no mapped pages.
-    Raises: MalformedError if `value` is not an object, if a field is missing, or if a field has no valid
-            value. The word of an entry is not checked.
-    """
-    if not isinstance(value, dict):
-        raise MalformedError("ledger", 0, "not a ledger: no object")
-    try:
-        entries = tuple(_entry_from_json(entry) for entry in value["entries"])
-        return Ledger(str(value["boot_id"]), entries, mapped_from_json(value.get("mappings", []), "ledger"))
-    except (KeyError, TypeError, ValueError, AddressError) as error:
-        raise MalformedError("ledger", 0, f"not a ledger: {error!r}") from error
-
-
-def _entry_from_json(entry: Mapping[str, object]) -> Entry:
-    """Return an entry from its JSON object.
-    Raises: KeyError, TypeError, ValueError or AddressError if a field is missing or has no valid value.
-    """
-    frames = None
-    if "start" in entry:
-        span = Range(Address(int(str(entry["start"]), 16)), int(str(entry["size"])))
-        frames = frames_from_range(span)
-        if span.start < 0 or frames.count < 1 or frames.range != span:
-            raise ValueError(f"no whole pages: {entry['start']}, {span.size} bytes")
-    return Entry(
-        str(entry["action"]),
-        parse_sbdf(str(entry["sbdf"])),
-        State(entry["state"]),
-        str(entry["reason"]),
-        bar=int(str(entry["bar"])) if "bar" in entry else None,
-        frames=frames,
-        moved_from=parse_sbdf(str(entry["moved_from"])) if "moved_from" in entry else None,
-        late=str(entry["late"]) if "late" in entry else None,
+        late=again.late if again is not None else action.late if isinstance(action, AddDevice) else None,
+        vfs_on=isinstance(action, AddDevice)
+        and (action.vfs_on or (again is not None and state is not State.HELD)),
     )

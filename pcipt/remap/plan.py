@@ -15,6 +15,7 @@ from pcipt.remap.actions import Action, AddDevice, RemoveDevice
 from pcipt.remap.desired import NOWHERE, PCIBACK, Followed
 from pcipt.remap.plan_moves import NO_MOVES, Moves, parents_first, plan_moves
 from pcipt.remap.view import XenView, ghosts, missing
+from pcipt.remap.virtual import physical_functions, plan_sizing, vfs_are_on
 
 
 def plan_announcements(
@@ -25,6 +26,7 @@ def plan_announcements(
     only: Collection[Sbdf] | None = None,
     moves: Moves = NO_MOVES,
     followed: Followed = NOWHERE,
+    unsized: Collection[Sbdf] = (),
 ) -> tuple[AddDevice | RemoveDevice, ...]:
     """Return additions of missing functions and of orphans, removals of ghosts, and actions of `plan_moves`.
 
@@ -34,7 +36,8 @@ def plan_announcements(
     it is in `removed`, or if pcipt told Xen of it after a renumbering and Linux has dropped the function
     since. A ghost that Linux never had stays: Linux may have been told to hide the hardware. A ghost is left
     to `plan_moves` if its address is a new address in `moves`, or is in `followed` for a function that Linux
-    still has.
+    still has. Of the physical functions `unsized` (`Ledger.unsized`), those whose virtual functions are off
+    now are added again (`plan_sizing`).
 
     Shape:  removals of ghosts first, highest address first, so that an address is free before it is used
             again; then additions, sorted as `parents_first` does; then second additions; then the actions for
@@ -51,8 +54,12 @@ def plan_announcements(
     removals = [
         RemoveDevice(sbdf, "it has left the machine but Xen still lists it") for sbdf in reversed(leaving)
     ]
-    additions = [_announce(machine.functions[sbdf], xen, machine) for sbdf in parents_first(machine, wanted)]
-    return (*removals, *additions, *plan_moves(machine, xen, mine, told))
+    physical = physical_functions(machine) if wanted else frozenset()
+    additions = [
+        _announce(machine.functions[sbdf], xen, machine, physical) for sbdf in parents_first(machine, wanted)
+    ]
+    again = plan_sizing(machine, xen, unsized, only) if unsized else ()
+    return (*removals, *additions, *again, *plan_moves(machine, xen, mine, told))
 
 
 def expected_view(xen: XenView, actions: Iterable[Action]) -> XenView:
@@ -69,12 +76,15 @@ def expected_view(xen: XenView, actions: Iterable[Action]) -> XenView:
     return xen
 
 
-def _announce(function: Function, xen: XenView, machine: Machine) -> AddDevice:
-    """Return the action that tells Xen of a function at Linux's address."""
+def _announce(function: Function, xen: XenView, machine: Machine, physical: Collection[Sbdf]) -> AddDevice:
+    """Return the action that tells Xen of a function at Linux's address. `physical` are
+    `physical_functions`.
+    """
     if function.sbdf in xen.orphans:
         reason = "Xen lists it without an owner; announcing it again gives it to dom0"
     else:
         reason = "Linux has it but Xen does not know it"
     extended = is_extended(function, machine, function.sbdf.device)
     late = (function.driver or "") if function.driver != PCIBACK else None  # xen-pciback has no interrupts
-    return AddDevice(function.sbdf, reason, extended=extended, physfn=function.physfn, late=late)
+    on = vfs_are_on(function, physical)
+    return AddDevice(function.sbdf, reason, extended=extended, physfn=function.physfn, late=late, vfs_on=on)

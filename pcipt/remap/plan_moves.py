@@ -15,6 +15,7 @@ from pcipt.pci.requester import is_extended
 from pcipt.remap.actions import AddDevice, RemoveDevice
 from pcipt.remap.desired import NOWHERE, Followed, place_of
 from pcipt.remap.view import XenView
+from pcipt.remap.virtual import physical_functions, vfs_are_on
 
 Moves = Mapping[Sbdf, Sbdf | None]
 NO_MOVES: Moves = MappingProxyType({})
@@ -119,6 +120,7 @@ def plan_moves(
     removals: list[RemoveDevice] = []
     taken = frozenset(moves.values())
     wanted = [linux for linux in {**moves, **followed} if linux in machine.functions]
+    physical = physical_functions(machine) if wanted else frozenset()
     for linux in parents_first(machine, wanted):
         function, now, told = machine.functions[linux], moves.get(linux, linux), followed.get(linux, ())
         if now is None or (linux not in moves and not function.answers):
@@ -126,7 +128,7 @@ def plan_moves(
         if _is_another_functions(machine, xen, linux, now, followed):
             continue
         if now not in xen.known or now in xen.orphans:
-            additions.append(_follow(machine, function, now, moves))
+            additions.append(_follow(machine, function, now, moves, physical))
         for old in sorted({*told, linux} - {now}):
             here = machine.functions.get(old)
             reused = old in taken or (old != linux and here is not None and here.answers)
@@ -212,11 +214,13 @@ def _address_in(child: Function, buses: range) -> Sbdf | None:
     return child.sbdf._replace(bus=buses[relative]) if relative < len(buses) else None
 
 
-def _follow(machine: Machine, function: Function, now: Sbdf, moves: Moves) -> AddDevice:
+def _follow(
+    machine: Machine, function: Function, now: Sbdf, moves: Moves, physical: Collection[Sbdf]
+) -> AddDevice:
     """Return the action that tells Xen of a renumbered function at its address `now`.
 
     If `now` is Linux's address, `moved_from` is None: the function has come back. `physfn` is the present
-    address of the physical function, or None if no bus leads to it.
+    address of the physical function, or None if no bus leads to it. `physical` are `physical_functions`.
     """
     linux = function.sbdf
     physfn = function.physfn and moves.get(function.physfn, function.physfn)
@@ -225,4 +229,5 @@ def _follow(machine: Machine, function: Function, now: Sbdf, moves: Moves) -> Ad
     else:
         reason = f"bus renumbering moved it here from {linux}, but Xen does not know it here"
     extended = is_extended(function, machine, now.device)
-    return AddDevice(now, reason, extended, physfn, moved_from=None if now == linux else linux)
+    on, moved_from = vfs_are_on(function, physical), None if now == linux else linux
+    return AddDevice(now, reason, extended, physfn, moved_from=moved_from, vfs_on=on)

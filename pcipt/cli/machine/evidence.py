@@ -116,7 +116,10 @@ def _with_daemon(evidence: Evidence, socket: str) -> Evidence:
         others = (each for each in disagreed if (each["sbdf"], each["text"]) not in told)
         xen = {parse_sbdf(each["sbdf"]): each["code"] for each in others}
         owners = {parse_sbdf(each["sbdf"]): each["owner"] for each in status.get("given_away", [])}
-        evidence = attrs.evolve(evidence, xen=xen, owners=owners, cut_segments=cut)
+        unsized = frozenset(
+            parse_sbdf(each["sbdf"]) for each in status["findings"] if each["code"] == "vfs-unsized"
+        )
+        evidence = attrs.evolve(evidence, xen=xen, owners=owners, cut_segments=cut, unsized=unsized)
     held = _asked(socket, "Guests")  # only root may ask this
     if held is not None:
         found: dict[Sbdf, tuple[Finding, ...]] = {}

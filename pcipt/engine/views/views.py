@@ -244,6 +244,7 @@ class Views:
             protected=self._protected,
             moves=self.state.renumbered,
             followed=self.announced_at(),
+            unsized=self.memory.ledger.unsized(),
             regions=self.reserved.scopes,
             holes=self.memory.holes,
             outside_window=lambda place: self.memory.outside_window.get(place, EMPTY_BARS),

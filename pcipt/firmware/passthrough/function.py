@@ -234,6 +234,19 @@ def virtual_functions(function: Function, evidence: Evidence) -> Said:
         yield Reason("pf-with-vfs", Verdict.REFUSE, text, "write 0 to its sriov_numvfs, or pass its VFs")
 
 
+def sized(function: Function, evidence: Evidence) -> Said:
+    """Yield a REFUSE reason for a virtual function if Xen has no sizes for the BARs of virtual functions of
+    its physical function: xen-pciback cannot prepare its MSI-X.
+    """
+    if function.physfn is not None and function.physfn in evidence.unsized:
+        text = (
+            f"Xen was told of its physical function {function.physfn} while virtual functions were on, and "
+            "does not find its MSI-X table: MSI-X fails in a guest"
+        )
+        cure = f"write 0 to sriov_numvfs of {function.physfn}, pcipt resync, then switch them on again"
+        yield Reason("vf-unsized", Verdict.REFUSE, text, cure)
+
+
 def reset(function: Function, evidence: Evidence) -> Said:
     """Yield a WARN reason if the function is an endpoint that Linux has no method to reset.
 
@@ -272,6 +285,7 @@ RULES: tuple[Rule, ...] = (
     iommu,
     in_use,
     virtual_functions,
+    sized,
     reset,
     address,
 )

@@ -87,8 +87,8 @@ class Evidence:
     the machine disagree, each with the code of the daemon's finding. `owners`: the owner of each function as
     a word. `guests`: for each function the findings about a guest that has access which it should not have,
     or lacks access which it should have. `cut_segments`: the VMD controllers whose functions Xen has without
-    an owner. `together`: the functions that leave dom0 together. `index`: computed from `machine` if it is
-    not given.
+    an owner. `unsized`: physical functions for whose virtual functions Xen has no BAR sizes. `together`: the
+    functions that leave dom0 together. `index`: computed from `machine` if it is not given.
     """
 
     machine: Machine
@@ -104,6 +104,7 @@ class Evidence:
     owners: Mapping[Sbdf, str] = attrs.field(factory=dict)
     guests: Mapping[Sbdf, tuple[Finding, ...]] = attrs.field(factory=dict)
     cut_segments: Mapping[Sbdf, CutSegment] = attrs.field(factory=dict)
+    unsized: frozenset[Sbdf] = frozenset()
     together: frozenset[Sbdf] = frozenset()
     index: Index = attrs.Factory(lambda self: index_machine(self.machine), takes_self=True)
 

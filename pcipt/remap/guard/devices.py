@@ -13,6 +13,7 @@ from pcipt.remap.desired import has_faulty_msix, refuses_msix
 from pcipt.remap.domains import aliased
 from pcipt.remap.guard.facts import Facts, Rule
 from pcipt.remap.plan_moves import subtree, top_of_move
+from pcipt.remap.virtual import vfs_are_on
 from pcipt.xen.releases import (
     FAULTY_CAPABILITY_HIDDEN,
     IO_VF_BAR_HANGS,
@@ -59,6 +60,25 @@ def _present(action: AddDevice, facts: Facts) -> str | None:
     return None if function.answers else "the hardware does not answer: config space reads all ones"
 
 
+def _sizes_only(action: AddDevice, facts: Facts) -> bool:
+    """Return True if Xen knows the function as dom0's, and the add only makes Xen size its VF BARs.
+
+    pcipt itself has told Xen of it with the same flags (`plan_sizing`).
+    """
+    return action.sbdf in facts.unsized and not action.vfs_on and facts.xen.in_dom0(action.sbdf)
+
+
+def _vfs_as_planned(action: AddDevice, facts: Facts) -> str | None:
+    """Refuse an add if virtual functions were switched on or off since it was planned."""
+    function = _subject(action, facts)
+    if function is None:
+        return None
+    on = vfs_are_on(function, {function.sbdf} if facts.bars.virtual(function.sbdf) else ())
+    if on is action.vfs_on:
+        return None
+    return f"its virtual functions were switched {'on' if on else 'off'} meanwhile; it is planned again"
+
+
 def _unknown_or_orphan(action: AddDevice, facts: Facts) -> str | None:
     """Refuse to add a function that Xen lists with an owner, unless Xen is to size its VF BARs.
 
@@ -66,6 +86,7 @@ def _unknown_or_orphan(action: AddDevice, facts: Facts) -> str | None:
     pci_add_device).
     """
     known = action.sbdf in facts.xen.known and action.sbdf not in facts.xen.orphans
+    known = known and not _sizes_only(action, facts)
     return "Xen knows it already; announcing it again would overwrite what Xen holds" if known else None
 
 
@@ -115,6 +136,8 @@ def _msix_taken(action: AddDevice, facts: Facts) -> str | None:
     function = _subject(action, facts)
     if not facts.pvh or function is None or function.msix is None or not refuses_msix(facts.version):
         return None
+    if _sizes_only(action, facts):
+        return None
     if function.physfn is not None:
         return f"this Xen cannot take a virtual function with MSI-X (Xen {_HIDES} adds it, without MSI-X)"
     if has_faulty_msix(function):
@@ -151,6 +174,8 @@ def _covered(action: AddDevice, facts: Facts) -> str | None:
     coverage = _coverage(action, facts)
     if coverage not in (Coverage.NONE, Coverage.UNKNOWN) or action.sbdf in facts.xen.orphans:
         return None
+    if _sizes_only(action, facts):
+        return None
     if coverage is Coverage.UNKNOWN:
         return (
             "it was not there at boot, and a PVH dom0 cannot read which functions AMD's IOMMU units serve "
@@ -172,6 +197,8 @@ def decode_endangers(action: AddDevice, facts: Facts) -> bool:
     """
     function = _subject(action, facts)
     if not facts.pvh or not UNFINISHED_MAP_PANICS.of(facts.version) or function is None:
+        return False
+    if _sizes_only(action, facts):
         return False
     return function.decodes_memory is not False and _coverage(action, facts) is not Coverage.CERTAIN
 
@@ -318,6 +345,7 @@ DEVICE_RULES: tuple[tuple[str, type[Action], Rule], ...] = (
     ("segment", RemoveDevice, _segment),
     ("hardware-answers", AddDevice, _present),
     ("not-known", AddDevice, _unknown_or_orphan),
+    ("vfs-as-planned", AddDevice, _vfs_as_planned),
     ("physical-function-first", AddDevice, _physical_first),
     ("header-type", AddDevice, _header_for_vpci),
     ("vf-bar-io", AddDevice, _io_vf_bar),

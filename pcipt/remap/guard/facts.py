@@ -26,12 +26,12 @@ class Facts:
 
     `version` is that of Xen. `unserved` are addresses of which Xen said that no IOMMU unit serves them.
     `moves` and `followed` are by Linux's address (`find_moves`, `Ledger.followed`). `bars` must be those of
-    `machine`; if none are given, they are computed here, in a time that grows with the machine. `regions` has
-    for each reserved region the functions for which it is reserved, whoever owns them. `holes` are pages
-    that pcipt unmapped for good. `outside_window` returns for a place the BARs that decoded where vPCI maps
-    nothing (`Desired.outside_window`). `lost` returns for a function the BARs that vPCI takes for mapped
-    although a reset has cleared them (`lost_bars`). `given_up` are the places of functions that vPCI does not
-    handle any more.
+    `machine`; if none are given, they are computed here, in a time that grows with the machine. `unsized`
+    are those of `Ledger.unsized`. `regions` has for each reserved region the functions for which it is
+    reserved, whoever owns them. `holes` are pages that pcipt unmapped for good. `outside_window` returns for
+    a place the BARs that decoded where vPCI maps nothing (`Desired.outside_window`). `lost` returns for a
+    function the BARs that vPCI takes for mapped although a reset has cleared them (`lost_bars`). `given_up`
+    are the places of functions that vPCI does not handle any more.
     """
 
     machine: Machine
@@ -45,6 +45,7 @@ class Facts:
     protected: Protected = attrs.Factory(Protected)
     moves: Moves = NO_MOVES
     followed: Followed = NOWHERE
+    unsized: Collection[Sbdf] = ()
     regions: Mapping[Frames, frozenset[Sbdf]] = MappingProxyType({})
     holes: Holes = attrs.Factory(Holes)
     outside_window: Callable[[str], Collection[int]] = lambda _place: ()

@@ -2,9 +2,8 @@
 reserved memory.
 
 Every call that reaches the simulated Xen is logged in `calls`. A test can make any call fail. A call that
-would panic a real host or kill dom0 raises `Catastrophe`, and every later call raises the same. dom0's kernel
-announces functions on its own: kernel_add and kernel_remove do that, write_config does its config writes.
-These three are not calls of pcipt and are not logged.
+would panic a real host or kill dom0 raises `Catastrophe`, and every later call raises the same. What dom0's
+kernel does (kernel_add, kernel_remove, write_config) is not logged.
 """
 
 import types
@@ -27,6 +26,7 @@ from pcipt.xen.simulated.overlaps import all_but
 from pcipt.xen.simulated.p2m import LOW_1MIB, LOW_RAM, P2m
 from pcipt.xen.simulated.reserved import ReservedMemory, ReservedRegion
 from pcipt.xen.simulated.speaking import Speaking
+from pcipt.xen.simulated.vf_sizes import sizing_of
 from pcipt.xen.simulated.vpci import Vpci
 from pcipt.xen.simulated.vpci_state import ConfigHardware
 
@@ -78,6 +78,7 @@ class SimulatedXen(Speaking):
         how = pf_fixup_of(identity, command_line)
         self._fixup = Fixup(how, self.p2m, e820, self._trapped_in) if self.p2m is not None else None
         self._list.trapping, self._list.counting, self._list.says = self.vpci, self.reserved, self.prints
+        self._list.sizing = sizing_of(hardware, identity.version)
         self._list.boot(function for function in listed if function.fits_xen)
         self._hardware = hardware
         self._closed = False
@@ -272,8 +273,7 @@ class SimulatedXen(Speaking):
     def kernel_add(self, function: Sbdf) -> int:
         """Announce a function as dom0's kernel does at hot-plug. Return Xen's answer: 0 or -errno.
 
-        It is -EINVAL if the segment is above ffff, unless the kernel cuts it (xen_add_device before
-        5ccf1b8ae76d). The kernel only logs the answer. The call is not in `calls`.
+        It is -EINVAL if the segment is above ffff and the kernel does not cut it (xen_add_device, 5ccf1b8ae76d).
         Raises: Catastrophe if Xen would panic; StateError after `close`.
         """
         self._require_alive()
@@ -286,7 +286,7 @@ class SimulatedXen(Speaking):
     def kernel_remove(self, function: Sbdf) -> int:
         """Report that a function is gone, as dom0's kernel does after hot-unplug.
 
-        Return Xen's answer: 0 or -errno; -EINVAL as for `kernel_add`. The call is not in `calls`.
+        Return Xen's answer: 0 or -errno; -EINVAL as for `kernel_add`.
         Raises: Catastrophe if Xen would panic; StateError after `close`.
         """
         self._require_alive()

@@ -1,8 +1,8 @@
 """Model Xen's list of PCI devices: what add and remove do to it, for each release of Xen.
 
 Results are 0 or -errno, as Xen returns them. A call that would panic a real Xen raises `Catastrophe`. Not
-modelled: VF BARs in I/O space; phantom functions; the contexts of conventional bridges. vPCI and reserved
-memory are models of their own; this model tells them which functions are added and removed.
+modelled: phantom functions; the contexts of conventional bridges. vPCI, reserved memory and the sizing of VF
+BARs are models of their own; this model tells them which functions are added and removed.
 Source: Xen xen/drivers/passthrough/pci.c (pci_add_device, pci_remove_device, alloc_pdev), vtd/iommu.c
         (domain_context_mapping), xen/drivers/vpci/header.c (init_bars, vpci_process_pending), 4.17 to 4.22.
 """
@@ -90,12 +90,20 @@ class Counting(Protocol):
         """Subtract 1 from the count of each region that this removed function needed."""
 
 
+class Sizing(Protocol):
+    """The sizing of VF BARs, which Xen does when it is told of a physical function."""
+
+    def of(self, function: Sbdf, *, boot: bool = False) -> dict[int, int]:
+        """Return the sizes of the VF BARs of a function by number; empty while virtual functions are on."""
+
+
 @attrs.define
 class Device:
     """Xen's record of a function.
 
     `recognised` is False if no function answered when the record was made. Such a function cannot be added to
-    the IOMMU. `broken` is True after a removal that left the record unusable.
+    the IOMMU. `broken` is True after a removal that left the record unusable. `vf_sizes` are the sizes of VF
+    BARs of one virtual function; without them MSI-X of the virtual functions fails in guests.
     """
 
     owner: Owner
@@ -103,6 +111,7 @@ class Device:
     node: int | None
     recognised: bool = True
     broken: bool = False
+    vf_sizes: dict[int, int] = attrs.Factory(dict)
 
 
 class SimulatedHardware:
@@ -142,6 +151,7 @@ class DeviceList:
         self.trapping: Trapping | None = None
         self.counting: Counting | None = None
         self.says: Callable[[str], object] = lambda _line: None
+        self.sizing: Sizing | None = None
         self._hardware = hardware
         self._pvh = dom0 is Dom0Kind.PVH
         self._version = version
@@ -151,6 +161,7 @@ class DeviceList:
         for function in functions:
             seen = self._hardware.presence(function) or Presence()
             self.devices[function] = Device(DOM0, seen.flags, seen.node)
+            self._size_vfs(function, boot=True)
             # A function whose handlers cannot be set up is still dom0's, but it is not trapped.
             if self.trapping is not None and (result := self.trapping.begin(function, boot=True)):
                 self.says(f"setup of vPCI for d0 failed: {result}")
@@ -171,6 +182,7 @@ class DeviceList:
                 return result
         device = self._record(function)
         device.node, device.flags = node, flags
+        self._size_vfs(function)
         if device.owner.kind is not OwnerKind.NOBODY:
             return 0
         return self._attach(function, device)
@@ -233,6 +245,12 @@ class DeviceList:
             return -ENODEV
         result = self.add(physfn, NO_FLAGS, node)
         return result if VF_NEEDS_PF_ADDED.of(self._version) else 0
+
+    def _size_vfs(self, function: Sbdf, *, boot: bool = False) -> None:
+        """Size the VF BARs of a function that is not virtual, if VF BAR 0 has no size yet."""
+        device = self.devices[function]
+        if self.sizing is not None and device.flags.physfn is None and not device.vf_sizes.get(0):
+            device.vf_sizes |= self.sizing.of(function, boot=boot)
 
     def _record(self, function: Sbdf) -> Device:
         """Return the record of a function. If there is none, make one without an owner.

@@ -80,6 +80,12 @@ def test_orphans_behind_a_controller_are_not_the_controller_itself(root, daemon)
     assert evidence(root, path).xen == {NIC: "orphan"}
 
 
+def test_physical_functions_whose_virtual_functions_are_not_sized(root, daemon):
+    path, answers = daemon
+    answers["Status"] = {"findings": [{"sbdf": str(NIC), "code": "vfs-unsized", "text": ""}]}
+    assert evidence(root, path).unsized == {NIC}
+
+
 def test_a_daemon_that_cannot_tell_leaves_it_unknown(root, daemon):
     found = evidence(root, daemon[0])
     assert (found.xen, found.regions) == (None, None)

@@ -114,6 +114,14 @@ def test_a_controller_whose_functions_are_orphans(panics, verdict):
     assert said_by(rules.cut_segments, "03:00.0", evidence_of(NIC)) == ({}, [])
 
 
+def test_a_virtual_function_whose_bars_xen_has_not_sized():
+    vf = function("03:00.1", physfn="03:00.0", vendor=0xFFFF, device=0xFFFF)
+    evidence = evidence_of(NIC, vf, unsized=frozenset({SBDF}))
+    assert said_by(rules.sized, "03:00.1", evidence) == ({"vf-unsized": "refuse"}, [])
+    assert said_by(rules.sized, "03:00.0", evidence) == ({}, [])
+    assert said_by(rules.sized, "03:00.1", evidence_of(NIC, vf)) == ({}, [])
+
+
 def test_what_a_guest_keeps_or_lacks():
     found = (Finding("guest-leftover", "it may reach fe200000"), Finding("guest-bar-moved", "it moved"))
     evidence = evidence_of(NIC, guests={SBDF: found})

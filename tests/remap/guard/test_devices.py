@@ -133,6 +133,9 @@ REFUSED = [
     ("announced-where-it-is", LET_GO, moved(away(), known=[ADD]), "announce that first"),
     ("gone-from-linux", RemoveDevice(S("02:00.0"), ""), moved(away(), known=["02:00.0"]), "lead to a"),
     ("gone-from-linux", LET_GO, facts(nic(), known=[ADD, "02:00.0"]), "still has it"),
+    ("vfs-as-planned", AddDevice(S(ADD), "", vfs_on=True), facts(nic()), "switched off meanwhile"),
+    ("vfs-as-planned", FOLLOW, moved(away(), function("01:00.1", parent="00:1c.0", physfn=ADD)),
+     "switched on meanwhile"),
     ("virtual-functions", LET_GO,
      moved(away(), function("01:00.1", parent="00:1c.0", physfn=ADD), known=[ADD, "02:00.0", "01:00.1"]),
      "0000:01:00.1"),  # children are removed first
