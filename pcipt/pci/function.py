@@ -103,11 +103,14 @@ def decode_function(
     express_at, msix_at = place.get((False, structures.EXPRESS)), place.get((False, structures.MSIX))
     ea_at = place.get((False, structures.ENHANCED_ALLOCATION))
     rebar_at, sriov_at = place.get((True, structures.REBAR)), place.get((True, structures.SRIOV))
+    vf_rebar_at = place.get((True, structures.VF_REBAR))
+    rebar = structures.decode_rebar(config, rebar_at) if rebar_at else ()
+    vf_rebar = structures.decode_rebar(config, vf_rebar_at) if vf_rebar_at else ()
     allocations: tuple[structures.Allocation, ...] = ()
     if ea_at:
         allocations = structures.decode_allocations(config, ea_at, bridge=header is HeaderType.BRIDGE)
     msix, broken = _decode_msix(config, msix_at) if msix_at else (None, ())
-    bars, compared = _bars(raw, config, ids, allocations, physfn)
+    bars, compared = _bars(raw, config, ids, allocations, physfn, rebar)
     return Function(
         sbdf=raw.sbdf,
         path=position.path,
@@ -122,9 +125,9 @@ def decode_function(
         capabilities=capabilities,
         express=structures.decode_express(config, express_at) if express_at else None,
         msix=msix,
-        rebar=structures.decode_rebar(config, rebar_at) if rebar_at else (),
+        rebar=rebar,
         allocations=allocations,
-        sriov=decode_sriov(config, sriov_at, raw.resources) if sriov_at else None,
+        sriov=decode_sriov(config, sriov_at, raw.resources, vf_rebar) if sriov_at else None,
         physfn=raw.physfn,
         answers=True,
         findings=(
@@ -190,6 +193,7 @@ def _bars(
     ids: Ids,
     allocations: tuple[structures.Allocation, ...],
     physfn: Function | None,
+    rebar: tuple[structures.ResizableBar, ...],
 ) -> Decoded:
     """Return the BARs of the function, and findings about them.
 
@@ -197,7 +201,8 @@ def _bars(
     the BARs of a virtual function are Linux's.
     """
     if raw.physfn is None:
-        return function_bars(config, raw.resources, ids.class_code, allocations)
+        resized = {bar.index: bar.size for bar in rebar}
+        return function_bars(config, raw.resources, ids.class_code, allocations, resized)
     above = (physfn.sbdf, physfn.sriov) if physfn is not None and physfn.sriov is not None else None
     return virtual_bars(raw.sbdf, raw.resources, above)
 

@@ -1,13 +1,16 @@
 """Decode the BARs of one function, correct them for special cases, and compare them with Linux's lines.
 
 The special cases: an IDE controller in compatibility mode ignores its first four registers; Enhanced
-Allocation gives addresses for registers that are zero; a virtual function has no BAR registers of its own. If
-a register and Linux's line differ, the register is used and a finding says so.
+Allocation gives addresses for registers that are zero; a Resizable BAR has the size that its Control register
+says; a virtual function has no BAR registers of its own. If a register and Linux's line differ, the register
+is used and a finding says so.
 
-Source: PCI IDE Controller Specification 1.0 §2 (compatibility mode); PCI Express Base 6.0 §7.8.5 (EA).
+Source: PCI IDE Controller Specification 1.0 §2 (compatibility mode); PCI Express Base 6.0 §7.8.5 (EA), §7.8.6
+        (Resizable BAR).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import attrs
 
@@ -33,28 +36,30 @@ def function_bars(
     resources: Sequence[Resource],
     class_code: int | None,
     allocations: Sequence[Allocation] = (),
+    resized: Mapping[int, int] = MappingProxyType({}),
 ) -> Decoded:
     """Return the BARs of a function that is not a virtual function, in index order, and findings about them.
 
     Return no BARs and no findings if the command register was not read. `resources` are the lines of sysfs
     `resource`, `class_code` has 24 bits (None is unknown), `allocations` are the entries of Enhanced
-    Allocation.
+    Allocation, `resized` the sizes of the BARs that can be resized, by BAR number.
 
     The address of a BAR is the register's, with the special cases of the module. If the register has address
     0 and Linux's line is FIXED, the address is the line's (except for the ROM). There is a finding for each
-    BAR that decodes at another address than its line has (no finding if the line is unused), and for a 64-bit
-    BAR without an upper half. If there are `allocations`, there is one more finding about all of them.
+    BAR that decodes at another address or with another size than its line has (no finding if the line is
+    unused), and for a 64-bit BAR without an upper half. If there are `allocations`, there is one more finding
+    about all of them.
     """
     command = config.command
     if command is None:
         return (), []
-    bars = decode_bars(config, command, resources)
+    bars = [_with_size(bar, resized) for bar in decode_bars(config, command, resources)]
     if class_code is not None and class_code >> 8 == IDE_CLASS:
         bars = [_correct_ide_bar(bar, class_code, command, resources) for bar in bars]
     if allocations:
         bars = _with_allocations(bars, allocations, command)
     known = len(resources)
-    findings = []
+    findings = [_size_differs(*each) for each in _resized_unnoticed(bars, resources, resized)]
     for place, bar in enumerate(bars):
         if bar.kind is BarKind.MEM64 and bar.index == LAYOUT[config.header][1] - 1:
             findings.append(_no_upper_half(bar))
@@ -90,6 +95,22 @@ def virtual_bars(sbdf: Sbdf, resources: Sequence[Resource], physfn: tuple[Sbdf, 
         for bar, line in zip(bars, lines, strict=True)
         if bar.decoding and line.size and line.start != bar.address
     ]
+
+
+def _with_size(bar: Bar, resized: Mapping[int, int]) -> Bar:
+    """Return a memory BAR with its size in `resized`; any other BAR, and the ROM, as it is."""
+    size = resized.get(bar.index) if bar.kind in (BarKind.MEM32, BarKind.MEM64) else None
+    return bar if size is None else attrs.evolve(bar, size=size)
+
+
+def _resized_unnoticed(
+    bars: Sequence[Bar], resources: Sequence[Resource], resized: Mapping[int, int]
+) -> Iterator[tuple[Bar, Resource]]:
+    """Yield each Resizable BAR that decodes another size than Linux's line has, with that line."""
+    for bar in bars:
+        line = resources[bar.index] if bar.index < len(resources) else UNUSED
+        if bar.decoding and bar.index in resized and line.size not in (0, bar.size):
+            yield bar, line
 
 
 def _correct_ide_bar(bar: Bar, class_code: int, command: int, resources: Sequence[Resource]) -> Bar:
@@ -166,6 +187,15 @@ def _address_differs(bar: Bar, line: Resource) -> Finding:
         "bar-drift",
         f"{name} decodes at {bar.address:#x} but Linux believes {line.start:#x}: accesses go astray; "
         "unbind the driver and let Linux rescan the function, or put the register back",
+    )
+
+
+def _size_differs(bar: Bar, line: Resource) -> Finding:
+    """Return the finding that a Resizable BAR decodes with another size than Linux's line has."""
+    return Finding(
+        "bar-resized",
+        f"BAR {bar.index} decodes {bar.size:#x} bytes by its Resizable BAR register but Linux believes "
+        f"{line.size:#x}: what lies behind goes astray; remove the function in sysfs and rescan its bus",
     )
 
 

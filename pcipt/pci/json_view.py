@@ -136,4 +136,6 @@ def _sriov(sriov: SrIov) -> Json:
         "memory_enable": sriov.memory_enable,
         "ari": sriov.ari,
         "bars": [json_from_bar(bar) for bar in sriov.bars],
+        "page_size": sriov.page_size,
+        "resizable_bars": [_resizable(bar) for bar in sriov.resizable],
     }

@@ -1,9 +1,10 @@
 """Decode SR-IOV: the structure of a physical function, and the addresses and BARs of its virtual functions.
 
 A virtual function's own BAR registers read zero. Its BAR n begins at VF BAR n of the physical function, plus
-the number of the virtual function times the size of one BAR.
+the number of the virtual function times the size of one BAR. That size is a multiple of the System Page Size.
 
-Source: PCI Express Base 6.0 §9.3.3 (structure), §9.2.1.2 (routing id arithmetic).
+Source: PCI Express Base 6.0 §9.3.3 (structure), §9.3.3.13 (System Page Size), §9.2.1.2 (routing id
+        arithmetic), §7.8.7 (VF Resizable BAR).
 """
 
 from collections.abc import Sequence
@@ -22,11 +23,13 @@ from pcipt.pci.bars import (
     register_values,
 )
 from pcipt.pci.config import ConfigSpace
+from pcipt.pci.structures import ResizableBar
 from pcipt.pci.units import Address
 
 VF_ENABLE = 0x1
 VF_MEMORY_ENABLE = 0x8
 ARI_HIERARCHY = 0x10
+SYSTEM_PAGE_SIZE = 0x20  # offset of the register in the structure
 
 
 @attrs.frozen
@@ -40,7 +43,8 @@ class SrIov:
 
     `bars` are the implemented VF BARs with indexes 0 to 5. `address` of a VF BAR is that of virtual function
     0. `size` is that of one virtual function (None if unknown). `decoding` is True if `vf_enable` and
-    `memory_enable` are both True.
+    `memory_enable` are both True. `page_size` is the System Page Size in bytes, None if the register was not
+    read or no bit of it is set. `resizable` are the VF BARs that can be resized.
     """
 
     total_vfs: int
@@ -53,14 +57,22 @@ class SrIov:
     memory_enable: bool
     ari: bool
     bars: tuple[Bar, ...]
+    page_size: int | None = None
+    resizable: tuple[ResizableBar, ...] = ()
 
 
-def decode_sriov(config: ConfigSpace, offset: int, resources: Sequence[Resource]) -> SrIov | None:
+def decode_sriov(
+    config: ConfigSpace,
+    offset: int,
+    resources: Sequence[Resource],
+    resizable: tuple[ResizableBar, ...] = (),
+) -> SrIov | None:
     """Return the SR-IOV structure at `offset`, or None if the registers before its VF BARs were not read
     completely.
 
     VF BARs that were not read are left out. `resources` are the function's lines of sysfs `resource`. Its
     lines 7 to 12 each hold one VF BAR of all virtual functions together, so sizes are divided by `total_vfs`.
+    The size of a VF BAR in `resizable` is the one there. Sizes are rounded up to the System Page Size.
     """
     control, initial, total = config.u16(offset + 8), config.u16(offset + 0xC), config.u16(offset + 0xE)
     number, first, stride = config.u16(offset + 0x10), config.u16(offset + 0x14), config.u16(offset + 0x16)
@@ -69,6 +81,10 @@ def decode_sriov(config: ConfigSpace, offset: int, resources: Sequence[Resource]
         return None
     if first is None or stride is None or device is None:
         return None
+    page = page_size_of(config.u32(offset + SYSTEM_PAGE_SIZE))
+    resized = {bar.index: bar.size for bar in resizable}
+    decoding = bool(control & VF_ENABLE) and bool(control & VF_MEMORY_ENABLE)
+    bars = _bars_of_one(config, offset + 0x24, resources, total, decoding=decoding)
     vf_enable, memory_enable = bool(control & VF_ENABLE), bool(control & VF_MEMORY_ENABLE)
     return SrIov(
         total_vfs=total,
@@ -80,8 +96,28 @@ def decode_sriov(config: ConfigSpace, offset: int, resources: Sequence[Resource]
         vf_enable=vf_enable,
         memory_enable=memory_enable,
         ari=bool(control & ARI_HIERARCHY),
-        bars=_bars_of_one(config, offset + 0x24, resources, total, decoding=vf_enable and memory_enable),
+        bars=tuple(attrs.evolve(bar, size=aperture(resized.get(bar.index, bar.size), page)) for bar in bars),
+        page_size=page,
+        resizable=resizable,
     )
+
+
+def page_size_of(register: int | None) -> int | None:
+    """Return the System Page Size in bytes from its register: the lowest set bit n stands for 4 KiB << n.
+
+    Return None if the register was not read, or if no bit is set.
+    """
+    return (register & -register) << 12 if register else None
+
+
+def aperture(size: int | None, page_size: int | None) -> int | None:
+    """Return the bytes that a VF BAR of `size` bytes takes for each virtual function; None if unknown.
+
+    It is a multiple of the System Page Size.
+    """
+    if size is None or page_size is None:
+        return size
+    return -(-size // page_size) * page_size
 
 
 def _bars_of_one(

@@ -5,7 +5,7 @@ registers were not read. The lists of Resizable BAR and Enhanced Allocation end 
 was not read. All structures except Resizable BAR must lie in the first 256 bytes. SR-IOV is decoded in
 `sriov`.
 
-Source: PCI Express Base 6.0 §7.5.3 (PCI Express), §7.7.2 (MSI-X), §7.8.6 (Resizable BAR), §7.8.5 (EA).
+Source: PCI Express Base 6.0 §7.5.3 (PCI Express), §7.7.2 (MSI-X), §7.8.6-7 (Resizable BAR), §7.8.5 (EA).
 """
 
 import functools
@@ -16,7 +16,7 @@ from pcipt.pci.config import LEGACY_SIZE, ConfigSpace
 from pcipt.pci.units import Address, Range
 
 PM, EXPRESS, MSIX, ENHANCED_ALLOCATION, SUBSYSTEM = 0x01, 0x10, 0x11, 0x14, 0x0D
-ARI, SRIOV, REBAR = 0x000E, 0x0010, 0x0015
+ARI, SRIOV, REBAR, VF_REBAR = 0x000E, 0x0010, 0x0015, 0x0024
 
 PORT_TYPES = {
     0x0: "endpoint",
@@ -148,6 +148,7 @@ def _msix_from_registers(control: int, table: int, pba: int) -> Msix:
 
 def decode_rebar(config: ConfigSpace, offset: int) -> tuple[ResizableBar, ...]:
     """Return the BARs (at most six) of the Resizable BAR structure at `offset`, in the order of its entries.
+    A VF Resizable BAR structure has the same form; its BARs are VF BARs.
 
     The result ends before the first entry that was not read or has an impossible BAR number or size. So it is
     empty if entry 0 is such an entry.

@@ -146,6 +146,8 @@ def test_every_structure_has_its_object():
         "memory_enable": True,
         "ari": False,
         "bars": [],
+        "page_size": None,
+        "resizable_bars": [],
     }
 
 

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from pcipt.pci import Bar, BarKind, ConfigSpace, Resource, Sbdf, SrIov
 from pcipt.pci.sriov import decode_sriov, vf_address, vf_bars, vf_number
+from pcipt.pci.structures import ResizableBar
 from tests.pci.spaces import bars, space
 
 AT = 0x160
@@ -43,6 +44,34 @@ def test_every_register_has_its_place():
         ari=False,
         bars=(Bar(0, BarKind.MEM64, 0x1_E000_0000, None, True, True),),
     )
+
+
+MIB = 1 << 20
+#  System Page Size register, size of one BAR by Linux, size of the resized VF BAR -> page size, size of one
+APERTURES = [
+    (0, 0x4000, None, None, 0x4000),  # undefined: as if nothing was said
+    (1 << 0, 0x4000, None, 0x1000, 0x4000),
+    (1 << 0, 0x200, None, 0x1000, 0x1000),
+    (1 << 2, 0x4000, None, 0x4000, 0x4000),
+    (1 << 4, 0x4000, None, 0x1_0000, 0x1_0000),
+    (1 << 4, 0x2_0000, None, 0x1_0000, 0x2_0000),
+    (1 << 4 | 1 << 6, 0x4000, None, 0x1_0000, 0x1_0000),  # the lowest bit counts
+    (1 << 0, 0x4000, 2 * MIB, 0x1000, 2 * MIB),
+    (1 << 10, 0x4000, 2 * MIB, 4 * MIB, 4 * MIB),
+    (1 << 0, 0, 2 * MIB, 0x1000, 2 * MIB),
+]
+
+
+@pytest.mark.parametrize(("register", "size", "resized", "page", "expected"), APERTURES)
+def test_sizes_are_multiples_of_the_system_page_size(register, size, resized, page, expected):
+    config = ConfigSpace(space(structure(registers=(0xE000_0000,)) | {AT + 0x20: (4, register)}, size=4096))
+    lines = [NONE] * 7 + [Resource(0xE000_0000, size * 8, 0x200)]
+    rebar = (ResizableBar(0, resized, ()),) if resized else ()
+    found = decode_sriov(config, AT, lines, rebar)
+    assert (found.page_size, found.bars[0].size, found.resizable) == (page, expected, rebar)
+    assert [bar.address for number in range(3) for bar in vf_bars(found, number)] == [
+        0xE000_0000 + number * expected for number in range(3)
+    ]
 
 
 @pytest.mark.parametrize("control", range(32))

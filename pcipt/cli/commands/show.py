@@ -176,5 +176,8 @@ def _sriov(function: Function) -> Facts:
         f"{sriov.num_vfs} of {sriov.total_vfs} VFs {state} (initially {sriov.initial_vfs}), "
         f"offset {sriov.vf_offset}, stride {sriov.vf_stride}, device {sriov.vf_device:04x}"
     )
+    for bar in sriov.resizable:
+        sizes = " ".join(size_text(size) for size in bar.supported)
+        yield f"Resizable VF BAR {bar.index}", f"{size_text(bar.size)} of {sizes or 'nothing'}"
     memory, ari = ("on" if flag else "off" for flag in (sriov.memory_enable, sriov.ari))
     yield "SR-IOV", f"{numbers}, memory {memory}, ARI {ari}"

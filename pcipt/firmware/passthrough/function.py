@@ -43,6 +43,7 @@ _FINDINGS: Mapping[str, tuple[Verdict, str]] = {
     "msix-broken": (Verdict.REFUSE, ""),
     "bar-broken": (Verdict.REFUSE, _RESCAN),
     "bar-drift": (Verdict.REFUSE, _RESCAN),
+    "bar-resized": (Verdict.REFUSE, _RESCAN),
     "id-drift": (Verdict.REFUSE, _RESCAN),
     "address-repeated": (Verdict.REFUSE, "rescan the machine"),
     "two-places": (Verdict.REFUSE, "rescan that bus"),

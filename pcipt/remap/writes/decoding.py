@@ -15,7 +15,7 @@ from pcipt.pci.address import Sbdf, sbdf_from_devfn
 from pcipt.pci.bars import LAYOUT, ROM_INDEX, VF_BAR_COUNT, VF_BAR_INDEX, BarKind
 from pcipt.pci.bridge import Window, WindowKind, io_window, memory_window, prefetchable_window
 from pcipt.pci.config import HEADER_SIZE, ConfigSpace, HeaderType
-from pcipt.pci.sriov import VF_ENABLE, VF_MEMORY_ENABLE
+from pcipt.pci.sriov import SYSTEM_PAGE_SIZE, VF_ENABLE, VF_MEMORY_ENABLE, aperture, page_size_of
 from pcipt.pci.structures import SRIOV
 from pcipt.pci.units import Address, Range
 from pcipt.remap.writes.changes import Decode, Numbers, VfRange
@@ -192,8 +192,8 @@ def vf_ranges(function: FunctionShadow) -> tuple[VfRange, ...] | Unknown:
 
     Empty if the function has no known SR-IOV structure, or if virtual functions or their memory decode are
     not enabled. Else UNKNOWN if a register or size that is needed is not known, or if NumVFs is above
-    TotalVFs. Else empty if NumVFs is 0. A BAR whose address nobody has assigned is left out
-    (`assigned_range`).
+    TotalVFs. Else empty if NumVFs is 0. Sizes are multiples of the System Page Size, if that is known. A BAR
+    whose address nobody has assigned is left out (`assigned_range`).
     """
     sriov = function.capabilities.get((True, SRIOV))
     if sriov is None:
@@ -206,9 +206,10 @@ def vf_ranges(function: FunctionShadow) -> tuple[VfRange, ...] | Unknown:
     count, total = function.read(sriov + 0x10, 2), function.read(sriov + 0xE, 2)
     if count is None or (total is not None and count > total):
         return UNKNOWN
+    page = page_size_of(function.read(sriov + SYSTEM_PAGE_SIZE, 4))
     found = []
     for bar in vf_registers(function):
-        value, size = bar_value(function, bar), function.sizes.get(bar.index)
+        value, size = bar_value(function, bar), aperture(function.sizes.get(bar.index), page)
         if value == 0:
             continue
         if value is None or size is None:

@@ -11,7 +11,8 @@ import attrs
 from pcipt.pci.address import PciPath
 from pcipt.pci.bars import LAYOUT, ROM_INDEX, VF_BAR_COUNT, VF_BAR_INDEX, BarKind
 from pcipt.pci.config import HeaderType
-from pcipt.pci.structures import REBAR, SRIOV
+from pcipt.pci.sriov import SYSTEM_PAGE_SIZE
+from pcipt.pci.structures import REBAR, SRIOV, VF_REBAR
 from pcipt.pci.units import Range
 from pcipt.remap.writes.changes import Cause
 from pcipt.remap.writes.registers import WORD, Part, masks, merge
@@ -19,6 +20,7 @@ from pcipt.remap.writes.registers import WORD, Part, masks, merge
 IO_BIT, TYPE_64, TYPE_BITS = 0x1, 0x4, 0x6
 ROM_ADDRESS = 0xFFFF_F800
 REBAR_SIZE = 0x3F00  # Resizable BAR Control: BAR Size; all other bits are read-only
+REBAR_CONTROLS = range(8, 8 + 8 * 6, 8)  # offsets of the control words in a Resizable BAR structure
 SRIOV_NUMBERS, SRIOV_BARS = 0x10, 0x24
 _MAX_CAUSES = 8
 
@@ -161,11 +163,15 @@ class FunctionShadow:
             return self._fixed_bits(index, offset), 0
         if offset < 0x40:
             return masks(self.header or HeaderType.UNKNOWN, offset)
-        sriov, rebar = self.capabilities.get((True, SRIOV)), self.capabilities.get((True, REBAR))
+        sriov = self.capabilities.get((True, SRIOV))
         if sriov is not None and offset - sriov in {8, SRIOV_NUMBERS}:
             return 0xFFFF_0000, 0
-        if rebar is not None and offset - rebar in range(8, 8 + 8 * 6, 8):
-            return ~REBAR_SIZE & WORD, 0
+        if sriov is not None and offset - sriov == SYSTEM_PAGE_SIZE:
+            return 0, 0
+        for kind in (REBAR, VF_REBAR):
+            at = self.capabilities.get((True, kind))
+            if at is not None and offset - at in REBAR_CONTROLS:
+                return ~REBAR_SIZE & WORD, 0
         return None
 
     def _fixed_bits(self, index: int, offset: int) -> int:

@@ -14,7 +14,7 @@ from pcipt.pci.capabilities import walk_capabilities
 from pcipt.pci.config import HEADER_SIZE, ConfigSpace, HeaderType
 from pcipt.pci.machine import Machine, decode_machine
 from pcipt.pci.raw import RawFunction
-from pcipt.pci.structures import EXPRESS, REBAR, SRIOV
+from pcipt.pci.structures import EXPRESS, REBAR, SRIOV, VF_REBAR
 from pcipt.pci.units import Range
 from pcipt.pci.write import ConfigRead
 from pcipt.remap.writes.changes import Change
@@ -27,7 +27,10 @@ from pcipt.remap.writes.resets import ADVANCED_FEATURES
 from pcipt.remap.writes.shadow import Shadow, fold_read, with_function, with_routes
 
 # The number of bytes that are kept of each structure, from its start: registers that matter.
-_KEPT = {(False, EXPRESS): 0x0C, (False, ADVANCED_FEATURES): 8, (True, SRIOV): 0x40, (True, REBAR): 0x38}
+_KEPT = {
+    (False, EXPRESS): 0x0C, (False, ADVANCED_FEATURES): 8,
+    (True, SRIOV): 0x40, (True, REBAR): 0x38, (True, VF_REBAR): 0x38,
+}  # fmt: skip
 
 
 def shadow_from_raws(raws: Iterable[RawFunction], *, obeys: bool = True) -> Shadow:

@@ -5,15 +5,15 @@ Pure.
 A recording of ports has reads as well as writes. A live source has no reads: there the machine is read at the
 start.
 
-Source: PCI Local Bus 3.0 §6.2.5.1 (sizing); PCI Express Base 6.0 §7.6.3 (extended capabilities), §7.8.6
+Source: PCI Local Bus 3.0 §6.2.5.1 (sizing); PCI Express Base 6.0 §7.6.3 (extended capabilities), §7.8.6-7
         (Resizable BAR Control).
 """
 
 import attrs
 
-from pcipt.pci.bars import ROM_INDEX
+from pcipt.pci.bars import ROM_INDEX, VF_BAR_INDEX
 from pcipt.pci.config import EXTENDED_SIZE, HEADER_SIZE, LEGACY_SIZE, HeaderType
-from pcipt.pci.structures import REBAR
+from pcipt.pci.structures import REBAR, VF_REBAR
 from pcipt.remap.writes.function_shadow import (
     IO_BIT,
     REBAR_SIZE,
@@ -27,6 +27,7 @@ from pcipt.remap.writes.registers import WORD, Part
 _HEADERS = {0: HeaderType.ENDPOINT, 1: HeaderType.BRIDGE, 2: HeaderType.CARDBUS}
 _BRIDGE_CLASS = 0x0604
 _REBAR_UNIT = 20  # sizes are powers of two from 1 MiB on
+REBARS = {REBAR: 0, VF_REBAR: VF_BAR_INDEX}  # structure: number of its first BAR in the shadow
 
 
 def taught(function: FunctionShadow, part: Part) -> FunctionShadow:
@@ -128,20 +129,22 @@ def _learn_structures(function: FunctionShadow) -> FunctionShadow:
 
 
 def rebar_sizes(function: FunctionShadow) -> dict[int, int]:
-    """Return the sizes in bytes that a Resizable BAR structure has set, by BAR number.
+    """Return the sizes in bytes that Resizable BAR structures have set, by BAR number; VF BARs are 7 to 12.
 
-    Empty if the function has no known Resizable BAR structure, or if the first control word of the structure
-    is not known. A BAR whose control word is not known is left out.
+    Empty if the function has no known structure of that kind. A structure whose first control word is not
+    known is left out, and so is a BAR whose control word is not known.
     """
-    at = function.capabilities.get((True, REBAR))
-    first = function.read(at + 8, 4) if at is not None else None
-    if at is None or first is None:
-        return {}
     found = {}
-    for number in range(min(first >> 5 & 7, 6)):
-        control = function.read(at + 8 + 8 * number, 4)
-        if control is not None and control & 7 < ROM_INDEX:
-            found[control & 7] = 1 << (_REBAR_UNIT + ((control & REBAR_SIZE) >> 8))
+    for kind, first_bar in REBARS.items():
+        at = function.capabilities.get((True, kind))
+        first = function.read(at + 8, 4) if at is not None else None
+        if at is None or first is None:
+            continue
+        for number in range(min(first >> 5 & 7, 6)):
+            control = function.read(at + 8 + 8 * number, 4)
+            if control is not None and control & 7 < ROM_INDEX:
+                size = 1 << (_REBAR_UNIT + ((control & REBAR_SIZE) >> 8))
+                found[first_bar + (control & 7)] = size
     return found
 
 

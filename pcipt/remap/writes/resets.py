@@ -9,9 +9,11 @@ import attrs
 
 from pcipt.pci.bars import ROM_INDEX
 from pcipt.pci.config import HeaderType
-from pcipt.pci.structures import EXPRESS, REBAR, SRIOV
+from pcipt.pci.sriov import SYSTEM_PAGE_SIZE
+from pcipt.pci.structures import EXPRESS, SRIOV
 from pcipt.remap.writes.decoding import bar_registers, vf_registers
-from pcipt.remap.writes.function_shadow import REBAR_SIZE, SRIOV_NUMBERS, FunctionShadow
+from pcipt.remap.writes.function_shadow import REBAR_CONTROLS, REBAR_SIZE, SRIOV_NUMBERS, FunctionShadow
+from pcipt.remap.writes.learning import REBARS
 from pcipt.remap.writes.registers import BRIDGE_CONTROL, SECONDARY_RESET, Part
 
 ADVANCED_FEATURES = 0x13
@@ -72,26 +74,32 @@ def after_reset(function: FunctionShadow) -> FunctionShadow:
     if function.header is HeaderType.BRIDGE:
         for offset, value, kept in _BRIDGE_AFTER:
             _put(words, offset, value, kept)
-    sriov, rebar = function.capabilities.get((True, SRIOV)), function.capabilities.get((True, REBAR))
+    sriov = function.capabilities.get((True, SRIOV))
     if sriov is not None:
         _put(words, sriov + 8, 0, 0xFFFF_0000)
         _put(words, sriov + SRIOV_NUMBERS, 0, 0xFFFF_0000)
-    if rebar is not None:
-        for offset in range(rebar + 8, rebar + 8 + 8 * 6, 8):
-            _restore_rebar(words, offset, function)
+        _put(words, sriov + SYSTEM_PAGE_SIZE, 1, 0)
+    for kind, first in REBARS.items():
+        at = function.capabilities.get((True, kind))
+        if at is not None:
+            for offset in REBAR_CONTROLS:
+                _restore_rebar(words, at + offset, function, first)
     return attrs.evolve(
         function, words=words, ones={}, pending={}, sizes={**function.sizes, **function.initial_sizes}
     )
 
 
-def _restore_rebar(words: dict[int, tuple[int, int]], offset: int, function: FunctionShadow) -> None:
+def _restore_rebar(
+    words: dict[int, tuple[int, int]], offset: int, function: FunctionShadow, first: int
+) -> None:
     """Set the size in a Resizable BAR Control word to the BAR's initial size, in place.
 
-    Do nothing if the word or the initial size is not known.
+    `first` is the number of the structure's BAR 0: 0, or 7 for VF BARs. Do nothing if the word or the initial
+    size is not known.
     """
     if offset not in words or words[offset][1] & 0xFF07 != 0xFF07:
         return
-    size = function.initial_sizes.get(words[offset][0] & 7)
+    size = function.initial_sizes.get(first + (words[offset][0] & 7))
     if size is not None:
         _put(words, offset, (size.bit_length() - 1 - _REBAR_UNIT) << 8, ~REBAR_SIZE & 0xFFFF_FFFF)
 

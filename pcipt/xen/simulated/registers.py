@@ -1,8 +1,9 @@
 """Simulate the registers of one function: what a write changes, and where the memory BARs are then.
 
 Source: PCI Local Bus 3.0 §6.2 (header), PCI-to-PCI Bridge 1.2 §3.2 (type 1), PCI Express Base 6.0 §9.3.3
-        (SR-IOV; NumVFs is read-only while VF Enable is set, a virtual function has no BARs of its own),
-        §6.6 (resets), §7.5.3 (Initiate Function Level Reset always reads 0).
+        (SR-IOV; NumVFs and System Page Size are read-only while VF Enable is set, a virtual function has no
+        BARs of its own, a VF BAR takes a multiple of the System Page Size), §6.6 (resets), §7.5.3 (Initiate
+        Function Level Reset always reads 0), §7.8.6-7 (Resizable BAR).
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,8 +14,8 @@ from pcipt.pci import Address, Function, HeaderType, Range, RawFunction
 from pcipt.pci.bars import LAYOUT, ROM_INDEX, VF_BAR_COUNT, VF_BAR_INDEX, BarKind
 from pcipt.pci.capabilities import find_capability
 from pcipt.pci.config import COMMAND_MEMORY, HEADER_SIZE
-from pcipt.pci.sriov import VF_ENABLE, VF_MEMORY_ENABLE
-from pcipt.pci.structures import EXPRESS, MSIX, SRIOV, Msix
+from pcipt.pci.sriov import SYSTEM_PAGE_SIZE, VF_ENABLE, VF_MEMORY_ENABLE, aperture, page_size_of
+from pcipt.pci.structures import EXPRESS, MSIX, REBAR, SRIOV, VF_REBAR, Msix
 
 COMMAND, BAR0, SECONDARY, SUBORDINATE = 0x04, 0x10, 0x19, 0x1A
 BUS_NUMBERS = range(0x18, 0x1B)
@@ -28,14 +29,15 @@ _BRIDGE = (
     (0x28, 8, 0xFFFF_FFFF_FFFF_FFFF), (0x30, 4, 0xFFFF_FFFF), (0x3E, 2, 0x0FFF),
 )  # fmt: skip
 _MSIX_CONTROL, _MSIX_BITS = 2, 0xC000  # Function Mask, MSI-X Enable
-_REBAR_ID, _REBAR_CONTROL, _REBAR_SIZE = 0x15, 8, 0x3F00
+_REBAR_CONTROL, _REBAR_SIZE = 8, 0x3F00
 _DEVICE_CAPABILITIES, _DEVICE_CONTROL = 4, 8
 _FLR_CAPABLE, _START_FLR = 1 << 28, 1 << 15
 BRIDGE_CONTROL, _SECONDARY_RESET = 0x3E, 0x40
 _STATUS_CLEARED = {0x06: 0x00, 0x07: 0xF9}  # bits that a written one clears
 _ALL_ONES = b"\xff" * HEADER_SIZE
 _VIRTUAL = ((0x04, 2, 0x0004),)
-_SRIOV = ((_VF_CONTROL, 2, 0x001F), (_NUM_VFS, 2, 0xFFFF))
+_SRIOV = ((_VF_CONTROL, 2, 0x001F), (_NUM_VFS, 2, 0xFFFF), (SYSTEM_PAGE_SIZE, 4, 0xFFFF_FFFF))
+_FIXED_WHILE_ON = {_NUM_VFS, _NUM_VFS + 1, *range(SYSTEM_PAGE_SIZE, SYSTEM_PAGE_SIZE + 4)}
 
 
 @attrs.define(eq=False)
@@ -43,9 +45,10 @@ class Registers:
     """The config space of a function, with a mask of the writable bits.
 
     `sizes` are the sizes in bytes of the memory BARs by index, `vf_sizes` those of the BARs of one virtual
-    function. `sriov_at` is the byte offset of the SR-IOV capability; None if there is none. `resizable` are
-    the byte offsets of the Resizable BAR Control registers, each with its value after a reset. `port_type` is
-    that of PCI Express, `express_at` the byte offset of its structure; both are None without it.
+    function, before they are rounded up to the System Page Size. `sriov_at` is the byte offset of the SR-IOV
+    capability; None if there is none. `resizable` and `vf_resizable` are the byte offsets of the Resizable
+    BAR Control registers, of BARs and of VF BARs, each with its value after a reset. `port_type` is that of
+    PCI Express, `express_at` the byte offset of its structure; both are None without it.
     """
 
     data: bytearray
@@ -57,6 +60,7 @@ class Registers:
     sriov_at: int | None
     resizable: Mapping[int, int] = attrs.field(factory=dict)
     port_type: int | None = None
+    vf_resizable: Mapping[int, int] = attrs.field(factory=dict)
     express_at: int | None = None
 
     def read(self, offset: int, size: int) -> int:
@@ -76,9 +80,7 @@ class Registers:
                 mask = self._mask(place)
                 self.data[place] = self.data[place] & ~mask | byte & mask
                 self.data[place] &= ~(byte & _STATUS_CLEARED.get(place, 0))
-        for control in self.resizable:
-            if offset < control + 4 and offset + size > control:
-                self._resize(control)
+        self._follow_sizes(offset, size)
 
     def reset(self) -> None:
         """Do what a reset of any kind does: every bit that can be written is 0 after it.
@@ -87,9 +89,9 @@ class Registers:
         """
         for place, mask in enumerate(self.writable):
             self.data[place] &= ~mask
-        for control, value in self.resizable.items():
+        for control, value in {**self.resizable, **self.vf_resizable}.items():
             self.data[control : control + 4] = value.to_bytes(4, "little")
-            self._resize(control)
+        self._follow_sizes(0, len(self.data))
 
     def starts_reset(self, offset: int, size: int, value: int) -> bool:
         """Return True if a write resets the function itself (function-level reset)."""
@@ -104,27 +106,50 @@ class Registers:
         """True if a bridge holds the bus behind it in reset."""
         return self.header is HeaderType.BRIDGE and bool(self.read(BRIDGE_CONTROL, 2) & _SECONDARY_RESET)
 
-    def _resize(self, control: int) -> None:
-        """Give a BAR the size that its Resizable BAR Control register has now; its low address bits go."""
-        value = self.read(control, 4)
-        index, size = value & 0x7, 1 << 20 + (value >> 8 & 0x3F)
-        if index not in self.sizes:
+    def _follow_sizes(self, offset: int, size: int) -> None:
+        """Give the BARs the sizes that registers say of which a byte was written at `offset`."""
+        for control in self.resizable:
+            if offset < control + 4 and offset + size > control:
+                index, length = self._control(control)
+                self.sizes = self._resized(BAR0, self.sizes, index, length)
+        at = self.sriov_at
+        if at is None:
             return
-        at = BAR0 + 4 * index
+        for control in self.vf_resizable:
+            if offset < control + 4 and offset + size > control:
+                index, length = self._control(control)
+                self.vf_sizes = self._resized(at + _VF_BAR0, self.vf_sizes, index, length)
+        if offset < at + SYSTEM_PAGE_SIZE + 4 and offset + size > at + SYSTEM_PAGE_SIZE:
+            for index, length in self.vf_sizes.items():
+                self._resized(at + _VF_BAR0, self.vf_sizes, index, length)
+
+    def _control(self, control: int) -> tuple[int, int]:
+        """Return (BAR number, size in bytes) that a Resizable BAR Control register has now."""
+        value = self.read(control, 4)
+        return value & 0x7, 1 << 20 + (value >> 8 & 0x3F)
+
+    def _resized(self, base: int, sizes: Mapping[int, int], index: int, size: int) -> Mapping[int, int]:
+        """Return `sizes` with a new size for one BAR; the low address bits of the BAR go.
+
+        `base` is the offset of BAR 0. A VF BAR is aligned to the System Page Size as well.
+        """
+        if index not in sizes:
+            return sizes
+        at, length = base + 4 * index, size if base == BAR0 else aperture(size, self.page_size) or size
         wide = self.read(at, 4) & 0x6 == 0x4
-        mask = -size & (0xFFFF_FFFF_FFFF_FFF0 if wide else 0xFFFF_FFF0)
+        mask = -length & (0xFFFF_FFFF_FFFF_FFF0 if wide else 0xFFFF_FFF0)
         _allow(self.writable, at, ((0, 8 if wide else 4, mask),))
-        self.sizes = {**self.sizes, index: size}
         kept = self.read(at, 8 if wide else 4) & (mask | 0xF)
         self.data[at : at + (8 if wide else 4)] = kept.to_bytes(8 if wide else 4, "little")
+        return {**sizes, index: size}
 
     def _mask(self, place: int) -> int:
         """Return the bits of the byte at offset `place` that can be written now.
 
-        NumVFs cannot be written while VF Enable is set.
+        NumVFs and System Page Size cannot be written while VF Enable is set.
         """
         at = self.sriov_at
-        if at is not None and place in {at + _NUM_VFS, at + _NUM_VFS + 1} and self.vf_enable:
+        if at is not None and place - at in _FIXED_WHILE_ON and self.vf_enable:
             return 0
         return self.writable[place]
 
@@ -154,6 +179,11 @@ class Registers:
         return self.vf_enable and at is not None and bool(self.data[at + _VF_CONTROL] & VF_MEMORY_ENABLE)
 
     @property
+    def page_size(self) -> int | None:
+        """The System Page Size in bytes; None without SR-IOV, or if no bit of the register is set."""
+        return page_size_of(self.read(self.sriov_at + SYSTEM_PAGE_SIZE, 4)) if self.sriov_at else None
+
+    @property
     def rom_at(self) -> int | None:
         """The byte offset of the ROM register; None if the header type has none."""
         return LAYOUT[self.header][2]
@@ -181,7 +211,8 @@ class Registers:
         for index, size in self.vf_sizes.items():
             address = self._address(at + 4 * index, rom=False)
             if address is not None:
-                yield index, Range(Address(address + number * size), size)
+                length = aperture(size, self.page_size) or size
+                yield index, Range(Address(address + number * length), length)
 
     def vf_devfns(self, devfn: int, *, everyone: bool = False) -> list[int]:
         """Return the devfn of each enabled virtual function, in the order of the VF numbers.
@@ -234,19 +265,27 @@ def registers_from_function(raw: RawFunction, seen: Function) -> Registers:
         msix = find_capability(seen.capabilities, MSIX)
         if msix is not None:
             _allow(writable, msix.offset, ((_MSIX_CONTROL, 2, _MSIX_BITS),))
-    resizable = _resizable(seen, data, sizes)
+    resizable, vf_resizable = _resizable(seen, data, sizes, REBAR), _resizable(seen, data, vf_sizes, VF_REBAR)
     port = seen.express.port_type if seen.express is not None else None
-    for control in resizable:
+    for control in (*resizable, *vf_resizable):
         _allow(writable, control, ((0, 4, _REBAR_SIZE),))
-    first = {control: int.from_bytes(data[control : control + 4], "little") for control in resizable}
+    first, vf_first = (
+        {control: int.from_bytes(data[control : control + 4], "little") for control in each}
+        for each in (resizable, vf_resizable)
+    )
     express = find_capability(seen.capabilities, EXPRESS)
     express_at = express.offset if express is not None and express.offset + 12 <= len(data) else None
-    return Registers(data, writable, seen.header, sizes, vf_sizes, seen.msix, at, first, port, express_at)
+    return Registers(
+        data, writable, seen.header, sizes, vf_sizes, seen.msix, at, first, port, vf_first, express_at
+    )
 
 
-def _resizable(seen: Function, data: bytearray, sizes: Mapping[int, int]) -> list[int]:
-    """Return the byte offsets of the Resizable BAR Control registers of BARs with a size."""
-    capability = find_capability(seen.capabilities, _REBAR_ID, extended=True)
+def _resizable(seen: Function, data: bytearray, sizes: Mapping[int, int], kind: int) -> list[int]:
+    """Return the byte offsets of the Resizable BAR Control registers of BARs with a size.
+
+    `kind` is the id of the structure.
+    """
+    capability = find_capability(seen.capabilities, kind, extended=True)
     if capability is None or capability.offset + _REBAR_CONTROL + 4 > len(data):
         return []
     first = capability.offset + _REBAR_CONTROL
