@@ -17,8 +17,9 @@ from pcipt.pci import Finding, parse_sbdf
 from pcipt.remap.desired import By
 from pcipt.remap.ledger import Ledger
 from pcipt.remap.ledger_json import ledger_from_json, ledger_to_json
-from pcipt.remap.mapped_pages import MappedPages, mapped_from_json, mapped_to_json
+from pcipt.remap.mapped_pages import mapped_from_json, mapped_to_json
 from pcipt.remap.steps import AnyStep, step_from_json, step_to_json
+from pcipt.remap.vpci_sizes import Sizes
 
 STATE_DIRECTORY = "/var/lib/pcipt"
 
@@ -73,8 +74,8 @@ class FileStore:
         self._unsaved = None
 
     def save_mappings(self, ledger: Ledger) -> None:
-        """Write the pages of `ledger` that vPCI was seen to map, and the time at which messages were lost, if
-        any were.
+        """Write the pages of `ledger` that vPCI was seen to map, the sizes that it has of Resizable BARs, and
+        the time at which messages were lost, if any were.
 
         Pages that pcipt mapped are not written here: `save` writes them.
 
@@ -82,6 +83,8 @@ class FileStore:
         """
         seen = mapped_to_json(held for held in ledger.mapped if held.by is By.XEN)
         content: dict[str, Any] = {"boot_id": ledger.boot_id, "mappings": seen}
+        if ledger.sizes:
+            content["sizes"] = {place: list(bars.items()) for place, bars in sorted(ledger.sizes.items())}
         if ledger.messages_lost is not None:
             content["messages_lost"] = ledger.messages_lost
         self._mappings.save(content)
@@ -110,10 +113,10 @@ class FileStore:
         Raises: OSError if a file cannot be read or renamed.
         """
         ledger = self._base(boot_id, findings)
-        seen, ledger.messages_lost = self._seen(boot_id, findings)
+        seen = self._seen(boot_id, findings)
         for held in ledger.mapped:
-            seen.put(held)  # what pcipt did itself is known better
-        ledger.mapped = seen
+            seen.mapped.put(held)  # what pcipt did itself is known better
+        ledger.mapped, ledger.messages_lost, ledger.sizes = seen.mapped, seen.messages_lost, seen.sizes
         if self._unsaved is not None:
             self._unsaved = ledger
             return ledger
@@ -155,24 +158,37 @@ class FileStore:
         self._unsaved = None
         return read
 
-    def _seen(self, boot_id: str, findings: list[Finding]) -> tuple[MappedPages, str | None]:
-        """Return the pages that vPCI was seen to map, and when hot-plug messages were lost.
+    def _seen(self, boot_id: str, findings: list[Finding]) -> Ledger:
+        """Return a ledger with what vPCI was seen to do, and when hot-plug messages were lost.
 
-        The time is None if the file names no loss. Return no pages if the file is missing, damaged or of
-        another boot. If it is damaged, a finding is appended to `findings`.
+        It is empty if the file is missing, damaged or of another boot. If it is damaged, a finding is
+        appended to `findings`.
 
         Raises: OSError if the file cannot be read or renamed.
         """
+        found = Ledger(boot_id)
         content = _taken(self._mappings.load(), findings)
         if not isinstance(content, dict) or content.get("boot_id") != boot_id:
-            return MappedPages(), None
+            return found
         told = content.get("messages_lost")
-        lost = told if isinstance(told, str) else None
+        found.messages_lost = told if isinstance(told, str) else None
         try:
-            return mapped_from_json(content.get("mappings")), lost
+            found.mapped = mapped_from_json(content.get("mappings"))
+            found.sizes = _sizes_from_json(content.get("sizes", {}))
         except MalformedError as error:
             findings.append(self._mappings.rejected(error.why))
-            return MappedPages(), lost
+        return found
+
+
+def _sizes_from_json(value: Any) -> dict[str, Sizes]:
+    """Return the sizes that `save_mappings` wrote. Raises: MalformedError if `value` is anything else."""
+    try:
+        return {
+            str(place): {int(bar): None if size is None else int(size) for bar, size in bars}
+            for place, bars in value.items()
+        }
+    except (TypeError, ValueError, AttributeError) as error:
+        raise MalformedError("mappings", 0, f"no sizes of BARs: {error!r}") from error
 
 
 def _taken(loaded: tuple[Any, Finding | None], findings: list[Finding]) -> Any:

@@ -64,7 +64,7 @@ def conclude_places(views: Views, desired: Collection[Desired]) -> None:
     Their desired pages are no holes any more (`memory.holes`). The places leave `memory.vacated`. What writes
     made vPCI do at a place (`memory.trapped`) is forgotten, except the BARs that are lost.
     `memory.outside_window` gets their `Desired.outside_window`. The ignored writes (`memory.intents`) of a
-    place whose function is gone are forgotten.
+    place whose function is gone are forgotten, and the sizes that vPCI had of its BARs.
     """
     memory = views.memory
     memory.holes.needed(desired)
@@ -78,6 +78,7 @@ def conclude_places(views: Views, desired: Collection[Desired]) -> None:
             memory.trapped.concluded(each.place, each.lost)
         if each.gone:
             memory.intents.drop(each.place)
+            memory.ledger.sizes.pop(each.place, None)
 
 
 def _see_failure(views: Views, each: Desired) -> None:

@@ -15,6 +15,7 @@ from pcipt.remap.ignored import finding_of
 from pcipt.remap.trapped import finding_of_reset, names_lost_bar
 from pcipt.remap.view import disagreements
 from pcipt.remap.virtual import unsized_finding
+from pcipt.remap.vpci_sizes import oversized
 
 Told = tuple[Sbdf | None, Finding]  # None: the service itself, or the machine as a whole
 
@@ -95,6 +96,7 @@ class Findings:
             yield finding_of_reset(function, lost)
         told = (finding for finding in function.findings if not finding.is_note)
         yield from (finding for finding in told if not names_lost_bar(finding, lost))
+        yield from oversized(function, views.sizes_in_vpci(function))
         yield from unsized_finding(sbdf, views.view, views.memory.ledger.unsized(), views.state.renumbered)
 
     def put(self, subject: Sbdf | None, findings: Iterable[Finding]) -> None:

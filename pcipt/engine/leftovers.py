@@ -70,6 +70,7 @@ def _forsake(views: Views, functions: Iterable[Sbdf]) -> bool:
         memory.mapped.forsake(place)
         memory.trapped.leave(place, sbdf)
         memory.given_up.discard(place)
+        memory.ledger.sizes.pop(place, None)
         memory.intents.drop(place)
     return found
 

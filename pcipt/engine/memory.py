@@ -2,6 +2,7 @@
 
 field           written by                          dropped                          survives a restart
 ledger          performer, reconciliation           at a new boot                    yes: ledger, mappings
+ledger.sizes    reconciliation, when vPCI sets up   when the function leaves         yes: mappings
 boot            first reconciliation of a boot      at a new boot                    yes: boot
 intents         watcher, from configuration writes  when hardware has the address    no
 trapped         watcher, from configuration writes  when a plan was made for it      no

@@ -8,9 +8,11 @@ from pcipt.engine.leftovers import mark_handed_over
 from pcipt.engine.round import Round, sliced
 from pcipt.engine.views.views import Views
 from pcipt.pci import Sbdf
-from pcipt.remap.desired import By
+from pcipt.remap.desired import PCIBACK, By, place_of, untrapped_reason
 from pcipt.remap.mapped_pages import MappedPages
 from pcipt.remap.plan_mappings import plan_mappings
+from pcipt.remap.vpci_sizes import sees_resizing, sizes_at_setup
+from pcipt.xen.releases import VPCI_BUILT_AT_ASSIGN
 
 
 def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) -> bool:
@@ -27,6 +29,9 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     views = now.views
     memory = views.memory
     now.touched |= _announced_by_linux(views)
+    now.touched |= _learn_sizes(
+        views, views.machine.functions if now.everything is not None else now.listed | now.subjects
+    )
     if now.everything is None:
         asked = {at for sbdf in now.listed for at in views.addresses(sbdf)}
         now.touched |= memory.ledger.settle(asked, views.view.known)
@@ -44,6 +49,29 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
         now.touched |= _adopt(views, clock())
     now.touched |= mark_handed_over(views, views.machine.functions, clock)
     return take_over_mappings(views, views.machine.functions)
+
+
+def _learn_sizes(views: Views, functions: Iterable[Sbdf]) -> bool:
+    """Record which sizes vPCI has of Resizable BARs that it does not see change; return True if some are new.
+
+    They are recorded when vPCI is first seen to handle a function. They are forgotten when it does not any
+    more, and while xen-pciback has the function, which may make Xen read them again.
+    """
+    found, sizes = False, views.memory.ledger.sizes
+    if sees_resizing(views.version, pvh=views.pvh):
+        return False
+    for sbdf in functions:
+        function = views.machine.functions.get(sbdf)
+        if function is None or not function.rebar:
+            continue
+        place = place_of(function)
+        reason = untrapped_reason(function, views.view, pvh=views.pvh, version=views.version)
+        if reason is None and function.driver != PCIBACK:
+            found |= place not in sizes
+            sizes.setdefault(place, sizes_at_setup(function))
+        elif VPCI_BUILT_AT_ASSIGN.of(views.version) or sbdf not in views.view.known:
+            found |= sizes.pop(place, None) is not None
+    return found
 
 
 def _announced_by_linux(views: Views) -> bool:

@@ -20,6 +20,7 @@ from pcipt.pci.structures import Place
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.intervals import without
 from pcipt.remap.view import XenView
+from pcipt.remap.vpci_sizes import NO_SIZES, Sizes, sees_resizing, sizes_at_setup
 from pcipt.xen.releases import FAULTY_CAPABILITY_HIDDEN, MSIX_CHECKED, Version
 
 Followed = Mapping[Sbdf, tuple[Sbdf, ...]]  # by Linux's address: other addresses of it in Xen's list
@@ -27,6 +28,9 @@ NOWHERE: Followed = MappingProxyType({})
 ADDRESS_BITS = 52  # no x86 has more physical address bits
 PCIBACK = "pciback"
 INSIDE = "its segment has more bits than Xen knows (VMD): its BARs lie inside those of its controller"
+CAME_FROM_OUTSIDE = "came while it decoded from where vPCI maps none"
+GROWN = "has grown, and vPCI of this Xen maps its former size"
+SIZE_UNKNOWN = "can be resized, and nobody knows how much of it vPCI of this Xen has mapped"
 _TRAPPED_HEADERS = (HeaderType.ENDPOINT, HeaderType.BRIDGE)
 
 
@@ -43,7 +47,9 @@ class DesiredBar:
 
     `place` is the name of the function's place (`place_of`). `bar` is 0 to 5, or 6 for the ROM; a virtual
     function has BARs of its own. `spans` are runs of whole pages, sorted, at least one. If `unsure` is True,
-    vPCI handles the function, but nobody knows whether vPCI has mapped these pages; `by` is US then.
+    vPCI handles the function, but nobody knows whether vPCI has mapped these pages, or it has not; `by` is US
+    then, and `because` says why. Pages that vPCI has mapped behind the end of a BAR that has shrunk are among
+    `spans`, too: they must stay mapped.
     """
 
     place: str
@@ -52,6 +58,7 @@ class DesiredBar:
     spans: tuple[Frames, ...]
     by: By
     unsure: bool = False
+    because: str = ""
 
 
 @attrs.frozen
@@ -69,14 +76,15 @@ class LostBar:
 class Desired:
     """The pages that all BARs of one function need now.
 
-    `bars` has the BARs with pages that should be mapped, in BAR order; it may be empty. If `hold_reason` is
-    set, nothing may be concluded now for that reason: `bars` is empty, and the mapped pages must stay as they
-    are. `untrapped` is the reason why vPCI does not handle the function, or None if vPCI handles it. `gone`
-    is True if Linux has dropped the function. `outside_window` has the numbers of the BARs that decode at an
-    address where vPCI maps nothing, and of the BARs that have just been moved away from such an address: vPCI
-    lets such a BAR move, but maps nothing at the new address. With a `hold_reason`, these are the BARs of the
-    last plan. `lost` are the BARs that vPCI takes for mapped although a reset has cleared them: their pages
-    are needed, because vPCI's next unmap fails if one of them is not mapped.
+    `bars` has the BARs with pages that should be mapped, in BAR order; it may be empty. A BAR is there twice
+    if vPCI maps a part of it, and pcipt the rest. If `hold_reason` is set, nothing may be concluded now for
+    that reason: `bars` is empty, and the mapped pages must stay as they are. `untrapped` is the reason why
+    vPCI does not handle the function, or None if vPCI handles it. `gone` is True if Linux has dropped the
+    function. `outside_window` has the numbers of the BARs that decode at an address where vPCI maps nothing,
+    and of the BARs that have just been moved away from such an address: vPCI lets such a BAR move, but maps
+    nothing at the new address. With a `hold_reason`, these are the BARs of the last plan. `lost` are the BARs
+    that vPCI takes for mapped although a reset has cleared them: their pages are needed, because vPCI's next
+    unmap fails if one of them is not mapped.
     """
 
     place: str
@@ -87,6 +95,10 @@ class Desired:
     gone: bool = False
     outside_window: frozenset[int] = frozenset()
     lost: tuple[LostBar, ...] = ()
+
+    def spans(self, bar: int) -> tuple[Frames, ...]:
+        """Return the pages that one BAR needs, whoever maps them, in the order of `bars`."""
+        return tuple(span for wanted in self.bars if wanted.bar == bar for span in wanted.spans)
 
     @property
     def by(self) -> By:
@@ -171,6 +183,7 @@ def desired_of(
     outside_window: Collection[int] = (),
     lost: tuple[LostBar, ...] = (),
     given_up: bool = False,
+    sizes: Sizes | None = None,
 ) -> Desired:
     """Return the pages that one function needs now, or the reason why they cannot be known (`hold_reason`).
 
@@ -183,7 +196,8 @@ def desired_of(
     function and such a BAR now decodes at an address where vPCI maps BARs, the BAR is `unsure`, and pcipt
     maps it. `lost` are the BARs that vPCI takes for mapped although a reset has cleared them (`lost_bars`);
     they count only if vPCI handles the function. `given_up` is True if vPCI does not handle it any more,
-    because it could not map a page.
+    because it could not map a page. `sizes` are those that vPCI has of the function's Resizable BARs; None
+    means that vPCI has just set the function up. They do not matter if vPCI sees BARs change their sizes.
     Source: xen/drivers/vpci/header.c (modify_bars).
     """
     place, untrapped = place_of(function), untrapped_reason(function, xen, pvh=pvh, version=version)
@@ -205,12 +219,14 @@ def desired_of(
         return Desired(place, function.sbdf, untrapped=untrapped)
     function = as_vpci_has_it(function, lost) if lost else function
     by = By.US if untrapped is not None else By.XEN
+    old = _sizes_in_vpci(function, by, version, sizes)
     bars: list[DesiredBar] = []
     outside: set[int] = set()
     holes: tuple[Frames, ...] | None = None
     for bar in function.bars:
         span = decoding_range(bar)
-        if by is By.XEN and _is_outside_window(bar, span, protected):
+        size = old.get(bar.index, bar.size)
+        if by is By.XEN and size == bar.size and _is_outside_window(bar, span, protected):
             outside.add(bar.index)
             continue
         if span is None:
@@ -220,11 +236,11 @@ def desired_of(
         pages: tuple[Frames, ...] = (frames_from_range(span),)
         if holes:
             pages = without(pages, holes)
-        if pages:
-            unsure = by is By.XEN and bar.index in outside_window
-            outside |= {bar.index} if unsure else set()
-            mapper = By.US if unsure else by
-            bars.append(DesiredBar(place, function.sbdf, bar.index, pages, mapper, unsure))
+        unsure = by is By.XEN and bar.index in outside_window
+        outside |= {bar.index} if unsure and pages else set()
+        for spans, because in _parts(bar, pages, size, holes, protected, unsure=unsure):
+            mapper = By.US if because else by
+            bars.append(DesiredBar(place, function.sbdf, bar.index, spans, mapper, bool(because), because))
     return Desired(
         place, function.sbdf, tuple(bars), untrapped=untrapped, outside_window=frozenset(outside), lost=lost
     )
@@ -238,6 +254,45 @@ def as_vpci_has_it(function: Function, lost: Iterable[LostBar]) -> Function:
         for bar in function.bars
     )
     return attrs.evolve(function, bars=bars)
+
+
+def _sizes_in_vpci(function: Function, by: By, version: Version, sizes: Sizes | None) -> Sizes:
+    """Return the sizes that vPCI has of Resizable BARs; empty if it sees them change, or does not map them.
+
+    `sizes` is as in `desired_of`.
+    """
+    if by is By.US or not function.rebar or sees_resizing(version, pvh=True):
+        return NO_SIZES
+    return sizes_at_setup(function) if sizes is None else sizes
+
+
+def _parts(
+    bar: Bar,
+    pages: tuple[Frames, ...],
+    size: int | None,
+    holes: tuple[Frames, ...],
+    protected: Protected | None,
+    *,
+    unsure: bool,
+) -> list[tuple[tuple[Frames, ...], str]]:
+    """Return the pages of a BAR in parts: those of its usual mapper, and those that pcipt maps in any case.
+
+    `pages` are those of the BAR as it is now, without the `holes` for MSI-X. `size` is the size that vPCI has
+    of it, None if nobody knows; it is that of the BAR if that does not matter. If `unsure` is True, nobody
+    knows whether vPCI has mapped the BAR. Each part has (pages, why pcipt maps them, or ""); a part without
+    pages is left out.
+    """
+    parts: list[tuple[tuple[Frames, ...], str]]
+    if unsure or size is None:
+        parts = [(pages, CAME_FROM_OUTSIDE if unsure else SIZE_UNKNOWN)]
+    elif size == bar.size:
+        parts = [(pages, "")]
+    else:
+        whole = frames_from_range(Range(bar.address, size))
+        refused = protected is not None and protected.why(whole) is not None
+        theirs = () if refused else without((whole,), holes)
+        parts = [(theirs, ""), (without(pages, theirs), GROWN)]
+    return [(spans, because) for spans, because in parts if spans]
 
 
 def _is_outside_window(bar: Bar, span: Range | None, protected: Protected | None) -> bool:

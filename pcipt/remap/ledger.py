@@ -9,7 +9,9 @@ so a ledger belongs to one boot id. The owner of a ledger changes it in place, s
 for any number of entries.
 """
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from types import MappingProxyType
 
 import attrs
 
@@ -29,6 +31,7 @@ from pcipt.remap.actions import (
 from pcipt.remap.desired import By
 from pcipt.remap.life import LIFE, Event, State
 from pcipt.remap.mapped_pages import MappedPages, MappedRun, mapped_to_json
+from pcipt.remap.vpci_sizes import Sizes
 
 __all__ = ["LIFE", "Entry", "Event", "Key", "Ledger", "State"]
 
@@ -75,7 +78,8 @@ class Ledger:
     `mapped` also holds the pages that vPCI was seen to map. The HELD runs of these pages (`theirs`) are
     stored in a file of their own, because pcipt can see them again as long as the function is there.
     `messages_lost` is the time at which hot-plug messages were lost on a PVH dom0, else None: a function that
-    was added and removed meanwhile may have left mapped pages that nobody can find.
+    was added and removed meanwhile may have left mapped pages that nobody can find. `sizes` are by place the
+    sizes that vPCI has of Resizable BARs (`remap.vpci_sizes`).
     """
 
     def __init__(
@@ -84,9 +88,11 @@ class Ledger:
         entries: tuple[Entry, ...] = (),
         mapped: MappedPages | None = None,
         messages_lost: str | None = None,
+        sizes: Mapping[str, Sizes] = MappingProxyType({}),
     ) -> None:
         self.boot_id = boot_id
         self.messages_lost = messages_lost
+        self.sizes = dict(sizes)
         self.mapped = mapped if mapped is not None else MappedPages()
         self._entries: dict[Key, Entry] = {}
         self._followed: dict[Sbdf, tuple[Sbdf, ...]] = {}
@@ -211,7 +217,7 @@ class Ledger:
 
     def copy(self) -> "Ledger":
         """Return a ledger with the same content. Changes of the copy do not change this ledger."""
-        return Ledger(self.boot_id, self.entries, self.mapped.copy(), self.messages_lost)
+        return Ledger(self.boot_id, self.entries, self.mapped.copy(), self.messages_lost, self.sizes)
 
     def noted(self, action: Action, when: str = "") -> None:
         """Record an action that is not applicable as done, so that it is not planned and reported again."""
@@ -238,7 +244,7 @@ class Ledger:
                 settled.append(attrs.evolve(entry, state=state))
         mapped = self.mapped.copy()
         mapped.settle()
-        return Ledger(self.boot_id, tuple(settled), mapped, self.messages_lost)
+        return Ledger(self.boot_id, tuple(settled), mapped, self.messages_lost, self.sizes)
 
     def settle(self, functions: AbstractSet[Sbdf], known: AbstractSet[Sbdf]) -> bool:
         """Correct the entries of AddDevice and RemoveDevice actions by what Xen lists (rule: `reconciled`).

@@ -14,7 +14,7 @@ from pcipt.pci import Frames, Sbdf, frames_from_range
 from pcipt.pci.bars import ROM_INDEX
 from pcipt.remap.actions import MapMmio, UnmapMmio
 from pcipt.remap.bar_index import BarIndex
-from pcipt.remap.desired import By, Desired, DesiredBar
+from pcipt.remap.desired import CAME_FROM_OUTSIDE, By, Desired, DesiredBar
 from pcipt.remap.intervals import Intervals, common, without
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MAPPED, MappedPages, MappedRun
@@ -157,9 +157,8 @@ class _Planner:
         """Collect the pages of a place that are mapped and not desired; note its address if it changed."""
         if any(run.sbdf != each.sbdf for run in runs):
             self._moved.append((each.place, each.sbdf))
-        spans = {wanted.bar: wanted.spans for wanted in each.bars}
         for run in runs:
-            pages = without((run.frames,), spans.get(run.bar, ()))
+            pages = without((run.frames,), each.spans(run.bar))
             self._lost.append((each, run, pages))
             owner = (run.place, run.bar)
             for page in pages:
@@ -209,7 +208,7 @@ class _Planner:
 
         `runs` are the mapped runs of this BAR.
         """
-        certain = [run for run in runs if run.state in MAPPED]
+        certain = [run for run in runs if _is_certain(wanted, run)]
         for run in certain:
             if run.by is not wanted.by or run.state is not State.HELD:
                 self._taken += [
@@ -228,7 +227,7 @@ class _Planner:
         if wanted.by is By.XEN:
             reason = f"{name_of_bar(wanted.bar)} decodes here, and nobody knows whether it is mapped"
         if wanted.unsure:
-            reason = f"{name_of_bar(wanted.bar)} came while it decoded from where vPCI maps none"
+            reason = f"{name_of_bar(wanted.bar)} {wanted.because or CAME_FROM_OUTSIDE}"
             self._taken += [
                 Run(wanted.place, wanted.sbdf, wanted.bar, page, wanted.by, state=State.DOUBTFUL)
                 for page in needed
@@ -309,6 +308,14 @@ class _Planner:
                     yield (place, bar, part.start), UnmapMmio(each.sbdf, reason, place, bar, part)
 
 
+def _is_certain(wanted: DesiredBar, run: MappedRun) -> bool:
+    """Return True if the pages of a run are certainly mapped.
+
+    Pages that are recorded as vPCI's are not, if nobody knows whether vPCI maps them.
+    """
+    return run.state in MAPPED and not (wanted.unsure and run.by is By.XEN)
+
+
 def _vpci_unmaps(each: Desired, run: MappedRun) -> bool:
     """Return True if vPCI itself has unmapped those pages of a run that are not desired any more.
 
@@ -332,7 +339,7 @@ def _reason_for_unmap(each: Desired, bar: int) -> str:
     name = name_of_bar(bar)
     if each.gone:
         return f"the function has left the machine, and its {name} is still mapped"
-    spans = next((wanted.spans for wanted in each.bars if wanted.bar == bar), ())
+    spans = each.spans(bar)
     if spans:
         return f"{name} is now at {spans[0].range.start:#x}: nothing decodes here any more"
     return f"{name} decodes nothing now, and {each.untrapped or 'pcipt had mapped it'}"

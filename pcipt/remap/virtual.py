@@ -23,11 +23,11 @@ def physical_functions(machine: Machine) -> frozenset[Sbdf]:
 def vfs_are_on(function: Function, physical: Container[Sbdf]) -> bool:
     """Return True if VF Enable or VF Memory Enable of a function is set.
 
-    If its SR-IOV structure cannot be read, as that of a renumbered function, they are on if Linux has virtual
-    functions of it: `physical` are `physical_functions`.
+    If the function does not answer, as a renumbered one, they are on if Linux has virtual functions of it:
+    `physical` are `physical_functions`. The result is False if it answers and its structure was not read.
     """
     if function.sriov is None:
-        return function.sbdf in physical
+        return not function.answers and function.sbdf in physical
     return function.sriov.vf_enable or function.sriov.memory_enable
 
 

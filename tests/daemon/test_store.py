@@ -154,6 +154,24 @@ def test_that_messages_were_lost_is_remembered_for_this_boot(tmp_path, when):
     assert FileStore(str(tmp_path)).load("next") == (Ledger("next"), None, [])
 
 
+def test_sizes_that_vpci_has_are_remembered_for_this_boot(tmp_path):
+    store = FileStore(str(tmp_path))
+    ledger = store.load("boot")[0]
+    ledger.sizes = {"00_05.0": {0: 1 << 28, 2: None}}
+    store.save_mappings(ledger)
+    store.save(ledger)
+    assert FileStore(str(tmp_path)).load("boot")[0].sizes == ledger.sizes
+    assert FileStore(str(tmp_path)).load("next")[0].sizes == {}
+
+
+@pytest.mark.parametrize("sizes", [[1], {"a": 1}, {"a": [[0]]}, {"a": [["x", 1]]}, None])
+def test_damaged_sizes_are_said_and_kept_aside(tmp_path, sizes):
+    store = FileStore(str(tmp_path))
+    store._mappings.save({"boot_id": "boot", "mappings": [], "sizes": sizes})
+    ledger, _, findings = FileStore(str(tmp_path)).load("boot")
+    assert (ledger.sizes, [finding.code for finding in findings]) == ({}, ["mappings-damaged"])
+
+
 def test_that_messages_were_lost_is_remembered_beside_a_ledger_of_its_own_with_steps(tmp_path):
     keeper = saved(tmp_path)
     ledger, _, _ = keeper.load("boot")

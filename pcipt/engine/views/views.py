@@ -22,10 +22,10 @@ from pcipt.engine.views.vpci_picture import ignored_of, lost_of
 from pcipt.engine.views.xen_questions import Questions, ghost_candidates
 from pcipt.errors import UnsupportedError
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
-from pcipt.pci import Finding, Frames, Machine, Sbdf
+from pcipt.pci import Finding, Frames, Function, Machine, Sbdf
 from pcipt.pci.requester import vendor_of
 from pcipt.remap.actions import Action
-from pcipt.remap.desired import PCIBACK, Desired, Followed, desired_of, place_of
+from pcipt.remap.desired import PCIBACK, Desired, Followed, desired_of, place_of, untrapped_reason
 from pcipt.remap.detour import Detour, plan_detour
 from pcipt.remap.domains import CutOrphans, Domain, controller_of, cut_orphans, domains
 from pcipt.remap.guard.facts import Facts
@@ -33,6 +33,7 @@ from pcipt.remap.guard.protected import Protected
 from pcipt.remap.ignored import IgnoredWrite
 from pcipt.remap.plan_moves import subtree
 from pcipt.remap.view import XenView
+from pcipt.remap.vpci_sizes import NO_SIZES, Sizes, sees_resizing
 from pcipt.xen.interface import Dom0Kind, Hypervisor
 
 NO_FUNCTIONS: frozenset[Sbdf] = frozenset()
@@ -250,6 +251,7 @@ class Views:
             outside_window=lambda place: self.memory.outside_window.get(place, EMPTY_BARS),
             lost=partial(lost_of, self),
             given_up=self.memory.given_up,
+            sizes=self.memory.ledger.sizes.get,
         )
 
     def facts(self, action: Action) -> Facts:
@@ -288,6 +290,7 @@ class Views:
             function, self.machine.functions, self.view, pvh=self.pvh, version=self.version,
             protected=self._protected, followed=self.announced_at(), outside_window=outside,
             lost=lost_of(self, sbdf), given_up=place in self.memory.given_up,
+            sizes=self.memory.ledger.sizes.get(place),
         )  # fmt: skip
 
     def domains(self) -> list[Domain]:
@@ -300,7 +303,14 @@ class Views:
 
     def cut_orphans(self) -> list[CutOrphans]:
         """Return the orphans that Linux made by cutting segments (VMD)."""
-        return cut_orphans(self.domains(), self.view, self._xen.identity.version)
+        return cut_orphans(self.domains(), self.view, self.version)
+
+    def sizes_in_vpci(self, function: Function) -> Sizes:
+        """Return the sizes that vPCI has of a function's Resizable BARs; empty if it sees them change."""
+        reason = untrapped_reason(function, self.view, pvh=self.pvh, version=self.version)
+        if not function.rebar or reason is not None or sees_resizing(self.version, pvh=self.pvh):
+            return NO_SIZES
+        return self.memory.ledger.sizes.get(place_of(function), NO_SIZES)
 
     def disagree_about(self, sbdf: Sbdf) -> bool:
         """Return True if only one of Linux and Xen has the function, or if Xen lists it without an owner."""

@@ -17,6 +17,7 @@ from pcipt.remap.holes import Holes
 from pcipt.remap.mapped_pages import MappedPages
 from pcipt.remap.plan_moves import NO_MOVES, Moves
 from pcipt.remap.view import XenView
+from pcipt.remap.vpci_sizes import Sizes
 from pcipt.xen.releases import Version
 
 
@@ -29,9 +30,10 @@ class Facts:
     `machine`; if none are given, they are computed here, in a time that grows with the machine. `unsized`
     are those of `Ledger.unsized`. `regions` has for each reserved region the functions for which it is
     reserved, whoever owns them. `holes` are pages that pcipt unmapped for good. `outside_window` returns for
-    a place the BARs that decoded where vPCI maps nothing (`Desired.outside_window`). `lost` returns for a
-    function the BARs that vPCI takes for mapped although a reset has cleared them (`lost_bars`). `given_up`
-    are the places of functions that vPCI does not handle any more.
+    a place the BARs that decoded where vPCI maps nothing (`Desired.outside_window`), `sizes` the sizes that
+    vPCI has of Resizable BARs. `lost` returns for a function the BARs that vPCI takes for mapped although a
+    reset has cleared them (`lost_bars`). `given_up` are the places of functions that vPCI does not handle any
+    more.
     """
 
     machine: Machine
@@ -51,6 +53,7 @@ class Facts:
     outside_window: Callable[[str], Collection[int]] = lambda _place: ()
     lost: Callable[[Sbdf], tuple[LostBar, ...]] = lambda _sbdf: ()
     given_up: AbstractSet[str] = frozenset()
+    sizes: Callable[[str], Sizes | None] = lambda _place: None
     _desired: dict[Sbdf, Desired] = attrs.field(factory=dict, init=False)
 
     def desired(self, sbdf: Sbdf) -> Desired | None:
@@ -67,6 +70,7 @@ class Facts:
                 protected=self.protected,
                 followed=self.followed, outside_window=self.outside_window(place_of(function)),
                 lost=self.lost(sbdf), given_up=place_of(function) in self.given_up,
+                sizes=self.sizes(place_of(function)),
             )  # fmt: skip
         return self._desired[sbdf]
 

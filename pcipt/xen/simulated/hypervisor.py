@@ -273,8 +273,7 @@ class SimulatedXen(Speaking):
     def kernel_add(self, function: Sbdf) -> int:
         """Announce a function as dom0's kernel does at hot-plug. Return Xen's answer: 0 or -errno.
 
-        It is -EINVAL if the segment is above ffff and the kernel does not cut it (xen_add_device,
-        5ccf1b8ae76d).
+        It is -EINVAL if the segment is above ffff and the kernel does not cut it (Linux 5ccf1b8ae76d).
         Raises: Catastrophe if Xen would panic; StateError after `close`.
         """
         self._require_alive()

@@ -1,0 +1,55 @@
+"""The sizes that vPCI has of Resizable BARs, where it does not see them change. Pure.
+
+Before Xen 4.21 vPCI reads the size of a BAR when it sets a function up, and never again. When a Resizable
+BAR is resized later, vPCI goes on mapping the old size at the new address: pages behind it are missing if the
+BAR has grown, and pages behind the BAR stay mapped if it has shrunk. Those that are missing pcipt maps. Those
+that are too many must stay: vPCI's next unmap fails as a whole if one of them is not mapped.
+Source: Xen drivers/vpci/header.c (init_bars, modify_bars), 4.17 to 4.20; rebar.c (rebar_ctrl_write), 4.21.
+"""
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from pcipt.pci import BarKind, Finding, Function
+from pcipt.pci.bars import ROM_INDEX
+from pcipt.xen.releases import RESIZABLE_BARS, Version
+
+Sizes = Mapping[int, int | None]  # by BAR number, in bytes; None: nobody knows which size vPCI has
+NO_SIZES: Sizes = MappingProxyType({})
+
+
+def sees_resizing(version: Version, *, pvh: bool) -> bool:
+    """Return True if vPCI needs no help with Resizable BARs: it sees them change, or there is none (PV)."""
+    return not pvh or RESIZABLE_BARS.of(version)
+
+
+def sizes_at_setup(function: Function) -> dict[int, int | None]:
+    """Return the sizes that vPCI has of Resizable BARs, for a function that it has set up a short time ago.
+
+    They are the present ones. If a driver is bound, it may have resized the BARs meanwhile: nobody knows.
+    """
+    known = function.driver is None
+    return {
+        bar.index: bar.size if known else None
+        for bar in function.bars
+        if bar.index != ROM_INDEX and bar.kind is not BarKind.IO and _is_resizable(function, bar.index)
+    }
+
+
+def oversized(function: Function, sizes: Sizes) -> Iterator[Finding]:
+    """Yield a finding for each decoding BAR that is smaller now than vPCI takes it to be."""
+    for bar in function.bars:
+        size = sizes.get(bar.index)
+        if bar.index == ROM_INDEX or size is None or bar.size is None or bar.size >= size or not bar.decoding:
+            continue
+        yield Finding(
+            "resized-behind-vpci",
+            f"BAR {bar.index} has shrunk to {bar.size:#x} bytes, and this Xen does not know Resizable BARs: "
+            f"it keeps {size:#x} bytes mapped from {bar.address:#x} on; unbind its driver, remove the "
+            "function in sysfs and rescan its bus, or use Xen 4.21",
+        )
+
+
+def _is_resizable(function: Function, index: int) -> bool:
+    """Return True if the function's Resizable BAR structure names this BAR."""
+    return any(bar.index == index for bar in function.rebar)
