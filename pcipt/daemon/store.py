@@ -19,7 +19,7 @@ from pcipt.remap.ledger import Ledger
 from pcipt.remap.ledger_json import ledger_from_json, ledger_to_json
 from pcipt.remap.mapped_pages import mapped_from_json, mapped_to_json
 from pcipt.remap.steps import AnyStep, step_from_json, step_to_json
-from pcipt.remap.vpci_sizes import Sizes
+from pcipt.remap.vpci.sizes import Sizes
 
 STATE_DIRECTORY = "/var/lib/pcipt"
 

@@ -154,8 +154,7 @@ class Watch:
             if before.counted != self.trapped.counted:
                 before = attrs.evolve(before, counted=self.trapped.counted)
             intents = len(self.intents)
-            self.intents.follow(before, event)
-            if len(self.intents) != intents:
+            if self.intents.follow(before, event) or len(self.intents) != intents:
                 self.on_written(event.sbdf)  # also where nothing changes but that an intent is over
         try:
             self._shadow, changes = step(before, event)

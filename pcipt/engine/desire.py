@@ -79,6 +79,7 @@ def conclude_places(views: Views, desired: Collection[Desired]) -> None:
         if each.gone:
             memory.intents.drop(each.place)
             memory.ledger.sizes.pop(each.place, None)
+            memory.refused.discard(each.place)
 
 
 def _see_failure(views: Views, each: Desired) -> None:

@@ -12,10 +12,10 @@ from pcipt.engine.views.vpci_picture import lost_of
 from pcipt.pci import Finding, Sbdf
 from pcipt.remap.holes import finding_of_hole
 from pcipt.remap.ignored import finding_of
+from pcipt.remap.kinds.virtual import unsized_finding
 from pcipt.remap.trapped import finding_of_reset, names_lost_bar
 from pcipt.remap.view import disagreements
-from pcipt.remap.virtual import unsized_finding
-from pcipt.remap.vpci_sizes import oversized
+from pcipt.remap.vpci.sizes import oversized
 
 Told = tuple[Sbdf | None, Finding]  # None: the service itself, or the machine as a whole
 
@@ -96,6 +96,7 @@ class Findings:
             yield finding_of_reset(function, lost)
         told = (finding for finding in function.findings if not finding.is_note)
         yield from (finding for finding in told if not names_lost_bar(finding, lost))
+        yield from views.hazards(function)
         yield from oversized(function, views.sizes_in_vpci(function))
         yield from unsized_finding(sbdf, views.view, views.memory.ledger.unsized(), views.state.renumbered)
 

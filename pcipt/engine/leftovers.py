@@ -71,6 +71,7 @@ def _forsake(views: Views, functions: Iterable[Sbdf]) -> bool:
         memory.trapped.leave(place, sbdf)
         memory.given_up.discard(place)
         memory.ledger.sizes.pop(place, None)
+        memory.refused.discard(place)
         memory.intents.drop(place)
     return found
 

@@ -14,6 +14,7 @@ former          reconciliation, at a removal        when the place is left again
 vacated         machine state, when Linux drops it  when a plan was made for it      no
 bridge_numbers  machine state, at each reading      when the bridge leaves           no
 outside_window  reconciliation                      when no BAR is outside any more  no
+refused         reconciliation                      when it decodes again, or leaves  no
 left_guests     views, when an owner changed        when the guest keeps nothing     no
 unproven        reconciliation, after xen-pciback   when its driver has its pages    no
 held_regions    control socket (a reclaim)          when the client disconnects      no
@@ -42,21 +43,22 @@ class Memory:
     `ledger` holds the actions of pcipt in this boot, the pages that pcipt and vPCI mapped, and the drivers
     that were bound before Xen knew their functions (`late.py` writes it and drops it when the driver is bound
     anew). `boot` holds the functions and bridges at the first reading of this boot, None before it. `intents`
-    holds BAR writes that vPCI may have dropped. `trapped` holds what writes made vPCI map and unmap, and the
-    BARs that it takes for mapped although a reset has cleared them. `given_up` holds the places of
+    holds BAR writes that vPCI may have dropped. `trapped` holds what writes made vPCI map and unmap, and
+    the BARs that it takes for mapped although a reset has cleared them. `given_up` holds the places of
     functions that vPCI does not handle any more, because it could not map a page (Xen 4.17 and 4.18).
-    `inherited` is True while the ledger may have pages of an earlier service, and nobody saw what vPCI has
-    unmapped since. `removed` holds addresses that Linux had and dropped: ghosts are removed from Xen only at
-    these addresses, and after a renumbering (`plan_announcements`). `unserved` holds addresses of which Xen
-    said that no IOMMU unit serves them: that stays so until the next boot. `former` holds by place the
-    function that Linux last dropped there. `vacated` holds each place whose function Linux dropped and for
-    which no plan was made since, with the former address. `bridge_numbers` holds the (secondary, subordinate)
-    bus of each bridge, by place, as it was last readable. `outside_window` holds by place the BARs that
-    decoded where vPCI maps nothing. `left_guests` holds functions that left a guest, with the guest's number.
-    `unproven` holds places of functions that left xen-pciback and of which nobody knows whether vPCI handles
-    them again. `held_regions` counts for each reserved region the clients that keep it in dom0. `holes` holds
-    pages that pcipt unmapped and that Xen may map again for dom0 (only where the option dom0=pf-fixup may be
-    on). `complaints` holds what Xen complained about on its console, and how often, by function.
+    `refused` holds the places of functions for which vPCI refused to switch memory decode on. `inherited` is
+    True while the ledger may have pages of an earlier service, and nobody saw what vPCI has unmapped since.
+    `removed` holds addresses that Linux had and dropped: ghosts are removed from Xen only at these addresses,
+    and after a renumbering (`plan_announcements`). `unserved` holds addresses of which Xen said that no IOMMU
+    unit serves them: that stays so until the next boot. `former` holds by place the function that Linux last
+    dropped there. `vacated` holds each place whose function Linux dropped and for which no plan was made
+    since, with the former address. `bridge_numbers` holds the (secondary, subordinate) bus of each bridge, by
+    place, as it was last readable. `outside_window` holds by place the BARs that decoded where vPCI maps
+    nothing. `left_guests` holds functions that left a guest, with the guest's number. `unproven` holds places
+    of functions that left xen-pciback and of which nobody knows whether vPCI handles them again.
+    `held_regions` counts for each reserved region the clients that keep it in dom0. `holes` holds pages that
+    pcipt unmapped and that Xen may map again for dom0 (only where the option dom0=pf-fixup may be on).
+    `complaints` holds what Xen complained about on its console, and how often, by function.
     """
 
     ledger: Ledger
@@ -71,6 +73,7 @@ class Memory:
     vacated: dict[str, Sbdf] = attrs.Factory(dict)
     bridge_numbers: dict[str, tuple[int, int]] = attrs.Factory(dict)
     outside_window: dict[str, frozenset[int]] = attrs.Factory(dict)
+    refused: set[str] = attrs.Factory(set)
     left_guests: dict[Sbdf, int] = attrs.Factory(dict)
     unproven: set[str] = attrs.Factory(set)
     held_regions: Counter[Frames] = attrs.Factory(Counter)

@@ -1,6 +1,6 @@
 """Updates memory by what was read and asked just now, before anything is planned."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import attrs
 
@@ -9,9 +9,11 @@ from pcipt.engine.round import Round, sliced
 from pcipt.engine.views.views import Views
 from pcipt.pci import Sbdf
 from pcipt.remap.desired import PCIBACK, By, place_of, untrapped_reason
-from pcipt.remap.mapped_pages import MappedPages
+from pcipt.remap.life import State
+from pcipt.remap.mapped_pages import MappedPages, MappedRun
 from pcipt.remap.plan_mappings import plan_mappings
-from pcipt.remap.vpci_sizes import sees_resizing, sizes_at_setup
+from pcipt.remap.vpci.hazards import pages_of_bars
+from pcipt.remap.vpci.sizes import sees_resizing, sizes_at_setup
 from pcipt.xen.releases import VPCI_BUILT_AT_ASSIGN
 
 
@@ -29,9 +31,9 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     views = now.views
     memory = views.memory
     now.touched |= _announced_by_linux(views)
-    now.touched |= _learn_sizes(
-        views, views.machine.functions if now.everything is not None else now.listed | now.subjects
-    )
+    subjects = views.machine.functions if now.everything is not None else now.listed | now.subjects
+    now.touched |= _learn_sizes(views, subjects)
+    now.touched |= _learn_refusals(views, subjects, clock())
     if now.everything is None:
         asked = {at for sbdf in now.listed for at in views.addresses(sbdf)}
         now.touched |= memory.ledger.settle(asked, views.view.known)
@@ -71,6 +73,33 @@ def _learn_sizes(views: Views, functions: Iterable[Sbdf]) -> bool:
             sizes.setdefault(place, sizes_at_setup(function))
         elif VPCI_BUILT_AT_ASSIGN.of(views.version) or sbdf not in views.view.known:
             found |= sizes.pop(place, None) is not None
+    return found
+
+
+def _learn_refusals(views: Views, functions: Collection[Sbdf], when: str) -> bool:
+    """Record for which of the functions vPCI has refused to switch memory decode on; return True if one is
+    new.
+
+    vPCI may have mapped a part of their BARs before it failed, and forgotten it: these pages become DOUBTFUL.
+    `when` is the present time.
+    """
+    memory, found = views.memory, False
+    for place in {*memory.refused, *memory.intents.wanting} if views.pvh else ():
+        sbdf = views.state.address_of(place)
+        function = views.machine.functions.get(sbdf) if sbdf is not None and sbdf in functions else None
+        if function is None:
+            continue
+        refusal = views.refusal(function)
+        lasting = refusal is not None and refusal.is_lasting(views.version) and place in memory.refused
+        if refusal is None or not (lasting or memory.intents.wants_decode(place)):
+            memory.refused.discard(place)
+        elif place not in memory.refused:
+            memory.refused.add(place)
+            found = True
+            for bar, frames in pages_of_bars(function):
+                if views.why_protected(frames) is None:
+                    run = MappedRun(place, function.sbdf, bar, frames, By.US, when, State.DOUBTFUL)
+                    memory.mapped.put(run)
     return found
 
 

@@ -20,8 +20,8 @@ from pcipt.pci.structures import Place
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.intervals import without
 from pcipt.remap.view import XenView
-from pcipt.remap.vpci_sizes import NO_SIZES, Sizes, sees_resizing, sizes_at_setup
-from pcipt.xen.releases import FAULTY_CAPABILITY_HIDDEN, MSIX_CHECKED, Version
+from pcipt.remap.vpci.sizes import NO_SIZES, Sizes, sees_resizing, sizes_at_setup
+from pcipt.xen.releases import FAULTY_CAPABILITY_HIDDEN, MSIX_CHECKED, VPCI_GOES_BAR_BY_BAR, Version
 
 Followed = Mapping[Sbdf, tuple[Sbdf, ...]]  # by Linux's address: other addresses of it in Xen's list
 NOWHERE: Followed = MappingProxyType({})
@@ -82,9 +82,10 @@ class Desired:
     vPCI does not handle the function, or None if vPCI handles it. `gone` is True if Linux has dropped the
     function. `outside_window` has the numbers of the BARs that decode at an address where vPCI maps nothing,
     and of the BARs that have just been moved away from such an address: vPCI lets such a BAR move, but maps
-    nothing at the new address. With a `hold_reason`, these are the BARs of the last plan. `lost` are the BARs
-    that vPCI takes for mapped although a reset has cleared them: their pages are needed, because vPCI's next
-    unmap fails if one of them is not mapped.
+    nothing at the new address. With a `hold_reason`, these are the BARs of the last plan. `lost` are the
+    BARs that vPCI takes for mapped although a reset has cleared them: their pages are needed, because vPCI's
+    next unmap fails if one of them is not mapped. `rom_unmaps` is True if vPCI, when it unmaps the ROM,
+    unmaps pages that BARs of the same function need.
     """
 
     place: str
@@ -95,6 +96,7 @@ class Desired:
     gone: bool = False
     outside_window: frozenset[int] = frozenset()
     lost: tuple[LostBar, ...] = ()
+    rom_unmaps: bool = False
 
     def spans(self, bar: int) -> tuple[Frames, ...]:
         """Return the pages that one BAR needs, whoever maps them, in the order of `bars`."""
@@ -242,8 +244,9 @@ def desired_of(
             mapper = By.US if because else by
             bars.append(DesiredBar(place, function.sbdf, bar.index, spans, mapper, bool(because), because))
     return Desired(
-        place, function.sbdf, tuple(bars), untrapped=untrapped, outside_window=frozenset(outside), lost=lost
-    )
+        place, function.sbdf, tuple(bars), untrapped=untrapped, outside_window=frozenset(outside), lost=lost,
+        rom_unmaps=by is By.XEN and VPCI_GOES_BAR_BY_BAR.of(version),
+    )  # fmt: skip
 
 
 def as_vpci_has_it(function: Function, lost: Iterable[LostBar]) -> Function:

@@ -10,9 +10,9 @@ import attrs
 from pcipt.pci import Function, Sbdf
 from pcipt.remap.actions import Action, NotApplicable, Refusal
 from pcipt.remap.desired import By, Desired, place_of
-from pcipt.remap.domains import controller_of
 from pcipt.remap.guard.rules import Facts, Precaution, Verdict, check_action, judge_action
 from pcipt.remap.ignored import IgnoredWrite, plan_rewrites
+from pcipt.remap.kinds.domains import controller_of
 from pcipt.remap.mapped_pages import MappedRun, mapped_to_json
 from pcipt.remap.plan import expected_view, plan_announcements
 from pcipt.remap.plan_mappings import plan_mappings

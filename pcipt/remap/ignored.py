@@ -15,13 +15,14 @@ import attrs
 
 from pcipt.pci import Address, Finding, Function, Range, Sbdf
 from pcipt.pci.bars import BarKind
+from pcipt.pci.config import COMMAND_MEMORY
 from pcipt.pci.write import ConfigWrite
 from pcipt.remap.actions import RewriteBar
 from pcipt.remap.desired import place_of
 from pcipt.remap.plan_mappings import name_of_bar
-from pcipt.remap.writes.decoding import bar_registers, decoded_range
+from pcipt.remap.writes.decoding import bar_registers, bar_value, decode_of, decoded_range
 from pcipt.remap.writes.function_shadow import BarRegister, FunctionShadow
-from pcipt.remap.writes.registers import is_possible, split
+from pcipt.remap.writes.registers import COMMAND, is_possible, split
 from pcipt.remap.writes.shadow import Shadow
 from pcipt.remap.writes.vpci import Counted, with_decode
 
@@ -65,24 +66,32 @@ class Intents:
 
     def __init__(self) -> None:
         self._intents: dict[str, dict[int, _Intent]] = {}
+        self._decode: dict[str, bool] = {}
 
     def __len__(self) -> int:
         """Return the number of BARs that have an intent."""
         return sum(map(len, self._intents.values()))
 
-    def follow(self, shadow: Shadow, write: ConfigWrite) -> None:
-        """Start, change or end the intents of the memory BARs that a write touches.
+    def follow(self, shadow: Shadow, write: ConfigWrite) -> bool:
+        """Start, change or end the intents of the memory BARs that a write touches, and note what it wants of
+        memory decode. Return True if that is not what the write before wanted.
 
         `shadow` must not include the write yet. Nothing changes if the shadow has no function at the address,
         if the width of the write is unknown, or if no hardware can make such an access.
         """
         function = shadow.at(write.sbdf)
         if function is None or write.size is None or not is_possible(write.offset, write.size):
-            return
-        touched = {part.offset for part in split(write.offset, write.size, write.value)}
+            return False
+        wanted = self.wants_decode(str(function.place))
+        parts = list(split(write.offset, write.size, write.value))
+        touched = {part.offset for part in parts}
+        for part in parts:
+            if part.offset == COMMAND and part.lanes & COMMAND_MEMORY:
+                self._decode[str(function.place)] = bool(part.value & COMMAND_MEMORY)
         for bar in bar_registers(function):
             if bar.kind is not BarKind.IO and touched.intersection(bar.words):
                 self._follow(function, bar, write, shadow.counted_at(function.place))
+        return self.wants_decode(str(function.place)) is not wanted
 
     def ignored(self, function: Function) -> list[IgnoredWrite]:
         """Return the writes to BARs of `function` that vPCI dropped, in BAR order.
@@ -117,9 +126,19 @@ class Intents:
             return []
         return [write for function in functions for write in self.ignored(function)]
 
+    def wants_decode(self, place: str) -> bool:
+        """Return True if the last write to the Command register of a place switched memory decode on."""
+        return self._decode.get(place, False)
+
+    @property
+    def wanting(self) -> list[str]:
+        """The places for which `wants_decode` is True."""
+        return [place for place, on in self._decode.items() if on]
+
     def drop(self, place: str) -> None:
         """Forget the intents of all BARs of a place, because its function was removed."""
         self._intents.pop(place, None)
+        self._decode.pop(place, None)
 
     def _follow(
         self, function: FunctionShadow, bar: BarRegister, write: ConfigWrite, counted: Counted
@@ -128,11 +147,12 @@ class Intents:
 
         `function` is the shadow before the write, `counted` what vPCI takes for mapped although hardware has
         lost it. The intent ends if vPCI does not take the BAR for mapped before the write, or if the written
-        address is the one that hardware has.
+        address is the one that hardware has. A BAR at address 0 counts as decoding there: some versions of
+        Xen take it for mapped (`E820_CUTS_BARS`), others let the write pass.
         """
         place = str(function.place)
         lost = bar.index in counted
-        before = counted[bar.index] if lost else decoded_range(function, bar)
+        before = counted[bar.index] if lost else decoded_range(function, bar) or _range_at_zero(function, bar)
         intent = self._intents.get(place, {}).get(bar.index)
         if not isinstance(before, Range):
             self._forget(place, bar.index)  # hardware obeys while decoding is off
@@ -164,6 +184,14 @@ class Intents:
         intents.pop(bar, None)
         if not intents:
             self._intents.pop(place, None)
+
+
+def _range_at_zero(function: FunctionShadow, bar: BarRegister) -> Range | None:
+    """Return the range of a BAR at address 0 while memory decode is on, None for any other BAR and a ROM."""
+    decode, size = decode_of(function), function.sizes.get(bar.index)
+    if decode is None or not decode.memory or not size or bar.kind is BarKind.ROM:
+        return None
+    return Range(Address(0), size) if bar_value(function, bar) == 0 else None
 
 
 def plan_rewrites(ignored: Iterable[IgnoredWrite]) -> tuple[RewriteBar, ...]:

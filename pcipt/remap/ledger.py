@@ -31,7 +31,7 @@ from pcipt.remap.actions import (
 from pcipt.remap.desired import By
 from pcipt.remap.life import LIFE, Event, State
 from pcipt.remap.mapped_pages import MappedPages, MappedRun, mapped_to_json
-from pcipt.remap.vpci_sizes import Sizes
+from pcipt.remap.vpci.sizes import Sizes
 
 __all__ = ["LIFE", "Entry", "Event", "Key", "Ledger", "State"]
 
@@ -79,7 +79,7 @@ class Ledger:
     stored in a file of their own, because pcipt can see them again as long as the function is there.
     `messages_lost` is the time at which hot-plug messages were lost on a PVH dom0, else None: a function that
     was added and removed meanwhile may have left mapped pages that nobody can find. `sizes` are by place the
-    sizes that vPCI has of Resizable BARs (`remap.vpci_sizes`).
+    sizes that vPCI has of Resizable BARs (`remap.vpci.sizes`).
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class Ledger:
         return self._followed
 
     def unsized(self) -> frozenset[Sbdf]:
-        """Return the addresses of the entries, in any state, whose `vfs_on` is True (see `remap.virtual`)."""
+        """Return the addresses of the entries, in any state, whose `vfs_on` is True (`kinds.virtual`)."""
         return frozenset(self._unsized)
 
     def sized(self, sbdf: Sbdf) -> None:

@@ -13,9 +13,9 @@ from pcipt.pci import Function, Machine, Sbdf
 from pcipt.pci.requester import is_extended
 from pcipt.remap.actions import Action, AddDevice, RemoveDevice
 from pcipt.remap.desired import NOWHERE, PCIBACK, Followed
+from pcipt.remap.kinds.virtual import physical_functions, plan_sizing, vfs_are_on
 from pcipt.remap.plan_moves import NO_MOVES, Moves, parents_first, plan_moves
 from pcipt.remap.view import XenView, ghosts, missing
-from pcipt.remap.virtual import physical_functions, plan_sizing, vfs_are_on
 
 
 def plan_announcements(

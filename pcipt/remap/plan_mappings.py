@@ -275,7 +275,8 @@ class _Planner:
                     parts = without(common((other.frames,), (page,)), losing)
                     unneeded = other.state is State.STALE and other.place not in self._by
                     by = self._by.get(other.place, other.by)
-                    if by is By.XEN and not unneeded:
+                    own_rom = each.rom_unmaps and run.bar == ROM_INDEX and run.place == other.place
+                    if by is By.XEN and not unneeded and not own_rom:
                         continue  # vPCI spares pages that another BAR of its own needs
                     unmapped = "unmapped" if _vpci_unmaps(each, run) else "may have unmapped"
                     reason = (

@@ -14,8 +14,8 @@ from pcipt.pci import Function, Machine, Sbdf
 from pcipt.pci.requester import is_extended
 from pcipt.remap.actions import AddDevice, RemoveDevice
 from pcipt.remap.desired import NOWHERE, Followed, place_of
+from pcipt.remap.kinds.virtual import physical_functions, vfs_are_on
 from pcipt.remap.view import XenView
-from pcipt.remap.virtual import physical_functions, vfs_are_on
 
 Moves = Mapping[Sbdf, Sbdf | None]
 NO_MOVES: Moves = MappingProxyType({})

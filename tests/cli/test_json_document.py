@@ -32,9 +32,9 @@ from pcipt.pci import (
 from pcipt.pci.write import ConfigWrite, Writer
 from pcipt.remap.actions import AddDevice, MapMmio, NotApplicable, Outcome, Refusal, Result
 from pcipt.remap.desired import By, Desired, DesiredBar
-from pcipt.remap.domains import CutOrphans
 from pcipt.remap.explain import Explanation, Step, json_from_explanation
 from pcipt.remap.guard.rules import Precaution
+from pcipt.remap.kinds.domains import CutOrphans
 from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.writes import changes
 from pcipt.remap.writes.json_view import json_from_change

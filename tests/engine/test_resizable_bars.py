@@ -22,7 +22,7 @@ RESULTS = ("map-mmio", f"0000:{GPU}", "done")
 
 
 def gpu(*, size=4, command=2, driver=None, second=2):
-    """Make a function with two 64-bit BARs, 0 and 2, that can be resized from 1 MiB to 1 GiB; sizes in MiB."""
+    """Make a function with 64-bit BARs 0 and 2, which can be resized to 1 MiB to 1 GiB; sizes in MiB."""
     raw = device(GPU, (FIRST, size * MIB, "64"), (SECOND, second * MIB, "64"), command=command, driver=driver)
     data = bytearray(raw.config).ljust(4096, b"\0")
     supported = ((1 << 11) - 1) << 4

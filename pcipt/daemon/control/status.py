@@ -6,8 +6,8 @@ from pcipt.engine.engine import Engine
 from pcipt.errors import NoSuchDeviceError
 from pcipt.pci import Finding, Sbdf
 from pcipt.remap.actions import Outcome
-from pcipt.remap.domains import CutOrphans, domains
 from pcipt.remap.explain import json_from_explanation
+from pcipt.remap.kinds.domains import CutOrphans, domains
 from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.writes.json_view import json_from_action
 from pcipt.xen.interface import XenIdentity

@@ -27,13 +27,14 @@ from pcipt.pci.requester import vendor_of
 from pcipt.remap.actions import Action
 from pcipt.remap.desired import PCIBACK, Desired, Followed, desired_of, place_of, untrapped_reason
 from pcipt.remap.detour import Detour, plan_detour
-from pcipt.remap.domains import CutOrphans, Domain, controller_of, cut_orphans, domains
 from pcipt.remap.guard.facts import Facts
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.ignored import IgnoredWrite
+from pcipt.remap.kinds.domains import CutOrphans, Domain, controller_of, cut_orphans, domains
 from pcipt.remap.plan_moves import subtree
 from pcipt.remap.view import XenView
-from pcipt.remap.vpci_sizes import NO_SIZES, Sizes, sees_resizing
+from pcipt.remap.vpci.hazards import Refusal, finding_of_refusal, hazards, why_refused
+from pcipt.remap.vpci.sizes import NO_SIZES, Sizes, sees_resizing
 from pcipt.xen.interface import Dom0Kind, Hypervisor
 
 NO_FUNCTIONS: frozenset[Sbdf] = frozenset()
@@ -143,10 +144,6 @@ class Views:
                 waiting += below - seen  # where they answer has changed
                 seen |= below
         return frozenset(changed)
-
-    def why_protected(self, frames: Frames) -> str | None:
-        """Return why pages must be neither mapped nor unmapped for a BAR, None if they may be."""
-        return self._protected.why(frames)
 
     def _controllers(self, sbdf: Sbdf) -> set[Sbdf]:
         """Return the controller of a function's segment; empty if Xen can name it, or if it is unknown."""
@@ -305,12 +302,36 @@ class Views:
         """Return the orphans that Linux made by cutting segments (VMD)."""
         return cut_orphans(self.domains(), self.view, self.version)
 
+    def why_protected(self, frames: Frames) -> str | None:
+        """Return why pages must be neither mapped nor unmapped for a BAR, None if they may be."""
+        return self._protected.why(frames)
+
+    def refusal(self, function: Function) -> Refusal | None:
+        """Return why vPCI refuses to switch a function's memory decode on, by its registers.
+
+        None is returned if vPCI does not handle the function, if it decodes memory, and if nothing shows it.
+        """
+        if function.decodes_memory is not False or not self._is_trapped(function):
+            return None
+        return why_refused(function, self._protected, self.version)
+
+    def hazards(self, function: Function) -> list[Finding]:
+        """Return the findings about a function that vPCI handles: what it has refused, what it would do."""
+        if not self._is_trapped(function):
+            return []
+        refusal = self.refusal(function) if place_of(function) in self.memory.refused else None
+        told = [finding_of_refusal(refusal, self.version)] if refusal is not None else []
+        return [*told, *hazards(function, self.version)]
+
     def sizes_in_vpci(self, function: Function) -> Sizes:
         """Return the sizes that vPCI has of a function's Resizable BARs; empty if it sees them change."""
-        reason = untrapped_reason(function, self.view, pvh=self.pvh, version=self.version)
-        if not function.rebar or reason is not None or sees_resizing(self.version, pvh=self.pvh):
+        if not function.rebar or sees_resizing(self.version, pvh=self.pvh) or not self._is_trapped(function):
             return NO_SIZES
         return self.memory.ledger.sizes.get(place_of(function), NO_SIZES)
+
+    def _is_trapped(self, function: Function) -> bool:
+        """Return True if vPCI handles a function."""
+        return untrapped_reason(function, self.view, pvh=self.pvh, version=self.version) is None
 
     def disagree_about(self, sbdf: Sbdf) -> bool:
         """Return True if only one of Linux and Xen has the function, or if Xen lists it without an owner."""

@@ -10,10 +10,10 @@ from pcipt.pci import BarKind, Function, HeaderType, Sbdf
 from pcipt.pci.requester import Requester, requester_of
 from pcipt.remap.actions import Action, AddDevice, RemoveDevice
 from pcipt.remap.desired import has_faulty_msix, refuses_msix
-from pcipt.remap.domains import aliased
 from pcipt.remap.guard.facts import Facts, Rule
+from pcipt.remap.kinds.domains import aliased
+from pcipt.remap.kinds.virtual import vfs_are_on
 from pcipt.remap.plan_moves import subtree, top_of_move
-from pcipt.remap.virtual import vfs_are_on
 from pcipt.xen.releases import (
     FAULTY_CAPABILITY_HIDDEN,
     IO_VF_BAR_HANGS,

@@ -17,7 +17,7 @@ from pcipt.remap.holes import Holes
 from pcipt.remap.mapped_pages import MappedPages
 from pcipt.remap.plan_moves import NO_MOVES, Moves
 from pcipt.remap.view import XenView
-from pcipt.remap.vpci_sizes import Sizes
+from pcipt.remap.vpci.sizes import Sizes
 from pcipt.xen.releases import Version
 
 

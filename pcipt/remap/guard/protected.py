@@ -45,16 +45,22 @@ _IOMEM_NAMES = (
 )
 
 
+_DENIED = ("IO-APIC", "local APIC")  # names of pages that dom0 may not access
+
+
 @attrs.frozen
 class Reason:
     """Why pages are protected. `what` names it in words.
 
     `reserved` is True for memory that the firmware's map does not call RAM, and for reserved regions (RMRR,
-    IVMD), which lie in such memory.
+    IVMD), which lie in such memory. `ram` is True for RAM, `denied` for pages that dom0 may not access.
+    Source: Xen arch/x86/dom0_build.c (dom0_setup_permissions).
     """
 
     what: str
     reserved: bool = False
+    ram: bool = False
+    denied: bool = False
 
 
 class Protected:
@@ -80,6 +86,14 @@ class Protected:
         """
         return self._first(entry for entry in self._ranges.over(frames) if not entry[1].reserved)
 
+    def why_ram(self, frames: Frames) -> str | None:
+        """Return the same as `why`, except that only RAM counts."""
+        return self._first(entry for entry in self._ranges.over(frames) if entry[1].ram)
+
+    def why_denied(self, frames: Frames) -> str | None:
+        """Return the same as `why`, except that only pages that dom0 may not access count."""
+        return self._first(entry for entry in self._ranges.over(frames) if entry[1].denied)
+
     @staticmethod
     def _first(found: Iterable[tuple[Frames, Reason]]) -> str | None:
         """Return the lowest of these ranges in words, or None if there is none."""
@@ -102,19 +116,20 @@ def protected_ranges(
     """
     found: list[tuple[Frames, Reason]] = []
     for span, what in CONSTANTS:
-        found.append((frames_from_range(span), Reason(what)))
+        found.append((frames_from_range(span), Reason(what, denied=span.start >= ONE_MIB)))
     memory = tuple(memory)
     for entry in memory:
         ram = entry.type is MemoryType.RAM
         what = "RAM" if ram else f"{entry.word} memory of the firmware's map"
-        found.append((frames_from_range(entry.range), Reason(what, reserved=not ram)))
+        found.append((frames_from_range(entry.range), Reason(what, reserved=not ram, ram=ram)))
     for span, name in named:
         lower = name.lower()
         word = next((word for start, word in _IOMEM_NAMES if lower.startswith(start)), None)
         if word is not None:
-            found.append((frames_from_range(span), Reason(word)))
+            found.append((frames_from_range(span), Reason(word, denied=word in _DENIED)))
     for data in tables:
-        found += ((frames_from_range(span), Reason(what)) for span, what in _from_table(data, memory))
+        for span, what in _from_table(data, memory):
+            found.append((frames_from_range(span), Reason(what, denied=what in _DENIED)))
     found += ((frames, Reason("a reserved region", reserved=True)) for frames in reserved)
     return Protected(found)
 

@@ -5,7 +5,8 @@ first refusal in the order of the table is the verdict. Some rules prevent a pan
 4.17, measured in the lab). The panics: to remove an orphan; to add a function that no IOMMU unit covers (this
 leaves an orphan, or panics at once if the function decodes memory on a PVH dom0); to map over RAM. All other
 rules keep guests and drivers from losing a device that they use. `devices` has the rules of announcements,
-`pages` those of pages, `holes` those of the second unmap of pages.
+`pages` those of pages, `holes` those of the second unmap of pages, `own_bars` those of what a
+rewrite does to the function itself.
 """
 
 from typing import get_args
@@ -25,6 +26,7 @@ from pcipt.remap.actions import (
 from pcipt.remap.guard.devices import DEVICE_RULES, decode_endangers
 from pcipt.remap.guard.facts import Facts, Precaution, Rule
 from pcipt.remap.guard.holes import HOLE_RULES
+from pcipt.remap.guard.own_bars import OWN_BAR_RULES
 from pcipt.remap.guard.pages import PAGE_RULES
 
 __all__ = [
@@ -43,7 +45,7 @@ PAGES = (MapMmio, UnmapMmio, RewriteBar, WithdrawReserved, RestoreReserved, Chec
 ON_PV = "PV: this dom0 has no 1:1 map that could change"
 
 #        name, kind of action, rule
-RULES: tuple[tuple[str, type[Action], Rule], ...] = (*DEVICE_RULES, *PAGE_RULES, *HOLE_RULES)
+RULES: tuple[tuple[str, type[Action], Rule], ...] = (*DEVICE_RULES, *PAGE_RULES, *OWN_BAR_RULES, *HOLE_RULES)
 _RULES_FOR = {
     kind: tuple((name, rule) for name, about, rule in RULES if about is kind) for kind in get_args(Action)
 }

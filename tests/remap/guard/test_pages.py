@@ -11,7 +11,7 @@ from pcipt.remap.desired import By
 from pcipt.remap.guard.facts import Facts, Precaution
 from pcipt.remap.guard.pages import PAGE_RULES
 from pcipt.remap.guard.protected import protected_ranges
-from pcipt.remap.guard.rules import check_action, judge_action
+from pcipt.remap.guard.rules import RULES, check_action, judge_action
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedPages
 from tests.machines import bridge, function
@@ -199,7 +199,7 @@ def test_allowed(action, situation):
 @pytest.mark.parametrize("action", [MAP, OLD, rewrite()])
 def test_an_action_about_a_function_that_left_is_judged_by_all_rules(action):
     assert isinstance(check_action(action, facts()), Refusal)
-    assert len(judge_action(action, facts())) == sum(isinstance(action, kind) for _, kind, _ in PAGE_RULES)
+    assert len(judge_action(action, facts())) == sum(isinstance(action, kind) for _, kind, _ in RULES)
 
 
 def test_a_bar_that_the_function_does_not_have_is_refused_by_one_rule():

@@ -5,7 +5,7 @@ import pytest
 
 from pcipt.pci import decode_machine, parse_sbdf
 from pcipt.remap.bar_index import BarIndex
-from pcipt.remap.domains import aliased, controller_of, cut_orphans, domains
+from pcipt.remap.kinds.domains import aliased, controller_of, cut_orphans, domains
 from pcipt.remap.view import XenView
 from tests.vmd import controller, disk, port, vmd_machine
 from tests.xen.versions import version_of

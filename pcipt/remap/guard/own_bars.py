@@ -1,0 +1,39 @@
+"""The guard of a function's own BARs: no rewrite makes vPCI fail or takes the host down. Pure; PVH only."""
+
+import attrs
+
+from pcipt.pci import Address
+from pcipt.remap.actions import Action, RewriteBar
+from pcipt.remap.guard.facts import Facts, Rule
+from pcipt.remap.plan_mappings import name_of_bar
+from pcipt.remap.vpci.hazards import rom_over_bars, why_refused, wraps
+from pcipt.xen.releases import VPCI_GOES_BAR_BY_BAR
+
+
+def _target_safe(action: RewriteBar, facts: Facts) -> str | None:
+    """Refuse to move a BAR if decode with the function's BARs afterwards harms the host or the function.
+
+    A 64-bit BAR that reaches the end of the address space panics Xen, whether or not it is the one that is
+    moved. From Xen 4.19 on a ROM takes pages that it shares with a BAR of its function out of the map. Where
+    vPCI refuses to switch memory decode on, the function would not answer any more. A function that Linux
+    does not have is not refused.
+    """
+    function = facts.machine.functions.get(action.sbdf)
+    if function is None:
+        return None
+    bars = tuple(
+        attrs.evolve(bar, address=Address(action.address)) if bar.index == action.bar else bar
+        for bar in function.bars
+    )
+    after = attrs.evolve(function, bars=bars)
+    for bar in bars:
+        if wraps(bar):
+            return f"{name_of_bar(bar.index)} would reach the end of the address space: Xen panics then"
+    if VPCI_GOES_BAR_BY_BAR.of(facts.version) and rom_over_bars(after):
+        return "its ROM would share pages with a BAR: this Xen unmaps them for both when the ROM goes off"
+    refusal = why_refused(after, facts.protected, facts.version)
+    return f"Xen would not switch memory decode on again: {refusal.why}" if refusal is not None else None
+
+
+#        name, kind of action, rule
+OWN_BAR_RULES: tuple[tuple[str, type[Action], Rule], ...] = (("target-safe", RewriteBar, _target_safe),)

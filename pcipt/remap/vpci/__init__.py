@@ -1,0 +1,1 @@
+"""What Xen's vPCI does by itself, where hardware does not show it."""

@@ -1,0 +1,131 @@
+"""What Xen's vPCI does to itself, to a function or to the host, where BARs lie as registers show. Pure.
+
+Each question is about a function that vPCI of a PVH dom0 handles.
+Source: Xen drivers/vpci/header.c (modify_bars, modify_decoding, map_range), msix.c (vpci_make_msix_hole),
+        common/rangeset.c (rangeset_add_range).
+"""
+
+from collections.abc import Iterator
+
+import attrs
+
+from pcipt.pci import Address, Bar, BarKind, Finding, Frames, Function, Range, frames_from_range
+from pcipt.pci.bars import ROM_INDEX
+from pcipt.remap.desired import assigned_range, decoding_range
+from pcipt.remap.guard.protected import Protected
+from pcipt.remap.plan_mappings import name_of_bar
+from pcipt.xen.releases import (
+    MSIX_HOLE_NEEDS_MAPPED_BAR,
+    VPCI_CHECKS_PERMISSION,
+    VPCI_GOES_BAR_BY_BAR,
+    VPCI_SURVIVES_FAILURE,
+    Version,
+)
+
+MAPPABLE_BITS = 48  # the tables of dom0's map have four levels
+_RESCAN = "remove the function in sysfs and rescan its bus"
+
+
+@attrs.frozen
+class Refusal:
+    """Why vPCI refuses to switch memory decode on, in words.
+
+    `msix` is True if the cause is where the function's MSI-X structures lie.
+    """
+
+    why: str
+    msix: bool = False
+
+    def is_lasting(self, version: Version) -> bool:
+        """Return True if vPCI of this version drops all BAR writes afterwards.
+
+        It takes the BARs for mapped then, although memory decode is off, until Xen forgets the function.
+        """
+        return self.msix and MSIX_HOLE_NEEDS_MAPPED_BAR.of(version)
+
+
+def wraps(bar: Bar) -> bool:
+    """Return True if a 64-bit BAR reaches the end of the address space, as one that holds all ones.
+
+    vPCI keeps what was written, whose low bits hardware does not have: address and size go beyond 64 bits.
+    """
+    return bar.kind is BarKind.MEM64 and bool(bar.size) and bar.address + (bar.size or 0) >= 1 << 64
+
+
+def rom_over_bars(function: Function) -> list[int]:
+    """Return the decoding memory BARs, in their order, that share pages with the function's enabled ROM."""
+    pages = {bar.index: _pages(bar) for bar in function.bars}
+    rom = pages.pop(ROM_INDEX, None)
+    if rom is None:
+        return []
+    return [index for index, span in pages.items() if span is not None and span.overlaps(rom)]
+
+
+def why_refused(function: Function, protected: Protected, version: Version) -> Refusal | None:
+    """Return why vPCI would not switch memory decode on where the BARs are, None if it would."""
+    bars = {bar.index: bar for bar in function.bars if bar.kind is not BarKind.IO and bar.size}
+    structures = (function.msix.table, function.msix.pba) if function.msix is not None else ()
+    for place in structures:
+        bar = bars.get(place.bar)
+        if bar is None or function.physfn is not None:
+            continue
+        if not bar.address:
+            return Refusal(f"{name_of_bar(bar.index)}, which has its MSI-X table, has no address", msix=True)
+        over = protected.why_ram(frames_from_range(Range(Address(bar.address + place.offset), place.size)))
+        if over is not None:
+            return Refusal(f"its MSI-X table lies over {over}", msix=True)
+    for bar in bars.values():
+        span = bar.range
+        if span is None or not bar.address or bar.index == ROM_INDEX:
+            continue
+        if span.last >> MAPPABLE_BITS:
+            return Refusal(f"{name_of_bar(bar.index)} lies above {MAPPABLE_BITS} bits")
+        denied = protected.why_denied(frames_from_range(span))
+        if denied is not None and VPCI_CHECKS_PERMISSION.of(version):
+            return Refusal(f"{name_of_bar(bar.index)} lies over {denied}, which dom0 may not access")
+    return None
+
+
+def hazards(function: Function, version: Version) -> Iterator[Finding]:
+    """Yield the findings about what a later write of Linux would do."""
+    for bar in function.bars:
+        if wraps(bar):
+            yield Finding(
+                "bar-at-the-end",
+                f"{name_of_bar(bar.index)} is at the end of the address space, as a sizing that did not end "
+                "leaves it: Xen panics when memory decode is switched on; write another address to it first, "
+                f"or {_RESCAN}",
+            )
+    if VPCI_GOES_BAR_BY_BAR.of(version):
+        for index in rom_over_bars(function):
+            yield Finding(
+                "rom-over-bar",
+                f"its ROM shares pages with {name_of_bar(index)}: when the ROM is switched off, this Xen "
+                f"unmaps them for both; give the ROM another address, or {_RESCAN}",
+            )
+
+
+def finding_of_refusal(refusal: Refusal, version: Version) -> Finding:
+    """Return the finding that Xen has refused to switch memory decode on, with the cure for this version."""
+    text = f"Xen refused to switch memory decode on, because {refusal.why}: nothing answers at its BARs; "
+    if refusal.is_lasting(version):
+        text += f"this Xen drops all that is written to them until it forgets the function: {_RESCAN}"
+    elif refusal.msix or VPCI_SURVIVES_FAILURE.of(version):
+        text += f"give the BAR another address, then switch memory decode on: unbind the driver, {_RESCAN}"
+    else:
+        text += f"this Xen handles the function no more: unbind the driver, {_RESCAN}"
+    return Finding("decode-refused", text)
+
+
+def pages_of_bars(function: Function) -> Iterator[tuple[int, Frames]]:
+    """Yield (BAR number, pages) of each memory BAR that has an address, whether or not it decodes; no ROM."""
+    for bar in function.bars:
+        span = assigned_range(bar)
+        if span is not None and bar.index != ROM_INDEX:
+            yield bar.index, frames_from_range(span)
+
+
+def _pages(bar: Bar) -> Frames | None:
+    """Return the pages that a BAR or ROM decodes now; None if it decodes none."""
+    span = decoding_range(bar)
+    return frames_from_range(span) if span is not None else None
