@@ -33,7 +33,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     now.touched |= _announced_by_linux(views)
     subjects = views.machine.functions if now.everything is not None else now.listed | now.subjects
     now.touched |= _learn_sizes(views, subjects)
-    now.touched |= _learn_refusals(views, subjects, clock())
+    now.touched |= _learn_refusals(views, subjects, clock)
     if now.everything is None:
         asked = {at for sbdf in now.listed for at in views.addresses(sbdf)}
         now.touched |= memory.ledger.settle(asked, views.view.known)
@@ -76,12 +76,12 @@ def _learn_sizes(views: Views, functions: Iterable[Sbdf]) -> bool:
     return found
 
 
-def _learn_refusals(views: Views, functions: Collection[Sbdf], when: str) -> bool:
+def _learn_refusals(views: Views, functions: Collection[Sbdf], clock: Callable[[], str]) -> bool:
     """Record for which of the functions vPCI has refused to switch memory decode on; return True if one is
     new.
 
     vPCI may have mapped a part of their BARs before it failed, and forgotten it: these pages become DOUBTFUL.
-    `when` is the present time.
+    `clock` returns the present time.
     """
     memory, found = views.memory, False
     for place in {*memory.refused, *memory.intents.wanting} if views.pvh else ():
@@ -96,6 +96,7 @@ def _learn_refusals(views: Views, functions: Collection[Sbdf], when: str) -> boo
         elif place not in memory.refused:
             memory.refused.add(place)
             found = True
+            when = clock()
             for bar, frames in pages_of_bars(function):
                 if views.why_protected(frames) is None:
                     run = MappedRun(place, function.sbdf, bar, frames, By.US, when, State.DOUBTFUL)

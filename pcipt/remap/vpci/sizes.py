@@ -26,13 +26,14 @@ def sees_resizing(version: Version, *, pvh: bool) -> bool:
 def sizes_at_setup(function: Function) -> dict[int, int | None]:
     """Return the sizes that vPCI has of Resizable BARs, for a function that it has set up a short time ago.
 
-    They are the present ones. If a driver is bound, it may have resized the BARs meanwhile: nobody knows.
+    They are the present ones. If a driver is bound, it may have resized the BARs meanwhile: nobody knows,
+    except of a BAR that has its smallest size, which cannot have grown.
     """
-    known = function.driver is None
+    kinds = {bar.index: bar.kind for bar in function.bars if bar.index != ROM_INDEX}
     return {
-        bar.index: bar.size if known else None
-        for bar in function.bars
-        if bar.index != ROM_INDEX and bar.kind is not BarKind.IO and _is_resizable(function, bar.index)
+        bar.index: bar.size if function.driver is None or bar.size <= min(bar.supported, default=0) else None
+        for bar in function.rebar
+        if kinds.get(bar.index, BarKind.IO) is not BarKind.IO
     }
 
 
@@ -48,8 +49,3 @@ def oversized(function: Function, sizes: Sizes) -> Iterator[Finding]:
             f"it keeps {size:#x} bytes mapped from {bar.address:#x} on; unbind its driver, remove the "
             "function in sysfs and rescan its bus, or use Xen 4.21",
         )
-
-
-def _is_resizable(function: Function, index: int) -> bool:
-    """Return True if the function's Resizable BAR structure names this BAR."""
-    return any(bar.index == index for bar in function.rebar)

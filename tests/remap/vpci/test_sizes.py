@@ -94,6 +94,7 @@ def test_who_sees_a_bar_change_its_size(version, sees):
 def test_the_sizes_at_setup_are_those_of_bars_that_can_be_resized():
     assert sizes_at_setup(function(16)) == {0: 16 * MIB}
     assert sizes_at_setup(function(16, driver="amdgpu")) == {0: None}
+    assert sizes_at_setup(function(1, driver="amdgpu")) == {0: MIB}  # it cannot have grown
 
 
 @pytest.mark.parametrize(("sizes", "count"), [({0: 16 * MIB}, 1), ({0: 4 * MIB}, 0), ({0: None}, 0), ({}, 0)])
