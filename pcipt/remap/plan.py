@@ -13,7 +13,7 @@ from pcipt.pci import Function, Machine, Sbdf
 from pcipt.pci.requester import is_extended
 from pcipt.remap.actions import Action, AddDevice, RemoveDevice
 from pcipt.remap.desired import NOWHERE, PCIBACK, Followed
-from pcipt.remap.kinds.virtual import physical_functions, plan_sizing, vfs_are_on
+from pcipt.remap.kinds.virtual import plan_sizing, vfs_are_on
 from pcipt.remap.plan_moves import NO_MOVES, Moves, parents_first, plan_moves
 from pcipt.remap.view import XenView, ghosts, missing
 
@@ -54,10 +54,7 @@ def plan_announcements(
     removals = [
         RemoveDevice(sbdf, "it has left the machine but Xen still lists it") for sbdf in reversed(leaving)
     ]
-    physical = physical_functions(machine) if wanted else frozenset()
-    additions = [
-        _announce(machine.functions[sbdf], xen, machine, physical) for sbdf in parents_first(machine, wanted)
-    ]
+    additions = [_announce(machine.functions[sbdf], xen, machine) for sbdf in parents_first(machine, wanted)]
     again = plan_sizing(machine, xen, unsized, only) if unsized else ()
     return (*removals, *additions, *again, *plan_moves(machine, xen, mine, told))
 
@@ -76,15 +73,13 @@ def expected_view(xen: XenView, actions: Iterable[Action]) -> XenView:
     return xen
 
 
-def _announce(function: Function, xen: XenView, machine: Machine, physical: Collection[Sbdf]) -> AddDevice:
-    """Return the action that tells Xen of a function at Linux's address. `physical` are
-    `physical_functions`.
-    """
+def _announce(function: Function, xen: XenView, machine: Machine) -> AddDevice:
+    """Return the action that tells Xen of a function at Linux's address."""
     if function.sbdf in xen.orphans:
         reason = "Xen lists it without an owner; announcing it again gives it to dom0"
     else:
         reason = "Linux has it but Xen does not know it"
     extended = is_extended(function, machine, function.sbdf.device)
     late = (function.driver or "") if function.driver != PCIBACK else None  # xen-pciback has no interrupts
-    on = vfs_are_on(function, physical)
+    on = vfs_are_on(function, ())  # one that does not answer is not added
     return AddDevice(function.sbdf, reason, extended=extended, physfn=function.physfn, late=late, vfs_on=on)

@@ -120,7 +120,7 @@ def plan_moves(
     removals: list[RemoveDevice] = []
     taken = frozenset(moves.values())
     wanted = [linux for linux in {**moves, **followed} if linux in machine.functions]
-    physical = physical_functions(machine) if wanted else frozenset()
+    physical = physical_functions(machine) if moves else frozenset()
     for linux in parents_first(machine, wanted):
         function, now, told = machine.functions[linux], moves.get(linux, linux), followed.get(linux, ())
         if now is None or (linux not in moves and not function.answers):
