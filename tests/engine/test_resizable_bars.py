@@ -4,6 +4,8 @@ import struct
 
 import attrs
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pcipt.engine.queue import Reason
 from pcipt.remap.desired import By
@@ -242,3 +244,44 @@ def test_a_bar_that_was_never_resized_needs_no_call(version):
     assert stage.xen.changes == ()
     assert {run.by for run in engine.ledger.mapped} == {By.XEN}
     assert engine.ledger.sizes == {"00_05.0": {0: 4 * MIB, 2: 2 * MIB}}
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("resize"), st.sampled_from([0, 2]), st.sampled_from([1, 2, 4, 16, 64]), st.integers(0, 3)
+        ),
+        st.tuples(st.just("decode"), st.booleans()),
+        st.tuples(st.just("restart")),
+        st.tuples(st.just("again")),
+    ),
+    max_size=8,
+)  # fmt: skip
+
+
+@given(STEPS, st.sampled_from([*OLD, *NEW]))
+@settings(deadline=None, max_examples=40)
+def test_no_page_is_missing_and_none_is_left(steps, version):
+    """Whatever is resized when, the daemon running or not: at last the function is unplugged."""
+    stage = staged(version)
+    engine = settled(stage)
+    for kind, *what in steps:
+        if kind == "resize":
+            index, size, where = what
+            resize(stage.write, index=index, size=size, address=AWAY + (index + where << 32))
+        elif kind == "decode":
+            stage.write(GPU, COMMAND, 2, 2 if what[0] else 0)
+        elif kind == "restart":
+            engine = settled(stage)
+        else:
+            stage.settle(engine)
+            compare(engine)
+        stage.settle(engine)
+        missing, extra = too_many(stage)
+        assert missing == []
+        assert (extra == 0) or "resized-behind-vpci" in codes(engine)
+        assert stage.xen.vpci.traps(S(GPU))
+    stage.pull(GPU)
+    stage.settle(engine)
+    compare(engine)
+    assert mapped_pages(stage.xen) == set()
