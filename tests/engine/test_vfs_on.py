@@ -109,7 +109,7 @@ def test_it_is_known_after_a_restart(version, dom0):
     assert "vfs-unsized" in codes(engine)
     stage.write(PF, SRIOV_AT + 8, 2, 0)  # while the daemon is down
     stage.source.read()
-    settled(stage)
+    compare(stage.start())
     assert stage.xen.devices[S(PF)].vf_sizes == {0: SIZE, 2: 0x2000}
 
 
