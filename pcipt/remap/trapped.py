@@ -9,7 +9,7 @@ Source: Xen xen/drivers/vpci/header.c (cmd_write, bar_write, rom_write); PCI Loc
         Express Base 6.0 §6.6 (BARs are 0 after a reset).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import attrs
 
@@ -181,7 +181,11 @@ def _addresses(function: FunctionShadow) -> Iterator[tuple[int, int]]:
 
 
 def lost_bars(
-    function: Function, lines: Sequence[Resource], runs: Iterable[MappedRun], trapped: Trapped
+    function: Function,
+    lines: Sequence[Resource],
+    runs: Iterable[MappedRun],
+    trapped: Trapped,
+    ignored: Collection[int] = (),
 ) -> tuple[LostBar, ...]:
     """Return the BARs that vPCI takes for mapped although hardware has lost their addresses, in BAR order.
 
@@ -189,7 +193,8 @@ def lost_bars(
     `resource`, `runs` the mapped runs of its place. A BAR whose register has an address is not lost. If only
     the runs show where vPCI has it, the range is that of Linux's line if it covers the runs, else that of the
     runs. If nothing shows it, and the function decodes, the BAR is lost if Linux has an address for it:
-    whether or not vPCI takes it for mapped, the function is dead and the cure is the same.
+    whether or not vPCI takes it for mapped, the function is dead and the cure is the same. That is not so for
+    the BARs `ignored`, to which somebody wrote another address that vPCI dropped.
     """
     lost = [bar for bar in function.bars if _has_no_address(bar)]
     if not lost:
@@ -203,7 +208,7 @@ def lost_bars(
         where = counted.get(bar.index)
         if where is None and held and bar.index not in unmapped:
             where = _range_of(held, lines[bar.index] if bar.index < len(lines) else None)
-        if where is None and function.decodes_memory and bar.index not in unmapped:
+        if where is None and function.decodes_memory and bar.index not in {*unmapped, *ignored}:
             where = _believed(bar, lines)
         if where is not None:
             found.append(LostBar(bar.index, where))

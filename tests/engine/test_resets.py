@@ -276,7 +276,8 @@ def test_what_vpci_gave_up_is_mapped_by_pcipt(version):
     stage.write(NIC, COMMAND, 2, 0)
     stage.write(NIC, 0x10, 4, REFUSED)
     stage.write(NIC, COMMAND, 2, 2)
-    assert stage.settle(scene.engine) == []
+    unmapped = {o.action.word for o in stage.settle(scene.engine)}
+    assert unmapped <= {"unmap-mmio"}  # of what vPCI may have mapped before it failed
     assert stage.xen.vpci.traps(S(NIC)) is not given_up
     assert bool(scene.engine.memory.given_up) is given_up
     stage.write(NIC, COMMAND, 2, 0)

@@ -27,7 +27,8 @@ def lost_of(views: "Views", sbdf: Sbdf) -> tuple[LostBar, ...]:
     memory, lines = views.memory, views.state.raws[sbdf].resources
     if place_of(function) in memory.given_up:
         return ()
-    found = lost_bars(function, lines, memory.mapped.of(place_of(function)), memory.trapped)
+    ignored = {write.bar for write in memory.intents.ignored(function)}
+    found = lost_bars(function, lines, memory.mapped.of(place_of(function)), memory.trapped, ignored)
     if found and untrapped_reason(function, views.view, pvh=views.pvh, version=views.version) is not None:
         return ()
     return found

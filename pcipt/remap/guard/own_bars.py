@@ -4,6 +4,7 @@ import attrs
 
 from pcipt.pci import Address
 from pcipt.remap.actions import Action, RewriteBar
+from pcipt.remap.desired import as_vpci_has_it
 from pcipt.remap.guard.facts import Facts, Rule
 from pcipt.remap.plan_mappings import name_of_bar
 from pcipt.remap.vpci.hazards import rom_over_bars, why_refused, wraps
@@ -15,12 +16,14 @@ def _target_safe(action: RewriteBar, facts: Facts) -> str | None:
 
     A 64-bit BAR that reaches the end of the address space panics Xen, whether or not it is the one that is
     moved. From Xen 4.19 on a ROM takes pages that it shares with a BAR of its function out of the map. Where
-    vPCI refuses to switch memory decode on, the function would not answer any more. A function that Linux
+    vPCI refuses to switch memory decode on, the function would not answer any more. What vPCI maps goes by
+    the addresses that it has: a BAR that a reset has cleared counts where vPCI has it. A function that Linux
     does not have is not refused.
     """
     function = facts.machine.functions.get(action.sbdf)
     if function is None:
         return None
+    function = as_vpci_has_it(function, facts.lost(action.sbdf))
     bars = tuple(
         attrs.evolve(bar, address=Address(action.address)) if bar.index == action.bar else bar
         for bar in function.bars
