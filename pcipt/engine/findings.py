@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from pcipt.engine.late import finding_of_late
 from pcipt.engine.open_actions import OpenActions, finding_of_action
+from pcipt.engine.views.regions import lost_regions
 from pcipt.engine.views.views import Views
 from pcipt.pci import Finding, Sbdf
 from pcipt.remap.ignored import finding_of
@@ -63,9 +64,9 @@ class Findings:
     def _of_function(self, views: Views, open_actions: OpenActions, sbdf: Sbdf) -> Iterable[Finding]:
         """Yield the findings about one function.
 
-        They are: those of its open actions, of ignored writes and of a late add, those about a guest's pages
-        and ports, and those of its last reading, except notes. Disagreements with Xen are not yielded.
-        `unlisted` is updated.
+        They are: those of its open actions, of ignored writes and of a late add, those about reserved regions
+        that cannot be mapped, those about a guest's pages and ports, and those of its last reading, except
+        notes. Disagreements with Xen are not yielded. `unlisted` is updated.
         """
         function = views.machine.functions.get(sbdf)
         unlisted = function is not None and sbdf not in views.view.known
@@ -75,6 +76,7 @@ class Findings:
         yield from (finding_of(write) for write in views.ignored_writes([sbdf]))
         late = finding_of_late(views, sbdf)
         yield from () if late is None else (late,)
+        yield from lost_regions(views, sbdf)
         yield from views.guests.findings.get(sbdf, ())
         if function is not None:
             yield from (finding for finding in function.findings if not finding.is_note)

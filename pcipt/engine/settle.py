@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 import attrs
 
 from pcipt.engine.round import Round, sliced
+from pcipt.engine.views.regions import forget_counts
 from pcipt.engine.views.views import Views
 from pcipt.pci import Sbdf
 from pcipt.remap.desired import By
@@ -25,6 +26,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     """
     views = now.views
     memory = views.memory
+    now.touched |= forget_counts(views)
     if now.everything is None:
         asked = {at for sbdf in now.listed for at in views.addresses(sbdf)}
         now.touched |= memory.ledger.settle(asked, views.view.known)

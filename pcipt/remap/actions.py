@@ -94,26 +94,30 @@ class RewriteBar:
 class WithdrawReserved:
     """Remove a reserved region from dom0's map, because none of its devices is dom0's any more.
 
-    `sbdf` is one of these devices.
+    `sbdf` is one of these devices. `counted` is False if Xen lists no device of the region then: when it is
+    told of one, it maps the region.
     """
 
     word: ClassVar[str] = "withdraw-reserved"
     sbdf: Sbdf
     reason: str
     frames: Frames
+    counted: bool = True
 
 
 @attrs.frozen
 class RestoreReserved:
     """Map a reserved region into dom0 again: one of its devices is dom0's again, or is about to return.
 
-    `sbdf` is one of its devices.
+    `sbdf` is one of its devices. `counted` is False if Xen lists no device of the region then: it never
+    unmaps what is mapped now, because it maps a region only over holes, and unmaps only what it has mapped.
     """
 
     word: ClassVar[str] = "restore-reserved"
     sbdf: Sbdf
     reason: str
     frames: Frames
+    counted: bool = True
 
 
 Action = AddDevice | RemoveDevice | MapMmio | UnmapMmio | RewriteBar | WithdrawReserved | RestoreReserved

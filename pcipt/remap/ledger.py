@@ -47,6 +47,7 @@ class Entry:
     a reserved region only. `moved_from` is set only for an AddDevice action at the new address of a
     renumbered function: Linux has the function at `moved_from`, and Xen is told of it at `sbdf`. `late` is
     that of the AddDevice action, until the driver has been bound anew or Linux was asked to find one.
+    `counted` is False only for a reserved region of which Xen listed no device then (`RestoreReserved`).
     """
 
     word: str
@@ -57,6 +58,7 @@ class Entry:
     frames: Frames | None = None
     moved_from: Sbdf | None = None
     late: str | None = None
+    counted: bool = True
 
     @property
     def key(self) -> Key:
@@ -241,6 +243,14 @@ class Ledger:
                 self._drop(entry.key)
         return bool(changed)
 
+    def forget_count(self, frames: Frames) -> bool:
+        """Note that Xen lists no device of a withdrawn region any more; return True if that was not known."""
+        entry = self._entries.get((WithdrawReserved.word, None, frames.start))
+        if entry is None or not entry.counted:
+            return False
+        self._put(attrs.evolve(entry, counted=False))
+        return True
+
     def _put(self, entry: Entry) -> None:
         """Add an entry as the last one, or replace the entry with the same key, and update `_followed`."""
         self._drop(entry.key)
@@ -323,6 +333,7 @@ def _entry(action: Action, state: State) -> Entry:
         frames=action.frames if isinstance(action, WithdrawReserved | RestoreReserved) else None,
         moved_from=action.moved_from if isinstance(action, AddDevice) else None,
         late=action.late if isinstance(action, AddDevice) else None,
+        counted=action.counted if isinstance(action, WithdrawReserved | RestoreReserved) else True,
     )
 
 
@@ -339,7 +350,7 @@ def ledger_to_json(ledger: Ledger) -> dict[str, object]:
 
 
 def _entry_to_json(entry: Entry) -> dict[str, object]:
-    """Return an entry as a JSON object. Fields that are None are left out.
+    """Return an entry as a JSON object. Fields that are None, and a `counted` that is True, are left out.
     Units:  `size` in bytes; `start` is a byte address in hexadecimal.
     """
     body: dict[str, object] = {
@@ -356,6 +367,8 @@ def _entry_to_json(entry: Entry) -> dict[str, object]:
         body["moved_from"] = str(entry.moved_from)
     if entry.late is not None:
         body["late"] = entry.late
+    if not entry.counted:
+        body["counted"] = False
     return body
 
 
@@ -394,4 +407,5 @@ def _entry_from_json(entry: Mapping[str, object]) -> Entry:
         frames=frames,
         moved_from=parse_sbdf(str(entry["moved_from"])) if "moved_from" in entry else None,
         late=str(entry["late"]) if "late" in entry else None,
+        counted=bool(entry.get("counted", True)),
     )

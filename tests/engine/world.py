@@ -372,7 +372,7 @@ class World:
         mapped = mapped_pages(self.xen)
         truth = p2m_truth(self.hardware, self.xen, FORBIDDEN | regions, self.linux.raws)
         missing, stale = truth.mistakes(mapped - regions)
-        gone, left = region_truth(self.xen, self.linux.raws).mistakes(mapped & regions)
+        gone, left = region_truth(self.xen, self.linux.raws, self.hardware).mistakes(mapped & regions)
         missing = [page for page in missing if page < LAST] + gone
         under = [bar for function in self.hardware.functions() if not self.hardware.decodes_memory(function)
                  for _, bar in self.hardware.memory_bars(function)]  # fmt: skip

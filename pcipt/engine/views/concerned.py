@@ -32,7 +32,9 @@ def concerned_functions(action: Action, state: MachineState, regions: Scopes) ->
         found |= {function.physfn} if function is not None and function.physfn is not None else set()
     elif isinstance(action, WithdrawReserved | RestoreReserved):
         found |= {bar.sbdf for bar in state.bars.over(action.frames)}
-        found |= regions.get(action.frames, frozenset())
+        scope = regions.get(action.frames, frozenset())
+        homes = map(state.home_of, scope)
+        found |= {*scope, *(sbdf for sbdf in homes if sbdf is not None)}
     elif isinstance(action, RewriteBar):
         found |= {function.sbdf for function in subtree(state.machine, action.sbdf)}
     return found

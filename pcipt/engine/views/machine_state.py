@@ -60,6 +60,15 @@ class MachineState:
         """Return the address at which Linux has the function of a place, None if it has none."""
         return self._addresses.get(place)
 
+    def home_of(self, sbdf: Sbdf) -> Sbdf | None:
+        """Return Linux's present address of what was at an address at boot (`Locations.home`)."""
+        boot = self._memory.boot
+        path = boot.path_of(sbdf) if boot is not None else None
+        linux = self.address_of(str(path)) if path is not None else sbdf
+        if linux is not None:
+            return linux
+        return None if sbdf in self.machine.functions else sbdf
+
     def is_stale(self, run: MappedRun) -> bool:
         """Return True if a mapped run is STALE, or if Linux has no function at its place any more."""
         return run.state is State.STALE or self.address_of(run.place) is None

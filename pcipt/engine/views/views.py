@@ -28,6 +28,7 @@ from pcipt.remap.guard.facts import Facts
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.ignored import IgnoredWrite
 from pcipt.remap.plan_moves import subtree
+from pcipt.remap.plan_reserved import Locations
 from pcipt.remap.view import XenView
 from pcipt.xen.interface import Dom0Kind, Hypervisor
 
@@ -151,7 +152,7 @@ class Views:
         If Xen cannot be asked, return False and change nothing except `trouble`.
         """
         memory = self.memory
-        others = {*memory.removed, *self.view.known, *memory.ledger.announced()}
+        others = {*memory.removed, *self.view.known, *memory.ledger.announced(), *self.reserved.devices}
         others |= {now for now in self.state.renumbered.values() if now is not None}
         listed = itertools.chain(self.machine.functions, others, ghost_candidates(self.machine))
         if not self.questions.ask_everything(listed, self.given(self.machine.functions)):
@@ -224,6 +225,7 @@ class Views:
             moves=self.state.renumbered,
             followed=self.announced_at(),
             regions=self.reserved.scopes,
+            home=self.state.home_of,
             outside_window=lambda place: self.memory.outside_window.get(place, EMPTY_BARS),
         )
 
@@ -239,6 +241,11 @@ class Views:
                 "asking Xen", self.trouble.text if self.trouble is not None else "it failed"
             )
         return self.remembered()
+
+    @property
+    def where(self) -> Locations:
+        """Where the devices of reserved regions are now."""
+        return Locations(self.state.home_of, self.state.renumbered, self.announced_at())
 
     def detour(self, linux: Sbdf) -> Detour:
         """Return the bridges that need Linux's bus numbers so that a renumbered function answers at `linux`.

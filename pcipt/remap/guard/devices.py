@@ -12,6 +12,7 @@ from pcipt.remap.actions import Action, AddDevice, RemoveDevice
 from pcipt.remap.desired import has_faulty_msix, refuses_msix
 from pcipt.remap.guard.facts import Facts, Rule
 from pcipt.remap.plan_moves import subtree, top_of_move
+from pcipt.remap.plan_reserved import is_listed, is_reachable, who_needs
 from pcipt.xen.releases import (
     FAULTY_CAPABILITY_HIDDEN,
     IO_VF_BAR_HANGS,
@@ -307,6 +308,30 @@ def _no_children(action: RemoveDevice, facts: Facts) -> str | None:
     return f"Xen still lists what was behind it: {', '.join(map(str, sorted(listed)[:4]))}"
 
 
+def _keeps_region(action: RemoveDevice, facts: Facts) -> str | None:
+    """On a PV dom0, refuse a removal with which Xen would unmap a region that a device of dom0 needs.
+
+    That is so if Xen lists no other device of the region's scope, and its device is dom0's at another
+    address: bus renumbering moved it. A PVH dom0 maps the region again.
+    Source: xen/drivers/passthrough/vtd/iommu.c (intel_iommu_remove_device), amd/pci_amd_iommu.c
+            (amd_iommu_remove_device), x86/iommu.c (iommu_identity_mapping).
+    """
+    if facts.pvh:
+        return None
+    for frames, scope in facts.regions.items():
+        if action.sbdf not in scope or is_listed(scope - {action.sbdf}, facts.xen):
+            continue
+        found = (who_needs(sbdf, facts.machine, facts.xen, facts.where) for sbdf in scope)
+        if any(
+            linux is not None and is_reachable(linux, facts.xen, facts.where, action.sbdf) for linux in found
+        ):
+            return (
+                f"Xen would take the reserved region {frames} out of dom0's IOMMU table, and a PV dom0 "
+                "cannot put it back: Xen may keep this record, which is harmless"
+            )
+    return None
+
+
 #        name, kind of action, rule
 DEVICE_RULES: tuple[tuple[str, type[Action], Rule], ...] = (
     ("segment", AddDevice, _segment),
@@ -326,4 +351,5 @@ DEVICE_RULES: tuple[tuple[str, type[Action], Rule], ...] = (
     ("driverless-subtree", RemoveDevice, _driverless),
     ("virtual-functions", RemoveDevice, _no_virtual_functions),
     ("children", RemoveDevice, _no_children),
+    ("reserved-region", RemoveDevice, _keeps_region),
 )

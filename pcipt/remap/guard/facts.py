@@ -14,6 +14,7 @@ from pcipt.remap.desired import NOWHERE, Desired, Followed, desired_of, place_of
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.mapped_pages import MappedPages
 from pcipt.remap.plan_moves import NO_MOVES, Moves
+from pcipt.remap.plan_reserved import Locations
 from pcipt.remap.view import XenView
 from pcipt.xen.releases import Version
 
@@ -25,8 +26,9 @@ class Facts:
     `version` is that of Xen. `unserved` are addresses of which Xen said that no IOMMU unit serves them.
     `moves` and `followed` are by Linux's address (`find_moves`, `Ledger.followed`). `bars` must be those of
     `machine`; if none are given, they are computed here, in a time that grows with the machine. `regions` has
-    for each reserved region the functions for which it is reserved, whoever owns them. `outside_window`
-    returns for a place the BARs that decoded where vPCI maps nothing (`Desired.outside_window`).
+    for each reserved region the functions for which it is reserved, whoever owns them, and `home` tells where
+    these are now (`Locations.home`). `outside_window` returns for a place the BARs that decoded where vPCI
+    maps nothing (`Desired.outside_window`).
     """
 
     machine: Machine
@@ -41,8 +43,14 @@ class Facts:
     moves: Moves = NO_MOVES
     followed: Followed = NOWHERE
     regions: Mapping[Frames, frozenset[Sbdf]] = MappingProxyType({})
+    home: Callable[[Sbdf], Sbdf | None] = lambda sbdf: sbdf
     outside_window: Callable[[str], Collection[int]] = lambda _place: ()
     _desired: dict[Sbdf, Desired] = attrs.field(factory=dict, init=False)
+
+    @property
+    def where(self) -> Locations:
+        """Where the devices of reserved regions are now."""
+        return Locations(self.home, self.moves, self.followed)
 
     def desired(self, sbdf: Sbdf) -> Desired | None:
         """Return the desired pages of the function at Linux's address `sbdf`; None if Linux has none there.

@@ -99,6 +99,18 @@ class BusHardware:
         """Return True if the bus can be reached: it is a root bus, or a bridge's bus numbers lead to it."""
         return (segment, bus) in self._buses
 
+    def place(self, function: Sbdf) -> tuple[int, ...]:
+        """Return a name of the place at an address: it stays the same when buses are renumbered.
+
+        Shape:  segment, number of the root bus, then devfn of each bridge on the way and of the function.
+        """
+        behind = self._buses.get((function.segment, function.bus))
+        for bus, slots in self._roots.items():
+            found = _way_to(behind, slots) if behind is not None else None
+            if found is not None:
+                return (*bus, *found, function.devfn)
+        return (function.segment, function.bus, function.devfn)
+
     def slot(self, function: Sbdf) -> Slot | None:
         """Return the slot at an address; None if no function is there."""
         return self._buses.get((function.segment, function.bus), {}).get(function.devfn)
@@ -260,6 +272,17 @@ class BusHardware:
                 self._buses[below] = slot.behind
                 self._route_below(below, slot.behind, end)
             claimed.update(range(first, end + 1))
+
+
+def _way_to(wanted: dict[int, Slot], slots: dict[int, Slot]) -> tuple[int, ...] | None:
+    """Return the devfn of each bridge from the bus `slots` down to `wanted`; None if it is not below."""
+    if wanted is slots:
+        return ()
+    for devfn, slot in slots.items():
+        way = _way_to(wanted, slot.behind) if slot.registers.header is HeaderType.BRIDGE else None
+        if way is not None:
+            return (devfn, *way)
+    return None
 
 
 def _virtual_slot(physfn: Slot, number: int, devfn: int) -> Slot:

@@ -11,16 +11,19 @@ import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from errno import EINVAL, EOPNOTSUPP
+from functools import partial
 from typing import Self
 
 from pcipt.errors import StateError
 from pcipt.pci import Frames, Gfn, Sbdf
+from pcipt.pci.requester import Vendor
 from pcipt.xen.interface import Custody, DeviceFlags, Dom0Kind, Owner, OwnerKind, Permissions, XenIdentity
-from pcipt.xen.mapping import UNTOUCHED, map_frames, read_regions, unmap_frames
+from pcipt.xen.mapping import read_regions
 from pcipt.xen.outcome import Op, check, checked_flags, custody_from_result, require_translated, xen_address
 from pcipt.xen.simulated.coverage import EVERYTHING, Coverage
-from pcipt.xen.simulated.faults import Call, Fault, Faults, failing_first_call
-from pcipt.xen.simulated.model import DOM0, Catastrophe, Device, DeviceList, Hardware, Presence
+from pcipt.xen.simulated.faults import Call, Fault, Faults
+from pcipt.xen.simulated.memory_calls import MemoryCalls
+from pcipt.xen.simulated.model import DOM0, Catastrophe, Device, DeviceList, Hardware, Presence, place_in
 from pcipt.xen.simulated.overlaps import without
 from pcipt.xen.simulated.p2m import LOW_1MIB, LOW_RAM, P2m
 from pcipt.xen.simulated.reserved import ReservedMemory, ReservedRegion
@@ -63,14 +66,19 @@ class SimulatedXen:
         pvh = identity.dom0 is Dom0Kind.PVH
         denied = [IO_APIC, APIC_AND_MSI]
         self.p2m = P2m([*memory, LOW_RAM], [LOW_1MIB], trapped, denied) if pvh else None
-        listed = tuple(hardware.functions() if known is None else known)
-        self.reserved = ReservedMemory(reserved, hardware, self.p2m, iommu, listed)
+        vendor = iommu.vendor if iommu is not None else Vendor.INTEL
+        place = partial(place_in, hardware)
+        self.reserved = ReservedMemory(
+            reserved, lambda f: hardware.presence(f) is not None, self.p2m, vendor=vendor, place=place
+        )
         self.vpci: Vpci | None = None
         if self.p2m is not None and isinstance(hardware, ConfigHardware):
             e820 = [LOW_1MIB, *memory, *trapped, *(region.frames for region in self.reserved.regions)]
             self.vpci = Vpci(hardware, self.p2m, e820, identity.version)
         self._list.trapping, self._list.counting = self.vpci, self.reserved
-        self._list.boot(function for function in listed if function.fits_xen)
+        at_boot = hardware.functions() if known is None else known
+        self._list.boot(function for function in at_boot if function.fits_xen)
+        self._memory = MemoryCalls(hardware, self._list, self.reserved, self.p2m, self.vpci)
         self._hardware = hardware
         self._faults = Faults()
         self._closed = False
@@ -307,40 +315,11 @@ class SimulatedXen:
         fault = self._faults.take(op)
         try:
             with self._remembering_catastrophe():
-                result = self._perform_mapping(op, frames, fault)
+                result = self._memory.perform(op, frames, fault)
         except Catastrophe:
             self.calls.append(Call(op, (), None, frames))
             raise
         check(op, self._log(op, (), result, frames), str(frames))
-
-    def _perform_mapping(self, op: Op, frames: Frames, fault: Fault | None) -> int:
-        """Map or unmap the frames as libxc and `pcipt.xen.mapping` do. Return 0 or -errno.
-
-        Raises: Catastrophe if the call would kill dom0, take memory from it, or break a device.
-        """
-        p2m = self.p2m
-        assert p2m is not None  # `_remap` refused a PV dom0
-        if fault is not None and not fault.performed and not fault.pages and -fault.errno in UNTOUCHED:
-            return -fault.errno
-        if op is Op.UNMAP:
-            self._require_unneeded(frames)
-            return unmap_frames(failing_first_call(p2m.unmap, frames, fault), frames)
-        holes = self.vpci.holes(frames) if self.vpci is not None else []
-        if holes:
-            raise Catastrophe(f"mapping {frames}: Xen traps the MSI-X tables of {holes[0]} no more")
-        return map_frames(failing_first_call(p2m.map, frames, fault), p2m.unmap, frames)
-
-    def _require_unneeded(self, frames: Frames) -> None:
-        """Raise Catastrophe if one of these frames is reserved memory that a present device of dom0 needs.
-
-        The DMA of that device would fault after the frames are unmapped.
-        """
-        for region in self.reserved.touching(frames):
-            for function in region.scope:
-                device = self._list.devices.get(function)
-                here = self._hardware.presence(function) is not None
-                if here and device is not None and device.owner == DOM0:
-                    raise Catastrophe(f"unmapping reserved memory {region.frames}, which {function} needs")
 
     def _perform(self, op: Op, function: Sbdf, flags: DeviceFlags) -> int:
         """Add or remove the function in Xen's list. Return 0 or -errno.

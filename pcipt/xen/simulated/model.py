@@ -9,12 +9,12 @@ Source: Xen xen/drivers/passthrough/pci.c (pci_add_device, pci_remove_device, al
 
 from collections.abc import Iterable
 from errno import EBUSY, EINVAL, ENODEV, EOPNOTSUPP
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import attrs
 
 from pcipt.pci import Sbdf
-from pcipt.pci.requester import Requester, Role
+from pcipt.pci.requester import Requester, Role, Vendor
 from pcipt.xen.interface import DeviceFlags, Dom0Kind, Owner, OwnerKind
 from pcipt.xen.releases import (
     ORPHAN_REMOVAL_PANICS,
@@ -63,6 +63,19 @@ class Hardware(Protocol):
         """Return what Xen sees of a function on the bus; None if no function answers at this address."""
 
 
+@runtime_checkable
+class Placed(Protocol):
+    """Hardware whose buses can be renumbered."""
+
+    def place(self, function: Sbdf) -> tuple[int, ...]:
+        """Return a name of the place at an address, which stays the same when buses are renumbered."""
+
+
+def place_in(hardware: Hardware, function: Sbdf) -> tuple[int, ...]:
+    """Return a name of the place at an address; the address itself if the hardware has no bridges."""
+    return hardware.place(function) if isinstance(hardware, Placed) else tuple(function)
+
+
 class Trapping(Protocol):
     """vPCI on a PVH dom0. `begin` is called before a function is added to the IOMMU, `finish` after that."""
 
@@ -86,7 +99,7 @@ class Counting(Protocol):
         """Add 1 to the count of each region that this newly added function needs."""
 
     def removed(self, function: Sbdf) -> None:
-        """Subtract 1 from the count of each region that this removed function needed."""
+        """Subtract 1 from the count of each region that this function needed, which was removed from dom0."""
 
 
 @attrs.define
@@ -152,6 +165,12 @@ class DeviceList:
             # A function whose handlers cannot be set up is still dom0's, but it is not trapped.
             if self.trapping is not None:
                 self.trapping.begin(function, boot=True)
+            if (
+                self.counting is not None
+                and self._is_amd
+                and self._context(function, self.devices[function]) == 0
+            ):
+                self.counting.added(function)
 
     def add(self, function: Sbdf, flags: DeviceFlags, node: int | None = None) -> int:
         """Add a function with owner dom0, or update the record of a function that has an owner.
@@ -195,9 +214,14 @@ class DeviceList:
         del self.devices[function]
         if self.trapping is not None:
             self.trapping.remove(function)
-        if self.counting is not None and not orphan:
+        if self.counting is not None and self.iommu is not None and device.owner == DOM0:
             self.counting.removed(function)
         return -EINVAL if orphan else 0
+
+    @property
+    def _is_amd(self) -> bool:
+        """True if the IOMMU units are AMD-Vi's."""
+        return self.iommu is not None and self.iommu.vendor is Vendor.AMD
 
     def _add_physfn(self, physfn: Sbdf, node: int | None) -> int:
         """Do what this Xen does with an unlisted physical function of a new virtual one. Return 0 or -errno.
@@ -234,6 +258,8 @@ class DeviceList:
             return -EOPNOTSUPP  # the header type reads ff, which vPCI does not know
         if self.trapping is not None and (result := self.trapping.begin(function)):
             return result
+        if self.counting is not None and self.iommu is not None and not self._is_amd:
+            self.counting.added(function)  # before the context, and it stays if that fails
         result = self._context(function, device)
         queued = self._pvh and present is not None and present.decodes_memory
         if result and queued and UNFINISHED_MAP_PANICS.of(self._version):
@@ -243,7 +269,7 @@ class DeviceList:
                 self.trapping.remove(function)
             return result
         device.owner = DOM0
-        if self.counting is not None:
+        if self.counting is not None and self._is_amd:
             self.counting.added(function)
         if self.trapping is not None:
             self.trapping.finish(function)

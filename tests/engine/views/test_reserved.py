@@ -92,8 +92,16 @@ def test_without_pcipt_xen_keeps_what_was_given_away():
     assert scene.mapped() == (IN, IN, IN)
     scene.give_away(NIC)
     assert scene.mapped() == (IN, IN, IN)
+    scene.take_back(NIC)
     scene.xen.kernel_remove(S(NIC))
     assert scene.mapped() == (OUT, IN, IN)
+
+
+def test_without_pcipt_xen_keeps_what_was_removed_while_it_was_given_away():
+    scene = Scene()
+    scene.give_away(NIC)
+    scene.xen.kernel_remove(S(NIC))
+    assert scene.mapped() == (IN, IN, IN)
 
 
 def test_quarantine_and_back():
