@@ -8,6 +8,7 @@ removed         machine state, when Linux drops it  when Xen does not list it   
 unserved        performer, when an add fails        when Linux drops it              no
 vacated         machine state, when Linux drops it  when a plan was made for it      no
 bridge_numbers  machine state, at each reading      when the bridge leaves           no
+conventional    machine state, at each reading      when the bridge leaves           no
 outside_window  reconciliation                      when no BAR is outside any more  no
 left_guests     views, when an owner changed        when the guest keeps nothing     no
 unproven        reconciliation, after xen-pciback   when its driver has its pages    no
@@ -37,7 +38,8 @@ class Memory:
     holds addresses of which Xen said that no IOMMU unit serves them: that stays so until the next boot.
     `vacated` holds each place whose function Linux dropped and for which no plan was made since, with the
     former address. `bridge_numbers` holds the (secondary, subordinate) bus of each bridge, by place, as it
-    was last readable. `outside_window` holds by place the BARs that decoded where vPCI maps nothing.
+    was last readable. `conventional` holds the places of bridges to conventional PCI, as they were last
+    readable. `outside_window` holds by place the BARs that decoded where vPCI maps nothing.
     `left_guests` holds functions that left a guest, with the guest's number. `unproven` holds places of
     functions that left xen-pciback and of which nobody knows whether vPCI handles them again. `held_regions`
     counts for each reserved region the clients that keep it in dom0.
@@ -50,6 +52,7 @@ class Memory:
     unserved: set[Sbdf] = attrs.Factory(set)
     vacated: dict[str, Sbdf] = attrs.Factory(dict)
     bridge_numbers: dict[str, tuple[int, int]] = attrs.Factory(dict)
+    conventional: set[str] = attrs.Factory(set)
     outside_window: dict[str, frozenset[int]] = attrs.Factory(dict)
     left_guests: dict[Sbdf, int] = attrs.Factory(dict)
     unproven: set[str] = attrs.Factory(set)

@@ -34,13 +34,16 @@ class AddDevice:
 class RemoveDevice:
     """Make Xen forget a function that is not at this address any more (PHYSDEVOP_pci_device_remove).
 
-    `moved_to` is set if bus renumbering moved the function from `sbdf` to that address.
+    `moved_to` is set if bus renumbering moved the function from `sbdf` to that address. `anew` is True for a
+    function that has not left: Xen is told of it again right after. It is a conventional bridge of which Xen
+    must read new bus numbers, or a function behind one.
     """
 
     word: ClassVar[str] = "remove-device"
     sbdf: Sbdf
     reason: str
     moved_to: Sbdf | None = None
+    anew: bool = False
 
 
 @attrs.frozen

@@ -70,7 +70,13 @@ def explain(
     """
     function = facts.machine.functions[sbdf]
     announcements = plan_announcements(
-        facts.machine, facts.xen, removed=removed, only={sbdf}, moves=facts.moves, followed=facts.followed
+        facts.machine,
+        facts.xen,
+        removed=removed,
+        only={sbdf},
+        moves=facts.moves,
+        followed=facts.followed,
+        bridges=facts.bridges,
     )
     steps = [_step(action, facts) for action in announcements]
     done = [s.action for s in steps if isinstance(s.verdict, Precaution) and performs(s.action)]

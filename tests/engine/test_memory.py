@@ -24,6 +24,7 @@ def memory():
         unserved={DISK},
         vacated={"nic": NIC},
         bridge_numbers={"port": (2, 4)},
+        conventional={"port"},
         outside_window={"nic": frozenset({1})},
         left_guests={NIC: 3},
         unproven={"nic"},

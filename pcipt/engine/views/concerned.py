@@ -12,6 +12,7 @@ from pcipt.remap.actions import (
     UnmapMmio,
     WithdrawReserved,
 )
+from pcipt.remap.conventional import behind
 from pcipt.remap.plan_moves import bridges_above, subtree
 from pcipt.remap.plan_reserved import Scopes
 
@@ -26,6 +27,7 @@ def concerned_functions(action: Action, state: MachineState, regions: Scopes) ->
             found |= {bridge.sbdf for bridge in bridges_above(state.machine, action.moved_from)}
     elif isinstance(action, RemoveDevice):
         found |= set(state.bars.virtual(action.sbdf))
+        found |= {each.sbdf for each in subtree(state.machine, action.sbdf)} if action.anew else set()
     elif isinstance(action, MapMmio | UnmapMmio):
         found |= {bar.sbdf for bar in state.bars.over(action.frames)}
         function = functions.get(action.sbdf)
@@ -37,6 +39,10 @@ def concerned_functions(action: Action, state: MachineState, regions: Scopes) ->
         found |= {*scope, *(sbdf for sbdf in homes if sbdf is not None)}
     elif isinstance(action, RewriteBar):
         found |= {function.sbdf for function in subtree(state.machine, action.sbdf)}
+    if isinstance(action, AddDevice | RemoveDevice):
+        named = (sbdf for sbdf in addresses_of(action) if sbdf in functions)
+        tops = (state.bridges.top(state.machine, sbdf) for sbdf in named)
+        found |= {each.sbdf for top in tops if top is not None for each in behind(state.machine, top.sbdf)}
     return found
 
 

@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from pcipt.engine.memory import Memory
 from pcipt.pci import Function, Machine, RawFunction, Sbdf
 from pcipt.pci.inventory import Inventory
+from pcipt.remap.actions import AddDevice
 from pcipt.remap.bar_index import BarIndex
+from pcipt.remap.conventional import Bridges, is_conventional_bridge
 from pcipt.remap.desired import place_of
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedRun
@@ -69,6 +71,21 @@ class MachineState:
             return linux
         return None if sbdf in self.machine.functions else sbdf
 
+    @property
+    def bridges(self) -> Bridges:
+        """What is known of conventional bridges."""
+        return Bridges(self._conventional, self._told_numbers)
+
+    def _conventional(self) -> frozenset[Sbdf]:
+        """Return Linux's addresses of the bridges in `memory.conventional`."""
+        found = map(self._addresses.get, self._memory.conventional)
+        return frozenset(sbdf for sbdf in found if sbdf is not None)
+
+    def _told_numbers(self, bridge: Sbdf) -> tuple[int, int] | None:
+        """Return the bus numbers that a bridge had when Xen was told of it, if that was at boot."""
+        added = self._memory.ledger.find(AddDevice.word, bridge) is not None
+        return None if added or self._memory.boot is None else self._memory.boot.bridges.get(bridge)
+
     def is_stale(self, run: MappedRun) -> bool:
         """Return True if a mapped run is STALE, or if Linux has no function at its place any more."""
         return run.state is State.STALE or self.address_of(run.place) is None
@@ -117,6 +134,7 @@ class MachineState:
             taken.add(now)
             if place is None or function.answers is not True or sbdf in self.renumbered:
                 uncertain.add(sbdf)
+            self._note_kind(function, now)
             numbers = bridge_numbers(function)
             if numbers is not None and memory.bridge_numbers.get(now) != numbers:
                 memory.bridge_numbers[now] = numbers
@@ -125,10 +143,18 @@ class MachineState:
             if place not in taken:
                 memory.vacated[place] = sbdf
                 memory.bridge_numbers.pop(place, None)
+                memory.conventional.discard(place)
         for place in taken:
             memory.vacated.pop(place, None)
         self._find_renumbered(uncertain)
         return changed
+
+    def _note_kind(self, function: Function, place: str) -> None:
+        """Note whether a function that answers is a bridge to conventional PCI."""
+        if is_conventional_bridge(function):
+            self._memory.conventional.add(place)
+        elif function.answers:
+            self._memory.conventional.discard(place)
 
     def _find_renumbered(self, uncertain: Iterable[Sbdf]) -> None:
         """Update `renumbered` for functions that may be renumbered.

@@ -224,6 +224,7 @@ class Views:
             protected=self._protected,
             moves=self.state.renumbered,
             followed=self.announced_at(),
+            bridges=self.state.bridges,
             regions=self.reserved.scopes,
             home=self.state.home_of,
             outside_window=lambda place: self.memory.outside_window.get(place, EMPTY_BARS),

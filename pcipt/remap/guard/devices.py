@@ -11,8 +11,8 @@ from pcipt.pci.requester import Requester, requester_of
 from pcipt.remap.actions import Action, AddDevice, RemoveDevice
 from pcipt.remap.desired import has_faulty_msix, refuses_msix
 from pcipt.remap.guard.facts import Facts, Rule
+from pcipt.remap.guard.shared import SHARED_RULES, linux_of, moving
 from pcipt.remap.plan_moves import subtree, top_of_move
-from pcipt.remap.plan_reserved import is_listed, is_reachable, who_needs
 from pcipt.xen.releases import (
     FAULTY_CAPABILITY_HIDDEN,
     IO_VF_BAR_HANGS,
@@ -204,7 +204,7 @@ def _driverless(action: AddDevice | RemoveDevice, facts: Facts) -> str | None:
     Cause: DMA and interrupts of such a driver still use Xen's entry at the old address. A function that is
     not renumbered is not refused.
     """
-    linux = _moving(action, facts)
+    linux = moving(action, facts)
     top = top_of_move(facts.machine, facts.moves, linux) if linux is not None else None
     bound = _bound_behind(top, facts) if top is not None else ""
     if not bound:
@@ -220,17 +220,6 @@ def _bound_behind(bridge: Function, facts: Facts) -> str:
     behind = subtree(facts.machine, bridge.sbdf)
     names = [f"{function.sbdf} ({function.driver})" for function in behind if function.driver is not None]
     return ", ".join(sorted(names)[:4])
-
-
-def _moving(action: AddDevice | RemoveDevice, facts: Facts) -> Sbdf | None:
-    """Return Linux's address of the renumbered function that an action is about.
-
-    Return None if the function is not renumbered, or if it is back at Linux's address.
-    """
-    if isinstance(action, AddDevice):
-        return action.moved_from
-    now = action.moved_to
-    return next((linux for linux, at in facts.moves.items() if at == now), None) if now is not None else None
 
 
 def _in_dom0(action: RemoveDevice, facts: Facts) -> str | None:
@@ -256,7 +245,9 @@ def _in_dom0(action: RemoveDevice, facts: Facts) -> str | None:
 def _gone_from_linux(action: RemoveDevice, facts: Facts) -> str | None:
     """Refuse to remove a function at an address at which Linux has one, or to which renumbered buses lead.
 
-    A function that Linux has at the address is no reason if bus renumbering moved it to `moved_to`.
+    A function that Linux has at the address is no reason if bus renumbering moved it to `moved_to`. A
+    conventional bridge, or a function behind one, that is told of anew is no reason while no driver is bound
+    to it or behind it.
     """
     if action.sbdf in facts.moves.values():
         return "renumbered buses lead to a function there"
@@ -264,14 +255,24 @@ def _gone_from_linux(action: RemoveDevice, facts: Facts) -> str | None:
     moved = action.moved_to is not None and facts.moves.get(action.sbdf) == action.moved_to
     if function is None or moved:
         return None
+    if action.anew and facts.bridges.above_or_at(facts.machine, action.sbdf):
+        names = _bound_behind(function, facts) or (function.driver and f"{function.sbdf} ({function.driver})")
+        return f"drivers need the bridge: {names}; unbind them, then pcipt resync" if names else None
     bound = f", driver {function.driver} is bound" if function.driver else ""
     return f"Linux still has it{bound}"
 
 
 def _announced_where_it_is(action: RemoveDevice, facts: Facts) -> str | None:
-    """Refuse to remove a renumbered function unless Xen lists it as dom0's at its new address `moved_to`."""
+    """Refuse to remove a renumbered function unless Xen lists it as dom0's at its new address `moved_to`.
+
+    Behind a conventional bridge the removal comes first; there it is refused if the new address may not be
+    covered by an IOMMU unit.
+    """
     if action.moved_to is None or facts.xen.in_dom0(action.moved_to):
         return None
+    linux = linux_of(action, facts)
+    if linux is not None and facts.bridges.top(facts.machine, linux) is not None:
+        return _covered(AddDevice(action.moved_to, "", moved_from=linux), facts)
     return f"Xen does not have it at {action.moved_to} yet, where it is now: announce that first"
 
 
@@ -308,30 +309,6 @@ def _no_children(action: RemoveDevice, facts: Facts) -> str | None:
     return f"Xen still lists what was behind it: {', '.join(map(str, sorted(listed)[:4]))}"
 
 
-def _keeps_region(action: RemoveDevice, facts: Facts) -> str | None:
-    """On a PV dom0, refuse a removal with which Xen would unmap a region that a device of dom0 needs.
-
-    That is so if Xen lists no other device of the region's scope, and its device is dom0's at another
-    address: bus renumbering moved it. A PVH dom0 maps the region again.
-    Source: xen/drivers/passthrough/vtd/iommu.c (intel_iommu_remove_device), amd/pci_amd_iommu.c
-            (amd_iommu_remove_device), x86/iommu.c (iommu_identity_mapping).
-    """
-    if facts.pvh:
-        return None
-    for frames, scope in facts.regions.items():
-        if action.sbdf not in scope or is_listed(scope - {action.sbdf}, facts.xen):
-            continue
-        found = (who_needs(sbdf, facts.machine, facts.xen, facts.where) for sbdf in scope)
-        if any(
-            linux is not None and is_reachable(linux, facts.xen, facts.where, action.sbdf) for linux in found
-        ):
-            return (
-                f"Xen would take the reserved region {frames} out of dom0's IOMMU table, and a PV dom0 "
-                "cannot put it back: Xen may keep this record, which is harmless"
-            )
-    return None
-
-
 #        name, kind of action, rule
 DEVICE_RULES: tuple[tuple[str, type[Action], Rule], ...] = (
     ("segment", AddDevice, _segment),
@@ -351,5 +328,5 @@ DEVICE_RULES: tuple[tuple[str, type[Action], Rule], ...] = (
     ("driverless-subtree", RemoveDevice, _driverless),
     ("virtual-functions", RemoveDevice, _no_virtual_functions),
     ("children", RemoveDevice, _no_children),
-    ("reserved-region", RemoveDevice, _keeps_region),
+    *SHARED_RULES,
 )

@@ -10,6 +10,7 @@ import attrs
 from pcipt.firmware.coverage import IommuScope
 from pcipt.pci import Frames, Machine, Sbdf
 from pcipt.remap.bar_index import BarIndex
+from pcipt.remap.conventional import NO_BRIDGES, Bridges
 from pcipt.remap.desired import NOWHERE, Desired, Followed, desired_of, place_of
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.mapped_pages import MappedPages
@@ -42,6 +43,7 @@ class Facts:
     protected: Protected = attrs.Factory(Protected)
     moves: Moves = NO_MOVES
     followed: Followed = NOWHERE
+    bridges: Bridges = NO_BRIDGES
     regions: Mapping[Frames, frozenset[Sbdf]] = MappingProxyType({})
     home: Callable[[Sbdf], Sbdf | None] = lambda sbdf: sbdf
     outside_window: Callable[[str], Collection[int]] = lambda _place: ()

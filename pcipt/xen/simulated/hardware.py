@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import attrs
 
 from pcipt.pci import HeaderType, Range, RawFunction, Sbdf, decode_function, sbdf_from_devfn
-from pcipt.pci.requester import role_of
+from pcipt.pci.requester import PCIE_TO_PCI, Role, role_of
 from pcipt.pci.structures import Msix
 from pcipt.xen.interface import DeviceFlags
 from pcipt.xen.simulated.model import Presence
@@ -91,9 +91,16 @@ class BusHardware:
             return None
         role = role_of(slot.registers.read(0x08, 4) >> 8, slot.registers.port_type)
         if slot.physfn is None:
-            return Presence(slot.registers.decodes_memory, role=role)
+            data = slot.registers.data
+            return Presence(
+                slot.registers.decodes_memory,
+                role=role,
+                port_type=slot.registers.port_type,
+                buses=(data[SECONDARY], data[SUBORDINATE]) if role is Role.BRIDGE else (0, 0),
+            )
         physfn = sbdf_from_devfn(function.segment, function.bus, slot.physfn.devfn)
-        return Presence(slot.registers.decodes_memory, DeviceFlags(physfn=physfn), role=role)
+        flags = DeviceFlags(physfn=physfn)
+        return Presence(slot.registers.decodes_memory, flags, role=role, port_type=0)
 
     def has_bus(self, segment: int, bus: int) -> bool:
         """Return True if the bus can be reached: it is a root bus, or a bridge's bus numbers lead to it."""
@@ -110,6 +117,38 @@ class BusHardware:
             if found is not None:
                 return (*bus, *found, function.devfn)
         return (function.segment, function.bus, function.devfn)
+
+    def requesters(self, function: Sbdf) -> tuple[Sbdf, ...]:
+        """Return the requester ids that DMA of a function may carry.
+
+        DMA of a conventional function carries the address of the uppermost conventional bridge above it, or
+        behind a bridge from PCI Express to PCI that of device 0 of the bus below it (PCIe to PCI Bridge 1.0
+        §2.3).
+        """
+        slot = self.slot(function)
+        if slot is None or slot.registers.port_type is not None or slot.physfn is not None:
+            return (function,)
+        found: tuple[Sbdf, ...] = (function,)
+        bus: Bus = (function.segment, function.bus)
+        while (above := self._bridge_to(bus)) is not None:
+            port = self._slot_at(above).registers.port_type
+            if port is None or port == PCIE_TO_PCI:
+                found = (above,) if port is None else (above, sbdf_from_devfn(*bus, 0))
+            bus = (above.segment, above.bus)
+        return found
+
+    def _bridge_to(self, bus: Bus) -> Sbdf | None:
+        """Return the present address of the bridge directly above a bus; None for a root bus."""
+        behind = self._buses.get(bus)
+        for at, slots in self._buses.items():
+            for devfn, slot in slots.items():
+                if slot.behind is behind and slot.registers.header is HeaderType.BRIDGE:
+                    return sbdf_from_devfn(*at, devfn)
+        return None
+
+    def _slot_at(self, function: Sbdf) -> Slot:
+        """Return the slot at an address at which a function is."""
+        return self._buses[function.segment, function.bus][function.devfn]
 
     def slot(self, function: Sbdf) -> Slot | None:
         """Return the slot at an address; None if no function is there."""

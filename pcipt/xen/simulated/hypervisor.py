@@ -20,6 +20,7 @@ from pcipt.pci.requester import Vendor
 from pcipt.xen.interface import Custody, DeviceFlags, Dom0Kind, Owner, OwnerKind, Permissions, XenIdentity
 from pcipt.xen.mapping import read_regions
 from pcipt.xen.outcome import Op, check, checked_flags, custody_from_result, require_translated, xen_address
+from pcipt.xen.simulated.contexts import Contexts
 from pcipt.xen.simulated.coverage import EVERYTHING, Coverage
 from pcipt.xen.simulated.faults import Call, Fault, Faults
 from pcipt.xen.simulated.memory_calls import MemoryCalls
@@ -76,6 +77,8 @@ class SimulatedXen:
             e820 = [LOW_1MIB, *memory, *trapped, *(region.frames for region in self.reserved.regions)]
             self.vpci = Vpci(hardware, self.p2m, e820, identity.version)
         self._list.trapping, self._list.counting = self.vpci, self.reserved
+        aliases = iommu.aliases if iommu is not None else {}
+        self.contexts = self._list.translating = Contexts(hardware, vendor, aliases)
         at_boot = hardware.functions() if known is None else known
         self._list.boot(function for function in at_boot if function.fits_xen)
         self._memory = MemoryCalls(hardware, self._list, self.reserved, self.p2m, self.vpci)

@@ -1,8 +1,8 @@
 """Model Xen's list of PCI devices: what add and remove do to it, for each release of Xen.
 
 Results are 0 or -errno, as Xen returns them. A call that would panic a real Xen raises `Catastrophe`. Not
-modelled: VF BARs in I/O space; phantom functions; the contexts of conventional bridges. vPCI and reserved
-memory are models of their own; this model tells them which functions are added and removed.
+modelled: VF BARs in I/O space; phantom functions. vPCI, reserved memory and the entries by which DMA passes
+are models of their own; this model tells them which functions are added and removed.
 Source: Xen xen/drivers/passthrough/pci.c (pci_add_device, pci_remove_device, alloc_pdev), vtd/iommu.c
         (domain_context_mapping), xen/drivers/vpci/header.c (init_bars, vpci_process_pending), 4.17 to 4.22.
 """
@@ -44,13 +44,16 @@ class Presence:
     """What Xen sees of a function that answers on the bus.
 
     `flags` and `node` (its NUMA node, None if unknown) are those that dom0's kernel would announce. `role` is
-    what Xen takes the function for.
+    what Xen takes the function for. `port_type` is that of PCI Express, None without such a capability;
+    `buses` are the secondary and the subordinate bus of a bridge.
     """
 
     decodes_memory: bool = False
     flags: DeviceFlags = NO_FLAGS
     node: int | None = None
     role: Role = Role.ENDPOINT
+    port_type: int | None = None
+    buses: tuple[int, int] = (0, 0)
 
 
 class Hardware(Protocol):
@@ -102,6 +105,22 @@ class Counting(Protocol):
         """Subtract 1 from the count of each region that this function needed, which was removed from dom0."""
 
 
+class Translating(Protocol):
+    """The entries of the IOMMU's tables by which DMA of functions passes."""
+
+    def recorded(self, function: Sbdf) -> None:
+        """Note what a function is, when Xen makes its record."""
+
+    def forgotten(self, function: Sbdf) -> None:
+        """Forget a function whose record Xen deletes."""
+
+    def mapped(self, function: Sbdf) -> None:
+        """Make the entries of a function that was given to dom0."""
+
+    def unmapped(self, function: Sbdf) -> None:
+        """Remove the entries of a function that is removed."""
+
+
 @attrs.define
 class Device:
     """Xen's record of a function.
@@ -143,9 +162,9 @@ class SimulatedHardware:
 class DeviceList:
     """All device records of one Xen, by function.
 
-    `iommu` None means that the IOMMU is off, which a PVH dom0 does not allow. `trapping` (vPCI) and
-    `counting` (reserved memory) are told which functions are added and removed; None means that there is
-    none.
+    `iommu` None means that the IOMMU is off, which a PVH dom0 does not allow. `trapping` (vPCI), `counting`
+    (reserved memory) and `translating` (DMA) are told which functions are added and removed; None means that
+    there is none.
     """
 
     def __init__(self, hardware: Hardware, dom0: Dom0Kind, version: Version, iommu: Coverage | None) -> None:
@@ -153,15 +172,22 @@ class DeviceList:
         self.iommu = iommu
         self.trapping: Trapping | None = None
         self.counting: Counting | None = None
+        self.translating: Translating | None = None
         self._hardware = hardware
         self._pvh = dom0 is Dom0Kind.PVH
         self._version = version
 
     def boot(self, functions: Iterable[Sbdf]) -> None:
         """Add functions as Xen's boot does: Xen finds them, dom0 owns them, and its kernel announces them."""
-        for function in functions:
+        booted = tuple(functions)
+        for function in booted:
             seen = self._hardware.presence(function) or Presence()
             self.devices[function] = Device(DOM0, seen.flags, seen.node)
+            if self.translating is not None:
+                self.translating.recorded(function)
+        for function in booted:
+            if self.translating is not None:
+                self.translating.mapped(function)
             # A function whose handlers cannot be set up is still dom0's, but it is not trapped.
             if self.trapping is not None:
                 self.trapping.begin(function, boot=True)
@@ -211,6 +237,10 @@ class DeviceList:
         orphan = device.owner.kind is OwnerKind.NOBODY
         if orphan and ORPHAN_REMOVAL_PANICS.of(self._version):
             raise Catastrophe(f"removal of {function}, which nobody owns: vpci_remove_device, NULL")
+        if self.translating is not None:
+            if not orphan:
+                self.translating.unmapped(function)
+            self.translating.forgotten(function)
         del self.devices[function]
         if self.trapping is not None:
             self.trapping.remove(function)
@@ -243,6 +273,8 @@ class DeviceList:
         if function not in self.devices:
             recognised = self._hardware.presence(function) is not None
             self.devices[function] = Device(NOBODY, NO_FLAGS, None, recognised)
+            if self.translating is not None:
+                self.translating.recorded(function)
         return self.devices[function]
 
     def _attach(self, function: Sbdf, device: Device) -> int:
@@ -269,6 +301,8 @@ class DeviceList:
                 self.trapping.remove(function)
             return result
         device.owner = DOM0
+        if self.translating is not None:
+            self.translating.mapped(function)
         if self.counting is not None and self._is_amd:
             self.counting.added(function)
         if self.trapping is not None:

@@ -8,6 +8,7 @@ from pcipt.firmware.coverage import BootSnapshot, IommuScope
 from pcipt.pci import Frames, Gfn, parse_sbdf
 from pcipt.pci.requester import Vendor
 from pcipt.remap.actions import AddDevice, Refusal, RemoveDevice
+from pcipt.remap.conventional import Bridges
 from pcipt.remap.guard.devices import DEVICE_RULES
 from pcipt.remap.guard.facts import Facts, Precaution
 from pcipt.remap.guard.rules import check_action, judge_action
@@ -90,6 +91,11 @@ def with_region(situation, *scope):
     return attrs.evolve(situation, regions={Frames(Gfn(0x7FFF0), 4): frozenset(map(S, scope))})
 
 
+def behind_bridge(situation):
+    """Make the port a conventional bridge."""
+    return attrs.evolve(situation, bridges=Bridges(lambda: {S("00:1c.0")}))
+
+
 GONE_VF = function("04:00.1", physfn=GONE)
 
 #   rule, action, facts in which it refuses, words of the refusal
@@ -141,6 +147,9 @@ REFUSED = [
     ("virtual-functions", LET_GO,
      moved(away(), function("01:00.1", parent="00:1c.0", physfn=ADD), known=[ADD, "02:00.0", "01:00.1"]),
      "0000:01:00.1"),  # children are removed first
+    ("conventional-bridge", FOLLOW, behind_bridge(moved(away(), known=[ADD])), "forget 0000:01:00.0"),
+    ("conventional-bridge", RemoveDevice(S("01:02.0"), ""), behind_bridge(
+        facts(nic(), known=[ADD, "01:02.0"])), "stop the DMA of 0000:01:00.0"),
     ("reserved-region", LET_GO, with_region(
         moved(away(), known=[ADD, "02:00.0"], pvh=False), ADD), "out of dom0's IOMMU table"),
 ]  # fmt: skip
@@ -178,6 +187,10 @@ ALLOWED = [
     (LET_GO, moved(away(), known=[ADD, "02:00.0"]), Precaution.NONE),
     (LET_GO, moved(away(), function("01:00.1", parent="00:1c.0", physfn=ADD), known=[ADD, "02:00.0"]),
      Precaution.NONE),  # Xen has forgotten the virtual function already
+    (LET_GO, behind_bridge(moved(away(), known=[ADD])), Precaution.NONE),  # the old address goes first
+    (FOLLOW, behind_bridge(moved(away(), dmar=EVERYWHERE)), Precaution.NONE),
+    (RemoveDevice(S("01:02.0"), ""), behind_bridge(facts(known=["01:02.0"])), Precaution.NONE),
+    (RemoveDevice(S("00:1c.0"), "", anew=True), behind_bridge(facts(known=["00:1c.0"])), Precaution.NONE),
     (LET_GO, with_region(moved(away(), known=[ADD, "02:00.0"]), ADD), Precaution.NONE),  # PVH: mapped again
     (LET_GO, with_region(moved(away(), known=[ADD, "02:00.0", GONE], pvh=False), ADD, GONE),
      Precaution.NONE),  # Xen counts another device of the region
