@@ -19,7 +19,7 @@ from pcipt.pci.structures import Place
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.intervals import without
 from pcipt.remap.view import XenView
-from pcipt.xen.releases import FAULTY_CAPABILITY_HIDDEN, MSIX_CHECKED, Version
+from pcipt.xen.releases import E820_CUTS_BARS, FAULTY_CAPABILITY_HIDDEN, MSIX_CHECKED, Version
 
 Followed = Mapping[Sbdf, tuple[Sbdf, ...]]  # by Linux's address: other addresses of it in Xen's list
 NOWHERE: Followed = MappingProxyType({})
@@ -160,7 +160,9 @@ def desired_of(
     If `function` is virtual and `functions` does not have its physical function, `hold_reason` is set.
     `version` is that of Xen. `followed` are the addresses at which pcipt told Xen of renumbered functions.
     `protected` (RAM and pages that Xen does not give to dom0) matters only for a function that vPCI handles:
-    if a BAR overlaps such a page, no page of the BAR is desired, because vPCI does not map the BAR.
+    if a BAR overlaps such a page, no page of the BAR is desired, because vPCI does not map the BAR. But where
+    only entries of the memory map are in the way, some versions map the other pages (`E820_CUTS_BARS`): these
+    are desired, and the BAR counts as mapped, also at address 0: vPCI drops writes to it while it decodes.
     `outside_window` are the BARs that `Desired.outside_window` had at the last plan. If vPCI handles the
     function and such a BAR now decodes at an address where vPCI maps BARs, the BAR is `unsure`, and pcipt
     maps it.
@@ -183,14 +185,16 @@ def desired_of(
     holes: tuple[Frames, ...] | None = None
     for bar in function.bars:
         span = decoding_range(bar)
-        if by is By.XEN and _is_outside_window(bar, span, protected):
+        outside = by is By.XEN and _is_outside_window(bar, span, protected)
+        beside = _beside_map(span, protected, version) if outside else None
+        if outside and beside is None:
             lost.add(bar.index)
             continue
         if span is None:
             continue
         if holes is None:
             holes = trapped_frames(function, xen, pvh=pvh, version=version, followed=followed)
-        pages: tuple[Frames, ...] = (frames_from_range(span),)
+        pages: tuple[Frames, ...] = (frames_from_range(span),) if beside is None else beside
         if holes:
             pages = without(pages, holes)
         if pages:
@@ -210,6 +214,19 @@ def _is_outside_window(bar: Bar, span: Range | None, protected: Protected | None
     if span is None:
         return bar.kind is not BarKind.IO and bool(bar.decoding) and not bar.address
     return protected is not None and protected.why(frames_from_range(span)) is not None
+
+
+def _beside_map(
+    span: Range | None, protected: Protected | None, version: Version
+) -> tuple[Frames, ...] | None:
+    """Return the pages that vPCI maps of a BAR over the memory map; None if it maps none and lets it move.
+
+    `span` is None for a BAR at address 0. None is returned if other protected pages are in the way.
+    Source: xen/arch/x86/pci.c (pci_check_bar, pci_sanitize_bar_memory).
+    """
+    if not E820_CUTS_BARS.of(version):
+        return None
+    return protected.outside_map(frames_from_range(span)) if span is not None and protected else ()
 
 
 def gone(place: str, sbdf: Sbdf) -> Desired:

@@ -153,6 +153,7 @@ class World:
             reserved=reserved,
         )
         self.linux.xen = self.xen
+        self.firmware = reserved
         self.decode_at_add = (
             0 if iommu == "amd-few" else ON
         )  # where Linux's own add may fail, an old Xen panics
@@ -371,7 +372,8 @@ class World:
         regions = {page for region in self.xen.reserved.regions for page in pages_of_region(region)}
         mapped = mapped_pages(self.xen)
         truth = p2m_truth(self.hardware, self.xen, FORBIDDEN | regions, self.linux.raws)
-        missing, stale = truth.mistakes(mapped - regions)
+        dropped = {page for region in self.firmware for page in pages_of_region(region)} - regions
+        missing, stale = truth.mistakes(mapped - regions - dropped)  # Xen maps reserved memory at boot
         gone, left = region_truth(self.xen, self.linux.raws, self.hardware).mistakes(mapped & regions)
         missing = [page for page in missing if page < LAST] + gone
         under = [bar for function in self.hardware.functions() if not self.hardware.decodes_memory(function)

@@ -43,8 +43,9 @@ class SimulatedXen:
     `hardware`. Functions whose segment is above ffff are left out. `iommu` is what the IOMMU units serve by
     the tables at boot; None means that the IOMMU is off. `memory` is dom0's RAM. `trapped` are frames that
     Xen emulates and that must not be mapped (MMCFG). `reserved` are the reserved regions of the firmware's
-    tables. The attribute `p2m` is None on a PV dom0; `vpci` is None too, and also if the hardware has no
-    config space.
+    tables; with `firmware` they are the reserved memory of the machine's memory map. A PVH dom0 gets all of
+    that mapped 1:1 at boot, unless `map_reserved` is False (Xen's dom0-iommu=no-map-reserved). The attribute
+    `p2m` is None on a PV dom0; `vpci` is None too, and also if the hardware has no config space.
     Raises: StateError for a PVH dom0 without an IOMMU.
     """
 
@@ -58,12 +59,15 @@ class SimulatedXen:
         memory: Iterable[Frames] = (),
         trapped: Iterable[Frames] = (),
         reserved: Iterable[ReservedRegion] = (),
+        firmware: Iterable[Frames] = (),
+        map_reserved: bool = True,
     ) -> None:
         if identity.dom0 is Dom0Kind.PVH and iommu is None:
             raise StateError("a PVH dom0 does not boot without an IOMMU")
         self._identity = identity
         self._list = DeviceList(hardware, identity.dom0, identity.version, iommu)
-        memory, trapped = tuple(memory), tuple(trapped)
+        memory, trapped, reserved = tuple(memory), tuple(trapped), tuple(reserved)
+        reserved_memory = [*firmware, *(region.frames for region in reserved)]
         pvh = identity.dom0 is Dom0Kind.PVH
         denied = [IO_APIC, APIC_AND_MSI]
         self.p2m = P2m([*memory, LOW_RAM], [LOW_1MIB], trapped, denied) if pvh else None
@@ -72,9 +76,12 @@ class SimulatedXen:
         self.reserved = ReservedMemory(
             reserved, lambda f: hardware.presence(f) is not None, self.p2m, vendor=vendor, place=place
         )
+        if self.p2m is not None and map_reserved:  # after VT-d's regions, before those of AMD-Vi
+            for frames in reserved_memory:
+                self.p2m.set_identity(frames)
         self.vpci: Vpci | None = None
         if self.p2m is not None and isinstance(hardware, ConfigHardware):
-            e820 = [LOW_1MIB, *memory, *trapped, *(region.frames for region in self.reserved.regions)]
+            e820 = [LOW_1MIB, *memory, *trapped, *reserved_memory]
             self.vpci = Vpci(hardware, self.p2m, e820, identity.version)
         self._list.trapping, self._list.counting = self.vpci, self.reserved
         aliases = iommu.aliases if iommu is not None else {}

@@ -25,6 +25,7 @@ AMD = attrs.evolve(EVERYTHING, vendor=Vendor.AMD)
 def make(*scopes, present=(NIC, AUDIO), dom0=PVH, vendor=Vendor.INTEL, iommu=None, **more):
     regions = [ReservedRegion(PAGES, scopes), ReservedRegion(OTHER, (GONE,))]
     hardware = SimulatedHardware(present)
+    more.setdefault("map_reserved", False)
     iommu = iommu or attrs.evolve(EVERYTHING, vendor=vendor)
     return SimulatedXen(hardware, dom0, reserved=regions, iommu=iommu, **more), hardware
 
@@ -130,6 +131,35 @@ def test_with_vtd_an_add_that_fails_counts_all_the_same(vendor, count):
     before = xen.reserved.references(xen.reserved.regions[0])
     assert xen.kernel_add(NIC) == -errno.ENODEV
     assert xen.reserved.references(xen.reserved.regions[0]) - before == count
+
+
+def test_reserved_memory_is_mapped_at_boot_also_for_a_region_that_was_dropped():
+    xen, _ = make(NIC, map_reserved=True)
+    assert xen.reserved_regions() == (PAGES,)
+    assert xen.p2m.mapped(OTHER)
+
+
+def test_with_vtd_a_removal_takes_what_was_mapped_at_boot():
+    xen, _ = make(NIC, map_reserved=True)
+    xen.remove_device(NIC)
+    assert not xen.p2m.touched(PAGES)
+    assert xen.p2m.mapped(OTHER)
+
+
+def test_with_amd_what_was_mapped_at_boot_is_never_counted():
+    """Xen maps reserved memory before it adds the devices, so their regions meet pages that are mapped."""
+    xen, _ = make(NIC, vendor=Vendor.AMD, map_reserved=True)
+    assert xen.reserved.references(xen.reserved.regions[0]) == 0
+    xen.remove_device(NIC)
+    assert xen.p2m.mapped(PAGES)
+
+
+@pytest.mark.parametrize("vendor", list(Vendor))
+def test_a_withdrawal_takes_what_was_mapped_at_boot(vendor):
+    xen, _ = make(NIC, vendor=vendor, map_reserved=True)
+    xen.give(NIC, QUARANTINE)
+    xen.unmap_mmio(PAGES)
+    assert not xen.p2m.touched(PAGES)
 
 
 # scope, what happens in turn, whether the pages are mapped after each
