@@ -146,9 +146,9 @@ class Watch:
         self._writes += 1
         self._own += event.own
         if not self._obeys:
-            intents = len(self.intents)
+            before = len(self.intents), len(self.intents.astray)
             self.intents.follow(self._shadow, event)
-            if len(self.intents) != intents:
+            if (len(self.intents), len(self.intents.astray)) != before:
                 self.on_written(event.sbdf)  # also where nothing changes but that an intent is over
         try:
             self._shadow, changes = step(self._shadow, event)

@@ -26,7 +26,7 @@ from pcipt.engine.views.regions import plan_regions
 from pcipt.engine.views.views import Views
 from pcipt.pci import Sbdf
 from pcipt.remap.actions import Action, RemoveDevice, Result, UnmapMmio, WithdrawReserved
-from pcipt.remap.ignored import plan_rewrites
+from pcipt.remap.ignored import plan_commands, plan_rewrites
 from pcipt.remap.plan import plan_announcements
 from pcipt.remap.plan_mappings import note, plan_mappings
 
@@ -160,9 +160,15 @@ class Reconciler:
         now.subjects |= {sbdf for action in actions for sbdf in scopes.get(action.frames, ())}
 
     def _repeat_ignored_writes(self, now: Round) -> Slices:
-        """Repeat BAR writes that vPCI ignored, with memory decode off."""
-        functions = now.views.machine.functions if now.everything is not None else now.subjects
-        yield from self._perform(now, plan_rewrites(now.views.ignored_writes(functions)))
+        """Repeat BAR writes that vPCI ignored, with memory decode off, and writes that only vPCI has seen."""
+        views = now.views
+        functions = views.machine.functions if now.everything is not None else now.subjects
+        yield from self._perform(now, plan_rewrites(views.ignored_writes(functions)))
+        astray = views.memory.intents.astray & {*functions, *now.scope.functions} if views.pvh else ()
+        listed = [sbdf for sbdf in astray if views.view.in_dom0(sbdf)]
+        commands = plan_commands(listed, views.machine.functions)
+        now.subjects |= {action.sbdf for action in commands}
+        yield from self._perform(now, commands)
 
     def _map_and_unmap(self, now: Round) -> Slices:
         """Plan the pages of the round's functions and perform the plan, slice by slice."""

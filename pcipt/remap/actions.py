@@ -94,6 +94,19 @@ class RewriteBar:
 
 
 @attrs.frozen
+class RewriteCommand:
+    """Write the Command register of a function as it is, so that vPCI maps or unmaps what it says.
+
+    vPCI may have mapped or unmapped the BARs for a write that did not reach the hardware, because the bus of
+    the function was renumbered then. Where vPCI and hardware agree, the write changes nothing.
+    """
+
+    word: ClassVar[str] = "rewrite-command"
+    sbdf: Sbdf
+    reason: str
+
+
+@attrs.frozen
 class WithdrawReserved:
     """Remove a reserved region from dom0's map, because none of its devices is dom0's any more.
 
@@ -123,7 +136,16 @@ class RestoreReserved:
     counted: bool = True
 
 
-Action = AddDevice | RemoveDevice | MapMmio | UnmapMmio | RewriteBar | WithdrawReserved | RestoreReserved
+Action = (
+    AddDevice
+    | RemoveDevice
+    | MapMmio
+    | UnmapMmio
+    | RewriteBar
+    | RewriteCommand
+    | WithdrawReserved
+    | RestoreReserved
+)
 
 
 class Result(enum.Enum):

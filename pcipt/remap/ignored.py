@@ -14,8 +14,9 @@ import attrs
 
 from pcipt.pci import Address, Finding, Function, Range, Sbdf
 from pcipt.pci.bars import BarKind
+from pcipt.pci.config import COMMAND
 from pcipt.pci.write import ConfigWrite
-from pcipt.remap.actions import RewriteBar
+from pcipt.remap.actions import RewriteBar, RewriteCommand
 from pcipt.remap.desired import place_of
 from pcipt.remap.plan_mappings import name_of_bar
 from pcipt.remap.writes.decoding import bar_registers, decoded_range
@@ -58,11 +59,14 @@ class _Intent:
 class Intents:
     """The memory BARs whose last writes vPCI may have dropped, by place.
 
+    `astray` are addresses whose Command register was written while no function was there: if Xen lists the
+    function whose bus was renumbered, vPCI has mapped or unmapped its BARs, and the write did not reach it.
     The owner of the object changes it in place.
     """
 
     def __init__(self) -> None:
         self._intents: dict[str, dict[int, _Intent]] = {}
+        self.astray: set[Sbdf] = set()
 
     def __len__(self) -> int:
         """Return the number of BARs that have an intent."""
@@ -75,6 +79,9 @@ class Intents:
         if the width of the write is unknown, or if no hardware can make such an access.
         """
         function = shadow.at(write.sbdf)
+        last = write.offset + (write.size or 4)
+        if function is None and write.offset < COMMAND.offset + COMMAND.size and last > COMMAND.offset:
+            self.astray.add(write.sbdf)
         if function is None or write.size is None or not is_possible(write.offset, write.size):
             return
         touched = {part.offset for part in split(write.offset, write.size, write.value)}
@@ -176,6 +183,13 @@ def plan_rewrites(ignored: Iterable[IgnoredWrite]) -> tuple[RewriteBar, ...]:
         )
         for write in ordered
     )
+
+
+def plan_commands(astray: Iterable[Sbdf], functions: Mapping[Sbdf, Function]) -> tuple[RewriteCommand, ...]:
+    """Return an action for each function at an address of `astray` that answers there again, by address."""
+    why = "its Command register was written while its bus was renumbered: vPCI acted on it, hardware did not"
+    found = ((sbdf, functions.get(sbdf)) for sbdf in sorted(astray))
+    return tuple(RewriteCommand(sbdf, why) for sbdf, each in found if each is not None and each.answers)
 
 
 def finding_of(write: IgnoredWrite) -> Finding:

@@ -23,6 +23,7 @@ from pcipt.remap.actions import (
     RemoveDevice,
     RestoreReserved,
     RewriteBar,
+    RewriteCommand,
     UnmapMmio,
     WithdrawReserved,
 )
@@ -220,7 +221,7 @@ class Ledger:
         for entry in self._entries.values():
             if entry.word in _ANNOUNCEMENTS:
                 settled += [_settled(entry)] if entry.sbdf in known else []
-            elif entry.word != RewriteBar.word:
+            elif entry.word not in (RewriteBar.word, RewriteCommand.word):
                 state = State.DOUBTFUL if entry.state is State.INTENDED else entry.state
                 settled.append(attrs.evolve(entry, state=state))
         mapped = self.mapped.copy()

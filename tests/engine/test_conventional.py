@@ -10,7 +10,7 @@ import pytest
 
 from pcipt.pci.requester import Vendor
 from pcipt.xen.simulated.coverage import Coverage
-from tests.engine.stage import BusStage, Killed, S, compare, told
+from tests.engine.stage import BusStage, Killed, S, compare, right, told
 from tests.firmware.reserved_tables import dmar
 from tests.xen.devices import device, port
 from tests.xen.versions import EVERY_RELEASE
@@ -41,7 +41,8 @@ class Scene(BusStage):
         self.write(bridge, 0x18, 4, S(bridge).bus | secondary << 8 | subordinate << 16)
         done = len(self.xen.changes)
         self.outcomes = told(self.settle(self.engine))
-        assert self.xen.catastrophe is None
+        if self.xen.p2m is not None:
+            right(self)
         return [
             f"{call.op.name} {str(call.functions[0])[5:]}"
             for call in self.xen.changes[done:]
