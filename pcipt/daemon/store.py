@@ -14,7 +14,8 @@ from pcipt.errors import AddressError, MalformedError, PciptError
 from pcipt.firmware.coverage import BootSnapshot
 from pcipt.pci import Finding, parse_sbdf
 from pcipt.remap.desired import By
-from pcipt.remap.ledger import Ledger, ledger_from_json, ledger_to_json
+from pcipt.remap.ledger import Ledger
+from pcipt.remap.ledger_json import ledger_from_json, ledger_to_json
 from pcipt.remap.mapped_pages import MappedPages, mapped_from_json, mapped_to_json
 from pcipt.remap.steps import Step, step_from_json, step_to_json
 

@@ -13,14 +13,14 @@ from pcipt.xen.simulated.coverage import Coverage
 from tests.engine.stage import BusStage, Killed, S, compare, right, told
 from tests.firmware.reserved_tables import dmar
 from tests.xen.devices import device, port
-from tests.xen.versions import EVERY_RELEASE
+from tests.xen.versions import VERSIONS
 
 BRIDGE, ROOT, INNER, NIC, DISK, DEEP = "00:1e.0", "00:1c.0", "02:05.0", "02:00.0", "02:01.0", "03:00.0"
 TO_PCI = 7  # port type of a bridge from PCI Express to PCI
 EVERYTHING = struct.pack("<HHBBHQ", 0, 16, 1, 0, 0, 0xFED9_0000)  # a unit for all of the segment
 
 on_every_xen = pytest.mark.parametrize(
-    ("version", "dom0"), [(version, dom0) for version in EVERY_RELEASE for dom0 in ("pv", "pvh")]
+    ("version", "dom0"), [(version, dom0) for version in VERSIONS for dom0 in ("pv", "pvh")]
 )
 
 

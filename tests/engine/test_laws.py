@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pcipt.daemon.control.status import health_of
 from pcipt.engine.queue import Reason
 from pcipt.pci import frames_from_range, parse_sbdf
-from pcipt.remap.ledger import ledger_to_json
+from pcipt.remap.ledger_json import ledger_to_json
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import mapped_to_json
 from pcipt.xen.interface import Owner, OwnerKind

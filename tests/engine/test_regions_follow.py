@@ -19,7 +19,7 @@ from pcipt.xen.simulated.reserved import ReservedRegion
 from tests.engine.stage import BusStage, S, compare, look, told
 from tests.xen.devices import device, port
 from tests.xen.truth import mapped_pages
-from tests.xen.versions import EVERY_RELEASE
+from tests.xen.versions import VERSIONS
 
 PORT, OTHER_PORT, NIC, MOVED, OTHER = "00:1c.0", "00:1d.0", "02:00.0", "03:00.0", "00:06.0"
 ONE, SHARED = Frames(Gfn(0x7FFF0), 4), Frames(Gfn(0x7FFF8), 2)
@@ -27,7 +27,7 @@ QUARANTINE, DOM0 = Owner(OwnerKind.QUARANTINE), Owner(OwnerKind.DOMAIN, 0)
 RESTORED = ("restore-reserved", f"0000:{NIC}", "done")
 
 on_every_xen = pytest.mark.parametrize(
-    ("version", "vendor"), [(version, vendor) for version in EVERY_RELEASE for vendor in Vendor]
+    ("version", "vendor"), [(version, vendor) for version in VERSIONS for vendor in Vendor]
 )
 
 

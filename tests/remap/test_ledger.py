@@ -7,7 +7,8 @@ from pcipt.errors import MalformedError, StateError
 from pcipt.pci import Address, Range, frames_from_range, parse_sbdf
 from pcipt.remap.actions import AddDevice, RemoveDevice, RestoreReserved, RewriteBar, WithdrawReserved
 from pcipt.remap.desired import By
-from pcipt.remap.ledger import LIFE, Event, Ledger, State, ledger_from_json, ledger_to_json
+from pcipt.remap.ledger import LIFE, Event, Ledger, State
+from pcipt.remap.ledger_json import ledger_from_json, ledger_to_json
 from pcipt.remap.mapped_pages import MappedPages
 from pcipt.remap.steps import Step, step_from_json, step_to_json
 from tests.remap.devices import frames, holding, map_of, unmap_of

@@ -5,7 +5,8 @@ import pytest
 
 from pcipt.pci import decode_machine, parse_sbdf
 from pcipt.remap.actions import RestoreReserved, WithdrawReserved
-from pcipt.remap.ledger import Event, Ledger, ledger_from_json, ledger_to_json
+from pcipt.remap.ledger import Event, Ledger
+from pcipt.remap.ledger_json import ledger_from_json, ledger_to_json
 from pcipt.remap.plan_reserved import Kept, Locations, kept_in, plan_reserved
 from tests.machines import function
 from tests.remap.devices import S, frames, known

@@ -26,9 +26,3 @@ def _all_versions():
 
 #: Versions that differ from one another, as (4, 17, 7): for tests that hold on every release.
 VERSIONS = _all_versions()
-
-
-EVERY_RELEASE = [
-    (4, 17, 0), (4, 17, 7), (4, 18, 6), (4, 19, 0), (4, 19, 3), (4, 19, 6),
-    (4, 20, 0), (4, 20, 1), (4, 20, 4), (4, 21, 0), (4, 21, 2), (4, 22, 0),
-]  # fmt: skip
