@@ -163,6 +163,10 @@ class Watch:
         """
         for change in changes:
             self.on_written(change.sbdf)
+            if isinstance(change, BusRenumbered) and not self._obeys:
+                self.intents.moved(
+                    (before for before, _ in change.moved), (after for _, after in change.moved)
+                )
             for pair in change.moved if isinstance(change, BusRenumbered) else ():
                 for sbdf in pair:
                     if sbdf is not None:

@@ -59,13 +59,15 @@ class _Intent:
 class Intents:
     """The memory BARs whose last writes vPCI may have dropped, by place.
 
-    `astray` are addresses whose Command register was written while no function was there: if Xen lists the
-    function whose bus was renumbered, vPCI has mapped or unmapped its BARs, and the write did not reach it.
+    `away` are addresses that functions have left because their buses were renumbered. `astray` are those of
+    them whose Command register was written meanwhile: if Xen lists the function there, vPCI has mapped or
+    unmapped its BARs, and the write did not reach it.
     The owner of the object changes it in place.
     """
 
     def __init__(self) -> None:
         self._intents: dict[str, dict[int, _Intent]] = {}
+        self.away: set[Sbdf] = set()
         self.astray: set[Sbdf] = set()
 
     def __len__(self) -> int:
@@ -80,7 +82,7 @@ class Intents:
         """
         function = shadow.at(write.sbdf)
         last = write.offset + (write.size or 4)
-        if function is None and write.offset < COMMAND.offset + COMMAND.size and last > COMMAND.offset:
+        if write.sbdf in self.away and write.offset < COMMAND.offset + COMMAND.size and last > COMMAND.offset:
             self.astray.add(write.sbdf)
         if function is None or write.size is None or not is_possible(write.offset, write.size):
             return
@@ -121,6 +123,11 @@ class Intents:
         if not self._intents:
             return []
         return [write for function in functions for write in self.ignored(function)]
+
+    def moved(self, before: Iterable[Sbdf | None], after: Iterable[Sbdf | None]) -> None:
+        """Note that renumbered buses have taken functions from the addresses `before` to those `after`."""
+        self.away |= {sbdf for sbdf in before if sbdf is not None}
+        self.away -= {*after}
 
     def drop(self, place: str) -> None:
         """Forget the intents of all BARs of a place, because its function was removed."""

@@ -176,8 +176,11 @@ class MachineState:
                 at = waiting.pop()
                 self.renumbered.pop(at.sbdf, None)
                 waiting += self.machine.children(at.sbdf)
+        before = {*self.renumbered, *self._memory.intents.away}
         if tops:
             self.renumbered.update(find_moves(self.machine, self._memory.bridge_numbers, sorted(tops)))
+            back = {sbdf for sbdf in before if sbdf not in self.renumbered and sbdf in self.machine.functions}
+            self._memory.intents.moved(self.renumbered, back)
 
     def _above_renumbered(self) -> set[Sbdf]:
         """Return the parents of all renumbered functions."""
