@@ -386,6 +386,11 @@ class World:
         texts = [finding.text for _, finding in self.engine.findings if finding.code == "region-left"]
         told |= {page for region in self.xen.reserved.regions for page in pages_of_region(region)
                  if any(str(region.frames) in text for text in texts)}  # fmt: skip
+        known = (
+            self.engine.views.reserved.scopes
+        )  # of a region without any device Xen maps the memory at boot
+        told |= {page for region in self.xen.reserved.regions if not known.get(region.frames)
+                 for page in pages_of_region(region)}  # fmt: skip
         return missing, sorted({*left, *stale} - told)
 
     def _is_below(self, sbdf, top):
