@@ -158,16 +158,6 @@ def guest_type(root: str) -> str:
     return data.decode("ascii", "replace").strip() if data is not None else ""
 
 
-def xen_version(root: str) -> Version | None:
-    """Return the version of the Xen below which the Linux below `root` runs; None if it is not known."""
-    parts = (read_listed(root, f"sys/hypervisor/version/{name}") for name in ("major", "minor", "extra"))
-    major, minor, extra = ((part or b"").decode("ascii", "replace").strip() for part in parts)
-    try:
-        return parse_version(f"{major}.{minor}{extra}")
-    except ValueError:
-        return None
-
-
 def map_reserved(root: str, options: str | None) -> bool:
     """Return True if Xen maps reserved memory 1:1 when it boots (dom0-iommu=map-reserved).
 
