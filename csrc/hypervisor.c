@@ -210,6 +210,27 @@ int pcipt_call_reserved(struct pcipt_call *call, const struct pcipt_device *devi
     return rc;
 }
 
+int pcipt_call_command_line(struct pcipt_call *call, char *text)
+{
+    char *line;
+    int rc;
+
+    errno = 0;
+    line = call->alloc_buffer(call->xcall, PCIPT_COMMAND_LINE_SIZE);
+    if (!line)
+        return errno ? -errno : -ENOMEM;
+    memset(line, 0, PCIPT_COMMAND_LINE_SIZE);
+    errno = 0;
+    rc = outcome(
+        call->call2(call->xcall, PCIPT_HYPERCALL_XEN_VERSION, PCIPT_VERSION_COMMAND_LINE, (uintptr_t)line));
+    if (rc == 0) {
+        memcpy(text, line, PCIPT_COMMAND_LINE_SIZE);
+        text[PCIPT_COMMAND_LINE_SIZE - 1] = '\0';
+    }
+    call->free_buffer(call->xcall, line);
+    return rc;
+}
+
 int pcipt_control_open(const char *library, struct pcipt_reason *reason, struct pcipt_control **result)
 {
     pcipt_xc_interface_open *open = NULL;

@@ -20,8 +20,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Numbers of Xen's ABI. Source: public/xen.h, physdev.h, memory.h, sysctl.h, domctl.h. */
+/* Numbers of Xen's ABI. Source: public/xen.h, physdev.h, memory.h, version.h, sysctl.h, domctl.h. */
 #define PCIPT_HYPERCALL_MEMORY_OP 12u
+#define PCIPT_HYPERCALL_XEN_VERSION 17u
 #define PCIPT_HYPERCALL_PHYSDEV_OP 33u
 #define PCIPT_PHYSDEV_DEVICE_ADD 25u
 #define PCIPT_PHYSDEV_DEVICE_REMOVE 26u
@@ -29,6 +30,8 @@
 #define PCIPT_FLAG_VIRTUAL 0x2u
 #define PCIPT_MEMORY_RESERVED_MAP 27u
 #define PCIPT_RESERVED_ALL 0x1u
+#define PCIPT_VERSION_COMMAND_LINE 9u
+#define PCIPT_COMMAND_LINE_SIZE 1024 /* xen_commandline_t */
 #define PCIPT_MAPPING_REMOVE 0u
 #define PCIPT_MAPPING_ADD 1u
 #define PCIPT_DOMAIN_HARDWARE 0u
@@ -149,6 +152,11 @@ int pcipt_call_remove(struct pcipt_call *call, struct pcipt_device device);
  */
 int pcipt_call_reserved(struct pcipt_call *call, const struct pcipt_device *device, uint32_t *count,
                         struct pcipt_region *regions);
+/*
+ * XENVER_commandline: copy Xen's command line, at most PCIPT_COMMAND_LINE_SIZE - 1 characters and a NUL. Xen keeps no
+ * more of it, and cuts what is longer. `text` must have PCIPT_COMMAND_LINE_SIZE bytes; after a failure it is unchanged.
+ */
+int pcipt_call_command_line(struct pcipt_call *call, char *text);
 
 /*
  * The toolstack's interface through libxenctrl. The library must be of the same release as Xen: -EACCES from any call

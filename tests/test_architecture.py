@@ -30,7 +30,13 @@ ARROWS = {
 
 #  single modules: what else one of them may import, and why
 DOORS = {
-    "pcipt.engine.*": {"pcipt.xen.interface"},  # what Xen can be asked and told, whichever Xen it is
+    #  what Xen can be asked and told, whichever Xen it is, and what its command line and its console say
+    "pcipt.engine.*": {
+        "pcipt.xen.interface",
+        "pcipt.xen.pf_fixup",
+        "pcipt.xen.complaints",
+        "pcipt.xen.complaint_texts",
+    },
     "pcipt.engine.interfaces": {"pcipt.host.iomem"},  # the value that a host answers with
     "pcipt.cli.*": {"pcipt.daemon.control.protocol"},  # the socket's message types
     "pcipt.cli.commands.daemon": {"pcipt.daemon.*"},  # starts the service

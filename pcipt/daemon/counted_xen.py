@@ -70,5 +70,13 @@ class CountedXen:
         with self._told():
             return self._xen.permissions()
 
+    def console(self) -> str:
+        with self._told():
+            return self._xen.console()
+
+    def command_line(self) -> str:
+        with self._told():
+            return self._xen.command_line()
+
     def close(self) -> None:
         self._xen.close()

@@ -100,6 +100,7 @@ _ABOUT_ACTIONS = {
     "rewrite-command": "write a Command register as it is, where Xen has mapped or unmapped by mistake (PVH)",
     "withdraw-reserved": "take a reserved region down when its last device leaves dom0 (PVH)",
     "restore-reserved": "put a reserved region back when its first device returns (PVH)",
+    "check-unmapped": "look whether unmapped pages came back, where Xen's dom0=pf-fixup may be on (PVH)",
 }
 
 KEYS: tuple[Key, ...] = (

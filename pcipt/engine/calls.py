@@ -10,10 +10,11 @@ from pcipt.engine.interfaces import Policy, Store
 from pcipt.engine.registers import Registers
 from pcipt.engine.views.views import Views
 from pcipt.errors import HypervisorError, UnsupportedError
-from pcipt.pci import Sbdf
+from pcipt.pci import Frames, Sbdf
 from pcipt.remap.actions import (
     Action,
     AddDevice,
+    CheckUnmapped,
     MapMmio,
     RemoveDevice,
     RestoreReserved,
@@ -23,6 +24,8 @@ from pcipt.remap.actions import (
     WithdrawReserved,
 )
 from pcipt.remap.guard.facts import Precaution
+from pcipt.remap.holes import sample_of
+from pcipt.remap.intervals import without
 from pcipt.xen.interface import DeviceFlags, Hypervisor
 from pcipt.xen.releases import ORPHAN_REMOVAL_PANICS
 
@@ -99,24 +102,53 @@ def _remove(tools: Tools, _views: Views, action: RemoveDevice, _precaution: Prec
     return ""
 
 
-def _map(tools: Tools, _views: Views, action: MapMmio | RestoreReserved, _precaution: Precaution) -> str:
+def _map(tools: Tools, views: Views, action: MapMmio | RestoreReserved, _precaution: Precaution) -> str:
     """Map the pages of an action 1:1 into dom0; return "". Raises: PciptError if Xen refuses."""
+    views.memory.holes.filled(action.frames)
     tools.xen.map_mmio(action.frames)
     return ""
 
 
-def _unmap(tools: Tools, _views: Views, action: UnmapMmio | WithdrawReserved, _precaution: Precaution) -> str:
+def _unmap(tools: Tools, views: Views, action: UnmapMmio | WithdrawReserved, _precaution: Precaution) -> str:
     """Unmap the pages of an action; return a remark if some of them were not mapped, else "".
+
+    If Xen may map them again for dom0, they are remembered as a hole.
+    Raises: PciptError if Xen refuses for another reason.
+    """
+    all_mapped = _unmapped(tools, action.frames)
+    if views.pf_fixup.on:
+        views.memory.holes.made(action)
+    return "" if all_mapped else "some of it was not mapped any more"
+
+
+def _check(tools: Tools, views: Views, action: CheckUnmapped, _precaution: Precaution) -> str:
+    """Unmap pages of a hole once more; return a remark on what that has shown.
+
+    If a page of the sample had come back, all pages of the hole are unmapped.
+    Raises: PciptError if Xen refuses for another reason than a hole.
+    """
+    sample = sample_of(action.frames)
+    returned = sum(_unmapped(tools, page) for page in sample)
+    for between in without((action.frames,), sample) if returned else ():
+        _unmapped(tools, between)
+    views.memory.holes.checked(action, returned)
+    if not returned:
+        return "it was not mapped"
+    return f"{returned} of {len(sample)} pages looked at had come back, because dom0 accessed them"
+
+
+def _unmapped(tools: Tools, frames: Frames) -> bool:
+    """Unmap pages; return False if some of them were not mapped.
 
     Raises: PciptError if Xen refuses for another reason.
     """
     try:
-        tools.xen.unmap_mmio(action.frames)
+        tools.xen.unmap_mmio(frames)
     except HypervisorError as error:
         if error.errno != EINVAL:
             raise
-        return "some of it was not mapped any more"
-    return ""
+        return False
+    return True
 
 
 def _rewrite(tools: Tools, _views: Views, action: RewriteBar, _precaution: Precaution) -> str:
@@ -140,4 +172,5 @@ PERFORM: Mapping[type[Action], Callable[[Tools, Views, Any, Precaution], str]] =
     RewriteCommand: _rewrite_command,
     WithdrawReserved: _unmap,
     RestoreReserved: _map,
+    CheckUnmapped: _check,
 }

@@ -5,13 +5,16 @@ functions have open maps or unmaps; and those that have an open map or unmap on 
 `desired_places` names the other places.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from pcipt.engine.open_actions import OpenActions
+from pcipt.engine.queue import Reason
 from pcipt.engine.round import Round
 from pcipt.engine.views.views import Views
 from pcipt.pci import Frames, Sbdf
+from pcipt.remap.actions import CheckUnmapped, Result
 from pcipt.remap.desired import Desired, gone, place_of
+from pcipt.remap.holes import plan_checks
 
 
 def desired_places(
@@ -54,13 +57,15 @@ def desired_places(
     return list(wanted.values())
 
 
-def conclude_places(views: Views, desired: Iterable[Desired]) -> None:
+def conclude_places(views: Views, desired: Collection[Desired]) -> None:
     """Remember that a plan was made for these places.
 
-    The places leave `memory.vacated`. `memory.outside_window` gets their `Desired.outside_window`. The
-    ignored writes (`memory.intents`) of a place whose function is gone are forgotten.
+    Their desired pages are no holes any more (`memory.holes`). The places leave `memory.vacated`.
+    `memory.outside_window` gets their `Desired.outside_window`. The ignored writes (`memory.intents`) of a
+    place whose function is gone are forgotten.
     """
     memory = views.memory
+    memory.holes.needed(desired)
     for each in desired:
         memory.vacated.pop(each.place, None)
         memory.outside_window.pop(each.place, None)
@@ -68,6 +73,24 @@ def conclude_places(views: Views, desired: Iterable[Desired]) -> None:
             memory.outside_window[each.place] = each.outside_window
         if each.gone:
             memory.intents.drop(each.place)
+
+
+def checks_of_holes(now: Round) -> list[CheckUnmapped]:
+    """Return the second unmaps of pages for the functions that are in the round for this reason.
+
+    Pages that somebody has come to need are no holes any more.
+    """
+    due, memory = now.scope.with_reason([Reason.UNMAPPED]), now.views.memory
+    for sbdf in due:
+        memory.holes.tidy(sbdf, memory.mapped, now.views.state.bars)
+    return plan_checks(due, memory.holes)
+
+
+def forget_refused_holes(now: Round) -> None:
+    """Forget the holes whose check a guard has refused in this round: somebody needs the pages."""
+    for outcome in now.outcomes:
+        if isinstance(outcome.action, CheckUnmapped) and outcome.result is Result.REFUSED:
+            now.views.memory.holes.filled(outcome.action.frames)
 
 
 def _mapped_without_function(views: Views) -> dict[str, Sbdf]:

@@ -25,6 +25,7 @@ from pcipt.engine.views.views import Views
 from pcipt.pci import Finding, Machine, RawFunction, Sbdf
 from pcipt.remap.actions import Action, Outcome
 from pcipt.remap.explain import Explanation, explain
+from pcipt.remap.holes import holes_from
 from pcipt.remap.ledger import Ledger
 from pcipt.remap.view import XenView, ghosts
 from pcipt.xen.interface import Hypervisor
@@ -63,7 +64,7 @@ class Engine:
         self.since = clock()
         ledger, boot, store_findings = store.load(host.boot_id)
         self.service_findings: list[Finding] = [*store_findings]
-        self.memory = Memory(ledger, boot)
+        self.memory = Memory(ledger, boot, holes=holes_from(ledger))
         self.queue = Queue()
         self.views = Views(host, xen, self.memory)
         self._saver = Saver(store)

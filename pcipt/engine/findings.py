@@ -10,6 +10,7 @@ from pcipt.engine.open_actions import OpenActions, finding_of_action
 from pcipt.engine.views.regions import lost_regions
 from pcipt.engine.views.views import Views
 from pcipt.pci import Finding, Sbdf
+from pcipt.remap.holes import finding_of_hole
 from pcipt.remap.ignored import finding_of
 from pcipt.remap.view import disagreements
 
@@ -42,11 +43,12 @@ class Findings:
 
         The new findings are: `own`; those about the memory maps; one if hot-plug messages were lost in this
         boot; one if the last question to Xen about functions failed; one if the last question about reserved
-        regions failed.
+        regions failed; those of Xen's complaints that name no function.
         """
         troubles = (views.trouble, views.reserved.trouble)
         last = [trouble for trouble in troubles if trouble is not None]
-        self.put(None, [*own, *views.memory_findings, *_doubts(views), *last])
+        complaints = views.complaints.of(None)
+        self.put(None, [*own, *views.memory_findings, *_doubts(views), *last, *complaints])
 
     def find_in_functions(self, views: Views, open_actions: OpenActions, scope: Iterable[Sbdf]) -> None:
         """Replace the findings of the functions in `scope`, by what was read and asked last.
@@ -65,8 +67,9 @@ class Findings:
         """Yield the findings about one function.
 
         They are: those of its open actions, of ignored writes and of a late add, those about reserved regions
-        that cannot be mapped, those about a guest's pages and ports, and those of its last reading, except
-        notes. Disagreements with Xen are not yielded. `unlisted` is updated.
+        that cannot be mapped, about a guest's pages and ports, and about unmapped pages that came back, Xen's
+        complaints, and those of its last reading, except notes. Disagreements with Xen are not yielded.
+        `unlisted` is updated.
         """
         function = views.machine.functions.get(sbdf)
         unlisted = function is not None and sbdf not in views.view.known
@@ -78,7 +81,9 @@ class Findings:
         yield from () if late is None else (late,)
         yield from lost_regions(views, sbdf)
         yield from views.guests.findings.get(sbdf, ())
+        yield from (each for hole in views.memory.holes.of(sbdf) if (each := finding_of_hole(hole)))
         if function is not None:
+            yield from views.complaints.of(sbdf, function)
             yield from (finding for finding in function.findings if not finding.is_note)
 
     def put(self, subject: Sbdf | None, findings: Iterable[Finding]) -> None:

@@ -13,6 +13,8 @@ outside_window  reconciliation                      when no BAR is outside any m
 left_guests     views, when an owner changed        when the guest keeps nothing     no
 unproven        reconciliation, after xen-pciback   when its driver has its pages    no
 held_regions    control socket (a reclaim)          when the client disconnects      no
+complaints      views, from Xen's console           next EVERYTHING, or function left  no
+holes           performer (unmaps and checks)       when needed or checked enough    regions: ledger
 """
 
 from collections import Counter
@@ -21,9 +23,11 @@ import attrs
 
 from pcipt.firmware.coverage import BootSnapshot
 from pcipt.pci import Frames, Sbdf
+from pcipt.remap.holes import Holes
 from pcipt.remap.ignored import Intents
 from pcipt.remap.ledger import Ledger
 from pcipt.remap.mapped_pages import MappedPages
+from pcipt.xen.complaints import Complaint
 
 
 @attrs.define
@@ -42,7 +46,9 @@ class Memory:
     readable. `outside_window` holds by place the BARs that decoded where vPCI maps nothing.
     `left_guests` holds functions that left a guest, with the guest's number. `unproven` holds places of
     functions that left xen-pciback and of which nobody knows whether vPCI handles them again. `held_regions`
-    counts for each reserved region the clients that keep it in dom0.
+    counts for each reserved region the clients that keep it in dom0. `holes` holds pages that pcipt
+    unmapped and that Xen may map again for dom0 (only where the option dom0=pf-fixup may be on).
+    `complaints` holds what Xen complained about on its console, and how often, by function.
     """
 
     ledger: Ledger
@@ -57,6 +63,8 @@ class Memory:
     left_guests: dict[Sbdf, int] = attrs.Factory(dict)
     unproven: set[str] = attrs.Factory(set)
     held_regions: Counter[Frames] = attrs.Factory(Counter)
+    holes: Holes = attrs.Factory(Holes)
+    complaints: dict[Sbdf | None, dict[Complaint, int]] = attrs.Factory(dict)
 
     @property
     def mapped(self) -> MappedPages:
@@ -66,8 +74,8 @@ class Memory:
     def copy(self) -> "Memory":
         """Return a memory for a dry run.
 
-        The ledger, `vacated`, `outside_window` and `unproven` are copied: plans change them. The other fields
-        are shared with this memory.
+        The ledger, `vacated`, `outside_window`, `unproven` and `holes` are copied: plans change them. The
+        other fields are shared with this memory.
         """
         return attrs.evolve(
             self,
@@ -75,4 +83,5 @@ class Memory:
             vacated=dict(self.vacated),
             outside_window=dict(self.outside_window),
             unproven=set(self.unproven),
+            holes=self.holes.copy(),
         )

@@ -105,7 +105,8 @@ class Observer:
     def ask(self, now: Round) -> bool:
         """Ask Xen about the functions of the round. If the round is EVERYTHING, ask about all functions.
 
-        Return False if Xen could not be asked: nothing may be concluded then.
+        Where owners are asked, Xen's console is read for complaints, too. Return False if Xen could not be
+        asked: nothing may be concluded then.
         """
         views = now.views
         if now.everything is not None:
@@ -117,6 +118,10 @@ class Observer:
         else:
             views.not_asked |= now.subjects
         now.views = self._performer.views_for(views)
+        performs = now.views is views  # a dry run forgets nothing
+        whole = now.everything is not None
+        if asked and (whole or not now.scope.with_reason(HANDED_OVER).isdisjoint(now.listed)):
+            views.complaints.read(views.machine, views.state.bars, whole=whole and performs)
         return asked
 
 

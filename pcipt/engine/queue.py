@@ -32,6 +32,7 @@ class Reason(enum.Enum):
     LOST = "messages were lost"
     SETTINGS = "the settings changed"
     TIMER = "a timer"
+    UNMAPPED = "unmapped pages may have come back"
 
 
 class Whole(enum.Enum):
@@ -91,6 +92,8 @@ DELAYS: Mapping[tuple[str | Whole, Reason], Delay] = {
     # A slow question, as often as the settings say, while there is a function whose owner changes silently.
     (OWNERS, Reason.TIMER): Delay(1.0, 3600.0),
     (OWNERS, Reason.NOT_ASKED): _repeated(1.0, 5.0, 25.0, 60.0, endless=True),
+    # dom0 must have had time to access what was unmapped; each look prints lines on Xen's console.
+    (PLACE, Reason.UNMAPPED): _repeated(60.0, 600.0, 3600.0, endless=True),
     # The ledger is written whole some seconds after an action; a disk that does not take it is tried again.
     (STORE, Reason.TIMER): Delay(5.0, 5.0),
     (STORE, Reason.FAILED): _repeated(60.0, endless=True),
@@ -262,11 +265,11 @@ class Queue:
         return {work.key for work in found if isinstance(work.key, Sbdf) and not work.reasons & _GOES}
 
     def has_change(self, now: float) -> bool:
-        """Return True if work is due for another reason than a timer or a user's request."""
+        """Return True if work is due for another reason than time that has passed or a user's request."""
         quiet = self._quiet_at()
         due = [work for work in self._work.values() if _due(work, quiet) <= now]
         due += [self._unfinished] if self._unfinished is not None else []
-        return any(work.reasons - {Reason.REQUESTED, Reason.TIMER} for work in due)
+        return any(work.reasons - {Reason.REQUESTED, Reason.TIMER, Reason.UNMAPPED} for work in due)
 
     def _join(self, work: Work) -> None:
         """Add work, joined with the work that its key has already."""

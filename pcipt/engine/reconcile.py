@@ -7,7 +7,7 @@ how often, or in which order. A dry run is the same code with a `Rehearsal` in t
 
 from collections.abc import Callable, Generator, Iterable
 
-from pcipt.engine.desire import conclude_places, desired_places
+from pcipt.engine.desire import checks_of_holes, conclude_places, desired_places, forget_refused_holes
 from pcipt.engine.findings import Findings
 from pcipt.engine.interfaces import Policy
 from pcipt.engine.late import follow_late, note_bound_anew
@@ -21,16 +21,17 @@ from pcipt.engine.round import Round, Slices, sliced
 from pcipt.engine.saver import Saver
 from pcipt.engine.settle import settle_memory, take_over_mappings
 from pcipt.engine.unproven import doubt_unproven
+from pcipt.engine.views.astray import plan_astray
 from pcipt.engine.views.concerned import addresses_of
 from pcipt.engine.views.regions import plan_regions
 from pcipt.engine.views.views import Views
 from pcipt.pci import Sbdf
-from pcipt.remap.actions import Action, RemoveDevice, Result, UnmapMmio, WithdrawReserved
-from pcipt.remap.ignored import plan_commands, plan_rewrites
+from pcipt.remap.actions import Action, CheckUnmapped, RemoveDevice, Result, UnmapMmio, WithdrawReserved
+from pcipt.remap.ignored import plan_rewrites
 from pcipt.remap.plan import plan_announcements
 from pcipt.remap.plan_mappings import note, plan_mappings
 
-_TAKING_AWAY = (UnmapMmio, RemoveDevice, WithdrawReserved)
+_TAKING_AWAY = (UnmapMmio, RemoveDevice, WithdrawReserved, CheckUnmapped)
 
 
 class Reconciler:
@@ -102,6 +103,7 @@ class Reconciler:
         yield from self._restore_or_withdraw_regions(now)
         yield from self._repeat_ignored_writes(now)
         yield from self._map_and_unmap(now)
+        yield from self._check_holes(now)
         follow_late(now, self._performer, self._queue, self._clock())
         return self._conclude(now)
 
@@ -161,14 +163,9 @@ class Reconciler:
 
     def _repeat_ignored_writes(self, now: Round) -> Slices:
         """Repeat BAR writes that vPCI ignored, with memory decode off, and writes that only vPCI has seen."""
-        views = now.views
-        functions = views.machine.functions if now.everything is not None else now.subjects
-        yield from self._perform(now, plan_rewrites(views.ignored_writes(functions)))
-        astray = views.memory.intents.astray & {*functions, *now.scope.functions} if views.pvh else ()
-        listed = [sbdf for sbdf in astray if views.view.in_dom0(sbdf)]
-        commands = plan_commands(listed, views.machine.functions)
-        now.subjects |= {action.sbdf for action in commands}
-        yield from self._perform(now, commands)
+        functions = now.views.machine.functions if now.everything is not None else now.subjects
+        yield from self._perform(now, plan_rewrites(now.views.ignored_writes(functions)))
+        yield from self._perform(now, plan_astray(now, functions))
 
     def _map_and_unmap(self, now: Round) -> Slices:
         """Plan the pages of the round's functions and perform the plan, slice by slice."""
@@ -191,6 +188,13 @@ class Reconciler:
             yield from self._perform(now, plan.actions)
             yield
         now.subjects |= planned_for
+
+    def _check_holes(self, now: Round) -> Slices:
+        """Unmap once more what was unmapped for the functions that are in the round for this reason."""
+        if now.scope.with_reason([Reason.UNMAPPED]):
+            self._observer.see_arrivals(now)
+            yield from self._perform(now, checks_of_holes(now))
+            forget_refused_holes(now)
 
     def _perform(self, now: Round, actions: Iterable[Action]) -> Slices:
         """Perform actions in batches and keep their outcomes in the round.

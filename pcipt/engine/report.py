@@ -9,7 +9,8 @@ from pcipt.pci import Sbdf
 from pcipt.remap.actions import Outcome
 
 ASKED_IN_FULL = frozenset(Reason) - {Reason.WRITTEN}
-HANDED_OVER = frozenset(Reason) - {Reason.WRITTEN, Reason.FAILED, Reason.DIFFERENT, Reason.LATE}
+_NOT_HANDED = {Reason.WRITTEN, Reason.FAILED, Reason.DIFFERENT, Reason.LATE, Reason.UNMAPPED}
+HANDED_OVER = frozenset(Reason) - _NOT_HANDED
 
 
 @attrs.frozen

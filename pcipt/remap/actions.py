@@ -136,6 +136,20 @@ class RestoreReserved:
     counted: bool = True
 
 
+@attrs.frozen
+class CheckUnmapped:
+    """Unmap pages once more, to see whether Xen has mapped them again (`Hole`).
+
+    `sbdf` is the function for which they were unmapped. `region` is True for a reserved region.
+    """
+
+    word: ClassVar[str] = "check-unmapped"
+    sbdf: Sbdf
+    reason: str
+    frames: Frames
+    region: bool
+
+
 Action = (
     AddDevice
     | RemoveDevice
@@ -145,6 +159,7 @@ Action = (
     | RewriteCommand
     | WithdrawReserved
     | RestoreReserved
+    | CheckUnmapped
 )
 
 

@@ -18,6 +18,7 @@ from pcipt.pci import Frames, Sbdf
 from pcipt.remap.actions import (
     Action,
     AddDevice,
+    CheckUnmapped,
     MapMmio,
     RemoveDevice,
     RestoreReserved,
@@ -36,6 +37,7 @@ __all__ = ["LIFE", "Entry", "Event", "Key", "Ledger", "State"]
 Key = tuple[str, Sbdf | None, int | None]
 
 
+_WITH_FRAMES = (WithdrawReserved, RestoreReserved, CheckUnmapped)
 _ANNOUNCEMENTS = (AddDevice.word, RemoveDevice.word)
 
 
@@ -212,7 +214,8 @@ class Ledger:
         `known` is what Xen lists now. The entry of an AddDevice action becomes HELD if Xen lists the
         function; else it is deleted, and the action is planned again if it is still needed. The entry of a
         RemoveDevice action is deleted if Xen does not list the function, else it becomes DOUBTFUL. The entry
-        of a rewrite is deleted: the register shows the result. Regions and pages cannot be read back:
+        of a rewrite is deleted: the register shows the result. That of a check is deleted: it changes no
+        record. Regions and pages cannot be read back:
         INTENDED ones become DOUBTFUL. A DOUBTFUL page is later mapped again if it is still desired, else it
         is unmapped.
         """
@@ -220,7 +223,7 @@ class Ledger:
         for entry in self._entries.values():
             if entry.word in _ANNOUNCEMENTS:
                 settled += [_settled(entry)] if entry.sbdf in known else []
-            elif entry.word not in (RewriteBar.word, RewriteCommand.word):
+            elif entry.word not in (RewriteBar.word, RewriteCommand.word, CheckUnmapped.word):
                 state = State.DOUBTFUL if entry.state is State.INTENDED else entry.state
                 settled.append(attrs.evolve(entry, state=state))
         mapped = self.mapped.copy()
@@ -330,7 +333,7 @@ def _entry(action: Action, state: State) -> Entry:
         state,
         action.reason,
         bar=action.bar if isinstance(action, RewriteBar) else None,
-        frames=action.frames if isinstance(action, WithdrawReserved | RestoreReserved) else None,
+        frames=action.frames if isinstance(action, _WITH_FRAMES) else None,
         moved_from=action.moved_from if isinstance(action, AddDevice) else None,
         late=action.late if isinstance(action, AddDevice) else None,
         counted=action.counted if isinstance(action, WithdrawReserved | RestoreReserved) else True,

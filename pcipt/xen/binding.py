@@ -105,6 +105,15 @@ class CallHandle(_Handle):
         copied = count[0] if result == 0 else 0
         return result, count[0], [(regions[n].start, regions[n].count) for n in range(copied)]
 
+    def command_line(self) -> tuple[int, str]:
+        """Read Xen's command line. Return (0 or -errno, the text); the text is empty after a failure.
+
+        Xen keeps at most 1023 characters.
+        """
+        text = ffi.new("char[]", lib.PCIPT_COMMAND_LINE_SIZE)
+        result = lib.pcipt_call_command_line(self._open, text)
+        return result, ffi.string(text).decode("ascii", "replace")
+
 
 class ControlHandle(_Handle):
     """The toolstack's interface (sysctl and domctl), made through libxenctrl.

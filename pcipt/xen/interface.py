@@ -192,5 +192,19 @@ class Hypervisor(Protocol):
         Raises: UnsupportedError also if Xen's console does not hold a complete list.
         """
 
+    def console(self) -> str:
+        """Return what Xen has printed on its console since the last call of this method; no key is pressed.
+
+        The first call returns all that the console ring still holds. Text that Xen has overwritten is
+        missing, and of a longer text only the last 1 MiB is returned. Guests' and dom0's lines may be in it.
+        """
+
+    def command_line(self) -> str:
+        """Return Xen's command line, as the boot loader gave it (XENVER_commandline).
+
+        Xen keeps 1023 characters, and cuts what is longer. Options that were built into Xen are not in it.
+        Raises: UnsupportedError also if a security policy of Xen (XSM) hides the command line.
+        """
+
     def close(self) -> None:
         """Close the connection. Every later call of Xen raises StateError. A second `close` does nothing."""

@@ -19,12 +19,21 @@ from pcipt.xen.binding import NODE_UNKNOWN, CallHandle, ControlHandle, LoadError
 from pcipt.xen.console import Dump, parse_devices
 from pcipt.xen.interface import Custody, DeviceFlags, Owner, Permissions, XenIdentity
 from pcipt.xen.mapping import map_frames, read_regions, unmap_frames
-from pcipt.xen.outcome import Op, check, checked_flags, custody_from_result, require_translated, xen_address
+from pcipt.xen.outcome import (
+    Op,
+    check,
+    checked_flags,
+    custody_from_result,
+    readable_line,
+    require_translated,
+    xen_address,
+)
 from pcipt.xen.rangesets import RangesetDump, parse_permissions
 
 BATCH = 4096  # functions in one pcitopoinfo: 2 x 16 KiB of hypercall buffer, well below any driver's limit
 CHUNK = 65536
 RING_LIMIT = 64 << 20  # no console ring is larger; reading ends even if Xen prints without pause
+KEPT = 1 << 20
 KEY_ATTEMPTS = 2
 _LIST_OF_OWNERS = "Xen's list of owners"
 _LIST_OF_PERMISSIONS = "Xen's list of permissions"
@@ -72,6 +81,7 @@ class LibXc:
         self._control: ControlHandle | None = None
         self._control_refusal: UnsupportedError | None = None
         self._console_index = 0
+        self._printed_text = ""  # read with the console, and not yet returned by `console`
         self._process = os.getpid()
         self._closed = False
 
@@ -190,6 +200,26 @@ class LibXc:
         check(Op.RESERVED, result, "" if subject is None else str(subject))
         return regions
 
+    def console(self) -> str:
+        """Return what Xen has printed since the last call of this method; at most the last KEPT characters.
+
+        Raises: UnsupportedError without libxenctrl; HypervisorError if Xen returns an error.
+        """
+        self._require_open()
+        self._read_console(self._require_control())
+        text, self._printed_text = self._printed_text, ""
+        return text
+
+    def command_line(self) -> str:
+        """Return Xen's command line, as the boot loader gave it; at most 1023 characters.
+
+        Raises: HypervisorError if Xen returns an error; UnsupportedError if Xen hides it.
+        """
+        self._require_open()
+        result, line = self._call.command_line()
+        check(Op.COMMAND_LINE, result)
+        return readable_line(line)
+
     def close(self) -> None:
         """Close the connection. Every later call of Xen raises StateError. A second `close` does nothing."""
         self._closed = True
@@ -302,8 +332,8 @@ class LibXc:
     def _read_console(self, control: ControlHandle, kept_for: str = "") -> str:
         """Read Xen's console ring from where the last reading ended to the end of the ring, at most 64 MiB.
 
-        Return the text if `kept_for` is not empty, else an empty string. `kept_for` names the feature that
-        needs the text.
+        Return the text. Its last KEPT characters are kept for `console`, too. `kept_for` names the feature
+        that needs all of the text, if there is one.
         Raises: UnsupportedError if `kept_for` is not empty and a part of the text was overwritten;
                 HypervisorError if Xen returns an error.
         """
@@ -316,8 +346,11 @@ class LibXc:
             if kept_for and lost:
                 why = "Xen's console ring is too small for it; boot Xen with conring_size=1M"
                 raise UnsupportedError(kept_for, why)
-            if kept_for:
-                pieces.append(piece)
+            pieces.append(piece)
+            if not kept_for:
+                pieces = pieces[-KEPT // CHUNK :]
             if len(piece) < CHUNK:
                 break
-        return b"".join(pieces).decode("ascii", "replace")
+        text = b"".join(pieces).decode("ascii", "replace")
+        self._printed_text = (self._printed_text + text)[-KEPT:]
+        return text

@@ -26,6 +26,7 @@ class Op(enum.StrEnum):
     RESERVED = "reserved_device_memory_map"
     KEY = "debug_keys"
     CONSOLE = "readconsole"
+    COMMAND_LINE = "version commandline"
 
     @property
     def changes(self) -> bool:
@@ -35,6 +36,8 @@ class Op(enum.StrEnum):
         """
         return self in {Op.ADD, Op.REMOVE, Op.MAP, Op.UNMAP}
 
+
+DENIED = "<denied>"
 
 # Errors of the toolstack's calls (sysctl, domctl) which mean that they cannot be used at all.
 REFUSALS = {
@@ -62,6 +65,17 @@ def checked_flags(function: Sbdf, flags: DeviceFlags) -> DeviceFlags:
     if flags.physfn is not None and flags.physfn.segment != function.segment:
         raise StateError(f"{function}: its physical function {flags.physfn} is on another segment")
     return flags
+
+
+def readable_line(line: str) -> str:
+    """Return Xen's command line unchanged if Xen has not hidden it.
+
+    Raises: UnsupportedError if a security policy (XSM) hides it: Xen then answers with a fixed word.
+    Source: Xen common/kernel.c, xen_deny.
+    """
+    if line == DENIED:
+        raise UnsupportedError("Xen's command line", "a security policy of Xen hides it")
+    return line
 
 
 def require_translated(identity: XenIdentity) -> None:

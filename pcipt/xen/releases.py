@@ -187,7 +187,8 @@ PF_FIXUP = _fact(
     "dom0=pf-fixup exists: dom0's first access to a hole maps the page (PVH)", "104591f5dd",
     "arch/x86/hvm/emulate.c hwdom_fixup_p2m", since="4.19.2 4.20.1 4.21.0", safer=True)
 PF_FIXUP_BY_DEFAULT = _fact(
-    "dom0=pf-fixup is on by default (PVH)", "fa8687810a", "arch/x86/dom0_build.c", since="4.22.0", safer=True)
+    "dom0=pf-fixup is on by default (PVH)", "fa8687810a",
+    "arch/x86/hvm/emulate.c opt_dom0_pf_fixup", since="4.22.0", safer=True)
 PF_FIXUP_OF_RESERVED = _fact(
     "dom0=pf-fixup maps reserved memory as well", "45a2378599",
     "arch/x86/hvm/emulate.c hwdom_fixup_p2m", since="4.21.0", safer=True)

@@ -68,6 +68,8 @@ int xencall2(struct xencall_handle *xcall, unsigned int op, uint64_t arg1, uint6
     memset(fake_call.bytes, 0xee, sizeof(fake_call.bytes));
     memcpy(fake_call.bytes, (const void *)(uintptr_t)arg2,
            fake_call.size < sizeof(fake_call.bytes) ? (size_t)fake_call.size : sizeof(fake_call.bytes));
+    if (op == 17 && !fake_call.fail_call)
+        memcpy((void *)(uintptr_t)arg2, fake_call.command_line, sizeof(fake_call.command_line));
     if (fake_call.fail_call || op != 12)
         return answer(fake_call.fail_call);
     return list_regions((struct pcipt_reserved_map *)(uintptr_t)arg2);

@@ -15,6 +15,7 @@ struct fake_call {
     int32_t fail_call;  /* errno; -1: fail without one */
     uint32_t regions;   /* how many reserved regions there are: frames 0x7fff0 + 16 n, n + 1 pages */
     uint32_t grows;     /* by how many at each question */
+    char command_line[1024];
     /* what was seen */
     int32_t opened, closed, allocated, freed, calls;
     int32_t logger_spoke; /* the logger was called through, and nothing happened */

@@ -70,6 +70,34 @@ static void test_reserved(struct pcipt_call *call, struct fake_call *fake)
     fake->regions = 0;
 }
 
+static void test_command_line(struct pcipt_call *call, struct fake_call *fake)
+{
+    char text[PCIPT_COMMAND_LINE_SIZE];
+
+    snprintf(fake->command_line, sizeof(fake->command_line), "dom0=pvh com1=115200");
+    EXPECT(pcipt_call_command_line(call, text), 0);
+    EXPECT(strcmp(text, "dom0=pvh com1=115200"), 0);
+    EXPECT(fake->op, 17);
+    EXPECT(fake->command, 9);
+    EXPECT(fake->size, PCIPT_COMMAND_LINE_SIZE);
+
+    /* one that fills the buffer ends with a NUL all the same */
+    memset(fake->command_line, 'x', sizeof(fake->command_line));
+    EXPECT(pcipt_call_command_line(call, text), 0);
+    EXPECT(strlen(text), PCIPT_COMMAND_LINE_SIZE - 1);
+    memset(fake->command_line, 0, sizeof(fake->command_line));
+    for (size_t i = 0; i < ERRNOS; i++) {
+        text[0] = 'y';
+        fake->fail_call = errnos[i];
+        EXPECT(pcipt_call_command_line(call, text), -errnos[i]);
+        fake->fail_call = 0;
+        fake->fail_alloc = errnos[i];
+        EXPECT(pcipt_call_command_line(call, text), -errnos[i]);
+        fake->fail_alloc = 0;
+        EXPECT(text[0], 'y');
+    }
+}
+
 static void test_call(const char *library, struct fake_call *fake)
 {
     /* device, flags, physfn: the 16 bytes that must arrive (little endian, the option always 0) */
@@ -124,6 +152,7 @@ static void test_call(const char *library, struct fake_call *fake)
     EXPECT(memcmp(fake->bytes, "\x34\x12\x56\x78", 4), 0);
 
     test_reserved(call, fake);
+    test_command_line(call, fake);
 
     for (size_t i = 0; i < ERRNOS; i++) {
         fake->fail_call = errnos[i];

@@ -20,6 +20,8 @@ CALLS = {
     "unmap_mmio": (None,),
     "reserved_regions": (NIC,),
     "permissions": (),
+    "console": (),
+    "command_line": (),
 }
 
 

@@ -12,7 +12,12 @@ MONITORING = Path(__file__).resolve().parents[2] / "docs" / "monitoring"
 #: Labels that Prometheus adds, or that belong to a histogram.
 OUTER = {"instance", "le"}
 GAUGES = Gauges(
-    functions=1, findings={"orphan": 1}, lost_records=0, uevent_overruns=0, labels={"xen": "4", "dom0": "pv"}
+    functions=1,
+    findings={"orphan": 1},
+    lost_records=0,
+    uevent_overruns=0,
+    pages_returned=0,
+    labels={"xen": "4", "dom0": "pv"},
 )
 EXPRESSION = re.compile(r"^ +expr: (?:>-\n +)?(.+)$", re.MULTILINE)
 

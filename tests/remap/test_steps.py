@@ -8,6 +8,7 @@ from pcipt.errors import MalformedError
 from pcipt.pci import Address, Frames, Gfn, parse_sbdf
 from pcipt.remap.actions import (
     AddDevice,
+    CheckUnmapped,
     MapMmio,
     RemoveDevice,
     RestoreReserved,
@@ -32,6 +33,7 @@ ACTIONS = [
     RewriteCommand(NIC, "why"),
     WithdrawReserved(NIC, "why", PAGES),
     RestoreReserved(NIC, "why", PAGES),
+    CheckUnmapped(NIC, "why", PAGES, region=True),
 ]
 
 

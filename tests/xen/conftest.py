@@ -21,6 +21,7 @@ class FakeCall(ctypes.Structure):
         ("fail_call", ctypes.c_int32),
         ("regions", ctypes.c_uint32),
         ("grows", ctypes.c_uint32),
+        ("command_line", ctypes.c_char * 1024),
         *((name, ctypes.c_int32) for name in ("opened", "closed", "allocated", "freed", "calls")),
         ("logger_spoke", ctypes.c_int32),
         ("op", ctypes.c_uint32),

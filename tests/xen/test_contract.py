@@ -293,6 +293,22 @@ def test_reserved_regions_of_devices_are_among_all(bench):
         assert everything == ()
 
 
+def test_the_command_line_is_one_line(bench):
+    line = bench.xen.command_line()
+    assert "\n" not in line
+    assert "\0" not in line
+    assert len(line) < 1024
+    assert bench.xen.command_line() == line
+
+
+def test_what_the_console_has_printed_is_told_once(bench):
+    bench.xen.console()
+    assert "==== PCI devices ====" not in bench.xen.console()  # no key was pressed
+    if isinstance(bench.xen, SimulatedXen):
+        bench.xen.prints("AMD-Vi: something")
+        assert [bench.xen.console(), bench.xen.console()] == ["(XEN) AMD-Vi: something\n", ""]
+
+
 def test_dom0_may_reach_almost_everything(bench):
     memory = bench.xen.permissions()[0].memory
     interrupts = Frames(Gfn(0xFEE00), 1)

@@ -267,6 +267,49 @@ def test_a_ring_too_small_for_the_dump(xen, machine):
     assert xen.owners() == OWNERS  # and it goes on from there
 
 
+def test_the_console_is_returned_once_and_no_key_is_pressed(xen, machine):
+    machine.control.will_print("(XEN) before\n")
+    machine.control.dump_size = 0
+    assert xen.console() == ""
+    machine.control.will_print(DUMP)
+    xen.owners()
+    assert xen.console() == DUMP  # what another reading met on its way is not lost
+    assert xen.console() == ""
+    assert (machine.control.presses, machine.control.clears) == (1, 0)
+
+
+def test_a_console_without_end_does_not_fill_the_memory(xen, machine, monkeypatch):
+    monkeypatch.setattr("pcipt.xen.libxc.KEPT", 2 * CHUNK)
+    machine.control.will_print("x" * 100_000)
+    for _ in range(3):
+        with pytest.raises(UnsupportedError):
+            xen.owners()
+    assert len(xen.console()) == 2 * CHUNK
+
+
+def test_the_command_line(xen, machine):
+    machine.call.command_line = b"dom0=pvh,pf-fixup console=com1"
+    assert xen.command_line() == "dom0=pvh,pf-fixup console=com1"
+    assert (machine.call.op, machine.call.command, machine.call.size) == (17, 9, 1024)
+    assert machine.control.opened == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.EFAULT, HypervisorError), (errno.ENOSYS, UnsupportedError), (errno.EPERM, HypervisorError)],
+)
+def test_a_command_line_that_xen_does_not_tell(xen, machine, number, kind):
+    machine.call.fail_call = number
+    with pytest.raises(kind, match="version commandline"):
+        xen.command_line()
+
+
+def test_a_command_line_that_a_policy_hides(xen, machine):
+    machine.call.command_line = b"<denied>"
+    with pytest.raises(UnsupportedError, match="policy"):
+        xen.command_line()
+
+
 def test_a_dump_larger_than_one_reading(xen, machine):
     lines = [f"(XEN) 0000:{n >> 8:02x}:{n >> 3 & 31:02x}.{n & 7} - d0 - node -1 \n" for n in range(3000)]
     machine.control.will_print(HEAD + "".join(lines))
@@ -402,6 +445,8 @@ def test_close_is_idempotent_and_ends_every_use(machine):
         lambda: xen.unmap_mmio(FRAMES),
         xen.reserved_regions,
         xen.permissions,
+        xen.console,
+        xen.command_line,
     ):
         with pytest.raises(StateError):
             action()

@@ -26,6 +26,10 @@ from pcipt.cli.text.terminal import (
 from pcipt.errors import printable
 
 EXIT_DEGRADED = 4
+FIXUP = {
+    "on": "; maps again what dom0 accesses (pf-fixup)",
+    "unknown": "; perhaps maps again what dom0 accesses (pf-fixup)",
+}
 DOTS = {"healthy": GREEN, "degraded": YELLOW, "failed": RED}
 LABEL = 11  # columns of a label, as in systemctl status
 _STANDINGS = {
@@ -103,6 +107,7 @@ def _facts(status: dict[str, Any]) -> list[tuple[str, str]]:
     counts = status["counts"]
     known = f"{counts['known_to_xen']} known to Xen, {counts['added_by_us']} added by pcipt"
     xen = f"{status['xen']}, dom0 {status['dom0'].upper()}" if status["xen"] else "not available"
+    xen += FIXUP.get(str(status.get("pf_fixup")), "")
     since, passed = readable(status["since"]), age(status["since"])
     facts = [
         ("Health", str(status["health"])),

@@ -168,6 +168,7 @@ def read_gauges(engine: Engine, xen: Hypervisor, watch: Watch, hotplug: HotplugC
         findings=Counter(finding.code for _, finding in engine.findings),
         lost_records=int(watch.counters()["lost"]),
         uevent_overruns=hotplug.overruns,
+        pages_returned=engine.memory.holes.returned,
         labels={"xen": identity.full, "dom0": identity.dom0.value},
     )
 

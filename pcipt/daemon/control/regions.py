@@ -4,7 +4,7 @@ Only a user's request leads here, so Xen is asked again each time: for every fun
 region. On a PVH dom0 Xen's list is the only source, because ACPI's tables are not visible.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -13,8 +13,8 @@ from pcipt.engine.interfaces import Host
 from pcipt.engine.views.regions import kept_of
 from pcipt.engine.views.views import Views
 from pcipt.errors import HypervisorError, PciptError, UnsupportedError
-from pcipt.firmware.memory_map import MemoryEntry, entries_from_names, flatten_map
-from pcipt.firmware.regions.findings import with_findings
+from pcipt.firmware.memory_map import MemoryEntry, entries_from_names, flatten_map, overlapping
+from pcipt.firmware.regions.findings import with_findings, with_fixup
 from pcipt.firmware.regions.regions import Mapped, Region, Regions
 from pcipt.firmware.regions.state import XenRegions, with_owners, with_xen
 from pcipt.firmware.regions.tables import regions_from_tables
@@ -45,7 +45,12 @@ def read_regions(host: Host, xen: Hypervisor, engine: Engine) -> Regions:
         regions = with_xen(regions, listed, machine)
     else:
         regions = attrs.evolve(regions, findings=(*regions.findings, listed))
-    regions = with_findings(regions, _memory(host))
+    memory = _memory(host)
+    regions = with_findings(regions, memory, xen.identity.version)
+    fixup = engine.views.pf_fixup
+    if fixup.on:
+        pages = None if fixup.reserved else memory
+        regions = with_fixup(regions, lambda frames: _comes_back(frames, pages), certain=fixup.certain)
     if xen.identity.dom0 is Dom0Kind.PV:
         return with_owners(regions, _owners(view), Mapped.NOT_APPLICABLE)
     return with_owners(regions, _owners(view), _mapped(regions, engine.views))
@@ -86,6 +91,15 @@ def _memory(host: Host) -> tuple[MemoryEntry, ...] | None:
     except PciptError:
         return None  # the engine has a finding about it
     return flatten_map(entries_from_names((line.range, line.name) for line in memory.firmware)) or None
+
+
+def _comes_back(frames: Frames, memory: Sequence[MemoryEntry] | None) -> bool:
+    """Return True if Xen maps some of these pages again when dom0 accesses them.
+
+    `memory` has the entries of the firmware's memory map at which this Xen maps nothing again. None means
+    that Xen maps any page, or that the map is not known.
+    """
+    return memory is None or not overlapping(memory, frames.range)
 
 
 def _owners(view: XenView) -> Mapping[Sbdf, str]:

@@ -105,6 +105,7 @@ def status_to_json(
         "dom0": identity.dom0.value,
         "xen": identity.full,
         "xen_release": release_to_json(identity.version),
+        "pf_fixup": engine.views.pf_fixup.word,
         "mode": mode,
         "counts": {
             "functions": len(functions),

@@ -62,6 +62,10 @@ _ACTIONS = Family("pcipt_actions", Kind.COUNTER, "Actions by kind and outcome.")
 _HYPERCALLS = Family("pcipt_hypercall_errors", Kind.COUNTER, "Calls to Xen that failed.")
 _LOST = Family("pcipt_trace_lost_records", Kind.COUNTER, "Records of configuration writes that were lost.")
 _OVERRUNS = Family("pcipt_uevent_overruns", Kind.COUNTER, "Overruns of the kernel's hot-plug messages.")
+_RETURNED = Family(
+    "pcipt_unmapped_pages_returned", Kind.COUNTER,
+    "Pages that pcipt had unmapped and found mapped again (Xen's dom0=pf-fixup).",
+)  # fmt: skip
 _LATENCY = Family(
     "pcipt_remap_latency_seconds", Kind.HISTOGRAM,
     "From the first write of a change to its last mapping call, settling included.", "seconds",
@@ -77,6 +81,7 @@ class Gauges:
     findings: Mapping[str, int]
     lost_records: int
     uevent_overruns: int
+    pages_returned: int
     labels: Mapping[str, str]  # of the metric pcipt_build: xen, dom0
 
 
@@ -152,6 +157,7 @@ class Metrics:
         )
         yield _LOST, [("", (), now.lost_records)]
         yield _OVERRUNS, [("", (), now.uevent_overruns)]
+        yield _RETURNED, [("", (), now.pages_returned)]
         yield _LATENCY, self._histogram()
 
     def _histogram(self) -> list[Sample]:

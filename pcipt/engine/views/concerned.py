@@ -5,6 +5,7 @@ from pcipt.pci import Sbdf
 from pcipt.remap.actions import (
     Action,
     AddDevice,
+    CheckUnmapped,
     MapMmio,
     RemoveDevice,
     RestoreReserved,
@@ -37,6 +38,9 @@ def concerned_functions(action: Action, state: MachineState, regions: Scopes) ->
         scope = regions.get(action.frames, frozenset())
         homes = map(state.home_of, scope)
         found |= {*scope, *(sbdf for sbdf in homes if sbdf is not None)}
+    elif isinstance(action, CheckUnmapped):
+        found |= {bar.sbdf for bar in state.bars.over(action.frames)}
+        found |= {sbdf for frames in regions if frames.overlaps(action.frames) for sbdf in regions[frames]}
     elif isinstance(action, RewriteBar):
         found |= {function.sbdf for function in subtree(state.machine, action.sbdf)}
     if isinstance(action, AddDevice | RemoveDevice):

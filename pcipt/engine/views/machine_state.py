@@ -15,6 +15,7 @@ from pcipt.remap.desired import place_of
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.plan_moves import bridges_above, find_moves, subtree
+from pcipt.remap.plan_reserved import Locations
 
 
 class MachineState:
@@ -70,6 +71,11 @@ class MachineState:
         if linux is not None:
             return linux
         return None if sbdf in self.machine.functions else sbdf
+
+    @property
+    def where(self) -> Locations:
+        """Where the devices of reserved regions are now."""
+        return Locations(self.home_of, self.renumbered, self._memory.ledger.followed())
 
     @property
     def bridges(self) -> Bridges:

@@ -1,4 +1,4 @@
-"""Reads which pages of this machine may never be mapped or unmapped by pcipt.
+"""Reads which pages of this machine may never be mapped or unmapped by pcipt, and which may come back.
 
 If the memory map cannot be read, all pages are protected.
 """
@@ -11,6 +11,7 @@ from pcipt.pci import Finding, Frames, Gfn
 from pcipt.pci.write import EcamRegion
 from pcipt.remap.guard.protected import Protected, Reason, protected_ranges
 from pcipt.xen.interface import Hypervisor
+from pcipt.xen.pf_fixup import PfFixup, pf_fixup_of
 
 EVERYTHING = Frames(Gfn(0), 1 << 52)
 
@@ -62,3 +63,15 @@ def read_reserved(xen: Hypervisor) -> tuple[tuple[Frames, ...], tuple[Finding, .
     except HypervisorError as error:
         why = f"{error}: which reserved regions devices need is unknown; their memory maps still protect them"
         return (), (Finding("reserved-regions-unread", why),)
+
+
+def read_pf_fixup(xen: Hypervisor) -> PfFixup:
+    """Return whether Xen maps unmapped pages again when dom0 accesses them, by its release and command line.
+
+    If the command line cannot be read, the answer is not certain where the release has the option.
+    """
+    try:
+        line = xen.command_line()
+    except (HypervisorError, UnsupportedError):
+        return pf_fixup_of(xen.identity, None)
+    return pf_fixup_of(xen.identity, line)

@@ -33,7 +33,7 @@ def plan_regions(
         views.machine,
         views.view,
         memory.ledger,
-        where=views.where,
+        where=views.state.where,
         pvh=views.pvh,
         changed=changed or (),
         claimed={*memory.held_regions, *(_scopes_of(views, returning) if returning else ())},
@@ -53,8 +53,8 @@ def lost_regions(views: Views, sbdf: Sbdf) -> Iterable[Finding]:
     needs: pcipt cannot map it.
     """
     for frames, scope in _scopes_of(views, [sbdf]).items() if not views.pvh else ():
-        found = {who_needs(device, views.machine, views.view, views.where) for device in scope}
-        needed = sbdf in found and is_reachable(sbdf, views.view, views.where)
+        found = {who_needs(device, views.machine, views.view, views.state.where) for device in scope}
+        needed = sbdf in found and is_reachable(sbdf, views.view, views.state.where)
         if needed and not is_listed(scope, views.view):
             names = ", ".join(map(str, sorted(scope)[:4]))
             yield Finding(

@@ -10,11 +10,12 @@ from collections.abc import Collection, Iterable
 
 from pcipt.engine.interfaces import Host
 from pcipt.engine.memory import Memory
+from pcipt.engine.views.complaints import Complaints
 from pcipt.engine.views.concerned import concerned_functions
 from pcipt.engine.views.coverage import with_absence
 from pcipt.engine.views.guest_leftovers import GuestLeftovers
 from pcipt.engine.views.machine_state import MachineState, bridge_numbers
-from pcipt.engine.views.protection import read_protection
+from pcipt.engine.views.protection import read_pf_fixup, read_protection
 from pcipt.engine.views.reserved import Reserved
 from pcipt.engine.views.xen_questions import Questions, ghost_candidates
 from pcipt.errors import UnsupportedError
@@ -28,7 +29,6 @@ from pcipt.remap.guard.facts import Facts
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.ignored import IgnoredWrite
 from pcipt.remap.plan_moves import subtree
-from pcipt.remap.plan_reserved import Locations
 from pcipt.remap.view import XenView
 from pcipt.xen.interface import Dom0Kind, Hypervisor
 
@@ -41,7 +41,8 @@ class Views:
 
     `not_asked` are functions about which Xen could not be asked last: nothing may be concluded about them.
     `different` are functions that were found changed while acting. `pvh` is True on a PVH dom0. `version` is
-    that of Xen. `memory_findings` are findings about the memory maps.
+    that of Xen. `memory_findings` are findings about the memory maps. `pf_fixup`: does Xen map unmapped pages
+    again?
     """
 
     def __init__(self, host: Host, xen: Hypervisor, memory: Memory) -> None:
@@ -54,8 +55,10 @@ class Views:
         self.memory = memory
         self.reserved = Reserved(xen)
         self.guests = GuestLeftovers(xen, self.reserved, memory)
+        self.complaints = Complaints(xen, memory)
         self.pvh = xen.identity.dom0 is Dom0Kind.PVH
         self.version = xen.identity.version
+        self.pf_fixup = read_pf_fixup(xen)
         self.state = MachineState(memory)
         self.different: set[Sbdf] = set()
         self.not_asked: frozenset[Sbdf] = NO_FUNCTIONS
@@ -227,6 +230,7 @@ class Views:
             bridges=self.state.bridges,
             regions=self.reserved.scopes,
             home=self.state.home_of,
+            holes=self.memory.holes,
             outside_window=lambda place: self.memory.outside_window.get(place, EMPTY_BARS),
         )
 
@@ -238,15 +242,9 @@ class Views:
         about = concerned_functions(action, self.state, self.reserved.scopes)
         self.different |= self.read(about)
         if not self.ask(about):
-            raise UnsupportedError(
-                "asking Xen", self.trouble.text if self.trouble is not None else "it failed"
-            )
+            why = self.trouble.text if self.trouble is not None else "it failed"
+            raise UnsupportedError("asking Xen", why)
         return self.remembered()
-
-    @property
-    def where(self) -> Locations:
-        """Where the devices of reserved regions are now."""
-        return Locations(self.state.home_of, self.state.renumbered, self.announced_at())
 
     def detour(self, linux: Sbdf) -> Detour:
         """Return the bridges that need Linux's bus numbers so that a renumbered function answers at `linux`.
@@ -270,8 +268,7 @@ class Views:
             return Desired(place, sbdf, hold_reason=reason, outside_window=outside)
         return desired_of(
             function, self.machine.functions, self.view, pvh=self.pvh, version=self.version,
-            protected=self._protected,
-            followed=self.announced_at(), outside_window=outside,
+            protected=self._protected, followed=self.announced_at(), outside_window=outside,
         )  # fmt: skip
 
     def disagree_about(self, sbdf: Sbdf) -> bool:
@@ -282,8 +279,8 @@ class Views:
         """Return the BAR writes of these functions that vPCI dropped; a PV dom0 has none."""
         if not self.pvh:
             return []
-        found = (self.machine.functions.get(sbdf) for sbdf in functions)
-        return self.memory.intents.among(function for function in found if function is not None)
+        found = filter(None, map(self.machine.functions.get, functions))
+        return self.memory.intents.among(found)
 
     def announced_at(self) -> Followed:
         """Return, by Linux's address, the addresses at which pcipt told Xen of renumbered functions."""

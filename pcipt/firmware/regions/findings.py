@@ -13,6 +13,7 @@ from pcipt.firmware.memory_map import MemoryEntry, MemoryType, overlapping
 from pcipt.firmware.regions.regions import Region, RegionKind, Regions
 from pcipt.pci import Finding, Frames
 from pcipt.pci.units import PAGE_SIZE
+from pcipt.xen.releases import RMRR_OVER_RAM_ENDS_VTD, Version
 
 LARGE = 64 << 20
 _SHOWN = 4
@@ -100,12 +101,14 @@ RULES: tuple[tuple[str, Rule], ...] = (
 )
 
 
-def with_findings(regions: Regions, memory: Sequence[MemoryEntry] | None = None) -> Regions:
+def with_findings(
+    regions: Regions, memory: Sequence[MemoryEntry] | None = None, version: Version | None = None
+) -> Regions:
     """Return the regions, each with the findings of all rules appended to its own findings.
 
     Call it after `with_xen`, because rules use `listed`. A region that overlaps RAM gets one more finding. A
     region that overlaps another region gets one more finding. Overlaps with RAM are found only if `memory` is
-    given, which must come from `flatten_map`.
+    given, which must come from `flatten_map`. `version` is that of Xen, None if it is not known.
     """
     overlaps = _overlaps(regions.regions)
     judged = []
@@ -113,13 +116,48 @@ def with_findings(regions: Regions, memory: Sequence[MemoryEntry] | None = None)
         found = [Finding(code, why) for code, rule in RULES if (why := rule(region)) is not None]
         ram = _ram(region, memory) if memory is not None else None
         if ram is not None:
-            why = f"it lies over RAM ({ram.range}): Xen may hand that memory out and the devices overwrite it"
+            why = f"it lies over RAM ({ram.range}): {_over_ram(region, version)}"
             found.append(Finding("region-over-ram", f"{why}; ask the vendor for firmware"))
         if number in overlaps:
             other = regions.regions[overlaps[number]]
             found.append(Finding("region-overlaps", _overlap_text(region, other)))
         judged.append(attrs.evolve(region, findings=(*region.findings, *found)))
     return attrs.evolve(regions, regions=tuple(judged))
+
+
+def _over_ram(region: Region, version: Version | None) -> str:
+    """Return what Xen does about a region that lies over RAM.
+
+    Each version refuses an IVRS table for it; a DMAR table only if `RMRR_OVER_RAM_ENDS_VTD` says so.
+    Source: Xen drivers/passthrough/amd/iommu_acpi.c (parse_ivmd_block), x86/iommu.c (iommu_unity_region_ok).
+    """
+    if region.kind not in (RegionKind.RMRR, RegionKind.LISTED):
+        return "Xen refuses such a table and goes without AMD-Vi"
+    ends = RMRR_OVER_RAM_ENDS_VTD.known_of(version) if version is not None else None
+    overwritten = "Xen may hand that memory out and the devices overwrite it"
+    if ends is None:
+        return f"newer Xen refuses such a table and goes without VT-d; with older {overwritten}"
+    return "Xen refuses such a table and goes without VT-d" if ends else overwritten
+
+
+def with_fixup(regions: Regions, comes_back: Callable[[Frames], bool], *, certain: bool) -> Regions:
+    """Return the regions; those that Xen maps again when dom0 accesses them get a finding.
+
+    `comes_back` returns True for the pages of such a region. `certain` is False if it is not known whether
+    Xen's option dom0=pf-fixup is on.
+    """
+    how = "is on" if certain else "may be on"
+    why = (
+        f"once withdrawn it does not stay away: Xen maps it again when dom0 accesses it (dom0=pf-fixup {how})"
+    )
+    finding = Finding("region-comes-back", f"{why}; boot Xen with dom0=no-pf-fixup to keep it away")
+    told = [
+        attrs.evolve(region, findings=(*region.findings, finding))
+        if region.frames is not None and comes_back(region.frames)
+        else region
+        for region in regions.regions
+    ]
+    return attrs.evolve(regions, regions=tuple(told))
 
 
 def _overlap_text(region: Region, other: Region) -> str:

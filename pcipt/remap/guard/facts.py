@@ -13,6 +13,7 @@ from pcipt.remap.bar_index import BarIndex
 from pcipt.remap.conventional import NO_BRIDGES, Bridges
 from pcipt.remap.desired import NOWHERE, Desired, Followed, desired_of, place_of
 from pcipt.remap.guard.protected import Protected
+from pcipt.remap.holes import Holes
 from pcipt.remap.mapped_pages import MappedPages
 from pcipt.remap.plan_moves import NO_MOVES, Moves
 from pcipt.remap.plan_reserved import Locations
@@ -28,8 +29,8 @@ class Facts:
     `moves` and `followed` are by Linux's address (`find_moves`, `Ledger.followed`). `bars` must be those of
     `machine`; if none are given, they are computed here, in a time that grows with the machine. `regions` has
     for each reserved region the functions for which it is reserved, whoever owns them, and `home` tells where
-    these are now (`Locations.home`). `outside_window` returns for a place the BARs that decoded where vPCI
-    maps nothing (`Desired.outside_window`).
+    these are now (`Locations.home`). `holes` are pages that pcipt unmapped for good. `outside_window` returns
+    for a place the BARs that decoded where vPCI maps nothing (`Desired.outside_window`).
     """
 
     machine: Machine
@@ -45,6 +46,7 @@ class Facts:
     followed: Followed = NOWHERE
     bridges: Bridges = NO_BRIDGES
     regions: Mapping[Frames, frozenset[Sbdf]] = MappingProxyType({})
+    holes: Holes = attrs.Factory(Holes)
     home: Callable[[Sbdf], Sbdf | None] = lambda sbdf: sbdf
     outside_window: Callable[[str], Collection[int]] = lambda _place: ()
     _desired: dict[Sbdf, Desired] = attrs.field(factory=dict, init=False)

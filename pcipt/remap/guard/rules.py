@@ -5,7 +5,7 @@ first refusal in the order of the table is the verdict. Some rules prevent a pan
 4.17, measured in the lab). The panics: to remove an orphan; to add a function that no IOMMU unit covers (this
 leaves an orphan, or panics at once if the function decodes memory on a PVH dom0); to map over RAM. All other
 rules keep guests and drivers from losing a device that they use. `devices` has the rules of announcements,
-`pages` those of pages, `command` those of Command registers.
+`pages` those of pages, `command` those of Command registers, `holes` those of the second unmap of pages.
 """
 
 from typing import get_args
@@ -13,6 +13,7 @@ from typing import get_args
 from pcipt.remap.actions import (
     Action,
     AddDevice,
+    CheckUnmapped,
     MapMmio,
     NotApplicable,
     Refusal,
@@ -25,6 +26,7 @@ from pcipt.remap.actions import (
 from pcipt.remap.guard.command import COMMAND_RULES
 from pcipt.remap.guard.devices import DEVICE_RULES, decode_endangers
 from pcipt.remap.guard.facts import Facts, Precaution, Rule
+from pcipt.remap.guard.holes import HOLE_RULES
 from pcipt.remap.guard.pages import PAGE_RULES
 
 __all__ = [
@@ -39,11 +41,15 @@ __all__ = [
 
 Verdict = Refusal | NotApplicable | Precaution
 
-PAGES = (MapMmio, UnmapMmio, RewriteBar, RewriteCommand, WithdrawReserved, RestoreReserved)
+PAGES = (
+    MapMmio, UnmapMmio, RewriteBar, RewriteCommand, WithdrawReserved, RestoreReserved, CheckUnmapped,
+)  # fmt: skip
 ON_PV = "PV: this dom0 has no 1:1 map that could change"
 
 #        name, kind of action, rule
-RULES: tuple[tuple[str, type[Action], Rule], ...] = (*DEVICE_RULES, *PAGE_RULES, *COMMAND_RULES)
+RULES: tuple[tuple[str, type[Action], Rule], ...] = (
+    *DEVICE_RULES, *PAGE_RULES, *COMMAND_RULES, *HOLE_RULES,
+)  # fmt: skip
 _RULES_FOR = {
     kind: tuple((name, rule) for name, about, rule in RULES if about is kind) for kind in get_args(Action)
 }

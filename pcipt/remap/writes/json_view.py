@@ -13,6 +13,7 @@ from pcipt.pci.units import Range
 from pcipt.pci.write import ConfigWrite
 from pcipt.remap.actions import (
     Action,
+    CheckUnmapped,
     MapMmio,
     Outcome,
     RestoreReserved,
@@ -38,7 +39,7 @@ from pcipt.remap.writes.changes import (
 from pcipt.remap.writes.shadow import Mapped, Shadow
 
 Json = dict[str, object]
-WITH_PAGES = (MapMmio, UnmapMmio, WithdrawReserved, RestoreReserved)
+WITH_PAGES = (MapMmio, UnmapMmio, WithdrawReserved, RestoreReserved, CheckUnmapped)
 
 
 def json_from_write(write: ConfigWrite) -> Json:

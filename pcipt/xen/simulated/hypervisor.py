@@ -20,23 +20,25 @@ from pcipt.pci.requester import Vendor
 from pcipt.xen.interface import Custody, DeviceFlags, Dom0Kind, Owner, OwnerKind, Permissions, XenIdentity
 from pcipt.xen.mapping import read_regions
 from pcipt.xen.outcome import Op, check, checked_flags, custody_from_result, require_translated, xen_address
+from pcipt.xen.pf_fixup import pf_fixup_of
 from pcipt.xen.simulated.contexts import Contexts
 from pcipt.xen.simulated.coverage import EVERYTHING, Coverage
-from pcipt.xen.simulated.faults import Call, Fault, Faults
+from pcipt.xen.simulated.faults import Call, Fault
+from pcipt.xen.simulated.fixup import Fixup
 from pcipt.xen.simulated.memory_calls import MemoryCalls
 from pcipt.xen.simulated.model import DOM0, Catastrophe, Device, DeviceList, Hardware, Presence, place_in
-from pcipt.xen.simulated.overlaps import without
+from pcipt.xen.simulated.overlaps import all_but
 from pcipt.xen.simulated.p2m import LOW_1MIB, LOW_RAM, P2m
 from pcipt.xen.simulated.reserved import ReservedMemory, ReservedRegion
+from pcipt.xen.simulated.speaking import Speaking
 from pcipt.xen.simulated.vpci import Vpci
 from pcipt.xen.simulated.vpci_state import ConfigHardware
 
 XEN_4_17_PV = XenIdentity("4.17.7", Dom0Kind.PV)
 IO_APIC, APIC_AND_MSI = Frames(Gfn(0xFEC00), 1), Frames(Gfn(0xFEE00), 0x100)
-EVERY_FRAME = Frames(Gfn(0), 1 << 40)
 
 
-class SimulatedXen:
+class SimulatedXen(Speaking):
     """A simulated Xen; see `Hypervisor`. Its calls raise the same errors, and `Catastrophe` (see the module).
 
     `known` are the functions that Xen lists at the start, with owner dom0. None means all functions of
@@ -44,8 +46,9 @@ class SimulatedXen:
     the tables at boot; None means that the IOMMU is off. `memory` is dom0's RAM. `trapped` are frames that
     Xen emulates and that must not be mapped (MMCFG). `reserved` are the reserved regions of the firmware's
     tables; with `firmware` they are the reserved memory of the machine's memory map. A PVH dom0 gets all of
-    that mapped 1:1 at boot, unless `map_reserved` is False (Xen's dom0-iommu=no-map-reserved). The attribute
-    `p2m` is None on a PV dom0; `vpci` is None too, and also if the hardware has no config space.
+    that mapped 1:1 at boot, unless `map_reserved` is False (Xen's dom0-iommu=no-map-reserved).
+    `command_line` is Xen's. The attribute `p2m` is None on a PV dom0; `vpci` is None too, and also if the
+    hardware has no config space.
     Raises: StateError for a PVH dom0 without an IOMMU.
     """
 
@@ -61,7 +64,9 @@ class SimulatedXen:
         reserved: Iterable[ReservedRegion] = (),
         firmware: Iterable[Frames] = (),
         map_reserved: bool = True,
+        command_line: str = "",
     ) -> None:
+        super().__init__(command_line)
         if identity.dom0 is Dom0Kind.PVH and iommu is None:
             raise StateError("a PVH dom0 does not boot without an IOMMU")
         self._identity = identity
@@ -80,20 +85,20 @@ class SimulatedXen:
             for frames in reserved_memory:
                 self.p2m.set_identity(frames)
         self.vpci: Vpci | None = None
+        e820 = [LOW_1MIB, *memory, *trapped, *reserved_memory]
         if self.p2m is not None and isinstance(hardware, ConfigHardware):
-            e820 = [LOW_1MIB, *memory, *trapped, *reserved_memory]
-            self.vpci = Vpci(hardware, self.p2m, e820, identity.version)
-        self._list.trapping, self._list.counting = self.vpci, self.reserved
+            self.vpci = Vpci(hardware, self.p2m, e820, identity.version, self.prints)
+        how = pf_fixup_of(identity, command_line)
+        self._fixup = Fixup(how, self.p2m, e820, self._trapped_in) if self.p2m is not None else None
+        self._list.trapping, self._list.counting, self._list.says = self.vpci, self.reserved, self.prints
         aliases = iommu.aliases if iommu is not None else {}
         self.contexts = self._list.translating = Contexts(hardware, vendor, aliases)
         at_boot = hardware.functions() if known is None else known
         self._list.boot(function for function in at_boot if function.fits_xen)
         self._memory = MemoryCalls(hardware, self._list, self.reserved, self.p2m, self.vpci)
         self._hardware = hardware
-        self._faults = Faults()
         self._closed = False
         self.grants: dict[int, Permissions] = {}  # of guests, by domain number
-        self.calls: list[Call] = []
         self.catastrophe: Catastrophe | None = None
 
     @property
@@ -206,7 +211,7 @@ class SimulatedXen:
         Raises: HypervisorError or UnsupportedError if a test ordered a failure of KEY or CONSOLE.
         """
         self._press_key()
-        return {0: Permissions(_all_but([IO_APIC, APIC_AND_MSI]), ()), **self.grants}
+        return {0: Permissions(all_but([IO_APIC, APIC_AND_MSI]), ()), **self.grants}
 
     def close(self) -> None:
         """Close the connection. Every later call of Xen raises StateError."""
@@ -245,6 +250,15 @@ class SimulatedXen:
                 self.vpci.write(function, offset, size, value)
             elif isinstance(self._hardware, ConfigHardware):
                 self._hardware.write(function, offset, size, value)
+
+    def access(self, frames: Frames) -> int:
+        """Let a processor of dom0 access these frames; return how many pages that has mapped (`Fixup`)."""
+        self._require_alive()
+        return self._fixup.access(frames) if self._fixup is not None else 0
+
+    def _trapped_in(self, frames: Frames) -> list[Sbdf]:
+        """Return the functions whose MSI-X structures vPCI traps in these frames."""
+        return self.vpci.holes(frames) if self.vpci is not None else []
 
     def give(self, function: Sbdf, owner: Owner) -> None:
         """Give a function to another owner: a guest, quarantine, Xen itself, or nobody.
@@ -349,16 +363,6 @@ class SimulatedXen:
         mine = device is not None and (device.owner == DOM0 or device.owner.kind is OwnerKind.QUARANTINE)
         return 0 if mine else -EINVAL
 
-    def _press_key(self) -> None:
-        """Log a debug key and the reading of the console, with an ordered failure if there is one.
-
-        Raises: HypervisorError or UnsupportedError if a failure was ordered.
-        """
-        self._require_alive()
-        for op in (Op.KEY, Op.CONSOLE):
-            fault = self._faults.take(op)
-            check(op, self._log(op, (), -fault.errno if fault else 0))
-
     def _log(self, op: Op, functions: tuple[Sbdf, ...], result: int, frames: Frames | None = None) -> int:
         """Append a call to the log and return its result."""
         self.calls.append(Call(op, functions, result, frames))
@@ -379,11 +383,3 @@ class SimulatedXen:
         except Catastrophe as exc:
             self.catastrophe = exc
             raise
-
-
-def _all_but(denied: Iterable[Frames]) -> tuple[Frames, ...]:
-    """Return all frames below 52 address bits except the denied frames, as ranges in ascending order."""
-    spans = [EVERY_FRAME]
-    for cut in denied:
-        spans = without(spans, cut)
-    return tuple(spans)

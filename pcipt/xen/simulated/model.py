@@ -7,7 +7,7 @@ Source: Xen xen/drivers/passthrough/pci.c (pci_add_device, pci_remove_device, al
         (domain_context_mapping), xen/drivers/vpci/header.c (init_bars, vpci_process_pending), 4.17 to 4.22.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from errno import EBUSY, EINVAL, ENODEV, EOPNOTSUPP
 from typing import Protocol, runtime_checkable
 
@@ -164,7 +164,7 @@ class DeviceList:
 
     `iommu` None means that the IOMMU is off, which a PVH dom0 does not allow. `trapping` (vPCI), `counting`
     (reserved memory) and `translating` (DMA) are told which functions are added and removed; None means that
-    there is none.
+    there is none. `says` gets each line that Xen prints.
     """
 
     def __init__(self, hardware: Hardware, dom0: Dom0Kind, version: Version, iommu: Coverage | None) -> None:
@@ -173,6 +173,7 @@ class DeviceList:
         self.trapping: Trapping | None = None
         self.counting: Counting | None = None
         self.translating: Translating | None = None
+        self.says: Callable[[str], object] = lambda _line: None
         self._hardware = hardware
         self._pvh = dom0 is Dom0Kind.PVH
         self._version = version
@@ -189,8 +190,8 @@ class DeviceList:
             if self.translating is not None:
                 self.translating.mapped(function)
             # A function whose handlers cannot be set up is still dom0's, but it is not trapped.
-            if self.trapping is not None:
-                self.trapping.begin(function, boot=True)
+            if self.trapping is not None and (result := self.trapping.begin(function, boot=True)):
+                self.says(f"setup of vPCI for d0 failed: {result}")
             if (
                 self.counting is not None
                 and self._is_amd
@@ -286,9 +287,11 @@ class DeviceList:
                 release panics in that case (`UNFINISHED_MAP_PANICS`).
         """
         present = self._hardware.presence(function)
-        if self._pvh and present is None:
-            return -EOPNOTSUPP  # the header type reads ff, which vPCI does not know
+        if self._pvh and present is None:  # the header type reads ff, which vPCI does not know
+            self.says(f"Setup of vPCI failed: {-EOPNOTSUPP}")
+            return -EOPNOTSUPP
         if self.trapping is not None and (result := self.trapping.begin(function)):
+            self.says(f"Setup of vPCI failed: {result}")
             return result
         if self.counting is not None and self.iommu is not None and not self._is_amd:
             self.counting.added(function)  # before the context, and it stays if that fails

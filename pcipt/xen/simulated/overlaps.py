@@ -71,6 +71,14 @@ def without(spans: Iterable[Frames], cut: Frames) -> list[Frames]:
     return left
 
 
+def all_but(denied: Iterable[Frames]) -> tuple[Frames, ...]:
+    """Return all frames below 52 address bits except the denied frames, as ranges in ascending order."""
+    spans = [Frames(Gfn(0), 1 << 40)]
+    for cut in denied:
+        spans = without(spans, cut)
+    return tuple(spans)
+
+
 def _place(frames: Frames) -> tuple[int, int]:
     """Return (number of bits of the length, start).
 

@@ -180,6 +180,10 @@ class P2m:
         """
         return self._memory.overlap(frames) or self._special.overlap(frames)
 
+    def is_trapped(self, frames: Frames) -> bool:
+        """Return True if at least one of the frames is not mapped because Xen emulates it (MMCFG)."""
+        return self._trapped.overlap(frames)
+
     def _loop(
         self, once: Callable[[Frames], int], frames: Frames, failing: tuple[int, int] | None = None
     ) -> int:

@@ -49,6 +49,7 @@ from pcipt.xen.simulated.vpci_state import (
     resizable_of,
 )
 
+MSIX = 0x11  # the id of the capability
 Register = tuple[int, int, Callable[[int], None]]  # offset, width in bytes, what a write does
 
 
@@ -56,12 +57,19 @@ class Vpci:
     """All handlers of one Xen.
 
     `ignored` counts the writes that were dropped because the BAR or ROM was mapped. BAR writes that would
-    change nothing are not counted.
+    change nothing are not counted. `says` gets each line that Xen prints about it.
     """
 
-    def __init__(self, hardware: ConfigHardware, p2m: P2m, e820: Iterable[Frames], version: Version) -> None:
+    def __init__(
+        self,
+        hardware: ConfigHardware,
+        p2m: P2m,
+        e820: Iterable[Frames],
+        version: Version,
+        says: Callable[[str], object],
+    ) -> None:
         self._hardware = hardware
-        self._map = Mapper(p2m, e820, version)
+        self._map = Mapper(p2m, e820, version, says)
         self._checks_msix = MSIX_CHECKED.of(version)
         self._hides = FAULTY_CAPABILITY_HIDDEN.of(version)
         self._locks = HIDDEN_MSIX_LOCKED.of(version)
@@ -72,6 +80,7 @@ class Vpci:
         self._pending: dict[Sbdf, Change] = {}
         self._serial = 0
         self.ignored = 0
+        self._says = says
 
     def traps(self, function: Sbdf) -> bool:
         """Return True if Xen has handlers for the function and dom0 has it."""
@@ -237,7 +246,11 @@ class Vpci:
         if not half:
             value &= ADDRESS_MASK
         if bar.enabled:
-            self.ignored += value != bar.address >> 8 * half & LOW
+            if value != bar.address >> 8 * half & LOW:
+                self.ignored += 1
+                self._says(
+                    f"d0v0 {handlers.function}: ignored BAR {bar.index + half // 4} write while mapped"
+                )
             return
         bar.address = bar.address & ~(LOW << 8 * half) | value << 8 * half
         flags = 0 if half else bar.flags
@@ -253,6 +266,7 @@ class Vpci:
         enable = bool(value & ROM_ENABLE)
         if rom.enabled and enable:
             self.ignored += 1
+            self._says(f"d0v0 {handlers.function}: ignored ROM BAR write while mapped")
             return
         if not rom.enabled:
             rom.address = value & ROM_MASK
@@ -301,6 +315,7 @@ class Vpci:
             answer = self._map.make_holes(handlers)
         if not answer or not self._hides:
             return answer
+        self._says(f"d0 {handlers.function}: init legacy cap {MSIX} fail rc={answer}, mask it")
         handlers.hidden = at
         if self._locks:
             handlers.msix, handlers.locked = None, at + 2

@@ -4,8 +4,8 @@ Source: Xen xen/drivers/vpci/header.c (modify_bars, map_range, vpci_process_pend
         (vpci_make_msix_hole, msix_find).
 """
 
-from collections.abc import Iterable, Iterator
-from errno import EEXIST, EINVAL
+from collections.abc import Callable, Iterable, Iterator
+from errno import EEXIST, EINVAL, EPERM
 
 import attrs
 
@@ -17,6 +17,7 @@ from pcipt.xen.releases import (
     RANGESET_GROWS,
     VPCI_CHECKS_PERMISSION,
     VPCI_GOES_BAR_BY_BAR,
+    VPCI_SURVIVES_FAILURE,
     Version,
 )
 from pcipt.xen.simulated.overlaps import Overlaps
@@ -40,9 +41,14 @@ class Change:
 
 
 class Mapper:
-    """Plans and performs changes of dom0's map for vPCI. `e820` are the entries of the host's memory map."""
+    """Plans and performs changes of dom0's map for vPCI. `e820` are the entries of the host's memory map.
 
-    def __init__(self, p2m: P2m, e820: Iterable[Frames], version: Version) -> None:
+    `says` gets each line that Xen prints about a failure.
+    """
+
+    def __init__(
+        self, p2m: P2m, e820: Iterable[Frames], version: Version, says: Callable[[str], object]
+    ) -> None:
         self._p2m = p2m
         self._e820 = sorted(e820)
         self._cuts = E820_CUTS_BARS.of(version)
@@ -53,6 +59,8 @@ class Mapper:
         self._enabled = Overlaps[tuple[int, int]]()  # serial of the handlers, BAR number
         self._tables = Overlaps[tuple[int, int]]()  # serial of the handlers, number of the table
         self._owners: dict[int, Handlers] = {}
+        self._says_identity = not VPCI_SURVIVES_FAILURE.of(version)  # the text changed in the same release
+        self._says = says
 
     def plan(self, handlers: Handlers, command: int, *, rom_only: bool = False) -> Change:
         """Return the pages that a switch of decode changes; nothing is changed yet.
@@ -171,7 +179,18 @@ class Mapper:
         if last < first:
             return -EINVAL
         change = self._p2m.map_as_xen if on else self._p2m.unmap_as_xen
-        return change(frames_of(first, last), permitted=not self._checks)
+        answer = change(frames_of(first, last), permitted=not self._checks)
+        if answer:
+            self._says(self._failure(first, last, answer, "" if on else "un"))
+        return answer
+
+    def _failure(self, first: int, last: int, answer: int, un: str) -> str:
+        """Return the line that Xen prints when pages are not mapped, or with `un` not unmapped."""
+        if self._checks and answer == -EPERM:
+            return f"d0 denied access to MMIO range [{first:#x}, {last:#x}]"
+        if self._says_identity:
+            return f"Failed to identity {un}map [{first:x}, {last:x}] for d0: {answer}"
+        return f"Failed to {un}map [{first:x} {last:x}] -> [{first:x} {last + 1:x}] for d0: {answer}"
 
     def _switch(self, handlers: Handlers, command: int, reader: Reader, *, rom_only: bool) -> None:
         """Write the register that switches decode on or off, and remember which BARs are mapped.

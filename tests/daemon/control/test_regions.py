@@ -6,7 +6,8 @@ import pytest
 from pcipt.daemon.control.regions import regions_answer
 from pcipt.daemon.control.varlink import own_description
 from pcipt.errors import HypervisorError
-from pcipt.pci import Frames, Gfn, parse_sbdf
+from pcipt.host.iomem import MemoryReading, NamedRange
+from pcipt.pci import Address, Frames, Gfn, Range, parse_sbdf
 from pcipt.remap.actions import RestoreReserved, WithdrawReserved
 from pcipt.remap.ledger import Event
 from pcipt.xen.interface import Dom0Kind, XenIdentity
@@ -20,12 +21,14 @@ NIC, GONE, FREE = map(parse_sbdf, ("01:00.0", "02:00.0", "03:00.0"))
 ONE, SHARED, FAR = (Frames(Gfn(start), 4) for start in (0x7FFF0, 0x80000, 0x90000))
 
 
-def staged(dom0="pvh", reserved=((ONE, (NIC,)), (SHARED, (NIC, GONE))), known=None):
+def staged(
+    dom0="pvh", reserved=((ONE, (NIC,)), (SHARED, (NIC, GONE))), known=None, release="4.17.0", line=""
+):
     stage = Stage(dom0=dom0)
-    identity = XenIdentity("4.17.0", Dom0Kind(dom0))
+    identity = XenIdentity(release, Dom0Kind(dom0))
     regions = [ReservedRegion(frames, scope) for frames, scope in reserved]
     known = list(stage.host.raws) if known is None else known
-    stage.xen = SimulatedXen(stage.host, identity, known=known, reserved=regions)
+    stage.xen = SimulatedXen(stage.host, identity, known=known, reserved=regions, command_line=line)
     stage.engine = stage.start()
     dry_run(stage.engine)
     return stage
@@ -111,3 +114,39 @@ def test_a_xen_that_does_not_answer_is_a_finding():
     told = regions_answer(stage.host, Refusing(), stage.engine)
     assert [finding["code"] for finding in told["findings"]] == ["regions-not-asked"]
     assert told["source"] == "none"
+
+
+ON, OFF = "dom0=pvh,pf-fixup", "dom0=no-pf-fixup"
+#  release, command line of Xen: regions in and outside of the firmware's map come back, and how sure that is
+COMES_BACK = [
+    ("4.17.7", ON, (), ""),
+    ("4.19.1", ON, (), ""),
+    ("4.19.2", ON, (FAR,), "is on"),
+    ("4.20.4", ON, (FAR,), "is on"),
+    ("4.20.4", "", (), ""),
+    ("4.20.4", "<denied>", (FAR,), "may be on"),
+    ("4.21.0", "", (), ""),
+    ("4.21.2", ON, (ONE, FAR), "is on"),
+    ("4.21.2", "<denied>", (ONE, FAR), "may be on"),
+    ("4.22.0", "", (ONE, FAR), "is on"),
+    ("4.22.0", OFF, (), ""),
+    ("4.22.0", "<denied>", (ONE, FAR), "may be on"),
+]
+
+
+@pytest.mark.parametrize(("release", "line", "expected", "words"), COMES_BACK)
+def test_a_region_that_xen_maps_again_is_told(release, line, expected, words):
+    stage = staged(reserved=((ONE, (NIC,)), (FAR, (NIC,))), release=release, line=line)
+    entry = NamedRange(Range(Address(0x7FF0_0000), 0x10_0000), "Reserved")
+    stage.host.memory = lambda: MemoryReading((), (entry,), ())
+    told = answer(stage)["regions"]
+    found = {
+        int(r["base"], 16) >> 12: f for r in told for f in r["findings"] if f["code"] == "region-comes-back"
+    }
+    assert set(found) == {frames.start for frames in expected}
+    assert all(words in each["text"] and "dom0=no-pf-fixup" in each["text"] for each in found.values())
+
+
+def test_a_pv_dom0_keeps_what_it_has():
+    told = answer(staged("pv", release="4.22.0", line=ON))["regions"]
+    assert not [f for r in told for f in r["findings"] if f["code"] == "region-comes-back"]

@@ -106,7 +106,7 @@ def test_before_the_first_comparison_nothing_is_settled():
 def test_work_that_is_due_is_not_settled_until_it_is_done(reason):
     scene = Scene()
     scene.engine.add(ONE, reason)
-    scene.stage.time += 1.0
+    scene.stage.time += 60.0
     assert scene.told() == UNSETTLED_ONLY
     work_off(scene.engine)
     assert scene.told() == HEALTHY

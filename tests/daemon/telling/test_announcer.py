@@ -22,7 +22,7 @@ MAP = MapMmio(NIC, "it decodes and nobody maps it", str(PATH), 0, Frames(Gfn(0xF
 class Scene:
     def __init__(self):
         self.logged, self.published = [], []
-        self.metrics = Metrics(lambda: Gauges(0, {}, 0, 0, {}))
+        self.metrics = Metrics(lambda: Gauges(0, {}, 0, 0, 0, {}))
         log = Logs(lambda level, text, fields: self.logged.append((level, text, fields)))
         self.announcer = Announcer(log, self.metrics, lambda: "now")
         self.announcer.publish = self.published.append

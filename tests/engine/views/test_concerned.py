@@ -8,6 +8,7 @@ from pcipt.engine.views.machine_state import MachineState
 from pcipt.pci import Address, Frames, Gfn
 from pcipt.remap.actions import (
     AddDevice,
+    CheckUnmapped,
     MapMmio,
     RemoveDevice,
     RestoreReserved,
@@ -66,6 +67,9 @@ CONCERNED = [
     (RestoreReserved(NIC, "why", REGION), {AWAY, NEAR}),
     (WithdrawReserved(NIC, "why", EMPTY), set()),
     (WithdrawReserved(NIC, "why", Frames(Gfn(0x10), 1)), set()),
+    (CheckUnmapped(NIC, "why", REGION, region=True), {AWAY, NEAR}),
+    (CheckUnmapped(AWAY, "why", Frames(Gfn(REGION.end - 1), 1), region=False), {NIC, NEAR}),
+    (CheckUnmapped(NIC, "why", Frames(Gfn(0x10), 1), region=False), set()),
     (RewriteBar(PORT, "why", 0, Address(0), Address(0x1000)), {SWITCH, NIC, BELOW}),
     (RewriteBar(SWITCH, "why", 0, Address(0), Address(0x1000)), {BELOW}),
     (RewriteBar(NIC, "why", 0, Address(0), Address(0x1000)), set()),

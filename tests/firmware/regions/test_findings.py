@@ -4,7 +4,10 @@ import pytest
 
 from pcipt.firmware.memory_map import MemoryType, entry
 from pcipt.firmware.regions.findings import with_findings
+from pcipt.firmware.regions.regions import Region, RegionKind, Regions
 from pcipt.firmware.regions.tables import regions_from_tables
+from pcipt.pci import Address
+from pcipt.xen.releases import NEWEST, parse_version
 from tests.firmware.reserved_tables import dmar, ivmd, ivrs, rmrr, scope
 from tests.machines import function, machine
 
@@ -132,3 +135,26 @@ def test_what_describes_a_machine_as_built_is_a_note():
     regions = with_findings(regions_from_tables([table], MACHINE)).regions
     assert all(finding.is_note for finding in regions[0].findings)
     assert not any(finding.is_note for finding in regions[1].findings)
+
+
+#  version of Xen: an RMRR over RAM ends VT-d; None if the version does not tell
+OVER_RAM = [*((f"{branch}.{patch}", branch >= "4.19") for branch, patch in NEWEST.items()),
+            ("4.19.0", True), ("4.18-qubes", False), ("4.19-rc", True), (None, None)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("release", "ends"), OVER_RAM)
+def test_what_xen_does_about_an_rmrr_over_ram(release, ends):
+    version = parse_version(release) if release is not None else None
+    table = dmar(rmrr(0xFF_F000, 0x100_0FFF, GRAPHICS))
+    (region,) = with_findings(regions_from_tables([table], MACHINE), MEMORY, version).regions
+    (text,) = [finding.text for finding in region.findings if finding.code == "region-over-ram"]
+    assert ("without VT-d" in text, "overwrite" in text) == (ends is not False, ends is not True)
+
+
+@pytest.mark.parametrize("release", [*(f"{branch}.{patch}" for branch, patch in NEWEST.items()), None])
+def test_each_xen_refuses_an_ivmd_over_ram(release):
+    version = parse_version(release) if release is not None else None
+    region = Region(RegionKind.UNITY, 0, Address(0xFF_F000), Address(0x100_0FFF), (), ())
+    (found,) = with_findings(Regions((region,)), MEMORY, version).regions
+    (text,) = [finding.text for finding in found.findings if finding.code == "region-over-ram"]
+    assert "without AMD-Vi" in text

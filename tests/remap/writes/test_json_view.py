@@ -5,6 +5,7 @@ import pytest
 from pcipt.pci import Address
 from pcipt.remap.actions import (
     AddDevice,
+    CheckUnmapped,
     Outcome,
     RemoveDevice,
     RestoreReserved,
@@ -29,6 +30,7 @@ REGION = frames(0x7D00_0000, 4)
         (RewriteBar(NIC, "why", 0, Address(1 << 20), Address(1 << 21), 0x100), "0x200000", 0x100),
         (WithdrawReserved(NIC, "why", REGION), "0x7d000000", 0x4000),
         (RestoreReserved(NIC, "why", REGION), "0x7d000000", 0x4000),
+        (CheckUnmapped(NIC, "why", REGION, region=False), "0x7d000000", 0x4000),
     ],
 )
 def test_an_outcome(action, start, size):

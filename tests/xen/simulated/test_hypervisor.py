@@ -149,6 +149,7 @@ FAILING = {
     Op.MAP: lambda xen: xen.map_mmio(FRAMES),
     Op.UNMAP: lambda xen: xen.unmap_mmio(FRAMES),
     Op.RESERVED: lambda xen: xen.reserved_regions(),
+    Op.COMMAND_LINE: lambda xen: xen.command_line(),
 }
 
 

@@ -1,0 +1,89 @@
+"""Reads what Xen complains about on its console, and tells it as findings of the functions concerned.
+
+The console is read when the machine is compared with Xen, and when owners are asked; never by a timer. What
+Xen says of a function for good stays until Linux drops the function. What it says of a moment (a fault, a
+failed map) stays until everything is compared again.
+"""
+
+from collections.abc import Iterable
+from errno import EOPNOTSUPP
+
+import attrs
+
+from pcipt.engine.memory import Memory
+from pcipt.errors import HypervisorError, UnsupportedError
+from pcipt.pci import Finding, Function, Machine, Sbdf
+from pcipt.remap.bar_index import BarIndex
+from pcipt.xen.complaint_texts import finding_of_complaint
+from pcipt.xen.complaints import LASTING, Code, Complaint, parse_complaints
+from pcipt.xen.interface import Hypervisor
+
+KEPT = 256  # different complaints; a device may cause any number of them
+DRIFT = "bar-drift"  # the finding that hardware and Linux have different addresses in a BAR
+
+
+class Complaints:
+    """The complaints of Xen, in `memory.complaints`: how often each was made, by function.
+
+    Complaints that name no function, and no page of a BAR, are those of None.
+    """
+
+    def __init__(self, xen: Hypervisor, memory: Memory) -> None:
+        self._xen = xen
+        self._held = memory.complaints
+
+    def read(self, machine: Machine, bars: BarIndex, *, whole: bool) -> None:
+        """Read the console, and add what is new. Forget what was said of functions that Linux does not have.
+
+        With `whole`, all that was said of a moment before is forgotten. A console that cannot be read changes
+        nothing.
+        """
+        try:
+            text = self._xen.console()
+        except (HypervisorError, UnsupportedError):
+            return
+        for function, said in list(self._held.items()):
+            gone = function is not None and function not in machine.functions
+            kept = {each: n for each, n in said.items() if not gone and (each.code in LASTING or not whole)}
+            self._replace(function, kept)
+        for complaint in parse_complaints(text):
+            for function in _about(complaint, machine, bars):
+                self._add(function, complaint)
+
+    def of(self, sbdf: Sbdf | None, function: Function | None = None) -> Iterable[Finding]:
+        """Yield the findings about a function, or with None those about no function.
+
+        A dropped write to a BAR is told only while the BAR has another address than Linux knows. That vPCI
+        does not take a function because of its header type is not told: pcipt maps its BARs (`desired_of`).
+        """
+        drifted = function is not None and any(finding.code == DRIFT for finding in function.findings)
+        for complaint, times in self._held.get(sbdf, {}).items():
+            by_header = complaint.code is Code.NO_VPCI and complaint.rc == EOPNOTSUPP
+            if not by_header and (complaint.code is not Code.DROPPED or drifted):
+                yield finding_of_complaint(complaint, times, self._xen.identity.version)
+
+    def _add(self, function: Sbdf | None, complaint: Complaint) -> None:
+        """Count a complaint. One that differs in its address (`at`) only replaces the former one."""
+        said = self._held.setdefault(function, {})
+        same = next((each for each in said if attrs.evolve(each, at=complaint.at) == complaint), None)
+        times = said.pop(same) if same is not None else 0
+        if times or sum(map(len, self._held.values())) < KEPT:
+            said[complaint] = times + 1
+
+    def _replace(self, function: Sbdf | None, kept: dict[Complaint, int]) -> None:
+        """Replace the complaints about a function."""
+        if kept:
+            self._held[function] = kept
+        else:
+            del self._held[function]
+
+
+def _about(complaint: Complaint, machine: Machine, bars: BarIndex) -> list[Sbdf | None]:
+    """Return the functions that a complaint is about: the one that it names, or those with BARs on its pages.
+
+    If Linux does not have them, the complaint is about no function.
+    """
+    if complaint.function is not None:
+        return [complaint.function] if complaint.function in machine.functions else [None]
+    over = bars.over(complaint.pages) if complaint.pages is not None else []
+    return list(dict.fromkeys(bar.sbdf for bar in over)) or [None]

@@ -1,0 +1,37 @@
+"""Read a switch from Xen's command line. Pure.
+
+Source: Xen common/kernel.c (parse_params, parse_boolean, parse_bool), common/domain.c (parse_dom0_param),
+        arch/x86/setup.c (what follows "--" is dom0's command line).
+"""
+
+_YES = frozenset({"yes", "on", "true", "enable", "1"})
+_NO = frozenset({"no", "off", "false", "disable", "0"})
+
+
+def switch_in(line: str, option: str, name: str) -> bool | None:
+    """Return the value of a switch of an option that has a list of words, or None if the line has none.
+
+    For example, "dom0=pvh,no-pf-fixup" switches "pf-fixup" of "dom0" off. If the switch is there several
+    times, the last one counts. A word that Xen cannot read is left out, as Xen does.
+    """
+    found = None
+    for word in line.split():
+        if word == "--":
+            break
+        key, equals, values = word.partition("=")
+        if key != option or not equals:
+            continue
+        for value in values.split(","):
+            said = _switch(value, name)
+            found = found if said is None else said
+    return found
+
+
+def _switch(word: str, name: str) -> bool | None:
+    """Return the value of the switch `name` in one word of a list, None if the word is not that switch."""
+    if word in (name, f"no-{name}"):
+        return word == name
+    key, _, value = word.partition("=")
+    if key != name:
+        return None
+    return True if value in _YES else False if value in _NO else None

@@ -1,0 +1,146 @@
+"""Say what a complaint of Xen means and what cures it on this release. Pure.
+
+Source: Xen drivers/vpci (what follows each failure), `pcipt.xen.releases`.
+"""
+
+from collections.abc import Callable, Mapping
+
+from pcipt.pci import Finding
+from pcipt.xen.complaints import LASTING, Code, Complaint
+from pcipt.xen.releases import MSIX_HOLE_NEEDS_MAPPED_BAR, VPCI_SURVIVES_FAILURE, Version
+
+# (kind, id): what dom0 does not see of a hidden capability
+_CAPABILITIES = {
+    ("legacy", 0x05): ("MSI", "Message Control, Address and Data"),
+    ("legacy", 0x11): ("MSI-X", "Message Control, table and pending bits"),
+    ("extended", 0x10): ("SR-IOV", "VF Enable, NumVFs and the VF BARs"),
+    ("extended", 0x15): ("Resizable BAR", "the sizes of its BARs"),
+}
+_AGAIN = "remove the function in Linux and rescan its bus"
+_PASSING = "pcipt resync forgets it"
+
+
+def finding_of_complaint(complaint: Complaint, times: int, version: Version) -> Finding:
+    """Return the finding of a complaint that Xen made `times` times."""
+    text = f"Xen's console: {_TEXTS[complaint.code](complaint, version)}"
+    if times > 1:
+        text = f"{text} ({times} times)"
+    return Finding(complaint.code.value, text if complaint.code in LASTING else f"{text}; {_PASSING}")
+
+
+def _hidden(complaint: Complaint, version: Version) -> str:
+    kind, number = complaint.kind, complaint.capability or 0
+    name, registers = _CAPABILITIES.get((kind, number), (f"the {kind} capability", "all of its registers"))
+    what = f"{name} (capability {number:x}h, {kind}) could not be set up ({complaint.error}) and is hidden"
+    why = f"{what}: dom0 does not see {registers}"
+    if name != "MSI-X":
+        return f"{why}; its driver must do without"
+    if not MSIX_HOLE_NEEDS_MAPPED_BAR.of(version):  # mended in 4.21.1: tables in BARs without an address
+        return (
+            f"{why}, and the driver must use MSI; if it was hot-plugged, {_AGAIN}, or use Xen 4.21.1 or later"
+        )
+    return f"{why}, and the driver must use MSI or INTx; of virtual functions this Xen never shows it"
+
+
+def _not_hidden(complaint: Complaint, _version: Version) -> str:
+    return (
+        f"the {complaint.kind} capability {complaint.capability or 0:x}h could be neither set up nor hidden "
+        f"({complaint.error}): Xen does not trap the function's registers; {_AGAIN}"
+    )
+
+
+def _no_vpci(complaint: Complaint, _version: Version) -> str:
+    return (
+        f"a function could not be given to vPCI ({complaint.error}): it has no owner, or dom0 has it and Xen "
+        "does not trap it; pcipt status names orphans"
+    )
+
+
+def _no_setup(complaint: Complaint, _version: Version) -> str:
+    return (
+        f"at boot the IOMMU did not take it for dom0 ({complaint.error}): dom0 has it, Xen does not trap its "
+        "registers, and its DMA faults; firmware's DMAR or IVRS does not name it: ask the vendor for firmware"
+    )
+
+
+def _msix(_complaint: Complaint, _version: Version) -> str:
+    return (
+        "its MSI-X structure cannot be trapped: it names a place that is no BAR of it, or that is mapped "
+        f"otherwise; once its BARs have addresses, {_AGAIN}"
+    )
+
+
+def _map(complaint: Complaint, version: Version) -> str:
+    verb = "unmapped" if complaint.kind == "un" else "mapped"
+    where = f"pages {complaint.pages}" if complaint.pages is not None else f"BAR {complaint.bar}"
+    then = (
+        "memory decode went off, and a part of its BARs may be mapped; unbind its driver and bind it again"
+        if VPCI_SURVIVES_FAILURE.of(version)
+        else f"memory decode went off, and Xen does not trap the function any more; {_AGAIN}"
+    )
+    return f"{where} could not be {verb} ({complaint.error}): {then}"
+
+
+def _misplaced(complaint: Complaint, _version: Version) -> str:
+    return (
+        f"the BAR at pages {complaint.pages} lies over the memory map or at 0 and is not mapped: dom0 reads "
+        "all ones; let Linux place it anew: remove the function and rescan its bus (pci=realloc)"
+    )
+
+
+def _dropped(complaint: Complaint, _version: Version) -> str:
+    what = "the ROM" if complaint.kind == "ROM" else f"BAR register {complaint.bar}"
+    return f"a write to {what} was dropped, because memory decode was on; unbind its driver, then {_AGAIN}"
+
+
+def _resize(complaint: Complaint, _version: Version) -> str:
+    return f"a new size of BAR {complaint.bar} was refused, because memory decode was on; its old size holds"
+
+
+def _dma(complaint: Complaint, _version: Version) -> str:
+    kind = {"Read": "read", "Write": "write"}.get(
+        complaint.kind, "write" if "RW" in complaint.kind else "read"
+    )
+    return (
+        f"its DMA {kind} at {complaint.at or 0:#x} was refused: the page is not mapped for it, or not so; if "
+        "it lies in a reserved region, see pcipt rmrr; else its driver or its guest is at fault"
+    )
+
+
+def _interrupt(complaint: Complaint, _version: Version) -> str:
+    return (
+        f"its interrupt {complaint.at or 0:#x} was refused: its driver uses a vector that Xen did not give; "
+        "unbind the driver and bind it again"
+    )
+
+
+def _iommu(complaint: Complaint, _version: Version) -> str:
+    what = "could not be added to" if complaint.kind == "add" else "could not be removed from"
+    return f"it {what} the IOMMU's tables ({complaint.error}): its DMA faults, or stays possible; reboot"
+
+
+def _assign(complaint: Complaint, version: Version) -> str:
+    what = "given to a guest" if complaint.kind == "assign" else "taken back"
+    then = (
+        "; in dom0 Xen does not trap it until it is removed and added"
+        if VPCI_SURVIVES_FAILURE.of(version)
+        else ""
+    )
+    return f"it could not be {what} ({complaint.error}){then}"
+
+
+_TEXTS: Mapping[Code, Callable[[Complaint, Version], str]] = {
+    Code.HIDDEN: _hidden,
+    Code.NOT_HIDDEN: _not_hidden,
+    Code.NO_VPCI: _no_vpci,
+    Code.NO_SETUP: _no_setup,
+    Code.MSIX: _msix,
+    Code.MAP: _map,
+    Code.MISPLACED: _misplaced,
+    Code.DROPPED: _dropped,
+    Code.RESIZE: _resize,
+    Code.DMA: _dma,
+    Code.INTERRUPT: _interrupt,
+    Code.IOMMU: _iommu,
+    Code.ASSIGN: _assign,
+}

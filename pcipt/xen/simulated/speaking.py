@@ -1,0 +1,62 @@
+"""What a simulated Xen tells about itself: its console, and its command line."""
+
+from pcipt.xen.outcome import Op, check, readable_line
+from pcipt.xen.simulated.faults import Call, Faults
+
+
+class Speaking:
+    """The part of `SimulatedXen` that speaks. `line` is the command line of Xen."""
+
+    def __init__(self, line: str) -> None:
+        self.calls: list[Call] = []
+        self._faults = Faults()
+        self._line = line
+        self._printed: list[str] = []
+
+    def prints(self, text: str) -> None:
+        """Add a line to the console, with the prefix of Xen."""
+        self._printed.append(f"(XEN) {text}\n")
+
+    def console(self) -> str:
+        """Return what was printed since the last call of this method.
+
+        Raises: HypervisorError or UnsupportedError if a test ordered a failure of CONSOLE.
+        """
+        self._require_alive()
+        self._ask(Op.CONSOLE)
+        text = "".join(self._printed)
+        self._printed.clear()
+        return text
+
+    def command_line(self) -> str:
+        """Return the command line of Xen.
+
+        Raises: UnsupportedError if it is `DENIED`; HypervisorError or UnsupportedError if a test ordered a
+                failure of COMMAND_LINE.
+        """
+        self._require_alive()
+        self._ask(Op.COMMAND_LINE)
+        return readable_line(self._line)
+
+    def _press_key(self) -> None:
+        """Log a debug key and the reading of the console, with an ordered failure if there is one.
+
+        Raises: HypervisorError or UnsupportedError if a failure was ordered.
+        """
+        self._require_alive()
+        for op in (Op.KEY, Op.CONSOLE):
+            self._ask(op)
+
+    def _ask(self, op: Op) -> None:
+        """Log a call without an argument, with an ordered failure if there is one.
+
+        Raises: HypervisorError or UnsupportedError if a failure was ordered.
+        """
+        fault = self._faults.take(op)
+        result = -fault.errno if fault else 0
+        self.calls.append(Call(op, (), result))
+        check(op, result)
+
+    def _require_alive(self) -> None:
+        """Raise Catastrophe if the host has panicked, StateError if the connection is closed."""
+        raise NotImplementedError

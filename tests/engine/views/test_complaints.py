@@ -1,0 +1,206 @@
+"""Xen's complaints become findings of the functions concerned, and end."""
+
+import errno
+
+import attrs
+import pytest
+
+from pcipt.engine.queue import Reason
+from pcipt.engine.views.complaints import KEPT
+from pcipt.errors import UnsupportedError
+from pcipt.xen.interface import Owner, OwnerKind
+from pcipt.xen.outcome import Op
+from pcipt.xen.releases import NEWEST, parse_version
+from tests.engine.stage import BusStage, S, compare, dry_run, work_off
+from tests.xen.devices import device
+
+NIC, DISK = "00:06.0", "00:07.0"
+FAULT = "[VT-D]DMAR:[DMA Write] Request device [0000:00:06.0] fault addr {:x}"
+RELEASES = [*(f"{branch}.{patch}" for branch, patch in NEWEST.items()), "4.19.3", "4.20.1", "4.21.0"]
+
+
+def versioned(release):
+    return {"version": tuple(parse_version(release)[:3])}
+
+
+def stage_of(*raws, **more):
+    raws = raws or (device(NIC, (0xFE00_0000, 0x2000)), device(DISK, (0xFE10_0000, 0x1000)))
+    stage = BusStage([device("00:00.0"), *raws], **more)
+    stage.engine = stage.start()
+    compare(stage.engine)
+    return stage
+
+
+def told(stage, address=None):
+    """Give the findings of Xen's console about a function, or with None about no function."""
+    subject = None if address is None else S(address)
+    return [f for of, f in stage.engine.findings if of == subject and f.text.startswith("Xen's console")]
+
+
+def codes(stage, address=None):
+    return [finding.code for finding in told(stage, address)]
+
+
+def hears(stage, address):
+    stage.hotplug.push("change", S(address))
+    stage.settle(stage.engine)
+
+
+def readings(stage):
+    return [call.op for call in stage.xen.calls].count(Op.CONSOLE)
+
+
+def test_a_fault_is_told_with_its_function_and_counted():
+    stage = stage_of()
+    for at in (0x1000, 0x2000, 0x3000):
+        stage.xen.prints(FAULT.format(at))
+    hears(stage, NIC)
+    (finding,) = told(stage, NIC)
+    assert finding.code == "dma-fault"
+    assert "0x3000" in finding.text
+    assert "3 times" in finding.text
+    assert told(stage, DISK) == told(stage) == []
+
+
+def test_what_was_printed_before_the_start_is_told_at_the_start():
+    stage = stage_of()
+    stage.xen.prints("setup 0000:00:07.0 for d0 failed (-19)")
+    stage.engine = stage.start()
+    compare(stage.engine)
+    assert codes(stage, DISK) == ["setup-failed"]
+
+
+def test_a_moment_ends_with_the_next_comparison_and_what_lasts_stays():
+    stage = stage_of()
+    stage.xen.prints(FAULT.format(0))
+    stage.xen.prints("d0 0000:00:06.0: init legacy cap 17 fail rc=-17, mask it")
+    compare(stage.engine)
+    assert codes(stage, NIC) == ["dma-fault", "capability-hidden"]
+    dry_run(stage.engine)
+    assert codes(stage, NIC) == ["dma-fault", "capability-hidden"]
+    compare(stage.engine)
+    assert codes(stage, NIC) == ["capability-hidden"]
+    stage.pull(NIC)
+    stage.settle(stage.engine)
+    stage.plug(device(NIC, (0xFE00_0000, 0x2000)))
+    stage.settle(stage.engine)
+    assert codes(stage, NIC) == []
+
+
+def test_a_failed_map_is_told_of_the_functions_with_bars_there():
+    stage = stage_of()
+    stage.xen.prints("Failed to map [fe100 fe100] -> [fe100 fe101] for d0: -12")
+    stage.xen.prints("Failed to unmap [fe800 fe801] -> [fe800 fe802] for d0: -22")
+    compare(stage.engine)
+    assert codes(stage, DISK) == codes(stage) == ["vpci-map-failed"]
+    assert "0xfe100" in told(stage, DISK)[0].text
+    assert codes(stage, NIC) == []
+
+
+def test_a_function_that_linux_does_not_have_is_none():
+    stage = stage_of()
+    stage.xen.prints("IOMMU: add 0000:05:00.0 failed (-19)")
+    compare(stage.engine)
+    assert codes(stage) == ["iommu-failed"]
+
+
+def test_a_write_that_was_dropped_is_told_only_while_it_shows():
+    stage = stage_of()
+    stage.xen.prints("d0v0 0000:00:06.0: ignored BAR 0 write while mapped")
+    hears(stage, NIC)
+    assert codes(stage, NIC) == []  # hardware and Linux agree
+    raw = stage.files.raws[S(NIC)]
+    moved = device(NIC, (0xFE20_0000, 0x2000))
+    stage.files.raws[S(NIC)] = attrs.evolve(raw, resources=moved.resources)
+    hears(stage, NIC)
+    assert codes(stage, NIC) == ["bar-write-dropped"]
+
+
+def test_the_simulated_xen_prints_what_it_drops():
+    stage = stage_of()
+    stage.xen.console()
+    stage.write(NIC, 0x10, 4, 0xFE20_0000)
+    assert stage.xen.console() == "(XEN) d0v0 0000:00:06.0: ignored BAR 0 write while mapped\n"
+    stage.write(NIC, 0x10, 4, 0xFE00_0000)
+    assert stage.xen.console() == ""  # it is there already
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_hidden_capability_on_each_release(release):
+    """An MSI-X structure in a BAR that is not there: hidden from 4.21 on, before refused or taken."""
+    stage = stage_of(device(NIC, (0xFE00_0000, 0x2000), msix=(3, 0, 0x800)), **versioned(release))
+    found = codes(stage, NIC)
+    assert ("capability-hidden" in found) is (release >= "4.21")
+    if release >= "4.21":
+        assert "Message Control" in told(stage, NIC)[0].text
+    assert ("vpci-missing" in codes(stage)) is (release in ("4.19.6", "4.20.4"))
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_an_add_that_vpci_refuses_on_each_release(release):
+    """Linux announces a function before its BARs have addresses: its MSI-X table seems to lie in RAM."""
+    stage = stage_of(**versioned(release))
+    stage.plug(device("00:08.0", (0, 0x2000), msix=(0, 0, 0x800)))
+    stage.settle(stage.engine)
+    refused = release in ("4.19.6", "4.20.4")
+    assert ("vpci-missing" in codes(stage)) is refused
+    assert ("capability-hidden" in codes(stage, "00:08.0")) is (release == "4.21.0")
+
+
+def test_the_console_is_read_when_owners_are_asked_and_not_by_a_timer():
+    stage = stage_of()
+    before = readings(stage)
+    stage.engine.add(S(NIC), Reason.WRITTEN)
+    stage.time += 1
+    work_off(stage.engine)
+    for _ in range(5):
+        stage.time += 60
+        work_off(stage.engine)
+    assert readings(stage) == before
+    hears(stage, NIC)
+    assert readings(stage) == before + 1
+    compare(stage.engine)
+    assert readings(stage) == before + 2
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EACCES])
+def test_a_console_that_cannot_be_read_changes_nothing(number):
+    stage = stage_of()
+    stage.xen.prints(FAULT.format(0))
+    hears(stage, NIC)
+    stage.xen.fail(Op.CONSOLE, number)
+    compare(stage.engine)
+    assert codes(stage, NIC) == ["dma-fault"]
+    assert "xen-not-asked" not in [finding.code for _, finding in stage.engine.findings]
+
+
+def test_a_device_that_faults_in_any_way_does_not_fill_the_memory():
+    stage = stage_of()
+    for number in range(KEPT + 50):
+        stage.xen.prints(f"0000:00:06.0: not mapping BAR [{number:x}, {number:x}] invalid position")
+    compare(stage.engine)
+    assert len(codes(stage, NIC)) == KEPT
+    stage.xen.prints(FAULT.format(0))
+    hears(stage, NIC)
+    assert "dma-fault" not in codes(stage, NIC)
+    compare(stage.engine)
+    assert codes(stage, NIC) == []
+
+
+def test_a_xen_without_libxenctrl_has_no_complaints():
+    stage = stage_of()
+
+    def refuse():
+        raise UnsupportedError("Xen's toolstack interface", "no libxenctrl")
+
+    stage.xen.console = refuse
+    compare(stage.engine)
+    assert codes(stage) == codes(stage, NIC) == []
+
+
+def test_the_owner_of_a_fault_does_not_matter():
+    stage = stage_of()
+    stage.xen.give(S(NIC), Owner(OwnerKind.DOMAIN, 3))
+    stage.xen.prints(FAULT.format(0))
+    compare(stage.engine)
+    assert codes(stage, NIC) == ["dma-fault"]
