@@ -2,6 +2,8 @@
 
 import struct
 
+import attrs
+
 from pcipt.pci import Ids, RawFunction, Resource, decode_machine, parse_sbdf
 
 
@@ -42,19 +44,23 @@ def function(address, *, parent=None, driver=None, physfn=None, resources=(), id
     )
 
 
-def bridge(address, secondary, subordinate, **more):
-    return function(
-        address, header=1, class_code=0x060400, buses=(int(address[:2], 16), secondary, subordinate), **more
-    )
+def bridge(address, secondary, subordinate, *, conventional=False, **more):
+    """A root port, or a conventional bridge."""
+    more = {"size": 64 if conventional else 256, **more}
+    buses = (int(address[:2], 16), secondary, subordinate)
+    raw = function(address, header=1, class_code=0x060400, buses=buses, **more)
+    if conventional:
+        return raw
+    data = bytearray(raw.config)
+    data[6], data[0x34] = 0x10, 0x40  # status: there is a capability list
+    struct.pack_into("<BBH", data, 0x40, 0x10, 0, 0x0042)  # PCI Express, version 2, root port
+    return attrs.evolve(raw, config=bytes(data))
 
 
 def ari_port(address, secondary, subordinate):
     """A root port whose PCI Express capability forwards alternative routing ids."""
-    raw = bridge(address, secondary, subordinate, size=256)
+    raw = bridge(address, secondary, subordinate)
     data = bytearray(raw.config)
-    data[6] = 0x10  # status: there is a capability list
-    data[0x34] = 0x40
-    struct.pack_into("<BBH", data, 0x40, 0x10, 0, 0x0042)  # PCI Express, version 2, root port
     struct.pack_into("<H", data, 0x40 + 0x28, 1 << 5)
     return RawFunction(sbdf=raw.sbdf, config=bytes(data), root_bus=raw.root_bus)
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODULES = sorted(ROOT.glob("pcipt/**/*.py"))
-LINES = 400
+LINES, ENGINE_LINES = 400, 300
 MODULES_IN_A_FOLDER = 20
 
 #  the version, the errors, and what each release of Xen does
@@ -131,8 +131,9 @@ def faults_of(module, source, *, package=False):
         and not named_beginning(node).startswith(f"pcipt.{room}.")
     ]
     lines = len(source.splitlines())
-    if lines > LINES:
-        found.append(f"{module} has {lines} lines, more than {LINES}")
+    most = ENGINE_LINES if room == "engine" else LINES
+    if lines > most:
+        found.append(f"{module} has {lines} lines, more than {most}")
     return found
 
 
@@ -260,6 +261,7 @@ SAMPLES = [
     ("pcipt.pci.bars", "reader.open()", False),  # another's method
     ("pcipt.pci.bars", "# a line\n" * 400, False),
     ("pcipt.pci.bars", "# a line\n" * 401, True),
+    ("pcipt.engine.queue", "# a line\n" * 301, True),
     ("pcipt.firmware.acpi.dmar", "from pcipt.pci import Sbdf", False),
     ("pcipt.firmware.acpi.dmar", "from pcipt.remap.plan import plan", True),
     ("pcipt.remap.plan", "from pcipt.firmware.coverage import Coverage", False),

@@ -42,10 +42,10 @@ from pcipt.engine.queue import EVERYTHING, Reason
 from pcipt.engine.report import Report, Scope
 from pcipt.errors import HypervisorError, PciptError
 from pcipt.pci import Sbdf
-from pcipt.remap.actions import MapMmio, Outcome, Result, RewriteBar, UnmapMmio
+from pcipt.remap.actions import MapMmio, Outcome, Result, RewriteBar, RewriteCommand, UnmapMmio
 from pcipt.xen.interface import Hypervisor
 
-_REMAPS = (MapMmio, UnmapMmio, RewriteBar)
+_REMAPS = (MapMmio, UnmapMmio, RewriteBar, RewriteCommand)
 
 
 @attrs.frozen

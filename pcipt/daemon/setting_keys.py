@@ -97,6 +97,7 @@ _ABOUT_ACTIONS = {
     "map-mmio": "map the memory of functions for which Xen does not do it itself (PVH)",
     "unmap-mmio": "take mappings down that nothing decodes any more (PVH)",
     "rewrite-bar": "repeat a write to a BAR that Xen dropped, where no driver is bound (PVH)",
+    "rewrite-command": "write a Command register as it is, where Xen has mapped or unmapped by mistake (PVH)",
     "withdraw-reserved": "take a reserved region down when its last device leaves dom0 (PVH)",
     "restore-reserved": "put a reserved region back when its first device returns (PVH)",
     "check-unmapped": "look whether unmapped pages came back, where Xen's dom0=pf-fixup may be on (PVH)",

@@ -14,7 +14,7 @@ from pcipt.errors import StateError, UnsupportedError
 from pcipt.pci import Finding, Machine, RawFunction, Sbdf
 from pcipt.pci.write import ConfigWrite, Lost, WriteSource
 from pcipt.remap.ignored import Intents
-from pcipt.remap.trapped import Trapped
+from pcipt.remap.vpci.trapped import Trapped
 from pcipt.remap.writes.changes import BusRenumbered, Change, RereadWanted
 from pcipt.remap.writes.initial import refreshed, shadow_from_machine
 from pcipt.remap.writes.shadow import Shadow, settle, step
@@ -153,8 +153,9 @@ class Watch:
         if not self._obeys:
             if before.counted != self.trapped.counted:
                 before = attrs.evolve(before, counted=self.trapped.counted)
-            intents = len(self.intents)
-            if self.intents.follow(before, event) or len(self.intents) != intents:
+            held = len(self.intents), len(self.intents.unreached)
+            wanted = self.intents.follow(before, event)
+            if wanted or (len(self.intents), len(self.intents.unreached)) != held:
                 self.on_written(event.sbdf)  # also where nothing changes but that an intent is over
         try:
             self._shadow, changes = step(before, event)
@@ -171,6 +172,10 @@ class Watch:
         """
         for change in changes:
             self.on_written(change.sbdf)
+            if isinstance(change, BusRenumbered) and not self._obeys:
+                self.intents.moved(
+                    (before for before, _ in change.moved), (after for _, after in change.moved)
+                )
             for pair in change.moved if isinstance(change, BusRenumbered) else ():
                 for sbdf in pair:
                     if sbdf is not None:

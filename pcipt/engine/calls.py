@@ -19,6 +19,7 @@ from pcipt.remap.actions import (
     RemoveDevice,
     RestoreReserved,
     RewriteBar,
+    RewriteCommand,
     UnmapMmio,
     WithdrawReserved,
 )
@@ -156,12 +157,19 @@ def _rewrite(tools: Tools, _views: Views, action: RewriteBar, _precaution: Preca
     return ""
 
 
+def _rewrite_command(tools: Tools, _views: Views, action: RewriteCommand, _precaution: Precaution) -> str:
+    """Write a Command register as it is; return "". Raises: PciptError as `Registers.rewrite_command`."""
+    tools.registers.rewrite_command(action.sbdf)
+    return ""
+
+
 PERFORM: Mapping[type[Action], Callable[[Tools, Views, Any, Precaution], str]] = {
     AddDevice: _add,
     RemoveDevice: _remove,
     MapMmio: _map,
     UnmapMmio: _unmap,
     RewriteBar: _rewrite,
+    RewriteCommand: _rewrite_command,
     WithdrawReserved: _unmap,
     RestoreReserved: _map,
     CheckUnmapped: _check,

@@ -22,6 +22,7 @@ from pcipt.engine.report import Report, Scope
 from pcipt.engine.saver import Saver
 from pcipt.engine.views.regions import plan_regions
 from pcipt.engine.views.views import Views
+from pcipt.engine.views.vpci_picture import ignored_of
 from pcipt.pci import Finding, Machine, RawFunction, Sbdf
 from pcipt.remap.actions import Action, Outcome
 from pcipt.remap.explain import Explanation, explain
@@ -159,7 +160,7 @@ class Engine:
             sbdf,
             views.remembered(),
             removed=self.memory.removed,
-            ignored=views.ignored_writes([sbdf]),
+            ignored=ignored_of(views, [sbdf]),
             regions=plan_regions(views, [sbdf]),
             performs=self.allows,
         )
@@ -233,7 +234,10 @@ class Engine:
         An address to which bus renumbering has moved a function is left out, and an address that is that of a
         function in a segment above ffff, cut to 16 bits (VMD).
         """
-        here: Collection[Sbdf | None] = {*self.views.state.renumbered.values(), *self.views.cut_addresses()}
+        here: Collection[Sbdf | None] = {
+            *self.views.state.renumbered.values(),
+            *self.views.state.cut_addresses(),
+        }
         return [sbdf for sbdf in ghosts(self.machine, self.view) if sbdf not in here]
 
     @property

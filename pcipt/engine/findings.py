@@ -7,15 +7,16 @@ from collections.abc import Iterable
 
 from pcipt.engine.late import finding_of_late
 from pcipt.engine.open_actions import OpenActions, finding_of_action
+from pcipt.engine.views.regions import lost_regions
 from pcipt.engine.views.views import Views
-from pcipt.engine.views.vpci_picture import lost_of
+from pcipt.engine.views.vpci_picture import hazards_of, ignored_of, lost_of, sizes_in_vpci
 from pcipt.pci import Finding, Sbdf
 from pcipt.remap.holes import finding_of_hole
 from pcipt.remap.ignored import finding_of
 from pcipt.remap.kinds.virtual import unsized_finding
-from pcipt.remap.trapped import finding_of_reset, names_lost_bar
 from pcipt.remap.view import disagreements
 from pcipt.remap.vpci.sizes import oversized
+from pcipt.remap.vpci.trapped import finding_of_reset, names_lost_bar
 
 Told = tuple[Sbdf | None, Finding]  # None: the service itself, or the machine as a whole
 
@@ -61,7 +62,7 @@ class Findings:
         scope = frozenset(scope)
         found: dict[Sbdf, list[Finding]] = {sbdf: [] for sbdf in scope}
         if views.trouble is None:
-            cut = views.cut_addresses()
+            cut = views.state.cut_addresses()
             for sbdf, finding in disagreements(views.machine, views.view, views.state.renumbered, scope, cut):
                 found.setdefault(sbdf, []).append(open_actions.explained(sbdf, finding))
             for told in views.cut_orphans():
@@ -73,9 +74,10 @@ class Findings:
     def _of_function(self, views: Views, open_actions: OpenActions, sbdf: Sbdf) -> Iterable[Finding]:
         """Yield the findings about one function.
 
-        They are: those of its open actions, of ignored writes, of lost BARs and of a late add, those about a
-        guest's pages and ports, those about unmapped pages that came back, Xen's complaints, and those of its
-        last reading, except notes and those about lost BARs. Disagreements with Xen are not yielded.
+        They are: those of its open actions, of ignored writes, of lost BARs and of a late add, those about
+        reserved regions that cannot be mapped, about a guest's pages and ports, and about unmapped pages that
+        came back, Xen's complaints, and those of its last reading, except notes and those about lost BARs.
+        Disagreements with Xen are not yielded.
         `unlisted` is updated.
         """
         function = views.machine.functions.get(sbdf)
@@ -84,9 +86,10 @@ class Findings:
         (self.unlisted.add if unlisted else self.unlisted.discard)(sbdf)
         acted = (finding_of_action(outcome) for outcome in open_actions.of(sbdf))
         yield from (finding for finding in acted if finding is not None)
-        yield from (finding_of(write) for write in views.ignored_writes([sbdf]))
+        yield from (finding_of(write) for write in ignored_of(views, [sbdf]))
         late = finding_of_late(views, sbdf)
         yield from () if late is None else (late,)
+        yield from lost_regions(views, sbdf)
         yield from views.guests.findings.get(sbdf, ())
         yield from (each for hole in views.memory.holes.of(sbdf) if (each := finding_of_hole(hole)))
         if function is None:
@@ -96,8 +99,8 @@ class Findings:
             yield finding_of_reset(function, lost)
         told = (finding for finding in function.findings if not finding.is_note)
         yield from (finding for finding in told if not names_lost_bar(finding, lost))
-        yield from views.hazards(function)
-        yield from oversized(function, views.sizes_in_vpci(function))
+        yield from hazards_of(views, function)
+        yield from oversized(function, sizes_in_vpci(views, function))
         yield from unsized_finding(sbdf, views.view, views.memory.ledger.unsized(), views.state.renumbered)
 
     def put(self, subject: Sbdf | None, findings: Iterable[Finding]) -> None:

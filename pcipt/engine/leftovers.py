@@ -14,7 +14,7 @@ from pcipt.remap.desired import By
 from pcipt.remap.intervals import without
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedRun
-from pcipt.remap.trapped import pages_of_unread
+from pcipt.remap.vpci.trapped import pages_of_unread
 from pcipt.xen.releases import VPCI_BUILT_AT_ASSIGN
 
 Clock = Callable[[], str]
@@ -100,5 +100,5 @@ def _put_stale(views: Views, place: str, sbdf: Sbdf, bar: int, pages: Frames, cl
     mapped = views.memory.mapped
     known = [run.frames for run in mapped.of(place) if run.bar == bar]
     for frames in without((pages,), known):
-        if views.why_protected(frames) is None:
+        if views.protected.why(frames) is None:
             mapped.put(MappedRun(place, sbdf, bar, frames, By.XEN, clock(), State.STALE))

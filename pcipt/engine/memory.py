@@ -13,6 +13,7 @@ inherited       engine, when it is made             when everything was compared
 former          reconciliation, at a removal        when the place is left again      no
 vacated         machine state, when Linux drops it  when a plan was made for it      no
 bridge_numbers  machine state, at each reading      when the bridge leaves           no
+conventional    machine state, at each reading      when the bridge leaves           no
 outside_window  reconciliation                      when no BAR is outside any more  no
 refused         reconciliation                      when it decodes again, or leaves  no
 left_guests     views, when an owner changed        when the guest keeps nothing     no
@@ -32,7 +33,7 @@ from pcipt.remap.holes import Holes
 from pcipt.remap.ignored import Intents
 from pcipt.remap.ledger import Ledger
 from pcipt.remap.mapped_pages import MappedPages
-from pcipt.remap.trapped import Trapped
+from pcipt.remap.vpci.trapped import Trapped
 from pcipt.xen.complaints import Complaint
 
 
@@ -53,11 +54,12 @@ class Memory:
     unit serves them: that stays so until the next boot. `former` holds by place the function that Linux last
     dropped there. `vacated` holds each place whose function Linux dropped and for which no plan was made
     since, with the former address. `bridge_numbers` holds the (secondary, subordinate) bus of each bridge, by
-    place, as it was last readable. `outside_window` holds by place the BARs that decoded where vPCI maps
-    nothing. `left_guests` holds functions that left a guest, with the guest's number. `unproven` holds places
-    of functions that left xen-pciback and of which nobody knows whether vPCI handles them again.
-    `held_regions` counts for each reserved region the clients that keep it in dom0. `holes` holds pages that
-    pcipt unmapped and that Xen may map again for dom0 (only where the option dom0=pf-fixup may be on).
+    place, as it was last readable. `conventional` holds the places of bridges to conventional PCI, as they
+    were last readable. `outside_window` holds by place the BARs that decoded where vPCI maps nothing.
+    `left_guests` holds functions that left a guest, with the guest's number. `unproven` holds places of
+    functions that left xen-pciback and of which nobody knows whether vPCI handles them again. `held_regions`
+    counts for each reserved region the clients that keep it in dom0. `holes` holds pages that pcipt unmapped
+    and that Xen may map again for dom0 (only where the option dom0=pf-fixup may be on).
     `complaints` holds what Xen complained about on its console, and how often, by function.
     """
 
@@ -72,6 +74,7 @@ class Memory:
     former: dict[str, Function] = attrs.Factory(dict)
     vacated: dict[str, Sbdf] = attrs.Factory(dict)
     bridge_numbers: dict[str, tuple[int, int]] = attrs.Factory(dict)
+    conventional: set[str] = attrs.Factory(set)
     outside_window: dict[str, frozenset[int]] = attrs.Factory(dict)
     refused: set[str] = attrs.Factory(set)
     left_guests: dict[Sbdf, int] = attrs.Factory(dict)

@@ -18,6 +18,7 @@ from pcipt.remap.actions import (
     RestoreReserved,
     Result,
     RewriteBar,
+    RewriteCommand,
     UnmapMmio,
     WithdrawReserved,
 )
@@ -46,7 +47,8 @@ def subject_of(action: Action) -> Sbdf:
 
 
 def finding_of_action(outcome: Outcome) -> Finding | None:
-    """Return the finding that an open action on pages or on a reserved region is not done.
+    """Return the finding that an open action on pages or on a reserved region is not done, or the
+    rewrite of a Command register.
 
     Return None for other actions, and for an action that is only planned because the settings forbid it.
     """
@@ -60,6 +62,9 @@ def finding_of_action(outcome: Outcome) -> Finding | None:
         still = "is still" if outcome.result is Result.REFUSED else "may still be"
         why = f"the reserved region {action.frames} {still} mapped, though no device in dom0 needs it"
         return Finding("region-left", f"{why}: {outcome.detail}")
+    if isinstance(action, RewriteCommand):
+        why = "Xen may have mapped or unmapped its BARs for a write that did not reach it"
+        return Finding("mapping-in-doubt", f"{why}, while its bus was renumbered: {outcome.detail}")
     if not isinstance(action, MapMmio | UnmapMmio):
         return None
     name = name_of_bar(action.bar)

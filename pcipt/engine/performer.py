@@ -28,6 +28,7 @@ from pcipt.remap.actions import (
     RemoveDevice,
     Result,
     RewriteBar,
+    RewriteCommand,
 )
 from pcipt.remap.guard.facts import Facts, Precaution
 from pcipt.remap.guard.rules import check_action
@@ -211,11 +212,13 @@ def _read_back(outcome: Outcome, views: Views) -> None:
     action = outcome.action
     if outcome.result not in (Result.DONE, Result.FAILED):
         return
+    if outcome.result is Result.DONE and isinstance(action, AddDevice | RewriteCommand):
+        views.memory.intents.unreached.discard(action.sbdf)  # vPCI is built anew, or agrees with the hardware
     if isinstance(action, AddDevice | RemoveDevice):
         views.ask(addresses_of(action))  # a failed one may have been done all the same
         if isinstance(action, AddDevice) and outcome.errno == ENODEV:
             views.memory.unserved.add(action.sbdf)
-    elif isinstance(action, RewriteBar):
+    elif isinstance(action, RewriteBar | RewriteCommand):
         views.different |= views.read([action.sbdf])
     elif isinstance(action, MapMmio) and outcome.result is Result.FAILED:
         over = views.memory.mapped.over(action.frames)  # the pages of other owners there are gone too

@@ -23,6 +23,7 @@ from pcipt.engine.settle import settle_memory, take_over_mappings
 from pcipt.engine.unproven import doubt_unproven
 from pcipt.engine.views.concerned import addresses_of
 from pcipt.engine.views.regions import plan_regions
+from pcipt.engine.views.unreached import plan_unreached
 from pcipt.engine.views.views import Views
 from pcipt.engine.views.vpci_picture import rewrites_of
 from pcipt.pci import Sbdf
@@ -110,8 +111,7 @@ class Reconciler:
     def _save_taken_over(self, now: Round) -> None:
         """Write to the store that pcipt has taken over pages of vPCI; do nothing in a dry run.
 
-        It must be written before an add: after it Xen lists the function, and nothing else tells that vPCI
-        has forgotten the pages.
+        After an add Xen lists the function, and nothing else tells that vPCI has forgotten the pages.
         """
         if now.views is self._views:
             self._saver.save(self._views.memory)
@@ -130,7 +130,7 @@ class Reconciler:
             return
         actions = plan_announcements(
             views.machine, views.view, removed=views.memory.removed, only=None if everything else now.listed,
-            moves=views.state.renumbered, followed=views.announced_at(),
+            moves=views.state.renumbered, followed=views.announced_at(), bridges=views.state.bridges,
             unsized=views.memory.ledger.unsized(),
         )  # fmt: skip
         yield from self._perform(now, actions)
@@ -141,8 +141,7 @@ class Reconciler:
         """If REGIONS is in the round, restore the regions of functions that were unbound from xen-pciback.
 
         Nothing is read or asked before: the toolstack lets Linux bind the former driver right after the
-        unbind, and DMA of that driver would fault. If the function does not return to dom0, the regions are
-        withdrawn again when its message has settled.
+        unbind, and its DMA would fault. If the function stays away, its message withdraws the regions again.
         Source: Xen tools/libs/light/libxl_pci.c (libxl__device_pci_assignable_remove).
         """
         if now.scope.regions is not None:
@@ -155,17 +154,17 @@ class Reconciler:
         See `plan_reserved`. If the round is not EVERYTHING, only regions of its subjects are planned for.
         """
         self._observer.see_arrivals(now)
-        views = now.views
         changed = None if now.everything is not None else now.subjects
-        actions = plan_regions(views, changed, self._queue.unbound())
+        actions = plan_regions(now.views, changed, self._queue.unbound())
         yield from self._perform(now, actions)
-        scopes = views.reserved.scopes
+        scopes = now.views.reserved.scopes
         now.subjects |= {sbdf for action in actions for sbdf in scopes.get(action.frames, ())}
 
     def _repeat_ignored_writes(self, now: Round) -> Slices:
-        """Repeat BAR writes that vPCI ignored, and write lost BARs back, with memory decode off."""
+        """Repeat BAR writes that vPCI ignored, write lost BARs back, repeat writes that only vPCI saw."""
         functions = now.views.machine.functions if now.everything is not None else now.subjects
         yield from self._perform(now, rewrites_of(now.views, functions))
+        yield from self._perform(now, plan_unreached(now, functions))
 
     def _map_and_unmap(self, now: Round) -> Slices:
         """Plan the pages of the round's functions and perform the plan, slice by slice."""
@@ -269,15 +268,13 @@ class Reconciler:
         if now.everything is not None:
             self.find_everything()
         else:
-            found = {*scope, *now.scope.functions}
-            self.findings.find_in_functions(self._views, self.open_actions, found)
+            self.findings.find_in_functions(self._views, self.open_actions, {*scope, *now.scope.functions})
 
     def find_everything(self) -> None:
         """Replace the findings of all functions, by what was read and asked last."""
-        views = self._views
-        found = {*views.machine.functions, *views.view.known}
+        found = {*self._views.machine.functions, *self._views.view.known}
         found |= {*self.findings.subjects, *self.open_actions.subjects}
-        self.findings.find_in_functions(views, self.open_actions, found)
+        self.findings.find_in_functions(self._views, self.open_actions, found)
 
     def _must_hold_back(self) -> bool:
         """Return True if hot-plug messages were lost and not everything was read since.

@@ -96,6 +96,15 @@ class Registers:
         # vPCI leaves decode off where it cannot map (xen/drivers/vpci/header.c, vpci_process_pending)
         self._verify(sbdf, COMMAND, command, COMMAND_MEMORY, "memory decode")
 
+    def rewrite_command(self, sbdf: Sbdf) -> None:
+        """Write the Command register of a function as it is, and check that memory decode stays as it was.
+
+        Raises: PciptError if it cannot be read or written, or if decode has changed.
+        """
+        command = self._host.read_register(sbdf, COMMAND)
+        self._host.write_register(sbdf, COMMAND, command)
+        self._verify(sbdf, COMMAND, command, COMMAND_MEMORY, "memory decode")
+
     def _put_words(
         self, sbdf: Sbdf, bar: int, words: Sequence[tuple[Register, int]], values: Sequence[int]
     ) -> None:

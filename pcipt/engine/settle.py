@@ -6,7 +6,9 @@ import attrs
 
 from pcipt.engine.leftovers import mark_handed_over
 from pcipt.engine.round import Round, sliced
+from pcipt.engine.views.regions import forget_counts
 from pcipt.engine.views.views import Views
+from pcipt.engine.views.vpci_picture import refusal_of
 from pcipt.pci import Sbdf
 from pcipt.remap.desired import PCIBACK, By, place_of, untrapped_reason
 from pcipt.remap.life import State
@@ -34,6 +36,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     subjects = views.machine.functions if now.everything is not None else now.listed | now.subjects
     now.touched |= _learn_sizes(views, subjects)
     now.touched |= _learn_refusals(views, subjects, clock)
+    now.touched |= forget_counts(views)
     if now.everything is None:
         asked = {at for sbdf in now.listed for at in views.addresses(sbdf)}
         now.touched |= memory.ledger.settle(asked, views.view.known)
@@ -89,7 +92,7 @@ def _learn_refusals(views: Views, functions: Collection[Sbdf], clock: Callable[[
         function = views.machine.functions.get(sbdf) if sbdf is not None and sbdf in functions else None
         if function is None:
             continue
-        refusal = views.refusal(function)
+        refusal = refusal_of(views, function)
         lasting = refusal is not None and refusal.is_lasting(views.version) and place in memory.refused
         if refusal is None or not (lasting or memory.intents.wants_decode(place)):
             memory.refused.discard(place)
@@ -98,7 +101,7 @@ def _learn_refusals(views: Views, functions: Collection[Sbdf], clock: Callable[[
             found = True
             when = clock()
             for bar, frames in pages_of_bars(function):
-                if views.why_protected(frames) is None:
+                if views.protected.why(frames) is None:
                     run = MappedRun(place, function.sbdf, bar, frames, By.US, when, State.DOUBTFUL)
                     memory.mapped.put(run)
     return found

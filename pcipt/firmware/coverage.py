@@ -9,6 +9,7 @@ Source: xen/drivers/passthrough/vtd/dmar.c, acpi_find_matched_drhd_unit, acpi_pa
 """
 
 import enum
+import functools
 from collections.abc import Iterable, Mapping
 
 import attrs
@@ -17,8 +18,10 @@ from pcipt.firmware.acpi.dmar import SCOPE_BRIDGE, SCOPES_OF_XEN, SIGNATURES, Dm
 from pcipt.firmware.acpi.ivrs import SIGNATURE, Ivrs, parse_ivrs
 from pcipt.firmware.acpi.table import parse_table
 from pcipt.firmware.amd import find_unit
-from pcipt.pci import Machine, Sbdf
+from pcipt.pci import Machine, PciPath, Sbdf
 from pcipt.pci.requester import Requester, Role, Vendor
+
+_LAST_BUS, _LONGEST = 0xFF, 0x100
 
 
 class Coverage(enum.Enum):
@@ -35,7 +38,7 @@ class Coverage(enum.Enum):
     NONE = "none"
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class BootSnapshot:
     """The functions and the bridges of the machine at pcipt's first reading in this boot.
 
@@ -45,6 +48,46 @@ class BootSnapshot:
     boot_id: str
     functions: frozenset[Sbdf]
     bridges: Mapping[Sbdf, tuple[int, int]]
+
+    def path_of(self, sbdf: Sbdf) -> PciPath | None:
+        """Return the path of the function that was at an address at boot, whether or not one was there.
+
+        Return None if the bridges above it form a loop.
+        """
+        hops: list[tuple[int, int, int]] = []
+        bus, device, function = sbdf.bus, sbdf.device, sbdf.function
+        while (above := self._bridge_above(sbdf.segment, bus)) is not None:
+            hops.append((bus - self.bridges[above][0], device, function))
+            if above.bus >= bus or len(hops) > _LONGEST:
+                return None
+            bus, device, function = above.bus, above.device, above.function
+        return PciPath(sbdf.segment, ((bus, device, function), *reversed(hops)))
+
+    def address_of(self, path: PciPath) -> Sbdf | None:
+        """Return the address that the function with this path had at boot.
+
+        Return None if a bridge on the path was not there, or had no bus below it.
+        """
+        base = 0
+        for bus, device, function in path.hops[:-1]:
+            numbers = self.bridges.get(Sbdf(path.segment, base + bus, device, function))
+            if numbers is None:
+                return None
+            base = numbers[0]
+        bus, device, function = path.hops[-1]
+        return Sbdf(path.segment, base + bus, device, function) if base + bus <= _LAST_BUS else None
+
+    def _bridge_above(self, segment: int, bus: int) -> Sbdf | None:
+        """Return the bridge that led to a bus at boot: of those that passed it on, the nearest to it."""
+        return self._above.get((segment, bus))
+
+    @functools.cached_property
+    def _above(self) -> Mapping[tuple[int, int], Sbdf]:
+        """For each (segment, bus) below a bridge, the bridge with the highest secondary bus number."""
+        found: dict[tuple[int, int], Sbdf] = {}
+        for bridge, (secondary, subordinate) in sorted(self.bridges.items(), key=lambda item: item[1][0]):
+            found.update({(bridge.segment, bus): bridge for bus in range(secondary, subordinate + 1)})
+        return found
 
 
 def snapshot_from_machine(boot_id: str, machine: Machine) -> BootSnapshot:

@@ -21,6 +21,7 @@ DRIVERS = "sys/bus/pci/drivers"
 PROBE = "sys/bus/pci/drivers_probe"
 AUTOPROBE = "sys/bus/pci/drivers_autoprobe"
 PATIENCE = 120.0  # seconds; the reset of a function can take long
+QUESTION = 5.0
 _DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # searched even if they are not in PATH
 
 
@@ -183,6 +184,19 @@ class Toolstack:
             raise InputError(path, reason(error)) from error
 
 
+def xen_command_line() -> str | None:
+    """Return the options with which the running Xen was started, as `xl info` tells them; None if it fails.
+
+    Neither sysfs nor /proc has them. xl asks Xen itself (XENVER_commandline).
+    """
+    try:
+        told = _run("xl", "info", patience=QUESTION)
+    except (InputError, UnsupportedError):
+        return None
+    lines = (line.partition(":") for line in told.splitlines())
+    return next((value.strip() for name, _, value in lines if name.strip() == "xen_commandline"), None)
+
+
 def _find(command: str) -> str:
     """Return the path of a command, from PATH and from _DIRECTORIES.
 
@@ -195,25 +209,40 @@ def _find(command: str) -> str:
     return found
 
 
-def _run(command: str, *arguments: str) -> None:
-    """Run a command and wait until it ends.
+def read_command_line() -> str | None:
+    """Return the options with which the running Xen was started, as `xl info` tells them; None if it fails.
+
+    Neither sysfs nor /proc has them; xl asks Xen (xc_version, XENVER_commandline).
+    """
+    try:
+        told = _run("xl", "info", patience=QUESTION)
+    except (InputError, UnsupportedError):
+        return None
+    lines = (line.partition(":") for line in told.splitlines())
+    return next((value.strip() for name, _, value in lines if name.strip() == "xen_commandline"), None)
+
+
+def _run(command: str, *arguments: str, patience: float = PATIENCE) -> str:
+    """Run a command, wait until it ends, and return what it said.
 
     The command runs in its own session, so that Ctrl-C at the terminal does not reach it. The caller must
     defer the signals to pcipt, because a signal that interrupts the waiting kills the command.
     Raises: InputError with the last line of its output if it fails; InputError if it cannot be started or
-            takes more than `PATIENCE` seconds; UnsupportedError if it is not installed.
+            takes more than `patience` seconds; UnsupportedError if it is not installed.
     """
     words = " ".join((command, *arguments))
     try:
         done = subprocess.run(
             [_find(command), *arguments],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=patience,
             start_new_session=True, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        raise InputError(words, f"did not end within {PATIENCE:.0f} seconds") from error
+        raise InputError(words, f"did not end within {patience:.0f} seconds") from error
     except OSError as error:
         raise InputError(words, reason(error)) from error
+    text = done.stdout.decode(errors="replace")
     if done.returncode:
-        said = [line.strip() for line in done.stdout.decode(errors="replace").splitlines() if line.strip()]
+        said = [line.strip() for line in text.splitlines() if line.strip()]
         raise InputError(words, said[-1] if said else f"it failed with {done.returncode}")
+    return text

@@ -13,6 +13,7 @@ from pcipt.pci.function import Function
 from pcipt.pci.machine import Machine
 
 _HOST_BRIDGE, _PCI_BRIDGE, _IOMMU = 0x0600, 0x0604, 0x0806
+PCIE_TO_PCI = 0x7  # a bridge from PCI Express to PCI or PCI-X
 _TO_EXPRESS = 0x8  # a bridge from PCI or PCI-X to PCI Express
 _AMD = (0x1022, 0x1D94)  # AMD, Hygon
 

@@ -36,13 +36,16 @@ class AddDevice:
 class RemoveDevice:
     """Make Xen forget a function that is not at this address any more (PHYSDEVOP_pci_device_remove).
 
-    `moved_to` is set if bus renumbering moved the function from `sbdf` to that address.
+    `moved_to` is set if bus renumbering moved the function from `sbdf` to that address. `anew` is True for a
+    function that has not left: Xen is told of it again right after. It is a conventional bridge of which Xen
+    must read new bus numbers, or a function behind one.
     """
 
     word: ClassVar[str] = "remove-device"
     sbdf: Sbdf
     reason: str
     moved_to: Sbdf | None = None
+    anew: bool = False
 
 
 @attrs.frozen
@@ -93,29 +96,46 @@ class RewriteBar:
 
 
 @attrs.frozen
+class RewriteCommand:
+    """Write the Command register of a function as it is, so that vPCI maps or unmaps what it says.
+
+    vPCI may have mapped or unmapped the BARs for a write that did not reach the hardware, because the bus of
+    the function was renumbered then. Where vPCI and hardware agree, the write changes nothing.
+    """
+
+    word: ClassVar[str] = "rewrite-command"
+    sbdf: Sbdf
+    reason: str
+
+
+@attrs.frozen
 class WithdrawReserved:
     """Remove a reserved region from dom0's map, because none of its devices is dom0's any more.
 
-    `sbdf` is one of these devices.
+    `sbdf` is one of these devices. `counted` is False if Xen lists no device of the region then: when it is
+    told of one, it maps the region.
     """
 
     word: ClassVar[str] = "withdraw-reserved"
     sbdf: Sbdf
     reason: str
     frames: Frames
+    counted: bool = True
 
 
 @attrs.frozen
 class RestoreReserved:
     """Map a reserved region into dom0 again: one of its devices is dom0's again, or is about to return.
 
-    `sbdf` is one of its devices.
+    `sbdf` is one of its devices. `counted` is False if Xen lists no device of the region then: it never
+    unmaps what is mapped now, because it maps a region only over holes, and unmaps only what it has mapped.
     """
 
     word: ClassVar[str] = "restore-reserved"
     sbdf: Sbdf
     reason: str
     frames: Frames
+    counted: bool = True
 
 
 @attrs.frozen
@@ -138,6 +158,7 @@ Action = (
     | MapMmio
     | UnmapMmio
     | RewriteBar
+    | RewriteCommand
     | WithdrawReserved
     | RestoreReserved
     | CheckUnmapped

@@ -10,8 +10,10 @@ from collections.abc import Iterable
 import attrs
 
 from pcipt.pci import Frames, Function, Range, Sbdf, frames_from_range
-from pcipt.remap.desired import assigned_range, msix_frames, place_of
+from pcipt.remap.bar_ranges import assigned_range
+from pcipt.remap.desired import place_of
 from pcipt.remap.intervals import Intervals
+from pcipt.remap.vpci.msix import msix_frames
 
 
 @attrs.frozen

@@ -10,22 +10,26 @@ Source: xen/drivers/vpci/header.c (modify_bars, init_bars), vpci/msix.c (vpci_ma
 """
 
 import enum
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 
 import attrs
 
-from pcipt.pci import Address, Bar, BarKind, Frames, Function, HeaderType, Range, Sbdf, frames_from_range
-from pcipt.pci.structures import Place
+from pcipt.pci import Bar, BarKind, Frames, Function, HeaderType, Range, Sbdf, frames_from_range
+from pcipt.remap.bar_ranges import decoding_range
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.intervals import without
 from pcipt.remap.view import XenView
+from pcipt.remap.vpci.msix import has_no_vpci, msix_frames
 from pcipt.remap.vpci.sizes import NO_SIZES, Sizes, sees_resizing, sizes_at_setup
-from pcipt.xen.releases import FAULTY_CAPABILITY_HIDDEN, MSIX_CHECKED, VPCI_GOES_BAR_BY_BAR, Version
+from pcipt.xen.releases import (
+    E820_CUTS_BARS,
+    VPCI_GOES_BAR_BY_BAR,
+    Version,
+)
 
 Followed = Mapping[Sbdf, tuple[Sbdf, ...]]  # by Linux's address: other addresses of it in Xen's list
 NOWHERE: Followed = MappingProxyType({})
-ADDRESS_BITS = 52  # no x86 has more physical address bits
 PCIBACK = "pciback"
 INSIDE = "its segment has more bits than Xen knows (VMD): its BARs lie inside those of its controller"
 CAME_FROM_OUTSIDE = "came while it decoded from where vPCI maps none"
@@ -139,40 +143,6 @@ def untrapped_reason(function: Function, xen: XenView, *, pvh: bool, version: Ve
     return None
 
 
-def refuses_msix(version: Version) -> bool:
-    """Return True if a version of Xen fails the set-up of vPCI for a function with a faulty MSI-X structure.
-
-    Other versions do not look, or hide the structure.
-    """
-    return MSIX_CHECKED.of(version) and not FAULTY_CAPABILITY_HIDDEN.of(version)
-
-
-def has_no_vpci(function: Function, version: Version) -> bool:
-    """Return True if this Xen has no vPCI for a function of dom0, because its MSI-X structure is faulty."""
-    return refuses_msix(version) and has_faulty_msix(function)
-
-
-def has_faulty_msix(function: Function) -> bool:
-    """Return True if an MSI-X table or pending bit array lies in no memory BAR, or beyond the end of its BAR.
-
-    A virtual function has no BARs of its own, so it is faulty if it has MSI-X. The result is False if the
-    size of the BAR is not known.
-    Source: Xen drivers/vpci/msix.c (init_msix).
-    """
-    if function.msix is None:
-        return False
-    bars = {bar.index: bar for bar in function.bars if bar.kind not in (BarKind.IO, BarKind.ROM)}
-    return function.physfn is not None or any(
-        place.bar not in bars or _is_beyond(place, bars[place.bar].size)
-        for place in (function.msix.table, function.msix.pba)
-    )
-
-
-def _is_beyond(place: Place, size: int | None) -> bool:
-    """Return True if an MSI-X structure ends beyond a BAR of `size` bytes; False if the size is not known."""
-    return size is not None and place.offset + place.size > size
-
-
 def desired_of(
     function: Function,
     functions: Mapping[Sbdf, Function],
@@ -193,7 +163,9 @@ def desired_of(
     function in a segment above ffff needs no pages of its own (see the module).
     `version` is that of Xen. `followed` are the addresses at which pcipt told Xen of renumbered functions.
     `protected` (RAM and pages that Xen does not give to dom0) matters only for a function that vPCI handles:
-    if a BAR overlaps such a page, no page of the BAR is desired, because vPCI does not map the BAR.
+    if a BAR overlaps such a page, no page of the BAR is desired, because vPCI does not map the BAR. But where
+    only entries of the memory map are in the way, some versions map the other pages (`E820_CUTS_BARS`): these
+    are desired, and the BAR counts as mapped, also at address 0: vPCI drops writes to it while it decodes.
     `outside_window` are the BARs that `Desired.outside_window` had at the last plan. If vPCI handles the
     function and such a BAR now decodes at an address where vPCI maps BARs, the BAR is `unsure`, and pcipt
     maps it. `lost` are the BARs that vPCI takes for mapped although a reset has cleared them (`lost_bars`);
@@ -228,14 +200,16 @@ def desired_of(
     for bar in function.bars:
         span = decoding_range(bar)
         size = old.get(bar.index, bar.size)
-        if by is By.XEN and size == bar.size and _is_outside_window(bar, span, protected):
+        is_outside = by is By.XEN and size == bar.size and _is_outside_window(bar, span, protected)
+        beside = _beside_map(span, protected, version) if is_outside else None
+        if is_outside and beside is None:
             outside.add(bar.index)
             continue
         if span is None:
             continue
         if holes is None:
             holes = trapped_frames(function, xen, pvh=pvh, version=version, followed=followed)
-        pages: tuple[Frames, ...] = (frames_from_range(span),)
+        pages: tuple[Frames, ...] = (frames_from_range(span),) if beside is None else beside
         if holes:
             pages = without(pages, holes)
         unsure = by is By.XEN and bar.index in outside_window
@@ -309,6 +283,19 @@ def _is_outside_window(bar: Bar, span: Range | None, protected: Protected | None
     return protected is not None and protected.why(frames_from_range(span)) is not None
 
 
+def _beside_map(
+    span: Range | None, protected: Protected | None, version: Version
+) -> tuple[Frames, ...] | None:
+    """Return the pages that vPCI maps of a BAR over the memory map; None if it maps none and lets it move.
+
+    `span` is None for a BAR at address 0. None is returned if other protected pages are in the way.
+    Source: xen/arch/x86/pci.c (pci_check_bar, pci_sanitize_bar_memory).
+    """
+    if not E820_CUTS_BARS.of(version):
+        return None
+    return protected.outside_map(frames_from_range(span)) if span is not None and protected else ()
+
+
 def gone(place: str, sbdf: Sbdf) -> Desired:
     """Return the desired pages of a function that Linux has dropped: no pages, and `gone` is True."""
     return Desired(place, sbdf, untrapped="Linux has dropped it", gone=True)
@@ -334,57 +321,6 @@ def is_trapped(sbdf: Sbdf, xen: XenView, followed: Followed) -> bool:
     `followed[sbdf]`, at which pcipt told Xen of it after bus renumbering.
     """
     return any(xen.in_dom0(at) for at in (sbdf, *followed.get(sbdf, ())))
-
-
-def decoding_range(bar: Bar) -> Range | None:
-    """Return the bytes of memory that a BAR or ROM decodes now.
-
-    None is returned if it does not decode, if it is unknown whether it decodes, or if `assigned_range`
-    returns None.
-    """
-    if bar.kind is BarKind.IO or not bar.decoding:
-        return None
-    return assigned_range(bar)
-
-
-def assigned_range(bar: Bar) -> Range | None:
-    """Return the bytes of memory that the register of a BAR or ROM names, whether or not it decodes.
-
-    None is returned for an I/O BAR, for address 0, if the size is unknown, or if the range reaches above 52
-    bits.
-    """
-    span = bar.range
-    if bar.kind is BarKind.IO or not bar.address or span is None or span.last >> ADDRESS_BITS:
-        return None
-    return span
-
-
-def msix_frames(function: Function) -> Iterator[Frames]:
-    """Yield the pages of the MSI-X table, then of the pending bit array, at the present BAR addresses.
-
-    A structure is yielded whether or not its BAR decodes. A structure is left out if its BAR has no
-    `assigned_range` (for example no address or no known size), or if the structure begins behind the end of
-    the BAR. The two runs may have pages in common.
-    """
-    if function.msix is None:
-        return
-    for place in (function.msix.table, function.msix.pba):
-        span = next(_inside(function.bars, place), None)
-        if span is not None:
-            yield frames_from_range(span)
-
-
-def _inside(bars: Iterable[Bar], place: Place) -> Iterator[Range]:
-    """Yield the bytes of an MSI-X structure in its BAR, cut at the end of the BAR.
-
-    `place` is the structure's BAR, offset and size. Nothing is yielded if the BAR has no address or size, or
-    if the structure begins behind the end of the BAR.
-    """
-    for bar in bars:
-        span = assigned_range(bar)
-        if bar.index == place.bar and span is not None and place.offset < span.size:
-            size = min(place.size, span.size - place.offset)
-            yield Range(Address(span.start + place.offset), size)
 
 
 def _doubt(function: Function, physfn: Function | None, xen: XenView) -> str | None:

@@ -16,7 +16,7 @@ from pcipt.remap.kinds.domains import controller_of
 from pcipt.remap.mapped_pages import MappedRun, mapped_to_json
 from pcipt.remap.plan import expected_view, plan_announcements
 from pcipt.remap.plan_mappings import plan_mappings
-from pcipt.remap.trapped import plan_returns
+from pcipt.remap.vpci.trapped import plan_returns
 from pcipt.remap.writes.json_view import Json, json_from_action
 
 
@@ -83,6 +83,7 @@ def explain(
         moves=facts.moves,
         followed=facts.followed,
         unsized=facts.unsized,
+        bridges=facts.bridges,
     )
     steps = [_step(action, facts) for action in announcements]
     done = [s.action for s in steps if isinstance(s.verdict, Precaution) and performs(s.action)]

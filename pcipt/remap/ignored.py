@@ -17,7 +17,7 @@ from pcipt.pci import Address, Finding, Function, Range, Sbdf
 from pcipt.pci.bars import BarKind
 from pcipt.pci.config import COMMAND_MEMORY
 from pcipt.pci.write import ConfigWrite
-from pcipt.remap.actions import RewriteBar
+from pcipt.remap.actions import RewriteBar, RewriteCommand
 from pcipt.remap.desired import place_of
 from pcipt.remap.plan_mappings import name_of_bar
 from pcipt.remap.writes.decoding import bar_registers, bar_value, decode_of, decoded_range
@@ -61,12 +61,16 @@ class _Intent:
 class Intents:
     """The memory BARs whose last writes vPCI may have dropped, by place.
 
-    The owner of the object changes it in place.
+    `away` are addresses that functions have left because their buses were renumbered. `unreached` are those
+    of them whose Command register was written meanwhile: if Xen lists the function there, vPCI has mapped or
+    unmapped its BARs, and the write did not reach the hardware. The owner of the object changes it in place.
     """
 
     def __init__(self) -> None:
         self._intents: dict[str, dict[int, _Intent]] = {}
         self._decode: dict[str, bool] = {}
+        self.away: set[Sbdf] = set()
+        self.unreached: set[Sbdf] = set()
 
     def __len__(self) -> int:
         """Return the number of BARs that have an intent."""
@@ -80,6 +84,9 @@ class Intents:
         if the width of the write is unknown, or if no hardware can make such an access.
         """
         function = shadow.at(write.sbdf)
+        last = write.offset + (write.size or 4)
+        if write.sbdf in self.away and write.offset < COMMAND + 2 and last > COMMAND:
+            self.unreached.add(write.sbdf)
         if function is None or write.size is None or not is_possible(write.offset, write.size):
             return False
         wanted = self.wants_decode(str(function.place))
@@ -134,6 +141,11 @@ class Intents:
     def wanting(self) -> list[str]:
         """The places for which `wants_decode` is True."""
         return [place for place, on in self._decode.items() if on]
+
+    def moved(self, before: Iterable[Sbdf | None], after: Iterable[Sbdf | None]) -> None:
+        """Note that renumbered buses have taken functions from the addresses `before` to those `after`."""
+        self.away |= {sbdf for sbdf in before if sbdf is not None}
+        self.away -= {*after}
 
     def drop(self, place: str) -> None:
         """Forget the intents of all BARs of a place, because its function was removed."""
@@ -211,6 +223,15 @@ def plan_rewrites(ignored: Iterable[IgnoredWrite]) -> tuple[RewriteBar, ...]:
         )
         for write in ordered
     )
+
+
+def plan_commands(
+    unreached: Iterable[Sbdf], functions: Mapping[Sbdf, Function]
+) -> tuple[RewriteCommand, ...]:
+    """Return an action for each function at an address of `unreached` that answers there again, sorted."""
+    why = "its Command register was written while its bus was renumbered: vPCI acted on it, hardware did not"
+    found = ((sbdf, functions.get(sbdf)) for sbdf in sorted(unreached))
+    return tuple(RewriteCommand(sbdf, why) for sbdf, each in found if each is not None and each.answers)
 
 
 def finding_of(write: IgnoredWrite) -> Finding:

@@ -25,6 +25,7 @@ from pcipt.remap.actions import (
     RemoveDevice,
     RestoreReserved,
     RewriteBar,
+    RewriteCommand,
     UnmapMmio,
     WithdrawReserved,
 )
@@ -51,6 +52,7 @@ class Entry:
     a reserved region only. `moved_from` is set only for an AddDevice action at the new address of a
     renumbered function: Linux has the function at `moved_from`, and Xen is told of it at `sbdf`. `late` is
     that of the AddDevice action, until the driver has been bound anew or Linux was asked to find one.
+    `counted` is False only for a reserved region of which Xen listed no device then (`RestoreReserved`).
     `vfs_on` is that of the AddDevice action.
     """
 
@@ -63,6 +65,7 @@ class Entry:
     moved_from: Sbdf | None = None
     late: str | None = None
     vfs_on: bool = False
+    counted: bool = True
 
     @property
     def key(self) -> Key:
@@ -239,7 +242,7 @@ class Ledger:
         for entry in self._entries.values():
             if entry.word in _ANNOUNCEMENTS:
                 settled += [_settled(entry)] if entry.sbdf in known else []
-            elif entry.word not in (RewriteBar.word, CheckUnmapped.word):
+            elif entry.word not in (RewriteBar.word, RewriteCommand.word, CheckUnmapped.word):
                 state = State.DOUBTFUL if entry.state is State.INTENDED else entry.state
                 settled.append(attrs.evolve(entry, state=state))
         mapped = self.mapped.copy()
@@ -261,6 +264,14 @@ class Ledger:
             else:
                 self._drop(entry.key)
         return bool(changed)
+
+    def forget_count(self, frames: Frames) -> bool:
+        """Note that Xen lists no device of a withdrawn region any more; return True if that was not known."""
+        entry = self._entries.get((WithdrawReserved.word, None, frames.start))
+        if entry is None or not entry.counted:
+            return False
+        self._put(attrs.evolve(entry, counted=False))
+        return True
 
     def _put(self, entry: Entry) -> None:
         """Add an entry as the last one, or replace the entry with the same key, and update `_followed`."""
@@ -353,6 +364,7 @@ def _entry(action: Action, state: State, before: Entry | None = None) -> Entry:
         frames=action.frames if isinstance(action, _WITH_FRAMES) else None,
         moved_from=action.moved_from if isinstance(action, AddDevice) else None,
         late=again.late if again is not None else action.late if isinstance(action, AddDevice) else None,
+        counted=action.counted if isinstance(action, WithdrawReserved | RestoreReserved) else True,
         vfs_on=isinstance(action, AddDevice)
         and (action.vfs_on or (again is not None and state is not State.HELD)),
     )

@@ -1,4 +1,4 @@
-"""The ledger as JSON values and back, for the daemon's files. Pure."""
+"""The ledger's own document as JSON values, and back. Pure."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ def ledger_to_json(ledger: Ledger) -> dict[str, object]:
 
 
 def _entry_to_json(entry: Entry) -> dict[str, object]:
-    """Return an entry as a JSON object. Fields that are None, and a `vfs_on` of False, are left out.
+    """Return an entry as a JSON object. Fields that are None, True `counted` and False `vfs_on` are left out.
     Units:  `size` in bytes; `start` is a byte address in hexadecimal.
     """
     body: dict[str, object] = {
@@ -41,6 +41,8 @@ def _entry_to_json(entry: Entry) -> dict[str, object]:
         body["late"] = entry.late
     if entry.vfs_on:
         body["vfs_on"] = True
+    if not entry.counted:
+        body["counted"] = False
     return body
 
 
@@ -80,4 +82,5 @@ def _entry_from_json(entry: Mapping[str, object]) -> Entry:
         moved_from=parse_sbdf(str(entry["moved_from"])) if "moved_from" in entry else None,
         late=str(entry["late"]) if "late" in entry else None,
         vfs_on=bool(entry.get("vfs_on", False)),
+        counted=bool(entry.get("counted", True)),
     )

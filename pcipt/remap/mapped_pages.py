@@ -15,7 +15,8 @@ import attrs
 from pcipt.errors import AddressError, MalformedError
 from pcipt.pci import Address, Frames, Range, Sbdf, frames_from_range, parse_sbdf
 from pcipt.remap.actions import MapMmio, UnmapMmio
-from pcipt.remap.desired import ADDRESS_BITS, By
+from pcipt.remap.bar_ranges import ADDRESS_BITS
+from pcipt.remap.desired import By
 from pcipt.remap.intervals import Intervals, common, without
 from pcipt.remap.life import State
 

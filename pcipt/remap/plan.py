@@ -13,6 +13,7 @@ from pcipt.pci import Function, Machine, Sbdf
 from pcipt.pci.requester import is_extended
 from pcipt.remap.actions import Action, AddDevice, RemoveDevice
 from pcipt.remap.desired import NOWHERE, PCIBACK, Followed
+from pcipt.remap.kinds.conventional import NO_BRIDGES, Bridges
 from pcipt.remap.kinds.virtual import plan_sizing, vfs_are_on
 from pcipt.remap.plan_moves import NO_MOVES, Moves, parents_first, plan_moves
 from pcipt.remap.view import XenView, ghosts, missing
@@ -27,17 +28,18 @@ def plan_announcements(
     moves: Moves = NO_MOVES,
     followed: Followed = NOWHERE,
     unsized: Collection[Sbdf] = (),
+    bridges: Bridges = NO_BRIDGES,
 ) -> tuple[AddDevice | RemoveDevice, ...]:
     """Return additions of missing functions and of orphans, removals of ghosts, and actions of `plan_moves`.
 
     If `only` is given, the plan has only these functions, by Linux's address. `removed` are addresses that
-    Linux had and dropped while pcipt watched. `moves` and `followed` mean the same as in `plan_moves`, which
-    alone adds the functions in them. A ghost (Xen lists it, the machine does not have it) is removed only if
-    it is in `removed`, or if pcipt told Xen of it after a renumbering and Linux has dropped the function
-    since. A ghost that Linux never had stays: Linux may have been told to hide the hardware. A ghost is left
-    to `plan_moves` if its address is a new address in `moves`, or is in `followed` for a function that Linux
-    still has. Of the physical functions `unsized` (`Ledger.unsized`), those whose virtual functions are off
-    now are added again (`plan_sizing`).
+    Linux had and dropped while pcipt watched. `moves`, `followed` and `bridges` mean the same as in
+    `plan_moves`, which alone adds the functions in them. A ghost (Xen lists it, the machine does not have it)
+    is removed only if it is in `removed`, or if pcipt told Xen of it after a renumbering and Linux has
+    dropped the function since. A ghost that Linux never had stays: Linux may have been told to hide the
+    hardware. A ghost is left to `plan_moves` if its address is a new address in `moves`, or is in `followed`
+    for a function that Linux still has. Of the physical functions `unsized` (`Ledger.unsized`), those whose
+    virtual functions are off now are added again (`plan_sizing`).
 
     Shape:  removals of ghosts first, highest address first, so that an address is free before it is used
             again; then additions, sorted as `parents_first` does; then second additions; then the actions for
@@ -56,7 +58,7 @@ def plan_announcements(
     ]
     additions = [_announce(machine.functions[sbdf], xen, machine) for sbdf in parents_first(machine, wanted)]
     again = plan_sizing(machine, xen, unsized, only) if unsized else ()
-    return (*removals, *additions, *again, *plan_moves(machine, xen, mine, told))
+    return (*removals, *additions, *again, *plan_moves(machine, xen, mine, told, bridges))
 
 
 def expected_view(xen: XenView, actions: Iterable[Action]) -> XenView:

@@ -4,7 +4,8 @@ Example: a function that Linux still has at 02:00.0 does not answer there, and t
 the bridge above reads 05. Then the function is at 05:00.0. Xen is first told of the new addresses, parents
 first; then it is made to forget the old addresses, children first. Guards make sure that no function behind
 the bridge has a driver and that the IOMMU covers the new bus. Measured with Xen 4.17, PV and PVH: the
-function stays reachable throughout, and vPCI follows at the new address.
+function stays reachable throughout, and vPCI follows at the new address. Functions behind a conventional
+bridge share an entry of the IOMMU, which goes with any of them: there the old addresses come first.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -14,6 +15,7 @@ from pcipt.pci import Function, Machine, Sbdf
 from pcipt.pci.requester import is_extended
 from pcipt.remap.actions import AddDevice, RemoveDevice
 from pcipt.remap.desired import NOWHERE, Followed, place_of
+from pcipt.remap.kinds.conventional import NO_BRIDGES, Bridges, behind
 from pcipt.remap.kinds.virtual import physical_functions, vfs_are_on
 from pcipt.remap.view import XenView
 
@@ -103,7 +105,11 @@ class _Buses:
 
 
 def plan_moves(
-    machine: Machine, xen: XenView, moves: Moves, followed: Followed = NOWHERE
+    machine: Machine,
+    xen: XenView,
+    moves: Moves,
+    followed: Followed = NOWHERE,
+    bridges: Bridges = NO_BRIDGES,
 ) -> tuple[AddDevice | RemoveDevice, ...]:
     """Return the actions that make Xen's list agree with renumbered buses: additions, then removals.
 
@@ -114,10 +120,18 @@ def plan_moves(
     is planned for a function whose new address belongs to another function (`disagreements` returns a finding
     for it).
 
-    Shape:  additions sorted as `parents_first` does, removals in the opposite order.
+    A conventional bridge (`bridges`) that keeps its address, and that Xen does not know to lead to the bus of
+    added functions, is removed and added again before them. If such a bridge is renumbered itself, the
+    functions behind it that keep their addresses are removed and added, too.
+
+    Shape:  removals of functions behind conventional bridges; such bridges, removed and added; additions
+            sorted as `parents_first` does; other removals. Removals are in the opposite order.
     """
     additions: list[AddDevice] = []
     removals: list[RemoveDevice] = []
+    first: list[RemoveDevice] = []
+    anew: dict[Sbdf, Function] = {}
+    below: list[Function] = []
     taken = frozenset(moves.values())
     wanted = [linux for linux in {**moves, **followed} if linux in machine.functions]
     physical = physical_functions(machine) if moves else frozenset()
@@ -127,15 +141,38 @@ def plan_moves(
             continue
         if _is_another_functions(machine, xen, linux, now, followed):
             continue
+        top = bridges.top(machine, linux)
         if now not in xen.known or now in xen.orphans:
             additions.append(_follow(machine, function, now, moves, physical))
+            if top is not None and top.sbdf not in moves and bridges.must_be_told_anew(machine, top):
+                anew[top.sbdf] = top
+            if bridges.is_conventional(linux):
+                below += [each for each in behind(machine, linux) if each.sbdf not in moves]
         for old in sorted({*told, linux} - {now}):
             here = machine.functions.get(old)
             reused = old in taken or (old != linux and here is not None and here.answers)
             if old in xen.known and not reused:
                 reason = f"bus renumbering moved it to {now}, but Xen still lists it here"
-                removals.append(RemoveDevice(old, reason, moved_to=now))
-    return (*additions, *reversed(removals))
+                (removals if top is None else first).append(RemoveDevice(old, reason, moved_to=now))
+    why = "Xen must read its new bus numbers, by which it finds the bridge above a conventional function"
+    again = [action for bridge in anew.values() for action in _tell_anew(machine, bridge, xen, why)]
+    why = "the bridge above it was renumbered, and its DMA carries the address of that bridge"
+    pairs = [_tell_anew(machine, function, xen, why) for function in below]
+    first += [pair[0] for pair in pairs if pair]
+    additions += [pair[1] for pair in pairs if pair]
+    return (*reversed(first), *again, *additions, *reversed(removals))
+
+
+def _tell_anew(
+    machine: Machine, function: Function, xen: XenView, why: str
+) -> tuple[RemoveDevice, AddDevice] | tuple[()]:
+    """Return the removal and the addition of a function that has not moved; () if it is missing anyway."""
+    sbdf = function.sbdf
+    if not xen.in_dom0(sbdf):
+        return ()
+    return RemoveDevice(sbdf, why, anew=True), AddDevice(
+        sbdf, why, is_extended(function, machine, sbdf.device)
+    )
 
 
 def _is_another_functions(machine: Machine, xen: XenView, linux: Sbdf, now: Sbdf, followed: Followed) -> bool:

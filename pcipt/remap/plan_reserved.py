@@ -1,66 +1,118 @@
 """Plan reserved regions: withdrawn when the last device has left dom0, restored before a device returns.
 
-Pure. Xen maps a reserved region into dom0 when it is told of the first of the region's devices. Xen unmaps
-the region only when it is made to forget the last of them; a device that is given to quarantine or to a guest
-leaves the region mapped. So a region is mapped unless the ledger says otherwise. Nothing is withdrawn in
-doubt: a device that Linux has, and of which no other owner is known, needs its regions; a region without any
-known device is left alone.
-Source: xen/drivers/passthrough/vtd/iommu.c, x86/iommu.c (iommu_identity_mapping); measured in the lab.
+Pure. Who needs a region is a place; what Xen counts are the addresses that the region's devices had at boot.
+Xen maps a region into dom0 when it is told of the first device at such an address, and unmaps it only when it
+is made to forget the last one; a device that is given to quarantine or to a guest leaves the region mapped.
+So a region is mapped unless the ledger says otherwise, or Xen lists none of these addresses. Then Xen has
+unmapped it, though its device may be dom0's at another address: buses were renumbered. What pcipt maps then
+stays, also when the device returns: Xen maps a region over holes only, and unmaps only what it has mapped.
+Nothing is withdrawn in doubt: a device that Linux has, and of which no other owner is known, needs its
+regions; a region without any known device is left alone.
+Source: xen/drivers/passthrough/vtd/iommu.c (intel_iommu_add_device, intel_iommu_remove_device),
+        amd/pci_amd_iommu.c (amd_iommu_add_device, amd_iommu_remove_device), x86/iommu.c
+        (iommu_identity_mapping), xen/arch/x86/mm/p2m.c (p2m_add_identity_entry: EBUSY); partly measured.
 """
 
 import enum
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+
+import attrs
 
 from pcipt.pci import Frames, Machine, Sbdf
 from pcipt.remap.actions import RestoreReserved, WithdrawReserved
-from pcipt.remap.desired import PCIBACK
+from pcipt.remap.desired import NOWHERE, PCIBACK, Followed
 from pcipt.remap.ledger import Ledger, State
+from pcipt.remap.plan_moves import NO_MOVES, Moves
 from pcipt.remap.view import XenView
 
 Scopes = Mapping[Frames, frozenset[Sbdf]]
 
 
 class Kept(enum.Enum):
-    """The state of a reserved region by the ledger.
+    """The state of a reserved region by the ledger, and by what Xen lists.
 
-    BY_XEN: as Xen mapped it. RESTORED: mapped again by pcipt. WITHDRAWN: unmapped by pcipt. DOUBTFUL: nobody
-    knows whether it is mapped.
+    BY_XEN: as Xen mapped it. RESTORED: mapped again by pcipt. WITHDRAWN: unmapped by pcipt. LOST: Xen has
+    unmapped it, because it lists none of its devices. DOUBTFUL: nobody knows whether it is mapped.
     """
 
     BY_XEN = "by-xen"
     RESTORED = "restored"
     WITHDRAWN = "withdrawn"
+    LOST = "lost"
     DOUBTFUL = "doubtful"
 
 
-def kept_in(ledger: Ledger, frames: Frames) -> Kept:
-    """Return the state, by the ledger, of the reserved region that starts at the first page of `frames`.
+@attrs.frozen
+class Locations:
+    """Where the devices of reserved regions are now.
 
-    The state is BY_XEN if the ledger has no entry for the region. It is DOUBTFUL if an entry is not HELD, or
-    if there are both a withdrawal and a restoring.
+    `home` returns for an address of the boot Linux's present address of the function at that place; None if
+    Linux has nothing at that place and another function at the address. `moves` and `followed` are those of
+    `find_moves` and `Ledger.followed`, by Linux's address.
+    """
+
+    home: Callable[[Sbdf], Sbdf | None] = lambda sbdf: sbdf
+    moves: Moves = NO_MOVES
+    followed: Followed = NOWHERE
+
+    def addresses(self, linux: Sbdf) -> set[Sbdf]:
+        """Return all addresses at which Xen may list the function that Linux has at `linux`."""
+        now = self.moves.get(linux)
+        return {linux, *self.followed.get(linux, ()), *(() if now is None else (now,))}
+
+
+UNMOVED = Locations()
+
+
+def is_listed(scope: Collection[Sbdf], xen: XenView) -> bool:
+    """Return True if Xen lists a device at one of the addresses of a region's scope, whoever owns it.
+
+    An orphan does not count: some of them are added to no region.
+    """
+    return any(sbdf in xen.known and sbdf not in xen.orphans for sbdf in scope)
+
+
+def kept_in(ledger: Ledger, frames: Frames, *, listed: bool = True) -> Kept:
+    """Return the state of the reserved region that starts at the first page of `frames`.
+
+    `listed` is that of `is_listed`. Without an entry in the ledger the state is BY_XEN, or LOST if no device
+    is listed. It is LOST, too, if pcipt has restored the region while Xen counted it, and no device is listed
+    now: Xen unmaps what it has counted, whoever mapped the pages. The state is DOUBTFUL if an entry is not
+    HELD, if there are both a withdrawal and a restoring, or if Xen lists a device of a region that was
+    withdrawn while it listed none: Xen may have mapped it.
     """
     for word, kept in ((WithdrawReserved.word, Kept.WITHDRAWN), (RestoreReserved.word, Kept.RESTORED)):
         other = RestoreReserved.word if kept is Kept.WITHDRAWN else WithdrawReserved.word
         entry = ledger.find(word, None, frames.start)
-        if entry is not None:
-            certain = entry.state is State.HELD and ledger.find(other, None, frames.start) is None
-            return kept if certain else Kept.DOUBTFUL
-    return Kept.BY_XEN
+        if entry is None:
+            continue
+        certain = entry.state is State.HELD and ledger.find(other, None, frames.start) is None
+        if not certain or (kept is Kept.WITHDRAWN and listed and not entry.counted):
+            return Kept.DOUBTFUL
+        return Kept.LOST if kept is Kept.RESTORED and entry.counted and not listed else kept
+    return Kept.BY_XEN if listed else Kept.LOST
 
 
-def needs_region(sbdf: Sbdf, machine: Machine, xen: XenView) -> bool:
-    """Return True if a device is dom0's, as far as is known: then its DMA needs its reserved regions.
+def who_needs(sbdf: Sbdf, machine: Machine, xen: XenView, where: Locations = UNMOVED) -> Sbdf | None:
+    """Return Linux's address of the device that a region is reserved for at `sbdf`, if the device is dom0's.
 
-    A device of a guest, of Xen itself or in quarantine is not dom0's. Any other device that Linux has is
-    dom0's, except one that is bound to xen-pciback and that Xen does not list. A device that Linux does not
-    have is dom0's if Xen lists it as dom0's (`XenView.in_dom0`).
+    `sbdf` is the address that the device had at boot. Return None if it is not dom0's: its DMA does not need
+    the region then. A device of a guest, of Xen itself or in quarantine is not dom0's. Any other device that
+    Linux has is dom0's, except one that is bound to xen-pciback and that Xen does not list. A device that
+    Linux does not have is dom0's if Xen lists it as dom0's (`XenView.in_dom0`).
     """
-    if sbdf in xen.elsewhere or sbdf in xen.quarantined:
-        return False
-    function = machine.functions.get(sbdf)
-    if function is None or (function.driver == PCIBACK and sbdf not in xen.known):
-        return xen.in_dom0(sbdf)
-    return True
+    linux = where.home(sbdf)
+    if linux is None or linux in xen.elsewhere or linux in xen.quarantined:
+        return None
+    function = machine.functions.get(linux)
+    if function is None or (function.driver == PCIBACK and linux not in xen.known):
+        return linux if xen.in_dom0(linux) else None
+    return linux
+
+
+def is_reachable(linux: Sbdf, xen: XenView, where: Locations, but: Sbdf | None = None) -> bool:
+    """Return True if Xen lists a device as dom0's at an address other than `but`: its DMA is not stopped."""
+    return any(xen.in_dom0(at) for at in where.addresses(linux) - {but})
 
 
 def plan_reserved(
@@ -69,16 +121,19 @@ def plan_reserved(
     xen: XenView,
     ledger: Ledger,
     *,
+    where: Locations = UNMOVED,
+    pvh: bool = True,
     changed: Collection[Sbdf] = (),
     claimed: Collection[Frames] = (),
     certain: bool = True,
 ) -> tuple[RestoreReserved | WithdrawReserved, ...]:
     """Return the actions for the reserved regions in `scopes`, which has the devices of each region.
 
-    A region is needed if one of its devices is dom0's (`needs_region`), or if it is in `claimed`: one of its
+    A region is needed if one of its devices is dom0's (`who_needs`), or if it is in `claimed`: one of its
     devices is about to return. A needed region is restored if pcipt withdrew it, or if its state is in doubt.
-    A region that is not needed is withdrawn unless it is withdrawn already. Nothing is withdrawn if `certain`
-    is False: `scopes` may then lack devices. There is no action for a region without devices.
+    On a PVH dom0 it is restored if it is LOST and Xen lists the device at another address. A region that is
+    not needed is withdrawn unless it is withdrawn already. Nothing is withdrawn if `certain` is False:
+    `scopes` may then lack devices. There is no action for a region without devices.
 
     Shape:  restorings first, then withdrawals, each by first page. An action names a device of the region:
             one that is dom0's if there is one, and among those one that is in `changed` if there is one.
@@ -87,24 +142,38 @@ def plan_reserved(
     out: list[WithdrawReserved] = []
     for frames in sorted(scopes):
         scope = sorted(scopes[frames])
-        kept = kept_in(ledger, frames)
-        needing = [sbdf for sbdf in scope if needs_region(sbdf, machine, xen)]
+        listed = is_listed(scope, xen)
+        kept = kept_in(ledger, frames, listed=listed)
+        found = (who_needs(sbdf, machine, xen, where) for sbdf in scope)
+        needing = list(dict.fromkeys(linux for linux in found if linux is not None))
         if not scope:
             continue
         concerned = needing or scope
         about = next((sbdf for sbdf in concerned if sbdf in changed), concerned[0])
         if needing or frames in claimed:
-            if kept in (Kept.WITHDRAWN, Kept.DOUBTFUL):
+            lost = kept is Kept.LOST and pvh and any(is_reachable(linux, xen, where) for linux in needing)
+            if lost:
+                why = f"Xen unmapped it when it forgot {_names(scope)}, and {about} is still dom0's"
+                back.append(RestoreReserved(about, f"{why} and needs it", frames, listed))
+            elif kept in (Kept.WITHDRAWN, Kept.DOUBTFUL):
                 why = f"{about} is dom0's again" if needing else f"{about} is about to return to dom0"
-                back.append(RestoreReserved(about, f"{why} and needs it", frames))
+                back.append(RestoreReserved(about, f"{why} and needs it", frames, listed))
         elif certain and kept is not Kept.WITHDRAWN:
-            out.append(WithdrawReserved(about, _why_out(about, scope, machine, xen), frames))
+            reason = _why_out(about, scope, machine, xen, where)
+            out.append(WithdrawReserved(about, reason, frames, listed))
     return (*back, *out)
 
 
-def _why_out(about: Sbdf, scope: Collection[Sbdf], machine: Machine, xen: XenView) -> str:
+def _why_out(about: Sbdf, scope: Collection[Sbdf], machine: Machine, xen: XenView, where: Locations) -> str:
     """Return the reason for a withdrawal, in words for the user. `about` is a device of the region."""
+    if where.home(about) is None:
+        return f"its device has left the machine, and {about} is another device now, which does not need it"
     here = about in machine.functions
-    where = f"belongs to {xen.owner(about)}" if here else "has left the machine"
+    now = f"belongs to {xen.owner(about)}" if here else "has left the machine"
     last = "its only device" if len(scope) == 1 else "the last of its devices"
-    return f"{last} has left dom0: {about} {where}"
+    return f"{last} has left dom0: {about} {now}"
+
+
+def _names(scope: Collection[Sbdf]) -> str:
+    """Return at most four of the addresses, in words."""
+    return ", ".join(map(str, sorted(scope)[:4]))

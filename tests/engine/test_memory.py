@@ -11,7 +11,7 @@ from pcipt.pci import Address, Frames, Gfn, Range, decode_machine, parse_sbdf
 from pcipt.remap.actions import AddDevice, MapMmio
 from pcipt.remap.ledger import Ledger
 from pcipt.remap.life import Event
-from pcipt.remap.trapped import Trapped, Unread
+from pcipt.remap.vpci.trapped import Trapped, Unread
 
 NIC, DISK = parse_sbdf("01:00.0"), parse_sbdf("02:00.0")
 PAGES = Frames(Gfn(0xC0000), 2)
@@ -26,6 +26,7 @@ def memory():
         unserved={DISK},
         vacated={"nic": NIC},
         bridge_numbers={"port": (2, 4)},
+        conventional={"port"},
         outside_window={"nic": frozenset({1})},
         given_up={"port"},
         trapped=Trapped({"nic": {0: SPAN}}, {"nic": {1}}, {"nic": {2: SPAN}}, {"new": Unread(DISK)}),

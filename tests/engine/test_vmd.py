@@ -77,7 +77,7 @@ def test_several_controllers_and_a_bar_outside_of_them():
     engine = settled(stage)
     assert stage.changes == []
     assert {sbdf for sbdf, _, _ in pages(engine)} == {VMD, "0000:80:00.5"}
-    assert [(domain.segment, str(domain.controller)) for domain in engine.views.domains()] == [
+    assert [(domain.segment, str(domain.controller)) for domain in engine.views.state.domains()] == [
         (0x10000, VMD), (0x10001, "0000:80:00.5"),
     ]  # fmt: skip
 

@@ -22,7 +22,7 @@ from pcipt.pci.requester import Vendor
 from pcipt.pci.write import ConfigWrite
 from pcipt.remap.ignored import Intents
 from pcipt.remap.life import State
-from pcipt.remap.trapped import Trapped
+from pcipt.remap.vpci.trapped import Trapped
 from pcipt.xen.interface import Dom0Kind, OwnerKind, XenIdentity
 from pcipt.xen.releases import ORPHAN_REMOVAL_PANICS
 from pcipt.xen.simulated.coverage import Coverage
@@ -154,6 +154,7 @@ class World:
             reserved=reserved,
         )
         self.linux.xen = self.xen
+        self.firmware = reserved
         self.decode_at_add = (
             0 if iommu == "amd-few" else ON
         )  # where Linux's own add may fail, an old Xen panics
@@ -384,8 +385,9 @@ class World:
         regions = {page for region in self.xen.reserved.regions for page in pages_of_region(region)}
         mapped = mapped_pages(self.xen)
         truth = p2m_truth(self.hardware, self.xen, FORBIDDEN | regions, self.linux.raws)
-        missing, stale = truth.mistakes(mapped - regions)
-        gone, left = region_truth(self.xen, self.linux.raws).mistakes(mapped & regions)
+        dropped = {page for region in self.firmware for page in pages_of_region(region)} - regions
+        missing, stale = truth.mistakes(mapped - regions - dropped)  # Xen maps reserved memory at boot
+        gone, left = region_truth(self.xen, self.linux.raws, self.hardware).mistakes(mapped & regions)
         missing = [page for page in missing if page < LAST] + gone
         under = [bar for function in self.hardware.functions() if not self.hardware.decodes_memory(function)
                  for _, bar in self.hardware.memory_bars(function)]  # fmt: skip
@@ -397,6 +399,11 @@ class World:
         texts = [finding.text for _, finding in self.engine.findings if finding.code == "region-left"]
         told |= {page for region in self.xen.reserved.regions for page in pages_of_region(region)
                  if any(str(region.frames) in text for text in texts)}  # fmt: skip
+        known = (
+            self.engine.views.reserved.scopes
+        )  # of a region without any device Xen maps the memory at boot
+        told |= {page for region in self.xen.reserved.regions if not known.get(region.frames)
+                 for page in pages_of_region(region)}  # fmt: skip
         return missing, sorted({*left, *stale} - told)
 
     def _is_below(self, sbdf, top):

@@ -3,10 +3,12 @@ import pytest
 from pcipt.firmware.acpi.build_table import Header, build_table
 from pcipt.firmware.acpi.dmar import Dmar, RemappingUnit, Scope
 from pcipt.firmware.acpi.ivrs import Ivrs, Unit
-from pcipt.firmware.coverage import BootSnapshot, Coverage, IommuScope
-from pcipt.pci import Sbdf, parse_sbdf
+from pcipt.firmware.coverage import BootSnapshot, Coverage, IommuScope, snapshot_from_machine
+from pcipt.host.recorded import RecordedHost
+from pcipt.pci import Sbdf, decode_machine, parse_sbdf
 from pcipt.pci.requester import Requester, Role, Vendor
 from tests.firmware import reserved_tables
+from tests.trees import REPO
 
 PORT, DEEP = parse_sbdf("00:1c.0"), parse_sbdf("02:00.0")
 SNAPSHOT = BootSnapshot("boot", frozenset({PORT, DEEP, parse_sbdf("00:03.0")}), {PORT: (2, 10), DEEP: (3, 5)})
@@ -55,6 +57,46 @@ IOAPIC = Scope(3, 0, ((0x1E, 0),))
 )
 def test_coverage(scope, function, expected):
     assert scope.covers(Requester(parse_sbdf(function))) is expected
+
+
+#  address at boot, path
+PLACES = [
+    ("00:03.0", "00_03.0"),
+    ("02:00.0", "00_1c.0-00_00.0"),
+    ("02:1f.7", "00_1c.0-00_1f.7"),  # whether or not a function was there
+    ("04:01.0", "00_1c.0-00_00.0-01_01.0"),  # one bus above the secondary bus of the bridge 02:00.0
+    ("0a:00.0", "00_1c.0-08_00.0"),
+    ("77:00.0", "77_00.0"),
+    ("0001:02:00.0", "0001_02_00.0"),
+]
+
+
+@pytest.mark.parametrize(("address", "path"), PLACES)
+def test_the_place_of_an_address_at_boot(address, path):
+    found = SNAPSHOT.path_of(parse_sbdf(address))
+    assert str(found) == path
+    assert SNAPSHOT.address_of(found) == parse_sbdf(address)
+
+
+@pytest.mark.parametrize("root", sorted((REPO / "fixtures/sysfs").iterdir()), ids=lambda root: root.name)
+def test_the_place_of_each_recorded_function_is_its_path(root):
+    machine = decode_machine(RecordedHost(str(root)).read_machine())
+    snapshot = snapshot_from_machine("boot", machine)
+    assert machine.functions
+    for function in machine.functions.values():
+        if function.path is not None:
+            assert snapshot.path_of(function.sbdf) == function.path
+            assert snapshot.address_of(function.path) == function.sbdf
+
+
+def test_a_path_through_a_bridge_that_was_not_there_had_no_address():
+    late = BootSnapshot("boot", frozenset(), {PORT: (2, 10), parse_sbdf("00:1d.0"): (0xB, 0xC)})
+    assert SNAPSHOT.address_of(late.path_of(parse_sbdf("0b:00.0"))) is None
+
+
+def test_bridges_in_a_loop_give_no_place():
+    loop = BootSnapshot("boot", frozenset(), {parse_sbdf("05:00.0"): (4, 5)})
+    assert loop.path_of(parse_sbdf("05:01.0")) is None
 
 
 def test_a_virtual_function_is_judged_by_its_physical_one():

@@ -7,7 +7,7 @@ import pytest
 
 from pcipt.errors import InputError, UnsupportedError
 from pcipt.host.live import LinuxHost
-from pcipt.host.toolstack import PCIBACK, Toolstack
+from pcipt.host.toolstack import PCIBACK, Toolstack, read_command_line
 from pcipt.pci import parse_sbdf
 from tests.toolstack import NIC, fake_toolstack
 
@@ -137,3 +137,24 @@ def test_a_linux_without_such_files_is_an_error(tmp_path, missing):
     (Asked(tmp_path).file.parent / missing).unlink()
     with pytest.raises(InputError, match="drivers_probe: no such file"):
         Toolstack(str(tmp_path)).start_probe(SBDF)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("echo 'host : dom0'; echo 'xen_commandline        : dom0=pvh dom0-iommu=no-map-reserved'",
+         "dom0=pvh dom0-iommu=no-map-reserved"),
+        ("echo 'xen_commandline        : placeholder a:b'", "placeholder a:b"),
+        ("echo 'host : dom0'", None),
+        ("exit 1", None),
+    ],
+)  # fmt: skip
+def test_the_command_line_of_xen(said, expected, tmp_path, monkeypatch):
+    script = tmp_path / "xl"
+    script.write_text(f"#!/bin/sh\n{said}\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert read_command_line() == expected
+    script.unlink()
+    monkeypatch.setattr("pcipt.host.toolstack._DIRECTORIES", ())
+    assert read_command_line() is None

@@ -10,7 +10,7 @@ from pcipt.remap.guard.protected import protected_ranges
 from tests.machines import bridge, function
 from tests.remap.devices import S, device, known, port, with_vfs
 from tests.remap.devices import gone as without_answer
-from tests.xen.versions import version_of
+from tests.xen.versions import VERSIONS, version_of
 
 PVH = {"pvh": True, "version": version_of(4, 17)}
 
@@ -200,3 +200,54 @@ def test_a_place_survives_renumbering_and_falls_back_to_the_address():
 def test_what_linux_dropped_needs_nothing():
     left = gone("00_1c.0-00_00.0", S("01:00.0"))
     assert (left.bars, left.hold_reason, left.gone) == ((), None, True)
+
+
+CUTS = {version for version in VERSIONS if (4, 19, 3) <= version < (4, 20) or version >= (4, 20, 1)}
+HALF = entry(AT + 0x1_0000, 0x4000, MemoryType.RESERVED)
+REST = ["0xe0000000-0xe000ffff", "0xe0014000-0xe001ffff"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("memory", "rest"),
+    [
+        ([HALF], REST),
+        ([entry(AT, 0x2_0000, MemoryType.RAM)], []),  # nothing is outside: it counts as mapped anyway
+        ([entry(AT, 0x1_0000, MemoryType.RAM)], ["0xe0010000-0xe001ffff"]),
+    ],
+)
+def test_of_a_bar_over_the_memory_map_some_releases_map_the_rest(version, memory, rest):
+    there = decode_machine([port(), NIC])
+    found = desired_of(
+        there.functions[NIC.sbdf], there.functions, KNOWN, pvh=True, version=version_of(*version),
+        protected=protected_ranges(memory),
+    )  # fmt: skip
+    bars = dict(spans(found))
+    assert bars[2] == dict(CUT)[2]
+    if version in CUTS:
+        assert (bars.get(0, []), found.outside_window) == (rest, frozenset())
+        assert all(wanted.by is By.XEN for wanted in found.bars)
+    else:
+        assert (0 in bars, found.outside_window) == (False, {0})
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_bar_at_address_0_counts_as_mapped_in_those_releases(version):
+    raw = device("01:00.0", [(0, 0x1000)], parent="00:1c.0")
+    there = decode_machine([port(), raw])
+    found = desired_of(
+        there.functions[raw.sbdf], there.functions, KNOWN, pvh=True, version=version_of(*version),
+        protected=protected_ranges([]),
+    )  # fmt: skip
+    assert (found.bars, found.outside_window) == ((), frozenset() if version in CUTS else {0})
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_is_protected_for_another_reason_is_never_cut(version):
+    apic = device("01:00.0", [(0xFEE0_0000, 0x20_0000)], parent="00:1c.0")
+    there = decode_machine([port(), apic])
+    found = desired_of(
+        there.functions[apic.sbdf], there.functions, KNOWN, pvh=True, version=version_of(*version),
+        protected=protected_ranges([]),
+    )  # fmt: skip
+    assert (found.bars, found.outside_window) == ((), {0})

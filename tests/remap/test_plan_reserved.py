@@ -6,7 +6,8 @@ import pytest
 from pcipt.pci import decode_machine, parse_sbdf
 from pcipt.remap.actions import RestoreReserved, WithdrawReserved
 from pcipt.remap.ledger import Event, Ledger
-from pcipt.remap.plan_reserved import Kept, kept_in, plan_reserved
+from pcipt.remap.ledger_json import ledger_from_json, ledger_to_json
+from pcipt.remap.plan_reserved import Kept, Locations, kept_in, plan_reserved
 from tests.machines import function
 from tests.remap.devices import S, frames, known
 
@@ -18,6 +19,10 @@ INTENDED, DONE, FAILED = (Event.INTEND,), (Event.INTEND, Event.PERFORMED), (Even
 
 def withdraw(region, sbdf=NIC):
     return WithdrawReserved(sbdf, "", region)
+
+
+def withdraw_uncounted(region):
+    return attrs.evolve(withdraw(region), counted=False)
 
 
 def restore(region, sbdf=NIC):
@@ -73,6 +78,9 @@ CASES = [
     (BOTH, known(), ledger(), []),  # Xen was made to forget what Linux has: a doubt
     (BOTH, known("01:00.0", "00:06.0", orphans=frozenset({NIC})), ledger(), []),  # likewise
     (GIVEN, known("00:06.0"), ledger(), [("withdraw", ONE)]),  # given away, and unknown to Xen
+    (BOTH, DOM0S, ledger((withdraw_uncounted(ONE), DONE)), [("restore", ONE)]),
+    (GIVEN, QUARANTINED, ledger((withdraw_uncounted(ONE), DONE)), [("withdraw", ONE)]),  # Xen may have mapped
+    (NEITHER, known(), ledger((withdraw_uncounted(ONE), DONE)), [("withdraw", SHARED)]),
 ]
 
 
@@ -123,6 +131,46 @@ def test_a_withdrawal_is_about_the_device_that_left(there, view, words):
     (action,) = plan_reserved({SHARED: SCOPES[SHARED]}, there, view, ledger(), changed={NIC})
     assert action.sbdf == NIC
     assert words in action.reason
+
+
+AWAY = Locations(moves={NIC: S("02:00.0")})
+HOME = Locations(lambda sbdf: S("00:06.0") if sbdf == NIC else sbdf)
+
+
+@pytest.mark.parametrize(
+    ("there", "view", "held", "where", "planned"),
+    [
+        (BOTH, known("02:00.0"), ledger(), AWAY, [(NIC, False)]),  # its bus was renumbered
+        (BOTH, known("01:00.0", "02:00.0"), ledger(), AWAY, []),  # Xen has forgotten nothing yet
+        (BOTH, known(), ledger(), AWAY, []),  # its DMA is stopped
+        (BOTH, known("02:00.0"), ledger((restore(ONE), DONE)), AWAY, [(NIC, False)]),
+        (BOTH, known("02:00.0"), ledger((attrs.evolve(restore(ONE), counted=False), DONE)), AWAY, []),
+        (BOTH, known("00:06.0"), ledger(), HOME, [(OTHER, False)]),  # Linux has found it at another number
+    ],
+)
+def test_what_xen_has_unmapped_is_restored_for_a_device_that_xen_has_elsewhere(
+    there, view, held, where, planned
+):
+    scopes = {ONE: frozenset({NIC})}
+    plan = plan_reserved(scopes, there, view, held, where=where)
+    assert [(action.sbdf, action.counted) for action in plan if action.word == "restore-reserved"] == planned
+    assert plan_reserved(scopes, there, view, held, where=where, pvh=False) == ()
+
+
+def test_another_device_at_the_address_does_not_need_it():
+    where = Locations(lambda _sbdf: None)
+    (action,) = plan_reserved({ONE: frozenset({NIC})}, BOTH, DOM0S, ledger(), where=where)
+    assert (action.word, action.counted) == ("withdraw-reserved", True)
+    assert "another device now" in action.reason
+
+
+def test_the_count_of_a_withdrawn_region_is_forgotten_once():
+    held = ledger((withdraw(ONE), DONE))
+    assert kept_in(held, ONE) is Kept.WITHDRAWN
+    assert [held.forget_count(ONE), held.forget_count(ONE), held.forget_count(SHARED)] == [True, False, False]
+    assert (kept_in(held, ONE), kept_in(held, ONE, listed=False)) == (Kept.DOUBTFUL, Kept.WITHDRAWN)
+    again = ledger_from_json(ledger_to_json(held))
+    assert kept_in(again, ONE) is Kept.DOUBTFUL
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from pcipt.firmware.memory_map import MemoryType, entry
 from pcipt.pci import decode_machine
 from pcipt.remap.actions import MapMmio, Refusal
 from pcipt.remap.bar_index import BarIndex
-from pcipt.remap.desired import By, decoding_range, desired_of, gone, place_of
+from pcipt.remap.bar_ranges import decoding_range
+from pcipt.remap.desired import By, desired_of, gone, place_of
 from pcipt.remap.guard.facts import Facts
 from pcipt.remap.guard.protected import protected_ranges
 from pcipt.remap.guard.rules import check_action

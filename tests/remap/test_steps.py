@@ -14,6 +14,7 @@ from pcipt.remap.actions import (
     RemoveDevice,
     RestoreReserved,
     RewriteBar,
+    RewriteCommand,
     UnmapMmio,
     WithdrawReserved,
 )
@@ -33,6 +34,7 @@ ACTIONS = [
     MapMmio(NIC, "why", "00_1c.0-00_00.0", 0, PAGES),
     UnmapMmio(NIC, "why", "00_1c.0-00_00.0", 6, PAGES),
     RewriteBar(NIC, "why", 0, Address(0xFE00_0000), Address(0xFE10_0000), 0x20000),
+    RewriteCommand(NIC, "why"),
     WithdrawReserved(NIC, "why", PAGES),
     RestoreReserved(NIC, "why", PAGES),
     CheckUnmapped(NIC, "why", PAGES, region=True),

@@ -47,6 +47,7 @@ def test_versions_whose_source_was_read():
 
 #  fact: versions that do it, versions that do not
 BOUNDARIES = {
+    "RESERVED_MAPPED_ANYWHERE": ("4.19.0 4.20.4 4.22.0", "4.17.7 4.18.6"),
     "ORPHAN_REMOVAL_PANICS": ("4.16.0 4.17.7 4.18.6", "4.19.0 4.20.0 4.22.0 4.23.0 5.0.0"),
     "UNFINISHED_MAP_PANICS": ("4.17.7 4.18.6", "4.19.0 4.20.0"),
     "IO_VF_BAR_HANGS": ("4.18.6 4.19.3 4.20.1", "4.19.4 4.20.2 4.21.0 4.22.0"),

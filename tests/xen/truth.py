@@ -52,17 +52,26 @@ def p2m_truth(hardware, xen, forbidden=frozenset(), linux=None):
     return Truth(frozenset(must - holes - may - forbidden), frozenset(may - holes - forbidden))
 
 
-def region_truth(xen, linux):
+def region_truth(xen, linux, hardware):
     """Compute it for reserved regions: one stays with each device of its own that dom0 has and Xen knows.
 
-    A device that Linux has and Xen does not know may have its region or not: its DMA is stopped anyway.
+    Xen knows it at the address of the boot, or where renumbered buses have taken it. A device that Linux has
+    and Xen does not know may have its region or not: its DMA is stopped anyway.
     """
     must, may = set(), set()
+    now = {hardware.place(function): function for function in hardware.functions()}
     for region in xen.reserved.regions:
         here = [device for device in region.scope if device in linux and not is_elsewhere(xen, device)]
-        known = any(xen.devices[device].owner.domain == 0 for device in here if device in xen.devices)
+        known = any(is_dom0s(xen, device) for device in here)
+        homes = xen.reserved.homes(region.frames) if here else set()
+        known |= any(is_dom0s(xen, now[home]) for home in homes if home in now)
         (must if known else may if here else set()).update(pages_of_region(region))
     return Truth(frozenset(must), frozenset(may))
+
+
+def is_dom0s(xen, function):
+    """Tell whether Xen lists a function as dom0's."""
+    return function in xen.devices and xen.devices[function].owner.domain == 0
 
 
 def pages_of_region(region):

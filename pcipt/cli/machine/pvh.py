@@ -15,11 +15,13 @@ from pcipt.firmware.acpi.mcfg import SIGNATURE as MCFG
 from pcipt.firmware.acpi.mcfg import Mcfg, parse_mcfg, regions_from_mcfg
 from pcipt.firmware.acpi.table import Table, parse_table
 from pcipt.firmware.memory_map import MemoryEntry, entries_from_names
+from pcipt.firmware.pvh.options import maps_reserved
 from pcipt.host.acpi_files import TableReading, read_tables
 from pcipt.host.files import Depth
 from pcipt.host.iomem import MemoryReading, read_memory
 from pcipt.host.machine_files import read_listed
 from pcipt.host.sysfs import read_machine
+from pcipt.host.toolstack import read_command_line
 from pcipt.pci import Finding, Machine, decode_machine
 from pcipt.pci.write import EcamRegion
 from pcipt.xen.releases import Version, parse_version
@@ -154,3 +156,14 @@ def guest_type(root: str) -> str:
     """
     data = read_listed(root, "sys/hypervisor/guest_type")
     return data.decode("ascii", "replace").strip() if data is not None else ""
+
+
+def map_reserved(root: str, options: str | None) -> bool:
+    """Return True if Xen maps reserved memory 1:1 when it boots (dom0-iommu=map-reserved).
+
+    `options` is Xen's command line; None means that of the running Xen, if `root` is "/" and xl tells it.
+    Else Xen's default counts, which is True.
+    """
+    if options is None and root == "/" and guest_type(root):
+        options = read_command_line()
+    return maps_reserved(options or "")

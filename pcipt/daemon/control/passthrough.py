@@ -11,16 +11,18 @@ from typing import Any
 from pcipt.daemon.control.connection import Subscription
 from pcipt.daemon.control.status import outcome_to_json
 from pcipt.engine.engine import Engine
+from pcipt.engine.views.regions import kept_of
 from pcipt.errors import StateError, UnsupportedError
 from pcipt.firmware.regions.regions import Mapped
 from pcipt.pci import Frames, Sbdf
 from pcipt.remap.actions import Outcome
-from pcipt.remap.plan_reserved import Kept, kept_in
+from pcipt.remap.plan_reserved import Kept
 
 MAPPED = {
     Kept.BY_XEN: Mapped.BY_XEN,
     Kept.RESTORED: Mapped.BY_PCIPT,
     Kept.WITHDRAWN: Mapped.WITHDRAWN,
+    Kept.LOST: Mapped.UNKNOWN,
     Kept.DOUBTFUL: Mapped.UNKNOWN,
 }
 
@@ -100,8 +102,8 @@ class Passthrough:
         return {"version": 1, "guests": looked_at, "findings": findings}
 
     def _kept(self, frames: Frames) -> Kept:
-        """Return the state of a reserved region by the ledger."""
-        return kept_in(self._engine.ledger, frames)
+        """Return the state of a reserved region."""
+        return kept_of(self._engine.views, frames)
 
     def _told(self, sbdf: Sbdf, outcomes: list[Outcome]) -> dict[str, Any]:
         """Return the reply about a function: its owner, its reserved regions, and `outcomes` as actions."""

@@ -10,6 +10,8 @@ import attrs
 
 from pcipt.engine.engine import Engine
 from pcipt.engine.interfaces import Host
+from pcipt.engine.views.regions import kept_of
+from pcipt.engine.views.views import Views
 from pcipt.errors import HypervisorError, PciptError, UnsupportedError
 from pcipt.firmware.memory_map import MemoryEntry, entries_from_names, flatten_map, overlapping
 from pcipt.firmware.regions.findings import with_findings, with_fixup
@@ -18,8 +20,7 @@ from pcipt.firmware.regions.state import XenRegions, with_owners, with_xen
 from pcipt.firmware.regions.tables import regions_from_tables
 from pcipt.firmware.regions.view import regions_to_json
 from pcipt.pci import Finding, Frames, Machine, Sbdf
-from pcipt.remap.ledger import Ledger
-from pcipt.remap.plan_reserved import Kept, kept_in
+from pcipt.remap.plan_reserved import Kept
 from pcipt.remap.view import XenView
 from pcipt.xen.interface import Dom0Kind, Hypervisor
 
@@ -52,7 +53,7 @@ def read_regions(host: Host, xen: Hypervisor, engine: Engine) -> Regions:
         regions = with_fixup(regions, lambda frames: _comes_back(frames, pages), certain=fixup.certain)
     if xen.identity.dom0 is Dom0Kind.PV:
         return with_owners(regions, _owners(view), Mapped.NOT_APPLICABLE)
-    return with_owners(regions, _owners(view), _mapped(regions, view, engine.ledger))
+    return with_owners(regions, _owners(view), _mapped(regions, engine.views))
 
 
 def regions_answer(host: Host, xen: Hypervisor, engine: Engine) -> dict[str, object]:
@@ -111,22 +112,25 @@ def _owners(view: XenView) -> Mapping[Sbdf, str]:
     return {sbdf: view.owner(sbdf) for sbdf in told}
 
 
-def _mapped(regions: Regions, view: XenView, ledger: Ledger) -> dict[Frames, Mapped]:
+def _mapped(regions: Regions, views: Views) -> dict[Frames, Mapped]:
     """Return for each region whether it is mapped in dom0, and by whom.
 
     A region of impossible limits is left out.
     """
     spans = ((region, region.frames) for region in regions.regions)
-    return {frames: _state(region, frames, view, ledger) for region, frames in spans if frames is not None}
+    return {frames: _state(region, frames, views) for region, frames in spans if frames is not None}
 
 
-def _state(region: Region, frames: Frames, view: XenView, ledger: Ledger) -> Mapped:
+def _state(region: Region, frames: Frames, views: Views) -> Mapped:
     """Return whether a region is mapped in dom0, and by whom.
 
     The ledger says it if pcipt has changed the region; otherwise `_by_xen` derives it from Xen's lists.
     """
-    kept = kept_in(ledger, frames)
-    return _by_xen(region, view) if kept is Kept.BY_XEN else _KEPT[kept]
+    kept = kept_of(views, frames)
+    if kept in _KEPT:
+        return _KEPT[kept]
+    by_xen = _by_xen(region, views.view)
+    return Mapped.UNKNOWN if kept is Kept.LOST and by_xen is Mapped.BY_XEN else by_xen
 
 
 def _by_xen(region: Region, view: XenView) -> Mapped:

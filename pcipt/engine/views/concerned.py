@@ -13,6 +13,7 @@ from pcipt.remap.actions import (
     UnmapMmio,
     WithdrawReserved,
 )
+from pcipt.remap.kinds.conventional import behind
 from pcipt.remap.plan_moves import bridges_above, subtree
 from pcipt.remap.plan_reserved import Scopes
 
@@ -27,18 +28,25 @@ def concerned_functions(action: Action, state: MachineState, regions: Scopes) ->
             found |= {bridge.sbdf for bridge in bridges_above(state.machine, action.moved_from)}
     elif isinstance(action, RemoveDevice):
         found |= set(state.bars.virtual(action.sbdf))
+        found |= {each.sbdf for each in subtree(state.machine, action.sbdf)} if action.anew else set()
     elif isinstance(action, MapMmio | UnmapMmio):
         found |= {bar.sbdf for bar in state.bars.over(action.frames)}
         function = functions.get(action.sbdf)
         found |= {function.physfn} if function is not None and function.physfn is not None else set()
     elif isinstance(action, WithdrawReserved | RestoreReserved):
         found |= {bar.sbdf for bar in state.bars.over(action.frames)}
-        found |= regions.get(action.frames, frozenset())
+        scope = regions.get(action.frames, frozenset())
+        homes = map(state.home_of, scope)
+        found |= {*scope, *(sbdf for sbdf in homes if sbdf is not None)}
     elif isinstance(action, CheckUnmapped):
         found |= {bar.sbdf for bar in state.bars.over(action.frames)}
         found |= {sbdf for frames in regions if frames.overlaps(action.frames) for sbdf in regions[frames]}
     elif isinstance(action, RewriteBar):
         found |= {function.sbdf for function in subtree(state.machine, action.sbdf)}
+    if isinstance(action, AddDevice | RemoveDevice):
+        named = (sbdf for sbdf in addresses_of(action) if sbdf in functions)
+        tops = (state.bridges.top(state.machine, sbdf) for sbdf in named)
+        found |= {each.sbdf for top in tops if top is not None for each in behind(state.machine, top.sbdf)}
     return found
 
 

@@ -4,16 +4,20 @@ A function that Linux drops is added to `memory.removed`, by the address that Xe
 place to `memory.vacated`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pcipt.engine.memory import Memory
 from pcipt.pci import Function, Machine, RawFunction, Sbdf
 from pcipt.pci.inventory import Inventory
+from pcipt.remap.actions import AddDevice
 from pcipt.remap.bar_index import BarIndex
 from pcipt.remap.desired import place_of
+from pcipt.remap.kinds.conventional import Bridges, is_conventional_bridge
+from pcipt.remap.kinds.domains import Domain, controller_of, domains
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.plan_moves import bridges_above, find_moves, subtree
+from pcipt.remap.plan_reserved import Locations
 
 
 class MachineState:
@@ -61,6 +65,35 @@ class MachineState:
         """Return the address at which Linux has the function of a place, None if it has none."""
         return self._addresses.get(place)
 
+    def home_of(self, sbdf: Sbdf) -> Sbdf | None:
+        """Return Linux's present address of what was at an address at boot (`Locations.home`)."""
+        boot = self._memory.boot
+        path = boot.path_of(sbdf) if boot is not None else None
+        linux = self.address_of(str(path)) if path is not None else sbdf
+        if linux is not None:
+            return linux
+        return None if sbdf in self.machine.functions else sbdf
+
+    @property
+    def where(self) -> Locations:
+        """Where the devices of reserved regions are now."""
+        return Locations(self.home_of, self.renumbered, self._memory.ledger.followed())
+
+    @property
+    def bridges(self) -> Bridges:
+        """What is known of conventional bridges."""
+        return Bridges(self._conventional, self._told_numbers)
+
+    def _conventional(self) -> frozenset[Sbdf]:
+        """Return Linux's addresses of the bridges in `memory.conventional`."""
+        found = map(self._addresses.get, self._memory.conventional)
+        return frozenset(sbdf for sbdf in found if sbdf is not None)
+
+    def _told_numbers(self, bridge: Sbdf) -> tuple[int, int] | None:
+        """Return the bus numbers that a bridge had when Xen was told of it, if that was at boot."""
+        added = self._memory.ledger.find(AddDevice.word, bridge) is not None
+        return None if added or self._memory.boot is None else self._memory.boot.bridges.get(bridge)
+
     def is_stale(self, run: MappedRun) -> bool:
         """Return True if a mapped run is STALE, or if Linux has no function at its place any more."""
         return run.state is State.STALE or self.address_of(run.place) is None
@@ -82,6 +115,49 @@ class MachineState:
             if function is not None and function.physfn is not None:
                 found.add(function.physfn)
         return found
+
+    def read(
+        self, functions: Iterable[Sbdf], read_function: Callable[[Sbdf], RawFunction | None]
+    ) -> frozenset[Sbdf]:
+        """Read functions again; return those that are different now, and those that depend on them.
+
+        If the windows or bus numbers of a bridge have changed, all functions behind it are returned, whether
+        or not they are different. If its bus numbers have changed, they are also read again. If a function in
+        a segment that Xen cannot name has changed, its controller is returned, too.
+        """
+        changed: set[Sbdf] = set()
+        waiting = list(functions)
+        seen = set(waiting)
+        while waiting:
+            sbdf = waiting.pop()
+            before = self.machine.functions.get(sbdf)
+            above = self.controllers(sbdf)
+            different = self.put(sbdf, read_function(sbdf))
+            changed |= different
+            if different and not sbdf.fits_xen:
+                changed |= above | self.controllers(sbdf)  # its findings depend on this function
+            after = self.machine.functions.get(sbdf)
+            if before is None or after is None or before.bridge == after.bridge:
+                continue
+            below = {function.sbdf for function in subtree(self.machine, sbdf)}
+            changed |= below  # the windows decide whether anything decodes there
+            if bridge_numbers(before) != bridge_numbers(after):
+                waiting += below - seen  # where they answer has changed
+                seen |= below
+        return frozenset(changed)
+
+    def domains(self) -> list[Domain]:
+        """Return the segments that Xen cannot name, with their controllers (VMD)."""
+        return domains(self.machine, self.bars)
+
+    def cut_addresses(self) -> dict[Sbdf, Sbdf]:
+        """Return the functions in segments that Xen cannot name, by their address with the segment cut."""
+        return {sbdf.cut: sbdf for domain in self.domains() for sbdf in domain.functions}
+
+    def controllers(self, sbdf: Sbdf) -> set[Sbdf]:
+        """Return the controller of a function's segment; empty if Xen can name it, or if it is unknown."""
+        found = None if sbdf.fits_xen else controller_of(sbdf.segment, self.machine, self.bars)
+        return set() if found is None else {found}
 
     def _absorb(self, changed: frozenset[Sbdf]) -> frozenset[Sbdf]:
         """Update places, BARs, renumberings and memory for functions that changed; return them."""
@@ -109,6 +185,7 @@ class MachineState:
             taken.add(now)
             if place is None or function.answers is not True or sbdf in self.renumbered:
                 uncertain.add(sbdf)
+            self._note_kind(function, now)
             numbers = bridge_numbers(function)
             if numbers is not None and memory.bridge_numbers.get(now) != numbers:
                 memory.bridge_numbers[now] = numbers
@@ -117,10 +194,18 @@ class MachineState:
             if place not in taken:
                 memory.vacated[place] = sbdf
                 memory.bridge_numbers.pop(place, None)
+                memory.conventional.discard(place)
         for place in taken:
             memory.vacated.pop(place, None)
         self._find_renumbered(uncertain)
         return changed
+
+    def _note_kind(self, function: Function, place: str) -> None:
+        """Note whether a function that answers is a bridge to conventional PCI."""
+        if is_conventional_bridge(function):
+            self._memory.conventional.add(place)
+        elif function.answers:
+            self._memory.conventional.discard(place)
 
     def _find_renumbered(self, uncertain: Iterable[Sbdf]) -> None:
         """Update `renumbered` for functions that may be renumbered.
@@ -142,8 +227,11 @@ class MachineState:
                 at = waiting.pop()
                 self.renumbered.pop(at.sbdf, None)
                 waiting += self.machine.children(at.sbdf)
+        before = {*self.renumbered, *self._memory.intents.away}
         if tops:
             self.renumbered.update(find_moves(self.machine, self._memory.bridge_numbers, sorted(tops)))
+            back = {sbdf for sbdf in before if sbdf not in self.renumbered and sbdf in self.machine.functions}
+            self._memory.intents.moved(self.renumbered, back)
 
     def _above_renumbered(self) -> set[Sbdf]:
         """Return the parents of all renumbered functions."""

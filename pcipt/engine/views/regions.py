@@ -1,11 +1,23 @@
-"""Plans the reserved regions of functions, or of the whole machine, from the three views."""
+"""Where the devices of reserved regions are now, what is mapped of their regions, and the plan for these.
 
-from collections.abc import Collection
+Xen names the devices of a region by the addresses that they had at boot. The boot snapshot leads from these
+addresses to places, and so to the functions that are there now.
+"""
+
+from collections.abc import Collection, Iterable
 
 from pcipt.engine.views.views import Views
-from pcipt.pci import Sbdf
+from pcipt.pci import Finding, Frames, Sbdf
 from pcipt.remap.actions import RestoreReserved, WithdrawReserved
-from pcipt.remap.plan_reserved import plan_reserved
+from pcipt.remap.plan_reserved import (
+    Kept,
+    Scopes,
+    is_listed,
+    is_reachable,
+    kept_in,
+    plan_reserved,
+    who_needs,
+)
 
 
 def plan_regions(
@@ -17,11 +29,57 @@ def plan_regions(
     """
     reserved, memory = views.reserved, views.memory
     return plan_reserved(
-        reserved.scopes if changed is None else reserved.about(changed),
+        reserved.scopes if changed is None else _scopes_of(views, changed),
         views.machine,
         views.view,
         memory.ledger,
+        where=views.state.where,
+        pvh=views.pvh,
         changed=changed or (),
-        claimed={*memory.held_regions, *reserved.about(returning)},
+        claimed={*memory.held_regions, *(_scopes_of(views, returning) if returning else ())},
         certain=not reserved.open,
     )
+
+
+def kept_of(views: Views, frames: Frames) -> Kept:
+    """Return the state of a reserved region; the devices of all regions on its pages count."""
+    scopes = views.reserved.scopes.items()
+    scope = {sbdf for each, devices in scopes if each.overlaps(frames) for sbdf in devices}
+    return kept_in(views.memory.ledger, frames, listed=is_listed(scope, views.view))
+
+
+def lost_regions(views: Views, sbdf: Sbdf) -> Iterable[Finding]:
+    """On a PV dom0, yield a finding for each region of a function that Xen has unmapped and the function
+    needs: pcipt cannot map it.
+    """
+    for frames, scope in _scopes_of(views, [sbdf]).items() if not views.pvh else ():
+        found = {who_needs(device, views.machine, views.view, views.state.where) for device in scope}
+        needed = sbdf in found and is_reachable(sbdf, views.view, views.state.where)
+        if needed and not is_listed(scope, views.view):
+            names = ", ".join(map(str, sorted(scope)[:4]))
+            yield Finding(
+                "region-missing",
+                f"Xen took the reserved region {frames} out of dom0's IOMMU table when it forgot {names}, "
+                "and the device's DMA there may fault: give the bridge above it the bus number that it "
+                "had at boot, or reboot",
+            )
+
+
+def forget_counts(views: Views) -> bool:
+    """Note in the ledger which withdrawn regions have no device in Xen's list; return True if it changed."""
+    ledger, view = views.memory.ledger, views.view
+    unlisted = [frames for frames, scope in views.reserved.scopes.items() if not is_listed(scope, view)]
+    changed = [frames for frames in unlisted if ledger.forget_count(frames)]
+    return bool(changed)
+
+
+def _scopes_of(views: Views, functions: Collection[Sbdf]) -> Scopes:
+    """Return the regions of functions, at the addresses that they have now or had at boot."""
+    boot, machine = views.memory.boot, views.machine
+    at = {*functions}
+    if views.reserved.scopes and boot is not None:
+        places = (machine.functions[sbdf].path for sbdf in functions if sbdf in machine.functions)
+        at |= {sbdf for path in places if path is not None and (sbdf := boot.address_of(path)) is not None}
+        left = {place for place, sbdf in views.memory.vacated.items() if sbdf in at}
+        at |= {sbdf for sbdf in views.reserved.devices if str(boot.path_of(sbdf)) in left} if left else set()
+    return views.reserved.about(at)

@@ -40,6 +40,11 @@ class Reserved:
         """
         return self._open
 
+    @property
+    def devices(self) -> Collection[Sbdf]:
+        """The functions that have a region, as Xen names them: by their addresses at boot."""
+        return [sbdf for sbdf, regions in self._of.items() if regions]
+
     def of(self, sbdf: Sbdf) -> tuple[Frames, ...]:
         """Return the regions of one function; empty if it has none, and if Xen was not asked about it."""
         return self._of.get(sbdf, ())

@@ -15,26 +15,22 @@ from pcipt.engine.views.complaints import Complaints
 from pcipt.engine.views.concerned import concerned_functions
 from pcipt.engine.views.coverage import with_absence
 from pcipt.engine.views.guest_leftovers import GuestLeftovers
-from pcipt.engine.views.machine_state import MachineState, bridge_numbers
+from pcipt.engine.views.machine_state import MachineState
 from pcipt.engine.views.protection import read_pf_fixup, read_protection
 from pcipt.engine.views.reserved import Reserved
-from pcipt.engine.views.vpci_picture import ignored_of, lost_of
+from pcipt.engine.views.vpci_picture import lost_of
 from pcipt.engine.views.xen_questions import Questions, ghost_candidates
 from pcipt.errors import UnsupportedError
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
-from pcipt.pci import Finding, Frames, Function, Machine, Sbdf
+from pcipt.pci import Finding, Machine, Sbdf
 from pcipt.pci.requester import vendor_of
 from pcipt.remap.actions import Action
-from pcipt.remap.desired import PCIBACK, Desired, Followed, desired_of, place_of, untrapped_reason
+from pcipt.remap.desired import PCIBACK, Desired, Followed, desired_of, place_of
 from pcipt.remap.detour import Detour, plan_detour
 from pcipt.remap.guard.facts import Facts
 from pcipt.remap.guard.protected import Protected
-from pcipt.remap.ignored import IgnoredWrite
-from pcipt.remap.kinds.domains import CutOrphans, Domain, controller_of, cut_orphans, domains
-from pcipt.remap.plan_moves import subtree
+from pcipt.remap.kinds.domains import CutOrphans, cut_orphans
 from pcipt.remap.view import XenView
-from pcipt.remap.vpci.hazards import Refusal, finding_of_refusal, hazards, why_refused
-from pcipt.remap.vpci.sizes import NO_SIZES, Sizes, sees_resizing
 from pcipt.xen.interface import Dom0Kind, Hypervisor
 
 NO_FUNCTIONS: frozenset[Sbdf] = frozenset()
@@ -47,14 +43,14 @@ class Views:
     `not_asked` are functions about which Xen could not be asked last: nothing may be concluded about them.
     `different` are functions that were found changed while acting. `pvh` is True on a PVH dom0. `version` is
     that of Xen. `memory_findings` are findings about the memory maps. `pf_fixup`: does Xen map unmapped pages
-    again?
+    again? `protected` tells which pages must be neither mapped nor unmapped.
     """
 
     def __init__(self, host: Host, xen: Hypervisor, memory: Memory) -> None:
         self._host = host
         self.questions = Questions(xen)
         self._xen = xen
-        self._protected = Protected()
+        self.protected = Protected()
         self._iommu: IommuScope | None = None
         self._view: XenView | None = None  # what a dry run expects Xen to say
         self.memory = memory
@@ -115,40 +111,14 @@ class Views:
         If the memory map cannot be read, all pages are protected. `memory_findings` is set to the findings
         about what could not be read.
         """
-        self._protected, self.memory_findings = read_protection(self._host, self._xen)
+        self.protected, self.memory_findings = read_protection(self._host, self._xen)
 
     def read(self, functions: Iterable[Sbdf]) -> frozenset[Sbdf]:
-        """Read functions again; return those that are different now, and those that depend on them.
+        """Read functions again; return those that are different, and those that depend on them.
 
-        If the windows or bus numbers of a bridge have changed, all functions behind it are returned, whether
-        or not they are different. If its bus numbers have changed, they are also read again. If a function in
-        a segment that Xen cannot name has changed, its controller is returned, too.
+        See `MachineState.read`.
         """
-        changed: set[Sbdf] = set()
-        waiting = list(functions)
-        seen = set(waiting)
-        while waiting:
-            sbdf = waiting.pop()
-            before = self.machine.functions.get(sbdf)
-            above = self._controllers(sbdf)
-            different = self.state.put(sbdf, self._host.read_function(sbdf))
-            changed |= different
-            if different and not sbdf.fits_xen:
-                changed |= above | self._controllers(sbdf)  # its findings depend on this function
-            after = self.machine.functions.get(sbdf)
-            if before is None or after is None or before.bridge == after.bridge:
-                continue
-            below = {function.sbdf for function in subtree(self.machine, sbdf)}
-            changed |= below  # the windows decide whether anything decodes there
-            if bridge_numbers(before) != bridge_numbers(after):
-                waiting += below - seen  # where they answer has changed
-                seen |= below
-        return frozenset(changed)
-
-    def _controllers(self, sbdf: Sbdf) -> set[Sbdf]:
-        """Return the controller of a function's segment; empty if Xen can name it, or if it is unknown."""
-        found = None if sbdf.fits_xen else controller_of(sbdf.segment, self.machine, self.state.bars)
-        return set() if found is None else {found}
+        return self.state.read(functions, self._host.read_function)
 
     def know_boot(self) -> bool:
         """Make the boot snapshot if there is none, and read which functions the IOMMU units cover.
@@ -170,7 +140,8 @@ class Views:
         If Xen cannot be asked, return False and change nothing except `trouble`.
         """
         memory = self.memory
-        others = {*memory.removed, *self.cut_addresses(), *self.view.known, *memory.ledger.announced()}
+        others = {*memory.removed, *self.state.cut_addresses(), *self.view.known, *memory.ledger.announced()}
+        others |= {*self.reserved.devices}
         others |= {now for now in self.state.renumbered.values() if now is not None}
         listed = itertools.chain(self.machine.functions, others, ghost_candidates(self.machine))
         if not self.questions.ask_everything(listed, self.given(self.machine.functions)):
@@ -239,11 +210,13 @@ class Views:
             unserved=self.memory.unserved,
             bars=self.state.bars,
             mapped=self.memory.mapped,
-            protected=self._protected,
+            protected=self.protected,
             moves=self.state.renumbered,
             followed=self.announced_at(),
             unsized=self.memory.ledger.unsized(),
+            bridges=self.state.bridges,
             regions=self.reserved.scopes,
+            home=self.state.home_of,
             holes=self.memory.holes,
             outside_window=lambda place: self.memory.outside_window.get(place, EMPTY_BARS),
             lost=partial(lost_of, self),
@@ -285,61 +258,18 @@ class Views:
             return Desired(place, sbdf, hold_reason=reason, outside_window=outside)
         return desired_of(
             function, self.machine.functions, self.view, pvh=self.pvh, version=self.version,
-            protected=self._protected, followed=self.announced_at(), outside_window=outside,
+            protected=self.protected, followed=self.announced_at(), outside_window=outside,
             lost=lost_of(self, sbdf), given_up=place in self.memory.given_up,
             sizes=self.memory.ledger.sizes.get(place),
         )  # fmt: skip
 
-    def domains(self) -> list[Domain]:
-        """Return the segments that Xen cannot name, with their controllers (VMD)."""
-        return domains(self.machine, self.state.bars)
-
-    def cut_addresses(self) -> dict[Sbdf, Sbdf]:
-        """Return the functions in segments that Xen cannot name, by their address with the segment cut."""
-        return {sbdf.cut: sbdf for domain in self.domains() for sbdf in domain.functions}
-
     def cut_orphans(self) -> list[CutOrphans]:
         """Return the orphans that Linux made by cutting segments (VMD)."""
-        return cut_orphans(self.domains(), self.view, self.version)
-
-    def why_protected(self, frames: Frames) -> str | None:
-        """Return why pages must be neither mapped nor unmapped for a BAR, None if they may be."""
-        return self._protected.why(frames)
-
-    def refusal(self, function: Function) -> Refusal | None:
-        """Return why vPCI refuses to switch a function's memory decode on, by its registers.
-
-        None is returned if vPCI does not handle the function, if it decodes memory, and if nothing shows it.
-        """
-        if function.decodes_memory is not False or not self._is_trapped(function):
-            return None
-        return why_refused(function, self._protected, self.version)
-
-    def hazards(self, function: Function) -> list[Finding]:
-        """Return the findings about a function that vPCI handles: what it has refused, what it would do."""
-        if not self._is_trapped(function):
-            return []
-        refusal = self.refusal(function) if place_of(function) in self.memory.refused else None
-        told = [finding_of_refusal(refusal, self.version)] if refusal is not None else []
-        return [*told, *hazards(function, self.version)]
-
-    def sizes_in_vpci(self, function: Function) -> Sizes:
-        """Return the sizes that vPCI has of a function's Resizable BARs; empty if it sees them change."""
-        if not function.rebar or sees_resizing(self.version, pvh=self.pvh) or not self._is_trapped(function):
-            return NO_SIZES
-        return self.memory.ledger.sizes.get(place_of(function), NO_SIZES)
-
-    def _is_trapped(self, function: Function) -> bool:
-        """Return True if vPCI handles a function."""
-        return untrapped_reason(function, self.view, pvh=self.pvh, version=self.version) is None
+        return cut_orphans(self.state.domains(), self.view, self.version)
 
     def disagree_about(self, sbdf: Sbdf) -> bool:
         """Return True if only one of Linux and Xen has the function, or if Xen lists it without an owner."""
         return (sbdf in self.machine.functions) != (sbdf in self.view.known) or sbdf in self.view.orphans
-
-    def ignored_writes(self, functions: Iterable[Sbdf]) -> list[IgnoredWrite]:
-        """Return the BAR writes of these functions that vPCI dropped (`ignored_of`)."""
-        return ignored_of(self, functions)
 
     def announced_at(self) -> Followed:
         """Return, by Linux's address, the addresses at which pcipt told Xen of renumbered functions."""

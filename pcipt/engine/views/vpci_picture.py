@@ -6,11 +6,13 @@ Each function looks at what the views have read last.
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from pcipt.pci import Sbdf
+from pcipt.pci import Finding, Function, Sbdf
 from pcipt.remap.actions import RewriteBar
 from pcipt.remap.desired import LostBar, place_of, untrapped_reason
 from pcipt.remap.ignored import IgnoredWrite, plan_rewrites
-from pcipt.remap.trapped import lost_bars, plan_returns
+from pcipt.remap.vpci.hazards import Refusal, finding_of_refusal, hazards, why_refused
+from pcipt.remap.vpci.sizes import NO_SIZES, Sizes, sees_resizing
+from pcipt.remap.vpci.trapped import lost_bars, plan_returns
 
 if TYPE_CHECKING:
     from pcipt.engine.views.views import Views
@@ -54,3 +56,34 @@ def rewrites_of(views: "Views", functions: Iterable[Sbdf]) -> Iterator[RewriteBa
         lost = lost_of(views, sbdf)
         if lost:
             yield from plan_returns(views.machine.functions[sbdf], lost)
+
+
+def refusal_of(views: "Views", function: Function) -> Refusal | None:
+    """Return why vPCI refuses to switch a function's memory decode on, by its registers.
+
+    None is returned if vPCI does not handle the function, if it decodes memory, and if nothing shows it.
+    """
+    if function.decodes_memory is not False or not _is_trapped(views, function):
+        return None
+    return why_refused(function, views.protected, views.version)
+
+
+def hazards_of(views: "Views", function: Function) -> list[Finding]:
+    """Return the findings about a function that vPCI handles: what it has refused, what it would do."""
+    if not _is_trapped(views, function):
+        return []
+    refusal = refusal_of(views, function) if place_of(function) in views.memory.refused else None
+    told = [finding_of_refusal(refusal, views.version)] if refusal is not None else []
+    return [*told, *hazards(function, views.version)]
+
+
+def sizes_in_vpci(views: "Views", function: Function) -> Sizes:
+    """Return the sizes that vPCI has of a function's Resizable BARs; empty if it sees them change."""
+    if not function.rebar or sees_resizing(views.version, pvh=views.pvh) or not _is_trapped(views, function):
+        return NO_SIZES
+    return views.memory.ledger.sizes.get(place_of(function), NO_SIZES)
+
+
+def _is_trapped(views: "Views", function: Function) -> bool:
+    """Return True if vPCI handles a function."""
+    return untrapped_reason(function, views.view, pvh=views.pvh, version=views.version) is None

@@ -15,11 +15,12 @@ from pcipt.firmware.acpi.madt import LOCAL_APIC_ADDRESS, Madt
 from pcipt.firmware.memory_map import FOUR_GIB, ONE_MIB, MemoryEntry, MemoryType, flatten_map, overlapping
 from pcipt.firmware.mmcfg import Mmcfg, findings_of, mmcfg_of, without_ram
 from pcipt.firmware.pvh.areas import Area, Layer, Treatment, areas_from_layers
-from pcipt.firmware.pvh.bar_pages import bar_layers, whole_pages
+from pcipt.firmware.pvh.bar_pages import Rules, bar_layers, whole_pages
 from pcipt.firmware.regions.regions import Region, RegionKind
 from pcipt.pci import Address, Finding, Machine, Range
 from pcipt.pci.units import PAGE_SIZE
 from pcipt.pci.write import EcamRegion
+from pcipt.xen.releases import E820_CUTS_BARS, RESERVED_MAPPED_ANYWHERE, Fact, Version
 
 _MAP, _LOW, _AREA, _ECAM, _MESSAGES, _APIC = 0, 10, 20, 40, 50, 60
 _SHOWN = 4
@@ -44,7 +45,9 @@ class Platform:
 
     `memory` is the domain's memory map, in any order: the machine's, with RAM reduced to dom0_mem. `ecam` are
     the MMCFG regions as MCFG claims them. `named` are the names in /proc/iomem. `madt` None means that the
-    MADT could not be read. `reserved` are the reserved regions.
+    MADT could not be read. `reserved` are the reserved regions. `version` is that of Xen, None if it is not
+    known: then the newest rules hold. `map_reserved` is False if Xen's option dom0-iommu=no-map-reserved is
+    set.
     """
 
     memory: tuple[MemoryEntry, ...]
@@ -53,6 +56,12 @@ class Platform:
     madt: Madt | None = None
     reserved: tuple[Region, ...] = ()
     named: tuple[str, ...] = ()
+    version: Version | None = None
+    map_reserved: bool = True
+
+    def does(self, fact: Fact) -> bool:
+        """Return True if this Xen does what a fact says, or if its version is not known."""
+        return self.version is None or fact.of(self.version)
 
 
 @attrs.frozen
@@ -76,10 +85,12 @@ def compute_layout(platform: Platform) -> Layout:
     findings: list[Finding] = []
     mmcfg = mmcfg_of(platform.ecam, memory)
     layers = [
-        *_memory_layers(memory),
+        *_memory_layers(memory, platform),
         *_low_layers(memory),
         *_reserved_layers(platform.reserved),
-        *bar_layers(platform.machine, memory, findings),
+        *bar_layers(
+            platform.machine, memory, findings, Rules(platform.does(E820_CUTS_BARS), platform.map_reserved)
+        ),
         *_ecam_layers(mmcfg, memory),
         *_apic_layers(platform.madt),
     ]
@@ -88,17 +99,18 @@ def compute_layout(platform: Platform) -> Layout:
     return Layout(areas, tuple(findings))
 
 
-def _memory_layers(memory: Sequence[MemoryEntry]) -> Iterator[Layer]:
+def _memory_layers(memory: Sequence[MemoryEntry], platform: Platform) -> Iterator[Layer]:
     """Yield the layers of the memory map, which must come from `flatten_map`.
 
-    Withheld are types that are not known, unusable memory, and disabled memory. Reserved memory is withheld
-    if it begins at or above 4 GiB and behind all RAM and all unusable memory. ACPI tables that Xen built
-    become RAM, in whole pages.
+    Withheld are types that are not known, unusable memory, and disabled memory. Reserved memory is a hole
+    without Xen's map-reserved; some versions withhold it if it begins at or above 4 GiB and behind all RAM
+    and all unusable memory (`RESERVED_MAPPED_ANYWHERE`). ACPI tables that Xen built become RAM, in whole
+    pages.
     """
     top = max(
         (e.range.last + 1 for e in memory if e.type in (MemoryType.RAM, MemoryType.UNUSABLE)), default=0
     )
-    limit = max(top, FOUR_GIB)
+    limit, anywhere = max(top, FOUR_GIB), platform.does(RESERVED_MAPPED_ANYWHERE)
     for number, entry in enumerate(memory):
         treatment, what, why = _OF_TYPE.get(entry.type, _UNKNOWN) if entry.type is not None else _UNKNOWN
         if entry.type is MemoryType.ACPI and _made_by_xen(memory, number):
@@ -109,7 +121,9 @@ def _memory_layers(memory: Sequence[MemoryEntry]) -> Iterator[Layer]:
             )
         elif entry.type is MemoryType.RAM and entry.range.contains(FIFTEEN_MIB):
             why += "; no ISA hole at 15 MiB"
-        elif entry.type is MemoryType.RESERVED and entry.range.start >= limit:
+        elif entry.type is MemoryType.RESERVED and not platform.map_reserved:
+            treatment, why = Treatment.HOLE, "dom0-iommu=no-map-reserved: Xen maps nothing of it by itself"
+        elif entry.type is MemoryType.RESERVED and entry.range.start >= limit and not anywhere:
             treatment, why = (
                 Treatment.WITHHELD,
                 "above the last RAM and 4 GiB, where Xen maps nothing by itself",

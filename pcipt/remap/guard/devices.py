@@ -9,11 +9,12 @@ from pcipt.firmware.coverage import Coverage
 from pcipt.pci import BarKind, Function, HeaderType, Sbdf
 from pcipt.pci.requester import Requester, requester_of
 from pcipt.remap.actions import Action, AddDevice, RemoveDevice
-from pcipt.remap.desired import has_faulty_msix, refuses_msix
 from pcipt.remap.guard.facts import Facts, Rule
+from pcipt.remap.guard.shared import SHARED_RULES, linux_of, moving
 from pcipt.remap.kinds.domains import aliased
 from pcipt.remap.kinds.virtual import vfs_are_on
 from pcipt.remap.plan_moves import subtree, top_of_move
+from pcipt.remap.vpci.msix import has_faulty_msix, refuses_msix
 from pcipt.xen.releases import (
     FAULTY_CAPABILITY_HIDDEN,
     IO_VF_BAR_HANGS,
@@ -231,7 +232,7 @@ def _driverless(action: AddDevice | RemoveDevice, facts: Facts) -> str | None:
     Cause: DMA and interrupts of such a driver still use Xen's entry at the old address. A function that is
     not renumbered is not refused.
     """
-    linux = _moving(action, facts)
+    linux = moving(action, facts)
     top = top_of_move(facts.machine, facts.moves, linux) if linux is not None else None
     bound = _bound_behind(top, facts) if top is not None else ""
     if not bound:
@@ -247,17 +248,6 @@ def _bound_behind(bridge: Function, facts: Facts) -> str:
     behind = subtree(facts.machine, bridge.sbdf)
     names = [f"{function.sbdf} ({function.driver})" for function in behind if function.driver is not None]
     return ", ".join(sorted(names)[:4])
-
-
-def _moving(action: AddDevice | RemoveDevice, facts: Facts) -> Sbdf | None:
-    """Return Linux's address of the renumbered function that an action is about.
-
-    Return None if the function is not renumbered, or if it is back at Linux's address.
-    """
-    if isinstance(action, AddDevice):
-        return action.moved_from
-    now = action.moved_to
-    return next((linux for linux, at in facts.moves.items() if at == now), None) if now is not None else None
 
 
 def _in_dom0(action: RemoveDevice, facts: Facts) -> str | None:
@@ -284,7 +274,9 @@ def _gone_from_linux(action: RemoveDevice, facts: Facts) -> str | None:
     """Refuse to remove a function at an address at which Linux has one, or to which renumbered buses lead, or
     by which Linux may have told Xen of a function in a segment that Xen cannot name (VMD).
 
-    A function that Linux has at the address is no reason if bus renumbering moved it to `moved_to`.
+    A function that Linux has at the address is no reason if bus renumbering moved it to `moved_to`. A
+    conventional bridge, or a function behind one, that is told of anew is no reason while no driver is bound
+    to it or behind it.
     """
     if action.sbdf in facts.moves.values():
         return "renumbered buses lead to a function there"
@@ -295,14 +287,24 @@ def _gone_from_linux(action: RemoveDevice, facts: Facts) -> str | None:
     moved = action.moved_to is not None and facts.moves.get(action.sbdf) == action.moved_to
     if function is None or moved:
         return None
+    if action.anew and facts.bridges.above_or_at(facts.machine, action.sbdf):
+        names = _bound_behind(function, facts) or (function.driver and f"{function.sbdf} ({function.driver})")
+        return f"drivers need the bridge: {names}; unbind them, then pcipt resync" if names else None
     bound = f", driver {function.driver} is bound" if function.driver else ""
     return f"Linux still has it{bound}"
 
 
 def _announced_where_it_is(action: RemoveDevice, facts: Facts) -> str | None:
-    """Refuse to remove a renumbered function unless Xen lists it as dom0's at its new address `moved_to`."""
+    """Refuse to remove a renumbered function unless Xen lists it as dom0's at its new address `moved_to`.
+
+    Behind a conventional bridge the removal comes first; there it is refused if the new address may not be
+    covered by an IOMMU unit.
+    """
     if action.moved_to is None or facts.xen.in_dom0(action.moved_to):
         return None
+    linux = linux_of(action, facts)
+    if linux is not None and facts.bridges.top(facts.machine, linux) is not None:
+        return _covered(AddDevice(action.moved_to, "", moved_from=linux), facts)
     return f"Xen does not have it at {action.moved_to} yet, where it is now: announce that first"
 
 
@@ -359,4 +361,5 @@ DEVICE_RULES: tuple[tuple[str, type[Action], Rule], ...] = (
     ("driverless-subtree", RemoveDevice, _driverless),
     ("virtual-functions", RemoveDevice, _no_virtual_functions),
     ("children", RemoveDevice, _no_children),
+    *SHARED_RULES,
 )

@@ -14,8 +14,10 @@ from pcipt.remap.bar_index import BarIndex
 from pcipt.remap.desired import NOWHERE, Desired, Followed, LostBar, desired_of, place_of
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.holes import Holes
+from pcipt.remap.kinds.conventional import NO_BRIDGES, Bridges
 from pcipt.remap.mapped_pages import MappedPages
 from pcipt.remap.plan_moves import NO_MOVES, Moves
+from pcipt.remap.plan_reserved import Locations
 from pcipt.remap.view import XenView
 from pcipt.remap.vpci.sizes import Sizes
 from pcipt.xen.releases import Version
@@ -29,11 +31,11 @@ class Facts:
     `moves` and `followed` are by Linux's address (`find_moves`, `Ledger.followed`). `bars` must be those of
     `machine`; if none are given, they are computed here, in a time that grows with the machine. `unsized`
     are those of `Ledger.unsized`. `regions` has for each reserved region the functions for which it is
-    reserved, whoever owns them. `holes` are pages that pcipt unmapped for good. `outside_window` returns for
-    a place the BARs that decoded where vPCI maps nothing (`Desired.outside_window`), `sizes` the sizes that
-    vPCI has of Resizable BARs. `lost` returns for a function the BARs that vPCI takes for mapped although a
-    reset has cleared them (`lost_bars`). `given_up` are the places of functions that vPCI does not handle any
-    more.
+    reserved, whoever owns them, and `home` tells where these are now (`Locations.home`). `holes` are pages
+    that pcipt unmapped for good. `outside_window` returns for a place the BARs that decoded where vPCI maps
+    nothing (`Desired.outside_window`), `sizes` the sizes that vPCI has of Resizable BARs. `lost` returns for
+    a function the BARs that vPCI takes for mapped although a reset has cleared them (`lost_bars`). `given_up`
+    are the places of functions that vPCI does not handle any more.
     """
 
     machine: Machine
@@ -48,13 +50,20 @@ class Facts:
     moves: Moves = NO_MOVES
     followed: Followed = NOWHERE
     unsized: Collection[Sbdf] = ()
+    bridges: Bridges = NO_BRIDGES
     regions: Mapping[Frames, frozenset[Sbdf]] = MappingProxyType({})
     holes: Holes = attrs.Factory(Holes)
+    home: Callable[[Sbdf], Sbdf | None] = lambda sbdf: sbdf
     outside_window: Callable[[str], Collection[int]] = lambda _place: ()
     lost: Callable[[Sbdf], tuple[LostBar, ...]] = lambda _sbdf: ()
     given_up: AbstractSet[str] = frozenset()
     sizes: Callable[[str], Sizes | None] = lambda _place: None
     _desired: dict[Sbdf, Desired] = attrs.field(factory=dict, init=False)
+
+    @property
+    def where(self) -> Locations:
+        """Where the devices of reserved regions are now."""
+        return Locations(self.home, self.moves, self.followed)
 
     def desired(self, sbdf: Sbdf) -> Desired | None:
         """Return the desired pages of the function at Linux's address `sbdf`; None if Linux has none there.

@@ -10,13 +10,15 @@ from collections.abc import Iterable
 
 from pcipt.pci import Address, Bar, Bridge, Frames, Function, Machine, Range, WindowKind, frames_from_range
 from pcipt.remap.actions import Action, MapMmio, RestoreReserved, RewriteBar, UnmapMmio, WithdrawReserved
-from pcipt.remap.desired import By, assigned_range, has_no_vpci, is_trapped
+from pcipt.remap.bar_ranges import assigned_range
+from pcipt.remap.desired import By, is_trapped
 from pcipt.remap.guard.facts import Facts, Rule
 from pcipt.remap.intervals import common, without
 from pcipt.remap.life import State
 from pcipt.remap.plan_mappings import name_of_bar
 from pcipt.remap.plan_moves import bridges_above, subtree
-from pcipt.remap.plan_reserved import needs_region
+from pcipt.remap.plan_reserved import who_needs
+from pcipt.remap.vpci.msix import has_no_vpci
 
 SUBTRACTIVE = 0x060401  # such a bridge passes on every address that no other device claims
 #  functions that dom0 needs all the time although no driver is bound (a disk or serial console has a driver)
@@ -333,14 +335,15 @@ def _region_unprotected(action: Region, facts: Facts) -> str | None:
 
 
 def _no_scope_device(action: WithdrawReserved, facts: Facts) -> str | None:
-    """Refuse to withdraw a region that a device of dom0 still needs (`needs_region`): its DMA would fault.
+    """Refuse to withdraw a region that a device of dom0 still needs (`who_needs`): its DMA would fault.
 
     The devices of all regions that overlap this one are looked at, because these regions share pages.
     """
     overlapping = [scope for frames, scope in facts.regions.items() if frames.overlaps(action.frames)]
-    needing = {
-        sbdf for scope in overlapping for sbdf in scope if needs_region(sbdf, facts.machine, facts.xen)
+    found = {
+        who_needs(sbdf, facts.machine, facts.xen, facts.where) for scope in overlapping for sbdf in scope
     }
+    needing = {linux for linux in found if linux is not None}
     if not needing:
         return None
     return f"{', '.join(map(str, sorted(needing)[:4]))} in dom0 still needs the region"

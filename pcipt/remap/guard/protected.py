@@ -20,7 +20,7 @@ from pcipt.firmware.memory_map import ONE_MIB, MemoryEntry, MemoryType
 from pcipt.firmware.mmcfg import mmcfg_of
 from pcipt.pci import Address, Frames, Range, frames_from_range
 from pcipt.pci.units import PAGE_SIZE
-from pcipt.remap.intervals import Intervals
+from pcipt.remap.intervals import Intervals, without
 
 HPET = "HPET"
 _HPET_BASE = 44
@@ -53,7 +53,8 @@ class Reason:
     """Why pages are protected. `what` names it in words.
 
     `reserved` is True for memory that the firmware's map does not call RAM, and for reserved regions (RMRR,
-    IVMD), which lie in such memory. `ram` is True for RAM, `denied` for pages that dom0 may not access.
+    IVMD), which lie in such memory. `listed` is True for all of these and for RAM: an entry of the firmware's
+    map covers the pages. `ram` is True for RAM, `denied` for pages that dom0 may not access.
     Source: Xen arch/x86/dom0_build.c (dom0_setup_permissions).
     """
 
@@ -61,6 +62,7 @@ class Reason:
     reserved: bool = False
     ram: bool = False
     denied: bool = False
+    listed: bool = False
 
 
 class Protected:
@@ -94,6 +96,16 @@ class Protected:
         """Return the same as `why`, except that only pages that dom0 may not access count."""
         return self._first(entry for entry in self._ranges.over(frames) if entry[1].denied)
 
+    def outside_map(self, frames: Frames) -> tuple[Frames, ...] | None:
+        """Return those of the frames that no entry of the firmware's map covers, sorted.
+
+        Return None if some of them are protected for another reason.
+        """
+        found = list(self._ranges.over(frames))
+        if not all(reason.listed for _, reason in found):
+            return None
+        return without((frames,), [span for span, _ in found])
+
     @staticmethod
     def _first(found: Iterable[tuple[Frames, Reason]]) -> str | None:
         """Return the lowest of these ranges in words, or None if there is none."""
@@ -121,7 +133,7 @@ def protected_ranges(
     for entry in memory:
         ram = entry.type is MemoryType.RAM
         what = "RAM" if ram else f"{entry.word} memory of the firmware's map"
-        found.append((frames_from_range(entry.range), Reason(what, reserved=not ram, ram=ram)))
+        found.append((frames_from_range(entry.range), Reason(what, reserved=not ram, listed=True, ram=ram)))
     for span, name in named:
         lower = name.lower()
         word = next((word for start, word in _IOMEM_NAMES if lower.startswith(start)), None)
@@ -130,7 +142,7 @@ def protected_ranges(
     for data in tables:
         for span, what in _from_table(data, memory):
             found.append((frames_from_range(span), Reason(what, denied=what in _DENIED)))
-    found += ((frames, Reason("a reserved region", reserved=True)) for frames in reserved)
+    found += ((frames, Reason("a reserved region", reserved=True, listed=True)) for frames in reserved)
     return Protected(found)
 
 

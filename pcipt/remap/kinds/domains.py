@@ -12,7 +12,7 @@ import attrs
 
 from pcipt.pci import Address, Function, Machine, Range, Sbdf, WindowKind, frames_from_range
 from pcipt.remap.bar_index import BarIndex
-from pcipt.remap.desired import assigned_range
+from pcipt.remap.bar_ranges import assigned_range
 from pcipt.remap.view import XenView
 from pcipt.xen.releases import ORPHAN_REMOVAL_PANICS, Version
 

@@ -6,7 +6,7 @@ Source: Xen drivers/passthrough/vtd/dmar.c (acpi_find_matched_drhd_unit): listed
         function 0 is listed.
 """
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from errno import EINVAL, ENODEV
 
 import attrs
@@ -21,13 +21,14 @@ class Coverage:
 
     They are the listed `functions`, all functions on the listed `buses` (segment, bus), and all functions of
     the listed `segments`. With AMD-Vi, `buses` and `segments` stand for entries of IVRS that list all their
-    functions.
+    functions. `aliases` has the requester id of each function for which IVRS names another one.
     """
 
     functions: frozenset[Sbdf] = frozenset()
     buses: frozenset[tuple[int, int]] = frozenset()
     segments: Container[int] = ()
     vendor: Vendor = Vendor.INTEL
+    aliases: Mapping[Sbdf, Sbdf] = attrs.field(factory=dict, hash=False)
 
     def answer(self, requester: Requester) -> int:
         """Return what adding a function to the IOMMU gives: 0, -ENODEV or -EINVAL.

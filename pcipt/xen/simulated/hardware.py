@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import attrs
 
 from pcipt.pci import HeaderType, Range, RawFunction, Sbdf, decode_function, sbdf_from_devfn
-from pcipt.pci.requester import role_of
+from pcipt.pci.requester import PCIE_TO_PCI, Role, role_of
 from pcipt.pci.structures import Msix
 from pcipt.xen.interface import DeviceFlags
 from pcipt.xen.simulated.model import Presence
@@ -91,13 +91,64 @@ class BusHardware:
             return None
         role = role_of(slot.registers.read(0x08, 4) >> 8, slot.registers.port_type)
         if slot.physfn is None:
-            return Presence(slot.registers.decodes_memory, role=role)
+            data = slot.registers.data
+            return Presence(
+                slot.registers.decodes_memory,
+                role=role,
+                port_type=slot.registers.port_type,
+                buses=(data[SECONDARY], data[SUBORDINATE]) if role is Role.BRIDGE else (0, 0),
+            )
         physfn = sbdf_from_devfn(function.segment, function.bus, slot.physfn.devfn)
-        return Presence(slot.registers.decodes_memory, DeviceFlags(physfn=physfn), role=role)
+        flags = DeviceFlags(physfn=physfn)
+        return Presence(slot.registers.decodes_memory, flags, role=role, port_type=0)
 
     def has_bus(self, segment: int, bus: int) -> bool:
         """Return True if the bus can be reached: it is a root bus, or a bridge's bus numbers lead to it."""
         return (segment, bus) in self._buses
+
+    def place(self, function: Sbdf) -> tuple[int, ...]:
+        """Return a name of the place at an address: it stays the same when buses are renumbered.
+
+        Shape:  segment, number of the root bus, then devfn of each bridge on the way and of the function.
+        """
+        behind = self._buses.get((function.segment, function.bus))
+        for bus, slots in self._roots.items():
+            found = _way_to(behind, slots) if behind is not None else None
+            if found is not None:
+                return (*bus, *found, function.devfn)
+        return (function.segment, function.bus, function.devfn)
+
+    def requesters(self, function: Sbdf) -> tuple[Sbdf, ...]:
+        """Return the requester ids that DMA of a function may carry.
+
+        DMA of a conventional function carries the address of the uppermost conventional bridge above it, or
+        behind a bridge from PCI Express to PCI that of device 0 of the bus below it (PCIe to PCI Bridge 1.0
+        §2.3).
+        """
+        slot = self.slot(function)
+        if slot is None or slot.registers.port_type is not None or slot.physfn is not None:
+            return (function,)
+        found: tuple[Sbdf, ...] = (function,)
+        bus: Bus = (function.segment, function.bus)
+        while (above := self._bridge_to(bus)) is not None:
+            port = self._slot_at(above).registers.port_type
+            if port is None or port == PCIE_TO_PCI:
+                found = (above,) if port is None else (above, sbdf_from_devfn(*bus, 0))
+            bus = (above.segment, above.bus)
+        return found
+
+    def _bridge_to(self, bus: Bus) -> Sbdf | None:
+        """Return the present address of the bridge directly above a bus; None for a root bus."""
+        behind = self._buses.get(bus)
+        for at, slots in self._buses.items():
+            for devfn, slot in slots.items():
+                if slot.behind is behind and slot.registers.header is HeaderType.BRIDGE:
+                    return sbdf_from_devfn(*at, devfn)
+        return None
+
+    def _slot_at(self, function: Sbdf) -> Slot:
+        """Return the slot at an address at which a function is."""
+        return self._buses[function.segment, function.bus][function.devfn]
 
     def slot(self, function: Sbdf) -> Slot | None:
         """Return the slot at an address; None if no function is there."""
@@ -288,6 +339,17 @@ class BusHardware:
                 self._buses[below] = slot.behind
                 self._route_below(below, slot.behind, end)
             claimed.update(range(first, end + 1))
+
+
+def _way_to(wanted: dict[int, Slot], slots: dict[int, Slot]) -> tuple[int, ...] | None:
+    """Return the devfn of each bridge from the bus `slots` down to `wanted`; None if it is not below."""
+    if wanted is slots:
+        return ()
+    for devfn, slot in slots.items():
+        way = _way_to(wanted, slot.behind) if slot.registers.header is HeaderType.BRIDGE else None
+        if way is not None:
+            return (devfn, *way)
+    return None
 
 
 def _virtual_slot(physfn: Slot, number: int, devfn: int) -> Slot:

@@ -10,18 +10,22 @@ import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from errno import EINVAL, EOPNOTSUPP
+from functools import partial
 from typing import Self
 
 from pcipt.errors import StateError
 from pcipt.pci import Frames, Gfn, Sbdf
+from pcipt.pci.requester import Vendor
 from pcipt.xen.interface import Custody, DeviceFlags, Dom0Kind, Owner, OwnerKind, Permissions, XenIdentity
-from pcipt.xen.mapping import UNTOUCHED, map_frames, read_regions, unmap_frames
+from pcipt.xen.mapping import read_regions
 from pcipt.xen.outcome import Op, check, checked_flags, custody_from_result, require_translated, xen_address
 from pcipt.xen.pf_fixup import pf_fixup_of
+from pcipt.xen.simulated.contexts import Contexts
 from pcipt.xen.simulated.coverage import EVERYTHING, Coverage
-from pcipt.xen.simulated.faults import Call, Fault, failing_first_call
+from pcipt.xen.simulated.faults import Call, Fault
 from pcipt.xen.simulated.fixup import Fixup
-from pcipt.xen.simulated.model import DOM0, Catastrophe, Device, DeviceList, Hardware, Presence
+from pcipt.xen.simulated.memory_calls import MemoryCalls
+from pcipt.xen.simulated.model import DOM0, Catastrophe, Device, DeviceList, Hardware, Presence, place_in
 from pcipt.xen.simulated.overlaps import all_but
 from pcipt.xen.simulated.p2m import LOW_1MIB, LOW_RAM, P2m
 from pcipt.xen.simulated.reserved import ReservedMemory, ReservedRegion
@@ -41,9 +45,11 @@ class SimulatedXen(Speaking):
     `hardware`. Functions whose segment is above ffff are left out. `iommu` is what the IOMMU units serve by
     the tables at boot; None means that the IOMMU is off. `memory` is dom0's RAM. `trapped` are frames that
     Xen emulates and that must not be mapped (MMCFG). `reserved` are the reserved regions of the firmware's
-    tables. `command_line` is Xen's. With `cuts_segments`, dom0's kernel is older than Linux 6.15: it cuts
-    segments above ffff to 16 bits. The attribute `p2m` is None on a PV dom0; `vpci` is None too, and also if
-    the hardware has no config space.
+    tables; with `firmware` they are the reserved memory of the machine's memory map. A PVH dom0 gets all of
+    that mapped 1:1 at boot, unless `map_reserved` is False (Xen's dom0-iommu=no-map-reserved). `command_line`
+    is Xen's. With `cuts_segments`, dom0's kernel is older than Linux 6.15: it cuts segments above ffff to 16
+    bits. The attribute `p2m` is None on a PV dom0; `vpci` is None too, and also if the hardware has no config
+    space.
     Raises: StateError for a PVH dom0 without an IOMMU.
     """
 
@@ -57,6 +63,8 @@ class SimulatedXen(Speaking):
         memory: Iterable[Frames] = (),
         trapped: Iterable[Frames] = (),
         reserved: Iterable[ReservedRegion] = (),
+        firmware: Iterable[Frames] = (),
+        map_reserved: bool = True,
         command_line: str = "",
         cuts_segments: bool = False,
     ) -> None:
@@ -65,21 +73,32 @@ class SimulatedXen(Speaking):
             raise StateError("a PVH dom0 does not boot without an IOMMU")
         self._identity = identity
         self._list = DeviceList(hardware, identity.dom0, identity.version, iommu)
-        memory, trapped = tuple(memory), tuple(trapped)
+        memory, trapped, reserved = tuple(memory), tuple(trapped), tuple(reserved)
+        reserved_memory = [*firmware, *(region.frames for region in reserved)]
         pvh = identity.dom0 is Dom0Kind.PVH
         denied = [IO_APIC, APIC_AND_MSI]
         self.p2m = P2m([*memory, LOW_RAM], [LOW_1MIB], trapped, denied) if pvh else None
-        listed = tuple(hardware.functions() if known is None else known)
-        self.reserved = ReservedMemory(reserved, hardware, self.p2m, iommu, listed)
+        vendor = iommu.vendor if iommu is not None else Vendor.INTEL
+        place = partial(place_in, hardware)
+        self.reserved = ReservedMemory(
+            reserved, lambda f: hardware.presence(f) is not None, self.p2m, vendor=vendor, place=place
+        )
+        if self.p2m is not None and map_reserved:  # after VT-d's regions, before those of AMD-Vi
+            for frames in reserved_memory:
+                self.p2m.set_identity(frames)
         self.vpci: Vpci | None = None
-        e820 = [LOW_1MIB, *memory, *trapped, *(region.frames for region in self.reserved.regions)]
+        e820 = [LOW_1MIB, *memory, *trapped, *reserved_memory]
         if self.p2m is not None and isinstance(hardware, ConfigHardware):
             self.vpci = Vpci(hardware, self.p2m, e820, identity.version, self.prints)
         how = pf_fixup_of(identity, command_line)
         self._fixup = Fixup(how, self.p2m, e820, self._trapped_in) if self.p2m is not None else None
         self._list.trapping, self._list.counting, self._list.says = self.vpci, self.reserved, self.prints
         self._list.sizing = sizing_of(hardware, identity.version)
+        listed = hardware.functions() if known is None else known
+        aliases = iommu.aliases if iommu is not None else {}
+        self.contexts = self._list.translating = Contexts(hardware, vendor, aliases)
         self._list.boot(function for function in listed if function.fits_xen)
+        self._memory = MemoryCalls(hardware, self._list, self.reserved, self.p2m, self.vpci)
         self._hardware = hardware
         self._closed = False
         self._cuts_segments = cuts_segments
@@ -332,40 +351,18 @@ class SimulatedXen(Speaking):
         fault = self._faults.take(op)
         try:
             with self._remembering_catastrophe():
-                result = self._perform_mapping(op, frames, fault)
+                result = self._memory.perform(op, frames, fault)
         except Catastrophe:
             self.calls.append(Call(op, (), None, frames))
             raise
         check(op, self._log(op, (), result, frames), str(frames))
 
-    def _perform_mapping(self, op: Op, frames: Frames, fault: Fault | None) -> int:
-        """Map or unmap the frames as libxc and `pcipt.xen.mapping` do. Return 0 or -errno.
+    def _perform(self, op: Op, function: Sbdf, flags: DeviceFlags) -> int:
+        """Add or remove the function in Xen's list. Return 0 or -errno.
 
-        Raises: Catastrophe if the call would kill dom0, take memory from it, or break a device.
+        Raises: Catastrophe if Xen would panic.
         """
-        p2m = self.p2m
-        assert p2m is not None  # `_remap` refused a PV dom0
-        if fault is not None and not fault.performed and not fault.pages and -fault.errno in UNTOUCHED:
-            return -fault.errno
-        if op is Op.UNMAP:
-            self._require_unneeded(frames)
-            return unmap_frames(failing_first_call(p2m.unmap, frames, fault), frames)
-        holes = self._trapped_in(frames)
-        if holes:
-            raise Catastrophe(f"mapping {frames}: Xen traps the MSI-X tables of {holes[0]} no more")
-        return map_frames(failing_first_call(p2m.map, frames, fault), p2m.unmap, frames)
-
-    def _require_unneeded(self, frames: Frames) -> None:
-        """Raise Catastrophe if one of these frames is reserved memory that a present device of dom0 needs.
-
-        The DMA of that device would fault after the frames are unmapped.
-        """
-        for region in self.reserved.touching(frames):
-            for function in region.scope:
-                device = self._list.devices.get(function)
-                here = self._hardware.presence(function) is not None
-                if here and device is not None and device.owner == DOM0:
-                    raise Catastrophe(f"unmapping reserved memory {region.frames}, which {function} needs")
+        return self._list.add(function, flags) if op is Op.ADD else self._list.remove(function)
 
     def _test_assign(self, function: Sbdf) -> int:
         """Return Xen's answer to test_assign_device.

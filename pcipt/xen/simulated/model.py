@@ -1,20 +1,21 @@
 """Model Xen's list of PCI devices: what add and remove do to it, for each release of Xen.
 
 Results are 0 or -errno, as Xen returns them. A call that would panic a real Xen raises `Catastrophe`. Not
-modelled: phantom functions; the contexts of conventional bridges. vPCI, reserved memory and the sizing of VF
-BARs are models of their own; this model tells them which functions are added and removed.
+modelled: VF BARs in I/O space; phantom functions. vPCI, reserved memory, the sizing of VF BARs and the
+entries by which DMA passes are models of their own; this model tells them which functions are added and
+removed.
 Source: Xen xen/drivers/passthrough/pci.c (pci_add_device, pci_remove_device, alloc_pdev), vtd/iommu.c
         (domain_context_mapping), xen/drivers/vpci/header.c (init_bars, vpci_process_pending), 4.17 to 4.22.
 """
 
 from collections.abc import Callable, Iterable
 from errno import EBUSY, EINVAL, ENODEV, ENOSYS, EOPNOTSUPP
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import attrs
 
 from pcipt.pci import Sbdf
-from pcipt.pci.requester import Requester, Role
+from pcipt.pci.requester import Requester, Role, Vendor
 from pcipt.xen.interface import DeviceFlags, Dom0Kind, Owner, OwnerKind
 from pcipt.xen.releases import (
     DEVICE_RESET,
@@ -45,13 +46,16 @@ class Presence:
     """What Xen sees of a function that answers on the bus.
 
     `flags` and `node` (its NUMA node, None if unknown) are those that dom0's kernel would announce. `role` is
-    what Xen takes the function for.
+    what Xen takes the function for. `port_type` is that of PCI Express, None without such a capability;
+    `buses` are the secondary and the subordinate bus of a bridge.
     """
 
     decodes_memory: bool = False
     flags: DeviceFlags = NO_FLAGS
     node: int | None = None
     role: Role = Role.ENDPOINT
+    port_type: int | None = None
+    buses: tuple[int, int] = (0, 0)
 
 
 class Hardware(Protocol):
@@ -62,6 +66,19 @@ class Hardware(Protocol):
 
     def presence(self, function: Sbdf) -> Presence | None:
         """Return what Xen sees of a function on the bus; None if no function answers at this address."""
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """Hardware whose buses can be renumbered."""
+
+    def place(self, function: Sbdf) -> tuple[int, ...]:
+        """Return a name of the place at an address, which stays the same when buses are renumbered."""
+
+
+def place_in(hardware: Hardware, function: Sbdf) -> tuple[int, ...]:
+    """Return a name of the place at an address; the address itself if the hardware has no bridges."""
+    return hardware.place(function) if isinstance(hardware, Placed) else tuple(function)
 
 
 class Trapping(Protocol):
@@ -87,7 +104,23 @@ class Counting(Protocol):
         """Add 1 to the count of each region that this newly added function needs."""
 
     def removed(self, function: Sbdf) -> None:
-        """Subtract 1 from the count of each region that this removed function needed."""
+        """Subtract 1 from the count of each region that this function needed, which was removed from dom0."""
+
+
+class Translating(Protocol):
+    """The entries of the IOMMU's tables by which DMA of functions passes."""
+
+    def recorded(self, function: Sbdf) -> None:
+        """Note what a function is, when Xen makes its record."""
+
+    def forgotten(self, function: Sbdf) -> None:
+        """Forget a function whose record Xen deletes."""
+
+    def mapped(self, function: Sbdf) -> None:
+        """Make the entries of a function that was given to dom0."""
+
+    def unmapped(self, function: Sbdf) -> None:
+        """Remove the entries of a function that is removed."""
 
 
 class Sizing(Protocol):
@@ -140,9 +173,9 @@ class SimulatedHardware:
 class DeviceList:
     """All device records of one Xen, by function.
 
-    `iommu` None means that the IOMMU is off, which a PVH dom0 does not allow. `trapping` (vPCI) and
-    `counting` (reserved memory) are told which functions are added and removed; None means that there is
-    none. `says` gets each line that Xen prints.
+    `iommu` None means that the IOMMU is off, which a PVH dom0 does not allow. `trapping` (vPCI), `counting`
+    (reserved memory) and `translating` (DMA) are told which functions are added and removed; None means that
+    there is none. `says` gets each line that Xen prints.
     """
 
     def __init__(self, hardware: Hardware, dom0: Dom0Kind, version: Version, iommu: Coverage | None) -> None:
@@ -150,6 +183,7 @@ class DeviceList:
         self.iommu = iommu
         self.trapping: Trapping | None = None
         self.counting: Counting | None = None
+        self.translating: Translating | None = None
         self.says: Callable[[str], object] = lambda _line: None
         self.sizing: Sizing | None = None
         self._hardware = hardware
@@ -158,13 +192,25 @@ class DeviceList:
 
     def boot(self, functions: Iterable[Sbdf]) -> None:
         """Add functions as Xen's boot does: Xen finds them, dom0 owns them, and its kernel announces them."""
-        for function in functions:
+        booted = tuple(functions)
+        for function in booted:
             seen = self._hardware.presence(function) or Presence()
             self.devices[function] = Device(DOM0, seen.flags, seen.node)
             self._size_vfs(function, boot=True)
+            if self.translating is not None:
+                self.translating.recorded(function)
+        for function in booted:
+            if self.translating is not None:
+                self.translating.mapped(function)
             # A function whose handlers cannot be set up is still dom0's, but it is not trapped.
             if self.trapping is not None and (result := self.trapping.begin(function, boot=True)):
                 self.says(f"setup of vPCI for d0 failed: {result}")
+            if (
+                self.counting is not None
+                and self._is_amd
+                and self._context(function, self.devices[function]) == 0
+            ):
+                self.counting.added(function)
 
     def add(self, function: Sbdf, flags: DeviceFlags, node: int | None = None) -> int:
         """Add a function with owner dom0, or update the record of a function that has an owner.
@@ -206,10 +252,14 @@ class DeviceList:
         orphan = device.owner.kind is OwnerKind.NOBODY
         if orphan and ORPHAN_REMOVAL_PANICS.of(self._version):
             raise Catastrophe(f"removal of {function}, which nobody owns: vpci_remove_device, NULL")
+        if self.translating is not None:
+            if not orphan:
+                self.translating.unmapped(function)
+            self.translating.forgotten(function)
         del self.devices[function]
         if self.trapping is not None:
             self.trapping.remove(function)
-        if self.counting is not None and not orphan:
+        if self.counting is not None and self.iommu is not None and device.owner == DOM0:
             self.counting.removed(function)
         return -EINVAL if orphan else 0
 
@@ -233,6 +283,11 @@ class DeviceList:
         result = self.trapping.begin(function)
         self.trapping.finish(function)
         return result
+
+    @property
+    def _is_amd(self) -> bool:
+        """True if the IOMMU units are AMD-Vi's."""
+        return self.iommu is not None and self.iommu.vendor is Vendor.AMD
 
     def _add_physfn(self, physfn: Sbdf, node: int | None) -> int:
         """Do what this Xen does with an unlisted physical function of a new virtual one. Return 0 or -errno.
@@ -260,6 +315,8 @@ class DeviceList:
         if function not in self.devices:
             recognised = self._hardware.presence(function) is not None
             self.devices[function] = Device(NOBODY, NO_FLAGS, None, recognised)
+            if self.translating is not None:
+                self.translating.recorded(function)
         return self.devices[function]
 
     def _attach(self, function: Sbdf, device: Device) -> int:
@@ -277,6 +334,8 @@ class DeviceList:
         if self.trapping is not None and (result := self.trapping.begin(function)):
             self.says(f"Setup of vPCI failed: {result}")
             return result
+        if self.counting is not None and self.iommu is not None and not self._is_amd:
+            self.counting.added(function)  # before the context, and it stays if that fails
         result = self._context(function, device)
         queued = self._pvh and present is not None and present.decodes_memory
         if result and queued and UNFINISHED_MAP_PANICS.of(self._version):
@@ -286,7 +345,9 @@ class DeviceList:
                 self.trapping.remove(function)
             return result
         device.owner = DOM0
-        if self.counting is not None:
+        if self.translating is not None:
+            self.translating.mapped(function)
+        if self.counting is not None and self._is_amd:
             self.counting.added(function)
         if self.trapping is not None:
             self.trapping.finish(function)

@@ -92,9 +92,11 @@ def test_who_has_a_device(more, owner):
     stage = staged(reserved=((ONE, (NIC,)),))
 
     class Seen:
-        ledger, memory, machine = stage.engine.ledger, stage.engine.memory, stage.engine.machine
-        views = stage.engine.views
+        memory, machine = stage.engine.memory, stage.engine.machine
+        views = stage.engine.views.rehearsed()
         view = attrs.evolve(stage.engine.view, **more)
+
+    Seen.views.expect(Seen.view)
 
     (region,) = regions_answer(stage.host, stage.xen, Seen())["regions"]
     assert region["devices"][0]["owner"] == owner

@@ -92,8 +92,16 @@ def test_without_pcipt_xen_keeps_what_was_given_away():
     assert scene.mapped() == (IN, IN, IN)
     scene.give_away(NIC)
     assert scene.mapped() == (IN, IN, IN)
+    scene.take_back(NIC)
     scene.xen.kernel_remove(S(NIC))
     assert scene.mapped() == (OUT, IN, IN)
+
+
+def test_without_pcipt_xen_keeps_what_was_removed_while_it_was_given_away():
+    scene = Scene()
+    scene.give_away(NIC)
+    scene.xen.kernel_remove(S(NIC))
+    assert scene.mapped() == (IN, IN, IN)
 
 
 def test_quarantine_and_back():
@@ -377,7 +385,7 @@ def test_a_region_of_a_device_that_comes_later_is_kept_by_amd_alone(vendor, kept
     raws = [device("00:00.0"), device(OTHER, (0xFE00_0000, 0x2000))]
     regions = [ReservedRegion(ALONE, (S(LATE),))]
     coverage = attrs.evolve(EVERYTHING, vendor=vendor)
-    stage = BusStage(raws, reserved=regions, coverage=coverage, version=version)
+    stage = BusStage(raws, reserved=regions, coverage=coverage, version=version, map_reserved=False)
     engine = stage.start()
     compare(engine)
     pages = set(range(ALONE.start, ALONE.end))

@@ -56,7 +56,7 @@ def test_one_alone_behind_a_conventional_bridge():
 
 
 def test_a_bridge_of_which_only_the_header_was_read():
-    evidence = evidence_of(bridge("00:1e.0", 3, 3), function("03:00.0", parent="00:1e.0"))
+    evidence = evidence_of(bridge("00:1e.0", 3, 3, conventional=True), function("03:00.0", parent="00:1e.0"))
     assert said_by(rules.requester_ids, "03:00.0", evidence) == ({}, ["requester ids behind bridges"])
 
 

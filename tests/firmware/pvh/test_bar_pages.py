@@ -4,7 +4,7 @@ import pytest
 
 from pcipt.firmware.memory_map import MemoryType, entry
 from pcipt.firmware.pvh.areas import Treatment
-from pcipt.firmware.pvh.bar_pages import bar_layers, whole_pages
+from pcipt.firmware.pvh.bar_pages import Rules, bar_layers, whole_pages
 from pcipt.pci import Range, Resource
 from tests.machines import function, machine
 
@@ -64,7 +64,6 @@ def test_a_rom_counts_while_it_is_enabled():
     ("raw", "why"),
     [
         (nic(base=0x200_0000), "ram"),
-        (nic(base=0xFED1_F000), "reserved"),
         (function("00:03.0", command=2, resources=((0, 0x1000, MEM),)), "address 0"),
         (function("00:03.0", command=2, bars=(0xFEB0_0000,)), "size is unknown"),
     ],
@@ -74,6 +73,43 @@ def test_what_xen_does_not_map_is_a_finding(raw, why):
     assert layers == []
     assert [finding.code for finding in findings] == ["bar-not-mapped"]
     assert why in findings[0].text
+
+
+RESERVED = MEMORY[1]
+OVER = nic(base=0xFED1_8000, size=0x8000)  # the second half lies over reserved memory, up to its end
+WITHIN = nic(base=0xFED1_F000, size=0x1000)
+HALF = nic(base=0x77F_E000, size=0x4000)  # begins over RAM
+
+#  function, vPCI maps what is outside, map-reserved; pages that are mapped, words of the finding
+PARTS = [
+    (WITHIN, False, True, [(0xFED1_F000, 0x1000)], ""),
+    (WITHIN, True, True, [(0xFED1_F000, 0x1000)], ""),
+    (WITHIN, False, False, [], "reserved at 0xfed1c000-0xfed1ffff: Xen does not map it"),
+    (WITHIN, True, False, [], "reserved at 0xfed1c000-0xfed1ffff: Xen does not map it"),
+    (OVER, False, True, [(0xFED1_C000, 0x4000)], "Xen maps only a part of it"),
+    (OVER, True, True, [(0xFED1_8000, 0x4000), (0xFED1_C000, 0x4000)], ""),
+    (OVER, False, False, [], "Xen does not map it"),
+    (OVER, True, False, [(0xFED1_8000, 0x4000)], "Xen maps only a part of it"),
+    (HALF, False, True, [], "ram at 0x100000-0x77fffff: Xen does not map it"),
+    (HALF, True, True, [(0x780_0000, 0x2000)], "Xen maps only a part of it"),
+]
+
+
+@pytest.mark.parametrize(("raw", "cuts", "map_reserved", "mapped", "words"), PARTS)
+def test_a_bar_over_the_memory_map(raw, cuts, map_reserved, mapped, words):
+    memory = (entry(0x10_0000, 0x770_0000, MemoryType.RAM), RESERVED)
+    findings = []
+    found = list(bar_layers(machine(raw), memory, findings, Rules(cuts, map_reserved)))
+    assert sorted((layer.range.start, layer.range.size) for layer in found) == mapped
+    assert all(layer.treatment is Treatment.IDENTITY for layer in found)
+    assert [words in finding.text for finding in findings] == [True] * bool(words)
+
+
+def test_what_is_mapped_at_boot_says_so():
+    layers, findings = desired_of(WITHIN)
+    assert (len(layers), findings) == (1, [])
+    (layer,) = bar_layers(machine(WITHIN), MEMORY, [])
+    assert layer.why.startswith("map-reserved")
 
 
 def test_bars_of_virtual_functions_are_pcipts_to_map():

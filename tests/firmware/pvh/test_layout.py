@@ -1,12 +1,13 @@
 import pytest
 
-from pcipt.firmware.memory_map import MemoryEntry, entry
+from pcipt.firmware.memory_map import MemoryEntry, MemoryType, entry
 from pcipt.firmware.pvh.layout import Platform, compute_layout
 from pcipt.firmware.regions.regions import Region, RegionDevice, RegionKind, RegionScope
 from pcipt.pci import Range, parse_sbdf
 from pcipt.pci.write import EcamRegion
 from tests.machines import function, machine
 from tests.pvh import ACPI, MAP, RAM, RESERVED, UNUSABLE, layout_of
+from tests.xen.versions import VERSIONS, version_of
 
 
 def region(base, size, *present, named=1):
@@ -48,11 +49,37 @@ def treatment(found, address):
         (0xFEE0_1000, "withheld"),  # interrupt messages
         (0xFEEF_FFFF, "withheld"),
         (0xFEF0_0000, "hole"),
-        (0xFD_0000_0000, "withheld"),  # reserved, but beyond all that Xen looks at
+        (0xFD_0000_0000, "identity"),  # reserved, above the last RAM
     ],
 )
 def test_every_kind_of_place(address, expected):
     assert treatment(layout_of(), address) == expected
+
+
+BEYOND = 0xFD_0000_0000
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_reserved_memory_above_the_last_ram_by_release(version):
+    assert treatment(layout_of(version=version_of(*version)), BEYOND) == (
+        "withheld" if version < (4, 19) else "identity"
+    )
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_bar_over_reserved_memory_is_mapped_at_boot_in_every_release(version):
+    """The first half of the BAR is outside of the entry."""
+    raw = function("00:03.0", command=2, bars=(0xFEB0_0000,), resources=((0xFEB0_0000, 0x4000, 0x200),))
+    memory = (entry(0x10_0000, 0x700_0000, RAM), entry(0xFEB0_2000, 0x2000, MemoryType.RESERVED))
+    cuts = (4, 19, 3) <= version < (4, 20) or version >= (4, 20, 1)
+    outside = "identity" if cuts else "hole"
+    given = {"memory": memory, "machine": machine(raw), "version": version_of(*version)}
+    found = compute_layout(Platform(**given))
+    (area,) = [area for area in found.areas if area.range.contains(0xFEB0_3000)]
+    assert (area.treatment.value, area.why.startswith("map-reserved")) == ("identity", True)
+    assert treatment(found, 0xFEB0_1000) == outside
+    without = compute_layout(Platform(**given, map_reserved=False))
+    assert (treatment(without, 0xFEB0_3000), treatment(without, 0xFEB0_1000)) == ("hole", outside)
 
 
 def test_the_isa_hole_is_spoken_of_where_it_would_be():

@@ -5,12 +5,13 @@ import pytest
 
 from pcipt.firmware.acpi.dmar import Dmar, RemappingUnit
 from pcipt.firmware.coverage import BootSnapshot, IommuScope
-from pcipt.pci import parse_sbdf
+from pcipt.pci import Frames, Gfn, parse_sbdf
 from pcipt.pci.requester import Vendor
 from pcipt.remap.actions import AddDevice, Refusal, RemoveDevice
 from pcipt.remap.guard.devices import DEVICE_RULES
 from pcipt.remap.guard.facts import Facts, Precaution
 from pcipt.remap.guard.rules import check_action, judge_action
+from pcipt.remap.kinds.conventional import Bridges
 from pcipt.remap.view import XenView
 from tests.machines import bridge, function, machine
 from tests.remap.devices import device
@@ -85,6 +86,16 @@ def with_msix(address, *, start=0xE000_0000, bar=0, **more):
     return device(address, bars, parent="00:1c.0", msix=(bar, 0), command=0, **more)
 
 
+def with_region(situation, *scope):
+    """Add a reserved region of these devices."""
+    return attrs.evolve(situation, regions={Frames(Gfn(0x7FFF0), 4): frozenset(map(S, scope))})
+
+
+def behind_bridge(situation):
+    """Make the port a conventional bridge."""
+    return attrs.evolve(situation, bridges=Bridges(lambda: {S("00:1c.0")}))
+
+
 GONE_VF = function("04:00.1", physfn=GONE)
 
 #   rule, action, facts in which it refuses, words of the refusal
@@ -139,6 +150,11 @@ REFUSED = [
     ("virtual-functions", LET_GO,
      moved(away(), function("01:00.1", parent="00:1c.0", physfn=ADD), known=[ADD, "02:00.0", "01:00.1"]),
      "0000:01:00.1"),  # children are removed first
+    ("conventional-bridge", FOLLOW, behind_bridge(moved(away(), known=[ADD])), "forget 0000:01:00.0"),
+    ("conventional-bridge", RemoveDevice(S("01:02.0"), ""), behind_bridge(
+        facts(nic(), known=[ADD, "01:02.0"])), "stop the DMA of 0000:01:00.0"),
+    ("reserved-region", LET_GO, with_region(
+        moved(away(), known=[ADD, "02:00.0"], pvh=False), ADD), "out of dom0's IOMMU table"),
 ]  # fmt: skip
 
 #   action, facts, precaution
@@ -174,6 +190,15 @@ ALLOWED = [
     (LET_GO, moved(away(), known=[ADD, "02:00.0"]), Precaution.NONE),
     (LET_GO, moved(away(), function("01:00.1", parent="00:1c.0", physfn=ADD), known=[ADD, "02:00.0"]),
      Precaution.NONE),  # Xen has forgotten the virtual function already
+    (LET_GO, behind_bridge(moved(away(), known=[ADD])), Precaution.NONE),  # the old address goes first
+    (FOLLOW, behind_bridge(moved(away(), dmar=EVERYWHERE)), Precaution.NONE),
+    (RemoveDevice(S("01:02.0"), ""), behind_bridge(facts(known=["01:02.0"])), Precaution.NONE),
+    (RemoveDevice(S("00:1c.0"), "", anew=True), behind_bridge(facts(known=["00:1c.0"])), Precaution.NONE),
+    (LET_GO, with_region(moved(away(), known=[ADD, "02:00.0"]), ADD), Precaution.NONE),  # PVH: mapped again
+    (LET_GO, with_region(moved(away(), known=[ADD, "02:00.0", GONE], pvh=False), ADD, GONE),
+     Precaution.NONE),  # Xen counts another device of the region
+    (LET_GO, with_region(moved(away(), known=[ADD, "02:00.0"], pvh=False), GONE), Precaution.NONE),
+    (RemoveDevice(S(GONE), ""), with_region(facts(known=[GONE], pvh=False), GONE), Precaution.NONE),
 ]  # fmt: skip
 
 

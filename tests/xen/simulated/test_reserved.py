@@ -8,7 +8,7 @@ from pcipt.pci import Frames, Gfn, parse_sbdf
 from pcipt.pci.requester import Vendor
 from pcipt.xen.interface import DeviceFlags, Dom0Kind, Owner, OwnerKind, XenIdentity
 from pcipt.xen.outcome import Op
-from pcipt.xen.simulated.coverage import EVERYTHING
+from pcipt.xen.simulated.coverage import EVERYTHING, Coverage
 from pcipt.xen.simulated.hypervisor import SimulatedXen
 from pcipt.xen.simulated.model import Catastrophe, SimulatedHardware
 from pcipt.xen.simulated.reserved import ReservedRegion
@@ -22,9 +22,11 @@ QUARANTINE = Owner(OwnerKind.QUARANTINE)
 AMD = attrs.evolve(EVERYTHING, vendor=Vendor.AMD)
 
 
-def make(*scopes, present=(NIC, AUDIO), dom0=PVH, iommu=EVERYTHING, **more):
+def make(*scopes, present=(NIC, AUDIO), dom0=PVH, vendor=Vendor.INTEL, iommu=None, **more):
     regions = [ReservedRegion(PAGES, scopes), ReservedRegion(OTHER, (GONE,))]
     hardware = SimulatedHardware(present)
+    more.setdefault("map_reserved", False)
+    iommu = iommu or attrs.evolve(EVERYTHING, vendor=vendor)
     return SimulatedXen(hardware, dom0, reserved=regions, iommu=iommu, **more), hardware
 
 
@@ -52,6 +54,13 @@ def test_a_region_whose_devices_are_all_absent_at_boot_is_dropped_for_good():
     xen.kernel_add(GONE)
     assert xen.reserved_regions(GONE) == ()
     assert not xen.p2m.touched(OTHER)
+
+
+def test_a_region_in_a_segment_that_is_not_known_yet_is_kept():
+    far = parse_sbdf("0001:05:00.0")
+    xen = SimulatedXen(SimulatedHardware(), PVH, reserved=[ReservedRegion(PAGES, (far,))])
+    assert xen.reserved_regions(far) == (PAGES,)
+    assert xen.p2m.mapped(PAGES)
 
 
 @pytest.mark.parametrize("dom0", [PVH, PV])
@@ -87,6 +96,70 @@ def test_amd_does_not_count_what_it_was_not_told_of():
     assert not xen.p2m.touched(PAGES)
     xen.kernel_add(NIC)
     assert xen.p2m.mapped(PAGES)
+
+
+@pytest.mark.parametrize("vendor", list(Vendor))
+@pytest.mark.parametrize("owner", [QUARANTINE, Owner(OwnerKind.DOMAIN, 3)])
+def test_a_device_that_is_removed_while_it_is_not_dom0s_leaves_the_count(vendor, owner):
+    xen, _ = make(NIC, vendor=vendor)
+    region = xen.reserved.regions[0]
+    xen.give(NIC, owner)
+    xen.kernel_remove(NIC)
+    assert (xen.reserved.references(region), xen.p2m.mapped(PAGES)) == (1, True)
+    xen.kernel_add(NIC)
+    xen.kernel_remove(NIC)
+    assert (xen.reserved.references(region), xen.p2m.mapped(PAGES)) == (1, True)
+
+
+@pytest.mark.parametrize("vendor", list(Vendor))
+def test_over_pages_that_somebody_else_has_mapped_xen_counts_nothing(vendor):
+    xen, _ = make(NIC, vendor=vendor)
+    xen.remove_device(NIC)
+    xen.map_mmio(PAGES)
+    xen.add_device(NIC, DeviceFlags())
+    assert xen.reserved.references(xen.reserved.regions[0]) == 0
+    xen.remove_device(NIC)
+    assert xen.p2m.mapped(PAGES)
+
+
+@pytest.mark.parametrize(("vendor", "count"), [(Vendor.INTEL, 1), (Vendor.AMD, 0)])
+def test_with_vtd_an_add_that_fails_counts_all_the_same(vendor, count):
+    regions = [ReservedRegion(PAGES, (NIC,)), ReservedRegion(OTHER, (AUDIO,))]
+    hardware = SimulatedHardware([AUDIO, NIC])
+    coverage = Coverage(functions=frozenset({AUDIO}), vendor=vendor)
+    xen = SimulatedXen(hardware, PVH, iommu=coverage, known=[AUDIO], reserved=regions)
+    before = xen.reserved.references(xen.reserved.regions[0])
+    assert xen.kernel_add(NIC) == -errno.ENODEV
+    assert xen.reserved.references(xen.reserved.regions[0]) - before == count
+
+
+def test_reserved_memory_is_mapped_at_boot_also_for_a_region_that_was_dropped():
+    xen, _ = make(NIC, map_reserved=True)
+    assert xen.reserved_regions() == (PAGES,)
+    assert xen.p2m.mapped(OTHER)
+
+
+def test_with_vtd_a_removal_takes_what_was_mapped_at_boot():
+    xen, _ = make(NIC, map_reserved=True)
+    xen.remove_device(NIC)
+    assert not xen.p2m.touched(PAGES)
+    assert xen.p2m.mapped(OTHER)
+
+
+def test_with_amd_what_was_mapped_at_boot_is_never_counted():
+    """Xen maps reserved memory before it adds the devices, so their regions meet pages that are mapped."""
+    xen, _ = make(NIC, vendor=Vendor.AMD, map_reserved=True)
+    assert xen.reserved.references(xen.reserved.regions[0]) == 0
+    xen.remove_device(NIC)
+    assert xen.p2m.mapped(PAGES)
+
+
+@pytest.mark.parametrize("vendor", list(Vendor))
+def test_a_withdrawal_takes_what_was_mapped_at_boot(vendor):
+    xen, _ = make(NIC, vendor=vendor, map_reserved=True)
+    xen.give(NIC, QUARANTINE)
+    xen.unmap_mmio(PAGES)
+    assert not xen.p2m.touched(PAGES)
 
 
 # scope, what happens in turn, whether the pages are mapped after each

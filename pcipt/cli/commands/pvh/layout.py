@@ -1,13 +1,25 @@
 """Show the address space of a PVH hardware domain: what is mapped where, and why.
 
 Read from the memory map, ACPI (MCFG, MADT, reserved memory in DMAR or IVRS) and the functions' BARs. A PVH
-dom0 cannot see DMAR and IVRS: if you have a copy of them, give it with --table.
+dom0 cannot see DMAR and IVRS: if you have a copy of them, give it with --table. Xen maps reserved memory
+1:1 unless it was started with dom0-iommu=no-map-reserved: xl tells it, or --xen-options. Which parts of a BAR
+over the memory map are mapped depends on Xen's release.
 """
 
 import argparse
 
 from pcipt.cli.commands.pvh.rows import DEGRADED
-from pcipt.cli.machine.pvh import damage_of, ecam_of, guest_type, machine_of, madt_of, memory_of, tables_of
+from pcipt.cli.machine.pvh import (
+    damage_of,
+    ecam_of,
+    guest_type,
+    machine_of,
+    madt_of,
+    map_reserved,
+    memory_of,
+    tables_of,
+    xen_version,
+)
 from pcipt.cli.options import add_colour_argument, add_json_argument
 from pcipt.cli.text.render import print_json, table
 from pcipt.cli.text.terminal import YELLOW, columns, folded, painted, wants_colour
@@ -35,13 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--table", metavar="FILE", action="append", default=[], help="one more ACPI table, e.g. DMAR"
     )
+    parser.add_argument(
+        "--xen-options", metavar="TEXT", help="Xen's command line, if it is not that of this machine"
+    )
     parser.add_argument("--svg", metavar="FILE", help="draw it into FILE")
     add_json_argument(parser)
     add_colour_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    layout, source = read_layout(args.root, args.table)
+    layout, source = read_layout(args.root, args.table, args.xen_options)
     if args.svg is not None:
         try:
             with open(args.svg, "w", encoding="utf-8") as out:
@@ -55,8 +70,10 @@ def run(args: argparse.Namespace) -> int:
     return DEGRADED if layout.findings else 0
 
 
-def read_layout(root: str, more_tables: list[str]) -> tuple[Layout, str]:
+def read_layout(root: str, more_tables: list[str], options: str | None = None) -> tuple[Layout, str]:
     """Read the machine below `root` and the table files `more_tables`, and compute the layout.
+
+    `options` is Xen's command line (`map_reserved`).
 
     Shape:  the layout; the file from which the memory map was read.
     Raises: InputError if there is no usable memory map or a table file cannot be read; NotPermittedError if
@@ -75,8 +92,9 @@ def read_layout(root: str, more_tables: list[str]) -> tuple[Layout, str]:
         why = f"this is a {guest_type(root)} domain: the layout is what a PVH one would have on this machine"
         findings.append(Finding("not-pvh", why))
     platform = Platform(
-        memory.entries, machine, ecam_of(tables), madt_of(tables), reserved.regions, memory.named
-    )
+        memory.entries, machine, ecam_of(tables), madt_of(tables), reserved.regions, memory.named,
+        xen_version(root), map_reserved(root, options),
+    )  # fmt: skip
     layout = compute_layout(platform)
     return Layout(layout.areas, (*findings, *layout.findings)), memory.source
 

@@ -158,3 +158,21 @@ def test_damage_of_tables_is_told_with_its_offset(root, capsys):
     _, answer, _ = ranges(capsys, "--root", root)
     assert {finding["code"] for finding in answer["findings"]} == {"acpi-length", "acpi-entry"}
     assert all(finding["text"].startswith("MCFG: at 0x") for finding in answer["findings"])
+
+
+@pytest.mark.parametrize(("options", "treatment"), [("", "identity"), ("dom0-iommu=no-map-reserved", "hole")])
+@pytest.mark.parametrize(("release", "rest"), [(("4", "17", ".7"), "hole"), (("4", "20", ".1"), "identity")])
+def test_a_bar_over_reserved_memory(release, rest, options, treatment, root, capsys):
+    """The first half of the BAR lies over reserved memory."""
+    (root / "proc/iomem").write_text(f"{IOMEM}feb00000-feb0ffff : Reserved\n")
+    home = root / "sys/hypervisor/version"
+    home.mkdir(parents=True)
+    for name, text in zip(("major", "minor", "extra"), release, strict=True):
+        (home / name).write_text(f"{text}\n")
+    _, answer, _ = ranges(capsys, "--root", root, "--xen-options", options)
+    found = {}
+    for each in answer["ranges"]:
+        for address in (0xFEB0_0000, 0xFEB1_0000):
+            if int(each["start"], 16) <= address <= int(each["last"], 16):
+                found[address] = each["treatment"]
+    assert found == {0xFEB0_0000: treatment, 0xFEB1_0000: rest}

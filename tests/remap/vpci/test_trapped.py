@@ -7,7 +7,7 @@ from pcipt.pci import Address, Frames, Gfn, Range, decode_function, decode_machi
 from pcipt.remap.desired import By, LostBar, place_of
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedRun
-from pcipt.remap.trapped import (
+from pcipt.remap.vpci.trapped import (
     MOST,
     Trapped,
     Unread,

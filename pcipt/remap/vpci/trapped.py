@@ -30,11 +30,12 @@ from pcipt.pci.bridge import WindowKind
 from pcipt.pci.config import COMMAND_MEMORY, HEADER_SIZE
 from pcipt.pci.write import ConfigWrite
 from pcipt.remap.actions import RewriteBar
-from pcipt.remap.desired import By, LostBar, as_vpci_has_it, msix_frames, place_of
+from pcipt.remap.desired import By, LostBar, as_vpci_has_it, place_of
 from pcipt.remap.intervals import without
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.plan_mappings import name_of_bar
+from pcipt.remap.vpci.msix import msix_frames
 from pcipt.remap.writes.decoding import bar_registers, decoded_range
 from pcipt.remap.writes.function_shadow import FunctionShadow
 from pcipt.remap.writes.registers import COMMAND, split

@@ -1,0 +1,101 @@
+"""Functions behind conventional bridges, which share one entry of the IOMMU. Pure.
+
+DMA of a conventional PCI function carries the address of the bridge above it. So VT-d keeps, beside the entry
+of the function, one for the uppermost conventional bridge, and for function 0 of the bus below a bridge from
+PCI Express to PCI. Removing any such function removes these entries, whoever else needs them; only adding a
+function that Xen does not list makes them again. AMD-Vi shares them by the aliases of IVRS. Xen finds the
+bridge by the bus numbers that the bridge had when Xen was told of it.
+Source: Xen drivers/passthrough/vtd/iommu.c (domain_context_mapping, domain_context_unmap), pci.c (alloc_pdev,
+        free_pdev, find_upstream_bridge), amd/pci_amd_iommu.c (amd_iommu_disable_domain_device).
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+
+import attrs
+
+from pcipt.pci import Function, Machine, Sbdf
+from pcipt.pci.requester import PCIE_TO_PCI, Role, Vendor, role_of, vendor_of
+from pcipt.remap.view import XenView
+
+
+@attrs.frozen
+class Bridges:
+    """What is known of conventional bridges, by Linux's address.
+
+    `all` returns the bridges that were conventional when they could be read last. `announced` returns the
+    secondary and subordinate bus that a bridge had when Xen was told of it; None if that is not known.
+    """
+
+    all: Callable[[], Collection[Sbdf]] = tuple
+    announced: Callable[[Sbdf], tuple[int, int] | None] = lambda _bridge: None
+
+    def is_conventional(self, bridge: Sbdf) -> bool:
+        """Return True if the bridge at an address was conventional when it could be read last."""
+        return bridge in self.all()
+
+    def above_or_at(self, machine: Machine, linux: Sbdf) -> bool:
+        """Return True if a function is a conventional bridge, or is behind one."""
+        return self.is_conventional(linux) or self.top(machine, linux) is not None
+
+    def top(self, machine: Machine, linux: Sbdf) -> Function | None:
+        """Return the uppermost conventional bridge above a conventional function; None if there is none.
+
+        A function that cannot be read now is taken for a conventional one.
+        """
+        function = machine.functions.get(linux)
+        if function is None or not is_endpoint(function):
+            return None
+        conventional = self.all()
+        found = None
+        while (function := machine.parent_of(function)) is not None:
+            if function.sbdf in conventional:
+                found = function
+        return found
+
+    def must_be_told_anew(self, machine: Machine, bridge: Function) -> bool:
+        """Return True if Xen does not know that a bridge leads to its present secondary bus.
+
+        AMD-Vi does not look for bridges.
+        """
+        numbers, told = bridge.bridge, self.announced(bridge.sbdf)
+        if numbers is None or vendor_of(machine) is Vendor.AMD:
+            return False
+        return told is None or not told[0] <= numbers.secondary <= told[1]
+
+
+NO_BRIDGES = Bridges()
+
+
+def is_conventional_bridge(function: Function) -> bool:
+    """Return True if a function that can be read is a bridge to conventional PCI."""
+    if role_of(function.ids.class_code, None) is not Role.BRIDGE or not function.answers:
+        return False
+    return function.express is None or function.express.port_type == PCIE_TO_PCI
+
+
+def is_endpoint(function: Function) -> bool:
+    """Return True if DMA of a function carries a bridge's address, if it is behind a conventional bridge."""
+    role = role_of(function.ids.class_code, None)
+    return role in (Role.ENDPOINT, Role.IOMMU) and function.express is None and function.physfn is None
+
+
+def behind(machine: Machine, top: Sbdf) -> Iterator[Function]:
+    """Yield the conventional functions behind a bridge, at any depth."""
+    waiting = machine.children(top)
+    while waiting:
+        function = waiting.pop()
+        if is_endpoint(function):
+            yield function
+        waiting += machine.children(function.sbdf)
+
+
+def in_use(functions: Iterable[Function], xen: XenView) -> list[str]:
+    """Return those of the functions that have a driver, or that are not dom0's, in words."""
+    found = []
+    for function in functions:
+        if not xen.in_dom0(function.sbdf):
+            if function.sbdf in xen.known and function.sbdf not in xen.orphans:
+                found.append(f"{function.sbdf} ({xen.owner(function.sbdf)})")
+        elif function.driver is not None:
+            found.append(f"{function.sbdf} ({function.driver})")
+    return sorted(found)

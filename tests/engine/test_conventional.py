@@ -1,0 +1,206 @@
+"""Renumbered buses behind conventional bridges: in which order Xen is told, so that no DMA is stopped.
+
+The simulated Xen keeps the IOMMU's entries, and says for whom DMA passes. Each is tried on every release.
+"""
+
+import contextlib
+import struct
+
+import pytest
+
+from pcipt.pci.requester import Vendor
+from pcipt.xen.simulated.coverage import Coverage
+from tests.engine.stage import BusStage, Killed, S, compare, right, told
+from tests.firmware.reserved_tables import dmar
+from tests.xen.devices import device, port
+from tests.xen.versions import VERSIONS
+
+BRIDGE, ROOT, INNER, NIC, DISK, DEEP = "00:1e.0", "00:1c.0", "02:05.0", "02:00.0", "02:01.0", "03:00.0"
+TO_PCI = 7  # port type of a bridge from PCI Express to PCI
+EVERYTHING = struct.pack("<HHBBHQ", 0, 16, 1, 0, 0, 0xFED9_0000)  # a unit for all of the segment
+
+on_every_xen = pytest.mark.parametrize(
+    ("version", "dom0"), [(version, dom0) for version in VERSIONS for dom0 in ("pv", "pvh")]
+)
+
+
+def nic(address=NIC, parent=BRIDGE, start=0xC010_0000, **more):
+    return device(address, (start, 0x1000), parent=parent, **{"conventional": True, **more})
+
+
+class Scene(BusStage):
+    def __init__(self, *raws, version=(4, 17), dom0="pv", vendor=Vendor.INTEL, **more):
+        coverage = Coverage(segments=range(1), vendor=vendor, aliases=more.pop("aliases", {}))
+        super().__init__([device("00:00.0"), *raws], version=version, dom0=dom0, coverage=coverage, **more)
+        self.files.tables = [dmar(EVERYTHING)]
+        self.engine = self.start()
+        compare(self.engine)
+        assert self.stopped() == []
+
+    def renumber(self, bridge, secondary, subordinate=9):
+        self.write(bridge, 0x18, 4, S(bridge).bus | secondary << 8 | subordinate << 16)
+        done = len(self.xen.changes)
+        self.outcomes = told(self.settle(self.engine))
+        if self.xen.p2m is not None:
+            right(self)
+        return [
+            f"{call.op.name} {str(call.functions[0])[5:]}"
+            for call in self.xen.changes[done:]
+            if call.op.name in ("ADD", "REMOVE")
+        ]
+
+    def stopped(self):
+        """Return the functions of dom0 whose DMA does not pass."""
+        found = []
+        for function in self.hardware.functions():
+            device = self.xen.devices.get(function)
+            if device is None or device.owner.domain != 0:
+                continue
+            if not self.xen.contexts.passes(function, self.hardware.requesters(function)):
+                found.append(str(function)[5:])
+        return sorted(found)
+
+
+def legacy(subordinate=2):
+    return port(BRIDGE, 2, subordinate, conventional=True, command=0)
+
+
+@on_every_xen
+def test_the_old_address_goes_first_behind_a_bridge_whose_range_has_the_new_bus(version, dom0):
+    scene = Scene(legacy(9), nic(), version=version, dom0=dom0)
+    assert scene.renumber(BRIDGE, 3) == ["REMOVE 02:00.0", "ADD 03:00.0"]
+    assert scene.stopped() == []
+    assert scene.renumber(BRIDGE, 2) == ["REMOVE 03:00.0", "ADD 02:00.0"]
+    assert scene.stopped() == []
+    assert scene.engine.findings == []
+
+
+@on_every_xen
+def test_a_bridge_that_leads_out_of_its_range_is_told_anew(version, dom0):
+    scene = Scene(legacy(), nic(), nic(DISK, start=0xC011_0000), version=version, dom0=dom0)
+    there = [
+        "REMOVE 02:01.0",
+        "REMOVE 02:00.0",
+        "REMOVE 00:1e.0",
+        "ADD 00:1e.0",
+        "ADD 03:00.0",
+        "ADD 03:01.0",
+    ]
+    assert scene.renumber(BRIDGE, 3, 3) == there
+    assert scene.stopped() == []
+    assert scene.renumber(BRIDGE, 2, 2)[2:4] == ["REMOVE 00:1e.0", "ADD 00:1e.0"]
+    assert scene.stopped() == []
+    assert compare(scene.engine) == []
+    assert scene.engine.findings == []
+
+
+@on_every_xen
+def test_functions_with_an_express_capability_are_followed_as_before(version, dom0):
+    scene = Scene(port(BRIDGE, 2, 9, command=0), nic(conventional=False), version=version, dom0=dom0)
+    assert scene.renumber(BRIDGE, 3) == ["ADD 03:00.0", "REMOVE 02:00.0"]
+    assert scene.stopped() == []
+
+
+@on_every_xen
+def test_a_conventional_function_behind_an_express_port_shares_nothing(version, dom0):
+    scene = Scene(port(BRIDGE, 2, 9, command=0), nic(), version=version, dom0=dom0)
+    assert scene.renumber(BRIDGE, 3) == ["ADD 03:00.0", "REMOVE 02:00.0"]
+    assert scene.stopped() == []
+
+
+@on_every_xen
+def test_behind_a_bridge_from_express_to_pci_that_moves_itself(version, dom0):
+    scene = Scene(
+        port(ROOT, 2, 9, command=0),
+        port("02:00.0", 6, 9, parent=ROOT, express=TO_PCI, command=0),
+        nic("06:00.0", parent="02:00.0"),
+        version=version,
+        dom0=dom0,
+    )
+    anew = ["REMOVE 06:00.0", "ADD 04:00.0", "ADD 06:00.0", "REMOVE 02:00.0"]
+    assert scene.renumber(ROOT, 4) == anew  # its DMA carries the address of the bridge
+    assert scene.stopped() == []
+    scene.renumber(ROOT, 2)
+    assert scene.stopped() == []
+    assert {str(sbdf)[5:] for sbdf in scene.xen.devices} == {"00:00.0", ROOT, "02:00.0", "06:00.0"}
+
+
+@pytest.mark.parametrize("dom0", ["pv", "pvh"])
+def test_with_amd_the_alias_is_shared_and_no_bridge_is_told_anew(dom0):
+    """The aliases of IVRS name the functions of each bus; the bridge's own entry is never disabled."""
+    alias = {S(f"0{bus}:0{number}.0"): S(BRIDGE) for bus in (2, 3) for number in (0, 1)}
+    amd = device("00:00.2", vendor=0x1022, class_code=0x080600)
+    scene = Scene(amd, legacy(), nic(), vendor=Vendor.AMD, dom0=dom0, aliases=alias)
+    scene.files.tables = []
+    assert scene.renumber(BRIDGE, 3, 3)[:1] != ["ADD 03:00.0"]
+    assert "ADD 00:1e.0" not in [f"{call.op.name} {str(call.functions[0])[5:]}" for call in scene.xen.changes]
+
+
+@on_every_xen
+@pytest.mark.parametrize("driver", ["e1000", None])
+def test_a_neighbour_that_stays_where_it_is(version, dom0, driver):
+    """It shares the outer bridge with what moves behind the inner one: with a driver nothing may be done."""
+    scene = Scene(
+        legacy(9),
+        nic(driver=driver),
+        port(INNER, 3, 9, parent=BRIDGE, conventional=True, command=0),
+        nic(DEEP, parent=INNER, start=0xC012_0000),
+        version=version,
+        dom0=dom0,
+    )
+    done = scene.renumber(INNER, 4)
+    assert scene.stopped() == []
+    if driver is None:
+        assert done == ["REMOVE 03:00.0", "ADD 04:00.0"]
+        return
+    assert done == []
+    details = [record.outcome.detail for record in scene.engine.records]
+    assert any("it would stop the DMA of 0000:02:00.0 (e1000)" in detail for detail in details)
+    assert any("stop the DMA" in finding.text for _, finding in scene.engine.findings)
+
+
+@on_every_xen
+def test_a_ghost_behind_such_a_bridge_stays_while_its_neighbour_is_there(version, dom0):
+    scene = Scene(legacy(9), nic(), nic(DISK, start=0xC011_0000), version=version, dom0=dom0)
+    scene.pull(DISK, announced=False)
+    assert ("remove-device", f"0000:{DISK}", "refused") in told(scene.settle(scene.engine))
+    assert scene.stopped() == []
+    scene.pull(NIC, announced=False)
+    scene.settle(scene.engine)
+    compare(scene.engine)
+    assert S(DISK) not in scene.xen.devices
+    assert S(NIC) not in scene.xen.devices
+
+
+@on_every_xen
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_killed_anywhere_on_the_way_it_heals_at_the_next_start(version, dom0, count):
+    scene = Scene(legacy(), nic(), version=version, dom0=dom0)
+    scene.store.die_at = scene.store.saved + count
+    scene.write(BRIDGE, 0x18, 4, 0x3_0300)
+    with contextlib.suppress(Killed):
+        scene.settle(scene.engine)
+    scene.store.die_at = None
+    scene.engine = scene.start()
+    compare(scene.engine)
+    assert scene.stopped() == []
+    assert {str(sbdf)[5:] for sbdf in scene.xen.devices} == {"00:00.0", BRIDGE, "03:00.0"}
+
+
+def test_the_former_order_would_stop_the_dma():
+    scene = Scene(legacy(9), nic())
+    scene.hardware.write(S(BRIDGE), 0x18, 4, 0x9_0300)
+    scene.xen.kernel_add(S("03:00.0"))
+    assert scene.stopped() == []
+    scene.xen.kernel_remove(S(NIC))
+    assert scene.stopped() == ["03:00.0"]
+    scene.xen.kernel_add(S("03:00.0"))  # Xen knows it: nothing is made again
+    assert scene.stopped() == ["03:00.0"]
+
+
+def test_a_bridge_that_is_removed_where_nothing_answers_leaves_what_xen_noted_of_its_buses():
+    scene = Scene(legacy(), nic())
+    scene.hardware.write(S(BRIDGE), 0x18, 4, 0x3_0300)
+    scene.xen.kernel_remove(S(NIC))
+    scene.xen.kernel_add(S("03:00.0"))
+    assert scene.stopped() == ["03:00.0"]  # Xen does not know the bridge above the bus
