@@ -179,7 +179,7 @@ class Reconciler:
             doubt_unproven(views, desired, self._policy.now())
             plan = plan_mappings(
                 desired, views.memory.mapped, views.state.bars,
-                messages_lost=self._lost_messages() or views.memory.inherited,
+                messages_lost=self._lost_messages() or views.memory.inherited, given=views.given_places,
             )  # fmt: skip
             conclude_places(views, desired)
             noted = note(plan, views.memory.mapped, self._policy.now())

@@ -6,7 +6,7 @@ BAR needs, or has mapped and does not lose too, is not unmapped. Pages that vPCI
 only recorded.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import attrs
 
@@ -62,6 +62,7 @@ def plan_mappings(
     bars: BarIndex | None = None,
     *,
     messages_lost: bool = False,
+    given: Collection[str] = (),
 ) -> MappingPlan:
     """Return the plan for the places in `desired`, which must not have a place twice.
 
@@ -69,13 +70,14 @@ def plan_mappings(
     BAR of another function in `bars` begins or ends, so that a guard that refuses to unmap the pages of that
     BAR refuses no other pages. If `messages_lost` is True, one function may have taken the place of another
     unnoticed. Then nobody knows whether vPCI has unmapped the pages that are not desired any more, and pcipt
-    unmaps them.
+    unmaps them. `given` are places of functions that dom0 does not own now: vPCI does not spare pages that
+    their BARs share with a BAR that it unmaps.
 
     Shape:  `actions`: unmaps sorted by place (as text), BAR number and first page; then maps sorted by place
             and BAR number.
     """
     return _Planner(
-        sorted(desired, key=_place), mapped, bars or BarIndex(), messages_lost=messages_lost
+        sorted(desired, key=_place), mapped, bars or BarIndex(), messages_lost=messages_lost, given=given
     ).plan()
 
 
@@ -116,8 +118,15 @@ class _Planner:
     """
 
     def __init__(
-        self, desired: Sequence[Desired], mapped: MappedPages, bars: BarIndex, *, messages_lost: bool
+        self,
+        desired: Sequence[Desired],
+        mapped: MappedPages,
+        bars: BarIndex,
+        *,
+        messages_lost: bool,
+        given: Collection[str],
     ) -> None:
+        self._given = given
         self._messages_lost = messages_lost
         self._desired = desired
         self._mapped = mapped
@@ -260,8 +269,9 @@ class _Planner:
         """Plan to map pages again that vPCI may have unmapped for one BAR and that pcipt maps for another.
 
         The pages are also recorded as DOUBTFUL for the other BAR. If they are STALE for it and its place is
-        not in the plan, nobody needs them: they are only recorded, and not mapped. A place with a hold reason
-        is left as it is.
+        not in the plan, nobody needs them: they are only recorded, and not mapped. So are those of a function
+        that dom0 does not own: it needs them when it is back. Other places that are held stay as they are.
+        Source: xen/drivers/vpci/header.c (modify_bars: it looks at the functions of the same domain).
         """
         for each, run, pages in self._lost:
             if not _vpci_may_have_unmapped(each, run):
@@ -269,11 +279,12 @@ class _Planner:
             for page in pages:
                 for other in self._mapped.over(page):
                     owner = (other.place, other.bar)
-                    if other.state not in MAPPED or other.place in self._held:
+                    given = other.place in self._given
+                    if other.state not in MAPPED or (other.place in self._held and not given):
                         continue
                     losing = [span for span, who in self._losing.over(page) if who == owner]
                     parts = without(common((other.frames,), (page,)), losing)
-                    unneeded = other.state is State.STALE and other.place not in self._by
+                    unneeded = given or (other.state is State.STALE and other.place not in self._by)
                     by = self._by.get(other.place, other.by)
                     own_rom = each.rom_unmaps and run.bar == ROM_INDEX and run.place == other.place
                     if by is By.XEN and not unneeded and not own_rom:

@@ -128,7 +128,11 @@ def test_what_a_reload_allows_is_done_at_once(tmp_path, first):
     assert running.pcipt("status", "-q").returncode == 4
     settings.write_text("")
     running.process.send_signal(signal.SIGHUP)
-    told = json.loads(running.pcipt("status", "--json").stdout)
+    for _ in range(50):  # the signal is taken between two turns of the loop
+        told = json.loads(running.pcipt("status", "--json").stdout)
+        if told["health"] == "healthy":
+            break
+        time.sleep(0.1)
     assert (told["health"], told["counts"]["added_by_us"]) == ("healthy", 1)
     running.stop()
 

@@ -267,6 +267,12 @@ class Views:
         """Return the orphans that Linux made by cutting segments (VMD)."""
         return cut_orphans(self.state.domains(), self.view, self.version)
 
+    @property
+    def given_places(self) -> set[str]:
+        """The places of the functions that a guest, quarantine or Xen itself owns."""
+        found = map(self.state.place_at, (*self.view.elsewhere, *self.view.quarantined))
+        return {place for place in found if place is not None}
+
     def disagree_about(self, sbdf: Sbdf) -> bool:
         """Return True if only one of Linux and Xen has the function, or if Xen lists it without an owner."""
         return (sbdf in self.machine.functions) != (sbdf in self.view.known) or sbdf in self.view.orphans

@@ -72,7 +72,10 @@ def test_msix_pages_are_left_out_of_both_parts():
 def test_where_vpci_maps_none_of_its_former_size_all_is_pcipts():
     behind = [entry(AT + 8 * MIB, MIB, MemoryType.RESERVED)]
     assert parts(gpu(4), {0: 16 * MIB}, memory=behind) == [(By.US, True, [HEAD])]
-    assert parts(gpu(16), {0: 16 * MIB}, memory=behind) == []  # nothing maps such a BAR
+    assert parts(gpu(16), {0: 16 * MIB}, memory=behind, version=(4, 17, 7)) == []  # nothing maps such a BAR
+    ((by, unsure, spans),) = parts(gpu(16), {0: 16 * MIB}, memory=behind, version=(4, 19, 6))
+    assert (by, unsure) == (By.XEN, False)  # vPCI maps what the memory map leaves
+    assert spans == ["0x4000000000-0x40007fffff", "0x4000900000-0x4000ffffff"]
 
 
 @pytest.mark.parametrize("more", [{"version": (4, 21, 0)}, {"pvh": False}, {"xen": known()}])
