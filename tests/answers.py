@@ -41,7 +41,7 @@ COUNTS = {
 }  # fmt: skip
 STATUS = {
     "version": 1, "health": "degraded", "since": WHEN, "dom0": "pvh", "xen": "4.17.7",
-    "xen_release": {"version": "4.17.7", "standing": "read", "safer": []}, "mode": "enforce",
+    "xen_release": {"version": "4.17.7", "basis": "read", "safer": []}, "mode": "enforce",
     "counts": COUNTS,
     "findings": [{"sbdf": NIC, "code": "unknown-to-xen", "text": LONG}],
     "actions": [{"when": WHEN, **item} for item in ACTIONS],

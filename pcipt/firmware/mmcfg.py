@@ -28,7 +28,7 @@ _LINUX = re.compile(
 )
 
 
-class Standing(enum.Enum):
+class Basis(enum.Enum):
     """What the memory map says of an area.
 
     RESERVED: it reserves all that is left of it. HOLE: it says nothing about it. REFUSED: it says something
@@ -47,7 +47,7 @@ class Mmcfg:
 
     claimed: EcamRegion
     taken: EcamRegion
-    standing: Standing
+    basis: Basis
 
     @property
     def range(self) -> Range:
@@ -66,10 +66,10 @@ def mmcfg_of(claims: Iterable[EcamRegion], memory: Iterable[MemoryEntry] | None)
     for claim in claims:
         taken = _halved(claim, flat) if flat else claim
         if taken is not None:
-            found.append(Mmcfg(claim, taken, Standing.RESERVED if flat else Standing.UNKNOWN))
+            found.append(Mmcfg(claim, taken, Basis.RESERVED if flat else Basis.UNKNOWN))
         else:
             hole = not overlapping(flat, _range(claim))
-            found.append(Mmcfg(claim, claim, Standing.HOLE if hole else Standing.REFUSED))
+            found.append(Mmcfg(claim, claim, Basis.HOLE if hole else Basis.REFUSED))
     return tuple(found)
 
 
@@ -125,10 +125,10 @@ def _of_map(area: Mmcfg) -> Finding | None:
             f"{title}: the memory map reserves less; Xen and Linux use {_buses(area.taken)}: {why}",
         )
     told = "once Linux has told it that ACPI reserves the area"
-    if area.standing is Standing.HOLE:
+    if area.basis is Basis.HOLE:
         when = f"Xen from {MMCFG_IN_HOLE.begins} on uses it all the same, others only {told}"
         return Finding("mmcfg-not-reserved", f"{title} is not in the memory map: {when}")
-    if area.standing is Standing.REFUSED:
+    if area.basis is Basis.REFUSED:
         return Finding(
             "mmcfg-not-reserved", f"{title} is not reserved by the memory map: Xen uses it only {told}"
         )

@@ -242,7 +242,7 @@ OEM_TABLES_GIVEN = _fact(
 FACTS: tuple[Fact, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Fact))
 
 
-def standing(version: Version) -> str:
+def basis(version: Version) -> str:
     """Return what a version is to this table: "read", "build", "newer" or "older".
 
     read: its source was read. build: its branch was read, and its third number is not known (a vendor's

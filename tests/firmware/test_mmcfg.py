@@ -3,7 +3,7 @@
 import pytest
 
 from pcipt.firmware.memory_map import MemoryType, entry, flatten_map
-from pcipt.firmware.mmcfg import Standing, findings_of, mmcfg_of, taken_of_tables, without_ram
+from pcipt.firmware.mmcfg import Basis, findings_of, mmcfg_of, taken_of_tables, without_ram
 from pcipt.pci import Address, Frames, Gfn, Range
 from pcipt.pci.write import EcamRegion
 from pcipt.remap.guard.protected import protected_ranges
@@ -61,9 +61,9 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_as_much_is_taken_as_the_map_reserves(case):
-    claim, memory, last, standing = CASES[case]
+    claim, memory, last, basis = CASES[case]
     (area,) = mmcfg_of([claim], memory)
-    assert (area.taken.end_bus, area.standing.name) == (last, standing)
+    assert (area.taken.end_bus, area.basis.name) == (last, basis)
     assert area.claimed == claim
     assert (area.taken.base, area.taken.segment, area.taken.start_bus) == (
         claim.base, claim.segment, claim.start_bus,
@@ -75,8 +75,8 @@ def test_as_much_is_taken_as_the_map_reserves(case):
 def test_each_entry_is_taken_by_itself():
     claims = [EcamRegion(0xE000_0000), EcamRegion(0xC000_0000, 1), EcamRegion(0xD000_0000, 2, 0x20, 0x3F)]
     memory = [LOW, reserved(0xE000_0000, 256), reserved(0xC000_0000, 128)]
-    taken = [(each.taken.segment, each.taken.end_bus, each.standing) for each in mmcfg_of(claims, memory)]
-    assert taken == [(0, 0xFF, Standing.RESERVED), (1, 0x7F, Standing.RESERVED), (2, 0x3F, Standing.HOLE)]
+    taken = [(each.taken.segment, each.taken.end_bus, each.basis) for each in mmcfg_of(claims, memory)]
+    assert taken == [(0, 0xFF, Basis.RESERVED), (1, 0x7F, Basis.RESERVED), (2, 0x3F, Basis.HOLE)]
 
 
 CUT = (table(mcfg_entry(0xF800_0000)), [LOW, reserved(0xF800_0000, 64), entry(1 << 32, 1 << 30, RAM)])

@@ -144,7 +144,7 @@ def test_numbers_that_are_known_leave_nothing_uncertain():
     ],
 )
 def test_what_a_version_is_to_the_table(text, word):
-    assert releases.standing(parse_version(text)) == word
+    assert releases.basis(parse_version(text)) == word
 
 
 def test_without_a_version_each_fact_has_the_safer_answer():
@@ -195,7 +195,7 @@ def test_another_release_is_one_column(monkeypatch):
     monkeypatch.setitem(NEWEST, "4.99", 0)
     monkeypatch.setitem(INTERFACES, "4.99", INTERFACES["4.22"])
     build, release = parse_version("4.99-unstable"), parse_version("4.99.0")
-    assert (releases.standing(release), releases.standing(build)) == ("read", "build")
+    assert (releases.basis(release), releases.basis(build)) == ("read", "build")
     assert releases.common_interfaces("4.22", "4.99") == 2
     assert [fact.of(release) for fact in FACTS] == [fact.of(parse_version("4.22.0")) for fact in FACTS]
     wider = runpy.run_path(str(ROOT / "scripts" / "releases.py"))["table"]()

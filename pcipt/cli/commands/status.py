@@ -32,7 +32,7 @@ FIXUP = {
 }
 DOTS = {"healthy": GREEN, "degraded": YELLOW, "failed": RED}
 LABEL = 11  # columns of a label, as in systemctl status
-_STANDINGS = {
+_BASES = {
     "build": "a build whose third number is not known; where releases of its branch differ, the safer holds",
     "newer": "newer than what pcipt knows; taken to do what the newest release that it knows does",
     "older": "older than what pcipt knows; taken to do what the oldest release that it knows does",
@@ -126,10 +126,10 @@ def _facts(status: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _release(release: dict[str, Any]) -> list[tuple[str, str]]:
     """Return a row if this version of Xen is not one whose source was read, else none."""
-    standing, version = release.get("standing", "read"), release.get("version", "")
-    if standing not in _STANDINGS:
+    basis, version = release.get("basis", "read"), release.get("version", "")
+    if basis not in _BASES:
         return []
-    return [("Release", f"{version}: {_STANDINGS[standing]}")]
+    return [("Release", f"{version}: {_BASES[basis]}")]
 
 
 def _watching(watch: dict[str, Any]) -> str:

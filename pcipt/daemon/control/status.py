@@ -11,7 +11,7 @@ from pcipt.remap.kinds.domains import CutOrphans, domains
 from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.writes.json_view import json_from_action
 from pcipt.xen.interface import XenIdentity
-from pcipt.xen.releases import Version, standing, uncertain
+from pcipt.xen.releases import Version, basis, uncertain
 
 LAST_ACTIONS = 10
 UNSETTLED = Finding("unsettled", "something has changed and is not compared yet; ask again in a moment")
@@ -91,14 +91,14 @@ def _mapping(held: MappedRun, engine: Engine) -> dict[str, Any]:
 
 
 def release_to_json(version: Version) -> dict[str, Any]:
-    """Return what is known of this version of Xen: its numbers, its standing, what is assumed of it.
+    """Return what is known of this version of Xen: its numbers, its basis, what is assumed of it.
 
     "safer" lists the facts whose answer depends on the unknown third number, each with the answer that is
     taken because it is the safer one.
     """
     return {
         "version": str(version),
-        "standing": standing(version),
+        "basis": basis(version),
         "safer": [{"fact": fact.name, "taken": fact.safer} for fact in uncertain(version)],
     }
 

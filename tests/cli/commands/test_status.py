@@ -35,7 +35,7 @@ def test_it_is_shaped_as_systemctls(daemon, capsys):
 def test_a_build_is_told_with_what_is_assumed_of_it(daemon, capsys):
     control, answers = daemon
     safer = [{"fact": "any switch of decode panics", "taken": True}, {"fact": "it tells", "taken": False}]
-    build = {"version": "4.17.x", "standing": "build", "safer": safer}
+    build = {"version": "4.17.x", "basis": "build", "safer": safer}
     answers["Status"] = {**HEALTHY, "xen": "4.17.4-qubes", "xen_release": build}
     assert main(["status", "--socket", control]) == 0
     shown = capsys.readouterr().out.splitlines()
@@ -47,7 +47,7 @@ def test_a_build_is_told_with_what_is_assumed_of_it(daemon, capsys):
 
 def test_a_newer_xen_is_told(daemon, capsys):
     control, answers = daemon
-    newer = {"version": "4.23.0", "standing": "newer", "safer": []}
+    newer = {"version": "4.23.0", "basis": "newer", "safer": []}
     answers["Status"] = {**HEALTHY, "xen": "4.23.0", "xen_release": newer}
     assert main(["status", "--socket", control]) == 0
     shown = capsys.readouterr().out

@@ -64,7 +64,7 @@ def test_the_finding_is_about_no_function_and_says_what_to_do():
 
 
 @pytest.mark.parametrize(
-    ("full", "version", "standing", "safer"),
+    ("full", "version", "basis", "safer"),
     [
         ("4.17.7", "4.17.7", "read", {}),
         ("4.22.0", "4.22.0", "read", {}),
@@ -77,13 +77,13 @@ def test_the_finding_is_about_no_function_and_says_what_to_do():
         ("4.99.1", "4.99.1", "newer", {}),
     ],
 )
-def test_status_tells_what_is_known_of_this_xen(full, version, standing, safer):
+def test_status_tells_what_is_known_of_this_xen(full, version, basis, safer):
     scene = Scene()
     told = status_to_json(scene.engine, XenIdentity(full, Dom0Kind.PVH), "enforce", {}, {})
     assert told["xen"] == full
     assert told["xen_release"] == {
         "version": version,
-        "standing": standing,
+        "basis": basis,
         "safer": [{"fact": name, "taken": taken} for name, taken in safer.items()],
     }
     assert told["health"] == "healthy"  # a version that is not known is no fault
