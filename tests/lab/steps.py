@@ -177,10 +177,10 @@ def settings(dom0: Dom0, text: str) -> Iterator[None]:
 
 @contextmanager
 def undriven(dom0: Dom0, sbdf: str) -> Iterator[None]:
-    """Take the driver off a function meanwhile."""
+    """Take the driver off a function meanwhile. pcipt may have let Linux bind it again before the end."""
     driver = dom0.run(f"readlink -f /sys/bus/pci/devices/{sbdf}/driver").stdout.strip()
     dom0.run(f"echo {sbdf} > {driver}/unbind")
     try:
         yield
     finally:
-        dom0.run(f"echo {sbdf} > {driver}/bind")
+        dom0.run(f"test -e /sys/bus/pci/devices/{sbdf}/driver || echo {sbdf} > {driver}/bind")
