@@ -40,7 +40,6 @@ ADDRESSES = {
 EVENTS = st.one_of(
     st.tuples(st.just("decode"), st.sampled_from([*ENDPOINTS, *SLOTS, *BRIDGES]), st.booleans()),
     st.tuples(st.just("move"), st.sampled_from([*ENDPOINTS, *SLOTS]), st.integers(0, 7)),
-    st.tuples(st.just("reset"), st.sampled_from([*ENDPOINTS, *SLOTS]), st.just(0)),
     st.tuples(st.just("plug"), st.sampled_from(SLOTS), st.integers(0, 7)),
     st.tuples(st.just("pull"), st.sampled_from([*ENDPOINTS, *SLOTS, PHYSFN]), st.just(0)),
     st.tuples(st.just("renumber"), st.just(BRIDGES[0]), st.sampled_from([2, 2, 4, 6])),
@@ -101,8 +100,8 @@ class Telling(World):
             self.drop()
         elif what == "renumber":
             self.renumber(function, number, number + 2)
-        elif what in {"forget", "reset"}:
-            getattr(self, what)(function)
+        elif what == "forget":
+            self.forget(function)
         elif what == "give":
             self.give(function, OWNERS[number])
         elif what == "take back":

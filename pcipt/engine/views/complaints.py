@@ -35,8 +35,9 @@ class Complaints:
     def read(self, machine: Machine, bars: BarIndex, *, whole: bool) -> None:
         """Read the console, and add what is new. Forget what was said of functions that Linux does not have.
 
-        With `whole`, all that was said of a moment before is forgotten. A console that cannot be read changes
-        nothing.
+        With `whole`, all that was said of a moment before is forgotten, else only what was said of failed
+        assignments: who has the function now is asked in the same round. A console that cannot be read
+        changes nothing.
         """
         try:
             text = self._xen.console()
@@ -44,7 +45,9 @@ class Complaints:
             return
         for function, said in list(self._held.items()):
             gone = function is not None and function not in machine.functions
-            kept = {each: n for each, n in said.items() if not gone and (each.code in LASTING or not whole)}
+            over = {Code.ASSIGN} if not whole else Code
+            kept = {each: n for each, n in said.items() if each.code in LASTING or each.code not in over}
+            kept = {} if gone else kept
             self._replace(function, kept)
         for complaint in parse_complaints(text):
             for function in _about(complaint, machine, bars):

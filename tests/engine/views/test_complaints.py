@@ -87,6 +87,15 @@ def test_a_moment_ends_with_the_next_comparison_and_what_lasts_stays():
     assert codes(stage, NIC) == []
 
 
+def test_a_failed_assignment_is_told_until_owners_are_asked_again():
+    stage = stage_of()
+    stage.xen.prints("d1: assign (0000:00:06.0) failed (-1)")
+    hears(stage, NIC)
+    assert codes(stage, NIC) == ["assign-failed"]
+    hears(stage, NIC)
+    assert codes(stage, NIC) == []
+
+
 def test_a_failed_map_is_told_of_the_functions_with_bars_there():
     stage = stage_of()
     stage.xen.prints("Failed to map [fe100 fe100] -> [fe100 fe101] for d0: -12")
