@@ -69,6 +69,9 @@ def _add(tools: Tools, views: Views, action: AddDevice, precaution: Precaution) 
     elif decode_off:
         with tools.registers.memory_decode_off(action.sbdf):
             call()
+    elif views.pvh:
+        with tools.registers.decode_kept(action.sbdf):
+            call()
     else:
         call()
     if not tools.xen.known([action.sbdf])[0]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from pcipt.engine.interfaces import Host
-from pcipt.errors import PciptError, UnsupportedError
+from pcipt.errors import HypervisorError, PciptError, UnsupportedError
 from pcipt.pci import Address, Sbdf
 from pcipt.pci.bars import IO_SPACE, ROM_INDEX, TYPE_64, TYPE_MASK
 from pcipt.pci.config import BUS_NUMBERS, COMMAND, COMMAND_MEMORY, ROM_WORDS, Register, bar_word
@@ -42,6 +42,24 @@ class Registers:
             yield
         finally:
             self._host.write_register(sbdf, COMMAND, command)
+
+    @contextmanager
+    def decode_kept(self, sbdf: Sbdf) -> Iterator[None]:
+        """Restore the Command register of a function if the `with` block fails and leaves memory decode off.
+
+        On a PVH dom0, vPCI switches decode off to size the BARs, and on again when the BARs are mapped: after
+        a failed add it stays off.
+        Source: Xen drivers/vpci/header.c (init_header, vpci_process_pending), passthrough/pci.c
+                (pci_add_device).
+        Raises: PciptError if the register cannot be read (the block is then not entered) or restored.
+        """
+        command = self._host.read_register(sbdf, COMMAND)
+        try:
+            yield
+        except HypervisorError:
+            if command & COMMAND_MEMORY & ~self._host.read_register(sbdf, COMMAND):
+                self._host.write_register(sbdf, COMMAND, command)
+            raise
 
     def add_by_detour(self, sbdf: Sbdf, detour: Detour, add: Callable[[], None], *, decode_off: bool) -> None:
         """Check that the function answers at `sbdf`, its address in Linux; for a VF, check its PF instead.

@@ -254,6 +254,20 @@ def test_an_orphan_that_no_unit_serves_is_announced_once_until_linux_drops_it(ve
     assert engine.memory.unserved == set()
 
 
+@pytest.mark.parametrize("version", [version for version in VERSIONS if version >= (4, 19)])
+def test_memory_decode_is_on_again_after_an_add_that_failed(version):
+    """vPCI switches it off to size the BARs; before 4.19 such an add is made with decode off."""
+    raw = device("00:05.0", (0xC000_0000, 0x4000))
+    nobody = Coverage(buses=frozenset(), vendor=Vendor.AMD)
+    stage = BusStage([device("00:1e.2", vendor=0x1022)], version=version, coverage=nobody)
+    engine = stage.start()
+    compare(engine)
+    stage.plug(raw)
+    stage.write("00:05.0", 0x04, 2, 0x2)
+    assert ("add-device", "0000:00:05.0", "failed") in told(stage.settle(engine))
+    assert stage.hardware.config(S("00:05.0"))[0x04] & 0x2
+
+
 def test_what_depends_on_a_failed_step_is_not_tried():
     stage = Stage(known=["00:00.0", "00:1c.0"])
     stage.xen.fail(Op.ADD, errno.ENOMEM)
