@@ -18,6 +18,7 @@ from pcipt.xen.complaint_texts import finding_of_complaint
 from pcipt.xen.complaints import LASTING, Code, Complaint, parse_complaints
 from pcipt.xen.interface import Hypervisor
 
+PASSING = frozenset({Code.ASSIGN, Code.DMA, Code.INTERRUPT})  # over when the service starts
 KEPT = 256  # different complaints; a device may cause any number of them
 DRIFT = "bar-drift"  # the finding that hardware and Linux have different addresses in a BAR
 
@@ -31,13 +32,14 @@ class Complaints:
     def __init__(self, xen: Hypervisor, memory: Memory) -> None:
         self._xen = xen
         self._held = memory.complaints
+        self._begun = False
 
     def read(self, machine: Machine, bars: BarIndex, *, whole: bool) -> None:
         """Read the console, and add what is new. Forget what was said of functions that Linux does not have.
 
         With `whole`, all that was said of a moment before is forgotten, else only what was said of failed
-        assignments: who has the function now is asked in the same round. A console that cannot be read
-        changes nothing.
+        assignments: who has the function now is asked in the same round. What was PASSING before the first
+        reading is left out. A console that cannot be read changes nothing.
         """
         try:
             text = self._xen.console()
@@ -49,7 +51,9 @@ class Complaints:
             kept = {each: n for each, n in said.items() if each.code in LASTING or each.code not in over}
             kept = {} if gone else kept
             self._replace(function, kept)
-        for complaint in parse_complaints(text):
+        said_now = [each for each in parse_complaints(text) if self._begun or each.code not in PASSING]
+        self._begun = True
+        for complaint in said_now:
             for function in _about(complaint, machine, bars):
                 self._add(function, complaint)
 

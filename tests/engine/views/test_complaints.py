@@ -65,6 +65,7 @@ def test_a_fault_is_told_with_its_function_and_counted():
 def test_what_was_printed_before_the_start_is_told_at_the_start():
     stage = stage_of()
     stage.xen.prints("setup 0000:00:07.0 for d0 failed (-19)")
+    stage.xen.prints("d1: assign (0000:00:07.0) failed (-1)")  # that is over
     stage.engine = stage.start()
     compare(stage.engine)
     assert codes(stage, DISK) == ["setup-failed"]
