@@ -84,7 +84,8 @@ def plan_mappings(
 def note(plan: MappingPlan, mapped: MappedPages, when: str) -> list[Noted]:
     """Record in `mapped` the changes of a plan that need no call: `moved`, then `left`, then `taken`.
 
-    `when` is the present time (UTC, RFC 3339). Return the steps that record `left` and `taken` on disk.
+    `when` is the present time (UTC, RFC 3339). Return the steps that record on disk what vPCI has mapped and
+    unmapped; nothing else tells that. Pages of pcipt's own are on disk with the intents of its calls.
     """
     for place, sbdf in plan.moved:
         mapped.moved(place, sbdf)
@@ -92,7 +93,7 @@ def note(plan: MappingPlan, mapped: MappedPages, when: str) -> list[Noted]:
     steps += [Noted(_recorded(run, when), held=True) for run in plan.taken]
     for step in steps:
         step.record(mapped)
-    return steps
+    return [step for step in steps if step.run.by is By.XEN]
 
 
 def _recorded(run: Run, when: str) -> MappedRun:
