@@ -7,8 +7,8 @@ is answered by Xen as before. Source: Xen arch/x86/hvm/emulate.c (hwdom_fixup_p2
 
 from pcipt.remap.actions import Action, CheckUnmapped
 from pcipt.remap.guard.facts import Facts, Rule
+from pcipt.remap.guard.pages import needing_devices
 from pcipt.remap.plan_mappings import name_of_bar
-from pcipt.remap.plan_reserved import who_needs
 
 
 def _unmapped_before(action: CheckUnmapped, facts: Facts) -> str | None:
@@ -37,14 +37,8 @@ def _without_bar(action: CheckUnmapped, facts: Facts) -> str | None:
 
 def _no_scope_device(action: CheckUnmapped, facts: Facts) -> str | None:
     """Refuse pages of a reserved region that a device of dom0 needs (`who_needs`)."""
-    overlapping = [scope for frames, scope in facts.regions.items() if frames.overlaps(action.frames)]
-    found = {
-        who_needs(sbdf, facts.machine, facts.xen, facts.where) for scope in overlapping for sbdf in scope
-    }
-    needing = {linux for linux in found if linux is not None}
-    if not needing:
-        return None
-    return f"{', '.join(map(str, sorted(needing)[:4]))} in dom0 needs a reserved region there"
+    names = needing_devices(action.frames, facts)
+    return f"{names} in dom0 needs a reserved region there" if names else None
 
 
 #        name, kind of action, rule

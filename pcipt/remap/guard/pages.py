@@ -339,14 +339,15 @@ def _no_scope_device(action: WithdrawReserved, facts: Facts) -> str | None:
 
     The devices of all regions that overlap this one are looked at, because these regions share pages.
     """
-    overlapping = [scope for frames, scope in facts.regions.items() if frames.overlaps(action.frames)]
-    found = {
-        who_needs(sbdf, facts.machine, facts.xen, facts.where) for scope in overlapping for sbdf in scope
-    }
-    needing = {linux for linux in found if linux is not None}
-    if not needing:
-        return None
-    return f"{', '.join(map(str, sorted(needing)[:4]))} in dom0 still needs the region"
+    names = needing_devices(action.frames, facts)
+    return f"{names} in dom0 still needs the region" if names else None
+
+
+def needing_devices(frames: Frames, facts: Facts) -> str:
+    """Return up to four devices of dom0 that need a reserved region over these pages, as text; "" if none."""
+    overlapping = [scope for span, scope in facts.regions.items() if span.overlaps(frames)]
+    found = {who_needs(sbdf, facts.machine, facts.xen, facts.where) for each in overlapping for sbdf in each}
+    return ", ".join(map(str, sorted(linux for linux in found if linux is not None)[:4]))
 
 
 def _no_bar(action: WithdrawReserved, facts: Facts) -> str | None:
