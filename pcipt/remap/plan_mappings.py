@@ -84,8 +84,8 @@ def plan_mappings(
 def note(plan: MappingPlan, mapped: MappedPages, when: str) -> list[Noted]:
     """Record in `mapped` the changes of a plan that need no call: `moved`, then `left`, then `taken`.
 
-    `when` is the present time (UTC, RFC 3339). Return the steps that record on disk what vPCI has mapped and
-    unmapped; nothing else tells that. Pages of pcipt's own are on disk with the intents of its calls.
+    `when` is the present time (UTC, RFC 3339). Return the steps that record `left` and `taken` on disk; not
+    those of pages that pcipt mapped and that the plan unmaps: the intent of the unmap records them.
     """
     for place, sbdf in plan.moved:
         mapped.moved(place, sbdf)
@@ -93,7 +93,7 @@ def note(plan: MappingPlan, mapped: MappedPages, when: str) -> list[Noted]:
     steps += [Noted(_recorded(run, when), held=True) for run in plan.taken]
     for step in steps:
         step.record(mapped)
-    return [step for step in steps if step.run.by is By.XEN]
+    return [step for step in steps if (step.run.by, step.run.state) != (By.US, State.STALE)]
 
 
 def _recorded(run: Run, when: str) -> MappedRun:

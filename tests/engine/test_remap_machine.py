@@ -277,3 +277,15 @@ def test_a_page_that_a_given_function_shared_is_mapped_when_the_function_is_back
     world.take_back()
     world.settle()
     assert world.mistakes() == ([], [])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("saving", [1, 2, 3, 4])
+def test_a_page_that_vpci_unmapped_is_mapped_again_after_a_kill(version, saving):
+    """pcipt maps it for another function, and is killed before the intent of that map is on disk."""
+    world = World(raws(), version=version, known=[raw.sbdf for raw in raws() if raw.sbdf != S("00:04.0")],
+                  settings=Settings(actions={"add-device": False}))  # fmt: skip
+    world.store.die_at = world.store.saved + saving
+    world.move_bar(S("00:03.0"), 0, SHARED[0])
+    world.settle()
+    assert world.mistakes() == ([], [])
