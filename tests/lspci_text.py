@@ -13,7 +13,8 @@ REGION = re.compile(r"\tRegion (\d): (Memory|I/O ports) at ([0-9a-f]+)(.*)")
 ROM = re.compile(r"\tExpansion ROM at ([0-9a-f]+)(.*)")
 BUS = re.compile(r"\tBus: primary=([0-9a-f]{2}), secondary=([0-9a-f]{2}), subordinate=([0-9a-f]{2})")
 WINDOW = re.compile(r"\t(I/O|Memory|Prefetchable memory) behind bridge: ([0-9a-f]+)-([0-9a-f]+)(.*)")
-CAPABILITY = re.compile(r"\tCapabilities: \[([0-9a-f]+)(?: v\d+)?\]")
+CAPABILITY = re.compile(r"\tCapabilities: \[([0-9a-f]+)(?: v\d+)?\](.*)")
+RESIZED = re.compile(r"\t\tBAR (\d): current size: (\d+)([KMGT]?)B")
 SIZE = re.compile(r"\[size=(\d+)([KMGT]?)\]")
 IDE = 0x0101
 KINDS = {"I/O": "io", "Memory": "memory", "Prefetchable memory": "prefetchable"}
@@ -52,7 +53,9 @@ def function(head, lines):
         "buses": None,
         "windows": set(),
         "capabilities": [],
+        "resized": {},
     }
+    section = ""
     for line in lines:
         if matched := REGION.match(line):
             seen["bars"][int(matched[1])] = (int(matched[3], 16), size(matched[4]), matched[2], matched[4])
@@ -64,6 +67,9 @@ def function(head, lines):
             seen["windows"].add((KINDS[matched[1]], int(matched[2], 16), int(matched[3], 16), matched[4]))
         elif matched := CAPABILITY.match(line):
             seen["capabilities"].append(int(matched[1], 16))
+            section = matched[2]
+        elif (matched := RESIZED.match(line)) and "Virtual" not in section:
+            seen["resized"][int(matched[1])] = int(matched[2]) * UNITS[matched[3]]
     return seen
 
 
@@ -80,6 +86,7 @@ def compare(function, theirs, *, live):
       controller in compatibility mode ignores BARs 0-3, which lspci does not tell.
     - A closed window: lspci -vvv shows base above limit, for us it is absent.
     - From sysfs (`live`) lspci has sizes, and misreads the prefetchable flag of old kernels (another bit).
+    - A dump has no sizes but those of the Resizable BAR structure, which lspci shows with that structure.
     """
     ids = function.ids
     ours = (
@@ -100,7 +107,7 @@ def compare(function, theirs, *, live):
             assert bar.address == address
             assert (bar.kind.value == "mem64") == ("64-bit" in more)
             assert live or bar.prefetchable == ("non-prefetchable" not in more)
-        assert bar.size == (length if length or not live else 1)
+        assert bar.size == (length or (1 if live else theirs["resized"].get(index)))
         assert ids.class_code >> 8 == IDE or bar.decoding == ("[disabled]" not in more)
     bridge = function.bridge
     assert theirs["buses"] == ((bridge.primary, bridge.secondary, bridge.subordinate) if bridge else None)
