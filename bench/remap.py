@@ -161,6 +161,7 @@ class Bench:
         self.watch = Watch(self.source, "bench", obeys=False)
         self.engine = Engine(host, self.xen, FileStore(state), settings, lambda: "2026-01-01T00:00:00.000Z")
         self.engine.memory.intents = self.watch.intents
+        self.engine.memory.trapped = self.watch.trapped
         self.watch.on_written = lambda sbdf: self.engine.add(sbdf, Reason.WRITTEN)
         self.worker = Worker(self.engine, self.watch, lambda _scope, _report: None)
         self.xen.kernel_remove(SUBJECT)

@@ -37,6 +37,7 @@ class Document:
         self._digest = ""
         self._steps: int | None = None  # descriptor of the file of steps, once something was appended
         self._length = 0  # bytes of that file that hold whole lines
+        self._torn = True  # it may hold more bytes than that
 
     def load(self) -> tuple[Any, Finding | None]:
         """Read the document and return its content, and a finding if the file cannot be used.
@@ -117,12 +118,15 @@ class Document:
             mode = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
             self._steps = os.open(self._steps_path, mode, 0o640)
             _sync_directory(self.path)
-        os.ftruncate(self._steps, self._length)
+        if self._torn:
+            os.ftruncate(self._steps, self._length)
+        self._torn = True
         lines = b"".join(_checked(step) for step in ([] if self._length else [self._digest]) + list(steps))
         if os.write(self._steps, lines) != len(lines):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fdatasync(self._steps)
         self._length += len(lines)
+        self._torn = False
 
     def close(self) -> None:
         """Close the file of steps if it is open. A later `append` opens it again."""
@@ -165,7 +169,7 @@ class Document:
             raise
         _sync_directory(self.path)
         self._digest = digest
-        self._length = 0  # the document includes the steps now
+        self._length, self._torn = 0, True  # the document includes the steps now
         self.close()
         with contextlib.suppress(OSError):
             os.unlink(self._steps_path)

@@ -149,39 +149,48 @@ class Watch:
             return
         self._writes += 1
         self._own += event.own
+        if self._obeys:
+            again = set()
+        else:
+            if self._shadow.counted != self.trapped.counted:
+                self._shadow = attrs.evolve(self._shadow, counted=self.trapped.counted)
+            again = self._follow_intents(event)
         before = self._shadow
-        if not self._obeys:
-            if before.counted != self.trapped.counted:
-                before = attrs.evolve(before, counted=self.trapped.counted)
-            held = len(self.intents), len(self.intents.unreached)
-            wanted = self.intents.follow(before, event)
-            if wanted or (len(self.intents), len(self.intents.unreached)) != held:
-                self.on_written(event.sbdf)  # also where nothing changes but that an intent is over
         try:
             self._shadow, changes = step(before, event)
         except StateError:
             self.on_written(event.sbdf)  # no access can be like that: believe the hardware instead
             return
-        if not self._obeys and self.trapped.follow(before, self._shadow, event):
-            self.on_written(event.sbdf)
-        self._note(changes)
+        if not self._obeys and self.trapped.follow(before, self._shadow, event, self.intents.wanted):
+            again.add(event.sbdf)
+        self._note(changes, again)
 
-    def _note(self, changes: Iterable[Change]) -> None:
-        """Call `on_written` for each changed or renumbered function, and `on_change` for each change of a
-        register.
+    def _follow_intents(self, write: ConfigWrite) -> set[Sbdf]:
+        """Note what a write wants that vPCI may drop; return its function if it must be read for that.
+
+        It must be read, too, if nothing changes but that an intent is over.
         """
+        held = len(self.intents), len(self.intents.unreached)
+        wanted = self.intents.follow(self._shadow, write)
+        return {write.sbdf} if wanted or (len(self.intents), len(self.intents.unreached)) != held else set()
+
+    def _note(self, changes: Iterable[Change], again: Iterable[Sbdf] = ()) -> None:
+        """Call `on_change` for each change of a register, and `on_written` once for each changed or
+        renumbered function, and for those in `again`.
+        """
+        written = dict.fromkeys(again)
         for change in changes:
-            self.on_written(change.sbdf)
-            if isinstance(change, BusRenumbered) and not self._obeys:
-                self.intents.moved(
-                    (before for before, _ in change.moved), (after for _, after in change.moved)
-                )
-            for pair in change.moved if isinstance(change, BusRenumbered) else ():
-                for sbdf in pair:
-                    if sbdf is not None:
-                        self.on_written(sbdf)
+            written[change.sbdf] = None
+            if isinstance(change, BusRenumbered):
+                if not self._obeys:
+                    self.intents.moved(
+                        (before for before, _ in change.moved), (after for _, after in change.moved)
+                    )
+                written |= dict.fromkeys(sbdf for pair in change.moved for sbdf in pair if sbdf is not None)
             if not isinstance(change, RereadWanted):
                 self.on_change(change, False)
+        for sbdf in written:
+            self.on_written(sbdf)
 
 
 def no_watch(finding: Finding | None = None) -> Watch:

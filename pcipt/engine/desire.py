@@ -50,7 +50,8 @@ def desired_places(
     if last and now.everything is not None:
         left |= views.memory.vacated | _mapped_without_function(views)
     left |= open_actions.places_of(now.subjects)
-    left |= open_actions.places_over(_pages_of(now, wanted.values(), left))
+    if open_actions.concern_pages:
+        left |= open_actions.places_over(_pages_of(now, wanted.values(), left))
     for place, sbdf in left.items():
         if place not in wanted:
             at = views.state.address_of(place)

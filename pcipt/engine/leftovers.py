@@ -26,6 +26,8 @@ def mark_removed(views: Views, functions: AbstractSet[Sbdf], clock: Clock) -> No
     This includes what it mapped, by the writes that it trapped, for a function that nobody has read. `clock`
     returns the time (UTC, RFC 3339).
     """
+    if not functions:
+        return
     for sbdf in functions:
         views.memory.ledger.sized(sbdf)  # a new function there was announced with its VFs off
     _forsake(views, [sbdf for sbdf in functions if views.state.place_at(sbdf) is not None])

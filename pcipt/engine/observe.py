@@ -56,7 +56,7 @@ class Observer:
         if now.everything is not None:
             yield from self._read_everything(now)
             return
-        read_functions(now)
+        read_functions(now, self._open_actions)
 
     def _find_other_owners(self, now: Round) -> None:
         """Ask Xen whether owners have changed without a message, and add those functions to the round."""
@@ -134,20 +134,24 @@ class Observer:
         return asked
 
 
-def read_functions(now: Round) -> None:
+def read_functions(now: Round, open_actions: OpenActions) -> None:
     """Read the functions of the round's scope again, then those that share pages with vacated places.
 
-    The owners, BAR pages and relatives that these functions had before the reading are added to the round,
-    and so are the functions that changed.
+    The owners that these functions had before the reading are added to the round, and so are the functions
+    that changed. Where there are open actions, so are the former BAR pages and relatives.
     """
     views, functions = now.views, now.scope.functions
     now.owners = {sbdf: views.view.owner(sbdf) for sbdf in functions if sbdf in views.view.known}
-    now.pages |= {frames for sbdf in functions for frames in views.state.bars.pages_of(sbdf)}
-    now.relatives |= views.state.relatives(functions)
+    if open_actions.concern_pages:
+        now.pages |= {frames for sbdf in functions for frames in views.state.bars.pages_of(sbdf)}
+    if open_actions.subjects:
+        now.relatives |= views.state.relatives(functions)
     given = views.given(functions)
     now.changed |= views.read(functions)
-    note_unproven(views, given)
-    now.changed |= views.read(_sharing_pages(views, functions))
+    if given:
+        note_unproven(views, given)
+    if views.memory.vacated:
+        now.changed |= views.read(_sharing_pages(views, functions))
     now.subjects |= functions | now.changed
 
 

@@ -93,6 +93,11 @@ class OpenActions:
         """Return the places that have an open action on any of these pages, each with its address."""
         return {place: sbdf for frames in pages for _, (place, sbdf) in self._pages.over(frames)}
 
+    @property
+    def concern_pages(self) -> bool:
+        """True if there is an open map or unmap."""
+        return len(self._pages) > 0
+
     def places_of(self, functions: Iterable[Sbdf]) -> dict[str, Sbdf]:
         """Return the places for which these functions have open maps or unmaps, each with its address."""
         return {

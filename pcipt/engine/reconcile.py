@@ -204,9 +204,9 @@ class Reconciler:
         If hot-plug messages were lost and not everything was read since, actions of the types in _TAKING_AWAY
         are left out. The next reconciliation of EVERYTHING plans them again.
         """
-        if self._must_hold_back():
-            actions = [action for action in actions if not isinstance(action, _TAKING_AWAY)]
         actions = tuple(actions)
+        if actions and self._must_hold_back():
+            actions = tuple(action for action in actions if not isinstance(action, _TAKING_AWAY))
         now.planned += actions
         for outcomes in self._performer.perform(actions, now.views):
             now.outcomes += outcomes

@@ -21,7 +21,8 @@ class Round:
     `listed` are the functions about which Xen was asked in full: announcements are planned for them.
     `subjects` are the functions that are planned for. `owners` holds, by address, the owners of the scope's
     functions before the round. `pages` are the pages of these functions' BARs before the reading, and
-    `relatives` are `MachineState.relatives` of these functions before the reading. A round of EVERYTHING
+    `relatives` are `MachineState.relatives` of these functions before the reading; both may be empty if no
+    action is open. A round of EVERYTHING
     leaves `listed`, `owners`, `pages` and `relatives` empty. `asked` is False if Xen could not be asked for
     owners that changed without a message. `touched` is True if the ledger has changed.
     `told` is the number of outcomes that earlier reports contain.

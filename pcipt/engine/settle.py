@@ -37,6 +37,8 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     now.touched |= _learn_sizes(views, subjects)
     now.touched |= _learn_refusals(views, subjects, clock)
     now.touched |= forget_counts(views)
+    if now.everything is None and not now.listed:
+        return False  # nothing new is known of what Xen lists
     if now.everything is None:
         asked = {at for sbdf in now.listed for at in views.addresses(sbdf)}
         now.touched |= memory.ledger.settle(asked, views.view.known)

@@ -1,6 +1,7 @@
 """Hold the data that was read of one function, before `function` decodes it."""
 
 import zlib
+from functools import lru_cache
 
 import attrs
 
@@ -28,6 +29,12 @@ def _pack(config: bytes | None) -> bytes | None:
     """
     if config is None or isinstance(config, _Packed) or len(config) <= HEADER_SIZE:
         return config
+    return _compressed(config)
+
+
+@lru_cache(maxsize=8)  # around an action the same registers are read several times
+def _compressed(config: bytes) -> _Packed:
+    """Return config space compressed."""
     packer = zlib.compressobj(1, zlib.DEFLATED, _WINDOW, _MEMORY_LEVEL)
     return _Packed(packer.compress(config) + packer.flush())
 

@@ -22,7 +22,7 @@ from pcipt.remap.desired import place_of
 from pcipt.remap.plan_mappings import name_of_bar
 from pcipt.remap.writes.decoding import bar_registers, bar_value, decode_of, decoded_range
 from pcipt.remap.writes.function_shadow import BarRegister, FunctionShadow
-from pcipt.remap.writes.registers import COMMAND, is_possible, split
+from pcipt.remap.writes.registers import COMMAND, Part, is_possible, split
 from pcipt.remap.writes.shadow import Shadow
 from pcipt.remap.writes.vpci import Counted, with_decode
 
@@ -89,16 +89,16 @@ class Intents:
             self.unreached.add(write.sbdf)
         if function is None or write.size is None or not is_possible(write.offset, write.size):
             return False
-        wanted = self.wants_decode(str(function.place))
-        parts = list(split(write.offset, write.size, write.value))
+        place, parts = str(function.place), list(split(write.offset, write.size, write.value))
+        wanted = self.wants_decode(place)
         touched = {part.offset for part in parts}
         for part in parts:
             if part.offset == COMMAND and part.lanes & COMMAND_MEMORY:
-                self._decode[str(function.place)] = bool(part.value & COMMAND_MEMORY)
+                self._decode[place] = bool(part.value & COMMAND_MEMORY)
         for bar in bar_registers(function):
-            if bar.kind is not BarKind.IO and touched.intersection(bar.words):
-                self._follow(function, bar, write, shadow.counted_at(function.place))
-        return self.wants_decode(str(function.place)) is not wanted
+            if bar.kind is not BarKind.IO and not touched.isdisjoint(bar.words):
+                self._follow(function, bar, parts, shadow.counted_at(function.place))
+        return self.wants_decode(place) is not wanted
 
     def ignored(self, function: Function) -> list[IgnoredWrite]:
         """Return the writes to BARs of `function` that vPCI dropped, in BAR order.
@@ -133,6 +133,11 @@ class Intents:
             return []
         return [write for function in functions for write in self.ignored(function)]
 
+    def wanted(self, place: str) -> dict[int, Range]:
+        """Return by BAR number the ranges of a place that writes named and vPCI dropped."""
+        intents = self._intents.get(place, {}).items()
+        return {bar: intent.target for bar, intent in intents if intent.target is not None}
+
     def wants_decode(self, place: str) -> bool:
         """Return True if the last write to the Command register of a place switched memory decode on."""
         return self._decode.get(place, False)
@@ -153,14 +158,14 @@ class Intents:
         self._decode.pop(place, None)
 
     def _follow(
-        self, function: FunctionShadow, bar: BarRegister, write: ConfigWrite, counted: Counted
+        self, function: FunctionShadow, bar: BarRegister, parts: Iterable[Part], counted: Counted
     ) -> None:
         """Start, change or end the intent of one BAR.
 
-        `function` is the shadow before the write, `counted` what vPCI takes for mapped although hardware has
-        lost it. The intent ends if vPCI does not take the BAR for mapped before the write, or if the written
-        address is the one that hardware has. A BAR at address 0 counts as decoding there: some versions of
-        Xen take it for mapped (`E820_CUTS_BARS`), others let the write pass.
+        `function` is the shadow before the write, `parts` are those of the write, `counted` what vPCI takes
+        for mapped although hardware has lost it. The intent ends if vPCI does not take the BAR for mapped
+        before the write, or if the written address is the one that hardware has. A BAR at address 0 counts as
+        decoding there: some versions of Xen take it for mapped (`E820_CUTS_BARS`), others let the write pass.
         """
         place = str(function.place)
         lost = bar.index in counted
@@ -171,9 +176,8 @@ class Intents:
             return
         wanted = with_decode(function) if lost else function
         if intent is not None:
-            words, ones = {**wanted.words, **intent.words}, {**function.ones, **intent.ones}
-            wanted = attrs.evolve(wanted, words=words, ones=ones)
-        for part in split(write.offset, write.size or 0, write.value):
+            wanted = wanted.with_words(intent.words, {**function.ones, **intent.ones})
+        for part in parts:
             if part.offset in bar.words:
                 wanted = wanted.written(part)
         sizing = any(wanted.is_sizing(offset) for offset in bar.words)

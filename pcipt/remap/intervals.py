@@ -26,6 +26,10 @@ class Intervals(Generic[K]):
         for frames, key in sorted(entries, key=_start_of):
             self.add(frames, key)
 
+    def __len__(self) -> int:
+        """Return the number of runs."""
+        return sum(len(columns.keys) for columns in self._classes.values())
+
     def add(self, frames: Frames, key: K) -> None:
         """Add a run of pages with its key. If it is added twice, the index has it twice."""
         size_class = (frames.count - 1).bit_length()
@@ -98,10 +102,10 @@ def without(runs: Iterable[Frames], holes: Iterable[Frames]) -> tuple[Frames, ..
     Shape:  runs sorted by start that neither overlap nor touch; empty if no page is left.
     """
     left: list[Frames] = []
-    cuts = joined(holes)
-    if not cuts:
-        return joined(runs)
-    for run in joined(runs):
+    whole, cuts = joined(runs), joined(holes)
+    if not cuts or not whole:
+        return whole
+    for run in whole:
         start = run.start
         for hole in cuts:
             if hole.end <= start or hole.start >= run.end:
@@ -118,8 +122,8 @@ def common(runs: Iterable[Frames], others: Iterable[Frames]) -> tuple[Frames, ..
     """Return the pages that lie both in `runs` and in `others`.
     Shape:  runs sorted by start that neither overlap nor touch; empty if there is no common page.
     """
-    kept = tuple(runs)
-    return without(kept, without(kept, others))
+    kept, others = tuple(runs), tuple(others)
+    return without(kept, without(kept, others)) if kept and others else ()
 
 
 def _start_of(entry: tuple[Frames, object]) -> int:

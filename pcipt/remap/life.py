@@ -12,6 +12,8 @@ class State(enum.Enum):
     STALE, for pages only: the pages are mapped, and nobody needs them.
     """
 
+    __hash__ = object.__hash__  # Enum's own runs in Python, at each step of the ledger
+
     INTENDED = "intended"
     HELD = "held"
     DOUBTFUL = "doubtful"
@@ -20,6 +22,8 @@ class State(enum.Enum):
 
 class Event(enum.Enum):
     """What happens to an action: its call to Xen is about to be made (INTEND), succeeded, or failed."""
+
+    __hash__ = object.__hash__
 
     INTEND = "intend"
     PERFORMED = "performed"

@@ -75,7 +75,8 @@ class StandIn:
 
         A function without recorded config space is returned unchanged.
         """
-        if raw.config is None:
+        recorded = raw.config
+        if recorded is None:
             return raw
-        size = len(raw.config)
+        size = len(recorded)
         return attrs.evolve(raw, config=(self._hardware.config(raw.sbdf) or b"\xff" * size)[:size])

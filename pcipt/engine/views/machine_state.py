@@ -131,7 +131,7 @@ class MachineState:
         while waiting:
             sbdf = waiting.pop()
             before = self.machine.functions.get(sbdf)
-            above = self.controllers(sbdf)
+            above = set() if sbdf.fits_xen else self.controllers(sbdf)
             different = self.put(sbdf, read_function(sbdf))
             changed |= different
             if different and not sbdf.fits_xen:

@@ -34,6 +34,8 @@ def ask_owners(
             be read is no error.
     """
     custody = {sbdf: xen.custody(sbdf) for sbdf in sorted(known)}
+    if not custody:
+        return XenView()
     away = [sbdf for sbdf, answer in custody.items() if answer is Custody.ELSEWHERE]
     unclear = {s for s in away if not (s in before.elsewhere or s in before.orphans)}
     asked = {*given, *before.quarantined}

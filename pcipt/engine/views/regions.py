@@ -28,8 +28,11 @@ def plan_regions(
     Regions that a client holds, and those of functions that may be `returning` to dom0, are kept or restored.
     """
     reserved, memory = views.reserved, views.memory
+    scopes = reserved.scopes if changed is None else _scopes_of(views, changed)
+    if not scopes:
+        return ()
     return plan_reserved(
-        reserved.scopes if changed is None else _scopes_of(views, changed),
+        scopes,
         views.machine,
         views.view,
         memory.ledger,

@@ -64,6 +64,8 @@ class Reserved:
 
     def learn(self, functions: Iterable[Sbdf]) -> None:
         """Ask Xen for the regions of those of these functions whose regions are not known yet."""
+        if self._listed and not self._scopes:
+            return
         self._open |= {sbdf for sbdf in functions if sbdf not in self._of and sbdf.fits_xen}
         self._ask()
 

@@ -14,7 +14,9 @@ def plan_unreached(now: Round, functions: Collection[Sbdf]) -> tuple[RewriteComm
     They are added to the subjects of the round.
     """
     views = now.views
-    unreached = views.memory.intents.unreached if views.pvh else set()
+    unreached = views.memory.intents.unreached if views.pvh else None
+    if not unreached:
+        return ()
     listed = [s for s in unreached if views.view.in_dom0(s) and (s in functions or s in now.scope.functions)]
     actions = plan_commands(listed, views.machine.functions)
     now.subjects |= {action.sbdf for action in actions}

@@ -12,7 +12,7 @@ from pcipt.remap.desired import LostBar, place_of, untrapped_reason
 from pcipt.remap.ignored import IgnoredWrite, plan_rewrites
 from pcipt.remap.vpci.hazards import Refusal, finding_of_refusal, hazards, why_refused
 from pcipt.remap.vpci.sizes import NO_SIZES, Sizes, sees_resizing
-from pcipt.remap.vpci.trapped import lost_bars, plan_returns
+from pcipt.remap.vpci.trapped import has_no_address, lost_bars, plan_returns
 
 if TYPE_CHECKING:
     from pcipt.engine.views.views import Views
@@ -24,7 +24,7 @@ def lost_of(views: "Views", sbdf: Sbdf) -> tuple[LostBar, ...]:
     See `lost_bars`. The result is empty on a PV dom0, and if vPCI does not handle the function.
     """
     function = views.machine.functions.get(sbdf) if views.pvh else None
-    if function is None or not function.answers:
+    if function is None or not function.answers or not any(map(has_no_address, function.bars)):
         return ()
     memory, lines = views.memory, views.state.raws[sbdf].resources
     if place_of(function) in memory.given_up:

@@ -74,12 +74,11 @@ class Facts:
         if function is None:
             return None
         if sbdf not in self._desired:
+            place = place_of(function)
             self._desired[sbdf] = desired_of(
                 function, self.machine.functions, self.xen, pvh=self.pvh, version=self.version,
-                protected=self.protected,
-                followed=self.followed, outside_window=self.outside_window(place_of(function)),
-                lost=self.lost(sbdf), given_up=place_of(function) in self.given_up,
-                sizes=self.sizes(place_of(function)),
+                protected=self.protected, followed=self.followed, outside_window=self.outside_window(place),
+                lost=self.lost(sbdf), given_up=place in self.given_up, sizes=self.sizes(place),
             )  # fmt: skip
         return self._desired[sbdf]
 

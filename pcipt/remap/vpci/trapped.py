@@ -9,7 +9,8 @@ Source: Xen xen/drivers/vpci/header.c (cmd_write, bar_write, rom_write); PCI Loc
         Express Base 6.0 §6.6 (BARs are 0 after a reset).
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 import attrs
 
@@ -36,11 +37,11 @@ from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.plan_mappings import name_of_bar
 from pcipt.remap.vpci.msix import msix_frames
-from pcipt.remap.writes.decoding import bar_registers, decoded_range
+from pcipt.remap.writes.decoding import bar_registers
 from pcipt.remap.writes.function_shadow import FunctionShadow
 from pcipt.remap.writes.registers import COMMAND, split
 from pcipt.remap.writes.shadow import Shadow
-from pcipt.remap.writes.vpci import Counted, sizes_known, taken_for_mapped, with_decode
+from pcipt.remap.writes.vpci import Counted, sizes_known, taken_for_mapped
 
 LAST_BAR = 5
 MOST = 1 << 28  # bytes that are unmapped for a BAR of unknown size
@@ -78,21 +79,25 @@ class Trapped:
         """Return the number of places about which something is noted."""
         return len({*self.counted, *self.unmapped, *self.mapped, *self.unread})
 
-    def follow(self, before: Shadow, after: Shadow, write: ConfigWrite) -> bool:
+    def follow(
+        self, before: Shadow, after: Shadow, write: ConfigWrite, wanted: Callable[[str], Counted]
+    ) -> bool:
         """Note what a write has made vPCI do. `before` and `after` are the shadows around the write.
 
+        `wanted` returns for a place, by BAR number, the ranges that writes up to this one named and vPCI
+        dropped (`Intents.wanted`).
         Return True if the function must be read: the write touches a BAR that vPCI takes for mapped. Linux
         writes such a BAR back after a reset, and nobody else does.
         """
         if after.counted != self.counted:
             self.counted = dict(after.counted)
-        touched = {part.offset for part in split(write.offset, write.size or 0, write.value)}
-        function = before.at(write.sbdf) if any(offset < HEADER_SIZE for offset in touched) else None
+        function = before.at(write.sbdf) if write.offset < HEADER_SIZE else None
         if function is None:
             return False
+        touched = {part.offset for part in split(write.offset, write.size or 0, write.value)}
         held = taken_for_mapped(function, before.counted_at(function.place))
         if touched.isdisjoint(SWITCHES):
-            return self._tried(function, held, write)
+            return self._tried(function, held, touched, write.sbdf, wanted(str(function.place)))
         now = after.at(write.sbdf) or function
         self._changed(str(now.place), held, taken_for_mapped(now, after.counted_at(now.place)))
         if COMMAND in touched and (now.read(COMMAND, 1) or 0) & COMMAND_MEMORY and not sizes_known(now):
@@ -126,24 +131,27 @@ class Trapped:
         if starts:
             self.unread[place] = Unread(sbdf, frozenset(starts))
 
-    def _tried(self, function: FunctionShadow, held: Counted, write: ConfigWrite) -> bool:
-        """Return True if a write touches BARs that vPCI takes for mapped, and note the addresses written.
+    def _tried(
+        self,
+        function: FunctionShadow,
+        held: Counted,
+        touched: AbstractSet[int],
+        sbdf: Sbdf,
+        wanted: Counted,
+    ) -> bool:
+        """Return True if a write touches BARs that vPCI takes for mapped, and note the addresses it names.
 
-        vPCI drops them, unless the function is another one that was plugged in meanwhile.
+        `touched` are the offsets of the words that it touches. vPCI drops the write, unless the function is
+        another one that was plugged in meanwhile.
         """
-        parts = list(split(write.offset, write.size or 0, write.value))
-        bars = [bar for bar in bar_registers(function) if bar.index in held]
-        bars = [bar for bar in bars if any(part.offset in bar.words for part in parts)]
-        for part in parts if bars else ():
-            function = function.written(part)
-        tried = []
-        for bar in bars:
-            span = decoded_range(with_decode(function), bar)
-            sizing = any(function.is_sizing(offset) for offset in bar.words)
-            if isinstance(span, Range) and not sizing and span != held[bar.index]:
-                tried.append((bar.index, int(span.start)))
+        bars = {
+            bar.index
+            for bar in bar_registers(function)
+            if bar.index in held and not touched.isdisjoint(bar.words)
+        }
+        tried = [(bar, int(wanted[bar].start)) for bar in bars if wanted.get(bar, held[bar]) != held[bar]]
         if tried:
-            self._note_unread(function, write.sbdf, tried)
+            self._note_unread(function, sbdf, tried)
         return bool(bars)
 
     def _note_unread(self, function: FunctionShadow, sbdf: Sbdf, starts: Iterable[tuple[int, int]]) -> None:
@@ -197,9 +205,7 @@ def lost_bars(
     whether or not vPCI takes it for mapped, the function is dead and the cure is the same. That is not so for
     the BARs `ignored`, to which somebody wrote another address that vPCI dropped.
     """
-    lost = [bar for bar in function.bars if _has_no_address(bar)]
-    if not lost:
-        return ()
+    lost = [bar for bar in function.bars if has_no_address(bar)]
     place = place_of(function)
     counted = {**trapped.counted.get(place, {}), **trapped.mapped.get(place, {})}
     unmapped = trapped.unmapped.get(place, set())
@@ -306,7 +312,7 @@ def _believed(bar: Bar, lines: Sequence[Resource]) -> Range | None:
     return Range(Address(line.start), line.size) if known and bar.index != ROM_INDEX else None
 
 
-def _has_no_address(bar: Bar) -> bool:
+def has_no_address(bar: Bar) -> bool:
     """Return True if the register of a memory BAR or ROM of known size holds no address, as after a reset."""
     return bar.kind is not BarKind.IO and not bar.address and bool(bar.size)
 

@@ -14,7 +14,7 @@ import attrs
 from pcipt.pci.address import Sbdf, sbdf_from_devfn
 from pcipt.pci.bars import LAYOUT, ROM_INDEX, VF_BAR_COUNT, VF_BAR_INDEX, BarKind
 from pcipt.pci.bridge import Window, WindowKind, io_window, memory_window, prefetchable_window
-from pcipt.pci.config import HEADER_SIZE, ConfigSpace, HeaderType
+from pcipt.pci.config import COMMAND_IO, COMMAND_MEMORY, HEADER_SIZE, ConfigSpace, HeaderType
 from pcipt.pci.sriov import SYSTEM_PAGE_SIZE, VF_ENABLE, VF_MEMORY_ENABLE, aperture, page_size_of
 from pcipt.pci.structures import SRIOV
 from pcipt.pci.units import Address, Range
@@ -28,6 +28,7 @@ from pcipt.remap.writes.function_shadow import (
     BarRegister,
     FunctionShadow,
 )
+from pcipt.remap.writes.registers import COMMAND
 
 SPACE_END = {BarKind.IO: 1 << 32, BarKind.MEM32: 1 << 32, BarKind.ROM: 1 << 32, BarKind.MEM64: 1 << 64}
 X86_PORTS = 1 << 16
@@ -58,23 +59,24 @@ class Unknown(enum.Enum):
 UNKNOWN = Unknown.UNKNOWN
 
 
-def bar_registers(function: FunctionShadow) -> list[BarRegister]:
+def bar_registers(function: FunctionShadow) -> tuple[BarRegister, ...]:
     """Return the registers of the implemented BARs, in index order, the ROM last.
 
     A BAR is left out if its type is not known, or if its size is known to be 0 (not implemented). The ROM is
-    left out if its size is known to be 0, or if the header type has no ROM. The list is empty for a virtual
-    function. A function whose header type is None is taken for an endpoint.
+    left out if its size is known to be 0, or if the header type has no ROM. The result is empty for a
+    virtual function. A function whose header type is None is taken for an endpoint.
     """
-    if function.virtual:
-        return []
-    base, count, rom = LAYOUT[function.header or HeaderType.ENDPOINT]
-    found = _bar_registers(function, base, 0, count)
-    if rom is not None and function.sizes.get(ROM_INDEX) != 0:
-        found.append(BarRegister(ROM_INDEX, BarKind.ROM, rom, wide=False))
-    return found
+    if function.bars is None:
+        base, count, rom = LAYOUT[function.header or HeaderType.ENDPOINT]
+        found = _bar_registers(function, base, 0, 0 if function.virtual else count)
+        if rom is not None and not function.virtual and function.sizes.get(ROM_INDEX) != 0:
+            found = (*found, BarRegister(ROM_INDEX, BarKind.ROM, rom, wide=False))
+        object.__setattr__(function, "bars", found)  # asked for at every write, and always the same
+        return found
+    return function.bars
 
 
-def _bar_registers(function: FunctionShadow, base: int, first: int, count: int) -> list[BarRegister]:
+def _bar_registers(function: FunctionShadow, base: int, first: int, count: int) -> tuple[BarRegister, ...]:
     """Return the registers of up to `count` BARs whose words begin at offset `base`, numbered from `first`.
 
     BARs that are not implemented, or whose type is not known, are left out. A 64-bit BAR uses two numbers.
@@ -88,13 +90,15 @@ def _bar_registers(function: FunctionShadow, base: int, first: int, count: int) 
             kind = BarKind.IO if bits & IO_BIT else BarKind.MEM64 if wide else BarKind.MEM32
             found.append(BarRegister(first + number, kind, base + 4 * number, wide=wide))
         number += 2 if wide else 1
-    return found
+    return tuple(found)
 
 
 def decode_of(function: FunctionShadow) -> Decode | None:
     """Return the decode bits of the Command register, or None if they are not known."""
-    command = function.read(0x04, 1)
-    return None if command is None else Decode(bool(command & 1), bool(command & 2))
+    command = function.read(COMMAND, 1)
+    if command is None:
+        return None
+    return Decode(bool(command & COMMAND_IO), bool(command & COMMAND_MEMORY))
 
 
 def rom_enable(function: FunctionShadow) -> bool | None:
@@ -113,10 +117,10 @@ def decoded_range(function: FunctionShadow, bar: BarRegister) -> Range | Unknown
     UNKNOWN: the Command register is not known, or decoding is on and a word or the size of the BAR is not
     known. A BAR whose address nobody has assigned decodes nothing (`assigned_range`).
     """
-    decode = decode_of(function)
-    if decode is None:
+    command = function.read(COMMAND, 1)
+    if command is None:
         return UNKNOWN
-    if not (decode.io if bar.kind is BarKind.IO else decode.memory):
+    if not command & (COMMAND_IO if bar.kind is BarKind.IO else COMMAND_MEMORY):
         return None
     value, size = bar_value(function, bar), function.sizes.get(bar.index)
     if value is None or size is None:
@@ -176,14 +180,14 @@ def numbers_of(function: FunctionShadow) -> Numbers | None:
     return Numbers(function.read(0x18, 1), function.read(0x19, 1), function.read(0x1A, 1))
 
 
-def vf_registers(function: FunctionShadow) -> list[BarRegister]:
+def vf_registers(function: FunctionShadow) -> tuple[BarRegister, ...]:
     """Return the registers of the implemented VF BARs whose type is known, numbered from 7, in index order.
 
     Empty if the function has no known SR-IOV structure.
     """
     sriov = function.capabilities.get((True, SRIOV))
     if sriov is None:
-        return []
+        return ()
     return _bar_registers(function, sriov + SRIOV_BARS, VF_BAR_INDEX, VF_BAR_COUNT)
 
 

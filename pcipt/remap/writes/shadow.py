@@ -187,6 +187,8 @@ def _write(state: Shadow, write: ConfigWrite, parts: list[Part]) -> tuple[Shadow
         counted = state.counted_at(place)
         after, dropped = ignored(before, after, action, counted)
         state = _with_counted(state, place, after_write(after, counted, parts))
+        if (after.header, after.words, after.ones) == (before.header, before.words, before.ones):
+            return with_function(state, before) if decided else state, (*decided, *dropped)
     after, changes = compare(before, after, action)
     moved, renumbered = _renumbered(state, before, after, action)
     return moved, (*decided, *dropped, *changes, *renumbered)
@@ -264,8 +266,7 @@ def _resized(function: FunctionShadow) -> FunctionShadow:
     sizes = {i: size for i, size in rebar_sizes(function).items() if function.sizes.get(i) != size}
     if not sizes:
         return function
-    known = {i: function.sizes[i] for i in sizes if i in function.sizes}
-    initial = {**known, **function.initial_sizes}
+    initial = {**{i: function.sizes[i] for i in sizes if i in function.sizes}, **function.initial_sizes}
     return attrs.evolve(function, sizes={**function.sizes, **sizes}, initial_sizes=initial)
 
 

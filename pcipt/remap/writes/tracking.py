@@ -114,9 +114,8 @@ def ignored(
             continue
         if bar.index == ROM_INDEX and wanted is None:
             continue  # vPCI passes on a write that switches the enable bit off
-        words = {**after.words, **{offset: before.words[offset] for offset in bar.words}}
         sizing = any(asked.is_sizing(offset) for offset in bar.words)
-        after = attrs.evolve(after, words=words, ones=before.ones)
+        after = after.with_words({offset: before.words[offset] for offset in bar.words}, before.ones)
         if isinstance(wanted, Range) and wanted != actual and not sizing:
             changes.append(
                 BarMoved(
@@ -216,7 +215,7 @@ class _BarTracker:
         after = self._after
         if (self._mapped, self._last, self._pending) == (after.mapped, after.last, after.pending):
             return after
-        return attrs.evolve(after, mapped=self._mapped, last=self._last, pending=self._pending)
+        return after.with_report(self._mapped, self._last, self._pending)
 
     def follow(self, bar: BarRegister) -> None:
         """Compare one BAR before and after the access: add its change, or keep its writes pending."""
@@ -232,10 +231,8 @@ class _BarTracker:
         if now is UNKNOWN:
             return
         if now == reported:
-            if now is not None and not lanes:
-                self._pending.pop(
-                    index, None
-                )  # a half that was written unchanged might have begun a move; it did not
+            if now is not None and not (lanes and self._waits(bar, pending)):
+                self._pending.pop(index, None)  # a half that was written unchanged began no move
             return
         if not step.is_write and decoded_range(self._before, bar) is UNKNOWN:
             self._adopt(index, now)

@@ -10,8 +10,6 @@ Source: Xen xen/drivers/vpci/header.c (bar_write, rom_write, cmd_write).
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-import attrs
-
 from pcipt.pci.bars import ROM_INDEX, BarKind
 from pcipt.pci.config import COMMAND_MEMORY
 from pcipt.pci.units import Range
@@ -78,4 +76,4 @@ def as_counted(function: FunctionShadow, counted: Counted) -> FunctionShadow:
             kept = 0 if number or bar.index == ROM_INDEX else 0xF
             address = span.start >> 32 * number & 0xFFFF_FFFF | (bar.index == ROM_INDEX)
             words[offset] = (value & kept | address, known | 0xFFFF_FFFF)
-    return with_decode(attrs.evolve(function, words={**function.words, **words})) if words else function
+    return with_decode(function.with_words(words)) if words else function

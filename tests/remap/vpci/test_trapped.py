@@ -5,6 +5,7 @@ import pytest
 
 from pcipt.pci import Address, Frames, Gfn, Range, decode_function, decode_machine, parse_sbdf
 from pcipt.remap.desired import By, LostBar, place_of
+from pcipt.remap.ignored import Intents
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.vpci.trapped import (
@@ -34,16 +35,14 @@ FLR = (EXPRESS + 8, 2, 0x8000)
 
 def followed(writes, **start):
     """Follow writes of (offset, size, value); return what is noted, and after which the function is read."""
-    shadow, trapped, read = (
-        shadow_from_raws([bridge("00:1c.0", 2, 4), nic(**start)], obeys=False),
-        Trapped(),
-        [],
-    )
+    shadow = shadow_from_raws([bridge("00:1c.0", 2, 4), nic(**start)], obeys=False)
+    trapped, intents, read = Trapped(), Intents(), []
     for number, (offset, size, value) in enumerate(writes):
         access = write(NIC, offset, size, value)
         before = attrs.evolve(shadow, counted=trapped.counted)
+        intents.follow(before, access)
         shadow = step(before, access)[0]
-        if trapped.follow(before, shadow, access):
+        if trapped.follow(before, shadow, access, intents.wanted):
             read.append(number)
     return trapped, read, shadow
 
@@ -102,6 +101,9 @@ def test_after_a_reset_the_shadow_has_what_hardware_has():
 def test_addresses_that_another_function_may_have_had_are_noted():
     trapped, _, _ = followed([(BAR0, 4, 0xFFFF_FFFF), (BAR0, 4, 0), (BAR0, 4, THERE), (BAR0, 4, HERE)])
     assert trapped.unread == {PLACE: Unread(parse_sbdf(NIC), frozenset({(0, THERE)}))}
+    lost, _, _ = followed([FLR, (BAR0, 4, HERE), (BAR2, 4, 0xC), (BAR3, 4, 0x39), (BAR2, 4, 0x4000_000C)])
+    starts = {(2, 0x39_0000_0000), (2, 0x39_4000_0000)}  # the lower half is written last: both may count
+    assert lost.unread == {PLACE: Unread(parse_sbdf(NIC), frozenset(starts))}
     trapped.leave(PLACE, parse_sbdf(NIC))
     assert trapped.unread[PLACE].starts == {(0, THERE)}
     trapped.concluded(PLACE, ())
@@ -114,7 +116,7 @@ def test_a_function_that_nobody_has_read():
     for offset, value in words:
         access = write(NIC, offset, 4, value)
         before, shadow = shadow, step(shadow, access)[0]
-        assert not trapped.follow(before, shadow, access)
+        assert not trapped.follow(before, shadow, access, Intents().wanted)
     starts = {(0, HERE), (2, WIDE), (4, 0xFFFF_FFF0)}
     assert trapped.unread == {PLACE: Unread(parse_sbdf(NIC), frozenset(starts))}
     assert trapped.mapped == {}
