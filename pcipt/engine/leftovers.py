@@ -30,6 +30,7 @@ def mark_removed(views: Views, functions: AbstractSet[Sbdf], clock: Clock) -> No
         return
     for sbdf in functions:
         views.memory.ledger.sized(sbdf)  # a new function there was announced with its VFs off
+        views.memory.complaints.pop(sbdf, None)  # Xen sets up what comes back anew
     _forsake(views, [sbdf for sbdf in functions if views.state.place_at(sbdf) is not None])
     _mark_unread(views, functions, clock)
 

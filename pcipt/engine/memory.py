@@ -8,7 +8,7 @@ intents         watcher, from configuration writes  when hardware has the addres
 trapped         watcher, from configuration writes  when a plan was made for it      no
 removed         machine state, when Linux drops it  when Xen does not list it        no
 unserved        performer, when an add fails        when Linux drops it              no
-given_up        reconciliation                      when Xen forgets the function        no
+given_up        reconciliation                      when Xen or Linux drops it       no
 inherited       engine, when it is made             when everything was compared once    no
 former          reconciliation, at a removal        when the place is left again      no
 vacated         machine state, when Linux drops it  when a plan was made for it      no
@@ -46,7 +46,8 @@ class Memory:
     anew). `boot` holds the functions and bridges at the first reading of this boot, None before it. `intents`
     holds BAR writes that vPCI may have dropped. `trapped` holds what writes made vPCI map and unmap, and
     the BARs that it takes for mapped although a reset has cleared them. `given_up` holds the places of
-    functions that vPCI does not handle any more, because it could not map a page (Xen 4.17 and 4.18).
+    functions that dom0 has without vPCI: Xen could not set them up at boot, or vPCI gave them up because it
+    could not map or unmap a page (Xen 4.17 and 4.18).
     `refused` holds the places of functions for which vPCI refused to switch memory decode on. `inherited` is
     True while the ledger may have pages of an earlier service, and nobody saw what vPCI has unmapped since.
     `removed` holds addresses that Linux had and dropped: ghosts are removed from Xen only at these addresses,

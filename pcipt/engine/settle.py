@@ -37,6 +37,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     now.touched |= _learn_sizes(views, subjects)
     now.touched |= _learn_refusals(views, subjects, clock)
     now.touched |= forget_counts(views)
+    _learn_untrapped(views, subjects)
     if now.everything is None and not now.listed:
         return False  # nothing new is known of what Xen lists
     if now.everything is None:
@@ -107,6 +108,14 @@ def _learn_refusals(views: Views, functions: Collection[Sbdf], clock: Callable[[
                     run = MappedRun(place, function.sbdf, bar, frames, By.US, when, State.DOUBTFUL)
                     memory.mapped.put(run)
     return found
+
+
+def _learn_untrapped(views: Views, functions: Collection[Sbdf]) -> None:
+    """Remember which of the functions dom0 has without vPCI, by what Xen's console said (`given_up`)."""
+    for sbdf in views.complaints.untrapped if views.pvh and views.memory.complaints else ():
+        place = views.state.place_at(sbdf)
+        if sbdf in functions and place is not None and views.view.in_dom0(sbdf):
+            views.memory.given_up.add(place)
 
 
 def _announced_by_linux(views: Views) -> bool:

@@ -176,7 +176,7 @@ def desired_of(
     """
     place, untrapped = place_of(function), untrapped_reason(function, xen, pvh=pvh, version=version)
     if untrapped is None and given_up:
-        untrapped = "vPCI gave it up when it could not map a page"
+        untrapped = "vPCI could not set it up, or gave it up after a failed map"
     lost = lost if untrapped is None else ()
     physfn = functions.get(function.physfn) if function.physfn is not None else None
     hold_reason = _doubt(function, physfn, xen)

@@ -17,7 +17,9 @@ from pcipt.remap.bar_index import BarIndex
 from pcipt.xen.complaint_texts import finding_of_complaint
 from pcipt.xen.complaints import LASTING, Code, Complaint, parse_complaints
 from pcipt.xen.interface import Hypervisor
+from pcipt.xen.releases import VPCI_SURVIVES_FAILURE
 
+WITHOUT_VPCI = frozenset({Code.NO_SETUP, Code.NOT_HIDDEN})
 PASSING = frozenset({Code.ASSIGN, Code.DMA, Code.INTERRUPT})  # over when the service starts
 KEPT = 256  # different complaints; a device may cause any number of them
 DRIFT = "bar-drift"  # the finding that hardware and Linux have different addresses in a BAR
@@ -68,6 +70,26 @@ class Complaints:
             by_header = complaint.code is Code.NO_VPCI and complaint.rc == EOPNOTSUPP
             if not by_header and (complaint.code is not Code.DROPPED or drifted):
                 yield finding_of_complaint(complaint, times, self._xen.identity.version)
+
+    @property
+    def untrapped(self) -> set[Sbdf]:
+        """The functions that vPCI does not handle while dom0 has them, by what Xen said of them.
+
+        They are those that could not be set up, and on releases where vPCI gives a function up after a failed
+        map or unmap, those on whose pages that failed; not if the pages belong to several functions.
+        Source: Xen drivers/passthrough/pci.c (setup_one_hwdom_device), drivers/vpci/header.c
+                (vpci_process_pending), drivers/vpci/vpci.c (vpci_assign_device).
+        """
+        gives_up = not VPCI_SURVIVES_FAILURE.of(self._xen.identity.version)
+        holders: dict[Complaint, list[Sbdf]] = {}
+        for function, said in self._held.items():
+            if function is None:
+                continue
+            for complaint in said:
+                failed = gives_up and complaint.code is Code.MAP and complaint.pages is not None
+                if failed or complaint.code in WITHOUT_VPCI:
+                    holders.setdefault(complaint, []).append(function)
+        return {functions[0] for functions in holders.values() if len(functions) == 1}
 
     def _add(self, function: Sbdf | None, complaint: Complaint) -> None:
         """Count a complaint. One that differs in its address (`at`) only replaces the former one."""

@@ -195,6 +195,8 @@ class MachineState:
                 memory.vacated[place] = sbdf
                 memory.bridge_numbers.pop(place, None)
                 memory.conventional.discard(place)
+                memory.given_up.discard(place)
+                memory.complaints.pop(sbdf, None)
         for place in taken:
             memory.vacated.pop(place, None)
         self._find_renumbered(uncertain)

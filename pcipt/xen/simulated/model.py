@@ -191,7 +191,12 @@ class DeviceList:
         self._version = version
 
     def boot(self, functions: Iterable[Sbdf]) -> None:
-        """Add functions as Xen's boot does: Xen finds them, dom0 owns them, and its kernel announces them."""
+        """Add functions as Xen's boot does: Xen finds them, dom0 owns them, and its kernel announces them.
+
+        A function that no IOMMU unit serves, or that vPCI cannot set up, is dom0's all the same, without
+        vPCI; for the former vPCI is not even tried.
+        Source: xen/drivers/passthrough/pci.c (setup_one_hwdom_device), 4.17 to 4.22.
+        """
         booted = tuple(functions)
         for function in booted:
             seen = self._hardware.presence(function) or Presence()
@@ -200,16 +205,14 @@ class DeviceList:
             if self.translating is not None:
                 self.translating.recorded(function)
         for function in booted:
+            if result := self._context(function, self.devices[function]):
+                self.says(f"setup {function} for d0 failed ({result})")
+                continue
             if self.translating is not None:
                 self.translating.mapped(function)
-            # A function whose handlers cannot be set up is still dom0's, but it is not trapped.
             if self.trapping is not None and (result := self.trapping.begin(function, boot=True)):
                 self.says(f"setup of vPCI for d0 failed: {result}")
-            if (
-                self.counting is not None
-                and self._is_amd
-                and self._context(function, self.devices[function]) == 0
-            ):
+            if self.counting is not None and self._is_amd:
                 self.counting.added(function)
 
     def add(self, function: Sbdf, flags: DeviceFlags, node: int | None = None) -> int:
