@@ -104,6 +104,7 @@ def _in_words(versions: tuple[str, ...]) -> str:
     return f"{', '.join(before)} and {last}" if before else last
 
 
+@functools.lru_cache(maxsize=1024)  # asked for each function, of few versions
 def _reached(firsts: tuple[str, ...], version: Version) -> bool:
     """Return True if a version is not older than the one of its branch in `firsts`."""
     by_branch = {(first.major, first.minor): first.patch or 0 for first in map(parse_version, firsts)}
