@@ -5,7 +5,7 @@ leaves dom0, and makes a new one when the function returns. The pages are then S
 Source: Xen xen/drivers/vpci/vpci.c (vpci_deassign_device), xen/drivers/passthrough/pci.c (assign_device).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
 from pcipt.engine.views.views import Views
@@ -21,7 +21,8 @@ Clock = Callable[[], str]
 
 
 def mark_removed(views: Views, functions: AbstractSet[Sbdf], clock: Clock) -> None:
-    """Record as STALE what vPCI had mapped for functions that the kernel has removed.
+    """Record as STALE what vPCI had mapped for functions that the kernel has removed, whether a message told
+    that or a reading.
 
     This includes what it mapped, by the writes that it trapped, for a function that nobody has read. `clock`
     returns the time (UTC, RFC 3339).
@@ -31,7 +32,9 @@ def mark_removed(views: Views, functions: AbstractSet[Sbdf], clock: Clock) -> No
     for sbdf in functions:
         views.memory.ledger.sized(sbdf)  # a new function there was announced with its VFs off
         views.memory.complaints.pop(sbdf, None)  # Xen sets up what comes back anew
-    _forsake(views, [sbdf for sbdf in functions if views.state.place_at(sbdf) is not None])
+    vacated = views.memory.vacated.items()
+    places = {place: sbdf for place, sbdf in vacated if sbdf in functions}
+    _forsake(views, places | _places_at(views, functions))
     _mark_unread(views, functions, clock)
 
 
@@ -53,21 +56,26 @@ def mark_handed_over(views: Views, functions: Iterable[Sbdf], clock: Clock) -> b
     if not views.pvh or not VPCI_BUILT_AT_ASSIGN.of(views.version):
         return False
     away = {sbdf for sbdf in functions if sbdf in views.view.elsewhere or sbdf in views.view.quarantined}
-    away = {sbdf for sbdf in away if views.state.place_at(sbdf) is not None}
-    found = _forsake(views, away)
-    _mark_unread(views, away, clock)
+    places = _places_at(views, away)
+    found = _forsake(views, places)
+    _mark_unread(views, frozenset(places.values()), clock)
     return found
 
 
-def _forsake(views: Views, functions: Iterable[Sbdf]) -> bool:
-    """Record the pages of functions that were read as STALE. Return True if there are such pages.
+def _places_at(views: Views, functions: Iterable[Sbdf]) -> dict[str, Sbdf]:
+    """Return the places of those of the functions that Linux has, each with the function's address."""
+    found = ((views.state.place_at(sbdf), sbdf) for sbdf in functions)
+    return {place: sbdf for place, sbdf in found if place is not None}
+
+
+def _forsake(views: Views, places: Mapping[str, Sbdf]) -> bool:
+    """Record the pages of places whose functions were read as STALE. Return True if there are such pages.
 
     What vPCI has mapped since the last plan is left to `_mark_unread`.
     """
     memory, found = views.memory, False
-    for sbdf in functions:
-        place = views.state.place_at(sbdf) or ""
-        if views.pvh:
+    for place, sbdf in places.items():
+        if views.pvh and sbdf in views.machine.functions:
             memory.former[place] = views.machine.functions[sbdf]
         found |= any(run.state is State.HELD for run in memory.mapped.of(place))
         memory.mapped.forsake(place)

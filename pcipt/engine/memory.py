@@ -10,7 +10,7 @@ removed         machine state, when Linux drops it  when Xen does not list it   
 unserved        performer, when an add fails        when Linux drops it              no
 given_up        reconciliation                      when Xen or Linux drops it       no
 inherited       engine, when it is made             when everything was compared once    no
-former          reconciliation, at a removal        when the place is left again      no
+former          machine state, and at a removal     when the place is left again      no
 vacated         machine state, when Linux drops it  when a plan was made for it      no
 bridge_numbers  machine state, at each reading      when the bridge leaves           no
 conventional    machine state, at each reading      when the bridge leaves           no

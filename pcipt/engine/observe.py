@@ -57,6 +57,8 @@ class Observer:
             yield from self._read_everything(now)
             return
         read_functions(now, self._open_actions)
+        there = now.views.machine.functions
+        self._mark_removed(now, [sbdf for sbdf in now.subjects if sbdf not in there])
 
     def _find_other_owners(self, now: Round) -> None:
         """Ask Xen whether owners have changed without a message, and add those functions to the round."""
@@ -79,6 +81,7 @@ class Observer:
             now.changed |= views.read(part)
             yield
         self.all_read = True
+        self._mark_removed(now, views.memory.vacated.values())
         mark_unseen(views, self._policy.now)
         if views.know_boot() and views.memory.boot is not None:
             self._save_boot(views.memory.boot)

@@ -66,11 +66,11 @@ class BarIndex:
         if not sbdf.fits_xen:
             self._beyond.setdefault(sbdf.segment, set()).add(sbdf)
 
-    def drop(self, sbdf: Sbdf) -> None:
-        """Remove the function at this address. Do nothing if the index has none there."""
+    def drop(self, sbdf: Sbdf) -> Function | None:
+        """Remove the function at this address and return it. Do nothing if the index has none there."""
         before = self._of.pop(sbdf, None)
         if before is None:
-            return
+            return None
         bars, tables, physfn = _indexed(before)
         for frames in bars:
             self._bars.discard(frames, sbdf)
@@ -82,6 +82,7 @@ class BarIndex:
             self._beyond[sbdf.segment].discard(sbdf)
             if not self._beyond[sbdf.segment]:
                 del self._beyond[sbdf.segment]
+        return before
 
     def over(self, frames: Frames) -> list[PresentBar]:
         """Return the memory BARs and ROMs whose pages overlap `frames`, whether or not they decode.

@@ -10,7 +10,7 @@ import pytest
 
 from pcipt.daemon.control.status import health_of
 from pcipt.daemon.watcher import Watch
-from pcipt.engine.queue import STORE
+from pcipt.engine.queue import STORE, Reason
 from tests.engine.stage import BusStage, Messages, S, compare, right, work_off
 from tests.engine.test_mapping import NIC, machine
 from tests.xen.devices import MEM32, device
@@ -25,10 +25,10 @@ SIZES = (0x2_0000, 0x4000)
 class Burst:
     """A PVH dom0 with an empty slot below a port; Linux's steps of each cycle, and looks at any time."""
 
-    def __init__(self, version, seed, *, deaths=0.0, looks=0.3, places=PLACES):
+    def __init__(self, version, seed, *, deaths=0.0, looks=0.3, places=PLACES, late=False):
         self.random = random.Random(seed)
         self.stage = BusStage(machine()[:-1], version=version)
-        self.deaths, self.looks, self.places = deaths, looks, places
+        self.deaths, self.looks, self.places, self.late = deaths, looks, places, late
         self.engine = self.stage.start()
         compare(self.engine)
         self.killed = 0
@@ -57,6 +57,8 @@ class Burst:
         del stage.files.raws[S(NIC)]
         stage.hardware.pull(S(NIC))
         stage.xen.kernel_remove(S(NIC))
+        if self.late and self.random.random() < self.looks:
+            self.look(NIC)  # the kernel sends the message after it has taken the function out of sysfs
         stage.hotplug.push("remove", S(NIC))
         self.perhaps_look()
 
@@ -78,7 +80,9 @@ class Burst:
         if health_of(self.engine) == "healthy" and not self.waiting:
             right(self.stage)
 
-    def look(self):
+    def look(self, also=None):
+        if also is not None:
+            self.engine.add(S(also), Reason.WRITTEN)
         self.stage.settle(self.engine)
         self.stage.time += self.random.choice([0.01, 0.6, 2.0])
         work_off(self.engine)
@@ -102,9 +106,10 @@ class Burst:
 @pytest.mark.parametrize("version", EACH_RELEASE)
 @pytest.mark.parametrize("looks", [0.0, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("places", [PLACES[:1], PLACES])
-def test_a_burst_leaves_nothing(version, looks, places):
+@pytest.mark.parametrize("late", [False, True])
+def test_a_burst_leaves_nothing(version, looks, places, late):
     for seed in range(SEEDS):
-        burst = Burst(version, seed, looks=looks, places=places)
+        burst = Burst(version, seed, looks=looks, places=places, late=late)
         for _ in range(CYCLES):
             burst.cycle()
         burst.end()

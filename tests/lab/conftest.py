@@ -14,8 +14,9 @@ import pytest
 
 from .errors import LabError, MissingToolError
 from .fleet import Fleet
-from .hardware import MODES, Mode
+from .hardware import HOT, MODES, Mode
 from .machine import Dom0
+from .steps import LEAVER, plug, unplug, wait_answer, wait_healthy
 
 #: A scene's first fixture may wait for image, boot and installation.
 SCENE_SECONDS = 1500
@@ -142,3 +143,16 @@ def installed(dom0: Dom0, fleet: Fleet) -> Dom0:
     except LabError as exc:
         pytest.fail(str(exc), pytrace=False)
     return dom0
+
+
+@pytest.fixture
+def plugged(installed: Dom0) -> Iterator[Dom0]:
+    """Plug a NIC in, and see that nothing of it is left afterwards."""
+    dom0 = installed
+    plug(dom0, "e1000e", LEAVER)
+    dom0.wait_for(f"test -e /sys/bus/pci/devices/{HOT}/driver", timeout=120)
+    wait_answer(dom0, "it['counts']['known_to_xen'] == it['counts']['functions']")
+    yield dom0
+    if LEAVER in {part["name"] for part in dom0.qmp("qom-list", path="/machine/peripheral")}:
+        unplug(dom0, LEAVER)
+    wait_healthy(dom0)

@@ -27,7 +27,9 @@ HERE = Path(__file__).parent
 OUTPUT = HERE.parents[1] / "build" / "lab"
 AT_A_TIME = max(2, (os.cpu_count() or 1) - 1)
 #: On a PVH dom0 these have a machine of their own; their scenes take as long as all others together.
-REMAPPING = ("test_untrapped.py", "test_ignored_writes.py", "test_leaving.py", "test_renumbering.py")
+REMAPPING = (
+    "test_untrapped.py", "test_ignored_writes.py", "test_leaving.py", "test_renumbering.py", "test_resets.py",
+)  # fmt: skip
 NOTHING_RAN = 5
 
 

@@ -17,6 +17,8 @@ SETTINGS = "/etc/pcipt/pcipt.toml"
 #: What becomes of a change of dom0's map that may be made: a PV dom0 has no map to change.
 RESULT = {"pvh": "done", "pv": "not-applicable"}
 PATIENCE = 120.0
+#: QEMU's name for what the fixture `plugged` plugs in.
+LEAVER = "leaver"
 #: A start takes ten seconds of an emulated processor, and the lab shares the host's with others.
 START_SECONDS = 180.0
 

@@ -172,10 +172,7 @@ class MachineState:
                 if self._addresses.get(place) == sbdf:
                     del self._addresses[place]
             if function is None:
-                self.bars.drop(sbdf)
-                memory.removed.add(sbdf.cut)
-                memory.unserved.discard(sbdf)
-                self.renumbered.pop(sbdf, None)
+                self._drop(sbdf, place)
                 continue
             memory.removed.discard(sbdf.cut)
             self.bars.put(function)
@@ -201,6 +198,15 @@ class MachineState:
             memory.vacated.pop(place, None)
         self._find_renumbered(uncertain)
         return changed
+
+    def _drop(self, sbdf: Sbdf, place: str | None) -> None:
+        """Update BARs, renumberings and memory for a function that Linux has dropped from a place."""
+        former = self.bars.drop(sbdf)
+        if former is not None and place is not None:
+            self._memory.former[place] = former
+        self._memory.removed.add(sbdf.cut)
+        self._memory.unserved.discard(sbdf)
+        self.renumbered.pop(sbdf, None)
 
     def _note_kind(self, function: Function, place: str) -> None:
         """Note whether a function that answers is a bridge to conventional PCI."""
