@@ -57,8 +57,8 @@ class Observer:
             yield from self._read_everything(now)
             return
         read_functions(now, self._open_actions)
-        there = now.views.machine.functions
-        self._mark_removed(now, [sbdf for sbdf in now.subjects if sbdf not in there])
+        vacated = now.views.memory.vacated.values()  # not functions that Linux does not have yet
+        self._mark_removed(now, [sbdf for sbdf in vacated if sbdf in now.subjects])
 
     def _find_other_owners(self, now: Round) -> None:
         """Ask Xen whether owners have changed without a message, and add those functions to the round."""

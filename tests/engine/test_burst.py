@@ -22,6 +22,15 @@ PLACES = [(0xFE20_0000, 0xFE24_0000), (0xFE28_0000, 0xFE2C_0000), (0xFE40_0000, 
 SIZES = (0x2_0000, 0x4000)
 
 
+def placed(addresses, msix=(1, 0, 0x1000)):
+    """Give a NIC whose registers have no addresses yet, and to which Linux gives these."""
+    raw = device(NIC, *((0, size) for size in SIZES), command=0, msix=msix, parent="00:1c.0")
+    lines = list(raw.resources)
+    for index, (start, size) in enumerate(zip(addresses, SIZES, strict=True)):
+        lines[index] = attrs.evolve(lines[index], start=start, size=size, flags=MEM32)
+    return attrs.evolve(raw, resources=tuple(lines))
+
+
 class Burst:
     """A PVH dom0 with an empty slot below a port; Linux's steps of each cycle, and looks at any time."""
 
@@ -35,11 +44,7 @@ class Burst:
 
     def cycle(self):
         stage, addresses = self.stage, self.random.choice(self.places)
-        raw = device(NIC, *((0, size) for size in SIZES), command=0, msix=(1, 0, 0x1000), parent="00:1c.0")
-        lines = list(raw.resources)
-        for index, (start, size) in enumerate(zip(addresses, SIZES, strict=True)):
-            lines[index] = attrs.evolve(lines[index], start=start, size=size, flags=MEM32)
-        raw = attrs.evolve(raw, resources=tuple(lines))
+        raw = placed(addresses)
         stage.hardware.plug(raw)
         stage.xen.kernel_add(S(NIC))
         stage.files.raws[S(NIC)] = raw
@@ -130,3 +135,26 @@ def test_a_burst_in_which_the_service_is_killed_leaves_nothing(version, deaths, 
         assert burst.killed
         right(burst.stage)
         assert health_of(burst.engine) == "healthy"
+
+
+@pytest.mark.parametrize("version", EACH_RELEASE)
+def test_what_linux_does_not_have_yet_has_not_left(version):
+    stage, (first, second), raw = (
+        BusStage(machine()[:-1], version=version),
+        PLACES[0],
+        placed(PLACES[0], None),
+    )
+    engine = stage.start()
+    compare(engine)
+    stage.hardware.plug(raw)
+    stage.xen.kernel_add(S(NIC))
+    for offset, value in ((0x10, first), (0x14, second), (COMMAND, 2)):
+        stage.write(NIC, offset, 4 if offset >= 0x10 else 2, value)
+    stage.time += 2
+    assert stage.settle(engine) == []
+    stage.files.raws[S(NIC)] = raw
+    stage.hotplug.push("add", S(NIC))
+    stage.time += 2
+    assert stage.settle(engine) == []
+    right(stage)
+    assert health_of(engine) == "healthy"
