@@ -300,6 +300,18 @@ def test_a_shared_page_is_in_doubt_if_one_function_left_while_the_other_stopped_
     assert [code for _, code, _ in world.state()["findings"]] == ["stale-mapping"]
 
 
+@pytest.mark.parametrize("first", [BRIDGE, ONE])
+def test_a_record_that_keeps_a_region_stays_whoever_is_told_of_first(first):
+    """A region has two devices; one leaves while the bus of the other is renumbered (PV)."""
+    world = Telling(**{**PVH, "dom0": "pv"})
+    world.happen(("renumber", BRIDGE, 4))
+    world.happen(("pull", ONE, 0))
+    for message in sorted(world.hear(), key=lambda message: message[1] != first):
+        world.deliver([message])
+    world.rest()
+    assert BEHIND in world.xen.devices  # with its record Xen would unmap the region, which 04:00.0 needs
+
+
 @law
 @given(made=WORLDS, history=HISTORIES, data=st.data())
 def test_level_triggered_where_messages_are_lost_and_everything_is_compared(made, history, data):

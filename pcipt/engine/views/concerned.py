@@ -29,15 +29,15 @@ def concerned_functions(action: Action, state: MachineState, regions: Scopes) ->
     elif isinstance(action, RemoveDevice):
         found |= set(state.bars.virtual(action.sbdf))
         found |= {each.sbdf for each in subtree(state.machine, action.sbdf)} if action.anew else set()
+        for scope in regions.values():  # Xen unmaps a region with the last of its devices that it lists
+            found |= _devices_of(scope, state) if action.sbdf in scope else set()
     elif isinstance(action, MapMmio | UnmapMmio):
         found |= {bar.sbdf for bar in state.bars.over(action.frames)}
         function = functions.get(action.sbdf)
         found |= {function.physfn} if function is not None and function.physfn is not None else set()
     elif isinstance(action, WithdrawReserved | RestoreReserved):
         found |= {bar.sbdf for bar in state.bars.over(action.frames)}
-        scope = regions.get(action.frames, frozenset())
-        homes = map(state.home_of, scope)
-        found |= {*scope, *(sbdf for sbdf in homes if sbdf is not None)}
+        found |= _devices_of(regions.get(action.frames, frozenset()), state)
     elif isinstance(action, CheckUnmapped):
         found |= {bar.sbdf for bar in state.bars.over(action.frames)}
         found |= {sbdf for frames in regions if frames.overlaps(action.frames) for sbdf in regions[frames]}
@@ -48,6 +48,11 @@ def concerned_functions(action: Action, state: MachineState, regions: Scopes) ->
         tops = (state.bridges.top(state.machine, sbdf) for sbdf in named)
         found |= {each.sbdf for top in tops if top is not None for each in behind(state.machine, top.sbdf)}
     return found
+
+
+def _devices_of(scope: frozenset[Sbdf], state: MachineState) -> set[Sbdf]:
+    """Return the addresses of a region's devices, as Xen names them and where Linux has them now."""
+    return {*scope, *(sbdf for sbdf in map(state.home_of, scope) if sbdf is not None)}
 
 
 def addresses_of(action: Action) -> set[Sbdf]:

@@ -57,7 +57,7 @@ CONCERNED = [
     (AddDevice(AWAY, "why", moved_from=BELOW), {BELOW, SWITCH, PORT}),
     (AddDevice(AWAY, "why", moved_from=NIC, physfn=PF), {NIC, PORT, PF}),
     (RemoveDevice(PF, "why"), {VF}),
-    (RemoveDevice(NIC, "why"), set()),
+    (RemoveDevice(NIC, "why"), {AWAY}),
     (pages(MapMmio, NIC), {NEAR}),
     (pages(UnmapMmio, NIC), {NEAR}),
     (pages(UnmapMmio, AWAY), {NIC, NEAR}),
