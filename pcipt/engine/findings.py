@@ -94,11 +94,11 @@ class Findings:
         yield from (each for hole in views.memory.holes.of(sbdf) if (each := finding_of_hole(hole)))
         if function is None:
             return
-        yield from views.complaints.of(sbdf, function)
+        told = [each for each in function.findings if not each.is_note and not names_lost_bar(each, lost)]
+        yield from views.complaints.of(sbdf, told)
         if lost:
             yield finding_of_reset(function, lost)
-        told = (finding for finding in function.findings if not finding.is_note)
-        yield from (finding for finding in told if not names_lost_bar(finding, lost))
+        yield from told
         yield from hazards_of(views, function)
         yield from oversized(function, sizes_in_vpci(views, function))
         yield from unsized_finding(sbdf, views.view, views.memory.ledger.unsized(), views.state.renumbered)
