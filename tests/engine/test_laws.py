@@ -8,6 +8,7 @@ then the service is told of them, in one way or another.
 import itertools
 import os
 
+import attrs
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
@@ -40,6 +41,8 @@ ADDRESSES = {
 EVENTS = st.one_of(
     st.tuples(st.just("decode"), st.sampled_from([*ENDPOINTS, *SLOTS, *BRIDGES]), st.booleans()),
     st.tuples(st.just("move"), st.sampled_from([*ENDPOINTS, *SLOTS]), st.integers(0, 7)),
+    st.tuples(st.just("reset"), st.sampled_from([*ENDPOINTS, *SLOTS]), st.just(0)),
+    st.tuples(st.just("reset bus"), st.sampled_from(BRIDGES), st.just(0)),
     st.tuples(st.just("plug"), st.sampled_from(SLOTS), st.integers(0, 7)),
     st.tuples(st.just("pull"), st.sampled_from([*ENDPOINTS, *SLOTS, PHYSFN]), st.just(0)),
     st.tuples(st.just("renumber"), st.just(BRIDGES[0]), st.sampled_from([2, 2, 4, 6])),
@@ -54,6 +57,7 @@ WORLDS = st.fixed_dictionaries(
         "dom0": st.sampled_from(["pvh", "pvh", "pv"]),
         "version": st.sampled_from(VERSIONS),
         "unknown": st.sets(st.sampled_from(ENDPOINTS), max_size=2),
+        "bound": st.sets(st.sampled_from(ENDPOINTS), max_size=3),
         "iommu": st.sampled_from(["vt-d", "vt-d", "amd", "amd-few"]),
     }
 )
@@ -62,11 +66,12 @@ WORLDS = st.fixed_dictionaries(
 class Telling(World):
     """A world whose events are heard of, and told when the test says so; it gives the messages one by one."""
 
-    def __init__(self, dom0, version, unknown, iommu="vt-d"):
+    def __init__(self, dom0, version, unknown, iommu="vt-d", bound=()):
         self.heard = []
         self.unseen = set()
         narrow = port("00:1c.0", 2, 4, command=0)  # fewer buses on which Xen is asked for ghosts
         machine = [narrow if raw.sbdf == narrow.sbdf else raw for raw in raws()]
+        machine = [attrs.evolve(raw, driver="nvme") if raw.sbdf in bound else raw for raw in machine]
         known = [raw.sbdf for raw in machine if raw.sbdf not in unknown]
         super().__init__(machine, dom0=dom0, version=version, known=known, reserved=REGIONS, iommu=iommu)
 
@@ -100,8 +105,8 @@ class Telling(World):
             self.drop()
         elif what == "renumber":
             self.renumber(function, number, number + 2)
-        elif what == "forget":
-            self.forget(function)
+        elif what in {"forget", "reset", "reset bus"}:
+            getattr(self, what.replace(" ", "_"))(function)
         elif what == "give":
             self.give(function, OWNERS[number])
         elif what == "take back":

@@ -30,7 +30,7 @@ from pcipt.xen.simulated.hardware import BusHardware
 from pcipt.xen.simulated.hypervisor import SimulatedXen
 from pcipt.xen.simulated.model import DOM0
 from pcipt.xen.simulated.p2m import LAST
-from pcipt.xen.simulated.registers import SECONDARY
+from pcipt.xen.simulated.registers import BRIDGE_CONTROL, SECONDARY
 from tests.engine.stage import Killed, ListSource, MemoryStore, Messages, compare, work_off
 from tests.firmware.reserved_tables import ivrs
 from tests.xen.devices import SRIOV_AT, host_bridge
@@ -40,6 +40,7 @@ from tests.xen.versions import full_version
 RAM = Range(Address(0x10_0000), 0x1000_0000)
 MMCFG = Range(Address(0xB000_0000), 0x100_0000)
 COMMAND, ON = 0x04, 0x2
+HEADER, BRIDGE, IN_RESET = 0x0E, 1, 0x40
 VFE, MSE = 0x1, 0x8
 AMD = 0x1022
 COVERED = range(10)  # buses that an IOMMU unit took at boot
@@ -255,15 +256,36 @@ class World:
             self.decode(sbdf, on=True)
 
     def reset(self, sbdf):
-        """Power a function off and on; Linux writes its registers back, BARs first, Command last."""
+        """Power a function off and on; Linux writes its registers back."""
         slot = self.hardware.slot(sbdf)
         if slot is None or sbdf in self.given or slot.physfn is not None or sbdf not in self.linux.raws:
             return
         before = bytes(slot.registers.data)
         self.hardware.reset(sbdf)
-        for offset, size in (*((at, 4) for at in range(0x24, 0x0C, -4)), (COMMAND, 2)):
-            self.change(sbdf, offset, size, int.from_bytes(before[offset : offset + size], "little"))
+        self._restore(sbdf, before)
         self.tell()
+
+    def reset_bus(self, bridge):
+        """Reset what is behind a bridge by its Bridge Control; Linux writes back what it reaches there.
+
+        xen-pciback does that for a function that it has, and Xen does not trap these writes.
+        """
+        if self.hardware.slot(bridge) is None or bridge not in self.linux.raws:
+            return
+        behind = sorted(each for each in self.linux.raws if each != bridge and self._is_below(each, bridge))
+        before = {each: config for each in behind if (config := self.hardware.config(each)) is not None}
+        control = self.hardware.slot(bridge).registers.read(BRIDGE_CONTROL, 2)
+        self.change(bridge, BRIDGE_CONTROL, 2, control | IN_RESET)
+        self.change(bridge, BRIDGE_CONTROL, 2, control)
+        for each, config in before.items():
+            self._restore(each, config)
+        self.tell()
+
+    def _restore(self, sbdf, before):
+        """Write registers back as pci_restore_config_space does: from the last to the first, Command last."""
+        words = range(0x2C, 0x0C, -4) if before[HEADER] & 0x7F == BRIDGE else (0x30, *range(0x24, 0x0C, -4))
+        for offset, size in (*((at, 4) for at in words), (COMMAND, 2)):
+            self.change(sbdf, offset, size, int.from_bytes(before[offset : offset + size], "little"))
 
     def plug(self, raw):
         """Plug a function in where there is none; the kernel announces it."""

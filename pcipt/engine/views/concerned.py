@@ -1,7 +1,7 @@
 """Returns the functions that the guards of an action look at; they are read again right before the action."""
 
 from pcipt.engine.views.machine_state import MachineState
-from pcipt.pci import Sbdf
+from pcipt.pci import Range, Sbdf, frames_from_range
 from pcipt.remap.actions import (
     Action,
     AddDevice,
@@ -29,8 +29,8 @@ def concerned_functions(action: Action, state: MachineState, regions: Scopes) ->
     elif isinstance(action, RemoveDevice):
         found |= set(state.bars.virtual(action.sbdf))
         found |= {each.sbdf for each in subtree(state.machine, action.sbdf)} if action.anew else set()
-        for scope in regions.values():  # Xen unmaps a region with the last of its devices that it lists
-            found |= _devices_of(scope, state) if action.sbdf in scope else set()
+        scopes = [scope for scope in regions.values() if action.sbdf in scope]
+        found |= _devices_of(frozenset().union(*scopes), state)  # with the last of them Xen unmaps the region
     elif isinstance(action, MapMmio | UnmapMmio):
         found |= {bar.sbdf for bar in state.bars.over(action.frames)}
         function = functions.get(action.sbdf)
@@ -43,6 +43,7 @@ def concerned_functions(action: Action, state: MachineState, regions: Scopes) ->
         found |= {sbdf for frames in regions if frames.overlaps(action.frames) for sbdf in regions[frames]}
     elif isinstance(action, RewriteBar):
         found |= {function.sbdf for function in subtree(state.machine, action.sbdf)}
+        found |= _sharing_target(action, state)
     if isinstance(action, AddDevice | RemoveDevice):
         named = (sbdf for sbdf in addresses_of(action) if sbdf in functions)
         tops = (state.bridges.top(state.machine, sbdf) for sbdf in named)
@@ -53,6 +54,12 @@ def concerned_functions(action: Action, state: MachineState, regions: Scopes) ->
 def _devices_of(scope: frozenset[Sbdf], state: MachineState) -> set[Sbdf]:
     """Return the addresses of a region's devices, as Xen names them and where Linux has them now."""
     return {*scope, *(sbdf for sbdf in map(state.home_of, scope) if sbdf is not None)}
+
+
+def _sharing_target(action: RewriteBar, state: MachineState) -> set[Sbdf]:
+    """Return the functions with BARs on the pages of a BAR's new address; none if its size is not known."""
+    pages = frames_from_range(Range(action.address, action.size)) if action.size else None
+    return {bar.sbdf for bar in state.bars.over(pages)} if pages is not None else set()
 
 
 def addresses_of(action: Action) -> set[Sbdf]:

@@ -73,6 +73,7 @@ CONCERNED = [
     (RewriteBar(PORT, "why", 0, Address(0), Address(0x1000)), {SWITCH, NIC, BELOW}),
     (RewriteBar(SWITCH, "why", 0, Address(0), Address(0x1000)), {BELOW}),
     (RewriteBar(NIC, "why", 0, Address(0), Address(0x1000)), set()),
+    (RewriteBar(NIC, "why", 0, Address(0), Address(0xFE10_0800), 0x800), {BELOW}),
 ]
 
 
