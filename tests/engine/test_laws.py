@@ -7,6 +7,7 @@ then the service is told of them, in one way or another.
 
 import itertools
 import os
+from errno import EEXIST
 
 import attrs
 import pytest
@@ -16,9 +17,11 @@ from hypothesis import strategies as st
 from pcipt.daemon.control.status import health_of
 from pcipt.engine.queue import Reason
 from pcipt.pci import frames_from_range, parse_sbdf
+from pcipt.remap.actions import AddDevice
 from pcipt.remap.ledger_json import ledger_to_json
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import mapped_to_json
+from pcipt.remap.vpci.msix import refuses_msix
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.outcome import Op
 from tests.engine.stage import Killed, compare, work_off
@@ -26,7 +29,7 @@ from tests.engine.test_remap_machine import ALONE, BRIDGES, ENDPOINTS, REGIONS, 
 from tests.engine.world import PAUSE, World
 from tests.xen.devices import device, port
 from tests.xen.truth import mapped_pages
-from tests.xen.versions import VERSIONS
+from tests.xen.versions import VERSIONS, version_of
 
 S = parse_sbdf
 EXAMPLES = int(os.environ.get("PCIPT_LAWS", "20"))
@@ -263,14 +266,31 @@ PVH = {"dom0": "pvh", "version": (4, 17), "unknown": set()}
 @example(PVH, [[("renumber", BRIDGE, 4), ("give", BEHIND, 0)], [("take back", None, 0)]])
 @example(PVH, [[("renumber", BRIDGE, 4), ("forget", S("03:00.0"), 0)],
                [("renumber", BRIDGE, 2), ("decode", S("03:00.0"), False)]])  # fmt: skip
+@example({**PVH, "version": (4, 20, 2)}, [[("reset bus", BRIDGE, 0), ("renumber", BRIDGE, 4)]])
+@example(PVH, [[("reset", FURTHER, 0)] * 2 + [("move", FURTHER, 0)],
+               [("reset bus", BRIDGE, 0), ("pull", S("00:02.0"), 0)]])  # fmt: skip
 def test_idempotent(made, history):
     world = Telling(**made).told(history)
     before, changes = world.state(), len(world.xen.changes)
-    assert compare(world.engine) == [
-        outcome for outcome in compare(world.engine) if outcome.result.value in {"refused", "planned"}
+    outcomes = compare(world.engine)
+    in_vain = [outcome for outcome in outcomes if tried_in_vain(outcome, made["version"])]
+    assert outcomes == [
+        outcome
+        for outcome in compare(world.engine)
+        if outcome.result.value in {"refused", "planned"} or tried_in_vain(outcome, made["version"])
     ]
-    assert len(world.xen.changes) == changes
+    assert len(world.xen.changes) == changes + 2 * len(in_vain)
     assert world.state() == before
+
+
+def tried_in_vain(outcome, version):
+    """Tell whether Xen has refused the MSI-X table of a renumbered function.
+
+    A reset may have cleared the BAR of the table. Nobody can read that where Linux has the function; Xen
+    reads it at the new address, and says so each time (xen/drivers/vpci/msix.c, vpci_make_msix_hole: EEXIST).
+    """
+    moved = isinstance(outcome.action, AddDevice) and outcome.action.moved_from is not None
+    return moved and outcome.errno == EEXIST and refuses_msix(version_of(*version))
 
 
 @law

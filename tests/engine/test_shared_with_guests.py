@@ -67,3 +67,11 @@ def test_a_lost_bar_beside_a_guests_is_not_written_back_in_any_order(version):
         world.rest()
         assert world.state()["findings"] == []
         assert world.mistakes() == ([], [])
+
+
+@each_release
+def test_a_lost_bar_is_not_written_back_over_a_bar_that_has_moved_there(version):
+    """Also where no message has told yet that it has moved."""
+    one, other = ends(version, [("move", ONE, 0)], [("reset", ONE, 0), ("move", OTHER, 0)])
+    assert one.state() == other.state()
+    assert [code for about, code, _ in one.state()["findings"] if about == str(ONE)] == ["reset-behind-vpci"]

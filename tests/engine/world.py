@@ -240,7 +240,7 @@ class World:
             self.write(sbdf, COMMAND, 2, command | ON if on else command & ~ON)
 
     def move_bar(self, sbdf, index, address, *, politely=True):
-        """Give a BAR another address, with decode off meanwhile if politely."""
+        """Give a BAR another address: Linux does it politely, with decode off meanwhile, and knows where."""
         slot = self.hardware.slot(sbdf)
         if slot is None or index not in slot.registers.sizes or sbdf in self.given:
             return
@@ -252,6 +252,11 @@ class World:
         if slot.registers.read(at, 4) & 0x6 == 0x4:
             self.change(sbdf, at + 4, 4, address >> 32)
         self.write(sbdf, at, 4, address & 0xFFFF_FFFF)
+        raw = self.linux.raws.get(sbdf)
+        if politely and raw is not None:
+            lines = [*raw.resources]
+            lines[index] = attrs.evolve(lines[index], start=address)
+            self.linux.raws[sbdf] = attrs.evolve(raw, resources=tuple(lines))
         if politely and on:
             self.decode(sbdf, on=True)
 

@@ -1,7 +1,7 @@
 """Returns the functions that the guards of an action look at; they are read again right before the action."""
 
 from pcipt.engine.views.machine_state import MachineState
-from pcipt.pci import Range, Sbdf, frames_from_range
+from pcipt.pci import Range, Sbdf
 from pcipt.remap.actions import (
     Action,
     AddDevice,
@@ -13,6 +13,7 @@ from pcipt.remap.actions import (
     UnmapMmio,
     WithdrawReserved,
 )
+from pcipt.remap.guard.pages import outside_window
 from pcipt.remap.kinds.conventional import behind
 from pcipt.remap.plan_moves import bridges_above, subtree
 from pcipt.remap.plan_reserved import Scopes
@@ -43,7 +44,7 @@ def concerned_functions(action: Action, state: MachineState, regions: Scopes) ->
         found |= {sbdf for frames in regions if frames.overlaps(action.frames) for sbdf in regions[frames]}
     elif isinstance(action, RewriteBar):
         found |= {function.sbdf for function in subtree(state.machine, action.sbdf)}
-        found |= _sharing_target(action, state)
+        found |= _may_be_at_target(action, state)
     if isinstance(action, AddDevice | RemoveDevice):
         named = (sbdf for sbdf in addresses_of(action) if sbdf in functions)
         tops = (state.bridges.top(state.machine, sbdf) for sbdf in named)
@@ -56,10 +57,24 @@ def _devices_of(scope: frozenset[Sbdf], state: MachineState) -> set[Sbdf]:
     return {*scope, *(sbdf for sbdf in map(state.home_of, scope) if sbdf is not None)}
 
 
-def _sharing_target(action: RewriteBar, state: MachineState) -> set[Sbdf]:
-    """Return the functions with BARs on the pages of a BAR's new address; none if its size is not known."""
-    pages = frames_from_range(Range(action.address, action.size)) if action.size else None
-    return {bar.sbdf for bar in state.bars.over(pages)} if pages is not None else set()
+def _may_be_at_target(action: RewriteBar, state: MachineState) -> set[Sbdf]:
+    """Return the functions that may have a BAR at the new address of a BAR, whatever is known of them.
+
+    A function may have moved a BAR there, and its message not have come. These are the functions on the same
+    bus, and those behind bridges on it that pass the address on. The set is empty if the size is not known.
+    """
+    function = state.machine.functions.get(action.sbdf)
+    if function is None or not action.size:
+        return set()
+    span, found = Range(action.address, action.size), set()
+    waiting = state.machine.children(function.parent)
+    while waiting:
+        at = waiting.pop()
+        found.add(at.sbdf)
+        behind_it = state.machine.children(at.sbdf)
+        if behind_it and outside_window(behind_it[0], span, state.machine) is None:
+            waiting += behind_it
+    return found
 
 
 def addresses_of(action: Action) -> set[Sbdf]:
