@@ -34,7 +34,7 @@ from pcipt.xen.simulated.registers import BRIDGE_CONTROL, SECONDARY
 from tests.engine.stage import Killed, ListSource, MemoryStore, Messages, compare, work_off
 from tests.firmware.reserved_tables import ivrs
 from tests.xen.devices import SRIOV_AT, host_bridge
-from tests.xen.truth import mapped_pages, p2m_truth, pages_of_region, region_truth
+from tests.xen.truth import mapped_pages, p2m_truth, pages_of, pages_of_region, region_truth
 from tests.xen.versions import full_version
 
 RAM = Range(Address(0x10_0000), 0x1000_0000)
@@ -169,6 +169,7 @@ class World:
         self.time = 0.0
         self.pulled = set()
         self.given = set()
+        self.cleared = set()
         self.engine = None
         self.start()
 
@@ -280,11 +281,20 @@ class World:
         behind = sorted(each for each in self.linux.raws if each != bridge and self._is_below(each, bridge))
         before = {each: config for each in behind if (config := self.hardware.config(each)) is not None}
         control = self.hardware.slot(bridge).registers.read(BRIDGE_CONTROL, 2)
+        decoded = self._pages_out_of_reach()
         self.change(bridge, BRIDGE_CONTROL, 2, control | IN_RESET)
         self.change(bridge, BRIDGE_CONTROL, 2, control)
+        self.cleared |= decoded - self._pages_out_of_reach()
         for each, config in before.items():
             self._restore(each, config)
         self.tell()
+
+    def _pages_out_of_reach(self):
+        """Give the pages that functions decode which are not where Linux has them."""
+        reached = {self.hardware.slot(function) for function in self.linux.raws}
+        away = [slot for slot in self.hardware.slots() if slot not in reached and slot.physfn is None]
+        bars = [bar for slot in away if slot.registers.decodes_memory for _, bar in slot.registers.bars()]
+        return {page for bar in bars for page in pages_of(bar.start, bar.size)}
 
     def _restore(self, sbdf, before):
         """Write registers back as pci_restore_config_space does: from the last to the first, Command last."""
@@ -407,7 +417,8 @@ class World:
         """Compare the p2m with the definition: pages that are missing, pages that are too many.
 
         What a function left stays where it touches another's BAR that does not decode, and a region over
-        which a BAR lies, if pcipt says so. What a given function had mapped stays.
+        which a BAR lies, if pcipt says so. What a given function had mapped stays, and what vPCI has mapped
+        for a function that was reset where Linux does not reach it: nothing is read, and vPCI counts on it.
         """
         regions = {page for region in self.xen.reserved.regions for page in pages_of_region(region)}
         mapped = mapped_pages(self.xen)
@@ -423,6 +434,8 @@ class World:
                 if any(bar.overlaps(held.frames.range) for bar in under)}  # fmt: skip
         told |= {page for held in self.engine.ledger.mapped if held.sbdf in self.given
                  for page in range(held.frames.start, held.frames.end)}  # fmt: skip
+        told |= {page for held in self.engine.ledger.mapped if self.hardware.slot(held.sbdf) is None
+                 for page in range(held.frames.start, held.frames.end) if page in self.cleared}  # fmt: skip
         texts = [finding.text for _, finding in self.engine.findings if finding.code == "region-left"]
         told |= {page for region in self.xen.reserved.regions for page in pages_of_region(region)
                  if any(str(region.frames) in text for text in texts)}  # fmt: skip
