@@ -11,6 +11,7 @@ from pcipt.engine.views.regions import lost_regions
 from pcipt.engine.views.views import Views
 from pcipt.engine.views.vpci_picture import hazards_of, ignored_of, lost_of, sizes_in_vpci
 from pcipt.pci import Finding, Sbdf
+from pcipt.remap.actions import RewriteBar
 from pcipt.remap.holes import finding_of_hole
 from pcipt.remap.ignored import finding_of
 from pcipt.remap.kinds.virtual import unsized_finding
@@ -94,11 +95,11 @@ class Findings:
         yield from (each for hole in views.memory.holes.of(sbdf) if (each := finding_of_hole(hole)))
         if function is None:
             return
-        yield from views.complaints.of(sbdf, function)
+        told = [each for each in function.findings if not each.is_note and not names_lost_bar(each, lost)]
+        yield from views.complaints.of(sbdf, told)
         if lost:
-            yield finding_of_reset(function, lost)
-        told = (finding for finding in function.findings if not finding.is_note)
-        yield from (finding for finding in told if not names_lost_bar(finding, lost))
+            yield finding_of_reset(function, lost, open_actions.why_refused(sbdf, RewriteBar))
+        yield from told
         yield from hazards_of(views, function)
         yield from oversized(function, sizes_in_vpci(views, function))
         yield from unsized_finding(sbdf, views.view, views.memory.ledger.unsized(), views.state.renumbered)

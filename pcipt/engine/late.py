@@ -23,7 +23,7 @@ def note_bound_anew(now: Round) -> None:
     is another one. This must be called before anything is announced.
     """
     unbound = {work.key for work in now.scope.work if work.leaves}
-    for sbdf, driver in _late(now).items():
+    for sbdf, driver in _late(now, in_dom0=False).items():
         function = now.views.machine.functions.get(sbdf)
         other = function is not None and function.driver not in (None, driver)
         if driver and (sbdf in unbound or other):
@@ -70,15 +70,17 @@ def finding_of_late(views: Views, sbdf: Sbdf) -> Finding | None:
     )
 
 
-def _late(now: Round) -> dict[Sbdf, str]:
-    """Return the late functions of the round that Xen has for dom0, each with its driver or ""."""
+def _late(now: Round, *, in_dom0: bool = True) -> dict[Sbdf, str]:
+    """Return the late functions of the round, each with its driver or ""; with `in_dom0` those that Xen has
+    for dom0.
+    """
     ledger, view = now.views.memory.ledger, now.views.view
     if now.everything is not None:
         found = ledger.late()
     else:
         about = sorted(now.subjects | now.scope.functions)
         found = {sbdf: driver for sbdf in about if (driver := ledger.late_at(sbdf)) is not None}
-    return {sbdf: driver for sbdf, driver in found.items() if view.in_dom0(sbdf)}
+    return {sbdf: driver for sbdf, driver in found.items() if not in_dom0 or view.in_dom0(sbdf)}
 
 
 def _set(now: Round, sbdf: Sbdf, driver: str | None) -> None:

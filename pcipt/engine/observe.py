@@ -120,12 +120,15 @@ class Observer:
         Where owners are asked, Xen's console is read for complaints, too. Return False if Xen could not be
         asked: nothing may be concluded then.
         """
-        views = now.views
+        views, given = now.views, now.views.given_places
         if now.everything is not None:
             asked = views.ask_everything()
         else:
             asked = now.asked and ask_some(now, self._open_actions)
         if asked:
+            now.returned = given - views.given_places
+            back = map(views.state.address_of, now.returned)
+            now.subjects |= {sbdf for sbdf in back if sbdf is not None}
             self._queue.hasten(Reason.NOT_ASKED, self._clock())
         else:
             views.not_asked |= now.subjects
@@ -138,7 +141,8 @@ class Observer:
 
 
 def read_functions(now: Round, open_actions: OpenActions) -> None:
-    """Read the functions of the round's scope again, then those that share pages with vacated places.
+    """Read the functions of the round's scope again, then those that share pages with them or with vacated
+    places.
 
     The owners that these functions had before the reading are added to the round, and so are the functions
     that changed. Where there are open actions, so are the former BAR pages and relatives.
@@ -155,7 +159,9 @@ def read_functions(now: Round, open_actions: OpenActions) -> None:
         note_unproven(views, given)
     if views.memory.vacated:
         now.changed |= views.read(_sharing_pages(views, functions))
-    now.subjects |= functions | now.changed
+    now.sharing = _sharing_mapped(views, functions | now.changed) - functions
+    now.changed |= views.read(now.sharing)
+    now.subjects |= functions | now.changed | now.sharing
 
 
 def _sharing_pages(views: Views, functions: Collection[Sbdf]) -> set[Sbdf]:
@@ -169,14 +175,36 @@ def _sharing_pages(views: Views, functions: Collection[Sbdf]) -> set[Sbdf]:
     return {bar.sbdf for run in runs for bar in views.state.bars.over(run.frames)}
 
 
+def _sharing_mapped(views: Views, functions: Collection[Sbdf]) -> set[Sbdf]:
+    """Return other functions with pages that are mapped for these functions as well; none on a PV dom0.
+
+    If one of these functions does not decode there any more, vPCI spares the pages for functions of dom0, not
+    for those that a guest has. So it is asked who has them, whether or not their message has come.
+    Source: xen/drivers/vpci/header.c (modify_bars: it looks at the functions of the same domain).
+    """
+    places = {views.state.place_at(sbdf) for sbdf in functions} if views.pvh else set()
+    mapped = views.memory.mapped
+    over = [
+        other
+        for place in places
+        if place is not None
+        for run in mapped.of(place)
+        for other in mapped.over(run.frames)
+        if other.place != place
+    ]
+    found = {views.state.address_of(other.place) for other in over}
+    return {sbdf for sbdf in found if sbdf is not None}
+
+
 def ask_some(now: Round, open_actions: OpenActions) -> bool:
     """Ask Xen about the functions of the round. Return False if Xen could not be asked.
 
     Xen is asked in full, with the owner, about: functions that are in the round for another reason than
     WRITTEN; if there is such a function, all functions that changed; functions of the round that are
-    renumbered or that pcipt announced at another address; and relatives of the round's functions that have an
-    open announcement. About all other functions that changed, Xen is first asked only whether it lists them.
-    Xen is then asked in full about those for which the answer is not as before.
+    renumbered or that pcipt announced at another address; relatives of the round's functions that have an
+    open announcement; and functions that share pages with those of the round. About all other functions that
+    changed, Xen is first asked only whether it lists them. Xen is then asked in full about those for which
+    the answer is not as before.
     """
     views, scope = now.views, now.scope
     full = scope.with_reason(ASKED_IN_FULL)
@@ -184,10 +212,11 @@ def ask_some(now: Round, open_actions: OpenActions) -> bool:
     full |= open_actions.announcements_among(now.relatives | views.state.relatives(now.subjects))
     full |= {s for s in now.subjects if s in views.state.renumbered or s in views.announced_at()}
     full |= now.subjects & views.memory.ledger.unsized()
+    full |= now.sharing
     full |= {sbdf.cut for sbdf in full}
     lapsed = views.ask_if_listed(now.changed - full)
     if lapsed is None:
         return False
     now.listed = full | lapsed
-    handed = not scope.with_reason(HANDED_OVER).isdisjoint(now.listed)
+    handed = not (scope.with_reason(HANDED_OVER) | now.sharing).isdisjoint(now.listed)
     return not now.listed or views.ask(now.listed, owners=handed)

@@ -115,6 +115,11 @@ class OpenActions:
             if any(isinstance(o.action, _ANNOUNCEMENTS) for o in self._outcomes.get(sbdf, {}).values())
         }
 
+    def why_refused(self, sbdf: Sbdf, kind: type[Action]) -> str:
+        """Return why an open action of this kind is refused for a function, or "" if none is."""
+        open_ones = (o for o in self.of(sbdf) if isinstance(o.action, kind))
+        return next((o.detail for o in open_ones if o.result is Result.REFUSED), "")
+
     def explained(self, sbdf: Sbdf, finding: Finding) -> Finding:
         """Return the finding; the reason why an open announcement of the function is not done is added.
 

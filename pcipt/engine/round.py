@@ -22,8 +22,10 @@ class Round:
     `subjects` are the functions that are planned for. `owners` holds, by address, the owners of the scope's
     functions before the round. `pages` are the pages of these functions' BARs before the reading, and
     `relatives` are `MachineState.relatives` of these functions before the reading; both may be empty if no
-    action is open. A round of EVERYTHING
-    leaves `listed`, `owners`, `pages` and `relatives` empty. `asked` is False if Xen could not be asked for
+    action is open. `sharing` are functions with pages that functions of the scope have mapped as well.
+    `returned` are the places of functions that a guest, quarantine or Xen had before the question to Xen, and
+    do not have any more. A round of EVERYTHING leaves `listed`, `owners`, `pages`, `relatives` and `sharing`
+    empty. `asked` is False if Xen could not be asked for
     owners that changed without a message. `touched` is True if the ledger has changed.
     `told` is the number of outcomes that earlier reports contain.
     """
@@ -36,6 +38,8 @@ class Round:
     subjects: set[Sbdf] = attrs.Factory(set)
     pages: set[Frames] = attrs.Factory(set)
     relatives: set[Sbdf] = attrs.Factory(set)
+    sharing: set[Sbdf] = attrs.Factory(set)
+    returned: set[str] = attrs.Factory(set)
     planned: list[Action] = attrs.Factory(list)
     outcomes: list[Outcome] = attrs.Factory(list)
     asked: bool = True

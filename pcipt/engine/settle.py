@@ -6,6 +6,7 @@ import attrs
 
 from pcipt.engine.leftovers import mark_handed_over
 from pcipt.engine.round import Round, sliced
+from pcipt.engine.unproven import doubt_shared
 from pcipt.engine.views.regions import forget_counts
 from pcipt.engine.views.views import Views
 from pcipt.engine.views.vpci_picture import refusal_of
@@ -38,6 +39,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     now.touched |= _learn_refusals(views, subjects, clock)
     now.touched |= forget_counts(views)
     _learn_untrapped(views, subjects)
+    now.touched |= doubt_shared(views, now.returned)
     if now.everything is None and not now.listed:
         return False  # nothing new is known of what Xen lists
     if now.everything is None:

@@ -4,7 +4,10 @@ From Xen 4.19 on, vPCI forgets a function before it is assigned to another domai
 returns. If the assignment fails, nothing builds it anew: dom0 still owns the function, and vPCI neither traps
 nor maps it. No call tells whether that has happened. So when a driver of dom0 is bound again, the BARs are
 mapped once by pcipt, which changes nothing where vPCI has mapped them.
-Source: Xen drivers/passthrough/pci.c (assign_device), 4.19.0 to 4.22.0 (`VPCI_BUILT_AT_ASSIGN`).
+Before Xen 4.19, vPCI keeps its record of such a function, and maps nothing when it returns. A page that
+the function shares may be missing then: vPCI does not spare it when another function stops to decode there.
+Source: Xen drivers/passthrough/pci.c (assign_device), 4.19.0 to 4.22.0 (`VPCI_BUILT_AT_ASSIGN`);
+        drivers/vpci/header.c (modify_bars: it looks at the functions of the same domain).
 """
 
 from collections.abc import Iterable
@@ -44,3 +47,20 @@ def doubt_unproven(views: Views, desired: Iterable[Desired], when: str) -> None:
                 for span in bar.spans:
                     run = MappedRun(each.place, each.sbdf, bar.bar, span, By.XEN, when, State.DOUBTFUL)
                     memory.mapped.put(run)
+
+
+def doubt_shared(views: Views, returned: Iterable[str]) -> bool:
+    """Record as DOUBTFUL the pages of returned functions that other functions share; return True if there are
+    such pages.
+
+    `returned` are the places of functions that dom0 has again. Their pages are mapped by the next plan.
+    """
+    mapped, found = views.memory.mapped, False
+    for place in returned if views.pvh and not VPCI_BUILT_AT_ASSIGN.of(views.version) else ():
+        for run in mapped.of(place):
+            others = [bar.place for bar in views.state.bars.over(run.frames)]
+            others += [other.place for other in mapped.over(run.frames)]
+            if run.state is State.HELD and any(other != place for other in others):
+                mapped.mark(place, run.bar, run.frames, State.DOUBTFUL)
+                found = True
+    return found

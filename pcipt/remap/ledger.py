@@ -12,6 +12,7 @@ for any number of entries.
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
+from typing import get_args
 
 import attrs
 
@@ -25,7 +26,6 @@ from pcipt.remap.actions import (
     RemoveDevice,
     RestoreReserved,
     RewriteBar,
-    RewriteCommand,
     UnmapMmio,
     WithdrawReserved,
 )
@@ -42,6 +42,12 @@ Key = tuple[str, Sbdf | None, int | None]
 
 _WITH_FRAMES = (WithdrawReserved, RestoreReserved, CheckUnmapped)
 _ANNOUNCEMENTS = (AddDevice.word, RemoveDevice.word)
+# The actions whose entries stay in this state. What became of a rewrite is read back, a check has no record.
+_STAYING: Mapping[State, tuple[type[Action], ...]] = {
+    State.INTENDED: get_args(Action),
+    State.HELD: (AddDevice, WithdrawReserved, RestoreReserved),
+    State.DOUBTFUL: (AddDevice, RemoveDevice, WithdrawReserved, RestoreReserved),
+}
 
 
 @attrs.frozen
@@ -194,10 +200,11 @@ class Ledger:
         """Record that an action is intended, succeeded or failed, and return this ledger.
 
         `when` (UTC, RFC 3339) is kept for maps and unmaps only. An action that failed is DOUBTFUL. When a
-        removal or a rewrite succeeds, its entry is deleted. A removal that succeeds also deletes the entry of
-        the AddDevice action for the same address. A withdrawal that succeeds deletes the RestoreReserved
-        entry of the same region, and vice versa. Pages of a map that succeeds become HELD. Pages of an unmap
-        that succeeds are removed from the record.
+        removal succeeds, its entry is deleted. That of a rewrite is deleted when it succeeds or fails: the
+        register shows the result. So is that of a check: it changes no record. A removal that succeeds also
+        deletes the entry of the AddDevice action for the same address. A withdrawal that succeeds deletes the
+        RestoreReserved entry of the same region, and vice versa. Pages of a map that succeeds become HELD.
+        Pages of an unmap that succeeds are removed from the record.
 
         Raises: StateError if LIFE has no such change, for example if the action succeeded or failed without
                 having been intended; the ledger is then unchanged.
@@ -209,7 +216,7 @@ class Ledger:
         before = self._entries.get(key)
         after = _after(action, before.state if before is not None else None, event)
         self._drop(key)
-        if after is not State.HELD or isinstance(action, AddDevice | WithdrawReserved | RestoreReserved):
+        if isinstance(action, _STAYING[after]):
             self._put(_entry(action, after, before))
         if after is State.HELD and isinstance(action, RemoveDevice):
             self._drop((AddDevice.word, action.sbdf, None))
@@ -234,15 +241,15 @@ class Ledger:
         function; else it is deleted, and the action is planned again if it is still needed. The entry of a
         RemoveDevice action is deleted if Xen does not list the function, else it becomes DOUBTFUL. The entry
         of a rewrite is deleted: the register shows the result. That of a check is deleted: it changes no
-        record. Regions and pages cannot be read back:
-        INTENDED ones become DOUBTFUL. A DOUBTFUL page is later mapped again if it is still desired, else it
-        is unmapped.
+        record. Regions and pages cannot be read back: INTENDED ones become DOUBTFUL. A DOUBTFUL page is later
+        mapped again if it is still desired, else it is unmapped.
         """
+        staying = {kind.word for kind in _STAYING[State.DOUBTFUL]}
         settled = []
         for entry in self._entries.values():
             if entry.word in _ANNOUNCEMENTS:
                 settled += [_settled(entry)] if entry.sbdf in known else []
-            elif entry.word not in (RewriteBar.word, RewriteCommand.word, CheckUnmapped.word):
+            elif entry.word in staying:
                 state = State.DOUBTFUL if entry.state is State.INTENDED else entry.state
                 settled.append(attrs.evolve(entry, state=state))
         mapped = self.mapped.copy()

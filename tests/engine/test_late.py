@@ -104,6 +104,20 @@ def test_a_bound_driver_is_told_to_be_bound_anew(version, vendor, dom0, orphan):
     assert health_of(stage.engine) == "healthy"
 
 
+@pytest.mark.parametrize("owner", [Owner(OwnerKind.DOMAIN, 1), Owner(OwnerKind.QUARANTINE)])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_late_driver_is_forgotten_when_xen_pciback_has_the_function(owner, whole):
+    stage = Plugged("nvme", dom0="pv")
+    assert codes(stage.engine) == {"late-add"}
+    stage.xen.give(S(NIC), owner)
+    if whole:
+        stage.bind("pciback")
+        compare(stage.engine)
+    else:
+        stage.message("bind", "pciback")
+    assert stage.engine.ledger.late() == {}
+
+
 @pytest.mark.parametrize("version", RELEASES)
 def test_a_function_without_a_driver_is_probed_again(version, dom0):
     """The driver's probe failed, because the kernel's add was answered with an error."""

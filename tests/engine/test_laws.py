@@ -7,7 +7,9 @@ then the service is told of them, in one way or another.
 
 import itertools
 import os
+from errno import EEXIST
 
+import attrs
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
@@ -15,9 +17,11 @@ from hypothesis import strategies as st
 from pcipt.daemon.control.status import health_of
 from pcipt.engine.queue import Reason
 from pcipt.pci import frames_from_range, parse_sbdf
+from pcipt.remap.actions import AddDevice
 from pcipt.remap.ledger_json import ledger_to_json
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import mapped_to_json
+from pcipt.remap.vpci.msix import refuses_msix
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.outcome import Op
 from tests.engine.stage import Killed, compare, work_off
@@ -25,7 +29,7 @@ from tests.engine.test_remap_machine import ALONE, BRIDGES, ENDPOINTS, REGIONS, 
 from tests.engine.world import PAUSE, World
 from tests.xen.devices import device, port
 from tests.xen.truth import mapped_pages
-from tests.xen.versions import VERSIONS
+from tests.xen.versions import VERSIONS, version_of
 
 S = parse_sbdf
 EXAMPLES = int(os.environ.get("PCIPT_LAWS", "20"))
@@ -40,6 +44,8 @@ ADDRESSES = {
 EVENTS = st.one_of(
     st.tuples(st.just("decode"), st.sampled_from([*ENDPOINTS, *SLOTS, *BRIDGES]), st.booleans()),
     st.tuples(st.just("move"), st.sampled_from([*ENDPOINTS, *SLOTS]), st.integers(0, 7)),
+    st.tuples(st.just("reset"), st.sampled_from([*ENDPOINTS, *SLOTS]), st.just(0)),
+    st.tuples(st.just("reset bus"), st.sampled_from(BRIDGES), st.just(0)),
     st.tuples(st.just("plug"), st.sampled_from(SLOTS), st.integers(0, 7)),
     st.tuples(st.just("pull"), st.sampled_from([*ENDPOINTS, *SLOTS, PHYSFN]), st.just(0)),
     st.tuples(st.just("renumber"), st.just(BRIDGES[0]), st.sampled_from([2, 2, 4, 6])),
@@ -54,6 +60,7 @@ WORLDS = st.fixed_dictionaries(
         "dom0": st.sampled_from(["pvh", "pvh", "pv"]),
         "version": st.sampled_from(VERSIONS),
         "unknown": st.sets(st.sampled_from(ENDPOINTS), max_size=2),
+        "bound": st.sets(st.sampled_from(ENDPOINTS), max_size=3),
         "iommu": st.sampled_from(["vt-d", "vt-d", "amd", "amd-few"]),
     }
 )
@@ -62,11 +69,12 @@ WORLDS = st.fixed_dictionaries(
 class Telling(World):
     """A world whose events are heard of, and told when the test says so; it gives the messages one by one."""
 
-    def __init__(self, dom0, version, unknown, iommu="vt-d"):
+    def __init__(self, dom0, version, unknown, iommu="vt-d", bound=()):
         self.heard = []
         self.unseen = set()
         narrow = port("00:1c.0", 2, 4, command=0)  # fewer buses on which Xen is asked for ghosts
         machine = [narrow if raw.sbdf == narrow.sbdf else raw for raw in raws()]
+        machine = [attrs.evolve(raw, driver="nvme") if raw.sbdf in bound else raw for raw in machine]
         known = [raw.sbdf for raw in machine if raw.sbdf not in unknown]
         super().__init__(machine, dom0=dom0, version=version, known=known, reserved=REGIONS, iommu=iommu)
 
@@ -100,8 +108,8 @@ class Telling(World):
             self.drop()
         elif what == "renumber":
             self.renumber(function, number, number + 2)
-        elif what == "forget":
-            self.forget(function)
+        elif what in {"forget", "reset", "reset bus"}:
+            getattr(self, what.replace(" ", "_"))(function)
         elif what == "give":
             self.give(function, OWNERS[number])
         elif what == "take back":
@@ -258,14 +266,31 @@ PVH = {"dom0": "pvh", "version": (4, 17), "unknown": set()}
 @example(PVH, [[("renumber", BRIDGE, 4), ("give", BEHIND, 0)], [("take back", None, 0)]])
 @example(PVH, [[("renumber", BRIDGE, 4), ("forget", S("03:00.0"), 0)],
                [("renumber", BRIDGE, 2), ("decode", S("03:00.0"), False)]])  # fmt: skip
+@example({**PVH, "version": (4, 20, 2)}, [[("reset bus", BRIDGE, 0), ("renumber", BRIDGE, 4)]])
+@example(PVH, [[("reset", FURTHER, 0)] * 2 + [("move", FURTHER, 0)],
+               [("reset bus", BRIDGE, 0), ("pull", S("00:02.0"), 0)]])  # fmt: skip
 def test_idempotent(made, history):
     world = Telling(**made).told(history)
     before, changes = world.state(), len(world.xen.changes)
-    assert compare(world.engine) == [
-        outcome for outcome in compare(world.engine) if outcome.result.value in {"refused", "planned"}
+    outcomes = compare(world.engine)
+    in_vain = [outcome for outcome in outcomes if tried_in_vain(outcome, made["version"])]
+    assert outcomes == [
+        outcome
+        for outcome in compare(world.engine)
+        if outcome.result.value in {"refused", "planned"} or tried_in_vain(outcome, made["version"])
     ]
-    assert len(world.xen.changes) == changes
+    assert len(world.xen.changes) == changes + 2 * len(in_vain)
     assert world.state() == before
+
+
+def tried_in_vain(outcome, version):
+    """Tell whether Xen has refused the MSI-X table of a renumbered function.
+
+    A reset may have cleared the BAR of the table. Nobody can read that where Linux has the function; Xen
+    reads it at the new address, and says so each time (xen/drivers/vpci/msix.c, vpci_make_msix_hole: EEXIST).
+    """
+    moved = isinstance(outcome.action, AddDevice) and outcome.action.moved_from is not None
+    return moved and outcome.errno == EEXIST and refuses_msix(version_of(*version))
 
 
 @law
@@ -298,6 +323,18 @@ def test_a_shared_page_is_in_doubt_if_one_function_left_while_the_other_stopped_
     world.rest()
     assert health_of(world.engine) == "degraded"
     assert [code for _, code, _ in world.state()["findings"]] == ["stale-mapping"]
+
+
+@pytest.mark.parametrize("first", [BRIDGE, ONE])
+def test_a_record_that_keeps_a_region_stays_whoever_is_told_of_first(first):
+    """A region has two devices; one leaves while the bus of the other is renumbered (PV)."""
+    world = Telling(**{**PVH, "dom0": "pv"})
+    world.happen(("renumber", BRIDGE, 4))
+    world.happen(("pull", ONE, 0))
+    for message in sorted(world.hear(), key=lambda message: message[1] != first):
+        world.deliver([message])
+    world.rest()
+    assert BEHIND in world.xen.devices  # with its record Xen would unmap the region, which 04:00.0 needs
 
 
 @law

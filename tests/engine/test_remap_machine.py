@@ -17,6 +17,7 @@ from pcipt.daemon.settings import Settings
 from pcipt.pci import Frames, Gfn, parse_sbdf
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.outcome import Op
+from pcipt.xen.releases import VPCI_BUILT_AT_ASSIGN
 from pcipt.xen.simulated.registers import BRIDGE_CONTROL
 from pcipt.xen.simulated.reserved import ReservedRegion
 from tests.engine.world import World
@@ -131,6 +132,10 @@ class RemapMachine(RuleBasedStateMachine):
     def reset(self, function):
         self.world.reset(function)
 
+    @rule(bridge=st.sampled_from(BRIDGES))
+    def reset_bus(self, bridge):
+        self.world.reset_bus(bridge)
+
     @rule(where=st.sampled_from(SLOTS), number=st.integers(0, 99), on=st.booleans(), msix=st.booleans())
     def plug(self, where, number, on, msix):
         parent, address = PARENTS[where.bus], target(where, 0, number)
@@ -197,8 +202,12 @@ class RemapMachine(RuleBasedStateMachine):
 
     @rule()
     def take_back(self):
-        """Where a function does not answer, vPCI cannot be set up for it; nobody sees that from outside."""
-        if all(self.world.hardware.slot(sbdf) is not None for sbdf in self.world.given):
+        """Where vPCI is built anew, it cannot be for a function that does not answer; nobody sees that.
+
+        pcipt maps the BARs of such a function once when its driver is bound.
+        """
+        anew = VPCI_BUILT_AT_ASSIGN.of(self.world.xen.identity.version)
+        if not anew or all(self.world.hardware.slot(sbdf) is not None for sbdf in self.world.given):
             self.world.take_back()
 
     @rule()

@@ -30,16 +30,17 @@ from pcipt.xen.simulated.hardware import BusHardware
 from pcipt.xen.simulated.hypervisor import SimulatedXen
 from pcipt.xen.simulated.model import DOM0
 from pcipt.xen.simulated.p2m import LAST
-from pcipt.xen.simulated.registers import SECONDARY
+from pcipt.xen.simulated.registers import BRIDGE_CONTROL, SECONDARY
 from tests.engine.stage import Killed, ListSource, MemoryStore, Messages, compare, work_off
 from tests.firmware.reserved_tables import ivrs
 from tests.xen.devices import SRIOV_AT, host_bridge
-from tests.xen.truth import mapped_pages, p2m_truth, pages_of_region, region_truth
+from tests.xen.truth import mapped_pages, p2m_truth, pages_of, pages_of_region, region_truth
 from tests.xen.versions import full_version
 
 RAM = Range(Address(0x10_0000), 0x1000_0000)
 MMCFG = Range(Address(0xB000_0000), 0x100_0000)
 COMMAND, ON = 0x04, 0x2
+HEADER, BRIDGE, IN_RESET = 0x0E, 1, 0x40
 VFE, MSE = 0x1, 0x8
 AMD = 0x1022
 COVERED = range(10)  # buses that an IOMMU unit took at boot
@@ -168,6 +169,7 @@ class World:
         self.time = 0.0
         self.pulled = set()
         self.given = set()
+        self.cleared = set()
         self.engine = None
         self.start()
 
@@ -239,7 +241,7 @@ class World:
             self.write(sbdf, COMMAND, 2, command | ON if on else command & ~ON)
 
     def move_bar(self, sbdf, index, address, *, politely=True):
-        """Give a BAR another address, with decode off meanwhile if politely."""
+        """Give a BAR another address: Linux does it politely, with decode off meanwhile, and knows where."""
         slot = self.hardware.slot(sbdf)
         if slot is None or index not in slot.registers.sizes or sbdf in self.given:
             return
@@ -251,19 +253,54 @@ class World:
         if slot.registers.read(at, 4) & 0x6 == 0x4:
             self.change(sbdf, at + 4, 4, address >> 32)
         self.write(sbdf, at, 4, address & 0xFFFF_FFFF)
+        raw = self.linux.raws.get(sbdf)
+        if politely and raw is not None:
+            lines = [*raw.resources]
+            lines[index] = attrs.evolve(lines[index], start=address)
+            self.linux.raws[sbdf] = attrs.evolve(raw, resources=tuple(lines))
         if politely and on:
             self.decode(sbdf, on=True)
 
     def reset(self, sbdf):
-        """Power a function off and on; Linux writes its registers back, BARs first, Command last."""
+        """Power a function off and on; Linux writes its registers back."""
         slot = self.hardware.slot(sbdf)
         if slot is None or sbdf in self.given or slot.physfn is not None or sbdf not in self.linux.raws:
             return
         before = bytes(slot.registers.data)
         self.hardware.reset(sbdf)
-        for offset, size in (*((at, 4) for at in range(0x24, 0x0C, -4)), (COMMAND, 2)):
-            self.change(sbdf, offset, size, int.from_bytes(before[offset : offset + size], "little"))
+        self._restore(sbdf, before)
         self.tell()
+
+    def reset_bus(self, bridge):
+        """Reset what is behind a bridge by its Bridge Control; Linux writes back what it reaches there.
+
+        xen-pciback does that for a function that it has, and Xen does not trap these writes.
+        """
+        if self.hardware.slot(bridge) is None or bridge not in self.linux.raws:
+            return
+        behind = sorted(each for each in self.linux.raws if each != bridge and self._is_below(each, bridge))
+        before = {each: config for each in behind if (config := self.hardware.config(each)) is not None}
+        control = self.hardware.slot(bridge).registers.read(BRIDGE_CONTROL, 2)
+        decoded = self._pages_out_of_reach()
+        self.change(bridge, BRIDGE_CONTROL, 2, control | IN_RESET)
+        self.change(bridge, BRIDGE_CONTROL, 2, control)
+        self.cleared |= decoded - self._pages_out_of_reach()
+        for each, config in before.items():
+            self._restore(each, config)
+        self.tell()
+
+    def _pages_out_of_reach(self):
+        """Give the pages that functions decode which are not where Linux has them."""
+        reached = {self.hardware.slot(function) for function in self.linux.raws}
+        away = [slot for slot in self.hardware.slots() if slot not in reached and slot.physfn is None]
+        bars = [bar for slot in away if slot.registers.decodes_memory for _, bar in slot.registers.bars()]
+        return {page for bar in bars for page in pages_of(bar.start, bar.size)}
+
+    def _restore(self, sbdf, before):
+        """Write registers back as pci_restore_config_space does: from the last to the first, Command last."""
+        words = range(0x2C, 0x0C, -4) if before[HEADER] & 0x7F == BRIDGE else (0x30, *range(0x24, 0x0C, -4))
+        for offset, size in (*((at, 4) for at in words), (COMMAND, 2)):
+            self.change(sbdf, offset, size, int.from_bytes(before[offset : offset + size], "little"))
 
     def plug(self, raw):
         """Plug a function in where there is none; the kernel announces it."""
@@ -380,7 +417,8 @@ class World:
         """Compare the p2m with the definition: pages that are missing, pages that are too many.
 
         What a function left stays where it touches another's BAR that does not decode, and a region over
-        which a BAR lies, if pcipt says so. What a given function had mapped stays.
+        which a BAR lies, if pcipt says so. What a given function had mapped stays, and what vPCI has mapped
+        for a function that was reset where Linux does not reach it: nothing is read, and vPCI counts on it.
         """
         regions = {page for region in self.xen.reserved.regions for page in pages_of_region(region)}
         mapped = mapped_pages(self.xen)
@@ -396,6 +434,8 @@ class World:
                 if any(bar.overlaps(held.frames.range) for bar in under)}  # fmt: skip
         told |= {page for held in self.engine.ledger.mapped if held.sbdf in self.given
                  for page in range(held.frames.start, held.frames.end)}  # fmt: skip
+        told |= {page for held in self.engine.ledger.mapped if self.hardware.slot(held.sbdf) is None
+                 for page in range(held.frames.start, held.frames.end) if page in self.cleared}  # fmt: skip
         texts = [finding.text for _, finding in self.engine.findings if finding.code == "region-left"]
         told |= {page for region in self.xen.reserved.regions for page in pages_of_region(region)
                  if any(str(region.frames) in text for text in texts)}  # fmt: skip

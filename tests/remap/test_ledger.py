@@ -5,7 +5,15 @@ import pytest
 
 from pcipt.errors import MalformedError, StateError
 from pcipt.pci import Address, Range, frames_from_range, parse_sbdf
-from pcipt.remap.actions import AddDevice, RemoveDevice, RestoreReserved, RewriteBar, WithdrawReserved
+from pcipt.remap.actions import (
+    AddDevice,
+    CheckUnmapped,
+    RemoveDevice,
+    RestoreReserved,
+    RewriteBar,
+    RewriteCommand,
+    WithdrawReserved,
+)
 from pcipt.remap.desired import By
 from pcipt.remap.ledger import LIFE, Event, Ledger, State
 from pcipt.remap.ledger_json import ledger_from_json, ledger_to_json
@@ -138,6 +146,16 @@ def test_a_rewrite_done_leaves_nothing_and_two_bars_are_apart():
     after(other, [Event.INTEND], after(REWRITE, [Event.INTEND], ledger))
     after(REWRITE, [Event.PERFORMED], ledger)
     assert [(entry.word, entry.bar) for entry in ledger.entries] == [("add-device", None), ("rewrite-bar", 0)]
+
+
+@pytest.mark.parametrize("event", [Event.PERFORMED, Event.FAILED])
+@pytest.mark.parametrize(
+    "action", [REWRITE, RewriteCommand(SBDF, "unreached"), CheckUnmapped(SBDF, "holes", REGION, region=False)]
+)
+def test_a_rewrite_and_a_check_leave_no_entry_whatever_came_of_them(action, event):
+    ledger = after(action, [Event.INTEND])
+    assert [entry.state for entry in ledger.entries] == [State.INTENDED]
+    assert ledger.step(action, event).entries == ()
 
 
 def test_a_followed_function_is_known_by_linuxs_address():

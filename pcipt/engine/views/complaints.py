@@ -12,7 +12,7 @@ import attrs
 
 from pcipt.engine.memory import Memory
 from pcipt.errors import HypervisorError, UnsupportedError
-from pcipt.pci import Finding, Function, Machine, Sbdf
+from pcipt.pci import Finding, Machine, Sbdf
 from pcipt.remap.bar_index import BarIndex
 from pcipt.xen.complaint_texts import finding_of_complaint
 from pcipt.xen.complaints import LASTING, Code, Complaint, parse_complaints
@@ -59,13 +59,15 @@ class Complaints:
             for function in _about(complaint, machine, bars):
                 self._add(function, complaint)
 
-    def of(self, sbdf: Sbdf | None, function: Function | None = None) -> Iterable[Finding]:
+    def of(self, sbdf: Sbdf | None, told: Iterable[Finding] = ()) -> Iterable[Finding]:
         """Yield the findings about a function, or with None those about no function.
 
-        A dropped write to a BAR is told only while the BAR has another address than Linux knows. That vPCI
-        does not take a function because of its header type is not told: pcipt maps its BARs (`desired_of`).
+        `told` are the findings of the function's registers. A dropped write to a BAR is told only while they
+        say that the BAR has another address than Linux knows: for a lost BAR its own finding says it. That
+        vPCI does not take a function because of its header type is not told: pcipt maps its BARs
+        (`desired_of`).
         """
-        drifted = function is not None and any(finding.code == DRIFT for finding in function.findings)
+        drifted = any(finding.code == DRIFT for finding in told)
         for complaint, times in self._held.get(sbdf, {}).items():
             by_header = complaint.code is Code.NO_VPCI and complaint.rc == EOPNOTSUPP
             if not by_header and (complaint.code is not Code.DROPPED or drifted):

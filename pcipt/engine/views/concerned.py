@@ -1,7 +1,7 @@
 """Returns the functions that the guards of an action look at; they are read again right before the action."""
 
 from pcipt.engine.views.machine_state import MachineState
-from pcipt.pci import Sbdf
+from pcipt.pci import Range, Sbdf
 from pcipt.remap.actions import (
     Action,
     AddDevice,
@@ -13,6 +13,7 @@ from pcipt.remap.actions import (
     UnmapMmio,
     WithdrawReserved,
 )
+from pcipt.remap.guard.pages import outside_window
 from pcipt.remap.kinds.conventional import behind
 from pcipt.remap.plan_moves import bridges_above, subtree
 from pcipt.remap.plan_reserved import Scopes
@@ -29,24 +30,50 @@ def concerned_functions(action: Action, state: MachineState, regions: Scopes) ->
     elif isinstance(action, RemoveDevice):
         found |= set(state.bars.virtual(action.sbdf))
         found |= {each.sbdf for each in subtree(state.machine, action.sbdf)} if action.anew else set()
+        scopes = [scope for scope in regions.values() if action.sbdf in scope]
+        found |= _devices_of(frozenset().union(*scopes), state)  # with the last of them Xen unmaps the region
     elif isinstance(action, MapMmio | UnmapMmio):
         found |= {bar.sbdf for bar in state.bars.over(action.frames)}
         function = functions.get(action.sbdf)
         found |= {function.physfn} if function is not None and function.physfn is not None else set()
     elif isinstance(action, WithdrawReserved | RestoreReserved):
         found |= {bar.sbdf for bar in state.bars.over(action.frames)}
-        scope = regions.get(action.frames, frozenset())
-        homes = map(state.home_of, scope)
-        found |= {*scope, *(sbdf for sbdf in homes if sbdf is not None)}
+        found |= _devices_of(regions.get(action.frames, frozenset()), state)
     elif isinstance(action, CheckUnmapped):
         found |= {bar.sbdf for bar in state.bars.over(action.frames)}
         found |= {sbdf for frames in regions if frames.overlaps(action.frames) for sbdf in regions[frames]}
     elif isinstance(action, RewriteBar):
         found |= {function.sbdf for function in subtree(state.machine, action.sbdf)}
+        found |= _may_be_at_target(action, state)
     if isinstance(action, AddDevice | RemoveDevice):
         named = (sbdf for sbdf in addresses_of(action) if sbdf in functions)
         tops = (state.bridges.top(state.machine, sbdf) for sbdf in named)
         found |= {each.sbdf for top in tops if top is not None for each in behind(state.machine, top.sbdf)}
+    return found
+
+
+def _devices_of(scope: frozenset[Sbdf], state: MachineState) -> set[Sbdf]:
+    """Return the addresses of a region's devices, as Xen names them and where Linux has them now."""
+    return {*scope, *(sbdf for sbdf in map(state.home_of, scope) if sbdf is not None)}
+
+
+def _may_be_at_target(action: RewriteBar, state: MachineState) -> set[Sbdf]:
+    """Return the functions that may have a BAR at the new address of a BAR, whatever is known of them.
+
+    A function may have moved a BAR there, and its message not have come. These are the functions on the same
+    bus, and those behind bridges on it that pass the address on. The set is empty if the size is not known.
+    """
+    function = state.machine.functions.get(action.sbdf)
+    if function is None or not action.size:
+        return set()
+    span, found = Range(action.address, action.size), set()
+    waiting = state.machine.children(function.parent)
+    while waiting:
+        at = waiting.pop()
+        found.add(at.sbdf)
+        behind_it = state.machine.children(at.sbdf)
+        if behind_it and outside_window(behind_it[0], span, state.machine) is None:
+            waiting += behind_it
     return found
 
 

@@ -282,11 +282,17 @@ def plan_returns(function: Function, lost: Iterable[LostBar]) -> Iterator[Rewrit
         )
 
 
-def finding_of_reset(function: Function, lost: Sequence[LostBar]) -> Finding:
-    """Return the finding "reset-behind-vpci" for the lost BARs of a function; there must be at least one."""
+def finding_of_reset(function: Function, lost: Sequence[LostBar], refused: str = "") -> Finding:
+    """Return the finding "reset-behind-vpci" for the lost BARs of a function; there must be at least one.
+
+    `refused` is why pcipt does not write the BARs of a function without a driver, or "".
+    """
     names = ", ".join(f"{name_of_bar(each.bar)} ({each.range.start:#x})" for each in lost)
-    bound = function.driver is not None
-    cure = f"unbind {function.driver}, then pcipt resync does it" if bound else "pcipt resync does it"
+    cure = "pcipt resync does it"
+    if function.driver is not None:
+        cure = f"unbind {function.driver}, then {cure}"
+    elif refused:
+        cure = f"pcipt does not do it: {refused}"
     return Finding(
         "reset-behind-vpci",
         f"a reset that Xen did not see cleared {names}; Xen still takes them for mapped and drops what Linux "

@@ -1,5 +1,8 @@
 """Which functions the guards of an action look at."""
 
+import struct
+
+import attrs
 import pytest
 
 from pcipt.engine.memory import Memory
@@ -29,13 +32,20 @@ REGION, EMPTY = Frames(Gfn(0x7FFF0), 2), Frames(Gfn(0x7FFE0), 1)
 SCOPES = {REGION: frozenset({NIC, AWAY}), EMPTY: frozenset()}
 
 
+def passing(raw, base, limit):
+    """Give a bridge a memory window: the upper 16 bits of its first and its last address."""
+    config = bytearray(raw.config)
+    struct.pack_into("<HH", config, 0x20, base, limit)
+    return attrs.evolve(raw, config=bytes(config))
+
+
 @pytest.fixture(name="state")
 def the_state():
     state = MachineState(Memory(Ledger("boot")))
     state.load(
         [
-            bridge(str(PORT), 2, 4),
-            bridge(str(SWITCH), 3, 3, parent=str(PORT)),
+            passing(bridge(str(PORT), 2, 4), 0xFE00, 0xFE10),
+            passing(bridge(str(SWITCH), 3, 3, parent=str(PORT)), 0xFE10, 0xFE10),
             device(str(NIC), [(0xFE00_0000, 0x800)], parent=str(PORT)),
             device(str(BELOW), [(0xFE10_0000, 0x1000)], parent=str(SWITCH)),
             with_vfs(device(str(PF), [(0xFE20_0000, 0x1000)]), 0xFE30_0000, 0x1000),
@@ -57,7 +67,7 @@ CONCERNED = [
     (AddDevice(AWAY, "why", moved_from=BELOW), {BELOW, SWITCH, PORT}),
     (AddDevice(AWAY, "why", moved_from=NIC, physfn=PF), {NIC, PORT, PF}),
     (RemoveDevice(PF, "why"), {VF}),
-    (RemoveDevice(NIC, "why"), set()),
+    (RemoveDevice(NIC, "why"), {AWAY}),
     (pages(MapMmio, NIC), {NEAR}),
     (pages(UnmapMmio, NIC), {NEAR}),
     (pages(UnmapMmio, AWAY), {NIC, NEAR}),
@@ -73,6 +83,9 @@ CONCERNED = [
     (RewriteBar(PORT, "why", 0, Address(0), Address(0x1000)), {SWITCH, NIC, BELOW}),
     (RewriteBar(SWITCH, "why", 0, Address(0), Address(0x1000)), {BELOW}),
     (RewriteBar(NIC, "why", 0, Address(0), Address(0x1000)), set()),
+    (RewriteBar(NIC, "why", 0, Address(0), Address(0xFE00_0800), 0x800), {SWITCH}),
+    (RewriteBar(NIC, "why", 0, Address(0), Address(0xFE10_0800), 0x800), {SWITCH, BELOW}),
+    (RewriteBar(BELOW, "why", 0, Address(0), Address(0xFE10_0800), 0x800), set()),
 ]
 
 

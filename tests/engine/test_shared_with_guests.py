@@ -1,0 +1,77 @@
+"""Two functions share a page and one of them is a guest's: in each order of messages the end is the same.
+
+vPCI spares a page for the other functions of dom0, not for those of a guest; who has them is asked of Xen.
+"""
+
+import itertools
+
+import pytest
+
+from pcipt.remap.life import State
+from tests.engine.test_laws import ONE, OTHER, PVH, Telling
+from tests.xen.truth import mapped_pages
+from tests.xen.versions import EACH_RELEASE
+
+each_release = pytest.mark.parametrize("version", EACH_RELEASE)
+PAGE = 0xC0010  # of both
+STOPS = [("decode", ONE, False), ("move", ONE, 0)]
+
+
+def ends(version, *history):
+    """Yield the world after a history, for each order of the messages of the last batch."""
+    *before, last = history
+    for order in itertools.permutations(range(2)):
+        world = Telling(**{**PVH, "version": version}).told(before)
+        for event in last:
+            world.happen(event)
+        first, *others = dict.fromkeys(world.hear())
+        messages = [first, others[-1]]
+        for number in order:
+            world.deliver([messages[number]])
+        world.rest()
+        yield world
+
+
+def run_of(world, place):
+    (run,) = [run for run in world.engine.ledger.mapped.of(place) if run.bar == 0]
+    return run
+
+
+@each_release
+@pytest.mark.parametrize("stops", STOPS)
+def test_a_page_of_a_given_function_is_in_doubt_when_another_one_stops_to_decode_there(version, stops):
+    one, other = ends(version, [stops, ("give", OTHER, 0)])
+    assert one.state() == other.state()
+    assert {run_of(world, "00_04.0").state for world in (one, other)} <= {State.DOUBTFUL, State.STALE}
+
+
+@each_release
+@pytest.mark.parametrize("stops", STOPS)
+def test_such_a_page_is_mapped_when_the_function_is_back(version, stops):
+    one, other = ends(version, [("give", OTHER, 1)], [stops, ("take back", None, 0)])
+    assert one.state() == other.state()
+    assert PAGE in mapped_pages(one.xen)
+    assert one.mistakes() == other.mistakes() == ([], [])
+
+
+@each_release
+def test_a_lost_bar_beside_a_guests_is_not_written_back_in_any_order(version):
+    one, other = ends(version, [("reset", OTHER, 0), ("give", ONE, 0)])
+    assert one.state() == other.state()
+    ((code, text),) = [finding[1:] for finding in one.state()["findings"] if finding[0] == str(OTHER)]
+    assert code == "reset-behind-vpci"
+    assert f"pcipt does not do it: BAR 0 of {ONE}" in text
+    for world in (one, other):
+        world.happen(("take back", None, 0))
+        world.deliver(world.hear())
+        world.rest()
+        assert world.state()["findings"] == []
+        assert world.mistakes() == ([], [])
+
+
+@each_release
+def test_a_lost_bar_is_not_written_back_over_a_bar_that_has_moved_there(version):
+    """Also where no message has told yet that it has moved."""
+    one, other = ends(version, [("move", ONE, 0)], [("reset", ONE, 0), ("move", OTHER, 0)])
+    assert one.state() == other.state()
+    assert [code for about, code, _ in one.state()["findings"] if about == str(ONE)] == ["reset-behind-vpci"]
