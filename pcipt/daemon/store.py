@@ -74,8 +74,8 @@ class FileStore:
         self._unsaved = None
 
     def save_mappings(self, ledger: Ledger) -> None:
-        """Write the pages of `ledger` that vPCI was seen to map, the sizes that it has of Resizable BARs, and
-        the time at which messages were lost, if any were.
+        """Write the pages of `ledger` that vPCI was seen to map, the sizes that it has of Resizable BARs, the
+        functions that it has given up or does not take, and the time at which messages were lost, if any.
 
         Pages that pcipt mapped are not written here: `save` writes them.
 
@@ -85,6 +85,9 @@ class FileStore:
         content: dict[str, Any] = {"boot_id": ledger.boot_id, "mappings": seen}
         if ledger.sizes:
             content["sizes"] = {place: list(bars.items()) for place, bars in sorted(ledger.sizes.items())}
+        for name, places in (("given_up", ledger.given_up), ("faulty", ledger.faulty)):
+            if places:
+                content[name] = sorted(places)
         if ledger.messages_lost is not None:
             content["messages_lost"] = ledger.messages_lost
         self._mappings.save(content)
@@ -116,7 +119,8 @@ class FileStore:
         seen = self._seen(boot_id, findings)
         for held in ledger.mapped:
             seen.mapped.put(held)  # what pcipt did itself is known better
-        ledger.mapped, ledger.messages_lost, ledger.sizes = seen.mapped, seen.messages_lost, seen.sizes
+        ledger.mapped, ledger.messages_lost = seen.mapped, seen.messages_lost
+        ledger.sizes, ledger.given_up, ledger.faulty = seen.sizes, seen.given_up, seen.faulty
         if self._unsaved is not None:
             self._unsaved = ledger
             return ledger
@@ -175,6 +179,8 @@ class FileStore:
         try:
             found.mapped = mapped_from_json(content.get("mappings"))
             found.sizes = _sizes_from_json(content.get("sizes", {}))
+            found.given_up = _places_from_json(content.get("given_up", []))
+            found.faulty = _places_from_json(content.get("faulty", []))
         except MalformedError as error:
             findings.append(self._mappings.rejected(error.why))
         return found
@@ -189,6 +195,13 @@ def _sizes_from_json(value: Any) -> dict[str, Sizes]:
         }
     except (TypeError, ValueError, AttributeError) as error:
         raise MalformedError("mappings", 0, f"no sizes of BARs: {error!r}") from error
+
+
+def _places_from_json(value: Any) -> set[str]:
+    """Return the places that `save_mappings` wrote. Raises: MalformedError if `value` is no list of texts."""
+    if not isinstance(value, list) or not all(isinstance(place, str) for place in value):
+        raise MalformedError("mappings", 0, f"no places of functions: {value!r}")
+    return set(value)
 
 
 def _taken(loaded: tuple[Any, Finding | None], findings: list[Finding]) -> Any:

@@ -11,6 +11,7 @@ from pcipt.engine.open_actions import OpenActions
 from pcipt.engine.queue import Reason
 from pcipt.engine.round import Round
 from pcipt.engine.views.views import Views
+from pcipt.engine.views.vpci_picture import refusal_of
 from pcipt.pci import Frames, Sbdf
 from pcipt.remap.actions import CheckUnmapped, Result
 from pcipt.remap.desired import By, Desired, gone, place_of
@@ -59,15 +60,16 @@ def desired_places(
     return list(wanted.values())
 
 
-def conclude_places(views: Views, desired: Collection[Desired]) -> None:
-    """Remember that a plan was made for these places.
+def conclude_places(views: Views, desired: Collection[Desired]) -> bool:
+    """Remember that a plan was made for these places; return True if vPCI has given up a function.
 
     Their desired pages are no holes any more (`memory.holes`). The places leave `memory.vacated`. What writes
     made vPCI do at a place (`memory.trapped`) is forgotten, except the BARs that are lost.
     `memory.outside_window` gets their `Desired.outside_window`. The ignored writes (`memory.intents`) of a
-    place whose function is gone are forgotten, and the sizes that vPCI had of its BARs.
+    place whose function is gone are forgotten, the sizes that vPCI had of its BARs, and that vPCI gave it up
+    or does not take it.
     """
-    memory = views.memory
+    memory, found = views.memory, False
     memory.holes.needed(desired)
     for each in desired:
         memory.vacated.pop(each.place, None)
@@ -75,27 +77,38 @@ def conclude_places(views: Views, desired: Collection[Desired]) -> None:
         if each.outside_window:
             memory.outside_window[each.place] = each.outside_window
         if each.hold_reason is None:
-            _see_failure(views, each)
+            found |= _see_failure(views, each)
             memory.trapped.concluded(each.place, each.lost)
         if each.gone:
             memory.intents.drop(each.place)
             memory.ledger.sizes.pop(each.place, None)
+            memory.ledger.given_up.discard(each.place)
+            memory.ledger.faulty.discard(each.place)
             memory.refused.discard(each.place)
+    return found
 
 
-def _see_failure(views: Views, each: Desired) -> None:
+def _see_failure(views: Views, each: Desired) -> bool:
     """Remember the place if vPCI could not map its BARs, and gives a function up in this version of Xen.
 
-    vPCI then leaves decode off, although a write has switched it on. It takes its handlers away.
-    Source: Xen xen/drivers/vpci/header.c (vpci_process_pending), before 4.19.
+    Return True if it is remembered now.
+
+    vPCI then leaves decode off, although a write has switched it on. It takes its handlers away. They stay
+    where the MSI-X structures alone are in the way.
+    Source: Xen xen/drivers/vpci/header.c (vpci_process_pending, modify_decoding), before 4.19.
     """
     function = views.machine.functions.get(each.sbdf)
     if function is None or each.by is By.US or VPCI_SURVIVES_FAILURE.of(views.version):
-        return
+        return False
     on = views.memory.trapped.mapped.get(each.place, {})
     there = {bar.index: bar.address for bar in function.bars}
-    if not function.decodes_memory and any(there.get(bar) == span.start for bar, span in on.items()):
-        views.memory.given_up.add(each.place)
+    if function.decodes_memory or all(there.get(bar) != span.start for bar, span in on.items()):
+        return False
+    refusal = refusal_of(views, function)
+    if refusal is not None and refusal.msix:
+        return False
+    views.memory.ledger.given_up.add(each.place)
+    return True
 
 
 def checks_of_holes(now: Round) -> list[CheckUnmapped]:

@@ -80,6 +80,7 @@ def _forsake(views: Views, places: Mapping[str, Sbdf]) -> bool:
         found |= any(run.state is State.HELD for run in memory.mapped.of(place))
         memory.mapped.forsake(place)
         memory.trapped.leave(place, sbdf)
+        memory.ledger.given_up.discard(place)
         memory.given_up.discard(place)
         memory.ledger.sizes.pop(place, None)
         memory.refused.discard(place)

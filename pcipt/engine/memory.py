@@ -3,6 +3,8 @@
 field           written by                          dropped                          survives a restart
 ledger          performer, reconciliation           at a new boot                    yes: ledger, mappings
 ledger.sizes    reconciliation, when vPCI sets up   when the function leaves         yes: mappings
+ledger.given_up reconciliation, when vPCI failed    when Xen forgets the function    yes: mappings
+ledger.faulty   reconciliation, at each reading     when the function leaves         yes: mappings
 boot            first reconciliation of a boot      at a new boot                    yes: boot
 intents         watcher, from configuration writes  when hardware has the address    no
 trapped         watcher, from configuration writes  when a plan was made for it      no
@@ -11,6 +13,7 @@ unserved        performer, when an add fails        when Linux drops it         
 given_up        reconciliation                      when Xen or Linux drops it       no
 inherited       engine, when it is made             when everything was compared once    no
 former          machine state, and at a removal     when the place is left again      no
+answered        machine state, at each reading      when the place is left            no
 vacated         machine state, when Linux drops it  when a plan was made for it      no
 bridge_numbers  machine state, at each reading      when the bridge leaves           no
 conventional    machine state, at each reading      when the bridge leaves           no
@@ -46,17 +49,19 @@ class Memory:
     anew). `boot` holds the functions and bridges at the first reading of this boot, None before it. `intents`
     holds BAR writes that vPCI may have dropped. `trapped` holds what writes made vPCI map and unmap, and
     the BARs that it takes for mapped although a reset has cleared them. `given_up` holds the places of
-    functions that dom0 has without vPCI: Xen could not set them up at boot, or vPCI gave them up because it
-    could not map or unmap a page (Xen 4.17 and 4.18).
+    functions that dom0 has without vPCI by what Xen's console said: Xen could not set them up at boot, or
+    vPCI gave them up because it could not map or unmap a page (Xen 4.17 and 4.18). Those that it was seen to
+    give up are in the ledger.
     `refused` holds the places of functions for which vPCI refused to switch memory decode on. `inherited` is
     True while the ledger may have pages of an earlier service, and nobody saw what vPCI has unmapped since.
     `removed` holds addresses that Linux had and dropped: ghosts are removed from Xen only at these addresses,
     and after a renumbering (`plan_announcements`). `unserved` holds addresses of which Xen said that no IOMMU
     unit serves them: that stays so until the next boot. `former` holds by place the function that Linux last
-    dropped there. `vacated` holds each place whose function Linux dropped and for which no plan was made
-    since, with the former address. `bridge_numbers` holds the (secondary, subordinate) bus of each bridge, by
-    place, as it was last readable. `conventional` holds the places of bridges to conventional PCI, as they
-    were last readable. `outside_window` holds by place the BARs that decoded where vPCI maps nothing.
+    dropped there. `answered` holds by place each function as it was when it answered last. `vacated` holds
+    each place whose function Linux dropped and for which no plan was made since, with the former address.
+    `bridge_numbers` holds the (secondary, subordinate) bus of each bridge, by place, as it was last readable.
+    `conventional` holds the places of bridges to conventional PCI, as they were last readable.
+    `outside_window` holds by place the BARs that decoded where vPCI maps nothing.
     `left_guests` holds functions that left a guest, with the guest's number. `unproven` holds places of
     functions that left xen-pciback and of which nobody knows whether vPCI handles them again. `held_regions`
     counts for each reserved region the clients that keep it in dom0. `holes` holds pages that pcipt unmapped
@@ -73,6 +78,7 @@ class Memory:
     removed: set[Sbdf] = attrs.Factory(set)
     unserved: set[Sbdf] = attrs.Factory(set)
     former: dict[str, Function] = attrs.Factory(dict)
+    answered: dict[str, Function] = attrs.Factory(dict)
     vacated: dict[str, Sbdf] = attrs.Factory(dict)
     bridge_numbers: dict[str, tuple[int, int]] = attrs.Factory(dict)
     conventional: set[str] = attrs.Factory(set)
@@ -88,6 +94,11 @@ class Memory:
     def mapped(self) -> MappedPages:
         """Return the pages that are mapped into dom0 for BARs, by pcipt or by vPCI; a part of the ledger."""
         return self.ledger.mapped
+
+    @property
+    def without_vpci(self) -> set[str]:
+        """The places of functions that dom0 has without vPCI."""
+        return self.given_up | self.ledger.given_up
 
     def copy(self) -> "Memory":
         """Return a memory for a dry run.

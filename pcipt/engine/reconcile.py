@@ -181,7 +181,8 @@ class Reconciler:
                 desired, views.memory.mapped, views.state.bars,
                 messages_lost=self._lost_messages() or views.memory.inherited, given=views.given_places,
             )  # fmt: skip
-            conclude_places(views, desired)
+            if conclude_places(views, desired) and views is self._views:
+                self._saver.save(views.memory)  # no later reading shows it
             noted = note(plan, views.memory.mapped, self._policy.now())
             if views is self._views and views.pvh and not self._saver.note(noted):
                 self._queue.repeat(STORE, Reason.FAILED, self._clock(), 0)
@@ -252,8 +253,7 @@ class Reconciler:
     def _leave_to_later_rounds(self, now: Round) -> None:
         """Remove from the round the functions that were reconciled alone between its slices.
 
-        The results of those reconciliations are newer. The functions are put back into the queue as
-        DIFFERENT, because possibly those reconciliations planned no announcements.
+        Those results are newer. They go back into the queue: possibly no announcements were planned.
         """
         for sbdf in sorted(self._meanwhile):
             self._queue.repeat(sbdf, Reason.DIFFERENT, self._clock(), 0)

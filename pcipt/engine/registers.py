@@ -90,6 +90,8 @@ class Registers:
     def rewrite_bar(self, sbdf: Sbdf, bar: int, address: Address) -> None:
         """Write an address to a BAR or ROM that decodes: decode off, write, read back, decode on, read back.
 
+        A ROM gets its enable bit back, which a reset clears.
+
         Raises: PciptError for a BAR that cannot hold the address, or if a register cannot be written or does
                 not keep its value. If the BAR fails, BAR and decode are restored. If restoring the BAR fails,
                 too, decode stays off, because no guard has checked the address that is in the BAR then. If
@@ -100,7 +102,7 @@ class Registers:
             raise UnsupportedError("rewriting a BAR", f"{name_of_bar(bar)} of {sbdf} has only 32 bits")
         before = [self._host.read_register(sbdf, word) for word, _ in words]
         wanted = [
-            address >> 32 * number & WORD & ~fixed | before[number] & fixed
+            address >> 32 * number & WORD & ~fixed | before[number] & fixed | (bar == ROM_INDEX)
             for number, (_, fixed) in enumerate(words)
         ]
         command = self._switch_off(sbdf)

@@ -1,6 +1,6 @@
 """Updates memory by what was read and asked just now, before anything is planned."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import attrs
 
@@ -10,12 +10,13 @@ from pcipt.engine.unproven import doubt_shared
 from pcipt.engine.views.regions import forget_counts
 from pcipt.engine.views.views import Views
 from pcipt.engine.views.vpci_picture import refusal_of
-from pcipt.pci import Sbdf
+from pcipt.pci import Function, Sbdf
 from pcipt.remap.desired import PCIBACK, By, place_of, untrapped_reason
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedPages, MappedRun
 from pcipt.remap.plan_mappings import plan_mappings
 from pcipt.remap.vpci.hazards import pages_of_bars
+from pcipt.remap.vpci.msix import has_faulty_msix, may_have_vpci, refuses_msix
 from pcipt.remap.vpci.sizes import sees_resizing, sizes_at_setup
 from pcipt.xen.releases import VPCI_BUILT_AT_ASSIGN
 
@@ -36,6 +37,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     now.touched |= _announced_by_linux(views)
     subjects = views.machine.functions if now.everything is not None else now.listed | now.subjects
     now.touched |= _learn_sizes(views, subjects)
+    now.touched |= _learn_faulty(views, subjects)
     now.touched |= _learn_refusals(views, subjects, clock)
     now.touched |= forget_counts(views)
     _learn_untrapped(views, subjects)
@@ -84,6 +86,22 @@ def _learn_sizes(views: Views, functions: Iterable[Sbdf]) -> bool:
     return found
 
 
+def _learn_faulty(views: Views, functions: Iterable[Sbdf]) -> bool:
+    """Record which functions have an MSI-X structure that this Xen does not take; return True if one is new.
+
+    They cannot be read after their bus was renumbered. Nothing is recorded if this Xen takes them.
+    """
+    if not views.pvh or not refuses_msix(views.version):
+        return False
+    faulty = views.memory.ledger.faulty
+    before = len(faulty)
+    for sbdf in functions:
+        function = views.machine.functions.get(sbdf)
+        if function is not None and has_faulty_msix(function):
+            faulty.add(place_of(function))
+    return len(faulty) != before
+
+
 def _learn_refusals(views: Views, functions: Collection[Sbdf], clock: Callable[[], str]) -> bool:
     """Record for which of the functions vPCI has refused to switch memory decode on; return True if one is
     new.
@@ -92,16 +110,17 @@ def _learn_refusals(views: Views, functions: Collection[Sbdf], clock: Callable[[
     `clock` returns the present time.
     """
     memory, found = views.memory, False
-    for place in {*memory.refused, *memory.intents.wanting} if views.pvh else ():
+    lasting = {place_of(each) for each in _never_decoding(views, functions)}
+    for place in {*memory.refused, *memory.intents.wanting, *lasting} if views.pvh else ():
         sbdf = views.state.address_of(place)
         function = views.machine.functions.get(sbdf) if sbdf is not None and sbdf in functions else None
         if function is None:
             continue
         refusal = refusal_of(views, function)
-        lasting = refusal is not None and refusal.is_lasting(views.version) and place in memory.refused
-        if refusal is None or not (lasting or memory.intents.wants_decode(place)):
+        stays = refusal is not None and refusal.is_lasting(views.version) and place in memory.refused
+        if refusal is None or not (stays or place in lasting or memory.intents.wants_decode(place)):
             memory.refused.discard(place)
-        elif place not in memory.refused:
+        elif place not in memory.refused or place in memory.trapped.mapped:
             memory.refused.add(place)
             found = True
             when = clock()
@@ -118,6 +137,20 @@ def _learn_untrapped(views: Views, functions: Collection[Sbdf]) -> None:
         place = views.state.place_at(sbdf)
         if sbdf in functions and place is not None and views.view.in_dom0(sbdf):
             views.memory.given_up.add(place)
+
+
+def _never_decoding(views: Views, functions: Iterable[Sbdf]) -> Iterator[Function]:
+    """Yield the functions for which vPCI would refuse to switch memory decode on wherever their BARs are.
+
+    Nobody need have asked for it: firmware may have left it on, and vPCI has mapped the BARs at boot then.
+    """
+    for sbdf in functions:
+        function = views.machine.functions.get(sbdf)
+        if function is not None and views.pvh and has_faulty_msix(function):
+            refusal = refusal_of(views, function)
+            certain = not may_have_vpci(function, views.version)
+            if refusal is not None and refusal.no_address_helps and certain:
+                yield function
 
 
 def _announced_by_linux(views: Views) -> bool:
@@ -141,6 +174,7 @@ def take_over_mappings(views: Views, functions: Iterable[Sbdf]) -> bool:
     mapped, found = views.memory.mapped, False
     for sbdf in functions:
         place = views.state.place_at(sbdf) if sbdf not in views.view.known else None
+        views.memory.ledger.given_up.discard(place or "")
         views.memory.given_up.discard(place or "")
         for run in mapped.of(place) if place is not None else ():
             if run.by is By.XEN:

@@ -9,7 +9,7 @@ so a ledger belongs to one boot id. The owner of a ledger changes it in place, s
 for any number of entries.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 from typing import get_args
@@ -88,7 +88,9 @@ class Ledger:
     stored in a file of their own, because pcipt can see them again as long as the function is there.
     `messages_lost` is the time at which hot-plug messages were lost on a PVH dom0, else None: a function that
     was added and removed meanwhile may have left mapped pages that nobody can find. `sizes` are by place the
-    sizes that vPCI has of Resizable BARs (`remap.vpci.sizes`).
+    sizes that vPCI has of Resizable BARs (`remap.vpci.sizes`). `given_up` are the places of functions that
+    vPCI does not handle any more, because it could not map a page (Xen 4.17 and 4.18), `faulty` those of
+    functions whose MSI-X structure this Xen does not take, as they were when they answered last.
     """
 
     def __init__(
@@ -98,10 +100,14 @@ class Ledger:
         mapped: MappedPages | None = None,
         messages_lost: str | None = None,
         sizes: Mapping[str, Sizes] = MappingProxyType({}),
+        given_up: Iterable[str] = (),
+        faulty: Iterable[str] = (),
     ) -> None:
         self.boot_id = boot_id
         self.messages_lost = messages_lost
         self.sizes = dict(sizes)
+        self.given_up = set(given_up)
+        self.faulty = set(faulty)
         self.mapped = mapped if mapped is not None else MappedPages()
         self._entries: dict[Key, Entry] = {}
         self._followed: dict[Sbdf, tuple[Sbdf, ...]] = {}
@@ -227,7 +233,7 @@ class Ledger:
 
     def copy(self) -> "Ledger":
         """Return a ledger with the same content. Changes of the copy do not change this ledger."""
-        return Ledger(self.boot_id, self.entries, self.mapped.copy(), self.messages_lost, self.sizes)
+        return self._with(self.entries, self.mapped.copy())
 
     def noted(self, action: Action, when: str = "") -> None:
         """Record an action that is not applicable as done, so that it is not planned and reported again."""
@@ -254,7 +260,7 @@ class Ledger:
                 settled.append(attrs.evolve(entry, state=state))
         mapped = self.mapped.copy()
         mapped.settle()
-        return Ledger(self.boot_id, tuple(settled), mapped, self.messages_lost, self.sizes)
+        return self._with(tuple(settled), mapped)
 
     def settle(self, functions: AbstractSet[Sbdf], known: AbstractSet[Sbdf]) -> bool:
         """Correct the entries of AddDevice and RemoveDevice actions by what Xen lists (rule: `reconciled`).
@@ -279,6 +285,11 @@ class Ledger:
             return False
         self._put(attrs.evolve(entry, counted=False))
         return True
+
+    def _with(self, entries: tuple[Entry, ...], mapped: MappedPages) -> "Ledger":
+        """Return a ledger with these entries and mapped pages, and the rest of this ledger."""
+        rest = (self.messages_lost, self.sizes, self.given_up, self.faulty)
+        return Ledger(self.boot_id, entries, mapped, *rest)
 
     def _put(self, entry: Entry) -> None:
         """Add an entry as the last one, or replace the entry with the same key, and update `_followed`."""

@@ -12,7 +12,7 @@ from pcipt.remap.mapped_pages import mapped_from_json, mapped_to_json
 def ledger_to_json(ledger: Ledger) -> dict[str, object]:
     """Return the ledger's own document as JSON values: the boot id, the entries, and the runs of `ours`.
 
-    `theirs`, `messages_lost` and `sizes` are not in it.
+    `theirs`, `messages_lost`, `sizes`, `given_up` and `faulty` are not in it.
     """
     return {
         "boot_id": ledger.boot_id,

@@ -164,6 +164,26 @@ def test_sizes_that_vpci_has_are_remembered_for_this_boot(tmp_path):
     assert FileStore(str(tmp_path)).load("next")[0].sizes == {}
 
 
+def test_functions_that_vpci_gave_up_or_does_not_take_are_remembered_for_this_boot(tmp_path):
+    store = FileStore(str(tmp_path))
+    ledger = store.load("boot")[0]
+    ledger.given_up, ledger.faulty = {"00_05.0", "00_1c.0-00_00.0"}, {"00_06.0"}
+    store.save_mappings(ledger)
+    store.save(ledger)
+    read, other = (FileStore(str(tmp_path)).load(boot)[0] for boot in ("boot", "next"))
+    assert (read.given_up, read.faulty) == (ledger.given_up, ledger.faulty)
+    assert (other.given_up, other.faulty) == (set(), set())
+
+
+@pytest.mark.parametrize("name", ["given_up", "faulty"])
+@pytest.mark.parametrize("places", [{"a": 1}, [1], "00_05.0", None])
+def test_damaged_places_are_said_and_kept_aside(tmp_path, name, places):
+    store = FileStore(str(tmp_path))
+    store._mappings.save({"boot_id": "boot", "mappings": [], name: places})
+    ledger, _, findings = FileStore(str(tmp_path)).load("boot")
+    assert (getattr(ledger, name), [finding.code for finding in findings]) == (set(), ["mappings-damaged"])
+
+
 @pytest.mark.parametrize("sizes", [[1], {"a": 1}, {"a": [[0]]}, {"a": [["x", 1]]}, None])
 def test_damaged_sizes_are_said_and_kept_aside(tmp_path, sizes):
     store = FileStore(str(tmp_path))

@@ -3,10 +3,13 @@
 import pytest
 
 from pcipt.remap.desired import By
+from pcipt.xen.interface import Dom0Kind, XenIdentity
+from pcipt.xen.releases import MSIX_CHECKED
 from pcipt.xen.simulated.model import Catastrophe
 from tests.engine.stage import BusStage, S, codes, compare, right, settled, told
 from tests.xen.devices import device
 from tests.xen.truth import mapped_pages, p2m_truth
+from tests.xen.versions import VERSIONS, version_of
 
 RELEASES = [
     (4, 17, 7),
@@ -135,6 +138,29 @@ def test_an_msix_table_over_ram_keeps_decode_off(version):
         right(stage)
 
 
+@pytest.mark.parametrize("version", [each for each in VERSIONS if not MSIX_CHECKED.of(version_of(*each))])
+@pytest.mark.parametrize("command", [0, 2])
+def test_an_msix_table_in_no_bar_keeps_decode_off(version, command):
+    """As of an integrated SATA controller: such a Xen looks for the table at page 0, which is RAM.
+
+    If decode was on when Xen booted, its pages are mapped, and left.
+    """
+    stage = staged(version, (BAR0, 0x4000), msix=(5, 0, 0x800), command=command)
+    assert len(mapped_pages(stage.xen)) == 2 * command
+    engine = settled(stage)
+    assert told_of(engine) == {"decode-refused"}
+    right(stage)
+    stage.write(NIC, COMMAND, 2, 2)
+    stage.settle(engine)
+    assert not stage.hardware.decodes_memory(S(NIC))
+    assert told_of(engine) == {"decode-refused"}
+    assert "lies in no BAR" in text_of(engine, "decode-refused")
+    assert "Xen 4.21.0 hides its MSI-X" in text_of(engine, "decode-refused")
+    compare(engine)
+    assert told_of(engine) == {"decode-refused"}
+    right(stage)
+
+
 @pytest.mark.parametrize("version", since(4, 19, 0))
 @pytest.mark.parametrize(
     ("bar", "words"),
@@ -157,6 +183,36 @@ def test_a_refused_map_leaves_vpci_in_charge_with_decode_off(version, bar, words
     stage.settle(engine)
     assert told_of(engine) == set()
     right(stage)
+
+
+@pytest.mark.parametrize("build", ["4.19.2-qubes", "4.19.6-vendor", "4.20.1.1", "4.20.4-1"])
+def test_a_vendors_build_is_judged_by_what_hardware_shows(build):
+    """Whether it checks MSI-X tables is not known: decode goes on, or is refused."""
+    numbers = tuple(int(number) for number in build.split("-")[0].split(".")[:3])
+    stage = staged(numbers, (BAR0, 0x4000), msix=(5, 0, 0x800), command=0)
+    stage.xen._identity = XenIdentity(build, Dom0Kind.PVH)
+    engine = settled(stage)
+    assert told_of(engine) == set()
+    stage.write(NIC, COMMAND, 2, 2)
+    stage.settle(engine)
+    compare(engine)
+    on = stage.hardware.decodes_memory(S(NIC))
+    assert on == MSIX_CHECKED.of(version_of(*numbers))
+    assert told_of(engine) == (set() if on else {"decode-refused"})
+    right(stage)
+
+
+@pytest.mark.parametrize("version", since(4, 19, 0))
+def test_what_vpci_maps_at_each_attempt_is_unmapped_each_time(version):
+    stage = staged(version, (BAR0, 0x4000), (BAR1, 0x4000), command=0)
+    engine = settled(stage)
+    stage.write(NIC, 0x14, 4, 0xFEE0_0000)
+    for _ in range(3):
+        stage.write(NIC, COMMAND, 2, 2)
+        assert len(mapped_pages(stage.xen)) == 4
+        stage.settle(engine)
+        right(stage)
+        assert told_of(engine) == {"decode-refused"}
 
 
 @pytest.mark.parametrize("version", RELEASES)

@@ -4,6 +4,7 @@ import attrs
 import pytest
 
 from pcipt.daemon.control.status import health_of, status_to_json
+from pcipt.pci import Ids
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.outcome import Op
 from pcipt.xen.simulated.coverage import Coverage
@@ -129,3 +130,86 @@ def test_adds_that_failed_are_not_counted(version, dom0):
     assert len(adds(stage)) >= 2
     assert counts(stage) == (0, 2)
     assert "orphan" in findings(stage, "02:00.0")
+
+
+@pytest.mark.parametrize("version", REFUSING)
+def test_an_msix_table_over_ram_is_not_added(version):
+    """A BAR that was not assigned yet holds whatever firmware left there."""
+    stage = stage_with(version=version)
+    raw = device(NIC, (0x20_0000, 0x4000), command=0, msix=(0, 0x1000, 0x2000), parent="00:1c.0")
+    stage.plug(raw, announced=False)
+    stage.settle(stage.engine)
+    wait(stage, 60)
+    assert adds(stage) == []
+    assert "lies over RAM" in findings(stage, NIC)["unknown-to-xen"]
+    stage.write(NIC, 0x10, 4, BUS)
+    stage.settle(stage.engine)
+    wait(stage, 6)
+    assert [call.result for call in adds(stage)] == [0]
+
+
+# Behind a bridge whose buses are renumbered nothing can be read: what Xen cannot take is known from before.
+
+
+def renumbered(version, raw, dom0="pvh", *, restarted=False):
+    """A function that Xen has, or not, at 02:xx.x, and the same after its bus got number 3."""
+    coverage = Coverage(buses=frozenset((0, bus) for bus in range(5)))
+    port_ = port("00:1c.0", 2, 4, window=(0xFE20, 0xFE90), command=0)
+    stage = BusStage(
+        [device("00:00.0"), port_, attrs.evolve(physical(), config=asleep())],
+        version=version, dom0=dom0, coverage=coverage,
+    )  # fmt: skip
+    if raw is None:
+        stage.files.raws[S(VF)] = virtual(stage)
+        stage.hotplug.push("change", S(VF))
+    else:
+        stage = BusStage([device("00:00.0"), port_, raw], version=version, dom0=dom0, coverage=coverage)
+    stage.engine = stage.start()
+    if raw is not None or not restarted:
+        compare(stage.engine)
+        wait(stage, 60)  # the store is written
+    done = len(stage.xen.changes)
+    stage.write("00:1c.0", 0x18, 4, 0x4_0300)
+    if restarted:
+        stage.engine = stage.start()
+    stage.settle(stage.engine)
+    wait(stage, 60)
+    assert stage.xen.catastrophe is None
+    orphans = [str(sbdf) for sbdf, each in stage.xen.devices.items() if each.owner.kind is OwnerKind.NOBODY]
+    return orphans, [str(call.functions[0])[5:] for call in stage.xen.changes[done:] if call.op is Op.ADD]
+
+
+def asleep():
+    return physical().config[:4] + b"\0\0" + physical().config[6:]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("version", REFUSING)
+def test_a_renumbered_virtual_function_with_msix_is_not_added(version, restarted):
+    orphans, added = renumbered(version, None, restarted=restarted)
+    assert orphans == []
+    assert "03:00.4" not in added
+    assert "03:00.0" in added
+
+
+@pytest.mark.parametrize("version", [(4, 19, 3), (4, 20, 1), (4, 21, 2), (4, 22, 0)])
+def test_other_versions_take_a_renumbered_virtual_function(version):
+    orphans, added = renumbered(version, None)
+    assert (orphans, "03:00.4" in added) == ([], True)
+
+
+@pytest.mark.parametrize("version", REFUSING)
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_renumbered_function_whose_msix_is_in_no_bar_is_not_added(version, restarted):
+    raw = device("02:00.0", (BUS, 0x4000), msix=(3, 0, 0x800), parent="00:1c.0", command=0)
+    assert renumbered(version, raw, restarted=restarted) == ([], [])
+
+
+@pytest.mark.parametrize("version", [*REFUSING, *TAKING])
+@pytest.mark.parametrize("dom0", ["pv", "pvh"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_renumbered_cardbus_bridge_is_added_where_there_is_no_vpci(version, dom0, restarted):
+    raw = device("02:01.0", header=2, command=0, class_code=0x060700, parent="00:1c.0")
+    raw = attrs.evolve(raw, ids=Ids(class_code=0x060700))
+    orphans, added = renumbered(version, raw, dom0, restarted=restarted)
+    assert (orphans, added) == ([], ["03:01.0"] if dom0 == "pv" else [])

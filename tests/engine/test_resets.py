@@ -9,11 +9,12 @@ from pcipt.remap.desired import By
 from pcipt.remap.life import State
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.outcome import Op
-from pcipt.xen.simulated.model import DOM0
+from pcipt.xen.simulated.model import DOM0, Catastrophe
 from tests.engine.stage import BusStage, S, codes, compare, look, reread, right
 from tests.engine.test_mapping import LOST, NIC, NO_ADD, machine
+from tests.xen.devices import device
 from tests.xen.truth import mapped_pages
-from tests.xen.versions import EACH_RELEASE
+from tests.xen.versions import EACH_RELEASE, VERSIONS
 
 each_release = pytest.mark.parametrize("version", EACH_RELEASE)
 BRIDGE, COMMAND, BARS = "00:1c.0", 0x04, {0x10: 0xFE20_0000, 0x14: 0xFE24_0000}
@@ -290,7 +291,7 @@ def test_what_vpci_gave_up_is_mapped_by_pcipt(version):
     unmapped = {o.action.word for o in stage.settle(scene.engine)}
     assert unmapped <= {"unmap-mmio"}  # of what vPCI may have mapped before it failed
     assert stage.xen.vpci.traps(S(NIC)) is not given_up
-    assert bool(scene.engine.memory.given_up) is given_up
+    assert bool(scene.engine.memory.ledger.given_up) is given_up
     stage.write(NIC, COMMAND, 2, 0)
     stage.write(NIC, 0x10, 4, BARS[0x10])
     stage.write(NIC, COMMAND, 2, 2)
@@ -300,3 +301,92 @@ def test_what_vpci_gave_up_is_mapped_by_pcipt(version):
     stage.write(NIC, COMMAND, 2, 0)
     stage.settle(scene.engine)
     assert mapped_pages(stage.xen).isdisjoint(PAGES)
+
+
+GIVING_UP = [version for version in VERSIONS if version < (4, 19)]
+
+
+def given_up(version, *others):
+    """A stage on which vPCI has given up the NIC: its BAR 0 was beyond what a map of four levels can name."""
+    far = device(NIC, (0xFE20_0000, 0x4000, "64"), parent=BRIDGE, driver="nvme")
+    stage = BusStage([*machine()[:-1], far, *others], version=version)
+    stage.engine = stage.start()
+    compare(stage.engine)
+    stage.write(NIC, COMMAND, 2, 0)
+    stage.write(NIC, 0x14, 4, 0xFFFF_0000)
+    stage.write(NIC, COMMAND, 2, 2)
+    stage.settle(stage.engine)
+    assert not stage.xen.vpci.traps(S(NIC))
+    return stage
+
+
+@pytest.mark.parametrize("version", GIVING_UP)
+def test_a_restart_remembers_what_vpci_gave_up(version):
+    stage = given_up(version)
+    places = set(stage.engine.memory.ledger.given_up)
+    stage.engine = stage.start()
+    compare(stage.engine)
+    assert stage.engine.memory.ledger.given_up == places != set()
+    stage.write(NIC, COMMAND, 2, 0)
+    stage.write(NIC, 0x14, 4, 0)
+    stage.write(NIC, COMMAND, 2, 2)
+    stage.settle(stage.engine)
+    compare(stage.engine)
+    right(stage)
+    assert "given-up" in codes(stage.engine)
+    assert health_of(stage.engine) == "degraded"
+    stage.pull(NIC)
+    stage.settle(stage.engine)
+    assert (stage.engine.memory.ledger.given_up, codes(stage.engine)) == (set(), set())
+    right(stage)
+
+
+@pytest.mark.parametrize("version", GIVING_UP)
+def test_decode_is_not_switched_while_that_would_panic(version):
+    """Xen before 4.17.2 looks at the BARs of each function of dom0, also of one without vPCI."""
+    panics = version < (4, 17, 2)
+    stage = given_up(version, device("02:01.0", (0xFE40_0000, 0x4000), parent=BRIDGE))
+    stage.hardware.reset(S("02:01.0"))
+    done = words(reread(stage.engine, [S("02:01.0")]))
+    assert done == [("rewrite-bar", "refused", "none-given-up") if panics else ("rewrite-bar", "done", "")]
+    stage.plug(device("02:02.0", (0xFE50_0000, 0x4000), parent=BRIDGE), announced=False)
+    outcomes = [o for o in stage.settle(stage.engine) if o.action.word == "add-device"]
+    assert words(outcomes) == [("add-device", *(("refused", "none-given-up") if panics else ("done", "")))]
+    assert stage.xen.catastrophe is None
+    (text,) = [finding.text for _, finding in stage.engine.findings if finding.code == "given-up"]
+    assert ("this Xen panics" in text) == panics
+    stage.pull(NIC)
+    stage.settle(stage.engine)
+    compare(stage.engine)
+    assert stage.xen.catastrophe is None
+    right(stage)
+    assert health_of(stage.engine) == "healthy"
+
+
+def test_the_simulated_xen_panics_as_the_real_one():
+    stage = given_up((4, 17, 1), device("02:01.0", (0xFE40_0000, 0x4000), parent=BRIDGE))
+    with pytest.raises(Catastrophe, match="has no vPCI"):
+        stage.write("02:01.0", COMMAND, 2, 0)
+
+
+@each_release
+@pytest.mark.parametrize("driver", [None, "nvme"])
+def test_a_rom_that_was_on_is_on_again(version, driver):
+    """vPCI takes the ROM for mapped and drops its write, too: its enable bit is lost like its address."""
+    there = device(NIC, (0xFE20_0000, 0x4000, "64"), rom=(0xFE30_0001, 0x8000), parent=BRIDGE, driver=driver)
+    stage = BusStage([*machine()[:-1], there], version=version)
+    engine = stage.start()
+    compare(engine)
+    before = bytes(stage.hardware.config(S(NIC))[:0x34])
+    stage.hardware.reset(S(NIC))
+    for offset, size in ((0x30, 4), (0x14, 4), (0x10, 4), (COMMAND, 2)):
+        stage.write(NIC, offset, size, int.from_bytes(before[offset : offset + size], "little"))
+    stage.settle(engine)
+    if driver is not None:
+        assert "reset-behind-vpci" in codes(engine)
+        stage.files.raws[S(NIC)] = attrs.evolve(there, driver=None)
+        reread(engine, [S(NIC)])
+    compare(engine)
+    assert stage.hardware.config(S(NIC))[:0x34] == before
+    assert engine.findings == []
+    right(stage)

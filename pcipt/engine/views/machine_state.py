@@ -98,6 +98,10 @@ class MachineState:
         """Return True if a mapped run is STALE, or if Linux has no function at its place any more."""
         return run.state is State.STALE or self.address_of(run.place) is None
 
+    def answered(self, sbdf: Sbdf) -> Function | None:
+        """Return the function that Linux has at an address as it was when it answered last; None if never."""
+        return self._memory.answered.get(self._places.get(sbdf, ""))
+
     def relatives(self, functions: Iterable[Sbdf]) -> set[Sbdf]:
         """Return, for each function, the bridges above it, all functions behind it, its PF and its VFs.
 
@@ -194,6 +198,7 @@ class MachineState:
                 memory.conventional.discard(place)
                 memory.given_up.discard(place)
                 memory.complaints.pop(sbdf, None)
+                memory.answered.pop(place, None)
         for place in taken:
             memory.vacated.pop(place, None)
         self._find_renumbered(uncertain)
@@ -209,7 +214,9 @@ class MachineState:
         self.renumbered.pop(sbdf, None)
 
     def _note_kind(self, function: Function, place: str) -> None:
-        """Note whether a function that answers is a bridge to conventional PCI."""
+        """Note a function that answers, and whether it is a bridge to conventional PCI."""
+        if function.answers:
+            self._memory.answered[place] = function
         if is_conventional_bridge(function):
             self._memory.conventional.add(place)
         elif function.answers:

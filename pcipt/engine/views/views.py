@@ -217,10 +217,12 @@ class Views:
             bridges=self.state.bridges,
             regions=self.reserved.scopes,
             home=self.state.home_of,
+            answered=self.state.answered,
             holes=self.memory.holes,
             outside_window=lambda place: self.memory.outside_window.get(place, EMPTY_BARS),
             lost=partial(lost_of, self),
-            given_up=self.memory.given_up,
+            given_up=self.memory.without_vpci,
+            faulty=self.memory.ledger.faulty,
             sizes=self.memory.ledger.sizes.get,
         )
 
@@ -259,7 +261,7 @@ class Views:
         return desired_of(
             function, self.machine.functions, self.view, pvh=self.pvh, version=self.version,
             protected=self.protected, followed=self.announced_at(), outside_window=outside,
-            lost=lost_of(self, sbdf), given_up=place in self.memory.given_up,
+            lost=lost_of(self, sbdf), given_up=place in self.memory.without_vpci,
             sizes=self.memory.ledger.sizes.get(place),
         )  # fmt: skip
 

@@ -10,7 +10,8 @@ from pcipt.pci import Finding, Function, Sbdf
 from pcipt.remap.actions import RewriteBar
 from pcipt.remap.desired import LostBar, place_of, untrapped_reason
 from pcipt.remap.ignored import IgnoredWrite, plan_rewrites
-from pcipt.remap.vpci.hazards import Refusal, finding_of_refusal, hazards, why_refused
+from pcipt.remap.vpci.hazards import Refusal, finding_of_given_up, finding_of_refusal, hazards, why_refused
+from pcipt.remap.vpci.msix import may_have_vpci
 from pcipt.remap.vpci.sizes import NO_SIZES, Sizes, sees_resizing
 from pcipt.remap.vpci.trapped import has_no_address, lost_bars, plan_returns
 
@@ -27,7 +28,7 @@ def lost_of(views: "Views", sbdf: Sbdf) -> tuple[LostBar, ...]:
     if function is None or not function.answers or not any(map(has_no_address, function.bars)):
         return ()
     memory, lines = views.memory, views.state.raws[sbdf].resources
-    if place_of(function) in memory.given_up:
+    if place_of(function) in memory.without_vpci:
         return ()
     ignored = {write.bar for write in memory.intents.ignored(function)}
     found = lost_bars(function, lines, memory.mapped.of(place_of(function)), memory.trapped, ignored)
@@ -63,17 +64,22 @@ def refusal_of(views: "Views", function: Function) -> Refusal | None:
 
     None is returned if vPCI does not handle the function, if it decodes memory, and if nothing shows it.
     """
-    if function.decodes_memory is not False or not _is_trapped(views, function):
+    if function.decodes_memory is not False or not (_is_trapped(views, function) or _may_be(views, function)):
         return None
     return why_refused(function, views.protected, views.version)
 
 
 def hazards_of(views: "Views", function: Function) -> list[Finding]:
-    """Return the findings about a function that vPCI handles: what it has refused, what it would do."""
-    if not _is_trapped(views, function):
+    """Return the findings about a function of dom0: what vPCI has refused, what it would do, or that it has
+    given the function up.
+    """
+    if not (_is_trapped(views, function) or _may_be(views, function)):
         return []
-    refusal = refusal_of(views, function) if place_of(function) in views.memory.refused else None
+    place = place_of(function)
+    refusal = refusal_of(views, function) if place in views.memory.refused else None
     told = [finding_of_refusal(refusal, views.version)] if refusal is not None else []
+    if place in views.memory.ledger.given_up:
+        return [*told, finding_of_given_up(function, views.version)]
     return [*told, *hazards(function, views.version)]
 
 
@@ -82,6 +88,11 @@ def sizes_in_vpci(views: "Views", function: Function) -> Sizes:
     if not function.rebar or sees_resizing(views.version, pvh=views.pvh) or not _is_trapped(views, function):
         return NO_SIZES
     return views.memory.ledger.sizes.get(place_of(function), NO_SIZES)
+
+
+def _may_be(views: "Views", function: Function) -> bool:
+    """Return True if nobody knows whether vPCI of this build of Xen handles a function of dom0."""
+    return views.view.in_dom0(function.sbdf) and may_have_vpci(function, views.version)
 
 
 def _is_trapped(views: "Views", function: Function) -> bool:

@@ -7,14 +7,15 @@ import attrs
 
 from pcipt.firmware.coverage import Coverage
 from pcipt.pci import BarKind, Function, HeaderType, Sbdf
-from pcipt.pci.requester import Requester, requester_of
+from pcipt.pci.requester import Requester, Vendor, requester_of
 from pcipt.remap.actions import Action, AddDevice, RemoveDevice
+from pcipt.remap.desired import place_of
 from pcipt.remap.guard.facts import Facts, Rule
 from pcipt.remap.guard.shared import SHARED_RULES, linux_of, moving
 from pcipt.remap.kinds.domains import aliased
 from pcipt.remap.kinds.virtual import vfs_are_on
 from pcipt.remap.plan_moves import subtree, top_of_move
-from pcipt.remap.vpci.msix import has_faulty_msix, refuses_msix
+from pcipt.remap.vpci.msix import has_faulty_msix, msix_frames, refuses_msix
 from pcipt.xen.releases import (
     FAULTY_CAPABILITY_HIDDEN,
     IO_VF_BAR_HANGS,
@@ -23,6 +24,7 @@ from pcipt.xen.releases import (
     UNFINISHED_MAP_PANICS,
 )
 
+CARDBUS = 0x0607  # base class and subclass
 _HIDES = FAULTY_CAPABILITY_HIDDEN.begins
 
 
@@ -33,6 +35,17 @@ def _subject(action: AddDevice | RemoveDevice, facts: Facts) -> Function | None:
     """
     linux = action.moved_from if isinstance(action, AddDevice) and action.moved_from else action.sbdf
     return facts.machine.functions.get(linux)
+
+
+def _as_read(action: AddDevice, facts: Facts) -> Function | None:
+    """Return the function that is added, with the registers that it had when it answered last.
+
+    A renumbered function cannot be read: if nobody has read it before, its registers are unknown.
+    """
+    function = _subject(action, facts)
+    if function is None or action.moved_from is None:
+        return function
+    return facts.answered(action.moved_from) or function
 
 
 def _segment(action: Action, _facts: Facts) -> str | None:
@@ -101,12 +114,15 @@ def _physical_first(action: AddDevice, facts: Facts) -> str | None:
 def _header_for_vpci(action: AddDevice, facts: Facts) -> str | None:
     """On a PVH dom0, refuse to add a function whose header type is neither 0 nor 1: vPCI does not know it.
 
-    A virtual function is not refused. A renumbered function is not refused, because its header cannot be
-    read.
+    A virtual function is not refused. Of a renumbered one that nobody has read before only the class counts,
+    which Linux keeps.
     """
-    function = _subject(action, facts)
-    if not facts.pvh or function is None or function.physfn is not None or action.moved_from is not None:
+    function = _as_read(action, facts)
+    if not facts.pvh or function is None or function.physfn is not None:
         return None
+    if not function.answers:
+        cardbus = (function.ids.class_code or 0) >> 8 == CARDBUS
+        return "vPCI cannot set up a CardBus bridge: the add would leave an orphan" if cardbus else None
     if function.header in (HeaderType.ENDPOINT, HeaderType.BRIDGE):
         return None
     return f"vPCI cannot set up a header of type {function.header.value}: the add would leave an orphan"
@@ -117,8 +133,7 @@ def _io_vf_bar(action: AddDevice, facts: Facts) -> str | None:
 
     A function that Linux does not have or whose SR-IOV structure cannot be read is not refused.
     """
-    # Xen sized a renumbered function when it was first told of it; it cannot be read now.
-    function = _subject(action, facts)
+    function = _as_read(action, facts)
     sriov = function.sriov if function is not None else None
     if not IO_VF_BAR_HANGS.of(facts.version) or sriov is None:
         return None
@@ -130,26 +145,35 @@ def _io_vf_bar(action: AddDevice, facts: Facts) -> str | None:
 def _msix_taken(action: AddDevice, facts: Facts) -> str | None:
     """On a PVH dom0, refuse to add a function whose MSI-X structure this Xen cannot take (`refuses_msix`).
 
-    That is so for a virtual function with MSI-X, for a table that lies in no BAR, and while the table's BAR
-    has no address: Xen then looks for the table in the first pages of dom0's RAM.
+    That is so for a virtual function with MSI-X, for a table that lies in no BAR or over RAM, and while the
+    table's BAR has no address: Xen then looks for the table in the first pages of dom0's RAM. A renumbered
+    virtual function that nobody has read before is refused unless Xen took it at its former address.
     Source: Xen drivers/vpci/msix.c (init_msix, vpci_make_msix_hole).
     """
-    function = _subject(action, facts)
-    if not facts.pvh or function is None or function.msix is None or not refuses_msix(facts.version):
+    function = _as_read(action, facts)
+    if not facts.pvh or function is None or not refuses_msix(facts.version) or _sizes_only(action, facts):
         return None
-    if _sizes_only(action, facts):
+    if not function.answers and place_of(function) in facts.faulty:
+        return f"this Xen cannot take its MSI-X structure, as it was read before (Xen {_HIDES} hides it)"
+    if function.physfn is not None and not function.answers and not _was_taken(function, facts):
+        return "nobody knows whether it has MSI-X, and this Xen cannot take a virtual function with MSI-X"
+    if function.msix is None:
         return None
     if function.physfn is not None:
         return f"this Xen cannot take a virtual function with MSI-X (Xen {_HIDES} adds it, without MSI-X)"
     if has_faulty_msix(function):
         return f"its MSI-X table lies in no BAR, and this Xen cannot take that (Xen {_HIDES} hides its MSI-X)"
     addresses = {bar.index: bar.address for bar in function.bars}
+    mended = f"and this Xen cannot take that (mended in Xen {MSIX_HOLE_NEEDS_MAPPED_BAR.begins})"
     if not all(addresses.get(place.bar) for place in (function.msix.table, function.msix.pba)):
-        return (
-            "the BAR of its MSI-X table has no address yet, and this Xen cannot take that "
-            f"(mended in Xen {MSIX_HOLE_NEEDS_MAPPED_BAR.begins})"
-        )
-    return None
+        return f"the BAR of its MSI-X table has no address yet, {mended}"
+    over = next(filter(None, map(facts.protected.why_ram, msix_frames(function))), None)
+    return f"its MSI-X table lies over {over}, {mended}" if over is not None else None
+
+
+def _was_taken(function: Function, facts: Facts) -> bool:
+    """Return True if Xen lists a renumbered function as dom0's at an address where it was before."""
+    return any(map(facts.xen.in_dom0, (function.sbdf, *facts.followed.get(function.sbdf, ()))))
 
 
 def _coverage(action: AddDevice, facts: Facts) -> Coverage:
@@ -182,10 +206,17 @@ def _covered(action: AddDevice, facts: Facts) -> str | None:
             "it was not there at boot, and a PVH dom0 cannot read which functions AMD's IOMMU units serve "
             "(IVRS): the add may fail and leave an orphan; reboot with the function in place"
         )
-    why = f"no IOMMU unit covered bus {action.sbdf.bus:02x} at boot: the add would fail and leave an orphan; "
-    if action.moved_from is not None:
-        return why + f"give it back its bus {action.moved_from.bus:02x}, or reboot"
-    return why + "give it a bus number of the boot-time range, or reboot"
+    back = f"give it back its bus {action.moved_from.bus:02x}" if action.moved_from is not None else ""
+    if facts.iommu.vendor_in_use is Vendor.AMD:
+        return (
+            "no IOMMU unit serves it, because firmware's table (IVRS) names neither it nor function 0 of its "
+            f"device: the add would fail and leave an orphan; {back or 'ask the vendor for firmware'}"
+        )
+    cure = back or "give it a bus number of the boot-time range"
+    return (
+        f"no IOMMU unit covered bus {action.sbdf.bus:02x} at boot: the add would fail and leave an orphan; "
+        f"{cure}, or reboot"
+    )
 
 
 def decode_endangers(action: AddDevice, facts: Facts) -> bool:

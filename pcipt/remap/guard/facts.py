@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from pcipt.firmware.coverage import IommuScope
-from pcipt.pci import Frames, Machine, Sbdf
+from pcipt.pci import Frames, Function, Machine, Sbdf
 from pcipt.remap.bar_index import BarIndex
 from pcipt.remap.desired import NOWHERE, Desired, Followed, LostBar, desired_of, place_of
 from pcipt.remap.guard.protected import Protected
@@ -31,11 +31,12 @@ class Facts:
     `moves` and `followed` are by Linux's address (`find_moves`, `Ledger.followed`). `bars` must be those of
     `machine`; if none are given, they are computed here, in a time that grows with the machine. `unsized`
     are those of `Ledger.unsized`. `regions` has for each reserved region the functions for which it is
-    reserved, whoever owns them, and `home` tells where these are now (`Locations.home`). `holes` are pages
-    that pcipt unmapped for good. `outside_window` returns for a place the BARs that decoded where vPCI maps
+    reserved, whoever owns them, and `home` tells where these are now (`Locations.home`). `answered`
+    returns the function at Linux's address as it was when it answered last. `holes` are pages that pcipt
+    unmapped for good. `outside_window` returns for a place the BARs that decoded where vPCI maps
     nothing (`Desired.outside_window`), `sizes` the sizes that vPCI has of Resizable BARs. `lost` returns for
     a function the BARs that vPCI takes for mapped although a reset has cleared them (`lost_bars`). `given_up`
-    are the places of functions that vPCI does not handle any more.
+    are the places of functions that vPCI does not handle any more, `faulty` those of `Ledger.faulty`.
     """
 
     machine: Machine
@@ -54,9 +55,11 @@ class Facts:
     regions: Mapping[Frames, frozenset[Sbdf]] = MappingProxyType({})
     holes: Holes = attrs.Factory(Holes)
     home: Callable[[Sbdf], Sbdf | None] = lambda sbdf: sbdf
+    answered: Callable[[Sbdf], Function | None] = lambda _sbdf: None
     outside_window: Callable[[str], Collection[int]] = lambda _place: ()
     lost: Callable[[Sbdf], tuple[LostBar, ...]] = lambda _sbdf: ()
     given_up: AbstractSet[str] = frozenset()
+    faulty: AbstractSet[str] = frozenset()
     sizes: Callable[[str], Sizes | None] = lambda _place: None
     _desired: dict[Sbdf, Desired] = attrs.field(factory=dict, init=False)
 

@@ -6,7 +6,7 @@ first refusal in the order of the table is the verdict. Some rules prevent a pan
 leaves an orphan, or panics at once if the function decodes memory on a PVH dom0); to map over RAM. All other
 rules keep guests and drivers from losing a device that they use. `devices` has the rules of announcements,
 `pages` those of pages, `command` those of Command registers, `holes` those of the second unmap of pages,
-`own_bars` those of what a rewrite does to the function itself.
+`own_bars` those of what a rewrite does to the function itself, `switches` those of memory decode.
 """
 
 from typing import get_args
@@ -30,6 +30,7 @@ from pcipt.remap.guard.facts import Facts, Precaution, Rule
 from pcipt.remap.guard.holes import HOLE_RULES
 from pcipt.remap.guard.own_bars import OWN_BAR_RULES
 from pcipt.remap.guard.pages import PAGE_RULES
+from pcipt.remap.guard.switches import SWITCH_RULES
 
 __all__ = [
     "RULES",
@@ -50,7 +51,7 @@ ON_PV = "PV: this dom0 has no 1:1 map that could change"
 
 #        name, kind of action, rule
 RULES: tuple[tuple[str, type[Action], Rule], ...] = (
-    *DEVICE_RULES, *PAGE_RULES, *OWN_BAR_RULES, *COMMAND_RULES, *HOLE_RULES,
+    *DEVICE_RULES, *PAGE_RULES, *OWN_BAR_RULES, *COMMAND_RULES, *HOLE_RULES, *SWITCH_RULES,
 )  # fmt: skip
 _RULES_FOR = {
     kind: tuple((name, rule) for name, about, rule in RULES if about is kind) for kind in get_args(Action)

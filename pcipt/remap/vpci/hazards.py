@@ -5,7 +5,7 @@ Source: Xen drivers/vpci/header.c (modify_bars, modify_decoding, map_range), msi
         common/rangeset.c (rangeset_add_range).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import attrs
 
@@ -15,14 +15,18 @@ from pcipt.remap.bar_ranges import assigned_range, decoding_range
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.plan_mappings import name_of_bar
 from pcipt.xen.releases import (
+    FAULTY_CAPABILITY_HIDDEN,
+    MSIX_CHECKED,
     MSIX_HOLE_NEEDS_MAPPED_BAR,
     VPCI_CHECKS_PERMISSION,
     VPCI_GOES_BAR_BY_BAR,
     VPCI_SURVIVES_FAILURE,
+    WITHOUT_VPCI_PANICS,
     Version,
 )
 
 MAPPABLE_BITS = 48  # the tables of dom0's map have four levels
+LOW_RAM = 0xA_0000  # bytes from 0 on that are RAM of dom0; Linux lists page 0 as reserved
 _RESCAN = "remove the function in sysfs and rescan its bus"
 
 
@@ -30,11 +34,13 @@ _RESCAN = "remove the function in sysfs and rescan its bus"
 class Refusal:
     """Why vPCI refuses to switch memory decode on, in words.
 
-    `msix` is True if the cause is where the function's MSI-X structures lie.
+    `msix` is True if the cause is where the function's MSI-X structures lie. `no_address_helps` is True if
+    that is in none of its BARs.
     """
 
     why: str
     msix: bool = False
+    no_address_helps: bool = False
 
     def is_lasting(self, version: Version) -> bool:
         """Return True if vPCI of this version drops all BAR writes afterwards.
@@ -62,18 +68,11 @@ def rom_over_bars(function: Function) -> list[int]:
 
 
 def why_refused(function: Function, protected: Protected, version: Version) -> Refusal | None:
-    """Return why vPCI would not switch memory decode on where the BARs are, None if it would."""
+    """Return why vPCI would not switch memory decode on where the BARs are, None if it would.
+
+    vPCI maps the BARs before it looks at the MSI-X structures.
+    """
     bars = {bar.index: bar for bar in function.bars if bar.kind is not BarKind.IO and bar.size}
-    structures = (function.msix.table, function.msix.pba) if function.msix is not None else ()
-    for place in structures:
-        bar = bars.get(place.bar)
-        if bar is None or function.physfn is not None:
-            continue
-        if not bar.address:
-            return Refusal(f"{name_of_bar(bar.index)}, which has its MSI-X table, has no address", msix=True)
-        over = protected.why_ram(frames_from_range(Range(Address(bar.address + place.offset), place.size)))
-        if over is not None:
-            return Refusal(f"its MSI-X table lies over {over}", msix=True)
     for bar in bars.values():
         span = bar.range
         if span is None or not bar.address or bar.index == ROM_INDEX:
@@ -83,6 +82,33 @@ def why_refused(function: Function, protected: Protected, version: Version) -> R
         denied = protected.why_denied(frames_from_range(span))
         if denied is not None and VPCI_CHECKS_PERMISSION.of(version):
             return Refusal(f"{name_of_bar(bar.index)} lies over {denied}, which dom0 may not access")
+    return _msix_refusal(function, bars, protected, version)
+
+
+def _msix_refusal(
+    function: Function, bars: Mapping[int, Bar], protected: Protected, version: Version
+) -> Refusal | None:
+    """Return why vPCI would not take the pages of MSI-X structures out of the map, None if it would.
+
+    `bars` are the memory BARs by number. vPCI looks at address 0 for a BAR that is none; a version that
+    checks the structures (`MSIX_CHECKED`) has no vPCI for such a function, or hides its MSI-X. Whether a
+    vendor's build does so may not be known.
+    """
+    if function.msix is None or function.physfn is not None:
+        return None
+    unsized = {bar.index for bar in function.bars if bar.kind is not BarKind.IO and not bar.size}
+    for place in (function.msix.table, function.msix.pba):
+        bar = bars.get(place.bar)
+        if bar is not None and not bar.address:
+            return Refusal(f"{name_of_bar(bar.index)}, which has its MSI-X table, has no address", msix=True)
+        if bar is None and (place.bar in unsized or MSIX_CHECKED.known_of(version)):
+            continue
+        start = bar.address if bar is not None else Address(0)
+        over = protected.why_ram(frames_from_range(Range(Address(start + place.offset), place.size)))
+        if bar is not None and over is not None:
+            return Refusal(f"its MSI-X table lies over {over}", msix=True)
+        if bar is None and (over is not None or place.offset < LOW_RAM):
+            return Refusal("its MSI-X table lies in no BAR", msix=True, no_address_helps=True)
     return None
 
 
@@ -108,13 +134,30 @@ def hazards(function: Function, version: Version) -> Iterator[Finding]:
 def finding_of_refusal(refusal: Refusal, version: Version) -> Finding:
     """Return the finding that Xen has refused to switch memory decode on, with the cure for this version."""
     text = f"Xen refused to switch memory decode on, because {refusal.why}: nothing answers at its BARs; "
-    if refusal.is_lasting(version):
+    if refusal.no_address_helps:
+        text += f"no address helps; Xen {FAULTY_CAPABILITY_HIDDEN.begins} hides its MSI-X from dom0"
+    elif refusal.is_lasting(version):
         text += f"this Xen drops all that is written to them until it forgets the function: {_RESCAN}"
     elif refusal.msix or VPCI_SURVIVES_FAILURE.of(version):
         text += f"give the BAR another address, then switch memory decode on: unbind the driver, {_RESCAN}"
     else:
         text += f"this Xen handles the function no more: unbind the driver, {_RESCAN}"
     return Finding("decode-refused", text)
+
+
+def finding_of_given_up(function: Function, version: Version) -> Finding:
+    """Return the finding that vPCI does not handle a function of dom0 any more, with the cure."""
+    unbind = f"unbind {function.driver}, " if function.driver is not None else ""
+    text = (
+        "vPCI has given it up, because it could not map a page: pcipt maps its BARs, but its MSI and MSI-X "
+        f"fail; {unbind}remove it in sysfs and rescan its bus"
+    )
+    if WITHOUT_VPCI_PANICS.of(version):
+        text += (
+            ", before memory decode of any other function is switched: this Xen panics then (mended in Xen "
+            f"{WITHOUT_VPCI_PANICS.ends})"
+        )
+    return Finding("given-up", text)
 
 
 def pages_of_bars(function: Function) -> Iterator[tuple[int, Frames]]:

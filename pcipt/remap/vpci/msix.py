@@ -24,6 +24,11 @@ def has_no_vpci(function: Function, version: Version) -> bool:
     return refuses_msix(version) and has_faulty_msix(function)
 
 
+def may_have_vpci(function: Function, version: Version) -> bool:
+    """Return True if `has_no_vpci` is only the safer answer: it is not known whether this build looks."""
+    return has_no_vpci(function, version) and MSIX_CHECKED.known_of(version) is None
+
+
 def has_faulty_msix(function: Function) -> bool:
     """Return True if an MSI-X table or pending bit array lies in no memory BAR, or beyond the end of its BAR.
 

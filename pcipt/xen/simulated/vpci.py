@@ -22,8 +22,10 @@ from pcipt.xen.releases import (
     RESIZABLE_BARS,
     VPCI_BUILT_AT_ASSIGN,
     VPCI_SURVIVES_FAILURE,
+    WITHOUT_VPCI_PANICS,
     Version,
 )
+from pcipt.xen.simulated.model import Catastrophe
 from pcipt.xen.simulated.p2m import P2m
 from pcipt.xen.simulated.vpci_map import Change, Mapper
 from pcipt.xen.simulated.vpci_state import (
@@ -76,6 +78,8 @@ class Vpci:
         self._resizes = RESIZABLE_BARS.of(version)
         self._built_anew = VPCI_BUILT_AT_ASSIGN.of(version)
         self._survives = VPCI_SURVIVES_FAILURE.of(version)
+        self._panics = WITHOUT_VPCI_PANICS.of(version)
+        self._given_up: set[Sbdf] = set()
         self._handlers: dict[Sbdf, Handlers] = {}
         self._pending: dict[Sbdf, Change] = {}
         self._serial = 0
@@ -119,7 +123,7 @@ class Vpci:
         if not self._checks_msix:  # MSI-X first: the pages of its tables are left out of the map
             handlers.msix = msix_of(reader)
         if decode_bit(command):
-            change = self._map.plan(handlers, command)
+            change = self._plan(handlers, command)
             if boot and (answer := self._map.apply_at_boot(change, reader)):
                 self._map.forget(handlers)
                 return answer
@@ -150,6 +154,7 @@ class Vpci:
         Nothing happens if it has none.
         """
         self._pending.pop(function, None)
+        self._given_up.discard(function)
         handlers = self._handlers.pop(function, None)
         if handlers is not None:
             self._map.forget(handlers)
@@ -165,6 +170,8 @@ class Vpci:
             if to_dom0 and not self.begin(function):
                 self.finish(function)
             return
+        if not to_dom0:
+            self._given_up.discard(function)  # only dom0's functions are looked at
         handlers = self._handlers.get(function)
         if handlers is not None:
             handlers.away = not to_dom0
@@ -185,7 +192,7 @@ class Vpci:
 
         Bytes that a handler traps go to the handler, other bytes to hardware. If Xen has no handlers for the
         function, all bytes go to hardware.
-        Raises: Catastrophe if a mapping that this write causes takes memory from dom0.
+        Raises: Catastrophe if a mapping that this write causes takes memory from dom0, or as `_plan`.
         """
         data, end = value.to_bytes(size, "little"), offset + size
         at = offset
@@ -234,7 +241,7 @@ class Vpci:
         register is written after that. Else only the register is written.
         """
         if handlers.mapped != decode_bit(value):
-            self._pending[handlers.function] = self._map.plan(handlers, value)
+            self._pending[handlers.function] = self._plan(handlers, value)
         else:
             self._hardware.write(handlers.function, COMMAND, 2, value)
 
@@ -275,7 +282,7 @@ class Vpci:
             self._hardware.write(handlers.function, rom.offset, 4, value)
         else:
             command = COMMAND_MEMORY if enable else 0
-            self._pending[handlers.function] = self._map.plan(handlers, command, rom_only=True)
+            self._pending[handlers.function] = self._plan(handlers, command, rom_only=True)
         if not enable:
             rom.address = value & ROM_MASK
 
@@ -321,11 +328,22 @@ class Vpci:
             handlers.msix, handlers.locked = None, at + 2
         return 0
 
+    def _plan(self, handlers: Handlers, command: int, *, rom_only: bool = False) -> Change:
+        """Return the pages that a switch of decode changes.
+
+        Raises: Catastrophe if Xen fails on an address that wraps, or on a function of dom0 without handlers.
+        """
+        if self._panics and self._given_up:
+            bare = min(self._given_up)
+            raise Catastrophe(f"decode of {handlers.function} while {bare} has no vPCI: modify_bars, NULL")
+        return self._map.plan(handlers, command, rom_only=rom_only)
+
     def _perform(self, change: Change) -> None:
         """Perform a planned change. After a failure the handlers are removed, if this Xen does so."""
         reader = Reader(self._hardware, change.handlers.function)
         if not self._map.perform(change, reader) and not self._survives:
             self.remove(change.handlers.function)
+            self._given_up.add(change.handlers.function)
 
 
 def _drop(_value: int) -> None:

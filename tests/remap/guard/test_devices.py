@@ -1,5 +1,7 @@
 """One row a rule: the machine in which it refuses, and its neighbour in which it does not."""
 
+import struct
+
 import attrs
 import pytest
 
@@ -10,9 +12,10 @@ from pcipt.pci.requester import Vendor
 from pcipt.remap.actions import AddDevice, Refusal, RemoveDevice
 from pcipt.remap.guard.devices import DEVICE_RULES
 from pcipt.remap.guard.facts import Facts, Precaution
-from pcipt.remap.guard.rules import check_action, judge_action
+from pcipt.remap.guard.rules import RULES, check_action, judge_action
 from pcipt.remap.kinds.conventional import Bridges
 from pcipt.remap.view import XenView
+from tests.firmware.reserved_tables import ivhd, ivrs
 from tests.machines import bridge, function, machine
 from tests.remap.devices import device
 from tests.xen.versions import version_of
@@ -275,10 +278,22 @@ def test_what_amds_table_may_not_name_is_not_added():
     assert check_action(add(), attrs.evolve(facts(nic()), iommu=unknown)) is Precaution.NONE
 
 
+def test_what_amds_table_does_not_name_no_reboot_helps():
+    named = struct.pack("<BHB", 2, S(ADD).bus << 8, 0)
+    iommu = facts(nic()).iommu.with_tables([ivrs(ivhd(named))])
+    there = attrs.evolve(facts(function("01:05.0", parent="00:1c.0")), iommu=iommu)
+    verdict = check_action(AddDevice(S("01:05.0"), ""), there)
+    assert isinstance(verdict, Refusal)
+    assert verdict.rule == "iommu-coverage"
+    assert "names neither it nor function 0" in verdict.why
+    assert "reboot" not in verdict.why
+    assert check_action(add(), attrs.evolve(facts(nic()), iommu=iommu)) is Precaution.NONE
+
+
 @pytest.mark.parametrize("action", [add(), FOLLOW, LET_GO, RemoveDevice(S(GONE), "")])
 def test_an_action_about_a_function_that_left_is_judged_by_all_rules(action):
     judged = judge_action(action, facts())
-    assert len(judged) == sum(isinstance(action, kind) for _, kind, _ in DEVICE_RULES)
+    assert len(judged) == sum(isinstance(action, kind) for _, kind, _ in RULES)
     assert any(why is not None for _, why in judged)
 
 
