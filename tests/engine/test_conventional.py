@@ -3,7 +3,6 @@
 The simulated Xen keeps the IOMMU's entries, and says for whom DMA passes. Each is tried on every release.
 """
 
-import contextlib
 import struct
 
 import pytest
