@@ -1,6 +1,5 @@
 """The queue of work, on a clock of the test."""
 
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
