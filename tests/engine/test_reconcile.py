@@ -524,7 +524,7 @@ def test_a_function_that_comes_is_announced_and_planned_for_with_what_is_due():
 
 @pytest.mark.parametrize(("at", "results"), [(1, []), (2, ["refused"]), (3, ["refused"])])
 def test_pages_of_a_function_that_comes_meanwhile_are_not_unmapped(at, results):
-    """Its BAR decodes where the BAR of the removed function was: the plan leaves it out, or a guard refuses."""
+    """Its BAR decodes where the removed BAR was: the plan leaves the pages out, or a guard refuses."""
     stage = BusStage([device("00:00.0"), device("00:06.0", (0xFE00_0000, 0x2000))])
     engine = settled(stage)
     stage.engine = engine
