@@ -205,8 +205,10 @@ def _print_finding(text: str, code: str, shade: str | None) -> None:
 def _devices(region: dict[str, Any]) -> str:
     """Return the devices of a region as text, or "nobody" if the region has no devices.
 
-    A device is its address, followed by "absent" if it is not present and by its owner if known. A range of
-    devices is "all of" its two ends. A device path that was not followed to a device is shown as the path.
+    `region` is a region of the JSON answer. The text of a device is its address, then in brackets "absent" if
+    the machine does not have it, and its owner if known. The text of a range of devices is "all of
+    FIRST-LAST". A scope without an address, and a scope that is neither an endpoint nor a bridge, is shown by
+    its type, its start bus and its path.
     """
     named = []
     for device in region["devices"]:
