@@ -12,11 +12,11 @@ from typing import Any
 import attrs
 
 from pcipt.cli.machine.client import call
-from pcipt.cli.machine.pvh import guest_type, memory_of
+from pcipt.cli.machine.pvh import guest_type, memory_map_of
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
 from pcipt.cli.text.render import count_text, print_json, table
 from pcipt.cli.text.terminal import YELLOW, columns, folded, on_terminal, painted, wants_colour
-from pcipt.errors import InputError, NotPermittedError, NotRunningError, PciptError, printable
+from pcipt.errors import InputError, NotPermittedError, NotRunningError, printable
 from pcipt.firmware.acpi.dmar import SIGNATURES
 from pcipt.firmware.acpi.ivrs import SIGNATURE
 from pcipt.firmware.acpi.table import parse_table
@@ -87,7 +87,7 @@ def _answer(args: argparse.Namespace) -> dict[str, Any]:
     if args.table:
         machine = decode_machine(read_machine(args.root, Depth.FULL)) if args.root is not None else None
         tables = [(path, _known_table(path)) for path in args.table]
-        return _from_tables(tables, machine, _memory(args.root) if args.root is not None else None)
+        return _from_tables(tables, machine, memory_map_of(args.root) if args.root is not None else None)
     if not live:
         return _from_machine(args.root)
     try:
@@ -133,7 +133,7 @@ def _from_machine(root: str) -> dict[str, Any]:
         )
         findings = [Finding("no-tables", f"{why}: whether anything is reserved is not known")]
     mapped = Mapped.NOT_APPLICABLE if guest_type(root) == "PV" else Mapped.UNKNOWN
-    answer = _from_tables(tables, machine, _memory(root), mapped)
+    answer = _from_tables(tables, machine, memory_map_of(root), mapped)
     extra = [{"code": finding.code, "text": finding.text} for finding in findings]
     return {**answer, "findings": [*extra, *answer["findings"]]}
 
@@ -166,14 +166,6 @@ def _from_tables(
     )
     regions = with_owners(with_findings(regions, memory), {}, mapped)
     return regions_to_json(regions, ", ".join(name for name, _ in tables) or "none")
-
-
-def _memory(root: str) -> tuple[MemoryEntry, ...] | None:
-    """Return the memory map of the machine below `root`; None if it cannot be read."""
-    try:
-        return memory_of(root).entries
-    except PciptError:
-        return None
 
 
 def _print(answer: dict[str, Any], *, colour: bool) -> None:

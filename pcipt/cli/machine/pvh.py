@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
-from pcipt.errors import InputError
+from pcipt.errors import InputError, PciptError
 from pcipt.firmware.acpi.madt import SIGNATURE as MADT
 from pcipt.firmware.acpi.madt import Madt, parse_madt
 from pcipt.firmware.acpi.mcfg import SIGNATURE as MCFG
@@ -58,6 +58,14 @@ def memory_of(root: str) -> MemorySource:
         return MemorySource(entries, "sys/firmware/memmap", reading.findings, named)
     entries = entries_from_names((each.range, each.name) for each in reading.iomem or ())
     return MemorySource(entries, "proc/iomem", reading.findings, named)
+
+
+def memory_map_of(root: str) -> tuple[MemoryEntry, ...] | None:
+    """Return the entries of `memory_of`; None if there is no map that can be read."""
+    try:
+        return memory_of(root).entries
+    except PciptError:
+        return None
 
 
 def tables_of(root: str, findings: list[Finding]) -> TableReading:
