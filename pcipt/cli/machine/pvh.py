@@ -15,7 +15,6 @@ from pcipt.firmware.acpi.mcfg import SIGNATURE as MCFG
 from pcipt.firmware.acpi.mcfg import Mcfg, parse_mcfg, regions_from_mcfg
 from pcipt.firmware.acpi.table import Table, parse_table
 from pcipt.firmware.memory_map import MemoryEntry, entries_from_names
-from pcipt.firmware.pvh.options import maps_reserved
 from pcipt.host.acpi_files import TableReading, read_tables
 from pcipt.host.files import Depth
 from pcipt.host.iomem import MemoryReading, read_memory
@@ -24,6 +23,7 @@ from pcipt.host.sysfs import read_machine
 from pcipt.host.toolstack import read_command_line
 from pcipt.pci import Finding, Machine, decode_machine
 from pcipt.pci.write import EcamRegion
+from pcipt.xen.command_line import switch_in
 from pcipt.xen.releases import Version, parse_version
 
 VGA_CLASSES = (0x030000, 0x000100)  # VGA-compatible; the second is for devices older than class codes
@@ -174,4 +174,4 @@ def map_reserved(root: str, options: str | None) -> bool:
     """
     if options is None and root == "/" and guest_type(root):
         options = read_command_line()
-    return maps_reserved(options or "")
+    return switch_in(options or "", "dom0-iommu", "map-reserved") is not False
