@@ -39,6 +39,7 @@ DOORS = {
     },
     "pcipt.engine.interfaces": {"pcipt.host.iomem"},  # the value that a host answers with
     "pcipt.cli.*": {"pcipt.daemon.control.protocol"},  # the socket's message types
+    "pcipt.cli.machine.pvh": {"pcipt.xen.command_line"},  # how Xen reads its options
     "pcipt.cli.commands.daemon": {"pcipt.daemon.*"},  # starts the service
     "pcipt.cli.commands.replay": {"pcipt.daemon.replay.player"},  # runs the engine on a recording
     "pcipt.cli.commands.decode": {"pcipt.watch.*", "pcipt.remap.*"},  # decodes a recording without a daemon

@@ -195,7 +195,7 @@ class Engine:
 
     @property
     def machine(self) -> Machine:
-        """Return the machine as it was last read. The next reading changes this object in place."""
+        """Return all PCI functions as they were read last. The next reading changes this object in place."""
         return self.views.machine
 
     @property

@@ -13,7 +13,10 @@ from pcipt.remap.steps import AnyStep
 
 
 class Host(Protocol):
-    """Linux in dom0. `read_machine` and `read_function` raise nothing, whatever a device or a file does."""
+    """Linux in dom0: the engine reads functions, registers and tables from it, and writes registers to it.
+
+    `read_machine` and `read_function` raise no error: facts that cannot be read are missing in the result.
+    """
 
     @property
     def boot_id(self) -> str:

@@ -21,11 +21,10 @@ Clock = Callable[[], str]
 
 
 def mark_removed(views: Views, functions: AbstractSet[Sbdf], clock: Clock) -> None:
-    """Record as STALE what vPCI had mapped for functions that the kernel has removed, whether a message told
-    that or a reading.
+    """Record as STALE the pages that vPCI had mapped for functions that the kernel has removed.
 
-    This includes what it mapped, by the writes that it trapped, for a function that nobody has read. `clock`
-    returns the time (UTC, RFC 3339).
+    A message or a reading has shown the removal. This includes pages of a function that pcipt has not read
+    and that vPCI mapped after a trapped write. `clock` returns the time (UTC, RFC 3339).
     """
     if not functions:
         return
@@ -39,9 +38,10 @@ def mark_removed(views: Views, functions: AbstractSet[Sbdf], clock: Clock) -> No
 
 
 def mark_unseen(views: Views, clock: Clock) -> None:
-    """Record as STALE what vPCI mapped for functions that came and left while nobody looked.
+    """Record as STALE the pages that vPCI mapped for functions that were added and removed between readings.
 
-    Everything must just have been read.
+    pcipt knows these functions only by their writes (`Trapped.unread`). All functions must just have been
+    read.
     """
     there = views.machine.functions
     gone = {unread.sbdf for unread in views.memory.trapped.unread.values() if unread.sbdf not in there}
@@ -49,9 +49,10 @@ def mark_unseen(views: Views, clock: Clock) -> None:
 
 
 def mark_handed_over(views: Views, functions: Iterable[Sbdf], clock: Clock) -> bool:
-    """Record as STALE what vPCI had mapped for functions that dom0 does not have, if Xen forgets it then.
+    """Record as STALE the pages that vPCI had mapped for functions that dom0 does not own now.
 
-    Return True if there are such pages.
+    Nothing is done if this Xen keeps vPCI's record when a function leaves dom0. Return True if there are such
+    pages.
     """
     if not views.pvh or not VPCI_BUILT_AT_ASSIGN.of(views.version):
         return False
@@ -71,7 +72,7 @@ def _places_at(views: Views, functions: Iterable[Sbdf]) -> dict[str, Sbdf]:
 def _forsake(views: Views, places: Mapping[str, Sbdf]) -> bool:
     """Record the pages of places whose functions were read as STALE. Return True if there are such pages.
 
-    What vPCI has mapped since the last plan is left to `_mark_unread`.
+    `_mark_unread` records the pages that vPCI has mapped since the last plan.
     """
     memory, found = views.memory, False
     for place, sbdf in places.items():
@@ -89,9 +90,10 @@ def _forsake(views: Views, places: Mapping[str, Sbdf]) -> bool:
 
 
 def _mark_unread(views: Views, functions: AbstractSet[Sbdf], clock: Clock) -> None:
-    """Record as STALE what vPCI may have mapped for functions of which nobody knows the sizes of the BARs.
+    """Record as STALE the pages that vPCI may have mapped for functions with unknown BAR sizes.
 
-    If they may have left pages that pcipt cannot find, the time is noted as that of a loss of messages.
+    These are the `functions` that are in `Trapped.unread`; their entries are deleted. If vPCI may have mapped
+    more pages than pcipt can find, `ledger.messages_lost` is set to the present time if it is not set.
     """
     memory = views.memory
     for place, unread in list(memory.trapped.unread.items()):
@@ -108,7 +110,7 @@ def _mark_unread(views: Views, functions: AbstractSet[Sbdf], clock: Clock) -> No
 
 
 def _put_stale(views: Views, place: str, sbdf: Sbdf, bar: int, pages: Frames, clock: Clock) -> None:
-    """Record pages as STALE, but for pages that the BAR has recorded already and for protected pages."""
+    """Record pages as STALE, except protected pages and pages that are recorded for the BAR already."""
     mapped = views.memory.mapped
     known = [run.frames for run in mapped.of(place) if run.bar == bar]
     for frames in without((pages,), known):

@@ -141,11 +141,12 @@ class Observer:
 
 
 def read_functions(now: Round, open_actions: OpenActions) -> None:
-    """Read the functions of the round's scope again, then those that share pages with them or with vacated
-    places.
+    """Read the functions in the scope of the round again, and functions that share pages with them or with
+    vacated places.
 
-    The owners that these functions had before the reading are added to the round, and so are the functions
-    that changed. Where there are open actions, so are the former BAR pages and relatives.
+    Set in `now`: `owners`, the owners of the functions in the scope before the reading; `changed`, the
+    functions that the reading found changed; `subjects`, both. If there are open actions, also set `pages`
+    (the former BAR pages of the functions in the scope) and `relatives`.
     """
     views, functions = now.views, now.scope.functions
     now.owners = {sbdf: views.view.owner(sbdf) for sbdf in functions if sbdf in views.view.known}

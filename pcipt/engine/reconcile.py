@@ -35,10 +35,10 @@ _TAKING_AWAY = (UnmapMmio, RemoveDevice, WithdrawReserved, CheckUnmapped)
 
 
 class Reconciler:
-    """Reconciles work that was taken from `queue`. The service has one reconciler, each dry run its own.
+    """Does the steps of a reconciliation, for work that its caller has taken from `queue`.
 
-    `clock` returns seconds and never goes back. `open_actions` and `findings` are those of the last
-    reconciliation of each function.
+    The service has one reconciler; each dry run has its own. `clock` returns seconds and never goes back.
+    `open_actions` and `findings` are those of the last reconciliation of each function.
     """
 
     def __init__(
@@ -225,8 +225,8 @@ class Reconciler:
         return now.report()
 
     def _conclude(self, now: Round) -> Report:
-        """Replace open actions and findings, put back into the queue what is left open, and return the
-        report.
+        """Replace the open actions and findings of the round's functions, and put functions that must be
+        looked at again back into the queue; return the report.
         """
         everything = now.everything is not None
         if everything:

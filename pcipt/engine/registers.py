@@ -117,9 +117,9 @@ class Registers:
         self._verify(sbdf, COMMAND, command, COMMAND_MEMORY, "memory decode")
 
     def rewrite_command(self, sbdf: Sbdf) -> None:
-        """Write the Command register of a function as it is, and check that memory decode stays as it was.
+        """Write to the Command register of a function the value that it has, so that vPCI traps the write.
 
-        Raises: PciptError if it cannot be read or written, or if decode has changed.
+        Raises: PciptError if the register cannot be read or written, or if its memory decode bit has changed.
         """
         command = self._host.read_register(sbdf, COMMAND)
         self._host.write_register(sbdf, COMMAND, command)

@@ -73,7 +73,7 @@ class Scope:
         return self.everything is not None or bool(self.with_reason(MESSAGES - {Reason.WRITTEN}))
 
     def has(self, reason: Reason) -> bool:
-        """Return True if any work of the scope has this reason, whatever its key."""
+        """Return True if at least one piece of work in the scope has this reason; any key counts."""
         return any(reason in work.reasons for work in self.work)
 
 

@@ -184,19 +184,6 @@ class Toolstack:
             raise InputError(path, reason(error)) from error
 
 
-def xen_command_line() -> str | None:
-    """Return the options with which the running Xen was started, as `xl info` tells them; None if it fails.
-
-    Neither sysfs nor /proc has them. xl asks Xen itself (XENVER_commandline).
-    """
-    try:
-        told = _run("xl", "info", patience=QUESTION)
-    except (InputError, UnsupportedError):
-        return None
-    lines = (line.partition(":") for line in told.splitlines())
-    return next((value.strip() for name, _, value in lines if name.strip() == "xen_commandline"), None)
-
-
 def _find(command: str) -> str:
     """Return the path of a command, from PATH and from _DIRECTORIES.
 

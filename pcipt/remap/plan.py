@@ -1,9 +1,9 @@
 """Plan the announcements: additions and removals that make Xen's list agree with the machine. Pure.
 
 Order: physical functions before their virtual functions, bridges before the functions behind them; removals
-in the opposite order. Nothing is planned for a function about which the views agree. The announcements decide
-who maps pages. So `plan_mappings` must get the list that Xen has after the announcements: Xen is asked again,
-or in a dry run the list is computed (`expected_view`).
+in the opposite order. Nothing is planned for a function if Linux and Xen agree about it. Whether vPCI or
+pcipt maps the pages of a function depends on Xen's list. So `plan_mappings` must get the list that Xen has
+after the announcements: Xen is asked again, or in a dry run the list is computed (`expected_view`).
 """
 
 import itertools

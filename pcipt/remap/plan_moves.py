@@ -4,8 +4,9 @@ Example: a function that Linux still has at 02:00.0 does not answer there, and t
 the bridge above reads 05. Then the function is at 05:00.0. Xen is first told of the new addresses, parents
 first; then it is made to forget the old addresses, children first. Guards make sure that no function behind
 the bridge has a driver and that the IOMMU covers the new bus. Measured with Xen 4.17, PV and PVH: the
-function stays reachable throughout, and vPCI follows at the new address. Functions behind a conventional
-bridge share an entry of the IOMMU, which goes with any of them: there the old addresses come first.
+function is reachable all the time, and vPCI handles it at the new address. Functions behind a conventional
+bridge share an entry of the IOMMU, and Xen removes this entry when it removes one of them: so for them the
+removals of the old addresses come before the additions.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -29,9 +30,9 @@ BUSES, NONE = range(0x100), range(0)
 def find_moves(
     machine: Machine, numbers: Numbers = NOTHING, bridges: Collection[Sbdf] | None = None
 ) -> Moves:
-    """Return the functions that hardware does not have at the address that Linux has for them.
+    """Return the functions that hardware does not have at Linux's address, with their addresses in hardware.
 
-    By the bridges' bus numbers they are at another address, or at none. A function is returned only if it was
+    The address in hardware follows from the bus numbers of the bridges. A function is returned only if it was
     read, does not answer at Linux's address and is behind a bridge.
     `numbers` are the last known bus numbers, by place, of bridges that cannot be read at Linux's address now.
     If `bridges` is given, only functions behind these bridges are looked at, at any depth.

@@ -1,13 +1,14 @@
 """Plan reserved regions: withdrawn when the last device has left dom0, restored before a device returns.
 
-Pure. Who needs a region is a place; what Xen counts are the addresses that the region's devices had at boot.
-Xen maps a region into dom0 when it is told of the first device at such an address, and unmaps it only when it
-is made to forget the last one; a device that is given to quarantine or to a guest leaves the region mapped.
-So a region is mapped unless the ledger says otherwise, or Xen lists none of these addresses. Then Xen has
-unmapped it, though its device may be dom0's at another address: buses were renumbered. What pcipt maps then
-stays, also when the device returns: Xen maps a region over holes only, and unmaps only what it has mapped.
-Nothing is withdrawn in doubt: a device that Linux has, and of which no other owner is known, needs its
-regions; a region without any known device is left alone.
+Pure. pcipt knows the devices of a region by their places; Xen counts the addresses that they had at boot. Xen
+maps a region into dom0 when Xen is told of the first device at such an address. Xen unmaps the region when it
+is made to forget the last of these devices, and not when a device is given to quarantine or to a guest. So a
+region is mapped, except in two cases: the ledger has a withdrawal, or Xen lists none of these addresses. In
+the second case Xen has unmapped the region, and after a renumbering of buses a device of the region may be
+dom0's at another address. If pcipt then maps the region, it stays mapped when the device returns, because Xen
+maps a region only over holes, and unmaps only a region that Xen has mapped.
+In doubt no region is withdrawn: a device that Linux has, and that has no other known owner, needs its
+regions; a region without a known device is not changed.
 Source: xen/drivers/passthrough/vtd/iommu.c (intel_iommu_add_device, intel_iommu_remove_device),
         amd/pci_amd_iommu.c (amd_iommu_add_device, amd_iommu_remove_device), x86/iommu.c
         (iommu_identity_mapping), xen/arch/x86/mm/p2m.c (p2m_add_identity_entry: EBUSY); partly measured.

@@ -174,6 +174,8 @@ class Reader:
         header = stream.read(HEADER_SIZE)
         if not header:
             return
+        if len(header) < HEADER_SIZE:
+            stream.read(1)  # raises if damaged compressed data ended the stream
         version, size = int.from_bytes(header[8:12], "little"), int.from_bytes(header[12:16], "little")
         if len(header) < HEADER_SIZE or header[:8] != MAGIC or version != VERSION or size != ACCESS.size:
             raise InputError(stream.name, "has no header of a *.ports.bin of version 1")
@@ -220,20 +222,24 @@ class Reader:
         Raises: InputError if the file cannot be read; MalformedError if compressed data is damaged.
         """
         waiting = bytearray()
-        for number, line in enumerate(stream.lines(), 1):
-            try:
-                item = _parse(form, line, number, stream.name)
-            except MalformedError as error:
-                yield from self._decode_waiting(waiting)
-                self._ports.forget()
-                yield Damaged(number, "line", error.why)
-                continue
-            if isinstance(item, bytes):
-                waiting += item
-                if len(waiting) >= _LINES * ACCESS.size:
+        try:
+            for number, line in enumerate(stream.lines(), 1):
+                try:
+                    item = _parse(form, line, number, stream.name)
+                except MalformedError as error:
                     yield from self._decode_waiting(waiting)
-            elif item is not None:
-                yield item
+                    self._ports.forget()
+                    yield Damaged(number, "line", error.why)
+                    continue
+                if isinstance(item, bytes):
+                    waiting += item
+                    if len(waiting) >= _LINES * ACCESS.size:
+                        yield from self._decode_waiting(waiting)
+                elif item is not None:
+                    yield item
+        except MalformedError:  # of the stream: the lines before the damage are good
+            yield from self._decode_waiting(waiting)
+            raise
         yield from self._decode_waiting(waiting)
 
     def _decode_waiting(self, waiting: bytearray) -> Iterator[Item]:

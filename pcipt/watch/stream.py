@@ -22,9 +22,6 @@ _GZIP = b"\x1f\x8b"
 class _Readable(Protocol):
     """The methods that a source of bytes must have."""
 
-    def read(self, size: int, /) -> bytes | None:
-        """Return at most `size` bytes; no bytes (or None) at the end."""
-
     def readinto(self, buffer: memoryview, /) -> int | None:
         """Fill `buffer` or a part of it, and return the number of bytes; 0 (or None) at the end."""
 
@@ -62,8 +59,7 @@ class Stream:
 
         Raises: InputError if reading fails. Damaged compressed data raises nothing here.
         """
-        first = _read_up_to(self._raw, HEAD, self.name)
-        self.head = first
+        self.head = first = self._read(HEAD)
         if self._owned and self._raw.seekable():
             self._raw.seek(0)
             self._content = self._raw
@@ -123,20 +119,7 @@ class Stream:
         next call raises.
         Raises: MalformedError if compressed data is damaged or cut; InputError if reading fails.
         """
-        view = memoryview(buffer)
-        filled = 0
-        while filled < len(view):
-            try:
-                count = self._content.readinto(view[filled:]) or 0
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                if filled:
-                    break  # the bytes before the damage are good; the next call raises
-                raise self._damage_error(error) from error
-            except OSError as error:
-                raise InputError(self.name, error.strerror or str(error)) from error
-            if not count:
-                break
-            filled += count
+        filled = self._fill(memoryview(buffer))
         self.position += filled
         return filled
 
@@ -162,14 +145,28 @@ class Stream:
         """Return the next `size` bytes as `read` does, without counting them in `position`. The same
         exceptions are raised.
         """
-        try:
-            return _read_up_to(self._content, size, self.name)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise self._damage_error(error) from error
+        buffer = bytearray(size)
+        return bytes(buffer[: self._fill(memoryview(buffer))])
 
-    def _damage_error(self, error: Exception) -> MalformedError:
-        """Return the exception for damaged compressed data at the present position."""
-        return MalformedError(self.name, self.position, f"compressed data is damaged or cut ({error})")
+    def _fill(self, view: memoryview) -> int:
+        """Fill a buffer as `readinto` does, without counting the bytes in `position`. The same exceptions are
+        raised.
+        """
+        filled = 0
+        while filled < len(view):
+            try:
+                count = self._content.readinto(view[filled:]) or 0
+            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                if filled:
+                    break  # the bytes before the damage are good; the next call raises
+                why = f"compressed data is damaged or cut ({error})"
+                raise MalformedError(self.name, self.position, why) from error
+            except OSError as error:
+                raise InputError(self.name, error.strerror or str(error)) from error
+            if not count:
+                break
+            filled += count
+        return filled
 
 
 class _Chained(io.RawIOBase):
@@ -219,10 +216,12 @@ class _Unzipped(io.RawIOBase):
         if self._damage is not None:
             raise self._damage
         try:
-            return self._unzip.readinto(buffer)
+            data = self._unzip.read1(len(buffer))  # one step: a longer one loses the bytes before the damage
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             self._damage = error
             raise
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def _standard_input() -> io.FileIO:
@@ -233,27 +232,3 @@ def _standard_input() -> io.FileIO:
     if sys.stdin is None:
         raise ValueError("is closed")
     return io.FileIO(sys.stdin.fileno(), "rb", closefd=False)
-
-
-def _read_up_to(source: _Readable, size: int, name: str) -> bytes:
-    """Return the next `size` bytes of `source`, fewer only at its end. One read of a pipe can return fewer
-    bytes, so `source` is read until there are enough.
-
-    If compressed data is damaged after good bytes, the good bytes are returned, and nothing is raised.
-    Raises: InputError if reading fails; EOFError, zlib.error or gzip.BadGzipFile if the data is damaged
-            before the first byte.
-    """
-    pieces = bytearray()
-    while len(pieces) < size:
-        try:
-            data = source.read(size - len(pieces))
-        except (EOFError, zlib.error, gzip.BadGzipFile):
-            if pieces:
-                break
-            raise
-        except OSError as error:
-            raise InputError(name, error.strerror or str(error)) from error
-        if not data:
-            break
-        pieces += data
-    return bytes(pieces)

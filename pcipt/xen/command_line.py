@@ -1,7 +1,8 @@
 """Read a switch from Xen's command line. Pure.
 
 Source: Xen common/kernel.c (parse_params, parse_boolean, parse_bool), common/domain.c (parse_dom0_param),
-        arch/x86/setup.c (what follows "--" is dom0's command line).
+        drivers/passthrough/iommu.c (parse_dom0_iommu_param), arch/x86/setup.c (what follows "--" is dom0's
+        command line).
 """
 
 _YES = frozenset({"yes", "on", "true", "enable", "1"})

@@ -1,4 +1,4 @@
-"""Say what a complaint of Xen means and what cures it on this release. Pure.
+"""Texts for complaints of Xen: what a complaint means, and the cure on this release. Pure.
 
 Source: Xen drivers/vpci (what follows each failure), `pcipt.xen.releases`.
 """

@@ -1,7 +1,7 @@
 """Parse Xen's complaints on its console: failed maps, hidden capabilities, faults of devices. Pure.
 
-One row of `SORTS` is one message of Xen. All are warnings and errors, which release builds print. A guest
-chooses the text of its own lines, so these lines are never used (`whole_lines`).
+One row of `SORTS` is one message of Xen. All messages are warnings or errors, which release builds of Xen
+print. A guest chooses the text of its own lines, so pcipt never uses these lines (`whole_lines`).
 Source: the rows; include/xen/lib.h (gprintk: "d0v1 " stands before the message; DEV_BUG_PREFIX).
 """
 
@@ -129,7 +129,7 @@ _STARTS = re.compile(
 
 @attrs.frozen
 class Complaint:
-    """One complaint of Xen, as it printed it.
+    """One complaint of Xen: the parts of the message that Xen printed.
 
     `function` is the address in the message, None if it has none. `pages` are the pages in the message.
     `kind` is a word of the message: "un" of an unmap, "Read" or "Write" of a fault, "legacy" or "extended"

@@ -8,13 +8,14 @@ import pytest
 from pcipt.daemon.control.status import health_of
 from pcipt.daemon.settings import Settings
 from pcipt.errors import InputError
+from pcipt.pci import Resource
 from pcipt.pci.requester import Vendor
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.outcome import Op
 from pcipt.xen.releases import NEWEST
 from pcipt.xen.simulated.coverage import EVERYTHING, Coverage
 from tests.engine.stage import BusStage, S, codes, compare, dry_run, rests, told, work_off
-from tests.xen.devices import device, port
+from tests.xen.devices import SRIOV_AT, device, port
 
 NIC = "02:00.0"
 RELEASES = [tuple(map(int, branch.split("."))) for branch in NEWEST]
@@ -284,6 +285,29 @@ def test_linux_that_cannot_be_asked_is_told():
     stage.plug(device(NIC, (0xFE20_0000, 0x2_0000), parent="00:1c.0"), announced=False)
     (outcome,) = [each for each in stage.settle(stage.engine) if each.action.word == "add-device"]
     assert outcome.detail == "Linux cannot find a driver: drivers_probe: no such file"
+
+
+def test_only_the_add_says_that_linux_cannot_be_asked():
+    """pcipt also maps the BAR of this virtual function, in the same round."""
+    physfn = device("00:05.0", (0xFE10_0000, 0x1000), sriov=(3, 0x80, 1, [(0xFE14_0000, 0x2000)]))
+    stage = BusStage([device("00:00.0"), physfn], dom0="pvh")
+    engine = stage.start()
+    stage.write("00:05.0", SRIOV_AT + 0x10, 2, 1)  # NumVFs
+    stage.write("00:05.0", SRIOV_AT + 8, 2, 0x9)  # VF Enable, VF Memory Enable
+    compare(engine)
+
+    def failing(_sbdf):
+        raise InputError("drivers_probe", "no such file")
+
+    stage.files.probe = failing
+    virtual = S("00:15.0")
+    lines = (Resource(0, 0, 0),) * 13
+    stage.files.raws[virtual] = attrs.evolve(physfn, sbdf=virtual, resources=lines, physfn=S("00:05.0"))
+    stage.hotplug.push("add", virtual)
+    assert [(each.action.word, each.detail) for each in stage.settle(engine)] == [
+        ("add-device", "Linux cannot find a driver: drivers_probe: no such file"),
+        ("map-mmio", ""),
+    ]
 
 
 def test_an_add_that_fails_once_is_followed_when_it_holds(dom0):

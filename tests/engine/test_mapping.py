@@ -332,7 +332,7 @@ def test_retries_are_bounded_and_end_in_a_finding():
 
 
 @pytest.mark.parametrize("die_after", [False, True])
-@pytest.mark.parametrize("die_at", range(1, 5))
+@pytest.mark.parametrize("die_at", [1, 2])  # the intent, the result
 def test_killed_at_any_point_of_a_remap_it_ends_right(die_at, die_after):
     stage = BusStage(machine(), settings=NO_ADD)
     stage.xen.forget(S(LOST))
@@ -342,12 +342,11 @@ def test_killed_at_any_point_of_a_remap_it_ends_right(die_at, die_after):
     stage.store.saved = 0
     stage.store.die_at, stage.store.die_after = die_at, die_after
     stage.write(LOST, 0x10, 4, 0xFE10_0000)
-    try:
+    with pytest.raises(Killed):
         stage.settle(engine)
-    except Killed:
-        stage.write(LOST, 0x04, 2, 0)  # nobody watches
-        stage.write(LOST, 0x10, 4, 0xFE18_0000)
-        stage.write(LOST, 0x04, 2, 2)
+    stage.write(LOST, 0x04, 2, 0)  # nobody watches
+    stage.write(LOST, 0x10, 4, 0xFE18_0000)
+    stage.write(LOST, 0x04, 2, 2)
     stage.store.die_at = None
     again = stage.start()
     compare(again)

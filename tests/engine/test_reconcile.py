@@ -522,17 +522,19 @@ def test_a_function_that_comes_is_announced_and_planned_for_with_what_is_due():
     assert len(engine.queue.keys_with(Reason.APPEARED)) == 0
 
 
-@pytest.mark.parametrize("at", [1, 2, 3])
-def test_pages_of_a_function_that_comes_meanwhile_are_not_unmapped(at):
-    """It has taken the place of the one that has left."""
+@pytest.mark.parametrize(("at", "results"), [(1, []), (2, ["refused"]), (3, ["refused"])])
+def test_pages_of_a_function_that_comes_meanwhile_are_not_unmapped(at, results):
+    """Its BAR decodes where the removed BAR was: the plan leaves the pages out, or a guard refuses."""
     stage = BusStage([device("00:00.0"), device("00:06.0", (0xFE00_0000, 0x2000))])
     engine = settled(stage)
     stage.engine = engine
     stage.pull("00:06.0")
     stage.hotplug.read()
-    coming(stage, "00:07.0", at)
+    coming(stage, "00:08.0", at)
     engine.add(S("00:06.0"), Reason.DISAPPEARED)
-    turn(engine)
+    _, report = turn(engine)
+    assert [outcome.result.value for outcome in report.outcomes] == results
+    assert mapped_pages(stage.xen) == {0xFE000, 0xFE001}
     right(stage)
 
 

@@ -225,6 +225,10 @@ def test_a_function_that_comes_back_from_a_guest(version):
     stage.settle(engine)
     compare(engine)
     right(stage)
+    if version < (4, 19):
+        assert runs(engine) == {(AWAY, 4 * MIB, By.XEN), (AWAY + 4 * MIB, 60 * MIB, By.US)}
+    else:
+        assert runs(engine) == {(AWAY, 64 * MIB, By.XEN)}
 
 
 @pytest.mark.parametrize("version", OLD)
@@ -232,9 +236,11 @@ def test_without_vpci_all_of_it_is_pcipts(version):
     stage = BusStage([gpu(driver="amdgpu")], version=version, known=[])
     engine = stage.start()
     compare(engine)
+    assert runs(engine) == {(FIRST, 4 * MIB, By.US)}
     resize(stage.write, size=64)
     stage.settle(engine)
     right(stage)
+    assert runs(engine) == {(AWAY, 64 * MIB, By.US)}
 
 
 @pytest.mark.parametrize("version", OLD[::2])

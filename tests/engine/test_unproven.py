@@ -4,6 +4,7 @@ import attrs
 import pytest
 
 from pcipt.remap.desired import By
+from pcipt.remap.life import State
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.outcome import Op
 from tests.engine.stage import BusStage, S, codes, compare, dry_run, rests, right, told, work_off
@@ -121,3 +122,15 @@ def test_a_map_that_fails_is_tried_again():
     stage.xen.fail(Op.MAP, 16)
     assert stage.come_back() == [(*MAPPED[:2], "failed"), MAPPED]
     right(stage)
+
+
+@pytest.mark.parametrize("version", [*KEPT, *BUILT])
+def test_pages_of_a_function_that_a_guest_has_are_stale_where_vpci_has_forgotten_them(version):
+    """Only a comparison of everything shows that the function was given away."""
+    stage = Away(version)
+    stage.write(NIC, COMMAND, 2, ON)  # xen-pciback leaves it decoding
+    stage.settle(stage.engine)
+    stage.xen.give(S(NIC), Owner(OwnerKind.DOMAIN, 3))
+    compare(stage.engine)
+    states = {run.state for run in stage.engine.ledger.mapped.of("00_1c.0-00_00.0")}
+    assert states == {State.HELD if version in KEPT else State.STALE}

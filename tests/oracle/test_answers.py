@@ -100,8 +100,11 @@ def replay(line, version):
     return None
 
 
-@pytest.mark.skipif(not FILES, reason="there are no answers of Xen's code at ../shared/data/vpci")
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name.removesuffix(".jsonl.gz"))
+MISSING = pytest.mark.skip(reason="there are no answers of Xen's code at ../shared/data/vpci")
+CASES = [pytest.param(path, id=path.name.removesuffix(".jsonl.gz")) for path in FILES]
+
+
+@pytest.mark.parametrize("path", CASES or [pytest.param(None, marks=MISSING)])
 def test_the_simulated_vpci_answers_as_xens_own_code(path):
     version = path.name.removesuffix(".jsonl.gz")
     with gzip.open(path, "rt", encoding="utf-8") as file:

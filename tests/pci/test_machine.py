@@ -1,6 +1,6 @@
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pcipt.pci import (
@@ -225,6 +225,7 @@ def test_whatever_bridges_say_every_function_is_kept_once(raws):
             assert function.path.hops[:-1] == (above.hops if above is not None else ())
 
 
+@example([(Sbdf(0, 0, 1, 0), 1, 3), (Sbdf(0, 1, 0, 0), 2, 3), (Sbdf(0, 2, 0, 0), 3, 3)])  # a right nesting
 @given(st.lists(st.tuples(ADDRESSES, SMALL, SMALL), max_size=12))
 def test_random_bridges_alone(rows):
     raws = {sbdf: numbered_bridge(sbdf, *numbers) for sbdf, *numbers in rows}

@@ -212,23 +212,36 @@ def test_trace_damage(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("copies", [3, 300, 3000])  # one piece, several batches, more than the head
 @pytest.mark.parametrize(
-    "harm",
+    ("form", "record"), [(Format.PORTS_JSONL, PORTS.encode()), (Format.PORTS_BIN, PORTS_BIN)]
+)
+@pytest.mark.parametrize(
+    ("harm", "kept"),
     [
-        lambda data: data[:-9],
-        lambda data: data[:-8] + b"\0" * 8,
-        lambda data: data[:12],
-        lambda data: data[:5],
-        lambda data: data[:2],
-        lambda data: data + b"g",  # gzip's reader takes it for the end when it is asked once more
+        (lambda data: data[:-1], True),
+        (lambda data: data[:-8] + b"\0" * 8, True),
+        (lambda data: data + b"g", True),  # gzip's reader takes it for the end when it is asked once more
+        (lambda data: data[:12], False),
+        (lambda data: data[:5], False),
+        (lambda data: data[:2], False),
     ],
 )
-def test_damaged_compression_is_damage_at_the_end(tmp_path, harm):
-    path = put(tmp_path, harm(gzip.compress(PORTS.encode() * 3)))
-    found = read(path, form=Format.PORTS_JSONL)
-    assert isinstance(found[-1], Damaged)
-    assert "compressed data" in found[-1].why
-    assert all(isinstance(item, ConfigWrite) for item in found[:-1])
+def test_damaged_compression_is_damage_at_the_end(tmp_path, form, record, copies, harm, kept):
+    head = HEADER if form is Format.PORTS_BIN else b""
+    path = put(tmp_path, harm(gzip.compress(head + record.removeprefix(head) * copies)))
+    *found, last = read(path, form=form)
+    assert isinstance(last, Damaged)
+    assert "compressed data" in last.why
+    assert [type(item) for item in found] == [ConfigWrite] * (copies if kept else 0)
+
+
+def test_lines_before_damaged_compression_are_read(tmp_path):
+    packed = gzip.compress(WRITES.encode() * 100)
+    (write,) = read(put(tmp_path, WRITES.encode()))
+    *found, last = read(put(tmp_path, packed[:-1]))  # the format is known from the bytes before the damage
+    assert found == [write] * 100
+    assert isinstance(last, Damaged)
 
 
 def test_several_files_are_one_stream(tmp_path):

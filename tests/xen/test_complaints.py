@@ -1,7 +1,7 @@
 """What Xen complains about on its console: each message of each release, as its source formats it."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcipt.pci import Frames, Gfn, parse_sbdf
@@ -133,9 +133,30 @@ def test_complaints_come_in_their_order_among_others():
     assert [each.code for each in told(*lines)] == [Code.NO_VPCI, Code.IOMMU]
 
 
-@given(st.text(alphabet="(XEN) d0v1:-failed[]rc=PF\n0123abx.", max_size=200))
+@st.composite
+def damaged(draw):
+    """Make a text of messages, with some of their characters replaced and some taken out."""
+    text = "".join(f"(XEN) {draw(st.sampled_from(MESSAGES))[0]}\n" for _ in range(draw(st.integers(1, 4))))
+    places = st.integers(0, len(text) - 1)
+    for at, letter in draw(
+        st.lists(st.tuples(places, st.sampled_from("0f7x]:. \n") | st.just("")), max_size=6)
+    ):
+        text = text[:at] + letter + text[at + 1 :]
+    return text
+
+
+@settings(max_examples=400)
+@given(damaged())
 def test_no_text_is_an_error(text):
-    list(parse_complaints(text))
+    found = list(parse_complaints(text))
+    assert len(found) <= text.count("(XEN) ")
+    for complaint in found:
+        assert complaint.rc is None or complaint.rc > 0
+        assert complaint.pages is None or complaint.pages.count > 0
+
+
+def test_pages_in_the_wrong_order_are_left_out():
+    assert told("(XEN) Failed to identity map [fe503, fe500] for d0: -22") == [Complaint(Code.MAP, rc=22)]
 
 
 VERSIONS = [f"{branch}.{patch}" for branch, patch in NEWEST.items()] + ["4.21.0", "4.21.1", "4.19.3-qubes"]

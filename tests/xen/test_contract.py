@@ -264,6 +264,9 @@ def test_a_hole_is_mapped_and_unmapped_again(bench):
         bench.xen.unmap_mmio(frames)
         bench.xen.map_mmio(frames)
         bench.xen.unmap_mmio(frames)
+        with pytest.raises(HypervisorError) as caught:  # nothing of it is mapped now
+            bench.xen.unmap_mmio(frames)
+        assert caught.value.errno == errno.EINVAL
 
 
 def test_unmapping_what_is_not_mapped_is_einval(bench):

@@ -12,11 +12,11 @@ from typing import Any
 import attrs
 
 from pcipt.cli.machine.client import call
-from pcipt.cli.machine.pvh import guest_type, memory_of
+from pcipt.cli.machine.pvh import guest_type, memory_map_of
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
 from pcipt.cli.text.render import count_text, print_json, table
 from pcipt.cli.text.terminal import YELLOW, columns, folded, on_terminal, painted, wants_colour
-from pcipt.errors import InputError, NotPermittedError, NotRunningError, PciptError, printable
+from pcipt.errors import InputError, NotPermittedError, NotRunningError, printable
 from pcipt.firmware.acpi.dmar import SIGNATURES
 from pcipt.firmware.acpi.ivrs import SIGNATURE
 from pcipt.firmware.acpi.table import parse_table
@@ -87,7 +87,7 @@ def _answer(args: argparse.Namespace) -> dict[str, Any]:
     if args.table:
         machine = decode_machine(read_machine(args.root, Depth.FULL)) if args.root is not None else None
         tables = [(path, _known_table(path)) for path in args.table]
-        return _from_tables(tables, machine, _memory(args.root) if args.root is not None else None)
+        return _from_tables(tables, machine, memory_map_of(args.root) if args.root is not None else None)
     if not live:
         return _from_machine(args.root)
     try:
@@ -133,7 +133,7 @@ def _from_machine(root: str) -> dict[str, Any]:
         )
         findings = [Finding("no-tables", f"{why}: whether anything is reserved is not known")]
     mapped = Mapped.NOT_APPLICABLE if guest_type(root) == "PV" else Mapped.UNKNOWN
-    answer = _from_tables(tables, machine, _memory(root), mapped)
+    answer = _from_tables(tables, machine, memory_map_of(root), mapped)
     extra = [{"code": finding.code, "text": finding.text} for finding in findings]
     return {**answer, "findings": [*extra, *answer["findings"]]}
 
@@ -168,14 +168,6 @@ def _from_tables(
     return regions_to_json(regions, ", ".join(name for name, _ in tables) or "none")
 
 
-def _memory(root: str) -> tuple[MemoryEntry, ...] | None:
-    """Return the memory map of the machine below `root`; None if it cannot be read."""
-    try:
-        return memory_of(root).entries
-    except PciptError:
-        return None
-
-
 def _print(answer: dict[str, Any], *, colour: bool) -> None:
     """Print a row for each region, each followed by its findings, then the findings about all regions."""
     shade = YELLOW if colour else None
@@ -205,8 +197,10 @@ def _print_finding(text: str, code: str, shade: str | None) -> None:
 def _devices(region: dict[str, Any]) -> str:
     """Return the devices of a region as text, or "nobody" if the region has no devices.
 
-    A device is its address, followed by "absent" if it is not present and by its owner if known. A range of
-    devices is "all of" its two ends. A device path that was not followed to a device is shown as the path.
+    `region` is a region of the JSON answer. The text of a device is its address, then in brackets "absent" if
+    the machine does not have it, and its owner if known. The text of a range of devices is "all of
+    FIRST-LAST". A scope without an address, and a scope that is neither an endpoint nor a bridge, is shown by
+    its type, its start bus and its path.
     """
     named = []
     for device in region["devices"]:

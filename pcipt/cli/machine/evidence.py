@@ -5,11 +5,10 @@ from typing import Any
 import attrs
 
 from pcipt.cli.machine.client import call
-from pcipt.cli.machine.pvh import ecam_of, guest_type, madt_of, memory_of
+from pcipt.cli.machine.pvh import ecam_of, guest_type, madt_of, memory_map_of
 from pcipt.cli.machine.source import Source
-from pcipt.errors import InputError, NotPermittedError, NotRunningError, PciptError
+from pcipt.errors import InputError, NotPermittedError, NotRunningError
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
-from pcipt.firmware.memory_map import MemoryEntry
 from pcipt.firmware.mmcfg import mmcfg_of
 from pcipt.firmware.passthrough.verdict import CutSegment, Evidence, FixedRange
 from pcipt.firmware.pvh.bar_pages import whole_pages
@@ -52,21 +51,13 @@ def gather(source: Source, root: str | None, socket: str | None) -> Evidence:
         evidence,
         facts=read_facts(root, machine.functions),
         carriers=roles.root,
-        memory=_memory(root),
+        memory=memory_map_of(root),
     )
     if roles.serial is not None:
         shown = {sbdf for sbdf, facts in evidence.facts.items() if facts.boot_vga and roles.screen}
         evidence = attrs.evolve(evidence, consoles=roles.serial | shown)
     evidence = _with_tables(evidence, machine, root)
     return _with_daemon(evidence, socket) if socket is not None else evidence
-
-
-def _memory(root: str) -> tuple[MemoryEntry, ...] | None:
-    """Return the memory map of the machine below `root`; None if it cannot be read."""
-    try:
-        return memory_of(root).entries
-    except PciptError:
-        return None
 
 
 def _with_tables(evidence: Evidence, machine: Machine, root: str) -> Evidence:

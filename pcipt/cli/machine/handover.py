@@ -108,7 +108,10 @@ class Steps:
 
 
 def _after(trouble: Iterable[str]) -> str:
-    """Return the end of an error message: "all is as it was", or that undoing failed with these errors."""
+    """Return the last part of an error message: what came of undoing the steps that were done.
+
+    `trouble` are the errors of undoing. Without an error the text is "all is as it was"; else it lists them.
+    """
     said = "; ".join(trouble)
     return f"undoing failed too: {said}" if said else "all is as it was"
 

@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
-from pcipt.errors import InputError
+from pcipt.errors import InputError, PciptError
 from pcipt.firmware.acpi.madt import SIGNATURE as MADT
 from pcipt.firmware.acpi.madt import Madt, parse_madt
 from pcipt.firmware.acpi.mcfg import SIGNATURE as MCFG
 from pcipt.firmware.acpi.mcfg import Mcfg, parse_mcfg, regions_from_mcfg
 from pcipt.firmware.acpi.table import Table, parse_table
 from pcipt.firmware.memory_map import MemoryEntry, entries_from_names
-from pcipt.firmware.pvh.options import maps_reserved
 from pcipt.host.acpi_files import TableReading, read_tables
 from pcipt.host.files import Depth
 from pcipt.host.iomem import MemoryReading, read_memory
@@ -24,6 +23,7 @@ from pcipt.host.sysfs import read_machine
 from pcipt.host.toolstack import read_command_line
 from pcipt.pci import Finding, Machine, decode_machine
 from pcipt.pci.write import EcamRegion
+from pcipt.xen.command_line import switch_in
 from pcipt.xen.releases import Version, parse_version
 
 VGA_CLASSES = (0x030000, 0x000100)  # VGA-compatible; the second is for devices older than class codes
@@ -58,6 +58,14 @@ def memory_of(root: str) -> MemorySource:
         return MemorySource(entries, "sys/firmware/memmap", reading.findings, named)
     entries = entries_from_names((each.range, each.name) for each in reading.iomem or ())
     return MemorySource(entries, "proc/iomem", reading.findings, named)
+
+
+def memory_map_of(root: str) -> tuple[MemoryEntry, ...] | None:
+    """Return the entries of `memory_of`; None if there is no map that can be read."""
+    try:
+        return memory_of(root).entries
+    except PciptError:
+        return None
 
 
 def tables_of(root: str, findings: list[Finding]) -> TableReading:
@@ -166,4 +174,4 @@ def map_reserved(root: str, options: str | None) -> bool:
     """
     if options is None and root == "/" and guest_type(root):
         options = read_command_line()
-    return maps_reserved(options or "")
+    return switch_in(options or "", "dom0-iommu", "map-reserved") is not False

@@ -1,1 +1,1 @@
-"""The three views that decisions are made from: reading Linux and hardware, asking Xen, and what follows."""
+"""The three views on which the engine decides: Linux and hardware, Xen's answers, and pcipt's memory."""

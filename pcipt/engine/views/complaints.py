@@ -1,8 +1,8 @@
-"""Reads what Xen complains about on its console, and tells it as findings of the functions concerned.
+"""Reads Xen's complaints from its console, and returns them as findings of the functions concerned.
 
-The console is read when the machine is compared with Xen, and when owners are asked; never by a timer. What
-Xen says of a function for good stays until Linux drops the function. What it says of a moment (a fault, a
-failed map) stays until everything is compared again.
+The console is read when the machine is compared with Xen, and when Xen is asked about owners; never by a
+timer. A lasting complaint (`LASTING`) is kept until Linux drops the function. Any other complaint (a fault, a
+failed map) is kept until everything is compared again.
 """
 
 from collections.abc import Iterable
@@ -26,9 +26,9 @@ DRIFT = "bar-drift"  # the finding that hardware and Linux have different addres
 
 
 class Complaints:
-    """The complaints of Xen, in `memory.complaints`: how often each was made, by function.
+    """The complaints of Xen, in `memory.complaints`: by function, how often Xen printed each complaint.
 
-    Complaints that name no function, and no page of a BAR, are those of None.
+    The key None has the complaints that name neither a function nor a page of a BAR.
     """
 
     def __init__(self, xen: Hypervisor, memory: Memory) -> None:
@@ -37,11 +37,12 @@ class Complaints:
         self._begun = False
 
     def read(self, machine: Machine, bars: BarIndex, *, whole: bool) -> None:
-        """Read the console, and add what is new. Forget what was said of functions that Linux does not have.
+        """Read the console and add the new complaints. Delete complaints about functions that Linux does not
+        have.
 
-        With `whole`, all that was said of a moment before is forgotten, else only what was said of failed
-        assignments: who has the function now is asked in the same round. What was PASSING before the first
-        reading is left out. A console that cannot be read changes nothing.
+        With `whole`, all former complaints that do not last are deleted. Without it, only complaints about
+        failed assignments are deleted, because Xen is asked for the owner in the same round. At the first
+        reading, PASSING complaints are left out. If the console cannot be read, nothing changes.
         """
         try:
             text = self._xen.console()
@@ -60,11 +61,11 @@ class Complaints:
                 self._add(function, complaint)
 
     def of(self, sbdf: Sbdf | None, told: Iterable[Finding] = ()) -> Iterable[Finding]:
-        """Yield the findings about a function, or with None those about no function.
+        """Yield the findings about a function; for None, those about no function.
 
-        `told` are the findings of the function's registers. A dropped write to a BAR is told only while they
-        say that the BAR has another address than Linux knows: for a lost BAR its own finding says it. That
-        vPCI does not take a function because of its header type is not told: pcipt maps its BARs
+        `told` are the findings of the function's registers. A dropped write to a BAR is a finding only while
+        `told` says that the BAR has another address than in Linux; a lost BAR has a finding of its own. If
+        vPCI does not take a function because of its header type, there is no finding: pcipt maps the BARs
         (`desired_of`).
         """
         drifted = any(finding.code == DRIFT for finding in told)
@@ -94,7 +95,7 @@ class Complaints:
         return {functions[0] for functions in holders.values() if len(functions) == 1}
 
     def _add(self, function: Sbdf | None, complaint: Complaint) -> None:
-        """Count a complaint. One that differs in its address (`at`) only replaces the former one."""
+        """Count a complaint. It replaces a former complaint that differs from it only in `at`."""
         said = self._held.setdefault(function, {})
         same = next((each for each in said if attrs.evolve(each, at=complaint.at) == complaint), None)
         times = said.pop(same) if same is not None else 0
@@ -112,8 +113,8 @@ class Complaints:
 def _about(complaint: Complaint, machine: Machine, bars: BarIndex) -> list[Sbdf | None]:
     """Return the functions that a complaint is about: the one that it names, or those with BARs on its pages.
 
-    A fault of a function that Linux does not have is about no function. What Xen says of such a function for
-    good is kept for it until the next reading, because Linux may be about to have the function.
+    For a function that Linux does not have, the result depends on the complaint: a lasting complaint is about
+    this function, because Linux may be about to add it; any other complaint is about no function.
     """
     if complaint.function is not None:
         told = complaint.function in machine.functions or complaint.code in LASTING

@@ -1,4 +1,4 @@
-"""Returns the functions that the guards of an action look at; they are read again right before the action."""
+"""Which functions the guards of an action look at. These are read again right before the action."""
 
 from pcipt.engine.views.machine_state import MachineState
 from pcipt.pci import Range, Sbdf
@@ -78,6 +78,6 @@ def _may_be_at_target(action: RewriteBar, state: MachineState) -> set[Sbdf]:
 
 
 def addresses_of(action: Action) -> set[Sbdf]:
-    """Return the addresses that an action names, Linux's and Xen's."""
+    """Return the addresses in an action: those of Linux and, for a renumbered function, those of Xen."""
     others = (getattr(action, name, None) for name in ("moved_from", "moved_to"))
     return {action.sbdf, *(sbdf for sbdf in others if sbdf is not None)}

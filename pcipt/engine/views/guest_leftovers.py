@@ -1,7 +1,7 @@
 """Finds pages and ports that a guest may access and that do not belong to its functions.
 
-Xen tells them by a debug key, which prints all domains while it holds a lock. So Xen is asked once for all
-guests, and only if a guest has, or had, a function.
+Xen prints these pages and ports for a debug key: it prints all domains and holds a lock meanwhile. So Xen is
+asked once for all guests, and only if a guest has, or had, a function.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ from pcipt.xen.interface import Hypervisor, Permissions
 
 
 class GuestLeftovers:
-    """The findings about guests, by function; and why Xen could not be asked last (`trouble`), or None.
+    """The findings about guests, by function. `trouble` is why the last question to Xen failed, or None.
 
     A function that has left a guest keeps its findings for as long as the guest keeps pages or ports of it.
     """
@@ -43,8 +43,8 @@ class GuestLeftovers:
     def look(self, machine: Machine, raws: Mapping[Sbdf, RawFunction], view: XenView) -> list[int]:
         """Compare what guests may access with what their functions decode; replace `findings`.
 
-        Looked at are guests that have a function, and guests in `memory.left_guests`. A function is removed
-        from `left_guests` if nothing is found about it. If Xen cannot be asked, the findings and
+        The guests are those that have a function, and those in `memory.left_guests`. A function is removed
+        from `left_guests` if there is no finding about it. If Xen cannot be asked, the findings and
         `left_guests` stay, and the result is empty.
         Shape:  the numbers of the guests that were compared, sorted. A guest that has ended is left out.
         """
@@ -78,7 +78,7 @@ class GuestLeftovers:
     def _compare(
         self, guest: int, held: Permissions, owned: list[Function], raws: Mapping[Sbdf, RawFunction]
     ) -> None:
-        """Add findings about pages and ports that `guest` may access but should not, or may not but should.
+        """Add findings about pages and ports that `guest` may access wrongly, or lacks wrongly.
 
         `held` is what the guest may access. `owned` are its functions; empty if all have left it. The finding
         `guest-bar-moved` is added to the function with this BAR. The findings `guest-leftover` are added to

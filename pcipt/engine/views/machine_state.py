@@ -1,7 +1,7 @@
-"""The machine as it was read last, kept up to date function by function.
+"""The machine as it was read last; each function is updated on its own.
 
-A function that Linux drops is added to `memory.removed`, by the address that Xen may have for it, and its
-place to `memory.vacated`.
+When Linux drops a function, its address in Xen is added to `memory.removed` and its place to
+`memory.vacated`.
 """
 
 from collections.abc import Callable, Iterable
@@ -66,7 +66,7 @@ class MachineState:
         return self._addresses.get(place)
 
     def home_of(self, sbdf: Sbdf) -> Sbdf | None:
-        """Return Linux's present address of what was at an address at boot (`Locations.home`)."""
+        """Return Linux's present address of the function that was at `sbdf` at boot (`Locations.home`)."""
         boot = self._memory.boot
         path = boot.path_of(sbdf) if boot is not None else None
         linux = self.address_of(str(path)) if path is not None else sbdf
@@ -90,7 +90,7 @@ class MachineState:
         return frozenset(sbdf for sbdf in found if sbdf is not None)
 
     def _told_numbers(self, bridge: Sbdf) -> tuple[int, int] | None:
-        """Return the bus numbers that a bridge had when Xen was told of it, if that was at boot."""
+        """Return the bus numbers that a bridge had at boot, if Xen was told of the bridge then; else None."""
         added = self._memory.ledger.find(AddDevice.word, bridge) is not None
         return None if added or self._memory.boot is None else self._memory.boot.bridges.get(bridge)
 
@@ -105,8 +105,8 @@ class MachineState:
     def relatives(self, functions: Iterable[Sbdf]) -> set[Sbdf]:
         """Return, for each function, the bridges above it, all functions behind it, its PF and its VFs.
 
-        For a renumbered function, all renumbered functions behind the bridges above it are returned, too: a
-        driver that is bound to one of them forbids to add the others.
+        For a renumbered function, all renumbered functions behind the bridges above it are returned, too:
+        while a driver is bound to one of them, the others must not be added to Xen.
         """
         found: set[Sbdf] = set()
         for sbdf in functions:
@@ -214,7 +214,10 @@ class MachineState:
         self.renumbered.pop(sbdf, None)
 
     def _note_kind(self, function: Function, place: str) -> None:
-        """Note a function that answers, and whether it is a bridge to conventional PCI."""
+        """Update `memory.answered` and `memory.conventional` for a function: is it a bridge to conventional PCI?
+
+        A function that does not answer changes nothing.
+        """
         if function.answers:
             self._memory.answered[place] = function
         if is_conventional_bridge(function):

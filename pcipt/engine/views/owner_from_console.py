@@ -1,8 +1,9 @@
-"""Asks Xen who owns functions: by a hypercall, and where that is not enough by Xen's console.
+"""Asks Xen who owns functions: by a hypercall and, if its answer is not enough, by Xen's console.
 
-The hypercall does not tell a guest's function from a hidden one or an orphan, nor dom0's from a quarantined
-one. Xen prints the owners on its console for a debug key, while it holds a lock. So the key is pressed at
-most once a question, and only if an owner is new or may have changed.
+The hypercall has the same answer for a guest's function, a hidden function and an orphan, and the same answer
+for a function of dom0 and a quarantined one. For a debug key, Xen prints the owners on its console and holds
+a lock meanwhile. So the key is pressed at most once a question, and only if an owner is new or may have
+changed.
 """
 
 from collections.abc import Collection, Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Reads which pages of this machine may never be mapped or unmapped by pcipt, and which may come back.
+"""Reads which pages pcipt must never map or unmap, and whether Xen maps unmapped pages again (pf-fixup).
 
 If the memory map cannot be read, all pages are protected.
 """
@@ -39,9 +39,9 @@ def read_protection(host: Host, xen: Hypervisor) -> tuple[Protected, tuple[Findi
 
 
 def read_mmcfg(host: Host) -> tuple[EcamRegion, ...]:
-    """Return the areas of MMCFG as far as Xen and Linux take them (`firmware.mmcfg`), in MCFG's order.
+    """Return the parts of the MMCFG areas that Xen and Linux use (`firmware.mmcfg`), in the order of MCFG.
 
-    Nothing is halved if no memory map can be read.
+    If no memory map can be read, the whole areas are returned.
     """
     try:
         memory = host.memory()
@@ -54,7 +54,7 @@ def read_mmcfg(host: Host) -> tuple[EcamRegion, ...]:
 def read_reserved(xen: Hypervisor) -> tuple[tuple[Frames, ...], tuple[Finding, ...]]:
     """Return the reserved regions that Xen lists, and a finding if Xen could not be asked.
 
-    A Xen that does not have the call lists no region, and there is no finding.
+    If this Xen does not have the hypercall, both are empty.
     """
     try:
         return xen.reserved_regions(), ()
@@ -68,7 +68,7 @@ def read_reserved(xen: Hypervisor) -> tuple[tuple[Frames, ...], tuple[Finding, .
 def read_pf_fixup(xen: Hypervisor) -> PfFixup:
     """Return whether Xen maps unmapped pages again when dom0 accesses them, by its release and command line.
 
-    If the command line cannot be read, the answer is not certain where the release has the option.
+    If the command line cannot be read and this release has the option, the answer is not certain.
     """
     try:
         line = xen.command_line()

@@ -1,7 +1,7 @@
-"""Where the devices of reserved regions are now, what is mapped of their regions, and the plan for these.
+"""Reserved regions: where their devices are now, which regions are mapped, and the plan for the regions.
 
-Xen names the devices of a region by the addresses that they had at boot. The boot snapshot leads from these
-addresses to places, and so to the functions that are there now.
+Xen names the devices of a region by their addresses at boot. The boot snapshot has the place of each of these
+addresses; the function at this place now is the device.
 """
 
 from collections.abc import Collection, Iterable
@@ -25,7 +25,8 @@ def plan_regions(
 ) -> tuple[RestoreReserved | WithdrawReserved, ...]:
     """Return the actions for the reserved regions of the functions `changed`; None means all regions.
 
-    Regions that a client holds, and those of functions that may be `returning` to dom0, are kept or restored.
+    A region is kept or restored if a client holds it, or if one of its functions is in `returning` (functions
+    that may return to dom0).
     """
     reserved, memory = views.reserved, views.memory
     scopes = reserved.scopes if changed is None else _scopes_of(views, changed)
@@ -45,15 +46,16 @@ def plan_regions(
 
 
 def kept_of(views: Views, frames: Frames) -> Kept:
-    """Return the state of a reserved region; the devices of all regions on its pages count."""
+    """Return the state of a reserved region, with the devices of all regions that share pages with it."""
     scopes = views.reserved.scopes.items()
     scope = {sbdf for each, devices in scopes if each.overlaps(frames) for sbdf in devices}
     return kept_in(views.memory.ledger, frames, listed=is_listed(scope, views.view))
 
 
 def lost_regions(views: Views, sbdf: Sbdf) -> Iterable[Finding]:
-    """On a PV dom0, yield a finding for each region of a function that Xen has unmapped and the function
-    needs: pcipt cannot map it.
+    """Yield a finding for each region that a function of a PV dom0 needs and that Xen has unmapped.
+
+    pcipt cannot map it on PV.
     """
     for frames, scope in _scopes_of(views, [sbdf]).items() if not views.pvh else ():
         found = {who_needs(device, views.machine, views.view, views.state.where) for device in scope}
@@ -69,7 +71,7 @@ def lost_regions(views: Views, sbdf: Sbdf) -> Iterable[Finding]:
 
 
 def forget_counts(views: Views) -> bool:
-    """Note in the ledger which withdrawn regions have no device in Xen's list; return True if it changed."""
+    """Note in the ledger which withdrawn regions have no device in Xen's list; return True if one is new."""
     ledger, view = views.memory.ledger, views.view
     unlisted = [frames for frames, scope in views.reserved.scopes.items() if not is_listed(scope, view)]
     changed = [frames for frames in unlisted if ledger.forget_count(frames)]

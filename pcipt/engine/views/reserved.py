@@ -1,7 +1,7 @@
 """Asks Xen which reserved regions there are, and for which functions.
 
-Xen fixes both when it boots. So each function is asked about once, and no function if there is no region. A
-question that failed is asked again with the next one.
+The regions and their functions do not change after Xen has booted. So Xen is asked once about each function,
+and about no function if there is no region. If a question fails, it is asked again with the next question.
 """
 
 from collections.abc import Collection, Iterable
@@ -36,7 +36,8 @@ class Reserved:
     def open(self) -> Collection[Sbdf]:
         """The functions whose regions are unknown, because Xen could not be asked about them.
 
-        As long as there is one, every region may be reserved for it. The next `read` or `learn` asks again.
+        While there is such a function, every region may be reserved for it. The next `read` or `learn` asks
+        Xen about it again.
         """
         return self._open
 
@@ -46,7 +47,7 @@ class Reserved:
         return [sbdf for sbdf, regions in self._of.items() if regions]
 
     def of(self, sbdf: Sbdf) -> tuple[Frames, ...]:
-        """Return the regions of one function; empty if it has none, and if Xen was not asked about it."""
+        """Return the regions of one function; empty if it has none or if Xen was not asked about it."""
         return self._of.get(sbdf, ())
 
     def about(self, functions: Iterable[Sbdf]) -> Scopes:

@@ -1,4 +1,4 @@
-"""Plans the writes of Command registers that only vPCI has seen (`RewriteCommand`)."""
+"""Plans to repeat writes of Command registers that reached vPCI and not the hardware (`RewriteCommand`)."""
 
 from collections.abc import Collection
 
@@ -9,9 +9,9 @@ from pcipt.remap.ignored import plan_commands
 
 
 def plan_unreached(now: Round, functions: Collection[Sbdf]) -> tuple[RewriteCommand, ...]:
-    """Return the actions for those of the functions, and of the round's scope, that Xen lists as dom0's.
+    """Return the actions for functions that are in `functions` or in the round's scope and that dom0 owns.
 
-    They are added to the subjects of the round.
+    The functions of these actions are added to the subjects of the round.
     """
     views = now.views
     unreached = views.memory.intents.unreached if views.pvh else None

@@ -1,7 +1,7 @@
-"""The three views that decisions are made from: hardware and Linux, Xen, and what pcipt remembers.
+"""The three views on which the engine decides: hardware and Linux, Xen, and what pcipt remembers.
 
-All functions are read at once, or single ones. Right before an action everything that its guards look at is
-read again; functions that this finds changed are collected in `different`.
+All functions are read, or single functions. Right before an action, pcipt reads again everything that the
+guards of this action look at; functions that have changed are collected in `different`.
 """
 
 import copy
@@ -40,10 +40,11 @@ EMPTY_BARS: frozenset[int] = frozenset()
 class Views:
     """The machine, Xen's answers and the memory, as they were read last, and methods that read them again.
 
-    `not_asked` are functions about which Xen could not be asked last: nothing may be concluded about them.
-    `different` are functions that were found changed while acting. `pvh` is True on a PVH dom0. `version` is
-    that of Xen. `memory_findings` are findings about the memory maps. `pf_fixup`: does Xen map unmapped pages
-    again? `protected` tells which pages must be neither mapped nor unmapped.
+    `not_asked` are functions for which the last question to Xen failed: nothing may be concluded about them.
+    `different` are functions that had changed when they were read right before an action. `pvh` is True on a
+    PVH dom0. `version` is the version of Xen. `memory_findings` are findings about the memory maps.
+    `pf_fixup`: does Xen map unmapped pages again? `protected` are the pages that must be neither mapped nor
+    unmapped.
     """
 
     def __init__(self, host: Host, xen: Hypervisor, memory: Memory) -> None:
@@ -72,7 +73,7 @@ class Views:
 
     @property
     def view(self) -> XenView:
-        """Return what Xen said last; in a dry run, what it would say after the planned actions."""
+        """Return Xen's last answers; in a dry run, its answers after the planned actions."""
         return self._view or self.questions.view
 
     @property
@@ -188,18 +189,18 @@ class Views:
     # What follows.
 
     def owners(self, functions: Iterable[Sbdf]) -> dict[Sbdf, str]:
-        """Return the owners, in words, of those of `functions` that xen-pciback or quarantine has."""
+        """Return the owner, in words, of each of `functions` that xen-pciback or quarantine has."""
         functions = frozenset(functions)
         away = {*self.given(functions), *(functions & self.view.quarantined)}
         return {sbdf: self.view.owner(sbdf) for sbdf in away}
 
     def given(self, functions: Iterable[Sbdf]) -> list[Sbdf]:
-        """Return those of `functions` that are bound to xen-pciback."""
+        """Return the functions in `functions` that are bound to xen-pciback."""
         found = ((sbdf, self.machine.functions.get(sbdf)) for sbdf in functions)
         return [sbdf for sbdf, function in found if function is not None and function.driver == PCIBACK]
 
     def remembered(self) -> Facts:
-        """Return the facts for the guards from the last reading; nothing is read."""
+        """Return the facts for the guards from the last reading, without a new reading."""
         assert self._iommu is not None  # known before anything is planned
         return Facts(
             machine=self.machine,
@@ -286,12 +287,12 @@ class Views:
     def addresses(self, sbdf: Sbdf) -> set[Sbdf]:
         """Return `sbdf` and every other address at which Xen may list the function that Linux has there.
 
-        For a function in a segment that Xen cannot name, that is the address with the segment cut.
+        For a function in a segment that Xen cannot name, Xen's address has the segment cut.
         """
         now = self.state.renumbered.get(sbdf)
         return {sbdf, sbdf.cut, *self.announced_at().get(sbdf, ()), *(() if now is None else (now,))}
 
     def _learn_absence(self) -> None:
-        """Update the coverage: Xen may run without an IOMMU."""
+        """Update in `coverage` whether Xen runs without an IOMMU."""
         if self._iommu is not None:
             self._iommu = with_absence(self._iommu, self.view, pvh=self.pvh)

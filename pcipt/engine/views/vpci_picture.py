@@ -1,6 +1,6 @@
-"""What vPCI has mapped, as far as it differs from hardware: lost BARs and ignored writes.
+"""Where the state of vPCI differs from the registers of the hardware: lost BARs and ignored writes.
 
-Each function looks at what the views have read last.
+Each function uses the last reading in `views` and reads nothing.
 """
 
 from collections.abc import Iterable, Iterator
@@ -62,7 +62,8 @@ def rewrites_of(views: "Views", functions: Iterable[Sbdf]) -> Iterator[RewriteBa
 def refusal_of(views: "Views", function: Function) -> Refusal | None:
     """Return why vPCI refuses to switch a function's memory decode on, by its registers.
 
-    None is returned if vPCI does not handle the function, if it decodes memory, and if nothing shows it.
+    None is returned if vPCI does not handle the function, if the function decodes memory, and if the
+    registers show no reason.
     """
     if function.decodes_memory is not False or not (_is_trapped(views, function) or _may_be(views, function)):
         return None
@@ -84,7 +85,7 @@ def hazards_of(views: "Views", function: Function) -> list[Finding]:
 
 
 def sizes_in_vpci(views: "Views", function: Function) -> Sizes:
-    """Return the sizes that vPCI has of a function's Resizable BARs; empty if it sees them change."""
+    """Return the sizes that vPCI has noted for a function's Resizable BARs; empty if it sees a resize."""
     if not function.rebar or sees_resizing(views.version, pvh=views.pvh) or not _is_trapped(views, function):
         return NO_SIZES
     return views.memory.ledger.sizes.get(place_of(function), NO_SIZES)

@@ -108,7 +108,7 @@ class Questions:
 
         `given` are the functions in `owned` that are bound to xen-pciback. The console is read only if dom0
         or quarantine has one of them, because the hypercall does not tell these two apart.
-        Return the functions for which the answer is not as in the view, or for which the console could not be
+        Return the functions for which the answer differs from the view, or for which the console could not be
         read. If Xen cannot be asked, None is returned and `trouble` is set. The view does not change.
         """
         asked = {*functions, *owned}
@@ -152,7 +152,7 @@ def ghost_candidates(machine: Machine) -> Iterator[Sbdf]:
 
 
 def _known(xen: Hypervisor, functions: Iterable[Sbdf]) -> Iterator[Sbdf]:
-    """Yield those of the functions that Xen lists; Xen is asked in batches of BATCH."""
+    """Yield the functions in `functions` that Xen lists; Xen is asked in batches of BATCH."""
     asked = iter(functions)
     while batch := list(itertools.islice(asked, BATCH)):
         yield from itertools.compress(batch, xen.known(batch))

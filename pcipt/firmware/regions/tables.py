@@ -196,9 +196,9 @@ class _Resolver:
                 yield sbdf
 
     def _devices(self, named: Iterable[Sbdf]) -> tuple[RegionDevice, ...]:
-        """Return the devices without repetitions, in the order of `named`.
+        """Return a `RegionDevice` for each address in `named`, in this order, without repetitions.
 
-        `present` is None if there is no machine.
+        Its `present` is True if the machine has a function at the address; None if no machine is known.
         """
         functions = self.machine.functions if self.machine is not None else None
         return tuple(

@@ -1,1 +1,1 @@
-"""Kinds of functions of which Xen knows less than it needs: behind VMD controllers, virtual ones."""
+"""Functions about which Xen knows too little: behind VMD or conventional bridges, and virtual functions."""

@@ -1,10 +1,11 @@
 """Functions behind conventional bridges, which share one entry of the IOMMU. Pure.
 
-DMA of a conventional PCI function carries the address of the bridge above it. So VT-d keeps, beside the entry
-of the function, one for the uppermost conventional bridge, and for function 0 of the bus below a bridge from
-PCI Express to PCI. Removing any such function removes these entries, whoever else needs them; only adding a
-function that Xen does not list makes them again. AMD-Vi shares them by the aliases of IVRS. Xen finds the
-bridge by the bus numbers that the bridge had when Xen was told of it.
+DMA of a conventional PCI function has the address of the bridge above the function. So Xen's VT-d code has,
+beside the entry of the function, an entry for the uppermost conventional bridge, and one for function 0 of
+the bus below a bridge from PCI Express to PCI. These entries are shared: Xen removes them when it removes one
+of the functions, even if other functions need them, and makes them again only when it adds a function that it
+does not list. On AMD the functions share an entry by the aliases of IVRS. Xen finds the bridge by the bus
+numbers that the bridge had when Xen was told of the bridge.
 Source: Xen drivers/passthrough/vtd/iommu.c (domain_context_mapping, domain_context_unmap), pci.c (alloc_pdev,
         free_pdev, find_upstream_bridge), amd/pci_amd_iommu.c (amd_iommu_disable_domain_device).
 """
@@ -22,15 +23,15 @@ from pcipt.remap.view import XenView
 class Bridges:
     """What is known of conventional bridges, by Linux's address.
 
-    `all` returns the bridges that were conventional when they could be read last. `announced` returns the
-    secondary and subordinate bus that a bridge had when Xen was told of it; None if that is not known.
+    `all` returns the bridges that were conventional at their last successful reading. `announced` returns the
+    secondary and subordinate bus that a bridge had when Xen was told of the bridge; None if unknown.
     """
 
     all: Callable[[], Collection[Sbdf]] = tuple
     announced: Callable[[Sbdf], tuple[int, int] | None] = lambda _bridge: None
 
     def is_conventional(self, bridge: Sbdf) -> bool:
-        """Return True if the bridge at an address was conventional when it could be read last."""
+        """Return True if the bridge at an address was conventional at its last successful reading."""
         return bridge in self.all()
 
     def above_or_at(self, machine: Machine, linux: Sbdf) -> bool:
@@ -40,7 +41,8 @@ class Bridges:
     def top(self, machine: Machine, linux: Sbdf) -> Function | None:
         """Return the uppermost conventional bridge above a conventional function; None if there is none.
 
-        A function that cannot be read now is taken for a conventional one.
+        None is returned for a function that is not conventional (`is_endpoint`). A function that cannot be
+        read now counts as conventional.
         """
         function = machine.functions.get(linux)
         if function is None or not is_endpoint(function):
@@ -53,9 +55,9 @@ class Bridges:
         return found
 
     def must_be_told_anew(self, machine: Machine, bridge: Function) -> bool:
-        """Return True if Xen does not know that a bridge leads to its present secondary bus.
+        """Return True if Xen must be told again of a bridge, because Xen does not know its secondary bus.
 
-        AMD-Vi does not look for bridges.
+        The result is False on AMD, because AMD-Vi does not look for bridges.
         """
         numbers, told = bridge.bridge, self.announced(bridge.sbdf)
         if numbers is None or vendor_of(machine) is Vendor.AMD:
@@ -74,7 +76,7 @@ def is_conventional_bridge(function: Function) -> bool:
 
 
 def is_endpoint(function: Function) -> bool:
-    """Return True if DMA of a function carries a bridge's address, if it is behind a conventional bridge."""
+    """Return True if DMA of a function would have the bridge's address behind a conventional bridge."""
     role = role_of(function.ids.class_code, None)
     return role in (Role.ENDPOINT, Role.IOMMU) and function.express is None and function.physfn is None
 
@@ -90,7 +92,10 @@ def behind(machine: Machine, top: Sbdf) -> Iterator[Function]:
 
 
 def in_use(functions: Iterable[Function], xen: XenView) -> list[str]:
-    """Return those of the functions that have a driver, or that are not dom0's, in words."""
+    """Return the functions in use as text, sorted: the address with the driver, or with an owner not dom0.
+
+    A function that dom0 does not own is left out if Xen does not list it or lists it without an owner.
+    """
     found = []
     for function in functions:
         if not xen.in_dom0(function.sbdf):

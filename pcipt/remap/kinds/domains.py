@@ -1,8 +1,9 @@
 """Segments that Xen cannot name (above ffff), and the controllers of their functions (VMD). Pure.
 
-The hardware of such a segment is reached through BARs of its controller, and each BAR of its functions lies
-inside one of them. Linux before 6.15 tells Xen of these functions by an address whose segment is cut to 16
-bits (`Sbdf.cut`): nothing answers there, and Xen keeps a record without an owner (orphan).
+Linux reaches such a segment through BARs of its controller; each BAR of the functions in the segment lies
+inside a BAR of the controller. Linux before 6.15 tells Xen of these functions by an address whose segment is
+cut to 16 bits (`Sbdf.cut`): no function answers at this address, and Xen has a record without an owner
+(orphan).
 Source: linux drivers/pci/controller/vmd.c (vmd_enable_domain); drivers/xen/pci.c (xen_add_device).
 """
 
@@ -41,8 +42,8 @@ def domains(machine: Machine, bars: BarIndex) -> list[Domain]:
 def controller_of(segment: int, machine: Machine, bars: BarIndex) -> Sbdf | None:
     """Return the controller of a segment above ffff, or None if it cannot be found.
 
-    Linux's nesting of directories tells it. Else it is the function inside whose BAR a BAR or window of the
-    segment lies; else the only function that is bound to the driver vmd.
+    The first of these is returned: the function above the segment in Linux's tree of directories; the
+    function with a BAR around a BAR or window of the segment; the only function that is bound to vmd.
     """
     functions = [machine.functions[sbdf] for sbdf in bars.of_segment(segment)]
     for function in functions:
@@ -58,7 +59,7 @@ def controller_of(segment: int, machine: Machine, bars: BarIndex) -> Sbdf | None
 
 
 def aliased(cut: Sbdf, bars: BarIndex) -> list[Sbdf]:
-    """Return the functions of segments above ffff that Linux has, and whose cut address is `cut`, sorted."""
+    """Return Linux's functions in segments above ffff that have the cut address `cut`, sorted."""
     if not cut.fits_xen:
         return []
     present = ((segment, cut._replace(segment=segment)) for segment in bars.beyond_xen)
@@ -70,7 +71,7 @@ class CutOrphans:
     """The functions of one segment that Xen lists without an owner, because Linux cut their segment.
 
     `functions` are (function, address by which Xen lists it), at least one, sorted. `controller` is None if
-    it is unknown. `panics` is True if this Xen panics when one of them leaves Linux.
+    unknown. `panics` is True if this Xen panics when Linux removes one of the functions.
     """
 
     controller: Sbdf | None
@@ -84,7 +85,7 @@ class CutOrphans:
 
     @property
     def text(self) -> str:
-        """The text of the finding: what Xen lists, what would happen, and what cures it with this Xen."""
+        """The text of the finding: what Xen lists, what would happen, and the cure for this Xen."""
         (sbdf, cut), *others = self.functions
         more = f", and {len(others)} more like it" if others else ""
         name = self.controller if self.controller is not None else "the controller of its segment"
@@ -101,7 +102,7 @@ class CutOrphans:
 def cut_orphans(all_domains: Iterable[Domain], xen: XenView, version: Version) -> list[CutOrphans]:
     """Return the orphans that Linux made by cutting the segments of functions, one for each segment.
 
-    An address at which the machine has a function of its own can be among them.
+    Such an orphan may have the address of another function of the machine.
     """
     found = []
     for domain in all_domains:
@@ -112,7 +113,7 @@ def cut_orphans(all_domains: Iterable[Domain], xen: XenView, version: Version) -
 
 
 def _spans(function: Function) -> Iterator[Range]:
-    """Yield the memory that the BARs and the windows of a function name."""
+    """Yield the memory ranges of a function's BARs, then those of its bridge windows."""
     for bar in function.bars:
         if (span := assigned_range(bar)) is not None:
             yield span

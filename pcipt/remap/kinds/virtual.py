@@ -1,8 +1,9 @@
-"""Physical functions that Xen is told of while their virtual functions are on. Pure.
+"""Physical functions of which Xen is told while their virtual functions are on. Pure.
 
-Xen sizes the BARs of virtual functions when it is told of their physical function, but only while VF Enable
-and VF Memory Enable are off. Without sizes it does not find the MSI-X tables of the virtual functions: MSI-X
-fails for them in guests. Told again of a function that it knows, Xen sizes them then.
+Xen measures the BARs of virtual functions when it is told of their physical function, but only if VF Enable
+and VF Memory Enable are off. Without these sizes Xen does not find the MSI-X tables of the virtual functions,
+and MSI-X of a virtual function fails in a guest. If Xen is told of the physical function again while both
+bits are off, Xen measures the BARs.
 Source: Xen drivers/passthrough/pci.c (pci_add_device, vf_rlen), arch/x86/msi.c (read_pci_mem_bar), 4.17 to
         4.22; linux drivers/pci/iov.c (sriov_init switches them off before the kernel tells Xen).
 """
@@ -23,8 +24,9 @@ def physical_functions(machine: Machine) -> frozenset[Sbdf]:
 def vfs_are_on(function: Function, physical: Container[Sbdf]) -> bool:
     """Return True if VF Enable or VF Memory Enable of a function is set.
 
-    If the function does not answer, as a renumbered one, they are on if Linux has virtual functions of it:
-    `physical` are `physical_functions`. The result is False if it answers and its structure was not read.
+    If the function does not answer, for example because its bus was renumbered, the result is True if it is
+    in `physical` (`physical_functions`). If it answers and its SR-IOV structure was not read, the result is
+    False.
     """
     if function.sriov is None:
         return not function.answers and function.sbdf in physical
@@ -36,7 +38,7 @@ def plan_sizing(
 ) -> Iterator[AddDevice]:
     """Yield an addition for each function of dom0 in `unsized` whose virtual functions are off now.
 
-    `unsized` are those of `Ledger.unsized`. If `only` is given, other functions are left out.
+    `unsized` is `Ledger.unsized`. If `only` is given, functions that are not in it are left out.
     """
     for sbdf in sorted(unsized):
         function = machine.functions.get(sbdf)
@@ -51,7 +53,7 @@ def plan_sizing(
 def unsized_finding(
     sbdf: Sbdf, xen: XenView, unsized: Container[Sbdf], moves: Mapping[Sbdf, Sbdf | None]
 ) -> Iterator[Finding]:
-    """Yield the finding that Xen has no sizes for the virtual functions of `sbdf`; nothing if it has them.
+    """Yield a finding if Xen has no BAR sizes for the virtual functions of `sbdf`.
 
     `sbdf` is Linux's address; `moves` are the renumbered functions by Linux's address.
     """

@@ -1,1 +1,1 @@
-"""What Xen's vPCI does by itself, where hardware does not show it."""
+"""What Xen's vPCI does by itself and the registers of the hardware do not show."""

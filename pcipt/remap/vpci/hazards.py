@@ -1,6 +1,6 @@
-"""What Xen's vPCI does to itself, to a function or to the host, where BARs lie as registers show. Pure.
+"""Dangerous positions of BARs: where vPCI refuses to decode, unmaps too much, or makes Xen panic. Pure.
 
-Each question is about a function that vPCI of a PVH dom0 handles.
+Each function of this module is about a PCI function that vPCI of a PVH dom0 handles.
 Source: Xen drivers/vpci/header.c (modify_bars, modify_decoding, map_range), msix.c (vpci_make_msix_hole),
         common/rangeset.c (rangeset_add_range).
 """
@@ -43,17 +43,19 @@ class Refusal:
     no_address_helps: bool = False
 
     def is_lasting(self, version: Version) -> bool:
-        """Return True if vPCI of this version drops all BAR writes afterwards.
+        """Return True if vPCI of this version drops all BAR writes after the refusal.
 
-        It takes the BARs for mapped then, although memory decode is off, until Xen forgets the function.
+        Such a vPCI takes the BARs for mapped, although memory decode is off. This ends when Xen forgets the
+        function.
         """
         return self.msix and MSIX_HOLE_NEEDS_MAPPED_BAR.of(version)
 
 
 def wraps(bar: Bar) -> bool:
-    """Return True if a 64-bit BAR reaches the end of the address space, as one that holds all ones.
+    """Return True if a 64-bit BAR reaches the end of the address space.
 
-    vPCI keeps what was written, whose low bits hardware does not have: address and size go beyond 64 bits.
+    A BAR that holds all ones is such a BAR. vPCI keeps the written value with its low bits, which the
+    hardware does not keep; for vPCI, address plus size is then greater than 2**64.
     """
     return bar.kind is BarKind.MEM64 and bool(bar.size) and bar.address + (bar.size or 0) >= 1 << 64
 
@@ -68,9 +70,9 @@ def rom_over_bars(function: Function) -> list[int]:
 
 
 def why_refused(function: Function, protected: Protected, version: Version) -> Refusal | None:
-    """Return why vPCI would not switch memory decode on where the BARs are, None if it would.
+    """Return why vPCI would refuse to switch memory decode on with the BARs at their present addresses.
 
-    vPCI maps the BARs before it looks at the MSI-X structures.
+    None is returned if vPCI would not refuse. vPCI maps the BARs before it looks at the MSI-X structures.
     """
     bars = {bar.index: bar for bar in function.bars if bar.kind is not BarKind.IO and bar.size}
     for bar in bars.values():
@@ -113,7 +115,7 @@ def _msix_refusal(
 
 
 def hazards(function: Function, version: Version) -> Iterator[Finding]:
-    """Yield the findings about what a later write of Linux would do."""
+    """Yield a finding for each position of a BAR at which a later write of Linux would do harm."""
     for bar in function.bars:
         if wraps(bar):
             yield Finding(

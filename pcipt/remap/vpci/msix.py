@@ -1,4 +1,4 @@
-"""Where the MSI-X structures of a function lie, and which of them the versions of Xen do not take. Pure.
+"""Where the MSI-X structures of a function lie, and which of them each version of Xen rejects. Pure.
 
 Source: Xen drivers/vpci/msix.c (init_msix, vpci_make_msix_hole); PCI Local Bus 3.0 §6.8.2.
 """
@@ -14,7 +14,7 @@ from pcipt.xen.releases import FAULTY_CAPABILITY_HIDDEN, MSIX_CHECKED, Version
 def refuses_msix(version: Version) -> bool:
     """Return True if a version of Xen fails the set-up of vPCI for a function with a faulty MSI-X structure.
 
-    Other versions do not look, or hide the structure.
+    Earlier versions do not check the structure; later versions hide the structure from dom0.
     """
     return MSIX_CHECKED.of(version) and not FAULTY_CAPABILITY_HIDDEN.of(version)
 

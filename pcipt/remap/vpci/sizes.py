@@ -1,9 +1,9 @@
-"""The sizes that vPCI has of Resizable BARs, where it does not see them change. Pure.
+"""The sizes that vPCI has noted for Resizable BARs, in versions of Xen that do not see a resize. Pure.
 
-Before Xen 4.21 vPCI reads the size of a BAR when it sets a function up, and never again. When a Resizable
-BAR is resized later, vPCI goes on mapping the old size at the new address: pages behind it are missing if the
-BAR has grown, and pages behind the BAR stay mapped if it has shrunk. Those that are missing pcipt maps. Those
-that are too many must stay: vPCI's next unmap fails as a whole if one of them is not mapped.
+Before Xen 4.21, vPCI reads the size of a BAR when it sets a function up, and never again. After a resize,
+vPCI maps the old size at the new address. If the BAR has grown, the pages behind the old size are missing:
+pcipt maps them. If the BAR has shrunk, pages behind the BAR are mapped: they must stay, because the next
+unmap of vPCI fails as a whole if one of these pages is not mapped.
 Source: Xen drivers/vpci/header.c (init_bars, modify_bars), 4.17 to 4.20; rebar.c (rebar_ctrl_write), 4.21.
 """
 
@@ -19,15 +19,15 @@ NO_SIZES: Sizes = MappingProxyType({})
 
 
 def sees_resizing(version: Version, *, pvh: bool) -> bool:
-    """Return True if vPCI needs no help with Resizable BARs: it sees them change, or there is none (PV)."""
+    """Return True if vPCI needs no help with Resizable BARs: vPCI sees a resize, or dom0 is PV (no vPCI)."""
     return not pvh or RESIZABLE_BARS.of(version)
 
 
 def sizes_at_setup(function: Function) -> dict[int, int | None]:
-    """Return the sizes that vPCI has of Resizable BARs, for a function that it has set up a short time ago.
+    """Return the sizes that vPCI has noted for Resizable BARs of a function that it set up a short time ago.
 
-    They are the present ones. If a driver is bound, it may have resized the BARs meanwhile: nobody knows,
-    except of a BAR that has its smallest size, which cannot have grown.
+    Without a driver, these are the present sizes. A bound driver may have resized a BAR after vPCI noted the
+    size: then the size is None (unknown), except if the BAR has its smallest size now and so has not grown.
     """
     kinds = {bar.index: bar.kind for bar in function.bars if bar.index != ROM_INDEX}
     return {
@@ -38,7 +38,7 @@ def sizes_at_setup(function: Function) -> dict[int, int | None]:
 
 
 def oversized(function: Function, sizes: Sizes) -> Iterator[Finding]:
-    """Yield a finding for each decoding BAR that is smaller now than vPCI takes it to be."""
+    """Yield a finding for each decoding BAR that is smaller than its size in `sizes`."""
     for bar in function.bars:
         size = sizes.get(bar.index)
         if bar.index == ROM_INDEX or size is None or bar.size is None or bar.size >= size or not bar.decoding:

@@ -1,10 +1,10 @@
-"""What vPCI of a PVH dom0 has mapped and unmapped by itself, by the writes that it trapped. Pure.
+"""What vPCI of a PVH dom0 has mapped and unmapped by itself, derived from the writes that it trapped. Pure.
 
-What hardware shows is not enough. vPCI unmaps a BAR only when a write switches memory decode off (or the
-enable bit of a ROM), and it does not see a reset. So a BAR that a reset has cleared is still mapped; vPCI
-drops what is written to it, and the function is dead. On the other hand a BAR whose register has another
-address than before, or has its address and does not decode, shows that vPCI has let writes pass: it has
-unmapped the BAR.
+The registers of the hardware do not show this. vPCI unmaps a BAR only when a write clears memory decode (or
+the enable bit of a ROM), and vPCI does not see a reset. So a BAR that a reset has cleared is still mapped;
+vPCI drops each write to this BAR, and the function does not work. In two other cases vPCI has unmapped the
+BAR, because vPCI has let writes pass: if the register has another address than before, or if the register
+has its address and the BAR does not decode.
 Source: Xen xen/drivers/vpci/header.c (cmd_write, bar_write, rom_write); PCI Local Bus 3.0 §6.2.5 and PCI
         Express Base 6.0 §6.6 (BARs are 0 after a reset).
 """
@@ -51,9 +51,9 @@ SWITCHES = (COMMAND, *(at for _, _, at in LAYOUT.values() if at is not None))  #
 
 @attrs.frozen
 class Unread:
-    """A function that may have decoded memory at addresses where nobody has read it.
+    """A function that may have decoded memory at some addresses and was not read while it did.
 
-    `starts` are (BAR number, byte address) of these addresses.
+    `starts` are these addresses, as (BAR number, byte address).
     """
 
     sbdf: Sbdf
@@ -62,12 +62,12 @@ class Unread:
 
 @attrs.define
 class Trapped:
-    """What vPCI did since the last plan for each place, by the writes that it trapped.
+    """What vPCI did at each place since the last plan for this place, derived from the trapped writes.
 
-    `counted` are the BARs that it takes for mapped although hardware has lost them, with their ranges; they
-    stay until vPCI unmaps them. `unmapped` are the BARs that it has unmapped, `mapped` the BARs that it has
-    mapped and not unmapped since, with their ranges. `unread` are the functions that decoded and of which
-    nobody has read the sizes of the BARs, or that may have been replaced by another one since they were read.
+    `counted`: the BARs that vPCI takes for mapped although a reset has cleared their registers, with their
+    ranges; a BAR stays here until vPCI unmaps it. `unmapped`: the BARs that vPCI has unmapped. `mapped`: the
+    BARs that vPCI has mapped and not unmapped since, with their ranges. `unread`: functions that have decoded
+    and whose BAR sizes pcipt has not read, or that another function may have replaced after the reading.
     """
 
     counted: dict[str, Counted] = attrs.Factory(dict)
@@ -76,7 +76,7 @@ class Trapped:
     unread: dict[str, Unread] = attrs.Factory(dict)
 
     def __len__(self) -> int:
-        """Return the number of places about which something is noted."""
+        """Return the number of places that have an entry in at least one of the four tables."""
         return len({*self.counted, *self.unmapped, *self.mapped, *self.unread})
 
     def follow(
@@ -84,10 +84,10 @@ class Trapped:
     ) -> bool:
         """Note what a write has made vPCI do. `before` and `after` are the shadows around the write.
 
-        `wanted` returns for a place, by BAR number, the ranges that writes up to this one named and vPCI
-        dropped (`Intents.wanted`).
-        Return True if the function must be read: the write touches a BAR that vPCI takes for mapped. Linux
-        writes such a BAR back after a reset, and nobody else does.
+        `wanted` returns for a place, by BAR number, the ranges that were asked for by writes, up to this one,
+        that vPCI dropped (`Intents.wanted`).
+        Return True if the function must be read, because the write touches a BAR that vPCI takes for mapped:
+        only Linux writes such a BAR, after a reset.
         """
         if after.counted != self.counted:
             self.counted = dict(after.counted)
@@ -114,16 +114,16 @@ class Trapped:
         )
 
     def concluded(self, place: str, lost: Sequence[LostBar]) -> None:
-        """Forget what vPCI did, because a plan was made for this place; `lost` are its BARs that are lost."""
+        """Delete the entries of a place for which a plan was made; its lost BARs are then `counted`."""
         for noted in (self.counted, self.unmapped, self.mapped, self.unread):
             noted.pop(place, None)
         if lost:
             self.counted[place] = {each.bar: each.range for each in lost}
 
     def leave(self, place: str, sbdf: Sbdf) -> None:
-        """Forget what vPCI took for mapped, because its record of a function is gone.
+        """Delete the entries of a function of which Xen has deleted vPCI's record.
 
-        What it has mapped since the last plan is still mapped, and becomes `unread`.
+        The BARs that vPCI has mapped since the last plan are still mapped: they become `unread`.
         """
         starts = {(bar, int(span.start)) for bar, span in self.mapped.get(place, {}).items()}
         starts |= self.unread.get(place, Unread(sbdf)).starts
@@ -139,10 +139,10 @@ class Trapped:
         sbdf: Sbdf,
         wanted: Counted,
     ) -> bool:
-        """Return True if a write touches BARs that vPCI takes for mapped, and note the addresses it names.
+        """Return True if a write touches BARs that vPCI takes for mapped (`held`).
 
-        `touched` are the offsets of the words that it touches. vPCI drops the write, unless the function is
-        another one that was plugged in meanwhile.
+        `touched` are the offsets of the words that the write touches. vPCI drops the write, except if another
+        function was plugged in at this address; so other addresses than those of `held` become `unread`.
         """
         bars = {
             bar.index
@@ -155,13 +155,16 @@ class Trapped:
         return bool(bars)
 
     def _note_unread(self, function: FunctionShadow, sbdf: Sbdf, starts: Iterable[tuple[int, int]]) -> None:
-        """Note addresses at which the BARs of a function may have been mapped."""
+        """Add addresses, as (BAR number, byte address), to the `unread` entry of a function."""
         place = str(function.place)
         before = self.unread.get(place, Unread(sbdf)).starts
         self.unread[place] = Unread(sbdf, before | frozenset(starts))
 
     def _changed(self, place: str, held: Counted, holds: Counted) -> None:
-        """Note which BARs of a place vPCI has unmapped and mapped; it held some and holds others now."""
+        """Note which BARs of a place vPCI has unmapped and mapped.
+
+        `held` are the BARs that were mapped before, `holds` those that are mapped now.
+        """
         gone = {bar for bar, span in held.items() if holds.get(bar) != span}
         fresh = {bar: span for bar, span in holds.items() if held.get(bar) != span}
         if gone:
@@ -196,14 +199,15 @@ def lost_bars(
     trapped: Trapped,
     ignored: Collection[int] = (),
 ) -> tuple[LostBar, ...]:
-    """Return the BARs that vPCI takes for mapped although hardware has lost their addresses, in BAR order.
+    """Return the BARs that vPCI takes for mapped although a reset has cleared their registers, in BAR order.
 
     `function` must just have been read, and vPCI must handle it. `lines` are the lines of its sysfs file
-    `resource`, `runs` the mapped runs of its place. A BAR whose register has an address is not lost. If only
-    the runs show where vPCI has it, the range is that of Linux's line if it covers the runs, else that of the
-    runs. If nothing shows it, and the function decodes, the BAR is lost if Linux has an address for it:
-    whether or not vPCI takes it for mapped, the function is dead and the cure is the same. That is not so for
-    the BARs `ignored`, to which somebody wrote another address that vPCI dropped.
+    `resource`, `runs` the mapped runs of its place. A BAR whose register has an address is not lost. The
+    range of a lost BAR comes from `trapped`. If `trapped` has no range for the BAR, it comes from the runs:
+    it is the range of Linux's line if this line covers the runs, else the range of the runs. If there are no
+    runs either, the BAR is lost if the function decodes and Linux has an address for the BAR: then the
+    function does not work, whether or not vPCI takes the BAR for mapped, and the cure is the same. BARs in
+    `ignored` are an exception to this last rule: vPCI dropped a write of another address to them.
     """
     lost = [bar for bar in function.bars if has_no_address(bar)]
     place = place_of(function)
@@ -225,13 +229,15 @@ def lost_bars(
 def pages_of_unread(
     unread: Unread, machine: Machine, former: Function | None
 ) -> tuple[list[tuple[int, Frames]], bool]:
-    """Return what vPCI may have mapped for a function whose BAR sizes nobody has read: (BAR, pages).
+    """Return the pages that vPCI may have mapped for a function whose BAR sizes were not read.
 
-    `former` is the function that was last read in its place, None if there was none: a function that comes
-    and goes several times is most likely the same one. Else a BAR ends at the latest where its address is no
-    multiple of its size any more, where the next BAR begins, and where the window of the bridge above ends.
-    The second value is False if that leaves more pages than are searched for holes (MSI-X pages, which vPCI
-    does not map).
+    `former` is the function that was last read at this place, None if there was none. Its sizes are used,
+    because a function that is added and removed several times is most likely the same one. Without it, each
+    BAR has the largest possible size: its address is a multiple of its size, and it ends before the next BAR
+    begins and inside the window of the bridge above.
+
+    Shape:  (list of (BAR number, pages), certain). `certain` is False if a BAR may have more pages than an
+            unmap searches for holes (MSI-X pages, which vPCI does not map).
     """
     if former is not None and all(_bar_at(former, bar) is not None for bar, _ in unread.starts):
         return list(_former_pages(unread, former)), True
@@ -245,7 +251,7 @@ def pages_of_unread(
 
 
 def _former_pages(unread: Unread, former: Function) -> Iterator[tuple[int, Frames]]:
-    """Yield (BAR, pages) of the former function's BARs at the addresses of an unread function."""
+    """Yield (BAR number, pages) with the BAR sizes of `former` at the addresses of an unread function."""
     for bar, start in sorted(unread.starts):
         size = _bar_at(former, bar)
         lost = LostBar(bar, Range(Address(start), size or 0))
@@ -255,7 +261,7 @@ def _former_pages(unread: Unread, former: Function) -> Iterator[tuple[int, Frame
 
 
 def _bar_at(function: Function, index: int) -> int | None:
-    """Return the size of a memory BAR of a function in bytes, None if it has none or its size is unknown."""
+    """Return the size of a memory BAR in bytes; None if there is no such BAR or its size is unknown."""
     sizes = [bar.size for bar in function.bars if bar.index == index and bar.kind is not BarKind.IO]
     return sizes[0] if sizes and sizes[0] else None
 
@@ -302,16 +308,17 @@ def finding_of_reset(function: Function, lost: Sequence[LostBar], refused: str =
 
 
 def names_lost_bar(finding: Finding, lost: Iterable[LostBar]) -> bool:
-    """Return True for a finding that a lost BAR differs from Linux's line: its cure would not help."""
+    """Return True if a finding is "bar-drift" of a lost BAR; the cure of such a finding would not help."""
     return finding.code == "bar-drift" and any(
         finding.text.startswith(f"{name_of_bar(each.bar)} ") for each in lost
     )
 
 
 def _believed(bar: Bar, lines: Sequence[Resource]) -> Range | None:
-    """Return where Linux has a BAR that has no address in hardware, None if it has none, or for a ROM.
+    """Return the range of a BAR in Linux's line; None if the line has no assigned range, and for a ROM.
 
-    Linux writes each address that it assigns, but for a ROM that is not enabled.
+    `bar` has no address in hardware. Linux writes each address that it assigns, except that of a ROM that is
+    not enabled.
     """
     line = lines[bar.index] if bar.index < len(lines) else UNUSED
     known = line.start and line.size and not line.flags & (Resource.UNSET | Resource.FIXED)

@@ -167,7 +167,7 @@ def with_routes(state: Shadow) -> Shadow:
 
 
 def _write(state: Shadow, write: ConfigWrite, parts: list[Part]) -> tuple[Shadow, tuple[Change, ...]]:
-    """Return the shadow after a write, and the changes that it made. `parts` are the parts of the write."""
+    """Return the shadow after a write, and the changes by the write. `parts` are its words (`split`)."""
     place = state.place_of(write.sbdf)
     before = state.functions.get(place) or FunctionShadow(place)
     action = Step(write.sbdf, write, parts)

@@ -195,7 +195,7 @@ def test_the_function_that_was_last_in_the_place_tells_the_sizes():
 @pytest.mark.parametrize(("starts", "pages", "certain"), [
     ([(0, 0xFE40_4000)], [(0, 0xFE404, 4)], True),  # its alignment
     ([(0, 0xFE40_0000), (1, 0xFE42_0000)], [(0, 0xFE400, 0x20), (1, 0xFE420, 0x20)], True),  # the next one
-    ([(0, 0xFE98_0000)], [(0, 0xFE980, 0x80)], False),  # the end of the window
+    ([(0, 0xFE80_0000)], [(0, 0xFE800, 0x200)], False),  # the end of the window
     ([(0, 0x4000_0000)], [(0, 0x40000, MOST >> 12)], False),
     ([], [], False),
 ])  # fmt: skip

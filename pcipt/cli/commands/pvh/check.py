@@ -14,15 +14,13 @@ from pcipt.cli.machine.pvh import (
     guest_type,
     has_vga,
     machine_of,
-    memory_of,
+    memory_map_of,
     xen_version,
 )
 from pcipt.cli.options import add_colour_argument, add_json_argument
 from pcipt.cli.text.render import print_json
 from pcipt.cli.text.terminal import wants_colour
-from pcipt.errors import PciptError
 from pcipt.firmware.acpi.table_set import Domain, PlacedTable, TableSet, is_guest, table_set_from_tables
-from pcipt.firmware.memory_map import MemoryEntry
 from pcipt.firmware.pvh.check_rows import Row, doubtful
 from pcipt.firmware.pvh.check_tables import check_tables
 from pcipt.firmware.pvh.facts import Facts
@@ -61,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         reading = read_tables(args.root)
         machine = machine_of(args.root, [])
         xen = args.xen or xen_version(args.root)
-        facts = Facts(args.vcpus, has_vga(machine), args.io_apic, _memory(args.root), xen)
+        facts = Facts(args.vcpus, has_vga(machine), args.io_apic, memory_map_of(args.root), xen)
         rows += _whose(guest_type(args.root))
     tables = table_set_from_tables(_placed(reading))
     domain = Domain(args.domain) if args.domain is not None else _domain(tables)
@@ -92,14 +90,6 @@ def _placed(reading: TableReading) -> list[PlacedTable]:
 def _domain(tables: TableSet) -> Domain:
     """Return for which kind of domain these tables are: GUEST if their OEM ids say so, else HARDWARE."""
     return Domain.GUEST if is_guest(tables) else Domain.HARDWARE
-
-
-def _memory(root: str) -> tuple[MemoryEntry, ...] | None:
-    """Return the memory map of the machine below `root`; None if it cannot be read."""
-    try:
-        return memory_of(root).entries
-    except PciptError:
-        return None
 
 
 def _whose(kind: str) -> list[Row]:

@@ -160,11 +160,10 @@ def _place(root: str, size: int) -> Address:
 
 
 def _write(tables: TableSet, directory: str) -> list[tuple[str, PlacedTable]]:
-    """Write each table into a file of its own. Return (file name, table) pairs in the order of the tables.
+    """Write each table of `tables` into its own file in `directory`; create the directory if it is missing.
 
-    The directory is created if it does not exist.
-
-    Raises: InputError if the directory is not empty or a file cannot be written.
+    Shape:  (file name, table) of each file, in the order of `tables.everything`.
+    Raises: InputError if the directory is not empty, or if a file cannot be written.
     """
     written = []
     try:

@@ -1,6 +1,6 @@
 import pytest
 
-from pcipt.firmware.pvh.options import maps_reserved
+from pcipt.cli.machine.pvh import map_reserved
 
 
 @pytest.mark.parametrize(
@@ -11,12 +11,13 @@ from pcipt.firmware.pvh.options import maps_reserved
         ("dom0-iommu=map-reserved", True),
         ("dom0-iommu=no-map-reserved", False),
         ("dom0-iommu=strict,map-reserved=no,none", False),
-        ("dom0-iommu=map-reserved=0", False),
         ("dom0-iommu=map-reserved=off dom0-iommu=map-reserved=1", True),  # the last one counts
         ("dom0-iommu=map-reserved=perhaps", True),  # no value that Xen knows
         ("dom0-iommu=no-map-inclusive", True),
         ("iommu=no-map-reserved", True),  # another option
+        ("dom0=pvh -- dom0-iommu=no-map-reserved", True),  # of dom0's command line
     ],
 )
-def test_map_reserved(line, expected):
-    assert maps_reserved(line) is expected
+def test_map_reserved(line, expected, tmp_path):
+    assert map_reserved(str(tmp_path), line) is expected
+    assert map_reserved(str(tmp_path), None) is True
