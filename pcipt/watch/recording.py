@@ -217,23 +217,28 @@ class Reader:
 
         Port accesses are collected and decoded in groups of `_LINES`. A line that cannot be parsed yields a
         `Damaged`.
-        Raises: InputError if the file cannot be read; MalformedError if compressed data is damaged.
+        Raises: InputError if the file cannot be read; MalformedError if compressed data is damaged. Both are
+                raised after the accesses of the lines before them.
         """
         waiting = bytearray()
-        for number, line in enumerate(stream.lines(), 1):
-            try:
-                item = _parse(form, line, number, stream.name)
-            except MalformedError as error:
-                yield from self._decode_waiting(waiting)
-                self._ports.forget()
-                yield Damaged(number, "line", error.why)
-                continue
-            if isinstance(item, bytes):
-                waiting += item
-                if len(waiting) >= _LINES * ACCESS.size:
+        try:
+            for number, line in enumerate(stream.lines(), 1):
+                try:
+                    item = _parse(form, line, number, stream.name)
+                except MalformedError as error:
                     yield from self._decode_waiting(waiting)
-            elif item is not None:
-                yield item
+                    self._ports.forget()
+                    yield Damaged(number, "line", error.why)
+                    continue
+                if isinstance(item, bytes):
+                    waiting += item
+                    if len(waiting) >= _LINES * ACCESS.size:
+                        yield from self._decode_waiting(waiting)
+                elif item is not None:
+                    yield item
+        except (InputError, MalformedError):
+            yield from self._decode_waiting(waiting)
+            raise
         yield from self._decode_waiting(waiting)
 
     def _decode_waiting(self, waiting: bytearray) -> Iterator[Item]:

@@ -219,10 +219,12 @@ class _Unzipped(io.RawIOBase):
         if self._damage is not None:
             raise self._damage
         try:
-            return self._unzip.readinto(buffer)
+            data = self._unzip.read1(len(buffer))  # `readinto` reads on, and drops all of it if that fails
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             self._damage = error
             raise
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def _standard_input() -> io.FileIO:
