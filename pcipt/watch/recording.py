@@ -257,7 +257,7 @@ def _parse(form: Format, line: bytes | None, number: int, source: str) -> bytes 
     Raises: MalformedError with `number` as offset, if the line is too long or cannot be parsed.
     """
     if line is None:
-        raise MalformedError(source, number, "the line is longer than any record")
+        raise MalformedError(source, number, "the line is longer than any record", "line")
     if form is Format.KPROBE:
         return parse_line(line.decode("utf-8", "replace"), (), number, source)
     if not line.strip():

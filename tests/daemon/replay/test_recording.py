@@ -77,7 +77,7 @@ def copy(tmp_path):
     ("file", "text", "error", "words"),
     [
         ("sequence.jsonl", "{}\n", MalformedError, '"tree"'),
-        ("sequence.jsonl", '\n{"tree": "../x"}\n', MalformedError, "at 0x1"),
+        ("sequence.jsonl", '\n{"tree": "../x"}\n', MalformedError, "sequence.jsonl: line 2: expected"),
         ("sequence.jsonl", "[]\n", MalformedError, "not a JSON object"),
         ("sequence.jsonl", '{"tree": "a", "changed": 4}\n', MalformedError, "list of addresses"),
         ("sequence.jsonl", '{"tree": "a", "changed": ["00:zz.0"]}\n', MalformedError, "device 'zz'"),
