@@ -20,6 +20,7 @@ from pcipt.host.iomem import MemoryReading
 from pcipt.host.live import LinuxHost
 from pcipt.host.regular_file import read_regular
 from pcipt.host.sysfs import read_addresses
+from pcipt.host.tree import reason
 from pcipt.pci import RawFunction, Sbdf, parse_sbdf
 from pcipt.pci.config import Register
 
@@ -164,7 +165,7 @@ def read_steps(directory: str) -> Iterator[Step]:
 
     If the file is missing, there are no steps. Empty lines are skipped. Errors are raised during iteration.
     Raises: MalformedError with the number of a line that is not a valid step; InputError if the file is
-            not a regular file or is longer than 1 MiB; OSError if it cannot be opened or read.
+            not a regular file, is longer than 1 MiB, or cannot be opened or read.
     """
     path = os.path.join(directory, "sequence.jsonl")
     data = _read(path)
@@ -177,9 +178,9 @@ def read_xen_start(directory: str) -> XenStart:
     """Read xen.json. If the file is missing or empty, Xen knows every function of the recorded machine, and
     `version` and `dom0` are None.
 
-    Raises: MalformedError if the content is not valid; InputError if the file is not a regular file or is
-            longer than 1 MiB; InputError if the file is missing or empty and the recording has no
-            sys/bus/pci/devices; OSError if it cannot be opened or read.
+    Raises: MalformedError if the content is not valid; InputError if the file is not a regular file, is
+            longer than 1 MiB, or cannot be opened or read; InputError if the file is missing or empty and the
+            recording has no sys/bus/pci/devices.
     """
     path = os.path.join(directory, "xen.json")
     data = _read(path)
@@ -258,10 +259,12 @@ def _word(path: str, value: dict[str, Any], key: str) -> str | None:
 def _read(path: str) -> bytes:
     """Return the whole content of a file, or no bytes if the file does not exist.
 
-    Raises: InputError if it is not a regular file (opening a FIFO would block) or is longer than 1 MiB;
-            OSError if it cannot be opened or read.
+    Raises: InputError if it is not a regular file (opening a FIFO would block), is longer than 1 MiB, or
+            cannot be opened or read.
     """
     try:
         return read_regular(path, _LIMIT)
     except FileNotFoundError:
         return b""
+    except OSError as error:
+        raise InputError(path, reason(error)) from error

@@ -106,8 +106,7 @@ class Replay:
     recorded host and the simulated Xen, `hotplug` gives the messages of the steps.
 
     Raises: InputError if the recording cannot be read, or if the version of Xen or the kind of dom0 is wrong;
-            MalformedError if a file of the recording is malformed; OSError if xen.json or sequence.jsonl
-            cannot be read.
+            MalformedError if a file of the recording is malformed.
     """
 
     def __init__(self, directory: str, dom0: str | None = None, trace: str | None = None) -> None:

@@ -150,3 +150,11 @@ def test_a_written_command_register_is_remembered_and_not_stored(copy):
     assert host.read_register(sbdf, COMMAND) == 2
     assert host.read_function(sbdf).config[4:6] == b"\x02\x00"
     assert (copy / "sys/bus/pci/devices/0000:00:06.0/config").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["xen.json", "sequence.jsonl"])
+def test_a_file_that_cannot_be_opened_is_an_input_error(copy, name):
+    (copy / name).unlink(missing_ok=True)
+    (copy / name).symlink_to(name)  # a link to itself
+    with pytest.raises(InputError, match=f"{name}: too many levels of symbolic links"):
+        Replay(str(copy))
