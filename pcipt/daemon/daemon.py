@@ -223,6 +223,13 @@ class Daemon:
         self._intake.take_writes()
         self._worker.work_off()
 
+    def lose_writes(self, count: int) -> None:
+        """Announce that `count` records of writes to config space were lost, and queue EVERYTHING.
+
+        A replay calls this: its trace of writes is not a source of this daemon.
+        """
+        self._intake.lost_writes(count)
+
     def _tell(self, scope: Scope, report: Report) -> None:
         """Announce what one reconciliation did: its outcomes, then the findings that are new or have ended.
 

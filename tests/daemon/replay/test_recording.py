@@ -33,7 +33,7 @@ def played(directory, state, dom0=None):
         look(engine, {event.sbdf for event in replay.hotplug.read()})
 
     try:
-        replay.play(settle, lambda _about: None)
+        replay.play(settle, lambda _about: None, lambda _count: None)
     finally:
         replay.hotplug.close()
     return replay, engine
@@ -158,3 +158,13 @@ def test_a_file_that_cannot_be_opened_is_an_input_error(copy, name):
     (copy / name).symlink_to(name)  # a link to itself
     with pytest.raises(InputError, match=f"{name}: too many levels of symbolic links"):
         Replay(str(copy))
+
+
+@pytest.mark.parametrize(("line", "count"), [("CPU:0 [LOST 40 EVENTS]\n", 40), ("CPU:1 [LOST EVENTS]\n", 1)])
+def test_a_loss_in_the_trace_is_told_and_acted_on(copy, line, count):
+    (copy / "writes.jsonl").write_text(line)
+    replay, told = Replay(str(copy)), []
+    replay.play(lambda: told.append("settle"), told.append, told.append)
+    replay.hotplug.close()
+    assert told[:2] == [count, "settle"]
+    assert len(told) == 2 + 2 * len(replay.steps)
