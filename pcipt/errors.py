@@ -34,17 +34,20 @@ class MalformedError(PciptError):
     """Raised when bytes or text from outside pcipt do not have the required form.
 
     `source` names the file or table, `why` says what is wrong. `offset` is the position in `source`: a byte
-    offset, or the line number if `source` is a recording of text lines.
+    offset from 0 or an address if `unit` is "byte", a line number from 1 if it is "line". The message shows a
+    byte offset in hexadecimal, a line number in decimal.
     """
 
-    def __init__(self, source: str, offset: int, why: str) -> None:
-        super().__init__(source, offset, why)
+    def __init__(self, source: str, offset: int, why: str, unit: str = "byte") -> None:
+        super().__init__(source, offset, why, unit)
         self.source = source
         self.offset = offset
         self.why = why
+        self.unit = unit
 
     def __str__(self) -> str:
-        return f"{_shown(self.source)}: at {self.offset:#x}: {self.why}"
+        where = f"line {self.offset}" if self.unit == "line" else f"at {self.offset:#x}"
+        return f"{_shown(self.source)}: {where}: {self.why}"
 
 
 class StateError(PciptError):

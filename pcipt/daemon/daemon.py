@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
+from functools import partial
 from socket import socket as Socket  # noqa: N812 - a field of Options is called socket
 
 import attrs
@@ -130,8 +131,9 @@ class Daemon:
         signals = Signals(self._loop, handlers)
         self.engine.interrupted = lambda: self._is_interrupted(signals)
         self._loop.watch(self._hotplug.fileno(), selectors.EVENT_READ, self._hotplug_ready)
-        if self._watch.fileno is not None:
-            self._loop.watch(self._watch.fileno, selectors.EVENT_READ, self._watch_ready)
+        fileno = self._watch.fileno
+        if fileno is not None:
+            self._loop.watch(fileno, selectors.EVENT_READ, partial(self._watch_ready, fileno))
         watchdog: Watchdog | None = None
         try:
             self._worker.work_off()
@@ -197,8 +199,10 @@ class Daemon:
     def _hotplug_ready(self, _events: int) -> None:
         self._intake.take_messages()
 
-    def _watch_ready(self, _events: int) -> None:
+    def _watch_ready(self, fileno: int, _events: int) -> None:
         self._intake.take_writes()
+        if self._watch.fileno is None:  # a broken source can stay ready for ever
+            self._loop.forget(fileno)
 
     def _schedule(self) -> None:
         """Set the loop's timer to the time at which the next work is due; cancel the timer if the queue is
@@ -218,6 +222,13 @@ class Daemon:
         self._intake.take_messages()
         self._intake.take_writes()
         self._worker.work_off()
+
+    def lose_writes(self, count: int) -> None:
+        """Announce that `count` records of writes to config space were lost, and queue EVERYTHING.
+
+        A replay calls this: its trace of writes is not a source of this daemon.
+        """
+        self._intake.lost_writes(count)
 
     def _tell(self, scope: Scope, report: Report) -> None:
         """Announce what one reconciliation did: its outcomes, then the findings that are new or have ended.

@@ -81,11 +81,10 @@ class Document:
         """Return the steps that were appended to the document, in their order. Call `load` first.
 
         The list is empty without a finding if there is no file of steps. Steps that belong to an older
-        document are ignored, because the present document includes them. If the first line is damaged, all
-        steps are ignored too. If the last line is incomplete or damaged, for example after a crash, it is
-        left out without a finding. If a line between these two is damaged, the file is renamed; return the
-        steps before that line, with a finding. A file that is not regular is renamed too; return no steps,
-        with a finding.
+        document are ignored, because the present document includes them. If the last line is incomplete or
+        damaged, for example after a crash, it is left out without a finding. If a line before it is damaged,
+        the file is renamed; return the steps before that line, with a finding: none if it is the first line,
+        which names the document. A file that is not regular is renamed too; return no steps, with a finding.
 
         Raises: OSError if the file exists and cannot be read, or cannot be renamed.
         """
@@ -98,9 +97,9 @@ class Document:
             return [], self.rejected_steps("it is no regular file")
         lines = data.split(b"\n")[:-1]
         found = [_line(line) for line in lines]
-        if not found or found[0] != self._digest:
-            return [], None  # steps of an older document; this one includes them
         broken = found.index(None) if None in found else len(found)
+        if not found or (broken and found[0] != self._digest):
+            return [], None  # steps of an older document; this one includes them
         if broken < len(found) - 1:
             return found[1:broken], self._damaged(self._steps_path, f"line {broken + 1} is damaged")
         self._length = sum(len(line) + 1 for line in lines[:broken])

@@ -63,7 +63,7 @@ class Intake:
         self._tell_hotplug = tell_hotplug
         self._tell_loss = tell_loss
         watch.on_written = self._written
-        watch.on_lost = self._lost_writes
+        watch.on_lost = self.lost_writes
 
     def take_messages(self) -> None:
         """Take all hot-plug messages that have arrived; add the function of each to the engine's queue.
@@ -109,7 +109,7 @@ class Intake:
         """Add to the queue a function that must be read again because of a write."""
         self._engine.add(sbdf, Reason.WRITTEN, quiet=self._quiet())
 
-    def _lost_writes(self, count: int) -> None:
+    def lost_writes(self, count: int) -> None:
         """Announce that `count` records of writes to config space were lost; add EVERYTHING to the queue."""
         self._tell_loss("records of configuration writes were lost", count)
         self._engine.add_everything(Reason.WRITTEN, quiet=self._quiet())

@@ -33,7 +33,8 @@ class Watch:
     opening the source. `on_written` is called with each function that must be read again. `on_lost` is called
     with the number of lost records; an unknown number is given as 1. `on_change` is called with each
     change of a register, and True if reading back found it, False if a write made it. `on_finding` is called
-    with a finding for each new problem of the source.
+    with a finding for each new problem of the source. A source that raises OSError is not read any more: this
+    is a problem of the source, and a loss of unknown count.
 
     `obeys` is False if Xen's vPCI drops writes to BARs that it takes for mapped (PVH). Then `intents` holds
     what was written to such BARs, and `trapped` what the writes made vPCI do.
@@ -51,6 +52,7 @@ class Watch:
         self._writes = self._own = self._lost = 0
         self.findings = list(findings)
         self._told: set[str] = set()
+        self._broken: str | None = None
         self.on_written: OnWritten = lambda _sbdf: None
         self.on_lost: OnLost = lambda _count: None
         self.on_change: OnChange = lambda _change, _read_back: None
@@ -58,8 +60,8 @@ class Watch:
 
     @property
     def fileno(self) -> int | None:
-        """Return the descriptor to poll for writes; None if there is no source."""
-        return self._source.fileno() if self._source is not None else None
+        """Return the descriptor to poll for writes; None if there is no source or it is not read any more."""
+        return self._source.fileno() if self._source is not None and self._broken is None else None
 
     def counters(self) -> dict[str, Any]:
         """Return the name of the source (None if there is none) and counters: writes, own writes, lost
@@ -75,7 +77,9 @@ class Watch:
 
         None is also returned if there is no source.
         """
-        return self._source.blind() if self._source is not None else None
+        if self._source is None:
+            return None
+        return self._broken or self._source.blind()
 
     def begin(self, machine: Machine, raws: Mapping[Sbdf, RawFunction]) -> None:
         """Replace the shadow registers by those of a machine that was just read.
@@ -90,7 +94,14 @@ class Watch:
         """Read all writes and losses from the source and apply them to the shadow, calling back for each
         change.
         """
-        for event in self._source.read() if self._source is not None else ():
+        if self._source is None or self._broken is not None:
+            return
+        try:
+            events = self._source.read()
+        except OSError as error:
+            self._break(error)
+            return
+        for event in events:
             self._fold(event)
 
     def settle(self) -> None:
@@ -100,7 +111,11 @@ class Watch:
         """
         if self._source is None:
             return
-        overrun = self._source.overrun()
+        try:
+            overrun = self._source.overrun() if self._broken is None else None
+        except OSError as error:
+            self._break(error)
+            overrun = None
         if overrun is not None:
             self._fold(overrun)
         for problem in self._new_problems():
@@ -131,9 +146,16 @@ class Watch:
         self._source.close()
         return self._new_problems()
 
+    def _break(self, error: OSError) -> None:
+        """Stop reading the source, because it raised `error`. Writes may have been missed: report a loss."""
+        self._broken = f"the source of configuration writes cannot be read ({error.strerror or error})"
+        self._fold(Lost())
+
     def _new_problems(self) -> tuple[str, ...]:
         """Return the problems of the source that this method has not returned before."""
         found: tuple[str, ...] = getattr(self._source, "problems", ())
+        if self._broken is not None:
+            found = (self._broken, *found)
         fresh = tuple(problem for problem in found if problem not in self._told)
         self._told.update(fresh)
         return fresh

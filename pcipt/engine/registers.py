@@ -35,13 +35,15 @@ class Registers:
 
         Xen before 4.19 panics on a PVH dom0 if it fails to add a function that decodes memory.
         Raises: PciptError if decode cannot be switched off (the block is then not entered), or if the
-                register cannot be restored.
+                register cannot be restored or does not keep memory decode. After an error of the block the
+                register is not read back.
         """
         command = self._switch_off(sbdf)
         try:
             yield
         finally:
             self._host.write_register(sbdf, COMMAND, command)
+        self._verify(sbdf, COMMAND, command, COMMAND_MEMORY, "memory decode")
 
     @contextmanager
     def decode_kept(self, sbdf: Sbdf) -> Iterator[None]:

@@ -20,6 +20,7 @@ from pcipt.host.iomem import MemoryReading
 from pcipt.host.live import LinuxHost
 from pcipt.host.regular_file import read_regular
 from pcipt.host.sysfs import read_addresses
+from pcipt.host.tree import reason
 from pcipt.pci import RawFunction, Sbdf, parse_sbdf
 from pcipt.pci.config import Register
 
@@ -163,82 +164,85 @@ def read_steps(directory: str) -> Iterator[Step]:
     """Yield the steps in sequence.jsonl, in the order of its lines.
 
     If the file is missing, there are no steps. Empty lines are skipped. Errors are raised during iteration.
-    Raises: MalformedError with the byte offset of a line that is not a valid step; InputError if the file is
-            not a regular file or is longer than 1 MiB; OSError if it cannot be opened or read.
+    Raises: MalformedError with the number of a line that is not a valid step; InputError if the file is
+            not a regular file, is longer than 1 MiB, or cannot be opened or read.
     """
     path = os.path.join(directory, "sequence.jsonl")
     data = _read(path)
-    offset = 0
-    for line in data.splitlines(keepends=True):
+    for number, line in enumerate(data.splitlines(), 1):
         if line.strip():
-            yield _step(path, offset, line)
-        offset += len(line)
+            yield _step(path, number, line)
 
 
 def read_xen_start(directory: str) -> XenStart:
     """Read xen.json. If the file is missing or empty, Xen knows every function of the recorded machine, and
     `version` and `dom0` are None.
 
-    Raises: MalformedError if the content is not valid; InputError if the file is not a regular file or is
-            longer than 1 MiB; InputError if the file is missing or empty and the recording has no
-            sys/bus/pci/devices; OSError if it cannot be opened or read.
+    Raises: MalformedError if the content is not valid; InputError if the file is not a regular file, is
+            longer than 1 MiB, or cannot be opened or read; InputError if the file is missing or empty and the
+            recording has no sys/bus/pci/devices.
     """
     path = os.path.join(directory, "xen.json")
     data = _read(path)
     if not data:
         return XenStart(None, None, tuple(read_addresses(directory)))
-    value = _object(path, 0, data)
+    value = _object(path, None, data)
     known = value.get("known")
     return XenStart(
         version=_word(path, value, "version"),
         dom0=_word(path, value, "dom0"),
-        known=None if known is None else _addresses(path, 0, known),
+        known=None if known is None else _addresses(path, None, known),
         announces=value.get("announces") is True,
     )
 
 
-def _step(path: str, offset: int, line: bytes) -> Step:
-    """Parse one line of sequence.jsonl that begins at the byte `offset` of the file `path`.
+def _step(path: str, number: int, line: bytes) -> Step:
+    """Parse line `number` (from 1) of sequence.jsonl, the file `path`.
 
     "tree" may be missing only if the line has "n" or "forget".
     Raises: MalformedError if the line is not a valid step.
     """
-    value = _object(path, offset, line)
-    tree, number = value.get("tree"), value.get("n")
+    value = _object(path, number, line)
+    tree, write = value.get("tree"), value.get("n")
     named = isinstance(tree, str) and tree and "/" not in tree and not tree.startswith(".")
     if not named and not (tree is None and ("n" in value or "forget" in value)):
-        raise MalformedError(path, offset, 'expected "tree": the name of a directory below steps/')
-    if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 0):
-        raise MalformedError(path, offset, 'expected "n": the number of the last write before the step')
-    changed, forget = (_addresses(path, offset, value.get(key, [])) for key in ("changed", "forget"))
-    return Step(tree, str(value.get("about", "")), changed, forget, number)
+        raise _malformed(path, number, 'expected "tree": the name of a directory below steps/')
+    if write is not None and (not isinstance(write, int) or isinstance(write, bool) or write < 0):
+        raise _malformed(path, number, 'expected "n": the number of the last write before the step')
+    changed, forget = (_addresses(path, number, value.get(key, [])) for key in ("changed", "forget"))
+    return Step(tree, str(value.get("about", "")), changed, forget, write)
 
 
-def _object(path: str, offset: int, data: bytes) -> dict[str, Any]:
+def _malformed(path: str, line: int | None, why: str) -> MalformedError:
+    """Return the error about a line of the file `path`, or about the whole file if `line` is None."""
+    return MalformedError(path, 0, why) if line is None else MalformedError(path, line, why, "line")
+
+
+def _object(path: str, line: int | None, data: bytes) -> dict[str, Any]:
     """Return the JSON object in `data`.
 
-    Raises: MalformedError, which names `path` and `offset`, if `data` is not a JSON object.
+    Raises: MalformedError, which names `path` and `line`, if `data` is not a JSON object.
     """
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise MalformedError(path, offset, "not JSON") from error
+        raise _malformed(path, line, "not JSON") from error
     if not isinstance(value, dict):
-        raise MalformedError(path, offset, "not a JSON object")
+        raise _malformed(path, line, "not a JSON object")
     return value
 
 
-def _addresses(path: str, offset: int, values: object) -> tuple[Sbdf, ...]:
+def _addresses(path: str, line: int | None, values: object) -> tuple[Sbdf, ...]:
     """Return the addresses in a JSON list of texts, in its order.
 
-    Raises: MalformedError, which names `path` and `offset`, if `values` is not a list of addresses.
+    Raises: MalformedError, which names `path` and `line`, if `values` is not a list of addresses.
     """
     if not isinstance(values, list):
-        raise MalformedError(path, offset, "expected a list of addresses")
+        raise _malformed(path, line, "expected a list of addresses")
     try:
         return tuple(parse_sbdf(str(value)) for value in values)
     except AddressError as error:
-        raise MalformedError(path, offset, str(error)) from error
+        raise _malformed(path, line, str(error)) from error
 
 
 def _word(path: str, value: dict[str, Any], key: str) -> str | None:
@@ -248,17 +252,19 @@ def _word(path: str, value: dict[str, Any], key: str) -> str | None:
     """
     word = value.get(key)
     if word is not None and not isinstance(word, str):
-        raise MalformedError(path, 0, f'expected a string as "{key}"')
+        raise _malformed(path, None, f'expected a string as "{key}"')
     return word
 
 
 def _read(path: str) -> bytes:
     """Return the whole content of a file, or no bytes if the file does not exist.
 
-    Raises: InputError if it is not a regular file (opening a FIFO would block) or is longer than 1 MiB;
-            OSError if it cannot be opened or read.
+    Raises: InputError if it is not a regular file (opening a FIFO would block), is longer than 1 MiB, or
+            cannot be opened or read.
     """
     try:
         return read_regular(path, _LIMIT)
     except FileNotFoundError:
         return b""
+    except OSError as error:
+        raise InputError(path, reason(error)) from error

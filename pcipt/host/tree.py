@@ -145,7 +145,7 @@ def read_file(directory: int, name: str, limit: int, wanted: int | None = None) 
     finally:
         os.close(opened)
     # st_size of a text attribute in sysfs is always one page, whatever its content is
-    if len(data) > limit or (status.st_size > max(limit, PAGE)):
+    if len(data) > limit or (status.st_size > limit and status.st_size != PAGE):
         raise OSError(errno.EFBIG, f"is longer than {limit} bytes", name)
     return data
 

@@ -2,12 +2,15 @@
 
 pcipt uses its own netlink socket, and pyroute2 only to parse: pyroute2's sockets receive nothing more after
 an overrun and hide the sender. Only messages of the kernel are accepted (port 0, and uid 0 in the
-credentials). A `Rescan` is returned whenever a message may be missing: after an overrun or another error of
-the socket (which is then replaced), after a gap in SEQNUM (it counts the messages of all subsystems), and
-after a message that was cut, has no SEQNUM or contradicts itself.
-Source: linux lib/kobject_uevent.c, drivers/pci/pci-driver.c (pci_uevent); netlink(7).
+credentials). A `Rescan` is returned whenever a message may be missing: after an overrun, after another error
+of the socket (which is then replaced), after a gap in SEQNUM (it counts the messages of all subsystems), and
+after a message that was cut, has no SEQNUM or contradicts itself. After an overrun the messages that the
+buffer holds are still read.
+Source: linux lib/kobject_uevent.c, drivers/pci/pci-driver.c (pci_uevent); netlink(7);
+        net/netlink/af_netlink.c, netlink_overrun (the error is reported before the messages in the queue).
 """
 
+import errno
 import re
 import select
 import socket
@@ -149,12 +152,14 @@ class UeventSource:
 
         Messages that are not from the kernel, and messages about other things than PCI functions and guests'
         passthrough, are left out. The list may be empty.
-        Shape:  in the order of arrival; at most one `Rescan`, at the end, if a message may be missing.
+        Shape:  in the order of arrival; at most one `Rescan`, at the end, if a message may be missing. After
+                an overrun the messages that waited come before it.
         Raises: UnsupportedError if the socket broke and cannot be replaced. Events that this call had
                 received are then lost.
         """
         found: list[HostEvent] = []
         doubt: str | None = None
+        lost: str | None = None
         for _ in range(_BATCH):
             try:
                 data, ancillary, flags, sender = self._socket.recvmsg(
@@ -163,8 +168,12 @@ class UeventSource:
             except BlockingIOError:
                 break
             except OSError as error:
+                lost = f"the kernel's messages were lost ({reason(error)})"
+                self.overruns += 1
+                if error.errno == errno.ENOBUFS:
+                    continue
                 self._replace()
-                return [*found, Rescan(f"the kernel's messages were lost ({reason(error)})")]
+                return [*found, Rescan(lost)]
             if not _is_from_kernel(ancillary, sender):
                 self.forged += 1
             elif flags & socket.MSG_TRUNC:
@@ -177,11 +186,11 @@ class UeventSource:
         if self._sequence.settle():
             self.gaps += 1
             doubt = "a gap in SEQNUM"
+        doubt = lost or doubt
         return [*found, Rescan(doubt)] if doubt is not None else found
 
     def _replace(self) -> None:
         """Replace the socket after an error. Raises: UnsupportedError if a new one cannot be opened."""
-        self.overruns += 1
         self._socket.close()  # closing also removes it from the epoll set
         self._sequence = _Sequence()
         self._socket = self._open_socket()

@@ -47,8 +47,8 @@ def function_bars(
     The address of a BAR is the register's, with the special cases of the module. If the register has address
     0 and Linux's line is FIXED, the address is the line's (except for the ROM). There is a finding for each
     BAR that decodes at another address or with another size than its line has (no finding if the line is
-    unused), and for a 64-bit BAR without an upper half. If there are `allocations`, there is one more finding
-    about all of them.
+    unused), and for a register of a 64-bit BAR without an upper half. If there are `allocations`, there is
+    one more finding about all of them.
     """
     command = config.command
     if command is None:
@@ -56,12 +56,15 @@ def function_bars(
     bars = [_with_size(bar, resized) for bar in decode_bars(config, command, resources)]
     if class_code is not None and class_code >> 8 == IDE_CLASS:
         bars = [_correct_ide_bar(bar, class_code, command, resources) for bar in bars]
+    registers = bars
     if allocations:
         bars = _with_allocations(bars, allocations, command)
     known = len(resources)
     findings = [_size_differs(*each) for each in _resized_unnoticed(bars, resources, resized)]
     for place, bar in enumerate(bars):
-        if bar.kind is BarKind.MEM64 and bar.index == LAYOUT[config.header][1] - 1:
+        # An entry of Enhanced Allocation needs no pair of registers: any BEI can be above 4 GiB (§7.8.5).
+        last = bar.index == LAYOUT[config.header][1] - 1
+        if bar.kind is BarKind.MEM64 and last and bar in registers:
             findings.append(_no_upper_half(bar))
         line = resources[bar.index] if bar.index < known else UNUSED
         if line.size and line.start != bar.address:

@@ -17,7 +17,7 @@ from pcipt.pci.address import Sbdf
 from pcipt.pci.bridge import Bridge
 from pcipt.pci.finding import Finding
 from pcipt.pci.function import Function, decode_function
-from pcipt.pci.machine import Machine
+from pcipt.pci.machine import Machine, raws_by_address
 from pcipt.pci.raw import RawFunction
 from pcipt.pci.topology import (
     Position,
@@ -88,15 +88,13 @@ class Inventory:
         self.load(raws)
 
     def load(self, raws: Iterable[RawFunction]) -> frozenset[Sbdf]:
-        """Replace all functions by `raws`. If two raws have the same address, the first is used, and no
-        finding is added.
+        """Replace all functions by `raws`. If several raws have the same address, the first is used and gets
+        the finding `address-repeated`.
 
         Shape:  the addresses of all functions that were added, removed, or are decoded differently than
                 before; empty if nothing changed.
         """
-        wanted: dict[Sbdf, RawFunction] = {}
-        for raw in raws:
-            wanted.setdefault(raw.sbdf, raw)
+        wanted = raws_by_address(raws)
         self._irregular.clear()
         gone = {sbdf for sbdf in self.raws if sbdf not in wanted}
         for sbdf in gone:

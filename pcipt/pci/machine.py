@@ -52,13 +52,7 @@ def decode_machine(raws: Iterable[RawFunction]) -> Machine:
     Shape:  one function for each address. If several raws have the same address, the first is used and gets
             the finding `address-repeated`.
     """
-    by_address: dict[Sbdf, RawFunction] = {}
-    repeated: set[Sbdf] = set()
-    for raw in sorted(raws, key=lambda raw: raw.sbdf):
-        if by_address.setdefault(raw.sbdf, raw) is not raw:
-            repeated.add(raw.sbdf)
-    for sbdf in repeated:
-        by_address[sbdf] = _with_finding(by_address[sbdf])
+    by_address = raws_by_address(raws)
     positions = place_functions(by_address)
     functions = {
         sbdf: decode_function(raw, positions[sbdf]) for sbdf, raw in by_address.items() if raw.physfn is None
@@ -73,6 +67,21 @@ def decode_machine(raws: Iterable[RawFunction]) -> Machine:
             for sbdf, raw in by_address.items()
         }
     )
+
+
+def raws_by_address(raws: Iterable[RawFunction]) -> dict[Sbdf, RawFunction]:
+    """Return the readings by address, in the order segment, bus, device, function.
+
+    If several raws have the same address, the first is used and gets the finding `address-repeated`.
+    """
+    by_address: dict[Sbdf, RawFunction] = {}
+    repeated: set[Sbdf] = set()
+    for raw in sorted(raws, key=lambda raw: raw.sbdf):
+        if by_address.setdefault(raw.sbdf, raw) is not raw:
+            repeated.add(raw.sbdf)
+    for sbdf in repeated:
+        by_address[sbdf] = _with_finding(by_address[sbdf])
+    return by_address
 
 
 def _with_finding(raw: RawFunction) -> RawFunction:

@@ -108,11 +108,15 @@ class WriteSource(Protocol):
     def read(self) -> list[ConfigWrite | Lost]:
         """Return the writes and losses that arrived since the last call, in order of arrival. The list may be
         empty.
+
+        Raises: OSError if the source is broken: it sees no writes any more.
         """
 
     def overrun(self) -> Lost | None:
         """Return a `Lost` if the kernel or Xen counted losses that neither `read` nor this method has
         returned yet, else None.
+
+        Raises: OSError if the source is broken: it sees no writes any more.
         """
 
     def blind(self) -> str | None:

@@ -40,7 +40,7 @@ __all__ = ["LIFE", "Entry", "Event", "Key", "Ledger", "State"]
 Key = tuple[str, Sbdf | None, int | None]
 
 
-_WITH_FRAMES = (WithdrawReserved, RestoreReserved, CheckUnmapped)
+WITH_FRAMES = (WithdrawReserved, RestoreReserved, CheckUnmapped)
 _ANNOUNCEMENTS = (AddDevice.word, RemoveDevice.word)
 # The actions whose entries stay in this state. What became of a rewrite is read back, a check has no record.
 _STAYING: Mapping[State, tuple[type[Action], ...]] = {
@@ -379,7 +379,7 @@ def _entry(action: Action, state: State, before: Entry | None = None) -> Entry:
         state,
         action.reason,
         bar=action.bar if isinstance(action, RewriteBar) else None,
-        frames=action.frames if isinstance(action, _WITH_FRAMES) else None,
+        frames=action.frames if isinstance(action, WITH_FRAMES) else None,
         moved_from=action.moved_from if isinstance(action, AddDevice) else None,
         late=again.late if again is not None else action.late if isinstance(action, AddDevice) else None,
         counted=action.counted if isinstance(action, WithdrawReserved | RestoreReserved) else True,

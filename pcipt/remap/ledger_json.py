@@ -1,12 +1,25 @@
 """The ledger's own document as JSON values, and back. Pure."""
 
-from collections.abc import Mapping
+from typing import get_args
 
-from pcipt.errors import AddressError, MalformedError
-from pcipt.pci import Address, Range, frames_from_range, parse_sbdf
-from pcipt.remap.ledger import Entry, Ledger
+from pcipt.errors import MalformedError
+from pcipt.remap.actions import Action, AddDevice, MapMmio, RewriteBar, UnmapMmio
+from pcipt.remap.json_fields import (
+    Fields,
+    bar_number,
+    flag,
+    function,
+    items,
+    member,
+    one_of,
+    take_frames,
+    text,
+)
+from pcipt.remap.ledger import WITH_FRAMES, Entry, Ledger
 from pcipt.remap.life import State
-from pcipt.remap.mapped_pages import mapped_from_json, mapped_to_json
+from pcipt.remap.mapped_pages import MappedPages, mapped_to_json, run_from_json
+
+_WORDS = {kind.word: kind for kind in get_args(Action) if kind not in (MapMmio, UnmapMmio)}  # have entries
 
 
 def ledger_to_json(ledger: Ledger) -> dict[str, object]:
@@ -50,37 +63,39 @@ def ledger_from_json(value: object) -> Ledger:
     """Return the ledger from the object that `ledger_to_json` wrote.
 
     If `mappings` is missing, the ledger has no mapped pages.
-    Raises: MalformedError if `value` is not an object, if a field is missing, or if a field has no valid
-            value. The word of an entry is not checked.
+    Raises: MalformedError, which names the field, if `value` is not an object, or if a field is missing, not
+            known, or has no valid value.
     """
-    if not isinstance(value, dict):
-        raise MalformedError("ledger", 0, "not a ledger: no object")
     try:
-        entries = tuple(_entry_from_json(entry) for entry in value["entries"])
-        return Ledger(str(value["boot_id"]), entries, mapped_from_json(value.get("mappings", []), "ledger"))
-    except (KeyError, TypeError, ValueError, AddressError) as error:
-        raise MalformedError("ledger", 0, f"not a ledger: {error!r}") from error
+        fields = Fields(value)
+        boot_id = fields.take("boot_id", text)
+        entries = fields.take("entries", lambda told: items(told, _entry_from_json))
+        mapped = fields.find("mappings", lambda told: MappedPages(items(told, run_from_json)), MappedPages())
+        fields.end()
+    except ValueError as error:
+        raise MalformedError("ledger", 0, f"not a ledger: {error}") from error
+    return Ledger(boot_id, tuple(entries), mapped)
 
 
-def _entry_from_json(entry: Mapping[str, object]) -> Entry:
+def _entry_from_json(entry: object) -> Entry:
     """Return an entry from its JSON object.
-    Raises: KeyError, TypeError, ValueError or AddressError if a field is missing or has no valid value.
+    Raises: ValueError, which names the field, if a field is missing, not known, or has no valid value.
     """
-    frames = None
-    if "start" in entry:
-        span = Range(Address(int(str(entry["start"]), 16)), int(str(entry["size"])))
-        frames = frames_from_range(span)
-        if span.start < 0 or frames.count < 1 or frames.range != span:
-            raise ValueError(f"no whole pages: {entry['start']}, {span.size} bytes")
-    return Entry(
-        str(entry["action"]),
-        parse_sbdf(str(entry["sbdf"])),
-        State(entry["state"]),
-        str(entry["reason"]),
-        bar=int(str(entry["bar"])) if "bar" in entry else None,
-        frames=frames,
-        moved_from=parse_sbdf(str(entry["moved_from"])) if "moved_from" in entry else None,
-        late=str(entry["late"]) if "late" in entry else None,
-        vfs_on=bool(entry.get("vfs_on", False)),
-        counted=bool(entry.get("counted", True)),
+    fields = Fields(entry)
+    word = fields.take("action", one_of(_WORDS))
+    kind = _WORDS[word]
+    adds = kind is AddDevice
+    found = Entry(
+        word,
+        fields.take("sbdf", function),
+        fields.take("state", member(State)),
+        fields.take("reason", text),
+        bar=fields.take("bar", bar_number) if kind is RewriteBar else None,
+        frames=take_frames(fields) if kind in WITH_FRAMES else None,
+        moved_from=fields.take("moved_from", function) if adds and "moved_from" in fields else None,
+        late=fields.take("late", text) if adds and "late" in fields else None,
+        vfs_on=adds and fields.find("vfs_on", flag, default=False),
+        counted=kind not in WITH_FRAMES or fields.find("counted", flag, default=True),
     )
+    fields.end()
+    return found

@@ -8,16 +8,15 @@ and unmaps itself are only recorded (`put`, `take`).
 
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
-from typing import Any
 
 import attrs
 
-from pcipt.errors import AddressError, MalformedError
-from pcipt.pci import Address, Frames, Range, Sbdf, frames_from_range, parse_sbdf
+from pcipt.errors import MalformedError
+from pcipt.pci import Frames, Sbdf
 from pcipt.remap.actions import MapMmio, UnmapMmio
-from pcipt.remap.bar_ranges import ADDRESS_BITS
 from pcipt.remap.desired import By
 from pcipt.remap.intervals import Intervals, common, without
+from pcipt.remap.json_fields import Fields, bar_number, function, items, member, take_frames, text
 from pcipt.remap.life import State
 
 MAPPED = (State.HELD, State.STALE)  # states in which the pages are certainly mapped
@@ -239,27 +238,24 @@ def mapped_from_json(value: object, source: str = "mappings") -> MappedPages:
     """Return the mapped pages from the list that `mapped_to_json` wrote.
 
     `source` names the document in an error.
-    Raises: MalformedError if `value` is not a list, if an entry lacks a field, or if a field has no valid
-            value.
+    Raises: MalformedError, which names item and field, if `value` is not a list, or if an item lacks a field,
+            has an unknown one, or has one without a valid value.
     """
-    if not isinstance(value, list):
-        raise MalformedError(source, 0, "not a list of mappings")
     try:
-        return MappedPages(_run_from_json(entry) for entry in value)
-    except (KeyError, TypeError, ValueError, AttributeError, AddressError) as error:
-        raise MalformedError(source, 0, f"not a list of mappings: {error!r}") from error
+        return MappedPages(items(value, run_from_json))
+    except ValueError as error:
+        raise MalformedError(source, 0, f"not a list of mappings: {error}") from error
 
 
-def _run_from_json(entry: Any) -> MappedRun:
+def run_from_json(entry: object) -> MappedRun:
     """Return one mapped run from its JSON object.
-    Raises: KeyError, TypeError, ValueError or AddressError if a field is missing or has no valid value;
-            ValueError also if the range is not whole pages or reaches above 52 bits.
+    Raises: ValueError, which names the field, if a field is missing, not known, or has no valid value.
     """
-    span = Range(Address(int(str(entry["start"]), 16)), int(entry["size"]))
-    frames = frames_from_range(span)
-    if span.start < 0 or span.size < 1 or span.last >> ADDRESS_BITS or frames.range != span:
-        raise ValueError(f"no whole pages: {entry['start']}, {span.size} bytes")
-    return MappedRun(
-        str(entry["place"]), parse_sbdf(str(entry["sbdf"])), int(entry["bar"]), frames,
-        By(entry["by"]), str(entry["since"]), State(entry["state"]),
+    fields = Fields(entry)
+    run = MappedRun(
+        fields.take("place", text), fields.take("sbdf", function), fields.take("bar", bar_number),
+        take_frames(fields), fields.take("by", member(By)), fields.take("since", text),
+        fields.take("state", member(State)),
     )  # fmt: skip
+    fields.end()
+    return run

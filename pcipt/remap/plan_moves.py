@@ -119,7 +119,8 @@ def plan_moves(
     address, work like the first move. Nothing is planned for a function to which no bus leads. Nothing is
     planned for a function in `followed` that is not in `moves` and does not answer or cannot be read. Nothing
     is planned for a function whose new address belongs to another function (`disagreements` returns a finding
-    for it).
+    for it). Nothing is planned for a virtual function if no bus leads to its physical function: Xen must be
+    told of a virtual function with the address of its physical function.
 
     A conventional bridge (`bridges`) that keeps its address, and that Xen does not know to lead to the bus of
     added functions, is removed and added again before them. If such a bridge is renumbered itself, the
@@ -139,6 +140,8 @@ def plan_moves(
     for linux in parents_first(machine, wanted):
         function, now, told = machine.functions[linux], moves.get(linux, linux), followed.get(linux, ())
         if now is None or (linux not in moves and not function.answers):
+            continue
+        if function.physfn is not None and moves.get(function.physfn, function.physfn) is None:
             continue
         if _is_another_functions(machine, xen, linux, now, followed):
             continue
@@ -258,7 +261,7 @@ def _follow(
     """Return the action that tells Xen of a renumbered function at its address `now`.
 
     If `now` is Linux's address, `moved_from` is None: the function has come back. `physfn` is the present
-    address of the physical function, or None if no bus leads to it. `physical` are `physical_functions`.
+    address of the physical function; a bus must lead to it. `physical` are `physical_functions`.
     """
     linux = function.sbdf
     physfn = function.physfn and moves.get(function.physfn, function.physfn)

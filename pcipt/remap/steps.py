@@ -9,11 +9,23 @@ from typing import Any, get_args
 
 import attrs
 
-from pcipt.errors import AddressError, MalformedError
-from pcipt.pci import Address, Frames, Gfn, parse_sbdf
+from pcipt.errors import MalformedError
 from pcipt.remap.actions import Action
+from pcipt.remap.json_fields import (
+    Fields,
+    Reader,
+    address,
+    bar_number,
+    byte_count,
+    flag,
+    frames,
+    function,
+    member,
+    one_of,
+    text,
+)
 from pcipt.remap.ledger import Event, Ledger
-from pcipt.remap.mapped_pages import MappedPages, MappedRun, mapped_from_json, mapped_to_json
+from pcipt.remap.mapped_pages import MappedPages, MappedRun, mapped_to_json, run_from_json
 
 
 @attrs.frozen
@@ -61,15 +73,17 @@ _NOTED = "noted"
 
 KINDS: Mapping[str, type[Action]] = {kind.word: kind for kind in get_args(Action)}
 
-_SBDF = (str, parse_sbdf)
-_FRAMES = (lambda frames: [frames.start, frames.count], lambda pair: Frames(Gfn(int(pair[0])), int(pair[1])))
-_ADDRESS = (hex, lambda text: Address(int(text, 16)))
-#  fields that JSON cannot hold: the function that writes them, the function that reads them
-_CODED: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+_SBDF = (str, function)
+_FRAMES = (lambda pages: [pages.start, pages.count], frames)
+_ADDRESS = (hex, address)
+_TEXT, _FLAG = (str, text), (bool, flag)
+#  each field of an action: the function that writes it, the function that reads it
+CODED: Mapping[str, tuple[Callable[[Any], Any], Reader[Any]]] = {
     "sbdf": _SBDF, "physfn": _SBDF, "moved_from": _SBDF, "moved_to": _SBDF,
     "frames": _FRAMES, "before": _ADDRESS, "address": _ADDRESS,
+    "reason": _TEXT, "place": _TEXT, "late": _TEXT, "bar": (int, bar_number), "size": (int, byte_count),
+    "extended": _FLAG, "vfs_on": _FLAG, "anew": _FLAG, "counted": _FLAG, "region": _FLAG,
 }  # fmt: skip
-_PLAIN = (lambda value: value, lambda value: value)
 
 
 def step_to_json(step: AnyStep) -> dict[str, Any]:
@@ -81,23 +95,37 @@ def step_to_json(step: AnyStep) -> dict[str, Any]:
     if isinstance(step, Noted):
         return {"event": _NOTED, "held": step.held, "run": mapped_to_json([step.run])[0]}
     fields = attrs.asdict(step.action, recurse=False)
-    told = {name: _CODED.get(name, _PLAIN)[0](value) for name, value in fields.items() if value is not None}
+    told = {name: CODED[name][0](value) for name, value in fields.items() if value is not None}
     return {"event": step.event.value, "action": step.action.word, "when": step.when, **told}
 
 
 def step_from_json(value: Any) -> AnyStep:
     """Return the step from the object that `step_to_json` wrote.
-    Raises: MalformedError if `value` is not an object, if a field is missing, if a field is one that the
-            action does not have, or if an event, word, address or range has no valid form. Other fields are
-            not checked.
+    Raises: MalformedError, which names the field, if `value` is not an object, or if a field is missing, is
+            not one of the action, or has no valid value.
     """
     try:
-        given = dict(value)
-        if given["event"] == _NOTED:
-            (run,) = mapped_from_json([given["run"]], "ledger")
-            return Noted(run, held=bool(given["held"]))
-        event, when, kind = Event(given.pop("event")), str(given.pop("when")), KINDS[given.pop("action")]
-        fields = {name: _CODED.get(name, _PLAIN)[1](told) for name, told in given.items()}
-        return Step(kind(**fields), event, when)
-    except (KeyError, TypeError, ValueError, IndexError, AddressError) as error:
-        raise MalformedError("ledger", 0, f"not a step: {error!r}") from error
+        given = Fields(value)
+        step = _noted(given) if value.get("event") == _NOTED else _step(given)
+        given.end()
+    except ValueError as error:
+        raise MalformedError("ledger", 0, f"not a step: {error}") from error
+    return step
+
+
+def _noted(given: Fields) -> Noted:
+    """Return the change without a call from its fields. Raises: ValueError, which names a wrong field."""
+    given.take("event", text)
+    return Noted(given.take("run", run_from_json), given.take("held", flag))
+
+
+def _step(given: Fields) -> Step:
+    """Return the step of an action from its fields. Raises: ValueError, which names a wrong field."""
+    event, when = given.take("event", member(Event)), given.take("when", text)
+    kind = KINDS[given.take("action", one_of(KINDS))]
+    told = {
+        field.name: given.take(field.name, CODED[field.name][1])
+        for field in attrs.fields(kind)
+        if field.default is attrs.NOTHING or field.name in given
+    }
+    return Step(kind(**told), event, when)

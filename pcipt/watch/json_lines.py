@@ -34,10 +34,10 @@ def parse_access(line: bytes, number: int, source: str) -> bytes:
     address = _integer(record, "ecam" if ecam else "port", number, source, _U64 if ecam else 0xFFFF)
     direction = record.get("dir")
     if direction not in ("r", "w"):
-        raise MalformedError(source, number, "dir is neither r nor w")
+        raise MalformedError(source, number, "dir is neither r nor w", "line")
     size = _size(record, number, source)
     if size is None:
-        raise MalformedError(source, number, "size is missing")
+        raise MalformedError(source, number, "size is missing", "line")
     value = _integer(record, "value", number, source, _U64) & (1 << 8 * size) - 1
     n = _integer(record, "n", number, source, _U64) if "n" in record else number
     flags = (WRITE if direction == "w" else 0) | (ECAM if ecam else 0)
@@ -57,11 +57,11 @@ def parse_write(line: bytes, number: int, source: str) -> ConfigWrite:
     record = _object(line, number, source)
     address = record.get("sbdf")
     if not isinstance(address, str):
-        raise MalformedError(source, number, "sbdf is missing")
+        raise MalformedError(source, number, "sbdf is missing", "line")
     try:
         sbdf = parse_sbdf(address)
     except AddressError as error:
-        raise MalformedError(source, number, error.why) from error
+        raise MalformedError(source, number, error.why, "line") from error
     size = _size(record, number, source)
     offset = _integer(record, "offset", number, source, 0x1000 - (size or 1))
     value = _integer(record, "value", number, source, _U64)
@@ -82,9 +82,9 @@ def _object(line: bytes, number: int, source: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise MalformedError(source, number, "no JSON object") from error
+        raise MalformedError(source, number, "no JSON object", "line") from error
     if not isinstance(record, dict):
-        raise MalformedError(source, number, "no JSON object")
+        raise MalformedError(source, number, "no JSON object", "line")
     return record
 
 
@@ -97,7 +97,7 @@ def _size(record: dict[str, Any], number: int, source: str) -> int | None:
     if size is None:
         return None
     if isinstance(size, bool) or size not in (1, 2, 4):
-        raise MalformedError(source, number, "size is none of 1, 2, 4")
+        raise MalformedError(source, number, "size is none of 1, 2, 4", "line")
     return int(size)
 
 
@@ -118,7 +118,7 @@ def _when(record: dict[str, Any], number: int, source: str) -> float | None:
     if when is None:
         return None
     if isinstance(when, bool) or not isinstance(when, int | float) or not 0 <= when < 1e12:
-        raise MalformedError(source, number, "when is no number of seconds")
+        raise MalformedError(source, number, "when is no number of seconds", "line")
     return float(when)
 
 
@@ -131,7 +131,9 @@ def _integer(record: dict[str, Any], key: str, number: int, source: str, limit: 
     if isinstance(value, str) and _HEX.fullmatch(value):
         value = int(value, 16)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise MalformedError(source, number, f"{key} is {'missing' if value is None else 'no number'}")
+        raise MalformedError(
+            source, number, f"{key} is {'missing' if value is None else 'no number'}", "line"
+        )
     if not 0 <= value <= limit:
-        raise MalformedError(source, number, f"{key} is out of range")
+        raise MalformedError(source, number, f"{key} is out of range", "line")
     return value

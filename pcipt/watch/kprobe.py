@@ -9,7 +9,7 @@ tracefs, no such function, lockdown), the constructor raises `UnsupportedError`.
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -28,7 +28,8 @@ BUFFER_KIB = 1024  # for each CPU; holds about 15 000 writes
 _EVENTS = "kprobe_events"
 _INSTANCE_PATH = f"instances/{INSTANCE}"
 _CHUNK = 1 << 16
-_COUNTERS = ("overrun:", "dropped events:")
+_OVERWRITTEN = "overrun"  # the only counter whose losses the pipe shows too, as [LOST n EVENTS]
+_COUNTERS = (_OVERWRITTEN, "commit overrun", "dropped events")  # linux kernel/trace/ring_buffer.c
 
 
 class KprobeSource:
@@ -52,7 +53,10 @@ class KprobeSource:
         self._tracefs = tracefs or Tracefs()
         self._own = own if own is not None else {os.getpid()}
         self._rest = b""
-        self._seen_in_pipe = self._seen_in_counters = self._reported = 0
+        self._seen_in_pipe = self._reported = 0
+        self._counters: dict[str, dict[str, int]] = {}  # the latest value of each counter, by CPU
+        self._counted = dict.fromkeys(_COUNTERS, 0)  # the losses that the counters showed, of all CPUs
+        self._reported_unseen = 0  # those that never appear in the pipe
         self._pipe = -1
         self.problems: tuple[str, ...] = ()
         self._check()
@@ -105,8 +109,9 @@ class KprobeSource:
     def _unreported(self, lost: Lost) -> Lost | None:
         """Return the part of the loss `lost` that `overrun` has not returned yet, or None if nothing is left.
 
-        `overrun` can return a loss first, because the kernel's counters show the loss before it appears in
-        the pipe. A loss of unknown count is returned unchanged.
+        Only overwritten records appear in the pipe. `overrun` can return their loss first, because the
+        kernel's counters show it before it appears in the pipe. A loss of unknown count is returned
+        unchanged.
         """
         if lost.count is None:
             return lost
@@ -121,19 +126,32 @@ class KprobeSource:
         """Return a `Lost` if the kernel's counters show losses that neither `read` nor this method has
         returned yet, else None.
 
-        A CPU whose counters cannot be read is skipped.
+        A CPU whose counters cannot be read is skipped; its losses are returned once they can be read again.
         Raises: OSError if the trace instance does not exist, for example after `close`.
         """
-        total = 0
         for cpu in self._tracefs.names(f"{_INSTANCE_PATH}/per_cpu"):
             with contextlib.suppress(OSError):  # the CPU can go offline meanwhile
-                total += _lost_in(self._tracefs.read(f"{_INSTANCE_PATH}/per_cpu/{cpu}/stats"))
-        self._seen_in_counters = max(self._seen_in_counters, total)
-        missing = self._seen_in_counters - self._reported
-        if missing <= 0:
+                self._count(cpu, _lost_in(self._tracefs.read(f"{_INSTANCE_PATH}/per_cpu/{cpu}/stats")))
+        overwritten = self._counted[_OVERWRITTEN]
+        unseen = sum(self._counted.values()) - overwritten
+        missing = max(0, overwritten - self._reported) + unseen - self._reported_unseen
+        if not missing:
             return None
-        self._reported = self._seen_in_counters
+        self._reported = max(self._reported, overwritten)
+        self._reported_unseen = unseen
         return Lost(missing)
+
+    def _count(self, cpu: str, now: Mapping[str, int]) -> None:
+        """Add to `_counted` what the counters of one CPU show beyond their values at the last call.
+
+        A counter that has become smaller was reset, as the kernel does when somebody clears or resizes the
+        buffer: it counts from 0 again.
+        """
+        before = self._counters.get(cpu, {})
+        for name, value in now.items():
+            held = before.get(name, 0)
+            self._counted[name] += value - held if value >= held else value
+        self._counters[cpu] = {**before, **now}
 
     def blind(self) -> str | None:
         """Return the reason if tracing was switched off or its state cannot be read. Return None if tracing
@@ -241,14 +259,10 @@ def _try(problems: list[str], action: Callable[[], None]) -> None:
         problems.append(_reason(error))
 
 
-def _lost_in(stats: str) -> int:
-    """Return the number of lost records that the text of one CPU's `stats` file shows; 0 if it shows none."""
-    total = 0
-    for line in stats.splitlines():
-        for counter in _COUNTERS:
-            if line.startswith(counter) and line[len(counter) :].strip().isdecimal():
-                total += int(line[len(counter) :])
-    return total
+def _lost_in(stats: str) -> dict[str, int]:
+    """Return the counters of lost records that the text of one CPU's `stats` file shows, by name."""
+    pairs = (line.partition(":") for line in stats.splitlines())
+    return {name: int(value) for name, _, value in pairs if name in _COUNTERS and value.strip().isdecimal()}
 
 
 def _reason(error: OSError) -> str:

@@ -52,10 +52,10 @@ def parse_line(
     values = {name: int(found[name], 0 if found[name].startswith("0x") else 10) for name in FIELDS}
     for name, limit in LIMITS.items():
         if values[name] > limit:
-            raise MalformedError(source, number or 0, f"{name} {values[name]:#x} is above {limit:#x}")
+            raise MalformedError(source, number or 0, f"{name} {values[name]:#x} is above {limit:#x}", "line")
     offset, size = values["reg"], values["len"]
     if size not in {1, 2, 4} or offset + size > LIMITS["reg"] + 1:
-        raise MalformedError(source, number or 0, f"no access has {size} bytes at {offset:#x}")
+        raise MalformedError(source, number or 0, f"no access has {size} bytes at {offset:#x}", "line")
     pid = int(found["pid"])
     return ConfigWrite(
         sbdf=_sbdf(values),
@@ -84,4 +84,4 @@ def _parse_other_line(text: str, number: int | None, source: str) -> Lost | None
         return None
     if (lost := _LOST.fullmatch(text)) is not None:
         return Lost(int(lost["count"]) if lost["count"] else None)
-    raise MalformedError(source, number or 0, "no line of our probes")
+    raise MalformedError(source, number or 0, "no line of our probes", "line")

@@ -219,7 +219,8 @@ class Reader:
 
         Port accesses are collected and decoded in groups of `_LINES`. A line that cannot be parsed yields a
         `Damaged`.
-        Raises: InputError if the file cannot be read; MalformedError if compressed data is damaged.
+        Raises: InputError if the file cannot be read; MalformedError if compressed data is damaged. Both are
+                raised after the accesses of the lines before them.
         """
         waiting = bytearray()
         try:
@@ -237,7 +238,7 @@ class Reader:
                         yield from self._decode_waiting(waiting)
                 elif item is not None:
                     yield item
-        except MalformedError:  # of the stream: the lines before the damage are good
+        except (InputError, MalformedError):  # of the stream: the lines before the damage are good
             yield from self._decode_waiting(waiting)
             raise
         yield from self._decode_waiting(waiting)
@@ -258,7 +259,7 @@ def _parse(form: Format, line: bytes | None, number: int, source: str) -> bytes 
     Raises: MalformedError with `number` as offset, if the line is too long or cannot be parsed.
     """
     if line is None:
-        raise MalformedError(source, number, "the line is longer than any record")
+        raise MalformedError(source, number, "the line is longer than any record", "line")
     if form is Format.KPROBE:
         return parse_line(line.decode("utf-8", "replace"), (), number, source)
     if not line.strip():

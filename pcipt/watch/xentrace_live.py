@@ -19,7 +19,7 @@ import subprocess
 import threading
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from pcipt.errors import UnsupportedError, printable
 from pcipt.pci.write import ConfigWrite, EcamRegion, Lost
@@ -58,9 +58,10 @@ class XentraceSource:
             why = "Xen traces the accesses of a PVH dom0 only; of a PV one it tells no more than where it ran"
             raise UnsupportedError(FEATURE, why)
         self._decoder = TraceDecoder(regions)
-        self._lock = threading.Lock()  # protects _items and _ended
+        self._lock = threading.Lock()  # protects _items, _ended, and _ready while the thread runs
         self._items: list[ConfigWrite | Lost] = []
         self._ended = False
+        self._closing = False  # what the child still writes is read and dropped, so that it can end
         self.problems: tuple[str, ...] = ()
         self._thread: threading.Thread | None = None
         self._child: subprocess.Popen[bytes] | None = None
@@ -126,14 +127,16 @@ class XentraceSource:
         The child first gets SIGTERM, so that it switches Xen's tracing off. If it has not ended after
         `LAST_WORD` seconds, it is killed, and `problems` says so.
         """
+        self._closing = True
         if self._child is not None:
             self._child.send_signal(signal.SIGTERM)
             if self._reap() == -signal.SIGKILL:
                 self.problems = (*self.problems, "xentrace had to be killed: Xen's tracing may still be on")
-        for name in ("_ready", "_stderr"):
-            if getattr(self, name) >= 0:
-                os.close(getattr(self, name))
-                setattr(self, name, -1)
+        with self._lock:  # a thread that has not ended yet must not write to a descriptor of this number
+            for name in ("_ready", "_stderr"):
+                if getattr(self, name) >= 0:
+                    os.close(getattr(self, name))
+                    setattr(self, name, -1)
 
     def _start(self, command: str) -> None:
         """Start the child, check its first output, and start the thread.
@@ -162,30 +165,39 @@ class XentraceSource:
         if not looks_like_trace(head):  # on an error, xentrace prints its usage to standard output
             why = _last_line(head) or self._last_error_line()
             raise UnsupportedError(FEATURE, f"{command} cannot be run here: {why}")
-        self._thread = threading.Thread(target=self._follow, args=(pipe, head), name="xentrace", daemon=True)
+        self._thread = threading.Thread(
+            target=self._follow, args=(self._child.stdout, head), name="xentrace", daemon=True
+        )
         self._thread.start()
 
-    def _follow(self, pipe: int, data: bytes) -> None:
+    def _follow(self, pipe: IO[bytes], data: bytes) -> None:
         """Decode the first output `data` and then the output in `pipe`, and queue the writes and losses. This
         method runs in the thread.
 
-        When the child closes the pipe, this method queues the mark that the child has ended, and returns.
+        When the child closes the pipe, this method queues the mark that the child has ended, closes the pipe
+        and returns. Only the thread closes the pipe: another process can hold its other end open after the
+        child has ended.
         """
-        while data:
-            self._queue(self._decode(data))
-            data = os.read(pipe, _CHUNK)
+        with pipe:
+            while data:
+                if not self._closing:
+                    self._queue(self._decode(data))
+                data = os.read(pipe.fileno(), _CHUNK)
         self._queue([], ended=True)
 
     def _queue(self, found: list[ConfigWrite | Lost], *, ended: bool = False) -> None:
         """Queue items for `read` and make the descriptor readable. `ended` True marks the end of the child.
+        After `close`, nothing is queued.
 
         If more than `_WAITING` items wait, these and `found` are replaced by one `Lost` of unknown count.
         """
         with self._lock:
+            if self._ready < 0:
+                return
             self._items = [Lost()] if len(self._items) > _WAITING else [*self._items, *found]
             self._ended = ended
-        if found or ended:
-            os.eventfd_write(self._ready, 1)
+            if found or ended:
+                os.eventfd_write(self._ready, 1)
 
     def _decode(self, data: bytes) -> list[ConfigWrite | Lost]:
         """Return the writes and losses in a piece of output, in order; a damaged record is a `Lost` of
@@ -215,7 +227,7 @@ class XentraceSource:
         if self._thread is not None:
             self._thread.join(LAST_WORD)
             self._thread = None
-        if child.stdout is not None:
+        elif child.stdout is not None:
             child.stdout.close()
         return code
 

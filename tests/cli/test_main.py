@@ -50,6 +50,7 @@ def test_a_mistyped_command_gets_a_suggestion(capsys):
         (errors.NoSuchDeviceError("00:00.0", ("0000:00:00.1",)), 6),
         (errors.InputError("p", "why"), 1),
         (errors.MalformedError("p", 3, "why"), 1),
+        (errors.MalformedError("p", 3, "why", "line"), 1),
         (errors.HypervisorError("add", 1), 1),
         (errors.UnsupportedError("f", "why"), 1),
         (PermissionError(13, "Permission denied", "/x"), 5),
@@ -207,3 +208,8 @@ def test_a_name_that_the_encoding_lacks_ends_nothing(tmp_path):
 )
 def test_a_bare_option_takes_no_value(given, parsed):
     assert with_explicit_values(given) == parsed
+
+
+@pytest.mark.parametrize(("unit", "expected"), [("byte", "p: at 0x1f: why"), ("line", "p: line 31: why")])
+def test_a_byte_offset_is_hexadecimal_and_a_line_number_is_not(unit, expected):
+    assert str(errors.MalformedError("p", 31, "why", unit)) == expected

@@ -145,3 +145,21 @@ def test_what_a_full_disk_left_of_a_step_is_cut_off_again(document, tmp_path, mo
     document.append(["two"])
     document.close()
     assert again(tmp_path).load_steps() == (["one", "two"], None)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_damaged_first_line_does_not_hide_the_steps(document, tmp_path, steps):
+    """It names the document, so nobody knows whether the steps belong to this one."""
+    document.save({"a": 1})
+    document.append([f"step {number}" for number in range(steps)])
+    document.close()
+    file = tmp_path / "ledger.steps"
+    file.write_bytes(b"x" + file.read_bytes()[1:])
+    after = again(tmp_path)
+    found, finding = after.load_steps()
+    assert found == []
+    assert "line 1 is damaged" in finding.text
+    assert (tmp_path / "ledger.steps.damaged-1").exists()
+    after.append(["new"])
+    after.close()
+    assert again(tmp_path).load_steps() == (["new"], None)

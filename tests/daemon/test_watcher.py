@@ -1,5 +1,7 @@
 """What the watch tells of its source: losses, and a breakdown, which is a finding and not the end."""
 
+import errno
+
 import pytest
 
 from pcipt.daemon.live import watch_by
@@ -46,6 +48,45 @@ def test_a_source_that_breaks_down_is_a_finding_once():
     (finding,) = found
     assert finding.code == "watch-unavailable"
     assert finding.text.startswith("the program ended with 1; writes to config space go unseen")
+    assert watch.close() == ("it will not go",)
+
+
+class Unreadable(BreakingSource):
+    """A source of which `broken` is the name of a method that raises OSError."""
+
+    def __init__(self, broken, fileno=0):
+        super().__init__()
+        self.broken, self._fileno = broken, fileno
+
+    def fileno(self):
+        return self._fileno
+
+    def read(self):
+        return self._answer("read", [])
+
+    def overrun(self):
+        return self._answer("overrun", None)
+
+    def _answer(self, name, answer):
+        if name == self.broken:
+            raise OSError(errno.EIO, "Input/output error")
+        return answer
+
+
+@pytest.mark.parametrize("broken", ["read", "overrun"])
+def test_a_source_that_cannot_be_read_is_a_finding_and_a_loss_and_not_the_end(broken):
+    found, lost = [], []
+    watch = Watch(Unreadable(broken), "fake")
+    watch.on_finding, watch.on_lost = found.append, lost.append
+    assert watch.fileno == 0
+    for _ in range(2):
+        watch.take()
+        watch.settle()
+    why = "the source of configuration writes cannot be read (Input/output error)"
+    assert [(each.code, each.text.startswith(f"{why}; writes")) for each in found] == [
+        ("watch-unavailable", True)
+    ]
+    assert (lost, watch.fileno, watch.blind()) == ([1], None, why)
     assert watch.close() == ("it will not go",)
 
 

@@ -3,7 +3,9 @@
 import errno
 import os
 import re
+import selectors
 import signal
+from functools import partial
 
 import pytest
 
@@ -11,12 +13,14 @@ from pcipt.daemon.daemon import Daemon, Options
 from pcipt.daemon.replay.recording import RecordedHotplug
 from pcipt.daemon.settings import Settings
 from pcipt.daemon.telling.log import Logs
+from pcipt.daemon.watcher import Watch
 from pcipt.engine import performer
 from pcipt.engine import round as rounds
 from pcipt.engine.queue import EVERYTHING, OWNERS, Reason
 from pcipt.host.uevents import HotplugEvent, Rescan
 from pcipt.pci.write import Lost
 from pcipt.xen.outcome import Op
+from tests.daemon.test_watcher import Unreadable
 from tests.engine.stage import BusStage, S, Stage
 from tests.engine.test_mapping import LOST, NO_ADD, machine
 from tests.machines import function
@@ -345,3 +349,24 @@ def test_a_reload_shortens_the_pause_of_the_question_for_owners(serve):
     service.daemon._reload()
     assert service.engine.owners_pause() == 9
     assert service.engine.next_due() <= 9
+
+
+def test_a_broken_source_of_writes_is_told_and_not_polled_any_more(serve):
+    stage = Stage([function(address) for address in ADDRESSES])
+    read, write = os.pipe()
+    stage.watch = Watch(Unreadable("none", read), "fake")
+    service = serve(stage)
+    service.begin()
+    loop = service.daemon._loop
+    loop.watch(read, selectors.EVENT_READ, partial(service.daemon._watch_ready, read))
+    os.write(write, b"x")
+    loop.after("end", 0.0, loop.stop)
+    loop.run()
+    assert read in loop._selector.get_map()
+    stage.watch._source.broken = "read"
+    loop.after("end", 0.0, loop.stop)
+    loop.run()
+    assert read not in loop._selector.get_map()
+    assert "records of configuration writes were lost" in str(service.told)
+    for each in (read, write):
+        os.close(each)

@@ -3,7 +3,7 @@
 import pytest
 
 from pcipt.engine.registers import HEADER_TYPE, VENDOR, Registers
-from pcipt.errors import PciptError, UnsupportedError
+from pcipt.errors import HypervisorError, PciptError, UnsupportedError
 from pcipt.pci import Address, parse_sbdf
 from pcipt.pci.config import BUS_NUMBERS, COMMAND, ROM_WORDS, bar_word
 from pcipt.remap.detour import Detour, Hop
@@ -179,3 +179,30 @@ def test_a_failing_add_has_decoding_on_again():
         detour(host, fail)
     assert host.held[NIC, COMMAND] == 0x6
     assert host.held[PORT, BUS_NUMBERS] == 0x40_0505_00
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "words"),
+    [
+        (None, UnsupportedError, "was given 0x6 and reads 0x4"),
+        (HypervisorError("add", 22), HypervisorError, "EINVAL"),  # the error of the add is told
+    ],
+)
+def test_decode_that_does_not_come_back_after_an_add_is_no_success(error, expected, words):
+    host = Host()
+
+    def add():
+        with Registers(host).memory_decode_off(NIC):
+            host.stuck = {4}
+            if error is not None:
+                raise error
+
+    with pytest.raises(expected, match=words):
+        add()
+
+
+def test_decode_is_off_for_the_time_of_an_add_and_on_after_it():
+    host = Host()
+    with Registers(host).memory_decode_off(NIC):
+        assert host.held[NIC, COMMAND] == 0x4
+    assert host.held[NIC, COMMAND] == 0x6

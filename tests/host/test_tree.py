@@ -139,6 +139,15 @@ def test_what_is_no_short_regular_file_is_refused(files, content, number):
     assert caught.value.errno == number
 
 
+@pytest.mark.parametrize(("size", "limit"), [(33, 32), (4095, 32), (4097, 4096), (4097, 32)])
+def test_a_file_that_is_too_long_is_refused_though_only_its_beginning_is_wanted(files, size, limit):
+    path, directory = files
+    (path / "file").write_bytes(bytes(size))
+    with pytest.raises(OSError) as caught:
+        read_file(directory, "file", limit, 8)
+    assert caught.value.errno == errno.EFBIG
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes device nodes")
 def test_a_device_node_is_not_even_opened(files):
     path, directory = files

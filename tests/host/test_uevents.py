@@ -208,8 +208,21 @@ def test_the_sequence_goes_on_over_readings(make):
     assert len(source.read()) == 1  # a gap is told once
 
 
-@pytest.mark.parametrize("number", [errno.ENOBUFS, errno.ENOMEM, errno.EBADF])
-def test_after_an_overrun_the_socket_is_replaced_and_a_rescan_asked_for(make, number):
+def test_after_an_overrun_what_the_buffer_holds_is_read(make):
+    """The kernel reports the overrun first: the messages from before it still wait."""
+    fake = FakeSocket(message(1), OSError(errno.ENOBUFS, "No buffer space available"), message(2), message(3))
+    source = make(fake)
+    *events, rescan = source.read()
+    assert [event.seqnum for event in events] == [1, 2, 3]
+    assert rescan == Rescan("the kernel's messages were lost (no buffer space available)")
+    assert (source.overruns, source.gaps, fake.closed) == (1, 0, False)
+    fake.give(message(900))
+    assert source.read()[-1] == Rescan("a gap in SEQNUM")  # those that the kernel dropped
+    assert source.read() == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EBADF])
+def test_after_another_error_the_socket_is_replaced_and_a_rescan_asked_for(make, number):
     first = FakeSocket(message(1), OSError(number, os.strerror(number)), message(2))
     second = FakeSocket(message(900))
     source = make(first, second)
@@ -224,7 +237,7 @@ def test_after_an_overrun_the_socket_is_replaced_and_a_rescan_asked_for(make, nu
 
 
 def test_a_socket_that_cannot_be_replaced_is_an_error(make):
-    source = make(FakeSocket(OSError(errno.ENOBUFS, "no buffer space available")))
+    source = make(FakeSocket(OSError(errno.EBADF, "bad file descriptor")))
     with pytest.raises(UnsupportedError):
         source.read()
 
@@ -244,7 +257,7 @@ def test_one_descriptor_tells_of_messages_before_and_after_a_replacement(make):
     assert not readable(source)
     first.wake()
     assert readable(source)
-    first.give(OSError(errno.ENOBUFS, "no buffer space available"))
+    first.give(OSError(errno.EBADF, "bad file descriptor"))
     source.read()
     assert not readable(source)
     second.wake()

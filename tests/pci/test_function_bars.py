@@ -69,6 +69,19 @@ def test_the_last_bar_cannot_have_64_bits(registers, header, codes):
     assert (len(found), said) == (1, codes)
 
 
+@pytest.mark.parametrize(("bei", "header"), [(5, ENDPOINT), (1, BRIDGE)])
+@pytest.mark.parametrize("register", [0, 0x4, 0xC])
+def test_an_allocation_in_place_of_the_last_bar_may_be_above_4_gib(bei, header, register):
+    """An entry needs no pair of registers, whatever type its register of address 0 has."""
+    found, said = decode({0x10 + 4 * bei: (4, register)}, allocations=[entry(bei, 2**40)], header=header)
+    assert (found, said) == ([fixed(bei, BarKind.MEM64, 2**40)], ["enhanced-allocation"])
+
+
+def test_a_last_bar_of_64_bits_that_no_allocation_replaces_is_broken():
+    _, said = decode(bars(0, 0, 0, 0, 0, 0xE000_0004), allocations=[entry(5, 2**40)])
+    assert said == ["bar-broken", "enhanced-allocation"]
+
+
 LEGACY = [line(0x1F0, 8, 0x110), line(0x3F6, 1, 0x110), line(0x170, 8, 0x110), line(0x376, 1, 0x110)]
 NATIVE = bars(0xC001, 0xC101, 0xC201, 0xC301)
 

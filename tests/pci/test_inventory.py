@@ -114,3 +114,16 @@ def test_only_what_is_concerned_is_decoded_again(raw, expected):
 def test_what_leaves_is_named():
     inventory = Inventory(usual())
     assert sorted(map(str, inventory.put(usual()[2].sbdf, None))) == ["0000:01:00.0", "0000:02:00.0"]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_an_address_that_occurs_twice_is_told_as_in_a_whole_reading(order):
+    twins = [function("02:00.0", command=command) for command in order]
+    inventory = Inventory([*usual()[:1], *twins])
+    whole = decode_machine([*usual()[:1], *twins])
+    assert inventory.machine.findings == whole.findings
+    assert dict(inventory.machine.functions) == dict(whole.functions)
+    assert [(str(sbdf), each.code) for sbdf, each in whole.findings] == [("0000:02:00.0", "address-repeated")]
+    assert inventory.load([*usual()[:1], *twins]) == frozenset()
+    assert inventory.load([*usual()[:1], twins[0]]) == {twins[0].sbdf}
+    assert inventory.machine.findings == []

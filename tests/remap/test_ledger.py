@@ -316,3 +316,51 @@ def test_steps_hold_the_late_driver(late):
     ledger = Ledger("boot").step(action, Event.INTEND)
     step.apply(ledger)
     assert ledger.late_at(LATE.sbdf) == late
+
+
+ENTRY = {"action": "add-device", "sbdf": "0000:01:00.0", "state": "held", "reason": "why"}
+REGION_ENTRY = {**ENTRY, "action": "withdraw-reserved", "start": "0x1000", "size": 4096}
+REWRITE_ENTRY = {**ENTRY, "action": "rewrite-bar", "state": "intended", "bar": 0}
+#  an entry, what is changed in it (None: the field is missing) -> the field that is named
+WRONG_ENTRIES = [
+    (ENTRY, {"action": "a"}, "action"),
+    (ENTRY, {"action": "map-mmio"}, "action"),  # pages are no entries
+    (ENTRY, {"sbdf": 5}, "sbdf"),
+    (ENTRY, {"state": 5}, "state"),
+    (ENTRY, {"reason": 5}, "reason"),
+    (ENTRY, {"moved_from": 5}, "moved_from"),
+    (ENTRY, {"late": 5}, "late"),
+    (ENTRY, {"vfs_on": "yes"}, "vfs_on"),
+    (ENTRY, {"colour": 1}, "colour"),
+    (ENTRY, {"bar": 0}, "bar"),
+    (ENTRY, {"counted": False}, "counted"),
+    (REGION_ENTRY, {"start": None}, "start"),  # forget_count and the plan of regions need it
+    (REGION_ENTRY, {"size": None}, "size"),
+    (REGION_ENTRY, {"start": hex(1 << 52)}, "52 address bits"),
+    (REGION_ENTRY, {"counted": 1}, "counted"),
+    (REWRITE_ENTRY, {"bar": None}, "bar"),
+    (REWRITE_ENTRY, {"bar": -1}, "bar"),
+    (REWRITE_ENTRY, {"bar": True}, "bar"),
+]
+
+
+@pytest.mark.parametrize(("entry", "damage", "named"), WRONG_ENTRIES)
+def test_a_wrong_field_of_an_entry_is_named(entry, damage, named):
+    assert len(ledger_from_json({"boot_id": "b", "entries": [entry]}).entries) == 1
+    changed = {name: value for name, value in {**entry, **damage}.items() if value is not None}
+    with pytest.raises(MalformedError, match=f'not a ledger: "entries": item 1: .*{named}'):
+        ledger_from_json({"boot_id": "b", "entries": [entry, changed]})
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        ({"boot_id": 5}, "boot_id"),
+        ({"entries": {}}, "entries"),
+        ({"mappings": {}}, "mappings"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_a_wrong_field_of_a_ledger_is_named(damage, named):
+    with pytest.raises(MalformedError, match=f'not a ledger: "{named}"'):
+        ledger_from_json({"boot_id": "b", "entries": [], **damage})

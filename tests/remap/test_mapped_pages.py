@@ -156,3 +156,26 @@ GOOD = mapped_to_json(TWO)[0]
 def test_what_is_no_list_of_mappings_is_said(value):
     with pytest.raises(MalformedError):
         mapped_from_json(value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        ({"place": 5}, '"place"'),
+        ({"sbdf": 5}, '"sbdf"'),
+        ({"bar": -1}, '"bar"'),
+        ({"bar": 7}, '"bar"'),
+        ({"bar": "0"}, '"bar"'),
+        ({"bar": True}, '"bar"'),
+        ({"start": 4096}, '"start"'),
+        ({"size": "4096"}, '"size"'),
+        ({"size": -4096}, '"size"'),
+        ({"by": 5}, '"by"'),
+        ({"since": None}, '"since"'),
+        ({"state": []}, '"state"'),
+        ({"colour": 1}, '"colour" is not known'),
+    ],
+)
+def test_a_wrong_field_of_a_mapping_is_named(damage, named):
+    with pytest.raises(MalformedError, match=f"not a list of mappings: item 1: .*{named}"):
+        mapped_from_json([GOOD, {**GOOD, **damage}])

@@ -157,6 +157,17 @@ def test_physical_functions_lead_their_virtual_ones_to_the_new_bus():
     assert plan[1].physfn == S("05:00.0")
 
 
+@pytest.mark.parametrize(("to", "expected"), [("05:00.0", 2), (None, 0)])
+def test_a_virtual_function_does_not_move_to_a_physical_one_that_no_bus_leads_to(to, expected):
+    """Told without its physical function, Xen would take it for an ordinary one."""
+    vf = gone(function("02:00.1", parent="00:1c.0", physfn="02:00.0"))
+    machine = decode_machine([renumbered(5), gone(NIC), vf])
+    moves = {S("02:00.0"): S(to) if to else None, S("02:00.1"): S("05:00.1")}
+    plan = plan_moves(machine, known("02:00.0", "02:00.1"), moves)
+    assert sum(action.word == "add-device" for action in plan) == expected
+    assert (plan == ()) == (expected == 0)
+
+
 def test_an_extended_function_keeps_its_flag():
     port = attrs.evolve(ari_port("00:1c.0", 5, 5), secondary=2)
     machine = decode_machine([port, gone(function("02:01.0", parent="00:1c.0"))])

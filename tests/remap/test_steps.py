@@ -22,7 +22,7 @@ from pcipt.remap.desired import By
 from pcipt.remap.ledger import Event, Ledger
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedRun, mapped_to_json
-from pcipt.remap.steps import KINDS, Noted, Step, step_from_json, step_to_json
+from pcipt.remap.steps import CODED, KINDS, Noted, Step, step_from_json, step_to_json
 
 NIC, PORT = parse_sbdf("01:00.0"), parse_sbdf("00:1c.0")
 PAGES = Frames(Gfn(0xFE000), 32)
@@ -105,3 +105,52 @@ GOOD = step_to_json(Step(ACTIONS[4], Event.INTEND, "now"))
 def test_anything_else_is_malformed(value):
     with pytest.raises(MalformedError, match="not a step"):
         step_from_json(value)
+
+
+#  a value that no field takes, by the kind of field; a number is never a text, and true is no number
+WRONG = {
+    "sbdf": [None, 5, "zz", "0000:00:20.0"], "physfn": [5], "moved_from": [True], "moved_to": [[]],
+    "frames": [[1], [1, 2, 3], [-1, 2], [1, 0], [1, -1], ["1", 2], [1.5, 2], [1 << 40, 1], {}, "12"],
+    "before": [5, "-0x1000", "zz", hex(1 << 64)], "address": ["-1", None],
+    "reason": [5], "place": [5, None], "late": [False], "bar": [-1, 7, "0", True, 1.0], "size": [0, -4, "8"],
+    "extended": [1, "yes"], "vfs_on": [0], "anew": ["false"], "counted": [1], "region": [None],
+    "when": [5], "event": [5, "wish"], "action": [5, "explode", ["map-mmio"]],
+}  # fmt: skip
+FULL = [
+    AddDevice(NIC, "why", True, PORT, PORT, "igb", True),
+    RemoveDevice(NIC, "why", PORT, True),
+    *ACTIONS[4:],
+]
+
+
+def test_every_field_of_every_action_is_verified():
+    fields = {field.name for kind in KINDS.values() for field in attrs.fields(kind)}
+    assert set(CODED) == fields
+    assert fields <= set(WRONG)
+
+
+@pytest.mark.parametrize("action", FULL, ids=lambda action: action.word)
+def test_a_field_of_a_step_with_a_wrong_value_is_named(action):
+    good = step_to_json(Step(action, Event.INTEND, "now"))
+    assert step_from_json(good) == Step(action, Event.INTEND, "now")
+    for name in good:
+        for value in WRONG[name]:
+            with pytest.raises(MalformedError, match=f'not a step: "{name}": '):
+                step_from_json({**good, name: value})
+    for damage, why in ((good | {"colour": 1}, '"colour" is not known'), (good | {"bus": 1}, '"bus" is not')):
+        with pytest.raises(MalformedError, match=why):
+            step_from_json(damage)
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        ({"held": 1}, '"held": expected true or false'),
+        ({"held": None}, '"held"'),
+        ({"more": 1}, '"more" is not known'),
+        ({"run": {**mapped_to_json([RUN])[0], "bar": -1}}, '"run": "bar": expected a number from 0 to 6'),
+    ],
+)
+def test_a_wrong_field_of_what_vpci_did_is_named(damage, why):
+    with pytest.raises(MalformedError, match=why):
+        step_from_json({**step_to_json(Noted(RUN, held=True)), **damage})

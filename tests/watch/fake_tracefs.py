@@ -72,12 +72,21 @@ class FakeTracefs(Tracefs):
         if self.feeder >= 0:
             os.close(self.feeder)
 
-    def count(self, cpu, *, overrun, dropped=0):
+    def count(self, cpu, *, overrun, dropped=0, commit=0):
         path = os.path.join(self.path, "instances/pcipt/per_cpu", f"cpu{cpu}", "stats")
         with open(path, "w", encoding="ascii") as file:
             file.write(
-                f"entries: 3\noverrun: {overrun}\ncommit overrun: 9\nbytes: 8\ndropped events: {dropped}\n"
+                f"entries: 3\noverrun: {overrun}\ncommit overrun: {commit}\nbytes: 8\n"
+                f"dropped events: {dropped}\n"
             )
+
+    def online(self, cpu, online):
+        """Make the counters of a CPU unreadable, or readable again."""
+        path = os.path.join(self.path, "instances/pcipt/per_cpu", f"cpu{cpu}", "stats")
+        if online:
+            self.count(cpu, overrun=0)
+        elif os.path.exists(path):
+            os.unlink(path)
 
     def enabled(self):
         name = "instances/pcipt/events/pcipt/enable"

@@ -99,10 +99,33 @@ def test_lost_records_are_told_once_whoever_tells_them(tracefs, source):
     assert source.overrun() is None
     tracefs.feed("CPU:1 [LOST 2 EVENTS]\n" + LINE.format(pid=5, when="1.2", val=2))
     assert values(source.read()) == [2]  # the counters were faster
-    tracefs.feed("CPU:1 [LOST 7 EVENTS]\n")  # three of them told, four are new
-    assert values(source.read()) == [Lost(4)]
-    tracefs.count(1, overrun=6, dropped=3)
+    tracefs.feed("CPU:1 [LOST 7 EVENTS]\n")  # the pipe does not show dropped ones: all seven are new
+    assert values(source.read()) == [Lost(7)]
+    tracefs.count(1, overrun=9, dropped=3)
     assert source.overrun() is None
+
+
+#  the counters of CPU 0 and CPU 1 at each look (None: the CPU is offline) -> what is told at each look
+COUNTERS = [
+    ([({"overrun": 5}, {"overrun": 0}), (None, {"overrun": 3})], [Lost(5), Lost(3)]),
+    ([({"overrun": 5}, {"overrun": 0}), (None, {"overrun": 0}), ({"overrun": 6}, {"overrun": 0})],
+     [Lost(5), None, Lost(1)]),
+    ([({"overrun": 5}, {"overrun": 0}), ({"overrun": 2}, {"overrun": 0})], [Lost(5), Lost(2)]),  # cleared
+    ([({"overrun": 0, "commit": 4}, {"overrun": 1}), ({"overrun": 0, "commit": 4}, {"overrun": 1})],
+     [Lost(5), None]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("looks", "expected"), COUNTERS)
+def test_the_losses_of_each_cpu_are_counted(tracefs, source, looks, expected):
+    told = []
+    for look in looks:
+        for cpu, counters in enumerate(look):
+            tracefs.online(cpu, counters is not None)
+            if counters is not None:
+                tracefs.count(cpu, **counters)
+        told.append(source.overrun())
+    assert told == expected
 
 
 def test_a_line_that_is_not_understood_is_a_loss(tracefs, source):

@@ -244,6 +244,14 @@ def test_lines_before_damaged_compression_are_read(tmp_path):
     assert isinstance(last, Damaged)
 
 
+def test_accesses_that_wait_before_damaged_compression_are_not_lost(tmp_path):
+    packed = gzip.compress(PORTS.encode() * 3)
+    for data in (packed[:-8] + b"\0" * 8, packed[:-8]):  # a wrong sum, a cut end
+        *found, damage = read(put(tmp_path, data), form=Format.PORTS_JSONL)
+        assert [item.value for item in found] == [3, 3, 3]
+        assert isinstance(damage, Damaged)
+
+
 def test_several_files_are_one_stream(tmp_path):
     reader = Reader(Options())
     first, second = (

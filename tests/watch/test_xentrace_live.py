@@ -128,6 +128,39 @@ def test_a_child_that_will_not_end_is_killed(tmp_path, monkeypatch):
     assert source.problems == ("xentrace had to be killed: Xen's tracing may still be on",)
 
 
+LEAVES_A_HEIR = """
+def leave(*_):
+    if os.fork():
+        os._exit(0)
+    os.close(2)
+    with open({fifo!r}, "rb", buffering=0) as more:
+        os.write(1, more.read(65536))
+    os._exit(0)
+signal.signal(signal.SIGTERM, leave)
+"""
+
+
+def test_output_after_closing_harms_no_other_descriptor(tmp_path, monkeypatch):
+    """Another process can hold the pipe open after the child has ended: the thread then outlives `close`."""
+    monkeypatch.setattr(xentrace_live, "LAST_WORD", 0.3)
+    program = Xentrace(tmp_path, term=LEAVES_A_HEIR.format(fifo=str(tmp_path / "more")))
+    source = XentraceSource(command=program.path)
+    thread, freed = source._thread, {source.fileno(), source._child.stdout.fileno()}
+    source.close()
+    assert thread.is_alive()
+    others = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(4)]
+    assert source.fileno() == -1
+    assert freed & set(others)
+    program.give(write(1))
+    program.end()
+    thread.join(10)
+    assert not thread.is_alive()
+    for other in others:
+        with pytest.raises(BlockingIOError):
+            os.eventfd_read(other)
+        os.close(other)
+
+
 def test_the_childs_end_is_one_loss_and_a_problem(program):
     with XentraceSource(command=program.path) as source:
         child = source._child

@@ -80,7 +80,11 @@ def _serve(args: argparse.Namespace, settings: Settings, path: str, *, required:
 
             replay = Replay(args.replay, args.dom0)
             daemon = Daemon(replay.host, replay.xen, replay.hotplug, options, settings, log)
-            daemon.run(lambda: replay.play(daemon.settle, lambda about: log.info("recording", step=about)))
+            daemon.run(
+                lambda: replay.play(
+                    daemon.settle, lambda about: log.info("recording", step=about), daemon.lose_writes
+                )
+            )
             return 0
         from pcipt.daemon.live import run_live
 

@@ -217,13 +217,18 @@ def _with_regions(socket: str, sbdf: Sbdf, back: Callable[[], None]) -> None:
 
     If the daemon does not run, only call `back`: the daemon restores the regions when it starts.
 
+    If the daemon ends while `back` runs, it is not called again.
+
     Raises: the errors of `back`; the errors of `regions_held` except NotRunningError.
     """
+    begun = False
     try:
         with regions_held(socket, sbdf):
+            begun = True
             back()
     except NotRunningError:  # the daemon restores the regions when it starts
-        back()
+        if not begun:
+            back()
 
 
 def _withdrawing(sbdf: Sbdf, socket: str, told: dict[Sbdf, Json]) -> Step:

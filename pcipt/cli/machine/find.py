@@ -83,8 +83,8 @@ def _single(source: Source, text: str, chosen: SlotFilter) -> Sbdf:
 def _find_path(source: Source, text: str, path: PciPath) -> Function:
     """Return the function at a PCI path, decoded in full. `text` is the user's text.
 
-    The path is followed bridge by bridge from bus 0 of its segment. If that does not lead to the function,
-    all functions are searched for one with this path.
+    The path is followed bridge by bridge from the root bus that its first hop names. If that does not lead to
+    the function, all functions are searched for one with this path.
 
     Raises: NoSuchDeviceError if no function has the path; it suggests the last function that was found along
             the path. InputError if the machine cannot be read.

@@ -32,6 +32,8 @@ from pcipt.errors import NoSuchDeviceError, PciptError
 
 CONNECTIONS = 64
 CONNECTIONS_PER_UID = 16
+PAUSE = 1.0  # seconds until a connection that could not be accepted is tried again
+_PAUSED = "accept again"
 WAITING_LIMIT = 32 * 1024 * 1024  # bytes of answers that all peers together may leave unread
 
 Handler = Callable[[Message], Message | Later]
@@ -66,23 +68,43 @@ class Server:
         self._inode = os.stat(path).st_ino if path is not None else None
         self._group = group_of(listener)
         self._own = os.getpid()
-        loop.watch(listener.fileno(), selectors.EVENT_READ, self._accept)
+        self._listen()
+
+    def _listen(self) -> None:
+        """Accept connections from now on."""
+        self._loop.watch(self._listener.fileno(), selectors.EVENT_READ, self._accept)
 
     def _accept(self, _events: int) -> None:
-        """Accept the connections that are waiting, at most BACKLOG of them."""
+        """Accept the connections that are waiting, at most BACKLOG of them.
+
+        If a connection waits and cannot be accepted (no descriptor or no memory is free), none is accepted
+        for PAUSE seconds: the socket stays ready, and the loop would never sleep. A connection that fails
+        right after it was accepted is closed.
+        """
         for _ in range(BACKLOG):
             try:
                 connection, _address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                continue  # the peer has closed it already
             except OSError:
-                return  # none waits, the peer has closed it already, or no descriptor is free
+                self._loop.forget(self._listener.fileno())
+                self._loop.after(_PAUSED, PAUSE, self._listen)
+                return
             connection.setblocking(False)
-            self._admit(connection)
+            try:
+                self._admit(connection)
+            except OSError:
+                connection.close()
 
     def _admit(self, connection: socket.socket) -> None:
         """Serve a new connection, or send it an error and close it.
 
         The error is sent if the peer has no permission, or if there are too many connections. A connection
         that this process makes (the watchdog makes one) is accepted whatever the number of connections is.
+
+        Raises: OSError if the kernel does not tell who the peer is, or the connection cannot be polled.
         """
         pid, uid, groups = credentials(connection)
         if uid not in {0, os.geteuid()} and self._group not in groups:
@@ -117,21 +139,29 @@ class Server:
     def answer(self, frame: bytes, uid: int) -> tuple[bytes | Later, Subscription | None]:
         """Answer one frame of a peer with this uid. A malformed frame or a PciptError becomes an error reply.
 
-        Shape:  the reply as bytes, empty for a "oneway" call, or `Later` if it does not exist yet; and the
-                subscription that the call starts, or None.
+        Shape:  the reply as bytes, empty for a "oneway" call, also if it fails, or `Later` if it does not
+                exist yet; and the subscription that the call starts, or None. A "oneway" call starts none.
         """
         try:
             message = decode_frame(frame)
         except FrameError as cause:
             return error("InvalidFrame", {"reason": str(cause)}), None
+        answer, subscription = self._answer_message(message, uid)
+        if message.get("oneway") is not True:
+            return answer, subscription
+        if subscription is not None:
+            subscription.over()  # its events would be replies
+        return b"", None
+
+    def _answer_message(self, message: Message, uid: int) -> tuple[bytes | Later, Subscription | None]:
+        """Answer one call as if it were not "oneway"; the result is that of `answer`."""
         method = message.get("method")
         interface, _, name = str(method).rpartition(".")
         if interface not in {INTERFACE, SERVICE} or not isinstance(method, str):
             return error("InterfaceNotFound", {"interface": interface[:200]}), None
-        answer, subscription = (
-            self._answer_own(name, message, uid) if interface == INTERFACE else _answer_service(name, message)
-        )
-        return (b"" if message.get("oneway") is True else answer), subscription
+        if interface == INTERFACE:
+            return self._answer_own(name, message, uid)
+        return _answer_service(name, message)
 
     def _answer_own(self, name: str, message: Message, uid: int) -> tuple[bytes | Later, Subscription | None]:
         """Answer a call of the method `name` of org.pcipt; the result is that of `answer`."""
@@ -176,6 +206,7 @@ class Server:
         """
         for peer in list(self._peers.values()):
             peer.close()
+        self._loop.cancel(_PAUSED)
         self._loop.forget(self._listener.fileno())
         self._listener.close()
         if self._path is not None:

@@ -106,8 +106,7 @@ class Replay:
     recorded host and the simulated Xen, `hotplug` gives the messages of the steps.
 
     Raises: InputError if the recording cannot be read, or if the version of Xen or the kind of dom0 is wrong;
-            MalformedError if a file of the recording is malformed; OSError if xen.json or sequence.jsonl
-            cannot be read.
+            MalformedError if a file of the recording is malformed.
     """
 
     def __init__(self, directory: str, dom0: str | None = None, trace: str | None = None) -> None:
@@ -132,23 +131,32 @@ class Replay:
         self.steps = list(read_steps(directory))
         self.hotplug = RecordedHotplug()
 
-    def play(self, settle: Callable[[], None], announce: Callable[[str], None]) -> None:
-        """Play all writes and steps. After each step call `announce` with the step's text, then `settle`.
+    def play(
+        self,
+        settle: Callable[[], None],
+        announce: Callable[[str], None],
+        lose: Callable[[int], None],
+    ) -> None:
+        """Play all writes, losses and steps. After each step call `announce` with the step's text, then
+        `settle`. At each loss call `lose` with the number of lost records (1 if it is unknown), then
+        `settle`.
 
-        `settle` must make the daemon act on the hot-plug messages and writes so far. Losses in the trace are
-        skipped.
+        `settle` must make the daemon act on the hot-plug messages, writes and losses so far.
 
         Raises: InputError if a write or step kills the simulated host, or if the trace or a step's tree
-                cannot be read; every error of `announce` and `settle`.
+                cannot be read; every error of `announce`, `lose` and `settle`.
         """
         with self.surviving():
             for event in self.events():
                 if isinstance(event, ConfigWrite):
                     self.write(event)
-                elif isinstance(event, Step):
+                    continue
+                if isinstance(event, Step):
                     self.take(event)
                     announce(event.about)
-                    settle()
+                else:
+                    lose(event.count or 1)
+                settle()
 
     @contextmanager
     def surviving(self) -> Iterator[None]:

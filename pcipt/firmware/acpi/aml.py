@@ -6,6 +6,7 @@ Source: ACPI 6.5 §20.2 (grammar), §6.4 (resource descriptors), §19.6.37 (EISA
 """
 
 import struct
+from collections.abc import Sequence
 
 _ZERO, _ONE, _NAME, _BYTE, _WORD, _DWORD, _STRING, _QWORD = 0x00, 0x01, 0x08, 0x0A, 0x0B, 0x0C, 0x0D, 0x0E
 _SCOPE, _BUFFER = b"\x10", b"\x11"
@@ -127,37 +128,41 @@ def resources(*descriptors: bytes) -> bytes:
 def bus_window(first: int, last: int) -> bytes:
     """Return the descriptor of the bus numbers `first` to `last` (inclusive) of a root bridge.
 
-    Raises: struct.error if a bus number or the number of buses does not fit into 16 bits.
+    Raises: ValueError if the range is empty, or a bus number or the number of buses has more than 16 bits.
     """
-    return _address(2, BUS, 0, first, last)
+    return _address((2,), BUS, 0, first, last)
 
 
 def io_window(first: int, last: int) -> bytes:
     """Return the descriptor of the I/O ports `first` to `last` (inclusive) of a root bridge.
 
-    Raises: struct.error if a port or the number of ports does not fit into 16 bits. So a window of all 65536
-            ports is an error.
+    Its numbers have 16 bits; 32 bits for a window of all 65536 ports, whose number needs 17.
+    Raises: ValueError if the range is empty, or a port or the number of ports has more than 32 bits.
     """
-    return _address(2, IO, _ENTIRE_RANGE, first, last)
+    return _address((2, 4), IO, _ENTIRE_RANGE, first, last)
 
 
 def memory_window(first: int, last: int, *, prefetchable: bool) -> bytes:
     """Return the descriptor of the byte addresses `first` to `last` (inclusive) of a root bridge.
 
-    Its numbers have 32 bits if `last` is below 4 GiB, else 64 bits.
-    Raises: struct.error if an address or the number of bytes does not fit into these bits.
+    Its numbers have 32 bits if the addresses and the number of bytes fit, else 64 bits.
+    Raises: ValueError if the range is empty, or an address or the number of bytes has more than 64 bits.
     """
     flags = _READ_WRITE | (_PREFETCHABLE if prefetchable else 0)
-    return _address(4 if last < 1 << 32 else 8, MEMORY, flags, first, last)
+    return _address((4, 8), MEMORY, flags, first, last)
 
 
-def _address(size: int, kind: int, flags: int, first: int, last: int) -> bytes:
+def _address(sizes: Sequence[int], kind: int, flags: int, first: int, last: int) -> bytes:
     """Return an address space descriptor of the type `kind` (MEMORY, IO or BUS).
 
-    Its numbers have `size` bytes (2, 4 or 8). `first` and `last` are inclusive. `flags` are the flags that
-    are specific to the type.
-    Raises: struct.error if a number does not fit into `size` bytes.
+    The size of its numbers, in bytes, is the first of `sizes` (ascending; of 2, 4 and 8) that is large enough
+    for `last` and for the length. `first` and `last` are inclusive. `flags` are the flags that are specific
+    to the type.
+    Raises: ValueError if the range is empty, or if no size is large enough.
     """
+    size = next((each for each in sizes if max(last, last - first + 1) < 1 << 8 * each), None)
+    if size is None or not 0 <= first <= last:
+        raise ValueError(f"no descriptor of at most {8 * sizes[-1]} bits has the window {first:#x}-{last:#x}")
     numbers = struct.pack(_ADDRESS_FORMS[size], 0, first, last, 0, last - first + 1)
     body = bytes([kind, _FIXED_PRODUCER, flags]) + numbers
     return bytes([_ADDRESS_TAGS[size]]) + len(body).to_bytes(2, "little") + body

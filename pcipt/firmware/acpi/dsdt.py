@@ -83,8 +83,8 @@ def build_dsdt(header: Header, vcpus: int, windows: Windows | None = None) -> by
     """Return the bytes of a DSDT with `vcpus` processors, whose UIDs are 0, 1, 2, …
 
     `windows` are those of the root bridge for bus 0; None means that the DSDT has no root bridge.
-    Raises: ValueError if `vcpus` is above MAX_PROCESSORS (4096); struct.error if a window is too large for
-            its descriptor (see `aml.io_window`).
+    Raises: ValueError if `vcpus` is above MAX_PROCESSORS (4096), or if a window is too large for every
+            descriptor (see `aml.io_window`).
     """
     processors = (
         aml.device(

@@ -140,10 +140,13 @@ def make_fadt(header: Header, values: Mapping[Field, int]) -> Fadt:
     """Return a FADT with the given fields and with the length that the header's revision requires.
 
     Fields whose value is 0 are dropped, as in `parse_fadt`.
-    Raises: ValueError if a field that is not 0 does not exist in that revision; KeyError if the revision is
-            not 1, 3, 4, 5 or 6.
+    Raises: ValueError if a field that is not 0 does not exist in that revision, or if the revision is not 1,
+            3, 4, 5 or 6.
     """
-    length = LENGTHS[header.revision]
+    length = LENGTHS.get(header.revision)
+    if length is None:
+        known = ", ".join(map(str, LENGTHS))
+        raise ValueError(f"no FADT of revision {header.revision} can be built, only of {known}")
     kept = {field: value for field, value in values.items() if value}
     beyond = [field.name for field in kept if field.end > length]
     if beyond:

@@ -123,18 +123,21 @@ def build_hardware_tables(
 
     Shape:  the RSDP, and XSDT, MADT, the copied native tables in the order of `native`, DSDT, FACS. A native
             table is copied if `is_passed_on` allows it for the version `xen`. DSDT and FACS keep the
-            addresses that the first FADT has for them; all other tables are placed from `base` on. DSDT or
+            addresses that the last FADT has for them: Xen and Linux take the last one that the root table
+            names. All other tables are placed from `base` on. DSDT or
             FACS is left out if `native` lacks it or if its address in the FADT is 0. Native tables shorter
             than a header (36 bytes) are ignored. Of several MADTs, DSDTs or FACSs the first is used.
     Raises: UnsupportedError if `native` has no FADT, or if the number of vCPUs is not between 1 and
             MAX_PROCESSORS (4096).
+    Source: xen/drivers/acpi/tables/tbutils.c, acpi_tb_parse_root_table; linux drivers/acpi/acpica/tbutils.c,
+            the same function (each FADT replaces the one before).
     """
     _check_vcpus(vcpus)
     given = [table for table in native if len(table) >= 36]
     by_name = {table[:4].decode("latin-1"): table for table in reversed(given)}
     if "FACP" not in by_name:
         raise UnsupportedError("tables", "the machine's FADT (FACP) cannot be read, and nothing replaces it")
-    parsed = parse_table(by_name["FACP"])
+    parsed = parse_table([table for table in given if table[:4] == b"FACP"][-1])
     assert parsed is not None
     fadt = parse_fadt(parsed)
     memory = _Memory(base)

@@ -36,12 +36,13 @@ def check_fadt(tables: TableSet, table: PlacedTable, domain: Domain, facts: Fact
         return
     fadt = parse_fadt(parsed)
     revision, needed = fadt.header.revision, LENGTHS[1]
-    if fadt.length + len(fadt.tail) < needed:
-        yield wrong("fadt-length", label, 4, f"{fadt.length} bytes are no FADT, it has at least {needed}")
+    size = fadt.length + len(fadt.tail)  # also of bytes that are no whole field, or behind all fields
+    if size < needed:
+        yield wrong("fadt-length", label, 4, f"{size} bytes are no FADT, it has at least {needed}")
         return
     least = max(length for known, length in LENGTHS.items() if known <= max(revision, 1))
-    yield judged(fadt.length >= least, "fadt-length", label, 4, f"{fadt.length} bytes, revision {revision}",
-                 f"{fadt.length} bytes, revision {revision} has {least}", warn=True)  # fmt: skip
+    yield judged(size >= least, "fadt-length", label, 4, f"{size} bytes, revision {revision}",
+                 f"{size} bytes, revision {revision} has {least}", warn=True)  # fmt: skip
     yield from _pointers(tables, label, fadt, domain)
     reduced = bool(fadt[Field.FLAGS] & HW_REDUCED)
     if domain is Domain.GUEST:

@@ -214,13 +214,10 @@ def _apic_layers(madt: Madt | None) -> Iterator[Layer]:
 
 
 def _conflicts(areas: Sequence[Area], platform: Platform) -> Iterator[Finding]:
-    """Yield a finding for each area that hides RAM of the domain, sorted by address.
-
-    Areas that begin below 1 MiB are left out.
-    """
+    """Yield a finding for each area that hides RAM of the domain, sorted by address."""
     memory = flatten_map(platform.memory)
     for area in areas:
-        if area.treatment in (Treatment.RAM, Treatment.HOLE) or area.range.start < ONE_MIB:
+        if area.treatment in (Treatment.RAM, Treatment.HOLE):
             continue
         over = next((e for e in overlapping(memory, area.range) if e.type is MemoryType.RAM), None)
         if over is not None:

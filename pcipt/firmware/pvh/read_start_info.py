@@ -49,10 +49,12 @@ def find_start_info(image: MemoryImage, source: str = "image") -> Parsed:
 
     The magic is searched at addresses that are multiples of 4. At most 8 (`MAX_TRIES`) places that are
     plausible (see `_plausible`) are read, by ascending address. The first start info without an ERROR row is
-    returned. If every one has ERROR rows, the one with the fewest is returned. The image must have a piece.
+    returned. If every one has ERROR rows, the one with the fewest is returned.
     Raises: MalformedError if no start info is found, or if the magic is at the image's first byte and the
             structure does not fit into the piece.
     """
+    if not image.pieces:
+        raise MalformedError(source, 0, "the image is empty: there is no hvm_start_info in it")
     first = image.pieces[0]
     if first.data[0:4] == MAGIC.to_bytes(4, "little"):
         return parse_start_info(image, first.start, source)

@@ -194,9 +194,9 @@ def vf_registers(function: FunctionShadow) -> tuple[BarRegister, ...]:
 def vf_ranges(function: FunctionShadow) -> tuple[VfRange, ...] | Unknown:
     """Return the ranges that the BARs of the virtual functions decode, in BAR order, or UNKNOWN.
 
-    Empty if the function has no known SR-IOV structure, or if virtual functions or their memory decode are
-    not enabled. Else UNKNOWN if a register or size that is needed is not known, or if NumVFs is above
-    TotalVFs. Else empty if NumVFs is 0. Sizes are multiples of the System Page Size, if that is known. A BAR
+    Empty if the function has no known SR-IOV structure, if virtual functions or their memory decode are not
+    enabled, or if NumVFs is 0. Else UNKNOWN if a register or size that is needed is not known, or if NumVFs
+    is above TotalVFs. Sizes are multiples of the System Page Size, if that is known. A BAR
     whose address nobody has assigned is left out (`assigned_range`).
     """
     sriov = function.capabilities.get((True, SRIOV))
@@ -210,6 +210,8 @@ def vf_ranges(function: FunctionShadow) -> tuple[VfRange, ...] | Unknown:
     count, total = function.read(sriov + 0x10, 2), function.read(sriov + 0xE, 2)
     if count is None or (total is not None and count > total):
         return UNKNOWN
+    if not count:
+        return ()
     page = page_size_of(function.read(sriov + SYSTEM_PAGE_SIZE, 4))
     found = []
     for bar in vf_registers(function):
@@ -218,7 +220,7 @@ def vf_ranges(function: FunctionShadow) -> tuple[VfRange, ...] | Unknown:
             continue
         if value is None or size is None:
             return UNKNOWN
-        if count and assigned_range(value & ~(size - 1), size * count, bar.kind) is not None:
+        if assigned_range(value & ~(size - 1), size * count, bar.kind) is not None:
             found.append(VfRange(bar.index - VF_BAR_INDEX, value & ~(size - 1), size, count))
     return tuple(found)
 

@@ -250,16 +250,17 @@ class BusHardware:
         return None if slot is None else slot.registers.msix
 
     def plug(self, raw: RawFunction) -> None:
-        """Insert a function at its address, or replace the function at that address.
+        """Insert a function at its address. A function that is at that address is removed before (`pull`).
 
         If its bus cannot be reached, the bus becomes a new root bus. A virtual function is inserted only
         while its physical function enables it. A virtual function is ignored if its physical function is
-        missing, or cannot have a virtual function at that address.
+        missing, is on another bus, or cannot have a virtual function at that address.
         """
         registers = registers_from_function(raw, decode_function(raw))
         if raw.physfn is not None:
             self._keep_virtual(raw, registers)
             return
+        self.pull(raw.sbdf)
         bus = (raw.sbdf.segment, raw.sbdf.bus)
         if bus not in self._buses:
             self._roots[bus] = self._buses[bus] = {}
@@ -280,17 +281,19 @@ class BusHardware:
             return
         for devfn in slot.enabled:
             slots.pop(devfn, None)
+        if slot.physfn is not None:
+            slot.physfn.enabled.remove(slot.devfn)
         if slot.registers.header is HeaderType.BRIDGE:
             self._route(function.segment)
 
     def _keep_virtual(self, raw: RawFunction, registers: Registers) -> None:
         """Keep the config space of a virtual function. It appears when its physical function enables it.
 
-        The virtual function is ignored if its physical function is missing, or cannot have a virtual function
-        at that address.
+        The virtual function is ignored if its physical function is missing, is on another bus, or cannot have
+        a virtual function at that address.
         """
         physfn = self.slot(raw.physfn) if raw.physfn is not None else None
-        if physfn is None:
+        if physfn is None or raw.physfn is None or raw.physfn[:2] != raw.sbdf[:2]:
             return
         places = physfn.registers.vf_devfns(physfn.devfn, everyone=True)
         if raw.sbdf.devfn in places:

@@ -1,5 +1,6 @@
 """release and reclaim on a made-up sysfs, with a made-up toolstack and a daemon that gives fixed answers."""
 
+import contextlib
 import errno
 import json
 import os
@@ -7,9 +8,11 @@ import signal
 
 import pytest
 
+from pcipt.cli.commands import release
 from pcipt.cli.machine import handover
 from pcipt.daemon.control import protocol
 from pcipt.errors import NoSuchDeviceError, NotPermittedError, NotRunningError, StateError
+from pcipt.pci import parse_sbdf
 from tests.toolstack import ANSWERS, DISK, NIC, fake_toolstack, told
 
 ACTION = {"action": "withdraw-reserved", "sbdf": NIC, "result": "failed", "detail": "Xen said EPERM"}
@@ -380,3 +383,19 @@ def test_nobody_need_read_for_all_to_be_done(scene, trouble, monkeypatch):
             scene.run("release", NIC)
     assert scene.log() == ["modprobe xen-pciback", f"pci-assignable-add {NIC}"]
     assert scene.driver(NIC) == "pciback"
+
+
+@pytest.mark.parametrize("ends", ["before", "while", "never"])
+def test_a_function_is_taken_back_once_whenever_the_daemon_ends(monkeypatch, ends):
+    @contextlib.contextmanager
+    def held(_socket, _sbdf):
+        if ends == "before":
+            raise NotRunningError("/run", "no such file")
+        yield {}
+        if ends == "while":
+            raise NotRunningError("/run", "it has closed the connection")
+
+    monkeypatch.setattr(release, "regions_held", held)
+    calls = []
+    release._with_regions("/run", parse_sbdf(NIC), lambda: calls.append("back"))
+    assert calls == ["back"]

@@ -1,6 +1,7 @@
 """Who may ask what, and what comes back."""
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -12,6 +13,7 @@ import pytest
 
 from pcipt.daemon.control import protocol, server
 from pcipt.daemon.control.listener import listen
+from pcipt.daemon.loop import Loop
 from pcipt.errors import InputError
 from tests.daemon.served import Served, everything
 
@@ -242,3 +244,118 @@ def test_peers_that_wait_count_as_connections(served):
             last.sendall(protocol.request("Rmrr"))
             assert json.loads(everything(last, one=True))["parameters"] == {"gave": len(peers)}
         assert all("parameters" in json.loads(everything(peer, one=True)) for peer in peers)
+
+
+#  a call that fails, by root or by uid 1000
+FAILING = [
+    ({"method": "org.other.Status"}, 0),
+    ({"method": 7}, 0),
+    ({"method": "org.pcipt.Format"}, 0),
+    ({"method": "org.pcipt.Status", "parameters": [1]}, 0),
+    ({"method": "org.pcipt.Resync"}, 1000),
+    ({"method": "org.pcipt.Resync"}, 0),  # the handler raises
+    ({"method": "org.pcipt.Monitor"}, 0),
+    ({"method": "org.varlink.service.Get"}, 0),
+]
+
+
+@pytest.mark.parametrize(("call", "uid"), FAILING)
+def test_a_oneway_call_that_fails_is_not_answered(served, call, uid):
+    def answer(message):
+        return served.server.answer(protocol.encode_frame(message)[:-1], uid)
+
+    assert "error" in json.loads(answer(call)[0][:-1])
+    assert answer({**call, "oneway": True}) == (b"", None)
+
+
+def test_a_oneway_call_starts_no_subscription(served):
+    call = {"method": "org.pcipt.Monitor", "more": True, "oneway": True}
+    assert served.server.answer(protocol.encode_frame(call)[:-1], 0) == (b"", None)
+    assert served.over == [0]
+
+
+class Listener:
+    """A listening socket whose `accept` first raises errors."""
+
+    def __init__(self, path, *errors):
+        self._real, self._errors = listen(path), list(errors)
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+
+    def accept(self):
+        if self._errors:
+            number = self._errors.pop(0)
+            raise OSError(number, os.strerror(number))
+        return self._real.accept()
+
+
+def serving(path, *errors):
+    """Make a server in a loop of its own, which ends when nothing is ready."""
+    loop = Loop()
+    return loop, server.Server(
+        loop, Listener(path, *errors), {"Status": lambda _parameters: {"fine": 1}}, path=path
+    )
+
+
+@contextlib.contextmanager
+def asking(path):
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(20)
+        peer.connect(path)
+        peer.sendall(protocol.request("Status"))
+        yield peer
+
+
+def turn(loop, seconds=0.0):
+    loop.after("end", seconds, loop.stop)
+    loop.run()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
+def test_a_connection_that_cannot_be_accepted_is_tried_again_after_a_pause(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(server, "PAUSE", 0.05)
+    loop, served = serving(str(tmp_path / "control"), number)
+    listener = served._listener.fileno()
+    with asking(str(tmp_path / "control")) as peer:
+        turn(loop)
+        assert listener not in loop._selector.get_map()  # it is ready all the time: the loop would not sleep
+        turn(loop, 0.2)
+        assert json.loads(everything(peer, one=True)) == {"parameters": {"fine": 1}}
+    assert listener in loop._selector.get_map()
+    served.close()
+    loop.close()
+
+
+def test_closing_ends_the_pause(tmp_path):
+    loop, served = serving(str(tmp_path / "control"), errno.EMFILE)
+    with asking(str(tmp_path / "control")):
+        turn(loop)
+    served.close()
+    assert loop._timeout() is None
+    loop.close()
+
+
+def test_a_peer_that_went_away_does_not_hold_up_the_next(tmp_path):
+    loop, served = serving(str(tmp_path / "control"), errno.ECONNABORTED)
+    with asking(str(tmp_path / "control")) as peer:
+        turn(loop, 0.1)
+        assert json.loads(everything(peer, one=True)) == {"parameters": {"fine": 1}}
+    served.close()
+    loop.close()
+
+
+def test_a_peer_that_the_kernel_does_not_name_is_closed_and_the_service_goes_on(tmp_path, monkeypatch):
+    def unknown(_connection):
+        raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+
+    loop, served = serving(str(tmp_path / "control"))
+    with monkeypatch.context() as patch, asking(str(tmp_path / "control")) as peer:
+        patch.setattr(server, "credentials", unknown)
+        turn(loop)
+        assert everything(peer) == b""
+    with asking(str(tmp_path / "control")) as peer:
+        turn(loop, 0.1)
+        assert json.loads(everything(peer, one=True)) == {"parameters": {"fine": 1}}
+    served.close()
+    loop.close()

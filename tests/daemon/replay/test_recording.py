@@ -33,7 +33,7 @@ def played(directory, state, dom0=None):
         look(engine, {event.sbdf for event in replay.hotplug.read()})
 
     try:
-        replay.play(settle, lambda _about: None)
+        replay.play(settle, lambda _about: None, lambda _count: None)
     finally:
         replay.hotplug.close()
     return replay, engine
@@ -77,7 +77,7 @@ def copy(tmp_path):
     ("file", "text", "error", "words"),
     [
         ("sequence.jsonl", "{}\n", MalformedError, '"tree"'),
-        ("sequence.jsonl", '\n{"tree": "../x"}\n', MalformedError, "at 0x1"),
+        ("sequence.jsonl", '\n{"tree": "../x"}\n', MalformedError, "sequence.jsonl: line 2: expected"),
         ("sequence.jsonl", "[]\n", MalformedError, "not a JSON object"),
         ("sequence.jsonl", '{"tree": "a", "changed": 4}\n', MalformedError, "list of addresses"),
         ("sequence.jsonl", '{"tree": "a", "changed": ["00:zz.0"]}\n', MalformedError, "device 'zz'"),
@@ -150,3 +150,21 @@ def test_a_written_command_register_is_remembered_and_not_stored(copy):
     assert host.read_register(sbdf, COMMAND) == 2
     assert host.read_function(sbdf).config[4:6] == b"\x02\x00"
     assert (copy / "sys/bus/pci/devices/0000:00:06.0/config").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["xen.json", "sequence.jsonl"])
+def test_a_file_that_cannot_be_opened_is_an_input_error(copy, name):
+    (copy / name).unlink(missing_ok=True)
+    (copy / name).symlink_to(name)  # a link to itself
+    with pytest.raises(InputError, match=f"{name}: too many levels of symbolic links"):
+        Replay(str(copy))
+
+
+@pytest.mark.parametrize(("line", "count"), [("CPU:0 [LOST 40 EVENTS]\n", 40), ("CPU:1 [LOST EVENTS]\n", 1)])
+def test_a_loss_in_the_trace_is_told_and_acted_on(copy, line, count):
+    (copy / "writes.jsonl").write_text(line)
+    replay, told = Replay(str(copy)), []
+    replay.play(lambda: told.append("settle"), told.append, told.append)
+    replay.hotplug.close()
+    assert told[:2] == [count, "settle"]
+    assert len(told) == 2 + 2 * len(replay.steps)

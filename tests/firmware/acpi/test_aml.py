@@ -1,3 +1,5 @@
+import struct
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -88,3 +90,31 @@ def test_iasl_reads_what_was_written_and_writes_it_again(tmp_path):
     for number in ("0x00FF", "0xC0FF", "0xFE0FFFFF", "0x00000080FFFFFFFF", "0x0000000100000000"):
         assert number in text
     assert text.count("Prefetchable, ReadWrite") == 1
+
+
+#  a window -> tag of its descriptor, length of the window as encoded (ACPI 6.5 §6.4.3.5)
+WINDOWS = [
+    (aml.io_window(0, 0xFFFE), 0x88, "<H", 0xFFFF),
+    (aml.io_window(0, 0xFFFF), 0x87, "<I", 0x1_0000),  # all ports: their number needs 17 bits
+    (aml.bus_window(0, 0xFF), 0x88, "<H", 0x100),
+    (aml.memory_window(1, 0xFFFF_FFFF, prefetchable=False), 0x87, "<I", 0xFFFF_FFFF),
+    (aml.memory_window(0, 0xFFFF_FFFF, prefetchable=False), 0x8A, "<Q", 1 << 32),
+    (aml.memory_window(1 << 32, (1 << 33) - 1, prefetchable=True), 0x8A, "<Q", 1 << 32),
+]
+
+
+@pytest.mark.parametrize(("descriptor", "tag", "form", "length"), WINDOWS)
+def test_a_window_has_the_smallest_descriptor_that_holds_its_length(descriptor, tag, form, length):
+    assert descriptor[0] == tag
+    assert struct.unpack(form, descriptor[-struct.calcsize(form) :]) == (length,)
+
+
+def test_a_window_that_no_descriptor_holds():
+    for wrong in (
+        lambda: aml.memory_window(0, (1 << 64) - 1, prefetchable=False),
+        lambda: aml.memory_window(0x2000, 0x1FFF, prefetchable=False),
+        lambda: aml.io_window(-1, 5),
+        lambda: aml.bus_window(0, 0x1_0000),
+    ):
+        with pytest.raises(ValueError, match="no descriptor"):
+            wrong()

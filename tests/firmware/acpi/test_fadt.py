@@ -71,3 +71,11 @@ def test_a_port_as_generic_address():
     generic = io_port(0xB004, 16)
     assert generic.to_bytes(12, "little").hex() == "0110000204b0000000000000"
     assert port_of(generic) == 0xB004
+
+
+@pytest.mark.parametrize("revision", [0, 2, 7])
+def test_a_revision_of_unknown_length_is_not_built(revision):
+    with pytest.raises(
+        ValueError, match=f"no FADT of revision {revision} can be built, only of 1, 3, 4, 5, 6"
+    ):
+        make_fadt(Header("FACP", revision), {})

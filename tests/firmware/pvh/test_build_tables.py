@@ -223,3 +223,14 @@ def test_nothing_lies_over_anything():
 def test_the_facs():
     facs = build_facs()
     assert (len(facs), facs[:4], facs[4], facs[32]) == (64, b"FACS", 64, 2)
+
+
+def test_of_two_fadts_the_last_one_says_where_dsdt_and_facs_are():
+    """Xen and Linux replace what the first one said."""
+    early = native_fadt(DSDT=0x1000, X_DSDT=0x1000, FACS=0x2000)
+    given = [data for data in native_tables().values() if data is not None]
+    tables = build_hardware_tables([early, *given], 2, BASE)
+    assert len(tables.named("FACP")) == 2
+    assert (one(tables, "DSDT").address, one(tables, "FACS").address) == (DSDT_AT, FACS_AT)
+    tables = build_hardware_tables([*given, early], 2, BASE)
+    assert (one(tables, "DSDT").address, one(tables, "FACS").address) == (0x1000, 0x2000)

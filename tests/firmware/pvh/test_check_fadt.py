@@ -2,6 +2,8 @@ import pytest
 
 from pcipt.firmware.acpi.fadt import HW_REDUCED, NO_VGA
 from pcipt.firmware.acpi.table_set import Domain
+from pcipt.firmware.pvh.check_tables import check_tables
+from pcipt.firmware.pvh.facts import Facts
 from tests.pvh import native_fadt
 from tests.pvh_tables import BASE, GUEST, HARDWARE, G, H, patched, problems, replaced
 
@@ -27,6 +29,24 @@ from tests.pvh_tables import BASE, GUEST, HARDWARE, G, H, patched, problems, rep
 )  # fmt: skip
 def test_a_changed_field_is_found(domain, name, changes, expected):
     assert expected in problems(patched(BASE[domain], name, *changes), domain, vcpus=2)
+
+
+@pytest.mark.parametrize(
+    ("size", "revision", "expected"),
+    [
+        (115, 1, "115 bytes are no FADT, it has at least 116"),
+        (240, 3, "240 bytes, revision 3 has 244"),  # it is cut within its last field
+        (275, 6, "275 bytes, revision 6 has 276"),
+        (300, 6, "300 bytes, revision 6"),  # of a later edition
+        (244, 3, "244 bytes, revision 3"),
+    ],
+)
+def test_the_length_is_that_of_the_table(size, revision, expected):
+    data = bytearray(native_fadt().ljust(size, b"\0")[:size])
+    data[4:9] = size.to_bytes(4, "little") + bytes([revision])
+    tables = replaced(HARDWARE, "FACP", bytes(data))
+    rows = check_tables(tables, Domain.HARDWARE, Facts())
+    assert [row.reason for row in rows if row.rule == "fadt-length"] == [expected]
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,24 @@ def test_what_lies_over_ram_is_a_finding(more, code):
     assert [finding.code for finding in layout_of(**more).findings] == [code]
 
 
+#  a reserved region -> the RAM that it hides
+LOW_REGIONS = [
+    ((0x8_0000, 0x1000), [(0, 0x9_FC00)]),  # RAM below 1 MiB is the domain's too
+    ((0xC_0000, 0x8_0000), [(0x10_0000, 0x3FF0_0000)]),  # it begins below 1 MiB, where no RAM is
+    ((0xC_0000, 0x4_0000), []),
+]
+
+
+@pytest.mark.parametrize(("place", "hidden"), LOW_REGIONS)
+def test_ram_that_something_below_1_mib_hides_is_told(place, hidden):
+    memory = tuple(entry(*each, RAM) for each in ((0, 0x9_FC00), (0x10_0000, 0x3FF0_0000)))
+    found = layout_of(memory, reserved=(region(*place, "00:03.0"),)).findings
+    assert [each.text for each in found if each.code == "over-ram"] == [
+        f"RMRR region at {Range(*place)} lies over RAM ({Range(*each)}): that memory is lost to the domain"
+        for each in hidden
+    ]
+
+
 def test_ram_under_mmcfg_is_not_lost():
     layout = layout_of(ecam=(EcamRegion(0x1000_0000),))
     assert treatment(layout, 0x1000_0000) == treatment(layout, 0x1FFF_FFFF) == "ram"

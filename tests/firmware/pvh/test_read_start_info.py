@@ -279,3 +279,8 @@ def test_hostile_images_end_soon(data):
     except MalformedError as error:
         assert error.why  # noqa: PT017 either way is an end
     assert time.monotonic() - started < 10
+
+
+def test_an_empty_image_has_none():
+    with pytest.raises(MalformedError, match="the image is empty"):
+        find_start_info(image_from_pieces([]))

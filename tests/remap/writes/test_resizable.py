@@ -6,6 +6,7 @@ import attrs
 import pytest
 
 from pcipt.pci import decode_machine, parse_sbdf
+from pcipt.remap.writes.decoding import UNKNOWN, vf_ranges
 from pcipt.remap.writes.initial import shadow_from_raws
 from tests.machines import bridge
 from tests.remap.writes.shadows import EXPRESS, MIB, NIC, REBAR, SRIOV, mapped, nic, run, told, write
@@ -75,3 +76,12 @@ def test_the_decoded_function_has_resized_vf_bars():
     function = decode_machine([attrs.evolve(raw, config=bytes(data))]).functions[parse_sbdf(NIC)]
     assert [(bar.index, bar.size) for bar in function.sriov.bars] == [(0, 2 * MIB)]
     assert [bar.supported for bar in function.sriov.resizable] == [(MIB, 2 * MIB, 4 * MIB)]
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, ()), (1, UNKNOWN)])
+def test_without_virtual_functions_no_size_is_needed(count, expected):
+    """VF Enable and VF Memory Enable are set, and nobody knows the size of VF BAR 0."""
+    raw = nic()
+    raw = attrs.evolve(raw, resources=raw.resources[:7])
+    state, _ = run(shadow(raw), w(SRIOV + 0x10, 2, count), w(SRIOV + 8, 2, 9))
+    assert vf_ranges(state.at(parse_sbdf(NIC))) == expected

@@ -187,6 +187,37 @@ def test_pulling_a_physical_function_takes_its_virtual_ones(sriov):
     assert there(sriov) == []
 
 
+def test_a_function_in_place_of_a_physical_one_has_none_of_its_virtual_functions(sriov):
+    sriov.write(S("00:03.0"), SRIOV_AT + 0x10, 2, 4)
+    control(sriov, VFE)
+    sriov.plug(device("00:03.0", (0xFE000000, 0x1000)))
+    assert there(sriov) == ["0000:00:03.0"]
+
+
+def test_a_function_in_place_of_a_virtual_one_stays_when_the_others_go(sriov):
+    sriov.write(S("00:03.0"), SRIOV_AT + 0x10, 2, 2)
+    control(sriov, VFE)
+    sriov.plug(device("00:13.0", (0xFE100000, 0x1000)))
+    control(sriov, 0)
+    assert there(sriov) == ["0000:00:03.0", "0000:00:13.0"]
+
+
+def test_a_function_in_place_of_a_bridge_leads_to_no_bus(bus):
+    bus.plug(device("02:01.0"))
+    assert "0000:03:00.0" not in there(bus)
+    assert not bus.has_bus(0, 3)
+
+
+@pytest.mark.parametrize("address", ["07:13.0", "00:13.0"])
+def test_a_virtual_function_on_another_bus_is_ignored(sriov, address):
+    vf = attrs.evolve(device(address), physfn=S("00:03.0"))
+    sriov.plug(vf)
+    sriov.write(S("00:03.0"), SRIOV_AT + 0x10, 2, 1)
+    control(sriov, VFE)
+    assert there(sriov) == ["0000:00:03.0", "0000:00:13.0"]
+    assert (sriov.config(S("00:13.0")) == vf.config) == (address == "00:13.0")
+
+
 def test_what_can_be_read_back_decodes_as_it_was(bus):
     raw = device("02:00.0", (0xFE600000, 0x4000), (0xFE610000, 0x20), msix=(0, 0x2000, 0x3000))
     assert bus.config(NIC) == raw.config
