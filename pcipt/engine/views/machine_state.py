@@ -214,7 +214,7 @@ class MachineState:
         self.renumbered.pop(sbdf, None)
 
     def _note_kind(self, function: Function, place: str) -> None:
-        """Update `memory.answered` and `memory.conventional` for a function: is it a bridge to conventional PCI?
+        """Update `memory.answered` and `memory.conventional` for a function.
 
         A function that does not answer changes nothing.
         """
