@@ -23,6 +23,7 @@ left_guests     views, when an owner changed        when the guest keeps nothing
 unproven        reconciliation, after xen-pciback   when its driver has its pages    no
 held_regions    control socket (a reclaim)          when the client disconnects      no
 complaints      views, from Xen's console           next EVERYTHING, or function left  no
+listed_devices  reconciliation                      never: one entry for a region    no
 holes           performer (unmaps and checks)       when needed or checked enough    regions: ledger
 """
 
@@ -66,7 +67,8 @@ class Memory:
     functions that left xen-pciback and of which nobody knows whether vPCI handles them again. `held_regions`
     counts for each reserved region the clients that keep it in dom0. `holes` holds pages that pcipt unmapped
     and that Xen may map again for dom0 (only where the option dom0=pf-fixup may be on).
-    `complaints` holds what Xen complained about on its console, and how often, by function.
+    `complaints` holds what Xen complained about on its console, and how often, by function. `listed_devices`
+    holds for each reserved region the devices that Xen listed last.
     """
 
     ledger: Ledger
@@ -89,6 +91,7 @@ class Memory:
     held_regions: Counter[Frames] = attrs.Factory(Counter)
     holes: Holes = attrs.Factory(Holes)
     complaints: dict[Sbdf | None, dict[Complaint, int]] = attrs.Factory(dict)
+    listed_devices: dict[Frames, frozenset[Sbdf]] = attrs.Factory(dict)
 
     @property
     def mapped(self) -> MappedPages:
@@ -103,8 +106,8 @@ class Memory:
     def copy(self) -> "Memory":
         """Return a memory for a dry run.
 
-        The ledger, `trapped`, `given_up`, `vacated`, `outside_window`, `unproven` and `holes` are copied:
-        plans change them. The other fields are shared with this memory.
+        The ledger, `trapped`, `given_up`, `vacated`, `outside_window`, `unproven`, `holes` and
+        `listed_devices` are copied: plans change them. The other fields are shared with this memory.
         """
         return attrs.evolve(
             self,
@@ -115,4 +118,5 @@ class Memory:
             outside_window=dict(self.outside_window),
             unproven=set(self.unproven),
             holes=self.holes.copy(),
+            listed_devices=dict(self.listed_devices),
         )

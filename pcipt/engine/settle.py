@@ -7,7 +7,7 @@ import attrs
 from pcipt.engine.leftovers import mark_handed_over
 from pcipt.engine.round import Round, sliced
 from pcipt.engine.unproven import doubt_shared
-from pcipt.engine.views.regions import forget_counts
+from pcipt.engine.views.regions import doubt_restored, forget_counts
 from pcipt.engine.views.views import Views
 from pcipt.engine.views.vpci_picture import refusal_of
 from pcipt.pci import Function, Sbdf
@@ -16,7 +16,7 @@ from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedPages, MappedRun
 from pcipt.remap.plan_mappings import plan_mappings
 from pcipt.remap.vpci.hazards import pages_of_bars
-from pcipt.remap.vpci.msix import has_faulty_msix, may_have_vpci, refuses_msix
+from pcipt.remap.vpci.msix import has_faulty_msix, is_unplaced, may_have_vpci, refuses_msix
 from pcipt.remap.vpci.sizes import sees_resizing, sizes_at_setup
 from pcipt.xen.releases import VPCI_BUILT_AT_ASSIGN
 
@@ -24,7 +24,8 @@ from pcipt.xen.releases import VPCI_BUILT_AT_ASSIGN
 def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) -> bool:
     """Settle the ledger by what Xen lists now (`Ledger.reconciled`), and update who mapped which pages.
 
-    Return True if pcipt has taken over pages that vPCI mapped (`take_over_mappings`).
+    Return True if what has changed must be on disk before anything is done: pcipt has taken over pages that
+    vPCI mapped (`take_over_mappings`), or a function has an MSI-X structure that this Xen does not take.
 
     If the round is EVERYTHING, the whole ledger is settled. Else only the entries of AddDevice and
     RemoveDevice actions are settled, for functions about which Xen was asked in full. `clock` returns the
@@ -37,18 +38,20 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     now.touched |= _announced_by_linux(views)
     subjects = views.machine.functions if now.everything is not None else now.listed | now.subjects
     now.touched |= _learn_sizes(views, subjects)
-    now.touched |= _learn_faulty(views, subjects)
+    faulty = _learn_faulty(views, subjects)
+    now.touched |= faulty
     now.touched |= _learn_refusals(views, subjects, clock)
     now.touched |= forget_counts(views)
+    now.touched |= doubt_restored(views)
     _learn_untrapped(views, subjects)
     now.touched |= doubt_shared(views, now.returned)
     if now.everything is None and not now.listed:
-        return False  # nothing new is known of what Xen lists
+        return faulty  # nothing new is known of what Xen lists
     if now.everything is None:
         asked = {at for sbdf in now.listed for at in views.addresses(sbdf)}
         now.touched |= memory.ledger.settle(asked, views.view.known)
         now.touched |= mark_handed_over(views, now.listed, clock)
-        return take_over_mappings(views, now.listed)
+        return take_over_mappings(views, now.listed) or faulty
     first = not memory.mapped.places
     settled = memory.ledger.reconciled(views.view.known)
     if settled != memory.ledger:
@@ -60,7 +63,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     if first and not views.pvh:
         now.touched |= _adopt(views, clock())
     now.touched |= mark_handed_over(views, views.machine.functions, clock)
-    return take_over_mappings(views, views.machine.functions)
+    return take_over_mappings(views, views.machine.functions) or faulty
 
 
 def _learn_sizes(views: Views, functions: Iterable[Sbdf]) -> bool:
@@ -87,19 +90,21 @@ def _learn_sizes(views: Views, functions: Iterable[Sbdf]) -> bool:
 
 
 def _learn_faulty(views: Views, functions: Iterable[Sbdf]) -> bool:
-    """Record which functions have an MSI-X structure that this Xen does not take; return True if one is new.
+    """Record which functions have an MSI-X structure that this Xen does not take now; return True if one is
+    new.
 
     They cannot be read after their bus was renumbered. Nothing is recorded if this Xen takes them.
     """
     if not views.pvh or not refuses_msix(views.version):
         return False
     faulty = views.memory.ledger.faulty
-    before = len(faulty)
-    for sbdf in functions:
-        function = views.machine.functions.get(sbdf)
-        if function is not None and has_faulty_msix(function):
-            faulty.add(place_of(function))
-    return len(faulty) != before
+    answering = (views.machine.functions.get(sbdf) for sbdf in functions)
+    read = [function for function in answering if function is not None and function.answers]
+    found = {place_of(function) for function in read if has_faulty_msix(function) or is_unplaced(function)}
+    fresh = found - faulty
+    faulty -= {place_of(function) for function in read} - found
+    faulty |= found
+    return bool(fresh)
 
 
 def _learn_refusals(views: Views, functions: Collection[Sbdf], clock: Callable[[], str]) -> bool:

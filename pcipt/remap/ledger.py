@@ -286,6 +286,14 @@ class Ledger:
         self._put(attrs.evolve(entry, counted=False))
         return True
 
+    def doubt_restored(self, frames: Frames) -> bool:
+        """Note that Xen may have unmapped a region that pcipt restored; return True if that is new."""
+        entry = self._entries.get((RestoreReserved.word, None, frames.start))
+        if entry is None or entry.state is not State.HELD:
+            return False
+        self._put(attrs.evolve(entry, state=State.DOUBTFUL))
+        return True
+
     def _with(self, entries: tuple[Entry, ...], mapped: MappedPages) -> "Ledger":
         """Return a ledger with these entries and mapped pages, and the rest of this ledger."""
         rest = (self.messages_lost, self.sizes, self.given_up, self.faulty)

@@ -134,8 +134,8 @@ class _Planner:
         self._bars = bars
         self._by = {each.place: each.by for each in desired}
         self._held = {each.place for each in desired if each.hold_reason is not None}
-        self._wanted: Intervals[None] = Intervals(
-            (span, None) for each in desired for wanted in each.bars for span in wanted.spans
+        self._wanted: Intervals[DesiredBar] = Intervals(
+            (span, wanted) for each in desired for wanted in each.bars for span in wanted.spans
         )
         self._losing: Intervals[Owner] = Intervals()  # pages that an owner has mapped and does not need
         self._dropped: Intervals[Owner] = Intervals()  # pages of `_losing` that vPCI may have unmapped
@@ -286,7 +286,7 @@ class _Planner:
                     losing = [span for span, who in self._losing.over(page) if who == owner]
                     parts = without(common((other.frames,), (page,)), losing)
                     unneeded = given or (other.state is State.STALE and other.place not in self._by)
-                    by = self._by.get(other.place, other.by)
+                    by = self._mapper_of(other, page)
                     own_rom = each.rom_unmaps and run.bar == ROM_INDEX and run.place == other.place
                     if by is By.XEN and not unneeded and not own_rom:
                         continue  # vPCI spares pages that another BAR of its own needs
@@ -300,6 +300,17 @@ class _Planner:
                         self._taken.append(
                             Run(other.place, other.sbdf, other.bar, part, by, other.since, State.DOUBTFUL)
                         )
+
+    def _mapper_of(self, run: MappedRun, page: Frames) -> By:
+        """Return who maps the pages of a run that overlap `page`: pcipt, if it maps any of them.
+
+        A BAR that has grown behind vPCI has pages of both.
+        """
+        owner, mappers = (run.place, run.bar), set()
+        for part in common((run.frames,), (page,)):
+            over = (wanted for _, wanted in self._wanted.over(part))
+            mappers |= {wanted.by for wanted in over if (wanted.place, wanted.bar) == owner}
+        return By.US if By.US in mappers else self._by.get(run.place, run.by)
 
     def _map(self, owner: DesiredBar | MappedRun, frames: Frames, reason: str) -> None:
         """Plan to map pages of one BAR, except pages that the plan maps for this BAR already."""

@@ -7,6 +7,7 @@ import attrs
 import pytest
 
 from pcipt.daemon.control.status import health_of
+from pcipt.daemon.settings import Settings
 from pcipt.engine.queue import Reason
 from pcipt.engine.views.regions import kept_of
 from pcipt.pci import Frames, Gfn
@@ -201,3 +202,32 @@ def test_on_pv_a_region_that_xen_has_unmapped_is_told(version, vendor):
     assert not any(call.op in (Op.MAP, Op.UNMAP) for call in scene.xen.calls)
     look(scene.engine, [S(MOVED)], Reason.REQUESTED)
     assert [finding.code for _, finding in scene.engine.findings].count("region-missing") == 1
+
+
+PLUGGED = "00:09.0"
+GUEST = Owner(OwnerKind.DOMAIN, 1)
+
+
+@on_every_xen
+def test_a_region_stays_with_one_device_when_xen_forgets_the_other(version, vendor):
+    """On AMD, Xen counts only the one that was added while the region was withdrawn."""
+    raws = [device("00:00.0"), device(OTHER, (0xFE00_0000, 0x2000), driver="e1000e", command=2)]
+    stage = BusStage(
+        raws, version=version, coverage=Coverage(segments=range(1), vendor=vendor),
+        reserved=[ReservedRegion(ONE, (S(OTHER), S(PLUGGED)))],
+        settings=Settings("enforce", {**Settings().actions, "add-device": False}),
+    )  # fmt: skip
+    engine = stage.start()
+    compare(engine)
+    stage.xen.give(S(OTHER), GUEST)
+    look(engine, [S(OTHER)], Reason.OWNER)
+    plugged = device(PLUGGED, (0xFE10_0000, 0x2000), command=0)
+    stage.plug(plugged)
+    stage.settle(engine)
+    stage.xen.give(S(OTHER), DOM0)
+    look(engine, [S(OTHER)], Reason.OWNER)
+    stage.xen.kernel_remove(S(OTHER))
+    compare(engine)
+    pages = mapped_pages(stage.xen)
+    assert all(page in pages for page in range(ONE.start, ONE.end))
+    assert kept_of(engine.views, ONE) is not Kept.DOUBTFUL

@@ -4,7 +4,7 @@ import struct
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pcipt.engine.queue import Reason
@@ -265,6 +265,7 @@ STEPS = st.lists(
 )  # fmt: skip
 
 
+@example([("resize", 0, 1, 3), ("resize", 2, 4, 1), ("resize", 0, 1, 0)], (4, 17, 7))  # over one another
 @given(STEPS, st.sampled_from([*OLD, *NEW]))
 @settings(deadline=None, max_examples=40)
 def test_no_page_is_missing_and_none_is_left(steps, version):

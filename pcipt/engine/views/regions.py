@@ -70,6 +70,24 @@ def lost_regions(views: Views, sbdf: Sbdf) -> Iterable[Finding]:
             )
 
 
+def doubt_restored(views: Views) -> bool:
+    """Note in the ledger which restored regions have lost one of several devices in Xen's list; return True
+    if it changed.
+
+    Xen does not count a device that is added while a call has the pages mapped. So its count can be less than
+    the devices that it lists, and the first removal can unmap the region.
+    Source: Xen arch/x86/mm/p2m.c (p2m_add_identity_entry: EBUSY), passthrough/x86/iommu.c
+            (iommu_identity_mapping).
+    """
+    changed, listed = False, views.memory.listed_devices
+    for frames, scope in views.reserved.scopes.items():
+        now = frozenset(sbdf for sbdf in scope if is_listed([sbdf], views.view))
+        if now and listed.get(frames, now) - now:
+            changed |= views.memory.ledger.doubt_restored(frames)
+        listed[frames] = now
+    return changed
+
+
 def forget_counts(views: Views) -> bool:
     """Note in the ledger which withdrawn regions have no device in Xen's list; return True if one is new."""
     ledger, view = views.memory.ledger, views.view

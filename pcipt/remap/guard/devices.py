@@ -15,7 +15,7 @@ from pcipt.remap.guard.shared import SHARED_RULES, linux_of, moving
 from pcipt.remap.kinds.domains import aliased
 from pcipt.remap.kinds.virtual import vfs_are_on
 from pcipt.remap.plan_moves import subtree, top_of_move
-from pcipt.remap.vpci.msix import has_faulty_msix, msix_frames, refuses_msix
+from pcipt.remap.vpci.msix import has_faulty_msix, is_unplaced, msix_frames, refuses_msix
 from pcipt.xen.releases import (
     FAULTY_CAPABILITY_HIDDEN,
     IO_VF_BAR_HANGS,
@@ -153,19 +153,25 @@ def _msix_taken(action: AddDevice, facts: Facts) -> str | None:
     function = _as_read(action, facts)
     if not facts.pvh or function is None or not refuses_msix(facts.version) or _sizes_only(action, facts):
         return None
+    before = f"this Xen cannot take its MSI-X structure, as it was read before (Xen {_HIDES} hides it)"
     if not function.answers and place_of(function) in facts.faulty:
-        return f"this Xen cannot take its MSI-X structure, as it was read before (Xen {_HIDES} hides it)"
+        return before
     if function.physfn is not None and not function.answers and not _was_taken(function, facts):
         return "nobody knows whether it has MSI-X, and this Xen cannot take a virtual function with MSI-X"
+    why, here = _why_not_taken(function, facts), _subject(action, facts)
+    return before if why and function.physfn is None and not (here and here.answers) else why
+
+
+def _why_not_taken(function: Function, facts: Facts) -> str | None:
+    """Return why a Xen that refuses some MSI-X structures cannot take a function's, None if it can."""
     if function.msix is None:
         return None
     if function.physfn is not None:
         return f"this Xen cannot take a virtual function with MSI-X (Xen {_HIDES} adds it, without MSI-X)"
     if has_faulty_msix(function):
         return f"its MSI-X table lies in no BAR, and this Xen cannot take that (Xen {_HIDES} hides its MSI-X)"
-    addresses = {bar.index: bar.address for bar in function.bars}
     mended = f"and this Xen cannot take that (mended in Xen {MSIX_HOLE_NEEDS_MAPPED_BAR.begins})"
-    if not all(addresses.get(place.bar) for place in (function.msix.table, function.msix.pba)):
+    if is_unplaced(function):
         return f"the BAR of its MSI-X table has no address yet, {mended}"
     over = next(filter(None, map(facts.protected.why_ram, msix_frames(function))), None)
     return f"its MSI-X table lies over {over}, {mended}" if over is not None else None
@@ -236,10 +242,8 @@ def decode_endangers(action: AddDevice, facts: Facts) -> bool:
 
 
 def _driver_needs_decode(action: AddDevice, facts: Facts) -> str | None:
-    """Refuse an add for which memory decode must be off (`decode_endangers`) if it cannot be switched off.
-
-    It cannot be switched off for a virtual function. Nor can it be switched off if a driver is bound to the
-    function or to a function behind it.
+    """Refuse an add for which memory decode must be off (`decode_endangers`) if it cannot be switched off:
+    of a virtual function, and if a driver is bound to the function or to a function behind it.
     """
     function = _subject(action, facts)
     if function is None or not decode_endangers(action, facts):

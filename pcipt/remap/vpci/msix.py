@@ -45,6 +45,13 @@ def has_faulty_msix(function: Function) -> bool:
     )
 
 
+def is_unplaced(function: Function) -> bool:
+    """Return True if the BAR of an MSI-X table or pending bit array has no address."""
+    addresses = {bar.index: bar.address for bar in function.bars}
+    structures = (function.msix.table, function.msix.pba) if function.msix is not None else ()
+    return not all(addresses.get(place.bar) for place in structures)
+
+
 def _is_beyond(place: Place, size: int | None) -> bool:
     """Return True if an MSI-X structure ends beyond a BAR of `size` bytes; False if the size is not known."""
     return size is not None and place.offset + place.size > size
