@@ -390,3 +390,23 @@ def test_a_rom_that_was_on_is_on_again(version, driver):
     assert stage.hardware.config(S(NIC))[:0x34] == before
     assert engine.findings == []
     right(stage)
+
+
+@each_release
+def test_what_vpci_traps_after_a_reset_is_mapped_for_no_other_function(version):
+    """vPCI still has the MSI-X table where the BAR was, until a write switches memory decode off."""
+    scene = Scene(version, driver="nvme", settings=NO_ADD)
+    stage, table = scene.stage, BARS[0x14]
+    stage.plug(device("00:09.0", (0xFE60_0000, 0x1000), command=0), announced=False)
+    stage.settle(scene.engine)
+    scene.secondary_bus_reset()
+    stage.write("00:09.0", 0x10, 4, table)
+    stage.write("00:09.0", COMMAND, 2, 2)
+    outcomes = stage.settle(scene.engine)
+    assert ("map-mmio", "refused", "msix-pages") in words(outcomes)
+    assert stage.xen.catastrophe is None
+    assert "not-mapped" in codes(scene.engine)
+    stage.write(NIC, COMMAND, 2, 0)
+    stage.settle(scene.engine)
+    look(scene.engine, [S("00:09.0")], Reason.WRITTEN)
+    assert table >> 12 in mapped_pages(stage.xen)

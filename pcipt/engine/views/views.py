@@ -18,7 +18,7 @@ from pcipt.engine.views.guest_leftovers import GuestLeftovers
 from pcipt.engine.views.machine_state import MachineState
 from pcipt.engine.views.protection import read_pf_fixup, read_protection
 from pcipt.engine.views.reserved import Reserved
-from pcipt.engine.views.vpci_picture import lost_of
+from pcipt.engine.views.vpci_picture import counted_of, lost_of
 from pcipt.engine.views.xen_questions import Questions, ghost_candidates
 from pcipt.errors import UnsupportedError
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
@@ -222,6 +222,7 @@ class Views:
             holes=self.memory.holes,
             outside_window=lambda place: self.memory.outside_window.get(place, EMPTY_BARS),
             lost=partial(lost_of, self),
+            counted=counted_of(self),
             given_up=self.memory.without_vpci,
             faulty=self.memory.ledger.faulty,
             sizes=self.memory.ledger.sizes.get,

@@ -14,6 +14,7 @@ from pcipt.remap.vpci.hazards import Refusal, finding_of_given_up, finding_of_re
 from pcipt.remap.vpci.msix import may_have_vpci
 from pcipt.remap.vpci.sizes import NO_SIZES, Sizes, sees_resizing
 from pcipt.remap.vpci.trapped import has_no_address, lost_bars, plan_returns
+from pcipt.remap.writes.vpci import Counted
 
 if TYPE_CHECKING:
     from pcipt.engine.views.views import Views
@@ -35,6 +36,12 @@ def lost_of(views: "Views", sbdf: Sbdf) -> tuple[LostBar, ...]:
     if found and untrapped_reason(function, views.view, pvh=views.pvh, version=views.version) is not None:
         return ()
     return found
+
+
+def counted_of(views: "Views") -> dict[Sbdf, Counted]:
+    """Return where vPCI has lost BARs, by function, as far as that is known (`Trapped`)."""
+    found = ((views.state.address_of(place), bars) for place, bars in views.memory.trapped.counted.items())
+    return {sbdf: bars for sbdf, bars in found if sbdf is not None}
 
 
 def ignored_of(views: "Views", functions: Iterable[Sbdf]) -> list[IgnoredWrite]:

@@ -20,6 +20,7 @@ from pcipt.remap.plan_moves import NO_MOVES, Moves
 from pcipt.remap.plan_reserved import Locations
 from pcipt.remap.view import XenView
 from pcipt.remap.vpci.sizes import Sizes
+from pcipt.remap.writes.vpci import Counted
 from pcipt.xen.releases import Version
 
 
@@ -35,7 +36,8 @@ class Facts:
     returns the function at Linux's address as it was when it answered last. `holes` are pages that pcipt
     unmapped for good. `outside_window` returns for a place the BARs that decoded where vPCI maps
     nothing (`Desired.outside_window`), `sizes` the sizes that vPCI has of Resizable BARs. `lost` returns for
-    a function the BARs that vPCI takes for mapped although a reset has cleared them (`lost_bars`). `given_up`
+    a function the BARs that vPCI takes for mapped although a reset has cleared them (`lost_bars`); `counted`
+    has where vPCI has them, for all functions of which that is known. `given_up`
     are the places of functions that vPCI does not handle any more, `faulty` those of `Ledger.faulty`.
     """
 
@@ -58,6 +60,7 @@ class Facts:
     answered: Callable[[Sbdf], Function | None] = lambda _sbdf: None
     outside_window: Callable[[str], Collection[int]] = lambda _place: ()
     lost: Callable[[Sbdf], tuple[LostBar, ...]] = lambda _sbdf: ()
+    counted: Mapping[Sbdf, Counted] = MappingProxyType({})
     given_up: AbstractSet[str] = frozenset()
     faulty: AbstractSet[str] = frozenset()
     sizes: Callable[[str], Sizes | None] = lambda _place: None

@@ -19,6 +19,7 @@ from pcipt.remap.plan_mappings import name_of_bar
 from pcipt.remap.plan_moves import bridges_above, subtree
 from pcipt.remap.plan_reserved import who_needs
 from pcipt.remap.vpci.msix import has_no_vpci
+from pcipt.remap.vpci.trapped import lost_tables
 
 SUBTRACTIVE = 0x060401  # such a bridge passes on every address that no other device claims
 #  functions that dom0 needs all the time although no driver is bound (a disk or serial console has a driver)
@@ -100,6 +101,10 @@ def _no_trapped_pages(action: MapMmio | RestoreReserved, facts: Facts) -> str | 
         without = function is not None and has_no_vpci(function, facts.version)
         if not without and is_trapped(sbdf, facts.xen, facts.followed):
             return f"MSI-X structures of {sbdf} lie there, which Xen must trap"
+    for sbdf, counted in facts.counted.items():
+        function = facts.answered(sbdf)
+        if function and any(table.overlaps(action.frames) for table in lost_tables(function, counted)):
+            return f"MSI-X structures of {sbdf} lay there before a reset, and Xen traps them there still"
     return None
 
 

@@ -325,6 +325,12 @@ def _believed(bar: Bar, lines: Sequence[Resource]) -> Range | None:
     return Range(Address(line.start), line.size) if known and bar.index != ROM_INDEX else None
 
 
+def lost_tables(function: Function, counted: Counted) -> Iterator[Frames]:
+    """Yield the MSI-X pages that vPCI traps for a function with lost BARs: where vPCI has these BARs."""
+    lost = [LostBar(bar, span) for bar, span in counted.items()]
+    return msix_frames(as_vpci_has_it(function, lost))
+
+
 def has_no_address(bar: Bar) -> bool:
     """Return True if the register of a memory BAR or ROM of known size holds no address, as after a reset."""
     return bar.kind is not BarKind.IO and not bar.address and bool(bar.size)
