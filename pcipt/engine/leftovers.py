@@ -77,7 +77,7 @@ def _forsake(views: Views, places: Mapping[str, Sbdf]) -> bool:
     memory, found = views.memory, False
     for place, sbdf in places.items():
         if views.pvh and sbdf in views.machine.functions:
-            memory.former[place] = views.machine.functions[sbdf]
+            memory.note_former(place, views.machine.functions[sbdf])
         found |= any(run.state is State.HELD for run in memory.mapped.of(place))
         memory.mapped.forsake(place)
         memory.trapped.leave(place, sbdf)

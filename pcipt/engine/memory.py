@@ -32,7 +32,7 @@ from collections import Counter
 import attrs
 
 from pcipt.firmware.coverage import BootSnapshot
-from pcipt.pci import Frames, Function, Sbdf
+from pcipt.pci import BarKind, Frames, Function, Sbdf
 from pcipt.remap.holes import Holes
 from pcipt.remap.ignored import Intents
 from pcipt.remap.ledger import Ledger
@@ -102,6 +102,17 @@ class Memory:
     def without_vpci(self) -> set[str]:
         """The places of functions that dom0 has without vPCI."""
         return self.given_up | self.ledger.given_up
+
+    def note_former(self, place: str, function: Function) -> None:
+        """Remember the function that leaves a place (`former`), as it was when it answered last.
+
+        A reading that Linux's removal has cut short does not replace an earlier function whose BARs have
+        sizes.
+        """
+        last = self.answered.get(place, function)
+        sizes = [bar.size for bar in last.bars if bar.kind is not BarKind.IO]
+        if place not in self.former or (last.answers and all(sizes)):
+            self.former[place] = last
 
     def copy(self) -> "Memory":
         """Return a memory for a dry run.

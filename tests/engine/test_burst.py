@@ -11,6 +11,7 @@ import pytest
 from pcipt.daemon.control.status import health_of
 from pcipt.daemon.watcher import Watch
 from pcipt.engine.queue import STORE, Reason
+from pcipt.pci import RawFunction
 from tests.engine.stage import BusStage, Messages, S, compare, right, work_off
 from tests.engine.test_mapping import NIC, machine
 from tests.xen.devices import MEM32, device
@@ -63,6 +64,10 @@ class Burst:
         stage.hardware.pull(S(NIC))
         stage.xen.kernel_remove(S(NIC))
         if self.late and self.random.random() < self.looks:
+            if self.random.random() < 0.5:  # its directory is there and empty
+                stage.files.raws[S(NIC)] = RawFunction(S(NIC), parent=raw.parent)
+                self.look(NIC)
+                del stage.files.raws[S(NIC)]
             self.look(NIC)  # the kernel sends the message after it has taken the function out of sysfs
         stage.hotplug.push("remove", S(NIC))
         self.perhaps_look()

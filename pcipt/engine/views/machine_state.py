@@ -208,7 +208,7 @@ class MachineState:
         """Update BARs, renumberings and memory for a function that Linux has dropped from a place."""
         former = self.bars.drop(sbdf)
         if former is not None and place is not None:
-            self._memory.former[place] = former
+            self._memory.note_former(place, former)
         self._memory.removed.add(sbdf.cut)
         self._memory.unserved.discard(sbdf)
         self.renumbered.pop(sbdf, None)
