@@ -235,14 +235,14 @@ class Reconciler:
             self._meanwhile |= now.subjects
         subjects = now.subjects | ({*self.open_actions.subjects} - self._meanwhile if everything else set())
         touched = {at for outcome in now.outcomes for at in addresses_of(outcome.action)}
-        told_at = {at for sbdf in subjects for at in now.views.addresses(sbdf)}  # Linux need not have them
+        planned_for, of = subjects if everything else now.listed, now.views.addresses
+        told_at = {at for sbdf in planned_for for at in of(sbdf)}  # Linux need not have them
         former = {at for at in touched | told_at if at not in now.views.machine.functions}
         news = self.open_actions.replace(
             now.planned, now.outcomes, subjects | former, listed=None if everything else now.listed | former
         )
         repeat(self._queue, now, self._clock(), self._policy.owners_pause())
-        acted = any(outcome.result in (Result.DONE, Result.FAILED) for outcome in now.outcomes)
-        if now.touched or acted:
+        if now.touched or {outcome.result for outcome in now.outcomes} & {Result.DONE, Result.FAILED}:
             self._queue.add(STORE, Reason.TIMER, self._clock())
         again = now.scope.has(Reason.REQUESTED) and self._saver.findings
         if everything and (again or now.scope.has(Reason.LOST)):

@@ -310,6 +310,20 @@ def test_level_triggered_by_messages_in_any_order_and_doubled(made, history, dat
     assert world.state() == expected.state()
 
 
+def test_a_round_for_a_shared_region_leaves_open_announcements_of_other_devices_alone():
+    made = {"dom0": "pvh", "version": (4, 17, 0), "unknown": set()}
+    history = [[("renumber", BRIDGES[0], 4)], [("renumber", BRIDGES[0], 6), ("pull", S("00:03.0"), 0)]]
+    expected, world = Telling(**made).told(history), Telling(**made)
+    for batch in history:
+        for event in batch:
+            world.happen(event)
+        heard = world.hear()
+        world.deliver([], heard)
+        world.deliver(heard)
+        world.rest()
+    assert world.state() == expected.state()
+
+
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 @pytest.mark.parametrize("events", list(itertools.permutations([("pull", ONE, 0), ("decode", OTHER, False)])))
 def test_a_shared_page_is_in_doubt_if_one_function_left_while_the_other_stopped_to_decode(events, order):
