@@ -13,7 +13,7 @@ unserved        performer, when an add fails        when Linux drops it         
 given_up        reconciliation                      when Xen or Linux drops it       no
 inherited       engine, when it is made             when everything was compared once    no
 former          machine state, and at a removal     when the place is left again      no
-answered        machine state, at each reading      when the place is left            no
+answered        machine state, at each reading      when it answers again, or leaves  no
 vacated         machine state, when Linux drops it  when a plan was made for it      no
 bridge_numbers  machine state, at each reading      when the bridge leaves           no
 conventional    machine state, at each reading      when the bridge leaves           no
@@ -58,8 +58,9 @@ class Memory:
     `removed` holds addresses that Linux had and dropped: ghosts are removed from Xen only at these addresses,
     and after a renumbering (`plan_announcements`). `unserved` holds addresses of which Xen said that no IOMMU
     unit serves them: that stays so until the next boot. `former` holds by place the function that Linux last
-    dropped there. `answered` holds by place each function as it was when it answered last. `vacated` holds
-    each place whose function Linux dropped and for which no plan was made since, with the former address.
+    dropped there. `answered` holds by place each function that does not answer, as it was when it
+    answered last. `vacated` holds each place whose function Linux dropped and for which no plan was made
+    since, with the former address.
     `bridge_numbers` holds the (secondary, subordinate) bus of each bridge, by place, as it was last readable.
     `conventional` holds the places of bridges to conventional PCI, as they were last readable.
     `outside_window` holds by place the BARs that decoded where vPCI maps nothing.

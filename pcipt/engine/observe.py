@@ -161,7 +161,8 @@ def read_functions(now: Round, open_actions: OpenActions) -> None:
     if views.memory.vacated:
         now.changed |= views.read(_sharing_pages(views, functions))
     now.sharing = _sharing_mapped(views, functions | now.changed) - functions
-    now.changed |= views.read(now.sharing)
+    if now.sharing:
+        now.changed |= views.read(now.sharing)
     now.subjects |= functions | now.changed | now.sharing
 
 

@@ -48,12 +48,15 @@ class BarIndex:
         for function in functions:
             self.put(function)
 
-    def put(self, function: Function) -> None:
-        """Add a function that was just read, or replace the function that the index has at this address."""
+    def put(self, function: Function) -> Function | None:
+        """Add a function that was just read, or replace the function that the index has at this address.
+
+        Return the replaced function, None if there was none.
+        """
         sbdf, before = function.sbdf, self._of.get(function.sbdf)
         if before is not None and _indexed(before) == _indexed(function):
             self._of[sbdf] = function
-            return
+            return before
         self.drop(sbdf)
         self._of[sbdf] = function
         bars, tables, physfn = _indexed(function)
@@ -65,6 +68,7 @@ class BarIndex:
             self._virtual.setdefault(physfn, set()).add(sbdf)
         if not sbdf.fits_xen:
             self._beyond.setdefault(sbdf.segment, set()).add(sbdf)
+        return before
 
     def drop(self, sbdf: Sbdf) -> Function | None:
         """Remove the function at this address and return it. Do nothing if the index has none there."""

@@ -100,6 +100,9 @@ class MachineState:
 
     def answered(self, sbdf: Sbdf) -> Function | None:
         """Return the function that Linux has at an address as it was when it answered last; None if never."""
+        function = self.machine.functions.get(sbdf)
+        if function is not None and function.answers:
+            return function
         return self._memory.answered.get(self._places.get(sbdf, ""))
 
     def relatives(self, functions: Iterable[Sbdf]) -> set[Sbdf]:
@@ -179,14 +182,14 @@ class MachineState:
                 self._drop(sbdf, place)
                 continue
             memory.removed.discard(sbdf.cut)
-            self.bars.put(function)
+            before = self.bars.put(function)
             now = place_of(function)
             self._places[sbdf] = now
             self._addresses[now] = sbdf
             taken.add(now)
             if place is None or function.answers is not True or sbdf in self.renumbered:
                 uncertain.add(sbdf)
-            self._note_kind(function, now)
+            self._note_kind(function, now, before if place == now else None)
             numbers = bridge_numbers(function)
             if numbers is not None and memory.bridge_numbers.get(now) != numbers:
                 memory.bridge_numbers[now] = numbers
@@ -213,13 +216,15 @@ class MachineState:
         self._memory.unserved.discard(sbdf)
         self.renumbered.pop(sbdf, None)
 
-    def _note_kind(self, function: Function, place: str) -> None:
+    def _note_kind(self, function: Function, place: str, before: Function | None) -> None:
         """Update `memory.answered` and `memory.conventional` for a function.
 
-        A function that does not answer changes nothing.
+        `before` is what was read of it before, None if nothing was.
         """
         if function.answers:
-            self._memory.answered[place] = function
+            self._memory.answered.pop(place, None)
+        elif before is not None and before.answers:
+            self._memory.answered[place] = before
         if is_conventional_bridge(function):
             self._memory.conventional.add(place)
         elif function.answers:
