@@ -69,8 +69,8 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
 def _learn_sizes(views: Views, functions: Iterable[Sbdf]) -> bool:
     """Record which sizes vPCI has of Resizable BARs that it does not see change; return True if some are new.
 
-    They are recorded when vPCI is first seen to handle a function. They are forgotten when it does not any
-    more, and while xen-pciback has the function, which may make Xen read them again.
+    They are recorded when vPCI is first seen to handle a function. They are forgotten when Xen forgets the
+    function, and where Xen sets vPCI up anew for a function that returns, when dom0 does not own it.
     """
     found, sizes = False, views.memory.ledger.sizes
     if sees_resizing(views.version, pvh=views.pvh):
@@ -84,7 +84,7 @@ def _learn_sizes(views: Views, functions: Iterable[Sbdf]) -> bool:
         if reason is None and function.driver != PCIBACK:
             found |= place not in sizes
             sizes.setdefault(place, sizes_at_setup(function))
-        elif VPCI_BUILT_AT_ASSIGN.of(views.version) or sbdf not in views.view.known:
+        elif sbdf not in views.view.known or (reason is not None and VPCI_BUILT_AT_ASSIGN.of(views.version)):
             found |= sizes.pop(place, None) is not None
     return found
 

@@ -292,3 +292,23 @@ def test_no_page_is_missing_and_none_is_left(steps, version):
     stage.settle(engine)
     compare(engine)
     assert mapped_pages(stage.xen) == set()
+
+
+@pytest.mark.parametrize("version", OLD)
+def test_a_function_that_xen_pciback_had_and_no_guest_keeps_the_size_that_vpci_has(version):
+    stage = staged(version)
+    engine = settled(stage)
+    resize(stage.write, size=64)
+    stage.settle(engine)
+    for driver in ("pciback", None):
+        stage.files.raws[S(GPU)] = attrs.evolve(stage.files.raws[S(GPU)], driver=driver)
+        look(engine, [S(GPU)], Reason.OWNER)
+        stage.settle(engine)
+    stage.write(GPU, COMMAND, 2, 0)
+    stage.settle(engine)
+    compare(engine)
+    assert too_many(stage) == ([], 0)
+    resize(stage.write, size=64, address=FIRST)
+    stage.settle(engine)
+    compare(engine)
+    assert too_many(stage) == ([], 0)
