@@ -74,10 +74,10 @@ class FileStore:
         self._unsaved = None
 
     def save_mappings(self, ledger: Ledger) -> None:
-        """Write the pages of `ledger` that vPCI was seen to map, the sizes that it has of Resizable BARs, the
-        functions that it has given up or does not take, and the time at which messages were lost, if any.
+        """Write the parts of `ledger` that tell about vPCI, and `messages_lost`.
 
-        Pages that pcipt mapped are not written here: `save` writes them.
+        These are the pages that vPCI was seen to map, `sizes`, `given_up` and `faulty`. An empty part is left
+        out. Pages that pcipt mapped are not written here: `save` writes them.
 
         Raises: OSError if the file cannot be written.
         """

@@ -71,8 +71,9 @@ def finding_of_late(views: Views, sbdf: Sbdf) -> Finding | None:
 
 
 def _late(now: Round, *, in_dom0: bool = True) -> dict[Sbdf, str]:
-    """Return the late functions of the round, each with its driver or ""; with `in_dom0` those that Xen has
-    for dom0.
+    """Return the late functions of the round, each with its driver or "".
+
+    If `in_dom0` is True, functions that Xen does not list as dom0's are left out.
     """
     ledger, view = now.views.memory.ledger, now.views.view
     if now.everything is not None:

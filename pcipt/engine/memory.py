@@ -105,10 +105,10 @@ class Memory:
         return self.given_up | self.ledger.given_up
 
     def note_former(self, place: str, function: Function) -> None:
-        """Remember the function that leaves a place (`former`), as it was when it answered last.
+        """Set `former` of a place to the function that leaves it, as this function was when it answered last.
 
-        A reading that Linux's removal has cut short does not replace an earlier function whose BARs have
-        sizes.
+        If the sizes of its BARs are not known, because its removal cut the last reading short, an earlier
+        function of the place stays in `former`.
         """
         last = self.answered.get(place, function)
         sizes = [bar.size for bar in last.bars if bar.kind is not BarKind.IO]

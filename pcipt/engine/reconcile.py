@@ -98,7 +98,7 @@ class Reconciler:
         if not self._observer.ask(now):
             return self._conclude_nothing(now)
         if settle_memory(now, self._policy.now, messages_lost=self._lost_messages()):
-            self._save_taken_over(now)
+            self._save_at_once(now)
         note_bound_anew(now)
         yield from self._announce(now)
         yield from self._restore_or_withdraw_regions(now)
@@ -108,10 +108,11 @@ class Reconciler:
         follow_late(now, self._performer, self._queue, self._clock())
         return self._conclude(now)
 
-    def _save_taken_over(self, now: Round) -> None:
-        """Write to the store that pcipt has taken over pages of vPCI; do nothing in a dry run.
+    def _save_at_once(self, now: Round) -> None:
+        """Write to the store what no later reading shows; do nothing in a dry run.
 
-        After an add Xen lists the function, and nothing else tells that vPCI has forgotten the pages.
+        For example, after an add Xen lists the function, and nothing else tells that vPCI has forgotten the
+        pages.
         """
         if now.views is self._views:
             self._saver.save(self._views.memory)
@@ -181,8 +182,8 @@ class Reconciler:
                 desired, views.memory.mapped, views.state.bars,
                 messages_lost=self._lost_messages() or views.memory.inherited, given=views.given_places,
             )  # fmt: skip
-            if conclude_places(views, desired) and views is self._views:
-                self._saver.save(views.memory)  # no later reading shows it
+            if conclude_places(views, desired):
+                self._save_at_once(now)
             noted = note(plan, views.memory.mapped, self._policy.now())
             if views is self._views and views.pvh and not self._saver.note(noted):
                 self._queue.repeat(STORE, Reason.FAILED, self._clock(), 0)
@@ -235,8 +236,7 @@ class Reconciler:
             self._meanwhile |= now.subjects
         subjects = now.subjects | ({*self.open_actions.subjects} - self._meanwhile if everything else set())
         touched = {at for outcome in now.outcomes for at in addresses_of(outcome.action)}
-        planned_for, of = subjects if everything else now.listed, now.views.addresses
-        told_at = {at for sbdf in planned_for for at in of(sbdf)}  # Linux need not have them
+        told_at = set().union(*map(now.views.addresses, subjects if everything else now.listed))
         former = {at for at in touched | told_at if at not in now.views.machine.functions}
         news = self.open_actions.replace(
             now.planned, now.outcomes, subjects | former, listed=None if everything else now.listed | former

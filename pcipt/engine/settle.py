@@ -7,7 +7,7 @@ import attrs
 from pcipt.engine.leftovers import mark_handed_over
 from pcipt.engine.round import Round, sliced
 from pcipt.engine.unproven import doubt_shared
-from pcipt.engine.views.regions import doubt_restored, forget_counts
+from pcipt.engine.views.regions import note_listed
 from pcipt.engine.views.views import Views
 from pcipt.engine.views.vpci_picture import refusal_of
 from pcipt.pci import Function, Sbdf
@@ -41,8 +41,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     faulty = _learn_faulty(views, subjects)
     now.touched |= faulty
     now.touched |= _learn_refusals(views, subjects, clock)
-    now.touched |= forget_counts(views)
-    now.touched |= doubt_restored(views)
+    now.touched |= note_listed(views)
     _learn_untrapped(views, subjects)
     now.touched |= doubt_shared(views, now.returned)
     if now.everything is None and not now.listed:

@@ -54,6 +54,20 @@ def resize(write, *, index=0, size, address=AWAY):
     write(GPU, COMMAND, 2, 2)
 
 
+def bind(stage, driver):
+    """Let Linux have another driver for the function, of which no message tells."""
+    stage.files.raws[S(GPU)] = attrs.evolve(stage.files.raws[S(GPU)], driver=driver)
+
+
+def grown(version):
+    """Give a stage and its engine after BAR 0 has grown from 4 to 64 MiB while the service runs."""
+    stage = staged(version)
+    engine = settled(stage)
+    resize(stage.write, size=64)
+    stage.settle(engine)
+    return stage, engine
+
+
 def unseen(stage):
     """Write while no daemon runs."""
     return lambda address, *write: stage.xen.write_config(S(address), *write)
@@ -162,7 +176,7 @@ def test_a_bar_that_is_resized_to_and_fro(version):
 def test_it_is_resized_while_the_daemon_is_down(version, size):
     stage = staged(version)
     settled(stage)
-    stage.files.raws[S(GPU)] = attrs.evolve(stage.files.raws[S(GPU)], driver="amdgpu")
+    bind(stage, "amdgpu")
     resize(unseen(stage), size=size)
     engine = settled(stage)
     if size == 1:
@@ -177,7 +191,7 @@ def test_it_is_resized_while_the_daemon_is_down(version, size):
 def test_a_driver_has_resized_it_before_the_first_start(version):
     stage = staged(version)
     resize(unseen(stage), size=64)
-    stage.files.raws[S(GPU)] = attrs.evolve(stage.files.raws[S(GPU)], driver="amdgpu")
+    bind(stage, "amdgpu")
     engine = settled(stage)
     assert runs(engine) == {(AWAY, 64 * MIB, By.US)}  # nobody knows how much of it vPCI has mapped
     right(stage)
@@ -191,10 +205,7 @@ def test_a_driver_has_resized_it_before_the_first_start(version):
 
 @pytest.mark.parametrize("version", OLD)
 def test_a_function_that_is_announced_again_has_its_new_size(version):
-    stage = staged(version)
-    engine = settled(stage)
-    resize(stage.write, size=64)
-    stage.settle(engine)
+    stage, engine = grown(version)
     raw = attrs.evolve(gpu(), config=stage.hardware.config(S(GPU)))
     stage.pull(GPU)
     stage.settle(engine)
@@ -210,15 +221,12 @@ def test_a_function_that_is_announced_again_has_its_new_size(version):
 @pytest.mark.parametrize("version", OLD)
 def test_a_function_that_comes_back_from_a_guest(version):
     """vPCI keeps what it has up to 4.18, and reads the size anew from 4.19 on."""
-    stage = staged(version)
-    engine = settled(stage)
-    resize(stage.write, size=64)
-    stage.settle(engine)
-    stage.files.raws[S(GPU)] = attrs.evolve(stage.files.raws[S(GPU)], driver="pciback")
+    stage, engine = grown(version)
+    bind(stage, "pciback")
     stage.xen.write_config(S(GPU), COMMAND, 2, 0)
     stage.xen.give(S(GPU), Owner(OwnerKind.DOMAIN, 3))
     look(engine, [S(GPU)], Reason.OWNER)
-    stage.files.raws[S(GPU)] = attrs.evolve(stage.files.raws[S(GPU)], driver=None)
+    bind(stage, None)
     stage.xen.give(S(GPU), DOM0)
     look(engine, [S(GPU)], Reason.OWNER)
     stage.write(GPU, COMMAND, 2, 2)
@@ -296,12 +304,9 @@ def test_no_page_is_missing_and_none_is_left(steps, version):
 
 @pytest.mark.parametrize("version", OLD)
 def test_a_function_that_xen_pciback_had_and_no_guest_keeps_the_size_that_vpci_has(version):
-    stage = staged(version)
-    engine = settled(stage)
-    resize(stage.write, size=64)
-    stage.settle(engine)
+    stage, engine = grown(version)
     for driver in ("pciback", None):
-        stage.files.raws[S(GPU)] = attrs.evolve(stage.files.raws[S(GPU)], driver=driver)
+        bind(stage, driver)
         look(engine, [S(GPU)], Reason.OWNER)
         stage.settle(engine)
     stage.write(GPU, COMMAND, 2, 0)

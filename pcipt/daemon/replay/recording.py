@@ -137,9 +137,10 @@ class Replay:
         announce: Callable[[str], None],
         lose: Callable[[int], None],
     ) -> None:
-        """Play all writes, losses and steps. After each step call `announce` with the step's text, then
-        `settle`. At each loss call `lose` with the number of lost records (1 if it is unknown), then
-        `settle`.
+        """Play all writes, losses and steps of the recording, in its order.
+
+        After each step, `announce` is called with the text of the step, then `settle`. At each loss, `lose`
+        is called with the number of lost records (1 if the number is not known), then `settle`.
 
         `settle` must make the daemon act on the hot-plug messages, writes and losses so far.
 

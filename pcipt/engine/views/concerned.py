@@ -58,10 +58,11 @@ def _devices_of(scope: frozenset[Sbdf], state: MachineState) -> set[Sbdf]:
 
 
 def _may_be_at_target(action: RewriteBar, state: MachineState) -> set[Sbdf]:
-    """Return the functions that may have a BAR at the new address of a BAR, whatever is known of them.
+    """Return the functions that hardware allows to have a BAR at the new address of the action's BAR.
 
-    A function may have moved a BAR there, and its message not have come. These are the functions on the same
-    bus, and those behind bridges on it that pass the address on. The set is empty if the size is not known.
+    These are the functions on the same bus, and the functions behind bridges on this bus that pass the
+    address on. One of them may have moved a BAR there without a message to pcipt yet. The set is empty if the
+    size of the BAR is not known.
     """
     function = state.machine.functions.get(action.sbdf)
     if function is None or not action.size:

@@ -1,4 +1,4 @@
-"""The machine as it was read last; each function is updated on its own.
+"""All PCI functions, as pcipt read them last. A reading of one function updates this function alone.
 
 When Linux drops a function, its address in Xen is added to `memory.removed` and its place to
 `memory.vacated`.
@@ -99,7 +99,9 @@ class MachineState:
         return run.state is State.STALE or self.address_of(run.place) is None
 
     def answered(self, sbdf: Sbdf) -> Function | None:
-        """Return the function that Linux has at an address as it was when it answered last; None if never."""
+        """Return the function at Linux's address `sbdf`, with the registers of the last reading in which the
+        function answered; None if it has not answered yet.
+        """
         function = self.machine.functions.get(sbdf)
         if function is not None and function.answers:
             return function
@@ -126,7 +128,7 @@ class MachineState:
     def read(
         self, functions: Iterable[Sbdf], read_function: Callable[[Sbdf], RawFunction | None]
     ) -> frozenset[Sbdf]:
-        """Read functions again; return those that are different now, and those that depend on them.
+        """Read functions again; return the functions that changed, and the functions that depend on them.
 
         If the windows or bus numbers of a bridge have changed, all functions behind it are returned, whether
         or not they are different. If its bus numbers have changed, they are also read again. If a function in
@@ -138,7 +140,7 @@ class MachineState:
         while waiting:
             sbdf = waiting.pop()
             before = self.machine.functions.get(sbdf)
-            above = set() if sbdf.fits_xen else self.controllers(sbdf)
+            above = self.controllers(sbdf)
             different = self.put(sbdf, read_function(sbdf))
             changed |= different
             if different and not sbdf.fits_xen:

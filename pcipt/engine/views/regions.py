@@ -70,30 +70,25 @@ def lost_regions(views: Views, sbdf: Sbdf) -> Iterable[Finding]:
             )
 
 
-def doubt_restored(views: Views) -> bool:
-    """Note in the ledger which restored regions have lost one of several devices in Xen's list; return True
-    if it changed.
+def note_listed(views: Views) -> bool:
+    """Note in the ledger which regions Xen has unmapped, or may have, because it forgot devices of them.
 
-    Xen does not count a device that is added while a call has the pages mapped. So its count can be less than
-    the devices that it lists, and the first removal can unmap the region.
+    If Xen lists no device of a withdrawn region, the region is not counted any more. If Xen has forgotten one
+    of several devices, a region that pcipt restored becomes DOUBTFUL: Xen does not count a device that is
+    added while a call has the pages mapped, so its count can be less than the devices that it lists, and the
+    first removal can unmap the region. Return True if the ledger has changed.
     Source: Xen arch/x86/mm/p2m.c (p2m_add_identity_entry: EBUSY), passthrough/x86/iommu.c
             (iommu_identity_mapping).
     """
-    changed, listed = False, views.memory.listed_devices
+    changed, ledger, listed = False, views.memory.ledger, views.memory.listed_devices
     for frames, scope in views.reserved.scopes.items():
         now = frozenset(sbdf for sbdf in scope if is_listed([sbdf], views.view))
-        if now and listed.get(frames, now) - now:
-            changed |= views.memory.ledger.doubt_restored(frames)
+        if not now:
+            changed |= ledger.forget_count(frames)
+        elif listed.get(frames, now) - now:
+            changed |= ledger.doubt_restored(frames)
         listed[frames] = now
     return changed
-
-
-def forget_counts(views: Views) -> bool:
-    """Note in the ledger which withdrawn regions have no device in Xen's list; return True if one is new."""
-    ledger, view = views.memory.ledger, views.view
-    unlisted = [frames for frames, scope in views.reserved.scopes.items() if not is_listed(scope, view)]
-    changed = [frames for frames in unlisted if ledger.forget_count(frames)]
-    return bool(changed)
 
 
 def _scopes_of(views: Views, functions: Collection[Sbdf]) -> Scopes:

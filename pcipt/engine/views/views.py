@@ -68,7 +68,7 @@ class Views:
 
     @property
     def machine(self) -> Machine:
-        """Return the machine as it was read last."""
+        """Return all PCI functions, with the registers of the last reading."""
         return self.state.machine
 
     @property
@@ -82,7 +82,7 @@ class Views:
         return self.questions.trouble
 
     def rehearsed(self) -> "Views":
-        """Return a copy of these views with its own copy of the memory, which a dry run may change."""
+        """Return a copy of these views for a dry run. Its memory is a copy, too: a dry run changes it."""
         found = copy.copy(self)
         found.memory = self.memory.copy()
         return found

@@ -253,10 +253,8 @@ def pages_of_unread(
 def _former_pages(unread: Unread, former: Function) -> Iterator[tuple[int, Frames]]:
     """Yield (BAR number, pages) with the BAR sizes of `former` at the addresses of an unread function."""
     for bar, start in sorted(unread.starts):
-        size = _bar_at(former, bar)
-        lost = LostBar(bar, Range(Address(start), size or 0))
-        there = as_vpci_has_it(former, [lost])
-        for pages in without((frames_from_range(lost.range),), list(msix_frames(there))):
+        span = Range(Address(start), _bar_at(former, bar) or 0)
+        for pages in without((frames_from_range(span),), lost_tables(former, {bar: span})):
             yield bar, pages
 
 
@@ -326,7 +324,7 @@ def _believed(bar: Bar, lines: Sequence[Resource]) -> Range | None:
 
 
 def lost_tables(function: Function, counted: Counted) -> Iterator[Frames]:
-    """Yield the MSI-X pages that vPCI traps for a function with lost BARs: where vPCI has these BARs."""
+    """Yield the MSI-X pages of a function if the BARs `counted` have these ranges, as vPCI has them."""
     lost = [LostBar(bar, span) for bar, span in counted.items()]
     return msix_frames(as_vpci_has_it(function, lost))
 

@@ -160,7 +160,9 @@ def _place(root: str, size: int) -> Address:
 
 
 def _write(tables: TableSet, directory: str) -> list[tuple[str, PlacedTable]]:
-    """Write each table of `tables` into its own file in `directory`; create the directory if it is missing.
+    """Write each table of `tables` to a file of its own in `directory`, and return the names of the files.
+
+    The directory is created if it does not exist.
 
     Shape:  (file name, table) of each file, in the order of `tables.everything`.
     Raises: InputError if the directory is not empty, or if a file cannot be written.
