@@ -13,6 +13,7 @@ import attrs
 from pcipt.engine.calls import Tools
 from pcipt.engine.findings import Told
 from pcipt.engine.interfaces import Host, Settings, Store
+from pcipt.engine.leftovers import unseen
 from pcipt.engine.memory import Memory
 from pcipt.engine.performer import Performer, Rehearsal
 from pcipt.engine.queue import EVERYTHING, OWNERS, Key, Queue, Reason
@@ -269,12 +270,13 @@ class Engine:
         """Return True if something is not known or not done yet.
 
         That is so if work is due, if work waits because Xen could not be asked, if Xen's console could not be
-        read for the owner of a function (`XenView.unread`), or if messages were lost. Lost messages count
-        while `must_read_everything` is True. With `besides_requests`, work that is due only because of a
-        timer or of a user's request does not count.
+        read for the owner of a function (`XenView.unread`), if writes show a function that Linux does not
+        have (`unseen`), or if messages were lost. Lost messages count while `must_read_everything` is True.
+        With `besides_requests`, work that is due only because of a timer or of a user's request does not
+        count.
         """
         due = self.queue.has_change(self._monotonic()) if besides_requests else self.next_due() == 0.0
-        unknown = bool(self.queue.keys_with(Reason.NOT_ASKED)) or bool(self.view.unread)
+        unknown = bool(self.queue.keys_with(Reason.NOT_ASKED)) or bool(self.view.unread or unseen(self.views))
         return due or unknown or self.must_read_everything
 
     def news(self) -> tuple[list[Told], list[Told]]:

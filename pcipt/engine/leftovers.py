@@ -37,15 +37,24 @@ def mark_removed(views: Views, functions: AbstractSet[Sbdf], clock: Clock) -> No
     _mark_unread(views, functions, clock)
 
 
-def mark_unseen(views: Views, clock: Clock) -> None:
+def mark_unseen(views: Views, clock: Clock, among: AbstractSet[Sbdf] | None = None) -> None:
     """Record as STALE the pages that vPCI mapped for functions that were added and removed between readings.
 
-    pcipt knows these functions only by their writes (`Trapped.unread`). All functions must just have been
-    read.
+    pcipt knows these functions only by their writes (`Trapped.unread`). With `among`, only these functions
+    are looked at. All functions, or those of `among`, must just have been read.
     """
-    there = views.machine.functions
-    gone = {unread.sbdf for unread in views.memory.trapped.unread.values() if unread.sbdf not in there}
-    _mark_unread(views, gone, clock)
+    gone = unseen(views)
+    _mark_unread(views, gone if among is None else gone & among, clock)
+
+
+def unseen(views: Views) -> set[Sbdf]:
+    """Return the functions that Linux does not have and that have decoded since pages were planned for them.
+
+    The kernel is about to add such a function, or has removed it: records of writes may come after the
+    message of the removal.
+    """
+    unread = views.memory.trapped.unread.values()
+    return {each.sbdf for each in unread if each.sbdf not in views.machine.functions}
 
 
 def mark_handed_over(views: Views, functions: Iterable[Sbdf], clock: Clock) -> bool:

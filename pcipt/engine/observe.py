@@ -59,6 +59,7 @@ class Observer:
         read_functions(now, self._open_actions)
         vacated = now.views.memory.vacated.values()  # not functions that Linux does not have yet
         self._mark_removed(now, [sbdf for sbdf in vacated if sbdf in now.subjects])
+        mark_unseen(now.views, self._policy.now, now.scope.with_reason([Reason.TIMER]))
 
     def _find_other_owners(self, now: Round) -> None:
         """Ask Xen whether owners have changed without a message, and add those functions to the round."""

@@ -80,7 +80,7 @@ DELAYS: Mapping[tuple[str | Whole, Reason], Delay] = {
     (EVERYTHING, Reason.WRITTEN): Delay(0.0, 1.0),  # records of configuration writes were lost
     # The toolstack binds a function to xen-pciback first and gives it away after that, silently.
     (PLACE, Reason.OWNER): Delay(0.0, 1.0, (0.2, 0.5, 1.0)),
-    # A guest keeps pages of a function that has left it: perhaps the guest is about to end.
+    # A guest that keeps pages of a function may be about to end; a function that writes show, to be added.
     (PLACE, Reason.TIMER): _repeated(0.2, 0.5, 1.0, 4.0, 10.0, 20.0),
     (PLACE, Reason.FAILED): _repeated(1.0, 5.0, 25.0),
     # What is found different while acting is planned for at once; what never rests is left alone.

@@ -163,3 +163,34 @@ def test_what_linux_does_not_have_yet_has_not_left(version):
     assert stage.settle(engine) == []
     right(stage)
     assert health_of(engine) == "healthy"
+
+
+@pytest.mark.parametrize("version", EACH_RELEASE)
+def test_writes_that_are_heard_of_after_the_removal_are_looked_at_soon(version):
+    stage = BusStage(machine()[:-1], version=version)
+    engine = stage.start()
+    compare(engine)
+    raw = placed(PLACES[0], None)
+    stage.hardware.plug(raw)
+    stage.xen.kernel_add(S(NIC))
+    stage.files.raws[S(NIC)] = raw
+    stage.hotplug.push("add", S(NIC))
+    stage.settle(engine)
+    for offset, value in zip((0x10, 0x14), PLACES[0], strict=True):
+        stage.write(NIC, offset, 4, value)
+    stage.write(NIC, COMMAND, 2, 2)
+    heard = list(stage.source._waiting)
+    stage.source._waiting.clear()
+    del stage.files.raws[S(NIC)]
+    stage.hardware.pull(S(NIC))
+    stage.xen.kernel_remove(S(NIC))
+    stage.hotplug.push("remove", S(NIC))
+    stage.time += 2
+    stage.settle(engine)
+    stage.source._waiting.extend(heard)
+    stage.settle(engine)
+    assert health_of(engine) == "degraded"
+    stage.time += 1
+    stage.settle(engine)
+    right(stage)
+    assert health_of(engine) == "healthy"

@@ -285,6 +285,7 @@ class Vpci:
             self._pending[handlers.function] = self._plan(handlers, command, rom_only=True)
         if not enable:
             rom.address = value & ROM_MASK
+            self._map.remember(handlers)  # a ROM that a switch of decode left out still counts as mapped
 
     def _write_msix(self, handlers: Handlers, value: int) -> None:
         """Handle a write to Message Control of MSI-X.
