@@ -60,12 +60,13 @@ def unseen(views: Views) -> set[Sbdf]:
 def mark_handed_over(views: Views, functions: Iterable[Sbdf], clock: Clock) -> bool:
     """Record as STALE the pages that vPCI had mapped for functions that dom0 does not own now.
 
-    Nothing is done if this Xen keeps vPCI's record when a function leaves dom0. Return True if there are such
-    pages.
+    Xen's complaints about their BARs are forgotten. Nothing is done if this Xen keeps vPCI's record when a
+    function leaves dom0. Return True if there are such pages.
     """
     if not views.pvh or not VPCI_BUILT_AT_ASSIGN.of(views.version):
         return False
     away = {sbdf for sbdf in functions if sbdf in views.view.elsewhere or sbdf in views.view.quarantined}
+    views.complaints.forget_bars(away)
     places = _places_at(views, away)
     found = _forsake(views, places)
     _mark_unread(views, frozenset(places.values()), clock)

@@ -11,6 +11,7 @@ from pcipt.engine.report import ASKED_IN_FULL, HANDED_OVER, Scope
 from pcipt.engine.round import Round, Slices, sliced
 from pcipt.engine.saver import Saver
 from pcipt.engine.unproven import note_unproven
+from pcipt.engine.views.regions import sharing_regions
 from pcipt.engine.views.silent import ask_for_other_owners
 from pcipt.engine.views.views import Views
 from pcipt.firmware.coverage import BootSnapshot
@@ -204,15 +205,16 @@ def ask_some(now: Round, open_actions: OpenActions) -> bool:
 
     Xen is asked in full, with the owner, about: functions that are in the round for another reason than
     WRITTEN; if there is such a function, all functions that changed; functions of the round that are
-    renumbered or that pcipt announced at another address; relatives of the round's functions that have an
-    open announcement; and functions that share pages with those of the round. About all other functions that
-    changed, Xen is first asked only whether it lists them. Xen is then asked in full about those for which
-    the answer is not as before.
+    renumbered or that pcipt announced at another address; functions that have an open announcement and are
+    relatives of the round's functions, or share a reserved region with them; and functions that share pages
+    with those of the round. About all other functions that changed, Xen is first asked only whether it lists
+    them. Xen is then asked in full about those for which the answer is not as before.
     """
     views, scope = now.views, now.scope
     full = scope.with_reason(ASKED_IN_FULL)
     full |= now.changed if full else set()
-    full |= open_actions.announcements_among(now.relatives | views.state.relatives(now.subjects))
+    near = now.relatives | views.state.relatives(now.subjects) | sharing_regions(views, now.subjects)
+    full |= open_actions.announcements_among(near)
     full |= {s for s in now.subjects if s in views.state.renumbered or s in views.announced_at()}
     full |= now.subjects & views.memory.ledger.unsized()
     full |= now.sharing

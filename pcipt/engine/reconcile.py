@@ -22,7 +22,7 @@ from pcipt.engine.saver import Saver
 from pcipt.engine.settle import settle_memory, take_over_mappings
 from pcipt.engine.unproven import doubt_unproven
 from pcipt.engine.views.concerned import addresses_of
-from pcipt.engine.views.regions import plan_regions
+from pcipt.engine.views.regions import plan_regions, sharing_regions
 from pcipt.engine.views.unreached import plan_unreached
 from pcipt.engine.views.views import Views
 from pcipt.engine.views.vpci_picture import rewrites_of
@@ -111,8 +111,7 @@ class Reconciler:
     def _save_at_once(self, now: Round) -> None:
         """Write to the store what no later reading shows; do nothing in a dry run.
 
-        For example, after an add Xen lists the function, and nothing else tells that vPCI has forgotten the
-        pages.
+        For example, nothing shows after an add that vPCI had forgotten pages of the function before.
         """
         if now.views is self._views:
             self._saver.save(self._views.memory)
@@ -261,14 +260,15 @@ class Reconciler:
         now.planned = [action for action in now.planned if subject_of(action) not in self._meanwhile]
 
     def _find(self, now: Round, scope: Iterable[Sbdf]) -> None:
-        """Replace the findings of the functions in `scope` and in the scope of the round.
-
-        If the round is EVERYTHING, replace those of all functions.
+        """Replace the findings of the functions in `scope`, in the round's scope, and of those that share
+        reserved regions with them. If the round is EVERYTHING, replace those of all functions.
         """
         if now.everything is not None:
             self.find_everything()
         else:
-            self.findings.find_in_functions(self._views, self.open_actions, {*scope, *now.scope.functions})
+            about = {*scope, *now.scope.functions}
+            about |= sharing_regions(self._views, about)
+            self.findings.find_in_functions(self._views, self.open_actions, about)
 
     def find_everything(self) -> None:
         """Replace the findings of all functions, by what was read and asked last."""

@@ -37,6 +37,8 @@ class Code(enum.Enum):
 
 # What lasts as long as Xen has the function; all other complaints are about a moment.
 LASTING = frozenset({Code.HIDDEN, Code.NOT_HIDDEN, Code.NO_SETUP, Code.MSIX})
+# What vPCI did with a BAR: of no importance when vPCI has deleted its record of the function.
+OF_BARS = frozenset({Code.MAP, Code.MISPLACED, Code.DROPPED, Code.RESIZE})
 
 
 class Sort(NamedTuple):

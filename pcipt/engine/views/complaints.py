@@ -15,7 +15,7 @@ from pcipt.errors import HypervisorError, UnsupportedError
 from pcipt.pci import Finding, Machine, Sbdf
 from pcipt.remap.bar_index import BarIndex
 from pcipt.xen.complaint_texts import finding_of_complaint
-from pcipt.xen.complaints import LASTING, Code, Complaint, parse_complaints
+from pcipt.xen.complaints import LASTING, OF_BARS, Code, Complaint, parse_complaints
 from pcipt.xen.interface import Hypervisor
 from pcipt.xen.releases import VPCI_SURVIVES_FAILURE
 
@@ -59,6 +59,12 @@ class Complaints:
         for complaint in said_now:
             for function in _about(complaint, machine, bars):
                 self._add(function, complaint)
+
+    def forget_bars(self, functions: Iterable[Sbdf]) -> None:
+        """Delete the complaints about BARs of functions of which vPCI has deleted its record."""
+        for function in functions:
+            if said := self._held.get(function):
+                self._replace(function, {each: n for each, n in said.items() if each.code not in OF_BARS})
 
     def of(self, sbdf: Sbdf | None, told: Iterable[Finding] = ()) -> Iterable[Finding]:
         """Yield the findings about a function; for None, those about no function.

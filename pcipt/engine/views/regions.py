@@ -91,6 +91,12 @@ def note_listed(views: Views) -> bool:
     return changed
 
 
+def sharing_regions(views: Views, functions: Collection[Sbdf]) -> set[Sbdf]:
+    """Return Linux's addresses of the devices for which the reserved regions of these functions are."""
+    devices = {sbdf for scope in _scopes_of(views, functions).values() for sbdf in scope}
+    return {linux for sbdf in devices if (linux := views.state.where.home(sbdf)) is not None}
+
+
 def _scopes_of(views: Views, functions: Collection[Sbdf]) -> Scopes:
     """Return the regions of functions, at the addresses that they have now or had at boot."""
     boot, machine = views.memory.boot, views.machine
