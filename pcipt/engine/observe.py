@@ -50,7 +50,8 @@ class Observer:
         If OWNERS is in the round, functions that have another owner than before are taken into the round.
         """
         self._policy.collect()
-        now.scope = Scope((*now.scope.work, *self._queue.take_arrived()))
+        if arrived := self._queue.take_arrived():
+            now.scope = Scope((*now.scope.work, *arrived))
         if now.scope.owners is not None:
             self._find_other_owners(now)
         self._mark_removed(now, now.scope.with_reason([Reason.DISAPPEARED]))
@@ -58,9 +59,11 @@ class Observer:
             yield from self._read_everything(now)
             return
         read_functions(now, self._open_actions)
-        vacated = now.views.memory.vacated.values()  # not functions that Linux does not have yet
-        self._mark_removed(now, [sbdf for sbdf in vacated if sbdf in now.subjects])
-        mark_unseen(now.views, self._policy.now, now.scope.with_reason([Reason.TIMER]))
+        memory = now.views.memory
+        if memory.vacated:  # functions that Linux does not have yet have vacated nothing
+            self._mark_removed(now, [sbdf for sbdf in memory.vacated.values() if sbdf in now.subjects])
+        if memory.trapped.unread:
+            mark_unseen(now.views, self._policy.now, now.scope.with_reason([Reason.TIMER]))
 
     def _find_other_owners(self, now: Round) -> None:
         """Ask Xen whether owners have changed without a message, and add those functions to the round."""
@@ -213,8 +216,9 @@ def ask_some(now: Round, open_actions: OpenActions) -> bool:
     views, scope = now.views, now.scope
     full = scope.with_reason(ASKED_IN_FULL)
     full |= now.changed if full else set()
-    near = now.relatives | views.state.relatives(now.subjects) | sharing_regions(views, now.subjects)
-    full |= open_actions.announcements_among(near)
+    if open_actions.subjects:
+        near = now.relatives | views.state.relatives(now.subjects) | sharing_regions(views, now.subjects)
+        full |= open_actions.announcements_among(near)
     full |= {s for s in now.subjects if s in views.state.renumbered or s in views.announced_at()}
     full |= now.subjects & views.memory.ledger.unsized()
     full |= now.sharing

@@ -101,7 +101,8 @@ class Reconciler:
             self._save_at_once(now)
         note_bound_anew(now)
         yield from self._announce(now)
-        yield from self._restore_or_withdraw_regions(now)
+        if now.views.reserved.scopes:
+            yield from self._restore_or_withdraw_regions(now)
         yield from self._repeat_ignored_writes(now)
         yield from self._map_and_unmap(now)
         yield from self._check_holes(now)
@@ -209,16 +210,15 @@ class Reconciler:
         if actions and self._must_hold_back():
             actions = tuple(action for action in actions if not isinstance(action, _TAKING_AWAY))
         now.planned += actions
-        for outcomes in self._performer.perform(actions, now.views):
+        for outcomes in self._performer.perform(actions, now.views) if actions else ():
             now.outcomes += outcomes
             yield
 
     # Conclude.
 
     def _conclude_nothing(self, now: Round) -> Report:
-        """Put the round's functions, or EVERYTHING, back into the queue, because Xen could not be asked.
-
-        Replace their findings, and return a report without outcomes.
+        """Put the round's functions, or EVERYTHING, back into the queue, because Xen could not be asked;
+        replace their findings, and return a report without outcomes.
         """
         repeat_not_asked(self._queue, now, self._clock())
         self._find(now, now.subjects)

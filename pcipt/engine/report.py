@@ -1,6 +1,7 @@
 """What one reconciliation is about, and what came of it."""
 
 from collections.abc import Collection
+from typing import Any
 
 import attrs
 
@@ -13,39 +14,30 @@ _NOT_HANDED = {Reason.WRITTEN, Reason.FAILED, Reason.DIFFERENT, Reason.LATE, Rea
 HANDED_OVER = frozenset(Reason) - _NOT_HANDED
 
 
+def _whole(key: Whole) -> Any:
+    """Return the factory of a scope's work for a key that is not the address of a function."""
+    return attrs.Factory(
+        lambda scope: next((work for work in scope.work if work.key is key), None), takes_self=True
+    )
+
+
 @attrs.frozen
 class Scope:
-    """The work that one reconciliation takes: functions and the other keys of the queue."""
+    """The work that one reconciliation takes: functions and the other keys of the queue.
+
+    `everything`, `owners`, `regions` and `store` are the work for EVERYTHING, OWNERS, REGIONS and STORE, each
+    None if the scope has none.
+    """
 
     work: tuple[Work, ...] = ()
+    everything: Work | None = attrs.field(default=_whole(EVERYTHING), init=False, eq=False, repr=False)
+    owners: Work | None = attrs.field(default=_whole(OWNERS), init=False, eq=False, repr=False)
+    regions: Work | None = attrs.field(default=_whole(REGIONS), init=False, eq=False, repr=False)
+    store: Work | None = attrs.field(default=_whole(STORE), init=False, eq=False, repr=False)
     _attempts: dict[Key, int] = attrs.field(
         default=attrs.Factory(lambda self: {work.key: work.attempts for work in self.work}, takes_self=True),
         init=False, eq=False, repr=False,
     )  # fmt: skip
-
-    @property
-    def everything(self) -> Work | None:
-        """Return the work for EVERYTHING, None if the scope has none."""
-        return self._whole(EVERYTHING)
-
-    @property
-    def owners(self) -> Work | None:
-        """Return the work for OWNERS, None if the scope has none."""
-        return self._whole(OWNERS)
-
-    @property
-    def regions(self) -> Work | None:
-        """Return the work for REGIONS, None if the scope has none."""
-        return self._whole(REGIONS)
-
-    @property
-    def store(self) -> Work | None:
-        """Return the work for the files of the store, None if the scope has none."""
-        return self._whole(STORE)
-
-    def _whole(self, key: Whole) -> Work | None:
-        """Return the work for a key that is not the address of a function, None if the scope has none."""
-        return next((work for work in self.work if work.key is key), None)
 
     @property
     def functions(self) -> set[Sbdf]:

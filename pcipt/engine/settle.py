@@ -163,8 +163,9 @@ def _announced_by_linux(views: Views) -> bool:
     Linux tells Xen of a function that it finds at its new address. Return True if there are such functions.
     """
     ledger, functions = views.memory.ledger, views.machine.functions
-    moved = {at for others in ledger.followed().values() for at in others}
-    found = [sbdf for sbdf in ledger.unsized() & moved if sbdf in functions]
+    unsized = ledger.unsized()
+    moved = {at for others in ledger.followed().values() for at in others} if unsized else set()
+    found = [sbdf for sbdf in unsized & moved if sbdf in functions]
     for sbdf in found:
         ledger.sized(sbdf)
     return bool(found)

@@ -64,7 +64,7 @@ class Frames:
 
     def overlaps(self, other: "Frames") -> bool:
         """Return True if the two ranges have at least one page in common."""
-        return self.start < other.end and other.start < self.end
+        return self.start < other.start + other.count and other.start < self.start + self.count
 
     def __str__(self) -> str:
         return str(self.range)

@@ -59,11 +59,12 @@ class Intervals(Generic[K]):
 
         A run is yielded whole: it is not cut to `frames`. The index must not change during the iteration.
         """
+        first, end = frames.start, frames.end
         for size_class, columns in self._classes.items():
             starts, counts = columns.starts, columns.counts
-            at = bisect.bisect_right(starts, frames.start - (1 << size_class))
-            while at < len(starts) and starts[at] < frames.end:
-                if starts[at] + counts[at] > frames.start:
+            at = bisect.bisect_right(starts, first - (1 << size_class))
+            while at < len(starts) and starts[at] < end:
+                if starts[at] + counts[at] > first:
                     yield Frames(Gfn(starts[at]), counts[at]), columns.keys[at]
                 at += 1
 
@@ -106,15 +107,16 @@ def without(runs: Iterable[Frames], holes: Iterable[Frames]) -> tuple[Frames, ..
     if not cuts or not whole:
         return whole
     for run in whole:
-        start = run.start
+        start, end = run.start, run.end
         for hole in cuts:
-            if hole.end <= start or hole.start >= run.end:
+            after = hole.end
+            if after <= start or hole.start >= end:
                 continue
             if hole.start > start:
                 left.append(Frames(start, hole.start - start))
-            start = Gfn(hole.end)
-        if start < run.end:
-            left.append(Frames(start, run.end - start))
+            start = Gfn(after)
+        if start < end:
+            left.append(Frames(start, end - start))
     return tuple(left)
 
 

@@ -270,6 +270,7 @@ PVH = {"dom0": "pvh", "version": (4, 17), "unknown": set()}
 @example(PVH, [[("reset", FURTHER, 0)] * 2 + [("move", FURTHER, 0)],
                [("reset bus", BRIDGE, 0), ("pull", S("00:02.0"), 0)]])  # fmt: skip
 @example({**PVH, "dom0": "pv"}, [[("renumber", BRIDGE, 4), ("forget", ONE, 0)]])
+@example(PVH, [[("give", BEHIND, 1)], [("pull", ONE, 0), ("take back", None, 0)]])
 @example({**PVH, "dom0": "pv"}, [[("renumber", BRIDGE, 4)], [("pull", ONE, 0)]])
 @example({**PVH, "version": (4, 19, 6)}, [[("reset bus", BRIDGE, 0)] * 2,
                [("reset bus", BRIDGE, 0), ("give", FURTHER, 0)]])  # fmt: skip

@@ -24,7 +24,7 @@ from pcipt.errors import UnsupportedError
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
 from pcipt.pci import Finding, Machine, Sbdf
 from pcipt.pci.requester import vendor_of
-from pcipt.remap.actions import Action
+from pcipt.remap.actions import Action, WithdrawReserved
 from pcipt.remap.desired import PCIBACK, Desired, Followed, desired_of, place_of
 from pcipt.remap.detour import Detour, plan_detour
 from pcipt.remap.guard.facts import Facts
@@ -231,11 +231,12 @@ class Views:
     def facts(self, action: Action) -> Facts:
         """Read again what the guards of this action look at; return the facts, add changes to `different`.
 
+        Before a region is withdrawn, Xen is asked again who owns its devices: one may be back by now.
         Raises: UnsupportedError if Xen cannot be asked.
         """
         about = concerned_functions(action, self.state, self.reserved.scopes)
         self.different |= self.read(about)
-        if not self.ask(about):
+        if not self.ask(about, owners=isinstance(action, WithdrawReserved)):
             why = self.trouble.text if self.trouble is not None else "it failed"
             raise UnsupportedError("asking Xen", why)
         return self.remembered()

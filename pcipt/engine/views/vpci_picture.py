@@ -49,7 +49,7 @@ def ignored_of(views: "Views", functions: Iterable[Sbdf]) -> list[IgnoredWrite]:
 
     A PV dom0 has none.
     """
-    if not views.pvh:
+    if not views.pvh or not views.memory.intents:
         return []
     found = (views.machine.functions.get(sbdf) for sbdf in functions)
     writes = views.memory.intents.among(function for function in found if function is not None)

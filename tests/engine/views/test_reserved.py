@@ -122,6 +122,19 @@ def test_quarantine_and_back():
     assert scene.engine.findings == []
 
 
+def test_a_region_is_kept_for_a_device_that_is_back_before_its_message():
+    scene = Scene()
+    scene.give_away(NIC)
+    scene.told(NIC)
+    scene.give_away(OTHER)
+    scene.take_back(NIC)
+    assert ("withdraw", SHARED, "done") not in scene.told(OTHER)
+    assert scene.mapped()[1] is IN
+    scene.told(NIC)
+    assert scene.mapped() == (IN, IN, OUT)
+    assert scene.engine.findings == []
+
+
 def test_a_guest_and_quarantine_are_the_same_to_a_region():
     scene = Scene()
     scene.give_away(NIC)
@@ -158,7 +171,9 @@ def test_the_owner_lags_behind_the_message_and_is_asked_for_a_few_times():
         work_off(scene.engine)
         assert scene.time < 8
     assert scene.mapped() == (OUT, IN, IN)
-    assert [call.op for call in scene.xen.calls].count(Op.KEY) == 3  # the message, two looks
+    assert [call.op for call in scene.xen.calls].count(
+        Op.KEY
+    ) == 4  # the message, two looks, the guard of the withdrawal
 
 
 def test_a_hand_over_that_was_under_way_at_the_start_is_not_missed():
