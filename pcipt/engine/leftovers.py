@@ -8,6 +8,7 @@ Source: Xen xen/drivers/vpci/vpci.c (vpci_deassign_device), xen/drivers/passthro
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
+from pcipt.engine.views.complaints import forget_bars
 from pcipt.engine.views.views import Views
 from pcipt.pci import Frames, Sbdf
 from pcipt.remap.desired import By
@@ -66,7 +67,7 @@ def mark_handed_over(views: Views, functions: Iterable[Sbdf], clock: Clock) -> b
     if not views.pvh or not VPCI_BUILT_AT_ASSIGN.of(views.version):
         return False
     away = {sbdf for sbdf in functions if sbdf in views.view.elsewhere or sbdf in views.view.quarantined}
-    views.complaints.forget_bars(away)
+    forget_bars(views.memory, away)
     places = _places_at(views, away)
     found = _forsake(views, places)
     _mark_unread(views, frozenset(places.values()), clock)

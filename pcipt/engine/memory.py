@@ -118,7 +118,7 @@ class Memory:
     def copy(self) -> "Memory":
         """Return a memory for a dry run.
 
-        The ledger, `trapped`, `given_up`, `vacated`, `outside_window`, `unproven`, `holes` and
+        The ledger, `trapped`, `given_up`, `vacated`, `outside_window`, `unproven`, `holes`, `complaints` and
         `listed_devices` are copied: plans change them. The other fields are shared with this memory.
         """
         return attrs.evolve(
@@ -130,5 +130,6 @@ class Memory:
             outside_window=dict(self.outside_window),
             unproven=set(self.unproven),
             holes=self.holes.copy(),
+            complaints=dict(self.complaints),
             listed_devices=dict(self.listed_devices),
         )

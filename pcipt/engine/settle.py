@@ -7,6 +7,7 @@ import attrs
 from pcipt.engine.leftovers import mark_handed_over
 from pcipt.engine.round import Round, sliced
 from pcipt.engine.unproven import doubt_shared
+from pcipt.engine.views.complaints import forget_bars
 from pcipt.engine.views.regions import note_listed
 from pcipt.engine.views.views import Views
 from pcipt.engine.views.vpci_picture import refusal_of
@@ -174,11 +175,14 @@ def _announced_by_linux(views: Views) -> bool:
 def take_over_mappings(views: Views, functions: Iterable[Sbdf]) -> bool:
     """Record pcipt, not vPCI, as the mapper of the pages of functions that Xen does not list any more.
 
-    vPCI does not unmap these pages, so pcipt must unmap them. Return True if there are such pages.
+    vPCI does not unmap these pages, so pcipt must unmap them. Xen's complaints about their BARs are
+    forgotten. Return True if there are such pages.
     """
     mapped, found = views.memory.mapped, False
-    for sbdf in functions:
-        place = views.state.place_at(sbdf) if sbdf not in views.view.known else None
+    forgotten = [sbdf for sbdf in functions if sbdf not in views.view.known]
+    forget_bars(views.memory, forgotten)
+    for sbdf in forgotten:
+        place = views.state.place_at(sbdf)
         views.memory.ledger.given_up.discard(place or "")
         views.memory.given_up.discard(place or "")
         for run in mapped.of(place) if place is not None else ():

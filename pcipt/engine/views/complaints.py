@@ -60,12 +60,6 @@ class Complaints:
             for function in _about(complaint, machine, bars):
                 self._add(function, complaint)
 
-    def forget_bars(self, functions: Iterable[Sbdf]) -> None:
-        """Delete the complaints about BARs of functions of which vPCI has deleted its record."""
-        for function in functions:
-            if said := self._held.get(function):
-                self._replace(function, {each: n for each, n in said.items() if each.code not in OF_BARS})
-
     def of(self, sbdf: Sbdf | None, told: Iterable[Finding] = ()) -> Iterable[Finding]:
         """Yield the findings about a function; for None, those about no function.
 
@@ -114,6 +108,14 @@ class Complaints:
             self._held[function] = kept
         else:
             del self._held[function]
+
+
+def forget_bars(memory: Memory, functions: Iterable[Sbdf]) -> None:
+    """Delete the complaints about BARs of functions of which vPCI has deleted its record."""
+    for function in functions:
+        if said := memory.complaints.pop(function, None):
+            kept = {each: n for each, n in said.items() if each.code not in OF_BARS}
+            memory.complaints.update({function: kept} if kept else {})
 
 
 def _about(complaint: Complaint, machine: Machine, bars: BarIndex) -> list[Sbdf | None]:

@@ -5,9 +5,12 @@ import errno
 import attrs
 import pytest
 
+from pcipt.engine.memory import Memory
 from pcipt.engine.queue import Reason
-from pcipt.engine.views.complaints import KEPT
+from pcipt.engine.views.complaints import KEPT, forget_bars
 from pcipt.errors import UnsupportedError
+from pcipt.remap.ledger import Ledger
+from pcipt.xen.complaints import Code, parse_complaints
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.outcome import Op
 from pcipt.xen.releases import NEWEST, parse_version
@@ -215,3 +218,35 @@ def test_the_owner_of_a_fault_does_not_matter():
     stage.xen.prints(FAULT.format(0))
     compare(stage.engine)
     assert codes(stage, NIC) == ["dma-fault"]
+
+
+def test_what_vpci_did_with_bars_is_forgotten_with_its_record():
+    memory = Memory(Ledger("boot"))
+    said = list(
+        parse_complaints(
+            f"(XEN) d0v0 0000:{NIC}: ignored BAR 0 write while mapped\n(XEN) {FAULT.format(0x1000)}\n"
+        )
+    )
+    assert {each.code for each in said} == {Code.DROPPED, Code.DMA}
+    for address in (NIC, DISK):
+        memory.complaints[S(address)] = dict.fromkeys(said, 1)
+    copied = memory.copy()
+    forget_bars(copied, [S(NIC), S("00:08.0")])
+    assert {each.code for each in copied.complaints[S(NIC)]} == {Code.DMA}
+    assert len(copied.complaints[S(DISK)]) == 2
+    forget_bars(copied, [S(NIC)])
+    assert len(memory.complaints[S(NIC)]) == 2  # a dry run forgets nothing
+    memory.complaints[S(NIC)] = {each: 1 for each in said if each.code is Code.DROPPED}
+    forget_bars(memory, [S(NIC)])
+    assert list(memory.complaints) == [S(DISK)]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_when_xen_forgets_a_function_what_vpci_did_is_told_no_more(release):
+    stage = stage_of(**versioned(release))
+    stage.xen.prints(f"0000:{NIC}: not mapping BAR [fe000, fe001] invalid position")
+    hears(stage, NIC)
+    assert codes(stage, NIC) == ["bar-not-mapped"]
+    stage.xen.kernel_remove(S(NIC))
+    hears(stage, NIC)
+    assert codes(stage, NIC) == []
