@@ -21,7 +21,7 @@ from pcipt.errors import InputError
 from pcipt.host import files
 from pcipt.host.files import Depth
 from pcipt.host.function_files import FunctionFiles, sbdf_from_name
-from pcipt.host.tree import Tree, list_names, reason, text_of
+from pcipt.host.tree import Tree, link_text, list_names, reason, text_of
 from pcipt.pci import Finding, RawFunction, Sbdf
 
 # The directory of a root bus, also of a segment of its own (VMD): pci0000:00, pci10000:e0.
@@ -141,7 +141,7 @@ class SysfsReader:
         """
         name = str(sbdf)
         try:
-            target = os.readlink(name, dir_fd=self._listing)
+            target = link_text(name, self._listing)
         except FileNotFoundError:
             return None
         except OSError:

@@ -156,10 +156,31 @@ def read_link(directory: int, name: str, level: int) -> str:
     Raises: OSError: EXDEV if the link leads outside the root, EINVAL if it is not a link, FileNotFoundError
             if it is missing.
     """
-    target = os.readlink(name, dir_fd=directory)
+    target = link_text(name, directory)
     if not stays_inside(target, level):
         raise OSError(errno.EXDEV, "leads out of the tree", name)
     return target
+
+
+def link_text(name: str, directory: int) -> str:
+    """Return the text of a link, as it is; it may lead anywhere.
+
+    A regular file with nothing but a path that begins with `../` counts as a link: archives that were
+    unpacked where there are no links, and Git with core.symlinks=false, leave such files.
+    Raises: OSError: EINVAL if it is not a link, FileNotFoundError if it is missing.
+    """
+    try:
+        return os.readlink(name, dir_fd=directory)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        try:
+            text = os.fsdecode(read_file(directory, name, PAGE))
+        except OSError:
+            raise error from None
+        if not text.startswith("../") or not text.isprintable():
+            raise
+        return text
 
 
 @functools.lru_cache(maxsize=4096)
@@ -228,7 +249,7 @@ def _link_text(part: str, directory: int, error: OSError) -> str:
     if error.errno not in {errno.ENOTDIR, errno.ELOOP}:
         raise error
     try:
-        target = os.readlink(part, dir_fd=directory)
+        target = link_text(part, directory)
     except OSError:
         raise error from None
     if target.startswith("/"):

@@ -1,11 +1,13 @@
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pcipt.errors import InputError
-from pcipt.host.tree import Tree, list_names, read_file, read_link, reason, stays_inside, text_of
+from pcipt.host.sysfs import read_machine
+from pcipt.host.tree import Tree, link_text, list_names, read_file, read_link, reason, stays_inside, text_of
 from tests.trees import a_directory, a_fifo, a_link, put
 
 
@@ -242,3 +244,33 @@ def test_names_that_are_no_utf8_become_printable():
 def test_reasons_are_words():
     assert reason(OSError(errno.EIO, os.strerror(errno.EIO))) == "input/output error"
     assert reason(ValueError("embedded null byte")) == "embedded null byte"
+
+
+def without_links(at):
+    """Put in place of each link a file with the link's text, as Git does without core.symlinks."""
+    for path in [path for path in at.rglob("*") if path.is_symlink()]:
+        target = os.readlink(path)
+        path.unlink()
+        path.write_text(target)
+
+
+@pytest.mark.parametrize("fixture", ["lab-pv", "lab-pvh"])
+def test_a_recording_that_was_unpacked_without_links_is_read_as_with_them(tmp_path, fixture):
+    recorded = Path(__file__).parents[2] / "fixtures/sysfs" / fixture
+    shutil.copytree(recorded, tmp_path / "copy", symlinks=True)
+    expected = list(read_machine(str(tmp_path / "copy")))
+    without_links(tmp_path / "copy")
+    assert list(read_machine(str(tmp_path / "copy"))) == expected
+    assert len(expected) > 5
+
+
+@pytest.mark.parametrize("text", ["", "plain", "..", "../a\nb", "../a\0", "/etc", "../" + "a" * 5000])
+def test_other_files_are_no_links(tmp_path, text):
+    (tmp_path / "name").write_text(text)
+    directory = os.open(tmp_path, os.O_PATH)
+    try:
+        with pytest.raises(OSError) as raised:
+            link_text("name", directory)
+    finally:
+        os.close(directory)
+    assert raised.value.errno == errno.EINVAL
