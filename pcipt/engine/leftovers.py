@@ -10,12 +10,12 @@ from collections.abc import Set as AbstractSet
 
 from pcipt.engine.views.complaints import forget_bars
 from pcipt.engine.views.views import Views
-from pcipt.pci import Frames, Sbdf
+from pcipt.pci import Frames, Sbdf, frames_from_range
 from pcipt.remap.desired import By
 from pcipt.remap.intervals import without
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedRun
-from pcipt.remap.vpci.trapped import pages_of_unread
+from pcipt.remap.vpci.trapped import has_no_address, pages_of_unread
 from pcipt.xen.releases import VPCI_BUILT_AT_ASSIGN
 
 Clock = Callable[[], str]
@@ -74,6 +74,19 @@ def mark_handed_over(views: Views, functions: Iterable[Sbdf], clock: Clock) -> b
     return found
 
 
+def mark_forgotten(views: Views, place: str, sbdf: Sbdf, clock: Clock) -> None:
+    """Record as DOUBTFUL the pages of BARs without an address that vPCI took for mapped, if Xen has forgotten
+    the function: when Xen is told of it again, vPCI knows nothing of these pages.
+    """
+    memory, function = views.memory, views.machine.functions[sbdf]
+    bars = {bar.index for bar in function.bars if has_no_address(bar)}
+    since = memory.trapped.mapped.get(place, {})
+    since_plan = {bar: since.pop(bar) for bar in bars & since.keys()}
+    counted = {**memory.trapped.counted.pop(place, {}), **since_plan}
+    for bar, span in counted.items():
+        _put(views, place, sbdf, bar, frames_from_range(span), clock, State.DOUBTFUL)
+
+
 def _places_at(views: Views, functions: Iterable[Sbdf]) -> dict[str, Sbdf]:
     """Return the places of those of the functions that Linux has, each with the function's address."""
     found = ((views.state.place_at(sbdf), sbdf) for sbdf in functions)
@@ -113,17 +126,17 @@ def _mark_unread(views: Views, functions: AbstractSet[Sbdf], clock: Clock) -> No
         del memory.trapped.unread[place]
         pages, certain = pages_of_unread(unread, views.machine, memory.former.get(place))
         for bar, frames in pages:
-            _put_stale(views, place, unread.sbdf, bar, frames, clock)
+            _put(views, place, unread.sbdf, bar, frames, clock, State.STALE)
         if not certain:
             memory.ledger.messages_lost = memory.ledger.messages_lost or clock()
         if views.state.address_of(place) is None:
             memory.vacated[place] = unread.sbdf
 
 
-def _put_stale(views: Views, place: str, sbdf: Sbdf, bar: int, pages: Frames, clock: Clock) -> None:
-    """Record pages as STALE, except protected pages and pages that are recorded for the BAR already."""
+def _put(views: Views, place: str, sbdf: Sbdf, bar: int, pages: Frames, clock: Clock, state: State) -> None:
+    """Record pages in a state, except protected pages and pages that are recorded for the BAR already."""
     mapped = views.memory.mapped
     known = [run.frames for run in mapped.of(place) if run.bar == bar]
     for frames in without((pages,), known):
         if views.protected.why(frames) is None:
-            mapped.put(MappedRun(place, sbdf, bar, frames, By.XEN, clock(), State.STALE))
+            mapped.put(MappedRun(place, sbdf, bar, frames, By.XEN, clock(), state))

@@ -136,7 +136,7 @@ class Reconciler:
         )  # fmt: skip
         yield from self._perform(now, actions)
         now.subjects |= {sbdf for action in actions for sbdf in addresses_of(action)}
-        take_over_mappings(views, now.subjects)  # Xen may have been made to forget some
+        take_over_mappings(views, now.subjects, self._policy.now)  # Xen may have been made to forget some
 
     def _restore_at_once(self, now: Round) -> Slices:
         """If REGIONS is in the round, restore the regions of functions that were unbound from xen-pciback.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 import attrs
 
-from pcipt.engine.leftovers import mark_handed_over
+from pcipt.engine.leftovers import mark_forgotten, mark_handed_over
 from pcipt.engine.round import Round, sliced
 from pcipt.engine.unproven import doubt_shared
 from pcipt.engine.views.complaints import forget_bars
@@ -51,7 +51,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
         asked = {at for sbdf in now.listed for at in views.addresses(sbdf)}
         now.touched |= memory.ledger.settle(asked, views.view.known)
         now.touched |= mark_handed_over(views, now.listed, clock)
-        return take_over_mappings(views, now.listed) or faulty
+        return take_over_mappings(views, now.listed, clock) or faulty
     first = not memory.mapped.places
     settled = memory.ledger.reconciled(views.view.known)
     if settled != memory.ledger:
@@ -63,7 +63,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     if first and not views.pvh:
         now.touched |= _adopt(views, clock())
     now.touched |= mark_handed_over(views, views.machine.functions, clock)
-    return take_over_mappings(views, views.machine.functions) or faulty
+    return take_over_mappings(views, views.machine.functions, clock) or faulty
 
 
 def _learn_sizes(views: Views, functions: Iterable[Sbdf]) -> bool:
@@ -172,11 +172,11 @@ def _announced_by_linux(views: Views) -> bool:
     return bool(found)
 
 
-def take_over_mappings(views: Views, functions: Iterable[Sbdf]) -> bool:
+def take_over_mappings(views: Views, functions: Iterable[Sbdf], clock: Callable[[], str]) -> bool:
     """Record pcipt, not vPCI, as the mapper of the pages of functions that Xen does not list any more.
 
     vPCI does not unmap these pages, so pcipt must unmap them. Xen's complaints about their BARs are
-    forgotten. Return True if there are such pages.
+    forgotten. `clock` returns the time (UTC, RFC 3339). Return True if there are such pages.
     """
     mapped, found = views.memory.mapped, False
     forgotten = [sbdf for sbdf in functions if sbdf not in views.view.known]
@@ -185,6 +185,8 @@ def take_over_mappings(views: Views, functions: Iterable[Sbdf]) -> bool:
         place = views.state.place_at(sbdf)
         views.memory.ledger.given_up.discard(place or "")
         views.memory.given_up.discard(place or "")
+        if place is not None and views.pvh:
+            mark_forgotten(views, place, sbdf, clock)
         for run in mapped.of(place) if place is not None else ():
             if run.by is By.XEN:
                 mapped.put(attrs.evolve(run, by=By.US))

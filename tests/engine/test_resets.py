@@ -410,3 +410,18 @@ def test_what_vpci_traps_after_a_reset_is_mapped_for_no_other_function(version):
     stage.settle(scene.engine)
     look(scene.engine, [S("00:09.0")], Reason.WRITTEN)
     assert table >> 12 in mapped_pages(stage.xen)
+
+
+@each_release
+@pytest.mark.parametrize("reset", RESETS)
+def test_what_vpci_had_mapped_of_a_cleared_bar_is_unmapped_when_xen_forgets_the_function(version, reset):
+    """Xen is told of the function in the round that hears of it; its new record knows no page."""
+    scene = Scene(version, driver="nvme")
+    reset(scene)
+    scene.stage.xen.kernel_remove(S(NIC))
+    scene.engine.add(S(NIC), Reason.OWNER)
+    outcomes = words(scene.stage.settle(scene.engine))
+    assert outcomes[0][0] == "add-device"  # done, or refused where this Xen would fail on the cleared BAR
+    assert (scene.holdings, scene.pages) == ([], set())
+    assert "reset-behind-vpci" not in codes(scene.engine)
+    assert scene.stage.xen.catastrophe is None

@@ -4,11 +4,23 @@ import attrs
 
 from pcipt.pci import Address
 from pcipt.remap.actions import Action, RewriteBar
-from pcipt.remap.desired import as_vpci_has_it
+from pcipt.remap.desired import as_vpci_has_it, untrapped_reason
 from pcipt.remap.guard.facts import Facts, Rule
 from pcipt.remap.plan_mappings import name_of_bar
 from pcipt.remap.vpci.hazards import rom_over_bars, why_refused, wraps
 from pcipt.xen.releases import VPCI_GOES_BAR_BY_BAR
+
+
+def _still_dropped(action: RewriteBar, facts: Facts) -> str | None:
+    """Refuse to write the address of a cleared BAR back if vPCI does not handle the function now.
+
+    Linux's own writes to the BAR pass then. A function that Linux does not have is not refused.
+    """
+    function = facts.machine.functions.get(action.sbdf)
+    if function is None or action.before:
+        return None
+    why = untrapped_reason(function, facts.xen, pvh=facts.pvh, version=facts.version)
+    return f"Xen does not drop writes to its BARs any more: {why}" if why is not None else None
 
 
 def _target_safe(action: RewriteBar, facts: Facts) -> str | None:
@@ -39,4 +51,7 @@ def _target_safe(action: RewriteBar, facts: Facts) -> str | None:
 
 
 #        name, kind of action, rule
-OWN_BAR_RULES: tuple[tuple[str, type[Action], Rule], ...] = (("target-safe", RewriteBar, _target_safe),)
+OWN_BAR_RULES: tuple[tuple[str, type[Action], Rule], ...] = (
+    ("still-dropped", RewriteBar, _still_dropped),
+    ("target-safe", RewriteBar, _target_safe),
+)

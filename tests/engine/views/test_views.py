@@ -365,13 +365,13 @@ def test_pages_that_vpci_mapped_are_taken_over_when_xen_forgets_the_function():
     views.memory.mapped.put(run(views, By.US))
     views.memory.mapped.put(run(views, By.XEN, sbdf=HOST, at=0xFD010))
     before = list(views.memory.mapped)
-    take_over_mappings(views, [SILENT, HOST, LATE])
+    take_over_mappings(views, [SILENT, HOST, LATE], lambda: "now")
     assert list(views.memory.mapped) == before
     stage.xen.forget(SILENT)
     views.ask([SILENT])
-    take_over_mappings(views, [HOST])
+    take_over_mappings(views, [HOST], lambda: "now")
     assert list(views.memory.mapped) == before
-    take_over_mappings(views, [SILENT])
+    take_over_mappings(views, [SILENT], lambda: "now")
     taken = {(each.sbdf, each.by) for each in views.memory.mapped}
     assert taken == {(SILENT, By.US), (HOST, By.XEN)}
     assert {each.since for each in views.memory.mapped} == {each.since for each in before}

@@ -13,7 +13,7 @@ from pcipt.remap.guard.protected import protected_ranges
 from pcipt.remap.guard.rules import check_action, judge_action
 from tests.remap.devices import S, known
 from tests.xen.devices import device
-from tests.xen.versions import version_of
+from tests.xen.versions import EACH_RELEASE, version_of
 
 AT, OTHER = 0xC000_0000, 0xC100_0000
 RAM = [entry(0x10_0000, 0x4000_0000, MemoryType.RAM)]
@@ -74,4 +74,17 @@ def test_an_ordinary_rewrite_is_allowed():
     raw = device("01:00.0", (AT, 0x4000), msix=(0, 0, 0x800), rom=(0xC200_0001, 0x800))
     assert check_action(rewrite(), facts(raw)) is Precaution.NONE
     assert refusal(rewrite(), attrs.evolve(facts(raw), machine=decode_machine([]))) is None
-    assert [name for name, _, _ in OWN_BAR_RULES] == ["target-safe"]
+    assert [name for name, _, _ in OWN_BAR_RULES] == ["still-dropped", "target-safe"]
+
+
+@pytest.mark.parametrize("version", EACH_RELEASE)
+@pytest.mark.parametrize("before", [0, AT])
+def test_a_cleared_bar_gets_its_address_back_only_while_vpci_has_the_function(version, before):
+    raw = device("01:00.0", (before, 0x4000))
+    action = RewriteBar(S("01:00.0"), "why", 0, Address(before), Address(OTHER))
+    listed = facts(raw, version)
+    unlisted = attrs.evolve(listed, xen=known())
+    assert dict(judge_action(action, listed))["still-dropped"] is None
+    why = dict(judge_action(action, unlisted))["still-dropped"]
+    assert (why is None) is (before != 0)
+    assert before or "Xen does not handle it for dom0" in why
