@@ -49,12 +49,15 @@ LANES = (  # the first needs no disk that is to be made
 )
 
 
-def run(lane: Lane, prepared: Path, arguments: list[str]) -> tuple[int, str]:
-    """Run one lane, printing what it says line by line under its name; give its code and its last line."""
+def run(lane: Lane, prepared: Path, arguments: list[str]) -> tuple[int, str, list[str]]:
+    """Run one lane, printing what it says line by line under its name.
+
+    Give its code, its last line, and the lines of what failed.
+    """
     command = [sys.executable, "-u", "-m", "pytest", "--lab", f"--mode={lane.mode}", *lane.scenes]
     command += [f"--lab-output={OUTPUT / lane.name}", f"--lab-prepared={prepared}", *arguments]
     environment = {"PCIPT_REQUIRE_XEN": "1", **os.environ}
-    last = "it said nothing"
+    last, failed = "it said nothing", []
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=environment,
@@ -66,7 +69,8 @@ def run(lane: Lane, prepared: Path, arguments: list[str]) -> tuple[int, str]:
             with PRINTING:
                 print(f"{lane.name:13} | {line.rstrip()}", flush=True)
             last = line.strip().strip("= ") or last
-    return process.returncode, last
+            failed += [line.strip()] if line.startswith(("FAILED ", "ERROR ")) else []
+    return process.returncode, last, failed
 
 
 PRINTING = threading.Lock()
@@ -85,8 +89,9 @@ def run_all(prepared: Path, arguments: list[str]) -> int:
             runs.append((lane, pool.submit(run, lane, prepared, arguments)))
     worst = 0
     for lane, ended in runs:
-        code, last = ended.result()
+        code, last, failed = ended.result()
         print(f"lab: {lane.name} ended with {code}: {last}")
+        print("".join(f"lab: {lane.name}: {line}\n" for line in failed), end="")
         worst = max(worst, abs(code) if code != NOTHING_RAN else 0)
     return worst
 
