@@ -21,12 +21,18 @@ def _whole(key: Whole) -> Any:
     )
 
 
+def _reasons_of(works: Collection[Work]) -> frozenset[Reason]:
+    """Return all reasons of some work."""
+    return frozenset().union(*(work.reasons for work in works))
+
+
 @attrs.frozen
 class Scope:
     """The work that one reconciliation takes: functions and the other keys of the queue.
 
-    `everything`, `owners`, `regions` and `store` are the work for EVERYTHING, OWNERS, REGIONS and STORE, each
-    None if the scope has none.
+    `functions` are the addresses of its functions, `reasons` all reasons of its work. `everything`,
+    `owners`, `regions` and `store` are the work for EVERYTHING, OWNERS, REGIONS and STORE, each None if
+    the scope has none.
     """
 
     work: tuple[Work, ...] = ()
@@ -34,18 +40,23 @@ class Scope:
     owners: Work | None = attrs.field(default=_whole(OWNERS), init=False, eq=False, repr=False)
     regions: Work | None = attrs.field(default=_whole(REGIONS), init=False, eq=False, repr=False)
     store: Work | None = attrs.field(default=_whole(STORE), init=False, eq=False, repr=False)
+    functions: frozenset[Sbdf] = attrs.field(
+        default=attrs.Factory(lambda self: frozenset(keys_of(self.work)), takes_self=True),
+        init=False, eq=False, repr=False,
+    )  # fmt: skip
+    reasons: frozenset[Reason] = attrs.field(
+        default=attrs.Factory(lambda self: _reasons_of(self.work), takes_self=True),
+        init=False, eq=False, repr=False,
+    )  # fmt: skip
     _attempts: dict[Key, int] = attrs.field(
         default=attrs.Factory(lambda self: {work.key: work.attempts for work in self.work}, takes_self=True),
         init=False, eq=False, repr=False,
     )  # fmt: skip
 
-    @property
-    def functions(self) -> set[Sbdf]:
-        """Return the addresses of the functions in the scope; the other keys are left out."""
-        return keys_of(self.work)
-
     def with_reason(self, reasons: Collection[Reason]) -> set[Sbdf]:
         """Return the functions of the scope that have at least one of these reasons."""
+        if self.reasons.isdisjoint(reasons):
+            return set()
         return keys_of([work for work in self.work if not work.reasons.isdisjoint(reasons)])
 
     def attempts_of(self, sbdf: Sbdf) -> int:
@@ -66,7 +77,7 @@ class Scope:
 
     def has(self, reason: Reason) -> bool:
         """Return True if at least one piece of work in the scope has this reason; any key counts."""
-        return any(reason in work.reasons for work in self.work)
+        return reason in self.reasons
 
 
 @attrs.frozen

@@ -86,6 +86,11 @@ CODED: Mapping[str, tuple[Callable[[Any], Any], Reader[Any]]] = {
 }  # fmt: skip
 
 
+_WRITTEN = {
+    kind: tuple((field.name, CODED[field.name][0]) for field in attrs.fields(kind)) for kind in KINDS.values()
+}
+
+
 def step_to_json(step: AnyStep) -> dict[str, Any]:
     """Return a step as a JSON object: "event", "action" (its word), "when", and the fields of the action.
 
@@ -94,8 +99,8 @@ def step_to_json(step: AnyStep) -> dict[str, Any]:
     """
     if isinstance(step, Noted):
         return {"event": _NOTED, "held": step.held, "run": mapped_to_json([step.run])[0]}
-    fields = attrs.asdict(step.action, recurse=False)
-    told = {name: CODED[name][0](value) for name, value in fields.items() if value is not None}
+    action, fields = step.action, _WRITTEN[type(step.action)]
+    told = {name: write(value) for name, write in fields if (value := getattr(action, name)) is not None}
     return {"event": step.event.value, "action": step.action.word, "when": step.when, **told}
 
 
