@@ -206,3 +206,25 @@ def test_decode_is_off_for_the_time_of_an_add_and_on_after_it():
     with Registers(host).memory_decode_off(NIC):
         assert host.held[NIC, COMMAND] == 0x4
     assert host.held[NIC, COMMAND] == 0x6
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "taken"), [(0, 0, False), (0xC, 0, False), (0xC, 0x40, True), (0xFE00_0000, 0, True)]
+)
+def test_a_bar_that_a_reset_has_cleared_ends_the_detour_before_xen_is_told(low, high, taken):
+    host = Host(low=low)
+    host.held[NIC, bar_word(1)] = high
+    host.away = True
+    seen = []
+
+    def follow():
+        Registers(host).add_by_detour(NIC, DETOUR, lambda: seen.append(host.bus), decode_off=True, placed=[0])
+
+    if taken:
+        follow()
+    else:
+        with pytest.raises(UnsupportedError, match=r"BAR 0 of .* has no address"):
+            follow()
+    assert seen == [5] * taken
+    assert host.held[PORT, BUS_NUMBERS] == 0x40_0505_00
+    assert host.held[NIC, COMMAND] == 0x6
