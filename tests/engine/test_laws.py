@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pcipt.daemon.control.status import health_of
 from pcipt.engine.queue import Reason
+from pcipt.engine.views.vpci_picture import rewrites_of
 from pcipt.pci import frames_from_range, parse_sbdf
 from pcipt.remap.actions import AddDevice, Result
 from pcipt.remap.ledger_json import ledger_to_json
@@ -393,8 +394,11 @@ def told_of(engine, sbdf):
 
 
 def depends(engine, one, other):
-    """Tell whether two functions have to do with each other: by place, pages or a reserved region."""
-    if one == other:
+    """Tell whether two functions have to do with each other: by place, pages or a reserved region.
+
+    A BAR that is written back may come to lie where any function of the bus has one: guards read them all.
+    """
+    if one == other or any(rewrites_of(engine.views, [one, other])):
         return True
     bars, regions = engine.views.state.bars, engine.views.reserved
     pages, others = set(bars.pages_of(one)), set(bars.pages_of(other))
