@@ -157,7 +157,7 @@ def read_functions(now: Round, open_actions: OpenActions) -> None:
     now.owners = {sbdf: views.view.owner(sbdf) for sbdf in functions if sbdf in views.view.known}
     if open_actions.concern_pages:
         now.pages |= {frames for sbdf in functions for frames in views.state.bars.pages_of(sbdf)}
-    if open_actions.subjects:
+    if open_actions.concern_others(functions):
         now.relatives |= views.state.relatives(functions)
     given = views.given(functions)
     now.changed |= views.read(functions)
@@ -216,7 +216,7 @@ def ask_some(now: Round, open_actions: OpenActions) -> bool:
     views, scope = now.views, now.scope
     full = scope.with_reason(ASKED_IN_FULL)
     full |= now.changed if full else set()
-    if open_actions.subjects:
+    if open_actions.concern_others(now.subjects):
         near = now.relatives | views.state.relatives(now.subjects) | sharing_regions(views, now.subjects)
         full |= open_actions.announcements_among(near)
     full |= {s for s in now.subjects if s in views.state.renumbered or s in views.announced_at()}

@@ -85,6 +85,10 @@ class OpenActions:
         """Return the addresses that have open actions."""
         return list(self._outcomes)
 
+    def concern_others(self, functions: Collection[Sbdf]) -> bool:
+        """Return True if a relative of one of `functions`, not counting itself, may have an open action."""
+        return len(functions) > 1 or any(sbdf not in functions for sbdf in self._outcomes)
+
     def of(self, sbdf: Sbdf) -> list[Outcome]:
         """Return the outcomes of the open actions of one function, in the order of the plan."""
         return list(self._outcomes.get(sbdf, {}).values())

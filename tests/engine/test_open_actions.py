@@ -287,3 +287,15 @@ def test_pages_to_map_and_pages_to_unmap_are_found_and_forgotten_alike(action, p
     assert held.places_over([pages]) == {"nic": NIC}
     put(held)
     assert held.places_over([pages]) == {}
+
+
+def test_relatives_are_looked_for_only_if_others_may_have_an_open_action():
+    one, other = parse_sbdf("00:06.0"), parse_sbdf("00:07.0")
+    actions = OpenActions()
+    assert not actions.concern_others([])
+    assert not actions.concern_others([one])
+    assert actions.concern_others([one, other])
+    action = AddDevice(one, "why")
+    actions.replace([action], [Outcome(action, Result.REFUSED, "no")], [one], listed=None)
+    assert not actions.concern_others([one])
+    assert actions.concern_others([other])
