@@ -396,9 +396,10 @@ def told_of(engine, sbdf):
 def depends(engine, one, other):
     """Tell whether two functions have to do with each other: by place, pages or a reserved region.
 
-    A BAR that is written back may come to lie where any function of the bus has one: guards read them all.
+    A BAR that is written back may come to lie where any function of the bus has one: guards read them all,
+    also if the BAR is that of a function which shares pages with one of the two.
     """
-    if one == other or any(rewrites_of(engine.views, [one, other])):
+    if one == other or any(rewrites_of(engine.views, engine.machine.functions)):
         return True
     bars, regions = engine.views.state.bars, engine.views.reserved
     pages, others = set(bars.pages_of(one)), set(bars.pages_of(other))
