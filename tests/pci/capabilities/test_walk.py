@@ -2,12 +2,8 @@ import pytest
 from hypothesis import given
 
 from pcipt.pci import Capability, ConfigSpace
-from pcipt.pci.capabilities import (
-    EXTENDED_NAMES,
-    STANDARD_NAMES,
-    find_capability,
-    walk_capabilities,
-)
+from pcipt.pci.capabilities import find_capability, walk_capabilities
+from pcipt.pci.capabilities.names import EXTENDED_NAMES, STANDARD_NAMES
 from tests.pci.spaces import (
     BRIDGE,
     CARDBUS,
