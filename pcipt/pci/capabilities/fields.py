@@ -10,7 +10,7 @@ import attrs
 
 from pcipt.pci.config import LEGACY_SIZE, ConfigSpace, HeaderType
 
-Value = bool | int | float | str | list[str] | list[int] | None
+Value = bool | int | str | list[str] | list[int] | None
 
 
 @attrs.frozen
@@ -58,8 +58,8 @@ class Field:
 
     `key` is the key in JSON, `word` the word in text; a field without a word shows only its value. `meaning`
     turns the bits into the value; None as a value is unknown or reserved. In text a truth value is `word+` or
-    `word-`, every other value is `word` and the value in `form`. If `when` is given, the field exists only
-    in structures for which it is true.
+    `word-`, every other value is `word` and the value in `form`, which is a format or a function. If `when`
+    is given, the field exists only in structures for which it is true.
     """
 
     key: str
@@ -67,7 +67,7 @@ class Field:
     low: int
     width: int = 1
     meaning: Meaning = int
-    form: str = "{}"
+    form: str | Callable[[Value], str] = "{}"
     when: When | None = None
 
     def value(self, register: int) -> Value:
@@ -78,9 +78,14 @@ class Field:
         """Return a value of this field as text."""
         if isinstance(value, bool):
             return f"{self.word}{'+' if value else '-'}"
-        if isinstance(value, list):
-            value = " ".join(map(str, value)) or "none"
-        shown = "unknown" if value is None else self.form.format(value)
+        if value is None:
+            shown = "unknown"
+        elif not isinstance(self.form, str):
+            shown = self.form(value)
+        elif isinstance(value, list):
+            shown = " ".join(str(each) for each in value) or "none"
+        else:
+            shown = self.form.format(value)
         return f"{self.word} {shown}".lstrip()
 
 
@@ -181,7 +186,7 @@ def flags(*pairs: tuple[int, str, str]) -> tuple[Field, ...]:
     return tuple(flag(*pair) for pair in pairs)
 
 
-def one_of(names: Mapping[int, str | float | int]) -> Meaning:
+def one_of(names: Mapping[int, Value]) -> Meaning:
     """Return a meaning that looks the bits up; bits that are not in `names` are unknown."""
     return names.get
 
