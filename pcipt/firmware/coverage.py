@@ -18,7 +18,7 @@ from pcipt.firmware.acpi.dmar import SCOPE_BRIDGE, SCOPES_OF_XEN, SIGNATURES, Dm
 from pcipt.firmware.acpi.ivrs import SIGNATURE, Ivrs, parse_ivrs
 from pcipt.firmware.acpi.table import parse_table
 from pcipt.firmware.amd import find_unit
-from pcipt.pci import Machine, PciPath, Sbdf
+from pcipt.pci import Machine, PciPath, Sbdf, sbdf_from_devfn
 from pcipt.pci.requester import Requester, Role, Vendor
 
 _LAST_BUS, _LONGEST = 0xFF, 0x100
@@ -158,6 +158,28 @@ class IommuScope:
         if self.dmar is not None and self.dmar.units:
             return Vendor.INTEL
         return Vendor.AMD if self.ivrs is not None and self.ivrs.units else self.vendor
+
+    def unit_of(self, requester: Requester) -> str | None:
+        """Return the IOMMU unit that serves a function: where the unit's registers are (DMAR), or the address
+        of its own function (IVRS).
+
+        Return None if no unit serves the function or the table that would tell cannot be read. A unit whose
+        scopes name the function or a bridge above it goes before one with `include_all`.
+        """
+        if self.dmar is not None and self.dmar.units:
+            at = requester.by_vtd
+            units = [unit for unit in self.dmar.units if unit.segment == at.segment]
+            for unit in units:
+                if any(self._by_scope(at, scope) is not Coverage.NONE for scope in unit.scopes):
+                    return f"DRHD at {unit.base:#x}"
+            return next((f"DRHD at {unit.base:#x}" for unit in units if unit.include_all), None)
+        if self.ivrs is not None and self.ivrs.units:
+            at = requester.sbdf
+            blocks = [block for block in self.ivrs.used if block.segment == at.segment]
+            block = find_unit(blocks, at.bus << 8 | at.devfn)
+            if block is not None:
+                return f"IVHD of {sbdf_from_devfn(at.segment, block.device >> 8, block.device & 0xFF)}"
+        return None
 
     def _by_snapshot(self, requester: Requester, vendor: Vendor) -> Coverage:
         """Return AT_BOOT if the boot snapshot shows that a unit serves a function, else NONE or UNKNOWN.

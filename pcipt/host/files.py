@@ -70,16 +70,35 @@ RESET_METHOD = Entry("reset_method", Kind.TEXT, 256)  # since Linux 5.15
 ARI_ENABLED = Entry("ari_enabled", Kind.TEXT, 32)
 ENABLE = Entry("enable", Kind.TEXT, 32)
 BOOT_VGA = Entry("boot_vga", Kind.TEXT, 32)
+IRQ = Entry("irq", Kind.TEXT, 32)
+LABEL = Entry("label", Kind.TEXT, PAGE)  # by the firmware: SMBIOS or ACPI
+INDEX = Entry("index", Kind.TEXT, 32)  # of a device on board, by SMBIOS
+ACPI_INDEX = Entry("acpi_index", Kind.TEXT, 32)
+POWER_STATE = Entry("power_state", Kind.TEXT, 32)  # Linux's belief, since 5.11
+LINK_SPEED = Entry("current_link_speed", Kind.TEXT, 64)
+LINK_WIDTH = Entry("current_link_width", Kind.TEXT, 32)
+MAX_LINK_SPEED = Entry("max_link_speed", Kind.TEXT, 64)
+MAX_LINK_WIDTH = Entry("max_link_width", Kind.TEXT, 32)
+AER_CORRECTABLE = Entry("aer_dev_correctable", Kind.TEXT, PAGE)  # counters since Linux found the function
+AER_NONFATAL = Entry("aer_dev_nonfatal", Kind.TEXT, PAGE)
+AER_FATAL = Entry("aer_dev_fatal", Kind.TEXT, PAGE)
 
 FUNCTION_FILES = (
     CONFIG, RESOURCE, VENDOR, DEVICE, CLASS, REVISION, SUBSYSTEM_VENDOR, SUBSYSTEM_DEVICE, NUMA_NODE,
     SECONDARY_BUS, SUBORDINATE_BUS, DRIVER, PHYSFN, IOMMU_GROUP, RESET_METHOD, ARI_ENABLED, ENABLE, BOOT_VGA,
+    IRQ, LABEL, INDEX, ACPI_INDEX, POWER_STATE, LINK_SPEED, LINK_WIDTH, MAX_LINK_SPEED, MAX_LINK_WIDTH,
+    AER_CORRECTABLE, AER_NONFATAL, AER_FATAL,
 )  # fmt: skip
 
 GROUP_FILES = (
     Entry("reserved_regions", Kind.TEXT, 65536),
     Entry("type", Kind.TEXT, 32),
 )
+
+# One directory for each physical slot, named as the slot; the file in it has segment, bus and device.
+SLOTS = "sys/bus/pci/slots"
+MAX_SLOTS = 4096
+SLOT_ADDRESS = Entry("address", Kind.TEXT, 32)
 
 # The memory map that the firmware gave at boot: one directory for each entry, numbered from 0.
 MEMMAP = "sys/firmware/memmap"

@@ -1,19 +1,144 @@
-"""Read facts that Linux knows about functions: reset methods, IOMMU group, boot display.
+"""Read facts that Linux knows about functions: reset methods, IOMMU group, boot display; IRQ, slot, label,
+power state, link and counters of errors.
 
 Linux does not show `reset_method` for a function that it cannot reset. So a missing file means "no method"
 only if another function of the machine has the file (Linux 5.15 and newer).
-Source: linux drivers/pci/pci.c, pci_dev_reset_method_attr_is_visible.
+Source: linux drivers/pci/pci.c, pci_dev_reset_method_attr_is_visible; Documentation/ABI/testing/
+        sysfs-bus-pci, sysfs-bus-pci-devices-aer_stats; drivers/pci/slot.c (slots).
 """
 
+import re
 from collections.abc import Iterable
 
 import attrs
 
+from pcipt.errors import InputError
 from pcipt.host import files
 from pcipt.host.sysfs import SysfsReader
-from pcipt.host.tree import read_file, read_link
+from pcipt.host.tree import Tree, list_names, read_file, read_link, text_of
 from pcipt.pci import Sbdf
 from pcipt.pci.raw import LinuxFacts
+
+_SPEED = re.compile(r"([0-9]{1,3})(?:\.([0-9]))? GT/s.*")
+_COUNT = re.compile(r"([A-Za-z_/ ]+) ([0-9]{1,20})")
+_SLOT = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([01][0-9a-f])\s*")
+
+
+@attrs.frozen
+class LinkFacts:
+    """Speed in MT/s and width of a link, now and the highest that the function can; None is unknown."""
+
+    speed: int | None
+    width: int | None
+    max_speed: int | None
+    max_width: int | None
+
+
+@attrs.frozen
+class DeviceFacts:
+    """What Linux and the firmware say of one function; None is unknown or absent.
+
+    `irq` is the number of the interrupt without MSI. `slot` is the name of the physical slot. `label` and
+    `index` are the firmware's name and number of the device, as on the case of the machine: by ACPI if it has
+    them (`by_acpi`), else by SMBIOS. `power_state` is Linux's belief. `errors` counts the errors that the
+    function reported, by severity ("correctable", "nonfatal", "fatal") and by name; errors that did not occur
+    are left out.
+    """
+
+    irq: int | None = None
+    slot: str | None = None
+    label: str | None = None
+    index: int | None = None
+    by_acpi: bool = False
+    power_state: str | None = None
+    link: LinkFacts | None = None
+    errors: dict[str, dict[str, int]] | None = None
+
+
+def read_device_facts(root: str, sbdf: Sbdf) -> DeviceFacts:
+    """Return the facts of one function. Raises nothing: what cannot be read is None."""
+    slot = _slot(root, sbdf)
+    try:
+        with SysfsReader(root) as reader:
+            return _device_facts(reader.enter(sbdf), slot)
+    except (OSError, InputError):
+        return DeviceFacts(slot=slot)
+
+
+def _device_facts(directory: int, slot: str | None) -> DeviceFacts:
+    """Return the facts in the directory of a function, with the name of its slot."""
+    acpi_index = _number(directory, files.ACPI_INDEX)
+    index = acpi_index if acpi_index is not None else _number(directory, files.INDEX)
+    speeds = [_speed(directory, entry) for entry in (files.LINK_SPEED, files.MAX_LINK_SPEED)]
+    widths = [_number(directory, entry) for entry in (files.LINK_WIDTH, files.MAX_LINK_WIDTH)]
+    link = LinkFacts(speeds[0], widths[0], speeds[1], widths[1]) if widths[1] else None
+    kinds = {
+        "correctable": files.AER_CORRECTABLE,
+        "nonfatal": files.AER_NONFATAL,
+        "fatal": files.AER_FATAL,
+    }
+    errors = {
+        kind: found for kind, entry in kinds.items() if (found := _counts(directory, entry)) is not None
+    }
+    return DeviceFacts(
+        irq=_number(directory, files.IRQ),
+        slot=slot,
+        label=_text(directory, files.LABEL) or None,
+        index=index,
+        by_acpi=acpi_index is not None,
+        power_state=_text(directory, files.POWER_STATE) or None,
+        link=link,
+        errors=errors or None,
+    )
+
+
+def _number(directory: int, entry: files.Entry) -> int | None:
+    """Return the decimal number in a file, or None."""
+    text = _text(directory, entry) or ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 11 else None
+
+
+def _speed(directory: int, entry: files.Entry) -> int | None:
+    """Return a link speed in MT/s, or None; the file has for example "2.5 GT/s PCIe", or "Unknown"."""
+    matched = _SPEED.fullmatch(_text(directory, entry) or "")
+    return int(matched[1]) * 1000 + int(matched[2] or 0) * 100 if matched is not None else None
+
+
+def _counts(directory: int, entry: files.Entry) -> dict[str, int] | None:
+    """Return the counters of a file that are not 0, by name; None if the file cannot be read.
+
+    The last line, which has the total, is left out.
+    """
+    text = _text(directory, entry)
+    if text is None:
+        return None
+    counts = {
+        found[1]: int(found[2]) for line in text.splitlines() if (found := _COUNT.fullmatch(line.strip()))
+    }
+    return {name: count for name, count in counts.items() if count and not name.startswith("TOTAL_")}
+
+
+def _slot(root: str, sbdf: Sbdf) -> str | None:
+    """Return the name of the physical slot of a function, or None.
+
+    A slot has all functions of a device. Two slots with one address do not exist; the first name counts.
+    """
+    try:
+        with Tree(root) as tree:
+            names = list_names(tree.enter(files.SLOTS), files.MAX_SLOTS)
+            for name in sorted(names):
+                try:
+                    text = tree.read(
+                        f"{files.SLOTS}/{name}/{files.SLOT_ADDRESS.name}", files.SLOT_ADDRESS.limit
+                    )
+                except OSError:
+                    continue
+                found = _SLOT.fullmatch(text.decode("ascii", "replace"))
+                if found is not None and [int(part, 16) for part in found.groups()] == list(sbdf[:3]):
+                    return text_of(name)
+    except (OSError, InputError):
+        pass
+    return None
 
 
 def read_facts(root: str, sbdfs: Iterable[Sbdf]) -> dict[Sbdf, LinuxFacts]:

@@ -21,6 +21,7 @@ PLACES = (
     "/usr/share/hwdata/pci.ids.gz",
 )
 MAX_BYTES = 32 << 20
+_MEMBER = re.compile(rb"\n\t[^\t#\n]")
 _SECTION = re.compile(rb"\n[^\t#\n]")
 
 
@@ -28,7 +29,7 @@ class PciIds:
     """The names of one pci.ids file; `data` is its text. Without text, every name is None.
 
     `vendor(vendor)`, `device(vendor, device)` and `class_name(class_code)` return a name, or None if the file
-    has none. Results are cached. Nothing is raised.
+    has none. Results are cached. So do `subsystem` and `interface`, without a cache. Nothing is raised.
     """
 
     def __init__(self, data: bytes = b"") -> None:
@@ -53,6 +54,26 @@ class PciIds:
         """
         section = self._section(b"C %02x" % (class_code >> 16))
         return self._name(section, b"\n\t%02x  " % (class_code >> 8 & 0xFF)) or self._name(section, b"")
+
+    def subsystem(self, vendor: int, device: int, subvendor: int, subdevice: int) -> str | None:
+        """Return the name of a subsystem of a device, or None if the file has none."""
+        members = self._members(self._section(b"%04x" % vendor), b"\n\t%04x  " % device)
+        return self._name(members, b"\n\t\t%04x %04x  " % (subvendor, subdevice))
+
+    def interface(self, class_code: int) -> str | None:
+        """Return the name of the programming interface of a 24-bit class code, or None if it has none."""
+        section = self._section(b"C %02x" % (class_code >> 16))
+        members = self._members(section, b"\n\t%02x  " % (class_code >> 8 & 0xFF))
+        return self._name(members, b"\n\t\t%02x  " % (class_code & 0xFF))
+
+    @staticmethod
+    def _members(section: bytes, key: bytes) -> bytes:
+        """Return the part of a section that belongs to the member `key`: up to the next member."""
+        start = section.find(key)
+        if start < 0:
+            return b""
+        following = _MEMBER.search(section, start + len(key))
+        return section[start : following.start() if following is not None else len(section)]
 
     def _find_section(self, key: bytes) -> bytes:
         """Return the section whose first line begins with `key`, without `key`: its name, then the lines of

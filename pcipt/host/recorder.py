@@ -18,7 +18,7 @@ from pcipt.host import files
 from pcipt.host.files import Entry, Kind
 from pcipt.host.roles import read_roles
 from pcipt.host.sysfs import SysfsReader
-from pcipt.host.tree import Tree, read_file, read_link, reason
+from pcipt.host.tree import Tree, list_names, read_file, read_link, reason
 from pcipt.pci import Sbdf
 
 README = """\
@@ -136,7 +136,7 @@ class _Recorder:
             for entry in files.GROUP_FILES
         ]
         with Tree(self._root) as tree:
-            for entry in (*files.MACHINE_FILES, *groups):
+            for entry in (*files.MACHINE_FILES, *groups, *self._slots(tree)):
                 try:
                     data = tree.read(entry.name, entry.limit)
                 except OSError as error:
@@ -149,6 +149,16 @@ class _Recorder:
             elif kept.target is not None:
                 os.makedirs(os.path.dirname(os.path.join(self._target, kept.path)), exist_ok=True)
                 self._link(kept.path, kept.target)
+
+    @staticmethod
+    def _slots(tree: Tree) -> list[Entry]:
+        """Return the files of the physical slots; none if there are no slots."""
+        try:
+            names = list_names(tree.enter(files.SLOTS), files.MAX_SLOTS)
+        except OSError:
+            return []
+        address = files.SLOT_ADDRESS
+        return [attrs.evolve(address, name=f"{files.SLOTS}/{name}/{address.name}") for name in sorted(names)]
 
     def write(self, path: str, data: bytes) -> None:
         """Write one file of the copy. Raises: OSError if that fails, FileExistsError if the file exists."""

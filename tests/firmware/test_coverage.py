@@ -59,6 +59,36 @@ def test_coverage(scope, function, expected):
     assert scope.covers(Requester(parse_sbdf(function))) is expected
 
 
+def units(*each):
+    return Dmar(
+        tuple(RemappingUnit(0, base, everything, scopes) for base, everything, scopes in each), (), (), ()
+    )
+
+
+TWO = units((0xFED9_1000, True, ()), (0xFED9_0000, False, (ENDPOINT, BRIDGE)))
+AMD = Ivrs((Unit(0x10, 0, ((8, 0x1FF),), device=2, capability=0x40),), (), ())
+UNITS = [
+    (
+        IommuScope(SNAPSHOT, TWO),
+        "00:03.0",
+        "DRHD at 0xfed90000",
+    ),  # named, though another has all that is left
+    (IommuScope(SNAPSHOT, TWO), "05:00.0", "DRHD at 0xfed90000"),  # below a bridge that is named
+    (IommuScope(SNAPSHOT, TWO), "00:1f.2", "DRHD at 0xfed91000"),
+    (IommuScope(SNAPSHOT, TWO), "0001:00:03.0", None),
+    (IommuScope(SNAPSHOT, dmar(ENDPOINT)), "00:1f.2", None),
+    (IommuScope(SNAPSHOT, ivrs=AMD), "01:1f.7", "IVHD of 0000:00:00.2"),
+    (IommuScope(SNAPSHOT, ivrs=AMD), "02:00.0", None),
+    (IommuScope(SNAPSHOT, ivrs=AMD), "0001:01:00.0", None),
+    (IommuScope(SNAPSHOT), "00:03.0", None),
+]
+
+
+@pytest.mark.parametrize(("scope", "function", "unit"), UNITS)
+def test_the_unit_that_serves_a_function(scope, function, unit):
+    assert scope.unit_of(Requester(parse_sbdf(function))) == unit
+
+
 #  address at boot, path
 PLACES = [
     ("00:03.0", "00_03.0"),

@@ -40,6 +40,12 @@ LOOKUPS = [
     ("device", (0x10EC, 0x8086), "not a vendor"),
     ("device", (0x8086, 0x8086), None),  # another vendor's
     ("device", (0x1234, 0x10D3), None),
+    ("subsystem", (0x8086, 0x10D3, 0x103C, 0x1785), "NC112i 1-port Ethernet Server Adapter"),
+    ("subsystem", (0x8086, 0x1521, 0x103C, 0x1785), None),  # another device's
+    ("subsystem", (0x8086, 0x10D3, 0x103C, 0x1786), None),
+    ("interface", (0x010601,), "AHCI 1.0"),
+    ("interface", (0x010602,), None),
+    ("interface", (0x020001,), None),
     ("class_name", (0x010601,), "SATA controller"),
     ("class_name", (0x01FF00,), "Mass storage controller"),  # the base class where the subclass has no name
     ("class_name", (0x020000,), "Ethernet controller"),

@@ -52,6 +52,8 @@ def machine(tmp_path):
         "sys/firmware/acpi/tables/MSDM": "a licence key",
         "sys/hypervisor/type": "xen\n",
         "sys/hypervisor/uuid": "secret\n",
+        "sys/bus/pci/slots/5/address": "0000:01:00\n",
+        "sys/bus/pci/slots/5/power": "not listed\n",
         "proc/iomem": "00000000-00000fff : Reserved\n" * 5000,
         "proc/cmdline": "password=secret\n",
         "proc/sys/kernel/random/boot_id": "b\n",
@@ -76,7 +78,11 @@ def test_exactly_the_closed_list_is_copied(machine, tmp_path):
             continue
         assert data == content(machine)[name]
         base = name.rpartition("/")[2]
-        assert name in MACHINE or base in LISTED or name.startswith((files.DEVICES, files.GROUPS)), name
+        assert (
+            name in MACHINE or base in LISTED or name.startswith((files.DEVICES, files.GROUPS, files.SLOTS))
+        ), name
+    assert "sys/bus/pci/slots/5/address" in content(copy)
+    assert "sys/bus/pci/slots/5/power" not in content(copy)
     assert "sys/kernel/iommu_groups/7/reserved_regions" in content(copy)
     for secret in ("MSDM", "uuid", "cmdline", "serial", "iommu_groups/8", "rom", "power"):
         assert not any(name.endswith(secret) or f"/{secret}/" in name for name in content(copy)), secret
