@@ -54,6 +54,7 @@ PLAIN = {
     "text": lambda value: isinstance(value, str),
     "number": lambda value: isinstance(value, int) and not isinstance(value, bool),
     "boolean": lambda value: isinstance(value, bool),
+    "object": lambda value: isinstance(value, dict),
     "null": lambda value: value is None,
     "address": lambda value: isinstance(value, str) and re.fullmatch(HEX, value),
     "sbdf": lambda value: isinstance(value, str) and re.fullmatch(SBDF, value),
@@ -96,7 +97,7 @@ class Comparison:
         if kind in PLAIN:
             return bool(PLAIN[kind](value))
         if kind.startswith("list of "):
-            for item in value:
+            for item in value or ():
                 self.check(item, kind.removeprefix("list of "), f"{where}[]")
             return isinstance(value, list)
         if isinstance(value, dict):

@@ -6,14 +6,16 @@ SBDF is 0000:00:1f.2, 00:1f.2, 1f.2, 00_1f.2, pci_0000_00_1f_2 or a PCI path suc
 import argparse
 from collections.abc import Iterator
 
+from pcipt.cli.machine.details import Details, read_details
 from pcipt.cli.machine.find import find_function
 from pcipt.cli.machine.names import Names
 from pcipt.cli.machine.source import Source, add_source_arguments
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_numeric_argument
+from pcipt.cli.text.details_text import capability_row, device_rows, json_from_details, register_chapters
 from pcipt.cli.text.render import count_text, print_json, size_text, table
 from pcipt.cli.text.terminal import BOLD, YELLOW, columns, folded, painted, wants_colour
 from pcipt.errors import printable
-from pcipt.pci import Bar, BarKind, Capability, Function, WindowKind
+from pcipt.pci import Bar, BarKind, Function, WindowKind
 from pcipt.pci.structures import Place
 
 KINDS = {
@@ -51,19 +53,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     source = Source(args)
     function = find_function(source, args.sbdf)
+    names = Names(numeric=args.numeric)
+    root = args.root if args.dump is None else None
+    details = read_details(source, root, [function])[function.sbdf]
     if args.json:
         from pcipt.pci.json_view import json_from_function
 
-        print_json({"device": json_from_function(function)}, args.json)
+        found = {**json_from_function(function), "details": json_from_details(function, details, names)}
+        print_json({"device": found}, args.json)
         return 0
     width, colour = columns(), wants_colour(args.color)
-    names = Names(numeric=args.numeric)
     address = str(function.sbdf)
     first, *more = folded(f"{address} {names.row(function.ids)}", width, len(address) + 1)
     print(painted(address, BOLD if colour else None) + first[len(address) :])
     for line in more:
         print(line)
-    for title, rows in sections(function, names, linux=source.knows_linux):
+    for title, rows in sections(function, details, names, linux=source.knows_linux):
         if title and rows:
             shade = YELLOW if title == "Findings" else BOLD
             print(f"  {painted(title, shade if colour else None)}:")
@@ -72,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def sections(function: Function, names: Names, *, linux: bool) -> list[tuple[str, Rows]]:
+def sections(function: Function, details: Details, names: Names, *, linux: bool) -> list[tuple[str, Rows]]:
     """Return the chapters of `pcipt show` in order, each as a title and rows. The first chapter has no title.
 
     A chapter that does not apply to the function has no rows. The driver is shown only if `linux` is True,
@@ -81,11 +86,13 @@ def sections(function: Function, names: Names, *, linux: bool) -> list[tuple[str
     sriov = function.sriov
     return [
         ("", _labelled(_identity(function, names, linux=linux))),
+        ("Device", _labelled(device_rows(function, details, names))),
         ("BARs", [_bar("BAR", bar) for bar in function.bars]),
         ("Bridge", _labelled(_bridge(function))),
-        ("Capabilities", [_capability(capability) for capability in function.capabilities]),
+        ("Capabilities", [capability_row(each) for each in details.capabilities]),
         ("Structures", _labelled(_structures(function))),
         ("VF BARs", [_bar("VF BAR", bar) for bar in sriov.bars] if sriov is not None else []),
+        *register_chapters(details),
         ("Findings", [(f"{finding.code}:", printable(finding.text)) for finding in function.findings]),
     ]
 
@@ -136,11 +143,6 @@ def _bridge(function: Function) -> Facts:
     for window in bridge.windows:
         size = size_text(window.limit - window.base + 1)
         yield "Window", f"{WINDOWS[window.kind]} {window.base:#x}-{window.limit:#x}, size {size}"
-
-
-def _capability(capability: Capability) -> tuple[str, ...]:
-    version = f" v{capability.version}" if capability.extended else ""
-    return f"[{capability.offset:#04x}]", f"{capability.name} ({capability.id:#04x}{version})"
 
 
 def _structures(function: Function) -> Facts:

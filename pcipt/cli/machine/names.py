@@ -49,14 +49,26 @@ class Names:
         return numbers if self._numeric else self._device(ids, numbers)
 
     def subsystem(self, ids: Ids) -> str:
-        """Return the subsystem's vendor name and its ids: "NAME [8086:1234]"; only the ids if the vendor has
-        no name.
+        """Return the subsystem's vendor and own name and its ids: "VENDOR NAME [8086:1234]".
 
-        An unknown id is "????".
+        What has no name is left out; an unknown id is "????".
         """
         numbers = f"{_digits(ids.subsystem_vendor)}:{_digits(ids.subsystem_device)}"
-        name = None if ids.subsystem_vendor is None else self._pciids.vendor(ids.subsystem_vendor)
-        return numbers if name is None else f"{printable(name)} [{numbers}]"
+        vendor = None if ids.subsystem_vendor is None else self._pciids.vendor(ids.subsystem_vendor)
+        named = " ".join(name for name in (vendor, self.subsystem_name(ids)) if name is not None)
+        return f"{printable(named)} [{numbers}]" if named else numbers
+
+    def subsystem_name(self, ids: Ids) -> str | None:
+        """Return the subsystem's own name, or None if it has none or an id is unknown."""
+        if ids.vendor is None or ids.device is None:
+            return None
+        if ids.subsystem_vendor is None or ids.subsystem_device is None:
+            return None
+        return self._pciids.subsystem(ids.vendor, ids.device, ids.subsystem_vendor, ids.subsystem_device)
+
+    def interface(self, ids: Ids) -> str | None:
+        """Return the name of the programming interface; None if it has none or the class is unknown."""
+        return None if ids.class_code is None else self._pciids.interface(ids.class_code)
 
     def _device(self, ids: Ids, numbers: str = "") -> str:
         """Return the names of vendor and device.

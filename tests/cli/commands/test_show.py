@@ -7,7 +7,7 @@ import pytest
 
 from pcipt.cli.main import main
 from tests.machines import config
-from tests.trees import DATA, EMPTY_LINE, a_link, add
+from tests.trees import DATA, EMPTY_LINE, REPO, a_link, add
 
 PORT = "pci0000:00/0000:00:1c.0"
 
@@ -128,12 +128,18 @@ def test_everything_is_shown_in_words(machine):
         "    NUMA node:  1",
         "    Command:    I/O- Mem+ BusMaster- (0x0002)",
         "    Header:     endpoint",
+        "  Device:",
+        "    Reset:  FLR-, of the function alone: none",
         "  BARs:",
         "    BAR 0:  0x1feb00000  size 16K  memory 64-bit prefetchable  decoding",
         "  Capabilities:",
         "    [0x40]  MSI-X (0x11)",
         "  Structures:",
         "    MSI-X:  4 vectors, enabled, table BAR 0 + 0x2000 (64 bytes), PBA BAR 0 + 0x3000 (8 bytes)",
+        "  MSI-X at 0x40:",
+        "    MSI-X:         Enable+, Count 4, Masked-",
+        "    Vector table:  BAR 0, offset 0x00002000",
+        "    PBA:           BAR 0, offset 0x00003000",
         "  Findings:",
         drift,
     ]
@@ -161,6 +167,12 @@ DUMPS = [
     ("bridge-ctl-vga16", "1c.0", "Window: memory 0xf1100000-0xf11fffff, size 1M"),
     ("bridge-ctl-vga16", "1c.0", "PCI Express: root-port, with a slot, ARI forwarding off"),
     ("tree-asus-p6t6", "00_03.0-00_00.0-00_00.0-00_00.0", "Behind: 0000:03:00.0"),
+    ("tree-asus-p6t6", "02:00.0", "Link: 5GT/s x16, at most 5GT/s x16"),
+    ("tree-asus-p6t6", "02:00.0", "Slot: number 2 in the port above"),
+    ("tree-asus-p6t6", "02:00.0", "Power: D0, NoSoftRst-: D3hot resets it"),
+    ("cap-dvsec-cxl", "7f:00.0", "Reset: FLR+, of the function alone: flr"),
+    ("cap-dvsec-cxl", "7f:00.0", "Kind: ID 0x0008, Name CXL register locator"),
+    ("cap-vendor-virtio", "00:09.0", "Place: BAR 2, offset 0x00003000, size 0x00040000"),
 ]  # fmt: skip
 
 
@@ -180,7 +192,11 @@ def test_show_and_list_agree(recorded):
     for device in devices[:: max(1, len(devices) // 9)]:
         for text in (device["sbdf"], device["path"]):
             shown = json.loads(run("show", text, "--root", recorded, "--json")[1])
+            details = shown["device"].pop("details")
             assert shown == {"version": 1, "device": device}
+            assert [each["offset"] for each in details["capabilities"]] == [
+                each["offset"] for each in device["capabilities"]
+            ]
 
 
 #  a slip that makes it malformed, what it may have been meant to be; beside the wrong field
@@ -204,3 +220,116 @@ def test_a_slip_is_told_with_the_nearest_function(machine, capsys, command, type
 def test_a_slip_is_told_where_no_machine_can_be_read(tmp_path, capsys):
     assert main(["show", "02:00.9", "--root", str(tmp_path / "missing")]) == 2
     assert "function 9 is above 7\n" in capsys.readouterr().err
+
+
+@pytest.fixture
+def described(tmp_path):
+    """A machine of which the firmware and Linux tell what there is to tell."""
+    home = add(
+        tmp_path,
+        "pci0000:00/0000:00:03.0",
+        {"class": "0x010802\n"},
+        config=msix_config(),
+        reset_method="flr bus\n",
+        irq="16\n",
+        label="Onboard LAN\x1b[2J\n",
+        acpi_index="1\n",
+        index="7\n",
+        power_state="D0\n",
+        current_link_speed="2.5 GT/s PCIe\n",
+        current_link_width="1\n",
+        max_link_speed="16.0 GT/s PCIe\n",
+        max_link_width="8\n",
+        aer_dev_correctable="RxErr 3\nBadTLP 0\nTOTAL_ERR_COR 3\n",
+        aer_dev_fatal="Undefined 0\nTOTAL_ERR_FATAL 0\n",
+        iommu_group=a_link("../../../kernel/iommu_groups/7"),
+    )
+    data = bytearray((home / "config").read_bytes())
+    data[0x3D], data[0x3C] = 1, 11
+    (home / "config").write_bytes(data)
+    (tmp_path / "sys/bus/pci/slots/5-1").mkdir(parents=True)
+    (tmp_path / "sys/bus/pci/slots/5-1/address").write_text("0000:00:03\n")
+    (tmp_path / "sys/bus/pci/slots/6").mkdir()
+    (tmp_path / "sys/bus/pci/slots/6/address").write_text("0000:00:04\n")
+    return tmp_path
+
+
+def test_what_the_firmware_and_linux_tell_is_shown(described):
+    code, out = run("show", "-n", "00:03.0", "--root", described)
+    assert code == 0
+    told = [" ".join(row.split()) for row in out.splitlines()]
+    start = told.index("Device:")
+    assert told[start + 1 : told.index("BARs:")] == [
+        "Interface: [02]",
+        "IOMMU group: 7",
+        "Slot: 5-1",
+        "Label: Onboard LAN\\x1b[2J, ACPI index 1",
+        "Interrupt: pin A, IRQ 16",
+        "Link: 2.5GT/s x1, at most 16GT/s x8",
+        "Power: D0",
+        "Reset: FLR-, of the function alone: none",
+        "Reset by Linux: flr bus",
+        "Errors, correctable: RxErr 3",
+        "Errors, fatal: none",
+    ]
+
+
+def test_text_and_json_of_the_details_have_equal_values(described):
+    details = json.loads(run("show", "00:03.0", "--root", described, "--json")[1])["device"]["details"]
+    capabilities = details.pop("capabilities")
+    assert details.pop("interface_name") in (None, "NVM Express")
+    assert details == {
+        "subsystem_name": None,
+        "iommu_unit": None,
+        "iommu_group": 7,
+        "slot": "5-1",
+        "slot_number": None,
+        "label": "Onboard LAN\x1b[2J",
+        "index": 1,
+        "index_by_acpi": True,
+        "interrupt_pin": "A",
+        "irq": 16,
+        "link": {"speed": 2500, "width": 1, "max_speed": 16_000, "max_width": 8},
+        "power_state": "D0",
+        "no_soft_reset": None,
+        "flr": False,
+        "own_resets": [],
+        "reset_methods": ["flr", "bus"],
+        "errors": {"correctable": {"RxErr": 3}, "fatal": {}},
+    }
+    assert capabilities == [
+        {
+            "id": "0x11",
+            "offset": "0x40",
+            "name": "MSI-X",
+            "version": None,
+            "registers": {
+                "control": {"enable": True, "vectors": 4, "masked": False},
+                "table": {"bar": 0, "offset": "0x00002000"},
+                "pba": {"bar": 0, "offset": "0x00003000"},
+            },
+        }
+    ]
+
+
+def test_vital_product_data_are_named_and_never_read(tmp_path):
+    data = bytearray(msix_config())
+    data[0x40] = 0x03
+
+    def forbidden(path):
+        path.mkdir()  # a file that is opened for reading would be an error here
+
+    add(tmp_path, "pci0000:00/0000:00:03.0", config=bytes(data), vpd=forbidden)
+    code, out = run("show", "00:03.0", "--root", tmp_path)
+    assert code == 0
+    assert "    [0x40]  Vital Product Data (0x03), never read\n" in out
+    assert "Findings" not in out or "vpd" not in out
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"), [("lab-pv", "DRHD at 0xfed90000"), ("lab-pvh", None)]
+)  # a PVH dom0 cannot see the table
+def test_the_iommu_unit_is_that_of_the_table(name, unit):
+    root = REPO / "fixtures/sysfs" / name
+    details = json.loads(run("show", "00:03.0", "--root", root, "--json")[1])["device"]["details"]
+    assert details["iommu_unit"] == unit
