@@ -40,7 +40,9 @@ def named(sbdf: Sbdf, evidence: Evidence) -> str:
     """
     driver = evidence.machine.functions[sbdf].driver
     uses = words_of_uses((evidence.uses or {}).get(sbdf, ()))
-    about = ": ".join(part for part in (f"driver {driver}" if driver else "", uses) if part)
+    console = "a console of dom0" if sbdf in (evidence.consoles or ()) else ""
+    lost = ", ".join(part for part in (console, uses) if part)
+    about = ": ".join(part for part in (f"driver {driver}" if driver else "", lost) if part)
     return f"{sbdf} ({about})" if about else str(sbdf)
 
 

@@ -96,7 +96,10 @@ def goes_along(groups: Groups, function: Function, evidence: Evidence) -> Said:
     more = f"; and {len(staying) - _SHOWN} more" if len(staying) > _SHOWN else ""
     uses = [use for each in staying for use in (evidence.uses or {}).get(each.sbdf, ())]
     regions = all(edge.why is Why.REGION for each in staying for edge in each.way)
-    free = regions and not any(use.active for use in uses)
+    consoles = evidence.consoles or frozenset()
+    free = (
+        regions and not any(use.active for use in uses) and not any(each.sbdf in consoles for each in staying)
+    )
     yield Reason(
         "goes-along",
         Verdict.OK if free else Verdict.WARN,

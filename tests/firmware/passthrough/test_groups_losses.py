@@ -1,3 +1,4 @@
+import attrs
 import pytest
 
 from pcipt.firmware.passthrough import isolation
@@ -80,6 +81,8 @@ def test_a_function_without_driver_and_uses_is_named_alone():
     _, evidence = companions_of({}, driver=None)
     assert named(DISK, evidence) == "0000:00:1f.2"
     assert named(NIC, evidence) == "0000:00:1f.6 (driver e1000e)"
+    console = attrs.evolve(evidence, consoles=frozenset({NIC}), uses={NIC: (ETH,)})
+    assert named(NIC, console) == "0000:00:1f.6 (driver e1000e: a console of dom0, interface eth0)"
 
 
 def test_what_leaves_too_does_not_go_along():

@@ -95,6 +95,27 @@ def test_functions_of_one_device(present, leaving, codes):
     assert list(said_by(rules.split_device, "03:00.0", evidence)[0]) == codes
 
 
+ALONE = [
+    # reset methods, ACS of the functions -> whether the device is one
+    (("flr",), True, False),
+    (("flr",), False, True),  # they reach each other
+    (("bus",), True, True),  # a reset hits both
+    ((), True, True),
+    (None, True, True),  # it is not known, and the registers have no FLR
+]
+
+
+@pytest.mark.parametrize(("methods", "acs", "split"), ALONE)
+def test_functions_that_keep_to_themselves_are_not_one_device(methods, acs, split):
+    raws = [express(function(f"03:00.{number}", parent="00:1c.0"), ENDPOINT, acs=acs) for number in range(2)]
+    evidence = evidence_of(
+        express(bridge("00:1c.0", 3, 3), ROOT_PORT, acs=True),
+        *raws,
+        facts={raw.sbdf: LinuxFacts(reset_methods=methods) for raw in raws},
+    )
+    assert list(said_by(rules.split_device, "03:00.0", evidence)[0]) == ["device-split"] * split
+
+
 @pytest.mark.parametrize("forwarding", [True, False])
 def test_below_a_port_that_forwards_ari_there_is_one_device(forwarding):
     port = express(bridge("00:1c.0", 3, 3), ROOT_PORT, acs=True)
