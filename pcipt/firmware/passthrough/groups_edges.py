@@ -261,9 +261,10 @@ def resets(evidence: Evidence) -> Found:
             continue
         direct = [each for each in found if each.parent == bridge and each.physfn is None]
         known = [(each, own_resets(each, evidence)) for each in direct]
-        for each, methods in known:
-            others = (other.sbdf for other in found if methods is None and other.sbdf != each.sbdf)
-            yield from (Doubt(each.sbdf, other, each.sbdf, "reset support") for other in others)
+        unread = [each.sbdf for each, methods in known if methods is None]
+        for other in found if unread else ():
+            if other.sbdf != unread[0]:
+                yield Doubt(unread[0], other.sbdf, unread[0], "reset support")
         helpless = [each.sbdf for each, methods in known if methods == ()]
         for other in found if helpless else ():
             if other.sbdf != helpless[0] and other.physfn not in helpless:

@@ -4,7 +4,7 @@ import pytest
 from pcipt.firmware.passthrough.groups import companions, groups_of, sets_of
 from pcipt.firmware.passthrough.groups_edges import KERNEL_RULES, Why
 from pcipt.firmware.regions.regions import Region, RegionDevice, RegionKind, Regions
-from pcipt.pci import parse_sbdf
+from pcipt.pci import Ids, parse_sbdf
 from pcipt.pci.raw import LinuxFacts
 from tests.firmware.passthrough.groups_cases import (
     ALL,
@@ -92,6 +92,11 @@ def test_functions_of_one_device(acs, together, place):
           for number, each in enumerate(acs)),
     )  # fmt: skip
     assert sets(evidence) == ([f"{at}.0 {at}.1"] if together else [])
+
+
+def test_an_event_collector_has_no_acs():
+    pair = [endpoint(f"00:05.{number}", kind=0xA, vendor=0x1022) for number in range(2)]
+    assert sets(evidence_of(*pair)) == ["00:05.0 00:05.1"]
 
 
 def test_intels_root_complex_endpoints_need_no_acs():
@@ -182,6 +187,15 @@ def test_a_function_with_the_requester_id_of_another():
     assert why(evidence, "03:00.0", "03:00.1") == ["dma-alias"]
 
 
+@pytest.mark.parametrize("card", [0x02BB, 0x02BA])
+def test_a_card_that_uses_the_requester_id_of_another_device_number(card):
+    """An Adaptec 3405, by its subsystem, with something at device 1 of its bus."""
+    ids = Ids(0x9005, 0x0285, 0x010400, 0, 0x9005, card)
+    raw = attrs.evolve(endpoint("03:0e.0", "00:1c.0", vendor=0x9005, device=0x0285), ids=ids)
+    evidence = evidence_of(root_port("00:1c.0", 3), raw, endpoint("03:01.0", "00:1c.0"))
+    assert why(evidence, "03:0e.0", "03:01.0") == (["dma-alias"] if card == 0x02BB else [])
+
+
 @pytest.mark.parametrize(
     ("bits", "number", "together"), [(1, 4, True), (1, 3, False), (2, 2, True), (2, 1, False), (3, 1, True)]
 )
@@ -198,6 +212,17 @@ def test_phantom_functions_over_a_real_one(bits, number, together):
 def test_a_vmd_controller_and_its_segment(below):
     evidence = evidence_of(controller(), port(below=below), disk(), endpoint("00:14.0"))
     assert sets(evidence, Why.VMD) == ["00:0e.0 10000:e0:06.0 10000:e1:00.0"]
+
+
+def test_a_vmd_controller_that_no_bar_tells():
+    """The only function bound to vmd has it, unless there are two."""
+    silent = attrs.evolve(function("00:0e.0", class_code=0x010400, driver="vmd"))
+    raws = (silent, port(below="00:1f.7"), disk())
+    assert sets(evidence_of(*raws), Why.VMD) == ["00:0e.0 10000:e0:06.0 10000:e1:00.0"]
+    second = function("00:0f.0", class_code=0x010400, driver="vmd")
+    assert sets(evidence_of(*raws, second), Why.VMD) == []
+    stranger = function("00:02.0", bars=(0xD000_0000,), resources=[(0xD000_0000, 1 << 25, 0x40200)])
+    assert sets(evidence_of(*raws, second, stranger), Why.VMD) == []  # a BAR around it, and no controller
 
 
 def region(base, *devices):
