@@ -90,7 +90,7 @@ def _lines(
     lines = [painted(head, BOLD if colour else None)]
     for sbdf in each.assignable or each.members:
         function = evidence.machine.functions[sbdf]
-        uses = words_of_uses((evidence.uses or {}).get(sbdf, ()))
+        uses = words_of_uses(evidence.uses.get(sbdf, ()))
         driver = f"driver {printable(function.driver)}" if function.driver else ""
         about = ": ".join(part for part in (driver, printable(uses)) if part)
         text = f"    {sbdf} {names.row(function.ids)}{f' ({about})' if about else ''}"
@@ -114,7 +114,7 @@ def _json(each: FunctionSet, numbers: dict[Sbdf, int], evidence: Evidence) -> di
                 "iommu_group": evidence.facts_of(sbdf).iommu_group,
                 "uses": [
                     {"kind": use.kind.value, "name": use.name, "through": use.through or None}
-                    for use in (evidence.uses or {}).get(sbdf, ())
+                    for use in evidence.uses.get(sbdf, ())
                 ],
             }
             for sbdf in each.assignable

@@ -48,12 +48,13 @@ def gather(source: Source, root: str | None, socket: str | None) -> Evidence:
     evidence = Evidence(machine, {raw.sbdf: len(raw.config or b"") for raw in raws})
     if root is None:
         return evidence
-    roles = read_roles(root)
+    roles, uses = read_roles(root), read_uses(root, _ssh_ports(root))
     evidence = attrs.evolve(
         evidence,
         facts=read_facts(root, machine.functions),
         carriers=roles.root,
-        uses=read_uses(root, _ssh_ports(root)).found,
+        uses=uses.found,
+        unseen_uses=uses.unknown,
         memory=memory_map_of(root),
     )
     if roles.serial is not None:

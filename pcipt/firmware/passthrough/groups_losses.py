@@ -39,7 +39,7 @@ def named(sbdf: Sbdf, evidence: Evidence) -> str:
     The address alone is returned if it has no driver and nothing is known to be lost.
     """
     driver = evidence.machine.functions[sbdf].driver
-    uses = words_of_uses((evidence.uses or {}).get(sbdf, ()))
+    uses = words_of_uses(evidence.uses.get(sbdf, ()))
     console = "a console of dom0" if sbdf in (evidence.consoles or ()) else ""
     lost = ", ".join(part for part in (console, uses) if part)
     about = ": ".join(part for part in (f"driver {driver}" if driver else "", lost) if part)
@@ -49,11 +49,10 @@ def named(sbdf: Sbdf, evidence: Evidence) -> str:
 def losses(function: Function, evidence: Evidence) -> Said:
     """Yield a reason for what dom0 loses with the function: WARN if dom0 uses it now, else OK.
 
-    The root file system has a rule of its own (`function.in_use`). Yield `Unknown` if the uses are not known.
+    The root file system has a rule of its own (`function.in_use`). Yield `Unknown` for each kind of uses
+    that nobody looked for.
     """
-    if evidence.uses is None:
-        yield Unknown("disks and interfaces")
-        return
+    yield from map(Unknown, evidence.unseen_uses)
     uses = [
         use for use in evidence.uses.get(function.sbdf, ()) if (use.kind, use.name) != (UseKind.MOUNT, "/")
     ]

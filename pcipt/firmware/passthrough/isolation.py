@@ -94,7 +94,7 @@ def goes_along(groups: Groups, function: Function, evidence: Evidence) -> Said:
         return
     shown = "; ".join(named(each.sbdf, evidence) for each in staying[:_SHOWN])
     more = f"; and {len(staying) - _SHOWN} more" if len(staying) > _SHOWN else ""
-    uses = [use for each in staying for use in (evidence.uses or {}).get(each.sbdf, ())]
+    uses = [use for each in staying for use in evidence.uses.get(each.sbdf, ())]
     regions = all(edge.why is Why.REGION for each in staying for edge in each.way)
     consoles = evidence.consoles or frozenset()
     free = (

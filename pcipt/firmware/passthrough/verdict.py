@@ -87,12 +87,13 @@ class Evidence:
 
     `config_sizes`: the number of bytes of config space that were read. `carriers`: functions that carry the
     root file system. `consoles`: functions that carry a console of dom0. `uses`: what dom0 uses each function
-    for: disks, mounts, network interfaces. `xen`: functions about which Xen and the machine disagree, each
-    with the code of the daemon's finding. `owners`: the owner of each function as
-    a word. `guests`: for each function the findings about a guest that has access which it should not have,
-    or lacks access which it should have. `cut_segments`: the VMD controllers whose functions Xen has without
-    an owner. `unsized`: physical functions for whose virtual functions Xen has no BAR sizes. `together`: the
-    functions that leave dom0 together. `index`: computed from `machine` if it is not given.
+    for: disks, mounts, network interfaces. `unseen_uses`: those of them that nobody looked for. `xen`:
+    functions about which Xen and the machine disagree, each with the code of the daemon's finding. `owners`:
+    the owner of each function as a word. `guests`: for each function the findings about a guest that has
+    access which it should not have, or lacks access which it should have. `cut_segments`: the VMD
+    controllers whose functions Xen has without an owner. `unsized`: physical functions for whose virtual
+    functions Xen has no BAR sizes. `together`: the functions that leave dom0 together. `index`: computed from
+    `machine` if it is not given.
     """
 
     machine: Machine
@@ -100,7 +101,8 @@ class Evidence:
     facts: Mapping[Sbdf, LinuxFacts] = attrs.field(factory=dict)
     carriers: frozenset[Sbdf] | None = None
     consoles: frozenset[Sbdf] | None = None
-    uses: Mapping[Sbdf, tuple[Use, ...]] | None = None
+    uses: Mapping[Sbdf, tuple[Use, ...]] = attrs.field(factory=dict)
+    unseen_uses: tuple[str, ...] = ("disks and mounts", "network interfaces")
     regions: Regions | None = None
     iommu: IommuScope | None = None
     memory: tuple[MemoryEntry, ...] | None = None

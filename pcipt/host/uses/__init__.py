@@ -19,15 +19,18 @@ from pcipt.host.uses.network import SSH_PORT, read_network
 from pcipt.pci import Sbdf
 from pcipt.pci.raw import Use
 
+DISKS, INTERFACES = "disks and mounts", "network interfaces"
+
 
 @attrs.frozen
 class Uses:
     """What dom0 uses functions for, by function, and the files and links that were read.
 
-    `found` is None if neither disks nor interfaces could be listed.
+    `unknown` are the kinds of uses that could not be looked for, of DISKS and INTERFACES.
     """
 
-    found: dict[Sbdf, tuple[Use, ...]] | None
+    found: dict[Sbdf, tuple[Use, ...]]
+    unknown: tuple[str, ...] = (DISKS, INTERFACES)
     kept: tuple[Kept, ...] = ()
 
 
@@ -39,16 +42,15 @@ def read_uses(root: str = "/", ports: Collection[int] = (SSH_PORT,)) -> Uses:
     try:
         with Tree(root) as tree:
             reader = RoleReader(tree)
-            parts = [read_disks(reader), read_network(reader, ports)]
+            parts = {DISKS: read_disks(reader), INTERFACES: read_network(reader, ports)}
             kept = tuple(reader.kept_files.values())
     except InputError:
-        return Uses(None)
-    if all(part is None for part in parts):
-        return Uses(None, kept)
+        return Uses({})
     found: dict[Sbdf, dict[Use, None]] = {}
-    for sbdf, use in (each for part in parts for each in part or ()):
+    for sbdf, use in (each for part in parts.values() for each in part or ()):
         found.setdefault(sbdf, {})[use] = None
-    return Uses({sbdf: tuple(uses) for sbdf, uses in found.items()}, kept)
+    unknown = tuple(what for what, part in parts.items() if part is None)
+    return Uses({sbdf: tuple(uses) for sbdf, uses in found.items()}, unknown, kept)
 
 
 __all__ = ["SSH_PORT", "Uses", "read_uses"]

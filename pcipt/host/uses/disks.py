@@ -18,16 +18,21 @@ Found = list[tuple[Sbdf, Use]]
 
 
 def read_disks(reader: RoleReader) -> Found | None:
-    """Return the uses of disks, mounts and swap, each with its function; None if disks cannot be listed.
+    """Return the uses of disks, mounts and swap, each with its function.
+
+    None is returned if neither disks nor mounts can be listed.
 
     A bridge above a disk's function has the use too. File systems without a disk (tmpfs, NFS) have none, and
     neither have those whose disk cannot be followed to a function.
     """
     try:
-        names = list_names(reader.tree.enter(BLOCK), _LIMIT)
+        names: list[str] | None = sorted(list_names(reader.tree.enter(BLOCK), _LIMIT))
     except OSError:
+        names = None
+    mounts = _mounts(reader)
+    if names is None and mounts is None:
         return None
-    return [*_disks(reader, sorted(names)), *_mounts(reader), *_swaps(reader)]
+    return [*_disks(reader, names or []), *(mounts or ()), *_swaps(reader)]
 
 
 def _disks(reader: RoleReader, names: list[str]) -> Found:
@@ -48,15 +53,15 @@ def _disks(reader: RoleReader, names: list[str]) -> Found:
     return found
 
 
-def _mounts(reader: RoleReader) -> Found:
-    """Return the mounts whose file system is on a disk below a function, each directory once.
+def _mounts(reader: RoleReader) -> Found | None:
+    """Return the mounts whose file system is on a disk below a function; None if mounts cannot be listed.
 
     Only the lines of these mounts are kept, without the options of the file system: they may have passwords.
     """
     try:
         lines = reader.tree.read(MOUNTS, 1 << 20).decode("utf-8", "surrogateescape").splitlines()
     except OSError:
-        return []
+        return None
     found: Found = []
     kept: list[str] = []
     for line in lines:

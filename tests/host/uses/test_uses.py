@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from pcipt.host.recorder import record_machine
@@ -60,8 +62,20 @@ def test_disks_and_interfaces(root):
 
 
 def test_a_machine_of_which_nothing_is_known(tmp_path):
-    assert read_uses(str(tmp_path)).found is None
-    assert read_uses(str(tmp_path / "missing")).found is None
+    for place in (tmp_path, tmp_path / "missing"):
+        told = read_uses(str(place))
+        assert (told.found, told.unknown) == ({}, ("disks and mounts", "network interfaces"))
+
+
+def test_what_was_not_looked_for_is_named(root):
+    assert read_uses(str(root)).unknown == ()
+    shutil.rmtree(root / "sys/class/net")
+    assert read_uses(str(root)).unknown == ("network interfaces",)
+    shutil.rmtree(root / "sys/class/block")
+    assert read_uses(str(root)).unknown == ("disks and mounts", "network interfaces")
+    mounts(root, "30 21 8:1 / /home rw - ext4 /dev/sda1 rw")
+    assert read_uses(str(root)).unknown == ("network interfaces",)
+    assert uses(root, SATA) == [("mount", "/home", "sda1")]
 
 
 def test_mounts_other_than_the_root(root):
