@@ -24,6 +24,7 @@ COMMANDS = {
     "explain": ("explain", "what is and what should be for one function, and what that leads to"),
     "rmrr": ("rmrr", "reserved regions of the firmware: where, for which devices, whose, mapped by whom"),
     "check": ("check", "can a function be passed through, and what would it drag along"),
+    "groups": ("groups", "which functions can only go together, and why"),
     "release": ("release", "take functions out of dom0 for passthrough, with their reserved regions"),
     "reclaim": ("reclaim", "take functions back into dom0: their reserved regions first"),
     "monitor": ("monitor", "show live what happens: changes, actions, findings"),

@@ -107,6 +107,8 @@ MEMMAP_FILES = (Entry("start", Kind.TEXT, 64), Entry("end", Kind.TEXT, 64), Entr
 
 # `roles` first reads the line of `/` in mountinfo and the names of consoles. Then it reads the text of links
 # (sys/dev/block, sys/class/block, sys/class/tty, sys/fs/btrfs, slaves) and the names of mapped devices.
+# `uses` reads the other lines of mountinfo that lead to a disk, proc/swaps, the links of sys/class/block and
+# sys/class/net, and the default routes of proc/net.
 MOUNTS = "proc/self/mountinfo"
 CONSOLES = "sys/class/tty/console/active"
 

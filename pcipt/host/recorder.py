@@ -19,14 +19,15 @@ from pcipt.host.files import Entry, Kind
 from pcipt.host.roles import read_roles
 from pcipt.host.sysfs import SysfsReader
 from pcipt.host.tree import Tree, list_names, read_file, read_link, reason
+from pcipt.host.uses import read_uses
 from pcipt.pci import Sbdf
 
 README = """\
 # A recorded machine
 
 Recorded by `pcipt record`: PCI functions from sysfs, ACPI tables where they could be read, and a few facts
-about Xen, the memory map, and which functions carry dom0's root file system and consoles. `pcipt list
---root DIR` reads it like the machine itself.
+about Xen, the memory map, and which functions carry dom0's disks, mounts, network interfaces, default route
+and consoles. `pcipt list --root DIR` reads it like the machine itself.
 
 - What it is: (name the machine, its firmware, the versions of Linux and Xen)
 - What it shows: (why it was recorded)
@@ -124,9 +125,10 @@ class _Recorder:
                 self._function(reader, sbdf)
 
     def machine(self) -> None:
-        """Record the files of the machine and of IOMMU groups, and the files that `read_roles` reads.
+        """Record the files of the machine and of IOMMU groups, and the files that `read_roles` and
+        `read_uses` read.
 
-        Links that `read_roles` follows are recorded as links. Call it after `functions`, which finds the
+        Links that these follow are recorded as links. Call it after `functions`, which finds the
         groups.
         Raises: OSError if the copy cannot be written.
         """
@@ -143,7 +145,9 @@ class _Recorder:
                     self._leave_out(entry.name, error)
                     continue
                 self.write(entry.name, data)
-        for kept in read_roles(self._root).kept:
+        roles = {kept.path: kept for kept in read_roles(self._root).kept}
+        uses = {kept.path: kept for kept in read_uses(self._root).kept}
+        for kept in (roles | uses).values():
             if kept.data is not None:
                 self.write(kept.path, kept.data)
             elif kept.target is not None:

@@ -65,7 +65,7 @@ def read_roles(root: str = "/") -> Roles:
     """
     try:
         with Tree(root) as tree:
-            reader = _Reader(tree)
+            reader = RoleReader(tree)
             carriers = reader.root_functions()
             serial, screen = reader.consoles()
             return Roles(carriers, serial, screen, tuple(reader.kept_files.values()))
@@ -73,11 +73,13 @@ def read_roles(root: str = "/") -> Roles:
         return Roles(None, None, None)
 
 
-class _Reader:
-    """Reads the roles from one tree. `kept_files` collects the files and links that were read, by path."""
+class RoleReader:
+    """Reads the roles from one tree (`tree`). `kept_files` collects the files and links that were read, by
+    path.
+    """
 
     def __init__(self, tree: Tree) -> None:
-        self._tree = tree
+        self.tree = tree
         self.kept_files: dict[str, Kept] = {}
 
     def root_functions(self) -> frozenset[Sbdf] | None:
@@ -87,7 +89,7 @@ class _Reader:
         at `/`, the last one is used.
         """
         try:
-            lines = self._tree.read(MOUNTS, 1 << 20).splitlines()
+            lines = self.tree.read(MOUNTS, 1 << 20).splitlines()
         except OSError:
             return None
         mounts = [line for line in lines if line.split()[4:5] == [b"/"]]
@@ -102,9 +104,9 @@ class _Reader:
             if not fields[2].startswith("0:"):
                 paths = [f"{_NUMBERS}/{fields[2]}"]
             else:
-                path = self._device_of_node(*source)
-                paths = self._members(path) if path is not None else []
-            found = [self._functions_below(path, _DEPTH) for path in paths]
+                path = self.device_of_node(*source)
+                paths = self.members(path) if path is not None else []
+            found = [self.functions_below(path, _DEPTH) for path in paths]
         except OSError:
             return None
         return frozenset().union(*found) if found else None
@@ -117,7 +119,7 @@ class _Reader:
         cannot be read. A console that belongs to no device, such as Xen's hvc0, is left out.
         """
         try:
-            data = self._tree.read(CONSOLES, 4096)
+            data = self.tree.read(CONSOLES, 4096)
         except OSError:
             return None, None
         self.kept_files[CONSOLES] = Kept(CONSOLES, data)
@@ -125,12 +127,12 @@ class _Reader:
         found: set[Sbdf] = set()
         for name in filter(_PORT.fullmatch, names):
             try:
-                found.update(_functions_in(self._follow_link(f"{_TTY}/{name}")))
+                found.update(functions_in(self.follow_link(f"{_TTY}/{name}")))
             except OSError:
                 continue  # Xen's hvc0, for example, has no device
         return frozenset(found), any(re.fullmatch(r"tty[0-9]+", name) for name in names)
 
-    def _device_of_node(self, source: str = "") -> str | None:
+    def device_of_node(self, source: str = "") -> str | None:
         """Return the path below the root of the block device whose node in /dev is `source`.
 
         `source` is the source of a file system in mountinfo. Return None if it is not such a node, or if it
@@ -142,7 +144,7 @@ class _Reader:
         matched = _NODE.fullmatch(source)
         return f"{_BLOCK}/{matched[1]}" if matched is not None else None
 
-    def _members(self, path: str) -> list[str]:
+    def members(self, path: str) -> list[str]:
         """Return the paths of all devices of the btrfs to which the block device `path` belongs.
 
         The first path is `path` itself. mountinfo names only one of the devices. If no btrfs has the device,
@@ -151,13 +153,13 @@ class _Reader:
         """
         wanted = path.rpartition("/")[2]
         try:
-            systems = list_names(self._tree.enter(_BTRFS), 4096)
+            systems = list_names(self.tree.enter(_BTRFS), 4096)
         except OSError:
             return [path]
         for system in sorted(systems):
             home = f"{_BTRFS}/{system}/devices"
             try:
-                names = list_names(self._tree.enter(home), 4096)
+                names = list_names(self.tree.enter(home), 4096)
             except FileNotFoundError:
                 continue  # the directory `features`, or a btrfs that was unmounted meanwhile
             if wanted in names:
@@ -170,13 +172,13 @@ class _Reader:
         Return None if no device has this name or the devices cannot be listed.
         """
         try:
-            names = list_names(self._tree.enter(_BLOCK), 4096)
+            names = list_names(self.tree.enter(_BLOCK), 4096)
         except OSError:
             return None
         for name in sorted(name for name in names if name.startswith("dm-")):
             path = f"sys/devices/virtual/block/{name}/dm/name"
             try:
-                data = self._tree.read(path, 256)
+                data = self.tree.read(path, 256)
             except OSError:
                 continue  # removed meanwhile, or not in the recording
             if data.decode("utf-8", "replace").strip() == wanted:
@@ -184,7 +186,7 @@ class _Reader:
                 return f"{_BLOCK}/{name}"
         return None
 
-    def _functions_below(self, link: str, depth: int) -> set[Sbdf]:
+    def functions_below(self, link: str, depth: int) -> set[Sbdf]:
         """Return the functions that carry a block device: all functions in its path, bridges too.
 
         `link` is the path of a link to the device. If the device is virtual, return the functions of the
@@ -192,8 +194,8 @@ class _Reader:
         means that no PCI function carries the disk (an SD card), or that `depth` was not enough.
         Raises: OSError if it cannot be found which function carries the disk, for example for iSCSI.
         """
-        where = self._follow_link(link)
-        found = set(_functions_in(where))
+        where = self.follow_link(link)
+        found = set(functions_in(where))
         if not found and any(map(_REMOTE.fullmatch, where)):
             raise OSError(f"{link}: which function leads to it is not told")
         if found or where[:3] != _VIRTUAL or depth == 0:
@@ -202,7 +204,7 @@ class _Reader:
         if not parts:
             raise OSError(f"{link}: what it is made of is not told")
         for part in parts:
-            found |= self._functions_below(part, depth - 1)
+            found |= self.functions_below(part, depth - 1)
         return found
 
     def _parts(self, where: tuple[str, ...]) -> list[str]:
@@ -218,18 +220,18 @@ class _Reader:
             home, form = "/".join(where[:5]), _NVME
         else:
             return []
-        names = list_names(self._tree.enter(home), _SLAVES)
+        names = list_names(self.tree.enter(home), _SLAVES)
         return [f"{home}/{name}" for name in sorted(names) if form.fullmatch(name)]
 
-    def _follow_link(self, path: str) -> tuple[str, ...]:
+    def follow_link(self, path: str) -> tuple[str, ...]:
         """Read a link and return the path of its target below the root, as names.
 
         The target is not opened.
         Raises: OSError if it is not a link, cannot be read, or leads outside the root.
         """
         directory, _, name = path.rpartition("/")
-        opened = self._tree.enter(directory)
-        names = self._tree.names
+        opened = self.tree.enter(directory)
+        names = self.tree.names
         target = read_link(opened, name, len(names))
         real = "/".join((*names, name))
         self.kept_files.setdefault(real, Kept(real, target=target))
@@ -242,6 +244,6 @@ class _Reader:
         return tuple(where)
 
 
-def _functions_in(where: tuple[str, ...]) -> list[Sbdf]:
+def functions_in(where: tuple[str, ...]) -> list[Sbdf]:
     """Return the addresses among the names of a path, from the root bus downward."""
     return [sbdf for part in where if (sbdf := sbdf_from_name(part)) is not None]

@@ -18,6 +18,7 @@ from pcipt.pci.config import COMMAND_MEMORY, HEADER_SIZE, ConfigSpace, HeaderTyp
 from pcipt.pci.finding import Finding
 from pcipt.pci.function_bars import Decoded, function_bars, virtual_bars
 from pcipt.pci.ids import Ids, join_ids
+from pcipt.pci.isolation import Isolation, decode_isolation
 from pcipt.pci.raw import RawFunction
 from pcipt.pci.sriov import SrIov, decode_sriov
 from pcipt.pci.topology import Position
@@ -32,6 +33,7 @@ class Function:
     whose bus numbers were read. `sriov` is the SR-IOV structure of a physical function. `physfn` is set for a
     virtual function: the address of its physical function. `controller` is set for a function on the root bus
     of a segment that lies below a function of another segment (a VMD controller): the address of the latter.
+    `isolation` has the registers that decide whether it can be separated from its neighbours.
 
     `answers` is False if the whole header reads all ones (the function does not answer). `answers` is None if
     no byte was read, or if only a part of the header was read and this part is all ones. Otherwise it is
@@ -58,6 +60,7 @@ class Function:
     answers: bool | None
     findings: tuple[Finding, ...]
     controller: Sbdf | None = None
+    isolation: Isolation | None = None
 
     @property
     def is_bridge(self) -> bool:
@@ -142,6 +145,7 @@ def decode_function(
             *broken,
         ),
         controller=raw.controller,
+        isolation=decode_isolation(config, capabilities),
     )
 
 

@@ -1,5 +1,6 @@
 """Hold the data that was read of one function, before `function` decodes it."""
 
+import enum
 import zlib
 from functools import lru_cache
 
@@ -96,3 +97,33 @@ class LinuxFacts:
     reset_methods: tuple[str, ...] | None = None
     iommu_group: int | None = None
     boot_vga: bool | None = None
+
+
+class UseKind(enum.Enum):
+    """What dom0 uses a function for. DISK and INTERFACE are there; the others are in use now."""
+
+    DISK = "disk"
+    MOUNT = "mount"
+    SWAP = "swap"
+    INTERFACE = "interface"
+    ROUTE = "default-route"
+    SSH = "ssh"
+
+
+@attrs.frozen
+class Use:
+    """One thing that dom0 loses with a function.
+
+    `name` is a disk, the directory of a mount, a swap device, or a network interface. `through` is the device
+    or interface above it that is really mounted or routed (a partition, a bridge xenbr0); empty if it is
+    `name` itself.
+    """
+
+    kind: UseKind
+    name: str
+    through: str = ""
+
+    @property
+    def active(self) -> bool:
+        """Return True if dom0 uses it now."""
+        return self.kind not in (UseKind.DISK, UseKind.INTERFACE)

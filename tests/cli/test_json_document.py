@@ -44,7 +44,7 @@ from tests.answers import WHEN, action
 from tests.firmware.reserved_tables import ivmd, ivrs
 from tests.pci.spaces import BRIDGE, bars, extended_list, space, standard_list
 from tests.toolstack import ANSWERS, fake_toolstack, told
-from tests.trees import REPO
+from tests.trees import REPO, add
 
 HEADING = re.compile(r"^### (.+)$", re.MULTILINE)
 NIC, VMD = Sbdf(0, 2, 0, 0), Sbdf(0x10000, 0xE1, 0, 0)
@@ -203,6 +203,15 @@ EXPLANATION = Explanation(
 )
 
 
+def used_disk(tmp_path):
+    """Make a machine with one function that carries a disk."""
+    root = tmp_path / "used"
+    add(root, "pci0000:00/0000:00:17.0")
+    (root / "sys/class/block").mkdir(parents=True)
+    (root / "sys/class/block/sda").symlink_to("../../devices/pci0000:00/0000:00:17.0/block/sda")
+    return root
+
+
 @pytest.fixture
 def files(tmp_path):
     """Give command lines about files that are made for them."""
@@ -216,6 +225,8 @@ def files(tmp_path):
         ["rmrr", "--table", table],
         ["rmrr", "--table", table, f"--root={REPO / 'fixtures/sysfs/lab-pv'}"],
         ["check", machine],
+        ["groups", machine],
+        ["groups", f"--root={used_disk(tmp_path)}"],
         ["pvh startinfo", image, "--at", "0x1000000"],
         ["pvh layout", f"--root={REPO / 'fixtures/sysfs/lab-pv'}"],
         ["pvh tables", "--domain", "hardware", "--vcpus", "2", machine, "-o", tmp_path / "tables"],

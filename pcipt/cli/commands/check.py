@@ -132,7 +132,12 @@ def json_from_reports(reports: tuple[Report, ...], snippets: Snippets) -> dict[s
     """
     return {
         "functions": [json_from_report(report) for report in reports],
-        "snippets": {"xl": list(snippets.xl), "xen-pciback.hide": snippets.hide},
+        "snippets": {
+            "xl": list(snippets.xl),
+            "xl.options": list(snippets.options),
+            "xen-pciback.hide": snippets.hide,
+            "xen": list(snippets.xen),
+        },
     }
 
 
@@ -180,7 +185,7 @@ def _reason(reason: Reason, *, colour: bool) -> list[str]:
 
 
 def _print_end(reports: tuple[Report, ...], snippets: Snippets | None) -> None:
-    """Print which facts are not known, then from `snippets` the lines to paste for xl and xen-pciback.
+    """Print which facts are not known, then from `snippets` the lines to paste for xl, xen-pciback and Xen.
 
     If all facts are known, no facts are printed. If `snippets` is None or has no line for xl, no lines to
     paste are printed.
@@ -190,9 +195,12 @@ def _print_end(reports: tuple[Report, ...], snippets: Snippets | None) -> None:
         print("\n".join(folded(f"Not known here, and not judged: {', '.join(unknown)}.", columns(), 2)))
     if snippets is not None and snippets.xl:
         print("\nFor the guest's configuration (xl.cfg):")
-        print("\n".join(f"    {line}" for line in snippets.xl))
+        print("\n".join(f"    {line}" for line in (*snippets.xl, *snippets.options)))
         print("To keep it from dom0's drivers at boot (dom0's kernel command line):")
         print(f"    {HIDE}{snippets.hide}")
+    if snippets is not None and snippets.xen:
+        print("For Xen's command line, unless it has it already:")
+        print(f"    {' '.join(snippets.xen)}")
 
 
 def _counts(reports: tuple[Report, ...]) -> str:

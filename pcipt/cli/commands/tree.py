@@ -1,13 +1,17 @@
 """Show which function is behind which bridge, as a tree like that of lspci -tv.
 
 Each root bus starts a tree. A bridge is followed by the bus numbers behind it, any other function by its
-name. On a terminal, a name that does not fit is cut.
+name. On a terminal, a name that does not fit is cut. Functions that can only go to a guest together have the
+same mark [set N] before their names; pcipt groups says why.
 """
 
 import argparse
 import re
+from collections.abc import Mapping
 
+from pcipt.cli.machine.evidence import gather
 from pcipt.cli.machine.names import Names
+from pcipt.cli.machine.sets import numbered
 from pcipt.cli.machine.source import Source, add_source_arguments
 from pcipt.cli.options import (
     add_colour_argument,
@@ -17,7 +21,8 @@ from pcipt.cli.options import (
 )
 from pcipt.cli.text.render import count_text, print_json
 from pcipt.cli.text.terminal import BOLD, clipped, columns, on_terminal, painted, wants_colour
-from pcipt.host.files import Depth
+from pcipt.firmware.passthrough.groups import groups_of, sets_of
+from pcipt.firmware.passthrough.index import belongs_to_machine
 from pcipt.pci import Function, Machine, Sbdf
 
 Lines = list[tuple[str, str]]  # each line: its stem, which is never cut, and a name
@@ -38,8 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    machine = Source(args).machine(Depth.HEADER)
-    forest = _Forest(machine)
+    evidence = gather(Source(args), None if args.dump is not None else args.root, None)
+    machine = evidence.machine
+    forest = _Forest(machine, numbered(sets_of(evidence, groups_of(evidence))))
     if args.json:
         print_json({"buses": forest.json()}, args.json)
         return 0
@@ -58,10 +64,14 @@ class _Forest:
     """The trees of `pcipt tree`: one for each root bus, with the functions below it.
 
     A function without a known bridge above it is at the top of the tree of its own bus. `roots` maps
-    (segment, bus) to the functions at the top, in address order.
+    (segment, bus) to the functions at the top, in address order. `sets` has the number of the set of each
+    function that can only go together with others.
     """
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, sets: Mapping[Sbdf, int]) -> None:
+        self._sets = {
+            sbdf: number for sbdf, number in sets.items() if not belongs_to_machine(machine.functions[sbdf])
+        }
         self._below: dict[Sbdf, list[Function]] = {}
         top: list[Function] = []
         for function in machine.functions.values():
@@ -106,7 +116,9 @@ class _Forest:
         place = f"{function.sbdf.device:02x}.{function.sbdf.function:x}"
         bridge, below = function.bridge, self._below.get(function.sbdf, [])
         if bridge is None and not below:
-            return [(f"{place}  ", names.device(function.ids))]
+            number = self._sets.get(function.sbdf)
+            mark = f"[set {number}] " if number is not None else ""
+            return [(f"{place}  {mark}", names.device(function.ids))]
         buses = ""
         if bridge is not None and bridge.secondary:
             last = f"-{bridge.subordinate:02x}" if bridge.subordinate != bridge.secondary else ""
@@ -121,6 +133,7 @@ class _Forest:
             "sbdf": str(function.sbdf),
             "secondary": bridge.secondary if bridge is not None else None,
             "subordinate": bridge.subordinate if bridge is not None else None,
+            "set": self._sets.get(function.sbdf),
             "functions": [self._json(below) for below in self._below.get(function.sbdf, [])],
         }
 

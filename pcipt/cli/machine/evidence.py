@@ -1,5 +1,6 @@
 """The evidence for passthrough checks: facts of a machine, from its files or a dump and from the daemon."""
 
+import os
 from typing import Any
 
 import attrs
@@ -26,6 +27,7 @@ from pcipt.host.acpi_files import read_tables
 from pcipt.host.files import Depth
 from pcipt.host.function_facts import read_facts
 from pcipt.host.roles import read_roles
+from pcipt.host.uses import SSH_PORT, read_uses
 from pcipt.pci import Address, Finding, Machine, Range, Sbdf, decode_machine, parse_sbdf
 from pcipt.pci.units import PAGE_SIZE
 
@@ -46,11 +48,13 @@ def gather(source: Source, root: str | None, socket: str | None) -> Evidence:
     evidence = Evidence(machine, {raw.sbdf: len(raw.config or b"") for raw in raws})
     if root is None:
         return evidence
-    roles = read_roles(root)
+    roles, uses = read_roles(root), read_uses(root, _ssh_ports(root))
     evidence = attrs.evolve(
         evidence,
         facts=read_facts(root, machine.functions),
         carriers=roles.root,
+        uses=uses.found,
+        unseen_uses=uses.unknown,
         memory=memory_map_of(root),
     )
     if roles.serial is not None:
@@ -58,6 +62,15 @@ def gather(source: Source, root: str | None, socket: str | None) -> Evidence:
         evidence = attrs.evolve(evidence, consoles=roles.serial | shown)
     evidence = _with_tables(evidence, machine, root)
     return _with_daemon(evidence, socket) if socket is not None else evidence
+
+
+def _ssh_ports(root: str) -> set[int]:
+    """Return the ports at which this host takes ssh connections: 22, and that of the user's own connection.
+
+    For a recorded machine it is only 22.
+    """
+    own = os.environ.get("SSH_CONNECTION", "").split() if root == "/" else []
+    return {SSH_PORT, *(int(port) for port in own[3:4] if port.isascii() and port.isdigit())}
 
 
 def _with_tables(evidence: Evidence, machine: Machine, root: str) -> Evidence:

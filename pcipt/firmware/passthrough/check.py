@@ -11,20 +11,27 @@ import attrs
 from pcipt.firmware.passthrough import function as function_rules
 from pcipt.firmware.passthrough import isolation as isolation_rules
 from pcipt.firmware.passthrough import memory as memory_rules
+from pcipt.firmware.passthrough import trouble as trouble_rules
+from pcipt.firmware.passthrough.groups import groups_of
 from pcipt.firmware.passthrough.index import belongs_to_machine
 from pcipt.firmware.passthrough.verdict import GRAVEST_FIRST, Evidence, Report, Verdict, judge
 from pcipt.pci import Sbdf
 
 OF_MACHINE = (function_rules.platform, function_rules.decoder_findings)
-RULES = (*function_rules.RULES, *memory_rules.RULES, *isolation_rules.RULES)
+RULES = (*function_rules.RULES, *memory_rules.RULES, *trouble_rules.RULES)  # those about neighbours follow
 
 
 @attrs.frozen
 class Snippets:
-    """Configuration lines for the user to paste: for xl, and for xen-pciback's parameter `hide`."""
+    """Configuration lines for the user to paste: for xl, and for xen-pciback's parameter `hide`.
+
+    `options` are further lines for xl.cfg, `xen` options for Xen's command line.
+    """
 
     xl: tuple[str, ...]
     hide: str
+    options: tuple[str, ...] = ()
+    xen: tuple[str, ...] = ()
 
 
 def check_functions(sbdfs: Iterable[Sbdf], evidence: Evidence) -> tuple[Report, ...]:
@@ -35,8 +42,9 @@ def check_functions(sbdfs: Iterable[Sbdf], evidence: Evidence) -> tuple[Report, 
     Shape:  REFUSE first, then WARN, then OK; sorted by address within each.
     Raises: KeyError if a function is not in the evidence's machine.
     """
+    rules = (*RULES, *isolation_rules.rules_of(groups_of(evidence)))
     functions = (evidence.machine.functions[sbdf] for sbdf in sbdfs)
-    reports = [judge(each, evidence, OF_MACHINE if belongs_to_machine(each) else RULES) for each in functions]
+    reports = [judge(each, evidence, OF_MACHINE if belongs_to_machine(each) else rules) for each in functions]
     return tuple(sorted(reports, key=lambda report: (GRAVEST_FIRST.index(report.verdict), report.sbdf)))
 
 
@@ -45,7 +53,8 @@ def make_snippets(reports: Sequence[Report], *, together: bool) -> Snippets:
 
     If `together` is True, one `xl` line names all of them, for one guest; else there is one `xl` line per
     function. A function whose report has `relaxed` gets rdm_policy=relaxed in its `xl` line. If every verdict
-    is REFUSE, or there are no reports, `xl` and `hide` are empty.
+    is REFUSE, or there are no reports, all are empty. `options` and `xen` are those of the reasons, each
+    once.
     """
     fit = sorted(
         (report for report in reports if report.verdict is not Verdict.REFUSE), key=lambda report: report.sbdf
@@ -53,7 +62,10 @@ def make_snippets(reports: Sequence[Report], *, together: bool) -> Snippets:
     entries = [f'"{xl_name(report.sbdf)}{",rdm_policy=relaxed" if report.relaxed else ""}"' for report in fit]
     groups = [", ".join(entries)] if together and entries else entries
     return Snippets(
-        tuple(f"pci = [ {entry} ]" for entry in groups), "".join(f"({report.sbdf})" for report in fit)
+        tuple(f"pci = [ {entry} ]" for entry in groups),
+        "".join(f"({report.sbdf})" for report in fit),
+        tuple(dict.fromkeys(reason.xl for report in fit for reason in report.reasons if reason.xl)),
+        tuple(dict.fromkeys(reason.xen for report in fit for reason in report.reasons if reason.xen)),
     )
 
 

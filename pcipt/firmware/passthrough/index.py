@@ -6,12 +6,11 @@ from typing import TypeVar
 
 import attrs
 
-from pcipt.pci import BarKind, Frames, Function, HeaderType, Machine, Range, Sbdf, frames_from_range
+from pcipt.pci import BarKind, Frames, Function, Machine, Range, Sbdf, frames_from_range
 
 _Key = TypeVar("_Key")
 
 SMALLEST_BAR = 16  # bytes: the size of the smallest memory BAR, used if the size is unknown
-PCIE_TO_PCI = 0x7
 _ARI_PORTS = (0x4, 0x6)  # root and downstream ports
 _MOST = 64  # limit of compared BARs per page; real machines have a few
 
@@ -27,17 +26,13 @@ class Index:
 
     `pages`: for each function the other functions whose BARs share a page with its BARs, each with the first
     pages that both use. `devices`: the functions of each device (see `device_of`), without virtual functions.
-    `virtual`: the virtual functions of each physical function. `groups`: for each function behind bridges
-    that replace requester ids by their own, the highest of these bridges. `members`: for each bridge that is
-    a value in `groups`, the functions that have it there. `below`: for each bridge all functions below it, at
-    any depth. Bridges are not keys of `groups`, and not in the tuples of `members` and `below`.
+    `virtual`: the virtual functions of each physical function. `below`: for each bridge all functions below
+    it, at any depth, without bridges.
     """
 
     pages: Mapping[Sbdf, Mapping[Sbdf, Frames]]
     devices: Mapping[tuple[int, int, int], tuple[Sbdf, ...]]
     virtual: Mapping[Sbdf, tuple[Sbdf, ...]]
-    groups: Mapping[Sbdf, Sbdf]
-    members: Mapping[Sbdf, tuple[Sbdf, ...]]
     below: Mapping[Sbdf, tuple[Sbdf, ...]]
 
 
@@ -45,8 +40,6 @@ def index_machine(machine: Machine) -> Index:
     """Return the index of a machine. Each tuple of functions is in the machine's order, by address."""
     devices: dict[tuple[int, int, int], list[Sbdf]] = {}
     virtual: dict[Sbdf, list[Sbdf]] = {}
-    groups: dict[Sbdf, Sbdf] = {}
-    members: dict[Sbdf, list[Sbdf]] = {}
     below: dict[Sbdf, list[Sbdf]] = {}
     for function in machine.functions.values():
         sbdf = function.sbdf
@@ -54,17 +47,11 @@ def index_machine(machine: Machine) -> Index:
             virtual.setdefault(function.physfn, []).append(sbdf)
         else:
             devices.setdefault(device_of(function, machine), []).append(sbdf)
-        top = _requester_bridge(machine, function)
-        if top is not None and function.bridge is None:
-            groups[sbdf] = top
-            members.setdefault(top, []).append(sbdf)
         at = function.parent
         while at is not None and function.bridge is None:
             below.setdefault(at, []).append(sbdf)
             at = machine.functions[at].parent
-    return Index(
-        _shared_pages(machine), _frozen(devices), _frozen(virtual), groups, _frozen(members), _frozen(below)
-    )
+    return Index(_shared_pages(machine), _frozen(devices), _frozen(virtual), _frozen(below))
 
 
 def _frozen(lists: Mapping[_Key, list[Sbdf]]) -> dict[_Key, tuple[Sbdf, ...]]:
@@ -93,31 +80,6 @@ def belongs_to_machine(function: Function) -> bool:
     """
     code = function.ids.class_code or 0
     return function.bridge is not None or code >> 16 == _BRIDGES or code >> 8 in _OF_MACHINE
-
-
-def _requester_bridge(machine: Machine, function: Function) -> Sbdf | None:
-    """Return the highest bridge above the function that has conventional PCI below it; None if there is none.
-
-    The highest bridge is the one nearest to the root bus. All functions behind it use its requester id.
-    """
-    found = None
-    at = function.parent
-    while at is not None:
-        bridge = machine.functions[at]
-        if is_conventional(bridge):
-            found = at
-        at = bridge.parent
-    return found
-
-
-def is_conventional(bridge: Function) -> bool:
-    """Return True if the bridge has conventional PCI below it.
-
-    False is returned if none of its capabilities is known.
-    """
-    if bridge.express is not None:
-        return bridge.express.port_type == PCIE_TO_PCI
-    return bool(bridge.capabilities) and bridge.header in (HeaderType.BRIDGE, HeaderType.CARDBUS)
 
 
 def _shared_pages(machine: Machine) -> dict[Sbdf, dict[Sbdf, Frames]]:

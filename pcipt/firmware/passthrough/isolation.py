@@ -1,52 +1,53 @@
-"""Rules of passthrough about neighbours: shared requester ids, functions of one device, missing ACS.
+"""Rules of passthrough about neighbours: what goes along with a function, and why.
 
+`groups` computes the sets of functions that can only go together; the rules here say it about one function.
 Each rule yields a WARN reason only if a neighbour would stay in dom0. A function stays in dom0 if it is not
 in `Evidence.together`.
-Source: XSA-467 (requester ids behind conventional bridges); PCI Express Base 6.0 §6.12 (ACS); linux
-        drivers/pci/pci.c, pci_acs_enabled: which ports need it, and that one function alone needs none.
+Source: see `groups_edges`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import partial
 
+from pcipt.firmware.passthrough.groups import EVERY_RULE, Companion, Groups, companions, doubtful
+from pcipt.firmware.passthrough.groups_acs import judge_acs
+from pcipt.firmware.passthrough.groups_edges import Why, own_resets
+from pcipt.firmware.passthrough.groups_losses import losses, named
 from pcipt.firmware.passthrough.index import belongs_to_machine, device_of
 from pcipt.firmware.passthrough.verdict import Evidence, Reason, Rule, Said, Unknown, Verdict, names
 from pcipt.pci import Function, Sbdf
-from pcipt.pci.function import has_capability
 
-_ACS = 0x000D
-_PORTS = (0x4, 0x6)  # root and downstream ports: without ACS they forward requests to a neighbour
+_SAME_ID = frozenset({Why.REQUESTER, Why.ALIAS, Why.PHANTOM, Why.VMD})
+_AROUND = frozenset({Why.PORT, Why.FUNCTIONS, Why.SWITCH, Why.LINUX})
 _TOGETHER = "pass them to the same guest"
+_SHOWN = 4
 
 
-def requester_ids(function: Function, evidence: Evidence) -> Said:
+def requester_ids(groups: Groups, function: Function, evidence: Evidence) -> Said:
     """Yield a WARN reason if the function shares its requester id with functions that would stay in dom0.
 
-    All functions behind a bridge to conventional PCI have one requester id, so the IOMMU cannot distinguish
-    them. Yield `Unknown` too if the capabilities of a bridge above the function were not read.
+    The IOMMU cannot distinguish such functions. They are behind a bridge to conventional PCI or in the
+    segment of a VMD controller, or one of them uses the requester id of another one.
     """
-    unknown = [bridge for bridge in evidence.above(function) if not evidence.knows_capabilities(bridge.sbdf)]
-    if unknown:
-        yield Unknown("requester ids behind bridges")
-    top = evidence.index.groups.get(function.sbdf)
-    if top is None:
-        return
-    staying = evidence.remains(function, evidence.index.members[top])
+    staying = companions(function.sbdf, evidence, groups, _SAME_ID)
     if staying:
-        text = (
-            f"behind the bridge {top} to conventional PCI its requester id is that of {names(staying)} too: "
-            "the IOMMU cannot tell them apart (XSA-467)"
+        text = f"its requester id is that of {names(each.sbdf for each in staying)} too: {_last(staying)}"
+        yield Reason(
+            "requester-id-shared", Verdict.WARN, text, f"{_TOGETHER}, or use a PCI Express slot of its own"
         )
-        yield Reason("requester-id-shared", Verdict.WARN, text, f"{_TOGETHER}, or use a PCI Express slot")
 
 
-def split_device(function: Function, evidence: Evidence) -> Said:
+def split_device(_groups: Groups, function: Function, evidence: Evidence) -> Said:
     """Yield a WARN reason if other functions of the same device would stay in dom0.
 
     Cause: a reset of one function may reset all functions of the device. Functions that cannot be given to a
-    guest, such as bridges (`belongs_to_machine`), do not count. Yield nothing for a virtual function.
+    guest, such as bridges (`belongs_to_machine`), do not count. Yield nothing for a virtual function, and for
+    a function that is known to be reset alone and to separate itself by ACS.
     """
     device = evidence.index.devices.get(device_of(function, evidence.machine), ())
     if function.physfn is not None:
+        return
+    if own_resets(function, evidence) and judge_acs(function, evidence).separates:
         return
     staying = _assignable(evidence, evidence.remains(function, device))
     if staying:
@@ -58,89 +59,63 @@ def split_device(function: Function, evidence: Evidence) -> Said:
         )
 
 
-def acs(function: Function, evidence: Evidence) -> Said:
-    """Yield a WARN reason if no ACS separates the function from functions that stay in dom0.
+def acs(groups: Groups, function: Function, evidence: Evidence) -> Said:
+    """Yield a WARN reason if the function and functions that stay in dom0 can reach each other around the
+    IOMMU.
 
-    Without ACS the function and these functions can reach each other around the IOMMU. If Linux knows the
-    function's IOMMU group, the group decides. Else the ACS capabilities of the ports above the function and
-    of the function itself decide. Yield `Unknown` if one of these is needed and was not read. Yield nothing
-    for a function of conventional PCI that has no group: `requester_ids` judges it.
+    If Linux knows the function's IOMMU group, the group decides. Else the ACS capabilities of the ports above
+    the function and of the function itself decide.
     """
-    group = evidence.facts_of(function.sbdf).iommu_group
-    if group is not None:
-        yield from _by_group(function, group, evidence)
+    alike = {each.sbdf for each in companions(function.sbdf, evidence, groups, _SAME_ID)}
+    reached = companions(function.sbdf, evidence, groups, _SAME_ID | _AROUND)
+    staying = [each for each in reached if each.sbdf not in alike]
+    if not staying:
         return
-    if not evidence.knows_capabilities(function.sbdf):
-        yield Unknown("ACS")
+    far = [each for each in staying if any(edge.why is not Why.FUNCTIONS for edge in each.way)]
+    near = [each for each in staying if each not in far]
+    for code, found in (("no-acs", far), ("no-acs-functions", near)):
+        if found:
+            shown = names(each.sbdf for each in found)
+            text = f"it and {shown} can reach each other around the IOMMU: {_reasons(found)}"
+            cure = f"{_TOGETHER}, or use a slot below a port with ACS" if found is far else _TOGETHER
+            yield Reason(code, Verdict.WARN, text, cure)
+
+
+def goes_along(groups: Groups, function: Function, evidence: Evidence) -> Said:
+    """Yield a reason with the name of each function that goes along and would stay: with its driver, and with
+    what dom0 loses with it.
+
+    The reason is OK if all of them only share reserved regions with the function and dom0 uses none of them
+    now; else WARN. Yield `Unknown` for each fact by which more functions might go along.
+    """
+    yield from (Unknown(what) for what in doubtful(function.sbdf, evidence, groups))
+    staying = companions(function.sbdf, evidence, groups, EVERY_RULE)
+    if not staying:
         return
-    if function.express is None:
-        return  # on conventional PCI only the rule `requester_ids` applies
-    reached: dict[Sbdf, list[Sbdf]] = {}
-    for port in evidence.above(function):
-        if port.express is None or port.express.port_type not in _PORTS:
-            continue
-        peers = evidence.remains(function, _beside(port, function, evidence))
-        if peers and not evidence.knows_extended(port.sbdf):
-            yield Unknown("ACS")
-        elif peers and not has_capability(port, _ACS, extended=True):
-            reached[port.sbdf] = peers
-    if reached:
-        peers = list(dict.fromkeys(sbdf for found in reached.values() for sbdf in found))
-        text = f"{names(reached)} above it has no ACS: it and {names(peers)} can reach each other"
-        cure = f"{_TOGETHER}, or use a slot below a port with ACS"
-        yield Reason("no-acs", Verdict.WARN, f"{text} around the IOMMU", cure)
-    yield from _own_acs(function, evidence)
+    shown = "; ".join(named(each.sbdf, evidence) for each in staying[:_SHOWN])
+    more = f"; and {len(staying) - _SHOWN} more" if len(staying) > _SHOWN else ""
+    uses = [use for each in staying for use in evidence.uses.get(each.sbdf, ())]
+    regions = all(edge.why is Why.REGION for each in staying for edge in each.way)
+    consoles = evidence.consoles or frozenset()
+    free = (
+        regions and not any(use.active for use in uses) and not any(each.sbdf in consoles for each in staying)
+    )
+    yield Reason(
+        "goes-along",
+        Verdict.OK if free else Verdict.WARN,
+        f"with it go {shown}{more}",
+        f"why: pcipt groups {function.sbdf}",
+    )
 
 
-def _beside(port: Function, function: Function, evidence: Evidence) -> Iterator[Sbdf]:
-    """Yield the functions behind `port` and behind the ports next to it.
-
-    The ports next to `port` are those of the same switch or, on a root bus, of the same device. The functions
-    of the device to which `function` belongs are left out.
-    """
-    machine, above = evidence.machine, port.parent
-    own = device_of(function, machine)
-    ports = (above,) if above is not None else evidence.index.devices.get(device_of(port, machine), ())
-    for each in ports:
-        for sbdf in evidence.index.below.get(each, ()):
-            if device_of(machine.functions[sbdf], machine) != own:
-                yield sbdf
+def _last(staying: Iterable[Companion]) -> str:
+    """Return the reason of the last edge on the way to the nearest companion."""
+    return next(iter(staying)).way[-1].text
 
 
-def _own_acs(function: Function, evidence: Evidence) -> Said:
-    """Yield a WARN reason if the function has no ACS and functions of the same device would stay in dom0.
-
-    Functions that cannot be given to a guest, such as bridges (`belongs_to_machine`), do not count. If
-    functions would stay and this function's extended config space was not read, yield `Unknown` in place of
-    the reason. Yield nothing for a virtual function or a function on a root bus.
-    """
-    device = evidence.index.devices.get(device_of(function, evidence.machine), ())
-    staying = _assignable(evidence, evidence.remains(function, device))
-    if function.physfn is not None or not staying or function.parent is None:
-        return
-    if not evidence.knows_extended(function.sbdf):
-        yield Unknown("ACS")
-    elif not has_capability(function, _ACS, extended=True):
-        text = f"it has no ACS of its own: it and {names(staying)} can reach each other around the IOMMU"
-        yield Reason("no-acs-functions", Verdict.WARN, text, _TOGETHER)
-
-
-def _by_group(function: Function, group: int, evidence: Evidence) -> Iterator[Reason]:
-    """Yield a WARN reason if functions of the IOMMU group would stay in dom0.
-
-    Functions that cannot be given to a guest, such as bridges (`belongs_to_machine`), do not count.
-    """
-    members = [
-        sbdf
-        for sbdf, facts in evidence.facts.items()
-        if facts.iommu_group == group and sbdf in evidence.machine.functions
-    ]
-    staying = _assignable(evidence, evidence.remains(function, members))
-    if staying:
-        text = (
-            f"Linux has it in IOMMU group {group} with {names(staying)}: no ACS keeps these from each other"
-        )
-        yield Reason("no-acs", Verdict.WARN, text, _TOGETHER)
+def _reasons(staying: Iterable[Companion]) -> str:
+    """Return the reasons of the edges on the way to the nearest companion, each once."""
+    return "; ".join(dict.fromkeys(edge.text for edge in next(iter(staying)).way))
 
 
 def _assignable(evidence: Evidence, sbdfs: Iterable[Sbdf]) -> list[Sbdf]:
@@ -151,4 +126,6 @@ def _assignable(evidence: Evidence, sbdfs: Iterable[Sbdf]) -> list[Sbdf]:
     return [sbdf for sbdf in sbdfs if not belongs_to_machine(evidence.machine.functions[sbdf])]
 
 
-RULES: tuple[Rule, ...] = (requester_ids, split_device, acs)
+def rules_of(groups: Groups) -> tuple[Rule, ...]:
+    """Return the rules about neighbours. `groups` must be those of the evidence that the rules get."""
+    return (*(partial(rule, groups) for rule in (requester_ids, split_device, acs, goes_along)), losses)

@@ -15,7 +15,7 @@ from pcipt.firmware.memory_map import MemoryEntry
 from pcipt.firmware.passthrough.index import Index, index_machine
 from pcipt.firmware.regions.regions import Regions
 from pcipt.pci import Finding, Function, Machine, Range, Sbdf
-from pcipt.pci.raw import LinuxFacts
+from pcipt.pci.raw import LinuxFacts, Use
 
 NO_FACTS = LinuxFacts()
 
@@ -36,13 +36,16 @@ class Reason:
     """One reason for the verdict.
 
     `code` is a stable word for programs. `cure` is text that says how to remove the cause of the reason;
-    empty if there is no way.
+    empty if there is no way. `xen` and `xl` are what the cure needs on Xen's command line, and in the guest's
+    xl.cfg beside pci=; empty if nothing.
     """
 
     code: str
     verdict: Verdict
     text: str
     cure: str = ""
+    xen: str = ""
+    xl: str = ""
 
 
 @attrs.frozen
@@ -83,12 +86,14 @@ class Evidence:
     """All facts about a machine that the rules use. None means unknown; an empty mapping has no facts.
 
     `config_sizes`: the number of bytes of config space that were read. `carriers`: functions that carry the
-    root file system. `consoles`: functions that carry a console of dom0. `xen`: functions about which Xen and
-    the machine disagree, each with the code of the daemon's finding. `owners`: the owner of each function as
-    a word. `guests`: for each function the findings about a guest that has access which it should not have,
-    or lacks access which it should have. `cut_segments`: the VMD controllers whose functions Xen has without
-    an owner. `unsized`: physical functions for whose virtual functions Xen has no BAR sizes. `together`: the
-    functions that leave dom0 together. `index`: computed from `machine` if it is not given.
+    root file system. `consoles`: functions that carry a console of dom0. `uses`: what dom0 uses each function
+    for: disks, mounts, network interfaces. `unseen_uses`: those of them that nobody looked for. `xen`:
+    functions about which Xen and the machine disagree, each with the code of the daemon's finding. `owners`:
+    the owner of each function as a word. `guests`: for each function the findings about a guest that has
+    access which it should not have, or lacks access which it should have. `cut_segments`: the VMD
+    controllers whose functions Xen has without an owner. `unsized`: physical functions for whose virtual
+    functions Xen has no BAR sizes. `together`: the functions that leave dom0 together. `index`: computed from
+    `machine` if it is not given.
     """
 
     machine: Machine
@@ -96,6 +101,8 @@ class Evidence:
     facts: Mapping[Sbdf, LinuxFacts] = attrs.field(factory=dict)
     carriers: frozenset[Sbdf] | None = None
     consoles: frozenset[Sbdf] | None = None
+    uses: Mapping[Sbdf, tuple[Use, ...]] = attrs.field(factory=dict)
+    unseen_uses: tuple[str, ...] = ("disks and mounts", "network interfaces")
     regions: Regions | None = None
     iommu: IommuScope | None = None
     memory: tuple[MemoryEntry, ...] | None = None

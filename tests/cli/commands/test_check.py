@@ -126,10 +126,10 @@ def test_a_machine_of_which_much_is_known(machine):
     assert verdicts(answer) == {
         "00:00.0": ["refuse", "platform"],
         "00:1c.0": ["refuse", "platform"],
-        "00:02.0": ["refuse", "console", "no-reset"],
+        "00:02.0": ["refuse", "console", "no-reset", "igd"],
         "00:17.0": ["refuse", "root-filesystem"],
-        "00:14.0": ["warn", "reserved-shared"],
-        "03:00.0": ["warn", "reserved-shared", "device-split", "address-may-shift"],
+        "00:14.0": ["warn", "reserved-shared", "goes-along"],
+        "03:00.0": ["warn", "reserved-shared", "device-split", "address-may-shift", "goes-along"],
         "03:00.1": ["warn", "device-split", "address-may-shift"],
     }
     assert [each["verdict"] for each in answer["functions"]] == ["refuse"] * 4 + ["warn"] * 3
@@ -151,7 +151,9 @@ def test_functions_named_together_leave_together(machine):
     assert "rdm_policy=relaxed" in shared["cure"]
     assert answer["snippets"] == {
         "xl": ['pci = [ "00:14.0,rdm_policy=relaxed", "03:00.0,rdm_policy=relaxed", "03:00.1" ]'],
+        "xl.options": [],
         "xen-pciback.hide": "(0000:00:14.0)(0000:03:00.0)(0000:03:00.1)",
+        "xen": [],
     }
 
 
@@ -215,8 +217,41 @@ def test_all_functions_print_no_lines_to_paste(machine):
 
 def test_a_function_that_is_refused_is_not_in_the_lines(machine):
     code, answer = checked("00:17.0", "--root", machine)
-    assert (code, answer["snippets"]) == (4, {"xl": [], "xen-pciback.hide": ""})
+    assert code == 4
+    assert answer["snippets"] == {"xl": [], "xl.options": [], "xen-pciback.hide": "", "xen": []}
     assert "xen-pciback.hide" not in run("00:17.0", "--root", machine)[1]
+
+
+def test_what_goes_along_is_named(machine):
+    """The NIC and the USB controller share a region; on the USB controller is a disk with /srv on it."""
+    stick = "../../devices/pci0000:00/0000:00:14.0/usb1/1-1/1-1:1.0/host1/target1:0:0/1:0:0:0/block/sdb"
+    put_link(machine / "sys/class/block/sdb", stick)
+    put_link(machine / "sys/dev/block/8:16", stick)
+    with (machine / "proc/self/mountinfo").open("a") as mounts:
+        mounts.write("30 25 8:16 / /srv rw - ext4 /dev/sdb rw\n")
+    reasons = {
+        reason["code"]: reason
+        for each in checked("03:00.0", "--root", machine)[1]["functions"]
+        for reason in each["reasons"]
+    }
+    assert reasons["goes-along"]["verdict"] == "warn"
+    assert "0000:00:14.0 (the file system at /srv (through sdb), disk sdb)" in reasons["goes-along"]["text"]
+    assert verdicts(checked("00:14.0", "--root", machine)[1])["00:14.0"] == [
+        "warn", "reserved-shared", "mounted", "goes-along",
+    ]  # fmt: skip
+
+
+def test_the_line_for_xen(tmp_path):
+    """A Marvell SATA controller of which DMA comes from function 1."""
+    add(tmp_path, "pci0000:00/0000:00:03.0", reset_method="flr\n", vendor="0x1b4b\n", device="0x9230\n")
+    (tmp_path / "sys/devices/pci0000:00/0000:00:03.0/config").write_bytes(
+        config(vendor=0x1B4B, device=0x9230)
+    )
+    code, out = run("00:03.0", "--root", tmp_path)
+    assert code == 4
+    assert "dma-alias: its DMA comes from 0000:00:03.1, a phantom function" in out
+    assert "For Xen's command line, unless it has it already:\n    pci-phantom=00:03,1\n" in out
+    assert checked("00:03.0", "--root", tmp_path)[1]["snippets"]["xen"] == ["pci-phantom=00:03,1"]
 
 
 def test_all_is_well(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from pcipt.cli.main import main
 from tests.machines import config
-from tests.trees import add, dumps
+from tests.trees import REPO, add, dumps
 
 
 def rows(data):
@@ -26,6 +26,15 @@ def run(*arguments):
     return code, out.getvalue()
 
 
+MARK = re.compile(r"\[set [0-9]+\] ")
+
+
+def unmarked(*arguments):
+    """Draw a tree without the marks of sets, which lspci does not have."""
+    code, out = run("tree", *arguments)
+    return code, MARK.sub("", out)
+
+
 def lspci(*arguments):
     command = ["lspci", *map(str, arguments), "-tv"]
     return subprocess.run(command, capture_output=True, check=True, text=True).stdout
@@ -39,7 +48,7 @@ def test_the_tree_of_a_recorded_machine_is_lspcis(recorded):
     if not any(recorded.glob("sys/bus/pci/devices/*/vendor")):
         pytest.skip("lspci cannot read a tree without vendor files")
     theirs = lspci("-A", "linux-sysfs", "-O", f"sysfs.path={recorded}/sys/bus/pci")
-    assert run("tree", "--root", recorded) == (0, theirs)
+    assert unmarked("--root", recorded) == (0, theirs)
 
 
 @needs_lspci
@@ -52,7 +61,7 @@ def test_the_tree_of_a_dump_is_lspcis(path, tmp_path):
     if not re.search(rb"^(0000:)?00:[01][0-9a-f]\.", data, re.MULTILINE):
         data += HOST_BRIDGE.encode()
     (tmp_path / "dump").write_bytes(data)
-    assert run("tree", "--dump", tmp_path / "dump") == (0, lspci("-F", tmp_path / "dump"))
+    assert unmarked("--dump", tmp_path / "dump") == (0, lspci("-F", tmp_path / "dump"))
 
 
 @pytest.fixture
@@ -84,6 +93,20 @@ def test_a_tree_in_numbers(machine):
         " +-[0000:09]---00.0  8086:10d3",
         " \\-[0000:40]---00.0  8086:10d3",
     ]
+
+
+def test_functions_that_can_only_go_together_are_marked():
+    """In the recording 1f.2 and 1f.3 are functions of one device without ACS; 1f.0 is a bridge and stays."""
+    root = REPO / "fixtures/sysfs/lab-pv"
+    lines = run("tree", "-n", "--root", root)[1].splitlines()
+    marked = [line.split("-", 1)[1] for line in lines if "[set" in line]
+    assert marked == ["1f.2  [set 1] 8086:2922", "1f.3  [set 1] 8086:2930"]
+    (bus,) = json.loads(run("tree", "--root", root, "--json")[1])["buses"]
+    sets = {each["sbdf"]: each["set"] for each in bus["functions"]}
+    assert {sbdf: number for sbdf, number in sets.items() if number is not None} == {
+        "0000:00:1f.2": 1,
+        "0000:00:1f.3": 1,
+    }
 
 
 def test_a_tree_as_json_holds_every_function_once(machine):

@@ -52,7 +52,6 @@ def test_what_is_below_and_beside():
     assert index.below == {parse_sbdf("00:1c.0"): deep, parse_sbdf("02:00.0"): deep}
     assert index.devices[0, 3, 0] == deep[:2]
     assert index.virtual == {deep[0]: deep[2:]}
-    assert index.groups == {}  # of bridges whose capabilities nobody knows nothing is concluded
 
 
 def test_a_rom_that_is_off_is_nowhere():

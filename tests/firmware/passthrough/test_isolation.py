@@ -1,7 +1,8 @@
 import attrs
 import pytest
 
-from pcipt.firmware.passthrough import isolation as rules
+from pcipt.firmware.passthrough import isolation
+from pcipt.firmware.passthrough.groups import groups_of
 from pcipt.pci import parse_sbdf
 from pcipt.pci.raw import LinuxFacts
 from tests.firmware.passthrough_cases import (
@@ -17,6 +18,17 @@ from tests.firmware.passthrough_cases import (
     text_of,
 )
 from tests.machines import bridge, function
+
+
+class Rules:
+    """The rules about neighbours, each with the groups of the evidence that it gets."""
+
+    def __getattr__(self, name):
+        rule = getattr(isolation, name)
+        return lambda function, evidence: rule(groups_of(evidence), function, evidence)
+
+
+rules = Rules()
 
 
 def below(address, parent):
@@ -57,7 +69,14 @@ def test_one_alone_behind_a_conventional_bridge():
 
 def test_a_bridge_of_which_only_the_header_was_read():
     evidence = evidence_of(bridge("00:1e.0", 3, 3, conventional=True), function("03:00.0", parent="00:1e.0"))
-    assert said_by(rules.requester_ids, "03:00.0", evidence) == ({}, ["requester ids behind bridges"])
+    assert said_by(rules.requester_ids, "03:00.0", evidence) == ({}, [])
+    assert said_by(rules.goes_along, "03:00.0", evidence) == ({}, [])  # nobody else is there
+    two = evidence_of(
+        bridge("00:1e.0", 3, 3, conventional=True),
+        function("03:00.0", parent="00:1e.0"),
+        function("03:01.0", parent="00:1e.0"),
+    )
+    assert "requester ids behind bridges" in said_by(rules.goes_along, "03:00.0", two)[1]
 
 
 SPLIT = [
@@ -74,6 +93,27 @@ SPLIT = [
 def test_functions_of_one_device(present, leaving, codes):
     evidence = evidence_of(*map(function, present)).leaving(map(parse_sbdf, leaving))
     assert list(said_by(rules.split_device, "03:00.0", evidence)[0]) == codes
+
+
+ALONE = [
+    # reset methods, ACS of the functions -> whether the device is one
+    (("flr",), True, False),
+    (("flr",), False, True),  # they reach each other
+    (("bus",), True, True),  # a reset hits both
+    ((), True, True),
+    (None, True, True),  # it is not known, and the registers have no FLR
+]
+
+
+@pytest.mark.parametrize(("methods", "acs", "split"), ALONE)
+def test_functions_that_keep_to_themselves_are_not_one_device(methods, acs, split):
+    raws = [express(function(f"03:00.{number}", parent="00:1c.0"), ENDPOINT, acs=acs) for number in range(2)]
+    evidence = evidence_of(
+        express(bridge("00:1c.0", 3, 3), ROOT_PORT, acs=True),
+        *raws,
+        facts={raw.sbdf: LinuxFacts(reset_methods=methods) for raw in raws},
+    )
+    assert list(said_by(rules.split_device, "03:00.0", evidence)[0]) == ["device-split"] * split
 
 
 @pytest.mark.parametrize("forwarding", [True, False])
@@ -146,7 +186,9 @@ def test_a_device_of_several_functions_needs_acs_of_its_own():
     assert said_by(rules.acs, "03:00.0", evidence_of(port, *bare)) == ({"no-acs-functions": "warn"}, [])
     assert said_by(rules.acs, "03:00.0", evidence_of(port, *guarded)) == ({}, [])
     short = [cut_short(raw) for raw in bare]
-    assert said_by(rules.acs, "03:00.0", evidence_of(port, *short)) == ({}, ["ACS"])
+    assert said_by(rules.acs, "03:00.0", evidence_of(port, *short)) == ({}, [])
+    known = {raw.sbdf: LinuxFacts(reset_methods=("flr",)) for raw in short}
+    assert said_by(rules.goes_along, "03:00.0", evidence_of(port, *short, facts=known)) == ({}, ["ACS"])
 
 
 def cut_short(raw):
@@ -156,9 +198,9 @@ def cut_short(raw):
 
 def test_what_was_not_read_is_unknown():
     short = [cut_short(raw) for raw in root_ports()]
-    assert said_by(rules.acs, "03:00.0", evidence_of(*short)) == ({}, ["ACS"])
-    headers = evidence_of(bridge("00:1c.0", 3, 3), function("03:00.0", parent="00:1c.0"))
-    assert said_by(rules.acs, "03:00.0", headers) == ({}, ["ACS"])
+    assert said_by(rules.goes_along, "03:00.0", evidence_of(*short)) == ({}, ["ACS"])
+    alone = evidence_of(bridge("00:1c.0", 3, 3), function("03:00.0", parent="00:1c.0"))
+    assert said_by(rules.goes_along, "03:00.0", alone) == ({}, [])  # whatever ACS says, nobody else is there
 
 
 def test_conventional_functions_have_no_acs():
@@ -170,6 +212,8 @@ def test_groups_of_linux_decide_where_there_are_some():
     evidence = evidence_of(
         *root_ports(),
         facts={
+            parse_sbdf("00:1c.0"): LinuxFacts(iommu_group=1),
+            parse_sbdf("00:1c.1"): LinuxFacts(iommu_group=2),
             parse_sbdf("03:00.0"): LinuxFacts(iommu_group=7),
             parse_sbdf("04:00.0"): LinuxFacts(iommu_group=8),
         },
@@ -183,4 +227,5 @@ def test_groups_of_linux_decide_where_there_are_some():
         },
     )
     assert said_by(rules.acs, "03:00.0", same) == ({"no-acs": "warn"}, [])
-    assert "IOMMU group 7 with 0000:04:00.0:" in text_of(rules.acs, "03:00.0", same)
+    text = text_of(rules.acs, "03:00.0", same)
+    assert "0000:04:00.0 can reach each other" in text

@@ -1,0 +1,128 @@
+"""Rules of passthrough about known trouble: requester ids, resets, graphics, BARs too large for a guest.
+
+Source: xen/drivers/passthrough/pci.c (parse_phantom_dev, alloc_pdev: pci-phantom= works for a PCI Express
+        endpoint whose function number is below the stride, and skips real functions; at most 8 such options);
+        tools/firmware/hvmloader/pci.c (pci_setup) and xen/include/public/hvm/e820.h, alike from 4.17 to 4.22;
+        xl.cfg(5), gfx_passthru and mmio_hole.
+"""
+
+from pcipt.firmware.passthrough.groups_quirks import Alias, alias_quirk
+from pcipt.firmware.passthrough.trouble_table import Trouble, is_possible, troubles_of
+from pcipt.firmware.passthrough.verdict import Evidence, Reason, Rule, Said, Verdict
+from pcipt.pci import BarKind, Function
+
+_INTEL = 0x8086
+_DISPLAY = 0x03  # base class
+_MIB, _GIB = 1 << 20, 1 << 30
+_HOLE = 192 * _MIB  # f0000000-fbffffff: what an HVM guest has below 4 GiB for BARs by default
+_ABOVE_HOLE = 64 * _MIB  # fc000000-ffffffff: part of mmio_hole, and not for BARs
+_HOLES = (512, 1024, 2048, 3072)  # MiB: values of mmio_hole at which the hole begins aligned
+_RELOCATED = _GIB  # a 64-bit BAR above this size always goes above 4 GiB
+
+
+def requester_alias(function: Function, evidence: Evidence) -> Said:
+    """Yield a WARN reason if the device is known to send requests with another requester id than its own.
+
+    If Xen can be told of it, the reason has the option for Xen's command line.
+    """
+    row = alias_quirk(function)
+    if row is None:
+        return
+    sbdf = function.sbdf
+    number = 1 if row.alias is Alias.FUNCTION_1 else 0
+    other = sbdf._replace(function=number)
+    if row.alias is Alias.OTHER_DEVICE:
+        text = "its DMA comes from other device numbers of its bus, where Xen does not expect a device"
+        yield Reason("dma-alias", Verdict.WARN, f"{text}: the IOMMU blocks it, and no option of Xen helps")
+    elif other in evidence.machine.functions:
+        text = f"its DMA comes with the requester id of {other}"
+        yield Reason(
+            "dma-alias", Verdict.WARN, f"{text}: what has {other} must have it too", f"pass {other} too"
+        )
+    elif number > sbdf.function and sbdf.fits_xen:
+        line = f"pci-phantom={_slot(function)},{number - sbdf.function}"
+        text = f"its DMA comes from {other}, a phantom function: the IOMMU blocks it unless Xen knows of it"
+        yield Reason("dma-alias", Verdict.WARN, text, f"add {line} to Xen's command line", xen=line)
+    else:
+        text = f"its DMA comes from {other}, which does not exist: the IOMMU blocks it"
+        yield Reason(
+            "dma-alias", Verdict.WARN, f"{text}, and no option of Xen helps (pci-phantom= counts up)"
+        )
+
+
+def _slot(function: Function) -> str:
+    """Return segment, bus and device as pci-phantom= takes them; segment 0 is left out."""
+    sbdf = function.sbdf
+    segment = f"{sbdf.segment:04x}:" if sbdf.segment else ""
+    return f"{segment}{sbdf.bus:02x}:{sbdf.device:02x}"
+
+
+def resets(function: Function, evidence: Evidence) -> Said:
+    """Yield a reason for each kind of trouble that the table has for the function: WARN, or OK if Linux is
+    seen to avoid it. Trouble with a way of reset that the function does not have yields nothing.
+    """
+    methods = evidence.facts_of(function.sbdf).reset_methods
+    avoided = {
+        Trouble.HANGS: methods is not None and not {"flr", "af_flr"} & set(methods),
+        Trouble.BUS: methods is not None and "bus" not in methods,
+        Trouble.POWER: methods is not None and "pm" not in methods,
+        Trouble.NEVER_AGAIN: methods is not None and methods[:1] == ("device_specific",),
+        Trouble.SPECIFIC: methods is None or "device_specific" in methods,
+    }
+    for trouble in troubles_of(function):
+        if not is_possible(trouble, function):
+            continue
+        fine = avoided[trouble]
+        cure = "" if fine and methods is not None else trouble.cure
+        yield Reason(trouble.code, Verdict.OK if fine else Verdict.WARN, trouble.text, cure)
+
+
+def graphics(function: Function, _evidence: Evidence) -> Said:
+    """Yield a reason for a display controller: WARN for the graphics of an Intel processor, else OK."""
+    code = function.ids.class_code
+    if code is None or code >> 16 != _DISPLAY:
+        return
+    place = function.sbdf
+    if function.ids.vendor == _INTEL and function.parent is None and (place.bus, place.device) == (0, 2):
+        text = (
+            "it is the processor's graphics (IGD): an HVM guest needs its OpRegion and its stolen memory "
+            "(a reserved region), and dom0 loses the screen"
+        )
+        line = 'gfx_passthru="igd"'
+        yield Reason("igd", Verdict.WARN, text, f"add {line} to xl.cfg (device model qemu-xen)", xl=line)
+        return
+    text = "it is a display: in an HVM guest it comes second, after QEMU's, and is dark until its driver runs"
+    cure = "gfx_passthru=1 in xl.cfg makes it the first"
+    yield Reason("display", Verdict.OK, text, cure)
+
+
+def large_bars(function: Function, _evidence: Evidence) -> Said:
+    """Yield a reason if the BARs do not fit below 4 GiB in an HVM guest: WARN if 32-bit BARs do not, else OK.
+
+    64-bit BARs then go above 4 GiB. The devices that QEMU emulates take some of the same space. BARs of
+    unknown size do not count.
+    """
+    memory = [bar for bar in function.bars if bar.kind is not BarKind.IO and bar.size]
+    sizes = [(bar.kind is BarKind.MEM64, bar.size or 0) for bar in memory]
+    narrow = sum(size for wide, size in sizes if not wide)
+    low = narrow + sum(size for wide, size in sizes if wide and size <= _RELOCATED)
+    huge = [bar for bar in memory if bar.kind is BarKind.MEM64 and (bar.size or 0) > _RELOCATED]
+    window = f"the {_HOLE // _MIB} MiB below 4 GiB that an HVM guest has by default"
+    hole = next((size for size in _HOLES if low + _ABOVE_HOLE <= size * _MIB), None)
+    line = f"mmio_hole={hole}" if hole is not None and low > _HOLE else ""
+    cure = f"add {line} to xl.cfg" if line else ""
+    if narrow > _HOLE:
+        text = f"its 32-bit BARs take {narrow // _MIB} MiB: they do not fit into {window}"
+        yield Reason("large-bars", Verdict.WARN, text, cure, xl=line)
+    elif huge:
+        shown = ", ".join(f"BAR {bar.index} of {(bar.size or 0) // _GIB} GiB" for bar in huge)
+        text = f"{shown} lies beyond {window}: hvmloader places it above 4 GiB"
+        yield Reason("large-bars", Verdict.OK, f"{text}, where a guest needs a 64-bit system", cure, xl=line)
+    elif low > _HOLE:
+        text = (
+            f"its BARs take {low // _MIB} MiB, more than {window}: hvmloader places 64-bit ones above 4 GiB"
+        )
+        yield Reason("large-bars", Verdict.OK, text, f"to keep them below: {cure}" if cure else "", xl=line)
+
+
+RULES: tuple[Rule, ...] = (requester_alias, resets, graphics, large_bars)
