@@ -1,19 +1,20 @@
-"""Show one function decoded in full: what its config space and Linux say of it, and what is wrong with it.
+"""Show a function decoded in full: what its config space and Linux say of it, and what is wrong with it.
 
-SBDF is 0000:00:1f.2, 00:1f.2, 1f.2, 00_1f.2, pci_0000_00_1f_2 or a PCI path such as 00_1c.0-00_00.0.
+SBDF is 0000:00:1f.2, 00:1f.2, 1f.2, 00_1f.2, pci_0000_00_1f_2, a PCI path such as 00_1c.0-00_00.0, or a set:
+00:1f a device, 03: a bus, * all. With --json a set is a list.
 """
 
 import argparse
 from collections.abc import Iterator
 
-from pcipt.cli.machine.find import find_function
+from pcipt.cli.machine.find import SBDF_HELP, find_functions
 from pcipt.cli.machine.names import Names
 from pcipt.cli.machine.source import Source, add_source_arguments
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_numeric_argument
 from pcipt.cli.text.render import count_text, print_json, size_text, table
 from pcipt.cli.text.terminal import BOLD, YELLOW, columns, folded, painted, wants_colour
 from pcipt.errors import printable
-from pcipt.pci import Bar, BarKind, Capability, Function, WindowKind
+from pcipt.pci import Bar, BarKind, Capability, Function, SlotFilter, WindowKind, parse_target
 from pcipt.pci.structures import Place
 
 KINDS = {
@@ -32,6 +33,7 @@ INDENT = 4
 EXAMPLES = (
     ("pcipt show 03:00.0", "segment 0 is meant where none is given"),
     ("pcipt show 00_1c.0-00_00.0", "by PCI path, which stays when buses are renumbered"),
+    ("pcipt show 00:1f", "all functions of a device"),
     ("pcipt show 03:00.0 --json=pretty", "the same for a program"),
     ("pcipt show 03:00.0 --dump lspci.txt", "of the output of lspci -xxxx"),
 )
@@ -41,7 +43,7 @@ Rows = list[tuple[str, ...]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("sbdf", metavar="SBDF", help="address or PCI path of one function")
+    parser.add_argument("sbdf", metavar="SBDF", help=SBDF_HELP)
     add_source_arguments(parser)
     add_json_argument(parser)
     add_numeric_argument(parser)
@@ -50,26 +52,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     source = Source(args)
-    function = find_function(source, args.sbdf)
+    functions = find_functions(source, args.sbdf)
     if args.json:
         from pcipt.pci.json_view import json_from_function
 
-        print_json({"device": json_from_function(function)}, args.json)
+        several = isinstance(parse_target(args.sbdf), SlotFilter)
+        devices = [json_from_function(function) for function in functions]
+        print_json({"devices": devices} if several else {"device": devices[0]}, args.json)
         return 0
-    width, colour = columns(), wants_colour(args.color)
     names = Names(numeric=args.numeric)
+    for number, function in enumerate(functions):
+        if number:
+            print()
+        _print(function, names, linux=source.knows_linux, colour=wants_colour(args.color))
+    return 0
+
+
+def _print(function: Function, names: Names, *, linux: bool, colour: bool) -> None:
+    """Print the heading of one function, then its chapters."""
+    width = columns()
     address = str(function.sbdf)
     first, *more = folded(f"{address} {names.row(function.ids)}", width, len(address) + 1)
     print(painted(address, BOLD if colour else None) + first[len(address) :])
     for line in more:
         print(line)
-    for title, rows in sections(function, names, linux=source.knows_linux):
+    for title, rows in sections(function, names, linux=linux):
         if title and rows:
             shade = YELLOW if title == "Findings" else BOLD
             print(f"  {painted(title, shade if colour else None)}:")
         for line in table(rows, width=width if width is None else width - INDENT):
             print(" " * INDENT + line)
-    return 0
 
 
 def sections(function: Function, names: Names, *, linux: bool) -> list[tuple[str, Rows]]:

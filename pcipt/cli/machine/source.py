@@ -4,11 +4,10 @@ import argparse
 from collections.abc import Callable
 
 from pcipt.cli.text.progress import progress
-from pcipt.errors import NoSuchDeviceError
 from pcipt.host.dump import read_dump
 from pcipt.host.files import Depth
 from pcipt.host.sysfs import read_addresses, read_machine
-from pcipt.pci import Machine, RawFunction, Sbdf, decode_machine, nearest
+from pcipt.pci import Machine, RawFunction, Sbdf, decode_machine
 
 Wanted = Callable[[Sbdf], bool]
 
@@ -70,14 +69,3 @@ class Source:
         Raises: InputError if the machine cannot be read.
         """
         return decode_machine(self.read(depth, wanted))
-
-    def no_such_device(self, text: str, near: Sbdf) -> NoSuchDeviceError:
-        """Return (do not raise) the error for the missing function `text`.
-
-        The error suggests the address on this machine that is most similar to `near`; nothing if the machine
-        has no functions.
-
-        Raises: InputError if the machine cannot be read.
-        """
-        found = nearest(self.addresses(), near)
-        return NoSuchDeviceError(text, (str(found),) if found is not None else ())
