@@ -237,9 +237,11 @@ def _path_below(
 
 
 def bridge_numbers(raw: RawFunction) -> Bridge | None:
-    """Return the decoded bridge header of `raw`. Return None if `raw` is not a bridge or if its bus numbers
-    were not read.
+    """Return the decoded bridge header of `raw`, or what lspci's words tell of it. Return None if `raw` is
+    not a bridge or if its bus numbers are not known.
     """
+    if raw.told is not None:
+        return raw.told.bridge
     config = raw.config
     if not config or len(config) <= 0x1A or config[0x0E] & 0x7F not in (1, 2):
         return None

@@ -123,6 +123,9 @@ def _describer(names: Names) -> Callable[[RawFunction], tuple[str, str]]:
             ids = raw.ids
             if answers:
                 ids, _ = join_ids(ids, config, virtual=raw.physfn is not None, subsystem_at=None)
+            title = raw.told.title if raw.told is not None else ""
+            if ids.vendor is None and title:
+                return names.parts(ids, title)
             parts = known[key] = names.parts(ids)
         return parts if answers or not raw.config else (parts[0], f"{parts[1]} {SILENT}")
 

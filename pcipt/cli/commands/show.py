@@ -72,7 +72,7 @@ def _print(function: Function, names: Names, *, linux: bool, colour: bool) -> No
     """Print the heading of one function, then its chapters."""
     width = columns()
     address = str(function.sbdf)
-    first, *more = folded(f"{address} {names.row(function.ids)}", width, len(address) + 1)
+    first, *more = folded(f"{address} {names.row(function.ids, function.title)}", width, len(address) + 1)
     print(painted(address, BOLD if colour else None) + first[len(address) :])
     for line in more:
         print(line)
@@ -117,7 +117,7 @@ def _identity(function: Function, names: Names, *, linux: bool) -> Facts:
         yield "Virtual function of", str(function.physfn)
     if function.ids.subsystem_vendor or function.ids.subsystem_device:
         yield "Subsystem", names.subsystem(function.ids)
-    if linux:
+    if linux or function.driver is not None:
         yield "Driver", printable(function.driver) if function.driver is not None else "none"
     if function.numa_node is not None:
         yield "NUMA node", str(function.numa_node)

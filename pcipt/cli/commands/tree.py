@@ -106,7 +106,7 @@ class _Forest:
         place = f"{function.sbdf.device:02x}.{function.sbdf.function:x}"
         bridge, below = function.bridge, self._below.get(function.sbdf, [])
         if bridge is None and not below:
-            return [(f"{place}  ", names.device(function.ids))]
+            return [(f"{place}  ", names.device(function.ids, function.title))]
         buses = ""
         if bridge is not None and bridge.secondary:
             last = f"-{bridge.subordinate:02x}" if bridge.subordinate != bridge.secondary else ""
