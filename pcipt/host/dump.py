@@ -24,6 +24,7 @@ from pcipt.host.tree import reason
 from pcipt.pci import RawFunction
 
 MAX_BYTES = 64 << 20
+CONFIG_SIZES = (64, 256, 4096)
 RUN = "run `lspci -Dnnvv -xxxx` as root"
 
 #  what a text without a function is, by what it holds: the first that is found is told
@@ -136,6 +137,8 @@ def _refusal(data: bytes) -> str:
     """Return why a file without a function cannot be used: what it is, and what to run."""
     if not data:
         return f"is empty; {RUN}"
+    if len(data) in CONFIG_SIZES and 0 in data[:64]:
+        return f"is the config space of one function without its address: {RUN}"
     text = decoded(data[:1_000_000])
     for pattern, told in _OTHERS:
         if re.search(pattern, text, re.MULTILINE | re.IGNORECASE | re.ASCII):

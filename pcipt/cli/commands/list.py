@@ -29,7 +29,7 @@ EXAMPLES = (
     ("pcipt list", "all functions"),
     ("pcipt list -s 03:", "those of bus 03; -s .0 those with function number 0"),
     ("pcipt list --root machine --json=pretty", "a recorded machine, decoded in full"),
-    ("pcipt list --dump lspci.txt", "what somebody sent: the output of lspci -xxx"),
+    ("pcipt list --dump lspci.txt", "what somebody sent: the output of lspci, or a boot log"),
 )
 
 

@@ -93,6 +93,7 @@ REFUSED = [
         "XML",
     ),
     ("  *-pci\n       bus info: pci@0000:00:00.0\n", "lshw"),
+    (CARD, "is the config space of one function without its address"),
     ("00000000: 8680 039c 0700 0000\n", "is a hexdump that names no function"),
     (b"\x7fELF\x02\x01" + bytes(range(256)) * 20, "holds no function"),
     ("Dear list,\n00:1f.2 does not work.\n", "holds no function"),
