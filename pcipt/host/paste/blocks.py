@@ -7,7 +7,7 @@ Source: lspci(8), options -x, -m, -F; pciutils lib/dump.c; linux drivers/pci/pro
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import attrs
 
@@ -25,6 +25,13 @@ _SLOT = re.compile(rf"(?:Slot|Device):\s*{_SBDF}$", _FLAGS)
 _FIELD = re.compile(r"([A-Za-z]{3,12}):\s*(.*)")
 _OFFSET = re.compile(r"([0-9a-f]{2,3}|[0-9a-f]{8}):(?=\s|$)", _FLAGS)
 _BYTES = re.compile(r"(?:\s+[0-9a-f]{2}){1,16}", _FLAGS)
+#  what no line of lspci begins with: the end of a BAR, of bus numbers, of the heading, of flags
+_CONTINUES = re.compile(
+    r"\[(?:size=|disabled|enhanced|(?:16|32|64)-bit)|(?:non-)?prefetchable\)|\((?:32|64)-bit, "
+    r"|\(rev [0-9a-f]{2}\)|\(prog-if |(?:secondary|subordinate|sec-latency)="
+    r"|(?:[A-Za-z][A-Za-z0-9]{2,11}[+-] ?){1,11}$",
+    _FLAGS,
+)
 _MOST_LABEL = 60
 
 
@@ -97,6 +104,20 @@ class Block:
         )
 
 
+def _rejoined(lines: Iterable[Line]) -> Iterator[Line]:
+    """Yield the lines; one that mail has broken at a place where lspci breaks none is put together again."""
+    held: Line | None = None
+    for line in lines:
+        if held is not None and _CONTINUES.match(line.text) and held.text:
+            held = attrs.evolve(held, text=f"{held.text} {line.text}")
+            continue
+        if held is not None:
+            yield held
+        held = line
+    if held is not None:
+        yield held
+
+
 def blocks_of(lines: Iterable[Line]) -> list[Block]:
     """Return what stands about each function, in the order of the headings. An address may occur several
     times. Nothing is raised.
@@ -104,7 +125,7 @@ def blocks_of(lines: Iterable[Line]) -> list[Block]:
     found: list[Block] = []
     current: Block | None = None
     margin, label, fields, indented = 0, "", False, False
-    for line in lines:
+    for line in _rejoined(lines):
         text = line.text
         if not text:
             continue

@@ -17,6 +17,7 @@ _MARKUP = {"&gt;": ">", "&lt;": "<", "&amp;": "&", "&nbsp;": " "}
 _QUOTED_PRINTABLE = {"=3D": "=", "=20": " ", "=09": "\t"}
 _QUOTE = re.compile(r"(?: {0,3}[>|] ?)+")
 _TAGS = re.compile(r"(?:</?[a-z]{1,8}>)+", re.IGNORECASE)
+_END_TAGS, _LONGEST_TAGS = re.compile(r"(?:</[a-z]{1,8}>)+$", re.IGNORECASE), 60
 _COLOUR = re.compile(r"\x1b\[[0-9;]{0,16}[A-Za-z]")
 _LOG = re.compile(
     r"(?:<\d{1,3}>)?"
@@ -89,11 +90,14 @@ def _clean(number: int, row: str) -> Line:
         row = _COLOUR.sub("", row)
     if (quote := _QUOTE.match(row)) is not None:
         row = row[quote.end() :]
+        row = row.rstrip(" |") if "|" in quote[0] else row
     if row[:1] in _BEFORE_LOG:
         if row[0] == "<" and (tags := _TAGS.match(row)) is not None:
             row = row[tags.end() :]
         if (prefix := _LOG.match(row)) is not None:
             row = row[prefix.end() :]
+    if row[-1:] == ">" and (tags := _END_TAGS.search(row[-_LONGEST_TAGS:])) is not None:
+        row = row[: len(row) - len(tags[0])]
     text = row.strip()
     indent = len(row[: len(row) - len(row.lstrip())].expandtabs(TAB)) if row[:1] in " \t" else 0
     return Line(number, indent, text)

@@ -10,7 +10,7 @@
     <domain>0</domain><bus>1</bus><slot>0…      libvirt's node devices, in the same numbers
     0/0000:01:00.0                              xapi's other-config:pci
     01:00.0@5,permissive=1                      xl's pci=, with slot and options; Proxmox' hostpci
-    host=01:00.0, hostaddr=…, bdf=…             options of QEMU and xl
+    host=01:00.0, hostaddr=…, bdf=…, pci=[…]    options of QEMU and xl; PCI_SLOT_NAME= of uevent
     /sys/bus/pci/devices/0000:01:00.0/driver    paths: the last function in it; /proc/bus/pci/01/00.0
     00:1c.0/00.0, 00:1c.0/01:00.0               lspci -P (a PCI path) and -PP
     01_00.0:0x8086:0x10d3::p020000              Qubes, with the ids of the device
@@ -35,12 +35,16 @@ _PREFIXED = re.compile(
 )
 _UDEV = re.compile(rf"pci-(?P<plain>{_FULL})-[\w.:-]+", _FLAGS)
 _XORG = re.compile(
-    r"PCI:(?P<bus>\d{1,5})(?:@(?P<domain>\d{1,10}))?:(?P<slot>\d{1,5}):(?P<function>\d{1,5})", _FLAGS
+    r"(?:BusID\s+)?\"?PCI:(?P<bus>\d{1,5})(?:@(?P<domain>\d{1,10}))?:(?P<slot>\d{1,5}):(?P<function>\d{1,5})\"?",
+    _FLAGS,
 )
 _WINDOWS = re.compile(r"PCI bus (?P<bus>\d+), device (?P<slot>\d+), function (?P<function>\d+)", _FLAGS)
 _LOGGED = re.compile(r"(?P<plain>.*\.[0-7])[:;,]", re.DOTALL)
 _QUBES = re.compile(r"(?P<plain>(?:dom0:)?[0-9a-f_.-]+):(?:0x[0-9a-f]{4}|\*).*", _FLAGS)
-_KEYED = re.compile(r"(?:[\w-]+,)?(?:host|hostaddr|bdf)=(?P<plain>[^,=]+)(?:,.*)?", _FLAGS)
+_LIST = re.compile(r"pci ?= ?(?P<plain>\[.*\])", _FLAGS)
+_KEYED = re.compile(
+    r"(?:[\w-]+,)?(?:host|hostaddr|bdf|pci|slot|PCI_SLOT_NAME) ?= ?(?P<plain>[^,=]+)(?:,.*)?", _FLAGS
+)
 _OPTIONS = re.compile(r"(?P<plain>[^,@=]+)(?:@[0-9a-f]{1,2})?(?: *, *[a-z_][\w-]*(?:=[^,]*)?)*", _FLAGS)
 _PREFIX_0X = re.compile(r"\b0x(?=[0-9a-f])", _FLAGS)
 _WITH_0X = re.compile(r"[0-9a-fx:._*]+", _FLAGS)
@@ -162,6 +166,7 @@ _SPELLINGS: tuple[Callable[[str], str | None], ...] = (
     _path,
     _matched(_LOGGED),
     _matched(_QUBES),
+    _matched(_LIST),
     _matched(_KEYED),
     _matched(_OPTIONS),
 )

@@ -1,5 +1,6 @@
 """What --dump takes, says and refuses, as a user sees it."""
 
+import gzip
 import io
 import json
 from contextlib import redirect_stdout
@@ -93,6 +94,7 @@ REFUSED = [
         "XML",
     ),
     ("  *-pci\n       bus info: pci@0000:00:00.0\n", "lshw"),
+    (gzip.compress(BYTES.encode()), "is compressed: unpack it first"),
     (CARD, "is the config space of one function without its address"),
     ("00000000: 8680 039c 0700 0000\n", "is a hexdump that names no function"),
     (b"\x7fELF\x02\x01" + bytes(range(256)) * 20, "holds no function"),

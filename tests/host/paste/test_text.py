@@ -19,6 +19,8 @@ MANGLED = {
     "quoted >>": each_line(">>"),
     "quoted without a space": each_line(">"),
     "quoted with a bar": each_line("| "),
+    "in a table": each_line("| ", " |\n"),
+    "in paragraphs": each_line("<p>", "</p>\n"),
     "indented": each_line("    "),
     "indented by tabs": each_line("\t\t"),
     "quoted and indented": each_line(">    "),
@@ -69,6 +71,20 @@ def test_every_encoding_is_read(encoding, end):
 def test_lines_that_mail_broke_are_joined():
     broken = PLAIN.replace(" 00 00 00\n", " 00 =\n00 00\n").replace("size=", "size=3D")
     assert told(broken) == told(PLAIN)
+
+
+@pytest.mark.parametrize("width", [60, 66, 72, 76])
+def test_lines_that_mail_folded_are_joined(width):
+    folded = []
+    for line in PLAIN.splitlines():
+        text = line.expandtabs(8)
+        while len(text) > width and " " in text[:width].strip():
+            cut = text.rindex(" ", 0, width)
+            folded.append(text[:cut])
+            text = text[cut + 1 :]
+        folded.append(text)
+    assert folded != PLAIN.expandtabs(8).splitlines()
+    assert told("\n".join(folded)) == told(PLAIN)
 
 
 def test_a_line_has_its_number_and_its_indentation():
