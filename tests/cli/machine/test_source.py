@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 import pytest
 
 from pcipt.cli.main import main
-from tests.host.paste.lspci_samples import BYTES, CARD, WORDS, rows
+from tests.host.paste.lspci_samples import BRIDGE, BYTES, CARD, WORDS, rows
 
 PLAIN = "00:00.0 Host bridge: Example Bridge (rev 02)\n00:1f.2 SATA controller: Example 8 Series\n"
 
@@ -121,3 +121,15 @@ def test_other_machines_are_named_on_stderr(dump, capsys):
     err = capsys.readouterr().err.splitlines()
     assert len(err) == 2
     assert 'left out: "user@second:~$ lspci -xxx" (line' in err[1]
+
+
+@pytest.mark.parametrize(("text", "code"), [
+    (BYTES.replace("30: ", "lost ", 1).replace("30: ", "lost ", 1), "dump-malformed"),
+    (f"{BYTES}\n00:1c.0 x\n{rows(CARD)}\n01:00.0 x\n{rows(BRIDGE)}", "duplicate-address"),
+])  # fmt: skip
+def test_a_dump_that_is_damaged_or_mixed_is_never_ok(dump, text, code):
+    text = text.replace("lost ", "38: ")
+    answer = json.loads(run("check", "01:00.0", "--dump", dump(text), "--json")[1])
+    (function,) = answer["functions"]
+    assert function["verdict"] != "ok"
+    assert code in [reason["code"] for reason in function["reasons"]]

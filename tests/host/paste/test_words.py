@@ -119,6 +119,14 @@ def bars_of(function):
     ]
 
 
+def test_without_bus_numbers_nothing_behind_a_bridge_gets_a_path():
+    text = "00:1c.0 0604: 1b36:000c\n00:1d.0 0c03: 8086:1e26\n01:00.0 0106: 8086:9c03\n"
+    text += "0001:01:00.0 0106: 8086:9c03\n"
+    found = machine(text)
+    assert [str(each.path) for each in found.values()] == ["00_1c.0", "00_1d.0", "None", "0001_01_00.0"]
+    assert [finding.code for finding in found[CARD].findings] == ["no-path", "no-config"]
+
+
 def forms():
     """Dumps of recorded machines and one of our own, each with what lspci prints of it."""
     return [*dumps(), None]
