@@ -13,6 +13,7 @@ import attrs
 
 from pcipt.errors import InputError, NotPermittedError
 from pcipt.host import files
+from pcipt.host.paste.tables import TextError, tables_in
 from pcipt.host.tree import Tree, list_names, read_file, reason, text_of
 from pcipt.pci import Finding
 
@@ -75,17 +76,21 @@ def read_table_directory(path: str) -> TableReading:
         return _read_all(directory, kept, path)
 
 
-def read_table_file(path: str) -> bytes:
-    """Return the bytes of one ACPI table from a file. The bytes are not checked.
+def read_table_file(path: str) -> list[bytes]:
+    """Return the bytes of the ACPI tables in a file, in their order; at least one. The bytes are not checked.
+
+    The file has raw tables, or the text of acpidump or of a hexdump: see `pcipt/host/paste/tables.py`.
 
     Raises: InputError if the file cannot be read for any reason (permission is one), is a link or not a
-            regular file, or is longer than 16 MiB.
+            regular file, is longer than 16 MiB, or is a text from which no table can be read.
     """
     with Tree(os.path.dirname(path) or ".") as tree:
         try:
-            return read_file(tree.enter(""), os.path.basename(path), MAX_SIZE)
+            return tables_in(read_file(tree.enter(""), os.path.basename(path), MAX_SIZE))
         except OSError as error:
             raise InputError(path, reason(error)) from error
+        except TextError as error:
+            raise InputError(path, str(error)) from error
 
 
 def _read_all(directory: int, names: list[str], path: str) -> TableReading:

@@ -1,33 +1,63 @@
-"""Read the text of `lspci -x`, `-xxx` or `-xxxx`. Only its lines with an address or with bytes are used.
+"""Read a machine from what somebody pasted: the output of lspci in any form, or a boot log.
 
-Other lines (names, sizes, drivers) describe the machine where lspci ran and are ignored, so sizes, drivers
-and parents stay unknown. If a line of bytes does not begin at the offset where the line before it ended, the
-function keeps only the bytes before this line and gets a finding.
-
-Source: lspci(8), options -x and -F; pciutils lib/dump.c.
+    lspci -x, -xxx, -xxxx      the bytes of config space
+    lspci -vvnn, -nnk, -n, -v  words: ids, class, driver, BARs, bus numbers; without bytes the rest is unknown
+    both, in any order         joined by address
+    lspci -mm, -vmm            its machine-readable forms
+    a log with pci=earlydump   the bytes that the kernel printed at boot
+The text may be quoted or indented by mail, in UTF-16, with CR LF, with doubled spaces. If it has several
+machines, the first is taken. Words are Linux's view: BARs have sizes only if lspci printed them, and a
+function has a driver only if lspci named it. If a line of bytes does not begin at the offset where the line
+before it ended, the function keeps only the bytes before this line and gets a finding.
 """
 
-import os
 import re
+from collections.abc import Iterable, Iterator
+
+import attrs
 
 from pcipt.errors import InputError
+from pcipt.host.paste.blocks import BY_PATH, Block, blocks_of
+from pcipt.host.paste.machines import Reading, function_of, readings_of
+from pcipt.host.paste.text import Line, decoded, lines_of
 from pcipt.host.tree import reason
-from pcipt.pci import Finding, RawFunction, Sbdf
+from pcipt.pci import RawFunction
 
 MAX_BYTES = 64 << 20
-MAX_CONFIG = 4096
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\x03\x04")  # gzip, bzip2, xz, zstd, zip
+CONFIG_SIZES = (64, 256, 4096)
+RUN = "run `lspci -Dnnvv -xxxx` as root"
 
-_ADDRESS = re.compile(
-    r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([01][0-9a-f])\.([0-7])(?=\s|$)", re.ASCII | re.IGNORECASE
-)
-_OFFSET = re.compile(r"([0-9a-f]{2,3}):(?=\s|$)", re.ASCII | re.IGNORECASE)
-_BYTES = re.compile(r"(?: [0-9a-f]{2}){1,16}\s*", re.ASCII | re.IGNORECASE)
+#  what a text without a function is, by what it holds: the first that is found is told
+_OTHERS = (
+    (r"^-\[[0-9a-f]{4}:[0-9a-f]{2}\]-", f"is the tree of lspci -t, which tells no ids: {RUN}"),
+    (r"^\s*\w{4} @ 0x[0-9a-f]{8}", "is ACPI tables as acpidump prints them: pcipt rmrr --table reads these"),
+    (r"\bDefinitionBlock\b|^\[[0-9a-f]{3}h ", "is iasl's text of an ACPI table, no list of PCI functions"),
+    (r"<address\b[^>]*\bslot=", f"is libvirt's XML, which tells nothing about functions: {RUN}"),
+    (r"^\s+\*-\w+|bus info: pci@", f"is the output of lshw, which has no numbers: {RUN}"),
+    (r"^(?:\[[ \d.]+\] )?(?:Linux version|BIOS-e820|Command line|pci(?:_bus)? [0-9a-f]{4}:)",
+     f"is a boot log without config space: boot with pci=earlydump, or {RUN}"),
+    (r"^[0-9a-f]{7,8}:? ", "is a hexdump that names no function: put a line such as `00:1f.2 x` above it"),
+)  # fmt: skip
 
 
-def read_dump(path: str) -> list[RawFunction]:
+@attrs.frozen
+class Dump:
+    """The functions of the first machine in a file, in address order, and what else is to be said.
+
+    `about` says what was found, in one line. `notes` tell what was left out and why, a line each.
+    """
+
+    functions: tuple[RawFunction, ...]
+    about: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def read_dump(path: str) -> Dump:
     """Read the functions of a dump from a file, as `parse_dump` does. The path `-` is standard input.
 
-    Raises: InputError if the file cannot be read, is longer than 64 MiB, or has no function.
+    Raises: InputError if the file cannot be read, is longer than 64 MiB, has no function, or has only names;
+            the error says what the file is and what to run instead.
     """
     try:
         with open(0 if path == "-" else path, "rb", closefd=path != "-") as source:
@@ -37,80 +67,86 @@ def read_dump(path: str) -> list[RawFunction]:
     if len(data) > MAX_BYTES:
         raise InputError(path, f"is longer than {MAX_BYTES >> 20} MiB; it is no lspci dump")
     found = parse_dump(data)
-    if not found:
-        what = "is empty" if not data else "holds no function: no line begins with an address such as 00:1f.2"
-        raise InputError(os.fspath(path), f"{what}; expected the output of lspci -x, -xxx or -xxxx")
+    if not found.functions:
+        raise InputError(path, _refusal(data))
+    if not any(raw.config or raw.ids.vendor is not None or _tells(raw) for raw in found.functions):
+        count = len(found.functions)
+        raise InputError(path, f"is plain lspci: {count} functions by name, without any number; {RUN}")
     return found
 
 
-def parse_dump(data: bytes) -> list[RawFunction]:
-    """Return the functions in the text of a dump, in the order of their address lines. Raises nothing.
+def parse_dump(data: bytes) -> Dump:
+    """Return the functions in the text of a dump. Raises nothing.
 
-    The list is empty if no line begins with an address. If an address occurs twice, only the bytes after its
-    first line are kept, and the function gets a finding. A function without bytes has the config None.
+    There are none if no line is the heading of a function. A function without bytes has the config None.
     """
-    blocks: dict[Sbdf, _Block] = {}
-    current: _Block | None = None
-    for number, line in enumerate(data.decode("latin-1").split("\n"), 1):
-        if matched := _ADDRESS.match(line):
-            segment, bus, device, function = (int(part or "0", 16) for part in matched.groups())
-            sbdf = Sbdf(segment, bus, device, function)
-            current = _Block(sbdf)
-            first = blocks.setdefault(sbdf, current)
-            if first is not current:
-                first.find(
-                    "duplicate-address", f"line {number} names it again; only its first bytes are taken"
-                )
-        elif current is not None and (matched := _OFFSET.match(line)):
-            current.add(number, int(matched[1], 16), line[matched.end() :])
-    return [block.raw() for block in blocks.values()]
+    unnamed = 0
+
+    def counted() -> Iterator[Line]:
+        nonlocal unnamed
+        for line in lines_of(data):
+            unnamed += BY_PATH.match(line.text) is not None
+            yield line
+
+    readings = readings_of(blocks_of(counted()))
+    if not readings:
+        return Dump(())
+    first, *others = readings
+    blocks = [first.blocks[sbdf] for sbdf in sorted(first.blocks)]
+    notes = list(_left_out(first, others))
+    if unnamed:
+        notes.append(
+            f"{unnamed} functions are named by path without their bus (lspci -P) and left out: {RUN}"
+        )
+    return Dump(tuple(map(function_of, blocks)), _about(blocks), tuple(notes))
 
 
-class _Block:
-    """The bytes and findings of one function in a dump."""
+def _tells(raw: RawFunction) -> bool:
+    """Return True if the words of a function without ids tell more than its name."""
+    return raw.driver is not None or (raw.told is not None and bool(raw.told.bars or raw.told.bridge))
 
-    def __init__(self, sbdf: Sbdf) -> None:
-        self._sbdf = sbdf
-        self._config = bytearray()
-        self._findings: list[Finding] = []
-        self._broken = False
 
-    def add(self, number: int, offset: int, text: str) -> None:
-        """Append a line of bytes.
-
-        `number` is the number of the line in the dump, `offset` the offset that the line names, `text` the
-        rest of the line. A line is wrong if it is malformed, does not continue at the end of the bytes so
-        far, or goes beyond 4096 bytes. The first wrong line adds a finding. All lines after a wrong line are
-        ignored.
-        """
-        if self._broken:
-            return
-        if not _BYTES.fullmatch(text):
-            self._stop(number, "is no row of hexadecimal bytes")
-        elif offset != len(self._config):
-            self._stop(number, f"begins at {offset:#x}, expected {len(self._config):#x}")
+def _about(blocks: Iterable[Block]) -> str:
+    """Return in one line how many functions there are, and what is known of how many of them."""
+    kinds: dict[str, int] = {}
+    for block in blocks:
+        if block.config:
+            early = " at boot (earlydump)" if block.early else ""
+            with_words = " and words" if block.words.helps else ""
+            kind = f"with {len(block.config)} bytes of config space{early}{with_words}"
+        elif block.words.vendor is None:
+            kind = "with names only" if not block.words.helps else "with words but no ids"
         else:
-            self._config += bytes.fromhex(text)
-            if len(self._config) > MAX_CONFIG:
-                self._stop(number, "goes beyond 4096 bytes")
+            kind = "with ids and words but no config space"
+        kinds[kind] = kinds.get(kind, 0) + 1
+    total = sum(kinds.values())
+    told = ", ".join(f"{count} {kind}" if len(kinds) > 1 else kind for kind, count in kinds.items())
+    return f"{total} function{'s' if total != 1 else ''}, {told}"
 
-    def find(self, code: str, why: str) -> None:
-        """Add a finding, unless there is one with the same code."""
-        if all(finding.code != code for finding in self._findings):
-            self._findings.append(Finding(code, why))
 
-    def raw(self) -> RawFunction:
-        """Return the function with its findings and the bytes read so far (None if there are none)."""
-        return RawFunction(
-            self._sbdf, bytes(self._config[:MAX_CONFIG]) or None, findings=tuple(self._findings)
-        )
+def _left_out(first: Reading, others: list[Reading]) -> tuple[str, ...]:
+    """Return the note that names the machines that were not taken; nothing if there is one machine."""
+    if not others:
+        return ()
+    named = ", ".join(f"{each.name()} with {len(each.blocks)} functions" for each in others[:4])
+    more = f" and {len(others) - 4} more" if len(others) > 4 else ""
+    several = f"it holds {len(others) + 1} machines, or one at several times"
+    return (f"{several}: the first, {first.name()}, is taken; left out: {named}{more}",)
 
-    def _stop(self, number: int, what: str) -> None:
-        """Ignore all further lines of this function, and add a finding about the line `number`.
 
-        `what` says what is wrong with this line.
-        """
-        self._broken = True
-        self.find(
-            "dump-malformed", f"line {number} of the dump {what}: config space from there on is unknown"
-        )
+def _refusal(data: bytes) -> str:
+    """Return why a file without a function cannot be used: what it is, and what to run."""
+    if not data:
+        return f"is empty; {RUN}"
+    if data.startswith(_PACKED):
+        return "is compressed: unpack it first"
+    if len(data) in CONFIG_SIZES and 0 in data[:64]:
+        return f"is the config space of one function without its address: {RUN}"
+    text = decoded(data[:1_000_000])
+    for pattern, told in _OTHERS:
+        if re.search(pattern, text, re.MULTILINE | re.IGNORECASE | re.ASCII):
+            return told
+    return (
+        "holds no function: no line begins with an address such as 00:1f.2; expected the output of lspci "
+        f"-xxxx, lspci -vvnn, or a boot log with pci=earlydump: {RUN}"
+    )

@@ -5,6 +5,7 @@
     00_1a.0  dom0:00_1a.0            Qubes; with a segment 0000_00_1a.0
     pci_0000_00_1a_0                 libvirt
     00_1c.0-00_00.0, -s filters      a PCI path: see `PciPath`; filters of lspci: see `SlotFilter`
+    pci@0000:00:1a.0 and others      what other programs print: see `notation/spellings.py`
 Source: PCI Express Base 6.0 §2.2.6.2 (bus 8 bits, device 5, function 3); a segment has 32 bits in Linux (VMD
         uses 10000 and up), 16 in Xen.
 """
@@ -12,12 +13,13 @@ Source: PCI Express Base 6.0 §2.2.6.2 (bus 8 bits, device 5, function 3); a seg
 import functools
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import attrs
 
 from pcipt.errors import AddressError
+from pcipt.pci.notation.spellings import plain_address
 
 LIMITS = {"segment": 0xFFFF_FFFF, "bus": 0xFF, "device": 0x1F, "function": 0x7}
 XEN_SEGMENT_LIMIT = 0xFFFF
@@ -58,39 +60,6 @@ class Sbdf(NamedTuple):
         Source: linux drivers/xen/pci.c, xen_add_device; 5ccf1b8ae76d.
         """
         return self._replace(segment=self.segment & XEN_SEGMENT_LIMIT)
-
-
-def nearest(existing: Iterable[Sbdf], meant: Sbdf) -> Sbdf | None:
-    """Return the address of `existing` that is most similar to `meant`, or None if `existing` is empty.
-
-    The most similar address has the fewest different hexadecimal digits; two adjacent digits that are swapped
-    are one difference. If several addresses have equally few, the smallest difference of segment decides,
-    then of bus, device and function.
-    """
-    return min(
-        existing, key=lambda sbdf: (_different_digits(sbdf, meant), _distance(sbdf, meant)), default=None
-    )
-
-
-def _different_digits(one: Sbdf, other: Sbdf) -> int:
-    """Return the number of hexadecimal digits that differ between the two addresses.
-
-    Two adjacent digits that are swapped are one difference.
-    """
-    a, b = (f"{s.segment:08x}{s.bus:02x}{s.device:02x}{s.function:x}" for s in (one, other))
-    at = slips = 0
-    while at < len(a):
-        slips += a[at] != b[at]
-        swapped = a[at] != b[at] and a[at : at + 2] == b[at : at + 2][::-1]
-        at += 2 if swapped else 1
-    return slips
-
-
-def _distance(one: Sbdf, other: Sbdf) -> tuple[int, ...]:
-    """Return the absolute differences of segment, bus, device and function, in this order. Tuples of this
-    form are compared by `nearest`.
-    """
-    return tuple(abs(getattr(one, name) - getattr(other, name)) for name in LIMITS)
 
 
 def functions_of_bus(segment: int, bus: int) -> Iterator[Sbdf]:
@@ -200,7 +169,8 @@ def parse_slot(text: str) -> SlotFilter:
 def parse_target(text: str) -> Target:
     """Return the address, the filter or the PCI path that `text` means. A user gives such texts to commands.
 
-    A segment or a bus that is left out together with its colon is 0, in an address and in a filter.
+    In an address, a segment or a bus that is left out together with its colon is 0. In a set of addresses it
+    matches every value, as in `parse_slot`: a set means the same to each command.
 
     Shape:  an `Sbdf` if device and function are given; a `SlotFilter` if a part is empty or `*`, or if the
             function is left out; a `PciPath` if the text has several hops.
@@ -210,21 +180,35 @@ def parse_target(text: str) -> Target:
     body = _without_decoration(text)
     if "_" in body:
         return _parse_underscored(text, body)
-    segment, bus, device, function = _slot_fields(text, body)
+    segment, bus, device, function = fields = _slot_fields(text, body)
     colons = body.count(":")
     segment = 0 if colons < 2 else segment
     bus = 0 if colons < 1 else bus
     if segment is None or bus is None or device is None or function is None:
-        return SlotFilter(segment, bus, device, function)
+        return SlotFilter(*fields)
     return Sbdf(segment, bus, device, function)
 
 
+def names_functions_of_one_device(text: str) -> bool:
+    """Return True if `text` is a set of addresses that ends in `.*`: all functions of one device, as xl takes
+    it. The text must be one that `parse_target` takes.
+    """
+    target = parse_target(text)
+    return (
+        isinstance(target, SlotFilter)
+        and target.bus is not None
+        and target.device is not None
+        and _without_decoration(text).endswith(".*")
+    )
+
+
 def _without_decoration(text: str) -> str:
-    """Return `text` without enclosing parentheses and without Qubes' prefix `dom0:`.
+    """Return the address inside `text`, in pcipt's notation (see `plain_address`): without enclosing
+    parentheses and without Qubes' prefix `dom0:`.
 
     Raises: AddressError if nothing is left.
     """
-    body = text
+    body = plain_address(text)
     if body.startswith("(") and body.endswith(")"):
         body = body[1:-1]
     if body[:5].lower() == "dom0:":

@@ -19,9 +19,11 @@ from pcipt.pci.finding import Finding
 from pcipt.pci.function_bars import Decoded, function_bars, virtual_bars
 from pcipt.pci.ids import Ids, join_ids
 from pcipt.pci.isolation import Isolation, decode_isolation
-from pcipt.pci.raw import RawFunction
+from pcipt.pci.raw import RawFunction, Told
 from pcipt.pci.sriov import SrIov, decode_sriov
 from pcipt.pci.topology import Position
+
+CARDBUS_CLASS = 0x0607
 
 
 @attrs.frozen
@@ -34,6 +36,7 @@ class Function:
     virtual function: the address of its physical function. `controller` is set for a function on the root bus
     of a segment that lies below a function of another segment (a VMD controller): the address of the latter.
     `isolation` has the registers that decide whether it can be separated from its neighbours.
+    `title` is lspci's heading of a function that is known from lspci's words alone.
 
     `answers` is False if the whole header reads all ones (the function does not answer). `answers` is None if
     no byte was read, or if only a part of the header was read and this part is all ones. Otherwise it is
@@ -61,6 +64,7 @@ class Function:
     findings: tuple[Finding, ...]
     controller: Sbdf | None = None
     isolation: Isolation | None = None
+    title: str = ""
 
     @property
     def is_bridge(self) -> bool:
@@ -161,6 +165,8 @@ def _unread_function(raw: RawFunction, position: Position, config: ConfigSpace) 
 
     Its BARs are those that Linux has. If the function does not answer (`answers` is False), it has no BARs.
     """
+    if raw.told is not None:
+        return _told_function(raw, raw.told, position)
     if config.answers is False:
         why = Finding("no-answer", "config space reads all ones: the function does not answer (any more)")
     elif len(config):
@@ -188,6 +194,41 @@ def _unread_function(raw: RawFunction, position: Position, config: ConfigSpace) 
         answers=config.answers,
         findings=(*raw.findings, *_segment_finding(raw), *position.findings, why),
         controller=raw.controller,
+    )
+
+
+def _told_function(raw: RawFunction, told: Told, position: Position) -> Function:
+    """Return a function that is known from lspci's words alone: what they do not tell is unknown.
+
+    The header is that of a bridge if there are bus numbers, else unknown.
+    """
+    why = (
+        "the dump has no bytes of it: ids, BARs and bus numbers are from lspci's words, capabilities are "
+        "unknown; lspci -xxxx, run as root, tells the rest"
+    )
+    cardbus = raw.ids.class_code is not None and raw.ids.class_code >> 8 == CARDBUS_CLASS
+    header = HeaderType.CARDBUS if cardbus else HeaderType.BRIDGE
+    return Function(
+        sbdf=raw.sbdf,
+        path=position.path,
+        parent=position.parent,
+        ids=raw.ids,
+        header=header if told.bridge is not None else HeaderType.UNKNOWN,
+        command=told.command,
+        driver=raw.driver,
+        numa_node=raw.numa_node,
+        bars=told.bars,
+        bridge=told.bridge,
+        capabilities=(),
+        express=None,
+        msix=None,
+        rebar=(),
+        allocations=(),
+        sriov=None,
+        physfn=None,
+        answers=None,
+        findings=(*raw.findings, *_segment_finding(raw), *position.findings, Finding("no-config", why)),
+        title=told.title,
     )
 
 

@@ -354,4 +354,4 @@ def _topology(raw: RawFunction | None) -> tuple[object, ...] | None:
     if raw is None:
         return None
     config = raw.config or b""
-    return raw.parent, raw.root_bus, raw.secondary, config[0x0E:0x0F], config[0x18:0x1B]
+    return raw.parent, raw.root_bus, raw.secondary, config[0x0E:0x0F], config[0x18:0x1B], raw.told

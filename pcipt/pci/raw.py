@@ -7,7 +7,8 @@ from functools import lru_cache
 import attrs
 
 from pcipt.pci.address import Sbdf
-from pcipt.pci.bars import UNUSED, VF_BAR_INDEX, Resource
+from pcipt.pci.bars import UNUSED, VF_BAR_INDEX, Bar, Resource
+from pcipt.pci.bridge import Bridge
 from pcipt.pci.config import HEADER_SIZE
 from pcipt.pci.finding import Finding
 from pcipt.pci.ids import UNKNOWN_IDS, Ids
@@ -49,6 +50,21 @@ def _trim(resources: tuple[Resource, ...]) -> tuple[Resource, ...]:
 
 
 @attrs.frozen
+class Told:
+    """What the words of lspci tell of a function whose registers were not read; None is not told.
+
+    `title` is lspci's heading: class, vendor and device in words, with numbers if lspci printed them.
+    `command` is the command register. `bridge` are the bus numbers and the open windows of a bridge. `bars`
+    are the BARs and the ROM in index order, with Linux's addresses.
+    """
+
+    title: str = ""
+    command: int | None = None
+    bridge: Bridge | None = None
+    bars: tuple[Bar, ...] = ()
+
+
+@attrs.frozen
 class RawFunction:
     """The data that was read of one function, not decoded. None means that it could not be read or does not
     exist.
@@ -62,7 +78,8 @@ class RawFunction:
     the bus below a bridge. (The sysfs file `secondary_bus_number` is not Linux's view: it reads the
     register.) If `parent` and `root_bus` are both None, Linux's view is unknown. `controller` is the function
     of another segment below which Linux has this function's root bus (a VMD controller); None if there is
-    none, and for a function behind a bridge.
+    none, and for a function behind a bridge. `told` is set only for a function without `config`, of which
+    there are lspci's words.
     """
 
     sbdf: Sbdf
@@ -77,6 +94,7 @@ class RawFunction:
     secondary: int | None = None
     findings: tuple[Finding, ...] = ()
     controller: Sbdf | None = None
+    told: Told | None = None
 
     @property
     def config(self) -> bytes | None:

@@ -18,6 +18,12 @@ from pcipt.pci.config import ConfigSpace
 from pcipt.pci.finding import Finding
 from pcipt.pci.raw import RawFunction
 
+BRIDGE_CLASSES = (0x0604, 0x0607, 0x0609)  # PCI, CardBus, semi-transparent (PCI Code and ID Assignment 1.11)
+UNNUMBERED = Finding(
+    "no-path",
+    "the bus numbers of a bridge that may be above it are not told: it has no PCI path; lspci -vv tells them",
+)
+
 
 @attrs.frozen
 class Position:
@@ -42,17 +48,34 @@ def place_functions(raws: Mapping[Sbdf, RawFunction]) -> dict[Sbdf, Position]:
     parents, looped = _from_roots(_find_parents(raws, bridges))
     first_bus = _first_buses(raws, parents)
     wrong = check_buses(bridges)
+    unnumbered = _unnumbered_bridges(raws)
     positions: dict[Sbdf, Position] = {}
     for sbdf, parent in parents.items():
         findings = wrong.get(sbdf, ()) if wrong else ()
         if sbdf in looped:
             why = Finding("no-path", "the bridges above it form a loop: it has no PCI path")
             positions[sbdf] = Position(None, None, (*findings, why))
+        elif parent is None and unnumbered.get(sbdf.segment, sbdf.bus) < sbdf.bus:
+            positions[sbdf] = Position(None, None, (*findings, UNNUMBERED))
         elif parent is None:
             positions[sbdf] = place_at_root(raws[sbdf], findings)
         else:
             positions[sbdf] = place_below(sbdf, parent, positions[parent].path, first_bus[parent], findings)
     return positions
+
+
+def _unnumbered_bridges(raws: Mapping[Sbdf, RawFunction]) -> dict[int, int]:
+    """Return, by segment, the lowest bus with a bridge that is known from lspci's words without bus numbers.
+
+    A function on a higher bus may be below it, so it cannot be said to be on a root bus.
+    """
+    lowest: dict[int, int] = {}
+    for sbdf, raw in raws.items():
+        if raw.told is not None and raw.told.bridge is None:
+            code = raw.ids.class_code
+            if code is None or code >> 8 in BRIDGE_CLASSES:
+                lowest[sbdf.segment] = min(sbdf.bus, lowest.get(sbdf.segment, sbdf.bus))
+    return lowest
 
 
 def place_at_root(raw: RawFunction, findings: tuple[Finding, ...] = ()) -> Position:
@@ -237,9 +260,11 @@ def _path_below(
 
 
 def bridge_numbers(raw: RawFunction) -> Bridge | None:
-    """Return the decoded bridge header of `raw`. Return None if `raw` is not a bridge or if its bus numbers
-    were not read.
+    """Return the decoded bridge header of `raw`, or what lspci's words tell of it. Return None if `raw` is
+    not a bridge or if its bus numbers are not known.
     """
+    if raw.told is not None:
+        return raw.told.bridge
     config = raw.config
     if not config or len(config) <= 0x1A or config[0x0E] & 0x7F not in (1, 2):
         return None

@@ -259,7 +259,7 @@ def test_the_document_is_what_is_printed(dump, tmp_path, service, files, handed)
     for command, *arguments in files:
         told = json.loads(run(*command.split(), *arguments, "--json"))
         comparison.object(told, f"pcipt {command} --json")
-    for command in (["list"], ["show", "02:00.0"], ["tree"]):
+    for command in (["list"], ["show", "02:00.0"], ["show", "02:00"], ["tree"]):
         told = json.loads(run(*command, "--dump", dump, "--json"))
         comparison.object(told, f"pcipt {command[0]} --json")
     writes = tmp_path / "a.writes.jsonl"

@@ -66,10 +66,10 @@ def test_too_many_files_are_refused(tmp_path):
 
 
 def test_one_file(tmp_path, monkeypatch):
-    (tmp_path / "DMAR").write_bytes(b"DMAR")
-    assert read_table_file(str(tmp_path / "DMAR")) == b"DMAR"
+    (tmp_path / "DMAR").write_bytes(b"DMAR\0")
+    assert read_table_file(str(tmp_path / "DMAR")) == [b"DMAR\0"]
     monkeypatch.chdir(tmp_path)
-    assert read_table_file("DMAR") == b"DMAR"
+    assert read_table_file("DMAR") == [b"DMAR\0"]
     for bad in (tmp_path / "absent", tmp_path):
         with pytest.raises(InputError):
             read_table_file(str(bad))

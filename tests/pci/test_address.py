@@ -12,7 +12,6 @@ from pcipt.pci import (
     PciPath,
     Sbdf,
     SlotFilter,
-    nearest,
     parse_sbdf,
     parse_slot,
     parse_target,
@@ -51,24 +50,24 @@ ONE = [
     ("ffffffff:ff:1f.7", Sbdf(0xFFFF_FFFF, 0xFF, 0x1F, 7)),
 ]
 
-#  what names no single function -> the filter it is
+#  what names no single function -> the filter it is: that of lspci -s
 SETS = [
-    ("00:1a.*", SlotFilter(0, 0, 0x1A, None)),  # xl: all functions
+    ("00:1a.*", SlotFilter(None, 0, 0x1A, None)),  # xl: all functions
     ("0000:00:1a.*", SlotFilter(0, 0, 0x1A, None)),
-    ("1a", SlotFilter(0, 0, 0x1A, None)),
-    ("1a.", SlotFilter(0, 0, 0x1A, None)),
-    ("00:1a", SlotFilter(0, 0, 0x1A, None)),
-    ("02:", SlotFilter(0, 2, None, None)),
-    ("02:.", SlotFilter(0, 2, None, None)),
-    (":1a.0", SlotFilter(0, None, 0x1A, 0)),  # an empty part is any, not 0
-    ("*:1a.0", SlotFilter(0, None, 0x1A, 0)),
+    ("1a", SlotFilter(None, None, 0x1A, None)),
+    ("1a.", SlotFilter(None, None, 0x1A, None)),
+    ("00:1a", SlotFilter(None, 0, 0x1A, None)),
+    ("02:", SlotFilter(None, 2, None, None)),
+    ("02:.", SlotFilter(None, 2, None, None)),
+    (":1a.0", SlotFilter(None, None, 0x1A, 0)),  # an empty part is any, not 0
+    ("*:1a.0", SlotFilter(None, None, 0x1A, 0)),
     ("::1a.0", SlotFilter(None, None, 0x1A, 0)),
     ("*:00:1a.0", SlotFilter(None, 0, 0x1A, 0)),
     ("1::", SlotFilter(1, None, None, None)),
-    (".7", SlotFilter(0, 0, None, 7)),
-    ("*", SlotFilter(0, 0, None, None)),
+    (".7", SlotFilter(None, None, None, 7)),
+    ("*", SlotFilter()),
     ("*:*:*.*", SlotFilter()),
-    ("(00:1a.*)", SlotFilter(0, 0, 0x1A, None)),
+    ("(00:1a.*)", SlotFilter(None, 0, 0x1A, None)),
 ]
 
 #  PCI paths of several hops
@@ -101,12 +100,9 @@ WRONG = [
     (" 00:1a.0", "bus", "bus ' 00' is not hexadecimal"),
     ("00:1a.0\n", "function", r"function '0\n' is not hexadecimal"),
     ("00: 1a.0", "device", "device ' 1a' is not hexadecimal"),
-    ("00:1a.0,permissive=1", "function", "function '0,permissive=1' is not hexadecimal"),
-    ("00:1a.0@4", "function", "function '0@4' is not hexadecimal"),
     ("00:1a.0.0", "function", "function '0.0' is followed by more than expected"),
     ("00:1a.+1", "function", "function '+1' is not hexadecimal"),
     ("00:-1.0", "device", "device '-1' is not hexadecimal"),
-    ("00:0x1a.0", "device", "device '0x1a' is not hexadecimal"),
     ("0_0:1a.0", "device", "device '0:1a' is not hexadecimal"),
     ("00:**.0", "device", "device '**' is not hexadecimal"),
     ("xx:00:1a.0", "segment", "segment 'xx' is not hexadecimal"),
@@ -151,6 +147,11 @@ WRONG = [
 @pytest.mark.parametrize(("text", "expected"), ONE + SETS + WAYS)
 def test_every_notation_is_understood(text, expected):
     assert parse_target(text) == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), SETS)
+def test_a_set_means_the_same_as_a_filter(text, expected):
+    assert parse_slot(text) == expected
 
 
 @pytest.mark.parametrize(("text", "field", "why"), WRONG)
@@ -300,7 +301,7 @@ def test_any_other_text_is_refused_and_nothing_else_happens(text):
         with contextlib.suppress(AddressError):
             target = parse(text)
             assert isinstance(target, Sbdf | SlotFilter | PciPath)
-            assert re.fullmatch(r"[0-9a-zA-Z:._*()-]+", text)
+            assert re.search(r"[0-9a-fA-F:.*]", text)
 
 
 def test_order_is_that_of_the_numbers():
@@ -316,25 +317,6 @@ def test_order_is_that_of_the_numbers():
 @pytest.mark.parametrize(("segment", "fits"), [(0, True), (0xFFFF, True), (0x1_0000, False)])
 def test_xen_has_16_bits_for_a_segment(segment, fits):
     assert Sbdf(segment, 0, 0, 0).fits_xen is fits
-
-
-NEAREST = [
-    # typed, existing, meant
-    ("02:00.1", ["00:00.0", "02:00.0", "03:00.0"], "02:00.0"),
-    ("20:00.0", ["00:00.0", "02:00.0", "1f:00.0"], "02:00.0"),  # two digits changed places
-    ("00:1f.7", ["00:1f.3", "00:17.7"], "00:1f.3"),  # as many slips: the nearer one
-    ("09:00.0", ["00:00.0", "02:00.0"], "02:00.0"),
-    ("10000:00:00.0", ["10001:00:00.0", "00:00.0"], "10001:00:00.0"),
-]
-
-
-@pytest.mark.parametrize(("typed", "existing", "meant"), NEAREST)
-def test_the_nearest_is_what_somebody_may_have_meant(typed, existing, meant):
-    assert nearest(map(parse_sbdf, existing), parse_sbdf(typed)) == parse_sbdf(meant)
-
-
-def test_where_nothing_exists_nothing_is_near():
-    assert nearest([], parse_sbdf("00:00.0")) is None
 
 
 def test_the_functions_of_a_bus_are_all_its_addresses_in_order():

@@ -1,30 +1,25 @@
 """Check before an attempt whether functions can be passed through to a guest, and what must go with them.
 
 One verdict per function (ok, warn, refuse) with its reasons, and the lines to paste for xl and xen-pciback.
-Functions named together are judged as going to one guest. SBDF is an address in any notation, a set of them
-such as 03:00.*, or a PCI path. Exit codes: 0 all are ok, 4 something is warn or refuse, 6 no such device.
+Functions named together are judged as going to one guest. SBDF is an address in any notation, a PCI path, or
+a set of addresses: 03:00.* a device, 03: a bus, * all. Exit codes: 0 all are ok, 4 something is warn or
+refuse, 6 no such device.
 """
 
 import argparse
-import re
-from collections.abc import Iterable, Sequence
 
 from pcipt.cli.machine.evidence import gather
-from pcipt.cli.machine.find import target_of
+from pcipt.cli.machine.find import HIDE, SBDF_HELP, chosen_of, targets_of
 from pcipt.cli.machine.source import Source, add_source_arguments
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
 from pcipt.cli.text.render import count_text, print_json
 from pcipt.cli.text.terminal import GREEN, RED, YELLOW, columns, folded, on_terminal, painted, wants_colour
-from pcipt.errors import AddressError, NoSuchDeviceError, printable
+from pcipt.errors import printable
 from pcipt.firmware.passthrough.check import Snippets, check_functions, make_snippets
 from pcipt.firmware.passthrough.verdict import Reason, Report, Verdict
-from pcipt.pci import Machine, PciPath, Sbdf, SlotFilter
-
-Target = Sbdf | SlotFilter | PciPath
 
 DEGRADED = 4
 SHADES = {Verdict.OK: GREEN, Verdict.WARN: YELLOW, Verdict.REFUSE: RED}
-HIDE = "xen-pciback.hide="
 HANG = 10
 EXAMPLES = (
     ("pcipt check 03:00.0", "can this function be passed through?"),
@@ -34,7 +29,7 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("sbdf", metavar="SBDF", nargs="*", help="address, set of addresses or PCI path")
+    parser.add_argument("sbdf", metavar="SBDF", nargs="*", help=SBDF_HELP)
     add_source_arguments(parser)
     add_json_argument(parser)
     add_colour_argument(parser)
@@ -44,10 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     source = Source(args)
-    targets = _targets(source, args.sbdf)
+    targets = targets_of(source, args.sbdf)
     live = args.dump is None and args.root == "/"
     evidence = gather(source, None if args.dump is not None else args.root, args.socket if live else None)
-    chosen = _chosen(source, evidence.machine, targets)
+    chosen = chosen_of(source, evidence.machine, targets)
     if chosen:
         evidence = evidence.leaving(chosen)
     reports = check_functions(chosen or evidence.machine.functions, evidence)
@@ -62,68 +57,6 @@ def run(args: argparse.Namespace) -> int:
         if on_terminal() and not args.no_legend:
             print(f"\n{_counts(reports)}.")
     return 0 if all(report.verdict is Verdict.OK for report in reports) else DEGRADED
-
-
-def chosen_functions(source: Source, machine: Machine, texts: Sequence[str]) -> list[Sbdf]:
-    """Return the functions that the arguments `texts` name, each once, in the order of the arguments.
-
-    A text is an address, a set of addresses, a PCI path, or `xen-pciback.hide=(…)(…)` with several of them.
-
-    Raises: AddressError if a text is malformed; NoSuchDeviceError if a text names no function of `machine`.
-    """
-    return _chosen(source, machine, _targets(source, texts))
-
-
-def _targets(source: Source, texts: Sequence[str]) -> list[tuple[str, Target]]:
-    """Return a pair for each part of the arguments `texts`, in their order: the part, and what it names
-    (parsed).
-
-    Raises: AddressError if a part is malformed.
-    """
-    parts = [part for text in texts for part in _hidden(text)]
-    return [(text, target_of(source, text)) for text in parts]
-
-
-def _chosen(source: Source, machine: Machine, targets: Iterable[tuple[str, Target]]) -> list[Sbdf]:
-    """Return the functions that the parsed arguments `targets` name, each once, in the order of `targets`.
-
-    Raises: NoSuchDeviceError if an argument names no function of `machine`.
-    """
-    found = (_found(source, machine, text, target) for text, target in targets)
-    return list(dict.fromkeys(sbdf for each in found for sbdf in each))
-
-
-def _hidden(text: str) -> list[str]:
-    """Split a text "(…)(…)" into its parts "(…)", without `xen-pciback.hide=` if the text begins with that.
-
-    A text that does not begin with a parenthesis is the only part.
-
-    Raises: AddressError if the value of hide= does not begin with a parenthesis: xen-pciback ignores it
-            silently.
-    """
-    body = text.removeprefix(HIDE)
-    if body != text and not body.startswith("("):
-        raise AddressError(text, "address", "xen-pciback ignores what stands without parentheses")
-    return re.split(r"(?<=\))(?=\()", body) if body.startswith("(") else [body]
-
-
-def _found(source: Source, machine: Machine, text: str, target: Target) -> list[Sbdf]:
-    """Return the functions that one argument names. `text` is the argument, `target` the parsed argument.
-
-    Raises: NoSuchDeviceError if `machine` has no such function.
-    """
-    if isinstance(target, Sbdf):
-        found = [target] if target in machine.functions else []
-        near: Sbdf | None = target
-    elif isinstance(target, SlotFilter):
-        found = [sbdf for sbdf in machine.functions if target.matches(sbdf)]
-        near = Sbdf(target.segment or 0, target.bus or 0, target.device or 0, target.function or 0)
-    else:
-        found = [each.sbdf for each in machine.functions.values() if each.path == target]
-        near = None
-    if not found:
-        raise source.no_such_device(text, near) if near is not None else NoSuchDeviceError(text)
-    return found
 
 
 def json_from_reports(reports: tuple[Report, ...], snippets: Snippets) -> dict[str, object]:

@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
+from pcipt.cli.machine.find import wanted_of
 from pcipt.cli.machine.names import Names
 from pcipt.cli.machine.source import Source, Wanted, add_source_arguments
 from pcipt.cli.options import (
@@ -18,7 +19,7 @@ from pcipt.cli.options import (
 from pcipt.cli.text.render import count_text, print_json
 from pcipt.cli.text.terminal import BOLD, RED, columns, folded, on_terminal, painted, wants_colour
 from pcipt.host.files import Depth
-from pcipt.pci import ConfigSpace, Ids, RawFunction, decode_machine, parse_slot
+from pcipt.pci import ConfigSpace, Ids, RawFunction, decode_machine
 from pcipt.pci.ids import join_ids
 
 Row = tuple[str, str, str]
@@ -28,14 +29,14 @@ EXAMPLES = (
     ("pcipt list", "all functions"),
     ("pcipt list -s 03:", "those of bus 03; -s .0 those with function number 0"),
     ("pcipt list --root machine --json=pretty", "a recorded machine, decoded in full"),
-    ("pcipt list --dump lspci.txt", "what somebody sent: the output of lspci -xxx"),
+    ("pcipt list --dump lspci.txt", "what somebody sent: the output of lspci, or a boot log"),
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-s", "--slot", metavar="SLOT",
-        help="only these: [[[[segment]:]bus]:][device][.[function]], each part hex, empty or *",
+        help="only these: [[[[segment]:]bus]:][device][.[function]], each hex, empty or *; or a PCI path",
     )  # fmt: skip
     add_source_arguments(parser)
     add_json_argument(parser)
@@ -45,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    wanted = parse_slot(args.slot).matches if args.slot is not None else None
     source = Source(args)
+    wanted = wanted_of(source, args.slot) if args.slot is not None else None
     if args.json:
         _print_json(source, wanted, args.json)
     else:
@@ -122,6 +123,9 @@ def _describer(names: Names) -> Callable[[RawFunction], tuple[str, str]]:
             ids = raw.ids
             if answers:
                 ids, _ = join_ids(ids, config, virtual=raw.physfn is not None, subsystem_at=None)
+            title = raw.told.title if raw.told is not None else ""
+            if ids.vendor is None and title:
+                return names.parts(ids, title)
             parts = known[key] = names.parts(ids)
         return parts if answers or not raw.config else (parts[0], f"{parts[1]} {SILENT}")
 

@@ -10,8 +10,9 @@ import argparse
 import os
 from contextlib import ExitStack
 
-from pcipt.cli.commands.check import DEGRADED, chosen_functions
+from pcipt.cli.commands.check import DEGRADED
 from pcipt.cli.machine.client import call
+from pcipt.cli.machine.find import chosen_functions
 from pcipt.cli.machine.handover import (
     DOM0,
     ORPHANED,
@@ -43,7 +44,9 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(root="/", dump=None)
-    parser.add_argument("sbdf", metavar="SBDF", nargs="+", help="address, set of addresses or PCI path")
+    parser.add_argument(
+        "sbdf", metavar="SBDF", nargs="+", help="address or PCI path of a function; 03:00.* is a device"
+    )
     parser.add_argument("--dry-run", action="store_true", help="show the steps, do nothing")
     add_json_argument(parser)
     add_socket_argument(parser)
@@ -51,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     source = Source(args)
-    chosen = sorted(chosen_functions(source, source.machine(Depth.HEADER), args.sbdf))
+    chosen = sorted(chosen_functions(source, source.machine(Depth.HEADER), args.sbdf, single=True))
     owners = owners_in(call(args.socket, "Status"))
     toolstack = Toolstack(args.root)
     if not args.dry_run:

@@ -2,18 +2,19 @@
 
 They are checked first (`pcipt check`). What the check refuses is done only with --force, and some of it
 never. Then xl gives the functions to xen-pciback and quarantines them, and the daemon withdraws their
-regions. If a step fails, all steps are undone. SBDF is an address in any notation, or a set of them such as
-'03:00.*'. Exit codes: 0 done, 1 refused or failed, 3 the daemon is not running, 4 done, but Xen does not show
-the new owner, 5 not root, 6 no such device.
+regions. If a step fails, all steps are undone. SBDF is an address in any notation, a PCI path, or '03:00.*'
+for all functions of a device; no other set is taken. Exit codes: 0 done, 1 refused or failed, 3 the daemon is
+not running, 4 done, but Xen does not show the new owner, 5 not root, 6 no such device.
 """
 
 import argparse
 import os
 from collections.abc import Callable, Container, Sequence
 
-from pcipt.cli.commands.check import DEGRADED, chosen_functions, json_from_report
+from pcipt.cli.commands.check import DEGRADED, json_from_report
 from pcipt.cli.machine.client import call
 from pcipt.cli.machine.evidence import gather
+from pcipt.cli.machine.find import chosen_functions
 from pcipt.cli.machine.handover import (
     DOM0,
     QUARANTINE,
@@ -59,7 +60,9 @@ UNSURE = Reason(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(root="/", dump=None)
-    parser.add_argument("sbdf", metavar="SBDF", nargs="+", help="address, set of addresses or PCI path")
+    parser.add_argument(
+        "sbdf", metavar="SBDF", nargs="+", help="address or PCI path of a function; 03:00.* is a device"
+    )
     parser.add_argument(
         "--force", action="store_true", help="also what the check refuses, where that can be done"
     )
@@ -71,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     source = Source(args)
     evidence = gather(source, args.root, args.socket)
-    chosen = chosen_functions(source, evidence.machine, args.sbdf)
+    chosen = chosen_functions(source, evidence.machine, args.sbdf, single=True)
     owners = owners_in(call(args.socket, "Status"))
     toolstack = Toolstack(args.root)
     if not args.dry_run:

@@ -37,6 +37,7 @@ KNOWN = (*SIGNATURES, SIGNATURE)
 EXAMPLES = (
     ("pcipt rmrr", "the regions of this machine"),
     ("pcipt rmrr --table dmar.bin", "decode a table that was copied from another machine"),
+    ("pcipt rmrr --table acpidump.txt", "what somebody sent: the text of acpidump, xxd or hexdump -C"),
     ("pcipt rmrr --root DIR --json=pretty", "of a recorded machine, for a program"),
 )
 
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         default=[],
-        help="decode these DMAR, IVRS tables",
+        help="decode the DMAR, IVRS in these files: raw, or the text of acpidump or a hexdump",
     )
     add_json_argument(parser)
     add_colour_argument(parser)
@@ -86,7 +87,7 @@ def _answer(args: argparse.Namespace) -> dict[str, Any]:
     live = args.root in (None, "/")
     if args.table:
         machine = decode_machine(read_machine(args.root, Depth.FULL)) if args.root is not None else None
-        tables = [(path, _known_table(path)) for path in args.table]
+        tables = [(path, data) for path in args.table for data in _known_tables(path)]
         return _from_tables(tables, machine, memory_map_of(args.root) if args.root is not None else None)
     if not live:
         return _from_machine(args.root)
@@ -98,18 +99,21 @@ def _answer(args: argparse.Namespace) -> dict[str, Any]:
         return _from_machine("/")
 
 
-def _known_table(path: str) -> bytes:
-    """Return the bytes of a table file.
+def _known_tables(path: str) -> list[bytes]:
+    """Return the DMAR and IVRS tables in a file; at least one.
 
-    Raises: InputError if the file cannot be read, or is not a DMAR or IVRS table.
+    Raises: InputError if the file cannot be read, or has no DMAR or IVRS table.
     """
-    data = read_table_file(path)
-    found = parse_table(data)
-    if found is None:
-        raise InputError(path, f"has {len(data)} bytes, too few for the header of an ACPI table (36)")
-    if found.signature not in KNOWN:
-        raise InputError(path, f"is a table {found.signature!r}; expected {', '.join(KNOWN)}")
-    return data
+    tables = read_table_file(path)
+    known = [data for data in tables if _is_known(data)]
+    if known:
+        return known
+    named = [found.signature for data in tables if (found := parse_table(data)) is not None]
+    if not named:
+        raise InputError(path, f"has {len(tables[0])} bytes, too few for the header of an ACPI table (36)")
+    kinds = ", ".join(repr(name) for name in named[:4]) + (", …" if len(named) > 4 else "")
+    what = f"is a table {kinds}" if len(named) == 1 else f"has the tables {kinds}"
+    raise InputError(path, f"{what}; expected {', '.join(KNOWN)}")
 
 
 def _from_machine(root: str) -> dict[str, Any]:

@@ -1,13 +1,14 @@
-"""Show one function decoded in full: what its config space and Linux say of it, and what is wrong with it.
+"""Show a function decoded in full: what its config space and Linux say of it, and what is wrong with it.
 
-SBDF is 0000:00:1f.2, 00:1f.2, 1f.2, 00_1f.2, pci_0000_00_1f_2 or a PCI path such as 00_1c.0-00_00.0.
+SBDF is 0000:00:1f.2, 00:1f.2, 1f.2, 00_1f.2, pci_0000_00_1f_2, a PCI path such as 00_1c.0-00_00.0, or a set:
+00:1f a device, 03: a bus, * all. With --json a set is a list.
 """
 
 import argparse
 from collections.abc import Iterator
 
 from pcipt.cli.machine.details import Details, read_details
-from pcipt.cli.machine.find import find_function
+from pcipt.cli.machine.find import SBDF_HELP, find_functions
 from pcipt.cli.machine.names import Names
 from pcipt.cli.machine.source import Source, add_source_arguments
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_numeric_argument
@@ -15,7 +16,7 @@ from pcipt.cli.text.details_text import capability_row, device_rows, json_from_d
 from pcipt.cli.text.render import count_text, print_json, size_text, table
 from pcipt.cli.text.terminal import BOLD, YELLOW, columns, folded, painted, wants_colour
 from pcipt.errors import printable
-from pcipt.pci import Bar, BarKind, Function, WindowKind
+from pcipt.pci import Bar, BarKind, Function, SlotFilter, WindowKind, parse_target
 from pcipt.pci.structures import Place
 
 KINDS = {
@@ -34,6 +35,7 @@ INDENT = 4
 EXAMPLES = (
     ("pcipt show 03:00.0", "segment 0 is meant where none is given"),
     ("pcipt show 00_1c.0-00_00.0", "by PCI path, which stays when buses are renumbered"),
+    ("pcipt show 00:1f", "all functions of a device"),
     ("pcipt show 03:00.0 --json=pretty", "the same for a program"),
     ("pcipt show 03:00.0 --dump lspci.txt", "of the output of lspci -xxxx"),
 )
@@ -43,7 +45,7 @@ Rows = list[tuple[str, ...]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("sbdf", metavar="SBDF", help="address or PCI path of one function")
+    parser.add_argument("sbdf", metavar="SBDF", help=SBDF_HELP)
     add_source_arguments(parser)
     add_json_argument(parser)
     add_numeric_argument(parser)
@@ -52,29 +54,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     source = Source(args)
-    function = find_function(source, args.sbdf)
+    functions = find_functions(source, args.sbdf)
     names = Names(numeric=args.numeric)
     root = args.root if args.dump is None else None
-    details = read_details(source, root, [function])[function.sbdf]
+    details = read_details(source, root, functions)
     if args.json:
         from pcipt.pci.json_view import json_from_function
 
-        found = {**json_from_function(function), "details": json_from_details(function, details, names)}
-        print_json({"device": found}, args.json)
+        several = isinstance(parse_target(args.sbdf), SlotFilter)
+        devices = [
+            {**json_from_function(each), "details": json_from_details(each, details[each.sbdf], names)}
+            for each in functions
+        ]
+        print_json({"devices": devices} if several else {"device": devices[0]}, args.json)
         return 0
-    width, colour = columns(), wants_colour(args.color)
+    for number, function in enumerate(functions):
+        if number:
+            print()
+        linux, colour = source.knows_linux, wants_colour(args.color)
+        _print(function, details[function.sbdf], names, linux=linux, colour=colour)
+    return 0
+
+
+def _print(function: Function, details: Details, names: Names, *, linux: bool, colour: bool) -> None:
+    """Print the heading of one function, then its chapters."""
+    width = columns()
     address = str(function.sbdf)
-    first, *more = folded(f"{address} {names.row(function.ids)}", width, len(address) + 1)
+    first, *more = folded(f"{address} {names.row(function.ids, function.title)}", width, len(address) + 1)
     print(painted(address, BOLD if colour else None) + first[len(address) :])
     for line in more:
         print(line)
-    for title, rows in sections(function, details, names, linux=source.knows_linux):
+    for title, rows in sections(function, details, names, linux=linux):
         if title and rows:
             shade = YELLOW if title == "Findings" else BOLD
             print(f"  {painted(title, shade if colour else None)}:")
         for line in table(rows, width=width if width is None else width - INDENT):
             print(" " * INDENT + line)
-    return 0
 
 
 def sections(function: Function, details: Details, names: Names, *, linux: bool) -> list[tuple[str, Rows]]:
@@ -112,7 +127,7 @@ def _identity(function: Function, names: Names, *, linux: bool) -> Facts:
         yield "Virtual function of", str(function.physfn)
     if function.ids.subsystem_vendor or function.ids.subsystem_device:
         yield "Subsystem", names.subsystem(function.ids)
-    if linux:
+    if linux or function.driver is not None:
         yield "Driver", printable(function.driver) if function.driver is not None else "none"
     if function.numa_node is not None:
         yield "NUMA node", str(function.numa_node)

@@ -118,7 +118,7 @@ class _Forest:
         if bridge is None and not below:
             number = self._sets.get(function.sbdf)
             mark = f"[set {number}] " if number is not None else ""
-            return [(f"{place}  {mark}", names.device(function.ids))]
+            return [(f"{place}  {mark}", names.device(function.ids, function.title))]
         buses = ""
         if bridge is not None and bridge.secondary:
             last = f"-{bridge.subordinate:02x}" if bridge.subordinate != bridge.secondary else ""

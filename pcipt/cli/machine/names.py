@@ -19,18 +19,22 @@ class Names:
         self._pciids = PciIds() if numeric else read_pciids()
         self.row = functools.cache(self._row)
 
-    def _row(self, ids: Ids) -> str:
+    def _row(self, ids: Ids, title: str = "") -> str:
         """Return a function's description on one line, as `lspci -nn` prints it; with `numeric` as `lspci -n`
-        does.
+        does. For `title` see `parts`.
         """
-        return ": ".join(self.parts(ids))
+        return ": ".join(self.parts(ids, title))
 
-    def parts(self, ids: Ids) -> tuple[str, str]:
+    def parts(self, ids: Ids, title: str = "") -> tuple[str, str]:
         """Return the two halves of lspci's description: (class, vendor with device and revision).
 
         An unknown class name is "Class", an unknown id is "????". The revision is left out if it is 0. With
-        `numeric` both halves have numbers only.
+        `numeric` both halves have numbers only. If the vendor is unknown and there is a `title`, the heading
+        that lspci printed of the function, the halves are those of the title.
         """
+        if ids.vendor is None and title:
+            kind, _, about = printable(title).partition(": ")
+            return kind, about
         revision = f" (rev {ids.revision:02x})" if ids.revision else ""
         numbers = f"{_digits(ids.vendor)}:{_digits(ids.device)}"
         code = "????" if ids.class_code is None else f"{ids.class_code >> 8:04x}"
@@ -39,12 +43,14 @@ class Names:
         name = None if ids.class_code is None else self._pciids.class_name(ids.class_code)
         return f"{printable(name or 'Class')} [{code}]", f"{self._device(ids)} [{numbers}]{revision}"
 
-    def device(self, ids: Ids) -> str:
+    def device(self, ids: Ids, title: str = "") -> str:
         """Return the names of vendor and device, as `lspci -tv` prints them; with `numeric` their numbers.
 
         If the vendor has no name, return "Device" and the numbers. If only the device has no name, "Device"
-        and its number follow the vendor's name.
+        and its number follow the vendor's name. For `title` see `parts`.
         """
+        if ids.vendor is None and title:
+            return self.parts(ids, title)[1]
         numbers = f"{_digits(ids.vendor)}:{_digits(ids.device)}"
         return numbers if self._numeric else self._device(ids, numbers)
 

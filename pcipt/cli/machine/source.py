@@ -1,14 +1,15 @@
 """The machine that a command shows: live sysfs, a recorded tree (--root) or an lspci dump (--dump)."""
 
 import argparse
+import sys
 from collections.abc import Callable
 
 from pcipt.cli.text.progress import progress
-from pcipt.errors import NoSuchDeviceError
+from pcipt.errors import printable
 from pcipt.host.dump import read_dump
 from pcipt.host.files import Depth
 from pcipt.host.sysfs import read_addresses, read_machine
-from pcipt.pci import Machine, RawFunction, Sbdf, decode_machine, nearest
+from pcipt.pci import Machine, RawFunction, Sbdf, decode_machine
 
 Wanted = Callable[[Sbdf], bool]
 
@@ -20,24 +21,34 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--root", metavar="DIR", default="/", help="read a recorded machine: DIR holds sys/")
-    source.add_argument("--dump", metavar="FILE", help="read the output of lspci -xxx or -xxxx; - is stdin")
+    source.add_argument(
+        "--dump",
+        metavar="FILE",
+        help="read what somebody sent: lspci -xxxx, -vvnn, a log with pci=earlydump; - is stdin",
+    )
 
 
 class Source:
     """The machine that the options --root and --dump name.
 
-    A dump is read once, in the constructor. The files of a live or recorded machine are read by each method.
+    A dump is read once, in the constructor, which says on stderr what was found. The
+    files of a live or recorded machine are read by each method.
 
     Raises: InputError if the dump cannot be read or has no function.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._root: str = args.root
-        self._dump = read_dump(args.dump) if args.dump is not None else None
+        self._dump: list[RawFunction] | None = None
+        if args.dump is not None:
+            found = read_dump(args.dump)
+            self._dump = list(found.functions)
+            for text in (found.about, *found.notes):
+                print(f"pcipt: {printable(f'{args.dump}: {text}')}", file=sys.stderr)
 
     @property
     def knows_linux(self) -> bool:
-        """Return True if facts from Linux, such as drivers, are known; False for a dump, which has none."""
+        """Return True if facts from Linux, such as drivers, are known; False for a dump: it may lack them."""
         return self._dump is None
 
     def addresses(self) -> list[Sbdf]:
@@ -70,14 +81,3 @@ class Source:
         Raises: InputError if the machine cannot be read.
         """
         return decode_machine(self.read(depth, wanted))
-
-    def no_such_device(self, text: str, near: Sbdf) -> NoSuchDeviceError:
-        """Return (do not raise) the error for the missing function `text`.
-
-        The error suggests the address on this machine that is most similar to `near`; nothing if the machine
-        has no functions.
-
-        Raises: InputError if the machine cannot be read.
-        """
-        found = nearest(self.addresses(), near)
-        return NoSuchDeviceError(text, (str(found),) if found is not None else ())

@@ -39,6 +39,8 @@ _FINDINGS: Mapping[str, tuple[Verdict, str]] = {
     "segment-not-in-xen": (Verdict.REFUSE, "switch VMD off in the firmware's setup"),
     "no-answer": (Verdict.REFUSE, "plug it in again, or remove and rescan it"),
     "no-config": (Verdict.WARN, "run as root, or record the machine as root"),
+    "dump-malformed": (Verdict.WARN, "ask for the dump again, as a file"),
+    "duplicate-address": (Verdict.WARN, "ask which of them is meant, and for a dump of it alone"),
     "header-unknown": (Verdict.REFUSE, ""),
     "msix-broken": (Verdict.REFUSE, ""),
     "bar-broken": (Verdict.REFUSE, _RESCAN),

@@ -176,7 +176,8 @@ def test_every_notation(machine, typed, meant):
 
 WRONG = [
     # what is typed, the exit code, what is said
-    ("04:00.0", 6, "did you mean 0000:03:00.0?"),
+    ("04:00.0", 6, "no function 0000:04:00.0 on this machine\n"),
+    ("03:00:0", 6, "did you mean 0000:03:00.0?"),  # a colon for the point
     ("09:00.*", 6, "no function 09:00.*"),
     ("00_1d.0-00_00.0", 6, "no function 00_1d.0-00_00.0"),
     ("00:82.0", 2, "device 82 is above 1f"),

@@ -11,7 +11,7 @@ import pytest
 from pcipt.cli.commands import release
 from pcipt.cli.machine import handover
 from pcipt.daemon.control import protocol
-from pcipt.errors import NoSuchDeviceError, NotPermittedError, NotRunningError, StateError
+from pcipt.errors import AddressError, NoSuchDeviceError, NotPermittedError, NotRunningError, StateError
 from pcipt.pci import parse_sbdf
 from tests.toolstack import ANSWERS, DISK, NIC, fake_toolstack, told
 
@@ -43,6 +43,21 @@ def test_released_and_reclaimed(scene, capsys):
     assert scene.log() == [
         "modprobe xen-pciback", f"pci-assignable-add {NIC}", f"pci-assignable-remove -r {NIC}",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["release", "reclaim"])
+@pytest.mark.parametrize("text", ["*", "02:", "02:00", "00:", ".0", "*:00.*", "02:*.0", "::*.*"])
+def test_a_set_that_is_not_one_device_is_not_taken(scene, command, text):
+    with pytest.raises(AddressError, match=r"names a set; .*as in 03:00\.\*"):
+        scene.run(command, text)
+    assert scene.log() == []
+
+
+def test_all_functions_of_a_device_are_taken(scene):
+    text = NIC[5:-1] + "*"
+    assert scene.run("release", "--dry-run", text) == 0
+    with pytest.raises(NoSuchDeviceError):
+        scene.run("release", "1f:00.*")
 
 
 AWAY = {"findings": [], "given_away": [{"sbdf": NIC, "owner": "quarantine"}]}

@@ -74,6 +74,38 @@ def test_a_table_followed_on_a_recorded_machine(machine, tmp_path):
     assert [region["devices"][0]["sbdf"] for region in answer["regions"]] == ["0000:00:02.0", "0000:03:00.0"]
 
 
+def as_text(table):
+    rows = "".join(f"    {at:04X}: {table[at : at + 16].hex(' ')}  ..\n" for at in range(0, len(table), 16))
+    return f"{table[:4].decode()} @ 0x0000000000000000\n{rows}\n"
+
+
+def test_a_table_as_text_is_the_table(tmp_path):
+    raw = told("--table", file_of(tmp_path, TABLE))
+    text = told("--table", file_of(tmp_path, as_text(TABLE).encode("utf-16"), "text"))
+    assert text[1]["regions"] == raw[1]["regions"]
+    assert text[0] == raw[0] == 0
+
+
+def test_of_all_tables_of_acpidump_those_with_regions_are_taken(tmp_path):
+    other = build_table(Header("FACP", 1), b"")
+    text = as_text(other) + as_text(TABLE) + as_text(other)
+    assert len(told("--table", file_of(tmp_path, text.encode()))[1]["regions"]) == 2
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ('[000h 0000   4]   Signature : "DMAR"\n', "iasl"),
+    ("hello\n", "is a text and no hexdump"),
+    (as_text(build_table(Header("FACP", 1), b"")) * 2, "has the tables 'FACP', 'FACP'; expected"),
+    (as_text(TABLE).replace("    0020:", "x"), "a row is missing"),
+])  # fmt: skip
+def test_a_text_that_is_no_table_is_one_line(tmp_path, capsys, text, said):
+    assert main(["rmrr", "--table", str(file_of(tmp_path, text.encode()))]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert said in captured.err
+
+
 def test_several_tables(tmp_path):
     one, other = (
         file_of(tmp_path, TABLE),

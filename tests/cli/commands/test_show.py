@@ -57,7 +57,10 @@ NOTATIONS = [
     "pci_0000_02_00_0",
     "00_1c.0-00_00.0",  # the PCI path
     "0000_00_1c.0-00_00.0",
-    "02:*.0",  # a filter that names just one
+    "pci@0000:02:00.0",
+    "PCI:2:0:0",
+    "/sys/bus/pci/devices/0000:02:00.0",
+    "02:00.0@5,permissive=1",
 ]
 
 
@@ -66,16 +69,25 @@ def test_every_notation_finds_the_function(machine, text):
     code, out = run("show", text, "--root", machine, "--json")
     assert code == 0
     assert json.loads(out)["device"]["sbdf"] == "0000:02:00.0"
+    listed = run("list", "-s", text, "--root", machine)[1].splitlines()
+    assert "0000:02:00.0" in [line.split()[0] for line in listed]
+
+
+def test_list_takes_a_path(machine):
+    code, out = run("list", "-s", "00_1c.0-00_00.0", "--root", machine)
+    assert (code, [line.split()[0] for line in out.splitlines()]) == (0, ["0000:02:00.0"])
+    assert run("list", "-s", "00_1c.0-00_05.0", "--root", machine) == (0, "")
 
 
 ABSENT = [
     ("00:1c.1", "0000:00:1c.0"),
     ("02:00.2", "0000:02:00.1"),
-    ("5:0.0", "0000:02:00.0"),
+    ("02:00:1", "0000:02:00.1"),  # a colon for the point
+    ("5:0.0", None),  # no function is on that bus
     ("0001:00:00.0", "0000:00:00.0"),
-    ("00_1c.0-00_05.0", "0000:00:1c.0"),
+    ("00_1c.0-00_05.0", None),
     ("00_1d.0-00_00.0", None),  # not even its first hop
-    ("09:00.*", "0000:02:00.0"),
+    ("09:00.*", None),
 ]
 
 
@@ -95,21 +107,40 @@ MALFORMED = [
     "00:1f.9",
     "1.2.3",
     "00:00.0 ",
-    "02:00.*",
     "00_1c.0-",
     "-00_00.0",
-    "02:",
     "\x1b[2J",
 ]
 
 
 @pytest.mark.parametrize("text", MALFORMED)
-def test_what_is_malformed_or_several_is_a_usage_error(machine, text, capsys):
+def test_what_is_malformed_is_a_usage_error(machine, text, capsys):
     assert main(["show", "--root", str(machine), "--", text]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("pcipt: malformed address")
     assert "\x1b" not in captured.err
+
+
+SETS = [
+    ("02:00", ["0000:02:00.0", "0000:02:00.1"]),
+    ("02:", ["0000:02:00.0", "0000:02:00.1"]),
+    ("02:00.*", ["0000:02:00.0", "0000:02:00.1"]),
+    (".1", ["0000:02:00.1"]),
+    ("*", ["0000:00:00.0", "0000:00:1c.0", "0000:02:00.0", "0000:02:00.1", "10000:00:02.0"]),
+]
+
+
+@pytest.mark.parametrize(("text", "named"), SETS)
+def test_a_set_is_shown_checked_and_listed_alike(machine, text, named):
+    shown = json.loads(run("show", text, "--root", machine, "--json")[1])["devices"]
+    listed = json.loads(run("list", "-s", text, "--root", machine, "--json")[1])["devices"]
+    checked = json.loads(run("check", text, "--root", machine, "--json")[1])["functions"]
+    assert [each["sbdf"] for each in shown] == named
+    assert {each["sbdf"] for each in checked} == set(named)  # in the order of the verdicts
+    assert shown == listed
+    words = run("show", text, "-n", "--root", machine)[1].split("\n\n")
+    assert [each.split()[0] for each in words] == named
 
 
 def test_everything_is_shown_in_words(machine):
@@ -184,7 +215,7 @@ def test_a_function_of_a_dump_is_shown_in_full(name, text, line):
     code, out = run("show", text, "--dump", path)
     assert code == 0
     assert line in [" ".join(row.split()) for row in out.splitlines()]  # the columns' widths are the table's
-    assert "Driver" not in out  # a dump does not know
+    assert ("Driver:" in out) == ("Kernel driver in use" in path.read_text())  # only its words tell
 
 
 def test_show_and_list_agree(recorded):
@@ -201,10 +232,11 @@ def test_show_and_list_agree(recorded):
 
 #  a slip that makes it malformed, what it may have been meant to be; beside the wrong field
 SLIPS = [
-    ("02:00.9", "function 9 is above 7 (did you mean 0000:02:00.1?)"),
-    ("0000:2g:00.0", "(did you mean 0000:02:00.0?)"),
+    ("02:00.9", "function 9 is above 7 (did you mean 0000:02:00.0?)"),
+    ("0000:2g:00.1", "(did you mean 0000:02:00.1?)"),  # the only one with that device and function
+    ("0000:2g:00.0", "bus '2g' is not hexadecimal\n"),
     ("02:00,1", "(did you mean 0000:02:00.1?)"),
-    ("10000:00:22.0", "device 22 is above 1f (did you mean 10000:00:02.0?)"),
+    ("10000:00:22.0", "device 22 is above 1f\n"),
     ("xyz", "device 'xyz' is not hexadecimal\n"),  # nothing looks like it
     ("f" * 9000, "is above 1f\n"),
 ]

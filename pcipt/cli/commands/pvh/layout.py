@@ -45,7 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--root", metavar="DIR", default="/", help="read a recorded machine: DIR holds sys/, proc/"
     )
     parser.add_argument(
-        "--table", metavar="FILE", action="append", default=[], help="one more ACPI table, e.g. DMAR"
+        "--table",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="one more table, e.g. DMAR, raw or as text",
     )
     parser.add_argument(
         "--xen-options", metavar="TEXT", help="Xen's command line, if it is not that of this machine"
@@ -84,7 +88,8 @@ def read_layout(root: str, more_tables: list[str], options: str | None = None) -
     findings: list[Finding] = list(memory.findings)
     machine = machine_of(root, findings)
     reading = tables_of(root, findings)
-    tables = [table.data for table in reading.tables] + [read_table_file(path) for path in more_tables]
+    tables = [table.data for table in reading.tables]
+    tables += (data for path in more_tables for data in read_table_file(path))
     findings += (*reading.findings, *damage_of(tables))
     reserved = regions_from_tables(tables, machine)
     findings += reserved.findings

@@ -1,0 +1,174 @@
+"""Find the functions in a pasted text: headings of lspci, of its machine-readable forms, and of boot logs
+with pci=earlydump, each with its lines of bytes and words.
+
+Lines of bytes count only if they are not indented more than their heading: lspci indents its words.
+Source: lspci(8), options -x, -m, -F; pciutils lib/dump.c; linux drivers/pci/probe.c, early_dump_pci_device
+        (rows of 8 digits) and, before 4.19, arch/x86/pci/early.c (rows of 2 digits).
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+
+import attrs
+
+from pcipt.host.paste.text import Line
+from pcipt.host.paste.words import Words
+from pcipt.pci import Finding, Sbdf
+
+MAX_CONFIG = 4096
+_FLAGS = re.ASCII | re.IGNORECASE
+_SBDF = r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([01][0-9a-f])\.([0-7])"
+_ADDRESS = re.compile(rf"(?:[0-9a-f:./]{{1,200}}/)?{_SBDF}(?=\s|$)", _FLAGS)  # lspci -PP: bridges in front
+BY_PATH = re.compile(r"[0-9a-f:]{5,13}\.[0-7](?:/[0-9a-f]{2}\.[0-7]){1,60}(?=\s|$)", _FLAGS)  # lspci -P
+_EARLY = re.compile(rf"(?:\S{{1,40}} )?{_SBDF}:? config space:", _FLAGS)
+_SLOT = re.compile(rf"(?:Slot|Device):\s*{_SBDF}$", _FLAGS)
+_FIELD = re.compile(r"([A-Za-z]{3,12}):\s*(.*)")
+_OFFSET = re.compile(r"([0-9a-f]{2,3}|[0-9a-f]{8}):(?=\s|$)", _FLAGS)
+_BYTES = re.compile(r"(?:\s+[0-9a-f]{2}){1,16}", _FLAGS)
+#  what no line of lspci begins with: the end of a BAR, of bus numbers, of the heading, of flags
+_CONTINUES = re.compile(
+    r"\[(?:size=|disabled|enhanced|(?:16|32|64)-bit)|(?:non-)?prefetchable\)|\((?:32|64)-bit, "
+    r"|\(rev [0-9a-f]{2}\)|\(prog-if |(?:secondary|subordinate|sec-latency)="
+    r"|(?:[A-Za-z][A-Za-z0-9]{2,11}[+-] ?){1,11}$",
+    _FLAGS,
+)
+_MOST_LABEL = 60
+
+
+@attrs.define
+class Block:
+    """What stands about one function in one place.
+
+    `line` is the number of its heading, `last` of its last line that was understood. `label` is the line
+    before the heading that belongs to no function, such as a shell's prompt. `config` holds its bytes,
+    `words` its words. `early` is True if a boot log tells it: then there are no words.
+    """
+
+    sbdf: Sbdf
+    line: int
+    label: str = ""
+    last: int = 0
+    config: bytearray = attrs.field(factory=bytearray)
+    words: Words = attrs.field(factory=Words)
+    findings: list[Finding] = attrs.field(factory=list)
+    early: bool = False
+    _broken: bool = False
+
+    @property
+    def identity(self) -> tuple[int, int] | None:
+        """Return vendor and device, by the bytes or by the words; None if they are not known."""
+        if len(self.config) >= 4:
+            return int.from_bytes(self.config[:2], "little"), int.from_bytes(self.config[2:4], "little")
+        if self.words.vendor is not None and self.words.device is not None:
+            return self.words.vendor, self.words.device
+        return None
+
+    @property
+    def is_heading(self) -> bool:
+        """Return True if it may be a function: it has bytes or words that help, or its title reads like one.
+
+        A sentence that begins with an address is no heading.
+        """
+        return bool(self.config) or self.early or self.words.helps or ": " in self.words.title
+
+    def add(self, number: int, offset: int, text: str) -> None:
+        """Append a row of bytes.
+
+        `number` is the number of the line in the dump, `offset` the offset that the line names, `text` the
+        rest of the line. A row is wrong if it is malformed, does not continue at the end of the bytes so far,
+        or goes beyond 4096 bytes. The first wrong row adds a finding. All rows after a wrong one are ignored.
+        """
+        if self._broken:
+            return
+        self.last = number
+        if not _BYTES.fullmatch(text):
+            self._stop(number, "is no row of hexadecimal bytes")
+        elif offset != len(self.config):
+            self._stop(number, f"begins at {offset:#x}, expected {len(self.config):#x}")
+        else:
+            self.config += bytes.fromhex(text)
+            if len(self.config) > MAX_CONFIG:
+                del self.config[MAX_CONFIG:]
+                self._stop(number, "goes beyond 4096 bytes")
+
+    def find(self, code: str, why: str) -> None:
+        """Add a finding, unless there is one with the same code."""
+        if all(finding.code != code for finding in self.findings):
+            self.findings.append(Finding(code, why))
+
+    def _stop(self, number: int, what: str) -> None:
+        """Ignore all further rows, and add a finding about the line `number`; `what` says what is wrong."""
+        self._broken = True
+        self.find(
+            "dump-malformed", f"line {number} of the dump {what}: config space from there on is unknown"
+        )
+
+
+def _rejoined(lines: Iterable[Line]) -> Iterator[Line]:
+    """Yield the lines; one that mail has broken at a place where lspci breaks none is put together again."""
+    held: Line | None = None
+    for line in lines:
+        if held is not None and _CONTINUES.match(line.text) and held.text:
+            held = attrs.evolve(held, text=f"{held.text} {line.text}")
+            continue
+        if held is not None:
+            yield held
+        held = line
+    if held is not None:
+        yield held
+
+
+def blocks_of(lines: Iterable[Line]) -> list[Block]:
+    """Return what stands about each function, in the order of the headings. An address may occur several
+    times. Nothing is raised.
+    """
+    found: list[Block] = []
+    current: Block | None = None
+    margin, label, fields, indented = 0, "", False, False
+    for line in _rejoined(lines):
+        text = line.text
+        if not text:
+            continue
+        if (heading := _heading_of(line)) is not None:
+            heading.label, label = label, ""
+            current, margin, fields, indented = heading, line.indent, _SLOT.match(text) is not None, False
+            found.append(heading)
+            continue
+        if current is not None:
+            row = _OFFSET.match(text) if current.early or line.indent <= margin else None
+            if row is not None:
+                current.add(line.number, int(row[1], 16), text[row.end() :])
+                continue
+            if fields and (field := _FIELD.match(text)) is not None:
+                current.words.field(field[1].lower(), field[2])
+                current.last = line.number
+                continue
+            if line.number == current.line + 1 and current.words.continues_heading(text):
+                current.words.heading(f"{current.words.title} {text}")
+                continue
+            if not current.early:
+                current.words.line(text)
+        indented = indented or line.indent > margin
+        #  where mail took the indentation away, words look like a label
+        if line.indent <= margin and (current is None or indented or not current.words.detailed):
+            label = text[:_MOST_LABEL]
+    return [block for block in found if block.is_heading]
+
+
+def _heading_of(line: Line) -> Block | None:
+    """Return a new block if the line is the heading of a function, else None."""
+    text = line.text
+    if (found := _ADDRESS.match(text)) is not None:
+        block = Block(_sbdf(found), line.number, last=line.number)
+        block.words.heading(text[found.end() :])
+        return block
+    if (found := _EARLY.search(text[:200])) is not None:
+        return Block(_sbdf(found), line.number, last=line.number, early=True)
+    if (found := _SLOT.match(text)) is not None:
+        return Block(_sbdf(found), line.number, last=line.number)
+    return None
+
+
+def _sbdf(found: re.Match[str]) -> Sbdf:
+    segment, bus, device, function = (int(part or "0", 16) for part in found.groups())
+    return Sbdf(segment, bus, device, function)

@@ -1,0 +1,103 @@
+"""Turn a pasted file into clean lines: any encoding, quoted by mail, indented, with the time stamps of a log.
+
+Source: RFC 3676 §4.5 (quoting with ">"); RFC 2045 §6.7 (quoted-printable); syslog(2) ("<6>"), printk time
+        stamps: linux kernel/printk/printk.c, print_prefix.
+"""
+
+import re
+from collections.abc import Iterator
+
+import attrs
+
+TAB = 8  # columns
+_ODD = str.maketrans(
+    {"\u00a0": " ", "\u2003": " ", "\u3000": " ", "\u200b": "", "\ufeff": "", "\r": "", "\0": ""}
+)
+_MARKUP = {"&gt;": ">", "&lt;": "<", "&amp;": "&", "&nbsp;": " "}
+_QUOTED_PRINTABLE = {"=3D": "=", "=20": " ", "=09": "\t"}
+_QUOTE = re.compile(r"(?: {0,3}[>|] ?)+")
+_TAGS = re.compile(r"(?:</?[a-z]{1,8}>)+", re.IGNORECASE)
+_END_TAGS, _LONGEST_TAGS = re.compile(r"(?:</[a-z]{1,8}>)+$", re.IGNORECASE), 60
+_COLOUR = re.compile(r"\x1b\[[0-9;]{0,16}[A-Za-z]")
+_LOG = re.compile(
+    r"(?:<\d{1,3}>)?"
+    r"(?:(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\d[T ][\d:.,+Z-]{8,24}) \S{1,80} kernel: ?)?"
+    r"(?:\[[ \d]{1,12}\.\d{1,9}\](?:\[ *[TC]\d{1,9}\])? ?"
+    r"|\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\] ?)?"
+)
+_BEFORE_LOG = frozenset("<[0123456789ADFJMNOS")  # what a prefix of a log begins with
+
+
+@attrs.frozen
+class Line:
+    """One line: its number in the file (from 1), its indentation in columns, its text without indentation and
+    without spaces at the end.
+    """
+
+    number: int
+    indent: int
+    text: str
+
+
+def decoded(data: bytes) -> str:
+    """Return the text of a file: UTF-16 (known by its zero bytes), UTF-8, else Latin-1. Raises nothing."""
+    sample = data[:4096]
+    even, odd = sample[0::2].count(0), sample[1::2].count(0)
+    if len(sample) >= 4 and max(even, odd) * 4 >= len(sample):  # every second byte of plain text is zero
+        return data.decode("utf-16-be" if even > odd else "utf-16-le", "replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def lines_of(data: bytes) -> Iterator[Line]:
+    """Yield the lines of a pasted file, without what mail, a log or a web page put around their text.
+
+    Lines end with LF, CR LF or CR. Quote marks at the beginning, time stamps and levels of the kernel's log,
+    colours and markup are removed. A line that mail broke with "=" is joined.
+    """
+    text = decoded(data)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "&gt;" in text or "&lt;" in text:
+        for name, meant in _MARKUP.items():
+            text = text.replace(name, meant)
+    encoded = "=3D" in text
+    held, first = "", 0  # what mail broke off
+    for number, row in enumerate(text.split("\n"), 1):
+        first = first or number
+        if row[-1:] == "=":
+            held += row[:-1]
+            continue
+        yield _clean(first, _plain(held + row) if encoded else held + row)
+        held, first = "", 0
+    if held:
+        yield _clean(first, held)
+
+
+def _plain(row: str) -> str:
+    """Return a quoted-printable line with its spaces, tabs and equals signs."""
+    for name, meant in _QUOTED_PRINTABLE.items():
+        row = row.replace(name, meant)
+    return row
+
+
+def _clean(number: int, row: str) -> Line:
+    """Return one line without what was put around its text."""
+    if not row.isascii():
+        row = row.translate(_ODD)
+    if "\x1b" in row:
+        row = _COLOUR.sub("", row)
+    if (quote := _QUOTE.match(row)) is not None:
+        row = row[quote.end() :]
+        row = row.rstrip(" |") if "|" in quote[0] else row
+    if row[:1] in _BEFORE_LOG:
+        if row[0] == "<" and (tags := _TAGS.match(row)) is not None:
+            row = row[tags.end() :]
+        if (prefix := _LOG.match(row)) is not None:
+            row = row[prefix.end() :]
+    if row[-1:] == ">" and (tags := _END_TAGS.search(row[-_LONGEST_TAGS:])) is not None:
+        row = row[: len(row) - len(tags[0])]
+    text = row.strip()
+    indent = len(row[: len(row) - len(row.lstrip())].expandtabs(TAB)) if row[:1] in " \t" else 0
+    return Line(number, indent, text)

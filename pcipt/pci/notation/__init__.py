@@ -1,0 +1,1 @@
+"""Read addresses as other programs write them, and find the function that a wrong text may have meant."""

@@ -1,0 +1,70 @@
+import pytest
+
+from pcipt.host.dump import parse_dump
+from pcipt.pci import Sbdf, decode_machine
+from tests.host.paste.lspci_samples import BRIDGE, CARD
+from tests.machines import config
+
+DATA = config(vendor=0x1B36, device=0x000C, size=256)
+
+
+def early(data, digits=8, before="", heading="pci 0000:00:02.0: config space:"):
+    """A boot log with pci=earlydump: 8 digits since Linux 4.19, 2 digits before."""
+    rows = [f"{at:0{digits}x}: {data[at : at + 16].hex(' ')}" for at in range(0, len(data), 16)]
+    lines = ["Linux version 6.1.0", heading, *(f"{'  ' if digits == 2 else ''}{row}" for row in rows)]
+    return "".join(f"{before}{line}\n" for line in [*lines, "pci 0000:00:02.0: [1b36:000c] type 00"])
+
+
+LOGS = [
+    early(DATA),
+    early(DATA, 2),
+    early(DATA, 2, heading="pci 0000:00:02.0 config space:"),
+    early(DATA, before="[    0.612345] "),
+    early(DATA, before="Nov 29 23:12:01 host kernel: [    0.612345] "),
+    early(DATA, before="> > [    0.612345] "),
+    early(DATA, before="[    0.612345][    T1] ", heading="pcieport 0000:00:02.0: config space:"),
+    early(DATA, 2, before="   "),
+]
+
+
+@pytest.mark.parametrize("text", LOGS)
+def test_a_boot_log_with_earlydump_is_read(text):
+    found = parse_dump(text.encode())
+    (raw,) = found.functions
+    assert (raw.sbdf, raw.config, raw.findings, raw.told) == (Sbdf(0, 0, 2, 0), DATA, (), None)
+    assert found.about == "1 function, with 256 bytes of config space at boot (earlydump)"
+
+
+def test_all_functions_of_a_boot_log_are_read():
+    text = "".join(
+        early(data, heading=f"pci {address}: config space:", before="[    0.1] ")
+        for address, data in (("0000:00:1c.0", BRIDGE), ("0000:01:00.0", CARD), ("10000:00:00.0", CARD))
+    )
+    found = decode_machine(parse_dump(text.encode()).functions).functions
+    assert list(map(str, found)) == ["0000:00:1c.0", "0000:01:00.0", "10000:00:00.0"]
+    assert str(found[Sbdf(0, 1, 0, 0)].path) == "00_1c.0-00_00.0"
+
+
+def test_a_row_that_the_log_lost_is_told():
+    text = early(DATA).replace("00000020: ", "lost ")
+    (raw,) = parse_dump(text.encode()).functions
+    assert len(raw.config) == 32
+    assert [finding.code for finding in raw.findings] == ["dump-malformed"]
+
+
+def test_indented_words_are_no_bytes():
+    text = f"00:02.0 x\n\t10: 00 00\n00: {DATA[:16].hex(' ')}\n\t\t10: 00 00\n"
+    (raw,) = parse_dump(text.encode()).functions
+    assert (raw.config, raw.findings) == (DATA[:16], ())
+
+
+def test_paths_of_lspci_are_read_or_told():
+    text = (
+        "00:1c.0 0604: 1b36:000c\n00:1c.0/01:00.0 0106: 8086:9c03\n00:1c.0/01:00.0/02:00.0 0200: 8086:10d3\n"
+    )
+    assert [str(raw.sbdf) for raw in parse_dump(text.encode()).functions] == [
+        "0000:00:1c.0", "0000:01:00.0", "0000:02:00.0",
+    ]  # fmt: skip
+    found = parse_dump(b"00:1c.0 0604: 1b36:000c\n00:1c.0/00.0 0106: 8086:9c03\n")
+    assert len(found.functions) == 1
+    assert found.notes[0].startswith("1 functions are named by path without their bus")

@@ -1,0 +1,102 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pcipt.host.dump import parse_dump
+from pcipt.host.paste.text import lines_of
+from tests.host.paste.lspci_samples import BYTES, WORDS
+
+PLAIN = f"{WORDS}\n{BYTES}"
+
+
+def each_line(before="", after="\n", text=PLAIN):
+    return "".join(f"{before}{line}{after}" for line in text.splitlines())
+
+
+MANGLED = {
+    "quoted": each_line("> "),
+    "quoted twice": each_line("> > "),
+    "quoted >>": each_line(">>"),
+    "quoted without a space": each_line(">"),
+    "quoted with a bar": each_line("| "),
+    "in a table": each_line("| ", " |\n"),
+    "in paragraphs": each_line("<p>", "</p>\n"),
+    "indented": each_line("    "),
+    "indented by tabs": each_line("\t\t"),
+    "quoted and indented": each_line(">    "),
+    "CR LF": each_line(after="\r\n"),
+    "CR CR LF": each_line(after="\r\r\n"),
+    "CR": each_line(after="\r"),
+    "spaces at the end": each_line(after="  \n"),
+    "doubled spaces": PLAIN.replace(" ", "  "),
+    "spaces for tabs": PLAIN.expandtabs(8),
+    "four spaces for tabs": PLAIN.expandtabs(4),
+    "no-break spaces": PLAIN.replace(" ", "\u00a0"),
+    "capitals in bytes": "".join(
+        line.upper() if line[2:4] == ": " else line for line in PLAIN.splitlines(keepends=True)
+    ),
+    "a web page": each_line("&gt; ").replace("<T", "&lt;T"),
+    "in <pre>": f"<pre>{PLAIN}</pre>",
+    "in colours": PLAIN.replace("00:1c.0", "\x1b[01;31m\x1b[K00:1c.0\x1b[m\x1b[K"),
+    "a console's log": each_line("[   12.345678] "),
+    "with a thread": each_line("[   12.345678][    T1] "),
+    "dmesg -T": each_line("[Sun Nov 29 23:12:01 2026] "),
+    "a syslog": each_line("Nov  9 23:12:01 host1 kernel: [   12.345678] "),
+    "a journal": each_line("2026-11-29T23:12:01.123456+0100 host1 kernel: "),
+    "with levels": each_line("<6>[   12.345678] "),
+    "empty lines": each_line(after="\n\n"),
+    "with an introduction": f"Hello,\n\n00:1f.2 does not work. lspci says:\n\n{PLAIN}\n-- \nA. U. Thor\n",
+    "a shell": f"root@host:~# lspci -vvnn; lspci -xxx\n{PLAIN}root@host:~# \n",
+}
+
+
+def told(text, encoding="utf-8"):
+    return parse_dump(text.encode(encoding)).functions
+
+
+@pytest.mark.parametrize("text", MANGLED.values(), ids=MANGLED)
+def test_what_mail_and_logs_put_around_is_taken_away(text):
+    assert told(text) == told(PLAIN)
+    assert len(told(PLAIN)) == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig", "latin-1", "ascii"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_every_encoding_is_read(encoding, end):
+    text = PLAIN.replace("\n", end)
+    assert told(text, encoding) == told(PLAIN)
+    assert told("é" + text, "latin-1") is not None
+
+
+def test_lines_that_mail_broke_are_joined():
+    broken = PLAIN.replace(" 00 00 00\n", " 00 =\n00 00\n").replace("size=", "size=3D")
+    assert told(broken) == told(PLAIN)
+
+
+@pytest.mark.parametrize("width", [60, 66, 72, 76])
+def test_lines_that_mail_folded_are_joined(width):
+    folded = []
+    for line in PLAIN.splitlines():
+        text = line.expandtabs(8)
+        while len(text) > width and " " in text[:width].strip():
+            cut = text.rindex(" ", 0, width)
+            folded.append(text[:cut])
+            text = text[cut + 1 :]
+        folded.append(text)
+    assert folded != PLAIN.expandtabs(8).splitlines()
+    assert told("\n".join(folded)) == told(PLAIN)
+
+
+def test_a_line_has_its_number_and_its_indentation():
+    found = list(lines_of(b"a\n\n>  \tb  \nc=\nd\ne"))
+    assert [(line.number, line.indent, line.text) for line in found] == [
+        (1, 0, "a"), (2, 0, ""), (3, 8, "b"), (4, 0, "cd"), (6, 0, "e"),
+    ]  # fmt: skip
+
+
+@given(st.binary(max_size=300) | st.text(max_size=200).map(str.encode))
+def test_anything_is_read_without_an_error(data):
+    for line in lines_of(data):
+        assert line.number >= 1
+        assert line.text == line.text.strip()
+    parse_dump(data)
