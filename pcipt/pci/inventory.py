@@ -15,6 +15,7 @@ from operator import attrgetter
 
 from pcipt.pci.address import Sbdf
 from pcipt.pci.bridge import Bridge
+from pcipt.pci.buses.numbers import check_buses
 from pcipt.pci.finding import Finding
 from pcipt.pci.function import Function, decode_function
 from pcipt.pci.machine import Machine, raws_by_address
@@ -22,7 +23,6 @@ from pcipt.pci.raw import RawFunction
 from pcipt.pci.topology import (
     Position,
     bridge_numbers,
-    check_buses,
     first_bus_below,
     parent_by_linux,
     place_at_root,
