@@ -25,15 +25,15 @@ def line(start, size=0x1000, flags=0x200):
 DRIFT = [
     (bars(0xFEB0_0000), [line(0xFEB0_0000)], BOTH, 0xFEB0_0000, []),
     (bars(0xFEB0_0000), [line(0xFEB1_0000)], BOTH, 0xFEB0_0000, ["bar-drift"]),
-    (bars(0xFEB0_0000), [line(0xFEB1_0000)], NEITHER, 0xFEB0_0000, []),  # nothing decodes: nobody is misled
-    (bars(0xFEB0_0000), [line(0xFEB1_0000)], IO_ONLY, 0xFEB0_0000, []),
+    (bars(0xFEB0_0000), [line(0xFEB1_0000)], NEITHER, 0xFEB0_0000, ["bar-drift"]),
+    (bars(0xFEB0_0000), [line(0xFEB1_0000)], IO_ONLY, 0xFEB0_0000, ["bar-drift"]),
     (bars(0xFEB0_0000), [line(0xFEB1_0000, size=0)], BOTH, 0xFEB0_0000, []),  # Linux believes nothing
     (bars(0xC001), [line(0xD000, 0x20, 0x101)], IO_ONLY, 0xC000, ["bar-drift"]),
-    (bars(0xC001), [line(0xD000, 0x20, 0x101)], MEMORY_ONLY, 0xC000, []),
+    (bars(0xC001), [line(0xD000, 0x20, 0x101)], MEMORY_ONLY, 0xC000, ["bar-drift"]),
     (bars(0xE000_0004, 1), [line(0xE000_0000)], BOTH, 0x1_E000_0000, ["bar-drift"]),  # an upper half was lost
     (bars(0xE000_0004, 1), [line(0x1_E000_0000)], BOTH, 0x1_E000_0000, []),
     ({}, [line(0xFEB0_0000)], BOTH, 0, ["bar-drift"]),  # a reset function
-    ({}, [line(0xFEB0_0000)], NEITHER, 0, []),
+    ({}, [line(0xFEB0_0000)], NEITHER, 0, ["bar-drift"]),  # one that Linux has not enabled again
     ({}, [line(0xFEB0_0000, flags=0x230)], BOTH, 0xFEB0_0000, []),  # Linux says that no register is behind it
     (
         bars(0xFEC0_0000),

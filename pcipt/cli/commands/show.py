@@ -6,6 +6,8 @@ SBDF is 0000:00:1f.2, 00:1f.2, 1f.2, 00_1f.2, pci_0000_00_1f_2 or a PCI path suc
 import argparse
 from collections.abc import Iterator
 
+import attrs
+
 from pcipt.cli.machine.find import find_function
 from pcipt.cli.machine.names import Names
 from pcipt.cli.machine.source import Source, add_source_arguments
@@ -13,7 +15,11 @@ from pcipt.cli.options import add_colour_argument, add_json_argument, add_numeri
 from pcipt.cli.text.render import count_text, print_json, size_text, table
 from pcipt.cli.text.terminal import BOLD, YELLOW, columns, folded, painted, wants_colour
 from pcipt.errors import printable
+from pcipt.host.files import Depth
 from pcipt.pci import Bar, BarKind, Capability, Function, WindowKind
+from pcipt.pci.space.beliefs import NO_SHIFT
+from pcipt.pci.space.shortage import CODES as SHORT
+from pcipt.pci.space.shortage import Shortage, shortages_of, told_findings
 from pcipt.pci.structures import Place
 
 KINDS = {
@@ -27,6 +33,7 @@ WINDOWS = {
     WindowKind.MEMORY: "memory",
     WindowKind.PREFETCHABLE: "prefetchable memory",
 }
+OF_ADDRESSES = frozenset({"bar-drift", "window-drift"}) | SHORT
 FORWARDING_PORTS = (0x4, 0x6)  # root and downstream ports; only these have the ARI Forwarding bit
 INDENT = 4
 EXAMPLES = (
@@ -50,11 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     source = Source(args)
-    function = find_function(source, args.sbdf)
+    function, short = with_neighbours(source, find_function(source, args.sbdf))
     if args.json:
         from pcipt.pci.json_view import json_from_function
+        from pcipt.pci.space.view import json_from_shortage
 
-        print_json({"device": json_from_function(function)}, args.json)
+        shown = {"device": json_from_function(function), "unassigned": list(map(json_from_shortage, short))}
+        print_json(shown, args.json)
         return 0
     width, colour = columns(), wants_colour(args.color)
     names = Names(numeric=args.numeric)
@@ -70,6 +79,26 @@ def run(args: argparse.Namespace) -> int:
         for line in table(rows, width=width if width is None else width - INDENT):
             print(" " * INDENT + line)
     return 0
+
+
+def with_neighbours(source: Source, function: Function) -> tuple[Function, tuple[Shortage, ...]]:
+    """Return the function as the whole machine shows it, and its BARs without an address.
+
+    The whole machine is read only if that matters: the windows above may have no room for a BAR, or the host
+    bridge may translate addresses. Findings about BARs without an address say what would help.
+
+    Raises: InputError if the machine cannot be read.
+    """
+    codes = {finding.code for finding in function.findings}
+    if function.shift == NO_SHIFT and codes.isdisjoint(OF_ADDRESSES):
+        return function, ()
+    machine = source.machine(Depth.FULL)
+    function = machine.functions.get(function.sbdf, function)
+    told = (
+        attrs.evolve(finding, text=f"{finding.text}; what helps: {helps}") if helps else finding
+        for finding, helps in told_findings(machine, function)
+    )
+    return attrs.evolve(function, findings=tuple(told)), shortages_of(machine, function)
 
 
 def sections(function: Function, names: Names, *, linux: bool) -> list[tuple[str, Rows]]:
@@ -114,6 +143,9 @@ def _identity(function: Function, names: Names, *, linux: bool) -> Facts:
         flags = " ".join(name + ("+" if function.command & bit else "-") for name, bit in bits)
         yield "Command", f"{flags} ({function.command:#06x})"
     yield "Header", function.header.value
+    shifts = (("memory", function.shift.memory), ("I/O", function.shift.io))
+    if added := " and ".join(f"{value:#x} to {what} addresses" for what, value in shifts if value):
+        yield "Translation", f"the host bridge adds {added}; shown are those of the registers"
 
 
 def _bar(title: str, bar: Bar) -> tuple[str, ...]:
@@ -123,7 +155,8 @@ def _bar(title: str, bar: Bar) -> tuple[str, ...]:
     size = f"size {size_text(bar.size)}" if bar.size is not None else "size unknown"
     state = {True: "decoding", False: "not decoding", None: "decoding unknown"}[bar.decoding]
     name = "ROM BAR" if bar.kind is BarKind.ROM else f"{title} {bar.index}"
-    return f"{name}:", f"{bar.address:#x}", size, kind, state
+    address = f"{bar.address:#x}" if bar.address or not bar.unassigned else "unassigned"
+    return f"{name}:", address, size, kind, state
 
 
 def _bridge(function: Function) -> Facts:
@@ -136,6 +169,10 @@ def _bridge(function: Function) -> Facts:
     for window in bridge.windows:
         size = size_text(window.limit - window.base + 1)
         yield "Window", f"{WINDOWS[window.kind]} {window.base:#x}-{window.limit:#x}, size {size}"
+    opened = {window.kind for window in bridge.windows}
+    for kind, name in WINDOWS.items():
+        if kind not in opened:
+            yield "Window", f"{name}, closed"
 
 
 def _capability(capability: Capability) -> tuple[str, ...]:

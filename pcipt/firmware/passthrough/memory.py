@@ -19,7 +19,7 @@ from pcipt.firmware.passthrough.verdict import (
 )
 from pcipt.firmware.pvh.layout import MESSAGES
 from pcipt.firmware.regions.regions import Region, Regions
-from pcipt.pci import Bar, BarKind, Function, HeaderType, Range, Window, WindowKind
+from pcipt.pci import Address, Bar, BarKind, Function, HeaderType, Range, Window, WindowKind
 
 _SUBTRACTIVE = 0x060401
 _MESSAGES = FixedRange(MESSAGES, "interrupt messages")
@@ -69,7 +69,8 @@ def places(function: Function, evidence: Evidence) -> Said:
     """Yield a reason for each memory BAR that overlaps RAM, interrupt messages, an IO-APIC, or MMCFG.
 
     One BAR can give several reasons. A reason is REFUSE if the BAR decodes, WARN if it does not decode now. A
-    BAR that does not decode is left out if it is a ROM or its size is unknown. Yield `Unknown` too for each
+    BAR that does not decode is left out if it is a ROM or its size is unknown. Addresses are those of the
+    processor, which a host bridge may add something to. Yield `Unknown` too for each
     fact that is not known: the memory map, the places of IO-APICs and MMCFG, which memory BARs decode.
     """
     if evidence.memory is None:
@@ -78,9 +79,10 @@ def places(function: Function, evidence: Evidence) -> Said:
         yield Unknown("IO-APICs and MMCFG")
     if any(bar.kind is not BarKind.IO for bar in _decoding_unknown(function)):
         yield Unknown("which BARs decode")
-    for bar, span in (*_decoding(function), *_asleep(function)):
+    for bar, held in (*_decoding(function), *_asleep(function)):
         if bar.kind is BarKind.IO:
             continue
+        span = Range(Address(held.start + function.shift.memory), held.size)
         for fixed in (_MESSAGES, *(evidence.fixed or ())):
             if fixed.range.overlaps(span):
                 text = f"{_title(bar)} at {span} lies over {fixed.what} ({fixed.range})"
