@@ -101,11 +101,13 @@ def virtual_bars(
     bars = vf_bars(physfn[1], number) if physfn is not None and number is not None else ()
     if not bars:
         return bars_from_resources(resources[:ROM_INDEX]), []
-    # A VF BAR without an address, or one that does not decode, is told of the physical function.
+    # A VF BAR that does not decode is told of the physical function.
     found: list[Finding] = []
     for bar in bars:
-        if bar.decoding and not bar.unassigned:
-            line = line_of(resources, bar.index)
+        line = line_of(resources, bar.index)
+        if bar.unassigned:
+            found += filter(None, (finding_of(bar, line),))
+        elif bar.decoding:
             found += filter(None, (finding_of(compared(bar, line, shift), line),))
     return bars, found
 

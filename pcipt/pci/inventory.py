@@ -2,7 +2,8 @@
 with the machine.
 
 The cost grows with the segment if a bridge changes, or if the places in the segment must be computed all
-together (an irregular segment: Linux does not name the bridges, or they form a loop).
+together (an irregular segment: Linux does not name the bridges, or they form a loop). It grows with the
+machine if a host bridge is found to translate addresses, or no longer.
 
 After any sequence of changes, the machine equals `decode_machine` of the same raw functions. A change of one
 function can also change others: a bridge changes the functions below it, and the findings that the bridges of

@@ -202,13 +202,14 @@ def test_without_a_command_register_there_is_no_bar(size):
 PF, VF = Sbdf(0, 2, 0, 0), Sbdf(0, 2, 0x10, 2)
 
 
-def physical(*, number=4, size=0x4000, decoding=True):
-    own = Bar(0, BarKind.MEM64, 0xE000_0000, size, False, decoding)
+def physical(*, number=4, size=0x4000, decoding=True, lost=False):
+    own = Bar(0, BarKind.MEM64, 0 if lost else 0xE000_0000, size, False, decoding, unassigned=lost)
     return PF, SrIov(8, 8, number, 0x80, 2, 0x10ED, True, True, False, (own,))
 
 
 LINUX = Bar(0, BarKind.MEM32, 0xE000_4000, 0x4000, False, None)
 COMPUTED = Bar(0, BarKind.MEM64, 0xE000_4000, 0x4000, False, True)
+LOST = Bar(0, BarKind.MEM64, 0, 0x4000, False, True, unassigned=True)
 
 #  lines, physical function -> BARs of the second virtual function, codes
 VIRTUAL = [
@@ -216,6 +217,7 @@ VIRTUAL = [
     ([], physical(), [COMPUTED], []),
     ([line(0xE800_4000, 0x4000)], physical(), [COMPUTED], ["bar-drift"]),  # the VF BAR was moved
     ([line(0xE800_4000, 0x4000)], physical(decoding=False), [attrs.evolve(COMPUTED, decoding=False)], []),
+    ([NONE], physical(lost=True), [LOST], ["bar-unassigned"]),  # the VF BAR has no address
     ([line(0xE000_4000, 0x4000)], None, [LINUX], []),  # its owner cannot be read
     ([line(0xE000_4000, 0x4000)], physical(number=1), [LINUX], []),  # its owner does not know it
     ([line(0xE000_4000, 0x4000)], physical(size=None), [LINUX], []),

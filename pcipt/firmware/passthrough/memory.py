@@ -27,7 +27,7 @@ _RESCAN = "let Linux place it anew: remove it and rescan the bus (pci=realloc)"
 
 
 def windows(function: Function, evidence: Evidence) -> Said:
-    """Yield a REFUSE reason for each decoding BAR outside the windows of a bridge above the function.
+    """Yield a reason for each BAR outside the windows of a bridge above: REFUSE if it decodes, else WARN.
 
     The reason names the nearest such bridge. The bridges are looked at from the nearest upwards. If the
     windows of a bridge are not known, yield `Unknown` and do not look at this bridge and those above it. A
@@ -35,7 +35,7 @@ def windows(function: Function, evidence: Evidence) -> Said:
     allocation is skipped. Yield another `Unknown` if it is not known which BARs decode. Yield nothing for a
     function on a root bus.
     """
-    waiting = list(_decoding(function))
+    waiting = [*_decoding(function), *_asleep(function)]
     if function.parent is not None and any(_decoding_unknown(function)):
         yield Unknown("which BARs decode")
     for bridge in evidence.above(function):
@@ -48,12 +48,9 @@ def windows(function: Function, evidence: Evidence) -> Said:
             if not any(_passes(window, bar, span) for window in bridge.bridge.windows):
                 waiting.remove((bar, span))
                 text = f"{_title(bar)} at {span} lies outside of the windows of the bridge {bridge.sbdf}"
-                yield Reason(
-                    "bar-outside-window",
-                    Verdict.REFUSE,
-                    f"{text} above it: it does not answer there",
-                    _RESCAN,
-                )
+                answers = "it does not answer there" if bar.decoding else "it will not answer there"
+                verdict = Verdict.REFUSE if bar.decoding else Verdict.WARN
+                yield Reason("bar-outside-window", verdict, f"{text} above it: {answers}", _RESCAN)
 
 
 def _passes(window: Window, bar: Bar, span: Range) -> bool:
