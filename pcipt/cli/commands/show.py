@@ -17,9 +17,7 @@ from pcipt.cli.text.terminal import BOLD, YELLOW, columns, folded, painted, want
 from pcipt.errors import printable
 from pcipt.host.files import Depth
 from pcipt.pci import Bar, BarKind, Capability, Function, WindowKind
-from pcipt.pci.space.beliefs import NO_SHIFT
-from pcipt.pci.space.shortage import CODES as SHORT
-from pcipt.pci.space.shortage import Shortage, shortages_of, told_findings
+from pcipt.pci.space.shortage import Shortage, depends_on_others, shortages_of, told_findings
 from pcipt.pci.structures import Place
 
 KINDS = {
@@ -33,7 +31,6 @@ WINDOWS = {
     WindowKind.MEMORY: "memory",
     WindowKind.PREFETCHABLE: "prefetchable memory",
 }
-OF_ADDRESSES = frozenset({"bar-drift", "window-drift"}) | SHORT
 FORWARDING_PORTS = (0x4, 0x6)  # root and downstream ports; only these have the ARI Forwarding bit
 INDENT = 4
 EXAMPLES = (
@@ -84,13 +81,12 @@ def run(args: argparse.Namespace) -> int:
 def with_neighbours(source: Source, function: Function) -> tuple[Function, tuple[Shortage, ...]]:
     """Return the function as the whole machine shows it, and its BARs without an address.
 
-    The whole machine is read only if that matters: the windows above may have no room for a BAR, or the host
-    bridge may translate addresses. Findings about BARs without an address say what would help.
+    The whole machine is read only if that matters. Findings about BARs without an address say what would
+    help.
 
     Raises: InputError if the machine cannot be read.
     """
-    codes = {finding.code for finding in function.findings}
-    if function.shift == NO_SHIFT and codes.isdisjoint(OF_ADDRESSES):
+    if not depends_on_others(function):
         return function, ()
     machine = source.machine(Depth.FULL)
     function = machine.functions.get(function.sbdf, function)

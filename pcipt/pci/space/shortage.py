@@ -18,7 +18,7 @@ from pcipt.pci.bridge import WindowKind
 from pcipt.pci.finding import Finding
 from pcipt.pci.function import Function
 from pcipt.pci.machine import Machine
-from pcipt.pci.space.beliefs import name_of
+from pcipt.pci.space.beliefs import NO_SHIFT, name_of
 from pcipt.pci.space.holes import room_for
 from pcipt.pci.space.translation import root_of
 from pcipt.pci.space.windows import NO_ROOTS, RootWindows, WindowSpace, windows_of, windows_of_root
@@ -27,6 +27,7 @@ from pcipt.words import size_text
 BELOW_4G = 1 << 32
 _MEGABYTE = 1 << 20
 CODES = frozenset({"bar-unassigned", "io-bar-unassigned", "vf-bar-unassigned"})
+OF_ADDRESSES = CODES | {"bar-drift", "window-drift"}
 
 _RESERVES: Mapping[WindowKind, str] = {
     WindowKind.IO: "hpiosize",
@@ -99,6 +100,15 @@ def shortages_of(machine: Machine, function: Function, roots: RootWindows = NO_R
         for bar, of_vfs in wanted
         if bar.unassigned and bar.kind is not BarKind.ROM
     )
+
+
+def depends_on_others(function: Function) -> bool:
+    """Return True if the addresses of a function can only be judged with the whole machine.
+
+    Windows above it may have no room for a BAR, or the host bridge may translate addresses.
+    """
+    told = {finding.code for finding in function.findings}
+    return function.shift != NO_SHIFT or not told.isdisjoint(OF_ADDRESSES)
 
 
 def told_findings(

@@ -204,6 +204,15 @@ def test_a_translating_host_bridge_is_shown_once_and_is_no_finding(translating):
     assert "memory  0x40000000-0x5fffffff  size 512M  used 2M" in out  # in addresses of the bus
     device = json.loads(run("show", "01:00.0", "--root", translating, "--json")[1])["device"]
     assert device["translation"] == {"io": "0x0", "memory": "0x180000000"}
+    listed = json.loads(run("list", "-s", "01:", "--root", translating, "--json")[1])
+    assert listed["devices"] == [device]
+    # a function on the root bus that is read alone shows no constant
+    line = LINE.format(0x4030_0000 + 0x1_8000_0000, 0x403F_FFFF + 0x1_8000_0000, 0x40200)
+    home = "pci0000:00/0000:00:02.0"
+    add(translating, home, config=config(bars=(0x4030_0000,)), resource=line + 12 * EMPTY_LINE)
+    assert "bar-drift" not in run("show", "00:02.0", "--root", translating)[1]
+    (lone,) = json.loads(run("list", "-s", "00:02", "--root", translating, "--json")[1])["devices"]
+    assert lone["findings"] == []
 
 
 def test_recorded_machines_have_windows_and_nothing_is_missing_there():
