@@ -20,6 +20,7 @@ COMMANDS = {
     "list": ("list", "list the machine's PCI functions"),
     "tree": ("tree", "show how the functions hang together"),
     "show": ("show", "show one function decoded in full"),
+    "space": ("space", "the windows of bridges: what is used and free, and which BARs have no address"),
     "mappings": ("mappings", "the 1:1 MMIO ranges of the hardware domain: where, whose, since when, by whom"),
     "explain": ("explain", "what is and what should be for one function, and what that leads to"),
     "rmrr": ("rmrr", "reserved regions of the firmware: where, for which devices, whose, mapped by whom"),

@@ -11,6 +11,7 @@ from pcipt.engine.views.regions import lost_regions
 from pcipt.engine.views.views import Views
 from pcipt.engine.views.vpci_picture import hazards_of, ignored_of, lost_of, sizes_in_vpci
 from pcipt.pci import Finding, Sbdf
+from pcipt.pci.space.shortage import told_findings
 from pcipt.remap.actions import RewriteBar
 from pcipt.remap.holes import finding_of_hole
 from pcipt.remap.ignored import finding_of
@@ -95,7 +96,8 @@ class Findings:
         yield from (each for hole in views.memory.holes.of(sbdf) if (each := finding_of_hole(hole)))
         if function is None:
             return
-        told = [each for each in function.findings if not each.is_note and not names_lost_bar(each, lost)]
+        completed = (finding for finding, _ in told_findings(views.machine, function))
+        told = [each for each in completed if not each.is_note and not names_lost_bar(each, lost)]
         yield from views.complaints.of(sbdf, told)
         if lost:
             yield finding_of_reset(function, lost, open_actions.why_refused(sbdf, RewriteBar))

@@ -78,7 +78,9 @@ class Bar:
     64-bit BAR has the lower index of its two registers. `address` has no type bits; it is 0 if the register
     has lost its address. `size` None is unknown. `decoding` is True if the function responds at this address
     now, False if it does not, None if this is unknown. `below_1mib` is True if the register has the old
-    memory type that requires an address below 1 MiB.
+    memory type that requires an address below 1 MiB. `unassigned` is True if nobody has given it an address.
+    `claimed` is the range that Linux keeps for it if that is not at `address`; None otherwise, and if Linux
+    keeps none.
     Units:  bytes; port numbers for IO.
     """
 
@@ -89,6 +91,8 @@ class Bar:
     prefetchable: bool
     decoding: bool | None
     below_1mib: bool = False
+    unassigned: bool = False
+    claimed: Range | None = None
 
     @property
     def range(self) -> Range | None:

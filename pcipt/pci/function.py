@@ -2,7 +2,7 @@
 
 The hardware's view is the config space. Linux's view is the sysfs files. The ids and the place are taken from
 Linux if it has them, everything else that registers show from the hardware. If the two views have different
-values for vendor or device, for a BAR that decodes, or for the bus below a bridge, a finding says so.
+values for vendor or device, for a BAR, a window or the bus below a bridge, a finding says so.
 
 Source: PCI Local Bus 3.0 §6.2.
 """
@@ -20,6 +20,12 @@ from pcipt.pci.function_bars import Decoded, function_bars, virtual_bars
 from pcipt.pci.ids import Ids, join_ids
 from pcipt.pci.isolation import Isolation, decode_isolation
 from pcipt.pci.raw import RawFunction, Told
+from pcipt.pci.space.beliefs import (
+    NO_SHIFT,
+    Shift,
+    compared_vf_bars,
+    compared_windows,
+)
 from pcipt.pci.sriov import SrIov, decode_sriov
 from pcipt.pci.topology import Position
 
@@ -37,6 +43,7 @@ class Function:
     of a segment that lies below a function of another segment (a VMD controller): the address of the latter.
     `isolation` has the registers that decide whether it can be separated from its neighbours.
     `title` is lspci's heading of a function that is known from lspci's words alone.
+    `shift` is what the host bridge adds to the addresses of registers.
 
     `answers` is False if the whole header reads all ones (the function does not answer). `answers` is None if
     no byte was read, or if only a part of the header was read and this part is all ones. Otherwise it is
@@ -65,6 +72,7 @@ class Function:
     controller: Sbdf | None = None
     isolation: Isolation | None = None
     title: str = ""
+    shift: Shift = NO_SHIFT
 
     @property
     def is_bridge(self) -> bool:
@@ -81,14 +89,18 @@ class Function:
 
 
 def decode_function(
-    raw: RawFunction, position: Position | None = None, physfn: Function | None = None
+    raw: RawFunction,
+    position: Position | None = None,
+    physfn: Function | None = None,
+    shift: Shift = NO_SHIFT,
 ) -> Function:
     """Return the function that `raw` describes, decoded. Damaged or missing config space raises nothing; the
     function has a finding about it.
 
     `position` is its place as `place_functions` computes it. Without `position`, the parent is the bridge
     that Linux names, and there is no path. `physfn` is the decoded physical function, if `raw` is a virtual
-    function. Without `physfn`, the BARs of a virtual function have the addresses that Linux has.
+    function. Without `physfn`, the BARs of a virtual function have the addresses that Linux has. `shift` is
+    what the host bridge adds to the addresses of registers.
 
     If `answers` of the result is None or False (see `Function`), everything that registers show is unknown:
     `header` is UNKNOWN, `command` is None, `capabilities` is empty. If `answers` is None, the BARs are
@@ -117,7 +129,11 @@ def decode_function(
     if ea_at:
         allocations = structures.decode_allocations(config, ea_at, bridge=header is HeaderType.BRIDGE)
     msix, broken = _decode_msix(config, msix_at) if msix_at else (None, ())
-    bars, compared = _bars(raw, config, ids, allocations, physfn, rebar)
+    bars, compared = _bars(raw, config, ids, allocations, physfn, rebar, shift)
+    sriov = decode_sriov(config, sriov_at, raw.resources, vf_rebar) if sriov_at else None
+    lost: tuple[Finding, ...] = ()
+    if sriov is not None:
+        sriov, lost = compared_vf_bars(sriov, raw.resources, shift)
     return Function(
         sbdf=raw.sbdf,
         path=position.path,
@@ -134,7 +150,7 @@ def decode_function(
         msix=msix,
         rebar=rebar,
         allocations=allocations,
-        sriov=decode_sriov(config, sriov_at, raw.resources, vf_rebar) if sriov_at else None,
+        sriov=sriov,
         physfn=raw.physfn,
         answers=True,
         findings=(
@@ -146,10 +162,13 @@ def decode_function(
             *drift,
             *_bus_drift(raw, bridge),
             *compared,
+            *lost,
+            *_window_drift(raw, header, bridge, shift),
             *broken,
         ),
         controller=raw.controller,
         isolation=decode_isolation(config, capabilities),
+        shift=shift,
     )
 
 
@@ -239,6 +258,7 @@ def _bars(
     allocations: tuple[structures.Allocation, ...],
     physfn: Function | None,
     rebar: tuple[structures.ResizableBar, ...],
+    shift: Shift,
 ) -> Decoded:
     """Return the BARs of the function, and findings about them.
 
@@ -247,9 +267,9 @@ def _bars(
     """
     if raw.physfn is None:
         resized = {bar.index: bar.size for bar in rebar}
-        return function_bars(config, raw.resources, ids.class_code, allocations, resized)
+        return function_bars(config, raw.resources, ids.class_code, allocations, resized, shift)
     above = (physfn.sbdf, physfn.sriov) if physfn is not None and physfn.sriov is not None else None
-    return virtual_bars(raw.sbdf, raw.resources, above)
+    return virtual_bars(raw.sbdf, raw.resources, above, shift)
 
 
 def _decode_msix(config: ConfigSpace, offset: int) -> tuple[structures.Msix | None, tuple[Finding, ...]]:
@@ -291,6 +311,18 @@ def _bus_drift(raw: RawFunction, bridge: Bridge | None) -> tuple[Finding, ...]:
         "the functions behind it have moved to other addresses; remove them and rescan the bridge"
     )
     return (Finding("bus-drift", why),)
+
+
+def _window_drift(
+    raw: RawFunction, header: HeaderType, bridge: Bridge | None, shift: Shift
+) -> tuple[Finding, ...]:
+    """Return a finding for each window of a PCI bridge that is not where Linux has it.
+
+    Nothing is compared if the bus below is another one than Linux has: that finding says it all.
+    """
+    if bridge is None or header is not HeaderType.BRIDGE or _bus_drift(raw, bridge):
+        return ()
+    return compared_windows(bridge.windows, raw.resources, shift)
 
 
 def _segment_finding(raw: RawFunction) -> tuple[Finding, ...]:

@@ -3,7 +3,7 @@
 The special cases: an IDE controller in compatibility mode ignores its first four registers; Enhanced
 Allocation gives addresses for registers that are zero; a Resizable BAR has the size that its Control register
 says; a virtual function has no BAR registers of its own. If a register and Linux's line differ, the register
-is used and a finding says so.
+is used and a finding says so; so does one if a BAR has no address.
 
 Source: PCI IDE Controller Specification 1.0 §2 (compatibility mode); PCI Express Base 6.0 §7.8.5 (EA), §7.8.6
         (Resizable BAR).
@@ -15,9 +15,10 @@ from types import MappingProxyType
 import attrs
 
 from pcipt.pci.address import Sbdf
-from pcipt.pci.bars import LAYOUT, ROM_INDEX, UNUSED, Bar, BarKind, Resource, bars_from_resources, decode_bars
+from pcipt.pci.bars import LAYOUT, ROM_INDEX, Bar, BarKind, Resource, bars_from_resources, decode_bars
 from pcipt.pci.config import COMMAND_IO, COMMAND_MEMORY, ConfigSpace
 from pcipt.pci.finding import Finding
+from pcipt.pci.space.beliefs import NO_SHIFT, Shift, compared, finding_of, line_of
 from pcipt.pci.sriov import SrIov, vf_bars, vf_number
 from pcipt.pci.structures import Allocation
 from pcipt.pci.units import Address, Range
@@ -37,49 +38,57 @@ def function_bars(
     class_code: int | None,
     allocations: Sequence[Allocation] = (),
     resized: Mapping[int, int] = MappingProxyType({}),
+    shift: Shift = NO_SHIFT,
 ) -> Decoded:
     """Return the BARs of a function that is not a virtual function, in index order, and findings about them.
 
     Return no BARs and no findings if the command register was not read. `resources` are the lines of sysfs
     `resource`, `class_code` has 24 bits (None is unknown), `allocations` are the entries of Enhanced
-    Allocation, `resized` the sizes of the BARs that can be resized, by BAR number.
+    Allocation, `resized` the sizes of the BARs that can be resized, by BAR number. `shift` is what the host
+    bridge adds to addresses.
 
     The address of a BAR is the register's, with the special cases of the module. If the register has address
     0 and Linux's line is FIXED, the address is the line's (except for the ROM). There is a finding for each
-    BAR that decodes at another address or with another size than its line has (no finding if the line is
-    unused), and for a register of a 64-bit BAR without an upper half. If there are `allocations`, there is
-    one more finding about all of them.
+    BAR without an address, for each that has another address or decodes another size than its line has, and
+    for a register of a 64-bit BAR without an upper half. If there are `allocations`, there is one more
+    finding about all of them.
     """
     command = config.command
     if command is None:
         return (), []
     bars = [_with_size(bar, resized) for bar in decode_bars(config, command, resources)]
-    if class_code is not None and class_code >> 8 == IDE_CLASS:
+    legacy = IDE_NATIVE if class_code is not None and class_code >> 8 == IDE_CLASS else {}
+    if class_code is not None and legacy:
         bars = [_correct_ide_bar(bar, class_code, command, resources) for bar in bars]
+        legacy = {index: bit for index, bit in legacy.items() if not class_code & bit}
     registers = bars
     if allocations:
         bars = _with_allocations(bars, allocations, command)
-    known = len(resources)
     findings = [_size_differs(*each) for each in _resized_unnoticed(bars, resources, resized)]
     for place, bar in enumerate(bars):
         # An entry of Enhanced Allocation needs no pair of registers: any BEI can be above 4 GiB (§7.8.5).
         last = bar.index == LAYOUT[config.header][1] - 1
         if bar.kind is BarKind.MEM64 and last and bar in registers:
             findings.append(_no_upper_half(bar))
-        line = resources[bar.index] if bar.index < known else UNUSED
-        if line.size and line.start != bar.address:
-            if line.flags & Resource.FIXED and not bar.address and bar.kind is not BarKind.ROM:
-                bars[place] = attrs.evolve(bar, address=Address(line.start))
-            elif bar.decoding:
-                findings.append(_address_differs(bar, line))
+        line = line_of(resources, bar.index)
+        if line.size and line.flags & Resource.FIXED and not bar.address and bar.kind is not BarKind.ROM:
+            bars[place] = attrs.evolve(bar, address=Address(line.start))
+        elif bar.index not in legacy:
+            bars[place] = compared(bar, line, shift)
+            findings += filter(None, (finding_of(bars[place], line),))
     if allocations:
         findings.append(_allocation_finding(allocations))
     return tuple(bars), findings
 
 
-def virtual_bars(sbdf: Sbdf, resources: Sequence[Resource], physfn: tuple[Sbdf, SrIov] | None) -> Decoded:
+def virtual_bars(
+    sbdf: Sbdf,
+    resources: Sequence[Resource],
+    physfn: tuple[Sbdf, SrIov] | None,
+    shift: Shift = NO_SHIFT,
+) -> Decoded:
     """Return the BARs of the virtual function `sbdf`, and a finding for each BAR that decodes at another
-    address than Linux's line.
+    address than Linux's line. `shift` is what the host bridge adds to addresses.
 
     The addresses are computed from `physfn`, the address and SR-IOV structure of its physical function. A BAR
     decodes if the VF BARs of the physical function decode. A VF BAR of unknown size is left out. A virtual
@@ -92,12 +101,15 @@ def virtual_bars(sbdf: Sbdf, resources: Sequence[Resource], physfn: tuple[Sbdf, 
     bars = vf_bars(physfn[1], number) if physfn is not None and number is not None else ()
     if not bars:
         return bars_from_resources(resources[:ROM_INDEX]), []
-    lines = [resources[bar.index] if bar.index < len(resources) else UNUSED for bar in bars]
-    return bars, [
-        _address_differs(bar, line)
-        for bar, line in zip(bars, lines, strict=True)
-        if bar.decoding and line.size and line.start != bar.address
-    ]
+    # A VF BAR that does not decode is told of the physical function.
+    found: list[Finding] = []
+    for bar in bars:
+        line = line_of(resources, bar.index)
+        if bar.unassigned:
+            found += filter(None, (finding_of(bar, line),))
+        elif bar.decoding:
+            found += filter(None, (finding_of(compared(bar, line, shift), line),))
+    return bars, found
 
 
 def _with_size(bar: Bar, resized: Mapping[int, int]) -> Bar:
@@ -111,7 +123,7 @@ def _resized_unnoticed(
 ) -> Iterator[tuple[Bar, Resource]]:
     """Yield each Resizable BAR that decodes another size than Linux's line has, with that line."""
     for bar in bars:
-        line = resources[bar.index] if bar.index < len(resources) else UNUSED
+        line = line_of(resources, bar.index)
         if bar.decoding and bar.index in resized and line.size not in (0, bar.size):
             yield bar, line
 
@@ -180,16 +192,6 @@ def _no_upper_half(bar: Bar) -> Finding:
         "bar-broken",
         f"BAR {bar.index} claims 64 bits but is the last one and has no upper half: its address is not to be "
         "trusted; the config space is damaged or was changed",
-    )
-
-
-def _address_differs(bar: Bar, line: Resource) -> Finding:
-    """Return the finding that a BAR decodes at another address than Linux's line has."""
-    name = "ROM" if bar.index == ROM_INDEX else f"BAR {bar.index}"
-    return Finding(
-        "bar-drift",
-        f"{name} decodes at {bar.address:#x} but Linux believes {line.start:#x}: accesses go astray; "
-        "unbind the driver and let Linux rescan the function, or put the register back",
     )
 
 

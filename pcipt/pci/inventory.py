@@ -2,7 +2,8 @@
 with the machine.
 
 The cost grows with the segment if a bridge changes, or if the places in the segment must be computed all
-together (an irregular segment: Linux does not name the bridges, or they form a loop).
+together (an irregular segment: Linux does not name the bridges, or they form a loop). It grows with the
+machine if a host bridge is found to translate addresses, or no longer.
 
 After any sequence of changes, the machine equals `decode_machine` of the same raw functions. A change of one
 function can also change others: a bridge changes the functions below it, and the findings that the bridges of
@@ -15,14 +16,15 @@ from operator import attrgetter
 
 from pcipt.pci.address import Sbdf
 from pcipt.pci.bridge import Bridge
+from pcipt.pci.buses.numbers import check_buses
 from pcipt.pci.finding import Finding
 from pcipt.pci.function import Function, decode_function
-from pcipt.pci.machine import Machine, raws_by_address
+from pcipt.pci.machine import Machine, differences_of, raws_by_address
 from pcipt.pci.raw import RawFunction
+from pcipt.pci.space.translation import Translations, root_of
 from pcipt.pci.topology import (
     Position,
     bridge_numbers,
-    check_buses,
     first_bus_below,
     parent_by_linux,
     place_at_root,
@@ -82,6 +84,7 @@ class Inventory:
         self._bridges: dict[int, dict[Sbdf, Bridge]] = {}  # by segment
         self._bus_findings: dict[Sbdf, tuple[Finding, ...]] = {}
         self._irregular: set[int] = set()  # segments whose positions must be computed all together
+        self._translations = Translations()
         self._functions = SortedFunctions()
         self._below: dict[Sbdf | None, list[Function]] = {}
         self.machine = Machine(self._functions, self._below)
@@ -272,17 +275,30 @@ class Inventory:
     def _decode(self, touched: Iterable[Sbdf]) -> set[Sbdf]:
         """Decode the functions `touched` and put them into the machine. All must be in `raws`.
 
-        If a function is new, or its SR-IOV structure or `physfn` changed, its virtual functions are decoded
-        too. Return the addresses of the functions that are decoded differently than before.
+        If that changes what is known of the host bridge's translation, all functions below it are decoded
+        again. If a function is new, or its SR-IOV structure or `physfn` changed, its virtual functions are
+        decoded too. Return the addresses of the functions that are decoded differently than before.
         """
         changed: set[Sbdf] = set()
+        self._decode_each(touched, changed)
+        while moved := self._translations.settle():
+            below = (each for each in self._functions.values() if root_of(each.path) in moved)
+            self._decode_each([function.sbdf for function in below], changed)
+        return changed
+
+    def _decode_each(self, touched: Iterable[Sbdf], changed: set[Sbdf]) -> None:
+        """Decode the functions `touched`, and virtual functions that depend on them, once. Add those that are
+        decoded differently than before to `changed`.
+        """
         waiting = sorted(touched, key=lambda sbdf: self.raws[sbdf].physfn is not None)
         waiting.reverse()
         while waiting:
             sbdf = waiting.pop()
             raw = self.raws[sbdf]
             before, position = self._functions.get(sbdf), self._position(sbdf)
-            function = decode_function(raw, position, self._physfn(raw))
+            root = root_of(position.path if position is not None else None)
+            function = decode_function(raw, position, self._physfn(raw), self._translations.shift_of(root))
+            self._translations.put(sbdf, root, differences_of(function, raw))
             if position is not None and not position.findings:
                 self._positions.pop(sbdf, None)  # the function holds parent and path
             if function == before:
@@ -291,7 +307,6 @@ class Inventory:
             self._store(before, function)
             if before is None or (before.sriov, before.physfn) != (function.sriov, function.physfn):
                 waiting += [vf for vf in self._virtual.get(sbdf, ()) if vf in self._functions]
-        return changed
 
     def _physfn(self, raw: RawFunction) -> Function | None:
         """Return the decoded physical function of a virtual function. Return None if `raw` is not virtual, if
@@ -323,6 +338,7 @@ class Inventory:
         self._unstore(self._functions[sbdf])
         self._functions.drop(sbdf)
         self._positions.pop(sbdf, None)
+        self._translations.put(sbdf, None, ())
         return self._decode(vf for vf in self._virtual.get(sbdf, ()) if vf in self._functions)
 
 

@@ -8,6 +8,7 @@ from pcipt.pci.bars import Bar
 from pcipt.pci.bridge import Bridge
 from pcipt.pci.capabilities import Capability
 from pcipt.pci.function import Function
+from pcipt.pci.space.beliefs import NO_SHIFT, Shift
 from pcipt.pci.sriov import SrIov
 from pcipt.pci.structures import Allocation, Express, Msix, Place, ResizableBar
 
@@ -41,12 +42,20 @@ def json_from_function(function: Function) -> Json:
         "sriov": _sriov(function.sriov) if function.sriov is not None else None,
         "physfn": str(function.physfn) if function.physfn is not None else None,
         "controller": str(function.controller) if function.controller is not None else None,
+        "translation": json_from_shift(function.shift),
         "findings": [{"code": finding.code, "text": finding.text} for finding in function.findings],
     }
 
 
+def json_from_shift(shift: Shift) -> Json | None:
+    """Return the JSON object of what the host bridge adds to addresses, or None if it adds nothing."""
+    return None if shift == NO_SHIFT else {"io": hex(shift.io), "memory": hex(shift.memory)}
+
+
 def json_from_bar(bar: Bar) -> Json:
-    """Return the JSON object of one BAR. `size` and `decoding` are null if they are unknown."""
+    """Return the JSON object of one BAR. `size` and `decoding` are null if they are unknown, `claimed` if
+    Linux keeps no address for the BAR, or the same as `address`.
+    """
     return {
         "index": bar.index,
         "kind": bar.kind.value,
@@ -54,6 +63,8 @@ def json_from_bar(bar: Bar) -> Json:
         "size": bar.size,
         "prefetchable": bar.prefetchable,
         "decoding": bar.decoding,
+        "assigned": not bar.unassigned,
+        "claimed": hex(bar.claimed.start) if bar.claimed is not None else None,
     }
 
 

@@ -8,6 +8,7 @@ from pcipt.pci.address import Sbdf
 from pcipt.pci.finding import Finding
 from pcipt.pci.function import Function, decode_function
 from pcipt.pci.raw import RawFunction
+from pcipt.pci.space.translation import Differences, Translations, differences, root_of
 from pcipt.pci.topology import place_functions
 
 
@@ -46,8 +47,8 @@ class Machine:
 
 
 def decode_machine(raws: Iterable[RawFunction]) -> Machine:
-    """Return the decoded machine. The parents, the paths and the BARs of virtual functions depend on other
-    functions and are computed here too.
+    """Return the decoded machine. The parents, the paths, the BARs of virtual functions and the shifts of
+    translating host bridges depend on other functions and are computed here too.
 
     Shape:  one function for each address. If several raws have the same address, the first is used and gets
             the finding `address-repeated`.
@@ -57,16 +58,40 @@ def decode_machine(raws: Iterable[RawFunction]) -> Machine:
     functions = {
         sbdf: decode_function(raw, positions[sbdf]) for sbdf, raw in by_address.items() if raw.physfn is None
     }
+    shifts = Translations()
+    for sbdf, function in functions.items():
+        shifts.put(sbdf, root_of(function.path), differences_of(function, by_address[sbdf]))
+    moved = shifts.settle()
+    for sbdf, function in functions.items():
+        root = root_of(function.path)
+        if root in moved:
+            functions[sbdf] = decode_function(by_address[sbdf], positions[sbdf], shift=shifts.shift_of(root))
     if len(functions) == len(by_address):
         return Machine(functions)
     return Machine(
         {
-            sbdf: decode_function(raw, positions[sbdf], functions.get(raw.physfn))
+            sbdf: decode_function(
+                raw,
+                positions[sbdf],
+                functions.get(raw.physfn),
+                shifts.shift_of(root_of(positions[sbdf].path)),
+            )
             if raw.physfn is not None
             else functions[sbdf]
             for sbdf, raw in by_address.items()
         }
     )
+
+
+def differences_of(function: Function, raw: RawFunction) -> Differences:
+    """Return the differences of Linux's addresses and those of the registers, of a decoded function.
+
+    Those of a virtual function are left out: its registers are those of its physical function.
+    """
+    if raw.physfn is not None:
+        return ()
+    windows = function.bridge.windows if function.bridge is not None else ()
+    return differences(function.bars, windows, raw.resources)
 
 
 def raws_by_address(raws: Iterable[RawFunction]) -> dict[Sbdf, RawFunction]:

@@ -165,9 +165,15 @@ def vf_address(physfn: Sbdf, sriov: SrIov, number: int) -> Sbdf:
 def vf_bars(sriov: SrIov, number: int) -> tuple[Bar, ...]:
     """Return the BARs of virtual function `number` (0 is the first): the VF BARs of `sriov`, with the
     addresses that this virtual function has. BARs of unknown size are left out. `number` is not checked.
+
+    If the register of a VF BAR holds no address, that BAR has the address 0 in all virtual functions.
     """
     return tuple(
-        attrs.evolve(bar, address=Address(bar.address + number * bar.size)) for bar in sriov.bars if bar.size
+        attrs.evolve(
+            bar, address=Address(bar.address + (number * bar.size if bar.address else 0)), claimed=None
+        )
+        for bar in sriov.bars
+        if bar.size
     )
 
 

@@ -3,7 +3,8 @@
 The nesting of Linux's sysfs directories decides. If it is missing (a dump, a tree without links), bus numbers
 decide: the parent is the bridge whose secondary bus is the function's bus. If there is no such bridge
 (possible for a virtual function), the parent is the innermost bridge whose bus range contains the function's
-bus. A function whose bridge is missing, or whose bridges form a loop, has no path and gets a finding.
+bus. A bridge with impossible bus numbers is asked last. A function whose bridge is missing, whose bridges
+form a loop, or which may be behind a bridge with impossible bus numbers, has no path and gets a finding.
 
 Source: PCI-to-PCI Bridge 1.2 §3.2.5.3-4 (bus numbers); PCI Express Base 6.0 §7.3.3 (routing by them).
 """
@@ -14,6 +15,8 @@ import attrs
 
 from pcipt.pci.address import PciPath, Sbdf
 from pcipt.pci.bridge import Bridge, decode_bridge
+from pcipt.pci.buses.numbers import check_buses, is_impossible
+from pcipt.pci.buses.root_bus import unclaimed
 from pcipt.pci.config import ConfigSpace
 from pcipt.pci.finding import Finding
 from pcipt.pci.raw import RawFunction
@@ -49,6 +52,7 @@ def place_functions(raws: Mapping[Sbdf, RawFunction]) -> dict[Sbdf, Position]:
     first_bus = _first_buses(raws, parents)
     wrong = check_buses(bridges)
     unnumbered = _unnumbered_bridges(raws)
+    doubtful = unclaimed(raws, parents, bridges)
     positions: dict[Sbdf, Position] = {}
     for sbdf, parent in parents.items():
         findings = wrong.get(sbdf, ()) if wrong else ()
@@ -57,6 +61,8 @@ def place_functions(raws: Mapping[Sbdf, RawFunction]) -> dict[Sbdf, Position]:
             positions[sbdf] = Position(None, None, (*findings, why))
         elif parent is None and unnumbered.get(sbdf.segment, sbdf.bus) < sbdf.bus:
             positions[sbdf] = Position(None, None, (*findings, UNNUMBERED))
+        elif sbdf in doubtful:
+            positions[sbdf] = Position(None, None, (*findings, doubtful[sbdf]))
         elif parent is None:
             positions[sbdf] = place_at_root(raws[sbdf], findings)
         else:
@@ -145,13 +151,16 @@ def _find_parents(
 
 
 class _Buses:
-    """An index that finds the bridge above a bus, from the bus numbers of all bridges."""
+    """An index that finds the bridge above a bus, from the bus numbers of all bridges.
+
+    Bridges with impossible numbers come after all others.
+    """
 
     def __init__(self, bridges: Mapping[Sbdf, Bridge]) -> None:
         self._secondary: dict[tuple[int, int], list[Sbdf]] = {}
         self._ranges: dict[int, list[tuple[int, int, Sbdf]]] = {}
         self._innermost: dict[tuple[int, int], Sbdf | None] = {}
-        for sbdf, bridge in bridges.items():
+        for sbdf, bridge in sorted(bridges.items(), key=lambda item: is_impossible(*item)):
             if bridge.secondary:
                 self._secondary.setdefault((sbdf.segment, bridge.secondary), []).append(sbdf)
                 numbers = (bridge.secondary, bridge.subordinate, sbdf)
@@ -160,12 +169,12 @@ class _Buses:
     def bridge_above(self, sbdf: Sbdf) -> Sbdf | None:
         """Return the bridge above `sbdf`, or None if there is none (a root bus).
 
-        It is the first bridge, other than `sbdf`, whose secondary bus is the bus of `sbdf`. If there is no
-        such bridge, it is the innermost bridge whose bus range contains the bus.
+        It is the first bridge, not on the bus of `sbdf`, whose secondary bus is the bus of `sbdf`. If there
+        is no such bridge, it is the innermost bridge whose bus range contains the bus.
         """
         bus = (sbdf.segment, sbdf.bus)
         for bridge in self._secondary.get(bus, ()):
-            if bridge != sbdf:
+            if bridge.bus != sbdf.bus:
                 return bridge
         if bus not in self._innermost:
             self._innermost[bus] = self._find_innermost(*bus)
@@ -269,61 +278,3 @@ def bridge_numbers(raw: RawFunction) -> Bridge | None:
     if not config or len(config) <= 0x1A or config[0x0E] & 0x7F not in (1, 2):
         return None
     return decode_bridge(ConfigSpace(config))
-
-
-def check_buses(bridges: Mapping[Sbdf, Bridge]) -> dict[Sbdf, tuple[Finding, ...]]:
-    """Return one finding for each bridge with impossible or conflicting bus numbers. Other bridges have no
-    entry.
-
-    The numbers of a bridge are impossible if secondary is not above the bridge's own bus or if subordinate is
-    below secondary. Such a bridge is not compared with other bridges. Two bridges conflict if their bus
-    ranges overlap and the inner bridge is not below the outer one. The inner bridge is the one whose range
-    begins later or, if both begin at the same bus, ends earlier. It is below if its own bus and its whole
-    range lie in the range of the outer bridge. Both bridges of a conflict get a finding. A bridge with
-    secondary bus 0 is not set up and is skipped.
-    """
-    found: dict[Sbdf, tuple[Finding, ...]] = {}
-    sound: list[tuple[Sbdf, Bridge]] = []
-    for sbdf, bridge in bridges.items():
-        if bridge.secondary and not sbdf.bus < bridge.secondary <= bridge.subordinate:
-            found[sbdf] = (_bad_numbers(sbdf, bridge),)
-        elif bridge.secondary:
-            sound.append((sbdf, bridge))
-    sound.sort(key=lambda item: (item[0].segment, item[1].secondary, -item[1].subordinate, item[0].devfn))
-    around: list[tuple[Sbdf, Bridge]] = []
-    for sbdf, bridge in sound:
-        while around and not _reaches(*around[-1], sbdf.segment, bridge.secondary):
-            around.pop()
-        if around:
-            outer_sbdf, outer = around[-1]
-            inside = outer.secondary <= sbdf.bus and bridge.subordinate <= outer.subordinate
-            if not inside:
-                found.setdefault(outer_sbdf, (_conflict(outer, sbdf, bridge),))
-                found[sbdf] = (_conflict(bridge, outer_sbdf, outer),)
-        around.append((sbdf, bridge))
-    return found
-
-
-def _reaches(sbdf: Sbdf, bridge: Bridge, segment: int, bus: int) -> bool:
-    """Return True if the bridge `sbdf` is in the segment `segment` and its subordinate bus is at least
-    `bus`.
-    """
-    return sbdf.segment == segment and bus <= bridge.subordinate
-
-
-def _bad_numbers(sbdf: Sbdf, bridge: Bridge) -> Finding:
-    """Return the finding that the bus numbers of one bridge are impossible by themselves."""
-    return Finding(
-        "bus-numbers",
-        f"the bridge on bus {sbdf.bus:02x} passes on {bridge.secondary:02x}-{bridge.subordinate:02x}, which "
-        "cannot be: what is behind it is not reached; let Linux rescan it",
-    )
-
-
-def _conflict(bridge: Bridge, other_sbdf: Sbdf, other: Bridge) -> Finding:
-    """Return the finding of `bridge` that its bus range and that of the bridge `other_sbdf` overlap."""
-    return Finding(
-        "bus-conflict",
-        f"its buses {bridge.secondary:02x}-{bridge.subordinate:02x} and those of {other_sbdf}, "
-        f"{other.secondary:02x}-{other.subordinate:02x}, overlap: accesses behind them may reach either",
-    )

@@ -29,6 +29,8 @@ from pcipt.pci import (
     WindowKind,
     decode_function,
 )
+from pcipt.pci.json_view import json_from_shift
+from pcipt.pci.space.beliefs import Shift
 from pcipt.pci.write import ConfigWrite, Writer
 from pcipt.remap.actions import AddDevice, MapMmio, NotApplicable, Outcome, Refusal, Result
 from pcipt.remap.desired import By, Desired, DesiredBar
@@ -151,7 +153,7 @@ def dump(tmp_path_factory):
     """A bridge, a function behind it that has everything, and one that does not answer."""
     spaces = {
         "00:04.0": PORT,
-        "02:00.0": space(STANDARD | EXTENDED | bars(0xFE04_0000) | {0x04: (2, 2)}, size=4096),
+        "02:00.0": space(STANDARD | EXTENDED | bars(0xFE04_0000, 0, 0xC) | {0x04: (2, 2)}, size=4096),
         "00:05.0": b"\xff" * 64,
     }
     text = ""
@@ -259,7 +261,10 @@ def test_the_document_is_what_is_printed(dump, tmp_path, service, files, handed)
     for command, *arguments in files:
         told = json.loads(run(*command.split(), *arguments, "--json"))
         comparison.object(told, f"pcipt {command} --json")
-    for command in (["list"], ["show", "02:00.0"], ["show", "02:00"], ["tree"]):
+    comparison.object(json_from_shift(Shift(1, 2)), "translation")
+    lab = REPO / "fixtures/sysfs/lab-pv"
+    comparison.object(json.loads(run("space", "02:00.0", "--root", lab, "--json")), "pcipt space --json")
+    for command in (["list"], ["show", "02:00.0"], ["show", "02:00"], ["space"], ["tree"]):
         told = json.loads(run(*command, "--dump", dump, "--json"))
         comparison.object(told, f"pcipt {command[0]} --json")
     writes = tmp_path / "a.writes.jsonl"

@@ -109,7 +109,7 @@ LIGHT = {
     *(f"pcipt.cli.{name}" for name in
       ("main", "options", "parser", "commands", "machine", "machine.client", "text",
        "text.clock", "text.event_text", "text.render", "text.terminal")),
-    "pcipt.cli",
+    "pcipt.cli", "pcipt.words",
 }  # fmt: skip
 
 #  what asks the daemon, and what it may load beside its own module

@@ -3,13 +3,14 @@
 import errno
 
 import attrs
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pcipt.daemon.settings import Settings
 from pcipt.engine.findings import Findings
 from pcipt.engine.open_actions import OpenActions
-from pcipt.pci import Finding, Frames, Gfn, parse_sbdf
+from pcipt.pci import Finding, Frames, Gfn, Resource, parse_sbdf
 from pcipt.remap.actions import AddDevice, MapMmio, Outcome, Result
 from pcipt.xen.outcome import Op
 from tests.engine.stage import BusStage, S, Stage, compare
@@ -166,6 +167,37 @@ def test_faults_of_the_hardware_are_found_and_notes_are_not():
     notes = [finding.is_note for finding in engine.machine.functions[other].findings]
     assert {True, False} == set(notes)
     assert codes(found(engine, [other])) == [(str(other)[5:], "bar-drift")]
+
+
+@pytest.mark.parametrize("halves", [(0xFFFF_FFFF,), (0xFFFF_FFFF, 0xFFFF_FFFF)])
+def test_a_bar_that_linux_sizes_has_no_finding_while_it_does(halves):
+    """Decoding off, ones, and the service reads before Linux writes the address back."""
+    stage = BusStage([device("00:00.0"), device("01:00.0", (0x38_FE20_0000, 0x4000, "64"))])
+    engine = stage.start()
+    compare(engine)
+    stage.write("01:00.0", 0x04, 2, 0)
+    for number, value in enumerate(halves):
+        stage.write("01:00.0", 0x10 + 4 * number, 4, value)
+    stage.settle(engine)
+    bar = engine.machine.functions[NIC].bars[0]
+    assert (bar.address & 0xFFFF_FFFF, bar.claimed.start) == (0xFFFF_C000, 0x38_FE20_0000)
+    assert "bar-drift" not in dict(map(reversed, codes(found(engine, [NIC]))))
+
+
+def unassigned(raw, index, flags=0x2000_0200):
+    """Give the function a line that Linux could not assign (IORESOURCE_UNSET)."""
+    lines = list(raw.resources) + [Resource(0, 0, 0)] * (13 - len(raw.resources))
+    lines[index] = Resource(0, 0x40_0000, flags)
+    return attrs.evolve(raw, resources=tuple(lines))
+
+
+def test_a_bar_without_an_address_is_told_with_the_window_that_is_short():
+    port = device("00:1c.0", header=1, buses=(0, 1, 1), window=(0xFE20, 0xFE20))
+    raws = [device("00:00.0"), port, unassigned(device("01:00.0", command=0, parent="00:1c.0"), 0)]
+    engine = begun(raws=raws, known=[str(raw.sbdf) for raw in raws])
+    ((_, finding),) = found(engine, [NIC]).all()
+    assert finding.code == "bar-unassigned"
+    assert "the memory window of 0000:00:1c.0 above it has a largest hole of 1M, 3M short" in finding.text
 
 
 def test_disagreements_come_before_open_actions_and_those_before_what_hardware_shows():

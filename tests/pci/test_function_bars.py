@@ -25,15 +25,15 @@ def line(start, size=0x1000, flags=0x200):
 DRIFT = [
     (bars(0xFEB0_0000), [line(0xFEB0_0000)], BOTH, 0xFEB0_0000, []),
     (bars(0xFEB0_0000), [line(0xFEB1_0000)], BOTH, 0xFEB0_0000, ["bar-drift"]),
-    (bars(0xFEB0_0000), [line(0xFEB1_0000)], NEITHER, 0xFEB0_0000, []),  # nothing decodes: nobody is misled
-    (bars(0xFEB0_0000), [line(0xFEB1_0000)], IO_ONLY, 0xFEB0_0000, []),
+    (bars(0xFEB0_0000), [line(0xFEB1_0000)], NEITHER, 0xFEB0_0000, ["bar-drift"]),
+    (bars(0xFEB0_0000), [line(0xFEB1_0000)], IO_ONLY, 0xFEB0_0000, ["bar-drift"]),
     (bars(0xFEB0_0000), [line(0xFEB1_0000, size=0)], BOTH, 0xFEB0_0000, []),  # Linux believes nothing
     (bars(0xC001), [line(0xD000, 0x20, 0x101)], IO_ONLY, 0xC000, ["bar-drift"]),
-    (bars(0xC001), [line(0xD000, 0x20, 0x101)], MEMORY_ONLY, 0xC000, []),
+    (bars(0xC001), [line(0xD000, 0x20, 0x101)], MEMORY_ONLY, 0xC000, ["bar-drift"]),
     (bars(0xE000_0004, 1), [line(0xE000_0000)], BOTH, 0x1_E000_0000, ["bar-drift"]),  # an upper half was lost
     (bars(0xE000_0004, 1), [line(0x1_E000_0000)], BOTH, 0x1_E000_0000, []),
     ({}, [line(0xFEB0_0000)], BOTH, 0, ["bar-drift"]),  # a reset function
-    ({}, [line(0xFEB0_0000)], NEITHER, 0, []),
+    ({}, [line(0xFEB0_0000)], NEITHER, 0, ["bar-drift"]),  # one that Linux has not enabled again
     ({}, [line(0xFEB0_0000, flags=0x230)], BOTH, 0xFEB0_0000, []),  # Linux says that no register is behind it
     (
         bars(0xFEC0_0000),
@@ -202,13 +202,14 @@ def test_without_a_command_register_there_is_no_bar(size):
 PF, VF = Sbdf(0, 2, 0, 0), Sbdf(0, 2, 0x10, 2)
 
 
-def physical(*, number=4, size=0x4000, decoding=True):
-    own = Bar(0, BarKind.MEM64, 0xE000_0000, size, False, decoding)
+def physical(*, number=4, size=0x4000, decoding=True, lost=False):
+    own = Bar(0, BarKind.MEM64, 0 if lost else 0xE000_0000, size, False, decoding, unassigned=lost)
     return PF, SrIov(8, 8, number, 0x80, 2, 0x10ED, True, True, False, (own,))
 
 
 LINUX = Bar(0, BarKind.MEM32, 0xE000_4000, 0x4000, False, None)
 COMPUTED = Bar(0, BarKind.MEM64, 0xE000_4000, 0x4000, False, True)
+LOST = Bar(0, BarKind.MEM64, 0, 0x4000, False, True, unassigned=True)
 
 #  lines, physical function -> BARs of the second virtual function, codes
 VIRTUAL = [
@@ -216,6 +217,7 @@ VIRTUAL = [
     ([], physical(), [COMPUTED], []),
     ([line(0xE800_4000, 0x4000)], physical(), [COMPUTED], ["bar-drift"]),  # the VF BAR was moved
     ([line(0xE800_4000, 0x4000)], physical(decoding=False), [attrs.evolve(COMPUTED, decoding=False)], []),
+    ([NONE], physical(lost=True), [LOST], ["bar-unassigned"]),  # the VF BAR has no address
     ([line(0xE000_4000, 0x4000)], None, [LINUX], []),  # its owner cannot be read
     ([line(0xE000_4000, 0x4000)], physical(number=1), [LINUX], []),  # its owner does not know it
     ([line(0xE000_4000, 0x4000)], physical(size=None), [LINUX], []),

@@ -69,6 +69,8 @@ def test_a_bar_beyond_a_double_is_exact():
             "size": None,
             "prefetchable": True,
             "decoding": True,
+            "assigned": True,
+            "claimed": None,
         }
     ]
     assert found["command"] == "0x0002"

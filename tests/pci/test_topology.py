@@ -1,8 +1,9 @@
 import pytest
 
 from pcipt.pci import Bridge, PciPath, RawFunction, Sbdf, parse_sbdf, parse_target
-from pcipt.pci.topology import check_buses, place_functions
-from tests.pci.spaces import BRIDGE, CARDBUS, ENDPOINT, space
+from pcipt.pci.buses.numbers import check_buses
+from pcipt.pci.topology import place_functions
+from tests.pci.spaces import BRIDGE, CARDBUS, ENDPOINT, space, standard_list
 
 
 def bridge(address, first, last, *, header=BRIDGE, size=64, **linux):
@@ -14,6 +15,14 @@ def bridge(address, first, last, *, header=BRIDGE, size=64, **linux):
 
 def endpoint(address, **linux):
     return RawFunction(parse_sbdf(address), space(), **_parsed(linux))
+
+
+def rooted(address, port_type=None):
+    """Make a host bridge, or a function with a PCI Express structure of this port type."""
+    if port_type is None:
+        return RawFunction(parse_sbdf(address), space({0x0A: (2, 0x0600)}))
+    express = standard_list((0x40, 0x10, {2: (2, 2 | port_type << 4)}))
+    return RawFunction(parse_sbdf(address), space(express, size=256))
 
 
 def unread(address, **linux):
@@ -72,10 +81,41 @@ BY_NUMBERS = [
     ),
     # nobody has set it up: bus 0 stays a root bus
     ([bridge("00:11.0", 0, 0), endpoint("00:12.0")], ["00_11.0", "00_12.0"]),
-    ([bridge("00:11.0", 0, 0xFF), endpoint("05:00.0")], ["00_11.0", "05_00.0"]),
+    # it may have led to any bus above its own to which no other bridge leads
+    ([bridge("00:11.0", 0, 0xFF), endpoint("05:00.0")], ["00_11.0", "None"]),
+    ([bridge("05:11.0", 0, 0), endpoint("04:00.0"), endpoint("05:00.0")], ["05_11.0", "04_00.0", "05_00.0"]),
+    ([bridge("1:00:11.0", 0, 0), endpoint("05:00.0")], ["0001_00_11.0", "05_00.0"]),
+    (
+        [bridge("00:11.0", 0, 0), bridge("00:1c.0", 5, 6), endpoint("05:00.0"), endpoint("06:00.0")],
+        ["00_11.0", "00_1c.0", "00_1c.0-00_00.0", "00_1c.0-01_00.0"],
+    ),
+    # what Linux names is certain
+    ([bridge("00:11.0", 0, 0), endpoint("05:00.0", root_bus=5)], ["00_11.0", "05_00.0"]),
+    # a host bridge, a root port and a root complex endpoint are on root buses, and so are those beside them
+    ([bridge("00:11.0", 0, 0), rooted("7f:08.0"), endpoint("7f:09.0")], ["00_11.0", "7f_08.0", "7f_09.0"]),
+    ([bridge("00:11.0", 0, 0), rooted("80:00.0", 0x4)], ["00_11.0", "80_00.0"]),
+    ([bridge("00:11.0", 0, 0), rooted("80:00.0", 0x9)], ["00_11.0", "80_00.0"]),
+    ([bridge("00:11.0", 0, 0), rooted("80:00.0", 0xA)], ["00_11.0", "80_00.0"]),
+    ([bridge("00:11.0", 0, 0), rooted("80:00.0", 0x0)], ["00_11.0", "None"]),  # an endpoint
+    ([bridge("00:11.0", 0, 0), unread("80:00.0")], ["00_11.0", "None"]),
+    # the subordinate bus is below the secondary: only the secondary leads there
+    (
+        [bridge("00:1c.0", 3, 2), endpoint("03:00.0"), endpoint("02:00.0")],
+        ["00_1c.0", "00_1c.0-00_00.0", "None"],
+    ),
+    # of two bridges with the same bus, that with possible numbers leads there
+    (
+        [bridge("00:1c.0", 2, 1), bridge("00:1d.0", 2, 2), endpoint("02:00.0")],
+        ["00_1c.0", "00_1d.0", "00_1d.0-00_00.0"],
+    ),
+    # phantoms on the bus that they claim
+    (
+        [bridge("00:1c.0", 2, 2), endpoint("02:00.0"), bridge("02:07.0", 2, 2), bridge("02:08.0", 0, 1)],
+        ["00_1c.0", "00_1c.0-00_00.0", "00_1c.0-00_07.0", "00_1c.0-00_08.0"],
+    ),
     # a bridge cannot be behind itself
     ([bridge("01:00.0", 1, 1)], ["01_00.0"]),
-    ([bridge("01:00.0", 1, 1), endpoint("01:01.0")], ["01_00.0", "01_00.0-00_01.0"]),
+    ([bridge("01:00.0", 1, 1), endpoint("01:01.0")], ["01_00.0", "01_01.0"]),  # nor its neighbours
     ([bridge("01:00.0", 1, 1), bridge("00:1c.0", 1, 1)], ["00_1c.0", "00_1c.0-00_00.0"]),
     # a range above its own bus does not hold its own bus
     ([bridge("05:00.0", 2, 9), endpoint("05:01.0")], ["05_00.0", "05_01.0"]),
@@ -97,7 +137,7 @@ def test_without_linux_the_bus_numbers_tell(raws, expected):
     found = ways(*raws)
     assert sorted(found.values()) == sorted(expected)
     for path in found.values():
-        parse_target(path)
+        assert path == "None" or parse_target(path)
 
 
 #  raws with Linux's word -> paths by address
@@ -238,7 +278,11 @@ def test_a_bus_below_those_a_bridge_passes_on_has_no_path():
 BUSES = [
     ({"00:1c.0": (1, 3), "01:00.0": (2, 3), "02:00.0": (3, 3)}, {}),  # nested
     ({"00:1c.0": (1, 1), "00:1c.1": (2, 4), "00:1c.2": (5, 0xFF)}, {}),  # side by side
-    ({"00:1c.0": (0, 0), "00:1c.1": (0, 5)}, {}),  # nobody has set them up
+    # nobody has set them up
+    ({"00:1c.0": (0, 0), "00:1c.1": (0, 5)}, {"00:1c.0": "bus-numbers", "00:1c.1": "bus-numbers"}),
+    ({"02:07.0": (0, 1), "00:1c.0": (1, 0xFF)}, {"02:07.0": "bus-numbers"}),
+    ({"00:1c.0": (0xFF, 0xFF)}, {"00:1c.0": "bus-numbers"}),  # does not answer
+    ({"00:1c.0": (0xFE, 0xFF)}, {}),
     ({"00:1c.0": (1, 4), "1:00:1c.0": (1, 4)}, {}),  # in two segments
     ({"80:02.0": (0x81, 0x81), "00:1c.0": (1, 0x7F)}, {}),
     ({"00:1c.0": (3, 2)}, {"00:1c.0": "bus-numbers"}),  # subordinate below secondary
@@ -272,6 +316,23 @@ def test_bus_numbers_are_nested_or_apart(numbers, expected):
         {raw.sbdf: raw for raw in (bridge(address, *pair, root_bus=0) for address, pair in numbers.items())}
     )
     assert all(set(found.get(sbdf, ())) <= set(position.findings) for sbdf, position in placed.items())
+
+
+def test_what_may_be_behind_an_impossible_bridge_is_told_so():
+    found = place(bridge("00:11.0", 0, 0), bridge("00:12.0", 9, 1), endpoint("05:00.0"))
+    finding = found["05:00.0"].findings[0]
+    assert (found["05:00.0"].parent, finding.code) == (None, "no-path")
+    assert "bus 05" in finding.text
+    assert "0000:00:11.0" in finding.text
+
+
+def test_loops_of_impossible_bridges_end():
+    found = place(
+        bridge("02:00.0", 5, 5), bridge("05:00.0", 2, 2), bridge("07:00.0", 7, 6), endpoint("02:01.0")
+    )
+    assert {
+        address: position.path for address, position in found.items() if address != "07:00.0"
+    } == dict.fromkeys(("02:00.0", "02:01.0", "05:00.0"))
 
 
 def test_many_bridges_on_one_bus_are_reported_once_each():

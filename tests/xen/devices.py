@@ -29,6 +29,9 @@ def device(
     if header == 1:
         data[0x18:0x1B] = bytes(buses)
         struct.pack_into("<BBxxHHHH", data, 0x1C, 0xF0, 0, *window, 0xFFF0, 0)
+    if header == 2:  # a CardBus bridge that Linux has set up
+        behind = 0xE0 | int(address.rpartition(":")[2].partition(".")[0], 16)
+        data[0x18:0x1B] = bytes((int(address.split(":")[-2], 16), behind, behind))
     lines = [Resource(0, 0, 0)] * 13
     put_bars(data, 0x10, bars, lines, 0, 1)
     if rom:

@@ -58,13 +58,13 @@ def run(args: argparse.Namespace) -> int:
 def _print_json(source: Source, wanted: Wanted | None, form: str) -> None:
     """Print the functions that `wanted` accepts (None: all) as JSON, decoded in full, in address order."""
     from pcipt.pci.json_view import json_from_function
+    from pcipt.pci.space.shortage import depends_on_others
 
-    machine = source.machine(Depth.FULL, wanted)
-    devices = [
-        json_from_function(function)
-        for sbdf, function in machine.functions.items()
-        if wanted is None or wanted(sbdf)
-    ]
+    functions = source.machine(Depth.FULL, wanted).functions
+    chosen = [sbdf for sbdf in functions if wanted is None or wanted(sbdf)]
+    if wanted is not None and any(depends_on_others(functions[sbdf]) for sbdf in chosen):
+        functions = source.machine(Depth.FULL).functions
+    devices = [json_from_function(functions[sbdf]) for sbdf in chosen if sbdf in functions]
     print_json({"devices": devices}, form)
 
 

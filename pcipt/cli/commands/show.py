@@ -7,6 +7,8 @@ SBDF is 0000:00:1f.2, 00:1f.2, 1f.2, 00_1f.2, pci_0000_00_1f_2, a PCI path such 
 import argparse
 from collections.abc import Iterator
 
+import attrs
+
 from pcipt.cli.machine.details import Details, read_details
 from pcipt.cli.machine.find import SBDF_HELP, find_functions
 from pcipt.cli.machine.names import Names
@@ -16,7 +18,9 @@ from pcipt.cli.text.details_text import capability_row, device_rows, json_from_d
 from pcipt.cli.text.render import count_text, print_json, size_text, table
 from pcipt.cli.text.terminal import BOLD, YELLOW, columns, folded, painted, wants_colour
 from pcipt.errors import printable
+from pcipt.host.files import Depth
 from pcipt.pci import Bar, BarKind, Function, SlotFilter, WindowKind, parse_target
+from pcipt.pci.space.shortage import Shortage, depends_on_others, shortages_of, told_findings
 from pcipt.pci.structures import Place
 
 KINDS = {
@@ -54,19 +58,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     source = Source(args)
-    functions = find_functions(source, args.sbdf)
+    found = [with_neighbours(source, function) for function in find_functions(source, args.sbdf)]
+    functions, short = [function for function, _ in found], [each for _, lacks in found for each in lacks]
     names = Names(numeric=args.numeric)
     root = args.root if args.dump is None else None
     details = read_details(source, root, functions)
     if args.json:
         from pcipt.pci.json_view import json_from_function
+        from pcipt.pci.space.view import json_from_shortage
 
         several = isinstance(parse_target(args.sbdf), SlotFilter)
         devices = [
             {**json_from_function(each), "details": json_from_details(each, details[each.sbdf], names)}
             for each in functions
         ]
-        print_json({"devices": devices} if several else {"device": devices[0]}, args.json)
+        shown = {"devices": devices} if several else {"device": devices[0]}
+        print_json({**shown, "unassigned": list(map(json_from_shortage, short))}, args.json)
         return 0
     for number, function in enumerate(functions):
         if number:
@@ -90,6 +97,25 @@ def _print(function: Function, details: Details, names: Names, *, linux: bool, c
             print(f"  {painted(title, shade if colour else None)}:")
         for line in table(rows, width=width if width is None else width - INDENT):
             print(" " * INDENT + line)
+
+
+def with_neighbours(source: Source, function: Function) -> tuple[Function, tuple[Shortage, ...]]:
+    """Return the function as the whole machine shows it, and its BARs without an address.
+
+    The whole machine is read only if that matters. Findings about BARs without an address say what would
+    help.
+
+    Raises: InputError if the machine cannot be read.
+    """
+    if not depends_on_others(function):
+        return function, ()
+    machine = source.machine(Depth.FULL)
+    function = machine.functions.get(function.sbdf, function)
+    told = (
+        attrs.evolve(finding, text=f"{finding.text}; what helps: {helps}") if helps else finding
+        for finding, helps in told_findings(machine, function)
+    )
+    return attrs.evolve(function, findings=tuple(told)), shortages_of(machine, function)
 
 
 def sections(function: Function, details: Details, names: Names, *, linux: bool) -> list[tuple[str, Rows]]:
@@ -136,6 +162,9 @@ def _identity(function: Function, names: Names, *, linux: bool) -> Facts:
         flags = " ".join(name + ("+" if function.command & bit else "-") for name, bit in bits)
         yield "Command", f"{flags} ({function.command:#06x})"
     yield "Header", function.header.value
+    shifts = (("memory", function.shift.memory), ("I/O", function.shift.io))
+    if added := " and ".join(f"{value:#x} to {what} addresses" for what, value in shifts if value):
+        yield "Translation", f"the host bridge adds {added}; shown are those of the registers"
 
 
 def _bar(title: str, bar: Bar) -> tuple[str, ...]:
@@ -145,7 +174,8 @@ def _bar(title: str, bar: Bar) -> tuple[str, ...]:
     size = f"size {size_text(bar.size)}" if bar.size is not None else "size unknown"
     state = {True: "decoding", False: "not decoding", None: "decoding unknown"}[bar.decoding]
     name = "ROM BAR" if bar.kind is BarKind.ROM else f"{title} {bar.index}"
-    return f"{name}:", f"{bar.address:#x}", size, kind, state
+    address = f"{bar.address:#x}" if bar.address or not bar.unassigned else "unassigned"
+    return f"{name}:", address, size, kind, state
 
 
 def _bridge(function: Function) -> Facts:
@@ -158,6 +188,10 @@ def _bridge(function: Function) -> Facts:
     for window in bridge.windows:
         size = size_text(window.limit - window.base + 1)
         yield "Window", f"{WINDOWS[window.kind]} {window.base:#x}-{window.limit:#x}, size {size}"
+    opened = {window.kind for window in bridge.windows}
+    for kind, name in WINDOWS.items():
+        if kind not in opened:
+            yield "Window", f"{name}, closed"
 
 
 def _structures(function: Function) -> Facts:

@@ -93,12 +93,23 @@ def render(status: dict[str, Any], *, colour: bool, width: int | None = None) ->
             text = f"  {item['sbdf'] or '-':12} {item['code']}: {printable(item['text'])}"
             first, *more = folded(text, width, 15)
             lines += [_painted_once(first, item["code"], YELLOW if colour else None), *more]
+    lines += _without_address(status.get("unassigned") or [], colour=colour, width=width)
     if status["actions"]:
         lines += ["", painted("Last actions:", BOLD if colour else None)]
         for item in status["actions"]:
             first, *more = folded(f"  {item['when']} {action_line(item)}", width, 6)
             shade = RESULTS.get(item["result"]) if colour else None
             lines += [_painted_once(first, f": {item['result']}", shade), *more]
+    return lines
+
+
+def _without_address(notes: list[dict[str, Any]], *, colour: bool, width: int | None) -> list[str]:
+    """Return the lines about BARs without an address that their functions can do without."""
+    if not notes:
+        return []
+    lines = ["", painted("Without an address:", BOLD if colour else None)]
+    for item in notes:
+        lines += folded(f"  {item['sbdf']:12} {printable(item['text'])}", width, 15)
     return lines
 
 

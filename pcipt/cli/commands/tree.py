@@ -1,8 +1,9 @@
 """Show which function is behind which bridge, as a tree like that of lspci -tv.
 
 Each root bus starts a tree. A bridge is followed by the bus numbers behind it, any other function by its
-name. On a terminal, a name that does not fit is cut. Functions that can only go to a guest together have the
-same mark [set N] before their names; pcipt groups says why.
+name. A bus with a "?" is not known to be a root bus: the bridge that leads to it has vanished, or has
+impossible bus numbers. On a terminal, a name that does not fit is cut. Functions that can only go to a guest
+together have the same mark [set N] before their names; pcipt groups says why.
 """
 
 import argparse
@@ -90,7 +91,9 @@ class _Forest:
         others.
         """
         blocks = [
-            _prefixed(f"[{segment:04x}:{bus:02x}]-", self._bus(functions, names))
+            _prefixed(
+                f"[{segment:04x}:{bus:02x}]{'-' if _is_root(functions) else '?'}", self._bus(functions, names)
+            )
             for (segment, bus), functions in self.roots.items()
         ]
         return _prefixed("-", _joined(blocks, single=""))
@@ -100,7 +103,12 @@ class _Forest:
         functions.
         """
         return [
-            {"segment": segment, "bus": bus, "functions": [self._json(function) for function in functions]}
+            {
+                "segment": segment,
+                "bus": bus,
+                "root": _is_root(functions),
+                "functions": [self._json(function) for function in functions],
+            }
             for (segment, bus), functions in self.roots.items()
         ]
 
@@ -136,6 +144,14 @@ class _Forest:
             "set": self._sets.get(function.sbdf),
             "functions": [self._json(below) for below in self._below.get(function.sbdf, [])],
         }
+
+
+def _is_root(functions: list[Function]) -> bool:
+    """Return True if a bus whose functions have no bridge above them is known to be a root bus.
+
+    It is not if none of its functions has a PCI path.
+    """
+    return any(function.path is not None for function in functions)
 
 
 def _prefixed(prefix: str, lines: Lines) -> Lines:

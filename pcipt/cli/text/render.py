@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from pcipt.cli.text.terminal import folded, painted
+from pcipt.words import size_text as size_text  # noqa: PLC0414 - the commands import it from here
 
-SIZE_UNITS = ("", "K", "M", "G", "T", "P", "E")
 GAP = "  "
 BELOW = 4
 LEAST = 30  # columns; if the last cell has less room, it is put below its row
@@ -22,15 +22,6 @@ def print_json(value: Mapping[str, object], form: str) -> None:
     The form "pretty" indents the object; any other form prints it as one line.
     """
     print(json.dumps({"version": 1, **value}, indent=2 if form == "pretty" else None))
-
-
-def size_text(size: int) -> str:
-    """Return a size in bytes with the largest unit that divides it, as lspci does: 16K, 8G, 1536, 0."""
-    unit = 0
-    while size and size % 1024 == 0 and unit < len(SIZE_UNITS) - 1:
-        size //= 1024
-        unit += 1
-    return f"{size}{SIZE_UNITS[unit]}"
 
 
 def count_text(number: int, one: str, many: str | None = None) -> str:

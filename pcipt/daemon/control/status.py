@@ -1,10 +1,14 @@
 """JSON objects of the control socket: status, mappings, explanation, and one action. Plain values only."""
 
+from collections.abc import Iterator
 from typing import Any
+
+import attrs
 
 from pcipt.engine.engine import Engine
 from pcipt.errors import NoSuchDeviceError
-from pcipt.pci import Finding, Sbdf
+from pcipt.pci import Finding, Machine, Sbdf
+from pcipt.pci.space.shortage import CODES, told_findings
 from pcipt.remap.actions import Outcome
 from pcipt.remap.explain import json_from_explanation
 from pcipt.remap.kinds.domains import CutOrphans, domains
@@ -103,13 +107,23 @@ def release_to_json(version: Version) -> dict[str, Any]:
     }
 
 
+def _unassigned(machine: Machine) -> Iterator[tuple[Sbdf, Finding]]:
+    """Yield the notes about BARs without an address, each with its function, in address order."""
+    for sbdf, function in machine.functions.items():
+        if any(finding.code in CODES for finding in function.findings):
+            for finding, helps in told_findings(machine, function):
+                if finding.code in CODES and finding.is_note:
+                    yield sbdf, attrs.evolve(finding, text=f"{finding.text}; what helps: {helps}")
+
+
 def status_to_json(
     engine: Engine, identity: XenIdentity, mode: str, hotplug: dict[str, int], watch: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the object of `pcipt status --json` without the number of monitors.
 
     `mode` is the mode of the settings. `hotplug` and `watch` are the counters of the hot-plug source and of
-    the source of writes. The findings are those about no function, then the others by address. The actions
+    the source of writes. The findings are those about no function, then the others by address. "unassigned"
+    are the notes about BARs without an address that the function itself can do without. The actions
     are the last LAST_ACTIONS, oldest first.
     """
     findings = [*engine.findings, *([(None, UNSETTLED)] if engine.unsettled() else [])]
@@ -136,6 +150,9 @@ def status_to_json(
         "findings": [
             {"sbdf": str(sbdf) if sbdf is not None else None, "code": f.code, "text": f.text}
             for sbdf, f in findings
+        ],
+        "unassigned": [
+            {"sbdf": str(sbdf), "code": f.code, "text": f.text} for sbdf, f in _unassigned(engine.machine)
         ],
         "given_away": [
             {"sbdf": str(sbdf), "owner": engine.view.owner(sbdf)}

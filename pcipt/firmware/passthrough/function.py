@@ -12,9 +12,11 @@ from pcipt.firmware.passthrough.index import belongs_to_machine
 from pcipt.firmware.passthrough.verdict import Evidence, Reason, Rule, Said, Unknown, Verdict, names
 from pcipt.pci import Function, HeaderType
 from pcipt.pci.requester import requester_of
+from pcipt.pci.space.shortage import told_findings
 from pcipt.xen.releases import DEVICE_RESET
 
 _RESCAN = "let Linux rescan it (pcipt show tells what is wrong)"
+_PLACE = "boot dom0's Linux with pci=realloc; pcipt space shows the windows"
 
 # class code >> 8: word for a report. Other bridges are recognised by their header or base class.
 _PLATFORM = {
@@ -46,6 +48,9 @@ _FINDINGS: Mapping[str, tuple[Verdict, str]] = {
     "bar-broken": (Verdict.REFUSE, _RESCAN),
     "bar-drift": (Verdict.REFUSE, _RESCAN),
     "bar-resized": (Verdict.REFUSE, _RESCAN),
+    "bar-unassigned": (Verdict.REFUSE, _PLACE),
+    "io-bar-unassigned": (Verdict.WARN, _PLACE),
+    "vf-bar-unassigned": (Verdict.WARN, _PLACE),
     "id-drift": (Verdict.REFUSE, _RESCAN),
     "address-repeated": (Verdict.REFUSE, "rescan the machine"),
     "two-places": (Verdict.REFUSE, "rescan that bus"),
@@ -61,6 +66,7 @@ _ABOVE: Mapping[str, Verdict] = {
     "bus-drift": Verdict.REFUSE,
     "bus-numbers": Verdict.REFUSE,
     "bus-conflict": Verdict.REFUSE,
+    "window-drift": Verdict.REFUSE,
     "no-answer": Verdict.REFUSE,
 }
 
@@ -116,10 +122,10 @@ def decoder_findings(function: Function, evidence: Evidence) -> Said:
     """
     if not evidence.knows_capabilities(function.sbdf):
         yield Unknown("capabilities")
-    for finding in function.findings:
+    for finding, helps in told_findings(evidence.machine, function):
         if finding.code in _FINDINGS:
             verdict, cure = _FINDINGS[finding.code]
-            yield Reason(finding.code, verdict, finding.text, cure)
+            yield Reason(finding.code, verdict, finding.text, helps or cure)
     for bridge in evidence.above(function):
         for finding in bridge.findings:
             if finding.code in _ABOVE:

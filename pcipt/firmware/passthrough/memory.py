@@ -19,7 +19,7 @@ from pcipt.firmware.passthrough.verdict import (
 )
 from pcipt.firmware.pvh.layout import MESSAGES
 from pcipt.firmware.regions.regions import Region, Regions
-from pcipt.pci import Bar, BarKind, Function, HeaderType, Range, Window, WindowKind
+from pcipt.pci import Address, Bar, BarKind, Function, HeaderType, Range, Window, WindowKind
 
 _SUBTRACTIVE = 0x060401
 _MESSAGES = FixedRange(MESSAGES, "interrupt messages")
@@ -27,7 +27,7 @@ _RESCAN = "let Linux place it anew: remove it and rescan the bus (pci=realloc)"
 
 
 def windows(function: Function, evidence: Evidence) -> Said:
-    """Yield a REFUSE reason for each decoding BAR outside the windows of a bridge above the function.
+    """Yield a reason for each BAR outside the windows of a bridge above: REFUSE if it decodes, else WARN.
 
     The reason names the nearest such bridge. The bridges are looked at from the nearest upwards. If the
     windows of a bridge are not known, yield `Unknown` and do not look at this bridge and those above it. A
@@ -35,7 +35,7 @@ def windows(function: Function, evidence: Evidence) -> Said:
     allocation is skipped. Yield another `Unknown` if it is not known which BARs decode. Yield nothing for a
     function on a root bus.
     """
-    waiting = list(_decoding(function))
+    waiting = [*_decoding(function), *_asleep(function)]
     if function.parent is not None and any(_decoding_unknown(function)):
         yield Unknown("which BARs decode")
     for bridge in evidence.above(function):
@@ -48,12 +48,9 @@ def windows(function: Function, evidence: Evidence) -> Said:
             if not any(_passes(window, bar, span) for window in bridge.bridge.windows):
                 waiting.remove((bar, span))
                 text = f"{_title(bar)} at {span} lies outside of the windows of the bridge {bridge.sbdf}"
-                yield Reason(
-                    "bar-outside-window",
-                    Verdict.REFUSE,
-                    f"{text} above it: it does not answer there",
-                    _RESCAN,
-                )
+                answers = "it does not answer there" if bar.decoding else "it will not answer there"
+                verdict = Verdict.REFUSE if bar.decoding else Verdict.WARN
+                yield Reason("bar-outside-window", verdict, f"{text} above it: {answers}", _RESCAN)
 
 
 def _passes(window: Window, bar: Bar, span: Range) -> bool:
@@ -69,7 +66,8 @@ def places(function: Function, evidence: Evidence) -> Said:
     """Yield a reason for each memory BAR that overlaps RAM, interrupt messages, an IO-APIC, or MMCFG.
 
     One BAR can give several reasons. A reason is REFUSE if the BAR decodes, WARN if it does not decode now. A
-    BAR that does not decode is left out if it is a ROM or its size is unknown. Yield `Unknown` too for each
+    BAR that does not decode is left out if it is a ROM or its size is unknown. Addresses are those of the
+    processor, which a host bridge may add something to. Yield `Unknown` too for each
     fact that is not known: the memory map, the places of IO-APICs and MMCFG, which memory BARs decode.
     """
     if evidence.memory is None:
@@ -78,9 +76,10 @@ def places(function: Function, evidence: Evidence) -> Said:
         yield Unknown("IO-APICs and MMCFG")
     if any(bar.kind is not BarKind.IO for bar in _decoding_unknown(function)):
         yield Unknown("which BARs decode")
-    for bar, span in (*_decoding(function), *_asleep(function)):
+    for bar, held in (*_decoding(function), *_asleep(function)):
         if bar.kind is BarKind.IO:
             continue
+        span = Range(Address(held.start + function.shift.memory), held.size)
         for fixed in (_MESSAGES, *(evidence.fixed or ())):
             if fixed.range.overlaps(span):
                 text = f"{_title(bar)} at {span} lies over {fixed.what} ({fixed.range})"

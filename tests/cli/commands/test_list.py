@@ -124,6 +124,8 @@ def test_json_has_every_key_and_one_form(machine):
             "size": 0x2_0000,
             "prefetchable": False,
             "decoding": True,
+            "assigned": True,
+            "claimed": None,
         }
     ]
     assert device["driver"] == "bad\x1b[2Jname"

@@ -55,6 +55,16 @@ def test_a_newer_xen_is_told(daemon, capsys):
     assert "Not known of this build" not in shown
 
 
+def test_bars_that_are_not_missed_are_told_beside_the_findings(daemon, capsys):
+    control, answers = daemon
+    note = {"sbdf": NIC, "code": "vf-bar-unassigned", "text": "VF BAR 0 (1M memory) has no address"}
+    answers["Status"] = {**HEALTHY, "unassigned": [note]}
+    assert main(["status", "--socket", control]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    at = shown.index("Without an address:")
+    assert shown[at + 1] == f"  {NIC} VF BAR 0 (1M memory) has no address"
+
+
 def test_health_is_the_exit_code(daemon, capsys):
     control, answers = daemon
     for status, code in ((STATUS, 4), (HEALTHY, 0)):

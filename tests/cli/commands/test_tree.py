@@ -90,7 +90,7 @@ def test_a_tree_in_numbers(machine):
         " |           |               \\-00.1  8086:10d3",
         " |           +-1d.0-[04]--",
         " |           \\-1e.0--",
-        " +-[0000:09]---00.0  8086:10d3",
+        " +-[0000:09]?--00.0  8086:10d3",
         " \\-[0000:40]---00.0  8086:10d3",
     ]
 
@@ -114,6 +114,7 @@ def test_a_tree_as_json_holds_every_function_once(machine):
     shown = json.loads(out)
     assert (code, shown["version"]) == (0, 1)
     assert [(bus["segment"], bus["bus"]) for bus in shown["buses"]] == [(0, 0), (0, 9), (0, 0x40)]
+    assert [bus["root"] for bus in shown["buses"]] == [True, False, True]
 
     def walk(functions):
         for function in functions:

@@ -2,12 +2,14 @@
 
 import errno
 
+import attrs
 import pytest
 
 from pcipt.daemon.control.status import UNSETTLED, health_of, release_to_json, status_to_json
 from pcipt.daemon.settings import Settings
 from pcipt.engine import round as rounds
 from pcipt.engine.queue import Reason
+from pcipt.pci import Resource
 from pcipt.xen.interface import Dom0Kind, XenIdentity
 from pcipt.xen.outcome import Op
 from pcipt.xen.releases import (
@@ -87,6 +89,24 @@ def test_status_tells_what_is_known_of_this_xen(full, version, basis, safer):
         "safer": [{"fact": name, "taken": taken} for name, taken in safer.items()],
     }
     assert told["health"] == "healthy"  # a version that is not known is no fault
+
+
+def test_a_vf_bar_without_an_address_is_told_and_is_no_fault():
+    vfs = (8, 0x80, 2, [(0, 0x4000)])
+    raw = attrs.evolve(device("00:02.0", (0xC000_0000, 0x1000), sriov=vfs), resources=())
+    lines = [
+        Resource(0xC000_0000, 0x1000, 0x200),
+        *[Resource(0, 0, 0)] * 6,
+        Resource(0, 0x2_0000, 0x2000_0200),
+    ]
+    stage = BusStage([attrs.evolve(raw, resources=(*lines, *[Resource(0, 0, 0)] * 5))])
+    engine = stage.start()
+    work_off(engine)
+    told = status_to_json(engine, stage.xen.identity, "enforce", {}, {})
+    (note,) = told["unassigned"]
+    assert (told["health"], note["sbdf"], note["code"]) == ("healthy", "0000:00:02.0", "vf-bar-unassigned")
+    assert "VF BAR 0 (16K memory) has no address" in note["text"]
+    assert "pci=realloc" in note["text"]
 
 
 def test_facts_that_are_safer_if_untrue_are_told_as_that():

@@ -58,6 +58,9 @@ FOUND = [
     # finding of the decoder -> verdict
     ("msix-broken", {"msix-broken": "refuse"}),
     ("bar-drift", {"bar-drift": "refuse"}),
+    ("bar-unassigned", {"bar-unassigned": "refuse"}),
+    ("io-bar-unassigned", {"io-bar-unassigned": "warn"}),
+    ("vf-bar-unassigned", {"vf-bar-unassigned": "warn"}),  # the physical function works
     ("enhanced-allocation", {"enhanced-allocation": "warn"}),
     ("segment-not-in-xen", {"segment-not-in-xen": "refuse"}),
     ("capability-loop", {"capability-loop": "warn"}),

@@ -93,9 +93,9 @@ def _numbered(raw, secondary, subordinate):
     return bytes(data)
 
 
-def test_a_bar_that_does_not_decode_is_nowhere():
+def test_a_bar_that_does_not_decode_is_outside_as_soon_as_it_does():
     evidence = evidence_of(port(), device("03:00.0", BAR, command=0))
-    assert said_by(rules.windows, "03:00.0", evidence) == ({}, [])
+    assert said_by(rules.windows, "03:00.0", evidence) == ({"bar-outside-window": "warn"}, [])
 
 
 def test_a_bridge_that_cannot_be_read_is_unknown():

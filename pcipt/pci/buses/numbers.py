@@ -1,0 +1,84 @@
+"""Check the bus numbers of bridges: each bridge's by themselves, then all bridges of a segment together.
+
+Source: PCI-to-PCI Bridge 1.2 §3.2.5.3-4; linux drivers/pci/probe.c, pci_scan_bridge_extend, for what Linux
+        takes for a bridge that is not set up.
+"""
+
+from collections.abc import Mapping
+
+from pcipt.pci.address import Sbdf
+from pcipt.pci.bridge import Bridge
+from pcipt.pci.finding import Finding
+
+LAST_BUS = 0xFF
+
+
+def is_impossible(sbdf: Sbdf, bridge: Bridge) -> bool:
+    """Return True if the bus numbers of the bridge `sbdf` cannot be right by themselves.
+
+    They cannot if secondary is not above the bridge's own bus (0 is never), is ff, or is above subordinate.
+    Linux gives ff to no bridge: it is what registers read that do not answer.
+    """
+    return not sbdf.bus < bridge.secondary <= bridge.subordinate or bridge.secondary == LAST_BUS
+
+
+def check_buses(bridges: Mapping[Sbdf, Bridge]) -> dict[Sbdf, tuple[Finding, ...]]:
+    """Return one finding for each bridge with impossible or conflicting bus numbers. Other bridges have no
+    entry.
+
+    A bridge with impossible numbers (`is_impossible`) is not compared with other bridges. Two bridges
+    conflict if their bus ranges overlap and the inner bridge is not below the outer one. The inner bridge is
+    the one whose range begins later or, if both begin at the same bus, ends earlier. It is below if its own
+    bus and its whole range lie in the range of the outer bridge. Both bridges of a conflict get a finding.
+    """
+    found: dict[Sbdf, tuple[Finding, ...]] = {}
+    sound: list[tuple[Sbdf, Bridge]] = []
+    for sbdf, bridge in bridges.items():
+        if is_impossible(sbdf, bridge):
+            found[sbdf] = (_bad_numbers(sbdf, bridge),)
+        else:
+            sound.append((sbdf, bridge))
+    sound.sort(key=lambda item: (item[0].segment, item[1].secondary, -item[1].subordinate, item[0].devfn))
+    around: list[tuple[Sbdf, Bridge]] = []
+    for sbdf, bridge in sound:
+        while around and not _reaches(*around[-1], sbdf.segment, bridge.secondary):
+            around.pop()
+        if around:
+            outer_sbdf, outer = around[-1]
+            inside = outer.secondary <= sbdf.bus and bridge.subordinate <= outer.subordinate
+            if not inside:
+                found.setdefault(outer_sbdf, (_conflict(outer, sbdf, bridge),))
+                found[sbdf] = (_conflict(bridge, outer_sbdf, outer),)
+        around.append((sbdf, bridge))
+    return found
+
+
+def _reaches(sbdf: Sbdf, bridge: Bridge, segment: int, bus: int) -> bool:
+    """Return True if the bridge `sbdf` is in the segment `segment` and its subordinate bus is at least
+    `bus`.
+    """
+    return sbdf.segment == segment and bus <= bridge.subordinate
+
+
+def _bad_numbers(sbdf: Sbdf, bridge: Bridge) -> Finding:
+    """Return the finding that the bus numbers of one bridge are impossible by themselves."""
+    cure = "what is behind it is not reached; let Linux rescan it"
+    if not bridge.secondary:
+        return Finding(
+            "bus-numbers",
+            f"the bridge has the secondary bus number 00: it is not set up, or was reset; {cure}",
+        )
+    return Finding(
+        "bus-numbers",
+        f"the bridge on bus {sbdf.bus:02x} passes on {bridge.secondary:02x}-{bridge.subordinate:02x} "
+        f"(secondary, subordinate), which cannot be: {cure}",
+    )
+
+
+def _conflict(bridge: Bridge, other_sbdf: Sbdf, other: Bridge) -> Finding:
+    """Return the finding of `bridge` that its bus range and that of the bridge `other_sbdf` overlap."""
+    return Finding(
+        "bus-conflict",
+        f"its buses {bridge.secondary:02x}-{bridge.subordinate:02x} and those of {other_sbdf}, "
+        f"{other.secondary:02x}-{other.subordinate:02x}, overlap: accesses behind them may reach either",
+    )

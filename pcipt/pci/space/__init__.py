@@ -1,0 +1,1 @@
+"""Compare addresses with what Linux believes, and find where windows have room."""

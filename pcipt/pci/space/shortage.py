@@ -1,0 +1,254 @@
+"""Tell why a BAR has no address: which window above it is short, by how much, and what would help.
+
+Linux puts a prefetchable BAR into the prefetchable window, else into the memory window; a BAR that is not
+prefetchable only into the memory window.
+
+Source: linux drivers/pci/setup-res.c (__pci_assign_resource), drivers/pci/setup-bus.c (hot-plug reserve),
+        Documentation/admin-guide/kernel-parameters.txt (pci=realloc, hpiosize, hpmmiosize, hpmmioprefsize).
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+
+import attrs
+
+from pcipt.pci.address import Sbdf
+from pcipt.pci.bars import Bar, BarKind
+from pcipt.pci.bridge import WindowKind
+from pcipt.pci.finding import Finding
+from pcipt.pci.function import Function
+from pcipt.pci.machine import Machine
+from pcipt.pci.space.beliefs import NO_SHIFT, name_of
+from pcipt.pci.space.holes import room_for
+from pcipt.pci.space.translation import root_of
+from pcipt.pci.space.windows import NO_ROOTS, RootWindows, WindowSpace, windows_of, windows_of_root
+from pcipt.words import size_text
+
+BELOW_4G = 1 << 32
+_MEGABYTE = 1 << 20
+CODES = frozenset({"bar-unassigned", "io-bar-unassigned", "vf-bar-unassigned"})
+OF_ADDRESSES = CODES | {"bar-drift", "window-drift"}
+
+_RESERVES: Mapping[WindowKind, str] = {
+    WindowKind.IO: "hpiosize",
+    WindowKind.MEMORY: "hpmmiosize",
+    WindowKind.PREFETCHABLE: "hpmmioprefsize",
+}
+
+
+@attrs.frozen
+class Help:
+    """Something that would give a BAR an address: a stable word for programs, and the text."""
+
+    code: str
+    text: str
+
+
+@attrs.frozen
+class Shortage:
+    """A BAR without an address. `virtual` is True for a VF BAR, whose `size` is that of one virtual function.
+
+    `needed` is the room for all of it; `size` and `needed` are None if unknown. `windows` are those that
+    could hold it, one for each bridge above, the nearest first, and of the root bus if it is known. `short`
+    is what the first of them lacks: 0 if it has room, None if the size or the windows are not known.
+    """
+
+    sbdf: Sbdf
+    bar: Bar
+    virtual: bool
+    needed: int | None
+    windows: tuple[WindowSpace, ...]
+    short: int | None
+    helps: tuple[Help, ...]
+
+    @property
+    def text(self) -> str:
+        """Return which window is short, and by how much; an empty text if that is not known."""
+        if not self.windows:
+            return ""
+        first, *above = self.windows
+        if first.range is None:
+            lacks = f"{first.name} above it is closed"
+        elif self.short == 0:
+            return f"{first.name} above it has room"
+        else:
+            hole = f"a largest hole of {size_text(first.hole.size)}" if first.hole is not None else "no hole"
+            lacks = f"{first.name} above it has {hole}"
+        if self.short is None:
+            return lacks
+        wide = next((window for window in above if has_room(window, self.bar, self.needed)), None)
+        more = ""
+        if wide is not None:
+            more = f"; {wide.name} has room"
+        elif above:
+            more = "; no window above that has room either"
+        return f"{lacks}, {size_text(self.short)} short{more}"
+
+
+def shortages_of(machine: Machine, function: Function, roots: RootWindows = NO_ROOTS) -> tuple[Shortage, ...]:
+    """Return the BARs and VF BARs of a function that have no address, in index order, VF BARs last.
+
+    ROMs are left out: Linux can do without an address for them. So are the BARs of a virtual function.
+    """
+    sriov = function.sriov
+    virtual = sriov.bars if sriov is not None else ()
+    total = sriov.total_vfs if sriov is not None else 0
+    wanted = [] if function.physfn is not None else [*((bar, False) for bar in function.bars)]
+    wanted += [(bar, True) for bar in virtual]
+    return tuple(
+        _shortage(machine, function, bar, roots, count=total if of_vfs else 1, virtual=of_vfs)
+        for bar, of_vfs in wanted
+        if bar.unassigned and bar.kind is not BarKind.ROM
+    )
+
+
+def depends_on_others(function: Function) -> bool:
+    """Return True if the addresses of a function can only be judged with the whole machine.
+
+    Windows above it may have no room for a BAR, or the host bridge may translate addresses.
+    """
+    told = {finding.code for finding in function.findings}
+    return function.shift != NO_SHIFT or not told.isdisjoint(OF_ADDRESSES)
+
+
+def told_findings(
+    machine: Machine, function: Function, roots: RootWindows = NO_ROOTS
+) -> tuple[tuple[Finding, str], ...]:
+    """Return the findings of a function, each with what would help (an empty text if its text says it).
+
+    Those about BARs without an address are completed: which window is short, and by how much.
+    """
+    if not any(finding.code in CODES for finding in function.findings):
+        return tuple((finding, "") for finding in function.findings)
+    short = {name_of(each.bar, virtual=each.virtual): each for each in shortages_of(machine, function, roots)}
+    return tuple(_completed(finding, short) for finding in function.findings)
+
+
+def _completed(finding: Finding, short: Mapping[str, Shortage]) -> tuple[Finding, str]:
+    """Return a finding with what is known of the window, and what would help."""
+    name = finding.text.partition(" (")[0]
+    found = short.get(name) if finding.code in CODES else None
+    if found is None:
+        return finding, ""
+    text = f"{finding.text}; {found.text}" if found.text else finding.text
+    return attrs.evolve(finding, text=text), "; or ".join(each.text for each in found.helps)
+
+
+def candidates(windows: tuple[WindowSpace, ...], bar: Bar) -> tuple[WindowSpace, ...]:
+    """Return those windows of one bridge that can hold a BAR, in the order in which Linux tries them."""
+    if bar.kind is BarKind.IO:
+        kinds = [WindowKind.IO]
+    elif bar.prefetchable:
+        kinds = [WindowKind.PREFETCHABLE, WindowKind.MEMORY]
+    else:
+        kinds = [WindowKind.MEMORY]
+    found = [window for kind in kinds for window in windows if window.kind is kind]
+    if bar.kind is BarKind.MEM64:
+        return tuple(found)
+    return tuple(each for each in found if each.range is None or each.range.start < BELOW_4G)
+
+
+def alignment_of(bar: Bar) -> int:
+    """Return the alignment of a BAR of known size: its size, rounded up to a power of 2."""
+    return 1 << ((bar.size or 1) - 1).bit_length()
+
+
+def has_room(window: WindowSpace, bar: Bar, needed: int | None) -> bool:
+    """Return True if `needed` bytes, aligned for the BAR, are free in the window."""
+    return needed is not None and room_for(window.gaps, alignment_of(bar)) >= needed
+
+
+def chain_of(machine: Machine, function: Function, roots: RootWindows) -> Iterator[tuple[WindowSpace, ...]]:
+    """Yield the windows of each bridge above a function, the nearest first, then those of the root bus."""
+    at = machine.parent_of(function)
+    while at is not None:
+        yield windows_of(machine, at)
+        at = machine.parent_of(at)
+    root = root_of(function.path)
+    if root is not None and (found := windows_of_root(machine, root, roots)):
+        yield found
+
+
+def _shortage(
+    machine: Machine, function: Function, bar: Bar, roots: RootWindows, *, count: int, virtual: bool
+) -> Shortage:
+    """Return what is known of one BAR without an address, which is needed `count` times in a row."""
+    needed = bar.size * count if bar.size else None
+    chain = []
+    for windows in chain_of(machine, function, roots):
+        possible = candidates(windows, bar)
+        if possible:
+            chain.append(_best(possible, bar, needed))
+    short = None
+    if chain and needed is not None:
+        hole = chain[0].hole
+        room = max(room_for(chain[0].gaps, alignment_of(bar)), hole.size if hole is not None else 0)
+        short = max(0, needed - room)
+    found = Shortage(function.sbdf, bar, virtual, needed, tuple(chain), short, ())
+    return attrs.evolve(found, helps=tuple(_helps(machine, function, found)))
+
+
+def _best(possible: tuple[WindowSpace, ...], bar: Bar, needed: int | None) -> WindowSpace:
+    """Return the window that has room, else the open one with the largest hole, else the first."""
+    open_ones = [window for window in possible if window.range is not None]
+    if not open_ones:
+        return possible[0]
+    if needed is None:
+        return open_ones[0]
+    fitting = (window for window in open_ones if has_room(window, bar, needed))
+    return next(
+        fitting, max(open_ones, key=lambda window: window.hole.size if window.hole is not None else 0)
+    )
+
+
+def _helps(machine: Machine, function: Function, found: Shortage) -> Iterator[Help]:
+    """Yield what would help, the least first."""
+    bar, needed = found.bar, found.needed
+    if found.short == 0:
+        yield Help("rescan", "remove the function in sysfs and rescan its bus: Linux places it then")
+        return
+    for size in _smaller(function, found):
+        yield Help("resize", f"resize {name_of(bar, virtual=found.virtual)} to {size_text(size)}, which fits")
+    for lower, window in itertools.pairwise(found.windows):
+        if has_room(window, bar, needed) and lower.bridge is not None:
+            yield Help(
+                "rescan-bridge", f"remove the bridge {lower.bridge} in sysfs and rescan the bus above it"
+            )
+            break
+    yield Help("realloc", "boot dom0's Linux with pci=realloc, which places all windows anew")
+    if found.windows and needed is not None and _in_slot(machine, function):
+        kind = found.windows[0].kind
+        least = 0x1000 if kind is WindowKind.IO else _MEGABYTE
+        room = size_text(-(-needed // least) * least)
+        yield Help("hotplug-reserve", f"reserve room for the slot at boot (pci={_RESERVES[kind]}={room})")
+    if bar.kind is BarKind.MEM64 and bar.prefetchable and not any(map(_is_wide, found.windows[:1])):
+        yield Help("window-64", "let the firmware open a 64-bit window (Above 4G Decoding)")
+
+
+def _smaller(function: Function, found: Shortage) -> Iterator[int]:
+    """Yield the largest smaller size of a Resizable BAR that fits into the nearest window, if any does."""
+    sriov = function.sriov
+    resizable = (sriov.resizable if sriov is not None else ()) if found.virtual else function.rebar
+    count = sriov.total_vfs if found.virtual and sriov is not None else 1
+    for each in resizable:
+        if each.index != found.bar.index or not found.windows:
+            continue
+        gaps = found.windows[0].gaps
+        yield from [
+            size for size in each.supported if size < each.size and room_for(gaps, size) >= size * count
+        ][-1:]
+
+
+def _in_slot(machine: Machine, function: Function) -> bool:
+    """Return True if a port above the function has a slot."""
+    at = machine.parent_of(function)
+    while at is not None:
+        if at.express is not None and at.express.slot:
+            return True
+        at = machine.parent_of(at)
+    return False
+
+
+def _is_wide(window: WindowSpace) -> bool:
+    """Return True if a window reaches beyond 4 GiB."""
+    return window.range is not None and window.range.last >= BELOW_4G

@@ -1,0 +1,116 @@
+"""Find host bridges that translate addresses: registers and Linux differ by a constant below one root bus.
+
+Registers hold addresses of the bus, Linux's lines hold addresses of the processor. On most machines they are
+equal. A host bridge that translates adds a constant; then nothing has moved. What differs by another value
+than that constant has moved.
+
+Source: linux drivers/pci/host-bridge.c, pcibios_resource_to_bus (a window of a host bridge has an offset).
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from pcipt.pci.address import PciPath, Sbdf
+from pcipt.pci.bars import Bar, BarKind, Resource
+from pcipt.pci.bridge import Window, WindowKind
+from pcipt.pci.space.beliefs import NO_SHIFT, Shift, has_address, line_of, window_lines
+
+Difference = tuple[bool, int]  # is it of I/O ports; Linux's address minus that of the register
+Differences = tuple[Difference, ...]
+Root = tuple[int, int]  # segment and number of a root bus
+
+_LEAST = {False: 1 << 20, True: 1 << 12}  # windows of host bridges are multiples of that: memory, I/O
+
+
+def differences(bars: Iterable[Bar], windows: Iterable[Window], resources: Sequence[Resource]) -> Differences:
+    """Return the difference of each BAR and window of a function that has an address in both views.
+
+    `bars` and `windows` are those of its registers, `resources` are Linux's lines. A ROM that does not decode
+    is left out: Linux does not write its register.
+    """
+    found = []
+    for bar in bars:
+        line = line_of(resources, bar.index)
+        asleep = bar.kind is BarKind.ROM and not bar.decoding
+        if bar.address and has_address(line) and not line.flags & Resource.FIXED and not asleep:
+            found.append((bar.kind is BarKind.IO, line.start - bar.address))
+    lines = dict(window_lines(resources))
+    for window in windows:
+        held = lines.get(window.kind)
+        if held is not None and has_address(held) and held.size == window.limit - window.base + 1:
+            found.append((window.kind is WindowKind.IO, held.start - window.base))
+    return tuple(found)
+
+
+def root_of(path: PciPath | None) -> Root | None:
+    """Return the root bus of a PCI path; None if there is no path."""
+    return None if path is None else (path.segment, path.hops[0][0])
+
+
+class _Bus:
+    """How often each difference occurs below one root bus, and in how many functions."""
+
+    def __init__(self) -> None:
+        self.times: Counter[Difference] = Counter()
+        self.functions: Counter[Difference] = Counter()
+
+    def add(self, found: Differences, sign: int) -> None:
+        """Count the differences of one function: `sign` is 1 to add, -1 to take away."""
+        for counter, each in ((self.times, found), (self.functions, set(found))):
+            for difference in each:
+                counter[difference] += sign
+                if not counter[difference]:
+                    del counter[difference]
+
+    def constant(self, *, io: bool) -> int:
+        """Return the difference that more than half of all have, and at least two functions; 0 if there is
+        none.
+
+        Differences of I/O ports are counted if `io` is True, else those of memory. One function alone may
+        have moved as a whole, so it proves nothing.
+        """
+        times = {value: count for (of_io, value), count in self.times.items() if of_io is io}
+        most = max(times, key=times.__getitem__, default=0)
+        rare = 2 * times.get(most, 0) <= sum(times.values()) or self.functions[io, most] < 2
+        return 0 if rare or most % _LEAST[io] else most
+
+
+class Translations:
+    """The differences of all functions, by root bus, and the shift that follows for each root bus."""
+
+    def __init__(self) -> None:
+        self._held: dict[Sbdf, tuple[Root, Differences]] = {}
+        self._buses: dict[Root, _Bus] = {}
+        self._shifts: dict[Root, Shift] = {}
+        self._touched: set[Root] = set()
+
+    def put(self, sbdf: Sbdf, root: Root | None, found: Differences) -> None:
+        """Replace what is held of a function. `root` is its root bus, None if that is not known."""
+        before = self._held.pop(sbdf, None)
+        now = (root, found) if root is not None and found else None
+        if now is not None:
+            self._held[sbdf] = now
+        if now == before:
+            return
+        for each, sign in ((before, -1), (now, 1)):
+            if each is not None:
+                self._buses.setdefault(each[0], _Bus()).add(each[1], sign)
+                self._touched.add(each[0])
+
+    def shift_of(self, root: Root | None) -> Shift:
+        """Return what the host bridge of a root bus adds to addresses, as `settle` has found it last."""
+        return self._shifts.get(root, NO_SHIFT) if root is not None else NO_SHIFT
+
+    def settle(self) -> set[Root]:
+        """Find the shifts of the root buses that were touched since the last call. Return those that have
+        another shift now.
+        """
+        changed = set()
+        for root in self._touched:
+            bus = self._buses[root]
+            shift = Shift(bus.constant(io=True), bus.constant(io=False))
+            if shift != self.shift_of(root):
+                self._shifts[root] = shift
+                changed.add(root)
+        self._touched.clear()
+        return changed

@@ -1,0 +1,258 @@
+"""Windows, what is used in them, BARs without an address, and sizes that would fit."""
+
+import struct
+
+import attrs
+import pytest
+
+from pcipt.pci import RawFunction, Resource, WindowKind, decode_machine, parse_sbdf
+from pcipt.pci.space.buses import buses_of
+from pcipt.pci.space.resizes import resizes_of
+from pcipt.pci.space.shortage import shortages_of, told_findings
+from pcipt.pci.space.windows import windows_of
+from pcipt.pci.units import Range
+from tests.pci.spaces import BRIDGE, bars, extended_list, put, space, standard_list
+
+NOTHING = Resource(0, 0, 0)
+LOST = 0x2000_0200  # memory, IORESOURCE_UNSET
+MEGABYTE = 1 << 20
+SLOT = standard_list((0x40, 0x10, {2: (2, 0x0142)}))
+
+
+def port(address, buses, memory=None, prefetchable=None, io=None, *, parent=None, slot=True):
+    """Make a port; a window is (base, limit), None is closed. A prefetchable one has 64 bits."""
+    secondary, subordinate = buses
+    bus = int(address[:2], 16)
+    base, limit = memory or (0xFFF0_0000, 0)
+    pbase, plimit = prefetchable or (0xFFF0_0000, 0)
+    ibase, ilimit = io or (0xF000, 0)
+    registers = {
+        0x04: (2, 7),
+        0x18: (4, bus | secondary << 8 | subordinate << 16),
+        0x1C: (2, ibase >> 8 | (ilimit >> 8) << 8),
+        0x20: (4, base >> 16 | limit >> 16 << 16),
+        0x24: (4, (pbase >> 16 & 0xFFF0) | 1 | ((plimit >> 16 & 0xFFF0) | 1) << 16),
+        0x28: (4, pbase >> 32),
+        0x2C: (4, plimit >> 32),
+    }
+    where = {"parent": parse_sbdf(parent)} if parent else {"root_bus": bus}
+    config = space(registers | (SLOT if slot else {}), header=BRIDGE, size=256)
+    return RawFunction(parse_sbdf(address), config, secondary=secondary, **where)
+
+
+def card(address, *lines, parent="00:01.0", registers=None, config=None):
+    """Make a function behind a port."""
+    data = config or space({0x04: (2, 0), **(registers or {})})
+    return RawFunction(parse_sbdf(address), data, lines, parent=parse_sbdf(parent))
+
+
+def lost(size, flags=LOST):
+    return Resource(0, size, flags)
+
+
+def short(*raws, sbdf="01:00.0", roots=None):
+    machine = decode_machine(raws)
+    return shortages_of(machine, machine.functions[parse_sbdf(sbdf)], roots or {})
+
+
+def codes(shortage):
+    return [each.code for each in shortage.helps]
+
+
+FULL = card("01:00.1", Resource(0xE000_0000, MEGABYTE, 0x200), registers=bars(0xE000_0000))
+ONE_MEGABYTE, FOUR = (0xE000_0000, 0xE00F_FFFF), (0xE000_0000, 0xE03F_FFFF)
+
+#  the port's window, what else is there, size of the BAR -> short by, what helps
+SHORT = [
+    (None, [], 0x4_0000, 0x4_0000, ["realloc", "hotplug-reserve"]),
+    (ONE_MEGABYTE, [FULL], 0x4_0000, 0x4_0000, ["realloc", "hotplug-reserve"]),
+    (ONE_MEGABYTE, [], 4 * MEGABYTE, 3 * MEGABYTE, ["realloc", "hotplug-reserve"]),
+    (FOUR, [FULL], 4 * MEGABYTE, 2 * MEGABYTE, ["realloc", "hotplug-reserve"]),  # 3M free, 2M aligned
+    (FOUR, [FULL], 2 * MEGABYTE, 0, ["rescan"]),
+    (FOUR, [], 4 * MEGABYTE, 0, ["rescan"]),
+]
+
+
+@pytest.mark.parametrize(("memory", "others", "size", "lacks", "helps"), SHORT)
+def test_a_window_is_short_by_what_its_holes_lack(memory, others, size, lacks, helps):
+    (found,) = short(port("00:01.0", (1, 1), memory), card("01:00.0", lost(size)), *others)
+    assert (found.short, codes(found)) == (lacks, helps)
+    assert found.windows[0].bridge == parse_sbdf("00:01.0")
+    assert "0000:00:01.0" in found.text
+
+
+def test_the_text_names_the_window_and_the_sizes():
+    machine = decode_machine(
+        [port("00:01.0", (1, 1), ONE_MEGABYTE), card("01:00.0", lost(4 * MEGABYTE)), FULL]
+    )
+    ((finding, helps),) = told_findings(machine, machine.functions[parse_sbdf("01:00.0")])
+    assert finding.text.startswith("BAR 0 (4M memory) has no address")
+    assert "the memory window of 0000:00:01.0 above it has no hole, 4M short" in finding.text
+    assert "pci=realloc" in helps
+    assert "pci=hpmmiosize=4M" in helps
+
+
+def test_findings_about_other_things_stay_as_they_are():
+    machine = decode_machine([port("00:01.0", (1, 1), FOUR), FULL])
+    function = machine.functions[parse_sbdf("01:00.1")]
+    assert told_findings(machine, function) == tuple((finding, "") for finding in function.findings)
+
+
+def test_a_window_further_up_may_have_room():
+    upper = port("00:01.0", (1, 2), FOUR)
+    lower = port("01:00.0", (2, 2), parent="00:01.0", slot=False)
+    (found,) = short(upper, lower, card("02:00.0", lost(MEGABYTE), parent="01:00.0"), sbdf="02:00.0")
+    assert codes(found) == ["rescan-bridge", "realloc", "hotplug-reserve"]
+    assert "the memory window of 0000:00:01.0 has room" in found.text
+    assert "remove the bridge 0000:01:00.0" in found.helps[0].text
+
+
+def test_what_the_root_bus_passes_on_counts_where_it_is_known():
+    raws = (port("00:01.0", (1, 1)), card("01:00.0", lost(MEGABYTE)))
+    room = {(0, 0): [(Range(0xC000_0000, 4 * MEGABYTE), (Range(0xC000_0000, MEGABYTE),))]}
+    assert codes(short(*raws, roots=room)[0]) == ["rescan-bridge", "realloc", "hotplug-reserve"]
+    full = {(0, 0): [(Range(0xC000_0000, MEGABYTE), (Range(0xC000_0000, MEGABYTE),))]}
+    assert "no window above that has room either" in short(*raws, roots=full)[0].text
+
+
+PREFETCHABLE_64 = LOST | Resource.PREFETCH | Resource.MEM_64
+
+
+@pytest.mark.parametrize(
+    ("prefetchable", "memory", "kind", "lacks", "helps"),
+    [
+        # a 64-bit prefetchable BAR goes above 4 GiB
+        ((0x40_0000_0000, 0x40_3FFF_FFFF), None, WindowKind.PREFETCHABLE, 0, ["rescan"]),
+        # else below, beside the others
+        (None, (0xC000_0000, 0xDFFF_FFFF), WindowKind.MEMORY, 0, ["rescan"]),
+        (None, None, WindowKind.PREFETCHABLE, 256 * MEGABYTE, ["realloc", "hotplug-reserve", "window-64"]),
+        ((0xE000_0000, 0xE00F_FFFF), None, WindowKind.PREFETCHABLE, 255 * MEGABYTE,
+         ["realloc", "hotplug-reserve", "window-64"]),
+        ((0x40_0000_0000, 0x40_000F_FFFF), None, WindowKind.PREFETCHABLE, 255 * MEGABYTE,
+         ["realloc", "hotplug-reserve"]),
+    ],
+)  # fmt: skip
+def test_a_large_bar_wants_a_64_bit_window(prefetchable, memory, kind, lacks, helps):
+    raws = (
+        port("00:01.0", (1, 1), memory, prefetchable),
+        card("01:00.0", lost(256 * MEGABYTE, PREFETCHABLE_64)),
+    )
+    (found,) = short(*raws)
+    assert (found.windows[0].kind, found.short, codes(found)) == (kind, lacks, helps)
+
+
+def test_a_bar_of_32_bits_has_nothing_above_4_gib():
+    flags = LOST | Resource.PREFETCH
+    wide = port("00:01.0", (1, 1), FOUR, (0x40_0000_0000, 0x40_3FFF_FFFF))
+    (found,) = short(wide, card("01:00.0", lost(MEGABYTE, flags)))
+    assert (found.windows[0].kind, codes(found)) == (WindowKind.MEMORY, ["rescan"])
+
+
+def test_ports_have_a_window_of_their_own():
+    (found,) = short(port("00:01.0", (1, 1), FOUR), card("01:00.0", lost(128, 0x2000_0101)))
+    assert (found.windows[0].kind, found.short) == (WindowKind.IO, 128)
+    assert "hpiosize=4K" in found.helps[-1].text
+    (found,) = short(port("00:01.0", (1, 1), io=(0x2000, 0x2000)), card("01:00.0", lost(128, 0x2000_0101)))
+    assert codes(found) == ["rescan"]
+
+
+def virtual(address=0xC, *, line=NOTHING, total=8, size=256 * MEGABYTE, supported=0x7F):
+    """Make a physical function with one VF BAR and a Resizable BAR 0."""
+    sriov = {0x08: (2, 0), 0x0C: (2, total), 0x0E: (2, total), 0x10: (2, 0), 0x14: (2, 16), 0x16: (2, 1)}
+    sriov |= {0x20: (4, 1), 0x24: (4, address & 0xFFFF_FFFF), 0x28: (4, address >> 32)}
+    rebar = {0x04: (4, supported << 4), 0x08: (4, (size // MEGABYTE).bit_length() - 1 << 8 | 1 << 5)}
+    data = bytearray(space(extended_list((0x100, 0x10, sriov), (0x200, 0x15, rebar)), size=4096))
+    put(data, {0x04: (2, 2), **bars(0xC, 0x40)})
+    lines = (Resource(0x40_0000_0000, size, 0x10_2200), *[NOTHING] * 6, line, *[NOTHING] * 5)
+    return card("01:00.0", *lines, config=bytes(data))
+
+
+def test_vf_bars_need_room_for_all_virtual_functions():
+    wide = port("00:01.0", (1, 1), None, (0x40_0000_0000, 0x40_1FFF_FFFF))
+    (found,) = short(wide, virtual(line=lost(8 * 64 * MEGABYTE, PREFETCHABLE_64)))
+    assert (found.virtual, found.bar.size, found.needed) == (True, 64 * MEGABYTE, 512 * MEGABYTE)
+    assert found.short == 256 * MEGABYTE
+    (unknown,) = short(wide, virtual())
+    assert (unknown.needed, unknown.short, codes(unknown)) == (None, None, ["realloc"])
+    assert "VF BAR 0" in told_findings(*told(wide, virtual()))[-1][0].text
+
+
+def told(*raws):
+    machine = decode_machine(raws)
+    return machine, machine.functions[parse_sbdf("01:00.0")]
+
+
+def test_vf_bars_with_an_address_use_the_window():
+    wide = port("00:01.0", (1, 1), None, (0x40_0000_0000, 0x40_1FFF_FFFF))
+    machine, function = told(
+        wide, virtual(0x40_1000_000C, line=Resource(0x40_1000_0000, 8 * MEGABYTE, 0x10_2200))
+    )
+    window = windows_of(machine, machine.functions[parse_sbdf("00:01.0")])[2]
+    assert [(use.what, use.range.size) for use in window.uses] == [
+        ("BAR 0", 256 * MEGABYTE),
+        ("VF BAR 0", 8 * MEGABYTE),
+    ]
+    assert (window.used, window.free, window.hole) == (
+        264 * MEGABYTE,
+        248 * MEGABYTE,
+        Range(0x40_1800_0000, 128 * MEGABYTE),
+    )
+    assert shortages_of(machine, function) == ()
+
+
+def test_sizes_of_a_resizable_bar_fit_where_it_would_free_its_own_room():
+    supported = 0x700  # 256M 512M 1G
+    wide = port("00:01.0", (1, 1), None, (0x40_0000_0000, 0x40_1FFF_FFFF))
+    found = resizes_of(*told(wide, virtual(0x40_1000_000C, supported=supported)))
+    assert [(each.size // MEGABYTE, each.now, each.fits) for each in found] == [
+        (256, True, True), (512, False, True), (1024, False, False),
+    ]  # fmt: skip
+    other = card("01:00.1", Resource(0x40_1000_0000, MEGABYTE, 0x10_2200), registers=bars(0x1000_000C, 0x40))
+    found = resizes_of(*told(wide, other, virtual(supported=supported)))
+    assert [each.fits for each in found] == [True, False, False]
+    alone = attrs.evolve(virtual(supported=supported), parent=None, root_bus=1)
+    assert {each.fits for each in resizes_of(*told(alone))} == {None}
+
+
+def test_a_smaller_size_helps_where_it_fits():
+    raw = virtual(supported=0x7F)
+    data = bytearray(raw.config)
+    struct.pack_into("<II", data, 0x10, 0xC, 0)
+    unset = attrs.evolve(raw, config=bytes(data), resources=(lost(256 * MEGABYTE, PREFETCHABLE_64),))
+    first, *_ = short(port("00:01.0", (1, 1), None, (0x40_0000_0000, 0x40_03FF_FFFF)), unset)
+    assert (codes(first)[0], first.helps[0].text) == ("resize", "resize BAR 0 to 64M, which fits")
+
+
+def test_what_linux_keeps_for_a_rom_and_a_reset_bar_is_used():
+    rom = Resource(0xE010_0000, MEGABYTE, 0x200)
+    reset = Resource(0xE000_0000, MEGABYTE, 0x200)
+    machine, _ = told(port("00:01.0", (1, 1), FOUR), card("01:00.0", reset, *[NOTHING] * 5, rom))
+    window = windows_of(machine, machine.functions[parse_sbdf("00:01.0")])[1]
+    assert [use.what for use in window.uses] == ["BAR 0", "ROM"]
+    assert window.hole == Range(0xE020_0000, 2 * MEGABYTE)
+
+
+def test_windows_of_bridges_below_are_used_and_one_at_0_is_closed():
+    never_set = port("01:00.0", (2, 2), (0, 0xF_FFFF), parent="00:01.0")
+    inside = port("01:01.0", (3, 3), (0xE020_0000, 0xE03F_FFFF), parent="00:01.0")
+    machine = decode_machine([port("00:01.0", (1, 3), FOUR), never_set, inside])
+    window = windows_of(machine, machine.functions[parse_sbdf("00:01.0")])[1]
+    assert [(str(use.sbdf), use.what) for use in window.uses] == [("0000:01:01.0", "memory window")]
+    assert windows_of(machine, machine.functions[parse_sbdf("01:00.0")])[1].range is None
+
+
+def test_buses_are_those_of_the_machine_or_on_the_way():
+    raws = [
+        port("00:01.0", (1, 2), FOUR), port("01:00.0", (2, 2), parent="00:01.0", slot=False),
+        port("00:02.0", (3, 3)), port("00:03.0", (0, 0)), card("02:00.0", parent="01:00.0"),
+    ]  # fmt: skip
+    machine = decode_machine(raws)
+    found = [(each.bus, str(each.bridge), each.slot, each.empty) for each in buses_of(machine, {})]
+    assert found == [
+        (0, "None", False, False),
+        (1, "0000:00:01.0", True, False),
+        (3, "0000:00:02.0", True, True),
+        (2, "0000:01:00.0", False, False),
+    ]
+    way = buses_of(machine, {}, machine.functions[parse_sbdf("02:00.0")])
+    assert [each.bus for each in way] == [0, 1, 2]
