@@ -8,8 +8,8 @@ such as 03:00.*, or a PCI path: then only the sets of these functions are shown.
 import argparse
 from collections.abc import Sequence
 
-from pcipt.cli.commands.check import chosen_functions
 from pcipt.cli.machine.evidence import gather
+from pcipt.cli.machine.find import chosen_functions
 from pcipt.cli.machine.names import Names
 from pcipt.cli.machine.sets import numbered
 from pcipt.cli.machine.source import Source, add_source_arguments
