@@ -204,8 +204,9 @@ IVMD_WITHOUT_UNIT_ENDS_AMD_VI = _fact(  # after: the region is passed over
     "drivers/passthrough/amd/iommu_acpi.c register_range_for_device",
     until="4.18.4 4.19.1 4.20.0", safer=True)
 IVMD_MEMORY_CHECK_INVERTED = _fact(
-    "reserved memory (IVMD) must not be reserved, ACPI or NVS in the memory map, and may be RAM", "83afa31358",
-    "drivers/passthrough/amd/iommu_acpi.c parse_ivmd_block", until="4.17.4 4.18.1 4.19.0", safer=True)
+    "reserved memory (IVMD) must not be reserved, ACPI or NVS in the memory map, and may be RAM",
+    "83afa31358", "drivers/passthrough/amd/iommu_acpi.c parse_ivmd_block",
+    until="4.17.4 4.18.1 4.19.0", safer=True)
 SATC_READ = _fact(
     "VT-d reads the entries SATC of the table, and is not used if one is wrong", "b5996ab284",
     "drivers/passthrough/vtd/dmar.c acpi_parse_one_satc", since="4.19.0", safer=True)

@@ -95,9 +95,11 @@ class Exclusion:
     offsets: frozenset[int]
 
     @property
-    def frames(self) -> Frames:
+    def frames(self) -> Frames | None:
+        """Its pages; None if there are none."""
         first = self.base // PAGE_SIZE
-        return Frames(Gfn(first), -(-(self.limit | 1) // PAGE_SIZE) - first)
+        count = -(-(self.limit | 1) // PAGE_SIZE) - first
+        return Frames(Gfn(first), count) if count > 0 else None
 
 
 @attrs.define
@@ -142,8 +144,9 @@ class AmdState:
         if found is None or unit is None or sbdf.segment:
             return ()
         held = unit.exclusion
-        excluded = (held.frames,) if held is not None and (held.for_all or found.excluded) else ()
-        return excluded + tuple(frames for each in found.maps if (frames := each.frames) is not None)
+        excluded = [held.frames] if held is not None and (held.for_all or found.excluded) else []
+        spans = (*excluded, *(each.frames for each in found.maps))
+        return tuple(frames for frames in spans if frames is not None)
 
     def blocks_of(self, routing: int) -> frozenset[int]:
         """Return the offsets of the IVMD blocks that count for a routing id of segment 0."""

@@ -97,11 +97,12 @@ class IvmdReader:
         end = limit + PAGE_SIZE
         wrong = self._memory.wrong_page(base, end)
         inverted = self._memory.wrong_page(base, end, inverted=True)
+        if pages := self._memory.endless(base, end, wrong):
+            self._reading.meet(rules.IVMD_ENDLESS, at, entry, base=base, limit=end - 1, pages=pages)
         for rule, found in ((rules.IVMD_OVER_RAM, wrong), (rules.IVMD_OVER_ACPI, inverted)):
             if found is not None:
                 page, what = found
-                shown = limit + PAGE_SIZE - 1
-                self._reading.meet(rule, at, entry, base=base, limit=shown, page=page, what=what)
+                self._reading.meet(rule, at, entry, base=base, limit=end - 1, page=page, what=what)
         self._memory.reserve(base, end)
 
     def _for_all(self, block: _Block) -> None:

@@ -5,6 +5,7 @@ Source: Xen drivers/passthrough/x86/iommu.c (acpi_iommu_init), arch/x86/mpparse.
         drivers/acpi/tables/tbfadt.c (acpi_tb_convert_fadt).
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 
 from pcipt.firmware.acceptance import rules
@@ -55,6 +56,22 @@ def judge(
     if IVRS in found and (judged is None or (judged.end is not None and judged.end.rule is rules.BASE)):
         judged = machine.judge(found[IVRS], Vendor.AMD)
     return judged if judged is not None else Acceptance(None, Answer.NO, Answer.NO)
+
+
+@functools.lru_cache(maxsize=8)
+def state_of(ivrs: bytes) -> AmdState | None:
+    """Return what Xen has of an IVRS table if it accepts it; None if it accepts it in no case.
+
+    What else decides about the table is not looked at: IO-APICs, memory map, and Xen's version.
+    """
+    table = parse_table(ivrs)
+    if table is None:
+        return None
+    try:
+        reading = Reading(table.signature, table.data, Vendor.AMD, None)
+        return IvrsReader(reading, MemoryMap(()), None, Options(interrupts=False)).read()
+    except EndedError:
+        return None
 
 
 class _Machine:

@@ -11,6 +11,7 @@ from pcipt.pci import Address, Range
 from pcipt.pci.units import PAGE_SIZE
 
 _TAKEN = {MemoryType.RESERVED, MemoryType.ACPI, MemoryType.NVS, MemoryType.UNUSABLE}
+_MANY = 1 << 32  # minutes at least
 _LOW_RAM = entry(0, PAGE_SIZE, MemoryType.RAM)
 
 
@@ -42,6 +43,19 @@ class MemoryMap:
                     return at, self._word(kinds)
                 at = after
         return None
+
+    def endless(self, base: int, end: int, wrong: tuple[int, str] | None) -> int:
+        """Return how many pages Xen looks at one by one, if they are too many to end soon; else 0.
+
+        `wrong` is what `wrong_page` said of the region: Xen looks no further than that page. It looks at no
+        page if all of the region is reserved.
+        """
+        until = wrong[0] if wrong is not None else end
+        count = (until - base) // PAGE_SIZE
+        if count < _MANY:
+            return 0
+        found = overlapping(self._entries, Range(Address(base), end - base))
+        return 0 if self._is_reserved(found, base, end) else count
 
     @staticmethod
     def _is_reserved(found: Iterable[MemoryEntry], base: int, end: int) -> bool:

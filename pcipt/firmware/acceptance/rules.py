@@ -96,6 +96,9 @@ RMRR_OVER_RAM = Rule("dmar-region-over-ram", _I, _REFUSED,
     "the reserved region {base:#x}-{limit:#x} lies over {what} at {page:#x}",
     f"{_DMAR} acpi_parse_one_rmrr, x86/iommu.c iommu_unity_region_ok",
     "Xen 4.18 and older accept the table", only=RMRR_OVER_RAM_ENDS_VTD)
+RMRR_ENDLESS = Rule("dmar-region-endless", _I, _HANG,
+    "the region {base:#x}-{limit:#x} is not in reserved memory, and Xen looks at each of its {pages} pages",
+    "x86/iommu.c iommu_unity_region_ok", only=RMRR_OVER_RAM_ENDS_VTD)
 RMRR_REVERSED = Rule("dmar-region-reversed", _I, _REFUSED,
     "the limit {limit:#x} of the reserved region is below its base {base:#x}", f"{_DMAR} register_one_rmrr")
 NO_UNIT = Rule("dmar-no-unit", _I, _REFUSED, "the table has no IOMMU unit (DRHD)", "vtd/iommu.c vtd_setup")
@@ -160,6 +163,9 @@ IVMD_OVER_RAM = Rule("ivmd-over-ram", _A, _REFUSED,
 IVMD_OVER_ACPI = Rule("ivmd-over-acpi", _A, _REFUSED,
     "the reserved region {base:#x}-{limit:#x} lies over {what} at {page:#x}, which this Xen does not take",
     f"{_ACPI} parse_ivmd_block", "newer Xen accepts the table", only=IVMD_MEMORY_CHECK_INVERTED)
+IVMD_ENDLESS = Rule("ivmd-endless", _A, _HANG,
+    "the region {base:#x}-{limit:#x} is not in reserved memory, and Xen looks at each of its {pages} pages",
+    f"{_ACPI} parse_ivmd_block")
 IVMD_FLAGS = Rule("ivmd-flags", _A, _REFUSED,
     "its flags {flags:#04x} make it neither a unity map nor an exclusion range", f"{_ACPI} parse_ivmd_block")
 IVMD_BEYOND = Rule("ivmd-beyond", _A, _REFUSED,

@@ -129,6 +129,8 @@ class DmarReader:
         first, last = base // PAGE_SIZE, limit // PAGE_SIZE
         span = first * PAGE_SIZE, (last + 1) * PAGE_SIZE
         wrong = self._memory.wrong_page(*span)
+        if pages := self._memory.endless(*span, wrong):
+            data.meet(rules.RMRR_ENDLESS, at, "RMRR", base=base, limit=limit, pages=pages)
         if wrong is not None:
             page, what = wrong
             data.meet(rules.RMRR_OVER_RAM, at, "RMRR", base=base, limit=limit, page=page, what=what)
