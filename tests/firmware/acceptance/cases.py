@@ -169,7 +169,7 @@ CASES = {
     "ivmd-over-acpi": (amd(block(start=ACPI)), amd(block(start=TAKEN))),
     "ivmd-endless": (
         amd(block(start=1 << 46, size=1 << 46), info=1 | 60 << 8 | 60 << 15),
-        amd(block(start=1 << 46, size=1 << 46)),  # passed over: IVinfo has 48 bits
+        amd(block(start=1 << 47, size=1 << 48)),  # passed over: IVinfo has 48 bits
     ),
     "ivmd-flags": (amd(block(flags=2)), amd(block(flags=1))),
     "ivmd-beyond": (amd(block(first=0xA8), units=[SOME]), amd(block(first=0xA0), units=[SOME])),
