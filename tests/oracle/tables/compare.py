@@ -21,14 +21,9 @@ from tests.oracle.tables.random_tables import given_of
 BATCH, SHOWN = 200, 3
 NOT_VIRTUAL = 0x10000
 NOT_READ = {"fadt-no-msi"}  # Xen's drivers look at the FADT, its parsers do not
-#  beside the functions that are there: function 0 of nothing, ids at the borders of what units serve
+#  asked about beside the functions that are there: ids at the borders of what units serve
 IDS = (0x00, 0x08, 0x11, 0x12, 0x17, 0x20, 0x21, 0xA0, 0xA7, 0xA8, 0xE7, 0x101, 0x1FF, 0x205, 0x2FF)
 ALSO = tuple(Sbdf(0, routing >> 8, routing >> 3 & 0x1F, routing & 7) for routing in IDS)
-VIRTUAL = 0x10000
-NOT_READ = {"fadt-no-msi"}  # Xen's drivers look at the FADT, its parsers do not
-#  beside the functions that are there: function 0 of nothing, ids at the borders of what units serve
-ALSO = tuple(Sbdf(0, routing >> 8, routing >> 3 & 0x1F, routing & 7) for routing in (
-    0x00, 0x08, 0x11, 0x12, 0x17, 0x20, 0x21, 0xA0, 0xA7, 0xA8, 0xE7, 0x101, 0x1FF, 0x205, 0x2FF))  # fmt: skip
 VIRTUAL = ((Sbdf(0, 1, 0x10, 0), Sbdf(0, 0, 0x19, 0)), (Sbdf(0, 2, 0x10, 1), Sbdf(0, 0, 2, 0)))
 ENDINGS = {"hang": Ending.HANG, "panic": Ending.PANIC, "": Ending.REFUSED}
 
