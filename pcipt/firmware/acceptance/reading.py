@@ -14,11 +14,12 @@ from pcipt.xen.releases import Version
 
 _CONSEQUENCES = {
     Ending.REFUSED: "Xen {versions}refuses the table and goes without {vendor}",
-    Ending.HANG: "Xen {versions}hangs at boot, unless it goes without {vendor} (iommu=no,no-intremap)",
-    Ending.PANIC: "Xen {versions}panics at boot, unless it goes without {vendor} (iommu=no,no-intremap)",
+    Ending.HANG: "Xen {versions}does not refuse it but hangs at boot, unless it goes without {vendor}",
+    Ending.PANIC: "Xen {versions}does not refuse it but panics at boot, unless it goes without {vendor}",
     Ending.NO_INTERRUPTS: "Xen {versions}does not remap interrupts",
 }
 _VENDOR_CURE = "ask the vendor for firmware"
+_TO_BOOT = "to boot until then, start Xen with iommu=no,no-intremap"
 
 
 @attrs.frozen
@@ -108,6 +109,7 @@ class Reading:
         text = f"{place}: {rule.text.format(**numbers)}: {consequence}"
         cure = rule.cure.format(**numbers)
         cure = f"{_VENDOR_CURE}; or {cure}" if cure else _VENDOR_CURE
+        cure += f"; {_TO_BOOT}" if rule.ending in (Ending.HANG, Ending.PANIC) else ""
         self.said.append(Said(rule, place, text, cure, holds is True))
         if holds and rule.ending is not Ending.NO_INTERRUPTS:
             raise EndedError

@@ -83,10 +83,11 @@ def test_what_is_said_has_place_consequence_and_cure(name):
     assert said.text.startswith(str(said.place))
     assert "{" not in said.text + said.cure
     assert "ask the vendor for firmware" in said.cure
+    assert ("iommu=no,no-intremap" in said.cure) == (rule.ending in (Ending.HANG, Ending.PANIC))
     words = {
         Ending.REFUSED: "Xen refuses the table and goes without",
-        Ending.HANG: "Xen hangs at boot, unless it goes without",
-        Ending.PANIC: "Xen panics at boot, unless it goes without",
+        Ending.HANG: "Xen does not refuse it but hangs at boot, unless it goes without",
+        Ending.PANIC: "Xen does not refuse it but panics at boot, unless it goes without",
         Ending.NO_INTERRUPTS: "Xen does not remap interrupts",
     }
     assert words[rule.ending] in said.text
