@@ -5,7 +5,8 @@ import attrs
 # Codes of findings that describe how a machine is built: nothing is wrong, nothing can be repaired.
 NOTES = frozenset(
     {
-        "enhanced-allocation", "segment-not-in-xen", "io-bar-unassigned", "vf-bar-unassigned",
+        "dmar-io-apic", "dmar-no-interrupt-remapping", "enhanced-allocation", "segment-not-in-xen",
+        "io-bar-unassigned", "vf-bar-unassigned",
         "region-base-zero", "region-dropped", "region-large", "region-shared", "region-unaligned",
     }
 )  # fmt: skip

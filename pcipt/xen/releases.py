@@ -203,6 +203,13 @@ IVMD_WITHOUT_UNIT_ENDS_AMD_VI = _fact(  # after: the region is passed over
     "AMD-Vi is not used if reserved memory (IVMD) is for a function that no unit serves", "2defb54490",
     "drivers/passthrough/amd/iommu_acpi.c register_range_for_device",
     until="4.18.4 4.19.1 4.20.0", safer=True)
+IVMD_MEMORY_CHECK_INVERTED = _fact(
+    "reserved memory (IVMD) must not be reserved, ACPI or NVS in the memory map, and may be RAM",
+    "83afa31358", "drivers/passthrough/amd/iommu_acpi.c parse_ivmd_block",
+    until="4.17.4 4.18.1 4.19.0", safer=True)
+SATC_READ = _fact(
+    "VT-d reads the entries SATC of the table, and is not used if one is wrong", "b5996ab284",
+    "drivers/passthrough/vtd/dmar.c acpi_parse_one_satc", since="4.19.0", safer=True)
 MMCFG_IN_HOLE = _fact(  # before: only what the memory map reserves, until dom0 says otherwise
     "Xen uses MMCFG that lies in a hole of the memory map, with firmware of 2016 and later", "87279cafc0",
     "arch/x86/x86_64/mmconfig-shared.c pci_mmcfg_reject_broken", since="4.20.4 4.21.2 4.22.0", safer=False)

@@ -3,6 +3,8 @@
 import struct
 
 from pcipt.firmware.acpi.build_table import Header, build_table
+from pcipt.firmware.acpi.madt import IoApic, Madt, build_madt
+from pcipt.pci import Address
 
 
 def scope(bus, *hops, kind=1):
@@ -15,17 +17,46 @@ def rmrr(base, limit, *scopes, segment=0):
     return struct.pack("<HHHHQQ", 1, 24 + len(tail), 0, segment, base, limit) + tail
 
 
-def dmar(*entries, name="DMAR"):
-    return build_table(Header(name, 1), bytes(12) + b"".join(entries))
+UNIT_BASE = 0xFED9_0000
+
+
+def drhd(*scopes, base=UNIT_BASE, flags=1, segment=0):
+    """Make the entry of an IOMMU unit; by default it serves all functions of the segment."""
+    tail = b"".join(scopes)
+    return struct.pack("<HHBBHQ", 0, 16 + len(tail), flags, 0, segment, base) + tail
+
+
+def dmar(*entries, name="DMAR", width=38, flags=1):
+    """Make a DMAR table of the entries; `flags` 1 says that interrupts can be remapped."""
+    return build_table(Header(name, 1), bytes([width, flags]) + bytes(10) + b"".join(entries))
+
+
+def madt(*io_apics):
+    """Make a MADT with IO-APICs of these ids."""
+    return build_madt(
+        Madt(
+            Header("APIC", 3),
+            Address(0xFEE0_0000),
+            1,
+            tuple(IoApic(i, Address(0xFEC0_0000), 0) for i in io_apics),
+        )
+    )
+
+
+def fadt(flags, revision=3):
+    """Make a FADT with these boot flags (IAPC_BOOT_ARCH)."""
+    return build_table(Header("FACP", revision), bytes(109 - 36) + struct.pack("<H", flags) + bytes(133))
 
 
 def ivmd(kind, flags, first, last, start, size, segment=0):
     return struct.pack("<BBHHHQQQ", kind, flags, 32, first, last, segment, start, size)
 
 
-def ivhd(*entries, kind=0x10, segment=0, device=2, capability=0x40):
-    """Make an IVHD block; `device` is the routing id of the IOMMU itself."""
+def ivhd(*entries, kind=0x10, segment=0, device=2, capability=0x40, base=0xFEB8_0000, pad=True):
+    """Make an IVHD block; `device` is the routing id of the IOMMU itself. Xen needs 40 bytes (`pad`)."""
     body = b"".join(entries)
+    if pad and kind == 0x10:
+        body = body.ljust(16, b"\0")
     head = struct.pack(
         "<BBHHHQHH",
         kind,
@@ -33,7 +64,7 @@ def ivhd(*entries, kind=0x10, segment=0, device=2, capability=0x40):
         {0x10: 24}.get(kind, 40) + len(body),
         device,
         capability,
-        0xFEB8_0000,
+        base,
         segment,
         0,
     )
@@ -58,7 +89,8 @@ def special(routing, *, variety=1, handle=0):
 
 
 INFO = 1 | 48 << 8 | 64 << 15  # IVinfo: extended features, widths of physical and virtual addresses
-EVERYTHING = ivhd(span(3, 0xFFFF))
+SOUTHBRIDGE = special(0xA0)  # the chipset's IO-APIC, with the id 0
+EVERYTHING = ivhd(span(3, 0xFFFF), SOUTHBRIDGE)
 
 
 def ivrs(*blocks, units=None, info=INFO):

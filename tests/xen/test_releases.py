@@ -73,6 +73,8 @@ BOUNDARIES = {
     "PF_FIXUP_OF_RESERVED": ("4.21.0", "4.20.4"),
     "RMRR_OVER_RAM_ENDS_VTD": ("4.19.0", "4.18.6"),
     "IVMD_WITHOUT_UNIT_ENDS_AMD_VI": ("4.17.7 4.18.3 4.19.0", "4.18.4 4.19.1 4.20.0 4.22.0"),
+    "IVMD_MEMORY_CHECK_INVERTED": ("4.17.0 4.17.3 4.18.0", "4.17.4 4.18.1 4.19.0 4.22.0"),
+    "SATC_READ": ("4.19.0 4.22.0", "4.17.7 4.18.6"),
     "MMCFG_IN_HOLE": ("4.20.4 4.21.2 4.22.0", "4.17.7 4.19.6 4.20.3 4.21.1"),
     "EXTRA_REGIONS_TOO_LONG": ("4.17.7 4.19.4 4.20.2 4.21.0", "4.19.5 4.20.3 4.21.1 4.22.0"),
     "MAPPINGS_INTERLEAVE": ("4.17.7 4.22.0", "4.17.6 4.18.5 4.19.5 4.20.3 4.21.1"),
@@ -127,7 +129,12 @@ def test_an_unknown_third_number_has_the_safer_answer_where_it_matters(fact, bra
 def test_numbers_that_are_known_leave_nothing_uncertain():
     assert uncertain(parse_version("4.20.4")) == []
     names = {fact.name for fact in uncertain(parse_version("4.17.4-qubes"))}
-    assert names == {releases.WITHOUT_VPCI_PANICS.name, releases.MAPPINGS_INTERLEAVE.name}
+    unsure = (
+        releases.WITHOUT_VPCI_PANICS,
+        releases.MAPPINGS_INTERLEAVE,
+        releases.IVMD_MEMORY_CHECK_INVERTED,
+    )
+    assert names == {fact.name for fact in unsure}
 
 
 @pytest.mark.parametrize(

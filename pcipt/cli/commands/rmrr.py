@@ -2,24 +2,29 @@
 
 The regions are read from DMAR or IVRS. On the running machine the daemon adds what Xen says; a PVH dom0
 cannot see these tables, so Xen is the only source there. --table decodes table files on any machine; with
---root the device paths in them are followed on that recorded machine. Exit codes: 0 fine, 3 the daemon is
-needed and not running, 4 something is wrong with a table or a region.
+--root the device paths in them are followed on that recorded machine. If Xen would refuse a table, hang or
+panic on it, a finding says why; --xen says which version of Xen. Exit codes: 0 fine, 3 the daemon is needed
+and not running, 4 something is wrong with a table or a region.
 """
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
 
 from pcipt.cli.machine.client import call
-from pcipt.cli.machine.pvh import guest_type, memory_map_of
+from pcipt.cli.machine.pvh import add_xen_argument, guest_type, memory_map_of, xen_version
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
 from pcipt.cli.text.render import count_text, print_json, table
 from pcipt.cli.text.terminal import YELLOW, columns, folded, on_terminal, painted, wants_colour
 from pcipt.errors import InputError, NotPermittedError, NotRunningError, printable
+from pcipt.firmware.acceptance.answers import Acceptance
+from pcipt.firmware.acceptance.judge import judge
 from pcipt.firmware.acpi.dmar import SIGNATURES
 from pcipt.firmware.acpi.ivrs import SIGNATURE
 from pcipt.firmware.acpi.table import parse_table
+from pcipt.firmware.coverage import snapshot_from_machine
 from pcipt.firmware.memory_map import MemoryEntry
 from pcipt.firmware.regions.findings import with_findings
 from pcipt.firmware.regions.regions import Mapped, Regions
@@ -31,6 +36,7 @@ from pcipt.host.files import TABLES, Depth
 from pcipt.host.sysfs import read_machine
 from pcipt.pci import Finding, Machine, decode_machine
 from pcipt.pci.finding import NOTES
+from pcipt.xen.releases import Version
 
 DEGRADED = 4
 KNOWN = (*SIGNATURES, SIGNATURE)
@@ -38,6 +44,7 @@ EXAMPLES = (
     ("pcipt rmrr", "the regions of this machine"),
     ("pcipt rmrr --table dmar.bin", "decode a table that was copied from another machine"),
     ("pcipt rmrr --table acpidump.txt", "what somebody sent: the text of acpidump, xxd or hexdump -C"),
+    ("pcipt rmrr --table ivrs.bin --xen 4.17.0", "would this version of Xen accept it?"),
     ("pcipt rmrr --root DIR --json=pretty", "of a recorded machine, for a program"),
 )
 
@@ -52,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="decode the DMAR, IVRS in these files: raw, or the text of acpidump or a hexdump",
     )
+    add_xen_argument(parser)
     add_json_argument(parser)
     add_colour_argument(parser)
     add_legend_argument(parser)
@@ -84,19 +92,17 @@ def _answer(args: argparse.Namespace) -> dict[str, Any]:
             NotPermittedError if this process may not read the tables. On a PVH dom0: NotRunningError,
             NotPermittedError or InputError from the daemon.
     """
-    live = args.root in (None, "/")
     if args.table:
-        machine = decode_machine(read_machine(args.root, Depth.FULL)) if args.root is not None else None
         tables = [(path, data) for path in args.table for data in _known_tables(path)]
-        return _from_tables(tables, machine, memory_map_of(args.root) if args.root is not None else None)
-    if not live:
-        return _from_machine(args.root)
+        return _from_tables(tables, _machine_at(args.root, args.xen))
+    if args.root not in (None, "/") or args.xen is not None:
+        return _from_machine(_machine_at(args.root or "/", args.xen))
     try:
         return call(args.socket, "Rmrr")
     except (NotRunningError, NotPermittedError, InputError):  # InputError: an older daemon does not know Rmrr
         if guest_type("/") == "PVH":
             raise
-        return _from_machine("/")
+        return _from_machine(_machine_at("/", None))
 
 
 def _known_tables(path: str) -> list[bytes]:
@@ -116,28 +122,55 @@ def _known_tables(path: str) -> list[bytes]:
     raise InputError(path, f"{what}; expected {', '.join(KNOWN)}")
 
 
-def _from_machine(root: str) -> dict[str, Any]:
-    """Return the regions of the machine below `root` as JSON. If no tables can be read, a finding says so.
+@attrs.frozen
+class _Here:
+    """The machine to which tables belong; None and no tables if there is none. `version` is that of Xen.
+
+    `others` are its ACPI tables but DMAR and IVRS; `trouble` are the findings about reading its tables.
+    """
+
+    version: Version | None
+    machine: Machine | None = None
+    memory: tuple[MemoryEntry, ...] | None = None
+    tables: tuple[tuple[str, bytes], ...] = ()
+    others: tuple[bytes, ...] = ()
+    kind: str = ""
+    trouble: tuple[Finding, ...] = ()
+
+
+def _machine_at(root: str | None, version: Version | None) -> _Here:
+    """Return the machine below `root`. If no tables can be read, a finding says so.
 
     Raises: InputError if the functions cannot be read; NotPermittedError if this process may not read the
             tables.
     """
-    machine = decode_machine(read_machine(root, Depth.FULL))
-    findings: list[Finding] = []
-    tables: list[tuple[str, bytes]] = []
+    if root is None:
+        return _Here(version)
+    machine, kind = decode_machine(read_machine(root, Depth.FULL)), guest_type(root)
+    here = _Here(version or xen_version(root), machine, memory_map_of(root), kind=kind)
     try:
         reading = read_tables(root)
-        findings += (each for each in reading.findings if any(name in each.text for name in KNOWN))
-        tables = [(f"{TABLES}/{each.name}", each.data) for each in reading.tables if _is_known(each.data)]
     except InputError as error:
-        findings.append(Finding("no-tables", f"{error}: whether anything is reserved is not known"))
-    if not tables and guest_type(root) == "PVH":
+        why = f"{error}: whether anything is reserved is not known"
+        return attrs.evolve(here, trouble=(Finding("no-tables", why),))
+    return attrs.evolve(
+        here,
+        tables=tuple((f"{TABLES}/{each.name}", each.data) for each in reading.tables if _is_known(each.data)),
+        others=tuple(each.data for each in reading.tables if not _is_known(each.data)),
+        trouble=tuple(each for each in reading.findings if any(name in each.text for name in KNOWN)),
+    )
+
+
+def _from_machine(here: _Here) -> dict[str, Any]:
+    """Return the regions of a machine as JSON, and the findings about reading its tables."""
+    findings = here.trouble
+    if not here.tables and here.kind == "PVH":
         why = (
             "a PVH dom0 is not shown DMAR or IVRS, only Xen's list tells there; a recording does not hold it"
         )
-        findings = [Finding("no-tables", f"{why}: whether anything is reserved is not known")]
-    mapped = Mapped.NOT_APPLICABLE if guest_type(root) == "PV" else Mapped.UNKNOWN
-    answer = _from_tables(tables, machine, memory_map_of(root), mapped)
+        findings = (Finding("no-tables", f"{why}: whether anything is reserved is not known"),)
+    mapped = Mapped.NOT_APPLICABLE if here.kind == "PV" else Mapped.UNKNOWN
+    answer = _from_tables(here.tables, here, mapped)
     extra = [{"code": finding.code, "text": finding.text} for finding in findings]
     return {**answer, "findings": [*extra, *answer["findings"]]}
 
@@ -149,27 +182,37 @@ def _is_known(data: bytes) -> bool:
 
 
 def _from_tables(
-    tables: list[tuple[str, bytes]],
-    machine: Machine | None,
-    memory: tuple[MemoryEntry, ...] | None,
-    mapped: Mapped = Mapped.UNKNOWN,
+    tables: Sequence[tuple[str, bytes]], here: _Here, mapped: Mapped = Mapped.UNKNOWN
 ) -> dict[str, Any]:
     """Return the regions of `tables` as JSON, in the order of the tables. Each table is a pair (name, bytes).
 
-    Without a `machine` device paths are not followed. Without `memory` regions are not compared with RAM.
-    `mapped` is the mapped state of all regions.
+    Without a machine device paths are not followed. Without its memory map regions are not compared with RAM.
+    `mapped` is the mapped state of all regions. For each table "acceptance" says what Xen makes of it.
     """
-    each = [(name, regions_from_tables([data], machine)) for name, data in tables]
+    boot = snapshot_from_machine("", here.machine) if here.machine is not None else None
+    each = [(name, regions_from_tables([data], here.machine)) for name, data in tables]
+    judged = [judge([data, *here.others], here.memory, here.version, boot) for _, data in tables]
     regions = Regions(
         tuple(region for _, found in each for region in found.regions),
         tuple(
             finding if len(each) == 1 else attrs.evolve(finding, text=f"{name}: {finding.text}")
-            for name, found in each
-            for finding in found.findings
+            for (name, found), acceptance in zip(each, judged, strict=True)
+            for finding in (*found.findings, *(said.finding for said in acceptance.said))
         ),
     )
-    regions = with_owners(with_findings(regions, memory), {}, mapped)
-    return regions_to_json(regions, ", ".join(name for name, _ in tables) or "none")
+    regions = with_owners(with_findings(regions, here.memory, here.version), {}, mapped)
+    answer = regions_to_json(regions, ", ".join(name for name, _ in tables) or "none")
+    return {**answer, "acceptance": list(map(_acceptance, judged))}
+
+
+def _acceptance(judged: Acceptance) -> dict[str, Any]:
+    """Return the JSON object of what Xen makes of one table."""
+    return {
+        "kind": judged.vendor.value if judged.vendor is not None else None,
+        "iommu": judged.iommu.value,
+        "interrupts": judged.interrupts.value,
+        "unknown": list(judged.unknown),
+    }
 
 
 def _print(answer: dict[str, Any], *, colour: bool) -> None:

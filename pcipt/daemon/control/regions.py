@@ -10,9 +10,12 @@ import attrs
 
 from pcipt.engine.engine import Engine
 from pcipt.engine.interfaces import Host
+from pcipt.engine.views.coverage import with_absence
 from pcipt.engine.views.regions import kept_of
 from pcipt.engine.views.views import Views
 from pcipt.errors import HypervisorError, PciptError, UnsupportedError
+from pcipt.firmware.acceptance.judge import judge
+from pcipt.firmware.coverage import IommuScope
 from pcipt.firmware.memory_map import MemoryEntry, entries_from_names, flatten_map, overlapping
 from pcipt.firmware.regions.findings import with_findings, with_fixup
 from pcipt.firmware.regions.regions import Mapped, Region, Regions
@@ -36,6 +39,7 @@ def read_regions(host: Host, xen: Hypervisor, engine: Engine) -> Regions:
     state.
 
     If Xen does not answer, the regions are those of ACPI, and the result has a finding "regions-not-asked".
+    If Xen runs without an IOMMU, the findings say what in the tables is the reason, if it is there.
     On a PV dom0 the mapped state is NOT_APPLICABLE. Xen is asked again at each call.
     """
     machine, view = engine.machine, engine.view
@@ -46,6 +50,12 @@ def read_regions(host: Host, xen: Hypervisor, engine: Engine) -> Regions:
     else:
         regions = attrs.evolve(regions, findings=(*regions.findings, listed))
     memory = _memory(host)
+    boot = engine.memory.boot
+    pvh = xen.identity.dom0 is Dom0Kind.PVH
+    if boot is not None and with_absence(IommuScope(boot), view, pvh=pvh).absent:
+        judged = judge(host.acpi_tables(), memory, xen.identity.version, boot)
+        why = tuple(said.finding for said in judged.said)
+        regions = attrs.evolve(regions, findings=(*regions.findings, *why))
     regions = with_findings(regions, memory, xen.identity.version)
     fixup = engine.views.pf_fixup
     if fixup.on:

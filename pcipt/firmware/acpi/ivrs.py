@@ -17,13 +17,12 @@ _IVHD = {0x10: 24, 0x11: 40, 0x40: 40}
 IVMD_ALL, IVMD_ONE, IVMD_RANGE, IVMD_UNIT = 0x20, 0x21, 0x22, 0x23
 IVMD_UNITY, IVMD_EXCLUSION = 0x1, 0x8
 _IVMD_SIZE = 32
-_ALL, _SELECT, _RANGE_START, _RANGE_END = 1, 2, 3, 4
+_SELECT, _RANGE_START, _RANGE_END = 2, 3, 4
 _ALIAS_SELECT, _ALIAS_RANGE, _EXT_SELECT, _EXT_RANGE, _NAMED = 0x42, 0x43, 0x46, 0x47, 0xF0
 _SPECIAL = 0x48  # an IO-APIC or a HPET: its routing id is selected as well
 _XEN_READS = {0x10: False, 0x11: True}  # block type: only if the table says that it has the extended features
 _INFO_AT, _HAS_FEATURES = 36, 0x1
 _SINGLE = (_SELECT, _ALIAS_SELECT, _EXT_SELECT)
-_REFUSED = ": Xen refuses the table"
 _STARTS = (_RANGE_START, _ALIAS_RANGE, _EXT_RANGE)
 
 
@@ -135,7 +134,7 @@ def parse_ivrs(table: Table) -> Ivrs:
             block = _memory(table, at, kind)
             if block.last < block.first:
                 what = f"routing ids {block.first:#06x} to {block.last:#06x} are no range"
-                findings.append(Finding("acpi-entry", f"at {at:#x}: {what}: Xen refuses the table"))
+                findings.append(_wrong(at, what))
             blocks.append(block)
         else:
             others.append((kind, at, length))
@@ -181,10 +180,9 @@ def _memory(table: Table, at: int, kind: int) -> MemoryBlock:
 def _selected(data: bytes, start: int, end: int, findings: list[Finding]) -> tuple[tuple[int, int], ...]:
     """Return the routing ids that the device entries between the byte offsets `start` and `end` select.
 
-    Entry types are hexadecimal here. Type 1 is for all ids, but Xen does not know
-    it: it selects nothing. Types 2, 42 and 46 select one id. Types 3, 43
-    and 47 begin a range, and the next entry must be its end, of type 4. Entries of other types select
-    nothing.
+    Entry types are hexadecimal here. Types 2, 42 and 46 select one id. Types 3, 43 and 47 begin a range, and
+    the next entry must be its end, of type 4. Entries of other types select nothing, type 1 included, which
+    is for all ids: Xen does not know it.
     Shape:  inclusive pairs (first, last), in table order. A range is left out if its start or its end is
             missing. A range whose last id is below its first is kept. A finding is appended to `findings` for
             each of these.
@@ -193,21 +191,19 @@ def _selected(data: bytes, start: int, end: int, findings: list[Finding]) -> tup
     begin: tuple[int, int] | None = None  # offset and routing id of a range's start entry
     for at, kind, routing in (*_entries(data, start, end, findings), (end, 0, 0)):
         if begin is not None and kind != _RANGE_END:
-            findings.append(_wrong(begin[0], f"the range from {begin[1]:#06x} on has no end{_REFUSED}"))
+            findings.append(_wrong(begin[0], f"the range from {begin[1]:#06x} on has no end"))
             begin = None
-        if kind == _ALL:
-            findings.append(_wrong(at, f"an entry selects all functions (type 1){_REFUSED}"))
-        elif kind in _SINGLE:
+        if kind in _SINGLE:
             found.append((routing, routing))
         elif kind in _STARTS:
             begin = at, routing
         elif kind == _RANGE_END and begin is None:
-            findings.append(_wrong(at, f"the range to {routing:#06x} has no start{_REFUSED}"))
+            findings.append(_wrong(at, f"the range to {routing:#06x} has no start"))
         elif kind == _RANGE_END and begin is not None:
             found.append((begin[1], routing))
             if routing < begin[1]:
                 what = f"routing ids {begin[1]:#06x} to {routing:#06x} are no range"
-                findings.append(_wrong(begin[0], f"{what}{_REFUSED}"))
+                findings.append(_wrong(begin[0], f"{what}"))
             begin = None
     return tuple(found)
 

@@ -27,7 +27,7 @@ def _empty(region: Region) -> str | None:
         return "its limit is the first byte of the page of its base: Xen takes no page for it; ask the vendor"
     if region.range is not None:
         return None
-    return "its limit lies below its base: it covers nothing and Xen refuses it; ask the vendor for firmware"
+    return "its limit lies below its base: it covers nothing; ask the vendor for firmware"
 
 
 def _base_zero(region: Region) -> str | None:
@@ -116,7 +116,7 @@ def with_findings(
         found = [Finding(code, why) for code, rule in RULES if (why := rule(region)) is not None]
         ram = _ram(region, memory) if memory is not None else None
         if ram is not None:
-            why = f"it lies over RAM ({ram.range}): {_over_ram(region, version)}"
+            why = f"it lies over RAM ({ram.range}){_over_ram(region, version)}"
             found.append(Finding("region-over-ram", f"{why}; ask the vendor for firmware"))
         if number in overlaps:
             other = regions.regions[overlaps[number]]
@@ -126,18 +126,16 @@ def with_findings(
 
 
 def _over_ram(region: Region, version: Version | None) -> str:
-    """Return what Xen does about a region that lies over RAM.
+    """Return what a version of Xen that keeps a region over RAM does with it; empty if it keeps none.
 
-    Each version refuses an IVRS table for it; a DMAR table only if `RMRR_OVER_RAM_ENDS_VTD` says so.
-    Source: Xen drivers/passthrough/amd/iommu_acpi.c (parse_ivmd_block), x86/iommu.c (iommu_unity_region_ok).
+    Which versions refuse the table for it: firmware/acceptance/.
     """
-    if region.kind not in (RegionKind.RMRR, RegionKind.LISTED):
-        return "Xen refuses such a table and goes without AMD-Vi"
-    ends = RMRR_OVER_RAM_ENDS_VTD.known_of(version) if version is not None else None
-    overwritten = "Xen may hand that memory out and the devices overwrite it"
-    if ends is None:
-        return f"newer Xen refuses such a table and goes without VT-d; with older {overwritten}"
-    return "Xen refuses such a table and goes without VT-d" if ends else overwritten
+    by_vtd = region.kind in (RegionKind.RMRR, RegionKind.LISTED)
+    if not by_vtd or (version is not None and RMRR_OVER_RAM_ENDS_VTD.known_of(version)):
+        return ""
+    return (
+        f": Xen before {RMRR_OVER_RAM_ENDS_VTD.begins} may hand that memory out, and the devices overwrite it"
+    )
 
 
 def with_fixup(regions: Regions, comes_back: Callable[[Frames], bool], *, certain: bool) -> Regions:
@@ -167,17 +165,7 @@ def _overlap_text(region: Region, other: Region) -> str:
         why = f"{why}: they are one, which leaves dom0 with the last device of both"
     else:
         why = f"{why}: withdrawing one would take pages of the other, so such pages stay mapped"
-    return f"{why}; Xen refuses such a table and goes without VT-d" if _refused(region, other) else why
-
-
-def _refused(region: Region, other: Region) -> bool:
-    """Return True if Xen refuses the table because of these two regions: both are RMRRs and share a byte.
-
-    Source: xen/drivers/passthrough/vtd/dmar.c, acpi_parse_one_rmrr (EEXIST).
-    """
-    if region.kind is not RegionKind.RMRR or other.kind is not RegionKind.RMRR:
-        return False
-    return region.range is not None and other.range is not None and region.range.overlaps(other.range)
+    return why
 
 
 def _ram(region: Region, memory: Sequence[MemoryEntry]) -> MemoryEntry | None:
@@ -193,10 +181,10 @@ def _ram(region: Region, memory: Sequence[MemoryEntry]) -> MemoryEntry | None:
 def _overlaps(regions: Sequence[Region]) -> dict[int, int]:
     """Return, for each region that overlaps another region, the index of one region that it overlaps.
 
-    Shape:  keys and values are indexes in `regions`. Two regions overlap here if Xen refuses the pair
-            (`_refused`). They overlap too if they share a page and do not have exactly the same pages.
-            Regions with exactly the same pages are one region to pcipt: they overlap only if Xen refuses the
-            pair.
+    Shape:  keys and values are indexes in `regions`. Two regions overlap here if both are RMRRs
+            and share a byte (Xen does not take both: dmar.c, acpi_parse_one_rmrr). They overlap too if they
+            share a page and do not have exactly the same pages. Regions with exactly the same pages are one
+            region to pcipt otherwise.
     """
     found = _overlapping(
         (span.start, span.last + 1, number)

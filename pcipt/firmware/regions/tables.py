@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 
+from pcipt.firmware.acceptance.amd_state import AmdState
+from pcipt.firmware.acceptance.judge import state_of
 from pcipt.firmware.acpi.dmar import (
     SCOPE_BRIDGE,
     SCOPE_ENDPOINT,
@@ -23,12 +25,10 @@ from pcipt.firmware.acpi.ivrs import (
     IVMD_ONE,
     IVMD_UNITY,
     SIGNATURE,
-    Ivrs,
     MemoryBlock,
     parse_ivrs,
 )
 from pcipt.firmware.acpi.table import parse_table
-from pcipt.firmware.amd import Reservations, reservations_of
 from pcipt.firmware.coverage import BootSnapshot, IommuScope, snapshot_from_machine
 from pcipt.firmware.regions.regions import Region, RegionDevice, RegionKind, Regions, RegionScope
 from pcipt.pci import Address, Finding, Machine, Sbdf, sbdf_from_devfn
@@ -71,9 +71,10 @@ def regions_from_tables(
         elif table.signature == SIGNATURE:
             ivrs = parse_ivrs(table)
             findings += ivrs.findings
-            for number, block in enumerate(ivrs.blocks):
+            state = state_of(data)
+            for block in ivrs.blocks:
                 if 0 < block.size <= (1 << 64) - block.start:
-                    regions.append(resolver.ivmd(ivrs, number))
+                    regions.append(resolver.ivmd(block, state))
                 else:
                     what = f"at {block.offset:#x}: {block.size:#x} bytes from {block.start:#x} are no range"
                     findings.append(Finding("acpi-entry", what))
@@ -140,33 +141,28 @@ class _Resolver:
         """Return True if the machine is known and has a function at this address."""
         return self.machine is not None and sbdf in self.machine.functions
 
-    def ivmd(self, ivrs: Ivrs, number: int) -> Region:
-        """Return the region of the IVMD block with this number in a table; its `size` must not be 0.
+    def ivmd(self, block: MemoryBlock, state: AmdState | None) -> Region:
+        """Return the region of an IVMD block; its `size` must not be 0.
 
         The devices are the functions of the machine for which Xen applies the block. If the block names one
         function, the region has this device, whether or not the machine has it. Without a machine there are
-        no others. A block that Xen applies to no function has no devices, and a finding. The kind is
-        EXCLUSION if the exclusion flag is set, else UNITY if the unity flag is set, else NEITHER, with a
-        finding.
+        no others. A block that Xen applies to no function has no devices. The kind is EXCLUSION if the
+        exclusion flag is set, else UNITY if the unity flag is set, else NEITHER. `state` is what Xen has of
+        the table, None if it refuses the table: then the devices are the functions that the block names.
         """
-        block, held = ivrs.blocks[number], reservations_of(ivrs)
         first, last = (
             sbdf_from_devfn(block.segment, number >> 8, number & 0xFF) for number in (block.first, block.last)
         )
         kind = RegionKind.NEITHER
-        findings: tuple[Finding, ...] = ()
         if block.flags & IVMD_EXCLUSION:
             kind = RegionKind.EXCLUSION
         elif block.flags & IVMD_UNITY:
             kind = RegionKind.UNITY
-        else:
-            why = f"its flags {block.flags:#04x} make it neither a unity map nor an exclusion range"
-            findings = (Finding("ivmd-flags", f"{why}: Xen refuses the table"),)
         ends = None if first == last else last
         scope = RegionScope("endpoint", first.bus, ((first.device, first.function),), first, ends)
         dropped = ""
-        if kind is not RegionKind.NEITHER and number not in held.kept:
-            dropped = _BEYOND if number in held.beyond else _UNSERVED
+        if state is not None and block.offset not in state.kept:
+            dropped = _BEYOND if block.offset in state.beyond else _UNSERVED
         limit = Address(block.start + block.size - 1)
         return Region(
             kind,
@@ -174,26 +170,22 @@ class _Resolver:
             block.start,
             limit,
             (scope,),
-            self._devices(self._users(block, number, held)),
-            findings=findings,
+            self._devices(self._users(block, state)),
             dropped=dropped,
         )
 
-    def _users(self, block: MemoryBlock, number: int, held: Reservations) -> Iterator[Sbdf]:
-        """Yield the functions for which Xen applies an IVMD block: the one that it names, then others.
-
-        Of a block that makes Xen refuse the table, yield those that it names.
-        """
-        if not block.flags & (IVMD_EXCLUSION | IVMD_UNITY):
-            for sbdf in self.machine.functions if self.machine is not None else ():
-                if sbdf.segment == 0 and block.first <= (sbdf.bus << 8 | sbdf.devfn) <= block.last:
-                    yield sbdf
-            return
-        if block.kind == IVMD_ONE and number in held.of(block.first):
-            yield sbdf_from_devfn(0, block.first >> 8, block.first & 0xFF)
-        for sbdf in self.machine.functions if self.machine is not None and number in held.kept else ():
-            if sbdf.segment == 0 and number in held.of(sbdf.bus << 8 | sbdf.devfn):
-                yield sbdf
+    def _users(self, block: MemoryBlock, state: AmdState | None) -> Iterator[Sbdf]:
+        """Yield the functions for which an IVMD block counts: the one that it names, then others."""
+        named = {block.first} if block.kind == IVMD_ONE else set()
+        here = self.machine.functions if self.machine is not None else ()
+        for routing in (*named, *(sbdf.bus << 8 | sbdf.devfn for sbdf in here if not sbdf.segment)):
+            inside = (
+                block.first <= routing <= block.last
+                if state is None
+                else block.offset in state.blocks_of(routing)
+            )
+            if inside:
+                yield sbdf_from_devfn(0, routing >> 8, routing & 0xFF)
 
     def _devices(self, named: Iterable[Sbdf]) -> tuple[RegionDevice, ...]:
         """Return a `RegionDevice` for each address in `named`, in this order, without repetitions.

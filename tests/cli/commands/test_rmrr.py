@@ -7,13 +7,14 @@ import pytest
 
 from pcipt.cli.main import main
 from pcipt.firmware.acpi.build_table import Header, build_table
-from tests.firmware.reserved_tables import dmar, ivmd, ivrs, rmrr, scope
+from pcipt.pci.finding import NOTES
+from tests.firmware.reserved_tables import dmar, drhd, ivmd, ivrs, madt, rmrr, scope
 from tests.machines import config
 from tests.trees import DATA, REPO, add
 
 PORT = "pci0000:00/0000:00:1c.0"
 GRAPHICS, BEHIND = scope(0, (2, 0)), scope(0, (0x1C, 0), (0, 0))
-TABLE = dmar(rmrr(0x7B00_0000, 0x7B00_FFFF, GRAPHICS), rmrr(0x7C00_0000, 0x7C00_0FFF, BEHIND))
+TABLE = dmar(drhd(), rmrr(0x7B00_0000, 0x7B00_FFFF, GRAPHICS), rmrr(0x7C00_0000, 0x7C00_0FFF, BEHIND))
 
 
 def run(*arguments):
@@ -152,13 +153,77 @@ def test_no_region(machine, kind, others, code, codes):
 
 
 def test_what_only_describes_a_machine_is_no_trouble(tmp_path):
-    shared = dmar(rmrr(0, 0xFFF, GRAPHICS, BEHIND))
+    shared = dmar(drhd(), rmrr(0x7000_0000, 0x7BFF_FFFF, GRAPHICS, BEHIND), flags=0)
     code, answer = told("--table", file_of(tmp_path, shared))
     assert code == 0
     assert [each["code"] for each in answer["regions"][0]["findings"]] == [
-        "region-base-zero",
+        "region-large",
         "region-shared",
     ]
+    assert [each["code"] for each in answer["findings"]] == ["dmar-no-interrupt-remapping"]
+
+
+def with_memory(root, *entries):
+    """Give the machine a memory map of (start, end, Linux's name of the type)."""
+    for number, values in enumerate(entries):
+        at = root / f"sys/firmware/memmap/{number}"
+        at.mkdir(parents=True)
+        for name, value in zip(("start", "end", "type"), values, strict=True):
+            (at / name).write_text(f"{value:#x}\n" if isinstance(value, int) else f"{value}\n")
+
+
+RAM = (0, 0x7FFF_FFFF, "System RAM")
+OVER_RAM = "dmar-region-over-ram"
+
+
+@pytest.mark.parametrize(
+    ("version", "code", "codes", "iommu"),
+    [
+        ("4.18.6", 4, [], "yes"),
+        ("4.19.0", 4, [OVER_RAM], "no"),
+        ("4.22.0", 4, [OVER_RAM], "no"),
+        (None, 4, [OVER_RAM] * 2, "unknown"),  # both regions
+    ],
+)
+def test_what_xen_would_make_of_the_table(machine, version, code, codes, iommu):
+    table_in(machine, TABLE)
+    table_in(machine, madt(), "APIC")
+    with_memory(machine, RAM)
+    options = ["--xen", version] if version is not None else []
+    found, answer = told("--root", machine, *options)
+    assert (found, [each["code"] for each in answer["findings"]]) == (code, codes)
+    (acceptance,) = answer["acceptance"]
+    assert (acceptance["kind"], acceptance["iommu"]) == ("VT-d", iommu)
+    assert acceptance["unknown"] == (["Xen's version"] if version is None else [])
+    assert all("goes without VT-d" in each["text"] for each in answer["findings"])
+
+
+def test_the_version_is_that_of_the_recording(machine):
+    table_in(machine, TABLE)
+    with_memory(machine, RAM)
+    at = machine / "sys/hypervisor/version"
+    at.mkdir(parents=True)
+    for name, value in (("major", "4"), ("minor", "17"), ("extra", ".7")):
+        (at / name).write_text(value + "\n")
+    assert told("--root", machine)[1]["findings"] == []
+    assert OVER_RAM in [each["code"] for each in told("--root", machine, "--xen", "4.19.0")[1]["findings"]]
+
+
+def test_io_apics_of_the_madt_are_held_against_the_table(machine, tmp_path):
+    table_in(machine, ivrs(), "IVRS")
+    table_in(machine, madt(0, 1), "APIC")
+    code, out = run("--root", machine, "--xen", "4.20.4")
+    assert code == 4
+    assert "ivrs-io-apic-missing: IVRS: the MADT has IO-APIC 1, and the table does not name it" in out
+    assert "Xen refuses the table and goes without AMD-Vi" in out
+    assert "ivrs_ioapic[1]=" in out
+    table_in(machine, madt(0), "APIC")
+    code, answer = told("--root", machine, "--xen", "4.20.4")
+    assert (code, answer["findings"]) == (0, [])
+    assert answer["acceptance"] == [{"kind": "AMD-Vi", "iommu": "yes", "interrupts": "yes", "unknown": []}]
+    code, answer = told("--table", file_of(tmp_path, ivrs()), "--xen", "4.20.4")  # the MADT is not known
+    assert (code, answer["acceptance"][0]["iommu"]) == (0, "unknown")
+    assert answer["acceptance"][0]["unknown"] == ["the MADT"]
 
 
 @pytest.mark.parametrize(
@@ -185,6 +250,7 @@ def test_a_damaged_table_is_told_with_its_offset(tmp_path):
         "acpi-checksum",
         "acpi-entry",
     ]
+    assert answer["acceptance"][0]["unknown"] == ["the whole table"]
     assert all("0x" in finding["text"] for finding in answer["findings"][::2])
 
 
@@ -207,7 +273,7 @@ def test_the_words(tmp_path):
 
 
 def test_of_several_tables_the_one_with_the_finding_is_named(tmp_path):
-    good = file_of(tmp_path, dmar(rmrr(0x7B00_0000, 0x7B00_FFFF, GRAPHICS)), "good")
+    good = file_of(tmp_path, dmar(drhd(), rmrr(0x7B00_0000, 0x7B00_FFFF, GRAPHICS)), "good")
     bad = file_of(tmp_path, dmar(b"\x01\x00\x00\x00"), "bad")
     assert f"acpi-entry: {bad}: at 0x30: " in run("--table", good, bad)[1]
     assert "acpi-entry: at 0x30: " in run("--table", bad)[1]
@@ -247,4 +313,7 @@ def test_recorded_tables(path):
     if not path.exists():
         pytest.skip("../shared/data is not here")
     code, answer = told("--table", path)
-    assert (code, answer["findings"]) == (0, [])
+    at_zero = any(region["base"] == "0x0" for region in answer["regions"])  # each PC has RAM there
+    expected = {"dmar-region-over-ram"} if at_zero else set()
+    assert {each["code"] for each in answer["findings"]} - NOTES == expected
+    assert code == (4 if at_zero else 0)

@@ -15,6 +15,7 @@ from pcipt.xen.simulated.hypervisor import SimulatedXen
 from pcipt.xen.simulated.reserved import ReservedRegion
 from tests.daemon.control.varlink_idl import Interface
 from tests.engine.stage import Stage, dry_run
+from tests.firmware.reserved_tables import ivrs, madt
 
 OWN = Interface(own_description())
 NIC, GONE, FREE = map(parse_sbdf, ("01:00.0", "02:00.0", "03:00.0"))
@@ -53,6 +54,17 @@ def test_on_pvh_xens_list_is_the_only_source():
 
 def test_on_pv_nothing_is_mapped_or_not():
     assert [r["mapped"] for r in answer(staged("pv"))["regions"]] == ["not-applicable"] * 2
+
+
+@pytest.mark.parametrize("iommu", [True, False])
+def test_without_an_iommu_the_table_tells_why(iommu):
+    stage = staged("pv", reserved=())
+    stage.host.acpi_tables = lambda: [ivrs(), madt(0, 1)]  # IO-APIC 1 is missing
+    if not iommu:
+        stage.xen._list.iommu = None
+        assert stage.engine.views.ask_everything()
+    codes = [each["code"] for each in answer(stage)["findings"]]
+    assert codes == ([] if iommu else ["ivrs-io-apic-missing"])
 
 
 def test_nothing_reserved_is_an_empty_list():
