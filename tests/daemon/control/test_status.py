@@ -13,6 +13,7 @@ from pcipt.pci import Resource
 from pcipt.xen.interface import Dom0Kind, XenIdentity
 from pcipt.xen.outcome import Op
 from pcipt.xen.releases import (
+    IVMD_MEMORY_CHECK_INVERTED,
     MAPPINGS_INTERLEAVE,
     MSIX_CHECKED,
     TPM_TABLES_GIVEN,
@@ -74,7 +75,9 @@ def test_the_finding_is_about_no_function_and_says_what_to_do():
             "4.17.4-qubes",
             "4.17.x",
             "build",
-            {WITHOUT_VPCI_PANICS.name: True, MAPPINGS_INTERLEAVE.name: True},
+            dict.fromkeys(
+                (WITHOUT_VPCI_PANICS.name, IVMD_MEMORY_CHECK_INVERTED.name, MAPPINGS_INTERLEAVE.name), True
+            ),
         ),
         ("4.99.1", "4.99.1", "newer", {}),
     ],
