@@ -4,6 +4,7 @@ from typing import Any
 
 from pcipt.engine.engine import Engine
 from pcipt.errors import NoSuchDeviceError
+from pcipt.firmware.passthrough.host_view import host_to_json
 from pcipt.pci import Finding, Sbdf
 from pcipt.remap.actions import Outcome
 from pcipt.remap.explain import json_from_explanation
@@ -121,6 +122,7 @@ def status_to_json(
         "dom0": identity.dom0.value,
         "xen": identity.full,
         "xen_release": release_to_json(identity.version),
+        "host": host_to_json(engine.host) if engine.host is not None else None,
         "pf_fixup": engine.views.pf_fixup.word,
         "mode": mode,
         "counts": {
