@@ -4,7 +4,9 @@ Source: Xen drivers/passthrough/iommu.c (iommu_setup), vtd/dmar.c, vtd/iommu.c, 
         amd/iommu_acpi.c, amd/iommu_init.c, amd/pci_amd_iommu.c; the words are the same in 4.17 to 4.22.
 """
 
+import itertools
 import re
+from collections.abc import Iterator, Mapping
 
 import attrs
 
@@ -22,6 +24,10 @@ _FAILURES = re.compile(
     r"Unrecognized IVHD special|erratum 28|IOMMU: page size mask|There is not a DRHD for IOAPIC|"
     r"firmware does not support interrupt remapping|Failed to enable (Queued|Interrupt)"
 )
+_IO_APIC = re.compile(
+    r"ivrs_ioapic\[(0x[0-9a-f]{1,8}|0[0-7]{0,8}|[1-9][0-9]{0,8})\]="
+    r"(?:([0-9a-fA-F]{1,4}):)?([0-9a-fA-F]{1,4}):([0-9a-fA-F]{1,4})\.([0-7])"
+)
 _ANY = re.compile(r".*?(I/O virtualisation|Interrupt remapping|VT-[dD]|AMD-Vi|IVHD|IOMMU)")
 
 
@@ -30,8 +36,10 @@ class BootWords:
     """What Xen said. None: the line is not there, because it was overwritten or the text begins later.
 
     `kind` is "VT-d" or "AMD-Vi" as Xen names its driver. `failures` are the first lines that say why there is
-    no IOMMU or no interrupt remapping. `iommu_off`, `remap_off`: the words of the command line that switch
-    the IOMMU or interrupt remapping off; empty if there are none.
+    no IOMMU or no interrupt remapping. The rest is from the command line. `iommu_off`, `remap_off`: the words
+    that switch the IOMMU or interrupt remapping off; empty if there are none. `per_device` is False with
+    iommu=no-amd-iommu-perdev-intremap. `io_apics`: the routing ids with segment (segment << 16 | bus << 8 |
+    devfn) that ivrs_ioapic[] gives to IO-APICs, by their ids.
     """
 
     iommu: bool | None = None
@@ -40,16 +48,37 @@ class BootWords:
     failures: tuple[str, ...] = ()
     iommu_off: str = ""
     remap_off: str = ""
+    per_device: bool = True
+    io_apics: Mapping[int, int] = attrs.field(factory=dict)
 
     def by(self, command_line: str) -> "BootWords":
-        """Return these words with what a command line of Xen switches off."""
+        """Return these words with what a command line of Xen says of the IOMMU."""
         switch = whole_switch_in(command_line, "iommu")
         intremap = switch_in(command_line, "iommu", "intremap")
         return attrs.evolve(
             self,
             iommu_off=switch[1] if switch is not None and not switch[0] else "",
             remap_off="iommu=no-intremap" if intremap is False else "",
+            per_device=switch_in(command_line, "iommu", "amd-iommu-perdev-intremap") is not False,
+            io_apics=dict(_io_apics(command_line)),
         )
+
+
+def _io_apics(command_line: str) -> Iterator[tuple[int, int]]:
+    """Yield id and place of each IO-APIC that ivrs_ioapic[ID]=[SEGMENT:]BUS:DEVICE.FUNCTION names.
+
+    Source: Xen drivers/passthrough/amd/iommu_acpi.c (parse_ivrs_ioapic), drivers/pci/pci.c (parse_pci).
+    """
+    for word in itertools.takewhile(lambda word: word != "--", command_line.split()):
+        if match := _IO_APIC.fullmatch(word):
+            segment, bus, device, function = (int(part or "0", 16) for part in match.groups()[1:])
+            if bus <= 0xFF and device <= 0x1F:
+                yield _number(match[1]), segment << 16 | bus << 8 | device << 3 | function
+
+
+def _number(text: str) -> int:
+    """Return a number as Xen reads it: 0x is hexadecimal, another leading 0 octal."""
+    return int(text, 16 if text.startswith("0x") else 8 if text.startswith("0") else 10)
 
 
 def parse_boot_words(text: str) -> BootWords:

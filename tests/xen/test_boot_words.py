@@ -76,3 +76,19 @@ def test_what_a_command_line_switches_off(line, iommu_off, remap_off):
     words = parse_boot_words(VTD).by(line)
     assert (words.iommu_off, words.remap_off) == (iommu_off, remap_off)
     assert words.iommu is True
+
+
+@pytest.mark.parametrize(
+    ("line", "per_device", "io_apics"),
+    [
+        ("iommu=no-amd-iommu-perdev-intremap", False, {}),
+        ("ivrs_ioapic[7]=00:14.0", True, {7: 0xA0}),
+        ("ivrs_ioapic[0x82]=0001:c0:00.1 ivrs_ioapic[010]=0:1f.7", True, {0x82: 0x1C001, 8: 0xFF}),
+        ("ivrs_ioapic[7]=00:14.0 ivrs_ioapic[7]=00:15.0", True, {7: 0xA8}),  # the last one counts
+        ("ivrs_ioapic[7]=14.0 ivrs_ioapic[8]=100:00.0 ivrs_ioapic[9]=00:20.0 ivrs_ioapic=00:14.0", True, {}),
+        ("-- ivrs_ioapic[7]=00:14.0", True, {}),
+    ],
+)
+def test_options_that_change_what_xen_makes_of_the_tables(line, per_device, io_apics):
+    words = BootWords().by(line)
+    assert (words.per_device, words.io_apics) == (per_device, io_apics)

@@ -1,5 +1,7 @@
 """What the host can do: as the daemon says, else judged here by the machine's files and Xen's words."""
 
+import contextlib
+
 import attrs
 
 from pcipt.cli.machine.client import asked
@@ -36,13 +38,20 @@ def host_of(root: str, machine: Machine, *, live: bool) -> Host:
 
 
 def read_host(root: str, socket: str | None) -> Host:
-    """Return what the machine below `root` can do; its functions are read if the daemon does not answer.
+    """Return what the machine below `root` can do. If the daemon does not answer, it is judged here.
 
-    Raises: InputError if the functions cannot be read.
+    A recording may have tables and no functions.
+    Raises: InputError if neither functions nor tables can be read.
     """
     if socket is not None and (told := told_by_daemon(socket)) is not None:
         return told
-    return host_of(root, decode_machine(read_machine(root, Depth.FULL)), live=socket is not None)
+    try:
+        machine = decode_machine(read_machine(root, Depth.FULL))
+    except InputError:
+        with contextlib.suppress(NotPermittedError):
+            read_tables(root)
+        machine = Machine({})
+    return host_of(root, machine, live=socket is not None)
 
 
 def told_by_daemon(socket: str) -> Host | None:
@@ -90,15 +99,18 @@ def _said(root: str, *, ask: bool | None) -> XenSays:
 
 
 def _tables(root: str, machine: Machine, facts: HostFacts) -> TablesSay | None:
-    """Return what the firmware's tables promise; None if none can be read, or dom0 is not shown them."""
+    """Return what the firmware's tables promise; None if none can be read, or dom0 is not shown them.
+
+    If no functions are known, those that the tables name are taken to be there.
+    """
     if facts.dom0 is Guest.PVH:
         return None
     try:
         tables = [table.data for table in read_tables(root).tables]
     except (InputError, NotPermittedError):
         return None
-    boot = snapshot_from_machine("", machine)
-    return tables_say(tables, memory_map_of(root), facts.xen, boot, interrupts=not facts.said.remap_off)
+    boot = snapshot_from_machine("", machine) if machine.functions else None
+    return tables_say(tables, memory_map_of(root), facts.xen, boot, facts.said.options)
 
 
 def _text(root: str, name: str) -> str:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import attrs
 
+from pcipt.firmware.acceptance.answers import Options
 from pcipt.firmware.passthrough.reasons import GRAVEST_FIRST, Guest, Reason, Unknown, Verdict
 from pcipt.pci import Finding
 from pcipt.xen.releases import Version
@@ -58,6 +59,10 @@ class BootWords(Protocol):
     def iommu_off(self) -> str: ...
     @property
     def remap_off(self) -> str: ...
+    @property
+    def per_device(self) -> bool: ...
+    @property
+    def io_apics(self) -> Mapping[int, int]: ...
 
 
 @attrs.frozen
@@ -65,8 +70,9 @@ class XenSays:
     """What Xen says of itself; None where it was not asked or did not answer.
 
     `iommu`: does it use an IOMMU? `remaps`: does it remap interrupts? `guests`: the kinds of guest that this
-    Xen can run. `switched_off`: the words of its command line that switch the IOMMU or interrupt remapping
-    off. `lines`: what it printed about its IOMMU that explains a no.
+    Xen can run. `iommu_off`, `remap_off`: the words of its command line that switch the IOMMU or interrupt
+    remapping off; empty if there are none. `options`: those of its options that change what it makes of the
+    tables. `lines`: what it printed that explains why it has no IOMMU.
     """
 
     iommu: bool | None = None
@@ -75,6 +81,7 @@ class XenSays:
     guests: frozenset[Guest] | None = None
     iommu_off: str = ""
     remap_off: str = ""
+    options: Options = Options()  # noqa: RUF009 - frozen
     lines: tuple[str, ...] = ()
 
 
@@ -87,6 +94,7 @@ def xen_says(iommu: bool | None, words: BootWords, guests: frozenset[Guest] | No
         guests,
         words.iommu_off,
         words.remap_off,
+        Options(not words.remap_off, words.per_device, words.io_apics),
         words.failures,
     )
 

@@ -14,6 +14,7 @@ from pcipt.pci.requester import Vendor
 from pcipt.xen.releases import Version
 
 KINDS = {Vendor.INTEL: IommuKind.VTD, Vendor.AMD: IommuKind.AMD_VI}
+_DEFAULTS = Options()
 _TRUTH = {Answer.YES: True, Answer.NO: False, Answer.UNKNOWN: None}
 
 
@@ -22,15 +23,18 @@ def tables_say(
     memory: Sequence[MemoryEntry] | None,
     version: Version | None,
     boot: BootSnapshot | None,
-    *,
-    interrupts: bool = True,
+    options: Options = _DEFAULTS,
 ) -> TablesSay:
     """Return what the firmware's tables promise under a version of Xen.
 
     `memory` is the memory map, `boot` the functions and bridges when Xen booted; None is not known.
-    `interrupts` is False if Xen's command line switches interrupt remapping off.
+    `options` are those of Xen's command line.
     """
-    judged = judge(tables, memory, version, boot, Options(interrupts=interrupts))
+    return say_of(judge(tables, memory, version, boot, options))
+
+
+def say_of(judged: Acceptance) -> TablesSay:
+    """Return what a judgement of the tables promises."""
     return TablesSay(
         KINDS[judged.vendor] if judged.vendor is not None else None,
         _TRUTH[judged.iommu],

@@ -60,6 +60,14 @@ def test_what_a_recording_lacks_gives_no_ok(root, lacks):
     assert host.unknown
 
 
+def test_a_recording_of_tables_alone(tmp_path):
+    put_xen(tmp_path)
+    put_tables(tmp_path, DMAR=good_dmar(), APIC=madt(2))
+    assert recorded(tmp_path).verdict is Verdict.OK
+    put_tables(tmp_path, DMAR=good_dmar(width=0))
+    assert recorded(tmp_path).verdict is Verdict.REFUSE
+
+
 def test_a_guest_is_no_dom0(root):
     put_xen(root)
     put_tables(root, DMAR=good_dmar(), APIC=madt(2))

@@ -81,6 +81,11 @@ def test_iommu_off_on_xens_command_line_is_named():
     assert found(engine) == []
 
 
+def test_an_option_that_cures_the_table_is_no_difference():
+    engine = service(BAD[IommuKind.AMD_VI], line="ivrs_ioapic[5]=00:05.0")[1]
+    assert (engine.host.verdict, found(engine)) == (Verdict.OK, [])
+
+
 def test_what_xen_printed_at_boot_says_that_interrupts_are_not_remapped():
     printed = ["I/O virtualisation enabled", "Interrupt remapping disabled"]
     engine = service(GOOD[IommuKind.AMD_VI], printed=printed)[1]
