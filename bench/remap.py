@@ -108,6 +108,8 @@ class Files:
 
     boot_id = "bench"
 
+    release = ""
+
     def __init__(self, count: int) -> None:
         self._raws = {raw.sbdf: raw for raw in machine(count)}
 

@@ -25,6 +25,7 @@ struct pcipt_control {
     pcipt_xc_domain_memory_mapping *memory_mapping;
     pcipt_xc_send_debug_keys *send_debug_keys;
     pcipt_xc_readconsolering *readconsolering;
+    pcipt_xc_physinfo *physinfo;
 };
 
 struct symbol {
@@ -248,6 +249,7 @@ int pcipt_control_open(const char *library, struct pcipt_reason *reason, struct 
         {"xc_domain_memory_mapping", &control->memory_mapping},
         {"xc_send_debug_keys", &control->send_debug_keys},
         {"xc_readconsolering", &control->readconsolering},
+        {"xc_physinfo", &control->physinfo},
     };
     rc = load(library, symbols, sizeof(symbols) / sizeof(symbols[0]), reason, &control->library);
     if (rc == 0) {
@@ -331,5 +333,17 @@ int pcipt_control_read(struct pcipt_control *control, uint32_t size, char *buffe
     rc = outcome(control->readconsolering(control->xch, buffer, &read, 0, 1, index));
     if (rc == 0)
         *count = read < size ? read : size;
+    return rc;
+}
+
+int pcipt_control_capabilities(struct pcipt_control *control, uint32_t *capabilities)
+{
+    struct pcipt_physinfo info;
+    int rc;
+
+    memset(&info, 0, sizeof(info));
+    errno = 0;
+    rc = outcome(control->physinfo(control->xch, (struct xen_sysctl_physinfo *)(void *)&info));
+    *capabilities = rc == 0 ? info.capabilities : 0;
     return rc;
 }

@@ -36,6 +36,9 @@
 #define PCIPT_MAPPING_ADD 1u
 #define PCIPT_DOMAIN_HARDWARE 0u
 #define PCIPT_DOMAIN_INVALID 0x7ff4u
+#define PCIPT_CAPABILITY_HVM 0x1u
+#define PCIPT_CAPABILITY_PV 0x2u
+#define PCIPT_CAPABILITY_DIRECTIO 0x4u /* an IOMMU is used */
 #define PCIPT_NODE_NONE 0xffffffffu    /* Xen lists the function, it has no NUMA node */
 #define PCIPT_NODE_UNKNOWN 0xfffffffeu /* Xen does not list the function */
 
@@ -89,6 +92,15 @@ _Static_assert(offsetof(struct pcipt_reserved_map, count) == 4, "the number of e
 _Static_assert(offsetof(struct pcipt_reserved_map, regions) == 8, "the buffer is a pointer of 64 bits");
 _Static_assert(offsetof(struct pcipt_reserved_map, device) == 16, "the device comes last");
 
+/* xen_sysctl_physinfo, 120 bytes in 4.17 to 4.22; there is room for one that has grown. */
+struct pcipt_physinfo {
+    uint32_t numbers[7];
+    uint32_t capabilities;
+    uint64_t rest[60];
+};
+_Static_assert(offsetof(struct pcipt_physinfo, capabilities) == 28, "the capabilities follow seven numbers");
+_Static_assert(sizeof(struct pcipt_physinfo) == 512, "room for a structure that has grown");
+
 /* xentoollog_logger: three functions, the third of which the libraries call only for loggers of their own. */
 struct xentoollog_logger;
 typedef void pcipt_logger_message(struct xentoollog_logger *logger, unsigned int level, int error,
@@ -107,6 +119,7 @@ _Static_assert(sizeof(struct pcipt_logger) == 3 * sizeof(void (*)(void)), "three
 struct xencall_handle;
 struct xc_interface_core;
 struct physdev_pci_device;
+struct xen_sysctl_physinfo;
 typedef struct xencall_handle *pcipt_xencall_open(struct xentoollog_logger *logger, unsigned int flags);
 typedef int pcipt_xencall_close(struct xencall_handle *xcall);
 typedef int pcipt_xencall2(struct xencall_handle *xcall, unsigned int op, uint64_t arg1, uint64_t arg2);
@@ -124,6 +137,8 @@ typedef int pcipt_xc_domain_memory_mapping(struct xc_interface_core *xch, uint32
 typedef int pcipt_xc_send_debug_keys(struct xc_interface_core *xch, const char *keys);
 typedef int pcipt_xc_readconsolering(struct xc_interface_core *xch, char *buffer, unsigned int *count, int clear,
                                      int incremental, uint32_t *index);
+
+typedef int pcipt_xc_physinfo(struct xc_interface_core *xch, struct xen_sysctl_physinfo *info);
 
 /* Why a library could not be used: one line from the dynamic linker, or empty if there is no error. */
 struct pcipt_reason {
@@ -190,5 +205,8 @@ int pcipt_control_press(struct pcipt_control *control, char key);
  * the call, modulo 2^32.
  */
 int pcipt_control_read(struct pcipt_control *control, uint32_t size, char *buffer, uint32_t *index, uint32_t *count);
+
+/* What this Xen can do: the bits PCIPT_CAPABILITY_* of XEN_SYSCTL_physinfo. */
+int pcipt_control_capabilities(struct pcipt_control *control, uint32_t *capabilities);
 
 #endif

@@ -16,6 +16,9 @@ class _Ffi:
 class _Lib:
     PCIPT_FLAG_EXTENDED: int
     PCIPT_FLAG_VIRTUAL: int
+    PCIPT_CAPABILITY_HVM: int
+    PCIPT_CAPABILITY_PV: int
+    PCIPT_CAPABILITY_DIRECTIO: int
     PCIPT_NODE_UNKNOWN: int
     PCIPT_COMMAND_LINE_SIZE: int
     def pcipt_call_open(self, library: bytes, reason: _CData, result: _CData) -> int: ...
@@ -36,6 +39,7 @@ class _Lib:
     def pcipt_control_read(
         self, control: _CData, size: int, buffer: _CData, index: _CData, count: _CData
     ) -> int: ...
+    def pcipt_control_capabilities(self, control: _CData, capabilities: _CData) -> int: ...
 
 ffi: _Ffi
 lib: _Lib

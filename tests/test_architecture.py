@@ -34,12 +34,14 @@ DOORS = {
     "pcipt.engine.*": {
         "pcipt.xen.interface",
         "pcipt.xen.pf_fixup",
+        "pcipt.xen.boot_words",
         "pcipt.xen.complaints",
         "pcipt.xen.complaint_texts",
     },
     "pcipt.engine.interfaces": {"pcipt.host.iomem"},  # the value that a host answers with
     "pcipt.cli.*": {"pcipt.daemon.control.protocol"},  # the socket's message types
     "pcipt.cli.machine.pvh": {"pcipt.xen.command_line"},  # how Xen reads its options
+    "pcipt.cli.machine.host": {"pcipt.xen.boot_words"},  # what Xen said of its IOMMU
     "pcipt.cli.commands.daemon": {"pcipt.daemon.*"},  # starts the service
     "pcipt.cli.commands.replay": {"pcipt.daemon.replay.player"},  # runs the engine on a recording
     "pcipt.cli.commands.decode": {"pcipt.watch.*", "pcipt.remap.*"},  # decodes a recording without a daemon

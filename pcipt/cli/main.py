@@ -24,6 +24,7 @@ COMMANDS = {
     "mappings": ("mappings", "the 1:1 MMIO ranges of the hardware domain: where, whose, since when, by whom"),
     "explain": ("explain", "what is and what should be for one function, and what that leads to"),
     "rmrr": ("rmrr", "reserved regions of the firmware: where, for which devices, whose, mapped by whom"),
+    "host": ("host", "what this host can do: can guests be given devices, which, and if not, why"),
     "check": ("check", "can a function be passed through, and what would it drag along"),
     "groups": ("groups", "which functions can only go together, and why"),
     "release": ("release", "take functions out of dom0 for passthrough, with their reserved regions"),

@@ -5,7 +5,15 @@ from contextlib import contextmanager
 
 from pcipt.errors import HypervisorError
 from pcipt.pci import Frames, Sbdf
-from pcipt.xen.interface import Custody, DeviceFlags, Hypervisor, Owner, Permissions, XenIdentity
+from pcipt.xen.interface import (
+    Abilities,
+    Custody,
+    DeviceFlags,
+    Hypervisor,
+    Owner,
+    Permissions,
+    XenIdentity,
+)
 
 
 class CountedXen:
@@ -73,6 +81,10 @@ class CountedXen:
     def console(self) -> str:
         with self._told():
             return self._xen.console()
+
+    def abilities(self) -> Abilities:
+        with self._told():
+            return self._xen.abilities()
 
     def command_line(self) -> str:
         with self._told():

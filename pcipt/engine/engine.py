@@ -21,9 +21,11 @@ from pcipt.engine.reconcile import Reconciler
 from pcipt.engine.registers import Registers
 from pcipt.engine.report import Report, Scope
 from pcipt.engine.saver import Saver
+from pcipt.engine.views.host import HostView
 from pcipt.engine.views.regions import plan_regions
 from pcipt.engine.views.views import Views
 from pcipt.engine.views.vpci_picture import ignored_of
+from pcipt.firmware.passthrough.host import Host as HostAbility
 from pcipt.pci import Finding, Machine, RawFunction, Sbdf
 from pcipt.remap.actions import Action, Outcome
 from pcipt.remap.explain import Explanation, explain
@@ -69,6 +71,7 @@ class Engine:
         self.memory = Memory(ledger, boot, inherited=bool(ledger.theirs()), holes=holes_from(ledger))
         self.queue = Queue()
         self.views = Views(host, xen, self.memory)
+        self._host = HostView(host, xen)
         self._saver = Saver(store)
         self._performer = Performer(Tools(xen, Registers(host), store, self, host.probe))
         self._reconciler = self._make_reconciler(self.queue, self._performer)
@@ -254,6 +257,11 @@ class Engine:
         return len(self._reconciler.findings)
 
     @property
+    def host(self) -> HostAbility | None:
+        """What this host can do; None while Xen has not been asked."""
+        return self._host.of(self.views)
+
+    @property
     def known_functions(self) -> int:
         """Return how many functions of the machine Xen lists.
 
@@ -286,5 +294,5 @@ class Engine:
 
     def _find_in_service(self) -> None:
         """Replace the findings about the service itself by the present ones."""
-        own = [*self.service_findings, *self._saver.findings]
+        own = [*self.service_findings, *self._saver.findings, *self._host.findings(self.views)]
         self._reconciler.findings.find_in_service(self.views, own)

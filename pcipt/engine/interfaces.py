@@ -22,6 +22,10 @@ class Host(Protocol):
     def boot_id(self) -> str:
         """Return a text that no other boot has; empty if the kernel does not tell it."""
 
+    @property
+    def release(self) -> str:
+        """Return the release of dom0's Linux, such as 6.1.0-18-amd64; empty if it is not known."""
+
     def addresses(self) -> list[Sbdf]:
         """Return the addresses of all functions that Linux has; no function is read."""
 
@@ -32,7 +36,7 @@ class Host(Protocol):
         """Read one function again; return None if Linux does not have it."""
 
     def acpi_tables(self) -> list[bytes]:
-        """Return the ACPI tables that dom0 can see: DMAR (also as RMAD or XMAR), IVRS, APIC, MCFG, HPET."""
+        """Return the ACPI tables that dom0 can see: DMAR (or RMAD, XMAR), IVRS, APIC, MCFG, HPET, FACP."""
 
     def memory(self) -> MemoryReading:
         """Read the memory maps of Linux and of the firmware.

@@ -133,4 +133,5 @@ MACHINE_FILES = (
     Entry("proc/iomem", Kind.TEXT, 1 << 20),
     Entry("proc/xen/capabilities", Kind.TEXT, 256),
     Entry("proc/sys/kernel/random/boot_id", Kind.TEXT, 64),
+    Entry("proc/sys/kernel/osrelease", Kind.TEXT, 256),
 )

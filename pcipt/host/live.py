@@ -10,8 +10,9 @@ from pcipt.host.toolstack import Toolstack
 from pcipt.pci import RawFunction, Sbdf
 from pcipt.pci.config import Register
 
+RELEASE = "proc/sys/kernel/osrelease"
 BOOT_ID = "proc/sys/kernel/random/boot_id"
-ACPI_TABLES = ("DMAR", "RMAD", "XMAR", "IVRS", "APIC", "MCFG", "HPET")
+ACPI_TABLES = ("DMAR", "RMAD", "XMAR", "IVRS", "APIC", "MCFG", "HPET", "FACP")
 
 
 class LinuxHost:
@@ -28,6 +29,11 @@ class LinuxHost:
     def boot_id(self) -> str:
         """Return the kernel's random id of this boot, or an empty text if it cannot be read."""
         return (read_listed(self._root, BOOT_ID) or b"").decode("ascii", "replace").strip()
+
+    @property
+    def release(self) -> str:
+        """Return the release of the kernel, or an empty text if it cannot be read."""
+        return (read_listed(self._root, RELEASE) or b"").decode("ascii", "replace").strip()
 
     def addresses(self) -> list[Sbdf]:
         """Return the addresses of all functions, sorted, without reading any file of them.

@@ -111,6 +111,11 @@ class RecordedHost:
         raw = self._linux.read_function(sbdf)
         return self._with_written(raw) if raw is not None else None
 
+    @property
+    def release(self) -> str:
+        """Return the release of the recorded kernel; empty if it was not recorded."""
+        return self._linux.release
+
     def acpi_tables(self) -> list[bytes]:
         """Return the recorded ACPI tables, as `LinuxHost.acpi_tables` does.
 

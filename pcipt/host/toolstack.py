@@ -196,17 +196,25 @@ def _find(command: str) -> str:
     return found
 
 
-def read_command_line() -> str | None:
-    """Return the options with which the running Xen was started, as `xl info` tells them; None if it fails.
+def read_xl_info() -> dict[str, str]:
+    """Return what `xl info` tells of the running Xen, by name: xen_commandline, virt_caps and others.
 
-    Neither sysfs nor /proc has them; xl asks Xen (xc_version, XENVER_commandline).
+    Return nothing if it fails. Neither sysfs nor /proc has these; xl asks Xen (xc_version, xc_physinfo).
     """
     try:
         told = _run("xl", "info", patience=QUESTION)
     except (InputError, UnsupportedError):
-        return None
+        return {}
     lines = (line.partition(":") for line in told.splitlines())
-    return next((value.strip() for name, _, value in lines if name.strip() == "xen_commandline"), None)
+    return {name.strip(): value.strip() for name, _, value in lines}
+
+
+def read_console() -> str:
+    """Return what Xen's console ring holds, as `xl dmesg` shows it; an empty text if that fails."""
+    try:
+        return _run("xl", "dmesg", patience=QUESTION)
+    except (InputError, UnsupportedError):
+        return ""
 
 
 def _run(command: str, *arguments: str, patience: float = PATIENCE) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from pcipt._hypervisor import ffi, lib
 from pcipt.errors import StateError
 from pcipt.pci import Frames, Sbdf
-from pcipt.xen.interface import DeviceFlags
+from pcipt.xen.interface import Abilities, DeviceFlags
 
 NODE_UNKNOWN = lib.PCIPT_NODE_UNKNOWN
 
@@ -176,6 +176,16 @@ class ControlHandle(_Handle):
         at, count = ffi.new("uint32_t *", index), ffi.new("uint32_t *")
         result = lib.pcipt_control_read(self._open, size, buffer, at, count)
         return result, bytes(ffi.buffer(buffer, count[0])), at[0]
+
+    def abilities(self) -> tuple[int, Abilities]:
+        """Ask Xen what it can do (XEN_SYSCTL_physinfo). Return (0 or -errno, the answer).
+
+        After a failure the answer has no meaning.
+        """
+        bits = ffi.new("uint32_t *")
+        result = lib.pcipt_control_capabilities(self._open, bits)
+        wanted = (lib.PCIPT_CAPABILITY_PV, lib.PCIPT_CAPABILITY_HVM, lib.PCIPT_CAPABILITY_DIRECTIO)
+        return result, Abilities(*(bool(bits[0] & bit) for bit in wanted))
 
 
 def _device(function: Sbdf) -> tuple[int, int, int]:

@@ -9,6 +9,28 @@ _YES = frozenset({"yes", "on", "true", "enable", "1"})
 _NO = frozenset({"no", "off", "false", "disable", "0"})
 
 
+def whole_switch_in(line: str, option: str) -> tuple[bool, str] | None:
+    """Return the value of an option that is a switch itself, such as iommu=off, and the word that says it.
+
+    Return None if the line does not have it. "no-OPTION" is off; the option without a value says nothing. If
+    it is there several times, the last one counts. Of a list of words, those that are no switch are left out.
+    Source: Xen common/kernel.c (parse_params), drivers/passthrough/iommu.c (parse_iommu_param).
+    """
+    found = None
+    for word in line.split():
+        if word == "--":
+            break
+        key, equals, values = word.partition("=")
+        if word == f"no-{option}":
+            found = False, word
+        if key != option or not equals:
+            continue
+        for value in values.split(","):
+            if value in _YES or value in _NO:
+                found = value in _YES, f"{option}={value}"
+    return found
+
+
 def switch_in(line: str, option: str, name: str) -> bool | None:
     """Return the value of a switch of an option that has a list of words, or None if the line has none.
 

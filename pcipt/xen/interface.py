@@ -100,6 +100,15 @@ class Permissions:
     ports: tuple[Range, ...]
 
 
+@attrs.frozen
+class Abilities:
+    """What this Xen can do (XEN_SYSCTL_physinfo): run PV and HVM guests, and does it use an IOMMU."""
+
+    pv: bool
+    hvm: bool
+    iommu: bool
+
+
 class Hypervisor(Protocol):
     """Xen, real or simulated. An object is used by one thread, in the process that opened it.
 
@@ -204,6 +213,12 @@ class Hypervisor(Protocol):
 
         Xen keeps 1023 characters, and cuts what is longer. Options that were built into Xen are not in it.
         Raises: UnsupportedError also if a security policy of Xen (XSM) hides the command line.
+        """
+
+    def abilities(self) -> Abilities:
+        """Return what this Xen can do. It does not change while Xen runs.
+
+        The answer about the IOMMU is Xen's own (iommu_enabled), whatever the firmware's tables promise.
         """
 
     def close(self) -> None:

@@ -17,7 +17,14 @@ from pcipt.pci import Frames, Sbdf
 from pcipt.xen import loading
 from pcipt.xen.binding import NODE_UNKNOWN, CallHandle, ControlHandle, LoadError
 from pcipt.xen.console import Dump, parse_devices
-from pcipt.xen.interface import Custody, DeviceFlags, Owner, Permissions, XenIdentity
+from pcipt.xen.interface import (
+    Abilities,
+    Custody,
+    DeviceFlags,
+    Owner,
+    Permissions,
+    XenIdentity,
+)
 from pcipt.xen.mapping import map_frames, read_regions, unmap_frames
 from pcipt.xen.outcome import (
     Op,
@@ -219,6 +226,16 @@ class LibXc:
         result, line = self._call.command_line()
         check(Op.COMMAND_LINE, result)
         return readable_line(line)
+
+    def abilities(self) -> Abilities:
+        """Return what this Xen can do.
+
+        Raises: UnsupportedError without libxenctrl; HypervisorError if Xen returns an error.
+        """
+        self._require_open()
+        result, found = self._require_control().abilities()
+        check(Op.ABILITIES, result)
+        return found
 
     def close(self) -> None:
         """Close the connection. Every later call of Xen raises StateError. A second `close` does nothing."""

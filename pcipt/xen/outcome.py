@@ -27,6 +27,7 @@ class Op(enum.StrEnum):
     KEY = "debug_keys"
     CONSOLE = "readconsole"
     COMMAND_LINE = "version commandline"
+    ABILITIES = "physinfo"
 
     @property
     def changes(self) -> bool:

@@ -224,7 +224,7 @@ UNMAP_CHECKS_CALLER_ONLY = _fact(
     "common/domctl.c memory_mapping", since="4.22.0", safer=False)
 
 # Guests and tables.
-PVH_DOM0_GIVES_DEVICES = _fact(  # HVM guests only, and Linux 6.12 in dom0
+PVH_DOM0_GIVES_DEVICES = _fact(  # HVM guests only, and not without LINUX_TELLS_GSI
     "a PVH dom0 can give devices to HVM guests", "f97f885c71 43a1f8b38e d6e9a2aab3 035baa203b",
     "arch/x86/hvm/hypercall.c, tools/libs/light/libxl_pci.c", since="4.20.0", safer=False)
 DISPLAY_COUNTS_AS_IGD = _fact(
@@ -245,9 +245,17 @@ TPM_TABLES_GIVEN = _fact(
 OEM_TABLES_GIVEN = _fact(
     "a PVH dom0 gets tables whose name begins with OEM", "6378909b41",
     "arch/x86/hvm/dom0_build.c pvh_acpi_table_allowed", since="4.18.5 4.19.2 4.20.1 4.21.0", safer=False)
+
+# Linux in dom0, by its own versions and commits.
+LINUX_TELLS_GSI = _fact(
+    "dom0's Linux tells the toolstack the interrupt of a device (PVH)", "0fd2a743301b",
+    "linux drivers/xen/privcmd.c privcmd_ioctl_pcidev_get_gsi", since="6.12.0", safer=False)
 # fmt: on
 
-FACTS: tuple[Fact, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Fact))
+LINUX_FACTS = (LINUX_TELLS_GSI,)
+FACTS: tuple[Fact, ...] = tuple(
+    value for value in list(globals().values()) if isinstance(value, Fact) and value not in LINUX_FACTS
+)
 
 
 def basis(version: Version) -> str:

@@ -64,7 +64,7 @@ PLAIN = {
     "time": lambda value: isinstance(value, str) and re.fullmatch(r"[-0-9]{10}T[:0-9]{8}\.[0-9]{3}Z", value),
 }
 #  an object that takes over the keys of others, as its text says
-ALSO = {"told action": ["action"], "event action": ["action"]}
+ALSO = {"told action": ["action"], "event action": ["action"], "pcipt host --json": ["host"]}
 
 
 def documented():
@@ -226,6 +226,7 @@ def files(tmp_path):
     return [
         ["rmrr", "--table", table],
         ["rmrr", "--table", table, f"--root={REPO / 'fixtures/sysfs/lab-pv'}"],
+        ["host", f"--root={REPO / 'fixtures/sysfs/lab-pv'}"],
         ["check", machine],
         ["groups", machine],
         ["groups", f"--root={used_disk(tmp_path)}"],

@@ -84,3 +84,10 @@ SAME_TYPE(pcipt_xc_test_assign_device, xc_test_assign_device);
 SAME_TYPE(pcipt_xc_domain_memory_mapping, xc_domain_memory_mapping);
 SAME_TYPE(pcipt_xc_send_debug_keys, xc_send_debug_keys);
 SAME_TYPE(pcipt_xc_readconsolering, xc_readconsolering);
+SAME_TYPE(pcipt_xc_physinfo, xc_physinfo);
+
+SAME_NUMBER(PCIPT_CAPABILITY_HVM, XEN_SYSCTL_PHYSCAP_hvm);
+SAME_NUMBER(PCIPT_CAPABILITY_PV, XEN_SYSCTL_PHYSCAP_pv);
+SAME_NUMBER(PCIPT_CAPABILITY_DIRECTIO, XEN_SYSCTL_PHYSCAP_directio);
+SAME_NUMBER(offsetof(struct pcipt_physinfo, capabilities), offsetof(struct xen_sysctl_physinfo, capabilities));
+_Static_assert(sizeof(struct pcipt_physinfo) >= sizeof(struct xen_sysctl_physinfo), "xc_physinfo fits");

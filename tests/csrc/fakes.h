@@ -33,6 +33,7 @@ struct fake_control {
     int32_t fail; /* errno of every call; -1: fail without one */
     int32_t interrupted; /* how many mappings end with EINTR first */
     uint32_t first_node;
+    uint32_t capabilities;
     /* Xen's console ring: characters by number, the oldest kept and the end; pressing a key appends `dump`. */
     uint32_t oldest, end;
     char ring[FAKE_RING];

@@ -240,6 +240,10 @@ static void test_control(const char *library, struct fake_control *fake)
     }
     EXPECT(fake->presses, 2);
 
+    fake->capabilities = 0x3c7;
+    EXPECT(pcipt_control_capabilities(control, &count), 0);
+    EXPECT(count, 0x3c7);
+
     /* the ring: from the start, on from there, the end, a place that is gone, a place that never was */
     memcpy(fake->ring, "abcdefghij", 10);
     fake->end = 10;
@@ -276,6 +280,8 @@ static void test_control(const char *library, struct fake_control *fake)
         EXPECT(pcipt_control_map(control, 1, 1), -errnos[i]);
         EXPECT(pcipt_control_unmap(control, 1, 1), -errnos[i]);
         EXPECT(pcipt_control_press(control, 'Q'), -errnos[i]);
+        EXPECT(pcipt_control_capabilities(control, &count), -errnos[i]);
+        EXPECT(count, 0);
         EXPECT(pcipt_control_read(control, 32, buffer, &index, &count), -errnos[i]);
         EXPECT(count, 0);
     }

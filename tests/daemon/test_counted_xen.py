@@ -22,6 +22,7 @@ CALLS = {
     "permissions": (),
     "console": (),
     "command_line": (),
+    "abilities": (),
 }
 
 

@@ -45,6 +45,8 @@ class FakeHost:
         self.probed = []
         self.drivers = {}
 
+    release = "6.1.0-18-amd64"
+
     def addresses(self):
         return list(self.raws)
 

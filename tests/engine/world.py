@@ -61,6 +61,8 @@ class Linux:
         self.dead = False
         self.raws = {raw.sbdf: raw for raw in raws}
 
+    release = "6.1.0-18-amd64"
+
     def addresses(self):
         return list(self.raws)
 

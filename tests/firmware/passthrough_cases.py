@@ -4,8 +4,12 @@ import struct
 
 import attrs
 
+from pcipt.firmware.passthrough.host import HostFacts, XenSays
+from pcipt.firmware.passthrough.host_rules import judge_host
+from pcipt.firmware.passthrough.reasons import Guest
 from pcipt.firmware.passthrough.verdict import Evidence, Reason, Unknown
 from pcipt.pci import decode_machine, parse_sbdf
+from pcipt.xen.releases import parse_version
 from tests.machines import config, function
 
 EXPRESS, MSIX, ACS = 0x10, 0x11, 0x000D
@@ -37,6 +41,13 @@ def evidence_of(*raws, **known):
     return Evidence(decode_machine(raws), {raw.sbdf: len(raw.config or b"") for raw in raws}, **known)
 
 
+def host(**known):
+    """Make what a host can do: a PV dom0 whose IOMMU Xen uses, but for what is `known` otherwise."""
+    said = XenSays(iommu=True, remaps=True)
+    given = {"under_xen": True, "dom0": Guest.PV, "release": "4.20.4", "said": said, **known}
+    return judge_host(HostFacts(xen=parse_version(given["release"]), **given))
+
+
 def said_by(rule, address, evidence):
     """Ask one rule: {code: verdict} of its reasons, and what it did not know."""
     said = list(rule(evidence.machine.functions[parse_sbdf(address)], evidence))
@@ -49,4 +60,4 @@ def text_of(rule, address, evidence):
     return " ".join(each.text for each in said if isinstance(each, Reason))
 
 
-__all__ = ["config", "conventional", "evidence_of", "express", "function", "said_by", "text_of"]
+__all__ = ["config", "conventional", "evidence_of", "express", "function", "host", "said_by", "text_of"]

@@ -7,7 +7,7 @@ import pytest
 
 from pcipt.errors import InputError, UnsupportedError
 from pcipt.host.live import LinuxHost
-from pcipt.host.toolstack import PCIBACK, Toolstack, read_command_line
+from pcipt.host.toolstack import PCIBACK, Toolstack, read_console, read_xl_info
 from pcipt.pci import parse_sbdf
 from tests.toolstack import NIC, fake_toolstack
 
@@ -154,7 +154,8 @@ def test_the_command_line_of_xen(said, expected, tmp_path, monkeypatch):
     script.write_text(f"#!/bin/sh\n{said}\n")
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert read_command_line() == expected
+    assert read_xl_info().get("xen_commandline") == expected
     script.unlink()
     monkeypatch.setattr("pcipt.host.toolstack._DIRECTORIES", ())
-    assert read_command_line() is None
+    assert read_xl_info() == {}
+    assert read_console() == ""

@@ -14,7 +14,7 @@ import pytest
 
 from . import inside
 from .hardware import PART, REGIONS
-from .machine import Dom0
+from .machine import Dom0, Result
 from .steps import (
     PATIENCE,
     RESULT,
@@ -65,6 +65,12 @@ def pvh(lab: Dom0) -> Dom0:
     if lab.mode == "pv":
         pytest.skip("a PV dom0 has no map of its own that could change")
     return lab
+
+
+def release(dom0: Dom0, arguments: str) -> Result:
+    """Release a function; a PVH dom0 of this Xen and Linux has to be forced (`pcipt host` says why)."""
+    can = dom0.run("pcipt host --json", check=False).json()["verdict"] != "refuse"
+    return dom0.run(f"pcipt release {'' if can else '--force '}{arguments}")
 
 
 def driver(dom0: Dom0, sbdf: str) -> str:
@@ -120,10 +126,34 @@ def test_what_xen_does_alone(pvh: Dom0) -> None:
         assert regions(pvh) == (IN, IN, IN)
 
 
+def test_the_host_is_as_xen_says(lab: Dom0) -> None:
+    """Xen's capabilities and its words at boot, beside what pcipt tells."""
+    told = lab.run("pcipt host --json", check=False).json()
+    able = lab.run("xl info virt_caps").stdout.split()
+    assert told["iommu"]["used"] is any(word.endswith("_directio") for word in able)
+    assert (told["dom0"], told["iommu"]["source"]) == (lab.mode, "xen")
+    printed = lab.run("xl dmesg").stdout
+    if "Interrupt remapping " in printed:
+        assert told["iommu"]["interrupt_remapping"] is ("Interrupt remapping enabled" in printed)
+    assert told["findings"] == []
+
+
+def test_a_pvh_dom0_is_told_what_it_cannot_do(pvh: Dom0) -> None:
+    """Before Xen 4.20 and Linux 6.12 it gives nothing away; later only to HVM guests."""
+    told = pvh.run("pcipt host --json", check=False).json()
+    version = tuple(int(part) for part in told["xen"].split(".")[:2])
+    linux = tuple(int(part) for part in told["linux"].split("-")[0].split(".")[:2])
+    gives = version >= (4, 20) and linux >= (6, 12)
+    assert (told["guests"]["pv"], told["guests"]["hvm"] == "refuse") == ("refuse", not gives)
+    done = pvh.run(f"pcipt release --dry-run {NIC}", check=False)
+    assert (done.rc == 1) is not gives
+    assert gives or "dom0 is PVH" in done.stderr
+
+
 def test_release_and_reclaim(lab: Dom0) -> None:
     """A shared region follows the last of its devices."""
     before, mark = driver(lab, NIC), lab.mark()
-    told = lab.run(f"pcipt release --json {NIC}").json()
+    told = release(lab, f"--json {NIC}").json()
     assert [function["owner"] for function in told["functions"]] == ["quarantine"]
     assert driver(lab, NIC) == "pciback"
     if lab.mode == "pvh":
@@ -132,7 +162,7 @@ def test_release_and_reclaim(lab: Dom0) -> None:
     else:
         assert set(states(lab).values()) == {"not-applicable"}
         assert map_calls(lab, mark) == []
-    lab.run(f"pcipt release {TESTDEV}")
+    release(lab, TESTDEV)
     owners = {each["sbdf"]: each["owner"] for each in answer(lab, "Status")["given_away"]}
     assert owners == {NIC: "quarantine", TESTDEV: "quarantine"}
     if lab.mode == "pvh":
@@ -154,7 +184,7 @@ def test_what_was_hidden_at_boot_is_quarantined(lab: Dom0) -> None:
     for file in ("new_slot", "bind"):
         lab.run(f"echo {TESTDEV} > /sys/bus/pci/drivers/pciback/{file}")
     assert known_to_xen(lab)[TESTDEV] == "d0"
-    told = lab.run(f"pcipt release --json {TESTDEV}").json()
+    told = release(lab, f"--json {TESTDEV}").json()
     assert [function["owner"] for function in told["functions"]] == ["quarantine"]
     assert known_to_xen(lab)[TESTDEV] != "d0"
     if lab.mode == "pvh":
@@ -177,7 +207,7 @@ def test_xl_by_hand_is_followed_within_two_seconds(lab: Dom0) -> None:
 def test_hot_unplug_of_the_last_device_ends_unmapped(pvh: Dom0) -> None:
     """Xen counts a device that came later once too often, and keeps the region."""
     plug(pvh, "e1000e", "later")
-    pvh.run(f"pcipt release {TESTDEV}")
+    release(pvh, TESTDEV)
     assert regions(pvh) == (IN, IN, IN)
     unplug(pvh, "later")
     wait_regions(pvh, IN, IN, OUT)
@@ -207,7 +237,7 @@ def test_a_guest_gets_it_and_leaves_nothing_behind(lab: Dom0) -> None:
         pytest.skip("a PV guest with passthrough does not start under this PVH dom0 (E820, ENOSYS)")
     (verdict,) = ask(lab, f"check {NIC}")["functions"]
     assert verdict["rdm_policy"] == "relaxed"
-    lab.run(f"pcipt release {NIC}")
+    release(lab, NIC)
     kernel = lab.run("ls /boot | grep vmlinuz | tail -1").stdout.strip()
     for device, accepted in ((f"'{NIC}'", False), (f"'{NIC},rdm_policy=relaxed'", True)):
         lab.put("/root/guest.cfg", GUEST.format(kernel=kernel, device=device).encode())

@@ -39,6 +39,7 @@ class FakeControl(ctypes.Structure):
         ("fail", ctypes.c_int32),
         ("interrupted", ctypes.c_int32),
         ("first_node", ctypes.c_uint32),
+        ("capabilities", ctypes.c_uint32),
         ("oldest", ctypes.c_uint32),
         ("end", ctypes.c_uint32),
         ("ring", ctypes.c_char * RING),

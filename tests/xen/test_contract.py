@@ -304,6 +304,14 @@ def test_the_command_line_is_one_line(bench):
     assert bench.xen.command_line() == line
 
 
+def test_what_xen_can_do_does_not_change(bench):
+    found = bench.xen.abilities()
+    assert found.pv or found.hvm
+    assert bench.xen.abilities() == found
+    told = bench.xen.custody(next(iter(bench.present))) is not Custody.UNTOLD
+    assert found.iommu is told  # without an IOMMU nobody is told who owns a function
+
+
 def test_what_the_console_has_printed_is_told_once(bench):
     bench.xen.console()
     assert "==== PCI devices ====" not in bench.xen.console()  # no key was pressed

@@ -11,7 +11,7 @@ import pytest
 from pcipt.errors import HypervisorError, NotPermittedError, StateError, UnsupportedError
 from pcipt.pci import Frames, Gfn, Sbdf, parse_sbdf, sbdf_from_devfn
 from pcipt.xen.binding import CallHandle, ControlHandle, LoadError
-from pcipt.xen.interface import Custody, DeviceFlags, Dom0Kind, Hypervisor, Owner, OwnerKind
+from pcipt.xen.interface import Abilities, Custody, DeviceFlags, Dom0Kind, Hypervisor, Owner, OwnerKind
 from pcipt.xen.libxc import BATCH, CHUNK, open_libxc
 
 NIC = parse_sbdf("1234:56:0f.0")
@@ -304,6 +304,27 @@ def test_a_command_line_that_xen_does_not_tell(xen, machine, number, kind):
         xen.command_line()
 
 
+@pytest.mark.parametrize(
+    ("bits", "pv", "hvm", "iommu"),
+    [
+        (0x0, False, False, False),
+        (0x1, False, True, False),
+        (0x2, True, False, False),
+        (0x3C7, True, True, True),
+    ],
+)
+def test_what_xen_can_do(xen, machine, bits, pv, hvm, iommu):
+    machine.control.capabilities = bits
+    assert xen.abilities() == Abilities(pv=pv, hvm=hvm, iommu=iommu)
+
+
+def test_a_xen_that_does_not_say_what_it_can_do(xen, machine):
+    machine.control.fail = errno.ENOMEM
+    with pytest.raises(HypervisorError) as caught:
+        xen.abilities()
+    assert caught.value.errno == errno.ENOMEM
+
+
 def test_a_command_line_that_a_policy_hides(xen, machine):
     machine.call.command_line = b"<denied>"
     with pytest.raises(UnsupportedError, match="policy"):
@@ -447,6 +468,7 @@ def test_close_is_idempotent_and_ends_every_use(machine):
         xen.permissions,
         xen.console,
         xen.command_line,
+        xen.abilities,
     ):
         with pytest.raises(StateError):
             action()

@@ -7,7 +7,7 @@ import runpy
 import pytest
 
 from pcipt.xen import releases
-from pcipt.xen.releases import FACTS, INTERFACES, NEWEST, Version, parse_version, uncertain
+from pcipt.xen.releases import FACTS, INTERFACES, LINUX_FACTS, NEWEST, Version, parse_version, uncertain
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -80,6 +80,7 @@ BOUNDARIES = {
     "MAPPINGS_INTERLEAVE": ("4.17.7 4.22.0", "4.17.6 4.18.5 4.19.5 4.20.3 4.21.1"),
     "UNMAP_CHECKS_CALLER_ONLY": ("4.22.0", "4.21.2"),
     "PVH_DOM0_GIVES_DEVICES": ("4.20.0", "4.19.6"),
+    "LINUX_TELLS_GSI": ("6.12.0 6.12.48 6.13.0 7.0.0", "5.10.0 6.1.0 6.11.11"),
     "DISPLAY_COUNTS_AS_IGD": ("4.20.0", "4.19.6"),
     "HVM_DETACH_REVOKES": ("4.18.0", "4.17.7"),
     "DOMAIN_STATE": ("4.21.0", "4.20.4"),
@@ -103,9 +104,18 @@ def test_boundaries(name):
 
 def test_every_row_has_a_boundary_a_commit_and_a_source():
     assert set(named()) == set(BOUNDARIES)
-    assert len(FACTS) == len(named())
-    assert len({fact.name for fact in FACTS}) == len(FACTS)
-    assert all(fact.commits and fact.source and (fact.since or fact.until) for fact in FACTS)
+    every = (*FACTS, *LINUX_FACTS)
+    assert len(every) == len(named())
+    assert len({fact.name for fact in every}) == len(every)
+    assert all(fact.commits and fact.source and (fact.since or fact.until) for fact in every)
+
+
+def test_versions_of_linux_have_rows_of_their_own():
+    assert [fact.name for fact in LINUX_FACTS if "Linux" not in fact.name] == []
+    assert not set(FACTS) & set(LINUX_FACTS)
+    debian = parse_version("6.12.48+deb13-amd64")  # nothing depends on the third number
+    assert releases.LINUX_TELLS_GSI.known_of(debian) is True
+    assert releases.LINUX_TELLS_GSI.known_of(parse_version("6.1.0-40-amd64")) is False
 
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.name)

@@ -1,29 +1,32 @@
 """Check before an attempt whether functions can be passed through to a guest, and what must go with them.
 
-One verdict per function (ok, warn, refuse) with its reasons, and the lines to paste for xl and xen-pciback.
-Functions named together are judged as going to one guest. SBDF is an address in any notation, a PCI path, or
-a set of addresses: 03:00.* a device, 03: a bus, * all. Exit codes: 0 all are ok, 4 something is warn or
-refuse, 6 no such device.
+One verdict per function (ok, warn, unknown, refuse) with its reasons, and the lines to paste for xl and
+xen-pciback. Without SBDF it begins with what the host can do (`pcipt host`). Functions named together are
+judged as going to one guest. SBDF is an address in any notation, a PCI path, or a set of addresses: 03:00.* a
+device, 03: a bus, * all. Exit codes: 0 all are ok, 4 something is warn, unknown or refuse, 6 no such device.
 """
 
 import argparse
+
+import attrs
 
 from pcipt.cli.machine.evidence import gather
 from pcipt.cli.machine.find import HIDE, SBDF_HELP, chosen_of, targets_of
 from pcipt.cli.machine.source import Source, add_source_arguments
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
 from pcipt.cli.text.render import count_text, print_json
-from pcipt.cli.text.terminal import GREEN, RED, YELLOW, columns, folded, on_terminal, painted, wants_colour
-from pcipt.errors import printable
+from pcipt.cli.text.terminal import columns, folded, on_terminal, wants_colour
+from pcipt.cli.text.verdict_text import host_lines, reason_lines, verdict_word
 from pcipt.firmware.passthrough.check import Snippets, check_functions, make_snippets
-from pcipt.firmware.passthrough.verdict import Reason, Report, Verdict
+from pcipt.firmware.passthrough.host_view import host_to_json, reason_to_json
+from pcipt.firmware.passthrough.reasons import GRAVEST_FIRST, Guest, Reason, Verdict
+from pcipt.firmware.passthrough.verdict import Report
 
 DEGRADED = 4
-SHADES = {Verdict.OK: GREEN, Verdict.WARN: YELLOW, Verdict.REFUSE: RED}
-HANG = 10
 EXAMPLES = (
     ("pcipt check 03:00.0", "can this function be passed through?"),
     ("pcipt check '03:00.*'", "all functions of that device, to one guest"),
+    ("pcipt check --guest hvm 03:00.0", "to an HVM guest?"),
     ("pcipt check --json=pretty", "every function, for a program"),
 )
 
@@ -31,6 +34,11 @@ EXAMPLES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sbdf", metavar="SBDF", nargs="*", help=SBDF_HELP)
     add_source_arguments(parser)
+    parser.add_argument(
+        "--guest",
+        choices=[Guest.PV.value, Guest.HVM.value],
+        help="judge for this kind of guest; else for the kind that fares best",
+    )
     add_json_argument(parser)
     add_colour_argument(parser)
     add_legend_argument(parser)
@@ -45,14 +53,19 @@ def run(args: argparse.Namespace) -> int:
     chosen = chosen_of(source, evidence.machine, targets)
     if chosen:
         evidence = evidence.leaving(chosen)
+    if args.guest is not None:
+        evidence = attrs.evolve(evidence, guest=Guest(args.guest))
     reports = check_functions(chosen or evidence.machine.functions, evidence)
     snippets = make_snippets(reports, together=bool(chosen))
     if args.json:
-        print_json(json_from_reports(reports, snippets), args.json)
+        print_json({"host": host_to_json(evidence.host), **json_from_reports(reports, snippets)}, args.json)
     else:
         colour = wants_colour(args.color)
+        above = frozenset() if chosen else frozenset(evidence.host.reasons)
+        if not chosen:
+            print("\n".join([*host_lines(evidence.host, colour=colour), ""]))
         for report in reports:
-            print("\n".join(_lines(report, colour=colour)))
+            print("\n".join(_lines(report, colour=colour, above=above)))
         _print_end(reports, snippets if chosen else None)
         if on_terminal() and not args.no_legend:
             print(f"\n{_counts(reports)}.")
@@ -83,37 +96,24 @@ def json_from_report(report: Report) -> dict[str, object]:
         "sbdf": str(report.sbdf),
         "path": report.path,
         "verdict": report.verdict.value,
-        "reasons": [
-            {
-                "code": reason.code,
-                "verdict": reason.verdict.value,
-                "text": reason.text,
-                "cure": reason.cure or None,
-            }
-            for reason in report.reasons
-        ],
+        "guests": {guest.value: verdict.value for guest, verdict in report.guests.items()},
+        "reasons": [reason_to_json(reason) for reason in report.reasons],
         "rdm_policy": "relaxed" if report.relaxed else "strict",
         "unknown": list(report.unknown),
     }
 
 
-def _lines(report: Report, *, colour: bool) -> list[str]:
-    """Return the lines about one function: its verdict and address, then each reason with its cure."""
-    verdict = painted(f"{report.verdict.value:6}", SHADES[report.verdict] if colour else None)
+def _lines(report: Report, *, colour: bool, above: frozenset[Reason] = frozenset()) -> list[str]:
+    """Return the lines about one function: its verdict and address, then each reason with its cure.
+
+    Of the reasons in `above`, which were printed before, only the codes are printed.
+    """
     path = f"  (path {report.path})" if report.path is not None and "-" in report.path else ""
-    lines = [f"{verdict}  {report.sbdf}{path}"]
+    only = f"  ({', '.join(sorted(guest.value for guest in report.only))} guests only)" if report.only else ""
+    lines = [f"{verdict_word(report.verdict, colour=colour)} {report.sbdf}{path}{only}"]
     for reason in report.reasons:
-        lines += _reason(reason, colour=colour)
-    return lines
-
-
-def _reason(reason: Reason, *, colour: bool) -> list[str]:
-    shade = SHADES[reason.verdict] if colour and reason.verdict is not Verdict.OK else None
-    text = f"        {reason.code}: {printable(reason.text)}"
-    first, *more = folded(text, columns(), HANG)
-    lines = [first.replace(reason.code, painted(reason.code, shade), 1), *more]
-    if reason.cure:
-        lines += folded(f"          -> {printable(reason.cure)}", columns(), HANG + 3)
+        shown = Reason(reason.code, reason.verdict, "see the host above") if reason in above else reason
+        lines += reason_lines(shown, colour=colour)
     return lines
 
 
@@ -139,7 +139,6 @@ def _print_end(reports: tuple[Report, ...], snippets: Snippets | None) -> None:
 def _counts(reports: tuple[Report, ...]) -> str:
     """Return how many functions were checked, and how many of them have each verdict."""
     counts = ", ".join(
-        f"{sum(report.verdict is verdict for report in reports)} {verdict.value}"
-        for verdict in (Verdict.REFUSE, Verdict.WARN, Verdict.OK)
+        f"{sum(report.verdict is verdict for report in reports)} {verdict.value}" for verdict in GRAVEST_FIRST
     )
     return f"{count_text(len(reports), 'function')}: {counts}"

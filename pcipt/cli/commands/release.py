@@ -48,7 +48,7 @@ EXAMPLES = (
 FINAL = frozenset(
     {
         "platform", "root-filesystem", "console", "pf-with-vfs", "owned-by-guest", "owned-by-xen",
-        "no-iommu", "segment-not-in-xen", "unknown-to-xen", "orphan", "vmd-orphans",
+        "no-iommu", "iommu-off", "segment-not-in-xen", "unknown-to-xen", "orphan", "vmd-orphans",
     }
 )  # fmt: skip
 UNSURE = Reason(

@@ -37,6 +37,10 @@ _BASES = {
     "newer": "newer than what pcipt knows; taken to do what the newest release that it knows does",
     "older": "older than what pcipt knows; taken to do what the oldest release that it knows does",
 }
+# verdicts on kinds of guest
+_GIVES = {"ok": "for", "warn": "with a warning for", "unknown": "not known for", "refuse": "not for"}
+_USED = {True: "used", False: "not used", None: "not known to be used"}
+_REMAPS = {True: ", interrupts remapped", False: ", interrupts not remapped", None: ""}
 RESULTS = {"refused": YELLOW, "failed": RED}
 HINT = "`pcipt explain SBDF` tells what is and what should be; `pcipt resync` tries again."
 EXAMPLES = (
@@ -125,6 +129,7 @@ def _facts(status: dict[str, Any]) -> list[tuple[str, str]]:
         ("Running", f"since {since}; {passed} ago" if passed else f"since {since}"),
         ("Xen", xen),
         *_release(status.get("xen_release") or {}),
+        *_host(status.get("host")),
         ("Mode", str(status["mode"])),
         ("Functions", f"{counts['functions']}, {known}"),
         ("Ghosts", str(counts["ghosts"])),
@@ -141,6 +146,26 @@ def _release(release: dict[str, Any]) -> list[tuple[str, str]]:
     if basis not in _BASES:
         return []
     return [("Release", f"{version}: {_BASES[basis]}")]
+
+
+def _host(host: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Return a row about what this host can do, none if the daemon does not tell it (it is older, or has not
+    asked Xen yet).
+    """
+    if host is None:
+        return []
+    of = {
+        verdict: [guest for guest, found in host["guests"].items() if found == verdict] for verdict in _GIVES
+    }
+    said = [f"{words} {' and '.join(of[verdict])} guests" for verdict, words in _GIVES.items() if of[verdict]]
+    against = [
+        reason["code"] for reason in host["reasons"] if reason["verdict"] == host["verdict"] == "refuse"
+    ]
+    kind, used = host["iommu"]["kind"] or "IOMMU", _USED[host["iommu"]["used"]]
+    remaps = _REMAPS[host["iommu"]["interrupt_remapping"]] if host["iommu"]["used"] else ""
+    if against:
+        said = [f"for no guest ({', '.join(against)}; see pcipt host)"]
+    return [("Host", f"{kind} {used}{remaps}; devices: {', '.join(said)}")]
 
 
 def _watching(watch: dict[str, Any]) -> str:

@@ -36,6 +36,14 @@ def call(path: str, method: str, parameters: dict[str, Any] | None = None) -> di
     return _unwrap(frame, path, method)
 
 
+def asked(path: str, method: str) -> dict[str, Any] | None:
+    """Return the daemon's reply; None if the daemon does not run, refuses, or does not know the method."""
+    try:
+        return call(path, method)
+    except (errors.NotRunningError, errors.NotPermittedError, errors.InputError):
+        return None
+
+
 def stream(path: str, method: str, parameters: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
     """Send one request that has many replies, and yield the parameters of each reply until the daemon stops.
 

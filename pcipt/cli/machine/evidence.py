@@ -5,10 +5,11 @@ from typing import Any
 
 import attrs
 
-from pcipt.cli.machine.client import call
+from pcipt.cli.machine.client import asked
+from pcipt.cli.machine.host import host_of, told_by_daemon
 from pcipt.cli.machine.pvh import ecam_of, guest_type, madt_of, memory_map_of
 from pcipt.cli.machine.source import Source
-from pcipt.errors import InputError, NotPermittedError, NotRunningError
+from pcipt.errors import InputError, NotPermittedError
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
 from pcipt.firmware.mmcfg import mmcfg_of
 from pcipt.firmware.passthrough.verdict import CutSegment, Evidence, FixedRange
@@ -56,6 +57,9 @@ def gather(source: Source, root: str | None, socket: str | None) -> Evidence:
         uses=uses.found,
         unseen_uses=uses.unknown,
         memory=memory_map_of(root),
+        host=(told_by_daemon(socket) if socket is not None else None)
+        or host_of(root, machine, live=socket is not None),
+        live=socket is not None,
     )
     if roles.serial is not None:
         shown = {sbdf for sbdf, facts in evidence.facts.items() if facts.boot_vga and roles.screen}
@@ -111,7 +115,7 @@ def _with_daemon(evidence: Evidence, socket: str) -> Evidence:
     A fact stays as it is if the daemon does not run, or if it refuses the request for that fact. If the
     daemon tells the reserved regions, they replace those of the ACPI tables.
     """
-    status = _asked(socket, "Status")
+    status = asked(socket, "Status")
     if status is not None:
         made = status.get("cut_segments", [])
         cut = {parse_sbdf(each["sbdf"]): CutSegment(each["text"], each["panics"]) for each in made}
@@ -124,27 +128,19 @@ def _with_daemon(evidence: Evidence, socket: str) -> Evidence:
             parse_sbdf(each["sbdf"]) for each in status["findings"] if each["code"] == "vfs-unsized"
         )
         evidence = attrs.evolve(evidence, xen=xen, owners=owners, cut_segments=cut, unsized=unsized)
-    held = _asked(socket, "Guests")  # only root may ask this
+    held = asked(socket, "Guests")  # only root may ask this
     if held is not None:
         found: dict[Sbdf, tuple[Finding, ...]] = {}
         for each in held["findings"]:
             sbdf = parse_sbdf(each["sbdf"])
             found[sbdf] = (*found.get(sbdf, ()), _finding(each))
         evidence = attrs.evolve(evidence, guests=found)
-    answer = _asked(socket, "Rmrr")
+    answer = asked(socket, "Rmrr")
     if answer is None:
         return evidence
     regions = regions_from_json(answer)
     owners = {device.sbdf: device.owner for region in regions.regions for device in region.devices}
     return attrs.evolve(evidence, regions=regions, owners={**owners, **evidence.owners})
-
-
-def _asked(socket: str, method: str) -> dict[str, Any] | None:
-    """Return the daemon's reply; None if the daemon does not run, refuses, or does not know the method."""
-    try:
-        return call(socket, method)
-    except (NotRunningError, NotPermittedError, InputError):
-        return None
 
 
 def regions_from_json(answer: dict[str, Any]) -> Regions:

@@ -20,7 +20,7 @@ from pcipt.host.files import Depth
 from pcipt.host.iomem import MemoryReading, read_memory
 from pcipt.host.machine_files import read_listed
 from pcipt.host.sysfs import read_machine
-from pcipt.host.toolstack import read_command_line
+from pcipt.host.toolstack import read_xl_info
 from pcipt.pci import Finding, Machine, decode_machine
 from pcipt.pci.write import EcamRegion
 from pcipt.xen.command_line import switch_in
@@ -173,5 +173,5 @@ def map_reserved(root: str, options: str | None) -> bool:
     Else Xen's default counts, which is True.
     """
     if options is None and root == "/" and guest_type(root):
-        options = read_command_line()
+        options = read_xl_info().get("xen_commandline")
     return switch_in(options or "", "dom0-iommu", "map-reserved") is not False

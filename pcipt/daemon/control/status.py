@@ -7,6 +7,7 @@ import attrs
 
 from pcipt.engine.engine import Engine
 from pcipt.errors import NoSuchDeviceError
+from pcipt.firmware.passthrough.host_view import host_to_json
 from pcipt.pci import Finding, Machine, Sbdf
 from pcipt.pci.space.shortage import CODES, told_findings
 from pcipt.remap.actions import Outcome
@@ -135,6 +136,7 @@ def status_to_json(
         "dom0": identity.dom0.value,
         "xen": identity.full,
         "xen_release": release_to_json(identity.version),
+        "host": host_to_json(engine.host) if engine.host is not None else None,
         "pf_fixup": engine.views.pf_fixup.word,
         "mode": mode,
         "counts": {

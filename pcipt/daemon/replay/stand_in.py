@@ -34,6 +34,10 @@ class StandIn:
     def boot_id(self) -> str:
         return self._files.boot_id
 
+    @property
+    def release(self) -> str:
+        return self._files.release
+
     def addresses(self) -> list[Sbdf]:
         """Return the addresses of all functions that Linux has."""
         return self._files.addresses()

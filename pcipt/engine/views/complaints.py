@@ -14,6 +14,7 @@ from pcipt.engine.memory import Memory
 from pcipt.errors import HypervisorError, UnsupportedError
 from pcipt.pci import Finding, Machine, Sbdf
 from pcipt.remap.bar_index import BarIndex
+from pcipt.xen.boot_words import BootWords, parse_boot_words
 from pcipt.xen.complaint_texts import finding_of_complaint
 from pcipt.xen.complaints import LASTING, OF_BARS, Code, Complaint, parse_complaints
 from pcipt.xen.interface import Hypervisor
@@ -28,13 +29,15 @@ DRIFT = "bar-drift"  # the finding that hardware and Linux have different addres
 class Complaints:
     """The complaints of Xen, in `memory.complaints`: by function, how often Xen printed each complaint.
 
-    The key None has the complaints that name neither a function nor a page of a BAR.
+    The key None has the complaints that name neither a function nor a page of a BAR. `boot_words` is what Xen
+    said of its IOMMU at boot, by the first reading; None before that.
     """
 
     def __init__(self, xen: Hypervisor, memory: Memory) -> None:
         self._xen = xen
         self._held = memory.complaints
         self._begun = False
+        self.boot_words: BootWords | None = None
 
     def read(self, machine: Machine, bars: BarIndex, *, whole: bool) -> None:
         """Read the console and add the new complaints. Delete complaints about functions that Linux does not
@@ -47,7 +50,9 @@ class Complaints:
         try:
             text = self._xen.console()
         except (HypervisorError, UnsupportedError):
+            self.boot_words = self.boot_words or BootWords()
             return
+        self.boot_words = self.boot_words or parse_boot_words(text)
         for function, said in list(self._held.items()):
             gone = function is not None and function not in machine.functions
             over = {Code.ASSIGN} if not whole else Code

@@ -94,7 +94,7 @@ def platform(function: Function, _evidence: Evidence) -> Said:
     """
     code = function.ids.class_code
     if code is None and function.header is HeaderType.UNKNOWN:
-        yield Unknown("class")
+        yield Unknown("class", Verdict.REFUSE)
     if not belongs_to_machine(function):
         return
     what = _PLATFORM.get((code or 0) >> 8, "a bridge")
@@ -137,10 +137,11 @@ def known_to_xen(function: Function, evidence: Evidence) -> Said:
     """Yield a REFUSE reason for each cause for which Xen cannot assign the function.
 
     Causes: Xen does not know the function; Xen has it without an owner; a guest owns it; Xen keeps it. If
-    `evidence.xen` is None, yield only `Unknown`.
+    `evidence.xen` is None, yield only `Unknown`. A recording does not hold Xen's list, so there this counts
+    for nothing.
     """
     if evidence.xen is None:
-        yield Unknown("what Xen knows")
+        yield Unknown("what Xen knows", Verdict.REFUSE if evidence.live else Verdict.OK)
         return
     owner = evidence.owners.get(function.sbdf, "")
     disagreed = evidence.xen.get(function.sbdf, "orphan" if owner == _ORPHANED else None)
@@ -180,17 +181,30 @@ def permissions(function: Function, evidence: Evidence) -> Said:
         yield Reason(finding.code, Verdict.WARN, finding.text)
 
 
-def iommu(function: Function, evidence: Evidence) -> Said:
-    """Yield a REFUSE reason if there is no IOMMU, or if no IOMMU unit serves the function.
+def host(_function: Function, evidence: Evidence) -> Said:
+    """Yield the reasons for which this host cannot give devices to guests, or should not, and what is not
+    known of that.
 
-    Yield `Unknown` if the IOMMU units are not known. Whether a unit serves the function is not checked if Xen
-    cannot name the function's segment.
+    A reason that only informs is left out, unless one kind of guest was asked about.
     """
+    yield from evidence.host.unknown
+    for reason in evidence.host.reasons:
+        if reason.verdict is not Verdict.OK or evidence.guest is not None:
+            yield reason
+
+
+def iommu(function: Function, evidence: Evidence) -> Said:
+    """Yield a REFUSE reason if Xen uses an IOMMU and no unit of it serves the function.
+
+    Yield `Unknown` if the IOMMU units are not known, unless Xen has taken the function: with an IOMMU it
+    takes none that no unit serves. Nothing is checked if Xen cannot name the function's segment.
+    """
+    if evidence.host.used is False or (evidence.iommu is not None and evidence.iommu.absent):
+        return  # the rule `host` says so
     if evidence.iommu is None:
-        yield Unknown("IOMMU")
-    elif evidence.iommu.absent:
-        text = "the firmware describes no IOMMU: without one a guest could reach all memory"
-        yield Reason("no-iommu", Verdict.REFUSE, text, "switch VT-d or AMD-Vi on in the firmware's setup")
+        taken = evidence.host.used and evidence.xen is not None and function.sbdf not in evidence.xen
+        if not taken:
+            yield Unknown("IOMMU")
     elif (
         function.sbdf.fits_xen
         and evidence.iommu.covers(requester_of(function, evidence.machine)) is Coverage.NONE
@@ -285,6 +299,7 @@ def address(function: Function, _evidence: Evidence) -> Said:
 
 
 RULES: tuple[Rule, ...] = (
+    host,
     platform,
     chipset,
     decoder_findings,

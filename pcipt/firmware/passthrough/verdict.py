@@ -1,58 +1,40 @@
 """Decide whether a function can be passed through to a guest: a verdict with its reasons.
 
 Rules are pure functions of the evidence. If the evidence lacks a fact, a rule yields the fact as `Unknown`
-and does not judge by it. The gravest reason decides the verdict. Functions that are checked together
+and does not judge by it. The gravest reason decides the verdict for a kind of guest; the kind that fares best
+decides the verdict, if no kind is given (`Evidence.guest`). Functions that are checked together
 (`Evidence.together`) are assumed to leave dom0 together.
 """
 
-import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import attrs
 
 from pcipt.firmware.coverage import IommuScope
 from pcipt.firmware.memory_map import MemoryEntry
+from pcipt.firmware.passthrough.host import Host
+from pcipt.firmware.passthrough.host_rules import NOTHING_KNOWN
 from pcipt.firmware.passthrough.index import Index, index_machine
+from pcipt.firmware.passthrough.reasons import (
+    EVERY_GUEST,
+    GRAVEST_FIRST,
+    Guest,
+    Reason,
+    Unknown,
+    Verdict,
+    by_guest,
+)
 from pcipt.firmware.regions.regions import Regions
 from pcipt.pci import Finding, Function, Machine, Range, Sbdf
 from pcipt.pci.raw import LinuxFacts, Use
 
+__all__ = [
+    "GRAVEST_FIRST", "NO_FACTS", "CutSegment", "Evidence", "FixedRange", "Guest", "Reason", "Report", "Rule",
+    "Said", "Unknown", "Verdict", "judge", "names",
+]  # fmt: skip
+
 NO_FACTS = LinuxFacts()
-
-
-class Verdict(enum.Enum):
-    """How grave a reason is, or the whole report. A reason that only informs has the verdict OK."""
-
-    OK = "ok"
-    WARN = "warn"
-    REFUSE = "refuse"
-
-
-GRAVEST_FIRST = (Verdict.REFUSE, Verdict.WARN, Verdict.OK)
-
-
-@attrs.frozen
-class Reason:
-    """One reason for the verdict.
-
-    `code` is a stable word for programs. `cure` is text that says how to remove the cause of the reason;
-    empty if there is no way. `xen` and `xl` are what the cure needs on Xen's command line, and in the guest's
-    xl.cfg beside pci=; empty if nothing.
-    """
-
-    code: str
-    verdict: Verdict
-    text: str
-    cure: str = ""
-    xen: str = ""
-    xl: str = ""
-
-
-@attrs.frozen
-class Unknown:
-    """A fact that a rule needs and the evidence does not contain."""
-
-    what: str
+SHOWN_GUESTS = frozenset({Guest.PV, Guest.HVM})  # a PVH guest never takes a device: only the host says so
 
 
 Said = Iterator[Reason | Unknown]
@@ -92,7 +74,9 @@ class Evidence:
     the owner of each function as a word. `guests`: for each function the findings about a guest that has
     access which it should not have, or lacks access which it should have. `cut_segments`: the VMD
     controllers whose functions Xen has without an owner. `unsized`: physical functions for whose virtual
-    functions Xen has no BAR sizes. `together`: the functions that leave dom0 together. `index`: computed from
+    functions Xen has no BAR sizes. `together`: the functions that leave dom0 together. `host`: what the host
+    can do. `guest`: the only kind of guest to judge for; None is any. `live`: this is the running machine, so
+    Xen could be asked. `index`: computed from
     `machine` if it is not given.
     """
 
@@ -113,6 +97,9 @@ class Evidence:
     cut_segments: Mapping[Sbdf, CutSegment] = attrs.field(factory=dict)
     unsized: frozenset[Sbdf] = frozenset()
     together: frozenset[Sbdf] = frozenset()
+    host: Host = NOTHING_KNOWN
+    guest: Guest | None = None
+    live: bool = False
     index: Index = attrs.Factory(lambda self: index_machine(self.machine), takes_self=True)
 
     def leaving(self, sbdfs: Iterable[Sbdf]) -> "Evidence":
@@ -164,8 +151,8 @@ class Report:
     """The verdict on one function.
 
     `path` is its PCI path as text; None if it is not known. `reasons` are those of all rules, REFUSE first,
-    then WARN, then OK. `unknown` names the facts that rules lacked. `relaxed` is True if xl needs
-    rdm_policy=relaxed.
+    then WARN, then OK. `unknown` names the facts that rules lacked. `guests` has the verdict for each kind of
+    guest that was asked about. `relaxed` is True if xl needs rdm_policy=relaxed.
     """
 
     sbdf: Sbdf
@@ -174,34 +161,54 @@ class Report:
     reasons: tuple[Reason, ...]
     unknown: tuple[str, ...]
     relaxed: bool = False
+    guests: Mapping[Guest, Verdict] = attrs.field(factory=dict)
+
+    @property
+    def only(self) -> frozenset[Guest]:
+        """The kinds of guest that are possible, if another kind is refused; empty if all or none are."""
+        possible = {guest for guest in SHOWN_GUESTS if self.guests.get(guest) is not Verdict.REFUSE}
+        asked = SHOWN_GUESTS.intersection(self.guests)
+        return frozenset(possible & asked) if possible & asked != asked else frozenset()
 
 
 def judge(function: Function, evidence: Evidence, rules: Iterable[Rule]) -> Report:
     """Return the report of all `rules` on one function.
 
-    Its verdict is that of the gravest reason. It is OK if there are no reasons, whether or not facts are
-    unknown.
+    Its verdict for a kind of guest is that of the gravest reason that holds for that kind, or UNKNOWN
+    (`Unknown.hides`). Its verdict is that of the kind that fares best, of those asked about. A reason that
+    holds for some kinds only is left out if the verdict is less grave: the kinds' own verdicts tell it.
     Shape:  reasons: REFUSE first, then WARN, then OK, in the order of `rules` within each; unknown facts in
             the order of `rules`, without repetitions.
     """
     reasons: list[Reason] = []
-    unknown: list[str] = []
+    unknown: list[Unknown] = []
     for rule in rules:
         for said in rule(function, evidence):
             if isinstance(said, Unknown):
-                unknown.append(said.what)
+                unknown.append(said)
             else:
                 reasons.append(said)
-    reasons.sort(key=lambda reason: GRAVEST_FIRST.index(reason.verdict))
+    asked = frozenset({evidence.guest}) if evidence.guest is not None else EVERY_GUEST
+    guests = {guest: verdict for guest, verdict in by_guest(reasons, unknown).items() if guest in asked}
+    verdict = max(guests.values(), key=GRAVEST_FIRST.index)
+    shown = asked & SHOWN_GUESTS or asked
+    kept = [each for each in reasons if each.guests & shown and _counts(each, verdict, asked)]
+    kept.sort(key=lambda reason: GRAVEST_FIRST.index(reason.verdict))
     held = evidence.regions.of(function.sbdf) if evidence.regions is not None else ()
     return Report(
         function.sbdf,
         str(function.path) if function.path is not None else None,
-        reasons[0].verdict if reasons else Verdict.OK,
-        tuple(reasons),
-        tuple(dict.fromkeys(unknown)),
+        verdict,
+        tuple(kept),
+        tuple(dict.fromkeys(each.what for each in unknown)),
         any(region.needs_relaxed for region in held),
+        guests,
     )
+
+
+def _counts(reason: Reason, verdict: Verdict, asked: frozenset[Guest]) -> bool:
+    """Return True if a reason holds for all kinds asked about, or is not graver than the verdict."""
+    return asked <= reason.guests or reason.verdict is not Verdict.REFUSE or verdict is Verdict.REFUSE
 
 
 def names(sbdfs: Iterable[Sbdf], shown: int = 4) -> str:

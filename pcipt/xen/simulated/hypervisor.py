@@ -68,7 +68,7 @@ class SimulatedXen(Speaking):
         command_line: str = "",
         cuts_segments: bool = False,
     ) -> None:
-        super().__init__(command_line)
+        super().__init__(command_line, iommu=iommu is not None)
         if identity.dom0 is Dom0Kind.PVH and iommu is None:
             raise StateError("a PVH dom0 does not boot without an IOMMU")
         self._identity = identity

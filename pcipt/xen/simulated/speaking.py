@@ -1,13 +1,15 @@
-"""What a simulated Xen tells about itself: its console, and its command line."""
+"""What a simulated Xen tells about itself: its console, its command line, its abilities."""
 
+from pcipt.xen.interface import Abilities
 from pcipt.xen.outcome import Op, check, readable_line
 from pcipt.xen.simulated.faults import Call, Faults
 
 
 class Speaking:
-    """The part of `SimulatedXen` that speaks. `line` is the command line of Xen."""
+    """The part of `SimulatedXen` that speaks. `line` is its command line; does it use an IOMMU (`iommu`)?"""
 
-    def __init__(self, line: str) -> None:
+    def __init__(self, line: str, *, iommu: bool) -> None:
+        self._abilities = Abilities(pv=True, hvm=True, iommu=iommu)
         self.calls: list[Call] = []
         self._faults = Faults()
         self._line = line
@@ -37,6 +39,15 @@ class Speaking:
         self._require_alive()
         self._ask(Op.COMMAND_LINE)
         return readable_line(self._line)
+
+    def abilities(self) -> Abilities:
+        """Return what this Xen can do.
+
+        Raises: HypervisorError or UnsupportedError if a test ordered a failure of ABILITIES.
+        """
+        self._require_alive()
+        self._ask(Op.ABILITIES)
+        return self._abilities
 
     def _press_key(self) -> None:
         """Log a debug key and the reading of the console, with an ordered failure if there is one.

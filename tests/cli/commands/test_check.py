@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from pcipt.cli.main import main
-from tests.firmware.reserved_tables import dmar, rmrr, scope
+from pcipt.pci import RawFunction, Sbdf
+from tests.firmware.host_tables import good_dmar, madt, put_tables, put_xen
+from tests.firmware.passthrough_cases import conventional
+from tests.firmware.reserved_tables import rmrr, scope
 from tests.machines import config
 from tests.trees import DATA, EMPTY_LINE, RECORDED, REPO, add, dumps, unpack
 
@@ -93,11 +96,9 @@ def machine(tmp_path):
         config=config(class_code=0x030000),
         **{"class": "0x030000\n"},
     )
-    tables = root / "sys/firmware/acpi/tables"
-    tables.mkdir(parents=True)
-    unit = b"\x00\x00\x10\x00\x01\x00\x00\x00" + (0xFED9_0000).to_bytes(8, "little")
     shared = rmrr(0x7B00_0000, 0x7B00_FFFF, scope(0, (0x1C, 0), (0, 0)), scope(0, (0x14, 0)))
-    (tables / "DMAR").write_bytes(dmar(unit, shared))
+    put_tables(root, DMAR=good_dmar(shared), APIC=madt(2))
+    put_xen(root)
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/mountinfo").write_text("25 1 8:2 / / rw - ext4 /dev/sda2 rw\n")
     (root / "proc/iomem").write_text("00100000-7affffff : System RAM\n7b000000-7fffffff : Reserved\n")
@@ -132,6 +133,7 @@ def test_a_machine_of_which_much_is_known(machine):
         "03:00.0": ["warn", "reserved-shared", "device-split", "address-may-shift", "goes-along"],
         "03:00.1": ["warn", "device-split", "address-may-shift"],
     }
+    assert (answer["host"]["verdict"], answer["host"]["xen"]) == ("ok", "4.17.7")
     assert [each["verdict"] for each in answer["functions"]] == ["refuse"] * 4 + ["warn"] * 3
     assert answer["snippets"]["xl"] == [
         'pci = [ "00:14.0,rdm_policy=relaxed" ]',
@@ -143,7 +145,7 @@ def test_a_machine_of_which_much_is_known(machine):
 def test_functions_named_together_leave_together(machine):
     code, answer = checked("03:00.*", "00:14.0", "--root", machine)
     assert code == 4
-    assert verdicts(answer)["03:00.1"] == ["ok", "address-may-shift"]
+    assert verdicts(answer)["03:00.1"] == ["unknown", "address-may-shift"]  # its capabilities were not read
     (shared,) = (r for each in answer["functions"] for r in each["reasons"] if "03:00.0" in each["sbdf"]
                  and r["code"] == "reserved-shared")  # fmt: skip
     assert "rdm_policy=strict" in shared["text"]
@@ -212,7 +214,9 @@ def test_the_words(machine):
 
 def test_all_functions_print_no_lines_to_paste(machine):
     out = run("--root", machine)[1]
-    assert out.splitlines()[0] == "refuse  0000:00:00.0"
+    lines = out.splitlines()
+    assert lines[:2] == ["Host: ok", "    dom0 PV, Xen 4.17.7, Linux 6.1.0-18-amd64"]
+    assert next(line for line in lines if line.startswith("refuse")) == "refuse  0000:00:00.0"
     assert "xen-pciback.hide" not in out
 
 
@@ -255,9 +259,30 @@ def test_the_line_for_xen(tmp_path):
     assert checked("00:03.0", "--root", tmp_path)[1]["snippets"]["xen"] == ["pci-phantom=00:03,1"]
 
 
-def test_all_is_well(tmp_path):
-    add(tmp_path, "pci0000:00/0000:00:03.0", reset_method="flr\n")
-    assert run("00:03.0", "--root", tmp_path)[0] == 0
+@pytest.fixture
+def well(tmp_path):
+    """A machine of which everything is known, and nothing speaks against its only function."""
+    data = bytearray(conventional(RawFunction(Sbdf(0, 0, 3, 0), config())).config)
+    add(tmp_path, "pci0000:00/0000:00:03.0", config=bytes(data.ljust(4096, b"\0")), reset_method="flr\n")
+    put_tables(tmp_path, DMAR=good_dmar(), APIC=madt(2))
+    put_xen(tmp_path, capabilities="xen-3.0-x86_64 hvm-3.0-x86_64")
+    add(tmp_path, "pci0000:00/0000:00:17.0", **{"class": "0x010601\n"})
+    disk = "../../devices/pci0000:00/0000:00:17.0/ata1/host0/target0:0:0/0:0:0:0/block/sda/sda2"
+    put_link(tmp_path / "sys/dev/block/8:2", disk)
+    (tmp_path / "proc/self").mkdir()
+    (tmp_path / "proc/self/mountinfo").write_text("25 1 8:2 / / rw - ext4 /dev/sda2 rw\n")
+    (tmp_path / "proc/iomem").write_text("00100000-7affffff : System RAM\n7b000000-7fffffff : Reserved\n")
+    (tmp_path / "sys/class/tty/console").mkdir(parents=True)
+    (tmp_path / "sys/class/tty/console/active").write_text("tty0\n")
+    return tmp_path
+
+
+def test_all_is_well(well):
+    code, answer = checked("00:03.0", "--root", well)
+    (function,) = answer["functions"]
+    assert (code, function["verdict"], function["unknown"]) == (0, "ok", ["what Xen knows"])
+    assert function["guests"] == {"pv": "ok", "hvm": "ok", "pvh": "refuse"}
+    assert function["reasons"] == []
 
 
 @pytest.mark.parametrize("kind", ["pvh", "pv", "bare"])
@@ -272,7 +297,7 @@ def test_what_missing_tables_mean(tmp_path, kind):
         (tmp_path / "sys/hypervisor/guest_type").write_text(kind.upper() + "\n")
     (function,) = checked("00:03.0", "--root", tmp_path)[1]["functions"]
     assert (function["verdict"], "IOMMU" in function["unknown"]) == (
-        ("ok", True) if kind == "pvh" else ("refuse", False)
+        ("unknown", True) if kind == "pvh" else ("refuse", False)
     )
 
 

@@ -12,7 +12,12 @@ from pcipt.cli.commands import release
 from pcipt.cli.machine import handover
 from pcipt.daemon.control import protocol
 from pcipt.errors import AddressError, NoSuchDeviceError, NotPermittedError, NotRunningError, StateError
+from pcipt.firmware.passthrough.host import HostFacts, XenSays
+from pcipt.firmware.passthrough.host_rules import NOTHING_KNOWN, judge_host
+from pcipt.firmware.passthrough.host_view import host_to_json
+from pcipt.firmware.passthrough.reasons import Guest
 from pcipt.pci import parse_sbdf
+from pcipt.xen.releases import parse_version
 from tests.toolstack import ANSWERS, DISK, NIC, fake_toolstack, told
 
 ACTION = {"action": "withdraw-reserved", "sbdf": NIC, "result": "failed", "detail": "Xen said EPERM"}
@@ -414,3 +419,45 @@ def test_a_function_is_taken_back_once_whenever_the_daemon_ends(monkeypatch, end
     calls = []
     release._with_regions("/run", parse_sbdf(NIC), lambda: calls.append("back"))
     assert calls == ["back"]
+
+
+def pv_host(**said):
+    return HostFacts(True, Guest.PV, "4.20.4", parse_version("4.20.4"), said=XenSays(iommu=False, **said))
+
+
+HOSTS = {
+    # what the host cannot do: reason, and whether --force goes on
+    "pvh-dom0": (HostFacts(True, Guest.PVH, "4.17.7", parse_version("4.17.7")), True),
+    "pvh-dom0-linux": (HostFacts(True, Guest.PVH, "4.20.4", parse_version("4.20.4"), "6.1.0"), True),
+    "no-iommu": (pv_host(), False),
+    "iommu-off": (pv_host(iommu_off="iommu=off"), False),
+}
+
+
+@pytest.mark.parametrize("code", HOSTS)
+def test_what_can_lead_nowhere_is_refused_unless_forced(scene, code, capsys):
+    facts, forced = HOSTS[code]
+    host = judge_host(facts)
+    reason = host.reasons[0]
+    scene.answers["Status"] = {**ANSWERS["Status"], "host": host_to_json(host)}
+    with pytest.raises(StateError) as caught:
+        scene.run("release", NIC)
+    said = str(caught.value)
+    assert (reason.code, reason.text in said, reason.cure in said) == (code, True, True)
+    assert ("--force does it all the same" in said, "--force does not change that" in said) == (
+        forced,
+        not forced,
+    )
+    assert (scene.driver(NIC), scene.log()) == ("e1000e", [])
+    if not forced:
+        with pytest.raises(StateError, match="--force does not change that"):
+            scene.run("release", "--force", NIC)
+        return
+    assert scene.run("release", "--force", NIC) == 0
+    assert scene.driver(NIC) == "pciback"
+    assert f"{NIC}: {code}: {reason.text}" in capsys.readouterr().err
+
+
+def test_what_is_not_known_of_the_host_refuses_nothing(scene):
+    scene.answers["Status"] = {**ANSWERS["Status"], "host": host_to_json(NOTHING_KNOWN)}
+    assert scene.run("release", NIC) == 0

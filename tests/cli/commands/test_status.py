@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from pcipt.cli.main import main
 from tests.answers import ACTIONS, LONG, NIC, STATUS, WHEN, on_terminal
 
@@ -109,3 +111,41 @@ def test_nothing_hostile_reaches_the_terminal(daemon, capsys):
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
     assert len(shown.splitlines()) == 17
+
+
+def host(iommu=True, **guests):
+    reasons = [
+        {"code": "pvh-dom0", "verdict": "refuse"}, {"code": "pv-guest-needs", "verdict": "ok"},
+    ]  # fmt: skip
+    used = {"kind": "VT-d", "used": iommu, "interrupt_remapping": iommu, "source": "xen"}
+    worst = "refuse" if set(guests.values()) == {"refuse"} else "ok"
+    return {
+        "verdict": worst,
+        "iommu": used,
+        "guests": guests,
+        "reasons": reasons,
+        "unknown": [],
+        "findings": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (host(pv="ok", hvm="ok", pvh="refuse"),
+         "VT-d used, interrupts remapped; devices: for pv and hvm guests, not for pvh guests"),
+        (host(pv="refuse", hvm="unknown", pvh="refuse"),
+         "VT-d used, interrupts remapped; devices: not known for hvm guests, not for pv and pvh guests"),
+        (host(iommu=False, pv="refuse", hvm="refuse", pvh="refuse"),
+         "VT-d not used; devices: for no guest (pvh-dom0; see pcipt host)"),
+        (host(iommu=None, pv="unknown", hvm="unknown", pvh="refuse"),
+         "VT-d not known to be used; devices: not known for pv and hvm guests, not for pvh guests"),
+        (None, None),
+    ],
+)  # fmt: skip
+def test_a_line_about_the_host(daemon, capsys, said, line):
+    control, answers = daemon
+    answers["Status"] = {**HEALTHY, "host": said}
+    assert main(["status", "--socket", control]) == 0
+    shown = [text for text in capsys.readouterr().out.splitlines() if text.startswith("       Host: ")]
+    assert shown == ([f"       Host: {line}"] if line is not None else [])

@@ -8,7 +8,7 @@ from pcipt.firmware.passthrough.check import check_functions, make_snippets, xl_
 from pcipt.firmware.passthrough.verdict import Report, Verdict
 from pcipt.firmware.regions.regions import Regions
 from pcipt.pci import RawFunction, Sbdf, parse_sbdf
-from tests.firmware.passthrough_cases import ENDPOINT, evidence_of, express
+from tests.firmware.passthrough_cases import ENDPOINT, evidence_of, express, host
 from tests.machines import bridge, function
 
 
@@ -18,13 +18,14 @@ def test_the_gravest_come_first_and_bridges_are_asked_little():
         bridge("00:04.0", 5, 5),
         function("00:05.0"),
         function("00:05.1"),
+        host=host(),
     )
     reports = check_functions(evidence.machine.functions, evidence)
     assert [(str(report.sbdf), report.verdict.value) for report in reports] == [
         ("0000:00:04.0", "refuse"),
+        ("0000:00:03.0", "unknown"),  # whether it can be reset, and more
         ("0000:00:05.0", "warn"),
         ("0000:00:05.1", "warn"),
-        ("0000:00:03.0", "ok"),
     ]
     assert [reason.code for reason in reports[0].reasons] == ["platform"]
 

@@ -4,10 +4,11 @@ import pytest
 from pcipt.firmware.acpi.dmar import Dmar, RemappingUnit
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
 from pcipt.firmware.passthrough import function as rules
-from pcipt.firmware.passthrough.verdict import CutSegment
+from pcipt.firmware.passthrough.host import XenSays
+from pcipt.firmware.passthrough.verdict import CutSegment, Guest, judge
 from pcipt.pci import Finding, RawFunction, parse_sbdf
 from pcipt.pci.raw import LinuxFacts
-from tests.firmware.passthrough_cases import ENDPOINT, evidence_of, express, said_by, text_of
+from tests.firmware.passthrough_cases import ENDPOINT, evidence_of, express, host, said_by, text_of
 from tests.machines import bridge, function
 
 NIC = function("03:00.0")
@@ -133,12 +134,41 @@ def test_what_a_guest_keeps_or_lacks():
     assert said_by(rules.permissions, "03:00.0", evidence_of(NIC)) == ({}, [])
 
 
+def test_what_xen_has_taken_has_a_unit():
+    for xen, unknown in ((None, ["IOMMU"]), ({}, []), ({SBDF: "orphan"}, ["IOMMU"])):
+        evidence = evidence_of(NIC, host=host(), xen=xen)
+        assert said_by(rules.iommu, "03:00.0", evidence) == ({}, unknown)
+        assert said_by(rules.iommu, "03:00.0", evidence_of(NIC, xen=xen)) == ({}, ["IOMMU"])  # no host known
+
+
+PVH_DOM0 = {"dom0": Guest.PVH, "linux": "6.12.48+deb13-amd64"}
+OF_HOST = [
+    # host, guest asked about -> reasons, unknown
+    (host(), None, {"pvh-guest": "refuse"}, []),
+    (host(), Guest.PV, {"pvh-guest": "refuse", "pv-guest-needs": "ok"}, []),
+    (host(**PVH_DOM0), None, {"pvh-dom0-pv-guest": "refuse", "pvh-guest": "refuse"}, []),
+    (host(release="4.17.7", **PVH_DOM0), None, {"pvh-dom0": "refuse", "pvh-guest": "refuse"}, []),
+    (host(said=XenSays()), None, {"pvh-guest": "refuse"}, ["tables of the IOMMU (DMAR, IVRS)"]),
+    (host(said=XenSays(iommu=False)), None, {"no-iommu": "refuse", "pvh-guest": "refuse"}, []),
+]
+
+
+@pytest.mark.parametrize(("machine", "guest", "reasons", "unknown"), OF_HOST)
+def test_what_the_host_cannot_do_counts_for_each_function(machine, guest, reasons, unknown):
+    evidence = evidence_of(NIC, host=machine, guest=guest)
+    assert said_by(rules.host, "03:00.0", evidence) == (reasons, unknown)
+    verdict = judge(evidence.machine.functions[SBDF], evidence, [rules.host]).verdict
+    assert verdict is (machine.guests[guest] if guest is not None else machine.verdict)
+
+
 def test_the_iommu_stands_before_it():
     evidence = evidence_of(NIC)
     assert said_by(rules.iommu, "03:00.0", evidence) == ({}, ["IOMMU"])
+    none = evidence_of(NIC, host=host(said=XenSays(iommu=False)))
+    assert said_by(rules.iommu, "03:00.0", none) == ({}, [])  # the host's rule says it
     scope = IommuScope(snapshot_from_machine("", evidence.machine))
     cases = [
-        (attrs.evolve(scope, absent=True), {"no-iommu": "refuse"}),
+        (attrs.evolve(scope, absent=True), {}),  # the host's rule says it
         (attrs.evolve(scope, dmar=unit(include_all=True)), {}),
         (attrs.evolve(scope, dmar=unit(include_all=False)), {"iommu-uncovered": "refuse"}),
     ]

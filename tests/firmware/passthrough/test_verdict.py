@@ -1,6 +1,14 @@
 import pytest
 
-from pcipt.firmware.passthrough.verdict import Evidence, Reason, Unknown, Verdict, judge, names
+from pcipt.firmware.passthrough.verdict import (
+    Evidence,
+    Guest,
+    Reason,
+    Unknown,
+    Verdict,
+    judge,
+    names,
+)
 from pcipt.firmware.regions.findings import with_findings
 from pcipt.firmware.regions.tables import regions_from_tables
 from pcipt.pci import parse_sbdf
@@ -17,7 +25,13 @@ def rule(*said):
     return lambda _function, _evidence: iter(said)
 
 
-NOTE, WORRY, NO = (Reason(verdict.value, verdict, "text") for verdict in Verdict)
+NOTE, WORRY, NO = (
+    Reason(verdict.value, verdict, "text") for verdict in (Verdict.OK, Verdict.WARN, Verdict.REFUSE)
+)
+NOT_HVM = Reason("not-hvm", Verdict.REFUSE, "text", guests=frozenset({Guest.HVM}))
+NOT_PV = Reason("not-pv", Verdict.REFUSE, "text", guests=frozenset({Guest.PV}))
+NOT_PVH = Reason("not-pvh", Verdict.REFUSE, "text", guests=frozenset({Guest.PVH}))
+SOFT, GRAVE, NAMED = Unknown("a"), Unknown("b", Verdict.REFUSE), Unknown("c", Verdict.OK)
 
 
 @pytest.mark.parametrize(
@@ -27,13 +41,37 @@ NOTE, WORRY, NO = (Reason(verdict.value, verdict, "text") for verdict in Verdict
         ([NOTE], Verdict.OK, ["ok"], ()),
         ([NOTE, WORRY], Verdict.WARN, ["warn", "ok"], ()),  # the graver one first
         ([NOTE, NO, WORRY], Verdict.REFUSE, ["refuse", "warn", "ok"], ()),
-        ([Unknown("a"), NOTE, Unknown("b"), Unknown("a")], Verdict.OK, ["ok"], ("a", "b")),  # each once
+        ([SOFT, NOTE, Unknown("b"), SOFT], Verdict.UNKNOWN, ["ok"], ("a", "b")),  # each once
+        ([SOFT, WORRY], Verdict.WARN, ["warn"], ("a",)),
+        ([GRAVE, WORRY], Verdict.UNKNOWN, ["warn"], ("b",)),  # a refusal may be behind it
+        ([GRAVE, NO], Verdict.REFUSE, ["refuse"], ("b",)),
+        ([NAMED, NOTE], Verdict.OK, ["ok"], ("c",)),
     ],
 )
 def test_the_gravest_reason_decides(said, verdict, codes, unknown):
     report = judge(DEEP, Evidence(MACHINE, {}), [rule(*said[:1]), rule(*said[1:])])
     assert (report.verdict, [reason.code for reason in report.reasons]) == (verdict, codes)
     assert (report.unknown, report.path, report.relaxed) == (unknown, "00_1c.0-00_00.0-00_00.0", False)
+
+
+@pytest.mark.parametrize(
+    ("said", "guest", "verdict", "codes", "only"),
+    [
+        # without a kind of guest the kind that fares best decides, and what holds for others is left out
+        ([NOT_HVM, NOT_PVH, WORRY], None, Verdict.WARN, ["warn"], {Guest.PV}),
+        ([NOT_PV, NOT_PVH], None, Verdict.OK, [], {Guest.HVM}),
+        ([NOT_PV, NOT_HVM, NOT_PVH], None, Verdict.REFUSE, ["not-pv", "not-hvm"], set()),
+        ([NOT_PV, NOT_PVH, GRAVE], None, Verdict.UNKNOWN, [], {Guest.HVM}),
+        ([NOT_PVH, NOTE], None, Verdict.OK, ["ok"], set()),
+        ([NOT_HVM, NOT_PVH], Guest.HVM, Verdict.REFUSE, ["not-hvm"], set()),
+        ([NOT_HVM, NOT_PVH], Guest.PV, Verdict.OK, [], set()),
+    ],
+)
+def test_a_kind_of_guest_has_a_verdict_of_its_own(said, guest, verdict, codes, only):
+    report = judge(DEEP, Evidence(MACHINE, {}, guest=guest), [rule(*said)])
+    assert (report.verdict, [reason.code for reason in report.reasons]) == (verdict, codes)
+    assert report.only == only
+    assert set(report.guests) == ({guest} if guest is not None else set(Guest))
 
 
 def test_a_shared_rmrr_needs_the_relaxed_policy():

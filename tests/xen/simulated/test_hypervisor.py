@@ -5,6 +5,7 @@ import pytest
 from pcipt.errors import HypervisorError, StateError, UnsupportedError
 from pcipt.pci import Frames, Gfn, parse_sbdf
 from pcipt.xen.interface import (
+    Abilities,
     Custody,
     DeviceFlags,
     Dom0Kind,
@@ -15,7 +16,7 @@ from pcipt.xen.interface import (
     XenIdentity,
 )
 from pcipt.xen.outcome import Op
-from pcipt.xen.simulated.coverage import coverage_from_boot
+from pcipt.xen.simulated.coverage import EVERYTHING, coverage_from_boot
 from pcipt.xen.simulated.faults import Call
 from pcipt.xen.simulated.hypervisor import SimulatedXen
 from pcipt.xen.simulated.model import Catastrophe, Presence, SimulatedHardware
@@ -150,6 +151,7 @@ FAILING = {
     Op.UNMAP: lambda xen: xen.unmap_mmio(FRAMES),
     Op.RESERVED: lambda xen: xen.reserved_regions(),
     Op.COMMAND_LINE: lambda xen: xen.command_line(),
+    Op.ABILITIES: lambda xen: xen.abilities(),
 }
 
 
@@ -318,3 +320,10 @@ def test_after_close_nothing_is_answered(xen):
     ):
         with pytest.raises(StateError):
             action()
+
+
+@pytest.mark.parametrize("iommu", [EVERYTHING, None])
+def test_what_it_can_do_says_whether_it_uses_an_iommu(iommu, hardware):
+    xen = SimulatedXen(hardware, iommu=iommu)
+    assert xen.abilities() == Abilities(pv=True, hvm=True, iommu=iommu is not None)
+    assert xen.changes == ()

@@ -1,0 +1,118 @@
+"""What the host can do: as the daemon says, else judged here by the machine's files and Xen's words."""
+
+import contextlib
+
+import attrs
+
+from pcipt.cli.machine.client import asked
+from pcipt.cli.machine.pvh import guest_type, memory_map_of, xen_version
+from pcipt.errors import InputError, NotPermittedError
+from pcipt.firmware.coverage import snapshot_from_machine
+from pcipt.firmware.passthrough.host import Host, HostFacts, IommuKind, TablesSay, XenSays, xen_says
+from pcipt.firmware.passthrough.host_rules import judge_host
+from pcipt.firmware.passthrough.host_tables import tables_say
+from pcipt.firmware.passthrough.host_view import host_from_json
+from pcipt.firmware.passthrough.reasons import Guest
+from pcipt.host.acpi_files import read_tables
+from pcipt.host.files import Depth
+from pcipt.host.machine_files import read_listed
+from pcipt.host.sysfs import read_machine
+from pcipt.host.toolstack import read_console, read_xl_info
+from pcipt.pci import Machine, decode_machine
+from pcipt.pci.requester import Vendor, vendor_of
+from pcipt.xen.boot_words import parse_boot_words
+
+DOM0 = {"PV": Guest.PV, "PVH": Guest.PVH, "HVM": Guest.PVH}
+KINDS = {Vendor.INTEL: IommuKind.VTD, Vendor.AMD: IommuKind.AMD_VI}
+CAPABILITIES = {"xen-": Guest.PV, "hvm-": Guest.HVM}  # the words of XENVER_capabilities begin with these
+
+
+def host_of(root: str, machine: Machine, *, live: bool) -> Host:
+    """Return what the machine below `root` can do, judged without the daemon. `machine` are its functions.
+
+    If it is the running machine (`live`), Xen is asked by xl, which needs root.
+    """
+    facts = _facts(root, live=live)
+    facts = attrs.evolve(facts, kind=_kind(facts, machine), said=_said(root, ask=live and facts.under_xen))
+    return judge_host(attrs.evolve(facts, tables=_tables(root, machine, facts)))
+
+
+def read_host(root: str, socket: str | None) -> Host:
+    """Return what the machine below `root` can do. If the daemon does not answer, it is judged here.
+
+    A recording may have tables and no functions.
+    Raises: InputError if neither functions nor tables can be read.
+    """
+    if socket is not None and (told := told_by_daemon(socket)) is not None:
+        return told
+    try:
+        machine = decode_machine(read_machine(root, Depth.FULL))
+    except InputError:
+        with contextlib.suppress(NotPermittedError):
+            read_tables(root)
+        machine = Machine({})
+    return host_of(root, machine, live=socket is not None)
+
+
+def told_by_daemon(socket: str) -> Host | None:
+    """Return the host in the daemon's reply to `Status`; None if it does not run, refuses or is older."""
+    status = asked(socket, "Status")
+    told = status.get("host") if status is not None else None
+    return host_from_json(told) if told is not None else None
+
+
+def _facts(root: str, *, live: bool) -> HostFacts:
+    """Return what the files say of dom0, Xen and Linux. Only the running machine shows that Xen is absent."""
+    kind = _text(root, "sys/hypervisor/type")
+    under_xen = kind == "xen" if kind or live else None
+    rights = _text(root, "proc/xen/capabilities").split()
+    controls = not rights or "control_d" in rights
+    version = [_text(root, f"sys/hypervisor/version/{part}") for part in ("major", "minor", "extra")]
+    release = f"{version[0]}.{version[1]}{version[2]}" if version[0] and version[1] else None
+    return HostFacts(
+        under_xen=under_xen,
+        dom0=DOM0.get(guest_type(root)) if controls else None,
+        release=release,
+        xen=xen_version(root),
+        linux=_text(root, "proc/sys/kernel/osrelease") or None,
+    )
+
+
+def _kind(facts: HostFacts, machine: Machine) -> IommuKind | None:
+    """Return the kind of IOMMU that the machine's vendor makes, if it has one."""
+    return KINDS[vendor_of(machine)] if machine.functions and facts.dom0 is Guest.PVH else None
+
+
+def _said(root: str, *, ask: bool | None) -> XenSays:
+    """Return what Xen says of itself. Only if `ask`, the running Xen is asked; it does not answer without
+    root.
+    """
+    words = _text(root, "sys/hypervisor/properties/capabilities").split()
+    found = {guest for begin, guest in CAPABILITIES.items() if any(word.startswith(begin) for word in words)}
+    guests = frozenset({*found, Guest.PVH} if Guest.HVM in found else found) if words else None
+    info = read_xl_info() if ask else {}
+    if not info:
+        return XenSays(guests=guests)
+    caps = info.get("virt_caps")
+    directio = any(word.endswith("_directio") for word in caps.split()) if caps is not None else None
+    return xen_says(directio, parse_boot_words(read_console()).by(info.get("xen_commandline", "")), guests)
+
+
+def _tables(root: str, machine: Machine, facts: HostFacts) -> TablesSay | None:
+    """Return what the firmware's tables promise; None if none can be read, or dom0 is not shown them.
+
+    If no functions are known, those that the tables name are taken to be there.
+    """
+    if facts.dom0 is Guest.PVH:
+        return None
+    try:
+        tables = [table.data for table in read_tables(root).tables]
+    except (InputError, NotPermittedError):
+        return None
+    boot = snapshot_from_machine("", machine) if machine.functions else None
+    return tables_say(tables, memory_map_of(root), facts.xen, boot, facts.said.options)
+
+
+def _text(root: str, name: str) -> str:
+    """Return the text of a file of the closed list without its line's end; empty if it cannot be read."""
+    return (read_listed(root, name) or b"").decode("ascii", "replace").strip()

@@ -1,0 +1,150 @@
+"""What this host can do, and what must be seen of it to tell: values only, `host_rules` judges."""
+
+import enum
+from collections.abc import Mapping
+from typing import Protocol
+
+import attrs
+
+from pcipt.firmware.acceptance.answers import Options
+from pcipt.firmware.passthrough.reasons import GRAVEST_FIRST, Guest, Reason, Unknown, Verdict
+from pcipt.pci import Finding
+from pcipt.xen.releases import Version
+
+
+class IommuKind(enum.Enum):
+    """The kind of an IOMMU, by the name that Xen prints for its driver."""
+
+    VTD = "VT-d"
+    AMD_VI = "AMD-Vi"
+
+
+class Source(enum.Enum):
+    """Who tells whether an IOMMU is used: Xen, the kind of dom0, or the firmware's tables (a prediction)."""
+
+    XEN = "xen"
+    DOM0 = "dom0"
+    TABLES = "tables"
+    NOBODY = "nobody"
+
+
+@attrs.frozen
+class TablesSay:
+    """What Xen would make of the firmware's tables.
+
+    `kind`: None if there is neither DMAR nor IVRS. `accepted`, `remaps`: would Xen use the IOMMU, and remap
+    interrupts; None if that is not known. `reasons` say why not. `unknown` names what was not there to look
+    at.
+    """
+
+    kind: IommuKind | None = None
+    accepted: bool | None = None
+    remaps: bool | None = None
+    reasons: tuple[Reason, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+
+class BootWords(Protocol):
+    """What Xen printed at boot, and its command line; `xen/boot_words.py` reads both."""
+
+    @property
+    def iommu(self) -> bool | None: ...
+    @property
+    def remaps(self) -> bool | None: ...
+    @property
+    def kind(self) -> str | None: ...
+    @property
+    def failures(self) -> tuple[str, ...]: ...
+    @property
+    def iommu_off(self) -> str: ...
+    @property
+    def remap_off(self) -> str: ...
+    @property
+    def per_device(self) -> bool: ...
+    @property
+    def io_apics(self) -> Mapping[int, int]: ...
+
+
+@attrs.frozen
+class XenSays:
+    """What Xen says of itself; None where it was not asked or did not answer.
+
+    `iommu`: does it use an IOMMU? `remaps`: does it remap interrupts? `guests`: the kinds of guest that this
+    Xen can run. `iommu_off`, `remap_off`: the words of its command line that switch the IOMMU or interrupt
+    remapping off; empty if there are none. `options`: those of its options that change what it makes of the
+    tables. `lines`: what it printed that explains why it has no IOMMU.
+    """
+
+    iommu: bool | None = None
+    remaps: bool | None = None
+    kind: IommuKind | None = None
+    guests: frozenset[Guest] | None = None
+    iommu_off: str = ""
+    remap_off: str = ""
+    options: Options = Options()  # noqa: RUF009 - frozen
+    lines: tuple[str, ...] = ()
+
+
+def xen_says(iommu: bool | None, words: BootWords, guests: frozenset[Guest] | None) -> XenSays:
+    """Return in one value what Xen says. `iommu` is its answer to a question, if it was asked."""
+    return XenSays(
+        words.iommu if iommu is None else iommu,
+        words.remaps,
+        IommuKind(words.kind) if words.kind is not None else None,
+        guests,
+        words.iommu_off,
+        words.remap_off,
+        Options(not words.remap_off, words.per_device, words.io_apics),
+        words.failures,
+    )
+
+
+@attrs.frozen
+class HostFacts:
+    """What was seen of a machine. None is not known.
+
+    `under_xen`: does its Linux run under Xen? `dom0`: PV or PVH (`Guest`). `release` is the version of Xen as
+    it was written, `xen` the same in numbers; `linux` that of dom0's Linux. `tables`: None if no ACPI table
+    could be read, or if dom0 is not shown those of the IOMMU. `kind` is the vendor's kind of IOMMU where no
+    table names it.
+    """
+
+    under_xen: bool | None = None
+    dom0: Guest | None = None
+    release: str | None = None
+    xen: Version | None = None
+    linux: str | None = None
+    tables: TablesSay | None = None
+    kind: IommuKind | None = None
+    said: XenSays = XenSays()
+
+
+@attrs.frozen
+class Host:
+    """What this host can do. `used` and `remaps` are None if that is not known.
+
+    `kind` is the kind of its IOMMU, used or not. `source` says who tells that it is used. `reasons` are
+    sorted: REFUSE first, then WARN, then OK. `unknown` is what could not be looked at. `guests` has the
+    verdict for each kind of guest. `findings`: where Xen does other than its tables promise.
+    """
+
+    dom0: Guest | None
+    xen: str | None
+    linux: str | None
+    kind: IommuKind | None
+    used: bool | None
+    remaps: bool | None
+    source: Source
+    reasons: tuple[Reason, ...]
+    unknown: tuple[Unknown, ...]
+    guests: Mapping[Guest, Verdict]
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict for the kind of guest that fares best."""
+        return max(self.guests.values(), key=GRAVEST_FIRST.index)
+
+    def kinds(self, verdict: Verdict) -> list[str]:
+        """Return the words of the kinds of guest that have this verdict."""
+        return [guest.value for guest, found in self.guests.items() if found is verdict]

@@ -1,0 +1,75 @@
+"""What a host can do as a JSON object, and back: `pcipt host --json`, and "host" of status and check."""
+
+from typing import Any
+
+from pcipt.firmware.passthrough.host import Host, IommuKind, Source
+from pcipt.firmware.passthrough.reasons import Guest, Reason, Unknown, Verdict
+from pcipt.pci import Finding
+
+
+def host_to_json(host: Host) -> dict[str, Any]:
+    """Return what a host can do as a JSON object. A value that is not known is None."""
+    return {
+        "verdict": host.verdict.value,
+        "dom0": host.dom0.value if host.dom0 is not None else None,
+        "xen": host.xen,
+        "linux": host.linux,
+        "iommu": {
+            "kind": host.kind.value if host.kind is not None else None,
+            "used": host.used,
+            "interrupt_remapping": host.remaps,
+            "source": host.source.value,
+        },
+        "guests": {guest.value: verdict.value for guest, verdict in host.guests.items()},
+        "reasons": [
+            {**reason_to_json(each), "guests": [guest.value for guest in Guest if guest in each.guests]}
+            for each in host.reasons
+        ],
+        "unknown": [{"what": each.what, "hides": each.hides.value} for each in host.unknown],
+        "findings": [{"code": each.code, "text": each.text} for each in host.findings],
+    }
+
+
+def reason_to_json(reason: Reason) -> dict[str, Any]:
+    """Return a reason as a JSON object without its guests; what is not there is None."""
+    return {
+        "code": reason.code,
+        "verdict": reason.verdict.value,
+        "text": reason.text,
+        "place": reason.place or None,
+        "cure": reason.cure or None,
+        "vendor": reason.vendor or None,
+    }
+
+
+def host_from_json(answer: dict[str, Any]) -> Host:
+    """Return the host that `host_to_json` has encoded.
+
+    Raises: KeyError, TypeError or ValueError if `answer` is not such an object.
+    """
+    iommu = answer["iommu"]
+    return Host(
+        Guest(answer["dom0"]) if answer["dom0"] is not None else None,
+        answer["xen"],
+        answer["linux"],
+        IommuKind(iommu["kind"]) if iommu["kind"] is not None else None,
+        iommu["used"],
+        iommu["interrupt_remapping"],
+        Source(iommu["source"]),
+        tuple(map(_reason, answer["reasons"])),
+        tuple(Unknown(each["what"], Verdict(each["hides"])) for each in answer["unknown"]),
+        {Guest(guest): Verdict(verdict) for guest, verdict in answer["guests"].items()},
+        tuple(Finding(each["code"], each["text"]) for each in answer["findings"]),
+    )
+
+
+def _reason(item: dict[str, Any]) -> Reason:
+    return Reason(
+        item["code"],
+        Verdict(item["verdict"]),
+        item["text"],
+        item["cure"] or "",
+        frozenset(map(Guest, item["guests"])),
+        item["place"] or "",
+        item["vendor"] or "",
+    )

@@ -1,0 +1,96 @@
+"""What Xen printed at boot about its IOMMU, and what its command line says of it. Pure.
+
+Source: Xen drivers/passthrough/iommu.c (iommu_setup), vtd/dmar.c, vtd/iommu.c, vtd/intremap.c,
+        amd/iommu_acpi.c, amd/iommu_init.c, amd/pci_amd_iommu.c; the words are the same in 4.17 to 4.22.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+
+import attrs
+
+from pcipt.xen.command_line import switch_in, whole_switch_in
+from pcipt.xen.console import whole_lines
+
+KEPT = 4
+_IOMMU = re.compile(r"I/O virtualisation (en|dis)abled")
+_REMAPPING = re.compile(r"Interrupt remapping (en|dis)abled")
+_VTD, _AMD = re.compile(r"(\[VT-D\]|Intel VT-d )"), re.compile(r"AMD-Vi: |IVHD Error: ")
+_FAILURES = re.compile(
+    r"Failed to parse ACPI DMAR|Invalid ACPI DMAR entry|Only one (INCLUDE_ALL|ALL_PORTS)|Overlapping RMRRs|"
+    r"RMRR \[[^]]*\] is incorrect|Invalid device scope|Invalid DMAR width|no CMPXCHG16B|"
+    r"AMD-Vi: Error|IVHD Error: |Cannot find supported IVHD type|Too many IO APICs|"
+    r"Unrecognized IVHD special|erratum 28|IOMMU: page size mask|There is not a DRHD for IOAPIC|"
+    r"firmware does not support interrupt remapping|Failed to enable (Queued|Interrupt)"
+)
+_IO_APIC = re.compile(
+    r"ivrs_ioapic\[(0x[0-9a-f]{1,8}|0[0-7]{0,8}|[1-9][0-9]{0,8})\]="
+    r"(?:([0-9a-fA-F]{1,4}):)?([0-9a-fA-F]{1,4}):([0-9a-fA-F]{1,4})\.([0-7])"
+)
+_ANY = re.compile(r".*?(I/O virtualisation|Interrupt remapping|VT-[dD]|AMD-Vi|IVHD|IOMMU)")
+
+
+@attrs.frozen
+class BootWords:
+    """What Xen said. None: the line is not there, because it was overwritten or the text begins later.
+
+    `kind` is "VT-d" or "AMD-Vi" as Xen names its driver. `failures` are the first lines that say why there is
+    no IOMMU or no interrupt remapping. The rest is from the command line. `iommu_off`, `remap_off`: the words
+    that switch the IOMMU or interrupt remapping off; empty if there are none. `per_device` is False with
+    iommu=no-amd-iommu-perdev-intremap. `io_apics`: the routing ids with segment (segment << 16 | bus << 8 |
+    devfn) that ivrs_ioapic[] gives to IO-APICs, by their ids.
+    """
+
+    iommu: bool | None = None
+    remaps: bool | None = None
+    kind: str | None = None
+    failures: tuple[str, ...] = ()
+    iommu_off: str = ""
+    remap_off: str = ""
+    per_device: bool = True
+    io_apics: Mapping[int, int] = attrs.field(factory=dict)
+
+    def by(self, command_line: str) -> "BootWords":
+        """Return these words with what a command line of Xen says of the IOMMU."""
+        switch = whole_switch_in(command_line, "iommu")
+        intremap = switch_in(command_line, "iommu", "intremap")
+        return attrs.evolve(
+            self,
+            iommu_off=switch[1] if switch is not None and not switch[0] else "",
+            remap_off="iommu=no-intremap" if intremap is False else "",
+            per_device=switch_in(command_line, "iommu", "amd-iommu-perdev-intremap") is not False,
+            io_apics=dict(_io_apics(command_line)),
+        )
+
+
+def _io_apics(command_line: str) -> Iterator[tuple[int, int]]:
+    """Yield id and place of each IO-APIC that ivrs_ioapic[ID]=[SEGMENT:]BUS:DEVICE.FUNCTION names.
+
+    Source: Xen drivers/passthrough/amd/iommu_acpi.c (parse_ivrs_ioapic), drivers/pci/pci.c (parse_pci).
+    """
+    for word in itertools.takewhile(lambda word: word != "--", command_line.split()):
+        if match := _IO_APIC.fullmatch(word):
+            segment, bus, device, function = (int(part or "0", 16) for part in match.groups()[1:])
+            if bus <= 0xFF and device <= 0x1F:
+                yield _number(match[1]), segment << 16 | bus << 8 | device << 3 | function
+
+
+def _number(text: str) -> int:
+    """Return a number as Xen reads it: 0x is hexadecimal, another leading 0 octal."""
+    return int(text, 16 if text.startswith("0x") else 8 if text.startswith("0") else 10)
+
+
+def parse_boot_words(text: str) -> BootWords:
+    """Return what a text of Xen's console says about the IOMMU. Lines of guests are not looked at."""
+    found = BootWords()
+    for line in whole_lines(text.split("\n"), _ANY):
+        if match := _IOMMU.match(line):
+            found = attrs.evolve(found, iommu=match[1] == "en")
+        elif match := _REMAPPING.match(line):
+            found = attrs.evolve(found, remaps=match[1] == "en")
+        elif found.kind is None and (_VTD.match(line) or _AMD.match(line)):
+            found = attrs.evolve(found, kind="VT-d" if _VTD.match(line) else "AMD-Vi")
+        if _FAILURES.search(line) and len(found.failures) < KEPT:
+            found = attrs.evolve(found, failures=(*found.failures, line.strip()))
+    return found

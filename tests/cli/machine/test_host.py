@@ -1,0 +1,171 @@
+"""Where what the host can do comes from: files, the daemon, xl."""
+
+import pytest
+
+from pcipt.cli.machine.host import read_host
+from pcipt.firmware.passthrough.host import IommuKind, Source
+from pcipt.firmware.passthrough.host_view import host_to_json
+from pcipt.firmware.passthrough.reasons import Guest, Verdict
+from tests.firmware.host_tables import good_dmar, good_ivrs, madt, put_tables, put_xen
+from tests.trees import add
+
+BOTH = "xen-3.0-x86_64 hvm-3.0-x86_32 hvm-3.0-x86_64"
+
+
+@pytest.fixture
+def root(tmp_path):
+    add(tmp_path, "pci0000:00/0000:00:03.0")
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/iomem").write_text("00100000-7affffff : System RAM\n7b000000-7fffffff : Reserved\n")
+    return tmp_path
+
+
+def recorded(root):
+    return read_host(str(root), None)
+
+
+@pytest.mark.parametrize(
+    ("tables", "kind"),
+    [
+        ({"DMAR": good_dmar(), "APIC": madt(2)}, IommuKind.VTD),
+        ({"RMAD": good_dmar(), "APIC": madt(2)}, IommuKind.VTD),
+        ({"IVRS": good_ivrs(), "APIC": madt(2)}, IommuKind.AMD_VI),
+    ],
+)
+def test_a_recording_with_its_tables(root, tables, kind):
+    put_tables(root, **tables)
+    put_xen(root, capabilities=BOTH)
+    host = recorded(root)
+    assert (host.verdict, host.kind, host.source) == (Verdict.OK, kind, Source.TABLES)
+    assert (host.dom0, host.xen, host.linux) == (Guest.PV, "4.17.7", "6.1.0-18-amd64")
+
+
+@pytest.mark.parametrize("lacks", ["tables", "xen", "guest_type", "iomem and a region", "madt"])
+def test_what_a_recording_lacks_gives_no_ok(root, lacks):
+    if lacks != "xen":
+        put_xen(root)
+    if lacks != "tables":
+        put_tables(root, IVRS=good_ivrs())
+    if lacks not in {"tables", "madt"}:
+        put_tables(root, APIC=madt(2))
+    if lacks == "guest_type":
+        (root / "sys/hypervisor/guest_type").unlink()
+    if lacks == "iomem and a region":
+        from tests.firmware.reserved_tables import ivmd
+
+        put_tables(root, IVRS=good_ivrs(ivmd(0x21, 8, 0x18, 0, 0x7B00_0000, 0x1000)))
+        (root / "proc/iomem").unlink()
+    host = recorded(root)
+    assert host.verdict is Verdict.UNKNOWN
+    assert host.unknown
+
+
+def test_a_recording_of_tables_alone(tmp_path):
+    put_xen(tmp_path)
+    put_tables(tmp_path, DMAR=good_dmar(), APIC=madt(2))
+    assert recorded(tmp_path).verdict is Verdict.OK
+    put_tables(tmp_path, DMAR=good_dmar(width=0))
+    assert recorded(tmp_path).verdict is Verdict.REFUSE
+
+
+def test_a_guest_is_no_dom0(root):
+    put_xen(root)
+    put_tables(root, DMAR=good_dmar(), APIC=madt(2))
+    (root / "proc/xen/capabilities").write_text("\n")  # older Linux: empty in dom0 before xenfs is mounted
+    assert recorded(root).dom0 is Guest.PV
+    (root / "proc/xen/capabilities").write_text("something\n")
+    host = recorded(root)
+    assert (host.dom0, host.verdict) == (None, Verdict.UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "pv", "hvm"),
+    [
+        (BOTH, "ok", "ok"),
+        ("xen-3.0-x86_64", "ok", "refuse"),
+        ("hvm-3.0-x86_64", "refuse", "ok"),
+        (None, "ok", "ok"),
+    ],
+)
+def test_the_kinds_of_guest_that_this_xen_runs(root, capabilities, pv, hvm):
+    put_xen(root, capabilities=capabilities)
+    put_tables(root, DMAR=good_dmar(), APIC=madt(2))
+    guests = recorded(root).guests
+    assert (guests[Guest.PV].value, guests[Guest.HVM].value) == (pv, hvm)
+
+
+@pytest.mark.parametrize(
+    ("release", "linux", "guests"),
+    [
+        ("4.17.7", "6.12.48", ("refuse", "refuse")),
+        ("4.20.4", "6.1.0-18-amd64", ("refuse", "refuse")),
+        ("4.20.4", None, ("refuse", "unknown")),
+        ("4.20.4", "6.12.48+deb13-amd64", ("refuse", "unknown")),  # are interrupts remapped?
+    ],
+)
+def test_a_recorded_pvh_dom0(root, release, linux, guests):
+    put_xen(root, kind="PVH", xen=release, linux=linux)
+    host = recorded(root)
+    assert (host.used, host.source) == (True, Source.DOM0)
+    assert (host.guests[Guest.PV].value, host.guests[Guest.HVM].value) == guests
+
+
+XL = """#!/bin/sh
+case $1 in
+info) echo 'xen_commandline        : {line}'; echo 'virt_caps              : {caps}';;
+dmesg) echo '(XEN) I/O virtualisation {iommu}'; echo '(XEN) Interrupt remapping enabled';;
+esac
+"""
+
+
+@pytest.fixture
+def xl(tmp_path, monkeypatch):
+    """Give a function that makes the command xl say what it is told."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    monkeypatch.setenv("PATH", f"{directory}:/usr/bin:/bin")
+    monkeypatch.setattr("pcipt.host.toolstack._DIRECTORIES", ())
+
+    def write(caps="pv hvm hvm_directio pv_directio hap", line="", iommu="enabled"):
+        (directory / "xl").write_text(XL.format(caps=caps, line=line, iommu=iommu))
+        (directory / "xl").chmod(0o755)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("said", "used", "verdict", "code"),
+    [
+        ({}, True, Verdict.OK, "pvh-guest"),
+        ({"caps": "pv hvm hap"}, False, Verdict.REFUSE, "no-iommu"),
+        ({"caps": "pv hvm hap", "line": "iommu=off"}, False, Verdict.REFUSE, "iommu-off"),
+        ({"line": "iommu=no-intremap"}, True, Verdict.OK, "pvh-guest"),  # Xen says that it remaps
+    ],
+)
+def test_xl_is_asked_where_no_daemon_runs(root, xl, said, used, verdict, code):
+    put_xen(root)
+    put_tables(root, DMAR=good_dmar(), APIC=madt(2))
+    xl(**said)
+    host = read_host(str(root), str(root / "nobody"))
+    assert (host.used, host.source) == (used, Source.XEN)
+    assert (host.verdict, host.reasons[0].code) == (verdict, code)
+
+
+def test_without_xen_xl_is_not_asked(root, xl):
+    xl()
+    put_tables(root, DMAR=good_dmar(), APIC=madt(2))
+    host = read_host(str(root), str(root / "nobody"))
+    assert (host.source, host.verdict) == (Source.TABLES, Verdict.UNKNOWN)
+    assert [each.what for each in host.unknown] == ["Xen, because this Linux does not run under it"]
+
+
+def test_the_daemons_word_comes_first(root, daemon, xl):
+    path, answers = daemon
+    xl(caps="pv hvm")
+    put_xen(root)
+    put_tables(root, DMAR=good_dmar(), APIC=madt(2))
+    expected = recorded(root)
+    answers["Status"] = {"host": host_to_json(expected)}
+    assert read_host(str(root), str(path)) == expected
+    answers["Status"] = {"host": None}  # it has not asked Xen yet
+    assert read_host(str(root), str(path)).used is False
