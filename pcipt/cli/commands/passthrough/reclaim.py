@@ -1,0 +1,150 @@
+"""Take functions back into dom0 that were given away for passthrough; their reserved regions return first.
+
+The daemon restores the regions and keeps them while xl takes the functions out of quarantine and gives each
+to the driver that it had. If a step fails, all steps are undone. SBDF as for `pcipt release`. Exit codes: 0
+done, 1 refused or failed, 3 the daemon is not running, 4 done, but Xen does not show the new owner, 5 not
+root, 6 no such device.
+"""
+
+import argparse
+import os
+from contextlib import ExitStack
+
+from pcipt.cli.commands.passthrough.check import DEGRADED
+from pcipt.cli.machine.client import call
+from pcipt.cli.machine.find import chosen_functions
+from pcipt.cli.machine.handover import (
+    DOM0,
+    ORPHANED,
+    QUARANTINE,
+    Json,
+    Step,
+    Steps,
+    complain_of_others,
+    look,
+    owners_in,
+    print_end,
+    regions_held,
+    require_root,
+)
+from pcipt.cli.machine.source import Source
+from pcipt.cli.options import add_json_argument, add_socket_argument
+from pcipt.cli.text.render import print_json
+from pcipt.errors import InputError, StateError
+from pcipt.host.files import Depth
+from pcipt.host.toolstack import PCIBACK, Toolstack
+from pcipt.pci import Sbdf
+from pcipt.xen.releases import DEVICE_RESET
+
+EXAMPLES = (
+    ("pcipt reclaim 03:00.0", "back to dom0 and its driver"),
+    ("pcipt reclaim --dry-run '03:00.*'", "what would be done"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(root="/", dump=None)
+    parser.add_argument(
+        "sbdf", metavar="SBDF", nargs="+", help="address or PCI path of a function; 03:00.* is a device"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show the steps, do nothing")
+    add_json_argument(parser)
+    add_socket_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    source = Source(args)
+    chosen = sorted(chosen_functions(source, source.machine(Depth.HEADER), args.sbdf, single=True))
+    owners = owners_in(call(args.socket, "Status"))
+    toolstack = Toolstack(args.root)
+    if not args.dry_run:
+        require_root("reclaim", os.geteuid())
+        toolstack.require()
+    for sbdf in chosen:
+        owner = owners.get(str(sbdf), "")
+        if owner.startswith("guest"):
+            raise StateError(f"{sbdf} belongs to {owner}: detach it there first (xl pci-detach)")
+        if owner == ORPHANED:
+            raise StateError(
+                f"Xen lists {sbdf} without an owner (orphan): unbinding it from xen-pciback takes down a PVH "
+                f"host with Xen from {DEVICE_RESET.begins} on; pcipt resync adds it again"
+            )
+    given = [
+        sbdf for sbdf in chosen if toolstack.driver(sbdf) == PCIBACK or owners.get(str(sbdf)) == QUARANTINE
+    ]
+    steps = Steps(dry_run=args.dry_run, quiet=bool(args.json))
+    answer: Json = {"dry_run": args.dry_run, "result": "planned" if args.dry_run else "done"}
+    with ExitStack() as holding:
+        restoring = [_restoring(sbdf, args.socket, holding) for sbdf in given]
+        try:
+            taking = [_taking(sbdf, toolstack, args.socket, owners.get(str(sbdf))) for sbdf in given]
+            steps.run([*restoring, *taking])
+        except StateError:
+            if args.json:
+                print_json({**answer, "result": "failed", "steps": steps.told, "functions": []}, args.json)
+            raise
+        told = [_told(sbdf, args, owners) for sbdf in chosen]
+    print_end(told, {**answer, "steps": steps.told}, args.json)
+    return DEGRADED if not args.dry_run and complain_of_others(told, DOM0) else 0
+
+
+def _told(sbdf: Sbdf, args: argparse.Namespace, owners: dict[str, str]) -> Json:
+    """Return the daemon's reply with the function's owner now. The daemon is not asked in a dry run.
+
+    In a dry run the owner is that in `owners`, or dom0 if `owners` does not have the function.
+
+    Raises: StateError if an action of the daemon failed; the errors of `client.call`.
+    """
+    if args.dry_run:
+        return {"sbdf": str(sbdf), "owner": owners.get(str(sbdf), DOM0)}
+    return look(args.socket, sbdf)
+
+
+def _restoring(sbdf: Sbdf, socket: str, holding: ExitStack) -> Step:
+    """Return the step in which the daemon restores a function's reserved regions in dom0.
+
+    The daemon keeps the regions until `holding` closes the connection. So the step has no undo of its own:
+    after a failure `holding` closes the connection, and the daemon withdraws the regions again.
+    """
+
+    def do() -> None:
+        holding.enter_context(regions_held(socket, sbdf))
+
+    return Step(f"restore what is reserved for {sbdf}", do)
+
+
+def _is_away(socket: str, sbdf: Sbdf) -> bool:
+    """Ask the daemon for the function's owner; return True if Xen has the function in quarantine now.
+
+    Raises: the errors of `handover.look`.
+    """
+    return bool(look(socket, sbdf)["owner"] == QUARANTINE)
+
+
+def _taking(sbdf: Sbdf, toolstack: Toolstack, socket: str, owner: str | None) -> Step:
+    """Return the step that takes a function back from xen-pciback and binds it to its driver.
+
+    `owner` is the function's owner before the step, None if the daemon did not tell it. A function of dom0
+    that was only hidden at boot is not quarantined, and xl refuses to take it back: such a function is
+    unbound from xen-pciback without xl. Undoing brings back the state before the step.
+    """
+    hidden: list[Sbdf] = []
+
+    def do() -> None:
+        try:
+            toolstack.take_back(sbdf)
+        except InputError:
+            if owner != DOM0 or toolstack.driver(sbdf) != PCIBACK:
+                raise
+            hidden.append(sbdf)
+            toolstack.let_go(sbdf, None)
+            toolstack.probe(sbdf)
+
+    def undo() -> None:
+        if hidden:
+            toolstack.unbind(sbdf)
+            toolstack.hide(sbdf)
+        elif toolstack.driver(sbdf) != PCIBACK or (owner == QUARANTINE and not _is_away(socket, sbdf)):
+            toolstack.give(sbdf)  # quarantines it again, even if it is still bound to xen-pciback
+
+    return Step(f"give {sbdf} back to dom0", do, undo)
