@@ -54,7 +54,10 @@ def readings_of(blocks: Iterable[Block]) -> list[Reading]:
 
 
 def function_of(block: Block) -> RawFunction:
-    """Return the function that a block describes. Its config is None if there are no bytes."""
+    """Return the function that a block describes. Its config is None if there are no bytes.
+
+    Bytes of a boot log are older than Linux's addresses in the words, so these are not compared.
+    """
     words, findings = block.words, list(block.findings)
     if words.counted and not block.config:
         why = (
@@ -65,7 +68,7 @@ def function_of(block: Block) -> RawFunction:
     return RawFunction(
         block.sbdf,
         bytes(block.config) or None,
-        resources=() if words.counted else words.resources,
+        resources=() if words.counted or block.early else words.resources,
         ids=words.ids,
         driver=words.driver,
         numa_node=words.numa_node,
@@ -118,7 +121,7 @@ def _join(reading: Reading, block: Block) -> None:
     held.words.merge(block.words)
     if len(block.config) > len(held.config):
         kept = [finding for finding in held.findings if finding.code == ELSEWHERE]
-        held.config, held.findings = block.config, [*block.findings, *kept]
+        held.config, held.findings, held.early = block.config, [*block.findings, *kept], block.early
 
 
 def _tell_first(first: Reading, run: Sequence[Block]) -> None:

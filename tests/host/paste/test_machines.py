@@ -37,6 +37,17 @@ def test_words_and_bytes_function_by_function_are_joined():
     assert mixed.notes == ()
 
 
+def test_bytes_of_a_boot_log_are_not_compared_with_what_linux_has_now():
+    moved = config(
+        vendor=0x8086, device=0x9C03, class_code=0x010601, command=7, bars=(0, 0, 0, 0, 0, 0xE000_0000)
+    )
+    log = f"pci 0000:01:00.0: config space:\n{rows(moved)}"
+    for text in ((WORDS, log), (log, WORDS)):
+        card = decode_machine(of(*text).functions).functions[Sbdf(0, 1, 0, 0)]
+        assert [(bar.index, bar.address) for bar in card.bars] == [(5, 0xE000_0000)]
+        assert (card.driver, card.findings) == ("ahci", ())
+
+
 def test_bytes_of_one_function_and_words_of_all():
     found = of(WORDS, f"01:00.0 x\n{rows(CARD)}").functions
     assert [raw.config for raw in found] == [None, CARD]
