@@ -67,6 +67,7 @@ class Resource:
     MEMORY = 0x200
     PREFETCH = 0x2000
     MEM_64 = 0x10_0000
+    DISABLED = 0x1000_0000
     UNSET = 0x2000_0000
 
 

@@ -126,6 +126,9 @@ WINDOWS = [
     ((MEMORY,), lines(NOTHING), NO_SHIFT, []),
     ((MEMORY,), lines(line(0, 0x10_0000, 0x200 | UNSET)), NO_SHIFT, []),
     ((MEMORY,), lines(line(0x1_D040_0000, 0x10_0000)), Shift(memory=1 << 32), []),
+    ((MEMORY,), lines(line(0xD040_0000, 0x20_0000, 0x200 | Resource.DISABLED)), NO_SHIFT, []),
+    ((), lines(NOTHING, line(0x2400, 0x400, 0x101)), NO_SHIFT, []),  # in steps of 1 KiB
+    ((), lines(NOTHING, line(0x2000, 0x1000, 0x101)), NO_SHIFT, ["the I/O window is closed"]),
     ((MEMORY,), lines(line(0xD040_0000, 0x10_0000), before=5), NO_SHIFT, []),  # lines of an unknown order
 ]
 
