@@ -16,8 +16,8 @@ from pcipt.pci import ConfigSpace, Function, Sbdf
 from pcipt.pci.capabilities import walk_capabilities
 from pcipt.pci.capabilities.details import Detail, details_of, value_of
 from pcipt.pci.capabilities.fields import Value
-from pcipt.pci.capabilities.resets import has_flr, reset_ways
 from pcipt.pci.config import HeaderType
+from pcipt.pci.isolation.resets import has_flr, reset_ways
 from pcipt.pci.raw import LinuxFacts
 from pcipt.pci.requester import requester_of
 from pcipt.pci.structures import EXPRESS, PM

@@ -11,12 +11,10 @@ import attrs
 
 from pcipt.pci.capabilities import Capability
 from pcipt.pci.config import HEADER_SIZE, ConfigSpace
+from pcipt.pci.isolation.resets import reset_ways
 
-_PM, _EXPRESS, _AF, _ACS = 0x01, 0x10, 0x13, 0x000D
+_EXPRESS, _ACS = 0x10, 0x000D
 _MULTIFUNCTION = 0x80
-_NO_SOFT_RESET = 1 << 3
-_FLR = 1 << 28
-_AF_FLR = 0x3  # both Transactions Pending and FLR, in the byte at offset 3
 
 # bit of the ACS capability and control registers: lspci's word, and what the control does
 ACS_BITS: dict[int, tuple[str, str]] = {
@@ -90,7 +88,7 @@ def decode_isolation(config: ConfigSpace, capabilities: tuple[Capability, ...]) 
         bool(header & _MULTIFUNCTION),
         _acs(config, acs_at) if acs_at is not None else None,
         device >> 3 & 3,
-        _resets(config, place, device) if len(config) > HEADER_SIZE else None,
+        reset_ways(config, capabilities) if len(config) > HEADER_SIZE else None,
     )
 
 
@@ -100,18 +98,6 @@ def _acs(config: ConfigSpace, offset: int) -> Acs | None:
     if capable is None or enabled is None:
         return None
     return Acs(capable & 0x7F, enabled & 0x7F, (config.u16(offset + 8) or 0) & 0x7F)
-
-
-def _resets(config: ConfigSpace, place: dict[tuple[bool, int], int], device: int) -> tuple[str, ...]:
-    """Return the ways to reset the function alone. `device` is its register Device Capabilities, or 0."""
-    found = ["flr"] if device & _FLR else []
-    if _u32(config, place.get((False, _AF)), 0) >> 24 & _AF_FLR == _AF_FLR:
-        found.append("af_flr")
-    status = place.get((False, _PM))
-    control = config.u16(status + 4) if status is not None else None
-    if control is not None and not control & _NO_SOFT_RESET:
-        found.append("pm")
-    return tuple(found)
 
 
 def _u32(config: ConfigSpace, offset: int | None, more: int) -> int:

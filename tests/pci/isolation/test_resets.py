@@ -2,7 +2,7 @@ import pytest
 
 from pcipt.pci import ConfigSpace
 from pcipt.pci.capabilities import walk_capabilities
-from pcipt.pci.capabilities.resets import has_flr, reset_ways
+from pcipt.pci.isolation.resets import has_flr, reset_ways
 from tests.pci.spaces import space, standard_list
 
 EXPRESS_FLR = (0x40, 0x10, {2: (2, 2), 4: (4, 0x1000_8000)})
