@@ -18,9 +18,13 @@ BAR_WORDS = {0x10: "10.l", 0x14: "14.l", 0x1C: "1c.l"}
 
 
 def reset_bus(dom0: Dom0) -> None:
-    """Reset the secondary bus of the slot, as error recovery does, and do not restore the function."""
+    """Reset the secondary bus of the slot, as error recovery does, and restore nothing but the address of the
+    I/O BAR, which vPCI does not know.
+    """
+    ports = dom0.run(f"setpci -s {HOT} 18.l").stdout.strip()
     for word in ("40:40", "0:40"):
         dom0.run(f"setpci -s {SLOT} BRIDGE_CONTROL={word}; sleep 0.5")
+    setpci(dom0, HOT, f"18.l={ports}")
 
 
 def registers(dom0: Dom0) -> list[int]:
