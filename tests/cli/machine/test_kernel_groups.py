@@ -1,8 +1,8 @@
 """The kernel as oracle: where a recording has IOMMU groups, the sets by Linux's own rules equal them."""
 
 import argparse
-import os
 from itertools import combinations
+from pathlib import Path
 
 import attrs
 import pytest
@@ -29,40 +29,17 @@ EXPLAINED = {
 }
 
 
-def linked(tree, target):
-    """Copy a recording. In a checkout without links each is a file with its target: make links again."""
-    for base, _, names in os.walk(tree):
-        home = os.path.join(target, os.path.relpath(base, tree))
-        os.makedirs(home, exist_ok=True)
-        for name in names:
-            path, copy = os.path.join(base, name), os.path.join(home, name)
-            if os.path.islink(path):
-                os.symlink(os.readlink(path), copy)
-                continue
-            with open(path, "rb") as file:
-                data = file.read()
-            if data.startswith(b"../") and b"\n" not in data:
-                os.symlink(data.decode(), copy)
-            else:
-                with open(copy, "wb") as file:
-                    file.write(data)
-    # a listing of links to directories is walked as directories by os.walk: they are links in a checkout too
-    for listing in ("sys/bus/pci/devices",):
-        place = os.path.join(tree, listing)
-        for name in os.listdir(place):
-            copy = os.path.join(target, listing, name)
-            if not os.path.lexists(copy):
-                os.symlink(os.readlink(os.path.join(place, name)), copy)
-    return target
-
-
 def evidence_of(root):
     return gather(Source(argparse.Namespace(root=str(root), dump=None)), str(root), None)
 
 
-@pytest.mark.parametrize("tree", TREES, ids=lambda tree: os.path.basename(os.path.dirname(tree)))
-def test_the_sets_are_the_kernels_groups(tree, tmp_path):
-    evidence = evidence_of(linked(tree, tmp_path / "copy"))
+MISSING = pytest.mark.skip(reason="there are no recordings with IOMMU groups at ../shared/data")
+CASES = [pytest.param(tree, id=Path(tree).parent.name) for tree in TREES]
+
+
+@pytest.mark.parametrize("tree", CASES or [pytest.param(None, marks=MISSING)])
+def test_the_sets_are_the_kernels_groups(tree):
+    evidence = evidence_of(tree)
     groups = {
         sbdf: facts.iommu_group for sbdf, facts in evidence.facts.items() if facts.iommu_group is not None
     }
@@ -73,7 +50,7 @@ def test_the_sets_are_the_kernels_groups(tree, tmp_path):
         for number, each in enumerate(sets_of(evidence, groups_of(evidence), KERNEL_RULES))
         for sbdf in each.members
     }
-    name = os.path.basename(os.path.dirname(tree))
+    name = Path(tree).parent.name
     assert len(groups) > 0
     differ = {
         (name, str(one), str(other))
