@@ -6,10 +6,9 @@ from collections.abc import Collection, Mapping
 
 import attrs
 
+from pcipt.cli.machine.pvh import acpi_tables_of
 from pcipt.cli.machine.source import Source
-from pcipt.errors import InputError, NotPermittedError
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
-from pcipt.host.acpi_files import read_tables
 from pcipt.host.files import Depth
 from pcipt.host.function_facts import DeviceFacts, LinkFacts, read_device_facts, read_facts
 from pcipt.pci import ConfigSpace, Function, Sbdf
@@ -145,11 +144,8 @@ def _units(source: Source, root: str | None, functions: Collection[Function]) ->
 
     Headers are enough: a scope that covers one function behind a port covers all of its bus, with ARI too.
     """
-    if root is None:
-        return {}
-    try:
-        tables = [table.data for table in read_tables(root).tables]
-    except (InputError, NotPermittedError):
+    tables = acpi_tables_of(root) if root is not None else None
+    if tables is None:
         return {}
     scope = IommuScope(snapshot_from_machine("", machine := source.machine(Depth.HEADER))).with_tables(tables)
     units = {each.sbdf: scope.unit_of(requester_of(each, machine)) for each in functions}

@@ -7,9 +7,8 @@ import attrs
 
 from pcipt.cli.machine.client import asked
 from pcipt.cli.machine.host import host_of, told_by_daemon
-from pcipt.cli.machine.pvh import ecam_of, guest_type, madt_of, memory_map_of
+from pcipt.cli.machine.pvh import acpi_tables_of, ecam_of, guest_type, madt_of, memory_map_of
 from pcipt.cli.machine.source import Source
-from pcipt.errors import InputError, NotPermittedError
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
 from pcipt.firmware.mmcfg import mmcfg_of
 from pcipt.firmware.passthrough.verdict import CutSegment, Evidence, FixedRange
@@ -24,7 +23,6 @@ from pcipt.firmware.regions.regions import (
     RegionScope,
 )
 from pcipt.firmware.regions.tables import regions_from_tables
-from pcipt.host.acpi_files import read_tables
 from pcipt.host.files import Depth
 from pcipt.host.function_facts import read_facts
 from pcipt.host.roles import read_roles
@@ -50,22 +48,24 @@ def gather(source: Source, root: str | None, socket: str | None) -> Evidence:
     if root is None:
         return evidence
     roles, uses = read_roles(root), read_uses(root, _ssh_ports(root))
+    tables, memory, live = acpi_tables_of(root), memory_map_of(root), socket is not None
+    status = asked(socket, "Status") if socket is not None else None
     evidence = attrs.evolve(
         evidence,
         facts=read_facts(root, machine.functions),
         carriers=roles.root,
         uses=uses.found,
         unseen_uses=uses.unknown,
-        memory=memory_map_of(root),
-        host=(told_by_daemon(socket) if socket is not None else None)
-        or host_of(root, machine, live=socket is not None),
-        live=socket is not None,
+        memory=memory,
+        host=told_by_daemon(status) or host_of(root, machine, tables, memory, live=live),
+        live=live,
     )
     if roles.serial is not None:
         shown = {sbdf for sbdf, facts in evidence.facts.items() if facts.boot_vga and roles.screen}
         evidence = attrs.evolve(evidence, consoles=roles.serial | shown)
-    evidence = _with_tables(evidence, machine, root)
-    return _with_daemon(evidence, socket) if socket is not None else evidence
+    if tables is not None:
+        evidence = _with_tables(evidence, machine, tables, root)
+    return _with_daemon(evidence, socket, status) if socket is not None else evidence
 
 
 def _ssh_ports(root: str) -> set[int]:
@@ -77,15 +77,11 @@ def _ssh_ports(root: str) -> set[int]:
     return {SSH_PORT, *(int(port) for port in own[3:4] if port.isascii() and port.isdigit())}
 
 
-def _with_tables(evidence: Evidence, machine: Machine, root: str) -> Evidence:
-    """Return the evidence with facts from the ACPI tables added; unchanged if no tables can be read.
+def _with_tables(evidence: Evidence, machine: Machine, tables: list[bytes], root: str) -> Evidence:
+    """Return the evidence with facts from the ACPI tables added.
 
     A PVH dom0 cannot see DMAR and IVRS. If both are missing there, reserved regions and IOMMUs stay unknown.
     """
-    try:
-        tables = [table.data for table in read_tables(root).tables]
-    except (InputError, NotPermittedError):
-        return evidence
     fixed = [FixedRange(each.range, "MMCFG") for each in mmcfg_of(ecam_of(tables), evidence.memory)]
     madt = madt_of(tables)
     fixed += (
@@ -109,13 +105,13 @@ def _iommu(tables: list[bytes], machine: Machine, regions: Regions) -> IommuScop
     return scope.with_tables(tables)
 
 
-def _with_daemon(evidence: Evidence, socket: str) -> Evidence:
+def _with_daemon(evidence: Evidence, socket: str, status: dict[str, Any] | None) -> Evidence:
     """Return the evidence with the facts about Xen that the daemon at `socket` knows.
 
-    A fact stays as it is if the daemon does not run, or if it refuses the request for that fact. If the
-    daemon tells the reserved regions, they replace those of the ACPI tables.
+    `status` is its reply to `Status`, None if it did not answer. A fact stays as it is if the daemon does
+    not run, or if it refuses the request for that fact. If the daemon tells the reserved regions, they
+    replace those of the ACPI tables.
     """
-    status = asked(socket, "Status")
     if status is not None:
         made = status.get("cut_segments", [])
         cut = {parse_sbdf(each["sbdf"]): CutSegment(each["text"], each["panics"]) for each in made}

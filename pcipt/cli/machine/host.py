@@ -1,16 +1,19 @@
 """What the host can do: as the daemon says, else judged here by the machine's files and Xen's words."""
 
 import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 
 from pcipt.cli.machine.client import asked
-from pcipt.cli.machine.pvh import guest_type, memory_map_of, xen_version
+from pcipt.cli.machine.pvh import acpi_tables_of, guest_type, memory_map_of, xen_version
 from pcipt.errors import InputError, NotPermittedError
 from pcipt.firmware.coverage import snapshot_from_machine
+from pcipt.firmware.memory_map import MemoryEntry
 from pcipt.firmware.passthrough.host import Host, HostFacts, IommuKind, TablesSay, XenSays, xen_says
 from pcipt.firmware.passthrough.host_rules import judge_host
-from pcipt.firmware.passthrough.host_tables import tables_say
+from pcipt.firmware.passthrough.host_tables import KINDS, tables_say
 from pcipt.firmware.passthrough.host_view import host_from_json
 from pcipt.firmware.passthrough.reasons import Guest
 from pcipt.host.acpi_files import read_tables
@@ -19,22 +22,29 @@ from pcipt.host.machine_files import read_listed
 from pcipt.host.sysfs import read_machine
 from pcipt.host.toolstack import read_console, read_xl_info
 from pcipt.pci import Machine, decode_machine
-from pcipt.pci.requester import Vendor, vendor_of
+from pcipt.pci.requester import vendor_of
 from pcipt.xen.boot_words import parse_boot_words
 
 DOM0 = {"PV": Guest.PV, "PVH": Guest.PVH, "HVM": Guest.PVH}
-KINDS = {Vendor.INTEL: IommuKind.VTD, Vendor.AMD: IommuKind.AMD_VI}
 CAPABILITIES = {"xen-": Guest.PV, "hvm-": Guest.HVM}  # the words of XENVER_capabilities begin with these
 
 
-def host_of(root: str, machine: Machine, *, live: bool) -> Host:
-    """Return what the machine below `root` can do, judged without the daemon. `machine` are its functions.
+def host_of(
+    root: str,
+    machine: Machine,
+    tables: Sequence[bytes] | None,
+    memory: Sequence[MemoryEntry] | None,
+    *,
+    live: bool,
+) -> Host:
+    """Return what the machine below `root` can do, judged without the daemon.
 
-    If it is the running machine (`live`), Xen is asked by xl, which needs root.
+    `machine` are its functions, `tables` its ACPI tables, `memory` its memory map; None could not be read. If
+    it is the running machine (`live`), Xen is asked by xl, which needs root.
     """
     facts = _facts(root, live=live)
     facts = attrs.evolve(facts, kind=_kind(facts, machine), said=_said(root, ask=live and facts.under_xen))
-    return judge_host(attrs.evolve(facts, tables=_tables(root, machine, facts)))
+    return judge_host(attrs.evolve(facts, tables=_promises(machine, tables, memory, facts)))
 
 
 def read_host(root: str, socket: str | None) -> Host:
@@ -43,7 +53,8 @@ def read_host(root: str, socket: str | None) -> Host:
     A recording may have tables and no functions.
     Raises: InputError if neither functions nor tables can be read.
     """
-    if socket is not None and (told := told_by_daemon(socket)) is not None:
+    status = asked(socket, "Status") if socket is not None else None
+    if (told := told_by_daemon(status)) is not None:
         return told
     try:
         machine = decode_machine(read_machine(root, Depth.FULL))
@@ -51,12 +62,13 @@ def read_host(root: str, socket: str | None) -> Host:
         with contextlib.suppress(NotPermittedError):
             read_tables(root)
         machine = Machine({})
-    return host_of(root, machine, live=socket is not None)
+    return host_of(root, machine, acpi_tables_of(root), memory_map_of(root), live=socket is not None)
 
 
-def told_by_daemon(socket: str) -> Host | None:
-    """Return the host in the daemon's reply to `Status`; None if it does not run, refuses or is older."""
-    status = asked(socket, "Status")
+def told_by_daemon(status: Mapping[str, Any] | None) -> Host | None:
+    """Return the host in the daemon's reply to `Status`. Return None if it did not answer (`status` is None),
+    has not asked Xen yet, or is older.
+    """
     told = status.get("host") if status is not None else None
     return host_from_json(told) if told is not None else None
 
@@ -98,19 +110,20 @@ def _said(root: str, *, ask: bool | None) -> XenSays:
     return xen_says(directio, parse_boot_words(read_console()).by(info.get("xen_commandline", "")), guests)
 
 
-def _tables(root: str, machine: Machine, facts: HostFacts) -> TablesSay | None:
+def _promises(
+    machine: Machine,
+    tables: Sequence[bytes] | None,
+    memory: Sequence[MemoryEntry] | None,
+    facts: HostFacts,
+) -> TablesSay | None:
     """Return what the firmware's tables promise; None if none can be read, or dom0 is not shown them.
 
     If no functions are known, those that the tables name are taken to be there.
     """
-    if facts.dom0 is Guest.PVH:
-        return None
-    try:
-        tables = [table.data for table in read_tables(root).tables]
-    except (InputError, NotPermittedError):
+    if tables is None or facts.dom0 is Guest.PVH:
         return None
     boot = snapshot_from_machine("", machine) if machine.functions else None
-    return tables_say(tables, memory_map_of(root), facts.xen, boot, facts.said.options)
+    return tables_say(tables, memory, facts.xen, boot, facts.said.options)
 
 
 def _text(root: str, name: str) -> str:

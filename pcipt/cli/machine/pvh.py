@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
-from pcipt.errors import InputError, PciptError
+from pcipt.errors import InputError, NotPermittedError, PciptError
 from pcipt.firmware.acpi.madt import SIGNATURE as MADT
 from pcipt.firmware.acpi.madt import Madt, parse_madt
 from pcipt.firmware.acpi.mcfg import SIGNATURE as MCFG
@@ -65,6 +65,14 @@ def memory_map_of(root: str) -> tuple[MemoryEntry, ...] | None:
     try:
         return memory_of(root).entries
     except PciptError:
+        return None
+
+
+def acpi_tables_of(root: str) -> list[bytes] | None:
+    """Return the ACPI tables of the machine below `root`; None if they cannot be read."""
+    try:
+        return [table.data for table in read_tables(root).tables]
+    except (InputError, NotPermittedError):
         return None
 
 
