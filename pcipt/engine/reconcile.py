@@ -260,8 +260,8 @@ class Reconciler:
         now.planned = [action for action in now.planned if subject_of(action) not in self._meanwhile]
 
     def _find(self, now: Round, scope: Iterable[Sbdf]) -> None:
-        """Replace the findings of the functions in `scope`, in the round's scope, and of those that share
-        reserved regions with them. If the round is EVERYTHING, replace those of all functions.
+        """Replace the findings of the functions in `scope` and in the scope of the round. Include functions
+        that share a reserved region with one of them. If the round is EVERYTHING, replace all findings.
         """
         if now.everything is not None:
             self.find_everything()

@@ -25,9 +25,8 @@ class Round:
     action is open. `sharing` are functions with pages that functions of the scope have mapped as well.
     `returned` are the places of functions that a guest, quarantine or Xen had before the question to Xen, and
     do not have any more. A round of EVERYTHING leaves `listed`, `owners`, `pages`, `relatives` and `sharing`
-    empty. `asked` is False if Xen could not be asked for
-    owners that changed without a message. `touched` is True if the ledger has changed.
-    `told` is the number of outcomes that earlier reports contain.
+    empty. `asked` is False if Xen could not be asked for owners that changed without a message. `touched` is
+    True if the ledger has changed. `told` is the number of outcomes that earlier reports contain.
     """
 
     scope: Scope

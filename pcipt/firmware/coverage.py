@@ -78,7 +78,7 @@ class BootSnapshot:
         return Sbdf(path.segment, base + bus, device, function) if base + bus <= _LAST_BUS else None
 
     def _bridge_above(self, segment: int, bus: int) -> Sbdf | None:
-        """Return the bridge that led to a bus at boot: of those that passed it on, the nearest to it."""
+        """Return the nearest of the bridges that passed a bus on at boot; None if no bridge did."""
         return self._above.get((segment, bus))
 
     @functools.cached_property

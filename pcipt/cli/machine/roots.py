@@ -35,7 +35,7 @@ def root_windows(root: str | None) -> Windows:
 
 
 def _inside(lines: tuple[NamedRange, ...], depth: int) -> list[NamedRange]:
-    """Return the lines directly inside a range of this depth, which come right after its own line."""
+    """Return the lines one level below `depth`. `lines` begins right after the line of the range."""
     found = []
     for line in lines:
         if line.depth <= depth:

@@ -115,7 +115,7 @@ class Views:
         self.protected, self.memory_findings = read_protection(self._host, self._xen)
 
     def read(self, functions: Iterable[Sbdf]) -> frozenset[Sbdf]:
-        """Read functions again; return those that are different, and those that depend on them.
+        """Read functions again. Return the functions that changed, and the functions that depend on these.
 
         See `MachineState.read`.
         """

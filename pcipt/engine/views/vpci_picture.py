@@ -57,7 +57,7 @@ def ignored_of(views: "Views", functions: Iterable[Sbdf]) -> list[IgnoredWrite]:
 
 
 def rewrites_of(views: "Views", functions: Iterable[Sbdf]) -> Iterator[RewriteBar]:
-    """Yield the actions that repeat ignored writes, then those that give lost BARs their addresses back."""
+    """Yield the actions that repeat ignored writes, then the actions that write lost BARs back."""
     functions = list(functions)
     yield from plan_rewrites(ignored_of(views, functions))
     for sbdf in functions:
@@ -99,7 +99,7 @@ def sizes_in_vpci(views: "Views", function: Function) -> Sizes:
 
 
 def _may_be(views: "Views", function: Function) -> bool:
-    """Return True if nobody knows whether vPCI of this build of Xen handles a function of dom0."""
+    """Return True if dom0 owns a function and it is not known whether this build of Xen has vPCI for it."""
     return views.view.in_dom0(function.sbdf) and may_have_vpci(function, views.version)
 
 

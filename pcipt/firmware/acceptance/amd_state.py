@@ -104,9 +104,10 @@ class Exclusion:
 
 @attrs.define
 class AmdUnit:
-    """An IOMMU: its segment, its own routing id, the offset of its capability, the address of its registers.
+    """One IOMMU of an IVRS table.
 
-    `offset` is that of its IVHD block in the table.
+    `device` is its own routing id, `capability` the offset of its capability in config space, `base` the
+    address of its registers. `offset` is the offset of its IVHD block in the table.
     """
 
     segment: int

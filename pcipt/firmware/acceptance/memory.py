@@ -25,7 +25,7 @@ class MemoryMap:
         self._entries = flatten_map(entries if entries is not None else [_LOW_RAM])
 
     def wrong_page(self, base: int, end: int, *, inverted: bool = False) -> tuple[int, str] | None:
-        """Return the first page that Xen does not accept for a region, and what is there; None: all are good.
+        """Return the first page of a region that Xen does not accept, and what lies there; else None.
 
         The region has the pages from `base` to before `end`. Pages that touch memory that the map reserves
         are good, and so are holes. With `inverted` pages with such memory are wrong, unless all of the region
