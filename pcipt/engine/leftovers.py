@@ -75,8 +75,10 @@ def mark_handed_over(views: Views, functions: Iterable[Sbdf], clock: Clock) -> b
 
 
 def mark_forgotten(views: Views, place: str, sbdf: Sbdf, clock: Clock) -> None:
-    """Record as DOUBTFUL the pages of BARs without an address that vPCI took for mapped, if Xen has forgotten
-    the function: when Xen is told of it again, vPCI knows nothing of these pages.
+    """Record the pages of lost BARs as DOUBTFUL, because Xen has forgotten the function.
+
+    A lost BAR has no address, and vPCI took it for mapped. When Xen is told of the function again, vPCI knows
+    nothing of these pages, so nobody else unmaps them.
     """
     memory, function = views.memory, views.machine.functions[sbdf]
     bars = {bar.index for bar in function.bars if has_no_address(bar)}

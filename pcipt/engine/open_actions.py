@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 import attrs
 
 from pcipt.pci import Finding, Frames, Sbdf
+from pcipt.pci.bars import name_of_bar
 from pcipt.remap.actions import (
     Action,
     AddDevice,
@@ -23,7 +24,6 @@ from pcipt.remap.actions import (
     WithdrawReserved,
 )
 from pcipt.remap.intervals import Intervals
-from pcipt.remap.plan_mappings import name_of_bar
 
 Key = tuple[str, Sbdf, int, int]
 

@@ -11,10 +11,9 @@ from contextlib import ExitStack, contextmanager
 from pcipt.engine.interfaces import Host
 from pcipt.errors import HypervisorError, PciptError, UnsupportedError
 from pcipt.pci import Address, Sbdf
-from pcipt.pci.bars import IO_SPACE, ROM_INDEX, TYPE_64, TYPE_MASK
+from pcipt.pci.bars import IO_SPACE, ROM_INDEX, TYPE_64, TYPE_MASK, name_of_bar
 from pcipt.pci.config import BUS_NUMBERS, COMMAND, COMMAND_MEMORY, ROM_WORDS, Register, bar_word
 from pcipt.remap.detour import Detour, Hop
-from pcipt.remap.plan_mappings import name_of_bar
 
 WORD = 0xFFFF_FFFF
 TYPE_BITS, ROM_BITS = 0xF, 0x7FF

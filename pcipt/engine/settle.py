@@ -183,11 +183,13 @@ def take_over_mappings(views: Views, functions: Iterable[Sbdf], clock: Callable[
     forget_bars(views.memory, forgotten)
     for sbdf in forgotten:
         place = views.state.place_at(sbdf)
-        views.memory.ledger.given_up.discard(place or "")
-        views.memory.given_up.discard(place or "")
-        if place is not None and views.pvh:
+        if place is None:
+            continue
+        views.memory.ledger.given_up.discard(place)
+        views.memory.given_up.discard(place)
+        if views.pvh:
             mark_forgotten(views, place, sbdf, clock)
-        for run in mapped.of(place) if place is not None else ():
+        for run in mapped.of(place):
             if run.by is By.XEN:
                 mapped.put(attrs.evolve(run, by=By.US))
                 found = True

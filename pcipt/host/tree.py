@@ -93,7 +93,7 @@ class Tree:
             try:
                 opened = os.open(part, _DIRECTORY, dir_fd=above)
             except OSError as error:
-                target = _link_text(part, above, error)
+                target = _target_of(part, above, error)
                 links += 1
                 if links > _MAX_LINKS:
                     raise OSError(errno.ELOOP, "goes round in circles", path) from error
@@ -239,7 +239,7 @@ def text_of(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _link_text(part: str, directory: int, error: OSError) -> str:
+def _target_of(part: str, directory: int, error: OSError) -> str:
     """Return the text of the link `part`, which could not be opened as a directory.
 
     `error` is the error of opening it.

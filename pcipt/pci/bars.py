@@ -104,6 +104,11 @@ class Bar:
 UNUSED = Resource(0, 0, 0)
 
 
+def name_of_bar(index: int) -> str:
+    """Return the name of a BAR for the user: "ROM" for 6, "BAR 0", "BAR 1" and so on for other numbers."""
+    return "ROM" if index == ROM_INDEX else f"BAR {index}"
+
+
 def register_values(config: ConfigSpace, base: int, count: int) -> list[tuple[int, int]]:
     """Return an (index, value) pair for each of `count` (at most 7) BAR registers in a row, from offset
     `base` on.

@@ -13,7 +13,7 @@ from pcipt.pci import structures
 from pcipt.pci.address import PciPath, Sbdf
 from pcipt.pci.bars import LAYOUT, Bar, bars_from_resources
 from pcipt.pci.bridge import Bridge, decode_bridge
-from pcipt.pci.capabilities import Capability, find_capability, walk_capabilities
+from pcipt.pci.capabilities import Capability, walk_capabilities
 from pcipt.pci.config import COMMAND_MEMORY, HEADER_SIZE, ConfigSpace, HeaderType
 from pcipt.pci.finding import Finding
 from pcipt.pci.function_bars import Decoded, function_bars, virtual_bars
@@ -172,13 +172,6 @@ def decode_function(
     )
 
 
-def has_capability(function: Function, capability_id: int, *, extended: bool = False) -> bool:
-    """Return True if the function has a capability with this id in the standard list (in the extended list if
-    `extended` is True). Return False also if that list was not read.
-    """
-    return find_capability(function.capabilities, capability_id, extended=extended) is not None
-
-
 def _unread_function(raw: RawFunction, position: Position, config: ConfigSpace) -> Function:
     """Return a function whose registers are unknown, with a finding that says why they are unknown.
 
@@ -192,28 +185,8 @@ def _unread_function(raw: RawFunction, position: Position, config: ConfigSpace) 
         why = Finding("config-short", f"only {len(config)} bytes of config space could be read, all ones")
     else:
         why = Finding("no-config", "config space cannot be read: addresses and ids are Linux's belief")
-    return Function(
-        sbdf=raw.sbdf,
-        path=position.path,
-        parent=position.parent,
-        ids=raw.ids,
-        header=HeaderType.UNKNOWN,
-        command=None,
-        driver=raw.driver,
-        numa_node=raw.numa_node,
-        bars=() if config.answers is False else bars_from_resources(raw.resources),
-        bridge=None,
-        capabilities=(),
-        express=None,
-        msix=None,
-        rebar=(),
-        allocations=(),
-        sriov=None,
-        physfn=raw.physfn,
-        answers=config.answers,
-        findings=(*raw.findings, *_segment_finding(raw), *position.findings, why),
-        controller=raw.controller,
-    )
+    bars = () if config.answers is False else bars_from_resources(raw.resources)
+    return attrs.evolve(_unknown(raw, position, why), bars=bars, answers=config.answers)
 
 
 def _told_function(raw: RawFunction, told: Told, position: Position) -> Function:
@@ -227,27 +200,39 @@ def _told_function(raw: RawFunction, told: Told, position: Position) -> Function
     )
     cardbus = raw.ids.class_code is not None and raw.ids.class_code >> 8 == CARDBUS_CLASS
     header = HeaderType.CARDBUS if cardbus else HeaderType.BRIDGE
+    return attrs.evolve(
+        _unknown(raw, position, Finding("no-config", why)),
+        header=header if told.bridge is not None else HeaderType.UNKNOWN,
+        command=told.command,
+        bars=told.bars,
+        bridge=told.bridge,
+        title=told.title,
+    )
+
+
+def _unknown(raw: RawFunction, position: Position, why: Finding) -> Function:
+    """Return a function of which only Linux's facts are known. `why` is the finding that says why."""
     return Function(
         sbdf=raw.sbdf,
         path=position.path,
         parent=position.parent,
         ids=raw.ids,
-        header=header if told.bridge is not None else HeaderType.UNKNOWN,
-        command=told.command,
+        header=HeaderType.UNKNOWN,
+        command=None,
         driver=raw.driver,
         numa_node=raw.numa_node,
-        bars=told.bars,
-        bridge=told.bridge,
+        bars=(),
+        bridge=None,
         capabilities=(),
         express=None,
         msix=None,
         rebar=(),
         allocations=(),
         sriov=None,
-        physfn=None,
+        physfn=raw.physfn,
         answers=None,
-        findings=(*raw.findings, *_segment_finding(raw), *position.findings, Finding("no-config", why)),
-        title=told.title,
+        findings=(*raw.findings, *_segment_finding(raw), *position.findings, why),
+        controller=raw.controller,
     )
 
 

@@ -8,7 +8,7 @@ Source: tools/libs/light/libxl_pci.c, pci_add_dm_done, do_pci_remove; XSA-476.
 
 from collections.abc import Iterable, Sequence
 
-from pcipt.pci.bars import Bar, BarKind
+from pcipt.pci.bars import Bar, BarKind, name_of_bar
 from pcipt.pci.finding import Finding
 from pcipt.pci.function import Function
 from pcipt.pci.units import Address, Frames, Gfn, Range, frames_from_range
@@ -70,11 +70,10 @@ def _not_accessible(function: Function, bar: Bar, span: Range, *, whole: bool) -
     """Return the finding that the guest cannot access a BAR at all (`whole` True), or that it can access only
     a part of the BAR (`whole` False).
     """
-    name = "ROM" if bar.kind is BarKind.ROM else f"BAR {bar.index}"
     how = "may not reach" if whole else "may reach only part of"
     text = (
-        f"the guest {how} {name} of {function.sbdf} at {span}: it moved after it was attached; detach the "
-        "function from the guest and attach it again"
+        f"the guest {how} {name_of_bar(bar.index)} of {function.sbdf} at {span}: it moved after it "
+        "was attached; detach the function from the guest and attach it again"
     )
     return Finding("guest-bar-moved", text)
 

@@ -14,12 +14,11 @@ from collections.abc import Iterable, Mapping
 import attrs
 
 from pcipt.pci import Address, Finding, Function, Range, Sbdf
-from pcipt.pci.bars import BarKind
+from pcipt.pci.bars import BarKind, name_of_bar
 from pcipt.pci.config import COMMAND_MEMORY
 from pcipt.pci.write import ConfigWrite
 from pcipt.remap.actions import RewriteBar, RewriteCommand
 from pcipt.remap.desired import place_of
-from pcipt.remap.plan_mappings import name_of_bar
 from pcipt.remap.writes.decoding import bar_registers, bar_value, decode_of, decoded_range
 from pcipt.remap.writes.function_shadow import BarRegister, FunctionShadow
 from pcipt.remap.writes.registers import COMMAND, Part, is_possible, split

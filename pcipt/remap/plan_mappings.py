@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 import attrs
 
 from pcipt.pci import Frames, Sbdf, frames_from_range
-from pcipt.pci.bars import ROM_INDEX
+from pcipt.pci.bars import ROM_INDEX, name_of_bar
 from pcipt.remap.actions import MapMmio, UnmapMmio
 from pcipt.remap.bar_index import BarIndex
 from pcipt.remap.desired import CAME_FROM_OUTSIDE, By, Desired, DesiredBar
@@ -99,11 +99,6 @@ def note(plan: MappingPlan, mapped: MappedPages, when: str) -> list[Noted]:
 def _recorded(run: Run, when: str) -> MappedRun:
     """Return a run of a plan as it is recorded at the time `when`."""
     return MappedRun(run.place, run.sbdf, run.bar, run.frames, run.by, run.since or when, run.state)
-
-
-def name_of_bar(bar: int) -> str:
-    """Return the name of a BAR for the user: "ROM" for 6, "BAR 0", "BAR 1" and so on for other numbers."""
-    return "ROM" if bar == ROM_INDEX else f"BAR {bar}"
 
 
 def _place(desired: Desired) -> str:

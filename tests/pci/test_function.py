@@ -17,7 +17,7 @@ from pcipt.pci import (
     Sbdf,
     decode_function,
 )
-from pcipt.pci.function import has_capability
+from pcipt.pci.capabilities import find_capability
 from pcipt.pci.topology import Position
 from tests.pci.spaces import (
     BRIDGE,
@@ -73,9 +73,9 @@ def test_every_structure_is_found_through_the_lists():
     assert [bar.address for bar in function.bars] == [0xFD00_0000]
     assert (function.answers, function.command, function.decodes_memory) == (True, 2, True)
     assert codes(function) == ["enhanced-allocation"]
-    assert has_capability(function, 0x10)
-    assert has_capability(function, 0x10, extended=True)
-    assert not has_capability(function, 0x05)
+    assert find_capability(function.capabilities, 0x10) is not None
+    assert find_capability(function.capabilities, 0x10, extended=True) is not None
+    assert find_capability(function.capabilities, 0x05) is None
 
 
 def test_without_lists_there_are_no_structures():

@@ -13,9 +13,10 @@ from typing import Any
 from pcipt.cli.machine.client import call
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
 from pcipt.cli.text.clock import age, readable
-from pcipt.cli.text.render import count_text, print_json, size_text, table
+from pcipt.cli.text.render import count_text, print_json, table
 from pcipt.cli.text.terminal import BOLD, RED, YELLOW, columns, folded, on_terminal, wants_colour
 from pcipt.errors import printable
+from pcipt.words import size_text
 
 HEADER = ("RANGE", "SIZE", "SBDF", "BAR", "BY")
 SIZE_COLUMN, SBDF_COLUMN, BY_COLUMN = 1, 2, 4

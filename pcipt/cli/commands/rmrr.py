@@ -242,7 +242,7 @@ def _print_finding(text: str, code: str, shade: str | None) -> None:
 
 
 def _devices(region: dict[str, Any]) -> str:
-    """Return the text that names all devices of a region; "nobody" if the region has no device.
+    """Return all devices of a region as text, or "nobody" if the region has no device.
 
     `region` is a region of the JSON answer. The text of a device is its address, then in brackets "absent" if
     the machine does not have it, and its owner if known. The text of a range of devices is "all of

@@ -15,13 +15,14 @@ from pcipt.cli.machine.names import Names
 from pcipt.cli.machine.source import Source, add_source_arguments
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_numeric_argument
 from pcipt.cli.text.details_text import capability_row, device_rows, json_from_details, register_chapters
-from pcipt.cli.text.render import count_text, print_json, size_text, table
+from pcipt.cli.text.render import count_text, print_json, table
 from pcipt.cli.text.terminal import BOLD, YELLOW, columns, folded, painted, wants_colour
 from pcipt.errors import printable
 from pcipt.host.files import Depth
 from pcipt.pci import Bar, BarKind, Function, SlotFilter, WindowKind, parse_target
 from pcipt.pci.space.shortage import Shortage, depends_on_others, shortages_of, told_findings
 from pcipt.pci.structures import Place
+from pcipt.words import size_text
 
 KINDS = {
     BarKind.IO: "I/O ports",

@@ -12,7 +12,7 @@ from pcipt.cli.machine.find import find_function
 from pcipt.cli.machine.roots import root_windows
 from pcipt.cli.machine.source import Source, add_source_arguments
 from pcipt.cli.options import add_colour_argument, add_json_argument
-from pcipt.cli.text.render import print_json, size_text, table
+from pcipt.cli.text.render import print_json, table
 from pcipt.cli.text.terminal import BOLD, YELLOW, columns, folded, painted, wants_colour
 from pcipt.host.files import Depth
 from pcipt.pci import Function, Machine
@@ -22,6 +22,7 @@ from pcipt.pci.space.resizes import Resize, resizes_of
 from pcipt.pci.space.shortage import CODES, shortages_of, told_findings
 from pcipt.pci.space.view import json_from_bus, json_from_resize, json_from_shortage
 from pcipt.pci.space.windows import RootWindows, WindowSpace
+from pcipt.words import size_text
 
 DEGRADED = 4
 INDENT = 2

@@ -6,9 +6,9 @@ Each function takes the JSON object that the same command prints with --json, so
 from collections.abc import Callable
 from typing import Any
 
-from pcipt.cli.text.render import size_text
 from pcipt.cli.text.terminal import BOLD, GREEN, RED, YELLOW, folded, painted
 from pcipt.errors import printable
+from pcipt.words import size_text
 
 Json = dict[str, Any]
 ADDRESS = 12  # columns of an address

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from pcipt.cli.text.terminal import folded, painted
-from pcipt.words import size_text as size_text  # noqa: PLC0414 - the commands import it from here
 
 GAP = "  "
 BELOW = 4

@@ -99,9 +99,11 @@ def sharing_regions(views: Views, functions: Collection[Sbdf]) -> set[Sbdf]:
 
 def _scopes_of(views: Views, functions: Collection[Sbdf]) -> Scopes:
     """Return the regions of functions, at the addresses that they have now or had at boot."""
+    if not views.reserved.scopes:
+        return {}
     boot, machine = views.memory.boot, views.machine
     at = {*functions}
-    if views.reserved.scopes and boot is not None:
+    if boot is not None:
         places = (machine.functions[sbdf].path for sbdf in functions if sbdf in machine.functions)
         at |= {sbdf for path in places if path is not None and (sbdf := boot.address_of(path)) is not None}
         left = {place for place, sbdf in views.memory.vacated.items() if sbdf in at}

@@ -73,7 +73,7 @@ def is_multifunction(function: Function, evidence: Evidence) -> bool:
 
 def words_of(bits: int) -> str:
     """Return what ACS controls do, joined by ", "."""
-    return ", ".join(words for bit, (_, words) in ACS_BITS.items() if bits & bit)
+    return ", ".join(words for bit, words in ACS_BITS.items() if bits & bit)
 
 
 def _by_registers(function: Function, evidence: Evidence, *, wide: bool = False) -> Judgement:

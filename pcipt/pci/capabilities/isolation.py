@@ -5,9 +5,7 @@ Source: PCI Express Base 6.0 §7.7.11 (ACS), §6.12.1; §7.8.8 (ARI).
 """
 
 from pcipt.pci.capabilities.fields import Field, Register, Structure, View, flag, flags, one_of
-
-ACS, ARI = 0x000D, 0x000E
-
+from pcipt.pci.structures import ACS, ARI
 
 _SERVICES = (
     (0, "SrcValid", "source_validation"),

@@ -5,8 +5,9 @@ Source: PCI Express Base 6.0 §7.9.16 (Readiness Time Reporting); PCI-SIG ECN Co
 """
 
 from pcipt.pci.capabilities.fields import Field, Register, Structure, View, flag, flags
+from pcipt.pci.structures import AF
 
-AF, READINESS = 0x13, 0x0022
+READINESS = 0x0022
 _TIME_UNITS = {0: 1, 1: 32, 2: 1024, 3: 32_768, 4: 1_048_576, 5: 33_554_432}  # nanoseconds
 
 

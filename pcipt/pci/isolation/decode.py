@@ -9,22 +9,22 @@ import functools
 
 import attrs
 
-from pcipt.pci.capabilities import Capability
+from pcipt.pci.capabilities import Capability, find_capability
 from pcipt.pci.config import HEADER_SIZE, ConfigSpace
 from pcipt.pci.isolation.resets import reset_ways
+from pcipt.pci.structures import ACS, EXPRESS
 
-_EXPRESS, _ACS = 0x10, 0x000D
 _MULTIFUNCTION = 0x80
 
-# bit of the ACS capability and control registers: lspci's word, and what the control does
-ACS_BITS: dict[int, tuple[str, str]] = {
-    0x01: ("SrcValid", "source validation"),
-    0x02: ("TransBlk", "translation blocking"),
-    0x04: ("ReqRedir", "request redirect"),
-    0x08: ("CmpltRedir", "completion redirect"),
-    0x10: ("UpstreamFwd", "upstream forwarding"),
-    0x20: ("EgressCtrl", "egress control"),
-    0x40: ("DirectTrans", "direct translated requests"),
+# bit of the ACS capability and control registers: what the control does
+ACS_BITS: dict[int, str] = {
+    0x01: "source validation",
+    0x02: "translation blocking",
+    0x04: "request redirect",
+    0x08: "completion redirect",
+    0x10: "upstream forwarding",
+    0x20: "egress control",
+    0x40: "direct translated requests",
 }
 REDIRECTING = 0x1D  # source validation, request and completion redirect, upstream forwarding
 
@@ -81,13 +81,13 @@ def decode_isolation(config: ConfigSpace, capabilities: tuple[Capability, ...]) 
     header = config.u8(0x0E)
     if header is None:
         return None
-    place = {(each.extended, each.id): each.offset for each in reversed(capabilities)}
-    device = _u32(config, place.get((False, _EXPRESS)), 4)
-    acs_at = place.get((True, _ACS))
+    express = find_capability(capabilities, EXPRESS)
+    acs = find_capability(capabilities, ACS, extended=True)
+    device = config.u32(express.offset + 4) if express is not None else None
     return _isolation(
         bool(header & _MULTIFUNCTION),
-        _acs(config, acs_at) if acs_at is not None else None,
-        device >> 3 & 3,
+        _acs(config, acs.offset) if acs is not None else None,
+        (device or 0) >> 3 & 3,
         reset_ways(config, capabilities) if len(config) > HEADER_SIZE else None,
     )
 
@@ -98,8 +98,3 @@ def _acs(config: ConfigSpace, offset: int) -> Acs | None:
     if capable is None or enabled is None:
         return None
     return Acs(capable & 0x7F, enabled & 0x7F, (config.u16(offset + 8) or 0) & 0x7F)
-
-
-def _u32(config: ConfigSpace, offset: int | None, more: int) -> int:
-    """Return the 32-bit register at `offset` + `more`; 0 if `offset` is None or it was not read."""
-    return 0 if offset is None else config.u32(offset + more) or 0

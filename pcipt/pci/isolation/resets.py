@@ -7,9 +7,8 @@ Source: PCI Express Base 6.0 §7.5.3.3 (Device Capabilities, bit 28), §6.6.2 (F
 
 from pcipt.pci.capabilities import Capability, find_capability
 from pcipt.pci.config import ConfigSpace
-from pcipt.pci.structures import EXPRESS, PM
+from pcipt.pci.structures import AF, EXPRESS, PM
 
-AF = 0x13
 _FLR = 1 << 28
 _AF_TP_AND_FLR = 3
 _NO_SOFT_RESET = 1 << 3

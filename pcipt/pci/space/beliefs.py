@@ -4,9 +4,9 @@ Linux's addresses are those of the processor, a register's are those of the bus.
 the root bus, which is 0 unless the host bridge translates.
 
 A BAR has no address if Linux has not given it one (IORESOURCE_UNSET), or if neither its register nor Linux's
-line holds one. Linux does not write the address of a ROM to its register before it
-enables the ROM, so a ROM that does not decode is not compared. While Linux sizes a BAR, decoding is off and
-the register holds ones: such a register is not compared either.
+line holds one. Linux does not write the address of a ROM to its register before it enables the ROM, so a ROM
+that does not decode is not compared. While Linux sizes a BAR, decoding is off and the register holds ones:
+such a register is not compared either.
 
 Source: linux drivers/pci/setup-res.c (pci_std_update_resource, pci_enable_resources), drivers/pci/probe.c
         (__pci_read_base), include/linux/ioport.h (IORESOURCE_UNSET).
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from pcipt.pci.bars import UNUSED, VF_BAR_INDEX, Bar, BarKind, Resource
+from pcipt.pci.bars import UNUSED, VF_BAR_INDEX, Bar, BarKind, Resource, name_of_bar
 from pcipt.pci.bridge import Window, WindowKind
 from pcipt.pci.finding import Finding
 from pcipt.pci.sriov import SrIov
@@ -70,9 +70,7 @@ def has_address(line: Resource) -> bool:
 
 def name_of(bar: Bar, *, virtual: bool = False) -> str:
     """Return the name of a BAR: "ROM", "BAR 0" and so on, or "VF BAR 0" if `virtual` is True."""
-    if bar.kind is BarKind.ROM:
-        return "ROM"
-    return f"{'VF ' if virtual else ''}BAR {bar.index}"
+    return f"{'VF ' if virtual else ''}{name_of_bar(bar.index)}"
 
 
 def compared(bar: Bar, line: Resource, shift: Shift = NO_SHIFT) -> Bar:

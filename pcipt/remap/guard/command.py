@@ -4,10 +4,10 @@ A rule returns the reason for a refusal, in words for the user, or None if it do
 """
 
 from pcipt.pci import BarKind
+from pcipt.pci.bars import name_of_bar
 from pcipt.remap.actions import Action, RewriteCommand
 from pcipt.remap.bar_ranges import assigned_range
 from pcipt.remap.guard.facts import Facts, Rule
-from pcipt.remap.plan_mappings import name_of_bar
 
 
 def _answers(action: RewriteCommand, facts: Facts) -> str | None:

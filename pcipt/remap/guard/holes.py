@@ -5,10 +5,10 @@ since, by whatever the machine shows right before the call. An access that maps 
 is answered by Xen as before. Source: Xen arch/x86/hvm/emulate.c (hwdom_fixup_p2m).
 """
 
+from pcipt.pci.bars import name_of_bar
 from pcipt.remap.actions import Action, CheckUnmapped
 from pcipt.remap.guard.facts import Facts, Rule
 from pcipt.remap.guard.pages import needing_devices
-from pcipt.remap.plan_mappings import name_of_bar
 
 
 def _unmapped_before(action: CheckUnmapped, facts: Facts) -> str | None:

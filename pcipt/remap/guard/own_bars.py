@@ -3,10 +3,10 @@
 import attrs
 
 from pcipt.pci import Address
+from pcipt.pci.bars import name_of_bar
 from pcipt.remap.actions import Action, RewriteBar
 from pcipt.remap.desired import as_vpci_has_it, untrapped_reason
 from pcipt.remap.guard.facts import Facts, Rule
-from pcipt.remap.plan_mappings import name_of_bar
 from pcipt.remap.vpci.hazards import rom_over_bars, why_refused, wraps
 from pcipt.xen.releases import VPCI_GOES_BAR_BY_BAR
 

@@ -9,13 +9,13 @@ Source: xen/arch/x86/mm/p2m.c (set_typed_p2m_entry, clear_mmio_p2m_entry).
 from collections.abc import Iterable
 
 from pcipt.pci import Address, Bar, Bridge, Frames, Function, Machine, Range, WindowKind, frames_from_range
+from pcipt.pci.bars import name_of_bar
 from pcipt.remap.actions import Action, MapMmio, RestoreReserved, RewriteBar, UnmapMmio, WithdrawReserved
 from pcipt.remap.bar_ranges import assigned_range
 from pcipt.remap.desired import By, is_trapped
 from pcipt.remap.guard.facts import Facts, Rule
 from pcipt.remap.intervals import common, without
 from pcipt.remap.life import State
-from pcipt.remap.plan_mappings import name_of_bar
 from pcipt.remap.plan_moves import bridges_above, subtree
 from pcipt.remap.plan_reserved import who_needs
 from pcipt.remap.vpci.msix import has_no_vpci

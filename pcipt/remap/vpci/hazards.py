@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping
 import attrs
 
 from pcipt.pci import Address, Bar, BarKind, Finding, Frames, Function, Range, frames_from_range
-from pcipt.pci.bars import ROM_INDEX
+from pcipt.pci.bars import ROM_INDEX, name_of_bar
 from pcipt.remap.bar_ranges import assigned_range, decoding_range
 from pcipt.remap.guard.protected import Protected
-from pcipt.remap.plan_mappings import name_of_bar
 from pcipt.xen.releases import (
     FAULTY_CAPABILITY_HIDDEN,
     MSIX_CHECKED,

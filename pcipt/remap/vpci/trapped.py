@@ -26,7 +26,7 @@ from pcipt.pci import (
     Sbdf,
     frames_from_range,
 )
-from pcipt.pci.bars import IO_SPACE, LAYOUT, ROM_INDEX, TYPE_64, TYPE_MASK, UNUSED, Resource
+from pcipt.pci.bars import IO_SPACE, LAYOUT, ROM_INDEX, TYPE_64, TYPE_MASK, UNUSED, Resource, name_of_bar
 from pcipt.pci.bridge import WindowKind
 from pcipt.pci.config import COMMAND_MEMORY, HEADER_SIZE
 from pcipt.pci.write import ConfigWrite
@@ -35,7 +35,6 @@ from pcipt.remap.desired import By, LostBar, as_vpci_has_it, place_of
 from pcipt.remap.intervals import without
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedRun
-from pcipt.remap.plan_mappings import name_of_bar
 from pcipt.remap.vpci.msix import msix_frames
 from pcipt.remap.writes.decoding import bar_registers
 from pcipt.remap.writes.function_shadow import FunctionShadow

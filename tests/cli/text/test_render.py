@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from pcipt.cli.text.render import count_text, print_json, size_text, table
+from pcipt.cli.text.render import count_text, print_json, table
+from pcipt.words import size_text
 
 ROWS = [("a", "1", "one two three"), ("bbb", "22", "")]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pcipt.cli.commands.pvh.rows import exit_code, json_from_rows, print_rows
 from pcipt.cli.machine.pvh import add_xen_argument
 from pcipt.cli.options import add_colour_argument, add_json_argument
-from pcipt.cli.text.render import print_json, size_text
+from pcipt.cli.text.render import print_json
 from pcipt.cli.text.terminal import wants_colour
 from pcipt.errors import InputError, MalformedError, printable
 from pcipt.firmware.acpi.table_set import Domain, is_guest, tables_from_image
@@ -25,6 +25,7 @@ from pcipt.firmware.pvh.memory_image import MemoryImage, Piece, image_from_piece
 from pcipt.firmware.pvh.read_start_info import Parsed, find_start_info, parse_start_info
 from pcipt.host.tree import reason
 from pcipt.pci import Address
+from pcipt.words import size_text
 from pcipt.xen.releases import Version
 
 EXAMPLES = (

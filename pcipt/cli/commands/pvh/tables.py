@@ -160,7 +160,7 @@ def _place(root: str, size: int) -> Address:
 
 
 def _write(tables: TableSet, directory: str) -> list[tuple[str, PlacedTable]]:
-    """Write each table of `tables` to a file of its own in `directory`, and return the names of the files.
+    """Write one file for each table of `tables` into `directory`, and return the names of the files.
 
     The directory is created if it does not exist.
 
