@@ -179,7 +179,7 @@ def _sharing_pages(views: Views, functions: Collection[Sbdf]) -> set[Sbdf]:
     """
     vacated = (place for place, sbdf in views.memory.vacated.items() if sbdf in functions)
     runs = [run for place in vacated for run in views.memory.mapped.of(place)]
-    return {bar.sbdf for run in runs for bar in views.state.bars.over(run.frames)}
+    return {sbdf for run in runs for sbdf in views.state.bars.functions_over(run.frames)}
 
 
 def _sharing_mapped(views: Views, functions: Collection[Sbdf]) -> set[Sbdf]:

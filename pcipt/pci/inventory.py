@@ -13,6 +13,7 @@ its segment have about their bus numbers; a physical function changes its virtua
 import bisect
 from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
+from typing import TypeVar, overload
 
 from pcipt.pci.address import Sbdf
 from pcipt.pci.bridge import Bridge
@@ -33,6 +34,7 @@ from pcipt.pci.topology import (
 )
 
 _address_of = attrgetter("sbdf")
+T = TypeVar("T")
 
 
 class SortedFunctions(Mapping[Sbdf, Function]):
@@ -46,6 +48,14 @@ class SortedFunctions(Mapping[Sbdf, Function]):
 
     def __getitem__(self, sbdf: Sbdf) -> Function:
         return self._by_address[sbdf]
+
+    @overload
+    def get(self, key: Sbdf, /) -> Function | None: ...
+    @overload
+    def get(self, key: Sbdf, /, default: Function | T) -> Function | T: ...
+    def get(self, key: Sbdf, /, default: Function | T | None = None) -> Function | T | None:
+        """Return the function at an address, or `default` if there is none."""
+        return self._by_address.get(key, default)
 
     def __contains__(self, sbdf: object) -> bool:
         return sbdf in self._by_address

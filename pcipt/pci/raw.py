@@ -41,6 +41,12 @@ def _compressed(config: bytes) -> _Packed:
     return _Packed(packer.compress(config) + packer.flush())
 
 
+@lru_cache(maxsize=8)
+def _unpacked(packed: _Packed) -> bytes:
+    """Return compressed config space as it was."""
+    return zlib.decompress(packed, _WINDOW)
+
+
 def _trim(resources: tuple[Resource, ...]) -> tuple[Resource, ...]:
     """Return `resources` without the lines after the ROM's line (line 6) if all lines after it are unused;
     else return `resources` unchanged.
@@ -98,9 +104,9 @@ class RawFunction:
 
     @property
     def config(self) -> bytes | None:
-        """Return the bytes of config space that were read, or None. Each access decompresses them again."""
+        """Return the bytes of config space that were read, or None. They are decompressed when asked for."""
         held = self._config
-        return zlib.decompress(held, _WINDOW) if isinstance(held, _Packed) else held
+        return _unpacked(held) if isinstance(held, _Packed) else held
 
 
 @attrs.frozen

@@ -15,6 +15,8 @@ from pcipt.remap.desired import place_of
 from pcipt.remap.intervals import Intervals
 from pcipt.remap.vpci.msix import msix_frames
 
+Keys = tuple[tuple[Frames, ...], tuple[Frames, ...], Sbdf | None]  # of BARs, of MSI-X, physical function
+
 
 @attrs.frozen
 class PresentBar:
@@ -54,12 +56,15 @@ class BarIndex:
         Return the replaced function, None if there was none.
         """
         sbdf, before = function.sbdf, self._of.get(function.sbdf)
-        if before is not None and _indexed(before) == _indexed(function):
-            self._of[sbdf] = function
-            return before
-        self.drop(sbdf)
+        now = _indexed(function)
+        if before is not None:
+            held = _indexed(before)
+            if held == now:
+                self._of[sbdf] = function
+                return before
+            self._forget(sbdf, held)
         self._of[sbdf] = function
-        bars, tables, physfn = _indexed(function)
+        bars, tables, physfn = now
         for frames in bars:
             self._bars.add(frames, sbdf)
         for frames in tables:
@@ -73,9 +78,13 @@ class BarIndex:
     def drop(self, sbdf: Sbdf) -> Function | None:
         """Remove the function at this address and return it. Do nothing if the index has none there."""
         before = self._of.pop(sbdf, None)
-        if before is None:
-            return None
-        bars, tables, physfn = _indexed(before)
+        if before is not None:
+            self._forget(sbdf, _indexed(before))
+        return before
+
+    def _forget(self, sbdf: Sbdf, keys: Keys) -> None:
+        """Remove a function from the index. `keys` are the keys that it has there."""
+        bars, tables, physfn = keys
         for frames in bars:
             self._bars.discard(frames, sbdf)
         for frames in tables:
@@ -86,20 +95,20 @@ class BarIndex:
             self._beyond[sbdf.segment].discard(sbdf)
             if not self._beyond[sbdf.segment]:
                 del self._beyond[sbdf.segment]
-        return before
 
     def over(self, frames: Frames) -> list[PresentBar]:
         """Return the memory BARs and ROMs whose pages overlap `frames`, whether or not they decode.
         Shape:  sorted by start and size of the BAR's range, then by address of the function, then by BAR
                 number.
         """
-        found = [
-            bar
-            for sbdf in {sbdf for _, sbdf in self._bars.over(frames)}
-            for bar in _present_bars(self._of[sbdf])
-            if frames_from_range(bar.range).overlaps(frames)
-        ]
-        return sorted(found, key=lambda bar: (bar.range, bar.sbdf, bar.bar))
+        found = [bar for sbdf in self.functions_over(frames) for bar in _present_bars(self._of[sbdf], frames)]
+        if len(found) > 1:
+            found.sort(key=lambda bar: (bar.range, bar.sbdf, bar.bar))
+        return found
+
+    def functions_over(self, frames: Frames) -> set[Sbdf]:
+        """Return the functions that have a memory BAR or a ROM whose pages overlap `frames`."""
+        return {sbdf for _, sbdf in self._bars.over(frames)}
 
     def tables_over(self, frames: Frames) -> list[Sbdf]:
         """Return the addresses, sorted, of functions whose MSI-X pages (`msix_frames`) overlap `frames`."""
@@ -127,17 +136,17 @@ class BarIndex:
         return sorted(self._beyond.get(segment, ()))
 
 
-def _indexed(function: Function) -> tuple[tuple[Frames, ...], tuple[Frames, ...], Sbdf | None]:
+def _indexed(function: Function) -> Keys:
     """Return the index keys of a function: pages of its BARs, MSI-X pages, physical function or None."""
     spans = (assigned_range(bar) for bar in function.bars)
     bars = tuple(frames_from_range(span) for span in spans if span is not None)
     return bars, tuple(msix_frames(function)), function.physfn
 
 
-def _present_bars(function: Function) -> Iterable[PresentBar]:
-    """Yield the memory BARs and the ROM of a function that have an address and a size, in BAR order."""
+def _present_bars(function: Function, frames: Frames) -> Iterable[PresentBar]:
+    """Yield the memory BARs and the ROM of a function whose pages overlap `frames`, in BAR order."""
     place = place_of(function)
     for bar in function.bars:
         span = assigned_range(bar)
-        if span is not None:
+        if span is not None and frames_from_range(span).overlaps(frames):
             yield PresentBar(place, function.sbdf, bar.index, span, bool(bar.decoding))

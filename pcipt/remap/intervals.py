@@ -85,10 +85,10 @@ class _Class(Generic[K]):
 
 def joined(runs: Iterable[Frames]) -> tuple[Frames, ...]:
     """Return the union of `runs`, sorted by start. Runs that overlap or touch are merged into one run."""
-    found: list[Frames] = []
     given = tuple(runs)
     if len(given) < 2:
         return given
+    found: list[Frames] = []
     for run in sorted(given, key=lambda run: run.start):
         if found and run.start <= found[-1].end:
             if run.end > found[-1].end:
@@ -102,10 +102,10 @@ def without(runs: Iterable[Frames], holes: Iterable[Frames]) -> tuple[Frames, ..
     """Return the pages of `runs` that lie in none of the `holes`.
     Shape:  runs sorted by start that neither overlap nor touch; empty if no page is left.
     """
-    left: list[Frames] = []
     whole, cuts = joined(runs), joined(holes)
     if not cuts or not whole:
         return whole
+    left: list[Frames] = []
     for run in whole:
         start, end = run.start, run.end
         for hole in cuts:

@@ -85,6 +85,8 @@ class StandIn:
             return raw
         size = len(recorded)
         config = (self._hardware.config(raw.sbdf) or b"\xff" * size)[:size]
+        if config == recorded:
+            return raw
         files, found = self._read.get(raw.sbdf, (None, raw))
         if files is not raw or found.config != config:
             found = attrs.evolve(raw, config=config)

@@ -33,14 +33,14 @@ def concerned_functions(action: Action, state: MachineState, regions: Scopes) ->
         scopes = [scope for scope in regions.values() if action.sbdf in scope]
         found |= _devices_of(frozenset().union(*scopes), state)  # with the last of them Xen unmaps the region
     elif isinstance(action, MapMmio | UnmapMmio):
-        found |= {bar.sbdf for bar in state.bars.over(action.frames)}
+        found |= state.bars.functions_over(action.frames)
         function = functions.get(action.sbdf)
         found |= {function.physfn} if function is not None and function.physfn is not None else set()
     elif isinstance(action, WithdrawReserved | RestoreReserved):
-        found |= {bar.sbdf for bar in state.bars.over(action.frames)}
+        found |= state.bars.functions_over(action.frames)
         found |= _devices_of(regions.get(action.frames, frozenset()), state)
     elif isinstance(action, CheckUnmapped):
-        found |= {bar.sbdf for bar in state.bars.over(action.frames)}
+        found |= state.bars.functions_over(action.frames)
         found |= {sbdf for frames in regions if frames.overlaps(action.frames) for sbdf in regions[frames]}
     elif isinstance(action, RewriteBar):
         found |= {function.sbdf for function in subtree(state.machine, action.sbdf)}

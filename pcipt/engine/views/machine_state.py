@@ -7,7 +7,7 @@ When Linux drops a function, its address in Xen is added to `memory.removed` and
 from collections.abc import Callable, Iterable
 
 from pcipt.engine.memory import Memory
-from pcipt.pci import Function, Machine, RawFunction, Sbdf
+from pcipt.pci import Function, RawFunction, Sbdf
 from pcipt.pci.inventory import Inventory
 from pcipt.remap.actions import AddDevice
 from pcipt.remap.bar_index import BarIndex
@@ -25,21 +25,17 @@ class MachineState:
 
     `bars` is an index of the BARs of all functions. `renumbered` maps Linux's address of each function
     whose buses were renumbered to the address at which the function answers now, or to None if no bus number
-    leads to the function.
+    leads to the function. `machine` changes in place.
     """
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._inventory = Inventory()
+        self.machine = self._inventory.machine
         self._places: dict[Sbdf, str] = {}
         self._addresses: dict[str, Sbdf] = {}
         self.bars = BarIndex()
         self.renumbered: dict[Sbdf, Sbdf | None] = {}
-
-    @property
-    def machine(self) -> Machine:
-        """Return the machine; it changes in place."""
-        return self._inventory.machine
 
     @property
     def raws(self) -> dict[Sbdf, RawFunction]:

@@ -22,7 +22,7 @@ from pcipt.engine.views.vpci_picture import counted_of, lost_of
 from pcipt.engine.views.xen_questions import Questions, ghost_candidates
 from pcipt.errors import UnsupportedError
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
-from pcipt.pci import Finding, Machine, Sbdf
+from pcipt.pci import Finding, Sbdf
 from pcipt.pci.requester import vendor_of
 from pcipt.remap.actions import Action, WithdrawReserved
 from pcipt.remap.desired import PCIBACK, Desired, Followed, desired_of, place_of
@@ -41,7 +41,8 @@ class Views:
     """The machine, Xen's answers and the memory, as they were read last, and methods that read them again.
 
     `not_asked` are functions for which the last question to Xen failed: nothing may be concluded about them.
-    `different` are functions that had changed when they were read right before an action. `pvh` is True on a
+    `different` are functions that had changed when they were read right before an action. `machine` has all
+    functions, with the registers of the last reading. `pvh` is True on a
     PVH dom0. `version` is the version of Xen. `memory_findings` are findings about the memory maps.
     `pf_fixup`: does Xen map unmapped pages again? `protected` are the pages that must be neither mapped nor
     unmapped.
@@ -62,14 +63,10 @@ class Views:
         self.version = xen.identity.version
         self.pf_fixup = read_pf_fixup(xen)
         self.state = MachineState(memory)
+        self.machine = self.state.machine
         self.different: set[Sbdf] = set()
         self.not_asked: frozenset[Sbdf] = NO_FUNCTIONS
         self.memory_findings: tuple[Finding, ...] = ()
-
-    @property
-    def machine(self) -> Machine:
-        """Return all PCI functions, with the registers of the last reading."""
-        return self.state.machine
 
     @property
     def view(self) -> XenView:

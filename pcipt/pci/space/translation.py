@@ -9,6 +9,7 @@ Source: linux drivers/pci/host-bridge.c, pcibios_resource_to_bus (a window of a 
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from pcipt.pci.address import PciPath, Sbdf
 from pcipt.pci.bars import Bar, BarKind, Resource
@@ -45,6 +46,12 @@ def differences(bars: Iterable[Bar], windows: Iterable[Window], resources: Seque
 def root_of(path: PciPath | None) -> Root | None:
     """Return the root bus of a PCI path; None if there is no path."""
     return None if path is None else (path.segment, path.hops[0][0])
+
+
+@lru_cache(maxsize=256)
+def _shared(held: tuple[Root, Differences]) -> tuple[Root, Differences]:
+    """Return the first value that is equal to `held`: most functions of a bus have the same."""
+    return held
 
 
 class _Bus:
@@ -87,14 +94,16 @@ class Translations:
     def put(self, sbdf: Sbdf, root: Root | None, found: Differences) -> None:
         """Replace what is held of a function. `root` is its root bus, None if that is not known."""
         before = self._held.pop(sbdf, None)
-        now = (root, found) if root is not None and found else None
+        now = _shared((root, found)) if root is not None and found else None
         if now is not None:
             self._held[sbdf] = now
         if now == before:
             return
         for each, sign in ((before, -1), (now, 1)):
             if each is not None:
-                self._buses.setdefault(each[0], _Bus()).add(each[1], sign)
+                if each[0] not in self._buses:
+                    self._buses[each[0]] = _Bus()
+                self._buses[each[0]].add(each[1], sign)
                 self._touched.add(each[0])
 
     def shift_of(self, root: Root | None) -> Shift:

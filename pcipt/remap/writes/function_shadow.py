@@ -102,8 +102,11 @@ class FunctionShadow:
 
         Only the address bits matter: bits 31:11 for the ROM, else all 32 bits.
         """
+        ones = self.ones.get(offset, 0)
+        if not ones:
+            return False
         full = ROM_ADDRESS if self.index_at(offset) == ROM_INDEX else WORD
-        return self.ones.get(offset, 0) & full == full
+        return ones & full == full
 
     def index_at(self, offset: int) -> int | None:
         """Return the number of the BAR to which the word at `offset` belongs, or None if there is none.

@@ -362,5 +362,5 @@ def _virtual_slot(physfn: Slot, number: int, devfn: int) -> Slot:
     """
     data = bytearray(_VIRTUAL)
     data[0x09:0x0C] = physfn.registers.data[0x09:0x0C]  # the class code of the physical function
-    registers = Registers(data, bytearray(len(data)), HeaderType.ENDPOINT, {}, {}, None, None)
+    registers = Registers(data, bytes(len(data)), HeaderType.ENDPOINT, {}, {}, None, None)
     return Slot(devfn, registers, {}, physfn, number)

@@ -7,6 +7,8 @@ Source: PCI Local Bus 3.0 §6.2 (header), PCI-to-PCI Bridge 1.2 §3.2 (type 1), 
 """
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from types import MappingProxyType
 
 import attrs
 
@@ -37,6 +39,7 @@ _STATUS_CLEARED = {0x06: 0x00, 0x07: 0xF9}  # bits that a written one clears
 _ALL_ONES = b"\xff" * HEADER_SIZE
 _VIRTUAL = ((0x04, 2, 0x0004),)
 _SRIOV = ((_VF_CONTROL, 2, 0x001F), (_NUM_VFS, 2, 0xFFFF), (SYSTEM_PAGE_SIZE, 4, 0xFFFF_FFFF))
+NONE: Mapping[int, int] = MappingProxyType({})
 _FIXED_WHILE_ON = {_NUM_VFS, _NUM_VFS + 1, *range(SYSTEM_PAGE_SIZE, SYSTEM_PAGE_SIZE + 4)}
 
 
@@ -52,15 +55,15 @@ class Registers:
     """
 
     data: bytearray
-    writable: bytearray
+    writable: bytes
     header: HeaderType
     sizes: Mapping[int, int]
     vf_sizes: Mapping[int, int]
     msix: Msix | None
     sriov_at: int | None
-    resizable: Mapping[int, int] = attrs.field(factory=dict)
+    resizable: Mapping[int, int] = NONE
     port_type: int | None = None
-    vf_resizable: Mapping[int, int] = attrs.field(factory=dict)
+    vf_resizable: Mapping[int, int] = NONE
     express_at: int | None = None
 
     def read(self, offset: int, size: int) -> int:
@@ -138,7 +141,9 @@ class Registers:
         at, length = base + 4 * index, size if base == BAR0 else aperture(size, self.page_size) or size
         wide = self.read(at, 4) & 0x6 == 0x4
         mask = -length & (0xFFFF_FFFF_FFFF_FFF0 if wide else 0xFFFF_FFF0)
-        _allow(self.writable, at, ((0, 8 if wide else 4, mask),))
+        writable = bytearray(self.writable)
+        _allow(writable, at, ((0, 8 if wide else 4, mask),))
+        self.writable = _shared(bytes(writable))
         kept = self.read(at, 8 if wide else 4) & (mask | 0xF)
         self.data[at : at + (8 if wide else 4)] = kept.to_bytes(8 if wide else 4, "little")
         return {**sizes, index: size}
@@ -275,9 +280,17 @@ def registers_from_function(raw: RawFunction, seen: Function) -> Registers:
     )
     express = find_capability(seen.capabilities, EXPRESS)
     express_at = express.offset if express is not None and express.offset + 12 <= len(data) else None
+    mask = _shared(bytes(writable))
     return Registers(
-        data, writable, seen.header, sizes, vf_sizes, seen.msix, at, first, port, vf_first, express_at
-    )
+        data, mask, seen.header, sizes, vf_sizes or NONE, seen.msix, at, first or NONE, port,
+        vf_first or NONE, express_at,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _shared(mask: bytes) -> bytes:
+    """Return the first mask that is equal to this one: devices of the same model have equal masks."""
+    return mask
 
 
 def _resizable(seen: Function, data: bytearray, sizes: Mapping[int, int], kind: int) -> list[int]:
