@@ -17,7 +17,7 @@ comma   := ,
 prefix  ?= /usr/local
 UNITDIR ?= /etc/systemd/system
 
-.PHONY: all demo test check laws mutate oracle lab deb sdist wheel install uninstall clean format
+.PHONY: all demo test check laws mutate oracle lab lab-matrix deb sdist wheel install uninstall clean format
 
 all: $(STAMP)
 
@@ -69,6 +69,11 @@ oracle: $(STAMP)
 
 lab: $(STAMP)
 	$(BIN)/python -m tests.lab.run
+
+# Each scene in each of the eight cells of tests/lab/cell.py, or in CELLS, with a matrix at the end.
+CELLS ?= all
+lab-matrix: $(STAMP)
+	$(BIN)/python -m tests.lab.run --cells '$(CELLS)'
 
 # The Debian package, into dist/; nothing else is left behind.
 deb:

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from .aftermath import Decoded, wrong
+from .cell import MODES, SUITES, VENDORS, Cell, Mode, Platform
+from .differences import difference
 from .errors import LabError, MissingToolError
 from .fleet import Fleet
-from .hardware import HOT, MODES, Mode
+from .hardware import HOT
 from .machine import Dom0
 from .steps import LEAVER, plug, unplug, wait_answer, wait_healthy
 
@@ -32,6 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--lab-prepared", metavar="DIR", default=None, help="what machines boot from (prepared.py)"
     )
     group.addoption("--mode", choices=MODES, default=None, help="only this kind of dom0")
+    group.addoption("--suite", choices=SUITES, default=SUITES[0], help="dom0's release of Debian")
+    group.addoption("--vendor", choices=VENDORS, default=VENDORS[0], help="the vendor of the IOMMU")
+    group.addoption("--xen", metavar="WORDS", default="", help="more words for Xen's command line")
 
 
 def wanted(config: pytest.Config) -> bool:
@@ -58,6 +64,13 @@ def mode_of(item: pytest.Item) -> Mode | None:
     return mode
 
 
+def platform_of(config: pytest.Config) -> Platform:
+    """Tell which release and vendor this run is about."""
+    return Platform(
+        config.getoption("--suite", default=SUITES[0]), config.getoption("--vendor", default=VENDORS[0])
+    )
+
+
 def wants_installation(item: pytest.Item) -> bool:
     return "installed" in getattr(item, "fixturenames", ())
 
@@ -79,8 +92,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if mode_of(item) and not wanted(config):  # the file was named on the command line
             item.add_marker(pytest.mark.skip(reason="boots a real Xen: give --lab"))
-        elif mode_of(item) and config.pluginmanager.hasplugin("timeout"):
-            item.add_marker(pytest.mark.timeout(SCENE_SECONDS))
+        elif mode := mode_of(item):
+            if config.pluginmanager.hasplugin("timeout"):
+                item.add_marker(pytest.mark.timeout(SCENE_SECONDS))
+            expected = difference(f"{item.path.stem}::{item.name}", Cell(platform_of(config), mode))
+            if expected is not None:
+                item.add_marker(expected.mark())
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -95,7 +112,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         session.config.getoption("--lab-output", default=None) or session.config.rootpath / "build" / "lab"
     )
     prepared = session.config.getoption("--lab-prepared", default=None)
-    session.config.stash[FLEET] = Fleet(install, Path(output), Path(prepared) if prepared else None)
+    session.config.stash[FLEET] = Fleet(
+        install,
+        Path(output),
+        Path(prepared) if prepared else None,
+        platform_of(session.config),
+        session.config.getoption("--xen", default=""),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -143,6 +166,26 @@ def installed(dom0: Dom0, fleet: Fleet) -> Dom0:
     except LabError as exc:
         pytest.fail(str(exc), pytrace=False)
     return dom0
+
+
+@pytest.fixture(scope="session")
+def decoded(installed: Dom0) -> Decoded:
+    """Give what QEMU has told of this machine's BARs; `Decoded.follow` reads on."""
+    return Decoded()
+
+
+@pytest.fixture(autouse=True)
+def aftermath(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Look from outside, after each scene that passed, whether the machine, Xen and dom0's map agree."""
+    if "installed" not in request.fixturenames:
+        yield
+        return
+    dom0: Dom0 = request.getfixturevalue("installed")
+    record: Decoded = request.getfixturevalue("decoded")
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed == failed and dom0.dead is None:
+        assert wrong(dom0, record) == []
 
 
 @pytest.fixture

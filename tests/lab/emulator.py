@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import shutil
 import subprocess
@@ -10,9 +11,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from .cell import Cell, Mode
 from .channel import connect
 from .errors import LabError, MachineDiedError
-from .hardware import Mode, Wires, qemu_command
+from .hardware import Wires, qemu_command
 from .image import Image, find_tool
 from .qmp import Qmp
 
@@ -28,8 +30,10 @@ RECORDS = ("console.log", "writes.log", "commands.log", "journal.txt", "status.j
 class Emulator:
     """A QEMU process of one machine, from `launch` to `end`."""
 
-    def __init__(self, mode: Mode, image: Image, payload: Path, output: Path, xen_extra: str = "") -> None:
-        self.mode: Mode = mode
+    def __init__(self, cell: Cell, image: Image, payload: Path, output: Path, xen_extra: str = "") -> None:
+        self.cell = cell
+        self.mode: Mode = cell.mode
+        self.xen_extra = xen_extra
         self.output = output
         self.dead: MachineDiedError | None = None
         # A socket's path has a limit of 108 bytes, which a repository deep in a tree would pass.
@@ -37,7 +41,8 @@ class Emulator:
         self.wires = Wires(
             output / "console.log", output / "writes.log", self._sockets / "agent", self._sockets / "qmp"
         )
-        self._command = qemu_command(mode, image, payload, self.wires, xen_extra)
+        self._command = qemu_command(cell, image, payload, self.wires, xen_extra)
+        self.fresh_places = itertools.count()  # of the memory that DMA devices write to (dma.py)
         self._process: subprocess.Popen[bytes] | None = None
         self._control: Qmp | None = None
         self._scanned = 0

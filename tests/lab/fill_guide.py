@@ -14,9 +14,9 @@ from typing import cast
 
 from tests.docs.blocks import Block, documents, filled, parse_blocks
 
+from .cell import MODES, Mode
 from .errors import LabError
 from .fleet import Fleet
-from .hardware import MODES, Mode
 from .image import say
 from .machine import Dom0
 from .payload import REPOSITORY

@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import IO, Self
 
+from .cell import FIRST, Cell, Mode, Platform
 from .errors import LabError, MachineDiedError
-from .hardware import Mode
 from .image import Image, ensure_image, say
 from .install import BEFORE_BOOT, install
 from .machine import Dom0
@@ -20,13 +20,22 @@ FIRST_BOOT_SECONDS = 240.0
 
 
 class Fleet:
-    """The machines of the modes given, each with or without pcipt installed.
+    """The machines of the modes given on one platform, each with or without pcipt installed.
 
     `prepared` is a folder with what they boot from (prepared.py), kept; without it they make their own.
     """
 
-    def __init__(self, modes: Mapping[Mode, bool], output: Path, prepared: Path | None = None) -> None:
+    def __init__(
+        self,
+        modes: Mapping[Mode, bool],
+        output: Path,
+        prepared: Path | None = None,
+        platform: Platform = FIRST,
+        xen_extra: str = "",
+    ) -> None:
         self._modes = modes
+        self._platform = platform
+        self._xen_extra = xen_extra
         self._output = output
         self._pool = ThreadPoolExecutor(max_workers=2 * len(modes) + 1, thread_name_prefix="lab")
         self._temporary = tempfile.TemporaryDirectory(prefix="pcipt-lab-")
@@ -98,13 +107,15 @@ class Fleet:
             say(str(exc))
 
     def _prepare(self) -> tuple[Image, Path]:
-        return ensure_image(), payload_in(self._folder, with_package=any(self._modes.values()))
+        return ensure_image(self._platform.suite), payload_in(
+            self._folder, with_package=any(self._modes.values())
+        )
 
     def _boot(self, mode: Mode, prepared: Future[tuple[Image, Path]]) -> Dom0:
         image, payload = prepared.result()
         if self._modes[mode] and mode in BEFORE_BOOT:
-            image = image_with_package(self._folder, image)
-        machine = self._machines[mode] = Dom0(mode, image, payload, self._output / mode)
+            image = image_with_package(self._folder, image, self._platform.suite)
+        machine = self._machines[mode] = self._machine(mode, image, payload)
         try:
             machine.start(FIRST_BOOT_SECONDS)
         except MachineDiedError as exc:
@@ -113,10 +124,13 @@ class Fleet:
             # Under emulation a PVH dom0 hangs now and then while it binds its first interrupts.
             say(f"{exc.why}; booting it once more")
             machine.close()
-            machine = self._machines[mode] = Dom0(mode, image, payload, self._output / mode)
+            machine = self._machines[mode] = self._machine(mode, image, payload)
             machine.start()
         say(f"{mode} dom0 up after {machine.boot_seconds:.0f} s")
         return machine
+
+    def _machine(self, mode: Mode, image: Image, payload: Path) -> Dom0:
+        return Dom0(Cell(self._platform, mode), image, payload, self._output / mode, self._xen_extra)
 
     def _install(self, mode: Mode) -> float:
         seconds = install(self._boots[mode].result())

@@ -16,17 +16,22 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
+from .cell import Cell, Mode, Vendor
 from .image import Image
 
-Mode = Literal["pv", "pvh"]
-MODES: tuple[Mode, ...] = get_args(Mode)
-
 #: Reserved memory (first page, pages) for the NIC; the NIC and the test device; the test device and what is
-#: plugged in at 01:00.0. It must lie where the e820 is reserved.
-REGIONS = ((0x7FFF0, 4), (0x7FFF8, 2), (0x7FFFB, 2))
-RESERVED = "rmrr=0x7fff0-0x7fff3=0:2:0.0;0x7fff8-0x7fff9=0:2:0.0,0:0:6.0;0x7fffb-0x7fffc=0:0:6.0,0:1:0.0"
+#: plugged in at 01:00.0; the first DMA device. It must lie where the e820 is reserved.
+REGIONS = ((0x7FFF0, 4), (0x7FFF8, 2), (0x7FFFB, 2), (0x7FFF5, 2))
+#: QEMU's AMD IOMMU has none: its IVRS tells a virtual address size of 0, for which Xen drops every `ivmd=`.
+RESERVED: dict[Vendor, str] = {
+    "intel": (
+        "rmrr=0x7fff0-0x7fff3=0:2:0.0;0x7fff8-0x7fff9=0:2:0.0,0:0:6.0;0x7fffb-0x7fffc=0:0:6.0,0:1:0.0;"
+        "0x7fff5-0x7fff6=0:15:0.0"
+    ),
+    "amd": "",
+}
+IOMMU: dict[Vendor, str] = {"intel": "intel-iommu,intremap=on", "amd": "amd-iommu,intremap=on"}
 
 NOT_EMULATED = "-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save,-xsavec"
 CPU = f"EPYC,+svm,+npt,-smap,-smep,-rdtscp,-monitor,x-force-features=on,+invtsc,{NOT_EMULATED}"
@@ -85,11 +90,38 @@ PARTS = (
         "pci-testdev,bus=pcie.0,addr=08.0,membar=1M",
         "no driver wants it either; its BAR 2 has 64 bits",
     ),
+    Part(
+        "0000:00:09.0",
+        "rp5",
+        "pcie-root-port,chassis=6,slot=6,bus=pcie.0,addr=09.0,bus-reserve=4",
+        "above a DMA device, with room for renumbering",
+    ),
+    Part(
+        "0000:15:00.0",
+        "dma",
+        "edu,bus=rp5,dma_mask=0xffffffffff",
+        "does DMA on command; has a reserved region",
+    ),
+    Part(
+        "0000:00:0c.0",
+        "rp6",
+        "pcie-root-port,chassis=7,slot=7,bus=pcie.0,addr=0c.0",
+        "empty: hot-plug goes here, too",
+    ),
+    Part(
+        "0000:00:0a.0",
+        "witness",
+        "edu,bus=pcie.0,addr=0a.0,dma_mask=0xffffffffff",
+        "does DMA on command; has none: it reaches what dom0 reaches",
+    ),
     Part("0000:00:1f.2", "ahci", "", "the disks; part of q35"),
 )
 PART = {part.name: part for part in PARTS}
-#: Where it comes up what is plugged in below rp1: address and PCI path.
+#: Where it comes up what is plugged in below rp1 and below rp6: address and PCI path.
 HOT, HOT_PATH = "0000:01:00.0", "00_03.0-00_00.0"
+HOT2, HOT2_PATH = "0000:1a:00.0", "00_0c.0-00_00.0"
+#: Where BARs may be, start and end: below are RAM and MMCFG, between them the interrupt controllers and RAM.
+BAR_WINDOWS = ((0xC000_0000, 0xFEC0_0000), (0x1_4000_0000, 1 << 40))
 
 
 @dataclass(frozen=True)
@@ -102,10 +134,11 @@ class Wires:
     qmp: Path
 
 
-def xen_arguments(mode: Mode, extra: str) -> str:
+def xen_arguments(cell: Cell, extra: str) -> str:
     """Give Xen's command line."""
+    mode = cell.mode
     words = [
-        RESERVED,
+        RESERVED[cell.platform.vendor],
         "console=com1 com1=115200,8n1 loglvl=all guest_loglvl=all conring_size=1M",
         f"dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M dom0_max_vcpus={VCPUS[mode]} sched=credit",
         "iommu=verbose,no-sharept noreboot bootscrub=0 spec-ctrl=no",
@@ -122,12 +155,12 @@ LINUX_ARGUMENTS = (
 )
 
 
-def qemu_command(mode: Mode, image: Image, payload: Path, wires: Wires, xen_extra: str = "") -> list[str]:
+def qemu_command(cell: Cell, image: Image, payload: Path, wires: Wires, xen_extra: str = "") -> list[str]:
     """Render the machine as QEMU's command line."""
     command = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-no-reboot"]
     command += ["-machine", "q35", "-accel", f"tcg,thread={THREADS}", "-cpu", CPU]
-    command += ["-smp", str(VCPUS[mode]), "-m", str(MEMORY_MIB)]
-    command += ["-kernel", str(image.xen), "-append", xen_arguments(mode, xen_extra)]
+    command += ["-smp", str(VCPUS[cell.mode]), "-m", str(MEMORY_MIB)]
+    command += ["-kernel", str(image.xen), "-append", xen_arguments(cell, xen_extra)]
     command += ["-initrd", f"{image.kernel} {LINUX_ARGUMENTS},{image.initrd}"]
     for path, name, bus in ((image.disk, "root", "ide.0"), (payload, "payload", "ide.1")):
         command += ["-drive", f"if=none,id={name},format=raw,file={quote(path)},snapshot=on,cache=unsafe"]
@@ -139,7 +172,7 @@ def qemu_command(mode: Mode, image: Image, payload: Path, wires: Wires, xen_extr
     command += ["-qmp", f"unix:{quote(wires.qmp)},server=on,wait=off"]
     # Each configuration write as the emulated hardware gets it, and where its BARs then decode, a line each.
     command += ["-trace", "pci_cfg_write", "-trace", "pci_update_mappings_*", "-D", str(wires.writes)]
-    command += ["-device", "intel-iommu,intremap=on", "-device", "nvme-subsys,id=nvme-subsystem"]
+    command += ["-device", IOMMU[cell.platform.vendor], "-device", "nvme-subsys,id=nvme-subsystem"]
     for part in PARTS:
         if part.words:
             command += ["-device", f"{part.words},id={part.name}"]

@@ -1,4 +1,4 @@
-"""Build the dom0 image from Debian packages, once per recipe: `python3 -m tests.lab.image`.
+"""Build the dom0 image from Debian packages, once per recipe: `python3 -m tests.lab.image [SUITE]`.
 
 The cache lies outside the repository, in $PCIPT_LAB_DIR or ~/.cache/pcipt-lab. A build happens aside and is
 renamed when complete, so an image that is there is whole. No machine ever writes to it.
@@ -19,18 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from .cell import SUITES, XEN, Suite
 from .errors import LabError, MissingToolError
 from .initrd import make_initrd
-from .recipe import (
-    FILES,
-    GUEST_PACKAGES,
-    HOST_PACKAGES,
-    LEFT_OUT,
-    LINKS,
-    SUITE,
-    XEN,
-    fingerprint,
-)
+from .recipe import FILES, HOST_PACKAGES, LEFT_OUT, LINKS, fingerprint, guest_packages
 from .sources import read_apt_options, read_sources
 
 TOOLS = ("qemu-system-x86_64", "mmdebstrap", "mke2fs", "git")
@@ -148,10 +140,10 @@ def locked(directory: Path) -> Iterator[None]:
         yield
 
 
-def ensure_image() -> Image:
-    """Give the image of the current recipe, building it first if it is not there."""
+def ensure_image(suite: Suite) -> Image:
+    """Give the image of the current recipe for a release, building it first if it is not there."""
     cache = cache_directory()
-    image = Image(cache / f"{SUITE}-xen{XEN}-{fingerprint()}")
+    image = Image(cache / f"{suite}-xen{XEN[suite]}-{fingerprint(suite)}")
     if image.directory.is_dir():
         require_host_tools(build=False)
         image.directory.touch()
@@ -163,20 +155,20 @@ def ensure_image() -> Image:
         )
     with locked(cache):
         if not image.directory.is_dir():
-            forget_old_images(cache)
-            build_image(cache, image)
+            forget_old_images(cache, suite)
+            build_image(cache, image, suite)
     return image
 
 
-def forget_old_images(cache: Path) -> None:
+def forget_old_images(cache: Path, suite: Suite) -> None:
     """Remove images of other recipes that nobody has used for a while, and what broken builds have left."""
-    for path in cache.glob(f"{SUITE}-xen*"):
+    for path in cache.glob(f"{suite}-xen*"):
         if path.suffix == ".building" or time.time() - path.stat().st_mtime > KEPT_SECONDS:
             say(f"removing {path}")
             shutil.rmtree(path, ignore_errors=True)
 
 
-def build_image(cache: Path, image: Image) -> None:
+def build_image(cache: Path, image: Image, suite: Suite) -> None:
     """Build aside, then rename."""
     started = time.monotonic()
     aside = cache / f"{image.directory.name}.building"
@@ -186,10 +178,10 @@ def build_image(cache: Path, image: Image) -> None:
     log.write_bytes(b"")
     say(f"building the dom0 image in {cache}; this takes some minutes, progress in {log}")
     new = Image(aside)
-    bootstrap(new.root, aside, log)
+    bootstrap(suite, new.root, aside, log)
     furnish(new.root)
     boot = new.root / "boot"
-    new.xen.write_bytes(gzip.decompress((boot / f"xen-{XEN}-amd64.gz").read_bytes()))
+    new.xen.write_bytes(gzip.decompress((boot / f"xen-{XEN[suite]}-amd64.gz").read_bytes()))
     kernel = next(boot.glob("vmlinuz-*"))
     shutil.copy(kernel, new.kernel)
     new.initrd.write_bytes(make_initrd(new.root, kernel.name.removeprefix("vmlinuz-")))
@@ -205,14 +197,15 @@ def make_disk(root: Path, disk: Path, log: Path) -> None:
     run([mke2fs, "-q", "-t", "ext4", "-O", "^has_journal", "-L", "rootfs", "-d", root, disk], log)
 
 
-def bootstrap(root: Path, aside: Path, log: Path) -> None:
+def bootstrap(suite: Suite, root: Path, aside: Path, log: Path) -> None:
     """Unpack and configure the packages into a folder."""
     sources = aside / "sources.list"
-    sources.write_text("".join(f"{source.line()}\n" for source in read_sources(SUITE)), encoding="utf-8")
-    command: list[str | Path] = ["mmdebstrap", "--variant=minbase", f"--include={','.join(GUEST_PACKAGES)}"]
+    sources.write_text("".join(f"{source.line()}\n" for source in read_sources(suite)), encoding="utf-8")
+    packages = ",".join(guest_packages(suite))
+    command: list[str | Path] = ["mmdebstrap", "--variant=minbase", f"--include={packages}"]
     command += [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
     command += [f"--aptopt={option}" for option in read_apt_options()]
-    run([*command, SUITE, root, sources], log)
+    run([*command, suite, root, sources], log)
 
 
 def furnish(root: Path) -> None:
@@ -234,9 +227,10 @@ def furnish(root: Path) -> None:
 
 def main() -> int:
     """Build the image if it is not there and say where it is."""
-    argparse.ArgumentParser(description="Build the lab's dom0 image.").parse_args()
+    parser = argparse.ArgumentParser(description="Build the lab's dom0 image.")
+    parser.add_argument("suite", choices=SUITES, nargs="?", default=SUITES[0])
     try:
-        image = ensure_image()
+        image = ensure_image(parser.parse_args().suite)
     except LabError as exc:
         print(f"lab: {exc}", file=sys.stderr)
         return 1

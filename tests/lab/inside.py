@@ -153,3 +153,35 @@ def await_regions(addresses: list[int], expected: list[bool], patience: float) -
             raise TimeoutError(f"mapped are {found} instead of {expected}")
         time.sleep(0.1)
     os.close(memory)
+
+
+def msix_pages() -> list[int]:
+    """Give the pages of all MSI-X tables and pending bit arrays: vPCI traps them instead of mapping them.
+
+    The addresses are those of the BAR registers; a virtual function's are the kernel's.
+    """
+    import glob
+
+    found = set()
+    for folder in glob.glob("/sys/bus/pci/devices/*"):
+        with open(f"{folder}/config", "rb") as file:
+            config = file.read(256)
+        with open(f"{folder}/resource", encoding="ascii") as file:
+            lines = [[int(word, 16) for word in line.split()] for line in file]
+        at = config[0x34] & 0xFC if len(config) > 0x34 and config[0x06] & 0x10 else 0
+        for _ in range(48):
+            if not at or config[at] == 0x11:
+                break
+            at = config[at + 1] & 0xFC
+        if not at:
+            continue
+        entries = ((config[at + 3] & 7) << 8 | config[at + 2]) + 1
+        for offset, size in ((4, entries * 16), (8, (entries + 63) // 64 * 8)):
+            word = int.from_bytes(config[at + offset : at + offset + 4], "little")
+            bar = word & 7
+            low = int.from_bytes(config[0x10 + 4 * bar : 0x14 + 4 * bar], "little")
+            high = int.from_bytes(config[0x14 + 4 * bar : 0x18 + 4 * bar], "little") if low & 6 == 4 else 0
+            base = (low & ~0xF) | high << 32 or lines[bar][0]
+            first = base + (word & ~7)
+            found |= {page << 12 for page in range(first >> 12, (first + size - 1 >> 12) + 1)}
+    return sorted(found)

@@ -11,9 +11,9 @@ import shutil
 import time
 from pathlib import Path
 
+from .cell import Mode
 from .chroot import copied
 from .errors import LabError, MissingToolError
-from .hardware import Mode
 from .image import Image, make_disk
 from .machine import Dom0
 from .payload import CHECKOUT_IN_DOM0, REPOSITORY

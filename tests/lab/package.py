@@ -1,6 +1,7 @@
 """Build pcipt's Debian package, the only thing that is ever installed in a dom0 of the lab.
 
-Where the host runs dom0's release of Debian it builds it, as `make deb` does; elsewhere a small Debian does.
+Where the host runs the oldest release of Debian it builds it, as `make deb` does; elsewhere a small Debian
+does.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from .cell import SUITES
 from .chroot import copied, ensure_system
 from .errors import LabError
 from .payload import REPOSITORY, unpack_checkout
-from .recipe import BUILD_PACKAGES, SUITE
+from .recipe import BUILD_PACKAGES
 
 BUILD_SECONDS = 900
 SCRIPT = "scripts/build-deb.sh"
@@ -28,8 +30,11 @@ def host_is(suite: str) -> bool:
 
 
 def build_package(target: Path, repository: Path = REPOSITORY) -> Path:
-    """Build the package of this checkout as it stands, into a folder."""
-    if host_is(SUITE):
+    """Build the package of this checkout as it stands, into a folder.
+
+    It is built on the oldest release: every later one can install it.
+    """
+    if host_is(SUITES[0]):
         done = subprocess.run(
             ["sh", SCRIPT, str(target)],
             cwd=repository,
@@ -43,7 +48,7 @@ def build_package(target: Path, repository: Path = REPOSITORY) -> Path:
             tail = "\n".join((done.stdout + done.stderr).splitlines()[-30:])
             raise LabError(f"the package was not built:\n{tail}")
     else:
-        build_in_system(SUITE, target, repository)
+        build_in_system(SUITES[0], target, repository)
     return find_package(target)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-SUITE = "bookworm"
-XEN = "4.17"
+from .cell import XEN, Suite
 
 #: Raise it when `image.py` treats the same recipe in another way.
 EDITION = 3
@@ -21,8 +20,8 @@ BUILD_PACKAGES = (
 )
 
 GUEST_PACKAGES = (
-    # the machine
-    *("linux-image-amd64", f"xen-hypervisor-{XEN}-amd64", f"xen-utils-{XEN}", "xen-utils-common"),
+    # the machine; `guest_packages` adds its release of Xen
+    *("linux-image-amd64", "xen-utils-common"),
     *(
         "busybox-static",
         "systemd",
@@ -141,7 +140,12 @@ LEFT_OUT = (
 )
 
 
-def fingerprint() -> str:
-    """Name this recipe in twelve hex digits."""
-    whole = [EDITION, SUITE, XEN, GUEST_PACKAGES, FILES, INITRD_MODULES, INIT, LINKS, LEFT_OUT]
+def guest_packages(suite: Suite) -> tuple[str, ...]:
+    """List what is installed in the dom0 of a release."""
+    return (*GUEST_PACKAGES, f"xen-hypervisor-{XEN[suite]}-amd64", f"xen-utils-{XEN[suite]}")
+
+
+def fingerprint(suite: Suite) -> str:
+    """Name the recipe of a release in twelve hex digits."""
+    whole = [EDITION, suite, guest_packages(suite), FILES, INITRD_MODULES, INIT, LINKS, LEFT_OUT]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]

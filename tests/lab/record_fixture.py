@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from . import inside
+from .cell import MODES, Mode
 from .fleet import Fleet
-from .hardware import HOT, MODES, PART, Mode
+from .hardware import HOT, PART
 from .machine import Dom0
 from .test_lab_smoke import known_to_xen
 

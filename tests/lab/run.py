@@ -1,52 +1,74 @@
-"""Run the lab as several pytests side by side: `python -m tests.lab.run [pytest's arguments]`.
+"""Run the lab as several pytests side by side: `python -m tests.lab.run [--cells CELLS] [pytest's words]`.
 
-A lane is one machine and the scenes that share it. Each keeps a processor busy: two run at a time, all where
-there are processors for them. They share what they boot from and nothing else. One summary, one exit code:
-the worst of all.
+CELLS are names of cells (cell.py), separated by commas or spaces, or "all"; without it the two cells of
+Debian 12 with VT-d run. A lane is one machine and the scenes that share it. Each keeps a processor busy: two
+run at a time, all where there are processors for them. They share what they boot from and nothing else. At
+the end the matrix of scenes and cells; the exit code is 0 if nothing in it is unexpected.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from .cell import CELLS, Cell
 from .errors import LabError
-from .hardware import Mode
 from .image import ensure_image, say
 from .install import BEFORE_BOOT
+from .matrix import read_results, render, unexpected
 from .prepared import image_with_package, payload_in
 
 HERE = Path(__file__).parent
 OUTPUT = HERE.parents[1] / "build" / "lab"
 AT_A_TIME = max(2, (os.cpu_count() or 1) - 1)
+BY_NAME = {cell.name: cell for cell in CELLS}
+DEFAULT = ("bookworm-pv-intel", "bookworm-pvh-intel")
 #: On a PVH dom0 these have a machine of their own; their scenes take as long as all others together.
 REMAPPING = (
     "test_untrapped.py", "test_ignored_writes.py", "test_leaving.py", "test_renumbering.py", "test_resets.py",
 )  # fmt: skip
+#: These scenes need a machine that was booted with Xen's option dom0=pf-fixup.
+PF_FIXUP = "test_pf_fixup.py"
 NOTHING_RAN = 5
 
 
 @dataclass(frozen=True)
 class Lane:
-    """A kind of dom0, and pytest's words that choose the scenes."""
+    """A machine of a cell, and pytest's words that choose the scenes."""
 
     name: str
-    mode: Mode
+    cell: Cell
     scenes: tuple[str, ...]
+    xen: str = ""  # more words for Xen's command line
+
+    @property
+    def results(self) -> Path:
+        """The JUnit file that the lane leaves."""
+        return OUTPUT / self.name / "results.xml"
 
 
-LANES = (  # the first needs no disk that is to be made
-    Lane("pv", "pv", (str(HERE),)),
-    Lane("pvh-remapping", "pvh", tuple(f"{HERE / name}" for name in REMAPPING)),
-    Lane("pvh", "pvh", (str(HERE), *(f"--ignore={HERE / name}" for name in REMAPPING))),
-)
+def lanes_of(cell: Cell) -> tuple[Lane, ...]:
+    """Give the lanes of a cell."""
+    if cell.mode == "pv":
+        return (Lane(cell.name, cell, (str(HERE),)),)
+    others = (str(HERE), *(f"--ignore={HERE / name}" for name in REMAPPING))
+    lanes = (
+        Lane(f"{cell.name}-remapping", cell, tuple(f"{HERE / name}" for name in REMAPPING)),
+        Lane(cell.name, cell, others),
+    )
+    if cell.platform.suite == "trixie":  # Xen 4.17 does not have the option
+        lanes += (Lane(f"{cell.name}-pf-fixup", cell, (str(HERE / PF_FIXUP),), "dom0=pf-fixup"),)
+    return lanes
 
 
 def run(lane: Lane, prepared: Path, arguments: list[str]) -> tuple[int, str, list[str]]:
@@ -54,20 +76,24 @@ def run(lane: Lane, prepared: Path, arguments: list[str]) -> tuple[int, str, lis
 
     Give its code, its last line, and the lines of what failed.
     """
-    command = [sys.executable, "-u", "-m", "pytest", "--lab", f"--mode={lane.mode}", *lane.scenes]
+    platform = lane.cell.platform
+    command = [sys.executable, "-u", "-m", "pytest", "--lab", f"--mode={lane.cell.mode}", *lane.scenes]
+    command += [f"--suite={platform.suite}", f"--vendor={platform.vendor}", f"--junitxml={lane.results}"]
+    command += [f"--xen={lane.xen}"] if lane.xen else []
     command += [f"--lab-output={OUTPUT / lane.name}", f"--lab-prepared={prepared}", *arguments]
     environment = {"PCIPT_REQUIRE_XEN": "1", **os.environ}
     last, failed = "it said nothing", []
+    lane.results.unlink(missing_ok=True)
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=environment,
     ) as process:  # fmt: skip
         assert process.stdout is not None
         with PRINTING:
-            print(f"{lane.name:13} | started", flush=True)
+            print(f"{lane.name:28} | started", flush=True)
         for line in process.stdout:
             with PRINTING:
-                print(f"{lane.name:13} | {line.rstrip()}", flush=True)
+                print(f"{lane.name:28} | {line.rstrip()}", flush=True)
             last = line.strip().strip("= ") or last
             failed += [line.strip()] if line.startswith(("FAILED ", "ERROR ")) else []
     return process.returncode, last, failed
@@ -76,32 +102,45 @@ def run(lane: Lane, prepared: Path, arguments: list[str]) -> tuple[int, str, lis
 PRINTING = threading.Lock()
 
 
-def run_all(prepared: Path, arguments: list[str]) -> int:
-    """Run all lanes and sum up; give the worst exit code."""
-    image = ensure_image()
-    say(f"dom0 image {image.directory.name}")
+def run_all(cells: Sequence[Cell], prepared: Path, arguments: list[str]) -> int:
+    """Run all lanes of the cells, print the matrix and what failed; give the worst exit code."""
     payload_in(prepared, with_package=True)
     runs = []
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        for lane in LANES:
-            if lane.mode in BEFORE_BOOT:
-                image_with_package(prepared, image)
+        for lane in (lane for cell in cells for lane in lanes_of(cell)):
+            image = ensure_image(lane.cell.platform.suite)
+            if lane.cell.mode in BEFORE_BOOT:
+                image_with_package(prepared, image, lane.cell.platform.suite)
             runs.append((lane, pool.submit(run, lane, prepared, arguments)))
-    worst = 0
+    worst, files = 0, defaultdict(list)
     for lane, ended in runs:
         code, last, failed = ended.result()
         print(f"lab: {lane.name} ended with {code}: {last}")
         print("".join(f"lab: {lane.name}: {line}\n" for line in failed), end="")
         worst = max(worst, abs(code) if code != NOTHING_RAN else 0)
-    return worst
+        if lane.results.exists():
+            files[lane.cell.name].append(lane.results)
+    results = read_results(files)
+    print("\n".join(render(results, [cell.name for cell in cells])))
+    for line in unexpected(results):
+        print(f"lab: unexpected: {line}")
+    return 1 if worst else 0
 
 
 def main() -> int:
     """Run the lab in a folder of its own."""
+    parser = argparse.ArgumentParser(description="Run the lab.", allow_abbrev=False)
+    parser.add_argument("--cells", default=" ".join(DEFAULT), help="cells, or all")
+    options, arguments = parser.parse_known_args()
+    names = options.cells.replace(",", " ").split()
+    unknown = [name for name in names if name != "all" and name not in BY_NAME]
+    if unknown:
+        parser.error(f"no cell is named {unknown[0]}; there are: all {' '.join(BY_NAME)}")
+    cells = [BY_NAME[name] for name in (BY_NAME if "all" in names else names)]
     started = time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="pcipt-lab-") as folder:
-            return run_all(Path(folder), sys.argv[1:])
+            return run_all(cells, Path(folder), arguments)
     except LabError as exc:
         say(str(exc))
         return 1

@@ -85,19 +85,19 @@ def await_event(dom0: Dom0, place: str, since: str, wanted: dict[str, str]) -> l
     return dom0.call(inside.await_event, *arguments, uses=uses, timeout=2 * PATIENCE)
 
 
-def plug(dom0: Dom0, driver: str, name: str) -> None:
-    """Plug a function in at HOT, and wait until the service has acted on it: Linux has it before."""
+def plug(dom0: Dom0, driver: str, name: str, bus: str = "rp1", place: str = HOT_PATH) -> None:
+    """Plug a function in, and wait until the service has acted on it: Linux has it before."""
     since = now(dom0)
-    dom0.qmp("device_add", driver=driver, id=name, bus="rp1")
-    await_event(dom0, HOT_PATH, since, {"kind": "hotplug", "action": "add"})
+    dom0.qmp("device_add", driver=driver, id=name, bus=bus)
+    await_event(dom0, place, since, {"kind": "hotplug", "action": "add"})
 
 
-def unplug(dom0: Dom0, name: str) -> None:
+def unplug(dom0: Dom0, name: str, place: str = HOT_PATH) -> None:
     """Take it out again, and wait until the service has acted on that."""
     since = now(dom0)
     dom0.qmp("device_del", id=name)
     dom0.control.wait_event("DEVICE_DELETED", PATIENCE, device=name)
-    await_event(dom0, HOT_PATH, since, {"kind": "hotplug", "action": "remove"})
+    await_event(dom0, place, since, {"kind": "hotplug", "action": "remove"})
 
 
 def status(dom0: Dom0, health: str = "healthy") -> Any:

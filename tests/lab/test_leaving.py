@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from .hardware import HOT, HOT_PATH, PART
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .hardware import HOT, HOT2, HOT2_PATH, HOT_PATH, PART
 from .machine import Dom0
-from .steps import LEAVER, RESULT, Steps, held, resync, unplug, wait_answer, wait_healthy
+from .steps import LEAVER, RESULT, Steps, held, plug, resync, unplug, wait_answer, wait_answers, wait_healthy
 from .test_lab_smoke import known_to_xen
 from .test_untrapped import assert_map, pages
 from .witness import PAGE, MapCall, Witness, map_calls, mapped
@@ -122,30 +125,56 @@ def test_what_stays_is_left_alone(installed: Dom0) -> None:
 
 
 CYCLES = 20
-#: Linux lets the function go and finds it again, many times in a row; where it was is told each time.
-BURST = f"""
-for _ in $(seq {CYCLES}); do
-  echo 1 > /sys/bus/pci/devices/{HOT}/remove
-  echo 1 > /sys/bus/pci/rescan
-  head -6 /sys/bus/pci/devices/{HOT}/resource
-done
-echo 1 > /sys/bus/pci/devices/{HOT}/remove
-"""
+
+
+def burst(dom0: Dom0, functions: list[str]) -> list[tuple[int, int]]:
+    """Have Linux let the functions go and find them again, many times; give where their BARs were."""
+    folders = [f"/sys/bus/pci/devices/{sbdf}" for sbdf in functions]
+    remove = "; ".join(f"echo 1 > {folder}/remove" for folder in folders)
+    tell = "; ".join(f"head -6 {folder}/resource" for folder in folders)
+    script = f"for _ in $(seq {CYCLES}); do {remove}; echo 1 > /sys/bus/pci/rescan; {tell}; done; {remove}"
+    lines = [line.split() for line in dom0.run(script, timeout=900).lines]
+    assert len(lines) == 6 * CYCLES * len(functions)
+    spans = {(int(start, 16), int(last, 16)) for start, last, flags in lines if int(flags, 16) & 0x200}
+    return sorted((start, last + 1 - start) for start, last in spans)
+
+
+def assert_burst_is_over(dom0: Dom0, functions: list[str], spans: list[tuple[int, int]]) -> None:
+    """Hold Xen's list and dom0's map against a machine without these functions."""
+    assert len(spans) >= 3
+    gone = f"not {set(functions)!r} & {{m['sbdf'] for m in it['mappings']}}"
+    wait_answer(dom0, gone, "Mappings", timeout=300)
+    assert set(functions).isdisjoint(known_to_xen(dom0))
+    assert_map(dom0, [], sorted({page for start, size in spans for page in pages(start, size)}))
+    wait_healthy(dom0)
+
+
+@contextmanager
+def found_again(dom0: Dom0, functions: list[str]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        dom0.run("echo 1 > /sys/bus/pci/rescan")
+        for sbdf in functions:
+            dom0.wait_for(f"test -e /sys/bus/pci/devices/{sbdf}", timeout=120)
 
 
 def test_a_burst_of_coming_and_going_leaves_nothing_mapped(plugged: Dom0) -> None:
     """vPCI unmaps nothing of a function that leaves, and nobody reads it between its coming and going."""
+    with found_again(plugged, [HOT]):
+        assert_burst_is_over(plugged, [HOT], burst(plugged, [HOT]))
+
+
+def test_a_burst_at_two_ports_with_kills_leaves_nothing_mapped(plugged: Dom0) -> None:
+    """The service is killed in its middle, three times: what it had not written is found out at its start."""
     dom0 = plugged
-    lines = [line.split() for line in dom0.run(BURST, timeout=600).lines]
-    spans = {(int(start, 16), int(last, 16)) for start, last, flags in lines if int(flags, 16) & 0x200}
-    try:
-        assert len(lines) == 6 * CYCLES
-        assert len(spans) >= 3
-        wait_answer(dom0, f"{HOT!r} not in {{m['sbdf'] for m in it['mappings']}}", "Mappings")
-        assert HOT not in known_to_xen(dom0)
-        visited = {page for start, last in spans for page in pages(start, last + 1 - start)}
-        assert_map(dom0, [], sorted(visited))
-        wait_healthy(dom0)
-    finally:
-        dom0.run("echo 1 > /sys/bus/pci/rescan")
-        dom0.wait_for(f"test -e /sys/bus/pci/devices/{HOT}/driver", timeout=120)
+    plug(dom0, "e1000e", "second", "rp6", HOT2_PATH)
+    dom0.wait_for(f"test -e /sys/bus/pci/devices/{HOT2}/driver", timeout=120)
+    killer = "for _ in 1 2 3; do sleep 8; systemctl kill -s KILL pcipt; done"
+    dom0.run(f"({killer}) >/dev/null 2>&1 &")
+    with found_again(dom0, [HOT, HOT2]):
+        spans = burst(dom0, [HOT, HOT2])
+        dom0.wait_for("! pgrep -f 'systemctl [k]ill'", timeout=120)
+        wait_answers(dom0)
+        assert_burst_is_over(dom0, [HOT, HOT2], spans)
+    unplug(dom0, "second", HOT2_PATH)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from .cell import SUITES
 from .chroot import Chroot, copied, ensure_system
 from .errors import MissingToolError
 from .install import PACKAGE_IN_DOM0
@@ -16,8 +17,6 @@ from .machine import Dom0
 from .package import build_in_system, build_package, find_package
 from .steps import alike, answer
 
-#: Debian 12 and 13; one build must do for both, as the extension modules keep to the stable ABI.
-SUITES = ("bookworm", "trixie")
 NEEDED = (
     "systemd",
     "python3",
@@ -79,6 +78,7 @@ def newer(package: Path, folder: Path) -> Path:
     return target
 
 
+# One build must do for both releases, because the extension modules keep to the stable ABI.
 @pytest.mark.parametrize("system", SUITES, indirect=True)
 def test_it_installs_upgrades_and_leaves_nothing(system: Chroot, package: Path, tmp_path: Path) -> None:
     before = files_of(system)

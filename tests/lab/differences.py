@@ -1,0 +1,55 @@
+"""What is expected to differ between the cells of the matrix, in one table, each with its reason.
+
+A scene that stands here for a cell is skipped, or it is run and must fail: if it passes there, the run fails.
+`because` names the row of `pcipt/xen/releases.py` that is the reason, or what the emulated hardware lacks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import pytest
+
+from .cell import Cell
+
+#: Reasons that are no fact about a release of Xen: what the emulated hardware lacks.
+NO_REGIONS = "QEMU's AMD IOMMU: its IVRS tells a virtual address size of 0, so Xen drops every ivmd="
+EMULATED = (NO_REGIONS,)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One row: `scene` and `cell` are patterns as of a shell, `runs` is False for a scene that is skipped."""
+
+    scene: str
+    cell: str
+    why: str
+    because: str
+    runs: bool = False
+
+    def mark(self) -> pytest.MarkDecorator:
+        """Give the mark for the scene."""
+        reason = f"{self.why} ({self.because})"
+        return pytest.mark.xfail(strict=True, reason=reason) if self.runs else pytest.mark.skip(reason=reason)
+
+
+DIFFERENCES: tuple[Difference, ...] = (
+    Difference("test_dma::*", "*-amd", "nothing can be withdrawn: there are no reserved regions", NO_REGIONS),
+)
+
+
+def difference(scene: str, cell: Cell) -> Difference | None:
+    """Give the row for a scene (`module::name[parameters]`) in a cell, or None without one."""
+    name = scene.split("[", maxsplit=1)[0]
+    rows = (row for row in DIFFERENCES if fnmatchcase(name, row.scene) and fnmatchcase(cell.name, row.cell))
+    return next(rows, None)
+
+
+def table() -> str:
+    """Return the table of all rows as Markdown, for docs/lab.md."""
+    lines = ["| scene | cells | what | is | because |", "|---|---|---|---|---|"]
+    for row in DIFFERENCES:
+        how = "run, and fails" if row.runs else "skipped"
+        lines.append(f"| `{row.scene}` | `{row.cell}` | {row.why} | {how} | {row.because} |")
+    return "".join(f"{line}\n" for line in lines)
