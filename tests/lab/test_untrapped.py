@@ -70,8 +70,8 @@ WIDE = Function("wide", "00_08.0", 2, 0x10_0000, 0x1_4000_0000)  # 64 bits
 FUNCTIONS = (
     TESTDEV,
     WIDE,
-    Function("deep", "00_07.0-00_00.0-00_00.0-00_00.0", 0, 0x1000, 0xFD90_0000),  # below three bridges
-    Function("nic", "00_04.0-00_00.0", 3, 0x4000, 0xFDD0_0000),  # the MSI-X page is an ordinary one now
+    Function("deep", "00_07.0-00_00.0-00_00.0-00_00.0", 0, 0x1000, 0xFD50_0000),  # below three bridges
+    Function("nic", "00_04.0-00_00.0", 3, 0x4000, 0xFD90_0000),  # the MSI-X page is an ordinary one now
 )
 
 
