@@ -11,7 +11,7 @@ import attrs
 from pcipt.firmware.coverage import IommuScope
 from pcipt.pci import Frames, Function, Machine, Sbdf
 from pcipt.remap.bar_index import BarIndex
-from pcipt.remap.desired import NOWHERE, Desired, Followed, LostBar, desired_of, place_of
+from pcipt.remap.desired import NOWHERE, Desired, Followed, LostBar, desired_of, is_trapped, place_of
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.holes import Holes
 from pcipt.remap.kinds.conventional import NO_BRIDGES, Bridges
@@ -87,6 +87,11 @@ class Facts:
                 lost=self.lost(sbdf), given_up=place in self.given_up, sizes=self.sizes(place),
             )  # fmt: skip
         return self._desired[sbdf]
+
+    def is_trapped(self, function: Function) -> bool:
+        """Return True if the vPCI of a PVH dom0 must trap the function's MSI-X pages (`is_trapped`)."""
+        given_up = place_of(function) in self.given_up
+        return is_trapped(function, self.xen, version=self.version, followed=self.followed, given_up=given_up)
 
 
 class Precaution(enum.Enum):
