@@ -57,7 +57,7 @@ class Memory:
     True while the ledger may have pages of an earlier service, and nobody saw what vPCI has unmapped since.
     `removed` holds addresses that Linux had and dropped: ghosts are removed from Xen only at these addresses,
     and after a renumbering (`plan_announcements`). `unserved` holds addresses of which Xen said that no IOMMU
-    unit serves them (not where another cause gives the same error): that stays so until the next boot. `former` holds by place the function that Linux last
+    unit serves them: that stays so until the next boot. `former` holds by place the function that Linux last
     dropped there. `answered` holds by place each function that does not answer, as it was when it
     answered last. `vacated` holds each place whose function Linux dropped and for which no plan was made
     since, with the former address.

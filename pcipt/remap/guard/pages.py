@@ -267,7 +267,8 @@ def _spared(action: RewriteBar, facts: Facts) -> str | None:
     if what is not None:
         return f"it is {what}: dom0 cannot do without it for a moment"
     virtual = facts.bars.virtual(action.sbdf)
-    return f"its virtual functions are there: {', '.join(map(str, virtual[:4]))}" if virtual else None
+    names = ", ".join(map(str, virtual[:4]))
+    return f"its virtual functions are there: {names}; write 0 to its sriov_numvfs first" if virtual else None
 
 
 def _still_ignored(action: RewriteBar, facts: Facts) -> str | None:
