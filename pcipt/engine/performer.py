@@ -15,6 +15,7 @@ import attrs
 from pcipt.engine.calls import PERFORM, Tools
 from pcipt.engine.interfaces import Policy
 from pcipt.engine.views.concerned import addresses_of
+from pcipt.engine.views.shared_entries import note_entries
 from pcipt.engine.views.views import Views
 from pcipt.errors import PciptError
 from pcipt.pci import Sbdf
@@ -217,6 +218,7 @@ def _read_back(outcome: Outcome, views: Views) -> None:
         views.memory.intents.unreached.discard(action.sbdf)  # vPCI is built anew, or agrees with the hardware
     if isinstance(action, AddDevice | RemoveDevice):
         views.ask(addresses_of(action))  # a failed one may have been done all the same
+        note_entries(views)
         if isinstance(action, AddDevice) and outcome.errno == ENODEV and _no_unit_serves(action, views):
             views.memory.unserved.add(action.sbdf)
     elif isinstance(action, RewriteBar | RewriteCommand):

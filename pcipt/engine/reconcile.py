@@ -132,7 +132,7 @@ class Reconciler:
         actions = plan_announcements(
             views.machine, views.view, removed=views.memory.removed, only=None if everything else now.listed,
             moves=views.state.renumbered, followed=views.announced_at(), bridges=views.state.bridges,
-            unsized=views.memory.ledger.unsized(),
+            unsized=views.memory.ledger.unsized(), severed=views.state.severed,
         )  # fmt: skip
         yield from self._perform(now, actions)
         now.subjects |= {sbdf for action in actions for sbdf in addresses_of(action)}

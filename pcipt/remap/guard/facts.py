@@ -38,7 +38,8 @@ class Facts:
     nothing (`Desired.outside_window`), `sizes` the sizes that vPCI has of Resizable BARs. `lost` returns for
     a function the BARs that vPCI takes for mapped although a reset has cleared them (`lost_bars`); `counted`
     has where vPCI has them, for all functions of which that is known. `given_up`
-    are the places of functions that vPCI does not handle any more, `faulty` those of `Ledger.faulty`.
+    are the places of functions that vPCI does not handle any more, `faulty` those of `Ledger.faulty`,
+    `severed` those of `Ledger.severed`.
     """
 
     machine: Machine
@@ -63,6 +64,7 @@ class Facts:
     counted: Mapping[Sbdf, Counted] = MappingProxyType({})
     given_up: AbstractSet[str] = frozenset()
     faulty: AbstractSet[str] = frozenset()
+    severed: AbstractSet[str] = frozenset()
     sizes: Callable[[str], Sizes | None] = lambda _place: None
     _desired: dict[Sbdf, Desired] = attrs.field(factory=dict, init=False)
 
