@@ -20,7 +20,7 @@ from pcipt.remap.bar_ranges import decoding_range
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.intervals import without
 from pcipt.remap.view import XenView
-from pcipt.remap.vpci.msix import has_no_vpci, msix_frames
+from pcipt.remap.vpci.msix import has_no_vpci, may_have_vpci, msix_frames
 from pcipt.remap.vpci.sizes import NO_SIZES, Sizes, sees_resizing, sizes_at_setup
 from pcipt.xen.releases import (
     E820_CUTS_BARS,
@@ -334,11 +334,12 @@ def is_trapped(
 
     That is so if Xen lists the function as dom0's, except if this Xen has no vPCI for it (`has_no_vpci`), or
     has none any more (`given_up`): Xen then deletes what it knows of the tables, and traps no access to them.
+    If nobody knows whether this build of Xen has vPCI for it, the result is that of one that has.
     Xen may list the function at Linux's address, or at one of the addresses `followed[function.sbdf]`, at
     which pcipt told Xen of it after bus renumbering.
     Source: Xen drivers/vpci/vpci.c (vpci_remove_device), msix.c (msix_find).
     """
-    if given_up or has_no_vpci(function, version):
+    if given_up or (has_no_vpci(function, version) and not may_have_vpci(function, version)):
         return False
     return any(xen.in_dom0(at) for at in (function.sbdf, *followed.get(function.sbdf, ())))
 

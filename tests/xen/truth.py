@@ -6,6 +6,7 @@ an MSI-X table or pending bits; nothing else is. Nothing of pcipt's own planning
 
 import attrs
 
+from pcipt.pci import Frames, Gfn
 from pcipt.xen.interface import OwnerKind
 
 PAGE = 4096
@@ -40,7 +41,8 @@ def p2m_truth(hardware, xen, forbidden=frozenset(), linux=None):
             continue
         must |= pages
         if xen.vpci is not None and xen.vpci.traps(function):
-            holes |= msix_pages(hardware.msix(function), bars)
+            tables = msix_pages(hardware.msix(function), bars)
+            holes |= {page for page in tables if function in xen.vpci.holes(Frames(Gfn(page), 1))}
         elif linux is not None and function not in linux:
             may |= msix_pages(hardware.msix(function), bars)
     # Where no bus number leads, BARs decode all the same; whether Xen traps there nobody can tell.
