@@ -42,7 +42,8 @@ def p2m_truth(hardware, xen, forbidden=frozenset(), linux=None):
         must |= pages
         if xen.vpci is not None and xen.vpci.traps(function):
             tables = msix_pages(hardware.msix(function), bars)
-            holes |= {page for page in tables if function in xen.vpci.holes(Frames(Gfn(page), 1))}
+            hidden = xen.vpci.handlers(function).hidden is not None
+            holes |= {page for page in tables if not hidden or is_trapped(xen, function, page)}
         elif linux is not None and function not in linux:
             may |= msix_pages(hardware.msix(function), bars)
     # Where no bus number leads, BARs decode all the same; whether Xen traps there nobody can tell.
@@ -92,6 +93,11 @@ def msix_pages(msix, bars):
         if place.bar in bars
         for page in pages_of(bars[place.bar].start + place.offset, place.size)
     }
+
+
+def is_trapped(xen, function, page):
+    """Tell whether Xen traps a table of MSI-X in a page, of a structure that it hides from dom0."""
+    return function in xen.vpci.holes(Frames(Gfn(page), 1))
 
 
 def pages_of(start, size):
