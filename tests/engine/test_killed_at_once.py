@@ -1,4 +1,4 @@
-"""The service is killed right after its first comparison, before it writes its files whole; then things happen."""
+"""The service is killed right after its first comparison, before it writes its files whole."""
 
 import pytest
 
