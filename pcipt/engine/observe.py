@@ -12,6 +12,7 @@ from pcipt.engine.round import Round, Slices, sliced
 from pcipt.engine.saver import Saver
 from pcipt.engine.unproven import note_unproven
 from pcipt.engine.views.regions import sharing_regions
+from pcipt.engine.views.shared_entries import concerned_by_entries, note_entries
 from pcipt.engine.views.silent import ask_for_other_owners
 from pcipt.engine.views.views import Views
 from pcipt.firmware.coverage import BootSnapshot
@@ -134,6 +135,11 @@ class Observer:
             now.returned = given - views.given_places
             back = map(views.state.address_of, now.returned)
             now.subjects |= {sbdf for sbdf in back if sbdf is not None}
+            severed = note_entries(views)
+            if severed:  # nothing in Xen tells it later
+                now.touched |= not self._saver.save(views.memory)
+            if severed or views.memory.ledger.severed:
+                now.subjects |= concerned_by_entries(views, now.listed)
             self._queue.hasten(Reason.NOT_ASKED, self._clock())
         else:
             views.not_asked |= now.subjects

@@ -132,7 +132,7 @@ class Reconciler:
         actions = plan_announcements(
             views.machine, views.view, removed=views.memory.removed, only=None if everything else now.listed,
             moves=views.state.renumbered, followed=views.announced_at(), bridges=views.state.bridges,
-            unsized=views.memory.ledger.unsized(),
+            unsized=views.memory.ledger.unsized(), severed=views.state.severed,
         )  # fmt: skip
         yield from self._perform(now, actions)
         now.subjects |= {sbdf for action in actions for sbdf in addresses_of(action)}
@@ -182,7 +182,7 @@ class Reconciler:
                 desired, views.memory.mapped, views.state.bars,
                 messages_lost=self._lost_messages() or views.memory.inherited, given=views.given_places,
             )  # fmt: skip
-            if conclude_places(views, desired):
+            if conclude_places(now, desired):
                 self._save_at_once(now)
             noted = note(plan, views.memory.mapped, self._policy.now())
             if views is self._views and views.pvh and not self._saver.note(noted):

@@ -39,9 +39,10 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     now.touched |= _announced_by_linux(views)
     subjects = views.machine.functions if now.everything is not None else now.listed | now.subjects
     now.touched |= _learn_sizes(views, subjects)
-    faulty = _learn_faulty(views, subjects)
+    fresh = _learn_faulty(views, subjects)
+    faulty = bool(fresh)
     now.touched |= faulty
-    now.touched |= _learn_refusals(views, subjects, clock)
+    now.touched |= _learn_refusals(views, subjects, fresh, clock)
     now.touched |= note_listed(views)
     _learn_untrapped(views, subjects)
     now.touched |= doubt_shared(views, now.returned)
@@ -89,14 +90,14 @@ def _learn_sizes(views: Views, functions: Iterable[Sbdf]) -> bool:
     return found
 
 
-def _learn_faulty(views: Views, functions: Iterable[Sbdf]) -> bool:
-    """Record which functions have an MSI-X structure that this Xen does not take now; return True if one is
-    new.
+def _learn_faulty(views: Views, functions: Iterable[Sbdf]) -> set[str]:
+    """Record which functions have an MSI-X structure that this Xen does not take now; return the places of
+    those that are new.
 
     They cannot be read after their bus was renumbered. Nothing is recorded if this Xen takes them.
     """
     if not views.pvh or not refuses_msix(views.version):
-        return False
+        return set()
     faulty = views.memory.ledger.faulty
     answering = (views.machine.functions.get(sbdf) for sbdf in functions)
     read = [function for function in answering if function is not None and function.answers]
@@ -104,18 +105,20 @@ def _learn_faulty(views: Views, functions: Iterable[Sbdf]) -> bool:
     fresh = found - faulty
     faulty -= {place_of(function) for function in read} - found
     faulty |= found
-    return bool(fresh)
+    return fresh
 
 
-def _learn_refusals(views: Views, functions: Collection[Sbdf], clock: Callable[[], str]) -> bool:
+def _learn_refusals(
+    views: Views, functions: Collection[Sbdf], fresh: Collection[str], clock: Callable[[], str]
+) -> bool:
     """Record for which of the functions vPCI has refused to switch memory decode on; return True if one is
     new.
 
     vPCI may have mapped a part of their BARs before it failed, and forgotten it: these pages become DOUBTFUL.
-    `clock` returns the present time.
+    `fresh` is what `_learn_faulty` has returned. `clock` returns the present time.
     """
     memory, found = views.memory, False
-    lasting = {place_of(each) for each in _never_decoding(views, functions)}
+    lasting = {place_of(each) for each in _never_decoding(views, functions, fresh)}
     for place in {*memory.refused, *memory.intents.wanting, *lasting} if views.pvh else ():
         sbdf = views.state.address_of(place)
         function = views.machine.functions.get(sbdf) if sbdf is not None and sbdf in functions else None
@@ -126,7 +129,8 @@ def _learn_refusals(views: Views, functions: Collection[Sbdf], clock: Callable[[
         if refusal is None or not (stays or place in lasting or memory.intents.wants_decode(place)):
             memory.refused.discard(place)
         elif place not in memory.refused or place in memory.trapped.mapped:
-            memory.refused.add(place)
+            if not may_have_vpci(function, views.version) or memory.intents.wants_decode(place):
+                memory.refused.add(place)
             found = True
             when = clock()
             for bar, frames in pages_of_bars(function):
@@ -144,17 +148,19 @@ def _learn_untrapped(views: Views, functions: Collection[Sbdf]) -> None:
             views.memory.given_up.add(place)
 
 
-def _never_decoding(views: Views, functions: Iterable[Sbdf]) -> Iterator[Function]:
+def _never_decoding(views: Views, functions: Iterable[Sbdf], fresh: Collection[str]) -> Iterator[Function]:
     """Yield the functions for which vPCI would refuse to switch memory decode on wherever their BARs are.
 
     Nobody need have asked for it: firmware may have left it on, and vPCI has mapped the BARs at boot then.
+    A function for which nobody knows whether this build of Xen has vPCI is yielded only if it is in `fresh`,
+    once in a boot: nothing shows later what vPCI has mapped.
     """
     for sbdf in functions:
         function = views.machine.functions.get(sbdf)
         if function is not None and views.pvh and has_faulty_msix(function):
             refusal = refusal_of(views, function)
-            certain = not may_have_vpci(function, views.version)
-            if refusal is not None and refusal.no_address_helps and certain:
+            told = not may_have_vpci(function, views.version) or place_of(function) in fresh
+            if refusal is not None and refusal.no_address_helps and told:
                 yield function
 
 

@@ -61,6 +61,7 @@ WORLDS = st.fixed_dictionaries(
         "unknown": st.sets(st.sampled_from(ENDPOINTS), max_size=2),
         "bound": st.sets(st.sampled_from(ENDPOINTS), max_size=3),
         "iommu": st.sampled_from(["vt-d", "vt-d", "amd", "amd-few"]),
+        "build": st.booleans(),
     }
 )
 
@@ -68,14 +69,16 @@ WORLDS = st.fixed_dictionaries(
 class Telling(World):
     """A world whose events are heard of, and told when the test says so; it gives the messages one by one."""
 
-    def __init__(self, dom0, version, unknown, iommu="vt-d", bound=()):
+    def __init__(self, dom0, version, unknown, iommu="vt-d", bound=(), build=False):
         self.heard = []
         self.unseen = set()
         narrow = port("00:1c.0", 2, 4, command=0)  # fewer buses on which Xen is asked for ghosts
         machine = [narrow if raw.sbdf == narrow.sbdf else raw for raw in raws()]
         machine = [attrs.evolve(raw, driver="nvme") if raw.sbdf in bound else raw for raw in machine]
         known = [raw.sbdf for raw in machine if raw.sbdf not in unknown]
-        super().__init__(machine, dom0=dom0, version=version, known=known, reserved=REGIONS, iommu=iommu)
+        super().__init__(
+            machine, dom0=dom0, version=version, known=known, reserved=REGIONS, iommu=iommu, build=build
+        )
 
     def tell(self, plugged=(), *, written=(), removed=(), doubt=False):  # noqa: ARG002 - World's
         for sbdf in plugged:

@@ -21,10 +21,10 @@ survives = pytest.mark.parametrize("version", [version for version in VERSIONS i
 class Uncovered(BusStage):
     """A machine on which no IOMMU unit serves the NIC at boot."""
 
-    def __init__(self, version, vendor=Vendor.INTEL, dom0="pvh", command=ON):
+    def __init__(self, version, vendor=Vendor.INTEL, dom0="pvh", command=ON, msix=None):
         raws = [
             device("00:00.0"),
-            device(NIC, (BAR, 0x2000), driver="e1000e", command=command),
+            device(NIC, (BAR, 0x2000), driver="e1000e", command=command, msix=msix),
             device(DISK, (0xFE10_0000, 0x1000), driver="ahci", command=ON),
         ]
         served = Coverage(functions=frozenset({S("00:00.0"), S(DISK)}), vendor=vendor)
@@ -53,6 +53,15 @@ def test_what_the_iommu_did_not_take_at_boot_is_mapped_by_pcipt(version, vendor)
     ]  # fmt: skip
     right(stage)
     assert stage.does((COMMAND, OFF)) == [("unmap-mmio", f"0000:{NIC}", "done")]
+    right(stage)
+
+
+@each_version
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_its_msix_pages_are_mapped_as_well(version, vendor):
+    """Xen has no record of the tables, and traps no access to them."""
+    stage = Uncovered(version, vendor, msix=(0, 0x1000, 0x1800))
+    assert told(compare(stage.engine)) == [("map-mmio", f"0000:{NIC}", "done")]
     right(stage)
 
 

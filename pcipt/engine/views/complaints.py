@@ -18,7 +18,7 @@ from pcipt.xen.boot_words import BootWords, parse_boot_words
 from pcipt.xen.complaint_texts import finding_of_complaint
 from pcipt.xen.complaints import LASTING, OF_BARS, Code, Complaint, parse_complaints
 from pcipt.xen.interface import Hypervisor
-from pcipt.xen.releases import VPCI_SURVIVES_FAILURE
+from pcipt.xen.releases import FAULTY_CAPABILITY_HIDDEN, VPCI_SURVIVES_FAILURE
 
 WITHOUT_VPCI = frozenset({Code.NO_SETUP, Code.NOT_HIDDEN})
 PASSING = frozenset({Code.ASSIGN, Code.DMA, Code.INTERRUPT})  # over when the service starts
@@ -83,19 +83,22 @@ class Complaints:
     def untrapped(self) -> set[Sbdf]:
         """The functions that vPCI does not handle while dom0 has them, by what Xen said of them.
 
-        They are those that could not be set up, and on releases where vPCI gives a function up after a failed
-        map or unmap, those on whose pages that failed; not if the pages belong to several functions.
+        They are those that could not be set up; on releases that do not hide a faulty MSI-X structure, those
+        that have one; and on releases where vPCI gives a function up after a failed map or unmap, those on
+        whose pages that failed; not if the pages belong to several functions.
         Source: Xen drivers/passthrough/pci.c (setup_one_hwdom_device), drivers/vpci/header.c
-                (vpci_process_pending), drivers/vpci/vpci.c (vpci_assign_device).
+                (vpci_process_pending), drivers/vpci/vpci.c (vpci_assign_device), msix.c (init_msix).
         """
-        gives_up = not VPCI_SURVIVES_FAILURE.of(self._xen.identity.version)
+        version = self._xen.identity.version
+        gives_up, hides = not VPCI_SURVIVES_FAILURE.of(version), FAULTY_CAPABILITY_HIDDEN.of(version)
         holders: dict[Complaint, list[Sbdf]] = {}
         for function, said in self._held.items():
             if function is None:
                 continue
             for complaint in said:
                 failed = gives_up and complaint.code is Code.MAP and complaint.pages is not None
-                if failed or complaint.code in WITHOUT_VPCI:
+                faulty = not hides and complaint.code is Code.MSIX and complaint.at is None
+                if failed or faulty or complaint.code in WITHOUT_VPCI:
                     holders.setdefault(complaint, []).append(function)
         return {functions[0] for functions in holders.values() if len(functions) == 1}
 

@@ -179,13 +179,19 @@ class Vpci:
 
     def read(self, function: Sbdf, offset: int, size: int) -> int:
         """Return the little-endian number of `size` bytes that dom0 reads at `offset`."""
-        data = bytearray(Reader(self._hardware, function).read(offset, size).to_bytes(size, "little"))
-        handlers = self._handlers.get(function)
-        shown = _shown(handlers, self._hardware) if handlers is not None and not handlers.away else {}
-        for at, byte in shown.items():
-            if offset <= at < offset + size:
-                data[at - offset] = byte
-        return int.from_bytes(data, "little")
+        data = (self.config(function) or b"")[offset : offset + size]
+        return int.from_bytes(data.ljust(size, b"\xff"), "little")
+
+    def config(self, function: Sbdf) -> bytes | None:
+        """Return the config space of a function as dom0 reads it; None if no function is there."""
+        config, handlers = self._hardware.config(function), self._handlers.get(function)
+        if config is None or handlers is None or handlers.away:
+            return config
+        data = bytearray(config)
+        for at, byte in _shown(handlers, self._hardware).items():
+            if at < len(data):
+                data[at] = byte
+        return bytes(data)
 
     def write(self, function: Sbdf, offset: int, size: int, value: int) -> None:
         """Perform a config write of dom0.
@@ -315,8 +321,10 @@ class Vpci:
         if handlers.msix is None:
             return 0
         at = handlers.msix.at
-        answer = -ENODEV if msix_fault(handlers) else 0
+        fault = msix_fault(handlers)
+        answer = -ENODEV if fault else 0
         if answer:
+            self._says(f"DEVICE BUG: {handlers.function}: MSI-X {fault}")
             handlers.msix = None
         else:
             self._map.remember(handlers)  # which pages Xen traps
