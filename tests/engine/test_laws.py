@@ -326,6 +326,22 @@ def test_a_round_for_a_shared_region_leaves_open_announcements_of_other_devices_
     assert world.state() == expected.state()
 
 
+@pytest.mark.parametrize("version", [(4, 21, 0), (4, 21, 1)])
+def test_what_xen_complains_about_while_pcipt_adds_a_function_is_told_in_each_order(version):
+    """Xen is told of the function while its MSI-X table has no address: 4.21.0 hides the capability then."""
+    function = S("00:02.0")
+    history = [[("reset", function, 0), ("forget", function, 0)]]
+    made = {**PVH, "version": version}
+    expected, world = Telling(**made).told(history), Telling(**made)
+    for event in history[0]:
+        world.happen(event)
+    world.deliver(world.hear())
+    world.rest()
+    assert world.state() == expected.state()
+    told = {code for _, code, _ in world.state()["findings"]}
+    assert ("capability-hidden" in told) is (version == (4, 21, 0))
+
+
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 @pytest.mark.parametrize("events", list(itertools.permutations([("pull", ONE, 0), ("decode", OTHER, False)])))
 def test_a_shared_page_is_in_doubt_if_one_function_left_while_the_other_stopped_to_decode(events, order):
