@@ -74,6 +74,17 @@ def test_what_was_printed_before_the_start_is_told_at_the_start():
     assert codes(stage, DISK) == ["setup-failed"]
 
 
+def test_a_service_that_starts_again_reads_what_the_ring_holds():
+    stage = stage_of()
+    stage.xen.prints("d0 0000:00:06.0: init legacy cap 17 fail rc=-17, mask it")
+    compare(stage.engine)
+    stage.xen.reconnect()
+    stage.engine = stage.start()
+    compare(stage.engine)
+    assert codes(stage, NIC) == ["capability-hidden"]
+    assert stage.xen.console() == ""
+
+
 def test_a_moment_ends_with_the_next_comparison_and_what_lasts_stays():
     stage = stage_of()
     stage.xen.prints(FAULT.format(0))
