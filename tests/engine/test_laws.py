@@ -465,6 +465,29 @@ def test_a_service_that_starts_after_a_renumbering_makes_no_orphan_of_a_function
     assert OwnerKind.NOBODY not in {device.owner.kind for device in world.xen.devices.values()}
 
 
+@pytest.mark.parametrize("version", [(4, 20, 4), (4, 21, 0), (4, 21, 1), (4, 22, 0)])
+@pytest.mark.parametrize("later", [[], [("pull", ONE, 0)]])
+@pytest.mark.parametrize("kill", [*itertools.product(range(1, 5), [False, True]), None])
+def test_a_restart_knows_what_xen_complained_about_and_what_an_add_left(version, later, kill):
+    """Xen is told of a function that a reset has cleared; Xen 4.21 leaves decode off then."""
+    history = [[("reset", S("00:02.0"), 0), ("forget", S("00:02.0"), 0)], *filter(None, [later])]
+    expected, world = (Telling(**{**PVH, "version": version}) for _ in range(2))
+    expected.told(history)
+    for batch in history:
+        for event in batch:
+            world.happen(event)
+        if kill is None:
+            world.xen.die_at = world.xen.changed + 1
+        else:
+            world.store.die_at, world.store.die_after = world.store.saved + kill[0], kill[1]
+        world.deliver_each(world.hear())
+        world.store.die_at = world.xen.die_at = None
+        world.rest()
+    assert world.state() == expected.state()
+    told = {code for _, code, _ in world.state()["findings"]}
+    assert ("capability-hidden" in told) is (version == (4, 21, 0))
+
+
 @law
 @example(PVH, [[("give", S("00:03.0"), 1)]], [(Op.KEY, 1, 0)])
 @example(PVH, [[("give", S("00:03.0"), 1), ("give", S("00:02.0"), 0)]], [(Op.KEY, 1, 0)])
