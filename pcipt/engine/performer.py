@@ -208,8 +208,9 @@ def _read_back(outcome: Outcome, views: Views) -> None:
     """Read again what an action that was tried has changed, before the next action is guarded.
 
     After an announcement Xen is asked again, and it is remembered if no IOMMU unit serves the function
-    (`unserved`). After a rewrite the function is read again. After a failed map all other functions with
-    mapped pages in its frames are marked as different: these may be unmapped now.
+    (`unserved`). After a rewrite the function is read again, and after an add: where vPCI cannot make the
+    hole for MSI-X it leaves memory decode off (xen/drivers/vpci/header.c, modify_decoding). After a failed
+    map all other functions with mapped pages in its frames are marked as different: these may be unmapped now.
     """
     action = outcome.action
     if outcome.result not in (Result.DONE, Result.FAILED):
@@ -219,8 +220,10 @@ def _read_back(outcome: Outcome, views: Views) -> None:
     if isinstance(action, AddDevice | RemoveDevice):
         views.ask(addresses_of(action))  # a failed one may have been done all the same
         note_entries(views)
-        if isinstance(action, AddDevice) and outcome.errno == ENODEV and _no_unit_serves(action, views):
-            views.memory.unserved.add(action.sbdf)
+        if isinstance(action, AddDevice):
+            views.different |= views.read([action.moved_from or action.sbdf])
+            if outcome.errno == ENODEV and _no_unit_serves(action, views):
+                views.memory.unserved.add(action.sbdf)
     elif isinstance(action, RewriteBar | RewriteCommand):
         views.different |= views.read([action.sbdf])
     elif isinstance(action, MapMmio) and outcome.result is Result.FAILED:

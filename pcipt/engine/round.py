@@ -8,7 +8,7 @@ from pcipt.engine.queue import Work
 from pcipt.engine.report import Report, Scope
 from pcipt.engine.views.views import Views
 from pcipt.pci import Frames, Sbdf
-from pcipt.remap.actions import Action, Outcome
+from pcipt.remap.actions import Action, Outcome, Result
 
 SLICE = 256  # functions that are read or planned for between two turns of the loop
 Slices = Generator[None, None, None]
@@ -59,6 +59,11 @@ class Round:
             read=frozenset(self.subjects),
             shape_changed=self.scope.changes_shape,
         )
+
+    @property
+    def acted(self) -> bool:
+        """Return True if an action of the round was tried: it is done, or it failed."""
+        return any(outcome.result in (Result.DONE, Result.FAILED) for outcome in self.outcomes)
 
     @property
     def everything(self) -> Work | None:

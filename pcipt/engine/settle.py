@@ -26,7 +26,8 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     """Settle the ledger by what Xen lists now (`Ledger.reconciled`), and update who mapped which pages.
 
     Return True if what has changed must be on disk before anything is done: pcipt has taken over pages that
-    vPCI mapped (`take_over_mappings`), or a function has an MSI-X structure that this Xen does not take.
+    vPCI mapped (`take_over_mappings`), a function has an MSI-X structure that this Xen does not take, or
+    pages of a function that is or was away are in doubt (`doubt_shared`).
 
     If the round is EVERYTHING, the whole ledger is settled. Else only the entries of AddDevice and
     RemoveDevice actions are settled, for functions about which Xen was asked in full. `clock` returns the
@@ -40,19 +41,18 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     subjects = views.machine.functions if now.everything is not None else now.listed | now.subjects
     now.touched |= _learn_sizes(views, subjects)
     fresh = _learn_faulty(views, subjects)
-    faulty = bool(fresh)
-    now.touched |= faulty
+    lasting = bool(fresh) | doubt_shared(views, subjects, now.returned)
+    now.touched |= lasting
     now.touched |= _learn_refusals(views, subjects, fresh, clock)
     now.touched |= note_listed(views)
     _learn_untrapped(views, subjects)
-    now.touched |= doubt_shared(views, now.returned)
     if now.everything is None and not now.listed:
-        return faulty  # nothing new is known of what Xen lists
+        return lasting  # nothing new is known of what Xen lists
     if now.everything is None:
         asked = {at for sbdf in now.listed for at in views.addresses(sbdf)}
         now.touched |= memory.ledger.settle(asked, views.view.known)
         now.touched |= mark_handed_over(views, now.listed, clock)
-        return take_over_mappings(views, now.listed, clock) or faulty
+        return take_over_mappings(views, now.listed, clock) or lasting
     first = not memory.mapped.places
     settled = memory.ledger.reconciled(views.view.known)
     if settled != memory.ledger:
@@ -64,7 +64,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     if first and not views.pvh:
         now.touched |= _adopt(views, clock())
     now.touched |= mark_handed_over(views, views.machine.functions, clock)
-    return take_over_mappings(views, views.machine.functions, clock) or faulty
+    return take_over_mappings(views, views.machine.functions, clock) or lasting
 
 
 def _learn_sizes(views: Views, functions: Iterable[Sbdf]) -> bool:

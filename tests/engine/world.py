@@ -199,6 +199,7 @@ class World:
         """Start the daemon, which may be killed again while it does so."""
         for _ in range(20):
             self.linux.dead = False
+            self.xen.reconnect()
             try:
                 self.engine = Engine(
                     self.linux, self.xen, self.store, self.settings, lambda: "2026-01-01T00:00:00Z",

@@ -1,11 +1,11 @@
 """Reads Xen's complaints from its console, and returns them as findings of the functions concerned.
 
-The console is read when the machine is compared with Xen, and when Xen is asked about owners; never by a
-timer. A lasting complaint (`LASTING`) is kept until Linux drops the function. Any other complaint (a fault, a
-failed map) is kept until everything is compared again.
+The console is read when the machine is compared with Xen, when Xen is asked about owners, and after a round
+that has changed something in Xen; never by a timer. A lasting complaint (`LASTING`) is kept until Linux drops
+the function. Any other complaint (a fault, a failed map) is kept until everything is compared again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from errno import EOPNOTSUPP
 
 import attrs
@@ -39,13 +39,11 @@ class Complaints:
         self._begun = False
         self.boot_words: BootWords | None = None
 
-    def read(self, machine: Machine, bars: BarIndex, *, whole: bool) -> None:
+    def read(self, machine: Machine, bars: BarIndex, *, over: Collection[Code]) -> None:
         """Read the console and add the new complaints. Delete complaints about functions that Linux does not
-        have.
+        have, and former complaints with a code in `over` that do not last.
 
-        With `whole`, all former complaints that do not last are deleted. Without it, only complaints about
-        failed assignments are deleted, because Xen is asked for the owner in the same round. At the first
-        reading, PASSING complaints are left out. If the console cannot be read, nothing changes.
+        At the first reading, PASSING complaints are left out. If the console cannot be read, nothing changes.
         """
         try:
             text = self._xen.console()
@@ -55,7 +53,6 @@ class Complaints:
         self.boot_words = self.boot_words or parse_boot_words(text)
         for function, said in list(self._held.items()):
             gone = function is not None and function not in machine.functions
-            over = {Code.ASSIGN} if not whole else Code
             kept = {each: n for each, n in said.items() if each.code in LASTING or each.code not in over}
             kept = {} if gone else kept
             self._replace(function, kept)
@@ -118,11 +115,13 @@ class Complaints:
             del self._held[function]
 
 
-def forget_bars(memory: Memory, functions: Iterable[Sbdf]) -> None:
-    """Delete the complaints about BARs of functions of which vPCI has deleted its record."""
+def forget_bars(memory: Memory, functions: Iterable[Sbdf], codes: Collection[Code] = OF_BARS) -> None:
+    """Delete the complaints about BARs with these codes: vPCI has deleted its record of the functions, or
+    pcipt has done what vPCI refused.
+    """
     for function in functions:
         if said := memory.complaints.pop(function, None):
-            kept = {each: n for each, n in said.items() if each.code not in OF_BARS}
+            kept = {each: n for each, n in said.items() if each.code not in codes}
             memory.complaints.update({function: kept} if kept else {})
 
 
