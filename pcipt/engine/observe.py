@@ -141,7 +141,12 @@ class Observer:
         performs = now.views is views  # a dry run forgets nothing
         whole = now.everything is not None
         if asked and (whole or not now.scope.with_reason(HANDED_OVER).isdisjoint(now.listed)):
-            views.complaints.read(views.machine, views.state.bars, whole=whole and performs)
+            said = views.complaints.read(views.machine, views.state.bars, whole=whole and performs)
+            not_built = said & views.machine.functions.keys() if views.pvh else set()
+            now.subjects |= not_built
+            places = map(views.state.place_at, not_built)
+            now.not_built = {place for place in places if place is not None}
+            views.memory.ledger.given_up |= now.not_built  # in a dry run, too: Xen prints it only once
         return asked
 
 

@@ -26,7 +26,8 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     """Settle the ledger by what Xen lists now (`Ledger.reconciled`), and update who mapped which pages.
 
     Return True if what has changed must be on disk before anything is done: pcipt has taken over pages that
-    vPCI mapped (`take_over_mappings`), or a function has an MSI-X structure that this Xen does not take.
+    vPCI mapped (`take_over_mappings`), a function has an MSI-X structure that this Xen does not take, or vPCI
+    could not be set up for a function that returned to dom0.
 
     If the round is EVERYTHING, the whole ledger is settled. Else only the entries of AddDevice and
     RemoveDevice actions are settled, for functions about which Xen was asked in full. `clock` returns the
@@ -39,19 +40,20 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     now.touched |= _announced_by_linux(views)
     subjects = views.machine.functions if now.everything is not None else now.listed | now.subjects
     now.touched |= _learn_sizes(views, subjects)
-    faulty = _learn_faulty(views, subjects)
-    now.touched |= faulty
+    memory.ledger.given_up |= now.not_built  # those that dom0 does not own now are left out below
+    urgent = _learn_faulty(views, subjects) or bool(now.not_built)
+    now.touched |= urgent
     now.touched |= _learn_refusals(views, subjects, clock)
     now.touched |= note_listed(views)
     _learn_untrapped(views, subjects)
     now.touched |= doubt_shared(views, now.returned)
     if now.everything is None and not now.listed:
-        return faulty  # nothing new is known of what Xen lists
+        return urgent  # nothing new is known of what Xen lists
     if now.everything is None:
         asked = {at for sbdf in now.listed for at in views.addresses(sbdf)}
         now.touched |= memory.ledger.settle(asked, views.view.known)
         now.touched |= mark_handed_over(views, now.listed, clock)
-        return take_over_mappings(views, now.listed, clock) or faulty
+        return take_over_mappings(views, now.listed, clock) or urgent
     first = not memory.mapped.places
     settled = memory.ledger.reconciled(views.view.known)
     if settled != memory.ledger:
@@ -63,7 +65,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     if first and not views.pvh:
         now.touched |= _adopt(views, clock())
     now.touched |= mark_handed_over(views, views.machine.functions, clock)
-    return take_over_mappings(views, views.machine.functions, clock) or faulty
+    return take_over_mappings(views, views.machine.functions, clock) or urgent
 
 
 def _learn_sizes(views: Views, functions: Iterable[Sbdf]) -> bool:

@@ -437,6 +437,11 @@ def test_restartable(made, history, data):
 @example(PVH, [[("give", S("00:03.0"), 1)]], [(Op.KEY, 1, 0)])
 @example(PVH, [[("give", S("00:03.0"), 1), ("give", S("00:02.0"), 0)]], [(Op.KEY, 1, 0)])
 @example(PVH, [[("decode", S("00:06.0"), False), ("give", S("00:06.0"), 0)]], [])
+@example(
+    {**PVH, "version": (4, 19, 0)},
+    [[("renumber", BRIDGE, 4), ("give", BEHIND, 0)], [("take back", None, 0), ("renumber", BRIDGE, 2)]],
+    [],
+)
 @given(
     made=WORLDS, history=HISTORIES,
     faults=st.lists(st.tuples(st.sampled_from(list(Op)), st.integers(1, 6), st.integers(0, 3)), max_size=3),
