@@ -273,9 +273,17 @@ PVH = {"dom0": "pvh", "version": (4, 17), "unknown": set()}
 @example({**PVH, "dom0": "pv"}, [[("renumber", BRIDGE, 4)], [("pull", ONE, 0)]])
 @example({**PVH, "version": (4, 19, 6)}, [[("reset bus", BRIDGE, 0)] * 2,
                [("reset bus", BRIDGE, 0), ("give", FURTHER, 0)]])  # fmt: skip
+@example(PVH, [[("move", BEHIND, 0), ("reset bus", BRIDGE, 0)],
+               [("reset", BEHIND, 0), ("reset bus", BRIDGE, 0), ("plug", SLOTS[0], 0)]])  # fmt: skip
 def test_idempotent(made, history):
+    """Once the messages are worked off, a comparison of everything changes nothing.
+
+    But it forgets complaints of Xen that are about a moment (`engine/views/complaints.py`); such a finding
+    says so.
+    """
     world = Telling(**made).told(history)
     before, changes = world.state(), len(world.xen.changes)
+    before["findings"] = [told for told in before["findings"] if "pcipt resync forgets it" not in told[2]]
     outcomes = compare(world.engine)
     assert outcomes == [
         outcome
