@@ -23,9 +23,10 @@ from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import mapped_to_json
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.outcome import Op
+from pcipt.xen.simulated.registers import BRIDGE_CONTROL
 from tests.engine.stage import Killed, compare, work_off
 from tests.engine.test_remap_machine import ALONE, BRIDGES, ENDPOINTS, REGIONS, SHARED, SLOTS, raws
-from tests.engine.world import PAUSE, World
+from tests.engine.world import IN_RESET, PAUSE, World
 from tests.xen.devices import device, port
 from tests.xen.truth import mapped_pages
 from tests.xen.versions import VERSIONS
@@ -87,6 +88,9 @@ class Telling(World):
     def change(self, sbdf, offset, size, value):
         self.xen.write_config(sbdf, offset, size, value)
         self.heard.append((Reason.WRITTEN, sbdf))
+        if offset == BRIDGE_CONTROL and value & IN_RESET:  # the watch tells what a reset has reached
+            behind = [each for each in sorted(self.linux.raws) if self._is_below(each, sbdf)]
+            self.heard += [(Reason.WRITTEN, each) for each in behind if each != sbdf]
 
     def happen(self, event):
         what, function, number = event
@@ -275,6 +279,7 @@ PVH = {"dom0": "pvh", "version": (4, 17), "unknown": set()}
                [("reset bus", BRIDGE, 0), ("give", FURTHER, 0)]])  # fmt: skip
 @example(PVH, [[("move", BEHIND, 0), ("reset bus", BRIDGE, 0)],
                [("reset", BEHIND, 0), ("reset bus", BRIDGE, 0), ("plug", SLOTS[0], 0)]])  # fmt: skip
+@example(PVH, [[("renumber", BRIDGE, 4), ("reset bus", BRIDGE, 0), ("renumber", BRIDGE, 2)]])
 def test_idempotent(made, history):
     """Once the messages are worked off, a comparison of everything changes nothing.
 
