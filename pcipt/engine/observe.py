@@ -151,8 +151,7 @@ class Observer:
         performs = now.views is views  # a dry run forgets nothing
         whole = now.everything is not None
         if asked and (whole or not now.scope.with_reason(HANDED_OVER).isdisjoint(now.listed)):
-            over = frozenset(Code) if whole and performs else {Code.ASSIGN}
-            views.complaints.read(views.machine, views.state.bars, over=over)
+            _read_console(now, views, frozenset(Code) if whole and performs else {Code.ASSIGN})
         return asked
 
     def hear(self, now: Round) -> None:
@@ -163,10 +162,26 @@ class Observer:
         if not now.acted:
             return
         views = now.views
-        views.complaints.read(views.machine, views.state.bars, over=())
+        _read_console(now, views, ())
+        for place in now.not_built:  # they came back meanwhile
+            sbdf = views.state.address_of(place)
+            if sbdf is not None:
+                self._queue.add(sbdf, Reason.DIFFERENT, self._clock())
         done = [o.action for o in now.outcomes if o.result is Result.DONE]
         rewritten = [action.sbdf for action in done if isinstance(action, RewriteBar)]
         forget_bars(views.memory, rewritten, {Code.DROPPED})
+
+
+def _read_console(now: Round, views: Views, over: Collection[Code]) -> None:
+    """Read Xen's console for complaints, and note which functions vPCI could not be set up for on their
+    return to dom0. Xen prints that only once, so a dry run notes it, too: `views` are not its copy.
+    """
+    said = views.complaints.read(views.machine, views.state.bars, over=over)
+    not_built = said & views.machine.functions.keys() if views.pvh else set()
+    now.subjects |= not_built
+    places = map(views.state.place_at, not_built)
+    now.not_built = {place for place in places if place is not None}
+    views.memory.ledger.given_up |= now.not_built
 
 
 def read_functions(now: Round, open_actions: OpenActions) -> None:

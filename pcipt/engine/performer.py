@@ -210,7 +210,7 @@ def _read_back(outcome: Outcome, views: Views) -> None:
     After an announcement Xen is asked again, and it is remembered if no IOMMU unit serves the function
     (`unserved`). After a rewrite the function is read again, and after an add: where vPCI cannot make the
     hole for MSI-X it leaves memory decode off (xen/drivers/vpci/header.c, modify_decoding). After a failed
-    map all other functions with mapped pages in its frames are marked as different: these may be unmapped now.
+    map all other functions with mapped pages in its frames are marked as different: they may be unmapped.
     """
     action = outcome.action
     if outcome.result not in (Result.DONE, Result.FAILED):

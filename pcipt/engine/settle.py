@@ -26,8 +26,9 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     """Settle the ledger by what Xen lists now (`Ledger.reconciled`), and update who mapped which pages.
 
     Return True if what has changed must be on disk before anything is done: pcipt has taken over pages that
-    vPCI mapped (`take_over_mappings`), a function has an MSI-X structure that this Xen does not take, or
-    pages of a function that is or was away are in doubt (`doubt_shared`).
+    vPCI mapped (`take_over_mappings`), a function has an MSI-X structure that this Xen does not take, vPCI
+    could not be set up for a function that returned to dom0, or pages of a function that is or was away are
+    in doubt (`doubt_shared`).
 
     If the round is EVERYTHING, the whole ledger is settled. Else only the entries of AddDevice and
     RemoveDevice actions are settled, for functions about which Xen was asked in full. `clock` returns the
@@ -40,8 +41,9 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     now.touched |= _announced_by_linux(views)
     subjects = views.machine.functions if now.everything is not None else now.listed | now.subjects
     now.touched |= _learn_sizes(views, subjects)
+    memory.ledger.given_up |= now.not_built  # those that dom0 does not own now are left out below
     fresh = _learn_faulty(views, subjects)
-    lasting = bool(fresh) | doubt_shared(views, subjects, now.returned)
+    lasting = bool(fresh) | doubt_shared(views, subjects, now.returned) | bool(now.not_built)
     now.touched |= lasting
     now.touched |= _learn_refusals(views, subjects, fresh, clock)
     now.touched |= note_listed(views)

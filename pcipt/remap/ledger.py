@@ -89,9 +89,10 @@ class Ledger:
     `messages_lost` is the time at which hot-plug messages were lost on a PVH dom0, else None: a function that
     was added and removed meanwhile may have left mapped pages that nobody can find. `sizes` are by place the
     sizes that vPCI has of Resizable BARs (`remap.vpci.sizes`). `given_up` are the places of functions that
-    vPCI does not handle any more, because it could not map a page (Xen 4.17 and 4.18), `faulty` those of
-    functions whose MSI-X structure this Xen does not take, as they were when they answered last, `severed`
-    those of conventional bridges whose shared entry of the IOMMU Xen has removed with a function behind them.
+    vPCI does not handle any more, because it could not map a page (Xen 4.17 and 4.18) or could not be set up
+    when the function returned to dom0 (from 4.19 on), `faulty` those of functions whose MSI-X structure this
+    Xen does not take, as they were when they answered last, `severed` those of conventional bridges whose
+    shared entry of the IOMMU Xen has removed with a function behind them.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ from pcipt.xen.boot_words import BootWords, parse_boot_words
 from pcipt.xen.complaint_texts import finding_of_complaint
 from pcipt.xen.complaints import LASTING, OF_BARS, Code, Complaint, parse_complaints
 from pcipt.xen.interface import Hypervisor
-from pcipt.xen.releases import FAULTY_CAPABILITY_HIDDEN, VPCI_SURVIVES_FAILURE
+from pcipt.xen.releases import FAULTY_CAPABILITY_HIDDEN, VPCI_BUILT_AT_ASSIGN, VPCI_SURVIVES_FAILURE
 
 WITHOUT_VPCI = frozenset({Code.NO_SETUP, Code.NOT_HIDDEN})
 PASSING = frozenset({Code.ASSIGN, Code.DMA, Code.INTERRUPT})  # over when the service starts
@@ -39,9 +39,10 @@ class Complaints:
         self._begun = False
         self.boot_words: BootWords | None = None
 
-    def read(self, machine: Machine, bars: BarIndex, *, over: Collection[Code]) -> None:
+    def read(self, machine: Machine, bars: BarIndex, *, over: Collection[Code]) -> set[Sbdf]:
         """Read the console and add the new complaints. Delete complaints about functions that Linux does not
-        have, and former complaints with a code in `over` that do not last.
+        have, and former complaints with a code in `over` that do not last. Return the functions that vPCI
+        does not handle, by new complaints, since they returned to dom0.
 
         At the first reading, PASSING complaints are left out. If the console cannot be read, nothing changes.
         """
@@ -49,7 +50,7 @@ class Complaints:
             text = self._xen.console()
         except (HypervisorError, UnsupportedError):
             self.boot_words = self.boot_words or BootWords()
-            return
+            return set()
         self.boot_words = self.boot_words or parse_boot_words(text)
         for function, said in list(self._held.items()):
             gone = function is not None and function not in machine.functions
@@ -61,6 +62,7 @@ class Complaints:
         for complaint in said_now:
             for function in _about(complaint, machine, bars):
                 self._add(function, complaint)
+        return {each.function for each in said_now if each.function is not None and self._not_built(each)}
 
     def of(self, sbdf: Sbdf | None, told: Iterable[Finding] = ()) -> Iterable[Finding]:
         """Yield the findings about a function; for None, those about no function.
@@ -68,11 +70,13 @@ class Complaints:
         `told` are the findings of the function's registers. A dropped write to a BAR is a finding only while
         `told` says that the BAR has another address than in Linux; a lost BAR has a finding of its own. If
         vPCI does not take a function because of its header type, there is no finding: pcipt maps the BARs
-        (`desired_of`).
+        (`desired_of`). Neither is there one if it has none because nothing answered when it returned to dom0:
+        `ledger.given_up` has the function then.
         """
         drifted = any(finding.code == DRIFT for finding in told)
         for complaint, times in self._held.get(sbdf, {}).items():
-            by_header = complaint.code is Code.NO_VPCI and complaint.rc == EOPNOTSUPP
+            not_taken = complaint.code is Code.NO_VPCI or self._not_built(complaint)
+            by_header = not_taken and complaint.rc == EOPNOTSUPP
             if not by_header and (complaint.code is not Code.DROPPED or drifted):
                 yield finding_of_complaint(complaint, times, self._xen.identity.version)
 
@@ -98,6 +102,16 @@ class Complaints:
                 if failed or faulty or complaint.code in WITHOUT_VPCI:
                     holders.setdefault(complaint, []).append(function)
         return {functions[0] for functions in holders.values() if len(functions) == 1}
+
+    def _not_built(self, complaint: Complaint) -> bool:
+        """Return True if a complaint says that a function returned to dom0 and vPCI could not be set up.
+
+        The function is dom0's then, unless a later call has changed that. If the IOMMU refused the return,
+        vPCI has forgotten the function, too.
+        Source: Xen drivers/passthrough/pci.c (deassign_device).
+        """
+        failed = complaint.code is Code.ASSIGN and complaint.kind == "deassign"
+        return failed and VPCI_BUILT_AT_ASSIGN.of(self._xen.identity.version)
 
     def _add(self, function: Sbdf | None, complaint: Complaint) -> None:
         """Count a complaint. It replaces a former complaint that differs from it only in `at`."""

@@ -15,6 +15,7 @@ from operator import itemgetter
 
 from pcipt.pci import Frames, Sbdf
 from pcipt.pci.config import COMMAND_MEMORY
+from pcipt.xen.interface import Owner
 from pcipt.xen.releases import (
     FAULTY_CAPABILITY_HIDDEN,
     HIDDEN_MSIX_LOCKED,
@@ -159,15 +160,20 @@ class Vpci:
         if handlers is not None:
             self._map.forget(handlers)
 
-    def hand_over(self, function: Sbdf, *, to_dom0: bool, orphan: bool = False) -> None:
-        """Do what Xen does when a function leaves dom0, or comes back to it.
+    def hand_over(self, function: Sbdf, before: Owner, *, to_dom0: bool, orphan: bool = False) -> None:
+        """Do what Xen does when a function leaves dom0, or comes back to it from the owner `before`.
 
         Some versions keep the handlers, as they were, while a guest has the function. Others remove them, and
-        build them anew from what hardware says then; if that fails, there are none. An orphan has none.
+        build them anew from what hardware says then; if that fails, there are none, and Xen prints that the
+        function could not be taken back, although dom0 has it. An orphan has none.
+        Source: Xen drivers/passthrough/pci.c (deassign_device), from 4.19.0 on.
         """
         if self._built_anew or orphan:
             self.remove(function)
-            if to_dom0 and not self.begin(function):
+            if to_dom0 and (answer := self.begin(function)):
+                domain = "[IO]" if before.domain is None else before.domain
+                self._says(f"d{domain}: deassign ({function}) failed ({answer})")
+            elif to_dom0:
                 self.finish(function)
             return
         if not to_dom0:

@@ -156,7 +156,8 @@ def test_a_hidden_capability_on_each_release(release):
     found = codes(stage, NIC)
     assert ("capability-hidden" in found) is (release >= "4.21")
     if release >= "4.21":
-        assert "Message Control" in told(stage, NIC)[0].text
+        (hidden,) = (finding for finding in told(stage, NIC) if finding.code == "capability-hidden")
+        assert "Message Control" in hidden.text
     assert ("vpci-missing" in codes(stage)) is (release in ("4.19.6", "4.20.4"))
 
 
