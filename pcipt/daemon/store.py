@@ -24,6 +24,9 @@ from pcipt.remap.vpci.sizes import Sizes
 STATE_DIRECTORY = "/var/lib/pcipt"
 
 
+PLACES = ("given_up", "faulty", "severed")  # of the ledger: sets of places
+
+
 class FileStore:
     """The files in `directory` that keep ledger, mappings and boot snapshot; a `Store` of the engine.
 
@@ -76,7 +79,7 @@ class FileStore:
     def save_mappings(self, ledger: Ledger) -> None:
         """Write the parts of `ledger` that tell about vPCI, and `messages_lost`.
 
-        These are the pages that vPCI was seen to map, `sizes`, `given_up` and `faulty`. An empty part is left
+        These are the pages that vPCI was seen to map, `sizes`, and PLACES. An empty part is left
         out. Pages that pcipt mapped are not written here: `save` writes them.
 
         Raises: OSError if the file cannot be written.
@@ -85,8 +88,8 @@ class FileStore:
         content: dict[str, Any] = {"boot_id": ledger.boot_id, "mappings": seen}
         if ledger.sizes:
             content["sizes"] = {place: list(bars.items()) for place, bars in sorted(ledger.sizes.items())}
-        for name, places in (("given_up", ledger.given_up), ("faulty", ledger.faulty)):
-            if places:
+        for name in PLACES:
+            if places := getattr(ledger, name):
                 content[name] = sorted(places)
         if ledger.messages_lost is not None:
             content["messages_lost"] = ledger.messages_lost
@@ -120,7 +123,9 @@ class FileStore:
         for held in ledger.mapped:
             seen.mapped.put(held)  # what pcipt did itself is known better
         ledger.mapped, ledger.messages_lost = seen.mapped, seen.messages_lost
-        ledger.sizes, ledger.given_up, ledger.faulty = seen.sizes, seen.given_up, seen.faulty
+        ledger.sizes = seen.sizes
+        for name in PLACES:
+            setattr(ledger, name, getattr(seen, name))
         if self._unsaved is not None:
             self._unsaved = ledger
             return ledger
@@ -179,8 +184,8 @@ class FileStore:
         try:
             found.mapped = mapped_from_json(content.get("mappings"))
             found.sizes = _sizes_from_json(content.get("sizes", {}))
-            found.given_up = _places_from_json(content.get("given_up", []))
-            found.faulty = _places_from_json(content.get("faulty", []))
+            for name in PLACES:
+                setattr(found, name, _places_from_json(content.get(name, [])))
         except MalformedError as error:
             findings.append(self._mappings.rejected(error.why))
         return found

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from errno import EINVAL
+from functools import partial
 from typing import Any
 
 import attrs
@@ -24,9 +25,9 @@ from pcipt.remap.actions import (
     WithdrawReserved,
 )
 from pcipt.remap.guard.facts import Precaution
+from pcipt.remap.guard.msix import msix_not_taken
 from pcipt.remap.holes import sample_of
 from pcipt.remap.intervals import without
-from pcipt.remap.vpci.msix import refuses_msix
 from pcipt.xen.interface import DeviceFlags, Hypervisor
 from pcipt.xen.releases import ORPHAN_REMOVAL_PANICS
 
@@ -66,8 +67,8 @@ def _add(tools: Tools, views: Views, action: AddDevice, precaution: Precaution) 
     decode_off = precaution is Precaution.DECODE_OFF
     if action.moved_from is not None:
         detour = views.detour(action.moved_from)
-        placed = _bars_of_msix(views, action.moved_from)
-        tools.registers.add_by_detour(action.moved_from, detour, call, decode_off=decode_off, placed=placed)
+        refuse = partial(msix_not_taken, facts=views.remembered())
+        tools.registers.add_by_detour(action.moved_from, detour, call, decode_off=decode_off, refuse=refuse)
     elif decode_off:
         with tools.registers.memory_decode_off(action.sbdf):
             call()
@@ -79,20 +80,6 @@ def _add(tools: Tools, views: Views, action: AddDevice, precaution: Precaution) 
     if not tools.xen.known([action.sbdf])[0]:
         raise UnsupportedError("add-device", "Xen reported success, but does not list it")
     return remark
-
-
-def _bars_of_msix(views: Views, linux: Sbdf) -> set[int]:
-    """Return the BARs of a function that must have an address when Xen is told of it, because this Xen makes
-    an orphan of it otherwise.
-
-    They are those of its MSI-X table and pending bits. A renumbered function cannot be read; it counts as it
-    was when it answered last.
-    Source: Xen drivers/vpci/msix.c (vpci_make_msix_hole: EEXIST).
-    """
-    function = views.state.answered(linux)
-    if not views.pvh or not refuses_msix(views.version) or function is None or function.physfn is not None:
-        return set()
-    return {function.msix.table.bar, function.msix.pba.bar} if function.msix is not None else set()
 
 
 def _has_stale_record(tools: Tools, views: Views, action: AddDevice) -> bool:

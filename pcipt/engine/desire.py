@@ -11,12 +11,12 @@ from pcipt.engine.open_actions import OpenActions
 from pcipt.engine.queue import Reason
 from pcipt.engine.round import Round
 from pcipt.engine.views.views import Views
-from pcipt.engine.views.vpci_picture import refusal_of
+from pcipt.engine.views.vpci_picture import is_switched_off
 from pcipt.pci import Frames, Sbdf
 from pcipt.remap.actions import CheckUnmapped, Result
-from pcipt.remap.desired import By, Desired, gone, place_of
+from pcipt.remap.desired import Desired, gone, place_of
 from pcipt.remap.holes import plan_checks
-from pcipt.xen.releases import VPCI_SURVIVES_FAILURE
+from pcipt.remap.vpci.hazards import why_refused
 
 
 def desired_places(
@@ -60,16 +60,19 @@ def desired_places(
     return list(wanted.values())
 
 
-def conclude_places(views: Views, desired: Collection[Desired]) -> bool:
+def conclude_places(now: Round, desired: Collection[Desired]) -> bool:
     """Remember that a plan was made for these places; return True if vPCI has given up a function.
 
     Their desired pages are no holes any more (`memory.holes`). The places leave `memory.vacated`. What writes
-    made vPCI do at a place (`memory.trapped`) is forgotten, except the BARs that are lost.
+    made vPCI do at a place (`memory.trapped`) is forgotten, except the BARs that are lost, and except where
+    vPCI may have given the function up (`is_switched_off`): that is looked at again.
     `memory.outside_window` gets their `Desired.outside_window`. The ignored writes (`memory.intents`) of a
     place whose function is gone are forgotten, the sizes that vPCI had of its BARs, and that vPCI gave it up
     or does not take it.
     """
+    views = now.views
     memory, found = views.memory, False
+    again = now.scope.with_reason([Reason.TIMER])
     memory.holes.needed(desired)
     for each in desired:
         memory.vacated.pop(each.place, None)
@@ -77,8 +80,12 @@ def conclude_places(views: Views, desired: Collection[Desired]) -> bool:
         if each.outside_window:
             memory.outside_window[each.place] = each.outside_window
         if each.hold_reason is None:
-            found |= _see_failure(views, each)
-            memory.trapped.concluded(each.place, each.lost)
+            failed = is_switched_off(views, each.sbdf)
+            if failed and (each.sbdf in again or _must_fail(views, each.sbdf)):
+                memory.ledger.given_up.add(each.place)
+                failed, found = False, True
+            if not failed:
+                memory.trapped.concluded(each.place, each.lost)
         if each.gone:
             memory.intents.drop(each.place)
             memory.ledger.sizes.pop(each.place, None)
@@ -88,27 +95,10 @@ def conclude_places(views: Views, desired: Collection[Desired]) -> bool:
     return found
 
 
-def _see_failure(views: Views, each: Desired) -> bool:
-    """Remember the place if vPCI could not map its BARs, and gives a function up in this version of Xen.
-
-    Return True if it is remembered now.
-
-    vPCI then leaves decode off, although a write has switched it on. It takes its handlers away. They stay
-    where the MSI-X structures alone are in the way.
-    Source: Xen xen/drivers/vpci/header.c (vpci_process_pending, modify_decoding), before 4.19.
-    """
-    function = views.machine.functions.get(each.sbdf)
-    if function is None or each.by is By.US or VPCI_SURVIVES_FAILURE.of(views.version):
-        return False
-    on = views.memory.trapped.mapped.get(each.place, {})
-    there = {bar.index: bar.address for bar in function.bars}
-    if function.decodes_memory or all(there.get(bar) != span.start for bar, span in on.items()):
-        return False
-    refusal = refusal_of(views, function)
-    if refusal is not None and refusal.msix:
-        return False
-    views.memory.ledger.given_up.add(each.place)
-    return True
+def _must_fail(views: Views, sbdf: Sbdf) -> bool:
+    """Return True if vPCI cannot map the BARs of a function where they are: no other look at it is needed."""
+    function = views.machine.functions[sbdf]
+    return why_refused(function, views.protected, views.version) is not None
 
 
 def checks_of_holes(now: Round) -> list[CheckUnmapped]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pcipt.engine.late import finding_of_late
 from pcipt.engine.open_actions import OpenActions, finding_of_action
 from pcipt.engine.views.regions import lost_regions
+from pcipt.engine.views.shared_entries import finding_of_entry
 from pcipt.engine.views.views import Views
 from pcipt.engine.views.vpci_picture import hazards_of, ignored_of, lost_of, sizes_in_vpci
 from pcipt.pci import Finding, Sbdf
@@ -76,9 +77,10 @@ class Findings:
     def _of_function(self, views: Views, open_actions: OpenActions, sbdf: Sbdf) -> Iterable[Finding]:
         """Yield the findings about one function.
 
-        They are: those of its open actions, of ignored writes, of lost BARs and of a late add, those about
-        reserved regions that cannot be mapped, about a guest's pages and ports, and about unmapped pages that
-        came back, Xen's complaints, and those of its last reading, except notes and those about lost BARs.
+        They are: those of its open actions, of ignored writes, of lost BARs, of a late add and of an entry of
+        the IOMMU that is gone; those about reserved regions that cannot be mapped, about a guest's pages and
+        ports, about unmapped pages that came back; Xen's complaints; those of its last reading, except notes
+        and those about lost BARs.
         Disagreements with Xen are not yielded.
         `unlisted` is updated.
         """
@@ -91,6 +93,8 @@ class Findings:
         yield from (finding_of(write) for write in ignored_of(views, [sbdf]))
         late = finding_of_late(views, sbdf)
         yield from () if late is None else (late,)
+        entry = finding_of_entry(views, sbdf)
+        yield from () if entry is None else (entry,)
         yield from lost_regions(views, sbdf)
         yield from views.guests.findings.get(sbdf, ())
         yield from (each for hole in views.memory.holes.of(sbdf) if (each := finding_of_hole(hole)))

@@ -3,8 +3,9 @@
 field           written by                          dropped                          survives a restart
 ledger          performer, reconciliation           at a new boot                    yes: ledger, mappings
 ledger.sizes    reconciliation, when vPCI sets up   when the function leaves         yes: mappings
-ledger.given_up reconciliation, when vPCI failed    when Xen forgets the function    yes: mappings
+ledger.given_up reconciliation, when vPCI failed    when it leaves dom0 or Xen       yes: mappings
 ledger.faulty   reconciliation, at each reading     when the function leaves         yes: mappings
+ledger.severed  questions to Xen, performer         when Xen makes the entry again    yes: mappings
 boot            first reconciliation of a boot      at a new boot                    yes: boot
 intents         watcher, from configuration writes  when hardware has the address    no
 trapped         watcher, from configuration writes  when a plan was made for it      no

@@ -11,11 +11,15 @@ from pcipt.engine.report import ASKED_IN_FULL, HANDED_OVER, Scope
 from pcipt.engine.round import Round, Slices, sliced
 from pcipt.engine.saver import Saver
 from pcipt.engine.unproven import note_unproven
+from pcipt.engine.views.complaints import forget_bars
 from pcipt.engine.views.regions import sharing_regions
+from pcipt.engine.views.shared_entries import concerned_by_entries, note_entries
 from pcipt.engine.views.silent import ask_for_other_owners
 from pcipt.engine.views.views import Views
 from pcipt.firmware.coverage import BootSnapshot
 from pcipt.pci import Sbdf
+from pcipt.remap.actions import Result, RewriteBar
+from pcipt.xen.complaints import Code
 
 
 class Observer:
@@ -122,8 +126,9 @@ class Observer:
     def ask(self, now: Round) -> bool:
         """Ask Xen about the functions of the round. If the round is EVERYTHING, ask about all functions.
 
-        Where owners are asked, Xen's console is read for complaints, too. Return False if Xen could not be
-        asked: nothing may be concluded then.
+        Where owners are asked, Xen's console is read for complaints, too. Complaints about failed assignments
+        are over then; in a round of EVERYTHING that performs its plan, all that do not last. Return False if
+        Xen could not be asked: nothing may be concluded then.
         """
         views, given = now.views, now.views.given_places
         if now.everything is not None:
@@ -134,6 +139,11 @@ class Observer:
             now.returned = given - views.given_places
             back = map(views.state.address_of, now.returned)
             now.subjects |= {sbdf for sbdf in back if sbdf is not None}
+            severed = note_entries(views)
+            if severed:  # nothing in Xen tells it later
+                now.touched |= not self._saver.save(views.memory)
+            if severed or views.memory.ledger.severed:
+                now.subjects |= concerned_by_entries(views, now.listed)
             self._queue.hasten(Reason.NOT_ASKED, self._clock())
         else:
             views.not_asked |= now.subjects
@@ -141,8 +151,37 @@ class Observer:
         performs = now.views is views  # a dry run forgets nothing
         whole = now.everything is not None
         if asked and (whole or not now.scope.with_reason(HANDED_OVER).isdisjoint(now.listed)):
-            views.complaints.read(views.machine, views.state.bars, whole=whole and performs)
+            _read_console(now, views, frozenset(Code) if whole and performs else {Code.ASSIGN})
         return asked
+
+    def hear(self, now: Round) -> None:
+        """Read Xen's console for complaints about what the round has done, if it has done something.
+
+        A dropped write that the round has repeated is no complaint any more.
+        """
+        if not now.acted:
+            return
+        views = now.views
+        _read_console(now, views, ())
+        for place in now.not_built:  # they came back meanwhile
+            sbdf = views.state.address_of(place)
+            if sbdf is not None:
+                self._queue.add(sbdf, Reason.DIFFERENT, self._clock())
+        done = [o.action for o in now.outcomes if o.result is Result.DONE]
+        rewritten = [action.sbdf for action in done if isinstance(action, RewriteBar)]
+        forget_bars(views.memory, rewritten, {Code.DROPPED})
+
+
+def _read_console(now: Round, views: Views, over: Collection[Code]) -> None:
+    """Read Xen's console for complaints, and note which functions vPCI could not be set up for on their
+    return to dom0. Xen prints that only once, so a dry run notes it, too: `views` are not its copy.
+    """
+    said = views.complaints.read(views.machine, views.state.bars, over=over)
+    not_built = said & views.machine.functions.keys() if views.pvh else set()
+    now.subjects |= not_built
+    places = map(views.state.place_at, not_built)
+    now.not_built = {place for place in places if place is not None}
+    views.memory.ledger.given_up |= now.not_built
 
 
 def read_functions(now: Round, open_actions: OpenActions) -> None:

@@ -15,6 +15,7 @@ import attrs
 from pcipt.engine.calls import PERFORM, Tools
 from pcipt.engine.interfaces import Policy
 from pcipt.engine.views.concerned import addresses_of
+from pcipt.engine.views.shared_entries import note_entries
 from pcipt.engine.views.views import Views
 from pcipt.errors import PciptError
 from pcipt.pci import Sbdf
@@ -35,6 +36,7 @@ from pcipt.remap.guard.rules import check_action
 from pcipt.remap.ledger import Event
 from pcipt.remap.plan import expected_view
 from pcipt.remap.steps import Step
+from pcipt.remap.vpci.msix import refuses_msix
 
 BATCH = 64
 
@@ -205,9 +207,10 @@ def _verdict(action: Action, facts: Facts) -> Outcome | Precaution:
 def _read_back(outcome: Outcome, views: Views) -> None:
     """Read again what an action that was tried has changed, before the next action is guarded.
 
-    After an announcement Xen is asked again, and an add that failed with ENODEV is remembered (`unserved`).
-    After a rewrite the function is read again. After a failed map all other functions with mapped pages in
-    its frames are marked as different: these may be unmapped now.
+    After an announcement Xen is asked again, and it is remembered if no IOMMU unit serves the function
+    (`unserved`). After a rewrite the function is read again, and after an add: where vPCI cannot make the
+    hole for MSI-X it leaves memory decode off (xen/drivers/vpci/header.c, modify_decoding). After a failed
+    map all other functions with mapped pages in its frames are marked as different: they may be unmapped.
     """
     action = outcome.action
     if outcome.result not in (Result.DONE, Result.FAILED):
@@ -216,13 +219,30 @@ def _read_back(outcome: Outcome, views: Views) -> None:
         views.memory.intents.unreached.discard(action.sbdf)  # vPCI is built anew, or agrees with the hardware
     if isinstance(action, AddDevice | RemoveDevice):
         views.ask(addresses_of(action))  # a failed one may have been done all the same
-        if isinstance(action, AddDevice) and outcome.errno == ENODEV:
-            views.memory.unserved.add(action.sbdf)
+        note_entries(views)
+        if isinstance(action, AddDevice):
+            views.different |= views.read([action.moved_from or action.sbdf])
+            if outcome.errno == ENODEV and _no_unit_serves(action, views):
+                views.memory.unserved.add(action.sbdf)
     elif isinstance(action, RewriteBar | RewriteCommand):
         views.different |= views.read([action.sbdf])
     elif isinstance(action, MapMmio) and outcome.result is Result.FAILED:
         over = views.memory.mapped.over(action.frames)  # the pages of other owners there are gone too
         views.different |= {run.sbdf for run in over if run.place != action.place}
+
+
+def _no_unit_serves(action: AddDevice, views: Views) -> bool:
+    """Return True if ENODEV, the answer to an add, means that no IOMMU unit serves the function.
+
+    Xen has made an orphan of it then. It has not if ENODEV is about the physical function of a virtual one.
+    Some versions answer the same, and make an orphan, if they do not take an MSI-X structure (PVH): then the
+    result is False if the function has one, or if nobody has read it.
+    Source: Xen drivers/passthrough/pci.c (pci_add_device), drivers/vpci/msix.c (init_msix).
+    """
+    if action.sbdf not in views.view.orphans:
+        return False
+    function = views.state.answered(action.moved_from or action.sbdf)
+    return not (views.pvh and refuses_msix(views.version)) or (function is not None and function.msix is None)
 
 
 def _unwritten(error: OSError) -> str:

@@ -1,11 +1,11 @@
 """The queue of work: which keys must be reconciled, for which reasons, and at which earliest time.
 
-A key is a function's address, EVERYTHING (the whole machine), OWNERS (all functions whose owner may change
+A key is a function's address, EVERYTHING (the whole machine), OWNERS (functions whose owner may change
 without a message), REGIONS (the reserved regions of functions that were unbound) or STORE (the files on
 disk). Whatever happens adds a key with a reason, and does nothing else. Adding a key again joins the reasons
-and keeps the earlier time. Work for messages is due once no message has arrived for a short time. Repeated
-work is due after a pause that grows with each attempt. The table DELAYS bounds each delay. All times are
-seconds of a clock that the caller reads.
+and keeps the earlier time. Work for messages is due once no message has arrived for a short time; repeated
+work after a pause that grows with each attempt. The table DELAYS bounds each delay. All times are seconds of
+a clock that the caller reads.
 """
 
 import enum
@@ -80,7 +80,7 @@ DELAYS: Mapping[tuple[str | Whole, Reason], Delay] = {
     (EVERYTHING, Reason.WRITTEN): Delay(0.0, 1.0),  # records of configuration writes were lost
     # The toolstack binds a function to xen-pciback first and gives it away after that, silently.
     (PLACE, Reason.OWNER): Delay(0.0, 1.0, (0.2, 0.5, 1.0)),
-    # A guest that keeps pages of a function may be about to end; a function that writes show, to be added.
+    # A guest that keeps pages may end, a function that writes show may be added, a last write be recorded.
     (PLACE, Reason.TIMER): _repeated(0.2, 0.5, 1.0, 4.0, 10.0, 20.0),
     (PLACE, Reason.FAILED): _repeated(1.0, 5.0, 25.0),
     # What is found different while acting is planned for at once; what never rests is left alone.

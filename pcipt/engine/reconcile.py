@@ -27,7 +27,7 @@ from pcipt.engine.views.unreached import plan_unreached
 from pcipt.engine.views.views import Views
 from pcipt.engine.views.vpci_picture import rewrites_of
 from pcipt.pci import Sbdf
-from pcipt.remap.actions import Action, CheckUnmapped, RemoveDevice, Result, UnmapMmio, WithdrawReserved
+from pcipt.remap.actions import Action, CheckUnmapped, RemoveDevice, UnmapMmio, WithdrawReserved
 from pcipt.remap.plan import plan_announcements
 from pcipt.remap.plan_mappings import note, plan_mappings
 
@@ -132,7 +132,7 @@ class Reconciler:
         actions = plan_announcements(
             views.machine, views.view, removed=views.memory.removed, only=None if everything else now.listed,
             moves=views.state.renumbered, followed=views.announced_at(), bridges=views.state.bridges,
-            unsized=views.memory.ledger.unsized(),
+            unsized=views.memory.ledger.unsized(), severed=views.state.severed,
         )  # fmt: skip
         yield from self._perform(now, actions)
         now.subjects |= {sbdf for action in actions for sbdf in addresses_of(action)}
@@ -182,7 +182,7 @@ class Reconciler:
                 desired, views.memory.mapped, views.state.bars,
                 messages_lost=self._lost_messages() or views.memory.inherited, given=views.given_places,
             )  # fmt: skip
-            if conclude_places(views, desired):
+            if conclude_places(now, desired):
                 self._save_at_once(now)
             noted = note(plan, views.memory.mapped, self._policy.now())
             if views is self._views and views.pvh and not self._saver.note(noted):
@@ -217,9 +217,7 @@ class Reconciler:
     # Conclude.
 
     def _conclude_nothing(self, now: Round) -> Report:
-        """Put the round's functions, or EVERYTHING, back into the queue, because Xen could not be asked;
-        replace their findings, and return a report without outcomes.
-        """
+        """Put the round's work back, because Xen could not be asked; replace findings, report no outcomes."""
         repeat_not_asked(self._queue, now, self._clock())
         self._find(now, now.subjects)
         return now.report()
@@ -241,7 +239,8 @@ class Reconciler:
             now.planned, now.outcomes, subjects | former, listed=None if everything else now.listed | former
         )
         repeat(self._queue, now, self._clock(), self._policy.owners_pause())
-        if now.touched or {outcome.result for outcome in now.outcomes} & {Result.DONE, Result.FAILED}:
+        self._observer.hear(now)
+        if now.touched or now.acted:
             self._queue.add(STORE, Reason.TIMER, self._clock())
         again = now.scope.has(Reason.REQUESTED) and self._saver.findings
         if everything and (again or now.scope.has(Reason.LOST)):

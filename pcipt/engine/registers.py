@@ -5,12 +5,12 @@ bridges above it get their old bus numbers for a moment. If one does not keep th
 back, and an error is raised.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from pcipt.engine.interfaces import Host
 from pcipt.errors import HypervisorError, PciptError, UnsupportedError
-from pcipt.pci import Address, Sbdf
+from pcipt.pci import Address, Function, Sbdf, decode_function
 from pcipt.pci.bars import IO_SPACE, ROM_INDEX, TYPE_64, TYPE_MASK, name_of_bar
 from pcipt.pci.config import BUS_NUMBERS, COMMAND, COMMAND_MEMORY, ROM_WORDS, Register, bar_word
 from pcipt.remap.detour import Detour, Hop
@@ -69,17 +69,18 @@ class Registers:
         add: Callable[[], None],
         *,
         decode_off: bool,
-        placed: Collection[int] = (),
+        refuse: Callable[[Function], str | None] = lambda _function: None,
     ) -> None:
         """Check that the function answers at `sbdf`, its address in Linux; for a VF, check its PF instead.
 
-        Check also that the BARs `placed` have an address: a reset that nobody has seen may have cleared them.
+        Read the function there, too: a reset that nobody has seen may have cleared its BARs. `refuse` returns
+        why Xen must not be told of the function that was read, None if it may be told.
         Then call `add`, which tells Xen of the function at its new address. The bridges of the detour get
         Linux's bus numbers for the check, and their new ones back before `add`.
         If `decode_off` is True, memory decode is off while `add` runs. The Command register is restored after
         it, whether or not `add` fails.
-        Raises: PciptError if nothing answers, if a BAR of `placed` has no address, or if a register does not
-                keep its value. Errors of `add`. The bridges have their new numbers then, unless writing these
+        Raises: PciptError if nothing answers, if `refuse` returns a reason, or if a register does not keep
+                its value. Errors of `add`. The bridges have their new numbers then, unless writing these
                 numbers failed.
         """
         command = None
@@ -88,8 +89,11 @@ class Registers:
                 raise UnsupportedError(
                     "following it", f"nothing answers at {detour.witness} with its old numbers"
                 )
-            for bar in placed:
-                self._require_address(sbdf, bar)
+            raw = self._host.read_function(sbdf)
+            why = refuse(decode_function(raw)) if raw is not None else None
+            if why is not None:
+                cure = "give the bridge above it the bus number that Linux has for it"
+                raise UnsupportedError("following it", f"{why}; {cure}")
             if decode_off:
                 command = self._switch_off(sbdf)
         try:
@@ -166,16 +170,6 @@ class Registers:
             raise UnsupportedError("rewriting a BAR", f"BAR {bar} of {sbdf} is one of ports")
         wide = [(bar_word(bar + 1), 0)] if low & TYPE_MASK == TYPE_64 else []
         return [(bar_word(bar), TYPE_BITS), *wide]
-
-    def _require_address(self, sbdf: Sbdf, bar: int) -> None:
-        """Raise UnsupportedError if a BAR, which has an MSI-X structure, holds the address 0."""
-        words = self._words(sbdf, bar)
-        if not any(self._host.read_register(sbdf, word) & WORD & ~fixed for word, fixed in words):
-            raise UnsupportedError(
-                "following it",
-                f"{name_of_bar(bar)} of {sbdf} has no address: a reset cleared it, and this Xen cannot take "
-                "its MSI-X table there; give the bridge above it the bus number that Linux has for it",
-            )
 
     @contextmanager
     def _numbers_of_linux(self, detour: Detour) -> Iterator[None]:

@@ -7,6 +7,7 @@ from pcipt.engine.queue import EVERYTHING, MESSAGES, OWNERS, Queue, Reason
 from pcipt.engine.round import Round
 from pcipt.engine.views.concerned import addresses_of
 from pcipt.engine.views.silent import silent_functions
+from pcipt.engine.views.vpci_picture import is_switched_off
 from pcipt.pci import Sbdf
 from pcipt.remap.actions import Result
 from pcipt.remap.view import DOM0
@@ -20,17 +21,19 @@ def repeat(queue: Queue, now: Round, at: float, owners_pause: float) -> None:
     Repeated are: functions whose action failed; functions found different while acting, except those that
     were unbound, because they wait for what follows that message; functions about which Xen could not be
     asked; functions bound to xen-pciback that have the same owner as before the round; functions with a
-    finding about a guest's pages or ports; functions that are `unseen`; functions with unmapped pages
-    that Xen may map again; functions of `_not_announced` that are in the queue for no reason but WRITTEN.
-    EVERYTHING is repeated if Xen could not be asked for the reserved regions of some function. OWNERS is
-    due after `owners_pause` seconds, if there are `silent_functions`. A round of single functions looks
-    for them among its subjects only.
+    finding about a guest's pages or ports; functions that are `unseen` or `is_switched_off`; functions with
+    unmapped pages that Xen may map again; functions of `_not_announced` that are in the queue for no reason
+    but WRITTEN. EVERYTHING is repeated if Xen could not be asked for the reserved regions of some function.
+    OWNERS is due after `owners_pause` seconds, if there are `silent_functions`. A round of single functions
+    looks for them among its subjects only.
     """
     _put_back(queue, now, at, Reason.FAILED, _failed(now))
     _put_back(queue, now, at, Reason.DIFFERENT, now.views.take_different() - queue.unbound())
     _put_back(queue, now, at, Reason.NOT_ASKED, set(now.views.not_asked) - queue.keys_with(Reason.NOT_ASKED))
     _put_back(queue, now, at, Reason.OWNER, _unchanged_owners(now))
-    _put_back(queue, now, at, Reason.TIMER, _kept_by_guests(now) | unseen(now.views) & now.scope.functions)
+    doubted = {sbdf for sbdf in now.subjects if is_switched_off(now.views, sbdf)}
+    doubted |= unseen(now.views) & now.scope.functions
+    _put_back(queue, now, at, Reason.TIMER, _kept_by_guests(now) | doubted)
     _put_back(queue, now, at, Reason.UNMAPPED, _with_holes(now) - queue.keys_with(Reason.UNMAPPED))
     for sbdf in _not_announced(now):
         # The round of a waiting WRITTEN finds no change, because this round has read the function.

@@ -8,7 +8,7 @@ from pcipt.engine.queue import Work
 from pcipt.engine.report import Report, Scope
 from pcipt.engine.views.views import Views
 from pcipt.pci import Frames, Sbdf
-from pcipt.remap.actions import Action, Outcome
+from pcipt.remap.actions import Action, Outcome, Result
 
 SLICE = 256  # functions that are read or planned for between two turns of the loop
 Slices = Generator[None, None, None]
@@ -24,9 +24,11 @@ class Round:
     `relatives` are `MachineState.relatives` of these functions before the reading; both may be empty if no
     action is open. `sharing` are functions with pages that functions of the scope have mapped as well.
     `returned` are the places of functions that a guest, quarantine or Xen had before the question to Xen, and
-    do not have any more. A round of EVERYTHING leaves `listed`, `owners`, `pages`, `relatives` and `sharing`
-    empty. `asked` is False if Xen could not be asked for owners that changed without a message. `touched` is
-    True if the ledger has changed. `told` is the number of outcomes that earlier reports contain.
+    do not have any more. `not_built` are the places of functions that vPCI does not handle since they
+    returned to dom0, by what Xen's console said in this round. A round of EVERYTHING leaves `listed`,
+    `owners`, `pages`, `relatives` and `sharing` empty. `asked` is False if Xen could not be asked for owners
+    that changed without a message. `touched` is True if the ledger has changed. `told` is the number of
+    outcomes that earlier reports contain.
     """
 
     scope: Scope
@@ -39,6 +41,7 @@ class Round:
     relatives: set[Sbdf] = attrs.Factory(set)
     sharing: set[Sbdf] = attrs.Factory(set)
     returned: set[str] = attrs.Factory(set)
+    not_built: set[str] = attrs.Factory(set)
     planned: list[Action] = attrs.Factory(list)
     outcomes: list[Outcome] = attrs.Factory(list)
     asked: bool = True
@@ -59,6 +62,11 @@ class Round:
             read=frozenset(self.subjects),
             shape_changed=self.scope.changes_shape,
         )
+
+    @property
+    def acted(self) -> bool:
+        """Return True if an action of the round was tried: it is done, or it failed."""
+        return any(outcome.result in (Result.DONE, Result.FAILED) for outcome in self.outcomes)
 
     @property
     def everything(self) -> Work | None:

@@ -26,7 +26,9 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     """Settle the ledger by what Xen lists now (`Ledger.reconciled`), and update who mapped which pages.
 
     Return True if what has changed must be on disk before anything is done: pcipt has taken over pages that
-    vPCI mapped (`take_over_mappings`), or a function has an MSI-X structure that this Xen does not take.
+    vPCI mapped (`take_over_mappings`), a function has an MSI-X structure that this Xen does not take, vPCI
+    could not be set up for a function that returned to dom0, or pages of a function that is or was away are
+    in doubt (`doubt_shared`).
 
     If the round is EVERYTHING, the whole ledger is settled. Else only the entries of AddDevice and
     RemoveDevice actions are settled, for functions about which Xen was asked in full. `clock` returns the
@@ -39,19 +41,20 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     now.touched |= _announced_by_linux(views)
     subjects = views.machine.functions if now.everything is not None else now.listed | now.subjects
     now.touched |= _learn_sizes(views, subjects)
-    faulty = _learn_faulty(views, subjects)
-    now.touched |= faulty
-    now.touched |= _learn_refusals(views, subjects, clock)
+    memory.ledger.given_up |= now.not_built  # those that dom0 does not own now are left out below
+    fresh = _learn_faulty(views, subjects)
+    lasting = bool(fresh) | doubt_shared(views, subjects, now.returned) | bool(now.not_built)
+    now.touched |= lasting
+    now.touched |= _learn_refusals(views, subjects, fresh, clock)
     now.touched |= note_listed(views)
     _learn_untrapped(views, subjects)
-    now.touched |= doubt_shared(views, now.returned)
     if now.everything is None and not now.listed:
-        return faulty  # nothing new is known of what Xen lists
+        return lasting  # nothing new is known of what Xen lists
     if now.everything is None:
         asked = {at for sbdf in now.listed for at in views.addresses(sbdf)}
         now.touched |= memory.ledger.settle(asked, views.view.known)
         now.touched |= mark_handed_over(views, now.listed, clock)
-        return take_over_mappings(views, now.listed, clock) or faulty
+        return take_over_mappings(views, now.listed, clock) or lasting
     first = not memory.mapped.places
     settled = memory.ledger.reconciled(views.view.known)
     if settled != memory.ledger:
@@ -63,7 +66,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     if first and not views.pvh:
         now.touched |= _adopt(views, clock())
     now.touched |= mark_handed_over(views, views.machine.functions, clock)
-    return take_over_mappings(views, views.machine.functions, clock) or faulty
+    return take_over_mappings(views, views.machine.functions, clock) or lasting
 
 
 def _learn_sizes(views: Views, functions: Iterable[Sbdf]) -> bool:
@@ -89,14 +92,14 @@ def _learn_sizes(views: Views, functions: Iterable[Sbdf]) -> bool:
     return found
 
 
-def _learn_faulty(views: Views, functions: Iterable[Sbdf]) -> bool:
-    """Record which functions have an MSI-X structure that this Xen does not take now; return True if one is
-    new.
+def _learn_faulty(views: Views, functions: Iterable[Sbdf]) -> set[str]:
+    """Record which functions have an MSI-X structure that this Xen does not take now; return the places of
+    those that are new.
 
     They cannot be read after their bus was renumbered. Nothing is recorded if this Xen takes them.
     """
     if not views.pvh or not refuses_msix(views.version):
-        return False
+        return set()
     faulty = views.memory.ledger.faulty
     answering = (views.machine.functions.get(sbdf) for sbdf in functions)
     read = [function for function in answering if function is not None and function.answers]
@@ -104,18 +107,20 @@ def _learn_faulty(views: Views, functions: Iterable[Sbdf]) -> bool:
     fresh = found - faulty
     faulty -= {place_of(function) for function in read} - found
     faulty |= found
-    return bool(fresh)
+    return fresh
 
 
-def _learn_refusals(views: Views, functions: Collection[Sbdf], clock: Callable[[], str]) -> bool:
+def _learn_refusals(
+    views: Views, functions: Collection[Sbdf], fresh: Collection[str], clock: Callable[[], str]
+) -> bool:
     """Record for which of the functions vPCI has refused to switch memory decode on; return True if one is
     new.
 
     vPCI may have mapped a part of their BARs before it failed, and forgotten it: these pages become DOUBTFUL.
-    `clock` returns the present time.
+    `fresh` is what `_learn_faulty` has returned. `clock` returns the present time.
     """
     memory, found = views.memory, False
-    lasting = {place_of(each) for each in _never_decoding(views, functions)}
+    lasting = {place_of(each) for each in _never_decoding(views, functions, fresh)}
     for place in {*memory.refused, *memory.intents.wanting, *lasting} if views.pvh else ():
         sbdf = views.state.address_of(place)
         function = views.machine.functions.get(sbdf) if sbdf is not None and sbdf in functions else None
@@ -126,7 +131,8 @@ def _learn_refusals(views: Views, functions: Collection[Sbdf], clock: Callable[[
         if refusal is None or not (stays or place in lasting or memory.intents.wants_decode(place)):
             memory.refused.discard(place)
         elif place not in memory.refused or place in memory.trapped.mapped:
-            memory.refused.add(place)
+            if not may_have_vpci(function, views.version) or memory.intents.wants_decode(place):
+                memory.refused.add(place)
             found = True
             when = clock()
             for bar, frames in pages_of_bars(function):
@@ -144,17 +150,19 @@ def _learn_untrapped(views: Views, functions: Collection[Sbdf]) -> None:
             views.memory.given_up.add(place)
 
 
-def _never_decoding(views: Views, functions: Iterable[Sbdf]) -> Iterator[Function]:
+def _never_decoding(views: Views, functions: Iterable[Sbdf], fresh: Collection[str]) -> Iterator[Function]:
     """Yield the functions for which vPCI would refuse to switch memory decode on wherever their BARs are.
 
     Nobody need have asked for it: firmware may have left it on, and vPCI has mapped the BARs at boot then.
+    A function for which nobody knows whether this build of Xen has vPCI is yielded only if it is in `fresh`,
+    once in a boot: nothing shows later what vPCI has mapped.
     """
     for sbdf in functions:
         function = views.machine.functions.get(sbdf)
         if function is not None and views.pvh and has_faulty_msix(function):
             refusal = refusal_of(views, function)
-            certain = not may_have_vpci(function, views.version)
-            if refusal is not None and refusal.no_address_helps and certain:
+            told = not may_have_vpci(function, views.version) or place_of(function) in fresh
+            if refusal is not None and refusal.no_address_helps and told:
                 yield function
 
 

@@ -11,6 +11,7 @@ Source: Xen drivers/passthrough/pci.c (assign_device), 4.19.0 to 4.22.0 (`VPCI_B
 """
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 from pcipt.engine.views.views import Views
 from pcipt.pci import Sbdf
@@ -49,14 +50,20 @@ def doubt_unproven(views: Views, desired: Iterable[Desired], when: str) -> None:
                     memory.mapped.put(run)
 
 
-def doubt_shared(views: Views, returned: Iterable[str]) -> bool:
-    """Record as DOUBTFUL the pages of returned functions that other functions share; return True if there are
+def doubt_shared(views: Views, functions: Iterable[Sbdf], returned: AbstractSet[str]) -> bool:
+    """Record as DOUBTFUL the pages that functions away from dom0 share with others; return True if there are
     such pages.
 
-    `returned` are the places of functions that dom0 has again. Their pages are mapped by the next plan.
+    These are the functions among `functions` that dom0 does not own now, and those at the places `returned`,
+    which dom0 has again. The next plan after their return maps the pages. The doubt begins when they leave:
+    a service that starts when they are back cannot see that they were away.
     """
+    if not views.pvh or VPCI_BUILT_AT_ASSIGN.of(views.version):
+        return False
     mapped, found = views.memory.mapped, False
-    for place in returned if views.pvh and not VPCI_BUILT_AT_ASSIGN.of(views.version) else ():
+    away = views.given_places
+    places = {place for sbdf in functions if (place := views.state.place_at(sbdf)) in away} if away else set()
+    for place in places | returned:
         for run in mapped.of(place):
             others = [bar.place for bar in views.state.bars.over(run.frames)]
             others += [other.place for other in mapped.over(run.frames)]

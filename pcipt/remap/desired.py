@@ -20,7 +20,7 @@ from pcipt.remap.bar_ranges import decoding_range
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.intervals import without
 from pcipt.remap.view import XenView
-from pcipt.remap.vpci.msix import has_no_vpci, msix_frames
+from pcipt.remap.vpci.msix import has_no_vpci, may_have_vpci, msix_frames
 from pcipt.remap.vpci.sizes import NO_SIZES, Sizes, sees_resizing, sizes_at_setup
 from pcipt.xen.releases import (
     E820_CUTS_BARS,
@@ -208,7 +208,9 @@ def desired_of(
         if span is None:
             continue
         if holes is None:
-            holes = trapped_frames(function, xen, pvh=pvh, version=version, followed=followed)
+            holes = trapped_frames(
+                function, xen, pvh=pvh, version=version, followed=followed, given_up=given_up
+            )
         pages: tuple[Frames, ...] = (frames_from_range(span),) if beside is None else beside
         if holes:
             pages = without(pages, holes)
@@ -302,25 +304,44 @@ def gone(place: str, sbdf: Sbdf) -> Desired:
 
 
 def trapped_frames(
-    function: Function, xen: XenView, *, pvh: bool, version: Version, followed: Followed = NOWHERE
+    function: Function,
+    xen: XenView,
+    *,
+    pvh: bool,
+    version: Version,
+    followed: Followed = NOWHERE,
+    given_up: bool = False,
 ) -> tuple[Frames, ...]:
     """Return the pages of a function that vPCI must trap: the pages of its MSI-X table and pending bit array.
 
-    The result is empty on a PV dom0, if Xen does not list the function as dom0's (`is_trapped`), and if this
-    Xen has no vPCI for it. A virtual function can have MSI-X structures, too.
+    The result is empty on a PV dom0, and if `is_trapped` is False. A virtual function can have MSI-X
+    structures, too.
     """
-    if not pvh or not is_trapped(function.sbdf, xen, followed):
+    if not pvh or not is_trapped(function, xen, version=version, followed=followed, given_up=given_up):
         return ()
-    return () if has_no_vpci(function, version) else tuple(msix_frames(function))
+    return tuple(msix_frames(function))
 
 
-def is_trapped(sbdf: Sbdf, xen: XenView, followed: Followed) -> bool:
-    """Return True if Xen lists the function as dom0's. On a PVH dom0, vPCI must then trap its MSI-X pages.
+def is_trapped(
+    function: Function,
+    xen: XenView,
+    *,
+    version: Version,
+    followed: Followed = NOWHERE,
+    given_up: bool = False,
+) -> bool:
+    """Return True if the vPCI of a PVH dom0 must trap the MSI-X pages of a function.
 
-    `sbdf` is Linux's address. Xen may list the function at this address, or at one of the addresses
-    `followed[sbdf]`, at which pcipt told Xen of it after bus renumbering.
+    That is so if Xen lists the function as dom0's, except if this Xen has no vPCI for it (`has_no_vpci`), or
+    has none any more (`given_up`): Xen then deletes what it knows of the tables, and traps no access to them.
+    If nobody knows whether this build of Xen has vPCI for it, the result is that of one that has.
+    Xen may list the function at Linux's address, or at one of the addresses `followed[function.sbdf]`, at
+    which pcipt told Xen of it after bus renumbering.
+    Source: Xen drivers/vpci/vpci.c (vpci_remove_device), msix.c (msix_find).
     """
-    return any(xen.in_dom0(at) for at in (sbdf, *followed.get(sbdf, ())))
+    if given_up or (has_no_vpci(function, version) and not may_have_vpci(function, version)):
+        return False
+    return any(xen.in_dom0(at) for at in (function.sbdf, *followed.get(function.sbdf, ())))
 
 
 def _doubt(function: Function, physfn: Function | None, xen: XenView) -> str | None:

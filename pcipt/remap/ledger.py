@@ -89,8 +89,10 @@ class Ledger:
     `messages_lost` is the time at which hot-plug messages were lost on a PVH dom0, else None: a function that
     was added and removed meanwhile may have left mapped pages that nobody can find. `sizes` are by place the
     sizes that vPCI has of Resizable BARs (`remap.vpci.sizes`). `given_up` are the places of functions that
-    vPCI does not handle any more, because it could not map a page (Xen 4.17 and 4.18), `faulty` those of
-    functions whose MSI-X structure this Xen does not take, as they were when they answered last.
+    vPCI does not handle any more, because it could not map a page (Xen 4.17 and 4.18) or could not be set up
+    when the function returned to dom0 (from 4.19 on), `faulty` those of functions whose MSI-X structure this
+    Xen does not take, as they were when they answered last, `severed` those of conventional bridges whose
+    shared entry of the IOMMU Xen has removed with a function behind them.
     """
 
     def __init__(
@@ -102,12 +104,14 @@ class Ledger:
         sizes: Mapping[str, Sizes] = MappingProxyType({}),
         given_up: Iterable[str] = (),
         faulty: Iterable[str] = (),
+        severed: Iterable[str] = (),
     ) -> None:
         self.boot_id = boot_id
         self.messages_lost = messages_lost
         self.sizes = dict(sizes)
         self.given_up = set(given_up)
         self.faulty = set(faulty)
+        self.severed = set(severed)
         self.mapped = mapped if mapped is not None else MappedPages()
         self._entries: dict[Key, Entry] = {}
         self._followed: dict[Sbdf, tuple[Sbdf, ...]] = {}
@@ -296,7 +300,7 @@ class Ledger:
 
     def _with(self, entries: tuple[Entry, ...], mapped: MappedPages) -> "Ledger":
         """Return a ledger with these entries and mapped pages, and the rest of this ledger."""
-        rest = (self.messages_lost, self.sizes, self.given_up, self.faulty)
+        rest = (self.messages_lost, self.sizes, self.given_up, self.faulty, self.severed)
         return Ledger(self.boot_id, entries, mapped, *rest)
 
     def _put(self, entry: Entry) -> None:

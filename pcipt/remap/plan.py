@@ -15,7 +15,7 @@ from pcipt.remap.actions import Action, AddDevice, RemoveDevice
 from pcipt.remap.desired import NOWHERE, PCIBACK, Followed
 from pcipt.remap.kinds.conventional import NO_BRIDGES, Bridges
 from pcipt.remap.kinds.virtual import plan_sizing, vfs_are_on
-from pcipt.remap.plan_moves import NO_MOVES, Moves, parents_first, plan_moves
+from pcipt.remap.plan_moves import NO_MOVES, Moves, parents_first, plan_entries, plan_moves
 from pcipt.remap.view import XenView, ghosts, missing
 
 
@@ -29,6 +29,7 @@ def plan_announcements(
     followed: Followed = NOWHERE,
     unsized: Collection[Sbdf] = (),
     bridges: Bridges = NO_BRIDGES,
+    severed: Collection[Sbdf] = (),
 ) -> tuple[AddDevice | RemoveDevice, ...]:
     """Return additions of missing functions and of orphans, removals of ghosts, and actions of `plan_moves`.
 
@@ -39,11 +40,12 @@ def plan_announcements(
     dropped the function since. A ghost that Linux never had stays: Linux may have been told to hide the
     hardware. A ghost is left to `plan_moves` if its address is a new address in `moves`, or is in `followed`
     for a function that Linux still has. Of the physical functions `unsized` (`Ledger.unsized`), those whose
-    virtual functions are off now are added again (`plan_sizing`).
+    virtual functions are off now are added again (`plan_sizing`). `severed` are the conventional bridges
+    whose shared entry is gone (`plan_entries`).
 
     Shape:  removals of ghosts first, highest address first, so that an address is free before it is used
             again; then additions, sorted as `parents_first` does; then second additions; then the actions for
-            renumbered buses.
+            renumbered buses; then those of `plan_entries`.
     """
     mine = moves if only is None else {linux: now for linux, now in moves.items() if linux in only}
     told = followed if only is None else {linux: at for linux, at in followed.items() if linux in only}
@@ -58,7 +60,18 @@ def plan_announcements(
     ]
     additions = [_announce(machine.functions[sbdf], xen, machine) for sbdf in parents_first(machine, wanted)]
     again = plan_sizing(machine, xen, unsized, only) if unsized else ()
-    return (*removals, *additions, *again, *plan_moves(machine, xen, mine, told, bridges))
+    entries = plan_entries(machine, xen, _near(machine, bridges, severed, only), moves) if severed else ()
+    return (*removals, *additions, *again, *plan_moves(machine, xen, mine, told, bridges), *entries)
+
+
+def _near(
+    machine: Machine, bridges: Bridges, severed: Collection[Sbdf], only: Collection[Sbdf] | None
+) -> Collection[Sbdf]:
+    """Return the bridges of `severed` that lead to the bus of a function in `only`; all if that is None."""
+    if only is None:
+        return severed
+    above = (bridges.above_bus(machine, sbdf) for sbdf in only)
+    return {bridge.sbdf for bridge in above if bridge is not None and bridge.sbdf in severed}
 
 
 def expected_view(xen: XenView, actions: Iterable[Action]) -> XenView:

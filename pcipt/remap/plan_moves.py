@@ -167,6 +167,22 @@ def plan_moves(
     return (*reversed(first), *again, *additions, *reversed(removals))
 
 
+def plan_entries(
+    machine: Machine, xen: XenView, severed: Collection[Sbdf], moves: Collection[Sbdf]
+) -> Iterator[AddDevice | RemoveDevice]:
+    """Yield the actions that make Xen make the shared entries of conventional bridges again.
+
+    `severed` are the bridges whose entry is gone, `moves` the renumbered functions. For each bridge, one
+    function of dom0 behind it that has no driver is removed and added: with the addition Xen makes the entry
+    for all. Nothing is yielded for a bridge without such a function.
+    """
+    why = "with it Xen makes the IOMMU's entry again that all functions behind its bridge share"
+    for bridge in sorted(severed):
+        idle = [each for each in behind(machine, bridge) if each.driver is None and each.answers]
+        found = (_tell_anew(machine, each, xen, why) for each in idle if each.sbdf not in moves)
+        yield from next(filter(None, found), ())
+
+
 def _tell_anew(
     machine: Machine, function: Function, xen: XenView, why: str
 ) -> tuple[RemoveDevice, AddDevice] | tuple[()]:

@@ -219,7 +219,7 @@ class BusStage(Stage):
         known = None if known is None else [S(address) for address in known]
         ram = Frames(Gfn(0x100), 0x4_0000)
         self.xen = SimulatedXen(self.hardware, identity, iommu=coverage, known=known, memory=[ram], **xen)
-        self.host = StandIn(self.files, self.hardware, self.xen.write_config)
+        self.host = StandIn(self.files, self.xen.vpci or self.hardware, self.xen.write_config)
         self.store = MemoryStore()
         self.settings = settings or Settings()
         self.time = 0.0

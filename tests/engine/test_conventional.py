@@ -5,14 +5,17 @@ The simulated Xen keeps the IOMMU's entries, and says for whom DMA passes. Each 
 
 import struct
 
+import attrs
 import pytest
 
+from pcipt.daemon.control.status import health_of
+from pcipt.daemon.intake import LEAVING
 from pcipt.pci.requester import Vendor
 from pcipt.xen.simulated.coverage import Coverage
-from tests.engine.stage import BusStage, Killed, S, compare, right, told
+from tests.engine.stage import BusStage, Killed, S, compare, right, told, work_off
 from tests.firmware.reserved_tables import dmar
 from tests.xen.devices import device, port
-from tests.xen.versions import VERSIONS
+from tests.xen.versions import EACH_RELEASE, VERSIONS
 
 BRIDGE, ROOT, INNER, NIC, DISK, DEEP = "00:1e.0", "00:1c.0", "02:05.0", "02:00.0", "02:01.0", "03:00.0"
 TO_PCI = 7  # port type of a bridge from PCI Express to PCI
@@ -203,3 +206,107 @@ def test_a_bridge_that_is_removed_where_nothing_answers_leaves_what_xen_noted_of
     scene.xen.kernel_remove(S(NIC))
     scene.xen.kernel_add(S("03:00.0"))
     assert scene.stopped() == ["03:00.0"]  # Xen does not know the bridge above the bus
+
+
+# A function that Linux itself removes takes the shared entry with it
+
+on_each_release = pytest.mark.parametrize(
+    ("version", "dom0"), [(version, dom0) for version in EACH_RELEASE for dom0 in ("pv", "pvh")]
+)
+each_vendor = pytest.mark.parametrize("vendor", Vendor)
+
+
+def two(version, dom0, vendor, *drivers):
+    """Two functions behind a conventional bridge, with these drivers."""
+    alias = {S(address): S(BRIDGE) for address in (NIC, DISK)} if vendor is Vendor.AMD else {}
+    amd = [device("00:00.2", vendor=0x1022, class_code=0x080600)] if vendor is Vendor.AMD else []
+    functions = [nic(driver=drivers[0]), nic(DISK, start=0xC011_0000, driver=drivers[1])]
+    return Scene(*amd, legacy(), *functions, version=version, dom0=dom0, vendor=vendor, aliases=alias)
+
+
+def leave(scene, address):
+    raw = scene.files.raws[S(address)]
+    scene.pull(address)
+    scene.settle(scene.engine)
+    return raw
+
+
+def stopped_findings(scene):
+    return {str(sbdf)[5:]: each.text for sbdf, each in scene.engine.findings if each.code == "dma-stopped"}
+
+
+@each_vendor
+@on_each_release
+def test_what_is_left_behind_the_bridge_is_told_anew(version, dom0, vendor):
+    scene = two(version, dom0, vendor, None, "e1000")
+    leave(scene, DISK)
+    assert scene.stopped() == []
+    assert scene.engine.findings == []
+    assert scene.xen.catastrophe is None
+    changes = [(call.op.name, str(call.functions[0])[5:]) for call in scene.xen.changes if call.functions]
+    assert changes[-2:] == [("REMOVE", NIC), ("ADD", NIC)]
+    assert compare(scene.engine) == []
+    if dom0 == "pvh":
+        right(scene)
+
+
+@each_vendor
+@on_each_release
+def test_with_a_driver_it_is_told_and_cured_when_that_is_unbound(version, dom0, vendor):
+    scene = two(version, dom0, vendor, "e1000", "ahci")
+    leave(scene, DISK)
+    assert scene.stopped() == [NIC]
+    text = stopped_findings(scene)[NIC]
+    assert ("may be" if vendor is Vendor.AMD else "DMA is") in text
+    assert "unbind the driver" in text
+    assert compare(scene.engine) == []
+    assert health_of(scene.engine) == "degraded"
+    scene.engine = scene.start()  # the service remembers it
+    compare(scene.engine)
+    assert NIC in stopped_findings(scene)
+    scene.files.raws[S(NIC)] = attrs.evolve(scene.files.raws[S(NIC)], driver=None)
+    scene.hotplug.push("unbind", S(NIC))
+    scene.settle(scene.engine)
+    scene.time += LEAVING
+    work_off(scene.engine)
+    assert scene.stopped() == []
+    assert stopped_findings(scene) == {}
+
+
+@each_vendor
+@on_each_release
+def test_it_ends_when_linux_finds_the_other_again(version, dom0, vendor):
+    """As pcipt itself advises: removed in sysfs, then the bus rescanned."""
+    scene = two(version, dom0, vendor, "e1000", "ahci")
+    raw = leave(scene, DISK)
+    assert list(stopped_findings(scene)) == [NIC]
+    scene.plug(raw)
+    scene.settle(scene.engine)
+    assert scene.stopped() == []
+    assert stopped_findings(scene) == {}
+
+
+@on_each_release
+def test_nothing_is_told_where_nothing_is_shared(version, dom0):
+    express = port(ROOT, 5, 5, command=0)
+    own = nic("05:00.0", parent=ROOT, start=0xC012_0000, conventional=False, driver="igb")
+    scene = Scene(legacy(), nic(driver="e1000"), express, own, version=version, dom0=dom0)
+    leave(scene, "05:00.0")
+    leave(scene, NIC)  # the last one behind its bridge
+    assert (scene.stopped(), scene.engine.findings) == ([], [])
+    assert not scene.engine.ledger.severed
+
+
+@pytest.mark.parametrize("version", [(4, 19, 5), (4, 20, 4)])
+def test_what_could_not_be_added_again_is_not_removed(version):
+    """Xen has it from the boot, without vPCI, and would not take it now: its MSI-X is in no BAR."""
+    scene = two(version, "pvh", Vendor.INTEL, None, "e1000")
+    raw = device(NIC, (0xC010_0000, 0x1000), parent=BRIDGE, conventional=True, msix=(3, 0, 0x800))
+    scene.files.raws[S(NIC)] = raw
+    scene.hardware.slot(S(NIC)).registers.data[: len(raw.config)] = raw.config
+    compare(scene.engine)
+    done = len(scene.xen.changes)
+    leave(scene, DISK)
+    assert "REMOVE" not in [call.op.name for call in scene.xen.changes[done:]]
+    assert any("could not be added again" in record.outcome.detail for record in scene.engine.records)
+    assert NIC in stopped_findings(scene)

@@ -11,6 +11,7 @@ from pcipt.engine.round import Round
 from pcipt.pci import Frames, Gfn
 from pcipt.remap.actions import MapMmio, Outcome, Result
 from pcipt.remap.desired import By, Desired, gone
+from pcipt.remap.ignored import Intents
 from pcipt.remap.mapped_pages import MappedRun
 from tests.engine.stage import BusStage, S, compare
 from tests.xen.devices import device
@@ -182,8 +183,9 @@ def test_an_open_action_of_a_function_that_is_planned_for_adds_nothing(engine):
 # What is remembered
 
 
-class Intents:
+class Forgetting(Intents):
     def __init__(self):
+        super().__init__()
         self.dropped = []
 
     def drop(self, where):
@@ -192,22 +194,22 @@ class Intents:
 
 def test_a_place_that_was_planned_for_is_not_vacated_any_more(engine):
     engine.memory.vacated |= {"left": GONE, "other": C}
-    conclude_places(engine.views, [gone("left", GONE), Desired("new", A)])
+    conclude_places(about(engine), [gone("left", GONE), Desired("new", A)])
     assert engine.memory.vacated == {"other": C}
 
 
 def test_bars_outside_of_the_window_are_remembered_until_there_are_none(engine):
     remembered = engine.memory.outside_window
     remembered |= {"other": frozenset({2})}
-    conclude_places(engine.views, [Desired("a", A, outside_window=frozenset({0, 1}))])
+    conclude_places(about(engine), [Desired("a", A, outside_window=frozenset({0, 1}))])
     assert remembered == {"a": frozenset({0, 1}), "other": frozenset({2})}
-    conclude_places(engine.views, [Desired("a", A, outside_window=frozenset({1}))])
+    conclude_places(about(engine), [Desired("a", A, outside_window=frozenset({1}))])
     assert remembered["a"] == {1}
-    conclude_places(engine.views, [Desired("a", A)])
+    conclude_places(about(engine), [Desired("a", A)])
     assert remembered == {"other": frozenset({2})}
 
 
 def test_ignored_writes_are_forgotten_with_the_function_that_has_left(engine):
-    engine.memory.intents = Intents()
-    conclude_places(engine.views, [Desired("there", A), gone("left", GONE)])
+    engine.memory.intents = Forgetting()
+    conclude_places(about(engine), [Desired("there", A), gone("left", GONE)])
     assert engine.memory.intents.dropped == ["left"]

@@ -1,15 +1,20 @@
 """Functions that a release of Xen cannot take: not tried again and again, told, not counted as added."""
 
+from errno import ENODEV
+
 import attrs
 import pytest
 
 from pcipt.daemon.control.status import health_of, status_to_json
-from pcipt.pci import Ids
+from pcipt.engine.performer import _read_back
+from pcipt.pci import Ids, Resource
+from pcipt.remap.actions import AddDevice, Outcome, Result
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.outcome import Op
 from pcipt.xen.simulated.coverage import Coverage
 from tests.engine.stage import BusStage, S, compare, told, work_off
 from tests.xen.devices import SRIOV_AT, device, port
+from tests.xen.versions import VERSIONS
 
 PHYSFN, VF, NIC = "02:00.0", "02:00.4", "02:01.0"
 REFUSING = [(4, 19, 4), (4, 19, 5), (4, 19, 6), (4, 20, 2), (4, 20, 3), (4, 20, 4)]
@@ -213,3 +218,50 @@ def test_a_renumbered_cardbus_bridge_is_added_where_there_is_no_vpci(version, do
     raw = attrs.evolve(raw, ids=Ids(class_code=0x060700))
     orphans, added = renumbered(version, raw, dom0, restarted=restarted)
     assert (orphans, added) == ([], ["03:01.0"] if dom0 == "pv" else [])
+
+
+# ENODEV is the IOMMU's word, but not only
+
+
+def enodev(version, *, sized, coverage=None):
+    """Plug a NIC whose MSI-X table lies beyond the end of its BAR. pcipt knows that if Linux has sized it."""
+    more = {} if coverage is None else {"coverage": coverage}
+    stage = stage_with(version=version, **more)
+    raw = device(NIC, (BUS, 0x1000), command=0, msix=(0, 0x1000, 0x2000), parent="00:1c.0")
+    stage.plug(raw)
+    if not sized:
+        stage.files.raws[S(NIC)] = attrs.evolve(raw, resources=(Resource(0, 0, 0),) * 13)
+    stage.settle(stage.engine)
+    wait(stage, 60)
+    return stage
+
+
+@pytest.mark.parametrize("version", [*REFUSING, (4, 19, "4-qubes"), (4, 20, "2.1")])
+def test_what_vpci_does_not_take_is_not_what_no_unit_serves(version):
+    stage = enodev(version, sized=False)
+    assert {call.result for call in adds(stage)} == {-ENODEV}
+    assert stage.engine.memory.unserved == set()
+    assert "no IOMMU unit" not in findings(stage, NIC)["orphan"]
+    stage.files.raws[S(NIC)] = device(NIC, (BUS, 0x1000), command=0, msix=(0, 0, 0x800), parent="00:1c.0")
+    stage.hardware.slot(S(NIC)).registers.data[0x44:0x4C] = stage.files.raws[S(NIC)].config[0x44:0x4C]
+    compare(stage.engine)  # firmware of the device was mended: it is taken as soon as it can be
+    assert counts(stage) == (1, 0)
+
+
+@pytest.mark.parametrize("version", [version for version in VERSIONS if version not in REFUSING])
+def test_where_vpci_takes_all_structures_enodev_is_the_iommus_word(version):
+    stage = enodev(version, sized=False, coverage=Coverage(buses=frozenset({(0, 0)})))
+    assert stage.engine.memory.unserved == {S(NIC)}
+    assert "no IOMMU unit serves it" in findings(stage, NIC)["orphan"]
+
+
+@pytest.mark.parametrize("version", [(4, 20, 0), (4, 20, 4), (4, 21, 2), (4, 22, 0)])
+@pytest.mark.parametrize("dom0", ["pv", "pvh"])
+def test_a_virtual_function_without_its_physical_function_is_not_unserved(version, dom0):
+    """Xen answers ENODEV and lists nothing: somebody has removed the physical function meanwhile."""
+    stage = with_virtual((4, 20, 0) if dom0 == "pvh" else version, dom0)
+    stage.xen.kernel_remove(S(VF))
+    add = AddDevice(S(VF), "test", physfn=S(PHYSFN))
+    outcome = Outcome(add, Result.FAILED, "ENODEV", errno=ENODEV)
+    _read_back(outcome, stage.engine.views)
+    assert stage.engine.memory.unserved == set()

@@ -7,6 +7,7 @@ from pcipt.errors import HypervisorError, PciptError, UnsupportedError
 from pcipt.pci import Address, parse_sbdf
 from pcipt.pci.config import BUS_NUMBERS, COMMAND, ROM_WORDS, bar_word
 from pcipt.remap.detour import Detour, Hop
+from tests.xen.devices import device
 
 NIC, PORT, SWITCH = parse_sbdf("02:00.0"), parse_sbdf("00:1c.0"), parse_sbdf("00:1c.1")
 
@@ -32,6 +33,9 @@ class Host:
         return self.held[sbdf, register]
 
     away = False
+
+    def read_function(self, sbdf):
+        return device(str(sbdf))
 
     def write_register(self, sbdf, register, value):
         self.log.append((sbdf, register.offset, value))
@@ -208,23 +212,27 @@ def test_decode_is_off_for_the_time_of_an_add_and_on_after_it():
     assert host.held[NIC, COMMAND] == 0x6
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "taken"), [(0, 0, False), (0xC, 0, False), (0xC, 0x40, True), (0xFE00_0000, 0, True)]
-)
-def test_a_bar_that_a_reset_has_cleared_ends_the_detour_before_xen_is_told(low, high, taken):
-    host = Host(low=low)
-    host.held[NIC, bar_word(1)] = high
+@pytest.mark.parametrize("why", [None, "the BAR of its MSI-X table has no address"])
+def test_a_function_that_xen_must_not_be_told_of_ends_the_detour_before_that(why):
+    host = Host()
     host.away = True
-    seen = []
+    seen, read = [], []
+
+    def refuse(function):
+        read.append((host.bus, function.sbdf))
+        return why
 
     def follow():
-        Registers(host).add_by_detour(NIC, DETOUR, lambda: seen.append(host.bus), decode_off=True, placed=[0])
+        Registers(host).add_by_detour(
+            NIC, DETOUR, lambda: seen.append(host.bus), decode_off=True, refuse=refuse
+        )
 
-    if taken:
+    if why is None:
         follow()
     else:
-        with pytest.raises(UnsupportedError, match=r"BAR 0 of .* has no address"):
+        with pytest.raises(UnsupportedError, match=why):
             follow()
-    assert seen == [5] * taken
+    assert read == [(2, NIC)]
+    assert seen == [5] * (why is None)
     assert host.held[PORT, BUS_NUMBERS] == 0x40_0505_00
     assert host.held[NIC, COMMAND] == 0x6

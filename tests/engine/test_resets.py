@@ -5,12 +5,13 @@ import pytest
 
 from pcipt.daemon.control.status import health_of
 from pcipt.engine.queue import Reason
+from pcipt.pci.write import ConfigWrite
 from pcipt.remap.desired import By
 from pcipt.remap.life import State
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.outcome import Op
 from pcipt.xen.simulated.model import DOM0, Catastrophe
-from tests.engine.stage import BusStage, S, codes, compare, look, reread, right
+from tests.engine.stage import BusStage, S, codes, compare, look, reread, rests, right, work_off
 from tests.engine.test_mapping import LOST, NIC, NO_ADD, machine
 from tests.xen.devices import device
 from tests.xen.truth import mapped_pages
@@ -306,9 +307,9 @@ def test_what_vpci_gave_up_is_mapped_by_pcipt(version):
 GIVING_UP = [version for version in VERSIONS if version < (4, 19)]
 
 
-def given_up(version, *others):
+def given_up(version, *others, msix=None):
     """A stage on which vPCI has given up the NIC: its BAR 0 was beyond what a map of four levels can name."""
-    far = device(NIC, (0xFE20_0000, 0x4000, "64"), parent=BRIDGE, driver="nvme")
+    far = device(NIC, (0xFE20_0000, 0x4000, "64"), parent=BRIDGE, driver="nvme", msix=msix)
     stage = BusStage([*machine()[:-1], far, *others], version=version)
     stage.engine = stage.start()
     compare(stage.engine)
@@ -338,6 +339,101 @@ def test_a_restart_remembers_what_vpci_gave_up(version):
     stage.pull(NIC)
     stage.settle(stage.engine)
     assert (stage.engine.memory.ledger.given_up, codes(stage.engine)) == (set(), set())
+    right(stage)
+
+
+def brought_back(version):
+    """The NIC with MSI-X that vPCI has given up, at its former address again."""
+    stage = given_up(version, msix=(0, 0x1000, 0x2000))
+    stage.write(NIC, COMMAND, 2, 0)
+    stage.write(NIC, 0x14, 4, 0)
+    stage.write(NIC, COMMAND, 2, 2)
+    assert ("map-mmio", "done", "") in words(stage.settle(stage.engine))
+    return stage
+
+
+@pytest.mark.parametrize("version", GIVING_UP)
+def test_nobody_traps_the_msix_pages_of_what_vpci_gave_up(version):
+    """With them, registers of the function that share a page with its MSI-X table would be away."""
+    stage = brought_back(version)
+    assert {0xFE200, 0xFE201, 0xFE202, 0xFE203} <= mapped_pages(stage.xen)
+    right(stage)
+    stage.engine = stage.start()
+    assert compare(stage.engine) == []
+    right(stage)
+    stage.write(NIC, COMMAND, 2, 0)
+    stage.settle(stage.engine)
+    right(stage)
+
+
+@pytest.mark.parametrize("coalesced", [False, True])
+@pytest.mark.parametrize("decode", [0, 2])
+@pytest.mark.parametrize("version", GIVING_UP)
+def test_they_are_trapped_again_once_the_bus_was_rescanned(version, decode, coalesced):
+    stage = brought_back(version)
+    stage.write(NIC, COMMAND, 2, decode)
+    stage.settle(stage.engine)
+    raw = stage.files.raws.pop(S(NIC))
+    stage.xen.kernel_remove(S(NIC))
+    stage.hotplug.push("remove", S(NIC))
+    if not coalesced:
+        stage.settle(stage.engine)
+    stage.files.raws[S(NIC)] = raw
+    stage.xen.kernel_add(S(NIC))
+    stage.hotplug.push("add", S(NIC))
+    stage.settle(stage.engine)
+    stage.write(NIC, COMMAND, 2, 2)
+    stage.settle(stage.engine)
+    assert stage.xen.vpci.traps(S(NIC))
+    assert compare(stage.engine) == []
+    assert {0xFE201, 0xFE202}.isdisjoint(mapped_pages(stage.xen))
+    right(stage)
+    assert codes(stage.engine) == set()
+
+
+def late_record(version):
+    """A driver switches decode on and, before the function is read, off; that record has not arrived."""
+    nic = device(
+        NIC, (0xFE20_0000, 0x4000), parent=BRIDGE, driver="nvme", command=0, msix=(0, 0x1000, 0x2000)
+    )
+    stage = BusStage([*machine()[:-1], nic], version=version)
+    stage.engine = stage.start()
+    compare(stage.engine)
+    stage.write(NIC, COMMAND, 2, 2)
+    stage.intake.take_writes()
+    return stage
+
+
+@pytest.mark.parametrize("version", GIVING_UP)
+def test_a_record_that_comes_late_does_not_look_like_a_failure(version):
+    stage = late_record(version)
+    stage.xen.write_config(S(NIC), COMMAND, 2, 0)
+    assert stage.engine.worker.work_off() == []
+    stage.source.push(ConfigWrite(S(NIC), COMMAND, 2, 0))
+    stage.settle(stage.engine)
+    stage.time += 60
+    work_off(stage.engine)
+    assert (stage.engine.memory.ledger.given_up, codes(stage.engine)) == (set(), set())
+    stage.write(NIC, COMMAND, 2, 2)
+    assert stage.settle(stage.engine) == []
+    right(stage)
+
+
+@pytest.mark.parametrize("version", GIVING_UP)
+def test_a_failure_that_no_register_explains_is_known_a_moment_later(version):
+    stage = late_record(version)
+    stage.xen.vpci.remove(S(NIC))  # the map failed: Xen has switched decode off
+    stage.hardware.write(S(NIC), COMMAND, 2, 0)
+    stage.engine.worker.work_off()
+    assert stage.engine.memory.ledger.given_up == set()
+    stage.time += 0.2
+    work_off(stage.engine)
+    assert "given-up" in codes(stage.engine)
+    stage.time += 60
+    work_off(stage.engine)
+    assert rests(stage.engine)
+    stage.write(NIC, COMMAND, 2, 2)
+    assert words(stage.settle(stage.engine)) == [("map-mmio", "done", "")]
     right(stage)
 
 

@@ -54,6 +54,48 @@ def test_such_a_page_is_mapped_when_the_function_is_back(version, stops):
     assert one.mistakes() == other.mistakes() == ([], [])
 
 
+@pytest.fixture(params=[(1, False), (1, True), (2, False), (2, True), None], ids=str)
+def stop(request):
+    """Give a way to tell a world of events: the service is killed at a saving, or was stopped before."""
+
+    def told(world, *events):
+        for event in events:
+            world.happen(event)
+        heard = world.hear()
+        if request.param is None:
+            world.start()
+        else:
+            saving, late = request.param
+            world.store.die_at, world.store.die_after = world.store.saved + saving, late
+            world.deliver_each(heard)
+            world.store.die_at = None
+        world.rest()
+        return world
+
+    return told
+
+
+@each_release
+@pytest.mark.parametrize("stops", STOPS)
+def test_such_a_page_is_mapped_by_a_service_that_did_not_see_the_function_return(version, stops, stop):
+    world = Telling(**{**PVH, "version": version}).told([[("give", OTHER, 1)]])
+    stop(world, stops, ("take back", None, 0))
+    assert PAGE in mapped_pages(world.xen)
+    assert world.mistakes() == ([], [])
+
+
+@each_release
+def test_a_lost_bar_that_was_a_guests_is_written_back_by_a_service_that_was_stopped(version, stop):
+    away = [("move", OTHER, 0), ("reset", OTHER, 0), ("give", OTHER, 0)]
+    back = [("take back", None, 0)]
+    expected = Telling(**{**PVH, "version": version}).told([away, back])
+    world = Telling(**{**PVH, "version": version})
+    for events in (away, back):
+        stop(world, *events)
+    assert world.state() == expected.state()
+    assert "reset-behind-vpci" not in {code for _, code, _ in world.state()["findings"]}
+
+
 @each_release
 def test_a_lost_bar_beside_a_guests_is_not_written_back_in_any_order(version):
     one, other = ends(version, [("reset", OTHER, 0), ("give", ONE, 0)])

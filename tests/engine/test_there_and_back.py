@@ -10,6 +10,7 @@ from pcipt.daemon.control.status import health_of
 from pcipt.engine.queue import Reason
 from pcipt.errors import NoSuchDeviceError
 from pcipt.xen.simulated.coverage import Coverage
+from pcipt.xen.simulated.registers import BRIDGE_CONTROL
 from tests.engine.stage import BusStage, S, codes, compare, look, right, told, work_off
 from tests.xen.devices import device, port
 from tests.xen.truth import mapped_pages, p2m_truth
@@ -99,3 +100,15 @@ def test_a_function_that_does_not_come_back_is_not_written_to():
     stage.write(NIC, 4, 2, 0)
     assert all(word != "rewrite-command" for word, _, _ in told(stage.settle(engine)))
     assert engine.memory.intents.unreached == {S(NIC)}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_reset_of_the_bus_meanwhile_is_seen_where_linux_has_the_function(version):
+    """The write goes to the bridge only; the watch knows what is behind it."""
+    stage, engine = begun(version, 2)
+    renumber(stage, 3)
+    for control in (0x40, 0):
+        stage.write(PORT, BRIDGE_CONTROL, 2, control)
+    renumber(stage, 2)
+    assert [(word, of) for word, of, _ in told(stage.settle(engine))] == [("rewrite-bar", f"0000:{NIC}")]
+    assert compare(engine) == []

@@ -11,8 +11,9 @@ from pcipt.xen.outcome import Op
 from pcipt.xen.simulated.coverage import Coverage
 from tests.engine.stage import BusStage, S, codes, compare, look, settled, told
 from tests.xen.devices import SRIOV_AT, device, port
+from tests.xen.versions import BUILDS, EACH_RELEASE
 
-RELEASES = [(4, 17, 7), (4, 18, 6), (4, 19, 6), (4, 20, 4), (4, 21, 2), (4, 22, 0)]
+RELEASES = [*EACH_RELEASE, *BUILDS]
 PF, VF, MOVED = "02:00.0", "02:00.1", "04:00.0"
 VFE, MSE, SIZE = 0x1, 0x8, 0x4000
 BUSES = Coverage(buses=frozenset((0, bus) for bus in range(10)))

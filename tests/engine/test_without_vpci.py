@@ -1,12 +1,14 @@
 """Functions that dom0 has without vPCI, by what Xen says of them: pcipt maps their BARs."""
 
+import attrs
 import pytest
 
+from pcipt.daemon.control.status import health_of
 from pcipt.pci.requester import Vendor
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.simulated.coverage import Coverage
-from tests.engine.stage import BusStage, S, codes, compare, right, told
-from tests.xen.devices import device
+from tests.engine.stage import BusStage, S, codes, compare, dry_run, rests, right, told, work_off
+from tests.xen.devices import device, port
 from tests.xen.versions import VERSIONS
 
 NIC, DISK = "00:06.0", "00:07.0"
@@ -21,10 +23,10 @@ survives = pytest.mark.parametrize("version", [version for version in VERSIONS i
 class Uncovered(BusStage):
     """A machine on which no IOMMU unit serves the NIC at boot."""
 
-    def __init__(self, version, vendor=Vendor.INTEL, dom0="pvh", command=ON):
+    def __init__(self, version, vendor=Vendor.INTEL, dom0="pvh", command=ON, msix=None):
         raws = [
             device("00:00.0"),
-            device(NIC, (BAR, 0x2000), driver="e1000e", command=command),
+            device(NIC, (BAR, 0x2000), driver="e1000e", command=command, msix=msix),
             device(DISK, (0xFE10_0000, 0x1000), driver="ahci", command=ON),
         ]
         served = Coverage(functions=frozenset({S("00:00.0"), S(DISK)}), vendor=vendor)
@@ -53,6 +55,15 @@ def test_what_the_iommu_did_not_take_at_boot_is_mapped_by_pcipt(version, vendor)
     ]  # fmt: skip
     right(stage)
     assert stage.does((COMMAND, OFF)) == [("unmap-mmio", f"0000:{NIC}", "done")]
+    right(stage)
+
+
+@each_version
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_its_msix_pages_are_mapped_as_well(version, vendor):
+    """Xen has no record of the tables, and traps no access to them."""
+    stage = Uncovered(version, vendor, msix=(0, 0x1000, 0x1800))
+    assert told(compare(stage.engine)) == [("map-mmio", f"0000:{NIC}", "done")]
     right(stage)
 
 
@@ -121,3 +132,120 @@ def test_where_vpci_survives_a_failed_unmap_it_maps_again(version):
     compare(stage.engine)
     assert stage.does((COMMAND, ON)) == []
     right(stage)
+
+
+PORT, CARD, CARD_BAR = "00:1c.0", "02:00.0", 0xC010_0000
+DOM0, GUEST, QUARANTINE = Owner(OwnerKind.DOMAIN, 0), Owner(OwnerKind.DOMAIN, 1), Owner(OwnerKind.QUARANTINE)
+
+
+class Returned(BusStage):
+    """A machine on which a card returned to dom0 while nothing answered, because its bus was renumbered."""
+
+    def __init__(self, version, owner=GUEST, dom0="pvh"):
+        raws = [port(PORT, 2, 9, command=0), device(CARD, (CARD_BAR, 0x4000), parent=PORT, command=ON)]
+        super().__init__(raws, version=version, dom0=dom0)
+        self.engine = self.start()
+        compare(self.engine)
+        self.number(3)
+        self.hands(owner, "pciback")
+        self.settle(self.engine)
+        self.hands(DOM0, None)
+        self.number(2)
+
+    def number(self, secondary):
+        self.write(PORT, 0x18, 4, secondary << 8 | 9 << 16)
+
+    def hands(self, owner, driver):
+        self.xen.give(S(CARD), owner)
+        self.files.raws[S(CARD)] = attrs.evolve(self.files.raws[S(CARD)], driver=driver)
+        self.hotplug.push("bind" if driver else "unbind", S(CARD))
+
+    def rest(self):
+        outcomes = self.settle(self.engine)
+        while not rests(self.engine):
+            self.time += self.engine.next_due()
+            outcomes += work_off(self.engine)
+        return told(outcomes)
+
+    def switches(self, command):
+        self.write(CARD, COMMAND, 2, command)
+        return [word for word, _, _ in self.rest()]
+
+
+@survives
+@pytest.mark.parametrize("owner", [GUEST, QUARANTINE])
+def test_what_vpci_could_not_be_set_up_for_on_its_return_is_mapped_by_pcipt(version, owner):
+    stage = Returned(version, owner)
+    assert not stage.xen.vpci.traps(S(CARD))
+    stage.rest()
+    assert codes(stage.engine) == {"given-up"}
+    assert health_of(stage.engine) == "degraded"
+    right(stage)
+    assert compare(stage.engine) == []
+    assert codes(stage.engine) == {"given-up"}
+    assert stage.switches(OFF) == ["unmap-mmio"]
+    right(stage)
+    stage.engine = stage.start()  # Xen says it only once
+    compare(stage.engine)
+    assert stage.switches(ON) == ["map-mmio"]
+    right(stage)
+    assert codes(stage.engine) == {"given-up"}
+
+
+@survives
+def test_it_is_over_when_the_function_returns_as_it_should(version):
+    stage = Returned(version)
+    stage.rest()
+    stage.hands(GUEST, "pciback")
+    stage.rest()
+    stage.hands(DOM0, None)
+    stage.rest()
+    assert stage.xen.vpci.traps(S(CARD))
+    assert (codes(stage.engine), health_of(stage.engine)) == (set(), "healthy")
+    assert stage.switches(OFF) == stage.switches(ON) == []
+    right(stage)
+
+
+@survives
+def test_it_is_over_when_linux_finds_the_function_anew(version):
+    stage = Returned(version)
+    stage.rest()
+    raw = stage.files.raws[S(CARD)]
+    stage.pull(CARD)
+    stage.rest()
+    stage.plug(raw)
+    stage.rest()
+    assert (codes(stage.engine), health_of(stage.engine)) == (set(), "healthy")
+    right(stage)
+
+
+@survives
+def test_a_dry_run_that_reads_it_on_the_console_forgets_nothing(version):
+    stage = Returned(version)
+    dry_run(stage.engine)
+    stage.rest()
+    assert codes(stage.engine) == {"given-up"}
+    right(stage)
+
+
+@gives_up
+def test_where_vpci_keeps_its_record_nothing_is_to_be_done(version):
+    stage = Returned(version)
+    stage.rest()
+    assert stage.xen.vpci.traps(S(CARD))
+    assert (codes(stage.engine), health_of(stage.engine)) == (set(), "healthy")
+    right(stage)
+
+
+def test_on_pv_nothing_is_given_up():
+    stage = Returned((4, 20, 0), dom0="pv")
+    stage.xen.prints(f"d1: deassign (0000:{CARD}) failed (-19)")
+    stage.rest()
+    assert not stage.engine.memory.ledger.given_up
+    assert "given-up" not in codes(stage.engine)
+
+
+@survives
+def test_the_simulated_xen_prints_what_it_could_not_set_up(version):
+    stage = Returned(version, QUARANTINE)
+    assert stage.xen.console().endswith(f"d[IO]: deassign (0000:{CARD}) failed (-95)\n")

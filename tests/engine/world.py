@@ -73,7 +73,8 @@ class Linux:
         raw = self.raws.get(sbdf)
         if raw is None:
             return None
-        return attrs.evolve(raw, config=self.hardware.config(sbdf) or b"\xff" * len(raw.config))
+        registers = self.hardware if self.xen is None else self.xen.vpci or self.hardware
+        return attrs.evolve(raw, config=registers.config(sbdf) or b"\xff" * len(raw.config))
 
     def acpi_tables(self):
         return self.tables
@@ -102,10 +103,19 @@ class Linux:
 
 
 class MortalXen(SimulatedXen):
-    """`die_at` kills the daemon at the n-th call that changes something, when Xen has done it."""
+    """`die_at` kills the daemon at the n-th call that changes something, when Xen has done it.
+
+    With `build` it says that it is a vendor's build: nobody knows what of its branch it does.
+    """
 
     die_at = None
     changed = 0
+    build = False
+
+    @property
+    def identity(self):
+        identity = super().identity
+        return attrs.evolve(identity, full=f"{identity.full}-vendor") if self.build else identity
 
     def _log(self, op, functions, result, frames=None):
         result = super()._log(op, functions, result, frames)
@@ -135,7 +145,16 @@ def ivrs_of(coverage):
 
 class World:
     def __init__(
-        self, raws, *, dom0="pvh", version=(4, 17), settings=None, known=None, reserved=(), iommu="vt-d"
+        self,
+        raws,
+        *,
+        dom0="pvh",
+        version=(4, 17),
+        settings=None,
+        known=None,
+        reserved=(),
+        iommu="vt-d",
+        build=False,
     ):
         """`iommu` is "vt-d" (units take the buses COVERED), "amd" (IVRS has an entry for each function on
         these buses) or "amd-few" (IVRS has an entry for each function that was there at boot).
@@ -156,6 +175,7 @@ class World:
             trapped=[frames(MMCFG)],
             reserved=reserved,
         )
+        self.xen.build = build
         self.linux.xen = self.xen
         self.firmware = reserved
         self.decode_at_add = (
@@ -179,6 +199,7 @@ class World:
         """Start the daemon, which may be killed again while it does so."""
         for _ in range(20):
             self.linux.dead = False
+            self.xen.reconnect()
             try:
                 self.engine = Engine(
                     self.linux, self.xen, self.store, self.settings, lambda: "2026-01-01T00:00:00Z",

@@ -6,6 +6,7 @@ an MSI-X table or pending bits; nothing else is. Nothing of pcipt's own planning
 
 import attrs
 
+from pcipt.pci import Frames, Gfn
 from pcipt.xen.interface import OwnerKind
 
 PAGE = 4096
@@ -40,7 +41,9 @@ def p2m_truth(hardware, xen, forbidden=frozenset(), linux=None):
             continue
         must |= pages
         if xen.vpci is not None and xen.vpci.traps(function):
-            holes |= msix_pages(hardware.msix(function), bars)
+            tables = msix_pages(hardware.msix(function), bars)
+            hidden = xen.vpci.handlers(function).hidden is not None
+            holes |= {page for page in tables if not hidden or is_trapped(xen, function, page)}
         elif linux is not None and function not in linux:
             may |= msix_pages(hardware.msix(function), bars)
     # Where no bus number leads, BARs decode all the same; whether Xen traps there nobody can tell.
@@ -90,6 +93,11 @@ def msix_pages(msix, bars):
         if place.bar in bars
         for page in pages_of(bars[place.bar].start + place.offset, place.size)
     }
+
+
+def is_trapped(xen, function, page):
+    """Tell whether Xen traps a table of MSI-X in a page, of a structure that it hides from dom0."""
+    return function in xen.vpci.holes(Frames(Gfn(page), 1))
 
 
 def pages_of(start, size):

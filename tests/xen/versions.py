@@ -8,6 +8,8 @@ EACH_RELEASE = [
     (4, 17, 7), (4, 18, 6), (4, 19, 0), (4, 19, 6), (4, 20, 0), (4, 20, 4), (4, 21, 0), (4, 21, 2),
     (4, 22, 0),
 ]  # fmt: skip
+# vendors' builds: their third number is not known
+BUILDS = [(4, 17, "4-qubes"), (4, 18, "3.9"), (4, 19, "4-1"), (4, 20, "2.1"), (4, 21, "0-next")]
 
 
 def full_version(version):

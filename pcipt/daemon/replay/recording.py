@@ -127,7 +127,7 @@ class Replay:
         self.xen.calls = _NoLog()
         self.host: Host = self._files
         if self._hardware is not None:
-            self.host = StandIn(self._files, self._hardware, self.xen.write_config)
+            self.host = StandIn(self._files, self.xen.vpci or self._hardware, self.xen.write_config)
         self.steps = list(read_steps(directory))
         self.hotplug = RecordedHotplug()
 

@@ -4,6 +4,7 @@ Register writes go through the simulated Xen, as they do on a real machine: vPCI
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import attrs
 
@@ -12,9 +13,14 @@ from pcipt.errors import NoSuchDeviceError
 from pcipt.host.iomem import MemoryReading
 from pcipt.pci import RawFunction, Sbdf
 from pcipt.pci.config import Register
-from pcipt.xen.simulated.hardware import BusHardware
 
 Write = Callable[[Sbdf, int, int, int], None]
+
+
+class Readable(Protocol):
+    """What dom0 reads registers from: hardware, or vPCI, which hides some of them."""
+
+    def config(self, function: Sbdf) -> bytes | None: ...
 
 
 class StandIn:
@@ -24,7 +30,7 @@ class StandIn:
     a function's address, the function's config space reads as all ones.
     """
 
-    def __init__(self, files: Host, hardware: BusHardware, write: Write) -> None:
+    def __init__(self, files: Host, hardware: Readable, write: Write) -> None:
         self._files = files
         self._hardware = hardware
         self._write = write

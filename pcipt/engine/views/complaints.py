@@ -1,11 +1,11 @@
 """Reads Xen's complaints from its console, and returns them as findings of the functions concerned.
 
-The console is read when the machine is compared with Xen, and when Xen is asked about owners; never by a
-timer. A lasting complaint (`LASTING`) is kept until Linux drops the function. Any other complaint (a fault, a
-failed map) is kept until everything is compared again.
+The console is read when the machine is compared with Xen, when Xen is asked about owners, and after a round
+that has changed something in Xen; never by a timer. A lasting complaint (`LASTING`) is kept until Linux drops
+the function. Any other complaint (a fault, a failed map) is kept until everything is compared again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from errno import EOPNOTSUPP
 
 import attrs
@@ -18,7 +18,7 @@ from pcipt.xen.boot_words import BootWords, parse_boot_words
 from pcipt.xen.complaint_texts import finding_of_complaint
 from pcipt.xen.complaints import LASTING, OF_BARS, Code, Complaint, parse_complaints
 from pcipt.xen.interface import Hypervisor
-from pcipt.xen.releases import VPCI_SURVIVES_FAILURE
+from pcipt.xen.releases import FAULTY_CAPABILITY_HIDDEN, VPCI_BUILT_AT_ASSIGN, VPCI_SURVIVES_FAILURE
 
 WITHOUT_VPCI = frozenset({Code.NO_SETUP, Code.NOT_HIDDEN})
 PASSING = frozenset({Code.ASSIGN, Code.DMA, Code.INTERRUPT})  # over when the service starts
@@ -39,23 +39,21 @@ class Complaints:
         self._begun = False
         self.boot_words: BootWords | None = None
 
-    def read(self, machine: Machine, bars: BarIndex, *, whole: bool) -> None:
+    def read(self, machine: Machine, bars: BarIndex, *, over: Collection[Code]) -> set[Sbdf]:
         """Read the console and add the new complaints. Delete complaints about functions that Linux does not
-        have.
+        have, and former complaints with a code in `over` that do not last. Return the functions that vPCI
+        does not handle, by new complaints, since they returned to dom0.
 
-        With `whole`, all former complaints that do not last are deleted. Without it, only complaints about
-        failed assignments are deleted, because Xen is asked for the owner in the same round. At the first
-        reading, PASSING complaints are left out. If the console cannot be read, nothing changes.
+        At the first reading, PASSING complaints are left out. If the console cannot be read, nothing changes.
         """
         try:
             text = self._xen.console()
         except (HypervisorError, UnsupportedError):
             self.boot_words = self.boot_words or BootWords()
-            return
+            return set()
         self.boot_words = self.boot_words or parse_boot_words(text)
         for function, said in list(self._held.items()):
             gone = function is not None and function not in machine.functions
-            over = {Code.ASSIGN} if not whole else Code
             kept = {each: n for each, n in said.items() if each.code in LASTING or each.code not in over}
             kept = {} if gone else kept
             self._replace(function, kept)
@@ -64,6 +62,7 @@ class Complaints:
         for complaint in said_now:
             for function in _about(complaint, machine, bars):
                 self._add(function, complaint)
+        return {each.function for each in said_now if each.function is not None and self._not_built(each)}
 
     def of(self, sbdf: Sbdf | None, told: Iterable[Finding] = ()) -> Iterable[Finding]:
         """Yield the findings about a function; for None, those about no function.
@@ -71,11 +70,13 @@ class Complaints:
         `told` are the findings of the function's registers. A dropped write to a BAR is a finding only while
         `told` says that the BAR has another address than in Linux; a lost BAR has a finding of its own. If
         vPCI does not take a function because of its header type, there is no finding: pcipt maps the BARs
-        (`desired_of`).
+        (`desired_of`). Neither is there one if it has none because nothing answered when it returned to dom0:
+        `ledger.given_up` has the function then.
         """
         drifted = any(finding.code == DRIFT for finding in told)
         for complaint, times in self._held.get(sbdf, {}).items():
-            by_header = complaint.code is Code.NO_VPCI and complaint.rc == EOPNOTSUPP
+            not_taken = complaint.code is Code.NO_VPCI or self._not_built(complaint)
+            by_header = not_taken and complaint.rc == EOPNOTSUPP
             if not by_header and (complaint.code is not Code.DROPPED or drifted):
                 yield finding_of_complaint(complaint, times, self._xen.identity.version)
 
@@ -83,21 +84,34 @@ class Complaints:
     def untrapped(self) -> set[Sbdf]:
         """The functions that vPCI does not handle while dom0 has them, by what Xen said of them.
 
-        They are those that could not be set up, and on releases where vPCI gives a function up after a failed
-        map or unmap, those on whose pages that failed; not if the pages belong to several functions.
+        They are those that could not be set up; on releases that do not hide a faulty MSI-X structure, those
+        that have one; and on releases where vPCI gives a function up after a failed map or unmap, those on
+        whose pages that failed; not if the pages belong to several functions.
         Source: Xen drivers/passthrough/pci.c (setup_one_hwdom_device), drivers/vpci/header.c
-                (vpci_process_pending), drivers/vpci/vpci.c (vpci_assign_device).
+                (vpci_process_pending), drivers/vpci/vpci.c (vpci_assign_device), msix.c (init_msix).
         """
-        gives_up = not VPCI_SURVIVES_FAILURE.of(self._xen.identity.version)
+        version = self._xen.identity.version
+        gives_up, hides = not VPCI_SURVIVES_FAILURE.of(version), FAULTY_CAPABILITY_HIDDEN.of(version)
         holders: dict[Complaint, list[Sbdf]] = {}
         for function, said in self._held.items():
             if function is None:
                 continue
             for complaint in said:
                 failed = gives_up and complaint.code is Code.MAP and complaint.pages is not None
-                if failed or complaint.code in WITHOUT_VPCI:
+                faulty = not hides and complaint.code is Code.MSIX and complaint.at is None
+                if failed or faulty or complaint.code in WITHOUT_VPCI:
                     holders.setdefault(complaint, []).append(function)
         return {functions[0] for functions in holders.values() if len(functions) == 1}
+
+    def _not_built(self, complaint: Complaint) -> bool:
+        """Return True if a complaint says that a function returned to dom0 and vPCI could not be set up.
+
+        The function is dom0's then, unless a later call has changed that. If the IOMMU refused the return,
+        vPCI has forgotten the function, too.
+        Source: Xen drivers/passthrough/pci.c (deassign_device).
+        """
+        failed = complaint.code is Code.ASSIGN and complaint.kind == "deassign"
+        return failed and VPCI_BUILT_AT_ASSIGN.of(self._xen.identity.version)
 
     def _add(self, function: Sbdf | None, complaint: Complaint) -> None:
         """Count a complaint. It replaces a former complaint that differs from it only in `at`."""
@@ -115,11 +129,13 @@ class Complaints:
             del self._held[function]
 
 
-def forget_bars(memory: Memory, functions: Iterable[Sbdf]) -> None:
-    """Delete the complaints about BARs of functions of which vPCI has deleted its record."""
+def forget_bars(memory: Memory, functions: Iterable[Sbdf], codes: Collection[Code] = OF_BARS) -> None:
+    """Delete the complaints about BARs with these codes: vPCI has deleted its record of the functions, or
+    pcipt has done what vPCI refused.
+    """
     for function in functions:
         if said := memory.complaints.pop(function, None):
-            kept = {each: n for each, n in said.items() if each.code not in OF_BARS}
+            kept = {each: n for each, n in said.items() if each.code not in codes}
             memory.complaints.update({function: kept} if kept else {})
 
 

@@ -4,7 +4,7 @@ When Linux drops a function, its address in Xen is added to `memory.removed` and
 `memory.vacated`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from pcipt.engine.memory import Memory
 from pcipt.pci import Function, RawFunction, Sbdf
@@ -82,7 +82,16 @@ class MachineState:
 
     def _conventional(self) -> frozenset[Sbdf]:
         """Return Linux's addresses of the bridges in `memory.conventional`."""
-        found = map(self._addresses.get, self._memory.conventional)
+        return self._addresses_of(self._memory.conventional)
+
+    @property
+    def severed(self) -> frozenset[Sbdf]:
+        """Linux's addresses of the bridges in `Ledger.severed`."""
+        return self._addresses_of(self._memory.ledger.severed)
+
+    def _addresses_of(self, places: Collection[str]) -> frozenset[Sbdf]:
+        """Return Linux's addresses of the functions at these places; places without one are left out."""
+        found = map(self._addresses.get, places)
         return frozenset(sbdf for sbdf in found if sbdf is not None)
 
     def _told_numbers(self, bridge: Sbdf) -> tuple[int, int] | None:
@@ -197,6 +206,7 @@ class MachineState:
                 memory.vacated[place] = sbdf
                 memory.bridge_numbers.pop(place, None)
                 memory.conventional.discard(place)
+                memory.ledger.severed.discard(place)
                 memory.given_up.discard(place)
                 memory.complaints.pop(sbdf, None)
                 memory.answered.pop(place, None)

@@ -222,6 +222,7 @@ class Views:
             counted=counted_of(self),
             given_up=self.memory.without_vpci,
             faulty=self.memory.ledger.faulty,
+            severed=self.memory.ledger.severed,
             sizes=self.memory.ledger.sizes.get,
         )
 

@@ -15,6 +15,7 @@ from pcipt.remap.vpci.msix import may_have_vpci
 from pcipt.remap.vpci.sizes import NO_SIZES, Sizes, sees_resizing
 from pcipt.remap.vpci.trapped import has_no_address, lost_bars, plan_returns
 from pcipt.remap.writes.vpci import Counted
+from pcipt.xen.releases import VPCI_SURVIVES_FAILURE
 
 if TYPE_CHECKING:
     from pcipt.engine.views.views import Views
@@ -75,6 +76,30 @@ def refusal_of(views: "Views", function: Function) -> Refusal | None:
     if function.decodes_memory is not False or not (_is_trapped(views, function) or _may_be(views, function)):
         return None
     return why_refused(function, views.protected, views.version)
+
+
+def is_switched_off(views: "Views", sbdf: Sbdf) -> bool:
+    """Return True if a function does not decode memory although a write has switched it on.
+
+    In a version of Xen whose vPCI gives a function up when it cannot map a page, that is how it looks then:
+    vPCI leaves decode off and takes its handlers away. They stay where the MSI-X structures alone are in the
+    way. It looks the same until the record arrives of a later write that switches decode off.
+    Source: Xen drivers/vpci/header.c (vpci_process_pending, modify_decoding), before 4.19.
+    """
+    function = views.machine.functions.get(sbdf)
+    if function is None or VPCI_SURVIVES_FAILURE.of(views.version):
+        return False
+    place = place_of(function)
+    if not views.memory.intents.wants_decode(place):
+        return False
+    on = views.memory.trapped.mapped.get(place, {})
+    there = {bar.index: bar.address for bar in function.bars}
+    if function.decodes_memory or all(there.get(bar) != span.start for bar, span in on.items()):
+        return False
+    if place in views.memory.without_vpci or not _is_trapped(views, function):
+        return False
+    refusal = refusal_of(views, function)
+    return refusal is None or not refusal.msix
 
 
 def hazards_of(views: "Views", function: Function) -> list[Finding]:

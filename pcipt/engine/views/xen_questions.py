@@ -18,7 +18,9 @@ class Questions:
     machine of any size; the object `view` may be replaced.
 
     `trouble` is the finding that a question failed. It is None after a later question has succeeded, except
-    `ask_if_listed`. While it is set, the view has older answers.
+    `ask_if_listed`. While it is set, the view has older answers. `changes` has, for each question that found
+    such functions, those that Xen lists with an owner and did not before, and those for which it is the other
+    way round; who acts on them empties the list.
     """
 
     def __init__(self, xen: Hypervisor) -> None:
@@ -31,6 +33,7 @@ class Questions:
         self._told = True
         self.view = self._viewed()
         self.trouble: Finding | None = None
+        self.changes: list[tuple[frozenset[Sbdf], frozenset[Sbdf]]] = []
 
     def ask_everything(self, functions: Iterable[Sbdf], given: Collection[Sbdf] = ()) -> bool:
         """Ask about all functions that Xen may list, and replace all former answers; return True if Xen
@@ -61,6 +64,7 @@ class Questions:
 
         `given`, `handed` and the result are those of `ask`.
         """
+        begun = bool(self._known)
         before = XenView(quarantined=frozenset(self._quarantined)) if replaced is None else self.view
         try:
             known = frozenset(_known(self._xen, functions))
@@ -69,6 +73,7 @@ class Questions:
             self._say(error)
             return False
         self.trouble = None
+        owned = self._owned(replaced)
         for held in (self._known, self._orphans, self._quarantined, self._unread):
             held.clear() if replaced is None else held.difference_update(replaced)
         for sbdf in list(self._elsewhere) if replaced is None else replaced:
@@ -82,7 +87,15 @@ class Questions:
         if told != self._told:
             self._told = told
             self.view = self._viewed()
+        now = self._owned(replaced)
+        if begun and now != owned:
+            self.changes.append((now - owned, owned - now))
         return True
+
+    def _owned(self, functions: Collection[Sbdf] | None) -> frozenset[Sbdf]:
+        """Return those of the functions, all if it is None, that Xen lists with an owner."""
+        known = self._known if functions is None else self._known.intersection(functions)
+        return frozenset(known - self._orphans)
 
     def ask_if_listed(self, functions: Iterable[Sbdf]) -> frozenset[Sbdf] | None:
         """Ask by one hypercall whether Xen lists these functions; by none if there are no functions.

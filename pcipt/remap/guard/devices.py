@@ -11,21 +11,19 @@ from pcipt.pci.requester import Requester, Vendor, requester_of
 from pcipt.remap.actions import Action, AddDevice, RemoveDevice
 from pcipt.remap.desired import place_of
 from pcipt.remap.guard.facts import Facts, Rule
+from pcipt.remap.guard.msix import HIDES, why_not_taken
 from pcipt.remap.guard.shared import SHARED_RULES, linux_of, moving
 from pcipt.remap.kinds.domains import aliased
 from pcipt.remap.kinds.virtual import vfs_are_on
 from pcipt.remap.plan_moves import subtree, top_of_move
-from pcipt.remap.vpci.msix import has_faulty_msix, is_unplaced, msix_frames, refuses_msix
+from pcipt.remap.vpci.msix import refuses_msix
 from pcipt.xen.releases import (
-    FAULTY_CAPABILITY_HIDDEN,
     IO_VF_BAR_HANGS,
-    MSIX_HOLE_NEEDS_MAPPED_BAR,
     ORPHAN_REMOVAL_PANICS,
     UNFINISHED_MAP_PANICS,
 )
 
 CARDBUS = 0x0607  # base class and subclass
-_HIDES = FAULTY_CAPABILITY_HIDDEN.begins
 
 
 def _subject(action: AddDevice | RemoveDevice, facts: Facts) -> Function | None:
@@ -153,28 +151,13 @@ def _msix_taken(action: AddDevice, facts: Facts) -> str | None:
     function = _as_read(action, facts)
     if not facts.pvh or function is None or not refuses_msix(facts.version) or _sizes_only(action, facts):
         return None
-    before = f"this Xen cannot take its MSI-X structure, as it was read before (Xen {_HIDES} hides it)"
+    before = f"this Xen cannot take its MSI-X structure, as it was read before (Xen {HIDES} hides it)"
     if not function.answers and place_of(function) in facts.faulty:
         return before
     if function.physfn is not None and not function.answers and not _was_taken(function, facts):
         return "nobody knows whether it has MSI-X, and this Xen cannot take a virtual function with MSI-X"
-    why, here = _why_not_taken(function, facts), _subject(action, facts)
+    why, here = why_not_taken(function, facts), _subject(action, facts)
     return before if why and function.physfn is None and not (here and here.answers) else why
-
-
-def _why_not_taken(function: Function, facts: Facts) -> str | None:
-    """Return why a Xen that refuses some MSI-X structures cannot take a function's, None if it can."""
-    if function.msix is None:
-        return None
-    if function.physfn is not None:
-        return f"this Xen cannot take a virtual function with MSI-X (Xen {_HIDES} adds it, without MSI-X)"
-    if has_faulty_msix(function):
-        return f"its MSI-X table lies in no BAR, and this Xen cannot take that (Xen {_HIDES} hides its MSI-X)"
-    mended = f"and this Xen cannot take that (mended in Xen {MSIX_HOLE_NEEDS_MAPPED_BAR.begins})"
-    if is_unplaced(function):
-        return f"the BAR of its MSI-X table has no address yet, {mended}"
-    over = next(filter(None, map(facts.protected.why_ram, msix_frames(function))), None)
-    return f"its MSI-X table lies over {over}, {mended}" if over is not None else None
 
 
 def _was_taken(function: Function, facts: Facts) -> bool:

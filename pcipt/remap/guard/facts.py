@@ -11,7 +11,7 @@ import attrs
 from pcipt.firmware.coverage import IommuScope
 from pcipt.pci import Frames, Function, Machine, Sbdf
 from pcipt.remap.bar_index import BarIndex
-from pcipt.remap.desired import NOWHERE, Desired, Followed, LostBar, desired_of, place_of
+from pcipt.remap.desired import NOWHERE, Desired, Followed, LostBar, desired_of, is_trapped, place_of
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.holes import Holes
 from pcipt.remap.kinds.conventional import NO_BRIDGES, Bridges
@@ -38,7 +38,8 @@ class Facts:
     nothing (`Desired.outside_window`), `sizes` the sizes that vPCI has of Resizable BARs. `lost` returns for
     a function the BARs that vPCI takes for mapped although a reset has cleared them (`lost_bars`); `counted`
     has where vPCI has them, for all functions of which that is known. `given_up`
-    are the places of functions that vPCI does not handle any more, `faulty` those of `Ledger.faulty`.
+    are the places of functions that vPCI does not handle any more, `faulty` those of `Ledger.faulty`,
+    `severed` those of `Ledger.severed`.
     """
 
     machine: Machine
@@ -63,6 +64,7 @@ class Facts:
     counted: Mapping[Sbdf, Counted] = MappingProxyType({})
     given_up: AbstractSet[str] = frozenset()
     faulty: AbstractSet[str] = frozenset()
+    severed: AbstractSet[str] = frozenset()
     sizes: Callable[[str], Sizes | None] = lambda _place: None
     _desired: dict[Sbdf, Desired] = attrs.field(factory=dict, init=False)
 
@@ -87,6 +89,11 @@ class Facts:
                 lost=self.lost(sbdf), given_up=place in self.given_up, sizes=self.sizes(place),
             )  # fmt: skip
         return self._desired[sbdf]
+
+    def is_trapped(self, function: Function) -> bool:
+        """Return True if the vPCI of a PVH dom0 must trap the function's MSI-X pages (`is_trapped`)."""
+        given_up = place_of(function) in self.given_up
+        return is_trapped(function, self.xen, version=self.version, followed=self.followed, given_up=given_up)
 
 
 class Precaution(enum.Enum):

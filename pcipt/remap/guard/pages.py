@@ -12,13 +12,12 @@ from pcipt.pci import Address, Bar, Bridge, Frames, Function, Machine, Range, Wi
 from pcipt.pci.bars import name_of_bar
 from pcipt.remap.actions import Action, MapMmio, RestoreReserved, RewriteBar, UnmapMmio, WithdrawReserved
 from pcipt.remap.bar_ranges import assigned_range
-from pcipt.remap.desired import By, is_trapped
+from pcipt.remap.desired import By
 from pcipt.remap.guard.facts import Facts, Rule
 from pcipt.remap.intervals import common, without
 from pcipt.remap.life import State
 from pcipt.remap.plan_moves import bridges_above, subtree
 from pcipt.remap.plan_reserved import who_needs
-from pcipt.remap.vpci.msix import has_no_vpci
 from pcipt.remap.vpci.trapped import lost_tables
 
 SUBTRACTIVE = 0x060401  # such a bridge passes on every address that no other device claims
@@ -97,9 +96,7 @@ def _no_trapped_pages(action: MapMmio | RestoreReserved, facts: Facts) -> str | 
     Source: xen/drivers/vpci/msix.c.
     """
     for sbdf in facts.bars.tables_over(action.frames):
-        function = facts.machine.functions.get(sbdf)
-        without = function is not None and has_no_vpci(function, facts.version)
-        if not without and is_trapped(sbdf, facts.xen, facts.followed):
+        if facts.is_trapped(facts.machine.functions[sbdf]):
             return f"MSI-X structures of {sbdf} lie there, which Xen must trap"
     for sbdf, counted in facts.counted.items():
         function = facts.answered(sbdf)
@@ -270,7 +267,8 @@ def _spared(action: RewriteBar, facts: Facts) -> str | None:
     if what is not None:
         return f"it is {what}: dom0 cannot do without it for a moment"
     virtual = facts.bars.virtual(action.sbdf)
-    return f"its virtual functions are there: {', '.join(map(str, virtual[:4]))}" if virtual else None
+    names = ", ".join(map(str, virtual[:4]))
+    return f"its virtual functions are there: {names}; write 0 to its sriov_numvfs first" if virtual else None
 
 
 def _still_ignored(action: RewriteBar, facts: Facts) -> str | None:

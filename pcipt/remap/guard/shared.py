@@ -3,8 +3,9 @@
 A rule returns the reason for a refusal, in words for the user, or None if it does not object.
 """
 
-from pcipt.pci import Function, Sbdf
+from pcipt.pci import Sbdf
 from pcipt.remap.actions import Action, AddDevice, RemoveDevice
+from pcipt.remap.desired import place_of
 from pcipt.remap.guard.facts import Facts, Rule
 from pcipt.remap.kinds.conventional import behind, in_use
 from pcipt.remap.plan_reserved import is_listed, is_reachable, who_needs
@@ -37,15 +38,16 @@ def _shared_entry_goes(action: RemoveDevice, facts: Facts) -> str | None:
     Xen removes the IOMMU's entry of the bridge with any function behind it. It makes the entry again with the
     next addition there. So for a renumbered function, functions with a driver, and those that are not dom0's,
     are a reason. For a function that has left, no addition follows: any function that Xen lists is a reason.
+    Nothing is refused if the entry is gone already (`Ledger.severed`).
     """
     linux = action.sbdf if action.anew else linux_of(action, facts)
     if linux is not None:
         top = facts.bridges.top(facts.machine, linux)
     elif action.sbdf not in facts.xen.orphans:
-        top = _conventional_bridge_to(action.sbdf, facts)
+        top = facts.bridges.above_bus(facts.machine, action.sbdf)
     else:
         top = None
-    if top is None:
+    if top is None or place_of(top) in facts.severed:
         return None
     others = [each for each in behind(facts.machine, top.sbdf) if each.sbdf not in facts.moves]
     others = [each for each in others if each.sbdf not in (action.sbdf, linux)]
@@ -57,19 +59,6 @@ def _shared_entry_goes(action: RemoveDevice, facts: Facts) -> str | None:
     if not names:
         return None
     return f"it would stop the DMA of {', '.join(names[:4])}, which shares the bridge {top.sbdf} with it"
-
-
-def _conventional_bridge_to(sbdf: Sbdf, facts: Facts) -> Function | None:
-    """Return the uppermost conventional bridge that leads to the bus of an address; None if none does."""
-    bridges = [facts.machine.functions[at] for at in facts.bridges.all() if at in facts.machine.functions]
-    found = [
-        each
-        for each in bridges
-        if each.bridge is not None
-        and each.sbdf.segment == sbdf.segment
-        and each.bridge.secondary <= sbdf.bus <= each.bridge.subordinate
-    ]
-    return min(found, key=lambda each: each.sbdf.bus, default=None)
 
 
 def _shared_entry_comes_last(action: AddDevice, facts: Facts) -> str | None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 import attrs
 
-from pcipt.pci import Function, Machine, Sbdf
+from pcipt.pci import Finding, Function, Machine, Sbdf
 from pcipt.pci.requester import PCIE_TO_PCI, Role, Vendor, role_of, vendor_of
 from pcipt.remap.view import XenView
 
@@ -53,6 +53,18 @@ class Bridges:
             if function.sbdf in conventional:
                 found = function
         return found
+
+    def above_bus(self, machine: Machine, sbdf: Sbdf) -> Function | None:
+        """Return the uppermost conventional bridge that leads to the bus of an address; None if none does."""
+        functions = [machine.functions[at] for at in self.all() if at in machine.functions]
+        found = [
+            each
+            for each in functions
+            if each.bridge is not None
+            and each.sbdf.segment == sbdf.segment
+            and each.bridge.secondary <= sbdf.bus <= each.bridge.subordinate
+        ]
+        return min(found, key=lambda each: each.sbdf.bus, default=None)
 
     def must_be_told_anew(self, machine: Machine, bridge: Function) -> bool:
         """Return True if Xen must be told again of a bridge, because Xen does not know its secondary bus.
@@ -104,3 +116,20 @@ def in_use(functions: Iterable[Function], xen: XenView) -> list[str]:
         elif function.driver is not None:
             found.append(f"{function.sbdf} ({function.driver})")
     return sorted(found)
+
+
+def finding_of_severed(function: Function, bridge: Function, machine: Machine) -> Finding:
+    """Return the finding that Xen has removed the entry that a function shares with others (`bridge`).
+
+    `function` is behind `bridge`, the uppermost conventional bridge above it. On AMD the functions share an
+    entry only if IVRS has an alias for them, which a PVH dom0 cannot read.
+    """
+    stopped = "may be stopped" if vendor_of(machine) is Vendor.AMD else "is stopped"
+    cure = "unbind the driver of one function behind the bridge, then pcipt resync"
+    if function.driver is None:
+        cure = "pcipt resync tells Xen of it anew"
+    return Finding(
+        "dma-stopped",
+        f"its DMA {stopped}: a function behind the bridge {bridge.sbdf} was removed, and with it Xen removed "
+        f"the IOMMU's entry that all functions behind this bridge share; {cure}",
+    )

@@ -149,9 +149,12 @@ def finding_of_refusal(refusal: Refusal, version: Version) -> Finding:
 def finding_of_given_up(function: Function, version: Version) -> Finding:
     """Return the finding that vPCI does not handle a function of dom0 any more, with the cure."""
     unbind = f"unbind {function.driver}, " if function.driver is not None else ""
+    why = "it could not map a page"
+    if VPCI_SURVIVES_FAILURE.of(version):
+        why = "it could not set the function up when dom0 took it back"
     text = (
-        "vPCI has given it up, because it could not map a page: pcipt maps its BARs, but its MSI and MSI-X "
-        f"fail; {unbind}remove it in sysfs and rescan its bus"
+        f"vPCI has given it up, because {why}: pcipt maps its BARs, but its MSI and MSI-X fail; "
+        f"{unbind}remove it in sysfs and rescan its bus"
     )
     if WITHOUT_VPCI_PANICS.of(version):
         text += (

@@ -274,7 +274,8 @@ class SimulatedXen(Speaking):
             self._list.boot((function,))
         before, self._list.devices[function].owner = self._list.devices[function].owner, owner
         if self.vpci is not None and (before == DOM0) != (owner == DOM0):
-            self.vpci.hand_over(function, to_dom0=owner == DOM0, orphan=owner.kind is OwnerKind.NOBODY)
+            orphan = owner.kind is OwnerKind.NOBODY
+            self.vpci.hand_over(function, before, to_dom0=owner == DOM0, orphan=orphan)
 
     def forget(self, function: Sbdf) -> None:
         """Delete a function from Xen's list and remove its vPCI handlers, without the checks of a removal.

@@ -14,6 +14,7 @@ class Speaking:
         self._faults = Faults()
         self._line = line
         self._printed: list[str] = []
+        self._read = 0  # lines that this connection has read
 
     def prints(self, text: str) -> None:
         """Add a line to the console, with the prefix of Xen."""
@@ -26,9 +27,16 @@ class Speaking:
         """
         self._require_alive()
         self._ask(Op.CONSOLE)
-        text = "".join(self._printed)
-        self._printed.clear()
+        text = "".join(self._printed[self._read :])
+        self._read = len(self._printed)
         return text
+
+    def reconnect(self) -> None:
+        """Begin a new connection, as a service that starts again does: it reads all that the ring holds.
+
+        Source: Xen drivers/char/console.c (read_console_ring: the reader keeps the index).
+        """
+        self._read = 0
 
     def command_line(self) -> str:
         """Return the command line of Xen.

@@ -15,6 +15,7 @@ from operator import itemgetter
 
 from pcipt.pci import Frames, Sbdf
 from pcipt.pci.config import COMMAND_MEMORY
+from pcipt.xen.interface import Owner
 from pcipt.xen.releases import (
     FAULTY_CAPABILITY_HIDDEN,
     HIDDEN_MSIX_LOCKED,
@@ -159,15 +160,20 @@ class Vpci:
         if handlers is not None:
             self._map.forget(handlers)
 
-    def hand_over(self, function: Sbdf, *, to_dom0: bool, orphan: bool = False) -> None:
-        """Do what Xen does when a function leaves dom0, or comes back to it.
+    def hand_over(self, function: Sbdf, before: Owner, *, to_dom0: bool, orphan: bool = False) -> None:
+        """Do what Xen does when a function leaves dom0, or comes back to it from the owner `before`.
 
         Some versions keep the handlers, as they were, while a guest has the function. Others remove them, and
-        build them anew from what hardware says then; if that fails, there are none. An orphan has none.
+        build them anew from what hardware says then; if that fails, there are none, and Xen prints that the
+        function could not be taken back, although dom0 has it. An orphan has none.
+        Source: Xen drivers/passthrough/pci.c (deassign_device), from 4.19.0 on.
         """
         if self._built_anew or orphan:
             self.remove(function)
-            if to_dom0 and not self.begin(function):
+            if to_dom0 and (answer := self.begin(function)):
+                domain = "[IO]" if before.domain is None else before.domain
+                self._says(f"d{domain}: deassign ({function}) failed ({answer})")
+            elif to_dom0:
                 self.finish(function)
             return
         if not to_dom0:
@@ -179,13 +185,19 @@ class Vpci:
 
     def read(self, function: Sbdf, offset: int, size: int) -> int:
         """Return the little-endian number of `size` bytes that dom0 reads at `offset`."""
-        data = bytearray(Reader(self._hardware, function).read(offset, size).to_bytes(size, "little"))
-        handlers = self._handlers.get(function)
-        shown = _shown(handlers, self._hardware) if handlers is not None and not handlers.away else {}
-        for at, byte in shown.items():
-            if offset <= at < offset + size:
-                data[at - offset] = byte
-        return int.from_bytes(data, "little")
+        data = (self.config(function) or b"")[offset : offset + size]
+        return int.from_bytes(data.ljust(size, b"\xff"), "little")
+
+    def config(self, function: Sbdf) -> bytes | None:
+        """Return the config space of a function as dom0 reads it; None if no function is there."""
+        config, handlers = self._hardware.config(function), self._handlers.get(function)
+        if config is None or handlers is None or handlers.away:
+            return config
+        data = bytearray(config)
+        for at, byte in _shown(handlers, self._hardware).items():
+            if at < len(data):
+                data[at] = byte
+        return bytes(data)
 
     def write(self, function: Sbdf, offset: int, size: int, value: int) -> None:
         """Perform a config write of dom0.
@@ -315,8 +327,10 @@ class Vpci:
         if handlers.msix is None:
             return 0
         at = handlers.msix.at
-        answer = -ENODEV if msix_fault(handlers) else 0
+        fault = msix_fault(handlers)
+        answer = -ENODEV if fault else 0
         if answer:
+            self._says(f"DEVICE BUG: {handlers.function}: MSI-X {fault}")
             handlers.msix = None
         else:
             self._map.remember(handlers)  # which pages Xen traps

@@ -231,11 +231,23 @@ def resizable_of(reader: Reader, bars: list[Bar]) -> dict[int, Bar]:
     return {control: bar for control, bar in found.items() if bar is not None}
 
 
-def msix_fault(handlers: Handlers) -> bool:
-    """Return True if a table of MSI-X lies in no memory BAR of the function, or beyond its end."""
+def msix_fault(handlers: Handlers) -> str:
+    """Return the first fault of a function's MSI-X tables, as Xen prints it; "" if there is none.
+
+    A table must lie in a memory BAR of the function, and not beyond its end.
+    """
     sizes = {bar.index: bar.size for bar in handlers.bars if bar.index != ROM}
     places = handlers.msix.places if handlers.msix is not None else ()
-    return any(offset + size > sizes.get(index, 0) for index, offset, size in places)
+    for name, (index, offset, size) in zip(("vector", "PBA"), places, strict=False):
+        if index >= ROM:
+            return f"{name} table with out of range BIR {index}"
+        if index not in sizes:
+            return f"{name} table at invalid BAR{index} with type 0"
+        if offset + size > sizes[index]:
+            return (
+                f"{name} table offset {offset:#x} size {size:#x} outside of BAR{index} size {sizes[index]:#x}"
+            )
+    return ""
 
 
 def decode_bit(command: int) -> bool:

@@ -14,7 +14,7 @@ from pcipt.xen.complaints import Code, parse_complaints
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.outcome import Op
 from pcipt.xen.releases import NEWEST, parse_version
-from tests.engine.stage import BusStage, S, compare, dry_run, work_off
+from tests.engine.stage import BusStage, S, compare, dry_run, look, work_off
 from tests.xen.devices import device
 
 NIC, DISK = "00:06.0", "00:07.0"
@@ -72,6 +72,17 @@ def test_what_was_printed_before_the_start_is_told_at_the_start():
     stage.engine = stage.start()
     compare(stage.engine)
     assert codes(stage, DISK) == ["setup-failed"]
+
+
+def test_a_service_that_starts_again_reads_what_the_ring_holds():
+    stage = stage_of()
+    stage.xen.prints("d0 0000:00:06.0: init legacy cap 17 fail rc=-17, mask it")
+    compare(stage.engine)
+    stage.xen.reconnect()
+    stage.engine = stage.start()
+    compare(stage.engine)
+    assert codes(stage, NIC) == ["capability-hidden"]
+    assert stage.xen.console() == ""
 
 
 def test_a_moment_ends_with_the_next_comparison_and_what_lasts_stays():
@@ -145,7 +156,8 @@ def test_a_hidden_capability_on_each_release(release):
     found = codes(stage, NIC)
     assert ("capability-hidden" in found) is (release >= "4.21")
     if release >= "4.21":
-        assert "Message Control" in told(stage, NIC)[0].text
+        (hidden,) = (finding for finding in told(stage, NIC) if finding.code == "capability-hidden")
+        assert "Message Control" in hidden.text
     assert ("vpci-missing" in codes(stage)) is (release in ("4.19.6", "4.20.4"))
 
 
@@ -159,6 +171,29 @@ def test_an_add_that_vpci_refuses_on_each_release(release):
     assert "vpci-missing" not in codes(stage)  # Xen's line names no function, the orphan does
     assert ("orphan" in {finding.code for _, finding in stage.engine.findings}) is refused
     assert ("capability-hidden" in codes(stage, "00:08.0")) is (release == "4.21.0")
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("reason", [Reason.WRITTEN, Reason.OWNER])
+def test_what_xen_says_while_pcipt_adds_a_function_is_told_at_once(release, reason):
+    """Whichever message lets pcipt see that Xen has forgotten the function."""
+    stage = stage_of(**versioned(release))
+    faulty = device(NIC, (0xFE00_0000, 0x2000), msix=(0, 0x1000, 0x8000))  # pending bits behind the BAR
+    stage.xen.forget(S(NIC))
+    stage.files.raws[S(NIC)] = faulty
+    stage.hardware.pull(S(NIC))
+    stage.hardware.plug(faulty)
+    look(stage.engine, [S(NIC)], reason)
+    assert ("capability-hidden" in codes(stage, NIC)) is (release >= "4.21")
+
+
+def test_a_failed_assignment_is_told_in_a_round_that_adds_the_function():
+    stage = stage_of()
+    stage.xen.forget(S(NIC))
+    stage.xen.prints("d1: assign (0000:00:06.0) failed (-1)")
+    hears(stage, NIC)
+    assert stage.changes[-1][0] == "ADD"
+    assert codes(stage, NIC) == ["assign-failed"]
 
 
 def test_the_console_is_read_when_owners_are_asked_and_not_by_a_timer():

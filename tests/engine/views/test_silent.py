@@ -15,8 +15,9 @@ from pcipt.xen.outcome import Op
 from pcipt.xen.releases import NEWEST
 from tests.engine.stage import S, Stage, codes, compare, dry_run, rests, settled, told, usual_raws, work_off
 from tests.engine.views.test_reserved import DOM0, IN, NIC, ONE, OTHER, OUT, QUARANTINE, Scene, guest
+from tests.xen.versions import BUILDS
 
-RELEASES = [tuple(map(int, branch.split("."))) for branch in NEWEST]
+RELEASES = [*(tuple(map(int, branch.split("."))) for branch in NEWEST), *BUILDS]
 NOBODY, XEN = Owner(OwnerKind.NOBODY), Owner(OwnerKind.XEN)
 PAUSE = 60
 
