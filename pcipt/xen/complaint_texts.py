@@ -7,7 +7,12 @@ from collections.abc import Callable, Mapping
 
 from pcipt.pci import Finding
 from pcipt.xen.complaints import LASTING, Code, Complaint
-from pcipt.xen.releases import MSIX_HOLE_NEEDS_MAPPED_BAR, VPCI_SURVIVES_FAILURE, Version
+from pcipt.xen.releases import (
+    FAULTY_CAPABILITY_HIDDEN,
+    MSIX_HOLE_NEEDS_MAPPED_BAR,
+    VPCI_SURVIVES_FAILURE,
+    Version,
+)
 
 # (kind, id): what dom0 does not see of a hidden capability
 _CAPABILITIES = {
@@ -63,10 +68,17 @@ def _no_setup(complaint: Complaint, _version: Version) -> str:
     )
 
 
-def _msix(_complaint: Complaint, _version: Version) -> str:
+def _msix(complaint: Complaint, version: Version) -> str:
+    if complaint.at is not None:
+        return (
+            f"its MSI-X structure lies where something else is mapped; once its BARs have addresses, {_AGAIN}"
+        )
+    text = "its MSI-X structure names a place that is in none of its BARs; no address of a BAR helps: "
+    if FAULTY_CAPABILITY_HIDDEN.of(version):
+        return f"{text}this Xen hides MSI-X from dom0, and the driver must use MSI or INTx"
     return (
-        "its MSI-X structure cannot be trapped: it names a place that is no BAR of it, or that is mapped "
-        f"otherwise; once its BARs have addresses, {_AGAIN}"
+        f"{text}this Xen has no vPCI for the function, and pcipt maps its BARs; "
+        f"Xen {FAULTY_CAPABILITY_HIDDEN.begins} hides its MSI-X instead"
     )
 
 
