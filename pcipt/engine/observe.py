@@ -11,6 +11,7 @@ from pcipt.engine.report import ASKED_IN_FULL, HANDED_OVER, Scope
 from pcipt.engine.round import Round, Slices, sliced
 from pcipt.engine.saver import Saver
 from pcipt.engine.unproven import note_unproven
+from pcipt.engine.views.faults import note_faults
 from pcipt.engine.views.regions import sharing_regions
 from pcipt.engine.views.silent import ask_for_other_owners
 from pcipt.engine.views.views import Views
@@ -122,8 +123,9 @@ class Observer:
     def ask(self, now: Round) -> bool:
         """Ask Xen about the functions of the round. If the round is EVERYTHING, ask about all functions.
 
-        Where owners are asked, Xen's console is read for complaints, too. Return False if Xen could not be
-        asked: nothing may be concluded then.
+        Where owners are asked, and for CONSOLE, Xen's console is read for complaints and refused DMA; a dry
+        run leaves it to the next reading. Return False if Xen could not be asked: nothing may be concluded
+        then.
         """
         views, given = now.views, now.views.given_places
         if now.everything is not None:
@@ -138,10 +140,14 @@ class Observer:
         else:
             views.not_asked |= now.subjects
         now.views = self._performer.views_for(views)
-        performs = now.views is views  # a dry run forgets nothing
-        whole = now.everything is not None
-        if asked and (whole or not now.scope.with_reason(HANDED_OVER).isdisjoint(now.listed)):
-            views.complaints.read(views.machine, views.state.bars, whole=whole and performs)
+        whole, scope = now.everything is not None, now.scope
+        owners = whole or not scope.with_reason(HANDED_OVER).isdisjoint(now.listed)
+        if asked and (owners or scope.console is not None) and now.views is views:
+            text, about = views.complaints.read(views.machine, views.state.bars, whole=whole, owners=owners)
+            now.faults, faulted = note_faults(views, text, self._policy.now, whole=whole)
+            now.complained = about | faulted
+            for sbdf in sorted(faulted):
+                self._queue.add(sbdf, Reason.FAULTED, self._clock())
         return asked
 
 

@@ -9,6 +9,7 @@ from pcipt.engine.report import Report, Scope
 from pcipt.engine.views.views import Views
 from pcipt.pci import Frames, Sbdf
 from pcipt.remap.actions import Action, Outcome
+from pcipt.xen.dma_faults import DmaFault
 
 SLICE = 256  # functions that are read or planned for between two turns of the loop
 Slices = Generator[None, None, None]
@@ -26,7 +27,8 @@ class Round:
     `returned` are the places of functions that a guest, quarantine or Xen had before the question to Xen, and
     do not have any more. A round of EVERYTHING leaves `listed`, `owners`, `pages`, `relatives` and `sharing`
     empty. `asked` is False if Xen could not be asked for owners that changed without a message. `touched` is
-    True if the ledger has changed. `told` is the number of outcomes that earlier reports contain.
+    True if the ledger has changed. `told` is the number of outcomes that earlier reports contain. `faults` is
+    DMA that was refused and is to be told, `complained` are functions with new lines on Xen's console.
     """
 
     scope: Scope
@@ -44,6 +46,8 @@ class Round:
     asked: bool = True
     touched: bool = False
     told: int = 0
+    faults: tuple[DmaFault, ...] = ()
+    complained: set[Sbdf] = attrs.Factory(set)
 
     def fresh(self) -> tuple[Outcome, ...]:
         """Return the outcomes that no earlier report contains; the next call does not return them again."""
@@ -58,6 +62,7 @@ class Round:
             changed=frozenset(self.changed),
             read=frozenset(self.subjects),
             shape_changed=self.scope.changes_shape,
+            faults=self.faults,
         )
 
     @property

@@ -1,8 +1,8 @@
 """Reads Xen's complaints from its console, and returns them as findings of the functions concerned.
 
-The console is read when the machine is compared with Xen, and when Xen is asked about owners; never by a
-timer. A lasting complaint (`LASTING`) is kept until Linux drops the function. Any other complaint (a fault, a
-failed map) is kept until everything is compared again.
+The console is read when the machine is compared with Xen, when Xen is asked about owners, and slowly by a
+timer. A lasting complaint (`LASTING`) is kept until Linux drops the function. Any other complaint (a failed
+map) is kept until everything is compared again.
 """
 
 from collections.abc import Iterable
@@ -17,11 +17,12 @@ from pcipt.remap.bar_index import BarIndex
 from pcipt.xen.boot_words import BootWords, parse_boot_words
 from pcipt.xen.complaint_texts import finding_of_complaint
 from pcipt.xen.complaints import LASTING, OF_BARS, Code, Complaint, parse_complaints
+from pcipt.xen.dma_faults import Hearing, hearing_of
 from pcipt.xen.interface import Hypervisor
 from pcipt.xen.releases import VPCI_SURVIVES_FAILURE
 
 WITHOUT_VPCI = frozenset({Code.NO_SETUP, Code.NOT_HIDDEN})
-PASSING = frozenset({Code.ASSIGN, Code.DMA, Code.INTERRUPT})  # over when the service starts
+PASSING = frozenset({Code.ASSIGN, Code.INTERRUPT})  # over when the service starts
 KEPT = 256  # different complaints; a device may cause any number of them
 DRIFT = "bar-drift"  # the finding that hardware and Linux have different addresses in a BAR
 
@@ -30,7 +31,8 @@ class Complaints:
     """The complaints of Xen, in `memory.complaints`: by function, how often Xen printed each complaint.
 
     The key None has the complaints that name neither a function nor a page of a BAR. `boot_words` is what Xen
-    said of its IOMMU at boot, by the first reading; None before that.
+    said of its IOMMU at boot, by the first reading; None before that. `hearing` is what its console may be
+    believed, by the first reading; None before that. `readable` is False if the last reading failed.
     """
 
     def __init__(self, xen: Hypervisor, memory: Memory) -> None:
@@ -38,32 +40,49 @@ class Complaints:
         self._held = memory.complaints
         self._begun = False
         self.boot_words: BootWords | None = None
+        self.hearing: Hearing | None = None
+        self.readable = True
 
-    def read(self, machine: Machine, bars: BarIndex, *, whole: bool) -> None:
+    def read(
+        self, machine: Machine, bars: BarIndex, *, whole: bool, owners: bool = True
+    ) -> tuple[str, set[Sbdf]]:
         """Read the console and add the new complaints. Delete complaints about functions that Linux does not
-        have.
+        have. Return the text, and the functions with new complaints.
 
-        With `whole`, all former complaints that do not last are deleted. Without it, only complaints about
-        failed assignments are deleted, because Xen is asked for the owner in the same round. At the first
-        reading, PASSING complaints are left out. If the console cannot be read, nothing changes.
+        With `whole`, all former complaints that do not last are deleted. Without it, complaints about failed
+        assignments are deleted if Xen is asked for owners in the same round (`owners`). At the first reading,
+        PASSING complaints are left out, and the returned text is empty: what it tells of moments is over. If
+        the console cannot be read, nothing changes, and the result is empty.
         """
         try:
             text = self._xen.console()
         except (HypervisorError, UnsupportedError):
             self.boot_words = self.boot_words or BootWords()
-            return
+            self.readable = False
+            return "", set()
+        self.readable = True
+        self.hearing = self.hearing or hearing_of(self._command_line(), text)
         self.boot_words = self.boot_words or parse_boot_words(text)
         for function, said in list(self._held.items()):
             gone = function is not None and function not in machine.functions
-            over = {Code.ASSIGN} if not whole else Code
+            over = Code if whole else {Code.ASSIGN} if owners else ()
             kept = {each: n for each, n in said.items() if each.code in LASTING or each.code not in over}
             kept = {} if gone else kept
             self._replace(function, kept)
         said_now = [each for each in parse_complaints(text) if self._begun or each.code not in PASSING]
-        self._begun = True
-        for complaint in said_now:
-            for function in _about(complaint, machine, bars):
-                self._add(function, complaint)
+        begun, self._begun = self._begun, True
+        concerned = [(each, function) for each in said_now for function in _about(each, machine, bars)]
+        for complaint, function in concerned:
+            self._add(function, complaint)
+        functions = {function for _, function in concerned if function is not None}
+        return text if begun else "", functions
+
+    def _command_line(self) -> str | None:
+        """Return Xen's command line, None if Xen does not tell it."""
+        try:
+            return self._xen.command_line()
+        except (HypervisorError, UnsupportedError):
+            return None
 
     def of(self, sbdf: Sbdf | None, told: Iterable[Finding] = ()) -> Iterable[Finding]:
         """Yield the findings about a function; for None, those about no function.
