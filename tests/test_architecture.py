@@ -37,6 +37,7 @@ DOORS = {
         "pcipt.xen.boot_words",
         "pcipt.xen.complaints",
         "pcipt.xen.complaint_texts",
+        "pcipt.xen.dma_faults",
     },
     "pcipt.engine.interfaces": {"pcipt.host.iomem"},  # the value that a host answers with
     "pcipt.cli.*": {"pcipt.daemon.control.protocol"},  # the socket's message types

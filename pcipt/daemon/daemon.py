@@ -231,11 +231,13 @@ class Daemon:
         self._intake.lost_writes(count)
 
     def _tell(self, scope: Scope, report: Report) -> None:
-        """Announce what one reconciliation did: its outcomes, then the findings that are new or have ended.
+        """Announce refused DMA, what one reconciliation did, then the findings that are new or have ended.
 
         Log, history, monitors, metrics, systemd and the clients that wait for a resync are told. `scope` is
         the work that was reconciled, `report` the result.
         """
+        for fault in report.faults:
+            self._announcer.tell_fault(fault, self.engine.machine)
         for outcome in report.outcomes:
             self._announcer.tell_outcome(outcome, self.engine.machine)
         written = [w.first for w in scope.work if Reason.WRITTEN in w.reasons and w.key is not EVERYTHING]
@@ -294,8 +296,8 @@ class Daemon:
     def _reload(self) -> None:
         """Read the settings file again. If it is wrong, keep the present settings and log the error.
 
-        If the new settings perform a kind of action that the old ones did not, EVERYTHING (the whole machine)
-        is added to the queue.
+        If the new settings perform a kind of action that the old ones did not, or if restore_on_fault has
+        changed, EVERYTHING (the whole machine) is added to the queue.
         """
         self._notifier.send("RELOADING=1")
         before = self.settings
@@ -305,7 +307,8 @@ class Daemon:
             self._log.info("settings read again", kind="settings", mode=self.settings.mode)
         except PciptError as error:
             self._log.error("settings kept as they were", kind="settings", reason=str(error))
-        if any(self.settings.performs(word) and not before.performs(word) for word in ACTIONS):
+        other = before.restore_on_fault != self.settings.restore_on_fault
+        if other or any(self.settings.performs(word) and not before.performs(word) for word in ACTIONS):
             self.engine.add_everything(Reason.SETTINGS)  # what was only planned waits for nobody else
         self._notifier.send("READY=1", self._status_line())
 

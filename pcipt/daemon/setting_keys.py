@@ -114,6 +114,11 @@ KEYS: tuple[Key, ...] = (
     Key("watch.owners-s", Number(1, 3600), 60,
         "seconds between two questions to Xen while there are functions whose owner may change without a "
         "message: bound to xen-pciback, hidden, without an owner, unknown to Linux, or renumbered"),
+    Key("watch.faults-s", Number(0, 3600), 60,
+        "seconds between two readings of Xen's console for DMA that an IOMMU refused; 0 reads it only with "
+        "other work and after a withdrawal"),
+    Key("reserved.restore_on_fault", Flag(), False,
+        "put a reserved region that pcipt withdrew back when DMA of a device of dom0 to it is refused (PVH)"),
     Key("hotplug.probe", Flag(), True,
         "let Linux find a driver for a function that has none when Xen has been told of it late"),
     Key("log.level", OneOf(LEVELS), "info", "the least important messages that are logged"),

@@ -29,6 +29,8 @@ class Settings:
     watch_source: str = DEFAULTS["watch.source"]
     settle_ms: int = DEFAULTS["watch.settle-ms"]
     owners_s: int = DEFAULTS["watch.owners-s"]
+    faults_s: int = DEFAULTS["watch.faults-s"]
+    restore_on_fault: bool = DEFAULTS["reserved.restore_on_fault"]
     probe: bool = DEFAULTS["hotplug.probe"]
     log_level: str = DEFAULTS["log.level"]
     metrics_textfile: str = DEFAULTS["metrics.textfile"]
@@ -61,6 +63,8 @@ _FIELDS = {
     "watch.source": "watch_source",
     "watch.settle-ms": "settle_ms",
     "watch.owners-s": "owners_s",
+    "watch.faults-s": "faults_s",
+    "reserved.restore_on_fault": "restore_on_fault",
     "hotplug.probe": "probe",
     "log.level": "log_level",
     "metrics.textfile": "metrics_textfile",

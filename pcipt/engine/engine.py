@@ -16,7 +16,7 @@ from pcipt.engine.interfaces import Host, Settings, Store
 from pcipt.engine.leftovers import unseen
 from pcipt.engine.memory import Memory
 from pcipt.engine.performer import Performer, Rehearsal
-from pcipt.engine.queue import EVERYTHING, OWNERS, Key, Queue, Reason
+from pcipt.engine.queue import CONSOLE, EVERYTHING, LOOKS, OWNERS, UNHURRIED, Key, Queue, Reason
 from pcipt.engine.reconcile import Reconciler
 from pcipt.engine.registers import Registers
 from pcipt.engine.report import Report, Scope
@@ -71,6 +71,7 @@ class Engine:
         self.memory = Memory(ledger, boot, inherited=bool(ledger.theirs()), holes=holes_from(ledger))
         self.queue = Queue()
         self.views = Views(host, xen, self.memory)
+        self.use(settings)
         self._host = HostView(host, xen)
         self._saver = Saver(store)
         self._performer = Performer(Tools(xen, Registers(host), store, self, host.probe))
@@ -85,9 +86,13 @@ class Engine:
 
     def use(self, settings: Settings) -> None:
         """Use these settings from now on; a shorter pause holds for the question to Xen that waits now."""
-        self.settings = settings
-        if self.queue.holds(OWNERS, Reason.TIMER):
-            self.queue.add(OWNERS, Reason.TIMER, self._monotonic(), quiet=self.owners_pause())
+        self.settings, self.views.restores_on_fault = settings, settings.restore_on_fault
+        for key, reason, pause in (
+            (OWNERS, Reason.TIMER, settings.owners_s),
+            (CONSOLE, Reason.LISTEN, settings.faults_s),
+        ):
+            if pause and self.queue.holds(key, reason):
+                self.queue.add(key, reason, self._monotonic(), quiet=pause)
 
     def add(self, key: Key, reason: Reason, *, quiet: float = 0.0, leaves: bool = False) -> None:
         """Add a key to the queue; see `Queue.add`."""
@@ -117,9 +122,10 @@ class Engine:
         returns the report of the slice.
 
         No action is performed or recorded. Readings change the memory as always; plans do not change it.
-        After the last slice, all findings are replaced. Functions that the dry run found different are then
-        added to the queue, but not while EVERYTHING is in the queue, because it plans for them. If the last
-        question to Xen failed, EVERYTHING is added to the queue.
+        Xen's console is not read: what it holds is left to the service. After the last slice, all findings
+        are replaced. Functions that the dry run found different are then added to the queue, but not while
+        EVERYTHING is in the queue, because it plans for them. If the last question to Xen failed, EVERYTHING
+        is added to the queue.
         """
         queue = Queue()
         queue.add(EVERYTHING, Reason.REQUESTED, self._monotonic())
@@ -186,14 +192,6 @@ class Engine:
     def collect(self) -> None:
         """Put all messages that have arrived into the queue."""
         self.take_messages()
-
-    def probes(self) -> bool:
-        """Return True if Linux is asked to find a driver for a function that Xen was told of late."""
-        return self.settings.probes()
-
-    def owners_pause(self) -> float:
-        """Return the seconds between two questions to Xen about owners that change without a message."""
-        return float(self.settings.owners_s)
 
     # What is told.
 
@@ -280,10 +278,10 @@ class Engine:
         That is so if work is due, if work waits because Xen could not be asked, if Xen's console could not be
         read for the owner of a function (`XenView.unread`), if writes show a function that Linux does not
         have (`unseen`), or if messages were lost. Lost messages count while `must_read_everything` is True.
-        With `besides_requests`, work that is due only because of a timer or of a user's request does not
-        count.
+        Work that only looks for refused DMA does not count. With `besides_requests`, work that is due only
+        because of a timer or of a user's request does not count, either.
         """
-        due = self.queue.has_change(self._monotonic()) if besides_requests else self.next_due() == 0.0
+        due = self.queue.has_change(self._monotonic(), UNHURRIED if besides_requests else LOOKS)
         unknown = bool(self.queue.keys_with(Reason.NOT_ASKED)) or bool(self.view.unread or unseen(self.views))
         return due or unknown or self.must_read_everything
 

@@ -76,6 +76,14 @@ class Settings(Protocol):
     def owners_s(self) -> int:
         """The seconds between two questions to Xen about owners that change without a message."""
 
+    @property
+    def faults_s(self) -> int:
+        """The seconds between two readings of Xen's console for refused DMA; 0: by no timer."""
+
+    @property
+    def restore_on_fault(self) -> bool:
+        """True if a region that was withdrawn is restored when DMA of a device of dom0 to it is refused."""
+
 
 class Store(Protocol):
     """The files that hold ledger, boot snapshot and seen mappings.
@@ -122,8 +130,6 @@ class Policy(Protocol):
     def collect(self) -> None:
         """Put the messages that have arrived into the queue."""
 
-    def probes(self) -> bool:
-        """Return True if Linux is asked to find a driver for a function that Xen was told of late."""
-
-    def owners_pause(self) -> float:
-        """Return the seconds between two questions to Xen about owners that change without a message."""
+    @property
+    def settings(self) -> Settings:
+        """The settings that hold now."""

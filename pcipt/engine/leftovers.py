@@ -32,6 +32,7 @@ def mark_removed(views: Views, functions: AbstractSet[Sbdf], clock: Clock) -> No
     for sbdf in functions:
         views.memory.ledger.sized(sbdf)  # a new function there was announced with its VFs off
         views.memory.complaints.pop(sbdf, None)  # Xen sets up what comes back anew
+        views.memory.faults.pop(sbdf, None)
     vacated = views.memory.vacated.items()
     places = {place: sbdf for place, sbdf in vacated if sbdf in functions}
     _forsake(views, places | _places_at(views, functions))

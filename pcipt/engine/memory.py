@@ -24,6 +24,11 @@ left_guests     views, when an owner changed        when the guest keeps nothing
 unproven        reconciliation, after xen-pciback   when its driver has its pages    no
 held_regions    control socket (a reclaim)          when the client disconnects      no
 complaints      views, from Xen's console           next EVERYTHING, or function left  no
+faults          views, from Xen's console           next EVERYTHING, or function left  no
+fault_counts    views, from Xen's console           never: one number for each sort  no
+not_believed    views, from Xen's console           next EVERYTHING                  no
+faulted         views, from Xen's console           device left dom0, or dropped     no
+withdrawn_at    performer (withdrawals)             never: one time for a region     no
 listed_devices  reconciliation                      never: one entry for a region    no
 holes           performer (unmaps and checks)       when needed or checked enough    regions: ledger
 """
@@ -40,6 +45,7 @@ from pcipt.remap.ledger import Ledger
 from pcipt.remap.mapped_pages import MappedPages
 from pcipt.remap.vpci.trapped import Trapped
 from pcipt.xen.complaints import Complaint
+from pcipt.xen.dma_faults import DmaFault, FaultKey, There
 
 
 @attrs.define
@@ -69,8 +75,12 @@ class Memory:
     functions that left xen-pciback and of which nobody knows whether vPCI handles them again. `held_regions`
     counts for each reserved region the clients that keep it in dom0. `holes` holds pages that pcipt unmapped
     and that Xen may map again for dom0 (only where the option dom0=pf-fixup may be on).
-    `complaints` holds what Xen complained about on its console, and how often, by function. `listed_devices`
-    holds for each reserved region the devices that Xen listed last.
+    `complaints` holds what Xen complained about on its console, and how often, by function. `faults` holds
+    DMA that an IOMMU refused, by device, `fault_counts` how often by what lay there, `not_believed` how many
+    lines about it were not used. `faulted` holds for each
+    region that pcipt withdrew the places of dom0's devices whose DMA there was refused since: with
+    reserved.restore_on_fault they need the region. `withdrawn_at` is when pcipt withdrew a region (UTC,
+    RFC 3339). `listed_devices` holds for each reserved region the devices that Xen listed last.
     """
 
     ledger: Ledger
@@ -93,6 +103,11 @@ class Memory:
     held_regions: Counter[Frames] = attrs.Factory(Counter)
     holes: Holes = attrs.Factory(Holes)
     complaints: dict[Sbdf | None, dict[Complaint, int]] = attrs.Factory(dict)
+    faults: dict[Sbdf, dict[FaultKey, DmaFault]] = attrs.Factory(dict)
+    fault_counts: Counter[There] = attrs.Factory(Counter)
+    not_believed: int = 0
+    faulted: dict[Frames, set[str]] = attrs.Factory(dict)
+    withdrawn_at: dict[Frames, str] = attrs.Factory(dict)
     listed_devices: dict[Frames, frozenset[Sbdf]] = attrs.Factory(dict)
 
     @property
@@ -119,8 +134,9 @@ class Memory:
     def copy(self) -> "Memory":
         """Return a memory for a dry run.
 
-        The ledger, `trapped`, `given_up`, `vacated`, `outside_window`, `unproven`, `holes`, `complaints` and
-        `listed_devices` are copied: plans change them. The other fields are shared with this memory.
+        The ledger, `trapped`, `given_up`, `vacated`, `outside_window`, `unproven`, `holes`, `complaints`,
+        `faulted` and `listed_devices` are copied: plans change them. The other fields are shared with this
+        memory.
         """
         return attrs.evolve(
             self,
@@ -132,5 +148,6 @@ class Memory:
             unproven=set(self.unproven),
             holes=self.holes.copy(),
             complaints=dict(self.complaints),
+            faulted={region: set(places) for region, places in self.faulted.items()},
             listed_devices=dict(self.listed_devices),
         )

@@ -12,6 +12,7 @@ from pcipt.engine.round import Round, Slices, sliced
 from pcipt.engine.saver import Saver
 from pcipt.engine.unproven import note_unproven
 from pcipt.engine.views.complaints import forget_bars
+from pcipt.engine.views.faults import note_faults
 from pcipt.engine.views.regions import sharing_regions
 from pcipt.engine.views.shared_entries import concerned_by_entries, note_entries
 from pcipt.engine.views.silent import ask_for_other_owners
@@ -20,6 +21,8 @@ from pcipt.firmware.coverage import BootSnapshot
 from pcipt.pci import Sbdf
 from pcipt.remap.actions import Result, RewriteBar
 from pcipt.xen.complaints import Code
+
+ALL = frozenset(Code)
 
 
 class Observer:
@@ -126,9 +129,9 @@ class Observer:
     def ask(self, now: Round) -> bool:
         """Ask Xen about the functions of the round. If the round is EVERYTHING, ask about all functions.
 
-        Where owners are asked, Xen's console is read for complaints, too. Complaints about failed assignments
-        are over then; in a round of EVERYTHING that performs its plan, all that do not last. Return False if
-        Xen could not be asked: nothing may be concluded then.
+        Where owners are asked, and for CONSOLE, Xen's console is read. Where owners are asked, complaints
+        about failed assignments are over then; in a round of EVERYTHING, all that do not last. Return False
+        if Xen could not be asked: nothing may be concluded then.
         """
         views, given = now.views, now.views.given_places
         if now.everything is not None:
@@ -148,40 +151,48 @@ class Observer:
         else:
             views.not_asked |= now.subjects
         now.views = self._performer.views_for(views)
-        performs = now.views is views  # a dry run forgets nothing
-        whole = now.everything is not None
-        if asked and (whole or not now.scope.with_reason(HANDED_OVER).isdisjoint(now.listed)):
-            _read_console(now, views, frozenset(Code) if whole and performs else {Code.ASSIGN})
-        return asked
+        if not asked or now.views is not views:  # Xen prints a line once: a dry run leaves it to its reader
+            return asked
+        if now.everything is not None:
+            self._read_console(now, ALL)
+        elif not now.scope.with_reason(HANDED_OVER).isdisjoint(now.listed):
+            self._read_console(now, {Code.ASSIGN})
+        elif now.scope.console is not None:
+            self._read_console(now, ())
+        return True
 
     def hear(self, now: Round) -> None:
-        """Read Xen's console for complaints about what the round has done, if it has done something.
+        """Read Xen's console again if actions of the round were tried: Xen may have printed lines about them.
 
         A dropped write that the round has repeated is no complaint any more.
         """
         if not now.acted:
             return
-        views = now.views
-        _read_console(now, views, ())
-        for place in now.not_built:  # they came back meanwhile
-            sbdf = views.state.address_of(place)
-            if sbdf is not None:
-                self._queue.add(sbdf, Reason.DIFFERENT, self._clock())
+        self._read_console(now, ())
         done = [o.action for o in now.outcomes if o.result is Result.DONE]
         rewritten = [action.sbdf for action in done if isinstance(action, RewriteBar)]
-        forget_bars(views.memory, rewritten, {Code.DROPPED})
+        forget_bars(now.views.memory, rewritten, {Code.DROPPED})
 
+    def _read_console(self, now: Round, over: Collection[Code]) -> None:
+        """Read Xen's console, and note all that a line may tell: nothing is printed again.
 
-def _read_console(now: Round, views: Views, over: Collection[Code]) -> None:
-    """Read Xen's console for complaints, and note which functions vPCI could not be set up for on their
-    return to dom0. Xen prints that only once, so a dry run notes it, too: `views` are not its copy.
-    """
-    said = views.complaints.read(views.machine, views.state.bars, over=over)
-    not_built = said & views.machine.functions.keys() if views.pvh else set()
-    now.subjects |= not_built
-    places = map(views.state.place_at, not_built)
-    now.not_built = {place for place in places if place is not None}
-    views.memory.ledger.given_up |= now.not_built
+        Former complaints with a code in `over` end; with ALL, what was noted of refused DMA ends, too. Added
+        to the queue are functions whose DMA was refused, and functions that vPCI could not be set up for on
+        their return to dom0: the line may be newer than the last answer about their owner.
+        """
+        views, at = now.views, self._clock()
+        heard = views.complaints.read(views.machine, views.state.bars, over=over)
+        faults, faulted = note_faults(views, heard.text, self._policy.now, whole=over is ALL)
+        now.faults += faults
+        now.complained |= heard.about | faulted
+        for sbdf in sorted(faulted):
+            self._queue.add(sbdf, Reason.FAULTED, at)
+        for sbdf in sorted(heard.not_built) if views.pvh else ():
+            if (place := views.state.place_at(sbdf)) is not None:
+                now.subjects.add(sbdf)
+                now.not_built.add(place)
+                self._queue.add(sbdf, Reason.OWNER, at)
+        views.memory.ledger.given_up |= now.not_built
 
 
 def read_functions(now: Round, open_actions: OpenActions) -> None:

@@ -30,6 +30,7 @@ from pcipt.remap.actions import (
     Result,
     RewriteBar,
     RewriteCommand,
+    WithdrawReserved,
 )
 from pcipt.remap.guard.facts import Facts, Precaution
 from pcipt.remap.guard.rules import check_action
@@ -67,7 +68,7 @@ class Performer:
     def probe(self, sbdf: Sbdf) -> str:
         """Let Linux find a driver for a function, if the settings allow it; return why it failed, else ""."""
         try:
-            if self._policy.probes():
+            if self._policy.settings.probes():
                 self._tools.probe(sbdf)
         except PciptError as error:
             return str(error)
@@ -128,6 +129,8 @@ class Performer:
             done.append(self._step(action, event))
             done[-1].apply(ledger)
             _read_back(outcome, views)
+            if event is Event.PERFORMED and isinstance(action, WithdrawReserved):
+                views.memory.withdrawn_at[action.frames] = self._policy.now()
             found.append(outcome)
         try:
             self._tools.store.append(done)

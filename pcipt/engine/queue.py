@@ -1,11 +1,9 @@
 """The queue of work: which keys must be reconciled, for which reasons, and at which earliest time.
 
-A key is a function's address, EVERYTHING (the whole machine), OWNERS (functions whose owner may change
-without a message), REGIONS (the reserved regions of functions that were unbound) or STORE (the files on
-disk). Whatever happens adds a key with a reason, and does nothing else. Adding a key again joins the reasons
-and keeps the earlier time. Work for messages is due once no message has arrived for a short time; repeated
-work after a pause that grows with each attempt. The table DELAYS bounds each delay. All times are seconds of
-a clock that the caller reads.
+A key is a function's address or one of `Whole`. Whatever happens adds a key with a reason, and does nothing
+else. Adding a key again joins the reasons and keeps the earlier time. Work for messages is due once no
+message has arrived for a short time. Repeated work is due after a pause that grows with each attempt. The
+table DELAYS bounds each delay. All times are seconds of a clock that the caller reads.
 """
 
 import enum
@@ -33,23 +31,28 @@ class Reason(enum.Enum):
     SETTINGS = "the settings changed"
     TIMER = "a timer"
     UNMAPPED = "unmapped pages may have come back"
+    WITHDRAWN = "a reserved region was withdrawn"
+    LISTEN = "DMA may have been refused"
+    FAULTED = "its DMA was refused"
 
 
 class Whole(enum.Enum):
     """The keys that are not the address of one function."""
 
-    EVERYTHING = "everything"
-    OWNERS = "owners"
-    REGIONS = "regions"
-    STORE = "store"
+    EVERYTHING = "everything"  # the whole machine
+    OWNERS = "owners"  # all functions whose owner may change without a message
+    REGIONS = "regions"  # the reserved regions of functions that were unbound
+    CONSOLE = "console"  # what Xen prints about refused DMA
+    STORE = "store"  # the files on disk
 
 
-EVERYTHING, OWNERS, REGIONS, STORE = Whole
+EVERYTHING, OWNERS, REGIONS, CONSOLE, STORE = Whole
 Key = Sbdf | Whole
 PLACE = "place"  # in DELAYS: any function's address
 MESSAGES = frozenset({Reason.WRITTEN, Reason.APPEARED, Reason.DISAPPEARED, Reason.OWNER, Reason.LOST})
-_COMES, _GOES = frozenset({Reason.APPEARED}), frozenset({Reason.DISAPPEARED})
-_COMES_OR_GOES = _COMES | _GOES
+_COMES_OR_GOES = frozenset({Reason.APPEARED, Reason.DISAPPEARED})
+LOOKS = frozenset({Reason.LISTEN, Reason.WITHDRAWN})  # nothing is known to be open
+UNHURRIED = LOOKS | {Reason.REQUESTED, Reason.TIMER, Reason.UNMAPPED}  # a user's request, or time has passed
 
 
 @attrs.frozen
@@ -71,13 +74,11 @@ def _repeated(*pauses: float, endless: bool = False) -> Delay:
     return Delay(min(pauses), max(pauses), pauses, endless)
 
 
+_UNTIL_ASKED = _repeated(1.0, 5.0, 25.0, 60.0, endless=True)
 #  (key, reason): how long work may be postponed; without a row it never is
 DELAYS: Mapping[tuple[str | Whole, Reason], Delay] = {
-    (PLACE, Reason.WRITTEN): Delay(0.0, 1.0),
-    (PLACE, Reason.APPEARED): Delay(0.0, 1.0),
-    (PLACE, Reason.DISAPPEARED): Delay(0.0, 1.0),
-    (EVERYTHING, Reason.LOST): Delay(0.0, 1.0),
-    (EVERYTHING, Reason.WRITTEN): Delay(0.0, 1.0),  # records of configuration writes were lost
+    **{(PLACE, reason): Delay(0.0, 1.0) for reason in (Reason.WRITTEN, Reason.APPEARED, Reason.DISAPPEARED)},
+    **{(EVERYTHING, reason): Delay(0.0, 1.0) for reason in (Reason.LOST, Reason.WRITTEN)},  # lost records
     # The toolstack binds a function to xen-pciback first and gives it away after that, silently.
     (PLACE, Reason.OWNER): Delay(0.0, 1.0, (0.2, 0.5, 1.0)),
     # A guest that keeps pages may end, a function that writes show may be added, a last write be recorded.
@@ -87,11 +88,12 @@ DELAYS: Mapping[tuple[str | Whole, Reason], Delay] = {
     (PLACE, Reason.DIFFERENT): _repeated(0.0, 0.0, 0.0, 1.0, 5.0, 25.0),
     # A driver that began too early may still be about to give up; only then Linux can be asked again.
     (PLACE, Reason.LATE): _repeated(1.0, 5.0, 25.0),
-    (PLACE, Reason.NOT_ASKED): _repeated(1.0, 5.0, 25.0, 60.0, endless=True),
-    (EVERYTHING, Reason.NOT_ASKED): _repeated(1.0, 5.0, 25.0, 60.0, endless=True),
+    **{(key, Reason.NOT_ASKED): _UNTIL_ASKED for key in (PLACE, EVERYTHING, OWNERS, CONSOLE)},
     # A slow question, as often as the settings say, while there is a function whose owner changes silently.
     (OWNERS, Reason.TIMER): Delay(1.0, 3600.0),
-    (OWNERS, Reason.NOT_ASKED): _repeated(1.0, 5.0, 25.0, 60.0, endless=True),
+    # Xen's console tells of refused DMA: read soon after a withdrawal, else as often as the settings say.
+    (CONSOLE, Reason.LISTEN): Delay(1.0, 3600.0),
+    (CONSOLE, Reason.WITHDRAWN): _repeated(1.0, 5.0, 25.0),
     # dom0 must have had time to access what was unmapped; each look prints lines on Xen's console.
     (PLACE, Reason.UNMAPPED): _repeated(60.0, 600.0, 3600.0, endless=True),
     # The ledger is written whole some seconds after an action; a disk that does not take it is tried again.
@@ -256,20 +258,21 @@ class Queue:
 
     def arrived(self) -> set[Sbdf]:
         """Return the functions that the kernel has added and shows no sign of removing."""
-        found = [work for work in self._work.values() if work.reasons & _COMES_OR_GOES == _COMES]
+        found = [work for work in self._work.values() if work.reasons & _COMES_OR_GOES == {Reason.APPEARED}]
         return {work.key for work in found if isinstance(work.key, Sbdf) and not work.leaves}
 
     def unbound(self) -> set[Sbdf]:
         """Return the functions that lost their driver and that the kernel has not removed."""
-        found = (work for work in self._work.values() if work.leaves)
-        return {work.key for work in found if isinstance(work.key, Sbdf) and not work.reasons & _GOES}
+        leaving = (work for work in self._work.values() if work.leaves)
+        found = (work.key for work in leaving if Reason.DISAPPEARED not in work.reasons)
+        return {key for key in found if isinstance(key, Sbdf)}
 
-    def has_change(self, now: float) -> bool:
-        """Return True if work is due for another reason than time that has passed or a user's request."""
+    def has_change(self, now: float, besides: frozenset[Reason] = UNHURRIED) -> bool:
+        """Return True if work is due for a reason that is not in `besides`."""
         quiet = self._quiet_at()
         due = [work for work in self._work.values() if _due(work, quiet) <= now]
         due += [self._unfinished] if self._unfinished is not None else []
-        return any(work.reasons - {Reason.REQUESTED, Reason.TIMER, Reason.UNMAPPED} for work in due)
+        return any(work.reasons - besides for work in due)
 
     def _join(self, work: Work) -> None:
         """Add work, joined with the work that its key has already."""
@@ -284,13 +287,9 @@ class Queue:
         waiting = [work for work in self._work.values() if work.quiet_until is not None]
         if not waiting:
             return 0.0
-        longest = min(work.first + _longest_quiet(work) for work in waiting)
+        asked = [(work, reason) for work in waiting for reason in work.reasons & MESSAGES]
+        longest = min(work.first + delay_of(work.key, reason).longest for work, reason in asked)
         return min(longest, max(work.quiet_until or 0.0 for work in waiting))
-
-
-def _longest_quiet(work: Work) -> float:
-    """Return for how many seconds messages may delay this work at most."""
-    return min(delay_of(work.key, reason).longest for reason in work.reasons & MESSAGES)
 
 
 def _due(work: Work, quiet_at: float) -> float:

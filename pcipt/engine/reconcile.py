@@ -238,14 +238,14 @@ class Reconciler:
         news = self.open_actions.replace(
             now.planned, now.outcomes, subjects | former, listed=None if everything else now.listed | former
         )
-        repeat(self._queue, now, self._clock(), self._policy.owners_pause())
+        repeat(self._queue, now, self._clock(), self._policy.settings)
         self._observer.hear(now)
         if now.touched or now.acted:
             self._queue.add(STORE, Reason.TIMER, self._clock())
         again = now.scope.has(Reason.REQUESTED) and self._saver.findings
         if everything and (again or now.scope.has(Reason.LOST)):
             self._queue.add(STORE, Reason.REQUESTED, self._clock())
-        self._find(now, subjects | now.listed | touched | former)
+        self._find(now, subjects | now.listed | touched | former | now.complained)
         return now.report(now.fresh() if everything else tuple(news))
 
     def _leave_to_later_rounds(self, now: Round) -> None:

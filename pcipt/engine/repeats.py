@@ -2,20 +2,21 @@
 
 from collections.abc import Collection
 
+from pcipt.engine.interfaces import Settings
 from pcipt.engine.leftovers import unseen
-from pcipt.engine.queue import EVERYTHING, MESSAGES, OWNERS, Queue, Reason
+from pcipt.engine.queue import CONSOLE, EVERYTHING, MESSAGES, OWNERS, Queue, Reason
 from pcipt.engine.round import Round
 from pcipt.engine.views.concerned import addresses_of
 from pcipt.engine.views.silent import silent_functions
 from pcipt.engine.views.vpci_picture import is_switched_off
 from pcipt.pci import Sbdf
-from pcipt.remap.actions import Result
+from pcipt.remap.actions import Result, WithdrawReserved
 from pcipt.remap.view import DOM0
 
 _MAY_CHANGE_HANDS = MESSAGES - {Reason.WRITTEN} | {Reason.REQUESTED}
 
 
-def repeat(queue: Queue, now: Round, at: float, owners_pause: float) -> None:
+def repeat(queue: Queue, now: Round, at: float, settings: Settings) -> None:
     """Put what a round leaves open back into the queue. `at` is the time (seconds of the queue's clock).
 
     Repeated are: functions whose action failed; functions found different while acting, except those that
@@ -24,8 +25,9 @@ def repeat(queue: Queue, now: Round, at: float, owners_pause: float) -> None:
     finding about a guest's pages or ports; functions that are `unseen` or `is_switched_off`; functions with
     unmapped pages that Xen may map again; functions of `_not_announced` that are in the queue for no reason
     but WRITTEN. EVERYTHING is repeated if Xen could not be asked for the reserved regions of some function.
-    OWNERS is due after `owners_pause` seconds, if there are `silent_functions`. A round of single functions
-    looks for them among its subjects only.
+    OWNERS is due after the seconds of `settings`, if there are `silent_functions`. A round of single
+    functions looks for them among its subjects only. CONSOLE is due after the seconds of `settings` if the
+    console is readable, and several times soon after a region was withdrawn.
     """
     _put_back(queue, now, at, Reason.FAILED, _failed(now))
     _put_back(queue, now, at, Reason.DIFFERENT, now.views.take_different() - queue.unbound())
@@ -44,7 +46,22 @@ def repeat(queue: Queue, now: Round, at: float, owners_pause: float) -> None:
         queue.repeat(EVERYTHING, Reason.NOT_ASKED, at, attempts)
     whole = now.everything is not None or now.scope.owners is not None
     if silent_functions(now.views, None if whole else now.subjects | now.listed):
-        queue.add(OWNERS, Reason.TIMER, at, quiet=owners_pause)
+        queue.add(OWNERS, Reason.TIMER, at, quiet=settings.owners_s)
+    _look_at_console(queue, now, at, settings)
+
+
+def _look_at_console(queue: Queue, now: Round, at: float, settings: Settings) -> None:
+    """Put CONSOLE back: soon after a withdrawal of this round or an earlier one, else after the pause."""
+    if not now.views.complaints.readable:
+        return
+    outcomes = (o.action for o in now.outcomes if o.result is Result.DONE)
+    console = now.scope.console
+    if any(isinstance(action, WithdrawReserved) for action in outcomes):
+        queue.repeat(CONSOLE, Reason.WITHDRAWN, at, 0)
+    elif console is not None and Reason.WITHDRAWN in console.reasons:
+        queue.repeat(CONSOLE, Reason.WITHDRAWN, at, max(1, console.attempts))  # 0 if a timer joined it
+    if settings.faults_s and not queue.reasons_of(CONSOLE):  # joined, it would begin the looks anew
+        queue.add(CONSOLE, Reason.LISTEN, at, quiet=settings.faults_s)
 
 
 def repeat_not_asked(queue: Queue, now: Round, at: float) -> None:

@@ -5,12 +5,15 @@ from typing import Any
 
 import attrs
 
-from pcipt.engine.queue import EVERYTHING, MESSAGES, OWNERS, REGIONS, STORE, Key, Reason, Whole, Work
+from pcipt.engine.queue import CONSOLE, EVERYTHING, MESSAGES, OWNERS, REGIONS, STORE, Key, Reason, Whole, Work
 from pcipt.pci import Sbdf
 from pcipt.remap.actions import Outcome
+from pcipt.xen.dma_faults import DmaFault
 
 ASKED_IN_FULL = frozenset(Reason) - {Reason.WRITTEN}
-_NOT_HANDED = {Reason.WRITTEN, Reason.FAILED, Reason.DIFFERENT, Reason.LATE, Reason.UNMAPPED}
+_NOT_HANDED = {
+    Reason.WRITTEN, Reason.FAILED, Reason.DIFFERENT, Reason.LATE, Reason.UNMAPPED, Reason.FAULTED,
+}  # fmt: skip
 HANDED_OVER = frozenset(Reason) - _NOT_HANDED
 
 
@@ -31,14 +34,15 @@ class Scope:
     """The work that one reconciliation takes: functions and the other keys of the queue.
 
     `functions` are the addresses of its functions, `reasons` all reasons of its work. `everything`,
-    `owners`, `regions` and `store` are the work for EVERYTHING, OWNERS, REGIONS and STORE, each None if
-    the scope has none.
+    `owners`, `regions`, `console` and `store` are the work for EVERYTHING, OWNERS, REGIONS, CONSOLE and
+    STORE, each None if the scope has none.
     """
 
     work: tuple[Work, ...] = ()
     everything: Work | None = attrs.field(default=_whole(EVERYTHING), init=False, eq=False, repr=False)
     owners: Work | None = attrs.field(default=_whole(OWNERS), init=False, eq=False, repr=False)
     regions: Work | None = attrs.field(default=_whole(REGIONS), init=False, eq=False, repr=False)
+    console: Work | None = attrs.field(default=_whole(CONSOLE), init=False, eq=False, repr=False)
     store: Work | None = attrs.field(default=_whole(STORE), init=False, eq=False, repr=False)
     functions: frozenset[Sbdf] = attrs.field(
         default=attrs.Factory(lambda self: frozenset(keys_of(self.work)), takes_self=True),
@@ -87,7 +91,8 @@ class Report:
     `outcomes` are the outcomes to tell: for EVERYTHING all of this slice, for single functions those that
     differ from the last time. `changed` are the functions that the reading found different. `read` are the
     functions that were planned for. `finished` is False if slices of EVERYTHING are left. `shape_changed` is
-    True if functions may have been added, removed or given to another owner.
+    True if functions may have been added, removed or given to another owner. `faults` is DMA that was refused
+    and is to be told.
     """
 
     outcomes: tuple[Outcome, ...] = ()
@@ -95,6 +100,7 @@ class Report:
     read: frozenset[Sbdf] = frozenset()
     finished: bool = True
     shape_changed: bool = False
+    faults: tuple[DmaFault, ...] = ()
 
 
 def keys_of(work: Collection[Work]) -> set[Sbdf]:

@@ -9,6 +9,7 @@ from pcipt.engine.report import Report, Scope
 from pcipt.engine.views.views import Views
 from pcipt.pci import Frames, Sbdf
 from pcipt.remap.actions import Action, Outcome, Result
+from pcipt.xen.dma_faults import DmaFault
 
 SLICE = 256  # functions that are read or planned for between two turns of the loop
 Slices = Generator[None, None, None]
@@ -28,7 +29,8 @@ class Round:
     returned to dom0, by what Xen's console said in this round. A round of EVERYTHING leaves `listed`,
     `owners`, `pages`, `relatives` and `sharing` empty. `asked` is False if Xen could not be asked for owners
     that changed without a message. `touched` is True if the ledger has changed. `told` is the number of
-    outcomes that earlier reports contain.
+    outcomes that earlier reports contain. `faults` is DMA that was refused and is to be told, `complained`
+    are functions with new lines on Xen's console.
     """
 
     scope: Scope
@@ -47,6 +49,8 @@ class Round:
     asked: bool = True
     touched: bool = False
     told: int = 0
+    faults: tuple[DmaFault, ...] = ()
+    complained: set[Sbdf] = attrs.Factory(set)
 
     def fresh(self) -> tuple[Outcome, ...]:
         """Return the outcomes that no earlier report contains; the next call does not return them again."""
@@ -61,6 +65,7 @@ class Round:
             changed=frozenset(self.changed),
             read=frozenset(self.subjects),
             shape_changed=self.scope.changes_shape,
+            faults=self.faults,
         )
 
     @property

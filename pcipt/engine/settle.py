@@ -41,7 +41,6 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     now.touched |= _announced_by_linux(views)
     subjects = views.machine.functions if now.everything is not None else now.listed | now.subjects
     now.touched |= _learn_sizes(views, subjects)
-    memory.ledger.given_up |= now.not_built  # those that dom0 does not own now are left out below
     fresh = _learn_faulty(views, subjects)
     lasting = bool(fresh) | doubt_shared(views, subjects, now.returned) | bool(now.not_built)
     now.touched |= lasting
@@ -53,7 +52,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     if now.everything is None:
         asked = {at for sbdf in now.listed for at in views.addresses(sbdf)}
         now.touched |= memory.ledger.settle(asked, views.view.known)
-        now.touched |= mark_handed_over(views, now.listed, clock)
+        now.touched |= _mark_handed_over(now, now.listed, clock)
         return take_over_mappings(views, now.listed, clock) or lasting
     first = not memory.mapped.places
     settled = memory.ledger.reconciled(views.view.known)
@@ -65,8 +64,18 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
         now.touched = True
     if first and not views.pvh:
         now.touched |= _adopt(views, clock())
-    now.touched |= mark_handed_over(views, views.machine.functions, clock)
+    now.touched |= _mark_handed_over(now, views.machine.functions, clock)
     return take_over_mappings(views, views.machine.functions, clock) or lasting
+
+
+def _mark_handed_over(now: Round, functions: Iterable[Sbdf], clock: Callable[[], str]) -> bool:
+    """Do what `mark_handed_over` does, and keep what Xen's console said in this round (`Round.not_built`).
+
+    The line may be newer than Xen's answer: a function that was a guest's by the answer may be dom0's again.
+    """
+    found = mark_handed_over(now.views, functions, clock)
+    now.views.memory.ledger.given_up |= now.not_built
+    return found
 
 
 def _learn_sizes(views: Views, functions: Iterable[Sbdf]) -> bool:

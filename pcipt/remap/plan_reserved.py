@@ -16,6 +16,7 @@ Source: xen/drivers/passthrough/vtd/iommu.c (intel_iommu_add_device, intel_iommu
 
 import enum
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 
 import attrs
 
@@ -126,15 +127,17 @@ def plan_reserved(
     pvh: bool = True,
     changed: Collection[Sbdf] = (),
     claimed: Collection[Frames] = (),
+    faulted: Mapping[Frames, Sbdf] = MappingProxyType({}),
     certain: bool = True,
 ) -> tuple[RestoreReserved | WithdrawReserved, ...]:
     """Return the actions for the reserved regions in `scopes`, which has the devices of each region.
 
-    A region is needed if one of its devices is dom0's (`who_needs`), or if it is in `claimed`: one of its
-    devices is about to return. A needed region is restored if pcipt withdrew it, or if its state is in doubt.
-    On a PVH dom0 it is restored if it is LOST and Xen lists the device at another address. A region that is
-    not needed is withdrawn unless it is withdrawn already. Nothing is withdrawn if `certain` is False:
-    `scopes` may then lack devices. There is no action for a region without devices.
+    A region is needed if one of its devices is dom0's (`who_needs`), if it is in `claimed` (one of its
+    devices is about to return), or if it is in `faulted` (DMA to it was refused to this device of dom0, which
+    firmware does not name for it). A needed region is restored if pcipt withdrew it, or if its state is in
+    doubt. On a PVH dom0 it is restored if it is LOST and Xen lists the device at another address. A region
+    that is not needed is withdrawn unless it is withdrawn already. Nothing is withdrawn if `certain` is
+    False: `scopes` may then lack devices. There is no action for a region without devices.
 
     Shape:  restorings first, then withdrawals, each by first page. An action names a device of the region:
             one that is dom0's if there is one, and among those one that is in `changed` if there is one.
@@ -151,13 +154,15 @@ def plan_reserved(
             continue
         concerned = needing or scope
         about = next((sbdf for sbdf in concerned if sbdf in changed), concerned[0])
-        if needing or frames in claimed:
+        if needing or frames in claimed or frames in faulted:
             lost = kept is Kept.LOST and pvh and any(is_reachable(linux, xen, where) for linux in needing)
             if lost:
                 why = f"Xen unmapped it when it forgot {_names(scope)}, and {about} is still dom0's"
                 back.append(RestoreReserved(about, f"{why} and needs it", frames, listed))
             elif kept in (Kept.WITHDRAWN, Kept.DOUBTFUL):
                 why = f"{about} is dom0's again" if needing else f"{about} is about to return to dom0"
+                if not needing and frames not in claimed:
+                    why = f"{faulted[frames]} is dom0's, its DMA to the region was refused,"
                 back.append(RestoreReserved(about, f"{why} and needs it", frames, listed))
         elif certain and kept is not Kept.WITHDRAWN:
             reason = _why_out(about, scope, machine, xen, where)

@@ -1,9 +1,11 @@
-"""Read a switch from Xen's command line. Pure.
+"""Read switches and values from Xen's command line. Pure.
 
 Source: Xen common/kernel.c (parse_params, parse_boolean, parse_bool), common/domain.c (parse_dom0_param),
         drivers/passthrough/iommu.c (parse_dom0_iommu_param), arch/x86/setup.c (what follows "--" is dom0's
         command line).
 """
+
+import itertools
 
 _YES = frozenset({"yes", "on", "true", "enable", "1"})
 _NO = frozenset({"no", "off", "false", "disable", "0"})
@@ -29,6 +31,36 @@ def whole_switch_in(line: str, option: str) -> tuple[bool, str] | None:
             if value in _YES or value in _NO:
                 found = value in _YES, f"{option}={value}"
     return found
+
+
+def flag_in(line: str, option: str) -> bool:
+    """Return the value of an option that is off unless it is given, such as console_to_ring.
+
+    The option alone is on, "no-OPTION" is off, OPTION=VALUE is what the value says; a value that Xen cannot
+    read changes nothing. If the option is there several times, the last one counts.
+    """
+    found = False
+    for word in _words(line):
+        key, _, value = word.partition("=")
+        asserted = key != f"no-{option}"
+        if asserted and key != option:
+            continue
+        if not value or value in _YES:
+            found = asserted
+        elif value in _NO:
+            found = not asserted
+    return found
+
+
+def value_in(line: str, option: str) -> str | None:
+    """Return the text after "OPTION=", None if the line does not have it. The last one counts."""
+    pairs = (word.partition("=") for word in _words(line))
+    return next((value for key, equals, value in reversed([*pairs]) if equals and key == option), None)
+
+
+def _words(line: str) -> list[str]:
+    """Return the words of Xen's command line; what follows "--" is dom0's."""
+    return list(itertools.takewhile(lambda word: word != "--", line.split()))
 
 
 def switch_in(line: str, option: str, name: str) -> bool | None:

@@ -109,16 +109,6 @@ def _resize(complaint: Complaint, _version: Version) -> str:
     return f"a new size of BAR {complaint.bar} was refused, because memory decode was on; its old size holds"
 
 
-def _dma(complaint: Complaint, _version: Version) -> str:
-    kind = {"Read": "read", "Write": "write"}.get(
-        complaint.kind, "write" if "RW" in complaint.kind else "read"
-    )
-    return (
-        f"its DMA {kind} at {complaint.at or 0:#x} was refused: the page is not mapped for it, or not so; if "
-        "it lies in a reserved region, see pcipt rmrr; else its driver or its guest is at fault"
-    )
-
-
 def _interrupt(complaint: Complaint, _version: Version) -> str:
     return (
         f"its interrupt {complaint.at or 0:#x} was refused: its driver uses a vector that Xen did not give; "
@@ -151,7 +141,6 @@ _TEXTS: Mapping[Code, Callable[[Complaint, Version], str]] = {
     Code.MISPLACED: _misplaced,
     Code.DROPPED: _dropped,
     Code.RESIZE: _resize,
-    Code.DMA: _dma,
     Code.INTERRUPT: _interrupt,
     Code.IOMMU: _iommu,
     Code.ASSIGN: _assign,

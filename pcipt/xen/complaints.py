@@ -1,7 +1,8 @@
-"""Parse Xen's complaints on its console: failed maps, hidden capabilities, faults of devices. Pure.
+"""Parse Xen's complaints on its console: failed maps, hidden capabilities, refused interrupts. Pure.
 
 One row of `SORTS` is one message of Xen. All messages are warnings or errors, which release builds of Xen
 print. A guest chooses the text of its own lines, so pcipt never uses these lines (`whole_lines`).
+Refused DMA is in `dma_faults`.
 Source: the rows; include/xen/lib.h (gprintk: "d0v1 " stands before the message; DEV_BUG_PREFIX).
 """
 
@@ -29,7 +30,6 @@ class Code(enum.Enum):
     MISPLACED = "bar-not-mapped"
     DROPPED = "bar-write-dropped"
     RESIZE = "resize-refused"
-    DMA = "dma-fault"
     INTERRUPT = "interrupt-fault"
     IOMMU = "iommu-failed"
     ASSIGN = "assign-failed"
@@ -104,14 +104,11 @@ SORTS: tuple[Sort, ...] = (
     _sort("4.21.0 on", "vpci/rebar.c rebar_ctrl_write",
           r"CPU PP: refuse to resize BAR#(?P<bar>\d) with memory decoding enabled", Code.RESIZE),
     _sort("all", "passthrough/vtd/iommu.c iommu_page_fault_do_one",
-          r"\[VT-D\]DMAR:\[DMA (?P<kind>Read|Write)\] Request device \[PP\] "
-          r"fault addr (?P<at>[0-9a-f]{1,16})", Code.DMA),
-    _sort("all", "passthrough/vtd/iommu.c iommu_page_fault_do_one",
           r"\[VT-D\]INTR-REMAP: Request device \[PP\] fault index (?P<at>[0-9a-f]{1,16})",
           Code.INTERRUPT),
     _sort("all", "passthrough/amd/iommu_init.c parse_event_log_entry",
-          r"AMD-Vi: IO_PAGE_FAULT: PP d\d{1,5} addr (?P<at>[0-9a-f]{1,16}) flags HEX(?P<kind>[ A-Z?]*)",
-          Code.DMA),
+          r"AMD-Vi: IO_PAGE_FAULT: PP d\d{1,5} addr (?P<at>[0-9a-f]{1,16}) flags HEX"
+          r"(?:(?: [A-Z]{2}| \?\?)* I(?: [A-Z]{2})*)", Code.INTERRUPT),
     _sort("all", "passthrough/pci.c iommu_enable_device, iommu_remove_device",
           r"IOMMU: (?P<kind>add|remove) PP failed \(RC\)", Code.IOMMU),
     _sort("all", "passthrough/pci.c assign_device, deassign_device",
@@ -134,8 +131,8 @@ class Complaint:
     """One complaint of Xen: the parts of the message that Xen printed.
 
     `function` is the address in the message, None if it has none. `pages` are the pages in the message.
-    `kind` is a word of the message: "un" of an unmap, "Read" or "Write" of a fault, "legacy" or "extended"
-    of a capability. `capability` is the id of a capability, `bar` the number of a BAR, `at` an address. `rc`
+    `kind` is a word of the message: "un" of an unmap, "legacy" or "extended" of a capability. `capability` is
+    the id of a capability, `bar` the number of a BAR, `at` an address. `rc`
     is a positive errno. A field that the message does not have is None; `kind` is then empty.
     """
 

@@ -205,7 +205,9 @@ class Hypervisor(Protocol):
         """Return what Xen has printed on its console since the last call of this method; no key is pressed.
 
         The first call returns all that the console ring still holds. Text that Xen has overwritten is
-        missing, and of a longer text only the last 1 MiB is returned. Guests' and dom0's lines may be in it.
+        missing, and of a longer text only the last 1 MiB is returned. Guests' lines may be in it, and text of
+        dom0 if Xen has console_to_ring. The text has whole lines only: a line that is not finished is
+        returned by a later call, a line whose beginning or end was overwritten is left out.
         """
 
     def command_line(self) -> str:

@@ -89,6 +89,7 @@ class LibXc:
         self._control_refusal: UnsupportedError | None = None
         self._console_index = 0
         self._printed_text = ""  # read with the console, and not yet returned by `console`
+        self._inside_line = False  # what is read next begins inside a line whose beginning was overwritten
         self._process = os.getpid()
         self._closed = False
 
@@ -210,12 +211,13 @@ class LibXc:
     def console(self) -> str:
         """Return what Xen has printed since the last call of this method; at most the last KEPT characters.
 
+        The text has whole lines only (`Hypervisor.console`).
         Raises: UnsupportedError without libxenctrl; HypervisorError if Xen returns an error.
         """
         self._require_open()
         self._read_console(self._require_control())
-        text, self._printed_text = self._printed_text, ""
-        return text
+        lines, _, self._printed_text = self._printed_text.rpartition("\n")
+        return f"{lines}\n" if lines else ""  # a line that is not finished waits for its end
 
     def command_line(self) -> str:
         """Return Xen's command line, as the boot loader gave it; at most 1023 characters.
@@ -349,25 +351,41 @@ class LibXc:
     def _read_console(self, control: ControlHandle, kept_for: str = "") -> str:
         """Read Xen's console ring from where the last reading ended to the end of the ring, at most 64 MiB.
 
-        Return the text. Its last KEPT characters are kept for `console`, too. `kept_for` names the feature
-        that needs all of the text, if there is one.
+        The text is kept for `console`. If `kept_for` names a feature that needs all of it, it is returned,
+        too.
         Raises: UnsupportedError if `kept_for` is not empty and a part of the text was overwritten;
                 HypervisorError if Xen returns an error.
         """
-        pieces: list[bytes] = []
+        pieces: list[str] = []
         for _ in range(RING_LIMIT // CHUNK):
-            result, piece, index = control.read(self._console_index, CHUNK)
+            result, data, index = control.read(self._console_index, CHUNK)
             check(Op.CONSOLE, result)
-            lost = (index - len(piece) - self._console_index) & 0xFFFF_FFFF
+            lost = (index - len(data) - self._console_index) & 0xFFFF_FFFF
             self._console_index = index
+            piece = data.decode("ascii", "replace")
+            self._keep(piece, cut=bool(lost))
             if kept_for and lost:
                 why = "Xen's console ring is too small for it; boot Xen with conring_size=1M"
                 raise UnsupportedError(kept_for, why)
-            pieces.append(piece)
-            if not kept_for:
-                pieces = pieces[-KEPT // CHUNK :]
-            if len(piece) < CHUNK:
+            pieces += [piece] if kept_for else []
+            if len(data) < CHUNK:
                 break
-        text = b"".join(pieces).decode("ascii", "replace")
-        self._printed_text = (self._printed_text + text)[-KEPT:]
-        return text
+        return "".join(pieces)
+
+    def _keep(self, text: str, *, cut: bool) -> None:
+        """Keep text for `console`, at most KEPT characters. `cut`: what stood before it was overwritten.
+
+        A line of which a part is missing is left out: it may be the end of a line that a guest printed, and
+        look like one of Xen's.
+        """
+        kept = self._printed_text
+        if cut:
+            kept, self._inside_line = kept[: kept.rfind("\n") + 1], True
+        if self._inside_line:
+            _, ends, text = text.partition("\n")
+            self._inside_line = not ends
+        kept += text
+        if len(kept) > KEPT:
+            _, ends, kept = kept[-KEPT:].partition("\n")
+            self._inside_line = not ends
+        self._printed_text = kept

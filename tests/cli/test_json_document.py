@@ -40,6 +40,7 @@ from pcipt.remap.kinds.domains import CutOrphans
 from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.writes import changes
 from pcipt.remap.writes.json_view import json_from_change
+from pcipt.xen.dma_faults import Cause, DmaFault, There
 from pcipt.xen.releases import parse_version
 from tests import toolstack
 from tests.answers import WHEN, action
@@ -63,6 +64,7 @@ PLAIN = {
     "path": lambda value: isinstance(value, str) and re.fullmatch(r"[0-9a-f_.-]+", value),
     "time": lambda value: isinstance(value, str) and re.fullmatch(r"[-0-9]{10}T[:0-9]{8}\.[0-9]{3}Z", value),
 }
+FAULT = DmaFault(NIC, "dom0", "write", 0x1000, Cause.PAGE, There.RAM, "RAM at 0x0-0xfff", 10, WHEN)
 #  an object that takes over the keys of others, as its text says
 ALSO = {"told action": ["action"], "event action": ["action"], "pcipt host --json": ["host"]}
 
@@ -286,6 +288,7 @@ def test_the_document_is_what_is_printed(dump, tmp_path, service, files, handed)
         events.event_from_outcome(Outcome(AddDevice(NIC, "why"), Result.DONE), WHEN),
         events.event_from_finding(NIC, Finding("code", "text"), WHEN, gone=False),
         events.event_from_loss(WHEN, 3, "writes"),
+        events.event_from_fault(FAULT),
         events.event_from_hotplug(NIC, "add", WHEN),
     ):
         comparison.object(event, "event")

@@ -45,6 +45,8 @@ OTHERS = {
     "watch.source": "none",
     "watch.settle-ms": 200,
     "watch.owners-s": 600,
+    "watch.faults-s": 0,
+    "reserved.restore_on_fault": True,
     "hotplug.probe": False,
     "log.level": "debug",
     "metrics.textfile": "/var/lib/node-exporter/pcipt.prom",
@@ -73,7 +75,10 @@ WRONG = [
     ("\ufeffmode = 'observe'", "line 1: begins with a byte order mark; save it as UTF-8 without one"),
     ("mod = 1", "line 1: unknown key mod; did you mean mode?"),
     ('"" = 1', "line 1: unknown key ''; expected one of mode"),
-    ("zzz = 1", "line 1: unknown key zzz; expected one of mode, actions, hotplug, log, metrics, watch"),
+    (
+        "zzz = 1",
+        "line 1: unknown key zzz; expected one of mode, actions, hotplug, log, metrics, reserved, watch",
+    ),
     ("# mode\n\nmode = 'force'", "line 3: mode is 'force'; expected one of enforce, observe"),
     ("actions = 1", "line 1: actions is no table; expected [actions]"),
     (

@@ -16,7 +16,7 @@ from pcipt.daemon.telling.log import Logs
 from pcipt.daemon.watcher import Watch
 from pcipt.engine import performer
 from pcipt.engine import round as rounds
-from pcipt.engine.queue import EVERYTHING, OWNERS, Reason
+from pcipt.engine.queue import CONSOLE, EVERYTHING, OWNERS, Reason
 from pcipt.host.uevents import HotplugEvent, Rescan
 from pcipt.pci.write import Lost
 from pcipt.xen.outcome import Op
@@ -347,8 +347,36 @@ def test_a_reload_shortens_the_pause_of_the_question_for_owners(serve):
     service.engine.queue.add(OWNERS, Reason.TIMER, service.engine._monotonic(), quiet=600)
     service.settings_file.write_text("[watch]\nowners-s = 9\n")
     service.daemon._reload()
-    assert service.engine.owners_pause() == 9
+    assert service.engine.settings.owners_s == 9
     assert service.engine.next_due() <= 9
+
+
+def test_a_reload_that_changes_restore_on_fault_lets_everything_be_compared(serve):
+    service = serve()
+    service.begin()
+    for value in ("true", "false"):
+        service.settings_file.write_text(f"[reserved]\nrestore_on_fault = {value}\n")
+        service.daemon._reload()
+        assert service.engine.views.restores_on_fault is (value == "true")
+        assert Reason.SETTINGS in service.engine.queue.reasons_of(EVERYTHING)
+        service.daemon._worker.work_off()
+    service.daemon._reload()
+    assert service.engine.queue.reasons_of(EVERYTHING) == frozenset()
+
+
+def test_refused_dma_is_logged_counted_and_kept(serve):
+    stage = Stage([function(address) for address in ADDRESSES])
+    service = serve(stage)
+    service.begin()
+    for _ in range(3):
+        stage.xen.prints(f"AMD-Vi: IO_PAGE_FAULT: {S(ADDRESSES[2])} d0 addr 0000000090000000 flags 0x20 RW")
+    service.engine.add(CONSOLE, Reason.LISTEN)
+    service.engine.queue.hasten(Reason.LISTEN, service.engine._monotonic())
+    service.daemon._worker.work_off()
+    (event,) = service.kinds("dma-fault")
+    assert (event["sbdf"], event["count"], event["there"]) == (str(S(ADDRESSES[2])), 3, "nothing")
+    assert any(text.startswith("DMA refused ") for text in service.texts())
+    assert service.count('pcipt_dma_faults_total{there="nothing"}') == 3
 
 
 def test_a_broken_source_of_writes_is_told_and_not_polled_any_more(serve):

@@ -3,17 +3,18 @@
 import attrs
 import pytest
 
-from pcipt.engine.queue import EVERYTHING, OWNERS, STORE, Reason, Work
+from pcipt.daemon.settings import Settings
+from pcipt.engine.queue import CONSOLE, EVERYTHING, OWNERS, STORE, Reason, Work
 from pcipt.engine.repeats import repeat, repeat_not_asked
 from pcipt.engine.report import Scope
 from pcipt.engine.round import Round
-from pcipt.pci import Finding
-from pcipt.remap.actions import AddDevice, Outcome, RemoveDevice, Result
+from pcipt.pci import Finding, Frames, Gfn
+from pcipt.remap.actions import AddDevice, Outcome, RemoveDevice, Result, WithdrawReserved
 from pcipt.xen.interface import Owner, OwnerKind
-from tests.engine.stage import S, Stage, begun, compare, usual_raws
+from tests.engine.stage import QUIET, S, Stage, begun, compare, usual_raws
 
 NIC, VF, HOST, GONE = S("01:00.0"), S("01:00.1"), S("00:00.0"), S("05:00.0")
-NOW, PAUSE = 100.0, 60.0
+NOW = 100.0
 
 
 def engine_with(driver=None, owner=None):
@@ -34,10 +35,10 @@ def round_of(engine, *works):
     return Round(Scope(works), engine.views)
 
 
-def repeated(now, waiting=None):
+def repeated(now, waiting=None, settings=QUIET):
     """Give what comes again, except OWNERS: (key, reasons, attempts, in how many seconds)."""
     waiting = waiting or begun()
-    repeat(waiting, now, NOW, PAUSE)
+    repeat(waiting, now, NOW, settings)
     left = []
     while (at := waiting.next_due()) is not None:
         left += [
@@ -192,3 +193,40 @@ def test_work_that_xen_could_not_be_asked_for_comes_again_with_its_reasons():
     assert waiting.reasons_of(EVERYTHING) == {Reason.LOST, Reason.NOT_ASKED}
     assert [(each.key, each.attempts) for each in waiting.take(NOW + 1)] == [(EVERYTHING, 1)]
     assert [(each.key, each.attempts) for each in waiting.take(NOW + 5)] == [(NIC, 2)]
+
+
+LISTENING = Settings(faults_s=90)
+WITHDRAWN = Outcome(WithdrawReserved(NIC, "", Frames(Gfn(0x7FFF0), 4)), Result.DONE)
+#  the round's work, what it did, whether the console is readable: when the console is read next, and why
+LOOKS = [
+    ([work(NIC, Reason.WRITTEN)], [], True, (Reason.LISTEN, 90.0)),
+    ([work(NIC, Reason.WRITTEN)], [], False, None),
+    ([work(NIC, Reason.OWNER)], [WITHDRAWN], True, (Reason.WITHDRAWN, 1.0)),
+    ([work(NIC, Reason.OWNER)], [attrs.evolve(WITHDRAWN, result=Result.PLANNED)], True,
+     (Reason.LISTEN, 90.0)),
+    ([work(NIC, Reason.OWNER)], [attrs.evolve(WITHDRAWN, result=Result.NOT_APPLICABLE)], True,
+     (Reason.LISTEN, 90.0)),
+    ([work(CONSOLE, Reason.LISTEN)], [], True, (Reason.LISTEN, 90.0)),
+    ([work(CONSOLE, Reason.WITHDRAWN, attempts=1)], [], True, (Reason.WITHDRAWN, 5.0)),
+    ([work(CONSOLE, Reason.WITHDRAWN, Reason.LISTEN)], [], True, (Reason.WITHDRAWN, 5.0)),  # a timer joined
+    ([work(CONSOLE, Reason.WITHDRAWN, attempts=2)], [], True, (Reason.WITHDRAWN, 25.0)),
+    ([work(CONSOLE, Reason.WITHDRAWN, attempts=3)], [], True, (Reason.LISTEN, 90.0)),
+    ([work(CONSOLE, Reason.WITHDRAWN, attempts=3)], [WITHDRAWN], True, (Reason.WITHDRAWN, 1.0)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("works", "outcomes", "readable", "expected"), LOOKS)
+def test_when_the_console_is_read_next(works, outcomes, readable, expected):
+    engine = engine_with()
+    engine.views.complaints.readable = readable
+    now = round_of(engine, *works)
+    now.outcomes = outcomes
+    found = [(*reasons, at) for key, reasons, _, at in repeated(now, settings=LISTENING) if key is CONSOLE]
+    assert found == ([] if expected is None else [(expected[0], pytest.approx(expected[1]))])
+
+
+def test_a_reading_that_waits_is_not_postponed():
+    waiting = begun()
+    for at in (NOW - 60, NOW):
+        repeat(waiting, round_of(engine_with(), work(NIC, Reason.WRITTEN)), at, LISTENING)
+    assert waiting.next_due() == NOW + 30

@@ -91,7 +91,7 @@ def test_the_attempts_of_a_scope_come_from_its_work_alone():
 def test_only_a_write_leaves_the_owner_and_xens_list_as_they_are():
     assert frozenset(Reason) - ASKED_IN_FULL == {Reason.WRITTEN}
     assert frozenset(Reason) - HANDED_OVER == {
-        Reason.WRITTEN, Reason.FAILED, Reason.DIFFERENT, Reason.LATE, Reason.UNMAPPED,
+        Reason.WRITTEN, Reason.FAILED, Reason.DIFFERENT, Reason.LATE, Reason.UNMAPPED, Reason.FAULTED,
     }  # fmt: skip
 
 

@@ -4,8 +4,10 @@ import attrs
 import pytest
 
 from pcipt.daemon.control.status import health_of
+from pcipt.daemon.settings import Settings
 from pcipt.pci.requester import Vendor
 from pcipt.xen.interface import Owner, OwnerKind
+from pcipt.xen.outcome import Op
 from pcipt.xen.simulated.coverage import Coverage
 from tests.engine.stage import BusStage, S, codes, compare, dry_run, rests, right, told, work_off
 from tests.xen.devices import device, port
@@ -141,24 +143,32 @@ DOM0, GUEST, QUARANTINE = Owner(OwnerKind.DOMAIN, 0), Owner(OwnerKind.DOMAIN, 1)
 class Returned(BusStage):
     """A machine on which a card returned to dom0 while nothing answered, because its bus was renumbered."""
 
-    def __init__(self, version, owner=GUEST, dom0="pvh"):
+    def __init__(
+        self, version, owner=GUEST, dom0="pvh", settings=None, message=True, driver=None, returns=True
+    ):
         raws = [port(PORT, 2, 9, command=0), device(CARD, (CARD_BAR, 0x4000), parent=PORT, command=ON)]
-        super().__init__(raws, version=version, dom0=dom0)
+        super().__init__(raws, version=version, dom0=dom0, settings=settings)
         self.engine = self.start()
         compare(self.engine)
         self.number(3)
         self.hands(owner, "pciback")
         self.settle(self.engine)
-        self.hands(DOM0, None)
-        self.number(2)
+        if returns:
+            self.hands(DOM0, driver, message=message)
+            self.number(2)
+
+    @property
+    def readings(self):
+        return [call.op for call in self.xen.calls].count(Op.CONSOLE)
 
     def number(self, secondary):
         self.write(PORT, 0x18, 4, secondary << 8 | 9 << 16)
 
-    def hands(self, owner, driver):
+    def hands(self, owner, driver, *, message=True):
         self.xen.give(S(CARD), owner)
         self.files.raws[S(CARD)] = attrs.evolve(self.files.raws[S(CARD)], driver=driver)
-        self.hotplug.push("bind" if driver else "unbind", S(CARD))
+        if message:
+            self.hotplug.push("bind" if driver else "unbind", S(CARD))
 
     def rest(self):
         outcomes = self.settle(self.engine)
@@ -220,11 +230,76 @@ def test_it_is_over_when_linux_finds_the_function_anew(version):
 
 
 @survives
-def test_a_dry_run_that_reads_it_on_the_console_forgets_nothing(version):
+def test_a_dry_run_leaves_what_xen_has_said_to_the_service(version):
     stage = Returned(version)
+    before = stage.readings
     dry_run(stage.engine)
+    assert stage.readings == before
     stage.rest()
     assert codes(stage.engine) == {"given-up"}
+    right(stage)
+
+
+@survives
+@pytest.mark.parametrize("owner", [GUEST, QUARANTINE])
+@pytest.mark.parametrize("driver", [None, "pciback"])
+def test_what_the_timer_hears_before_any_message_is_kept_until_the_owner_is_asked(version, owner, driver):
+    """The line is newer than the last answer about the owner."""
+    timer = Settings(faults_s=10, owners_s=3600)
+    stage = Returned(version, owner, settings=timer, message=False, driver=driver)
+    assert not stage.engine.view.in_dom0(S(CARD))
+    stage.time += 10
+    work_off(stage.engine)
+    assert stage.engine.view.in_dom0(S(CARD))
+    assert "given-up" in codes(stage.engine)
+    right(stage)
+
+
+@survives
+def test_what_is_said_while_pcipt_acts_for_another_function_is_kept_as_well(version):
+    """The console is read after the action, and tells of a function that has no message yet."""
+    stage = Returned(version, settings=Settings(faults_s=0, owners_s=3600), message=False, driver="pciback")
+    stage.xen.forget(S(PORT))
+    stage.write(PORT, COMMAND, 2, ON)
+    assert ("add-device", f"0000:{PORT}", "done") in told(stage.settle(stage.engine))
+    assert stage.engine.view.in_dom0(S(CARD))
+    assert "given-up" in codes(stage.engine)
+    right(stage)
+
+
+@survives
+def test_what_is_said_right_after_the_answer_about_the_owner_is_kept(version):
+    stage = Returned(version, message=False, driver="pciback", returns=False)
+    console = stage.xen.console
+
+    def meanwhile():
+        stage.xen.console = console
+        stage.xen.give(S(CARD), DOM0)
+        return console()
+
+    stage.xen.console = meanwhile
+    stage.hotplug.push("change", S(CARD))
+    stage.settle(stage.engine)
+    assert stage.engine.view.in_dom0(S(CARD))
+    stage.number(2)
+    stage.rest()
+    assert "given-up" in codes(stage.engine)
+    right(stage)
+
+
+@survives
+def test_a_return_that_the_iommu_refused_leaves_the_function_to_the_guest(version):
+    """What the line says of vPCI is over when the guest has the function, and returns it as it should."""
+    stage = Returned(version, settings=Settings(faults_s=10, owners_s=3600), message=False, returns=False)
+    stage.number(2)
+    stage.xen.prints(f"d1: deassign (0000:{CARD}) failed (-22)")
+    stage.time += 10
+    work_off(stage.engine)
+    assert not stage.engine.memory.ledger.given_up
+    stage.hands(DOM0, None)
+    stage.rest()
+    assert stage.xen.vpci.traps(S(CARD))
+    assert "given-up" not in codes(stage.engine)
     right(stage)
 
 

@@ -280,11 +280,47 @@ def test_the_console_is_returned_once_and_no_key_is_pressed(xen, machine):
 
 def test_a_console_without_end_does_not_fill_the_memory(xen, machine, monkeypatch):
     monkeypatch.setattr("pcipt.xen.libxc.KEPT", 2 * CHUNK)
-    machine.control.will_print("x" * 100_000)
+    machine.control.will_print(f"{'x' * 99}\n" * 1000)
     for _ in range(3):
         with pytest.raises(UnsupportedError):
             xen.owners()
-    assert len(xen.console()) == 2 * CHUNK
+    text = xen.console()
+    assert 2 * CHUNK - 100 < len(text) <= 2 * CHUNK
+    assert {len(line) for line in text.splitlines()} == {99}  # no line was cut
+
+
+FORGED = "(d1) " + "x" * 40 + "(XEN) [VT-D]DMAR:[DMA Write] Request device [0000:00:06.0] fault addr 1000\n"
+
+
+def test_a_guests_line_whose_beginning_was_overwritten_is_left_out(xen, machine):
+    """It would look like a line of Xen: the guest has written Xen's prefix into it."""
+    machine.control.will_print(FORGED + DUMP)
+    machine.control.forgets = machine.control.end - machine.control.oldest + FORGED.index("(XEN)")
+    with pytest.raises(UnsupportedError):
+        xen.owners()
+    assert xen.console() == DUMP
+
+
+def prints(xen, machine, text):
+    """Let Xen print a text, once."""
+    machine.control.will_print(text)
+    xen._printed("Q", "a test")
+
+
+def test_a_line_that_is_not_finished_waits_for_its_end(xen, machine):
+    prints(xen, machine, "(XEN) setup of vPCI for d0 fai")
+    assert xen.console() == ""
+    prints(xen, machine, "led: -17\n(XEN) next")
+    assert xen.console() == "(XEN) setup of vPCI for d0 failed: -17\n"
+
+
+def test_what_was_overwritten_does_not_join_two_lines(xen, machine):
+    prints(xen, machine, "(XEN) [VT-D]DMAR:[DMA Write] Request device [0000:00:06.0] fault addr 7ff")
+    machine.control.forgets = machine.control.end - machine.control.oldest + 2
+    with pytest.raises(UnsupportedError):
+        prints(xen, machine, "abc\n(XEN) next\n")
+    machine.control.forgets = 0
+    assert xen.console() == "(XEN) next\n"
 
 
 def test_the_command_line(xen, machine):

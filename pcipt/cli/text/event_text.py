@@ -38,7 +38,9 @@ def lines_from_event(
         return [first, *more]
     end = start + max(ADDRESS, len(address))
     shade = (
-        YELLOW if event.get("kind") == "lost" else SHADES.get(str(event.get("result") or event.get("state")))
+        YELLOW
+        if event.get("kind") in {"lost", "dma-fault"}
+        else SHADES.get(str(event.get("result") or event.get("state")))
     )
     whole = f"{first[:start]}{painted(first[start:end], BOLD)}{painted(first[end:], shade)}"
     return [whole, *(painted(line, shade) for line in more)]
@@ -105,6 +107,15 @@ def _hotplug(event: Json) -> str:
     """Return a hot-plug message in words; an unknown kernel word is shown after "hot-plug: "."""
     action = printable(str(event.get("action", "")))
     return _HOTPLUG.get(action, f"hot-plug: {action}")
+
+
+def _fault(event: Json) -> str:
+    """Return refused DMA in words: what, how often, whose device, and what lies there."""
+    times = f", {event['count']} times" if event["count"] > 1 else ""
+    owner, there = printable(event["owner"]), printable(event["text"])
+    return (
+        f"DMA {event['access'] or 'access'} at {event['address']} refused{times}; {owner}'s; there: {there}"
+    )
 
 
 def _lost(event: Json) -> str:
@@ -206,6 +217,7 @@ _WORDS: dict[str, Callable[[Json], str]] = {
     "action": _action,
     "finding": _finding,
     "hotplug": _hotplug,
+    "dma-fault": _fault,
     "lost": _lost,
 }
 

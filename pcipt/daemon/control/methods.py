@@ -22,6 +22,7 @@ from pcipt.daemon.watcher import Watch
 from pcipt.engine.engine import Engine
 from pcipt.errors import HypervisorError, NoSuchDeviceError, UnsupportedError
 from pcipt.pci import PciPath, Sbdf, SlotFilter, nearest, parse_sbdf, parse_slot, parse_target
+from pcipt.xen.dma_faults import There
 from pcipt.xen.interface import Hypervisor
 
 
@@ -170,6 +171,7 @@ def read_gauges(engine: Engine, xen: Hypervisor, watch: Watch, hotplug: HotplugC
         uevent_overruns=hotplug.overruns,
         pages_returned=engine.memory.holes.returned,
         labels={"xen": identity.full, "dom0": identity.dom0.value},
+        dma_faults={there.value: engine.memory.fault_counts[there] for there in There},
     )
 
 

@@ -12,6 +12,7 @@ from pcipt.daemon.telling.metrics import Metrics
 from pcipt.pci import Finding, Machine, PciPath, Sbdf
 from pcipt.remap.actions import Action, Outcome, Result
 from pcipt.remap.writes.changes import Change
+from pcipt.xen.dma_faults import DmaFault
 
 Told = tuple[Sbdf | None, Finding]
 
@@ -90,6 +91,13 @@ class Announcer:
         missing = {"count": count} if count else {}
         self._log.warning("comparing everything", kind="lost", reason=what, **missing)
         self.publish(events.event_from_loss(self._clock(), count, what))
+
+    def tell_fault(self, fault: DmaFault, machine: Machine) -> None:
+        """Announce refused DMA of one device. `machine` is needed to find the function's history."""
+        given = {"owner": fault.owner, "access": fault.access, "address": f"{fault.at:#x}"}
+        about = {"there": fault.what, "count": fault.count, "reason": fault.cause.value}
+        self._log.warning("DMA refused", kind="dma-fault", sbdf=fault.sbdf, **given, **about)
+        self._add(_place(fault.sbdf, machine), events.event_from_fault(fault))
 
     def tell_findings(self, new: Iterable[Told], gone: Iterable[Told]) -> None:
         """Announce the findings in `new`, then those in `gone`, to log and monitors. No history gets them.

@@ -8,6 +8,7 @@ from pcipt.pci.write import ConfigWrite
 from pcipt.remap.actions import Outcome
 from pcipt.remap.writes.changes import Change
 from pcipt.remap.writes.json_view import json_from_change
+from pcipt.xen.dma_faults import DmaFault
 
 Event = dict[str, Any]
 
@@ -49,6 +50,21 @@ def event_from_finding(sbdf: Sbdf | None, finding: Finding, when: str, *, gone: 
     where = str(sbdf) if sbdf is not None else None
     body = {"sbdf": where, "code": finding.code, "text": finding.text, "state": "gone" if gone else "new"}
     return {**_head(when, "finding"), **body}
+
+
+def event_from_fault(fault: DmaFault) -> Event:
+    """Return the event for refused DMA of one device, of kind "dma-fault". "text" says what lies there."""
+    body = {
+        "sbdf": str(fault.sbdf),
+        "owner": fault.owner,
+        "access": fault.access or None,
+        "address": f"{fault.at:#x}",
+        "cause": fault.cause.name.lower(),
+        "there": fault.there.value,
+        "text": fault.what,
+        "count": fault.count,
+    }
+    return {**_head(fault.when, "dma-fault"), **body}
 
 
 def event_from_loss(when: str, count: int | None, what: str) -> Event:

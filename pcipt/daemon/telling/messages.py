@@ -15,6 +15,7 @@ MESSAGE_IDS: Mapping[str, str] = {
     "finding": "66060b346b50428b8380dc38ffe340e4",
     "finding-gone": "bde2678a84ca432c9fcbfb54dde9b863",
     "hotplug": "7c9705a6d5b549c38b043a749dc13567",
+    "dma-fault": "9ab0ca5fea6b46f28773e2e9bb5f002f",
     "lost": "8431430766d04fe7adab31d07c2dff97",
     "hypercall": "27df4534cc164ccc8b1d3d037a414c15",
     "watch": "0d2891c4ee8f4f40aedeed0c5e04b16f",

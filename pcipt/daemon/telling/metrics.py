@@ -16,6 +16,7 @@ import attrs
 from pcipt import __version__
 from pcipt.errors import HypervisorError
 from pcipt.remap.actions import Action, Outcome, Result
+from pcipt.xen.dma_faults import There
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # seconds
 HYPERCALL_SERIES = 256  # pairs of operation and error with series of their own; all others share one series
@@ -66,6 +67,10 @@ _RETURNED = Family(
     "pcipt_unmapped_pages_returned", Kind.COUNTER,
     "Pages that pcipt had unmapped and found mapped again (Xen's dom0=pf-fixup).",
 )  # fmt: skip
+_FAULTS = Family(
+    "pcipt_dma_faults", Kind.COUNTER,
+    "Lines of Xen's console about DMA that an IOMMU refused, by what lies there; Xen leaves some out.",
+)  # fmt: skip
 _LATENCY = Family(
     "pcipt_remap_latency_seconds", Kind.HISTOGRAM,
     "From the first write of a change to its last mapping call, settling included.", "seconds",
@@ -75,7 +80,10 @@ _BUILD = Family("pcipt_build", Kind.INFO, "What runs here.")
 
 @attrs.frozen
 class Gauges:
-    """The values that are read each time the metrics are written. `findings` holds their number by code."""
+    """The values that are read each time the metrics are written.
+
+    `findings` holds their number by code, `dma_faults` the number of refused accesses by what lies there.
+    """
 
     functions: int
     findings: Mapping[str, int]
@@ -83,6 +91,7 @@ class Gauges:
     uevent_overruns: int
     pages_returned: int
     labels: Mapping[str, str]  # of the metric pcipt_build: xen, dom0
+    dma_faults: Mapping[str, int] = attrs.field(factory=lambda: {there.value: 0 for there in There})
 
 
 class Metrics:
@@ -158,6 +167,7 @@ class Metrics:
         yield _LOST, [("", (), now.lost_records)]
         yield _OVERRUNS, [("", (), now.uevent_overruns)]
         yield _RETURNED, [("", (), now.pages_returned)]
+        yield _FAULTS, [("", (("there", there),), n) for there, n in sorted(now.dma_faults.items())]
         yield _LATENCY, self._histogram()
 
     def _histogram(self) -> list[Sample]:

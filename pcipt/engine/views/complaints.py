@@ -1,11 +1,13 @@
 """Reads Xen's complaints from its console, and returns them as findings of the functions concerned.
 
-The console is read when the machine is compared with Xen, when Xen is asked about owners, and after a round
-that has changed something in Xen; never by a timer. A lasting complaint (`LASTING`) is kept until Linux drops
-the function. Any other complaint (a fault, a failed map) is kept until everything is compared again.
+The console is read when the machine is compared with Xen, when Xen is asked about owners, after a round that
+has changed something in Xen, and slowly by a timer; never by a dry run. A lasting complaint (`LASTING`) is
+kept until Linux drops the function. Any other complaint (a failed map) is kept until everything is compared
+again.
 """
 
 from collections.abc import Collection, Iterable
+from collections.abc import Set as AbstractSet
 from errno import EOPNOTSUPP
 
 import attrs
@@ -17,20 +19,35 @@ from pcipt.remap.bar_index import BarIndex
 from pcipt.xen.boot_words import BootWords, parse_boot_words
 from pcipt.xen.complaint_texts import finding_of_complaint
 from pcipt.xen.complaints import LASTING, OF_BARS, Code, Complaint, parse_complaints
+from pcipt.xen.dma_faults import Hearing, hearing_of
 from pcipt.xen.interface import Hypervisor
 from pcipt.xen.releases import FAULTY_CAPABILITY_HIDDEN, VPCI_BUILT_AT_ASSIGN, VPCI_SURVIVES_FAILURE
 
 WITHOUT_VPCI = frozenset({Code.NO_SETUP, Code.NOT_HIDDEN})
-PASSING = frozenset({Code.ASSIGN, Code.DMA, Code.INTERRUPT})  # over when the service starts
+PASSING = frozenset({Code.ASSIGN, Code.INTERRUPT})  # over when the service starts
 KEPT = 256  # different complaints; a device may cause any number of them
 DRIFT = "bar-drift"  # the finding that hardware and Linux have different addresses in a BAR
+
+
+@attrs.frozen
+class Heard:
+    """What one reading of the console has brought.
+
+    `text` is what may tell of refused DMA. `about` are the functions with new complaints. `not_built` are the
+    functions that vPCI does not handle, by new complaints, since they returned to dom0.
+    """
+
+    text: str = ""
+    about: AbstractSet[Sbdf] = frozenset()
+    not_built: AbstractSet[Sbdf] = frozenset()
 
 
 class Complaints:
     """The complaints of Xen, in `memory.complaints`: by function, how often Xen printed each complaint.
 
     The key None has the complaints that name neither a function nor a page of a BAR. `boot_words` is what Xen
-    said of its IOMMU at boot, by the first reading; None before that.
+    said of its IOMMU at boot, by the first reading; None before that. `hearing` is what its console may be
+    believed, by the first reading; None before that. `readable` is False if the last reading failed.
     """
 
     def __init__(self, xen: Hypervisor, memory: Memory) -> None:
@@ -38,19 +55,24 @@ class Complaints:
         self._held = memory.complaints
         self._begun = False
         self.boot_words: BootWords | None = None
+        self.hearing: Hearing | None = None
+        self.readable = True
 
-    def read(self, machine: Machine, bars: BarIndex, *, over: Collection[Code]) -> set[Sbdf]:
+    def read(self, machine: Machine, bars: BarIndex, *, over: Collection[Code]) -> Heard:
         """Read the console and add the new complaints. Delete complaints about functions that Linux does not
-        have, and former complaints with a code in `over` that do not last. Return the functions that vPCI
-        does not handle, by new complaints, since they returned to dom0.
+        have, and former complaints with a code in `over` that do not last. Return what was read.
 
-        At the first reading, PASSING complaints are left out. If the console cannot be read, nothing changes.
+        At the first reading, PASSING complaints are left out, and the returned text is empty: what it tells
+        of moments is over. If the console cannot be read, nothing changes, and the result is empty.
         """
         try:
             text = self._xen.console()
         except (HypervisorError, UnsupportedError):
             self.boot_words = self.boot_words or BootWords()
-            return set()
+            self.readable = False
+            return Heard()
+        self.readable = True
+        self.hearing = self.hearing or hearing_of(self._command_line(), text)
         self.boot_words = self.boot_words or parse_boot_words(text)
         for function, said in list(self._held.items()):
             gone = function is not None and function not in machine.functions
@@ -58,11 +80,23 @@ class Complaints:
             kept = {} if gone else kept
             self._replace(function, kept)
         said_now = [each for each in parse_complaints(text) if self._begun or each.code not in PASSING]
-        self._begun = True
+        begun, self._begun = self._begun, True
+        about = set[Sbdf]()
         for complaint in said_now:
-            for function in _about(complaint, machine, bars):
+            concerned = _about(complaint, machine, bars)
+            about |= {function for function in concerned if function is not None}
+            for function in concerned:
                 self._add(function, complaint)
-        return {each.function for each in said_now if each.function is not None and self._not_built(each)}
+        failed = {each.function for each in said_now if self._not_built(each)}
+        not_built = {function for function in failed if function is not None}
+        return Heard(text if begun else "", about, not_built)
+
+    def _command_line(self) -> str | None:
+        """Return Xen's command line, None if Xen does not tell it."""
+        try:
+            return self._xen.command_line()
+        except (HypervisorError, UnsupportedError):
+            return None
 
     def of(self, sbdf: Sbdf | None, told: Iterable[Finding] = ()) -> Iterable[Finding]:
         """Yield the findings about a function; for None, those about no function.

@@ -209,6 +209,7 @@ class MachineState:
                 memory.ledger.severed.discard(place)
                 memory.given_up.discard(place)
                 memory.complaints.pop(sbdf, None)
+                memory.faults.pop(sbdf, None)
                 memory.answered.pop(place, None)
         for place in taken:
             memory.vacated.pop(place, None)

@@ -26,10 +26,14 @@ def plan_regions(
     """Return the actions for the reserved regions of the functions `changed`; None means all regions.
 
     A region is kept or restored if a client holds it, or if one of its functions is in `returning` (functions
-    that may return to dom0).
+    that may return to dom0), or, with reserved.restore_on_fault, for devices whose DMA to it was refused. The
+    regions of such devices are always planned for: a device may leave in any round.
     """
     reserved, memory = views.reserved, views.memory
     scopes = reserved.scopes if changed is None else _scopes_of(views, changed)
+    faulted = {region: reserved.scopes[region] for region in memory.faulted if region in reserved.scopes}
+    scopes = {**scopes, **faulted}
+    needing = _needing_after_fault(views)
     if not scopes:
         return ()
     return plan_reserved(
@@ -41,8 +45,25 @@ def plan_regions(
         pvh=views.pvh,
         changed=changed or (),
         claimed={*memory.held_regions, *(_scopes_of(views, returning) if returning else ())},
+        faulted=needing if views.restores_on_fault else {},
         certain=not reserved.open,
     )
+
+
+def _needing_after_fault(views: Views) -> dict[Frames, Sbdf]:
+    """Return for regions that pcipt withdrew a device of dom0 whose DMA there was refused since.
+
+    Devices that have left dom0 are deleted from the memory.
+    """
+    faulted, needing = views.memory.faulted, dict[Frames, Sbdf]()
+    for region, places in list(faulted.items()):
+        found = {place: views.state.address_of(place) for place in places}
+        at_home = {place: s for place, s in found.items() if s is not None and views.view.in_dom0(s)}
+        if at_home:
+            faulted[region], needing[region] = {*at_home}, min(at_home.values())
+        else:
+            del faulted[region]
+    return needing
 
 
 def kept_of(views: Views, frames: Frames) -> Kept:

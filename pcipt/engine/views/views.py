@@ -45,7 +45,7 @@ class Views:
     functions, with the registers of the last reading. `pvh` is True on a
     PVH dom0. `version` is the version of Xen. `memory_findings` are findings about the memory maps.
     `pf_fixup`: does Xen map unmapped pages again? `protected` are the pages that must be neither mapped nor
-    unmapped.
+    unmapped. `restores_on_fault` is the setting reserved.restore_on_fault.
     """
 
     def __init__(self, host: Host, xen: Hypervisor, memory: Memory) -> None:
@@ -65,6 +65,7 @@ class Views:
         self.state = MachineState(memory)
         self.machine = self.state.machine
         self.different: set[Sbdf] = set()
+        self.restores_on_fault = False
         self.not_asked: frozenset[Sbdf] = NO_FUNCTIONS
         self.memory_findings: tuple[Finding, ...] = ()
 

@@ -22,6 +22,7 @@ from pcipt.xen.outcome import Op, check, checked_flags, custody_from_result, req
 from pcipt.xen.pf_fixup import pf_fixup_of
 from pcipt.xen.simulated.contexts import Contexts
 from pcipt.xen.simulated.coverage import EVERYTHING, Coverage
+from pcipt.xen.simulated.dma import DirectAccess
 from pcipt.xen.simulated.faults import Call, Fault
 from pcipt.xen.simulated.fixup import Fixup
 from pcipt.xen.simulated.memory_calls import MemoryCalls
@@ -35,7 +36,7 @@ from pcipt.xen.simulated.vpci import Vpci
 from pcipt.xen.simulated.vpci_state import ConfigHardware
 
 XEN_4_17_PV = XenIdentity("4.17.7", Dom0Kind.PV)
-IO_APIC, APIC_AND_MSI = Frames(Gfn(0xFEC00), 1), Frames(Gfn(0xFEE00), 0x100)
+DENIED = (Frames(Gfn(0xFEC00), 1), Frames(Gfn(0xFEE00), 0x100))  # IO-APIC; APIC and MSI
 
 
 class SimulatedXen(Speaking):
@@ -76,8 +77,7 @@ class SimulatedXen(Speaking):
         memory, trapped, reserved = tuple(memory), tuple(trapped), tuple(reserved)
         reserved_memory = [*firmware, *(region.frames for region in reserved)]
         pvh = identity.dom0 is Dom0Kind.PVH
-        denied = [IO_APIC, APIC_AND_MSI]
-        self.p2m = P2m([*memory, LOW_RAM], [LOW_1MIB], trapped, denied) if pvh else None
+        self.p2m = P2m([*memory, LOW_RAM], [LOW_1MIB], trapped, DENIED) if pvh else None
         vendor = iommu.vendor if iommu is not None else Vendor.INTEL
         place = partial(place_in, hardware)
         self.reserved = ReservedMemory(
@@ -98,6 +98,8 @@ class SimulatedXen(Speaking):
         aliases = iommu.aliases if iommu is not None else {}
         self.contexts = self._list.translating = Contexts(hardware, vendor, aliases)
         self._list.boot(function for function in listed if function.fits_xen)
+        tables = (self._list, self.contexts, self.reserved, self.p2m)
+        self.dma = DirectAccess(*tables, hardware, [*memory, *reserved_memory], command_line, self.prints)
         self._memory = MemoryCalls(hardware, self._list, self.reserved, self.p2m, self.vpci)
         self._hardware = hardware
         self._closed = False
@@ -215,7 +217,7 @@ class SimulatedXen(Speaking):
         Raises: HypervisorError or UnsupportedError if a test ordered a failure of KEY or CONSOLE.
         """
         self._press_key()
-        return {0: Permissions(all_but([IO_APIC, APIC_AND_MSI]), ()), **self.grants}
+        return {0: Permissions(all_but(DENIED), ()), **self.grants}
 
     def close(self) -> None:
         """Close the connection. Every later call of Xen raises StateError."""

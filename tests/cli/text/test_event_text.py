@@ -23,6 +23,10 @@ EVENTS = [
     (event("hotplug", action="online"), "hot-plug: online"),
     (event("finding", code="ghost", text="why", state="new"), "finding new: ghost: why"),
     (event("lost", count=None, text="writes"), "lost some: writes"),
+    (event("dma-fault", owner="guest 3", access="write", address="0x7fff0000", text="nothing", count=1),
+     "DMA write at 0x7fff0000 refused; guest 3's; there: nothing"),
+    (event("dma-fault", owner="dom0", access=None, address="0x0", text="RAM at 0x0-0xfff", count=100),
+     "DMA access at 0x0 refused, 100 times; dom0's; there: RAM at 0x0-0xfff"),
     (event("lost", count=3), "lost 3: events not read in time"),
     (event("surprise", a=1), f"kind=surprise, sbdf={NIC}, a=1"),  # of a newer daemon
     (

@@ -8,7 +8,10 @@ import pytest
 
 from pcipt.daemon.control.protocol import METHODS
 from pcipt.daemon.control.varlink import own_description
+from pcipt.daemon.telling.events import event_from_fault
 from pcipt.errors import InputError, NoSuchDeviceError
+from pcipt.pci import parse_sbdf
+from pcipt.xen.dma_faults import Cause, DmaFault, There
 from tests.daemon.control.varlink_idl import Interface
 from tests.daemon.running import Running
 
@@ -56,6 +59,11 @@ def test_the_parts_of_a_stream_have_the_members_that_are_declared(running):
     assert kinds == {"start", "hotplug", "action"}
     for part in parts:
         assert OWN.complaints(OWN.methods["Monitor"][1], part) == []
+
+
+def test_refused_dma_has_the_members_that_are_declared():
+    fault = DmaFault(parse_sbdf(NIC), "dom0", "", 0x1000, Cause.UNTOLD, There.NOTHING, "nothing", 1, "now")
+    assert OWN.complaints(OWN.methods["Monitor"][1], event_from_fault(fault)) == []
 
 
 def test_the_check_finds_nothing_to_complain_of(running):

@@ -10,6 +10,7 @@ from pcipt.pci import Address, BarKind, Finding, Frames, Gfn, Range, parse_sbdf
 from pcipt.pci.write import ConfigWrite, Writer
 from pcipt.remap.actions import AddDevice, MapMmio, Outcome, RemoveDevice, Result
 from pcipt.remap.writes.changes import BarMoved
+from pcipt.xen.dma_faults import Cause, DmaFault, There
 from tests.machines import bridge, function, machine
 
 NIC, NEW = parse_sbdf("01:00.0"), parse_sbdf("05:00.0")
@@ -143,3 +144,30 @@ def test_a_loss_is_told_with_its_count(scene):
     scene.announcer.tell_loss("records were lost", 3)
     scene.announcer.tell_loss("an overrun")
     assert [(event["kind"], event["count"]) for event in scene.published] == [("lost", 3), ("lost", None)]
+
+
+def test_refused_dma_goes_to_log_history_and_monitors(scene):
+    what = "reserved region 0x7fff0000-0x7fff3fff, withdrawn at 10:02"
+    fault = DmaFault(NIC, "dom0", "write", 0x7FFF_0000, Cause.PAGE, There.WITHDRAWN, what, 10, "then")
+    scene.announcer.tell_fault(fault, THERE)
+    level, fields = scene.fields()
+    assert level == "warning"
+    assert fields == {
+        "MESSAGE_ID": MESSAGE_IDS["dma-fault"], "PCIPT_KIND": "dma-fault", "PCIPT_SBDF": str(NIC),
+        "PCIPT_OWNER": "dom0", "PCIPT_ACCESS": "write", "PCIPT_ADDRESS": "0x7fff0000",
+        "PCIPT_THERE": what, "PCIPT_COUNT": "10", "PCIPT_REASON": Cause.PAGE.value,
+    }  # fmt: skip
+    (event,) = scene.published
+    assert event == {
+        "version": 1, "when": "then", "kind": "dma-fault", "sbdf": str(NIC), "owner": "dom0",
+        "access": "write", "address": "0x7fff0000", "cause": "page", "there": "withdrawn-region",
+        "text": what, "count": 10,
+    }  # fmt: skip
+    assert scene.announcer.history_of(THERE, PATH) == [event]
+
+
+def test_a_device_that_linux_does_not_have_has_a_history_by_its_address(scene):
+    fault = DmaFault(NEW, "unknown to Xen", "", 0, Cause.UNTOLD, There.NOTHING, "nothing", 1, "then")
+    scene.announcer.tell_fault(fault, THERE)
+    assert scene.published[0]["access"] is None
+    assert [event["kind"] for event in scene.announcer.history_of(THERE, NEW)] == ["dma-fault"]

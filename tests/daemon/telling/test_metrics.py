@@ -18,7 +18,7 @@ WORDS = {kind.word for kind in Action.__args__}
 
 def made(**more):
     usual = {"functions": 12, "findings": {"ghost": 2, 'odd "code"\\\n': 1}, "lost_records": 3,
-             "uevent_overruns": 4, "pages_returned": 6,
+             "uevent_overruns": 4, "pages_returned": 6, "dma_faults": {"ram": 7, "bar": 0},
              "labels": {"xen": "4.17.7", "dom0": "pvh"}}  # fmt: skip
     return Metrics(lambda: Gauges(**{**usual, **more}))
 
@@ -51,6 +51,7 @@ NAMES = {
     "pcipt_trace_lost_records": "counter",
     "pcipt_uevent_overruns": "counter",
     "pcipt_unmapped_pages_returned": "counter",
+    "pcipt_dma_faults": "counter",
     "pcipt_remap_latency_seconds": "histogram",
     "pcipt_build": "info",
 }
@@ -86,6 +87,10 @@ def test_what_is_counted_comes_out_in_both_forms(form):
     assert value(samples, "pcipt_trace_lost_records_total") == 3
     assert value(samples, "pcipt_uevent_overruns_total") == 4
     assert value(samples, "pcipt_unmapped_pages_returned_total") == 6
+    assert samples["pcipt_dma_faults_total"] == {
+        frozenset({("there", "ram")}): 7,
+        frozenset({("there", "bar")}): 0,
+    }
     assert value(samples, "pcipt_build_info", version=__version__, xen="4.17.7", dom0="pvh") == 1
     assert len(samples["pcipt_actions_total"]) == len(WORDS) * len(Result)  # there from the start: rates work
     if form is Form.PROMETHEUS:

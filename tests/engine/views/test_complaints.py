@@ -5,6 +5,7 @@ import errno
 import attrs
 import pytest
 
+from pcipt.daemon.settings import Settings
 from pcipt.engine.memory import Memory
 from pcipt.engine.queue import Reason
 from pcipt.engine.views.complaints import KEPT, forget_bars
@@ -18,7 +19,7 @@ from tests.engine.stage import BusStage, S, compare, dry_run, look, work_off
 from tests.xen.devices import device
 
 NIC, DISK = "00:06.0", "00:07.0"
-FAULT = "[VT-D]DMAR:[DMA Write] Request device [0000:00:06.0] fault addr {:x}"
+FAULT = "[VT-D]INTR-REMAP: Request device [0000:00:06.0] fault index {:x}"
 RELEASES = [*(f"{branch}.{patch}" for branch, patch in NEWEST.items()), "4.19.3", "4.20.1", "4.21.0"]
 
 
@@ -59,7 +60,7 @@ def test_a_fault_is_told_with_its_function_and_counted():
         stage.xen.prints(FAULT.format(at))
     hears(stage, NIC)
     (finding,) = told(stage, NIC)
-    assert finding.code == "dma-fault"
+    assert finding.code == "interrupt-fault"
     assert "0x3000" in finding.text
     assert "3 times" in finding.text
     assert told(stage, DISK) == told(stage) == []
@@ -90,9 +91,9 @@ def test_a_moment_ends_with_the_next_comparison_and_what_lasts_stays():
     stage.xen.prints(FAULT.format(0))
     stage.xen.prints("d0 0000:00:06.0: init legacy cap 17 fail rc=-17, mask it")
     compare(stage.engine)
-    assert codes(stage, NIC) == ["dma-fault", "capability-hidden"]
+    assert codes(stage, NIC) == ["interrupt-fault", "capability-hidden"]
     dry_run(stage.engine)
-    assert codes(stage, NIC) == ["dma-fault", "capability-hidden"]
+    assert codes(stage, NIC) == ["interrupt-fault", "capability-hidden"]
     compare(stage.engine)
     assert codes(stage, NIC) == ["capability-hidden"]
     stage.pull(NIC)
@@ -187,6 +188,15 @@ def test_what_xen_says_while_pcipt_adds_a_function_is_told_at_once(release, reas
     assert ("capability-hidden" in codes(stage, NIC)) is (release >= "4.21")
 
 
+def test_what_xen_says_of_another_function_meanwhile_is_told_as_well():
+    stage = stage_of()
+    stage.xen.forget(S(NIC))
+    stage.xen.prints("IOMMU: add 0000:00:07.0 failed (-19)")
+    look(stage.engine, [S(NIC)], Reason.DIFFERENT)
+    assert stage.changes[-1][0] == "ADD"
+    assert codes(stage, DISK) == ["iommu-failed"]
+
+
 def test_a_failed_assignment_is_told_in_a_round_that_adds_the_function():
     stage = stage_of()
     stage.xen.forget(S(NIC))
@@ -196,8 +206,8 @@ def test_a_failed_assignment_is_told_in_a_round_that_adds_the_function():
     assert codes(stage, NIC) == ["assign-failed"]
 
 
-def test_the_console_is_read_when_owners_are_asked_and_not_by_a_timer():
-    stage = stage_of()
+def test_the_console_is_read_when_owners_are_asked_and_by_no_timer_but_that_of_faults():
+    stage = stage_of(settings=Settings(faults_s=0))
     before = readings(stage)
     stage.engine.add(S(NIC), Reason.WRITTEN)
     stage.time += 1
@@ -212,6 +222,18 @@ def test_the_console_is_read_when_owners_are_asked_and_not_by_a_timer():
     assert readings(stage) == before + 2
 
 
+def test_what_the_timer_hears_is_told_and_a_failed_assignment_is_kept_until_owners_are_asked():
+    stage = stage_of(settings=Settings(faults_s=10))
+    stage.xen.prints("d1: assign (0000:00:06.0) failed (-1)")
+    stage.xen.prints("IOMMU: add 0000:00:07.0 failed (-19)")
+    for _ in range(3):
+        stage.time += 10
+        work_off(stage.engine)
+        assert (codes(stage, NIC), codes(stage, DISK)) == (["assign-failed"], ["iommu-failed"])
+    hears(stage, NIC)
+    assert codes(stage, NIC) == []
+
+
 @pytest.mark.parametrize("number", [errno.ENOMEM, errno.EACCES])
 def test_a_console_that_cannot_be_read_changes_nothing(number):
     stage = stage_of()
@@ -219,7 +241,7 @@ def test_a_console_that_cannot_be_read_changes_nothing(number):
     hears(stage, NIC)
     stage.xen.fail(Op.CONSOLE, number)
     compare(stage.engine)
-    assert codes(stage, NIC) == ["dma-fault"]
+    assert codes(stage, NIC) == ["interrupt-fault"]
     assert "xen-not-asked" not in [finding.code for _, finding in stage.engine.findings]
 
 
@@ -231,7 +253,7 @@ def test_a_device_that_faults_in_any_way_does_not_fill_the_memory():
     assert len(codes(stage, NIC)) == KEPT
     stage.xen.prints(FAULT.format(0))
     hears(stage, NIC)
-    assert "dma-fault" not in codes(stage, NIC)
+    assert "interrupt-fault" not in codes(stage, NIC)
     compare(stage.engine)
     assert codes(stage, NIC) == []
 
@@ -252,7 +274,7 @@ def test_the_owner_of_a_fault_does_not_matter():
     stage.xen.give(S(NIC), Owner(OwnerKind.DOMAIN, 3))
     stage.xen.prints(FAULT.format(0))
     compare(stage.engine)
-    assert codes(stage, NIC) == ["dma-fault"]
+    assert codes(stage, NIC) == ["interrupt-fault"]
 
 
 def test_what_vpci_did_with_bars_is_forgotten_with_its_record():
@@ -262,12 +284,12 @@ def test_what_vpci_did_with_bars_is_forgotten_with_its_record():
             f"(XEN) d0v0 0000:{NIC}: ignored BAR 0 write while mapped\n(XEN) {FAULT.format(0x1000)}\n"
         )
     )
-    assert {each.code for each in said} == {Code.DROPPED, Code.DMA}
+    assert {each.code for each in said} == {Code.DROPPED, Code.INTERRUPT}
     for address in (NIC, DISK):
         memory.complaints[S(address)] = dict.fromkeys(said, 1)
     copied = memory.copy()
     forget_bars(copied, [S(NIC), S("00:08.0")])
-    assert {each.code for each in copied.complaints[S(NIC)]} == {Code.DMA}
+    assert {each.code for each in copied.complaints[S(NIC)]} == {Code.INTERRUPT}
     assert len(copied.complaints[S(DISK)]) == 2
     forget_bars(copied, [S(NIC)])
     assert len(memory.complaints[S(NIC)]) == 2  # a dry run forgets nothing

@@ -20,6 +20,7 @@ from tests.xen.versions import BUILDS
 RELEASES = [*(tuple(map(int, branch.split("."))) for branch in NEWEST), *BUILDS]
 NOBODY, XEN = Owner(OwnerKind.NOBODY), Owner(OwnerKind.XEN)
 PAUSE = 60
+OBSERVE = Settings("observe", faults_s=0)
 
 
 def drain(scene):
@@ -86,23 +87,23 @@ def test_a_guest_that_comes_and_goes_is_seen_as_well(changes):
 
 @pytest.mark.parametrize("seconds", [5, 600])
 def test_the_pause_is_a_setting(seconds):
-    scene = held_by_pciback(settings=Settings(owners_s=seconds))
+    scene = held_by_pciback(settings=Settings(faults_s=0, owners_s=seconds))
     scene.xen.give(S(NIC), QUARANTINE)
     assert scene.engine.next_due() == pytest.approx(seconds, abs=seconds / 2)
     assert tick(scene, scene.engine.next_due()) == [("withdraw", ONE, "done")]
 
 
 def test_a_shorter_pause_holds_at_once():
-    scene = held_by_pciback(settings=Settings(owners_s=3600))
-    scene.engine.use(Settings(owners_s=10))
+    scene = held_by_pciback(settings=Settings(faults_s=0, owners_s=3600))
+    scene.engine.use(Settings(faults_s=0, owners_s=10))
     assert scene.engine.next_due() == pytest.approx(10)
-    scene.engine.use(Settings(owners_s=3600))  # the question that waits is not postponed
+    scene.engine.use(Settings(faults_s=0, owners_s=3600))  # the question that waits is not postponed
     assert scene.engine.next_due() == pytest.approx(10)
 
 
 def test_a_pause_is_not_made_for_a_question_that_does_not_wait():
     engine = settled(Stage())
-    engine.use(Settings(owners_s=10))
+    engine.use(Settings(faults_s=0, owners_s=10))
     assert engine.next_due() is None
 
 
@@ -118,7 +119,7 @@ def test_it_is_one_question_and_changes_nothing():
 @pytest.mark.parametrize("owner", [guest(3), XEN, NOBODY])
 def test_xens_console_is_read_only_if_the_hypercall_does_not_tell(owner):
     """A debug key prints on Xen's console: not each minute while a guest has a function."""
-    scene = held_by_pciback(settings=Settings("observe"))
+    scene = held_by_pciback(settings=OBSERVE)
     scene.xen.give(S(NIC), owner)
     scene.time += PAUSE
     work_off(scene.engine)
@@ -155,10 +156,10 @@ SILENT = {
     "pciback": (lambda: Stage(changed(2, driver="pciback")), None, {"01:00.0"}),
     "hidden": (Stage, ("01:00.0", XEN), {"01:00.0"}),
     "a guest's": (Stage, ("01:00.0", guest(3)), {"01:00.0"}),
-    "orphan": (lambda: Stage(changed(0, driver="x"), settings=Settings("observe")), ("01:00.0", NOBODY),
+    "orphan": (lambda: Stage(changed(0, driver="x"), settings=OBSERVE), ("01:00.0", NOBODY),
                {"01:00.0"}),
     "ghost": (lambda: Stage(known=[*ALL, "01:00.5"]), None, {"01:00.5"}),
-    "unknown to Xen": (lambda: Stage(known=ALL[:3], settings=Settings("observe")), None, set()),
+    "unknown to Xen": (lambda: Stage(known=ALL[:3], settings=OBSERVE), None, set()),
 }  # fmt: skip
 
 
@@ -206,7 +207,7 @@ def test_a_function_that_xen_was_made_to_forget_is_announced_again(version, dom0
 
 
 def test_what_cannot_be_announced_again_is_told():
-    scene = held_by_pciback(settings=Settings("observe"))
+    scene = held_by_pciback(settings=OBSERVE)
     scene.xen.kernel_remove(S(OTHER))
     scene.time += PAUSE
     work_off(scene.engine)
