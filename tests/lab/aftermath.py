@@ -20,10 +20,7 @@ from .witness import BAR_UPDATE, PAGE
 #: Messages of hot-plug and writes are settled, and a pause for what failed is over.
 QUIET_SECONDS = 40.0
 #: What Xen prints when its own vPCI could not take a function: it then keeps the function without an owner.
-REFUSED = re.compile(
-    r"([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])\S* ?:? ?Setup of vPCI failed|"
-    r"Setup of vPCI failed.* ([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])"
-)
+REFUSED = re.compile(r"DEVICE BUG: ([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]): MSI-X")
 Span = tuple[int, int]  # start, bytes
 
 
@@ -108,7 +105,7 @@ def wrong_functions(dom0: Dom0) -> list[str]:
     """
     known = known_to_xen(dom0)
     there = set(dom0.run("ls /sys/bus/pci/devices").lines)
-    refused = {name for match in REFUSED.finditer(dom0.console()) for name in match.groups() if name}
+    refused = {name for match in REFUSED.finditer(dom0.console()) for name in match.groups()}
     ghosts = [f"Xen lists {sbdf}, which the machine does not have" for sbdf in known if sbdf not in there]
     orphans = [sbdf for sbdf, owner in known.items() if owner.startswith("NULL") and sbdf not in refused]
     return [*ghosts, *(f"Xen lists {sbdf} without an owner" for sbdf in orphans)]

@@ -50,6 +50,15 @@ class Cell:
         return f"{self.platform.suite}-{self.mode}-{self.platform.vendor}"
 
 
+@dataclass(frozen=True)
+class Extra:
+    """What a run has beside its cell's machine: more words for Xen, more hardware (`hardware.ADDED`)."""
+
+    xen: str = ""
+    hardware: str = ""
+
+
+PLAIN = Extra()
 #: The platform of `make lab`'s first lanes.
 FIRST = Platform()
 CELLS = tuple(

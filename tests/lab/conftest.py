@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from .aftermath import Decoded, wrong
-from .cell import MODES, SUITES, VENDORS, Cell, Mode, Platform
+from .cell import MODES, SUITES, VENDORS, Cell, Extra, Mode, Platform
 from .differences import difference
 from .errors import LabError, MissingToolError
 from .fleet import Fleet
-from .hardware import HOT
+from .hardware import ADDED, HOT
 from .machine import Dom0
 from .steps import LEAVER, plug, unplug, wait_answer, wait_healthy
 
@@ -38,6 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--suite", choices=SUITES, default=SUITES[0], help="dom0's release of Debian")
     group.addoption("--vendor", choices=VENDORS, default=VENDORS[0], help="the vendor of the IOMMU")
     group.addoption("--xen", metavar="WORDS", default="", help="more words for Xen's command line")
+    group.addoption("--hardware", choices=[*ADDED], default="", help="what the machine has in addition")
 
 
 def wanted(config: pytest.Config) -> bool:
@@ -117,7 +118,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         Path(output),
         Path(prepared) if prepared else None,
         platform_of(session.config),
-        session.config.getoption("--xen", default=""),
+        Extra(
+            session.config.getoption("--xen", default=""), session.config.getoption("--hardware", default="")
+        ),
     )
 
 

@@ -11,10 +11,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from .cell import Cell, Mode
+from .cell import PLAIN, Cell, Extra, Mode
 from .channel import connect
 from .errors import LabError, MachineDiedError
-from .hardware import Wires, qemu_command
+from .foreign import emulator_of
+from .hardware import ADDED, Wires, qemu_command
 from .image import Image, find_tool
 from .qmp import Qmp
 
@@ -30,10 +31,10 @@ RECORDS = ("console.log", "writes.log", "commands.log", "journal.txt", "status.j
 class Emulator:
     """A QEMU process of one machine, from `launch` to `end`."""
 
-    def __init__(self, cell: Cell, image: Image, payload: Path, output: Path, xen_extra: str = "") -> None:
+    def __init__(self, cell: Cell, image: Image, payload: Path, output: Path, extra: Extra = PLAIN) -> None:
         self.cell = cell
         self.mode: Mode = cell.mode
-        self.xen_extra = xen_extra
+        self.extra = extra
         self.output = output
         self.dead: MachineDiedError | None = None
         # A socket's path has a limit of 108 bytes, which a repository deep in a tree would pass.
@@ -41,7 +42,7 @@ class Emulator:
         self.wires = Wires(
             output / "console.log", output / "writes.log", self._sockets / "agent", self._sockets / "qmp"
         )
-        self._command = qemu_command(cell, image, payload, self.wires, xen_extra)
+        self._command = qemu_command(cell, image, payload, self.wires, extra)
         self.fresh_places = itertools.count()  # of the memory that DMA devices write to (dma.py)
         self._process: subprocess.Popen[bytes] | None = None
         self._control: Qmp | None = None
@@ -53,7 +54,7 @@ class Emulator:
         for name in RECORDS:
             (self.output / name).unlink(missing_ok=True)
         self.wires.console.touch()
-        self._command[0] = find_tool(self._command[0]) or self._command[0]
+        self._command[:1] = self._program()
         with (self.output / "qemu.log").open("wb") as log:
             self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
@@ -67,6 +68,13 @@ class Emulator:
             time.sleep(0.5)  # if QEMU has refused its command line, its own words are the better ones
             self.check_alive()
             raise
+
+    def _program(self) -> list[str]:
+        """Give QEMU's name: this machine's own, or another Debian's where the hardware needs that one."""
+        added = ADDED.get(self.extra.hardware)
+        if added is not None:
+            return emulator_of(added.emulator)
+        return [find_tool("qemu-system-x86_64") or "qemu-system-x86_64"]
 
     @property
     def control(self) -> Qmp:

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import IO, Self
 
-from .cell import FIRST, Cell, Mode, Platform
+from .cell import FIRST, PLAIN, Cell, Extra, Mode, Platform
 from .errors import LabError, MachineDiedError
 from .image import Image, ensure_image, say
 from .install import BEFORE_BOOT, install
@@ -31,11 +31,11 @@ class Fleet:
         output: Path,
         prepared: Path | None = None,
         platform: Platform = FIRST,
-        xen_extra: str = "",
+        extra: Extra = PLAIN,
     ) -> None:
         self._modes = modes
         self._platform = platform
-        self._xen_extra = xen_extra
+        self._extra = extra
         self._output = output
         self._pool = ThreadPoolExecutor(max_workers=2 * len(modes) + 1, thread_name_prefix="lab")
         self._temporary = tempfile.TemporaryDirectory(prefix="pcipt-lab-")
@@ -130,7 +130,7 @@ class Fleet:
         return machine
 
     def _machine(self, mode: Mode, image: Image, payload: Path) -> Dom0:
-        return Dom0(Cell(self._platform, mode), image, payload, self._output / mode, self._xen_extra)
+        return Dom0(Cell(self._platform, mode), image, payload, self._output / mode, self._extra)
 
     def _install(self, mode: Mode) -> float:
         seconds = install(self._boots[mode].result())

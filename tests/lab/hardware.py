@@ -17,7 +17,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cell import Cell, Mode, Vendor
+from .cell import Cell, Extra, Mode, Suite, Vendor
 from .image import Image
 
 #: Reserved memory (first page, pages) for the NIC; the NIC and the test device; the test device and what is
@@ -60,7 +60,12 @@ PARTS = (
         "empty: hot-plug goes here",
     ),
     Part("0000:00:04.0", "rp2", "pcie-root-port,chassis=2,slot=2,bus=pcie.0,addr=04.0", "above the NIC"),
-    Part("0000:02:00.0", "nic", "e1000e,bus=rp2,mac=52:54:00:00:00:02", "a NIC with a driver and MSI-X"),
+    Part(
+        "0000:02:00.0",
+        "nic",
+        "e1000e,bus=rp2,netdev=network,mac=52:54:00:00:00:02",
+        "a NIC with a driver, MSI-X and a network",
+    ),
     Part(
         "0000:00:05.0",
         "rp3",
@@ -125,6 +130,38 @@ BAR_WINDOWS = ((0xC000_0000, 0xFEC0_0000), (0x1_4000_0000, 1 << 40))
 
 
 @dataclass(frozen=True)
+class Added:
+    """Hardware that only some runs have; `emulator` is the release of Debian whose QEMU has it."""
+
+    parts: tuple[Part, ...]
+    words: tuple[str, ...]
+    emulator: Suite
+
+
+#: QEMU 10's igb is a NIC whose physical and virtual functions have drivers in Linux: igb and igbvf.
+ADDED = {
+    "igb": Added(
+        (
+            Part(
+                "0000:00:0d.0",
+                "rp7",
+                "pcie-root-port,chassis=8,slot=8,bus=pcie.0,addr=0d.0",
+                "above the NIC with virtual functions",
+            ),
+            Part(
+                "0000:1b:00.0",
+                "igb",
+                "igb,bus=rp7,netdev=other,mac=52:54:00:00:00:10",
+                "a NIC with virtual functions, drivers and a network",
+            ),
+        ),
+        ("-netdev", "user,id=other"),
+        "trixie",
+    ),
+}
+
+
+@dataclass(frozen=True)
 class Wires:
     """Where QEMU's ends of the machine's wires are."""
 
@@ -155,12 +192,12 @@ LINUX_ARGUMENTS = (
 )
 
 
-def qemu_command(cell: Cell, image: Image, payload: Path, wires: Wires, xen_extra: str = "") -> list[str]:
+def qemu_command(cell: Cell, image: Image, payload: Path, wires: Wires, extra: Extra) -> list[str]:
     """Render the machine as QEMU's command line."""
     command = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-no-reboot"]
     command += ["-machine", "q35", "-accel", f"tcg,thread={THREADS}", "-cpu", CPU]
     command += ["-smp", str(VCPUS[cell.mode]), "-m", str(MEMORY_MIB)]
-    command += ["-kernel", str(image.xen), "-append", xen_arguments(cell, xen_extra)]
+    command += ["-kernel", str(image.xen), "-append", xen_arguments(cell, extra.xen)]
     command += ["-initrd", f"{image.kernel} {LINUX_ARGUMENTS},{image.initrd}"]
     for path, name, bus in ((image.disk, "root", "ide.0"), (payload, "payload", "ide.1")):
         command += ["-drive", f"if=none,id={name},format=raw,file={quote(path)},snapshot=on,cache=unsafe"]
@@ -173,7 +210,10 @@ def qemu_command(cell: Cell, image: Image, payload: Path, wires: Wires, xen_extr
     # Each configuration write as the emulated hardware gets it, and where its BARs then decode, a line each.
     command += ["-trace", "pci_cfg_write", "-trace", "pci_update_mappings_*", "-D", str(wires.writes)]
     command += ["-device", IOMMU[cell.platform.vendor], "-device", "nvme-subsys,id=nvme-subsystem"]
-    for part in PARTS:
+    command += ["-netdev", "user,id=network"]
+    added = ADDED.get(extra.hardware)
+    command += added.words if added else ()
+    for part in (*PARTS, *(added.parts if added else ())):
         if part.words:
             command += ["-device", f"{part.words},id={part.name}"]
     return command

@@ -39,6 +39,9 @@ GUEST_PACKAGES = (
     *("python3-pytest", "python3-hypothesis", "pciutils", "strace", "jq", "xenstore-utils"),
 )
 
+#: What an HVM guest needs, where a PVH dom0 can give it a device: from Xen 4.20 and Linux 6.12 on.
+MORE_PACKAGES: dict[Suite, tuple[str, ...]] = {"bookworm": (), "trixie": ("qemu-system-xen", "seabios")}
+
 #: They cost boot time and serve nobody here; a getty on hvc0 would hang up the console under the scenes.
 MASKED_UNITS = (
     *(
@@ -142,7 +145,12 @@ LEFT_OUT = (
 
 def guest_packages(suite: Suite) -> tuple[str, ...]:
     """List what is installed in the dom0 of a release."""
-    return (*GUEST_PACKAGES, f"xen-hypervisor-{XEN[suite]}-amd64", f"xen-utils-{XEN[suite]}")
+    return (
+        *GUEST_PACKAGES,
+        *MORE_PACKAGES[suite],
+        f"xen-hypervisor-{XEN[suite]}-amd64",
+        f"xen-utils-{XEN[suite]}",
+    )
 
 
 def fingerprint(suite: Suite) -> str:

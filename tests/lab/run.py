@@ -1,9 +1,10 @@
 """Run the lab as several pytests side by side: `python -m tests.lab.run [--cells CELLS] [pytest's words]`.
 
 CELLS are names of cells (cell.py), separated by commas or spaces, or "all"; without it the two cells of
-Debian 12 with VT-d run. A lane is one machine and the scenes that share it. Each keeps a processor busy: two
-run at a time, all where there are processors for them. They share what they boot from and nothing else. At
-the end the matrix of scenes and cells; the exit code is 0 if nothing in it is unexpected.
+Debian 12 with VT-d and the PVH dom0 of Debian 13 with VT-d run. A lane is one machine and the scenes that
+share it. Each keeps a processor busy: two run at a time, all where there are processors for them. They share
+what they boot from and nothing else. At the end the matrix of scenes and cells, and the cells left out; the
+exit code is 0 if nothing in the matrix is unexpected.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cell import CELLS, Cell
+from .cell import CELLS, PLAIN, Cell, Extra
 from .errors import LabError
 from .image import ensure_image, say
 from .install import BEFORE_BOOT
@@ -32,13 +33,20 @@ HERE = Path(__file__).parent
 OUTPUT = HERE.parents[1] / "build" / "lab"
 AT_A_TIME = max(2, (os.cpu_count() or 1) - 1)
 BY_NAME = {cell.name: cell for cell in CELLS}
-DEFAULT = ("bookworm-pv-intel", "bookworm-pvh-intel")
+DEFAULT = ("bookworm-pv-intel", "bookworm-pvh-intel", "trixie-pvh-intel")
 #: On a PVH dom0 these have a machine of their own; their scenes take as long as all others together.
 REMAPPING = (
     "test_untrapped.py", "test_ignored_writes.py", "test_leaving.py", "test_renumbering.py", "test_resets.py",
 )  # fmt: skip
-#: These scenes need a machine that was booted with Xen's option dom0=pf-fixup.
+#: These scenes need a machine that was booted with Xen's option dom0=pf-fixup (Xen 4.17 does not have it).
 PF_FIXUP = "test_pf_fixup.py"
+#: These need the hardware of that name, with which QEMU 10 does not boot in the other cells.
+IGB = "test_igb.py"
+#: Scenes with a machine of their own: module, cells, what the machine has in addition.
+SPECIAL = (
+    (PF_FIXUP, ("trixie-pvh-intel", "trixie-pvh-amd"), Extra(xen="dom0=pf-fixup")),
+    (IGB, ("bookworm-pv-intel", "trixie-pvh-intel"), Extra(hardware="igb")),
+)
 NOTHING_RAN = 5
 
 
@@ -49,7 +57,7 @@ class Lane:
     name: str
     cell: Cell
     scenes: tuple[str, ...]
-    xen: str = ""  # more words for Xen's command line
+    extra: Extra = PLAIN
 
     @property
     def results(self) -> Path:
@@ -59,16 +67,16 @@ class Lane:
 
 def lanes_of(cell: Cell) -> tuple[Lane, ...]:
     """Give the lanes of a cell."""
-    if cell.mode == "pv":
-        return (Lane(cell.name, cell, (str(HERE),)),)
-    others = (str(HERE), *(f"--ignore={HERE / name}" for name in REMAPPING))
-    lanes = (
-        Lane(f"{cell.name}-remapping", cell, tuple(f"{HERE / name}" for name in REMAPPING)),
-        Lane(cell.name, cell, others),
-    )
-    if cell.platform.suite == "trixie":  # Xen 4.17 does not have the option
-        lanes += (Lane(f"{cell.name}-pf-fixup", cell, (str(HERE / PF_FIXUP),), "dom0=pf-fixup"),)
-    return lanes
+    remapping = cell.mode == "pvh"
+    others = (str(HERE), *(f"--ignore={HERE / name}" for name in REMAPPING if remapping))
+    lanes = [Lane(cell.name, cell, (*others, f"--ignore={HERE / PF_FIXUP}", f"--ignore={HERE / IGB}"))]
+    if remapping:
+        lanes.insert(0, Lane(f"{cell.name}-remapping", cell, tuple(f"{HERE / name}" for name in REMAPPING)))
+    for scenes, cells, extra in SPECIAL:
+        if cell.name in cells:
+            name = scenes.removeprefix("test_").removesuffix(".py").replace("_", "-")
+            lanes.append(Lane(f"{cell.name}-{name}", cell, (f"{HERE / scenes}",), extra))
+    return tuple(lanes)
 
 
 def run(lane: Lane, prepared: Path, arguments: list[str]) -> tuple[int, str, list[str]]:
@@ -79,7 +87,8 @@ def run(lane: Lane, prepared: Path, arguments: list[str]) -> tuple[int, str, lis
     platform = lane.cell.platform
     command = [sys.executable, "-u", "-m", "pytest", "--lab", f"--mode={lane.cell.mode}", *lane.scenes]
     command += [f"--suite={platform.suite}", f"--vendor={platform.vendor}", f"--junitxml={lane.results}"]
-    command += [f"--xen={lane.xen}"] if lane.xen else []
+    command += [f"--xen={lane.extra.xen}"] if lane.extra.xen else []
+    command += [f"--hardware={lane.extra.hardware}"] if lane.extra.hardware else []
     command += [f"--lab-output={OUTPUT / lane.name}", f"--lab-prepared={prepared}", *arguments]
     environment = {"PCIPT_REQUIRE_XEN": "1", **os.environ}
     last, failed = "it said nothing", []
@@ -122,6 +131,8 @@ def run_all(cells: Sequence[Cell], prepared: Path, arguments: list[str]) -> int:
             files[lane.cell.name].append(lane.results)
     results = read_results(files)
     print("\n".join(render(results, [cell.name for cell in cells])))
+    left_out = [cell.name for cell in CELLS if cell not in cells]
+    print(f"lab: cells left out: {' '.join(left_out) or 'none'}")
     for line in unexpected(results):
         print(f"lab: unexpected: {line}")
     return 1 if worst else 0

@@ -19,7 +19,7 @@ FIRST_CHECK_SECONDS = 240.0
 @pytest.fixture
 def fixing(installed: Dom0) -> Dom0:
     """Give a machine that was booted with the option."""
-    if "pf-fixup" not in installed.xen_extra:
+    if "pf-fixup" not in installed.extra.xen:
         pytest.skip("this Xen was not booted with dom0=pf-fixup")
     return installed
 
