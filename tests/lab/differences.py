@@ -11,6 +11,8 @@ from fnmatch import fnmatchcase
 
 import pytest
 
+from pcipt.xen.releases import MSIX_CHECKED
+
 from .cell import Cell
 
 #: Reasons that are no fact about a release of Xen: what the emulated hardware lacks.
@@ -37,7 +39,16 @@ class Difference:
         return pytest.mark.xfail(strict=True, reason=reason) if self.runs else pytest.mark.skip(reason=reason)
 
 
+_TAKEN = "Xen takes virtual functions: the scene before is the one"
+_NOT_TAKEN = "Xen takes no virtual function with MSI-X: the next scene is the one"
+_NO_ORPHAN = "Xen takes what Linux tells it of, and no orphan is left"
+_WHOLE = "test_leaving::test_virtual_functions_that_xen_does_not_take_*"
 DIFFERENCES: tuple[Difference, ...] = (
+    Difference("test_leaving::test_virtual_functions_are_*", "trixie-pvh-*", _NOT_TAKEN, MSIX_CHECKED.name),
+    Difference(_WHOLE, "bookworm-*", _TAKEN, MSIX_CHECKED.name),
+    Difference("test_leaving::test_what_linux_plugs_*", "bookworm-*", _NO_ORPHAN, MSIX_CHECKED.name),
+    Difference("test_leaving::test_what_linux_plugs_*", "*-pv-*", _NO_ORPHAN, MSIX_CHECKED.name),
+    Difference(_WHOLE, "*-pv-*", _TAKEN, MSIX_CHECKED.name),
     Difference("test_dma::*", "*-amd", NOTHING_TO_WITHDRAW, NO_REGIONS),
     Difference("test_passthrough::test_what_xen_does_alone", "*-amd", NOTHING_TO_WITHDRAW, NO_REGIONS),
     Difference("test_passthrough::test_xl_by_hand_*", "*-amd", NOTHING_TO_WITHDRAW, NO_REGIONS),

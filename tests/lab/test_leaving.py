@@ -49,6 +49,28 @@ def assert_gone(dom0: Dom0, steps: Steps, calls: list[MapCall], bars: dict[int, 
     assert HOT not in known_to_xen(dom0)
 
 
+def test_what_linux_plugs_into_an_orphan_is_repaired(installed: Dom0) -> None:
+    """Linux tells Xen of the function before its BARs have addresses: Xen looks for the MSI-X table in RAM,
+    keeps the function without an owner, and the driver's probe fails. pcipt adds it again and probes again.
+    """
+    dom0 = installed
+    mark, steps = dom0.mark(), Steps(dom0, HOT_PATH)
+    plug(dom0, "e1000e", LEAVER)
+    try:
+        steps.wait("add-device", "done")
+        dom0.wait_for(f"test -e /sys/bus/pci/devices/{HOT}/driver", timeout=120)
+        lines = dom0.xen_lines(mark)
+        failed = next(number for number, line in enumerate(lines) if "Setup of vPCI failed" in line)
+        assert f"PCI add device {HOT}" in lines[failed:]
+        assert known_to_xen(dom0)[HOT] == "d0"
+        bars = resources(dom0, HOT)
+        assert_map(dom0, [bars[0][0], bars[1][0], bars[MSIX_BAR][0] + PAGE], [])
+        wait_healthy(dom0)
+    finally:
+        unplug(dom0, LEAVER)
+    wait_healthy(dom0)
+
+
 def test_hot_unplug_leaves_nothing_mapped(plugged: Dom0) -> None:
     dom0 = plugged
     bars, steps, mark = resources(dom0, HOT), Steps(dom0, HOT_PATH), dom0.mark()
@@ -111,6 +133,31 @@ def test_virtual_functions_are_mapped_while_they_have_memory(installed: Dom0) ->
         assert map_calls(dom0, mark) == []
     commands = [w.value for w in witness.writes() if w.sbdf in virtual and w.offset == 4]
     assert all(not value & 2 for value in commands)  # never through a virtual function's command register
+    wait_healthy(dom0)
+
+
+def test_virtual_functions_that_xen_does_not_take_are_mapped_whole(installed: Dom0) -> None:
+    """Without vPCI nothing is trapped: the pages of the MSI-X table are mapped, too, and each is told."""
+    dom0 = installed
+    folder = f"/sys/bus/pci/devices/{NVME}"
+    virtual = [f"{NVME[:-1]}{number}" for number in (1, 2)]
+    steps = [Steps(dom0, f"00_05.0-00_00.{number}") for number in (1, 2)]
+    dom0.run(f"echo 0 > {folder}/sriov_drivers_autoprobe; echo 2 > {folder}/sriov_numvfs")
+    spans = [resources(dom0, sbdf)[0] for sbdf in virtual]
+    for step, (start, _) in zip(steps, spans, strict=True):
+        step.wait("map-mmio", "done", start)
+    everything = [page for start, size in spans for page in range(start, start + size, PAGE)]
+    assert_map(dom0, everything, [])
+    known = known_to_xen(dom0)
+    assert all(known[sbdf].startswith("NULL") for sbdf in virtual)
+    told = wait_answer(dom0, f"set({virtual!r}) <= {{f['sbdf'] for f in it['findings']}}")
+    assert told["health"] == "degraded"
+    added = [step for each in steps for step in each.told() if step.action == "add-device"]
+    assert [step for step in added if step.result == "done"] == []
+    dom0.run(f"echo 0 > {folder}/sriov_numvfs; echo 1 > {folder}/sriov_drivers_autoprobe")
+    for step, (start, _) in zip(steps, spans, strict=True):
+        step.wait("unmap-mmio", "done", start)
+    assert_map(dom0, [], everything)
     wait_healthy(dom0)
 
 

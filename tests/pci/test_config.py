@@ -31,6 +31,10 @@ def test_more_than_4096_bytes_are_no_config_space():
     assert len(ConfigSpace(bytes(5000))) == 4096
 
 
+def silent(status=ONES * 2, pointer=ONES):
+    return ONES * 6 + status + ONES * 44 + pointer + ONES * 11
+
+
 @pytest.mark.parametrize(
     ("data", "answers"),
     [
@@ -42,6 +46,11 @@ def test_more_than_4096_bytes_are_no_config_space():
         (ONES * 64 + b"\0" * 192, False),  # the header decides
         (ONES * 63 + b"\0", True),
         (ONES * 4 + bytes(60), True),  # a virtual function: vendor and device are ffff
+        (silent(status=b"\xb9\xff"), False),  # as vPCI of Xen 4.19 shows a function that is gone
+        (silent(status=b"\xb9\xff", pointer=b"\x40"), False),  # as that of Xen 4.21
+        (silent(status=b"\xb9\xff")[:32], None),
+        (silent(status=b"\xb8\xff"), True),  # bit 0 is none that vPCI clears
+        (silent(pointer=b"\x40")[:-1] + b"\0", True),
         (b"\0", True),
         (space(), True),
     ],
