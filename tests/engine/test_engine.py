@@ -254,6 +254,27 @@ def test_an_orphan_that_no_unit_serves_is_announced_once_until_linux_drops_it(ve
     assert engine.memory.unserved == set()
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_address_where_xen_took_a_function_is_served_until_the_next_boot(version):
+    """A PVH dom0 cannot read AMD's table: what came later is added only where Xen has taken one before."""
+    served = Coverage(buses=frozenset({(0, 0), (0, 9)}), vendor=Vendor.AMD)
+    bridge = device("00:00.0", vendor=0x1022, class_code=0x060000)
+    stage = BusStage([bridge], version=version, coverage=served)
+    engine = stage.start()
+    compare(engine)
+    here, there = device("09:00.0", command=0), device("09:01.0", command=0)
+    for raw in (here, there):
+        stage.plug(raw)
+        stage.xen.kernel_add(raw.sbdf)
+        stage.xen.forget(raw.sbdf)
+        if raw is here:
+            stage.xen.kernel_add(raw.sbdf)
+            look(engine, [raw.sbdf])
+            stage.xen.forget(raw.sbdf)
+    results = {(str(outcome.action.sbdf), outcome.result.value) for outcome in compare(engine)}
+    assert results == {("0000:09:00.0", "done"), ("0000:09:01.0", "refused")}
+
+
 @pytest.mark.parametrize("version", [version for version in VERSIONS if version >= (4, 19)])
 def test_memory_decode_is_on_again_after_an_add_that_failed(version):
     """vPCI switches it off to size the BARs; before 4.19 such an add is made with decode off."""

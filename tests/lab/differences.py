@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from pcipt.xen.releases import MSIX_CHECKED
+from pcipt.xen.releases import MSIX_CHECKED, PVH_DOM0_GIVES_DEVICES
 
 from .cell import Cell
 
@@ -41,6 +41,7 @@ class Difference:
 
 _TAKEN = "Xen takes virtual functions: the scene before is the one"
 _NOT_TAKEN = "Xen takes no virtual function with MSI-X: the next scene is the one"
+_GIVES_NOTHING = "a PVH dom0 cannot give devices away"
 _NO_ORPHAN = "Xen takes what Linux tells it of, and no orphan is left"
 _WHOLE = "test_leaving::test_virtual_functions_that_xen_does_not_take_*"
 DIFFERENCES: tuple[Difference, ...] = (
@@ -49,6 +50,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference("test_leaving::test_what_linux_plugs_*", "bookworm-*", _NO_ORPHAN, MSIX_CHECKED.name),
     Difference("test_leaving::test_what_linux_plugs_*", "*-pv-*", _NO_ORPHAN, MSIX_CHECKED.name),
     Difference(_WHOLE, "*-pv-*", _TAKEN, MSIX_CHECKED.name),
+    Difference("test_hvm_guest::*", "bookworm-pvh-*", _GIVES_NOTHING, PVH_DOM0_GIVES_DEVICES.name),
     Difference("test_dma::*", "*-amd", NOTHING_TO_WITHDRAW, NO_REGIONS),
     Difference("test_passthrough::test_what_xen_does_alone", "*-amd", NOTHING_TO_WITHDRAW, NO_REGIONS),
     Difference("test_passthrough::test_xl_by_hand_*", "*-amd", NOTHING_TO_WITHDRAW, NO_REGIONS),

@@ -42,10 +42,9 @@ class Views:
 
     `not_asked` are functions for which the last question to Xen failed: nothing may be concluded about them.
     `different` are functions that had changed when they were read right before an action. `machine` has all
-    functions, with the registers of the last reading. `pvh` is True on a
-    PVH dom0. `version` is the version of Xen. `memory_findings` are findings about the memory maps.
-    `pf_fixup`: does Xen map unmapped pages again? `protected` are the pages that must be neither mapped nor
-    unmapped. `restores_on_fault` is the setting reserved.restore_on_fault.
+    functions, with the registers of the last reading. `pvh` is True on a PVH dom0. `version` is the version
+    of Xen. `memory_findings` are findings about the memory maps. `pf_fixup`: does Xen map unmapped pages
+    again? `protected` are pages that must stay as they are. `restores_on_fault` is reserved.restore_on_fault.
     """
 
     def __init__(self, host: Host, xen: Hypervisor, memory: Memory) -> None:
@@ -149,7 +148,7 @@ class Views:
         self.reserved.read({*self.machine.functions, *booted, *others})
         memory.removed &= self.view.known
         self.not_asked = NO_FUNCTIONS
-        self._learn_absence()
+        self._learn_coverage(self.view.known)
         return True
 
     def ask(self, functions: Collection[Sbdf], *, owners: bool = False) -> bool:
@@ -170,7 +169,7 @@ class Views:
             self.memory.left_guests |= left
             self.look_at_guests()
         self.memory.removed -= {sbdf for sbdf in asked if sbdf not in self.view.known}
-        self._learn_absence()
+        self._learn_coverage(asked)
         return True
 
     def ask_if_listed(self, functions: Iterable[Sbdf]) -> frozenset[Sbdf] | None:
@@ -207,6 +206,7 @@ class Views:
             version=self.version,
             iommu=self._iommu,
             unserved=self.memory.unserved,
+            served=self.memory.served,
             bars=self.state.bars,
             mapped=self.memory.mapped,
             protected=self.protected,
@@ -293,7 +293,8 @@ class Views:
         now = self.state.renumbered.get(sbdf)
         return {sbdf, sbdf.cut, *self.announced_at().get(sbdf, ()), *(() if now is None else (now,))}
 
-    def _learn_absence(self) -> None:
-        """Update in `coverage` whether Xen runs without an IOMMU."""
-        if self._iommu is not None:
+    def _learn_coverage(self, listed: Iterable[Sbdf]) -> None:
+        """Update `coverage` if Xen runs without an IOMMU, and `served` for these functions."""
+        if self._iommu is not None:  # and so is the boot snapshot
             self._iommu = with_absence(self._iommu, self.view, pvh=self.pvh)
+            self.memory.served |= set(filter(self.view.in_dom0, listed)) - self._iommu.snapshot.functions

@@ -166,13 +166,20 @@ def _was_taken(function: Function, facts: Facts) -> bool:
 
 
 def _coverage(action: AddDevice, facts: Facts) -> Coverage:
-    """Return how certain it is that an IOMMU unit covers the function at the action's address."""
+    """Return how certain it is that an IOMMU unit covers the function at the action's address.
+
+    Where dom0 cannot read AMD's table, it is certain if Xen has taken a function at the address since boot.
+    Source: Xen drivers/passthrough/amd/pci_amd_iommu.c (amd_iommu_add_device): the unit follows from the
+            address, by what IVRS said at boot.
+    """
     function = _subject(action, facts)
     if function is None:
-        return facts.iommu.covers(Requester(action.sbdf, action.physfn, action.extended))
-    return facts.iommu.covers(
-        attrs.evolve(requester_of(function, facts.machine, action.sbdf), physfn=action.physfn)
-    )
+        requester = Requester(action.sbdf, action.physfn, action.extended)
+    else:
+        requester = attrs.evolve(requester_of(function, facts.machine, action.sbdf), physfn=action.physfn)
+    coverage = facts.iommu.covers(requester)
+    taken = coverage is Coverage.UNKNOWN and action.sbdf in facts.served
+    return Coverage.CERTAIN if taken else coverage
 
 
 def _covered(action: AddDevice, facts: Facts) -> str | None:

@@ -28,18 +28,18 @@ from pcipt.xen.releases import Version
 class Facts:
     """All facts that the guards look at. The function of the action was just read again.
 
-    `version` is that of Xen. `unserved` are addresses of which Xen said that no IOMMU unit serves them.
-    `moves` and `followed` are by Linux's address (`find_moves`, `Ledger.followed`). `bars` must be those of
-    `machine`; if none are given, they are computed here, in a time that grows with the machine. `unsized`
-    are those of `Ledger.unsized`. `regions` has for each reserved region the functions for which it is
-    reserved, whoever owns them, and `home` tells where these are now (`Locations.home`). `answered`
-    returns the function at Linux's address as it was when it answered last. `holes` are pages that pcipt
-    unmapped for good. `outside_window` returns for a place the BARs that decoded where vPCI maps
-    nothing (`Desired.outside_window`), `sizes` the sizes that vPCI has of Resizable BARs. `lost` returns for
-    a function the BARs that vPCI takes for mapped although a reset has cleared them (`lost_bars`); `counted`
-    has where vPCI has them, for all functions of which that is known. `given_up`
-    are the places of functions that vPCI does not handle any more, `faulty` those of `Ledger.faulty`,
-    `severed` those of `Ledger.severed`.
+    `version` is that of Xen. `unserved` are addresses of which Xen said that no IOMMU unit serves them,
+    `served` those at which it has taken a function since boot. `moves` and `followed` are by Linux's address
+    (`find_moves`, `Ledger.followed`). `bars` must be those of `machine`; if none are given, they are computed
+    here, in a time that grows with the machine. `unsized` are those of `Ledger.unsized`. `regions` has for
+    each reserved region the functions for which it is reserved, whoever owns them, and `home` tells where
+    these are now (`Locations.home`). `answered` returns the function at Linux's address as it was when it
+    answered last. `holes` are pages that pcipt unmapped for good. `outside_window` returns for a place the
+    BARs that decoded where vPCI maps nothing (`Desired.outside_window`), `sizes` the sizes that vPCI has of
+    Resizable BARs. `lost` returns for a function the BARs that vPCI takes for mapped although a reset has
+    cleared them (`lost_bars`); `counted` has where vPCI has them, for all functions of which that is known.
+    `given_up` are the places of functions that vPCI does not handle any more, `faulty` those of
+    `Ledger.faulty`, `severed` those of `Ledger.severed`.
     """
 
     machine: Machine
@@ -48,6 +48,7 @@ class Facts:
     version: Version
     iommu: IommuScope
     unserved: Collection[Sbdf] = ()
+    served: Collection[Sbdf] = ()
     bars: BarIndex = attrs.Factory(lambda self: BarIndex(self.machine.functions.values()), takes_self=True)
     mapped: MappedPages = attrs.Factory(MappedPages)
     protected: Protected = attrs.Factory(Protected)
