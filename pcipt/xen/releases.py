@@ -16,11 +16,16 @@ _TEXT = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(.*)", re.DOTALL)
 
 
 class Version(NamedTuple):
-    """A version of Xen. `patch` is the third number, None if it is not known."""
+    """A version of Xen. `patch` is the third number, None if it is not known.
+
+    A build of a stable branch between two releases ("4.20.5-pre") has no `patch`; `before` is the third
+    number of the release that follows.
+    """
 
     major: int
     minor: int
     patch: int | None
+    before: int | None = None
 
     @property
     def branch(self) -> str:
@@ -33,6 +38,8 @@ class Version(NamedTuple):
         return self.patch is not None and self.patch <= NEWEST.get(self.branch, -1)
 
     def __str__(self) -> str:
+        if self.before is not None:
+            return f"{self.branch}.{self.before}-pre"
         return f"{self.branch}.{'x' if self.patch is None else self.patch}"
 
 
@@ -41,14 +48,18 @@ def parse_version(text: str) -> Version:
     """Return the version in a text such as "4.17.7".
 
     The third number is None if it is missing or if anything follows it ("4.17.4-qubes", "4.18.3.9",
-    "4.22-unstable"): such a build may have more or less than the release has.
+    "4.22-unstable"): such a build may have more or less than the release has. "4.20.5-pre" is what Xen's
+    stable branch calls itself after 4.20.4: Debian builds such versions.
     Raises: ValueError if the text does not begin with two numbers.
     """
     match = _TEXT.match(text)
     if match is None:
         raise ValueError(f"version {text!r} is not like 4.17.7")
     major, minor, patch, more = match.groups()
-    return Version(int(major), int(minor), int(patch) if patch is not None and not more else None)
+    third = int(patch) if patch is not None else None
+    if more == "-pre" and third:
+        return Version(int(major), int(minor), None, before=third)
+    return Version(int(major), int(minor), None if more else third)
 
 
 class Fact(NamedTuple):
@@ -76,7 +87,9 @@ class Fact(NamedTuple):
         """Return True if a version of Xen does it, None if the answer depends on the unknown third number."""
         if version.patch is not None:
             return self._holds(version)
-        answers = {self._holds(version._replace(patch=patch)) for patch in self._patches(version)}
+        answers = {
+            self._holds(version._replace(patch=patch, before=None)) for patch in self._patches(version)
+        }
         return answers.pop() if len(answers) == 1 else None
 
     @property
@@ -94,7 +107,9 @@ class Fact(NamedTuple):
         return begun and not (self.until and _reached(self.until, version))
 
     def _patches(self, version: Version) -> list[int]:
-        """Return third numbers at which the answer may change on the branch of `version`."""
+        """Return third numbers of the branch of `version` that have every answer that it may have."""
+        if version.before is not None:
+            return [version.before - 1, version.before]
         named = (parse_version(text) for text in (*self.since, *self.until))
         return [0, *(each.patch or 0 for each in named if each[:2] == version[:2])]
 

@@ -52,10 +52,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Extra:
-    """What a run has beside its cell's machine: more words for Xen, more hardware (`hardware.ADDED`)."""
+    """How a run's machine differs from its cell's: more words for Xen, other hardware (`hardware.OTHER`).
+
+    With `linux`, words for Linux, Linux boots without Xen.
+    """
 
     xen: str = ""
     hardware: str = ""
+    linux: str = ""
 
 
 PLAIN = Extra()

@@ -17,7 +17,7 @@ from .cell import MODES, SUITES, VENDORS, Cell, Extra, Mode, Platform
 from .differences import difference
 from .errors import LabError, MissingToolError
 from .fleet import Fleet
-from .hardware import ADDED, HOT
+from .hardware import HOT, OTHER
 from .machine import Dom0
 from .steps import LEAVER, plug, unplug, wait_answer, wait_healthy
 
@@ -38,7 +38,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--suite", choices=SUITES, default=SUITES[0], help="dom0's release of Debian")
     group.addoption("--vendor", choices=VENDORS, default=VENDORS[0], help="the vendor of the IOMMU")
     group.addoption("--xen", metavar="WORDS", default="", help="more words for Xen's command line")
-    group.addoption("--hardware", choices=[*ADDED], default="", help="what the machine has in addition")
+    group.addoption("--hardware", choices=[*OTHER], default="", help="what the machine has or lacks")
+    group.addoption("--linux", metavar="WORDS", default="", help="boot Linux without Xen, with these words")
 
 
 def wanted(config: pytest.Config) -> bool:
@@ -118,9 +119,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         Path(output),
         Path(prepared) if prepared else None,
         platform_of(session.config),
-        Extra(
-            session.config.getoption("--xen", default=""), session.config.getoption("--hardware", default="")
-        ),
+        Extra(*(session.config.getoption(f"--{name}", default="") for name in ("xen", "hardware", "linux"))),
     )
 
 

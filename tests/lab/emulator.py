@@ -15,7 +15,7 @@ from .cell import PLAIN, Cell, Extra, Mode
 from .channel import connect
 from .errors import LabError, MachineDiedError
 from .foreign import emulator_of
-from .hardware import ADDED, Wires, qemu_command
+from .hardware import OTHER, Wires, qemu_command
 from .image import Image, find_tool
 from .qmp import Qmp
 
@@ -71,9 +71,9 @@ class Emulator:
 
     def _program(self) -> list[str]:
         """Give QEMU's name: this machine's own, or another Debian's where the hardware needs that one."""
-        added = ADDED.get(self.extra.hardware)
-        if added is not None:
-            return emulator_of(added.emulator)
+        emulator = OTHER[self.extra.hardware].emulator
+        if emulator is not None:
+            return emulator_of(emulator)
         return [find_tool("qemu-system-x86_64") or "qemu-system-x86_64"]
 
     @property

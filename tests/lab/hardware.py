@@ -130,17 +130,20 @@ BAR_WINDOWS = ((0xC000_0000, 0xFEC0_0000), (0x1_4000_0000, 1 << 40))
 
 
 @dataclass(frozen=True)
-class Added:
-    """Hardware that only some runs have; `emulator` is the release of Debian whose QEMU has it."""
+class Other:
+    """Other hardware, of some runs only: more parts and words, no IOMMU, another Debian's QEMU."""
 
-    parts: tuple[Part, ...]
-    words: tuple[str, ...]
-    emulator: Suite
+    parts: tuple[Part, ...] = ()
+    words: tuple[str, ...] = ()
+    iommu: bool = True
+    emulator: Suite | None = None
 
 
 #: QEMU 10's igb is a NIC whose physical and virtual functions have drivers in Linux: igb and igbvf.
-ADDED = {
-    "igb": Added(
+OTHER = {
+    "": Other(),
+    "no-iommu": Other(iommu=False),
+    "igb": Other(
         (
             Part(
                 "0000:00:0d.0",
@@ -156,7 +159,7 @@ ADDED = {
             ),
         ),
         ("-netdev", "user,id=other"),
-        "trixie",
+        emulator="trixie",
     ),
 }
 
@@ -187,7 +190,7 @@ def xen_arguments(cell: Cell, extra: str) -> str:
 
 #: iomem=relaxed lets a probe read, through /dev/mem, BARs that a driver has claimed.
 LINUX_ARGUMENTS = (
-    "console=hvc0 iomem=relaxed mitigations=off init_on_alloc=0 audit=0 loglevel=5 systemd.show_status=0"
+    "iomem=relaxed mitigations=off init_on_alloc=0 audit=0 loglevel=5 systemd.show_status=0"
     " trace_options=norecord-cmd"
 )
 
@@ -197,8 +200,12 @@ def qemu_command(cell: Cell, image: Image, payload: Path, wires: Wires, extra: E
     command = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-no-reboot"]
     command += ["-machine", "q35", "-accel", f"tcg,thread={THREADS}", "-cpu", CPU]
     command += ["-smp", str(VCPUS[cell.mode]), "-m", str(MEMORY_MIB)]
-    command += ["-kernel", str(image.xen), "-append", xen_arguments(cell, extra.xen)]
-    command += ["-initrd", f"{image.kernel} {LINUX_ARGUMENTS},{image.initrd}"]
+    if extra.linux:
+        command += ["-kernel", str(image.kernel), "-append", f"console=ttyS0 {LINUX_ARGUMENTS} {extra.linux}"]
+        command += ["-initrd", str(image.initrd)]
+    else:
+        command += ["-kernel", str(image.xen), "-append", xen_arguments(cell, extra.xen)]
+        command += ["-initrd", f"{image.kernel} console=hvc0 {LINUX_ARGUMENTS},{image.initrd}"]
     for path, name, bus in ((image.disk, "root", "ide.0"), (payload, "payload", "ide.1")):
         command += ["-drive", f"if=none,id={name},format=raw,file={quote(path)},snapshot=on,cache=unsafe"]
         command += ["-device", f"ide-hd,drive={name},bus={bus},serial=pcipt-{name}"]
@@ -209,11 +216,10 @@ def qemu_command(cell: Cell, image: Image, payload: Path, wires: Wires, extra: E
     command += ["-qmp", f"unix:{quote(wires.qmp)},server=on,wait=off"]
     # Each configuration write as the emulated hardware gets it, and where its BARs then decode, a line each.
     command += ["-trace", "pci_cfg_write", "-trace", "pci_update_mappings_*", "-D", str(wires.writes)]
-    command += ["-device", IOMMU[cell.platform.vendor], "-device", "nvme-subsys,id=nvme-subsystem"]
-    command += ["-netdev", "user,id=network"]
-    added = ADDED.get(extra.hardware)
-    command += added.words if added else ()
-    for part in (*PARTS, *(added.parts if added else ())):
+    other = OTHER[extra.hardware]
+    command += ["-device", IOMMU[cell.platform.vendor]] if other.iommu else []
+    command += ["-device", "nvme-subsys,id=nvme-subsystem", "-netdev", "user,id=network", *other.words]
+    for part in (*PARTS, *other.parts):
         if part.words:
             command += ["-device", f"{part.words},id={part.name}"]
     return command

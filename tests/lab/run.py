@@ -19,7 +19,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .cell import CELLS, PLAIN, Cell, Extra
@@ -38,14 +38,15 @@ DEFAULT = ("bookworm-pv-intel", "bookworm-pvh-intel", "trixie-pvh-intel")
 REMAPPING = (
     "test_untrapped.py", "test_ignored_writes.py", "test_leaving.py", "test_renumbering.py", "test_resets.py",
 )  # fmt: skip
-#: These scenes need a machine that was booted with Xen's option dom0=pf-fixup (Xen 4.17 does not have it).
-PF_FIXUP = "test_pf_fixup.py"
-#: These need the hardware of that name, with which QEMU 10 does not boot in the other cells.
-IGB = "test_igb.py"
-#: Scenes with a machine of their own: module, cells, what the machine has in addition.
+FIRST = "bookworm-pv-intel"
+#: Scenes with a machine of their own: name, module, cells, how the machine differs. Xen 4.17 does not have
+#: pf-fixup; QEMU 10, which has an igb, does not boot the other PVH dom0s.
 SPECIAL = (
-    (PF_FIXUP, ("trixie-pvh-intel", "trixie-pvh-amd"), Extra(xen="dom0=pf-fixup")),
-    (IGB, ("bookworm-pv-intel", "trixie-pvh-intel"), Extra(hardware="igb")),
+    ("pf-fixup", "test_pf_fixup.py", ("trixie-pvh-intel", "trixie-pvh-amd"), Extra(xen="dom0=pf-fixup")),
+    ("igb", "test_igb.py", (FIRST, "trixie-pvh-intel"), Extra(hardware="igb")),
+    ("iommu-off", "test_no_iommu.py", (FIRST,), Extra(xen="iommu=off")),
+    ("no-iommu", "test_no_iommu.py", (FIRST,), Extra(hardware="no-iommu")),
+    ("plain-linux", "test_plain_linux.py", (FIRST,), Extra(linux="intel_iommu=on")),
 )
 NOTHING_RAN = 5
 
@@ -67,15 +68,14 @@ class Lane:
 
 def lanes_of(cell: Cell) -> tuple[Lane, ...]:
     """Give the lanes of a cell."""
-    remapping = cell.mode == "pvh"
-    others = (str(HERE), *(f"--ignore={HERE / name}" for name in REMAPPING if remapping))
-    lanes = [Lane(cell.name, cell, (*others, f"--ignore={HERE / PF_FIXUP}", f"--ignore={HERE / IGB}"))]
-    if remapping:
-        lanes.insert(0, Lane(f"{cell.name}-remapping", cell, tuple(f"{HERE / name}" for name in REMAPPING)))
-    for scenes, cells, extra in SPECIAL:
+    own = REMAPPING if cell.mode == "pvh" else ()
+    left_out = {*own, *(module for _, module, _, _ in SPECIAL)}
+    others = (str(HERE), *(f"--ignore={HERE / module}" for module in sorted(left_out)))
+    lanes = [Lane(f"{cell.name}-remapping", cell, tuple(f"{HERE / module}" for module in own))] if own else []
+    lanes.append(Lane(cell.name, cell, others))
+    for name, module, cells, extra in SPECIAL:
         if cell.name in cells:
-            name = scenes.removeprefix("test_").removesuffix(".py").replace("_", "-")
-            lanes.append(Lane(f"{cell.name}-{name}", cell, (f"{HERE / scenes}",), extra))
+            lanes.append(Lane(f"{cell.name}-{name}", cell, (f"{HERE / module}",), extra))
     return tuple(lanes)
 
 
@@ -87,8 +87,7 @@ def run(lane: Lane, prepared: Path, arguments: list[str]) -> tuple[int, str, lis
     platform = lane.cell.platform
     command = [sys.executable, "-u", "-m", "pytest", "--lab", f"--mode={lane.cell.mode}", *lane.scenes]
     command += [f"--suite={platform.suite}", f"--vendor={platform.vendor}", f"--junitxml={lane.results}"]
-    command += [f"--xen={lane.extra.xen}"] if lane.extra.xen else []
-    command += [f"--hardware={lane.extra.hardware}"] if lane.extra.hardware else []
+    command += [f"--{name}={words}" for name, words in asdict(lane.extra).items() if words]
     command += [f"--lab-output={OUTPUT / lane.name}", f"--lab-prepared={prepared}", *arguments]
     environment = {"PCIPT_REQUIRE_XEN": "1", **os.environ}
     last, failed = "it said nothing", []

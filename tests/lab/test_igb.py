@@ -11,12 +11,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from .hardware import ADDED
+from .hardware import OTHER
 from .machine import Dom0
 from .steps import Steps, answer, findings, resync, wait_answer, wait_healthy
 from .test_lab_smoke import known_to_xen
 
-PHYSICAL = next(part.sbdf for part in ADDED["igb"].parts if part.name == "igb")
+PHYSICAL = next(part.sbdf for part in OTHER["igb"].parts if part.name == "igb")
 FOLDER = f"/sys/bus/pci/devices/{PHYSICAL}"
 #: Where its two virtual functions appear: First VF Offset 0x80, VF Stride 2.
 VIRTUAL = ("0000:1b:10.0", "0000:1b:10.2")

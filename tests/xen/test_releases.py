@@ -7,7 +7,16 @@ import runpy
 import pytest
 
 from pcipt.xen import releases
-from pcipt.xen.releases import FACTS, INTERFACES, LINUX_FACTS, NEWEST, Version, parse_version, uncertain
+from pcipt.xen.releases import (
+    FACTS,
+    INTERFACES,
+    LINUX_FACTS,
+    NEWEST,
+    PF_FIXUP,
+    Version,
+    parse_version,
+    uncertain,
+)
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -15,13 +24,15 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize(
     ("text", "version"),
     [
-        ("4.17.7", (4, 17, 7)),
-        ("4.22.0", (4, 22, 0)),
-        ("4.17", (4, 17, None)),
-        ("4.17.4-qubes", (4, 17, None)),
-        ("4.18.3.9", (4, 18, None)),
-        ("4.22-unstable", (4, 22, None)),
-        ("4.20.1-pre", (4, 20, None)),
+        ("4.17.7", (4, 17, 7, None)),
+        ("4.22.0", (4, 22, 0, None)),
+        ("4.17", (4, 17, None, None)),
+        ("4.17.4-qubes", (4, 17, None, None)),
+        ("4.18.3.9", (4, 18, None, None)),
+        ("4.22-unstable", (4, 22, None, None)),
+        ("4.22.0-rc", (4, 22, None, None)),
+        ("4.20.5-pre", (4, 20, None, 5)),
+        ("4.20.5-pre-qubes", (4, 20, None, None)),
     ],
 )
 def test_versions_are_read(text, version):
@@ -36,6 +47,22 @@ def test_what_is_no_version_is_said(text):
 
 def test_a_version_is_shown_with_what_is_known_of_it():
     assert [str(parse_version(text)) for text in ("4.17.7", "4.17.4-qubes")] == ["4.17.7", "4.17.x"]
+    assert str(parse_version("4.20.5-pre")) == "4.20.5-pre"
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("4.19.2-pre", None),
+        ("4.19.1-pre", False),
+        ("4.19.3-pre", True),
+        ("4.20.5-pre", True),
+        ("4.20.x", None),
+    ],
+)
+def test_a_build_of_a_stable_branch_has_what_the_release_before_it_has(text, known):
+    """PF_FIXUP begins with 4.19.2 and 4.20.1: only a build right before these may have it or not."""
+    assert PF_FIXUP.known_of(parse_version(text)) is known
 
 
 def test_versions_whose_source_was_read():
