@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import pytest
 
+from .hardware import HOT, HOT_PATH
 from .machine import Dom0
-from .steps import RESULT, Steps, answer, resync, settings, wait_answer, wait_healthy
-from .test_untrapped import SWITCHED_OFF, TESTDEV, forget, place_of, setpci
-from .witness import mapped
+from .steps import LEAVER, Steps, answer, plug, unplug, wait_answer
+from .test_leaving import resources
+from .witness import map_calls, mapped
 
 #: The first check comes a minute after the unmap (DELAYS of engine/queue.py).
 FIRST_CHECK_SECONDS = 240.0
@@ -29,19 +30,18 @@ def test_status_says_that_the_option_is_on(fixing: Dom0) -> None:
 
 
 def test_a_page_that_comes_back_is_unmapped_again_and_told(fixing: Dom0) -> None:
-    dom0, sbdf = fixing, TESTDEV.sbdf
-    with settings(dom0, SWITCHED_OFF):
-        forget(dom0, TESTDEV)
-        resync(dom0)
-        here, steps = place_of(dom0, TESTDEV), Steps(dom0, TESTDEV.path)
-        setpci(dom0, sbdf, "COMMAND=2:2")
-        steps.wait("map-mmio", RESULT[dom0.mode], here)
-        setpci(dom0, sbdf, "COMMAND=0:2")
-        steps.wait("unmap-mmio", RESULT[dom0.mode], here)
-        mapped(dom0, here)  # this access brings the page back
-        assert mapped(dom0, here) == [True]
-        told = f"'unmap-undone' in {{f['code'] for f in it['findings'] if f['sbdf'] == {sbdf!r}}}"
-        wait_answer(dom0, told, timeout=FIRST_CHECK_SECONDS)
-        text = next(f["text"] for f in answer(dom0, "Status")["findings"] if f["sbdf"] == sbdf)
-        assert "dom0=no-pf-fixup" in text
-    wait_healthy(dom0)
+    dom0 = fixing
+    plug(dom0, "e1000e", LEAVER)
+    dom0.wait_for(f"test -e /sys/bus/pci/devices/{HOT}/driver", timeout=120)
+    here, _ = resources(dom0, HOT)[0]
+    steps = Steps(dom0, HOT_PATH)
+    unplug(dom0, LEAVER)
+    steps.wait("unmap-mmio", "done", here)
+    since = dom0.mark()
+    mapped(dom0, here)  # this access brings the page back
+    assert mapped(dom0, here) == [True]
+    told = f"'unmap-undone' in {{f['code'] for f in it['findings'] if f['sbdf'] == {HOT!r}}}"
+    answer_now = wait_answer(dom0, told, timeout=FIRST_CHECK_SECONDS)
+    text = next(f["text"] for f in answer_now["findings"] if f["sbdf"] == HOT)
+    assert "dom0=no-pf-fixup" in text
+    assert (here >> 12) in {call.gfn for call in map_calls(dom0, since) if call.verb == "remove"}
