@@ -20,7 +20,7 @@ PHYSICAL = next(part.sbdf for part in OTHER["igb"].parts if part.name == "igb")
 FOLDER = f"/sys/bus/pci/devices/{PHYSICAL}"
 #: Where its two virtual functions appear: First VF Offset 0x80, VF Stride 2.
 VIRTUAL = ("0000:1b:10.0", "0000:1b:10.2")
-PLACE = "00_0d.0-10.0"
+PLACE = "00_0d.0-00_10.0"
 #: QEMU's user network: this machine's address in it, and the router, which answers to ping.
 HERE, ROUTER = "10.0.2.15/24", "10.0.2.2"
 #: How long a second try is waited for: more than the longest pause of the work queue after a first failure.
