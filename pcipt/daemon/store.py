@@ -7,11 +7,11 @@ mappings                what vPCI was seen to map, the functions of dom0, and ho
 boot                    functions and bridges when this boot was first seen
 """
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 from pcipt.daemon.document import Document
+from pcipt.daemon.folder import Folder
 from pcipt.errors import AddressError, MalformedError, PciptError
 from pcipt.firmware.coverage import BootSnapshot
 from pcipt.pci import Finding, parse_sbdf
@@ -26,6 +26,11 @@ from pcipt.remap.vpci.sizes import Sizes
 STATE_DIRECTORY = "/var/lib/pcipt"
 
 
+LATE = Finding(
+    "boot-snapshot-late",
+    "what the machine was at boot was lost and is taken from what it is now: a function that came since may "
+    "have no IOMMU unit; what only the boot could prove is refused until the host is booted again",
+)
 PLACES = ("given_up", "faulty", "severed")  # of the ledger: sets of places
 
 
@@ -36,18 +41,21 @@ class FileStore:
     """
 
     def __init__(self, directory: str) -> None:
-        self._ledger = Document(os.path.join(directory, "ledger"), "ledger")
-        self._boot = Document(os.path.join(directory, "boot"), "boot-snapshot")
-        self._mappings = Document(os.path.join(directory, "mappings"), "mappings")
+        self._folder = Folder(directory)
+        self._ledger = Document(self._folder, "ledger", "ledger")
+        self._boot = Document(self._folder, "boot", "boot-snapshot")
+        self._mappings = Document(self._folder, "mappings", "mappings")
         self._unsaved: Ledger | None = None  # steps cannot be appended to what is on disk
 
     def load(self, boot_id: str) -> tuple[Ledger, BootSnapshot | None, list[Finding]]:
         """Read the files; return the ledger, the boot snapshot, and a finding for each damaged file.
 
         If the file of the ledger is missing, the ledger has no entries. If the file of the snapshot is
-        missing, the snapshot is None. A file that is damaged, or that was made in another boot than
-        `boot_id`, counts as missing. A damaged file is renamed; of a damaged file of steps, the steps before
-        the damaged line are kept. Steps that cannot be applied to the ledger are left out, with a finding.
+        missing, the snapshot is None. If this boot had one and it was lost, which a ledger of this boot or a
+        damaged snapshot shows, the snapshot is late and empty, and a finding says so. A file that is damaged,
+        or that was made in another boot than `boot_id`, counts as missing. A damaged file is renamed; of a
+        damaged file of steps, the steps before the damaged line are kept. Steps that cannot be applied to the
+        ledger are left out, with a finding.
 
         Raises: OSError if a file exists and cannot be read, or a damaged file cannot be renamed.
         """
@@ -57,7 +65,13 @@ class FileStore:
         snapshot = _snapshot_from_json(content)
         if content is not None and snapshot is None:
             findings.append(self._boot.rejected("not a snapshot"))
-        return ledger, snapshot if snapshot is not None and snapshot.boot_id == boot_id else None, findings
+        if snapshot is not None and snapshot.boot_id != boot_id:
+            snapshot = None
+        if snapshot is None and (self._unsaved is None or any(map(_is_of_boot, findings))):
+            snapshot = BootSnapshot(boot_id, frozenset(), {}, late=True)
+        if snapshot is not None and snapshot.late:
+            findings.append(LATE)
+        return ledger, snapshot, findings
 
     def append(self, steps: Sequence[AnyStep]) -> None:
         """Append steps to the ledger's file of steps; they are on disk when this returns. Call `load` first.
@@ -69,6 +83,11 @@ class FileStore:
         if self._unsaved is not None:
             self.save(self._unsaved)
         self._ledger.append([step_to_json(step) for step in steps])
+
+    @property
+    def is_long(self) -> bool:
+        """Return True if the file of steps is so long that `save` is due."""
+        return self._ledger.is_long
 
     def save(self, ledger: Ledger) -> None:
         """Write the whole ledger to disk and delete the file of steps, because the ledger includes the steps.
@@ -104,14 +123,16 @@ class FileStore:
         self._boot.save(
             {
                 "boot_id": snapshot.boot_id,
+                "late": snapshot.late,
                 "functions": [str(sbdf) for sbdf in sorted(snapshot.functions)],
                 "bridges": {str(sbdf): list(numbers) for sbdf, numbers in sorted(snapshot.bridges.items())},
             }
         )
 
     def close(self) -> None:
-        """Close the file of steps, if it is open."""
+        """Close the file of steps and the directory, if they are open."""
         self._ledger.close()
+        self._folder.close()
 
     def _load_ledger(self, boot_id: str, findings: list[Finding]) -> Ledger:
         """Return the ledger of this boot with the pages that vPCI mapped and all steps that can be applied.
@@ -133,19 +154,22 @@ class FileStore:
         if self._unsaved is not None:
             self._unsaved = ledger
             return ledger
-        steps, damage = self._ledger.load_steps()
-        if damage is not None:
-            findings.append(damage)
-            self._unsaved = ledger
-        left_out: list[PciptError] = []
-        for value in steps:
+        first: PciptError | None = None
+        left_out = 0
+
+        def take(value: Any) -> None:
+            nonlocal first, left_out
             try:
                 step_from_json(value).apply(ledger)
             except PciptError as error:
-                left_out.append(error)
+                first, left_out = first or error, left_out + 1
+
+        damage = self._ledger.load_steps(take)
+        if damage is not None:
+            findings.append(damage)
+            self._unsaved = ledger
         if left_out:
-            why = f"{left_out[0]}, steps left out: {len(left_out)}"
-            findings.append(self._ledger.rejected_steps(why))
+            findings.append(self._ledger.rejected_steps(f"{first}, steps left out: {left_out}"))
             self._unsaved = ledger
         return ledger
 
@@ -196,6 +220,25 @@ class FileStore:
         return found
 
 
+class NoStore:
+    """A store of the engine that keeps nothing: for a replay, and for a service that only observes."""
+
+    is_long = False
+
+    def load(self, boot_id: str) -> tuple[Ledger, BootSnapshot | None, list[Finding]]:
+        return Ledger(boot_id), None, []
+
+    def append(self, written: Sequence[AnyStep]) -> None: ...
+
+    def save(self, ledger: Ledger) -> None: ...
+
+    def save_mappings(self, ledger: Ledger) -> None: ...
+
+    def save_snapshot(self, snapshot: BootSnapshot) -> None: ...
+
+    def close(self) -> None: ...
+
+
 def _sizes_from_json(value: Any) -> dict[str, Sizes]:
     """Return the sizes that `save_mappings` wrote. Raises: MalformedError if `value` is anything else."""
     try:
@@ -222,6 +265,11 @@ def _taken(loaded: tuple[Any, Finding | None], findings: list[Finding]) -> Any:
     return content
 
 
+def _is_of_boot(finding: Finding) -> bool:
+    """Return True if a finding is about a damaged snapshot."""
+    return finding.code == "boot-snapshot-damaged"
+
+
 def _snapshot_from_json(content: object) -> BootSnapshot | None:
     """Return the snapshot that `save_snapshot` wrote; None if `content` is anything else."""
     if not isinstance(content, dict):
@@ -232,6 +280,6 @@ def _snapshot_from_json(content: object) -> BootSnapshot | None:
             for key, (secondary, subordinate) in content["bridges"].items()
         }
         functions = frozenset(parse_sbdf(text) for text in content["functions"])
-        return BootSnapshot(str(content["boot_id"]), functions, bridges)
+        return BootSnapshot(str(content["boot_id"]), functions, bridges, bool(content.get("late")))
     except (KeyError, TypeError, ValueError, AttributeError, AddressError):
         return None

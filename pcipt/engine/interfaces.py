@@ -84,6 +84,10 @@ class Settings(Protocol):
         """The seconds between two questions to Xen about owners that change without a message."""
 
     @property
+    def list_s(self) -> int:
+        """The seconds between two questions to Xen if no owner changes without a message; 0: never."""
+
+    @property
     def faults_s(self) -> int:
         """The seconds between two readings of Xen's console for refused DMA; 0: by no timer."""
 
@@ -108,6 +112,10 @@ class Store(Protocol):
 
     def append(self, steps: Sequence[AnyStep]) -> None:
         """Append steps to the ledger's file. Raises: OSError if they are not on disk."""
+
+    @property
+    def is_long(self) -> bool:
+        """True if so many steps were appended that the ledger is to be written as a whole."""
 
     def save(self, ledger: Ledger) -> None:
         """Write the ledger as a whole. Raises: OSError; the former file is then unchanged."""

@@ -27,7 +27,7 @@ from tests.xen.truth import mapped_pages, p2m_truth
 from tests.xen.versions import full_version
 
 S = parse_sbdf
-QUIET = Settings(faults_s=0)  # no timer reads Xen's console: the queue gets empty
+QUIET = Settings(list_s=0, faults_s=0)  # no timer reads Xen's console: the queue gets empty
 
 
 class Killed(BaseException):
@@ -108,6 +108,7 @@ class MemoryStore:
         self.die_after = False
         self.fails = None
         self.findings = []
+        self.is_long = False
 
     def load(self, boot_id):
         if self.ledger is None or self.ledger.boot_id != boot_id:

@@ -21,7 +21,7 @@ from pcipt.engine.views.reserved import Reserved
 from pcipt.engine.views.vpci_picture import counted_of, lost_of
 from pcipt.engine.views.xen_questions import Questions, ghost_candidates
 from pcipt.errors import UnsupportedError
-from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
+from pcipt.firmware.coverage import IommuScope, snapshot_of_boot
 from pcipt.pci import Finding, Sbdf
 from pcipt.pci.requester import vendor_of
 from pcipt.remap.actions import Action, WithdrawReserved
@@ -119,16 +119,16 @@ class Views:
         return self.state.read(functions, self.host.read_function)
 
     def know_boot(self) -> bool:
-        """Make the boot snapshot if there is none, and read which functions the IOMMU units cover.
+        """Make the boot snapshot if there is none or it was lost; read which functions the IOMMU units cover.
 
         Return True if this call made the snapshot. The tables of the IOMMUs are read only once.
         """
-        made = self.memory.boot is None
-        boot = self.memory.boot = self.memory.boot or snapshot_from_machine(self.host.boot_id, self.machine)
+        before = self.memory.boot
+        boot = self.memory.boot = snapshot_of_boot(before, self.host.boot_id, self.machine)
         if self._iommu is None:
             scope = IommuScope(boot, vendor=vendor_of(self.machine))
             self._iommu = scope.with_tables(self.host.acpi_tables())
-        return made
+        return boot is not before
 
     # Asking Xen.
 
