@@ -107,7 +107,7 @@ def _said(root: str, *, ask: bool | None) -> XenSays:
         return XenSays(guests=guests)
     caps = info.get("virt_caps")
     directio = any(word.endswith("_directio") for word in caps.split()) if caps is not None else None
-    return xen_says(directio, parse_boot_words(read_console()).by(info.get("xen_commandline", "")), guests)
+    return xen_says(directio, parse_boot_words(read_console()).by(info.get("xen_commandline")), guests)
 
 
 def _promises(

@@ -6,11 +6,11 @@ Only `pcipt show` needs this module; the service decodes what it uses in `pcipt.
 import attrs
 
 from pcipt.pci.capabilities import (
+    access,
     address_space,
     conventional,
     errors,
     interrupts,
-    isolation,
     power,
     resets,
     translation,
@@ -25,7 +25,7 @@ from pcipt.pci.structures import EXPRESS
 
 VPD = 0x03
 CHAPTERS = (
-    address_space, channels, conventional, errors, express, interrupts, isolation, link, power, resets,
+    access, address_space, channels, conventional, errors, express, interrupts, link, power, resets,
     root_complex, slot, timing, translation, vendor, virtual,
 )  # fmt: skip
 STRUCTURES: dict[tuple[bool, int], Structure] = {
