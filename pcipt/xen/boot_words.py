@@ -136,6 +136,12 @@ def _number(text: str) -> int:
     return int(text, 16 if text.startswith("0x") else 8 if text.startswith("0") else 10)
 
 
+def lines_of_iommu(text: str) -> list[str]:
+    """Return the lines of Xen's console that tell of the IOMMU, without what guests wrote."""
+    lines = whole_lines(text.split("\n"), _ANY)
+    return [f"(XEN) {line.strip()}" for line in lines if _ANY.match(line) or _FAILURES.search(line)]
+
+
 def parse_boot_words(text: str) -> BootWords:
     """Return what a text of Xen's console says about the IOMMU. Lines of guests are not looked at."""
     found = BootWords()

@@ -33,8 +33,8 @@ class TablesSay:
     """What Xen would make of the firmware's tables.
 
     `kind`: None if there is neither DMAR nor IVRS. `accepted`, `remaps`: would Xen use the IOMMU, and remap
-    interrupts; None if that is not known. `reasons` say why not. `unknown` names what was not there to look
-    at.
+    interrupts; None if that is not known. `reasons` say why not. `doubts` say what it depends on Xen's
+    version, which is not known. `unknown` names what was not there to look at.
     """
 
     kind: IommuKind | None = None
@@ -42,6 +42,7 @@ class TablesSay:
     remaps: bool | None = None
     reasons: tuple[Reason, ...] = ()
     unknown: tuple[str, ...] = ()
+    doubts: tuple[Reason, ...] = ()
 
 
 class BootWords(Protocol):

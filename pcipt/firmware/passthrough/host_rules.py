@@ -157,6 +157,7 @@ def iommu(facts: HostFacts) -> Said:
         known = tables.unknown if tables is not None else ()
         for what in known or ("tables of the IOMMU (DMAR, IVRS)",):
             yield Unknown(what, Verdict.REFUSE)
+        yield from tables.doubts if tables is not None else ()
     elif use.used is False and said.iommu_off:
         text = f"Xen was started with {said.iommu_off} and uses no IOMMU: {NEEDED}"
         cure = f"start Xen without {said.iommu_off}"
