@@ -10,6 +10,7 @@ import attrs
 from pcipt.cli.machine.client import asked
 from pcipt.cli.machine.pvh import acpi_tables_of, guest_type, memory_map_of, xen_version
 from pcipt.errors import InputError, NotPermittedError
+from pcipt.firmware.acceptance.answers import Options
 from pcipt.firmware.coverage import snapshot_from_machine
 from pcipt.firmware.memory_map import MemoryEntry
 from pcipt.firmware.passthrough.host import Host, HostFacts, IommuKind, TablesSay, XenSays, xen_says
@@ -118,6 +119,13 @@ def _said(root: str, *, ask: bool | None) -> XenSays:
     caps = info.get("virt_caps")
     directio = any(word.endswith("_directio") for word in caps.split()) if caps is not None else None
     return xen_says(directio, parse_boot_words(console).by(info.get("xen_commandline")), guests)
+
+
+def table_options(root: str) -> Options:
+    """Return those of Xen's boot options that change what Xen makes of the tables below `root`: those that a
+    recording holds, or those of the running Xen, if xl tells them.
+    """
+    return _said(root, ask=os.path.realpath(root) == "/").options
 
 
 def _recorded_info(root: str) -> dict[str, str]:
