@@ -31,7 +31,7 @@ RUN = "run `lspci -Dnnvv -xxxx` as root"
 
 #  what a text without a function is, by what it holds: the first that is found is told
 _OTHERS = (
-    (r"^-\[[0-9a-f]{4}:[0-9a-f]{2}\]-", f"is the tree of lspci -t, which tells no ids: {RUN}"),
+    (r"^[-+| ]{0,4}-\[[0-9a-f]{4,8}:[0-9a-f]{2}\]-", f"is the tree of lspci -t, which tells no ids: {RUN}"),
     (r"^\s*\w{4} @ 0x[0-9a-f]{8}", "is ACPI tables as acpidump prints them: pcipt rmrr --table reads these"),
     (r"\bDefinitionBlock\b|^\[[0-9a-f]{3}h ", "is iasl's text of an ACPI table, no list of PCI functions"),
     (r"<address\b[^>]*\bslot=", f"is libvirt's XML, which tells nothing about functions: {RUN}"),

@@ -36,7 +36,8 @@ _CONTINUES = re.compile(
     r"|(?:[A-Za-z][A-Za-z0-9]{2,11}[+-] ?){1,11}$",
     _FLAGS,
 )
-_MOST_LABEL = 60
+_MOST_LABEL, _QUOTES = 60, 10
+_OPEN = re.compile(r"\((?:rev|prog-if(?: [0-9a-f]{2})?)$", _FLAGS)  # a heading that ends inside of these
 
 
 @attrs.define
@@ -122,7 +123,7 @@ def _rejoined(lines: Iterable[Line]) -> Iterator[Line]:
     """Yield the lines; one that mail has broken at a place where lspci breaks none is put together again."""
     held: Line | None = None
     for line in lines:
-        if held is not None and _CONTINUES.match(line.text) and held.text:
+        if held is not None and held.text and _belongs(held.text, line.text):
             held = attrs.evolve(held, text=f"{held.text} {line.text}")
             continue
         if held is not None:
@@ -164,6 +165,17 @@ def _titled(block: Block, title: str) -> Block:
     return block
 
 
+def _belongs(before: str, text: str) -> bool:
+    """Return True if a line is the rest of the one before it, by the end of that one or its own beginning."""
+    if _CONTINUES.match(text) or _OPEN.search(before):
+        return bool(text)
+    found = _ADDRESS.match(before) or _BY_PATH.match(before)
+    if found is None or before[found.end() :].lstrip()[:1] != '"' or not text:
+        return False
+    quotes = before.count('"')  # lspci -mm has five fields in quotes
+    return (quotes < _QUOTES or quotes % 2 == 1) and not (_ADDRESS.match(text) or _BY_PATH.match(text))
+
+
 def blocks_of(lines: Iterable[Line]) -> tuple[list[Block], int]:
     """Return what stands about each function, in the order of the headings, and how many functions are left
     out because they are named by a path that leads to no bus. An address may occur several times. Nothing is
@@ -172,13 +184,14 @@ def blocks_of(lines: Iterable[Line]) -> tuple[list[Block], int]:
     found: list[Block] = []
     paths = _Paths()
     current: Block | None = None
-    margin, label, fields, indented = 0, "", False, False
+    margin, heading_end, label, fields, indented = 0, 0, "", False, False
     for line in _rejoined(lines):
         text = line.text
         if not text:
             continue
         if (heading := _heading_of(line, paths)) is not None:
             heading.label, label = label, ""
+            heading_end = line.number
             current, margin, fields, indented = heading, line.indent, _SLOT.match(text) is not None, False
             found.append(heading)
             continue
@@ -191,8 +204,9 @@ def blocks_of(lines: Iterable[Line]) -> tuple[list[Block], int]:
                 current.words.field(field[1].lower(), field[2])
                 current.last = line.number
                 continue
-            if line.number == current.line + 1 and current.words.continues_heading(text):
+            if line.number == heading_end + 1 and current.words.continues_heading(text):
                 current.words.heading(f"{current.words.title} {text}")
+                heading_end = line.number
                 continue
             if not current.early:
                 current.words.line(text)

@@ -3,7 +3,8 @@ import subprocess
 
 import pytest
 
-from pcipt.host.dump import parse_dump
+from pcipt.errors import InputError
+from pcipt.host.dump import parse_dump, read_dump
 from pcipt.pci import Sbdf, decode_machine
 from tests.host.paste.lspci_samples import BRIDGE, CARD
 from tests.machines import config
@@ -116,3 +117,32 @@ def test_with_paths_lspci_tells_the_same(path, form, paths):
         return parse_dump(subprocess.run(command, capture_output=True, check=True).stdout)
 
     assert told(paths) == told()
+
+
+BROKEN = [
+    # a line of lspci, where mail has broken it
+    ("00:14.2 PIC [0800]: Intel Corporation", "Status and RAS Registers [8086:3423] (rev 12)"),
+    ("00:14.2 PIC [0800]: Intel Corporation", "Memory Controller [8086:3423] (rev 12)"),
+    ("00:14.2 PIC [0800]: Intel Corporation", "I/O Hub", "Control Registers [8086:3423] (rev 12)"),
+    ("00:14.2 PIC [0800]: Intel Corporation X [8086:3423] (rev", "12)"),
+    ("00:14.2 PIC [0800]: Intel Corporation X [8086:3423] (rev 12) (prog-if", "20 [IO-APIC])"),
+    ('00:14.2 "PIC [0800]" "Intel Corporation [8086]" "5520/5500/X58', 'I/O Hub [3423]" -r12 -p00 "" ""'),
+    ('00:14.2 "PIC [0800]" "Intel', 'Corporation [8086]" "Hub', 'to Port [3423]" -r12 -p00 "A', 'B" "C"'),
+]
+
+
+@pytest.mark.parametrize("lines", BROKEN)
+def test_headings_that_mail_has_broken_are_whole_again(lines):
+    text = "00:00.0 0600: 8086:3405\n" + "\n".join(lines) + "\n00:1f.0 0601: 8086:3a16\n"
+    found = parse_dump(text.encode())
+    assert found.notes == ()
+    ids = found.functions[1].ids
+    assert len(found.functions) == 3
+    assert (ids.class_code >> 8, ids.vendor, ids.device, ids.revision) == (0x0800, 0x8086, 0x3423, 0x12)
+
+
+@pytest.mark.parametrize("tree", ["-[0000:00]-+-00.0\n", "-+-[0000:00]-\n +-[0001:02]---00.0-[03]----00.0\n"])
+def test_the_tree_of_lspci_is_named(tree, tmp_path):
+    (tmp_path / "tree").write_text(tree)
+    with pytest.raises(InputError, match="is the tree of lspci -t"):
+        read_dump(str(tmp_path / "tree"))
