@@ -47,6 +47,15 @@ def lanes(text):
     )
 
 
+def unnamed(text):
+    return "unknown" if text.startswith("??") else text
+
+
+def granularity(text):
+    return {"Unimplemented": "unknown", "Unknown": "unknown", "Greater than 254ns": ">254ns"}.get(text, text)
+
+
+GRANULARITY = r"^(Unimplemented|Unknown|Greater than 254ns|\d+ns)$"
 TRIGGERS = ("disabled", "fatal errors", "fatal and nonfatal errors", "unknown")
 REASONS = ("uncorrectable error", "ERR_NONFATAL", "ERR_FATAL", "see the extension")
 LATENCY = r"(?:<\w+|unlimited)"
@@ -260,6 +269,40 @@ VALUES = {
         (r"multiplier=([0-9a-f]{8})", ("Notify multiplier", ""), hexadecimal(8)),
     ],
     "Cache Size": [(r"^(unknown)", "", same), (r"^([0-9a-f]{8})", "", number)],
+    "Caps": [
+        (r"LPEVC=(\d+)", "LPEVC", same),
+        (r"RefClk=(\S+)", "RefClk", unnamed),
+        (r"PATEntryBits=(\d+)", "PATEntryBits", same),
+    ],
+    "Ctrl": [(r"ArbSelect=(\S+)", "ArbSelect", unnamed)],
+    **{
+        f"VC{number}": [
+            (r"PATOffset=([0-9a-f]{2})", "PATOffset", hexadecimal(2)),
+            (r"MaxTimeSlots=(\d+)", "MaxTimeSlots", same),
+            (r"ID=(\d)", "ID", same),
+            (r"ArbSelect=(\S+)", "ArbSelect", unnamed),
+            (r"TC/VC=([0-9a-f]{2})", "TC/VC", hexadecimal(2)),
+        ]
+        for number in range(8)
+    },
+    "Desc": [
+        (r"PortNumber=([0-9a-f]{2})", "PortNumber", hexadecimal(2)),
+        (r"ComponentID=([0-9a-f]{2})", "ComponentID", hexadecimal(2)),
+        (r"EltType=(\S+)", "EltType", unnamed),
+    ],
+    **{
+        f"Link{number}": [
+            (r"TargetPort=([0-9a-f]{2})", "TargetPort", hexadecimal(2)),
+            (r"TargetComponent=([0-9a-f]{2})", "TargetComponent", hexadecimal(2)),
+            (r"LinkType=(\w+)", "LinkType", same),
+            (r"Addr:\s+([0-9a-f]{16})", "Addr", hexadecimal(16)),
+            (r"Addr:\s+(\S+)\s", "Function", same),
+            (r"CfgSpace=([0-9a-f]{16})", "Addr", hexadecimal(16)),
+        ]
+        for number in range(8)
+    },
+    "PTMCap": [(GRANULARITY, "ClockGranularity", granularity)],
+    "PTMControl": [(GRANULARITY, "EffectiveGranularity", granularity)],
     "FBModTS": [(r"Received FB Data: ([0-9a-f]{6})", "", hexadecimal(6))],
 }  # fmt: skip
 #  capability (standard or extended, id) -> a pattern of the line that names it: groups are (register, word)
@@ -286,14 +329,10 @@ HEADLINES = {
         r"MSI-X: Enable([+-]) Count=(\d+) Masked([+-])",
         [("MSI-X", "Enable", same), ("MSI-X", "Count", same), ("MSI-X", "Masked", same)],
     ),
+    (True, 0x03): (r"Device Serial Number ([0-9a-f-]{23})", [("Serial", "", same)]),
 }  # fmt: skip
 #  chapters of lspci that are not compared, and why
 NOT_COMPARED = {
-    (True, 0x02): "virtual channels decide nothing here",
-    (True, 0x09): "virtual channels decide nothing here",
-    (True, 0x03): "a serial number",
-    (True, 0x05): "the root complex's own links decide nothing here",
-    (True, 0x1F): "time measurement decides nothing here",
     (False, 0x03): "never read",
 }
 
@@ -395,6 +434,7 @@ def resizable(lines, data, offset):
 TITLES = {
     (False, 0x01): {"Flags": "PMCap", "Status": "PMCSR"},
     (False, 0x09): {"": "Place"},
+    (True, 0x1F): {"PTMClockGranularity": "PTMCap", "PTMEffectiveGranularity": "PTMControl"},
     (True, 0x23): {
         "GPF Phase 1 Timeout": None,
         "GPF Phase 2 Timeout": None,
@@ -402,6 +442,7 @@ TITLES = {
         "GPF Phase 2 Power": None,
     },
 }
+CHANNELS = [(r"(Caps|Arb|Ctrl|Status):|(Port|VC) Arbitration Table( \[\w+\])? <\?>", lambda _: "")]
 #  capability -> what is changed in lspci's text so that its flags are ours
 CHANGES = {
     (False, 0x01): [
@@ -417,6 +458,9 @@ CHANGES = {
         (r"Cache Clean", lambda _: "CacheClean"),
         (r"^Cache Size Not Reported$", lambda _: "unknown"),
     ],
+    (True, 0x02): CHANNELS,
+    (True, 0x09): CHANNELS,
+    (True, 0x05): [(r"Desc:", lambda _: "")],
     (True, 0x2E): [(r"Error[+-]", lambda _: "")],  # lspci 3.9 looks at bits 0 and 1; the error is bit 2
 }  # fmt: skip
 

@@ -14,7 +14,15 @@ from collections.abc import Iterable, Mapping
 
 import attrs
 
-from pcipt.firmware.acpi.dmar import SCOPE_BRIDGE, SCOPES_OF_XEN, SIGNATURES, Dmar, Scope, parse_dmar
+from pcipt.firmware.acpi.dmar import (
+    SCOPE_BRIDGE,
+    SCOPES_OF_XEN,
+    SIGNATURES,
+    Dmar,
+    RemappingUnit,
+    Scope,
+    parse_dmar,
+)
 from pcipt.firmware.acpi.ivrs import SIGNATURE, Ivrs, parse_ivrs
 from pcipt.firmware.acpi.table import parse_table
 from pcipt.firmware.amd import find_unit
@@ -182,12 +190,8 @@ class IommuScope:
         scopes name the function or a bridge above it goes before one with `include_all`.
         """
         if self.dmar is not None and self.dmar.units:
-            at = requester.by_vtd
-            units = [unit for unit in self.dmar.units if unit.segment == at.segment]
-            for unit in units:
-                if any(self._by_scope(at, scope) is not Coverage.NONE for scope in unit.scopes):
-                    return f"DRHD at {unit.base:#x}"
-            return next((f"DRHD at {unit.base:#x}" for unit in units if unit.include_all), None)
+            unit = self.drhd_of(requester)
+            return f"DRHD at {unit.base:#x}" if unit is not None else None
         if self.ivrs is not None and self.ivrs.units:
             at = requester.sbdf
             blocks = [block for block in self.ivrs.used if block.segment == at.segment]
@@ -195,6 +199,15 @@ class IommuScope:
             if block is not None:
                 return f"IVHD of {sbdf_from_devfn(at.segment, block.device >> 8, block.device & 0xFF)}"
         return None
+
+    def drhd_of(self, requester: Requester) -> RemappingUnit | None:
+        """Return the unit of the DMAR that serves a function, as `unit_of` has it; None if there is none."""
+        at = requester.by_vtd
+        units = [unit for unit in (self.dmar.units if self.dmar else ()) if unit.segment == at.segment]
+        for unit in units:
+            if any(self._by_scope(at, scope) is not Coverage.NONE for scope in unit.scopes):
+                return unit
+        return next((unit for unit in units if unit.include_all), None)
 
     def _by_snapshot(self, requester: Requester, vendor: Vendor) -> Coverage:
         """Return AT_BOOT if the boot snapshot shows that a unit serves a function, else NONE or UNKNOWN.

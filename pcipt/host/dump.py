@@ -4,6 +4,7 @@
     lspci -vvnn, -nnk, -n, -v  words: ids, class, driver, BARs, bus numbers; without bytes the rest is unknown
     both, in any order         joined by address
     lspci -mm, -vmm            its machine-readable forms
+    lspci -P, -PP              paths: the bus of a function is that below the bridge, if -v or -x tells it
     a log with pci=earlydump   the bytes that the kernel printed at boot
 The text may be quoted or indented by mail, in UTF-16, with CR LF, with doubled spaces. If it has several
 machines, the first is taken. Words are Linux's view: BARs have sizes only if lspci printed them, and a
@@ -12,14 +13,14 @@ before it ended, the function keeps only the bytes before this line and gets a f
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import attrs
 
 from pcipt.errors import InputError
-from pcipt.host.paste.blocks import BY_PATH, Block, blocks_of
+from pcipt.host.paste.blocks import Block, blocks_of
 from pcipt.host.paste.machines import Reading, function_of, readings_of
-from pcipt.host.paste.text import Line, decoded, lines_of
+from pcipt.host.paste.text import decoded, lines_of
 from pcipt.host.tree import reason
 from pcipt.pci import RawFunction
 
@@ -30,7 +31,7 @@ RUN = "run `lspci -Dnnvv -xxxx` as root"
 
 #  what a text without a function is, by what it holds: the first that is found is told
 _OTHERS = (
-    (r"^-\[[0-9a-f]{4}:[0-9a-f]{2}\]-", f"is the tree of lspci -t, which tells no ids: {RUN}"),
+    (r"^[-+| ]{0,4}-\[[0-9a-f]{4,8}:[0-9a-f]{2}\]-", f"is the tree of lspci -t, which tells no ids: {RUN}"),
     (r"^\s*\w{4} @ 0x[0-9a-f]{8}", "is ACPI tables as acpidump prints them: pcipt rmrr --table reads these"),
     (r"\bDefinitionBlock\b|^\[[0-9a-f]{3}h ", "is iasl's text of an ACPI table, no list of PCI functions"),
     (r"<address\b[^>]*\bslot=", f"is libvirt's XML, which tells nothing about functions: {RUN}"),
@@ -80,23 +81,17 @@ def parse_dump(data: bytes) -> Dump:
 
     There are none if no line is the heading of a function. A function without bytes has the config None.
     """
-    unnamed = 0
-
-    def counted() -> Iterator[Line]:
-        nonlocal unnamed
-        for line in lines_of(data):
-            unnamed += BY_PATH.match(line.text) is not None
-            yield line
-
-    readings = readings_of(blocks_of(counted()))
+    found, unplaced = blocks_of(lines_of(data))
+    readings = readings_of(found)
     if not readings:
         return Dump(())
     first, *others = readings
     blocks = [first.blocks[sbdf] for sbdf in sorted(first.blocks)]
     notes = list(_left_out(first, others))
-    if unnamed:
+    if unplaced:
         notes.append(
-            f"{unnamed} functions are named by path without their bus (lspci -P) and left out: {RUN}"
+            f"{unplaced} functions are named by path without their bus (lspci -P), which no bridge above "
+            f"them tells, and left out: {RUN}"
         )
     return Dump(tuple(map(function_of, blocks)), _about(blocks), tuple(notes))
 

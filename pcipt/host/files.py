@@ -112,6 +112,11 @@ MEMMAP_FILES = (Entry("start", Kind.TEXT, 64), Entry("end", Kind.TEXT, 64), Entr
 MOUNTS = "proc/self/mountinfo"
 CONSOLES = "sys/class/tty/console/active"
 
+# What Xen said when the machine was recorded; only recordings have these files. `xen/info` has lines of
+# `xl info` (INFO_NAMES), `xen/boot` those lines of Xen's console that tell of the IOMMU.
+XEN_INFO, XEN_BOOT = Entry("xen/info", Kind.TEXT, 1 << 14), Entry("xen/boot", Kind.TEXT, 1 << 16)
+INFO_NAMES = ("virt_caps", "xen_commandline")
+
 # Xen renames DMAR to RMAD (since 4.6) or XMAR, so that Linux does not use the IOMMU.
 MACHINE_FILES = (
     *(
@@ -134,4 +139,6 @@ MACHINE_FILES = (
     Entry("proc/xen/capabilities", Kind.TEXT, 256),
     Entry("proc/sys/kernel/random/boot_id", Kind.TEXT, 64),
     Entry("proc/sys/kernel/osrelease", Kind.TEXT, 256),
+    XEN_INFO,
+    XEN_BOOT,
 )

@@ -9,7 +9,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import attrs
 
@@ -22,12 +22,13 @@ from pcipt.host.tree import Tree, list_names, read_file, read_link, reason
 from pcipt.host.uses import read_uses
 from pcipt.pci import Sbdf
 
+NO_ANSWERS: Mapping[str, bytes] = {}
 README = """\
 # A recorded machine
 
 Recorded by `pcipt record`: PCI functions from sysfs, ACPI tables where they could be read, and a few facts
-about Xen, the memory map, and which functions carry dom0's disks, mounts, network interfaces, default route
-and consoles. `pcipt list --root DIR` reads it like the machine itself.
+about Xen (xen/: what xl told), the memory map, and which functions carry dom0's disks, mounts, network
+interfaces, default route and consoles. `pcipt list --root DIR` reads it like the machine itself.
 
 - What it is: (name the machine, its firmware, the versions of Linux and Xen)
 - What it shows: (why it was recorded)
@@ -50,12 +51,16 @@ class Recorded:
 
 
 def record_machine(
-    root: str, target: str, tell: Callable[[int, int], None] = lambda _done, _all: None
+    root: str,
+    target: str,
+    tell: Callable[[int, int], None] = lambda _done, _all: None,
+    answers: Mapping[str, bytes] = NO_ANSWERS,
 ) -> Recorded:
     """Record the machine below `root` into the directory `target`, which must be empty or not exist.
 
     `tell(done, all)` is called before each function: `done` is the number of functions before it, `all` the
-    number of all functions. A file that cannot be read is left out and named in the result. After an error
+    number of all functions. A file that cannot be read is left out and named in the result. `answers` are the
+    contents of files that the machine itself does not have (`files.XEN_INFO`), by path. After an error
     `target` is as it was before.
     Raises: InputError if `target` is not empty or cannot be written, or if `root` has no sys/bus/pci/devices.
     """
@@ -70,7 +75,7 @@ def record_machine(
     try:
         recorder = _Recorder(root, aside)
         recorder.functions(everything, tell)
-        recorder.machine()
+        recorder.machine(answers)
         recorder.write("README.md", README.encode())
         os.chmod(aside, 0o755)  # noqa: S103 - the usual mode of a directory; mkdtemp allows the owner only
         os.rename(aside, target)  # replaces an empty directory; anything else is an error
@@ -124,9 +129,9 @@ class _Recorder:
                 tell(number, len(sbdfs))
                 self._function(reader, sbdf)
 
-    def machine(self) -> None:
-        """Record the files of the machine and of IOMMU groups, and the files that `read_roles` and
-        `read_uses` read.
+    def machine(self, answers: Mapping[str, bytes]) -> None:
+        """Record the files of the machine and of IOMMU groups, the files that `read_roles` and `read_uses`
+        read, and those in `answers`.
 
         Links that these follow are recorded as links. Call it after `functions`, which finds the
         groups.
@@ -140,7 +145,8 @@ class _Recorder:
         with Tree(self._root) as tree:
             for entry in (*files.MACHINE_FILES, *groups, *self._slots(tree)):
                 try:
-                    data = tree.read(entry.name, entry.limit)
+                    told = answers.get(entry.name)
+                    data = tree.read(entry.name, entry.limit) if told is None else told[: entry.limit]
                 except OSError as error:
                     self._leave_out(entry.name, error)
                     continue

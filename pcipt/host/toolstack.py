@@ -202,9 +202,13 @@ def read_xl_info() -> dict[str, str]:
     Return nothing if it fails. Neither sysfs nor /proc has these; xl asks Xen (xc_version, xc_physinfo).
     """
     try:
-        told = _run("xl", "info", patience=QUESTION)
+        return parse_info(_run("xl", "info", patience=QUESTION))
     except (InputError, UnsupportedError):
         return {}
+
+
+def parse_info(told: str) -> dict[str, str]:
+    """Return the values in the output of `xl info`, by name."""
     lines = (line.partition(":") for line in told.splitlines())
     return {name.strip(): value.strip() for name, _, value in lines}
 

@@ -1,7 +1,8 @@
-"""What Xen printed at boot about its IOMMU, and what its command line says of it. Pure.
+"""What Xen printed at boot about its IOMMU, and what its command line says about passthrough. Pure.
 
-Source: Xen drivers/passthrough/iommu.c (iommu_setup), vtd/dmar.c, vtd/iommu.c, vtd/intremap.c,
-        amd/iommu_acpi.c, amd/iommu_init.c, amd/pci_amd_iommu.c; the words are the same in 4.17 to 4.22.
+Source: Xen drivers/passthrough/iommu.c (iommu_setup, parse_iommu_param), ats.c, pci.c (parse_phantom_dev),
+        vtd/dmar.c, vtd/iommu.c, vtd/intremap.c, amd/iommu_acpi.c, amd/iommu_init.c, amd/pci_amd_iommu.c;
+        arch/x86/setup.c (parse_acpi_param), arch/x86/msi.c; words and options are the same in 4.17 to 4.22.
 """
 
 import itertools
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
-from pcipt.xen.command_line import switch_in, whole_switch_in
+from pcipt.xen.command_line import switch_in, truth_in, values_in, whole_switch_in
 from pcipt.xen.console import whole_lines
 
 KEPT = 4
@@ -28,6 +29,11 @@ _IO_APIC = re.compile(
     r"ivrs_ioapic\[(0x[0-9a-f]{1,8}|0[0-7]{0,8}|[1-9][0-9]{0,8})\]="
     r"(?:([0-9a-fA-F]{1,4}):)?([0-9a-fA-F]{1,4}):([0-9a-fA-F]{1,4})\.([0-7])"
 )
+_PHANTOM = re.compile(
+    r"(?:([0-9a-fA-F]{1,4}):)?([0-9a-fA-F]{1,4}):([0-9a-fA-F]{1,4}),(?:0x|0)?([124])", re.ASCII
+)
+_MOST_PHANTOMS = 8
+_ACPI_OFF = frozenset({"no", "off", "false", "disable", "0"})
 _ANY = re.compile(r".*?(I/O virtualisation|Interrupt remapping|VT-[dD]|AMD-Vi|IVHD|IOMMU)")
 
 
@@ -36,10 +42,14 @@ class BootWords:
     """What Xen said. None: the line is not there, because it was overwritten or the text begins later.
 
     `kind` is "VT-d" or "AMD-Vi" as Xen names its driver. `failures` are the first lines that say why there is
-    no IOMMU or no interrupt remapping. The rest is from the command line. `iommu_off`, `remap_off`: the words
-    that switch the IOMMU or interrupt remapping off; empty if there are none. `per_device` is False with
-    iommu=no-amd-iommu-perdev-intremap. `io_apics`: the routing ids with segment (segment << 16 | bus << 8 |
-    devfn) that ivrs_ioapic[] gives to IO-APICs, by their ids.
+    no IOMMU or no interrupt remapping. The rest is from the command line, which is known if `line_known`.
+    `iommu_off`, `remap_off`: the words that switch the IOMMU or interrupt remapping off; empty if there are
+    none. `queue_off`: the word that switches VT-d's queued invalidation off, without which it remaps no
+    interrupts. `forced`: Xen would have stopped without an IOMMU (iommu=force, iommu=required). `per_device`
+    is False with iommu=no-amd-iommu-perdev-intremap. `io_apics`: the routing ids with segment (segment << 16
+    | bus << 8 | devfn) that ivrs_ioapic[] gives to IO-APICs, by their ids. `igfx` is False with
+    iommu=no-igfx, `ats` is True with ats, `msi` is the value of msi=, None without it. `phantoms`: (segment,
+    bus, device, stride) of each pci-phantom=, of which Xen takes the first eight.
     """
 
     iommu: bool | None = None
@@ -48,20 +58,65 @@ class BootWords:
     failures: tuple[str, ...] = ()
     iommu_off: str = ""
     remap_off: str = ""
+    queue_off: str = ""
+    forced: bool = False
     per_device: bool = True
     io_apics: Mapping[int, int] = attrs.field(factory=dict)
+    line_known: bool = False
+    igfx: bool = True
+    ats: bool = False
+    msi: bool | None = None
+    phantoms: tuple[tuple[int, int, int, int], ...] = ()
 
-    def by(self, command_line: str) -> "BootWords":
-        """Return these words with what a command line of Xen says of the IOMMU."""
+    def by(self, command_line: str | None) -> "BootWords":
+        """Return these words with what a command line of Xen says; None if it is not known."""
+        if command_line is None:
+            return self
         switch = whole_switch_in(command_line, "iommu")
-        intremap = switch_in(command_line, "iommu", "intremap")
+        off = switch[1] if switch is not None and not switch[0] else ""
+        refused = {
+            name: f"iommu=no-{name}" if switch_in(command_line, "iommu", name) is False else ""
+            for name in ("intremap", "qinval", "igfx", "amd-iommu-perdev-intremap")
+        }
         return attrs.evolve(
             self,
-            iommu_off=switch[1] if switch is not None and not switch[0] else "",
-            remap_off="iommu=no-intremap" if intremap is False else "",
-            per_device=switch_in(command_line, "iommu", "amd-iommu-perdev-intremap") is not False,
+            iommu_off=off or _acpi_off(command_line),
+            remap_off=refused["intremap"],
+            queue_off=refused["qinval"],
+            forced=switch_in(command_line, "iommu", "force", "required") is True,
+            per_device=not refused["amd-iommu-perdev-intremap"],
             io_apics=dict(_io_apics(command_line)),
+            line_known=True,
+            igfx=not refused["igfx"],
+            ats=truth_in(command_line, "ats") or False,
+            msi=truth_in(command_line, "msi"),
+            phantoms=tuple(itertools.islice(_phantoms(command_line), _MOST_PHANTOMS)),
         )
+
+
+def _acpi_off(command_line: str) -> str:
+    """Return the word with which Xen reads no ACPI table, so also none of the IOMMU; empty if there is none.
+
+    "force" switches ACPI on again, and after it "ht" does not switch it off.
+    Source: Xen arch/x86/setup.c (parse_acpi_param), drivers/passthrough/x86/iommu.c (acpi_iommu_init).
+    """
+    found, forced = "", False
+    for word in itertools.takewhile(lambda word: word != "--", command_line.split()):
+        value = "no" if word == "no-acpi" else word.removeprefix("acpi=") if word.startswith("acpi=") else ""
+        if value in _ACPI_OFF or (value == "ht" and not forced):
+            found = word
+        elif value == "force":
+            found, forced = "", True
+    return found
+
+
+def _phantoms(command_line: str) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (segment, bus, device, stride) of each option pci-phantom=[SEGMENT:]BUS:DEVICE,STRIDE."""
+    for value in values_in(command_line, "pci-phantom"):
+        if match := _PHANTOM.fullmatch(value):
+            segment, bus, device = (int(part or "0", 16) for part in match.groups()[:3])
+            if bus <= 0xFF and device <= 0x1F:
+                yield segment, bus, device, int(match[4])
 
 
 def _io_apics(command_line: str) -> Iterator[tuple[int, int]]:
@@ -79,6 +134,12 @@ def _io_apics(command_line: str) -> Iterator[tuple[int, int]]:
 def _number(text: str) -> int:
     """Return a number as Xen reads it: 0x is hexadecimal, another leading 0 octal."""
     return int(text, 16 if text.startswith("0x") else 8 if text.startswith("0") else 10)
+
+
+def lines_of_iommu(text: str) -> list[str]:
+    """Return the lines of Xen's console that tell of the IOMMU, without what guests wrote."""
+    lines = whole_lines(text.split("\n"), _ANY)
+    return [f"(XEN) {line.strip()}" for line in lines if _ANY.match(line) or _FAILURES.search(line)]
 
 
 def parse_boot_words(text: str) -> BootWords:

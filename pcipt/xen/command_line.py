@@ -34,12 +34,17 @@ def whole_switch_in(line: str, option: str) -> tuple[bool, str] | None:
 
 
 def flag_in(line: str, option: str) -> bool:
-    """Return the value of an option that is off unless it is given, such as console_to_ring.
+    """Return the value of an option that is off unless it is given, such as console_to_ring (`truth_in`)."""
+    return truth_in(line, option) or False
+
+
+def truth_in(line: str, option: str) -> bool | None:
+    """Return the value of an option that is on or off, such as msi; None if the line does not have it.
 
     The option alone is on, "no-OPTION" is off, OPTION=VALUE is what the value says; a value that Xen cannot
     read changes nothing. If the option is there several times, the last one counts.
     """
-    found = False
+    found = None
     for word in _words(line):
         key, _, value = word.partition("=")
         asserted = key != f"no-{option}"
@@ -54,8 +59,13 @@ def flag_in(line: str, option: str) -> bool:
 
 def value_in(line: str, option: str) -> str | None:
     """Return the text after "OPTION=", None if the line does not have it. The last one counts."""
+    return next(iter(reversed(values_in(line, option))), None)
+
+
+def values_in(line: str, option: str) -> list[str]:
+    """Return the text after each "OPTION=", in the order of the line."""
     pairs = (word.partition("=") for word in _words(line))
-    return next((value for key, equals, value in reversed([*pairs]) if equals and key == option), None)
+    return [value for key, equals, value in pairs if equals and key == option]
 
 
 def _words(line: str) -> list[str]:
@@ -63,11 +73,12 @@ def _words(line: str) -> list[str]:
     return list(itertools.takewhile(lambda word: word != "--", line.split()))
 
 
-def switch_in(line: str, option: str, name: str) -> bool | None:
+def switch_in(line: str, option: str, *names: str) -> bool | None:
     """Return the value of a switch of an option that has a list of words, or None if the line has none.
 
-    For example, "dom0=pvh,no-pf-fixup" switches "pf-fixup" of "dom0" off. If the switch is there several
-    times, the last one counts. A word that Xen cannot read is left out, as Xen does.
+    For example, "dom0=pvh,no-pf-fixup" switches "pf-fixup" of "dom0" off. `names` are all names of the one
+    switch. If the switch is there several times, the last one counts. A word that Xen cannot read is left
+    out, as Xen does.
     """
     found = None
     for word in line.split():
@@ -76,7 +87,7 @@ def switch_in(line: str, option: str, name: str) -> bool | None:
         key, equals, values = word.partition("=")
         if key != option or not equals:
             continue
-        for value in values.split(","):
+        for value, name in itertools.product(values.split(","), names):
             said = _switch(value, name)
             found = found if said is None else said
     return found

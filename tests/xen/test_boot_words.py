@@ -70,6 +70,15 @@ def test_only_the_first_failures_are_kept():
         ("iommu=intremap=off", "", "iommu=no-intremap"),
         ("iommu=no,no-intremap", "iommu=no", "iommu=no-intremap"),
         ("dom0-iommu=none -- iommu=off", "", ""),  # behind it is dom0's
+        ("acpi=off", "acpi=off", ""),
+        ("no-acpi", "no-acpi", ""),
+        ("acpi=ht", "acpi=ht", ""),
+        ("acpi=off acpi=force", "", ""),
+        ("acpi=force acpi=ht", "", ""),
+        ("acpi=force acpi=no", "acpi=no", ""),
+        ("acpi=verbose acpi=noirq acpi", "", ""),
+        ("acpi=off iommu=off", "iommu=off", ""),
+        ("iommu=force,off", "iommu=off", ""),
     ],
 )
 def test_what_a_command_line_switches_off(line, iommu_off, remap_off):
@@ -92,3 +101,40 @@ def test_what_a_command_line_switches_off(line, iommu_off, remap_off):
 def test_options_that_change_what_xen_makes_of_the_tables(line, per_device, io_apics):
     words = BootWords().by(line)
     assert (words.per_device, words.io_apics) == (per_device, io_apics)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", {}),
+        ("iommu=force", {"forced": True}),
+        ("iommu=required,verbose", {"forced": True}),
+        ("iommu=force,no-required", {"forced": False}),  # two names of one switch
+        ("iommu=no-force iommu=required=1", {"forced": True}),
+        ("iommu=no-qinval", {"queue_off": "iommu=no-qinval"}),
+        ("iommu=qinval=0,qinval", {"queue_off": ""}),
+        ("iommu=no-igfx", {"igfx": False}),
+        ("iommu=igfx=off", {"igfx": False}),
+        ("no-igfx igfx=off", {"igfx": True}),
+        ("ats", {"ats": True}),
+        ("ats=1 no-ats", {"ats": False}),
+        ("ats=off", {"ats": False}),
+        ("msi=off", {"msi": False}),
+        ("msi=0", {"msi": False}),
+        ("no-msi", {"msi": False}),
+        ("no-msi msi", {"msi": True}),
+        ("msi=maybe", {"msi": None}),
+        ("pci-phantom=3:0,1 pci-phantom=0001:0a:1f,4", {"phantoms": ((0, 3, 0, 1), (1, 10, 31, 4))}),
+        ("pci-phantom=03:00.0,1 pci-phantom=100:0,1 pci-phantom=3:20,1 pci-phantom=3:0", {"phantoms": ()}),
+        ("-- ats msi=off pci-phantom=3:0,1", {"ats": False, "msi": None, "phantoms": ()}),
+    ],
+)
+def test_options_that_decide_about_passthrough(line, expected):
+    words = BootWords().by(line)
+    assert words.line_known
+    assert {name: getattr(words, name) for name in expected} == expected
+
+
+def test_a_command_line_that_is_not_known_says_nothing():
+    assert parse_boot_words(VTD).by(None) == parse_boot_words(VTD)
+    assert not parse_boot_words(VTD).by(None).line_known

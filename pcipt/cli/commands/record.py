@@ -1,15 +1,17 @@
 """Record this machine into a directory: the closed list of files that pcipt reads of it, and no other files.
 
+Beside these it has Xen's command line and what Xen said of the IOMMU, if xl tells it (root).
 `pcipt list --root DIR` and every other command that takes --root read the recording.
 """
 
 import argparse
 import sys
 
+from pcipt.cli.machine.host import answers_of_xen
 from pcipt.cli.text.progress import progress
 from pcipt.cli.text.render import count_text
 from pcipt.errors import printable
-from pcipt.host.recorder import record_machine
+from pcipt.host.recorder import NO_ANSWERS, record_machine
 
 SHOWN = 20
 EXAMPLES = (
@@ -32,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
         far = (done, everything)
 
     with progress("recording", lambda: f"{far[0]} of {count_text(far[1], 'function')}"):
-        recorded = record_machine(args.root, args.directory, tell)
+        answers = answers_of_xen() if args.root == "/" else NO_ANSWERS
+        recorded = record_machine(args.root, args.directory, tell, answers)
     for path, why in recorded.left_out[:SHOWN]:
         print(f"pcipt: left out {printable(path)}: {printable(why)}", file=sys.stderr)
     if len(recorded.left_out) > SHOWN:

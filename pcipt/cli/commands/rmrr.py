@@ -14,12 +14,13 @@ from typing import Any
 import attrs
 
 from pcipt.cli.machine.client import call
+from pcipt.cli.machine.host import table_options
 from pcipt.cli.machine.pvh import add_xen_argument, guest_type, memory_map_of, xen_version
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
 from pcipt.cli.text.render import count_text, print_json, table
 from pcipt.cli.text.terminal import YELLOW, columns, folded, on_terminal, painted, wants_colour
 from pcipt.errors import InputError, NotPermittedError, NotRunningError, printable
-from pcipt.firmware.acceptance.answers import Acceptance
+from pcipt.firmware.acceptance.answers import Acceptance, Options
 from pcipt.firmware.acceptance.judge import judge
 from pcipt.firmware.acpi.dmar import SIGNATURES
 from pcipt.firmware.acpi.ivrs import SIGNATURE
@@ -124,7 +125,8 @@ def _known_tables(path: str) -> list[bytes]:
 
 @attrs.frozen
 class _Here:
-    """The machine to which tables belong; None and no tables if there is none. `version` is that of Xen.
+    """The machine to which tables belong; None and no tables if there is none. `version` is that of Xen,
+    `options` are those of its boot options that change what it makes of the tables.
 
     `others` are its ACPI tables but DMAR and IVRS; `trouble` are the findings about reading its tables.
     """
@@ -135,6 +137,7 @@ class _Here:
     tables: tuple[tuple[str, bytes], ...] = ()
     others: tuple[bytes, ...] = ()
     kind: str = ""
+    options: Options = Options()  # noqa: RUF009 - frozen
     trouble: tuple[Finding, ...] = ()
 
 
@@ -147,7 +150,9 @@ def _machine_at(root: str | None, version: Version | None) -> _Here:
     if root is None:
         return _Here(version)
     machine, kind = decode_machine(read_machine(root, Depth.FULL)), guest_type(root)
-    here = _Here(version or xen_version(root), machine, memory_map_of(root), kind=kind)
+    here = _Here(
+        version or xen_version(root), machine, memory_map_of(root), kind=kind, options=table_options(root)
+    )
     try:
         reading = read_tables(root)
     except InputError as error:
@@ -191,7 +196,9 @@ def _from_tables(
     """
     boot = snapshot_from_machine("", here.machine) if here.machine is not None else None
     each = [(name, regions_from_tables([data], here.machine)) for name, data in tables]
-    judged = [judge([data, *here.others], here.memory, here.version, boot) for _, data in tables]
+    judged = [
+        judge([data, *here.others], here.memory, here.version, boot, here.options) for _, data in tables
+    ]
     regions = Regions(
         tuple(region for _, found in each for region in found.regions),
         tuple(

@@ -29,16 +29,17 @@ from pcipt.host.roles import read_roles
 from pcipt.host.uses import SSH_PORT, read_uses
 from pcipt.pci import Address, Finding, Machine, Range, Sbdf, decode_machine, parse_sbdf
 from pcipt.pci.units import PAGE_SIZE
+from pcipt.xen.releases import Version
 
 XEN_CODES = ("unknown-to-xen", "orphan")
 
 
-def gather(source: Source, root: str | None, socket: str | None) -> Evidence:
+def gather(source: Source, root: str | None, socket: str | None, other: Version | None = None) -> Evidence:
     """Read the functions of `source` and all other facts that passthrough checks need; return these facts.
 
     `root` is the directory of the machine's files. It is None for a dump: then only the functions are known.
     `socket` is the daemon's control socket, None if no daemon runs on that machine. A fact that cannot be
-    read stays unknown (None in `Evidence`).
+    read stays unknown (None in `Evidence`). `other` is another version of Xen for which to judge the host.
 
     Raises: InputError if the functions themselves cannot be read.
     """
@@ -57,7 +58,8 @@ def gather(source: Source, root: str | None, socket: str | None) -> Evidence:
         uses=uses.found,
         unseen_uses=uses.unknown,
         memory=memory,
-        host=told_by_daemon(status) or host_of(root, machine, tables, memory, live=live),
+        host=(told_by_daemon(status) if other is None else None)
+        or host_of(root, machine, tables, memory, live=live, other=other),
         live=live,
     )
     if roles.serial is not None:

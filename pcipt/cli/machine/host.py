@@ -1,6 +1,7 @@
 """What the host can do: as the daemon says, else judged here by the machine's files and Xen's words."""
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import attrs
 from pcipt.cli.machine.client import asked
 from pcipt.cli.machine.pvh import acpi_tables_of, guest_type, memory_map_of, xen_version
 from pcipt.errors import InputError, NotPermittedError
+from pcipt.firmware.acceptance.answers import Options
 from pcipt.firmware.coverage import snapshot_from_machine
 from pcipt.firmware.memory_map import MemoryEntry
 from pcipt.firmware.passthrough.host import Host, HostFacts, IommuKind, TablesSay, XenSays, xen_says
@@ -17,13 +19,14 @@ from pcipt.firmware.passthrough.host_tables import KINDS, tables_say
 from pcipt.firmware.passthrough.host_view import host_from_json
 from pcipt.firmware.passthrough.reasons import Guest
 from pcipt.host.acpi_files import read_tables
-from pcipt.host.files import Depth
+from pcipt.host.files import INFO_NAMES, XEN_BOOT, XEN_INFO, Depth
 from pcipt.host.machine_files import read_listed
 from pcipt.host.sysfs import read_machine
-from pcipt.host.toolstack import read_console, read_xl_info
+from pcipt.host.toolstack import parse_info, read_console, read_xl_info
 from pcipt.pci import Machine, decode_machine
 from pcipt.pci.requester import vendor_of
-from pcipt.xen.boot_words import parse_boot_words
+from pcipt.xen.boot_words import lines_of_iommu, parse_boot_words
+from pcipt.xen.releases import Version
 
 DOM0 = {"PV": Guest.PV, "PVH": Guest.PVH, "HVM": Guest.PVH}
 CAPABILITIES = {"xen-": Guest.PV, "hvm-": Guest.HVM}  # the words of XENVER_capabilities begin with these
@@ -36,24 +39,30 @@ def host_of(
     memory: Sequence[MemoryEntry] | None,
     *,
     live: bool,
+    other: Version | None = None,
 ) -> Host:
     """Return what the machine below `root` can do, judged without the daemon.
 
     `machine` are its functions, `tables` its ACPI tables, `memory` its memory map; None could not be read. If
-    it is the running machine (`live`), Xen is asked by xl, which needs root.
+    it is the running machine (`live`), Xen is asked by xl, which needs root. `other` is another version of
+    Xen for which to judge: then of what this one says only its command line and its guests count.
     """
     facts = _facts(root, live=live)
-    facts = attrs.evolve(facts, kind=_kind(facts, machine), said=_said(root, ask=live and facts.under_xen))
+    said = _said(root, ask=live and facts.under_xen)
+    if other is not None:
+        facts = attrs.evolve(facts, under_xen=True, release=str(other), xen=other)
+        said = attrs.evolve(said, iommu=None, remaps=None, lines=())
+    facts = attrs.evolve(facts, kind=_kind(facts, machine), said=said)
     return judge_host(attrs.evolve(facts, tables=_promises(machine, tables, memory, facts)))
 
 
-def read_host(root: str, socket: str | None) -> Host:
+def read_host(root: str, socket: str | None, other: Version | None = None) -> Host:
     """Return what the machine below `root` can do. If the daemon does not answer, it is judged here.
 
-    A recording may have tables and no functions.
+    A recording may have tables and no functions. `other` is another version of Xen for which to judge.
     Raises: InputError if neither functions nor tables can be read.
     """
-    status = asked(socket, "Status") if socket is not None else None
+    status = asked(socket, "Status") if socket is not None and other is None else None
     if (told := told_by_daemon(status)) is not None:
         return told
     try:
@@ -62,7 +71,8 @@ def read_host(root: str, socket: str | None) -> Host:
         with contextlib.suppress(NotPermittedError):
             read_tables(root)
         machine = Machine({})
-    return host_of(root, machine, acpi_tables_of(root), memory_map_of(root), live=socket is not None)
+    tables, memory = acpi_tables_of(root), memory_map_of(root)
+    return host_of(root, machine, tables, memory, live=socket is not None, other=other)
 
 
 def told_by_daemon(status: Mapping[str, Any] | None) -> Host | None:
@@ -96,18 +106,41 @@ def _kind(facts: HostFacts, machine: Machine) -> IommuKind | None:
 
 
 def _said(root: str, *, ask: bool | None) -> XenSays:
-    """Return what Xen says of itself. Only if `ask`, the running Xen is asked; it does not answer without
-    root.
+    """Return what Xen says of itself. If `ask`, the running Xen is asked, which does not answer without root;
+    else it is what it said when the machine was recorded.
     """
     words = _text(root, "sys/hypervisor/properties/capabilities").split()
     found = {guest for begin, guest in CAPABILITIES.items() if any(word.startswith(begin) for word in words)}
     guests = frozenset({*found, Guest.PVH} if Guest.HVM in found else found) if words else None
-    info = read_xl_info() if ask else {}
+    info = read_xl_info() if ask else _recorded_info(root)
     if not info:
         return XenSays(guests=guests)
+    console = read_console() if ask else _text(root, XEN_BOOT.name)
     caps = info.get("virt_caps")
     directio = any(word.endswith("_directio") for word in caps.split()) if caps is not None else None
-    return xen_says(directio, parse_boot_words(read_console()).by(info.get("xen_commandline", "")), guests)
+    return xen_says(directio, parse_boot_words(console).by(info.get("xen_commandline")), guests)
+
+
+def table_options(root: str) -> Options:
+    """Return those of Xen's boot options that change what Xen makes of the tables below `root`: those that a
+    recording holds, or those of the running Xen, if xl tells them.
+    """
+    return _said(root, ask=os.path.realpath(root) == "/").options
+
+
+def _recorded_info(root: str) -> dict[str, str]:
+    """Return what xl told of Xen when the machine below `root` was recorded; nothing for the running one."""
+    return parse_info(_text(root, XEN_INFO.name)) if os.path.realpath(root) != "/" else {}
+
+
+def answers_of_xen() -> dict[str, bytes]:
+    """Return the files of a recording with what the running Xen says; none if it does not answer."""
+    info = read_xl_info()
+    lines = [f"{name} : {info[name]}" for name in INFO_NAMES if name in info]
+    if not lines:
+        return {}
+    told = {XEN_INFO.name: lines, XEN_BOOT.name: lines_of_iommu(read_console())}
+    return {name: "".join(f"{line}\n" for line in each).encode() for name, each in told.items()}
 
 
 def _promises(

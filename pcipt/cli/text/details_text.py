@@ -8,7 +8,7 @@ from pcipt.errors import printable
 from pcipt.host.function_facts import LinkFacts
 from pcipt.pci import Function
 from pcipt.pci.capabilities.details import VPD, Detail
-from pcipt.pci.capabilities.express_link import speed_text
+from pcipt.pci.capabilities.links.link import speed_text
 
 Rows = list[tuple[str, ...]]
 _KEEPS = {True: "NoSoftRst+: D3hot keeps its state", False: "NoSoftRst-: D3hot resets it"}

@@ -14,9 +14,11 @@ from pcipt.engine.views.coverage import with_absence
 from pcipt.engine.views.regions import kept_of
 from pcipt.engine.views.views import Views
 from pcipt.errors import HypervisorError, PciptError, UnsupportedError
+from pcipt.firmware.acceptance.answers import Options
 from pcipt.firmware.acceptance.judge import judge
 from pcipt.firmware.coverage import IommuScope
 from pcipt.firmware.memory_map import MemoryEntry, entries_from_names, flatten_map, overlapping
+from pcipt.firmware.passthrough.host import xen_says
 from pcipt.firmware.regions.findings import with_findings, with_fixup
 from pcipt.firmware.regions.regions import Mapped, Region, Regions
 from pcipt.firmware.regions.state import XenRegions, with_owners, with_xen
@@ -25,6 +27,7 @@ from pcipt.firmware.regions.view import regions_to_json
 from pcipt.pci import Finding, Frames, Machine, Sbdf
 from pcipt.remap.plan_reserved import Kept
 from pcipt.remap.view import XenView
+from pcipt.xen.boot_words import BootWords
 from pcipt.xen.interface import Dom0Kind, Hypervisor
 
 _KEPT = {
@@ -53,7 +56,7 @@ def read_regions(host: Host, xen: Hypervisor, engine: Engine) -> Regions:
     boot = engine.memory.boot
     pvh = xen.identity.dom0 is Dom0Kind.PVH
     if boot is not None and with_absence(IommuScope(boot), view, pvh=pvh).absent:
-        judged = judge(host.acpi_tables(), memory, xen.identity.version, boot)
+        judged = judge(host.acpi_tables(), memory, xen.identity.version, boot, _options(xen))
         why = tuple(said.finding for said in judged.said)
         regions = attrs.evolve(regions, findings=(*regions.findings, *why))
     regions = with_findings(regions, memory, xen.identity.version)
@@ -89,6 +92,14 @@ def _listed(xen: Hypervisor, machine: Machine) -> XenRegions | Finding:
         return XenRegions(listed, {sbdf: xen.reserved_regions(sbdf) for sbdf in functions})
     except (HypervisorError, UnsupportedError) as error:
         return Finding("regions-not-asked", f"{error}: which regions Xen knows, and for whom, is unknown")
+
+
+def _options(xen: Hypervisor) -> Options:
+    """Return those of Xen's boot options that change what it makes of the tables."""
+    try:
+        return xen_says(None, BootWords().by(xen.command_line()), None).options
+    except (HypervisorError, UnsupportedError):
+        return Options()
 
 
 def _memory(host: Host) -> tuple[MemoryEntry, ...] | None:

@@ -71,12 +71,12 @@ class HostView:
         guests = {Guest.PV: able.pv, Guest.HVM: able.hvm, Guest.PVH: able.hvm}
         return xen_says(able.iommu, words, frozenset(guest for guest, runs in guests.items() if runs))
 
-    def _command_line(self) -> str:
-        """Return Xen's command line; empty if Xen does not tell it."""
+    def _command_line(self) -> str | None:
+        """Return Xen's command line; None if Xen does not tell it."""
         try:
             return self._xen.command_line()
         except (HypervisorError, UnsupportedError):
-            return ""
+            return None
 
 
 def _memory(linux: Linux) -> tuple[MemoryEntry, ...] | None:

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
+from pcipt.firmware.passthrough import boot_options as boot_rules
 from pcipt.firmware.passthrough import function as function_rules
-from pcipt.firmware.passthrough import isolation as isolation_rules
 from pcipt.firmware.passthrough import memory as memory_rules
+from pcipt.firmware.passthrough import neighbours as neighbour_rules
 from pcipt.firmware.passthrough import trouble as trouble_rules
 from pcipt.firmware.passthrough.groups import groups_of
 from pcipt.firmware.passthrough.index import belongs_to_machine
@@ -18,7 +19,12 @@ from pcipt.firmware.passthrough.verdict import GRAVEST_FIRST, Evidence, Report, 
 from pcipt.pci import Sbdf
 
 OF_MACHINE = (function_rules.platform, function_rules.decoder_findings)
-RULES = (*function_rules.RULES, *memory_rules.RULES, *trouble_rules.RULES)  # those about neighbours follow
+RULES = (  # those about neighbours follow
+    *function_rules.RULES,
+    *boot_rules.RULES,
+    *memory_rules.RULES,
+    *trouble_rules.RULES,
+)
 
 
 @attrs.frozen
@@ -42,7 +48,7 @@ def check_functions(sbdfs: Iterable[Sbdf], evidence: Evidence) -> tuple[Report, 
     Shape:  REFUSE first, then WARN, then OK; sorted by address within each.
     Raises: KeyError if a function is not in the evidence's machine.
     """
-    rules = (*RULES, *isolation_rules.rules_of(groups_of(evidence)))
+    rules = (*RULES, *neighbour_rules.rules_of(groups_of(evidence)))
     functions = (evidence.machine.functions[sbdf] for sbdf in sbdfs)
     reports = [judge(each, evidence, OF_MACHINE if belongs_to_machine(each) else rules) for each in functions]
     return tuple(sorted(reports, key=lambda report: (GRAVEST_FIRST.index(report.verdict), report.sbdf)))

@@ -18,6 +18,12 @@ from pcipt.xen.releases import DEVICE_RESET
 _RESCAN = "let Linux rescan it (pcipt show tells what is wrong)"
 _PLACE = "boot dom0's Linux with pci=realloc; pcipt space shows the windows"
 
+# Source: QEMU hw/xen/xen_pt.c (xen_pt_register_regions); xen/arch/x86/msi.c (msix_capability_init).
+_FIXED_BARS = (
+    "guests get them as ordinary BARs, made of what dom0's Linux knows (4.5 and newer), and do not see the "
+    "capability; Xen warns of MSI-X, because it looks for the table in the BAR registers"
+)
+
 # class code >> 8: word for a report. Other bridges are recognised by their header or base class.
 _PLATFORM = {
     0x0600: "a host bridge",
@@ -56,7 +62,7 @@ _FINDINGS: Mapping[str, tuple[Verdict, str]] = {
     "two-places": (Verdict.REFUSE, "rescan that bus"),
     "capability-loop": (Verdict.WARN, ""),
     "capability-pointer": (Verdict.WARN, ""),
-    "enhanced-allocation": (Verdict.WARN, "a PV guest may do; QEMU does not pass it on to an HVM guest"),
+    "enhanced-allocation": (Verdict.WARN, _FIXED_BARS),
     "no-path": (Verdict.WARN, "rescan the bus"),
     "bridge-vanished": (Verdict.REFUSE, "rescan the bus"),
 }

@@ -33,8 +33,8 @@ class TablesSay:
     """What Xen would make of the firmware's tables.
 
     `kind`: None if there is neither DMAR nor IVRS. `accepted`, `remaps`: would Xen use the IOMMU, and remap
-    interrupts; None if that is not known. `reasons` say why not. `unknown` names what was not there to look
-    at.
+    interrupts; None if that is not known. `reasons` say why not. `doubts` say what it depends on Xen's
+    version, which is not known. `unknown` names what was not there to look at.
     """
 
     kind: IommuKind | None = None
@@ -42,6 +42,7 @@ class TablesSay:
     remaps: bool | None = None
     reasons: tuple[Reason, ...] = ()
     unknown: tuple[str, ...] = ()
+    doubts: tuple[Reason, ...] = ()
 
 
 class BootWords(Protocol):
@@ -60,9 +61,38 @@ class BootWords(Protocol):
     @property
     def remap_off(self) -> str: ...
     @property
+    def queue_off(self) -> str: ...
+    @property
+    def forced(self) -> bool: ...
+    @property
     def per_device(self) -> bool: ...
     @property
     def io_apics(self) -> Mapping[int, int]: ...
+    @property
+    def line_known(self) -> bool: ...
+    @property
+    def igfx(self) -> bool: ...
+    @property
+    def ats(self) -> bool: ...
+    @property
+    def msi(self) -> bool | None: ...
+    @property
+    def phantoms(self) -> tuple[tuple[int, int, int, int], ...]: ...
+
+
+@attrs.frozen
+class BootOptions:
+    """Those of Xen's boot options that decide about single functions.
+
+    `igfx` is False with iommu=no-igfx: units of the IOMMU that only serve graphics stay off. `ats` is True if
+    devices may translate addresses by themselves. `msi` is False with msi=off. `phantoms`: (segment, bus,
+    device, stride) of each pci-phantom=.
+    """
+
+    igfx: bool = True
+    ats: bool = False
+    msi: bool = True
+    phantoms: tuple[tuple[int, int, int, int], ...] = ()
 
 
 @attrs.frozen
@@ -71,8 +101,10 @@ class XenSays:
 
     `iommu`: does it use an IOMMU? `remaps`: does it remap interrupts? `guests`: the kinds of guest that this
     Xen can run. `iommu_off`, `remap_off`: the words of its command line that switch the IOMMU or interrupt
-    remapping off; empty if there are none. `options`: those of its options that change what it makes of the
-    tables. `lines`: what it printed that explains why it has no IOMMU.
+    remapping off; empty if there are none. `queue_off`: the word with which VT-d remaps no interrupts, unless
+    its hardware is version 6 or newer. `forced`: it would have stopped without an IOMMU. `options`: those of
+    its options that change what it makes of the tables. `boot`: those that decide about single functions;
+    None if its command line is not known. `lines`: what it printed that explains why it has no IOMMU.
     """
 
     iommu: bool | None = None
@@ -81,8 +113,11 @@ class XenSays:
     guests: frozenset[Guest] | None = None
     iommu_off: str = ""
     remap_off: str = ""
+    queue_off: str = ""
+    forced: bool = False
     options: Options = Options()  # noqa: RUF009 - frozen
     lines: tuple[str, ...] = ()
+    boot: BootOptions | None = None
 
 
 def xen_says(iommu: bool | None, words: BootWords, guests: frozenset[Guest] | None) -> XenSays:
@@ -94,8 +129,13 @@ def xen_says(iommu: bool | None, words: BootWords, guests: frozenset[Guest] | No
         guests,
         words.iommu_off,
         words.remap_off,
+        words.queue_off,
+        words.forced,
         Options(not words.remap_off, words.per_device, words.io_apics),
         words.failures,
+        BootOptions(words.igfx, words.ats, words.msi is not False, words.phantoms)
+        if words.line_known
+        else None,
     )
 
 
@@ -125,7 +165,8 @@ class Host:
 
     `kind` is the kind of its IOMMU, used or not. `source` says who tells that it is used. `reasons` are
     sorted: REFUSE first, then WARN, then OK. `unknown` is what could not be looked at. `guests` has the
-    verdict for each kind of guest. `findings`: where Xen does other than its tables promise.
+    verdict for each kind of guest. `findings`: where Xen does other than its tables promise. `boot`: Xen's
+    boot options that decide about single functions; None if they are not known.
     """
 
     dom0: Guest | None
@@ -139,6 +180,7 @@ class Host:
     unknown: tuple[Unknown, ...]
     guests: Mapping[Guest, Verdict]
     findings: tuple[Finding, ...] = ()
+    boot: BootOptions | None = None
 
     @property
     def verdict(self) -> Verdict:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
-from pcipt.firmware.passthrough.host import Host, HostFacts, IommuKind, Source, TablesSay
+from pcipt.firmware.passthrough.host import Host, HostFacts, IommuKind, Source, TablesSay, XenSays
 from pcipt.firmware.passthrough.reasons import GRAVEST_FIRST, Guest, Reason, Unknown, Verdict, by_guest
 from pcipt.pci import Finding
 from pcipt.xen.releases import LINUX_TELLS_GSI, PVH_DOM0_GIVES_DEVICES, Version, parse_version
@@ -40,11 +40,16 @@ class IommuUse:
 def iommu_use(facts: HostFacts) -> IommuUse:
     """Return how Xen uses the IOMMU: by its own word, else by the kind of dom0, else by the tables.
 
-    A PVH dom0 does not boot without an IOMMU. Without an IOMMU no interrupt is remapped.
+    A PVH dom0 does not boot without an IOMMU, nor does Xen with iommu=force; with that it also stops if it
+    should remap interrupts and cannot. Without an IOMMU no interrupt is remapped.
     """
     said, tables = facts.said, facts.tables or TablesSay()
+    kind = said.kind or tables.kind or facts.kind
+    forced = said.forced and not said.iommu_off
     used, source = said.iommu, Source.XEN
-    if used is None and facts.dom0 is Guest.PVH:
+    if used is None and forced:
+        used = True
+    elif used is None and facts.dom0 is Guest.PVH:
         used, source = True, Source.DOM0
     elif used is None:
         used, source = _promised(facts), Source.TABLES
@@ -53,10 +58,17 @@ def iommu_use(facts: HostFacts) -> IommuUse:
     remaps = said.remaps
     if remaps is None and used:
         refused = tables.accepted is False  # then the tables tell nothing about interrupts
-        remaps = False if said.remap_off else None if refused else tables.remaps
-    return IommuUse(
-        said.kind or tables.kind or facts.kind, used, remaps if used is not False else False, source
-    )
+        told = None if refused or queue_off(said, kind) else tables.remaps
+        remaps = False if said.remap_off else True if forced else told
+    return IommuUse(kind, used, remaps if used is not False else False, source)
+
+
+def queue_off(said: XenSays, kind: IommuKind | None) -> str:
+    """Return the word with which a VT-d remaps no interrupts for want of queued invalidation; empty if none.
+
+    Hardware of version 6 and newer has nothing else, and Xen keeps it on there; no table tells the version.
+    """
+    return said.queue_off if kind is not IommuKind.AMD_VI else ""
 
 
 def _promised(facts: HostFacts) -> bool | None:
@@ -145,6 +157,7 @@ def iommu(facts: HostFacts) -> Said:
         known = tables.unknown if tables is not None else ()
         for what in known or ("tables of the IOMMU (DMAR, IVRS)",):
             yield Unknown(what, Verdict.REFUSE)
+        yield from tables.doubts if tables is not None else ()
     elif use.used is False and said.iommu_off:
         text = f"Xen was started with {said.iommu_off} and uses no IOMMU: {NEEDED}"
         cure = f"start Xen without {said.iommu_off}"
@@ -172,7 +185,7 @@ def interrupts(facts: HostFacts) -> Said:
         yield Unknown("interrupt remapping")
     elif use.used and use.remaps is False:
         text = "Xen does not remap interrupts: a guest that has a device can raise any interrupt of the host"
-        off = facts.said.remap_off
+        off = facts.said.remap_off or queue_off(facts.said, use.kind)
         if off:
             place = "Xen's command line"
             yield Reason(
@@ -197,6 +210,8 @@ def differences(facts: HostFacts) -> tuple[Finding, ...]:
     if tables is None:
         return ()
     remapped = (tables.remaps and not said.remap_off) if _promised(facts) else None
+    if queue_off(said, tables.kind):
+        remapped = None
     pairs = (
         ("the IOMMU", _promised(facts), said.iommu),
         ("interrupt remapping", remapped, said.remaps if said.iommu else None),
@@ -224,7 +239,7 @@ def judge_host(facts: HostFacts) -> Host:
     use = iommu_use(facts)
     return Host(
         facts.dom0, facts.release, facts.linux, use.kind, use.used, use.remaps, use.source, tuple(reasons),
-        tuple(dict.fromkeys(unknown)), guests, differences(facts),
+        tuple(dict.fromkeys(unknown)), guests, differences(facts), facts.said.boot,
     )  # fmt: skip
 
 

@@ -41,6 +41,7 @@ def say_of(judged: Acceptance) -> TablesSay:
         _TRUTH[judged.interrupts],
         tuple(_reasons(judged)),
         judged.unknown,
+        tuple(_reason(said, Verdict.WARN) for said in judged.said if not said.certain),
     )
 
 
@@ -48,12 +49,11 @@ def _reasons(judged: Acceptance) -> Iterator[Reason]:
     """Yield a reason for each rule that certainly holds: REFUSE if Xen has no IOMMU then, else WARN."""
     for said in judged.said:
         if said.certain:
-            yield _reason(said)
+            warns = said.rule.ending is Ending.NO_INTERRUPTS
+            yield _reason(said, Verdict.WARN if warns else Verdict.REFUSE)
 
 
-def _reason(said: Said) -> Reason:
-    warns = said.rule.ending is Ending.NO_INTERRUPTS
-    verdict = Verdict.WARN if warns else Verdict.REFUSE
+def _reason(said: Said, verdict: Verdict) -> Reason:
     return Reason(
         said.rule.name, verdict, said.text, said.cure, place=str(said.place), vendor=_for_vendor(said)
     )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pcipt.firmware.passthrough.host import Host, IommuKind, Source
+from pcipt.firmware.passthrough.host import BootOptions, Host, IommuKind, Source
 from pcipt.firmware.passthrough.reasons import Guest, Reason, Unknown, Verdict
 from pcipt.pci import Finding
 
@@ -27,7 +27,25 @@ def host_to_json(host: Host) -> dict[str, Any]:
         ],
         "unknown": [{"what": each.what, "hides": each.hides.value} for each in host.unknown],
         "findings": [{"code": each.code, "text": each.text} for each in host.findings],
+        "boot_options": _boot_to_json(host.boot) if host.boot is not None else None,
     }
+
+
+def _boot_to_json(boot: BootOptions) -> dict[str, Any]:
+    phantoms = [
+        f"{segment:04x}:{bus:02x}:{device:02x},{step}" for segment, bus, device, step in boot.phantoms
+    ]
+    return {"igfx": boot.igfx, "ats": boot.ats, "msi": boot.msi, "phantoms": phantoms}
+
+
+def _boot(item: dict[str, Any]) -> BootOptions:
+    return BootOptions(item["igfx"], item["ats"], item["msi"], tuple(map(_phantom, item["phantoms"])))
+
+
+def _phantom(text: str) -> tuple[int, int, int, int]:
+    slot, _, step = text.partition(",")
+    segment, bus, device = (int(part, 16) for part in slot.split(":"))
+    return segment, bus, device, int(step)
 
 
 def reason_to_json(reason: Reason) -> dict[str, Any]:
@@ -60,6 +78,7 @@ def host_from_json(answer: dict[str, Any]) -> Host:
         tuple(Unknown(each["what"], Verdict(each["hides"])) for each in answer["unknown"]),
         {Guest(guest): Verdict(verdict) for guest, verdict in answer["guests"].items()},
         tuple(Finding(each["code"], each["text"]) for each in answer["findings"]),
+        _boot(answer["boot_options"]) if answer.get("boot_options") is not None else None,
     )
 
 

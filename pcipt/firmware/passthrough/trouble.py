@@ -1,19 +1,21 @@
 """Rules of passthrough about known trouble: requester ids, resets, graphics, BARs too large for a guest.
 
 Source: xen/drivers/passthrough/pci.c (parse_phantom_dev, alloc_pdev: pci-phantom= works for a PCI Express
-        endpoint whose function number is below the stride, and skips real functions; at most 8 such options);
+        endpoint whose function number is below the stride; at most 8 such options; the stride is doubled
+        until no real function is on its way);
         tools/firmware/hvmloader/pci.c (pci_setup) and xen/include/public/hvm/e820.h, alike from 4.17 to 4.22;
         xl.cfg(5), gfx_passthru and mmio_hole.
 """
 
 from pcipt.firmware.passthrough.groups_quirks import Alias, alias_quirk
 from pcipt.firmware.passthrough.trouble_table import Trouble, is_possible, troubles_of
-from pcipt.firmware.passthrough.verdict import Evidence, Reason, Rule, Said, Verdict
-from pcipt.pci import BarKind, Function
+from pcipt.firmware.passthrough.verdict import Evidence, Reason, Rule, Said, Verdict, names
+from pcipt.pci import BarKind, Function, Sbdf
 
 _INTEL = 0x8086
 _DISPLAY = 0x03  # base class
 _MIB, _GIB = 1 << 20, 1 << 30
+_MOST_PHANTOMS = 8
 _HOLE = 192 * _MIB  # f0000000-fbffffff: what an HVM guest has below 4 GiB for BARs by default
 _ABOVE_HOLE = 64 * _MIB  # fc000000-ffffffff: part of mmio_hole, and not for BARs
 _HOLES = (512, 1024, 2048, 3072)  # MiB: values of mmio_hole at which the hole begins aligned
@@ -39,15 +41,45 @@ def requester_alias(function: Function, evidence: Evidence) -> Said:
         yield Reason(
             "dma-alias", Verdict.WARN, f"{text}: what has {other} must have it too", f"pass {other} too"
         )
+    elif number > sbdf.function and sbdf.fits_xen and (real := _in_the_way(function, number, evidence)):
+        text = f"its DMA comes from {other}, a phantom function: the IOMMU blocks it"
+        why = f"Xen doubles the step of pci-phantom= because {names(real)} is real, and so misses {other}"
+        yield Reason("dma-alias", Verdict.WARN, f"{text}; {why}")
     elif number > sbdf.function and sbdf.fits_xen:
-        line = f"pci-phantom={_slot(function)},{number - sbdf.function}"
-        text = f"its DMA comes from {other}, a phantom function: the IOMMU blocks it unless Xen knows of it"
-        yield Reason("dma-alias", Verdict.WARN, text, f"add {line} to Xen's command line", xen=line)
+        yield _phantom(function, other, evidence)
     else:
         text = f"its DMA comes from {other}, which does not exist: the IOMMU blocks it"
         yield Reason(
             "dma-alias", Verdict.WARN, f"{text}, and no option of Xen helps (pci-phantom= counts up)"
         )
+
+
+def _in_the_way(function: Function, number: int, evidence: Evidence) -> list[Sbdf]:
+    """Return the real functions among those that Xen would take for phantom ones."""
+    steps = range(number, 8, number - function.sbdf.function)
+    places = (function.sbdf._replace(function=step) for step in steps)
+    return [place for place in places if place in evidence.machine.functions]
+
+
+def _phantom(function: Function, other: Sbdf, evidence: Evidence) -> Reason:
+    """Return the reason for a function whose DMA comes from a phantom function: OK if Xen was told of it.
+
+    Xen takes the first option that names the slot, and the first eight options.
+    """
+    sbdf, told = function.sbdf, evidence.host.boot.phantoms if evidence.host.boot is not None else ()
+    steps = [step for *slot, step in told if tuple(slot) == sbdf[:3] and step > sbdf.function]
+    line = f"pci-phantom={_slot(function)},{other.function - sbdf.function}"
+    text = f"its DMA comes from {other}, a phantom function"
+    if steps and (other.function - sbdf.function) % steps[0] == 0:
+        there = f"pci-phantom={_slot(function)},{steps[0]}"
+        return Reason("dma-alias", Verdict.OK, f"{text}; Xen was told of it by {there}")
+    text = f"{text}: the IOMMU blocks it unless Xen knows of it"
+    cure = f"add {line} to Xen's command line"
+    if steps:
+        cure = f"on Xen's command line, put {line} in place of the pci-phantom= for {_slot(function)}"
+    elif len(told) >= _MOST_PHANTOMS:
+        cure = f"{cure} in place of another one: Xen takes {_MOST_PHANTOMS} of these options"
+    return Reason("dma-alias", Verdict.WARN, text, cure, xen=line)
 
 
 def _slot(function: Function) -> str:

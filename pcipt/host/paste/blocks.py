@@ -7,7 +7,7 @@ Source: lspci(8), options -x, -m, -F; pciutils lib/dump.c; linux drivers/pci/pro
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
@@ -18,10 +18,14 @@ from pcipt.pci import Finding, Sbdf
 MAX_CONFIG = 4096
 _FLAGS = re.ASCII | re.IGNORECASE
 _SBDF = r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([01][0-9a-f])\.([0-7])"
-_ADDRESS = re.compile(rf"(?:[0-9a-f:./]{{1,200}}/)?{_SBDF}(?=\s|$)", _FLAGS)  # lspci -PP: bridges in front
-BY_PATH = re.compile(r"[0-9a-f:]{5,13}\.[0-7](?:/[0-9a-f]{2}\.[0-7]){1,60}(?=\s|$)", _FLAGS)  # lspci -P
+#  bridges in front: lspci -PP, which tells the segment only once
+_ADDRESS = re.compile(rf"(?:(?P<first>[0-9a-f]{{4,8}}:)?[0-9a-f:./]{{1,200}}/)?{_SBDF}(?=\s|$)", _FLAGS)
+_BY_PATH = re.compile(  # lspci -P: the function on the root bus, then device and function below each bridge
+    r"([0-9a-f:]{5,13}\.[0-7](?:/[0-9a-f]{2}\.[0-7]){0,59})/([01][0-9a-f])\.([0-7])(?=\s|$)", _FLAGS
+)
+_SECONDARY = 0x19
 _EARLY = re.compile(rf"(?:\S{{1,40}} )?{_SBDF}:? config space:", _FLAGS)
-_SLOT = re.compile(rf"(?:Slot|Device):\s*{_SBDF}$", _FLAGS)
+_SLOT = re.compile(r"(?:Slot|Device):\s*(?=[0-9a-f:./]+$)", _FLAGS)  # lspci -vmm
 _FIELD = re.compile(r"([A-Za-z]{3,12}):\s*(.*)")
 _OFFSET = re.compile(r"([0-9a-f]{2,3}|[0-9a-f]{8}):(?=\s|$)", _FLAGS)
 _BYTES = re.compile(r"(?:\s+[0-9a-f]{2}){1,16}", _FLAGS)
@@ -32,7 +36,8 @@ _CONTINUES = re.compile(
     r"|(?:[A-Za-z][A-Za-z0-9]{2,11}[+-] ?){1,11}$",
     _FLAGS,
 )
-_MOST_LABEL = 60
+_MOST_LABEL, _QUOTES = 60, 10
+_OPEN = re.compile(r"\((?:rev|prog-if(?: [0-9a-f]{2})?)$", _FLAGS)  # a heading that ends inside of these
 
 
 @attrs.define
@@ -42,6 +47,8 @@ class Block:
     `line` is the number of its heading, `last` of its last line that was understood. `label` is the line
     before the heading that belongs to no function, such as a shell's prompt. `config` holds its bytes,
     `words` its words. `early` is True if a boot log tells it: then there are no words.
+    `placed` is False if a path names the function, and the bus at its end is not known; `sbdf` means nothing
+    then.
     """
 
     sbdf: Sbdf
@@ -52,6 +59,7 @@ class Block:
     words: Words = attrs.field(factory=Words)
     findings: list[Finding] = attrs.field(factory=list)
     early: bool = False
+    placed: bool = True
     _broken: bool = False
 
     @property
@@ -62,6 +70,13 @@ class Block:
         if self.words.vendor is not None and self.words.device is not None:
             return self.words.vendor, self.words.device
         return None
+
+    @property
+    def secondary(self) -> int | None:
+        """Return the number of the bus below, if it is a bridge and its bytes or its words tell it."""
+        if len(self.config) > _SECONDARY and self.config[0x0E] & 0x7F in (1, 2):
+            return self.config[_SECONDARY] or None
+        return self.words.buses[1] or None if self.words.buses is not None else None
 
     @property
     def is_heading(self) -> bool:
@@ -108,7 +123,7 @@ def _rejoined(lines: Iterable[Line]) -> Iterator[Line]:
     """Yield the lines; one that mail has broken at a place where lspci breaks none is put together again."""
     held: Line | None = None
     for line in lines:
-        if held is not None and _CONTINUES.match(line.text) and held.text:
+        if held is not None and held.text and _belongs(held.text, line.text):
             held = attrs.evolve(held, text=f"{held.text} {line.text}")
             continue
         if held is not None:
@@ -118,19 +133,65 @@ def _rejoined(lines: Iterable[Line]) -> Iterator[Line]:
         yield held
 
 
-def blocks_of(lines: Iterable[Line]) -> list[Block]:
-    """Return what stands about each function, in the order of the headings. An address may occur several
-    times. Nothing is raised.
+@attrs.define
+class _Paths:
+    """Finds the bus of functions that `lspci -P` names by path: what was read of the bridge above tells it.
+
+    `blocks` are those so far by their paths. `unplaced` counts the functions whose bus is not known.
+    """
+
+    blocks: dict[str, Block] = attrs.field(factory=dict)
+    unplaced: int = 0
+
+    def heading(self, found: re.Match[str], line: Line) -> Block:
+        """Return a new block for a line that names a function by path; it has no place if no bus is known."""
+        above = self.blocks.get(found[1].lower())
+        bus = above.secondary if above is not None else None
+        if above is None or bus is None:
+            self.unplaced += 1
+            return Block(Sbdf(0, 0, 0, 0), line.number, last=line.number, placed=False)
+        sbdf = Sbdf(above.sbdf.segment, bus, int(found[2], 16), int(found[3], 16))
+        block = Block(sbdf, line.number, last=line.number)
+        return self.note(found[0], _titled(block, found.string[found.end() :]))
+
+    def note(self, path: str, block: Block) -> Block:
+        """Keep a block by its path, and return it."""
+        self.blocks[path.lower()] = block
+        return block
+
+
+def _titled(block: Block, title: str) -> Block:
+    block.words.heading(title)
+    return block
+
+
+def _belongs(before: str, text: str) -> bool:
+    """Return True if a line is the rest of the one before it, by the end of that one or its own beginning."""
+    if _CONTINUES.match(text) or _OPEN.search(before):
+        return bool(text)
+    found = _ADDRESS.match(before) or _BY_PATH.match(before)
+    if found is None or before[found.end() :].lstrip()[:1] != '"' or not text:
+        return False
+    quotes = before.count('"')  # lspci -mm has five fields in quotes
+    return (quotes < _QUOTES or quotes % 2 == 1) and not (_ADDRESS.match(text) or _BY_PATH.match(text))
+
+
+def blocks_of(lines: Iterable[Line]) -> tuple[list[Block], int]:
+    """Return what stands about each function, in the order of the headings, and how many functions are left
+    out because they are named by a path that leads to no bus. An address may occur several times. Nothing is
+    raised.
     """
     found: list[Block] = []
+    paths = _Paths()
     current: Block | None = None
-    margin, label, fields, indented = 0, "", False, False
+    margin, heading_end, label, fields, indented = 0, 0, "", False, False
     for line in _rejoined(lines):
         text = line.text
         if not text:
             continue
-        if (heading := _heading_of(line)) is not None:
+        if (heading := _heading_of(line, paths)) is not None:
             heading.label, label = label, ""
+            heading_end = line.number
             current, margin, fields, indented = heading, line.indent, _SLOT.match(text) is not None, False
             found.append(heading)
             continue
@@ -143,8 +204,9 @@ def blocks_of(lines: Iterable[Line]) -> list[Block]:
                 current.words.field(field[1].lower(), field[2])
                 current.last = line.number
                 continue
-            if line.number == current.line + 1 and current.words.continues_heading(text):
+            if line.number == heading_end + 1 and current.words.continues_heading(text):
                 current.words.heading(f"{current.words.title} {text}")
+                heading_end = line.number
                 continue
             if not current.early:
                 current.words.line(text)
@@ -152,23 +214,26 @@ def blocks_of(lines: Iterable[Line]) -> list[Block]:
         #  where mail took the indentation away, words look like a label
         if line.indent <= margin and (current is None or indented or not current.words.detailed):
             label = text[:_MOST_LABEL]
-    return [block for block in found if block.is_heading]
+    return [each for each in found if each.is_heading and each.placed], paths.unplaced
 
 
-def _heading_of(line: Line) -> Block | None:
+def _heading_of(line: Line, paths: _Paths) -> Block | None:
     """Return a new block if the line is the heading of a function, else None."""
     text = line.text
+    if (slot := _SLOT.match(text)) is not None:
+        text = text[slot.end() :]
     if (found := _ADDRESS.match(text)) is not None:
-        block = Block(_sbdf(found), line.number, last=line.number)
-        block.words.heading(text[found.end() :])
-        return block
+        first, *numbers = found.groups()
+        segment = numbers[0] or (first or "0").rstrip(":")
+        block = Block(_sbdf([segment, *numbers[1:]]), line.number, last=line.number)
+        return paths.note(found[0], _titled(block, text[found.end() :]))
+    if (found := _BY_PATH.match(text)) is not None:
+        return paths.heading(found, line)
     if (found := _EARLY.search(text[:200])) is not None:
-        return Block(_sbdf(found), line.number, last=line.number, early=True)
-    if (found := _SLOT.match(text)) is not None:
-        return Block(_sbdf(found), line.number, last=line.number)
+        return Block(_sbdf(found.groups()), line.number, last=line.number, early=True)
     return None
 
 
-def _sbdf(found: re.Match[str]) -> Sbdf:
-    segment, bus, device, function = (int(part or "0", 16) for part in found.groups())
+def _sbdf(parts: Sequence[str | None]) -> Sbdf:
+    segment, bus, device, function = (int(part or "0", 16) for part in parts)
     return Sbdf(segment, bus, device, function)

@@ -44,6 +44,7 @@ _WINDOWS = {
 }  # fmt: skip
 _NODE = re.compile(r"(?:.*\bNUMA node )?(\d{1,4})\b", _FLAGS)
 _IDE_CONTROL = (0x3F4, 0x374)
+_LINE = re.compile(r"(?:\[virtual\] ?)?[^\[:]{0,60}(?::| at )", _FLAGS)
 _DIGITS = re.compile(r"[0-9a-f]{4}", _FLAGS)
 _BRACKETED = re.compile(r"(.*)\[([0-9a-f]{4})\]", _FLAGS)
 #  what lines of lspci may begin with: a line of another kind directly below the heading continues it
@@ -53,6 +54,13 @@ _KEYS = re.compile(
     r"BIST|DiscardTimer|16-bit)\b|\[virtual\]",
     _FLAGS,
 )
+
+
+def is_line_of_words(text: str) -> bool:
+    """Return True if a line is one of lspci's below a heading, and no piece of a heading: a name such as
+    "Memory Controller [8086:3420]" begins like some of them.
+    """
+    return _KEYS.match(text) is not None and _LINE.match(text) is not None
 
 
 @attrs.define
@@ -135,13 +143,17 @@ class Words:
             self.interface = int(found[1], 16)
 
     def continues_heading(self, text: str) -> bool:
-        """Return True if `text`, the line below the heading, is a piece of it that mail broke off."""
-        return bool(self.title) and self.vendor is None and bool(_IDS.search(text)) and not _KEYS.match(text)
+        """Return True if `text`, the line below the heading, is a piece of it that mail broke off: it has the
+        ids, or they must be still to come because the class has a number.
+        """
+        if not self.title or self.vendor is not None or is_line_of_words(text):
+            return False
+        return bool(_IDS.search(text)) or (self.class_code is not None and not self.title.startswith('"'))
 
     def line(self, text: str) -> None:
         """Read one line of the words; a line of another kind changes nothing."""
         text = " ".join(text.split())
-        if not _KEYS.match(text):
+        if not is_line_of_words(text):
             return
         key, _, value = text.partition(":")
         read = _READERS.get(key.lower())

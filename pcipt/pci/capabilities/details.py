@@ -6,14 +6,11 @@ Only `pcipt show` needs this module; the service decodes what it uses in `pcipt.
 import attrs
 
 from pcipt.pci.capabilities import (
+    access,
     address_space,
     conventional,
     errors,
-    express,
-    express_link,
-    express_slot,
     interrupts,
-    isolation,
     power,
     resets,
     translation,
@@ -21,14 +18,15 @@ from pcipt.pci.capabilities import (
     virtual,
 )
 from pcipt.pci.capabilities.fields import Decoded, Structure, Value, View, decode, json_of
+from pcipt.pci.capabilities.links import channels, express, link, root_complex, slot, timing
 from pcipt.pci.capabilities.walk import Capability, find_capability
 from pcipt.pci.config import ConfigSpace
 from pcipt.pci.structures import EXPRESS
 
 VPD = 0x03
 CHAPTERS = (
-    address_space, conventional, errors, express, express_link, express_slot, interrupts, isolation, power,
-    resets, translation, vendor, virtual,
+    access, address_space, channels, conventional, errors, express, interrupts, link, power, resets,
+    root_complex, slot, timing, translation, vendor, virtual,
 )  # fmt: skip
 STRUCTURES: dict[tuple[bool, int], Structure] = {
     (each.extended, each.id): each for chapter in CHAPTERS for each in chapter.STRUCTURES

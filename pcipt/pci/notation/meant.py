@@ -17,7 +17,7 @@ _ADDRESS = re.compile(
     r"(?<![0-9a-z:.])(?:([0-9a-f]{4,8})[:_])?([0-9a-f]{2})[:_]([01][0-9a-f])\.([0-7])(?![0-9a-z])", _FLAGS
 )
 _HOP = re.compile(r"_[01][0-9a-f]\.[0-7]-", _FLAGS)  # of a PCI path: its bridges are not what is meant
-_SEPARATORS = re.compile(r"[^0-9a-z*]+", _FLAGS)
+_SEPARATORS = re.compile(r"[^0-9a-z*\x80-\U0010FFFF]+", _FLAGS)  # digits of other scripts separate nothing
 _HEX = re.compile(r"(?:0x)?([0-9a-f]{1,8})", _FLAGS)
 
 

@@ -217,6 +217,11 @@ def test_io_apics_of_the_madt_are_held_against_the_table(machine, tmp_path):
     assert "ivrs-io-apic-missing: IVRS: the MADT has IO-APIC 1, and the table does not name it" in out
     assert "Xen refuses the table and goes without AMD-Vi" in out
     assert "ivrs_ioapic[1]=" in out
+    (machine / "xen").mkdir()
+    (machine / "xen/info").write_text("xen_commandline : ivrs_ioapic[1]=00:14.1 loglvl=all\n")
+    assert run("--root", machine, "--xen", "4.20.4")[0] == 0  # Xen was told where it is
+    (machine / "xen/info").write_text("xen_commandline : ivrs_ioapic[2]=00:14.1\n")
+    assert run("--root", machine, "--xen", "4.20.4")[0] == 4
     table_in(machine, madt(0), "APIC")
     code, answer = told("--root", machine, "--xen", "4.20.4")
     assert (code, answer["findings"]) == (0, [])

@@ -2,11 +2,15 @@
 
 import pytest
 
-from pcipt.cli.machine.host import read_host
+from pcipt.cli.machine import host as machine_host
+from pcipt.cli.machine.host import answers_of_xen, read_host
 from pcipt.firmware.passthrough.host import IommuKind, Source
 from pcipt.firmware.passthrough.host_view import host_to_json
 from pcipt.firmware.passthrough.reasons import Guest, Verdict
+from pcipt.host.recorder import record_machine
+from pcipt.xen.releases import parse_version
 from tests.firmware.host_tables import good_dmar, good_ivrs, madt, put_tables, put_xen
+from tests.firmware.reserved_tables import dmar, drhd, rmrr, scope
 from tests.trees import add
 
 BOTH = "xen-3.0-x86_64 hvm-3.0-x86_32 hvm-3.0-x86_64"
@@ -149,6 +153,74 @@ def test_xl_is_asked_where_no_daemon_runs(root, xl, said, used, verdict, code):
     host = read_host(str(root), str(root / "nobody"))
     assert (host.used, host.source) == (used, Source.XEN)
     assert (host.verdict, host.reasons[0].code) == (verdict, code)
+
+
+def recording_of(root, target):
+    """Record what xl says beside the files of a machine."""
+    record_machine(str(root), str(target), answers=answers_of_xen())
+    return target
+
+
+@pytest.mark.parametrize(
+    ("said", "used", "verdict", "code"),
+    [
+        ({}, True, Verdict.OK, "pvh-guest"),
+        ({"caps": "pv hvm hap"}, False, Verdict.REFUSE, "no-iommu"),
+        ({"caps": "pv hvm hap", "line": "iommu=off"}, False, Verdict.REFUSE, "iommu-off"),
+        ({"caps": "pv hvm hap", "line": "acpi=off"}, False, Verdict.REFUSE, "iommu-off"),
+    ],
+)
+def test_a_recording_holds_what_xen_said(root, tmp_path_factory, xl, said, used, verdict, code):
+    put_xen(root)
+    put_tables(root, DMAR=good_dmar(), APIC=madt(2))
+    xl(**said)
+    target = recording_of(root, tmp_path_factory.mktemp("there") / "machine")
+    live = read_host(str(root), str(root / "nobody"))
+    xl(caps="pv", line="from another machine")
+    host = recorded(target)
+    assert host == live
+    assert (host.used, host.source, host.boot is not None) == (used, Source.XEN, True)
+    assert (host.verdict, host.reasons[0].code) == (verdict, code)
+    again = tmp_path_factory.mktemp("again") / "machine"
+    record_machine(str(target), str(again))
+    assert recorded(again) == host
+
+
+def test_without_xl_a_recording_has_no_answers(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine_host, "read_xl_info", dict)
+    assert answers_of_xen() == {}
+
+
+def test_a_recording_keeps_only_what_is_told_of_the_iommu(xl):
+    xl(caps="pv hvm", line="iommu=verbose", iommu="enabled'; echo '(XEN) something else")
+    kept = answers_of_xen()
+    assert kept["xen/info"] == b"virt_caps : pv hvm\nxen_commandline : iommu=verbose\n"
+    assert b"I/O virtualisation" in kept["xen/boot"]
+    assert b"something else" not in kept["xen/boot"]
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize(("version", "used", "refused"), [("4.18.6", True, False), ("4.19.6", False, True)])
+def test_another_version_of_xen(root, xl, version, used, refused, live):
+    put_xen(root, xen="4.17.7")
+    region = rmrr(0x0010_0000, 0x0010_0FFF, scope(0, (3, 0)))
+    put_tables(root, DMAR=dmar(drhd(), region), APIC=madt(2))
+    xl()
+    host = read_host(str(root), str(root / "nobody") if live else None, parse_version(version))
+    assert (host.xen, host.used, host.source) == (version, used, Source.TABLES)
+    assert (host.verdict is Verdict.REFUSE) is refused
+    assert host.findings == ()  # this Xen's own word is about another version
+
+
+def test_what_depends_on_a_version_that_is_not_known_is_told(root):
+    put_xen(root)
+    (root / "sys/hypervisor/version/major").unlink()
+    region = rmrr(0x0010_0000, 0x0010_0FFF, scope(0, (3, 0)))
+    put_tables(root, DMAR=dmar(drhd(), region), APIC=madt(2))
+    host = recorded(root)
+    assert host.verdict is Verdict.UNKNOWN
+    (reason,) = (each for each in host.reasons if each.code == "dmar-region-over-ram")
+    assert (reason.verdict, "4.19.0" in reason.text) == (Verdict.WARN, True)
 
 
 def test_without_xen_xl_is_not_asked(root, xl):

@@ -56,15 +56,23 @@ def test_on_pv_nothing_is_mapped_or_not():
     assert [r["mapped"] for r in answer(staged("pv"))["regions"]] == ["not-applicable"] * 2
 
 
-@pytest.mark.parametrize("iommu", [True, False])
-def test_without_an_iommu_the_table_tells_why(iommu):
-    stage = staged("pv", reserved=())
+@pytest.mark.parametrize(
+    ("iommu", "line", "expected"),
+    [
+        (True, "", []),
+        (False, "", ["ivrs-io-apic-missing"]),
+        (False, "iommu=off ivrs_ioapic[1]=00:14.1", []),  # the table would have been fine
+        (False, "iommu=no,no-intremap", []),
+    ],
+)
+def test_without_an_iommu_the_table_tells_why(iommu, line, expected):
+    stage = staged("pv", reserved=(), line=line)
     stage.host.acpi_tables = lambda: [ivrs(), madt(0, 1)]  # IO-APIC 1 is missing
     if not iommu:
         stage.xen._list.iommu = None
         assert stage.engine.views.ask_everything()
     codes = [each["code"] for each in answer(stage)["findings"]]
-    assert codes == ([] if iommu else ["ivrs-io-apic-missing"])
+    assert codes == expected
 
 
 def test_nothing_reserved_is_an_empty_list():

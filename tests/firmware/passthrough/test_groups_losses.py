@@ -1,7 +1,7 @@
 import attrs
 import pytest
 
-from pcipt.firmware.passthrough import isolation
+from pcipt.firmware.passthrough import neighbours
 from pcipt.firmware.passthrough.groups import groups_of
 from pcipt.firmware.passthrough.groups_losses import losses, named, words_of_uses
 from pcipt.pci import parse_sbdf
@@ -66,7 +66,7 @@ def companions_of(uses, driver="ahci"):
     )
     evidence = evidence_of(*raws, uses=uses)
     groups = groups_of(evidence)
-    return lambda at: isolation.goes_along(groups, at, evidence), evidence
+    return lambda at: neighbours.goes_along(groups, at, evidence), evidence
 
 
 def test_what_goes_along_is_named_with_driver_disk_and_mount():
@@ -92,6 +92,6 @@ def test_a_function_without_driver_and_uses_is_named_alone():
 def test_what_leaves_too_does_not_go_along():
     _, evidence = companions_of({DISK: (SDA,)})
     together = evidence.leaving([DISK, NIC])
-    rule = isolation.rules_of(groups_of(together))[3]
+    rule = neighbours.rules_of(groups_of(together))[3]
     assert said_by(rule, "00:1f.6", together) == ({}, [])
     assert text_of(rule, "00:1f.6", evidence).startswith("with it go 0000:00:1f.2")

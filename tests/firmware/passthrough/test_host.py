@@ -170,6 +170,38 @@ def test_interrupts_that_are_not_remapped_are_a_warning(tables, said, code, cure
     assert cure in reason.cure
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_xen_that_runs_with_force_uses_an_iommu(release, kind):
+    for tables in (None, refused(kind), TablesSay(kind)):
+        host = judge_host(facts(release, tables=tables, forced=True, kind=kind))
+        assert (host.used, host.remaps, host.source) == (True, True, Source.XEN)
+    host = judge_host(facts(release, tables=good(kind), forced=True, remap_off="iommu=no-intremap"))
+    assert (host.used, host.remaps) == (True, False)
+    host = judge_host(facts(release, tables=good(kind), forced=True, iommu_off="iommu=off"))
+    assert host.used is False
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_without_queued_invalidation_vt_d_remaps_no_interrupts(release):
+    off = {"queue_off": "iommu=no-qinval"}
+    host = judge_host(facts(release, tables=good(), **off))
+    assert [each.what for each in host.unknown] == ["interrupt remapping"]  # but for version 6 of VT-d
+    host = judge_host(facts(release, tables=good(), iommu=True, remaps=False, **off))
+    (reason,) = (each for each in host.reasons if each.code == "interrupts-not-remapped")
+    assert "without iommu=no-qinval" in reason.cure
+    assert host.findings == ()  # it is no difference from the tables
+    host = judge_host(facts(release, tables=good(IommuKind.AMD_VI), **off))
+    assert (host.remaps, host.verdict) == (True, Verdict.OK)
+
+
+def test_without_acpi_xen_has_no_iommu():
+    host = judge_host(facts(tables=good(), iommu_off="acpi=off"))
+    (reason,) = (each for each in host.reasons if each.code == "iommu-off")
+    assert (host.used, host.verdict) == (False, Verdict.REFUSE)
+    assert "without acpi=off" in reason.cure
+
+
 @pytest.mark.parametrize(
     ("given", "unknown"),
     [

@@ -4,12 +4,14 @@ import pytest
 from pcipt.firmware.passthrough import trouble as rules
 from pcipt.firmware.passthrough.check import check_functions, make_snippets
 from pcipt.firmware.passthrough.groups_quirks import ALIAS_QUIRKS, Alias
+from pcipt.firmware.passthrough.host import xen_says
 from pcipt.firmware.passthrough.trouble_table import ROWS, Trouble, troubles_of
 from pcipt.firmware.passthrough.verdict import Reason
 from pcipt.pci import Ids, parse_sbdf
 from pcipt.pci.raw import LinuxFacts
+from pcipt.xen.boot_words import BootWords
 from tests.firmware.passthrough.groups_cases import endpoint, root_port
-from tests.firmware.passthrough_cases import evidence_of, said_by, text_of
+from tests.firmware.passthrough_cases import evidence_of, host, said_by, text_of
 from tests.machines import function
 
 MIB = 1 << 20
@@ -27,8 +29,9 @@ def marvell(address="03:00.0", device=0x9125, **more):
 PHANTOM = [
     # functions of the machine -> the line for Xen, words of the reason
     (["03:00.0"], "pci-phantom=03:00,1", "0000:03:00.1, a phantom function"),
-    (["03:00.0", "03:00.1"], "", "requester id of 0000:03:00.1"),  # Xen skips real functions
-    (["03:00.0", "03:00.2"], "pci-phantom=03:00,1", "0000:03:00.1, a phantom function"),
+    (["03:00.0", "03:00.1"], "", "requester id of 0000:03:00.1"),
+    (["03:00.0", "03:00.2"], "", "because 0000:03:00.2 is real"),  # Xen's step becomes 4 then
+    (["03:00.0", "03:00.7"], "", "because 0000:03:00.7 is real"),
 ]
 
 
@@ -39,6 +42,32 @@ def test_dma_from_function_1(present, line, words):
     assert (reason.code, reason.verdict.value, reason.xen) == ("dma-alias", "warn", line)
     assert words in reason.text
     assert line in reason.cure
+
+
+TOLD = [
+    # Xen's command line -> verdict, the line for Xen, words
+    (None, "warn", "pci-phantom=03:00,1", "unless Xen knows of it"),
+    ("", "warn", "pci-phantom=03:00,1", "add pci-phantom=03:00,1"),
+    ("pci-phantom=03:00,1", "ok", "", "told of it by pci-phantom=03:00,1"),
+    ("pci-phantom=0:3:0,0x1", "ok", "", "told of it"),
+    ("pci-phantom=04:00,1 pci-phantom=3:0,1", "ok", "", "told of it"),
+    ("pci-phantom=03:00,4", "warn", "pci-phantom=03:00,1", "in place of the pci-phantom= for 03:00"),
+    ("pci-phantom=03:00,4 pci-phantom=03:00,1", "warn", "pci-phantom=03:00,1", "in place of"),  # the first
+    ("pci-phantom=03:01,1", "warn", "pci-phantom=03:00,1", "add"),
+    ("pci-phantom=03:00,3", "warn", "pci-phantom=03:00,1", "add"),  # Xen does not take 3
+    ("-- pci-phantom=03:00,1", "warn", "pci-phantom=03:00,1", "add"),
+    (" ".join(f"pci-phantom=0{bus}:00,1" for bus in (4, 5, 6, 7, 8, 9, 1, 2, 3)), "warn",
+     "pci-phantom=03:00,1", "Xen takes 8 of these options"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "verdict", "option", "words"), TOLD)
+def test_what_xens_command_line_says_of_phantom_functions(line, verdict, option, words):
+    said = xen_says(True, BootWords().by(line), None)
+    evidence = evidence_of(root_port("00:1c.0", 3), marvell("03:00.0"), host=host(said=said))
+    (reason,) = reasons(rules.requester_alias, "03:00.0", evidence)
+    assert (reason.code, reason.verdict.value, reason.xen) == ("dma-alias", verdict, option)
+    assert words in f"{reason.text} {reason.cure}"
 
 
 def test_a_segment_is_in_the_line():

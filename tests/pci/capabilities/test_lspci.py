@@ -52,6 +52,10 @@ EXTENDED = {
     0x280: (0x0012, range(4, 0x30)),
     0x2C0: (0x0017, range(4, 8)),
     0x2D0: (0x002E, range(4, 16)),
+    0x2E0: (0x0003, range(4, 12)),
+    0x2F0: (0x001F, range(4, 12)),
+    0x300: (0x0002, range(4, 0x70)),
+    0x380: (0x0005, range(4, 0x90)),
 }
 PORTS = (0x0, 0x1, 0x4, 0x5, 0x6, 0x7, 0x8, 0x9, 0xA)
 
@@ -67,6 +71,11 @@ def tamed(put, word):
         put(register, word(register) & 0xE3FF | min(word(register) >> 10 & 7, 5) << 10)  # a shift too far
     put(0x284, word(0x284) & 0xCFFF)  # a multicast window of 2 GiB and more: lspci's number overflows
     put(0x26A, 0)  # errors of lanes above 15, which lspci does not read
+    put(0x308, word(0x308) & 0xFF0F)  # reserved ways of arbitration, which lspci names if they are there
+    for channel in range(0x310, 0x370, 12):
+        put(channel, word(channel) & 0xFF3F)
+        put(channel + 2, word(channel + 2) & 0xFFBF)  # 6 of the 7 bits of time slots are read by lspci
+    put(0x384, word(0x384) & 0x070F)  # seven links at most; 4 of the 8 bits that lspci takes are the type
     for base in (0x1C0, 0x200):
         put(base + 8, word(base + 8) & 0xFF1F | 6 << 5)  # all six BARs
         for size in range(base + 9, base + 9 + 48, 8):

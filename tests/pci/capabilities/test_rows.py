@@ -122,6 +122,43 @@ ROWS = [
     (True, 0x22, ENDPOINT, {4: (4, 0x8000_0464), 8: (4, 0x0000_0A01)}, {
         "times1": {"valid": True, "reset_ns": 100 * 1024}, "times2": {"flr_ns": 33_554_432},
     }),
+    (True, 0x02, ENDPOINT, {
+        4: (4, 0x0401), 8: (4, 0x5), 12: (2, 0x4), 14: (2, 1),
+        16: (4, 0x0201_8001), 20: (4, 0x8000_00FF), 26: (2, 2), 28: (4, 0x007F_0020), 32: (4, 0x010A_0002),
+    }, {
+        "capability": {"low_priority_channels": 0, "reference_clock_ns": 100, "table_entry_bits": 2},
+        "arbitration": {"fixed": True, "wrr32": False, "wrr64": True, "wrr128": False},
+        "control": {"arbiter": "WRR64"}, "status": {"loads_table": True},
+        "channels": [
+            {"table_offset": "0x02", "max_time_slots": 2, "rejects_snoop": True, "fixed": True,
+             "enable": True, "id": 0, "arbiter": "Fixed", "traffic_classes": "0xff", "negotiates": True},
+            {"max_time_slots": 128, "wrr256": True, "enable": False, "id": 1, "arbiter": "WRR256",
+             "traffic_classes": "0x02"},
+        ],
+    }),
+    (True, 0x03, ENDPOINT, {4: (4, 0xFFFE_1234), 8: (4, 0xA036_9FFF)}, {
+        "serial": {"number": "a0-36-9f-ff-ff-fe-12-34"},
+    }),
+    (True, 0x05, ENDPOINT, {
+        4: (4, 0x0F02_0201), 16: (4, 0x0102_0005), 24: (4, 0xFED1_C000), 28: (4, 1),
+        32: (4, 0x0003_0003), 40: (4, 0x123D_A004),
+    }, {
+        "element": {"port": "0x0f", "component": "0x02", "type": "Egress"},
+        "links": [
+            {"target_port": "0x01", "target_component": "0x02", "type": "MemMapped", "register_block": True,
+             "valid": True, "address": "0x00000001fed1c000"},
+            {"type": "Config", "valid": True, "register_block": False, "function": "03:1b.2",
+             "address": "0x00000000123da004"},
+        ],
+    }),
+    (True, 0x09, ENDPOINT, {4: (4, 0x10), 20: (4, 0x8300_0001)}, {
+        "capability": {"low_priority_channels": 1, "reference_clock_ns": 100},
+        "channels": [{"enable": True, "id": 3, "traffic_classes": "0x01"}],
+    }),
+    (True, 0x1F, ENDPOINT, {4: (4, 0xFF05), 8: (4, 0x0A03)}, {
+        "capability": {"requester": True, "responder": False, "root": True, "granularity_ns": 255},
+        "control": {"enable": True, "root_selected": True, "granularity_ns": 10},
+    }),
     (True, 0x23, ENDPOINT, {4: (4, 0x0241_1E98), 8: (2, 8), 12: (4, 0x0001_0302)}, {
         "header": {"vendor": "0x1e98", "revision": 1, "length": 36},
         "kind": {"id": "0x0008", "name": "CXL register locator"},

@@ -55,6 +55,9 @@ MEANT = [
     ("09:00.*", []),
     ("00_1c.0-00_05.0", []),  # the bridge above is not what was meant
     ("00_1f.0-00:00.0", []),
+    ("\uff10\uff11:00.0", []),  # digits of full width are not readable
+    ("\uff10\uff11:1f.3", ["00:1f.3"]),
+    ("01:\uff10\uff10.0", ["01:00.0"]),  # the only one of bus 01 with function 0
     ("xyz", []),
     ("", []),
     ("1", []),

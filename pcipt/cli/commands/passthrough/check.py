@@ -1,9 +1,10 @@
 """Check before an attempt whether functions can be passed through to a guest, and what must go with them.
 
 One verdict per function (ok, warn, unknown, refuse) with its reasons, and the lines to paste for xl and
-xen-pciback. Without SBDF it begins with what the host can do (`pcipt host`). Functions named together are
-judged as going to one guest. SBDF is an address in any notation, a PCI path, or a set of addresses: 03:00.* a
-device, 03: a bus, * all. Exit codes: 0 all are ok, 4 something is warn, unknown or refuse, 6 no such device.
+xen-pciback. Without SBDF it begins with what the host can do (`pcipt host`), which --xen judges for another
+version of Xen. Functions named together are judged as going to one guest. SBDF is an address in any notation,
+a PCI path, or a set of addresses: 03:00.* a device, 03: a bus, * all. Exit codes: 0 all are ok, 4 something
+is warn, unknown or refuse, 6 no such device.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import attrs
 
 from pcipt.cli.machine.evidence import gather
 from pcipt.cli.machine.find import HIDE, SBDF_HELP, chosen_of, targets_of
+from pcipt.cli.machine.pvh import add_xen_argument
 from pcipt.cli.machine.source import Source, add_source_arguments
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
 from pcipt.cli.text.render import count_text, print_json
@@ -39,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=[Guest.PV.value, Guest.HVM.value],
         help="judge for this kind of guest; else for the kind that fares best",
     )
+    add_xen_argument(parser)
     add_json_argument(parser)
     add_colour_argument(parser)
     add_legend_argument(parser)
@@ -49,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     source = Source(args)
     targets = targets_of(source, args.sbdf)
     live = args.dump is None and args.root == "/"
-    evidence = gather(source, None if args.dump is not None else args.root, args.socket if live else None)
+    root = None if args.dump is not None else args.root
+    evidence = gather(source, root, args.socket if live else None, args.xen)
     chosen = chosen_of(source, evidence.machine, targets)
     if chosen:
         evidence = evidence.leaving(chosen)

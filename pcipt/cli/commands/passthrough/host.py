@@ -2,13 +2,15 @@
 
 It tells the kind of dom0, the versions of Xen and Linux, whether Xen uses an IOMMU and remaps interrupts. For
 each no it says where the cause stands and what helps. On the running machine Xen's own word counts, which the
-daemon, or xl for root, asks for; for a recording it is judged by the firmware's tables. Exit codes: 0 guests
-can be given devices, 4 they cannot, or it is not known, or something speaks against it.
+daemon, or xl for root, asks for, and which a recording may hold; else the firmware's tables tell. --xen
+judges for another version of Xen. Exit codes: 0 guests can be given devices, 4 they cannot, or it is not
+known, or something speaks against it.
 """
 
 import argparse
 
 from pcipt.cli.machine.host import read_host
+from pcipt.cli.machine.pvh import add_xen_argument
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_socket_argument
 from pcipt.cli.text.render import print_json
 from pcipt.cli.text.terminal import wants_colour
@@ -20,19 +22,21 @@ DEGRADED = 4
 EXAMPLES = (
     ("pcipt host", "what this machine can do"),
     ("pcipt host --root DIR", "what a recorded machine could do, by its tables"),
+    ("pcipt host --xen 4.19.6", "what it could do with that version of Xen"),
     ("pcipt host --json=pretty", "the same for a program"),
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", metavar="DIR", default="/", help="judge a recorded machine: DIR holds sys/")
+    add_xen_argument(parser)
     add_json_argument(parser)
     add_colour_argument(parser)
     add_socket_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    host = read_host(args.root, args.socket if args.root == "/" else None)
+    host = read_host(args.root, args.socket if args.root == "/" else None, args.xen)
     if args.json:
         print_json(host_to_json(host), args.json)
     else:

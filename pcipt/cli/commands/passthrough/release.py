@@ -35,7 +35,9 @@ from pcipt.cli.options import add_json_argument, add_socket_argument
 from pcipt.cli.text.render import print_json
 from pcipt.errors import InputError, NotRunningError, StateError
 from pcipt.firmware.passthrough.check import check_functions
-from pcipt.firmware.passthrough.verdict import Reason, Report, Verdict
+from pcipt.firmware.passthrough.host import Host
+from pcipt.firmware.passthrough.reasons import EVERY_GUEST, Reason, Verdict
+from pcipt.firmware.passthrough.verdict import Report
 from pcipt.host.toolstack import PCIBACK, Toolstack
 from pcipt.pci import Sbdf
 
@@ -49,7 +51,7 @@ EXAMPLES = (
 FINAL = frozenset(
     {
         "platform", "root-filesystem", "console", "pf-with-vfs", "owned-by-guest", "owned-by-xen",
-        "no-iommu", "iommu-off", "segment-not-in-xen", "unknown-to-xen", "orphan", "vmd-orphans",
+        "igfx-off", "segment-not-in-xen", "unknown-to-xen", "orphan", "vmd-orphans",
     }
 )  # fmt: skip
 UNSURE = Reason(
@@ -88,6 +90,7 @@ def _run(args: argparse.Namespace) -> int:
     toolstack = Toolstack(args.root)
     if not args.dry_run:
         toolstack.require()
+    final = _final_codes(evidence.host)
     reports = check_functions(chosen, evidence.leaving(chosen))
     refusals = [(report, reason) for report in reports for reason in _refusals(report)]
     judged = [json_from_report(report) for report in reports]
@@ -96,11 +99,11 @@ def _run(args: argparse.Namespace) -> int:
         "result": "planned" if args.dry_run else "done",
         "checks": judged,
     }
-    against = [each for each in refusals if each[1].code in FINAL or not args.force]
+    against = [each for each in refusals if each[1].code in final or not args.force]
     if against:
         if args.json:
             print_json({**answer, "result": "refused", "steps": [], "functions": []}, args.json)
-        raise StateError(_refused(against, force=args.force))
+        raise StateError(_refused(against, final, force=args.force))
     for report in reports:
         for reason in report.reasons:
             if reason.verdict is not Verdict.OK:
@@ -121,6 +124,14 @@ def _run(args: argparse.Namespace) -> int:
     return DEGRADED if not args.dry_run and complain_of_others(told.values(), QUARANTINE) else 0
 
 
+def _final_codes(host: Host) -> frozenset[str]:
+    """Return the codes of refusals that --force does not override on this host: `FINAL`, and if Xen uses no
+    IOMMU, whatever is the cause of that.
+    """
+    causes = (each for each in host.reasons if each.verdict is Verdict.REFUSE and each.guests == EVERY_GUEST)
+    return FINAL.union(each.code for each in causes) if host.used is False else FINAL
+
+
 def _refusals(report: Report) -> list[Reason]:
     """Return the reasons against a release: those with the verdict REFUSE, in their order.
 
@@ -130,18 +141,19 @@ def _refusals(report: Report) -> list[Reason]:
     return [*found, UNSURE] if "root file system" in report.unknown else found
 
 
-def _refused(against: Sequence[tuple[Report, Reason]], *, force: bool) -> str:
-    """Return the error text for functions that are not released. `against` has at least one reason.
+def _refused(against: Sequence[tuple[Report, Reason]], final: frozenset[str], *, force: bool) -> str:
+    """Return the error text for functions that are not released. `against` has at least one reason, `final`
+    are the codes of those that --force does not override.
 
     The text has the first reason with its cure, the number of further reasons, and whether --force helps.
     """
     report, first = against[0]
-    final = any(reason.code in FINAL for _, reason in against)
+    lasts = any(reason.code in final for _, reason in against)
     words = [f"{report.sbdf} is not released: {first.text}"]
     words += [f"and {len(against) - 1} more (see pcipt check)"] if len(against) > 1 else []
     words += [first.cure] if first.cure else []
-    words += ["--force does not change that"] if final else []
-    words += ["--force does it all the same"] if not final and not force else []
+    words += ["--force does not change that"] if lasts else []
+    words += ["--force does it all the same"] if not lasts and not force else []
     return "; ".join(words)
 
 

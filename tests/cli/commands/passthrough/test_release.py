@@ -13,10 +13,11 @@ from pcipt.cli.commands.passthrough import release
 from pcipt.cli.machine import handover
 from pcipt.daemon.control import protocol
 from pcipt.errors import AddressError, NoSuchDeviceError, NotPermittedError, NotRunningError, StateError
-from pcipt.firmware.passthrough.host import HostFacts, XenSays
+from pcipt.firmware.passthrough.host import HostFacts, IommuKind, TablesSay, XenSays
 from pcipt.firmware.passthrough.host_rules import NOTHING_KNOWN, judge_host
 from pcipt.firmware.passthrough.host_view import host_to_json
-from pcipt.firmware.passthrough.reasons import Guest
+from pcipt.firmware.passthrough.reasons import Guest, Verdict
+from pcipt.firmware.passthrough.reasons import Reason as HostReason
 from pcipt.pci import parse_sbdf
 from pcipt.xen.releases import parse_version
 from tests.toolstack import ANSWERS, DISK, NIC, fake_toolstack, told
@@ -422,8 +423,17 @@ def test_a_function_is_taken_back_once_whenever_the_daemon_ends(monkeypatch, end
     assert calls == ["back"]
 
 
-def pv_host(**said):
-    return HostFacts(True, Guest.PV, "4.20.4", parse_version("4.20.4"), said=XenSays(iommu=False, **said))
+def pv_host(tables=None, **said):
+    version = parse_version("4.20.4")
+    return HostFacts(True, Guest.PV, "4.20.4", version, tables=tables, said=XenSays(iommu=False, **said))
+
+
+BAD_TABLE = TablesSay(
+    IommuKind.AMD_VI,
+    accepted=False,
+    remaps=False,
+    reasons=(HostReason("ivrs-io-apic-missing", Verdict.REFUSE, "it lacks one", "newer firmware"),),
+)
 
 
 HOSTS = {
@@ -432,6 +442,7 @@ HOSTS = {
     "pvh-dom0-linux": (HostFacts(True, Guest.PVH, "4.20.4", parse_version("4.20.4"), "6.1.0"), True),
     "no-iommu": (pv_host(), False),
     "iommu-off": (pv_host(iommu_off="iommu=off"), False),
+    "ivrs-io-apic-missing": (pv_host(BAD_TABLE), False),
 }
 
 

@@ -1,7 +1,7 @@
 import attrs
 import pytest
 
-from pcipt.firmware.passthrough import isolation
+from pcipt.firmware.passthrough import neighbours
 from pcipt.firmware.passthrough.groups import groups_of
 from pcipt.pci import parse_sbdf
 from pcipt.pci.raw import LinuxFacts
@@ -24,7 +24,7 @@ class Rules:
     """The rules about neighbours, each with the groups of the evidence that it gets."""
 
     def __getattr__(self, name):
-        rule = getattr(isolation, name)
+        rule = getattr(neighbours, name)
         return lambda function, evidence: rule(groups_of(evidence), function, evidence)
 
 

@@ -3,8 +3,6 @@
 Source: PCI Express Base 6.0 §7.5.3.2-5 (Capabilities, Device), §7.5.3.15-17 (Device 2).
 """
 
-from pcipt.pci.capabilities.express_link import LINK, LINK2
-from pcipt.pci.capabilities.express_slot import ROOT, SLOT, slot_power, watts
 from pcipt.pci.capabilities.fields import (
     Field,
     Register,
@@ -15,6 +13,8 @@ from pcipt.pci.capabilities.fields import (
     one_of,
     power_of_two,
 )
+from pcipt.pci.capabilities.links.link import LINK, LINK2
+from pcipt.pci.capabilities.links.slot import ROOT, SLOT, slot_power, watts
 from pcipt.pci.capabilities.ports import (
     any_endpoint,
     completes_hints,

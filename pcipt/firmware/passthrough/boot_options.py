@@ -1,0 +1,94 @@
+"""Rules of passthrough about Xen's boot options that decide about single functions: iommu=no-igfx, ats, msi.
+
+Nothing is said where Xen's command line is not known (`Host.boot`), as in a recording without it.
+Source: xen/drivers/passthrough/vtd/dmar.c (acpi_parse_dev_scope: gfx_only), vtd/iommu.c
+        (iommu_enable_translation: a unit for graphics only stays off with iommu=no-igfx), ats.c and
+        docs/misc/xen-command-line.pandoc (ats), arch/x86/msi.c (pci_enable_msi: EPERM with msi=off); alike
+        from 4.17 to 4.22.
+"""
+
+from pcipt.firmware.acpi.dmar import SCOPE_ENDPOINT, RemappingUnit
+from pcipt.firmware.coverage import IommuScope
+from pcipt.firmware.passthrough.host import IommuKind
+from pcipt.firmware.passthrough.verdict import Evidence, Reason, Rule, Said, Unknown, Verdict
+from pcipt.pci import Function
+from pcipt.pci.capabilities import find_capability
+from pcipt.pci.requester import requester_of
+from pcipt.pci.structures import MSIX
+
+_MSI, _ATS = 0x05, 0x000F
+_DISPLAY = 0x03  # base class
+_PLACE = "Xen's command line"
+
+
+def graphics_unit(function: Function, evidence: Evidence) -> Said:
+    """Yield a REFUSE reason if Xen left the function's IOMMU unit off because it serves graphics only.
+
+    Yield `Unknown` for a display on the root bus if dom0 cannot read the table that says what its unit
+    serves.
+    """
+    boot, host = evidence.host.boot, evidence.host
+    if boot is None or boot.igfx or host.used is False or host.kind is IommuKind.AMD_VI:
+        return
+    scope = evidence.iommu
+    if scope is None or scope.dmar is None or not scope.dmar.units:
+        if function.parent is None and _is_display(function):
+            yield Unknown("IOMMU unit of the graphics, which iommu=no-igfx leaves off", Verdict.REFUSE)
+        return
+    unit = scope.drhd_of(requester_of(function, evidence.machine))
+    if unit is not None and _graphics_only(unit, scope, evidence):
+        text = (
+            "Xen was started with iommu=no-igfx and leaves the IOMMU unit of the graphics off: what the "
+            "function reads and writes is not translated, so a guest could reach all memory"
+        )
+        yield Reason("igfx-off", Verdict.REFUSE, text, "start Xen without iommu=no-igfx", place=_PLACE)
+
+
+def _graphics_only(unit: RemappingUnit, scope: IommuScope, evidence: Evidence) -> bool:
+    """Return True if Xen takes a unit for one that serves graphics only: it names endpoints, and all of them
+    that are there are displays.
+    """
+    if unit.include_all or not unit.scopes:
+        return False
+    if any(each.kind != SCOPE_ENDPOINT for each in unit.scopes):
+        return False
+    places = (scope.resolve(unit.segment, each) for each in unit.scopes)
+    named = (evidence.machine.functions.get(place) for place in places if place is not None)
+    return all(_is_display(each) for each in named if each is not None)
+
+
+def _is_display(function: Function) -> bool:
+    return (function.ids.class_code or 0) >> 16 == _DISPLAY
+
+
+def translation_services(function: Function, evidence: Evidence) -> Said:
+    """Yield a WARN reason if Xen was started with ats and the function has ATS."""
+    boot = evidence.host.boot
+    if boot is None or not boot.ats:
+        return
+    if find_capability(function.capabilities, _ATS, extended=True) is not None:
+        text = (
+            "Xen was started with ats, and the function translates addresses by itself (ATS): Xen waits for "
+            "its answers, so a guest that has it can stop the whole host"
+        )
+        yield Reason("ats-on", Verdict.WARN, text, "start Xen without ats", place=_PLACE)
+
+
+def message_interrupts(function: Function, evidence: Evidence) -> Said:
+    """Yield a reason if Xen was started with msi=off and the function has MSI or MSI-X: REFUSE for a virtual
+    function, which has no line interrupt, else WARN.
+    """
+    boot = evidence.host.boot
+    if boot is None or boot.msi:
+        return
+    if all(find_capability(function.capabilities, each) is None for each in (_MSI, MSIX)):
+        return
+    off = "Xen was started with msi=off and refuses MSI and MSI-X"
+    if function.physfn is not None:
+        verdict, text = Verdict.REFUSE, f"{off}: a virtual function has no other interrupt"
+    else:
+        verdict, text = Verdict.WARN, f"{off}: it has only its line interrupt, if it has one"
+    yield Reason("msi-off", verdict, text, "start Xen without msi=off", place=_PLACE)
+
+
+RULES: tuple[Rule, ...] = (graphics_unit, translation_services, message_interrupts)
