@@ -138,6 +138,9 @@ class Files:
     def probe(self, sbdf: Sbdf) -> None:
         """Do nothing: there are no drivers."""
 
+    def read_log(self) -> None:
+        """Return None: there is no log."""
+
 
 class TimedXen(SimulatedXen):
     """A simulated Xen that records when a range was last mapped, and keeps no list of calls."""

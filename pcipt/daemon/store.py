@@ -2,7 +2,8 @@
 
 ledger, ledger.steps    what pcipt did and was about to do: synced before the first hypercall of an action;
                         the steps also have what vPCI was seen to map since
-mappings                what vPCI was seen to map: written some seconds after an action
+mappings                what vPCI was seen to map, the functions of dom0, and how far the kernel's log was
+                        followed: written some seconds after an action
 boot                    functions and bridges when this boot was first seen
 """
 
@@ -19,6 +20,7 @@ from pcipt.remap.ledger import Ledger
 from pcipt.remap.ledger_json import ledger_from_json, ledger_to_json
 from pcipt.remap.mapped_pages import mapped_from_json, mapped_to_json
 from pcipt.remap.steps import AnyStep, step_from_json, step_to_json
+from pcipt.remap.vpci.roster import Roster, roster_from_json, roster_to_json
 from pcipt.remap.vpci.sizes import Sizes
 
 STATE_DIRECTORY = "/var/lib/pcipt"
@@ -79,7 +81,7 @@ class FileStore:
     def save_mappings(self, ledger: Ledger) -> None:
         """Write the parts of `ledger` that tell about vPCI, and `messages_lost`.
 
-        These are the pages that vPCI was seen to map, `sizes`, and PLACES. An empty part is left
+        These are the pages that vPCI was seen to map, `sizes`, `roster`, and PLACES. An empty part is left
         out. Pages that pcipt mapped are not written here: `save` writes them.
 
         Raises: OSError if the file cannot be written.
@@ -88,6 +90,8 @@ class FileStore:
         content: dict[str, Any] = {"boot_id": ledger.boot_id, "mappings": seen}
         if ledger.sizes:
             content["sizes"] = {place: list(bars.items()) for place, bars in sorted(ledger.sizes.items())}
+        if ledger.roster != Roster():
+            content["roster"] = roster_to_json(ledger.roster)
         for name in PLACES:
             if places := getattr(ledger, name):
                 content[name] = sorted(places)
@@ -123,7 +127,7 @@ class FileStore:
         for held in ledger.mapped:
             seen.mapped.put(held)  # what pcipt did itself is known better
         ledger.mapped, ledger.messages_lost = seen.mapped, seen.messages_lost
-        ledger.sizes = seen.sizes
+        ledger.sizes, ledger.roster = seen.sizes, seen.roster
         for name in PLACES:
             setattr(ledger, name, getattr(seen, name))
         if self._unsaved is not None:
@@ -184,6 +188,7 @@ class FileStore:
         try:
             found.mapped = mapped_from_json(content.get("mappings"))
             found.sizes = _sizes_from_json(content.get("sizes", {}))
+            found.roster = roster_from_json(content.get("roster", {"functions": {}}))
             for name in PLACES:
                 setattr(found, name, _places_from_json(content.get(name, [])))
         except MalformedError as error:

@@ -22,6 +22,7 @@ from pcipt.engine.registers import Registers
 from pcipt.engine.report import Report, Scope
 from pcipt.engine.saver import Saver
 from pcipt.engine.views.host import HostView
+from pcipt.engine.views.meanwhile import follow_log
 from pcipt.engine.views.regions import plan_regions
 from pcipt.engine.views.views import Views
 from pcipt.engine.views.vpci_picture import ignored_of
@@ -147,6 +148,7 @@ class Engine:
 
     def save(self) -> None:
         """Write the ledger and the pages that vPCI mapped. A failure becomes a finding, not an error."""
+        follow_log(self.views, self.queue, self.collect)
         self._saver.save(self.memory)
 
     def close(self) -> None:

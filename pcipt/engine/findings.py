@@ -145,7 +145,8 @@ class Findings:
 
 
 def _doubts(views: Views) -> Iterable[Finding]:
-    """Yield a finding if hot-plug messages were lost in this boot.
+    """Yield a finding if hot-plug messages were lost in this boot, or if what came and left while no service
+    ran is not known (`engine/views/meanwhile.py`).
 
     The finding stays until reboot, because pages of a function that came and left unseen may be mapped, and
     Xen has no call that tells which pages are mapped.
@@ -154,6 +155,7 @@ def _doubts(views: Views) -> Iterable[Finding]:
     if when is not None:
         yield Finding(
             "messages-lost",
-            f"hot-plug messages were lost at {when}: a function that was added and removed meanwhile may "
-            "have left its pages mapped in dom0, and Xen has no call that shows them; a reboot ends it",
+            f"before {when} hot-plug messages were lost, or no service ran and the kernel's log does not "
+            "tell all of that time: a function that was added and removed meanwhile may have left its pages "
+            "mapped in dom0, and Xen has no call that shows them; a reboot ends it",
         )

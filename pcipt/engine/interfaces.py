@@ -7,6 +7,7 @@ from pcipt.firmware.coverage import BootSnapshot
 from pcipt.host.iomem import MemoryReading
 from pcipt.pci import Finding, RawFunction, Sbdf
 from pcipt.pci.config import Register
+from pcipt.pci.notation.kernel_log import LogReading
 from pcipt.remap.actions import Action
 from pcipt.remap.ledger import Ledger
 from pcipt.remap.steps import AnyStep
@@ -60,6 +61,12 @@ class Host(Protocol):
         """Let Linux find a driver for a function that has none, without waiting for the result.
 
         Raises: PciptError if Linux cannot be asked.
+        """
+
+    def read_log(self) -> LogReading | None:
+        """Read the lines of the kernel's log that are new since the last call: all of them at the first one.
+
+        Return None if this host has no log.
         """
 
 

@@ -87,7 +87,7 @@ def mark_forgotten(views: Views, place: str, sbdf: Sbdf, clock: Clock) -> None:
     since_plan = {bar: since.pop(bar) for bar in bars & since.keys()}
     counted = {**memory.trapped.counted.pop(place, {}), **since_plan}
     for bar, span in counted.items():
-        _put(views, place, sbdf, bar, frames_from_range(span), clock, State.DOUBTFUL)
+        put_pages(views, place, sbdf, bar, frames_from_range(span), clock, State.DOUBTFUL)
 
 
 def _places_at(views: Views, functions: Iterable[Sbdf]) -> dict[str, Sbdf]:
@@ -129,14 +129,16 @@ def _mark_unread(views: Views, functions: AbstractSet[Sbdf], clock: Clock) -> No
         del memory.trapped.unread[place]
         pages, certain = pages_of_unread(unread, views.machine, memory.former.get(place))
         for bar, frames in pages:
-            _put(views, place, unread.sbdf, bar, frames, clock, State.STALE)
+            put_pages(views, place, unread.sbdf, bar, frames, clock, State.STALE)
         if not certain:
             memory.ledger.messages_lost = memory.ledger.messages_lost or clock()
         if views.state.address_of(place) is None:
             memory.vacated[place] = unread.sbdf
 
 
-def _put(views: Views, place: str, sbdf: Sbdf, bar: int, pages: Frames, clock: Clock, state: State) -> None:
+def put_pages(
+    views: Views, place: str, sbdf: Sbdf, bar: int, pages: Frames, clock: Clock, state: State
+) -> None:
     """Record pages in a state, except protected pages and pages that are recorded for the BAR already."""
     mapped = views.memory.mapped
     known = [run.frames for run in mapped.of(place) if run.bar == bar]

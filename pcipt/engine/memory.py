@@ -6,6 +6,7 @@ ledger.sizes    reconciliation, when vPCI sets up   when the function leaves    
 ledger.given_up reconciliation, when vPCI failed    when it leaves dom0 or Xen       yes: mappings
 ledger.faulty   reconciliation, at each reading     when the function leaves         yes: mappings
 ledger.severed  questions to Xen, performer         when Xen makes the entry again    yes: mappings
+ledger.roster   reconciliation, at each plan (PVH)  when the place is left           yes: steps, mappings
 boot            first reconciliation of a boot      at a new boot                    yes: boot
 intents         watcher, from configuration writes  when hardware has the address    no
 trapped         watcher, from configuration writes  when a plan was made for it      no

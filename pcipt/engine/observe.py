@@ -13,11 +13,11 @@ from pcipt.engine.saver import Saver
 from pcipt.engine.unproven import note_unproven
 from pcipt.engine.views.complaints import forget_bars
 from pcipt.engine.views.faults import note_faults
+from pcipt.engine.views.meanwhile import is_far, note_meanwhile
 from pcipt.engine.views.regions import sharing_regions
 from pcipt.engine.views.shared_entries import concerned_by_entries, note_entries
 from pcipt.engine.views.silent import ask_for_other_owners
 from pcipt.engine.views.views import Views
-from pcipt.firmware.coverage import BootSnapshot
 from pcipt.pci import Sbdf
 from pcipt.remap.actions import Result, RewriteBar
 from pcipt.xen.complaints import Code
@@ -82,25 +82,26 @@ class Observer:
     def _read_everything(self, now: Round) -> Slices:
         """Read the memory maps and all functions that Linux has or had: in slices, except the first time.
 
-        Then make and save the boot snapshot, if there is none.
+        The first time, find out what happened while no service ran (`note_meanwhile`). Then make and save the
+        boot snapshot, if there is none.
         """
         views = now.views
         self.all_read = False
         views.read_protection()
         if not views.machine.functions:
+            log = views.host.read_log()  # before the functions are read: later ones have messages
             now.changed |= views.load()
+            now.touched |= note_meanwhile(views, log, self._policy.now)
         for part in sliced(views.all_addresses() if not now.changed else ()):
             now.changed |= views.read(part)
             yield
         self.all_read = True
         self._mark_removed(now, views.memory.vacated.values())
         mark_unseen(views, self._policy.now)
+        saved = not now.touched or self._saver.save(views.memory)  # nothing shows it later
         if views.know_boot() and views.memory.boot is not None:
-            self._save_boot(views.memory.boot)
-
-    def _save_boot(self, boot: BootSnapshot) -> None:
-        """Write the boot snapshot; if that fails, STORE is repeated."""
-        if not self._saver.save_boot(boot):
+            saved &= self._saver.save_boot(views.memory.boot)
+        if not saved:
             self._queue.repeat(STORE, Reason.FAILED, self._clock(), 0)
 
     def see_arrivals(self, now: Round) -> None:
@@ -159,6 +160,7 @@ class Observer:
             self._read_console(now, {Code.ASSIGN})
         elif now.scope.console is not None:
             self._read_console(now, ())
+            now.touched |= is_far(views)
         return True
 
     def hear(self, now: Round) -> None:

@@ -22,6 +22,7 @@ from pcipt.engine.saver import Saver
 from pcipt.engine.settle import settle_memory, take_over_mappings
 from pcipt.engine.unproven import doubt_unproven
 from pcipt.engine.views.concerned import addresses_of
+from pcipt.engine.views.meanwhile import follow_log, note_read
 from pcipt.engine.views.regions import plan_regions, sharing_regions
 from pcipt.engine.views.unreached import plan_unreached
 from pcipt.engine.views.views import Views
@@ -63,17 +64,17 @@ class Reconciler:
         self._observer = Observer(queue, performer, policy, saver, clock, self.open_actions)
 
     def reconcile(self, scope: Scope) -> Report:
-        """Reconcile the functions of a scope, or the next slice of EVERYTHING. If STORE is in the scope,
-        write the files first.
+        """Reconcile the functions of a scope, or the next slice of EVERYTHING; return what came of it.
 
-        Return what came of it. `finished` of the report is False while slices of EVERYTHING are left.
+        If STORE is in it, write the files first. `finished` is False while slices of EVERYTHING are left.
         """
-        if scope.store is not None and not self._saver.save(self._views.memory):
-            self._queue.repeat(STORE, Reason.FAILED, self._clock(), scope.store.attempts)
-        work = scope.everything
-        if work is None:
+        if scope.store is not None:
+            follow_log(self._views, self._queue, self._policy.collect, scope.functions)
+            if not self._saver.save(self._views.memory):
+                self._queue.repeat(STORE, Reason.FAILED, self._clock(), scope.store.attempts)
+        if scope.everything is None:
             return _result(self._steps(Round(scope, self._views)))
-        if self._sweep is None or self._sweep[0].everything is not work:
+        if self._sweep is None or self._sweep[0].everything is not scope.everything:
             started = Round(scope, self._views)
             self._sweep = started, self._steps(started)
             self._meanwhile = set()
@@ -184,10 +185,10 @@ class Reconciler:
             )  # fmt: skip
             if conclude_places(now, desired):
                 self._save_at_once(now)
-            noted = note(plan, views.memory.mapped, self._policy.now())
+            noted = note_read(views, desired, note(plan, views.memory.mapped, self._policy.now()))
             if views is self._views and views.pvh and not self._saver.note(noted):
                 self._queue.repeat(STORE, Reason.FAILED, self._clock(), 0)
-            now.touched |= bool(plan.left or plan.taken or plan.moved)
+            now.touched |= bool(noted or plan.left or plan.taken or plan.moved)
             planned_for |= {each.sbdf for each in desired}
             yield from self._perform(now, plan.actions)
             yield

@@ -5,10 +5,12 @@ Only the files of the closed list in `files` are read.
 
 from pcipt.host import control, files, sysfs
 from pcipt.host.iomem import MemoryReading, read_memory
+from pcipt.host.log.kmsg import KernelLog
 from pcipt.host.machine_files import read_listed
 from pcipt.host.toolstack import Toolstack
 from pcipt.pci import RawFunction, Sbdf
 from pcipt.pci.config import Register
+from pcipt.pci.notation.kernel_log import LogReading
 
 RELEASE = "proc/sys/kernel/osrelease"
 BOOT_ID = "proc/sys/kernel/random/boot_id"
@@ -24,6 +26,7 @@ class LinuxHost:
     def __init__(self, root: str = "/") -> None:
         self._root = root
         self._toolstack = Toolstack(root)
+        self._log = KernelLog() if root == "/" else None
 
     @property
     def boot_id(self) -> str:
@@ -96,3 +99,7 @@ class LinuxHost:
     def probe(self, sbdf: Sbdf) -> None:
         """Let Linux find a driver for a function; see `Toolstack.start_probe`. Raises: InputError."""
         self._toolstack.start_probe(sbdf)
+
+    def read_log(self) -> LogReading | None:
+        """Read the lines of the kernel's log that are new since the last call; None for a recorded root."""
+        return self._log.read() if self._log is not None else None

@@ -150,6 +150,9 @@ class RecordedHost:
     def probe(self, sbdf: Sbdf) -> None:
         """Do nothing: a recording has no drivers that could be bound."""
 
+    def read_log(self) -> None:
+        """Return None: a recording has no log of the kernel."""
+
     def _with_written(self, raw: RawFunction) -> RawFunction:
         """Return `raw` with the written registers in its config space.
 

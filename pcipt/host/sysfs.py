@@ -100,6 +100,7 @@ class SysfsReader:
 
     def __init__(self, root: str = "/", limit: int = files.MAX_FUNCTIONS) -> None:
         self._limit = limit
+        self.is_live = root == "/"  # the numbers of its directories mean something
         self._path = os.path.join(root, files.DEVICES)
         self._tree = Tree(root)
         try:
@@ -186,7 +187,8 @@ class SysfsReader:
                     found.append(_unreachable(sbdf, error))
                 continue
             homes[sbdf] = names = self._tree.names
-            found.append(_read_in(directory, names, sbdf, depth))
+            raw = _read_in(directory, names, sbdf, depth)
+            found.append(attrs.evolve(raw, instance=instance_of(directory)) if self.is_live else raw)
         return [_check_bridge_directory(raw, homes) for raw in found]
 
 
@@ -210,6 +212,15 @@ def _read_in(directory: int, names: tuple[str, ...], sbdf: Sbdf, depth: Depth) -
     raw = reading.read(sbdf, depth, parent, int(root[1], 16) if root is not None else None)
     controller = sbdf_from_name(names[-3]) if root is not None and len(names) > 2 else None
     return raw if controller is None else attrs.evolve(raw, controller=controller)
+
+
+def instance_of(directory: int) -> int:
+    """Return the number of an open directory of sysfs. No other directory of this boot has had it.
+
+    Source: linux fs/kernfs/dir.c (__kernfs_new_node: numbers are given in order and are used again only after
+            2**31 others, then with another upper half), fs/kernfs/inode.c (kernfs_get_inode).
+    """
+    return os.fstat(directory).st_ino
 
 
 def _unreachable(sbdf: Sbdf, error: OSError) -> RawFunction:

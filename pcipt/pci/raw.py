@@ -85,7 +85,8 @@ class RawFunction:
     register.) If `parent` and `root_bus` are both None, Linux's view is unknown. `controller` is the function
     of another segment below which Linux has this function's root bus (a VMD controller); None if there is
     none, and for a function behind a bridge. `told` is set only for a function without `config`, of which
-    there are lspci's words.
+    there are lspci's words. `instance` is the number of its directory in a live sysfs: a function that came
+    to the address later has another one, in the same boot.
     """
 
     sbdf: Sbdf
@@ -101,6 +102,7 @@ class RawFunction:
     findings: tuple[Finding, ...] = ()
     controller: Sbdf | None = None
     told: Told | None = None
+    instance: int | None = None
 
     @property
     def config(self) -> bytes | None:

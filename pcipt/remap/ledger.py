@@ -32,6 +32,7 @@ from pcipt.remap.actions import (
 from pcipt.remap.desired import By
 from pcipt.remap.life import LIFE, Event, State
 from pcipt.remap.mapped_pages import MappedPages, MappedRun, mapped_to_json
+from pcipt.remap.vpci.roster import Roster
 from pcipt.remap.vpci.sizes import Sizes
 
 __all__ = ["LIFE", "Entry", "Event", "Key", "Ledger", "State"]
@@ -86,13 +87,13 @@ class Ledger:
 
     `mapped` also holds the pages that vPCI was seen to map. The HELD runs of these pages (`theirs`) are
     stored in a file of their own, because pcipt can see them again as long as the function is there.
-    `messages_lost` is the time at which hot-plug messages were lost on a PVH dom0, else None: a function that
-    was added and removed meanwhile may have left mapped pages that nobody can find. `sizes` are by place the
-    sizes that vPCI has of Resizable BARs (`remap.vpci.sizes`). `given_up` are the places of functions that
-    vPCI does not handle any more, because it could not map a page (Xen 4.17 and 4.18) or could not be set up
-    when the function returned to dom0 (from 4.19 on), `faulty` those of functions whose MSI-X structure this
-    Xen does not take, as they were when they answered last, `severed` those of conventional bridges whose
-    shared entry of the IOMMU Xen has removed with a function behind them.
+    `messages_lost` is the time at which hot-plug messages were lost on a PVH dom0, or at which a start found
+    what came and left unknown, else None: a function may have left mapped pages that nobody can find.
+    `sizes` are by place the sizes that vPCI has of Resizable BARs (`remap.vpci.sizes`). `given_up` are the
+    places of functions that vPCI does not handle any more, because it could not map a page (Xen 4.17 and
+    4.18) or could not be set up when the function returned to dom0 (from 4.19 on), `faulty` those of
+    functions whose MSI-X structure this Xen does not take, as they were when they answered last, `severed`
+    those of conventional bridges whose shared entry of the IOMMU Xen has removed. `roster`: only on PVH.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Ledger:
         given_up: Iterable[str] = (),
         faulty: Iterable[str] = (),
         severed: Iterable[str] = (),
+        roster: Roster | None = None,
     ) -> None:
         self.boot_id = boot_id
         self.messages_lost = messages_lost
@@ -112,6 +114,7 @@ class Ledger:
         self.given_up = set(given_up)
         self.faulty = set(faulty)
         self.severed = set(severed)
+        self.roster = roster if roster is not None else Roster()
         self.mapped = mapped if mapped is not None else MappedPages()
         self._entries: dict[Key, Entry] = {}
         self._followed: dict[Sbdf, tuple[Sbdf, ...]] = {}
@@ -143,10 +146,7 @@ class Ledger:
         return [run for run in self.mapped if _is_ours(run)]
 
     def theirs(self) -> list[MappedRun]:
-        """Return the HELD runs that vPCI mapped, sorted as in `ours`.
-
-        They are stored in a document of their own.
-        """
+        """Return the HELD runs that vPCI mapped, sorted as in `ours`; they have a document of their own."""
         return [run for run in self.mapped if not _is_ours(run)]
 
     def find(self, word: str, sbdf: Sbdf | None, about: int | None = None) -> Entry | None:
@@ -183,7 +183,7 @@ class Ledger:
 
         Xen may list functions at these addresses.
         """
-        return {e.sbdf for e in self._entries.values() if e.word in (AddDevice.word, RemoveDevice.word)}
+        return {e.sbdf for e in self._entries.values() if e.word in _ANNOUNCEMENTS}
 
     def followed(self) -> dict[Sbdf, tuple[Sbdf, ...]]:
         """Return the addresses at which pcipt told Xen of renumbered functions, by Linux's address.
@@ -300,7 +300,7 @@ class Ledger:
 
     def _with(self, entries: tuple[Entry, ...], mapped: MappedPages) -> "Ledger":
         """Return a ledger with these entries and mapped pages, and the rest of this ledger."""
-        rest = (self.messages_lost, self.sizes, self.given_up, self.faulty, self.severed)
+        rest = (self.messages_lost, self.sizes, self.given_up, self.faulty, self.severed, self.roster.copy())
         return Ledger(self.boot_id, entries, mapped, *rest)
 
     def _put(self, entry: Entry) -> None:

@@ -26,6 +26,7 @@ from pcipt.remap.json_fields import (
 )
 from pcipt.remap.ledger import Event, Ledger
 from pcipt.remap.mapped_pages import MappedPages, MappedRun, mapped_to_json, run_from_json
+from pcipt.remap.vpci.roster import Listed, listed_from_json, listed_to_json
 
 
 @attrs.frozen
@@ -68,8 +69,23 @@ class Noted:
             mapped.take(self.run.place, self.run.bar, self.run.frames)
 
 
-AnyStep = Step | Noted
-_NOTED = "noted"
+@attrs.frozen
+class Read:
+    """What was read of the function at a place; `listed` is None if Linux has none there any more."""
+
+    place: str
+    listed: Listed | None
+
+    def apply(self, ledger: Ledger) -> None:
+        """Record it in a ledger's roster, which changes in place."""
+        if self.listed is None:
+            ledger.roster.functions.pop(self.place, None)
+        else:
+            ledger.roster.functions[self.place] = self.listed
+
+
+AnyStep = Step | Noted | Read
+_NOTED, _READ = "noted", "read"
 
 KINDS: Mapping[str, type[Action]] = {kind.word: kind for kind in get_args(Action)}
 
@@ -95,8 +111,12 @@ def step_to_json(step: AnyStep) -> dict[str, Any]:
     """Return a step as a JSON object: "event", "action" (its word), "when", and the fields of the action.
 
     Fields that are None are left out. Addresses are text, pages a list of first frame and count. A change
-    without a call has "event" "noted", "held", and "run" as `mapped_to_json` writes it.
+    without a call has "event" "noted", "held", and "run" as `mapped_to_json` writes it. What was read has
+    "event" "read", "place", and "listed" unless it is None.
     """
+    if isinstance(step, Read):
+        listed = {} if step.listed is None else {"listed": listed_to_json(step.listed)}
+        return {"event": _READ, "place": step.place, **listed}
     if isinstance(step, Noted):
         return {"event": _NOTED, "held": step.held, "run": mapped_to_json([step.run])[0]}
     action, fields = step.action, _WRITTEN[type(step.action)]
@@ -111,7 +131,7 @@ def step_from_json(value: Any) -> AnyStep:
     """
     try:
         given = Fields(value)
-        step = _noted(given) if value.get("event") == _NOTED else _step(given)
+        step = _OTHERS.get(value.get("event"), _step)(given)
         given.end()
     except ValueError as error:
         raise MalformedError("ledger", 0, f"not a step: {error}") from error
@@ -124,6 +144,12 @@ def _noted(given: Fields) -> Noted:
     return Noted(given.take("run", run_from_json), given.take("held", flag))
 
 
+def _read(given: Fields) -> Read:
+    """Return what was read of a place from its fields. Raises: ValueError, which names a wrong field."""
+    given.take("event", text)
+    return Read(given.take("place", text), given.find("listed", listed_from_json, None))
+
+
 def _step(given: Fields) -> Step:
     """Return the step of an action from its fields. Raises: ValueError, which names a wrong field."""
     event, when = given.take("event", member(Event)), given.take("when", text)
@@ -134,3 +160,6 @@ def _step(given: Fields) -> Step:
         if field.default is attrs.NOTHING or field.name in given
     }
     return Step(kind(**told), event, when)
+
+
+_OTHERS: Mapping[Any, Callable[[Fields], AnyStep]] = {_NOTED: _noted, _READ: _read}

@@ -13,7 +13,8 @@ from pcipt.remap.desired import By
 from pcipt.remap.ledger import Event, Ledger
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedRun, mapped_to_json
-from pcipt.remap.steps import Step
+from pcipt.remap.steps import Read, Step
+from pcipt.remap.vpci.roster import Listed, Roster
 
 PORT = parse_sbdf("00:1c.0")
 LEDGER = Ledger("boot").step(AddDevice(PORT, "why"), Event.INTEND)
@@ -235,3 +236,29 @@ def test_mappings_that_cannot_be_read_are_said_and_kept_aside(tmp_path):
     ledger, _, (finding,) = FileStore(str(tmp_path)).load("boot")
     assert (finding.code, list(ledger.mapped)) == ("mappings-damaged", [])
     assert [path.name for path in tmp_path.iterdir()] == ["mappings.damaged-1"]
+
+
+ROSTER = Roster({"00_1c.0": Listed(PORT, "8086:10d3:?:?", 4711, ((0, Frames(Gfn(0xFE000), 4)),))}, 812, 4711)
+
+
+def test_the_roster_comes_back_and_steps_change_it(tmp_path):
+    ledger = Ledger("boot", roster=ROSTER.copy())
+    keeper = FileStore(str(tmp_path))
+    keeper.save_mappings(ledger)
+    keeper.save(ledger)
+    assert FileStore(str(tmp_path)).load("boot")[0].roster == ROSTER
+    keeper.append([Read("00_1c.0", None)])
+    assert FileStore(str(tmp_path)).load("boot")[0].roster == Roster({}, 812, 4711)
+    assert FileStore(str(tmp_path)).load("other")[0].roster == Roster()
+
+
+@pytest.mark.parametrize(
+    "broken", [[], {"functions": []}, {"functions": {"00": {}}}, {"functions": {}, "line": -1}]
+)
+def test_a_damaged_roster_is_said(tmp_path, broken):
+    keeper = FileStore(str(tmp_path))
+    content = {"boot_id": "boot", "mappings": [], "roster": broken}
+    Document(str(tmp_path / "mappings"), "mappings").save(content)
+    ledger, _, findings = keeper.load("boot")
+    assert ledger.roster == Roster()
+    assert [finding.code for finding in findings] == ["mappings-damaged"]

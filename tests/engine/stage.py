@@ -45,6 +45,7 @@ class FakeHost:
         self.stubborn = False
         self.probed = []
         self.drivers = {}
+        self.log = None
 
     release = "6.1.0-18-amd64"
 
@@ -81,6 +82,9 @@ class FakeHost:
         self.probed.append(str(sbdf))
         if sbdf in self.drivers:
             self.raws[sbdf] = attrs.evolve(self.raws[sbdf], driver=self.drivers[sbdf])
+
+    def read_log(self):
+        return None if self.log is None else self.log.read()
 
     # what SimulatedXen finds on the bus
 
@@ -165,6 +169,9 @@ class Stage:
         self.time = 0.0
 
     def start(self, watch=None):
+        log = getattr(self, "files", self.host).log
+        if log is not None:
+            log.open_anew()
         engine = Engine(
             self.host, self.xen, self.store, self.settings, lambda: "2026-01-01T00:00:00Z", lambda: self.time
         )

@@ -113,7 +113,7 @@ def test_a_disagreement_says_why_it_was_not_mended():
 
 def test_while_xen_cannot_be_asked_there_are_no_disagreements():
     engine = begun(known=["00:00.0"], settings=OBSERVED)
-    engine.views._host.raws.pop(NIC)  # which the engine has not read again
+    engine.views.host.raws.pop(NIC)  # which the engine has not read again
     stage_xen = engine.views._xen
     stage_xen.fail(Op.KNOWN, errno.EBUSY)
     assert engine.views.ask([S("00:00.0")]) is False
@@ -247,7 +247,7 @@ def test_the_service_tells_its_own_then_the_machines_then_doubts_then_troubles()
         (None, "regions-not-asked"),
     ]
     text = held.all()[2][1].text
-    assert text.startswith("hot-plug messages were lost at yesterday: ")
+    assert text.startswith("before yesterday hot-plug messages were lost, or no service ran ")
     assert text.endswith("a reboot ends it")
     views.ask([NIC])
     held.find_in_service(views, [])

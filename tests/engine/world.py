@@ -31,6 +31,7 @@ from pcipt.xen.simulated.hypervisor import SimulatedXen
 from pcipt.xen.simulated.model import DOM0
 from pcipt.xen.simulated.p2m import LAST
 from pcipt.xen.simulated.registers import BRIDGE_CONTROL, SECONDARY
+from tests.engine.kernel_log import Log
 from tests.engine.stage import Killed, ListSource, MemoryStore, Messages, compare, work_off
 from tests.firmware.reserved_tables import ivrs
 from tests.xen.devices import SRIOV_AT, host_bridge
@@ -58,6 +59,7 @@ class Linux:
         self.tables = []
         self.xen = None
         self.written = 0
+        self.log = Log()
         self.dead = False
         self.raws = {raw.sbdf: raw for raw in raws}
 
@@ -92,6 +94,9 @@ class Linux:
 
     def probe(self, _sbdf):
         """No driver fits."""
+
+    def read_log(self):
+        return self.log.read()
 
     def write_register(self, sbdf, register, value):
         if sbdf not in self.raws:
@@ -199,6 +204,7 @@ class World:
         """Start the daemon, which may be killed again while it does so."""
         for _ in range(20):
             self.linux.dead = False
+            self.linux.log.open_anew()
             self.xen.reconnect()
             try:
                 self.engine = Engine(
@@ -336,6 +342,11 @@ class World:
             return
         self.hardware.plug(raw)
         self.linux.raws[raw.sbdf] = raw
+        bars = [line for line in raw.resources[:6] if line.size]
+        self.linux.log.found(raw.sbdf, [bar.size for bar in bars], [bar.start for bar in bars])
+        if int.from_bytes(raw.config[COMMAND : COMMAND + 2], "little") & ON:
+            self.linux.log.say("enabling device (0000 -> 0002)", raw.sbdf)
+        self.linux.log.uevents += 1
         self.xen.kernel_add(raw.sbdf)
         self.tell([raw.sbdf])
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from .hardware import HOT, HOT2, HOT2_PATH, HOT_PATH, PART
 from .machine import Dom0
-from .steps import LEAVER, RESULT, Steps, held, plug, resync, unplug, wait_answer, wait_healthy
+from .steps import LEAVER, RESULT, Steps, held, plug, resync, unplug, wait_answer, wait_answers, wait_healthy
 from .test_lab_smoke import known_to_xen
 from .test_untrapped import assert_map, pages
 from .witness import PAGE, MapCall, Witness, map_calls, mapped
@@ -219,3 +219,79 @@ def test_a_burst_at_two_ports_leaves_nothing_mapped(plugged: Dom0) -> None:
     with found_again(dom0, [HOT, HOT2]):
         assert_burst_is_over(dom0, [HOT, HOT2], burst(dom0, [HOT, HOT2]))
     unplug(dom0, "second", HOT2_PATH)
+
+
+KILLS = 3
+
+
+@contextmanager
+def killed_meanwhile(dom0: Dom0) -> Iterator[None]:
+    """Kill the service several times, at moments that have nothing to do with what happens."""
+    script = f"for _ in $(seq {KILLS}); do sleep 7.3; systemctl kill -s KILL pcipt; done"
+    before = int(dom0.run("systemctl show -P NRestarts pcipt").stdout)
+    dom0.run(f"({script}) >/dev/null 2>&1 &")
+    yield
+    dom0.wait_for("! pgrep -f 'systemctl [k]ill'", timeout=120)
+    dom0.wait_for(f"test $(systemctl show -P NRestarts pcipt) -ge {before + KILLS}", timeout=120)
+    wait_answers(dom0)
+
+
+def test_a_burst_with_kills_leaves_nothing_mapped(plugged: Dom0) -> None:
+    """What the service had not written when it was killed, its next start finds in the kernel's log."""
+    with found_again(plugged, [HOT]):
+        with killed_meanwhile(plugged):
+            spans = burst(plugged, [HOT])
+        assert_burst_is_over(plugged, [HOT], spans)
+
+
+def test_a_burst_at_two_ports_with_kills_leaves_nothing_mapped(plugged: Dom0) -> None:
+    dom0 = plugged
+    plug(dom0, "e1000e", "second", "rp6", HOT2_PATH)
+    dom0.wait_for(f"test -e /sys/bus/pci/devices/{HOT2}/driver", timeout=120)
+    with found_again(dom0, [HOT, HOT2]):
+        with killed_meanwhile(dom0):
+            spans = burst(dom0, [HOT, HOT2])
+        assert_burst_is_over(dom0, [HOT, HOT2], spans)
+    unplug(dom0, "second", HOT2_PATH)
+
+
+def test_what_came_and_left_while_no_service_ran_is_unmapped(plugged: Dom0) -> None:
+    """The service is stopped when the function is gone, so nothing but the kernel's log tells of it."""
+    dom0, folder = plugged, f"/sys/bus/pci/devices/{HOT}"
+    with found_again(dom0, [HOT]):
+        dom0.run(f"echo 1 > {folder}/remove")
+        wait_answer(dom0, f"{HOT!r} not in {{m['sbdf'] for m in it['mappings']}}", "Mappings")
+        wait_healthy(dom0)
+        dom0.run("systemctl stop pcipt")
+        dom0.run("echo 1 > /sys/bus/pci/rescan")
+        dom0.wait_for(f"test -e {folder}/driver", timeout=120)
+        bars = resources(dom0, HOT)
+        dom0.run(f"echo 1 > {folder}/remove")
+        if dom0.mode == "pvh":
+            assert all(mapped(dom0, bars[0][0], bars[1][0]))  # vPCI has unmapped nothing
+        dom0.run("systemctl start pcipt")
+        assert_burst_is_over(dom0, [HOT], sorted(bars.values()))
+
+
+def test_a_function_that_was_found_anew_while_no_service_ran_stays_mapped(plugged: Dom0) -> None:
+    """It has left and is there again: mapped for it is what it decodes now, and nobody doubts that."""
+    dom0, folder = plugged, f"/sys/bus/pci/devices/{HOT}"
+    wait_healthy(dom0)
+    dom0.run(f"systemctl kill -s KILL pcipt; systemctl stop pcipt; echo 1 > {folder}/remove")
+    dom0.run("echo 1 > /sys/bus/pci/rescan")
+    dom0.wait_for(f"test -e {folder}/driver", timeout=120)
+    dom0.run("systemctl start pcipt")
+    wait_answers(dom0)
+    wait_healthy(dom0)
+    bars = resources(dom0, HOT)
+    assert_map(dom0, [bars[0][0], bars[1][0], bars[MSIX_BAR][0] + PAGE], [])
+
+
+def test_messages_about_other_devices_while_no_service_ran_are_no_doubt(installed: Dom0) -> None:
+    """The kernel counts messages about all devices; its log tells that no function was among them."""
+    dom0 = installed
+    wait_healthy(dom0)
+    dom0.run("systemctl stop pcipt; for _ in 1 2 3 4; do echo change > /sys/class/net/lo/uevent; done")
+    dom0.run("systemctl start pcipt")
+    wait_answers(dom0)
+    wait_healthy(dom0)

@@ -23,7 +23,8 @@ SERVICE = (
     ("Service", "StateDirectory", "pcipt"),
     ("Service", "RuntimeDirectory", "pcipt"),
     ("Service", "LogsDirectory", "pcipt"),
-    ("Service", "CapabilityBoundingSet", "CAP_SYS_ADMIN"),
+    ("Service", "CapabilityBoundingSet", "CAP_SYS_ADMIN CAP_SYSLOG"),
+    ("Service", "DeviceAllow", "/dev/kmsg r"),  # the last of several
 )
 SOCKET = (
     ("Unit", "ConditionPathExists", "/dev/xen/privcmd"),

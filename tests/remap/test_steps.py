@@ -22,7 +22,8 @@ from pcipt.remap.desired import By
 from pcipt.remap.ledger import Event, Ledger
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedRun, mapped_to_json
-from pcipt.remap.steps import CODED, KINDS, Noted, Step, step_from_json, step_to_json
+from pcipt.remap.steps import CODED, KINDS, Noted, Read, Step, step_from_json, step_to_json
+from pcipt.remap.vpci.roster import Listed
 
 NIC, PORT = parse_sbdf("01:00.0"), parse_sbdf("00:1c.0")
 PAGES = Frames(Gfn(0xFE000), 32)
@@ -50,6 +51,19 @@ def test_every_kind_of_action_is_tried():
 def test_what_is_written_is_read_back(action, event):
     step = Step(action, event, "2026-01-01T00:00:00Z")
     assert step_from_json(json.loads(json.dumps(step_to_json(step)))) == step
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [None, Listed(NIC, "8086:10d3:?:?"), Listed(NIC, "8086:10d3:0:0", 4711, ((0, PAGES), (3, PAGES)))],
+)
+def test_what_was_read_of_a_place_is_read_back(listed):
+    step, ledger = Read("00_1c.0-00_00.0", listed), Ledger("boot")
+    again = step_from_json(json.loads(json.dumps(step_to_json(step))))
+    assert again == step
+    ledger.roster.functions["00_1c.0-00_00.0"] = Listed(NIC, "1af4:1041:?:?")
+    again.apply(ledger)
+    assert ledger.roster.functions == ({} if listed is None else {"00_1c.0-00_00.0": listed})
 
 
 def test_replayed_steps_make_the_same_ledger():

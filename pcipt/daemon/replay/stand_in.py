@@ -13,6 +13,7 @@ from pcipt.errors import NoSuchDeviceError
 from pcipt.host.iomem import MemoryReading
 from pcipt.pci import RawFunction, Sbdf
 from pcipt.pci.config import Register
+from pcipt.pci.notation.kernel_log import LogReading
 
 Write = Callable[[Sbdf, int, int, int], None]
 
@@ -80,6 +81,10 @@ class StandIn:
     def probe(self, sbdf: Sbdf) -> None:
         """Let the host with the files find a driver for a function."""
         self._files.probe(sbdf)
+
+    def read_log(self) -> LogReading | None:
+        """Let the host with the files read the kernel's log."""
+        return self._files.read_log()
 
     def _with_registers(self, raw: RawFunction) -> RawFunction:
         """Return the function with the hardware's config space, cut to the length that was recorded.

@@ -48,7 +48,7 @@ class Views:
     """
 
     def __init__(self, host: Host, xen: Hypervisor, memory: Memory) -> None:
-        self._host = host
+        self.host = host
         self.questions = Questions(xen)
         self._xen = xen
         self.protected = Protected()
@@ -97,11 +97,11 @@ class Views:
 
     def load(self) -> frozenset[Sbdf]:
         """Read the whole machine again; return the functions that are different from the last reading."""
-        return self.state.load(self._host.read_machine())
+        return self.state.load(self.host.read_machine())
 
     def all_addresses(self) -> list[Sbdf]:
         """Return the addresses of all functions that Linux has now or had at the last reading, sorted."""
-        return sorted({*self._host.addresses(), *self.machine.functions})
+        return sorted({*self.host.addresses(), *self.machine.functions})
 
     def read_protection(self) -> None:
         """Read memory maps, ACPI tables and reserved regions, and set from them which pages are protected.
@@ -109,14 +109,14 @@ class Views:
         If the memory map cannot be read, all pages are protected. `memory_findings` is set to the findings
         about what could not be read.
         """
-        self.protected, self.memory_findings = read_protection(self._host, self._xen)
+        self.protected, self.memory_findings = read_protection(self.host, self._xen)
 
     def read(self, functions: Iterable[Sbdf]) -> frozenset[Sbdf]:
         """Read functions again. Return the functions that changed, and the functions that depend on these.
 
         See `MachineState.read`.
         """
-        return self.state.read(functions, self._host.read_function)
+        return self.state.read(functions, self.host.read_function)
 
     def know_boot(self) -> bool:
         """Make the boot snapshot if there is none, and read which functions the IOMMU units cover.
@@ -124,10 +124,10 @@ class Views:
         Return True if this call made the snapshot. The tables of the IOMMUs are read only once.
         """
         made = self.memory.boot is None
-        boot = self.memory.boot = self.memory.boot or snapshot_from_machine(self._host.boot_id, self.machine)
+        boot = self.memory.boot = self.memory.boot or snapshot_from_machine(self.host.boot_id, self.machine)
         if self._iommu is None:
             scope = IommuScope(boot, vendor=vendor_of(self.machine))
-            self._iommu = scope.with_tables(self._host.acpi_tables())
+            self._iommu = scope.with_tables(self.host.acpi_tables())
         return made
 
     # Asking Xen.

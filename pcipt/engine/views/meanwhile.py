@@ -1,0 +1,173 @@
+"""What happened while no service ran: functions that left, others in their places, and those that came and
+left.
+
+vPCI unmaps nothing of a function that leaves. At the start of the service, the roster in the ledger is held
+against the machine, and the kernel's log is read from where it was last followed. Pages of functions that are
+not there any more become STALE or DOUBTFUL, so that pcipt unmaps them. If the log does not reach back and the
+kernel has told of any device since, nobody knows what came and left: `messages_lost` says so.
+Source: Xen xen/drivers/vpci/vpci.c (vpci_deassign_device: it unmaps no BAR).
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
+
+from pcipt.engine.leftovers import put_pages
+from pcipt.engine.queue import EVERYTHING, MESSAGES, Queue, Reason
+from pcipt.engine.views.views import Views
+from pcipt.errors import UnsupportedError
+from pcipt.pci import Frames, Sbdf, frames_from_range
+from pcipt.pci.notation.kernel_log import Arrival, LogReading, arrivals_from
+from pcipt.remap.bar_ranges import decoding_range
+from pcipt.remap.desired import Desired
+from pcipt.remap.intervals import without
+from pcipt.remap.life import State
+from pcipt.remap.steps import AnyStep, Read
+from pcipt.remap.vpci.roster import Listed, listed_from
+
+Clock = Callable[[], str]
+FAR = 256  # lines; a log of 128 KiB, the smallest that Debian's kernels have, holds about a thousand
+_OPEN = MESSAGES | {Reason.NOT_ASKED, Reason.DIFFERENT}  # work that may show what is not known yet
+
+
+def note_meanwhile(views: Views, log: LogReading | None, clock: Clock) -> bool:
+    """Record what left while no service ran. Return True if this must be on disk before anything is done.
+
+    All functions must just have been read, and `log` before them: a function that came after that has a
+    message. `clock` returns the time (UTC, RFC 3339). Nothing is done on a PV dom0, where vPCI maps nothing.
+    """
+    if not views.pvh:
+        return False
+    ledger = views.memory.ledger
+    found = False
+    for place, listed in list(ledger.roster.functions.items()):
+        here = views.state.address_of(place)
+        if here is None or listed.is_other(_listed_at(views, here)):
+            _leave(views, place, listed, clock)
+            found = True
+    if log is None:
+        return found
+    for arrival in _left(views, log):
+        found = True
+        place = _place_of(views, arrival.sbdf)
+        for bar, span in sorted(arrival.bars, key=lambda each: (each[0], each[1].start)):
+            _doubt(views, place, arrival.sbdf, bar, frames_from_range(span), clock)
+    if not ledger.roster.knows_from(log.first, log.last, log.uevents):
+        found |= ledger.messages_lost is None
+        ledger.messages_lost = ledger.messages_lost or clock()
+    return found
+
+
+def note_read(views: Views, desired: Iterable[Desired], noted: Iterable[AnyStep] = ()) -> list[AnyStep]:
+    """Update the roster by what was read of these places; return `noted` and the steps that do so on disk."""
+    roster, steps = views.memory.ledger.roster.functions, [*noted]
+    for each in desired if views.pvh else ():
+        here = each.sbdf in views.machine.functions and not each.gone
+        now = _listed_at(views, each.sbdf, roster.get(each.place)) if here else None
+        if roster.get(each.place) != now:
+            step = Read(each.place, now)
+            step.apply(views.memory.ledger)
+            steps.append(step)
+    return steps
+
+
+def follow_log(views: Views, queue: Queue, collect: Callable[[], None], taken: Collection[Sbdf] = ()) -> None:
+    """Note in the roster how far the kernel's log was followed, if all that it tells is in the ledger.
+
+    The kernel tells its log of a function before it sends the message, so the messages are taken after the
+    log was read (`collect`). Nothing is noted while work waits that may show more, or while functions were
+    `taken` from the queue; the log then tells of it again at the next start.
+    """
+    log = views.host.read_log() if views.pvh else None
+    if log is None or taken:
+        return
+    with suppress(UnsupportedError):  # it is raised again when the messages are needed
+        collect()
+        waits = any(map(queue.keys_with, _OPEN)) or queue.reasons_of(EVERYTHING)
+        if not waits and not views.memory.trapped.unread:
+            roster = views.memory.ledger.roster
+            roster.line, roster.uevents = log.last, log.uevents
+
+
+def is_far(views: Views) -> bool:
+    """Return True if the kernel's log has grown so much that it should be noted how far it was followed.
+
+    The kernel overwrites its oldest lines. A service that is killed long after it noted something must find
+    the next line in the log.
+    """
+    log = views.host.read_log() if views.pvh else None
+    return (
+        log is not None and log.last is not None and log.last - (views.memory.ledger.roster.line or 0) > FAR
+    )
+
+
+def _leave(views: Views, place: str, listed: Listed, clock: Clock) -> None:
+    """Record that the function of a place has left: Xen has forgotten it, and vPCI has unmapped nothing."""
+    memory = views.memory
+    del memory.ledger.roster.functions[place]
+    memory.mapped.forsake(place)
+    memory.ledger.sizes.pop(place, None)
+    memory.ledger.given_up.discard(place)
+    memory.ledger.faulty.discard(place)
+    for bar, pages in listed.pages:
+        _doubt(views, place, listed.sbdf, bar, pages, clock)
+
+
+def _left(views: Views, log: LogReading) -> Iterator[Arrival]:
+    """Yield the functions of the log that are not there any more and may have left after it was followed.
+
+    The last one that came to an address at which Linux has a function is that function. Left out are
+    functions without a BAR that had an address, and those in segments that Xen cannot name. On a root bus
+    Linux also finds functions that firmware hides: it unhides one to read its BAR, and hides it again. The
+    firmware uses these addresses. So a function there counts only if Linux enabled it.
+    Source: linux drivers/platform/x86/p2sb.c (p2sb_scan_and_cache).
+    """
+    line = views.memory.ledger.roster.line
+    for sbdf, arrivals in arrivals_from(log.lines).items():
+        below = sbdf.fits_xen and _is_below_a_bridge(views, sbdf)
+        for arrival in arrivals[:-1] if sbdf in views.machine.functions else arrivals:
+            fresh = line is None or arrival.last > line
+            if fresh and arrival.bars and sbdf.fits_xen and (below or arrival.enabled):
+                yield arrival
+
+
+def _doubt(views: Views, place: str, sbdf: Sbdf, bar: int, pages: Frames, clock: Clock) -> None:
+    """Record pages as DOUBTFUL that vPCI may have mapped for a function that is gone.
+
+    Left out are pages that are recorded for the BAR already, protected pages, and pages where the function
+    that is at the place now decodes: whoever maps its pages keeps them mapped.
+    """
+    here = views.state.address_of(place)
+    function = views.machine.functions.get(here) if here is not None else None
+    spans = map(decoding_range, function.bars) if function is not None else ()
+    needed = [frames_from_range(span) for span in spans if span is not None]
+    for part in without((pages,), needed):
+        put_pages(views, place, sbdf, bar, part, clock, State.DOUBTFUL)
+
+
+def _is_below_a_bridge(views: Views, sbdf: Sbdf) -> bool:
+    """Return True if the bus of an address is, or was at boot, below a bridge."""
+    boot = views.memory.boot
+    told = dict(boot.bridges) if boot is not None else {}
+    read = {each.sbdf: (each.bridge.secondary, each.bridge.subordinate)
+            for each in views.machine.functions.values() if each.bridge is not None}  # fmt: skip
+    return any(
+        bridge.segment == sbdf.segment and first <= sbdf.bus <= last
+        for bridge, (first, last) in (*told.items(), *read.items())
+        if first
+    )
+
+
+def _listed_at(views: Views, sbdf: Sbdf, before: Listed | None = None) -> Listed:
+    """Return how the function that Linux has at an address is kept in the roster."""
+    raw = views.state.raws.get(sbdf)
+    return listed_from(views.machine.functions[sbdf], raw.instance if raw is not None else None, before)
+
+
+def _place_of(views: Views, sbdf: Sbdf) -> str:
+    """Return the place of a function that is or was at Linux's address `sbdf`; the address if unknown."""
+    place = views.state.place_at(sbdf)
+    if place is not None:
+        return place
+    boot = views.memory.boot
+    path = boot.path_of(sbdf) if boot is not None else None
+    return str(path or sbdf)
