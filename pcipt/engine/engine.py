@@ -90,10 +90,8 @@ class Engine:
     def use(self, settings: Settings) -> None:
         """Use these settings from now on; a shorter pause holds for the question to Xen that waits now."""
         self.settings, self.views.restores_on_fault = settings, settings.restore_on_fault
-        for key, reason, pause in (
-            (OWNERS, Reason.TIMER, settings.owners_s),
-            (CONSOLE, Reason.LISTEN, settings.faults_s),
-        ):
+        timers = (OWNERS, Reason.TIMER, settings.owners_s), (CONSOLE, Reason.LISTEN, settings.faults_s)
+        for key, reason, pause in timers:
             if pause and self.queue.holds(key, reason):
                 self.queue.add(key, reason, self._monotonic(), quiet=pause)
 

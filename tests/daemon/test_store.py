@@ -272,6 +272,8 @@ def test_a_damaged_roster_is_said(tmp_path, broken):
     ledger, _, findings = keeper.load("boot")
     assert ledger.roster == Roster()
     assert [finding.code for finding in findings] == ["mappings-damaged"]
+
+
 def another(path):
     FileStore(str(path.parent)).save_snapshot(BootSnapshot("before", frozenset({PORT}), {}))
 
