@@ -177,7 +177,7 @@ class Reconciler:
         for number, part in enumerate(parts, 1):
             last = number == len(parts)
             desired = desired_places(now, part, self.open_actions, first=number == 1, last=last)
-            doubt_unproven(views, desired, self._policy.now())
+            doubt_unproven(views, now.scope, desired, self._policy.now())
             plan = plan_mappings(
                 desired, views.memory.mapped, views.state.bars,
                 messages_lost=self._lost_messages() or views.memory.inherited, given=views.given_places,

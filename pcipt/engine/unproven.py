@@ -6,19 +6,25 @@ nor maps it. No call tells whether that has happened. So when a driver of dom0 i
 mapped once by pcipt, which changes nothing where vPCI has mapped them.
 Before Xen 4.19, vPCI keeps its record of such a function, and maps nothing when it returns. A page that
 the function shares may be missing then: vPCI does not spare it when another function stops to decode there.
+A function may have left and returned between two readings. So such pages are mapped once whenever a message
+about its owner came, and when nobody listened.
 Source: Xen drivers/passthrough/pci.c (assign_device), 4.19.0 to 4.22.0 (`VPCI_BUILT_AT_ASSIGN`);
         drivers/vpci/header.c (modify_bars: it looks at the functions of the same domain).
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from collections.abc import Set as AbstractSet
 
+from pcipt.engine.queue import Reason
+from pcipt.engine.report import Scope
 from pcipt.engine.views.views import Views
-from pcipt.pci import Sbdf
+from pcipt.pci import Frames, Sbdf
 from pcipt.remap.desired import PCIBACK, By, Desired
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedRun
 from pcipt.xen.releases import VPCI_BUILT_AT_ASSIGN
+
+_NOBODY_LISTENED = (Reason.TIMER, Reason.LOST)  # of EVERYTHING: the service started, messages were lost
 
 
 def note_unproven(views: Views, given: Iterable[Sbdf]) -> None:
@@ -31,13 +37,15 @@ def note_unproven(views: Views, given: Iterable[Sbdf]) -> None:
             views.memory.unproven.add(place)
 
 
-def doubt_unproven(views: Views, desired: Iterable[Desired], when: str) -> None:
+def doubt_unproven(views: Views, scope: Scope, desired: Collection[Desired], when: str) -> None:
     """Record as DOUBTFUL the pages that vPCI should have mapped for unproven functions: the plan maps them.
 
-    A function without a driver, and one that does not decode yet, stay unproven. `when` is the time (UTC, RFC
-    3339).
+    A function without a driver, and one that does not decode yet, stay unproven. `scope` is that of the
+    round: it tells which functions may have been away from dom0 unseen (`_doubt_unseen`). `when` is the time
+    (UTC, RFC 3339).
     """
     memory = views.memory
+    _doubt_unseen(views, scope, desired, when)
     for each in [each for each in desired if each.place in memory.unproven]:
         function = views.machine.functions.get(each.sbdf)
         if function is None or each.by is By.US:
@@ -71,3 +79,41 @@ def doubt_shared(views: Views, functions: Iterable[Sbdf], returned: AbstractSet[
                 mapped.mark(place, run.bar, run.frames, State.DOUBTFUL)
                 found = True
     return found
+
+
+def _doubt_unseen(views: Views, scope: Scope, desired: Iterable[Desired], when: str) -> None:
+    """Record as DOUBTFUL the needed pages that functions share if they may have been away from dom0 unseen.
+
+    These are the functions in `scope` with a message about their owner; all functions, if nobody listened.
+    The plan maps the pages, which changes nothing where they are mapped. Nothing is recorded of lost BARs,
+    and of pages where Xen traps MSI-X structures. `when` is the time (UTC, RFC 3339).
+    """
+    if not views.pvh or VPCI_BUILT_AT_ASSIGN.of(views.version):
+        return
+    everything = scope.everything is not None and not scope.everything.reasons.isdisjoint(_NOBODY_LISTENED)
+    told = set() if everything else scope.with_reason([Reason.OWNER])
+    for each in desired:
+        if each.by is By.XEN and (everything or each.sbdf in told):
+            for bar, frames in _shared(views, each):
+                run = MappedRun(each.place, each.sbdf, bar, frames, By.XEN, when, State.DOUBTFUL)
+                views.memory.mapped.put(run)
+
+
+def _shared(views: Views, each: Desired) -> list[tuple[int, Frames]]:
+    """Return (BAR number, pages) that a function needs and shares with others; vPCI should have mapped them.
+
+    A run of pages is whole if any of them is shared. BARs in segments that Xen cannot name lie inside those
+    of their controller: they do not count.
+    """
+    lost = {bar.bar for bar in each.lost}
+    theirs = [bar for bar in each.bars if bar.by is By.XEN and bar.bar not in lost]
+    return [(bar.bar, span) for bar in theirs for span in bar.spans if _is_shared(views, each.place, span)]
+
+
+def _is_shared(views: Views, place: str, span: Frames) -> bool:
+    """Return True if other functions have BARs or mapped pages there, and none has MSI-X structures there."""
+    bars = views.state.bars
+    others = [(other.place, other.sbdf) for other in bars.over(span)]
+    others += [(other.place, other.sbdf) for other in views.memory.mapped.over(span)]
+    shared = any(other != place and sbdf.fits_xen for other, sbdf in others)
+    return shared and not bars.tables_over(span)

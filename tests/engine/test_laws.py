@@ -513,6 +513,7 @@ def test_a_restart_knows_what_xen_complained_about_and_what_an_add_left(version,
     [[("renumber", BRIDGE, 4), ("give", BEHIND, 0)], [("take back", None, 0), ("renumber", BRIDGE, 2)]],
     [],
 )
+@example(PVH, [[("give", OTHER, 0), ("decode", ONE, False), ("take back", None, 0)]], [])
 @given(
     made=WORLDS, history=HISTORIES,
     faults=st.lists(st.tuples(st.sampled_from(list(Op)), st.integers(1, 6), st.integers(0, 3)), max_size=3),

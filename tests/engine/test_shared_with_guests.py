@@ -7,8 +7,11 @@ import itertools
 
 import pytest
 
+from pcipt.daemon.control.status import health_of
+from pcipt.engine.queue import Reason
 from pcipt.remap.life import State
-from tests.engine.test_laws import ONE, OTHER, PVH, Telling
+from pcipt.xen.outcome import Op
+from tests.engine.test_laws import ONE, OTHER, PVH, S, Telling
 from tests.xen.truth import mapped_pages
 from tests.xen.versions import EACH_RELEASE
 
@@ -82,6 +85,43 @@ def test_such_a_page_is_mapped_by_a_service_that_did_not_see_the_function_return
     stop(world, stops, ("take back", None, 0))
     assert PAGE in mapped_pages(world.xen)
     assert world.mistakes() == ([], [])
+
+
+@each_release
+@pytest.mark.parametrize("stops", STOPS)
+@pytest.mark.parametrize("owner", [0, 1])
+def test_such_a_page_is_mapped_if_nobody_saw_the_function_away(version, stops, owner, stop):
+    """It is given away and back between two readings, or while the service is stopped."""
+    world = Telling(**{**PVH, "version": version})
+    stop(world, ("give", OTHER, owner), stops, ("take back", None, 0))
+    assert PAGE in mapped_pages(world.xen)
+    assert world.mistakes() == ([], [])
+    assert health_of(world.engine) == "healthy"
+
+
+@pytest.mark.parametrize("version", [version for version in EACH_RELEASE if version < (4, 19)])
+def test_such_a_page_that_cannot_be_mapped_is_a_doubt(version):
+    world = Telling(**{**PVH, "version": version})
+    world.xen.fail(Op.MAP, 16)
+    for event in [("give", OTHER, 1), ("decode", ONE, False), ("take back", None, 0)]:
+        world.happen(event)
+    world.deliver(world.hear())
+    assert PAGE not in mapped_pages(world.xen)
+    assert run_of(world, "00_04.0").state is State.DOUBTFUL
+    assert health_of(world.engine) == "degraded"
+    world.xen.heal()
+    world.rest()
+    assert (world.mistakes(), health_of(world.engine)) == (([], []), "healthy")
+
+
+@each_release
+def test_a_message_about_the_owner_maps_only_pages_that_are_shared(version):
+    """And only where vPCI keeps its record of a function that is away: Xen 4.17 and 4.18."""
+    world = Telling(**{**PVH, "version": version})
+    before = len(world.xen.changes)
+    world.deliver([(Reason.OWNER, OTHER), (Reason.OWNER, S("00:02.0"))])
+    mapped = [call.frames.start for call in world.xen.changes[before:] if call.op is Op.MAP]
+    assert mapped == ([PAGE] if version < (4, 19) else [])
 
 
 @each_release
