@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 import attrs
 
-from pcipt.pci import Bar, BarKind, Frames, Function, HeaderType, Range, Sbdf, frames_from_range
+from pcipt.pci import Address, Bar, BarKind, Frames, Function, HeaderType, Range, Sbdf, frames_from_range
 from pcipt.remap.bar_ranges import decoding_range
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.intervals import without
@@ -69,11 +69,14 @@ class DesiredBar:
 class LostBar:
     """A BAR that vPCI takes for mapped at `range` although a reset has cleared its register.
 
-    `bar` is 0 to 5, or 6 for the ROM.
+    `bar` is 0 to 5, or 6 for the ROM. `linux` is the address that Linux has for it, by its line of the sysfs
+    file `resource`; without such a line it is the start of `range`. The two differ if Linux has assigned
+    another address since, because vPCI drops what Linux writes.
     """
 
     bar: int
     range: Range
+    linux: Address = attrs.field(default=attrs.Factory(lambda lost: lost.range.start, takes_self=True))
 
 
 @attrs.frozen

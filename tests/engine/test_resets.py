@@ -31,6 +31,7 @@ class Scene:
     def __init__(self, version, driver=None, settings=None):
         raws = machine()
         raws[-1] = attrs.evolve(raws[-1], driver=driver)
+        self.bars = BARS
         self.stage = BusStage(raws, version=version, settings=settings)
         self.engine = self.stage.start()
         assert compare(self.engine) == []
@@ -58,7 +59,7 @@ class Scene:
 
     def restore(self, times=1):
         """Write BARs and Command as pci_restore_config_space does: BARs first, each several times."""
-        for offset, value in reversed(BARS.items()):
+        for offset, value in reversed(self.bars.items()):
             for _ in range(times):
                 self.stage.write(NIC, offset, 4, value)
         self.stage.write(NIC, COMMAND, 2, 2)
@@ -135,6 +136,24 @@ def test_without_a_driver_the_bars_are_written_back(version, reset):
     scene.stage.write(NIC, COMMAND, 2, 0)
     assert scene.stage.settle(scene.engine) == []
     assert (scene.holdings, scene.pages, scene.calls) == ([], set(), [])
+
+
+@each_release
+@pytest.mark.parametrize("reset", RESETS)
+def test_what_is_written_back_is_the_address_that_linux_has_now(version, reset):
+    """vPCI drops also what Linux writes after it has assigned another address; its own would be wrong."""
+    scene, moved = Scene(version), 0xFE28_0000
+    raw = scene.stage.files.raws[S(NIC)]
+    lines = (attrs.evolve(raw.resources[0], start=moved), *raw.resources[1:])
+    scene.stage.files.raws[S(NIC)] = attrs.evolve(raw, resources=lines)
+    scene.bars = {**BARS, 0x10: moved}
+    assert words(reset(scene)) == [("rewrite-bar", "done", "")] * 2
+    assert scene.bar0 == moved
+    assert scene.holdings == [(moved >> 12, 0x20), RUNS[1]]
+    assert mapped_pages(scene.stage.xen) & {*PAGES, moved >> 12} == {moved >> 12, 0xFE242, 0xFE243}
+    assert (scene.calls, scene.engine.findings) == ([], [])
+    assert compare(scene.engine) == []
+    right(scene.stage)
 
 
 @each_release

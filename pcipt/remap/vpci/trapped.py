@@ -221,7 +221,8 @@ def lost_bars(
         if where is None and function.decodes_memory and bar.index not in {*unmapped, *ignored}:
             where = _believed(bar, lines)
         if where is not None:
-            found.append(LostBar(bar.index, where))
+            line = _believed(bar, lines)
+            found.append(LostBar(bar.index, where, line.start if line is not None else where.start))
     return tuple(found)
 
 
@@ -276,13 +277,11 @@ def _windows_above(sbdf: Sbdf, machine: Machine) -> Iterator[tuple[int, int]]:
 
 
 def plan_returns(function: Function, lost: Iterable[LostBar]) -> Iterator[RewriteBar]:
-    """Yield an action for each lost BAR of a function: write its address while memory decode is off."""
+    """Yield an action for each lost BAR of a function: write Linux's address while memory decode is off."""
     for each in lost:
         reason = f"a reset cleared {name_of_bar(each.bar)}, and Xen drops what Linux writes back"
         size = next((bar.size for bar in function.bars if bar.index == each.bar), None)
-        yield RewriteBar(
-            function.sbdf, reason, each.bar, before=Address(0), address=each.range.start, size=size
-        )
+        yield RewriteBar(function.sbdf, reason, each.bar, before=Address(0), address=each.linux, size=size)
 
 
 def finding_of_reset(function: Function, lost: Sequence[LostBar], refused: str = "") -> Finding:
