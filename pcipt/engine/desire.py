@@ -77,8 +77,9 @@ def conclude_places(now: Round, desired: Collection[Desired]) -> bool:
     for each in desired:
         memory.vacated.pop(each.place, None)
         memory.outside_window.pop(each.place, None)
-        if each.outside_window:
-            memory.outside_window[each.place] = each.outside_window
+        function = views.machine.functions.get(each.sbdf)
+        if outside := each.outside_window - (memory.intents.missed(function) if function else frozenset()):
+            memory.outside_window[each.place] = outside
         if each.hold_reason is None:
             failed = is_switched_off(views, each.sbdf)
             if failed and (each.sbdf in again or _must_fail(views, each.sbdf)):

@@ -23,7 +23,7 @@ from pcipt.engine.settle import settle_memory, take_over_mappings
 from pcipt.engine.unproven import doubt_unproven
 from pcipt.engine.views.concerned import addresses_of
 from pcipt.engine.views.regions import plan_regions, sharing_regions
-from pcipt.engine.views.unreached import plan_unreached
+from pcipt.engine.views.unreached import note_returned, plan_unreached
 from pcipt.engine.views.views import Views
 from pcipt.engine.views.vpci_picture import rewrites_of
 from pcipt.pci import Sbdf
@@ -163,7 +163,7 @@ class Reconciler:
 
     def _repeat_ignored_writes(self, now: Round) -> Slices:
         """Repeat BAR writes that vPCI ignored, write lost BARs back, repeat writes that only vPCI saw."""
-        functions = now.views.machine.functions if now.everything is not None else now.subjects
+        functions = note_returned(now)
         yield from self._perform(now, rewrites_of(now.views, functions))
         yield from self._perform(now, plan_unreached(now, functions))
 

@@ -46,6 +46,7 @@ def doubt_unproven(views: Views, scope: Scope, desired: Collection[Desired], whe
     """
     memory = views.memory
     _doubt_unseen(views, scope, desired, when)
+    _doubt_missed(views, desired)
     for each in [each for each in desired if each.place in memory.unproven]:
         function = views.machine.functions.get(each.sbdf)
         if function is None or each.by is By.US:
@@ -79,6 +80,17 @@ def doubt_shared(views: Views, functions: Iterable[Sbdf], returned: AbstractSet[
                 mapped.mark(place, run.bar, run.frames, State.DOUBTFUL)
                 found = True
     return found
+
+
+def _doubt_missed(views: Views, desired: Iterable[Desired]) -> None:
+    """Record as DOUBTFUL what vPCI had mapped of BARs that it may have elsewhere now (`Intents.missed`)."""
+    memory = views.memory
+    for each in desired if memory.intents else ():
+        function = views.machine.functions.get(each.sbdf)
+        missed = memory.intents.missed(function) if function is not None else ()
+        for run in memory.mapped.of(each.place) if missed else ():
+            if run.bar in missed and (run.by, run.state) == (By.XEN, State.HELD):
+                memory.mapped.mark(run.place, run.bar, run.frames, State.DOUBTFUL)
 
 
 def _doubt_unseen(views: Views, scope: Scope, desired: Iterable[Desired], when: str) -> None:

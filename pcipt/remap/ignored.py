@@ -6,6 +6,10 @@ registers are read back, a BAR that still has its old address shows that the wri
 takes for mapped although a reset has cleared it. An intent ends when the BAR's present address is written. It
 also ends with any write while vPCI does not take the BAR for mapped, because such a write passes.
 
+A write at the address that a function has left, because its bus was renumbered, does not reach hardware
+either. vPCI notes it, if it lets it pass, and maps the BAR there with the next switch of decode. When the
+function answers at this address again, such writes become intents, too (`returned`).
+
 Source: xen/drivers/vpci/header.c, bar_write ("ignored BAR write while mapped"); Xen's issue 197.
 """
 
@@ -13,24 +17,28 @@ from collections.abc import Iterable, Mapping
 
 import attrs
 
-from pcipt.pci import Address, Finding, Function, Range, Sbdf
+from pcipt.pci import Address, Bar, Finding, Function, Range, Sbdf
 from pcipt.pci.bars import BarKind, name_of_bar
-from pcipt.pci.config import COMMAND_MEMORY
+from pcipt.pci.config import COMMAND_MEMORY, bar_word
 from pcipt.pci.write import ConfigWrite
 from pcipt.remap.actions import RewriteBar, RewriteCommand
 from pcipt.remap.desired import place_of
 from pcipt.remap.writes.decoding import bar_registers, bar_value, decode_of, decoded_range
 from pcipt.remap.writes.function_shadow import BarRegister, FunctionShadow
-from pcipt.remap.writes.registers import COMMAND, Part, is_possible, split
+from pcipt.remap.writes.registers import COMMAND, WORD, Part, is_possible, merge, split
 from pcipt.remap.writes.shadow import Shadow
 from pcipt.remap.writes.vpci import Counted, with_decode
+
+NOT_WRITTEN = (0, 0)  # value and known bits of a word
+_IN_HEADER = (BarKind.MEM32, BarKind.MEM64)  # in the words of BARs; a ROM is elsewhere
 
 
 @attrs.frozen
 class IgnoredWrite:
     """A BAR that still decodes at address `actual` although `intended` was written to it.
 
-    `size` is in bytes.
+    `size` is in bytes. If `missed` is True, hardware did not get the write, because its bus was renumbered;
+    vPCI may have the BAR at either address, and the BAR need not decode.
     """
 
     place: str
@@ -39,6 +47,7 @@ class IgnoredWrite:
     intended: Address
     actual: Address
     size: int
+    missed: bool = False
 
 
 @attrs.frozen
@@ -48,13 +57,14 @@ class _Intent:
     `words` are its words (offset to value and known bits). `ones` are, by offset, the bits whose most recent
     write consisted of ones only; writes to different bytes add up. `target` is the range that the words name,
     or None if they name no address or the BAR is being sized. `actual` is the address that the BAR had in
-    hardware at its last write.
+    hardware at its last write. `missed` is as in `IgnoredWrite`.
     """
 
     words: Mapping[int, tuple[int, int]]
     ones: Mapping[int, int]
     target: Range | None
     actual: int
+    missed: bool = False
 
 
 class Intents:
@@ -62,7 +72,8 @@ class Intents:
 
     `away` are addresses that functions have left because their buses were renumbered. `unreached` are those
     of them whose Command register was written meanwhile: if Xen lists the function there, vPCI has mapped or
-    unmapped its BARs, and the write did not reach the hardware. The owner of the object changes it in place.
+    unmapped its BARs, and the write did not reach the hardware. The same is so of the BARs whose words, by
+    offset, are in `astray`, with value and known bits. The owner of the object changes it in place.
     """
 
     def __init__(self) -> None:
@@ -70,10 +81,11 @@ class Intents:
         self._decode: dict[str, bool] = {}
         self.away: set[Sbdf] = set()
         self.unreached: set[Sbdf] = set()
+        self.astray: dict[Sbdf, dict[int, tuple[int, int]]] = {}
 
     def __len__(self) -> int:
-        """Return the number of BARs that have an intent."""
-        return sum(map(len, self._intents.values()))
+        """Return the number of BARs that have an intent, and of addresses in `astray`."""
+        return sum(map(len, self._intents.values())) + len(self.astray)
 
     def follow(self, shadow: Shadow, write: ConfigWrite) -> bool:
         """Start, change or end the intents of the memory BARs that a write touches, and note what it wants of
@@ -86,6 +98,8 @@ class Intents:
         last = write.offset + (write.size or 4)
         if write.sbdf in self.away and write.offset < COMMAND + 2 and last > COMMAND:
             self.unreached.add(write.sbdf)
+        if write.sbdf in self.away and write.size is not None:
+            self._go_astray(write.sbdf, split(write.offset, write.size, write.value))
         if function is None or write.size is None or not is_possible(write.offset, write.size):
             return False
         place, parts = str(function.place), list(split(write.offset, write.size, write.value))
@@ -118,10 +132,33 @@ class Intents:
                 continue
             if bar.address != intent.actual:
                 self._forget(place, bar.index)
-            elif intent.target is not None and bar.decoding:
+            elif intent.target is not None and (bar.decoding or intent.missed):
                 wanted, size = intent.target.start, intent.target.size
-                found.append(IgnoredWrite(place, function.sbdf, bar.index, wanted, bar.address, size))
+                found.append(
+                    IgnoredWrite(place, function.sbdf, bar.index, wanted, bar.address, size, intent.missed)
+                )
         return found
+
+    def returned(self, function: Function) -> None:
+        """Make intents of the BAR writes that went astray at the address of a function that answers there.
+
+        `function` must just have been read. Writes that name the address that hardware has, sizing writes,
+        and those to a ROM end without an intent.
+        """
+        words = self.astray.pop(function.sbdf, None) or {}
+        for bar in function.bars if function.answers else ():
+            at = bar_word(bar.index).offset if bar.kind in _IN_HEADER else 0
+            target = _written(bar, words.get(at, NOT_WRITTEN), words.get(at + 4, NOT_WRITTEN))
+            if target is not None and target.start != bar.address:
+                intent = _Intent(words={}, ones={}, target=target, actual=bar.address, missed=True)
+                self._intents.setdefault(place_of(function), {})[bar.index] = intent
+
+    def missed(self, function: Function) -> frozenset[int]:
+        """Return the BARs of a function that have an intent which hardware missed (`IgnoredWrite.missed`)."""
+        intents = self._intents.get(place_of(function), {})
+        there = {bar.index: bar.address for bar in function.bars} if intents else {}
+        found = intents.items()
+        return frozenset(bar for bar, each in found if each.missed and there.get(bar) == each.actual)
 
     def among(self, functions: Iterable[Function]) -> list[IgnoredWrite]:
         """Return what `ignored` returns for each of these functions, in their order.
@@ -150,6 +187,14 @@ class Intents:
         """Note that renumbered buses have taken functions from the addresses `before` to those `after`."""
         self.away |= {sbdf for sbdf in before if sbdf is not None}
         self.away -= {*after}
+
+    def _go_astray(self, sbdf: Sbdf, parts: Iterable[Part]) -> None:
+        """Note the words of BARs that a write would have changed at an address which a function has left."""
+        for part in parts:
+            if bar_word(0).offset <= part.offset <= bar_word(5).offset:
+                words = self.astray.setdefault(sbdf, {})
+                value, known = words.get(part.offset, NOT_WRITTEN)
+                words[part.offset] = merge(value, part, 0), known | part.lanes
 
     def drop(self, place: str) -> None:
         """Forget the intents of all BARs of a place, because its function was removed."""
@@ -183,14 +228,17 @@ class Intents:
         span = decoded_range(wanted, bar)
         target = span if isinstance(span, Range) and not sizing else None
         actual = Address(0) if lost else before.start
+        missed = intent is not None and intent.missed
         if target is not None and target.start == actual:
-            self._forget(place, bar.index)
+            if not missed:  # else vPCI may have the other address still
+                self._forget(place, bar.index)
             return
         self._intents.setdefault(place, {})[bar.index] = _Intent(
             words={offset: wanted.words[offset] for offset in bar.words},
             ones={offset: wanted.ones.get(offset, 0) for offset in bar.words},
             target=target,
             actual=actual,
+            missed=missed,
         )
 
     def _forget(self, place: str, bar: int) -> None:
@@ -209,6 +257,21 @@ def _range_at_zero(function: FunctionShadow, bar: BarRegister) -> Range | None:
     return Range(Address(0), size) if bar_value(function, bar) == 0 else None
 
 
+def _written(bar: Bar, low: tuple[int, int], high: tuple[int, int]) -> Range | None:
+    """Return where a BAR would be if its words had these values in their known bits; None if none is known.
+
+    None is also returned for sizing writes, for a BAR of unknown size, and for address 0.
+    """
+    value, known = low
+    if bar.kind is BarKind.MEM64:
+        value, known = value | high[0] << 32, known | high[1] << 32
+    ones = low == (WORD, WORD) or (bar.kind is BarKind.MEM64 and high == (WORD, WORD))
+    if not known or ones or not bar.size:
+        return None
+    address = (bar.address & ~known | value & known) & ~(bar.size - 1)
+    return Range(Address(address), bar.size) if address else None
+
+
 def plan_rewrites(ignored: Iterable[IgnoredWrite]) -> tuple[RewriteBar, ...]:
     """Return for each ignored write one action that repeats the write while decoding is off.
 
@@ -218,7 +281,7 @@ def plan_rewrites(ignored: Iterable[IgnoredWrite]) -> tuple[RewriteBar, ...]:
     return tuple(
         RewriteBar(
             write.sbdf,
-            f"{name_of_bar(write.bar)} was written while it decodes, which Xen ignored",
+            f"{name_of_bar(write.bar)} was written {_when(write)}",
             write.bar,
             before=write.actual,
             address=write.intended,
@@ -237,11 +300,20 @@ def plan_commands(
     return tuple(RewriteCommand(sbdf, why) for sbdf, each in found if each is not None and each.answers)
 
 
+def _when(write: IgnoredWrite) -> str:
+    """Return why hardware did not get a write, in words."""
+    if write.missed:
+        return "while its bus was renumbered: hardware did not get it, and Xen may map the BAR there"
+    return "while it decodes, which Xen ignored"
+
+
 def finding_of(write: IgnoredWrite) -> Finding:
-    """Return the finding "bar-write-ignored" for a write that vPCI dropped and pcipt has not repeated."""
+    """Return the finding "bar-write-ignored" for a write that hardware did not get, not repeated by pcipt."""
+    cure = "unbind the driver, then pcipt resync"
+    if not write.missed:
+        cure += ", or write the present address back"
     return Finding(
         "bar-write-ignored",
         f"{name_of_bar(write.bar)} is at {write.actual:#x}, but {write.intended:#x} was written to it "
-        "while it decoded, which Xen ignored: Linux may use an address where nothing answers; unbind the "
-        "driver, then pcipt resync, or write the present address back",
+        f"{_when(write)}; Linux may use an address where nothing answers; {cure}",
     )

@@ -4,6 +4,7 @@ vPCI traps such a write by the former address, and maps or unmaps pages for it, 
 it: afterwards the registers look right, and pages are missing or left. So it was on a real Xen 4.20.
 """
 
+import attrs
 import pytest
 
 from pcipt.daemon.control.status import health_of
@@ -80,6 +81,79 @@ def test_a_rewrite_that_fails_is_a_finding_and_tried_again(version):
     look(engine, [S(NIC)], Reason.REQUESTED)
     right(stage)
     assert codes(engine) == set()
+
+
+BAR, MOVED, PAGES = 0x10, 0xC020_0000, 4
+MSIX = {1}  # pages of the table and the pending bits
+
+
+def pages(address):
+    return {(address >> 12) + page for page in range(PAGES) if page not in MSIX}
+
+
+def moved_there(version, driver, switches):
+    """Write another address at the old bus number, with decode off before or on after it; come back."""
+    stage, engine = begun(version, 2, driver)
+    raw = stage.files.raws[S(NIC)]
+    lines = (attrs.evolve(raw.resources[0], start=MOVED), *raw.resources[1:])
+    stage.files.raws[S(NIC)] = attrs.evolve(raw, resources=lines)  # Linux believes what it wrote
+    renumber(stage, 3)
+    stage.settle(engine)
+    for command, offset, value in (("off", 4, 0), ("move", BAR, MOVED), ("on", 4, 2)):
+        if command in ("move", *switches):
+            stage.write(NIC, offset, 4 if offset == BAR else 2, value)
+    stage.settle(engine)
+    renumber(stage, 2)
+    stage.settle(engine)
+    stage.time += 60
+    work_off(engine)
+    return stage, engine
+
+
+each_switch = pytest.mark.parametrize("switches", [[], ["off"], ["off", "on"]], ids=str)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@each_switch
+def test_a_bar_that_was_written_there_is_rewritten(version, switches):
+    stage, engine = moved_there(version, None, switches)
+    assert stage.hardware.memory_bars(S(NIC))[0][1].start == MOVED
+    right(stage)
+    assert (health_of(engine), codes(engine)) == ("healthy", set())
+    assert compare(engine) == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@each_switch
+def test_under_a_driver_its_pages_stay_and_the_cure_is_told(version, switches):
+    stage, engine = moved_there(version, "e1000e", switches)
+    there = stage.hardware.memory_bars(S(NIC))[0][1].start
+    assert pages(there) <= mapped_pages(stage.xen)
+    (text,) = [finding.text for _, finding in engine.findings if finding.code == "bar-write-ignored"]
+    for part in (f"BAR 0 is at {there:#x}, but {MOVED:#x} was written", "renumbered", "unbind the driver"):
+        assert part in text
+    assert health_of(engine) == "degraded"
+    stage.files.raws[S(NIC)] = attrs.evolve(stage.files.raws[S(NIC)], driver=None)
+    look(engine, [S(NIC)], Reason.REQUESTED)
+    assert stage.hardware.memory_bars(S(NIC))[0][1].start == MOVED
+    right(stage)
+    assert codes(engine) == set()
+    assert compare(engine) == []
+    stage.write(NIC, 4, 2, 0)
+    stage.settle(engine)
+    right(stage)
+
+
+def test_the_address_that_it_has_and_a_sizing_write_there_are_no_moves():
+    for value in (0xC010_0000, 0xFFFF_FFFF):
+        stage, engine = begun((4, 20), 2, "e1000e")
+        renumber(stage, 3)
+        stage.settle(engine)
+        stage.write(NIC, BAR, 4, value)
+        renumber(stage, 2)
+        assert told(stage.settle(engine)) == []
+        assert (codes(engine), health_of(engine)) == (set(), "healthy")
+        right(stage)
 
 
 def _failing(sbdf, *_what):

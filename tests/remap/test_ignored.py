@@ -79,6 +79,55 @@ def test_a_contradiction_lasts_until_hardware_differs():
     assert intents.ignored(place) == []
 
 
+# Each row: writes at the address that the function has left, and what is found of them after its return.
+ASTRAY = [
+    ([(BAR0, 4, THERE)], [(0, THERE, HERE)]),
+    ([(BAR0 + 2, 2, 0xFE90)], [(0, THERE, HERE)]),
+    ([(BAR0, 4, 0xFFFF_FFFF), (BAR0, 4, THERE)], [(0, THERE, HERE)]),
+    ([(BAR0, 4, THERE), (BAR0, 4, HERE)], []),
+    ([(BAR0, 4, HERE)], []),
+    ([(BAR0, 4, 0xFFFF_FFFF)], []),
+    ([(BAR0, 4, 0)], []),
+    ([(BAR1, 4, 0xD001)], []),  # ports
+    ([(BAR2, 4, 0x4000_000C), (BAR3, 4, 0x39)], [(2, WIDE_THERE, WIDE_HERE)]),
+    ([(BAR3, 4, 0x39)], [(2, 0x39_0000_0000, WIDE_HERE)]),
+    ([(0x3C, 1, 5), (COMMAND, 2, 0)], []),
+    ([(BAR0, None, THERE)], []),
+]
+
+
+@pytest.mark.parametrize("command", [2, 0])
+@pytest.mark.parametrize(("writes", "expected"), ASTRAY)
+def test_writes_that_hardware_missed_are_found_when_the_function_is_back(writes, expected, command):
+    intents, function = Intents(), decode_function(nic(command=command))
+    shadow = shadow_from_raws([bridge("00:1c.0", 2, 4)])
+    intents.moved([function.sbdf], [])
+    for offset, size, value in writes:
+        intents.follow(shadow, write(NIC, offset, size, value))
+    intents.moved([], [function.sbdf])
+    assert intents.ignored(function) == []
+    intents.returned(function)
+    found = intents.ignored(function)
+    assert [(each.bar, each.intended, each.actual) for each in found] == expected
+    assert all(each.missed for each in found)
+    assert intents.missed(function) == {bar for bar, _, _ in expected}
+    assert not intents.astray
+
+
+def test_a_write_that_hardware_missed_is_over_when_hardware_has_another_address():
+    intents, function = Intents(), decode_function(nic())
+    intents.moved([function.sbdf], [])
+    intents.follow(shadow_from_raws([bridge("00:1c.0", 2, 4)]), write(NIC, BAR0, 4, THERE))
+    intents.returned(function)
+    (found,) = intents.ignored(function)
+    assert "write the present address back" not in finding_of(found).text  # vPCI may drop that
+    assert "renumbered" in plan_rewrites([found])[0].reason
+    moved = decode_function(nic(bars=(THERE, 0xC001, 0xC, 0x38)))
+    assert intents.missed(moved) == frozenset()
+    assert intents.ignored(moved) == []
+    assert len(intents) == 0
+
+
 def test_a_write_to_nobody_is_nobodys():
     intents = Intents()
     intents.follow(shadow_from_raws([nic(parent=None)]), write("07:00.0", BAR0, 4, THERE))

@@ -256,7 +256,7 @@ class Views:
         if function is None:
             return None
         place = place_of(function)
-        outside = self.memory.outside_window.get(place, EMPTY_BARS)
+        outside = self.memory.outside_window.get(place, EMPTY_BARS) | self.memory.intents.missed(function)
         if self.not_asked and not self.addresses(sbdf).isdisjoint(self.not_asked):
             reason = "Xen cannot be asked about it now"
             return Desired(place, sbdf, hold_reason=reason, outside_window=outside)

@@ -150,7 +150,7 @@ LOST = [
     (read(), [run(0, HERE >> 12, 0x20, by=By.US)], Trapped(), []),
     (read(), [run(0, HERE >> 12, 0x20, state=State.STALE)], Trapped(), []),
     (read(), [run(0, (HERE >> 12) + 2, 4), run(0, (HERE >> 12) + 9, 1)], Trapped(), [LOST0]),
-    (read(), [run(0, THERE >> 12, 4)], Trapped(), [LostBar(0, Range(Address(THERE), 0x4000))]),
+    (read(), [run(0, THERE >> 12, 4)], Trapped(), [LostBar(0, Range(Address(THERE), 0x4000), Address(HERE))]),
     (read(), [run(6, 0xFE840, 0x10)], Trapped(), []),  # the ROM's register has its address
 ]  # fmt: skip
 
@@ -159,6 +159,17 @@ LOST = [
 def test_lost_bars(function, runs, trapped, lost):
     assert place_of(function) == PLACE
     assert list(lost_bars(function, nic().resources, runs, trapped)) == lost
+
+
+def test_linux_has_no_address_for_a_rom_and_for_an_unassigned_bar():
+    lines = [attrs.evolve(line, start=0) for line in nic().resources]
+    (lost,) = lost_bars(read(), lines, [RUNS[0]], Trapped())
+    assert (lost.range.start, lost.linux) == (HERE, HERE)
+
+
+def test_a_lost_bar_gets_the_address_that_linux_has():
+    (action,) = plan_returns(read(), [LostBar(0, SPAN0, Address(THERE))])
+    assert (action.bar, action.before, action.address) == (0, 0, THERE)
 
 
 def test_lost_bars_are_written_back():
