@@ -181,7 +181,9 @@ class Observer:
         their return to dom0: the line may be newer than the last answer about their owner.
         """
         views, at = now.views, self._clock()
-        heard = views.complaints.read(views.machine, views.state.bars, over=over)
+        heard = views.complaints.read(
+            views.machine, views.state.bars, over=over, trapped=trapped_functions(views)
+        )
         faults, faulted = note_faults(views, heard.text, self._policy.now, whole=over is ALL)
         now.faults += faults
         now.complained |= heard.about | faulted
@@ -193,6 +195,13 @@ class Observer:
                 now.not_built.add(place)
                 self._queue.add(sbdf, Reason.OWNER, at)
         views.memory.ledger.given_up |= now.not_built
+
+
+def trapped_functions(views: Views) -> frozenset[Sbdf]:
+    """Return the functions of dom0 that vPCI handles, as far as is known; none on a PV dom0."""
+    found = {sbdf for sbdf in views.machine.functions if views.view.in_dom0(sbdf)} if views.pvh else set()
+    places = {sbdf: views.state.place_at(sbdf) for sbdf in found}
+    return frozenset(sbdf for sbdf, place in places.items() if place not in views.memory.without_vpci)
 
 
 def read_functions(now: Round, open_actions: OpenActions) -> None:

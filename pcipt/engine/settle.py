@@ -19,6 +19,7 @@ from pcipt.remap.plan_mappings import plan_mappings
 from pcipt.remap.vpci.hazards import pages_of_bars
 from pcipt.remap.vpci.msix import has_faulty_msix, is_unplaced, may_have_vpci, refuses_msix
 from pcipt.remap.vpci.sizes import sees_resizing, sizes_at_setup
+from pcipt.xen.complaints import OF_BARS, Code
 from pcipt.xen.releases import VPCI_BUILT_AT_ASSIGN
 
 
@@ -192,12 +193,13 @@ def _announced_by_linux(views: Views) -> bool:
 def take_over_mappings(views: Views, functions: Iterable[Sbdf], clock: Callable[[], str]) -> bool:
     """Record pcipt, not vPCI, as the mapper of the pages of functions that Xen does not list any more.
 
-    vPCI does not unmap these pages, so pcipt must unmap them. Xen's complaints about their BARs are
-    forgotten. `clock` returns the time (UTC, RFC 3339). Return True if there are such pages.
+    vPCI does not unmap these pages, so pcipt must unmap them. Xen's complaints about their BARs and owners
+    are forgotten. `clock` returns the time (UTC, RFC 3339). Return True if there are such pages.
     """
     mapped, found = views.memory.mapped, False
     forgotten = [sbdf for sbdf in functions if sbdf not in views.view.known]
-    forget_bars(views.memory, forgotten)
+    told_of_vpci = {Code.ASSIGN} if VPCI_BUILT_AT_ASSIGN.of(views.version) else set()
+    forget_bars(views.memory, forgotten, OF_BARS | told_of_vpci)
     for sbdf in forgotten:
         place = views.state.place_at(sbdf)
         if place is None:

@@ -18,7 +18,7 @@ from collections.abc import Set as AbstractSet
 from pcipt.engine.queue import Reason
 from pcipt.engine.report import Scope
 from pcipt.engine.views.views import Views
-from pcipt.pci import Frames, Sbdf
+from pcipt.pci import Frames, Function, Sbdf
 from pcipt.remap.desired import PCIBACK, By, Desired
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedRun
@@ -40,13 +40,17 @@ def note_unproven(views: Views, given: Iterable[Sbdf]) -> None:
 def doubt_unproven(views: Views, scope: Scope, desired: Collection[Desired], when: str) -> None:
     """Record as DOUBTFUL the pages that vPCI should have mapped for unproven functions: the plan maps them.
 
-    A function without a driver, and one that does not decode yet, stay unproven. `scope` is that of the
-    round: it tells which functions may have been away from dom0 unseen (`_doubt_unseen`). `when` is the time
-    (UTC, RFC 3339).
+    A function without a driver, and one that does not decode yet, stay unproven. When the service has
+    started again, all functions without a driver are. `scope` is that of the round: it tells which functions
+    may have been away from dom0 unseen (`_doubt_unseen`). `when` is the time (UTC, RFC 3339).
     """
     memory = views.memory
     _doubt_unseen(views, scope, desired, when)
     _doubt_missed(views, desired)
+    if memory.inherited and views.pvh and VPCI_BUILT_AT_ASSIGN.of(views.version):
+        memory.unproven |= {
+            each.place for each in desired if _is_idle(views.machine.functions.get(each.sbdf))
+        }
     for each in [each for each in desired if each.place in memory.unproven]:
         function = views.machine.functions.get(each.sbdf)
         if function is None or each.by is By.US:
@@ -80,6 +84,11 @@ def doubt_shared(views: Views, functions: Iterable[Sbdf], returned: AbstractSet[
                 mapped.mark(place, run.bar, run.frames, State.DOUBTFUL)
                 found = True
     return found
+
+
+def _is_idle(function: Function | None) -> bool:
+    """Return True if a function has no driver."""
+    return function is not None and function.driver is None
 
 
 def _doubt_missed(views: Views, desired: Iterable[Desired]) -> None:

@@ -124,7 +124,8 @@ def _iommu(complaint: Complaint, _version: Version) -> str:
 def _assign(complaint: Complaint, version: Version) -> str:
     what = "given to a guest" if complaint.kind == "assign" else "taken back"
     then = (
-        "; in dom0 Xen does not trap it until it is removed and added"
+        "; unless dom0 has given it away and taken it back since, Xen does not trap it in dom0, and its MSI "
+        "and MSI-X fail until it is removed in sysfs and its bus rescanned"
         if VPCI_SURVIVES_FAILURE.of(version)
         else ""
     )

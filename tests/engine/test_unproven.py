@@ -1,14 +1,19 @@
 """A function that came back from xen-pciback, and that vPCI may have forgotten: its BARs are mapped once."""
 
+from errno import EBADF
+
 import attrs
 import pytest
 
+from pcipt.daemon.control.status import health_of
+from pcipt.engine.queue import CONSOLE, Reason
 from pcipt.remap.desired import By
 from pcipt.remap.life import State
 from pcipt.xen.interface import Owner, OwnerKind
 from pcipt.xen.outcome import Op
 from tests.engine.stage import BusStage, S, codes, compare, dry_run, rests, right, told, work_off
 from tests.xen.devices import device, port
+from tests.xen.truth import mapped_pages
 
 NIC, BAR = "02:00.0", 0xFE20_0000
 COMMAND, ON = 0x04, 0x6
@@ -21,11 +26,14 @@ MAPPED = ("map-mmio", f"0000:{NIC}", "done")
 class Away(BusStage):
     """A NIC that was bound to its driver, and is given to xen-pciback now."""
 
-    def __init__(self, version, dom0="pvh"):
+    def __init__(self, version, dom0="pvh", msix=None):
         raws = [
             device("00:00.0"),
+            device(
+                "00:02.0", (0xFD00_0000, 0x2000), driver="i915"
+            ),  # with pages that a later service inherits
             port("00:1c.0", 2, 4, window=(0xFE20, 0xFE90)),
-            device(NIC, (BAR, 0x2_0000), parent="00:1c.0", driver="e1000e", command=ON),
+            device(NIC, (BAR, 0x2_0000), parent="00:1c.0", driver="e1000e", command=ON, msix=msix),
         ]
         super().__init__(raws, version=version, dom0=dom0)
         self.engine = self.start()
@@ -134,3 +142,97 @@ def test_pages_of_a_function_that_a_guest_has_are_stale_where_vpci_has_forgotten
     compare(stage.engine)
     states = {run.state for run in stage.engine.ledger.mapped.of("00_1c.0-00_00.0")}
     assert states == {State.HELD if version in KEPT else State.STALE}
+
+
+MSIX = (0, 0x1000, 0x2000)  # BAR, table, pending bits
+PAGES = set(range(BAR >> 12, (BAR + 0x2_0000) >> 12))
+TABLES = {(BAR >> 12) + 1, (BAR >> 12) + 2}
+
+
+@pytest.mark.parametrize("version", BUILT)
+def test_a_service_that_starts_before_the_driver_is_bound_maps_it_as_well(version):
+    """Nothing shows that the function was away: so is each function without a driver."""
+    stage = Away(version)
+    stage.xen.vpci.remove(S(NIC))
+    stage.driver(None)
+    stage.rest()
+    stage.engine = stage.start()
+    compare(stage.engine)
+    stage.write(NIC, COMMAND, 2, ON)
+    assert told(stage.driver("e1000e") + stage.rest()) == [MAPPED]
+    right(stage)
+
+
+HEARD = ["at once", "on its return", "by a service that starts"]
+
+
+@pytest.mark.parametrize("version", BUILT)
+@pytest.mark.parametrize("heard", HEARD)
+def test_a_function_that_could_not_be_given_away_may_have_no_vpci(version, heard):
+    """Xen's console says that the assignment failed. pcipt maps the BARs, not the MSI-X pages: if vPCI was
+    built anew since, it would trap nothing there any more.
+    """
+    stage = Away(version, msix=MSIX)
+    stage.xen.vpci.not_assigned(S(NIC))
+    if heard == HEARD[0]:
+        stage.engine.add(CONSOLE, Reason.LISTEN)
+        stage.time += 3600
+        work_off(stage.engine)
+    if heard == HEARD[2]:
+        stage.engine = stage.start()
+        compare(stage.engine)
+    elif heard == HEARD[0]:
+        assert codes(stage.engine) == {"assign-failed"}
+    assert stage.come_back() == [MAPPED, MAPPED]
+    for _ in range(2):
+        assert mapped_pages(stage.xen) & PAGES == PAGES - TABLES
+        ((text),) = [f.text for _, f in stage.engine.findings if f.code == "assign-failed"]
+        assert "MSI and MSI-X fail until it is removed in sysfs" in text
+        assert health_of(stage.engine) == "degraded"
+        compare(stage.engine)
+
+
+@pytest.mark.parametrize("version", BUILT)
+@pytest.mark.parametrize("end", ["removed and added", "given away and back"])
+def test_the_doubt_is_over_when_vpci_is_built_anew(version, end):
+    stage = Away(version, msix=MSIX)
+    stage.xen.vpci.not_assigned(S(NIC))
+    stage.come_back()
+    assert "assign-failed" in codes(stage.engine)
+    if end == "removed and added":
+        stage.write(NIC, COMMAND, 2, 0)
+        stage.xen.kernel_remove(S(NIC))
+        stage.driver(None)
+        stage.rest()
+    else:
+        stage.driver("pciback")
+        stage.rest()
+        for owner in (Owner(OwnerKind.DOMAIN, 3), DOM0):
+            stage.xen.give(S(NIC), owner)
+            stage.hotplug.push("change", S(NIC))
+            stage.settle(stage.engine)
+            stage.rest()
+        stage.driver(None)
+    stage.rest()
+    assert stage.xen.vpci.traps(S(NIC))
+    assert "assign-failed" not in codes(stage.engine)
+    assert not TABLES & mapped_pages(stage.xen)
+
+
+@pytest.mark.parametrize("version", BUILT)
+def test_a_broken_function_was_not_forgotten(version):
+    stage = Away(version, msix=MSIX)
+    stage.xen.prints(f"d4: assign (0000:{NIC}) failed ({-EBADF})")
+    stage.come_back()
+    assert stage.xen.vpci.traps(S(NIC))
+    assert codes(stage.engine) == set()
+    right(stage)
+
+
+@pytest.mark.parametrize("version", KEPT)
+def test_where_vpci_is_kept_a_failed_assignment_changes_nothing(version):
+    stage = Away(version, msix=MSIX)
+    stage.xen.vpci.not_assigned(S(NIC))
+    assert stage.come_back() == []
+    assert codes(stage.engine) == set()
+    right(stage)

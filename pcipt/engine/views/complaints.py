@@ -8,7 +8,7 @@ again.
 
 from collections.abc import Collection, Iterable
 from collections.abc import Set as AbstractSet
-from errno import EOPNOTSUPP
+from errno import EBADF, EOPNOTSUPP
 
 import attrs
 
@@ -58,12 +58,21 @@ class Complaints:
         self.hearing: Hearing | None = None
         self.readable = True
 
-    def read(self, machine: Machine, bars: BarIndex, *, over: Collection[Code]) -> Heard:
+    def read(
+        self,
+        machine: Machine,
+        bars: BarIndex,
+        *,
+        over: Collection[Code],
+        trapped: AbstractSet[Sbdf] = frozenset(),
+    ) -> Heard:
         """Read the console and add the new complaints. Delete complaints about functions that Linux does not
         have, and former complaints with a code in `over` that do not last. Return what was read.
 
-        At the first reading, PASSING complaints are left out, and the returned text is empty: what it tells
-        of moments is over. If the console cannot be read, nothing changes, and the result is empty.
+        `trapped` are the functions that vPCI handles, as far as is known. A complaint that says that vPCI has
+        forgotten one of them lasts: nothing shows whether that is over. At the first reading, other PASSING
+        complaints are left out, nothing is `not_built`, and the returned text is empty: what it tells of
+        moments is over. If the console cannot be read, nothing changes, and the result is empty.
         """
         try:
             text = self._xen.console()
@@ -76,10 +85,18 @@ class Complaints:
         self.boot_words = self.boot_words or parse_boot_words(text)
         for function, said in list(self._held.items()):
             gone = function is not None and function not in machine.functions
-            kept = {each: n for each, n in said.items() if each.code in LASTING or each.code not in over}
+            kept = {
+                each: n
+                for each, n in said.items()
+                if each.code in LASTING or each.code not in over or self._is_doubt(each, trapped)
+            }
             kept = {} if gone else kept
             self._replace(function, kept)
-        said_now = [each for each in parse_complaints(text) if self._begun or each.code not in PASSING]
+        said_now = [
+            each
+            for each in parse_complaints(text)
+            if self._begun or each.code not in PASSING or self._is_doubt(each, trapped)
+        ]
         begun, self._begun = self._begun, True
         about = set[Sbdf]()
         for complaint in said_now:
@@ -87,7 +104,7 @@ class Complaints:
             about |= {function for function in concerned if function is not None}
             for function in concerned:
                 self._add(function, complaint)
-        failed = {each.function for each in said_now if self._not_built(each)}
+        failed = {each.function for each in said_now if begun and self._not_built(each)}
         not_built = {function for function in failed if function is not None}
         return Heard(text if begun else "", about, not_built)
 
@@ -145,6 +162,17 @@ class Complaints:
         Source: Xen drivers/passthrough/pci.c (deassign_device).
         """
         failed = complaint.code is Code.ASSIGN and complaint.kind == "deassign"
+        return failed and VPCI_BUILT_AT_ASSIGN.of(self._xen.identity.version)
+
+    def _is_doubt(self, complaint: Complaint, trapped: AbstractSet[Sbdf]) -> bool:
+        """Return True if a complaint says that vPCI has forgotten a function of `trapped`.
+
+        Xen does that before it gives a function away or takes it back, and does not undo it if that fails.
+        It does not do it to a broken function (EBADF).
+        Source: Xen drivers/passthrough/pci.c (assign_device, deassign_device), 4.19.0 to 4.22.0.
+        """
+        refused = complaint.kind == "assign" and complaint.rc == EBADF
+        failed = complaint.code is Code.ASSIGN and complaint.function in trapped and not refused
         return failed and VPCI_BUILT_AT_ASSIGN.of(self._xen.identity.version)
 
     def _add(self, function: Sbdf | None, complaint: Complaint) -> None:

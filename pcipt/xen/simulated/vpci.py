@@ -9,7 +9,7 @@ Source: Xen xen/drivers/vpci/vpci.c (vpci_assign_device, vpci_write, vpci_read),
 """
 
 from collections.abc import Callable, Iterable
-from errno import ENODEV, EOPNOTSUPP
+from errno import EINVAL, ENODEV, EOPNOTSUPP
 from functools import partial
 from operator import itemgetter
 
@@ -159,6 +159,16 @@ class Vpci:
         handlers = self._handlers.pop(function, None)
         if handlers is not None:
             self._map.forget(handlers)
+
+    def not_assigned(self, function: Sbdf, rc: int = EINVAL, *, domain: int = 1) -> None:
+        """Do what Xen does when the IOMMU does not take a function of dom0 for a guest: dom0 keeps it.
+
+        The versions that build the handlers anew have removed them before, and do not build them again.
+        Source: Xen drivers/passthrough/pci.c (assign_device), from 4.19.0 on.
+        """
+        if self._built_anew:
+            self.remove(function)
+        self._says(f"d{domain}: assign ({function}) failed ({-rc})")
 
     def hand_over(self, function: Sbdf, before: Owner, *, to_dom0: bool, orphan: bool = False) -> None:
         """Do what Xen does when a function leaves dom0, or comes back to it from the owner `before`.
