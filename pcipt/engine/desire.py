@@ -7,6 +7,8 @@ functions have open maps or unmaps; and those that have an open map or unmap on 
 
 from collections.abc import Collection, Iterable
 
+import attrs
+
 from pcipt.engine.open_actions import OpenActions
 from pcipt.engine.queue import Reason
 from pcipt.engine.round import Round
@@ -16,7 +18,9 @@ from pcipt.pci import Frames, Sbdf
 from pcipt.remap.actions import CheckUnmapped, Result
 from pcipt.remap.desired import Desired, gone, place_of
 from pcipt.remap.holes import plan_checks
+from pcipt.remap.intervals import without
 from pcipt.remap.vpci.hazards import why_refused
+from pcipt.remap.vpci.msix import msix_frames
 
 
 def desired_places(
@@ -38,6 +42,7 @@ def desired_places(
         each = views.desired(sbdf)
         if each is None or each.place in wanted:
             continue
+        each = _without_doubted_tables(views, each)
         wanted[each.place] = each
         if first and last:
             continue
@@ -58,6 +63,22 @@ def desired_places(
             at = views.state.address_of(place)
             wanted[place] = (views.desired(at) if at is not None else None) or gone(place, sbdf)
     return list(wanted.values())
+
+
+def _without_doubted_tables(views: Views, each: Desired) -> Desired:
+    """Return what a place needs without the MSI-X pages that vPCI may trap again.
+
+    vPCI had given the function up when an earlier service ran (`Memory.told_given_up`). If Linux has removed
+    and added it since, Xen traps nothing any more at pages that pcipt maps. Pages that are mapped stay.
+    """
+    function = views.machine.functions.get(each.sbdf)
+    memory = views.memory
+    if function is None or each.place not in memory.told_given_up & memory.ledger.given_up:
+        return each
+    held = [run.frames for run in memory.mapped.of(each.place)]
+    tables = without(msix_frames(function), held)
+    cut = (attrs.evolve(bar, spans=without(bar.spans, tables)) for bar in each.bars)
+    return attrs.evolve(each, bars=tuple(bar for bar in cut if bar.spans))
 
 
 def conclude_places(now: Round, desired: Collection[Desired]) -> bool:

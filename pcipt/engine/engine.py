@@ -69,6 +69,7 @@ class Engine:
         ledger, boot, store_findings = store.load(host.boot_id)
         self.service_findings: list[Finding] = [*store_findings]
         self.memory = Memory(ledger, boot, inherited=bool(ledger.theirs()), holes=holes_from(ledger))
+        self.memory.told_given_up = frozenset(ledger.given_up)
         self.queue = Queue()
         self.views = Views(host, xen, self.memory)
         self.use(settings)

@@ -14,6 +14,7 @@ unserved        performer, when an add fails        when Linux drops it         
 served          views, from Xen's list              never: an address counts once    no
 given_up        reconciliation                      when Xen or Linux drops it       no
 inherited       engine, when it is made             when everything was compared once    no
+told_given_up   engine, when it is made             never: `ledger.given_up` is looked at  no
 former          machine state, and at a removal     when the place is left again      no
 answered        machine state, at each reading      when it answers again, or leaves  no
 vacated         machine state, when Linux drops it  when a plan was made for it      no
@@ -62,7 +63,8 @@ class Memory:
     them up because it could not map or unmap a page (Xen 4.17 and 4.18). Those that it was seen to give up
     are in the ledger. `refused` holds the places of functions for which vPCI refused to switch memory decode
     on. `inherited` is True while the ledger may have pages of an earlier service, and nobody saw what vPCI
-    has unmapped since. `removed` holds addresses that Linux had and dropped: ghosts are removed from Xen only
+    has unmapped since. `told_given_up` is `ledger.given_up` of an earlier service: nobody saw whether Linux
+    has removed and added such a function since, and whether vPCI has it again. `removed` holds addresses that Linux had and dropped: ghosts are removed from Xen only
     at these addresses, and after a renumbering (`plan_announcements`). `unserved` holds addresses of which
     Xen said that no IOMMU unit serves them: that stays so until the next boot. `served` holds addresses at
     which Xen lists a function of dom0 that was not there at boot: a unit serves them until the next
@@ -73,7 +75,8 @@ class Memory:
     places of bridges to conventional PCI, as they were last readable. `outside_window` holds by place the
     BARs that decoded where vPCI maps nothing. `left_guests` holds functions that left a guest, with the
     guest's number. `unproven` holds places of functions that left xen-pciback and of which nobody knows
-    whether vPCI handles them again. `held_regions` counts for each reserved region the clients that keep it
+    whether vPCI handles them again; in a service that has started again, of all without a driver (Xen 4.19
+    on). `held_regions` counts for each reserved region the clients that keep it
     in dom0. `holes` holds pages that pcipt unmapped and that Xen may map again for dom0 (only where the
     option dom0=pf-fixup may be on). `complaints` holds what Xen complained about on its console, and how
     often, by function. `faults` holds DMA that an IOMMU refused, by device, `fault_counts` how often by what
@@ -89,6 +92,7 @@ class Memory:
     trapped: Trapped = attrs.Factory(Trapped)
     given_up: set[str] = attrs.Factory(set)
     inherited: bool = False
+    told_given_up: frozenset[str] = frozenset()
     removed: set[Sbdf] = attrs.Factory(set)
     unserved: set[Sbdf] = attrs.Factory(set)
     served: set[Sbdf] = attrs.Factory(set)

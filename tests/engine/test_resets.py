@@ -410,6 +410,34 @@ def test_they_are_trapped_again_once_the_bus_was_rescanned(version, decode, coal
     assert codes(stage.engine) == set()
 
 
+@pytest.mark.parametrize("version", GIVING_UP)
+def test_they_stay_trapped_if_the_bus_was_rescanned_while_the_service_was_stopped(version):
+    """Nothing shows that vPCI has the function again; the finding stays until its cure is seen."""
+    stage = brought_back(version)
+    stage.write(NIC, COMMAND, 2, 0)
+    stage.settle(stage.engine)
+    stage.xen.kernel_remove(S(NIC))
+    stage.xen.kernel_add(S(NIC))
+    stage.engine = stage.start()
+    compare(stage.engine)
+    for command in (2, 0, 2):
+        stage.write(NIC, COMMAND, 2, command)
+        stage.settle(stage.engine)
+        assert stage.xen.vpci.traps(S(NIC))
+        assert {0xFE201, 0xFE202}.isdisjoint(mapped_pages(stage.xen))
+        assert bool(command) is ({0xFE200, 0xFE203} <= mapped_pages(stage.xen))
+    assert (codes(stage.engine), health_of(stage.engine)) == ({"given-up"}, "degraded")
+    raw = stage.files.raws[S(NIC)]
+    stage.pull(NIC)
+    stage.settle(stage.engine)
+    stage.plug(raw)
+    stage.settle(stage.engine)
+    stage.write(NIC, COMMAND, 2, 2)
+    stage.settle(stage.engine)
+    assert codes(stage.engine) == set()
+    right(stage)
+
+
 def late_record(version):
     """A driver switches decode on and, before the function is read, off; that record has not arrived."""
     nic = device(
