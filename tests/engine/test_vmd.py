@@ -3,6 +3,9 @@
 import attrs
 import pytest
 
+from pcipt.daemon.control.status import cut_to_json
+from pcipt.firmware.passthrough import function as rules
+from pcipt.firmware.passthrough.verdict import CutSegment
 from pcipt.pci import Frames, Gfn, parse_sbdf
 from pcipt.remap.desired import By
 from pcipt.remap.mapped_pages import MappedRun
@@ -10,6 +13,7 @@ from pcipt.xen.interface import Dom0Kind, XenIdentity
 from pcipt.xen.simulated.hypervisor import SimulatedXen
 from pcipt.xen.simulated.model import Catastrophe
 from tests.engine.stage import BusStage, compare, right, settled, told
+from tests.firmware.passthrough_cases import evidence_of, said_by
 from tests.vmd import MEMORY, controller, disk, port, vmd_machine
 from tests.xen.versions import BUILDS, EACH_RELEASE
 
@@ -127,6 +131,19 @@ def test_orphans_of_cut_segments_are_told_of_the_controller(version, dom0):
     assert engine.ghosts == []
     assert stage.changes == []
     assert [each.panics for each in engine.views.cut_orphans()] == [version < (4, 19)]
+
+
+@pytest.mark.parametrize("dom0", ["pv", "pvh"])
+@pytest.mark.parametrize("version", RELEASES)
+def test_check_refuses_the_controller_where_its_release_would_panic(version, dom0):
+    """By what `pcipt status` tells, as `pcipt check` and `pcipt release` read it."""
+    engine = settled(stage_of(vmd_machine(), version, dom0, cuts=True))
+    (told_of,) = [cut_to_json(each) for each in engine.views.cut_orphans()]
+    assert told_of["sbdf"] == VMD
+    cut = {S(told_of["sbdf"]): CutSegment(told_of["text"], told_of["panics"])}
+    evidence = evidence_of(*vmd_machine(), cut_segments=cut)
+    verdict = "refuse" if version < (4, 19) else "warn"
+    assert said_by(rules.cut_segments, VMD, evidence) == ({"vmd-orphans": verdict}, [])
 
 
 @pytest.mark.parametrize("dom0", ["pv", "pvh"])
