@@ -14,7 +14,7 @@ unserved        performer, when an add fails        when Linux drops it         
 served          views, from Xen's list              never: an address counts once    no
 given_up        reconciliation                      when Xen or Linux drops it       no
 inherited       engine, when it is made             when everything was compared once    no
-told_given_up   engine, when it is made             never: `ledger.given_up` is looked at  no
+told_given_up   engine, first reading of console    never: `ledger.given_up` is looked at  no
 former          machine state, and at a removal     when the place is left again      no
 answered        machine state, at each reading      when it answers again, or leaves  no
 vacated         machine state, when Linux drops it  when a plan was made for it      no
@@ -64,24 +64,25 @@ class Memory:
     are in the ledger. `refused` holds the places of functions for which vPCI refused to switch memory decode
     on. `inherited` is True while the ledger may have pages of an earlier service, and nobody saw what vPCI
     has unmapped since. `told_given_up` is `ledger.given_up` of an earlier service: nobody saw whether Linux
-    has removed and added such a function since, and whether vPCI has it again. `removed` holds addresses that Linux had and dropped: ghosts are removed from Xen only
-    at these addresses, and after a renumbering (`plan_announcements`). `unserved` holds addresses of which
-    Xen said that no IOMMU unit serves them: that stays so until the next boot. `served` holds addresses at
-    which Xen lists a function of dom0 that was not there at boot: a unit serves them until the next
-    boot. `former` holds by place the function that Linux last dropped there. `answered` holds by place each
-    function that does not answer, as it was when it answered last. `vacated` holds each place whose function
-    Linux dropped and for which no plan was made since, with the former address. `bridge_numbers` holds the
-    (secondary, subordinate) bus of each bridge, by place, as it was last readable. `conventional` holds the
-    places of bridges to conventional PCI, as they were last readable. `outside_window` holds by place the
-    BARs that decoded where vPCI maps nothing. `left_guests` holds functions that left a guest, with the
-    guest's number. `unproven` holds places of functions that left xen-pciback and of which nobody knows
-    whether vPCI handles them again; in a service that has started again, of all without a driver (Xen 4.19
-    on). `held_regions` counts for each reserved region the clients that keep it
-    in dom0. `holes` holds pages that pcipt unmapped and that Xen may map again for dom0 (only where the
-    option dom0=pf-fixup may be on). `complaints` holds what Xen complained about on its console, and how
-    often, by function. `faults` holds DMA that an IOMMU refused, by device, `fault_counts` how often by what
-    lay there, `not_believed` how many lines about it were not used. `faulted` holds for each region that
-    pcipt withdrew the places of dom0's devices whose DMA there was refused since: with
+    has removed and added such a function since, and whether vPCI has it again. It has those, too, of which
+    Xen's console said so before this service began. `removed` holds addresses that Linux had and dropped:
+    ghosts are removed from Xen only at these addresses, and after a renumbering (`plan_announcements`).
+    `unserved` holds addresses of which Xen said that no IOMMU unit serves them: that stays so until the next
+    boot. `served` holds addresses at which Xen lists a function of dom0 that was not there at boot: a unit
+    serves them until the next boot. `former` holds by place the function that Linux last dropped there.
+    `answered` holds by place each function that does not answer, as it was when it answered last. `vacated`
+    holds each place whose function Linux dropped and for which no plan was made since, with the former
+    address. `bridge_numbers` holds the (secondary, subordinate) bus of each bridge, by place, as it was last
+    readable. `conventional` holds the places of bridges to conventional PCI, as they were last readable.
+    `outside_window` holds by place the BARs that decoded where vPCI maps nothing. `left_guests` holds
+    functions that left a guest, with the guest's number. `unproven` holds places of functions that left
+    xen-pciback and of which nobody knows whether vPCI handles them again; in a service that has started
+    again, of all without a driver (Xen 4.19 on). `held_regions` counts for each reserved region the clients
+    that keep it in dom0. `holes` holds pages that pcipt unmapped and that Xen may map again for dom0 (only
+    where the option dom0=pf-fixup may be on). `complaints` holds what Xen complained about on its console,
+    and how often, by function. `faults` holds DMA that an IOMMU refused, by device, `fault_counts` how often
+    by what lay there, `not_believed` how many lines about it were not used. `faulted` holds for each region
+    that pcipt withdrew the places of dom0's devices whose DMA there was refused since: with
     reserved.restore_on_fault they need the region. `withdrawn_at` is when pcipt withdrew a region (UTC, RFC
     3339). `listed_devices` holds for each reserved region the devices that Xen listed last.
     """

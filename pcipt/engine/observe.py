@@ -194,7 +194,10 @@ class Observer:
                 now.subjects.add(sbdf)
                 now.not_built.add(place)
                 self._queue.add(sbdf, Reason.OWNER, at)
-        views.memory.ledger.given_up |= now.not_built
+        found = map(views.state.place_at, heard.may_not_be_built)
+        doubted = {place for place in found if place is not None}
+        views.memory.told_given_up |= doubted
+        views.memory.ledger.given_up |= now.not_built | doubted
 
 
 def trapped_functions(views: Views) -> frozenset[Sbdf]:

@@ -132,9 +132,11 @@ def _shared(views: Views, each: Desired) -> list[tuple[int, Frames]]:
 
 
 def _is_shared(views: Views, place: str, span: Frames) -> bool:
-    """Return True if other functions have BARs or mapped pages there, and none has MSI-X structures there."""
-    bars = views.state.bars
+    """Return True if other functions of dom0 have BARs or mapped pages there, and none has MSI-X structures
+    there. What switches decode of a guest's function does not reach vPCI.
+    """
+    bars, given = views.state.bars, views.given_places
     others = [(other.place, other.sbdf) for other in bars.over(span)]
     others += [(other.place, other.sbdf) for other in views.memory.mapped.over(span)]
-    shared = any(other != place and sbdf.fits_xen for other, sbdf in others)
+    shared = any(other not in {place, *given} and sbdf.fits_xen for other, sbdf in others)
     return shared and not bars.tables_over(span)

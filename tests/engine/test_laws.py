@@ -184,6 +184,7 @@ class Telling(World):
         """Give the pages that a killed service cannot know about: two functions had them mapped, one left and
         the other stopped to decode while nobody looked. Only if that was the order, vPCI unmapped the pages.
         The same is so if the first was given to a guest: vPCI does not spare pages of a guest's function.
+        Nor can it know whether vPCI has a function again that it had given up, or that Xen complained about.
         """
         hardware = self.hardware
         off = [sbdf for sbdf in hardware.functions() if not hardware.decodes_memory(sbdf)]
@@ -191,7 +192,12 @@ class Telling(World):
         runs = [run for run in self.engine.ledger.mapped if run.state is State.STALE]
         left = [run for run in runs if any(run.frames.overlaps(each) for each in silent)]
         given = [run for run in self.engine.ledger.mapped if run.sbdf in self.given]
-        return pages_of(left) | pages_of(run for run in given if run.state is State.DOUBTFUL)
+        told = {self.engine.views.state.address_of(place) for place in self.engine.memory.told_given_up}
+        told |= {about for about, finding in self.engine.findings if finding.code == "assign-failed"}
+        bars = [(sbdf, bar) for sbdf in told & {*hardware.functions()} for bar in hardware.memory_bars(sbdf)]
+        unproven = [frames_from_range(bar) for _, (_, bar) in bars]
+        pages = {page for frames in unproven for page in range(frames.start, frames.end)}
+        return pages | pages_of(left) | pages_of(run for run in given if run.state is State.DOUBTFUL)
 
     def doubtful(self):
         """Give the pages of which the ledger says that nobody knows whether they are mapped."""
@@ -461,7 +467,7 @@ def test_restartable(made, history, data):
         world.store.die_at = world.xen.die_at = None
         world.rest()
     undecided = world.undecided() | expected.undecided()
-    doubt = {"stale-mapping"} if undecided else ()
+    doubt = {"stale-mapping", "assign-failed", "given-up"} if undecided else ()
     assert world.state(doubt, undecided) == expected.state(doubt, undecided)
 
 

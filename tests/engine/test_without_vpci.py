@@ -268,6 +268,19 @@ def test_what_is_said_while_pcipt_acts_for_another_function_is_kept_as_well(vers
 
 
 @survives
+def test_a_service_that_starts_before_the_line_was_read_has_the_doubt(version):
+    stage = Returned(version)
+    stage.source.read()
+    stage.hotplug.read()
+    stage.engine = stage.start()
+    compare(stage.engine)
+    stage.rest()
+    assert (codes(stage.engine), health_of(stage.engine)) == ({"given-up"}, "degraded")
+    right(stage)
+    assert stage.engine.memory.told_given_up  # so no MSI-X page would be mapped
+
+
+@survives
 def test_what_is_said_right_after_the_answer_about_the_owner_is_kept(version):
     stage = Returned(version, message=False, driver="pciback", returns=False)
     console = stage.xen.console

@@ -34,12 +34,14 @@ class Heard:
     """What one reading of the console has brought.
 
     `text` is what may tell of refused DMA. `about` are the functions with new complaints. `not_built` are the
-    functions that vPCI does not handle, by new complaints, since they returned to dom0.
+    functions that vPCI does not handle, by new complaints, since they returned to dom0. `may_not_be_built`
+    are those of the first reading: nobody knows whether that is over.
     """
 
     text: str = ""
     about: AbstractSet[Sbdf] = frozenset()
     not_built: AbstractSet[Sbdf] = frozenset()
+    may_not_be_built: AbstractSet[Sbdf] = frozenset()
 
 
 class Complaints:
@@ -104,9 +106,9 @@ class Complaints:
             about |= {function for function in concerned if function is not None}
             for function in concerned:
                 self._add(function, complaint)
-        failed = {each.function for each in said_now if begun and self._not_built(each)}
-        not_built = {function for function in failed if function is not None}
-        return Heard(text if begun else "", about, not_built)
+        failed = {each.function for each in said_now if self._not_built(each)}
+        not_built = frozenset(function for function in failed if function is not None)
+        return Heard(text, about, not_built) if begun else Heard("", about, may_not_be_built=not_built)
 
     def _command_line(self) -> str | None:
         """Return Xen's command line, None if Xen does not tell it."""
