@@ -15,8 +15,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from pcipt.daemon.folder import Folder
 from pcipt.errors import InputError
-from pcipt.host.regular_file import open_regular
 from pcipt.pci import Finding
 
 FORMATS = (1, 2)  # format 1 had no steps, and no mappings in the ledger
@@ -25,14 +25,16 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 class Document:
-    """One JSON document in the file `path`, with its steps in `path`.steps.
+    """One JSON document in the file `base` of `folder`, with its steps in `base`.steps.
 
     `name` says in findings what the document holds. Steps are values that were appended since the document
     was saved last.
     """
 
-    def __init__(self, path: str, name: str) -> None:
-        self.path = path
+    def __init__(self, folder: Folder, base: str, name: str) -> None:
+        self._folder = folder
+        self._base = base
+        self._steps_base = f"{base}.steps"
         self.name = name
         self._digest = ""
         self._steps: int | None = None  # descriptor of the file of steps, once something was appended
@@ -47,8 +49,9 @@ class Document:
 
         Raises: OSError if the file exists and cannot be read, or cannot be renamed.
         """
+        self._folder.sweep(self._base)
         try:
-            data = _read(self.path)
+            data = self._read(self._base)
         except FileNotFoundError:
             return None, None
         content, digest, why = _unwrap(data)
@@ -65,8 +68,8 @@ class Document:
         Raises: OSError if the file does not exist or cannot be renamed.
         """
         with contextlib.suppress(FileNotFoundError):
-            _put_aside(self._steps_path)
-        return self._damaged(self.path, why)
+            self._folder.put_aside(self._steps_base)
+        return self._damaged(self._base, why)
 
     def rejected_steps(self, why: str) -> Finding:
         """Rename the file of steps, because the steps cannot be used; return a finding that says so.
@@ -75,7 +78,7 @@ class Document:
 
         Raises: OSError if the file of steps does not exist or cannot be renamed.
         """
-        return self._damaged(self._steps_path, why)
+        return self._damaged(self._steps_base, why)
 
     def load_steps(self) -> tuple[list[Any], Finding | None]:
         """Return the steps that were appended to the document, in their order. Call `load` first.
@@ -90,7 +93,7 @@ class Document:
         """
         self._length = 0
         try:
-            data = _read(self._steps_path)
+            data = self._read(self._steps_base)
         except FileNotFoundError:
             return [], None
         if data is None:
@@ -101,7 +104,7 @@ class Document:
         if not found or (broken and found[0] != self._digest):
             return [], None  # steps of an older document; this one includes them
         if broken < len(found) - 1:
-            return found[1:broken], self._damaged(self._steps_path, f"line {broken + 1} is damaged")
+            return found[1:broken], self._damaged(self._steps_base, f"line {broken + 1} is damaged")
         self._length = sum(len(line) + 1 for line in lines[:broken])
         return found[1:broken], None
 
@@ -114,9 +117,8 @@ class Document:
                 append or save removes them.
         """
         if self._steps is None:
-            mode = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-            self._steps = os.open(self._steps_path, mode, 0o640)
-            _sync_directory(self.path)
+            self._steps = self._folder.open_for_appending(self._steps_base, anew=not self._length)
+            self._folder.sync()
         if self._torn:
             os.ftruncate(self._steps, self._length)
         self._torn = True
@@ -133,16 +135,22 @@ class Document:
             os.close(self._steps)
             self._steps = None
 
-    @property
-    def _steps_path(self) -> str:
-        return f"{self.path}.steps"
+    def _read(self, base: str) -> bytes | None:
+        """Return the first SIZE_LIMIT bytes of a file; None if it is not a regular file.
 
-    def _damaged(self, path: str, why: str) -> Finding:
-        """Rename the file `path` and return a finding that it is damaged. Raises OSError if it cannot be
-        renamed.
+        Raises: OSError if it cannot be opened or read; FileNotFoundError if it does not exist.
         """
-        aside = _put_aside(path)
-        text = f"{path}: {why}; kept as {aside}, the {self.name} is rebuilt from what Xen and hardware say"
+        try:
+            with self._folder.open_for_reading(base) as file:
+                return file.read(SIZE_LIMIT)
+        except InputError:
+            return None
+
+    def _damaged(self, base: str, why: str) -> Finding:
+        """Rename a file and return a finding that it is damaged. Raises OSError if it cannot be renamed."""
+        aside = self._folder.put_aside(base)
+        text = f"{self._folder.place(base)}: {why}; kept as {aside}, "
+        text += f"the {self.name} is rebuilt from what Xen and hardware say"
         return Finding(f"{self.name}-damaged", text)
 
     def save(self, content: Any) -> None:
@@ -154,50 +162,12 @@ class Document:
         body = _canonical(content)
         digest = hashlib.sha256(body).hexdigest()
         head = f'{{"format": {FORMATS[-1]}, "sha256": "{digest}", "content":\n'.encode()
-        directory, base = os.path.split(self.path)
-        fresh = os.path.join(directory, f".{base}.new")
-        try:
-            with open(fresh, "wb") as file:
-                file.writelines((head, body, b"}\n"))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, self.path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(fresh)
-            raise
-        _sync_directory(self.path)
+        self._folder.replace(self._base, (head, body, b"}\n"))
         self._digest = digest
         self._length, self._torn = 0, True  # the document includes the steps now
         self.close()
         with contextlib.suppress(OSError):
-            os.unlink(self._steps_path)
-
-
-def _sync_directory(path: str) -> None:
-    """Sync the directory of the file `path` to disk, so that a new name in it survives a crash. Raises
-    OSError.
-    """
-    descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _put_aside(path: str) -> str:
-    """Rename a file to PATH.damaged-N with the lowest free N from 1 to 999; return the new name.
-
-    If none is free, the new name is PATH.damaged, and a file of that name is replaced. Raises OSError.
-    """
-    for number in range(1, 1000):
-        aside = f"{path}.damaged-{number}"
-        if not os.path.exists(aside):
-            os.replace(path, aside)
-            return aside
-    aside = f"{path}.damaged"
-    os.replace(path, aside)
-    return aside
+            self._folder.delete(self._steps_base)
 
 
 def _checked(value: Any) -> bytes:
@@ -220,18 +190,6 @@ def _line(line: bytes) -> Any:
 def _canonical(content: Any) -> bytes:
     """Return content as JSON bytes with sorted keys; checksums are computed over these bytes."""
     return _ENCODER.encode(content).encode()
-
-
-def _read(path: str) -> bytes | None:
-    """Return the first SIZE_LIMIT bytes of a file; None if it is not a regular file.
-
-    Raises: OSError if it cannot be opened or read; FileNotFoundError if it does not exist.
-    """
-    try:
-        with open_regular(path) as file:
-            return file.read(SIZE_LIMIT)
-    except InputError:
-        return None
 
 
 def _unwrap(data: bytes | None) -> tuple[Any, str, str | None]:

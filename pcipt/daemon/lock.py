@@ -5,6 +5,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 
+from pcipt.daemon.folder import Folder
 from pcipt.errors import InputError
 
 
@@ -17,10 +18,10 @@ def only_one(directory: str) -> Iterator[None]:
     Raises: InputError if another daemon holds the lock (the error has its pid), or if the directory cannot be
             created or written.
     """
-    path = os.path.join(directory, "lock")
+    folder = Folder(directory)
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = folder.open_for_locking("lock")
     except OSError as error:
         raise InputError(directory, f"state directory: {error.strerror or error}") from error
     try:
@@ -35,3 +36,4 @@ def only_one(directory: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+        folder.close()

@@ -6,11 +6,11 @@ mappings                what vPCI was seen to map: written some seconds after an
 boot                    functions and bridges when this boot was first seen
 """
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 from pcipt.daemon.document import Document
+from pcipt.daemon.folder import Folder
 from pcipt.errors import AddressError, MalformedError, PciptError
 from pcipt.firmware.coverage import BootSnapshot
 from pcipt.pci import Finding, parse_sbdf
@@ -34,9 +34,10 @@ class FileStore:
     """
 
     def __init__(self, directory: str) -> None:
-        self._ledger = Document(os.path.join(directory, "ledger"), "ledger")
-        self._boot = Document(os.path.join(directory, "boot"), "boot-snapshot")
-        self._mappings = Document(os.path.join(directory, "mappings"), "mappings")
+        self._folder = Folder(directory)
+        self._ledger = Document(self._folder, "ledger", "ledger")
+        self._boot = Document(self._folder, "boot", "boot-snapshot")
+        self._mappings = Document(self._folder, "mappings", "mappings")
         self._unsaved: Ledger | None = None  # steps cannot be appended to what is on disk
 
     def load(self, boot_id: str) -> tuple[Ledger, BootSnapshot | None, list[Finding]]:
@@ -106,8 +107,9 @@ class FileStore:
         )
 
     def close(self) -> None:
-        """Close the file of steps, if it is open."""
+        """Close the file of steps and the directory, if they are open."""
         self._ledger.close()
+        self._folder.close()
 
     def _load_ledger(self, boot_id: str, findings: list[Finding]) -> Ledger:
         """Return the ledger of this boot with the pages that vPCI mapped and all steps that can be applied.

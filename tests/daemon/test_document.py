@@ -4,11 +4,12 @@ import os
 import pytest
 
 from pcipt.daemon.document import FORMATS, Document
+from pcipt.daemon.folder import Folder
 
 
 @pytest.fixture
 def document(tmp_path):
-    return Document(str(tmp_path / "ledger"), "ledger")
+    return Document(Folder(str(tmp_path)), "ledger", "ledger")
 
 
 def test_what_was_saved_is_loaded(document):
@@ -69,7 +70,7 @@ def test_a_full_disk_leaves_the_old_document(document, tmp_path, monkeypatch):
 
 
 def again(tmp_path):
-    document = Document(str(tmp_path / "ledger"), "ledger")
+    document = Document(Folder(str(tmp_path)), "ledger", "ledger")
     document.load()
     return document
 
@@ -101,7 +102,7 @@ def test_steps_of_another_document_do_not_count(document, tmp_path):
     document.save({"a": 1})
     document.append(["one"])
     document.close()
-    Document(str(tmp_path / "other"), "ledger").save({"a": 2})
+    Document(Folder(str(tmp_path)), "other", "ledger").save({"a": 2})
     (tmp_path / "other").rename(tmp_path / "ledger")  # killed before the steps were taken away
     assert again(tmp_path).load_steps() == ([], None)
 

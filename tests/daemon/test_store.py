@@ -5,6 +5,7 @@ import os
 import pytest
 
 from pcipt.daemon.document import Document
+from pcipt.daemon.folder import Folder
 from pcipt.daemon.store import FileStore
 from pcipt.firmware.coverage import BootSnapshot
 from pcipt.pci import Frames, Gfn, parse_sbdf
@@ -49,8 +50,10 @@ def test_damaged_papers_are_said_and_replaced(tmp_path):
 
 
 def test_a_sound_document_that_is_no_ledger_is_said(tmp_path):
-    Document(str(tmp_path / "ledger"), "ledger").save({"entries": 3})
-    Document(str(tmp_path / "boot"), "boot").save({"bridges": {"x": [1]}, "functions": [], "boot_id": "boot"})
+    Document(Folder(str(tmp_path)), "ledger", "ledger").save({"entries": 3})
+    Document(Folder(str(tmp_path)), "boot", "boot").save(
+        {"bridges": {"x": [1]}, "functions": [], "boot_id": "boot"}
+    )
     ledger, snapshot, findings = FileStore(str(tmp_path)).load("boot")
     assert (ledger, snapshot) == (Ledger("boot"), None)
     assert [finding.code for finding in findings] == ["ledger-damaged", "boot-snapshot-damaged"]
@@ -218,20 +221,20 @@ def test_the_next_boot_writes_over_what_was_lost_in_this_one(tmp_path):
 def test_a_damaged_time_of_lost_messages_is_ignored(tmp_path, damaged):
     run = MappedRun("00_1c.0", PORT, 1, Frames(Gfn(0xFD000), 1), By.XEN, NOW)
     content = {"boot_id": "boot", "mappings": mapped_to_json([run]), "messages_lost": damaged}
-    Document(str(tmp_path / "mappings"), "mappings").save(content)
+    Document(Folder(str(tmp_path)), "mappings", "mappings").save(content)
     ledger, _, findings = FileStore(str(tmp_path)).load("boot")
     assert (ledger.messages_lost, list(ledger.mapped), findings) == (None, [run], [])
 
 
 @pytest.mark.parametrize("content", [[NOW], NOW, {"messages_lost": NOW}, {"boot_id": 7}], ids=str)
 def test_mappings_without_a_boot_are_ignored(tmp_path, content):
-    Document(str(tmp_path / "mappings"), "mappings").save(content)
+    Document(Folder(str(tmp_path)), "mappings", "mappings").save(content)
     assert FileStore(str(tmp_path)).load("boot") == (Ledger("boot"), None, [])
 
 
 def test_mappings_that_cannot_be_read_are_said_and_kept_aside(tmp_path):
     content = {"boot_id": "boot", "mappings": 7, "messages_lost": NOW}
-    Document(str(tmp_path / "mappings"), "mappings").save(content)
+    Document(Folder(str(tmp_path)), "mappings", "mappings").save(content)
     ledger, _, (finding,) = FileStore(str(tmp_path)).load("boot")
     assert (finding.code, list(ledger.mapped)) == ("mappings-damaged", [])
     assert [path.name for path in tmp_path.iterdir()] == ["mappings.damaged-1"]

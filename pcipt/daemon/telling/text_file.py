@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import Callable
 
+from pcipt.daemon.folder import Folder
 from pcipt.daemon.loop import Loop
 
 PAUSE = 5.0  # seconds between two writings
@@ -25,7 +26,7 @@ class Textfile:
         self, loop: Loop, path: str, text: Callable[[], str], complain: Callable[[str, OSError], None]
     ) -> None:
         self._loop = loop
-        self._path = path
+        self._use(path)
         self._text = text
         self._complain = complain
         self._pending = self._pausing = self._failed = False
@@ -46,7 +47,7 @@ class Textfile:
         """Delete the present file and write to `path` from now on. Do nothing if `path` is unchanged."""
         if path != self._path:
             self._remove()
-            self._path = path
+            self._use(path)
             self._failed = False
             self.changed()
 
@@ -65,37 +66,25 @@ class Textfile:
             return
         self._pending = False
         try:
-            write_aside(self._path, self._text())
+            self._folder.replace(self._name, [self._text().encode()], mode=0o644, sync=False)
             self._failed = False
         except OSError as error:
+            self._folder.close()  # the directory may have been made anew meanwhile
             if not self._failed:
                 self._complain(self._path, error)
             self._failed = True
         self._loop.after("textfile", PAUSE, self._write)  # writes again only if a metric has changed by then
 
+    def _use(self, path: str) -> None:
+        """Write to `path` from now on. Another account may own its directory: nothing is read from there."""
+        directory, self._name = os.path.split(path)
+        self._path, self._folder = path, Folder(directory, own=False)
+        if path:
+            self._folder.sweep(self._name)
+
     def _remove(self) -> None:
-        """Delete the file; errors are ignored."""
+        """Delete the file and close its directory; errors are ignored."""
         if self._path:
             with contextlib.suppress(OSError):
-                os.unlink(self._path)
-
-
-def write_aside(path: str, text: str) -> None:
-    """Replace the content of the file `path` by `text`. Everybody may read the new file.
-
-    A reader never sees half of the text.
-
-    Raises: OSError if the text cannot be written; the old file, if there was one, is then unchanged.
-    """
-    directory, base = os.path.split(path)
-    fresh = os.path.join(directory, f".{base}.new")  # the collector reads only *.prom
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        with open(os.open(fresh, flags, 0o644), "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o644)
-            file.write(text)
-        os.replace(fresh, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(fresh)
-        raise
+                self._folder.delete(self._name)
+        self._folder.close()

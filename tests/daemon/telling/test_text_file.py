@@ -4,7 +4,7 @@ import stat
 import pytest
 
 from pcipt.daemon.telling import text_file as textfile
-from pcipt.daemon.telling.text_file import Textfile, write_aside
+from pcipt.daemon.telling.text_file import Textfile
 
 
 class Waiting:
@@ -107,20 +107,60 @@ def test_a_disk_that_does_not_take_it_is_said_once_until_it_does(path):
 
 
 def test_a_full_disk_leaves_the_old_file(path, tmp_path, monkeypatch):
-    write_aside(path, "old\n")
+    scene = Scene(path)
+    scene.loop.come()
     monkeypatch.setattr(
-        os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        os, "rename", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
-    with pytest.raises(OSError, match="No space"):
-        write_aside(path, "new\n")
-    assert content(path) == "old\n"
+    scene.file.changed()
+    scene.loop.come()
+    assert [error.errno for _, error in scene.troubles] == [28]
+    assert content(path) == "pcipt_functions 1\n"
     assert os.listdir(tmp_path) == ["pcipt.prom"]
 
 
-def test_a_link_laid_in_the_way_is_not_followed(path, tmp_path):
-    victim = tmp_path / "victim"
-    victim.write_text("precious")
-    os.symlink(victim, tmp_path / ".pcipt.prom.new")
-    with pytest.raises(OSError, match=r"symbolic links"):
-        write_aside(path, "text\n")
-    assert victim.read_text() == "precious"
+def test_a_directory_that_was_made_anew_is_written_to(tmp_path):
+    (tmp_path / "there").mkdir()
+    scene = Scene(str(tmp_path / "there" / "pcipt.prom"))
+    scene.loop.come()
+    (tmp_path / "there").rename(tmp_path / "old")
+    (tmp_path / "old" / "pcipt.prom").unlink()
+    (tmp_path / "old").rmdir()
+    (tmp_path / "there").mkdir()
+    for _ in range(2):
+        scene.file.changed()
+        scene.loop.come()
+    assert content(tmp_path / "there" / "pcipt.prom") == "pcipt_functions 3\n"
+    assert len(scene.troubles) == 1
+
+
+@pytest.mark.parametrize("lay", [os.mkfifo, os.mkdir, lambda at: os.symlink("/etc/passwd", at)])
+@pytest.mark.parametrize("name", [".pcipt.prom.new", "pcipt.prom"])
+def test_what_another_account_lays_in_the_way_holds_nothing_up(path, tmp_path, lay, name):
+    lay(tmp_path / name)
+    scene = Scene(path)
+    scene.loop.come()
+    if name == "pcipt.prom" and lay is os.mkdir:
+        assert [error.errno for _, error in scene.troubles] == [21]
+    else:
+        assert content(path) == "pcipt_functions 1\n"
+        assert not os.path.islink(path)
+    scene.file.close()
+
+
+def test_a_link_to_another_directory_is_followed_only_where_nobody_else_can_lay_it(tmp_path):
+    """The directory above belongs to another account, which turned node_exporter's directory into a link."""
+    above, precious = tmp_path / "prometheus", tmp_path / "precious"
+    above.mkdir()
+    precious.mkdir()
+    os.symlink(precious, above / "node-exporter")
+    os.chmod(above, 0o777)
+    scene = Scene(str(above / "node-exporter" / "pcipt.prom"))
+    scene.loop.come()
+    assert len(scene.troubles) == 1
+    assert os.listdir(precious) == []
+    os.chmod(above, 0o755)
+    scene.file.changed()
+    scene.loop.come()
+    assert os.listdir(precious) == ["pcipt.prom"]
+    scene.file.close()
