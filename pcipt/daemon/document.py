@@ -12,15 +12,23 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, BinaryIO
 
 from pcipt.daemon.folder import Folder
 from pcipt.errors import InputError
 from pcipt.pci import Finding
 
 FORMATS = (1, 2)  # format 1 had no steps, and no mappings in the ledger
-SIZE_LIMIT = 64 * 1024 * 1024
+NOT_REGULAR = "it is no regular file"
+MIB = 1024 * 1024
+#  bytes
+SIZE_LIMIT = 16 * MIB  # of a document: three times that of 10,000 functions
+STEPS_LONG = MIB  # of steps: the document is to be saved again
+STEPS_LIMIT = 16 * MIB  # of steps: no more are appended
+STEPS_READ = 64 * MIB  # of steps: what an earlier pcipt may have left
+LINE_LIMIT = 64 * 1024  # of one step
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
@@ -51,9 +59,11 @@ class Document:
         """
         self._folder.sweep(self._base)
         try:
-            data = self._read(self._base)
+            data = self._read()
         except FileNotFoundError:
             return None, None
+        except InputError as error:
+            return None, self.rejected(error.why)
         content, digest, why = _unwrap(data)
         if why is None:
             self._digest = digest
@@ -80,42 +90,62 @@ class Document:
         """
         return self._damaged(self._steps_base, why)
 
-    def load_steps(self) -> tuple[list[Any], Finding | None]:
-        """Return the steps that were appended to the document, in their order. Call `load` first.
+    def load_steps(self, take: Callable[[Any], None]) -> Finding | None:
+        """Call `take` with each step that was appended to the document, in their order. Call `load` first.
 
-        The list is empty without a finding if there is no file of steps. Steps that belong to an older
-        document are ignored, because the present document includes them. If the last line is incomplete or
-        damaged, for example after a crash, it is left out without a finding. If a line before it is damaged,
-        the file is renamed; return the steps before that line, with a finding: none if it is the first line,
-        which names the document. A file that is not regular is renamed too; return no steps, with a finding.
+        One line is held in memory at a time. Nothing is done if there is no file of steps, or if its steps
+        belong to an older document, because the present document includes them. If the last line is
+        incomplete or damaged, for example after a crash, it is left out without a finding. If a line before
+        it is damaged, or if the file is longer than STEPS_READ, the file is renamed; the steps before that
+        line are taken, and a finding is returned: none are taken if it is the first line, which names the
+        document. A file that is not regular is renamed too; no step is taken, and a finding is returned.
 
-        Raises: OSError if the file exists and cannot be read, or cannot be renamed.
+        Raises: OSError if the file exists and cannot be read, or cannot be renamed; every error of `take`.
         """
         self._length = 0
         try:
-            data = self._read(self._steps_base)
+            with self._folder.open_for_reading(self._steps_base) as file:
+                why = self._take_lines(file, take)
         except FileNotFoundError:
-            return [], None
-        if data is None:
-            return [], self.rejected_steps("it is no regular file")
-        lines = data.split(b"\n")[:-1]
-        found = [_line(line) for line in lines]
-        broken = found.index(None) if None in found else len(found)
-        if not found or (broken and found[0] != self._digest):
-            return [], None  # steps of an older document; this one includes them
-        if broken < len(found) - 1:
-            return found[1:broken], self._damaged(self._steps_base, f"line {broken + 1} is damaged")
-        self._length = sum(len(line) + 1 for line in lines[:broken])
-        return found[1:broken], None
+            return None
+        except InputError:
+            why = NOT_REGULAR
+        return None if why is None else self.rejected_steps(why)
+
+    def _take_lines(self, file: BinaryIO, take: Callable[[Any], None]) -> str | None:
+        """Call `take` with each step of the file of steps; return why the rest of the file cannot be used.
+
+        If the whole file can be used, set `_length` to the bytes of its whole lines, and return None.
+        """
+        length, damaged = 0, 0
+        for number, line in enumerate(iter(partial(file.readline, LINE_LIMIT), b""), 1):
+            if damaged:
+                return f"line {damaged} is damaged"
+            if length + len(line) > STEPS_READ:
+                return f"line {number} is beyond {STEPS_READ} bytes, what follows is not used"
+            whole = line.endswith(b"\n")
+            value = _line(line[:-1]) if whole else None
+            if value is None:
+                damaged = number if whole or len(line) == LINE_LIMIT else 0
+                continue
+            if number == 1 and value != self._digest:
+                return None  # steps of an older document; this one includes them
+            if number > 1:
+                take(value)
+            length += len(line)
+        self._length = length
+        return None
 
     def append(self, steps: Sequence[Any]) -> None:
         """Append steps to the document; they are on disk when this returns.
 
         Call `load_steps` or `save` before.
 
-        Raises: OSError if they cannot be written. The file may then contain some of them, until the next
-                append or save removes them.
+        Raises: OSError if they cannot be written, or if there are more than STEPS_LIMIT bytes of steps. The
+                file may then contain some of them, until the next append or save removes them.
         """
+        if self._length > STEPS_LIMIT:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         if self._steps is None:
             self._steps = self._folder.open_for_appending(self._steps_base, anew=not self._length)
             self._folder.sync()
@@ -129,22 +159,32 @@ class Document:
         self._length += len(lines)
         self._torn = False
 
+    @property
+    def is_long(self) -> bool:
+        """Return True if there are more than STEPS_LONG bytes of steps: `save` is due."""
+        return self._length > STEPS_LONG
+
     def close(self) -> None:
         """Close the file of steps if it is open. A later `append` opens it again."""
         if self._steps is not None:
             os.close(self._steps)
             self._steps = None
 
-    def _read(self, base: str) -> bytes | None:
-        """Return the first SIZE_LIMIT bytes of a file; None if it is not a regular file.
+    def _read(self) -> bytes:
+        """Return the bytes of the document.
 
-        Raises: OSError if it cannot be opened or read; FileNotFoundError if it does not exist.
+        Raises: InputError if it is no regular file, or longer than SIZE_LIMIT; FileNotFoundError if it does
+                not exist; OSError if it cannot be opened or read.
         """
+        place = self._folder.place(self._base)
         try:
-            with self._folder.open_for_reading(base) as file:
-                return file.read(SIZE_LIMIT)
-        except InputError:
-            return None
+            with self._folder.open_for_reading(self._base) as file:
+                data = file.read(SIZE_LIMIT + 1)
+        except InputError as error:
+            raise InputError(place, NOT_REGULAR) from error
+        if len(data) > SIZE_LIMIT:
+            raise InputError(place, f"it is longer than {SIZE_LIMIT} bytes")
+        return data
 
     def _damaged(self, base: str, why: str) -> Finding:
         """Rename a file and return a finding that it is damaged. Raises OSError if it cannot be renamed."""
@@ -156,10 +196,12 @@ class Document:
     def save(self, content: Any) -> None:
         """Replace the document's content and delete its steps. The content is on disk when this returns.
 
-        Raises: OSError if it cannot be written. The file is then usually as it was before the call. It holds
-                the new content if only the directory could not be synced.
+        Raises: OSError if it cannot be written, or is longer than `load` would take. The file is then usually
+                as it was before the call. It holds the new content if only the directory could not be synced.
         """
         body = _canonical(content)
+        if len(body) > SIZE_LIMIT - LINE_LIMIT:  # less the first line and the last
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         digest = hashlib.sha256(body).hexdigest()
         head = f'{{"format": {FORMATS[-1]}, "sha256": "{digest}", "content":\n'.encode()
         self._folder.replace(self._base, (head, body, b"}\n"))
@@ -192,14 +234,11 @@ def _canonical(content: Any) -> bytes:
     return _ENCODER.encode(content).encode()
 
 
-def _unwrap(data: bytes | None) -> tuple[Any, str, str | None]:
+def _unwrap(data: bytes) -> tuple[Any, str, str | None]:
     """Return a document's content, its checksum, and why it cannot be used (None if it can).
 
-    `data` is None for a file that is not regular. If the document cannot be used, the content is None and the
-    checksum is empty.
+    If the document cannot be used, the content is None and the checksum is empty.
     """
-    if data is None:
-        return None, "", "it is no regular file"
     try:
         whole = json.loads(data)
         version, digest, content = whole["format"], whole["sha256"], whole["content"]

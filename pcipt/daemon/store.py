@@ -69,6 +69,11 @@ class FileStore:
             self.save(self._unsaved)
         self._ledger.append([step_to_json(step) for step in steps])
 
+    @property
+    def is_long(self) -> bool:
+        """Return True if the file of steps is so long that `save` is due."""
+        return self._ledger.is_long
+
     def save(self, ledger: Ledger) -> None:
         """Write the whole ledger to disk and delete the file of steps, because the ledger includes the steps.
 
@@ -131,19 +136,22 @@ class FileStore:
         if self._unsaved is not None:
             self._unsaved = ledger
             return ledger
-        steps, damage = self._ledger.load_steps()
-        if damage is not None:
-            findings.append(damage)
-            self._unsaved = ledger
-        left_out: list[PciptError] = []
-        for value in steps:
+        first: PciptError | None = None
+        left_out = 0
+
+        def take(value: Any) -> None:
+            nonlocal first, left_out
             try:
                 step_from_json(value).apply(ledger)
             except PciptError as error:
-                left_out.append(error)
+                first, left_out = first or error, left_out + 1
+
+        damage = self._ledger.load_steps(take)
+        if damage is not None:
+            findings.append(damage)
+            self._unsaved = ledger
         if left_out:
-            why = f"{left_out[0]}, steps left out: {len(left_out)}"
-            findings.append(self._ledger.rejected_steps(why))
+            findings.append(self._ledger.rejected_steps(f"{first}, steps left out: {left_out}"))
             self._unsaved = ledger
         return ledger
 

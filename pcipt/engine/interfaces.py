@@ -102,6 +102,10 @@ class Store(Protocol):
     def append(self, steps: Sequence[AnyStep]) -> None:
         """Append steps to the ledger's file. Raises: OSError if they are not on disk."""
 
+    @property
+    def is_long(self) -> bool:
+        """True if so many steps were appended that the ledger is to be written as a whole."""
+
     def save(self, ledger: Ledger) -> None:
         """Write the ledger as a whole. Raises: OSError; the former file is then unchanged."""
 

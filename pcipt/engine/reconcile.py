@@ -17,7 +17,7 @@ from pcipt.engine.performer import Performer, Rehearsal
 from pcipt.engine.queue import EVERYTHING, STORE, Queue, Reason
 from pcipt.engine.repeats import repeat, repeat_not_asked
 from pcipt.engine.report import Report, Scope
-from pcipt.engine.round import Round, Slices, sliced
+from pcipt.engine.round import Round, Slices, result_of, sliced
 from pcipt.engine.saver import Saver
 from pcipt.engine.settle import settle_memory, take_over_mappings
 from pcipt.engine.unproven import doubt_unproven
@@ -72,7 +72,7 @@ class Reconciler:
             self._queue.repeat(STORE, Reason.FAILED, self._clock(), scope.store.attempts)
         work = scope.everything
         if work is None:
-            return _result(self._steps(Round(scope, self._views)))
+            return result_of(self._steps(Round(scope, self._views)))
         if self._sweep is None or self._sweep[0].everything is not work:
             started = Round(scope, self._views)
             self._sweep = started, self._steps(started)
@@ -116,6 +116,11 @@ class Reconciler:
         """
         if now.views is self._views:
             self._saver.save(self._views.memory)
+
+    def _save_if_long(self, now: Round) -> None:
+        """Write the files if the ledger's file of steps has become long; do nothing in a dry run."""
+        if now.views is self._views and self._saver.is_due and not self._saver.save(self._views.memory):
+            self._queue.repeat(STORE, Reason.FAILED, self._clock(), 0)
 
     # Plan and perform.
 
@@ -187,6 +192,7 @@ class Reconciler:
             noted = note(plan, views.memory.mapped, self._policy.now())
             if views is self._views and views.pvh and not self._saver.note(noted):
                 self._queue.repeat(STORE, Reason.FAILED, self._clock(), 0)
+            self._save_if_long(now)
             now.touched |= bool(plan.left or plan.taken or plan.moved)
             planned_for |= {each.sbdf for each in desired}
             yield from self._perform(now, plan.actions)
@@ -212,6 +218,7 @@ class Reconciler:
         now.planned += actions
         for outcomes in self._performer.perform(actions, now.views) if actions else ():
             now.outcomes += outcomes
+            self._save_if_long(now)
             yield
 
     # Conclude.
@@ -287,13 +294,3 @@ class Reconciler:
     def _lost_messages(self) -> bool:
         """Return True from a loss of messages until EVERYTHING is finished."""
         return Reason.LOST in self._queue.reasons_of(EVERYTHING)
-
-
-def _result(steps: Generator[None, None, Report]) -> Report:
-    """Run all steps of a reconciliation at once and return its report."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            report: Report = end.value
-            return report

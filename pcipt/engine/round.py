@@ -83,3 +83,13 @@ def sliced(functions: Iterable[Sbdf]) -> list[list[Sbdf]]:
     """Return the functions in parts of at most SLICE, in their order; an empty list without functions."""
     waiting = list(functions)
     return [waiting[at : at + SLICE] for at in range(0, len(waiting), SLICE)]
+
+
+def result_of(steps: Generator[None, None, Report]) -> Report:
+    """Run all steps of a reconciliation at once and return its report."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            report: Report = end.value
+            return report

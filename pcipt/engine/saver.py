@@ -29,6 +29,11 @@ class Saver:
         """Append steps to the ledger's file. Return True if they are on disk or there are none."""
         return not steps or self._save("ledger", lambda: self._store.append(steps))
 
+    @property
+    def is_due(self) -> bool:
+        """Return True if the ledger's file of steps has become long, and the last `save` did not fail."""
+        return self._store.is_long and not self._trouble
+
     def save(self, memory: Memory) -> bool:
         """Write the ledger as a whole and the pages that vPCI mapped.
 

@@ -104,6 +104,7 @@ class MemoryStore:
         self.die_after = False
         self.fails = None
         self.findings = []
+        self.is_long = False
 
     def load(self, boot_id):
         if self.ledger is None or self.ledger.boot_id != boot_id:

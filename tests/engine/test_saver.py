@@ -17,6 +17,8 @@ LEDGER, MAPPINGS, SNAPSHOT = "save", "save_mappings", "save_snapshot"
 class Files:
     """`full` are the documents that cannot be written; `written` what was written with what."""
 
+    is_long = False
+
     def __init__(self, *full):
         self.full = {name: OSError(errno.ENOSPC, "No space left on device") for name in full}
         self.written = []

@@ -36,6 +36,8 @@ Action = dict[str, Any]
 class NoStore:
     """A store of the engine that keeps nothing: each replay begins with an empty ledger."""
 
+    is_long = False
+
     def load(self, boot_id: str) -> tuple[Ledger, BootSnapshot | None, list[Finding]]:
         return Ledger(boot_id), None, []
 
