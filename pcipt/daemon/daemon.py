@@ -172,7 +172,10 @@ class Daemon:
         """
         made = self._options.socket if self._options.listener is None else None
         listener = self._options.listener or listen(self._options.socket)
-        self._server = Server(self._loop, listener, self._answers.handlers, self._answers.streams, path=made)
+        self._server = Server(
+            self._loop, listener, self._answers.handlers, self._answers.streams, stamps=self._answers.stamps,
+            path=made,
+        )  # fmt: skip
         self._address = listener.getsockname()
         self._announcer.publish = self._server.publish
 

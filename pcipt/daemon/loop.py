@@ -1,6 +1,7 @@
 """The event loop: it waits for file descriptors, signals and named deadlines, and calls back.
 
-Without any deadline it sleeps until a descriptor is ready.
+Without any deadline it sleeps until a descriptor is ready. What may take long and is not urgent, such as an
+answer to a client, is called last, one in each turn.
 """
 
 import contextlib
@@ -8,6 +9,7 @@ import selectors
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 Callback = Callable[[], object]
@@ -23,6 +25,7 @@ class Loop:
         self.before_waiting: Callback = lambda: None
         self._selector = selectors.DefaultSelector()
         self._deadlines: dict[str, tuple[float, Callback]] = {}
+        self._last: deque[Callback] = deque()
         self._stopping = False
 
     def watch(self, fileno: int, events: int, callback: Callable[[int], None]) -> None:
@@ -52,31 +55,52 @@ class Loop:
         """Cancel the deadline `name`. Do nothing if there is none."""
         self._deadlines.pop(name, None)
 
+    def last(self, callback: Callback) -> None:
+        """Call `callback` once, when a turn has called everything else and no other such callback.
+
+        So these callbacks delay a descriptor or a deadline by one of them at most. They are called in the
+        order in which they were added; one that waits already is not added again.
+        """
+        if callback not in self._last:
+            self._last.append(callback)
+
     def stop(self) -> None:
         """Make `run` return after the present callback; callbacks that are also ready are not called."""
         self._stopping = True
 
     def run(self) -> None:
-        """Wait and call callbacks until a callback calls `stop`.
-
-        In each turn the callbacks of descriptors are called first, then those of deadlines.
+        """Do one turn after the other until a callback calls `stop`.
 
         Raises: every exception of a callback.
         """
         self._stopping = False
         while not self._stopping:
-            self.before_waiting()
-            for key, events in self._selector.select(self._timeout()):
-                if not self._stopping and key.fd in self._selector.get_map():
-                    key.data(events)
-            now = time.monotonic()
-            for name in [name for name, (due, _) in self._deadlines.items() if due <= now]:
-                _, callback = self._deadlines.pop(name, (0.0, None))
-                if callback is not None and not self._stopping:
-                    callback()
+            self.turn()
+
+    def turn(self) -> None:
+        """Wait, and call the callbacks of descriptors, then those of deadlines, then one of those of `last`.
+
+        Raises: every exception of a callback.
+        """
+        self.before_waiting()
+        for key, events in self._selector.select(self._timeout()):
+            if not self._stopping and key.fd in self._selector.get_map():
+                key.data(events)
+        now = time.monotonic()
+        for name in [name for name, (due, _) in self._deadlines.items() if due <= now]:
+            _, callback = self._deadlines.pop(name, (0.0, None))
+            if callback is not None and not self._stopping:
+                callback()
+        if self._last and not self._stopping:
+            self._last.popleft()()
 
     def _timeout(self) -> float | None:
-        """Return the seconds until the next deadline, 0.0 if it has passed; None if there is no deadline."""
+        """Return the seconds until the next deadline, 0.0 if it has passed; None if there is no deadline.
+
+        Return 0.0 if a callback of `last` waits.
+        """
+        if self._last:
+            return 0.0
         if not self._deadlines:
             return None
         return max(0.0, min(due for due, _ in self._deadlines.values()) - time.monotonic())

@@ -51,8 +51,8 @@ class Engine:
     The constructor gets `clock`, which returns the time (UTC, RFC 3339), and `monotonic`, which returns
     seconds and never goes back. The user may replace two attributes: `interrupted` returns True if no further
     action may begin; `take_messages` puts all messages that have arrived into the queue. The engine keeps
-    `records`, the last outcomes, at most HISTORY. It also keeps `service_findings`, the findings about the
-    service itself.
+    `records`, the last outcomes, at most HISTORY, and `service_findings`, those about the service itself.
+    `readings` grows whenever machine, views or ledger may have changed.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Engine:
         self.settings = settings
         self.records: deque[Record] = deque(maxlen=HISTORY)
         self.since = clock()
+        self.readings = 0
         ledger, boot, store_findings = store.load(host.boot_id)
         self.service_findings: list[Finding] = [*store_findings]
         self.memory = Memory(ledger, boot, inherited=bool(ledger.theirs()), holes=holes_from(ledger))
@@ -104,8 +105,7 @@ class Engine:
 
     def next_due(self) -> float | None:
         """Return in how many seconds the next work is due: 0.0 for now, None if the queue is empty."""
-        at = self.queue.next_due()
-        return None if at is None else max(0.0, at - self._monotonic())
+        return None if (at := self.queue.next_due()) is None else max(0.0, at - self._monotonic())
 
     def take(self, *, whole: bool = True) -> Scope:
         """Remove the work that is due from the queue and return it (`Queue.take`); empty if none is due."""
@@ -113,6 +113,7 @@ class Engine:
 
     def reconcile(self, scope: Scope) -> Report:
         """Reconcile the work in `scope` and return what came of it. Of EVERYTHING, a call does one slice."""
+        self.readings += 1
         report = self._reconciler.reconcile(scope)
         self.records.extend(Record(self._clock(), outcome) for outcome in report.outcomes)
         return report
@@ -132,6 +133,7 @@ class Engine:
         rehearsal = self._make_reconciler(queue, Rehearsal(self))
 
         def one_slice() -> Report:
+            self.readings += 1
             report = rehearsal.reconcile(Scope(queue.take(self._monotonic())))
             if report.finished:
                 different = {*report.changed, *self.views.take_different()}
@@ -161,6 +163,7 @@ class Engine:
         if Xen cannot be asked about it.
         Raises: KeyError if the machine does not have the function.
         """
+        self.readings += 1
         views = self.views
         for changed in sorted(views.read([sbdf])):
             self.queue.add(changed, Reason.DIFFERENT, self._monotonic())

@@ -1,7 +1,8 @@
 """One connection to the control socket: bytes received, bytes to send, deadlines. No call here ever waits.
 
-A peer gets one answer in each turn of the loop. Until it has read that answer, nothing more is read from it.
-So a peer that sends without reading cannot delay other peers or the engine, and needs little memory.
+The server says when a peer's next request is answered. Until the peer has read that answer, nothing more is
+read from it. So a peer that sends without reading cannot delay other peers or the engine, and needs little
+memory.
 """
 
 import selectors
@@ -71,6 +72,9 @@ class Answers(Protocol):
     def has_room_for(self, peer: "Peer") -> bool:
         """Return True if the bytes that this peer has not read may stay queued; see `Server.has_room_for`."""
 
+    def wait_for_turn(self, peer: "Peer") -> None:
+        """Call `take_turn` of this peer, whose next request has arrived, when it is its turn."""
+
     def forget(self, peer: "Peer") -> None:
         """Remove a closed connection from the server's list."""
 
@@ -80,9 +84,12 @@ class Peer:
 
     A peer without a subscription is closed if it does not send a request, or does not read its answer, within
     PATIENCE seconds. While the answer to its request does not exist yet (`Later`), there is no limit.
+    `own` is True for a connection that this process has made: the watchdog's.
     """
 
-    def __init__(self, connection: socket.socket, uid: int, loop: Loop, server: Answers) -> None:
+    def __init__(
+        self, connection: socket.socket, uid: int, loop: Loop, server: Answers, *, own: bool = False
+    ) -> None:
         self._connection = connection
         self._loop = loop
         self._server = server
@@ -96,9 +103,9 @@ class Peer:
         self._dropped = 0
         self._dropped_at = ""
         self.uid = uid
+        self.own = own
         self.fileno = connection.fileno()
         self._deadline = f"peer {self.fileno}"
-        self._turn = f"peer {self.fileno} again"
         loop.watch(self.fileno, selectors.EVENT_READ, self._ready)
         loop.after(self._deadline, PATIENCE, self.close)
 
@@ -149,8 +156,7 @@ class Peer:
         """End the subscription, if any, close the connection, and remove it from the server's list."""
         self._gone = True
         self._subscribe(None)
-        for name in (self._deadline, self._turn):
-            self._loop.cancel(name)
+        self._loop.cancel(self._deadline)
         self._loop.forget(self.fileno)
         self._server.forget(self)
         self._connection.close()
@@ -175,25 +181,23 @@ class Peer:
         self._go_on()
 
     def _receive(self) -> None:
-        """Receive bytes of the peer, and answer the next request if it is complete."""
+        """Receive bytes of the peer. A request that is longer than REQUEST_LIMIT bytes is refused."""
         data = self._connection.recv(_CHUNK)
         self._ended = not data
         self._input += data
-        self._take_turn()
+        if self._may_ask and b"\0" not in self._input and len(self._input) > REQUEST_LIMIT:
+            self._refuse("InvalidFrame", f"longer than {REQUEST_LIMIT} bytes")
 
-    def _take_turn(self) -> None:
-        """Answer the next request if it has arrived completely and the peer has read its last answer.
+    def take_turn(self) -> None:
+        """Answer the next request, if it has arrived completely and the peer has read its last answer.
 
-        A request that is longer than REQUEST_LIMIT bytes is refused.
+        The server calls this after `wait_for_turn`.
         """
-        if not self._may_ask:
-            return
         frame, nul, rest = self._input.partition(b"\0")
-        if nul and not self._closing:
+        if nul and self._may_ask and not self._closing:
             self._input = rest
             self._answer(bytes(frame))
-        elif len(self._input) > REQUEST_LIMIT:
-            self._refuse("InvalidFrame", f"longer than {REQUEST_LIMIT} bytes")
+        self._ready(0)
 
     def _answer(self, frame: bytes) -> None:
         """Queue the answer to one request. The request may start a subscription.
@@ -258,7 +262,7 @@ class Peer:
         self._loop.after(self._deadline, PATIENCE, self.close)
 
     def _go_on(self) -> None:
-        """Choose what to wait for: the next request, room to send, the next turn, or a later answer.
+        """Choose what to wait for: the next request, room to send, its turn, or a later answer.
 
         The connection is closed instead if nothing is left to send and it is to be closed, or if nothing is
         left to send, the peer has ended its requests and no answer is due.
@@ -270,15 +274,11 @@ class Peer:
             self.close()
             return
         if more and self._may_ask:
-            self._loop.after(self._turn, 0.0, self._again)
+            self._loop.cancel(self._deadline)  # it is for the server to act
+            self._server.wait_for_turn(self)
         reads = self._may_ask and not (more or self._ended or self._closing)
         events = (selectors.EVENT_READ if reads else 0) | (selectors.EVENT_WRITE if self._output else 0)
         if events:
             self._loop.watch(self.fileno, events, self._ready)
         else:
             self._loop.forget(self.fileno)  # until the next turn
-
-    def _again(self) -> None:
-        """Answer a request that had already arrived; the loop calls this in the next turn."""
-        self._take_turn()
-        self._ready(0)

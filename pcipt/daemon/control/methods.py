@@ -39,7 +39,8 @@ class HotplugCounters(Protocol):
 
 
 class Answers:
-    """The handlers of all methods, by name. `handlers` are for one reply, `streams` for subscriptions.
+    """The handlers of all methods, by name. `handlers` are for one reply, `streams` for subscriptions. A
+    reply may have changed only if the result of the method's function in `stamps` has.
 
     `resync` begins to compare everything and returns the reply, which is given later; its argument is True
     for a dry run. `regions` returns the reply to `Rmrr`. `monitors` returns the number of subscribers. `mode`
@@ -80,6 +81,7 @@ class Answers:
             "Release": lambda parameters: passthrough.release(self._present(parameters)),
             "Guests": lambda _parameters: passthrough.guests(),
         }
+        self.stamps = {"Mappings": lambda: engine.readings}
         self.streams: dict[str, Stream] = {
             "Monitor": _wanted_events,
             "Reclaim": lambda parameters: passthrough.reclaim(self._present(parameters)),

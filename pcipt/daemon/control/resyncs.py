@@ -3,7 +3,6 @@
 The service does its other work between two slices. Each dry run is done separately, for one client.
 """
 
-import itertools
 from collections.abc import Callable, Sequence
 
 from pcipt.daemon.control.connection import Later
@@ -33,7 +32,6 @@ class Resyncs:
         self._work: Work | None = None  # the present comparison, its clients, its outcomes so far
         self._served: list[Later] = []
         self._outcomes: list[Outcome] = []
-        self._numbers = itertools.count(1)
 
     def begin(self, dry_run: bool) -> Later:
         """Begin to compare everything; return the reply to `Resync`, which is given when the comparison is
@@ -74,11 +72,10 @@ class Resyncs:
             later.give(self._answer(outcomes))
 
     def _rehearse(self, later: Later, one_slice: Callable[[], Report]) -> None:
-        """Do one slice of a dry run in each turn of the loop, by calling `one_slice`.
+        """Do the slices of a dry run by calling `one_slice`, after everything else of a turn of the loop.
 
         After the last slice, give the answer to `later`.
         """
-        name = f"rehearsal {next(self._numbers)}"
         outcomes: list[Outcome] = []
 
         def advance() -> None:
@@ -87,9 +84,9 @@ class Resyncs:
             if report.finished:
                 later.give(self._answer(outcomes))
             else:
-                self._loop.after(name, 0.0, advance)
+                self._loop.last(advance)
 
-        self._loop.after(name, 0.0, advance)
+        self._loop.last(advance)
 
     def _answer(self, outcomes: Sequence[Outcome]) -> Message:
         """Return the reply to `Resync`: the health now, and the outcomes as actions."""

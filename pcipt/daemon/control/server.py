@@ -2,7 +2,7 @@
 
 Credentials of a peer are checked before any byte is read. Root may call everything; members of the socket's
 group and the daemon's own user may only read; all others are refused. The unread bytes of all peers together
-are limited.
+are limited. One request is answered in each turn of the loop, after everything else.
 """
 
 import contextlib
@@ -26,12 +26,14 @@ from pcipt.daemon.control.protocol import (
     error,
     reply,
 )
+from pcipt.daemon.control.turns import Turns
 from pcipt.daemon.control.varlink import SERVICE_METHODS, NoSuchInterfaceError
 from pcipt.daemon.loop import Loop
 from pcipt.errors import NoSuchDeviceError, PciptError
 
-CONNECTIONS = 64
+CONNECTIONS = 64  # of all uids without root
 CONNECTIONS_PER_UID = 16
+SUBSCRIPTIONS_PER_UID = 12  # the other places are for questions, so that monitors lock nobody out
 PAUSE = 1.0  # seconds until a connection that could not be accepted is tried again
 _PAUSED = "accept again"
 WAITING_LIMIT = 32 * 1024 * 1024  # bytes of answers that all peers together may leave unread
@@ -44,8 +46,9 @@ class Server:
     """The server of the control socket `listener`.
 
     `handlers` and `streams` map names of METHODS to functions. A handler returns the reply's parameters or a
-    `Later`; a stream returns a Subscription. `path` is the socket file if the daemon has made it, else None;
-    `close` deletes this file.
+    `Later`; a stream returns a Subscription. `stamps` maps names of methods without parameters to
+    functions: while the result of the function stays the same, the last answer is sent again. `path` is the
+    socket file if the daemon has made it, else None; `close` deletes this file.
 
     Raises: OSError if `path` does not exist.
     """
@@ -57,13 +60,17 @@ class Server:
         handlers: Mapping[str, Handler],
         streams: Mapping[str, Stream] | None = None,
         *,
+        stamps: Mapping[str, Callable[[], int]] | None = None,
         path: str | None = None,
     ) -> None:
         self._loop = loop
         self._listener = listener
         self._handlers = handlers
         self._streams = streams or {}
+        self._stamps = stamps or {}
+        self._kept: dict[str, tuple[int, bytes]] = {}  # method: stamp and answer
         self._peers: dict[int, Peer] = {}
+        self._turns = Turns()
         self._path = path
         self._inode = os.stat(path).st_ino if path is not None else None
         self._group = group_of(listener)
@@ -115,7 +122,8 @@ class Server:
         elif pid != self._own and self._is_full(uid):  # the watchdog's request is never refused
             _send_away(connection, error("Busy", {"reason": "too many connections"}))
         else:
-            self._peers[connection.fileno()] = Peer(connection, uid, self._loop, self)
+            peer = Peer(connection, uid, self._loop, self, own=pid == self._own)
+            self._peers[connection.fileno()] = peer
 
     def _is_full(self, uid: int) -> bool:
         """Return True if one more connection of this uid must be refused.
@@ -125,6 +133,20 @@ class Server:
         by_uid = Counter(peer.uid for peer in self._peers.values())
         others = len(self._peers) - by_uid[0]  # the common limit does not apply to root
         return by_uid[uid] >= CONNECTIONS_PER_UID or (uid != 0 and others >= CONNECTIONS)
+
+    def wait_for_turn(self, peer: Peer) -> None:
+        """Let the next request of this peer be answered in its turn."""
+        self._turns.add(peer)
+        self._loop.last(self._answer_next)
+
+    def _answer_next(self) -> None:
+        """Answer one request; the loop calls this after everything else."""
+        if not self._turns:
+            return  # the peer has left
+        peer = self._turns.take()
+        if self._turns:
+            self._loop.last(self._answer_next)
+        peer.take_turn()
 
     def publish(self, event: Message) -> None:
         """Send an event to every subscriber whose subscription wants it."""
@@ -174,17 +196,38 @@ class Server:
             return error("ExpectedMore", {"method": method}), None
         try:
             parameters = checked_parameters(name, message.get("parameters"))
-            if name in self._streams:
-                subscription = self._streams[name](parameters)
-                return reply(subscription.first, continues=True), subscription
-            answer = self._handlers[name](parameters)
-            return answer if isinstance(answer, Later) else reply(answer), None
+            if name not in self._streams:
+                return self._reply(name, parameters), None
+            if not METHODS[name].changes and self._is_full_of_subscriptions(uid):
+                return error("Busy", {"reason": "too many subscriptions"}), None
+            subscription = self._streams[name](parameters)
+            return reply(subscription.first, continues=True), subscription
         except ParameterError as cause:
             return error("InvalidParameter", {"parameter": cause.parameter, "reason": cause.why}), None
         except NoSuchDeviceError as cause:
             return error("NoSuchDevice", {"sbdf": cause.address, "nearest": list(cause.nearest)}), None
         except PciptError as cause:
             return error("Failed", {"reason": str(cause)}), None
+
+    def _reply(self, name: str, parameters: Message) -> bytes | Later:
+        """Return the reply of a handler; the last one if nothing has changed since. Raises: its errors."""
+        stamp = self._stamps[name]() if name in self._stamps else None
+        kept = self._kept.get(name)
+        if kept is not None and kept[0] == stamp:
+            return kept[1]
+        answer = self._handlers[name](parameters)
+        if isinstance(answer, Later):
+            return answer
+        told = reply(answer)
+        if stamp is not None:
+            self._kept[name] = stamp, told
+        return told
+
+    def _is_full_of_subscriptions(self, uid: int) -> bool:
+        """Return True if the peers of this uid have as many subscriptions as they may have."""
+        return (
+            sum(peer.subscribed for peer in self._peers.values() if peer.uid == uid) >= SUBSCRIPTIONS_PER_UID
+        )
 
     def has_room_for(self, peer: Peer) -> bool:
         """Return True if the bytes that `peer` has not read may stay queued.
@@ -198,6 +241,7 @@ class Server:
     def forget(self, peer: Peer) -> None:
         """Remove a closed connection from the list. Do nothing if it is not in the list."""
         self._peers.pop(peer.fileno, None)
+        self._turns.forget(peer)
 
     def close(self) -> None:
         """Close all connections and the listening socket; delete the socket file if the daemon made it.

@@ -336,14 +336,14 @@ def test_a_subscriber_that_waits_gets_events_and_then_its_answer(served):
 def test_a_connection_that_was_closed_while_it_waited_gets_no_answer():
     later, forgotten, loop = module.Later(), [], Loop()
     server = SimpleNamespace(
-        answer=lambda _frame, _uid: (later, None), has_room_for=lambda _peer: True, forget=forgotten.append
-    )
+        answer=lambda _frame, _uid: (later, None), has_room_for=lambda _peer: True, forget=forgotten.append,
+        wait_for_turn=lambda peer: loop.last(peer.take_turn),
+    )  # fmt: skip
     here, there = socket.socketpair()
     with there:
         peer = module.Peer(here, 0, loop, server)
         there.sendall(LATER)
-        loop.after("stop", 0, loop.stop)
-        loop.run()
+        loop.turn()
         peer.close()
         later.give({"too": "late"})
         assert there.recv(1) == b""

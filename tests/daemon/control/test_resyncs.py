@@ -34,15 +34,15 @@ class Turns:
     """A loop whose turns the test takes."""
 
     def __init__(self):
-        self._waiting = {}
+        self._waiting = []
 
-    def after(self, name, _seconds, callback):
-        assert name not in self._waiting  # it would replace what another client waits for
-        self._waiting[name] = callback
+    def last(self, callback):
+        assert callback not in self._waiting
+        self._waiting.append(callback)
 
     def turn(self):
-        waiting, self._waiting = self._waiting, {}
-        for callback in waiting.values():
+        waiting, self._waiting = self._waiting, []
+        for callback in waiting:
             callback()
         return bool(waiting)
 
