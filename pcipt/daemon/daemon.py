@@ -29,7 +29,7 @@ from pcipt.daemon.loop import Loop, Signals
 from pcipt.daemon.notify import Notifier
 from pcipt.daemon.setting_keys import ACTIONS
 from pcipt.daemon.settings import Settings, read_settings
-from pcipt.daemon.store import FileStore
+from pcipt.daemon.store import FileStore, NoStore
 from pcipt.daemon.telling.announcer import Announcer
 from pcipt.daemon.telling.log import Logs
 from pcipt.daemon.telling.metrics import Form, Metrics
@@ -42,7 +42,7 @@ from pcipt.engine.interfaces import Host
 from pcipt.engine.queue import EVERYTHING, Reason
 from pcipt.engine.report import Report, Scope
 from pcipt.errors import HypervisorError, PciptError
-from pcipt.pci import Sbdf
+from pcipt.pci import Finding, Sbdf
 from pcipt.remap.actions import MapMmio, Outcome, Result, RewriteBar, RewriteCommand, UnmapMmio
 from pcipt.xen.interface import Hypervisor
 
@@ -54,7 +54,8 @@ class Options:
     """The paths that the daemon uses: control socket, state directory and settings file.
 
     `listener` is the listening socket that systemd passed, or None if systemd passed none. With a listener no
-    socket file is made. If `settings_required` is True, a missing settings file is an error.
+    socket file is made. If `settings_required` is True, a missing settings file is an error. `unusable` says
+    why the state directory cannot be used; it is empty if it can.
     """
 
     socket: str
@@ -62,16 +63,15 @@ class Options:
     settings: str
     settings_required: bool
     listener: Socket | None = None
+    unusable: str = ""
 
 
 class Daemon:
     """The daemon: engine, control socket, log and metrics, connected to `host`, `xen` and the event sources.
 
     `run` runs it until SIGTERM or SIGINT. The caller opens `watch` before it makes the daemon, so that writes
-    are seen while the machine is read. A `watch` of None sees no writes.
-
-    Raises: OSError if a file in the state directory exists and cannot be read, or a damaged one cannot be
-            renamed.
+    are seen while the machine is read. A `watch` of None sees no writes. If the state directory cannot be
+    used, the daemon only observes, whatever the settings say: what is not on disk must not be done.
     """
 
     def __init__(
@@ -90,10 +90,10 @@ class Daemon:
         counted = CountedXen(xen, self._tell_error)
         self._metrics = Metrics(lambda: read_gauges(self.engine, counted, self._watch, self._hotplug))
         self._announcer = Announcer(log, self._metrics, utc_now)
-        self.settings = settings
         self._playing = False
         self._numbers = itertools.count(1)
-        self.engine = Engine(host, counted, FileStore(options.state), settings, utc_now)
+        self.engine = self._make_engine(host, counted, settings)
+        self.settings = self._held(settings)
         self._worker = Worker(self.engine, self._watch, self._tell)
         self._intake = Intake(
             self.engine, hotplug, self._watch, lambda: 0.0 if self._playing else self.settings.settle_ms /
@@ -115,6 +115,27 @@ class Daemon:
         self.engine.memory.trapped = self._watch.trapped
         self.engine.take_messages = self._intake.take_messages
         self._loop.before_waiting = self._schedule
+
+    def _make_engine(self, host: Host, xen: Hypervisor, settings: Settings) -> Engine:
+        """Return the engine with the files of the state directory; set `_unusable` if they cannot be used."""
+        self._unusable, store = self._options.unusable, FileStore(self._options.state)
+        if not self._unusable:
+            try:
+                return Engine(host, xen, store, settings, utc_now)
+            except OSError as error:
+                store.close()
+                self._unusable = f"{error.filename or 'a file'}: {error.strerror or error}"
+        engine = Engine(host, xen, NoStore(), self._held(settings), utc_now)
+        why = (
+            f"the state directory {self._options.state} cannot be used ({self._unusable}): the service only "
+            "observes, nothing is changed in Xen; make the directory writable, then systemctl restart pcipt"
+        )
+        engine.service_findings.append(Finding("state-unusable", why))
+        return engine
+
+    def _held(self, settings: Settings) -> Settings:
+        """Return the settings that hold: without a usable state directory the mode is "observe"."""
+        return attrs.evolve(settings, mode="observe") if self._unusable else settings
 
     def run(self, played: Callable[[], None] | None = None) -> None:
         """Reconcile once, open the control socket, send READY=1 to systemd, and serve until SIGTERM or
@@ -321,7 +342,7 @@ class Daemon:
             self._log.warning(
                 "watch.source holds from the next start on", kind="settings", wanted=settings.watch_source
             )
-        self.settings = settings
+        self.settings = settings = self._held(settings)
         self.engine.use(settings)
         self._log.level = settings.log_level
         if self._textfile is not None:

@@ -10,20 +10,23 @@ from pcipt.errors import InputError
 
 
 @contextlib.contextmanager
-def only_one(directory: str) -> Iterator[None]:
+def only_one(directory: str) -> Iterator[str]:
     """Hold the lock file of the state directory during the with-block.
 
     The directory is created if it is missing. The lock is released when the with-block or the process ends.
+    The with-block gets an empty text. If the directory cannot be created or written, nothing is locked, and
+    it gets the reason: several services that only observe do no harm.
 
-    Raises: InputError if another daemon holds the lock (the error has its pid), or if the directory cannot be
-            created or written.
+    Raises: InputError if another daemon holds the lock; the error has its pid.
     """
     folder = Folder(directory)
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         descriptor = folder.open_for_locking("lock")
     except OSError as error:
-        raise InputError(directory, f"state directory: {error.strerror or error}") from error
+        folder.close()
+        yield error.strerror or str(error)
+        return
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -33,7 +36,7 @@ def only_one(directory: str) -> Iterator[None]:
         with contextlib.suppress(OSError):  # a full disk: the pid is missing, but the lock is held
             os.truncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
+        yield ""
     finally:
         os.close(descriptor)
         folder.close()

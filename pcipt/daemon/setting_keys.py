@@ -114,6 +114,9 @@ KEYS: tuple[Key, ...] = (
     Key("watch.owners-s", Number(1, 3600), 60,
         "seconds between two questions to Xen while there are functions whose owner may change without a "
         "message: bound to xen-pciback, hidden, without an owner, unknown to Linux, or renumbered"),
+    Key("watch.list-s", Number(0, 3600), 900,
+        "seconds, about, between two questions to Xen whether it still lists all functions; 0 asks only with "
+        "other work"),
     Key("watch.faults-s", Number(0, 3600), 60,
         "seconds between two readings of Xen's console for DMA that an IOMMU refused; 0 reads it only with "
         "other work and after a withdrawal"),

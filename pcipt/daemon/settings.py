@@ -29,6 +29,7 @@ class Settings:
     watch_source: str = DEFAULTS["watch.source"]
     settle_ms: int = DEFAULTS["watch.settle-ms"]
     owners_s: int = DEFAULTS["watch.owners-s"]
+    list_s: int = DEFAULTS["watch.list-s"]
     faults_s: int = DEFAULTS["watch.faults-s"]
     restore_on_fault: bool = DEFAULTS["reserved.restore_on_fault"]
     probe: bool = DEFAULTS["hotplug.probe"]
@@ -63,6 +64,7 @@ _FIELDS = {
     "watch.source": "watch_source",
     "watch.settle-ms": "settle_ms",
     "watch.owners-s": "owners_s",
+    "watch.list-s": "list_s",
     "watch.faults-s": "faults_s",
     "reserved.restore_on_fault": "restore_on_fault",
     "hotplug.probe": "probe",

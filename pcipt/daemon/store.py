@@ -201,6 +201,25 @@ class FileStore:
         return found
 
 
+class NoStore:
+    """A store of the engine that keeps nothing: for a replay, and for a service that only observes."""
+
+    is_long = False
+
+    def load(self, boot_id: str) -> tuple[Ledger, BootSnapshot | None, list[Finding]]:
+        return Ledger(boot_id), None, []
+
+    def append(self, written: Sequence[AnyStep]) -> None: ...
+
+    def save(self, ledger: Ledger) -> None: ...
+
+    def save_mappings(self, ledger: Ledger) -> None: ...
+
+    def save_snapshot(self, snapshot: BootSnapshot) -> None: ...
+
+    def close(self) -> None: ...
+
+
 def _sizes_from_json(value: Any) -> dict[str, Sizes]:
     """Return the sizes that `save_mappings` wrote. Raises: MalformedError if `value` is anything else."""
     try:

@@ -73,17 +73,20 @@ class Watchdog:
             self._complain("no answer to the last check")
         self._hang_up()
         self._again()
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        connection.setblocking(False)
         try:
-            connection.connect(self._address)  # our own socket: connects at once or fails
-            connection.send(request("Check"))
+            self._ask()
         except OSError as error:
-            connection.close()
+            self._hang_up()
             self._complain(f"the control socket cannot be reached: {error.strerror or error}")
-            return
-        self._connection, self._answer = connection, b""
-        self._loop.watch(connection.fileno(), selectors.EVENT_READ, self._ready)
+
+    def _ask(self) -> None:
+        """Send a request to the control socket. Raises: OSError, also if no descriptor is free."""
+        self._answer = b""
+        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._connection.setblocking(False)
+        self._connection.connect(self._address)  # our own socket: connects at once or fails
+        self._connection.send(request("Check"))
+        self._loop.watch(self._connection.fileno(), selectors.EVENT_READ, self._ready)
 
     def _ready(self, _events: int) -> None:
         """Read the answer; when it is complete or too long, or the connection ends, feed the watchdog or

@@ -77,6 +77,10 @@ class Settings(Protocol):
         """The seconds between two questions to Xen about owners that change without a message."""
 
     @property
+    def list_s(self) -> int:
+        """The seconds between two questions to Xen if no owner changes without a message; 0: never."""
+
+    @property
     def faults_s(self) -> int:
         """The seconds between two readings of Xen's console for refused DMA; 0: by no timer."""
 

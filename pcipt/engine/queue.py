@@ -89,7 +89,7 @@ DELAYS: Mapping[tuple[str | Whole, Reason], Delay] = {
     # A driver that began too early may still be about to give up; only then Linux can be asked again.
     (PLACE, Reason.LATE): _repeated(1.0, 5.0, 25.0),
     **{(key, Reason.NOT_ASKED): _UNTIL_ASKED for key in (PLACE, EVERYTHING, OWNERS, CONSOLE)},
-    # A slow question, as often as the settings say, while there is a function whose owner changes silently.
+    # A slow question, as often as the settings say; more often while a function's owner may change silently.
     (OWNERS, Reason.TIMER): Delay(1.0, 3600.0),
     # Xen's console tells of refused DMA: read soon after a withdrawal, else as often as the settings say.
     (CONSOLE, Reason.LISTEN): Delay(1.0, 3600.0),

@@ -25,8 +25,9 @@ def repeat(queue: Queue, now: Round, at: float, settings: Settings) -> None:
     finding about a guest's pages or ports; functions that are `unseen` or `is_switched_off`; functions with
     unmapped pages that Xen may map again; functions of `_not_announced` that are in the queue for no reason
     but WRITTEN. EVERYTHING is repeated if Xen could not be asked for the reserved regions of some function.
-    OWNERS is due after the seconds of `settings`, if there are `silent_functions`. A round of single
-    functions looks for them among its subjects only. CONSOLE is due after the seconds of `settings` if the
+    OWNERS is due after the seconds of `settings`: soon if there are `silent_functions`, else after a long
+    time, in which somebody may make Xen forget a function. A round of single functions looks for silent
+    functions among its subjects only. CONSOLE is due after the seconds of `settings` if the
     console is readable, and several times soon after a region was withdrawn.
     """
     _put_back(queue, now, at, Reason.FAILED, _failed(now))
@@ -47,7 +48,17 @@ def repeat(queue: Queue, now: Round, at: float, settings: Settings) -> None:
     whole = now.everything is not None or now.scope.owners is not None
     if silent_functions(now.views, None if whole else now.subjects | now.listed):
         queue.add(OWNERS, Reason.TIMER, at, quiet=settings.owners_s)
+    elif settings.list_s:
+        queue.add(OWNERS, Reason.TIMER, at, quiet=_spread(settings.list_s, at))
     _look_at_console(queue, now, at, settings)
+
+
+def _spread(seconds: float, at: float) -> float:
+    """Return the time, longer or shorter by up to a tenth: the hosts of a fleet do not ask at the same time.
+
+    It depends on the fraction of a second at which it is asked for.
+    """
+    return seconds * (0.9 + 0.2 * (at % 1.0))
 
 
 def _look_at_console(queue: Queue, now: Round, at: float, settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """The daemon as a process: its start, its signals, its socket, its messages to the manager."""
 
+import errno
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from pcipt.daemon.control.listener import listen
 from pcipt.daemon.daemon import Daemon, Options
 from pcipt.daemon.replay.recording import RecordedHotplug
 from pcipt.daemon.settings import Settings
+from pcipt.daemon.store import FileStore
 from pcipt.daemon.telling.log import Logs
 from pcipt.host.uevents import HotplugEvent
 from tests.daemon.running import MACHINE, REPOSITORY, Running
@@ -157,7 +159,6 @@ def test_idle_it_makes_no_system_call(running):
         (["--replay", "/nonexistent"], "nonexistent"),
         (["--settings", "/nonexistent.toml"], "no such settings file"),
         (["--replay", str(MACHINE), "--socket", "/nonexistent/control"], "nonexistent"),
-        (["--replay", str(MACHINE), "--state", "/proc/nowhere"], "state directory"),
     ],
 )
 def test_what_is_wrong_is_one_clear_line(tmp_path, arguments, words):
@@ -176,6 +177,43 @@ def test_what_is_wrong_is_one_clear_line(tmp_path, arguments, words):
     assert last.startswith("pcipt: ")
     assert words in last
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("state", ["/proc/nowhere", "another account's"])
+def test_without_a_state_directory_it_starts_observes_and_says_so(tmp_path, state):
+    settings = tmp_path / "pcipt.toml"
+    settings.write_text('mode = "enforce"')
+    if state != "/proc/nowhere":
+        (tmp_path / "state").mkdir()
+        os.chown(tmp_path / "state", 12345, 12345)
+    more = ["--state", state] if state == "/proc/nowhere" else []
+    running = Running(tmp_path, *more, "--settings", str(settings))
+    for _ in range(2):
+        told = json.loads(running.pcipt("status", "--json").stdout)
+        assert (told["mode"], told["health"]) == ("observe", "degraded")
+        assert "done" not in {action["result"] for action in told["actions"]}
+        texts = [finding["text"] for finding in told["findings"] if finding["code"] == "state-unusable"]
+        assert len(texts) == 1
+        assert "nothing is changed in Xen" in texts[0]
+        running.process.send_signal(signal.SIGHUP)  # the settings say "enforce"
+    assert "settings read again" in running.stop()
+
+
+def test_a_ledger_that_cannot_be_read_is_no_reason_not_to_start(tmp_path, monkeypatch):
+    def broken(_store, _boot_id):
+        raise OSError(errno.EIO, "Input/output error", "ledger")
+
+    monkeypatch.setattr(FileStore, "load", broken)
+    stage = Stage(known=[])
+    options = Options(str(tmp_path / "control"), str(tmp_path / "state"), str(tmp_path / "none"), False)
+    os.mkdir(options.state)
+    daemon = Daemon(stage.host, stage.xen, RecordedHotplug(), options, Settings(), Logs(lambda *_: None))
+    daemon.run(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    told = {finding.code: finding.text for _, finding in daemon.engine.findings}
+    words = f"the state directory {options.state} cannot be used (ledger: Input/output error): the service"
+    assert told["state-unusable"].startswith(words)
+    assert not any(stage.xen.known(sorted(stage.host.raws)))
+    assert os.listdir(options.state) == []
 
 
 def test_it_asks_for_time_before_it_reads_the_machine(running):

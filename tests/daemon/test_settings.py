@@ -45,6 +45,7 @@ OTHERS = {
     "watch.source": "none",
     "watch.settle-ms": 200,
     "watch.owners-s": 600,
+    "watch.list-s": 0,
     "watch.faults-s": 0,
     "reserved.restore_on_fault": True,
     "hotplug.probe": False,

@@ -1,5 +1,6 @@
 """The watchdog is fed only after a request has travelled: socket, server, handler, and back."""
 
+import errno
 import os
 
 import pytest
@@ -124,3 +125,17 @@ def test_no_answer_until_the_next_check_is_a_complaint(tmp_path):
 @pytest.mark.parametrize("answer", [b"", b"x", b"[]", b'{"parameters":{"problems":0}}'])
 def test_any_other_answer_is_a_complaint(answer):
     assert module._complaint(answer)
+
+
+def test_no_free_descriptor_is_told_and_the_service_goes_on(tmp_path, monkeypatch):
+    scene = Scene(str(tmp_path / "control"), lambda _: {"problems": []})
+    make = module.socket.socket
+
+    def full(*_arguments):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(module.socket, "socket", full)
+    assert scene.run() == ["the control socket cannot be reached: Too many open files"]
+    monkeypatch.setattr(module.socket, "socket", make)
+    assert scene.run()[-1] == "fed"
+    scene.close()

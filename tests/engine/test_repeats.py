@@ -195,7 +195,7 @@ def test_work_that_xen_could_not_be_asked_for_comes_again_with_its_reasons():
     assert [(each.key, each.attempts) for each in waiting.take(NOW + 5)] == [(NIC, 2)]
 
 
-LISTENING = Settings(faults_s=90)
+LISTENING = Settings(list_s=0, faults_s=90)
 WITHDRAWN = Outcome(WithdrawReserved(NIC, "", Frames(Gfn(0x7FFF0), 4)), Result.DONE)
 #  the round's work, what it did, whether the console is readable: when the console is read next, and why
 LOOKS = [

@@ -245,7 +245,7 @@ def test_a_dry_run_leaves_what_xen_has_said_to_the_service(version):
 @pytest.mark.parametrize("driver", [None, "pciback"])
 def test_what_the_timer_hears_before_any_message_is_kept_until_the_owner_is_asked(version, owner, driver):
     """The line is newer than the last answer about the owner."""
-    timer = Settings(faults_s=10, owners_s=3600)
+    timer = Settings(list_s=0, faults_s=10, owners_s=3600)
     stage = Returned(version, owner, settings=timer, message=False, driver=driver)
     assert not stage.engine.view.in_dom0(S(CARD))
     stage.time += 10
@@ -258,7 +258,9 @@ def test_what_the_timer_hears_before_any_message_is_kept_until_the_owner_is_aske
 @survives
 def test_what_is_said_while_pcipt_acts_for_another_function_is_kept_as_well(version):
     """The console is read after the action, and tells of a function that has no message yet."""
-    stage = Returned(version, settings=Settings(faults_s=0, owners_s=3600), message=False, driver="pciback")
+    stage = Returned(
+        version, settings=Settings(list_s=0, faults_s=0, owners_s=3600), message=False, driver="pciback"
+    )
     stage.xen.forget(S(PORT))
     stage.write(PORT, COMMAND, 2, ON)
     assert ("add-device", f"0000:{PORT}", "done") in told(stage.settle(stage.engine))
@@ -290,7 +292,9 @@ def test_what_is_said_right_after_the_answer_about_the_owner_is_kept(version):
 @survives
 def test_a_return_that_the_iommu_refused_leaves_the_function_to_the_guest(version):
     """What the line says of vPCI is over when the guest has the function, and returns it as it should."""
-    stage = Returned(version, settings=Settings(faults_s=10, owners_s=3600), message=False, returns=False)
+    stage = Returned(
+        version, settings=Settings(list_s=0, faults_s=10, owners_s=3600), message=False, returns=False
+    )
     stage.number(2)
     stage.xen.prints(f"d1: deassign (0000:{CARD}) failed (-22)")
     stage.time += 10

@@ -60,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
 def _serve(args: argparse.Namespace, settings: Settings, path: str, *, required: bool) -> int:
     """Run the daemon on this machine, or on a recorded one (--replay), until SIGTERM or SIGINT; return 0.
 
-    Raises: InputError if another daemon runs, if the socket or the state directory cannot be used, or if the
-            recording cannot be played; MalformedError if a file of the recording is malformed;
+    Raises: InputError if another daemon runs, if the socket cannot be used, or if the recording cannot be
+            played; MalformedError if a file of the recording is malformed;
             UnsupportedError if this is not a dom0 of Xen; NotPermittedError if Xen may not be opened.
     """
     # imported here because it takes long, and --check-settings does not need it
@@ -70,9 +70,10 @@ def _serve(args: argparse.Namespace, settings: Settings, path: str, *, required:
     from pcipt.daemon.lock import only_one
     from pcipt.daemon.telling.log import start_logging
 
-    options = Options(args.socket, args.state, path, required, passed_listener())
+    listener = passed_listener()
     log = start_logging(settings.log_level)
-    with only_one(args.state):
+    with only_one(args.state) as unusable:
+        options = Options(args.socket, args.state, path, required, listener, unusable)
         if options.listener is None:
             refuse_taken(args.socket)  # before anything is changed in Xen
         if args.replay:

@@ -278,7 +278,10 @@ class Peer:
             self._server.wait_for_turn(self)
         reads = self._may_ask and not (more or self._ended or self._closing)
         events = (selectors.EVENT_READ if reads else 0) | (selectors.EVENT_WRITE if self._output else 0)
-        if events:
-            self._loop.watch(self.fileno, events, self._ready)
-        else:
+        if not events:
             self._loop.forget(self.fileno)  # until the next turn
+            return
+        try:
+            self._loop.watch(self.fileno, events, self._ready)
+        except OSError:  # the kernel is short of memory: this client has to ask again
+            self.close()

@@ -78,8 +78,11 @@ class Server:
         self._listen()
 
     def _listen(self) -> None:
-        """Accept connections from now on."""
-        self._loop.watch(self._listener.fileno(), selectors.EVENT_READ, self._accept)
+        """Accept connections from now on; if that fails, try again after PAUSE seconds."""
+        try:
+            self._loop.watch(self._listener.fileno(), selectors.EVENT_READ, self._accept)
+        except OSError:
+            self._loop.after(_PAUSED, PAUSE, self._listen)
 
     def _accept(self, _events: int) -> None:
         """Accept the connections that are waiting, at most BACKLOG of them.

@@ -7,23 +7,20 @@ time is not collected with others. The `n` of an action is the number of the las
 
 import difflib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from pcipt.daemon.intake import Intake
 from pcipt.daemon.replay.recording import Replay
 from pcipt.daemon.settings import Settings
+from pcipt.daemon.store import NoStore
 from pcipt.daemon.watcher import Watch
 from pcipt.daemon.worker import Worker
 from pcipt.engine.engine import Engine
 from pcipt.errors import InputError
-from pcipt.firmware.coverage import BootSnapshot
 from pcipt.host.recorded import Step
-from pcipt.pci import Finding
 from pcipt.pci.write import ConfigWrite, Lost
-from pcipt.remap import steps
 from pcipt.remap.actions import Outcome
-from pcipt.remap.ledger import Ledger
 from pcipt.remap.writes.json_view import json_from_action
 from pcipt.xen.interface import Dom0Kind
 
@@ -31,25 +28,6 @@ PATIENCE = 1.0  # seconds; the daemon waits as long at most
 KEYS = ("n", "action", "sbdf", "start", "size", "reason", "result")
 
 Action = dict[str, Any]
-
-
-class NoStore:
-    """A store of the engine that keeps nothing: each replay begins with an empty ledger."""
-
-    is_long = False
-
-    def load(self, boot_id: str) -> tuple[Ledger, BootSnapshot | None, list[Finding]]:
-        return Ledger(boot_id), None, []
-
-    def append(self, written: Sequence[steps.AnyStep]) -> None: ...
-
-    def save(self, ledger: Ledger) -> None: ...
-
-    def save_mappings(self, ledger: Ledger) -> None: ...
-
-    def save_snapshot(self, snapshot: BootSnapshot) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class TraceSource:

@@ -359,3 +359,63 @@ def test_a_peer_that_the_kernel_does_not_name_is_closed_and_the_service_goes_on(
         assert json.loads(everything(peer, one=True)) == {"parameters": {"fine": 1}}
     served.close()
     loop.close()
+
+
+class Failing:
+    """A selector that fails when the test says so, as epoll_ctl does without memory."""
+
+    def __init__(self, selector):
+        self._selector, self.fails = selector, 0
+
+    def __getattr__(self, name):
+        return getattr(self._selector, name)
+
+    def register(self, *arguments):
+        self._fail()
+        return self._selector.register(*arguments)
+
+    def modify(self, fileno, *arguments):
+        if self.fails:
+            self._selector.unregister(fileno)
+        self._fail()
+        return self._selector.modify(fileno, *arguments)
+
+    def _fail(self):
+        if self.fails:
+            self.fails -= 1
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+
+@pytest.mark.parametrize("after", range(3))
+def test_an_epoll_ctl_that_fails_ends_one_connection_and_not_the_service(tmp_path, after):
+    """When it is accepted, when its request was read, when its answer was sent."""
+    loop, served = serving(str(tmp_path / "control"))
+    loop._selector = selector = Failing(loop._selector)
+    with asking(str(tmp_path / "control")) as peer:
+        for _ in range(after):
+            turn(loop)
+        selector.fails = 1
+        for _ in range(3):
+            turn(loop)
+        selector.fails = 0
+        peer.shutdown(socket.SHUT_WR)
+        turn(loop, 0.05)
+        assert everything(peer) in (b"", b'{"parameters":{"fine":1}}\0')
+    with asking(str(tmp_path / "control")) as peer:
+        turn(loop, 0.1)
+        assert json.loads(everything(peer, one=True)) == {"parameters": {"fine": 1}}
+    served.close()
+    loop.close()
+
+
+def test_a_listener_that_cannot_be_polled_is_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "PAUSE", 0.05)
+    loop, served = serving(str(tmp_path / "control"), errno.EMFILE)
+    loop._selector = selector = Failing(loop._selector)
+    with asking(str(tmp_path / "control")) as peer:
+        turn(loop)
+        selector.fails = 1
+        turn(loop, 0.3)
+        assert json.loads(everything(peer, one=True)) == {"parameters": {"fine": 1}}
+    served.close()
+    loop.close()

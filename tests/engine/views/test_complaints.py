@@ -207,7 +207,7 @@ def test_a_failed_assignment_is_told_in_a_round_that_adds_the_function():
 
 
 def test_the_console_is_read_when_owners_are_asked_and_by_no_timer_but_that_of_faults():
-    stage = stage_of(settings=Settings(faults_s=0))
+    stage = stage_of(settings=Settings(list_s=0, faults_s=0))
     before = readings(stage)
     stage.engine.add(S(NIC), Reason.WRITTEN)
     stage.time += 1
@@ -223,7 +223,7 @@ def test_the_console_is_read_when_owners_are_asked_and_by_no_timer_but_that_of_f
 
 
 def test_what_the_timer_hears_is_told_and_a_failed_assignment_is_kept_until_owners_are_asked():
-    stage = stage_of(settings=Settings(faults_s=10))
+    stage = stage_of(settings=Settings(list_s=0, faults_s=10))
     stage.xen.prints("d1: assign (0000:00:06.0) failed (-1)")
     stage.xen.prints("IOMMU: add 0000:00:07.0 failed (-19)")
     for _ in range(3):

@@ -24,7 +24,7 @@ NIC, OTHER = "00:05.0", "00:06.0"  # the region is for the first; the other uses
 REGION = Frames(Gfn(0x7FFF0), 4)
 AT, HOLE, RAM = REGION.range.start, 0x9000_0000, 0x20_0000
 QUARANTINE, DOM0 = Owner(OwnerKind.QUARANTINE), Owner(OwnerKind.DOMAIN, 0)
-ON = Settings(restore_on_fault=True)
+ON = Settings(restore_on_fault=True, list_s=0)
 RELEASES = [f"{branch}.{patch}" for branch, patch in NEWEST.items()]
 BOTH = [Vendor.INTEL, Vendor.AMD]
 
@@ -448,7 +448,7 @@ def readings(scene):
 
 @pytest.mark.parametrize(("pause", "expected"), [(60, 10), (300, 2), (0, 0)])
 def test_an_idle_service_reads_the_console_as_often_as_the_setting_says(pause, expected):
-    scene = Scene(settings=Settings(faults_s=pause))
+    scene = Scene(settings=Settings(list_s=0, faults_s=pause))
     scene.rest(pause)
     before, calls = readings(scene), len(scene.xen.calls)
     scene.rest(600)
@@ -459,7 +459,7 @@ def test_an_idle_service_reads_the_console_as_often_as_the_setting_says(pause, e
 
 
 def test_after_a_withdrawal_it_is_read_soon_and_then_slowly():
-    scene = Scene(settings=Settings(faults_s=3600, owners_s=3600))
+    scene = Scene(settings=Settings(list_s=0, faults_s=3600, owners_s=3600))
     scene.release()
     pauses = DELAYS[CONSOLE, Reason.WITHDRAWN].pauses
     scene.rest(6)
@@ -472,7 +472,7 @@ def test_after_a_withdrawal_it_is_read_soon_and_then_slowly():
 
 
 def test_the_looks_after_a_withdrawal_go_on_when_xen_can_be_asked_again():
-    scene = Scene(settings=Settings(faults_s=0, owners_s=1))
+    scene = Scene(settings=Settings(list_s=0, faults_s=0, owners_s=1))
     scene.release()
     scene.accesses(OTHER, AT)
     scene.xen.fail(Op.KNOWN, errno.EAGAIN)

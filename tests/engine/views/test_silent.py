@@ -87,23 +87,25 @@ def test_a_guest_that_comes_and_goes_is_seen_as_well(changes):
 
 @pytest.mark.parametrize("seconds", [5, 600])
 def test_the_pause_is_a_setting(seconds):
-    scene = held_by_pciback(settings=Settings(faults_s=0, owners_s=seconds))
+    scene = held_by_pciback(settings=Settings(list_s=0, faults_s=0, owners_s=seconds))
     scene.xen.give(S(NIC), QUARANTINE)
     assert scene.engine.next_due() == pytest.approx(seconds, abs=seconds / 2)
     assert tick(scene, scene.engine.next_due()) == [("withdraw", ONE, "done")]
 
 
 def test_a_shorter_pause_holds_at_once():
-    scene = held_by_pciback(settings=Settings(faults_s=0, owners_s=3600))
-    scene.engine.use(Settings(faults_s=0, owners_s=10))
+    scene = held_by_pciback(settings=Settings(list_s=0, faults_s=0, owners_s=3600))
+    scene.engine.use(Settings(list_s=0, faults_s=0, owners_s=10))
     assert scene.engine.next_due() == pytest.approx(10)
-    scene.engine.use(Settings(faults_s=0, owners_s=3600))  # the question that waits is not postponed
+    scene.engine.use(
+        Settings(list_s=0, faults_s=0, owners_s=3600)
+    )  # the question that waits is not postponed
     assert scene.engine.next_due() == pytest.approx(10)
 
 
 def test_a_pause_is_not_made_for_a_question_that_does_not_wait():
     engine = settled(Stage())
-    engine.use(Settings(faults_s=0, owners_s=10))
+    engine.use(Settings(list_s=0, faults_s=0, owners_s=10))
     assert engine.next_due() is None
 
 
@@ -264,3 +266,28 @@ def test_what_it_finds_is_what_a_comparison_of_everything_finds(owners):
             drain(scene)
         found.append((scene.engine.view.owner(S(NIC)), scene.mapped(), codes(scene.engine)))
     assert found[0] == found[1]
+
+
+def test_a_function_that_somebody_makes_xen_forget_is_told_again_though_nothing_else_happens():
+    """No message of Linux, no function whose owner may change, no user who asks."""
+    stage = Stage(settings=Settings(faults_s=0, list_s=900))
+    engine = settled(stage)
+    due = engine.next_due()
+    assert 0.9 * 900 <= due <= 1.1 * 900
+    stage.xen.remove_device(S("01:00.0"))
+    stage.xen.calls.clear()
+    stage.time += due
+    work_off(engine)
+    assert stage.xen.calls[0].op is Op.KNOWN
+    assert set(stage.xen.calls[0].functions) >= set(engine.machine.functions)  # one question about all
+    assert S("01:00.0") in engine.view.known
+    assert [str(o.outcome.action.sbdf) for o in engine.records][-1] == "0000:01:00.0"
+
+
+def test_hosts_do_not_ask_at_the_same_time():
+    pauses = set()
+    for fraction in (0.0, 0.25, 0.5, 0.75):
+        stage = Stage(settings=Settings(faults_s=0, list_s=1000))
+        stage.time += fraction
+        pauses.add(round(settled(stage).next_due()))
+    assert pauses == {900, 950, 1000, 1050}
