@@ -33,14 +33,15 @@ _DEVICE = re.compile(
     r"(?:d(?P<domain>\d{1,5})|d\[(?P<special>[A-Z]{1,8})\]|(?P<quarantine>DomIO):[0-9a-f]{1,8}|(?P<nobody>NULL))"
     r" - node -?\d+ *(?: - MSIs < (?:-?\d+ )*>)?"
 )
+_TAIL = re.compile(r"(?:^| |\d|\]|[0-9a-f]|NULL) ?- node -?\d+ *(?: - MSIs < (?:-?\d+ )*>)?$")
 
 
 @attrs.frozen
 class Dump:
     """The parsed list of devices and owners.
 
-    `broken` holds the lines that name a device but cannot be parsed, at most the first 16. `begun` is False
-    if the header of the list was not found. Then Xen printed no list, or the beginning of the list was
+    `broken` holds what shows that the list is not as Xen printed it, at most the first 16 lines. `begun` is
+    False if the header of the list was not found. Then Xen printed no list, or the beginning of the list was
     overwritten.
     """
 
@@ -52,24 +53,43 @@ class Dump:
 def parse_devices(text: str) -> Dump:
     """Parse the list of devices in a text of Xen's console. Lines before the first header are ignored.
 
+    Only a line that Xen printed without interruption is used. Text of dom0 may look like Xen's, where Xen
+    copies it into the ring, and it may stand inside a line of Xen. What shows this is in `broken`: a line
+    that begins as a device's and does not end as one, a line that only ends as one, a device that is printed
+    twice, and a second header (somebody else may have pressed the key).
     Without a header the result has no devices, and `begun` is False. A missing end of the list is not
-    noticed. A second header does not begin a new list: somebody else may have pressed the key too.
-    Shape:  `owners` holds the devices of all segments in the order in which Xen printed them. If a device is
-            printed twice, the owner of its last line is used.
+    noticed: Xen prints all of it before the hypercall for the key returns.
+    Shape:  `owners` holds the devices of all segments in the order in which Xen printed them.
+    Source: Xen drivers/char/console.c, guest_console_write (option console_to_ring).
     """
     owners: dict[Sbdf, Owner] = {}
     broken: list[str] = []
     begun = False
-    for line in whole_lines(text.split("\n"), _STARTS):
-        begun = begun or line.rstrip() == HEADER
-        if not begun:
-            continue
-        if match := _DEVICE.fullmatch(line.rstrip()):
-            sbdf = Sbdf(*(int(match[n], 16) for n in (1, 2, 3, 4)))
-            owners[sbdf] = _owner(match)
-        elif _STARTS.match(line) and len(broken) < KEPT_BROKEN:
+    for by_xen, line in whole_parts(text):
+        if by_xen and line == HEADER and not begun:
+            begun = True
+        elif begun and by_xen and (match := _DEVICE.fullmatch(line)) and _sbdf(match) not in owners:
+            owners[_sbdf(match)] = _owner(match)
+        elif begun and ((by_xen and (line == HEADER or _STARTS.match(line))) or _TAIL.search(line)):
             broken.append(line)
-    return Dump(owners, tuple(broken), begun)
+    return Dump(owners, tuple(broken[:KEPT_BROKEN]), begun)
+
+
+def whole_parts(text: str) -> Iterator[tuple[bool, str]]:
+    """Yield the parts of a text of Xen's console into which its prefixes divide it; no lines of guests.
+
+    Shape:  (True if the part has Xen's prefix, its text without prefix and without blanks at its end). A part
+            that another one interrupts ends with NUL, so that it is equal to no whole line.
+    """
+    for line in text.split("\n"):
+        for printer, part, ends in _pieces(line.rstrip("\r")):
+            if printer != _GUEST:
+                yield printer == _XEN, part.rstrip() if ends else f"{part}\0"
+
+
+def _sbdf(match: re.Match[str]) -> Sbdf:
+    """Return the address in a match of _DEVICE."""
+    return Sbdf(*(int(match[n], 16) for n in (1, 2, 3, 4)))
 
 
 def _owner(match: re.Match[str]) -> Owner:

@@ -7,8 +7,8 @@ Pure.
     (XEN)     I/O Memory { 0-fedff, fef00-fcfffff }
     (XEN)     I/O Ports  { 0-1f, 22-3f, 44-60 }
 
-Each number is a printk call of its own. Ends are inclusive; memory is in frames. Lines may be interrupted as
-in the list of key Q (see `console`). Other rangesets and the rest of the dump are ignored.
+Each number is a printk call of its own. Ends are inclusive; memory is in frames. A line that was interrupted
+is not used, as in the list of key Q (see `console`). Other rangesets and the rest of the dump are ignored.
 Source: Xen xen/common/rangeset.c, rangeset_domain_printk; xen/common/keyhandler.c, dump_domains.
 """
 
@@ -19,12 +19,12 @@ from collections.abc import Mapping
 import attrs
 
 from pcipt.pci import Address, Frames, Gfn, Range
-from pcipt.xen.console import KEPT_BROKEN, whole_lines
+from pcipt.xen.console import KEPT_BROKEN, whole_parts
 from pcipt.xen.interface import Permissions
 
 _DOMAIN = re.compile(r"Rangesets belonging to domain (\d{1,5}):")
-# The indent is a printk of its own: a line of another processor may follow it.
-_STARTS = re.compile(r" {4}(?:$|I/O (?:Memory|Ports))|Rangesets belonging ")
+_STARTS = re.compile(r" {4}I/O (?:Memory|Ports)|Rangesets belonging ")
+_OTHER = re.compile(r" {4}(?!I/O )[A-Za-z][A-Za-z -]{1,30} \{[ 0-9a-f,-]* \}$")
 _SET = re.compile(r" {4}(I/O Memory|I/O Ports ) \{((?: [0-9a-f]{1,16}(?:-[0-9a-f]{1,16})?,?)*) \}")
 _ITEM = re.compile(r"([0-9a-f]+)(?:-([0-9a-f]+))?")
 _MEMORY, _PORTS = "I/O Memory", "I/O Ports "
@@ -46,19 +46,22 @@ class RangesetDump:
 def parse_permissions(text: str) -> RangesetDump:
     """Parse what each domain may access from a text of Xen's console.
 
-    Shape:  `domains` in Xen's order; empty if the text has no rangesets. If a domain is printed several
-            times, the last print is used.
+    Only lines that Xen printed without interruption are used, see `console.parse_devices`. A domain that is
+    printed twice is in `broken`, and a line that ends as a rangeset and is none.
+    Shape:  `domains` in Xen's order; empty if the text has no rangesets.
     """
     sets: dict[int, dict[str, tuple[tuple[int, int], ...]]] = {}
     broken: list[str] = []
-    domain: int | None = None
-    for line in whole_lines(text.split("\n"), _STARTS):
-        if match := _DOMAIN.fullmatch(line.rstrip()):
+    domain = -1
+    for by_xen, line in whole_parts(text):
+        if by_xen and (match := _DOMAIN.fullmatch(line)) and int(match[1]) not in sets:
             domain = int(match[1])
             sets[domain] = {}
-        elif (match := _SET.fullmatch(line.rstrip())) and domain is not None and _in_order(match[2]):
+        elif by_xen and (match := _SET.fullmatch(line)) and _fits(match, sets.get(domain)):
             sets[domain][match[1]] = _pairs(match[2])
-        elif line.strip() and _STARTS.match(line):
+        elif (by_xen and _STARTS.match(line)) or (
+            line.endswith(" }") and not (by_xen and _OTHER.match(line))
+        ):
             broken.append(line)
     broken += [
         f"domain {number}: no {name.rstrip()}"
@@ -80,6 +83,18 @@ def _permissions(found: Mapping[str, tuple[tuple[int, int], ...]]) -> Permission
         tuple(Frames(Gfn(first), last - first + 1) for first, last in found.get(_MEMORY, ())),
         tuple(Range(Address(first), last - first + 1) for first, last in found.get(_PORTS, ())),
     )
+
+
+def _is_torn(line: str, *, by_xen: bool) -> bool:
+    """Return True if a line begins or ends as a set that is needed; it was not taken as a whole one."""
+    if by_xen and _STARTS.match(line):
+        return True
+    return line.endswith(" }") and not (by_xen and _OTHER.match(line))
+
+
+def _fits(match: re.Match[str], found: Mapping[str, object] | None) -> bool:
+    """Return True if a set may be one of the domain that has `found` so far; None: of no domain."""
+    return found is not None and match[1] not in found and _in_order(match[2])
 
 
 def _pairs(items: str) -> tuple[tuple[int, int], ...]:

@@ -134,9 +134,49 @@ TORN = [
 ]
 
 
-@pytest.mark.parametrize(("text", "functions"), [row[1:] for row in TORN], ids=[row[0] for row in TORN])
-def test_other_lines_among_ours(text, functions):
-    assert read(text) == dict.fromkeys(functions, DOM0)
+#  what is in the middle of a line of Xen may be text of dom0, and so may the line's end be
+TOLD = {
+    "a line inside a line", "two lines inside a line", "lines at two places of a line",
+    "a time-stamped line inside a line", "a guest's line inside a line, with a forged one in it",
+    "somebody pressed Q in the middle", "text of dom0 without a prefix",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "text", "functions"), TORN, ids=[row[0] for row in TORN])
+def test_other_lines_among_ours(what, text, functions):
+    if what in TOLD:
+        dump = parse_devices(text)
+        assert dump.broken
+        assert set(dump.owners.values()) <= {DOM0}
+    else:
+        assert read(text) == dict.fromkeys(functions, DOM0)
+
+
+REST = "d0 - node -1  - MSIs < 28 >\n"
+#  what dom0 prints where Xen copies it into its ring, in the middle of Xen's line for 02:00.0, which dom0 has
+FORGED = [
+    "d3 - node -1 \n",
+    "d[IO] - node -1 \n",
+    "d3 - node -1 \n(XEN) something ",
+    "d3 - node -1 \n(XEN) 0000:00:1f.2 - ",
+    "d3 - node -1  - MSIs < \n",
+    "\n(XEN) 0000:02:00.0 - d3 - node -1 \n",
+    "\n(XEN) 0000:02:00.0 - d3 - node -1 \nx",
+    "(XEN) other\nd3 - node -1 \n",
+]
+
+
+@pytest.mark.parametrize("forged", FORGED)
+@pytest.mark.parametrize("rest", [REST, "d0 - node -1 \n"])
+def test_text_of_dom0_inside_a_line_is_told(forged, rest):
+    text = HEAD + "(XEN) 0000:02:00.0 - " + forged + rest + A
+    assert parse_devices(text).broken
+
+
+@pytest.mark.parametrize("place", ["before", "behind"])
+def test_a_dump_that_dom0_forges_beside_xens_own_is_told(place):
+    forged = HEAD + "(XEN) 0000:00:1f.2 - d3 - node -1 \n"
+    assert parse_devices(forged + HEAD + A if place == "before" else HEAD + A + forged).broken
 
 
 # lines that name a device and cannot be read: what is wrong, the lines, how the broken one begins
@@ -160,7 +200,7 @@ BROKEN = [
 @pytest.mark.parametrize(("lines", "begins"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
 def test_broken_lines_are_told(lines, begins):
     dump = parse_devices(HEAD + lines + A)
-    assert [line[: len(begins)] for line in dump.broken] == [begins]
+    assert dump.broken[0].startswith(begins)
     assert dump.owners[parse_sbdf("0000:00:1f.2")] == DOM0
     assert parse_sbdf("0000:02:00.0") not in dump.owners
 
@@ -176,15 +216,14 @@ def test_every_cut_of_a_dump_is_told_or_right():
 
 
 def test_a_line_inside_at_every_place():
-    """Wherever another processor's line falls between two printk calls, nothing is lost or invented."""
+    """Wherever another processor's line falls between two printk calls, it is told, nothing invented."""
     pieces = ["(XEN) 0000:02:00.0 - ", "d12", " - node 10 ", " - MSIs < ", "28 ", "29 ", ">", "\n"]
     for place in range(1, len(pieces)):
         for intruder in ("(XEN) other\n", "(d3) 0000:05:00.0 - NULL - node -1 \n", "(XEN) a\n(d3) b\n"):
             line = "".join([*pieces[:place], intruder, *pieces[place:]])
-            assert read(HEAD + line + A) == {
-                "0000:02:00.0": Owner(OwnerKind.DOMAIN, 12),
-                "0000:00:1f.2": DOM0,
-            }
+            dump = parse_devices(HEAD + line + A)
+            assert dump.broken
+            assert dump.owners == {parse_sbdf("0000:00:1f.2"): DOM0}
 
 
 @pytest.mark.parametrize(

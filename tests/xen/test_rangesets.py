@@ -44,8 +44,8 @@ def test_every_domain_is_told_apart():
     assert read(DUMP + GUEST) == {0: DOM0, 7: Permissions((Frames(Gfn(0xFE800), 0x84),), ())}
 
 
-def test_a_domain_that_is_printed_twice_counts_as_printed_last():
-    assert read(GUEST.replace("fe800-fe883", "fe800") + GUEST)[7].memory == (Frames(Gfn(0xFE800), 0x84),)
+def test_a_domain_that_is_printed_twice_is_told():
+    assert parse_permissions(GUEST.replace("fe800-fe883", "fe800") + GUEST).broken
 
 
 # console_timestamps=, what it puts between prefix and text
@@ -73,10 +73,19 @@ TORN = [
 
 
 @pytest.mark.parametrize(("right", "torn"), [row[1:] for row in TORN], ids=[row[0] for row in TORN])
-def test_torn_lines_are_put_together(right, torn):
+def test_torn_lines_are_told(right, torn):
+    """What is in the middle of a line may be text of dom0, and so may the line's end be."""
     text = HEAD + MEMORY + PORTS
     assert text.count(right) == 1
-    assert read(text.replace(right, torn)) == {0: DOM0}
+    assert parse_permissions(text.replace(right, torn)).broken
+
+
+@pytest.mark.parametrize(
+    "forged", ["0-ffffffff }\n", "0-ffffffff }\n(XEN) x ", "\n(XEN)     I/O Memory { 0-ffffffff }\n"]
+)
+def test_text_of_dom0_inside_a_line_is_told(forged):
+    text = HEAD + MEMORY.replace("{ ", "{ " + forged, 1) + PORTS
+    assert parse_permissions(text).broken
 
 
 # what cannot be read: what it shows, the text

@@ -30,7 +30,8 @@ def ask_owners(
     one; else it is in `elsewhere`, with its former owner or an unnamed one. A function that was quarantined
     and is not in `given` any more counts as dom0's if the console is not readable: its driver may use the
     memory that is reserved for it.
-    If the console cannot be read because a hypercall fails, the functions for which it is read are `unread`.
+    If the console cannot be read because a hypercall fails, the functions for which it is read are `unread`;
+    so is one of which console and hypercall contradict each other: dom0 may have printed on Xen's console.
     Raises: HypervisorError, UnsupportedError if the hypercall for one function fails. A console that cannot
             be read is no error.
     """
@@ -46,6 +47,9 @@ def ask_owners(
     owners = _owners(xen, unclear) if unclear else {}
     unread = frozenset(unclear) if owners is None else frozenset[Sbdf]()
     owners = owners or {}
+    contradicted = {sbdf for sbdf, owner in owners.items() if _contradicts(owner, custody[sbdf])}
+    unread |= contradicted
+    owners = {sbdf: owner for sbdf, owner in owners.items() if sbdf not in contradicted}
     orphans = {s for s, owner in owners.items() if owner.kind is OwnerKind.NOBODY}
     orphans |= (before.orphans & set(away)) - owners.keys()
     quarantined = {s for s, owner in owners.items() if owner.kind is OwnerKind.QUARANTINE}
@@ -55,6 +59,12 @@ def ask_owners(
     elsewhere = {s: _in_words(s, owners, before) for s in away if s not in settled}
     told = Custody.UNTOLD not in custody.values()
     return XenView(frozenset(custody), frozenset(orphans), elsewhere, told, frozenset(quarantined), unread)
+
+
+def _contradicts(owner: Owner, custody: Custody) -> bool:
+    """Return True if the console names an owner that the hypercall's answer rules out."""
+    at_home = owner == _DOM0 or owner.kind is OwnerKind.QUARANTINE
+    return custody is (Custody.ELSEWHERE if at_home else Custody.HARDWARE_DOMAIN)
 
 
 def _owners(xen: Hypervisor, unclear: Collection[Sbdf]) -> dict[Sbdf, Owner] | None:
