@@ -81,18 +81,23 @@ def main(argv: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for names that the locale cannot encode
     try:
-        code = _dispatch(arguments)
+        try:
+            code = _dispatch(arguments)
+        except SystemExit:  # --help
+            sys.stdout.flush()
+            raise
         sys.stdout.flush()
     except errors.PciptError as error:
         print(f"pcipt: {error}", file=sys.stderr)
         return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
-    except BrokenPipeError:
-        # The reader has closed stdout. Without this, Python would report the error again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has closed stdout, which is no reason for words
+        _let_go_of_stdout()
         return 1
     except KeyboardInterrupt:
+        _let_go_of_stdout()
         return 130
     except OSError as error:
+        _let_go_of_stdout()
         about = f"{errors.printable(str(error.filename))}: " if error.filename is not None else ""
         print(f"pcipt: {about}{error.strerror or error}", file=sys.stderr)
         return 5 if isinstance(error, PermissionError) else 1
@@ -105,6 +110,14 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 1
     return code
+
+
+def _let_go_of_stdout() -> None:
+    """Write what is printed and not yet written; if that fails, drop it, or Python would complain at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def make_parser(name: str) -> tuple[ModuleType, Parser]:

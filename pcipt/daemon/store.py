@@ -24,6 +24,11 @@ from pcipt.remap.vpci.sizes import Sizes
 STATE_DIRECTORY = "/var/lib/pcipt"
 
 
+LATE = Finding(
+    "boot-snapshot-late",
+    "what the machine was at boot was lost and is taken from what it is now: a function that came since may "
+    "have no IOMMU unit; what only the boot could prove is refused until the host is booted again",
+)
 PLACES = ("given_up", "faulty", "severed")  # of the ledger: sets of places
 
 
@@ -44,9 +49,11 @@ class FileStore:
         """Read the files; return the ledger, the boot snapshot, and a finding for each damaged file.
 
         If the file of the ledger is missing, the ledger has no entries. If the file of the snapshot is
-        missing, the snapshot is None. A file that is damaged, or that was made in another boot than
-        `boot_id`, counts as missing. A damaged file is renamed; of a damaged file of steps, the steps before
-        the damaged line are kept. Steps that cannot be applied to the ledger are left out, with a finding.
+        missing, the snapshot is None. If this boot had one and it was lost, which a ledger of this boot or a
+        damaged snapshot shows, the snapshot is late and empty, and a finding says so. A file that is damaged,
+        or that was made in another boot than `boot_id`, counts as missing. A damaged file is renamed; of a
+        damaged file of steps, the steps before the damaged line are kept. Steps that cannot be applied to the
+        ledger are left out, with a finding.
 
         Raises: OSError if a file exists and cannot be read, or a damaged file cannot be renamed.
         """
@@ -56,7 +63,13 @@ class FileStore:
         snapshot = _snapshot_from_json(content)
         if content is not None and snapshot is None:
             findings.append(self._boot.rejected("not a snapshot"))
-        return ledger, snapshot if snapshot is not None and snapshot.boot_id == boot_id else None, findings
+        if snapshot is not None and snapshot.boot_id != boot_id:
+            snapshot = None
+        if snapshot is None and (self._unsaved is None or any(map(_is_of_boot, findings))):
+            snapshot = BootSnapshot(boot_id, frozenset(), {}, late=True)
+        if snapshot is not None and snapshot.late:
+            findings.append(LATE)
+        return ledger, snapshot, findings
 
     def append(self, steps: Sequence[AnyStep]) -> None:
         """Append steps to the ledger's file of steps; they are on disk when this returns. Call `load` first.
@@ -106,6 +119,7 @@ class FileStore:
         self._boot.save(
             {
                 "boot_id": snapshot.boot_id,
+                "late": snapshot.late,
                 "functions": [str(sbdf) for sbdf in sorted(snapshot.functions)],
                 "bridges": {str(sbdf): list(numbers) for sbdf, numbers in sorted(snapshot.bridges.items())},
             }
@@ -246,6 +260,11 @@ def _taken(loaded: tuple[Any, Finding | None], findings: list[Finding]) -> Any:
     return content
 
 
+def _is_of_boot(finding: Finding) -> bool:
+    """Return True if a finding is about a damaged snapshot."""
+    return finding.code == "boot-snapshot-damaged"
+
+
 def _snapshot_from_json(content: object) -> BootSnapshot | None:
     """Return the snapshot that `save_snapshot` wrote; None if `content` is anything else."""
     if not isinstance(content, dict):
@@ -256,6 +275,6 @@ def _snapshot_from_json(content: object) -> BootSnapshot | None:
             for key, (secondary, subordinate) in content["bridges"].items()
         }
         functions = frozenset(parse_sbdf(text) for text in content["functions"])
-        return BootSnapshot(str(content["boot_id"]), functions, bridges)
+        return BootSnapshot(str(content["boot_id"]), functions, bridges, bool(content.get("late")))
     except (KeyError, TypeError, ValueError, AttributeError, AddressError):
         return None

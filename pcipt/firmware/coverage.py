@@ -42,12 +42,20 @@ class Coverage(enum.Enum):
 class BootSnapshot:
     """The functions and the bridges of the machine at pcipt's first reading in this boot.
 
-    `bridges` maps each bridge that has a bus below it to its (secondary, subordinate) bus numbers.
+    `bridges` maps each bridge that has a bus below it to its (secondary, subordinate) bus numbers. `late` is
+    True if the first snapshot of this boot was lost: then this one shows what a later machine had, and proves
+    nothing about the boot. A late one without functions is still to be made.
     """
 
     boot_id: str
     functions: frozenset[Sbdf]
     bridges: Mapping[Sbdf, tuple[int, int]]
+    late: bool = False
+
+    @property
+    def is_lost(self) -> bool:
+        """Return True if the snapshot was lost and not made anew yet."""
+        return self.late and not self.functions
 
     def path_of(self, sbdf: Sbdf) -> PciPath | None:
         """Return the path of the function that was at an address at boot, whether or not one was there.
@@ -90,8 +98,8 @@ class BootSnapshot:
         return found
 
 
-def snapshot_from_machine(boot_id: str, machine: Machine) -> BootSnapshot:
-    """Return the snapshot of a machine as it is now.
+def snapshot_from_machine(boot_id: str, machine: Machine, *, late: bool = False) -> BootSnapshot:
+    """Return the snapshot of a machine as it is now. `late`: an earlier one of this boot was lost.
 
     `functions` has all functions. `bridges` lacks the bridges whose secondary bus number is 0, because they
     have no bus below them.
@@ -101,7 +109,7 @@ def snapshot_from_machine(boot_id: str, machine: Machine) -> BootSnapshot:
         for f in machine.functions.values()
         if f.bridge is not None and f.bridge.secondary
     }
-    return BootSnapshot(boot_id, frozenset(machine.functions), bridges)
+    return BootSnapshot(boot_id, frozenset(machine.functions), bridges, late)
 
 
 @attrs.frozen
@@ -135,7 +143,7 @@ class IommuScope:
         reverse bridge, which Xen does not know on VT-d. It is CERTAIN for a function that needs no unit
         (`Requester.needs_unit`), but AT_BOOT if no table says whose units they are. Else, if `dmar` has
         units, the DMAR table decides; else, if `ivrs` has units, the IVRS table; else, as on a PVH dom0, the
-        boot snapshot (`_by_snapshot`).
+        boot snapshot (`_by_snapshot`). What only a late snapshot shows is UNKNOWN.
         """
         vendor = self.vendor_in_use
         if self.absent:
@@ -146,11 +154,11 @@ class IommuScope:
         ivrs = self.ivrs if self.ivrs is not None and self.ivrs.units else None
         if not requester.needs_unit(vendor):
             return Coverage.CERTAIN if dmar or ivrs else Coverage.AT_BOOT
-        if dmar is not None:
-            return self._by_dmar(requester.by_vtd, dmar)
-        if ivrs is not None:
+        if ivrs is not None and dmar is None:
             return self._by_ivrs(requester.sbdf, ivrs)
-        return self._by_snapshot(requester, vendor)
+        by_dmar = self._by_dmar(requester.by_vtd, dmar) if dmar is not None else None
+        shown = by_dmar or self._by_snapshot(requester, vendor)
+        return Coverage.UNKNOWN if shown is Coverage.AT_BOOT and self.snapshot.late else shown
 
     @property
     def vendor_in_use(self) -> Vendor:

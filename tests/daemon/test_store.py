@@ -2,11 +2,13 @@ import hashlib
 import json
 import os
 
+import attrs
 import pytest
 
 from pcipt.daemon.document import Document
 from pcipt.daemon.folder import Folder
 from pcipt.daemon.store import FileStore
+from pcipt.engine.engine import Engine
 from pcipt.firmware.coverage import BootSnapshot
 from pcipt.pci import Frames, Gfn, parse_sbdf
 from pcipt.remap.actions import AddDevice, MapMmio
@@ -15,9 +17,11 @@ from pcipt.remap.ledger import Event, Ledger
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedRun, mapped_to_json
 from pcipt.remap.steps import Step
+from tests.engine.stage import Stage
 
 PORT = parse_sbdf("00:1c.0")
 LEDGER = Ledger("boot").step(AddDevice(PORT, "why"), Event.INTEND)
+LOST = BootSnapshot("boot", frozenset(), {}, late=True)
 SNAPSHOT = BootSnapshot("boot", frozenset({PORT}), {PORT: (1, 4)})
 
 
@@ -45,8 +49,9 @@ def test_damaged_papers_are_said_and_replaced(tmp_path):
     (tmp_path / "ledger").write_text("{")
     (tmp_path / "boot").write_text("{")
     ledger, snapshot, findings = keeper.load("boot")
-    assert (ledger, snapshot) == (Ledger("boot"), None)
-    assert [finding.code for finding in findings] == ["ledger-damaged", "boot-snapshot-damaged"]
+    assert (ledger, snapshot) == (Ledger("boot"), LOST)
+    codes = ["ledger-damaged", "boot-snapshot-damaged", "boot-snapshot-late"]
+    assert [finding.code for finding in findings] == codes
 
 
 def test_a_sound_document_that_is_no_ledger_is_said(tmp_path):
@@ -55,8 +60,9 @@ def test_a_sound_document_that_is_no_ledger_is_said(tmp_path):
         {"bridges": {"x": [1]}, "functions": [], "boot_id": "boot"}
     )
     ledger, snapshot, findings = FileStore(str(tmp_path)).load("boot")
-    assert (ledger, snapshot) == (Ledger("boot"), None)
-    assert [finding.code for finding in findings] == ["ledger-damaged", "boot-snapshot-damaged"]
+    assert (ledger, snapshot) == (Ledger("boot"), LOST)
+    codes = ["ledger-damaged", "boot-snapshot-damaged", "boot-snapshot-late"]
+    assert [finding.code for finding in findings] == codes
     assert "not a ledger" in findings[0].text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["boot.damaged-1", "ledger.damaged-1"]
 
@@ -110,6 +116,7 @@ def test_what_was_appended_comes_back(tmp_path):
 def test_the_first_step_of_a_boot_begins_a_ledger_of_its_own(tmp_path):
     keeper = saved(tmp_path)
     keeper.load("next")
+    keeper.save_snapshot(attrs.evolve(SNAPSHOT, boot_id="next"))
     keeper.append(steps(Event.INTEND))
     keeper.close()
     ledger, _, findings = FileStore(str(tmp_path)).load("next")
@@ -138,7 +145,7 @@ def test_a_ledger_of_the_first_format_is_read(tmp_path):
         json.dumps({"format": 1, "sha256": digest, "content": content}, indent=1)
     )
     ledger, _, findings = FileStore(str(tmp_path)).load("boot")
-    assert findings == []
+    assert [finding.code for finding in findings] == ["boot-snapshot-late"]
     assert ledger.find("add-device", PORT).state is State.HELD
 
 
@@ -238,3 +245,50 @@ def test_mappings_that_cannot_be_read_are_said_and_kept_aside(tmp_path):
     ledger, _, (finding,) = FileStore(str(tmp_path)).load("boot")
     assert (finding.code, list(ledger.mapped)) == ("mappings-damaged", [])
     assert [path.name for path in tmp_path.iterdir()] == ["mappings.damaged-1"]
+
+
+def another(path):
+    FileStore(str(path.parent)).save_snapshot(BootSnapshot("before", frozenset({PORT}), {}))
+
+
+#  what became of the file of the snapshot after this boot had one
+LOSSES = {
+    "deleted": lambda path: path.unlink(),
+    "empty": lambda path: path.write_text(""),
+    "damaged": lambda path: path.write_bytes(path.read_bytes()[:-20]),
+    "of another boot": another,
+    "no file": lambda path: (path.unlink(), path.mkdir()),
+    "no snapshot": lambda path: Document(Folder(str(path.parent)), "boot", "boot").save({"boot_id": "boot"}),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_snapshot_that_was_lost_is_not_taken_for_one_of_the_boot(tmp_path, loss):
+    saved(tmp_path).close()
+    LOSSES[loss](tmp_path / "boot")
+    store = FileStore(str(tmp_path))
+    _, snapshot, findings = store.load("boot")
+    assert snapshot == LOST
+    assert findings[-1].code == "boot-snapshot-late"
+    store.save_snapshot(attrs.evolve(SNAPSHOT, late=True))  # made anew, which the next start must know
+    store.close()
+    again, findings = FileStore(str(tmp_path)).load("boot")[1:]
+    assert again.late
+    assert [finding.code for finding in findings] == ["boot-snapshot-late"]
+    assert FileStore(str(tmp_path)).load("next")[1:] == (None, [])
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_lost_snapshot_is_made_anew_and_proves_nothing(tmp_path, loss):
+    """The whole engine: a function that no table names, on a host whose snapshot was lost."""
+    stage = Stage()
+    Engine(stage.host, stage.xen, FileStore(str(tmp_path)), stage.settings, lambda: NOW).save()
+    FileStore(str(tmp_path)).save_snapshot(SNAPSHOT)
+    LOSSES[loss](tmp_path / "boot")
+    engine = Engine(stage.host, stage.xen, FileStore(str(tmp_path)), stage.settings, lambda: NOW)
+    while engine.next_due() == 0.0:
+        engine.reconcile(engine.take())
+    assert engine.memory.boot.late
+    assert engine.memory.boot.functions == frozenset(engine.machine.functions)
+    assert "boot-snapshot-late" in [finding.code for _, finding in engine.findings]
+    assert json.loads((tmp_path / "boot").read_text())["content"]["late"] is True

@@ -313,7 +313,7 @@ def test_after_a_failure_it_is_tried_again_and_ends_right(op, number, pages):
 
 
 def test_retries_are_bounded_and_end_in_a_finding():
-    stage = BusStage(machine(), settings=attrs.evolve(NO_ADD, faults_s=0))
+    stage = BusStage(machine(), settings=attrs.evolve(NO_ADD, faults_s=0, list_s=0))
     stage.xen.forget(S(LOST))
     stage.xen.vpci.remove(S(LOST))
     engine, _ = started(stage)

@@ -1,3 +1,4 @@
+import attrs
 import pytest
 
 from pcipt.firmware.acpi.build_table import Header, build_table
@@ -221,3 +222,19 @@ def test_both_tables_count_together():
 
 def test_without_a_table_only_the_snapshot_counts():
     assert IommuScope(SNAPSHOT).with_tables([MADT]) == IommuScope(SNAPSHOT)
+
+
+@pytest.mark.parametrize("function", ["00:03.0", "0a:00.0", "02:00.0"])
+def test_what_only_a_late_snapshot_shows_is_unknown(function):
+    """The function may have come after boot: Xen would find no unit for it, and leave an orphan."""
+    late = attrs.evolve(SNAPSHOT, late=True)
+    for tables in ((), (dmar(DEEPER),)):
+        at_boot = IommuScope(SNAPSHOT, *tables).covers(Requester(parse_sbdf(function)))
+        expected = Coverage.UNKNOWN if at_boot is Coverage.AT_BOOT else at_boot
+        assert IommuScope(late, *tables).covers(Requester(parse_sbdf(function))) is expected
+    assert IommuScope(late).covers(Requester(parse_sbdf("00:03.0"))) is Coverage.UNKNOWN
+
+
+def test_a_late_snapshot_does_not_weaken_a_table():
+    late = IommuScope(attrs.evolve(SNAPSHOT, late=True), dmar(include_all=True))
+    assert late.covers(Requester(parse_sbdf("77:00.0"))) is Coverage.CERTAIN

@@ -4,6 +4,8 @@ If a step fails, it and all steps before it are undone in reverse order. Each st
 can be shown without running it.
 """
 
+import fcntl
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +16,8 @@ import attrs
 
 from pcipt.cli.machine.client import call, stream
 from pcipt.cli.text.render import print_json
-from pcipt.errors import NotPermittedError, PciptError, StateError, printable
+from pcipt.daemon.folder import Folder
+from pcipt.errors import InputError, NotPermittedError, PciptError, StateError, printable
 from pcipt.pci import Sbdf
 
 Json = dict[str, Any]
@@ -136,6 +139,41 @@ def signals_deferred() -> Iterator[list[int]]:
             signal.signal(each, handler)
     if noted:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def alone(socket: str, *, dry_run: bool) -> Iterator[None]:
+    """Let no other release or reclaim run during the with-block; wait for one that runs. No-op in a dry run.
+
+    The lock is a file beside the control socket that only root can open. It ends with the process.
+
+    Raises: InputError if the file cannot be made.
+    """
+    if dry_run:
+        yield
+        return
+    directory = os.path.dirname(os.path.abspath(socket))
+    folder = Folder(directory)
+    try:
+        descriptor = folder.open_for_locking("handover.lock")
+    except FileNotFoundError:  # nor is there a control socket: whoever asks the daemon tells it
+        descriptor = -1
+    except OSError as error:
+        raise InputError(directory, f"no lock for the handover: {error.strerror or error}") from error
+    finally:
+        folder.close()
+    if descriptor == -1:
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            complain("another release or reclaim is running, waiting for it")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -119,12 +119,15 @@ class Views:
         return self.state.read(functions, self._host.read_function)
 
     def know_boot(self) -> bool:
-        """Make the boot snapshot if there is none, and read which functions the IOMMU units cover.
+        """Make the boot snapshot if there is none or it was lost; read which functions the IOMMU units cover.
 
         Return True if this call made the snapshot. The tables of the IOMMUs are read only once.
         """
-        made = self.memory.boot is None
-        boot = self.memory.boot = self.memory.boot or snapshot_from_machine(self._host.boot_id, self.machine)
+        boot = self.memory.boot
+        made = boot is None or boot.is_lost
+        if boot is None or made:
+            boot = snapshot_from_machine(self._host.boot_id, self.machine, late=boot is not None)
+            self.memory.boot = boot
         if self._iommu is None:
             scope = IommuScope(boot, vendor=vendor_of(self.machine))
             self._iommu = scope.with_tables(self._host.acpi_tables())

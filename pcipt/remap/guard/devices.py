@@ -197,6 +197,11 @@ def _covered(action: AddDevice, facts: Facts) -> str | None:
         return None
     if _sizes_only(action, facts):
         return None
+    if coverage is Coverage.UNKNOWN and facts.iommu.snapshot.late:
+        return (
+            "what the machine was at boot was lost, so nobody knows whether an IOMMU unit serves it: the add "
+            "may fail and leave an orphan; reboot with the function in place"
+        )
     if coverage is Coverage.UNKNOWN:
         return (
             "it was not there at boot, and a PVH dom0 cannot read which functions AMD's IOMMU units serve "

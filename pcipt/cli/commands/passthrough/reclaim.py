@@ -20,6 +20,7 @@ from pcipt.cli.machine.handover import (
     Json,
     Step,
     Steps,
+    alone,
     complain_of_others,
     look,
     owners_in,
@@ -53,12 +54,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if not args.dry_run:
+        require_root("reclaim", os.geteuid())
+    with alone(args.socket, dry_run=args.dry_run):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Do what `run` does, while no other handover runs."""
     source = Source(args)
     chosen = sorted(chosen_functions(source, source.machine(Depth.HEADER), args.sbdf, single=True))
     owners = owners_in(call(args.socket, "Status"))
     toolstack = Toolstack(args.root)
     if not args.dry_run:
-        require_root("reclaim", os.geteuid())
         toolstack.require()
     for sbdf in chosen:
         owner = owners.get(str(sbdf), "")
@@ -79,9 +87,10 @@ def run(args: argparse.Namespace) -> int:
         try:
             taking = [_taking(sbdf, toolstack, args.socket, owners.get(str(sbdf))) for sbdf in given]
             steps.run([*restoring, *taking])
-        except StateError:
+        except (StateError, KeyboardInterrupt) as error:
             if args.json:
-                print_json({**answer, "result": "failed", "steps": steps.told, "functions": []}, args.json)
+                result = "failed" if isinstance(error, StateError) else "interrupted"
+                print_json({**answer, "result": result, "steps": steps.told, "functions": []}, args.json)
             raise
         told = [_told(sbdf, args, owners) for sbdf in chosen]
     print_end(told, {**answer, "steps": steps.told}, args.json)

@@ -21,6 +21,7 @@ from pcipt.cli.machine.handover import (
     Json,
     Step,
     Steps,
+    alone,
     complain,
     complain_of_others,
     look,
@@ -72,13 +73,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if not args.dry_run:
+        require_root("release", os.geteuid())
+    with alone(args.socket, dry_run=args.dry_run):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Do what `run` does, while no other handover runs."""
     source = Source(args)
     evidence = gather(source, args.root, args.socket)
     chosen = chosen_functions(source, evidence.machine, args.sbdf, single=True)
     owners = owners_in(call(args.socket, "Status"))
     toolstack = Toolstack(args.root)
     if not args.dry_run:
-        require_root("release", os.geteuid())
         toolstack.require()
     reports = check_functions(chosen, evidence.leaving(chosen))
     refusals = [(report, reason) for report in reports for reason in _refusals(report)]
@@ -102,9 +110,10 @@ def run(args: argparse.Namespace) -> int:
     try:
         away = frozenset(sbdf for sbdf in chosen if owners.get(str(sbdf)) == QUARANTINE)
         steps.run(_steps(sorted(chosen), toolstack, args.socket, told, away))
-    except StateError:
+    except (StateError, KeyboardInterrupt) as error:
         if args.json:
-            print_json({**answer, "result": "failed", "steps": steps.told, "functions": []}, args.json)
+            result = "failed" if isinstance(error, StateError) else "interrupted"
+            print_json({**answer, "result": result, "steps": steps.told, "functions": []}, args.json)
         raise
     if args.dry_run:
         told = {sbdf: {"sbdf": str(sbdf), "owner": owners.get(str(sbdf), DOM0)} for sbdf in sorted(chosen)}

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import signal
+import threading
 
 import pytest
 
@@ -461,3 +462,37 @@ def test_what_can_lead_nowhere_is_refused_unless_forced(scene, code, capsys):
 def test_what_is_not_known_of_the_host_refuses_nothing(scene):
     scene.answers["Status"] = {**ANSWERS["Status"], "host": host_to_json(NOTHING_KNOWN)}
     assert scene.run("release", NIC) == 0
+
+
+def test_two_handovers_at_once_wait_for_each_other(tmp_path, capsys):
+    """What the second one looks at is what the first one has left."""
+    control, seen = str(tmp_path / "control"), []
+
+    def second():
+        with handover.alone(control, dry_run=False):
+            seen.append("second")
+
+    with handover.alone(control, dry_run=False):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.3)
+        with handover.alone(control, dry_run=True):
+            seen.append("dry run")
+        seen.append("first")
+    thread.join(10)
+    assert seen == ["dry run", "first", "second"]
+    assert capsys.readouterr().err == "pcipt: another release or reclaim is running, waiting for it\n"
+    assert os.stat(tmp_path / "handover.lock").st_mode & 0o777 == 0o600  # no other user can hold it
+
+
+@pytest.mark.parametrize("command", ["release", "reclaim"])
+def test_an_interruption_is_told_in_json_as_well(scene, command, monkeypatch, capsys):
+    def interrupted(steps, _given):
+        steps.told.append({"step": "one", "result": "interrupted"})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(handover.Steps, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        scene.run(command, NIC, "--json")
+    told = json.loads(capsys.readouterr().out)
+    assert (told["result"], told["steps"]) == ("interrupted", [{"step": "one", "result": "interrupted"}])
