@@ -1,7 +1,8 @@
 """The history of each function: its last changes, actions and hot-plug events.
 
 The key is the PCI path, so that history continues when the function gets another bus number. At most EVENTS
-events for each key and PLACES keys are kept. Events are in order of arrival, because the clock may jump.
+events for each key, PLACES keys and ALL events are kept. Events are in order of arrival, because the clock may
+jump.
 """
 
 from collections import OrderedDict, deque
@@ -10,8 +11,9 @@ from typing import Any
 
 from pcipt.pci import Machine, PciPath, Sbdf, parse_sbdf
 
-EVENTS = 100
+EVENTS = 100  # of one function
 PLACES = 4096
+ALL = 20_000  # of all functions: 200 functions have their whole history
 
 Event = dict[str, Any]
 _Numbered = tuple[int, Event]
@@ -23,19 +25,34 @@ class History:
     def __init__(self) -> None:
         self._events: OrderedDict[str, deque[_Numbered]] = OrderedDict()
         self._count = 0
+        self._kept = 0
 
     def add(self, place: PciPath | Sbdf | str, event: Event) -> None:
         """Append an event to the history of the function with this PCI path (its address if it has no path).
 
         At most EVENTS events of one function are kept, the newest. If the function has no history yet and
-        PLACES others have one, the history whose last event is the oldest is removed.
+        PLACES others have one, the history whose last event is the oldest is removed. If there are more than
+        ALL events, the oldest one of that history is removed.
         """
         key = str(place)
         if key not in self._events and len(self._events) >= PLACES:
-            self._events.popitem(last=False)
+            self._kept -= len(self._events.popitem(last=False)[1])
         self._count += 1
-        self._events.setdefault(key, deque(maxlen=EVENTS)).append((self._count, event))
+        events = self._events.setdefault(key, deque())
+        events.append((self._count, event))
         self._events.move_to_end(key)
+        self._kept += 1
+        if len(events) > EVENTS:
+            self._forget_oldest(key)
+        if self._kept > ALL:
+            self._forget_oldest(next(iter(self._events)))
+
+    def _forget_oldest(self, key: str) -> None:
+        """Remove the oldest event of one history, and the history if it has no other."""
+        self._events[key].popleft()
+        self._kept -= 1
+        if not self._events[key]:
+            del self._events[key]
 
     def of(self, machine: Machine, target: Sbdf | PciPath) -> list[Event]:
         """Return the events of the function at this address or PCI path, oldest first. The list may be empty.

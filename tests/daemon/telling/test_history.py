@@ -53,3 +53,13 @@ def test_events_and_places_are_bounded(monkeypatch):
     log.add("a", event("a", "a"))
     log.add("b", event("b", "b"))
     assert log.of(THERE, PATH) == []
+
+
+def test_all_events_together_are_bounded_and_the_newest_are_kept(monkeypatch):
+    monkeypatch.setattr(history, "ALL", 50)
+    log = History()
+    for number in range(300):
+        log.add(f"00_{number % 20:02x}.0", event(str(number), f"0000:00:{number % 20:02x}.0"))
+    kept = [told["when"] for _, told in log._all()]
+    assert len(kept) == log._kept == 50
+    assert min(map(int, kept)) >= 240
