@@ -42,9 +42,7 @@ def bounds(functions: int) -> Sequence[Bound]:
         Bound("history, an event", history.ALL, 2 * KIB),
         Bound("answers that are not read", 1, server.WAITING_LIMIT),
         Bound("the answer to Mappings that is kept, of a function", functions, KIB),
-        Bound(
-            "events that a monitor has not read", 2 * server.SUBSCRIPTIONS_PER_UID, connection.STREAM_LIMIT
-        ),
+        Bound("events that a monitor has not read", MONITORS, connection.STREAM_LIMIT),
         Bound("requests", CONNECTIONS, 2 * protocol.REQUEST_LIMIT),
         Bound("limits of messages", limits.KEYS, KIB),
     )

@@ -112,6 +112,13 @@ def snapshot_from_machine(boot_id: str, machine: Machine, *, late: bool = False)
     return BootSnapshot(boot_id, frozenset(machine.functions), bridges, late)
 
 
+def snapshot_of_boot(before: BootSnapshot | None, boot_id: str, machine: Machine) -> BootSnapshot:
+    """Return the snapshot that there is. If there is none or it was lost, make one; a lost one is late."""
+    if before is not None and not before.is_lost:
+        return before
+    return snapshot_from_machine(boot_id, machine, late=before is not None)
+
+
 @attrs.frozen
 class IommuScope:
     """The IOMMU units of a machine: the firmware's tables and the boot snapshot.

@@ -133,6 +133,7 @@ WRITERS = {
     "pcipt/cli/commands/pvh/layout.py": "a drawing, into the file that the user names",
     "pcipt/cli/commands/pvh/tables.py": "tables, exclusively, into a directory of the user's that is empty",
     "pcipt/cli/main.py": "/dev/null",
+    "pcipt/cli/machine/handover.py": "a lock beside the control socket; nothing is written",
     "pcipt/host/control.py": "a function's registers, in sysfs",
     "pcipt/host/recorder.py": "a recording, exclusively, into a directory that it made",
     "pcipt/host/toolstack.py": "sysfs",

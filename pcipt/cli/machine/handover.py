@@ -16,7 +16,6 @@ import attrs
 
 from pcipt.cli.machine.client import call, stream
 from pcipt.cli.text.render import print_json
-from pcipt.daemon.folder import Folder
 from pcipt.errors import InputError, NotPermittedError, PciptError, StateError, printable
 from pcipt.pci import Sbdf
 
@@ -153,15 +152,13 @@ def alone(socket: str, *, dry_run: bool) -> Iterator[None]:
         yield
         return
     directory = os.path.dirname(os.path.abspath(socket))
-    folder = Folder(directory)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = folder.open_for_locking("handover.lock")
+        descriptor = os.open(os.path.join(directory, "handover.lock"), flags, 0o600)
     except FileNotFoundError:  # nor is there a control socket: whoever asks the daemon tells it
         descriptor = -1
     except OSError as error:
         raise InputError(directory, f"no lock for the handover: {error.strerror or error}") from error
-    finally:
-        folder.close()
     if descriptor == -1:
         yield
         return

@@ -1,8 +1,8 @@
 """The history of each function: its last changes, actions and hot-plug events.
 
 The key is the PCI path, so that history continues when the function gets another bus number. At most EVENTS
-events for each key, PLACES keys and ALL events are kept. Events are in order of arrival, because the clock may
-jump.
+events for each key, PLACES keys and ALL events are kept. Events are in order of arrival, because the clock
+may jump.
 """
 
 from collections import OrderedDict, deque

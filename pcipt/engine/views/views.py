@@ -21,7 +21,7 @@ from pcipt.engine.views.reserved import Reserved
 from pcipt.engine.views.vpci_picture import counted_of, lost_of
 from pcipt.engine.views.xen_questions import Questions, ghost_candidates
 from pcipt.errors import UnsupportedError
-from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
+from pcipt.firmware.coverage import IommuScope, snapshot_of_boot
 from pcipt.pci import Finding, Sbdf
 from pcipt.pci.requester import vendor_of
 from pcipt.remap.actions import Action, WithdrawReserved
@@ -123,15 +123,12 @@ class Views:
 
         Return True if this call made the snapshot. The tables of the IOMMUs are read only once.
         """
-        boot = self.memory.boot
-        made = boot is None or boot.is_lost
-        if boot is None or made:
-            boot = snapshot_from_machine(self._host.boot_id, self.machine, late=boot is not None)
-            self.memory.boot = boot
+        before = self.memory.boot
+        boot = self.memory.boot = snapshot_of_boot(before, self._host.boot_id, self.machine)
         if self._iommu is None:
             scope = IommuScope(boot, vendor=vendor_of(self.machine))
             self._iommu = scope.with_tables(self._host.acpi_tables())
-        return made
+        return boot is not before
 
     # Asking Xen.
 
