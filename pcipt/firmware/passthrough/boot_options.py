@@ -14,9 +14,9 @@ from pcipt.firmware.passthrough.verdict import Evidence, Reason, Rule, Said, Unk
 from pcipt.pci import Function
 from pcipt.pci.capabilities import find_capability
 from pcipt.pci.requester import requester_of
-from pcipt.pci.structures import MSIX
+from pcipt.pci.structures import MSI, MSIX
 
-_MSI, _ATS = 0x05, 0x000F
+_ATS = 0x000F
 _DISPLAY = 0x03  # base class
 _PLACE = "Xen's command line"
 
@@ -81,7 +81,7 @@ def message_interrupts(function: Function, evidence: Evidence) -> Said:
     boot = evidence.host.boot
     if boot is None or boot.msi:
         return
-    if all(find_capability(function.capabilities, each) is None for each in (_MSI, MSIX)):
+    if all(find_capability(function.capabilities, each) is None for each in (MSI, MSIX)):
         return
     off = "Xen was started with msi=off and refuses MSI and MSI-X"
     if function.physfn is not None:

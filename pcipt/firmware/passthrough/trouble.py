@@ -8,9 +8,12 @@ Source: xen/drivers/passthrough/pci.c (parse_phantom_dev, alloc_pdev: pci-phanto
 """
 
 from pcipt.firmware.passthrough.groups_quirks import Alias, alias_quirk
+from pcipt.firmware.passthrough.reasons import Guest
 from pcipt.firmware.passthrough.trouble_table import Trouble, is_possible, troubles_of
 from pcipt.firmware.passthrough.verdict import Evidence, Reason, Rule, Said, Verdict, names
 from pcipt.pci import BarKind, Function, Sbdf
+from pcipt.pci.capabilities import find_capability
+from pcipt.pci.structures import MSI, MSIX
 
 _INTEL = 0x8086
 _DISPLAY = 0x03  # base class
@@ -157,4 +160,24 @@ def large_bars(function: Function, _evidence: Evidence) -> Said:
         yield Reason("large-bars", Verdict.OK, text, f"to keep them below: {cure}" if cure else "", xl=line)
 
 
-RULES: tuple[Rule, ...] = (requester_alias, resets, graphics, large_bars)
+def msix_of_pvh_dom0(function: Function, evidence: Evidence) -> Said:
+    """Yield a reason if a PVH dom0 is to give away a function with MSI-X: REFUSE if it has nothing else, as a
+    virtual function without MSI, else WARN.
+
+    A guest's MSI-X entries are mapped only after PHYSDEVOP_prepare_msix, which a PVH dom0 may not call. So
+    the device model gets ENODATA for each entry; seen on Xen 4.20.4 in the lab.
+    Source: Xen arch/x86/hvm/hypercall.c (hvm_physdev_op), arch/x86/msi.c (msix_capability_init), alike from
+            4.20 to 4.22.
+    """
+    if evidence.host.dom0 is not Guest.PVH or find_capability(function.capabilities, MSIX) is None:
+        return
+    text = "dom0 is PVH, and Xen does not let such a dom0 prepare MSI-X for a guest: the guest has no MSI-X"
+    if function.physfn is not None and find_capability(function.capabilities, MSI) is None:
+        verdict, text = Verdict.REFUSE, f"{text}, and a virtual function has no other interrupt"
+    else:
+        verdict, text = Verdict.WARN, f"{text}; it works if the guest's driver can do with MSI or INTx"
+    cure = "start Xen with a PV dom0 (without dom0=pvh), or use a driver's option such as e1000e's IntMode=1"
+    yield Reason("pvh-dom0-msix", verdict, text, cure, frozenset({Guest.HVM}))
+
+
+RULES: tuple[Rule, ...] = (requester_alias, resets, graphics, large_bars, msix_of_pvh_dom0)

@@ -5,9 +5,11 @@ import pytest
 
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
 from pcipt.firmware.passthrough import boot_options as rules
+from pcipt.firmware.passthrough import trouble
 from pcipt.firmware.passthrough.check import check_functions
 from pcipt.firmware.passthrough.host import BootOptions, IommuKind, xen_says
 from pcipt.firmware.passthrough.host_view import host_from_json, host_to_json
+from pcipt.firmware.passthrough.reasons import Guest
 from pcipt.pci import parse_sbdf
 from pcipt.xen.boot_words import BootWords
 from tests.firmware.passthrough.groups_cases import endpoint, root_port
@@ -132,6 +134,25 @@ def test_msi_off_leaves_line_interrupts(line, capability, virtual, expected):
     raw = attrs.evolve(raw, physfn=physical.sbdf) if virtual else raw
     evidence = evidence_of(physical, raw, host=started_with(line))
     assert said_by(rules.message_interrupts, "00:19.1", evidence) == (expected, [])
+
+
+@pytest.mark.parametrize(
+    ("dom0", "capability", "virtual", "expected"),
+    [
+        (Guest.PVH, 0x11, False, {"pvh-dom0-msix": "warn"}),
+        (Guest.PVH, 0x11, True, {"pvh-dom0-msix": "refuse"}),  # it has neither MSI nor INTx
+        (Guest.PVH, 0x05, False, {}),
+        (Guest.PV, 0x11, False, {}),
+        (Guest.PV, 0x11, True, {}),
+        (None, 0x11, False, {}),
+    ],
+)
+def test_a_pvh_dom0_cannot_prepare_msix_for_a_guest(dom0, capability, virtual, expected):
+    physical = endpoint("00:19.0", class_code=NETWORK)
+    raw = with_msi(endpoint("00:19.1", class_code=NETWORK), capability)
+    raw = attrs.evolve(raw, physfn=physical.sbdf) if virtual else raw
+    evidence = evidence_of(physical, raw, host=host(dom0=dom0))
+    assert said_by(trouble.msix_of_pvh_dom0, "00:19.1", evidence) == (expected, [])
 
 
 @pytest.mark.parametrize(
