@@ -136,8 +136,9 @@ def _serve(listener, answers):
             method = json.loads(asked[:-1])["method"].rpartition(".")[2]
             answer = answers.get(method, protocol.error("Failed", {"reason": "there is no answer"}))
             frames = answer if isinstance(answer, list) else [answer]
-            for frame in frames:
-                connection.sendall(frame if isinstance(frame, bytes) else protocol.reply(frame))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the client has left
+                for frame in frames:
+                    connection.sendall(frame if isinstance(frame, bytes) else protocol.reply(frame))
 
 
 def on_terminal(*arguments, columns=None, **environment):

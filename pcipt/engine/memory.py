@@ -10,7 +10,7 @@ ledger.roster   reconciliation, at each plan (PVH)  when the place is left      
 boot            first reconciliation of a boot      at a new boot                    yes: boot
 intents         watcher, from configuration writes  when hardware has the address    no
 trapped         watcher, from configuration writes  when a plan was made for it      no
-removed         machine state, when Linux drops it  when Xen does not list it        no
+removed         machine state, first reading        when Xen does not list it        no
 unserved        performer, when an add fails        when Linux drops it              no
 served          views, from Xen's list              never: an address counts once    no
 given_up        reconciliation                      when Xen or Linux drops it       no

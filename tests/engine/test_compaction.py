@@ -6,6 +6,7 @@ from pcipt.daemon import document
 from pcipt.daemon.store import FileStore
 from pcipt.engine.engine import Engine
 from pcipt.engine.queue import DELAYS, STORE, Reason
+from pcipt.firmware.coverage import BootSnapshot
 from pcipt.remap.actions import AddDevice
 from pcipt.remap.ledger import Event
 from pcipt.remap.ledger_json import ledger_to_json
@@ -118,6 +119,7 @@ def test_every_delay_has_an_upper_bound():
 def test_a_long_file_of_steps_is_loaded_whole(tmp_path):
     store = FileStore(str(tmp_path))
     store.save(store.load("boot")[0])
+    store.save_snapshot(BootSnapshot("boot", frozenset(), {}))
     add = AddDevice(S("01:00.0"), "why")
     for _ in range(200):
         store.append([Step(add, event, "now") for event in (Event.INTEND, Event.PERFORMED) * 50])

@@ -338,7 +338,8 @@ def test_an_action_of_one_function_is_followed_by_a_write_whether_it_failed_or_n
 
 @pytest.mark.parametrize("settings", [Settings("observe"), None])
 def test_nothing_is_written_where_nothing_was_done(settings):
-    stage = Stage(dom0="pvh", settings=settings)
+    """On PV: on a PVH dom0 each function that was read is noted, for the time after a kill (decision 0020)."""
+    stage = Stage(settings=settings)
     engine = settled(stage)
     saved = stage.store.saved
     stage.plug(function("09:00.0", command=2))
@@ -373,7 +374,7 @@ def test_a_store_that_fails_is_tried_again_each_minute():
 
 
 def test_a_boot_snapshot_that_cannot_be_written_is_tried_again_after_a_minute():
-    stage = Stage(dom0="pvh")
+    stage = Stage()
     stage.store.snapshot = None
     stage.store.fails = FULL
     engine = stage.start()

@@ -28,7 +28,7 @@ def _all_versions():
     texts = {text for fact in facts for text in (*fact.since, *fact.until)}
     texts |= {full_version((*map(int, branch.split(".")), 0)) for branch in NEWEST}
     texts |= {f"{branch}.{patch}" for branch, patch in NEWEST.items()}
-    found = {tuple(parse_version(text)) for text in texts}
+    found = {tuple(parse_version(text)[:3]) for text in texts}
     return sorted(version for version in found if ".".join(map(str, version[:2])) in NEWEST)
 
 

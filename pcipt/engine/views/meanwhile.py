@@ -32,6 +32,7 @@ _OPEN = MESSAGES | {Reason.NOT_ASKED, Reason.DIFFERENT}  # work that may show wh
 def note_meanwhile(views: Views, log: LogReading | None, clock: Clock) -> bool:
     """Record what left while no service ran. Return True if this must be on disk before anything is done.
 
+    Its addresses are added to `Memory.removed`: Xen is asked about them, and about their reserved regions.
     All functions must just have been read, and `log` before them: a function that came after that has a
     message. `clock` returns the time (UTC, RFC 3339). Nothing is done on a PV dom0, where vPCI maps nothing.
     """
@@ -48,6 +49,7 @@ def note_meanwhile(views: Views, log: LogReading | None, clock: Clock) -> bool:
         return found
     for arrival in _left(views, log):
         found = True
+        views.memory.removed.add(arrival.sbdf)
         place = _place_of(views, arrival.sbdf)
         for bar, span in sorted(arrival.bars, key=lambda each: (each[0], each[1].start)):
             _doubt(views, place, arrival.sbdf, bar, frames_from_range(span), clock)
@@ -104,6 +106,7 @@ def _leave(views: Views, place: str, listed: Listed, clock: Clock) -> None:
     """Record that the function of a place has left: Xen has forgotten it, and vPCI has unmapped nothing."""
     memory = views.memory
     del memory.ledger.roster.functions[place]
+    memory.removed.add(listed.sbdf)
     memory.mapped.forsake(place)
     memory.ledger.sizes.pop(place, None)
     memory.ledger.given_up.discard(place)
