@@ -15,6 +15,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 from pcipt.daemon.replay.stand_in import StandIn
 from pcipt.engine.interfaces import Host
@@ -56,7 +57,13 @@ class RecordedHardware:
         seen = decode_function(raw) if raw is not None else None
         if seen is None or not seen.answers:
             return None
-        return Presence(bool(seen.decodes_memory), DeviceFlags(physfn=seen.physfn))
+        return _presence(bool(seen.decodes_memory), seen.physfn)
+
+
+@lru_cache(maxsize=64)  # the simulated Xen keeps one for each function, and most of them are equal
+def _presence(decodes_memory: bool, physfn: Sbdf | None) -> Presence:
+    """Return what Xen sees of a function; equal ones are the same object."""
+    return Presence(decodes_memory, DeviceFlags(physfn=physfn))
 
 
 class RecordedHotplug:

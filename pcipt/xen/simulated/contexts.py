@@ -34,9 +34,11 @@ class Contexts:
         self._seen: dict[Sbdf, Presence] = {}
         self._bridges: dict[Bus, Sbdf] = {}
 
-    def recorded(self, function: Sbdf) -> None:
-        """Note what a function is when Xen makes its record, and to which buses it leads."""
-        seen = self._hardware.presence(function)
+    def recorded(self, function: Sbdf, seen: Presence | None) -> None:
+        """Note what a function is when Xen makes its record, and to which buses it leads.
+
+        `seen` is None if the function does not answer.
+        """
         if seen is None:
             return
         self._seen[function] = seen

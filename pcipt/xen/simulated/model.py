@@ -8,8 +8,9 @@ Source: Xen xen/drivers/passthrough/pci.c (pci_add_device, pci_remove_device, al
         (domain_context_mapping), xen/drivers/vpci/header.c (init_bars, vpci_process_pending), 4.17 to 4.22.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from errno import EBUSY, EINVAL, ENODEV, ENOSYS, EOPNOTSUPP
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 import attrs
@@ -31,6 +32,7 @@ from pcipt.xen.simulated.coverage import Coverage
 DOM0 = Owner(OwnerKind.DOMAIN, 0)
 NOBODY = Owner(OwnerKind.NOBODY)
 NO_FLAGS = DeviceFlags()
+NO_VF_SIZES: Mapping[int, int] = MappingProxyType({})
 
 
 class Catastrophe(BaseException):  # no `except Exception` may catch it
@@ -110,8 +112,8 @@ class Counting(Protocol):
 class Translating(Protocol):
     """The entries of the IOMMU's tables by which DMA of functions passes."""
 
-    def recorded(self, function: Sbdf) -> None:
-        """Note what a function is, when Xen makes its record."""
+    def recorded(self, function: Sbdf, seen: "Presence | None") -> None:
+        """Note what a function is, when Xen makes its record; `seen` is None if it does not answer."""
 
     def forgotten(self, function: Sbdf) -> None:
         """Forget a function whose record Xen deletes."""
@@ -144,7 +146,7 @@ class Device:
     node: int | None
     recognised: bool = True
     broken: bool = False
-    vf_sizes: dict[int, int] = attrs.Factory(dict)
+    vf_sizes: Mapping[int, int] = NO_VF_SIZES
 
 
 class SimulatedHardware:
@@ -197,15 +199,15 @@ class DeviceList:
         vPCI; for the former vPCI is not even tried.
         Source: xen/drivers/passthrough/pci.c (setup_one_hwdom_device), 4.17 to 4.22.
         """
-        booted = tuple(functions)
-        for function in booted:
-            seen = self._hardware.presence(function) or Presence()
-            self.devices[function] = Device(DOM0, seen.flags, seen.node)
+        booted = {function: self._hardware.presence(function) for function in functions}
+        for function, seen in booted.items():
+            flags, node = (seen.flags, seen.node) if seen is not None else (NO_FLAGS, None)
+            self.devices[function] = Device(DOM0, flags, node)
             self._size_vfs(function, boot=True)
             if self.translating is not None:
-                self.translating.recorded(function)
-        for function in booted:
-            if result := self._context(function, self.devices[function]):
+                self.translating.recorded(function, seen)
+        for function, seen in booted.items():
+            if result := self._context(function, self.devices[function], seen):
                 self.says(f"setup {function} for d0 failed ({result})")
                 continue
             if self.translating is not None:
@@ -308,7 +310,7 @@ class DeviceList:
         """Size the VF BARs of a function that is not virtual, if VF BAR 0 has no size yet."""
         device = self.devices[function]
         if self.sizing is not None and device.flags.physfn is None and not device.vf_sizes.get(0):
-            device.vf_sizes |= self.sizing.of(function, boot=boot)
+            device.vf_sizes = {**device.vf_sizes, **self.sizing.of(function, boot=boot)} or NO_VF_SIZES
 
     def _record(self, function: Sbdf) -> Device:
         """Return the record of a function. If there is none, make one without an owner.
@@ -316,10 +318,10 @@ class DeviceList:
         For a new record the hardware is asked whether the function answers.
         """
         if function not in self.devices:
-            recognised = self._hardware.presence(function) is not None
-            self.devices[function] = Device(NOBODY, NO_FLAGS, None, recognised)
+            seen = self._hardware.presence(function)
+            self.devices[function] = Device(NOBODY, NO_FLAGS, None, recognised=seen is not None)
             if self.translating is not None:
-                self.translating.recorded(function)
+                self.translating.recorded(function, seen)
         return self.devices[function]
 
     def _attach(self, function: Sbdf, device: Device) -> int:
@@ -339,7 +341,7 @@ class DeviceList:
             return result
         if self.counting is not None and self.iommu is not None and not self._is_amd:
             self.counting.added(function)  # before the context, and it stays if that fails
-        result = self._context(function, device)
+        result = self._context(function, device, present)
         queued = self._pvh and present is not None and present.decodes_memory
         if result and queued and UNFINISHED_MAP_PANICS.of(self._version):
             raise Catastrophe(f"failing add of {function}, which decodes memory: vpci_process_pending, NULL")
@@ -356,8 +358,8 @@ class DeviceList:
             self.trapping.finish(function)
         return 0
 
-    def _context(self, function: Sbdf, device: Device) -> int:
-        """Add the function to the IOMMU. Return 0 or -errno.
+    def _context(self, function: Sbdf, device: Device, seen: Presence | None) -> int:
+        """Add the function, which is seen as `seen`, to the IOMMU. Return 0 or -errno.
 
         Return 0 if the IOMMU is off, -EINVAL if the function did not answer when its record was made or if
         VT-d does not know such a bridge, and -ENODEV if no IOMMU unit serves it.
@@ -368,6 +370,5 @@ class DeviceList:
             return -EINVAL
         physfn = self.devices.get(device.flags.physfn) if device.flags.physfn is not None else None
         extended = physfn.flags.extended if physfn is not None else device.flags.extended
-        seen = self._hardware.presence(function)
         role = seen.role if seen is not None else Role.ENDPOINT
         return self.iommu.answer(Requester(function, device.flags.physfn, extended, role))
