@@ -15,7 +15,6 @@ have BARs of their own and 4 KiB of config space. Exit 1 if a limit is missed.
 """
 
 import argparse
-import gc
 import os
 import resource
 import struct
@@ -28,6 +27,7 @@ from collections.abc import Iterator, Sequence
 
 from list import build  # bench/list.py: builds a sysfs tree
 
+from pcipt.daemon.heap import first
 from pcipt.daemon.replay.player import TraceSource
 from pcipt.daemon.replay.stand_in import StandIn
 from pcipt.daemon.settings import Settings
@@ -168,7 +168,7 @@ class Bench:
         self.worker = Worker(self.engine, self.watch, lambda _scope, _report: None)
         self.xen.kernel_remove(SUBJECT)
         start = time.perf_counter()
-        self.worker.work_off()
+        first(self.worker.work_off)  # as the daemon does
         self.reconciled = time.perf_counter() - start
         self.engine.news()
 
@@ -199,8 +199,6 @@ def latencies(count: int, moves: int, directory: str) -> tuple[list[float], list
     bench = Bench(count, state)
     for number in range(30):
         bench.move(number)
-    gc.collect()
-    gc.freeze()  # as the daemon does
     every: list[float] = []
     calm: list[float] = []
     for number in range(30, 30 + moves):

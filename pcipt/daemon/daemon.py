@@ -4,7 +4,6 @@ The engine decides, the edges do I/O; this module wires and loops. Whatever happ
 engine's queue; each turn of the loop does one piece of the work that is due.
 """
 
-import gc
 import itertools
 import os
 import selectors
@@ -24,6 +23,7 @@ from pcipt.daemon.control.regions import regions_answer
 from pcipt.daemon.control.resyncs import Resyncs
 from pcipt.daemon.control.server import Server
 from pcipt.daemon.counted_xen import CountedXen
+from pcipt.daemon.heap import first
 from pcipt.daemon.intake import Hotplug, Intake
 from pcipt.daemon.loop import Loop, Signals
 from pcipt.daemon.notify import Notifier
@@ -136,9 +136,7 @@ class Daemon:
             self._loop.watch(fileno, selectors.EVENT_READ, partial(self._watch_ready, fileno))
         watchdog: Watchdog | None = None
         try:
-            self._worker.work_off()
-            gc.collect()
-            gc.freeze()  # what was read lives as long as the daemon: collecting need not walk it again
+            first(self._worker.work_off)
             if played is not None:
                 self._playing = True
                 played()

@@ -3,7 +3,6 @@
 A wrong key or value is reported on one line with file, line, key and a suggestion; it is never guessed.
 """
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -156,6 +155,8 @@ def _suggestion(names: Sequence[str]) -> str:
     beside = [key.path for key in KEYS if key.path[:-1] == list(names[:-1])]
     known = [path[-1] for path in beside] + (sorted(TABLES) if len(names) == 1 else [])
     prefix = "".join(f"{name}." for name in names[:-1])
+    import difflib  # the daemon needs it only for a settings file that is wrong
+
     near = difflib.get_close_matches(names[-1], known, n=1)
     if near:
         return f"did you mean {prefix}{near[0]}?"

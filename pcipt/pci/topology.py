@@ -9,6 +9,7 @@ form a loop, or which may be behind a bridge with impossible bus numbers, has no
 Source: PCI-to-PCI Bridge 1.2 §3.2.5.3-4 (bus numbers); PCI Express Base 6.0 §7.3.3 (routing by them).
 """
 
+import functools
 from collections.abc import Mapping
 
 import attrs
@@ -26,6 +27,12 @@ UNNUMBERED = Finding(
     "no-path",
     "the bus numbers of a bridge that may be above it are not told: it has no PCI path; lspci -vv tells them",
 )
+
+
+@functools.lru_cache(maxsize=4096)  # devices below different bridges have equal hops
+def _hop(bus: int, device: int, function: int) -> tuple[int, int, int]:
+    """Return one hop of a PCI path."""
+    return bus, device, function
 
 
 @attrs.frozen
@@ -248,7 +255,7 @@ def _path_at_root(raw: RawFunction) -> tuple[PciPath | None, Finding | None]:
     """
     sbdf, above = raw.sbdf, raw.parent
     if above is None or above.segment != sbdf.segment:
-        return PciPath(sbdf.segment, ((sbdf.bus, sbdf.device, sbdf.function),)), None
+        return PciPath(sbdf.segment, (_hop(sbdf.bus, sbdf.device, sbdf.function),)), None
     why = f"the bridge {above} above it has vanished: its place in the machine is unknown; rescan the bus"
     return None, Finding("bridge-vanished", why)
 
@@ -265,7 +272,7 @@ def _path_below(
     if bus < 0:
         why = f"it is on bus {sbdf.bus:02x}, but {parent} above it passes on buses from {first_bus:02x}"
         return None, Finding("no-path", f"{why}: it has no PCI path")
-    return PciPath(sbdf.segment, (*above.hops, (bus, sbdf.device, sbdf.function))), None
+    return PciPath(sbdf.segment, (*above.hops, _hop(bus, sbdf.device, sbdf.function))), None
 
 
 def bridge_numbers(raw: RawFunction) -> Bridge | None:

@@ -50,6 +50,13 @@ class Capability:
 # Many functions have the same capabilities at the same offsets; equal values share one object.
 _capability = functools.lru_cache(maxsize=4096)(Capability)
 
+
+@functools.lru_cache(maxsize=1024)
+def _shared(capabilities: tuple[Capability, ...]) -> tuple[Capability, ...]:
+    """Return the capabilities; for equal ones it is the same object."""
+    return capabilities
+
+
 Walk = tuple[tuple[Capability, ...], tuple[Finding, ...]]
 
 
@@ -62,9 +69,9 @@ def walk_capabilities(config: ConfigSpace) -> Walk:
     """
     standard, bad = _walk_standard(config)
     if len(config) <= LEGACY_SIZE:
-        return standard, bad
+        return _shared(standard), bad
     extended, worse = _walk_extended(config)
-    return standard + extended, bad + worse
+    return _shared(standard + extended), bad + worse
 
 
 def _walk_standard(config: ConfigSpace) -> Walk:
