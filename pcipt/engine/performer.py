@@ -80,8 +80,9 @@ class Performer:
         Settings and guards judge by what is known. The result is empty if the first action is not allowed.
         """
         batch: list[Action] = []
-        facts = views.remembered()
+        facts: Facts | None = None
         while waiting and len(batch) < BATCH and self._policy.allows(waiting[0]):
+            facts = facts or views.remembered()
             if not isinstance(check_action(waiting[0], facts), Precaution):
                 break
             batch.append(waiting.popleft())

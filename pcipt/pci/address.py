@@ -59,7 +59,7 @@ class Sbdf(NamedTuple):
         Linux before 6.15 tells Xen of a function in a segment above ffff (VMD) by this address.
         Source: linux drivers/xen/pci.c, xen_add_device; 5ccf1b8ae76d.
         """
-        return self._replace(segment=self.segment & XEN_SEGMENT_LIMIT)
+        return self if self.fits_xen else self._replace(segment=self.segment & XEN_SEGMENT_LIMIT)
 
 
 def functions_of_bus(segment: int, bus: int) -> Iterator[Sbdf]:

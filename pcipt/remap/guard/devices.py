@@ -3,8 +3,6 @@
 A rule returns the reason for a refusal, in words for the user, or None if it does not object.
 """
 
-import attrs
-
 from pcipt.firmware.coverage import Coverage
 from pcipt.pci import BarKind, Function, HeaderType, Sbdf
 from pcipt.pci.requester import Requester, Vendor, requester_of
@@ -176,7 +174,8 @@ def _coverage(action: AddDevice, facts: Facts) -> Coverage:
     if function is None:
         requester = Requester(action.sbdf, action.physfn, action.extended)
     else:
-        requester = attrs.evolve(requester_of(function, facts.machine, action.sbdf), physfn=action.physfn)
+        seen = requester_of(function, facts.machine, action.sbdf)
+        requester = Requester(seen.sbdf, action.physfn, seen.extended, seen.role)
     coverage = facts.iommu.covers(requester)
     taken = coverage is Coverage.UNKNOWN and action.sbdf in facts.served
     return Coverage.CERTAIN if taken else coverage

@@ -106,7 +106,8 @@ def refreshed(shadow: Shadow, sbdf: Sbdf, config: bytes) -> tuple[Shadow, tuple[
     function = shadow.at(sbdf)
     kept: Container[int] = ()
     if function is not None:
-        function = attrs.evolve(function, pending={}, ones={})
+        if function.pending or function.ones:
+            function = attrs.evolve(function, pending={}, ones={})
         shadow = with_function(shadow, function)
         kept = function.words
     parts = [

@@ -92,7 +92,7 @@ def _learn_bar(function: FunctionShadow, offset: int, value: int) -> FunctionSha
     types = dict(function.types)
     if not upper and index != ROM_INDEX:
         types[index] = value & (0x3 if value & IO_BIT else 0xF)
-    after = attrs.evolve(function, types=types)
+    after = function if types == function.types else attrs.evolve(function, types=types)
     if not function.is_sizing(offset):
         return after
     size = _size_from_mask(after, index, value, upper=upper)
