@@ -6,9 +6,9 @@ Machines have 100, 1,000 and 10,000 functions (segments of root ports with devic
 simulated Xen. The BAR of a function that Xen has forgotten moves again and again. Measured is the time from
 the record of the write to the call that maps the new range: the write is decoded, settled, read back,
 planned, guarded and in the ledger by then. The ledger is in memory (/dev/shm), and in a second run on a disk
-(below DIR, default: the directory for temporary files), next to a synced write of the same size alone. A move
-is disturbed if the kernel gave the processor to another process meanwhile; the limit is for the other moves.
-The peer in the same run is a loop over the same simulated calls: unmap and map, nothing else.
+(below DIR, default: the directory for temporary files). A move is disturbed if the kernel gave the processor
+to another process meanwhile; the limit is for the other moves. The peer alternates with the moves in the same
+run: a bare loop of the same two synced writes and the same simulated calls, nothing else.
 
 Memory is that of `pcipt daemon --replay`, with the simulated Xen in it, on a recorded machine whose functions
 have BARs of their own and 4 KiB of config space. Exit 1 if a limit is missed.
@@ -24,6 +24,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from list import build  # bench/list.py: builds a sysfs tree
 
@@ -167,9 +168,9 @@ class Bench:
         self.watch.on_written = lambda sbdf: self.engine.add(sbdf, Reason.WRITTEN)
         self.worker = Worker(self.engine, self.watch, lambda _scope, _report: None)
         self.xen.kernel_remove(SUBJECT)
-        start = time.perf_counter()
+        start = time.process_time()
         first(self.worker.work_off)  # as the daemon does
-        self.reconciled = time.perf_counter() - start
+        self.reconciled = time.process_time() - start
         self.engine.news()
 
     def move(self, number: int) -> float:
@@ -192,50 +193,76 @@ class Bench:
         return self.xen.mapped_at - start
 
 
-def latencies(count: int, moves: int, directory: str) -> tuple[list[float], list[float], float]:
-    """Return the seconds of all moves, of the moves that were not disturbed, and of the first reconcile."""
+class Bare:
+    """The peer: a bare loop of what a move costs at least.
+
+    These are a synced write of the two intents, both simulated calls, and a synced write of the two results;
+    nothing is decoded, read, planned or checked. The file is in `directory`.
+    """
+
+    STEPS = b"x" * 470  # two lines of the ledger's steps
+
+    def __init__(self, directory: str) -> None:
+        self._file = os.open(os.path.join(directory, "bare"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._xen = TimedXen(BusHardware(machine(100)), PVH, memory=[Frames(Gfn(0x100), 0x7_FF00)])
+        self._held = self._frames(-1)
+        self._xen.map_mmio(self._held)
+
+    @staticmethod
+    def _frames(number: int) -> Frames:
+        """Return the pages of the BAR after a move."""
+        pages = BAR_SIZE >> 12
+        return Frames(Gfn((ABOVE_4G + (1 << 36) >> 12) + (number % 1000) * pages), pages)
+
+    def move(self, number: int) -> float:
+        """Do the writes and calls of a move; return the seconds until the mapping call."""
+        before, self._held = self._held, self._frames(number)
+        start = time.perf_counter()
+        self._write()
+        self._xen.unmap_mmio(before)
+        self._xen.map_mmio(self._held)
+        found = self._xen.mapped_at - start
+        self._write()
+        return found
+
+    def _write(self) -> None:
+        """Append two steps; they are on the disk then."""
+        os.write(self._file, self.STEPS)
+        os.fdatasync(self._file)
+
+
+class Latencies(NamedTuple):
+    """The sorted seconds from the write to the mapping call of a machine's moves.
+
+    `every` are those of all moves, `calm` those of the moves that nobody disturbed, `bare` those of the peer,
+    whose moves alternate with these. `reconciled` are the seconds of the processor that the first
+    reconciliation took, which reads the machine.
+    """
+
+    every: list[float]
+    calm: list[float]
+    bare: list[float]
+    reconciled: float
+
+
+def latencies(count: int, moves: int, directory: str) -> Latencies:
+    """Measure the moves on a machine with `count` functions; the ledger is in `directory`."""
     state = os.path.join(directory, str(count))
     os.makedirs(state)
-    bench = Bench(count, state)
+    bench, peer = Bench(count, state), Bare(state)
     for number in range(30):
         bench.move(number)
+        peer.move(number)
     every: list[float] = []
     calm: list[float] = []
+    bare: list[float] = []
     for number in range(30, 30 + moves):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
         every.append(bench.move(number))
         if resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw == before:
             calm.append(every[-1])
-    return sorted(every), sorted(calm), bench.reconciled
-
-
-def synced_writes(moves: int, directory: str) -> list[float]:
-    """Return the seconds of each of `moves` synced writes of 500 bytes, which no ledger can avoid."""
-    found = []
-    with open(os.path.join(directory, "alone"), "wb", buffering=0) as file:
-        for _ in range(moves):
-            start = time.perf_counter()
-            file.write(b"x" * 500)
-            os.fdatasync(file.fileno())
-            found.append(time.perf_counter() - start)
-    return sorted(found)
-
-
-def peer(moves: int) -> list[float]:
-    """Return the seconds of each simulated unmap and map alone, without planning or checking."""
-    xen = TimedXen(BusHardware(machine(100)), PVH, memory=[Frames(Gfn(0x100), 0x7_FF00)])
-    found = []
-    pages = BAR_SIZE >> 12
-    old = Frames(Gfn(ABOVE_4G + (1 << 35) >> 12), pages)
-    xen.map_mmio(old)
-    for number in range(moves):
-        new = Frames(Gfn((ABOVE_4G + (1 << 36) >> 12) + number * pages), pages)
-        start = time.perf_counter()
-        xen.unmap_mmio(old)
-        xen.map_mmio(new)
-        found.append(time.perf_counter() - start)
-        old = new
-    return sorted(found)
+        bare.append(peer.move(number))
+    return Latencies(sorted(every), sorted(calm), sorted(bare), bench.reconciled)
 
 
 def scratch(count: int) -> tuple[float, float]:
@@ -317,9 +344,9 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def row(what: str, seconds: Sequence[float], note: str = "") -> None:
-    """Print one row: p50 and p99 of sorted seconds, in milliseconds."""
-    p50, p99 = (percentile(seconds, share) * 1e3 for share in (0.5, 0.99))
-    print(f"{what:<44} {p50:9.3f} {p99:9.3f}  {note}")
+    """Print one row: p10, p50 and p99 of sorted seconds, in milliseconds, and how many there are."""
+    p10, p50, p99 = (percentile(seconds, share) * 1e3 for share in (0.1, 0.5, 0.99))
+    print(f"{what:<44} {p10:9.3f} {p50:9.3f} {p99:9.3f} {len(seconds):6}  {note}")
 
 
 def verdict(what: str, found: float, limit: float, unit: str) -> bool:
@@ -345,19 +372,23 @@ def main() -> int:
 
 def report(moves: int, directory: str, disk: str) -> int:
     """Run all measurements and print them; return 0 if all limits are met, else 1."""
-    print(f"{'from a write to the mapping call, in ms':<44} {'p50':>9} {'p99':>9}")
+    print(f"{'from a write to the mapping call, in ms':<44} {'p10':>9} {'p50':>9} {'p99':>9} {'n':>6}")
     medians = {}
     largest = SIZES[-1]
     for count in SIZES:
-        every, calm, reconciled = latencies(count, moves, directory)
-        medians[count] = percentile(calm, 0.5)
-        row(f"{count} functions, ledger in memory", every, f"first reconcile {reconciled:.2f} s")
-        row("  moves that nobody disturbed", calm, f"{len(calm)} of {len(every)}")
-    tail = percentile(calm, 0.99) * 1e3
-    every, _, _ = latencies(largest, moves, disk)
-    row(f"{largest} functions, ledger on disk", every)
-    row("  a synced write alone on that disk", synced_writes(moves, disk))
-    row("the simulated calls alone", peer(moves))
+        found = latencies(count, moves, directory)
+        medians[count] = percentile(found.calm, 0.5)
+        row(
+            f"{count} functions, ledger in memory",
+            found.every,
+            f"first reconcile: processor {found.reconciled:.2f} s",
+        )
+        row("  moves that nobody disturbed", found.calm)
+        row("  the bare loop", found.bare)
+    tail = percentile(found.calm, 0.99) * 1e3
+    found = latencies(largest, moves, disk)
+    row(f"{largest} functions, ledger on disk", found.every)
+    row("  the bare loop", found.bare)
     on_clock, planned = scratch(largest)
     recording = os.path.join(directory, "machine")
     recorded_machine(recording, largest)

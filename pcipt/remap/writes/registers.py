@@ -6,7 +6,7 @@ table: their size decides which of their bits are writable.
 Source: PCI Local Bus 3.0 §6.2; PCI-to-PCI Bridge 1.2 §3.2; PCI Express Base 6.0 §7.5.1.
 """
 
-from collections.abc import Iterator
+from functools import lru_cache
 
 import attrs
 
@@ -75,17 +75,20 @@ class Part:
     lanes: int
 
 
-def split(offset: int, size: int, value: int) -> Iterator[Part]:
-    """Yield the parts of an access, one for each 32-bit word that it touches, in ascending order.
+@lru_cache(maxsize=8)  # what a write wants, does and makes vPCI do is found from the same parts
+def split(offset: int, size: int, value: int) -> tuple[Part, ...]:
+    """Return the parts of an access, one for each 32-bit word that it touches, in ascending order.
 
     `value` is little-endian; its bits above `size` bytes are ignored. An access of 0 bytes has no parts.
     """
+    parts: list[Part] = []
     while size > 0:
         low = offset & 3
         count = min(size, 4 - low)
         mask = (1 << 8 * count) - 1
-        yield Part(offset - low, (value & mask) << 8 * low, mask << 8 * low)
+        parts.append(Part(offset - low, (value & mask) << 8 * low, mask << 8 * low))
         offset, size, value = offset + count, size - count, value >> 8 * count
+    return tuple(parts)
 
 
 def merge(old: int, part: Part, ro: int, rw1c: int = 0) -> int:
