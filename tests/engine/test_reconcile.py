@@ -338,7 +338,7 @@ def test_an_action_of_one_function_is_followed_by_a_write_whether_it_failed_or_n
 
 @pytest.mark.parametrize("settings", [Settings("observe"), None])
 def test_nothing_is_written_where_nothing_was_done(settings):
-    """On PV: on a PVH dom0 each function that was read is noted, for the time after a kill (decision 0020)."""
+    """On PV; on PVH each function that was read is noted, for the time after a kill (decision 0020)."""
     stage = Stage(settings=settings)
     engine = settled(stage)
     saved = stage.store.saved
