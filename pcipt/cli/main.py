@@ -35,6 +35,7 @@ COMMANDS = {
         "take functions out of dom0 for passthrough, with reserved regions",
     ),
     "reclaim": ("passthrough.reclaim", "take functions back into dom0: their reserved regions first"),
+    "policy": ("policy.group", "keep physical devices for guests, whatever address they get"),
     "monitor": ("monitor", "show live what happens: changes, actions, findings"),
     "history": ("history", "what happened to a function"),
     "resync": ("resync", "compare hardware, Linux and Xen now, and repair"),

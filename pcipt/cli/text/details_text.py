@@ -18,7 +18,7 @@ _KEEPS = {True: "NoSoftRst+: D3hot keeps its state", False: "NoSoftRst-: D3hot r
 
 def device_rows(function: Function, details: Details, names: Names) -> Iterator[tuple[str, str]]:
     """Yield what decides about a function as (title, text). Unknown and absent facts are left out."""
-    linux, device = details.linux, details.device
+    device = details.device
     interface = names.interface(function.ids)
     if function.ids.class_code is not None and (function.ids.class_code & 0xFF or interface):
         number = f"[{function.ids.class_code & 0xFF:02x}]"
