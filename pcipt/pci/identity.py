@@ -16,9 +16,12 @@ from pcipt.pci.config import LEGACY_SIZE, ConfigSpace
 from pcipt.pci.function import Function
 from pcipt.pci.ids import UNKNOWN_IDS, Ids
 from pcipt.pci.machine import Machine
+from pcipt.pci.structures import EXPRESS
 
 SERIAL_CAPABILITY = 0x0003  # extended
-NO_SERIALS = (0, (1 << 64) - 1)  # what vendors leave there who gave no number
+NO_SERIAL = 0  # a function that has no serial number, which is known
+_NONE = "none"
+_NO_NUMBERS = (0, (1 << 64) - 1)  # what vendors leave there who gave no number
 SECRET = "serial"  # noqa: S105 - the one field that only root may see
 _NOTHING = ConfigSpace(b"")
 _SERIAL = re.compile(r"[0-9a-f]{2}(-[0-9a-f]{2}){7}", re.ASCII)
@@ -31,7 +34,8 @@ class Identity:
 
     `path` is its PCI path. `root` is the ACPI name of the host bridge at which the path begins. `ids` has
     vendor, device, subsystem, revision and class. `serial` is the 64-bit Device Serial Number, which all
-    functions of a device share. `slot` is the label of the physical slot. None is absent or unknown.
+    functions of a device share, or NO_SERIAL. `slot` is the label of the physical slot. None is unknown, or
+    absent where only that can be.
     """
 
     path: PciPath | None = None
@@ -117,27 +121,37 @@ def host_bridge_of(function: Function, bridges: Mapping[tuple[int, int], str]) -
 
 
 def serial_number(config: ConfigSpace, capabilities: Sequence[Capability]) -> int | None:
-    """Return the Device Serial Number, or None if there is none, it was not read, or it is no number at all
-    (only zeros, only ones).
+    """Return the Device Serial Number; NO_SERIAL if the function has none; None if that is not known.
+
+    A number of only zeros or only ones is none. It is not known if fewer than 256 bytes were read, or if the
+    function is one of PCI Express whose extended registers were not read, or does not answer.
     """
-    if len(config) <= LEGACY_SIZE:
+    if len(config) < LEGACY_SIZE or config.answers is not True:
         return None
     for each in capabilities:
         if each.extended and each.id == SERIAL_CAPABILITY:
             low, high = config.u32(each.offset + 4), config.u32(each.offset + 8)
-            if low is None or high is None or high << 32 | low in NO_SERIALS:
+            if low is None or high is None:
                 return None
-            return high << 32 | low
-    return None
+            return NO_SERIAL if high << 32 | low in _NO_NUMBERS else high << 32 | low
+    express = any(each.id == EXPRESS and not each.extended for each in capabilities)
+    return None if express and len(config) == LEGACY_SIZE else NO_SERIAL
 
 
 def serial_text(serial: int | None) -> str | None:
-    """Return a serial number as lspci prints it, the highest byte first: 00-1b-21-ff-ff-30-4c-d8."""
+    """Return a serial number as lspci prints it, the highest byte first: 00-1b-21-ff-ff-30-4c-d8.
+
+    NO_SERIAL is "none"; None is None.
+    """
+    if serial == NO_SERIAL:
+        return _NONE
     return None if serial is None else serial.to_bytes(8, "big").hex("-")
 
 
 def parse_serial(text: str) -> int | None:
-    """Return the serial number that lspci's form `text` stands for; None if it has another form."""
+    """Return the serial number that a text of `serial_text` stands for; None if it has another form."""
+    if text == _NONE:
+        return NO_SERIAL
     return int(text.replace("-", ""), 16) if _SERIAL.fullmatch(text) else None
 
 
@@ -196,6 +210,8 @@ def shown_fields(identity: Identity, *, secret: bool) -> dict[str, str]:
 def shown_difference(difference: Difference, *, secret: bool) -> str:
     """Return a difference as words. Without `secret` a serial number is not told, only that it differs."""
     name = difference.field.replace("_", " ")
-    if difference.field == SECRET and not secret:
-        return "another serial number" if difference.found is not None else "no serial number"
+    if difference.field == SECRET and (not secret or difference.found is None):
+        if difference.found is None:
+            return "serial number not known"
+        return "no serial number" if difference.found == _NONE else "another serial number"
     return f"{name} {difference.found or 'unknown'} instead of {difference.expected}"

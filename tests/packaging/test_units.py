@@ -25,6 +25,13 @@ SERVICE = (
     ("Service", "LogsDirectory", "pcipt"),
     ("Service", "CapabilityBoundingSet", "CAP_SYS_ADMIN"),
 )
+POLICY = (
+    ("Unit", "ConditionPathExists", "/dev/xen/privcmd"),
+    ("Unit", "Requires", "pcipt.service"),
+    ("Unit", "Before", "xendomains.service"),
+    ("Service", "ExecStart", "/usr/bin/pcipt policy apply"),
+    ("Service", "SuccessExitStatus", "4"),
+)
 SOCKET = (
     ("Unit", "ConditionPathExists", "/dev/xen/privcmd"),
     ("Socket", "ListenStream", SOCKET_PATH),
@@ -40,7 +47,10 @@ def read_unit(name):
     return parser
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("pcipt.service", SERVICE), ("pcipt.socket", SOCKET)])
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("pcipt.service", SERVICE), ("pcipt-policy.service", POLICY), ("pcipt.socket", SOCKET)],
+)
 def test_what_others_rely_on(name, wanted):
     unit = read_unit(name)
     assert [(section, key, unit[section].get(key)) for section, key, _ in wanted] == list(wanted)

@@ -7,6 +7,7 @@ from pcipt.pci import Ids, PciPath, RawFunction, Sbdf, decode_machine
 from pcipt.pci.config import ConfigSpace
 from pcipt.pci.identity import (
     FIELDS,
+    NO_SERIAL,
     Difference,
     Identity,
     differences,
@@ -45,22 +46,24 @@ def test_the_serial_number_is_that_of_lspci():
 
 
 @pytest.mark.parametrize(
-    ("data", "why"),
+    ("data", "serial", "why"),
     [
-        (config(0, 0), "a vendor who gave none"),
-        (config(0xFFFF_FFFF, 0xFFFF_FFFF), "the same in ones"),
-        (config(1, 2, size=256), "the extended space was not read"),
-        (config(1, 2, size=64), "only the header was read"),
-        (config(1, 2, size=0x148), "the list was read in part"),
-        (config(1, 2, id_=4), "another capability"),
-        (b"\xff" * 4096, "it does not answer"),
+        (config(0, 0), NO_SERIAL, "a vendor who gave none"),
+        (config(0xFFFF_FFFF, 0xFFFF_FFFF), NO_SERIAL, "the same in ones"),
+        (config(1, 2, id_=4), NO_SERIAL, "another capability"),
+        (space(size=256), NO_SERIAL, "a conventional function has no extended space"),
+        (config(1, 2, size=256), None, "the extended space was not read"),
+        (config(1, 2, size=64), None, "only the header was read"),
+        (config(1, 2, size=0x148), None, "the capability was read in part"),
+        (b"\xff" * 4096, None, "it does not answer"),
+        (b"", None, "nothing was read"),
     ],
 )
-def test_what_is_no_serial_number(data, why):
-    assert read(data).serial is None, why
+def test_what_is_no_serial_number(data, serial, why):
+    assert read(data).serial == serial, why
 
 
-@pytest.mark.parametrize("serial", [1, 0x001B21FFFF304CD8, (1 << 64) - 2])
+@pytest.mark.parametrize("serial", [NO_SERIAL, 1, 0x001B21FFFF304CD8, (1 << 64) - 2])
 def test_serial_numbers_survive_their_text(serial):
     assert parse_serial(serial_text(serial)) == serial
 
@@ -115,8 +118,13 @@ def test_only_root_is_told_serial_numbers():
     (other,) = differences(WHOLE, attrs.evolve(WHOLE, serial=5))
     assert shown_difference(other, secret=False) == "another serial number"
     assert "00-1b" in shown_difference(other, secret=True)
-    (none,) = differences(WHOLE, attrs.evolve(WHOLE, serial=None))
+    (none,) = differences(WHOLE, attrs.evolve(WHOLE, serial=NO_SERIAL))
     assert shown_difference(none, secret=False) == "no serial number"
+    assert shown_difference(none, secret=True) == "serial none instead of 00-1b-21-ff-ff-30-4c-d8"
+    (unknown,) = differences(WHOLE, attrs.evolve(WHOLE, serial=None))
+    assert shown_difference(unknown, secret=False) == "serial number not known"
+    (some,) = differences(attrs.evolve(WHOLE, serial=NO_SERIAL), WHOLE)
+    assert "00-1b" not in shown_difference(some, secret=False)
 
 
 def test_host_bridges_and_slots_find_their_functions():

@@ -55,7 +55,7 @@ def may_see_serials() -> bool:
 
 def _identity_rows(details: Details) -> Iterator[tuple[str, str]]:
     """Yield the serial number (to root only), the host bridge, the IOMMU unit and group; what is known."""
-    if details.serial is not None and may_see_serials():
+    if details.serial and may_see_serials():
         yield "Serial number", serial_text(details.serial) or ""
     if details.host_bridge is not None:
         yield "Host bridge", details.host_bridge
@@ -110,7 +110,7 @@ def json_from_details(function: Function, details: Details, names: Names) -> dic
     return {
         "subsystem_name": names.subsystem_name(function.ids),
         "interface_name": names.interface(function.ids),
-        "serial": serial_text(details.serial) if may_see_serials() else None,
+        "serial": serial_text(details.serial or None) if may_see_serials() else None,
         "host_bridge": details.host_bridge,
         "iommu_unit": details.unit,
         "iommu_group": linux.iommu_group,

@@ -3,14 +3,15 @@
 A line has ten words: the ACPI name of the host bridge, segment and root bus, the hops, vendor, device,
 subsystem vendor, subsystem device, revision, class, serial number. `-` is a word that is not insisted on.
 Hops are joined with `/`; each is the bus relative to the bridge before, device and function: 0:1c.0/0:00.0.
-Ids are as sysfs has them. The serial number has 16 digits, as the registers have it.
+Ids are as sysfs has them. The serial number has 16 digits, as the registers have it; a function without has
+`none`.
 
 Source: initramfs/keep.sh reads it.
 """
 
 from collections.abc import Iterable
 
-from pcipt.pci.identity import FIELDS
+from pcipt.pci.identity import FIELDS, serial_text
 from pcipt.pci.policy.entries import ID_KEYS, Entry
 
 HEAD = "# Functions kept for guests, written by pcipt policy from passthrough.d. Do not edit.\n"
@@ -28,6 +29,6 @@ def line_from_entry(entry: Entry) -> str:
     (bus, device, function), *below = entry.path.hops
     hops = [f"0:{device:02x}.{function:x}", *(f"{b:x}:{d:02x}.{f:x}" for b, d, f in below)]
     ids = [FIELDS[name](expected) or ANY for name in ID_KEYS]
-    serial = f"{expected.serial:016x}" if expected.serial is not None else ANY
+    serial = (serial_text(expected.serial) or ANY).replace("-", "") or ANY
     where = f"{entry.path.segment:04x}:{bus:02x}"
     return " ".join([expected.root or ANY, where, "/".join(hops), *ids, serial])

@@ -75,7 +75,7 @@ def entry_from_table(table: Mapping[str, object], source: str) -> Entry:
         raise InputError(source, f"path: {error}") from error
     serial = parse_serial(texts["serial"]) if texts["serial"] else None
     if texts["serial"] and serial is None:
-        raise InputError(source, "serial is not eight bytes as in 00-1b-21-ff-ff-30-4c-d8")
+        raise InputError(source, "serial is neither eight bytes, as in 00-1b-21-ff-ff-30-4c-d8, nor none")
     if texts["root"] and not _ROOT.fullmatch(texts["root"]):
         raise InputError(source, "root is not the ACPI name of a host bridge, as in '\\_SB_.PCI0'")
     numbers = {field: _number(table, name, digits, source) for name, (field, digits) in ID_KEYS.items()}

@@ -70,7 +70,7 @@ def resolve(entries: Iterable[Entry], machine: Mapping[Sbdf, Identity]) -> tuple
             place = place_of(identity, by_root=by_root)
             if place is not None:
                 places.setdefault((by_root, place), []).append(sbdf)
-        if identity.serial is not None:
+        if identity.serial:
             serials.setdefault(identity.serial, []).append(sbdf)
     return tuple(_resolve(entry, machine, places, serials) for entry in entries)
 
@@ -103,7 +103,7 @@ def _moved(
     here: Sbdf | None,
 ) -> Sbdf | None:
     """Return the one function elsewhere that has the expected serial number, ids and function number."""
-    if expected.serial is None or expected.path is None:
+    if not expected.serial or expected.path is None:
         return None
     anywhere = attrs.evolve(expected, path=None, root=None)
     number = expected.path.hops[-1][2]

@@ -7,13 +7,14 @@ import pytest
 
 from pcipt.errors import InputError
 from pcipt.pci import Ids, PciPath
-from pcipt.pci.identity import Identity
+from pcipt.pci.identity import NO_SERIAL, Identity
 from pcipt.pci.policy.compiled import line_from_entry, text_from_entries
 from pcipt.pci.policy.entries import Entry, entry_from_table, insisted_on, text_from_entry
 from tests.pci.policy.identities import IDS, PATH, identity
 
 ENTRIES = [
     Entry(Identity(PATH)),
+    Entry(Identity(PATH, serial=NO_SERIAL)),
     Entry(insisted_on(identity(slot="4")), "web", 'the "second" \\ NIC'),
     Entry(identity(PciPath(0x10000, ((0xE0, 0, 1), (1, 2, 3), (0, 0, 7))), None, Ids(0, 0, 0, 0, 0, 0), 1)),
 ]
@@ -47,7 +48,7 @@ def test_a_new_entry_insists_on_neither_class_nor_slot():
         ({"path": "00_1c.0", "vendor": True}, "vendor is not a number"),
         ({"path": "00_1c.0", "device": "1533"}, "device is not a number"),
         ({"path": "00_1c.0", "revision": 0x100}, "up to 0xff"),
-        ({"path": "00_1c.0", "serial": "1234"}, "not eight bytes"),
+        ({"path": "00_1c.0", "serial": "1234"}, "neither eight bytes"),
         ({"path": "00_1c.0", "root": "PCI 0"}, "ACPI name"),
         ({"path": "00_1c.0", "guest": "a b"}, "guest is not a name"),
         ({"path": "00_1c.0", "guest": "-rf"}, "guest is not a name"),
@@ -65,6 +66,7 @@ def test_the_list_for_the_initramfs():
     assert lines[0].startswith("#")
     assert lines[1:] == [
         "- 0000:00 0:1c.0/0:00.0 - - - - - - -",
+        "- 0000:00 0:1c.0/0:00.0 - - - - - - none",
         "\\_SB_.PCI0 0000:00 0:1c.0/0:00.0 0x8086 0x1533 0x15d9 0x1533 0x03 - 001b21ffff304cd8",
         "- 10000:e0 0:00.1/1:02.3/0:00.7 0x0000 0x0000 0x0000 0x0000 0x00 0x000000 0000000000000001",
     ]

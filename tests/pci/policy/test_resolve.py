@@ -3,6 +3,7 @@
 import attrs
 
 from pcipt.pci import Ids, PciPath, Sbdf
+from pcipt.pci.identity import NO_SERIAL
 from pcipt.pci.policy.entries import Entry, insisted_on
 from pcipt.pci.policy.resolve import State, findings_of, mismatch_text, resolve
 from tests.pci.policy.identities import IDS, NIC, PATH, SERIAL, identity
@@ -28,12 +29,20 @@ def test_another_device_at_the_place_is_bound_by_nobody():
         identity(ids=attrs.evolve(IDS, revision=4)),
         identity(serial=7),
         identity(serial=None),
+        identity(serial=NO_SERIAL),
     ):
         found = one({NIC: other})
         assert (found.state, found.sbdf, found.kept) == (State.MISMATCH, NIC, None)
         assert [code for _, (code, _) in ((s, (f.code, f.text)) for s, f in findings_of([found]))] == [
             "policy-mismatch"
         ]
+
+
+def test_a_card_without_a_number_is_not_one_with_a_number():
+    entry = Entry(insisted_on(identity(serial=NO_SERIAL)))
+    assert one({NIC: identity(serial=NO_SERIAL)}, entry).kept == NIC
+    for serial in (SERIAL, None):
+        assert one({NIC: identity(serial=serial)}, entry).state is State.MISMATCH
 
 
 def test_nothing_is_at_the_place():

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     files = add_entries(entries, args.policy)
     for sbdf, entry, file in zip(sorted(chosen), entries, files, strict=True):
         print(f"{sbdf} ({entry.path}, {brief(entry.expected)}) is kept for {kept_for(entry)}: {file}")
-        if entry.expected.serial is None:
+        if not entry.expected.serial:
             complain(f"{sbdf} has no serial number: an equal device put in its place cannot be told from it")
     complain(INITRAMFS)
     return 0
