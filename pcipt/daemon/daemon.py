@@ -25,6 +25,7 @@ from pcipt.daemon.control.resyncs import Resyncs
 from pcipt.daemon.control.server import Server
 from pcipt.daemon.counted_xen import CountedXen
 from pcipt.daemon.intake import Hotplug, Intake
+from pcipt.daemon.kept import UNREADABLE, read_kept
 from pcipt.daemon.loop import Loop, Signals
 from pcipt.daemon.notify import Notifier
 from pcipt.daemon.setting_keys import ACTIONS
@@ -54,7 +55,8 @@ class Options:
     """The paths that the daemon uses: control socket, state directory and settings file.
 
     `listener` is the listening socket that systemd passed, or None if systemd passed none. With a listener no
-    socket file is made. If `settings_required` is True, a missing settings file is an error.
+    socket file is made. If `settings_required` is True, a missing settings file is an error. `policy` is the
+    directory with the policy of what is kept for guests; None is no policy.
     """
 
     socket: str
@@ -62,6 +64,7 @@ class Options:
     settings: str
     settings_required: bool
     listener: Socket | None = None
+    policy: str | None = None
 
 
 class Daemon:
@@ -107,6 +110,7 @@ class Daemon:
             lambda: self._server.subscribers if self._server is not None else 0, lambda: self.settings.mode,
         )  # fmt: skip
         self.engine.service_findings += self._watch.findings
+        self._read_policy()
         self._watch.on_finding = self.engine.service_findings.append
         self._watch.on_change = lambda change, read_back: self._announcer.tell_change(
             change, read_back=read_back
@@ -294,10 +298,10 @@ class Daemon:
         self._loop.stop()
 
     def _reload(self) -> None:
-        """Read the settings file again. If it is wrong, keep the present settings and log the error.
+        """Read the settings file and the policy again. What is wrong is told, and the present one kept.
 
-        If the new settings perform a kind of action that the old ones did not, or if restore_on_fault has
-        changed, EVERYTHING (the whole machine) is added to the queue.
+        If the new settings perform a kind of action that the old ones did not, or if restore_on_fault or the
+        policy has changed, EVERYTHING (the whole machine) is added to the queue.
         """
         self._notifier.send("RELOADING=1")
         before = self.settings
@@ -307,10 +311,21 @@ class Daemon:
             self._log.info("settings read again", kind="settings", mode=self.settings.mode)
         except PciptError as error:
             self._log.error("settings kept as they were", kind="settings", reason=str(error))
-        other = before.restore_on_fault != self.settings.restore_on_fault
+        other = self._read_policy() or before.restore_on_fault != self.settings.restore_on_fault
         if other or any(self.settings.performs(word) and not before.performs(word) for word in ACTIONS):
             self.engine.add_everything(Reason.SETTINGS)  # what was only planned waits for nobody else
         self._notifier.send("READY=1", self._status_line())
+
+    def _read_policy(self) -> bool:
+        """Read which functions are kept for guests; return True if that has changed.
+
+        If it cannot be used, the former policy holds, and a finding of the service says so.
+        """
+        state, told = self.engine.views.state, self.engine.service_findings
+        before = state.kept
+        state.kept, findings = read_kept(self._options.policy, "/", before)
+        told[:] = [*(each for each in told if each.code != UNREADABLE), *findings]
+        return state.kept != before
 
     def _take_settings(self, settings: Settings) -> None:
         """Use these settings from now on. A new `watch_source` is logged, and used after the next start."""

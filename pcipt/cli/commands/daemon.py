@@ -10,6 +10,7 @@ from pcipt.daemon.control.protocol import SOCKET_PATH
 from pcipt.daemon.setting_keys import KEYS, toml_from_value
 from pcipt.daemon.settings import PATH, Settings, read_settings
 from pcipt.daemon.store import STATE_DIRECTORY
+from pcipt.host.policy.policy_files import DIRECTORY
 
 EXAMPLES = (
     ("pcipt daemon --check-settings", "are the settings right? (systemd starts the service itself)"),
@@ -70,7 +71,8 @@ def _serve(args: argparse.Namespace, settings: Settings, path: str, *, required:
     from pcipt.daemon.lock import only_one
     from pcipt.daemon.telling.log import start_logging
 
-    options = Options(args.socket, args.state, path, required, passed_listener())
+    policy = None if args.replay else DIRECTORY
+    options = Options(args.socket, args.state, path, required, passed_listener(), policy)
     log = start_logging(settings.log_level)
     with only_one(args.state):
         if options.listener is None:
