@@ -39,6 +39,7 @@ COMMANDS = {
     "monitor": ("monitor", "show live what happens: changes, actions, findings"),
     "history": ("history", "what happened to a function"),
     "resync": ("resync", "compare hardware, Linux and Xen now, and repair"),
+    "diff": ("diff", "what differs between two recordings, or a recording and this machine"),
     "record": ("record", "record this machine into a directory"),
     "decode": ("decode", "decode a recording of configuration writes"),
     "replay": ("replay", "run the engine on a recorded machine and trace, with a simulated Xen"),

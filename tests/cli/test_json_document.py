@@ -225,7 +225,9 @@ def policy_commands(tmp_path):
     a_machine(tmp_path / "kept", nic=card(serial=1))
     (tmp_path / "kept/sys/bus/pci/slots/4").mkdir(parents=True)
     (tmp_path / "kept/sys/bus/pci/slots/4/address").write_text("0000:03:00\n")
-    return [["policy list", *place], ["policy check", *place], ["policy snippet", "--xl", *place]]
+    gone = REPO / "fixtures/sysfs/lab-pv"
+    policies = [["policy list", *place], ["policy check", *place], ["policy snippet", "--xl", *place]]
+    return [["diff", gone, tmp_path / "kept"], *policies]
 
 
 @pytest.fixture
