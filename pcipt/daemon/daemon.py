@@ -17,6 +17,7 @@ from socket import socket as Socket  # noqa: N812 - a field of Options is called
 
 import attrs
 
+from pcipt.daemon.changed import BOOTS, hardware_changed
 from pcipt.daemon.control.listener import listen
 from pcipt.daemon.control.methods import Answers, read_gauges
 from pcipt.daemon.control.passthrough import Passthrough
@@ -82,6 +83,7 @@ class Daemon:
         watch: Watch | None = None,
     ) -> None:  # fmt: skip
         self._hotplug = hotplug
+        self._boot_id = host.boot_id
         self._options = options
         self._log = log
         self._notifier = Notifier()
@@ -141,6 +143,7 @@ class Daemon:
         watchdog: Watchdog | None = None
         try:
             self._worker.work_off()
+            self._tell_changes()
             gc.collect()
             gc.freeze()  # what was read lives as long as the daemon: collecting need not walk it again
             if played is not None:
@@ -315,6 +318,12 @@ class Daemon:
         if other or any(self.settings.performs(word) and not before.performs(word) for word in ACTIONS):
             self.engine.add_everything(Reason.SETTINGS)  # what was only planned waits for nobody else
         self._notifier.send("READY=1", self._status_line())
+
+    def _tell_changes(self) -> None:
+        """Add the finding of the service that the hardware is not that of the boot before, if it is not."""
+        state, boots = self.engine.views.state, os.path.join(self._options.state, BOOTS)
+        found = hardware_changed(boots, self._boot_id, self.engine.machine, state.raws, state.kept)
+        self.engine.service_findings += found
 
     def _read_policy(self) -> bool:
         """Read which functions are kept for guests; return True if that has changed.

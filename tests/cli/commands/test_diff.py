@@ -6,7 +6,9 @@ from contextlib import redirect_stdout
 
 import pytest
 
+from pcipt.cli.machine.changes import read_state
 from pcipt.cli.main import main
+from pcipt.host.policy.boots import last_boot, record_boot
 from tests.cli.commands.policy.test_policy import SERIAL, card, machine
 from tests.trees import REPO
 
@@ -54,3 +56,16 @@ def test_a_shifted_bus_and_another_card(tmp_path, monkeypatch):
 def test_what_cannot_be_read_is_one_line(tmp_path, capsys):
     assert main(["diff", str(tmp_path / "missing"), str(FIXTURES / "lab-pv")]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_without_a_recording_it_is_the_last_boot(tmp_path, monkeypatch, capsys):
+    boots = tmp_path / "boots"
+    monkeypatch.setattr("pcipt.cli.commands.diff.last_boot", lambda boot: last_boot(boot, str(boots)))
+    assert main(["diff"]) == 1
+    assert "no recording of an earlier boot" in capsys.readouterr().err
+    record_boot(str(FIXTURES / "lab-pv"), "ffffffff-1", "20261129T080000Z", str(boots))
+    here = str(FIXTURES / "lab-pv")
+    monkeypatch.setattr(
+        "pcipt.cli.commands.diff.read_state", lambda root: read_state(here if root == "/" else root)
+    )
+    assert main(["diff"]) == 0
