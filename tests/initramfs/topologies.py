@@ -24,6 +24,7 @@ class Card:
     serial: int | None
     revision: int = 3
     extended: bool = True  # whether it has extended registers without a serial number
+    sprawls: bool = False  # whether it has a function on the next bus, as SR-IOV has, equal to its first
 
 
 @attrs.define(eq=False)
@@ -64,7 +65,9 @@ class Placed:
 
 def a_card(source):
     serial = source.getrandbits(60) | 1 if source.random() < 0.5 else None
-    return Card(source.randrange(len(MODELS)), serial, extended=source.random() < 0.5)
+    return Card(
+        source.randrange(len(MODELS)), serial, extended=source.random() < 0.5, sprawls=source.random() < 0.2
+    )
 
 
 def a_thing(source, depth=0):
@@ -196,9 +199,13 @@ class Enumeration:
 
     def _card(self, bus, device, card, parent, home, position):
         vendor, product, count = MODELS[card.model]
-        for function in range(count):
-            sbdf = Sbdf(self._bridge.segment, bus, device, function)
-            ids = Ids(vendor, product, 0x020000, card.revision, vendor, 1 + function)
+        places = [(bus, device, function) for function in range(count)]
+        if card.sprawls and parent is not None:
+            self._last += 1
+            places.append((bus + 1, device, 0))
+        for function, place in enumerate(places):
+            sbdf = Sbdf(self._bridge.segment, *place)
+            ids = Ids(vendor, product, 0x020000, card.revision, vendor, 1 + place[2])
             data = config(ids, card.serial, extended=card.extended)
             self._put(sbdf, parent, f"{home}/{sbdf}", data, ids, None)
             self.placed[sbdf] = Placed(card, function, (*position, (device, function)))
