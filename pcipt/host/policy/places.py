@@ -4,6 +4,7 @@ Source: linux drivers/acpi/device_sysfs.c (`path` of an ACPI object), drivers/ac
 """
 
 import re
+from collections import Counter
 
 import attrs
 
@@ -39,7 +40,8 @@ def host_bridge_files(tree: Tree) -> list[Entry]:
 def read_host_bridges(root: str) -> dict[tuple[int, int], str]:
     r"""Return the ACPI name of each host bridge by (segment, root bus), for example \_SB_.PCI0.
 
-    A host bridge without a readable name is left out. Raises nothing.
+    A host bridge without a readable name is left out, and so are those of which several have one name. Raises
+    nothing.
     """
     found: dict[tuple[int, int], str] = {}
     try:
@@ -54,7 +56,8 @@ def read_host_bridges(root: str) -> dict[tuple[int, int], str]:
                     found[int(numbers[1], 16), int(numbers[2], 16)] = name
     except InputError:
         pass
-    return found
+    several = Counter(found.values())
+    return {place: name for place, name in found.items() if several[name] == 1}
 
 
 def read_identities(root: str, machine: Machine, raws: list[RawFunction]) -> dict[Sbdf, Identity]:

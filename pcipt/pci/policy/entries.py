@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import attrs
 
 from pcipt.errors import AddressError, InputError, printable
-from pcipt.pci.address import PciPath, parse_path
+from pcipt.pci.address import XEN_SEGMENT_LIMIT, PciPath, parse_path
 from pcipt.pci.identity import Identity, parse_serial, serial_text
 from pcipt.pci.ids import Ids
 
@@ -73,6 +73,8 @@ def entry_from_table(table: Mapping[str, object], source: str) -> Entry:
         path = parse_path(texts["path"])
     except AddressError as error:
         raise InputError(source, f"path: {error}") from error
+    if path.segment > XEN_SEGMENT_LIMIT:
+        raise InputError(source, f"path: segment {path.segment:x} is above ffff: Xen cannot name it (VMD)")
     serial = parse_serial(texts["serial"]) if texts["serial"] else None
     if texts["serial"] and serial is None:
         raise InputError(source, "serial is neither eight bytes, as in 00-1b-21-ff-ff-30-4c-d8, nor none")

@@ -38,6 +38,11 @@ def test_what_is_no_name_is_left_out(tree, text):
     assert set(read_host_bridges(str(tree))) == {(0, 0x40), (1, 0)}
 
 
+def test_a_name_of_two_is_that_of_none(tree):
+    put(tree / "sys/devices/LNXSYSTM:00/PNP0A08:00/path", NAMES["pci0000:40"])
+    assert set(read_host_bridges(str(tree))) == {(1, 0)}
+
+
 def test_no_machine_has_no_names(tmp_path):
     assert read_host_bridges(str(tmp_path)) == read_host_bridges(str(tmp_path / "missing")) == {}
 

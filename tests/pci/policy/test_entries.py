@@ -16,7 +16,7 @@ ENTRIES = [
     Entry(Identity(PATH)),
     Entry(Identity(PATH, serial=NO_SERIAL)),
     Entry(insisted_on(identity(slot="4")), "web", 'the "second" \\ NIC'),
-    Entry(identity(PciPath(0x10000, ((0xE0, 0, 1), (1, 2, 3), (0, 0, 7))), None, Ids(0, 0, 0, 0, 0, 0), 1)),
+    Entry(identity(PciPath(0xFFFF, ((0xE0, 0, 1), (1, 2, 3), (0, 0, 7))), None, Ids(0, 0, 0, 0, 0, 0), 1)),
 ]
 
 
@@ -43,6 +43,7 @@ def test_a_new_entry_insists_on_neither_class_nor_slot():
         ({"path": "pci_0000_03_00_0"}, "expected a PCI path"),
         ({"path": "00_1c.8"}, "above 7"),
         ({"path": 3}, "path is not a text"),
+        ({"path": "10000_00_1c.0"}, "above ffff"),
         ({"path": "00_1c.0", "vendr": 1}, "unknown key vendr"),
         ({"path": "00_1c.0", "vendor": 0x10000}, "vendor is not a number"),
         ({"path": "00_1c.0", "vendor": True}, "vendor is not a number"),
@@ -68,6 +69,6 @@ def test_the_list_for_the_initramfs():
         "- 0000:00 0:1c.0/0:00.0 - - - - - - -",
         "- 0000:00 0:1c.0/0:00.0 - - - - - - none",
         "\\_SB_.PCI0 0000:00 0:1c.0/0:00.0 0x8086 0x1533 0x15d9 0x1533 0x03 - 001b21ffff304cd8",
-        "- 10000:e0 0:00.1/1:02.3/0:00.7 0x0000 0x0000 0x0000 0x0000 0x00 0x000000 0000000000000001",
+        "- ffff:e0 0:00.1/1:02.3/0:00.7 0x0000 0x0000 0x0000 0x0000 0x00 0x000000 0000000000000001",
     ]
     assert all(len(line.split(" ")) == 10 for line in map(line_from_entry, ENTRIES))
