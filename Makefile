@@ -97,12 +97,17 @@ install:
 	ln -sf $(prefix)/lib/pcipt/bin/pcipt $(DESTDIR)$(prefix)/bin/pcipt
 	sed 's|/usr/bin/pcipt|$(prefix)/bin/pcipt|' systemd/pcipt.service > $(DESTDIR)$(UNITDIR)/pcipt.service
 	install -m 644 systemd/pcipt.socket $(DESTDIR)$(UNITDIR)/pcipt.socket
+	sed 's|/usr/bin/pcipt|$(prefix)/bin/pcipt|' systemd/pcipt-policy.service > $(DESTDIR)$(UNITDIR)/pcipt-policy.service
+	sed 's|/usr/bin/pcipt|$(prefix)/bin/pcipt|' systemd/pcipt-boot.service > $(DESTDIR)$(UNITDIR)/pcipt-boot.service
+	sh scripts/install-initramfs.sh '$(DESTDIR)'
 	install -m 644 systemd/pcipt.sysusers $(DESTDIR)/usr/lib/sysusers.d/pcipt.conf
 	install -m 644 systemd/pcipt.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/pcipt.conf
 	@test -n '$(DESTDIR)' || { systemd-sysusers pcipt.conf; systemd-tmpfiles --create pcipt.conf; systemctl daemon-reload; } || true
 
 uninstall:
 	rm -rf $(DESTDIR)$(prefix)/lib/pcipt $(DESTDIR)$(prefix)/bin/pcipt $(DESTDIR)$(UNITDIR)/pcipt.service
+	rm -rf $(DESTDIR)/usr/lib/pcipt/keep.sh $(DESTDIR)/usr/lib/dracut/modules.d/90pcipt $(DESTDIR)$(UNITDIR)/pcipt-policy.service $(DESTDIR)$(UNITDIR)/pcipt-boot.service
+	cd $(DESTDIR)/usr/share/initramfs-tools && rm -f hooks/pcipt scripts/init-top/pcipt conf-hooks.d/pcipt
 	rm -f $(DESTDIR)$(UNITDIR)/pcipt.socket $(DESTDIR)/usr/lib/sysusers.d/pcipt.conf $(DESTDIR)/usr/lib/tmpfiles.d/pcipt.conf
 
 clean:

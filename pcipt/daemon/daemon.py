@@ -16,6 +16,7 @@ from socket import socket as Socket  # noqa: N812 - a field of Options is called
 
 import attrs
 
+from pcipt.daemon.changed import BOOTS, hardware_changed
 from pcipt.daemon.control.listener import listen
 from pcipt.daemon.control.methods import Answers, read_gauges
 from pcipt.daemon.control.passthrough import Passthrough
@@ -25,6 +26,7 @@ from pcipt.daemon.control.server import Server
 from pcipt.daemon.counted_xen import CountedXen
 from pcipt.daemon.heap import first
 from pcipt.daemon.intake import Hotplug, Intake
+from pcipt.daemon.kept import UNREADABLE, read_kept
 from pcipt.daemon.loop import Loop, Signals
 from pcipt.daemon.notify import Notifier
 from pcipt.daemon.setting_keys import ACTIONS
@@ -55,7 +57,8 @@ class Options:
 
     `listener` is the listening socket that systemd passed, or None if systemd passed none. With a listener no
     socket file is made. If `settings_required` is True, a missing settings file is an error. `unusable` says
-    why the state directory cannot be used; it is empty if it can.
+    why the state directory cannot be used; it is empty if it can. `policy` is the directory with the policy of
+    what is kept for guests; None is no policy.
     """
 
     socket: str
@@ -64,6 +67,7 @@ class Options:
     settings_required: bool
     listener: Socket | None = None
     unusable: str = ""
+    policy: str | None = None
 
 
 class Daemon:
@@ -79,6 +83,7 @@ class Daemon:
         watch: Watch | None = None,
     ) -> None:  # fmt: skip
         self._hotplug = hotplug
+        self._boot_id = host.boot_id
         self._options = options
         self._log = log
         self._notifier = Notifier()
@@ -107,6 +112,7 @@ class Daemon:
             lambda: self._server.subscribers if self._server is not None else 0, lambda: self.settings.mode,
         )  # fmt: skip
         self.engine.service_findings += self._watch.findings
+        self._read_policy()
         self._watch.on_finding = self.engine.service_findings.append
         self._watch.on_change = lambda change, read_back: self._announcer.tell_change(
             change, read_back=read_back
@@ -158,6 +164,7 @@ class Daemon:
         watchdog: Watchdog | None = None
         try:
             first(self._worker.work_off)
+            self._tell_changes()
             if played is not None:
                 self._playing = True
                 played()
@@ -316,10 +323,10 @@ class Daemon:
         self._loop.stop()
 
     def _reload(self) -> None:
-        """Read the settings file again. If it is wrong, keep the present settings and log the error.
+        """Read the settings file and the policy again. What is wrong is told, and the present one kept.
 
-        If the new settings perform a kind of action that the old ones did not, or if restore_on_fault has
-        changed, EVERYTHING (the whole machine) is added to the queue.
+        If the new settings perform a kind of action that the old ones did not, or if restore_on_fault or the
+        policy has changed, EVERYTHING (the whole machine) is added to the queue.
         """
         self._notifier.send("RELOADING=1")
         before = self.settings
@@ -329,10 +336,27 @@ class Daemon:
             self._log.info("settings read again", kind="settings", mode=self.settings.mode)
         except PciptError as error:
             self._log.error("settings kept as they were", kind="settings", reason=str(error))
-        other = before.restore_on_fault != self.settings.restore_on_fault
+        other = self._read_policy() or before.restore_on_fault != self.settings.restore_on_fault
         if other or any(self.settings.performs(word) and not before.performs(word) for word in ACTIONS):
             self.engine.add_everything(Reason.SETTINGS)  # what was only planned waits for nobody else
         self._notifier.send("READY=1", self._status_line())
+
+    def _tell_changes(self) -> None:
+        """Add the finding of the service that the hardware is not that of the boot before, if it is not."""
+        state, boots = self.engine.views.state, os.path.join(self._options.state, BOOTS)
+        found = hardware_changed(boots, self._boot_id, self.engine.machine, state.raws, state.kept)
+        self.engine.service_findings += found
+
+    def _read_policy(self) -> bool:
+        """Read which functions are kept for guests; return True if that has changed.
+
+        If it cannot be used, the former policy holds, and a finding of the service says so.
+        """
+        state, told = self.engine.views.state, self.engine.service_findings
+        before = state.kept
+        state.kept, findings = read_kept(self._options.policy, "/", before)
+        told[:] = [*(each for each in told if each.code != UNREADABLE), *findings]
+        return state.kept != before
 
     def _take_settings(self, settings: Settings) -> None:
         """Use these settings from now on. A new `watch_source` is logged, and used after the next start."""

@@ -80,8 +80,8 @@ class Findings:
 
         They are: those of its open actions, of ignored writes, of lost BARs, of a late add and of an entry of
         the IOMMU that is gone; those about reserved regions that cannot be mapped, about a guest's pages and
-        ports, about unmapped pages that came back; Xen's complaints; refused DMA; those of its last reading,
-        except notes and those about lost BARs.
+        ports, about unmapped pages that came back; Xen's complaints; refused DMA; that it is not what the
+        policy keeps in its place; those of its last reading, except notes and those about lost BARs.
         Disagreements with Xen are not yielded.
         `unlisted` is updated.
         """
@@ -105,6 +105,7 @@ class Findings:
         told = [each for each in completed if not each.is_note and not names_lost_bar(each, lost)]
         yield from views.complaints.of(sbdf, told)
         yield from faults_of(views, sbdf)
+        yield from views.state.kept.findings_of(function, views.state.raws.get(sbdf))
         if lost:
             yield finding_of_reset(function, lost, open_actions.why_refused(sbdf, RewriteBar))
         yield from told

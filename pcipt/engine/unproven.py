@@ -133,10 +133,14 @@ def _shared(views: Views, each: Desired) -> list[tuple[int, Frames]]:
 
 def _is_shared(views: Views, place: str, span: Frames) -> bool:
     """Return True if other functions of dom0 have BARs or mapped pages there, and none has MSI-X structures
-    there. What switches decode of a guest's function does not reach vPCI.
+    there. What switches decode of a guest's function does not reach vPCI. The result is False if another BAR
+    decodes the same bytes, because the guards refuse to map them.
     """
     bars, given = views.state.bars, views.given_places
     others = [(other.place, other.sbdf) for other in bars.over(span)]
     others += [(other.place, other.sbdf) for other in views.memory.mapped.over(span)]
     shared = any(other not in {place, *given} and sbdf.fits_xen for other, sbdf in others)
-    return shared and not bars.tables_over(span)
+    decoding = [bar for bar in bars.over(span) if bar.decoding]
+    own = [bar.range for bar in decoding if bar.place == place]
+    clash = any(bar.range.overlaps(mine) for bar in decoding if bar.place != place for mine in own)
+    return shared and not clash and not bars.tables_over(span)

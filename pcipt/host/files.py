@@ -100,6 +100,12 @@ SLOTS = "sys/bus/pci/slots"
 MAX_SLOTS = 4096
 SLOT_ADDRESS = Entry("address", Kind.TEXT, 32)
 
+# One directory for each host bridge, named after its segment and root bus; in it a link to its ACPI object,
+# whose name stays when the firmware numbers root buses anew.
+HOST_BRIDGES = "sys/devices"
+MAX_DEVICES = 4096
+HOST_BRIDGE_NAME = Entry("firmware_node/path", Kind.TEXT, 1024)
+
 # The memory map that the firmware gave at boot: one directory for each entry, numbered from 0.
 MEMMAP = "sys/firmware/memmap"
 MEMMAP_ENTRIES = 128  # the most entries that the kernel's table can have

@@ -119,26 +119,32 @@ def _counts(directory: int, entry: files.Entry) -> dict[str, int] | None:
 
 
 def _slot(root: str, sbdf: Sbdf) -> str | None:
-    """Return the name of the physical slot of a function, or None.
+    """Return the name of the physical slot of a function, or None. A slot has all functions of a device."""
+    return read_slots(root).get(sbdf[:3])
 
-    A slot has all functions of a device. Two slots with one address do not exist; the first name counts.
+
+def read_slots(root: str) -> dict[tuple[int, int, int], str]:
+    """Return the names of the physical slots by (segment, bus, device); nothing if they cannot be read.
+
+    Two slots with one address do not exist; the first name counts.
     """
+    found: dict[tuple[int, int, int], str] = {}
     try:
         with Tree(root) as tree:
-            names = list_names(tree.enter(files.SLOTS), files.MAX_SLOTS)
-            for name in sorted(names):
+            for name in sorted(list_names(tree.enter(files.SLOTS), files.MAX_SLOTS)):
                 try:
                     text = tree.read(
                         f"{files.SLOTS}/{name}/{files.SLOT_ADDRESS.name}", files.SLOT_ADDRESS.limit
                     )
                 except OSError:
                     continue
-                found = _SLOT.fullmatch(text.decode("ascii", "replace"))
-                if found is not None and [int(part, 16) for part in found.groups()] == list(sbdf[:3]):
-                    return text_of(name)
+                matched = _SLOT.fullmatch(text.decode("ascii", "replace"))
+                if matched is not None:
+                    segment, bus, device = (int(part, 16) for part in matched.groups())
+                    found.setdefault((segment, bus, device), text_of(name))
     except (OSError, InputError):
         pass
-    return None
+    return found
 
 
 def read_facts(root: str, sbdfs: Iterable[Sbdf]) -> dict[Sbdf, LinuxFacts]:

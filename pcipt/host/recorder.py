@@ -16,6 +16,7 @@ import attrs
 from pcipt.errors import InputError
 from pcipt.host import files
 from pcipt.host.files import Entry, Kind
+from pcipt.host.policy.places import host_bridge_files
 from pcipt.host.roles import read_roles
 from pcipt.host.sysfs import SysfsReader
 from pcipt.host.tree import Tree, list_names, read_file, read_link, reason
@@ -130,8 +131,8 @@ class _Recorder:
                 self._function(reader, sbdf)
 
     def machine(self, answers: Mapping[str, bytes]) -> None:
-        """Record the files of the machine and of IOMMU groups, the files that `read_roles` and `read_uses`
-        read, and those in `answers`.
+        """Record the files of the machine, of IOMMU groups, slots and host bridges, the files that
+        `read_roles` and `read_uses` read, and those in `answers`.
 
         Links that these follow are recorded as links. Call it after `functions`, which finds the
         groups.
@@ -143,7 +144,7 @@ class _Recorder:
             for entry in files.GROUP_FILES
         ]
         with Tree(self._root) as tree:
-            for entry in (*files.MACHINE_FILES, *groups, *self._slots(tree)):
+            for entry in (*files.MACHINE_FILES, *groups, *self._slots(tree), *host_bridge_files(tree)):
                 try:
                     told = answers.get(entry.name)
                     data = tree.read(entry.name, entry.limit) if told is None else told[: entry.limit]

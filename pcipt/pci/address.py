@@ -189,6 +189,18 @@ def parse_target(text: str) -> Target:
     return Sbdf(segment, bus, device, function)
 
 
+def parse_path(text: str) -> PciPath:
+    """Return the PCI path that `text` is: one hop (a function on a root bus) or several.
+
+    Raises: AddressError if it is no PCI path.
+    """
+    body = _without_decoration(text)
+    if "_" not in body or body[:4].lower() == "pci_":
+        raise AddressError(text, "path", "expected a PCI path, as in 00_1c.0-00_00.0")
+    target = _parse_underscored(text, body)
+    return target if isinstance(target, PciPath) else PciPath(target.segment, (target[1:],))
+
+
 def names_functions_of_one_device(text: str) -> bool:
     """Return True if `text` is a set of addresses that ends in `.*`: all functions of one device, as xl takes
     it. The text must be one that `parse_target` takes.

@@ -44,6 +44,8 @@ from pcipt.xen.dma_faults import Cause, DmaFault, There
 from pcipt.xen.releases import parse_version
 from tests import toolstack
 from tests.answers import WHEN, action
+from tests.cli.commands.policy.test_policy import card
+from tests.cli.commands.policy.test_policy import machine as a_machine
 from tests.firmware.reserved_tables import ivmd, ivrs
 from tests.pci.spaces import BRIDGE, bars, extended_list, space, standard_list
 from tests.toolstack import ANSWERS, fake_toolstack, told
@@ -216,6 +218,18 @@ def used_disk(tmp_path):
     return root
 
 
+def policy_commands(tmp_path):
+    """Keep a device for guests, put another in its place, and give the commands that show it."""
+    place = ["--root", a_machine(tmp_path / "kept"), "--policy", tmp_path / "etc"]
+    main(["policy", "add", "03:00.0", *map(str, place)])
+    a_machine(tmp_path / "kept", nic=card(serial=1))
+    (tmp_path / "kept/sys/bus/pci/slots/4").mkdir(parents=True)
+    (tmp_path / "kept/sys/bus/pci/slots/4/address").write_text("0000:03:00\n")
+    gone = REPO / "fixtures/sysfs/lab-pv"
+    policies = [["policy list", *place], ["policy check", *place], ["policy snippet", "--xl", *place]]
+    return [["diff", gone, tmp_path / "kept"], *policies]
+
+
 @pytest.fixture
 def files(tmp_path):
     """Give command lines about files that are made for them."""
@@ -229,6 +243,7 @@ def files(tmp_path):
         ["rmrr", "--table", table],
         ["rmrr", "--table", table, f"--root={REPO / 'fixtures/sysfs/lab-pv'}"],
         ["host", f"--root={REPO / 'fixtures/sysfs/lab-pv'}"],
+        *policy_commands(tmp_path),
         ["check", machine],
         ["groups", machine],
         ["groups", f"--root={used_disk(tmp_path)}"],

@@ -7,6 +7,7 @@ import selectors
 import signal
 from functools import partial
 
+import attrs
 import pytest
 
 from pcipt.daemon.daemon import Daemon, Options
@@ -17,7 +18,11 @@ from pcipt.daemon.watcher import Watch
 from pcipt.engine import performer
 from pcipt.engine import round as rounds
 from pcipt.engine.queue import CONSOLE, EVERYTHING, OWNERS, Reason
+from pcipt.host.policy.policy_files import add_entries
 from pcipt.host.uevents import HotplugEvent, Rescan
+from pcipt.pci import Ids, PciPath
+from pcipt.pci.identity import Identity
+from pcipt.pci.policy.entries import Entry
 from pcipt.pci.write import Lost
 from pcipt.xen.outcome import Op
 from tests.daemon.test_watcher import Unreadable
@@ -398,3 +403,36 @@ def test_a_broken_source_of_writes_is_told_and_not_polled_any_more(serve):
     assert "records of configuration writes were lost" in str(service.told)
     for each in (read, write):
         os.close(each)
+
+
+def test_the_policy_is_read_at_start_and_by_sighup_and_a_wrong_one_is_told(tmp_path, serve):
+    """A device that is not what is kept for guests is told at once; a damaged file changes nothing else."""
+    service = serve(Stage())
+    service.daemon._options = attrs.evolve(service.daemon._options, policy=str(tmp_path / "etc"))
+    service.begin()
+    expected = Identity(PciPath(0, ((0, 0x1C, 0), (0, 0, 0))), ids=Ids(0x8086, 0x1533))
+    add_entries([Entry(expected, "web")], str(tmp_path / "etc"))
+
+    def reload():
+        service.daemon._reload()
+        service.daemon.settle()
+        return {finding.code: subject for subject, finding in service.engine.findings}
+
+    assert reload().get("policy-mismatch") == S("01:00.0")
+    wrong = tmp_path / "etc/passthrough.d/wrong.toml"
+    wrong.write_text("[[passthrough")
+    told = reload()
+    assert told.get("policy-mismatch") == S("01:00.0")
+    assert "policy-unreadable" in told
+    wrong.unlink()
+    assert "policy-unreadable" not in reload()
+    (tmp_path / "etc/passthrough.d/00_1c.0-00_00.0.toml").unlink()
+    assert "policy-mismatch" not in reload()
+
+
+def test_without_a_policy_nothing_is_read(serve, monkeypatch):
+    monkeypatch.setattr("pcipt.daemon.kept.read_entries", lambda _: pytest.fail("it was read"))
+    service = serve()
+    service.begin()
+    service.daemon._reload()
+    assert not any(finding.code.startswith("policy") for _, finding in service.engine.findings)

@@ -26,6 +26,13 @@ SERVICE = (
     ("Service", "CapabilityBoundingSet", "CAP_SYS_ADMIN CAP_SYSLOG"),
     ("Service", "DeviceAllow", "/dev/kmsg r"),  # the last of several
 )
+POLICY = (
+    ("Unit", "ConditionPathExists", "/dev/xen/privcmd"),
+    ("Unit", "Requires", "pcipt.service"),
+    ("Unit", "Before", "xendomains.service"),
+    ("Service", "ExecStart", "/usr/bin/pcipt policy apply"),
+    ("Service", "SuccessExitStatus", "4"),
+)
 SOCKET = (
     ("Unit", "ConditionPathExists", "/dev/xen/privcmd"),
     ("Socket", "ListenStream", SOCKET_PATH),
@@ -41,7 +48,10 @@ def read_unit(name):
     return parser
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("pcipt.service", SERVICE), ("pcipt.socket", SOCKET)])
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("pcipt.service", SERVICE), ("pcipt-policy.service", POLICY), ("pcipt.socket", SOCKET)],
+)
 def test_what_others_rely_on(name, wanted):
     unit = read_unit(name)
     assert [(section, key, unit[section].get(key)) for section, key, _ in wanted] == list(wanted)

@@ -10,6 +10,7 @@ from pcipt.daemon.control.protocol import SOCKET_PATH
 from pcipt.daemon.setting_keys import KEYS, toml_from_value
 from pcipt.daemon.settings import PATH, Settings, read_settings
 from pcipt.daemon.store import STATE_DIRECTORY
+from pcipt.host.policy.policy_files import DIRECTORY
 
 EXAMPLES = (
     ("pcipt daemon --check-settings", "are the settings right? (systemd starts the service itself)"),
@@ -70,10 +71,10 @@ def _serve(args: argparse.Namespace, settings: Settings, path: str, *, required:
     from pcipt.daemon.lock import only_one
     from pcipt.daemon.telling.log import start_logging
 
-    listener = passed_listener()
+    listener, policy = passed_listener(), None if args.replay else DIRECTORY
     log = start_logging(settings.log_level)
     with only_one(args.state) as unusable:
-        options = Options(args.socket, args.state, path, required, listener, unusable)
+        options = Options(args.socket, args.state, path, required, listener, unusable, policy)
         if options.listener is None:
             refuse_taken(args.socket)  # before anything is changed in Xen
         if args.replay:

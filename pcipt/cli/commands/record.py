@@ -6,27 +6,38 @@ Beside these it has Xen's command line and what Xen said of the IOMMU, if xl tel
 
 import argparse
 import sys
+import time
 
 from pcipt.cli.machine.host import answers_of_xen
 from pcipt.cli.text.progress import progress
 from pcipt.cli.text.render import count_text
-from pcipt.errors import printable
+from pcipt.errors import StateError, printable
+from pcipt.host.live import LinuxHost
+from pcipt.host.policy.boots import DIRECTORY, record_boot
 from pcipt.host.recorder import NO_ANSWERS, record_machine
 
 SHOWN = 20
 EXAMPLES = (
     ("pcipt record machine", "into the new directory machine"),
+    ("pcipt record --boot", "of this boot, for pcipt diff (a unit does this)"),
     ("pcipt record copy --root machine", "a recorded machine once more, as a check"),
     ("pcipt record machine && tar czf machine.tar.gz machine", "to send along with a bug report"),
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", metavar="DIR", help="a new or empty directory")
+    parser.add_argument("directory", metavar="DIR", nargs="?", help="a new or empty directory")
+    parser.add_argument(
+        "--boot", action="store_true", help=f"for this boot, in {DIRECTORY}, unless it is there; ten are kept"
+    )
     parser.add_argument("--root", metavar="SRC", default="/", help="record a recorded machine again")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.boot == (args.directory is not None):
+        raise StateError("give DIR or --boot, and not both")
+    if args.boot:
+        return _record_boot(args.root)
     far = (0, 0)
 
     def tell(done: int, everything: int) -> None:
@@ -44,4 +55,12 @@ def run(args: argparse.Namespace) -> int:
         f"recorded {count_text(recorded.functions, 'function')}, {count_text(recorded.files, 'file')}, "
         f"in {printable(args.directory)}; say in its README.md what it is"
     )
+    return 0
+
+
+def _record_boot(root: str) -> int:
+    """Record the machine for this boot, and say where. A boot that is recorded already is left as it is."""
+    now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    path = record_boot(root, LinuxHost(root).boot_id, now)
+    print(f"recorded in {path}" if path is not None else "this boot is recorded already")
     return 0

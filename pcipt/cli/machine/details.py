@@ -11,11 +11,13 @@ from pcipt.cli.machine.source import Source
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
 from pcipt.host.files import Depth
 from pcipt.host.function_facts import DeviceFacts, LinkFacts, read_device_facts, read_facts
+from pcipt.host.policy.places import read_host_bridges
 from pcipt.pci import ConfigSpace, Function, Sbdf
 from pcipt.pci.capabilities import walk_capabilities
 from pcipt.pci.capabilities.details import Detail, details_of, value_of
 from pcipt.pci.capabilities.fields import Value
 from pcipt.pci.config import HeaderType
+from pcipt.pci.identity import host_bridge_of, serial_number
 from pcipt.pci.isolation.resets import has_flr, reset_ways
 from pcipt.pci.raw import LinuxFacts
 from pcipt.pci.requester import requester_of
@@ -35,6 +37,8 @@ class Details:
     registers, or Linux's belief if they were not read. `link` has speed and width now and the highest
     possible, in the same way. `irq` is Linux's number, or that in the function's register without Linux.
     `slot_number` is the number in the port above the function. `unit` is the IOMMU unit that serves it.
+    `host_bridge` is the ACPI name of the host bridge at which its path begins. `serial` is its Device Serial
+    Number, which only root may see.
     """
 
     capabilities: tuple[Detail, ...]
@@ -49,6 +53,8 @@ class Details:
     unit: str | None
     linux: LinuxFacts
     device: DeviceFacts
+    host_bridge: str | None = None
+    serial: int | None = None
 
 
 def read_details(source: Source, root: str | None, functions: Collection[Function]) -> dict[Sbdf, Details]:
@@ -64,13 +70,18 @@ def read_details(source: Source, root: str | None, functions: Collection[Functio
     linux = _linux(source, root, wanted)
     units = _units(source, root, functions)
     nothing = ConfigSpace(b"")
+    bridges = read_host_bridges(root) if root is not None else {}
     return {
-        function.sbdf: _details(
-            configs.get(function.sbdf, nothing),
-            _slot_number(configs.get(function.parent or function.sbdf, nothing), function),
-            units.get(function.sbdf),
-            linux.get(function.sbdf, LinuxFacts()),
-            read_device_facts(root, function.sbdf) if root is not None else DeviceFacts(),
+        function.sbdf: attrs.evolve(
+            _details(
+                configs.get(function.sbdf, nothing),
+                _slot_number(configs.get(function.parent or function.sbdf, nothing), function),
+                units.get(function.sbdf),
+                linux.get(function.sbdf, LinuxFacts()),
+                read_device_facts(root, function.sbdf) if root is not None else DeviceFacts(),
+            ),
+            host_bridge=host_bridge_of(function, bridges),
+            serial=serial_number(configs.get(function.sbdf, nothing), function.capabilities),
         )
         for function in functions
     }

@@ -1,5 +1,6 @@
 """The details of a function as rows of text and as JSON; both come from the same values."""
 
+import os
 from collections.abc import Iterator
 
 from pcipt.cli.machine.details import Details
@@ -9,6 +10,7 @@ from pcipt.host.function_facts import LinkFacts
 from pcipt.pci import Function
 from pcipt.pci.capabilities.details import VPD, Detail
 from pcipt.pci.capabilities.links.link import speed_text
+from pcipt.pci.identity import serial_text
 
 Rows = list[tuple[str, ...]]
 _KEEPS = {True: "NoSoftRst+: D3hot keeps its state", False: "NoSoftRst-: D3hot resets it"}
@@ -16,15 +18,12 @@ _KEEPS = {True: "NoSoftRst+: D3hot keeps its state", False: "NoSoftRst-: D3hot r
 
 def device_rows(function: Function, details: Details, names: Names) -> Iterator[tuple[str, str]]:
     """Yield what decides about a function as (title, text). Unknown and absent facts are left out."""
-    linux, device = details.linux, details.device
+    device = details.device
     interface = names.interface(function.ids)
     if function.ids.class_code is not None and (function.ids.class_code & 0xFF or interface):
         number = f"[{function.ids.class_code & 0xFF:02x}]"
         yield "Interface", printable(f"{interface} {number}" if interface else number)
-    if details.unit is not None:
-        yield "IOMMU unit", details.unit
-    if linux.iommu_group is not None:
-        yield "IOMMU group", str(linux.iommu_group)
+    yield from _identity_rows(details)
     slot = [printable(device.slot)] if device.slot is not None else []
     slot += [f"number {details.slot_number} in the port above"] if details.slot_number is not None else []
     if slot:
@@ -47,6 +46,23 @@ def device_rows(function: Function, details: Details, names: Names) -> Iterator[
     for severity, counts in (device.errors or {}).items():
         shown = ", ".join(f"{name} {count}" for name, count in counts.items())
         yield f"Errors, {severity}", printable(shown or "none")
+
+
+def may_see_serials() -> bool:
+    """Return True if the user is root: serial numbers of devices are shown to nobody else."""
+    return os.geteuid() == 0
+
+
+def _identity_rows(details: Details) -> Iterator[tuple[str, str]]:
+    """Yield the serial number (to root only), the host bridge, the IOMMU unit and group; what is known."""
+    if details.serial and may_see_serials():
+        yield "Serial number", serial_text(details.serial) or ""
+    if details.host_bridge is not None:
+        yield "Host bridge", details.host_bridge
+    if details.unit is not None:
+        yield "IOMMU unit", details.unit
+    if details.linux.iommu_group is not None:
+        yield "IOMMU group", str(details.linux.iommu_group)
 
 
 def _resets(details: Details) -> Iterator[tuple[str, str]]:
@@ -94,6 +110,8 @@ def json_from_details(function: Function, details: Details, names: Names) -> dic
     return {
         "subsystem_name": names.subsystem_name(function.ids),
         "interface_name": names.interface(function.ids),
+        "serial": serial_text(details.serial or None) if may_see_serials() else None,
+        "host_bridge": details.host_bridge,
         "iommu_unit": details.unit,
         "iommu_group": linux.iommu_group,
         "slot": device.slot,

@@ -7,6 +7,7 @@ When Linux drops a function, its address in Xen is added to `memory.removed` and
 from collections.abc import Callable, Collection, Iterable
 
 from pcipt.engine.memory import Memory
+from pcipt.engine.views.kept import Kept
 from pcipt.pci import Function, RawFunction, Sbdf
 from pcipt.pci.inventory import Inventory
 from pcipt.remap.actions import AddDevice
@@ -25,7 +26,7 @@ class MachineState:
 
     `bars` is an index of the BARs of all functions. `renumbered` maps Linux's address of each function
     whose buses were renumbered to the address at which the function answers now, or to None if no bus number
-    leads to the function. `machine` changes in place.
+    leads to the function. `machine` changes in place. `kept` is the policy: which functions are for guests.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -36,6 +37,7 @@ class MachineState:
         self._addresses: dict[str, Sbdf] = {}
         self.bars = BarIndex()
         self.renumbered: dict[Sbdf, Sbdf | None] = {}
+        self.kept = Kept()
 
     @property
     def raws(self) -> dict[Sbdf, RawFunction]:

@@ -5,7 +5,8 @@ from contextlib import redirect_stdout
 import pytest
 
 from pcipt.cli.main import main
-from tests.trees import a_fifo, a_link, add
+from pcipt.host.policy.boots import record_boot, recorded_boots
+from tests.trees import REPO, a_fifo, a_link, add
 
 
 def run(*arguments):
@@ -55,3 +56,19 @@ def test_a_full_directory_is_refused(tmp_path, capsys):
         capsys.readouterr().err
         == f"pcipt: {tmp_path}: is not empty; a machine is recorded into a new directory\n"
     )
+
+
+def test_a_boot_is_recorded_once(tmp_path, monkeypatch, capsys):
+    boots = str(tmp_path / "boots")
+    monkeypatch.setattr(
+        "pcipt.cli.commands.record.record_boot", lambda root, boot, now: record_boot(root, boot, now, boots)
+    )
+    machine = str(REPO / "fixtures/sysfs/lab-pv")
+    assert main(["record", "--boot", "--root", machine]) == 0
+    assert "recorded in" in capsys.readouterr().out
+    assert main(["record", "--boot", "--root", machine]) == 0
+    assert "already" in capsys.readouterr().out
+    assert len(recorded_boots(boots)) == 1
+    for wrong in (["record"], ["record", "--boot", str(tmp_path / "x")]):
+        assert main(wrong) == 1
+        assert "not both" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import pytest
 
 from pcipt.cli.main import main
 from tests.machines import config
+from tests.pci.spaces import extended_list, space, standard_list
 from tests.trees import DATA, EMPTY_LINE, REPO, a_link, add
 
 PORT = "pci0000:00/0000:00:1c.0"
@@ -316,6 +317,8 @@ def test_text_and_json_of_the_details_have_equal_values(described):
     assert details.pop("interface_name") in (None, "NVM Express")
     assert details == {
         "subsystem_name": None,
+        "serial": None,
+        "host_bridge": None,
         "iommu_unit": None,
         "iommu_group": 7,
         "slot": "5-1",
@@ -346,6 +349,23 @@ def test_text_and_json_of_the_details_have_equal_values(described):
             },
         }
     ]
+
+
+@pytest.mark.parametrize("user", [0, 1000])
+def test_serial_numbers_are_shown_to_root_only(tmp_path, monkeypatch, user):
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    serial = extended_list((0x100, 3, {4: (4, 0xFF304CD8), 8: (4, 0x001B21FF)}))
+    add(
+        tmp_path, "pci0000:00/0000:00:03.0", config=space(standard_list((0x40, 0x10, {})) | serial, size=4096)
+    )
+    (tmp_path / "sys/devices/pci0000:00/firmware_node").mkdir()
+    (tmp_path / "sys/devices/pci0000:00/firmware_node/path").write_text("\\_SB_.PCI0\n")
+    text = run("show", "00:03.0", "--root", tmp_path)[1]
+    details = json.loads(run("show", "00:03.0", "--root", tmp_path, "--json")[1])["device"]["details"]
+    number = "00-1b-21-ff-ff-30-4c-d8" if user == 0 else None
+    assert (details["serial"], details["host_bridge"]) == (number, "\\_SB_.PCI0")
+    assert ("Serial number:" in text) == (user == 0) == ("00-1b-21" in text)
+    assert "\\_SB_.PCI0" in text
 
 
 def test_vital_product_data_are_named_and_never_read(tmp_path):

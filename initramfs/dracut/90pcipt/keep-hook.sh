@@ -1,0 +1,2 @@
+#!/bin/sh
+sh /usr/lib/pcipt/keep.sh

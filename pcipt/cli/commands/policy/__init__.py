@@ -1,0 +1,1 @@
+"""The parts of `pcipt policy`, one module each."""

@@ -1,0 +1,84 @@
+"""Keep a function for guests, as it is now: its place, its ids, and its serial number if it has one.
+
+What `pcipt check` refuses is not kept. Functions named together are judged as going to one guest, with those
+that are kept already. SBDF is an address, a PCI path, or '03:00.*' for all functions of a device. Afterwards
+make the initramfs anew, so that no driver of dom0 gets the function at the next boot. Exit codes: 0 kept,
+1 refused, 5 not root, 6 no such device.
+"""
+
+import argparse
+
+from pcipt.cli.machine.evidence import gather
+from pcipt.cli.machine.find import chosen_functions
+from pcipt.cli.machine.handover import complain
+from pcipt.cli.machine.policy import INITRAMFS, LIVE, add_policy_arguments, see
+from pcipt.cli.machine.source import Source
+from pcipt.cli.options import add_socket_argument
+from pcipt.errors import StateError
+from pcipt.firmware.passthrough.check import check_functions
+from pcipt.firmware.passthrough.reasons import Verdict
+from pcipt.host.policy.policy_files import add_entries
+from pcipt.pci import Sbdf
+from pcipt.pci.policy.entries import Entry, checked_guest, insisted_on
+from pcipt.pci.policy.resolve import brief, kept_for
+
+EXAMPLES = (
+    ("pcipt policy add 03:00.0 --guest web", "keep it for the guest web"),
+    ("pcipt policy add '03:00.*' --note 'NIC of rack 4'", "all functions of that device"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "sbdf", metavar="SBDF", nargs="+", help="address or PCI path of a function; 03:00.* is a device"
+    )
+    parser.add_argument("--guest", metavar="NAME", default="", help="the guest that gets it")
+    parser.add_argument("--note", metavar="TEXT", default="", help="a text of your own, shown by list")
+    add_policy_arguments(parser)
+    add_socket_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    guest = checked_guest(args.guest, "--guest")
+    seen = see(args)
+    source = Source(args)
+    chosen = chosen_functions(source, seen.machine, args.sbdf, single=True)
+    refuse(args, chosen, [each.kept for each in seen.resolutions if each.kept is not None])
+    entries = []
+    for sbdf in sorted(chosen):
+        identity = seen.identities[sbdf]
+        if identity.path is None:
+            raise StateError(f"{sbdf} is not kept: its PCI path is unknown, see pcipt show {sbdf}")
+        entries.append(Entry(insisted_on(identity), guest, args.note))
+    files = add_entries(entries, args.policy)
+    for sbdf, entry, file in zip(sorted(chosen), entries, files, strict=True):
+        print(f"{sbdf} ({entry.path}, {brief(entry.expected)}) is kept for {kept_for(entry)}: {file}")
+        if not entry.expected.serial:
+            complain(f"{sbdf} has no serial number: an equal device put in its place cannot be told from it")
+    complain(INITRAMFS)
+    return 0
+
+
+def refuse(args: argparse.Namespace, chosen: list[Sbdf], kept: list[Sbdf]) -> None:
+    """Raise StateError if `pcipt check` refuses one of the functions `chosen`, together with those `kept`.
+
+    The reasons are those of the verdict; reasons to warn are printed on stderr.
+    """
+    source = Source(args)
+    evidence = gather(source, args.root, args.socket if args.root == LIVE else None)
+    reports = check_functions(chosen, evidence.leaving([*chosen, *kept]))
+    for report in reports:
+        for reason in report.reasons:
+            if reason.verdict is Verdict.WARN:
+                complain(f"{report.sbdf}: {reason.code}: {reason.text}")
+    against = [
+        (report, reason)
+        for report in reports
+        for reason in report.reasons
+        if reason.verdict is Verdict.REFUSE and report.verdict is Verdict.REFUSE
+    ]
+    if against:
+        report, first = against[0]
+        more = [f"and {len(against) - 1} more (see pcipt check)"] if len(against) > 1 else []
+        cure = [first.cure] if first.cure else []
+        raise StateError("; ".join([f"{report.sbdf} is not kept: {first.text}", *more, *cure]))

@@ -1,0 +1,44 @@
+"""Check the policy against the machine: is each function that is kept for guests where and what it was.
+
+What is wrong is told with both identities and with what cures it. It also tells when the list for the
+initramfs is out of date. Exit codes: 0 all is as expected, 4 something is not, 5 not root.
+"""
+
+import argparse
+
+from pcipt.cli.machine.policy import (
+    add_policy_arguments,
+    complaint_of,
+    json_from_resolution,
+    see,
+    stale_list,
+)
+from pcipt.cli.options import add_json_argument
+from pcipt.cli.text.render import count_text, print_json
+from pcipt.cli.text.terminal import columns, folded
+from pcipt.errors import printable
+from pcipt.pci.policy.resolve import State
+
+DEGRADED = 4
+EXAMPLES = (("pcipt policy check", "is every device what was expected"),)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_policy_arguments(parser)
+    add_json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    seen = see(args)
+    stale = stale_list(args, seen)
+    complaints = [text for each in seen.resolutions if (text := complaint_of(each)) is not None]
+    complaints += [stale] if stale is not None else []
+    if args.json:
+        entries = [json_from_resolution(each) for each in seen.resolutions]
+        print_json({"entries": entries, "complaints": complaints}, args.json)
+    else:
+        for text in complaints:
+            print("\n".join(folded(printable(text), columns(), 4)))
+        present = sum(each.state is State.PRESENT for each in seen.resolutions)
+        print(f"{count_text(len(seen.resolutions), 'function')} kept for guests, {present} as expected.")
+    return DEGRADED if complaints else 0

@@ -1,0 +1,27 @@
+"""Write the list for the initramfs anew from the files in passthrough.d, after they were edited by hand.
+
+`add` and `remove` do it too, and so does the hook that makes an initramfs. Exit codes: 0 done, 1 a file
+cannot be used, 5 not root.
+"""
+
+import argparse
+
+from pcipt.cli.machine.policy import require_root_here
+from pcipt.cli.text.render import count_text
+from pcipt.host.policy.policy_files import DIRECTORY, read_entries, write_compiled
+
+EXAMPLES = (("pcipt policy compile", "then make the initramfs anew"),)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(root="/")
+    parser.add_argument(
+        "--policy", metavar="DIR", default=DIRECTORY, help=f"where passthrough.d is ({DIRECTORY})"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    require_root_here(args)
+    write_compiled(args.policy)
+    print(f"{count_text(len(read_entries(args.policy)), 'function')} in the list")
+    return 0

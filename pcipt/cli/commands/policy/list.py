@@ -1,0 +1,30 @@
+"""List the functions that are kept for guests: their state, address now, path, ids, guest and note.
+
+`present` is what was expected, `mismatch` another device in its place, `absent` nothing there. Exit codes: 0
+all are present, 4 one is not, 5 not root.
+"""
+
+import argparse
+
+from pcipt.cli.machine.policy import add_policy_arguments, json_from_resolution, rows_of, see
+from pcipt.cli.options import add_json_argument
+from pcipt.cli.text.render import print_json
+from pcipt.pci.policy.resolve import State
+
+DEGRADED = 4
+EXAMPLES = (("pcipt policy list", "what is kept, and where it is now"),)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_policy_arguments(parser)
+    add_json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    resolutions = see(args).resolutions
+    if args.json:
+        print_json({"entries": [json_from_resolution(each) for each in resolutions]}, args.json)
+    else:
+        for line in rows_of(resolutions):
+            print(line)
+    return 0 if all(each.state is State.PRESENT for each in resolutions) else DEGRADED

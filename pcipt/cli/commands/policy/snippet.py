@@ -1,0 +1,48 @@
+"""Print the lines that give or keep the functions of the policy by another tool's own means.
+
+--xl is for guests' configuration files, --kernel for dom0's command line (where the kernel has the driver
+built in), --qubes for Qubes OS, --xapi for XCP-ng and XenServer. The addresses are those of now: print them
+again after a change of hardware. Exit codes: 0 all are in, 4 some function is not there or not as expected.
+"""
+
+import argparse
+
+from pcipt.cli.machine.handover import complain
+from pcipt.cli.machine.policy import add_policy_arguments, complaint_of, see
+from pcipt.cli.options import add_json_argument
+from pcipt.cli.text.render import print_json
+from pcipt.pci.policy.snippets import For, lines_for
+
+DEGRADED = 4
+EXAMPLES = (
+    ("pcipt policy snippet --xl", "the lines pci = [ … ], a guest each"),
+    ("pcipt policy snippet --kernel", "xen-pciback.hide= for dom0's command line"),
+)
+_ABOUT = {
+    For.XL: "lines for xl's configuration files",
+    For.KERNEL: "the option for dom0's kernel",
+    For.QUBES: "the option and the commands for Qubes OS",
+    For.XAPI: "the commands for XCP-ng and XenServer",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    tool = parser.add_mutually_exclusive_group(required=True)
+    for each in For:
+        tool.add_argument(f"--{each.value}", dest="tool", action="store_const", const=each, help=_ABOUT[each])
+    add_policy_arguments(parser)
+    add_json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    resolutions = see(args).resolutions
+    lines = lines_for(args.tool, resolutions)
+    if args.json:
+        print_json({"for": args.tool.value, "lines": lines}, args.json)
+    else:
+        for line in lines:
+            print(line)
+    complaints = [text for each in resolutions if (text := complaint_of(each)) is not None]
+    for text in complaints:
+        complain(text)
+    return DEGRADED if complaints else 0

@@ -1,0 +1,108 @@
+"""The policy beside the machine: what each entry means now, as values, JSON and text."""
+
+import argparse
+import os
+from collections.abc import Sequence
+
+import attrs
+
+from pcipt.cli.machine.source import Source
+from pcipt.cli.text.render import table
+from pcipt.errors import NotPermittedError, printable
+from pcipt.host.files import Depth
+from pcipt.host.policy.places import read_identities
+from pcipt.host.policy.policy_files import DIRECTORY, is_compiled, read_entries
+from pcipt.pci import Machine, Sbdf, decode_machine
+from pcipt.pci.identity import Identity, shown_fields
+from pcipt.pci.policy.resolve import Resolution, State, brief, kept_for, mismatch_text, resolve
+
+LIVE = "/"
+INITRAMFS = "make the initramfs anew (update-initramfs -u, or dracut --force) before the next boot"
+STALE = f"the list for the initramfs is not that of the policy: run pcipt policy compile, then {INITRAMFS}"
+
+
+def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --root (the machine) and --policy (the directory of the policy) to a parser."""
+    parser.set_defaults(dump=None)
+    parser.add_argument("--root", metavar="DIR", default=LIVE, help="read a recorded machine: DIR holds sys/")
+    parser.add_argument(
+        "--policy", metavar="DIR", default=DIRECTORY, help=f"where passthrough.d is ({DIRECTORY})"
+    )
+
+
+@attrs.frozen
+class Seen:
+    """A machine, the identity of each function, and what each entry of the policy means there."""
+
+    machine: Machine
+    identities: dict[Sbdf, Identity]
+    resolutions: tuple[Resolution, ...]
+
+
+def require_root_here(args: argparse.Namespace) -> None:
+    """Raise NotPermittedError if the running machine is asked for and the user is not root.
+
+    Others cannot read serial numbers, neither of devices nor of the policy.
+    """
+    if args.root == LIVE and os.geteuid() != 0:
+        raise NotPermittedError(f"policy {args.part}", "only root may do that")
+
+
+def see(args: argparse.Namespace) -> Seen:
+    """Read the machine and the policy. Raises: InputError if one of them cannot be read."""
+    require_root_here(args)
+    raws = Source(args).read(Depth.FULL)
+    machine = decode_machine(raws)
+    identities = read_identities(args.root, machine, raws)
+    return Seen(machine, identities, resolve(read_entries(args.policy), identities))
+
+
+def json_from_resolution(resolution: Resolution) -> dict[str, object]:
+    """Return the JSON object of one entry and what it means now."""
+    entry, secret = resolution.entry, os.geteuid() == 0
+    return {
+        "path": str(entry.path),
+        "guest": entry.guest or None,
+        "note": entry.note or None,
+        "file": entry.source,
+        "state": resolution.state.value,
+        "sbdf": str(resolution.sbdf) if resolution.sbdf is not None else None,
+        "expected": shown_fields(entry.expected, secret=secret),
+        "found": shown_fields(resolution.found, secret=secret) if resolution.found is not None else None,
+        "differences": [each.field for each in resolution.differences],
+        "moved": str(resolution.moved) if resolution.moved is not None else None,
+    }
+
+
+def rows_of(resolutions: Sequence[Resolution]) -> list[str]:
+    """Return a line for each entry: its state, address now, path, ids, guest, note."""
+    rows = [
+        (
+            each.state.value,
+            str(each.sbdf) if each.sbdf is not None else "-",
+            str(each.entry.path),
+            brief(each.entry.expected),
+            printable(" ".join(text for text in (kept_for(each.entry), each.entry.note) if text)),
+        )
+        for each in resolutions
+    ]
+    return table(rows)
+
+
+def complaint_of(resolution: Resolution) -> str | None:
+    """Return what is wrong with an entry, in words with a cure; None if nothing is."""
+    if resolution.state is State.PRESENT:
+        return None
+    if resolution.state is State.MISMATCH:
+        return mismatch_text(resolution, secret=os.geteuid() == 0)
+    entry = resolution.entry
+    moved = f"; the expected function is now at {resolution.moved}" if resolution.moved is not None else ""
+    return (
+        f"nothing is at {entry.path}, which the policy keeps for {kept_for(entry)}{moved}; "
+        f"if it is gone for good or was moved, run pcipt policy remove {entry.path}"
+    )
+
+
+def stale_list(args: argparse.Namespace, seen: Seen) -> str | None:
+    """Return a complaint if the list for the initramfs does not say what the policy says; else None."""
+    return None if is_compiled([each.entry for each in seen.resolutions], args.policy) else STALE

@@ -1,0 +1,55 @@
+"""Tell at start what has changed in the hardware since the boot before."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+
+from pcipt.engine.views.kept import Kept
+from pcipt.errors import InputError
+from pcipt.firmware.machine_changes import Change, ChangeKind, Seen, changes_between
+from pcipt.host.policy.boots import last_boot
+from pcipt.host.policy.places import read_identities
+from pcipt.host.sysfs import read_machine
+from pcipt.pci import ConfigSpace, Finding, Machine, RawFunction, Sbdf, decode_machine
+from pcipt.pci.identity import Identity, identities_of, same_place
+
+CHANGED = "hardware-changed"
+BOOTS = "boots"  # in the state directory
+
+
+def hardware_changed(
+    directory: str, boot_id: str, machine: Machine, raws: Mapping[Sbdf, RawFunction], kept: Kept
+) -> tuple[Finding, ...]:
+    """Return a finding if this machine is not what it was at the boot before.
+
+    `directory` has the recordings. `machine` and `raws` are the functions now. `kept` is the policy.
+    """
+    before = last_boot(boot_id, directory)
+    if before is None:
+        return ()
+    try:
+        old = read_machine(before)
+    except InputError:
+        return ()
+    was = read_identities(before, decode_machine(old), old)
+    configs = {sbdf: ConfigSpace(raw.config or b"") for sbdf, raw in raws.items()}
+    now = identities_of(machine, configs, kept.bridges, {})
+    changes = changes_between(_states(was), _states(now))
+    if not changes:
+        return ()
+    counts = Counter(each.kind for each in changes)
+    words = ", ".join(f"{counts[kind]} {kind.value}" for kind in ChangeKind if counts[kind])
+    ours = sum(_concerns(each, kept) for each in changes)
+    more = f"; {ours} of them are kept for guests: run pcipt policy check" if ours else ""
+    since = os.path.basename(before).partition(".")[0]
+    return (Finding(CHANGED, f"since the boot of {since}: {words}; run pcipt diff to see them{more}"),)
+
+
+def _states(identities: Mapping[Sbdf, Identity]) -> dict[Sbdf, Seen]:
+    return {sbdf: Seen(identity) for sbdf, identity in identities.items()}
+
+
+def _concerns(change: Change, kept: Kept) -> bool:
+    """Return True if a function in the place of an entry is or was what changed."""
+    sides = [each for each in (change.was, change.now) if each is not None]
+    return any(same_place(entry.expected, side) for entry in kept.entries for side in sides)

@@ -1,0 +1,77 @@
+"""Lines that keep or give the functions of the policy by other tools' own means.
+
+Sources: xl-pci-configuration(5); linux drivers/xen/xen-pciback/pci_stub.c (hide=); Qubes OS 4.3, "How to use
+        PCI devices" (qvm-pci, rd.qubes.hide_pci); XCP-ng, "PCI Passthrough" (xen-cmdline, xe).
+"""
+
+import enum
+from collections.abc import Sequence
+
+from pcipt.pci.address import Sbdf
+from pcipt.pci.policy.resolve import Resolution
+
+NO_GUEST = "GUEST"  # stands where the user has to put a name
+
+
+class For(enum.Enum):
+    """Whom the lines are for."""
+
+    XL = "xl"
+    KERNEL = "kernel"
+    QUBES = "qubes"
+    XAPI = "xapi"
+
+
+def lines_for(tool: For, resolutions: Sequence[Resolution]) -> list[str]:
+    """Return the lines for a tool, about the functions that are present; none if no function is.
+
+    Addresses are those of now: where a tool takes a PCI path (Qubes OS), the path is given.
+    """
+    kept = [(each, each.kept) for each in resolutions]
+    found = [(each, sbdf) for each, sbdf in kept if sbdf is not None]
+    return _WRITERS[tool](found) if found else []
+
+
+Kept = Sequence[tuple[Resolution, Sbdf]]
+
+
+def _by_guest(found: Kept) -> dict[str, list[Sbdf]]:
+    """Return the functions of each guest, in order; those without a guest have the name `NO_GUEST`."""
+    guests: dict[str, list[Sbdf]] = {}
+    for each, sbdf in found:
+        guests.setdefault(each.entry.guest or NO_GUEST, []).append(sbdf)
+    return guests
+
+
+def _hide(found: Kept) -> str:
+    return "xen-pciback.hide=" + "".join(f"({sbdf})" for sbdf in sorted(sbdf for _, sbdf in found))
+
+
+def _xl(found: Kept) -> list[str]:
+    lines = []
+    for guest, sbdfs in _by_guest(found).items():
+        lines += [f"# {guest}.cfg", "pci = [ " + ", ".join(f'"{sbdf}"' for sbdf in sbdfs) + " ]"]
+    return lines
+
+
+def _kernel(found: Kept) -> list[str]:
+    return [_hide(found)]
+
+
+def _qubes(found: Kept) -> list[str]:
+    hidden = ",".join(str(sbdf).removeprefix("0000:") for sbdf in sorted(sbdf for _, sbdf in found))
+    places = ((each.entry.guest or NO_GUEST, (each.found or each.entry.expected).path) for each, _ in found)
+    attached = [f"qvm-pci assign --required {guest} dom0:{path}" for guest, path in places]
+    return [f"rd.qubes.hide_pci={hidden}", *attached]
+
+
+def _xapi(found: Kept) -> list[str]:
+    lines = [f'/opt/xensource/libexec/xen-cmdline --set-dom0 "{_hide(found)}"']
+    for guest, sbdfs in _by_guest(found).items():
+        listed = ",".join(f"0/{sbdf}" for sbdf in sbdfs)
+        chosen = f"$(xe vm-list name-label={guest} --minimal)"
+        lines.append(f"xe vm-param-set uuid={chosen} other-config:pci={listed}")
+    return lines
+
+
+_WRITERS = {For.XL: _xl, For.KERNEL: _kernel, For.QUBES: _qubes, For.XAPI: _xapi}

@@ -1,0 +1,210 @@
+"""`pcipt policy`: on a machine of files, from the first entry to another device in its place."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from pcipt.cli.main import main
+from tests.pci.spaces import extended_list, space, standard_list
+from tests.trees import add
+
+PORT = "pci0000:00/0000:00:1c.0"
+PATH = "00_1c.0-00_00.0"
+SERIAL = "00-1b-21-ff-ff-30-4c-d8"
+
+
+def card(serial=0x001B21FF, device=0x1533):
+    """Make the files of a NIC with a serial number."""
+    body = {4: (4, 0xFF304CD8), 8: (4, serial)}
+    data = space(
+        standard_list((0x40, 0x10, {2: (2, 2)})) | extended_list((0x100, 3, body)), size=4096, device=device
+    )
+    return {
+        "config": data,
+        "device": f"0x{device:04x}\n",
+        "revision": "0x03\n",
+        "subsystem_vendor": "0x15d9\n",
+    }
+
+
+def machine(place, *, bus=3, nic=None, port="0000:00:1c.0"):
+    """Make a port with a NIC behind it, on bus `bus`."""
+    shutil.rmtree(place, ignore_errors=True)
+    add(place, "pci0000:00/0000:00:00.0", **{"class": "0x060000\n"})
+    (place / "sys/devices/pci0000:00/firmware_node").mkdir()
+    (place / "sys/devices/pci0000:00/firmware_node/path").write_text("\\_SB_.PCI0\n")
+    bridge = space({0x18: (4, bus << 16 | bus << 8)}, header=1)
+    add(place, f"pci0000:00/{port}", config=bridge, **{"class": "0x060400\n"})
+    add(place, f"pci0000:00/{port}/0000:{bus:02x}:00.0", nic or card())
+    return place
+
+
+@pytest.fixture
+def root(tmp_path):
+    return machine(tmp_path / "machine")
+
+
+@pytest.fixture
+def run(tmp_path, root, capsys):
+    """Run a part of `pcipt policy` on the machine; give back exit code, stdout, stderr."""
+
+    def run(part, *arguments):
+        where = [] if part == "compile" else ["--root", str(root)]
+        code = main(["policy", part, *map(str, arguments), "--policy", str(tmp_path / "etc"), *where])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def kept(run, tmp_path):
+    code, _, err = run("add", "03:00.0", "--guest", "web", "--note", "the second NIC")
+    assert code == 0, err
+    return tmp_path / "etc"
+
+
+def test_what_is_added_is_written_for_root_only_with_its_list(kept, run):
+    file = kept / "passthrough.d" / f"{PATH}.toml"
+    assert file.read_text().splitlines() == [
+        "[[passthrough]]",
+        f'path = "{PATH}"',
+        'root = "\\\\_SB_.PCI0"',
+        "vendor = 0x8086",
+        "device = 0x1533",
+        "subsystem_vendor = 0x15d9",
+        "subsystem_device = 0x0000",
+        "revision = 0x03",
+        f'serial = "{SERIAL}"',
+        'guest = "web"',
+        'note = "the second NIC"',
+    ]
+    lines = (kept / "passthrough.list").read_text().splitlines()
+    assert lines[1:] == [
+        "\\_SB_.PCI0 0000:00 0:1c.0/0:00.0 0x8086 0x1533 0x15d9 0x0000 0x03 - 001b21ffff304cd8"
+    ]
+    assert {path.stat().st_mode & 0o777 for path in (file, kept / "passthrough.list")} == {0o600}
+    assert sorted(os.listdir(kept)) == ["passthrough.d", "passthrough.list"]  # nothing is left aside
+
+
+def test_the_same_is_not_added_twice(kept, run):
+    code, _, err = run("add", "03:00.0")
+    assert code == 1
+    assert f"{PATH} is kept already" in err
+
+
+def test_it_is_found_wherever_its_bus_is(kept, run, root):
+    for bus in (3, 4, 0x20):
+        machine(root, bus=bus)
+        code, out, _ = run("check")
+        assert (code, out) == (0, "1 function kept for guests, 1 as expected.\n")
+        answer = json.loads(run("list", "--json")[1])
+        (entry,) = answer["entries"]
+        assert (entry["state"], entry["sbdf"]) == ("present", f"0000:{bus:02x}:00.0")
+        assert run("snippet", "--xl")[1] == f'# web.cfg\npci = [ "0000:{bus:02x}:00.0" ]\n'
+
+
+@pytest.mark.parametrize(
+    ("nic", "told"),
+    [
+        (card(0x001B21FE), "serial 00-1b-21-fe-ff-30-4c-d8 instead of 00-1b-21-ff-ff-30-4c-d8"),
+        (card(0), "serial 00-00-00-00-ff-30-4c-d8 instead of"),
+        (card(device=0x10D3), "device 0x10d3 instead of 0x1533"),
+    ],
+)
+def test_another_device_in_its_place_is_told_and_left_alone(kept, run, root, nic, told, monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setenv("COLUMNS", "1000")
+    machine(root, nic=nic)
+    code, out, _ = run("check")
+    assert code == 4
+    assert told in out
+    assert "not kept and not released" in out
+    assert run("list")[0] == 4
+    code, out, err = run("snippet", "--kernel")
+    assert (code, out) == (4, "")
+    assert "policy" in err
+
+
+def test_others_see_no_serial_number(kept, run, root, monkeypatch):
+    machine(root, nic=card(0x001B21FE))
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    for part in ("check", "list"):
+        assert "00-1b" not in run(part)[1] + run(part, "--json")[1]
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert SERIAL in run("list", "--json")[1]
+
+
+def test_a_device_that_is_gone_or_moved(kept, run, root, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    machine(root, port="0000:00:1d.0")
+    code, out, _ = run("check")
+    assert code == 4
+    assert f"nothing is at {PATH}" in out
+    assert "is now at 0000:03:00.0" in out
+
+
+def test_what_the_check_refuses_is_not_kept(run, root, tmp_path):
+    for text, why in (("00:00.0", "not kept"), ("00:1c.0", "not kept")):
+        code, _, err = run("add", text)
+        assert code == 1
+        assert why in err
+    assert not (tmp_path / "etc").exists()
+
+
+@pytest.mark.parametrize(("text", "code"), [("03:00.1", 6), ("zz", 2), ("03:", 2), ("*", 2)])
+def test_addresses_are_refused_as_everywhere(run, text, code, tmp_path):
+    assert run("add", text)[0] == code
+    assert not (tmp_path / "etc").exists()
+
+
+@pytest.mark.parametrize("text", [PATH, "03:00.0", "0000:03:00.0"])
+def test_remove(kept, run, text):
+    code, out, err = run("remove", text)
+    assert (code, out) == (0, f"{PATH} is not kept any more\n")
+    assert "initramfs" in err
+    assert os.listdir(kept / "passthrough.d") == []
+    assert (kept / "passthrough.list").read_text().count("\n") == 1
+    assert run("remove", text)[0] == 6
+
+
+def test_files_of_users_keep_their_comments(kept, run):
+    file = kept / "passthrough.d" / "mine.toml"
+    text = '# rack 4\n[[passthrough]]\npath = "00_1d.0"\n\n[[passthrough]]\npath = "00_1e.0"\n'
+    file.write_text(text)
+    code, out, _ = run("check")
+    assert code == 4
+    assert "pcipt policy compile" in " ".join(out.split())
+    assert run("compile")[:2] == (0, "3 functions in the list\n")
+    assert run("check", "--json")[1].count("compile") == 0
+    code, _, err = run("remove", "00_1d.0")
+    assert code == 1
+    assert "by hand" in err
+    assert file.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[[passthrough]]\n", "no path"),
+        ("passthrough = 1\n", "no list of tables"),
+        ("mode = 1\n", "unknown key mode"),
+        ("[[passthrough\n", "mine.toml"),
+        ("\xff", "mine.toml"),
+        (f'[[passthrough]]\npath = "{PATH}"\n', "is in"),
+    ],
+)
+def test_a_wrong_file_is_named(kept, run, text, why):
+    (kept / "passthrough.d" / "mine.toml").write_bytes(text.encode("latin-1"))
+    code, _, err = run("list")
+    assert code == 1
+    assert why in err
+    assert "Traceback" not in err
+
+
+def test_only_root_may_see_the_policy_of_this_machine(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    for part in ("list", "check", "compile"):
+        assert main(["policy", part, "--policy", str(tmp_path)]) == 5
+        assert "only root" in capsys.readouterr().err
