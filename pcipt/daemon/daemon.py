@@ -57,8 +57,8 @@ class Options:
 
     `listener` is the listening socket that systemd passed, or None if systemd passed none. With a listener no
     socket file is made. If `settings_required` is True, a missing settings file is an error. `unusable` says
-    why the state directory cannot be used; it is empty if it can. `policy` is the directory with the policy of
-    what is kept for guests; None is no policy.
+    why the state directory cannot be used; it is empty if it can. `policy` is the directory with the policy
+    of what is kept for guests; None is no policy.
     """
 
     socket: str
