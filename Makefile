@@ -17,7 +17,7 @@ comma   := ,
 prefix  ?= /usr/local
 UNITDIR ?= /etc/systemd/system
 
-.PHONY: all demo test check laws mutate oracle lab lab-matrix deb sdist wheel install uninstall clean format
+.PHONY: all demo test check laws simulate fuzz mutate oracle lab lab-matrix deb sdist wheel install uninstall clean format
 
 all: $(STAMP)
 
@@ -52,6 +52,11 @@ check: $(STAMP)
 EXAMPLES ?= 1000
 laws: $(STAMP)
 	PCIPT_LAWS=$(EXAMPLES) PCIPT_FRESH=$(FRESH) $(BIN)/python -m pytest -q -n auto tests/engine/test_laws.py
+
+# The whole daemon on simulated clock, kernel, Xen, disk and peers (tests/simulation): STEPS over eight seeds.
+# One seed: .venv/bin/python -m tests.simulation SEED --steps N
+simulate: $(STAMP)
+	PCIPT_SIMULATION=$(STEPS) $(BIN)/python -m pytest -q -n auto tests/simulation
 
 # A changed program may take all memory: the kernel then ends this first.
 mutate: $(STAMP)
