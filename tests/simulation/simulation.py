@@ -63,10 +63,14 @@ class Selector(selectors.EpollSelector):
 
 
 class Simulation:
-    """`steps` things happen; with `only`, those of these numbers. `tell` gets each line of the output."""
+    """`steps` things happen; with `only`, those of these numbers. `tell` gets each line of the output.
 
-    def __init__(self, seed, steps, tell, only=None):
+    `play` makes what happens out of the simulation.
+    """
+
+    def __init__(self, seed, steps, tell, only=None, play=Play):
         self.seed, self.steps, self.only = seed, steps, only
+        self._plays = play
         self._tell = tell
         self.clock = Clock()
         self.step = 0
@@ -94,7 +98,7 @@ class Simulation:
         self.configure()
         self.disk = Disk(self.state, self.random("disk"))
         self.listener = listen(self.control)
-        play = Play(self)
+        play = self._plays(self)
         try:
             with self.clock.holds(), self.disk.holds(), self._no_machine_below():
                 while self.step < self.steps:
