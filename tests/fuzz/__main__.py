@@ -14,7 +14,6 @@ import time
 import traceback
 from pathlib import Path
 
-from tests.fuzz import native
 from tests.fuzz.mutate import inputs
 
 LIMIT = 10.0  # seconds that one input may take
@@ -71,6 +70,10 @@ def led(name, seconds, found):
 
 
 def main():
+    if sys.argv[1:2] == ["--led"]:  # before anything of pcipt is imported: only then it is instrumented
+        _, _, name, seconds, found = sys.argv
+        led(name, float(seconds), found)
+    from tests.fuzz import native
     from tests.fuzz.targets import TARGETS
 
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
@@ -79,10 +82,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--found", default=".fuzz")
     parser.add_argument("--blind", action="store_true", help="without atheris, also where it is installed")
-    parser.add_argument("--led", metavar="TARGET", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.led:
-        led(arguments.led, arguments.time, arguments.found)
     chosen = arguments.targets or [*TARGETS, native.NAME]
     covers = not arguments.blind and importlib.util.find_spec("atheris") is not None
     print("led by coverage (atheris)" if covers else "blindly (without atheris)", flush=True)
@@ -92,7 +92,7 @@ def main():
             if name == native.NAME:
                 said = native.run(arguments.time, arguments.seed, arguments.found)
             elif covers:
-                again = ["--led", name, "--time", str(arguments.time), "--found", arguments.found]
+                again = ["--led", name, str(arguments.time), arguments.found]
                 done = subprocess.run(
                     [sys.executable, "-m", "tests.fuzz", *again], capture_output=True, text=True, check=False
                 )

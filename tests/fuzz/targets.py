@@ -35,7 +35,7 @@ from pcipt.firmware.pvh.read_start_info import find_start_info
 from pcipt.host import toolstack
 from pcipt.host.dump import parse_dump
 from pcipt.host.iomem import parse_iomem
-from pcipt.host.paste.tables import tables_in
+from pcipt.host.paste.tables import TextError, tables_in
 from pcipt.host.resource import parse_resource
 from pcipt.host.uevents import UeventSource
 from pcipt.pci import Address, RawFunction, decode_machine, parse_sbdf
@@ -82,7 +82,10 @@ def table(data):
             parse(parsed)
     with contextlib.suppress(PciptError):
         parse_rsdp(data)
-    judge(tables_in(data) or [data], None, XEN)
+    found = [data]
+    with contextlib.suppress(TextError):  # what a person gave is no table: the command says so
+        found = tables_in(data)
+    judge(found, None, XEN)
 
 
 def start_info(data):

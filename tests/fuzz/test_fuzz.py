@@ -1,12 +1,16 @@
 """Each target on some inputs, always the same ones; `make fuzz TIME=60` is led by coverage and goes on."""
 
 import os
+import subprocess
+import sys
+from importlib.util import find_spec
 from itertools import islice
 
 import pytest
 
 from tests.fuzz import __main__ as command
 from tests.fuzz import native
+from tests.fuzz.corpus import ROOT
 from tests.fuzz.mutate import inputs
 from tests.fuzz.targets import TARGETS, Target, source_of_messages
 
@@ -46,6 +50,16 @@ def test_what_breaks_a_target_is_kept(tmp_path):
         command.blindly(target, 60, 1, tmp_path)
     (kept,) = tmp_path.iterdir()
     assert b"9999" in kept.read_bytes()
+
+
+@pytest.mark.skipif(find_spec("atheris") is None, reason="atheris is not installed (make fuzz-tools)")
+def test_atheris_sees_what_an_input_covers(tmp_path):
+    """It only does if pcipt is imported while atheris watches."""
+    command = [sys.executable, "-m", "tests.fuzz", "--led", "settings", "2", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Instrumenting pcipt.daemon.settings" in done.stderr
+    assert "no interesting inputs" not in done.stderr
 
 
 def test_inputs_are_the_same_each_time():

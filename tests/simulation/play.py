@@ -10,7 +10,16 @@ from pcipt.daemon.control.protocol import METHODS
 from pcipt.pci import parse_sbdf
 from pcipt.xen.outcome import Op
 from tests.engine.test_laws import CHOICES, ENDPOINTS
-from tests.engine.test_remap_machine import ANSWERS, BRIDGES, ERRNOS, PHYSFN, SLOTS
+from tests.engine.test_remap_machine import (
+    ANSWERS,
+    APIC,
+    BRIDGES,
+    ERRNOS,
+    HOSTILE,
+    PHYSFN,
+    SLOTS,
+    UNTRAPPED,
+)
 from tests.simulation.peers import JUNK
 from tests.xen.versions import VERSIONS
 
@@ -76,6 +85,37 @@ class Play:
             return
         self.simulation.tell(f"  {event[0]} {event[1]} {event[2]}")
         self.machine_now.happen(event)
+
+    def yank(self, random):
+        """Take a function out; Linux notices it a while later."""
+        function = random.choice([*ENDPOINTS, *SLOTS, PHYSFN])
+        self.simulation.tell(f"  {function}")
+        machine = self.machine_now
+        machine.unseen |= machine.pages_seen_by_nobody(function)
+        machine.pull(function)
+        yield random.choice([0.0, 0.2, 3.0, 40.0])
+        machine.drop()
+        yield random.choice([0.0, 1.0])
+
+    def astray(self, random):
+        """Move a BAR that vPCI does not trap to where none may be, with decode on; move it back later."""
+        machine, bar = self.machine_now, 0xC002_0000
+        machine.move_bar(UNTRAPPED, 0, random.choice([*HOSTILE, APIC, 0xFEC0_0000, 0]), politely=False)
+        yield random.choice([0.0, 0.2, 5.0])
+        machine.move_bar(UNTRAPPED, 0, bar, politely=False)
+        yield 0.1
+
+    def scribble(self, random):
+        """Write anything to the header of a function that vPCI does not trap."""
+        machine, size = self.machine_now, random.choice([1, 2, 4])
+        offset = random.randrange(4, 0x40)
+        before = machine.hardware.config(UNTRAPPED)
+        machine.write(UNTRAPPED, offset, size, random.getrandbits(8 * size))
+        yield random.choice([0.0, 0.2, 5.0])
+        if before is not None:
+            for at in (*range(0x10, 0x40, 4), 4):
+                machine.write(UNTRAPPED, at, 4, int.from_bytes(before[at : at + 4], "little"))
+        yield 0.1
 
     def wait(self, random):
         yield random.choice([0.01, 0.1, 1.0, 6.0, 40.0])
@@ -199,6 +239,9 @@ class Play:
 #  step: its weight, and what it does
 STEPS = {
     "event": (20, Play.event),
+    "yank": (2, Play.yank),
+    "astray": (2, Play.astray),
+    "scribble": (2, Play.scribble),
     "wait": (8, Play.wait),
     "wait long": (1, Play.wait_long),
     "fail a call": (3, Play.fail_call),

@@ -1,5 +1,6 @@
 """Runs one seed, and looks for the shortest run that breaks in the same way."""
 
+import re
 import traceback
 
 import attrs
@@ -17,7 +18,7 @@ class Outcome:
     @property
     def kind(self):
         """Tell it apart from others, whatever the addresses are."""
-        return "".join("0" if each.isdigit() else each for each in (self.why or ""))[:40]
+        return re.sub(r"0x[0-9a-f]+|\d+", "0", self.why or "")[:40]
 
 
 def run(seed, steps, tell, only=None):

@@ -91,7 +91,7 @@ class Simulation:
     def run(self):
         """Run the play to its end. Raises: whatever broke."""
         where = MEMORY if os.path.isdir(MEMORY) else None
-        self.directory = tempfile.mkdtemp(dir=where)
+        self.directory = tempfile.mkdtemp(prefix="pcipt-simulation-", dir=where)
         self.state, self.control = f"{self.directory}/state", f"{self.directory}/control"
         self.settings = f"{self.directory}/pcipt.toml"
         os.makedirs(self.state)
