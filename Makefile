@@ -17,7 +17,7 @@ comma   := ,
 prefix  ?= /usr/local
 UNITDIR ?= /etc/systemd/system
 
-.PHONY: all demo test check laws mutate oracle lab lab-matrix deb sdist wheel install uninstall clean format
+.PHONY: all demo test check laws simulate fuzz fuzz-tools mutate oracle lab lab-matrix deb sdist wheel install uninstall clean format
 
 all: $(STAMP)
 
@@ -52,6 +52,22 @@ check: $(STAMP)
 EXAMPLES ?= 1000
 laws: $(STAMP)
 	PCIPT_LAWS=$(EXAMPLES) PCIPT_FRESH=$(FRESH) $(BIN)/python -m pytest -q -n auto tests/engine/test_laws.py
+
+# The whole daemon on simulated clock, kernel, Xen, disk and peers (tests/simulation): STEPS over eight seeds.
+# One seed: .venv/bin/python -m tests.simulation SEED --steps N
+simulate: $(STAMP)
+	PCIPT_SIMULATION=$(STEPS) $(BIN)/python -m pytest -q -n auto tests/simulation
+
+# What comes from outside, as bytes that nobody meant to send (tests/fuzz): TIME seconds for each target, or for those
+# in TARGETS. With atheris (make fuzz-tools) it is led by coverage, the C decoders by libFuzzer if there is clang.
+TIME    ?= 60
+TARGETS ?=
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.fuzz --time $(TIME) $(TARGETS)
+
+fuzz-tools: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]' --no-build-isolation \
+		--config-settings editable_mode=compat
 
 # A changed program may take all memory: the kernel then ends this first.
 mutate: $(STAMP)

@@ -41,18 +41,23 @@ ADDRESSES = {
     for function in [*ENDPOINTS, *SLOTS]
 }
 
+#  what happens: to which functions, with which numbers; `Telling.happen` lets it happen
+CHOICES = {
+    "decode": ([*ENDPOINTS, *SLOTS, *BRIDGES], [False, True]),
+    "move": ([*ENDPOINTS, *SLOTS], range(8)),
+    "reset": ([*ENDPOINTS, *SLOTS], [0]),
+    "reset bus": (BRIDGES, [0]),
+    "plug": (SLOTS, range(8)),
+    "pull": ([*ENDPOINTS, *SLOTS, PHYSFN], [0]),
+    "renumber": (BRIDGES[:1], [2, 2, 4, 6]),
+    "forget": (ENDPOINTS, [0]),
+    "give": (ENDPOINTS, [0, 1]),
+    "take back": ([None], [0]),
+    "vfs": ([PHYSFN], [0, 1, 2]),
+}
 EVENTS = st.one_of(
-    st.tuples(st.just("decode"), st.sampled_from([*ENDPOINTS, *SLOTS, *BRIDGES]), st.booleans()),
-    st.tuples(st.just("move"), st.sampled_from([*ENDPOINTS, *SLOTS]), st.integers(0, 7)),
-    st.tuples(st.just("reset"), st.sampled_from([*ENDPOINTS, *SLOTS]), st.just(0)),
-    st.tuples(st.just("reset bus"), st.sampled_from(BRIDGES), st.just(0)),
-    st.tuples(st.just("plug"), st.sampled_from(SLOTS), st.integers(0, 7)),
-    st.tuples(st.just("pull"), st.sampled_from([*ENDPOINTS, *SLOTS, PHYSFN]), st.just(0)),
-    st.tuples(st.just("renumber"), st.just(BRIDGES[0]), st.sampled_from([2, 2, 4, 6])),
-    st.tuples(st.just("forget"), st.sampled_from(ENDPOINTS), st.just(0)),
-    st.tuples(st.just("give"), st.sampled_from(ENDPOINTS), st.integers(0, 1)),
-    st.tuples(st.just("take back"), st.just(None), st.just(0)),
-    st.tuples(st.just("vfs"), st.just(PHYSFN), st.integers(0, 2)),
+    st.tuples(st.just(what), st.sampled_from(functions), st.sampled_from(numbers))
+    for what, (functions, numbers) in CHOICES.items()
 )
 HISTORIES = st.lists(st.lists(EVENTS, min_size=1, max_size=3), min_size=1, max_size=4)
 WORLDS = st.fixed_dictionaries(

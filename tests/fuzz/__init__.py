@@ -1,0 +1,1 @@
+"""Whatever comes from outside, as bytes that nobody meant to send."""
