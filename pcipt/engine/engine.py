@@ -157,8 +157,7 @@ class Engine:
         self._saver.close()
 
     def explain(self, sbdf: Sbdf, *, as_pvh: bool = False) -> Explanation:
-        """Read one function again, ask Xen about it, and return what is, what should be and what would be
-        done.
+        """Read one function again, ask Xen about it, and return what is, should be and would be done.
 
         All functions that the reading finds different are added to the queue. The function itself is added
         if Xen cannot be asked about it. `as_pvh`: what a PVH dom0 would need.
