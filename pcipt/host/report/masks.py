@@ -118,8 +118,9 @@ class Masks:
         if path in ROUTES:
             text = "".join(self._route(line, ROUTES[path]) for line in text.splitlines(keepends=True))
         if path == IOMEM and not self._keeps(KERNEL):
-            text, lines = _KERNEL_LINE.subn("", text)
-            self._times[KERNEL] += lines
+            for line in _KERNEL_LINE.findall(text):
+                self.number(KERNEL, line)
+            text = _KERNEL_LINE.sub("", text)
         return self.text(text).encode("utf-8", "surrogateescape")
 
     def table(self) -> list[Masked]:
