@@ -13,11 +13,11 @@ SAMPLE  ?= 40
 SEED    ?= 1
 comma   := ,
 
-# where `make install` puts things (a venv with Debian's own Python packages, a link, the units)
+# where `make install` puts things
 prefix  ?= /usr/local
 UNITDIR ?= /etc/systemd/system
 
-.PHONY: all demo test check laws simulate fuzz fuzz-tools mutate oracle lab lab-matrix deb sdist wheel install uninstall clean format
+.PHONY: all demo test check laws simulate fuzz fuzz-tools mutate oracle lab lab-matrix deb rpm sdist wheel install uninstall clean format
 
 all: $(STAMP)
 
@@ -95,36 +95,35 @@ lab-matrix: $(STAMP)
 deb:
 	@sh scripts/build-deb.sh dist
 
-# The source distribution, into dist/; it builds from its own content.
+# The RPMs, into dist/: one for each Python of a dom0 (packaging/pcipt.spec).
+rpm: $(STAMP)
+	@sh scripts/build-rpm.sh dist $(BIN)/python
+
+# The source distribution, into dist/; it builds from its own content. setuptools warns of spellings in pyproject.toml
+# that its older versions need.
 sdist: $(STAMP)
-	$(BIN)/python -m build --sdist --no-isolation
+	@PYTHONWARNINGS=ignore $(BIN)/python -m build --sdist --no-isolation > dist.log 2>&1 || { cat dist.log >&2; exit 1; }
+	@rm -f dist.log; ls dist/*.tar.gz
 
-wheel:
-	$(PYTHON) -m pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir dist .
+wheel: $(STAMP)
+	@PYTHONWARNINGS=ignore $(BIN)/python -m build --wheel --no-isolation > dist.log 2>&1 || { cat dist.log >&2; exit 1; }
+	@rm -f dist.log; ls dist/*.whl
 
-# Where there is no Debian: installs into a virtual environment. It needs the distribution's packages cffi, attrs,
-# structlog, pyroute2, pip, setuptools, wheel, a C compiler and Python's headers, and no network. A wheel in dist/ made by
-# the same Python is used as it is.
+# Where there is neither Debian nor RPM: all that the packages install. It needs the distribution's packages cffi, attrs,
+# structlog, pyroute2, setuptools, a C compiler and Python's headers, and no network; what is missing is named.
 install:
-	@ls dist/pcipt-*.whl >/dev/null 2>&1 || $(MAKE) wheel
-	$(PYTHON) -m venv --system-site-packages --without-pip $(DESTDIR)$(prefix)/lib/pcipt
-	$(DESTDIR)$(prefix)/lib/pcipt/bin/python -m pip install --quiet --no-index --no-deps --force-reinstall dist/pcipt-*.whl
-	install -d $(DESTDIR)$(prefix)/bin $(DESTDIR)$(UNITDIR) $(DESTDIR)/usr/lib/sysusers.d $(DESTDIR)/usr/lib/tmpfiles.d
-	ln -sf $(prefix)/lib/pcipt/bin/pcipt $(DESTDIR)$(prefix)/bin/pcipt
-	sed 's|/usr/bin/pcipt|$(prefix)/bin/pcipt|' systemd/pcipt.service > $(DESTDIR)$(UNITDIR)/pcipt.service
-	install -m 644 systemd/pcipt.socket $(DESTDIR)$(UNITDIR)/pcipt.socket
-	sed 's|/usr/bin/pcipt|$(prefix)/bin/pcipt|' systemd/pcipt-policy.service > $(DESTDIR)$(UNITDIR)/pcipt-policy.service
-	sed 's|/usr/bin/pcipt|$(prefix)/bin/pcipt|' systemd/pcipt-boot.service > $(DESTDIR)$(UNITDIR)/pcipt-boot.service
-	sh scripts/install-initramfs.sh '$(DESTDIR)'
-	install -m 644 systemd/pcipt.sysusers $(DESTDIR)/usr/lib/sysusers.d/pcipt.conf
-	install -m 644 systemd/pcipt.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/pcipt.conf
-	@test -n '$(DESTDIR)' || { systemd-sysusers pcipt.conf; systemd-tmpfiles --create pcipt.conf; systemctl daemon-reload; } || true
+	@DESTDIR='$(DESTDIR)' sh scripts/install.sh "$$(command -v $(PYTHON))" "$$(command -v $(PYTHON))" '$(prefix)' '$(UNITDIR)'
 
+# Settings and what the service has written stay.
 uninstall:
-	rm -rf $(DESTDIR)$(prefix)/lib/pcipt $(DESTDIR)$(prefix)/bin/pcipt $(DESTDIR)$(UNITDIR)/pcipt.service
-	rm -rf $(DESTDIR)/usr/lib/pcipt/keep.sh $(DESTDIR)/usr/lib/dracut/modules.d/90pcipt $(DESTDIR)$(UNITDIR)/pcipt-policy.service $(DESTDIR)$(UNITDIR)/pcipt-boot.service
+	rm -rf $(DESTDIR)$(prefix)/lib/pcipt $(DESTDIR)$(prefix)/bin/pcipt $(DESTDIR)$(prefix)/share/doc/pcipt
+	rm -f $(DESTDIR)$(UNITDIR)/pcipt.service $(DESTDIR)$(UNITDIR)/pcipt.socket $(DESTDIR)/usr/lib/sysusers.d/pcipt.conf
+	rm -f $(DESTDIR)$(UNITDIR)/pcipt-policy.service $(DESTDIR)$(UNITDIR)/pcipt-boot.service
+	rm -rf $(DESTDIR)/usr/lib/pcipt/keep.sh $(DESTDIR)/usr/lib/dracut/modules.d/90pcipt
 	cd $(DESTDIR)/usr/share/initramfs-tools && rm -f hooks/pcipt scripts/init-top/pcipt conf-hooks.d/pcipt
-	rm -f $(DESTDIR)$(UNITDIR)/pcipt.socket $(DESTDIR)/usr/lib/sysusers.d/pcipt.conf $(DESTDIR)/usr/lib/tmpfiles.d/pcipt.conf
+	rm -f $(DESTDIR)/usr/lib/tmpfiles.d/pcipt.conf $(DESTDIR)/usr/lib/systemd/catalog/pcipt.catalog
+	cd $(DESTDIR)$(prefix)/share && rm -f man/man1/pcipt.1 man/man5/pcipt.toml.5 man/man8/pcipt-daemon.8 \
+		bash-completion/completions/pcipt zsh/site-functions/_pcipt fish/vendor_completions.d/pcipt.fish
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info pcipt/*.so pcipt/_decode.c pcipt/_hypervisor.c

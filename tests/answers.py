@@ -33,11 +33,11 @@ ACTIONS = [
     action("map-mmio", start="0xfe040000", size=0x2_0000, reason="BAR 0 moved here from 0xfe000000"),
     action("unmap-mmio", start="0x383fe0000000", size=1 << 28, result="failed", detail="EPERM", reason=LONG),
     action("rewrite-bar", start="0xfe200000", size=4096, result="refused", detail="a driver is bound"),
-    action("withdraw-reserved", start="0x7f800000", size=0x80_0000, result="not-applicable", detail="PV"),
+    action("withdraw-reserved", start="0x7f800000", size=0x80_0000, result="planned"),
 ]
 COUNTS = {
     "functions": 10, "known_to_xen": 9, "added_by_us": 1, "ghosts": 0, "orphans": 0, "findings": 1,
-    "mappings": 4, "stale": 1,
+    "mappings": 4, "stale": 1, "reserved": 3, "reserved_shared": 1,
 }  # fmt: skip
 STATUS = {
     "version": 1, "health": "degraded", "since": WHEN, "dom0": "pvh", "xen": "4.17.7",
@@ -51,7 +51,7 @@ STATUS = {
     "monitors": 0,
 }  # fmt: skip
 MAPPINGS = {
-    "version": 1, "dom0": "pvh",
+    "version": 1, "dom0": "pvh", "why": None,
     "mappings": [
         {"start": start, "size": size, "sbdf": sbdf, "path": "00_04.0-00_00.0", "bar": bar, "by": by,
          "since": WHEN, "state": state}
@@ -75,6 +75,7 @@ EVENTS = [
 ]  # fmt: skip
 EXPLANATION = {
     "version": 1, "sbdf": NIC, "path": "00_04.0-00_00.0", "driver": "e1000e",
+    "dom0": "pvh", "as": "pvh",
     "is": {
         "known_to_xen": True, "owner": "dom0", "decodes_memory": True,
         "mappings": [
@@ -94,8 +95,6 @@ EXPLANATION = {
                     {"rule": "protected", "refuses": "0xfe040000-0xfe05ffff overlaps RAM"}]},
         {"action": "add-device", "sbdf": NIC, "start": None, "size": None, "reason": "unknown to Xen",
          "verdict": "allowed", "precaution": "decode-off", "guards": []},
-        {"action": "unmap-mmio", "sbdf": NIC, "start": "0xfe040000", "size": 0x2_0000, "bar": 0,
-         "reason": "gone", "verdict": "not-applicable", "why": "PV", "guards": []},
     ],
 }  # fmt: skip
 ANSWERS = {

@@ -3,10 +3,12 @@
 `pcipt status` must start fast, so this module imports nothing that `status` does not need.
 """
 
+import argparse
 import importlib
 import io
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 
 from pcipt import errors
@@ -41,6 +43,10 @@ COMMANDS = {
     "resync": ("resync", "compare hardware, Linux and Xen now, and repair"),
     "diff": ("diff", "what differs between two recordings, or a recording and this machine"),
     "record": ("record", "record this machine into a directory"),
+    "report": (
+        "report",
+        "make one archive to send along with a question; what identifies the machine is masked",
+    ),
     "decode": ("decode", "decode a recording of configuration writes"),
     "replay": ("replay", "run the engine on a recorded machine and trace, with a simulated Xen"),
     "pvh": ("pvh.group", "the PVH boot ABI: start info, memory layout, ACPI tables: show, build, check"),
@@ -164,8 +170,19 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"pcipt: unknown command {errors.printable(name)!r}{hint}; see pcipt --help", file=sys.stderr)
         return 2
     module, parser = make_parser(name)
-    code: int = module.run(parser.parse_args(with_explicit_values(arguments[1:])))
+    args = parser.parse_args(with_explicit_values(arguments[1:]))
+    with _root(args):
+        code: int = module.run(args)
     return code
+
+
+def _root(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """Return a context in which the option --root names a directory, also if it was given an archive."""
+    if not os.path.isfile(getattr(args, "root", None) or "/"):
+        return nullcontext()
+    from pcipt.cli.machine.unpacked import unpacked_root
+
+    return unpacked_root(args)
 
 
 def _overview() -> str:

@@ -8,6 +8,10 @@ import argparse
 from pcipt.cli.text.terminal import ALWAYS, AUTO, COLOUR_CHOICES
 from pcipt.daemon.control.protocol import SOCKET_PATH
 
+#: the kinds of `pcipt.host.report.masks`, which this module does not load; a test compares them
+KINDS_OF_SECRETS = (
+    "serial", "mac", "boot-id", "uuid", "host-name", "user", "gateway", "kernel-address",
+)  # fmt: skip
 JSON, COLOUR = "--json", "--color"
 BARE = {JSON: "short", COLOUR: ALWAYS}  # the values of the bare options
 
@@ -76,3 +80,15 @@ def with_explicit_values(arguments: list[str]) -> list[str]:
     """
     end = arguments.index("--") if "--" in arguments else len(arguments)
     return [f"{a}={BARE[a]}" if a in BARE else a for a in arguments[:end]] + arguments[end:]
+
+
+def add_keep_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--keep NAME` to a parser; it may be given several times.
+
+    The parsed value `keep` is a list of names of kinds of secrets, empty without the
+    option.
+    """
+    parser.add_argument(
+        "--keep", metavar="NAME", action="append", default=[], choices=KINDS_OF_SECRETS,
+        help=f"do not mask this kind: {', '.join(KINDS_OF_SECRETS)}; may be given several times",
+    )  # fmt: skip

@@ -52,8 +52,8 @@ class Engine:
     The constructor gets `clock`, which returns the time (UTC, RFC 3339), and `monotonic`, which returns
     seconds and never goes back. The user may replace two attributes: `interrupted` returns True if no further
     action may begin; `take_messages` puts all messages that have arrived into the queue. The engine keeps
-    `records`, the last outcomes, at most HISTORY, and `service_findings`, those about the service itself.
-    `readings` grows whenever machine, views or ledger may have changed.
+    `records`, the last outcomes that are applicable, at most HISTORY, and `service_findings`, those about the
+    service itself. `readings` grows whenever machine, views or ledger may have changed.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Engine:
         """Reconcile the work in `scope` and return what came of it. Of EVERYTHING, a call does one slice."""
         self.readings += 1
         report = self._reconciler.reconcile(scope)
-        self.records.extend(Record(self._clock(), outcome) for outcome in report.outcomes)
+        self.records.extend(Record(self._clock(), each) for each in report.outcomes if each.is_applicable)
         return report
 
     def rehearse(self) -> Callable[[], Report]:
@@ -156,12 +156,11 @@ class Engine:
         """Close the files of the store; nothing is written."""
         self._saver.close()
 
-    def explain(self, sbdf: Sbdf) -> Explanation:
-        """Read one function again, ask Xen about it, and return what is, what should be and what would be
-        done.
+    def explain(self, sbdf: Sbdf, *, as_pvh: bool = False) -> Explanation:
+        """Read one function again, ask Xen about it, and return what is, should be and would be done.
 
         All functions that the reading finds different are added to the queue. The function itself is added
-        if Xen cannot be asked about it.
+        if Xen cannot be asked about it. `as_pvh`: what a PVH dom0 would need.
         Raises: KeyError if the machine does not have the function.
         """
         self.readings += 1
@@ -173,6 +172,7 @@ class Engine:
         return explain(
             sbdf,
             views.remembered(),
+            as_pvh=as_pvh,
             removed=self.memory.removed,
             ignored=ignored_of(views, [sbdf]),
             regions=plan_regions(views, [sbdf]),

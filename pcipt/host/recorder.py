@@ -2,7 +2,8 @@
 
 A link stays a link with the same text. A link that leads outside the tree, and a file that cannot be read or
 vanishes meanwhile, is left out. The copy is built in a temporary directory and renamed at the end, so a copy
-in its final place is always complete.
+in its final place is always complete. What identifies the machine or its users is masked on the way
+(report/masks.py).
 """
 
 import errno
@@ -17,6 +18,7 @@ from pcipt.errors import InputError
 from pcipt.host import files
 from pcipt.host.files import Entry, Kind
 from pcipt.host.policy.places import host_bridge_files
+from pcipt.host.report.masks import KINDS, Masks
 from pcipt.host.roles import read_roles
 from pcipt.host.sysfs import SysfsReader
 from pcipt.host.tree import Tree, list_names, read_file, read_link, reason
@@ -33,7 +35,7 @@ interfaces, default route and consoles. `pcipt list --root DIR` reads it like th
 
 - What it is: (name the machine, its firmware, the versions of Linux and Xen)
 - What it shows: (why it was recorded)
-- What was masked: (nothing; serial numbers of devices may stand in their config space, capability 0003)
+- What was masked: {masked}
 - Read without CAP_SYS_ADMIN, `config` ends after 64 bytes and `proc/iomem` shows zeros.
 """
 
@@ -56,13 +58,14 @@ def record_machine(
     target: str,
     tell: Callable[[int, int], None] = lambda _done, _all: None,
     answers: Mapping[str, bytes] = NO_ANSWERS,
+    masks: Masks | None = None,
 ) -> Recorded:
     """Record the machine below `root` into the directory `target`, which must be empty or not exist.
 
     `tell(done, all)` is called before each function: `done` is the number of functions before it, `all` the
     number of all functions. A file that cannot be read is left out and named in the result. `answers` are the
-    contents of files that the machine itself does not have (`files.XEN_INFO`), by path. After an error
-    `target` is as it was before.
+    contents of files that the machine itself does not have (`files.XEN_INFO`), by path. With `masks` the
+    secrets that it knows are masked in files, links and names. After an error `target` is as it was before.
     Raises: InputError if `target` is not empty or cannot be written, or if `root` has no sys/bus/pci/devices.
     """
     target = os.path.abspath(target)
@@ -74,10 +77,12 @@ def record_machine(
     except OSError as error:
         raise InputError(os.path.dirname(target), reason(error)) from error
     try:
-        recorder = _Recorder(root, aside)
+        masks = masks or Masks(keep=[kind.name for kind in KINDS])
+        recorder = _Recorder(root, aside, masks)
         recorder.functions(everything, tell)
         recorder.machine(answers)
-        recorder.write("README.md", README.encode())
+        masked = ", ".join(f"{row.kind.name} ({row.values})" for row in masks.table() if not row.kept)
+        recorder.write("README.md", README.format(masked=masked or "nothing").encode())
         os.chmod(aside, 0o755)  # noqa: S103 - the usual mode of a directory; mkdtemp allows the owner only
         os.rename(aside, target)  # replaces an empty directory; anything else is an error
     except OSError as error:
@@ -103,13 +108,14 @@ def _require_empty(target: str) -> None:
 
 
 class _Recorder:
-    """Copies the files of the machine below `root` to the directory `target`.
+    """Copies the files of the machine below `root` to the directory `target`, masked by `masks`.
 
     It counts functions (`recorded`), files and links (`written`), and lists what was left out (`left_out`).
     """
 
-    def __init__(self, root: str, target: str) -> None:
+    def __init__(self, root: str, target: str, masks: Masks) -> None:
         self._root = root
+        self._masks = masks
         self._target = target
         self._groups: set[str] = set()
         self._homes: set[str] = set()
@@ -158,7 +164,6 @@ class _Recorder:
             if kept.data is not None:
                 self.write(kept.path, kept.data)
             elif kept.target is not None:
-                os.makedirs(os.path.dirname(os.path.join(self._target, kept.path)), exist_ok=True)
                 self._link(kept.path, kept.target)
 
     @staticmethod
@@ -173,10 +178,8 @@ class _Recorder:
 
     def write(self, path: str, data: bytes) -> None:
         """Write one file of the copy. Raises: OSError if that fails, FileExistsError if the file exists."""
-        place = os.path.join(self._target, path)
-        os.makedirs(os.path.dirname(place), exist_ok=True)
-        with open(place, "xb") as out:
-            out.write(data)
+        with open(self._place(path), "xb") as out:
+            out.write(self._masks.file(path, data))
         self.written += 1
 
     def _function(self, reader: SysfsReader, sbdf: Sbdf) -> None:
@@ -238,9 +241,14 @@ class _Recorder:
 
     def _link(self, path: str, target: str) -> None:
         """Create one link of the copy, with the text `target`. Raises: OSError if that fails."""
-        place = os.path.join(self._target, path)
-        os.symlink(target, place)
+        os.symlink(self._masks.name(target), self._place(path))
         self.written += 1
+
+    def _place(self, path: str) -> str:
+        """Return where a file or link of the copy belongs; its directory is made."""
+        place = os.path.join(self._target, self._masks.name(path))
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        return place
 
     def _leave_out(self, path: str, error: OSError) -> None:
         """Add `path` and the reason to `left_out`, unless the error is that the file does not exist."""

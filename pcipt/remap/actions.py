@@ -215,3 +215,8 @@ class Outcome:
     detail: str = ""
     rule: str = ""
     errno: int | None = None
+
+    @property
+    def is_applicable(self) -> bool:
+        """Return False if this kind of dom0 has nothing that the action could change."""
+        return self.result is not Result.NOT_APPLICABLE

@@ -32,7 +32,7 @@ from pcipt.pci import (
 from pcipt.pci.json_view import json_from_shift
 from pcipt.pci.space.beliefs import Shift
 from pcipt.pci.write import ConfigWrite, Writer
-from pcipt.remap.actions import AddDevice, MapMmio, NotApplicable, Outcome, Refusal, Result
+from pcipt.remap.actions import AddDevice, MapMmio, Outcome, Refusal, Result
 from pcipt.remap.desired import By, Desired, DesiredBar
 from pcipt.remap.explain import Explanation, Step, json_from_explanation
 from pcipt.remap.guard.rules import Precaution
@@ -199,7 +199,6 @@ EXPLANATION = Explanation(
     desired=Desired("00_04.0", NIC, (DesiredBar("00_04.0", NIC, 0, (SPAN,), By.US),)),
     steps=(
         Step(NOTHING, Precaution.NONE, ()),
-        Step(NOTHING, NotApplicable("PV"), ()),
         Step(
             MapMmio(NIC, "why", "00_04.0", 0, SPAN),
             Refusal("held", "why"),

@@ -14,8 +14,15 @@ from .hardware import HOT_PATH
 from .machine import Dom0
 
 SETTINGS = "/etc/pcipt/pcipt.toml"
-#: What becomes of a change of dom0's map that may be made: a PV dom0 has no map to change.
-RESULT = {"pvh": "done", "pv": "not-applicable"}
+NOT_APPLICABLE = "not-applicable"
+#: What becomes of a change of dom0's map that may be made: a PV dom0 has no map to change. Such a plan is
+#: counted in the metrics and told nowhere else.
+RESULT = {"pvh": "done", "pv": NOT_APPLICABLE}
+#: The actions that a PV dom0 has nothing for.
+PAGES = (
+    "map-mmio", "unmap-mmio", "rewrite-bar", "rewrite-command", "withdraw-reserved", "restore-reserved",
+    "check-unmapped",
+)  # fmt: skip
 PATIENCE = 120.0
 #: QEMU's name for what the fixture `plugged` plugs in.
 LEAVER = "leaver"
@@ -52,6 +59,7 @@ class Steps:
         self._dom0 = dom0
         self._place = place
         self._since = now(dom0)
+        self._counts = plans_without_effect(dom0) if dom0.mode == "pv" else {}
 
     def told(self) -> list[Step]:
         """List the actions so far."""
@@ -59,11 +67,31 @@ class Steps:
         return [step(e) for e in events if e["kind"] == "action" and e["when"] > self._since]
 
     def wait(self, action: str, result: str, start: int | None = None) -> None:
-        """Wait until one such action is told; with `start`, of the range that begins there."""
+        """Wait until one such action is told; with `start`, of the range that begins there.
+
+        An action that is not applicable is told nowhere: the metrics must count one more of this kind.
+        """
+        if result == NOT_APPLICABLE:
+            more = f"{counter(action)} > {self._counts[action]}"
+            wait_answer(self._dom0, more, "Metrics")
+            self._counts = plans_without_effect(self._dom0)
+            return
         wanted = {"kind": "action", "action": action, "result": result}
         if start is not None:
             wanted["start"] = f"{start:#x}"
         await_event(self._dom0, self._place, self._since, wanted)
+
+
+def counter(action: str) -> str:
+    """Give what finds in `it`, the answer to Metrics, how often an action was not applicable (Python)."""
+    sample = f'pcipt_actions_total{{action="{action}",outcome="{NOT_APPLICABLE}"}} '
+    return f"int(it['text'].split({sample!r})[1].split()[0])"
+
+
+def plans_without_effect(dom0: Dom0) -> dict[str, int]:
+    """Give how often each kind of action was not applicable so far."""
+    it = answer(dom0, "Metrics")
+    return {action: eval(counter(action), {"it": it}) for action in PAGES}
 
 
 def answer(dom0: Dom0, method: str, **parameters: Any) -> Any:

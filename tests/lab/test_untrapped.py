@@ -1,7 +1,7 @@
 """Remapping of functions that Xen has forgotten and nobody announces: whatever they decode is pcipt's to map.
 
-The announcing is switched off, so vPCI never takes over. A PV dom0 tells the same plans as not-applicable and
-asks Xen for nothing.
+The announcing is switched off, so vPCI never takes over. A PV dom0 only counts the same plans, and asks Xen
+for nothing.
 """
 
 from __future__ import annotations
@@ -128,6 +128,7 @@ def forgotten(all_forgotten: Dom0) -> Iterator[Dom0]:
     all_forgotten.run(f"setpci {' '.join(words)}")
     ours = {each.sbdf for each in FUNCTIONS}
     wait_answer(all_forgotten, f"not {ours!r} & {{m['sbdf'] for m in it['mappings']}}", "Mappings")
+    resync(all_forgotten)  # a PV dom0 has no mappings to wait for
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.part)
@@ -143,17 +144,18 @@ def test_a_bar_is_mapped_where_it_goes(forgotten: Dom0, function: Function) -> N
     steps.wait("map-mmio", result, there)
     assert decoding(dom0, sbdf)[function.bar] == (there, size)
     assert_map(dom0, pages(there, size), pages(here, size))
-    assert (there, size) in [(start, length) for start, length, _ in held(dom0, sbdf)]
+    assert ((there, size) in [run[:2] for run in held(dom0, sbdf)]) is (dom0.mode == "pvh")
     setpci(dom0, sbdf, "COMMAND=0:2")
     steps.wait("unmap-mmio", result, there)
     assert_map(dom0, [], pages(there, size) + pages(here, size))
     moves = [(d.action, d.start, d.size, d.result) for d in steps.told() if d.start in (here, there)]
-    assert moves == [
-        ("map-mmio", here, size, result),
-        ("unmap-mmio", here, size, result),
-        ("map-mmio", there, size, result),
-        ("unmap-mmio", there, size, result),
+    done = [
+        ("map-mmio", here, size, "done"),
+        ("unmap-mmio", here, size, "done"),
+        ("map-mmio", there, size, "done"),
+        ("unmap-mmio", there, size, "done"),
     ]
+    assert moves == (done if dom0.mode == "pvh" else [])
     asked = {(call.verb, call.gfn * PAGE) for call in map_calls(dom0, mark)}
     if dom0.mode == "pv":
         assert asked == set()
@@ -182,7 +184,8 @@ def test_a_hostile_bar_value_is_refused_and_told(forgotten: Dom0) -> None:
         assert decoding(dom0, function.sbdf)[0][0] == address, what
     findings = answer(dom0, "Status")["findings"]
     asked_for = [d for d in steps.told() if d.action == "map-mmio" and d.start != here]
-    assert [(d.start, d.result) for d in asked_for] == [(address, refused) for address, _ in HOSTILE]
+    told = [(address, refused) for address, _ in HOSTILE] if dom0.mode == "pvh" else []
+    assert [(d.start, d.result) for d in asked_for] == told
     if dom0.mode == "pvh":
         assert all(d.rule for d in asked_for), asked_for
         assert any(finding["sbdf"] == function.sbdf for finding in findings), findings
@@ -214,11 +217,16 @@ def test_a_bar_moved_200_times_ends_mapped_where_it_is(forgotten: Dom0) -> None:
     dom0.call(wander, function.sbdf, places, timeout=300)
     steps.wait("map-mmio", result, places[-1])
     assert decoding(dom0, function.sbdf)[0] == (places[-1], function.size)
-    assert held(dom0, function.sbdf) == [(places[-1], function.size, "us")]
+    assert held(dom0, function.sbdf) == ours_on_pvh(dom0, places[-1], function.size)
     assert_map(dom0, [places[-1]], [here, *places[:-1]])
     calls = map_calls(dom0, mark)
     print(f"{dom0.mode}: {MOVES} moves, {len(calls)} calls")
     assert (calls == []) == (dom0.mode == "pv")
+
+
+def ours_on_pvh(dom0: Dom0, start: int, size: int) -> list[tuple[int, int, str]]:
+    """Give what pcipt holds once it has mapped a BAR there; a PV dom0 has no mappings."""
+    return [(start, size, "us")] if dom0.mode == "pvh" else []
 
 
 KILL_AT = "fsync,fdatasync,rename,renameat,renameat2,ioctl"
@@ -258,7 +266,7 @@ def test_killed_at_ten_points_of_an_action_it_ends_right(forgotten: Dom0) -> Non
         to = FREE if at == here else here
         last = kill_at(dom0, point, f"-s {function.sbdf} {function.words(to)}")
         assert decoding(dom0, function.sbdf)[0] == (to, function.size)
-        assert held(dom0, function.sbdf) == [(to, function.size, "us")], f"killed at point {point}"
+        assert held(dom0, function.sbdf) == ours_on_pvh(dom0, to, function.size), f"killed at point {point}"
         assert_map(dom0, [to], [at])
         print(f"{dom0.mode}: killed at point {point}: {last}")
         at = to
@@ -275,7 +283,7 @@ def test_in_observe_mode_nothing_is_changed(forgotten: Dom0) -> None:
         setpci(dom0, function.sbdf, function.words(FREE))
         steps.wait("map-mmio", only_said, FREE)
         resync(dom0)
-        assert {d.result for d in steps.told()} == {"planned", only_said}
+        assert {d.result for d in steps.told()} == {"planned"}
         assert map_calls(dom0, mark) == []
         assert known_to_xen(dom0) == known
         assert_map(dom0, [], [here, FREE])

@@ -6,6 +6,8 @@ import zipfile
 
 import pytest
 
+from tests.packaging.test_deb import CONTENTS
+
 NEEDED = "import build.__main__, cffi, setuptools, wheel"
 #: What must be in the source distribution besides the program: all that builds, tests and documents it.
 FILES = (
@@ -85,11 +87,35 @@ def test_its_wheel_works(unpacked, python, tmp_path):
 def test_it_installs_where_there_is_no_debian(unpacked, python, tmp_path):
     """`make install`, into a folder, without a network."""
     clean(["make", "install", f"DESTDIR={tmp_path}", f"PYTHON={python}"], cwd=unpacked)
-    program = "import pcipt._decode, pcipt; print(pcipt.__file__)"
-    installed = tmp_path / "usr/local/lib/pcipt"
-    told = clean([installed / "bin/python", "-I", "-c", program], cwd=tmp_path)
-    assert told.startswith(str(installed))
+    command = (tmp_path / "usr/local/bin/pcipt").read_text()
+    assert command.startswith(f"#!{python} -I\n")
+    program = command.replace('"/usr/local/lib/pcipt"', repr(str(tmp_path / "usr/local/lib/pcipt")))
+    told = clean([sys.executable, "-c", program, "list", "--root", unpacked / "fixtures/sysfs/lab-pv"])
+    assert "0000:00:06.0" in told
+    # what the Debian package has: pattern of its path, where `make install` puts it
+    places = {"./(usr/)?lib/systemd/system/": "./etc/systemd/system/", "vendor-completions": "site-functions",
+              "./usr/lib/python3/dist-packages/": "./usr/lib/pcipt/"}  # fmt: skip
+    files = {
+        f"./{path.relative_to(tmp_path)}".replace("/usr/local/", "/usr/") for path in tmp_path.rglob("*")
+    }
+    for of_debian, _ in CONTENTS:
+        pattern = of_debian.replace("\\", "").replace(".gz", "")
+        for there, here in places.items():
+            pattern = pattern.replace(there, here)
+        assert pattern in files
     unit = (tmp_path / "etc/systemd/system/pcipt.service").read_text()
     assert "\nExecStart=/usr/local/bin/pcipt daemon\n" in unit
     clean(["make", "uninstall", f"DESTDIR={tmp_path}"], cwd=unpacked)
-    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+    left = [path for path in tmp_path.rglob("*") if not path.is_dir()]
+    assert left == [tmp_path / "etc/pcipt/pcipt.toml"]
+
+
+def test_what_is_missing_to_install_is_named(unpacked, tmp_path):
+    (tmp_path / "python3").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "python3").chmod(0o755)
+    words = ["make", "install", f"PYTHON={tmp_path}/python3", f"DESTDIR={tmp_path}/root"]
+    done = subprocess.run(words, cwd=unpacked, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "needs cffi and setuptools" in done.stderr
+    assert "apt-get install gcc python3-dev python3-cffi python3-setuptools" in done.stderr
+    assert not (tmp_path / "root").exists()

@@ -6,7 +6,7 @@ import pytest
 
 from pcipt.firmware.coverage import BootSnapshot, IommuScope
 from pcipt.pci import Address, decode_machine
-from pcipt.remap.actions import NotApplicable, Refusal
+from pcipt.remap.actions import Refusal
 from pcipt.remap.desired import By
 from pcipt.remap.explain import explain, json_from_explanation
 from pcipt.remap.guard.facts import Facts, Precaution
@@ -56,8 +56,10 @@ CASES = [
     # a BAR write that Xen ignored
     (facts(NIC, KNOWN), {"ignored": [WRITE]}, [("rewrite-bar", "Precaution")], By.XEN),
     (facts(BOUND, KNOWN), {"ignored": [WRITE]}, [("rewrite-bar", "unbound")], By.XEN),
-    # PV: the same plan, nothing applies
-    (facts(NIC, KNOWN, pvh=False), {}, [("map-mmio", "NotApplicable")], By.US),
+    # PV: there is no map, so no action on pages follows, but an addition does
+    (facts(NIC, KNOWN, pvh=False), {}, [], By.US),
+    (facts(NIC, KNOWN, pvh=False), {"ignored": [WRITE]}, [], By.US),
+    (facts(NIC, known("00:1c.0"), pvh=False), {}, [("add-device", "Precaution")], By.US),
 ]  # fmt: skip
 
 
@@ -84,12 +86,39 @@ def test_what_is_held_and_every_guard_is_shown():
     assert all(guard["refuses"] is None for guard in mapped["guards"])
 
 
-def test_on_pv_no_guard_is_asked():
-    (step,) = explain(S("01:00.0"), facts(NIC, KNOWN, pvh=False)).steps
-    assert isinstance(step.verdict, NotApplicable)
-    assert step.rules == ()
-    shown_as = json_from_explanation(explain(S("01:00.0"), facts(NIC, KNOWN, pvh=False)))
-    assert shown_as["actions"][0]["verdict"] == "not-applicable"
+HELD = [holding(PLACE, NEW, 4)]  # what the ledger of a PV dom0 has noted of a plan
+
+
+def test_on_pv_nothing_is_mapped_and_nothing_should_be():
+    told = json_from_explanation(explain(S("01:00.0"), facts(NIC, KNOWN, pvh=False, held=HELD)))
+    assert (told["dom0"], told["as"], told["is"]["mappings"], told["actions"]) == ("pv", "pv", [], [])
+    should_be = {"mapped_by": None, "inside": None, "because": "a PV dom0 has no 1:1 map", "kept": None}
+    assert told["should_be"] == {**should_be, "mappings": []}
+
+
+@pytest.mark.parametrize(
+    ("xen", "covered", "by", "because"),
+    [
+        (KNOWN, True, "xen", None),
+        (known("00:1c.0"), False, "us", "Xen does not handle it for dom0"),
+    ],
+)
+def test_on_pv_as_pvh_shows_what_a_pvh_dom0_would_need_and_does_nothing(xen, covered, by, because):
+    there = facts(NIC, xen, pvh=False, held=HELD, covered=covered)
+    told = json_from_explanation(explain(S("01:00.0"), there, as_pvh=True, ignored=[WRITE]))
+    assert (told["dom0"], told["as"], told["is"]["mappings"]) == ("pv", "pvh", [])
+    assert {action["action"] for action in told["actions"]} <= {"add-device"}
+    wanted = told["should_be"]
+    assert (wanted["mapped_by"], wanted["because"]) == (by, because)
+    assert wanted["mappings"] == [{"bar": 0, "start": hex(AT), "size": 0x4000}]
+
+
+@pytest.mark.parametrize("held", [[], HELD])
+def test_on_pvh_as_pvh_changes_nothing(held):
+    there = facts(NIC, KNOWN, held=held)
+    once, asked = (json_from_explanation(explain(S("01:00.0"), there, as_pvh=each)) for each in (False, True))
+    assert once == asked
+    assert (once["dom0"], once["as"]) == ("pvh", "pvh")
 
 
 def test_the_precaution_is_told():

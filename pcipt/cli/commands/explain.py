@@ -1,7 +1,8 @@
 """Explain one function: what is mapped, what should be mapped, which actions follow, which guards allow them.
 
 Nothing is changed. The daemon answers from what hardware, Linux and Xen say at this moment, and from its
-ledger.
+ledger. A PV dom0 has no 1:1 map: nothing is mapped there, and nothing should be. With --as pvh "Should be"
+shows what a PVH dom0 would need for the function.
 """
 
 import argparse
@@ -17,12 +18,14 @@ from pcipt.cli.text.terminal import BOLD, GREEN, RED, YELLOW, columns, folded, p
 from pcipt.errors import printable
 
 INDENT = 2
-BY = {"us": "pcipt", "xen": "Xen (vPCI)"}
+BY = {"us": "pcipt", "xen": "Xen (vPCI)", None: "nobody"}
+NOTHING = "nothing: dom0 is PV, Linux maps device memory itself"
 DECODING = {True: "memory", False: "no memory", None: "unknown"}
 SHADES = {"allowed": GREEN, "refused": YELLOW, "refuses": RED}
 EXAMPLES = (
     ("pcipt explain 03:00.0", "why it is mapped as it is, or what is in the way"),
     ("pcipt explain 00_1c.0-00_00.0", "by its PCI path"),
+    ("pcipt explain 03:00.0 --as pvh", "on a PV dom0: what a PVH dom0 would map"),
     ("pcipt explain 03:00.0 --json=pretty", "the same for a program"),
 )
 
@@ -32,6 +35,7 @@ Rows = list[tuple[str, ...]]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sbdf", metavar="SBDF", help="the function, in any notation of addresses")
+    parser.add_argument("--as", dest="kind", choices=["pvh"], help="show what this kind of dom0 would need")
     add_json_argument(parser)
     add_colour_argument(parser)
     add_socket_argument(parser)
@@ -39,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     with checked_address(args.sbdf):
-        told = call(args.socket, "Explain", {"function": args.sbdf})
+        told = call(
+            args.socket, "Explain", {"function": args.sbdf} | ({"as": args.kind} if args.kind else {})
+        )
     if args.json:
         print_json(told, args.json)
         return 0
@@ -56,7 +62,7 @@ def lines_from_explanation(told: Json, *, width: int | None = None, colour: bool
     bold = BOLD if colour else None
     yield painted(str(told["sbdf"]), bold)
     room = width if width is None else width - INDENT
-    for title, rows in (("Is", _is(told)), ("Should be", _should_be(told["should_be"]))):
+    for title, rows in (("Is", _is(told)), _should_be(told)):
         yield f"{painted(title, bold)}:"
         yield from (" " * INDENT + line for line in table(rows, width=room))
     yield f"{painted('Actions', bold)}:"
@@ -76,6 +82,8 @@ def _is(told: Json) -> Rows:
         ("Owner:", printable(str(now["owner"]))),
         ("Decodes:", DECODING[now["decodes_memory"]]),
     ]
+    if told.get("dom0") == "pv":
+        return [*rows, ("Mapped:", NOTHING)]
     rows += [
         (title, f"{_span(held)}, by {BY[held['by']]}, {held['state']} since {readable(held['since'])}")
         for title, held in _titled("Mapped:", now["mappings"])
@@ -83,18 +91,23 @@ def _is(told: Json) -> Rows:
     return rows
 
 
-def _should_be(wanted: Json) -> Rows:
-    """Return the rows of the chapter "Should be": who must map the function's BARs and why, and its desired
-    mappings.
+def _should_be(told: Json) -> tuple[str, Rows]:
+    """Return title and rows of the chapter "Should be": who must map the function's BARs and why, and its
+    desired mappings.
 
-    If the mapped pages must stay as they are for now, a row has the reason.
+    If the mapped pages must stay as they are for now, a row has the reason. On a PV dom0 the chapter has one
+    row, unless it is about a PVH dom0; its title says so then.
     """
+    wanted, pv = told["should_be"], told.get("dom0") == "pv"
+    if pv and told["as"] == "pv":
+        return "Should be", [("Mapped:", f"{NOTHING}; --as pvh shows what a PVH dom0 would need")]
     because = f", because {printable(wanted['because'])}" if wanted["because"] else ""
     inside = f", inside BARs of {printable(wanted['inside'])}" if wanted.get("inside") else ""
     rows: Rows = [("Mapped by:", BY[wanted["mapped_by"]] + inside + because)]
     if wanted["kept"]:
         rows.append(("Kept as it is:", printable(str(wanted["kept"]))))
-    return rows + [(title, _span(claim)) for title, claim in _titled("Mapped:", wanted["mappings"])]
+    rows += [(title, _span(claim)) for title, claim in _titled("Mapped:", wanted["mappings"])]
+    return "Should be if dom0 were PVH" if pv else "Should be", rows
 
 
 def _titled(title: str, found: list[Json]) -> Iterator[tuple[str, Json]]:

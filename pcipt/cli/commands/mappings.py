@@ -3,8 +3,7 @@
 BY is `us` (pcipt mapped it), `xen` (Xen's vPCI mapped it; pcipt has only observed that) or `stale` (it is
 mapped, but no BAR decodes there now). If the ledger's state of a range is not `held`, that state follows.
 BARs behind a VMD controller lie inside those of the controller and have no ranges of their own; the closing
-line names the controller. A PV dom0 needs no mappings, because Xen lets its page tables reach MMIO: the
-ranges are those that would be mapped on PVH.
+line names the controller. A PV dom0 has no 1:1 map: Linux maps device memory itself, and the command says so.
 """
 
 import argparse
@@ -21,6 +20,7 @@ from pcipt.words import size_text
 HEADER = ("RANGE", "SIZE", "SBDF", "BAR", "BY")
 SIZE_COLUMN, SBDF_COLUMN, BY_COLUMN = 1, 2, 4
 ROM = 6
+NONE = "There are no mappings: pcipt knows of no range that is mapped 1:1."
 WIDE = 100  # columns; below this a date does not fit
 SHADES = {"us": None, "xen": None, "stale": YELLOW}
 EXAMPLES = (
@@ -43,6 +43,9 @@ def run(args: argparse.Namespace) -> int:
         print_json(told, args.json)
         return 0
     width = columns()
+    if not told["mappings"]:
+        print(*folded(str(told.get("why") or NONE), width, 0), sep="\n")
+        return 0
     for line in lines_from_mappings(
         told["mappings"], legend=not args.no_legend, colour=wants_colour(args.color), width=width
     ):
@@ -57,12 +60,12 @@ def lines_from_mappings(
 ) -> list[str]:
     """Return the mappings as the lines of a table, in their order; with `legend` the first line is a heading.
 
-    There is no line if there are no mappings. The last column is the date if `width` is None or at least
+    The last column is the date if `width` is None or at least
     WIDE, else the age.
     """
     heading, since = ("AGE", age) if _is_narrow(width) else ("SINCE", readable)
     rows = [_row(mapping, since(str(mapping["since"]))) for mapping in mappings]
-    if legend and rows:
+    if legend:
         rows.insert(0, (*HEADER, heading))
     paint = {SBDF_COLUMN: _shade_of_address, BY_COLUMN: _shade_of_state}
     return table(rows, width=width, right=(SIZE_COLUMN,), paint=paint if colour else None)
@@ -102,7 +105,7 @@ def legend_from_answer(told: dict[str, Any], width: int | None) -> str:
 
     `told` is the daemon's reply to `Mappings`. The line says that times are UTC, except if `width` is below
     WIDE, because ages are shown then. It names each VMD controller with the segments whose BARs lie inside
-    those of the controller. On a PV dom0 it says that nothing is mapped.
+    those of the controller.
     """
     by = [str(mapping["by"]) for mapping in told["mappings"]]
     counts = f"{by.count('xen')} by Xen, {by.count('us')} by pcipt, {by.count('stale')} stale"
@@ -111,8 +114,7 @@ def legend_from_answer(told: dict[str, Any], width: int | None) -> str:
     inside = {str(each["sbdf"]): each["segments"] for each in told["mappings"] if each.get("segments")}
     for controller, segments in inside.items():
         text += f" BARs of segment {', '.join(segments)} lie inside those of {controller} (VMD)."
-    text = printable(text)
-    return f"{text} dom0 is PV: nothing is mapped (not-applicable)." if told["dom0"] == "pv" else text
+    return printable(text)
 
 
 def _is_narrow(width: int | None) -> bool:

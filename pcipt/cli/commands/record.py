@@ -1,7 +1,10 @@
 """Record this machine into a directory: the closed list of files that pcipt reads of it, and no other files.
 
 Beside these it has Xen's command line and what Xen said of the IOMMU, if xl tells it (root).
-`pcipt list --root DIR` and every other command that takes --root read the recording.
+`pcipt list --root DIR` and every other command that takes --root read the recording. What identifies the
+machine or its users is masked: serial numbers, MAC addresses, ids of this boot, of disks and of file systems,
+the host's name, addresses of the kernel. The same value has the same pseudonym everywhere; a table says what
+was masked.
 """
 
 import argparse
@@ -9,17 +12,22 @@ import sys
 import time
 
 from pcipt.cli.machine.host import answers_of_xen
+from pcipt.cli.options import add_keep_argument
+from pcipt.cli.text.masked_text import lines_from_masked
 from pcipt.cli.text.progress import progress
 from pcipt.cli.text.render import count_text
+from pcipt.cli.text.terminal import columns
 from pcipt.errors import StateError, printable
 from pcipt.host.live import LinuxHost
 from pcipt.host.policy.boots import DIRECTORY, record_boot
 from pcipt.host.recorder import NO_ANSWERS, record_machine
+from pcipt.host.report.collect import masks_for
 
 SHOWN = 20
 EXAMPLES = (
     ("pcipt record machine", "into the new directory machine"),
     ("pcipt record --boot", "of this boot, for pcipt diff (a unit does this)"),
+    ("pcipt record machine --keep serial --keep mac", "with serial numbers and MAC addresses"),
     ("pcipt record copy --root machine", "a recorded machine once more, as a check"),
     ("pcipt record machine && tar czf machine.tar.gz machine", "to send along with a bug report"),
 )
@@ -30,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--boot", action="store_true", help=f"for this boot, in {DIRECTORY}, unless it is there; ten are kept"
     )
+    add_keep_argument(parser)
     parser.add_argument("--root", metavar="SRC", default="/", help="record a recorded machine again")
 
 
@@ -38,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         raise StateError("give DIR or --boot, and not both")
     if args.boot:
         return _record_boot(args.root)
-    far = (0, 0)
+    far, masks = (0, 0), masks_for(args.root, args.keep)
 
     def tell(done: int, everything: int) -> None:
         nonlocal far
@@ -46,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     with progress("recording", lambda: f"{far[0]} of {count_text(far[1], 'function')}"):
         answers = answers_of_xen() if args.root == "/" else NO_ANSWERS
-        recorded = record_machine(args.root, args.directory, tell, answers)
+        recorded = record_machine(args.root, args.directory, tell, answers, masks)
     for path, why in recorded.left_out[:SHOWN]:
         print(f"pcipt: left out {printable(path)}: {printable(why)}", file=sys.stderr)
     if len(recorded.left_out) > SHOWN:
@@ -55,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         f"recorded {count_text(recorded.functions, 'function')}, {count_text(recorded.files, 'file')}, "
         f"in {printable(args.directory)}; say in its README.md what it is"
     )
+    print(*lines_from_masked(masks.table(), columns()), sep="\n")
     return 0
 
 

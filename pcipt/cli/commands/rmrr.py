@@ -51,7 +51,9 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--root", metavar="DIR", help="read a recorded machine: DIR holds sys/")
+    parser.add_argument(
+        "--root", metavar="DIR", help="read a recorded machine: DIR holds sys/, or is a report"
+    )
     parser.add_argument(
         "--table",
         metavar="FILE",

@@ -10,7 +10,7 @@ from pcipt.cli.machine.client import call
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
 from pcipt.cli.text.clock import age, readable
 from pcipt.cli.text.event_text import text_from_action
-from pcipt.cli.text.render import print_json
+from pcipt.cli.text.render import count_text, print_json
 from pcipt.cli.text.terminal import (
     BOLD,
     GREEN,
@@ -72,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
 def render(status: dict[str, Any], *, colour: bool, width: int | None = None) -> list[str]:
     """Return the lines of `pcipt status`, in the layout of `systemctl status`.
 
-    `status` is the daemon's reply to `Status`. Lines are folded to `width` columns; None does not fold.
+    What must be looked at stands first: the facts, the findings, who has what was given away. `status` is the
+    daemon's reply to `Status`. Lines are folded to `width` columns; None does not fold.
     """
     shade = DOTS.get(str(status["health"]), BOLD) if colour else None
     dot = "●" if on_terminal() and can_show("●") else "*"
@@ -82,21 +83,15 @@ def render(status: dict[str, Any], *, colour: bool, width: int | None = None) ->
         if label == "Health":
             first = first.replace(str(status["health"]), painted(str(status["health"]), shade), 1)
         lines += [first, *more]
-    release = status.get("xen_release") or {}
-    if release.get("safer"):
-        lines += ["", painted("Not known of this build, and taken for the safer:", BOLD if colour else None)]
-        for each in release["safer"]:
-            text = f"  {'yes' if each['taken'] else 'no':4} {printable(each['fact'])}"
-            lines += folded(text, width, 7)
-    if status.get("given_away"):
-        lines += ["", painted("Given away:", BOLD if colour else None)]
-        lines += [printable(f"  {each['sbdf']:12} {each['owner']}") for each in status["given_away"]]
     if status["findings"]:
         lines += ["", painted("Findings:", BOLD if colour else None)]
         for item in status["findings"]:
             text = f"  {item['sbdf'] or '-':12} {item['code']}: {printable(item['text'])}"
             first, *more = folded(text, width, 15)
             lines += [_painted_once(first, item["code"], YELLOW if colour else None), *more]
+    if status.get("given_away"):
+        lines += ["", painted("Given away:", BOLD if colour else None)]
+        lines += [printable(f"  {each['sbdf']:12} {each['owner']}") for each in status["given_away"]]
     lines += _without_address(status.get("unassigned") or [], colour=colour, width=width)
     if status["actions"]:
         lines += ["", painted("Last actions:", BOLD if colour else None)]
@@ -104,6 +99,12 @@ def render(status: dict[str, Any], *, colour: bool, width: int | None = None) ->
             first, *more = folded(f"  {item['when']} {action_line(item)}", width, 6)
             shade = RESULTS.get(item["result"]) if colour else None
             lines += [_painted_once(first, f": {item['result']}", shade), *more]
+    release = status.get("xen_release") or {}
+    if release.get("safer"):
+        lines += ["", painted("Not known of this build, and taken for the safer:", BOLD if colour else None)]
+        for each in release["safer"]:
+            text = f"  {'yes' if each['taken'] else 'no':4} {printable(each['fact'])}"
+            lines += folded(text, width, 7)
     return lines
 
 
@@ -135,7 +136,10 @@ def _facts(status: dict[str, Any]) -> list[tuple[str, str]]:
         ("Ghosts", str(counts["ghosts"])),
         ("Orphans", str(counts["orphans"])),
     ]
-    if "mappings" in counts:
+    if counts.get("reserved"):
+        shared = f", {counts['reserved_shared']} shared by several functions (pcipt rmrr)"
+        facts.append(("Reserved", count_text(counts["reserved"], "region") + shared))
+    if "mappings" in counts and status["dom0"] != "pv":
         facts.append(("Mappings", f"{counts['mappings']}, {counts.get('stale', 0)} stale"))
     return [*facts, ("Findings", str(counts["findings"])), ("Watching", _watching(status["watch"]))]
 

@@ -210,6 +210,11 @@ def require_root(command: str, euid: int) -> None:
         raise NotPermittedError(f"pcipt {command}", "only root may give functions away or take them back")
 
 
+def is_pv(status: Json) -> bool:
+    """Return True if the reply to `Status` is about a PV dom0, from which no region can be withdrawn."""
+    return status.get("dom0") == "pv"
+
+
 def owners_in(status: Json) -> dict[str, str]:
     """Return the owner of each function in the daemon's list of functions that were given away.
 
@@ -231,8 +236,17 @@ def print_end(told: Iterable[Json], answer: Json, form: str | None) -> None:
         print_json({**answer, "functions": functions}, form)
         return
     for each in functions:
-        regions = ", ".join(f"{region['start']} {region['mapped']}" for region in each.get("regions", []))
-        print(printable(f"{each['sbdf']}: {each['owner']}" + (f"; regions: {regions}" if regions else "")))
+        found = each.get("regions", [])
+        kept = ", ".join(region["start"] for region in found if region["mapped"] == "not-applicable")
+        regions = ", ".join(
+            f"{region['start']} {region['mapped']}"
+            for region in found
+            if region["mapped"] != "not-applicable"
+        )
+        words = [f"{each['sbdf']}: {each['owner']}"]
+        words += [f"regions: {regions}"] if regions else []
+        words += [f"{kept} cannot be withdrawn: dom0 is PV and reaches it as before"] if kept else []
+        print(printable("; ".join(words)))
 
 
 def complain_of_others(told: Iterable[Json], wanted: str) -> bool:

@@ -20,7 +20,9 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     The parsed values are `root` ("/" by default) and `dump` (None by default).
     """
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--root", metavar="DIR", default="/", help="read a recorded machine: DIR holds sys/")
+    source.add_argument(
+        "--root", metavar="DIR", default="/", help="read a recorded machine: DIR holds sys/, or is a report"
+    )
     source.add_argument(
         "--dump",
         metavar="FILE",

@@ -23,7 +23,7 @@ from pcipt.engine.engine import Engine
 from pcipt.errors import HypervisorError, NoSuchDeviceError, UnsupportedError
 from pcipt.pci import PciPath, Sbdf, SlotFilter, nearest, parse_sbdf, parse_slot, parse_target
 from pcipt.xen.dma_faults import There
-from pcipt.xen.interface import Hypervisor
+from pcipt.xen.interface import Dom0Kind, Hypervisor
 
 
 class HotplugCounters(Protocol):
@@ -77,7 +77,7 @@ class Answers:
             "Check": self._check,
             "Resync": lambda parameters: resync(bool(parameters.get("dry_run", False))),
             "Mappings": lambda _parameters: mappings_to_json(engine, xen.identity),
-            "Explain": lambda parameters: explanation_to_json(engine, self._present(parameters)),
+            "Explain": self._explain,
             "Release": lambda parameters: passthrough.release(self._present(parameters)),
             "Guests": lambda _parameters: passthrough.guests(),
         }
@@ -107,6 +107,14 @@ class Answers:
         if not events and target not in machine.functions:
             raise self._absent(target)
         return {"version": 1, "sbdf": str(target), "events": events}
+
+    def _explain(self, parameters: Message) -> Message:
+        """Return the reply to `Explain`. The parameter "as" may be "pvh".
+
+        Raises: the errors of `_present`.
+        """
+        as_pvh = parameters.get("as") == Dom0Kind.PVH.value
+        return explanation_to_json(self._engine, self._present(parameters), as_pvh=as_pvh)
 
     def _target(self, parameters: Message) -> Sbdf | PciPath:
         """Return the address that the parameters name, by address or by PCI path.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from pcipt.daemon.control.connection import Subscription
-from pcipt.daemon.control.status import outcome_to_json
+from pcipt.daemon.control.status import actions_to_json
 from pcipt.engine.engine import Engine
 from pcipt.engine.views.regions import kept_of
 from pcipt.errors import StateError, UnsupportedError
@@ -121,5 +121,5 @@ class Passthrough:
             "sbdf": str(sbdf),
             "owner": self._engine.view.owner(sbdf),
             "regions": regions,
-            "actions": [outcome_to_json(outcome) for outcome in outcomes],
+            "actions": actions_to_json(outcomes),
         }

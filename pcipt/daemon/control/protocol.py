@@ -24,28 +24,28 @@ class Method(NamedTuple):
     """One method in the table METHODS. `parameters` maps the names of its parameters to their types.
 
     `changes`: only uid 0 may call it. `stream`: it sends many replies, and the request must set "more".
-    `optional`: all its parameters may be left out; otherwise none may.
+    `optional` are the names of the parameters that may be left out.
     """
 
     parameters: Mapping[str, type] = {}
     changes: bool = False
     stream: bool = False
-    optional: bool = False
+    optional: Collection[str] = ()
 
 
 METHODS: Mapping[str, Method] = {
     "Status": Method(),
     "History": Method({"function": str}),
     "Mappings": Method(),
-    "Explain": Method({"function": str}),
+    "Explain": Method({"function": str, "as": str}, optional={"as"}),
     "Rmrr": Method(),
     "Metrics": Method(),
     "Check": Method(),
-    "Monitor": Method({"slot": str}, stream=True, optional=True),
+    "Monitor": Method({"slot": str}, stream=True, optional={"slot"}),
     "Release": Method({"function": str}, changes=True),
     "Reclaim": Method({"function": str}, changes=True, stream=True),
     "Guests": Method(changes=True),
-    "Resync": Method({"dry_run": bool}, changes=True, optional=True),
+    "Resync": Method({"dry_run": bool}, changes=True, optional={"dry_run"}),
 }
 
 # A string in JSON; brackets inside of it do not nest. An unterminated string matches to the end: linear time.
@@ -165,6 +165,6 @@ def checked_parameters(name: str, given: object) -> Message:
         if value is not None and not isinstance(value, allowed[key]):
             raise ParameterError(key, f"{key} must be {_WORDS[allowed[key]]}")
     checked = {key: value for key, value in given.items() if value is not None}
-    for key in () if method.optional else allowed.keys() - checked.keys():
+    for key in allowed.keys() - checked.keys() - set(method.optional):
         raise ParameterError(key, f"{key} is missing; expected {_WORDS[allowed[key]]}")
     return checked

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from pcipt.daemon.control.connection import Later
 from pcipt.daemon.control.protocol import Message
-from pcipt.daemon.control.status import health_of, outcome_to_json
+from pcipt.daemon.control.status import actions_to_json, health_of
 from pcipt.daemon.loop import Loop
 from pcipt.engine.engine import Engine
 from pcipt.engine.queue import Reason, Work
@@ -90,6 +90,5 @@ class Resyncs:
 
     def _answer(self, outcomes: Sequence[Outcome]) -> Message:
         """Return the reply to `Resync`: the health now, and the outcomes as actions."""
-        actions = [outcome_to_json(outcome) for outcome in outcomes]
         health = health_of(self._engine, besides_requests=True)
-        return {"version": 1, "health": health, "actions": actions}
+        return {"version": 1, "health": health, "actions": actions_to_json(outcomes)}

@@ -1,6 +1,6 @@
 """JSON objects of the control socket: status, mappings, explanation, and one action. Plain values only."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import attrs
@@ -15,10 +15,14 @@ from pcipt.remap.explain import json_from_explanation
 from pcipt.remap.kinds.domains import CutOrphans, domains
 from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.writes.json_view import json_from_action
-from pcipt.xen.interface import XenIdentity
+from pcipt.xen.interface import Dom0Kind, XenIdentity
 from pcipt.xen.releases import Version, basis, uncertain
 
 LAST_ACTIONS = 10
+NO_MAP = (
+    "There are no mappings: dom0 is PV. Linux maps device memory itself there, and Xen keeps no 1:1 map "
+    "for it."
+)
 UNSETTLED = Finding("unsettled", "something has changed and is not compared yet; ask again in a moment")
 
 
@@ -29,6 +33,11 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
     """
     told = {"result": outcome.result.value, "rule": outcome.rule or None, "detail": outcome.detail or None}
     return {**json_from_action(outcome.action), **told}
+
+
+def actions_to_json(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
+    """Return the actions of a reply as JSON objects, in order, without those that are not applicable."""
+    return [outcome_to_json(outcome) for outcome in outcomes if outcome.is_applicable]
 
 
 def health_of(engine: Engine, *, besides_requests: bool = False) -> str:
@@ -55,23 +64,36 @@ def cut_to_json(cut: CutOrphans) -> dict[str, Any]:
 def mappings_to_json(engine: Engine, identity: XenIdentity) -> dict[str, Any]:
     """Return the object of `pcipt mappings --json`: every range that is or may be mapped, with its BAR.
 
-    The ranges are in order of their address, then of the function's place and the BAR.
+    The ranges are in order of their address, then of the function's place and the BAR. A PV dom0 has none:
+    "why" says so there, and is None on a PVH dom0.
     """
-    held = sorted(engine.ledger.mapped, key=lambda each: (each.frames, each.place, each.bar))
+    held = sorted(_held(engine, identity), key=lambda each: (each.frames, each.place, each.bar))
     inside: dict[Sbdf | None, list[str]] = {}
     for domain in domains(engine.machine, engine.views.state.bars):
         inside.setdefault(domain.controller, []).append(f"{domain.segment:x}")
     mappings = [_mapping(each, engine) | {"segments": inside.get(each.sbdf, [])} for each in held]
-    return {"version": 1, "dom0": identity.dom0.value, "mappings": mappings}
+    why = NO_MAP if identity.dom0 is Dom0Kind.PV else None
+    return {"version": 1, "dom0": identity.dom0.value, "why": why, "mappings": mappings}
 
 
-def explanation_to_json(engine: Engine, sbdf: Sbdf) -> dict[str, Any]:
+def _held(engine: Engine, identity: XenIdentity) -> list[MappedRun]:
+    """Return the ranges of the 1:1 map that the ledger holds; none on a PV dom0.
+
+    The ledger of a PV dom0 has the ranges that were planned, so that each plan is made once. Nothing is
+    mapped there.
+    """
+    return [] if identity.dom0 is Dom0Kind.PV else list(engine.ledger.mapped)
+
+
+def explanation_to_json(engine: Engine, sbdf: Sbdf, *, as_pvh: bool = False) -> dict[str, Any]:
     """Return the object of `pcipt explain --json` for one function, which is read again now.
+
+    With `as_pvh` the desired state is that of a PVH dom0, whatever this dom0 is.
 
     Raises: NoSuchDeviceError if the machine does not have the function.
     """
     try:
-        return {"version": 1, **json_from_explanation(engine.explain(sbdf))}
+        return {"version": 1, **json_from_explanation(engine.explain(sbdf, as_pvh=as_pvh))}
     except KeyError as error:
         raise NoSuchDeviceError(str(sbdf)) from error
 
@@ -125,10 +147,12 @@ def status_to_json(
     `mode` is the mode of the settings. `hotplug` and `watch` are the counters of the hot-plug source and of
     the source of writes. The findings are those about no function, then the others by address. "unassigned"
     are the notes about BARs without an address that the function itself can do without. The actions
-    are the last LAST_ACTIONS, oldest first.
+    are the last LAST_ACTIONS, oldest first. "reserved" counts the reserved regions and those that several
+    functions share.
     """
     findings = [*engine.findings, *([(None, UNSETTLED)] if engine.unsettled() else [])]
-    functions, held = engine.machine.functions, engine.ledger.mapped
+    functions, held = engine.machine.functions, _held(engine, identity)
+    regions = engine.views.reserved.scopes
     return {
         "version": 1,
         "health": health_of(engine),
@@ -148,6 +172,8 @@ def status_to_json(
             "findings": len(findings),
             "mappings": len(held),
             "stale": sum(map(engine.views.state.is_stale, held)),
+            "reserved": len(regions),
+            "reserved_shared": sum(len(functions) > 1 for functions in regions.values()),
         },
         "findings": [
             {"sbdf": str(sbdf) if sbdf is not None else None, "code": f.code, "text": f.text}

@@ -17,7 +17,7 @@ from pcipt.xen.dma_faults import DmaFault
 Told = tuple[Sbdf | None, Finding]
 
 # Results that are logged as information; all other results are warnings.
-_QUIET = frozenset({Result.DONE, Result.PLANNED, Result.NOT_APPLICABLE})
+_QUIET = frozenset({Result.DONE, Result.PLANNED})
 # Member of a change's event: name of its journal field.
 _FIELDS = {"bar": "bar", "from": "old", "to": "new", "size": "size", "who": "who", "source": "source"}
 # Hot-plug messages that are not about adding or removing a function: how they are logged.
@@ -43,9 +43,13 @@ class Announcer:
     def tell_outcome(self, outcome: Outcome, machine: Machine) -> None:
         """Announce an action and its outcome.
 
-        It is logged as information if the result is done, planned or not applicable, else as a warning.
-        `machine` is needed to find the function's history.
+        It is logged as information if the result is done or planned, else as a warning. `machine` is needed
+        to find the function's history. An action that is not applicable is only counted: on this kind of dom0
+        there is nothing that it could change.
         """
+        self._metrics.count_outcome(outcome)
+        if not outcome.is_applicable:
+            return
         action = outcome.action
         say = self._log.info if outcome.result in _QUIET else self._log.warning
         about: dict[str, Any] = {
@@ -59,7 +63,6 @@ class Announcer:
         }
         given = {key: value for key, value in about.items() if value is not None}
         say(action.word, kind="action", sbdf=action.sbdf, action=action.word, **given)
-        self._metrics.count_outcome(outcome)
         self._add(_place_of_action(action, machine), events.event_from_outcome(outcome, self._clock()))
 
     def tell_change(self, change: Change, *, read_back: bool) -> None:

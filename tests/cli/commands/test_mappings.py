@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from pcipt.cli.commands.mappings import legend_from_answer
+from pcipt.cli.commands.mappings import NONE, legend_from_answer
 from pcipt.cli.main import main
+from pcipt.daemon.control.status import NO_MAP
 from tests.answers import ANSWERS, MAPPINGS, answering
 
 SINCE = "2026-11-22 19:11:32 UTC"
@@ -25,12 +26,10 @@ def test_the_table_and_json(tmp_path, capsys):
         assert json.loads(capsys.readouterr().out) == MAPPINGS
 
 
-@pytest.mark.parametrize("dom0", ["pv", "pvh"])
-def test_the_closing_line_fits_what_stands_above_it(dom0):
-    told = {**MAPPINGS, "dom0": dom0}
-    assert "UTC" not in legend_from_answer(told, 80)  # ages have no time zone
-    assert "times are UTC" in legend_from_answer(told, 160)
-    assert "times are UTC" in legend_from_answer(told, None)
+def test_the_closing_line_fits_what_stands_above_it():
+    assert "UTC" not in legend_from_answer(MAPPINGS, 80)  # ages have no time zone
+    assert "times are UTC" in legend_from_answer(MAPPINGS, 160)
+    assert "times are UTC" in legend_from_answer(MAPPINGS, None)
 
 
 def test_the_closing_line_names_controllers_whose_bars_hold_others():
@@ -42,8 +41,16 @@ def test_the_closing_line_names_controllers_whose_bars_hold_others():
     assert "VMD" not in legend_from_answer(MAPPINGS, None)
 
 
-def test_no_mapping_is_an_empty_table(tmp_path, capsys):
-    empty = {"Mappings": {"version": 1, "dom0": "pv", "mappings": []}}
-    with answering(tmp_path / "control", empty) as control:
-        assert main(["mappings", "--socket", control]) == 0
-    assert capsys.readouterr().out == ""
+@pytest.mark.parametrize("options", [(), ("--no-legend",)])
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"dom0": "pv", "why": NO_MAP}, NO_MAP),
+        ({"dom0": "pvh", "why": None}, NONE),
+        ({"dom0": "pv"}, NONE),  # the daemon is older
+    ],
+)
+def test_that_there_are_no_mappings_is_said_in_a_pipe_too(tmp_path, capsys, more, said, options):
+    with answering(tmp_path / "control", {"Mappings": {"version": 1, "mappings": [], **more}}) as control:
+        assert main(["mappings", *options, "--socket", control]) == 0
+    assert capsys.readouterr().out == f"{said}\n"

@@ -16,22 +16,37 @@ def test_it_is_shaped_as_systemctls(daemon, capsys):
     assert lines[0] == "* pcipt - the PCI service of the hardware domain"  # a pipe gets ASCII
     assert lines[1] == "     Health: degraded"
     assert lines[2].startswith("    Running: since 2026-11-22 19:11:32 UTC")
-    assert lines[3:12] == [
+    assert lines[3:13] == [
         "        Xen: 4.17.7, dom0 PVH",
         "       Mode: enforce",
         "  Functions: 10, 9 known to Xen, 1 added by pcipt",
         "     Ghosts: 0",
         "    Orphans: 0",
+        "   Reserved: 3 regions, 1 shared by several functions (pcipt rmrr)",
         "   Mappings: 4, 1 stale",
         "   Findings: 1",
         f"   Watching: kprobe, 12 writes seen, 0 lost; last change {WHEN} {NIC} bar-moved",
         "",
     ]
-    assert lines[12:14] == ["Findings:", f"  {NIC} unknown-to-xen: {LONG}"]
-    assert lines[15] == "Last actions:"
-    assert lines[17] == (
+    assert lines[13:15] == ["Findings:", f"  {NIC} unknown-to-xen: {LONG}"]
+    assert lines[16] == "Last actions:"
+    assert lines[18] == (
         f"  {WHEN} map-mmio {NIC} 0xfe040000-0xfe05ffff (128K): done: BAR 0 moved here from 0xfe000000"
     )
+
+
+def test_on_pv_nothing_is_said_of_mappings(daemon, capsys):
+    control, answers = daemon
+    counts = {**STATUS["counts"], "mappings": 0, "stale": 0}
+    away = [{"sbdf": NIC, "owner": "guest 7"}]
+    answers["Status"] = {**STATUS, "dom0": "pv", "counts": counts, "given_away": away}
+    assert main(["status", "--socket", control]) == 4
+    lines = capsys.readouterr().out.splitlines()
+    assert "Mappings" not in "".join(lines)
+    order = ("   Reserved: 3 regions, ", "Findings:", "Given away:", "Last actions:")
+    at = [next(n for n, line in enumerate(lines) if line.startswith(begin)) for begin in order]
+    assert at == sorted(at)
+    assert lines[at[2] + 1] == f"  {NIC} guest 7"
 
 
 def test_a_build_is_told_with_what_is_assumed_of_it(daemon, capsys):
@@ -110,7 +125,7 @@ def test_nothing_hostile_reaches_the_terminal(daemon, capsys):
     assert main(["status", "--socket", control]) == 4
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
-    assert len(shown.splitlines()) == 17
+    assert len(shown.splitlines()) == 18
 
 
 def host(iommu=True, **guests):

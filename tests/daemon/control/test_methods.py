@@ -25,6 +25,7 @@ ASKED = [
     ("History", {"function": NIC}),
     ("Mappings", {}),
     ("Explain", {"function": PORT}),
+    ("Explain", {"function": PORT, "as": "pvh"}),
     ("Rmrr", {}),
     ("Metrics", {}),
     ("Check", {}),

@@ -86,7 +86,8 @@ def test_a_release_tells_who_has_it_and_what_became_of_its_regions():
 def test_on_pv_regions_are_not_applicable():
     asked = Asked(dom0="pv")
     asked.scene.give_away(NIC)
-    assert states(asked.passthrough.release(S(NIC))) == ["not-applicable", "not-applicable"]
+    told = asked.passthrough.release(S(NIC))
+    assert (states(told), told["actions"]) == (["not-applicable", "not-applicable"], [])
     assert states(asked.passthrough.reclaim(S(NIC)).first) == ["not-applicable", "not-applicable"]
 
 

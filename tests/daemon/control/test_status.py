@@ -5,11 +5,19 @@ import errno
 import attrs
 import pytest
 
-from pcipt.daemon.control.status import UNSETTLED, health_of, release_to_json, status_to_json
+from pcipt.daemon.control.status import (
+    NO_MAP,
+    UNSETTLED,
+    explanation_to_json,
+    health_of,
+    mappings_to_json,
+    release_to_json,
+    status_to_json,
+)
 from pcipt.daemon.settings import Settings
 from pcipt.engine import round as rounds
 from pcipt.engine.queue import Reason
-from pcipt.pci import Resource
+from pcipt.pci import Frames, Gfn, Resource
 from pcipt.xen.interface import Dom0Kind, XenIdentity
 from pcipt.xen.outcome import Op
 from pcipt.xen.releases import (
@@ -20,6 +28,7 @@ from pcipt.xen.releases import (
     WITHOUT_VPCI_PANICS,
     parse_version,
 )
+from pcipt.xen.simulated.reserved import ReservedRegion
 from tests.engine.stage import BusStage, S, work_off
 from tests.xen.devices import device
 
@@ -204,3 +213,41 @@ def test_a_file_that_is_to_be_written_leaves_the_service_healthy_until_it_is_due
     scene = Scene(known=ADDRESSES[1:])
     assert scene.engine.next_due() == pytest.approx(5.0)
     assert scene.told() == HEALTHY
+
+
+def restless(dom0):
+    """Give a service that has seen a function appear; the ledger of any kind of dom0 has its pages."""
+    scene = Scene(dom0=dom0)
+    scene.stage.plug(device(NEW, (0xD000_0000, 0x1000)))
+    scene.stage.settle(scene.engine)
+    assert len(scene.engine.ledger.mapped) == len(ADDRESSES) + 1
+    return scene
+
+
+@pytest.mark.parametrize(("dom0", "count"), [("pv", 0), ("pvh", len(ADDRESSES) + 1)])
+def test_a_pv_dom0_has_no_mappings_and_no_actions_about_them(dom0, count):
+    scene = restless(dom0)
+    engine, identity = scene.engine, scene.stage.xen.identity
+    told = status_to_json(engine, identity, "enforce", {}, {})
+    assert (told["counts"]["mappings"], told["counts"]["stale"]) == (count, 0)
+    assert {action["result"] for action in told["actions"]} <= {"done"}
+    mappings = mappings_to_json(engine, identity)
+    assert len(mappings["mappings"]) == count
+    assert mappings["why"] == (NO_MAP if dom0 == "pv" else None)
+
+
+@pytest.mark.parametrize("dom0", ["pv", "pvh"])
+def test_explained_as_on_a_pvh_dom0(dom0):
+    scene = restless(dom0)
+    plain, asked = (explanation_to_json(scene.engine, S(NEW), as_pvh=each) for each in (False, True))
+    assert (plain["as"], asked["as"], asked["dom0"]) == (dom0, "pvh", dom0)
+    assert asked["should_be"]["mappings"] == [{"bar": 0, "start": "0xd0000000", "size": 0x1000}]
+    assert plain["should_be"]["mappings"] == (asked["should_be"]["mappings"] if dom0 == "pvh" else [])
+
+
+def test_reserved_regions_are_counted():
+    one, two = (Frames(Gfn(0x7F000 + at), 4) for at in (0, 16))
+    scopes = ((one, ADDRESSES[:1]), (two, ADDRESSES[:2]))
+    scene = Scene(reserved=[ReservedRegion(frames, tuple(map(S, scope))) for frames, scope in scopes])
+    counts = status_to_json(scene.engine, scene.stage.xen.identity, "enforce", {}, {})["counts"]
+    assert (counts["reserved"], counts["reserved_shared"]) == (2, 1)

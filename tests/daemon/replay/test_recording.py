@@ -61,7 +61,8 @@ def test_the_expected_actions_are_taken(machine, tmp_path):
     replay, engine = played(machine, tmp_path)
     outcomes = [record.outcome for record in engine.records]
     taken = [[o.action.word, str(o.action.sbdf), o.result.value] for o in outcomes]
-    assert taken == json.loads((machine / "expected.json").read_text())
+    expected = json.loads((machine / "expected.json").read_text())
+    assert taken == [each for each in expected if each[2] != "not-applicable"]  # what a PV dom0 only counts
     assert engine.findings == []
     assert set(replay.xen.devices) == set(engine.machine.functions)
 

@@ -57,7 +57,6 @@ def test_an_action_goes_everywhere_with_its_range(scene):
     ("outcome", "level", "more"),
     [
         (Outcome(MAP, Result.PLANNED), "info", {}),
-        (Outcome(MAP, Result.NOT_APPLICABLE, "PV"), "info", {"PCIPT_DETAIL": "PV"}),
         (Outcome(MAP, Result.REFUSED, "RAM is there", "ram"), "warning",
          {"PCIPT_DETAIL": "RAM is there", "PCIPT_RULE": "ram"}),
         (Outcome(MAP, Result.FAILED, "Xen: map: EPERM", errno=1), "warning",
@@ -71,6 +70,14 @@ def test_what_was_not_done_says_why(scene, outcome, level, more):
     assert told == level
     assert more.items() <= fields.items()
     assert fields["PCIPT_RESULT"] == outcome.result.value
+
+
+def test_what_a_pv_dom0_has_nothing_for_is_counted_and_told_nowhere(scene):
+    scene.announcer.tell_outcome(Outcome(MAP, Result.NOT_APPLICABLE, "PV"), THERE)
+    assert 'pcipt_actions_total{action="map-mmio",outcome="not-applicable"} 1' in scene.metrics.text()
+    assert scene.published == []
+    assert scene.announcer.history_of(THERE, NIC) == []
+    assert scene.logged == []
 
 
 @pytest.mark.parametrize(

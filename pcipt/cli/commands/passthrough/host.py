@@ -28,7 +28,9 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--root", metavar="DIR", default="/", help="judge a recorded machine: DIR holds sys/")
+    parser.add_argument(
+        "--root", metavar="DIR", default="/", help="judge a recorded machine: DIR holds sys/, or is a report"
+    )
     add_xen_argument(parser)
     add_json_argument(parser)
     add_colour_argument(parser)

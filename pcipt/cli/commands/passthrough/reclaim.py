@@ -22,6 +22,7 @@ from pcipt.cli.machine.handover import (
     Steps,
     alone,
     complain_of_others,
+    is_pv,
     look,
     owners_in,
     print_end,
@@ -64,7 +65,8 @@ def _run(args: argparse.Namespace) -> int:
     """Do what `run` does, while no other handover runs."""
     source = Source(args)
     chosen = sorted(chosen_functions(source, source.machine(Depth.HEADER), args.sbdf, single=True))
-    owners = owners_in(call(args.socket, "Status"))
+    status = call(args.socket, "Status")
+    owners = owners_in(status)
     toolstack = Toolstack(args.root)
     if not args.dry_run:
         toolstack.require()
@@ -83,7 +85,8 @@ def _run(args: argparse.Namespace) -> int:
     steps = Steps(dry_run=args.dry_run, quiet=bool(args.json))
     answer: Json = {"dry_run": args.dry_run, "result": "planned" if args.dry_run else "done"}
     with ExitStack() as holding:
-        restoring = [_restoring(sbdf, args.socket, holding) for sbdf in given]
+        kept = [] if is_pv(status) else given  # from a PV dom0 no region was withdrawn
+        restoring = [_restoring(sbdf, args.socket, holding) for sbdf in kept]
         try:
             taking = [_taking(sbdf, toolstack, args.socket, owners.get(str(sbdf))) for sbdf in given]
             steps.run([*restoring, *taking])

@@ -2,9 +2,10 @@
 
 They are checked first (`pcipt check`). What the check refuses is done only with --force, and some of it
 never. Then xl gives the functions to xen-pciback and quarantines them, and the daemon withdraws their
-regions. If a step fails, all steps are undone. SBDF is an address in any notation, a PCI path, or '03:00.*'
-for all functions of a device; no other set is taken. Exit codes: 0 done, 1 refused or failed, 3 the daemon is
-not running, 4 done, but Xen does not show the new owner, 5 not root, 6 no such device.
+regions; from a PV dom0 none can be withdrawn. If a step fails, all steps are undone. SBDF is an address in
+any notation, a PCI path, or '03:00.*' for all functions of a device; no other set is taken. Exit codes: 0
+done, 1 refused or failed, 3 the daemon is not running, 4 done, but Xen does not show the new owner, 5 not
+root, 6 no such device.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from pcipt.cli.machine.handover import (
     alone,
     complain,
     complain_of_others,
+    is_pv,
     look,
     owners_in,
     print_end,
@@ -86,7 +88,8 @@ def _run(args: argparse.Namespace) -> int:
     source = Source(args)
     evidence = gather(source, args.root, args.socket)
     chosen = chosen_functions(source, evidence.machine, args.sbdf, single=True)
-    owners = owners_in(call(args.socket, "Status"))
+    status = call(args.socket, "Status")
+    owners = owners_in(status)
     toolstack = Toolstack(args.root)
     if not args.dry_run:
         toolstack.require()
@@ -112,7 +115,7 @@ def _run(args: argparse.Namespace) -> int:
     told: dict[Sbdf, Json] = {}
     try:
         away = frozenset(sbdf for sbdf in chosen if owners.get(str(sbdf)) == QUARANTINE)
-        steps.run(_steps(sorted(chosen), toolstack, args.socket, told, away))
+        steps.run(_steps(sorted(chosen), toolstack, args.socket, told, away, pv=is_pv(status)))
     except (StateError, KeyboardInterrupt) as error:
         if args.json:
             result = "failed" if isinstance(error, StateError) else "interrupted"
@@ -163,12 +166,14 @@ def _steps(
     socket: str,
     told: dict[Sbdf, Json],
     away: Container[Sbdf],
+    *,
+    pv: bool,
 ) -> list[Step]:
     """Return the steps that release the functions `chosen`, in the order in which they must run.
 
     `away` holds the functions that are quarantined. A function in `away` that is bound to xen-pciback is not
-    given again: only its regions are withdrawn. When the steps run, they put the daemon's reply for each
-    function into `told`.
+    given again: only its regions are withdrawn. With `pv` no region can be withdrawn. When the steps run,
+    they put the daemon's reply for each function into `told`.
     """
     steps = []
     if not toolstack.has_pciback:
@@ -179,7 +184,7 @@ def _steps(
             steps.append(_giving(sbdf, driver, toolstack, socket))
         elif sbdf not in away:
             steps.append(_quarantining(sbdf, toolstack, socket))
-    steps += [_withdrawing(sbdf, socket, told) for sbdf in chosen]
+    steps += [_withdrawing(sbdf, socket, told, pv=pv) for sbdf in chosen]
     return steps
 
 
@@ -255,14 +260,15 @@ def _with_regions(socket: str, sbdf: Sbdf, back: Callable[[], None]) -> None:
             back()
 
 
-def _withdrawing(sbdf: Sbdf, socket: str, told: dict[Sbdf, Json]) -> Step:
+def _withdrawing(sbdf: Sbdf, socket: str, told: dict[Sbdf, Json], *, pv: bool) -> Step:
     """Return the step in which the daemon withdraws the function's reserved regions that no device of dom0
     needs.
 
-    The step puts the daemon's reply for the function into `told`. It has nothing to undo.
+    On a PV dom0 (`pv`) the daemon only asks Xen for the owner: no region can be withdrawn. The step puts the
+    daemon's reply for the function into `told`. It has nothing to undo.
     """
 
     def do() -> None:
         told[sbdf] = look(socket, sbdf)
 
-    return Step(f"withdraw what is reserved for {sbdf} alone", do)
+    return Step(f"ask Xen who has {sbdf}" if pv else f"withdraw what is reserved for {sbdf} alone", do)

@@ -36,7 +36,9 @@ _PLACED = re.compile(r"-([0-9a-f]{8,16})\.(?:aml|dat|bin)")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     place = parser.add_mutually_exclusive_group()
-    place.add_argument("--root", metavar="DIR", default="/", help="read a recorded machine: DIR holds sys/")
+    place.add_argument(
+        "--root", metavar="DIR", default="/", help="read a recorded machine: DIR holds sys/, or is a report"
+    )
     place.add_argument(
         "--tables", metavar="DIR", help="every file in DIR is a table, as `tables` writes them"
     )

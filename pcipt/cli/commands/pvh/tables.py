@@ -60,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--function", metavar="SBDF", nargs="+", action="extend", default=[], help="guest: pass these through"
     )
-    parser.add_argument("--root", metavar="DIR", default="/", help="read a recorded machine: DIR holds sys/")
+    parser.add_argument(
+        "--root", metavar="DIR", default="/", help="read a recorded machine: DIR holds sys/, or is a report"
+    )
     add_xen_argument(parser)
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="a directory, new or empty")
     add_json_argument(parser)

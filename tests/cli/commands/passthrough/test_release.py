@@ -20,7 +20,7 @@ from pcipt.firmware.passthrough.reasons import Guest, Verdict
 from pcipt.firmware.passthrough.reasons import Reason as HostReason
 from pcipt.pci import parse_sbdf
 from pcipt.xen.releases import parse_version
-from tests.toolstack import ANSWERS, DISK, NIC, fake_toolstack, told
+from tests.toolstack import ANSWERS, DISK, NIC, REGION, fake_toolstack, told
 
 ACTION = {"action": "withdraw-reserved", "sbdf": NIC, "result": "failed", "detail": "Xen said EPERM"}
 
@@ -50,6 +50,25 @@ def test_released_and_reclaimed(scene, capsys):
     assert scene.log() == [
         "modprobe xen-pciback", f"pci-assignable-add {NIC}", f"pci-assignable-remove -r {NIC}",
     ]  # fmt: skip
+
+
+def test_on_pv_no_region_is_withdrawn_and_that_is_said(scene, capsys):
+    region = {**REGION, "mapped": "not-applicable"}
+    scene.answers["Status"] = {**scene.answers["Status"], "dom0": "pv"}
+    scene.answers["Release"] = told(regions=[region])
+    assert scene.run("release", NIC) == 0
+    ends = f"{REGION['start']} cannot be withdrawn: dom0 is PV and reaches it as before"
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        f"give {NIC} from e1000e to xen-pciback: done",
+        f"ask Xen who has {NIC}: done",
+        f"{NIC}: quarantine; {ends}",
+    ]
+    scene.answers["Status"]["given_away"] = [{"sbdf": NIC, "owner": "quarantine"}]
+    scene.answers["Release"] = told("dom0", regions=[region])
+    assert scene.run("reclaim", NIC) == 0
+    out = capsys.readouterr().out
+    assert "restore" not in out
+    assert out.endswith(f"{NIC}: dom0; {ends}\n")
 
 
 @pytest.mark.parametrize("command", ["release", "reclaim"])
