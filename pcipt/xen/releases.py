@@ -211,6 +211,9 @@ PF_FIXUP_OF_RESERVED = _fact(
 RESERVED_MAPPED_ANYWHERE = _fact(  # before: below 4 GiB or the last RAM
     "reserved memory is mapped 1:1 at boot wherever it lies, unless dom0-iommu=no-map-reserved", "0e1bd15a1d",
     "drivers/passthrough/x86/iommu.c arch_iommu_hwdom_init", since="4.19.0", safer=False)
+ONLY_ACCESSIBLE_MAPPED = _fact(
+    "memory that dom0 may not access, such as HyperTransport's, is not mapped 1:1 at boot", "62f3fc5296",
+    "drivers/passthrough/x86/iommu.c arch_iommu_hwdom_init", since="4.19.2 4.20.1 4.21.0", safer=True)
 RMRR_OVER_RAM_ENDS_VTD = _fact(  # before: a warning
     "VT-d is not used if a reserved region (RMRR) lies over RAM", "a185f88e98",
     "drivers/passthrough/vtd/dmar.c register_one_rmrr", since="4.19.0", safer=True)

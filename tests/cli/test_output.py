@@ -18,6 +18,7 @@ from tests.answers import ANSWERS, EVENTS, answering
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "sysfs"
 MACHINE, REMAP = str(FIXTURES / "lab-pv"), FIXTURES / "lab-remap-pvh"
+PLUGGED = str(FIXTURES / "lab-pv/steps/1-plugged")
 HERE, NONE = ["--root", MACHINE], list[str]()
 NIC = "00:06.0"
 FROM_DAEMON = {"status", "mappings", "explain", "monitor", "history", "resync", "metrics"}
@@ -27,14 +28,16 @@ ARGUMENTS = {
     "explain": [NIC], "rmrr": HERE, "host": HERE, "check": [*HERE, NIC], "groups": HERE, "release": None,
     "reclaim": None, "monitor": NONE, "history": [NIC], "resync": NONE, "record": [*HERE, "DIR"],
     "decode": [str(REMAP / "writes.jsonl")], "replay": [str(REMAP)], "pvh": ["layout", "--root", str(REMAP)],
-    "metrics": NONE, "daemon": ["--check-settings"],
+    "metrics": NONE, "daemon": ["--check-settings"], "diff": [MACHINE, PLUGGED], "policy": None,
+    "report": None,
 }  # fmt: skip
 ANSWERED = {
     **ANSWERS,
     "Monitor": EVENTS,
     "Metrics": {"version": 1, "content_type": "text", "text": "# EOF\n"},
 }
-NOT_RUN = {"release": "--help", "reclaim": "--help"}  # they need a toolstack: see test_release.py
+#: The first two need a toolstack (test_release.py), the others print what depends on the host's files.
+NOT_RUN = dict.fromkeys(("release", "reclaim", "policy", "report"), "--help")
 
 
 def test_every_subcommand_is_here():

@@ -19,6 +19,7 @@ from pcipt.daemon.control.protocol import (
     decode_frame,
 )
 from pcipt.daemon.document import Document
+from pcipt.daemon.folder import Folder
 from pcipt.daemon.settings import parse_settings
 from pcipt.daemon.store import FileStore
 from pcipt.errors import PciptError
@@ -139,7 +140,7 @@ def ledger(data):
         with contextlib.suppress(ValueError, RecursionError):
             content = json.loads(data)
             for name in ("ledger", "mappings", "boot"):
-                Document(os.path.join(directory, name), name).save(content)
+                Document(Folder(directory), name, name).save(content)
             FileStore(directory).load("boot")
             json.dumps(ledger_to_json(ledger_from_json(content)))
     finally:

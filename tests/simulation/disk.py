@@ -8,11 +8,13 @@ each file in it has its synced content, its last one, or a mix of both.
 import builtins
 import contextlib
 import errno
+import itertools
 import os
 import stat
+import types
 from unittest import mock
 
-from pcipt.daemon import document
+from pcipt.daemon import folder
 from tests.engine.stage import Killed
 
 ALWAYS = 1 << 30
@@ -36,6 +38,7 @@ class Disk:
         self.refuse = {}
         self._synced = {}  # of each inode, its content at the last sync
         self._last = {}  # of an inode that has no name any more, its content
+        self._fresh = itertools.count()  # names of new files are the same in each run
         self._directories = [{}]  # names and inodes at the last sync of the directory and after each change
 
     @contextlib.contextmanager
@@ -46,7 +49,8 @@ class Disk:
         with contextlib.ExitStack() as stack:
             for name in _NAMES:
                 stack.enter_context(mock.patch.object(os, name, self._wrapper(name, real[name])))
-            stack.enter_context(mock.patch.object(document, "open", self._open, create=True))
+            names = types.SimpleNamespace(token_hex=lambda size: f"{next(self._fresh):0{2 * size}x}")
+            stack.enter_context(mock.patch.object(folder, "secrets", names))
             yield
 
     def heal(self):
@@ -113,12 +117,6 @@ class Disk:
     def _is_ours(self, descriptor):
         path = os.readlink(f"/proc/self/fd/{descriptor}")
         return path == self.path or path.startswith(f"{self.path}/")
-
-    def _open(self, path, mode="r", **more):
-        """The built-in function: its writes are seen when they are synced."""
-        if "w" in mode and str(path).startswith(self.path):
-            return self._change("open", lambda: builtins.open(path, mode, **more), (path,))
-        return builtins.open(path, mode, **more)
 
     def _change(self, name, act, arguments):
         """Let one change happen, fail, or be the last one."""

@@ -18,8 +18,7 @@ from pathlib import Path
 from random import Random
 from unittest import mock
 
-from pcipt.daemon import daemon as wiring
-from pcipt.daemon import loop
+from pcipt.daemon import heap, loop
 from pcipt.daemon.control.listener import listen
 from pcipt.daemon.daemon import Daemon, Options
 from pcipt.daemon.settings import read_settings
@@ -36,7 +35,8 @@ from tests.simulation.play import KILL, START, STOP, Play
 from tests.simulation.world import Machine
 
 MEMORY = "/dev/shm"  # files there are never written to a disk
-FREE = types.SimpleNamespace(collect=lambda: None, freeze=lambda: None)  # a frozen daemon would stay for ever
+#: A frozen daemon would stay for ever.
+FREE = types.SimpleNamespace(**dict.fromkeys(("collect", "freeze", "disable", "enable"), lambda: None))
 
 
 class Over(BaseException):
@@ -117,7 +117,7 @@ class Simulation:
         environment = {**kept, "WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}
         with (
             selector,
-            mock.patch.object(wiring, "gc", FREE),
+            mock.patch.object(heap, "gc", FREE),
             mock.patch.dict(os.environ, environment, clear=True),
         ):
             yield

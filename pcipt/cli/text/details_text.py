@@ -10,7 +10,7 @@ from pcipt.host.function_facts import LinkFacts
 from pcipt.pci import Function
 from pcipt.pci.capabilities.details import VPD, Detail
 from pcipt.pci.capabilities.links.link import speed_text
-from pcipt.pci.identity import serial_text
+from pcipt.pci.identity import SERIAL_CAPABILITY, serial_text
 
 Rows = list[tuple[str, ...]]
 _KEEPS = {True: "NoSoftRst+: D3hot keeps its state", False: "NoSoftRst-: D3hot resets it"}
@@ -100,8 +100,14 @@ def register_chapters(details: Details) -> list[tuple[str, Rows]]:
             [(f"{each.register.title}:", each.text) for each in detail.registers],
         )
         for detail in details.capabilities
-        if detail.registers
+        if detail.registers and _is_shown(detail)
     ]
+
+
+def _is_shown(detail: Detail) -> bool:
+    """Return True if the user may see the registers of a capability: the serial number is for root only."""
+    capability = detail.capability
+    return may_see_serials() or not (capability.extended and capability.id == SERIAL_CAPABILITY)
 
 
 def json_from_details(function: Function, details: Details, names: Names) -> dict[str, object]:
@@ -141,7 +147,7 @@ def json_from_details(function: Function, details: Details, names: Names) -> dic
                 "offset": hex(each.capability.offset),
                 "name": each.capability.name,
                 "version": each.capability.version if each.capability.extended else None,
-                "registers": each.json,
+                "registers": each.json if _is_shown(each) else None,
             }
             for each in details.capabilities
         ],

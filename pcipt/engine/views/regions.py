@@ -113,9 +113,14 @@ def note_listed(views: Views) -> bool:
 
 
 def sharing_regions(views: Views, functions: Collection[Sbdf]) -> set[Sbdf]:
-    """Return Linux's addresses of the devices for which the reserved regions of these functions are."""
-    devices = {sbdf for scope in _scopes_of(views, functions).values() for sbdf in scope}
-    return {linux for sbdf in devices if (linux := views.state.where.home(sbdf)) is not None}
+    """Return Linux's addresses of the devices for which the reserved regions of these functions are, and of
+    those whose DMA to these regions was refused.
+    """
+    scopes = _scopes_of(views, functions)
+    devices = {sbdf for scope in scopes.values() for sbdf in scope}
+    refused = views.memory.faults.items() if scopes else ()
+    users = {sbdf for sbdf, noted in refused if any(fault.region in scopes for fault in noted.values())}
+    return users | {linux for sbdf in devices if (linux := views.state.where.home(sbdf)) is not None}
 
 
 def _scopes_of(views: Views, functions: Collection[Sbdf]) -> Scopes:

@@ -169,7 +169,10 @@ def msix_of_pvh_dom0(function: Function, evidence: Evidence) -> Said:
     Source: Xen arch/x86/hvm/hypercall.c (hvm_physdev_op), arch/x86/msi.c (msix_capability_init), alike from
             4.20 to 4.22.
     """
-    if evidence.host.dom0 is not Guest.PVH or find_capability(function.capabilities, MSIX) is None:
+    gives = evidence.host.guests.get(Guest.HVM) is not Verdict.REFUSE
+    if evidence.host.dom0 is not Guest.PVH or not gives:
+        return
+    if find_capability(function.capabilities, MSIX) is None:
         return
     text = "dom0 is PVH, and Xen does not let such a dom0 prepare MSI-X for a guest: the guest has no MSI-X"
     if function.physfn is not None and find_capability(function.capabilities, MSI) is None:

@@ -20,7 +20,13 @@ from pcipt.firmware.regions.regions import Region, RegionKind
 from pcipt.pci import Address, Finding, Machine, Range
 from pcipt.pci.units import PAGE_SIZE
 from pcipt.pci.write import EcamRegion
-from pcipt.xen.releases import E820_CUTS_BARS, RESERVED_MAPPED_ANYWHERE, Fact, Version
+from pcipt.xen.releases import (
+    E820_CUTS_BARS,
+    ONLY_ACCESSIBLE_MAPPED,
+    RESERVED_MAPPED_ANYWHERE,
+    Fact,
+    Version,
+)
 
 _MAP, _LOW, _AREA, _ECAM, _MESSAGES, _APIC = 0, 10, 20, 40, 50, 60
 _SHOWN = 4
@@ -104,8 +110,8 @@ def _memory_layers(memory: Sequence[MemoryEntry], platform: Platform) -> Iterato
 
     Withheld are types that are not known, unusable memory, and disabled memory. Reserved memory is a hole
     without Xen's map-reserved; some versions withhold it if it begins at or above 4 GiB and behind all RAM
-    and all unusable memory (`RESERVED_MAPPED_ANYWHERE`). ACPI tables that Xen built become RAM, in whole
-    pages.
+    and all unusable memory (`RESERVED_MAPPED_ANYWHERE`), or if it is HyperTransport's
+    (`ONLY_ACCESSIBLE_MAPPED`). ACPI tables that Xen built become RAM, in whole pages.
     """
     top = max(
         (e.range.last + 1 for e in memory if e.type in (MemoryType.RAM, MemoryType.UNUSABLE)), default=0
@@ -128,10 +134,22 @@ def _memory_layers(memory: Sequence[MemoryEntry], platform: Platform) -> Iterato
                 Treatment.WITHHELD,
                 "above the last RAM and 4 GiB, where Xen maps nothing by itself",
             )
+        elif _is_hypertransport(entry) and platform.does(ONLY_ACCESSIBLE_MAPPED):
+            treatment, why = Treatment.WITHHELD, "HyperTransport's range on AMD, which dom0 may not access"
         yield Layer(_MAP, entry.range, treatment, what, why)
         if entry.type is MemoryType.ACPI and treatment is Treatment.RAM:
             # The domain gets whole pages, so the rest of the tables' pages is RAM as well.
             yield Layer(_MAP - 1, whole_pages(entry.range), treatment, what, why)
+
+
+def _is_hypertransport(entry: MemoryEntry) -> bool:
+    """Return True for reserved memory of 12 GiB at the end of a processor's addresses (40 bits or more).
+
+    Source: Xen arch/x86/dom0_build.c (dom0_setup_permissions): on AMD it denies dom0 these addresses.
+    """
+    end = entry.range.last + 1
+    ends_there = end >= 1 << 40 and not end & end - 1
+    return entry.type is MemoryType.RESERVED and ends_there and end - entry.range.start == 12 << 30
 
 
 def _made_by_xen(memory: Sequence[MemoryEntry], number: int) -> bool:
