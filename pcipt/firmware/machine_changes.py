@@ -119,8 +119,13 @@ def _unique(state: State, key_of: Callable[[Sbdf, Seen], object]) -> dict[object
 
 
 def _key(sbdf: Sbdf, seen: Seen) -> object:
-    """Return what a function is known by at another place: its function number, ids and serial number."""
-    return sbdf.function, *(FIELDS[name](seen.identity) for name in _COMPARED)
+    """Return what a function is known by at another place: its number in the device, ids and serial number.
+
+    A device with many functions takes several buses (ARI, SR-IOV): the distance to its first bus counts.
+    """
+    path = seen.identity.path
+    bus = path.hops[-1][0] if path is not None and len(path.hops) > 1 else 0
+    return bus, sbdf.function, *(FIELDS[name](seen.identity) for name in _COMPARED)
 
 
 def _alike(one: Identity, other: Identity) -> bool:

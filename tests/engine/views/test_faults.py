@@ -110,6 +110,22 @@ def test_a_refused_access_is_told_within_a_minute(vendor, release):
 
 
 @pytest.mark.parametrize("vendor", BOTH)
+def test_it_is_not_told_any_more_as_soon_as_the_region_is_back(vendor):
+    """The region is another device's: its return is what makes the finding about this one go."""
+    scene = Scene(vendor=vendor)
+    scene.release()
+    scene.accesses(OTHER, AT)
+    scene.rest(1)
+    assert "dma-fault" in scene.told(OTHER)
+    scene.bind(NIC, "edu")
+    scene.xen.give(S(NIC), Owner(OwnerKind.DOMAIN, 0))
+    scene.hotplug.push("change", S(NIC))
+    assert ("restore", "done") in scene.rest(2)
+    assert scene.has_region()
+    assert scene.told(OTHER) == {}
+
+
+@pytest.mark.parametrize("vendor", BOTH)
 def test_a_region_that_was_withdrawn_is_named_with_its_time_and_stays_away(vendor):
     scene = Scene(vendor=vendor)
     assert scene.accesses(OTHER, AT) == [True]
