@@ -282,7 +282,7 @@ def live_or_die(scene, chance, deaths, looks):
         Dying.die_at, Dying.die_after = Dying.saved + chance.randrange(1, 5), chance.random() < 0.5
 
 
-#: Known and not mended: where Xen hides MSI-X structures (4.21.0 on), what a killed service takes for the function
+#: Known and not mended: where Xen hides MSI-X structures (4.21.0 on), what a killed service has read of it
 #: may be what Xen saw before: pages stay mapped (4.22.0), or a page that Xen traps is asked for (4.21.0).
 OPEN = {((4, 21, 0), 0.05, 0.3, 2), ((4, 22, 0), 0.05, 0.3, 2)}
 BURSTS = [
