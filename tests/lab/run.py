@@ -1,10 +1,10 @@
 """Run the lab as several pytests side by side: `python -m tests.lab.run [--cells CELLS] [pytest's words]`.
 
 CELLS are names of cells (cell.py), separated by commas or spaces, or "all"; without it the two cells of
-Debian 12 with VT-d and the PVH dom0 of Debian 13 with VT-d run. A lane is one machine and the scenes that
-share it. Each keeps a processor busy: two run at a time, all where there are processors for them. They share
-what they boot from and nothing else. At the end the matrix of scenes and cells, and the cells left out; the
-exit code is 0 if nothing in the matrix is unexpected.
+Debian 12 with VT-d run. A lane is one machine and the scenes that share it. Each keeps a processor busy: two
+run at a time, all where there are processors for them. They share what they boot from and nothing else. At
+the end the matrix of scenes and cells, and the cells left out; the exit code is 0 if nothing in the matrix is
+unexpected.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 OUTPUT = HERE.parents[1] / "build" / "lab"
 AT_A_TIME = max(2, (os.cpu_count() or 1) - 1)
 BY_NAME = {cell.name: cell for cell in CELLS}
-DEFAULT = ("bookworm-pv-intel", "bookworm-pvh-intel", "trixie-pvh-intel")
+DEFAULT = ("bookworm-pv-intel", "bookworm-pvh-intel")
 #: On a PVH dom0 these have a machine of their own; their scenes take as long as all others together.
 REMAPPING = (
     "test_untrapped.py", "test_ignored_writes.py", "test_leaving.py", "test_renumbering.py", "test_resets.py",
