@@ -140,7 +140,12 @@ def test_4_killed_and_started_again_it_changes_nothing(installed: Dom0) -> None:
     wait_healthy(dom0)
     assert mutations(dom0, mark) == []
     after = status(dom0)
-    assert after["counts"] == before["counts"]
+    # Of a function that was here and left, only the kernel's log tells a new service: it may know fewer regions'
+    # devices, or more.
+    seen = [
+        {key: n for key, n in each["counts"].items() if key != "reserved_shared"} for each in (before, after)
+    ]
+    assert seen[0] == seen[1]
 
 
 def test_4_it_stops_within_a_second_and_tells_who_asks(installed: Dom0) -> None:
