@@ -140,8 +140,8 @@ def test_4_killed_and_started_again_it_changes_nothing(installed: Dom0) -> None:
     wait_healthy(dom0)
     assert mutations(dom0, mark) == []
     after = status(dom0)
-    # Of a function that was here and left, only the kernel's log tells a new service: it may know fewer regions'
-    # devices, or more.
+    # Of a function that was here and left, only the kernel's log tells a new service: what it knows of the
+    # devices of regions may differ.
     seen = [
         {key: n for key, n in each["counts"].items() if key != "reserved_shared"} for each in (before, after)
     ]
