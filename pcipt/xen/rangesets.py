@@ -59,9 +59,7 @@ def parse_permissions(text: str) -> RangesetDump:
             sets[domain] = {}
         elif by_xen and (match := _SET.fullmatch(line)) and _fits(match, sets.get(domain)):
             sets[domain][match[1]] = _pairs(match[2])
-        elif (by_xen and _STARTS.match(line)) or (
-            line.endswith(" }") and not (by_xen and _OTHER.match(line))
-        ):
+        elif _is_torn(line, by_xen=by_xen):
             broken.append(line)
     broken += [
         f"domain {number}: no {name.rstrip()}"
