@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
-from pcipt.xen.command_line import switch_in, truth_in, values_in, whole_switch_in
+from pcipt.xen.command_line import NO, flag_in, switch_in, truth_in, values_in, whole_switch_in, words_in
 from pcipt.xen.console import whole_lines
 
 KEPT = 4
@@ -33,7 +33,6 @@ _PHANTOM = re.compile(
     r"(?:([0-9a-fA-F]{1,4}):)?([0-9a-fA-F]{1,4}):([0-9a-fA-F]{1,4}),(?:0x|0)?([124])", re.ASCII
 )
 _MOST_PHANTOMS = 8
-_ACPI_OFF = frozenset({"no", "off", "false", "disable", "0"})
 _ANY = re.compile(r".*?(I/O virtualisation|Interrupt remapping|VT-[dD]|AMD-Vi|IVHD|IOMMU)")
 
 
@@ -88,7 +87,7 @@ class BootWords:
             io_apics=dict(_io_apics(command_line)),
             line_known=True,
             igfx=not refused["igfx"],
-            ats=truth_in(command_line, "ats") or False,
+            ats=flag_in(command_line, "ats"),
             msi=truth_in(command_line, "msi"),
             phantoms=tuple(itertools.islice(_phantoms(command_line), _MOST_PHANTOMS)),
         )
@@ -101,9 +100,9 @@ def _acpi_off(command_line: str) -> str:
     Source: Xen arch/x86/setup.c (parse_acpi_param), drivers/passthrough/x86/iommu.c (acpi_iommu_init).
     """
     found, forced = "", False
-    for word in itertools.takewhile(lambda word: word != "--", command_line.split()):
+    for word in words_in(command_line):
         value = "no" if word == "no-acpi" else word.removeprefix("acpi=") if word.startswith("acpi=") else ""
-        if value in _ACPI_OFF or (value == "ht" and not forced):
+        if value in NO or (value == "ht" and not forced):
             found = word
         elif value == "force":
             found, forced = "", True
@@ -124,7 +123,7 @@ def _io_apics(command_line: str) -> Iterator[tuple[int, int]]:
 
     Source: Xen drivers/passthrough/amd/iommu_acpi.c (parse_ivrs_ioapic), drivers/pci/pci.c (parse_pci).
     """
-    for word in itertools.takewhile(lambda word: word != "--", command_line.split()):
+    for word in words_in(command_line):
         if match := _IO_APIC.fullmatch(word):
             segment, bus, device, function = (int(part or "0", 16) for part in match.groups()[1:])
             if bus <= 0xFF and device <= 0x1F:

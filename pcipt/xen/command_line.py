@@ -8,7 +8,7 @@ Source: Xen common/kernel.c (parse_params, parse_boolean, parse_bool), common/do
 import itertools
 
 _YES = frozenset({"yes", "on", "true", "enable", "1"})
-_NO = frozenset({"no", "off", "false", "disable", "0"})
+NO = frozenset({"no", "off", "false", "disable", "0"})
 
 
 def whole_switch_in(line: str, option: str) -> tuple[bool, str] | None:
@@ -19,16 +19,14 @@ def whole_switch_in(line: str, option: str) -> tuple[bool, str] | None:
     Source: Xen common/kernel.c (parse_params), drivers/passthrough/iommu.c (parse_iommu_param).
     """
     found = None
-    for word in line.split():
-        if word == "--":
-            break
+    for word in words_in(line):
         key, equals, values = word.partition("=")
         if word == f"no-{option}":
             found = False, word
         if key != option or not equals:
             continue
         for value in values.split(","):
-            if value in _YES or value in _NO:
+            if value in _YES or value in NO:
                 found = value in _YES, f"{option}={value}"
     return found
 
@@ -45,14 +43,14 @@ def truth_in(line: str, option: str) -> bool | None:
     read changes nothing. If the option is there several times, the last one counts.
     """
     found = None
-    for word in _words(line):
+    for word in words_in(line):
         key, _, value = word.partition("=")
         asserted = key != f"no-{option}"
         if asserted and key != option:
             continue
         if not value or value in _YES:
             found = asserted
-        elif value in _NO:
+        elif value in NO:
             found = not asserted
     return found
 
@@ -64,11 +62,11 @@ def value_in(line: str, option: str) -> str | None:
 
 def values_in(line: str, option: str) -> list[str]:
     """Return the text after each "OPTION=", in the order of the line."""
-    pairs = (word.partition("=") for word in _words(line))
+    pairs = (word.partition("=") for word in words_in(line))
     return [value for key, equals, value in pairs if equals and key == option]
 
 
-def _words(line: str) -> list[str]:
+def words_in(line: str) -> list[str]:
     """Return the words of Xen's command line; what follows "--" is dom0's."""
     return list(itertools.takewhile(lambda word: word != "--", line.split()))
 
@@ -81,9 +79,7 @@ def switch_in(line: str, option: str, *names: str) -> bool | None:
     out, as Xen does.
     """
     found = None
-    for word in line.split():
-        if word == "--":
-            break
+    for word in words_in(line):
         key, equals, values = word.partition("=")
         if key != option or not equals:
             continue
@@ -100,4 +96,4 @@ def _switch(word: str, name: str) -> bool | None:
     key, _, value = word.partition("=")
     if key != name:
         return None
-    return True if value in _YES else False if value in _NO else None
+    return True if value in _YES else False if value in NO else None
