@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
-from pcipt.pci import Frames, Sbdf, parse_sbdf
+from pcipt.pci import Frames, Sbdf, parse_sbdf, sbdf_from_devfn
 from pcipt.xen.command_line import flag_in, value_in
 from pcipt.xen.console import whole_lines
 
@@ -163,14 +163,10 @@ def parse_faults(text: str) -> Iterator[Fault]:
         elif match := _AMD_EVENT.fullmatch(line):
             words = [int(word, 16) for word in match["words"].split()]
             device, at = words[0] & 0xFFFF, words[3] << 32 | words[2]
-            yield Fault(_on_segment_0(device), "", at, _EVENTS[match["name"]])
+            sbdf = sbdf_from_devfn(0, device >> 8, device & 0xFF)
+            yield Fault(sbdf, "", at, _EVENTS[match["name"]])
     if waiting is not None:
         yield waiting
-
-
-def _on_segment_0(device: int) -> Sbdf:
-    """Return the address of a device id of 16 bits."""
-    return Sbdf(0, device >> 8, device >> 3 & 0x1F, device & 7)
 
 
 _BUILT_IN = re.compile(r"^\(XEN\) (?:\[[^\]\n]*\] )?Built-in command line: (.*)$", re.MULTILINE)
