@@ -11,6 +11,7 @@ from typing import Protocol
 
 import attrs
 
+from pcipt.errors import HypervisorError, UnsupportedError
 from pcipt.pci import Frames, Range, Sbdf
 from pcipt.xen.releases import Version, parse_version
 
@@ -225,3 +226,11 @@ class Hypervisor(Protocol):
 
     def close(self) -> None:
         """Close the connection. Every later call of Xen raises StateError. A second `close` does nothing."""
+
+
+def command_line_of(xen: Hypervisor) -> str | None:
+    """Return Xen's command line (`Hypervisor.command_line`), None if Xen does not tell it."""
+    try:
+        return xen.command_line()
+    except (HypervisorError, UnsupportedError):
+        return None

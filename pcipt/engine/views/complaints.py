@@ -20,7 +20,7 @@ from pcipt.xen.boot_words import BootWords, parse_boot_words
 from pcipt.xen.complaint_texts import finding_of_complaint
 from pcipt.xen.complaints import LASTING, OF_BARS, Code, Complaint, parse_complaints
 from pcipt.xen.dma_faults import Hearing, hearing_of
-from pcipt.xen.interface import Hypervisor
+from pcipt.xen.interface import Hypervisor, command_line_of
 from pcipt.xen.releases import FAULTY_CAPABILITY_HIDDEN, VPCI_BUILT_AT_ASSIGN, VPCI_SURVIVES_FAILURE
 
 WITHOUT_VPCI = frozenset({Code.NO_SETUP, Code.NOT_HIDDEN})
@@ -83,7 +83,7 @@ class Complaints:
             self.readable = False
             return Heard()
         self.readable = True
-        self.hearing = self.hearing or hearing_of(self._command_line(), text)
+        self.hearing = self.hearing or hearing_of(command_line_of(self._xen), text)
         self.boot_words = self.boot_words or parse_boot_words(text)
         for function, said in list(self._held.items()):
             gone = function is not None and function not in machine.functions
@@ -109,13 +109,6 @@ class Complaints:
         failed = {each.function for each in said_now if self._not_built(each)}
         not_built = frozenset(function for function in failed if function is not None)
         return Heard(text, about, not_built) if begun else Heard("", about, may_not_be_built=not_built)
-
-    def _command_line(self) -> str | None:
-        """Return Xen's command line, None if Xen does not tell it."""
-        try:
-            return self._xen.command_line()
-        except (HypervisorError, UnsupportedError):
-            return None
 
     def of(self, sbdf: Sbdf | None, told: Iterable[Finding] = ()) -> Iterable[Finding]:
         """Yield the findings about a function; for None, those about no function.

@@ -11,7 +11,7 @@ from pcipt.firmware.passthrough.reasons import Guest
 from pcipt.pci import Finding
 from pcipt.pci.requester import vendor_of
 from pcipt.xen.boot_words import BootWords
-from pcipt.xen.interface import Dom0Kind, Hypervisor
+from pcipt.xen.interface import Dom0Kind, Hypervisor, command_line_of
 
 DOM0 = {Dom0Kind.PV: Guest.PV, Dom0Kind.PVH: Guest.PVH}
 
@@ -63,20 +63,13 @@ class HostView:
         If it does not tell its abilities, it uses an IOMMU if it tells who owns functions, and uses none if
         it lists functions and does not tell.
         """
-        words = words.by(self._command_line())
+        words = words.by(command_line_of(self._xen))
         try:
             able = self._xen.abilities()
         except (HypervisorError, UnsupportedError):
             return xen_says(views.view.custody_told, words, None)
         guests = {Guest.PV: able.pv, Guest.HVM: able.hvm, Guest.PVH: able.hvm}
         return xen_says(able.iommu, words, frozenset(guest for guest, runs in guests.items() if runs))
-
-    def _command_line(self) -> str | None:
-        """Return Xen's command line; None if Xen does not tell it."""
-        try:
-            return self._xen.command_line()
-        except (HypervisorError, UnsupportedError):
-            return None
 
 
 def _memory(linux: Linux) -> tuple[MemoryEntry, ...] | None:

@@ -10,7 +10,7 @@ from pcipt.firmware.mmcfg import taken_of_tables
 from pcipt.pci import Finding, Frames, Gfn
 from pcipt.pci.write import EcamRegion
 from pcipt.remap.guard.protected import Protected, Reason, protected_ranges
-from pcipt.xen.interface import Hypervisor
+from pcipt.xen.interface import Hypervisor, command_line_of
 from pcipt.xen.pf_fixup import PfFixup, pf_fixup_of
 
 EVERYTHING = Frames(Gfn(0), 1 << 52)
@@ -70,8 +70,4 @@ def read_pf_fixup(xen: Hypervisor) -> PfFixup:
 
     If the command line cannot be read and this release has the option, the answer is not certain.
     """
-    try:
-        line = xen.command_line()
-    except (HypervisorError, UnsupportedError):
-        return pf_fixup_of(xen.identity, None)
-    return pf_fixup_of(xen.identity, line)
+    return pf_fixup_of(xen.identity, command_line_of(xen))
