@@ -1,6 +1,7 @@
 """Reads the functions of a round, and asks Xen about those for which its answer may have changed."""
 
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 
 from pcipt.engine.interfaces import Policy
 from pcipt.engine.leftovers import mark_removed, mark_unseen
@@ -184,7 +185,7 @@ class Observer:
         """
         views, at = now.views, self._clock()
         heard = views.complaints.read(
-            views.machine, views.state.bars, over=over, trapped=trapped_functions(views)
+            views.machine, views.state.bars, over=over, traps=partial(_may_trap, views)
         )
         faults, faulted = note_faults(views, heard.text, self._policy.now, whole=over is ALL)
         now.faults += faults
@@ -202,11 +203,11 @@ class Observer:
         views.memory.ledger.given_up |= now.not_built | doubted
 
 
-def trapped_functions(views: Views) -> frozenset[Sbdf]:
-    """Return the functions of dom0 that vPCI handles, as far as is known; none on a PV dom0."""
-    found = {sbdf for sbdf in views.machine.functions if views.view.in_dom0(sbdf)} if views.pvh else set()
-    places = {sbdf: views.state.place_at(sbdf) for sbdf in found}
-    return frozenset(sbdf for sbdf, place in places.items() if place not in views.memory.without_vpci)
+def _may_trap(views: Views, sbdf: Sbdf) -> bool:
+    """Return True if vPCI handles a function of dom0, as far as is known; never on a PV dom0."""
+    if not views.pvh or sbdf not in views.machine.functions or not views.view.in_dom0(sbdf):
+        return False
+    return views.state.place_at(sbdf) not in views.memory.without_vpci
 
 
 def read_functions(now: Round, open_actions: OpenActions) -> None:

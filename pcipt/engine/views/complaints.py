@@ -6,7 +6,7 @@ kept until Linux drops the function. Any other complaint (a failed map) is kept 
 again.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from collections.abc import Set as AbstractSet
 from errno import EBADF, EOPNOTSUPP
 
@@ -61,20 +61,15 @@ class Complaints:
         self.readable = True
 
     def read(
-        self,
-        machine: Machine,
-        bars: BarIndex,
-        *,
-        over: Collection[Code],
-        trapped: AbstractSet[Sbdf] = frozenset(),
+        self, machine: Machine, bars: BarIndex, *, over: Collection[Code], traps: Callable[[Sbdf], bool]
     ) -> Heard:
         """Read the console and add the new complaints. Delete complaints about functions that Linux does not
         have, and former complaints with a code in `over` that do not last. Return what was read.
 
-        `trapped` are the functions that vPCI handles, as far as is known. A complaint that says that vPCI has
-        forgotten one of them lasts: nothing shows whether that is over. At the first reading, other PASSING
-        complaints are left out, nothing is `not_built`, and the returned text is empty: what it tells of
-        moments is over. If the console cannot be read, nothing changes, and the result is empty.
+        `traps` returns True for a function that vPCI handles, as far as is known. A complaint that says that
+        vPCI has forgotten such a function lasts: nothing shows whether that is over. At the first reading,
+        other PASSING complaints are left out, nothing is `not_built`, and the returned text is empty: what it
+        tells of moments is over. If the console cannot be read, nothing changes, and the result is empty.
         """
         try:
             text = self._xen.console()
@@ -90,14 +85,14 @@ class Complaints:
             kept = {
                 each: n
                 for each, n in said.items()
-                if each.code in LASTING or each.code not in over or self._is_doubt(each, trapped)
+                if each.code in LASTING or each.code not in over or self._is_doubt(each, traps)
             }
             kept = {} if gone else kept
             self._replace(function, kept)
         said_now = [
             each
             for each in parse_complaints(text)
-            if self._begun or each.code not in PASSING or self._is_doubt(each, trapped)
+            if self._begun or each.code not in PASSING or self._is_doubt(each, traps)
         ]
         begun, self._begun = self._begun, True
         about = set[Sbdf]()
@@ -159,16 +154,17 @@ class Complaints:
         failed = complaint.code is Code.ASSIGN and complaint.kind == "deassign"
         return failed and VPCI_BUILT_AT_ASSIGN.of(self._xen.identity.version)
 
-    def _is_doubt(self, complaint: Complaint, trapped: AbstractSet[Sbdf]) -> bool:
-        """Return True if a complaint says that vPCI has forgotten a function of `trapped`.
+    def _is_doubt(self, complaint: Complaint, traps: Callable[[Sbdf], bool]) -> bool:
+        """Return True if a complaint says that vPCI has forgotten a function that it handled (`traps`).
 
         Xen does that before it gives a function away or takes it back, and does not undo it if that fails.
         It does not do it to a broken function (EBADF).
         Source: Xen drivers/passthrough/pci.c (assign_device, deassign_device), 4.19.0 to 4.22.0.
         """
-        refused = complaint.kind == "assign" and complaint.rc == EBADF
-        failed = complaint.code is Code.ASSIGN and complaint.function in trapped and not refused
-        return failed and VPCI_BUILT_AT_ASSIGN.of(self._xen.identity.version)
+        function, refused = complaint.function, complaint.kind == "assign" and complaint.rc == EBADF
+        if complaint.code is not Code.ASSIGN or function is None or refused:
+            return False
+        return VPCI_BUILT_AT_ASSIGN.of(self._xen.identity.version) and traps(function)
 
     def _add(self, function: Sbdf | None, complaint: Complaint) -> None:
         """Count a complaint. It replaces a former complaint that differs from it only in `at`."""
