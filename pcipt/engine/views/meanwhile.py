@@ -15,6 +15,7 @@ from pcipt.engine.leftovers import put_pages
 from pcipt.engine.queue import EVERYTHING, MESSAGES, Queue, Reason
 from pcipt.engine.views.views import Views
 from pcipt.errors import UnsupportedError
+from pcipt.firmware.coverage import snapshot_from_machine
 from pcipt.pci import Frames, Sbdf, frames_from_range
 from pcipt.pci.notation.kernel_log import Arrival, LogReading, arrivals_from
 from pcipt.remap.bar_ranges import decoding_range
@@ -124,9 +125,9 @@ def _left(views: Views, log: LogReading) -> Iterator[Arrival]:
     firmware uses these addresses. So a function there counts only if Linux enabled it.
     Source: linux drivers/platform/x86/p2sb.c (p2sb_scan_and_cache).
     """
-    line = views.memory.ledger.roster.line
+    line, buses = views.memory.ledger.roster.line, _buses_below_bridges(views)
     for sbdf, arrivals in arrivals_from(log.lines).items():
-        below = sbdf.fits_xen and _is_below_a_bridge(views, sbdf)
+        below = (sbdf.segment, sbdf.bus) in buses
         for arrival in arrivals[:-1] if sbdf in views.machine.functions else arrivals:
             fresh = line is None or arrival.last > line
             if fresh and arrival.bars and sbdf.fits_xen and (below or arrival.enabled):
@@ -147,17 +148,13 @@ def _doubt(views: Views, place: str, sbdf: Sbdf, bar: int, pages: Frames, clock:
         put_pages(views, place, sbdf, bar, part, clock, State.DOUBTFUL)
 
 
-def _is_below_a_bridge(views: Views, sbdf: Sbdf) -> bool:
-    """Return True if the bus of an address is, or was at boot, below a bridge."""
+def _buses_below_bridges(views: Views) -> set[tuple[int, int]]:
+    """Return (segment, bus) of each bus that is, or was at boot, below a bridge."""
     boot = views.memory.boot
-    told = dict(boot.bridges) if boot is not None else {}
-    read = {each.sbdf: (each.bridge.secondary, each.bridge.subordinate)
-            for each in views.machine.functions.values() if each.bridge is not None}  # fmt: skip
-    return any(
-        bridge.segment == sbdf.segment and first <= sbdf.bus <= last
-        for bridge, (first, last) in (*told.items(), *read.items())
-        if first
-    )
+    spans = [*boot.bridges.items()] if boot is not None else []
+    spans += snapshot_from_machine(views.host.boot_id, views.machine).bridges.items()
+    found = ((at.segment, range(first, last + 1)) for at, (first, last) in spans if first)
+    return {(segment, bus) for segment, buses in found for bus in buses}
 
 
 def _listed_at(views: Views, sbdf: Sbdf, before: Listed | None = None) -> Listed:
