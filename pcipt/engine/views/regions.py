@@ -120,7 +120,7 @@ def sharing_regions(views: Views, functions: Collection[Sbdf]) -> set[Sbdf]:
     devices = {sbdf for scope in scopes.values() for sbdf in scope}
     refused = views.memory.faults.items() if scopes else ()
     users = {sbdf for sbdf, noted in refused if any(fault.region in scopes for fault in noted.values())}
-    return users | {linux for sbdf in devices if (linux := views.state.where.home(sbdf)) is not None}
+    return users | {linux for sbdf in devices if (linux := views.state.home_of(sbdf)) is not None}
 
 
 def _scopes_of(views: Views, functions: Collection[Sbdf]) -> Scopes:
