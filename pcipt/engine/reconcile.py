@@ -268,8 +268,10 @@ class Reconciler:
         now.planned = [action for action in now.planned if subject_of(action) not in self._meanwhile]
 
     def _find(self, now: Round, scope: Iterable[Sbdf]) -> None:
-        """Replace the findings of the functions in `scope` and in the scope of the round. Include functions
-        that share a reserved region with one of them. If the round is EVERYTHING, replace all findings.
+        """Replace the findings of the functions in `scope` and in the scope of the round.
+
+        Findings of the functions that share a reserved region with such a function are replaced, too. If the
+        round is EVERYTHING, the findings of all functions are replaced.
         """
         if now.everything is not None:
             self.find_everything()

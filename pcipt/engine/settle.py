@@ -103,10 +103,11 @@ def _learn_sizes(views: Views, functions: Iterable[Sbdf]) -> bool:
 
 
 def _learn_faulty(views: Views, functions: Iterable[Sbdf]) -> set[str]:
-    """Record which functions have an MSI-X structure that this Xen does not take now; return the places of
-    those that are new.
+    """Record which of the functions have an MSI-X structure that this Xen does not take now.
 
-    They cannot be read after their bus was renumbered. Nothing is recorded if this Xen takes them.
+    Return the places of functions that were not recorded before. For a function that does not answer, for
+    example because its bus was renumbered, the former record stays. Nothing is recorded if this Xen takes
+    every MSI-X structure.
     """
     if not views.pvh or not refuses_msix(views.version):
         return set()

@@ -132,15 +132,18 @@ def _shared(views: Views, each: Desired) -> list[tuple[int, Frames]]:
 
 
 def _is_shared(views: Views, place: str, span: Frames) -> bool:
-    """Return True if other functions of dom0 have BARs or mapped pages there, and none has MSI-X structures
-    there. What switches decode of a guest's function does not reach vPCI. The result is False if another BAR
-    decodes the same bytes, because the guards refuse to map them.
+    """Return True if the pages `span` of the function at `place` are shared and can be mapped again.
+
+    The pages are shared if another function of dom0 has a BAR or mapped pages there. A function at
+    one of `Views.given_places` does not count: vPCI does not see when its memory decode is switched. The
+    pages cannot be mapped if a function has MSI-X structures there, or if a BAR of another function decodes
+    the same bytes as a BAR of this one: the guards refuse that.
     """
-    bars, given = views.state.bars, views.given_places
-    others = [(other.place, other.sbdf) for other in bars.over(span)]
+    bars, left_out = views.state.bars.over(span), {place, *views.given_places}
+    others = [(other.place, other.sbdf) for other in bars]
     others += [(other.place, other.sbdf) for other in views.memory.mapped.over(span)]
-    shared = any(other not in {place, *given} and sbdf.fits_xen for other, sbdf in others)
-    decoding = [bar for bar in bars.over(span) if bar.decoding]
+    shared = any(other not in left_out and sbdf.fits_xen for other, sbdf in others)
+    decoding = [bar for bar in bars if bar.decoding]
     own = [bar.range for bar in decoding if bar.place == place]
     clash = any(bar.range.overlaps(mine) for bar in decoding if bar.place != place for mine in own)
-    return shared and not clash and not bars.tables_over(span)
+    return shared and not clash and not views.state.bars.tables_over(span)
