@@ -10,6 +10,7 @@ from pcipt.pci import parse_sbdf
 from pcipt.xen.dma_faults import Cause, Fault, Hearing, hearing_of, parse_faults
 from pcipt.xen.simulated.hardware import BusHardware
 from pcipt.xen.simulated.hypervisor import SimulatedXen
+from tests.xen.damaged import damaged
 from tests.xen.devices import device
 
 NIC, VF = parse_sbdf("0000:03:00.0"), parse_sbdf("0001:ff:1f.7")
@@ -108,21 +109,8 @@ def test_a_guests_line_between_access_and_reason_changes_nothing():
     assert told(*text) == [Fault(NIC, "write", 0x7FFF_0000, Cause.PAGE)]
 
 
-@st.composite
-def damaged(draw):
-    """Make a text of lines, with some of their characters replaced and some taken out."""
-    lines = [line for group, _ in LINES for line in group]
-    text = "".join(f"(XEN) {draw(st.sampled_from(lines))}\n" for _ in range(draw(st.integers(1, 5))))
-    places = st.integers(0, len(text) - 1)
-    for at, letter in draw(
-        st.lists(st.tuples(places, st.sampled_from("0f7x]:. \n") | st.just("")), max_size=6)
-    ):
-        text = text[:at] + letter + text[at + 1 :]
-    return text
-
-
 @settings(max_examples=300)
-@given(damaged())
+@given(damaged([line for group, _ in LINES for line in group], most=5))
 def test_no_text_is_an_error(text):
     found = list(parse_faults(text))
     assert len(found) <= text.count("(XEN) ")
