@@ -54,11 +54,10 @@ RESERVED = {
     "pcipt.xen.simulated": {"pcipt.xen.simulated.*", "pcipt.daemon.replay.*"},
     "pcipt._decode": {"pcipt.pci.*", "pcipt.firmware.*", "pcipt.remap.*", "pcipt.watch.*"},
     "pyroute2": {"pcipt.host.uevent_parser"},
-    #  three load a subcommand's module by its name, one a module without its package
+    #  two load a subcommand's module by its name, one a module without its package
     "importlib": {
         "pcipt.cli.main",
-        "pcipt.cli.commands.policy.group",
-        "pcipt.cli.commands.pvh.group",
+        "pcipt.cli.parts",
         "pcipt.host.uevent_parser",
     },
 }

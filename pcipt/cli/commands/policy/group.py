@@ -11,18 +11,10 @@ compile  write the list for the initramfs anew, after files were edited
 """
 
 import argparse
-import importlib
 
-_MODULES = {
-    "add": "add",
-    "remove": "remove",
-    "list": "list",
-    "check": "check",
-    "snippet": "snippet",
-    "apply": "apply",
-    "compile": "compile",
-}
+from pcipt.cli.parts import add_parts, run_part
 
+PARTS = ("add", "remove", "list", "check", "snippet", "apply", "compile")
 EXAMPLES = (
     ("pcipt policy add 03:00.0 --guest web", "keep this device, as it is now, for the guest web"),
     ("pcipt policy check", "is each device where and what it was"),
@@ -31,14 +23,8 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(dest="part", metavar="PART", required=True)
-    for name, module_name in _MODULES.items():
-        module = importlib.import_module(f"pcipt.cli.commands.policy.{module_name}")
-        part = commands.add_parser(name, about=module.__doc__, examples=module.EXAMPLES)
-        module.add_arguments(part)
-        part.set_defaults(run_part=module.run)
+    add_parts(parser, "policy", PARTS)
 
 
 def run(args: argparse.Namespace) -> int:
-    code: int = args.run_part(args)
-    return code
+    return run_part(args)

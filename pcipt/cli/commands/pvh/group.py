@@ -7,15 +7,10 @@ check      check ACPI tables against the PVH contract
 """
 
 import argparse
-import importlib
 
-_MODULES = {
-    "startinfo": "startinfo",
-    "layout": "layout",
-    "tables": "tables",
-    "check": "check",
-}
+from pcipt.cli.parts import add_parts, run_part
 
+PARTS = ("startinfo", "layout", "tables", "check")
 EXAMPLES = (
     ("pcipt pvh layout", "this machine's address space as a PVH dom0 would have it"),
     ("pcipt pvh check", "this machine's ACPI tables against the contract"),
@@ -24,14 +19,8 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(dest="part", metavar="PART", required=True)
-    for name, module_name in _MODULES.items():
-        module = importlib.import_module(f"pcipt.cli.commands.pvh.{module_name}")
-        part = commands.add_parser(name, about=module.__doc__, examples=module.EXAMPLES)
-        module.add_arguments(part)
-        part.set_defaults(run_part=module.run, refuse=part.error)
+    add_parts(parser, "pvh", PARTS)
 
 
 def run(args: argparse.Namespace) -> int:
-    code: int = args.run_part(args)
-    return code
+    return run_part(args)
