@@ -14,7 +14,7 @@ from pcipt.host.policy.places import read_identities
 from pcipt.host.policy.policy_files import DIRECTORY, is_compiled, read_entries
 from pcipt.pci import Machine, Sbdf, decode_machine
 from pcipt.pci.identity import Identity, shown_fields
-from pcipt.pci.policy.resolve import Resolution, State, brief, kept_for, mismatch_text, resolve
+from pcipt.pci.policy.resolve import Resolution, State, brief, kept_for, mismatch_text, moved_text, resolve
 
 LIVE = "/"
 INITRAMFS = "make the initramfs anew (update-initramfs -u, or dracut --force) before the next boot"
@@ -25,6 +25,11 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --root (the machine) and --policy (the directory of the policy) to a parser."""
     parser.set_defaults(dump=None)
     parser.add_argument("--root", metavar="DIR", default=LIVE, help="read a recorded machine: DIR holds sys/")
+    add_directory_argument(parser)
+
+
+def add_directory_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --policy (the directory of the policy) to a parser."""
     parser.add_argument(
         "--policy", metavar="DIR", default=DIRECTORY, help=f"where passthrough.d is ({DIRECTORY})"
     )
@@ -89,16 +94,20 @@ def rows_of(resolutions: Sequence[Resolution]) -> list[str]:
     return table(rows)
 
 
-def complaint_of(resolution: Resolution) -> str | None:
+def complaints_of(resolutions: Sequence[Resolution]) -> list[str]:
+    """Return what is wrong with the entries, in words with a cure: a text for each that is not present."""
+    return [text for each in resolutions if (text := _complaint(each)) is not None]
+
+
+def _complaint(resolution: Resolution) -> str | None:
     """Return what is wrong with an entry, in words with a cure; None if nothing is."""
     if resolution.state is State.PRESENT:
         return None
     if resolution.state is State.MISMATCH:
         return mismatch_text(resolution, secret=os.geteuid() == 0)
     entry = resolution.entry
-    moved = f"; the expected function is now at {resolution.moved}" if resolution.moved is not None else ""
     return (
-        f"nothing is at {entry.path}, which the policy keeps for {kept_for(entry)}{moved}; "
+        f"nothing is at {entry.path}, which the policy keeps for {kept_for(entry)}{moved_text(resolution)}; "
         f"if it is gone for good or was moved, run pcipt policy remove {entry.path}"
     )
 

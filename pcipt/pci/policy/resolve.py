@@ -19,7 +19,6 @@ from pcipt.pci.identity import (
     differences,
     place_of,
     shown_difference,
-    shown_fields,
 )
 from pcipt.pci.policy.entries import Entry
 
@@ -131,13 +130,17 @@ def mismatch_text(resolution: Resolution, *, secret: bool = False) -> str:
     """
     entry = resolution.entry
     wrong = ", ".join(shown_difference(each, secret=secret) for each in resolution.differences)
-    moved = f"; the expected function is now at {resolution.moved}" if resolution.moved is not None else ""
     found = resolution.found or Identity()
     return (
         f"the policy keeps {brief(entry.expected)} at {entry.path} for {kept_for(entry)}, but "
-        f"{brief(found)} is there ({wrong}): it is not kept and not released{moved}; if it is the right one, "
-        f"run pcipt policy remove {entry.path} and pcipt policy add {entry.path}"
+        f"{brief(found)} is there ({wrong}): it is not kept and not released{moved_text(resolution)}; "
+        f"if it is the right one, run pcipt policy remove {entry.path} and pcipt policy add {entry.path}"
     )
+
+
+def moved_text(resolution: Resolution) -> str:
+    """Return where the expected function is now, as the end of a text; empty if that is not known."""
+    return f"; the expected function is now at {resolution.moved}" if resolution.moved is not None else ""
 
 
 def kept_for(entry: Entry) -> str:
@@ -150,11 +153,11 @@ def brief(identity: Identity) -> str:
 
     An unknown vendor or device is ????; what else is unknown is left out.
     """
-    texts = {name: (FIELDS[name](identity) or "0x????")[2:] for name in _BRIEF}
-    words = [f"{texts['vendor']}:{texts['device']}"]
-    known = shown_fields(identity, secret=False)
+    texts = {name: FIELDS[name](identity) for name in _BRIEF}
+    known = {name: text.removeprefix("0x") for name, text in texts.items() if text is not None}
+    words = [f"{known.get('vendor', '????')}:{known.get('device', '????')}"]
     if "subsystem_vendor" in known and "subsystem_device" in known:
-        words.append(f"subsystem {texts['subsystem_vendor']}:{texts['subsystem_device']}")
+        words.append(f"subsystem {known['subsystem_vendor']}:{known['subsystem_device']}")
     if "revision" in known:
-        words.append(f"revision {texts['revision']}")
+        words.append(f"revision {known['revision']}")
     return ", ".join(words)

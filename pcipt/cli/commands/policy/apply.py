@@ -11,7 +11,7 @@ import argparse
 from pcipt.cli.commands.passthrough import release
 from pcipt.cli.machine.client import call
 from pcipt.cli.machine.handover import complain, owners_in
-from pcipt.cli.machine.policy import add_policy_arguments, complaint_of, see
+from pcipt.cli.machine.policy import add_policy_arguments, complaints_of, see
 from pcipt.cli.options import add_json_argument, add_socket_argument
 from pcipt.host.policy.caught import HOOK, read_caught
 from pcipt.host.toolstack import PCIBACK, Toolstack
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     resolutions = see(args).resolutions
-    complaints = [text for each in resolutions if (text := complaint_of(each)) is not None]
+    complaints = complaints_of(resolutions)
     owners = owners_in(call(args.socket, "Status"))
     kept = [
         each.kept

@@ -8,7 +8,7 @@ import argparse
 
 from pcipt.cli.machine.policy import (
     add_policy_arguments,
-    complaint_of,
+    complaints_of,
     json_from_resolution,
     see,
     stale_list,
@@ -31,8 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     seen = see(args)
     stale = stale_list(args, seen)
-    complaints = [text for each in seen.resolutions if (text := complaint_of(each)) is not None]
-    complaints += [stale] if stale is not None else []
+    complaints = [*complaints_of(seen.resolutions), *([stale] if stale is not None else [])]
     if args.json:
         entries = [json_from_resolution(each) for each in seen.resolutions]
         print_json({"entries": entries, "complaints": complaints}, args.json)

@@ -6,18 +6,16 @@ cannot be used, 5 not root.
 
 import argparse
 
-from pcipt.cli.machine.policy import require_root_here
+from pcipt.cli.machine.policy import add_directory_argument, require_root_here
 from pcipt.cli.text.render import count_text
-from pcipt.host.policy.policy_files import DIRECTORY, read_entries, write_compiled
+from pcipt.host.policy.policy_files import read_entries, write_compiled
 
 EXAMPLES = (("pcipt policy compile", "then make the initramfs anew"),)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(root="/")
-    parser.add_argument(
-        "--policy", metavar="DIR", default=DIRECTORY, help=f"where passthrough.d is ({DIRECTORY})"
-    )
+    add_directory_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:

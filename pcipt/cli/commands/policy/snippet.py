@@ -8,7 +8,7 @@ again after a change of hardware. Exit codes: 0 all are in, 4 some function is n
 import argparse
 
 from pcipt.cli.machine.handover import complain
-from pcipt.cli.machine.policy import add_policy_arguments, complaint_of, see
+from pcipt.cli.machine.policy import add_policy_arguments, complaints_of, see
 from pcipt.cli.options import add_json_argument
 from pcipt.cli.text.render import print_json
 from pcipt.pci.policy.snippets import For, lines_for
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         for line in lines:
             print(line)
-    complaints = [text for each in resolutions if (text := complaint_of(each)) is not None]
+    complaints = complaints_of(resolutions)
     for text in complaints:
         complain(text)
     return DEGRADED if complaints else 0
