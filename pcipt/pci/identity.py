@@ -24,6 +24,7 @@ _NONE = "none"
 _NO_NUMBERS = (0, (1 << 64) - 1)  # what vendors leave there who gave no number
 SECRET = "serial"  # noqa: S105 - the one field that only root may see
 _NOTHING = ConfigSpace(b"")
+ACPI_NAME = re.compile(r"[\\A-Z0-9_.^]{1,255}", re.ASCII)  # of a host bridge; ACPI 6.5 §5.3
 _SERIAL = re.compile(r"[0-9a-f]{2}(-[0-9a-f]{2}){7}", re.ASCII)
 
 

@@ -14,10 +14,9 @@ from pcipt.host.files import Entry
 from pcipt.host.function_facts import read_slots
 from pcipt.host.tree import Tree, list_names
 from pcipt.pci import ConfigSpace, Machine, RawFunction, Sbdf
-from pcipt.pci.identity import Identity, identities_of
+from pcipt.pci.identity import ACPI_NAME, Identity, identities_of
 
 _HOST_BRIDGE = re.compile(r"pci([0-9a-f]{4,8}):([0-9a-f]{2})")
-_ACPI_NAME = re.compile(r"[\\A-Z0-9_.^]{1,255}", re.ASCII)  # ACPI 6.5 §5.3
 
 
 def host_bridge_files(tree: Tree) -> list[Entry]:
@@ -52,7 +51,7 @@ def read_host_bridges(root: str) -> dict[tuple[int, int], str]:
                 except OSError:
                     continue
                 numbers = _HOST_BRIDGE.fullmatch(entry.name.split("/")[2])
-                if numbers is not None and _ACPI_NAME.fullmatch(name):
+                if numbers is not None and ACPI_NAME.fullmatch(name):
                     found[int(numbers[1], 16), int(numbers[2], 16)] = name
     except InputError:
         pass

@@ -10,7 +10,7 @@ import attrs
 
 from pcipt.errors import AddressError, InputError, printable
 from pcipt.pci.address import XEN_SEGMENT_LIMIT, PciPath, parse_path
-from pcipt.pci.identity import Identity, parse_serial, serial_text
+from pcipt.pci.identity import ACPI_NAME, Identity, parse_serial, serial_text
 from pcipt.pci.ids import Ids
 
 TABLE = "passthrough"
@@ -25,7 +25,6 @@ ID_KEYS = {
 }
 KEYS = ("path", "root", *ID_KEYS, "serial", "guest", "note")
 _GUEST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}", re.ASCII)
-_ROOT = re.compile(r"[\\A-Z0-9_.^]{1,255}", re.ASCII)
 
 
 @attrs.frozen
@@ -78,7 +77,7 @@ def entry_from_table(table: Mapping[str, object], source: str) -> Entry:
     serial = parse_serial(texts["serial"]) if texts["serial"] else None
     if texts["serial"] and serial is None:
         raise InputError(source, "serial is neither eight bytes, as in 00-1b-21-ff-ff-30-4c-d8, nor none")
-    if texts["root"] and not _ROOT.fullmatch(texts["root"]):
+    if texts["root"] and not ACPI_NAME.fullmatch(texts["root"]):
         raise InputError(source, "root is not the ACPI name of a host bridge, as in '\\_SB_.PCI0'")
     numbers = {field: _number(table, name, digits, source) for name, (field, digits) in ID_KEYS.items()}
     expected = Identity(path, texts["root"] or None, Ids(**numbers), serial)
