@@ -11,8 +11,7 @@ import contextlib
 import errno
 import os
 
-from pcipt.errors import AddressError
-from pcipt.pci import Sbdf, parse_sbdf
+from pcipt.host.function_files import sbdf_from_name
 from pcipt.pci.notation.kernel_log import LogLine, LogReading
 
 KMSG = "/dev/kmsg"
@@ -97,19 +96,11 @@ def parsed(record: bytes) -> tuple[int | None, LogLine | None]:
     except (ValueError, IndexError):
         return None, None
     text, *keys = body.decode("utf-8", "replace").split("\n")
-    sbdf = next((_sbdf(key[len(_PCI) :]) for key in keys if key.startswith(_PCI)), None)
+    sbdf = next((sbdf_from_name(key[len(_PCI) :]) for key in keys if key.startswith(_PCI)), None)
     if level >> 3 != _KERNEL or sbdf is None:
         return number, None
     _, _, told = text.partition(f"{sbdf}: ")  # the driver's name or "pci" comes before the address
     return number, LogLine(number, sbdf, told)
-
-
-def _sbdf(name: str) -> Sbdf | None:
-    """Return the address of a function from its name in Linux, None if it is none."""
-    try:
-        return parse_sbdf(name)
-    except AddressError:
-        return None
 
 
 def _number_in(path: str) -> int | None:
