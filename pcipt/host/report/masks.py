@@ -18,6 +18,7 @@ import attrs
 
 from pcipt.pci.capabilities.walk import walk_capabilities
 from pcipt.pci.config import ConfigSpace
+from pcipt.pci.identity import SERIAL_CAPABILITY
 
 BOOT_ID = "proc/sys/kernel/random/boot_id"
 IOMEM = "proc/iomem"
@@ -28,7 +29,7 @@ TABLES = "sys/firmware/acpi/tables/"
 COMMON_NAMES = frozenset(
     {"", "localhost", "localhost.localdomain", "dom0", "xen", "debian", "linux", "pcipt", "(none)"}
 )
-_DSN, _VPD = 0x0003, 0x03
+_VPD = 0x03
 _DSN_AT, _DSN_SIZE, _VPD_AT, _VPD_SIZE = 4, 8, 4, 4
 
 
@@ -170,7 +171,7 @@ def _secret_bytes(data: bytes) -> Iterator[tuple[int, int, bool]]:
     """Yield the spans of a config space that may hold a serial number: start, end, and True for a DSN."""
     capabilities, _ = walk_capabilities(ConfigSpace(data))
     for each in capabilities:
-        if each.extended and each.id == _DSN:
+        if each.extended and each.id == SERIAL_CAPABILITY:
             yield each.offset + _DSN_AT, min(each.offset + _DSN_AT + _DSN_SIZE, len(data)), True
         elif not each.extended and each.id == _VPD:
             yield each.offset + _VPD_AT, min(each.offset + _VPD_AT + _VPD_SIZE, len(data)), False
