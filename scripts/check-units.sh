@@ -8,11 +8,10 @@ fi
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 # Neither the program nor its man pages need to be installed here.
-sed 's|^ExecStart=.*|ExecStart=/bin/true|; /^Documentation=/d' systemd/pcipt.service > "$out/pcipt.service"
-sed '/^Documentation=/d' systemd/pcipt.socket > "$out/pcipt.socket"
-sed 's|^ExecStart=.*|ExecStart=/bin/true|; /^Documentation=/d' systemd/pcipt-policy.service > "$out/pcipt-policy.service"
-sed 's|^ExecStart=.*|ExecStart=/bin/true|; /^Documentation=/d' systemd/pcipt-boot.service > "$out/pcipt-boot.service"
-systemd-analyze verify "$out/pcipt.service" "$out/pcipt-policy.service" "$out/pcipt-boot.service" "$out/pcipt.socket" 2> "$out/complaints" || true
+for unit in pcipt.service pcipt-policy.service pcipt-boot.service pcipt.socket; do
+    sed 's|^ExecStart=.*|ExecStart=/bin/true|; /^Documentation=/d' "systemd/$unit" > "$out/$unit"
+done
+systemd-analyze verify "$out"/pcipt*.service "$out/pcipt.socket" 2> "$out/complaints" || true
 if [ -s "$out/complaints" ]; then
     cat "$out/complaints" >&2
     exit 1
