@@ -202,9 +202,11 @@ def _parts(path: str) -> Iterator[str]:
 
 
 def _is_ours(descriptor: int) -> bool:
-    """Return True if an open directory belongs to root or this user, and nobody else can write in it.
+    """Return True if an open directory belongs to root or to this user, and no other user can write in it.
 
-    Root's own group may, and that of a user who is not root: the service's group has other members.
+    Members of root's group (0) may write in it. If this user is not root, members of this user's group may
+    write in it too. If this user is root, members of the process's group may not, unless that is group 0: the
+    service runs as root with the group pcipt, and other users are members of pcipt.
     """
     status, user = os.fstat(descriptor), os.geteuid()
     groups = {0, os.getegid()} if user else {0}

@@ -127,10 +127,13 @@ def _known_tables(path: str) -> list[bytes]:
 
 @attrs.frozen
 class _Here:
-    """The machine to which tables belong; None and no tables if there is none. `version` is that of Xen,
-    `options` are those of its boot options that change what it makes of the tables.
+    """The machine to which DMAR and IVRS tables belong, and the Xen that reads the tables.
 
-    `others` are its ACPI tables but DMAR and IVRS; `trouble` are the findings about reading its tables.
+    `version` is Xen's version, `options` are Xen's boot options that change how Xen reads the tables.
+    `machine` has the functions, `memory` the memory map; each is None if there is no machine or it is
+    not known. `tables` are the DMAR and IVRS tables of the machine as pairs (path, bytes), `others` the bytes
+    of its other ACPI tables. `kind` is the kind of domain in which Linux runs there, as `guest_type` returns
+    it. `trouble` are the findings about reading the machine's tables.
     """
 
     version: Version | None
@@ -251,12 +254,15 @@ def _print_finding(text: str, code: str, shade: str | None) -> None:
 
 
 def _devices(region: dict[str, Any]) -> str:
-    """Return all devices of a region as text, or "nobody" if the region has no device.
+    """Return the devices of a region as text, separated by commas; "nobody" if the region has no device.
 
-    `region` is a region of the JSON answer. The text of a device is its address, then in brackets "absent" if
-    the machine does not have it, and its owner if known. The text of a range of devices is "all of
-    FIRST-LAST". A scope without an address, and a scope that is neither an endpoint nor a bridge, is shown by
-    its type, its start bus and its path.
+    `region` is a region of the JSON answer. Each of its devices is shown by its address. Brackets follow with
+    "absent" if the machine does not have the device, and with the owner if the owner is known. After the
+    devices come device scopes of the table:
+
+    - a range of devices is shown as "all of FIRST-LAST";
+    - a scope without an address, and a scope that is neither an endpoint nor a bridge, is shown by its type,
+      its start bus and its path.
     """
     named = []
     for device in region["devices"]:

@@ -34,7 +34,10 @@ def read_state(root: str) -> dict[Sbdf, Seen]:
 
 
 def _groups(evidence: Evidence) -> dict[Sbdf, frozenset[Sbdf]]:
-    """Return for each function those that can only go to a guest together, itself among them."""
+    """Return the group of each function: the functions that a guest gets only together with it, and itself.
+
+    A function that cannot be given to a guest has no group.
+    """
     found: dict[Sbdf, frozenset[Sbdf]] = {}
     for each in sets_of(evidence, groups_of(evidence)):
         found.update(dict.fromkeys(each.assignable, frozenset(each.assignable)))

@@ -122,8 +122,10 @@ def _said(root: str, *, ask: bool | None) -> XenSays:
 
 
 def table_options(root: str) -> Options:
-    """Return those of Xen's boot options that change what Xen makes of the tables below `root`: those that a
-    recording holds, or those of the running Xen, if xl tells them.
+    """Return Xen's boot options that change how Xen reads the ACPI tables of the machine below `root`.
+
+    On the running machine xl is asked for Xen's command line and console, which needs root. A recording may
+    hold both. If xl does not answer, or the recording does not hold them, the options have their defaults.
     """
     return _said(root, ask=os.path.realpath(root) == "/").options
 

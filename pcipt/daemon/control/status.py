@@ -36,7 +36,10 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def actions_to_json(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
-    """Return the actions of a reply as JSON objects, in order, without those that are not applicable."""
+    """Return the JSON objects of the actions in `outcomes`, in their order.
+
+    An action that is not applicable is left out: this kind of dom0 has nothing that the action could change.
+    """
     return [outcome_to_json(outcome) for outcome in outcomes if outcome.is_applicable]
 
 
