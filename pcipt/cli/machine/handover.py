@@ -249,6 +249,17 @@ def print_end(told: Iterable[Json], answer: Json, form: str | None) -> None:
         print(printable("; ".join(words)))
 
 
+def print_undone(error: StateError | KeyboardInterrupt, answer: Json, form: str | None) -> None:
+    """Print one JSON object about steps that were undone, if `form` is set (the value of --json).
+
+    The object is `answer` without functions; its "result" tells whether a step failed or a signal arrived.
+    `error` is what `Steps.run` raised.
+    """
+    if form:
+        result = "failed" if isinstance(error, StateError) else "interrupted"
+        print_json({**answer, "result": result, "functions": []}, form)
+
+
 def complain_of_others(told: Iterable[Json], wanted: str) -> bool:
     """Print a line on stderr for each function whose owner is not `wanted`.
 

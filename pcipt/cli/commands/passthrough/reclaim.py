@@ -26,12 +26,12 @@ from pcipt.cli.machine.handover import (
     look,
     owners_in,
     print_end,
+    print_undone,
     regions_held,
     require_root,
 )
 from pcipt.cli.machine.source import Source
 from pcipt.cli.options import add_json_argument, add_socket_argument
-from pcipt.cli.text.render import print_json
 from pcipt.errors import InputError, StateError
 from pcipt.host.files import Depth
 from pcipt.host.toolstack import PCIBACK, Toolstack
@@ -91,9 +91,7 @@ def _run(args: argparse.Namespace) -> int:
             taking = [_taking(sbdf, toolstack, args.socket, owners.get(str(sbdf))) for sbdf in given]
             steps.run([*restoring, *taking])
         except (StateError, KeyboardInterrupt) as error:
-            if args.json:
-                result = "failed" if isinstance(error, StateError) else "interrupted"
-                print_json({**answer, "result": result, "steps": steps.told, "functions": []}, args.json)
+            print_undone(error, {**answer, "steps": steps.told}, args.json)
             raise
         told = [_told(sbdf, args, owners) for sbdf in chosen]
     print_end(told, {**answer, "steps": steps.told}, args.json)

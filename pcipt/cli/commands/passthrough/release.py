@@ -29,6 +29,7 @@ from pcipt.cli.machine.handover import (
     look,
     owners_in,
     print_end,
+    print_undone,
     regions_held,
     require_root,
 )
@@ -117,9 +118,7 @@ def _run(args: argparse.Namespace) -> int:
         away = frozenset(sbdf for sbdf in chosen if owners.get(str(sbdf)) == QUARANTINE)
         steps.run(_steps(sorted(chosen), toolstack, args.socket, told, away, pv=is_pv(status)))
     except (StateError, KeyboardInterrupt) as error:
-        if args.json:
-            result = "failed" if isinstance(error, StateError) else "interrupted"
-            print_json({**answer, "result": result, "steps": steps.told, "functions": []}, args.json)
+        print_undone(error, {**answer, "steps": steps.told}, args.json)
         raise
     if args.dry_run:
         told = {sbdf: {"sbdf": str(sbdf), "owner": owners.get(str(sbdf), DOM0)} for sbdf in sorted(chosen)}
