@@ -81,14 +81,29 @@ def message_interrupts(function: Function, evidence: Evidence) -> Said:
     boot = evidence.host.boot
     if boot is None or boot.msi:
         return
-    if all(find_capability(function.capabilities, each) is None for each in (MSI, MSIX)):
+    verdict = verdict_without(function, MSI, MSIX)
+    if verdict is None:
         return
-    off = "Xen was started with msi=off and refuses MSI and MSI-X"
-    if function.physfn is not None:
-        verdict, text = Verdict.REFUSE, f"{off}: a virtual function has no other interrupt"
-    else:
-        verdict, text = Verdict.WARN, f"{off}: it has only its line interrupt, if it has one"
+    left = (
+        "a virtual function has no other interrupt"
+        if verdict is Verdict.REFUSE
+        else "it has only its line interrupt, if it has one"
+    )
+    text = f"Xen was started with msi=off and refuses MSI and MSI-X: {left}"
     yield Reason("msi-off", verdict, text, "start Xen without msi=off", place=_PLACE)
+
+
+def verdict_without(function: Function, *refused: int) -> Verdict | None:
+    """Return the verdict on a function whose guest does not get some kinds of message interrupt.
+
+    `refused` are the capabilities (MSI, MSIX) that the guest does not get. REFUSE: no interrupt is left,
+    because a virtual function has no line interrupt. WARN: one may be left. None: the function has none of
+    these capabilities.
+    """
+    found = {each for each in (MSI, MSIX) if find_capability(function.capabilities, each) is not None}
+    if found.isdisjoint(refused):
+        return None
+    return Verdict.REFUSE if function.physfn is not None and found <= set(refused) else Verdict.WARN
 
 
 RULES: tuple[Rule, ...] = (graphics_unit, translation_services, message_interrupts)

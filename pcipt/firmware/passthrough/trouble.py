@@ -1,4 +1,5 @@
-"""Rules of passthrough about known trouble: requester ids, resets, graphics, BARs too large for a guest.
+"""Rules of passthrough about known trouble: requester ids, resets, graphics, BARs too large for a guest,
+MSI-X under a PVH dom0.
 
 Source: xen/drivers/passthrough/pci.c (parse_phantom_dev, alloc_pdev: pci-phantom= works for a PCI Express
         endpoint whose function number is below the stride; at most 8 such options; the stride is doubled
@@ -7,13 +8,13 @@ Source: xen/drivers/passthrough/pci.c (parse_phantom_dev, alloc_pdev: pci-phanto
         xl.cfg(5), gfx_passthru and mmio_hole.
 """
 
+from pcipt.firmware.passthrough.boot_options import verdict_without
 from pcipt.firmware.passthrough.groups_quirks import Alias, alias_quirk
 from pcipt.firmware.passthrough.reasons import Guest
 from pcipt.firmware.passthrough.trouble_table import Trouble, is_possible, troubles_of
 from pcipt.firmware.passthrough.verdict import Evidence, Reason, Rule, Said, Verdict, names
 from pcipt.pci import BarKind, Function, Sbdf
-from pcipt.pci.capabilities import find_capability
-from pcipt.pci.structures import MSI, MSIX
+from pcipt.pci.structures import MSIX
 
 _INTEL = 0x8086
 _DISPLAY = 0x03  # base class
@@ -172,13 +173,14 @@ def msix_of_pvh_dom0(function: Function, evidence: Evidence) -> Said:
     gives = evidence.host.guests.get(Guest.HVM) is not Verdict.REFUSE
     if evidence.host.dom0 is not Guest.PVH or not gives:
         return
-    if find_capability(function.capabilities, MSIX) is None:
+    verdict = verdict_without(function, MSIX)
+    if verdict is None:
         return
     text = "dom0 is PVH, and Xen does not let such a dom0 prepare MSI-X for a guest: the guest has no MSI-X"
-    if function.physfn is not None and find_capability(function.capabilities, MSI) is None:
-        verdict, text = Verdict.REFUSE, f"{text}, and a virtual function has no other interrupt"
+    if verdict is Verdict.REFUSE:
+        text = f"{text}, and a virtual function has no other interrupt"
     else:
-        verdict, text = Verdict.WARN, f"{text}; it works if the guest's driver can do with MSI or INTx"
+        text = f"{text}; it works if the guest's driver can do with MSI or INTx"
     cure = "start Xen with a PV dom0 (without dom0=pvh), or use a driver's option such as e1000e's IntMode=1"
     yield Reason("pvh-dom0-msix", verdict, text, cure, frozenset({Guest.HVM}))
 
