@@ -10,6 +10,7 @@ Source: xen/drivers/passthrough/vtd/dmar.c (acpi_parse_dev_scope: gfx_only), vtd
 from pcipt.firmware.acpi.dmar import SCOPE_ENDPOINT, RemappingUnit
 from pcipt.firmware.coverage import IommuScope
 from pcipt.firmware.passthrough.host import IommuKind
+from pcipt.firmware.passthrough.index import is_display
 from pcipt.firmware.passthrough.verdict import Evidence, Reason, Rule, Said, Unknown, Verdict
 from pcipt.pci import Function
 from pcipt.pci.capabilities import find_capability
@@ -17,7 +18,6 @@ from pcipt.pci.requester import requester_of
 from pcipt.pci.structures import MSI, MSIX
 
 _ATS = 0x000F
-_DISPLAY = 0x03  # base class
 _PLACE = "Xen's command line"
 
 
@@ -32,7 +32,7 @@ def graphics_unit(function: Function, evidence: Evidence) -> Said:
         return
     scope = evidence.iommu
     if scope is None or scope.dmar is None or not scope.dmar.units:
-        if function.parent is None and _is_display(function):
+        if function.parent is None and is_display(function):
             yield Unknown("IOMMU unit of the graphics, which iommu=no-igfx leaves off", Verdict.REFUSE)
         return
     unit = scope.drhd_of(requester_of(function, evidence.machine))
@@ -54,11 +54,7 @@ def _graphics_only(unit: RemappingUnit, scope: IommuScope, evidence: Evidence) -
         return False
     places = (scope.resolve(unit.segment, each) for each in unit.scopes)
     named = (evidence.machine.functions.get(place) for place in places if place is not None)
-    return all(_is_display(each) for each in named if each is not None)
-
-
-def _is_display(function: Function) -> bool:
-    return (function.ids.class_code or 0) >> 16 == _DISPLAY
+    return all(is_display(each) for each in named if each is not None)
 
 
 def translation_services(function: Function, evidence: Evidence) -> Said:

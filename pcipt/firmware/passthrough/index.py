@@ -17,7 +17,7 @@ _MOST = 64  # limit of compared BARs per page; real machines have a few
 
 # class code >> 8 of interrupt controllers and IOMMUs, which are part of the machine itself
 _OF_MACHINE = (0x0800, 0x0806)
-_BRIDGES = 0x06
+_BRIDGES, _DISPLAY = 0x06, 0x03  # base classes
 
 
 @attrs.frozen
@@ -70,6 +70,11 @@ def device_of(function: Function, machine: Machine) -> tuple[int, int, int]:
     above = machine.functions[function.parent].express if function.parent is not None else None
     ari = above is not None and above.port_type in _ARI_PORTS and above.ari_forwarding
     return sbdf.segment, sbdf.bus, 0 if ari else sbdf.device
+
+
+def is_display(function: Function) -> bool:
+    """Return True for a display controller, by its class."""
+    return (function.ids.class_code or 0) >> 16 == _DISPLAY
 
 
 def belongs_to_machine(function: Function) -> bool:

@@ -10,6 +10,7 @@ Source: xen/drivers/passthrough/pci.c (parse_phantom_dev, alloc_pdev: pci-phanto
 
 from pcipt.firmware.passthrough.boot_options import verdict_without
 from pcipt.firmware.passthrough.groups_quirks import Alias, alias_quirk
+from pcipt.firmware.passthrough.index import is_display
 from pcipt.firmware.passthrough.reasons import Guest
 from pcipt.firmware.passthrough.trouble_table import Trouble, is_possible, troubles_of
 from pcipt.firmware.passthrough.verdict import Evidence, Reason, Rule, Said, Verdict, names
@@ -17,7 +18,6 @@ from pcipt.pci import BarKind, Function, Sbdf
 from pcipt.pci.structures import MSIX
 
 _INTEL = 0x8086
-_DISPLAY = 0x03  # base class
 _MIB, _GIB = 1 << 20, 1 << 30
 _MOST_PHANTOMS = 8
 _HOLE = 192 * _MIB  # f0000000-fbffffff: what an HVM guest has below 4 GiB for BARs by default
@@ -115,8 +115,7 @@ def resets(function: Function, evidence: Evidence) -> Said:
 
 def graphics(function: Function, _evidence: Evidence) -> Said:
     """Yield a reason for a display controller: WARN for the graphics of an Intel processor, else OK."""
-    code = function.ids.class_code
-    if code is None or code >> 16 != _DISPLAY:
+    if not is_display(function):
         return
     place = function.sbdf
     if function.ids.vendor == _INTEL and function.parent is None and (place.bus, place.device) == (0, 2):
