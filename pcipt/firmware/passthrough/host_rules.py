@@ -152,18 +152,17 @@ def pv_guest(_facts: HostFacts) -> Said:
 
 def iommu(facts: HostFacts) -> Said:
     """Yield why Xen uses no IOMMU, or what is not known of that."""
-    use, said, tables = iommu_use(facts), facts.said, facts.tables
+    use, said, tables = iommu_use(facts), facts.said, facts.tables or TablesSay()
     if use.used is None:
-        known = tables.unknown if tables is not None else ()
-        for what in known or ("tables of the IOMMU (DMAR, IVRS)",):
+        for what in tables.unknown or ("tables of the IOMMU (DMAR, IVRS)",):
             yield Unknown(what, Verdict.REFUSE)
-        yield from tables.doubts if tables is not None else ()
+        yield from tables.doubts
     elif use.used is False and said.iommu_off:
         text = f"Xen was started with {said.iommu_off} and uses no IOMMU: {NEEDED}"
         cure = f"start Xen without {said.iommu_off}"
         yield Reason("iommu-off", Verdict.REFUSE, text, cure, place="Xen's command line")
     elif use.used is False:
-        against = [each for each in tables.reasons if each.verdict is Verdict.REFUSE] if tables else []
+        against = [each for each in tables.reasons if each.verdict is Verdict.REFUSE]
         yield from against or [_without(facts)]
 
 
