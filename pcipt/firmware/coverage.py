@@ -169,10 +169,12 @@ class IommuScope:
         ivrs = self.ivrs if self.ivrs is not None and self.ivrs.units else None
         if not requester.needs_unit(vendor):
             return Coverage.CERTAIN if dmar or ivrs else Coverage.AT_BOOT
-        if ivrs is not None and dmar is None:
-            return self._by_ivrs(requester.sbdf, ivrs)
-        by_dmar = self._by_dmar(requester.by_vtd, dmar) if dmar is not None else None
-        shown = by_dmar or self._by_snapshot(requester, vendor)
+        if dmar is not None:
+            shown = self._by_dmar(requester.by_vtd, dmar)
+        elif ivrs is not None:
+            shown = self._by_ivrs(requester.sbdf, ivrs)
+        else:
+            shown = self._by_snapshot(requester, vendor)
         return Coverage.UNKNOWN if shown is Coverage.AT_BOOT and self.snapshot.late else shown
 
     @property
