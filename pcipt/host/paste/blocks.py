@@ -137,18 +137,16 @@ def _rejoined(lines: Iterable[Line]) -> Iterator[Line]:
 class _Paths:
     """Finds the bus of functions that `lspci -P` names by path: what was read of the bridge above tells it.
 
-    `blocks` are those so far by their paths. `unplaced` counts the functions whose bus is not known.
+    `blocks` are those so far by their paths.
     """
 
     blocks: dict[str, Block] = attrs.field(factory=dict)
-    unplaced: int = 0
 
     def heading(self, found: re.Match[str], line: Line) -> Block:
         """Return a new block for a line that names a function by path; it has no place if no bus is known."""
         above = self.blocks.get(found[1].lower())
         bus = above.secondary if above is not None else None
         if above is None or bus is None:
-            self.unplaced += 1
             return Block(Sbdf(0, 0, 0, 0), line.number, last=line.number, placed=False)
         sbdf = Sbdf(above.sbdf.segment, bus, int(found[2], 16), int(found[3], 16))
         block = Block(sbdf, line.number, last=line.number)
@@ -214,7 +212,8 @@ def blocks_of(lines: Iterable[Line]) -> tuple[list[Block], int]:
         #  where mail took the indentation away, words look like a label
         if line.indent <= margin and (current is None or indented or not current.words.detailed):
             label = text[:_MOST_LABEL]
-    return [each for each in found if each.is_heading and each.placed], paths.unplaced
+    placed = [each for each in found if each.placed]
+    return [each for each in placed if each.is_heading], len(found) - len(placed)
 
 
 def _heading_of(line: Line, paths: _Paths) -> Block | None:
