@@ -49,7 +49,7 @@ def device_rows(function: Function, details: Details, names: Names) -> Iterator[
 
 
 def may_see_serials() -> bool:
-    """Return True if the user is root: serial numbers of devices are shown to nobody else."""
+    """Return True if the user is root. Only root sees the serial numbers of devices."""
     return os.geteuid() == 0
 
 

@@ -127,8 +127,10 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _final_codes(host: Host) -> frozenset[str]:
-    """Return the codes of refusals that --force does not override on this host: `FINAL`, and if Xen uses no
-    IOMMU, whatever is the cause of that.
+    """Return the codes of the reasons that --force does not override on this host.
+
+    These are the codes in `FINAL`. If Xen uses no IOMMU, the host's reasons that refuse every kind of guest
+    are added: they have the cause.
     """
     causes = (each for each in host.reasons if each.verdict is Verdict.REFUSE and each.guests == EVERY_GUEST)
     return FINAL.union(each.code for each in causes) if host.used is False else FINAL
@@ -144,10 +146,11 @@ def _refusals(report: Report) -> list[Reason]:
 
 
 def _refused(against: Sequence[tuple[Report, Reason]], final: frozenset[str], *, force: bool) -> str:
-    """Return the error text for functions that are not released. `against` has at least one reason, `final`
-    are the codes of those that --force does not override.
+    """Return the error text for functions that are not released.
 
-    The text has the first reason with its cure, the number of further reasons, and whether --force helps.
+    `against` has the reasons against the release, at least one, each with the report of its function. `final`
+    has the codes of the reasons that --force does not override. The text has the first reason with its cure,
+    the number of further reasons, and whether --force helps.
     """
     report, first = against[0]
     lasts = any(reason.code in final for _, reason in against)
