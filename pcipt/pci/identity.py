@@ -16,9 +16,8 @@ from pcipt.pci.config import LEGACY_SIZE, ConfigSpace
 from pcipt.pci.function import Function
 from pcipt.pci.ids import UNKNOWN_IDS, Ids
 from pcipt.pci.machine import Machine
-from pcipt.pci.structures import EXPRESS
+from pcipt.pci.structures import EXPRESS, SERIAL_NUMBER
 
-SERIAL_CAPABILITY = 0x0003  # extended
 NO_SERIAL = 0  # a function that has no serial number, which is known
 _NONE = "none"
 _NO_NUMBERS = (0, (1 << 64) - 1)  # what vendors leave there who gave no number
@@ -130,7 +129,7 @@ def serial_number(config: ConfigSpace, capabilities: Sequence[Capability]) -> in
     if len(config) < LEGACY_SIZE or config.answers is not True:
         return None
     for each in capabilities:
-        if each.extended and each.id == SERIAL_CAPABILITY:
+        if each.extended and each.id == SERIAL_NUMBER:
             low, high = config.u32(each.offset + 4), config.u32(each.offset + 8)
             if low is None or high is None:
                 return None

@@ -16,7 +16,7 @@ from pcipt.pci.config import LEGACY_SIZE, ConfigSpace
 from pcipt.pci.units import Address, Range
 
 PM, MSI, EXPRESS, MSIX, AF, ENHANCED_ALLOCATION, SUBSYSTEM = 0x01, 0x05, 0x10, 0x11, 0x13, 0x14, 0x0D
-ACS, ARI, SRIOV, REBAR, VF_REBAR = 0x000D, 0x000E, 0x0010, 0x0015, 0x0024
+SERIAL_NUMBER, ACS, ARI, ATS, SRIOV, REBAR, VF_REBAR = 0x0003, 0x000D, 0x000E, 0x000F, 0x0010, 0x0015, 0x0024
 
 PORT_TYPES = {
     0x0: "endpoint",

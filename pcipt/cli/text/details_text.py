@@ -10,7 +10,8 @@ from pcipt.host.function_facts import LinkFacts
 from pcipt.pci import Function
 from pcipt.pci.capabilities.details import VPD, Detail
 from pcipt.pci.capabilities.links.link import speed_text
-from pcipt.pci.identity import SERIAL_CAPABILITY, serial_text
+from pcipt.pci.identity import serial_text
+from pcipt.pci.structures import SERIAL_NUMBER
 
 Rows = list[tuple[str, ...]]
 _KEEPS = {True: "NoSoftRst+: D3hot keeps its state", False: "NoSoftRst-: D3hot resets it"}
@@ -107,7 +108,7 @@ def register_chapters(details: Details) -> list[tuple[str, Rows]]:
 def _is_shown(detail: Detail) -> bool:
     """Return True if the user may see the registers of a capability: the serial number is for root only."""
     capability = detail.capability
-    return may_see_serials() or not (capability.extended and capability.id == SERIAL_CAPABILITY)
+    return may_see_serials() or not (capability.extended and capability.id == SERIAL_NUMBER)
 
 
 def json_from_details(function: Function, details: Details, names: Names) -> dict[str, object]:

@@ -15,9 +15,8 @@ from pcipt.firmware.passthrough.verdict import Evidence, Reason, Rule, Said, Unk
 from pcipt.pci import Function
 from pcipt.pci.capabilities import find_capability
 from pcipt.pci.requester import requester_of
-from pcipt.pci.structures import MSI, MSIX
+from pcipt.pci.structures import ATS, MSI, MSIX
 
-_ATS = 0x000F
 _PLACE = "Xen's command line"
 
 
@@ -62,7 +61,7 @@ def translation_services(function: Function, evidence: Evidence) -> Said:
     boot = evidence.host.boot
     if boot is None or not boot.ats:
         return
-    if find_capability(function.capabilities, _ATS, extended=True) is not None:
+    if find_capability(function.capabilities, ATS, extended=True) is not None:
         text = (
             "Xen was started with ats, and the function translates addresses by itself (ATS): Xen waits for "
             "its answers, so a guest that has it can stop the whole host"

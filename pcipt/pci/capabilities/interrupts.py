@@ -17,9 +17,9 @@ from pcipt.pci.capabilities.fields import (
     plus,
     power_of_two,
 )
-from pcipt.pci.structures import MSIX
+from pcipt.pci.structures import MSI, MSIX
 
-MSI, HYPERTRANSPORT = 0x05, 0x08
+HYPERTRANSPORT = 0x08
 _MSI_MAPPING = 0x15
 
 

@@ -4,8 +4,9 @@ Source: PCI Express Base 6.0 §10.5.1 (ATS), §10.5.2 (Page Request), §7.8.9 (P
 """
 
 from pcipt.pci.capabilities.fields import Field, Register, Structure, flag, flags, one_of, plus
+from pcipt.pci.structures import ATS
 
-ATS, PAGE_REQUEST, TPH, PASID = 0x000F, 0x0013, 0x0017, 0x001B
+PAGE_REQUEST, TPH, PASID = 0x0013, 0x0017, 0x001B
 _STEERING = one_of({0: "none", 1: "in this structure", 2: "in the MSI-X table"})
 _MODES = one_of({0: "no steering tags", 1: "interrupt vectors", 2: "device specific"})
 _REQUESTS = one_of({0: "off", 1: "on", 3: "extended"})

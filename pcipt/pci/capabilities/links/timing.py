@@ -4,8 +4,9 @@ Source: PCI Express Base 6.0 §7.9.15 (PTM), §7.9.3 (Device Serial Number).
 """
 
 from pcipt.pci.capabilities.fields import Field, Register, Structure, Value, flag, flags
+from pcipt.pci.structures import SERIAL_NUMBER
 
-SERIAL_NUMBER, TIME_MEASUREMENT = 0x0003, 0x001F
+TIME_MEASUREMENT = 0x001F
 _MOST = 255  # this and more
 
 
