@@ -18,7 +18,7 @@ import attrs
 
 from pcipt.pci.capabilities.walk import walk_capabilities
 from pcipt.pci.config import ConfigSpace
-from pcipt.pci.identity import SERIAL_CAPABILITY
+from pcipt.pci.structures import SERIAL_NUMBER
 
 BOOT_ID = "proc/sys/kernel/random/boot_id"
 IOMEM = "proc/iomem"
@@ -171,7 +171,7 @@ def _secret_bytes(data: bytes) -> Iterator[tuple[int, int, bool]]:
     """Yield the spans of a config space that may hold a serial number: start, end, and True for a DSN."""
     capabilities, _ = walk_capabilities(ConfigSpace(data))
     for each in capabilities:
-        if each.extended and each.id == SERIAL_CAPABILITY:
+        if each.extended and each.id == SERIAL_NUMBER:
             yield each.offset + _DSN_AT, min(each.offset + _DSN_AT + _DSN_SIZE, len(data)), True
         elif not each.extended and each.id == _VPD:
             yield each.offset + _VPD_AT, min(each.offset + _VPD_AT + _VPD_SIZE, len(data)), False
