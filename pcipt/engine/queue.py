@@ -96,8 +96,9 @@ DELAYS: Mapping[tuple[str | Whole, Reason], Delay] = {
     (CONSOLE, Reason.WITHDRAWN): _repeated(1.0, 5.0, 25.0),
     # dom0 must have had time to access what was unmapped; each look prints lines on Xen's console.
     (PLACE, Reason.UNMAPPED): _repeated(60.0, 600.0, 3600.0, endless=True),
-    # The ledger is written whole some seconds after an action; a disk that does not take it is tried again.
-    (STORE, Reason.TIMER): Delay(5.0, 5.0),
+    # The ledger is written whole some seconds after an action, and again once it tells how far the kernel's
+    # log was followed, which it does when nothing waits; a disk that does not take it is tried again.
+    (STORE, Reason.TIMER): Delay(5.0, 60.0, (5.0, 25.0, 60.0)),
     (STORE, Reason.FAILED): _repeated(60.0, endless=True),
 }
 
@@ -268,9 +269,9 @@ class Queue:
         return {key for key in found if isinstance(key, Sbdf)}
 
     def has_change(self, now: float, besides: frozenset[Reason] = UNHURRIED) -> bool:
-        """Return True if work is due for a reason that is not in `besides`."""
+        """Return True if work on the machine (any but STORE) is due for a reason that is not in `besides`."""
         quiet = self._quiet_at()
-        due = [work for work in self._work.values() if _due(work, quiet) <= now]
+        due = [work for key, work in self._work.items() if key is not STORE and _due(work, quiet) <= now]
         due += [self._unfinished] if self._unfinished is not None else []
         return any(work.reasons - besides for work in due)
 

@@ -69,16 +69,16 @@ class Reconciler:
         If STORE is in it, write the files first. `finished` is False while slices of EVERYTHING are left.
         """
         if scope.store is not None:
-            follow_log(self._views, self._queue, self._policy.collect, scope.functions)
-            if not self._saver.save(self._views.memory):
-                self._queue.repeat(STORE, Reason.FAILED, self._clock(), scope.store.attempts)
+            followed = follow_log(self._views, self._queue, self._policy.collect, scope.functions)
+            if not (self._saver.save(self._views.memory) and followed):
+                why = Reason.FAILED if self._saver.findings else Reason.TIMER
+                self._queue.repeat(STORE, why, self._clock(), scope.store.attempts)
         work = scope.everything
         if work is None:
             return result_of(self._steps(Round(scope, self._views)))
         if self._sweep is None or self._sweep[0].everything is not work:
             started = Round(scope, self._views)
-            self._sweep = started, self._steps(started)
-            self._meanwhile = set()
+            self._sweep, self._meanwhile = (started, self._steps(started)), set()
         now, steps = self._sweep
         try:
             next(steps)

@@ -260,6 +260,20 @@ def test_a_kill_at_each_writing_and_a_removal_while_it_is_down(tmp_path, version
     healthy(scene)
 
 
+def test_the_line_is_noted_later_if_work_waits_when_the_files_are_written(tmp_path):
+    scene = Scene(tmp_path)
+    engine = scene.begin()
+    scene.rest()
+    scene.come(ONE)
+    scene.look()
+    scene.tell("bind", ONE)
+    scene.time += 6.0
+    work_off(engine)  # STORE is due; the message is taken with it and waits
+    assert engine.ledger.roster.line < scene.log.read().last
+    scene.rest()
+    assert engine.ledger.roster.line == scene.log.read().last
+
+
 def interleaved(ports, chance):
     """Yield (function, step) of one cycle at each port, the ports in any order."""
     waiting = {nic: list(STEPS) for nic in ports}

@@ -270,6 +270,15 @@ def test_keys_are_found_by_reason():
     assert not queue.holds(THIRD, Reason.OWNER)
 
 
+def test_files_that_wait_to_be_written_are_no_change():
+    queue = Queue()
+    queue.add(STORE, Reason.TIMER, 0.0)
+    assert queue.take(4.0) == ()
+    assert not queue.has_change(9.0, frozenset())
+    queue.add(ONE, Reason.FAILED, 9.0)
+    assert queue.has_change(99.0, frozenset())
+
+
 def test_only_addresses_are_functions():
     work = [Work(key, frozenset(), 0.0, 0.0) for key in (ONE, *Whole)]
     assert keys_of(work) == {ONE}

@@ -73,22 +73,26 @@ def note_read(views: Views, desired: Iterable[Desired], noted: Iterable[AnyStep]
     return steps
 
 
-def follow_log(views: Views, queue: Queue, collect: Callable[[], None], taken: Collection[Sbdf] = ()) -> None:
+def follow_log(views: Views, queue: Queue, collect: Callable[[], None], taken: Collection[Sbdf] = ()) -> bool:
     """Note in the roster how far the kernel's log was followed, if all that it tells is in the ledger.
 
     The kernel tells its log of a function before it sends the message, so the messages are taken after the
     log was read (`collect`). Nothing is noted while work waits that may show more, or while functions were
-    `taken` from the queue; the log then tells of it again at the next start.
+    `taken` from the queue: the result is then False, and at the next start the log would tell of it again.
     """
     log = views.host.read_log() if views.pvh else None
-    if log is None or taken:
-        return
+    roster = views.memory.ledger.roster
+    if log is None or (log.last, log.uevents) == (roster.line, roster.uevents):
+        return True
+    if taken:
+        return False
     with suppress(UnsupportedError):  # it is raised again when the messages are needed
         collect()
         waits = any(map(queue.keys_with, _OPEN)) or queue.reasons_of(EVERYTHING)
         if not waits and not views.memory.trapped.unread:
-            roster = views.memory.ledger.roster
             roster.line, roster.uevents = log.last, log.uevents
+            return True
+    return False
 
 
 def is_far(views: Views) -> bool:
