@@ -69,8 +69,8 @@ class Memory:
     Xen's console said so before this service began. `removed` holds addresses that Linux had and dropped:
     ghosts are removed from Xen only at these addresses, and after a renumbering (`plan_announcements`).
     `unserved` holds addresses of which Xen said that no IOMMU unit serves them: that stays so until the next
-    boot. `served` holds addresses at which Xen lists a function of dom0 that was not there at boot: a unit
-    serves them until the next boot. `former` holds by place the function that Linux last dropped there.
+    boot. `served` holds addresses at which this service saw Xen take a function for dom0: a unit serves them
+    until the next boot. `former` holds by place the function that Linux last dropped there.
     `answered` holds by place each function that does not answer, as it was when it answered last. `vacated`
     holds each place whose function Linux dropped and for which no plan was made since, with the former
     address. `bridge_numbers` holds the (secondary, subordinate) bus of each bridge, by place, as it was last

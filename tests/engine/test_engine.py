@@ -36,7 +36,7 @@ from tests.engine.stage import (
 )
 from tests.engine.world import ivrs_of
 from tests.machines import function
-from tests.xen.devices import device
+from tests.xen.devices import device, port
 from tests.xen.versions import VERSIONS
 
 NIC = "0000:01:00.0"
@@ -266,7 +266,7 @@ def test_an_address_where_xen_took_a_function_is_served_until_the_next_boot(vers
     """A PVH dom0 cannot read AMD's table: what came later is added only where Xen has taken one before."""
     served = Coverage(buses=frozenset({(0, 0), (0, 9)}), vendor=Vendor.AMD)
     bridge = device("00:00.0", vendor=0x1022, class_code=0x060000)
-    stage = BusStage([bridge], version=version, coverage=served)
+    stage = BusStage([bridge, port("00:01.0", 9, 9)], version=version, coverage=served)
     engine = stage.start()
     compare(engine)
     here, there = device("09:00.0", command=0), device("09:01.0", command=0)

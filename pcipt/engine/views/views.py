@@ -19,7 +19,7 @@ from pcipt.engine.views.machine_state import MachineState
 from pcipt.engine.views.protection import read_pf_fixup, read_protection
 from pcipt.engine.views.reserved import Reserved
 from pcipt.engine.views.vpci_picture import counted_of, lost_of
-from pcipt.engine.views.xen_questions import Questions, ghost_candidates
+from pcipt.engine.views.xen_questions import Questions, candidate_buses, ghost_candidates
 from pcipt.errors import UnsupportedError
 from pcipt.firmware.coverage import IommuScope, snapshot_of_boot
 from pcipt.pci import Finding, Sbdf
@@ -139,16 +139,16 @@ class Views:
         """
         memory = self.memory
         others = {*memory.removed, *self.state.cut_addresses(), *self.view.known, *memory.ledger.announced()}
-        others |= {*self.reserved.devices}
-        others |= {now for now in self.state.renumbered.values() if now is not None}
-        listed = itertools.chain(self.machine.functions, others, ghost_candidates(self.machine))
-        if not self.questions.ask_everything(listed, self.given(self.machine.functions)):
+        others |= {*self.reserved.devices, *filter(None, self.state.renumbered.values())}
+        buses = candidate_buses(self.machine)
+        listed = itertools.chain(self.machine.functions, others, ghost_candidates(buses))
+        if not self.questions.ask_everything(listed, self.given(self.machine.functions), buses):
             return False
         booted = memory.boot.functions if memory.boot is not None else ()
         self.reserved.read({*self.machine.functions, *booted, *others})
         memory.removed &= self.view.known
         self.not_asked = NO_FUNCTIONS
-        self._learn_coverage(self.view.known)
+        self._learn_coverage()
         return True
 
     def ask(self, functions: Collection[Sbdf], *, owners: bool = False) -> bool:
@@ -169,7 +169,7 @@ class Views:
             self.memory.left_guests |= left
             self.look_at_guests()
         self.memory.removed -= {sbdf for sbdf in asked if sbdf not in self.view.known}
-        self._learn_coverage(asked)
+        self._learn_coverage()
         return True
 
     def ask_if_listed(self, functions: Iterable[Sbdf]) -> frozenset[Sbdf] | None:
@@ -256,13 +256,12 @@ class Views:
         if function is None:
             return None
         place = place_of(function)
-        outside = self.memory.outside_window.get(place, EMPTY_BARS) | self.memory.intents.missed(function)
+        missed = self.memory.outside_window.get(place, EMPTY_BARS) | self.memory.intents.missed(function)
         if self.not_asked and not self.addresses(sbdf).isdisjoint(self.not_asked):
-            reason = "Xen cannot be asked about it now"
-            return Desired(place, sbdf, hold_reason=reason, outside_window=outside)
+            return Desired(place, sbdf, hold_reason="Xen cannot be asked about it now", outside_window=missed)
         return desired_of(
             function, self.machine.functions, self.view, pvh=self.pvh, version=self.version,
-            protected=self.protected, followed=self.announced_at(), outside_window=outside,
+            protected=self.protected, followed=self.announced_at(), outside_window=missed,
             lost=lost_of(self, sbdf), given_up=place in self.memory.without_vpci,
             sizes=self.memory.ledger.sizes.get(place),
         )  # fmt: skip
@@ -293,8 +292,9 @@ class Views:
         now = self.state.renumbered.get(sbdf)
         return {sbdf, sbdf.cut, *self.announced_at().get(sbdf, ()), *(() if now is None else (now,))}
 
-    def _learn_coverage(self, listed: Iterable[Sbdf]) -> None:
-        """Update `coverage` if Xen runs without an IOMMU, and `served` for these functions."""
-        if self._iommu is not None:  # and so is the boot snapshot
+    def _learn_coverage(self) -> None:
+        """Update `coverage` if Xen runs without an IOMMU, and `served` by what Xen has taken for dom0."""
+        if self._iommu is not None:
             self._iommu = with_absence(self._iommu, self.view, pvh=self.pvh)
-            self.memory.served |= set(filter(self.view.in_dom0, listed)) - self._iommu.snapshot.functions
+        self.memory.served |= set(filter(self.view.in_dom0, self.questions.appeared))
+        self.questions.appeared.clear()

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 
 from pcipt.engine.views.owner_from_console import ask_owners
 from pcipt.errors import HypervisorError, UnsupportedError
@@ -10,6 +11,7 @@ from pcipt.pci.address import functions_of_bus
 from pcipt.remap.view import XenView
 from pcipt.xen.interface import Hypervisor
 
+Bus = tuple[int, int]  # segment, bus
 BATCH = 16_384  # functions that one call asks about
 
 
@@ -20,7 +22,8 @@ class Questions:
     `trouble` is the finding that a question failed. It is None after a later question has succeeded, except
     `ask_if_listed`. While it is set, the view has older answers. `changes` has, for each question that found
     such functions, those that Xen lists with an owner and did not before, and those for which it is the other
-    way round; who acts on them empties the list.
+    way round; who acts on them empties the list. `appeared` are the addresses that Xen lists now and did not
+    list when it was asked before; who acts on them empties the set.
     """
 
     def __init__(self, xen: Hypervisor) -> None:
@@ -34,15 +37,21 @@ class Questions:
         self.view = self._viewed()
         self.trouble: Finding | None = None
         self.changes: list[tuple[frozenset[Sbdf], frozenset[Sbdf]]] = []
+        self.appeared: set[Sbdf] = set()
+        self._buses: AbstractSet[Bus] = frozenset()
 
-    def ask_everything(self, functions: Iterable[Sbdf], given: Collection[Sbdf] = ()) -> bool:
+    def ask_everything(
+        self, functions: Iterable[Sbdf], given: Collection[Sbdf] = (), buses: AbstractSet[Bus] = frozenset()
+    ) -> bool:
         """Ask about all functions that Xen may list, and replace all former answers; return True if Xen
         answered.
 
-        `given` are the functions that are bound to xen-pciback. If Xen cannot be asked, return False: the
-        former answers stay and `trouble` is set.
+        `given` are the functions that are bound to xen-pciback. `buses` are those of which all addresses are
+        in `functions`. If Xen cannot be asked, return False: the former answers stay and `trouble` is set.
         """
-        return self._ask(functions, None, given, handed=True)
+        answered = self._ask(functions, None, given, handed=True)
+        self._buses = buses if answered else self._buses
+        return answered
 
     def ask(self, functions: Collection[Sbdf], given: Collection[Sbdf] = (), *, handed: bool = False) -> bool:
         """Ask about these functions and replace the former answers about them; return True if Xen answered.
@@ -73,6 +82,8 @@ class Questions:
             self._say(error)
             return False
         self.trouble = None
+        fresh = answer.known - self._known
+        self.appeared |= {sbdf for sbdf in fresh if (sbdf.segment, sbdf.bus) in self._buses}
         owned = self._owned(replaced)
         for held in (self._known, self._orphans, self._quarantined, self._unread):
             held.clear() if replaced is None else held.difference_update(replaced)
@@ -149,18 +160,25 @@ class Questions:
         )
 
 
-def ghost_candidates(machine: Machine) -> Iterator[Sbdf]:
-    """Return every address at which Xen may list a function that the machine does not have.
+def candidate_buses(machine: Machine) -> set[Bus]:
+    """Return the buses on which Xen may list a function, whether or not the machine has it.
 
-    Xen cannot be asked for a list, only about an address. Addresses of the machine's functions are among
-    them. Segments above ffff are left out: Xen cannot name them.
-    Shape:  all 256 device and function numbers of each bus that has a function or that a bridge passes on.
+    They are the buses that have a function or that a bridge passes on. Segments above ffff are left out: Xen
+    cannot name them.
     """
     buses = {(sbdf.segment, sbdf.bus) for sbdf in machine.functions if sbdf.fits_xen}
     for function in machine.functions.values():
         if function.bridge is not None and function.sbdf.fits_xen:
             last = max(function.bridge.secondary, function.bridge.subordinate)
             buses |= {(function.sbdf.segment, bus) for bus in range(function.bridge.secondary, last + 1)}
+    return buses
+
+
+def ghost_candidates(buses: Iterable[Bus]) -> Iterator[Sbdf]:
+    """Return every address on these buses: Xen cannot be asked for a list, only about an address.
+
+    Shape:  all 256 device and function numbers of each bus, the buses sorted.
+    """
     return itertools.chain.from_iterable(itertools.starmap(functions_of_bus, sorted(buses)))
 
 

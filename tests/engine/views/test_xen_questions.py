@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from pcipt.engine.views import xen_questions
-from pcipt.engine.views.xen_questions import Questions, ghost_candidates
+from pcipt.engine.views.xen_questions import Questions, candidate_buses, ghost_candidates
 from pcipt.errors import UnsupportedError
 from pcipt.pci import decode_machine
 from pcipt.remap.view import XenView
@@ -199,6 +199,16 @@ def test_many_functions_are_asked_about_in_batches(monkeypatch):
     assert questions.view.known == {NIC, DISK, OTHER}
 
 
+def test_what_appeared_was_asked_about_before_and_is_listed_now():
+    xen, questions = begun()
+    xen.forget(NIC)
+    questions.ask_everything([NIC, DISK], buses={(0, 1)})
+    assert questions.appeared == set()
+    xen.kernel_add(NIC)
+    questions.ask([NIC, OTHER])  # nobody knows since when Xen lists OTHER
+    assert questions.appeared == {NIC}
+
+
 def test_a_batch_is_as_large_as_one_call_of_xen():
     assert xen_questions.BATCH == 16_384
 
@@ -216,7 +226,7 @@ def test_a_batch_is_as_large_as_one_call_of_xen():
     ],
 )
 def test_ghosts_are_looked_for_on_each_bus_in_use(raws, buses):
-    found = list(ghost_candidates(decode_machine(raws)))
+    found = list(ghost_candidates(candidate_buses(decode_machine(raws))))
     assert len(found) == 256 * len(buses)
     assert list(dict.fromkeys((sbdf.segment, sbdf.bus) for sbdf in found)) == buses
     assert {(sbdf.device, sbdf.function) for sbdf in found} == (
