@@ -17,7 +17,7 @@ from pcipt.remap.ignored import Intents
 from pcipt.remap.vpci.trapped import Trapped
 from pcipt.remap.writes.changes import BusRenumbered, Change, RereadWanted
 from pcipt.remap.writes.initial import refreshed, shadow_from_machine
-from pcipt.remap.writes.shadow import Shadow, settle, step
+from pcipt.remap.writes.shadow import Shadow, settle, step, with_function
 
 OnChange = Callable[[Change, bool], None]
 OnFinding = Callable[[Finding], None]
@@ -49,6 +49,8 @@ class Watch:
         self._shadow = Shadow(obeys=obeys)
         self.intents = Intents()
         self.trapped = Trapped()
+        self._raws: Mapping[Sbdf, RawFunction] = {}
+        self._written: dict[Sbdf, RawFunction] = {}  # the last readings, older than writes that came since
         self._writes = self._own = self._lost = 0
         self.findings = list(findings)
         self._told: set[str] = set()
@@ -84,11 +86,19 @@ class Watch:
     def begin(self, machine: Machine, raws: Mapping[Sbdf, RawFunction]) -> None:
         """Replace the shadow registers by those of a machine that was just read.
 
-        Without a source nothing is done. `raws` is kept: the shadow of a function is made from its entry in
-        `raws` when it is first needed. Later readings may change `raws` until then.
+        A function that was written to and not read since keeps its shadow registers. Without a source nothing
+        is done. `raws` is kept: the shadow of a function is made from its entry in `raws` when it is first
+        needed. Later readings may change `raws` until then.
         """
-        if self._source is not None:
-            self._shadow = shadow_from_machine(machine, raws, obeys=self._obeys)
+        if self._source is None:
+            return
+        before, self._raws = self._shadow, raws
+        self._shadow = shadow_from_machine(machine, raws, obeys=self._obeys)
+        self._written = {sbdf: raw for sbdf, raw in self._written.items() if raws.get(sbdf) is raw}
+        for sbdf in self._written:
+            former, read = before.at(sbdf), machine.functions.get(sbdf)
+            if former is not None and read is not None and read.path == former.place:
+                self._shadow = with_function(self._shadow, former)
 
     def take(self) -> None:
         """Read all writes and losses from the source and apply them to the shadow, calling back for each
@@ -130,6 +140,7 @@ class Watch:
         again.
         """
         for raw in list(raws):
+            self._written.pop(raw.sbdf, None)
             self._shadow, changes = refreshed(self._shadow, raw.sbdf, raw.config or b"")
             for change in changes:
                 if not isinstance(change, RereadWanted):
@@ -171,6 +182,8 @@ class Watch:
             return
         self._writes += 1
         self._own += event.own
+        if event.sbdf in self._raws:
+            self._written.setdefault(event.sbdf, self._raws[event.sbdf])
         if self._obeys:
             again = set()
         else:

@@ -2,12 +2,17 @@
 
 import errno
 
+import attrs
 import pytest
 
 from pcipt.daemon.live import watch_by
 from pcipt.daemon.watcher import Watch, open_watch
 from pcipt.errors import UnsupportedError
-from pcipt.pci.write import Lost
+from pcipt.pci import decode_machine
+from pcipt.pci.write import ConfigWrite, Lost
+from pcipt.remap.writes.changes import BarMapped
+from tests.engine.stage import ListSource
+from tests.xen.devices import device
 
 
 class BreakingSource:
@@ -112,3 +117,21 @@ def test_a_source_that_cannot_be_had_is_a_finding(make, text):
 def test_none_is_asked_for_and_nothing_is_missing():
     watch = watch_by("none", pvh=True)
     assert (watch.fileno, watch.findings) == (None, [])
+
+
+@pytest.mark.parametrize(("reads", "start"), [("nothing", 0xFE10_0000), ("all", 0xFE00_0000)])
+def test_a_function_written_to_and_not_read_since_keeps_its_shadow_registers(reads, start):
+    """The registers of all functions begin anew when one comes or goes, from readings that may be older."""
+    raw = device("00:06.0", (0xFE00_0000, 0x1000), command=0)
+    source, raws, changes = ListSource(), {raw.sbdf: raw}, []
+    watch = Watch(source, "test")
+    watch.on_change = lambda change, _read_back: changes.append(change)
+    watch.begin(decode_machine([raw]), raws)
+    source.push(ConfigWrite(raw.sbdf, 0x10, 4, 0xFE10_0000))
+    watch.take()
+    if reads == "all":
+        raws = {raw.sbdf: attrs.evolve(raw)}
+    watch.begin(decode_machine([raw]), raws)
+    source.push(ConfigWrite(raw.sbdf, 0x04, 2, 0x2))
+    watch.take()
+    assert [each.after.start for each in changes if isinstance(each, BarMapped)] == [start]

@@ -15,13 +15,19 @@ import attrs
 from pcipt.engine.memory import Memory
 from pcipt.errors import HypervisorError, UnsupportedError
 from pcipt.pci import Finding, Machine, Sbdf
+from pcipt.pci.structures import MSIX
 from pcipt.remap.bar_index import BarIndex
 from pcipt.xen.boot_words import BootWords, parse_boot_words
 from pcipt.xen.complaint_texts import finding_of_complaint
 from pcipt.xen.complaints import LASTING, OF_BARS, Code, Complaint, parse_complaints
 from pcipt.xen.dma_faults import Hearing, hearing_of
 from pcipt.xen.interface import Hypervisor, command_line_of
-from pcipt.xen.releases import FAULTY_CAPABILITY_HIDDEN, VPCI_BUILT_AT_ASSIGN, VPCI_SURVIVES_FAILURE
+from pcipt.xen.releases import (
+    FAULTY_CAPABILITY_HIDDEN,
+    HIDDEN_MSIX_LOCKED,
+    VPCI_BUILT_AT_ASSIGN,
+    VPCI_SURVIVES_FAILURE,
+)
 
 WITHOUT_VPCI = frozenset({Code.NO_SETUP, Code.NOT_HIDDEN})
 PASSING = frozenset({Code.ASSIGN, Code.INTERRUPT})  # over when the service starts
@@ -143,6 +149,22 @@ class Complaints:
                 if failed or faulty or complaint.code in WITHOUT_VPCI:
                     holders.setdefault(complaint, []).append(function)
         return {functions[0] for functions in holders.values() if len(functions) == 1}
+
+    @property
+    def hidden_msix(self) -> set[Sbdf]:
+        """The functions of which Xen has hidden the MSI-X structure from dom0 and may still trap its pages.
+
+        Source: Xen drivers/vpci/vpci.c (vpci_init_capabilities), msix.c (init_msix, before cleanup_msix).
+        """
+        version = self._xen.identity.version
+        if not FAULTY_CAPABILITY_HIDDEN.of(version) or HIDDEN_MSIX_LOCKED.of(version):
+            return set()
+        return {
+            function
+            for function, said in self._held.items()
+            for each in said
+            if function and (each.code, each.kind, each.capability) == (Code.HIDDEN, "legacy", MSIX)
+        }
 
     def _not_built(self, complaint: Complaint) -> bool:
         """Return True if a complaint says that a function returned to dom0 and vPCI could not be set up.

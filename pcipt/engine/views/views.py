@@ -205,8 +205,7 @@ class Views:
             pvh=self.pvh,
             version=self.version,
             iommu=self._iommu,
-            unserved=self.memory.unserved,
-            served=self.memory.served,
+            unserved=self.memory.unserved, served=self.memory.served,
             bars=self.state.bars,
             mapped=self.memory.mapped,
             protected=self.protected,
@@ -224,8 +223,9 @@ class Views:
             given_up=self.memory.without_vpci,
             faulty=self.memory.ledger.faulty,
             severed=self.memory.ledger.severed,
+            hidden_msix=self.complaints.hidden_msix,
             sizes=self.memory.ledger.sizes.get,
-        )
+        )  # fmt: skip
 
     def facts(self, action: Action) -> Facts:
         """Read again what the guards of this action look at; return the facts, add changes to `different`.

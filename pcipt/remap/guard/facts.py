@@ -39,7 +39,8 @@ class Facts:
     Resizable BARs. `lost` returns for a function the BARs that vPCI takes for mapped although a reset has
     cleared them (`lost_bars`); `counted` has where vPCI has them, for all functions of which that is known.
     `given_up` are the places of functions that vPCI does not handle any more, `faulty` those of
-    `Ledger.faulty`, `severed` those of `Ledger.severed`.
+    `Ledger.faulty`, `severed` those of `Ledger.severed`. `hidden_msix` are the functions of which Xen hides
+    the MSI-X structure from dom0 and may trap its pages.
     """
 
     machine: Machine
@@ -66,6 +67,7 @@ class Facts:
     given_up: AbstractSet[str] = frozenset()
     faulty: AbstractSet[str] = frozenset()
     severed: AbstractSet[str] = frozenset()
+    hidden_msix: AbstractSet[Sbdf] = frozenset()
     sizes: Callable[[str], Sizes | None] = lambda _place: None
     _desired: dict[Sbdf, Desired] = attrs.field(factory=dict, init=False)
 

@@ -39,13 +39,13 @@ RAM = entry(0x10_0000, 0x7000_0000 - 0x10_0000, MemoryType.RAM)
 REGION = frames(0x7D00_0000, 4)
 
 
-def facts(*raws, xen=None, pvh=True, mapped=(), reserved=(), regions=None, above=None):
+def facts(*raws, xen=None, pvh=True, mapped=(), reserved=(), regions=None, above=None, **more):
     there = decode_machine([above or port(), *raws])
     snapshot = BootSnapshot("boot", frozenset(there.functions), {})
     return Facts(
         machine=there, xen=xen or known("00:1c.0"), pvh=pvh, version=version_of(4, 17),
         iommu=IommuScope(snapshot), mapped=MappedPages(mapped),
-        protected=protected_ranges([RAM], reserved=reserved), regions=regions or {},
+        protected=protected_ranges([RAM], reserved=reserved), regions=regions or {}, **more,
     )  # fmt: skip
 
 
@@ -85,6 +85,7 @@ REFUSED = [
         device("01:00.0", [(0x4000_0000, 0x4000)], parent="00:1c.0"), above=LOW_PORT), "touches RAM"),
     ("protected", MAP, facts(NIC, reserved=[frames(AT + 0x3000, 1)]), "reserved region"),
     ("msix-pages", MAP, facts(NIC, beside(AT, 0x4000, msix=(0, 0)), xen=known("01:01.0")), "MSI-X"),
+    ("msix-pages", MAP, facts(NIC, hidden_msix=frozenset({S("01:00.0")})), "Xen hides MSI-X of 0000:01:00.0"),
     ("other-owner", MAP, facts(NIC, beside(AT + 0x2000)), "decodes the same addresses"),
     ("other-owner", MAP, facts(  # the first one does not decode, the second does
         NIC, beside(AT, command=0), device("01:02.0", [(AT, 0x4000)], parent="00:1c.0")), "0000:01:02.0"),
