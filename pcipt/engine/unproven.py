@@ -4,6 +4,8 @@ From Xen 4.19 on, vPCI forgets a function before it is assigned to another domai
 returns. If the assignment fails, nothing builds it anew: dom0 still owns the function, and vPCI neither traps
 nor maps it. No call tells whether that has happened. So when a driver of dom0 is bound again, the BARs are
 mapped once by pcipt, which changes nothing where vPCI has mapped them.
+If it left and returned between two readings, the pages of its former record stay mapped: those that it does
+not need any more are unmapped then.
 Before Xen 4.19, vPCI keeps its record of such a function, and maps nothing when it returns. A page that
 the function shares may be missing then: vPCI does not spare it when another function stops to decode there.
 A function may have left and returned between two readings. So such pages are mapped once whenever a message
@@ -20,6 +22,7 @@ from pcipt.engine.report import Scope
 from pcipt.engine.views.views import Views
 from pcipt.pci import Frames, Function, Sbdf
 from pcipt.remap.desired import PCIBACK, By, Desired
+from pcipt.remap.intervals import without
 from pcipt.remap.life import State
 from pcipt.remap.mapped_pages import MappedRun
 from pcipt.xen.releases import VPCI_BUILT_AT_ASSIGN
@@ -45,7 +48,8 @@ def doubt_unproven(views: Views, scope: Scope, desired: Collection[Desired], whe
     may have been away from dom0 unseen (`_doubt_unseen`). `when` is the time (UTC, RFC 3339).
     """
     memory = views.memory
-    _doubt_unseen(views, scope, desired, when)
+    if views.pvh:
+        _doubt_unseen(views, scope, desired, when)
     _doubt_missed(views, desired)
     if memory.inherited and views.pvh and VPCI_BUILT_AT_ASSIGN.of(views.version):
         memory.unproven |= {
@@ -103,21 +107,39 @@ def _doubt_missed(views: Views, desired: Iterable[Desired]) -> None:
 
 
 def _doubt_unseen(views: Views, scope: Scope, desired: Iterable[Desired], when: str) -> None:
-    """Record as DOUBTFUL the needed pages that functions share if they may have been away from dom0 unseen.
+    """Record as DOUBTFUL what may be mapped otherwise if functions have been away from dom0 unseen.
 
     These are the functions in `scope` with a message about their owner; all functions, if nobody listened.
-    The plan maps the pages, which changes nothing where they are mapped. Nothing is recorded of lost BARs,
-    and of pages where Xen traps MSI-X structures. `when` is the time (UTC, RFC 3339).
+    From Xen 4.19 on, see `_doubt_forgotten`. Before, it is the needed pages that they share: the plan maps
+    the pages, which changes nothing where they are mapped. Nothing is recorded of lost BARs, and of pages
+    where Xen traps MSI-X structures. `when` is the time (UTC, RFC 3339).
     """
-    if not views.pvh or VPCI_BUILT_AT_ASSIGN.of(views.version):
-        return
     everything = scope.everything is not None and not scope.everything.reasons.isdisjoint(_NOBODY_LISTENED)
     told = set() if everything else scope.with_reason([Reason.OWNER])
+    seen = [each for each in desired if each.by is By.XEN and (everything or each.sbdf in told)]
+    seen = [each for each in seen if each.hold_reason is None]
+    if VPCI_BUILT_AT_ASSIGN.of(views.version):
+        _doubt_forgotten(views, seen)
+        return
+    for each in seen:
+        for bar, frames in _shared(views, each):
+            run = MappedRun(each.place, each.sbdf, bar, frames, By.XEN, when, State.DOUBTFUL)
+            views.memory.mapped.put(run)
+
+
+def _doubt_forgotten(views: Views, desired: Iterable[Desired]) -> None:
+    """Record as DOUBTFUL the pages that these functions do not need any more and that no write has unmapped.
+
+    vPCI may have forgotten them while the function was away from dom0: then they are still mapped. Nothing is
+    recorded of lost BARs.
+    """
+    memory = views.memory
     for each in desired:
-        if each.by is By.XEN and (everything or each.sbdf in told):
-            for bar, frames in _shared(views, each):
-                run = MappedRun(each.place, each.sbdf, bar, frames, By.XEN, when, State.DOUBTFUL)
-                views.memory.mapped.put(run)
+        known = memory.trapped.unmapped.get(each.place, set()) | {bar.bar for bar in each.lost}
+        for run in memory.mapped.of(each.place):
+            if (run.by, run.state) == (By.XEN, State.HELD) and run.bar not in known:
+                for pages in without((run.frames,), each.spans(run.bar)):
+                    memory.mapped.mark(run.place, run.bar, pages, State.DOUBTFUL)
 
 
 def _shared(views: Views, each: Desired) -> list[tuple[int, Frames]]:

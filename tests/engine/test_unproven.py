@@ -236,3 +236,28 @@ def test_where_vpci_is_kept_a_failed_assignment_changes_nothing(version):
     assert stage.come_back() == []
     assert codes(stage.engine) == set()
     right(stage)
+
+
+@pytest.mark.parametrize("version", [*KEPT, *BUILT])
+@pytest.mark.parametrize("register", [(0x10, BAR + 0x10_0000), (COMMAND, 0)])
+def test_what_left_and_returned_between_two_readings_keeps_no_page_that_it_does_not_need(version, register):
+    """vPCI's new record has no page of the former one, which stay mapped."""
+    nic = device(NIC, (BAR, 0x2_0000), parent="00:1c.0", command=2)
+    stage = BusStage(
+        [device("00:00.0"), port("00:1c.0", 2, 4, window=(0xFE20, 0xFE90)), nic], version=version
+    )
+    stage.engine = stage.start()
+    compare(stage.engine)
+    (at, value), keeps = register, version in KEPT
+    for owner, driver, word in ((Owner(OwnerKind.DOMAIN, 5), "pciback", "bind"), (DOM0, None, "unbind")):
+        stage.xen.give(S(NIC), owner)
+        if owner != DOM0 and not keeps:
+            stage.hardware.write(S(NIC), COMMAND, 2, 0)
+            stage.hardware.write(S(NIC), at, 4, value)
+        stage.files.raws[S(NIC)] = attrs.evolve(stage.files.raws[S(NIC)], driver=driver)
+        stage.hotplug.push(word, S(NIC))
+    for _ in range(4):
+        stage.settle(stage.engine)
+        stage.time += 30.0
+    right(stage)
+    assert codes(stage.engine) == ({"bar-drift"} if at == 0x10 and not keeps else set())
