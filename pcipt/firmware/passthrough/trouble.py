@@ -1,5 +1,5 @@
 """Rules of passthrough about known trouble: requester ids, resets, graphics, BARs too large for a guest,
-MSI-X under a PVH dom0.
+interrupts under a PVH dom0.
 
 Source: xen/drivers/passthrough/pci.c (parse_phantom_dev, alloc_pdev: pci-phantom= works for a PCI Express
         endpoint whose function number is below the stride; at most 8 such options; the stride is doubled
@@ -14,10 +14,11 @@ from pcipt.firmware.passthrough.index import is_display
 from pcipt.firmware.passthrough.reasons import Guest
 from pcipt.firmware.passthrough.trouble_table import Trouble, is_possible, troubles_of
 from pcipt.firmware.passthrough.verdict import Evidence, Reason, Rule, Said, Verdict, names
-from pcipt.pci import BarKind, Function, Sbdf
+from pcipt.pci import BarKind, ConfigSpace, Function, RawFunction, Sbdf
 from pcipt.pci.structures import MSIX
 
 _INTEL = 0x8086
+_PIN = 0x3D
 _MIB, _GIB = 1 << 20, 1 << 30
 _MOST_PHANTOMS = 8
 _HOLE = 192 * _MIB  # f0000000-fbffffff: what an HVM guest has below 4 GiB for BARs by default
@@ -184,4 +185,32 @@ def msix_of_pvh_dom0(function: Function, evidence: Evidence) -> Said:
     yield Reason("pvh-dom0-msix", verdict, text, cure, frozenset({Guest.HVM}))
 
 
-RULES: tuple[Rule, ...] = (requester_alias, resets, graphics, large_bars, msix_of_pvh_dom0)
+def is_pinless(raw: RawFunction) -> bool:
+    """Return True if a function is known to have no interrupt pin, as every virtual function.
+
+    Source: PCI Local Bus 3.0 §6.2.4 (Interrupt Pin); PCI Express Base 6.0 §9.3.4.1.18.
+    """
+    return raw.physfn is not None or ConfigSpace(raw.config or b"").u8(_PIN) == 0
+
+
+def pin_for_pvh_dom0(function: Function, evidence: Evidence) -> Said:
+    """Yield WARN if a PVH dom0 is to give away a function without an interrupt pin.
+
+    Linux 6.12 asks for the interrupt of each function that xen-pciback gets on a PVH dom0, and refuses a
+    function that has none ("Fail to get gsi info!"); seen in the lab. Later versions take it.
+    Source: linux drivers/xen/xen-pciback/pci_stub.c (pcistub_init_device), since b166b8ab4189; mended by
+            "xen/pciback: Make missing GSI non-fatal" of 2025.
+    """
+    gives = evidence.host.guests.get(Guest.HVM) is not Verdict.REFUSE
+    if evidence.host.dom0 is Guest.PVH and gives and function.sbdf in evidence.pinless:
+        text = (
+            "dom0 is PVH, and the function has no interrupt pin: xen-pciback of Linux 6.12 does not take it "
+            "('Fail to get gsi info!' in the kernel's log)"
+        )
+        cure = "use a kernel of dom0 in which xen-pciback takes it, or start Xen without dom0=pvh"
+        yield Reason("pvh-dom0-pin", Verdict.WARN, text, cure)
+
+
+RULES: tuple[Rule, ...] = (
+    requester_alias, resets, graphics, large_bars, msix_of_pvh_dom0, pin_for_pvh_dom0,
+)  # fmt: skip

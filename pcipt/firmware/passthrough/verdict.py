@@ -76,8 +76,8 @@ class Evidence:
     controllers whose functions Xen has without an owner. `unsized`: physical functions for whose virtual
     functions Xen has no BAR sizes. `together`: the functions that leave dom0 together. `host`: what the host
     can do. `guest`: the only kind of guest to judge for; None is any. `live`: this is the running machine, so
-    Xen could be asked. `index`: computed from
-    `machine` if it is not given.
+    Xen could be asked. `pinless`: functions that have no interrupt pin. `index`: computed from `machine` if
+    it is not given.
     """
 
     machine: Machine
@@ -100,6 +100,7 @@ class Evidence:
     host: Host = NOTHING_KNOWN
     guest: Guest | None = None
     live: bool = False
+    pinless: frozenset[Sbdf] = frozenset()
     index: Index = attrs.Factory(lambda self: index_machine(self.machine), takes_self=True)
 
     def leaving(self, sbdfs: Iterable[Sbdf]) -> "Evidence":

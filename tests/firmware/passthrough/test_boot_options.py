@@ -155,6 +155,29 @@ def test_a_pvh_dom0_cannot_prepare_msix_for_a_guest(dom0, capability, virtual, e
     assert said_by(trouble.msix_of_pvh_dom0, "00:19.1", evidence) == (expected, [])
 
 
+def with_pin(raw, pin):
+    config = bytearray(raw.config)
+    config[0x3D] = pin
+    return attrs.evolve(raw, config=bytes(config))
+
+
+def test_a_pin_is_known_from_the_register_and_no_virtual_function_has_one():
+    raw = endpoint("00:19.0", class_code=NETWORK)
+    assert [trouble.is_pinless(with_pin(raw, pin)) for pin in (0, 1, 4)] == [True, False, False]
+    assert not trouble.is_pinless(attrs.evolve(raw, config=raw.config[:0x3D]))  # nobody knows
+    assert trouble.is_pinless(attrs.evolve(with_pin(raw, 1), physfn=raw.sbdf))
+
+
+@pytest.mark.parametrize(("dom0", "word"), [(Guest.PVH, "warn"), (Guest.PV, None), (None, None)])
+@pytest.mark.parametrize("pinless", [False, True])
+def test_a_pvh_dom0_may_not_get_a_function_without_a_pin_for_pciback(dom0, word, pinless):
+    raw = endpoint("00:19.0", class_code=NETWORK)
+    evidence = evidence_of(raw, host=host(dom0=dom0))
+    evidence = attrs.evolve(evidence, pinless=frozenset({raw.sbdf} if pinless else ()))
+    expected = {"pvh-dom0-pin": word} if word and pinless else {}
+    assert said_by(trouble.pin_for_pvh_dom0, "00:19.0", evidence) == (expected, [])
+
+
 @pytest.mark.parametrize(
     "boot",
     [None, BootOptions(), BootOptions(False, True, False, ((0, 3, 0, 1), (1, 10, 31, 4)))],
