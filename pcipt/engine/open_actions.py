@@ -28,6 +28,7 @@ from pcipt.remap.intervals import Intervals
 Key = tuple[str, Sbdf, int, int]
 
 _ANNOUNCEMENTS = (AddDevice, RemoveDevice)
+FORBIDDEN = "the settings of pcipt do not allow it (mode, actions)"
 _OVER = (Result.DONE, Result.NOT_APPLICABLE)
 
 
@@ -50,18 +51,21 @@ def finding_of_action(outcome: Outcome) -> Finding | None:
     """Return the finding that an open action on pages or on a reserved region is not done, or the
     rewrite of a Command register.
 
-    Return None for other actions, and for an action that is only planned because the settings forbid it.
+    Return None for other actions, and for a map or a rewrite that is only planned because the settings forbid
+    it: it may not be needed.
     """
     action = outcome.action
-    if outcome.result is Result.PLANNED:
-        return None
+    planned = outcome.result is Result.PLANNED
+    detail = FORBIDDEN if planned else outcome.detail
     if isinstance(action, RestoreReserved):
         why = f"the reserved region {action.frames} is not mapped, its devices' DMA may fault"
-        return Finding("region-missing", f"{why}: {outcome.detail}")
+        return Finding("region-missing", f"{why}: {detail}")
     if isinstance(action, WithdrawReserved):
-        still = "is still" if outcome.result is Result.REFUSED else "may still be"
+        still = "is still" if planned or outcome.result is Result.REFUSED else "may still be"
         why = f"the reserved region {action.frames} {still} mapped, though no device in dom0 needs it"
-        return Finding("region-left", f"{why}: {outcome.detail}")
+        return Finding("region-left", f"{why}: {detail}")
+    if planned and not isinstance(action, UnmapMmio):
+        return None
     if isinstance(action, RewriteCommand):
         why = "Xen may have mapped or unmapped its BARs for a write that did not reach it"
         return Finding("mapping-in-doubt", f"{why}, while its bus was renumbered: {outcome.detail}")
@@ -70,7 +74,8 @@ def finding_of_action(outcome: Outcome) -> Finding | None:
     name = name_of_bar(action.bar)
     if isinstance(action, MapMmio):
         return Finding("not-mapped", f"{name} decodes at {action.frames} and is not mapped: {outcome.detail}")
-    return Finding("stale-mapping", f"{action.frames} is still mapped for {name}: {outcome.detail}")
+    still = "may still be" if planned else "is still"
+    return Finding("stale-mapping", f"{action.frames} {still} mapped for {name}: {detail}")
 
 
 class OpenActions:

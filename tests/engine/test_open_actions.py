@@ -96,9 +96,18 @@ def test_what_has_a_finding_of_its_own_elsewhere_has_none_here(action, result):
     assert finding_of_action(outcome(action, result)) is None
 
 
-@pytest.mark.parametrize("action", [MAP, UNMAP, WITHDRAW, RESTORE, ADD])
-def test_what_is_only_planned_is_no_finding(action):
+@pytest.mark.parametrize("action", [MAP, ADD, REMOVE, REWRITE])
+def test_what_may_not_be_needed_is_no_finding_while_the_settings_forbid_it(action):
     assert finding_of_action(outcome(action, Result.PLANNED)) is None
+
+
+@pytest.mark.parametrize(
+    ("action", "code"), [(UNMAP, "stale-mapping"), (WITHDRAW, "region-left"), (RESTORE, "region-missing")]
+)
+def test_what_is_wrong_is_a_finding_also_if_the_settings_forbid_to_mend_it(action, code):
+    finding = finding_of_action(outcome(action, Result.PLANNED))
+    assert finding.code == code
+    assert finding.text.endswith(": the settings of pcipt do not allow it (mode, actions)")
 
 
 @pytest.mark.parametrize("result", OPEN)
