@@ -54,14 +54,14 @@ class Watchdog:
         self._complain = complain
         self._connection: socket.socket | None = None
         self._answer = b""
-        self._again()
+        self._rearm()
 
     def close(self) -> None:
         """End the checks; `feed` and `complain` are not called after this."""
         self._loop.cancel("watchdog")
         self._hang_up()
 
-    def _again(self) -> None:
+    def _rearm(self) -> None:
         self._loop.after("watchdog", self._interval, self._check)
 
     def _check(self) -> None:
@@ -72,7 +72,7 @@ class Watchdog:
         if self._connection is not None:
             self._complain("no answer to the last check")
         self._hang_up()
-        self._again()
+        self._rearm()
         try:
             self._ask()
         except OSError as error:

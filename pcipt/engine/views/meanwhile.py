@@ -48,7 +48,7 @@ def note_meanwhile(views: Views, log: LogReading | None, clock: Clock) -> bool:
             found = True
     if log is None:
         return found
-    for arrival in _left(views, log):
+    for arrival in _visits(views, log):
         found = True
         views.memory.removed.add(arrival.sbdf)
         place = _place_of(views, arrival.sbdf)
@@ -120,7 +120,7 @@ def _leave(views: Views, place: str, listed: Listed, clock: Clock) -> None:
         _doubt(views, place, listed.sbdf, bar, pages, clock)
 
 
-def _left(views: Views, log: LogReading) -> Iterator[Arrival]:
+def _visits(views: Views, log: LogReading) -> Iterator[Arrival]:
     """Yield the functions of the log that are not there any more and may have left after it was followed.
 
     The last one that came to an address at which Linux has a function is that function. Left out are
