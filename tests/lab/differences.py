@@ -45,6 +45,8 @@ _NOT_TAKEN = "Xen takes no virtual function with MSI-X: the next scene is the on
 _GIVES_NOTHING = "a PVH dom0 cannot give devices away"
 _NO_ORPHAN = "Xen takes what Linux tells it of, and no orphan is left"
 _WHOLE = "test_leaving::test_virtual_functions_that_xen_does_not_take_*"
+_GUEST_MUTE = "the guest's NIC sends nothing, and Xen tells no fault: why is not known"
+AMD_EMULATED = "QEMU's AMD IOMMU with a device of an HVM guest: its transmit queue times out"
 _NO_PIN = "the function has no interrupt pin, and xen-pciback does not take it"
 GSI_NEEDED = "Linux 6.12 on a PVH dom0: xen-pciback needs the interrupt of each function (b166b8ab4189)"
 DIFFERENCES: tuple[Difference, ...] = (
@@ -59,6 +61,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference(_WHOLE, "*-pv-*", _TAKEN, MSIX_CHECKED.name),
     Difference("test_hvm_guest::*", "bookworm-pvh-*", _GIVES_NOTHING, PVH_DOM0_GIVES_DEVICES.name),
     Difference("test_dma_faults::*", "*-amd", "refused DMA is not told", NO_FAULTS),
+    Difference("test_hvm_guest::*", "trixie-pvh-amd", _GUEST_MUTE, AMD_EMULATED),
     Difference("test_dma::*", "*-amd", NOTHING_TO_WITHDRAW, NO_REGIONS),
     Difference("test_passthrough::test_what_xen_does_alone", "*-amd", NOTHING_TO_WITHDRAW, NO_REGIONS),
     Difference("test_passthrough::test_xl_by_hand_*", "*-amd", NOTHING_TO_WITHDRAW, NO_REGIONS),
