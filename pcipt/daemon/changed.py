@@ -1,4 +1,4 @@
-"""Tell at start what has changed in the hardware since the boot before."""
+"""Tell what has changed in the hardware since the boot before, and which lines of other tools are wrong."""
 
 import os
 from collections import Counter
@@ -9,9 +9,12 @@ from pcipt.errors import InputError
 from pcipt.firmware.machine_changes import Change, ChangeKind, Seen, changes_between
 from pcipt.host.policy.boots import last_boot
 from pcipt.host.policy.places import read_identities
+from pcipt.host.policy.written_lines import read_lines
 from pcipt.host.sysfs import read_machine
 from pcipt.pci import ConfigSpace, Finding, Machine, RawFunction, Sbdf, decode_machine
 from pcipt.pci.identity import Identity, identities_of, same_place
+from pcipt.pci.policy.resolve import resolve
+from pcipt.pci.policy.written import wrong_lines
 
 CHANGED = "hardware-changed"
 BOOTS = "boots"  # in the state directory
@@ -32,9 +35,7 @@ def hardware_changed(
     except InputError:
         return ()
     was = read_identities(before, decode_machine(old), old)
-    configs = {sbdf: ConfigSpace(raw.config or b"") for sbdf, raw in raws.items()}
-    now = identities_of(machine, configs, kept.bridges, {})
-    changes = changes_between(_states(was), _states(now))
+    changes = changes_between(_states(was), _states(_identities(machine, raws, kept)))
     if not changes:
         return ()
     counts = Counter(each.kind for each in changes)
@@ -43,6 +44,27 @@ def hardware_changed(
     more = f"; {ours} of them are kept for guests: run pcipt policy check" if ours else ""
     since = os.path.basename(before).partition(".")[0]
     return (Finding(CHANGED, f"since the boot of {since}: {words}; run pcipt diff to see them{more}"),)
+
+
+def lines_to_correct(
+    root: str, machine: Machine, raws: Mapping[Sbdf, RawFunction], kept: Kept
+) -> tuple[Finding, ...]:
+    """Return a finding for each line of other tools that names nothing, or another device than the policy.
+
+    `root` is where the kernel's command line and xl's files are. The others are as in `hardware_changed`.
+    """
+    lines = read_lines(root)
+    if not lines:
+        return ()
+    now = _identities(machine, raws, kept)
+    wrong = wrong_lines(lines, resolve(kept.entries, now), now)
+    return tuple(Finding(each.code, each.text) for each in wrong)
+
+
+def _identities(machine: Machine, raws: Mapping[Sbdf, RawFunction], kept: Kept) -> dict[Sbdf, Identity]:
+    """Return the identity of each function of the machine now; without the labels of slots."""
+    configs = {sbdf: ConfigSpace(raw.config or b"") for sbdf, raw in raws.items()}
+    return identities_of(machine, configs, kept.bridges, {})
 
 
 def _states(identities: Mapping[Sbdf, Identity]) -> dict[Sbdf, Seen]:

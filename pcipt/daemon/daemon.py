@@ -16,7 +16,7 @@ from socket import socket as Socket  # noqa: N812 - a field of Options is called
 
 import attrs
 
-from pcipt.daemon.changed import BOOTS, hardware_changed
+from pcipt.daemon.changed import BOOTS, hardware_changed, lines_to_correct
 from pcipt.daemon.control.listener import listen
 from pcipt.daemon.control.methods import Answers, read_gauges
 from pcipt.daemon.control.passthrough import Passthrough
@@ -45,6 +45,7 @@ from pcipt.engine.queue import EVERYTHING, Reason
 from pcipt.engine.report import Report, Scope
 from pcipt.errors import HypervisorError, PciptError
 from pcipt.pci import Finding, Sbdf
+from pcipt.pci.policy.written import CODES as WRONG_LINES
 from pcipt.remap.actions import MapMmio, Outcome, Result, RewriteBar, RewriteCommand, UnmapMmio
 from pcipt.xen.interface import Hypervisor
 
@@ -58,7 +59,8 @@ class Options:
     `listener` is the listening socket that systemd passed, or None if systemd passed none. With a listener no
     socket file is made. If `settings_required` is True, a missing settings file is an error. `unusable` says
     why the state directory cannot be used; it is empty if it can. `policy` is the directory with the policy
-    of what is kept for guests; None is no policy.
+    of what is kept for guests; None is no policy. `lines` is the root below which lines of other tools are
+    looked for: proc/cmdline and etc/xen.
     """
 
     socket: str
@@ -68,6 +70,7 @@ class Options:
     listener: Socket | None = None
     unusable: str = ""
     policy: str | None = None
+    lines: str = "/"
 
 
 class Daemon:
@@ -336,7 +339,9 @@ class Daemon:
             self._log.info("settings read again", kind="settings", mode=self.settings.mode)
         except PciptError as error:
             self._log.error("settings kept as they were", kind="settings", reason=str(error))
-        other = self._read_policy() or before.restore_on_fault != self.settings.restore_on_fault
+        policy = self._read_policy()
+        self._tell_lines()
+        other = policy or before.restore_on_fault != self.settings.restore_on_fault
         if other or any(self.settings.performs(word) and not before.performs(word) for word in ACTIONS):
             self.engine.add_everything(Reason.SETTINGS)  # what was only planned waits for nobody else
         self._notifier.send("READY=1", self._status_line())
@@ -346,6 +351,15 @@ class Daemon:
         state, boots = self.engine.views.state, os.path.join(self._options.state, BOOTS)
         found = hardware_changed(boots, self._boot_id, self.engine.machine, state.raws, state.kept)
         self.engine.service_findings += found
+        self._tell_lines()
+
+    def _tell_lines(self) -> None:
+        """Add findings of the service for lines of other tools that name nothing, or the wrong device."""
+        state, told = self.engine.views.state, self.engine.service_findings
+        found: tuple[Finding, ...] = ()
+        if self._options.policy is not None:
+            found = lines_to_correct(self._options.lines, self.engine.machine, state.raws, state.kept)
+        told[:] = [*(each for each in told if each.code not in WRONG_LINES), *found]
 
     def _read_policy(self) -> bool:
         """Read which functions are kept for guests; return True if that has changed.

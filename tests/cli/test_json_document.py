@@ -224,6 +224,8 @@ def policy_commands(tmp_path):
     a_machine(tmp_path / "kept", nic=card(serial=1))
     (tmp_path / "kept/sys/bus/pci/slots/4").mkdir(parents=True)
     (tmp_path / "kept/sys/bus/pci/slots/4/address").write_text("0000:03:00\n")
+    (tmp_path / "kept/proc").mkdir()
+    (tmp_path / "kept/proc/cmdline").write_text("xen-pciback.hide=(09:00.0)\n")
     gone = REPO / "fixtures/sysfs/lab-pv"
     policies = [["policy list", *place], ["policy check", *place], ["policy snippet", "--xl", *place]]
     return [["diff", gone, tmp_path / "kept"], *policies]

@@ -436,3 +436,25 @@ def test_without_a_policy_nothing_is_read(serve, monkeypatch):
     service.begin()
     service.daemon._reload()
     assert not any(finding.code.startswith("policy") for _, finding in service.engine.findings)
+
+
+def test_lines_of_other_tools_that_are_wrong_are_told_at_start_and_by_sighup(tmp_path, serve):
+    service = serve(Stage())
+    options = attrs.evolve(service.daemon._options, policy=str(tmp_path / "etc"), lines=str(tmp_path))
+    service.daemon._options = options
+    (tmp_path / "proc").mkdir()
+    line = tmp_path / "proc/cmdline"
+    line.write_text("xen-pciback.hide=(7f:00.0)")
+    service.begin()
+    service.daemon._tell_changes()
+
+    def told():
+        return {code for _, (code, _) in ((s, (f.code, f.text)) for s, f in service.engine.findings)}
+
+    assert "line-absent" in told()
+    line.write_text("xen-pciback.hide=01:00.0")
+    service.daemon._reload()
+    assert told() & {"line-absent", "line-malformed"} == {"line-malformed"}
+    line.write_text("xen-pciback.hide=(01:00.0)")
+    service.daemon._reload()
+    assert not told() & {"line-absent", "line-malformed"}

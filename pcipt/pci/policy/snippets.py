@@ -5,9 +5,10 @@ Sources: xl-pci-configuration(5); linux drivers/xen/xen-pciback/pci_stub.c (hide
 """
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pcipt.pci.address import Sbdf
+from pcipt.pci.notation.hidden import PCIBACK, QUBES
 from pcipt.pci.policy.resolve import Resolution
 
 NO_GUEST = "GUEST"  # stands where the user has to put a name
@@ -43,30 +44,44 @@ def _by_guest(found: Kept) -> dict[str, list[Sbdf]]:
     return guests
 
 
-def _hide(found: Kept) -> str:
-    return "xen-pciback.hide=" + "".join(f"({sbdf})" for sbdf in sorted(sbdf for _, sbdf in found))
+def line_of(tool: For, items: Iterable[str]) -> str:
+    """Return the one line that names `items` for xl, the kernel or Qubes OS; for xapi there is none.
+
+    An item is an address with its segment, and what the tool's own notation has around or behind it.
+    """
+    return _LINES[tool](list(items))
+
+
+def item_of(tool: For, sbdf: Sbdf, options: str = "") -> str:
+    """Return one item of such a line. `options` follow the address, as xl has them."""
+    if tool is For.KERNEL:
+        return f"({sbdf})"
+    return str(sbdf).removeprefix("0000:") if tool is For.QUBES else f"{sbdf}{options}"
+
+
+def _line(tool: For, found: Kept) -> str:
+    return line_of(tool, (item_of(tool, sbdf) for sbdf in sorted(sbdf for _, sbdf in found)))
 
 
 def _xl(found: Kept) -> list[str]:
     lines = []
     for guest, sbdfs in _by_guest(found).items():
-        lines += [f"# {guest}.cfg", "pci = [ " + ", ".join(f'"{sbdf}"' for sbdf in sbdfs) + " ]"]
+        lines += [f"# {guest}.cfg", line_of(For.XL, (item_of(For.XL, sbdf) for sbdf in sbdfs))]
     return lines
 
 
 def _kernel(found: Kept) -> list[str]:
-    return [_hide(found)]
+    return [_line(For.KERNEL, found)]
 
 
 def _qubes(found: Kept) -> list[str]:
-    hidden = ",".join(str(sbdf).removeprefix("0000:") for sbdf in sorted(sbdf for _, sbdf in found))
     places = ((each.entry.guest or NO_GUEST, (each.found or each.entry.expected).path) for each, _ in found)
     attached = [f"qvm-pci assign --required {guest} dom0:{path}" for guest, path in places]
-    return [f"rd.qubes.hide_pci={hidden}", *attached]
+    return [_line(For.QUBES, found), *attached]
 
 
 def _xapi(found: Kept) -> list[str]:
-    lines = [f'/opt/xensource/libexec/xen-cmdline --set-dom0 "{_hide(found)}"']
+    lines = [f'/opt/xensource/libexec/xen-cmdline --set-dom0 "{_line(For.KERNEL, found)}"']
     for guest, sbdfs in _by_guest(found).items():
         listed = ",".join(f"0/{sbdf}" for sbdf in sbdfs)
         chosen = f"$(xe vm-list name-label={guest} --minimal)"
@@ -75,3 +90,8 @@ def _xapi(found: Kept) -> list[str]:
 
 
 _WRITERS = {For.XL: _xl, For.KERNEL: _kernel, For.QUBES: _qubes, For.XAPI: _xapi}
+_LINES: Mapping[For, Callable[[list[str]], str]] = {
+    For.XL: lambda items: "pci = [ " + ", ".join(f'"{item}"' for item in items) + " ]",
+    For.KERNEL: lambda items: f"{PCIBACK}={''.join(items)}",
+    For.QUBES: lambda items: f"{QUBES}={','.join(items)}",
+}

@@ -1,10 +1,14 @@
 """Check the policy against the machine: is each function that is kept for guests where and what it was.
 
 What is wrong is told with both identities and with what cures it. It also tells when the list for the
-initramfs is out of date. Exit codes: 0 all is as expected, 4 something is not, 5 not root.
+initramfs is out of date, and which lines of other tools are: xen-pciback.hide= and rd.qubes.hide_pci= on the
+kernel's command line, pci= in /etc/xen/*.cfg and /etc/xen/auto. A line that names nothing, or another device
+than the policy means, is told with the right one. Exit codes: 0 all is as expected, 4 something is not,
+5 not root.
 """
 
 import argparse
+from collections.abc import Sequence
 
 from pcipt.cli.machine.policy import (
     add_policy_arguments,
@@ -17,7 +21,9 @@ from pcipt.cli.options import add_json_argument
 from pcipt.cli.text.render import count_text, print_json
 from pcipt.cli.text.terminal import columns, folded
 from pcipt.errors import printable
+from pcipt.host.policy.written_lines import read_lines
 from pcipt.pci.policy.resolve import State
+from pcipt.pci.policy.written import WrongLine, wrong_lines
 
 DEGRADED = 4
 EXAMPLES = (("pcipt policy check", "is every device what was expected"),)
@@ -31,13 +37,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     seen = see(args)
     stale = stale_list(args, seen)
-    complaints = [*complaints_of(seen.resolutions), *([stale] if stale is not None else [])]
+    lines = wrong_lines(read_lines(args.root), seen.resolutions, seen.identities)
+    complaints = [
+        *complaints_of(seen.resolutions),
+        *([stale] if stale is not None else []),
+        *(each.text for each in lines),
+    ]
     if args.json:
         entries = [json_from_resolution(each) for each in seen.resolutions]
-        print_json({"entries": entries, "complaints": complaints}, args.json)
+        print_json({"entries": entries, "complaints": complaints, "lines": _shown(lines)}, args.json)
     else:
         for text in complaints:
             print("\n".join(folded(printable(text), columns(), 4)))
         present = sum(each.state is State.PRESENT for each in seen.resolutions)
         print(f"{count_text(len(seen.resolutions), 'function')} kept for guests, {present} as expected.")
     return DEGRADED if complaints else 0
+
+
+def _shown(lines: Sequence[WrongLine]) -> list[dict[str, str | None]]:
+    """Return wrong lines as JSON; "line" is None if there is no right one."""
+    return [
+        {"code": each.code, "where": each.where, "text": each.text, "line": each.line or None}
+        for each in lines
+    ]

@@ -208,3 +208,27 @@ def test_only_root_may_see_the_policy_of_this_machine(monkeypatch, capsys, tmp_p
     for part in ("list", "check", "compile"):
         assert main(["policy", part, "--policy", str(tmp_path)]) == 5
         assert "only root" in capsys.readouterr().err
+
+
+def test_lines_of_other_tools_that_went_stale(kept, run, root, monkeypatch):
+    """The bus has shifted: hide= names nothing, and the guest's file the device of before."""
+    monkeypatch.setenv("COLUMNS", "1000")
+    machine(root, bus=4)
+    (root / "proc").mkdir()
+    (root / "etc/xen").mkdir(parents=True)
+    (root / "proc/cmdline").write_text("ro xen-pciback.hide=(0000:03:00.0)\n")
+    (root / "etc/xen/web.cfg").write_text('name = "web"\npci = [ "03:00.0,permissive=1" ]\n')
+    code, out, _ = run("check")
+    assert code == 4
+    assert "names (0000:03:00.0): no function is there, and it hides nothing" in out
+    assert "the right line is xen-pciback.hide=(0000:04:00.0)" in out
+    assert out.endswith("1 function kept for guests, 1 as expected.\n")
+    answer = json.loads(run("check", "--json")[1])
+    assert [(each["code"], each["line"]) for each in answer["lines"]] == [
+        ("line-absent", "xen-pciback.hide=(0000:04:00.0)"),
+        ("line-absent", 'pci = [ "0000:04:00.0,permissive=1" ]'),
+    ]
+    assert [each["text"] for each in answer["lines"]] == answer["complaints"]
+    for file, of, to in (("proc/cmdline", "03:", "04:"), ("etc/xen/web.cfg", "03:", "04:")):
+        (root / file).write_text((root / file).read_text().replace(of, to))
+    assert run("check") == (0, "1 function kept for guests, 1 as expected.\n", "")
