@@ -240,12 +240,15 @@ def files(tmp_path):
     image = tmp_path / "memory"
     image.write_bytes(build_start_info(memory, 0x100_0000).data)
     machine = f"--root={REPO / 'fixtures/sysfs/lab-pvh'}"
+    xl = tmp_path / "web.cfg"
+    xl.write_text('name = "web"\npci = [ "00:1f.2", "name=nic" ]\n')
     return [
         ["rmrr", "--table", table],
         ["rmrr", "--table", table, f"--root={REPO / 'fixtures/sysfs/lab-pv'}"],
         ["host", f"--root={REPO / 'fixtures/sysfs/lab-pv'}"],
         *policy_commands(tmp_path),
         ["check", machine],
+        ["check", "--xl", xl, machine],
         ["groups", machine],
         ["groups", f"--root={used_disk(tmp_path)}"],
         ["pvh startinfo", image, "--at", "0x1000000"],

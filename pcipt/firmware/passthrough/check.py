@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from pcipt.firmware.passthrough import boot_options as boot_rules
+from pcipt.firmware.passthrough import configured as configured_rules
 from pcipt.firmware.passthrough import function as function_rules
 from pcipt.firmware.passthrough import memory as memory_rules
 from pcipt.firmware.passthrough import neighbours as neighbour_rules
@@ -24,6 +25,7 @@ RULES = (  # those about neighbours follow
     *boot_rules.RULES,
     *memory_rules.RULES,
     *trouble_rules.RULES,
+    *configured_rules.RULES,
 )
 
 

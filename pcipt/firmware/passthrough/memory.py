@@ -108,7 +108,8 @@ def pages(function: Function, evidence: Evidence) -> Said:
 
 
 def reserved(function: Function, evidence: Evidence) -> Said:
-    """Yield a reason for each reserved region of the function: WARN if it needs rdm_policy=relaxed, else OK.
+    """Yield a reason for each reserved region of the function: WARN if it needs rdm_policy=relaxed (REFUSE if
+    the guest's file says otherwise), else OK.
 
     An empty region gets no such reason. Each finding of a region gives one more WARN reason, whether or not
     the region is empty; notes (`Finding.is_note`) give none. If the regions are not known, yield only
@@ -128,17 +129,23 @@ def reserved(function: Function, evidence: Evidence) -> Said:
 
 
 def _reserved(function: Function, region: Region, regions: Regions, evidence: Evidence) -> Reason:
-    """Return the reason for one reserved region: WARN if it needs rdm_policy=relaxed, else OK."""
+    """Return the reason for one reserved region: WARN if it needs rdm_policy=relaxed, else OK.
+
+    If the guest's file is known and has not relaxed there, xl does not start the guest: REFUSE.
+    """
     title = f"{region.kind.title} region {region}"
     others = [sbdf for sbdf in regions.sharers(region) if sbdf != function.sbdf]
     with_whom = f" with {names(others)}" if others else ""
     staying = evidence.remains(function, (sbdf for sbdf in others if sbdf in evidence.machine.functions))
     keeps = f"; dom0 keeps it mapped for {names(staying)}" if staying else ""
     if region.needs_relaxed:
+        relaxed = evidence.relaxed(function.sbdf)
+        if relaxed:
+            text = f"it shares the {title}{with_whom}; rdm_policy=relaxed lets xl do that{keeps}"
+            return Reason("reserved-shared", Verdict.WARN, text)
+        verdict = Verdict.WARN if relaxed is None else Verdict.REFUSE
         text = f"it shares the {title}{with_whom}: xl's rdm_policy=strict (the default) refuses it{keeps}"
-        return Reason(
-            "reserved-shared", Verdict.WARN, text, "rdm_policy=relaxed for this device in xl's pci="
-        )
+        return Reason("reserved-shared", verdict, text, "rdm_policy=relaxed for this device in xl's pci=")
     if others:
         return Reason("reserved-region", Verdict.OK, f"it shares the {title}{with_whom}{keeps}")
     return Reason(

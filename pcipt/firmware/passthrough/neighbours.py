@@ -108,6 +108,25 @@ def goes_along(groups: Groups, function: Function, evidence: Evidence) -> Said:
     )
 
 
+def other_guests(groups: Groups, function: Function, evidence: Evidence) -> Said:
+    """Yield a reason if a function that goes along belongs to a guest: REFUSE if the IOMMU cannot distinguish
+    the two, else WARN.
+    """
+    held = [
+        each
+        for each in companions(function.sbdf, evidence, groups)
+        if evidence.owners.get(each.sbdf, "").startswith("guest")
+    ]
+    if held:
+        alike = {each.sbdf for each in companions(function.sbdf, evidence, groups, _SAME_ID)}
+        verdict = Verdict.REFUSE if any(each.sbdf in alike for each in held) else Verdict.WARN
+        owners = ", ".join(f"{each.sbdf} to {evidence.owners[each.sbdf]}" for each in held[:_SHOWN])
+        more = f" and {len(held) - _SHOWN} more" if len(held) > _SHOWN else ""
+        text = f"functions that go along belong to guests ({owners}{more}): two guests would have one group"
+        cure = "give it to that guest, or detach those there first (xl pci-detach)"
+        yield Reason("group-with-guest", verdict, text, cure)
+
+
 def _last(staying: Iterable[Companion]) -> str:
     """Return the reason of the last edge on the way to the nearest companion."""
     return next(iter(staying)).way[-1].text
@@ -126,6 +145,9 @@ def _assignable(evidence: Evidence, sbdfs: Iterable[Sbdf]) -> list[Sbdf]:
     return [sbdf for sbdf in sbdfs if not belongs_to_machine(evidence.machine.functions[sbdf])]
 
 
+OF_GROUPS = (requester_ids, split_device, acs, goes_along, other_guests)
+
+
 def rules_of(groups: Groups) -> tuple[Rule, ...]:
     """Return the rules about neighbours. `groups` must be those of the evidence that the rules get."""
-    return (*(partial(rule, groups) for rule in (requester_ids, split_device, acs, goes_along)), losses)
+    return (*(partial(rule, groups) for rule in OF_GROUPS), losses)

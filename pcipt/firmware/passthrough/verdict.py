@@ -26,6 +26,7 @@ from pcipt.firmware.passthrough.reasons import (
 )
 from pcipt.firmware.regions.regions import Regions
 from pcipt.pci import Finding, Function, Machine, Range, Sbdf
+from pcipt.pci.notation.xl_guest import XlGuest
 from pcipt.pci.raw import LinuxFacts, Use
 
 __all__ = [
@@ -75,9 +76,9 @@ class Evidence:
     access which it should not have, or lacks access which it should have. `cut_segments`: the VMD
     controllers whose functions Xen has without an owner. `unsized`: physical functions for whose virtual
     functions Xen has no BAR sizes. `together`: the functions that leave dom0 together. `host`: what the host
-    can do. `guest`: the only kind of guest to judge for; None is any. `live`: this is the running machine, so
-    Xen could be asked. `pinless`: functions that have no interrupt pin. `index`: computed from `machine` if
-    it is not given.
+    can do. `guest`: the only kind of guest to judge for; None is any. `xl`: the guest's configuration file;
+    None if no file is judged. `live`: this is the running machine, so Xen could be asked. `pinless`:
+    functions that have no interrupt pin. `index`: computed from `machine` if it is not given.
     """
 
     machine: Machine
@@ -99,6 +100,7 @@ class Evidence:
     together: frozenset[Sbdf] = frozenset()
     host: Host = NOTHING_KNOWN
     guest: Guest | None = None
+    xl: XlGuest | None = None
     live: bool = False
     pinless: frozenset[Sbdf] = frozenset()
     index: Index = attrs.Factory(lambda self: index_machine(self.machine), takes_self=True)
@@ -124,6 +126,13 @@ class Evidence:
         The extended config space begins at byte 256.
         """
         return self.config_sizes.get(sbdf, 0) > 256
+
+    def relaxed(self, sbdf: Sbdf) -> bool | None:
+        """Return True if the guest's file has rdm_policy=relaxed for the function; None without a file."""
+        if self.xl is None:
+            return None
+        items = (each for each in self.xl.devices if each.slot is not None and each.slot.matches(sbdf))
+        return any(each.relaxed for each in items)
 
     def above(self, function: Function) -> Iterator[Function]:
         """Yield the bridges above the function, the nearest one first.

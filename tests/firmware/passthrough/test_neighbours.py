@@ -229,3 +229,20 @@ def test_groups_of_linux_decide_where_there_are_some():
     assert said_by(rules.acs, "03:00.0", same) == ({"no-acs": "warn"}, [])
     text = text_of(rules.acs, "03:00.0", same)
     assert "0000:04:00.0 can reach each other" in text
+
+
+@pytest.mark.parametrize(("owner", "said"), [("guest 5", {"group-with-guest": "refuse"}), ("quarantine", {})])
+def test_a_guest_has_what_the_iommu_cannot_distinguish(owner, said):
+    evidence = attrs.evolve(behind_bridge(), owners={parse_sbdf("03:01.0"): owner})
+    assert said_by(rules.other_guests, "03:00.0", evidence) == (said, [])
+    together = evidence.leaving([parse_sbdf("03:00.0"), parse_sbdf("03:01.0")])
+    assert said_by(rules.other_guests, "03:00.0", together) == ({}, [])
+
+
+def test_a_guest_has_what_can_be_reached_around_the_iommu():
+    evidence = evidence_of(conventional(function("00:03.0")), conventional(function("00:03.1")))
+    evidence = attrs.evolve(evidence, owners={parse_sbdf("00:03.1"): "guest 5"})
+    assert said_by(rules.other_guests, "00:03.0", evidence) == ({"group-with-guest": "warn"}, [])
+    text = text_of(rules.other_guests, "00:03.0", evidence)
+    assert "0000:00:03.1 to guest 5" in text
+    assert said_by(rules.other_guests, "00:03.1", evidence) == ({}, [])

@@ -3,8 +3,10 @@
 One verdict per function (ok, warn, unknown, refuse) with its reasons, and the lines to paste for xl and
 xen-pciback. Without SBDF it begins with what the host can do (`pcipt host`), which --xen judges for another
 version of Xen. Functions named together are judged as going to one guest. SBDF is an address in any notation,
-a PCI path, or a set of addresses: 03:00.* a device, 03: a bus, * all. Exit codes: 0 all are ok, 4 something
-is warn, unknown or refuse, 6 no such device.
+a PCI path, or a set of addresses: 03:00.* a device, 03: a bus, * all. With --xl all devices of a guest's
+configuration file are judged together, as that file gives them: for its kind of guest, with rdm_policy and
+other options. Exit codes: 0 all are ok, 1 the file cannot be read, 4 something is warn, unknown or refuse,
+6 no such device.
 """
 
 import argparse
@@ -12,23 +14,31 @@ import argparse
 import attrs
 
 from pcipt.cli.machine.evidence import gather
-from pcipt.cli.machine.find import HIDE, SBDF_HELP, chosen_of, targets_of
+from pcipt.cli.machine.find import HIDE, SBDF_HELP, chosen_of, no_such_device, targets_of
 from pcipt.cli.machine.pvh import add_xen_argument
 from pcipt.cli.machine.source import Source, add_source_arguments
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
 from pcipt.cli.text.render import count_text, print_json
 from pcipt.cli.text.terminal import columns, folded, on_terminal, wants_colour
 from pcipt.cli.text.verdict_text import host_lines, reason_lines, verdict_word
+from pcipt.errors import InputError, StateError, printable
 from pcipt.firmware.passthrough.check import Snippets, check_functions, make_snippets
+from pcipt.firmware.passthrough.configured import complaints, line_for, named
 from pcipt.firmware.passthrough.host_view import host_to_json, reason_to_json
 from pcipt.firmware.passthrough.reasons import GRAVEST_FIRST, Guest, Reason, Verdict
-from pcipt.firmware.passthrough.verdict import Report
+from pcipt.firmware.passthrough.verdict import Evidence, Report
+from pcipt.host.policy.written_lines import LIMIT
+from pcipt.host.regular_file import read_regular
+from pcipt.host.tree import reason as reason_of
+from pcipt.pci import Sbdf
+from pcipt.pci.notation.xl_guest import XlGuest, parse_xl_guest
 
 DEGRADED = 4
 EXAMPLES = (
     ("pcipt check 03:00.0", "can this function be passed through?"),
     ("pcipt check '03:00.*'", "all functions of that device, to one guest"),
     ("pcipt check --guest hvm 03:00.0", "to an HVM guest?"),
+    ("pcipt check --xl /etc/xen/web.cfg", "all devices of that guest, as its file has them"),
     ("pcipt check --json=pretty", "every function, for a program"),
 )
 
@@ -41,6 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=[Guest.PV.value, Guest.HVM.value],
         help="judge for this kind of guest; else for the kind that fares best",
     )
+    parser.add_argument(
+        "--xl",
+        metavar="FILE",
+        help="judge the devices of a guest's configuration file, for its kind of guest",
+    )
     add_xen_argument(parser)
     add_json_argument(parser)
     add_colour_argument(parser)
@@ -50,30 +65,89 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     source = Source(args)
-    targets = targets_of(source, args.sbdf)
+    guest = _guest(args)
+    targets = targets_of(source, args.sbdf if guest is None else [])
     live = args.dump is None and args.root == "/"
     root = None if args.dump is not None else args.root
     evidence = gather(source, root, args.socket if live else None, args.xen)
     chosen = chosen_of(source, evidence.machine, targets)
+    if guest is not None:
+        chosen = _devices_of(source, guest, evidence)
+        evidence = attrs.evolve(evidence, xl=guest, guest=Guest(guest.kind))
+    elif args.guest is not None:
+        evidence = attrs.evolve(evidence, guest=Guest(args.guest))
+    single = bool(chosen) or guest is not None  # else the whole machine
     if chosen:
         evidence = evidence.leaving(chosen)
-    if args.guest is not None:
-        evidence = attrs.evolve(evidence, guest=Guest(args.guest))
-    reports = check_functions(chosen or evidence.machine.functions, evidence)
-    snippets = make_snippets(reports, together=bool(chosen))
+    reports = check_functions(chosen if single else evidence.machine.functions, evidence)
+    snippets = make_snippets(reports, together=single)
+    told = complaints(guest) if guest is not None else []
+    if guest is not None:
+        snippets = attrs.evolve(snippets, xl=line_for(guest, reports))
     if args.json:
-        print_json({"host": host_to_json(evidence.host), **json_from_reports(reports, snippets)}, args.json)
+        answer = {"host": host_to_json(evidence.host), **json_from_reports(reports, snippets)}
+        print_json({**answer, "guest": _guest_json(guest, told)}, args.json)
     else:
         colour = wants_colour(args.color)
-        above = frozenset() if chosen else frozenset(evidence.host.reasons)
-        if not chosen:
+        above = frozenset() if single else frozenset(evidence.host.reasons)
+        if not single:
             print("\n".join([*host_lines(evidence.host, colour=colour), ""]))
+        if guest is not None:
+            print("\n".join(_guest_lines(guest, told)))
         for report in reports:
             print("\n".join(_lines(report, colour=colour, above=above)))
-        _print_end(reports, snippets if chosen else None)
+        _print_end(reports, snippets if single else None)
         if on_terminal() and not args.no_legend:
             print(f"\n{_counts(reports)}.")
-    return 0 if all(report.verdict is Verdict.OK for report in reports) else DEGRADED
+    return 0 if not told and all(report.verdict is Verdict.OK for report in reports) else DEGRADED
+
+
+def _guest(args: argparse.Namespace) -> XlGuest | None:
+    """Return the guest that the file of --xl describes; None without --xl.
+
+    Raises: StateError if something else says which functions are meant, or for which guest; InputError or
+            MalformedError if the file cannot be read.
+    """
+    if args.xl is None:
+        return None
+    if args.sbdf or args.guest is not None:
+        raise StateError("--xl names the functions and the kind of guest: give neither SBDF nor --guest")
+    try:
+        text = read_regular(args.xl, LIMIT).decode("utf-8", "replace")
+    except OSError as error:
+        raise InputError(args.xl, reason_of(error)) from error
+    return parse_xl_guest(text, args.xl)
+
+
+def _devices_of(source: Source, guest: XlGuest, evidence: Evidence) -> list[Sbdf]:
+    """Return the functions that a guest's file names, each once, in its order.
+
+    Raises: NoSuchDeviceError if the machine does not have one of them.
+    """
+    found: dict[Sbdf, None] = {}
+    for device in guest.devices:
+        functions = named(device, evidence.machine.functions)
+        if device.slot is not None and not functions:
+            text = device.text.removesuffix(device.options)
+            raise no_such_device(source, text, device.slot)
+        found.update(dict.fromkeys(functions))
+    return list(found)
+
+
+def _guest_json(guest: XlGuest | None, told: list[str]) -> dict[str, object] | None:
+    """Return the guest of a file as JSON, with what is wrong with the file (`told`); None without a file."""
+    if guest is None:
+        return None
+    return {"file": guest.source, "name": guest.name or None, "kind": guest.kind, "complaints": told}
+
+
+def _guest_lines(guest: XlGuest, told: list[str]) -> list[str]:
+    """Return the lines about a guest's file: its guest, and what is wrong with the file."""
+    name = f"guest {printable(guest.name)}" if guest.name else "a guest without a name"
+    lines = [f"{printable(guest.source)}: {name}, {guest.kind.upper()}"]
+    for text in told:
+        lines += folded(f"    {printable(text)}", columns(), 6)
+    return lines
 
 
 def json_from_reports(reports: tuple[Report, ...], snippets: Snippets) -> dict[str, object]:

@@ -308,3 +308,96 @@ def test_a_resource_line_and_its_place(machine):
     (nic / "resource").write_text(LINE.format(0x7000_0000, 0x7001_FFFF) + 12 * EMPTY_LINE)
     reasons = verdicts(checked("03:00.0", "--root", machine)[1])["03:00.0"]
     assert reasons[:3] == ["refuse", "bar-outside-window", "bar-over-ram"]
+
+
+@pytest.fixture
+def guest(tmp_path):
+    """Write a guest's configuration file."""
+
+    def write(text):
+        path = tmp_path / "web.cfg"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+FILE = """# the web server
+name = "web"
+type = "hvm"
+pci = [ "03:00.*",  # both functions
+        "00:14.0,permissive=1" ]
+"""
+
+
+def test_all_devices_of_a_guest_are_judged_together(machine, guest):
+    code, answer = checked("--xl", guest(FILE), "--root", machine)
+    assert code == 4
+    assert answer["guest"] == {"file": str(guest(FILE)), "name": "web", "kind": "hvm", "complaints": []}
+    assert verdicts(answer) == {
+        "03:00.0": ["refuse", "reserved-shared", "address-may-shift", "xl-not-assignable"],
+        "00:14.0": ["refuse", "reserved-shared", "xl-permissive", "xl-not-assignable"],
+        "03:00.1": ["unknown", "address-may-shift", "xl-not-assignable"],
+    }
+    assert all(list(each["guests"]) == ["hvm"] for each in answer["functions"])
+    line = 'pci = [ "03:00.*,rdm_policy=relaxed", "00:14.0,permissive=1,rdm_policy=relaxed" ]'
+    assert answer["snippets"]["xl"] == [line]
+    better = FILE.partition("pci")[0] + line
+    assert [
+        each["verdict"] for each in checked("--xl", guest(better), "--root", machine)[1]["functions"]
+    ] == ["unknown", "warn", "warn"]
+
+
+def test_a_device_that_must_go_along_is_missing(machine, guest):
+    answer = checked("--xl", guest('pci = [ "03:00.1" ]'), "--root", machine)[1]
+    assert verdicts(answer)["03:00.1"] == [
+        "warn", "device-split", "pv-guest-needs", "address-may-shift", "xl-not-assignable",
+    ]  # fmt: skip
+    assert answer["guest"]["kind"] == "pv"
+    assert answer["guest"]["name"] is None
+
+
+def test_a_guest_in_words(machine, guest):
+    path = guest('name = "web"\ntype = "pvh"\nrdm = "policy=relaxed"\npci = [ "03:00.*" ]')
+    code, out = run("--xl", path, "--root", machine)
+    lines = out.splitlines()
+    assert code == 4
+    assert lines[0] == f"{path}: guest web, PVH"
+    assert lines[1].startswith("    rdm= has a policy (relaxed): xl ignores")
+    assert "refuse  0000:03:00.0" in out
+    assert "pvh-guest: xl gives no device to a PVH guest" in out
+
+
+NOTHING = [
+    # the file, exit code, what is said
+    ('pci = [ "03:00.0"', 1, "line 1: expected , or ], found the end of the file"),
+    ('pci = [ "03:00.0, permissive=1" ]', 1, "xl does not know the option ' permissive'"),
+    ('pci = [ "04:00.0" ]', 6, "no function 04:00.0"),
+    ('pci = [ "04:00.*,permissive=1" ]', 6, "no function 04:00.*"),
+]
+
+
+@pytest.mark.parametrize(("text", "code", "words"), NOTHING)
+def test_a_file_that_cannot_be_judged_is_one_line(machine, guest, text, code, words, capsys):
+    assert main(["check", "--xl", str(guest(text)), "--root", str(machine)]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert words in captured.err
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("more", [["03:00.0"], ["--guest", "hvm"]])
+def test_the_file_says_which_functions_and_which_kind(machine, guest, more, capsys):
+    assert main(["check", "--xl", str(guest(FILE)), *more, "--root", str(machine)]) == 1
+    assert "give neither SBDF nor --guest" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there(machine, capsys):
+    assert main(["check", "--xl", "/nonexistent", "--root", str(machine)]) == 1
+    assert capsys.readouterr().err == "pcipt: /nonexistent: no such file or directory\n"
+
+
+def test_a_file_without_devices_is_degraded(machine, guest):
+    code, answer = checked("--xl", guest('name = "web"'), "--root", machine)
+    assert (code, answer["functions"], answer["snippets"]["xl"]) == (4, [], [])
+    assert len(answer["guest"]["complaints"]) == 1
