@@ -17,7 +17,7 @@ comma   := ,
 prefix  ?= /usr/local
 UNITDIR ?= /etc/systemd/system
 
-.PHONY: all demo test check laws simulate fuzz fuzz-tools mutate oracle lab lab-matrix deb rpm sdist wheel install uninstall clean format
+.PHONY: all demo test check laws topologies simulate fuzz fuzz-tools mutate oracle lab lab-matrix deb rpm sdist wheel install uninstall clean format
 
 all: $(STAMP)
 
@@ -52,6 +52,12 @@ check: $(STAMP)
 EXAMPLES ?= 1000
 laws: $(STAMP)
 	PCIPT_LAWS=$(EXAMPLES) PCIPT_FRESH=$(FRESH) $(BIN)/python -m pytest -q -n auto tests/engine/test_laws.py
+
+# Random machines, changed as a workshop changes them: the hook of the initramfs and the resolver of the policy
+# find the right function or none, and the same (tests/initramfs). TOPOLOGIES machines, or others with FRESH=1.
+TOPOLOGIES ?= 10000
+topologies: $(STAMP)
+	PCIPT_TOPOLOGIES=$(TOPOLOGIES) PCIPT_FRESH=$(FRESH) $(BIN)/python -m pytest -q tests/initramfs/test_keep.py
 
 # The whole daemon on simulated clock, kernel, Xen, disk and peers (tests/simulation): STEPS over eight seeds.
 # One seed: .venv/bin/python -m tests.simulation SEED --steps N

@@ -1,6 +1,6 @@
 """The shell that keeps functions for guests at boot, and the resolver of pcipt: the right function or none.
 
-PCIPT_TOPOLOGIES=10000 runs ten thousand machines; PCIPT_FRESH=N takes others.
+`make topologies` runs ten thousand machines (PCIPT_TOPOLOGIES); PCIPT_FRESH=N takes others.
 """
 
 import os
@@ -80,6 +80,7 @@ def place():
     shutil.rmtree(directory)
 
 
+@pytest.mark.timeout(max(120, COUNT))  # a machine is some hundred files, and a second on a busy processor
 def test_the_right_function_or_none_and_both_resolvers_agree(place):
     told = {"kept": 0, "mismatch": 0, "absent": 0}
     kinds = set()

@@ -1,5 +1,7 @@
 """Keep a function for guests, as it is now: its place, its ids, and its serial number if it has one.
 
+The line for the guest's configuration file is printed, with all functions that are kept for that guest.
+
 What `pcipt check` refuses is not kept. Functions named together are judged as going to one guest, with those
 that are kept already. SBDF is an address, a PCI path, or '03:00.*' for all functions of a device. Afterwards
 make the initramfs anew, so that no driver of dom0 gets the function at the next boot. Exit codes: 0 kept,
@@ -8,6 +10,8 @@ make the initramfs anew, so that no driver of dom0 gets the function at the next
 
 import argparse
 
+import attrs
+
 from pcipt.cli.machine.evidence import gather
 from pcipt.cli.machine.find import chosen_functions
 from pcipt.cli.machine.handover import complain
@@ -15,8 +19,9 @@ from pcipt.cli.machine.policy import INITRAMFS, LIVE, add_policy_arguments, see
 from pcipt.cli.machine.source import Source
 from pcipt.cli.options import add_socket_argument
 from pcipt.errors import StateError
-from pcipt.firmware.passthrough.check import check_functions
+from pcipt.firmware.passthrough.check import check_functions, make_snippets
 from pcipt.firmware.passthrough.reasons import Verdict
+from pcipt.firmware.passthrough.verdict import Report
 from pcipt.host.policy.policy_files import add_entries
 from pcipt.pci import Sbdf
 from pcipt.pci.policy.entries import Entry, checked_guest, insisted_on
@@ -43,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     seen = see(args)
     source = Source(args)
     chosen = chosen_functions(source, seen.machine, args.sbdf, single=True)
-    refuse(args, chosen, [each.kept for each in seen.resolutions if each.kept is not None])
+    kept = {each.kept: each.entry.guest for each in seen.resolutions if each.kept is not None}
+    reports = refuse(args, chosen, list(kept))
     entries = []
     for sbdf in sorted(chosen):
         identity = seen.identities[sbdf]
@@ -55,18 +61,28 @@ def run(args: argparse.Namespace) -> int:
         print(f"{sbdf} ({entry.path}, {brief(entry.expected)}) is kept for {kept_for(entry)}: {file}")
         if not entry.expected.serial:
             complain(f"{sbdf} has no serial number: an equal device put in its place cannot be told from it")
+    ours = {*chosen, *(sbdf for sbdf, name in kept.items() if guest and name == guest)}
+    #  what that guest has already is refused to others only
+    lines = make_snippets(
+        [attrs.evolve(each, verdict=Verdict.OK) for each in reports if each.sbdf in ours], together=True
+    )
+    print("For the guest's configuration (xl.cfg):")
+    print("\n".join(f"    {line}" for line in (*lines.xl, *lines.options)))
     complain(INITRAMFS)
     return 0
 
 
-def refuse(args: argparse.Namespace, chosen: list[Sbdf], kept: list[Sbdf]) -> None:
+def refuse(args: argparse.Namespace, chosen: list[Sbdf], kept: list[Sbdf]) -> tuple[Report, ...]:
     """Raise StateError if `pcipt check` refuses one of the functions `chosen`, together with those `kept`.
 
-    The reasons are those of the verdict; reasons to warn are printed on stderr.
+    Return the reports on all of them. The reasons are those of the verdict; reasons to warn about `chosen`
+    are printed on stderr.
     """
     source = Source(args)
     evidence = gather(source, args.root, args.socket if args.root == LIVE else None)
-    reports = check_functions(chosen, evidence.leaving([*chosen, *kept]))
+    together = list(dict.fromkeys([*chosen, *kept]))
+    every = check_functions(together, evidence.leaving(together))
+    reports = [report for report in every if report.sbdf in chosen]
     for report in reports:
         for reason in report.reasons:
             if reason.verdict is Verdict.WARN:
@@ -82,3 +98,4 @@ def refuse(args: argparse.Namespace, chosen: list[Sbdf], kept: list[Sbdf]) -> No
         more = [f"and {len(against) - 1} more (see pcipt check)"] if len(against) > 1 else []
         cure = [first.cure] if first.cure else []
         raise StateError("; ".join([f"{report.sbdf} is not kept: {first.text}", *more, *cure]))
+    return every

@@ -94,6 +94,14 @@ def test_the_same_is_not_added_twice(kept, run):
     assert f"{PATH} is kept already" in err
 
 
+def test_the_line_for_the_guest_has_all_that_is_kept_for_it(kept, run, root):
+    add(root, "pci0000:00/0000:00:1a.0", card(7))
+    add(root, "pci0000:00/0000:00:1b.0", card(8))
+    head = "For the guest's configuration (xl.cfg):\n"
+    assert run("add", "00:1a.0", "--guest", "web")[1].endswith(f'{head}    pci = [ "00:1a.0", "03:00.0" ]\n')
+    assert run("add", "00:1b.0", "--guest", "mail")[1].endswith(f'{head}    pci = [ "00:1b.0" ]\n')
+
+
 def test_it_is_found_wherever_its_bus_is(kept, run, root):
     for bus in (3, 4, 0x20):
         machine(root, bus=bus)
