@@ -16,6 +16,9 @@ from tests.firmware.host_tables import good_dmar, good_ivrs
 from tests.firmware.pvh.test_read_start_info import BUILT
 from tests.firmware.reserved_tables import ivhd, ivmd, rmrr, scope, select
 from tests.host.paste.lspci_samples import WORDS
+from tests.pci.notation.test_hidden import LINES as HIDDEN
+from tests.pci.notation.test_xl_config import READ
+from tests.pci.notation.test_xl_guest import DEVICES
 from tests.pvh import any_table, native_tables
 from tests.simulation.kernel import uevent
 from tests.watch.test_recording import CONTENTS
@@ -121,6 +124,17 @@ def consoles():
         f"(XEN) {line}\n" for row in LINES for line in (row[0] if isinstance(row[0], list) else [row[0]])
     )
     return [text.encode() for text in (dump, DUMP, GUEST, VTD, AMD, REFUSED, PARSE, complaints, faults)]
+
+
+def xl_guests():
+    """Guests' files, and single devices."""
+    devices = [f'pci = [ "{text}" ]' for text, _ in DEVICES]
+    return [text.encode() for text in (*(text for text, _ in READ), *devices)]
+
+
+def hidden():
+    """Command lines that hide functions."""
+    return [line.encode() for line, _ in HIDDEN]
 
 
 def words_of_xl():

@@ -41,6 +41,8 @@ from pcipt.host.resource import parse_resource
 from pcipt.host.uevents import UeventSource
 from pcipt.pci import Address, RawFunction, decode_machine, parse_sbdf
 from pcipt.pci.json_view import json_from_function
+from pcipt.pci.notation.hidden import hidden_by
+from pcipt.pci.notation.xl_guest import KINDS, parse_xl_guest
 from pcipt.remap.ledger import Ledger
 from pcipt.remap.ledger_json import ledger_from_json, ledger_to_json
 from pcipt.remap.steps import step_from_json, step_to_json
@@ -169,6 +171,23 @@ def console(data):
     parse_boot_words(text)
 
 
+def xl_guest(data):
+    """Read a guest's configuration file; what was read names its line."""
+    guest = parse_xl_guest(data.decode("utf-8", "replace"), "web.cfg")
+    assert guest.kind in KINDS
+    for device in guest.devices:
+        assert (device.slot is None) == bool(device.name)
+        assert device.text.endswith(device.options)
+
+
+def hidden(data):
+    """Read the items of a command line, and look for their functions."""
+    for items in hidden_by(data.decode("utf-8", "replace")).values():
+        for item in items:
+            assert item.text
+            assert set(item.functions(ADDRESSES)) <= set(ADDRESSES)
+
+
 def words_of_xl(data):
     text = data.decode("utf-8", "replace")
     with mock.patch.object(toolstack, "_run", return_value=text):
@@ -206,5 +225,7 @@ TARGETS = {
         Target("iomem", corpus.iomems, iomem),
         Target("consoles", corpus.consoles, console),
         Target("xl", corpus.words_of_xl, words_of_xl),
+        Target("xl-guests", corpus.xl_guests, xl_guest),
+        Target("hidden", corpus.hidden, hidden),
     )
 }

@@ -6,7 +6,7 @@ Sources: linux drivers/xen/xen-pciback/pci_stub.c (pcistub_init, pcistub_device_
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import attrs
 
@@ -33,10 +33,16 @@ class Named:
     slot: SlotFilter | None
     options: str = ""
 
-    def functions(self, machine: Iterable[Sbdf]) -> list[Sbdf]:
+    def functions(self, machine: Collection[Sbdf]) -> list[Sbdf]:
         """Return the functions of `machine` that the item names, in address order."""
         slot = self.slot
-        return sorted(each for each in machine if slot.matches(each)) if slot is not None else []
+        if slot is None:
+            return []
+        segment, bus, device, function = slot.segment, slot.bus, slot.device, slot.function
+        if segment is not None and bus is not None and device is not None and function is not None:
+            sbdf = Sbdf(segment, bus, device, function)  # the common case: no search
+            return [sbdf] if sbdf in machine else []
+        return sorted(each for each in machine if slot.matches(each))
 
 
 def hidden_by(line: str) -> dict[str, tuple[Named, ...]]:
