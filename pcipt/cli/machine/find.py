@@ -154,12 +154,12 @@ def _hidden(text: str) -> list[str]:
 
     A text that does not begin with a parenthesis is the only part.
 
-    Raises: AddressError if the value of hide= does not begin with a parenthesis: xen-pciback ignores it
-            silently.
+    Raises: AddressError if the value of hide= does not begin with a parenthesis: xen-pciback refuses it.
+    Source: linux drivers/xen/xen-pciback/pci_stub.c (pcistub_init).
     """
     body = text.removeprefix(HIDE)
     if body != text and not body.startswith("("):
-        raise AddressError(text, "address", "xen-pciback ignores what stands without parentheses")
+        raise AddressError(text, "address", "xen-pciback refuses addresses without parentheses")
     return re.split(r"(?<=\))(?=\()", body) if body.startswith("(") else [body]
 
 
