@@ -65,5 +65,22 @@ def ari_port(address, secondary, subordinate):
     return RawFunction(sbdf=raw.sbdf, config=bytes(data), root_bus=raw.root_bus)
 
 
+def iommu(at="00:00.2", *, kind=3, msi=True, size=256):
+    """An AMD IOMMU: its capability at 40h, and MSI at 64h."""
+    data = bytearray(config(0x1022, 0x1423, class_code=0x080600, size=256))
+    data[6], data[0x34] = 0x10, 0x40
+    struct.pack_into("<BBH", data, 0x40, 0x0F, 0x64 if msi else 0, kind)
+    if msi:
+        struct.pack_into("<BBH", data, 0x64, 5, 0, 0)
+    return RawFunction(parse_sbdf(at), config=bytes(data[:size]), root_bus=0)
+
+
+def smbus(mode=8, at="00:14.0", *, vendor=0x1002, device=0x4385, size=256):
+    """The SMBus function of an SP5100; bit 3 of its register ADh says combined mode."""
+    data = bytearray(config(vendor, device, class_code=0x0C0500, size=256))
+    data[0xAD] = mode
+    return RawFunction(parse_sbdf(at), config=bytes(data[:size]), root_bus=0)
+
+
 def machine(*raws):
     return decode_machine(raws)

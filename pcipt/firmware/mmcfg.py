@@ -20,7 +20,7 @@ from pcipt.firmware.acpi.mcfg import regions_from_mcfg
 from pcipt.firmware.memory_map import MemoryEntry, MemoryType, flatten_map, overlapping
 from pcipt.pci import Address, Finding, Range
 from pcipt.pci.write import BUS_SHIFT, EcamRegion
-from pcipt.xen.releases import MMCFG_IN_HOLE
+from pcipt.xen.releases import MMCFG_IN_HOLE, Version
 
 SMALLEST = 16 << 20  # bytes: Xen and Linux halve no further
 _LINUX = re.compile(
@@ -77,6 +77,12 @@ def taken_of_tables(tables: Iterable[bytes], memory: Iterable[MemoryEntry] | Non
     """Return the areas that are taken of the MCFG tables among `tables`; other tables are passed over."""
     claims = (claim for data in tables for claim in regions_from_mcfg(data))
     return tuple(each.taken for each in mmcfg_of(claims, memory))
+
+
+def is_used(area: Mmcfg, version: Version | None) -> bool:
+    """Return True if a version of Xen is known to use an area by itself, before Linux tells anything."""
+    in_hole = version is not None and MMCFG_IN_HOLE.known_of(version) is True
+    return area.basis is Basis.RESERVED or (area.basis is Basis.HOLE and in_hole)
 
 
 def without_ram(area: Range, memory: Sequence[MemoryEntry]) -> Iterator[Range]:

@@ -43,7 +43,8 @@ class Function:
     of a segment that lies below a function of another segment (a VMD controller): the address of the latter.
     `isolation` has the registers that decide whether it can be separated from its neighbours.
     `title` is lspci's heading of a function that is known from lspci's words alone.
-    `shift` is what the host bridge adds to the addresses of registers.
+    `shift` is what the host bridge adds to the addresses of registers. `platform` has the registers by which
+    Xen judges the machine; None if fewer than 256 bytes of config space were read.
 
     `answers` is False if the whole header reads all ones (the function does not answer). `answers` is None if
     no byte was read, or if only a part of the header was read and this part is all ones. Otherwise it is
@@ -73,6 +74,7 @@ class Function:
     isolation: Isolation | None = None
     title: str = ""
     shift: Shift = NO_SHIFT
+    platform: structures.Platform | None = None
 
     @property
     def is_bridge(self) -> bool:
@@ -169,6 +171,7 @@ def decode_function(
         controller=raw.controller,
         isolation=decode_isolation(config, capabilities),
         shift=shift,
+        platform=structures.decode_platform(config, place.get((False, structures.SECURE_DEVICE))),
     )
 
 

@@ -1,11 +1,13 @@
-"""Decode the capability structures that pcipt uses: PCI Express, MSI-X, Resizable BAR, Enhanced Allocation.
+"""Decode the structures that pcipt uses: PCI Express, MSI-X, Resizable BAR, Enhanced Allocation, IOMMU.
 
 Each decoder gets the config space and the offset of the structure. PCI Express and MSI-X give None if the
 registers were not read. The lists of Resizable BAR and Enhanced Allocation end before the first entry that
 was not read. All structures except Resizable BAR must lie in the first 256 bytes. SR-IOV is decoded in
 `sriov`.
 
-Source: PCI Express Base 6.0 §7.5.3 (PCI Express), §7.7.2 (MSI-X), §7.8.6-7 (Resizable BAR), §7.8.5 (EA).
+Source: PCI Express Base 6.0 §7.5.3 (PCI Express), §7.7.2 (MSI-X), §7.8.6-7 (Resizable BAR), §7.8.5 (EA);
+        AMD IOMMU 3.07 §3.2.1 (IOMMU capability); Xen drivers/passthrough/amd/iommu_init.c
+        (amd_sp5100_erratum28).
 """
 
 import functools
@@ -16,6 +18,7 @@ from pcipt.pci.config import LEGACY_SIZE, ConfigSpace
 from pcipt.pci.units import Address, Range
 
 PM, MSI, EXPRESS, MSIX, AF, ENHANCED_ALLOCATION, SUBSYSTEM = 0x01, 0x05, 0x10, 0x11, 0x13, 0x14, 0x0D
+SECURE_DEVICE = 0x0F
 SERIAL_NUMBER, ACS, ARI, ATS, SRIOV, REBAR, VF_REBAR = 0x0003, 0x000D, 0x000E, 0x000F, 0x0010, 0x0015, 0x0024
 
 PORT_TYPES = {
@@ -33,6 +36,8 @@ LAST_BAR = 5
 _ARI_FORWARDING = 1 << 5
 _LARGEST_REBAR = 43  # exponent: sizes are 1 MiB << 0 to 1 MiB << 43 (8 EiB)
 _EA_64 = 0x2
+_SECURE_IOMMU = 3  # the type of a Secure Device structure that is an IOMMU
+_SP5100_SMBUS, _SATA_MODE_AT, _COMBINED = 0x4385_1002, 0xAD, 0x8
 
 
 @attrs.frozen
@@ -104,7 +109,33 @@ class Allocation:
     enabled: bool
 
 
+@attrs.frozen
+class Platform:
+    """Registers by which Xen judges the whole machine, and not this function.
+
+    `iommu_at` is the offset of the structure of an AMD IOMMU; None if the function has none. `combined` is
+    True if the SATA controller of an SP5100 is in combined mode; only its SMBus function tells it.
+    """
+
+    iommu_at: int | None = None
+    combined: bool = False
+
+
+_NO_PLATFORM = Platform()
 _express = functools.lru_cache(maxsize=1024)(Express)
+
+
+def decode_platform(config: ConfigSpace, secure_at: int | None) -> Platform | None:
+    """Return what the registers of a function say of the machine; None if not all 256 bytes were read.
+
+    `secure_at` is the offset of its Secure Device structure, None if it has none.
+    """
+    if len(config) < LEGACY_SIZE:
+        return None
+    header = config.u32(secure_at) if secure_at is not None else None
+    iommu_at = secure_at if header is not None and header >> 16 & 7 == _SECURE_IOMMU else None
+    combined = config.u32(0) == _SP5100_SMBUS and bool((config.u8(_SATA_MODE_AT) or 0) & _COMBINED)
+    return Platform(iommu_at, combined) if combined or iommu_at is not None else _NO_PLATFORM
 
 
 def decode_express(config: ConfigSpace, offset: int) -> Express | None:

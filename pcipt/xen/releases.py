@@ -228,6 +228,9 @@ IVMD_MEMORY_CHECK_INVERTED = _fact(
 SATC_READ = _fact(
     "VT-d reads the entries SATC of the table, and is not used if one is wrong", "b5996ab284",
     "drivers/passthrough/vtd/dmar.c acpi_parse_one_satc", since="4.19.0", safer=True)
+SEGMENTS_READ_FOR_IOMMU = _fact(  # before: all registers of the other segments read as ones
+    "registers of functions in segments above 0 can be read, by MMCFG, while Xen reads the IOMMU tables",
+    "c292772b49", "arch/x86/setup.c __start_xen", since="4.19.4 4.20.2 4.21.0", safer=False)
 MMCFG_IN_HOLE = _fact(  # before: only what the memory map reserves, until dom0 says otherwise
     "Xen uses MMCFG that lies in a hole of the memory map, with firmware of 2016 and later", "87279cafc0",
     "arch/x86/x86_64/mmconfig-shared.c pci_mmcfg_reject_broken", since="4.20.4 4.21.2 4.22.0", safer=False)

@@ -202,7 +202,8 @@ def _from_tables(
     boot = snapshot_from_machine("", here.machine) if here.machine is not None else None
     each = [(name, regions_from_tables([data], here.machine)) for name, data in tables]
     judged = [
-        judge([data, *here.others], here.memory, here.version, boot, here.options) for _, data in tables
+        judge([data, *here.others], here.memory, here.version, boot, here.options, here.machine)
+        for _, data in tables
     ]
     regions = Regions(
         tuple(region for _, found in each for region in found.regions),

@@ -158,7 +158,7 @@ def _promises(
     if tables is None or facts.dom0 is Guest.PVH:
         return None
     boot = snapshot_from_machine("", machine) if machine.functions else None
-    return tables_say(tables, memory, facts.xen, boot, facts.said.options)
+    return tables_say(tables, memory, facts.xen, boot, facts.said.options, machine)
 
 
 def _text(root: str, name: str) -> str:

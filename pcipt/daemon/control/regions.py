@@ -56,7 +56,7 @@ def read_regions(host: Host, xen: Hypervisor, engine: Engine) -> Regions:
     boot = engine.memory.boot
     pvh = xen.identity.dom0 is Dom0Kind.PVH
     if boot is not None and with_absence(IommuScope(boot), view, pvh=pvh).absent:
-        judged = judge(host.acpi_tables(), memory, xen.identity.version, boot, _options(xen))
+        judged = judge(host.acpi_tables(), memory, xen.identity.version, boot, _options(xen), machine)
         why = tuple(said.finding for said in judged.said)
         regions = attrs.evolve(regions, findings=(*regions.findings, *why))
     regions = with_findings(regions, memory, xen.identity.version)

@@ -55,7 +55,7 @@ class HostView:
     def _promises(self, views: Views, tables: list[bytes], said: XenSays) -> TablesSay:
         """Return what the tables promise. A PVH dom0 is not shown those of the IOMMU."""
         boot, memory = views.memory.boot, _memory(self._linux)
-        return tables_say(tables, memory, views.version, boot, said.options)
+        return tables_say(tables, memory, views.version, boot, said.options, views.machine)
 
     def _said(self, views: Views, words: BootWords) -> XenSays:
         """Return what Xen says of itself: its abilities, its words at boot, its command line.

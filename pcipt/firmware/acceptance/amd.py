@@ -2,12 +2,15 @@
 
 Xen reads the table four times: for the type of its IVHD blocks, for the units, for the highest routing id,
 and at last block by block for functions (ivhd.py) and reserved memory (ivmd.py).
+The Extended Feature Register decides only how many levels page tables may have, and how wide the numbers of
+processors are to which interrupts are remapped (GASup, XTSup: amd_iommu_prepare): none of its bits switches
+the IOMMU or interrupt remapping off.
 Source: Xen drivers/passthrough/amd/iommu_acpi.c (get_supported_ivhd_type, detect_iommu_acpi,
         get_last_bdf_acpi, parse_ivrs_table), iommu_detect.c (amd_iommu_detect_one_acpi), iommu_init.c
-        (amd_iommu_prepare).
+        (amd_iommu_prepare, amd_sp5100_erratum28).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from pcipt.firmware.acceptance import rules
 from pcipt.firmware.acceptance.amd_state import AmdState, AmdUnit, Runs
@@ -17,6 +20,9 @@ from pcipt.firmware.acceptance.ivmd import IvmdReader
 from pcipt.firmware.acceptance.memory import MemoryMap
 from pcipt.firmware.acceptance.reading import Reading
 from pcipt.firmware.acpi.ivrs import BLOCKS_AT, IVMD_ALL, IVMD_UNIT
+from pcipt.pci import Machine, sbdf_from_devfn
+from pcipt.pci.capabilities import find_capability
+from pcipt.pci.structures import MSI
 
 _INFO_AT, _CHECKSUM_AT, _HEADER = 36, 9, 6
 _EFR_SUP = 0x1
@@ -24,18 +30,27 @@ _OLD, _NEW = 0x10, 0x11
 _LEAST = 40
 _MOST_LEVELS = 6
 _SOUTHBRIDGE = 0x14 << 3
+_SMBUS, _SP5100 = (0x14, 0), (0x1002, 0x4385)
 
 
 class IvrsReader:
     """Reads one table with what it needs: the memory map, boot options, ids of the MADT's IO-APICs.
 
     `io_apics` None: the MADT is not known, and the IO-APICs that the table names are taken to be there.
+    `machine` None: no function is looked at, and their registers are taken to be right. `segments` are those
+    above 0 whose MMCFG Xen uses by itself.
     """
 
     def __init__(
-        self, reading: Reading, memory: MemoryMap, io_apics: Sequence[int] | None, options: Options
+        self,
+        reading: Reading,
+        memory: MemoryMap,
+        io_apics: Sequence[int] | None,
+        options: Options,
+        machine: Machine | None = None,
+        segments: Collection[int] = (),
     ) -> None:
-        self._reading, self._memory = reading, memory
+        self._reading, self._memory, self._machine, self._segments = reading, memory, machine, segments
         self._io_apics, self._options = io_apics, options
         self._info = reading.u32(_INFO_AT)
 
@@ -48,6 +63,7 @@ class IvrsReader:
             unit, most = self._unit(kind, at, length)
             units.append(unit)
             levels = min(levels, most)
+        self._southbridges()
         start = 24 if kind == _OLD else _LEAST
         count = (max(last_id(self._reading, at, at + start, at + length) for at, length in used) | 7) + 1
         segments = {unit.segment: Runs(count) for unit in units}
@@ -97,10 +113,45 @@ class IvrsReader:
             if not value:
                 data.meet(rules.IVHD_HEADER, at, name, what=what)
         unit = AmdUnit(data.u16(at + 16), device, capability, base, at)
+        self._registers(unit, name)
         if not self._info & _EFR_SUP:
             return unit, _MOST_LEVELS  # the register decides
         hats = data.u64(at + 24) >> 10 if kind == _NEW else data.u32(at + 20) >> 30
         return unit, 4 + (hats & 3)
+
+    def _registers(self, unit: AmdUnit, name: str) -> None:
+        """Meet the rules about the registers of a unit's own function."""
+        place = sbdf_from_devfn(unit.segment, unit.device >> 8, unit.device & 0xFF)
+        if self._machine is None:
+            return
+        if unit.segment:
+            self._reading.meet(rules.UNIT_SEGMENT, unit.offset, name, unit=place)
+            if unit.segment not in self._segments:
+                self._reading.missing.append(f"MMCFG of segment {unit.segment:04x}")
+        function = self._machine.functions.get(place)
+        if function is None or function.platform is None:
+            self._reading.missing.append(f"config space of the IOMMU {place}")
+            return
+        if function.platform.iommu_at != unit.capability:
+            self._reading.meet(
+                rules.UNIT_CAPABILITY, unit.offset, name, unit=place, capability=unit.capability
+            )
+        if find_capability(function.capabilities, MSI) is None:
+            self._reading.meet(rules.UNIT_MSI, unit.offset, name, unit=place)
+
+    def _southbridges(self) -> None:
+        """Meet the rule about the SP5100, whose SMBus function Xen looks for on each bus of segment 0."""
+        if self._machine is None or not (self._options.interrupts and self._options.per_device):
+            return
+        for sbdf, function in self._machine.functions.items():
+            if sbdf.segment or (sbdf.device, sbdf.function) != _SMBUS:
+                continue
+            if (function.ids.vendor, function.ids.device) != _SP5100:
+                continue
+            if function.platform is None:
+                self._reading.missing.append(f"config space of the SP5100 {sbdf}")
+            elif function.platform.combined:
+                self._reading.meet(rules.COMBINED_SATA, table=str(sbdf))
 
     def _named(self, places: dict[int, int]) -> None:
         """Meet the rules about IO-APICs that the table should name, and of the chipset's one."""

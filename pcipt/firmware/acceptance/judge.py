@@ -21,8 +21,12 @@ from pcipt.firmware.acpi.dmar import SIGNATURES
 from pcipt.firmware.acpi.ivrs import SIGNATURE as IVRS
 from pcipt.firmware.acpi.madt import ENTRIES_AT, IOAPIC
 from pcipt.firmware.acpi.madt import SIGNATURE as MADT
+from pcipt.firmware.acpi.mcfg import SIGNATURE as MCFG
+from pcipt.firmware.acpi.mcfg import parse_mcfg
 from pcipt.firmware.acpi.table import Table, entries, parse_table
 from pcipt.firmware.memory_map import MemoryEntry
+from pcipt.firmware.mmcfg import Mmcfg, is_used, mmcfg_of
+from pcipt.pci import Machine
 from pcipt.pci.requester import Vendor
 from pcipt.xen.releases import Version
 
@@ -37,24 +41,28 @@ def judge(
     version: Version | None,
     topology: Topology | None = None,
     options: Options = _DEFAULTS,
+    machine: Machine | None = None,
 ) -> Acceptance:
     """Return what Xen makes of the tables; others than DMAR, IVRS, MADT and FADT are passed over.
 
     `memory` is the memory map, `topology` the functions and bridges when Xen booted (a `BootSnapshot` is
     one); None means that it is not known. Without a MADT the IO-APICs are taken to be those that the table
-    names, and without a topology the functions that it names are taken to be there.
+    names, and without a topology the functions that it names are taken to be there. `machine` has the
+    registers by which Xen judges AMD-Vi; None: they are taken to be right. What it lacks is unknown.
     """
     found: dict[str, Table] = {}
     for table in map(parse_table, tables):
         if table is not None:
             name = SIGNATURES[0] if table.signature in SIGNATURES else table.signature
             found.setdefault(name, table)
-    machine = _Machine(found.get(MADT), found.get(_FADT), memory, version, topology, options)
+    mcfg = found.get(MCFG)
+    areas = mmcfg_of(parse_mcfg(mcfg).regions if mcfg is not None else (), memory)
+    given = _Given(found.get(MADT), found.get(_FADT), memory, version, topology, options, machine, areas)
     judged = None
     if SIGNATURES[0] in found:
-        judged = machine.judge(found[SIGNATURES[0]], Vendor.INTEL)
+        judged = given.judge(found[SIGNATURES[0]], Vendor.INTEL)
     if IVRS in found and (judged is None or (judged.end is not None and judged.end.rule is rules.BASE)):
-        judged = machine.judge(found[IVRS], Vendor.AMD)
+        judged = given.judge(found[IVRS], Vendor.AMD)
     return judged if judged is not None else Acceptance(None, Answer.NO, Answer.NO)
 
 
@@ -74,7 +82,7 @@ def state_of(ivrs: bytes) -> AmdState | None:
         return None
 
 
-class _Machine:
+class _Given:
     """What Xen has besides the table itself."""
 
     def __init__(
@@ -85,10 +93,13 @@ class _Machine:
         version: Version | None,
         topology: Topology | None,
         options: Options,
+        machine: Machine | None,
+        areas: Iterable[Mmcfg],
     ) -> None:
         self._io_apics = _io_apics(madt) if madt is not None else None
         self._fadt, self._memory, self._version = fadt, memory, version
-        self._topology, self._options = topology, options
+        self._topology, self._options, self._machine = topology, options, machine
+        self._segments = {each.taken.segment for each in areas if is_used(each, version)}
 
     def judge(self, table: Table, vendor: Vendor) -> Acceptance:
         """Return what Xen makes of one table."""
@@ -100,7 +111,7 @@ class _Machine:
             state = self._read(reading, vendor)
         except EndedError:
             return Acceptance(vendor, Answer.NO, Answer.NO, tuple(reading.said))
-        unknown = []
+        unknown = list(reading.missing)
         if self._memory is None and reading.has_regions:
             unknown.append("the memory map")
         if self._io_apics is None and self._options.interrupts:
@@ -108,7 +119,12 @@ class _Machine:
         doubts = [each for each in reading.said if not each.certain]
         if doubts:
             unknown.append("Xen's version")
-        depends = doubts or "the memory map" in unknown or (vendor is Vendor.AMD and "the MADT" in unknown)
+        depends = (
+            doubts
+            or reading.missing
+            or "the memory map" in unknown
+            or (vendor is Vendor.AMD and "the MADT" in unknown)
+        )
         iommu = Answer.UNKNOWN if depends else Answer.YES
         interrupts = Answer.UNKNOWN if depends or "the MADT" in unknown else Answer.YES
         off = any(each.rule.ending is Ending.NO_INTERRUPTS for each in reading.said)
@@ -119,7 +135,8 @@ class _Machine:
     def _read(self, reading: Reading, vendor: Vendor) -> VtdState | AmdState:
         memory = MemoryMap(self._memory)
         if vendor is Vendor.AMD:
-            state: VtdState | AmdState = IvrsReader(reading, memory, self._io_apics, self._options).read()
+            reader = IvrsReader(reading, memory, self._io_apics, self._options, self._machine, self._segments)
+            state: VtdState | AmdState = reader.read()
         else:
             io_apics = self._io_apics or () if self._options.interrupts else ()
             state = DmarReader(reading, memory, self._topology).read(io_apics)

@@ -66,13 +66,14 @@ class Reading:
     """The bytes of a table and the rules that hold for it so far, in `said`.
 
     `version` is Xen's, None if it is not known. `has_regions` is True once the reader has met reserved
-    memory.
+    memory. `missing` names registers of the machine that decide and were not given.
     """
 
     def __init__(self, table: str, data: bytes, vendor: Vendor, version: Version | None) -> None:
         self.table, self.data, self.version = table, data, version
         self.said: list[Said] = []
         self.has_regions = False
+        self.missing: list[str] = []
         self._vendor = vendor
 
     def u8(self, at: int) -> int:

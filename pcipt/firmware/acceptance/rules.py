@@ -14,6 +14,7 @@ from pcipt.xen.releases import (
     IVMD_WITHOUT_UNIT_ENDS_AMD_VI,
     RMRR_OVER_RAM_ENDS_VTD,
     SATC_READ,
+    SEGMENTS_READ_FOR_IOMMU,
     Fact,
     Version,
 )
@@ -151,6 +152,20 @@ APIC_MISSING = Rule("ivrs-io-apic-missing", _A, _REFUSED,
 NO_SOUTHBRIDGE = Rule("ivrs-no-southbridge", _A, _REFUSED,
     "no IO-APIC is at 00:14.0, where the chipset has one", f"{_ACPI} parse_ivrs_table",
     "boot Xen with ivrs_ioapic[ID]=00:14.0 for the chipset's IO-APIC, or with iommu=no-intremap")
+
+# IVRS: registers of the machine.
+UNIT_SEGMENT = Rule("ivrs-unit-segment", _A, _REFUSED,
+    "the IOMMU {unit} is in a segment whose registers Xen cannot read yet",
+    f"{_DETECT} get_iommu_capabilities",
+    f"use Xen {SEGMENTS_READ_FOR_IOMMU.begins} or newer", unless=SEGMENTS_READ_FOR_IOMMU)
+UNIT_CAPABILITY = Rule("ivrs-unit-capability", _A, _REFUSED,
+    "the function {unit} has no IOMMU capability at {capability:#x}", f"{_DETECT} get_iommu_capabilities")
+UNIT_MSI = Rule("ivrs-unit-msi", _A, _REFUSED, "the IOMMU {unit} has no MSI capability",
+    f"{_DETECT} get_iommu_msi_capabilities")
+COMBINED_SATA = Rule("sp5100-combined-mode", _A, _REFUSED,
+    "the SATA controller of the SP5100 is in combined mode (erratum 28)",
+    "amd/iommu_init.c amd_sp5100_erratum28",
+    f"switch SATA combined (IDE) mode off in the firmware's setup; {_NOT_MAPPED}")
 
 # IVRS: reserved memory.
 IVMD_LENGTH = Rule("ivmd-length", _A, _REFUSED, "the block has {length} bytes and needs 32",

@@ -10,6 +10,7 @@ from pcipt.firmware.coverage import BootSnapshot
 from pcipt.firmware.memory_map import MemoryEntry
 from pcipt.firmware.passthrough.host import IommuKind, TablesSay
 from pcipt.firmware.passthrough.reasons import Reason, Verdict
+from pcipt.pci import Machine
 from pcipt.pci.requester import Vendor
 from pcipt.xen.releases import Version
 
@@ -24,13 +25,14 @@ def tables_say(
     version: Version | None,
     boot: BootSnapshot | None,
     options: Options = _DEFAULTS,
+    machine: Machine | None = None,
 ) -> TablesSay:
     """Return what the firmware's tables promise under a version of Xen.
 
     `memory` is the memory map, `boot` the functions and bridges when Xen booted; None is not known.
-    `options` are those of Xen's command line.
+    `options` are those of Xen's command line. `machine` has the registers that decide about AMD-Vi.
     """
-    return say_of(judge(tables, memory, version, boot, options))
+    return say_of(judge(tables, memory, version, boot, options, machine))
 
 
 def say_of(judged: Acceptance) -> TablesSay:
@@ -61,4 +63,5 @@ def _reason(said: Said, verdict: Verdict) -> Reason:
 
 def _for_vendor(said: Said) -> str:
     """Return the line to send to the vendor: the place, what stands there, and who reads it so."""
-    return f"ACPI table {said.text} (Xen, xen/drivers/passthrough/{said.rule.source})"
+    what = "function" if ":" in said.place.table else "ACPI table"
+    return f"{what} {said.text} (Xen, xen/drivers/passthrough/{said.rule.source})"

@@ -9,7 +9,7 @@ from pcipt.cli.main import main
 from pcipt.firmware.acpi.build_table import Header, build_table
 from pcipt.pci.finding import NOTES
 from tests.firmware.reserved_tables import dmar, drhd, ivmd, ivrs, madt, rmrr, scope
-from tests.machines import config
+from tests.machines import config, iommu
 from tests.trees import DATA, REPO, add
 
 PORT = "pci0000:00/0000:00:1c.0"
@@ -212,6 +212,7 @@ def test_the_version_is_that_of_the_recording(machine):
 def test_io_apics_of_the_madt_are_held_against_the_table(machine, tmp_path):
     table_in(machine, ivrs(), "IVRS")
     table_in(machine, madt(0, 1), "APIC")
+    add(machine, "pci0000:00/0000:00:00.2", config=iommu().config)
     code, out = run("--root", machine, "--xen", "4.20.4")
     assert code == 4
     assert "ivrs-io-apic-missing: IVRS: the MADT has IO-APIC 1, and the table does not name it" in out

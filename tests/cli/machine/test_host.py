@@ -11,6 +11,7 @@ from pcipt.host.recorder import record_machine
 from pcipt.xen.releases import parse_version
 from tests.firmware.host_tables import good_dmar, good_ivrs, madt, put_tables, put_xen
 from tests.firmware.reserved_tables import dmar, drhd, rmrr, scope
+from tests.machines import iommu, smbus
 from tests.trees import add
 
 BOTH = "xen-3.0-x86_64 hvm-3.0-x86_32 hvm-3.0-x86_64"
@@ -19,6 +20,7 @@ BOTH = "xen-3.0-x86_64 hvm-3.0-x86_32 hvm-3.0-x86_64"
 @pytest.fixture
 def root(tmp_path):
     add(tmp_path, "pci0000:00/0000:00:03.0")
+    add(tmp_path, "pci0000:00/0000:00:00.2", config=iommu().config)
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/iomem").write_text("00100000-7affffff : System RAM\n7b000000-7fffffff : Reserved\n")
     return tmp_path
@@ -241,3 +243,32 @@ def test_the_daemons_word_comes_first(root, daemon, xl):
     assert read_host(str(root), str(path)) == expected
     answers["Status"] = {"host": None}  # it has not asked Xen yet
     assert read_host(str(root), str(path)).used is False
+
+
+@pytest.mark.parametrize("release", ["4.17.0", "4.17.7", "4.18.6", "4.19.6", "4.20.4", "4.21.2", "4.22.0"])
+@pytest.mark.parametrize(
+    ("southbridge", "line", "verdict"),
+    [
+        (smbus(), "", Verdict.REFUSE),
+        (smbus(), "iommu=no-intremap", Verdict.UNKNOWN),  # interrupts are not remapped
+        (smbus(), "iommu=no-amd-iommu-perdev-intremap", Verdict.OK),
+        (smbus(mode=0), "", Verdict.OK),
+        (smbus(size=64), "", Verdict.UNKNOWN),  # recorded without root
+    ],
+)
+def test_a_recording_of_an_sp5100(root, release, southbridge, line, verdict):
+    put_tables(root, IVRS=good_ivrs(), APIC=madt(2))
+    put_xen(root, xen=release)
+    ids = {"vendor": "0x1002\n", "device": "0x4385\n"}
+    add(root, "pci0000:00/0000:00:14.0", config=southbridge.config, **ids)
+    (root / "xen").mkdir()
+    (root / "xen/info").write_text(f"xen_commandline : {line} \n")
+    host = recorded(root)
+    assert (host.verdict is Verdict.REFUSE, host.used) == (
+        verdict is Verdict.REFUSE,
+        {Verdict.REFUSE: False, Verdict.OK: True, Verdict.UNKNOWN: True if line else None}[verdict],
+    )
+    codes = {reason.code for reason in host.reasons}
+    assert ("sp5100-combined-mode" in codes) is (verdict is Verdict.REFUSE)
+    if not line and verdict is Verdict.UNKNOWN:
+        assert "config space of the SP5100 0000:00:14.0" in [each.what for each in host.unknown]

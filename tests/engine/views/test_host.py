@@ -13,17 +13,28 @@ from pcipt.xen.simulated.coverage import EVERYTHING
 from pcipt.xen.simulated.hypervisor import SimulatedXen
 from tests.engine.stage import Stage, work_off
 from tests.firmware.host_tables import good_dmar, good_ivrs, madt
+from tests.machines import iommu, smbus
 
 GOOD = {IommuKind.VTD: [good_dmar(), madt(2)], IommuKind.AMD_VI: [good_ivrs(), madt(2)]}
 BAD = {IommuKind.VTD: [good_dmar(width=0), madt(2)], IommuKind.AMD_VI: [good_ivrs(), madt(2, 5)]}
 RELEASES = ("4.17.7", "4.19.6", "4.20.4", "4.22.0")
+IOMMU = iommu()
 
 
 def service(
-    tables=(), *, release="4.17.7", dom0=Dom0Kind.PV, iommu=EVERYTHING, printed=(), line="", fails=()
+    tables=(),
+    *,
+    release="4.17.7",
+    dom0=Dom0Kind.PV,
+    iommu=EVERYTHING,
+    printed=(),
+    line="",
+    fails=(),
+    more=(IOMMU,),
 ):
     stage = Stage()
     stage.host.tables = list(tables)
+    stage.host.raws.update({each.sbdf: each for each in more})
     stage.xen = SimulatedXen(stage.host, XenIdentity(release, dom0), iommu=iommu, command_line=line)
     for text in printed:
         stage.xen.prints(text)
@@ -108,3 +119,12 @@ def test_it_is_judged_once():
     work_off(engine)
     assert engine.host is first
     assert [call.op for call in stage.xen.calls].count(Op.ABILITIES) == asked == 1
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("mode", [0, 8])
+def test_the_combined_mode_of_an_sp5100_tells_why_xen_has_no_iommu(release, mode):
+    engine = service(GOOD[IommuKind.AMD_VI], release=release, iommu=None, more=(IOMMU, smbus(mode)))[1]
+    assert engine.host.verdict is Verdict.REFUSE
+    assert (engine.host.reasons[0].code == "sp5100-combined-mode") is bool(mode)
+    assert ("host-differs" in found(engine)) is (not mode)

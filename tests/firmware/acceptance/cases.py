@@ -4,7 +4,9 @@ import struct
 
 import attrs
 
+from pcipt.firmware.acpi.build_table import Header, build_table
 from pcipt.firmware.memory_map import MemoryType, entry
+from pcipt.pci import decode_machine
 from tests.firmware.reserved_tables import (
     INFO,
     SOUTHBRIDGE,
@@ -22,6 +24,9 @@ from tests.firmware.reserved_tables import (
     span,
     special,
 )
+from tests.machines import iommu, smbus
+
+MCFG = build_table(Header("MCFG", 1), bytes(8) + struct.pack("<QHBB4x", 0x7000_0000, 1, 0, 15))
 
 #  RAM, then reserved, ACPI's memory, a hole, persistent memory, a hole, RAM
 MEMORY = (
@@ -45,11 +50,17 @@ class Given:
     memory: tuple = MEMORY
     functions: tuple[str, ...] = THERE
     fadt: bytes | None = None
+    raws: tuple | None = None
 
     @property
     def tables(self):
         others = [madt(*self.io_apics)] if self.io_apics is not None else []
-        return [self.table, *others, *([self.fadt] if self.fadt is not None else [])]
+        return [self.table, *others, MCFG, *([self.fadt] if self.fadt is not None else [])]
+
+    @property
+    def machine(self):
+        """The machine with its registers; None: they are not looked at."""
+        return decode_machine(self.raws) if self.raws is not None else None
 
 
 def vtd(*entries, **more):
@@ -88,6 +99,9 @@ SOME = unit(span(0x10, 0x1F), select(0x20), select(0xA0))  # ids above 0xa7 are 
 
 def block(kind=ONE, first=0x10, last=0, start=TAKEN, size=0x1000, flags=UNITY):
     return ivmd(kind, flags, first, last, start, size)
+
+
+BOTH = (iommu(), iommu("0001:00:00.2"))
 
 
 #  rule: (it holds, it does not)
@@ -163,6 +177,13 @@ CASES = {
         amd(units=[ivhd(select(8), select(9), special(0x30))]),
         amd(units=[ivhd(select(8), select(9), special(0xA0))]),
     ),
+    "ivrs-unit-segment": (
+        amd(units=[unit(select(8), select(9)), ivhd(select(8), select(9), segment=1)], raws=BOTH),
+        amd(units=[unit(select(8), select(9))], raws=BOTH),
+    ),
+    "ivrs-unit-capability": (amd(raws=(iommu(kind=2),)), amd(raws=(iommu(),))),
+    "ivrs-unit-msi": (amd(raws=(iommu(msi=False),)), amd(raws=(iommu(),))),
+    "sp5100-combined-mode": (amd(raws=(iommu(), smbus())), amd(raws=(iommu(), smbus(mode=0xF7)))),
     "ivmd-length": (amd(struct.pack("<BBH", ONE, UNITY, 31) + bytes(27)), amd(block())),
     "ivmd-end": (amd(block(start=0, size=0)), amd(block(start=TAKEN, size=0))),
     "ivmd-over-ram": (amd(block(start=0x6000_0000)), amd(block(start=TAKEN))),

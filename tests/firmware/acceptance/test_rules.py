@@ -10,9 +10,9 @@ from pcipt.firmware.coverage import snapshot_from_machine
 from pcipt.pci import decode_machine
 from pcipt.pci.requester import Vendor
 from pcipt.xen.releases import parse_version
-from tests.firmware.acceptance.cases import CASES, MEMORY, amd, block, unit, vtd
+from tests.firmware.acceptance.cases import CASES, MCFG, MEMORY, amd, block, unit, vtd
 from tests.firmware.reserved_tables import ivrs, madt, select, special
-from tests.machines import function
+from tests.machines import function, iommu, smbus
 
 RELEASES = (
     "4.17.0", "4.17.3", "4.17.4", "4.17.7", "4.18.0", "4.18.1", "4.18.3", "4.18.4", "4.18.6", "4.19.0",
@@ -20,6 +20,8 @@ RELEASES = (
 )  # fmt: skip
 OLD_CHECK = {"4.17.0", "4.17.3", "4.18.0"}
 BEFORE_4_19 = {release for release in RELEASES if release < "4.19"}
+BEFORE_SEGMENTS = {"4.17.0", "4.17.3", "4.17.4", "4.17.7", "4.18.0", "4.18.1", "4.18.3", "4.18.4", "4.18.6"}
+BEFORE_SEGMENTS |= {"4.19.0", "4.19.1", "4.20.0"}
 #  rule: the releases that do not follow it
 EXCEPT = {
     "dmar-satc-length": BEFORE_4_19,
@@ -28,6 +30,7 @@ EXCEPT = {
     "dmar-region-endless": BEFORE_4_19,
     "ivmd-over-ram": OLD_CHECK,
     "ivmd-over-acpi": set(RELEASES) - OLD_CHECK,
+    "ivrs-unit-segment": set(RELEASES) - BEFORE_SEGMENTS,
     "ivmd-unserved": {
         "4.18.4",
         "4.18.6",
@@ -46,7 +49,7 @@ BY_NAME = {rule.name: rule for rule in RULES}
 def judged(given, release, **more):
     boot = snapshot_from_machine("", decode_machine([function(name) for name in given.functions]))
     version = parse_version(release) if release is not None else None
-    return judge(given.tables, given.memory, version, boot, **more)
+    return judge(given.tables, given.memory, version, boot, machine=given.machine, **more)
 
 
 def test_each_rule_has_its_cases_and_its_name():
@@ -112,6 +115,7 @@ def test_without_a_version_what_depends_on_it_is_unknown(name):
         ("ivmd-over-ram", "from 4.17.4, 4.18.1 and 4.19.0 on"),
         ("ivmd-over-acpi", "before 4.17.4, 4.18.1 and 4.19.0"),
         ("ivmd-unserved", "before 4.18.4, 4.19.1 and 4.20.0"),
+        ("ivrs-unit-segment", "before 4.19.4, 4.20.2 and 4.21.0"),
         ("dmar-width", ""),
     ],
 )
@@ -193,3 +197,61 @@ def test_page_tables_of_four_levels_reach_2_to_the_48():
 def test_special_devices_of_segment_1_are_not_the_chipsets():
     given = amd(units=[unit(select(8)), unit(special(0xA0, handle=1), segment=1)], io_apics=(0, 1))
     assert judged(given, "4.20.4").iommu is Answer.NO  # IO-APIC 0 has two places
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize(
+    ("raws", "missing"),
+    [
+        ((iommu(size=64),), "config space of the IOMMU 0000:00:00.2"),
+        ((), "config space of the IOMMU 0000:00:00.2"),
+        ((iommu(), smbus(size=64)), "config space of the SP5100 0000:00:14.0"),
+        ((iommu(), smbus(mode=0, size=64)), "config space of the SP5100 0000:00:14.0"),
+    ],
+)
+def test_registers_that_were_not_read_are_unknown_and_not_good(raws, missing, release):
+    found = judged(amd(raws=raws), release)
+    assert (found.iommu, found.interrupts, found.unknown) == (Answer.UNKNOWN, Answer.UNKNOWN, (missing,))
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize(
+    "other",
+    [
+        smbus(at="00:14.1"),
+        smbus(at="00:15.0"),
+        smbus(at="0001:00:14.0"),
+        smbus(device=0x4353),
+        smbus(vendor=0x1022),
+        smbus(device=0x4353, size=64),
+    ],
+)
+def test_only_the_smbus_function_of_an_sp5100_in_segment_0_tells_its_mode(other, release):
+    assert judged(amd(raws=(iommu(), other)), release).iommu is Answer.YES
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_the_sp5100_is_looked_for_on_each_bus(release):
+    found = judged(amd(raws=(iommu(), smbus(at="40:14.0"))), release)
+    assert found.end.text.startswith("0000:40:14.0: the SATA controller of the SP5100 is in combined mode")
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("options", [Options(interrupts=False), Options(per_device=False)])
+def test_xen_looks_for_the_erratum_only_where_it_remaps_interrupts_per_device(options, release):
+    found = judged(CASES["sp5100-combined-mode"][0], release, options=options)
+    assert found.iommu is Answer.YES
+    assert found.interrupts is (Answer.YES if options.interrupts else Answer.NO)
+
+
+@pytest.mark.parametrize("release", sorted(set(RELEASES) - BEFORE_SEGMENTS))
+def test_a_segment_above_0_needs_mmcfg_that_xen_uses(release):
+    given = CASES["ivrs-unit-segment"][0]
+    assert judged(given, release).iommu is Answer.YES
+    used = judge(
+        [table for table in given.tables if table != MCFG],
+        given.memory,
+        parse_version(release),
+        machine=given.machine,
+    )
+    assert (used.iommu, used.unknown) == (Answer.UNKNOWN, ("MMCFG of segment 0001",))
