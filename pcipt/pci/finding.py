@@ -7,7 +7,8 @@ NOTES = frozenset(
     {
         "dmar-io-apic", "dmar-no-interrupt-remapping", "enhanced-allocation", "segment-not-in-xen",
         "io-bar-unassigned", "vf-bar-unassigned",
-        "region-base-zero", "region-dropped", "region-large", "region-shared", "region-unaligned",
+        "region-added", "region-base-zero", "region-dropped", "region-large", "region-shared",
+        "region-unaligned",
     }
 )  # fmt: skip
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
+from pcipt.xen.added_regions import AddedRegions, parse_added_regions
 from pcipt.xen.command_line import NO, flag_in, switch_in, truth_in, values_in, whole_switch_in, words_in
 from pcipt.xen.console import whole_lines
 
@@ -46,7 +47,8 @@ class BootWords:
     none. `queue_off`: the word that switches VT-d's queued invalidation off, without which it remaps no
     interrupts. `forced`: Xen would have stopped without an IOMMU (iommu=force, iommu=required). `per_device`
     is False with iommu=no-amd-iommu-perdev-intremap. `io_apics`: the routing ids with segment (segment << 16
-    | bus << 8 | devfn) that ivrs_ioapic[] gives to IO-APICs, by their ids. `igfx` is False with
+    | bus << 8 | devfn) that ivrs_ioapic[] gives to IO-APICs, by their ids. `added`: the reserved regions
+    that rmrr= and ivmd= add. `igfx` is False with
     iommu=no-igfx, `ats` is True with ats, `msi` is the value of msi=, None without it. `phantoms`: (segment,
     bus, device, stride) of each pci-phantom=, of which Xen takes the first eight.
     """
@@ -61,6 +63,7 @@ class BootWords:
     forced: bool = False
     per_device: bool = True
     io_apics: Mapping[int, int] = attrs.field(factory=dict)
+    added: AddedRegions = AddedRegions()  # noqa: RUF009 - frozen
     line_known: bool = False
     igfx: bool = True
     ats: bool = False
@@ -85,6 +88,7 @@ class BootWords:
             forced=switch_in(command_line, "iommu", "force", "required") is True,
             per_device=not refused["amd-iommu-perdev-intremap"],
             io_apics=dict(_io_apics(command_line)),
+            added=parse_added_regions(command_line),
             line_known=True,
             igfx=not refused["igfx"],
             ats=flag_in(command_line, "ats"),

@@ -235,8 +235,9 @@ MMCFG_IN_HOLE = _fact(  # before: only what the memory map reserves, until dom0 
     "Xen uses MMCFG that lies in a hole of the memory map, with firmware of 2016 and later", "87279cafc0",
     "arch/x86/x86_64/mmconfig-shared.c pci_mmcfg_reject_broken", since="4.20.4 4.21.2 4.22.0", safer=False)
 EXTRA_REGIONS_TOO_LONG = _fact(
-    "regions of the option rmrr= and of Xen's own are one page too long in Xen's answer", "d41501fcf6",
-    "drivers/passthrough/vtd/dmar.c add_one_extra_rmrr", until="4.19.5 4.20.3 4.21.1 4.22.0", safer=True)
+    "regions that Xen adds itself for VT-d (not those of rmrr=) are one page too long in Xen's answer",
+    "d41501fcf6", "drivers/passthrough/vtd/dmar.c add_one_extra_rmrr",
+    until="4.19.5 4.20.3 4.21.1 4.22.0", safer=True)
 MAPPINGS_INTERLEAVE = _fact(  # XSA-492
     "mapping calls of two programs interleave, because Xen holds no lock for them", "5a81fb873c",
     "common/domctl.c do_domctl", since="4.17.7 4.18.6 4.19.6 4.20.4 4.21.2 4.22.0", safer=True)

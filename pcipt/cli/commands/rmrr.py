@@ -1,7 +1,9 @@
 """Show the memory that firmware reserved for devices (RMRR, IVMD), and whether dom0 has it mapped.
 
 The regions are read from DMAR or IVRS. On the running machine the daemon adds what Xen says; a PVH dom0
-cannot see these tables, so Xen is the only source there. --table decodes table files on any machine; with
+cannot see these tables, so Xen is the only source there. Regions that Xen's command line adds (rmrr=, ivmd=)
+are among them where that line is known: the finding region-added marks them, and region-option says what Xen
+does not take of these options. --table decodes table files on any machine; with
 --root the device paths in them are followed on that recorded machine. If Xen would refuse a table, hang or
 panic on it, a finding says why; --xen says which version of Xen. Exit codes: 0 fine, 3 the daemon is needed
 and not running, 4 something is wrong with a table or a region.
@@ -200,7 +202,10 @@ def _from_tables(
     `mapped` is the mapped state of all regions. For each table "acceptance" says what Xen makes of it.
     """
     boot = snapshot_from_machine("", here.machine) if here.machine is not None else None
-    each = [(name, regions_from_tables([data], here.machine)) for name, data in tables]
+    each = [
+        (name, regions_from_tables([data], here.machine, None, here.options, here.memory))
+        for name, data in tables
+    ]
     judged = [
         judge([data, *here.others], here.memory, here.version, boot, here.options, here.machine)
         for _, data in tables

@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 
 from pcipt.cli.machine.client import asked
-from pcipt.cli.machine.host import host_of, told_by_daemon
+from pcipt.cli.machine.host import host_of, table_options, told_by_daemon
 from pcipt.cli.machine.pvh import acpi_tables_of, ecam_of, guest_type, madt_of, memory_map_of
 from pcipt.cli.machine.source import Source
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
@@ -92,7 +92,8 @@ def _with_tables(evidence: Evidence, machine: Machine, tables: list[bytes], root
         FixedRange(whole_pages(Range(each.address, PAGE_SIZE // 4)), f"IO-APIC {each.apic_id}")
         for each in (madt.io_apics if madt is not None else ())
     )
-    regions = with_findings(regions_from_tables(tables, machine), evidence.memory)
+    listed = regions_from_tables(tables, machine, None, table_options(root), evidence.memory)
+    regions = with_findings(listed, evidence.memory)
     evidence = attrs.evolve(evidence, fixed=tuple(fixed))
     if not regions.signatures and guest_type(root) == "PVH":
         return evidence

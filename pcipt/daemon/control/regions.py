@@ -46,7 +46,9 @@ def read_regions(host: Host, xen: Hypervisor, engine: Engine) -> Regions:
     On a PV dom0 the mapped state is NOT_APPLICABLE. Xen is asked again at each call.
     """
     machine, view = engine.machine, engine.view
-    regions = regions_from_tables(host.acpi_tables(), machine, engine.memory.boot)
+    regions = regions_from_tables(
+        host.acpi_tables(), machine, engine.memory.boot, _options(xen), _memory(host)
+    )
     listed = _listed(xen, machine)
     if isinstance(listed, XenRegions):
         regions = with_xen(regions, listed, machine)

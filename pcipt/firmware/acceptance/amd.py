@@ -19,7 +19,7 @@ from pcipt.firmware.acceptance.ivhd import IvhdReader, last_id
 from pcipt.firmware.acceptance.ivmd import IvmdReader
 from pcipt.firmware.acceptance.memory import MemoryMap
 from pcipt.firmware.acceptance.reading import Reading
-from pcipt.firmware.acpi.ivrs import BLOCKS_AT, IVMD_ALL, IVMD_UNIT
+from pcipt.firmware.acpi.ivrs import BLOCKS_AT, IVMD_ALL, IVMD_SIZE, IVMD_UNIT, added_blocks
 from pcipt.pci import Machine, sbdf_from_devfn
 from pcipt.pci.capabilities import find_capability
 from pcipt.pci.structures import MSI
@@ -74,6 +74,8 @@ class IvrsReader:
                 ivhd.read(at, at + start, at + length)
             elif IVMD_ALL <= what <= IVMD_UNIT:
                 ivmd.read(at, what, length)
+        for at in self._reading.add(added_blocks(self._options.ivmd)):
+            ivmd.read(at, self._reading.u8(at), IVMD_SIZE)
         if self._options.interrupts:
             self._named(ivhd.io_apics)
         return AmdState(tuple(units), segments, frozenset(ivmd.kept), frozenset(ivmd.beyond))

@@ -9,6 +9,7 @@ from pcipt.firmware.acceptance.amd_state import AmdState
 from pcipt.firmware.acceptance.reading import Said
 from pcipt.firmware.acceptance.rules import Ending
 from pcipt.firmware.acceptance.vtd_state import VtdState
+from pcipt.pci import Sbdf
 from pcipt.pci.requester import Vendor
 
 
@@ -25,12 +26,18 @@ class Options:
     """Those of Xen's boot options that change the answer.
 
     `interrupts` is False with iommu=no-intremap, `per_device` with iommu=no-amd-iommu-perdev-intremap.
+    `rmrr` and `ivmd` are the regions that options of these names add: (first page, last page, functions) and
+    (first page, last page, first routing id, last routing id); the last id is None for one function, both are
+    None for all functions. `faults` says what is wrong with these options.
     `io_apics` maps ids of IO-APICs to the places (segment << 16 | bus << 8 | devfn) that ivrs_ioapic[] gives.
     """
 
     interrupts: bool = True
     per_device: bool = True
     io_apics: Mapping[int, int] = attrs.field(factory=dict)
+    rmrr: tuple[tuple[int, int, tuple[Sbdf, ...]], ...] = ()
+    ivmd: tuple[tuple[int, int, int | None, int | None], ...] = ()
+    faults: tuple[str, ...] = ()
 
 
 @attrs.frozen

@@ -34,6 +34,8 @@ _FADT, _BOOT_FLAGS_AT, _NO_MSI, _WITH_BOOT_FLAGS = "FACP", 109, 0x8, 3
 _IO_APIC_SIZE, _REGION = 12, {Vendor.INTEL: "RMRR", Vendor.AMD: "IVMD"}
 _DEFAULTS = Options()
 
+Added = tuple[tuple[int, int, int | None, int | None], ...]
+
 
 def judge(
     tables: Iterable[bytes],
@@ -67,9 +69,10 @@ def judge(
 
 
 @functools.lru_cache(maxsize=8)
-def state_of(ivrs: bytes) -> AmdState | None:
+def state_of(ivrs: bytes, ivmd: Added = ()) -> AmdState | None:
     """Return what Xen has of an IVRS table if it accepts it; None if it accepts it in no case.
 
+    `ivmd` are the regions that Xen's option of this name adds (`Options.ivmd`).
     What else decides about the table is not looked at: IO-APICs, memory map, and Xen's version.
     """
     table = parse_table(ivrs)
@@ -77,7 +80,7 @@ def state_of(ivrs: bytes) -> AmdState | None:
         return None
     try:
         reading = Reading(table.signature, table.data, Vendor.AMD, None)
-        return IvrsReader(reading, MemoryMap(()), None, Options(interrupts=False)).read()
+        return IvrsReader(reading, MemoryMap(()), None, Options(interrupts=False, ivmd=ivmd)).read()
     except EndedError:
         return None
 

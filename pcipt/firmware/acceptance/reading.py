@@ -8,6 +8,7 @@ import struct
 import attrs
 
 from pcipt.firmware.acceptance.rules import Ending, Rule
+from pcipt.firmware.acpi.ivrs import IVMD_SIZE
 from pcipt.pci import Finding
 from pcipt.pci.requester import Vendor
 from pcipt.xen.releases import Version
@@ -66,7 +67,8 @@ class Reading:
     """The bytes of a table and the rules that hold for it so far, in `said`.
 
     `version` is Xen's, None if it is not known. `has_regions` is True once the reader has met reserved
-    memory. `missing` names registers of the machine that decide and were not given.
+    memory. `missing` names registers of the machine that decide and were not given. `added_at` is the
+    offset of the blocks that Xen's command line adds, None if it adds none.
     """
 
     def __init__(self, table: str, data: bytes, vendor: Vendor, version: Version | None) -> None:
@@ -74,7 +76,18 @@ class Reading:
         self.said: list[Said] = []
         self.has_regions = False
         self.missing: list[str] = []
+        self.added_at: int | None = None
         self._vendor = vendor
+
+    def add(self, blocks: bytes) -> range:
+        """Let blocks of one size follow the table; return their offsets."""
+        self.added_at = len(self.data)
+        self.data += blocks
+        return range(self.added_at, len(self.data), IVMD_SIZE)
+
+    def number(self, offset: int) -> int:
+        """Return the number of an added block, from 1 on."""
+        return (offset - (self.added_at or 0)) // IVMD_SIZE + 1
 
     def u8(self, at: int) -> int:
         return self.data[at] if at < len(self.data) else 0
@@ -103,13 +116,17 @@ class Reading:
         if holds is False:
             return
         place = Place(table or self.table, offset, entry)
+        vendor_cure = _VENDOR_CURE
+        if offset is not None and self.added_at is not None and offset >= self.added_at:
+            place = Place("Xen's command line", None, f"ivmd=, region {self.number(offset)}")
+            vendor_cure = "correct the option ivmd="
         if any(each.rule is rule and each.place == place for each in self.said):
             return
         versions = f"{rule.versions} " if holds is None else ""
         consequence = _CONSEQUENCES[rule.ending].format(versions=versions, vendor=self._vendor.value)
         text = f"{place}: {rule.text.format(**numbers)}: {consequence}"
         cure = rule.cure.format(**numbers)
-        cure = f"{_VENDOR_CURE}; or {cure}" if cure else _VENDOR_CURE
+        cure = f"{vendor_cure}; or {cure}" if cure else vendor_cure
         cure += f"; {_TO_BOOT}" if rule.ending in (Ending.HANG, Ending.PANIC) else ""
         self.said.append(Said(rule, place, text, cure, holds is True))
         if holds and rule.ending is not Ending.NO_INTERRUPTS:

@@ -5,10 +5,14 @@ type, offset and length. A routing id is bus << 8 | devfn.
 Source: AMD I/O Virtualization Technology 3.07 §5.2.2; xen/drivers/passthrough/amd/iommu_acpi.c.
 """
 
+import struct
+from collections.abc import Iterable
+
 import attrs
 
 from pcipt.firmware.acpi.table import Table
 from pcipt.pci import Address, Finding
+from pcipt.pci.units import PAGE_SHIFT
 
 SIGNATURE = "IVRS"
 BLOCKS_AT = 48
@@ -16,11 +20,13 @@ BLOCKS_AT = 48
 _IVHD = {0x10: 24, 0x11: 40, 0x40: 40}
 IVMD_ALL, IVMD_ONE, IVMD_RANGE, IVMD_UNIT = 0x20, 0x21, 0x22, 0x23
 IVMD_UNITY, IVMD_EXCLUSION = 0x1, 0x8
-_IVMD_SIZE = 32
+_READ, _WRITE = 0x2, 0x4
+IVMD_SIZE = 32
 _SELECT, _RANGE_START, _RANGE_END = 2, 3, 4
 _ALIAS_SELECT, _ALIAS_RANGE, _EXT_SELECT, _EXT_RANGE, _NAMED = 0x42, 0x43, 0x46, 0x47, 0xF0
 _SPECIAL = 0x48  # an IO-APIC or a HPET: its routing id is selected as well
 _XEN_READS = {0x10: False, 0x11: True}  # block type: only if the table says that it has the extended features
+_MASK = (1 << 64) - 1
 _INFO_AT, _HAS_FEATURES = 36, 0x1
 _SINGLE = (_SELECT, _ALIAS_SELECT, _EXT_SELECT)
 _STARTS = (_RANGE_START, _ALIAS_RANGE, _EXT_RANGE)
@@ -124,13 +130,13 @@ def parse_ivrs(table: Table) -> Ivrs:
             findings.append(Finding("acpi-entry", f"at {at:#x}: a block claims {length} bytes"))
             break
         kind = data[at]
-        shortest = _IVMD_SIZE if IVMD_ALL <= kind <= IVMD_UNIT else _IVHD.get(kind, 4)
+        shortest = IVMD_SIZE if IVMD_ALL <= kind <= IVMD_UNIT else _IVHD.get(kind, 4)
         if length < shortest:
             what = f"at {at:#x}: a block of type {kind:#x} needs {shortest} bytes, has {length}"
             findings.append(Finding("acpi-entry", what))
         elif kind in _IVHD:
             units.append(_unit(table, at, at + shortest, at + length, findings))
-        elif shortest == _IVMD_SIZE:
+        elif shortest == IVMD_SIZE:
             block = _memory(table, at, kind)
             if block.last < block.first:
                 what = f"routing ids {block.first:#06x} to {block.last:#06x} are no range"
@@ -175,6 +181,30 @@ def _memory(table: Table, at: int, kind: int) -> MemoryBlock:
         last = first
     start, size = Address(table.u64(at + 16)), table.u64(at + 24)
     return MemoryBlock(at, table.data[at + 1], table.u16(at + 8), first, last, start, size, kind, capability)
+
+
+def added_blocks(added: Iterable[tuple[int, int, int | None, int | None]]) -> bytes:
+    """Return the IVMD blocks that Xen makes of its option ivmd=, one after the other.
+
+    `added`: (first page, last page, first routing id, last routing id). Without ids a block is for all
+    functions, with the first one alone for one function. Each maps its memory 1:1, for reading and writing.
+    """
+    blocks = b""
+    for first, last, begin, until in added:
+        kind = IVMD_ALL if begin is None else IVMD_ONE if until is None else IVMD_RANGE
+        start, size = ((number << PAGE_SHIFT) & _MASK for number in (first, last - first + 1))
+        flags = IVMD_UNITY | _READ | _WRITE
+        blocks += struct.pack("<BBHHHQQQ", kind, flags, IVMD_SIZE, begin or 0, until or 0, 0, start, size)
+    return blocks
+
+
+def parse_added(
+    added: Iterable[tuple[int, int, int | None, int | None]], offset: int
+) -> tuple[MemoryBlock, ...]:
+    """Return the blocks of `added_blocks`, which begin at the byte `offset` of a table."""
+    data = bytes(offset) + added_blocks(added)
+    table = Table(SIGNATURE, 0, data, ())
+    return tuple(_memory(table, at, data[at]) for at in range(offset, len(data), IVMD_SIZE))
 
 
 def _selected(data: bytes, start: int, end: int, findings: list[Finding]) -> tuple[tuple[int, int], ...]:

@@ -8,7 +8,7 @@ import attrs
 
 from pcipt.firmware.acceptance.answers import Options
 from pcipt.firmware.passthrough.reasons import GRAVEST_FIRST, Guest, Reason, Unknown, Verdict
-from pcipt.pci import Finding
+from pcipt.pci import Finding, Sbdf
 from pcipt.xen.releases import Version
 
 
@@ -45,6 +45,17 @@ class TablesSay:
     doubts: tuple[Reason, ...] = ()
 
 
+class AddedRegions(Protocol):
+    """The reserved regions that Xen's command line adds; `xen/added_regions.py` reads them."""
+
+    @property
+    def rmrr(self) -> tuple[tuple[int, int, tuple[Sbdf, ...]], ...]: ...
+    @property
+    def ivmd(self) -> tuple[tuple[int, int, int | None, int | None], ...]: ...
+    @property
+    def faults(self) -> tuple[str, ...]: ...
+
+
 class BootWords(Protocol):
     """What Xen printed at boot, and its command line; `xen/boot_words.py` reads both."""
 
@@ -68,6 +79,8 @@ class BootWords(Protocol):
     def per_device(self) -> bool: ...
     @property
     def io_apics(self) -> Mapping[int, int]: ...
+    @property
+    def added(self) -> AddedRegions: ...
     @property
     def line_known(self) -> bool: ...
     @property
@@ -131,7 +144,14 @@ def xen_says(iommu: bool | None, words: BootWords, guests: frozenset[Guest] | No
         words.remap_off,
         words.queue_off,
         words.forced,
-        Options(not words.remap_off, words.per_device, words.io_apics),
+        Options(
+            not words.remap_off,
+            words.per_device,
+            words.io_apics,
+            words.added.rmrr,
+            words.added.ivmd,
+            words.added.faults,
+        ),
         words.failures,
         BootOptions(words.igfx, words.ats, words.msi is not False, words.phantoms)
         if words.line_known

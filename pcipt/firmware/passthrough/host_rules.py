@@ -22,7 +22,7 @@ from pcipt.xen.releases import LINUX_TELLS_GSI, PVH_DOM0_GIVES_DEVICES, Version,
 PV, HVM, PVH = (frozenset({guest}) for guest in Guest)
 NEEDED = "without one a guest could reach all memory, and xl gives it no device"
 PV_DOM0 = "start Xen with a PV dom0 (without dom0=pvh)"
-FINDING = "host-differs"
+FINDING, OPTION = "host-differs", "region-option"
 
 Said = Iterator[Reason | Unknown]
 
@@ -203,6 +203,11 @@ RULES: tuple[Callable[[HostFacts], Said], ...] = (
 )  # fmt: skip
 
 
+def option_faults(facts: HostFacts) -> tuple[Finding, ...]:
+    """Return a finding for each option rmrr= or ivmd= of which Xen does not take all."""
+    return tuple(Finding(OPTION, each) for each in facts.said.options.faults)
+
+
 def differences(facts: HostFacts) -> tuple[Finding, ...]:
     """Return a finding for each thing that Xen does other than the firmware's tables promise."""
     said, tables = facts.said, facts.tables
@@ -238,7 +243,8 @@ def judge_host(facts: HostFacts) -> Host:
     use = iommu_use(facts)
     return Host(
         facts.dom0, facts.release, facts.linux, use.kind, use.used, use.remaps, use.source, tuple(reasons),
-        tuple(dict.fromkeys(unknown)), guests, differences(facts), facts.said.boot,
+        tuple(dict.fromkeys(unknown)), guests, (*differences(facts), *option_faults(facts)),
+        facts.said.boot,
     )  # fmt: skip
 
 

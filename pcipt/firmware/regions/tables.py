@@ -5,11 +5,12 @@ machine only scopes of one hop are found. For which functions Xen keeps an IVMD 
 Source: xen/drivers/passthrough/vtd/dmar.c, acpi_parse_dev_scope, register_one_rmrr, for_each_rmrr_device.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
 from pcipt.firmware.acceptance.amd_state import AmdState
+from pcipt.firmware.acceptance.answers import Options
 from pcipt.firmware.acceptance.judge import state_of
 from pcipt.firmware.acpi.dmar import (
     SCOPE_BRIDGE,
@@ -26,10 +27,13 @@ from pcipt.firmware.acpi.ivrs import (
     IVMD_UNITY,
     SIGNATURE,
     MemoryBlock,
+    parse_added,
     parse_ivrs,
 )
 from pcipt.firmware.acpi.table import parse_table
 from pcipt.firmware.coverage import BootSnapshot, IommuScope, snapshot_from_machine
+from pcipt.firmware.memory_map import MemoryEntry
+from pcipt.firmware.regions.added import BY_IVMD, OPTION, added_rmrrs
 from pcipt.firmware.regions.regions import Region, RegionDevice, RegionKind, Regions, RegionScope
 from pcipt.pci import Address, Finding, Machine, Sbdf, sbdf_from_devfn
 from pcipt.xen.releases import IVMD_WITHOUT_UNIT_ENDS_AMD_VI
@@ -41,11 +45,16 @@ _UNSERVED = (
     "no IOMMU unit serves its functions where it stands in the table: Xen passes it over, and refuses the "
     f"table before {IVMD_WITHOUT_UNIT_ENDS_AMD_VI.ends}"
 )
+_DEFAULTS = Options()
 _EMPTY_SNAPSHOT = BootSnapshot("", frozenset(), {})
 
 
 def regions_from_tables(
-    tables: Iterable[bytes], machine: Machine | None, snapshot: BootSnapshot | None = None
+    tables: Iterable[bytes],
+    machine: Machine | None,
+    snapshot: BootSnapshot | None = None,
+    options: Options = _DEFAULTS,
+    memory: Sequence[MemoryEntry] | None = None,
 ) -> Regions:
     """Return the regions of all DMAR and IVRS tables, in the order of the tables.
 
@@ -53,7 +62,8 @@ def regions_from_tables(
     past 2^64 is left out with a finding. Devices are found through the bridges as they are now in `machine`.
     If `machine` is None, only devices whose path has one hop are found, and it is not known which are
     present. The boot `snapshot` only serves to find paths that led elsewhere at boot; each such path gives a
-    finding of its region.
+    finding of its region. `options` are those of Xen's command line: regions that rmrr= adds follow those of
+    a DMAR, those that ivmd= adds follow those of an IVRS. `memory` is the flat memory map (`added_rmrrs`).
     """
     now = snapshot_from_machine("", machine) if machine is not None else _EMPTY_SNAPSHOT
     resolver = _Resolver(machine, IommuScope(now), IommuScope(snapshot) if snapshot is not None else None)
@@ -66,21 +76,28 @@ def regions_from_tables(
             continue
         if table.signature in SIGNATURES:
             dmar = parse_dmar(table)
-            regions += map(resolver.rmrr, dmar.regions)
-            findings += dmar.findings
+            own = list(map(resolver.rmrr, dmar.regions))
+            more, passed_over = added_rmrrs(options.rmrr, own, machine, memory)
+            regions += (*own, *more)
+            findings += (*dmar.findings, *passed_over)
         elif table.signature == SIGNATURE:
             ivrs = parse_ivrs(table)
             findings += ivrs.findings
-            state = state_of(data)
-            for block in ivrs.blocks:
+            state = state_of(data, options.ivmd)
+            added = parse_added(options.ivmd, len(table.data))
+            for block in (*ivrs.blocks, *added):
                 if 0 < block.size <= (1 << 64) - block.start:
-                    regions.append(resolver.ivmd(block, state))
+                    region = resolver.ivmd(block, state)
+                    note = (BY_IVMD,) if block in added else ()
+                    regions.append(attrs.evolve(region, findings=(*region.findings, *note)))
                 else:
                     what = f"at {block.offset:#x}: {block.size:#x} bytes from {block.start:#x} are no range"
                     findings.append(Finding("acpi-entry", what))
         else:
             continue
         signatures.append(table.signature)
+    if signatures:
+        findings += (Finding(OPTION, each) for each in options.faults)
     return Regions(tuple(regions), tuple(findings), tuple(signatures))
 
 

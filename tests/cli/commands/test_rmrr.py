@@ -323,3 +323,20 @@ def test_recorded_tables(path):
     expected = {"dmar-region-over-ram"} if at_zero else set()
     assert {each["code"] for each in answer["findings"]} - NOTES == expected
     assert code == (4 if at_zero else 0)
+
+
+@pytest.mark.parametrize("xen", ["4.17.7", "4.19.6", "4.20.4", "4.22.0"])
+@pytest.mark.parametrize(("name", "option"), [("DMAR", "rmrr"), ("IVRS", "ivmd")])
+def test_regions_of_xens_command_line_are_shown_and_checked(machine, name, option, xen):
+    table_in(machine, dmar(drhd()) if name == "DMAR" else ivrs(), name)
+    (machine / "xen").mkdir()
+    line = f"{option}=7d100-7d101=0:2.0 {option}=zz"
+    (machine / "xen/info").write_text(f"xen_commandline : {line}\n")
+    code, answer = told("--root", machine, "--xen", xen)
+    assert code == 4
+    (region,) = answer["regions"]
+    assert (region["base"], region["limit"]) == ("0x7d100000", "0x7d101fff")
+    assert [each["sbdf"] for each in region["devices"]] == ["0000:00:02.0"]
+    assert [each["code"] for each in region["findings"]] == ["region-added"]
+    faults = [each["text"] for each in answer["findings"] if each["code"] == "region-option"]
+    assert faults == [f"{option}=zz: 'zz' is no page number: Xen reads no further"]
