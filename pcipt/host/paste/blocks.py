@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import attrs
 
 from pcipt.host.paste.text import Line
-from pcipt.host.paste.words import Words
+from pcipt.host.paste.words import Words, is_line_of_words
 from pcipt.pci import Finding, Sbdf
 
 MAX_CONFIG = 4096
@@ -37,7 +37,16 @@ _CONTINUES = re.compile(
     _FLAGS,
 )
 _MOST_LABEL, _QUOTES = 60, 10
-_OPEN = re.compile(r"\((?:rev|prog-if(?: [0-9a-f]{2})?)$", _FLAGS)  # a heading that ends inside of these
+#  a heading or a line of words that ends inside of these
+_OPEN = re.compile(
+    r"\((?:rev|prog-if(?: [0-9a-f]{2}(?: \[[^\]]{0,60})?)?)$"
+    r"|behind bridge:$|(?:Memory|ports|ROM) at$|in use:$",
+    _FLAGS,
+)
+#  lines of words with names or flags up to any length: mail folds them anywhere
+_LONG, _FOLDED = re.compile(r"(?:Subsystem|Flags|Control): ", _FLAGS), 40
+_ENDED = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}\]?$", _FLAGS)  # the ids of a subsystem
+_PROMPT = re.compile(r"[@#$~]")
 
 
 @attrs.define
@@ -167,11 +176,21 @@ def _belongs(before: str, text: str) -> bool:
     """Return True if a line is the rest of the one before it, by the end of that one or its own beginning."""
     if _CONTINUES.match(text) or _OPEN.search(before):
         return bool(text)
+    if _LONG.match(before) is not None:
+        return _is_rest(before, text)
     found = _ADDRESS.match(before) or _BY_PATH.match(before)
     if found is None or before[found.end() :].lstrip()[:1] != '"' or not text:
         return False
     quotes = before.count('"')  # lspci -mm has five fields in quotes
     return (quotes < _QUOTES or quotes % 2 == 1) and not (_ADDRESS.match(text) or _BY_PATH.match(text))
+
+
+def _is_rest(before: str, text: str) -> bool:
+    """Return True if a line is the rest of a long line of words that mail has folded."""
+    if not text or len(before) < _FOLDED or _ENDED.search(before):
+        return False
+    others = (_ADDRESS.match(text), _BY_PATH.match(text), _OFFSET.match(text), _PROMPT.search(text))
+    return not any(others) and not is_line_of_words(text)
 
 
 def blocks_of(lines: Iterable[Line]) -> tuple[list[Block], int]:
