@@ -47,6 +47,8 @@ _NO_ORPHAN = "Xen takes what Linux tells it of, and no orphan is left"
 _WHOLE = "test_leaving::test_virtual_functions_that_xen_does_not_take_*"
 _GUEST_MUTE = "the guest's NIC sends nothing, and Xen tells no fault: why is not known"
 AMD_EMULATED = "QEMU's AMD IOMMU with a device of an HVM guest: its transmit queue times out"
+_NVME_DIES = "when nvme is bound again after it did not answer, this Xen stops: BUG at arch/x86/msi.c:239"
+MSI_BUG = "Xen 4.17.7 with QEMU's AMD IOMMU: nvme's interrupts are lost there; the cause is not known"
 _NO_PIN = "the function has no interrupt pin, and xen-pciback does not take it"
 GSI_NEEDED = "Linux 6.12 on a PVH dom0: xen-pciback needs the interrupt of each function (b166b8ab4189)"
 DIFFERENCES: tuple[Difference, ...] = (
@@ -68,6 +70,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference("test_passthrough::test_hot_unplug_*", "*-amd", NOTHING_TO_WITHDRAW, NO_REGIONS),
     Difference("test_passthrough::test_killed_*", "*-amd", NOTHING_TO_WITHDRAW, NO_REGIONS),
     Difference("test_renumbering::test_within_*", "*-amd", NOT_FOLLOWED, NAMED_BY_IVRS),
+    Difference("test_renumbering::test_outside_*", "bookworm-pvh-amd", _NVME_DIES, MSI_BUG),
     Difference("test_renumbering::test_below_*", "*-amd", NOT_FOLLOWED, NAMED_BY_IVRS),
 )
 
