@@ -122,7 +122,10 @@ class IvrsReader:
         return unit, 4 + (hats & 3)
 
     def _registers(self, unit: AmdUnit, name: str) -> None:
-        """Meet the rules about the registers of a unit's own function."""
+        """Meet the rules about the registers of a unit's own function.
+
+        Each AMD IOMMU has capabilities: registers without any were not read as they are.
+        """
         place = sbdf_from_devfn(unit.segment, unit.device >> 8, unit.device & 0xFF)
         if self._machine is None:
             return
@@ -131,7 +134,7 @@ class IvrsReader:
             if unit.segment not in self._segments:
                 self._reading.missing.append(f"MMCFG of segment {unit.segment:04x}")
         function = self._machine.functions.get(place)
-        if function is None or function.platform is None:
+        if function is None or function.platform is None or not function.capabilities:
             self._reading.missing.append(f"config space of the IOMMU {place}")
             return
         if function.platform.iommu_at != unit.capability:

@@ -205,6 +205,7 @@ def test_special_devices_of_segment_1_are_not_the_chipsets():
     [
         ((iommu(size=64),), "config space of the IOMMU 0000:00:00.2"),
         ((), "config space of the IOMMU 0000:00:00.2"),
+        ((function("00:00.2", size=256),), "config space of the IOMMU 0000:00:00.2"),
         ((iommu(), smbus(size=64)), "config space of the SP5100 0000:00:14.0"),
         ((iommu(), smbus(mode=0, size=64)), "config space of the SP5100 0000:00:14.0"),
     ],
