@@ -15,7 +15,7 @@ from pcipt.xen.simulated.hypervisor import SimulatedXen
 from pcipt.xen.simulated.reserved import ReservedRegion
 from tests.daemon.control.varlink_idl import Interface
 from tests.engine.stage import Stage, dry_run
-from tests.firmware.reserved_tables import ivrs, madt
+from tests.firmware.reserved_tables import dmar, drhd, ivrs, madt
 
 OWN = Interface(own_description())
 NIC, GONE, FREE = map(parse_sbdf, ("01:00.0", "02:00.0", "03:00.0"))
@@ -131,6 +131,9 @@ def test_a_xen_that_does_not_answer_is_a_finding():
         def reserved_regions(self, _function=None):
             raise HypervisorError("reserved_device_memory_map", 38)
 
+        def command_line(self):
+            raise HypervisorError("xen_version", 38)
+
     told = regions_answer(stage.host, Refusing(), stage.engine)
     assert [finding["code"] for finding in told["findings"]] == ["regions-not-asked"]
     assert told["source"] == "none"
@@ -170,3 +173,12 @@ def test_a_region_that_xen_maps_again_is_told(release, line, expected, words):
 def test_a_pv_dom0_keeps_what_it_has():
     told = answer(staged("pv", release="4.22.0", line=ON))["regions"]
     assert not [f for r in told for f in r["findings"] if f["code"] == "region-comes-back"]
+
+
+@pytest.mark.parametrize("release", ["4.17.7", "4.19.6", "4.20.4", "4.22.0"])
+def test_a_fault_in_an_option_that_adds_regions_is_a_finding(release):
+    stage = staged("pv", release=release, line="rmrr=70010=0:2.0 rmrr=zz")
+    stage.host.tables = [dmar(drhd())]
+    told = regions_answer(stage.host, stage.xen, stage.engine)
+    texts = [each["text"] for each in told["findings"] if each["code"] == "region-option"]
+    assert "rmrr=zz: 'zz' is no page number: Xen reads no further" in texts
