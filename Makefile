@@ -4,7 +4,7 @@ PYTHON  ?= python3
 VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.ready
-DEMO    ?= fixtures/sysfs/lab-pv
+DEMO    ?= fixtures/sysfs/lab-remap-pvh fixtures/sysfs/lab-remap-pv
 SHELL   := /bin/sh
 
 # what `make mutate` changes (folders or files), how many places of it, and which; LEAST is a percentage that must die
@@ -21,17 +21,15 @@ UNITDIR ?= /etc/systemd/system
 
 all: $(STAMP)
 
-# Tools that pip cannot bring: a C compiler, Python's headers and its venv module.
+# prepare.sh: tools that pip cannot bring (a C compiler, Python's headers and its venv module). environment.sh: the
+# environment and both C extensions. What apt and pip print goes to setup.log.
 $(STAMP): pyproject.toml setup.py csrc/build.py $(wildcard csrc/*.c csrc/*.h csrc/*.cdef)
-	@PYTHON=$(PYTHON) sh scripts/prepare.sh
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade setuptools wheel cffi
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation \
-		--config-settings editable_mode=compat -e '.[test,check]'
+	@: > setup.log; PYTHON=$(PYTHON) sh scripts/prepare.sh
+	@PYTHON=$(PYTHON) VENV=$(VENV) sh scripts/environment.sh
 	@touch $@
 
 demo: $(STAMP)
-	@BIN=$(BIN) sh scripts/demo.sh $(DEMO)
+	@$(BIN)/python scripts/demo.py $(DEMO) --log demo.log
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n auto --dist worksteal --ignore=tests/lab tests
@@ -132,4 +130,4 @@ uninstall:
 		bash-completion/completions/pcipt zsh/site-functions/_pcipt fish/vendor_completions.d/pcipt.fish
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info pcipt/*.so pcipt/_decode.c pcipt/_hypervisor.c
+	rm -rf $(VENV) build dist setup.log demo.log *.egg-info pcipt/*.so pcipt/_decode.c pcipt/_hypervisor.c

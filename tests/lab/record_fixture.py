@@ -1,4 +1,4 @@
-"""Record the fixture that `make demo` plays: a lab machine before, during and after a hot-plug.
+"""Record a fixture for `pcipt daemon --replay`: a lab machine before, during and after a hot-plug.
 
     python -m tests.lab.record_fixture pv fixtures/sysfs/lab-pv
 

@@ -29,7 +29,7 @@ FILES = (
         "pcipt/py.typed",
     ),
     *(
-        "scripts/demo.sh",
+        "scripts/demo.py",
         "scripts/describe/__main__.py",
         "systemd/pcipt.service",
         "tests/packaging/test_dist.py",

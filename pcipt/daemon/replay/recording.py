@@ -32,6 +32,7 @@ from pcipt.xen.simulated.faults import Call
 from pcipt.xen.simulated.hardware import BusHardware
 from pcipt.xen.simulated.hypervisor import SimulatedXen
 from pcipt.xen.simulated.model import Catastrophe, Presence
+from pcipt.xen.simulated.reserved import ReservedRegion
 
 _VERSION = re.compile(r"(\d{1,3})\.(\d{1,3})(\.\S*)?")
 DEFAULT_VERSION = "4.17.7"
@@ -109,14 +110,18 @@ class _NoLog(list[Call]):
 class Replay:
     """A recording in `directory`, ready to be played.
 
-    `dom0` replaces the recorded kind of dom0, `trace` the recorded file of writes. `host` and `xen` are the
-    recorded host and the simulated Xen, `hotplug` gives the messages of the steps.
+    `dom0` replaces the recorded kind of dom0, `trace` the recorded file of writes. `reserved` are the
+    reserved regions of the simulated Xen, because a recording has none. `host` and `xen` are the recorded
+    host and the simulated Xen, `hotplug` gives the messages of the steps.
 
     Raises: InputError if the recording cannot be read, or if the version of Xen or the kind of dom0 is wrong;
             MalformedError if a file of the recording is malformed.
     """
 
-    def __init__(self, directory: str, dom0: str | None = None, trace: str | None = None) -> None:
+    def __init__(
+        self, directory: str, dom0: str | None = None, trace: str | None = None,
+        reserved: Iterable[ReservedRegion] = (),
+    ) -> None:  # fmt: skip
         self._directory = directory
         start = read_xen_start(directory)
         self._files = RecordedHost(directory)
@@ -129,7 +134,7 @@ class Replay:
         self._hardware = BusHardware(self._files.read_machine()) if self._trace is not None else None
         self.xen = SimulatedXen(
             self._hardware or RecordedHardware(self._files), identity, known=start.known,
-            memory=_ram(self._files), trapped=_mmcfg(self._files),
+            memory=_ram(self._files), trapped=_mmcfg(self._files), reserved=reserved,
         )  # fmt: skip
         self.xen.calls = _NoLog()
         self.host: Host = self._files

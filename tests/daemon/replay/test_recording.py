@@ -1,4 +1,4 @@
-"""The recorded machines of fixtures/sysfs, played by the daemon as `make demo` plays them."""
+"""The recorded machines of fixtures/sysfs."""
 
 import json
 import shutil
