@@ -2,6 +2,8 @@
 
 import attrs
 
+from pcipt.pci.notation.next_steps import next_step
+
 # Codes of findings that describe how a machine is built: nothing is wrong, nothing can be repaired.
 NOTES = frozenset(
     {
@@ -29,3 +31,11 @@ class Finding:
         that nothing is to be repaired.
         """
         return self.code in NOTES
+
+    def to_json(self, sbdf: object = None) -> dict[str, str]:
+        """Return the finding as a JSON object; `sbdf` is the function that it is about, or None.
+
+        Shape: {"code", "text", "next"}; "next" is what can be done (`next_step`), empty for an unknown code.
+        """
+        step = next_step(self.code, None if sbdf is None else str(sbdf))
+        return {"code": self.code, "text": self.text, "next": step}

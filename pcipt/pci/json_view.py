@@ -43,7 +43,7 @@ def json_from_function(function: Function) -> Json:
         "physfn": str(function.physfn) if function.physfn is not None else None,
         "controller": str(function.controller) if function.controller is not None else None,
         "translation": json_from_shift(function.shift),
-        "findings": [{"code": finding.code, "text": finding.text} for finding in function.findings],
+        "findings": [finding.to_json(function.sbdf) for finding in function.findings],
     }
 
 

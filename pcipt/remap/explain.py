@@ -11,6 +11,7 @@ import attrs
 from pcipt.pci import Function, Sbdf
 from pcipt.remap.actions import Action, NotApplicable, Refusal
 from pcipt.remap.desired import By, Desired, place_of
+from pcipt.remap.guard.next_steps import next_step
 from pcipt.remap.guard.rules import Facts, Precaution, check_action, judge_action
 from pcipt.remap.ignored import IgnoredWrite, plan_rewrites
 from pcipt.remap.kinds.domains import controller_of
@@ -161,6 +162,7 @@ def _json_from_step(step: Step) -> Json:
     verdict = step.verdict
     if isinstance(verdict, Refusal):
         body |= {"verdict": "refused", "rule": verdict.rule, "why": verdict.why}
+        body["next"] = next_step(step.action.word, verdict.rule, str(step.action.sbdf))
     else:
         precaution = None if verdict is Precaution.NONE else verdict.value
         body |= {"verdict": "allowed", "precaution": precaution}

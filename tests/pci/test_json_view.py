@@ -53,7 +53,7 @@ def test_linux_is_quoted():
     assert [found[key] for key in ("path", "parent", "driver", "numa_node", "physfn")] == [
         "00_1c.0-00_00.0", "0000:00:1c.0", "e1000e", 1, "0000:02:00.1",
     ]  # fmt: skip
-    assert found["findings"] == [{"code": "code", "text": "why"}]
+    assert found["findings"] == [{"code": "code", "text": "why", "next": ""}]
 
 
 def test_a_bar_beyond_a_double_is_exact():

@@ -14,7 +14,17 @@ from pcipt.cli.options import add_colour_argument, add_json_argument, add_socket
 from pcipt.cli.text.clock import readable
 from pcipt.cli.text.event_text import text_from_span
 from pcipt.cli.text.render import print_json, table
-from pcipt.cli.text.terminal import BOLD, GREEN, RED, YELLOW, columns, folded, painted, wants_colour
+from pcipt.cli.text.terminal import (
+    BOLD,
+    GREEN,
+    RED,
+    YELLOW,
+    columns,
+    folded,
+    next_lines,
+    painted,
+    wants_colour,
+)
 from pcipt.errors import printable
 
 INDENT = 2
@@ -133,6 +143,7 @@ def _action(action: Json, width: int | None, *, colour: bool) -> Iterator[str]:
     first, *more = folded(text, width, 3 * INDENT)
     yield first.replace(verdict, painted(verdict, SHADES.get(verdict) if colour else None), 1)
     yield from more
+    yield from next_lines(action, 3 * INDENT, width)
     for guard in action["guards"]:
         says = "refuses" if guard["refuses"] else "allows"
         facts = f": {printable(guard['refuses'])}" if guard["refuses"] else ""

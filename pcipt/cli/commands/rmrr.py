@@ -20,7 +20,7 @@ from pcipt.cli.machine.host import table_options
 from pcipt.cli.machine.pvh import add_xen_argument, guest_type, memory_map_of, xen_version
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
 from pcipt.cli.text.render import count_text, print_json, table
-from pcipt.cli.text.terminal import YELLOW, columns, folded, on_terminal, painted, wants_colour
+from pcipt.cli.text.terminal import YELLOW, columns, folded, next_lines, on_terminal, painted, wants_colour
 from pcipt.errors import InputError, NotPermittedError, NotRunningError, printable
 from pcipt.firmware.acceptance.answers import Acceptance, Options
 from pcipt.firmware.acceptance.judge import judge
@@ -183,7 +183,7 @@ def _from_machine(here: _Here) -> dict[str, Any]:
         findings = (Finding("no-tables", f"{why}: whether anything is reserved is not known"),)
     mapped = Mapped.NOT_APPLICABLE if here.kind == "PV" else Mapped.UNKNOWN
     answer = _from_tables(here.tables, here, mapped)
-    extra = [{"code": finding.code, "text": finding.text} for finding in findings]
+    extra = [finding.to_json() for finding in findings]
     return {**answer, "findings": [*extra, *answer["findings"]]}
 
 
@@ -249,14 +249,17 @@ def _print(answer: dict[str, Any], *, colour: bool) -> None:
     for line, region in zip(table(rows, right=(1,)), answer["regions"], strict=True):
         print(line)
         for finding in region["findings"]:
-            _print_finding(f"    {finding['code']}: {printable(finding['text'])}", finding["code"], shade)
+            _print_finding(f"    {finding['code']}: {printable(finding['text'])}", finding, shade)
     for finding in answer["findings"]:
-        _print_finding(f"Finding: {finding['code']}: {printable(finding['text'])}", finding["code"], shade)
+        _print_finding(f"Finding: {finding['code']}: {printable(finding['text'])}", finding, shade)
 
 
-def _print_finding(text: str, code: str, shade: str | None) -> None:
+def _print_finding(text: str, finding: dict[str, Any], shade: str | None) -> None:
     first, *more = folded(text, columns(), 8)
-    print("\n".join([first.replace(code, painted(code, shade), 1), *more]))
+    code = finding["code"]
+    print(
+        "\n".join([first.replace(code, painted(code, shade), 1), *more, *next_lines(finding, 8, columns())])
+    )
 
 
 def _devices(region: dict[str, Any]) -> str:

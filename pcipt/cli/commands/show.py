@@ -19,7 +19,7 @@ from pcipt.cli.text.render import count_text, print_json, table
 from pcipt.cli.text.terminal import BOLD, YELLOW, columns, folded, painted, wants_colour
 from pcipt.errors import printable
 from pcipt.host.files import Depth
-from pcipt.pci import Bar, BarKind, Function, SlotFilter, WindowKind, parse_target
+from pcipt.pci import Bar, BarKind, Finding, Function, Sbdf, SlotFilter, WindowKind, parse_target
 from pcipt.pci.space.shortage import Shortage, depends_on_others, shortages_of, told_findings
 from pcipt.pci.structures import Place
 from pcipt.words import size_text
@@ -135,8 +135,15 @@ def sections(function: Function, details: Details, names: Names, *, linux: bool)
         ("Structures", _labelled(_structures(function))),
         ("VF BARs", [_bar("VF BAR", bar) for bar in sriov.bars] if sriov is not None else []),
         *register_chapters(details),
-        ("Findings", [(f"{finding.code}:", printable(finding.text)) for finding in function.findings]),
+        ("Findings", [row for finding in function.findings for row in _finding(finding, function.sbdf)]),
     ]
+
+
+def _finding(finding: Finding, sbdf: Sbdf) -> Rows:
+    """Return the row of a finding, and the row of what can be done about it if that is known."""
+    rows: Rows = [(f"{finding.code}:", printable(finding.text))]
+    step = finding.to_json(sbdf)["next"]
+    return [*rows, ("", f"-> {step}")] if step else rows
 
 
 def _labelled(facts: Facts) -> Rows:

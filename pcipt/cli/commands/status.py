@@ -19,6 +19,7 @@ from pcipt.cli.text.terminal import (
     can_show,
     columns,
     folded,
+    next_lines,
     on_terminal,
     painted,
     wants_colour,
@@ -89,6 +90,7 @@ def render(status: dict[str, Any], *, colour: bool, width: int | None = None) ->
             text = f"  {item['sbdf'] or '-':12} {item['code']}: {printable(item['text'])}"
             first, *more = folded(text, width, 15)
             lines += [_painted_once(first, item["code"], YELLOW if colour else None), *more]
+            lines += next_lines(item, 15, width)
     if status.get("given_away"):
         lines += ["", painted("Given away:", BOLD if colour else None)]
         lines += [printable(f"  {each['sbdf']:12} {each['owner']}") for each in status["given_away"]]

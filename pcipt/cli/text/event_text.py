@@ -49,9 +49,11 @@ def lines_from_event(
 def text_from_action(item: Json) -> str:
     """Return the text that follows an action's name: " BAR 0 0x…-0x… (16K): done [detail]: reason".
 
-    BAR, range and detail are left out if the action has none.
+    BAR, range and detail are left out if the action has none. After the detail of a refusal stands what can
+    be done.
     """
-    detail = f" [{printable(item['detail'])}]" if item.get("detail") else ""
+    step = f"; next: {printable(item['next'])}" if item.get("next") else ""
+    detail = f" [{printable(item['detail'])}{step}]" if item.get("detail") else ""
     return f"{text_from_span(item)}: {item['result']}{detail}: {printable(item['reason'])}"
 
 
@@ -100,7 +102,8 @@ def _action(event: Json) -> str:
 
 
 def _finding(event: Json) -> str:
-    return f"finding {event['state']}: {event['code']}: {printable(event['text'])}"
+    step = f" -> {printable(event['next'])}" if event["state"] == "new" and event.get("next") else ""
+    return f"finding {event['state']}: {event['code']}: {printable(event['text'])}{step}"
 
 
 def _hotplug(event: Json) -> str:

@@ -6,6 +6,9 @@ path has no space in it: a user can copy it whole from a narrow terminal.
 
 import os
 import sys
+from collections.abc import Mapping
+
+from pcipt.errors import printable
 
 AUTO, ALWAYS, NEVER = COLOUR_CHOICES = ("auto", "always", "never")
 BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"
@@ -86,3 +89,13 @@ def clipped(text: str, width: int | None, keep: int) -> str:
         return text
     sign = "…" if can_show("…") else "..."
     return text[: max(keep, width - len(sign))].rstrip() + sign
+
+
+def next_lines(item: Mapping[str, object], indent: int, width: int | None) -> list[str]:
+    """Return the lines of what can be done about a finding or refusal ("next" in its JSON object).
+
+    They are folded to `width` and indented by `indent` columns. The list is empty if `item` does not have it:
+    the daemon may be older, or may know codes that this program does not know.
+    """
+    step = item.get("next")
+    return folded(" " * indent + f"-> {printable(str(step))}", width, indent + 3) if step else []

@@ -95,7 +95,7 @@ class Passthrough:
         if views.guests.trouble is not None:
             raise UnsupportedError("permissions of guests", views.guests.trouble)
         findings = [
-            {"sbdf": str(sbdf), "code": finding.code, "text": finding.text}
+            {"sbdf": str(sbdf), **finding.to_json(sbdf)}
             for sbdf, found in sorted(views.guests.findings.items())
             for finding in found
         ]

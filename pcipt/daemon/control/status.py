@@ -12,6 +12,7 @@ from pcipt.pci import Finding, Machine, Sbdf
 from pcipt.pci.space.shortage import CODES, told_findings
 from pcipt.remap.actions import Outcome
 from pcipt.remap.explain import json_from_explanation
+from pcipt.remap.guard.next_steps import next_step
 from pcipt.remap.kinds.domains import CutOrphans, domains
 from pcipt.remap.mapped_pages import MappedRun
 from pcipt.remap.writes.json_view import json_from_action
@@ -29,10 +30,12 @@ UNSETTLED = Finding("unsettled", "something has changed and is not compared yet;
 def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
     """Return an action and its outcome as a JSON object: the action, result, guard's rule and detail.
 
-    "rule" and "detail" are None if there is none.
+    "rule" and "detail" are None if there is none. "next" is what can be done about a refusal, else None.
     """
+    action = outcome.action
+    step = next_step(action.word, outcome.rule, str(action.sbdf)) or None
     told = {"result": outcome.result.value, "rule": outcome.rule or None, "detail": outcome.detail or None}
-    return {**json_from_action(outcome.action), **told}
+    return {**json_from_action(action), **told, "next": step}
 
 
 def actions_to_json(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
@@ -179,12 +182,9 @@ def status_to_json(
             "reserved_shared": sum(len(functions) > 1 for functions in regions.values()),
         },
         "findings": [
-            {"sbdf": str(sbdf) if sbdf is not None else None, "code": f.code, "text": f.text}
-            for sbdf, f in findings
+            {"sbdf": str(sbdf) if sbdf is not None else None, **f.to_json(sbdf)} for sbdf, f in findings
         ],
-        "unassigned": [
-            {"sbdf": str(sbdf), "code": f.code, "text": f.text} for sbdf, f in _unassigned(engine.machine)
-        ],
+        "unassigned": [{"sbdf": str(sbdf), **f.to_json(sbdf)} for sbdf, f in _unassigned(engine.machine)],
         "given_away": [
             {"sbdf": str(sbdf), "owner": engine.view.owner(sbdf)}
             for sbdf in sorted({*engine.given_away, *engine.view.elsewhere})

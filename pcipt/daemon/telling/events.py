@@ -48,7 +48,7 @@ def event_from_finding(sbdf: Sbdf | None, finding: Finding, when: str, *, gone: 
     `sbdf` is None if the finding is not about one function.
     """
     where = str(sbdf) if sbdf is not None else None
-    body = {"sbdf": where, "code": finding.code, "text": finding.text, "state": "gone" if gone else "new"}
+    body = {"sbdf": where, **finding.to_json(sbdf), "state": "gone" if gone else "new"}
     return {**_head(when, "finding"), **body}
 
 

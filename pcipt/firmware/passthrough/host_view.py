@@ -26,7 +26,7 @@ def host_to_json(host: Host) -> dict[str, Any]:
             for each in host.reasons
         ],
         "unknown": [{"what": each.what, "hides": each.hides.value} for each in host.unknown],
-        "findings": [{"code": each.code, "text": each.text} for each in host.findings],
+        "findings": [each.to_json() for each in host.findings],
         "boot_options": _boot_to_json(host.boot) if host.boot is not None else None,
     }
 

@@ -57,4 +57,4 @@ def _device(device: RegionDevice) -> Json:
 
 def _finding(finding: Finding) -> Json:
     """Return the JSON object of one finding."""
-    return {"code": finding.code, "text": finding.text}
+    return {**finding.to_json()}

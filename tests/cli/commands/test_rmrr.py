@@ -273,9 +273,13 @@ def test_the_words(tmp_path):
     assert lines[0].split() == ["0x7b000000-0x7b00ffff", "16", "pages", "rmrr", "unknown", "0000:00:02.0"]
     assert lines[1].endswith("endpoint at bus 00 1c.0-00.0, ioapic at bus f0 1f.7")
     assert lines[2].startswith("    region-shared: it is shared by 2 functions")
-    assert lines[3].endswith("nobody")
-    assert lines[4] == "    region-no-scope: it names no device: Xen drops it"
-    assert "all of 0000:00:00.0-0000:ff:1f.7" in lines[5]
+    assert (
+        lines[3] == "        -> `pcipt rmrr` lists the devices of the region: give all of them to one guest"
+    )
+    assert lines[4].endswith("nobody")
+    assert lines[5] == "    region-no-scope: it names no device: Xen drops it"
+    assert "`pcipt report`" in lines[6]
+    assert "all of 0000:00:00.0-0000:ff:1f.7" in lines[7]
 
 
 def test_of_several_tables_the_one_with_the_finding_is_named(tmp_path):

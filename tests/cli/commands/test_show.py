@@ -174,6 +174,8 @@ def test_everything_is_shown_in_words(machine):
         "    PBA:           BAR 0, offset 0x00003000",
         "  Findings:",
         drift,
+        "                -> `echo 1 > /sys/bus/pci/devices/0000:02:00.0/remove`, then "
+        "`echo 1 > /sys/bus/pci/rescan` (this stops its driver)",
     ]
 
 

@@ -71,8 +71,8 @@ def test_a_service_at_rest_is_healthy():
 def test_the_finding_is_about_no_function_and_says_what_to_do():
     scene = Scene(rested=False)
     (finding,) = status_to_json(scene.engine, scene.stage.xen.identity, "enforce", {}, {})["findings"]
-    assert finding == {"sbdf": None, "code": "unsettled", "text": UNSETTLED.text}
-    assert "ask again" in finding["text"]
+    assert finding == {"sbdf": None, **UNSETTLED.to_json()}
+    assert finding["next"] == "`pcipt status` again, in a moment"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from pcipt.cli.machine.pvh import (
 )
 from pcipt.cli.options import add_colour_argument, add_json_argument
 from pcipt.cli.text.render import print_json, table
-from pcipt.cli.text.terminal import YELLOW, columns, folded, painted, wants_colour
+from pcipt.cli.text.terminal import YELLOW, columns, folded, next_lines, painted, wants_colour
 from pcipt.errors import InputError, printable
 from pcipt.firmware.pvh.drawing import draw_layout, size_words
 from pcipt.firmware.pvh.layout import Layout, Platform, compute_layout
@@ -122,7 +122,7 @@ def json_from_layout(layout: Layout, source: str) -> dict[str, object]:
             }
             for area in layout.areas
         ],
-        "findings": [{"code": finding.code, "text": finding.text} for finding in layout.findings],
+        "findings": [finding.to_json() for finding in layout.findings],
     }
 
 
@@ -146,4 +146,5 @@ def _print_areas(layout: Layout, source: str, *, colour: bool) -> None:
     print(f"(memory map: {source})")
     for finding in layout.findings:
         first, *more = folded(f"Finding: {finding.code}: {printable(finding.text)}", width, 9)
+        more += next_lines(finding.to_json(), 8, width)
         print(first.replace("Finding", painted("Finding", YELLOW if colour else None), 1), *more, sep="\n")

@@ -1,0 +1,197 @@
+"""What an administrator can do about a finding: one step for each code. Pure.
+
+A step has the command to type in backticks, or it begins with "nothing can be done" or "nothing has to be
+done" and gives the reason. {sbdf} is the address of the function; without an address it stays the word SBDF.
+A test compares this table with all codes of the program.
+"""
+
+from collections.abc import Mapping
+
+NOTHING = ("nothing can be done", "nothing has to be done")
+
+_RESCAN = (
+    "`echo 1 > /sys/bus/pci/devices/{sbdf}/remove`, then `echo 1 > /sys/bus/pci/rescan` (this stops its "
+    "driver)"
+)
+_VENDOR = (
+    "nothing can be done in dom0 about firmware's table: install newer firmware, or send `pcipt report` to "
+    "the "
+    "vendor"
+)
+_AGAIN = "as root, make the recording again: `pcipt record DIR`"
+_COMPARE = "`pcipt resync` compares everything again"
+_WHY = "`systemctl status pcipt` shows why; then `systemctl restart pcipt`"
+_READ = "when you have read this, `systemctl restart pcipt` ends the finding"
+_SAVE = "`df /var/lib/pcipt` shows the space; free some, then `pcipt resync`"
+_SHOW = "`pcipt show {sbdf}` has the details; leave the function in dom0"
+_HOST = "`pcipt host` shows what this host can do without it"
+_UNBIND = "`echo {sbdf} > /sys/bus/pci/devices/{sbdf}/driver/unbind`, then `pcipt resync`"
+_REPORT = "please send `pcipt report` to the makers of pcipt"
+_SEEN = "`pcipt history {sbdf}` shows what happened; `pcipt resync` ends the finding"
+_REGIONS = "`pcipt rmrr` lists the devices of the region"
+_MACHINE = "nothing has to be done: this machine is built so"
+
+STEPS: Mapping[str, str] = {
+    # the service
+    "state-unusable": "`ls -ld /var/lib/pcipt`; make it writable for root, then `systemctl restart pcipt`",
+    "ledger-damaged": _READ,
+    "boot-snapshot-damaged": _READ,
+    "mappings-damaged": _READ,
+    "ledger-unsaved": _SAVE,
+    "boot-snapshot-unsaved": _SAVE,
+    "mappings-unsaved": _SAVE,
+    "boot-snapshot-late": "`reboot`, when the host can be spared",
+    "messages-lost": "`reboot`, when the host can be spared",
+    "unsettled": "`pcipt status` again, in a moment",
+    "watch-unavailable": (
+        "set `watch.source` in /etc/pcipt/pcipt.toml, then `systemctl restart pcipt`; until then `pcipt "
+        "resync` "
+        "finds what was written"
+    ),
+    "xen-not-asked": _WHY,
+    "regions-not-asked": _WHY,
+    "memory-map-unread": _WHY,
+    "reserved-regions-unread": _WHY,
+    "hardware-changed": "`pcipt diff` shows the changes",
+    "policy-unreadable": "`pcipt policy check` shows the line; mend the file, then `systemctl reload pcipt`",
+    "policy-mismatch": "`pcipt policy list` shows what is kept; `pcipt policy remove` ends it",
+    "host-differs": "please send `pcipt report` to the makers of pcipt; Xen's word counts meanwhile",
+    # what Xen knows
+    "orphan": (
+        "`pcipt resync` tries it; if it is refused, `reboot`. Do not unplug it before: old Xens panic then"
+    ),
+    "unknown-to-xen": _COMPARE + " and tells Xen what the guards allow",
+    "ghost": "`pcipt resync --dry-run` shows what would be done, `pcipt resync` does it",
+    "moved": _RESCAN,
+    "late-add": (
+        "`echo {sbdf} > /sys/bus/pci/devices/{sbdf}/driver/unbind`, then `echo {sbdf} > "
+        "/sys/bus/pci/drivers_probe`"
+    ),
+    "vfs-unsized": "`echo 0 > /sys/bus/pci/devices/{sbdf}/sriov_numvfs`, then `pcipt resync`",
+    # mappings
+    "not-mapped": "`pcipt explain {sbdf}` shows which rule refuses; then `pcipt resync`",
+    "stale-mapping": "`pcipt explain {sbdf}` shows which rule refuses; then `pcipt resync`",
+    "mapping-in-doubt": "`pcipt explain {sbdf}`, then `pcipt resync`; a `reboot` ends it in any case",
+    "unmap-undone": (
+        "`pcipt explain {sbdf}`; find what in dom0 uses the pages (`cat /proc/iomem`), or boot Xen with "
+        "`dom0=no-pf-fixup`"
+    ),
+    "bar-write-ignored": _UNBIND,
+    "reset-behind-vpci": _UNBIND,
+    "resized-behind-vpci": _RESCAN,
+    "decode-refused": _RESCAN,
+    "given-up": _RESCAN,
+    "bar-at-the-end": _RESCAN,
+    "rom-over-bar": _RESCAN,
+    "dma-stopped": _COMPARE + " and adds the function again; else `reboot`",
+    # reserved regions
+    "region-missing": "`pcipt rmrr` shows it, `pcipt resync` tries it again; else `reboot`",
+    "region-left": "`pcipt rmrr` shows it, `pcipt resync` tries it again",
+    "region-comes-back": "boot Xen with `dom0=no-pf-fixup`",
+    "region-base-zero": _VENDOR,
+    "region-empty": _VENDOR,
+    "region-no-scope": _VENDOR,
+    "region-over-ram": _VENDOR,
+    "region-overlaps": _VENDOR,
+    "region-unaligned": _VENDOR,
+    "region-large": _REGIONS + "; nothing has to be done",
+    "region-shared": _REGIONS + ": give all of them to one guest",
+    "region-dropped": _REGIONS + "; `reboot` with the device in place if it needs the region",
+    "buses-renumbered": (
+        "`pcipt tree` shows the numbers now; `reboot` if a device of a region is meant wrongly"
+    ),
+    # refused DMA, guests
+    "dma-fault": "`pcipt history {sbdf}` and `xl dmesg` show when; `pcipt resync` forgets it",
+    "bus-master-off": _UNBIND + "; then bind the driver again",
+    "dma-faults-not-believed": "boot Xen without `console_to_ring`; `pcipt resync` forgets them",
+    "dma-faults-not-heard": "`xl dmesg` must be readable: `systemctl status pcipt` shows why it is not",
+    "guest-leftover": "`xl list` names the guest: `xl destroy` it and start it again",
+    "guest-bar-moved": "`xl list` names the guest: `xl destroy` it and start it again",
+    # what Xen complained of
+    "capability-hidden": (
+        "nothing can be done on this Xen: `pcipt host` names it, and docs/xen-releases.md a newer one"
+    ),
+    "capability-not-hidden": _RESCAN,
+    "vpci-missing": "`pcipt status` names orphans; `pcipt resync` adds them again",
+    "setup-failed": _RESCAN,
+    "msix-refused": _RESCAN,
+    "vpci-map-failed": _SEEN,
+    "bar-not-mapped": "`pcipt pvh layout` and `pcipt explain {sbdf}` show what lies there",
+    "bar-write-dropped": _SEEN,
+    "resize-refused": _SEEN,
+    "interrupt-fault": "`xl dmesg` has the lines; `pcipt resync` forgets it",
+    "iommu-failed": "`xl dmesg` has the lines; `pcipt resync` tries again, else `reboot`",
+    "assign-failed": "`xl pci-assignable-list` shows what is assignable; `xl dmesg` has the lines",
+    # one function
+    "no-answer": "if it was pulled out: " + _RESCAN + "; if not, `reboot`",
+    "no-config": _AGAIN + "; on a live host read it as root: `sudo pcipt show {sbdf}`",
+    "config-short": _AGAIN + "; on a live host read it as root: `sudo pcipt show {sbdf}`",
+    "header-unknown": _SHOW + "; " + _REPORT,
+    "msix-broken": _SHOW,
+    "capability-loop": _SHOW,
+    "capability-pointer": _SHOW,
+    "bar-broken": _SHOW,
+    "bar-resized": _RESCAN,
+    "bar-drift": _RESCAN,
+    "window-drift": _RESCAN,
+    "id-drift": _RESCAN,
+    "bus-drift": _RESCAN,
+    "bus-numbers": _RESCAN,
+    "bus-conflict": _RESCAN,
+    "bridge-vanished": _RESCAN,
+    "bar-unassigned": "`pcipt space` shows which window is short and what helps",
+    "io-bar-unassigned": (
+        "nothing has to be done: drivers use the memory BARs; `pcipt space` shows the window"
+    ),
+    "vf-bar-unassigned": "`pcipt space` shows which window is short; nothing has to be done without VFs",
+    "enhanced-allocation": _MACHINE,
+    "segment-not-in-xen": "nothing can be done: Xen has no segments above ffff; leave the function in dom0",
+    "address-repeated": "the file names one function twice: " + _AGAIN,
+    "duplicate-address": "the file names one function twice: " + _AGAIN,
+    "two-places": _AGAIN,
+    "no-path": "`pcipt tree` shows the bridges; use the address {sbdf}",
+    "bar-numbers-counted": "`lspci -vvv -xxx` has the registers: send its output",
+    # recordings and what others sent
+    "dump-malformed": "`lspci -vvv -xxx` makes the text again",
+    "no-tables": "`sudo pcipt rmrr` on the machine itself asks Xen; " + _AGAIN,
+    "no-functions": _AGAIN,
+    "table-unread": "read it as root: `sudo pcipt rmrr`; for a recording, `sudo pcipt record DIR`",
+    "iomem-malformed": _AGAIN,
+    "memmap-unread": _AGAIN,
+    "memmap-malformed": _AGAIN,
+    "resource-malformed": _AGAIN,
+    "value-malformed": _AGAIN,
+    "read-error": _AGAIN,
+    "file-missing": _AGAIN,
+    "file-empty": _AGAIN,
+    "file-kind": _AGAIN,
+    "file-too-long": _AGAIN,
+    "link-broken": _AGAIN,
+    "link-dangling": _AGAIN,
+    "link-loop": _AGAIN,
+    "link-mismatch": _AGAIN,
+    "link-outside": _AGAIN,
+    # firmware
+    "acpi-checksum": _VENDOR,
+    "acpi-entry": _VENDOR,
+    "acpi-length": _VENDOR,
+    "acpi-scope": _VENDOR,
+    "mmcfg-cut": _VENDOR,
+    "mmcfg-differs": _VENDOR,
+    "mmcfg-not-reserved": _VENDOR,
+    "mmcfg-overlap": _VENDOR,
+    "over-ram": _VENDOR,
+    "not-pvh": "nothing has to be done: the layout shown is that of a PVH dom0",
+}
+#  the ways in which Xen refuses a table (`firmware/acceptance/rules.py`)
+_TABLES = ("dmar-", "ivrs-", "ivmd-", "fadt-")
+
+
+def next_step(code: str, sbdf: str | None = None) -> str:
+    """Return what can be done about a finding with this code; empty if the code is not known.
+
+    `sbdf` is the address of the function that the finding is about. An unknown code comes from another
+    version of pcipt.
+    """
+    step = STEPS.get(code) or (f"{_HOST}; {_VENDOR}" if code.startswith(_TABLES) else "")
+    return step.replace("{sbdf}", sbdf or "SBDF")
