@@ -1,6 +1,6 @@
 """Words of verdicts for people: a reason with its cure, and what the host can do."""
 
-from pcipt.cli.text.terminal import GREEN, RED, YELLOW, columns, folded, painted
+from pcipt.cli.text.terminal import GREEN, RED, YELLOW, columns, folded, next_lines, painted
 from pcipt.errors import printable
 from pcipt.firmware.passthrough.host import Host, Source
 from pcipt.firmware.passthrough.reasons import Reason, Verdict
@@ -76,6 +76,7 @@ def host_lines(host: Host, *, colour: bool) -> list[str]:
         lines += reason_lines(reason, colour=colour)
     for finding in host.findings:
         lines += folded(f"    Finding: {finding.code}: {printable(finding.text)}", columns(), 8)
+        lines += next_lines(finding.to_json(), HANG, columns())
     if host.unknown:
         words = ", ".join(each.what for each in host.unknown)
         lines += folded(f"    Not known here: {printable(words)}.", columns(), 6)

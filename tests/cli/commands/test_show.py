@@ -147,6 +147,10 @@ def test_a_set_is_shown_checked_and_listed_alike(machine, text, named):
 def test_everything_is_shown_in_words(machine):
     code, out = run("show", "-n", "02:00.0", "--root", machine)
     assert code == 0
+    step = (
+        "                -> `echo 1 > /sys/bus/pci/devices/0000:02:00.0/remove`, then `echo 1 > "
+        "/sys/bus/pci/rescan` (this stops its driver)"
+    )
     drift = (
         "    bar-drift:  BAR 0 decodes at 0x1feb00000 but Linux believes 0x1fec00000: "
         "accesses go astray; unbind the driver and let Linux rescan the function, or put the register back"
@@ -174,8 +178,7 @@ def test_everything_is_shown_in_words(machine):
         "    PBA:           BAR 0, offset 0x00003000",
         "  Findings:",
         drift,
-        "                -> `echo 1 > /sys/bus/pci/devices/0000:02:00.0/remove`, then "
-        "`echo 1 > /sys/bus/pci/rescan` (this stops its driver)",
+        step,
     ]
 
 
