@@ -1,9 +1,11 @@
-"""List the machine's PCI functions, one line each, in the words of lspci -Dnn.
+"""List the machine's PCI functions, one line each: on a terminal address, driver, class, name and ids.
 
+On a terminal names are shortened, addresses and ids never. In a pipe the lines are those of lspci -Dnn.
 Reads only the 64 header bytes of each function; --json reads and decodes everything.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Iterator
 
@@ -17,12 +19,18 @@ from pcipt.cli.options import (
     add_numeric_argument,
 )
 from pcipt.cli.text.render import count_text, print_json
-from pcipt.cli.text.terminal import BOLD, RED, columns, folded, on_terminal, painted, wants_colour
+from pcipt.cli.text.terminal import BOLD, RED, clipped, columns, on_terminal, painted, wants_colour
+from pcipt.errors import printable
 from pcipt.host.files import Depth
 from pcipt.pci import ConfigSpace, Ids, RawFunction, decode_machine
 from pcipt.pci.ids import join_ids
 
-Row = tuple[str, str, str]
+Row = tuple[str, str, str, str]
+NO_DRIVER = "-"
+SHORTEST = 8  # columns that a shortened driver or class keeps
+IDS = re.compile(
+    r" (?=\[[0-9a-f?]{4}:[0-9a-f?]{4}\])|(?<![^ ]) ?(?=[0-9a-f?]{4}:[0-9a-f?]{4})| (?=\(does not)"
+)
 IDENTITY_BYTES = 16  # ids, class and revision are in these header bytes
 SILENT = "(does not answer)"
 EXAMPLES = (
@@ -71,39 +79,69 @@ def _print_json(source: Source, wanted: Wanted | None, form: str) -> None:
 def _print_rows(source: Source, wanted: Wanted | None, args: argparse.Namespace) -> None:
     """Print the functions that `wanted` accepts (None: all), one line each, in address order.
 
-    On a terminal a closing line with counts follows, but not with --no-legend.
+    In a pipe the lines are those of lspci -Dnn. On a terminal they have the driver, too, and a closing line
+    with counts follows, but not with --no-legend.
     """
-    legend = on_terminal() and not args.no_legend
-    raws = source.read(Depth.HEADER if legend else Depth.GLANCE, wanted)
+    width, colour = columns(), wants_colour(args.color)
+    raws = source.read(Depth.GLANCE if width is None else Depth.HEADER, wanted)
     chosen = [raw for raw in raws if wanted is None or wanted(raw.sbdf)]
     chosen.sort(key=lambda raw: raw.sbdf)
     describe = _describer(Names(numeric=args.numeric))
-    width, colour = columns(), wants_colour(args.color)
-    if width is None and not colour:
-        sys.stdout.writelines(f"{raw.sbdf} {': '.join(describe(raw))}\n" for raw in chosen)
-    else:
-        rows = [(str(raw.sbdf), *describe(raw)) for raw in chosen]
+    if width is not None:
+        rows = [(str(raw.sbdf), printable(raw.driver or NO_DRIVER), *describe(raw)) for raw in chosen]
         sys.stdout.writelines(f"{line}\n" for line in _lines(rows, width, colour=colour))
-    if legend:
+    else:
+        for raw in chosen:
+            line = f"{raw.sbdf} {': '.join(describe(raw))}"
+            sys.stdout.write(_painted(line, str(raw.sbdf), colour=colour) + "\n")
+    if on_terminal() and not args.no_legend:
         machine = decode_machine(raws)
         findings = sum(len(machine.functions[raw.sbdf].findings) for raw in chosen)
         print(f"\n{count_text(len(chosen), 'function')}, {count_text(findings, 'finding')} in their headers.")
 
 
-def _lines(rows: list[Row], width: int | None, *, colour: bool) -> Iterator[str]:
-    """Yield rows (address, class, name) as lines for a terminal, in their order.
+def _lines(rows: list[Row], width: int, *, colour: bool) -> Iterator[str]:
+    """Yield rows (address, driver, class, name with ids) as one line each for a terminal, in their order.
 
-    If each row fits into `width` columns, all classes are padded to the length of the longest one. Otherwise,
-    or if `width` is None, no class is padded. A row that is too long is folded.
+    The columns are aligned. If a row does not fit into `width` columns, drivers and classes are shortened in
+    all rows, without the number of the class, and the name in its row. Addresses and ids are never shortened.
     """
-    room = max((len(kind) for _, kind, _ in rows), default=0) + 1
-    place = max((len(address) for address, _, _ in rows), default=0) + 1
-    fits = width is not None and all(place + room + 1 + len(about) <= width for _, _, about in rows)
-    for address, kind, about in rows:
-        head = f"{kind}:".ljust(room if fits else 0)
-        first, *more = folded(f"{address} {head} {about}", width, place)
-        first = painted(first[: len(address)], BOLD if colour else None) + first[len(address) :]
-        yield from (line.replace(SILENT, painted(SILENT, RED if colour else None)) for line in (first, *more))
+    full = [max((len(row[at]) for row in rows), default=0) for at in range(3)]
+    ids = max((len(_ids_of(row[3])[1]) for row in rows), default=0)
+    if any(sum(full) + 3 + len(row[3]) > width for row in rows):
+        rows = [(address, driver, kind.partition(" [")[0], about) for address, driver, kind, about in rows]
+        full[2] = max((len(row[2]) for row in rows), default=0)
+        room = max(width - full[0] - ids - 3, 2 * SHORTEST)
+        full = [full[0], min(full[1], max(SHORTEST, room // 4)), min(full[2], max(SHORTEST, room // 3))]
+    for address, driver, kind, about in rows:
+        name, number = _ids_of(about)
+        head = " ".join(
+            (
+                address.ljust(full[0]),
+                _short(driver, full[1]).ljust(full[1]),
+                _short(kind, full[2]).ljust(full[2]),
+            )
+        )
+        left = width - len(head) - 1 - len(number)
+        yield _painted(f"{head} {_short(name, max(left, 1))}{number}", address, colour=colour)
+
+
+def _ids_of(about: str) -> tuple[str, str]:
+    """Return the name of a function, and what follows it: ids, revision and marks, with a space before."""
+    found = IDS.search(about)
+    return (about[: found.start()], about[found.start() :]) if found is not None else (about, "")
+
+
+def _short(text: str, width: int) -> str:
+    """Return the text cut to `width` columns."""
+    return clipped(text, width, 0)
+
+
+def _painted(line: str, address: str, *, colour: bool) -> str:
+    """Return the line with its address and the mark SILENT coloured; unchanged if `colour` is False."""
+    if not colour:
+        return line
+    return painted(address, BOLD) + line[len(address) :].replace(SILENT, painted(SILENT, RED))
 
 
 def _describer(names: Names) -> Callable[[RawFunction], tuple[str, str]]:

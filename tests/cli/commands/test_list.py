@@ -164,20 +164,25 @@ def test_colour_and_footer_are_for_terminals(machine):
     shown, _ = on_terminal("list", "-n", "--root", machine)
     assert "\x1b[" in shown
     assert shown.endswith("\n3 functions, 1 finding in their headers.\n")
-    for environment in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
-        assert on_terminal("list", "-n", "--no-legend", "--root", machine, **environment) == (plain, 0)
+    assert on_terminal("list", "-n", "--no-legend", "--root", machine, TERM="dumb") == (plain, 0)
+    uncoloured, code = on_terminal("list", "-n", "--no-legend", "--root", machine, columns=80, NO_COLOR="1")
+    assert code == 0
+    assert [line.split() for line in uncoloured.splitlines()] == [
+        ["0000:00:02.0", "-", "0200", "fffe:10d3"],
+        ["0000:00:03.0", "-", "0200", "8086:10d3", "(does", "not", "answer)"],
+        ["0000:00:1f.2", "bad?[2Jname", "0200", "8086:10d3"],
+    ]
 
 
-HOST = "Host bridge [0600]:"
+HOST = "Host bridge [0600]"
 DRAM = "Intel Corporation 82G33/G31/P35/P31 Express DRAM Controller [8086:29c0]"
 
 
 @pytest.mark.parametrize(
     ("columns", "first"),
     [
-        (80, [f"0000:00:00.0 {HOST} Intel Corporation 82G33/G31/P35/P31 Express",
-              "             DRAM Controller [8086:29c0]"]),  # folded beneath itself
-        (160, [f"0000:00:00.0 {HOST:38} {DRAM}"]),  # there is room for columns: the longest class has 38
+        (80, ["0000:00:00.0 -          Host bridge    Intel Corporation 82G33/G31/… [8086:29c0]"]),
+        (200, [f"0000:00:00.0 -          {HOST:37} {DRAM}"]),  # the longest class has 37
     ],
 )  # fmt: skip
 def test_rows_are_fitted_to_the_terminal(columns, first):
@@ -185,6 +190,19 @@ def test_rows_are_fitted_to_the_terminal(columns, first):
         pytest.skip("there is no pci.ids here")
     shown, _ = on_terminal("list", "--root", LAB, columns=columns, NO_COLOR="1")
     assert shown.splitlines()[: len(first)] == first
+
+
+@pytest.mark.parametrize("columns", [60, 80, 160])
+def test_each_function_is_one_line_with_its_whole_address_its_driver_and_its_ids(columns):
+    shown, _ = on_terminal("list", "--no-legend", "--root", LAB, columns=columns, NO_COLOR="1")
+    lines = shown.splitlines()
+    devices = json.loads(run("list", "--root", LAB, "--json")[1])["devices"]
+    assert len(lines) == len(devices)
+    for line, device in zip(lines, devices, strict=True):
+        assert len(line) <= columns
+        assert line.startswith(device["sbdf"] + " ")
+        assert line.split()[1].rstrip("….") in (device["driver"] or "-")
+        assert f"[{int(device['vendor'], 16):04x}:{int(device['device'], 16):04x}]" in line
 
 
 def test_text_reads_no_more_than_the_header(machine):

@@ -2,11 +2,11 @@
 
 One verdict per function (ok, warn, unknown, refuse) with its reasons, and the lines to paste for xl and
 xen-pciback. Without SBDF it begins with what the host can do (`pcipt host`), which --xen judges for another
-version of Xen. Functions named together are judged as going to one guest. SBDF is an address in any notation,
-a PCI path, or a set of addresses: 03:00.* a device, 03: a bus, * all. With --xl all devices of a guest's
-configuration file are judged together, as that file gives them: for its kind of guest, with rdm_policy and
-other options. Exit codes: 0 all are ok, 1 the file cannot be read, 4 something is warn, unknown or refuse,
-6 no such device.
+version of Xen, and with the functions that can be passed through; bridges and parts of the host are one line.
+Functions named together are judged as going to one guest. SBDF is an address in any notation, a PCI path, or
+a set of addresses: 03:00.* a device, 03: a bus, * all. With --xl all devices of a guest's configuration file
+are judged together, as that file gives them: for its kind of guest, with rdm_policy and other options. Exit
+codes: 0 all are ok, 1 the file cannot be read, 4 something is warn, unknown or refuse, 6 no such device.
 """
 
 import argparse
@@ -90,12 +90,15 @@ def run(args: argparse.Namespace) -> int:
     else:
         colour = wants_colour(args.color)
         above = frozenset() if single else frozenset(evidence.host.reasons)
+        shown = reports if single else _passable_first(reports)
         if not single:
-            print("\n".join([*host_lines(evidence.host, colour=colour), ""]))
+            print("\n".join([*host_lines(evidence.host, colour=colour), "", *_passable(reports), ""]))
         if guest is not None:
             print("\n".join(_guest_lines(guest, told)))
-        for report in reports:
+        for report in shown:
             print("\n".join(_lines(report, colour=colour, above=above)))
+        if not single:
+            print("\n".join(_of_the_host(reports, colour=colour)), end="")
         _print_end(reports, snippets if single else None)
         if on_terminal() and not args.no_legend:
             print(f"\n{_counts(reports)}.")
@@ -148,6 +151,38 @@ def _guest_lines(guest: XlGuest, told: list[str]) -> list[str]:
     for text in told:
         lines += folded(f"    {printable(text)}", columns(), 6)
     return lines
+
+
+def _is_host(report: Report) -> bool:
+    """Return True if the function is a bridge or another part of the host that no guest can be given."""
+    return any(reason.code == "platform" for reason in report.reasons)
+
+
+def _passable_first(reports: tuple[Report, ...]) -> list[Report]:
+    """Return the reports that are not about the host itself, those first that can best be passed through."""
+    order = tuple(reversed(GRAVEST_FIRST))
+    return sorted(
+        (each for each in reports if not _is_host(each)), key=lambda each: order.index(each.verdict)
+    )
+
+
+def _passable(reports: tuple[Report, ...]) -> list[str]:
+    """Return the lines that say which functions can be passed through, and which of them are warn."""
+    words = {Verdict.OK: "", Verdict.WARN: " (warn)"}
+    names = [
+        f"{each.sbdf}{words[each.verdict]}" for each in _passable_first(reports) if each.verdict in words
+    ]
+    return folded(f"Can be passed through: {', '.join(names) or 'nothing'}.", columns(), 4)
+
+
+def _of_the_host(reports: tuple[Report, ...], *, colour: bool) -> list[str]:
+    """Return the lines about all bridges and other parts of the host; an empty list if there are none."""
+    names = [str(each.sbdf) for each in reports if _is_host(each)]
+    if not names:
+        return []
+    count = f"{count_text(len(names), 'bridge or part', 'bridges and parts')} of the host"
+    text = f"{verdict_word(Verdict.REFUSE, colour=colour)} {count}: {', '.join(names)}"
+    return [*folded(text, columns(), 8), ""]
 
 
 def json_from_reports(reports: tuple[Report, ...], snippets: Snippets) -> dict[str, object]:

@@ -215,8 +215,18 @@ def test_the_words(machine):
 def test_all_functions_print_no_lines_to_paste(machine):
     out = run("--root", machine)[1]
     lines = out.splitlines()
+    answer = checked("--root", machine)[1]
+    first = [each["sbdf"] for each in answer["functions"] if each["verdict"] in ("ok", "warn")]
     assert lines[:2] == ["Host: ok", "    dom0 PV, Xen 4.17.7, Linux 6.1.0-18-amd64"]
-    assert next(line for line in lines if line.startswith("refuse")) == "refuse  0000:00:00.0"
+    (passable,) = [line for line in lines if line.startswith("Can be passed through: ")]
+    assert all(sbdf in passable for sbdf in first)
+    words = [line.split()[0] for line in lines if line.startswith(("ok ", "warn ", "unknown ", "refuse "))]
+    assert words == sorted(words, key=["ok", "warn", "unknown", "refuse"].index)
+    parts = [each["sbdf"] for each in answer["functions"]
+             if any(reason["code"] == "platform" for reason in each["reasons"])]  # fmt: skip
+    folded = [line for line in lines if "of the host: " in line]
+    assert folded == [f"refuse  {len(parts)} bridges and parts of the host: {', '.join(parts)}"]
+    assert "platform:" not in out
     assert "xen-pciback.hide" not in out
 
 
