@@ -170,7 +170,7 @@ def test_colour_and_footer_are_for_terminals(machine):
     assert [line.split() for line in uncoloured.splitlines()] == [
         ["0000:00:02.0", "-", "0200", "fffe:10d3"],
         ["0000:00:03.0", "-", "0200", "8086:10d3", "(does", "not", "answer)"],
-        ["0000:00:1f.2", "bad?[2Jname", "0200", "8086:10d3"],
+        ["0000:00:1f.2", "bad\\x1b[2Jname", "0200", "8086:10d3"],
     ]
 
 
