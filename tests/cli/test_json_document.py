@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import runpy
 import socket
 import subprocess
 import sys
@@ -51,7 +52,7 @@ from tests.pci.spaces import BRIDGE, bars, extended_list, space, standard_list
 from tests.toolstack import ANSWERS, fake_toolstack, told
 from tests.trees import REPO, add
 
-HEADING = re.compile(r"^### (.+)$", re.MULTILINE)
+SCHEMA = runpy.run_path(str(REPO / "scripts/json_schema.py"))  # docs/json.md as tables and as JSON Schema
 NIC, VMD = Sbdf(0, 2, 0, 0), Sbdf(0x10000, 0xE1, 0, 0)
 HEX = r"0x[0-9a-f]+"
 SBDF = r"[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"
@@ -67,24 +68,16 @@ PLAIN = {
     "time": lambda value: isinstance(value, str) and re.fullmatch(r"[-0-9]{10}T[:0-9]{8}\.[0-9]{3}Z", value),
 }
 FAULT = DmaFault(NIC, "dom0", "write", 0x1000, Cause.PAGE, There.RAM, "RAM at 0x0-0xfff", 10, WHEN)
-#  an object that takes over the keys of others, as its text says
-ALSO = {"told action": ["action"], "event action": ["action"], "pcipt host --json": ["host"]}
+ALSO = SCHEMA["ALSO"]
+TABLES = SCHEMA["read_tables"]((REPO / "docs/json.md").read_text())
 
 
-def documented():
-    """Read the tables: object -> key -> type."""
-    pieces = HEADING.split((REPO / "docs/json.md").read_text())
-    tables = {}
-    for title, body in zip(pieces[1::2], pieces[2::2], strict=True):
-        rows = re.findall(r"^\| (`.+?`) \| (.+?) \|", body, re.MULTILINE)
-        keys = {key: kind for names, kind in rows for key in re.findall(r"`([\w.-]+)`", names)}
-        first, *more = title.split(", ")
-        for name in (first, *(f"change {kind}" for kind in more)):
-            tables.setdefault(name, {}).update(keys)
-    return tables
-
-
-TABLES = documented()
+def by_schema(name):
+    """Give a function that validates an object by docs/json-schema.json."""
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema (python3-jsonschema) is not installed")
+    schema = json.loads((REPO / "docs/json-schema.json").read_text())
+    schema["$ref"] = f"#/$defs/{name.replace(' ', '%20')}"
+    return jsonschema.Draft202012Validator(schema).validate
 
 
 class Comparison:
@@ -92,6 +85,7 @@ class Comparison:
 
     def __init__(self):
         self.met = set()
+        self.objects = []
 
     def check(self, value, kind, where=""):
         if " or " in kind:
@@ -111,6 +105,8 @@ class Comparison:
         return isinstance(value, dict)
 
     def object(self, value, name, where=""):
+        if not where:
+            self.objects.append((name, value))
         parts = self.parts(value, name)
         for key, item in value.items():
             homes = [part for part in parts if key in TABLES.get(part, {})]
@@ -326,6 +322,30 @@ def test_the_document_is_what_is_printed(dump, tmp_path, service, files, handed)
     comparison.object(build, "release of Xen")
     every = {(name, key) for name, keys in TABLES.items() for key in keys}
     assert every - comparison.met == set()
+    assert len(comparison.objects) > 50
+    for name, printed in comparison.objects:
+        by_schema(name)(printed)
+
+
+def test_the_schema_is_made_from_the_document():
+    made = json.dumps(SCHEMA["schema_of"](TABLES), indent=1) + "\n"
+    assert (REPO / "docs/json-schema.json").read_text() == made, "run scripts/json_schema.py"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("finding", {"code": 1}),
+        ("found", {"sbdf": "03:00.0"}),
+        ("pcipt list --json", {"version": 1, "devices": [{"sbdf": 0}]}),
+        ("action", {"start": 4096}),
+        ("event", {"when": "yesterday"}),
+    ],
+)
+def test_the_schema_finds_a_wrong_type(name, value):
+    validate = by_schema(name)
+    with pytest.raises(sys.modules["jsonschema"].ValidationError):
+        validate(value)
 
 
 @pytest.fixture(scope="module")
