@@ -1,8 +1,8 @@
 """Write docs/json-schema.json, a JSON Schema of every --json output, from the tables of docs/json.md.
 
 The definition of an output is named like its heading, for example "pcipt status --json". Keys that the
-document does not have are allowed, because keys are added. With --check nothing is written: exit code 1 if the
-file is not up to date.
+document does not have are allowed, because keys are added. With --check nothing is written: exit code 1 if
+the file is not up to date.
 """
 
 import json
