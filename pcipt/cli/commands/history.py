@@ -23,10 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json_argument(parser)
     add_colour_argument(parser)
     add_socket_argument(parser)
+    parser.set_defaults(root="/", dump=None)  # the machine whose functions are suggested
 
 
 def run(args: argparse.Namespace) -> int:
-    with checked_address(args.sbdf):
+    with checked_address(args, args.sbdf):
         told = call(args.socket, "History", {"function": args.sbdf})
     if args.json:
         print_json(told, args.json)

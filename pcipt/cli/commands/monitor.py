@@ -1,16 +1,19 @@
 """Show changes, actions, findings and hot-plug live, one line each.
 
 Events that are not read in time are counted, and the count is shown. Ends with Ctrl-C or when the daemon
-stops (exit code 3).
+stops (exit code 3). If the machine has no function that matches -s, a line on stderr says so and names the
+nearest; events of one that comes later are shown.
 """
 
 import argparse
 import json
+import sys
 
 from pcipt.cli.machine.client import checked_address, stream
 from pcipt.cli.options import add_colour_argument, add_json_lines_argument, add_socket_argument
 from pcipt.cli.text.event_text import lines_from_event
 from pcipt.cli.text.terminal import columns, wants_colour
+from pcipt.errors import NoSuchDeviceError, printable
 
 EXAMPLES = (
     ("pcipt monitor", "everything, until Ctrl-C"),
@@ -24,14 +27,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json_lines_argument(parser)
     add_colour_argument(parser)
     add_socket_argument(parser)
+    parser.set_defaults(root="/", dump=None)  # the machine whose functions are suggested
 
 
 def run(args: argparse.Namespace) -> int:
     colour = wants_colour(args.color)
     parameters = {} if args.slot is None else {"slot": args.slot}
     events = stream(args.socket, "Monitor", parameters)
-    with checked_address(args.slot, slot=True):
-        next(events)  # the first reply only confirms the subscription
+    with checked_address(args, args.slot, slot=True):
+        start = next(events)  # it confirms the subscription
+    if "nearest" in start:
+        absent = NoSuchDeviceError(args.slot, tuple(map(str, start["nearest"])))
+        print(f"pcipt: {printable(str(absent))}; waiting for one", file=sys.stderr)
     for event in events:
         if args.json:
             print(json.dumps(event), flush=True)

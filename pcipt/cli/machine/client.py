@@ -3,6 +3,7 @@
 `pcipt status` must start in milliseconds, so only modules that load fast are imported.
 """
 
+import argparse
 import json
 import socket
 import sys
@@ -67,12 +68,12 @@ def stream(path: str, method: str, parameters: dict[str, Any]) -> Generator[dict
 
 
 @contextmanager
-def checked_address(text: str | None, *, slot: bool = False) -> Iterator[None]:
+def checked_address(args: argparse.Namespace, text: str | None, *, slot: bool = False) -> Iterator[None]:
     """Raise AddressError instead of a PciptError of the with-block if `text` is not a valid address.
 
     `text` is the address or PCI path that the with-block sends to the daemon; with `slot` it is a slot
-    filter. A `text` of None is not checked. The parser of addresses is loaded only after a failure, because
-    the daemon checks addresses too.
+    filter. A `text` of None is not checked. The error suggests functions of the machine `args.root`. The
+    parser of addresses is loaded only after a failure, because the daemon checks addresses too.
 
     Raises: AddressError; otherwise the error of the with-block.
     """
@@ -80,21 +81,26 @@ def checked_address(text: str | None, *, slot: bool = False) -> Iterator[None]:
         yield
     except errors.PciptError:
         if text is not None:
-            _check_address(text, slot=slot)
+            _check_address(args, text, slot=slot)
         raise
 
 
-def _check_address(text: str, *, slot: bool) -> None:
+def _check_address(args: argparse.Namespace, text: str, *, slot: bool) -> None:
     """Check that `text` names one function by address or PCI path; with `slot`, that it is a slot filter.
 
-    Raises: AddressError if it does not.
+    Raises: AddressError if it does not, with suggestions.
     """
+    from pcipt.cli.machine.find import suggested
+    from pcipt.cli.machine.source import Source
     from pcipt.pci import PciPath, parse_sbdf, parse_slot, parse_target
 
-    if slot:
-        parse_slot(text)
-    elif not isinstance(parse_target(text), PciPath):
-        parse_sbdf(text)
+    try:
+        if slot:
+            parse_slot(text)
+        elif not isinstance(parse_target(text), PciPath):
+            parse_sbdf(text)
+    except errors.AddressError as error:
+        raise suggested(Source(args), error) from error
 
 
 def _progress() -> AbstractContextManager[None]:

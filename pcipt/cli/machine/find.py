@@ -118,11 +118,18 @@ def target_of(source: Source, text: str) -> Target:
     try:
         return parse_target(text)
     except AddressError as error:
-        meant: tuple[str, ...] = ()
-        # If the machine cannot be read, there is no suggestion.
-        with suppress(PciptError, OSError):
-            meant = tuple(map(str, suggestions(source.addresses(), text)))
-        raise AddressError(error.text, error.field, error.why, meant) from error
+        raise suggested(source, error) from error
+
+
+def suggested(source: Source, error: AddressError) -> AddressError:
+    """Return (do not raise) the error with the functions of the machine that its text may have meant.
+
+    If the machine cannot be read, there is no suggestion.
+    """
+    meant: tuple[str, ...] = ()
+    with suppress(PciptError, OSError):
+        meant = tuple(map(str, suggestions(source.addresses(), error.text)))
+    return AddressError(error.text, error.field, error.why, meant)
 
 
 def no_such_device(source: Source, text: str, target: Target) -> NoSuchDeviceError:

@@ -21,7 +21,8 @@ from pcipt.daemon.telling.metrics import CONTENT_TYPE, Gauges, Metrics
 from pcipt.daemon.watcher import Watch
 from pcipt.engine.engine import Engine
 from pcipt.errors import HypervisorError, NoSuchDeviceError, UnsupportedError
-from pcipt.pci import PciPath, Sbdf, SlotFilter, nearest, parse_sbdf, parse_slot, parse_target
+from pcipt.pci import PciPath, Sbdf, SlotFilter, parse_sbdf, parse_slot, parse_target
+from pcipt.pci.notation.meant import suggestions
 from pcipt.xen.dma_faults import There
 from pcipt.xen.interface import Dom0Kind, Hypervisor
 
@@ -83,7 +84,7 @@ class Answers:
         }
         self.stamps = {"Mappings": lambda: engine.readings}
         self.streams: dict[str, Stream] = {
-            "Monitor": _wanted_events,
+            "Monitor": self._monitor,
             "Reclaim": lambda parameters: passthrough.reclaim(self._present(parameters)),
         }
 
@@ -145,10 +146,33 @@ class Answers:
     def _absent(self, target: Sbdf | PciPath) -> NoSuchDeviceError:
         """Return (do not raise) the error for a missing function.
 
-        It suggests the existing function nearest to an address; for a PCI path it suggests nothing.
+        It suggests the existing functions that may have been meant; for a PCI path it suggests nothing.
         """
-        near = nearest(self._engine.machine.functions, target) if isinstance(target, Sbdf) else None
-        return NoSuchDeviceError(str(target), (str(near),) if near is not None else ())
+        near = suggestions(self._engine.machine.functions, str(target)) if isinstance(target, Sbdf) else ()
+        return NoSuchDeviceError(str(target), tuple(map(str, near)))
+
+    def _monitor(self, parameters: Message) -> Subscription:
+        """Return a subscription to the events of the functions that the filter "slot" matches.
+
+        Events without a function are included. Without "slot" it is a subscription to all events. If the
+        machine has no function that the filter matches, the first message names those that may have been
+        meant ("nearest"): one may come later.
+
+        Raises: AddressError if the filter is malformed.
+        """
+        text: Any = parameters.get("slot")
+        if text is None:
+            return Subscription(lambda _event: True)
+        slot, functions = parse_slot(text), self._engine.machine.functions
+
+        def wanted(event: Event) -> bool:
+            address = event.get("sbdf")
+            return address is None or slot.matches(parse_sbdf(address))
+
+        if any(map(slot.matches, functions)):
+            return Subscription(wanted)
+        near = list(map(str, suggestions(functions, text)))
+        return Subscription(wanted, {"version": 1, "kind": "start", "nearest": near})
 
     def _text_of_metrics(self, _parameters: Message) -> Message:
         """Return the reply to `Metrics`, as OpenMetrics text."""
@@ -183,20 +207,3 @@ def read_gauges(engine: Engine, xen: Hypervisor, watch: Watch, hotplug: HotplugC
         labels={"xen": identity.full, "dom0": identity.dom0.value},
         dma_faults={there.value: engine.memory.fault_counts[there] for there in There},
     )
-
-
-def _wanted_events(parameters: Message) -> Subscription:
-    """Return a subscription to the events of the functions that the filter "slot" matches.
-
-    Events without a function are included. Without "slot" it is a subscription to all events.
-
-    Raises: AddressError if the filter is malformed.
-    """
-    text: Any = parameters.get("slot")
-    slot = SlotFilter() if text is None else parse_slot(text)
-
-    def wanted(event: Event) -> bool:
-        address = event.get("sbdf")
-        return address is None or slot.matches(parse_sbdf(address))
-
-    return Subscription(wanted)

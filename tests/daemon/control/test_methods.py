@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from pcipt.daemon.control.protocol import METHODS
+from pcipt.daemon.control.protocol import METHODS, request
 from pcipt.daemon.control.varlink import own_description
 from pcipt.daemon.telling.events import event_from_fault
 from pcipt.errors import InputError, NoSuchDeviceError
@@ -77,12 +77,21 @@ def test_the_check_finds_nothing_to_complain_of(running):
         ("History", "zz", InputError, "zz"),
         ("History", "", InputError, "address"),
         ("Explain", "07:00.0", NoSuchDeviceError, "0000:07:00.0"),
+        ("Explain", "00:03.7", NoSuchDeviceError, rf"did you mean {PORT}\?"),
+        ("History", "00:03.7", NoSuchDeviceError, rf"did you mean {PORT}\?"),
         ("Explain", "00_09.0-00_00.0", NoSuchDeviceError, "00_09.0-00_00.0"),
     ],
 )
 def test_a_function_that_is_not_there_or_none(running, method, text, error, words):
     with pytest.raises(error, match=words):
         running.ask(method, {"function": text})
+
+
+@pytest.mark.parametrize(("slot", "nearest"), [("00:03.7", [PORT]), ("09:", []), ("00:", None), ("*", None)])
+def test_a_filter_that_matches_nothing_is_answered_with_the_nearest(running, slot, nearest):
+    part = running.send(request("Monitor", {"slot": slot}, more=True))["parameters"]
+    assert part.get("nearest") == nearest
+    assert OWN.complaints(OWN.methods["Monitor"][1], part) == []
 
 
 @pytest.mark.skipif(shutil.which("varlinkctl") is None, reason="varlinkctl comes with systemd 255 and later")
