@@ -57,7 +57,8 @@ REGION = {"start": "0x7fff0000", "size": 0x4000, "mapped": "withdrawn"}
 
 def told(owner="quarantine", actions=(), **more):
     """Make what the daemon answers about the NIC."""
-    return {"version": 1, "sbdf": NIC, "owner": owner, "regions": [REGION], "actions": list(actions), **more}
+    answer = {"version": 1, "sbdf": NIC, "owner": owner, "owner_told": True, "regions": [REGION]}
+    return {**answer, "actions": list(actions), **more}
 
 
 #  of a daemon with which all goes well

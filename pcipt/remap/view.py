@@ -25,7 +25,8 @@ class XenView:
     functions of dom_io, as far as Xen was asked for them (`Hypervisor.owners`). A function of `known` that is
     in none of these sets is dom0's, as far as is known. If `custody_told` is False, Xen could not be asked
     who owns some of the functions. `unread` are functions whose owner only Xen's console tells, and it could
-    not be read.
+    not be read. `untold` are those of which no console can tell it here: what the hypercall says counts, and
+    it has one answer for dom0 and quarantine.
     """
 
     known: AbstractSet[Sbdf] = frozenset()
@@ -34,6 +35,11 @@ class XenView:
     custody_told: bool = True
     quarantined: AbstractSet[Sbdf] = frozenset()
     unread: AbstractSet[Sbdf] = frozenset()
+    untold: AbstractSet[Sbdf] = frozenset()
+
+    def is_owner_told(self, sbdf: Sbdf) -> bool:
+        """Return False if the owner of a function could not be looked at: `owner` is a guess then."""
+        return sbdf not in self.unread and sbdf not in self.untold
 
     def in_dom0(self, sbdf: Sbdf) -> bool:
         """Return True if Xen lists the function and no other owner than dom0 is known.
@@ -76,6 +82,7 @@ class XenView:
             elsewhere={key: owner for key, owner in self.elsewhere.items() if key != sbdf},
             quarantined=self.quarantined - {sbdf},
             unread=self.unread - {sbdf},
+            untold=self.untold - {sbdf},
         )
 
 

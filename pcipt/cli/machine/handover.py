@@ -23,6 +23,8 @@ Json = dict[str, Any]
 
 DOM0, QUARANTINE, ORPHANED = "dom0", "quarantine", "nobody (orphan)"  # owners, in the daemon's words
 
+_WHY = "Xen's list of owners (debug key Q) cannot be read; see pcipt host"
+
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -243,7 +245,8 @@ def print_end(told: Iterable[Json], answer: Json, form: str | None) -> None:
             for region in found
             if region["mapped"] != "not-applicable"
         )
-        words = [f"{each['sbdf']}: {each['owner']}"]
+        owner = each["owner"] if each.get("owner_told", True) else "its owner could not be looked at"
+        words = [f"{each['sbdf']}: {owner}"]
         words += [f"regions: {regions}"] if regions else []
         words += [f"{kept} cannot be withdrawn: dom0 is PV and reaches it as before"] if kept else []
         print(printable("; ".join(words)))
@@ -261,11 +264,17 @@ def print_undone(error: StateError | KeyboardInterrupt, answer: Json, form: str 
 
 
 def complain_of_others(told: Iterable[Json], wanted: str) -> bool:
-    """Print a line on stderr for each function whose owner is not `wanted`.
+    """Print a line on stderr for each function whose owner is not `wanted`, or could not be looked at.
 
-    Return True if there is such a function. `told` holds the daemon's reply for each function.
+    Return True if there is one whose owner is not `wanted`. `told` holds the daemon's reply for each
+    function.
     """
-    wrong = [each for each in told if each["owner"] != wanted]
+    wrong = []
+    for each in told:
+        if not each.get("owner_told", True):
+            complain(f"{each['sbdf']}: all was done; that {wanted} has it could not be looked at: {_WHY}")
+        elif each["owner"] != wanted:
+            wrong.append(each)
     for each in wrong:
         complain(f"{each['sbdf']}: all was done, and yet it belongs to {each['owner']}, not to {wanted}")
     return bool(wrong)

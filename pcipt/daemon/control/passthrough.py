@@ -106,7 +106,9 @@ class Passthrough:
         return kept_of(self._engine.views, frames)
 
     def _told(self, sbdf: Sbdf, outcomes: list[Outcome]) -> dict[str, Any]:
-        """Return the reply about a function: its owner, its reserved regions, and `outcomes` as actions."""
+        """Return the reply about a function: its owner, whether Xen tells that, its reserved regions, and
+        `outcomes` as actions.
+        """
         views = self._engine.views
         regions = [
             {
@@ -120,6 +122,7 @@ class Passthrough:
             "version": 1,
             "sbdf": str(sbdf),
             "owner": self._engine.view.owner(sbdf),
+            "owner_told": self._engine.view.is_owner_told(sbdf),
             "regions": regions,
             "actions": actions_to_json(outcomes),
         }

@@ -31,7 +31,8 @@ def ask_owners(
     and is not in `given` any more counts as dom0's if the console is not readable: its driver may use the
     memory that is reserved for it.
     If the console cannot be read because a hypercall fails, the functions for which it is read are `unread`;
-    so is one of which console and hypercall contradict each other: dom0 may have printed on Xen's console.
+    so is one of which console and hypercall contradict each other: dom0 may have printed on Xen's console. If
+    no console can be read here, they are `untold`, until their list can be read.
     Raises: HypervisorError, UnsupportedError if the hypercall for one function fails. A console that cannot
             be read is no error.
     """
@@ -44,9 +45,8 @@ def ask_owners(
     held = [s for s in asked if custody.get(s, Custody.UNTOLD) is not Custody.UNTOLD]
     unclear |= {s for s in held if handed or (s in before.elsewhere and s not in away)}
     unclear |= before.unread & {*away, *held}
-    owners = _owners(xen, unclear) if unclear else {}
-    unread = frozenset(unclear) if owners is None else frozenset[Sbdf]()
-    owners = owners or {}
+    owners, unread, untold = _owners(xen, unclear) if unclear else ({}, frozenset(), frozenset())
+    untold |= (before.untold & set(held)) - unclear
     contradicted = {sbdf for sbdf, owner in owners.items() if _contradicts(owner, custody[sbdf])}
     unread |= contradicted
     owners = {sbdf: owner for sbdf, owner in owners.items() if sbdf not in contradicted}
@@ -58,7 +58,9 @@ def ask_owners(
     settled = {*orphans, *quarantined, *(s for s, owner in owners.items() if owner == _DOM0)}
     elsewhere = {s: _in_words(s, owners, before) for s in away if s not in settled}
     told = Custody.UNTOLD not in custody.values()
-    return XenView(frozenset(custody), frozenset(orphans), elsewhere, told, frozenset(quarantined), unread)
+    return XenView(
+        frozenset(custody), frozenset(orphans), elsewhere, told, frozenset(quarantined), unread, untold
+    )
 
 
 def _contradicts(owner: Owner, custody: Custody) -> bool:
@@ -67,17 +69,22 @@ def _contradicts(owner: Owner, custody: Custody) -> bool:
     return custody is (Custody.ELSEWHERE if at_home else Custody.HARDWARE_DOMAIN)
 
 
-def _owners(xen: Hypervisor, unclear: Collection[Sbdf]) -> dict[Sbdf, Owner] | None:
-    """Return the owners of those functions in `unclear` that the console names; empty if it is unreadable.
-
-    Return None if a hypercall failed: the console may be readable later.
+def _owners(
+    xen: Hypervisor, unclear: Collection[Sbdf]
+) -> tuple[dict[Sbdf, Owner], frozenset[Sbdf], frozenset[Sbdf]]:
+    """Return the owners of those functions in `unclear` that the console names; which of them are unread,
+    because a hypercall failed and the console may be readable later; which are untold: it is not readable.
     """
     try:
-        return {sbdf: owner for sbdf, owner in xen.owners().items() if sbdf in unclear}
+        return (
+            {sbdf: owner for sbdf, owner in xen.owners().items() if sbdf in unclear},
+            frozenset(),
+            frozenset(),
+        )
     except UnsupportedError:
-        return {}
+        return {}, frozenset(), frozenset(unclear)
     except HypervisorError:
-        return None
+        return {}, frozenset(unclear), frozenset()
 
 
 def _in_words(sbdf: Sbdf, owners: Mapping[Sbdf, Owner], before: XenView) -> str:

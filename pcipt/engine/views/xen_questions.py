@@ -33,6 +33,7 @@ class Questions:
         self._quarantined: set[Sbdf] = set()
         self._elsewhere: dict[Sbdf, str] = {}
         self._unread: set[Sbdf] = set()
+        self._untold: set[Sbdf] = set()
         self._told = True
         self.view = self._viewed()
         self.trouble: Finding | None = None
@@ -85,7 +86,7 @@ class Questions:
         fresh = answer.known - self._known
         self.appeared |= {sbdf for sbdf in fresh if (sbdf.segment, sbdf.bus) in self._buses}
         owned = self._owned(replaced)
-        for held in (self._known, self._orphans, self._quarantined, self._unread):
+        for held in (self._known, self._orphans, self._quarantined, self._unread, self._untold):
             held.clear() if replaced is None else held.difference_update(replaced)
         for sbdf in list(self._elsewhere) if replaced is None else replaced:
             self._elsewhere.pop(sbdf, None)
@@ -93,6 +94,7 @@ class Questions:
         self._orphans |= answer.orphans
         self._quarantined |= answer.quarantined
         self._unread |= answer.unread
+        self._untold |= answer.untold
         self._elsewhere.update(answer.elsewhere)
         told = answer.custody_told if answer.known or replaced is None else self._told
         if told != self._told:
@@ -156,7 +158,13 @@ class Questions:
     def _viewed(self) -> XenView:
         """Return a view over the sets that the answers change in place."""
         return XenView(
-            self._known, self._orphans, self._elsewhere, self._told, self._quarantined, self._unread
+            self._known,
+            self._orphans,
+            self._elsewhere,
+            self._told,
+            self._quarantined,
+            self._unread,
+            self._untold,
         )
 
 

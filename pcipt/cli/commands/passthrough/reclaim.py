@@ -2,8 +2,8 @@
 
 The daemon restores the regions and keeps them while xl takes the functions out of quarantine and gives each
 to the driver that it had. If a step fails, all steps are undone. SBDF as for `pcipt release`. Exit codes: 0
-done, 1 refused or failed, 3 the daemon is not running, 4 done, but Xen does not show the new owner, 5 not
-root, 6 no such device.
+done (also if Xen's list of owners cannot be read, which a line on stderr says), 1 refused or failed, 3 the
+daemon is not running, 4 done, but Xen does not show the new owner, 5 not root, 6 no such device.
 """
 
 import argparse

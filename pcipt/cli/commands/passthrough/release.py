@@ -4,8 +4,8 @@ They are checked first (`pcipt check`). What the check refuses is done only with
 never. Then xl gives the functions to xen-pciback and quarantines them, and the daemon withdraws their
 regions; from a PV dom0 none can be withdrawn. If a step fails, all steps are undone. SBDF is an address in
 any notation, a PCI path, or '03:00.*' for all functions of a device; no other set is taken. Exit codes: 0
-done, 1 refused or failed, 3 the daemon is not running, 4 done, but Xen does not show the new owner, 5 not
-root, 6 no such device.
+done (also if Xen's list of owners cannot be read, which a line on stderr says), 1 refused or failed, 3 the
+daemon is not running, 4 done, but Xen does not show the new owner, 5 not root, 6 no such device.
 """
 
 import argparse

@@ -115,6 +115,18 @@ def test_what_xen_has_otherwise_than_xl_says_is_told(scene, pciback, command, ow
     assert f"{NIC}: all was done, and yet it belongs to {owner}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["release", "reclaim"])
+@pytest.mark.parametrize("owner", ["dom0", "quarantine"])
+def test_an_owner_that_cannot_be_looked_at_is_told_and_no_failure(scene, pciback, command, owner, capsys):
+    scene.drive(NIC, "e1000e" if command == "release" else "pciback")
+    scene.answers["Release"] = {**told(owner), "owner_told": False}
+    assert scene.run(command, NIC) == 0
+    said = capsys.readouterr()
+    assert f"{NIC}: its owner could not be looked at" in said.out
+    wanted = "quarantine" if command == "release" else "dom0"
+    assert f"{NIC}: all was done; that {wanted} has it could not be looked at" in said.err
+
+
 def test_what_was_hidden_at_boot_is_quarantined(scene, pciback, capsys):
     """xen-pciback.hide= binds a function and leaves it dom0's."""
     scene.drive(NIC, "pciback")
