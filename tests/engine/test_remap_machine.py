@@ -74,6 +74,7 @@ def target(function, index, number):
 
 OWNERS = [Owner(OwnerKind.DOMAIN, 1), Owner(OwnerKind.QUARANTINE)]
 STEPS = Counter()  # that were made of each machine
+MEDDLED = Counter()  # what a second caller has done between two calls
 PARENTS = {0: None, 2: "00:1c.0", 3: "02:01.0"}
 
 
@@ -229,6 +230,41 @@ class RemapMachine(RuleBasedStateMachine):
         assert self.world.mistakes() == ([], [])
 
 
+MEDDLING = [
+    World.give_meanwhile, World.return_meanwhile, World.remove_meanwhile, World.add_meanwhile,
+    World.map_meanwhile, World.unmap_meanwhile,
+]  # fmt: skip
+
+
+class MeddledMachine(RemapMachine):
+    """A second caller assigns, returns, adds, removes, maps and unmaps between any two calls of the daemon.
+
+    At the end the p2m is as defined, or the status tells of each function whose pages are not.
+    """
+
+    @rule(
+        after=st.integers(1, 12),
+        what=st.sampled_from(MEDDLING),
+        function=st.sampled_from([*ENDPOINTS, *SLOTS]),
+    )
+    def meddle(self, after, what, function):
+        self.world.meddle(after, what, function)
+
+    def teardown(self):
+        super().teardown()
+        if hasattr(self, "world"):
+            MEDDLED[type(self)] += self.world.xen.second.done
+
+
+class MeddledParavirtualMachine(MeddledMachine):
+    """The same on a PV dom0: Xen's list is the machine's at the end."""
+
+    dom0 = "pv"
+
+    def compare(self):
+        assert [call for call in self.world.xen.calls if call.op in {Op.MAP, Op.UNMAP}] == []
+
+
 class ParavirtualMachine(RemapMachine):
     """On a PV dom0 nothing is ever mapped."""
 
@@ -273,6 +309,13 @@ class TestRemap(run(RemapMachine, 270)):
         assert STEPS[RemapMachine] >= 10_000 * settings.default.max_examples // 100
 
 
+class TestMeddled(run(MeddledMachine, 60)):
+    def runTest(self):  # noqa: N802 - unittest's name
+        super().runTest()
+        assert MEDDLED[MeddledMachine] >= 50 * settings.default.max_examples // 100
+
+
+TestMeddledParavirtual = run(MeddledParavirtualMachine, 10)
 TestParavirtual = run(ParavirtualMachine, 10)
 TestObserved = run(ObservedMachine, 10)
 

@@ -5,6 +5,7 @@ kill the daemon at any saving and any hypercall; it is started again at once.
 """
 
 import struct
+from functools import partial
 
 import attrs
 
@@ -23,8 +24,8 @@ from pcipt.pci.write import ConfigWrite
 from pcipt.remap.ignored import Intents
 from pcipt.remap.life import State
 from pcipt.remap.vpci.trapped import Trapped
-from pcipt.xen.interface import Dom0Kind, OwnerKind, XenIdentity
-from pcipt.xen.releases import ORPHAN_REMOVAL_PANICS
+from pcipt.xen.interface import Dom0Kind, Owner, OwnerKind, XenIdentity
+from pcipt.xen.releases import ORPHAN_REMOVAL_PANICS, VPCI_BUILT_AT_ASSIGN
 from pcipt.xen.simulated.coverage import Coverage
 from pcipt.xen.simulated.hardware import BusHardware
 from pcipt.xen.simulated.hypervisor import SimulatedXen
@@ -437,9 +438,67 @@ class World:
                 self.xen.give(sbdf, DOM0)
             self.tell([sbdf])
 
+    def meddle(self, after, what, sbdf):
+        """Have a second caller do something between two calls of the daemon, with its message."""
+        self.xen.second.order(after, partial(what, self, sbdf))
+
+    def give_meanwhile(self, sbdf):
+        device = self.xen.devices.get(sbdf)
+        if device is not None and device.owner == DOM0 and sbdf in self.linux.raws:
+            self.given.add(sbdf)
+            self.linux.raws[sbdf] = attrs.evolve(self.linux.raws[sbdf], driver="pciback")
+            self.xen.give(sbdf, Owner(OwnerKind.DOMAIN, 1))
+            self.hotplug.push("change", sbdf)
+
+    def return_meanwhile(self, sbdf):
+        anew = VPCI_BUILT_AT_ASSIGN.of(self.xen.identity.version)
+        if sbdf in self.given & self.linux.raws.keys() and not (anew and self.hardware.slot(sbdf) is None):
+            self.given.discard(sbdf)
+            self.linux.raws[sbdf] = attrs.evolve(self.linux.raws[sbdf], driver=None)
+            if sbdf in self.xen.devices:
+                self.xen.give(sbdf, DOM0)
+            self.hotplug.push("change", sbdf)
+
+    def remove_meanwhile(self, sbdf):
+        device = self.xen.devices.get(sbdf)
+        if device is not None and device.owner.domain == 0:
+            self.xen.kernel_remove(sbdf)
+            self.hotplug.push("change", sbdf)
+
+    def add_meanwhile(self, sbdf):
+        """Linux announces what it has found and not enabled: of anything else an old Xen keeps an orphan, or
+        gives it up, and panics when a driver switches memory decode after that.
+        """
+        slot = self.hardware.slot(sbdf)
+        there = slot is not None and not slot.registers.decodes_memory and sbdf not in self.pulled
+        if there and sbdf in self.linux.raws and sbdf not in self.xen.devices:
+            self.xen.kernel_add(sbdf)
+            self.hotplug.push("change", sbdf)
+
+    def map_meanwhile(self, _sbdf):
+        """Another program maps a page that dom0 needs: it changes nothing, or does what pcipt is about to."""
+        truth = p2m_truth(self.hardware, self.xen, FORBIDDEN, self.linux.raws)
+        for page in sorted(truth.must)[:4] if self.xen.p2m is not None else ():
+            self.xen.p2m.map(Frames(Gfn(page), 1))
+
+    def unmap_meanwhile(self, _sbdf):
+        """Another program unmaps what a function has left behind, which pcipt is about to do.
+
+        It leaves what vPCI counts on: an unmap of vPCI that fails makes an old Xen give the function up.
+        """
+        if self.xen.p2m is None:
+            return
+        regions = {page for region in self.xen.reserved.regions for page in pages_of_region(region)}
+        truth = p2m_truth(self.hardware, self.xen, FORBIDDEN | regions, self.linux.raws)
+        left = [run for run in self.engine.ledger.mapped if run.sbdf not in self.xen.devices]
+        spare = {page for run in left for page in range(run.frames.start, run.frames.end)}
+        for page in sorted(spare - truth.must - truth.may - regions - FORBIDDEN)[:4]:
+            self.xen.p2m.unmap(Frames(Gfn(page), 1))
+
     def settle(self):
         """Let everything come to rest: no faults, Linux knows what there is, enough time for all attempts."""
         self.xen.heal()
+        self.xen.second.rest()
         self.store.die_at = self.xen.die_at = None
         self.drop()
         for _ in range(4):

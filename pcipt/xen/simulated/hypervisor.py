@@ -30,6 +30,7 @@ from pcipt.xen.simulated.model import DOM0, Catastrophe, Device, DeviceList, Har
 from pcipt.xen.simulated.overlaps import all_but
 from pcipt.xen.simulated.p2m import LOW_1MIB, LOW_RAM, P2m
 from pcipt.xen.simulated.reserved import ReservedMemory, ReservedRegion
+from pcipt.xen.simulated.second_caller import SecondCaller
 from pcipt.xen.simulated.speaking import Speaking
 from pcipt.xen.simulated.vf_sizes import sizing_of
 from pcipt.xen.simulated.vpci import Vpci
@@ -106,6 +107,7 @@ class SimulatedXen(Speaking):
         self._cuts_segments = cuts_segments
         self.grants: dict[int, Permissions] = {}  # of guests, by domain number
         self.catastrophe: Catastrophe | None = None
+        self.second = SecondCaller()
 
     @property
     def identity(self) -> XenIdentity:
@@ -360,13 +362,6 @@ class SimulatedXen(Speaking):
             raise
         check(op, self._log(op, (), result, frames), str(frames))
 
-    def _perform(self, op: Op, function: Sbdf, flags: DeviceFlags) -> int:
-        """Add or remove the function in Xen's list. Return 0 or -errno.
-
-        Raises: Catastrophe if Xen would panic.
-        """
-        return self._list.add(function, flags) if op is Op.ADD else self._list.remove(function)
-
     def _test_assign(self, function: Sbdf) -> int:
         """Return Xen's answer to test_assign_device.
 
@@ -379,8 +374,10 @@ class SimulatedXen(Speaking):
         return 0 if mine else -EINVAL
 
     def _log(self, op: Op, functions: tuple[Sbdf, ...], result: int, frames: Frames | None = None) -> int:
-        """Append a call to the log and return its result."""
+        """Append a call to the log, let the second caller act, and return the call's result."""
         self.calls.append(Call(op, functions, result, frames))
+        with self._remembering_catastrophe():
+            self.second.called()
         return result
 
     def _require_alive(self) -> None:
