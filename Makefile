@@ -17,7 +17,7 @@ comma   := ,
 prefix  ?= /usr/local
 UNITDIR ?= /etc/systemd/system
 
-.PHONY: all demo test check laws topologies simulate fuzz fuzz-tools mutate oracle lab lab-matrix deb rpm sdist wheel install uninstall clean format
+.PHONY: all demo test check bench laws topologies simulate fuzz fuzz-tools mutate oracle lab lab-matrix deb rpm sdist wheel install uninstall clean format
 
 all: $(STAMP)
 
@@ -44,6 +44,12 @@ check: $(STAMP)
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 	@CC='$(or $(CC),cc)' sh scripts/check-c.sh
 	@sh scripts/check-units.sh
+
+# What pcipt costs next to its peers: prints the table, writes docs/performance.md and its plot; exit 1 if a bound is
+# missed. BENCH=--quick is small and judges nothing.
+BENCH   ?=
+bench: $(STAMP)
+	$(BIN)/python -m bench $(BENCH)
 
 # The five laws of the reconciliation on EXAMPLES random machines and histories each (tests/engine/test_laws.py): the
 # same ones each time, or others with FRESH=1.

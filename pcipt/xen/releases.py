@@ -272,9 +272,12 @@ OEM_TABLES_GIVEN = _fact(
 LINUX_TELLS_GSI = _fact(
     "dom0's Linux tells the toolstack the interrupt of a device (PVH)", "0fd2a743301b",
     "linux drivers/xen/privcmd.c privcmd_ioctl_pcidev_get_gsi", since="6.12.0", safer=False)
+PCIBACK_NEEDS_GSI = _fact(
+    "xen-pciback needs the interrupt of each function on a PVH dom0", "b166b8ab4189",
+    "linux drivers/xen/xen-pciback/pci_stub.c pcistub_init_device", since="6.12.0", safer=True)
 # fmt: on
 
-LINUX_FACTS = (LINUX_TELLS_GSI,)
+LINUX_FACTS = (LINUX_TELLS_GSI, PCIBACK_NEEDS_GSI)
 FACTS: tuple[Fact, ...] = tuple(
     value for value in list(globals().values()) if isinstance(value, Fact) and value not in LINUX_FACTS
 )

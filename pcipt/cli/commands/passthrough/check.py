@@ -88,21 +88,37 @@ def run(args: argparse.Namespace) -> int:
         answer = {"host": host_to_json(evidence.host), **json_from_reports(reports, snippets)}
         print_json({**answer, "guest": _guest_json(guest, told)}, args.json)
     else:
-        colour = wants_colour(args.color)
-        above = frozenset() if single else frozenset(evidence.host.reasons)
-        shown = reports if single else _passable_first(reports)
-        if not single:
-            print("\n".join([*host_lines(evidence.host, colour=colour), "", *_passable(reports), ""]))
-        if guest is not None:
-            print("\n".join(_guest_lines(guest, told)))
-        for report in shown:
-            print("\n".join(_lines(report, colour=colour, above=above)))
-        if not single:
-            print("\n".join(_of_the_host(reports, colour=colour)), end="")
-        _print_end(reports, snippets if single else None)
-        if on_terminal() and not args.no_legend:
-            print(f"\n{_counts(reports)}.")
+        _print_all(args, evidence, reports, guest, told, snippets, single=single)
     return 0 if not told and all(report.verdict is Verdict.OK for report in reports) else DEGRADED
+
+
+def _print_all(
+    args: argparse.Namespace,
+    evidence: Evidence,
+    reports: tuple[Report, ...],
+    guest: XlGuest | None,
+    told: list[str],
+    snippets: Snippets,
+    *,
+    single: bool,
+) -> None:
+    """Print the reports as text: of a whole machine (`single` is False) with the host and in another order.
+
+    `guest` is the guest of --xl, `told` what is wrong with its file.
+    """
+    colour = wants_colour(args.color)
+    above = frozenset() if single else frozenset(evidence.host.reasons)
+    if not single:
+        print("\n".join([*host_lines(evidence.host, colour=colour), "", *_passable(reports), ""]))
+    if guest is not None:
+        print("\n".join(_guest_lines(guest, told)))
+    for report in reports if single else _passable_first(reports):
+        print("\n".join(_lines(report, colour=colour, above=above)))
+    if not single:
+        print("\n".join(_of_the_host(reports, colour=colour)), end="")
+    _print_end(reports, snippets if single else None)
+    if on_terminal() and not args.no_legend:
+        print(f"\n{_counts(reports)}.")
 
 
 def _guest(args: argparse.Namespace) -> XlGuest | None:

@@ -1,0 +1,1 @@
+"""The benches: `python -m bench` measures pcipt next to its peers and judges it (`make bench`)."""
