@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.timing import Row, compared, processor
 
 Command = Callable[..., list[str]]
-BARE = [sys.executable, "-I", "-c", "import argparse, json, socket"]
+BARE = [sys.executable, "-c", "import argparse, json, socket"]
 PCIPT = [str(Path(sys.executable).with_name("pcipt"))]
 SUBJECT = "0000:01:00.0"
 NO_LSPCI = "lspci is not installed (package pciutils)"
