@@ -31,8 +31,11 @@ $(STAMP): pyproject.toml setup.py csrc/build.py $(wildcard csrc/*.c csrc/*.h csr
 demo: $(STAMP)
 	@$(BIN)/python scripts/demo.py $(DEMO) --log demo.log
 
+# Bytecode is kept below .venv, also where the environment says to keep none: else each worker and each pcipt that a
+# test starts compiles everything anew.
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n auto --dist worksteal --ignore=tests/lab tests
+	PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX='$(CURDIR)/$(VENV)/compiled' \
+		$(BIN)/python -m pytest -q -n auto --dist worksteal --ignore=tests/lab tests
 
 format: $(STAMP)
 	$(BIN)/ruff format .
