@@ -27,9 +27,12 @@ ROOT = Path(__file__).resolve().parents[1] / "pcipt"
 FILES = ("ledger", "boot-snapshot", "mappings")  # the documents of the daemon's store
 #  how a module writes a code that is no literal: the codes that it can be; None is a code from elsewhere
 CODES = {
-    "changed.py": {"CHANGED": {changed.CHANGED}},
+    "changed.py": {"CHANGED": {changed.CHANGED},
+                   "each.code": {"line-absent", "line-malformed", "line-stale"}},
     "kept.py": {"UNREADABLE": {kept.UNREADABLE}},
-    "host_rules.py": {"FINDING": {host_rules.FINDING}},
+    "added.py": {"OPTION": {"region-option"}},
+    "tables.py": {"OPTION": {"region-option"}},
+    "host_rules.py": {"OPTION": {"region-option"}, "FINDING": {host_rules.FINDING}},
     "resolve.py": {"MISMATCH": {resolve.MISMATCH}},
     "document.py": {"f'{self.name}-damaged'": {f"{name}-damaged" for name in FILES}},
     "saver.py": {"f'{name}-unsaved'": {f"{name}-unsaved" for name in FILES}},

@@ -273,7 +273,7 @@ LINUX_TELLS_GSI = _fact(
     "dom0's Linux tells the toolstack the interrupt of a device (PVH)", "0fd2a743301b",
     "linux drivers/xen/privcmd.c privcmd_ioctl_pcidev_get_gsi", since="6.12.0", safer=False)
 PCIBACK_NEEDS_GSI = _fact(
-    "xen-pciback needs the interrupt of each function on a PVH dom0", "b166b8ab4189",
+    "Linux's xen-pciback needs the interrupt of each function on a PVH dom0", "b166b8ab4189",
     "linux drivers/xen/xen-pciback/pci_stub.c pcistub_init_device", since="6.12.0", safer=True)
 # fmt: on
 

@@ -16,13 +16,14 @@ import attrs
 
 from pcipt.firmware.passthrough.host import Host, HostFacts, IommuKind, Source, TablesSay, XenSays
 from pcipt.firmware.passthrough.reasons import GRAVEST_FIRST, Guest, Reason, Unknown, Verdict, by_guest
+from pcipt.firmware.regions.added import OPTION
 from pcipt.pci import Finding
 from pcipt.xen.releases import LINUX_TELLS_GSI, PVH_DOM0_GIVES_DEVICES, Version, parse_version
 
 PV, HVM, PVH = (frozenset({guest}) for guest in Guest)
 NEEDED = "without one a guest could reach all memory, and xl gives it no device"
 PV_DOM0 = "start Xen with a PV dom0 (without dom0=pvh)"
-FINDING, OPTION = "host-differs", "region-option"
+FINDING = "host-differs"
 
 Said = Iterator[Reason | Unknown]
 

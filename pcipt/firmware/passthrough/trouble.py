@@ -208,7 +208,7 @@ def pin_for_pvh_dom0(function: Function, evidence: Evidence) -> Said:
             "('Fail to get gsi info!' in the kernel's log)"
         )
         cure = "use a kernel of dom0 in which xen-pciback takes it, or start Xen without dom0=pvh"
-        yield Reason("pvh-dom0-pin", Verdict.WARN, text, cure)
+        yield Reason("pvh-dom0-pin", Verdict.WARN, text, cure, frozenset({Guest.HVM}))
 
 
 RULES: tuple[Rule, ...] = (

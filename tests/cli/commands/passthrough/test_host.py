@@ -131,8 +131,8 @@ def test_check_without_an_address_begins_with_the_host_and_does_not_repeat_it(ro
         ("4.17.7", "6.12.0", None, "refuse", ["pvh-dom0"]),
         ("4.20.4", "6.11.2", "hvm", "refuse", ["pvh-dom0-linux"]),
         ("4.20.4", "6.12.0", "pv", "refuse", ["pvh-dom0-pv-guest"]),
-        ("4.20.4", "6.12.0", "hvm", "unknown", []),
-        ("4.20.4", "6.12.0", None, "unknown", []),
+        ("4.20.4", "6.12.0", "hvm", "warn", ["pvh-dom0-pin"]),
+        ("4.20.4", "6.12.0", None, "warn", ["pvh-dom0-pin"]),
     ],
 )
 def test_check_judges_for_one_kind_of_guest_under_a_pvh_dom0(root, release, linux, guest, verdict, codes):
@@ -146,7 +146,7 @@ def test_check_judges_for_one_kind_of_guest_under_a_pvh_dom0(root, release, linu
 
 def test_check_says_which_kinds_are_possible(root):
     put_xen(root, kind="PVH", xen="4.20.4", linux="6.12.0")
-    assert "unknown 0000:00:03.0  (hvm guests only)" in run("check", root)[1].splitlines()
+    assert "warn    0000:00:03.0  (hvm guests only)" in run("check", root)[1].splitlines()
 
 
 def test_check_for_a_pv_guest_tells_what_it_needs(root):
