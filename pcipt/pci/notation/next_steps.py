@@ -92,6 +92,7 @@ STEPS: Mapping[str, str] = {
     "region-missing": "`pcipt rmrr` shows it, `pcipt resync` tries it again; else `reboot`",
     "region-left": "`pcipt rmrr` shows it, `pcipt resync` tries it again",
     "region-comes-back": "boot Xen with `dom0=no-pf-fixup`",
+    "sp5100-combined-mode": "switch SATA's combined mode off in the firmware's setup, then `reboot`",
     "region-added": "nothing has to be done: Xen's command line adds it; `pcipt rmrr` lists its devices",
     "region-option": "correct it on Xen's command line, then `reboot`",
     "region-base-zero": _VENDOR,
