@@ -1,9 +1,9 @@
 """The queue of work: which keys must be reconciled, for which reasons, and at which earliest time.
 
 A key is a function's address or one of `Whole`. Whatever happens adds a key with a reason, and does nothing
-else. Adding a key again joins the reasons and keeps the earlier time. Work for messages is due once none has
-arrived for a short time; repeated work after a pause that grows with each attempt. The table DELAYS bounds
-each delay. All times are seconds of a clock that the caller reads.
+else. Adding a key again joins the reasons and keeps the earlier time. Work for messages is due once no
+message has arrived for a short time. Repeated work is due after a pause that grows with each attempt. The
+table DELAYS bounds each delay. All times are seconds of a clock that the caller reads.
 """
 
 import enum
@@ -60,15 +60,13 @@ class Delay:
     """The bounds of a delay, in seconds.
 
     `shortest` and `longest` bound the first delay of work that is added. `pauses` are the delays before the
-    repeated attempts, in order. If `endless` is True, the last pause is used again and again after that. Work
-    for messages waits for as long as the last work for the key took, but at most `rest`.
+    repeated attempts, in order. If `endless` is True, the last pause is used again and again after that.
     """
 
     shortest: float
     longest: float
     pauses: tuple[float, ...] = ()
     endless: bool = False
-    rest: float = 0.0
 
 
 def _repeated(*pauses: float, endless: bool = False) -> Delay:
@@ -80,8 +78,7 @@ _UNTIL_ASKED = _repeated(1.0, 5.0, 25.0, 60.0, endless=True)
 #  (key, reason): how long work may be postponed; without a row it never is
 DELAYS: Mapping[tuple[str | Whole, Reason], Delay] = {
     **{(PLACE, reason): Delay(0.0, 1.0) for reason in (Reason.WRITTEN, Reason.APPEARED, Reason.DISAPPEARED)},
-    # Lost records. While they are lost without end, half of the time is left for all other work.
-    **{(EVERYTHING, reason): Delay(0.0, 1.0, rest=60.0) for reason in (Reason.LOST, Reason.WRITTEN)},
+    **{(EVERYTHING, reason): Delay(0.0, 1.0) for reason in (Reason.LOST, Reason.WRITTEN)},  # lost records
     # The toolstack binds a function to xen-pciback first and gives it away after that, silently.
     (PLACE, Reason.OWNER): Delay(0.0, 1.0, (0.2, 0.5, 1.0)),
     # A guest that keeps pages may end, a function that writes show may be added, a last write be recorded.
@@ -148,12 +145,15 @@ class Work:
 
 
 class Queue:
-    """The queue: each key is in it once. EVERYTHING, done in slices, is returned until `finished`."""
+    """The queue. Each key is in it once.
+
+    Work for EVERYTHING that was taken is returned again by each `take` until `finished` is called, because it
+    is done in slices.
+    """
 
     def __init__(self) -> None:
         self._work: dict[Key, Work] = {}
         self._unfinished: Work | None = None  # EVERYTHING, taken in slices
-        self._begun = self._rested = 0.0  # when it was taken first, and until when messages do not repeat it
         self._passed_over = True  # EVERYTHING comes next: nothing is known before the machine was read once
 
     def __len__(self) -> int:
@@ -179,7 +179,8 @@ class Queue:
     def repeat(
         self, key: Key, reason: Reason, now: float, attempts: int, reasons: frozenset[Reason] = frozenset()
     ) -> bool:
-        """Add a key again that was repeated `attempts` times in a row; due after the next pause of DELAYS.
+        """Add a key again that was repeated `attempts` times in a row; it is due after the next pause of
+        DELAYS.
 
         `reasons` are joined to `reason`. Return True if the key was added, False if there is no further
         pause: then the queue is unchanged.
@@ -192,7 +193,8 @@ class Queue:
         return True
 
     def hasten(self, reason: Reason, now: float) -> None:
-        """Make work that has this reason due earlier: functions now, EVERYTHING after its shortest pause.
+        """Make work that has this reason due earlier: functions at `now`, EVERYTHING after its shortest
+        pause.
 
         Work that only waits for messages to stop stays as it is.
         """
@@ -226,32 +228,30 @@ class Queue:
         if self._unfinished is not None:
             return 0.0
         quiet = self._quiet_at()
-        return min((self._due(work, quiet) for work in self._work.values()), default=None)
+        return min((_due(work, quiet) for work in self._work.values()), default=None)
 
     def take(self, now: float, *, whole: bool = True) -> tuple[Work, ...]:
         """Return the work that is due, and remove it from the queue.
 
-        A call returns EVERYTHING alone, or all other keys that are due, or nothing. If both are due, the
-        calls return them in turn. EVERYTHING that was taken stays due until `finished` is called. If `whole`
-        is False, a call never returns EVERYTHING.
+        A call returns EVERYTHING alone, or all other keys that are due, or nothing. If EVERYTHING
+        and other keys are due, the calls return them in turn. EVERYTHING that was taken stays due until
+        `finished` is called. If `whole` is False, a call never returns EVERYTHING.
         Shape:  in the order in which the keys were added.
         """
         quiet = self._quiet_at()
-        due = [work for work in self._work.values() if self._due(work, quiet) <= now]
+        due = [work for work in self._work.values() if _due(work, quiet) <= now]
         single = [work for work in due if work.key is not EVERYTHING]
         has_everything = whole and (self._unfinished is not None or len(single) < len(due))
         if has_everything and (self._passed_over or not single):
             self._passed_over = False
-            if self._unfinished is None:
-                self._unfinished, self._begun = self._work.pop(EVERYTHING), now
+            self._unfinished = self._unfinished or self._work.pop(EVERYTHING)
             return (self._unfinished,)
         self._passed_over = has_everything
         return tuple(self._work.pop(work.key) for work in single)
 
-    def finished(self, now: float) -> None:
-        """Remove the work for EVERYTHING that was taken; messages do not repeat it for a while (`Delay`)."""
+    def finished(self) -> None:
+        """Remove the work for EVERYTHING that was taken."""
         self._unfinished = None
-        self._rested = now + min(max(now - self._begun, 0.0), delay_of(EVERYTHING, Reason.LOST).rest)
 
     def take_arrived(self) -> tuple[Work, ...]:
         """Remove and return the work of all functions in `arrived`, whether it is due or not."""
@@ -271,7 +271,7 @@ class Queue:
     def has_change(self, now: float, besides: frozenset[Reason] = UNHURRIED) -> bool:
         """Return True if work on the machine (any but STORE) is due for a reason that is not in `besides`."""
         quiet = self._quiet_at()
-        due = [work for key, work in self._work.items() if key is not STORE and self._due(work, quiet) <= now]
+        due = [work for key, work in self._work.items() if key is not STORE and _due(work, quiet) <= now]
         due += [self._unfinished] if self._unfinished is not None else []
         return any(work.reasons - besides for work in due)
 
@@ -292,9 +292,9 @@ class Queue:
         longest = min(work.first + delay_of(work.key, reason).longest for work, reason in asked)
         return min(longest, max(work.quiet_until or 0.0 for work in waiting))
 
-    def _due(self, work: Work, quiet_at: float) -> float:
-        """Return the time at which work is due, if the work for messages is due at `quiet_at`."""
-        times = [work.not_before] if work.not_before is not None else []
-        if work.quiet_until is not None:
-            times.append(max(quiet_at, self._rested) if work.key is EVERYTHING else quiet_at)
-        return min(times)
+
+def _due(work: Work, quiet_at: float) -> float:
+    """Return the time at which work is due, if the work for messages is due at `quiet_at`."""
+    times = [work.not_before] if work.not_before is not None else []
+    times += [quiet_at] if work.quiet_until is not None else []
+    return min(times)

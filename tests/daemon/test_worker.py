@@ -179,36 +179,3 @@ def test_everything_is_finished_although_it_was_interrupted(small_slices):
     assert scene.told[-1][1].finished
     assert scene.stage.changes == []
     assert scene.engine.queue.reasons_of(EVERYTHING) == frozenset()
-
-
-LOOP = 0.001  # seconds that a turn of the loop takes without work
-
-
-@pytest.mark.parametrize("reason", [Reason.LOST, Reason.WRITTEN])
-def test_losses_without_end_do_not_keep_the_service_in_comparison(reason, small_slices):
-    """Each turn of the loop loses messages again; reading one function takes 50 ms.
-
-    The watchdog's check and all clients are answered between two turns: none is longer than one slice.
-    """
-    scene = Scene()
-    host = scene.stage.host
-    read = host.read_function
-
-    def slowly(sbdf):
-        scene.stage.time += 0.05
-        return read(sbdf)
-
-    host.read_function = slowly
-    begun, comparing, longest, compared = scene.stage.time, 0.0, 0.0, 0
-    while scene.stage.time < begun + 60.0:
-        before = scene.stage.time
-        scene.engine.add_everything(reason)
-        report = scene.worker.turn()
-        scene.stage.time += LOOP
-        took = scene.stage.time - before
-        longest = max(longest, took)
-        comparing += took if report is not None else 0.0
-        compared += report is not None and report.finished
-    assert comparing < 0.6 * 60.0
-    assert longest <= rounds.SLICE * 0.05 + 0.05 + LOOP
-    assert compared > 60  # and it goes on comparing

@@ -318,7 +318,7 @@ def begun():
     queue = Queue()
     queue.add(WHOLE, Reason.SETTINGS, 0.0)
     queue.take(0.0)
-    queue.finished(0.0)
+    queue.finished()
     return queue
 
 

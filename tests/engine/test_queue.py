@@ -117,7 +117,7 @@ def test_repeated_work_waits_longer_each_time(key, reason, pauses, endless):
         assert queue.next_due() == now + pause
         now += pause
         (work,) = queue.take(now)
-        queue.finished(0.0)
+        queue.finished()
         attempts = work.attempts
         assert attempts >= 1
     assert queue.repeat(key, reason, now, attempts) is endless
@@ -174,9 +174,9 @@ def test_everything_is_taken_again_until_it_is_finished():
     queue.add(EVERYTHING, Reason.REQUESTED, 0.0)
     assert queue.take(0.0) == (first,)  # what was added meanwhile begins when this one is finished
     assert queue.reasons_of(EVERYTHING) == {Reason.LOST, Reason.REQUESTED}
-    queue.finished(0.0)
+    queue.finished()
     assert taken(queue, 0.0) == {EVERYTHING: {Reason.REQUESTED}}
-    queue.finished(0.0)
+    queue.finished()
     assert (queue.next_due(), len(queue)) == (None, 0)
 
 
@@ -325,7 +325,7 @@ def test_no_postponement_is_longer_than_its_row_of_the_table_says(events):
             latest.pop(key)  # nobody adds it
     for key, bound in sorted(latest.items(), key=lambda pair: pair[1]):
         found = [work.key for _ in range(3) for work in queue.take(max(bound, now))]
-        queue.finished(0.0)
+        queue.finished()
         latest_seen = set(found)
         for other in latest_seen:
             latest[other] = None
@@ -353,23 +353,5 @@ def test_everything_that_is_not_finished_is_a_change_if_messages_were_lost():
     queue.add(EVERYTHING, Reason.LOST, 0.0)
     queue.take(0.0)
     assert queue.has_change(0.0)
-    queue.finished(0.0)
+    queue.finished()
     assert not queue.has_change(0.0)
-
-
-def test_messages_that_are_lost_without_end_leave_half_of_the_time():
-    """EVERYTHING waits as long as it took last, a minute at most; who asks for it does not wait."""
-    queue = begun()
-    queue.add(EVERYTHING, Reason.LOST, 0.0)
-    queue.take(0.0)
-    queue.add(EVERYTHING, Reason.LOST, 5.0)
-    queue.add(ONE, Reason.WRITTEN, 9.0, quiet=QUIET)
-    queue.finished(10.0)
-    assert taken(queue, 10.0) == {ONE: {Reason.WRITTEN}}
-    assert queue.next_due() == 20.0
-    assert not queue.has_change(19.0)
-    queue.add(EVERYTHING, Reason.REQUESTED, 12.0)
-    assert taken(queue, 12.0) == {EVERYTHING: {Reason.LOST, Reason.REQUESTED}}
-    queue.add(EVERYTHING, Reason.WRITTEN, 500.0)
-    queue.finished(500.0)
-    assert queue.next_due() == 560.0
