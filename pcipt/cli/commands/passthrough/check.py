@@ -197,8 +197,9 @@ def _of_the_host(reports: tuple[Report, ...], *, colour: bool) -> list[str]:
     if not names:
         return []
     count = f"{count_text(len(names), 'bridge or part', 'bridges and parts')} of the host"
-    text = f"{verdict_word(Verdict.REFUSE, colour=colour)} {count}: {', '.join(names)}"
-    return [*folded(text, columns(), 8), ""]
+    word = verdict_word(Verdict.REFUSE, colour=False)
+    first, *more = folded(f"{word} {count}: {', '.join(names)}", columns(), 8)
+    return [verdict_word(Verdict.REFUSE, colour=colour) + first[len(word) :], *more, ""]
 
 
 def json_from_reports(reports: tuple[Report, ...], snippets: Snippets) -> dict[str, object]:
