@@ -187,6 +187,7 @@ def _belongs(before: str, text: str) -> bool:
 
 def _is_rest(before: str, text: str) -> bool:
     """Return True if a line is the rest of a long line of words that mail has folded."""
+    before, text = " ".join(before.split()), " ".join(text.split())  # some programs double blanks
     if not text or len(before) < _FOLDED or _ENDED.search(before):
         return False
     others = (_ADDRESS.match(text), _BY_PATH.match(text), _OFFSET.match(text), _PROMPT.search(text))
