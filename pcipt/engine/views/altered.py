@@ -2,8 +2,7 @@
 
 A reading with another shape (`remap/vpci/shape.py`) is not believed: the registers of the reading before it
 stay, and the function is in `Memory.altered` until it has its shape again. A function with another directory
-in sysfs is another one: Linux has told Xen of it, and Xen has read it anew. If the number of the directory is
-not known, another device may have taken the place: then each reading is believed.
+in sysfs is another one: Linux has told Xen of it, and Xen has read it anew.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,9 +24,6 @@ def believed(raw: RawFunction, before: RawFunction | None, memory: Memory, place
     the registers are those of `before`; if those had another shape too, the function has no registers.
     """
     shape, now = memory.shapes.get(raw.sbdf), shape_of(raw)
-    if before is not None and (None, before.ids) == (raw.instance, raw.ids):
-        memory.forget_shape(raw.sbdf)  # nobody knows whether it is the same device
-        return raw
     if before is not None and (before.instance, before.ids) != (raw.instance, raw.ids):
         memory.forget_shape(raw.sbdf)
         return raw
