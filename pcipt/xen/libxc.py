@@ -16,7 +16,7 @@ from pcipt.errors import HypervisorError, NotPermittedError, StateError, Unsuppo
 from pcipt.pci import Frames, Sbdf
 from pcipt.xen import loading
 from pcipt.xen.binding import NODE_UNKNOWN, CallHandle, ControlHandle, LoadError
-from pcipt.xen.console import Dump, held_against, parse_devices
+from pcipt.xen.console import Dump, parse_devices
 from pcipt.xen.interface import (
     Abilities,
     Custody,
@@ -137,15 +137,11 @@ class LibXc:
         """Return all functions in Xen's list with their owners, in Xen's order (debug key Q).
 
         Raises: UnsupportedError without libxenctrl, if the console ring is too small for the list, or if in
-                both of two attempts the list was missing, its lines were interrupted, or it names a function
-                that Xen does not list; HypervisorError if Xen returns an error.
+                both of two attempts the list was missing or its lines were interrupted; HypervisorError if
+                Xen returns an error.
         """
         nothing = "key Q printed no list of PCI devices"
-
-        def parse(text: str) -> Dump:
-            return held_against(parse_devices(text), self.known)
-
-        return self._dump("Q", _LIST_OF_OWNERS, parse, lambda dump: dump.begun, nothing).owners
+        return self._dump("Q", _LIST_OF_OWNERS, parse_devices, lambda dump: dump.begun, nothing).owners
 
     def permissions(self) -> Mapping[int, Permissions]:
         """Return for each domain number what the domain may access, from Xen's debug key q.
