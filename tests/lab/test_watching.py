@@ -251,8 +251,9 @@ def test_nothing_happens_while_nothing_is_written(installed: Dom0) -> None:
     pid = main_pid(installed)
     before = watch(installed)
     calls = calls_of(installed, pid)
-    if calls[0].endswith("= 0"):  # the watchdog's time came meanwhile
-        calls = calls_of(installed, pid)
+    for _ in range(3):
+        if calls[0].endswith("= 0"):  # the time of the watchdog or of a slow timer came meanwhile
+            calls = calls_of(installed, pid)
     print(calls)
     assert len(calls) == 1
     assert calls[0].startswith("epoll_wait(")

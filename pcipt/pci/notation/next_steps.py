@@ -83,7 +83,6 @@ STEPS: Mapping[str, str] = {
     "reset-behind-vpci": _UNBIND,
     "resized-behind-vpci": _RESCAN,
     "decode-refused": _RESCAN,
-    "header-changed": _RESCAN,
     "given-up": _RESCAN,
     "bar-at-the-end": _RESCAN,
     "rom-over-bar": _RESCAN,
