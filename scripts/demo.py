@@ -76,8 +76,7 @@ PVH = (
     Scene(
         "An ignored write is repeated",
         f"Linux wrote a new address to BAR 0 of {TEST} while the function decodes memory. Xen 4.17 "
-        "ignores such a "
-        "write and says nothing: Linux uses an address at which no device answers.",
+        "ignores such a write and says nothing: Linux uses an address at which no device answers.",
         "pcipt read the register back, switched decoding off, repeated the write and switched decoding on "
         "(rewrite-bar). Xen then mapped the BAR at its new address.",
         f"history {TEST}",
@@ -134,8 +133,7 @@ PVH = (
     Scene(
         "A bus gets another number",
         f"Linux changed the bus number behind bridge 00:05.0 from 03 to 05. {DISK} answers at 05:00.0 "
-        "now, and Xen "
-        "still lists the old address.",
+        "now, and Xen still lists the old address.",
         "pcipt told Xen the new address and removed the old one (add-device, remove-device).",
         "history 05:00.0",
         ("add-device: done",),
@@ -154,8 +152,7 @@ PVH = (
     Scene(
         "A reserved region is withdrawn",
         f"Firmware reserved 64 KiB of memory for {CARD} (this scene is not in the recording). The card "
-        "was given "
-        "to guest 1.",
+        "was given to guest 1.",
         "No device of dom0 needs the region any more: pcipt took it out of dom0's 1:1 map "
         "(withdraw-reserved).",
         "rmrr",

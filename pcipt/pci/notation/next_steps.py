@@ -9,14 +9,13 @@ from collections.abc import Mapping
 
 NOTHING = ("nothing can be done", "nothing has to be done")
 
-_RESCAN = (
+RESCAN = (
     "`echo 1 > /sys/bus/pci/devices/{sbdf}/remove`, then `echo 1 > /sys/bus/pci/rescan` (this stops its "
     "driver)"
 )
 _VENDOR = (
     "nothing can be done in dom0 about firmware's table: install newer firmware, or send `pcipt report` to "
-    "the "
-    "vendor"
+    "the vendor"
 )
 _AGAIN = "as root, make the recording again: `pcipt record DIR`"
 _COMPARE = "`pcipt resync` compares everything again"
@@ -28,7 +27,8 @@ _HOST = "`pcipt host` shows what this host can do without it"
 _UNBIND = "`echo {sbdf} > /sys/bus/pci/devices/{sbdf}/driver/unbind`, then `pcipt resync`"
 _REPORT = "please send `pcipt report` to the makers of pcipt"
 _SEEN = "`pcipt history {sbdf}` shows what happened; `pcipt resync` ends the finding"
-_REGIONS = "`pcipt rmrr` lists the devices of the region"
+REGIONS = "`pcipt rmrr` lists the devices of the region"
+NO_SEGMENT = "nothing can be done: Xen has no segments above ffff; leave the function in dom0"
 _MACHINE = "nothing has to be done: this machine is built so"
 
 STEPS: Mapping[str, str] = {
@@ -45,8 +45,7 @@ STEPS: Mapping[str, str] = {
     "unsettled": "`pcipt status` again, in a moment",
     "watch-unavailable": (
         "set `watch.source` in /etc/pcipt/pcipt.toml, then `systemctl restart pcipt`; until then `pcipt "
-        "resync` "
-        "finds what was written"
+        "resync` finds what was written"
     ),
     "xen-not-asked": _WHY,
     "regions-not-asked": _WHY,
@@ -65,7 +64,7 @@ STEPS: Mapping[str, str] = {
     ),
     "unknown-to-xen": _COMPARE + " and tells Xen what the guards allow",
     "ghost": "`pcipt resync --dry-run` shows what would be done, `pcipt resync` does it",
-    "moved": _RESCAN,
+    "moved": RESCAN,
     "late-add": (
         "`echo {sbdf} > /sys/bus/pci/devices/{sbdf}/driver/unbind`, then `echo {sbdf} > "
         "/sys/bus/pci/drivers_probe`"
@@ -81,11 +80,11 @@ STEPS: Mapping[str, str] = {
     ),
     "bar-write-ignored": _UNBIND,
     "reset-behind-vpci": _UNBIND,
-    "resized-behind-vpci": _RESCAN,
-    "decode-refused": _RESCAN,
-    "given-up": _RESCAN,
-    "bar-at-the-end": _RESCAN,
-    "rom-over-bar": _RESCAN,
+    "resized-behind-vpci": RESCAN,
+    "decode-refused": RESCAN,
+    "given-up": RESCAN,
+    "bar-at-the-end": RESCAN,
+    "rom-over-bar": RESCAN,
     "dma-stopped": _COMPARE + " and adds the function again; else `reboot`",
     # reserved regions
     "region-missing": "`pcipt rmrr` shows it, `pcipt resync` tries it again; else `reboot`",
@@ -100,9 +99,9 @@ STEPS: Mapping[str, str] = {
     "region-over-ram": _VENDOR,
     "region-overlaps": _VENDOR,
     "region-unaligned": _VENDOR,
-    "region-large": _REGIONS + "; nothing has to be done",
-    "region-shared": _REGIONS + ": give all of them to one guest",
-    "region-dropped": _REGIONS + "; `reboot` with the device in place if it needs the region",
+    "region-large": REGIONS + "; nothing has to be done",
+    "region-shared": REGIONS + ": give all of them to one guest",
+    "region-dropped": REGIONS + "; `reboot` with the device in place if it needs the region",
     "buses-renumbered": (
         "`pcipt tree` shows the numbers now; `reboot` if a device of a region is meant wrongly"
     ),
@@ -117,10 +116,10 @@ STEPS: Mapping[str, str] = {
     "capability-hidden": (
         "nothing can be done on this Xen: `pcipt host` names it, and docs/xen-releases.md a newer one"
     ),
-    "capability-not-hidden": _RESCAN,
+    "capability-not-hidden": RESCAN,
     "vpci-missing": "`pcipt status` names orphans; `pcipt resync` adds them again",
-    "setup-failed": _RESCAN,
-    "msix-refused": _RESCAN,
+    "setup-failed": RESCAN,
+    "msix-refused": RESCAN,
     "vpci-map-failed": _SEEN,
     "bar-not-mapped": "`pcipt pvh layout` and `pcipt explain {sbdf}` show what lies there",
     "bar-write-dropped": _SEEN,
@@ -129,7 +128,7 @@ STEPS: Mapping[str, str] = {
     "iommu-failed": "`xl dmesg` has the lines; `pcipt resync` tries again, else `reboot`",
     "assign-failed": "`xl pci-assignable-list` shows what is assignable; `xl dmesg` has the lines",
     # one function
-    "no-answer": "if it was pulled out: " + _RESCAN + "; if not, `reboot`",
+    "no-answer": "if it was pulled out: " + RESCAN + "; if not, `reboot`",
     "no-config": _AGAIN + "; on a live host read it as root: `sudo pcipt show {sbdf}`",
     "config-short": _AGAIN + "; on a live host read it as root: `sudo pcipt show {sbdf}`",
     "header-unknown": _SHOW + "; " + _REPORT,
@@ -137,21 +136,21 @@ STEPS: Mapping[str, str] = {
     "capability-loop": _SHOW,
     "capability-pointer": _SHOW,
     "bar-broken": _SHOW,
-    "bar-resized": _RESCAN,
-    "bar-drift": _RESCAN,
-    "window-drift": _RESCAN,
-    "id-drift": _RESCAN,
-    "bus-drift": _RESCAN,
-    "bus-numbers": _RESCAN,
-    "bus-conflict": _RESCAN,
-    "bridge-vanished": _RESCAN,
+    "bar-resized": RESCAN,
+    "bar-drift": RESCAN,
+    "window-drift": RESCAN,
+    "id-drift": RESCAN,
+    "bus-drift": RESCAN,
+    "bus-numbers": RESCAN,
+    "bus-conflict": RESCAN,
+    "bridge-vanished": RESCAN,
     "bar-unassigned": "`pcipt space` shows which window is short and what helps",
     "io-bar-unassigned": (
         "nothing has to be done: drivers use the memory BARs; `pcipt space` shows the window"
     ),
     "vf-bar-unassigned": "`pcipt space` shows which window is short; nothing has to be done without VFs",
     "enhanced-allocation": _MACHINE,
-    "segment-not-in-xen": "nothing can be done: Xen has no segments above ffff; leave the function in dom0",
+    "segment-not-in-xen": NO_SEGMENT,
     "address-repeated": "the file names one function twice: " + _AGAIN,
     "duplicate-address": "the file names one function twice: " + _AGAIN,
     "two-places": _AGAIN,

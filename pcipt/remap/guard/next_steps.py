@@ -7,62 +7,49 @@ the rules.
 
 from collections.abc import Mapping
 
+from pcipt.pci.notation.next_steps import NO_SEGMENT, REGIONS, RESCAN
+
 _AGAIN = (
     "nothing has to be done: the machine has changed meanwhile, and pcipt plans again; `pcipt resync` "
     "does it now"
 )
 _UNBIND = (
     "stop what uses the device, `echo {sbdf} > /sys/bus/pci/devices/{sbdf}/driver/unbind` for each driver "
-    "named, "
-    "then `pcipt resync`"
+    "named, then `pcipt resync`"
 )
 _REBOOT = "`reboot` with the function in place"
 _TREE = "`pcipt tree` shows what lies where; remove one of the two in sysfs and rescan, then `pcipt resync`"
 _EXPLAIN = "`pcipt explain {sbdf}` shows what lies there; nothing can be done while both use these addresses"
 _FIRST = "nothing has to be done: pcipt does the other step first; `pcipt resync` tries again"
-_RESCAN = (
-    "`echo 1 > /sys/bus/pci/devices/{sbdf}/remove`, then `echo 1 > /sys/bus/pci/rescan` (this stops its "
-    "driver)"
-)
 _PROTECTED = "nothing can be done: dom0 or Xen itself needs these pages; `pcipt explain {sbdf}` names them"
-_REGIONS = "`pcipt rmrr` lists the devices of the region"
 _LINUX = "`lspci -s {sbdf}` shows what Linux has; `echo 1 > /sys/bus/pci/rescan`, then `pcipt resync`"
 _OWNER = (
     "`xl pci-list DOMAIN` shows the guest's devices; `xl pci-detach DOMAIN {sbdf}`, or `pcipt reclaim "
-    "{sbdf}` if it "
-    "is in quarantine; then `pcipt resync`"
+    "{sbdf}` if it is in quarantine; then `pcipt resync`"
 )
+_NEWER_XEN = "nothing can be done on this Xen: a newer one is needed; `pcipt host` names yours"
+_TRAPPED = "nothing can be done: Xen must see each access to these pages"
+_UNKNOWN = "`pcipt resync` reads the function again; `pcipt explain {sbdf}` shows what is unknown"
 
 STEPS: Mapping[tuple[str, str], str] = {
     # add-device
-    (
-        "add-device",
-        "segment",
-    ): "nothing can be done: Xen has no segments above ffff; leave the function in dom0",
+    ("add-device", "segment"): NO_SEGMENT,
     ("add-device", "hardware-answers"): _LINUX,
     ("add-device", "not-known"): "nothing has to be done: Xen knows it",
     ("add-device", "vfs-as-planned"): _AGAIN,
-    (
-        "add-device",
-        "physical-function-first",
-    ): "`pcipt resync` announces the physical function and then this one",
-    (
-        "add-device",
-        "header-type",
-    ): "nothing can be done: vPCI knows only devices and PCI bridges; use a PV dom0",
-    (
-        "add-device",
-        "vf-bar-io",
-    ): "nothing can be done on this Xen: a newer one is needed; `pcipt host` names yours",
-    (
-        "add-device",
-        "msix-taken",
-    ): "nothing can be done on this Xen: a newer one is needed; `pcipt host` names yours",
+    ("add-device", "physical-function-first"): (
+        "`pcipt resync` announces the physical function and then this one"
+    ),
+    ("add-device", "header-type"): (
+        "nothing can be done: vPCI knows only devices and PCI bridges; use a PV dom0"
+    ),
+    ("add-device", "vf-bar-io"): _NEWER_XEN,
+    ("add-device", "msix-taken"): _NEWER_XEN,
     ("add-device", "iommu-coverage"): _REBOOT,
     ("add-device", "driverless-subtree"): _UNBIND,
     ("add-device", "driver-needs-decode"): _UNBIND,
     ("add-device", "conventional-bridge"): _FIRST,
-    ("add-device", "none-given-up"): _RESCAN,
+    ("add-device", "none-given-up"): RESCAN,
     # remove-device
     ("remove-device", "segment"): "nothing can be done: Xen has no segments above ffff",
     ("remove-device", "owned-by-dom0"): _OWNER + "; an orphan goes only with `reboot`",
@@ -77,19 +64,14 @@ STEPS: Mapping[tuple[str, str], str] = {
     ("remove-device", "reserved-region"): "nothing has to be done: the record in Xen is harmless",
     ("remove-device", "added-again"): _REBOOT,
     # map-mmio, unmap-mmio
-    (
-        "map-mmio",
-        "certain",
-    ): "`pcipt resync` reads the function again; `pcipt explain {sbdf}` shows what is unknown",
+    ("map-mmio", "certain"): _UNKNOWN,
     ("map-mmio", "claimed"): _AGAIN,
     ("map-mmio", "not-vpci"): "nothing has to be done: Xen maps the BARs of this function",
     ("map-mmio", "protected"): _PROTECTED,
-    ("map-mmio", "msix-pages"): "nothing can be done: Xen must see each access to these pages",
+    ("map-mmio", "msix-pages"): _TRAPPED,
     ("map-mmio", "other-owner"): _TREE,
-    ("map-mmio", "bridge-window"): "`pcipt space` shows the windows; " + _RESCAN,
-    ("unmap-mmio", "certain"): (
-        "`pcipt resync` reads the function again; `pcipt explain {sbdf}` shows what is unknown"
-    ),
+    ("map-mmio", "bridge-window"): "`pcipt space` shows the windows; " + RESCAN,
+    ("unmap-mmio", "certain"): _UNKNOWN,
     ("unmap-mmio", "held"): "nothing has to be done: pcipt unmaps only what it has mapped",
     ("unmap-mmio", "protected"): _PROTECTED,
     ("unmap-mmio", "decodes-nowhere"): "nothing has to be done: a device uses these pages now",
@@ -100,28 +82,27 @@ STEPS: Mapping[tuple[str, str], str] = {
     ("rewrite-bar", "unbound"): _UNBIND,
     ("rewrite-bar", "spared"): (
         "if it has virtual functions: `echo 0 > /sys/bus/pci/devices/{sbdf}/sriov_numvfs`, then `pcipt "
-        "resync`; "
-        "else `reboot`"
+        "resync`; else `reboot`"
     ),
     ("rewrite-bar", "still-ignored"): _AGAIN,
-    ("rewrite-bar", "protected"): _RESCAN,
+    ("rewrite-bar", "protected"): RESCAN,
     ("rewrite-bar", "target-free"): _TREE,
-    ("rewrite-bar", "bridge-window"): "`pcipt space` shows the windows; " + _RESCAN,
+    ("rewrite-bar", "bridge-window"): "`pcipt space` shows the windows; " + RESCAN,
     ("rewrite-bar", "still-dropped"): _AGAIN,
-    ("rewrite-bar", "target-safe"): _RESCAN,
-    ("rewrite-bar", "none-given-up"): _RESCAN,
+    ("rewrite-bar", "target-safe"): RESCAN,
+    ("rewrite-bar", "none-given-up"): RESCAN,
     ("rewrite-command", "hardware-answers"): _LINUX,
     ("rewrite-command", "owned-by-dom0"): _OWNER,
-    ("rewrite-command", "possible-address"): _RESCAN,
-    ("rewrite-command", "none-given-up"): _RESCAN,
+    ("rewrite-command", "possible-address"): RESCAN,
+    ("rewrite-command", "none-given-up"): RESCAN,
     # reserved regions and pages that were unmapped
-    ("withdraw-reserved", "known-region"): _REGIONS + "; nothing has to be done: there is no such region now",
+    ("withdraw-reserved", "known-region"): REGIONS + "; nothing has to be done: there is no such region now",
     ("withdraw-reserved", "protected"): _PROTECTED,
-    ("withdraw-reserved", "scope-devices"): _REGIONS + "; release the others too: `pcipt release SBDF`",
+    ("withdraw-reserved", "scope-devices"): REGIONS + "; release the others too: `pcipt release SBDF`",
     ("withdraw-reserved", "no-bar"): _EXPLAIN,
-    ("restore-reserved", "known-region"): _REGIONS + "; nothing has to be done: there is no such region now",
+    ("restore-reserved", "known-region"): REGIONS + "; nothing has to be done: there is no such region now",
     ("restore-reserved", "protected"): _PROTECTED,
-    ("restore-reserved", "msix-pages"): "nothing can be done: Xen must see each access to these pages",
+    ("restore-reserved", "msix-pages"): _TRAPPED,
     ("check-unmapped", "unmapped-before"): "nothing has to be done: the pages are in use again",
     ("check-unmapped", "protected"): _PROTECTED,
     ("check-unmapped", "no-bar"): "nothing has to be done: the pages are in use again",
