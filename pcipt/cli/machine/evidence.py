@@ -6,11 +6,13 @@ from typing import Any
 import attrs
 
 from pcipt.cli.machine.client import asked
-from pcipt.cli.machine.host import host_of, table_options, told_by_daemon
+from pcipt.cli.machine.host import host_of, said_by_xen, told_by_daemon
 from pcipt.cli.machine.pvh import acpi_tables_of, ecam_of, guest_type, madt_of, memory_map_of
 from pcipt.cli.machine.source import Source
+from pcipt.firmware.acceptance.answers import Options
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
 from pcipt.firmware.mmcfg import mmcfg_of
+from pcipt.firmware.passthrough.host import XenSays
 from pcipt.firmware.passthrough.trouble import is_pinless
 from pcipt.firmware.passthrough.verdict import CutSegment, Evidence, FixedRange
 from pcipt.firmware.pvh.bar_pages import whole_pages
@@ -23,7 +25,7 @@ from pcipt.firmware.regions.regions import (
     Regions,
     RegionScope,
 )
-from pcipt.firmware.regions.tables import regions_from_tables
+from pcipt.firmware.regions.tables import have_regions, regions_from_tables
 from pcipt.host.files import Depth
 from pcipt.host.function_facts import read_facts
 from pcipt.host.roles import read_roles
@@ -53,6 +55,9 @@ def gather(source: Source, root: str | None, socket: str | None, other: Version 
     roles, uses = read_roles(root), read_uses(root, _ssh_ports(root))
     tables, memory, live = acpi_tables_of(root), memory_map_of(root), socket is not None
     status = asked(socket, "Status") if socket is not None else None
+    host = told_by_daemon(status) if other is None else None
+    # xl is slow: it is asked once, and only if its words count
+    said = said_by_xen(root, live=live) if host is None or have_regions(tables or ()) else XenSays()
     evidence = attrs.evolve(
         evidence,
         facts=read_facts(root, machine.functions),
@@ -60,15 +65,14 @@ def gather(source: Source, root: str | None, socket: str | None, other: Version 
         uses=uses.found,
         unseen_uses=uses.unknown,
         memory=memory,
-        host=(told_by_daemon(status) if other is None else None)
-        or host_of(root, machine, tables, memory, live=live, other=other),
+        host=host or host_of(root, machine, tables, memory, said, live=live, other=other),
         live=live,
     )
     if roles.serial is not None:
         shown = {sbdf for sbdf, facts in evidence.facts.items() if facts.boot_vga and roles.screen}
         evidence = attrs.evolve(evidence, consoles=roles.serial | shown)
     if tables is not None:
-        evidence = _with_tables(evidence, machine, tables, root)
+        evidence = _with_tables(evidence, machine, tables, root, said.options)
     return _with_daemon(evidence, socket, status) if socket is not None else evidence
 
 
@@ -81,8 +85,10 @@ def _ssh_ports(root: str) -> set[int]:
     return {SSH_PORT, *(int(port) for port in own[3:4] if port.isascii() and port.isdigit())}
 
 
-def _with_tables(evidence: Evidence, machine: Machine, tables: list[bytes], root: str) -> Evidence:
-    """Return the evidence with facts from the ACPI tables added.
+def _with_tables(
+    evidence: Evidence, machine: Machine, tables: list[bytes], root: str, options: Options
+) -> Evidence:
+    """Return the evidence with facts from the ACPI tables added. `options` are those of Xen's command line.
 
     A PVH dom0 cannot see DMAR and IVRS. If both are missing there, reserved regions and IOMMUs stay unknown.
     """
@@ -92,7 +98,7 @@ def _with_tables(evidence: Evidence, machine: Machine, tables: list[bytes], root
         FixedRange(whole_pages(Range(each.address, PAGE_SIZE // 4)), f"IO-APIC {each.apic_id}")
         for each in (madt.io_apics if madt is not None else ())
     )
-    listed = regions_from_tables(tables, machine, None, table_options(root), evidence.memory)
+    listed = regions_from_tables(tables, machine, None, options, evidence.memory)
     regions = with_findings(listed, evidence.memory)
     evidence = attrs.evolve(evidence, fixed=tuple(fixed))
     if not regions.signatures and guest_type(root) == "PVH":

@@ -37,18 +37,19 @@ def host_of(
     machine: Machine,
     tables: Sequence[bytes] | None,
     memory: Sequence[MemoryEntry] | None,
+    said: XenSays,
     *,
     live: bool,
     other: Version | None = None,
 ) -> Host:
     """Return what the machine below `root` can do, judged without the daemon.
 
-    `machine` are its functions, `tables` its ACPI tables, `memory` its memory map; None could not be read. If
-    it is the running machine (`live`), Xen is asked by xl, which needs root. `other` is another version of
-    Xen for which to judge: then of what this one says only its command line and its guests count.
+    `machine` are its functions, `tables` its ACPI tables, `memory` its memory map; None could not be read.
+    `said` is what Xen says of itself (`said_by_xen`). `live` is True for the running machine. `other` is
+    another version of Xen for which to judge: then of what this one says only its command line and its guests
+    count.
     """
     facts = _facts(root, live=live)
-    said = _said(root, ask=live and facts.under_xen)
     if other is not None:
         facts = attrs.evolve(facts, under_xen=True, release=str(other), xen=other)
         said = attrs.evolve(said, iommu=None, remaps=None, lines=())
@@ -71,8 +72,8 @@ def read_host(root: str, socket: str | None, other: Version | None = None) -> Ho
         with contextlib.suppress(NotPermittedError):
             read_tables(root)
         machine = Machine({})
-    tables, memory = acpi_tables_of(root), memory_map_of(root)
-    return host_of(root, machine, tables, memory, live=socket is not None, other=other)
+    tables, memory, live = acpi_tables_of(root), memory_map_of(root), socket is not None
+    return host_of(root, machine, tables, memory, said_by_xen(root, live=live), live=live, other=other)
 
 
 def told_by_daemon(status: Mapping[str, Any] | None) -> Host | None:
@@ -85,7 +86,7 @@ def told_by_daemon(status: Mapping[str, Any] | None) -> Host | None:
 
 def _facts(root: str, *, live: bool) -> HostFacts:
     """Return what the files say of dom0, Xen and Linux. Only the running machine shows that Xen is absent."""
-    kind = _text(root, "sys/hypervisor/type")
+    kind = _hypervisor(root)
     under_xen = kind == "xen" if kind or live else None
     rights = _text(root, "proc/xen/capabilities").split()
     controls = not rights or "control_d" in rights
@@ -105,10 +106,13 @@ def _kind(facts: HostFacts, machine: Machine) -> IommuKind | None:
     return KINDS[vendor_of(machine)] if machine.functions and facts.dom0 is Guest.PVH else None
 
 
-def _said(root: str, *, ask: bool | None) -> XenSays:
-    """Return what Xen says of itself. If `ask`, the running Xen is asked, which does not answer without root;
-    else it is what it said when the machine was recorded.
+def said_by_xen(root: str, *, live: bool) -> XenSays:
+    """Return what Xen says of itself.
+
+    On the running machine (`live`) xl is asked for Xen's facts and for its console, which needs root. A
+    recording has what Xen said when it was made.
     """
+    ask = live and _hypervisor(root) == "xen"
     words = _text(root, "sys/hypervisor/properties/capabilities").split()
     found = {guest for begin, guest in CAPABILITIES.items() if any(word.startswith(begin) for word in words)}
     guests = frozenset({*found, Guest.PVH} if Guest.HVM in found else found) if words else None
@@ -124,10 +128,14 @@ def _said(root: str, *, ask: bool | None) -> XenSays:
 def table_options(root: str) -> Options:
     """Return Xen's boot options that change how Xen reads the ACPI tables of the machine below `root`.
 
-    On the running machine xl is asked for Xen's command line and console, which needs root. A recording may
-    hold both. If xl does not answer, or the recording does not hold them, the options have their defaults.
+    If xl does not answer, or a recording does not hold them, the options have their defaults.
     """
-    return _said(root, ask=os.path.realpath(root) == "/").options
+    return said_by_xen(root, live=os.path.realpath(root) == "/").options
+
+
+def _hypervisor(root: str) -> str:
+    """Return the name of the hypervisor under which Linux runs; empty if none is known."""
+    return _text(root, "sys/hypervisor/type")
 
 
 def _recorded_info(root: str) -> dict[str, str]:

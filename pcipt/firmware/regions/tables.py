@@ -49,6 +49,11 @@ _DEFAULTS = Options()
 _EMPTY_SNAPSHOT = BootSnapshot("", frozenset(), {})
 
 
+def have_regions(tables: Iterable[bytes]) -> bool:
+    """Return True if `regions_from_tables` would look for regions in one of the tables, by its signature."""
+    return any(data[:4].decode("latin-1") in (*SIGNATURES, SIGNATURE) for data in tables)
+
+
 def regions_from_tables(
     tables: Iterable[bytes],
     machine: Machine | None,

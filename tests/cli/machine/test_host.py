@@ -1,8 +1,12 @@
 """Where what the host can do comes from: files, the daemon, xl."""
 
+from argparse import Namespace
+
 import pytest
 
 from pcipt.cli.machine import host as machine_host
+from pcipt.cli.machine import source as sources
+from pcipt.cli.machine.evidence import gather
 from pcipt.cli.machine.host import answers_of_xen, read_host
 from pcipt.firmware.passthrough.host import IommuKind, Source
 from pcipt.firmware.passthrough.host_view import host_to_json
@@ -199,6 +203,20 @@ def test_a_recording_keeps_only_what_is_told_of_the_iommu(xl):
     assert kept["xen/info"] == b"virt_caps : pv hvm\nxen_commandline : iommu=verbose\n"
     assert b"I/O virtualisation" in kept["xen/boot"]
     assert b"something else" not in kept["xen/boot"]
+
+
+def test_xl_is_asked_once_for_all_that_a_check_needs(root, xl, monkeypatch):
+    put_xen(root)
+    put_tables(root, DMAR=dmar(drhd()), APIC=madt(2))
+    xl(line="rmrr=0x7aff0=0:3.0")
+    asked = []
+    for name in ("read_xl_info", "read_console"):
+        ask = getattr(machine_host, name)
+        monkeypatch.setattr(machine_host, name, lambda name=name, ask=ask: asked.append(name) or ask())
+    source = sources.Source(Namespace(root=str(root), dump=None))
+    evidence = gather(source, str(root), str(root / "nobody"))
+    assert [region.base for region in evidence.regions.regions] == [0x7AFF_0000]
+    assert asked == ["read_xl_info", "read_console"]
 
 
 @pytest.mark.parametrize("live", [True, False])
