@@ -68,12 +68,12 @@ def finding_of_action(outcome: Outcome) -> Finding | None:
         return None
     if isinstance(action, RewriteCommand):
         why = "Xen may have mapped or unmapped its BARs for a write that did not reach it"
-        return Finding("mapping-in-doubt", f"{why}, while its bus was renumbered: {outcome.detail}")
+        return Finding("mapping-in-doubt", f"{why}, while its bus was renumbered: {detail}")
     if not isinstance(action, MapMmio | UnmapMmio):
         return None
     name = name_of_bar(action.bar)
     if isinstance(action, MapMmio):
-        return Finding("not-mapped", f"{name} decodes at {action.frames} and is not mapped: {outcome.detail}")
+        return Finding("not-mapped", f"{name} decodes at {action.frames} and is not mapped: {detail}")
     still = "may still be" if planned else "is still"
     return Finding("stale-mapping", f"{action.frames} {still} mapped for {name}: {detail}")
 

@@ -116,12 +116,15 @@ def _doubt_unseen(views: Views, scope: Scope, desired: Iterable[Desired], when: 
     """
     everything = scope.everything is not None and not scope.everything.reasons.isdisjoint(_NOBODY_LISTENED)
     told = set() if everything else scope.with_reason([Reason.OWNER])
-    seen = [each for each in desired if each.by is By.XEN and (everything or each.sbdf in told)]
-    seen = [each for each in seen if each.hold_reason is None]
+    unseen = [
+        each
+        for each in desired
+        if each.by is By.XEN and each.hold_reason is None and (everything or each.sbdf in told)
+    ]
     if VPCI_BUILT_AT_ASSIGN.of(views.version):
-        _doubt_forgotten(views, seen)
+        _doubt_forgotten(views, unseen)
         return
-    for each in seen:
+    for each in unseen:
         for bar, frames in _shared(views, each):
             run = MappedRun(each.place, each.sbdf, bar, frames, By.XEN, when, State.DOUBTFUL)
             views.memory.mapped.put(run)

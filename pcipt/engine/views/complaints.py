@@ -65,6 +65,8 @@ class Complaints:
         self.boot_words: BootWords | None = None
         self.hearing: Hearing | None = None
         self.readable = True
+        version = xen.identity.version
+        self._hidden_is_trapped = FAULTY_CAPABILITY_HIDDEN.of(version) and not HIDDEN_MSIX_LOCKED.of(version)
 
     def read(
         self, machine: Machine, bars: BarIndex, *, over: Collection[Code], traps: Callable[[Sbdf], bool]
@@ -156,12 +158,10 @@ class Complaints:
 
         Source: Xen drivers/vpci/vpci.c (vpci_init_capabilities), msix.c (init_msix, before cleanup_msix).
         """
-        version = self._xen.identity.version
-        if not FAULTY_CAPABILITY_HIDDEN.of(version) or HIDDEN_MSIX_LOCKED.of(version):
-            return set()
+        held = self._held if self._hidden_is_trapped else {}
         return {
             function
-            for function, said in self._held.items()
+            for function, said in held.items()
             for each in said
             if function and (each.code, each.kind, each.capability) == (Code.HIDDEN, "legacy", MSIX)
         }

@@ -72,19 +72,19 @@ def _contradicts(owner: Owner, custody: Custody) -> bool:
 def _owners(
     xen: Hypervisor, unclear: Collection[Sbdf]
 ) -> tuple[dict[Sbdf, Owner], frozenset[Sbdf], frozenset[Sbdf]]:
-    """Return the owners of those functions in `unclear` that the console names; which of them are unread,
-    because a hypercall failed and the console may be readable later; which are untold: it is not readable.
+    """Return what the console tells about the functions in `unclear`: owners, unread functions, untold ones.
+
+    The owners are those of the functions that the console names. All functions are unread if a hypercall
+    failed: the console may be readable later. All are untold if no console can be read here.
     """
+    unread, untold = frozenset[Sbdf](), frozenset[Sbdf]()
     try:
-        return (
-            {sbdf: owner for sbdf, owner in xen.owners().items() if sbdf in unclear},
-            frozenset(),
-            frozenset(),
-        )
+        owners = xen.owners()
     except UnsupportedError:
-        return {}, frozenset(), frozenset(unclear)
+        owners, untold = {}, frozenset(unclear)
     except HypervisorError:
-        return {}, frozenset(unclear), frozenset()
+        owners, unread = {}, frozenset(unclear)
+    return {sbdf: owner for sbdf, owner in owners.items() if sbdf in unclear}, unread, untold
 
 
 def _in_words(sbdf: Sbdf, owners: Mapping[Sbdf, Owner], before: XenView) -> str:

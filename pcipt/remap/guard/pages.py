@@ -102,7 +102,7 @@ def _no_trapped_pages(action: MapMmio | RestoreReserved, facts: Facts) -> str | 
         function = facts.answered(sbdf)
         if function and any(table.overlaps(action.frames) for table in lost_tables(function, counted)):
             return f"MSI-X structures of {sbdf} lay there before a reset, and Xen traps them there still"
-    hidden = facts.hidden_msix & {bar.sbdf for bar in facts.bars.over(action.frames)}
+    hidden = facts.hidden_msix and facts.hidden_msix & {bar.sbdf for bar in facts.bars.over(action.frames)}
     why = "Xen hides MSI-X of {} and traps its pages: dom0 cannot read where they are"
     return why.format(min(hidden)) if hidden else None
 
