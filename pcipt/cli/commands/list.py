@@ -91,9 +91,8 @@ def _print_rows(source: Source, wanted: Wanted | None, args: argparse.Namespace)
         rows = [(str(raw.sbdf), printable(raw.driver or NO_DRIVER), *describe(raw)) for raw in chosen]
         sys.stdout.writelines(f"{line}\n" for line in _lines(rows, width, colour=colour))
     else:
-        for raw in chosen:
-            line = f"{raw.sbdf} {': '.join(describe(raw))}"
-            sys.stdout.write(_painted(line, str(raw.sbdf), colour=colour) + "\n")
+        lines = ((str(raw.sbdf), f"{raw.sbdf} {': '.join(describe(raw))}") for raw in chosen)
+        sys.stdout.writelines(f"{_painted(line, address, colour=colour)}\n" for address, line in lines)
     if on_terminal() and not args.no_legend:
         machine = decode_machine(raws)
         findings = sum(len(machine.functions[raw.sbdf].findings) for raw in chosen)
@@ -118,23 +117,18 @@ def _lines(rows: list[Row], width: int, *, colour: bool) -> Iterator[str]:
         head = " ".join(
             (
                 address.ljust(full[0]),
-                _short(driver, full[1]).ljust(full[1]),
-                _short(kind, full[2]).ljust(full[2]),
+                clipped(driver, full[1], 0).ljust(full[1]),
+                clipped(kind, full[2], 0).ljust(full[2]),
             )
         )
         left = width - len(head) - 1 - len(number)
-        yield _painted(f"{head} {_short(name, max(left, 1))}{number}", address, colour=colour)
+        yield _painted(f"{head} {clipped(name, max(left, 1), 0)}{number}", address, colour=colour)
 
 
 def _ids_of(about: str) -> tuple[str, str]:
     """Return the name of a function, and what follows it: ids, revision and marks, with a space before."""
     found = IDS.search(about)
     return (about[: found.start()], about[found.start() :]) if found is not None else (about, "")
-
-
-def _short(text: str, width: int) -> str:
-    """Return the text cut to `width` columns."""
-    return clipped(text, width, 0)
 
 
 def _painted(line: str, address: str, *, colour: bool) -> str:
