@@ -19,8 +19,7 @@ _HVM = frozenset({Guest.HVM})
 
 def named(device: XlDevice, functions: Iterable[Sbdf]) -> list[Sbdf]:
     """Return the functions that an item of `pci` names, in their order; none for an item with a name."""
-    slot = device.slot
-    return [sbdf for sbdf in functions if slot.matches(sbdf)] if slot is not None else []
+    return [sbdf for sbdf in functions if device.names(sbdf)]
 
 
 def complaints(guest: XlGuest) -> list[str]:
@@ -49,7 +48,7 @@ def refused_options(function: Function, evidence: Evidence) -> Said:
     guest = evidence.xl
     if guest is None:
         return
-    items = [each for each in guest.devices if named(each, (function.sbdf,))]
+    items = [each for each in guest.devices if each.names(function.sbdf)]
     if len(items) > 1:
         text = f"pci has it {len(items)} times: xl does not start the guest"
         yield Reason("xl-twice", Verdict.REFUSE, text, "name it once", place=guest.source)
@@ -74,7 +73,7 @@ def risky_options(function: Function, evidence: Evidence) -> Said:
     driver is not judged: the driver is unknown.
     """
     guest = evidence.xl
-    device = next((each for each in guest.devices if named(each, (function.sbdf,))), None) if guest else None
+    device = next((each for each in guest.devices if each.names(function.sbdf)), None) if guest else None
     if guest is None or device is None:
         return
     driver = function.driver if function.driver != _PCIBACK else None

@@ -131,8 +131,7 @@ class Evidence:
         """Return True if the guest's file has rdm_policy=relaxed for the function; None without a file."""
         if self.xl is None:
             return None
-        items = (each for each in self.xl.devices if each.slot is not None and each.slot.matches(sbdf))
-        return any(each.relaxed for each in items)
+        return any(each.relaxed for each in self.xl.devices if each.names(sbdf))
 
     def above(self, function: Function) -> Iterator[Function]:
         """Yield the bridges above the function, the nearest one first.

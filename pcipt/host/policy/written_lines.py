@@ -30,6 +30,14 @@ def read_lines(root: str = "/") -> tuple[Written, ...]:
     return (*_of_kernel(root), *(line for path in _files(root) for line in _of_guest(path)))
 
 
+def read_guest(path: str) -> str:
+    """Return the text of a guest's file. Raises: InputError if it cannot be read."""
+    try:
+        return read_regular(path, LIMIT).decode("utf-8", "replace")
+    except OSError as error:
+        raise InputError(path, reason(error)) from error
+
+
 def _of_kernel(root: str) -> list[Written]:
     """Return the options of the kernel's command line; nothing if it cannot be read."""
     try:
@@ -59,11 +67,9 @@ def _files(root: str) -> list[str]:
 def _of_guest(path: str) -> list[Written]:
     """Return the line `pci` of one file; nothing if the file has none."""
     try:
-        text = read_regular(path, LIMIT).decode("utf-8", "replace")
+        text = read_guest(path)
     except InputError as error:
         return [Written(For.XL, path, fault=str(error))]
-    except OSError as error:
-        return [Written(For.XL, path, fault=f"{path}: {reason(error)}")]
     if _PCI.search(text) is None:
         return []
     try:

@@ -44,6 +44,10 @@ class XlDevice:
     relaxed: bool = False
     odd: tuple[str, ...] = ()
 
+    def names(self, sbdf: Sbdf) -> bool:
+        """Return True if the address of the item is that of a function, or of its device."""
+        return self.slot is not None and self.slot.matches(sbdf)
+
     @property
     def options(self) -> str:
         """Return what follows the address: a slot, options; with the mark before it."""

@@ -21,15 +21,13 @@ from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend
 from pcipt.cli.text.render import count_text, print_json
 from pcipt.cli.text.terminal import columns, folded, on_terminal, wants_colour
 from pcipt.cli.text.verdict_text import host_lines, reason_lines, verdict_word
-from pcipt.errors import InputError, StateError, printable
+from pcipt.errors import StateError, printable
 from pcipt.firmware.passthrough.check import Snippets, check_functions, make_snippets
 from pcipt.firmware.passthrough.configured import complaints, line_for, named
 from pcipt.firmware.passthrough.host_view import host_to_json, reason_to_json
 from pcipt.firmware.passthrough.reasons import GRAVEST_FIRST, Guest, Reason, Verdict
 from pcipt.firmware.passthrough.verdict import Evidence, Report
-from pcipt.host.policy.written_lines import LIMIT
-from pcipt.host.regular_file import read_regular
-from pcipt.host.tree import reason as reason_of
+from pcipt.host.policy.written_lines import read_guest
 from pcipt.pci import Sbdf
 from pcipt.pci.notation.xl_guest import XlGuest, parse_xl_guest
 
@@ -131,11 +129,7 @@ def _guest(args: argparse.Namespace) -> XlGuest | None:
         return None
     if args.sbdf or args.guest is not None:
         raise StateError("--xl names the functions and the kind of guest: give neither SBDF nor --guest")
-    try:
-        text = read_regular(args.xl, LIMIT).decode("utf-8", "replace")
-    except OSError as error:
-        raise InputError(args.xl, reason_of(error)) from error
-    return parse_xl_guest(text, args.xl)
+    return parse_xl_guest(read_guest(args.xl), args.xl)
 
 
 def _devices_of(source: Source, guest: XlGuest, evidence: Evidence) -> list[Sbdf]:
