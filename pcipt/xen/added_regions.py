@@ -9,7 +9,7 @@ Source: Xen drivers/passthrough/vtd/dmar.c (parse_rmrr_param), amd/iommu_acpi.c 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sized
 
 import attrs
 
@@ -31,8 +31,7 @@ class AddedRegions:
 
     `rmrr`: (first page, last page, functions). `ivmd`: (first page, last page, first routing id, last routing
     id); the last id is None for one function, both are None for all functions. `faults`: one sentence for
-    each option that Xen does not read to
-    its end, or of which it passes something over.
+    each option that Xen does not read to its end, or of which it passes something over.
     """
 
     rmrr: tuple[tuple[int, int, tuple[Sbdf, ...]], ...] = ()
@@ -103,6 +102,11 @@ class _Text:
         self._at = match.end()
         return Sbdf(segment, bus, device, function), match[3] is not None
 
+    def pages(self) -> tuple[int, int]:
+        """Read the first and the last page of a region; the last one may be left out."""
+        first = self.page()
+        return first, self.page() if self.taken("-") else first
+
     def end(self) -> None:
         if self._at < len(self._value):
             raise _FaultError(f"{self._rest} is not understood")
@@ -124,8 +128,7 @@ class _Rmrr:
         text = _Text(value)
         while True:
             _room(self.found, MOST_RMRR)
-            first = text.page()
-            last = text.page() if text.taken("-") else first
+            first, last = text.pages()
             if (last - first) & _64 >= MOST_PAGES:
                 raise _FaultError(f"{_pages(first, last)} are not 1 to {MOST_PAGES} pages")
             if text.taken("="):
@@ -157,8 +160,7 @@ class _Ivmd:
         text = _Text(value)
         while True:
             _room(self.found, MOST_IVMD)
-            first = text.page()
-            last = text.page() if text.taken("-") else first
+            first, last = text.pages()
             if last < first:
                 raise _FaultError(f"{_pages(first, last)} end before they begin")
             if text.taken("="):
@@ -186,8 +188,8 @@ def _routing(text: _Text) -> int:
     return function.bus << 8 | function.devfn
 
 
-def _room(found: Iterable[object], most: int) -> None:
-    if len(list(found)) >= most:
+def _room(found: Sized, most: int) -> None:
+    if len(found) >= most:
         raise _FaultError(f"there are more than {most} regions")
 
 

@@ -9,6 +9,7 @@ from pcipt.firmware.acceptance.amd_state import AmdState
 from pcipt.firmware.acceptance.reading import Said
 from pcipt.firmware.acceptance.rules import Ending
 from pcipt.firmware.acceptance.vtd_state import VtdState
+from pcipt.firmware.acpi.ivrs import AddedBlock
 from pcipt.pci import Sbdf
 from pcipt.pci.requester import Vendor
 
@@ -36,7 +37,7 @@ class Options:
     per_device: bool = True
     io_apics: Mapping[int, int] = attrs.field(factory=dict)
     rmrr: tuple[tuple[int, int, tuple[Sbdf, ...]], ...] = ()
-    ivmd: tuple[tuple[int, int, int | None, int | None], ...] = ()
+    ivmd: tuple[AddedBlock, ...] = ()
     faults: tuple[str, ...] = ()
 
 

@@ -19,6 +19,7 @@ from pcipt.firmware.acceptance.vtd import DmarReader, Topology
 from pcipt.firmware.acceptance.vtd_state import VtdState
 from pcipt.firmware.acpi.dmar import SIGNATURES
 from pcipt.firmware.acpi.ivrs import SIGNATURE as IVRS
+from pcipt.firmware.acpi.ivrs import AddedBlock
 from pcipt.firmware.acpi.madt import ENTRIES_AT, IOAPIC
 from pcipt.firmware.acpi.madt import SIGNATURE as MADT
 from pcipt.firmware.acpi.mcfg import SIGNATURE as MCFG
@@ -33,8 +34,6 @@ from pcipt.xen.releases import Version
 _FADT, _BOOT_FLAGS_AT, _NO_MSI, _WITH_BOOT_FLAGS = "FACP", 109, 0x8, 3
 _IO_APIC_SIZE, _REGION = 12, {Vendor.INTEL: "RMRR", Vendor.AMD: "IVMD"}
 _DEFAULTS = Options()
-
-Added = tuple[tuple[int, int, int | None, int | None], ...]
 
 
 def judge(
@@ -69,7 +68,7 @@ def judge(
 
 
 @functools.lru_cache(maxsize=8)
-def state_of(ivrs: bytes, ivmd: Added = ()) -> AmdState | None:
+def state_of(ivrs: bytes, ivmd: tuple[AddedBlock, ...] = ()) -> AmdState | None:
     """Return what Xen has of an IVRS table if it accepts it; None if it accepts it in no case.
 
     `ivmd` are the regions that Xen's option of this name adds (`Options.ivmd`).

@@ -14,6 +14,9 @@ from pcipt.firmware.acpi.table import Table
 from pcipt.pci import Address, Finding
 from pcipt.pci.units import PAGE_SHIFT
 
+#: what Xen's option ivmd= says of one block: first and last page, first and last routing id
+AddedBlock = tuple[int, int, int | None, int | None]
+
 SIGNATURE = "IVRS"
 BLOCKS_AT = 48
 # block type: byte offset of its device entries
@@ -183,7 +186,7 @@ def _memory(table: Table, at: int, kind: int) -> MemoryBlock:
     return MemoryBlock(at, table.data[at + 1], table.u16(at + 8), first, last, start, size, kind, capability)
 
 
-def added_blocks(added: Iterable[tuple[int, int, int | None, int | None]]) -> bytes:
+def added_blocks(added: Iterable[AddedBlock]) -> bytes:
     """Return the IVMD blocks that Xen makes of its option ivmd=, one after the other.
 
     `added`: (first page, last page, first routing id, last routing id). Without ids a block is for all
@@ -198,9 +201,7 @@ def added_blocks(added: Iterable[tuple[int, int, int | None, int | None]]) -> by
     return blocks
 
 
-def parse_added(
-    added: Iterable[tuple[int, int, int | None, int | None]], offset: int
-) -> tuple[MemoryBlock, ...]:
+def parse_added(added: Iterable[AddedBlock], offset: int) -> tuple[MemoryBlock, ...]:
     """Return the blocks of `added_blocks`, which begin at the byte `offset` of a table."""
     data = bytes(offset) + added_blocks(added)
     table = Table(SIGNATURE, 0, data, ())

@@ -7,6 +7,7 @@ from typing import Protocol
 import attrs
 
 from pcipt.firmware.acceptance.answers import Options
+from pcipt.firmware.acpi.ivrs import AddedBlock
 from pcipt.firmware.passthrough.reasons import GRAVEST_FIRST, Guest, Reason, Unknown, Verdict
 from pcipt.pci import Finding, Sbdf
 from pcipt.xen.releases import Version
@@ -51,7 +52,7 @@ class AddedRegions(Protocol):
     @property
     def rmrr(self) -> tuple[tuple[int, int, tuple[Sbdf, ...]], ...]: ...
     @property
-    def ivmd(self) -> tuple[tuple[int, int, int | None, int | None], ...]: ...
+    def ivmd(self) -> tuple[AddedBlock, ...]: ...
     @property
     def faults(self) -> tuple[str, ...]: ...
 

@@ -170,8 +170,7 @@ def msix_of_pvh_dom0(function: Function, evidence: Evidence) -> Said:
     Source: Xen arch/x86/hvm/hypercall.c (hvm_physdev_op), arch/x86/msi.c (msix_capability_init), alike from
             4.20 to 4.22.
     """
-    gives = evidence.host.guests.get(Guest.HVM) is not Verdict.REFUSE
-    if evidence.host.dom0 is not Guest.PVH or not gives:
+    if not _is_pvh_that_gives(evidence):
         return
     verdict = verdict_without(function, MSIX)
     if verdict is None:
@@ -183,6 +182,12 @@ def msix_of_pvh_dom0(function: Function, evidence: Evidence) -> Said:
         text = f"{text}; it works if the guest's driver can do with MSI or INTx"
     cure = "start Xen with a PV dom0 (without dom0=pvh), or use a driver's option such as e1000e's IntMode=1"
     yield Reason("pvh-dom0-msix", verdict, text, cure, frozenset({Guest.HVM}))
+
+
+def _is_pvh_that_gives(evidence: Evidence) -> bool:
+    """Return True if dom0 is PVH and may give devices to HVM guests."""
+    host = evidence.host
+    return host.dom0 is Guest.PVH and host.guests.get(Guest.HVM) is not Verdict.REFUSE
 
 
 def is_pinless(raw: RawFunction) -> bool:
@@ -201,8 +206,7 @@ def pin_for_pvh_dom0(function: Function, evidence: Evidence) -> Said:
     Source: linux drivers/xen/xen-pciback/pci_stub.c (pcistub_init_device), since b166b8ab4189; mended by
             "xen/pciback: Make missing GSI non-fatal" of 2025.
     """
-    gives = evidence.host.guests.get(Guest.HVM) is not Verdict.REFUSE
-    if evidence.host.dom0 is Guest.PVH and gives and function.sbdf in evidence.pinless:
+    if _is_pvh_that_gives(evidence) and function.sbdf in evidence.pinless:
         text = (
             "dom0 is PVH, and the function has no interrupt pin: xen-pciback of Linux 6.12 does not take it "
             "('Fail to get gsi info!' in the kernel's log)"

@@ -1,10 +1,8 @@
 """Make the reserved regions that Xen's command line adds (rmrr=), and say which of them Xen passes over.
 
 Xen adds them after those of the DMAR. It does not look whether they lie over RAM, but it must have their
-pages
-in its tables: they lie below the end of RAM, and each 256 MiB around one has RAM. What ivmd= adds is read
-like
-blocks of the IVRS: acceptance/amd.py.
+pages in its tables: they lie below the end of RAM, and each 256 MiB around one has RAM. What ivmd= adds is
+read like blocks of the IVRS: acceptance/amd.py.
 Source: Xen drivers/passthrough/vtd/dmar.c (add_one_user_rmrr, register_one_rmrr, for_each_rmrr_device),
         common/pdx.c (__mfn_valid); alike from 4.17 to 4.22.
 """

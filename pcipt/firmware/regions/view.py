@@ -4,7 +4,6 @@ The daemon answers with the same object. Keys may be added, but never renamed.
 """
 
 from pcipt.firmware.regions.regions import Region, RegionDevice, Regions, RegionScope
-from pcipt.pci import Finding
 
 Json = dict[str, object]
 
@@ -17,7 +16,7 @@ def regions_to_json(regions: Regions, source: str) -> Json:
     return {
         "source": source,
         "regions": [_region(region) for region in regions.regions],
-        "findings": [_finding(finding) for finding in regions.findings],
+        "findings": [finding.to_json() for finding in regions.findings],
     }
 
 
@@ -35,7 +34,7 @@ def _region(region: Region) -> Json:
         "shared": region.shared,
         "mapped": region.mapped.value,
         "listed": region.listed,
-        "findings": [_finding(finding) for finding in region.findings],
+        "findings": [finding.to_json() for finding in region.findings],
     }
 
 
@@ -53,8 +52,3 @@ def _scope(scope: RegionScope) -> Json:
 def _device(device: RegionDevice) -> Json:
     """Return the JSON object of one device."""
     return {"sbdf": str(device.sbdf), "present": device.present, "owner": device.owner}
-
-
-def _finding(finding: Finding) -> Json:
-    """Return the JSON object of one finding."""
-    return {**finding.to_json()}
