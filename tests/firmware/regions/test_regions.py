@@ -101,7 +101,7 @@ def test_any_bytes_end_in_findings_not_exceptions(body, name):
     regions = with_findings(
         regions_from_tables([build_table(Header(name, 1), bytes(12) + body)], MACHINE), ()
     )
-    regions_to_json(regions, "")
+    assert set(regions_to_json(regions, "")) == {"source", "regions", "findings"}
 
 
 def test_a_table_of_many_regions_takes_no_time():
