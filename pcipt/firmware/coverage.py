@@ -185,9 +185,9 @@ class IommuScope:
         return Vendor.AMD if self.ivrs is not None and self.ivrs.units else self.vendor
 
     def unit_of(self, requester: Requester) -> str | None:
-        """Return the IOMMU unit that serves a function: where the unit's registers are (DMAR), or the address
-        of its own function (IVRS).
+        """Return the name of the IOMMU unit that serves a function.
 
+        It is the address of the unit's registers (DMAR), or the address of the unit's own function (IVRS).
         Return None if no unit serves the function or the table that would tell cannot be read. A unit whose
         scopes name the function or a bridge above it goes before one with `include_all`.
         """

@@ -263,7 +263,7 @@ def _print_finding(text: str, finding: dict[str, Any], shade: str | None) -> Non
 
 
 def _devices(region: dict[str, Any]) -> str:
-    """Return the devices of a region as text, separated by commas; "nobody" if the region has no device.
+    """Return the text that names the devices of a region, with commas between them; "nobody" without devices.
 
     `region` is a region of the JSON answer. Each of its devices is shown by its address. Brackets follow with
     "absent" if the machine does not have the device, and with the owner if the owner is known. After the

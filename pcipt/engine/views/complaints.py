@@ -71,9 +71,10 @@ class Complaints:
     def read(
         self, machine: Machine, bars: BarIndex, *, over: Collection[Code], traps: Callable[[Sbdf], bool]
     ) -> Heard:
-        """Read the console and add the new complaints. Delete complaints about functions that Linux does not
-        have, and former complaints with a code in `over` that do not last. Return what was read.
+        """Read the console, delete the complaints that are over, add the new ones; return what was read.
 
+        A former complaint is over if Linux does not have its function. It is also over if its code is in
+        `over` and the complaint does not last.
         `traps` returns True for a function that vPCI handles, as far as is known. A complaint that says that
         vPCI has forgotten such a function lasts: nothing shows whether that is over. At the first reading,
         other PASSING complaints are left out, nothing is `not_built`, and the returned text is empty: what it

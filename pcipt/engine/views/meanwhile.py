@@ -1,5 +1,5 @@
-"""What happened while no service ran: functions that left, others in their places, and those that came and
-left.
+"""Finds out what happened while no service ran. Functions left, other functions took their places, and some
+functions came and left.
 
 vPCI unmaps nothing of a function that leaves. At the start of the service, the roster in the ledger is held
 against the machine, and the kernel's log is read from where it was last followed. Pages of functions that are

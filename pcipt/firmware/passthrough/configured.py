@@ -68,9 +68,11 @@ def refused_options(function: Function, evidence: Evidence) -> Said:
 
 
 def risky_options(function: Function, evidence: Evidence) -> Said:
-    """Yield a WARN reason for each option of the function that gives the guest more, or does not do what it
-    says; an OK reason if the function is not assignable yet. Without facts of Linux, a function without a
-    driver is not judged: the driver is unknown.
+    """Yield reasons for the options that the guest's file gives to the function.
+
+    WARN: an option gives the guest more rights, or xl does not do what the option says. OK: xl cannot assign
+    the function yet. Without facts of Linux the driver is unknown, and a function without a driver is not
+    judged.
     """
     guest = evidence.xl
     device = next((each for each in guest.devices if each.names(function.sbdf)), None) if guest else None

@@ -39,7 +39,7 @@ class IommuUse:
 
 
 def iommu_use(facts: HostFacts) -> IommuUse:
-    """Return how Xen uses the IOMMU: by its own word, else by the kind of dom0, else by the tables.
+    """Return how Xen uses the IOMMU. Xen's own word tells it, else the kind of dom0, else the tables.
 
     A PVH dom0 does not boot without an IOMMU, nor does Xen with iommu=force; with that it also stops if it
     should remap interrupts and cannot. Without an IOMMU no interrupt is remapped.

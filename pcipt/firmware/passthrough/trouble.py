@@ -28,7 +28,7 @@ _RELOCATED = _GIB  # a 64-bit BAR above this size always goes above 4 GiB
 
 
 def requester_alias(function: Function, evidence: Evidence) -> Said:
-    """Yield a WARN reason if the device is known to send requests with another requester id than its own.
+    """Yield a WARN reason if the device is known to use a requester id that is not its own for its requests.
 
     If Xen can be told of it, the reason has the option for Xen's command line.
     """
@@ -60,7 +60,7 @@ def requester_alias(function: Function, evidence: Evidence) -> Said:
 
 
 def _in_the_way(function: Function, number: int, evidence: Evidence) -> list[Sbdf]:
-    """Return the real functions among those that Xen would take for phantom ones."""
+    """Return the functions of the machine whose addresses Xen would use for phantom functions."""
     steps = range(number, 8, number - function.sbdf.function)
     places = (function.sbdf._replace(function=step) for step in steps)
     return [place for place in places if place in evidence.machine.functions]
@@ -95,8 +95,10 @@ def _slot(function: Function) -> str:
 
 
 def resets(function: Function, evidence: Evidence) -> Said:
-    """Yield a reason for each kind of trouble that the table has for the function: WARN, or OK if Linux is
-    seen to avoid it. Trouble with a way of reset that the function does not have yields nothing.
+    """Yield a reason for each kind of trouble that the table has for the function.
+
+    The reason is WARN, or OK if Linux is seen to avoid the trouble. Trouble with a kind of reset that the
+    function does not have yields no reason.
     """
     methods = evidence.facts_of(function.sbdf).reset_methods
     avoided = {

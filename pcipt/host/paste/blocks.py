@@ -173,7 +173,10 @@ def _titled(block: Block, title: str) -> Block:
 
 
 def _belongs(before: str, text: str) -> bool:
-    """Return True if a line is the rest of the one before it, by the end of that one or its own beginning."""
+    """Return True if the line `text` is the rest of the line `before`.
+
+    The end of `before` or the beginning of `text` tells it.
+    """
     if _CONTINUES.match(text) or _OPEN.search(before):
         return bool(text)
     if _LONG.match(before) is not None:
@@ -195,9 +198,10 @@ def _is_rest(before: str, text: str) -> bool:
 
 
 def blocks_of(lines: Iterable[Line]) -> tuple[list[Block], int]:
-    """Return what stands about each function, in the order of the headings, and how many functions are left
-    out because they are named by a path that leads to no bus. An address may occur several times. Nothing is
-    raised.
+    """Return the text about each function, in the order of the headings, and a number of functions.
+
+    The number is that of the functions that are left out because a path names them and leads to no bus. An
+    address may occur several times. Nothing is raised.
     """
     found: list[Block] = []
     paths = _Paths()
