@@ -22,7 +22,6 @@ from pcipt.pci.finding import Finding
 from pcipt.pci.function import Function, decode_function
 from pcipt.pci.ids import Ids
 from pcipt.pci.machine import Machine, decode_machine
-from pcipt.pci.notation.meant import nearest
 from pcipt.pci.raw import RawFunction
 from pcipt.pci.sriov import SrIov
 from pcipt.pci.units import Address, Frames, Gfn, Range, frames_from_range, range_from_inclusive
@@ -54,7 +53,6 @@ __all__ = [
     "decode_function",
     "decode_machine",
     "frames_from_range",
-    "nearest",
     "parse_sbdf",
     "parse_slot",
     "parse_target",

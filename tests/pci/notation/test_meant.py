@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcipt.pci import Sbdf, nearest, parse_sbdf
+from pcipt.pci import Sbdf, parse_sbdf
 from pcipt.pci.address import LIMITS
-from pcipt.pci.notation.meant import MOST, suggestions
+from pcipt.pci.notation.meant import MOST, nearest, suggestions
 
 MACHINE = ["00:00.0", "00:1f.0", "00:1f.3", "01:00.0", "01:00.1", "10:00.0", "0001:02:00.0", "10000:01:00.0"]
 EXISTING = [parse_sbdf(text) for text in MACHINE]
