@@ -17,7 +17,10 @@ MARK = "<!-- from tests/lab/differences.py -->\n"
 NAMES = [cell.name for cell in CELLS]
 JUNIT = """<testsuites><testsuite>
 <testcase classname="lab.test_one" name="test_good[pv]"/>
-<testcase classname="lab.test_one" name="test_bad[pv]"><failure message="no"/></testcase>
+<testcase classname="lab.test_one" name="test_bad[pv]"><failure message="no">a line
+E       assert 1 == 2
+E        +  where 1 = one()
+</failure></testcase>
 <testcase classname="lab.test_one" name="test_broken[pv]"><error message="no"/></testcase>
 <testcase classname="lab.test_one" name="test_left_out[pv]"><skipped type="pytest.skip"/></testcase>
 <testcase classname="lab.test_one" name="test_other[pv]"><skipped type="pytest.xfail"/></testcase>
@@ -56,13 +59,19 @@ def test_the_page_has_the_table() -> None:
 def test_the_matrix_tells_what_the_runs_have_left(tmp_path: Path) -> None:
     path = tmp_path / "results.xml"
     path.write_text(JUNIT)
-    results = read_results({"bookworm-pv-intel": [path]})
+    files = {"bookworm-pv-intel": [path]}
+    results = read_results(files)
     signs = {scene.partition("::")[2]: cells["bookworm-pv-intel"] for scene, cells in results.items()}
     assert signs == {
         "test_bad": UNEXPECTED, "test_broken": UNEXPECTED, "test_good": PASSED, "test_left_out": SKIPPED,
         "test_many": UNEXPECTED, "test_other": DIFFERS,
     }  # fmt: skip
-    assert len(unexpected(results)) == 3
+    assert unexpected(files) == [
+        "test_one::test_bad in bookworm-pv-intel",
+        "    E       assert 1 == 2", "    E        +  where 1 = one()",
+        "test_one::test_broken in bookworm-pv-intel", "    no",
+        "test_one::test_many in bookworm-pv-intel", "    no",
+    ]  # fmt: skip
     lines = render(results, ["bookworm-pv-intel", "trixie-pv-intel"])
     assert [line.split() for line in lines[:3]] == [["bookworm", "trixie"], ["pv", "pv"], ["intel", "intel"]]
     assert any(line.split() == ["test_one::test_bad", UNEXPECTED] for line in lines)

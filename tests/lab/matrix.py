@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .differences import DIFFERENCES
@@ -16,6 +16,7 @@ LEGEND = (
     f"{PASSED} as expected   {DIFFERS} differs as expected   {SKIPPED} skipped, its reason is told"
     f"   {UNEXPECTED} unexpected   (blank) not run"
 )
+LINES_TOLD = 12  # of one unexpected result
 Results = dict[str, dict[str, str]]  # scene: cell: sign
 
 
@@ -37,13 +38,10 @@ def read_results(files: Mapping[str, Sequence[Path]]) -> Results:
     Raises: OSError if a file cannot be read, ET.ParseError if it is no XML.
     """
     found: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    for cell, paths in files.items():
-        for path in paths:
-            for case in ET.parse(path).getroot().iter("testcase"):
-                module = case.get("classname", "").rsplit(".", 1)[-1]
-                scene = f"{module}::{case.get('name', '').split('[', maxsplit=1)[0]}"
-                signs = {sign_of(case), found[scene].get(cell, SKIPPED)}
-                found[scene][cell] = next(sign for sign in _ORDER if sign in signs)
+    for cell, case in _cases(files):
+        scene = _scene_of(case)
+        signs = {sign_of(case), found[scene].get(cell, SKIPPED)}
+        found[scene][cell] = next(sign for sign in _ORDER if sign in signs)
     return dict(sorted(found.items()))
 
 
@@ -64,11 +62,31 @@ def render(results: Results, cells: Iterable[str]) -> list[str]:
     return [*lines, LEGEND]
 
 
-def unexpected(results: Results) -> list[str]:
-    """Return each scene and cell whose result is not what was expected."""
-    return [
-        f"{scene} in {cell}"
-        for scene, signs in results.items()
-        for cell, sign in signs.items()
-        if sign == UNEXPECTED
-    ]
+def unexpected(files: Mapping[str, Sequence[Path]]) -> list[str]:
+    """Return lines about each result that was not expected: its scene and cell, then what pytest says of it.
+
+    Of what pytest says these are the lines that it marks with E, at most LINES_TOLD.
+
+    Raises: as `read_results`.
+    """
+    told = []
+    for cell, case in _cases(files):
+        for failed in (*case.findall("failure"), *case.findall("error")):
+            marked = [line for line in (failed.text or "").splitlines() if line.startswith("E ")]
+            said = marked[:LINES_TOLD] or [failed.get("message", "")]
+            told += [f"{_scene_of(case)} in {cell}", *(f"    {line}" for line in said)]
+    return told
+
+
+def _cases(files: Mapping[str, Sequence[Path]]) -> Iterator[tuple[str, ET.Element]]:
+    """Yield the cell and each test case of its files."""
+    for cell, paths in files.items():
+        for path in paths:
+            for case in ET.parse(path).getroot().iter("testcase"):
+                yield cell, case
+
+
+def _scene_of(case: ET.Element) -> str:
+    """Return the module and the function of a test case, without its parameters."""
+    module = case.get("classname", "").rsplit(".", 1)[-1]
+    return f"{module}::{case.get('name', '').split('[', maxsplit=1)[0]}"

@@ -132,7 +132,7 @@ def run_all(cells: Sequence[Cell], prepared: Path, arguments: list[str]) -> int:
     print("\n".join(render(results, [cell.name for cell in cells])))
     left_out = [cell.name for cell in CELLS if cell not in cells]
     print(f"lab: cells left out: {' '.join(left_out) or 'none'}")
-    for line in unexpected(results):
+    for line in unexpected(files):
         print(f"lab: unexpected: {line}")
     return 1 if worst else 0
 

@@ -129,8 +129,11 @@ def unplug(dom0: Dom0, name: str, place: str = HOT_PATH) -> None:
 
 
 def status(dom0: Dom0, health: str = "healthy") -> Any:
-    """Give the service's state, which is this."""
-    told = answer(dom0, "Status")
+    """Give the service's state, which is this.
+
+    While the service itself says that something is not compared yet, it is asked again.
+    """
+    told = wait_answer(dom0, "'unsettled' not in {finding['code'] for finding in it['findings']}")
     assert told["health"] == health, told
     return told
 
