@@ -9,8 +9,10 @@ Pure.
 Xen prints a line by several printk calls, so a line of another processor may be in the middle of it. That
 other line begins with its own prefix: "(XEN) ", or "(d1) " if a guest printed it. Behind it, the next line
 without a prefix continues the interrupted line. A guest chooses the text of its lines, so this text is never
-used as data.
-Source: Xen xen/drivers/passthrough/pci.c, _dump_pci_devices; drivers/char/console.c, vprintk_common.
+used as data. Text of dom0 has no prefix, if Xen copies it into the ring (console_to_ring), and may contain
+any: so a prefix counts as Xen's only at the beginning of a line.
+Source: Xen xen/drivers/passthrough/pci.c, dump_pci_devices; drivers/char/console.c, vprintk_common,
+        guest_console_write.
 """
 
 import re
@@ -27,7 +29,9 @@ KEPT_BROKEN = 16
 # With console_timestamps= date, datems, boot or raw, [...] follows Xen's prefix.
 _PREFIX = re.compile(r"\(XEN\) (?:\[[0-9a-fA-F:. \-]{1,40}\] )?|\(d\d{1,5}\) ")
 _XEN, _GUEST, _NOBODY = "Xen", "guest", "nobody"
-_STARTS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7] - ")
+CUT = "\0"  # stands where a part of a line is missing
+_SEGMENT = re.compile(r"==== segment ([0-9a-f]{4}) ====")
+_STARTS = re.compile(r"\0?[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7] - ")
 _DEVICE = re.compile(
     r"([0-9a-f]{4}):([0-9a-f]{2}):([01][0-9a-f])\.([0-7]) - "
     r"(?:d(?P<domain>\d{1,5})|d\[(?P<special>[A-Z]{1,8})\]|(?P<quarantine>DomIO):[0-9a-f]{1,8}|(?P<nobody>NULL))"
@@ -53,38 +57,57 @@ class Dump:
 def parse_devices(text: str) -> Dump:
     """Parse the list of devices in a text of Xen's console. Lines before the first header are ignored.
 
-    Only a line that Xen printed without interruption is used. Text of dom0 may look like Xen's, where Xen
+    `text` is what was printed since the key was pressed. Only a line that Xen printed without interruption is
+    used; the header may stand behind a line that has no end. Text of dom0 may look like Xen's, where Xen
     copies it into the ring, and it may stand inside a line of Xen. What shows this is in `broken`: a line
     that begins as a device's and does not end as one, a line that only ends as one, a device that is printed
-    twice, and a second header (somebody else may have pressed the key).
-    Without a header the result has no devices, and `begun` is False. A missing end of the list is not
+    twice or outside its segment's part of the list, a segment that is printed twice, and a second header
+    (somebody else may have pressed the key). Whoever reads the list holds it against Xen's own answers as
+    well. Without a header the result has no devices, and `begun` is False. A missing end of the list is not
     noticed: Xen prints all of it before the hypercall for the key returns.
     Shape:  `owners` holds the devices of all segments in the order in which Xen printed them.
     Source: Xen drivers/char/console.c, guest_console_write (option console_to_ring).
     """
     owners: dict[Sbdf, Owner] = {}
     broken: list[str] = []
-    begun = False
+    begun, segments = False, [-1]
     for by_xen, line in whole_parts(text):
-        if by_xen and line == HEADER and not begun:
+        segment, device = (
+            _SEGMENT.fullmatch(line) if by_xen else None,
+            _DEVICE.fullmatch(line) if by_xen else None,
+        )
+        if by_xen and line.lstrip(CUT) == HEADER and not begun:
             begun = True
-        elif begun and by_xen and (match := _DEVICE.fullmatch(line)) and _sbdf(match) not in owners:
-            owners[_sbdf(match)] = _owner(match)
-        elif begun and ((by_xen and (line == HEADER or _STARTS.match(line))) or _TAIL.search(line)):
+        elif begun and segment and int(segment[1], 16) not in segments:
+            segments.append(int(segment[1], 16))
+        elif begun and device and _sbdf(device) not in owners and _sbdf(device).segment == segments[-1]:
+            owners[_sbdf(device)] = _owner(device)
+        elif begun and _is_torn(line, by_xen=by_xen):
             broken.append(line)
     return Dump(owners, tuple(broken[:KEPT_BROKEN]), begun)
+
+
+def _is_torn(line: str, *, by_xen: bool) -> bool:
+    """Return True if a line that was not used belongs to a list, or looks as if it did."""
+    if _TAIL.search(line):
+        return True
+    inside = line.lstrip(CUT)
+    return by_xen and bool(inside == HEADER or _SEGMENT.match(inside) or _STARTS.match(inside))
 
 
 def whole_parts(text: str) -> Iterator[tuple[bool, str]]:
     """Yield the parts of a text of Xen's console into which its prefixes divide it; no lines of guests.
 
     Shape:  (True if the part has Xen's prefix, its text without prefix and without blanks at its end). A part
-            that another one interrupts ends with NUL, so that it is equal to no whole line.
+            that another one interrupts ends with CUT, and one that does not begin its line begins with CUT,
+            so that it is equal to no whole line.
     """
     for line in text.split("\n"):
+        before = ""
         for printer, part, ends in _pieces(line.rstrip("\r")):
             if printer != _GUEST:
-                yield printer == _XEN, part.rstrip() if ends else f"{part}\0"
+                yield printer == _XEN, before + (part.rstrip() if ends else f"{part}{CUT}")
+            before = CUT
 
 
 def _sbdf(match: re.Match[str]) -> Sbdf:

@@ -2,14 +2,19 @@
 
 Pure.
 
+    (XEN) 'q' pressed -> dumping domain info (now = 12345678)
+    (XEN) General information for domain 0:
     (XEN) Rangesets belonging to domain 0:
     (XEN)     Interrupts { 1-15, 24 }
     (XEN)     I/O Memory { 0-fedff, fef00-fcfffff }
     (XEN)     I/O Ports  { 0-1f, 22-3f, 44-60 }
+    (XEN) Notifying guest 0:0 (virq 1, port 0)
 
 Each number is a printk call of its own. Ends are inclusive; memory is in frames. A line that was interrupted
 is not used, as in the list of key Q (see `console`). Other rangesets and the rest of the dump are ignored.
-Source: Xen xen/common/rangeset.c, rangeset_domain_printk; xen/common/keyhandler.c, dump_domains.
+The first line begins the dump; behind all domains there is a line of "Notifying" for each processor of each.
+Source: Xen xen/common/rangeset.c, rangeset_domain_printk; xen/common/keyhandler.c, dump_domains (4.17.0 to
+        4.22.0).
 """
 
 import itertools
@@ -19,14 +24,20 @@ from collections.abc import Mapping
 import attrs
 
 from pcipt.pci import Address, Frames, Gfn, Range
-from pcipt.xen.console import KEPT_BROKEN, whole_parts
+from pcipt.xen.console import CUT, KEPT_BROKEN, whole_parts
 from pcipt.xen.interface import Permissions
 
+_BEGIN = re.compile(r"'q' pressed -> dumping domain info \(now = -?\d{1,20}\)")
+_GENERAL = re.compile(r"General information for domain (\d{1,5}):")
+_END = re.compile(r"Notifying guest (\d{1,5}):\d{1,5} \(virq -?\d{1,5}, port -?\d{1,10}\)")
 _DOMAIN = re.compile(r"Rangesets belonging to domain (\d{1,5}):")
-_STARTS = re.compile(r" {4}I/O (?:Memory|Ports)|Rangesets belonging ")
+_STARTS = re.compile(
+    r"\0?(?: {4}I/O (?:Memory|Ports)|Rangesets belonging |General information for |'q' pressed)"
+)
 _OTHER = re.compile(r" {4}(?!I/O )[A-Za-z][A-Za-z -]{1,30} \{[ 0-9a-f,-]* \}$")
 _SET = re.compile(r" {4}(I/O Memory|I/O Ports ) \{((?: [0-9a-f]{1,16}(?:-[0-9a-f]{1,16})?,?)*) \}")
 _ITEM = re.compile(r"([0-9a-f]+)(?:-([0-9a-f]+))?")
+_DOM0 = 0
 _MEMORY, _PORTS = "I/O Memory", "I/O Ports "
 
 
@@ -34,9 +45,9 @@ _MEMORY, _PORTS = "I/O Memory", "I/O Ports "
 class RangesetDump:
     """The parsed rangesets by domain number.
 
-    `broken` holds the lines that cannot be parsed, then texts that name the domains for which memory or ports
-    are missing; at most 16 in all. These domains are in `domains` too, with an empty rangeset for what is
-    missing.
+    `broken` holds the lines that cannot be parsed or are not where Xen prints them, then what is missing: the
+    end of the dump, memory or ports of a domain; at most 16 in all. These domains are in `domains` too, with
+    an empty rangeset for what is missing.
     """
 
     domains: Mapping[int, Permissions]
@@ -46,21 +57,33 @@ class RangesetDump:
 def parse_permissions(text: str) -> RangesetDump:
     """Parse what each domain may access from a text of Xen's console.
 
-    Only lines that Xen printed without interruption are used, see `console.parse_devices`. A domain that is
-    printed twice is in `broken`, and a line that ends as a rangeset and is none.
-    Shape:  `domains` in Xen's order; empty if the text has no rangesets.
+    Only lines that Xen printed without interruption are used, see `console.parse_devices`. In `broken` are:
+    what stands before the beginning of the dump and looks like a part of it, a domain that is printed twice
+    or without its general information, a line that ends as a rangeset and is none, and a dump that is not
+    whole. A text that has nothing of a dump gives an empty result.
+    Shape:  `domains` in Xen's order.
     """
     sets: dict[int, dict[str, tuple[tuple[int, int], ...]]] = {}
     broken: list[str] = []
-    domain = -1
+    begun, told, domain, ended = False, -1, -1, set[int]()
     for by_xen, line in whole_parts(text):
-        if by_xen and (match := _DOMAIN.fullmatch(line)) and int(match[1]) not in sets:
-            domain = int(match[1])
+        if by_xen and _BEGIN.fullmatch(line.lstrip(CUT)) and not begun:
+            begun = True
+        elif not begun:
+            broken += [line] if _is_torn(line, by_xen=by_xen) else []
+        elif by_xen and (match := _GENERAL.fullmatch(line)) and int(match[1]) not in sets and not ended:
+            told = int(match[1])
+        elif by_xen and (match := _DOMAIN.fullmatch(line)) and int(match[1]) == told and told not in sets:
+            domain = told
             sets[domain] = {}
-        elif by_xen and (match := _SET.fullmatch(line)) and _fits(match, sets.get(domain)):
+        elif by_xen and (match := _SET.fullmatch(line)) and not ended and _fits(match, sets.get(domain)):
             sets[domain][match[1]] = _pairs(match[2])
+        elif by_xen and (match := _END.fullmatch(line)):
+            ended.add(int(match[1]))
         elif _is_torn(line, by_xen=by_xen):
             broken.append(line)
+    if begun or broken:
+        broken += [] if _DOM0 in ended and ended <= sets.keys() else ["no end of the dump"]
     broken += [
         f"domain {number}: no {name.rstrip()}"
         for number, found in sets.items()

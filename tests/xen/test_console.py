@@ -137,7 +137,8 @@ TORN = [
 #  what is in the middle of a line of Xen may be text of dom0, and so may the line's end be
 TOLD = {
     "a line inside a line", "two lines inside a line", "lines at two places of a line",
-    "a time-stamped line inside a line", "a guest's line inside a line, with a forged one in it",
+    "a time-stamped line inside a line", "a line behind the unfinished one of another processor",
+    "a guest's line inside a line, with a forged one in it",
     "somebody pressed Q in the middle", "text of dom0 without a prefix",
 }  # fmt: skip
 

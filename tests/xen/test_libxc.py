@@ -146,8 +146,10 @@ def test_reserved_regions_that_cannot_be_told(xen, machine, number, expected):
 
 
 RANGESETS = (
-    "(XEN) 'q' pressed -> dumping domain info (now = 7)\n(XEN) Rangesets belonging to domain 0:\n"
+    "(XEN) 'q' pressed -> dumping domain info (now = 7)\n(XEN) General information for domain 0:\n"
+    "(XEN) Rangesets belonging to domain 0:\n"
     "(XEN)     I/O Memory { 0-fedff, fef00-fcfffff }\n(XEN)     I/O Ports  { 0-1f }\n"
+    "(XEN) Notifying guest 0:0 (virq 1, port 0)\n"
 )
 
 
@@ -230,6 +232,22 @@ def test_owners_presses_q_once_and_clears_nothing(xen, machine):
     assert xen.owners() == OWNERS
     assert (machine.control.presses, machine.control.key) == (1, b"Q")
     assert machine.control.clears == 0
+
+
+@pytest.mark.parametrize("foreign", ["0000:03:00.5 - d0 - node -1", "0000:03:00.7 - d7 - node 0"])
+def test_a_function_that_xen_does_not_list_has_no_owner(xen, machine, foreign):
+    """Text of dom0 names it, or it has left between the list and the question."""
+    machine.control.will_print(f"{DUMP}(XEN) {foreign}\n")
+    assert xen.owners() == OWNERS
+    assert machine.control.presses == 1
+
+
+def test_the_list_may_begin_behind_an_unfinished_line(xen, machine):
+    """dom0 has printed a prompt when the key is pressed, and prints more of it then."""
+    machine.control.will_print(DUMP + "login: ")
+    assert xen.owners() == OWNERS
+    machine.control.will_print("(XEN) x" + DUMP)
+    assert xen.owners() == OWNERS
 
 
 def test_a_key_that_prints_no_list(xen, machine):
@@ -368,7 +386,7 @@ def test_a_command_line_that_a_policy_hides(xen, machine):
 
 
 def test_a_dump_larger_than_one_reading(xen, machine):
-    lines = [f"(XEN) 0000:{n >> 8:02x}:{n >> 3 & 31:02x}.{n & 7} - d0 - node -1 \n" for n in range(3000)]
+    lines = [f"(XEN) 0000:{n >> 6:02x}:{n >> 1 & 31:02x}.{n & 1} - d0 - node -1 \n" for n in range(3000)]
     machine.control.will_print(HEAD + "".join(lines))
     assert machine.control.dump_size > CHUNK
     assert len(xen.owners()) == 3000

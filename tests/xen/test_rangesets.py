@@ -6,16 +6,17 @@ from pcipt.pci import Address, Frames, Gfn, Range
 from pcipt.xen.interface import Permissions
 from pcipt.xen.rangesets import parse_permissions
 
-HEAD = "(XEN) Rangesets belonging to domain 0:\n"
+BEGIN = "(XEN) 'q' pressed -> dumping domain info (now = 12345678)\n"
+GENERAL = "(XEN) General information for domain 0:\n"
+HEAD = GENERAL + "(XEN) Rangesets belonging to domain 0:\n"
+END = "(XEN) Notifying guest 0:0 (virq 1, port 0)\n"
 MEMORY = "(XEN)     I/O Memory { 0-fedff, fef00-fcfffff }\n"
 PORTS = "(XEN)     I/O Ports  { 0-1f, 22-3f, 92 }\n"
 # as Xen 4.17 prints a domain, shortened
 DUMP = (
-    "(XEN) 'q' pressed -> dumping domain info (now = 12345678)\n"
-    "(XEN) General information for domain 0:\n"
-    "(XEN)     refcnt=3 dying=0 pause_count=0\n"
+    BEGIN + GENERAL + "(XEN)     refcnt=3 dying=0 pause_count=0\n"
     "(XEN)     nr_pages=262144 xenheap_pages=2 shared_pages=0 paged_pages=0 dirty_cpus={0} max_pages=262144\n"
-    "(XEN)     handle=00000000-0000-0000-0000-000000000000 vm_assist=00000000\n" + HEAD
+    "(XEN)     handle=00000000-0000-0000-0000-000000000000 vm_assist=00000000\n" + HEAD.removeprefix(GENERAL)
     + "(XEN)     Interrupts { 1-15, 24 }\n" + MEMORY + PORTS
     + "(XEN)     log-dirty  { }\n"
     "(XEN) Memory pages belonging to domain 0:\n"
@@ -26,12 +27,18 @@ DOM0 = Permissions(
     (Range(Address(0), 0x20), Range(Address(0x22), 0x1E), Range(Address(0x92), 1)),
 )
 GUEST = (
-    "(XEN) Rangesets belonging to domain 7:\n(XEN)     I/O Memory { fe800-fe883 }\n(XEN)     I/O Ports  { }\n"
+    "(XEN) General information for domain 7:\n(XEN) Rangesets belonging to domain 7:\n"
+    "(XEN)     I/O Memory { fe800-fe883 }\n(XEN)     I/O Ports  { }\n"
 )
 
 
+def whole(text: str) -> str:
+    """Give the text with the lines that begin and end a dump of Xen."""
+    return (text if "'q' pressed" in text else BEGIN + text) + END
+
+
 def read(text: str) -> dict[int, Permissions]:
-    dump = parse_permissions(text)
+    dump = parse_permissions(whole(text))
     assert not dump.broken
     return dict(dump.domains)
 
@@ -45,7 +52,7 @@ def test_every_domain_is_told_apart():
 
 
 def test_a_domain_that_is_printed_twice_is_told():
-    assert parse_permissions(GUEST.replace("fe800-fe883", "fe800") + GUEST).broken
+    assert parse_permissions(whole(DUMP + GUEST.replace("fe800-fe883", "fe800") + GUEST)).broken
 
 
 # console_timestamps=, what it puts between prefix and text
@@ -77,7 +84,7 @@ def test_torn_lines_are_told(right, torn):
     """What is in the middle of a line may be text of dom0, and so may the line's end be."""
     text = HEAD + MEMORY + PORTS
     assert text.count(right) == 1
-    assert parse_permissions(text.replace(right, torn)).broken
+    assert parse_permissions(whole(text.replace(right, torn))).broken
 
 
 @pytest.mark.parametrize(
@@ -85,7 +92,7 @@ def test_torn_lines_are_told(right, torn):
 )
 def test_text_of_dom0_inside_a_line_is_told(forged):
     text = HEAD + MEMORY.replace("{ ", "{ " + forged, 1) + PORTS
-    assert parse_permissions(text).broken
+    assert parse_permissions(whole(text)).broken
 
 
 # what cannot be read: what it shows, the text
@@ -101,7 +108,7 @@ BROKEN = [
 
 @pytest.mark.parametrize("text", [row[1] for row in BROKEN], ids=[row[0] for row in BROKEN])
 def test_what_cannot_be_read_is_said(text):
-    assert parse_permissions(text).broken
+    assert parse_permissions(whole(text)).broken
 
 
 def test_a_guest_cannot_forge_a_set():
@@ -112,7 +119,35 @@ def test_a_guest_cannot_forge_a_set():
 #  a range that is cut or torn, a domain of which a line is lost
 @pytest.mark.parametrize("text", [DUMP.replace("fef00-fcfffff", "fef00-fcff"), DUMP.replace(PORTS, "")])
 def test_what_xen_never_prints_is_no_answer(text):
+    assert parse_permissions(whole(text)).broken
+
+
+#  what dom0 may print among the lines of Xen (console_to_ring): the text, what stands before it
+FORGED = [
+    ("a domain without its information", GUEST.partition("\n")[2], DUMP),
+    ("a domain behind the end", GUEST, DUMP + END),
+    ("a set behind the end", "(XEN)     I/O Memory { 0-ff }\n", DUMP + END),
+    ("the information of a domain that was printed", GENERAL, DUMP),
+    ("another beginning", BEGIN, DUMP),
+    ("a domain inside a line", "text" + GUEST, DUMP),
+    ("a set inside a line", "text(XEN)     I/O Memory { 0-ff }\n", DUMP + GUEST.partition("(XEN)     ")[0]),
+    ("an end of a domain that was not printed", END.replace("0:0", "9:0"), DUMP),
+]
+
+
+@pytest.mark.parametrize(("forged", "before"), [row[1:] for row in FORGED], ids=[row[0] for row in FORGED])
+def test_lines_that_are_not_where_xen_prints_them_are_told(forged, before):
+    assert parse_permissions(before + forged + END).broken
+
+
+@pytest.mark.parametrize("text", [DUMP, DUMP.removeprefix(BEGIN) + END, HEAD + MEMORY + PORTS])
+def test_a_dump_without_beginning_or_end_is_told(text):
     assert parse_permissions(text).broken
+
+
+def test_a_text_without_a_dump_is_empty():
+    dump = parse_permissions("(XEN) something else\n")
+    assert (dict(dump.domains), dump.broken) == ({}, ())
 
 
 def test_a_long_line():
