@@ -19,6 +19,7 @@ from pcipt.remap.holes import finding_of_hole
 from pcipt.remap.ignored import finding_of
 from pcipt.remap.kinds.virtual import unsized_finding
 from pcipt.remap.view import disagreements
+from pcipt.remap.vpci.shape import finding_of_altered
 from pcipt.remap.vpci.sizes import oversized
 from pcipt.remap.vpci.trapped import finding_of_reset, names_lost_bar
 
@@ -103,6 +104,8 @@ class Findings:
             return
         completed = (finding for finding, _ in told_findings(views.machine, function))
         told = [each for each in completed if not each.is_note and not names_lost_bar(each, lost)]
+        if altered := views.memory.altered.get(sbdf):
+            yield finding_of_altered(altered)
         yield from views.complaints.of(sbdf, told)
         yield from faults_of(views, sbdf)
         yield from views.state.kept.findings_of(function, views.state.raws.get(sbdf))

@@ -20,6 +20,8 @@ former          machine state, and at a removal     when the place is left again
 answered        machine state, at each reading      when it answers again, or leaves  no
 vacated         machine state, when Linux drops it  when a plan was made for it      no
 bridge_numbers  machine state, at each reading      when the bridge leaves           no
+shapes          questions to Xen (`note_shapes`)    when Xen or Linux drops it       PVH: ledger.roster
+altered         machine state, at each reading      when it is as before, or leaves  no
 conventional    machine state, at each reading      when the bridge leaves           no
 outside_window  reconciliation                      when no BAR is outside any more  no
 refused         reconciliation                      when it decodes again, or leaves  no
@@ -46,6 +48,7 @@ from pcipt.remap.holes import Holes
 from pcipt.remap.ignored import Intents
 from pcipt.remap.ledger import Ledger
 from pcipt.remap.mapped_pages import MappedPages
+from pcipt.remap.vpci.shape import Altered
 from pcipt.remap.vpci.trapped import Trapped
 from pcipt.xen.complaints import Complaint
 from pcipt.xen.dma_faults import DmaFault, FaultKey, There
@@ -74,7 +77,9 @@ class Memory:
     `answered` holds by place each function that does not answer, as it was when it answered last. `vacated`
     holds each place whose function Linux dropped and for which no plan was made since, with the former
     address. `bridge_numbers` holds the (secondary, subordinate) bus of each bridge, by place, as it was last
-    readable. `conventional` holds the places of bridges to conventional PCI, as they were last readable.
+    readable. `shapes` holds what never changes of the registers of each function that Xen handles, as it was
+    read when Xen handled it (`remap/vpci/shape.py`). `altered` holds the functions that have other registers
+    now. `conventional` holds the places of bridges to conventional PCI, as they were last readable.
     `outside_window` holds by place the BARs that decoded where vPCI maps nothing. `left_guests` holds
     functions that left a guest, with the guest's number. `unproven` holds places of functions that left
     xen-pciback and of which nobody knows whether vPCI handles them again; in a service that has started
@@ -102,6 +107,8 @@ class Memory:
     answered: dict[str, Function] = attrs.Factory(dict)
     vacated: dict[str, Sbdf] = attrs.Factory(dict)
     bridge_numbers: dict[str, tuple[int, int]] = attrs.Factory(dict)
+    shapes: dict[Sbdf, str] = attrs.Factory(dict)
+    altered: dict[Sbdf, Altered] = attrs.Factory(dict)
     conventional: set[str] = attrs.Factory(set)
     outside_window: dict[str, frozenset[int]] = attrs.Factory(dict)
     refused: set[str] = attrs.Factory(set)
@@ -126,6 +133,11 @@ class Memory:
     def without_vpci(self) -> set[str]:
         """The places of functions that dom0 has without vPCI."""
         return self.given_up | self.ledger.given_up
+
+    def forget_shape(self, sbdf: Sbdf) -> None:
+        """Forget the shape of a function and whether it is altered: Xen does not handle it as it was."""
+        self.shapes.pop(sbdf, None)
+        self.altered.pop(sbdf, None)
 
     def note_former(self, place: str, function: Function) -> None:
         """Set `former` of a place to the function that leaves it, as this function was when it answered last.

@@ -12,6 +12,7 @@ from pcipt.engine.report import ASKED_IN_FULL, HANDED_OVER, Scope
 from pcipt.engine.round import Round, Slices, sliced
 from pcipt.engine.saver import Saver
 from pcipt.engine.unproven import note_unproven
+from pcipt.engine.views.altered import note_shapes
 from pcipt.engine.views.complaints import forget_bars
 from pcipt.engine.views.faults import note_faults
 from pcipt.engine.views.meanwhile import is_far, note_meanwhile
@@ -141,6 +142,9 @@ class Observer:
         else:
             asked = now.asked and ask_some(now, self._open_actions)
         if asked:
+            about = views.machine.functions if now.everything is not None else now.subjects
+            steps = note_shapes(views.memory, views.state.raws, views.view, views.version, about)
+            now.touched |= bool(steps) and not self._saver.note(steps)
             now.returned = given - views.given_places
             back = map(views.state.address_of, now.returned)
             now.subjects |= {sbdf for sbdf in back if sbdf is not None}

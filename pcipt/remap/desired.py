@@ -159,22 +159,24 @@ def desired_of(
     lost: tuple[LostBar, ...] = (),
     given_up: bool = False,
     sizes: Sizes | None = None,
+    doubt: str | None = None,
 ) -> Desired:
     """Return the pages that one function needs now, or the reason why they cannot be known (`hold_reason`).
 
     If `function` is virtual and `functions` does not have its physical function, `hold_reason` is set. A
-    function in a segment above ffff needs no pages of its own (see the module).
-    `version` is that of Xen. `followed` are the addresses at which pcipt told Xen of renumbered functions.
-    `protected` (RAM and pages that Xen does not give to dom0) matters only for a function that vPCI handles:
-    if a BAR overlaps such a page, no page of the BAR is desired, because vPCI does not map the BAR. But where
-    only entries of the memory map are in the way, some versions map the other pages (`E820_CUTS_BARS`): these
-    are desired, and the BAR counts as mapped, also at address 0: vPCI drops writes to it while it decodes.
-    `outside_window` are the BARs that `Desired.outside_window` had at the last plan. If vPCI handles the
-    function and such a BAR now decodes at an address where vPCI maps BARs, the BAR is `unsure`, and pcipt
-    maps it. `lost` are the BARs that vPCI takes for mapped although a reset has cleared them (`lost_bars`);
-    they count only if vPCI handles the function. `given_up` is True if vPCI does not handle it any more,
-    because it could not map a page. `sizes` are those that vPCI has of the function's Resizable BARs; None
-    means that vPCI has just set the function up. They do not matter if vPCI sees BARs change their sizes.
+    function in a segment above ffff needs no pages of its own (see the module). `version` is that of Xen.
+    `followed` are the addresses at which pcipt told Xen of renumbered functions. `protected` (RAM and pages
+    that Xen does not give to dom0) matters only for a function that vPCI handles: if a BAR overlaps such a
+    page, no page of the BAR is desired, because vPCI does not map the BAR. But where only entries of the
+    memory map are in the way, some versions map the other pages (`E820_CUTS_BARS`): these are desired, and
+    the BAR counts as mapped, also at address 0: vPCI drops writes to it while it decodes. `outside_window`
+    are the BARs that `Desired.outside_window` had at the last plan. If vPCI handles the function and such a
+    BAR now decodes at an address where vPCI maps BARs, the BAR is `unsure`, and pcipt maps it. `lost` are the
+    BARs that vPCI takes for mapped although a reset has cleared them (`lost_bars`); they count only if vPCI
+    handles the function. `given_up` is True if vPCI does not handle it any more, because it could not map a
+    page. `sizes` are those that vPCI has of the function's Resizable BARs; None means that vPCI has just set
+    the function up. They do not matter if vPCI sees BARs change their sizes. `doubt` is the reason why its
+    registers are not believed (`vpci.shape.doubt_of`), which is a `hold_reason`.
     Source: xen/drivers/vpci/header.c (modify_bars).
     """
     place, untrapped = place_of(function), untrapped_reason(function, xen, pvh=pvh, version=version)
@@ -182,7 +184,7 @@ def desired_of(
         untrapped = "vPCI could not set it up, or gave it up after a failed map"
     lost = lost if untrapped is None else ()
     physfn = functions.get(function.physfn) if function.physfn is not None else None
-    hold_reason = _doubt(function, physfn, xen)
+    hold_reason = doubt or _doubt(function, physfn, xen)
     if hold_reason is not None:
         return Desired(
             place,

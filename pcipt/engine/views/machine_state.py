@@ -7,6 +7,7 @@ When Linux drops a function, its address in Xen is added to `memory.removed` and
 from collections.abc import Callable, Collection, Iterable
 
 from pcipt.engine.memory import Memory
+from pcipt.engine.views.altered import believed
 from pcipt.engine.views.kept import Kept
 from pcipt.pci import Function, RawFunction, Sbdf
 from pcipt.pci.inventory import Inventory
@@ -46,14 +47,17 @@ class MachineState:
 
     def load(self, raws: Iterable[RawFunction]) -> frozenset[Sbdf]:
         """Replace all functions by a reading of the machine; return the functions that are different now."""
-        return self._absorb(self._inventory.load(raws))
+        return self._absorb(self._inventory.load(map(self._believed, raws)))
 
     def put(self, sbdf: Sbdf, raw: RawFunction | None) -> frozenset[Sbdf]:
         """Replace one function; `raw` is None if Linux does not have it any more.
 
         Return the functions that are different now: this one, and others that depend on it.
         """
-        return self._absorb(self._inventory.put(sbdf, raw))
+        before = self._memory.altered.get(sbdf)
+        changed = self._inventory.put(sbdf, raw and self._believed(raw))
+        now = self._memory.altered.get(sbdf)
+        return self._absorb(changed | {sbdf} if raw is not None and now != before else changed)
 
     def place_at(self, sbdf: Sbdf) -> str | None:
         """Return the place of the function that Linux has at an address, None if it has none there."""
@@ -175,6 +179,13 @@ class MachineState:
         found = None if sbdf.fits_xen else controller_of(sbdf.segment, self.machine, self.bars)
         return set() if found is None else {found}
 
+    def _believed(self, raw: RawFunction) -> RawFunction:
+        """Return a reading as it may be believed; at the address of a renumbered function others answer."""
+        if raw.sbdf in self.renumbered:
+            self._memory.altered.pop(raw.sbdf, None)
+            return raw
+        return believed(raw, self.raws.get(raw.sbdf), self._memory, self._places.get(raw.sbdf))
+
     def _absorb(self, changed: frozenset[Sbdf]) -> frozenset[Sbdf]:
         """Update places, BARs, renumberings and memory for functions that changed; return them."""
         memory = self._memory
@@ -225,6 +236,7 @@ class MachineState:
             self._memory.note_former(place, former)
         self._memory.removed.add(sbdf.cut)
         self._memory.unserved.discard(sbdf)
+        self._memory.forget_shape(sbdf)
         self.renumbered.pop(sbdf, None)
 
     def _note_kind(self, function: Function, place: str, before: Function | None) -> None:

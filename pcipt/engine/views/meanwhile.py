@@ -11,6 +11,8 @@ Source: Xen xen/drivers/vpci/vpci.c (vpci_deassign_device: it unmaps no BAR).
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 
+import attrs
+
 from pcipt.engine.leftovers import put_pages
 from pcipt.engine.queue import EVERYTHING, MESSAGES, Queue, Reason
 from pcipt.engine.views.views import Views
@@ -46,6 +48,9 @@ def note_meanwhile(views: Views, log: LogReading | None, clock: Clock) -> bool:
         if here is None or listed.is_other(_listed_at(views, here)):
             _leave(views, place, listed, clock)
             found = True
+        elif listed.shape is not None:
+            views.memory.shapes[here] = listed.shape
+            views.state.put(here, views.state.raws[here])  # it is compared with the shape now
     if log is None:
         return found
     for arrival in _visits(views, log):
@@ -64,9 +69,14 @@ def note_read(views: Views, desired: Iterable[Desired], noted: Iterable[AnyStep]
     """Update the roster by what was read of these places; return `noted` and the steps that do so on disk."""
     roster, steps = views.memory.ledger.roster.functions, [*noted]
     for each in desired if views.pvh else ():
+        if each.sbdf in views.memory.altered:
+            continue  # what is on disk is how Xen has it
         here = each.sbdf in views.machine.functions and not each.gone
         now = _listed_at(views, each.sbdf, roster.get(each.place)) if here else None
-        if roster.get(each.place) != now:
+        before = roster.get(each.place)
+        if before and now and now == attrs.evolve(before, shape=now.shape):
+            roster[each.place] = now  # a shape that became known is written with the files
+        elif before != now:
             step = Read(each.place, now)
             step.apply(views.memory.ledger)
             steps.append(step)
@@ -164,7 +174,8 @@ def _buses_below_bridges(views: Views) -> set[tuple[int, int]]:
 def _listed_at(views: Views, sbdf: Sbdf, before: Listed | None = None) -> Listed:
     """Return how the function that Linux has at an address is kept in the roster."""
     raw = views.state.raws.get(sbdf)
-    return listed_from(views.machine.functions[sbdf], raw.instance if raw is not None else None, before)
+    instance, shape = raw.instance if raw is not None else None, views.memory.shapes.get(sbdf)
+    return listed_from(views.machine.functions[sbdf], instance, before, shape)
 
 
 def _place_of(views: Views, sbdf: Sbdf) -> str:

@@ -31,6 +31,7 @@ from pcipt.remap.guard.facts import Facts
 from pcipt.remap.guard.protected import Protected
 from pcipt.remap.kinds.domains import CutOrphans, cut_orphans
 from pcipt.remap.view import XenView
+from pcipt.remap.vpci.shape import doubt_of
 from pcipt.xen.interface import Dom0Kind, Hypervisor
 
 NO_FUNCTIONS: frozenset[Sbdf] = frozenset()
@@ -221,9 +222,8 @@ class Views:
             lost=partial(lost_of, self),
             counted=counted_of(self),
             given_up=self.memory.without_vpci,
-            faulty=self.memory.ledger.faulty,
-            severed=self.memory.ledger.severed,
-            hidden_msix=self.complaints.hidden_msix,
+            faulty=self.memory.ledger.faulty, severed=self.memory.ledger.severed,
+            hidden_msix=self.complaints.hidden_msix, altered=self.memory.altered,
             sizes=self.memory.ledger.sizes.get,
         )  # fmt: skip
 
@@ -263,7 +263,7 @@ class Views:
             function, self.machine.functions, self.view, pvh=self.pvh, version=self.version,
             protected=self.protected, followed=self.announced_at(), outside_window=missed,
             lost=lost_of(self, sbdf), given_up=place in self.memory.without_vpci,
-            sizes=self.memory.ledger.sizes.get(place),
+            sizes=self.memory.ledger.sizes.get(place), doubt=doubt_of(self.memory.altered, function),
         )  # fmt: skip
 
     def cut_orphans(self) -> list[CutOrphans]:

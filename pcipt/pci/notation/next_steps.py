@@ -83,6 +83,7 @@ STEPS: Mapping[str, str] = {
     "resized-behind-vpci": RESCAN,
     "decode-refused": RESCAN,
     "given-up": RESCAN,
+    "header-changed": RESCAN,
     "bar-at-the-end": RESCAN,
     "rom-over-bar": RESCAN,
     "dma-stopped": _COMPARE + " and adds the function again; else `reboot`",

@@ -19,6 +19,7 @@ from pcipt.remap.mapped_pages import MappedPages
 from pcipt.remap.plan_moves import NO_MOVES, Moves
 from pcipt.remap.plan_reserved import Locations
 from pcipt.remap.view import XenView
+from pcipt.remap.vpci.shape import Altered, doubt_of
 from pcipt.remap.vpci.sizes import Sizes
 from pcipt.remap.writes.vpci import Counted
 from pcipt.xen.releases import Version
@@ -40,7 +41,8 @@ class Facts:
     cleared them (`lost_bars`); `counted` has where vPCI has them, for all functions of which that is known.
     `given_up` are the places of functions that vPCI does not handle any more, `faulty` those of
     `Ledger.faulty`, `severed` those of `Ledger.severed`. `hidden_msix` are the functions of which Xen hides
-    the MSI-X structure from dom0 and may trap its pages.
+    the MSI-X structure from dom0 and may trap its pages. `altered` are the functions whose read-only
+    registers are not those that Xen handles.
     """
 
     machine: Machine
@@ -68,6 +70,7 @@ class Facts:
     faulty: AbstractSet[str] = frozenset()
     severed: AbstractSet[str] = frozenset()
     hidden_msix: AbstractSet[Sbdf] = frozenset()
+    altered: Mapping[Sbdf, Altered] = MappingProxyType({})
     sizes: Callable[[str], Sizes | None] = lambda _place: None
     _desired: dict[Sbdf, Desired] = attrs.field(factory=dict, init=False)
 
@@ -90,6 +93,7 @@ class Facts:
                 function, self.machine.functions, self.xen, pvh=self.pvh, version=self.version,
                 protected=self.protected, followed=self.followed, outside_window=self.outside_window(place),
                 lost=self.lost(sbdf), given_up=place in self.given_up, sizes=self.sizes(place),
+                doubt=doubt_of(self.altered, function),
             )  # fmt: skip
         return self._desired[sbdf]
 

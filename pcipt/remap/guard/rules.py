@@ -7,7 +7,8 @@ leaves an orphan, or panics at once if the function decodes memory on a PVH dom0
 rules keep guests and drivers from losing a device that they use. `devices` has the rules of announcements,
 `anew` that of a function that is removed to be added again, `pages` those of pages, `command` those of
 Command registers, `holes` those of the second unmap of pages, `own_bars` those of what a rewrite does to the
-function itself, `switches` those of memory decode.
+function itself, `switches` those of memory decode, `altered` those of functions whose read-only registers
+have changed.
 """
 
 from typing import get_args
@@ -25,6 +26,7 @@ from pcipt.remap.actions import (
     UnmapMmio,
     WithdrawReserved,
 )
+from pcipt.remap.guard.altered import ALTERED_RULES
 from pcipt.remap.guard.anew import ANEW_RULES
 from pcipt.remap.guard.command import COMMAND_RULES
 from pcipt.remap.guard.devices import DEVICE_RULES, decode_endangers
@@ -54,6 +56,7 @@ ON_PV = "PV: this dom0 has no 1:1 map that could change"
 #        name, kind of action, rule
 RULES: tuple[tuple[str, type[Action], Rule], ...] = (
     *DEVICE_RULES, *ANEW_RULES, *PAGE_RULES, *OWN_BAR_RULES, *COMMAND_RULES, *HOLE_RULES, *SWITCH_RULES,
+    *ALTERED_RULES,
 )  # fmt: skip
 _RULES_FOR = {
     kind: tuple((name, rule) for name, about, rule in RULES if about is kind) for kind in get_args(Action)

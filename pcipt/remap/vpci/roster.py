@@ -26,13 +26,15 @@ class Listed:
     function, in hexadecimal, "?" for what is not known. `instance` is the number of its directory in sysfs
     (`RawFunction.instance`). `pages` are the pages of its memory BARs that have an address, whether or not
     they decode: vPCI may have mapped them since. There are none for a virtual function, and for one in a
-    segment that Xen cannot name: vPCI maps none of theirs.
+    segment that Xen cannot name: vPCI maps none of theirs. `shape` is that of its registers when Xen handled
+    it (`shape.shape_of`), None if Xen did not.
     """
 
     sbdf: Sbdf
     ids: str
     instance: int | None = None
     pages: tuple[tuple[int, Frames], ...] = ()
+    shape: str | None = None
 
     def is_other(self, now: "Listed") -> bool:
         """Return True if the function `now`, which is at the same place, is not this one any more.
@@ -77,23 +79,27 @@ class Roster:
         return first is None or first <= self.line + 1
 
 
-def listed_from(found: Function, instance: int | None, before: Listed | None = None) -> Listed:
+def listed_from(
+    found: Function, instance: int | None, before: Listed | None = None, shape: str | None = None
+) -> Listed:
     """Return a function as it is kept. If it does not answer, it has the pages of `before`."""
     maps = found.physfn is None and found.sbdf.fits_xen
     pages = tuple(pages_of_bars(found)) if maps else ()
     if found.answers is False and before is not None:
         pages = before.pages
-    return Listed(found.sbdf, _ids(found.ids), instance, pages)
+    return Listed(found.sbdf, _ids(found.ids), instance, pages, shape)
 
 
 def listed_to_json(listed: Listed) -> dict[str, object]:
-    """Return a function as a JSON object: "sbdf", "ids", "instance" unless it is None, and "pages" as lists
-    of BAR number, first frame and number of pages.
+    """Return a function as a JSON object: "sbdf", "ids", "instance" unless it is None, "pages" as lists of
+    BAR number, first frame and number of pages, and "shape" unless it is None.
     """
     told: dict[str, object] = {"sbdf": str(listed.sbdf), "ids": listed.ids}
     if listed.instance is not None:
         told["instance"] = listed.instance
     told["pages"] = [[bar, pages.start, pages.count] for bar, pages in listed.pages]
+    if listed.shape is not None:
+        told["shape"] = listed.shape
     return told
 
 
@@ -107,6 +113,7 @@ def listed_from_json(value: object) -> Listed:
         given.take("ids", text),
         given.find("instance", _count, None),
         tuple(given.take("pages", lambda told: items(told, _pages))),
+        given.find("shape", text, None),
     )
     given.end()
     return listed
