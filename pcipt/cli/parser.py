@@ -1,7 +1,9 @@
 """The option parser of every command: its help fits the terminal and has examples; an error is one line."""
 
 import argparse
+import os
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -9,10 +11,15 @@ from pcipt.cli.text.terminal import columns, folded
 from pcipt.errors import printable
 
 WIDEST = 100
-_CHOICE = re.compile(
-    r"invalid choice: '(?P<word>.*)' \(choose from (?P<known>.*)\)"
-)  # the text of argparse's error
+_CHOICE = r"invalid choice: '(?P<word>.*)' \(choose from (?P<known>.*)\)"  # the text of argparse's error
 Examples = Sequence[tuple[str, str]]
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """The formatter of argparse, with the same width, for which it would load shutil at every start."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_terminal_width() - 2)
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,7 +34,7 @@ class Parser(argparse.ArgumentParser):
             description=filled(about),
             epilog=_examples_text(examples),
             allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Formatter,
             **more,
         )
 
@@ -42,9 +49,21 @@ class Parser(argparse.ArgumentParser):
         options = re.findall(r"--[a-z0-9-]+", self.format_usage())
         unknown = message.partition("unrecognized arguments: ")[2].split()
         hint = "".join(suggestion(word.partition("=")[0], options) for word in unknown if word[:2] == "--")
-        if (choice := _CHOICE.search(message)) is not None:
+        if (choice := re.search(_CHOICE, message)) is not None:
             hint = suggestion(choice["word"], re.findall(r"[\w-]+", choice["known"]))
         self.exit(2, f"{self.prog}: {printable(message)}{hint}; see {self.prog} --help\n")
+
+
+def _terminal_width() -> int:
+    """Return $COLUMNS, else the width of the terminal, else 80, as shutil.get_terminal_size does."""
+    told = os.environ.get("COLUMNS", "")
+    width = int(told) if told.isdecimal() else 0
+    if not width:
+        try:
+            width = os.get_terminal_size(sys.__stdout__.fileno()).columns  # type: ignore[union-attr]
+        except (AttributeError, ValueError, OSError):
+            width = 0
+    return width or 80
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:

@@ -12,8 +12,7 @@ import enum
 import functools
 from collections.abc import Iterable, Mapping
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.acpi.dmar import (
     SCOPE_BRIDGE,
     SCOPES_OF_XEN,

@@ -7,8 +7,7 @@ and nothing else. What is unknown in one of the two states is not a difference.
 import enum
 from collections.abc import Callable, Iterable, Mapping
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import Sbdf
 from pcipt.pci.identity import FIELDS, Identity, place_of
 from pcipt.pci.policy.resolve import brief

@@ -11,8 +11,7 @@ import heapq
 import itertools
 from collections.abc import Iterable, Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import UnsupportedError
 from pcipt.pci import Address, Range
 

@@ -14,8 +14,7 @@ import enum
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.acpi.mcfg import regions_from_mcfg
 from pcipt.firmware.memory_map import MemoryEntry, MemoryType, flatten_map, overlapping
 from pcipt.pci import Address, Finding, Range

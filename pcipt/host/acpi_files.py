@@ -9,8 +9,7 @@ import errno
 import os
 import re
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import InputError, NotPermittedError
 from pcipt.host import files
 from pcipt.host.paste.tables import TextError, tables_in

@@ -15,8 +15,7 @@ before it ended, the function keeps only the bytes before this line and gets a f
 import re
 from collections.abc import Iterable
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import InputError
 from pcipt.host.paste.blocks import Block, blocks_of
 from pcipt.host.paste.machines import Reading, function_of, readings_of

@@ -9,7 +9,7 @@ Source: linux Documentation/ABI/testing/sysfs-bus-pci; drivers/pci/pci-sysfs.c (
 
 import enum
 
-import attrs
+from pcipt import values as attrs
 
 PAGE = 4096  # a sysfs attribute has at most one page and must be read with one call
 DEVICES = "sys/bus/pci/devices"

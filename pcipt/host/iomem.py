@@ -8,8 +8,7 @@ Source: linux kernel/resource.c (r_show), drivers/firmware/memmap.c.
 
 import re
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import InputError, NotPermittedError
 from pcipt.host import files
 from pcipt.host.tree import Tree, reason

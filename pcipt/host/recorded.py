@@ -13,8 +13,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import AddressError, InputError, MalformedError, NoSuchDeviceError
 from pcipt.host.iomem import MemoryReading
 from pcipt.host.live import LinuxHost

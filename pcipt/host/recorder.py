@@ -12,8 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import InputError
 from pcipt.host import files
 from pcipt.host.files import Entry, Kind

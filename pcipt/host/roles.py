@@ -9,8 +9,7 @@ Source: linux Documentation/filesystems/proc.rst §3.5 (mountinfo); Documentatio
 
 import re
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import InputError
 from pcipt.host.files import CONSOLES, MOUNTS
 from pcipt.host.function_files import sbdf_from_name

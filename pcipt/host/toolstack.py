@@ -6,14 +6,16 @@ Source: xl(1), pci-assignable-add and -remove; tools/libs/light/libxl_pci.c.
 """
 
 import os
-import shutil
-import subprocess
+from typing import TYPE_CHECKING
 
 from pcipt.errors import InputError, UnsupportedError
 from pcipt.host.files import DEVICES
 from pcipt.host.function_files import sbdf_from_name
 from pcipt.host.tree import reason
 from pcipt.pci import Sbdf
+
+if TYPE_CHECKING:
+    import subprocess
 
 PCIBACK = "pciback"
 MODULE = "xen-pciback"
@@ -153,6 +155,8 @@ class Toolstack:
         bound, the kernel sends a message.
         Raises: InputError if Linux has no such file or the process cannot be started.
         """
+        import subprocess
+
         self._probes = [each for each in self._probes if each.poll() is None]
         path = os.path.join(self._root, PROBE)
         try:
@@ -190,6 +194,8 @@ def _find(command: str) -> str:
     Raises: UnsupportedError if it is not installed.
     """
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_DIRECTORIES))
+    import shutil
+
     found = shutil.which(command, path=path)
     if found is None:
         raise UnsupportedError(command, "it is not installed; Debian has xl in xen-utils, modprobe in kmod")
@@ -229,6 +235,8 @@ def _run(command: str, *arguments: str, patience: float = PATIENCE) -> str:
     Raises: InputError with the last line of its output if it fails; InputError if it cannot be started or
             takes more than `patience` seconds; UnsupportedError if it is not installed.
     """
+    import subprocess
+
     words = " ".join((command, *arguments))
     try:
         done = subprocess.run(

@@ -18,8 +18,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import UnsupportedError
 from pcipt.host.function_files import sbdf_from_name
 from pcipt.host.tree import reason

@@ -16,10 +16,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import AddressError
-from pcipt.pci.notation.spellings import plain_address
 
 LIMITS = {"segment": 0xFFFF_FFFF, "bus": 0xFF, "device": 0x1F, "function": 0x7}
 XEN_SEGMENT_LIMIT = 0xFFFF
@@ -125,6 +123,8 @@ class SlotFilter:
 Target = Sbdf | SlotFilter | PciPath
 
 _ANY_VALUE = ("", "*")
+# What no other program spells otherwise: digits and the separators of addresses.
+PLAIN = re.compile(r"[0-9a-f:.*_]*[0-9a-f.*_]|[0-9a-f:*_]*", re.IGNORECASE | re.ASCII)
 _HEX = re.compile(r"[0-9a-f]+", re.IGNORECASE | re.ASCII)
 _EXPECTED = "expected [[segment:]bus:]device.function"
 
@@ -220,7 +220,11 @@ def _without_decoration(text: str) -> str:
 
     Raises: AddressError if nothing is left.
     """
-    body = plain_address(text)
+    body = text
+    if not PLAIN.fullmatch(text):
+        from pcipt.pci.notation.spellings import plain_address  # its patterns take long to compile
+
+        body = plain_address(text)
     if body.startswith("(") and body.endswith(")"):
         body = body[1:-1]
     if body[:5].lower() == "dom0:":

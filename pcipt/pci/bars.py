@@ -10,8 +10,7 @@ Source: PCI Local Bus 3.0 §6.2.5; PCI Express Base 6.0 §7.5.1.2.1-2.
 import enum
 from collections.abc import Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.config import COMMAND_IO, COMMAND_MEMORY, ConfigSpace, HeaderType
 from pcipt.pci.units import Address, Range
 

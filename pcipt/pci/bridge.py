@@ -10,8 +10,7 @@ Source: PCI-to-PCI Bridge 1.2 §3.2.5.6-10; PC Card Standard 8.0 Vol. 2 §4.5 (C
 
 import enum
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.config import ConfigSpace, HeaderType
 
 _IO_32 = 0x1

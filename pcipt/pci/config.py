@@ -8,7 +8,7 @@ Source: PCI Local Bus 3.0 §6.1 (header), PCI-to-PCI Bridge 1.2 §3.2 (type 1), 
 import enum
 import struct
 
-import attrs
+from pcipt import values as attrs
 
 HEADER_SIZE = 64
 LEGACY_SIZE = 256

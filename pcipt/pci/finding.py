@@ -1,7 +1,6 @@
 """Define a finding: a fact about a machine that its administrator should know."""
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.notation.next_steps import next_step
 
 # Codes of findings that describe how a machine is built: nothing is wrong, nothing can be repaired.

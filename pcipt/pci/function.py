@@ -7,8 +7,7 @@ values for vendor or device, for a BAR, a window or the bus below a bridge, a fi
 Source: PCI Local Bus 3.0 §6.2.
 """
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import structures
 from pcipt.pci.address import PciPath, Sbdf
 from pcipt.pci.bars import LAYOUT, Bar, bars_from_resources

@@ -12,8 +12,7 @@ Source: PCI IDE Controller Specification 1.0 §2 (compatibility mode); PCI Expre
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.address import Sbdf
 from pcipt.pci.bars import LAYOUT, ROM_INDEX, Bar, BarKind, Resource, bars_from_resources, decode_bars
 from pcipt.pci.config import COMMAND_IO, COMMAND_MEMORY, ConfigSpace

@@ -8,8 +8,7 @@ Sources: PCI Express Base 6.0 §7.9.3 (Device Serial Number); Qubes OS 4.3 (PCI 
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.address import PciPath, Sbdf
 from pcipt.pci.capabilities import Capability
 from pcipt.pci.config import LEGACY_SIZE, ConfigSpace

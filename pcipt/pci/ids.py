@@ -8,8 +8,7 @@ says so.
 Source: PCI Local Bus 3.0 §6.2.1, §6.2.4; PCI-to-PCI Bridge 1.2 §3.2.5.13 (subsystem capability).
 """
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.config import ConfigSpace, HeaderType
 from pcipt.pci.finding import Finding
 

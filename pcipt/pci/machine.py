@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.address import Sbdf
 from pcipt.pci.finding import Finding
 from pcipt.pci.function import Function, decode_function

@@ -4,8 +4,7 @@ import enum
 import zlib
 from functools import lru_cache
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.address import Sbdf
 from pcipt.pci.bars import UNUSED, VF_BAR_INDEX, Bar, Resource
 from pcipt.pci.bridge import Bridge

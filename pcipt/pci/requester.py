@@ -6,8 +6,7 @@ Pure. Source: Xen drivers/passthrough/pci.c (pdev_type), vtd/dmar.c (acpi_find_m
 
 import enum
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.address import Sbdf, sbdf_from_devfn
 from pcipt.pci.function import Function
 from pcipt.pci.machine import Machine

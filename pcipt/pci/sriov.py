@@ -9,8 +9,7 @@ Source: PCI Express Base 6.0 §9.3.3 (structure), §9.3.3.13 (System Page Size),
 
 from collections.abc import Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.address import Sbdf, sbdf_from_devfn
 from pcipt.pci.bars import (
     UNUSED,

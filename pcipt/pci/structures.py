@@ -12,8 +12,7 @@ Source: PCI Express Base 6.0 §7.5.3 (PCI Express), §7.7.2 (MSI-X), §7.8.6-7 (
 
 import functools
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.config import LEGACY_SIZE, ConfigSpace
 from pcipt.pci.units import Address, Range
 

@@ -12,8 +12,7 @@ Source: PCI-to-PCI Bridge 1.2 §3.2.5.3-4 (bus numbers); PCI Express Base 6.0 §
 import functools
 from collections.abc import Mapping
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.address import PciPath, Sbdf
 from pcipt.pci.bridge import Bridge, decode_bridge
 from pcipt.pci.buses.numbers import check_buses, is_impossible

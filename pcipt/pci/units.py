@@ -8,7 +8,7 @@ Xen are converted here.
 
 from typing import NewType
 
-import attrs
+from pcipt import values as attrs
 
 Address = NewType("Address", int)
 Gfn = NewType("Gfn", int)

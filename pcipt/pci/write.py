@@ -6,8 +6,7 @@ Units:  `offset` in bytes; `size` 1, 2 or 4 bytes, None if unknown (Xen's trace 
 
 from typing import Protocol
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.address import Sbdf
 
 BUSES = 256

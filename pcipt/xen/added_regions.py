@@ -11,8 +11,7 @@ Source: Xen drivers/passthrough/vtd/dmar.c (parse_rmrr_param), amd/iommu_acpi.c 
 import re
 from collections.abc import Sized
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import Sbdf
 from pcipt.xen.command_line import words_in
 

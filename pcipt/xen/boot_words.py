@@ -9,8 +9,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.xen.added_regions import AddedRegions, parse_added_regions
 from pcipt.xen.command_line import NO, flag_in, switch_in, truth_in, values_in, whole_switch_in, words_in
 from pcipt.xen.console import whole_lines
@@ -63,7 +62,7 @@ class BootWords:
     forced: bool = False
     per_device: bool = True
     io_apics: Mapping[int, int] = attrs.field(factory=dict)
-    added: AddedRegions = AddedRegions()  # noqa: RUF009 - frozen
+    added: AddedRegions = AddedRegions()
     line_known: bool = False
     igfx: bool = True
     ats: bool = False

@@ -12,8 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import Frames, Gfn, Sbdf, parse_sbdf
 from pcipt.xen.console import whole_lines
 

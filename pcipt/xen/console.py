@@ -18,8 +18,7 @@ Source: Xen xen/drivers/passthrough/pci.c, dump_pci_devices; drivers/char/consol
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import Sbdf
 from pcipt.xen.interface import Owner, OwnerKind
 

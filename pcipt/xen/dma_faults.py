@@ -19,8 +19,7 @@ import enum
 import re
 from collections.abc import Iterator, Mapping
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import Frames, Sbdf, parse_sbdf, sbdf_from_devfn
 from pcipt.xen.command_line import flag_in, value_in
 from pcipt.xen.console import whole_lines

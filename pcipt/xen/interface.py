@@ -9,8 +9,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import HypervisorError, UnsupportedError
 from pcipt.pci import Frames, Range, Sbdf
 from pcipt.xen.releases import Version, parse_version

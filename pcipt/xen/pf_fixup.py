@@ -6,8 +6,7 @@ Source: Xen arch/x86/hvm/emulate.c (hvmemul_do_io, hwdom_fixup_p2m), arch/x86/do
         (parse_arch_dom0_param); the releases: `PF_FIXUP` and the two facts behind it.
 """
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.xen.command_line import switch_in
 from pcipt.xen.interface import Dom0Kind, XenIdentity
 from pcipt.xen.releases import PF_FIXUP, PF_FIXUP_BY_DEFAULT, PF_FIXUP_OF_RESERVED

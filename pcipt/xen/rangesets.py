@@ -21,8 +21,7 @@ import itertools
 import re
 from collections.abc import Mapping
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import Address, Frames, Gfn, Range
 from pcipt.xen.console import CUT, KEPT_BROKEN, whole_parts
 from pcipt.xen.interface import Permissions

@@ -22,7 +22,7 @@ from pcipt.cli.text.render import count_text, print_json
 from pcipt.cli.text.terminal import BOLD, RED, clipped, columns, on_terminal, painted, wants_colour
 from pcipt.errors import printable
 from pcipt.host.files import Depth
-from pcipt.pci import ConfigSpace, Ids, RawFunction, decode_machine
+from pcipt.pci import ConfigSpace, Ids, RawFunction
 from pcipt.pci.ids import join_ids
 
 Row = tuple[str, str, str, str]
@@ -94,6 +94,8 @@ def _print_rows(source: Source, wanted: Wanted | None, args: argparse.Namespace)
         lines = ((str(raw.sbdf), f"{raw.sbdf} {': '.join(describe(raw))}") for raw in chosen)
         sys.stdout.writelines(f"{_painted(line, address, colour=colour)}\n" for address, line in lines)
     if on_terminal() and not args.no_legend:
+        from pcipt.pci import decode_machine
+
         machine = decode_machine(raws)
         findings = sum(len(machine.functions[raw.sbdf].findings) for raw in chosen)
         print(f"\n{count_text(len(chosen), 'function')}, {count_text(findings, 'finding')} in their headers.")

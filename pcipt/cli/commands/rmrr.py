@@ -13,8 +13,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.cli.machine.client import call
 from pcipt.cli.machine.host import table_options
 from pcipt.cli.machine.pvh import add_xen_argument, guest_type, memory_map_of, xen_version
@@ -144,7 +143,7 @@ class _Here:
     tables: tuple[tuple[str, bytes], ...] = ()
     others: tuple[bytes, ...] = ()
     kind: str = ""
-    options: Options = Options()  # noqa: RUF009 - frozen
+    options: Options = Options()
     trouble: tuple[Finding, ...] = ()
 
 

@@ -7,8 +7,7 @@ SBDF is 0000:00:1f.2, 00:1f.2, 1f.2, 00_1f.2, pci_0000_00_1f_2, a PCI path such 
 import argparse
 from collections.abc import Iterator
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.cli.machine.details import Details, read_details
 from pcipt.cli.machine.find import SBDF_HELP, find_functions
 from pcipt.cli.machine.names import Names

@@ -4,8 +4,7 @@ facts, the IOMMU unit.
 
 from collections.abc import Collection, Mapping
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.cli.machine.pvh import acpi_tables_of
 from pcipt.cli.machine.source import Source
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine

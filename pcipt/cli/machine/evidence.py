@@ -3,8 +3,7 @@
 import os
 from typing import Any
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.cli.machine.client import asked
 from pcipt.cli.machine.host import host_of, said_by_xen, told_by_daemon
 from pcipt.cli.machine.pvh import acpi_tables_of, ecam_of, guest_type, madt_of, memory_map_of

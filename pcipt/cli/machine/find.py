@@ -7,19 +7,22 @@ program prints is taken too: see `pcipt/pci/notation/spellings.py`.
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from pcipt.cli.machine.source import Source, Wanted
 from pcipt.errors import AddressError, NoSuchDeviceError, PciptError
 from pcipt.host.files import Depth
-from pcipt.pci import Function, Machine, PciPath, Sbdf, SlotFilter, Target, parse_slot, parse_target
+from pcipt.pci import PciPath, Sbdf, SlotFilter, Target, parse_slot, parse_target
 from pcipt.pci.address import names_functions_of_one_device
-from pcipt.pci.notation.meant import suggestions
+
+if TYPE_CHECKING:
+    from pcipt.pci import Function, Machine
 
 HIDE = "xen-pciback.hide="
 SBDF_HELP = "address, PCI path, or a set of addresses: 03:00.* a device, 03: a bus, * all"
 
 
-def find_function(source: Source, text: str) -> Function:
+def find_function(source: Source, text: str) -> "Function":
     """Return the one function that `text` names by address or PCI path, read and decoded in full.
 
     Raises: AddressError if the text is malformed or names several functions; NoSuchDeviceError if the machine
@@ -33,7 +36,7 @@ def find_function(source: Source, text: str) -> Function:
     return found[0]
 
 
-def find_functions(source: Source, text: str) -> list[Function]:
+def find_functions(source: Source, text: str) -> "list[Function]":
     """Return the functions that `text` names, read and decoded in full, in address order; at least one.
 
     Raises: AddressError if the text is malformed; NoSuchDeviceError if the machine has no such function;
@@ -54,7 +57,7 @@ def find_functions(source: Source, text: str) -> list[Function]:
 
 
 def chosen_functions(
-    source: Source, machine: Machine, texts: Sequence[str], *, single: bool = False
+    source: Source, machine: "Machine", texts: Sequence[str], *, single: bool = False
 ) -> list[Sbdf]:
     """Return the functions that the arguments `texts` name, each once, in the order of the arguments.
 
@@ -82,7 +85,7 @@ def targets_of(source: Source, texts: Sequence[str]) -> list[tuple[str, Target]]
     return [(text, target_of(source, text)) for text in parts]
 
 
-def chosen_of(source: Source, machine: Machine, targets: Iterable[tuple[str, Target]]) -> list[Sbdf]:
+def chosen_of(source: Source, machine: "Machine", targets: Iterable[tuple[str, Target]]) -> list[Sbdf]:
     """Return the functions that the parsed arguments `targets` name, each once, in the order of `targets`.
 
     Raises: NoSuchDeviceError if an argument names no function of `machine`.
@@ -128,7 +131,7 @@ def suggested(source: Source, error: AddressError) -> AddressError:
     """
     meant: tuple[str, ...] = ()
     with suppress(PciptError, OSError):
-        meant = tuple(map(str, suggestions(source.addresses(), error.text)))
+        meant = _meant(source, error.text)
     return AddressError(error.text, error.field, error.why, meant)
 
 
@@ -140,10 +143,20 @@ def no_such_device(source: Source, text: str, target: Target) -> NoSuchDeviceErr
     Raises: InputError if the machine cannot be read.
     """
     shown = str(target) if isinstance(target, Sbdf) else text
-    return NoSuchDeviceError(shown, tuple(map(str, suggestions(source.addresses(), text))))
+    return NoSuchDeviceError(shown, _meant(source, text))
 
 
-def _refuse_sets(machine: Machine, text: str, target: Target) -> None:
+def _meant(source: Source, text: str) -> tuple[str, ...]:
+    """Return the addresses of functions that `text` may have meant.
+
+    Raises: InputError if the machine cannot be read.
+    """
+    from pcipt.pci.notation.meant import suggestions  # only an error needs it
+
+    return tuple(map(str, suggestions(source.addresses(), text)))
+
+
+def _refuse_sets(machine: "Machine", text: str, target: Target) -> None:
     """Raise AddressError if `text`, parsed as `target`, names more than the functions of one device."""
     if not isinstance(target, SlotFilter):
         return
@@ -170,7 +183,7 @@ def _hidden(text: str) -> list[str]:
     return re.split(r"(?<=\))(?=\()", body) if body.startswith("(") else [body]
 
 
-def _found(source: Source, machine: Machine, text: str, target: Target) -> list[Sbdf]:
+def _found(source: Source, machine: "Machine", text: str, target: Target) -> list[Sbdf]:
     """Return the functions that one argument names. `text` is the argument, `target` the parsed argument.
 
     Raises: NoSuchDeviceError if `machine` has no such function.
@@ -186,7 +199,7 @@ def _found(source: Source, machine: Machine, text: str, target: Target) -> list[
     return found
 
 
-def _decoded(source: Source, sbdf: Sbdf, depth: Depth) -> Function | None:
+def _decoded(source: Source, sbdf: Sbdf, depth: Depth) -> "Function | None":
     """Read and decode one function; return None if the machine does not have it.
 
     Raises: InputError if the machine cannot be read.
@@ -194,7 +207,7 @@ def _decoded(source: Source, sbdf: Sbdf, depth: Depth) -> Function | None:
     return source.machine(depth, lambda other: other == sbdf).functions.get(sbdf)
 
 
-def _find_path(source: Source, text: str, path: PciPath) -> Function:
+def _find_path(source: Source, text: str, path: PciPath) -> "Function":
     """Return the function at a PCI path, decoded in full. `text` is the user's text.
 
     The path is followed bridge by bridge from the root bus that its first hop names. If that does not lead to

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.cli.machine.client import call, stream
 from pcipt.cli.text.render import print_json
 from pcipt.errors import InputError, NotPermittedError, PciptError, StateError, printable

@@ -5,8 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.cli.machine.client import asked
 from pcipt.cli.machine.pvh import acpi_tables_of, guest_type, memory_map_of, xen_version
 from pcipt.errors import InputError, NotPermittedError

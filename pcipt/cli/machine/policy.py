@@ -4,8 +4,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.cli.machine.source import Source
 from pcipt.cli.text.render import table
 from pcipt.errors import NotPermittedError, printable

@@ -1,33 +1,30 @@
 """The parts of a machine that the `pvh` commands read: memory map, ACPI tables, functions.
 
-If tables or functions are missing, a finding says so and the command continues.
+If tables or functions are missing, a finding says so and the command continues. What only some commands need
+is loaded where it is needed.
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import InputError, NotPermittedError, PciptError
-from pcipt.firmware.acpi.madt import SIGNATURE as MADT
-from pcipt.firmware.acpi.madt import Madt, parse_madt
-from pcipt.firmware.acpi.mcfg import SIGNATURE as MCFG
-from pcipt.firmware.acpi.mcfg import Mcfg, parse_mcfg, regions_from_mcfg
-from pcipt.firmware.acpi.table import Table, parse_table
-from pcipt.firmware.memory_map import MemoryEntry, entries_from_names
 from pcipt.host.acpi_files import TableReading, read_tables
 from pcipt.host.files import Depth
-from pcipt.host.iomem import MemoryReading, read_memory
 from pcipt.host.machine_files import read_listed
-from pcipt.host.sysfs import read_machine
-from pcipt.host.toolstack import read_xl_info
-from pcipt.pci import Finding, Machine, decode_machine
-from pcipt.pci.write import EcamRegion
-from pcipt.xen.command_line import switch_in
-from pcipt.xen.releases import Version, parse_version
+from pcipt.pci import Finding
+
+if TYPE_CHECKING:
+    from pcipt.firmware.acpi.madt import Madt
+    from pcipt.firmware.acpi.mcfg import Mcfg
+    from pcipt.firmware.acpi.table import Table
+    from pcipt.firmware.memory_map import MemoryEntry
+    from pcipt.pci import Machine
+    from pcipt.pci.write import EcamRegion
+    from pcipt.xen.releases import Version
 
 VGA_CLASSES = (0x030000, 0x000100)  # VGA-compatible; the second is for devices older than class codes
-_PARSERS: Mapping[str, Callable[[Table], Madt | Mcfg]] = {MADT: parse_madt, MCFG: parse_mcfg}
 NO_TABLES = TableReading((), ())
 
 
@@ -38,7 +35,7 @@ class MemorySource:
     `named` are the names of the ranges in /proc/iomem; none if it could not be read.
     """
 
-    entries: tuple[MemoryEntry, ...]
+    entries: "tuple[MemoryEntry, ...]"
     source: str
     findings: tuple[Finding, ...]
     named: tuple[str, ...] = ()
@@ -51,7 +48,10 @@ def memory_of(root: str) -> MemorySource:
     Raises: NotPermittedError if `root` is "/" and the kernel hides the addresses from this process;
             InputError if there is no usable map.
     """
-    reading: MemoryReading = read_memory(root)
+    from pcipt.firmware.memory_map import entries_from_names
+    from pcipt.host.iomem import read_memory
+
+    reading = read_memory(root)
     named = tuple(line.name for line in reading.iomem or ())
     if reading.firmware:
         entries = entries_from_names((each.range, each.name) for each in reading.firmware)
@@ -60,7 +60,7 @@ def memory_of(root: str) -> MemorySource:
     return MemorySource(entries, "proc/iomem", reading.findings, named)
 
 
-def memory_map_of(root: str) -> tuple[MemoryEntry, ...] | None:
+def memory_map_of(root: str) -> "tuple[MemoryEntry, ...] | None":
     """Return the entries of `memory_of`; None if there is no map that can be read."""
     try:
         return memory_of(root).entries
@@ -91,11 +91,14 @@ def tables_of(root: str, findings: list[Finding]) -> TableReading:
         return NO_TABLES
 
 
-def machine_of(root: str, findings: list[Finding]) -> Machine:
+def machine_of(root: str, findings: list[Finding]) -> "Machine":
     """Return all functions below `root`, decoded.
 
     If the list of functions cannot be read, return an empty machine. A finding in `findings` then says so.
     """
+    from pcipt.host.sysfs import read_machine
+    from pcipt.pci import Machine, decode_machine
+
     try:
         return decode_machine(read_machine(root, Depth.FULL))
     except InputError as error:
@@ -103,34 +106,46 @@ def machine_of(root: str, findings: list[Finding]) -> Machine:
         return Machine({})
 
 
-def madt_of(tables: Sequence[bytes]) -> Madt | None:
+def madt_of(tables: Sequence[bytes]) -> "Madt | None":
     """Return the first MADT among `tables`, decoded; None if there is none. Damage in it raises no error."""
+    from pcipt.firmware.acpi.madt import SIGNATURE, parse_madt
+    from pcipt.firmware.acpi.table import parse_table
+
     for data in tables:
         table = parse_table(data)
-        if table is not None and table.signature == MADT:
+        if table is not None and table.signature == SIGNATURE:
             return parse_madt(table)
     return None
 
 
-def ecam_of(tables: Sequence[bytes]) -> tuple[EcamRegion, ...]:
+def ecam_of(tables: Sequence[bytes]) -> "tuple[EcamRegion, ...]":
     """Return the ECAM regions that the MCFG tables among `tables` claim, in table order; none if there is no
     MCFG. How much of them is taken: `firmware.mmcfg`.
     """
+    from pcipt.firmware.acpi.mcfg import regions_from_mcfg
+
     return tuple(region for data in tables for region in regions_from_mcfg(data))
 
 
 def damage_of(tables: Sequence[bytes]) -> list[Finding]:
     """Return the findings about damage in the MCFG and MADT tables among `tables`. Ignore other tables."""
+    from pcipt.firmware.acpi import madt, mcfg
+    from pcipt.firmware.acpi.table import parse_table
+
+    parsers: dict[str, Callable[[Table], Madt | Mcfg]] = {
+        madt.SIGNATURE: madt.parse_madt,
+        mcfg.SIGNATURE: mcfg.parse_mcfg,
+    }
     found: list[Finding] = []
     for data in tables:
         table = parse_table(data)
-        parse = _PARSERS.get(table.signature) if table is not None else None
+        parse = parsers.get(table.signature) if table is not None else None
         if table is not None and parse is not None:
             found += (Finding(each.code, f"{table.signature}: {each.text}") for each in parse(table).findings)
     return found
 
 
-def has_vga(machine: Machine) -> bool | None:
+def has_vga(machine: "Machine") -> bool | None:
     """Return True if a function is VGA-compatible, False if none is; None if `machine` is empty (unknown)."""
     if not machine.functions:
         return None
@@ -147,16 +162,20 @@ def add_xen_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _version(text: str) -> Version:
+def _version(text: str) -> "Version":
     """Parse a version of Xen. Raises: ArgumentTypeError if it is none."""
+    from pcipt.xen.releases import parse_version
+
     try:
         return parse_version(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def xen_version(root: str) -> Version | None:
+def xen_version(root: str) -> "Version | None":
     """Return the version of Xen under which the Linux below `root` runs; None if it is not known."""
+    from pcipt.xen.releases import parse_version
+
     parts = [read_listed(root, f"sys/hypervisor/version/{part}") for part in ("major", "minor", "extra")]
     major, minor, extra = ((part or b"").decode("ascii", "replace").strip() for part in parts)
     try:
@@ -180,6 +199,10 @@ def map_reserved(root: str, options: str | None) -> bool:
     `options` is Xen's command line; None means that of the running Xen, if `root` is "/" and xl tells it.
     Else Xen's default counts, which is True.
     """
+    from pcipt.xen.command_line import switch_in
+
     if options is None and root == "/" and guest_type(root):
+        from pcipt.host.toolstack import read_xl_info
+
         options = read_xl_info().get("xen_commandline")
     return switch_in(options or "", "dom0-iommu", "map-reserved") is not False

@@ -3,13 +3,16 @@
 import argparse
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from pcipt.cli.text.progress import progress
 from pcipt.errors import printable
-from pcipt.host.dump import read_dump
 from pcipt.host.files import Depth
 from pcipt.host.sysfs import read_addresses, read_machine
-from pcipt.pci import Machine, RawFunction, Sbdf, decode_machine
+from pcipt.pci import RawFunction, Sbdf
+
+if TYPE_CHECKING:
+    from pcipt.pci import Machine
 
 Wanted = Callable[[Sbdf], bool]
 
@@ -43,6 +46,8 @@ class Source:
         self._root: str = args.root
         self._dump: list[RawFunction] | None = None
         if args.dump is not None:
+            from pcipt.host.dump import read_dump  # it loads much, and few need it
+
             found = read_dump(args.dump)
             self._dump = list(found.functions)
             for text in (found.about, *found.notes):
@@ -75,11 +80,13 @@ class Source:
         with progress("reading the machine", lambda: self._root):
             return read_machine(self._root, depth, wanted)
 
-    def machine(self, depth: Depth, wanted: Wanted | None = None) -> Machine:
+    def machine(self, depth: Depth, wanted: Wanted | None = None) -> "Machine":
         """Read functions as `read` does, and return them decoded, in address order.
 
         The result may have functions that `wanted` does not accept.
 
         Raises: InputError if the machine cannot be read.
         """
+        from pcipt.pci import decode_machine  # `list` decodes nothing
+
         return decode_machine(self.read(depth, wanted))

@@ -8,8 +8,7 @@ Source: Xen drivers/passthrough/amd/iommu.h (struct ivrs_mappings), pci_amd_iomm
 import bisect
 from collections.abc import Callable, Iterator
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import Frames, Gfn, Sbdf
 from pcipt.pci.units import PAGE_SIZE
 

@@ -3,8 +3,7 @@
 import enum
 from collections.abc import Mapping
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.acceptance.amd_state import AmdState
 from pcipt.firmware.acceptance.reading import Said
 from pcipt.firmware.acceptance.rules import Ending

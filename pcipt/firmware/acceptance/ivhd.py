@@ -6,8 +6,7 @@ Source: Xen drivers/passthrough/amd/iommu_acpi.c (get_last_bdf_ivhd, parse_ivhd_
 
 from collections.abc import Mapping, Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.acceptance import rules
 from pcipt.firmware.acceptance.amd_state import AmdUnit, Runs
 from pcipt.firmware.acceptance.answers import Options

@@ -7,8 +7,7 @@ Source: Xen drivers/passthrough/amd/iommu_acpi.c (parse_ivmd_block and what it c
 import functools
 from collections.abc import Mapping, Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.acceptance import rules
 from pcipt.firmware.acceptance.amd_state import AmdUnit, Exclusion, Record, Runs, UnityMap
 from pcipt.firmware.acceptance.memory import MemoryMap

@@ -5,8 +5,7 @@ Behind its last byte a table reads as zeros. Xen reads there what stands in memo
 
 import struct
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.acceptance.rules import Ending, Rule
 from pcipt.firmware.acpi.ivrs import IVMD_SIZE
 from pcipt.pci import Finding

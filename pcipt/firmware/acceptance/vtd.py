@@ -7,8 +7,7 @@ Source: Xen drivers/passthrough/vtd/dmar.c (acpi_parse_dmar and what it calls), 
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.acceptance import rules
 from pcipt.firmware.acceptance.memory import MemoryMap
 from pcipt.firmware.acceptance.reading import Reading

@@ -4,8 +4,7 @@ Source: Xen drivers/passthrough/vtd/dmar.c (acpi_find_matched_drhd_unit, for_eac
         (intel_iommu_get_reserved_device_memory).
 """
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import Frames, Gfn, Sbdf
 from pcipt.pci.requester import Requester
 from pcipt.pci.units import PAGE_SIZE

@@ -6,8 +6,7 @@ Source: ACPI 6.5 §5.2.6.
 
 import struct
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.acpi.table import HEADER_SIZE, Table
 
 _HEADER = struct.Struct("<4sIBB6s8sI4sI")

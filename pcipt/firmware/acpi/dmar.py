@@ -6,8 +6,7 @@ length.
 Source: Intel VT-d 4.1 §8; xen/drivers/passthrough/vtd/dmar.c for how Xen reads the table.
 """
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.acpi.table import Table, entries
 from pcipt.pci import Address, Finding, Range, range_from_inclusive
 

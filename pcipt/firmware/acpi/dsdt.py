@@ -8,8 +8,7 @@ because a virtual PCI bus has them there.
 
 from collections.abc import Iterable, Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import UnsupportedError
 from pcipt.firmware.acpi import aml
 from pcipt.firmware.acpi.build_table import Header, build_table

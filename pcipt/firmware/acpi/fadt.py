@@ -10,8 +10,7 @@ import enum
 import types
 from collections.abc import Mapping
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.acpi.build_table import Header, build_table, header_from_table
 from pcipt.firmware.acpi.table import HEADER_SIZE, Table
 from pcipt.pci import Finding

@@ -8,8 +8,7 @@ Source: AMD I/O Virtualization Technology 3.07 §5.2.2; xen/drivers/passthrough/
 import struct
 from collections.abc import Iterable
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.acpi.table import Table
 from pcipt.pci import Address, Finding
 from pcipt.pci.units import PAGE_SHIFT

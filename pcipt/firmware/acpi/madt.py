@@ -7,8 +7,7 @@ Source: ACPI 6.5 §5.2.12; xen/arch/x86/hvm/dom0_build.c (pvh_setup_acpi_madt) f
 
 import struct
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.acpi.build_table import Header, build_table, header_from_table
 from pcipt.firmware.acpi.table import Table, entries
 from pcipt.pci import Address, Finding

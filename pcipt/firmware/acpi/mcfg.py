@@ -6,8 +6,7 @@ Source: PCI Firmware Specification 3.3 §4.1.2.
 
 import struct
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.acpi.table import HEADER_SIZE, Table, parse_table
 from pcipt.pci import Finding
 from pcipt.pci.write import BUS_SHIFT, EcamRegion

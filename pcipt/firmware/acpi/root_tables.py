@@ -6,8 +6,7 @@ Source: ACPI 6.5 §5.2.5.3 (RSDP), §5.2.7 (RSDT), §5.2.8 (XSDT).
 import struct
 from collections.abc import Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import MalformedError
 from pcipt.firmware.acpi.build_table import Header, build_table, with_checksum
 from pcipt.firmware.acpi.table import HEADER_SIZE, Table

@@ -8,8 +8,7 @@ Source: ACPI 6.5 §5.2.6.
 import struct
 from collections.abc import Iterator
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import Finding
 
 HEADER_SIZE = 36

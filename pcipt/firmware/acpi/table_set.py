@@ -8,8 +8,7 @@ Source: ACPI 6.5 §5.2.5-5.2.9.
 import enum
 from collections.abc import Iterable
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import MalformedError
 from pcipt.firmware.acpi.fadt import parse_fadt
 from pcipt.firmware.acpi.root_tables import (

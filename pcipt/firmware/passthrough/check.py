@@ -6,8 +6,7 @@ Source: xl-pci-configuration(5); linux drivers/xen/xen-pciback/pci_stub.c (hide=
 
 from collections.abc import Iterable, Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.passthrough import boot_options as boot_rules
 from pcipt.firmware.passthrough import configured as configured_rules
 from pcipt.firmware.passthrough import function as function_rules

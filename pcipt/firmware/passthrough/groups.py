@@ -6,8 +6,7 @@ Source: see `groups_edges`, which has the rules.
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.passthrough.groups_edges import Doubt, Edge, Partition, Why, find_edges
 from pcipt.firmware.passthrough.index import belongs_to_machine
 from pcipt.firmware.passthrough.verdict import Evidence

@@ -5,8 +5,7 @@ Source: PCI Express Base 6.0 §6.12 (ACS); linux drivers/pci/pci.c, pci_acs_enab
         be on.
 """
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.passthrough.groups_quirks import Separation, acs_quirk
 from pcipt.firmware.passthrough.verdict import Evidence
 from pcipt.pci import Function

@@ -12,8 +12,7 @@ Source: linux drivers/iommu/iommu.c (pci_device_group, get_pci_alias_group, get_
 import enum
 from collections.abc import Callable, Iterator
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.passthrough.groups_acs import judge_acs
 from pcipt.firmware.passthrough.groups_quirks import alias_devfns
 from pcipt.firmware.passthrough.index import belongs_to_machine

@@ -9,8 +9,7 @@ Source: linux 6.18 drivers/pci/quirks.c: pci_dev_acs_enabled, pci_quirk_intel_pc
 
 import enum
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import Function
 
 Ids = frozenset[int]

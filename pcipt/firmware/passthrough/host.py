@@ -4,8 +4,7 @@ import enum
 from collections.abc import Mapping
 from typing import Protocol
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.acceptance.answers import Options
 from pcipt.firmware.acpi.ivrs import AddedBlock
 from pcipt.firmware.passthrough.reasons import GRAVEST_FIRST, Guest, Reason, Unknown, Verdict
@@ -129,7 +128,7 @@ class XenSays:
     remap_off: str = ""
     queue_off: str = ""
     forced: bool = False
-    options: Options = Options()  # noqa: RUF009 - frozen
+    options: Options = Options()
     lines: tuple[str, ...] = ()
     boot: BootOptions | None = None
 

@@ -12,8 +12,7 @@ Source: Xen tools/libs/light/libxl_create.c (libxl__domain_config_setdefault: no
 
 from collections.abc import Callable, Iterator
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.passthrough.host import Host, HostFacts, IommuKind, Source, TablesSay, XenSays
 from pcipt.firmware.passthrough.reasons import GRAVEST_FIRST, Guest, Reason, Unknown, Verdict, by_guest
 from pcipt.firmware.regions.added import OPTION

@@ -4,8 +4,7 @@ import heapq
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import BarKind, Frames, Function, Machine, Range, Sbdf, frames_from_range
 
 _Key = TypeVar("_Key")

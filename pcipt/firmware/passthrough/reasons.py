@@ -3,7 +3,7 @@
 import enum
 from collections.abc import Iterable, Mapping
 
-import attrs
+from pcipt import values as attrs
 
 
 class Guest(enum.Enum):

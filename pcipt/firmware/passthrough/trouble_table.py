@@ -7,8 +7,7 @@ Source: linux 6.18 drivers/pci/quirks.c: quirk_no_flr, quirk_no_flr_snet, quirk_
 
 import enum
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import Function
 
 _VGA = 0x0300

@@ -8,8 +8,7 @@ decides the verdict, if no kind is given (`Evidence.guest`). Functions that are 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.coverage import IommuScope
 from pcipt.firmware.memory_map import MemoryEntry
 from pcipt.firmware.passthrough.host import Host

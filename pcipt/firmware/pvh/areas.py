@@ -9,8 +9,7 @@ import heapq
 import itertools
 from collections.abc import Iterable
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import Address, Range
 
 

@@ -10,8 +10,7 @@ Source: xen/drivers/vpci/header.c (modify_bars), vpci/msix.c, xen/arch/x86/pci.c
 
 from collections.abc import Iterator, Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.memory_map import MemoryEntry, MemoryType, overlapping
 from pcipt.firmware.pvh.areas import Layer, Treatment
 from pcipt.pci import Address, Bar, BarKind, Finding, Function, Machine, Range

@@ -9,8 +9,7 @@ Source: xen/arch/x86/hvm/dom0_build.c; tools/libacpi/build.c, tools/libs/light/l
 
 from collections.abc import Iterable, Mapping
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import UnsupportedError
 from pcipt.firmware.acpi.build_table import Header, header_from_table
 from pcipt.firmware.acpi.dsdt import MAX_PROCESSORS, Windows, build_dsdt

@@ -7,8 +7,7 @@ and the reason in words. Rows with WARN and rows with ERROR are counted as findi
 import enum
 from collections.abc import Iterable
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import Finding
 
 

@@ -5,8 +5,7 @@ Source: Xen public/arch-x86/hvm/start_info.h, public/xen.h (SIF_*).
 
 from collections.abc import Iterator, Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.memory_map import FOUR_GIB, flatten_map, is_ram
 from pcipt.firmware.pvh.check_rows import Row, doubtful, good, judged, wrong
 from pcipt.firmware.pvh.memory_image import ADDRESS_LIMIT, MemoryImage

@@ -3,8 +3,7 @@
 If a fact is unknown (None), the rules that need it are not checked.
 """
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.memory_map import MemoryEntry
 from pcipt.xen.releases import Version
 

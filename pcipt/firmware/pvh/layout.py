@@ -9,8 +9,7 @@ Source: xen/arch/x86/hvm/dom0_build.c; xen/drivers/passthrough/x86/iommu.c, arch
 
 from collections.abc import Iterable, Iterator, Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.acpi.madt import LOCAL_APIC_ADDRESS, Madt
 from pcipt.firmware.memory_map import FOUR_GIB, ONE_MIB, MemoryEntry, MemoryType, flatten_map, overlapping
 from pcipt.firmware.mmcfg import Mmcfg, findings_of, mmcfg_of, without_ram

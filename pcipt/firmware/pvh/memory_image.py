@@ -7,8 +7,7 @@ bounded.
 from collections.abc import Sequence
 from typing import Protocol
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import MalformedError
 from pcipt.pci import Address, Range
 

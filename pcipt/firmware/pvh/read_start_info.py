@@ -8,8 +8,7 @@ Source: Xen public/arch-x86/hvm/start_info.h.
 
 from collections.abc import Iterator
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import MalformedError
 from pcipt.firmware.memory_map import MemoryEntry
 from pcipt.firmware.pvh.check_rows import Row, Verdict, good, worst, wrong

@@ -8,8 +8,7 @@ Source: Xen public/arch-x86/hvm/start_info.h; for the orders tools/libs/guest/xg
 import enum
 import struct
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.memory_map import MemoryEntry
 from pcipt.pci import Address, Range
 

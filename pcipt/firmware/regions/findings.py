@@ -7,8 +7,7 @@ Source: xen/drivers/passthrough/vtd/dmar.c, register_one_rmrr, acpi_parse_one_rm
 
 from collections.abc import Callable, Iterable, Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.memory_map import MemoryEntry, MemoryType, overlapping
 from pcipt.firmware.regions.regions import Region, RegionKind, Regions
 from pcipt.pci import Finding, Frames

@@ -8,8 +8,7 @@ Source: xen/drivers/passthrough/vtd/dmar.c, intel_iommu_get_reserved_device_memo
 
 import enum
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import (
     Address,
     Finding,

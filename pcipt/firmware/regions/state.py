@@ -7,8 +7,7 @@ in the table leads now, buses were renumbered since boot. Xen lists whole pages.
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.acpi.ivrs import SIGNATURE as IVRS
 from pcipt.firmware.regions.regions import (
     UNKNOWN_OWNER,

@@ -7,8 +7,7 @@ Source: xen/drivers/passthrough/vtd/dmar.c, acpi_parse_dev_scope, register_one_r
 
 from collections.abc import Iterable, Iterator, Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.acceptance.amd_state import AmdState
 from pcipt.firmware.acceptance.answers import Options
 from pcipt.firmware.acceptance.judge import state_of

@@ -9,8 +9,7 @@ Source: lspci(8), options -x, -m, -F; pciutils lib/dump.c; linux drivers/pci/pro
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.host.paste.text import Line
 from pcipt.host.paste.words import Words, is_line_of_words
 from pcipt.pci import Finding, Sbdf

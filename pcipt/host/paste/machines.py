@@ -8,8 +8,7 @@ machine, or of the same one at another time.
 
 from collections.abc import Iterable, Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.host.paste.blocks import Block
 from pcipt.pci import Finding, RawFunction, Sbdf
 from pcipt.pci.config import HEADER_SIZE

@@ -14,8 +14,7 @@ Source: acpica source/common/acfileio.c and source/tools/acpidump; hexdump(1), x
 import re
 from collections.abc import Iterable, Iterator
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.host.paste.text import Line, decoded, lines_of
 
 HEADER, LENGTH_AT = 36, slice(4, 8)

@@ -7,7 +7,7 @@ Source: RFC 3676 §4.5 (quoting with ">"); RFC 2045 §6.7 (quoted-printable); sy
 import re
 from collections.abc import Iterator
 
-import attrs
+from pcipt import values as attrs
 
 TAB = 8  # columns
 _ODD = str.maketrans(

@@ -8,8 +8,7 @@ Source: pciutils lspci.c, show_terse, show_verbose, show_bases, show_rom, show_h
 import re
 from collections.abc import Callable
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import Address, Bar, BarKind, Bridge, Ids, Resource, Window, WindowKind
 from pcipt.pci.bars import ROM_INDEX, UNUSED
 from pcipt.pci.raw import Told

@@ -6,8 +6,7 @@ Source: linux drivers/acpi/device_sysfs.c (`path` of an ACPI object), drivers/ac
 import re
 from collections import Counter
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import InputError
 from pcipt.host import files
 from pcipt.host.files import Entry

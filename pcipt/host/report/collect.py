@@ -10,8 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Collection, Iterator
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import InputError
 from pcipt.host.report.masks import BOOT_ID, Masks
 from pcipt.host.tree import Tree, reason

@@ -14,8 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.capabilities.walk import walk_capabilities
 from pcipt.pci.config import ConfigSpace
 from pcipt.pci.structures import SERIAL_NUMBER

@@ -9,8 +9,7 @@ Source: linux Documentation/filesystems/proc.rst §3.5; Documentation/ABI/testin
 
 from collections.abc import Collection
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import InputError
 from pcipt.host.roles import Kept, RoleReader
 from pcipt.host.tree import Tree

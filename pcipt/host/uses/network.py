@@ -2,8 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.host.roles import Kept, RoleReader, functions_in
 from pcipt.host.tree import list_names
 from pcipt.pci import Sbdf

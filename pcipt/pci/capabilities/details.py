@@ -3,8 +3,7 @@
 Only `pcipt show` needs this module; the service decodes what it uses in `pcipt.pci.structures`.
 """
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.capabilities import (
     access,
     address_space,

@@ -6,8 +6,7 @@ differ. The words are those of the PCI specification in the abbreviations of lsp
 
 from collections.abc import Callable, Iterable, Mapping
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.config import LEGACY_SIZE, ConfigSpace, HeaderType
 
 Value = bool | int | str | list[str] | list[int] | None

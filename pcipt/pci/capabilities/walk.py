@@ -11,8 +11,7 @@ Source: PCI Local Bus 3.0 §6.7; PCI Express Base 6.0 §7.6 (extended).
 
 import functools
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.capabilities.names import EXTENDED_NAMES, STANDARD_NAMES
 from pcipt.pci.config import (
     HEADER_SIZE,

@@ -7,8 +7,7 @@ absent.
 
 import functools
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.capabilities import Capability, find_capability
 from pcipt.pci.config import HEADER_SIZE, ConfigSpace
 from pcipt.pci.isolation.resets import reset_ways

@@ -8,8 +8,7 @@ Sources: linux drivers/xen/xen-pciback/pci_stub.c (pcistub_init, pcistub_device_
 import re
 from collections.abc import Collection
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.address import LIMITS, Sbdf, SlotFilter
 
 PCIBACK, QUBES = "xen-pciback.hide", "rd.qubes.hide_pci"

@@ -13,8 +13,7 @@ Source: linux drivers/pci/probe.c (pci_setup_device, __pci_read_base), drivers/p
 import re
 from collections.abc import Iterable
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.address import Sbdf
 from pcipt.pci.config import COMMAND_MEMORY
 from pcipt.pci.units import Address, Range

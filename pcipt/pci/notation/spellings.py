@@ -22,11 +22,12 @@ Source: xl-pci-configuration(5); xorg.conf(5), BusID; libvirt docs/formatdomain,
 import re
 from collections.abc import Callable
 
+from pcipt.pci.address import PLAIN
+
 _FLAGS = re.ASCII | re.IGNORECASE
 _ONE = r"[0-9a-f]{1,2}:[0-9a-f]{1,2}\.[0-7]"  # bus:device.function
 _FULL = rf"[0-9a-f]{{4,8}}:{_ONE}"
 
-_PLAIN = re.compile(r"[0-9a-f:.*_]*[0-9a-f.*_]|[0-9a-f:*_]*", _FLAGS)  # left alone: it is the common case
 _BRACKETS = ("()", "{}", "[]", "<>", '""', "''", "``")
 _LIMIT = 4000  # characters; more is no address in any spelling
 
@@ -64,7 +65,7 @@ def plain_address(text: str) -> str:
 
     The result is not checked: a field may be too large.
     """
-    if _PLAIN.fullmatch(text) or len(text) > _LIMIT:
+    if PLAIN.fullmatch(text) or len(text) > _LIMIT:
         return text
     for read in _SPELLINGS:
         found = read(text)

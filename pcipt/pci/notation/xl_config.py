@@ -8,8 +8,7 @@ Source: tools/libs/util/libxlu_cfg_l.l, libxlu_cfg_y.y and libxlu_cfg.c (xlu__cf
 import re
 from collections.abc import Iterator, Mapping
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import MalformedError
 
 Value = str | tuple["Value", ...]

@@ -7,8 +7,7 @@ Sources: tools/xl/xl_parse.c (parse_config_data), tools/libs/util/libxlu_pci.c (
 import re
 from collections.abc import Mapping
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import MalformedError
 from pcipt.pci.address import LIMITS, Sbdf, SlotFilter
 from pcipt.pci.notation.xl_config import Setting, parse_xl_config

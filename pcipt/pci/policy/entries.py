@@ -6,8 +6,7 @@ An entry is a table `[[passthrough]]` of TOML. What it leaves out is not insiste
 import re
 from collections.abc import Mapping
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import AddressError, InputError, printable
 from pcipt.pci.address import XEN_SEGMENT_LIMIT, PciPath, parse_path
 from pcipt.pci.identity import ACPI_NAME, Identity, parse_serial, serial_text

@@ -7,8 +7,7 @@ what was expected is never taken for it, and no other function is taken in its p
 import enum
 from collections.abc import Iterable, Mapping
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.address import Sbdf
 from pcipt.pci.finding import Finding
 from pcipt.pci.identity import (

@@ -9,8 +9,7 @@ Sources: what a tool does with a wrong line: linux drivers/xen/xen-pciback/pci_s
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import printable
 from pcipt.pci.address import Sbdf
 from pcipt.pci.identity import Identity

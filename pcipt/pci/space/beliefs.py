@@ -14,8 +14,7 @@ Source: linux drivers/pci/setup-res.c (pci_std_update_resource, pci_enable_resou
 
 from collections.abc import Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.bars import UNUSED, VF_BAR_INDEX, Bar, BarKind, Resource, name_of_bar
 from pcipt.pci.bridge import Window, WindowKind
 from pcipt.pci.finding import Finding

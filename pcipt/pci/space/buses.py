@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.address import Sbdf
 from pcipt.pci.function import Function
 from pcipt.pci.machine import Machine

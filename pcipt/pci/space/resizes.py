@@ -7,8 +7,7 @@ Source: PCI Express Base 6.0 §7.8.6; linux drivers/pci/setup-res.c (pci_resize_
 
 from collections.abc import Iterator
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.address import Sbdf
 from pcipt.pci.bars import Bar
 from pcipt.pci.function import Function

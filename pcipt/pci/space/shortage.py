@@ -10,8 +10,7 @@ Source: linux drivers/pci/setup-res.c (__pci_assign_resource), drivers/pci/setup
 import itertools
 from collections.abc import Iterator, Mapping
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.address import Sbdf
 from pcipt.pci.bars import Bar, BarKind
 from pcipt.pci.bridge import WindowKind

@@ -10,8 +10,7 @@ Source: PCI-to-PCI Bridge 1.2 §3.2.5; linux drivers/pci/setup-bus.c (what Linux
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci.address import Sbdf
 from pcipt.pci.bars import Bar, BarKind
 from pcipt.pci.bridge import Window, WindowKind

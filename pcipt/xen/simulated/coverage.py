@@ -9,8 +9,7 @@ Source: Xen drivers/passthrough/vtd/dmar.c (acpi_find_matched_drhd_unit): listed
 from collections.abc import Container, Iterable, Mapping
 from errno import EINVAL, ENODEV
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import Sbdf
 from pcipt.pci.requester import Requester, Role, Vendor
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import Frames, Sbdf
 from pcipt.xen.mapping import Primitive
 from pcipt.xen.outcome import Op

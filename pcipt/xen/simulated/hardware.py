@@ -8,8 +8,7 @@ functions stay on the bus of their physical function.
 
 from collections.abc import Iterable, Iterator, Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import HeaderType, Range, RawFunction, Sbdf, decode_function, sbdf_from_devfn
 from pcipt.pci.requester import PCIE_TO_PCI, Role, role_of
 from pcipt.pci.structures import Msix

@@ -13,8 +13,7 @@ from errno import EBUSY, EINVAL, ENODEV, ENOSYS, EOPNOTSUPP
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import Sbdf
 from pcipt.pci.requester import Requester, Role, Vendor
 from pcipt.xen.interface import DeviceFlags, Dom0Kind, Owner, OwnerKind

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import Address, Function, HeaderType, Range, RawFunction
 from pcipt.pci.bars import LAYOUT, ROM_INDEX, VF_BAR_COUNT, VF_BAR_INDEX, BarKind
 from pcipt.pci.capabilities import find_capability

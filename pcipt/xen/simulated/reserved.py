@@ -15,8 +15,7 @@ Source: Xen xen/drivers/passthrough/vtd/iommu.c (setup_hwdom_rmrr, intel_iommu_a
 from collections.abc import Callable, Container, Iterable
 from errno import ENOBUFS
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import Frames, Gfn, Sbdf
 from pcipt.pci.requester import Vendor
 from pcipt.xen.simulated.p2m import P2m

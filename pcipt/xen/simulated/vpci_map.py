@@ -7,8 +7,7 @@ Source: Xen xen/drivers/vpci/header.c (modify_bars, map_range, vpci_process_pend
 from collections.abc import Callable, Iterable, Iterator
 from errno import EEXIST, EINVAL, EPERM
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import Frames, Sbdf
 from pcipt.pci.config import COMMAND_MEMORY
 from pcipt.xen.releases import (

@@ -7,8 +7,7 @@ Source: Xen xen/drivers/vpci/header.c (init_bars, vpci_init_header), msix.c (ini
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.pci import Sbdf
 from pcipt.pci.config import COMMAND_MEMORY
 from pcipt.xen.simulated.model import Hardware

@@ -11,8 +11,7 @@ codes: 0 all are ok, 1 the file cannot be read, 4 something is warn, unknown or 
 
 import argparse
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.cli.machine.evidence import gather
 from pcipt.cli.machine.find import HIDE, SBDF_HELP, chosen_of, no_such_device, targets_of
 from pcipt.cli.machine.pvh import add_xen_argument

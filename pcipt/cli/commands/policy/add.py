@@ -10,8 +10,7 @@ make the initramfs anew, so that no driver of dom0 gets the function at the next
 
 import argparse
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.cli.machine.evidence import gather
 from pcipt.cli.machine.find import chosen_functions
 from pcipt.cli.machine.handover import complain

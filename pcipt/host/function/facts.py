@@ -10,8 +10,7 @@ Source: linux drivers/pci/pci.c, pci_dev_reset_method_attr_is_visible; Documenta
 import re
 from collections.abc import Iterable
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.errors import InputError
 from pcipt.host import files
 from pcipt.host.sysfs import SysfsReader

@@ -1,0 +1,203 @@
+"""`pcipt.values` makes the same classes as attrs: each case is made by both, and they must agree."""
+
+import copy
+import pickle
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+from typing import Any, ClassVar
+
+import attrs
+import pytest
+from attrs.exceptions import FrozenInstanceError
+
+from pcipt import light
+
+MAKERS = pytest.mark.parametrize("made_by", [attrs, light], ids=["attrs", "light"])
+
+
+def point(made_by: Any) -> Any:
+    @made_by.frozen
+    class Point:
+        KIND: ClassVar[str] = "point"
+        x: int
+        y: int = 0
+        tags: list = made_by.Factory(list)
+        _hidden: int = made_by.field(default=7, eq=False, repr=False)
+
+        def name(self):
+            return __class__
+
+    return Point
+
+
+@MAKERS
+def test_a_frozen_class(made_by):
+    cls = point(made_by)
+    one, same, other = cls(1, tags=()), cls(1, 0, ()), cls(x=2, hidden=9, tags=())
+    assert one == same
+    assert one != other
+    assert one != (1, 0, ())
+    assert hash(one) == hash(same)
+    assert cls(1, tags=(), hidden=8) == one
+    assert repr(one).endswith("Point(x=1, y=0, tags=())")
+    assert other._hidden == 9
+    assert cls(1).tags == []
+    assert cls(1).tags is not cls(1).tags
+    assert one.name() is cls
+    assert cls.KIND == "point"
+    assert cls.__match_args__ == ("x", "y", "tags", "_hidden")
+    assert not hasattr(one, "__dict__")
+    assert weakref.ref(one)() is one
+    for change in (lambda: setattr(one, "x", 3), lambda: delattr(one, "x"), lambda: setattr(one, "z", 3)):
+        with pytest.raises(FrozenInstanceError):
+            change()
+    with pytest.raises(TypeError):
+        cls()
+    with pytest.raises(TypeError):
+        cls(1, wrong=2)
+
+
+@MAKERS
+def test_copies_and_changes(made_by):
+    one = point(made_by)(1, hidden=3)
+    assert copy.copy(one) == one
+    assert copy.deepcopy(one)._hidden == 3
+    for evolve in (made_by.evolve, attrs.evolve, light.evolve):  # each takes the classes of both
+        assert evolve(one, x=5).x == 5
+        assert evolve(one, x=5)._hidden == 3
+        assert evolve(one, hidden=4)._hidden == 4
+        with pytest.raises(TypeError):
+            evolve(one, wrong=1)
+
+
+@MAKERS
+def test_attrs_knows_the_fields(made_by):
+    fields = attrs.fields(point(made_by))
+    assert [each.name for each in fields] == ["x", "y", "tags", "_hidden"]
+    assert [each.default for each in fields][:2] == [attrs.NOTHING, 0]
+    assert attrs.asdict(point(made_by)(1)) == {"x": 1, "y": 0, "tags": [], "_hidden": 7}
+    assert attrs.astuple(point(made_by)(1)) == (1, 0, [], 7)
+
+
+@MAKERS
+def test_a_class_that_changes(made_by):
+    @made_by.define
+    class Counter:
+        count: int = 0
+        log: list = made_by.field(factory=list)
+
+    one = Counter()
+    one.count += 1
+    assert one == Counter(1)
+    assert Counter.__hash__ is None
+    with pytest.raises(AttributeError):
+        one.other = 1
+
+    @made_by.define(eq=False)
+    class Thing:
+        count: int = 0
+
+    assert Thing() != Thing()
+    assert len({Thing(), Thing()}) == 2
+
+
+@MAKERS
+def test_options_of_fields_and_classes(made_by):
+    @made_by.frozen(order=True, weakref_slot=False)
+    class Pair:
+        low: int
+        high: int
+
+    assert sorted([Pair(2, 1), Pair(1, 5), Pair(1, 2)]) == [Pair(1, 2), Pair(1, 5), Pair(2, 1)]
+    assert Pair(1, 2) <= Pair(1, 2) < Pair(1, 3)
+    with pytest.raises(TypeError):
+        Pair(1, 2) < (1, 2)  # noqa: B015
+    with pytest.raises(TypeError):
+        weakref.ref(Pair(1, 2))
+
+    @made_by.frozen(kw_only=True)
+    class Named:
+        text: str = made_by.field(converter=str)
+        size: int = made_by.field(init=False)
+        cache: dict = made_by.field(factory=dict, hash=False)
+
+        @size.default
+        def _size(self):
+            return len(self.text)
+
+    assert Named(text=123).size == 3
+    assert hash(Named(text="a", cache={1: 2})) == hash(Named(text="a"))
+    assert Named(text="a", cache={1: 2}) != Named(text="a")
+    with pytest.raises(TypeError):
+        Named("a")
+
+    @made_by.frozen(slots=False)
+    class Open:
+        x: int = 1
+
+    assert Open().__dict__ == {"x": 1}
+    assert Open(2) == Open(2)
+
+
+@MAKERS
+def test_inheritance_and_methods_of_the_class(made_by):
+    @made_by.frozen
+    class Base:
+        a: int
+        b: int = 2
+
+        def text(self):
+            return f"{self.a}"
+
+    @made_by.frozen
+    class Derived(Base):
+        c: int = 3
+        a: int = 9
+
+        def text(self):
+            return super().text() + "!"
+
+        def __eq__(self, other):
+            return True
+
+        __hash__ = None
+
+        def __repr__(self):
+            return "mine"
+
+    assert [each.name for each in attrs.fields(Derived)] == ["b", "c", "a"]
+    assert (Derived(1, 5).b, Derived(1, 5).c, Derived().a) == (1, 5, 9)
+    assert Derived().text() == "9!"
+    assert repr(Derived()) == "mine"
+    assert Derived() == 5
+
+    class Plain(Base):
+        pass
+
+    assert Plain(4).text() == "4"
+    assert Plain(4) != Base(4)
+
+
+@light.frozen
+class Kept:
+    x: int
+    _y: tuple = ()
+
+
+def test_a_value_can_be_pickled():
+    assert pickle.loads(pickle.dumps(Kept(1, (2,)))) == Kept(1, (2,))
+
+
+def test_loading_values_does_not_load_attrs():
+    code = "import sys, pcipt.pci, pcipt.host.sysfs; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
+    assert not {"attr", "attrs", "inspect", "dis"} & set(loaded.split())
+
+
+@pytest.mark.parametrize("room", ["cli", "firmware", "host", "pci", "xen"])
+def test_what_a_command_loads_takes_its_classes_from_values(room):
+    modules = sorted((Path(light.__file__).parent / room).rglob("*.py"))
+    assert len(modules) > 5
+    assert not [str(path) for path in modules if "\nimport attrs\n" in path.read_text()]
