@@ -139,4 +139,4 @@ uninstall:
 		bash-completion/completions/pcipt zsh/site-functions/_pcipt fish/vendor_completions.d/pcipt.fish
 
 clean:
-	rm -rf $(VENV) build dist setup.log demo.log *.egg-info pcipt/*.so pcipt/_decode.c pcipt/_hypervisor.c
+	rm -rf $(VENV) build dist setup.log demo.log *.egg-info pcipt/*.so pcipt/_decode.c pcipt/_files.c pcipt/_hypervisor.c

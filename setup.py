@@ -1,4 +1,4 @@
-"""Builds the two cffi extension modules, packs recorded machines whole; the rest is in pyproject.toml."""
+"""Builds the cffi extension modules, packs recorded machines whole; the rest is in pyproject.toml."""
 
 import shutil
 from pathlib import Path
@@ -16,8 +16,8 @@ class SourceDistribution(sdist):
 
 
 setup(
-    cffi_modules=["csrc/build.py:decode", "csrc/build.py:hypervisor"],
+    cffi_modules=["csrc/build.py:decode", "csrc/build.py:files", "csrc/build.py:hypervisor"],
     cmdclass={"sdist": SourceDistribution},
-    # Both keep to the stable ABI of the oldest Python that we run on: one wheel serves all that follow.
+    # All keep to the stable ABI of the oldest Python that we run on: one wheel serves all that follow.
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -1,7 +1,8 @@
-"""Build the two extension modules with cffi: `decode` (pure decoders) and `hypervisor` (calls to Xen).
+"""Build the extension modules with cffi: `decode` (pure decoders), `files` (the files of a directory at once)
+and `hypervisor` (calls to Xen).
 
-`hypervisor` calls libxencall and libxenctrl. Neither module needs a Xen header or library to build. setup.py
-names the builders; `python csrc/build.py NAME` builds one module in place.
+`hypervisor` calls libxencall and libxenctrl. No module needs a Xen header or library to build. setup.py names
+the builders; `python csrc/build.py NAME` builds one module in place.
 """
 
 import pathlib
@@ -33,7 +34,9 @@ def builder(name: str, libraries: tuple[str, ...] = ()) -> FFI:
 
 
 decode = builder("decode")
+files = builder("files")
 hypervisor = builder("hypervisor", ("dl",))
 
 if __name__ == "__main__":
-    {"decode": decode, "hypervisor": hypervisor}[sys.argv[1]].compile(tmpdir=str(HERE.parent), verbose=True)
+    built = {"decode": decode, "files": files, "hypervisor": hypervisor}[sys.argv[1]]
+    built.compile(tmpdir=str(HERE.parent), verbose=True)

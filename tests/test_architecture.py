@@ -59,6 +59,7 @@ DOORS = {
 #  what only these may import
 RESERVED = {
     "pcipt._hypervisor": {"pcipt.xen.*"},
+    "pcipt._files": {"pcipt.host.*"},
     "pcipt.xen.simulated": {"pcipt.xen.simulated.*", "pcipt.daemon.replay.*"},
     "pcipt._decode": {"pcipt.pci.*", "pcipt.firmware.*", "pcipt.remap.*", "pcipt.watch.*"},
     "pyroute2": {"pcipt.host.uevent_parser"},

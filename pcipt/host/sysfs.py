@@ -11,7 +11,7 @@ Source: linux Documentation/ABI/testing/sysfs-bus-pci; drivers/pci/probe.c (name
 import errno
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -19,12 +19,15 @@ from pcipt import values as attrs
 from pcipt.errors import InputError
 from pcipt.host import files
 from pcipt.host.files import Depth
-from pcipt.host.function_files import FunctionFiles, sbdf_from_name
+from pcipt.host.function.reading import FunctionFiles, files_of, sbdf_from_name
 from pcipt.host.tree import Tree, link_text, list_names, reason, text_of
 from pcipt.pci import Finding, RawFunction, Sbdf
 
 # The directory of a root bus, also of a segment of its own (VMD): pci0000:00, pci10000:e0.
 _ROOT_BUS = re.compile(r"pci[0-9a-f]{4,8}:([0-9a-f]{2})")
+
+# From so many functions on, a call for all files of a function is faster than loading what makes the call.
+AT_ONCE_FROM = 32
 
 _UNREACHABLE = {
     errno.ENOENT: ("link-dangling", "leads to a directory that is not there"),
@@ -176,6 +179,7 @@ class SysfsReader:
         """
         places = [(place, sbdf) for sbdf in sbdfs if (place := self.place(sbdf)) is not None]
         places.sort(key=lambda pair: pair[0])
+        contents = _contents_of(depth) if len(places) >= AT_ONCE_FROM else None
         found: list[RawFunction] = []
         homes: dict[Sbdf, tuple[str, ...]] = {}
         for place, sbdf in places:
@@ -186,20 +190,30 @@ class SysfsReader:
                     found.append(_unreachable(sbdf, error))
                 continue
             homes[sbdf] = names = self._tree.names
-            raw = _read_in(directory, names, sbdf, depth)
+            raw = _read_in(directory, names, sbdf, depth, contents(directory) if contents is not None else {})
             found.append(attrs.evolve(raw, instance=instance_of(directory)) if self.is_live else raw)
         return [_check_bridge_directory(raw, homes) for raw in found]
 
 
-def _read_in(directory: int, names: tuple[str, ...], sbdf: Sbdf, depth: Depth) -> RawFunction:
-    """Read the function `sbdf` in the open `directory`, whose path from the root is `names`.
+def _contents_of(depth: Depth) -> Callable[[int], Mapping[str, bytes | None]]:
+    """Return what reads the files of an open directory with one call, as `FunctionFiles` takes them."""
+    from pcipt.host.function.at_once import FilesAtOnce  # one function is read faster without it
+
+    return FilesAtOnce(files_of(depth)).read
+
+
+def _read_in(
+    directory: int, names: tuple[str, ...], sbdf: Sbdf, depth: Depth, contents: Mapping[str, bytes | None]
+) -> RawFunction:
+    """Read the function `sbdf` in the open `directory`, whose path from the root is `names`; `contents` as in
+    `FunctionFiles`.
 
     The last but one name gives its bridge or its root bus. If the bridge is in another segment, the function
     has neither a bridge nor a root bus. The name above a root bus can be that of a function in another
     segment (VMD), which is its `controller`. If the last name is not the address `sbdf`, the function gets a
     finding.
     """
-    reading = FunctionFiles(directory, len(names))
+    reading = FunctionFiles(directory, len(names), contents)
     above = names[-2] if len(names) > 1 else ""
     parent = sbdf_from_name(above)
     root = _ROOT_BUS.fullmatch(above) if parent is None else None

@@ -35,9 +35,9 @@ from pcipt.firmware.pvh.memory_image import Piece, image_from_pieces
 from pcipt.firmware.pvh.read_start_info import find_start_info
 from pcipt.host import toolstack
 from pcipt.host.dump import parse_dump
+from pcipt.host.function.resource import parse_resource
 from pcipt.host.iomem import parse_iomem
 from pcipt.host.paste.tables import TextError, tables_in
-from pcipt.host.resource import parse_resource
 from pcipt.host.uevents import UeventSource
 from pcipt.pci import Address, RawFunction, decode_machine, parse_sbdf
 from pcipt.pci.json_view import json_from_function

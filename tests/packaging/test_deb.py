@@ -35,6 +35,7 @@ CONTENTS = (
     (r"\./usr/lib/tmpfiles\.d/pcipt\.conf", "-rw-r--r--"),
     # one build for every Python: the stable ABI
     (r"\./usr/lib/python3/dist-packages/pcipt/_decode\.abi3\.so", "-rw-r--r--"),
+    (r"\./usr/lib/python3/dist-packages/pcipt/_files\.abi3\.so", "-rw-r--r--"),
     (r"\./usr/lib/python3/dist-packages/pcipt/_hypervisor\.abi3\.so", "-rw-r--r--"),
     (r"\./usr/lib/python3/dist-packages/pcipt/daemon/control/org\.pcipt\.varlink", "-rw-r--r--"),
     (r"\./usr/share/bash-completion/completions/pcipt", "-rw-r--r--"),

@@ -9,7 +9,7 @@ from pcipt.cli.machine.pvh import acpi_tables_of
 from pcipt.cli.machine.source import Source
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
 from pcipt.host.files import Depth
-from pcipt.host.function_facts import DeviceFacts, LinkFacts, read_device_facts, read_facts
+from pcipt.host.function.facts import DeviceFacts, LinkFacts, read_device_facts, read_facts
 from pcipt.host.policy.places import read_host_bridges
 from pcipt.pci import ConfigSpace, Function, Sbdf
 from pcipt.pci.capabilities import walk_capabilities

@@ -26,7 +26,7 @@ from pcipt.firmware.regions.regions import (
 )
 from pcipt.firmware.regions.tables import have_regions, regions_from_tables
 from pcipt.host.files import Depth
-from pcipt.host.function_facts import read_facts
+from pcipt.host.function.facts import read_facts
 from pcipt.host.roles import read_roles
 from pcipt.host.uses import SSH_PORT, read_uses
 from pcipt.pci import Address, Finding, Machine, Range, Sbdf, decode_machine, parse_sbdf

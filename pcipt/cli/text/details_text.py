@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pcipt.cli.machine.details import Details
 from pcipt.cli.machine.names import Names
 from pcipt.errors import printable
-from pcipt.host.function_facts import LinkFacts
+from pcipt.host.function.facts import LinkFacts
 from pcipt.pci import Function
 from pcipt.pci.capabilities.details import VPD, Detail
 from pcipt.pci.capabilities.links.link import speed_text

@@ -5,12 +5,14 @@ A missing file is normal unless the table in `files` marks it as needed, because
 
 import errno
 import functools
+import os
 import re
+from collections.abc import Mapping
 
 from pcipt.host import files
 from pcipt.host.files import Depth, Entry
-from pcipt.host.resource import parse_resource
-from pcipt.host.tree import list_names, read_file, read_link, reason, text_of
+from pcipt.host.function.resource import parse_resource
+from pcipt.host.tree import list_names, read_file, read_link, reason, stays_inside, text_of
 from pcipt.pci import Finding, Ids, RawFunction, Resource, Sbdf
 
 HEADER_BYTES = 64
@@ -21,6 +23,7 @@ _DECIMAL = re.compile(rb"(-?[0-9]{1,9})\s*")
 _BUS = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2})")
 _NAME = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([01][0-9a-f])\.([0-7])")
 
+_NOTHING: Mapping[str, bytes | None] = {}
 _CODES = {
     errno.EMEDIUMTYPE: "file-kind",
     errno.EINVAL: "file-kind",  # readlink of a file that is not a link
@@ -42,15 +45,40 @@ def sbdf_from_name(name: str) -> Sbdf | None:
     return sbdf if len(matched[1]) == 4 or str(sbdf) == name else None
 
 
+def files_of(depth: Depth) -> tuple[tuple[Entry, int | None], ...]:
+    """Return the files that `FunctionFiles.read` reads of each function, and how many bytes of each (None:
+    all).
+    """
+    config = (files.CONFIG, None if depth is Depth.FULL else HEADER_BYTES)
+    others = _GLANCED if depth is Depth.GLANCE else (*_GLANCED, *_NUMBERS, *_OTHERS)
+    return (config, *((entry, None) for entry in others))
+
+
+_GLANCED = (files.VENDOR, files.DEVICE, files.CLASS)
+_NUMBERS = (files.REVISION, files.SUBSYSTEM_VENDOR, files.SUBSYSTEM_DEVICE, files.NUMA_NODE)
+_OTHERS = (files.RESOURCE, files.DRIVER, files.PHYSFN, files.SECONDARY_BUS)
+
+
+@functools.lru_cache(maxsize=4096)  # devices of the same model have equal texts
+def _parsed(data: bytes, limit: int, form: re.Pattern[bytes]) -> int | None:
+    """Return the number in a text, or None if the text is malformed or the number above `limit`."""
+    matched = form.fullmatch(data)
+    value = int(matched[1], 16 if form is _HEX else 10) if matched is not None else limit + 1
+    return value if value <= limit else None
+
+
 class FunctionFiles:
     """A reader of one function's directory. It collects findings while it reads.
 
-    `directory` is an open descriptor, `level` the number of directories between the root and it.
+    `directory` is an open descriptor, `level` the number of directories between the root and it. `contents`
+    has by name what was read already: the content of a file, the text of a link, None for a file that is
+    missing. What it does not have is read when it is needed.
     """
 
-    def __init__(self, directory: int, level: int) -> None:
+    def __init__(self, directory: int, level: int, contents: Mapping[str, bytes | None] = _NOTHING) -> None:
         self._directory = directory
         self._level = level
+        self._contents = contents
         self.findings: list[Finding] = []
 
     def read(self, sbdf: Sbdf, depth: Depth, parent: Sbdf | None, root_bus: int | None) -> RawFunction:
@@ -135,18 +163,30 @@ class FunctionFiles:
         `wanted` is the number of bytes to read, None for all.
         """
         try:
-            data = read_file(self._directory, entry.name, entry.limit, wanted)
-        except FileNotFoundError:
-            if entry.needed:
-                self.find("file-missing", f"there is no file {entry.name}: what it would tell is unknown")
-            return None
+            data = self._content(entry, wanted)
         except OSError as error:
             self._add_read_error(entry, error)
+            return None
+        if data is None:
+            if entry.needed:
+                self.find("file-missing", f"there is no file {entry.name}: what it would tell is unknown")
             return None
         if not data:
             self.find("file-empty", f"the file {entry.name} is empty: what it would tell is unknown")
             return None
         return data
+
+    def _content(self, entry: Entry, wanted: int | None) -> bytes | None:
+        """Return the content of a file, None if it is missing.
+
+        Raises: OSError as `read_file`, but not FileNotFoundError.
+        """
+        if entry.name in self._contents:
+            return self._contents[entry.name]
+        try:
+            return read_file(self._directory, entry.name, entry.limit, wanted)
+        except FileNotFoundError:
+            return None
 
     def _number(self, entry: Entry, limit: int, form: re.Pattern[bytes] = _HEX) -> int | None:
         """Return the number in a file, or None if there is none.
@@ -157,9 +197,8 @@ class FunctionFiles:
         data = self._bytes(entry)
         if data is None:
             return None
-        matched = form.fullmatch(data)
-        value = int(matched[1], 16 if form is _HEX else 10) if matched is not None else limit + 1
-        if value > limit:
+        value = _parsed(data, limit, form)
+        if value is None:
             shown = data[:24].decode("ascii", "backslashreplace").strip()
             self.find("value-malformed", f"the file {entry.name} holds {shown!r}, which is no such number")
             return None
@@ -183,6 +222,11 @@ class FunctionFiles:
 
         An unreadable link, and a link that leads outside the root, give a finding. A missing link gives none.
         """
+        text = self._contents.get(entry.name, b"")
+        if text is None:
+            return None
+        if text and stays_inside(target := os.fsdecode(text), self._level):
+            return target
         try:
             return read_link(self._directory, entry.name, self._level)
         except FileNotFoundError:

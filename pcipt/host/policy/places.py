@@ -10,7 +10,7 @@ from pcipt import values as attrs
 from pcipt.errors import InputError
 from pcipt.host import files
 from pcipt.host.files import Entry
-from pcipt.host.function_facts import read_slots
+from pcipt.host.function.facts import read_slots
 from pcipt.host.tree import Tree, list_names
 from pcipt.pci import ConfigSpace, Machine, RawFunction, Sbdf
 from pcipt.pci.identity import ACPI_NAME, Identity, identities_of

@@ -1,6 +1,6 @@
 import pytest
 
-from pcipt.host.function_facts import DeviceFacts, LinkFacts, read_device_facts, read_facts
+from pcipt.host.function.facts import DeviceFacts, LinkFacts, read_device_facts, read_facts
 from pcipt.pci import parse_sbdf
 from pcipt.pci.raw import LinuxFacts
 from tests.trees import a_link, add

@@ -3,8 +3,9 @@ import threading
 
 import pytest
 
+from pcipt.host import sysfs
 from pcipt.host.files import CONFIG, Depth, Entry, Kind
-from pcipt.host.function_files import FunctionFiles, sbdf_from_name
+from pcipt.host.function.reading import FunctionFiles, sbdf_from_name
 from pcipt.host.sysfs import read_function
 from pcipt.pci import Ids, Sbdf
 from tests.machines import config
@@ -12,6 +13,12 @@ from tests.trees import EMPTY_LINE, a_directory, a_fifo, a_link, add, put
 
 SBDF = Sbdf(0, 0, 0x1F, 2)
 HOME = "pci0000:00/0000:00:1f.2"
+
+
+@pytest.fixture(autouse=True, params=[0, 1 << 30], ids=["at once", "one by one"])
+def way(request, monkeypatch):
+    """Read all files of a function with one call of the extension, then file by file."""
+    monkeypatch.setattr(sysfs, "AT_ONCE_FROM", request.param)
 
 
 def read(root, depth=Depth.FULL):

@@ -1,6 +1,6 @@
 import pytest
 
-from pcipt.host.resource import EMPTY, parse_resource
+from pcipt.host.function.resource import EMPTY, parse_resource
 from pcipt.pci import Resource
 from tests.trees import EMPTY_LINE
 

@@ -1,0 +1,1 @@
+"""Read what one function's sysfs directory holds."""
