@@ -115,7 +115,7 @@ def said_by_xen(root: str, *, live: bool) -> XenSays:
     words = _text(root, "sys/hypervisor/properties/capabilities").split()
     found = {guest for begin, guest in CAPABILITIES.items() if any(word.startswith(begin) for word in words)}
     guests = frozenset({*found, Guest.PVH} if Guest.HVM in found else found) if words else None
-    info = read_xl_info() if ask else _recorded_info(root)
+    info = _info(root, live=live)
     if not info:
         return XenSays(guests=guests)
     console = read_console() if ask else _text(root, XEN_BOOT.name)
@@ -130,6 +130,21 @@ def table_options(root: str) -> Options:
     If xl does not answer, or a recording does not hold them, the options have their defaults.
     """
     return said_by_xen(root, live=os.path.realpath(root) == "/").options
+
+
+def options_in(line: str | None) -> Options:
+    """Return those of a command line of Xen; None is not known, and the options have their defaults."""
+    return xen_says(None, parse_boot_words("").by(line), None).options
+
+
+def command_line_at(root: str) -> str | None:
+    """Return the command line of the Xen below `root`: as xl tells it, or as a recording holds it."""
+    return _info(root, live=os.path.realpath(root) == "/").get("xen_commandline")
+
+
+def _info(root: str, *, live: bool) -> dict[str, str]:
+    """Return what xl tells of the running Xen (`live`), or told when the machine was recorded."""
+    return read_xl_info() if live and _hypervisor(root) == "xen" else _recorded_info(root)
 
 
 def _hypervisor(root: str) -> str:

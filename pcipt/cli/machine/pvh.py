@@ -193,16 +193,11 @@ def guest_type(root: str) -> str:
     return data.decode("ascii", "replace").strip() if data is not None else ""
 
 
-def map_reserved(root: str, options: str | None) -> bool:
+def map_reserved(line: str | None) -> bool:
     """Return True if Xen maps reserved memory 1:1 when it boots (dom0-iommu=map-reserved).
 
-    `options` is Xen's command line; None means that of the running Xen, if `root` is "/" and xl tells it.
-    Else Xen's default counts, which is True.
+    `line` is Xen's command line; None is not known, and then Xen's default counts, which is True.
     """
     from pcipt.xen.command_line import switch_in
 
-    if options is None and root == "/" and guest_type(root):
-        from pcipt.host.toolstack import read_xl_info
-
-        options = read_xl_info().get("xen_commandline")
-    return switch_in(options or "", "dom0-iommu", "map-reserved") is not False
+    return switch_in(line or "", "dom0-iommu", "map-reserved") is not False

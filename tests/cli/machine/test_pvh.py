@@ -18,6 +18,6 @@ from pcipt.cli.machine.pvh import map_reserved
         ("dom0=pvh -- dom0-iommu=no-map-reserved", True),  # of dom0's command line
     ],
 )
-def test_map_reserved(line, expected, tmp_path):
-    assert map_reserved(str(tmp_path), line) is expected
-    assert map_reserved(str(tmp_path), None) is True
+def test_map_reserved(line, expected):
+    assert map_reserved(line) is expected
+    assert map_reserved(None) is True

@@ -1,14 +1,16 @@
 """Show the address space of a PVH hardware domain: what is mapped where, and why.
 
 Read from the memory map, ACPI (MCFG, MADT, reserved memory in DMAR or IVRS) and the functions' BARs. A PVH
-dom0 cannot see DMAR and IVRS: if you have a copy of them, give it with --table. Xen maps reserved memory
-1:1 unless it was started with dom0-iommu=no-map-reserved: xl tells it, or --xen-options. Which parts of a BAR
+dom0 cannot see DMAR and IVRS: if you have a copy of them, give it with --table. Xen's command line counts, as
+xl or a recording tells it, or --xen-options: Xen maps reserved memory 1:1 unless it has
+dom0-iommu=no-map-reserved, and rmrr= and ivmd= add regions to those of DMAR and IVRS. Which parts of a BAR
 over the memory map are mapped depends on Xen's release.
 """
 
 import argparse
 
 from pcipt.cli.commands.pvh.rows import DEGRADED
+from pcipt.cli.machine.host import command_line_at, options_in
 from pcipt.cli.machine.pvh import (
     damage_of,
     ecam_of,
@@ -77,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 def read_layout(root: str, more_tables: list[str], options: str | None = None) -> tuple[Layout, str]:
     """Read the machine below `root` and the table files `more_tables`, and compute the layout.
 
-    `options` is Xen's command line (`map_reserved`).
+    `options` is Xen's command line; None means that of the Xen below `root`, where it is known.
 
     Shape:  the layout; the file from which the memory map was read.
     Raises: InputError if there is no usable memory map or a table file cannot be read; NotPermittedError if
@@ -91,14 +93,15 @@ def read_layout(root: str, more_tables: list[str], options: str | None = None) -
     tables = [table.data for table in reading.tables]
     tables += (data for path in more_tables for data in read_table_file(path))
     findings += (*reading.findings, *damage_of(tables))
-    reserved = regions_from_tables(tables, machine)
+    line = options if options is not None else command_line_at(root)
+    reserved = regions_from_tables(tables, machine, None, options_in(line), memory.entries)
     findings += reserved.findings
     if guest_type(root) not in ("PVH", ""):
         why = f"this is a {guest_type(root)} domain: the layout is what a PVH one would have on this machine"
         findings.append(Finding("not-pvh", why))
     platform = Platform(
         memory.entries, machine, ecam_of(tables), madt_of(tables), reserved.regions, memory.named,
-        xen_version(root), map_reserved(root, options),
+        xen_version(root), map_reserved(line),
     )  # fmt: skip
     layout = compute_layout(platform)
     return Layout(layout.areas, (*findings, *layout.findings)), memory.source

@@ -5,6 +5,7 @@ import pytest
 
 from pcipt.cli.main import main
 from pcipt.firmware.acpi.build_table import Header, build_table
+from tests.firmware.reserved_tables import ivhd, ivrs, select
 from tests.machines import config
 from tests.pvh import IO_APIC, mcfg, native_madt
 from tests.trees import EMPTY_LINE, add
@@ -31,6 +32,7 @@ RMRR = (
     bytes([1, 0, 32, 0, 0, 0, 0, 0]) + RMRR_AT.to_bytes(8, "little") + (RMRR_AT + 0xFFF).to_bytes(8, "little")
 )
 DMAR = build_table(Header("DMAR", 1), bytes(12) + RMRR + SCOPE)
+IVRS = ivrs(units=[ivhd(select(0x18))])
 
 
 @pytest.fixture
@@ -176,3 +178,33 @@ def test_a_bar_over_reserved_memory(release, rest, options, treatment, root, cap
             if int(each["start"], 16) <= address <= int(each["last"], 16):
                 found[address] = each["treatment"]
     assert found == {0xFEB0_0000: treatment, 0xFEB1_0000: rest}
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize(
+    ("table", "option"),
+    [(DMAR, "rmrr"), (IVRS, "ivmd")],
+    ids=["VT-d", "AMD-Vi"],
+)  # fmt: skip
+def test_regions_that_xens_command_line_adds(table, option, recorded, root, tmp_path, capsys):
+    """The first region is of a function that is there, the second of one that is not."""
+    (tmp_path / "table").write_bytes(table)
+    line = f"dom0=pvh {option}=10000-10001=0:3.0;11000=0:7.0 {option}=20000=perhaps"
+    if recorded:
+        (root / "xen").mkdir()
+        (root / "xen/info").write_text(f"xen_commandline : {line}\n")
+    given = [] if recorded else ["--xen-options", line]
+    _, answer, found = ranges(capsys, "--root", root, "--table", tmp_path / "table", *given)
+    assert (found.get("0x10000000"), found.get("0x11000000")) == (
+        (0x2000, "identity"), (0x1000, "withheld")
+    )  # fmt: skip
+    (why,) = [each["text"] for each in answer["findings"] if each["code"] == "region-option"]
+    assert why.startswith(f"{option}=20000=perhaps")
+
+
+def test_a_recorded_command_line_counts_unless_another_is_given(root, capsys):
+    (root / "xen").mkdir()
+    (root / "xen/info").write_text("xen_commandline : dom0=pvh dom0-iommu=no-map-reserved\n")
+    for given, treatment in (([], "hole"), (["--xen-options", "dom0=pvh"], "identity")):
+        _, _, found = ranges(capsys, "--root", root, *given)
+        assert found["0x7ffd8000"][1] == treatment
