@@ -3,14 +3,15 @@
 If no unit serves it, adding the function to Xen fails and leaves an orphan (a function that Xen has without
 an owner). Xen decides by what it read at boot: the bus ranges below the bridges that DMAR's bridge scopes
 name, and the routing ids in IVRS. So the bus ranges come from a snapshot that pcipt takes at its first run
-after the boot, and not from the present registers of the bridges.
+after the boot, and not from the present registers of the bridges. Above segment 0 some versions cannot read
+bridges while they read the DMAR (`firmware.mmcfg`): there a bridge scope stands for bus ff.
 AMD-Vi has no bridge scopes: IVRS names functions.
 Source: xen/drivers/passthrough/vtd/dmar.c, acpi_find_matched_drhd_unit, acpi_parse_dev_scope.
 """
 
 import enum
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from pcipt import values as attrs
 from pcipt.firmware.acpi.dmar import (
@@ -23,10 +24,15 @@ from pcipt.firmware.acpi.dmar import (
     parse_dmar,
 )
 from pcipt.firmware.acpi.ivrs import SIGNATURE, Ivrs, parse_ivrs
+from pcipt.firmware.acpi.mcfg import SIGNATURE as MCFG
+from pcipt.firmware.acpi.mcfg import parse_mcfg
 from pcipt.firmware.acpi.table import parse_table
 from pcipt.firmware.amd import find_unit
+from pcipt.firmware.memory_map import MemoryEntry
+from pcipt.firmware.mmcfg import Mmcfg, is_read_early, mmcfg_of
 from pcipt.pci import Machine, PciPath, Sbdf, sbdf_from_devfn
 from pcipt.pci.requester import Requester, Role, Vendor
+from pcipt.xen.releases import Version
 
 _LAST_BUS, _LONGEST = 0xFF, 0x100
 
@@ -35,7 +41,8 @@ class Coverage(enum.Enum):
     """How sure it is that an IOMMU unit serves a function.
 
     CERTAIN: the firmware's table alone shows it, no unit is needed, or there is no IOMMU. AT_BOOT: it follows
-    from the boot snapshot. UNKNOWN: dom0 cannot read the table that says it. NONE: neither the table nor the
+    from the boot snapshot. UNKNOWN: dom0 cannot read the table that says it, or it is not known whether Xen
+    could read the bridge that the table names. NONE: neither the table nor the
     snapshot shows that a unit serves it.
     """
 
@@ -71,7 +78,7 @@ class BootSnapshot:
         """
         hops: list[tuple[int, int, int]] = []
         bus, device, function = sbdf.bus, sbdf.device, sbdf.function
-        while (above := self._bridge_above(sbdf.segment, bus)) is not None:
+        while (above := self.bridge_above(sbdf.segment, bus)) is not None:
             hops.append((bus - self.bridges[above][0], device, function))
             if above.bus >= bus or len(hops) > _LONGEST:
                 return None
@@ -92,7 +99,7 @@ class BootSnapshot:
         bus, device, function = path.hops[-1]
         return Sbdf(path.segment, base + bus, device, function) if base + bus <= _LAST_BUS else None
 
-    def _bridge_above(self, segment: int, bus: int) -> Sbdf | None:
+    def bridge_above(self, segment: int, bus: int) -> Sbdf | None:
         """Return the nearest of the bridges that passed a bus on at boot; None if no bridge did."""
         return self._above.get((segment, bus))
 
@@ -131,7 +138,9 @@ class IommuScope:
     """The IOMMU units of a machine: the firmware's tables and the boot snapshot.
 
     `dmar` and `ivrs` are None if the machine has no such table or dom0 cannot read it. `absent` is True if
-    the machine has no IOMMU. `vendor` counts if neither table has units.
+    the machine has no IOMMU. `vendor` counts if neither table has units. `areas` are the areas of MMCFG, None
+    if no table names them, and `version` is Xen's, None if it is not known: they decide which bridges above
+    segment 0 Xen could read at boot.
     """
 
     snapshot: BootSnapshot
@@ -139,15 +148,27 @@ class IommuScope:
     ivrs: Ivrs | None = None
     absent: bool = False
     vendor: Vendor = Vendor.INTEL
+    areas: tuple[Mmcfg, ...] | None = None
+    version: Version | None = None
 
-    def with_tables(self, tables: Iterable[bytes]) -> "IommuScope":
-        """Return the scope with the DMAR and the IVRS among ACPI tables; other data is passed over."""
-        scope = self
+    def with_tables(
+        self,
+        tables: Iterable[bytes],
+        memory: Sequence[MemoryEntry] | None = None,
+        version: Version | None = None,
+    ) -> "IommuScope":
+        """Return the scope with DMAR, IVRS and MCFG among ACPI tables, and Xen's version.
+
+        Other data is passed over. `memory` is the memory map. It or `version` is None if it is not known.
+        """
+        scope = attrs.evolve(self, version=version)
         for table in map(parse_table, tables):
             if table is not None and table.signature in SIGNATURES:
                 scope = attrs.evolve(scope, dmar=parse_dmar(table))
             elif table is not None and table.signature == SIGNATURE:
                 scope = attrs.evolve(scope, ivrs=parse_ivrs(table))
+            elif table is not None and table.signature == MCFG and scope.areas is None:
+                scope = attrs.evolve(scope, areas=mmcfg_of(parse_mcfg(table).regions, memory))
         return scope
 
     def covers(self, requester: Requester) -> Coverage:
@@ -210,23 +231,44 @@ class IommuScope:
                 return unit
         return next((unit for unit in units if unit.include_all), None)
 
+    def lost_below(self, requester: Requester) -> Sbdf | None:
+        """Return the bridge above a function that Xen could not read at boot, as far as is known.
+
+        Return None if there is none, or if no unit would serve the function with the bridge read either.
+        """
+        bridge = self.snapshot.bridge_above(requester.sbdf.segment, requester.sbdf.bus)
+        if bridge is None or self.reads(bridge):
+            return None
+        in_doubt = attrs.evolve(self, areas=None, version=None).covers(requester) is Coverage.UNKNOWN
+        return bridge if in_doubt else None
+
+    def reads(self, bridge: Sbdf) -> bool | None:
+        """Return True if Xen could read a bridge at boot when it read the tables; None if nobody knows."""
+        return is_read_early(bridge, self.areas, self.version)
+
     def _by_snapshot(self, requester: Requester, vendor: Vendor) -> Coverage:
         """Return AT_BOOT if the boot snapshot shows that a unit serves a function, else NONE or UNKNOWN.
 
         It shows that for VT-d if it has the function that VT-d looks for, or a bridge with the function's bus
-        below it. For AMD-Vi it shows that if it has the function itself or function 0 of its device: IVRS
-        names functions, and says nothing about buses; so any other function is UNKNOWN.
+        below it that Xen could read; if nobody knows whether it could, it is UNKNOWN. For AMD-Vi it shows
+        that if it has the function itself or function 0 of its device: IVRS names functions, and says nothing
+        about buses; so any other function is UNKNOWN.
         """
         functions = self.snapshot.functions
         if vendor is Vendor.AMD:
             at_boot = requester.sbdf in functions or requester.sbdf._replace(function=0) in functions
             return Coverage.AT_BOOT if at_boot else Coverage.UNKNOWN
         at = requester.by_vtd
-        behind_bridge = any(
-            bridge.segment == at.segment and secondary <= at.bus <= subordinate
+        if at in functions:
+            return Coverage.AT_BOOT
+        above = [
+            bridge
             for bridge, (secondary, subordinate) in self.snapshot.bridges.items()
-        )
-        return Coverage.AT_BOOT if at in functions or behind_bridge else Coverage.NONE
+            if bridge.segment == at.segment and secondary <= at.bus <= subordinate
+        ]
+        if any(map(self.reads, above)):
+            return Coverage.AT_BOOT
+        return Coverage.UNKNOWN if above else Coverage.NONE
 
     def _by_dmar(self, at: Sbdf, dmar: Dmar) -> Coverage:
         """Return how sure the DMAR table makes it that a unit serves the function `at`.
@@ -249,37 +291,46 @@ class IommuScope:
 
         CERTAIN: the scope names `at`, and its path has one hop. AT_BOOT: the scope names `at`, and its path
         has several hops. AT_BOOT too: the scope is a bridge scope, and in the snapshot the bus of `at` is
-        below the bridge that the scope names. NONE: any other case, and a scope of a kind that Xen passes
-        over. A function at the address that the firmware has for an IO-APIC or a HPET is named, too.
+        below the bridge that the scope names. UNKNOWN: it would be AT_BOOT, but nobody knows whether Xen
+        could read the bridge. NONE: any other case, and a scope of a kind that Xen passes over. A function at
+        the address that the firmware has for an IO-APIC or a HPET is named, too.
         """
         if scope.kind not in SCOPES_OF_XEN:
             return Coverage.NONE
         target = self.resolve(at.segment, scope)
-        if target == at:
-            return Coverage.CERTAIN if len(scope.path) == 1 else Coverage.AT_BOOT
-        numbers = self.snapshot.bridges.get(target) if target is not None else None
-        if scope.kind == SCOPE_BRIDGE and numbers is not None and numbers[0] <= at.bus <= numbers[1]:
-            return Coverage.AT_BOOT
-        return Coverage.NONE
+        if target == at and len(scope.path) == 1:
+            return Coverage.CERTAIN
+        numbers = self._numbers(target) if target is not None else None
+        below = scope.kind == SCOPE_BRIDGE and numbers is not None and numbers[0] <= at.bus <= numbers[1]
+        if target is None or not (below or target == at):
+            return Coverage.NONE
+        return Coverage.UNKNOWN if self.reads(target) is None else Coverage.AT_BOOT
 
     def resolve(self, segment: int, scope: Scope) -> Sbdf | None:
         """Return the address of the function that a device scope names; None if its path leads to no address.
 
-        The path is followed through the bridges of the boot snapshot. None is returned if a bridge on the
-        path is not in the snapshot, or if the path is empty. Of device and function numbers that do not exist
-        only the low bits count, as in Xen (PCI_BDF). The last hop is not looked up: an address is returned
-        whether or not the machine has a function there.
+        The path is followed through the bridges of the boot snapshot; a bridge that Xen could not read leads
+        to bus ff. None is returned if a bridge on the path is not in the snapshot, or if the path is empty.
+        Of device and function numbers that do not exist only the low bits count, as in Xen (PCI_BDF). The
+        last hop is not looked up: an address is returned whether or not the machine has a function there.
         """
         if not scope.path:
             return None
         bus = scope.bus
         path = [(device & 0x1F, function & 7) for device, function in scope.path]
         for device, function in path[:-1]:
-            numbers = self.snapshot.bridges.get(Sbdf(segment, bus, device, function))
+            numbers = self._numbers(Sbdf(segment, bus, device, function))
             if numbers is None:
                 return None
             bus = numbers[0]
         return Sbdf(segment, bus, *path[-1])
+
+    def _numbers(self, bridge: Sbdf) -> tuple[int, int] | None:
+        """Return the (secondary, subordinate) bus numbers that Xen has read at boot; None if none was there.
+
+        Where Xen could not read, each register is ff.
+        """
+        return (_LAST_BUS, _LAST_BUS) if self.reads(bridge) is False else self.snapshot.bridges.get(bridge)
 
     @staticmethod
     def _by_ivrs(at: Sbdf, ivrs: Ivrs) -> Coverage:

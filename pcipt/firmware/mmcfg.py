@@ -17,9 +17,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pcipt import values as attrs
 from pcipt.firmware.acpi.mcfg import regions_from_mcfg
 from pcipt.firmware.memory_map import MemoryEntry, MemoryType, flatten_map, overlapping
-from pcipt.pci import Address, Finding, Range
+from pcipt.pci import Address, Finding, Range, Sbdf
 from pcipt.pci.write import BUS_SHIFT, EcamRegion
-from pcipt.xen.releases import MMCFG_IN_HOLE, Version
+from pcipt.xen.releases import MMCFG_IN_HOLE, SEGMENTS_READ_FOR_IOMMU, Version
 
 SMALLEST = 16 << 20  # bytes: Xen and Linux halve no further
 _LINUX = re.compile(
@@ -82,6 +82,37 @@ def is_used(area: Mmcfg, version: Version | None) -> bool:
     """Return True if a version of Xen is known to use an area by itself, before Linux tells anything."""
     in_hole = version is not None and MMCFG_IN_HOLE.known_of(version) is True
     return area.basis is Basis.RESERVED or (area.basis is Basis.HOLE and in_hole)
+
+
+def is_read_early(sbdf: Sbdf, areas: Iterable[Mmcfg] | None, version: Version | None) -> bool | None:
+    """Return True if a version of Xen can read the registers of a function while it reads the IOMMU tables.
+
+    In segments above 0 only MMCFG reaches them; without it they read as ones. `areas` None: MCFG is not
+    known. Return None if the answer depends on what is not known.
+    Source: Xen arch/x86/x86_64/pci.c (pci_conf_read8), mmconfig_64.c (pci_mmcfg_read).
+    """
+    if not sbdf.segment:
+        return True
+    early = SEGMENTS_READ_FOR_IOMMU.known_of(version) if version is not None else None
+    if early is False:
+        return False
+    if areas is None:
+        return None
+    held = [
+        each
+        for each in areas
+        if each.taken.segment == sbdf.segment and each.taken.start_bus <= sbdf.bus <= each.taken.end_bus
+    ]
+    if any(is_used(each, version) for each in held):
+        return early
+    doubtful = any(each.basis is Basis.UNKNOWN or _in_some_hole(each, version) for each in held)
+    return None if doubtful else False
+
+
+def _in_some_hole(area: Mmcfg, version: Version | None) -> bool:
+    """Return True if it is not known whether Xen uses an area, which lies in a hole of the memory map."""
+    known = MMCFG_IN_HOLE.known_of(version) if version is not None else None
+    return area.basis is Basis.HOLE and known is None
 
 
 def without_ram(area: Range, memory: Sequence[MemoryEntry]) -> Iterator[Range]:

@@ -5,7 +5,7 @@ facts, the IOMMU unit.
 from collections.abc import Collection, Mapping
 
 from pcipt import values as attrs
-from pcipt.cli.machine.pvh import acpi_tables_of
+from pcipt.cli.machine.pvh import acpi_tables_of, memory_map_of, xen_version
 from pcipt.cli.machine.source import Source
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
 from pcipt.host.files import Depth
@@ -155,8 +155,10 @@ def _units(source: Source, root: str | None, functions: Collection[Function]) ->
     Headers are enough: a scope that covers one function behind a port covers all of its bus, with ARI too.
     """
     tables = acpi_tables_of(root) if root is not None else None
-    if tables is None:
+    if root is None or tables is None:
         return {}
-    scope = IommuScope(snapshot_from_machine("", machine := source.machine(Depth.HEADER))).with_tables(tables)
+    machine = source.machine(Depth.HEADER)
+    scope = IommuScope(snapshot_from_machine("", machine))
+    scope = scope.with_tables(tables, memory_map_of(root), xen_version(root))
     units = {each.sbdf: scope.unit_of(requester_of(each, machine)) for each in functions}
     return {sbdf: unit for sbdf, unit in units.items() if unit is not None}

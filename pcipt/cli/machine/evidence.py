@@ -6,7 +6,14 @@ from typing import Any
 from pcipt import values as attrs
 from pcipt.cli.machine.client import asked
 from pcipt.cli.machine.host import host_of, said_by_xen, told_by_daemon
-from pcipt.cli.machine.pvh import acpi_tables_of, ecam_of, guest_type, madt_of, memory_map_of
+from pcipt.cli.machine.pvh import (
+    acpi_tables_of,
+    ecam_of,
+    guest_type,
+    madt_of,
+    memory_map_of,
+    xen_version,
+)
 from pcipt.cli.machine.source import Source
 from pcipt.firmware.acceptance.answers import Options
 from pcipt.firmware.coverage import IommuScope, snapshot_from_machine
@@ -29,7 +36,7 @@ from pcipt.host.files import Depth
 from pcipt.host.function.facts import read_facts
 from pcipt.host.roles import read_roles
 from pcipt.host.uses import SSH_PORT, read_uses
-from pcipt.pci import Address, Finding, Machine, Range, Sbdf, decode_machine, parse_sbdf
+from pcipt.pci import Address, Finding, Range, Sbdf, decode_machine, parse_sbdf
 from pcipt.pci.units import PAGE_SIZE
 from pcipt.xen.releases import Version
 
@@ -71,7 +78,7 @@ def gather(source: Source, root: str | None, socket: str | None, other: Version 
         shown = {sbdf for sbdf, facts in evidence.facts.items() if facts.boot_vga and roles.screen}
         evidence = attrs.evolve(evidence, consoles=roles.serial | shown)
     if tables is not None:
-        evidence = _with_tables(evidence, machine, tables, root, said.options)
+        evidence = _with_tables(evidence, tables, root, said.options, other or xen_version(root))
     return _with_daemon(evidence, socket, status) if socket is not None else evidence
 
 
@@ -85,12 +92,14 @@ def _ssh_ports(root: str) -> set[int]:
 
 
 def _with_tables(
-    evidence: Evidence, machine: Machine, tables: list[bytes], root: str, options: Options
+    evidence: Evidence, tables: list[bytes], root: str, options: Options, version: Version | None
 ) -> Evidence:
-    """Return the evidence with facts from the ACPI tables added. `options` are those of Xen's command line.
+    """Return the evidence with facts from the ACPI tables added.
 
-    A PVH dom0 cannot see DMAR and IVRS. If both are missing there, reserved regions and IOMMUs stay unknown.
+    `options` are those of Xen's command line, `version` is Xen's. A PVH dom0 cannot see DMAR and IVRS. If
+    both are missing there, reserved regions and IOMMUs stay unknown.
     """
+    machine = evidence.machine
     fixed = [FixedRange(each.range, "MMCFG") for each in mmcfg_of(ecam_of(tables), evidence.memory)]
     madt = madt_of(tables)
     fixed += (
@@ -102,17 +111,9 @@ def _with_tables(
     evidence = attrs.evolve(evidence, fixed=tuple(fixed))
     if not regions.signatures and guest_type(root) == "PVH":
         return evidence
-    return attrs.evolve(evidence, regions=regions, iommu=_iommu(tables, machine, regions))
-
-
-def _iommu(tables: list[bytes], machine: Machine, regions: Regions) -> IommuScope:
-    """Return which functions the IOMMUs serve, from the DMAR and IVRS among `tables`.
-
-    `absent` of the result is True if `regions`, which were read from the same tables, come from neither DMAR
-    nor IVRS.
-    """
     scope = IommuScope(snapshot_from_machine("", machine), absent=not regions.signatures)
-    return scope.with_tables(tables)
+    scope = scope.with_tables(tables, evidence.memory, version)
+    return attrs.evolve(evidence, regions=regions, iommu=scope)
 
 
 def _with_daemon(evidence: Evidence, socket: str, status: dict[str, Any] | None) -> Evidence:

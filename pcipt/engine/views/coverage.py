@@ -1,9 +1,20 @@
-"""Whether Xen runs without an IOMMU, as Xen's answers show it."""
+"""Which functions the IOMMU units serve, by the tables; whether Xen runs without an IOMMU, by its answers."""
 
 import attrs
 
-from pcipt.firmware.coverage import IommuScope
+from pcipt.engine.interfaces import Host
+from pcipt.engine.views.protection import memory_map
+from pcipt.firmware.coverage import BootSnapshot, IommuScope
+from pcipt.pci import Machine
+from pcipt.pci.requester import vendor_of
 from pcipt.remap.view import XenView
+from pcipt.xen.releases import Version
+
+
+def read_scope(host: Host, machine: Machine, boot: BootSnapshot, version: Version) -> IommuScope:
+    """Return which functions the IOMMU units serve, by the tables that dom0 can read and the boot."""
+    scope = IommuScope(boot, vendor=vendor_of(machine))
+    return scope.with_tables(host.acpi_tables(), memory_map(host), version)
 
 
 def with_absence(scope: IommuScope, xen: XenView, *, pvh: bool) -> IommuScope:

@@ -43,12 +43,17 @@ def read_mmcfg(host: Host) -> tuple[EcamRegion, ...]:
 
     If no memory map can be read, the whole areas are returned.
     """
+    return taken_of_tables(host.acpi_tables(), memory_map(host))
+
+
+def memory_map(host: Host) -> tuple[MemoryEntry, ...] | None:
+    """Return what the memory maps say, in any order; None if none can be read."""
     try:
         memory = host.memory()
     except PciptError:
-        return taken_of_tables(host.acpi_tables(), None)
+        return None
     lines = (*memory.firmware, *(memory.iomem or ()))
-    return taken_of_tables(host.acpi_tables(), entries_from_names((line.range, line.name) for line in lines))
+    return entries_from_names((line.range, line.name) for line in lines)
 
 
 def read_reserved(xen: Hypervisor) -> tuple[tuple[Frames, ...], tuple[Finding, ...]]:

@@ -13,7 +13,7 @@ from pcipt.engine.interfaces import Host
 from pcipt.engine.memory import Memory
 from pcipt.engine.views.complaints import Complaints
 from pcipt.engine.views.concerned import concerned_functions
-from pcipt.engine.views.coverage import with_absence
+from pcipt.engine.views.coverage import read_scope, with_absence
 from pcipt.engine.views.guest_leftovers import GuestLeftovers
 from pcipt.engine.views.machine_state import MachineState
 from pcipt.engine.views.protection import read_pf_fixup, read_protection
@@ -23,7 +23,6 @@ from pcipt.engine.views.xen_questions import Questions, candidate_buses, ghost_c
 from pcipt.errors import UnsupportedError
 from pcipt.firmware.coverage import IommuScope, snapshot_of_boot
 from pcipt.pci import Finding, Sbdf
-from pcipt.pci.requester import vendor_of
 from pcipt.remap.actions import Action, WithdrawReserved
 from pcipt.remap.desired import PCIBACK, Desired, Followed, desired_of, place_of
 from pcipt.remap.detour import Detour, plan_detour
@@ -127,8 +126,7 @@ class Views:
         before = self.memory.boot
         boot = self.memory.boot = snapshot_of_boot(before, self.host.boot_id, self.machine)
         if self._iommu is None:
-            scope = IommuScope(boot, vendor=vendor_of(self.machine))
-            self._iommu = scope.with_tables(self.host.acpi_tables())
+            self._iommu = read_scope(self.host, self.machine, boot, self.version)
         return boot is not before
 
     # Asking Xen.

@@ -57,7 +57,7 @@ def judge(
             name = SIGNATURES[0] if table.signature in SIGNATURES else table.signature
             found.setdefault(name, table)
     mcfg = found.get(MCFG)
-    areas = mmcfg_of(parse_mcfg(mcfg).regions if mcfg is not None else (), memory)
+    areas = mmcfg_of(parse_mcfg(mcfg).regions, memory) if mcfg is not None else None
     given = _Given(found.get(MADT), found.get(_FADT), memory, version, topology, options, machine, areas)
     judged = None
     if SIGNATURES[0] in found:
@@ -96,12 +96,13 @@ class _Given:
         topology: Topology | None,
         options: Options,
         machine: Machine | None,
-        areas: Iterable[Mmcfg],
+        areas: tuple[Mmcfg, ...] | None,
     ) -> None:
         self._io_apics = _io_apics(madt) if madt is not None else None
         self._fadt, self._memory, self._version = fadt, memory, version
         self._topology, self._options, self._machine = topology, options, machine
-        self._segments = {each.taken.segment for each in areas if is_used(each, version)}
+        self._areas = areas
+        self._segments = {each.taken.segment for each in areas or () if is_used(each, version)}
 
     def judge(self, table: Table, vendor: Vendor) -> Acceptance:
         """Return what Xen makes of one table."""
@@ -141,7 +142,7 @@ class _Given:
             state: VtdState | AmdState = reader.read()
         else:
             io_apics = self._io_apics or () if self._options.interrupts else ()
-            state = DmarReader(reading, memory, self._topology).read(io_apics)
+            state = DmarReader(reading, memory, self._topology, self._areas).read(io_apics)
         if self._fadt is not None and _is_without_msi(self._fadt):
             reading.meet(rules.FADT_NO_MSI, _BOOT_FLAGS_AT, table=_FADT)
         return state

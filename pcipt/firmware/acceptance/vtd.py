@@ -24,6 +24,7 @@ from pcipt.firmware.acpi.dmar import (
     SCOPE_IOAPIC,
     SCOPES_OF_XEN,
 )
+from pcipt.firmware.mmcfg import Mmcfg, is_read_early
 from pcipt.pci import Sbdf
 from pcipt.pci.units import PAGE_SIZE
 from pcipt.xen.releases import SATC_READ
@@ -59,10 +60,18 @@ class DmarReader:
     """Reads one table.
 
     `topology` None: the machine is not known, and the functions that the table names are taken to be there.
+    `areas` are the areas of MMCFG, None if no table names them: they decide which bridges above segment 0 Xen
+    can read. If nobody knows whether it can read one, it is taken to be read.
     """
 
-    def __init__(self, reading: Reading, memory: MemoryMap, topology: Topology | None) -> None:
-        self._reading, self._memory, self._topology = reading, memory, topology
+    def __init__(
+        self,
+        reading: Reading,
+        memory: MemoryMap,
+        topology: Topology | None,
+        areas: tuple[Mmcfg, ...] | None = None,
+    ) -> None:
+        self._reading, self._memory, self._topology, self._areas = reading, memory, topology, areas
         self._units: list[VtdUnit] = []
         self._regions: list[VtdRegion] = []
         self._for_all = self._all_ports = False
@@ -203,7 +212,8 @@ class DmarReader:
 
     def _buses(self, at: Sbdf) -> tuple[int, int]:
         """Return the bus number registers of a function as Xen reads them."""
-        if self._topology is None or at not in self._topology.functions:
+        read = is_read_early(at, self._areas, self._reading.version)
+        if self._topology is None or at not in self._topology.functions or read is False:
             return (_NO_BUS, _NO_BUS)
         return self._topology.bridges.get(at, (0, 0))
 

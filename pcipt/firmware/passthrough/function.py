@@ -13,7 +13,7 @@ from pcipt.firmware.passthrough.verdict import Evidence, Reason, Rule, Said, Unk
 from pcipt.pci import Function, HeaderType
 from pcipt.pci.requester import requester_of
 from pcipt.pci.space.shortage import told_findings
-from pcipt.xen.releases import DEVICE_RESET
+from pcipt.xen.releases import DEVICE_RESET, SEGMENTS_READ_FOR_IOMMU
 
 _RESCAN = "let Linux rescan it (pcipt show tells what is wrong)"
 _PLACE = "boot dom0's Linux with pci=realloc; pcipt space shows the windows"
@@ -203,20 +203,34 @@ def iommu(function: Function, evidence: Evidence) -> Said:
     """Yield a REFUSE reason if Xen uses an IOMMU and no unit of it serves the function.
 
     Yield `Unknown` if the IOMMU units are not known, unless Xen has taken the function: with an IOMMU it
-    takes none that no unit serves. Nothing is checked if Xen cannot name the function's segment.
+    takes none that no unit serves; so also if nobody knows whether Xen could read the bridge above the
+    function. Nothing is checked if Xen cannot name the function's segment.
     """
     if evidence.host.used is False or (evidence.iommu is not None and evidence.iommu.absent):
         return  # the rule `host` says so
+    taken = evidence.host.used and evidence.xen is not None and function.sbdf not in evidence.xen
     if evidence.iommu is None:
-        taken = evidence.host.used and evidence.xen is not None and function.sbdf not in evidence.xen
         if not taken:
             yield Unknown("IOMMU")
-    elif (
-        function.sbdf.fits_xen
-        and evidence.iommu.covers(requester_of(function, evidence.machine)) is Coverage.NONE
-    ):
+        return
+    if not function.sbdf.fits_xen:
+        return
+    requester = requester_of(function, evidence.machine)
+    coverage, bridge = evidence.iommu.covers(requester), evidence.iommu.lost_below(requester)
+    if coverage is Coverage.UNKNOWN and not taken:
+        yield Unknown(f"whether Xen could read the bridge {bridge} for the IOMMU", Verdict.REFUSE)
+    if coverage is not Coverage.NONE:
+        return
+    if bridge is None:
         text = "no IOMMU unit stands before it: assigning it fails with ENODEV"
         yield Reason("iommu-uncovered", Verdict.REFUSE, text, "use another slot, or newer firmware")
+    else:
+        text = (
+            f"Xen could not read the bridge {bridge} when it read which IOMMU units serve what is below it, "
+            "and serves nothing there: assigning it fails with ENODEV"
+        )
+        cure = f"use Xen {SEGMENTS_READ_FOR_IOMMU.begins} or newer, with firmware that reserves MMCFG"
+        yield Reason("iommu-uncovered", Verdict.REFUSE, text, cure)
 
 
 def in_use(function: Function, evidence: Evidence) -> Said:

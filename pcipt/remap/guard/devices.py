@@ -5,12 +5,13 @@ A rule returns the reason for a refusal, in words for the user, or None if it do
 
 from pcipt.firmware.coverage import Coverage
 from pcipt.pci import BarKind, Function, HeaderType, Sbdf
-from pcipt.pci.requester import Requester, Vendor, requester_of
+from pcipt.pci.requester import Requester, requester_of
 from pcipt.remap.actions import Action, AddDevice, RemoveDevice
 from pcipt.remap.desired import place_of
 from pcipt.remap.guard.facts import Facts, Rule
 from pcipt.remap.guard.msix import HIDES, why_not_taken
 from pcipt.remap.guard.shared import SHARED_RULES, linux_of, moving
+from pcipt.remap.guard.uncovered import why_uncovered
 from pcipt.remap.kinds.domains import aliased
 from pcipt.remap.kinds.virtual import vfs_are_on
 from pcipt.remap.plan_moves import subtree, top_of_move
@@ -163,20 +164,23 @@ def _was_taken(function: Function, facts: Facts) -> bool:
     return any(map(facts.xen.in_dom0, (function.sbdf, *facts.followed.get(function.sbdf, ()))))
 
 
+def _requester(action: AddDevice, facts: Facts) -> Requester:
+    """Return what Xen asks the IOMMU's tables about when it adds the function."""
+    function = _subject(action, facts)
+    if function is None:
+        return Requester(action.sbdf, action.physfn, action.extended)
+    seen = requester_of(function, facts.machine, action.sbdf)
+    return Requester(seen.sbdf, action.physfn, seen.extended, seen.role)
+
+
 def _coverage(action: AddDevice, facts: Facts) -> Coverage:
     """Return how certain it is that an IOMMU unit covers the function at the action's address.
 
-    Where dom0 cannot read AMD's table, it is certain if Xen has taken a function at the address since boot.
+    Where dom0 cannot know it, it is certain if Xen has taken a function at the address since boot.
     Source: Xen drivers/passthrough/amd/pci_amd_iommu.c (amd_iommu_add_device): the unit follows from the
             address, by what IVRS said at boot.
     """
-    function = _subject(action, facts)
-    if function is None:
-        requester = Requester(action.sbdf, action.physfn, action.extended)
-    else:
-        seen = requester_of(function, facts.machine, action.sbdf)
-        requester = Requester(seen.sbdf, action.physfn, seen.extended, seen.role)
-    coverage = facts.iommu.covers(requester)
+    coverage = facts.iommu.covers(_requester(action, facts))
     taken = coverage is Coverage.UNKNOWN and action.sbdf in facts.served
     return Coverage.CERTAIN if taken else coverage
 
@@ -196,27 +200,7 @@ def _covered(action: AddDevice, facts: Facts) -> str | None:
         return None
     if _sizes_only(action, facts):
         return None
-    if coverage is Coverage.UNKNOWN and facts.iommu.snapshot.late:
-        return (
-            "what the machine was at boot was lost, so nobody knows whether an IOMMU unit serves it: the add "
-            "may fail and leave an orphan; reboot with the function in place"
-        )
-    if coverage is Coverage.UNKNOWN:
-        return (
-            "it was not there at boot, and a PVH dom0 cannot read which functions AMD's IOMMU units serve "
-            "(IVRS): the add may fail and leave an orphan; reboot with the function in place"
-        )
-    back = f"give it back its bus {action.moved_from.bus:02x}" if action.moved_from is not None else ""
-    if facts.iommu.vendor_in_use is Vendor.AMD:
-        return (
-            "no IOMMU unit serves it, because firmware's table (IVRS) names neither it nor function 0 of its "
-            f"device: the add would fail and leave an orphan; {back or 'ask the vendor for firmware'}"
-        )
-    cure = back or "give it a bus number of the boot-time range"
-    return (
-        f"no IOMMU unit covered bus {action.sbdf.bus:02x} at boot: the add would fail and leave an orphan; "
-        f"{cure}, or reboot"
-    )
+    return why_uncovered(action, _requester(action, facts), facts)
 
 
 def decode_endangers(action: AddDevice, facts: Facts) -> bool:
