@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 from pcipt import values as attrs
-from pcipt.pci import BarKind, Frames, Function, Machine, Range, Sbdf, frames_from_range
+from pcipt.pci import Address, BarKind, Frames, Function, Machine, Range, Sbdf, frames_from_range
 
 _Key = TypeVar("_Key")
 
@@ -111,7 +111,8 @@ def _pages(machine: Machine) -> Iterator[tuple[Frames, Sbdf]]:
     """Yield the pages of each memory BAR that has an address, with its function, in the machine's order.
 
     A BAR is yielded whether or not it decodes. A ROM is yielded only if it is known to decode. A BAR of
-    unknown size is assumed to have `SMALLEST_BAR` (16) bytes. Functions that Xen cannot name are left out:
+    unknown size is assumed to have `SMALLEST_BAR` (16) bytes. Pages are those of the processor, which a host
+    bridge may have elsewhere than on its bus: two root buses may use the same addresses. Functions that Xen cannot name are left out:
     their BARs lie inside those of their controller (VMD).
     """
     for function in machine.functions.values():
@@ -120,5 +121,6 @@ def _pages(machine: Machine) -> Iterator[tuple[Frames, Sbdf]]:
         for bar in function.bars:
             off = bar.kind is BarKind.ROM and not bar.decoding
             if bar.kind is not BarKind.IO and bar.address and not off:
-                span = bar.range or Range(bar.address, SMALLEST_BAR)
+                start = Address(bar.address + function.shift.memory)
+                span = Range(start, bar.range.size if bar.range is not None else SMALLEST_BAR)
                 yield frames_from_range(span), function.sbdf

@@ -189,6 +189,39 @@ def test_a_page_of_two_devices():
     assert said_by(rules.pages, "00:03.0", together) == ({}, [])
 
 
+ADDED, TAKEN = 0x3800_0000_0000, 0x9_0000_0000
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [
+        # what each of two host bridges adds to 0xe0000000 on its bus
+        (0, 0, True),
+        (ADDED, ADDED, True),
+        (0, ADDED, False),
+        (ADDED, ADDED + TAKEN, False),
+        (-0x4000_0000, -0x6000_0000, False),
+    ],
+)
+@pytest.mark.parametrize("segment", ["0000", "0001"])
+def test_pages_are_those_of_the_processor(segment, first, second, shared):
+    """Two root buses may use the same addresses, where their host bridges translate."""
+    raws = []
+    for domain, bus, added in (("0000", "00", first), (segment, "80", second)):
+        for device, register in enumerate((0xE000_0000, 0xE010_0000)):
+            line = (register + added, 0x800, 0x200)
+            raws.append(function(f"{domain}:{bus}:0{device}.0", command=2, bars=[register], resources=[line]))
+    evidence = evidence_of(*raws)
+    shifts = {each.shift.memory for each in evidence.machine.functions.values()}
+    assert shifts == {first, second}
+    expected = {"page-shared": "warn"} if shared else {}
+    assert said_by(rules.pages, "00:00.0", evidence) == (expected, [])
+    assert bool(evidence.index.pages) is shared
+    if shared:
+        page = 0xE000_0000 + first
+        assert f"{page:#x}-{page + 0xFFF:#x}" in text_of(rules.pages, "00:00.0", evidence)
+
+
 def test_sizes_that_nobody_knows():
     raw = function("00:03.0", command=2, bars=[0xFEB0_0000])  # a dump has no sizes
     assert said_by(rules.pages, "00:03.0", evidence_of(raw)) == ({}, ["sizes of BARs"])
