@@ -13,7 +13,7 @@ before it ended, the function keeps only the bytes before this line and gets a f
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pcipt import values as attrs
 from pcipt.errors import InputError
@@ -45,12 +45,14 @@ _OTHERS = (
 class Dump:
     """The functions of the first machine in a file, in address order, and what else is to be said.
 
-    `about` says what was found, in one line. `notes` tell what was left out and why, a line each.
+    `about` says what was found, in one line. `notes` tell what was left out and why, a line each. `lacks`
+    says what the functions lack and what to run, if there are only their names.
     """
 
     functions: tuple[RawFunction, ...]
     about: str = ""
     notes: tuple[str, ...] = ()
+    lacks: str = ""
 
 
 def read_dump(path: str) -> Dump:
@@ -70,8 +72,7 @@ def read_dump(path: str) -> Dump:
     if not found.functions:
         raise InputError(path, _refusal(data))
     if not any(raw.config or raw.ids.vendor is not None or _tells(raw) for raw in found.functions):
-        count = len(found.functions)
-        raise InputError(path, f"is plain lspci: {count} functions by name, without any number; {RUN}")
+        raise InputError(path, found.lacks)
     return found
 
 
@@ -92,12 +93,22 @@ def parse_dump(data: bytes) -> Dump:
             f"{unplaced} functions are named by path without their bus (lspci -P), which no bridge above "
             f"them tells, and left out: {RUN}"
         )
-    return Dump(tuple(map(function_of, blocks)), _about(blocks), tuple(notes))
+    return Dump(tuple(map(function_of, blocks)), _about(blocks), tuple(notes), _lacks(blocks))
 
 
 def _tells(raw: RawFunction) -> bool:
     """Return True if the words of a function without ids tell more than its name."""
     return raw.driver is not None or (raw.told is not None and bool(raw.told.bars or raw.told.bridge))
+
+
+def _lacks(blocks: Sequence[Block]) -> str:
+    """Return what functions lack of which only the names are known."""
+    named = f"{len(blocks)} function{'s' if len(blocks) != 1 else ''} by name"
+    if any(block.early for block in blocks):
+        where = next(block.line for block in blocks if block.early)
+        what = f"has {named} in a boot log, but no bytes follow the first (line {where})"
+        return f"{what}: boot with pci=earlydump and give all lines of the log, or {RUN}"
+    return f"is plain lspci: {named}, without any number; {RUN}"
 
 
 def _about(blocks: Iterable[Block]) -> str:

@@ -112,8 +112,8 @@ def _pages(machine: Machine) -> Iterator[tuple[Frames, Sbdf]]:
 
     A BAR is yielded whether or not it decodes. A ROM is yielded only if it is known to decode. A BAR of
     unknown size is assumed to have `SMALLEST_BAR` (16) bytes. Pages are those of the processor, which a host
-    bridge may have elsewhere than on its bus: two root buses may use the same addresses. Functions that Xen cannot name are left out:
-    their BARs lie inside those of their controller (VMD).
+    bridge may have elsewhere than on its bus: two root buses may use the same addresses. Functions that Xen
+    cannot name are left out: their BARs lie inside those of their controller (VMD).
     """
     for function in machine.functions.values():
         if not function.sbdf.fits_xen:

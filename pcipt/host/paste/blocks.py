@@ -28,6 +28,7 @@ _SLOT = re.compile(r"(?:Slot|Device):\s*(?=[0-9a-f:./]+$)", _FLAGS)  # lspci -vm
 _FIELD = re.compile(r"([A-Za-z]{3,12}):\s*(.*)")
 _OFFSET = re.compile(r"([0-9a-f]{2,3}|[0-9a-f]{8}):(?=\s|$)", _FLAGS)
 _BYTES = re.compile(r"(?:\s+[0-9a-f]{2}){1,16}", _FLAGS)
+_AS_TEXT = re.compile(r"((?:\s+[0-9a-f]{2}){16})\s{2}.{1,36}", _FLAGS)  # behind 16 bytes: their characters
 #  what no line of lspci begins with: the end of a BAR, of bus numbers, of the heading, of flags
 _CONTINUES = re.compile(
     r"\[(?:size=|disabled|enhanced|(?:16|32|64)-bit)|(?:non-)?prefetchable\)|\((?:32|64)-bit, "
@@ -104,6 +105,8 @@ class Block:
         if self._broken:
             return
         self.last = number
+        if (both := _AS_TEXT.fullmatch(text)) is not None:
+            text = both[1]
         if not _BYTES.fullmatch(text):
             self._stop(number, "is no row of hexadecimal bytes")
         elif offset != len(self.config):

@@ -1,7 +1,7 @@
 """Turn a pasted file into clean lines: any encoding, quoted by mail, indented, with the time stamps of a log.
 
 Source: RFC 3676 §4.5 (quoting with ">"); RFC 2045 §6.7 (quoted-printable); syslog(2) ("<6>"), printk time
-        stamps: linux kernel/printk/printk.c, print_prefix.
+        stamps: linux kernel/printk/printk.c, print_prefix; dmesg(1), option -x; journalctl(1), -o.
 """
 
 import re
@@ -20,12 +20,12 @@ _TAGS = re.compile(r"(?:</?[a-z]{1,8}>)+", re.IGNORECASE)
 _END_TAGS, _LONGEST_TAGS = re.compile(r"(?:</[a-z]{1,8}>)+$", re.IGNORECASE), 60
 _COLOUR = re.compile(r"\x1b\[[0-9;]{0,16}[A-Za-z]")
 _LOG = re.compile(
-    r"(?:<\d{1,3}>)?"
+    r"(?:<\d{1,3}>|kern  :[a-z]{3,6} {0,3}: )?"
     r"(?:(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\d[T ][\d:.,+Z-]{8,24}) \S{1,80} kernel: ?)?"
-    r"(?:\[[ \d]{1,12}\.\d{1,9}\](?:\[ *[TC]\d{1,9}\])? ?"
+    r"(?:\[[ \d]{1,12}\.\d{1,9}\](?:\[ *[TC]\d{1,9}\])?(?: [^\s:]{1,80} kernel:)? ?"
     r"|\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\] ?)?"
 )
-_BEFORE_LOG = frozenset("<[0123456789ADFJMNOS")  # what a prefix of a log begins with
+_BEFORE_LOG = frozenset("<[k0123456789ADFJMNOS")  # what a prefix of a log begins with
 
 
 @attrs.frozen

@@ -13,9 +13,13 @@ from tests.trees import dumps
 DATA = config(vendor=0x1B36, device=0x000C, size=256)
 
 
-def early(data, digits=8, before="", heading="pci 0000:00:02.0: config space:"):
+def early(data, digits=8, before="", heading="pci 0000:00:02.0: config space:", characters=False):
     """A boot log with pci=earlydump: 8 digits since Linux 4.19, 2 digits before."""
-    rows = [f"{at:0{digits}x}: {data[at : at + 16].hex(' ')}" for at in range(0, len(data), 16)]
+    rows = []
+    for at in range(0, len(data), 16):
+        row = data[at : at + 16]
+        shown = "".join(chr(each) if 0x20 <= each < 0x7F else "." for each in row)
+        rows.append(f"{at:0{digits}x}: {row.hex(' ')}{f'  {shown}' if characters else ''}")
     lines = ["Linux version 6.1.0", heading, *(f"{'  ' if digits == 2 else ''}{row}" for row in rows)]
     return "".join(f"{before}{line}\n" for line in [*lines, "pci 0000:00:02.0: [1b36:000c] type 00"])
 
@@ -29,6 +33,9 @@ LOGS = [
     early(DATA, before="> > [    0.612345] "),
     early(DATA, before="[    0.612345][    T1] ", heading="pcieport 0000:00:02.0: config space:"),
     early(DATA, 2, before="   "),
+    early(DATA, characters=True),
+    early(DATA, 2, characters=True),
+    early(DATA, before="kern  :info  : [    0.612345] ", characters=True),
 ]
 
 
@@ -55,6 +62,19 @@ def test_a_row_that_the_log_lost_is_told():
     (raw,) = parse_dump(text.encode()).functions
     assert len(raw.config) == 32
     assert [finding.code for finding in raw.findings] == ["dump-malformed"]
+
+
+def test_a_boot_log_that_lost_all_rows_is_told(tmp_path):
+    path = tmp_path / "log"
+    path.write_text("".join(line for line in early(DATA).splitlines(keepends=True) if line[:4] != "0000"))
+    with pytest.raises(InputError, match=r"has 1 function by name in a boot log, but no bytes follow the fi"):
+        read_dump(str(path))
+
+
+def test_characters_behind_less_than_a_whole_row_are_no_bytes():
+    text = f"00:02.0 x\n00: {DATA[:16].hex(' ')}  ....\n10: 86 80 cd ab  .... ab\n"
+    (raw,) = parse_dump(text.encode()).functions
+    assert (raw.config, [finding.code for finding in raw.findings]) == (DATA[:16], ["dump-malformed"])
 
 
 def test_indented_words_are_no_bytes():
