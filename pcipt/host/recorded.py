@@ -17,6 +17,7 @@ from pcipt import values as attrs
 from pcipt.errors import AddressError, InputError, MalformedError, NoSuchDeviceError
 from pcipt.host.iomem import MemoryReading
 from pcipt.host.live import LinuxHost
+from pcipt.host.machine_files import read_listed
 from pcipt.host.regular_file import read_regular
 from pcipt.host.sysfs import read_addresses
 from pcipt.host.tree import reason
@@ -24,6 +25,7 @@ from pcipt.pci import RawFunction, Sbdf, parse_sbdf
 from pcipt.pci.config import Register
 
 _LIMIT = 1 << 20
+_DOM0 = {"PV": "pv", "PVH": "pvh"}
 
 
 @attrs.frozen
@@ -47,9 +49,10 @@ class Step:
 class XenStart:
     """Xen at the beginning: {"version": "4.17.7", "dom0": "pv", "known": [SBDF, …], "announces": false}.
 
-    `known` are the functions that Xen knows. `version`, `dom0` and `known` are None if the recording does not
-    tell them. `announces` is True if dom0's kernel tells Xen about functions that are added and removed. If
-    `announces` is False, only pcipt tells Xen about them.
+    `known` are the functions that Xen knows. `version` and `dom0` are those of sys/hypervisor where xen.json
+    does not tell them. Each of the three is None if the recording does not tell it. `announces` is True if
+    dom0's kernel tells Xen about functions that are added and removed. If it is False, only pcipt tells Xen
+    about them.
     """
 
     version: str | None
@@ -182,8 +185,8 @@ def read_steps(directory: str) -> Iterator[Step]:
 
 
 def read_xen_start(directory: str) -> XenStart:
-    """Read xen.json. If the file is missing or empty, Xen knows every function of the recorded machine, and
-    `version` and `dom0` are None.
+    """Read xen.json. If the file is missing or empty, Xen knows every function of the recorded machine. What
+    it does not tell of `version` and `dom0`, the recording's sys/hypervisor tells.
 
     Raises: MalformedError if the content is not valid; InputError if the file is not a regular file, is
             longer than 1 MiB, or cannot be opened or read; InputError if the file is missing or empty and the
@@ -191,16 +194,34 @@ def read_xen_start(directory: str) -> XenStart:
     """
     path = os.path.join(directory, "xen.json")
     data = _read(path)
+    version, dom0 = _version(directory), _DOM0.get(_text(directory, "sys/hypervisor/guest_type"))
     if not data:
-        return XenStart(None, None, tuple(read_addresses(directory)))
+        return XenStart(version, dom0, tuple(read_addresses(directory)))
     value = _object(path, None, data)
     known = value.get("known")
     return XenStart(
-        version=_word(path, value, "version"),
-        dom0=_word(path, value, "dom0"),
+        version=_word(path, value, "version") or version,
+        dom0=_word(path, value, "dom0") or dom0,
         known=None if known is None else _addresses(path, None, known),
         announces=value.get("announces") is True,
     )
+
+
+def _version(directory: str) -> str | None:
+    """Return the version of the Xen under which the machine was recorded; None if the recording lacks it.
+
+    What a build adds without a point ("4.22-unstable") is left out: its third number is not known.
+    """
+    parts = (_text(directory, f"sys/hypervisor/version/{part}") for part in ("major", "minor", "extra"))
+    major, minor, extra = parts
+    if not (major.isdecimal() and minor.isdecimal()):
+        return None
+    return f"{major}.{minor}{extra if extra.startswith('.') else ''}"
+
+
+def _text(directory: str, name: str) -> str:
+    """Return the text of a file of the machine without its line's end; empty if it cannot be read."""
+    return (read_listed(directory, name) or b"").decode("ascii", "replace").strip()
 
 
 def _step(path: str, number: int, line: bytes) -> Step:

@@ -17,6 +17,7 @@ from pcipt.host.recorded import RecordedHost
 from pcipt.pci import parse_sbdf
 from pcipt.pci.config import COMMAND
 from tests.engine.stage import compare, look
+from tests.trees import put
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures" / "sysfs"
 MACHINES = sorted(path.parent for path in FIXTURES.glob("*/expected.json"))
@@ -141,6 +142,34 @@ def test_without_xen_json_xen_knows_all_there_is_at_the_start(copy, tmp_path):
     replay, engine = played(copy, tmp_path)
     assert list(engine.records) == []
     assert replay.xen.identity.full.startswith("4.17")
+
+
+@pytest.mark.parametrize(
+    ("files", "text", "identity"),
+    [
+        ({}, None, ("4.17.7", "pvh")),
+        ({"version/minor": "22", "version/extra": ".0"}, None, ("4.22.0", "pvh")),
+        ({"version/extra": ".4-vendor"}, None, ("4.17.4-vendor", "pvh")),
+        ({"version/minor": "23", "version/extra": "-unstable"}, None, ("4.23", "pvh")),
+        ({"guest_type": "PV", "version/minor": "20"}, None, ("4.20.7", "pv")),
+        ({"guest_type": None, "version/major": None}, None, ("4.17.7", "pv")),
+        ({"version/major": "new"}, None, ("4.17.7", "pvh")),
+        ({"version/minor": "22"}, '{"version": "4.19.6"}', ("4.19.6", "pvh")),
+        ({"version/minor": "22"}, '{"dom0": "pv"}', ("4.22.7", "pv")),
+    ],
+)
+def test_the_recording_tells_xens_version_and_the_kind_of_dom0(files, text, identity, tmp_path):
+    machine = shutil.copytree(FIXTURES / "lab-pvh", tmp_path / "machine", symlinks=True)
+    for name, content in files.items():
+        put(machine / "sys/hypervisor" / name, None if content is None else f"{content}\n")
+    put(machine / "xen.json", text)
+    replay = Replay(str(machine))
+    replay.hotplug.close()
+    found = replay.xen.identity
+    assert (found.full, found.dom0.value) == identity
+    again = Replay(str(machine), "pv")
+    again.hotplug.close()
+    assert again.xen.identity.dom0.value == "pv"  # what was asked for counts
 
 
 def test_a_written_command_register_is_remembered_and_not_stored(copy):
