@@ -16,7 +16,7 @@ JSON, COLOUR = "--json", "--color"
 BARE = {JSON: "short", COLOUR: ALWAYS}  # the values of the bare options
 
 
-def add_json_argument(parser: argparse.ArgumentParser, about: str = "print one JSON object") -> None:
+def add_json_argument(parser: argparse._ActionsContainer, about: str = "print one JSON object") -> None:
     """Add the option `--json[=short|pretty]` to a parser. Its help text begins with `about`.
 
     The parsed value `json` is None without the option, else "short" or "pretty". A bare --json gives "short".

@@ -3,14 +3,16 @@
 Each root bus starts a tree. A bridge is followed by the bus numbers behind it, any other function by its
 name. A bus with a "?" is not known to be a root bus: the bridge that leads to it has vanished, or has
 impossible bus numbers. On a terminal, a name that does not fit is cut. Functions that can only go to a guest
-together have the same mark [set N] before their names; pcipt groups says why.
+together have the same mark [set N] before their names; pcipt groups says why. --svg draws a picture instead:
+each function with its name, who holds it, its set, its reserved regions and whether it can be passed through.
 """
 
 import argparse
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pcipt.cli.machine.evidence import gather
+from pcipt.cli.machine.forest import Forest, buses_below, is_root
 from pcipt.cli.machine.names import Names
 from pcipt.cli.machine.sets import numbered
 from pcipt.cli.machine.source import Source, add_source_arguments
@@ -19,70 +21,101 @@ from pcipt.cli.options import (
     add_json_argument,
     add_legend_argument,
     add_numeric_argument,
+    add_socket_argument,
 )
 from pcipt.cli.text.render import count_text, print_json
 from pcipt.cli.text.terminal import BOLD, clipped, columns, on_terminal, painted, wants_colour
-from pcipt.firmware.passthrough.groups import groups_of, sets_of
+from pcipt.errors import InputError
+from pcipt.firmware.passthrough.groups import FunctionSet, groups_of, sets_of
 from pcipt.firmware.passthrough.index import belongs_to_machine
+from pcipt.firmware.passthrough.verdict import Evidence
+from pcipt.host.tree import reason
 from pcipt.pci import Function, Machine, Sbdf
 
 Lines = list[tuple[str, str]]  # each line: its stem, which is never cut, and a name
+STDOUT = "-"
 _PLACE = re.compile(r"[0-9a-f]{2}\.[0-7]")
 EXAMPLES = (
     ("pcipt tree", "this machine"),
     ("pcipt tree --root machine", "a recorded one"),
+    ("pcipt tree --svg machine.svg", "this machine as a picture"),
     ("pcipt tree -n | less", "numbers instead of names; in a pipe no name is cut"),
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
-    add_json_argument(parser)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--svg", metavar="FILE", nargs="?", const=STDOUT,
+        help="draw the machine into FILE instead (without FILE: on stdout): owners, sets, reserved regions, "
+        "verdicts",
+    )  # fmt: skip
+    add_json_argument(form)
     add_numeric_argument(parser)
     add_legend_argument(parser)
     add_colour_argument(parser)
+    add_socket_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    evidence = gather(Source(args), None if args.dump is not None else args.root, None)
+    live = args.dump is None and args.root == "/"
+    root = None if args.dump is not None else args.root
+    evidence = gather(Source(args), root, args.socket if live else None)
     machine = evidence.machine
-    forest = _Forest(machine, numbered(sets_of(evidence, groups_of(evidence))))
+    sets = sets_of(evidence, groups_of(evidence))
+    if args.svg is not None:
+        _draw(evidence, sets, args)
+        return 0
+    trees = _Trees(machine, numbered(sets))
     if args.json:
-        print_json({"buses": forest.json()}, args.json)
+        print_json({"buses": trees.json()}, args.json)
         return 0
     width, colour = columns(), wants_colour(args.color)
-    for stem, name in forest.lines(Names(numeric=args.numeric)):
+    for stem, name in trees.lines(Names(numeric=args.numeric)):
         line = clipped(stem + name, width, len(stem))
         shown = _PLACE.sub(lambda found: painted(found[0], BOLD), stem) if colour else stem
         print(shown + line[len(stem) :])
     if on_terminal() and not args.no_legend:
-        functions, buses = len(machine.functions), len(forest.roots)
+        functions, buses = len(machine.functions), trees.buses
         print(f"\n{count_text(functions, 'function')} on {count_text(buses, 'root bus', 'root buses')}.")
     return 0
 
 
-class _Forest:
-    """The trees of `pcipt tree`: one for each root bus, with the functions below it.
+def _draw(evidence: Evidence, sets: Sequence[FunctionSet], args: argparse.Namespace) -> None:
+    """Draw the machine into the file that --svg names. Raises: InputError if it cannot be written."""
+    from pcipt.cli.picture.draw import draw
+    from pcipt.cli.picture.gathered import make_picture
+    from pcipt.firmware.passthrough.check import check_functions
 
-    A function without a known bridge above it is at the top of the tree of its own bus. `roots` maps
-    (segment, bus) to the functions at the top, in address order. `sets` has the number of the set of each
-    function that can only go together with others.
+    reports = check_functions(evidence.machine.functions, evidence)
+    drawn = draw(make_picture(evidence, sets, reports, Names(numeric=args.numeric)))
+    if args.svg == STDOUT:
+        print(drawn, end="")
+        return
+    try:
+        with open(args.svg, "w", encoding="utf-8") as out:
+            out.write(drawn)
+    except OSError as error:
+        raise InputError(args.svg, reason(error)) from error
+
+
+class _Trees:
+    """The trees of `pcipt tree` as text and as JSON.
+
+    `sets` has the number of the set of each function that can only go together with others.
     """
 
     def __init__(self, machine: Machine, sets: Mapping[Sbdf, int]) -> None:
+        self._forest = Forest(machine)
         self._sets = {
             sbdf: number for sbdf, number in sets.items() if not belongs_to_machine(machine.functions[sbdf])
         }
-        self._below: dict[Sbdf, list[Function]] = {}
-        top: list[Function] = []
-        for function in machine.functions.values():
-            if function.parent is None:
-                top.append(function)
-            else:
-                self._below.setdefault(function.parent, []).append(function)
-        self.roots: dict[tuple[int, int], list[Function]] = {}
-        for function in top:
-            self.roots.setdefault((function.sbdf.segment, function.sbdf.bus), []).append(function)
+
+    @property
+    def buses(self) -> int:
+        """The number of trees."""
+        return len(self._forest.roots)
 
     def lines(self, names: Names) -> Lines:
         """Return the drawn lines, each as (stem, name). Root buses and functions are in address order.
@@ -92,9 +125,9 @@ class _Forest:
         """
         blocks = [
             _prefixed(
-                f"[{segment:04x}:{bus:02x}]{'-' if _is_root(functions) else '?'}", self._bus(functions, names)
+                f"[{segment:04x}:{bus:02x}]{'-' if is_root(functions) else '?'}", self._bus(functions, names)
             )
-            for (segment, bus), functions in self.roots.items()
+            for (segment, bus), functions in self._forest.roots.items()
         ]
         return _prefixed("-", _joined(blocks, single=""))
 
@@ -106,13 +139,13 @@ class _Forest:
             {
                 "segment": segment,
                 "bus": bus,
-                "root": _is_root(functions),
+                "root": is_root(functions),
                 "functions": [self._json(function) for function in functions],
             }
-            for (segment, bus), functions in self.roots.items()
+            for (segment, bus), functions in self._forest.roots.items()
         ]
 
-    def _bus(self, functions: list[Function], names: Names) -> Lines:
+    def _bus(self, functions: Sequence[Function], names: Names) -> Lines:
         """Return the lines of the functions on one bus, and of the functions below them."""
         return _joined([self._function(function, names) for function in functions], single="--")
 
@@ -122,16 +155,13 @@ class _Forest:
         A bridge shows the bus numbers below it, any other function its name.
         """
         place = f"{function.sbdf.device:02x}.{function.sbdf.function:x}"
-        bridge, below = function.bridge, self._below.get(function.sbdf, [])
-        if bridge is None and not below:
+        below = self._forest.below(function.sbdf)
+        if function.bridge is None and not below:
             number = self._sets.get(function.sbdf)
             mark = f"[set {number}] " if number is not None else ""
             return [(f"{place}  {mark}", names.device(function.ids, function.title))]
-        buses = ""
-        if bridge is not None and bridge.secondary:
-            last = f"-{bridge.subordinate:02x}" if bridge.subordinate != bridge.secondary else ""
-            buses = f"-[{bridge.secondary:02x}{last}]"
-        stem = f"{place}{buses}--"
+        numbers = buses_below(function)
+        stem = f"{place}{f'-[{numbers}]' if numbers else ''}--"
         return _prefixed(stem, self._bus(below, names)) if below else [(stem, "")]
 
     def _json(self, function: Function) -> dict[str, object]:
@@ -142,16 +172,8 @@ class _Forest:
             "secondary": bridge.secondary if bridge is not None else None,
             "subordinate": bridge.subordinate if bridge is not None else None,
             "set": self._sets.get(function.sbdf),
-            "functions": [self._json(below) for below in self._below.get(function.sbdf, [])],
+            "functions": [self._json(below) for below in self._forest.below(function.sbdf)],
         }
-
-
-def _is_root(functions: list[Function]) -> bool:
-    """Return True if a bus whose functions have no bridge above them is known to be a root bus.
-
-    It is not if none of its functions has a PCI path.
-    """
-    return any(function.path is not None for function in functions)
 
 
 def _prefixed(prefix: str, lines: Lines) -> Lines:
