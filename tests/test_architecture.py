@@ -34,6 +34,7 @@ ARROWS = {
     "engine": {"pci", "firmware", "remap"},
     "daemon": {"pci", "firmware", "remap", "watch", "xen", "host", "engine"},
     "cli": {"pci", "firmware", "host"},
+    "api": {"pci", "host"},
 }
 
 #  single modules: what else one of them may import, and why
@@ -48,6 +49,22 @@ DOORS = {
         "pcipt.xen.dma_faults",
     },
     "pcipt.engine.interfaces": {"pcipt.host.iomem"},  # the value that a host answers with
+    #  the names for other programs
+    "pcipt": {
+        "pcipt.api.client",
+        "pcipt.api.machine",
+        "pcipt.pci.address",
+        "pcipt.pci.bars",
+        "pcipt.pci.bridge",
+        "pcipt.pci.capabilities.walk",
+        "pcipt.pci.finding",
+        "pcipt.pci.function",
+        "pcipt.pci.ids",
+        "pcipt.pci.machine",
+        "pcipt.pci.units",
+    },
+    #  how the control socket is spoken
+    "pcipt.api.client": {"pcipt.cli.machine.client", "pcipt.daemon.control.protocol"},
     "pcipt.cli.*": {"pcipt.daemon.control.protocol"},  # the socket's message types
     "pcipt.cli.machine.pvh": {"pcipt.xen.command_line"},  # how Xen reads its options
     "pcipt.cli.machine.host": {"pcipt.xen.boot_words"},  # what Xen said of its IOMMU

@@ -18,6 +18,12 @@ TIMEOUT = 30.0  # seconds
 
 
 def call(path: str, method: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Ask as `ask` does, and show on a terminal that the answer takes long."""
+    with _progress():
+        return ask(path, method, parameters)
+
+
+def ask(path: str, method: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
     """Send one request to the daemon at socket `path` and return the parameters of its reply.
 
     Raises: NotRunningError if nobody listens, if no reply arrives within TIMEOUT seconds, or if the
@@ -25,7 +31,7 @@ def call(path: str, method: str, parameters: dict[str, Any] | None = None) -> di
             call the method; NoSuchDeviceError if the daemon's machine does not have the function; InputError
             with the daemon's reason for any other error, or if the reply is not of pcipt's protocol.
     """
-    with socket.socket(socket.AF_UNIX) as connection, _progress():
+    with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(TIMEOUT)
         with _told_errors(path):
             connection.connect(path)

@@ -1,0 +1,1 @@
+"""What `import pcipt` offers other programs, beside the values of the decoder: see docs/python.md."""
