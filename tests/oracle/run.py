@@ -3,7 +3,7 @@
     python -m tests.oracle.run XEN_SOURCE [--releases "4.20.4 4.22.0"] [--steps 20000] [--seed 1]
 
 This is `make oracle`. XEN_SOURCE is a clone of Xen or a git directory with its tags. For each release one
-table is compared for ten steps. The last line is "N steps, D differences". Exit 1 if there is
+table is compared for ten steps, at most 10,000. The last line is "N steps, D differences". Exit 1 if there is
 a difference.
 """
 
@@ -22,7 +22,7 @@ from tests.oracle.tables.build import build as build_tables
 from tests.oracle.tables.compare import compare as compare_tables
 
 RELEASES = "4.17.7 4.18.6 4.19.6 4.20.0 4.20.4 4.21.2 4.22.0"
-A_TABLE = 10  # steps of vPCI for each table
+A_TABLE, MOST_TABLES = 10, 10_000  # steps of vPCI for each table; one that hangs Xen takes seconds
 SHOWN = 3  # differences of one kind that are shown
 
 
@@ -130,7 +130,9 @@ def main():
                 )
                 begun = time.monotonic()
                 program = build_tables(given.source, release, scratch)
-                tables, wrongly = compare_tables(program, release, given.steps // A_TABLE, given.seed)
+                tables, wrongly = compare_tables(
+                    program, release, min(given.steps // A_TABLE, MOST_TABLES), given.seed
+                )
                 spent = time.monotonic() - begun
                 print(f"{release}: {tables} tables, {wrongly} differences, {spent:.0f} s", flush=True)
                 steps, differing = steps + done, differing + found + wrongly
