@@ -71,8 +71,10 @@ def acs(groups: Groups, function: Function, evidence: Evidence) -> Said:
     staying = [each for each in reached if each.sbdf not in alike]
     if not staying:
         return
-    far = [each for each in staying if any(edge.why is not Why.FUNCTIONS for edge in each.way)]
-    near = [each for each in staying if each not in far]
+    far: list[Companion] = []
+    near: list[Companion] = []
+    for each in staying:
+        (near if all(edge.why is Why.FUNCTIONS for edge in each.way) else far).append(each)
     for code, found in (("no-acs", far), ("no-acs-functions", near)):
         if found:
             shown = names(each.sbdf for each in found)
@@ -112,11 +114,8 @@ def other_guests(groups: Groups, function: Function, evidence: Evidence) -> Said
     """Yield a reason if a function that goes along belongs to a guest: REFUSE if the IOMMU cannot distinguish
     the two, else WARN.
     """
-    held = [
-        each
-        for each in companions(function.sbdf, evidence, groups)
-        if evidence.owners.get(each.sbdf, "").startswith("guest")
-    ]
+    reached = companions(function.sbdf, evidence, groups) if evidence.owners else ()
+    held = [each for each in reached if evidence.owners.get(each.sbdf, "").startswith("guest")]
     if held:
         alike = {each.sbdf for each in companions(function.sbdf, evidence, groups, _SAME_ID)}
         verdict = Verdict.REFUSE if any(each.sbdf in alike for each in held) else Verdict.WARN
