@@ -9,8 +9,8 @@ import pytest
 from pcipt.daemon.telling.metrics import Gauges, Metrics
 
 MONITORING = Path(__file__).resolve().parents[2] / "docs" / "monitoring"
-#: Labels that Prometheus adds, or that belong to a histogram.
-OUTER = {"instance", "le"}
+#: Labels that Prometheus adds, that node_exporter has, or that belong to a histogram.
+OUTER = {"instance", "le", "file"}
 GAUGES = Gauges(
     functions=1,
     findings={"orphan": 1},

@@ -1,8 +1,8 @@
 """The metrics file for node_exporter's textfile collector, written after changes of the metrics.
 
-At least PAUSE seconds pass between two writes. The file is written under another name and renamed, so that a
-reader never sees half of it. It is deleted when the daemon stops. If several writes in a row fail, only the
-first error is reported.
+At least PAUSE seconds pass between two writes, and at most AGAIN seconds: the time of the file says that the
+daemon lives. The file is written under another name and renamed, so that a reader never sees half of it. It
+is deleted when the daemon stops. If several writes in a row fail, only the first error is reported.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ from pcipt.daemon.folder import Folder
 from pcipt.daemon.loop import Loop
 
 PAUSE = 5.0  # seconds between two writings
+AGAIN = 300.0  # seconds after which it is written also if nothing has changed: its time says that we live
 
 
 class Textfile:
@@ -59,10 +60,13 @@ class Textfile:
     def _write(self) -> None:
         """Write the file and begin the pause; the loop calls this.
 
-        If no metric has changed since the last write, only end the pause.
+        If no metric has changed since the last write, only end the pause; the next write comes with a change,
+        at the latest AGAIN seconds after the last one.
         """
         if not self._pending or not self._path:
             self._pausing = False
+            if self._path:
+                self._loop.after("textfile", AGAIN - PAUSE, self.changed)
             return
         self._pending = False
         try:

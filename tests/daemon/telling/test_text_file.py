@@ -63,14 +63,27 @@ def test_many_changes_are_one_writing_after_a_pause(path):
     assert content(path) == "pcipt_functions 2\n"
 
 
-def test_without_a_change_nothing_is_written_nor_waited_for(path):
+def test_without_a_change_it_is_written_again_after_minutes(path):
+    """Its time says that the service lives: old metrics are seen."""
     scene = Scene(path)
     scene.loop.come()
     scene.loop.come()  # the end of the pause
     assert scene.number == 1
-    assert scene.loop.deadlines == {}
+    assert scene.loop.come() == textfile.AGAIN - textfile.PAUSE
+    assert scene.loop.come() == 0
+    assert content(path) == "pcipt_functions 2\n"
+    assert scene.loop.come() == textfile.PAUSE
+    assert scene.number == 2
+
+
+def test_a_change_after_the_pause_is_written_at_once(path):
+    scene = Scene(path)
+    scene.loop.come()
+    scene.loop.come()  # the end of the pause
     scene.file.changed()
-    assert scene.loop.come() == 0  # the pause is long over
+    assert scene.loop.come() == 0
+    assert scene.number == 2
+    assert list(scene.loop.deadlines) == ["textfile"]
 
 
 def test_no_path_is_no_file(tmp_path):
