@@ -134,7 +134,10 @@ class NotRunningError(PciptError):
         self.why = why
 
     def __str__(self) -> str:
-        return f"the pcipt daemon is not running ({_shown(self.path)}: {self.why})"
+        return (
+            f"the pcipt daemon is not running ({_shown(self.path)}: {self.why}); "
+            "`systemctl status pcipt` tells more, `systemctl start pcipt` starts it"
+        )
 
 
 class NotPermittedError(PciptError):

@@ -11,7 +11,7 @@ import os
 
 from pcipt.cli.machine.changes import read_state
 from pcipt.cli.options import add_json_argument, add_legend_argument
-from pcipt.cli.text.render import count_text, print_json, table
+from pcipt.cli.text.render import count_text, print_json, say_nothing, table
 from pcipt.cli.text.terminal import columns, on_terminal
 from pcipt.errors import InputError, printable
 from pcipt.firmware.machine_changes import Change, changes_between
@@ -45,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
         print_json({"changes": [json_from_change(each) for each in found]}, args.json)
         return DEGRADED if found else 0
     rows = [(each.kind.value, str(each.after or each.before), printable(each.text)) for each in found]
+    if not found:
+        say_nothing("no changes")
     for line in table(rows, width=columns()):
         print(line)
     if on_terminal() and not args.no_legend:

@@ -18,7 +18,7 @@ from pcipt.cli.options import (
     add_legend_argument,
     add_numeric_argument,
 )
-from pcipt.cli.text.render import count_text, print_json
+from pcipt.cli.text.render import NO_FUNCTIONS, count_text, print_json, say_nothing
 from pcipt.cli.text.terminal import BOLD, RED, clipped, columns, on_terminal, painted, wants_colour
 from pcipt.errors import printable
 from pcipt.host.files import Depth
@@ -87,6 +87,8 @@ def _print_rows(source: Source, wanted: Wanted | None, args: argparse.Namespace)
     chosen = [raw for raw in raws if wanted is None or wanted(raw.sbdf)]
     chosen.sort(key=lambda raw: raw.sbdf)
     describe = _describer(Names(numeric=args.numeric))
+    if not chosen:
+        say_nothing(f"no function fits {printable(args.slot)}" if args.slot is not None else NO_FUNCTIONS)
     if width is not None:
         rows = [(str(raw.sbdf), printable(raw.driver or NO_DRIVER), *describe(raw)) for raw in chosen]
         sys.stdout.writelines(f"{line}\n" for line in _lines(rows, width, colour=colour))

@@ -18,7 +18,7 @@ from pcipt.cli.machine.client import call
 from pcipt.cli.machine.host import table_options
 from pcipt.cli.machine.pvh import add_xen_argument, guest_type, memory_map_of, xen_version
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
-from pcipt.cli.text.render import count_text, print_json, table
+from pcipt.cli.text.render import count_text, print_json, say_nothing, table
 from pcipt.cli.text.terminal import YELLOW, columns, folded, next_lines, on_terminal, painted, wants_colour
 from pcipt.errors import InputError, NotPermittedError, NotRunningError, printable
 from pcipt.firmware.acceptance.answers import Acceptance, Options
@@ -75,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(answer, args.json)
     else:
+        if not answer["regions"]:
+            say_nothing(f"no reserved regions (source: {printable(answer['source'])})")
         _print(answer, colour=wants_colour(args.color))
         if on_terminal() and not args.no_legend:
             print(

@@ -12,7 +12,7 @@ from pcipt.cli.machine.find import find_function
 from pcipt.cli.machine.roots import root_windows
 from pcipt.cli.machine.source import Source, add_source_arguments
 from pcipt.cli.options import add_colour_argument, add_json_argument
-from pcipt.cli.text.render import print_json, table
+from pcipt.cli.text.render import print_json, say_nothing, table
 from pcipt.cli.text.terminal import BOLD, YELLOW, columns, folded, painted, wants_colour
 from pcipt.host.files import Depth
 from pcipt.pci import Function, Machine
@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
         print_json(shown, args.json)
     else:
         colour = wants_colour(args.color)
+        if not buses:
+            say_nothing("this machine has no buses")
         for bus in buses:
             _print_bus(bus, uses=about is not None, colour=colour)
         if about is not None:
@@ -74,7 +76,7 @@ def _print_bus(bus: BusSpace, *, uses: bool, colour: bool) -> None:
     print(f"{painted(name, BOLD if colour else None)}{_about(bus)}")
     rows = [_row(window) for window in bus.windows]
     for line, window in zip(table(rows), bus.windows, strict=True):
-        print(" " * INDENT + line)
+        print("\n".join(folded(" " * INDENT + line, columns(), 3 * INDENT)))
         if uses:
             inside = [
                 (str(use.sbdf or "-"), use.what, str(use.range), size_text(use.range.size))

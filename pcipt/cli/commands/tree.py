@@ -23,7 +23,7 @@ from pcipt.cli.options import (
     add_numeric_argument,
     add_socket_argument,
 )
-from pcipt.cli.text.render import count_text, print_json
+from pcipt.cli.text.render import NO_FUNCTIONS, count_text, print_json, say_nothing
 from pcipt.cli.text.terminal import BOLD, clipped, columns, on_terminal, painted, wants_colour
 from pcipt.errors import InputError
 from pcipt.firmware.passthrough.groups import FunctionSet, groups_of, sets_of
@@ -70,6 +70,9 @@ def run(args: argparse.Namespace) -> int:
     trees = _Trees(machine, numbered(sets))
     if args.json:
         print_json({"buses": trees.json()}, args.json)
+        return 0
+    if not machine.functions:
+        say_nothing(NO_FUNCTIONS)
         return 0
     width, colour = columns(), wants_colour(args.color)
     for stem, name in trees.lines(Names(numeric=args.numeric)):

@@ -131,7 +131,9 @@ def _told_errors(path: str) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise errors.NotPermittedError(path, "only root and members of group pcipt may connect") from error
+        raise errors.NotPermittedError(
+            path, "only root and members of group pcipt may connect: run it with sudo"
+        ) from error
     except (OSError, UnicodeError) as error:
         why = "it does not answer" if isinstance(error, TimeoutError) else _reason(error)
         raise errors.NotRunningError(path, why) from error

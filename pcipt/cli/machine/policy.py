@@ -16,6 +16,7 @@ from pcipt.pci.identity import Identity, shown_fields
 from pcipt.pci.policy.resolve import Resolution, State, brief, kept_for, mismatch_text, moved_text, resolve
 
 LIVE = "/"
+NOTHING_KEPT = "the policy keeps no function for guests; `pcipt policy add` keeps one"
 INITRAMFS = "make the initramfs anew (update-initramfs -u, or dracut --force) before the next boot"
 STALE = f"the list for the initramfs is not that of the policy: run pcipt policy compile, then {INITRAMFS}"
 
@@ -49,7 +50,7 @@ def require_root_here(args: argparse.Namespace) -> None:
     Others cannot read serial numbers, neither of devices nor of the policy.
     """
     if args.root == LIVE and os.geteuid() != 0:
-        raise NotPermittedError(f"policy {args.part}", "only root may do that")
+        raise NotPermittedError(f"policy {args.part}", "only root may do that: run it with sudo")
 
 
 def see(args: argparse.Namespace) -> Seen:

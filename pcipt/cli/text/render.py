@@ -4,12 +4,14 @@ Imports only modules that every request to the daemon needs anyway.
 """
 
 import json
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from pcipt.cli.text.terminal import folded, painted
 
 GAP = "  "
 BELOW = 4
+NO_FUNCTIONS = "this machine has no PCI functions"
 LEAST = 30  # columns; if the last cell has less room, it is put below its row
 
 Painter = Callable[[str], str | None]
@@ -21,6 +23,14 @@ def print_json(value: Mapping[str, object], form: str) -> None:
     The form "pretty" indents the object; any other form prints it as one line.
     """
     print(json.dumps({"version": 1, **value}, indent=2 if form == "pretty" else None))
+
+
+def say_nothing(text: str) -> None:
+    """Say on stderr that nothing was found, also in a pipe: an empty output alone does not say it.
+
+    `text` is a sentence without its period.
+    """
+    print(f"note: {text}", file=sys.stderr)
 
 
 def count_text(number: int, one: str, many: str | None = None) -> str:

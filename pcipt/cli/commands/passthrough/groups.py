@@ -20,7 +20,7 @@ from pcipt.cli.options import (
     add_numeric_argument,
     add_socket_argument,
 )
-from pcipt.cli.text.render import count_text, print_json
+from pcipt.cli.text.render import count_text, print_json, say_nothing
 from pcipt.cli.text.terminal import BOLD, columns, folded, on_terminal, painted, wants_colour
 from pcipt.errors import printable
 from pcipt.firmware.passthrough.groups import FunctionSet, groups_of, sets_of
@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"sets": [_json(each, numbers, evidence) for each in shown]}, args.json)
         return 0
+    if not shown:
+        say_nothing("this machine has no function that a guest can be given")
     names = Names(numeric=args.numeric)
     colour = wants_colour(args.color)
     for each in shown:

@@ -6,9 +6,9 @@ all are present, 4 one is not, 5 not root.
 
 import argparse
 
-from pcipt.cli.machine.policy import add_policy_arguments, json_from_resolution, rows_of, see
+from pcipt.cli.machine.policy import NOTHING_KEPT, add_policy_arguments, json_from_resolution, rows_of, see
 from pcipt.cli.options import add_json_argument
-from pcipt.cli.text.render import print_json
+from pcipt.cli.text.render import print_json, say_nothing
 from pcipt.pci.policy.resolve import State
 
 DEGRADED = 4
@@ -25,6 +25,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"entries": [json_from_resolution(each) for each in resolutions]}, args.json)
     else:
+        if not resolutions:
+            say_nothing(NOTHING_KEPT)
         for line in rows_of(resolutions):
             print(line)
     return 0 if all(each.state is State.PRESENT for each in resolutions) else DEGRADED

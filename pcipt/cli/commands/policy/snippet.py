@@ -8,9 +8,9 @@ again after a change of hardware. Exit codes: 0 all are in, 4 some function is n
 import argparse
 
 from pcipt.cli.machine.handover import complain
-from pcipt.cli.machine.policy import add_policy_arguments, complaints_of, see
+from pcipt.cli.machine.policy import NOTHING_KEPT, add_policy_arguments, complaints_of, see
 from pcipt.cli.options import add_json_argument
-from pcipt.cli.text.render import print_json
+from pcipt.cli.text.render import print_json, say_nothing
 from pcipt.pci.policy.snippets import For, lines_for
 
 DEGRADED = 4
@@ -40,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"for": args.tool.value, "lines": lines}, args.json)
     else:
+        if not resolutions:
+            say_nothing(NOTHING_KEPT)
         for line in lines:
             print(line)
     complaints = complaints_of(resolutions)
