@@ -9,6 +9,8 @@ import pytest
 
 from pcipt import __version__, errors
 from pcipt.cli import main as entry
+from pcipt.cli.commands.policy import group as policy
+from pcipt.cli.commands.pvh import group as pvh
 from pcipt.cli.main import COMMANDS, EXIT_CODES, main, make_parser
 from pcipt.cli.options import with_explicit_values
 from tests.answers import ANSWERS, EVENTS, answering
@@ -213,3 +215,18 @@ def test_a_bare_option_takes_no_value(given, parsed):
 @pytest.mark.parametrize(("unit", "expected"), [("byte", "p: at 0x1f: why"), ("line", "p: line 31: why")])
 def test_a_byte_offset_is_hexadecimal_and_a_line_number_is_not(unit, expected):
     assert str(errors.MalformedError("p", 31, "why", unit)) == expected
+
+
+PART_NAMES = [
+    (name, part) for name, parts in (("policy", policy.PARTS), ("pvh", pvh.PARTS)) for part in parts
+]
+HELPS = [*((name,) for name in COMMANDS if name not in {"policy", "pvh"}), *PART_NAMES]
+
+
+@pytest.mark.parametrize("command", HELPS, ids=" ".join)
+def test_every_help_says_the_exit_codes(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["help", *command])
+    assert ended.value.code == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"Exit codes: [02] \w+", words)

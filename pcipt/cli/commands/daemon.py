@@ -1,7 +1,7 @@
 """Run the service: keep Xen's list of PCI functions correct until told to stop.
 
 systemd starts it (systemd/pcipt.service). With --replay it runs on a recorded machine with a simulated Xen
-and prints what it does.
+and prints what it does. Exit codes: 0 stopped when told to, 1 the service cannot start.
 """
 
 import argparse

@@ -4,6 +4,7 @@ FILE is a recording of port accesses (*.ports.jsonl, *.ports.bin), of decoded wr
 text of the kernel's trace_pipe with pcipt's probes, or a file of xentrace. Each may be compressed with gzip;
 - is standard input. Several files are pieces of one recording. BAR sizes are learnt from what the recording
 reads, or taken from the recorded machine given by --root; changes of a BAR of unknown size are not reported.
+Exit codes: 0 done, 1 a file cannot be read, or --strict and it is damaged.
 """
 
 import argparse

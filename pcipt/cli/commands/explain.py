@@ -2,7 +2,8 @@
 
 Nothing is changed. The daemon answers from what hardware, Linux and Xen say at this moment, and from its
 ledger. A PV dom0 has no 1:1 map: nothing is mapped there, and nothing should be. With --as pvh "Should be"
-shows what a PVH dom0 would need for the function.
+shows what a PVH dom0 would need for the function. Exit codes: 0 done, 2 malformed address, 3 the daemon is
+not running, 5 not permitted, 6 no such device.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """Show what happened to a function: its last changes, actions and hot-plug events.
 
 The function is named by its address or by its PCI path, as it is now on the daemon's machine. Events from
-before a renumbering of its bus are included.
+before a renumbering of its bus are included. Exit codes: 0 done, 2 malformed address, 3 the daemon is not
+running, 5 not permitted, 6 no such device.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """List the machine's PCI functions, one line each: on a terminal address, driver, class, name and ids.
 
-On a terminal names are shortened, addresses and ids never. In a pipe the lines are those of lspci -Dnn.
-Reads only the 64 header bytes of each function; --json reads and decodes everything.
+On a terminal names are shortened, addresses and ids never. In a pipe the lines are those of lspci -Dnn. Reads
+only the 64 header bytes of each function; --json reads and decodes everything. Exit codes: 0 done, 1 the
+machine cannot be read, 2 malformed address.
 """
 
 import argparse

@@ -4,6 +4,7 @@ BY is `us` (pcipt mapped it), `xen` (Xen's vPCI mapped it; pcipt has only observ
 mapped, but no BAR decodes there now). If the ledger's state of a range is not `held`, that state follows.
 BARs behind a VMD controller lie inside those of the controller and have no ranges of their own; the closing
 line names the controller. A PV dom0 has no 1:1 map: Linux maps device memory itself, and the command says so.
+Exit codes: 0 done, 3 the daemon is not running, 5 not permitted.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """Show changes, actions, findings and hot-plug live, one line each.
 
-Events that are not read in time are counted, and the count is shown. Ends with Ctrl-C or when the daemon
-stops (exit code 3). If the machine has no function that matches -s, a line on stderr says so and names the
-nearest; events of one that comes later are shown.
+Events that are not read in time are counted, and the count is shown. If the machine has no function that
+matches -s, a line on stderr says so and names the nearest; events of one that comes later are shown. Ends
+with Ctrl-C or when the daemon stops. Exit codes: 2 malformed filter, 3 the daemon is not
+running or has stopped, 5 not permitted, 130 Ctrl-C.
 """
 
 import argparse

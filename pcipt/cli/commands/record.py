@@ -1,10 +1,10 @@
 """Record this machine into a directory: the closed list of files that pcipt reads of it, and no other files.
 
-Beside these it has Xen's command line and what Xen said of the IOMMU, if xl tells it (root).
-`pcipt list --root DIR` and every other command that takes --root read the recording. What identifies the
-machine or its users is masked: serial numbers, MAC addresses, ids of this boot, of disks and of file systems,
-the host's name, addresses of the kernel. The same value has the same pseudonym everywhere; a table says what
-was masked.
+Beside these it has Xen's command line and what Xen said of the IOMMU, if xl tells it (root). `pcipt list
+--root DIR` and every other command that takes --root read the recording. What identifies the machine or its
+users is masked: serial numbers, MAC addresses, ids of this boot, of disks and of file systems, the host's
+name, addresses of the kernel. The same value has the same pseudonym everywhere; a table says what was masked.
+Exit codes: 0 done, 1 the machine cannot be read or DIR cannot be written.
 """
 
 import argparse

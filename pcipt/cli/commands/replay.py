@@ -4,8 +4,8 @@ Prints the actions that the service would take on such a machine; nothing outsid
 sys/, as `pcipt record` writes it, and may also hold a sequence of steps, xen.json and writes.jsonl. The
 simulated Xen has the version and the kind of dom0 that these tell: else Xen 4.17.7 and a PV dom0.
 
-With --expect the actions are compared with those in a file of JSON Lines: exit code 0 if they are the same, 1
-if they differ. A key that no line of that file has is not compared.
+With --expect the actions are compared with those in a file of JSON Lines. A key that no line of that file
+has is not compared. Exit codes: 0 done, 1 a file cannot be read, or the actions differ.
 """
 
 import argparse

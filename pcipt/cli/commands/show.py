@@ -1,7 +1,8 @@
 """Show a function decoded in full: what its config space and Linux say of it, and what is wrong with it.
 
 SBDF is 0000:00:1f.2, 00:1f.2, 1f.2, 00_1f.2, pci_0000_00_1f_2, a PCI path such as 00_1c.0-00_00.0, or a set:
-00:1f a device, 03: a bus, * all. With --json a set is a list.
+00:1f a device, 03: a bus, * all. With --json a set is a list. Exit codes: 0 done, 1 the machine cannot be
+read, 2 malformed address, 6 no such device.
 """
 
 import argparse

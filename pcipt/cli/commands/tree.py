@@ -5,6 +5,7 @@ name. A bus with a "?" is not known to be a root bus: the bridge that leads to i
 impossible bus numbers. On a terminal, a name that does not fit is cut. Functions that can only go to a guest
 together have the same mark [set N] before their names; pcipt groups says why. --svg draws a picture instead:
 each function with its name, who holds it, its set, its reserved regions and whether it can be passed through.
+Exit codes: 0 done, 1 the machine cannot be read or FILE cannot be written.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Check ACPI tables against the PVH contract: one row a rule, with the table, the offset and the reason.
 
 Checks the tables that the kernel shows (--root: of a recorded machine), or the table files in a directory.
-Exit code 0, or 4 if a row is warn or error.
+Exit codes: 0 all is right, 1 a file cannot be read, 4 a row is warn or error.
 """
 
 import argparse

@@ -4,7 +4,8 @@ Read from the memory map, ACPI (MCFG, MADT, reserved memory in DMAR or IVRS) and
 dom0 cannot see DMAR and IVRS: if you have a copy of them, give it with --table. Xen's command line counts, as
 xl or a recording tells it, or --xen-options: Xen maps reserved memory 1:1 unless it has
 dom0-iommu=no-map-reserved, and rmrr= and ivmd= add regions to those of DMAR and IVRS. Which parts of a BAR
-over the memory map are mapped depends on Xen's release.
+over the memory map are mapped depends on Xen's release. Exit codes: 0 done, 1 a file cannot be read, 4 there
+are findings, 5 not permitted.
 """
 
 import argparse

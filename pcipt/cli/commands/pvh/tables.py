@@ -3,6 +3,7 @@
 A hardware domain's tables are made from the machine's own (--root): MADT, XSDT and RSDP are built again,
 tables that it must not see are left out, the others are unchanged. All tables of a guest are built; with
 --function its DSDT describes a root bridge with exactly the windows that the BARs of these functions need.
+Exit codes: 0 done, 1 a file cannot be read or written.
 """
 
 import argparse
