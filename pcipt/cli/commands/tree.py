@@ -26,11 +26,9 @@ from pcipt.cli.options import (
 )
 from pcipt.cli.text.render import NO_FUNCTIONS, count_text, print_json, say_nothing
 from pcipt.cli.text.terminal import BOLD, clipped, columns, on_terminal, painted, wants_colour
-from pcipt.errors import InputError
 from pcipt.firmware.passthrough.groups import FunctionSet, groups_of, sets_of
 from pcipt.firmware.passthrough.index import belongs_to_machine
 from pcipt.firmware.passthrough.verdict import Evidence
-from pcipt.host.tree import reason
 from pcipt.pci import Function, Machine, Sbdf
 
 Lines = list[tuple[str, str]]  # each line: its stem, which is never cut, and a name
@@ -89,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
 def _draw(evidence: Evidence, sets: Sequence[FunctionSet], args: argparse.Namespace) -> None:
     """Draw the machine into the file that --svg names. Raises: InputError if it cannot be written."""
     from pcipt.cli.picture.draw import draw
+    from pcipt.cli.picture.file import write_drawing
     from pcipt.cli.picture.gathered import make_picture
     from pcipt.firmware.passthrough.check import check_functions
 
@@ -96,12 +95,8 @@ def _draw(evidence: Evidence, sets: Sequence[FunctionSet], args: argparse.Namesp
     drawn = draw(make_picture(evidence, sets, reports, Names(numeric=args.numeric)))
     if args.svg == STDOUT:
         print(drawn, end="")
-        return
-    try:
-        with open(args.svg, "w", encoding="utf-8") as out:
-            out.write(drawn)
-    except OSError as error:
-        raise InputError(args.svg, reason(error)) from error
+    else:
+        write_drawing(args.svg, drawn)
 
 
 class _Trees:

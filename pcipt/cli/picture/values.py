@@ -3,8 +3,7 @@
 import enum
 from collections.abc import Sequence
 
-import attrs
-
+from pcipt import values as attrs
 from pcipt.firmware.passthrough.reasons import Verdict
 from pcipt.pci import Sbdf
 

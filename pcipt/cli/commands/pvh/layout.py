@@ -24,14 +24,14 @@ from pcipt.cli.machine.pvh import (
     xen_version,
 )
 from pcipt.cli.options import add_colour_argument, add_json_argument
+from pcipt.cli.picture.file import write_drawing
 from pcipt.cli.text.render import print_json, table
 from pcipt.cli.text.terminal import YELLOW, columns, folded, next_lines, painted, wants_colour
-from pcipt.errors import InputError, printable
+from pcipt.errors import printable
 from pcipt.firmware.pvh.drawing import draw_layout, size_words
 from pcipt.firmware.pvh.layout import Layout, Platform, compute_layout
 from pcipt.firmware.regions.tables import regions_from_tables
 from pcipt.host.acpi_files import read_table_file
-from pcipt.host.tree import reason
 from pcipt.pci import Finding
 
 LEAST_DIGITS = 10  # of an address: outputs of machines with at most 1 TiB look alike
@@ -65,11 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     layout, source = read_layout(args.root, args.table, args.xen_options)
     if args.svg is not None:
-        try:
-            with open(args.svg, "w", encoding="utf-8") as out:
-                out.write(draw_layout(layout.areas))
-        except OSError as error:
-            raise InputError(args.svg, reason(error)) from error
+        write_drawing(args.svg, draw_layout(layout.areas))
     if args.json:
         print_json(json_from_layout(layout, source), args.json)
     else:
