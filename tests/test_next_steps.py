@@ -43,7 +43,7 @@ CODES = {
     "walk.py": {"code": {"capability-loop", "capability-pointer"}},
     "sysfs.py": {"code": {"duplicate-address", "file-missing", "link-broken", "link-dangling", "link-loop",
                           "link-mismatch", "link-outside", "read-error"}},
-    "function_files.py": {"code": {"config-short", "file-empty", "file-kind", "file-missing", "file-too-long",
+    "raw_function.py": {"code": {"config-short", "file-empty", "file-kind", "file-missing", "file-too-long",
                                    "read-error", "value-malformed"}},
     "blocks.py": {"code": {"dump-malformed", "value-malformed"}},
     "evidence.py": {"item['code']": None},

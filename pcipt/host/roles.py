@@ -12,7 +12,7 @@ import re
 from pcipt import values as attrs
 from pcipt.errors import InputError
 from pcipt.host.files import CONSOLES, MOUNTS
-from pcipt.host.function.reading import sbdf_from_name
+from pcipt.host.function.raw_function import sbdf_from_name
 from pcipt.host.tree import Tree, list_names, read_link
 from pcipt.pci import Sbdf
 

@@ -19,7 +19,7 @@ from pcipt import values as attrs
 from pcipt.errors import InputError
 from pcipt.host import files
 from pcipt.host.files import Depth
-from pcipt.host.function.reading import FunctionFiles, files_of, sbdf_from_name
+from pcipt.host.function.raw_function import FunctionFiles, files_of, sbdf_from_name
 from pcipt.host.tree import Tree, link_text, list_names, reason, text_of
 from pcipt.pci import Finding, RawFunction, Sbdf
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pcipt.errors import InputError, UnsupportedError
 from pcipt.host.files import DEVICES
-from pcipt.host.function.reading import sbdf_from_name
+from pcipt.host.function.raw_function import sbdf_from_name
 from pcipt.host.tree import reason
 from pcipt.pci import Sbdf
 

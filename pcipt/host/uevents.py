@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from pcipt import values as attrs
 from pcipt.errors import UnsupportedError
-from pcipt.host.function.reading import sbdf_from_name
+from pcipt.host.function.raw_function import sbdf_from_name
 from pcipt.host.tree import reason
 from pcipt.host.uevent_parser import make_parser
 from pcipt.pci import Sbdf

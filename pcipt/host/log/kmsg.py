@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 
-from pcipt.host.function.reading import sbdf_from_name
+from pcipt.host.function.raw_function import sbdf_from_name
 from pcipt.pci.notation.kernel_log import LogLine, LogReading
 
 KMSG = "/dev/kmsg"

@@ -3,7 +3,7 @@
 import os
 
 from pcipt.errors import InputError
-from pcipt.host.function.reading import sbdf_from_name
+from pcipt.host.function.raw_function import sbdf_from_name
 from pcipt.host.regular_file import read_regular
 from pcipt.pci import Sbdf
 

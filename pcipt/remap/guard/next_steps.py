@@ -32,6 +32,13 @@ _TRAPPED = "nothing can be done: Xen must see each access to these pages"
 _UNKNOWN = "`pcipt resync` reads the function again; `pcipt explain {sbdf}` shows what is unknown"
 
 STEPS: Mapping[tuple[str, str], str] = {
+    # a function that changed its registers under Xen
+    ("add-device", "unaltered"): RESCAN,
+    ("remove-device", "unaltered"): RESCAN,
+    ("map-mmio", "unaltered"): RESCAN,
+    ("restore-reserved", "unaltered"): RESCAN,
+    ("rewrite-bar", "unaltered"): RESCAN,
+    ("rewrite-command", "unaltered"): RESCAN,
     # add-device
     ("add-device", "segment"): NO_SEGMENT,
     ("add-device", "hardware-answers"): _LINUX,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pcipt.host import files, sysfs
 from pcipt.host.files import Depth, Entry, Kind
 from pcipt.host.function.at_once import FilesAtOnce
-from pcipt.host.function.reading import files_of
+from pcipt.host.function.raw_function import files_of
 from pcipt.host.sysfs import read_machine
 from tests.machines import config
 from tests.trees import a_directory, a_fifo, a_link, add

@@ -5,7 +5,7 @@ import pytest
 
 from pcipt.host import sysfs
 from pcipt.host.files import CONFIG, Depth, Entry, Kind
-from pcipt.host.function.reading import FunctionFiles, sbdf_from_name
+from pcipt.host.function.raw_function import FunctionFiles, sbdf_from_name
 from pcipt.host.sysfs import read_function
 from pcipt.pci import Ids, Sbdf
 from tests.machines import config
