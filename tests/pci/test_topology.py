@@ -295,6 +295,15 @@ BUSES = [
     ({"00:1c.0": (1, 2), "01:00.0": (2, 3)}, {"00:1c.0": "bus-conflict", "01:00.0": "bus-conflict"}),
     # two bridges one below the other with the same bus
     ({"00:1c.0": (2, 2), "01:00.0": (2, 2)}, {"00:1c.0": "bus-conflict", "01:00.0": "bus-conflict"}),
+    # a bridge that passes on other buses than the one above it, which is the nearest
+    ({"00:1c.0": (1, 3), "01:00.0": (4, 6)}, {"01:00.0": "bus-numbers"}),
+    ({"00:1c.0": (1, 9), "01:00.0": (2, 3), "03:01.0": (4, 9)}, {"03:01.0": "bus-numbers"}),
+    ({"00:1c.0": (1, 3), "01:00.0": (4, 6), "04:00.0": (5, 6)}, {"01:00.0": "bus-numbers"}),
+    ({"00:1c.0": (1, 3), "1:01:00.0": (4, 6), "80:00.0": (0x81, 0x81)}, {}),
+    (
+        {"00:1c.0": (1, 3), "00:1d.0": (4, 6), "01:00.0": (4, 5)},
+        {"00:1d.0": "bus-conflict", "01:00.0": "bus-conflict"},
+    ),
     # behind a nested one the outer range goes on
     ({"00:1c.0": (1, 5), "01:00.0": (2, 2), "01:01.0": (3, 5), "00:1d.0": (6, 6)}, {}),
     # one with impossible numbers is not compared

@@ -29,7 +29,8 @@ def check_buses(bridges: Mapping[Sbdf, Bridge]) -> dict[Sbdf, tuple[Finding, ...
     A bridge with impossible numbers (`is_impossible`) is not compared with other bridges. Two bridges
     conflict if their bus ranges overlap and the inner bridge is not below the outer one. The inner bridge is
     the one whose range begins later or, if both begin at the same bus, ends earlier. It is below if its own
-    bus and its whole range lie in the range of the outer bridge. Both bridges of a conflict get a finding.
+    bus and its whole range lie in the range of the outer bridge. Both bridges of a conflict get a finding. A
+    bridge whose whole range lies behind that of the bridge above it gets one, too: no access comes to it.
     """
     found: dict[Sbdf, tuple[Finding, ...]] = {}
     sound: list[tuple[Sbdf, Bridge]] = []
@@ -50,7 +51,17 @@ def check_buses(bridges: Mapping[Sbdf, Bridge]) -> dict[Sbdf, tuple[Finding, ...
                 found.setdefault(outer_sbdf, (_conflict(outer, sbdf, bridge),))
                 found[sbdf] = (_conflict(bridge, outer_sbdf, outer),)
         around.append((sbdf, bridge))
+    for number, (sbdf, bridge) in enumerate(sound):
+        above = next((each for each in reversed(sound[:number]) if _has(each, sbdf)), None)
+        if above is not None and above[1].subordinate < bridge.secondary:
+            found.setdefault(sbdf, (_beyond(bridge, *above),))
     return found
+
+
+def _has(outer: tuple[Sbdf, Bridge], sbdf: Sbdf) -> bool:
+    """Return True if a bridge passes on accesses to the bus of `sbdf`."""
+    above, bridge = outer
+    return above.segment == sbdf.segment and bridge.secondary <= sbdf.bus <= bridge.subordinate
 
 
 def _reaches(sbdf: Sbdf, bridge: Bridge, segment: int, bus: int) -> bool:
@@ -72,6 +83,16 @@ def _bad_numbers(sbdf: Sbdf, bridge: Bridge) -> Finding:
         "bus-numbers",
         f"the bridge on bus {sbdf.bus:02x} passes on {bridge.secondary:02x}-{bridge.subordinate:02x} "
         f"(secondary, subordinate), which cannot be: {cure}",
+    )
+
+
+def _beyond(bridge: Bridge, above: Sbdf, outer: Bridge) -> Finding:
+    """Return the finding of `bridge` that its bus range lies behind that of the bridge `above` it."""
+    return Finding(
+        "bus-numbers",
+        f"it passes on the buses {bridge.secondary:02x}-{bridge.subordinate:02x}, and the bridge {above} "
+        f"above it only {outer.secondary:02x}-{outer.subordinate:02x}: what is behind it is not reached; let "
+        "Linux rescan it",
     )
 
 
