@@ -121,6 +121,15 @@ class Files:
     def probe(self, sbdf: Sbdf) -> None:
         """Do nothing: there are no drivers."""
 
+    def guarded_ports(self) -> None:
+        """Return None: there is no xen-pciback."""
+
+    def guard_port(self, sbdf: Sbdf, *, on: bool) -> None:
+        raise NoSuchDeviceError(f"{sbdf} {on}")
+
+    def quarantine(self, sbdf: Sbdf) -> None:
+        raise NoSuchDeviceError(str(sbdf))
+
     def read_log(self) -> None:
         """Return None: there is no log."""
 

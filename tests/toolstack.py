@@ -68,6 +68,7 @@ ANSWERS = {
     "Guests": {"version": 1, "guests": [], "findings": []},
     "Release": told(),
     "Reclaim": told(kind="start"),
+    "Admit": told(),
 }
 
 

@@ -37,6 +37,7 @@ COMMANDS = {
         "take functions out of dom0 for passthrough, with reserved regions",
     ),
     "reclaim": ("passthrough.reclaim", "take functions back into dom0: their reserved regions first"),
+    "admit": ("passthrough.admit", "let dom0 have what has appeared below a policed port"),
     "policy": ("policy.group", "keep physical devices for guests, whatever address they get"),
     "monitor": ("monitor", "show live what happens: changes, actions, findings"),
     "history": ("history", "what happened to a function"),

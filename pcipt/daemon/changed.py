@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 
-from pcipt.engine.views.kept import Kept
+from pcipt.engine.views.policy.kept import Kept
 from pcipt.errors import InputError
 from pcipt.firmware.machine_changes import Change, ChangeKind, Seen, changes_between
 from pcipt.host.policy.boots import last_boot

@@ -328,8 +328,8 @@ class Daemon:
     def _reload(self) -> None:
         """Read the settings file and the policy again. What is wrong is told, and the present one kept.
 
-        If the new settings perform a kind of action that the old ones did not, or if restore_on_fault or the
-        policy has changed, EVERYTHING (the whole machine) is added to the queue.
+        If the new settings perform a kind of action that the old ones did not, or if restore_on_fault,
+        hotplug.below or the policy has changed, EVERYTHING (the whole machine) is added to the queue.
         """
         self._notifier.send("RELOADING=1")
         before = self.settings
@@ -342,6 +342,7 @@ class Daemon:
         policy = self._read_policy()
         self._tell_lines()
         other = policy or before.restore_on_fault != self.settings.restore_on_fault
+        other |= before.below != self.settings.below
         if other or any(self.settings.performs(word) and not before.performs(word) for word in ACTIONS):
             self.engine.add_everything(Reason.SETTINGS)  # what was only planned waits for nobody else
         self._notifier.send("READY=1", self._status_line())

@@ -1,6 +1,6 @@
 """Read for the engine which functions are kept for guests."""
 
-from pcipt.engine.views.kept import Kept
+from pcipt.engine.views.policy.kept import Kept
 from pcipt.errors import InputError
 from pcipt.host.policy.places import read_host_bridges
 from pcipt.host.policy.policy_files import read_entries

@@ -9,8 +9,11 @@ from typing import Any, Protocol
 
 import attrs
 
+from pcipt.errors import AddressError
+from pcipt.pci.address import XEN_SEGMENT_LIMIT, parse_path
 from pcipt.remap.actions import Action
 
+MOST_PORTS = 256
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -77,6 +80,26 @@ class TextfilePath:
 
 
 @attrs.frozen
+class PciPaths:
+    """The values of a setting: a list of PCI paths of bridges, each once."""
+
+    words = 'a list of PCI paths of ports, as in ["00_1c.0"]'
+
+    def fits(self, value: object) -> bool:
+        if not isinstance(value, list | tuple) or len(value) > MOST_PORTS:
+            return False
+        return all(map(_is_path, value)) and len(set(value)) == len(value)
+
+
+def _is_path(value: object) -> bool:
+    """Return True if a value is the text of a PCI path in a segment that Xen can name."""
+    try:
+        return isinstance(value, str) and parse_path(value).segment <= XEN_SEGMENT_LIMIT
+    except AddressError:
+        return False
+
+
+@attrs.frozen
 class Key:
     """One setting. `name` is "key", or "table.key" for a key in a table. `about` explains it on one line."""
 
@@ -101,6 +124,8 @@ _ABOUT_ACTIONS = {
     "withdraw-reserved": "take a reserved region down when its last device leaves dom0 (PVH)",
     "restore-reserved": "put a reserved region back when its first device returns (PVH)",
     "check-unmapped": "look whether unmapped pages came back, where Xen's dom0=pf-fixup may be on (PVH)",
+    "guard-port": "let xen-pciback take what appears below the ports of hotplug.below",
+    "quarantine": "let xl quarantine what has appeared below the ports of hotplug.below",
 }
 
 KEYS: tuple[Key, ...] = (
@@ -124,6 +149,10 @@ KEYS: tuple[Key, ...] = (
         "put a reserved region that pcipt withdrew back when DMA of a device of dom0 to it is refused (PVH)"),
     Key("hotplug.probe", Flag(), True,
         "let Linux find a driver for a function that has none when Xen has been told of it late"),
+    Key("hotplug.below", PciPaths(), (),
+        "ports below which nothing that appears gets a driver of dom0: it is quarantined until pcipt admit"),
+    Key("hotplug.action", OneOf(("quarantine", "tell")), "quarantine",
+        "quarantine what appears there, or only tell of it"),
     Key("log.level", OneOf(LEVELS), "info", "the least important messages that are logged"),
     Key("metrics.textfile", TextfilePath(), "",
         "where to write metrics for node_exporter's textfile collector; empty is nowhere"),
@@ -154,7 +183,7 @@ def file_from_keys() -> str:
 
 
 def toml_from_value(value: object) -> str:
-    """Return a value of a setting (text, number or bool) as TOML."""
+    """Return a value of a setting (text, number, bool, or a list of texts) as TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return json.dumps(value, ensure_ascii=False)  # TOML quotes printable text as JSON does

@@ -13,6 +13,8 @@ import attrs
 from pcipt.daemon.setting_keys import ACTIONS, BY_NAME, DEFAULTS, KEYS, TABLES
 from pcipt.errors import InputError, printable
 from pcipt.host.regular_file import read_regular
+from pcipt.pci.address import PciPath, parse_path
+from pcipt.remap.actions import GuardPort, Quarantine
 
 PATH = "/etc/pcipt/pcipt.toml"
 SIZE_LIMIT = 64 * 1024
@@ -32,19 +34,28 @@ class Settings:
     faults_s: int = DEFAULTS["watch.faults-s"]
     restore_on_fault: bool = DEFAULTS["reserved.restore_on_fault"]
     probe: bool = DEFAULTS["hotplug.probe"]
+    below: Sequence[str] = attrs.field(default=(), converter=tuple)
+    action: str = DEFAULTS["hotplug.action"]
     log_level: str = DEFAULTS["log.level"]
     metrics_textfile: str = DEFAULTS["metrics.textfile"]
 
     def performs(self, word: str) -> bool:
-        """Return True if actions of kind `word` are performed: the mode is "enforce" and their switch is on.
+        """Return True if actions of kind `word` are performed: the mode is "enforce" and their switch is on,
+        and hotplug.action is not "tell" where they are about policed ports.
 
         The switch of an unknown `word` is on.
         """
-        return self.mode == "enforce" and self.actions.get(word, True)
+        tells = self.action == "tell" and word in AT_PORTS
+        return self.mode == "enforce" and self.actions.get(word, True) and not tells
 
     def probes(self) -> bool:
         """Return True if Linux is asked to find a driver for a function that Xen was told of late."""
         return self.mode == "enforce" and self.probe
+
+    @property
+    def ports(self) -> tuple[PciPath, ...]:
+        """Return the paths of the ports below which what appears is quarantined."""
+        return tuple(map(parse_path, self.below))
 
     def value_of(self, name: str) -> Any:
         """Return the value of a key by its dotted name, such as "watch.source".
@@ -57,6 +68,7 @@ class Settings:
         return getattr(self, _FIELDS[name])
 
 
+AT_PORTS = (GuardPort.word, Quarantine.word)
 # key: field of Settings
 _FIELDS = {
     "mode": "mode",
@@ -67,6 +79,8 @@ _FIELDS = {
     "watch.faults-s": "faults_s",
     "reserved.restore_on_fault": "restore_on_fault",
     "hotplug.probe": "probe",
+    "hotplug.below": "below",
+    "hotplug.action": "action",
     "log.level": "log_level",
     "metrics.textfile": "metrics_textfile",
 }

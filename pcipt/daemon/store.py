@@ -16,6 +16,7 @@ from pcipt.errors import AddressError, MalformedError, PciptError
 from pcipt.firmware.coverage import BootSnapshot
 from pcipt.pci import Finding, parse_sbdf
 from pcipt.remap.desired import By
+from pcipt.remap.kinds.ports import Ports, ports_from_json, ports_to_json
 from pcipt.remap.ledger import Ledger
 from pcipt.remap.ledger_json import ledger_from_json, ledger_to_json
 from pcipt.remap.mapped_pages import mapped_from_json, mapped_to_json
@@ -100,8 +101,8 @@ class FileStore:
     def save_mappings(self, ledger: Ledger) -> None:
         """Write the parts of `ledger` that tell about vPCI, and `messages_lost`.
 
-        These are the pages that vPCI was seen to map, `sizes`, `roster`, and PLACES. An empty part is left
-        out. Pages that pcipt mapped are not written here: `save` writes them.
+        These are the pages that vPCI was seen to map, `sizes`, `roster`, `ports` and PLACES; an empty part is
+        left out. Pages that pcipt mapped are not written here: `save` writes them.
 
         Raises: OSError if the file cannot be written.
         """
@@ -109,6 +110,8 @@ class FileStore:
         content: dict[str, Any] = {"boot_id": ledger.boot_id, "mappings": seen}
         if ledger.sizes:
             content["sizes"] = {place: list(bars.items()) for place, bars in sorted(ledger.sizes.items())}
+        if ledger.ports != Ports():
+            content["ports"] = ports_to_json(ledger.ports)
         if ledger.roster != Roster():
             content["roster"] = roster_to_json(ledger.roster)
         for name in PLACES:
@@ -148,7 +151,7 @@ class FileStore:
         for held in ledger.mapped:
             seen.mapped.put(held)  # what pcipt did itself is known better
         ledger.mapped, ledger.messages_lost = seen.mapped, seen.messages_lost
-        ledger.sizes, ledger.roster = seen.sizes, seen.roster
+        ledger.sizes, ledger.roster, ledger.ports = seen.sizes, seen.roster, seen.ports
         for name in PLACES:
             setattr(ledger, name, getattr(seen, name))
         if self._unsaved is not None:
@@ -213,6 +216,7 @@ class FileStore:
             found.mapped = mapped_from_json(content.get("mappings"))
             found.sizes = _sizes_from_json(content.get("sizes", {}))
             found.roster = roster_from_json(content.get("roster", {"functions": {}}))
+            found.ports = ports_from_json(content.get("ports", ports_to_json(Ports())))
             for name in PLACES:
                 setattr(found, name, _places_from_json(content.get(name, [])))
         except MalformedError as error:

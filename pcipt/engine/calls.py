@@ -7,16 +7,18 @@ from typing import Any
 
 import attrs
 
-from pcipt.engine.interfaces import Policy, Store
+from pcipt.engine.interfaces import Host, Policy, Store
 from pcipt.engine.registers import Registers
 from pcipt.engine.views.views import Views
 from pcipt.errors import HypervisorError, UnsupportedError
-from pcipt.pci import Frames, Sbdf
+from pcipt.pci import Frames
 from pcipt.remap.actions import (
     Action,
     AddDevice,
     CheckUnmapped,
+    GuardPort,
     MapMmio,
+    Quarantine,
     RemoveDevice,
     RestoreReserved,
     RewriteBar,
@@ -36,14 +38,14 @@ from pcipt.xen.releases import ORPHAN_REMOVAL_PANICS
 class Tools:
     """What a performer writes to: Xen, registers of the hardware, the store; and the policy that it obeys.
 
-    `probe` asks Linux to find a driver (`Host.probe`).
+    `host` is asked to find a driver, to guard a port, and to quarantine a function.
     """
 
     xen: Hypervisor
     registers: Registers
     store: Store
     policy: Policy
-    probe: Callable[[Sbdf], None]
+    host: Host
 
 
 def _add(tools: Tools, views: Views, action: AddDevice, precaution: Precaution) -> str:
@@ -169,6 +171,20 @@ def _rewrite_command(tools: Tools, _views: Views, action: RewriteCommand, _preca
     return ""
 
 
+def _guard_port(tools: Tools, views: Views, action: GuardPort, _precaution: Precaution) -> str:
+    """Put a port into the list of xen-pciback, or take it out; return "". Raises: PciptError on failure."""
+    tools.host.guard_port(action.sbdf, on=action.on)
+    guarded = views.memory.ledger.ports.guarded
+    (guarded.add if action.on else guarded.discard)(action.sbdf)
+    return ""
+
+
+def _quarantine(tools: Tools, _views: Views, action: Quarantine, _precaution: Precaution) -> str:
+    """Start xl; what came of it is read later (`Reason.TAKEN`). Raises: PciptError as `Host.quarantine`."""
+    tools.host.quarantine(action.sbdf)
+    return "xl was started"
+
+
 PERFORM: Mapping[type[Action], Callable[[Tools, Views, Any, Precaution], str]] = {
     AddDevice: _add,
     RemoveDevice: _remove,
@@ -179,4 +195,6 @@ PERFORM: Mapping[type[Action], Callable[[Tools, Views, Any, Precaution], str]] =
     WithdrawReserved: _unmap,
     RestoreReserved: _map,
     CheckUnmapped: _check,
+    GuardPort: _guard_port,
+    Quarantine: _quarantine,
 }

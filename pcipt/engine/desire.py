@@ -12,6 +12,7 @@ import attrs
 from pcipt.engine.open_actions import OpenActions
 from pcipt.engine.queue import Reason
 from pcipt.engine.round import Round
+from pcipt.engine.views.policy.ports import Plan, plan_ports
 from pcipt.engine.views.views import Views
 from pcipt.engine.views.vpci_picture import is_switched_off
 from pcipt.pci import Frames, Sbdf
@@ -160,3 +161,14 @@ def _pages_of(now: Round, desired: Iterable[Desired], left: Iterable[str]) -> se
     found |= {span for each in desired for bar in each.bars for span in bar.spans}
     found |= {frames for sbdf in now.subjects for frames in now.views.state.bars.pages_of(sbdf)}
     return found | now.pages
+
+
+def actions_at_ports(now: Round) -> Plan:
+    """Return the actions that guard policed ports and quarantine what has appeared below them.
+
+    Their functions become subjects of the round.
+    """
+    whole = now.everything is not None
+    actions = plan_ports(now.views, now.views.machine.functions if whole else now.subjects)
+    now.subjects |= {action.sbdf for action in actions}
+    return actions

@@ -23,6 +23,7 @@ from pcipt.engine.report import Report, Scope
 from pcipt.engine.saver import Saver
 from pcipt.engine.views.host import HostView
 from pcipt.engine.views.meanwhile import follow_log
+from pcipt.engine.views.policy.ports import plan_ports
 from pcipt.engine.views.regions import plan_regions
 from pcipt.engine.views.views import Views
 from pcipt.engine.views.vpci_picture import ignored_of
@@ -77,7 +78,7 @@ class Engine:
         self.use(settings)
         self._host = HostView(host, xen)
         self._saver = Saver(store)
-        self._performer = Performer(Tools(xen, Registers(host), store, self, host.probe))
+        self._performer = Performer(Tools(xen, Registers(host), store, self, host))
         self._reconciler = self._make_reconciler(self.queue, self._performer)
         self.queue.add(EVERYTHING, Reason.TIMER, monotonic())
 
@@ -90,6 +91,7 @@ class Engine:
     def use(self, settings: Settings) -> None:
         """Use these settings from now on; a shorter pause holds for the question to Xen that waits now."""
         self.settings, self.views.restores_on_fault = settings, settings.restore_on_fault
+        self.views.state.below = settings.ports
         timers = (OWNERS, Reason.TIMER, settings.owners_s), (CONSOLE, Reason.LISTEN, settings.faults_s)
         for key, reason, pause in timers:
             if pause and self.queue.holds(key, reason):
@@ -113,15 +115,13 @@ class Engine:
 
     def reconcile(self, scope: Scope) -> Report:
         """Reconcile the work in `scope` and return what came of it. Of EVERYTHING, a call does one slice."""
-        self.readings += 1
-        report = self._reconciler.reconcile(scope)
+        report, self.readings = self._reconciler.reconcile(scope), self.readings + 1
         self.records.extend(Record(self._clock(), each) for each in report.outcomes if each.is_applicable)
         return report
 
     def rehearse(self) -> Callable[[], Report]:
-        """Begin a dry run of EVERYTHING. Return a function; each call of that function does one slice and
-        returns the report of the slice.
-
+        """Begin a dry run of EVERYTHING. Return a function; each call of it does one slice and returns its
+        report.
         No action is performed or recorded. Readings change the memory as always; plans do not change it.
         Xen's console is not read: what it holds is left to the service. After the last slice, all findings
         are replaced. Functions that the dry run found different are then added to the queue, but not while
@@ -175,7 +175,7 @@ class Engine:
             as_pvh=as_pvh,
             removed=self.memory.removed,
             ignored=ignored_of(views, [sbdf]),
-            regions=plan_regions(views, [sbdf]),
+            regions=(*plan_regions(views, [sbdf]), *plan_ports(views, [sbdf])),
             performs=self.allows,
         )
 

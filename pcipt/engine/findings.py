@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pcipt.engine.late import finding_of_late
 from pcipt.engine.open_actions import OpenActions, finding_of_action
 from pcipt.engine.views.faults import faults_of, faults_of_service
+from pcipt.engine.views.policy.ports import absent_ports, findings_of_port
 from pcipt.engine.views.regions import lost_regions
 from pcipt.engine.views.shared_entries import finding_of_entry
 from pcipt.engine.views.views import Views
@@ -52,12 +53,13 @@ class Findings:
 
         The new findings are: `own`; those about the memory maps; one if hot-plug messages were lost in this
         boot; one if the last question to Xen about functions failed; one if the last question about reserved
-        regions failed; those of Xen's complaints and of refused DMA that name no function of the machine.
+        regions failed; those of policed ports that are not there; those of Xen's complaints and of refused
+        DMA that name no function of the machine.
         """
         troubles = (views.trouble, views.reserved.trouble)
         last = [trouble for trouble in troubles if trouble is not None]
         printed = [*views.complaints.of(None), *faults_of_service(views)]
-        self.put(None, [*own, *views.memory_findings, *_doubts(views), *last, *printed])
+        self.put(None, [*own, *views.memory_findings, *_doubts(views), *last, *printed, *absent_ports(views)])
 
     def find_in_functions(self, views: Views, open_actions: OpenActions, scope: Iterable[Sbdf]) -> None:
         """Replace the findings of the functions in `scope`, by what was read and asked last.
@@ -82,7 +84,8 @@ class Findings:
         They are: those of its open actions, of ignored writes, of lost BARs, of a late add and of an entry of
         the IOMMU that is gone; those about reserved regions that cannot be mapped, about a guest's pages and
         ports, about unmapped pages that came back; Xen's complaints; refused DMA; that it is not what the
-        policy keeps in its place; those of its last reading, except notes and those about lost BARs.
+        policy keeps in its place; that it waits below a policed port; those of its last reading, except notes
+        and those about lost BARs.
         Disagreements with Xen are not yielded.
         `unlisted` is updated.
         """
@@ -109,6 +112,7 @@ class Findings:
         yield from views.complaints.of(sbdf, told)
         yield from faults_of(views, sbdf)
         yield from views.state.kept.findings_of(function, views.state.raws.get(sbdf))
+        yield from findings_of_port(views, function)
         if lost:
             yield finding_of_reset(function, lost, open_actions.why_refused(sbdf, RewriteBar))
         yield from told

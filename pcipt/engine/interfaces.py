@@ -5,7 +5,7 @@ from typing import Protocol
 
 from pcipt.firmware.coverage import BootSnapshot
 from pcipt.host.iomem import MemoryReading
-from pcipt.pci import Finding, RawFunction, Sbdf
+from pcipt.pci import Finding, PciPath, RawFunction, Sbdf
 from pcipt.pci.config import Register
 from pcipt.pci.notation.kernel_log import LogReading
 from pcipt.remap.actions import Action
@@ -63,6 +63,24 @@ class Host(Protocol):
         Raises: PciptError if Linux cannot be asked.
         """
 
+    def guarded_ports(self) -> frozenset[Sbdf] | None:
+        """Read the list of slots of xen-pciback; return None if it is not loaded.
+
+        Raises: PciptError if it cannot be read.
+        """
+
+    def guard_port(self, sbdf: Sbdf, *, on: bool) -> None:
+        """Put an address into the list of slots of xen-pciback, or take it out.
+
+        Raises: PciptError if that fails.
+        """
+
+    def quarantine(self, sbdf: Sbdf) -> None:
+        """Let xl give a function to xen-pciback and quarantine it, without waiting for the result.
+
+        Raises: PciptError if xl cannot be started, or did not end yet or failed when it was started last.
+        """
+
     def read_log(self) -> LogReading | None:
         """Read the lines of the kernel's log that are new since the last call: all of them at the first one.
 
@@ -78,6 +96,10 @@ class Settings(Protocol):
 
     def probes(self) -> bool:
         """Return True if Linux is asked to find a driver for a function that Xen was told of late."""
+
+    @property
+    def ports(self) -> tuple[PciPath, ...]:
+        """The ports below which what appears is quarantined (hotplug.below)."""
 
     @property
     def owners_s(self) -> int:

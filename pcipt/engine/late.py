@@ -13,6 +13,7 @@ import attrs
 from pcipt.engine.performer import Performer, Rehearsal
 from pcipt.engine.queue import Queue, Reason
 from pcipt.engine.round import Round
+from pcipt.engine.views.policy.ports import port_of_waiting
 from pcipt.engine.views.views import Views
 from pcipt.pci import Finding, Sbdf
 from pcipt.remap.actions import AddDevice, Result
@@ -43,7 +44,7 @@ def follow_late(now: Round, performer: Performer | Rehearsal, queue: Queue, at: 
     }
     for sbdf, driver in _late(now).items():
         function = now.views.machine.functions.get(sbdf)
-        if function is None:
+        if function is None or port_of_waiting(now.views, function) is not None:
             continue
         if function.driver is None:
             _set(now, sbdf, None)

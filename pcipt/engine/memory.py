@@ -7,6 +7,7 @@ ledger.given_up reconciliation, when vPCI failed    when it leaves dom0 or Xen  
 ledger.faulty   reconciliation, at each reading     when the function leaves         yes: mappings
 ledger.severed  questions to Xen, performer         when Xen makes the entry again    yes: mappings
 ledger.roster   reconciliation, at each plan (PVH)  when the place is left           yes: steps, mappings
+ledger.ports    reconciliation, control socket      when it leaves, or is policed no more  yes: mappings
 boot            first reconciliation of a boot      at a new boot                    yes: boot
 intents         watcher, from configuration writes  when hardware has the address    no
 trapped         watcher, from configuration writes  when a plan was made for it      no
@@ -60,8 +61,9 @@ class Memory:
 
     `ledger` holds the actions of pcipt in this boot, the pages that pcipt and vPCI mapped, and the drivers
     that were bound before Xen knew their functions (`late.py` writes it and drops it when the driver is bound
-    anew). `boot` holds the functions and bridges at the first reading of this boot, None before it. `intents`
-    holds BAR writes that vPCI may have dropped. `trapped` holds what writes made vPCI map and unmap, and the
+    anew), and what dom0 may have below policed ports. `boot` holds the functions and bridges at the first
+    reading of this boot, None before it. `intents` holds BAR writes that vPCI may have dropped.
+    `trapped` holds what writes made vPCI map and unmap, and the
     BARs that it takes for mapped although a reset has cleared them. `given_up` holds the places of functions
     that dom0 has without vPCI by what Xen's console said: Xen could not set them up at boot, or vPCI gave
     them up because it could not map or unmap a page (Xen 4.17 and 4.18). Those that it was seen to give up

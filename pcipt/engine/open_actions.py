@@ -13,8 +13,10 @@ from pcipt.pci.bars import name_of_bar
 from pcipt.remap.actions import (
     Action,
     AddDevice,
+    GuardPort,
     MapMmio,
     Outcome,
+    Quarantine,
     RemoveDevice,
     RestoreReserved,
     Result,
@@ -64,6 +66,8 @@ def finding_of_action(outcome: Outcome) -> Finding | None:
         still = "is still" if planned or outcome.result is Result.REFUSED else "may still be"
         why = f"the reserved region {action.frames} {still} mapped, though no device in dom0 needs it"
         return Finding("region-left", f"{why}: {detail}")
+    if isinstance(action, Quarantine | GuardPort):
+        return _finding_of_port(action, detail)
     if planned and not isinstance(action, UnmapMmio):
         return None
     if isinstance(action, RewriteCommand):
@@ -76,6 +80,16 @@ def finding_of_action(outcome: Outcome) -> Finding | None:
         return Finding("not-mapped", f"{name} decodes at {action.frames} and is not mapped: {detail}")
     still = "may still be" if planned else "is still"
     return Finding("stale-mapping", f"{action.frames} {still} mapped for {name}: {detail}")
+
+
+def _finding_of_port(action: Quarantine | GuardPort, detail: str) -> Finding | None:
+    """Return the finding that a function below a policed port is not quarantined, or a port is open."""
+    if isinstance(action, Quarantine):
+        return Finding("not-quarantined", f"{action.reason}, and dom0 still has it: {detail}")
+    if not action.on:
+        return None
+    why = "a driver of dom0 may get what appears below this port before pcipt quarantines it"
+    return Finding("port-unguarded", f"{why}: {detail}")
 
 
 class OpenActions:

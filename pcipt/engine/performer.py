@@ -69,7 +69,7 @@ class Performer:
         """Let Linux find a driver for a function, if the settings allow it; return why it failed, else ""."""
         try:
             if self._policy.settings.probes():
-                self._tools.probe(sbdf)
+                self._tools.host.probe(sbdf)
         except PciptError as error:
             return str(error)
         return ""

@@ -26,6 +26,7 @@ class Reason(enum.Enum):
     FAILED = "an action failed and is due again"
     DIFFERENT = "found different while acting"
     LATE = "Xen was told of it while its driver was bound"
+    TAKEN = "xl was started to quarantine it"
     REQUESTED = "a user asked for it"
     LOST = "messages were lost"
     SETTINGS = "the settings changed"
@@ -86,8 +87,9 @@ DELAYS: Mapping[tuple[str | Whole, Reason], Delay] = {
     (PLACE, Reason.FAILED): _repeated(1.0, 5.0, 25.0),
     # What is found different while acting is planned for at once; what never rests is left alone.
     (PLACE, Reason.DIFFERENT): _repeated(0.0, 0.0, 0.0, 1.0, 5.0, 25.0),
-    # A driver that began too early may still be about to give up; only then Linux can be asked again.
+    # A driver that began too early may still give up; only then Linux can be asked again. xl tells no end.
     (PLACE, Reason.LATE): _repeated(1.0, 5.0, 25.0),
+    (PLACE, Reason.TAKEN): _repeated(0.2, 1.0, 5.0, 25.0, 60.0, endless=True),
     **{(key, Reason.NOT_ASKED): _UNTIL_ASKED for key in (PLACE, EVERYTHING, OWNERS, CONSOLE)},
     # A slow question, as often as the settings say; more often while a function's owner may change silently.
     (OWNERS, Reason.TIMER): Delay(1.0, 3600.0),
@@ -147,8 +149,7 @@ class Work:
 class Queue:
     """The queue. Each key is in it once.
 
-    Work for EVERYTHING that was taken is returned again by each `take` until `finished` is called, because it
-    is done in slices.
+    Work for EVERYTHING is returned again by each `take` until `finished` is called: it is done in slices.
     """
 
     def __init__(self) -> None:
@@ -236,7 +237,7 @@ class Queue:
         A call returns EVERYTHING alone, or all other keys that are due, or nothing. If EVERYTHING
         and other keys are due, the calls return them in turn. EVERYTHING that was taken stays due until
         `finished` is called. If `whole` is False, a call never returns EVERYTHING.
-        Shape:  in the order in which the keys were added.
+        Shape:  in the order of the adds.
         """
         quiet = self._quiet_at()
         due = [work for work in self._work.values() if _due(work, quiet) <= now]
@@ -281,9 +282,8 @@ class Queue:
         self._work[work.key] = work if before is None else before.joined(work)
 
     def _quiet_at(self) -> float:
-        """Return the time at which the work for all messages is due together; 0.0 if no message waits.
-
-        That is when all quiet times are over, but at most the longest delay after the first message.
+        """Return when the work for all messages is due together: when all quiet times are over, but at most
+        the longest delay after the first message; 0.0 if no message waits.
         """
         waiting = [work for work in self._work.values() if work.quiet_until is not None]
         if not waiting:

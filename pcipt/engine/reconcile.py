@@ -7,7 +7,7 @@ how often, or in which order. A dry run is the same code with a `Rehearsal` in t
 
 from collections.abc import Callable, Generator, Iterable
 
-from pcipt.engine.desire import checks_of_holes, conclude_places, desired_places, forget_refused_holes
+from pcipt.engine import desire
 from pcipt.engine.findings import Findings
 from pcipt.engine.interfaces import Policy
 from pcipt.engine.late import follow_late, note_bound_anew
@@ -39,7 +39,7 @@ class Reconciler:
     """Does the steps of a reconciliation, for work that its caller has taken from `queue`.
 
     The service has one reconciler; each dry run has its own. `clock` returns seconds and never goes back.
-    `open_actions` and `findings` are those of the last reconciliation of each function.
+    `open_actions` and `findings` are the last ones of each function.
     """
 
     def __init__(
@@ -103,6 +103,7 @@ class Reconciler:
             self._save_at_once(now)
         note_bound_anew(now)
         yield from self._announce(now)
+        yield from self._perform(now, desire.actions_at_ports(now))
         if now.views.reserved.scopes:
             yield from self._restore_or_withdraw_regions(now)
         yield from self._repeat_ignored_writes(now)
@@ -112,9 +113,8 @@ class Reconciler:
         return self._conclude(now)
 
     def _save_at_once(self, now: Round) -> None:
-        """Write to the store what no later reading shows; do nothing in a dry run.
-
-        For example, nothing shows after an add that vPCI had forgotten pages of the function before.
+        """Write to the store what no later reading shows (nothing shows after an add that vPCI had forgotten
+        pages of the function before); do nothing in a dry run.
         """
         if now.views is self._views:
             self._saver.save(self._views.memory)
@@ -147,7 +147,6 @@ class Reconciler:
 
     def _restore_at_once(self, now: Round) -> Slices:
         """If REGIONS is in the round, restore the regions of functions that were unbound from xen-pciback.
-
         Nothing is read or asked before: the toolstack lets Linux bind the former driver right after the
         unbind, and its DMA would fault. If the function stays away, its message withdraws the regions again.
         Source: Xen tools/libs/light/libxl_pci.c (libxl__device_pci_assignable_remove).
@@ -183,13 +182,13 @@ class Reconciler:
         planned_for: set[Sbdf] = set()  # added to the subjects last: each part looks at all subjects
         for number, part in enumerate(parts, 1):
             last = number == len(parts)
-            desired = desired_places(now, part, self.open_actions, first=number == 1, last=last)
+            desired = desire.desired_places(now, part, self.open_actions, first=number == 1, last=last)
             doubt_unproven(views, now.scope, desired, self._policy.now())
             plan = plan_mappings(
                 desired, views.memory.mapped, views.state.bars,
                 messages_lost=self._lost_messages() or views.memory.inherited, given=views.given_places,
             )  # fmt: skip
-            if conclude_places(now, desired):
+            if desire.conclude_places(now, desired):
                 self._save_at_once(now)
             noted = note_read(views, desired, note(plan, views.memory.mapped, self._policy.now()))
             if views is self._views and views.pvh and not self._saver.note(noted):
@@ -205,14 +204,14 @@ class Reconciler:
         """Unmap once more what was unmapped for the functions that are in the round for this reason."""
         if now.scope.with_reason([Reason.UNMAPPED]):
             self._observer.see_arrivals(now)
-            yield from self._perform(now, checks_of_holes(now))
-            forget_refused_holes(now)
+            yield from self._perform(now, desire.checks_of_holes(now))
+            desire.forget_refused_holes(now)
 
     def _perform(self, now: Round, actions: Iterable[Action]) -> Slices:
         """Perform actions in batches and keep their outcomes in the round.
 
-        If hot-plug messages were lost and not everything was read since, actions of the types in _TAKING_AWAY
-        are left out. The next reconciliation of EVERYTHING plans them again.
+        After a loss of hot-plug messages, until everything was read, actions of the types in _TAKING_AWAY are
+        left out. The next reconciliation of EVERYTHING plans them again.
         """
         actions = tuple(actions)
         if actions and self._must_hold_back():
@@ -270,8 +269,7 @@ class Reconciler:
     def _find(self, now: Round, scope: Iterable[Sbdf]) -> None:
         """Replace the findings of the functions in `scope` and in the scope of the round.
 
-        Findings of the functions that share a reserved region with such a function are replaced, too. If the
-        round is EVERYTHING, the findings of all functions are replaced.
+        So are those of functions that share a reserved region with them; in EVERYTHING, those of all.
         """
         if now.everything is not None:
             self.find_everything()

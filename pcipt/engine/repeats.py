@@ -10,7 +10,7 @@ from pcipt.engine.views.concerned import addresses_of
 from pcipt.engine.views.silent import silent_functions
 from pcipt.engine.views.vpci_picture import is_switched_off
 from pcipt.pci import Sbdf
-from pcipt.remap.actions import Result, WithdrawReserved
+from pcipt.remap.actions import Quarantine, Result, WithdrawReserved
 from pcipt.remap.view import DOM0
 
 _MAY_CHANGE_HANDS = MESSAGES - {Reason.WRITTEN} | {Reason.REQUESTED}
@@ -21,7 +21,8 @@ def repeat(queue: Queue, now: Round, at: float, settings: Settings) -> None:
 
     Repeated are: functions whose action failed; functions found different while acting, except those that
     were unbound, because they wait for what follows that message; functions about which Xen could not be
-    asked; functions bound to xen-pciback that have the same owner as before the round; functions with a
+    asked; functions bound to xen-pciback that have the same owner as before the round; functions that are
+    being quarantined; functions with a
     finding about a guest's pages or ports; functions that are `unseen` or `is_switched_off`; functions with
     unmapped pages that Xen may map again; functions of `_not_announced` that are in the queue for no reason
     but WRITTEN. EVERYTHING is repeated if Xen could not be asked for the reserved regions of some function.
@@ -34,6 +35,7 @@ def repeat(queue: Queue, now: Round, at: float, settings: Settings) -> None:
     _put_back(queue, now, at, Reason.DIFFERENT, now.views.take_different() - queue.unbound())
     _put_back(queue, now, at, Reason.NOT_ASKED, set(now.views.not_asked) - queue.keys_with(Reason.NOT_ASKED))
     _put_back(queue, now, at, Reason.OWNER, _unchanged_owners(now))
+    _put_back(queue, now, at, Reason.TAKEN, _taken(now))
     doubted = {sbdf for sbdf in now.subjects if is_switched_off(now.views, sbdf)}
     doubted |= unseen(now.views) & now.scope.functions
     _put_back(queue, now, at, Reason.TIMER, _kept_by_guests(now) | doubted)
@@ -97,6 +99,12 @@ def _failed(now: Round) -> set[Sbdf]:
     """Return the addresses of all actions of the round that failed, Linux's and Xen's."""
     failed = [outcome.action for outcome in now.outcomes if outcome.result is Result.FAILED]
     return {sbdf for action in failed for sbdf in addresses_of(action)}
+
+
+def _taken(now: Round) -> set[Sbdf]:
+    """Return the functions that this round has begun to quarantine, or has failed to."""
+    tried = [outcome.action for outcome in now.outcomes if outcome.result in (Result.DONE, Result.FAILED)]
+    return {action.sbdf for action in tried if isinstance(action, Quarantine)}
 
 
 def _asked_for_owners(now: Round) -> Collection[Sbdf]:

@@ -8,6 +8,7 @@ from pcipt.engine.leftovers import mark_forgotten, mark_handed_over
 from pcipt.engine.round import Round, sliced
 from pcipt.engine.unproven import doubt_shared
 from pcipt.engine.views.complaints import forget_bars
+from pcipt.engine.views.policy.ports import settle_ports
 from pcipt.engine.views.regions import note_listed
 from pcipt.engine.views.views import Views
 from pcipt.engine.views.vpci_picture import refusal_of
@@ -28,8 +29,8 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
 
     Return True if what has changed must be on disk before anything is done: pcipt has taken over pages that
     vPCI mapped (`take_over_mappings`), a function has an MSI-X structure that this Xen does not take, vPCI
-    could not be set up for a function that returned to dom0, or pages of a function that is or was away are
-    in doubt (`doubt_shared`).
+    could not be set up for a function that returned to dom0, pages of a function that is or was away are in
+    doubt (`doubt_shared`), or it has changed what dom0 may have below policed ports (`settle_ports`).
 
     If the round is EVERYTHING, the whole ledger is settled. Else only the entries of AddDevice and
     RemoveDevice actions are settled, for functions about which Xen was asked in full. `clock` returns the
@@ -44,6 +45,7 @@ def settle_memory(now: Round, clock: Callable[[], str], *, messages_lost: bool) 
     now.touched |= _learn_sizes(views, subjects)
     fresh = _learn_faulty(views, subjects)
     lasting = bool(fresh) | doubt_shared(views, subjects, now.returned) | bool(now.not_built)
+    lasting |= settle_ports(views, everything=now.everything is not None)
     now.touched |= lasting
     now.touched |= _learn_refusals(views, subjects, fresh, clock)
     now.touched |= note_listed(views)

@@ -100,6 +100,21 @@ class LinuxHost:
         """Let Linux find a driver for a function; see `Toolstack.start_probe`. Raises: InputError."""
         self._toolstack.start_probe(sbdf)
 
+    def guarded_ports(self) -> frozenset[Sbdf] | None:
+        """Return the list of slots of xen-pciback; see `Toolstack.guarded_ports`. Raises: InputError."""
+        return self._toolstack.guarded_ports()
+
+    def guard_port(self, sbdf: Sbdf, *, on: bool) -> None:
+        """Put a port into that list, or take it out; see `Toolstack.guard_port`. Raises: InputError."""
+        self._toolstack.guard_port(sbdf, on=on)
+
+    def quarantine(self, sbdf: Sbdf) -> None:
+        """Let xl quarantine a function; see `Toolstack.start_give`.
+
+        Raises: InputError, UnsupportedError.
+        """
+        self._toolstack.start_give(sbdf)
+
     def read_log(self) -> LogReading | None:
         """Read the lines of the kernel's log that are new since the last call; None for a recorded root."""
         return self._log.read() if self._log is not None else None

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pcipt import values as attrs
-from pcipt.errors import AddressError, InputError, MalformedError, NoSuchDeviceError
+from pcipt.errors import AddressError, InputError, MalformedError, NoSuchDeviceError, UnsupportedError
 from pcipt.host.iomem import MemoryReading
 from pcipt.host.live import LinuxHost
 from pcipt.host.machine_files import read_listed
@@ -151,6 +151,17 @@ class RecordedHost:
 
     def probe(self, sbdf: Sbdf) -> None:
         """Do nothing: a recording has no drivers that could be bound."""
+
+    def guarded_ports(self) -> None:
+        """Return None: a recording has no xen-pciback that could be given a port."""
+
+    def guard_port(self, sbdf: Sbdf, *, on: bool) -> None:
+        """Raise UnsupportedError: nothing of a recording changes."""
+        raise UnsupportedError("guard-port", f"{sbdf} is in a recording: it stays {'open' if on else 'so'}")
+
+    def quarantine(self, sbdf: Sbdf) -> None:
+        """Raise UnsupportedError: nothing of a recording changes."""
+        raise UnsupportedError("quarantine", f"{sbdf} is in a recording")
 
     def read_log(self) -> None:
         """Return None: a recording has no log of the kernel."""

@@ -16,6 +16,7 @@ from pcipt.pci import Sbdf
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Iterable
 
 PCIBACK = "pciback"
 MODULE = "xen-pciback"
@@ -36,6 +37,7 @@ class Toolstack:
     def __init__(self, root: str = "/") -> None:
         self._root = root
         self._probes: list[subprocess.Popen[bytes]] = []
+        self._gives: dict[Sbdf, subprocess.Popen[bytes]] = {}
 
     def require(self) -> None:
         """Raise UnsupportedError if xl is not installed."""
@@ -139,6 +141,71 @@ class Toolstack:
         self._write_driver_file(sbdf, PCIBACK, "remove_slot")
         if driver is not None:
             self.bind(sbdf, driver)
+
+    def guarded_ports(self) -> frozenset[Sbdf] | None:
+        """Return the list of slots of xen-pciback; None if it is not loaded.
+
+        xen-pciback takes each function that is in the list or below a bridge in the list, if no driver that
+        was registered before it has taken it. The kernel cuts the list at one page.
+        Source: linux drivers/xen/xen-pciback/pci_stub.c (pcistub_match_one, slots).
+        Raises: InputError if the list cannot be read.
+        """
+        path = os.path.join(self._root, DRIVERS, PCIBACK, "slots")
+        try:
+            with open(path, encoding="ascii", errors="replace") as file:
+                names = file.read().split()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise InputError(path, reason(error)) from error
+        return frozenset(sbdf for name in names if (sbdf := sbdf_from_name(name)) is not None)
+
+    def guard_port(self, sbdf: Sbdf, *, on: bool) -> None:
+        """Put an address into the list of slots of xen-pciback, or take it out. Raises: InputError."""
+        self._write_driver_file(sbdf, PCIBACK, "new_slot" if on else "remove_slot")
+
+    def probe_past(self, sbdf: Sbdf, ports: "Iterable[Sbdf]") -> None:
+        """Ask Linux to find a driver for a function that xen-pciback would take because of these ports.
+
+        They are not in its list meanwhile: what appears below them in these milliseconds is not taken.
+        Raises: InputError if Linux refuses; the ports are in the list again.
+        """
+        taken_out: list[Sbdf] = []
+        try:
+            for port in ports:
+                self.guard_port(port, on=False)
+                taken_out.append(port)
+            self.probe(sbdf)
+        finally:
+            for port in taken_out:
+                self.guard_port(port, on=True)
+
+    def start_give(self, sbdf: Sbdf) -> None:
+        """Do what `give` does in a process of its own, and do not wait: the reset of a function can be slow.
+
+        Raises: InputError if xl has not ended since the last call for this function, if it has failed (then
+                with its message; the next call starts it again), or if it cannot be started;
+                UnsupportedError if it is not installed.
+        """
+        import subprocess
+
+        words, before = f"xl pci-assignable-add {sbdf}", self._gives.get(sbdf)
+        if before is not None and before.poll() is None:
+            raise InputError(words, "it has not ended yet")
+        for other in [other for other, process in self._gives.items() if process.poll() == 0]:
+            self._gives.pop(other).communicate()  # what those that failed said is told for them
+        if before is not None and before.returncode:
+            said = self._gives.pop(sbdf).communicate()[0].decode(errors="replace").strip()
+            last = said.splitlines()[-1].strip() if said else f"it failed with {before.returncode}"
+            raise InputError(words, last)
+        try:
+            self._gives[sbdf] = subprocess.Popen(
+                [_find("xl"), "pci-assignable-add", str(sbdf)],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise InputError(words, reason(error)) from error
 
     def probe(self, sbdf: Sbdf) -> None:
         """Ask Linux to find a driver for a function and to bind the function to it. Raises: InputError if

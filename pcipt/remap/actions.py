@@ -152,6 +152,30 @@ class CheckUnmapped:
     region: bool
 
 
+@attrs.frozen
+class GuardPort:
+    """Put a port into the list of xen-pciback, which then takes what appears below it; or take it out.
+
+    `on` is False to take it out.
+    """
+
+    word: ClassVar[str] = "guard-port"
+    sbdf: Sbdf
+    reason: str
+    on: bool = True
+
+
+@attrs.frozen
+class Quarantine:
+    """Let the toolstack take a function that has appeared below a policed port from dom0 (xl
+    pci-assignable-add): it is bound to xen-pciback and assigned to dom_io.
+    """
+
+    word: ClassVar[str] = "quarantine"
+    sbdf: Sbdf
+    reason: str
+
+
 Action = (
     AddDevice
     | RemoveDevice
@@ -162,6 +186,8 @@ Action = (
     | WithdrawReserved
     | RestoreReserved
     | CheckUnmapped
+    | GuardPort
+    | Quarantine
 )
 
 

@@ -30,6 +30,7 @@ from pcipt.remap.actions import (
     WithdrawReserved,
 )
 from pcipt.remap.desired import By
+from pcipt.remap.kinds.ports import Ports
 from pcipt.remap.life import LIFE, Event, State
 from pcipt.remap.mapped_pages import MappedPages, MappedRun, mapped_to_json
 from pcipt.remap.vpci.roster import Roster
@@ -39,7 +40,6 @@ __all__ = ["LIFE", "Entry", "Event", "Key", "Ledger", "State"]
 
 # The word of an action; the function and BAR it is about, or None and the first frame of a reserved region.
 Key = tuple[str, Sbdf | None, int | None]
-
 
 WITH_FRAMES = (WithdrawReserved, RestoreReserved, CheckUnmapped)
 _ANNOUNCEMENTS = (AddDevice.word, RemoveDevice.word)
@@ -94,6 +94,7 @@ class Ledger:
     4.18) or could not be set up when the function returned to dom0 (from 4.19 on), `faulty` those of
     functions whose MSI-X structure this Xen does not take, as they were when they answered last, `severed`
     those of conventional bridges whose shared entry of the IOMMU Xen has removed. `roster`: only on PVH.
+    `ports`: what the settings police.
     """
 
     def __init__(
@@ -107,14 +108,14 @@ class Ledger:
         faulty: Iterable[str] = (),
         severed: Iterable[str] = (),
         roster: Roster | None = None,
+        ports: Ports | None = None,
     ) -> None:
-        self.boot_id = boot_id
-        self.messages_lost = messages_lost
+        self.boot_id, self.messages_lost = boot_id, messages_lost
         self.sizes = dict(sizes)
         self.given_up = set(given_up)
         self.faulty = set(faulty)
         self.severed = set(severed)
-        self.roster = roster if roster is not None else Roster()
+        self.roster, self.ports = roster or Roster(), ports or Ports()
         self.mapped = mapped if mapped is not None else MappedPages()
         self._entries: dict[Key, Entry] = {}
         self._followed: dict[Sbdf, tuple[Sbdf, ...]] = {}
@@ -260,8 +261,8 @@ class Ledger:
             if entry.word in _ANNOUNCEMENTS:
                 settled += [_settled(entry)] if entry.sbdf in known else []
             elif entry.word in staying:
-                state = State.DOUBTFUL if entry.state is State.INTENDED else entry.state
-                settled.append(attrs.evolve(entry, state=state))
+                open_now = entry.state is State.INTENDED
+                settled.append(attrs.evolve(entry, state=State.DOUBTFUL) if open_now else entry)
         mapped = self.mapped.copy()
         mapped.settle()
         return self._with(tuple(settled), mapped)
@@ -300,8 +301,8 @@ class Ledger:
 
     def _with(self, entries: tuple[Entry, ...], mapped: MappedPages) -> "Ledger":
         """Return a ledger with these entries and mapped pages, and the rest of this ledger."""
-        rest = (self.messages_lost, self.sizes, self.given_up, self.faulty, self.severed, self.roster.copy())
-        return Ledger(self.boot_id, entries, mapped, *rest)
+        rest = (self.messages_lost, self.sizes, self.given_up, self.faulty, self.severed)
+        return Ledger(self.boot_id, entries, mapped, *rest, self.roster.copy(), self.ports.copy())
 
     def _put(self, entry: Entry) -> None:
         """Add an entry as the last one, or replace the entry with the same key, and update `_followed`."""
@@ -319,11 +320,9 @@ class Ledger:
             self._unsized.discard(entry.sbdf)
         if entry is None or entry.moved_from is None:
             return
-        others = tuple(sbdf for sbdf in self._followed[entry.moved_from] if sbdf != entry.sbdf)
+        others = tuple(sbdf for sbdf in self._followed.pop(entry.moved_from) if sbdf != entry.sbdf)
         if others:
             self._followed[entry.moved_from] = others
-        else:
-            del self._followed[entry.moved_from]
 
     def _step_pages(self, action: MapMmio | UnmapMmio, event: Event, when: str) -> None:
         """Record a step of a map or unmap in `mapped`.

@@ -99,6 +99,7 @@ CODED: Mapping[str, tuple[Callable[[Any], Any], Reader[Any]]] = {
     "frames": _FRAMES, "before": _ADDRESS, "address": _ADDRESS,
     "reason": _TEXT, "place": _TEXT, "late": _TEXT, "bar": (int, bar_number), "size": (int, byte_count),
     "extended": _FLAG, "vfs_on": _FLAG, "anew": _FLAG, "counted": _FLAG, "region": _FLAG,
+    "on": _FLAG,
 }  # fmt: skip
 
 

@@ -256,13 +256,13 @@ def files(tmp_path):
 
 @pytest.fixture
 def handed(tmp_path, monkeypatch, daemon):
-    """Give what release and reclaim print of a function that is released and taken back."""
+    """Give what release, reclaim and admit print of a function that is released and taken back."""
     fake = fake_toolstack(tmp_path, monkeypatch)
     fake.path, answers = daemon
     answers |= {**ANSWERS, "Release": told(actions=[action("withdraw-reserved")])}
     monkeypatch.setattr("os.geteuid", lambda: 0)
     printed = {}
-    for command in ("release", "reclaim"):
+    for command in ("release", "reclaim", "admit"):
         out = io.StringIO()
         with redirect_stdout(out):
             fake.run(command, toolstack.NIC, "--json=short")

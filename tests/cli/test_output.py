@@ -26,7 +26,7 @@ FROM_DAEMON = {"status", "mappings", "explain", "monitor", "history", "resync", 
 ARGUMENTS = {
     "status": NONE, "list": HERE, "tree": HERE, "show": [*HERE, "00:00.0"], "space": HERE, "mappings": NONE,
     "explain": [NIC], "rmrr": HERE, "host": HERE, "check": [*HERE, NIC], "groups": HERE, "release": None,
-    "reclaim": None, "monitor": NONE, "history": [NIC], "resync": NONE, "record": [*HERE, "DIR"],
+    "reclaim": None, "admit": None, "monitor": NONE, "history": [NIC], "resync": NONE, "record": [*HERE, "DIR"],
     "decode": [str(REMAP / "writes.jsonl")], "replay": [str(REMAP)], "pvh": ["layout", "--root", str(REMAP)],
     "metrics": NONE, "daemon": ["--check-settings"], "diff": [MACHINE, PLUGGED], "policy": None,
     "report": None,
@@ -37,7 +37,7 @@ ANSWERED = {
     "Metrics": {"version": 1, "content_type": "text", "text": "# EOF\n"},
 }
 #: The first two need a toolstack (test_release.py), the others print what depends on the host's files.
-NOT_RUN = dict.fromkeys(("release", "reclaim", "policy", "report"), "--help")
+NOT_RUN = dict.fromkeys(("release", "reclaim", "admit", "policy", "report"), "--help")
 
 
 def test_every_subcommand_is_here():

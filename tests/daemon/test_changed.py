@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pcipt.daemon.changed import hardware_changed
-from pcipt.engine.views.kept import Kept
+from pcipt.engine.views.policy.kept import Kept
 from pcipt.host.policy.boots import record_boot
 from pcipt.host.policy.places import read_host_bridges
 from pcipt.host.sysfs import read_machine

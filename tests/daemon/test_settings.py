@@ -49,6 +49,8 @@ OTHERS = {
     "watch.faults-s": 0,
     "reserved.restore_on_fault": True,
     "hotplug.probe": False,
+    "hotplug.below": ("00_1c.0", "00_1d.0-00_00.0"),
+    "hotplug.action": "tell",
     "log.level": "debug",
     "metrics.textfile": "/var/lib/node-exporter/pcipt.prom",
 }
@@ -143,3 +145,31 @@ def test_what_is_no_file_does_not_hold_it_up(tmp_path):
     for path in (tmp_path / "fifo", tmp_path, "/dev/null"):
         with pytest.raises(InputError, match=r"is no regular file|Is a directory"):
             read_settings(str(path), required=False)
+
+
+def test_policed_ports_are_paths():
+    settings = parse_settings(
+        b'[hotplug]\nbelow = ["00_1c.0", "00_1d.0-00_00.0"]\naction = "quarantine"', "file"
+    )
+    assert list(map(str, settings.ports)) == ["00_1c.0", "00_1d.0-00_00.0"]
+    assert Settings().ports == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('below = "00_1c.0"', "hotplug.below is '00_1c.0'; expected a list of PCI paths"),
+        ('below = ["00:1c.0"]', "hotplug.below is ['00:1c.0']; expected a list of PCI paths"),
+        ('below = ["00_1c.0", "00_1c.0"]', "expected a list of PCI paths"),
+        ('below = ["10000_00_1c.0"]', "expected a list of PCI paths"),
+        ("below = [7]", "expected a list of PCI paths"),
+        ('action = "nothing"', "hotplug.action is 'nothing'; expected one of quarantine, tell"),
+        ('blow = ["00_1c.0"]', "did you mean hotplug.below?"),
+    ],
+)
+def test_a_wrong_policy_of_ports_is_one_line_that_names_it(line, words):
+    with pytest.raises(InputError) as caught:
+        parse_settings(f"[hotplug]\n{line}\n".encode(), "file")
+    assert "line 2: " in str(caught.value)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)

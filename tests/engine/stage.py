@@ -10,14 +10,14 @@ from pcipt.daemon.worker import Worker
 from pcipt.engine.engine import Engine
 from pcipt.engine.queue import CONSOLE, OWNERS, Queue, Reason
 from pcipt.engine.queue import EVERYTHING as WHOLE
-from pcipt.errors import NoSuchDeviceError
+from pcipt.errors import InputError, NoSuchDeviceError
 from pcipt.firmware.coverage import snapshot_from_machine
 from pcipt.host.iomem import MemoryReading, NamedRange
 from pcipt.host.uevents import HotplugEvent, Rescan
 from pcipt.pci import Address, Frames, Gfn, Range, decode_function, decode_machine, parse_sbdf
 from pcipt.pci.write import ConfigWrite
 from pcipt.remap.ledger import Ledger
-from pcipt.xen.interface import Dom0Kind, XenIdentity
+from pcipt.xen.interface import Dom0Kind, Owner, OwnerKind, XenIdentity
 from pcipt.xen.simulated.coverage import EVERYTHING, Coverage
 from pcipt.xen.simulated.hardware import BusHardware
 from pcipt.xen.simulated.hypervisor import SimulatedXen
@@ -45,6 +45,10 @@ class FakeHost:
         self.stubborn = False
         self.probed = []
         self.drivers = {}
+        self.guarded = None  # the list of xen-pciback; None while it is not loaded
+        self.quarantined = []
+        self.xl_says = None
+        self.xen = None
         self.log = None
 
     release = "6.1.0-18-amd64"
@@ -82,6 +86,22 @@ class FakeHost:
         self.probed.append(str(sbdf))
         if sbdf in self.drivers:
             self.raws[sbdf] = attrs.evolve(self.raws[sbdf], driver=self.drivers[sbdf])
+
+    def guarded_ports(self):
+        return None if self.guarded is None else frozenset(self.guarded)
+
+    def guard_port(self, sbdf, *, on):
+        if self.guarded is None:
+            raise InputError("pciback", "it is not loaded")
+        (self.guarded.add if on else self.guarded.discard)(sbdf)
+
+    def quarantine(self, sbdf):
+        """Do what xl pci-assignable-add does; `xl_says` is an error with which it fails."""
+        self.quarantined.append(str(sbdf))
+        if self.xl_says is not None:
+            raise InputError(f"xl pci-assignable-add {sbdf}", self.xl_says)
+        self.raws[sbdf] = attrs.evolve(self.raws[sbdf], driver="pciback")
+        self.xen.give(sbdf, Owner(OwnerKind.QUARANTINE))
 
     def read_log(self):
         return None if self.log is None else self.log.read()
@@ -164,6 +184,7 @@ class Stage:
         self.xen = SimulatedXen(
             self.host, identity, iommu=coverage, known=None if known is None else [S(a) for a in known]
         )
+        self.host.xen = self.xen
         self.store = MemoryStore()
         self.store.snapshot = snapshot_from_machine("boot", decode_machine(self.host.raws.values()))
         self.settings = settings or QUIET
@@ -228,6 +249,7 @@ class BusStage(Stage):
         known = None if known is None else [S(address) for address in known]
         ram = Frames(Gfn(0x100), 0x4_0000)
         self.xen = SimulatedXen(self.hardware, identity, iommu=coverage, known=known, memory=[ram], **xen)
+        self.files.xen = self.xen
         self.host = StandIn(self.files, self.xen.vpci or self.hardware, self.xen.write_config)
         self.store = MemoryStore()
         self.settings = settings or QUIET

@@ -96,6 +96,9 @@ class Linux:
     def probe(self, _sbdf):
         """No driver fits."""
 
+    def guarded_ports(self):
+        """xen-pciback is not loaded."""
+
     def read_log(self):
         return self.log.read()
 

@@ -159,3 +159,100 @@ def test_the_command_line_of_xen(said, expected, tmp_path, monkeypatch):
     monkeypatch.setattr("pcipt.host.toolstack._DIRECTORIES", ())
     assert read_xl_info() == {}
     assert read_console() == ""
+
+
+@pytest.fixture
+def pciback(fake):
+    """Load xen-pciback, and let its files be read and written."""
+    directory = fake.root / "sys/bus/pci/drivers/pciback"
+    directory.mkdir()
+    for name in ("slots", "new_slot", "remove_slot"):
+        (directory / name).write_text("")
+    return directory
+
+
+def test_the_list_of_xen_pciback_is_read(fake, pciback):
+    (pciback / "slots").write_text("0000:00:1c.0\n0001:02:03.4\n")
+    assert Toolstack(str(fake.root)).guarded_ports() == {parse_sbdf("00:1c.0"), parse_sbdf("0001:02:03.4")}
+
+
+def test_without_xen_pciback_there_is_no_list_and_no_port_is_guarded(fake):
+    toolstack = Toolstack(str(fake.root))
+    assert toolstack.guarded_ports() is None
+    with pytest.raises(InputError, match="new_slot: no such file"):
+        toolstack.guard_port(SBDF, on=True)
+
+
+@pytest.mark.parametrize(("on", "file"), [(True, "new_slot"), (False, "remove_slot")])
+def test_a_port_is_put_into_the_list_or_taken_out(fake, pciback, on, file):
+    Toolstack(str(fake.root)).guard_port(SBDF, on=on)
+    assert [path.name for path in sorted(pciback.iterdir()) if path.read_text()] == [file]
+    assert (pciback / file).read_text() == NIC
+
+
+def test_a_driver_is_looked_for_past_the_ports_which_are_guarded_again_afterwards(fake, pciback):
+    Toolstack(str(fake.root)).probe_past(SBDF, [parse_sbdf("00:1c.0")])
+    assert (fake.root / "sys/bus/pci/drivers_probe").read_text() == NIC
+    assert (pciback / "remove_slot").read_text() == (pciback / "new_slot").read_text() == "0000:00:1c.0"
+
+
+def test_ports_are_guarded_again_also_if_linux_refuses_to_look(fake, pciback):
+    (fake.root / "sys/bus/pci/drivers_probe").unlink()
+    (fake.root / "sys/bus/pci/drivers_probe").mkdir()
+    with pytest.raises(InputError):
+        Toolstack(str(fake.root)).probe_past(SBDF, [parse_sbdf("00:1c.0")])
+    assert (pciback / "new_slot").read_text() == "0000:00:1c.0"
+
+
+@pytest.fixture
+def starting(fake, pciback):
+    """Give a toolstack; what it has started is read to its end afterwards."""
+    toolstack = Toolstack(str(fake.root))
+    yield toolstack
+    for process in toolstack._gives.values():
+        process.communicate(timeout=10)
+
+
+def wait_for(toolstack, address):
+    toolstack._gives[address].wait(10)
+
+
+def test_a_quarantine_is_begun_and_not_waited_for(fake, starting):
+    toolstack = starting
+    toolstack.start_give(SBDF)
+    wait_for(toolstack, SBDF)
+    assert toolstack.driver(SBDF) == PCIBACK
+    toolstack.start_give(SBDF)  # it may be asked for again
+    wait_for(toolstack, SBDF)
+    assert fake.log() == [f"pci-assignable-add {NIC}"] * 2
+
+
+def test_what_xl_said_when_it_failed_is_told_at_the_next_call_and_then_it_is_started_again(fake, starting):
+    toolstack = starting
+    fake.make("refuse", NIC)
+    toolstack.start_give(SBDF)
+    wait_for(toolstack, SBDF)
+    with pytest.raises(InputError, match=f"xl pci-assignable-add {NIC}: libxl: error: it cannot"):
+        toolstack.start_give(SBDF)
+    fake.make("", NIC)
+    toolstack.start_give(SBDF)
+    wait_for(toolstack, SBDF)
+    assert toolstack.driver(SBDF) == PCIBACK
+
+
+def test_xl_is_not_started_twice_for_one_function(fake, starting):
+    toolstack = starting
+    os.mkfifo(fake.root / f"trouble-{NIC}")  # xl waits for it
+    toolstack.start_give(SBDF)
+    with pytest.raises(InputError, match="it has not ended yet"):
+        toolstack.start_give(SBDF)
+    (fake.root / f"trouble-{NIC}").write_text("")
+    wait_for(toolstack, SBDF)
+    assert fake.log() == [f"pci-assignable-add {NIC}"]
+
+
+def test_without_xl_nothing_is_begun(fake, monkeypatch):
+    monkeypatch.setattr("pcipt.host.toolstack._DIRECTORIES", ())
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(UnsupportedError):
+        Toolstack(str(fake.root)).start_give(SBDF)

@@ -74,6 +74,7 @@ def test_every_setting_is_told_with_its_default(plain, key):
     default = {True: "true", False: "false"}.get(key.default, key.default)
     default = f'"{default}"' if isinstance(key.default, str) else default
     entry = plain["pcipt.toml.5"].split(f".TP\n{key.name}\n")[1].split(".TP\n")[0]
+    default = "[]" if default == () else default
     assert f"Default: {default}." in entry
 
 

@@ -10,7 +10,9 @@ from pcipt.pci import Address, Frames, Gfn, parse_sbdf
 from pcipt.remap.actions import (
     AddDevice,
     CheckUnmapped,
+    GuardPort,
     MapMmio,
+    Quarantine,
     RemoveDevice,
     RestoreReserved,
     RewriteBar,
@@ -39,6 +41,8 @@ ACTIONS = [
     WithdrawReserved(NIC, "why", PAGES),
     RestoreReserved(NIC, "why", PAGES),
     CheckUnmapped(NIC, "why", PAGES, region=True),
+    GuardPort(PORT, "why", on=False),
+    Quarantine(NIC, "why"),
 ]
 
 
@@ -127,7 +131,7 @@ WRONG = {
     "frames": [[1], [1, 2, 3], [-1, 2], [1, 0], [1, -1], ["1", 2], [1.5, 2], [1 << 40, 1], {}, "12"],
     "before": [5, "-0x1000", "zz", hex(1 << 64)], "address": ["-1", None],
     "reason": [5], "place": [5, None], "late": [False], "bar": [-1, 7, "0", True, 1.0], "size": [0, -4, "8"],
-    "extended": [1, "yes"], "vfs_on": [0], "anew": ["false"], "counted": [1], "region": [None],
+    "extended": [1, "yes"], "vfs_on": [0], "anew": ["false"], "counted": [1], "region": [None], "on": [1],
     "when": [5], "event": [5, "wish"], "action": [5, "explode", ["map-mmio"]],
 }  # fmt: skip
 FULL = [

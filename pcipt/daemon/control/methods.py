@@ -80,6 +80,9 @@ class Answers:
             "Mappings": lambda _parameters: mappings_to_json(engine, xen.identity),
             "Explain": self._explain,
             "Release": lambda parameters: passthrough.release(self._present(parameters)),
+            "Admit": lambda parameters: passthrough.admit(
+                self._present(parameters), admitted=bool(parameters.get("admitted", True))
+            ),
             "Guests": lambda _parameters: passthrough.guests(),
         }
         self.stamps = {"Mappings": lambda: engine.readings}

@@ -11,11 +11,13 @@ from typing import Any
 from pcipt.daemon.control.connection import Subscription
 from pcipt.daemon.control.status import actions_to_json
 from pcipt.engine.engine import Engine
+from pcipt.engine.views.policy.ports import admit
 from pcipt.engine.views.regions import kept_of
 from pcipt.errors import StateError, UnsupportedError
 from pcipt.firmware.regions.regions import Mapped
 from pcipt.pci import Frames, Sbdf
 from pcipt.remap.actions import Outcome
+from pcipt.remap.kinds.ports import port_above
 from pcipt.remap.plan_reserved import Kept
 
 MAPPED = {
@@ -28,7 +30,7 @@ MAPPED = {
 
 
 class Passthrough:
-    """The handlers of `Release`, `Reclaim` and `Guests`.
+    """The handlers of `Release`, `Reclaim`, `Admit` and `Guests`.
 
     `look` reconciles functions: it asks Xen who owns them, acts on the answer, and returns the outcomes.
     `soon` makes the loop call a function in its next turn.
@@ -79,6 +81,23 @@ class Passthrough:
             reason = "; ".join(why) or "the settings do not allow it, see pcipt status"
             raise StateError(f"{sbdf}: its reserved region {missing[0]} cannot be put back: {reason}")
         return Subscription(lambda _event: False, {**told, "kind": "start"}, over)
+
+    def admit(self, sbdf: Sbdf, *, admitted: bool) -> dict[str, Any]:
+        """Let dom0 have a function below a policed port from now on; with `admitted` False, not any more.
+
+        That is on disk before the function is looked at. Return the reply to `Admit`, as `release` does.
+        Raises: StateError if the function is not below a policed port, or is a bridge.
+        """
+        views = self._engine.views
+        function = views.machine.functions[sbdf]
+        if function.is_bridge or port_above(views.machine, function, views.state.below) is None:
+            raise StateError(
+                f"{sbdf} needs no admission: it is no device below a port of hotplug.below; pcipt reclaim "
+                "takes back what was released"
+            )
+        admit(views, function, admitted=admitted)
+        self._engine.save()
+        return self._told(sbdf, self._look([sbdf]))
 
     def guests(self) -> dict[str, Any]:
         """Compare the memory that guests may access with the memory of their functions.

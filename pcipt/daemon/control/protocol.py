@@ -44,6 +44,7 @@ METHODS: Mapping[str, Method] = {
     "Monitor": Method({"slot": str}, stream=True, optional={"slot"}),
     "Release": Method({"function": str}, changes=True),
     "Reclaim": Method({"function": str}, changes=True, stream=True),
+    "Admit": Method({"function": str, "admitted": bool}, changes=True, optional={"admitted"}),
     "Guests": Method(changes=True),
     "Resync": Method({"dry_run": bool}, changes=True, optional={"dry_run"}),
 }

@@ -82,6 +82,18 @@ class StandIn:
         """Let the host with the files find a driver for a function."""
         self._files.probe(sbdf)
 
+    def guarded_ports(self) -> frozenset[Sbdf] | None:
+        """Return the list of slots of xen-pciback that the host with the files has."""
+        return self._files.guarded_ports()
+
+    def guard_port(self, sbdf: Sbdf, *, on: bool) -> None:
+        """Let the host with the files change that list."""
+        self._files.guard_port(sbdf, on=on)
+
+    def quarantine(self, sbdf: Sbdf) -> None:
+        """Let the host with the files quarantine a function."""
+        self._files.quarantine(sbdf)
+
     def read_log(self) -> LogReading | None:
         """Let the host with the files read the kernel's log."""
         return self._files.read_log()

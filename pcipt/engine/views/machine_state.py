@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterable
 
 from pcipt.engine.memory import Memory
 from pcipt.engine.views.altered import believed
-from pcipt.engine.views.kept import Kept
-from pcipt.pci import Function, RawFunction, Sbdf
+from pcipt.engine.views.policy.kept import Kept
+from pcipt.pci import Function, PciPath, RawFunction, Sbdf
 from pcipt.pci.inventory import Inventory
 from pcipt.remap.actions import AddDevice
 from pcipt.remap.bar_index import BarIndex
@@ -28,6 +28,8 @@ class MachineState:
     `bars` is an index of the BARs of all functions. `renumbered` maps Linux's address of each function
     whose buses were renumbered to the address at which the function answers now, or to None if no bus number
     leads to the function. `machine` changes in place. `kept` is the policy: which functions are for guests.
+    `below` are the ports that the settings police (hotplug.below), `guarded` those in the list of
+    xen-pciback when it was read last, None if it was not loaded.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -39,6 +41,8 @@ class MachineState:
         self.bars = BarIndex()
         self.renumbered: dict[Sbdf, Sbdf | None] = {}
         self.kept = Kept()
+        self.below: tuple[PciPath, ...] = ()
+        self.guarded: frozenset[Sbdf] | None = frozenset()
 
     @property
     def raws(self) -> dict[Sbdf, RawFunction]:

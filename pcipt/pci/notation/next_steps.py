@@ -57,6 +57,15 @@ STEPS: Mapping[str, str] = {
     "line-malformed": "correct the line that `pcipt policy check` shows, then `systemctl reload pcipt`",
     "line-stale": "`pcipt policy snippet` prints the right lines; then `systemctl reload pcipt`",
     "policy-mismatch": "`pcipt policy list` shows what is kept; `pcipt policy remove` ends it",
+    "waits-for-admit": "`pcipt admit {sbdf}` gives it to dom0; in quarantine it is ready for a guest",
+    "not-quarantined": "`pcipt release {sbdf}` shows what speaks against it, or does it",
+    "port-unguarded": (
+        "`modprobe xen-pciback`, then `pcipt resync`; its name in /etc/initramfs-tools/modules loads it "
+        "before other drivers"
+    ),
+    "port-absent": (
+        "`pcipt list --json` has the path of each port; correct hotplug.below, then `systemctl reload pcipt`"
+    ),
     "host-differs": "please send `pcipt report` to the makers of pcipt; Xen's word counts meanwhile",
     # what Xen knows
     "orphan": (

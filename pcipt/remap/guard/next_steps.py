@@ -114,6 +114,12 @@ STEPS: Mapping[tuple[str, str], str] = {
     ("check-unmapped", "protected"): _PROTECTED,
     ("check-unmapped", "no-bar"): "nothing has to be done: the pages are in use again",
     ("check-unmapped", "scope-devices"): "nothing has to be done: a device of dom0 needs the region",
+    # policed ports
+    ("guard-port", "no-orphan-is-taken"): (
+        "nothing can be done on this Xen with a PVH dom0: pcipt quarantines what appears a moment later; "
+        "keep drivers that you do not want from loading (`modprobe.blacklist=` for the kernel)"
+    ),
+    ("quarantine", "owned-by-dom0"): _OWNER,
 }
 
 

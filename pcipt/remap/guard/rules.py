@@ -8,7 +8,7 @@ rules keep guests and drivers from losing a device that they use. `devices` has 
 `anew` that of a function that is removed to be added again, `pages` those of pages, `command` those of
 Command registers, `holes` those of the second unmap of pages, `own_bars` those of what a rewrite does to the
 function itself, `switches` those of memory decode, `altered` those of functions whose read-only registers
-have changed.
+have changed, `handover` those of policed ports.
 """
 
 from typing import get_args
@@ -31,6 +31,7 @@ from pcipt.remap.guard.anew import ANEW_RULES
 from pcipt.remap.guard.command import COMMAND_RULES
 from pcipt.remap.guard.devices import DEVICE_RULES, decode_endangers
 from pcipt.remap.guard.facts import Facts, Precaution, Rule
+from pcipt.remap.guard.handover import HANDOVER_RULES
 from pcipt.remap.guard.holes import HOLE_RULES
 from pcipt.remap.guard.own_bars import OWN_BAR_RULES
 from pcipt.remap.guard.pages import PAGE_RULES
@@ -57,6 +58,7 @@ ON_PV = "PV: this dom0 has no 1:1 map that could change"
 RULES: tuple[tuple[str, type[Action], Rule], ...] = (
     *DEVICE_RULES, *ANEW_RULES, *PAGE_RULES, *OWN_BAR_RULES, *COMMAND_RULES, *HOLE_RULES, *SWITCH_RULES,
     *ALTERED_RULES,
+    *HANDOVER_RULES,
 )  # fmt: skip
 _RULES_FOR = {
     kind: tuple((name, rule) for name, about, rule in RULES if about is kind) for kind in get_args(Action)

@@ -51,7 +51,7 @@ def test_an_answer_has_the_members_that_are_declared(running, method, parameters
 
 
 def test_every_method_is_asked_here():
-    assert {method for method, _ in ASKED} | {"Monitor", "Reclaim"} == METHODS.keys()
+    assert {method for method, _ in ASKED} | {"Monitor", "Reclaim", "Admit"} == METHODS.keys()
 
 
 def test_the_parts_of_a_stream_have_the_members_that_are_declared(running):

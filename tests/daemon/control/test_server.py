@@ -82,7 +82,7 @@ def test_only_root_may_change(served, uid, request_, error):
 
 def test_every_method_that_changes_is_for_root_only():
     assert {name for name, method in protocol.METHODS.items() if method.changes} <= {
-        "Resync", "Release", "Reclaim", "Guests",
+        "Resync", "Release", "Reclaim", "Admit", "Guests",
     }  # fmt: skip
     assert protocol.METHODS["Resync"].changes
 

@@ -8,6 +8,7 @@ daemon is not running, 4 done, but Xen does not show the new owner, 5 not root, 
 
 import argparse
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from pcipt.cli.commands.passthrough.check import DEGRADED
@@ -35,9 +36,10 @@ from pcipt.cli.options import add_json_argument, add_socket_argument
 from pcipt.errors import InputError, StateError
 from pcipt.host.files import Depth
 from pcipt.host.toolstack import PCIBACK, Toolstack
-from pcipt.pci import Sbdf
+from pcipt.pci import Machine, Sbdf
 from pcipt.xen.releases import DEVICE_RESET
 
+WAITS = "waits-for-admit"  # the finding of a function that was not admitted
 EXAMPLES = (
     ("pcipt reclaim 03:00.0", "back to dom0 and its driver"),
     ("pcipt reclaim --dry-run '03:00.*'", "what would be done"),
@@ -57,20 +59,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if not args.dry_run:
         require_root("reclaim", os.geteuid())
+    return hand_back(args, admits=False)
+
+
+def hand_back(args: argparse.Namespace, *, admits: bool) -> int:
+    """Give the functions back to dom0, while no other handover runs; return the exit code.
+
+    With `admits` the daemon is told first that dom0 may have them, which it must be for functions that have
+    appeared below a policed port.
+    """
     with alone(args.socket, dry_run=args.dry_run):
-        return _run(args)
+        return _run(args, admits=admits)
 
 
-def _run(args: argparse.Namespace) -> int:
-    """Do what `run` does, while no other handover runs."""
+def _run(args: argparse.Namespace, *, admits: bool) -> int:
+    """Do what `hand_back` does, without waiting for other handovers."""
     source = Source(args)
-    chosen = sorted(chosen_functions(source, source.machine(Depth.HEADER), args.sbdf, single=True))
+    machine = source.machine(Depth.HEADER)
+    chosen = sorted(chosen_functions(source, machine, args.sbdf, single=True))
     status = call(args.socket, "Status")
+    waiting = {each["sbdf"] for each in status["findings"] if each["code"] == WAITS}
     owners = owners_in(status)
     toolstack = Toolstack(args.root)
     if not args.dry_run:
         toolstack.require()
     for sbdf in chosen:
+        if str(sbdf) in waiting and not admits:
+            raise StateError(f"{sbdf} has appeared below a policed port: use pcipt admit {sbdf}")
         owner = owners.get(str(sbdf), "")
         if owner.startswith("guest"):
             raise StateError(f"{sbdf} belongs to {owner}: detach it there first (xl pci-detach)")
@@ -88,8 +103,16 @@ def _run(args: argparse.Namespace) -> int:
         kept = [] if is_pv(status) else given  # from a PV dom0 no region was withdrawn
         restoring = [_restoring(sbdf, args.socket, holding) for sbdf in kept]
         try:
-            taking = [_taking(sbdf, toolstack, args.socket, owners.get(str(sbdf))) for sbdf in given]
-            steps.run([*restoring, *taking])
+            admitting = [_admission(sbdf, args.socket) for sbdf in chosen] if admits else []
+            ports = toolstack.guarded_ports() or frozenset() if admits else frozenset()
+            taking = [
+                _taking(
+                    sbdf, toolstack, args.socket, owners.get(str(sbdf)),
+                    [bridge for bridge in _bridges_above(machine, sbdf) if bridge in ports],
+                )
+                for sbdf in given
+            ]  # fmt: skip
+            steps.run([*admitting, *restoring, *taking])
         except (StateError, KeyboardInterrupt) as error:
             print_undone(error, {**answer, "steps": steps.told}, args.json)
             raise
@@ -131,9 +154,30 @@ def _is_away(socket: str, sbdf: Sbdf) -> bool:
     return bool(look(socket, sbdf)["owner"] == QUARANTINE)
 
 
-def _taking(sbdf: Sbdf, toolstack: Toolstack, socket: str, owner: str | None) -> Step:
+def _bridges_above(machine: Machine, sbdf: Sbdf) -> list[Sbdf]:
+    """Return the bridges above a function, the nearest first."""
+    found: list[Sbdf] = []
+    above = machine.parent_of(machine.functions[sbdf])
+    while above is not None and above.sbdf not in found:
+        found.append(above.sbdf)
+        above = machine.parent_of(above)
+    return found
+
+
+def _admission(sbdf: Sbdf, socket: str) -> Step:
+    """Return the step in which the daemon lets dom0 have a function below a policed port from now on."""
+
+    def tell(*, admitted: bool) -> None:
+        call(socket, "Admit", {"function": str(sbdf), "admitted": admitted})
+
+    return Step(f"admit {sbdf}", lambda: tell(admitted=True), lambda: tell(admitted=False))
+
+
+def _taking(sbdf: Sbdf, toolstack: Toolstack, socket: str, owner: str | None, ports: Sequence[Sbdf]) -> Step:
     """Return the step that takes a function back from xen-pciback and binds it to its driver.
 
+    `ports` are those above the function for which xen-pciback would take it again: Linux looks for a driver
+    past them.
     `owner` is the function's owner before the step, None if the daemon did not tell it. A function of dom0
     that was only hidden at boot is not quarantined, and xl refuses to take it back: such a function is
     unbound from xen-pciback without xl. Undoing brings back the state before the step.
@@ -148,7 +192,10 @@ def _taking(sbdf: Sbdf, toolstack: Toolstack, socket: str, owner: str | None) ->
                 raise
             hidden.append(sbdf)
             toolstack.let_go(sbdf, None)
-            toolstack.probe(sbdf)
+            toolstack.probe_past(sbdf, ports)
+            return
+        if ports and toolstack.driver(sbdf) is None:  # it had none that xl could remember
+            toolstack.probe_past(sbdf, ports)
 
     def undo() -> None:
         if hidden:

@@ -4,7 +4,7 @@ import attrs
 import pytest
 
 from pcipt.engine.queue import Reason
-from pcipt.engine.views.kept import Kept
+from pcipt.engine.views.policy.kept import Kept
 from pcipt.pci import Ids, PciPath
 from pcipt.pci.identity import Identity
 from pcipt.pci.policy.entries import Entry

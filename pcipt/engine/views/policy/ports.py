@@ -1,0 +1,152 @@
+"""Policed ports (hotplug.below): which functions below them dom0 may have, and what follows for the others.
+
+What is below a port when its policy begins and has a driver of dom0 stays with dom0. Each other function is
+quarantined, until an administrator admits it. All is derived from what is there now and from what the ledger
+remembers (`Ports`), so it does not depend on which messages came.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import attrs
+
+from pcipt.engine.views.views import Views
+from pcipt.errors import PciptError
+from pcipt.pci import Finding, Function, PciPath, Sbdf
+from pcipt.remap.actions import GuardPort, Quarantine
+from pcipt.remap.desired import PCIBACK, place_of
+from pcipt.remap.kinds.ports import answers_for, place_that_counts, port_above, ports_at
+from pcipt.remap.vpci.roster import Listed, listed_from
+
+Plan = tuple[GuardPort | Quarantine, ...]
+
+
+def settle_ports(views: Views, *, everything: bool) -> bool:
+    """Bring `Ledger.ports` up to date with what was read; return True if it has changed.
+
+    Dropped are functions that dom0 might have and that have left, or in whose places others are. If the round
+    is EVERYTHING, ports that are new in the settings begin: what dom0 uses below them is admitted.
+    """
+    ports, below = views.memory.ledger.ports, views.state.below
+    if not below and not ports.known and not ports.admitted:
+        return False
+    before = ports.copy()
+    ports.known &= {str(path) for path in below}
+    for place in list(ports.admitted):
+        sbdf = views.state.address_of(place)
+        function = views.machine.functions.get(sbdf) if sbdf is not None else None
+        policed = function is not None and port_above(views.machine, function, below) is not None
+        if function is None or not policed or not ports.admits(place, listed_now(views, function)):
+            del ports.admitted[place]
+    begun = [path for path in below if str(path) not in ports.known] if everything else []
+    for function in views.machine.functions.values() if begun else ():
+        if port_above(views.machine, function, begun) is not None and _is_in_use(views, function):
+            ports.admitted[place_of(function)] = listed_now(views, function)
+    ports.known |= set(map(str, begun))
+    return ports != before
+
+
+def admit(views: Views, function: Function, *, admitted: bool) -> None:
+    """Let dom0 have a function below a policed port from now on, or not any more."""
+    counts = answers_for(views.machine, function)
+    ports = views.memory.ledger.ports
+    if admitted:
+        ports.admitted[place_of(counts)] = listed_now(views, counts)
+    else:
+        ports.admitted.pop(place_of(counts), None)
+
+
+def listed_now(views: Views, function: Function) -> Listed:
+    """Return what tells a function from another one that comes to its place (`Listed.is_other`)."""
+    raw = views.state.raws.get(function.sbdf)
+    return attrs.evolve(listed_from(function, raw.instance if raw is not None else None), pages=())
+
+
+def port_of_waiting(views: Views, function: Function | None) -> PciPath | None:
+    """Return the policed port above a function that nobody has admitted; None if dom0 may have the function.
+
+    Bridges are never quarantined: what is below them is.
+    """
+    below, ports = views.state.below, views.memory.ledger.ports
+    if not below or function is None or function.is_bridge:
+        return None
+    port = port_above(views.machine, function, [path for path in below if str(path) in ports.known])
+    admitted = place_that_counts(views.machine, function) in ports.admitted
+    return None if admitted else port
+
+
+def plan_ports(views: Views, functions: Iterable[Sbdf]) -> Plan:
+    """Return the actions that guard the policed ports, and those that quarantine functions among `functions`.
+
+    The list of xen-pciback is read (`Host.guarded_ports`). Ports that are guarded and policed no more are
+    taken out of it. Of what is quarantined, functions come first whose drivers may be using them.
+    """
+    state, ports = views.state, views.memory.ledger.ports
+    if not state.below and not ports.guarded:
+        return ()
+    wanted = set(ports_at(views.machine, state.below).values())
+    state.guarded = guarded = _guarded(views)
+    if guarded is not None:
+        ports.guarded = (ports.guarded | wanted) & guarded
+        why = "what appears below it is not for dom0 (hotplug.below)"
+        over = "nothing below it is policed any more (hotplug.below)"
+        guards = [GuardPort(sbdf, why) for sbdf in sorted(wanted - guarded)]
+        guards += [GuardPort(sbdf, over, on=False) for sbdf in sorted(ports.guarded - wanted)]
+    else:
+        guards = []
+    waiting = [views.machine.functions[sbdf] for sbdf in functions if sbdf in views.machine.functions]
+    taken = [
+        Quarantine(function.sbdf, _reason(function, port))
+        for function in sorted(waiting, key=lambda each: (each.driver in (None, PCIBACK), each.sbdf))
+        if (port := port_of_waiting(views, function)) is not None and views.view.in_dom0(function.sbdf)
+    ]
+    return (*guards, *taken)
+
+
+def findings_of_port(views: Views, function: Function) -> Iterator[Finding]:
+    """Yield the finding that a function waits for an administrator, or that nothing guards a policed port."""
+    if not views.state.below:
+        return
+    port = port_of_waiting(views, function)
+    if port is not None and function.sbdf in views.view.quarantined:
+        yield Finding(
+            "waits-for-admit",
+            f"it appeared below the policed port {port} and is in quarantine: no driver of dom0 has it; "
+            f"pcipt admit {function.sbdf} gives it to dom0",
+        )
+    if function.path in views.state.below and function.is_bridge and views.state.guarded is None:
+        yield Finding(
+            "port-unguarded",
+            "xen-pciback is not loaded: a driver of dom0 may get what appears below this port before pcipt "
+            "quarantines it; load it (modprobe xen-pciback), in the initramfs best",
+        )
+
+
+def absent_ports(views: Views) -> Iterator[Finding]:
+    """Yield a finding for each policed path at which no bridge is now; nothing before the first reading."""
+    if not views.state.below or not views.machine.functions:
+        return
+    found = ports_at(views.machine, views.state.below)
+    for path in views.state.below:
+        if path not in found:
+            why = f"hotplug.below names {path}, and no bridge is there: nothing is policed by it"
+            yield Finding("port-absent", why)
+
+
+def _guarded(views: Views) -> frozenset[Sbdf] | None:
+    """Return the list of xen-pciback; None if it is not loaded or its list cannot be read."""
+    try:
+        return views.host.guarded_ports()
+    except PciptError:
+        return None
+
+
+def _is_in_use(views: Views, function: Function) -> bool:
+    """Return True if a driver of dom0 has a function that is no bridge."""
+    used = function.driver not in (None, PCIBACK)
+    return used and not function.is_bridge and views.view.in_dom0(function.sbdf)
+
+
+def _reason(function: Function, port: PciPath) -> str:
+    """Return why a function is quarantined, and which driver of dom0 had it first."""
+    had = f"; the driver {function.driver} had it first" if function.driver not in (None, PCIBACK) else ""
+    return f"it appeared below the policed port {port}{had}"
