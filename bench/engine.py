@@ -124,6 +124,9 @@ class Files:
     def guarded_ports(self) -> None:
         """Return None: there is no xen-pciback."""
 
+    def is_usb4_port(self, _sbdf: Sbdf) -> bool:
+        return False
+
     def guard_port(self, sbdf: Sbdf, *, on: bool) -> None:
         raise NoSuchDeviceError(f"{sbdf} {on}")
 

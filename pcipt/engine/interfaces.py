@@ -69,6 +69,9 @@ class Host(Protocol):
         Raises: PciptError if it cannot be read.
         """
 
+    def is_usb4_port(self, sbdf: Sbdf) -> bool:
+        """Return True if Linux has linked a port with a USB4 host interface: devices are tunnelled to it."""
+
     def guard_port(self, sbdf: Sbdf, *, on: bool) -> None:
         """Put an address into the list of slots of xen-pciback, or take it out.
 

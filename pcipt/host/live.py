@@ -104,6 +104,10 @@ class LinuxHost:
         """Return the list of slots of xen-pciback; see `Toolstack.guarded_ports`. Raises: InputError."""
         return self._toolstack.guarded_ports()
 
+    def is_usb4_port(self, sbdf: Sbdf) -> bool:
+        """Return True if a port belongs to a USB4 host interface; see `Toolstack.is_usb4_port`."""
+        return self._toolstack.is_usb4_port(sbdf)
+
     def guard_port(self, sbdf: Sbdf, *, on: bool) -> None:
         """Put a port into that list, or take it out; see `Toolstack.guard_port`. Raises: InputError."""
         self._toolstack.guard_port(sbdf, on=on)

@@ -155,6 +155,10 @@ class RecordedHost:
     def guarded_ports(self) -> None:
         """Return None: a recording has no xen-pciback that could be given a port."""
 
+    def is_usb4_port(self, _sbdf: Sbdf) -> bool:
+        """Return False: a recording has no links between devices."""
+        return False
+
     def guard_port(self, sbdf: Sbdf, *, on: bool) -> None:
         """Raise UnsupportedError: nothing of a recording changes."""
         raise UnsupportedError("guard-port", f"{sbdf} is in a recording: it stays {'open' if on else 'so'}")

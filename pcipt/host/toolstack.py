@@ -23,6 +23,7 @@ MODULE = "xen-pciback"
 DRIVERS = "sys/bus/pci/drivers"
 PROBE = "sys/bus/pci/drivers_probe"
 AUTOPROBE = "sys/bus/pci/drivers_autoprobe"
+_SUPPLIER, _USB4 = "supplier:pci:", "0x0c0340"
 PATIENCE = 120.0  # seconds; the reset of a function can take long
 QUESTION = 5.0
 _DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # searched even if they are not in PATH
@@ -159,6 +160,24 @@ class Toolstack:
         except OSError as error:
             raise InputError(path, reason(error)) from error
         return frozenset(sbdf for name in names if (sbdf := sbdf_from_name(name)) is not None)
+
+    def is_usb4_port(self, sbdf: Sbdf) -> bool:
+        """Return True if Linux has linked a port with a USB4 host interface (class 0c0340). Raises nothing.
+
+        Source: linux drivers/thunderbolt/acpi.c (tb_acpi_add_link), drivers/base/core.c
+                (devlink_add_symlinks); PCI Code and ID Assignment 1.16.
+        """
+        place = os.path.join(self._root, DEVICES, str(sbdf))
+        try:
+            names = [name.removeprefix(_SUPPLIER) for name in os.listdir(place) if name.startswith(_SUPPLIER)]
+            for name in names:
+                if sbdf_from_name(name) is not None:
+                    with open(os.path.join(self._root, DEVICES, name, "class"), encoding="ascii") as file:
+                        if file.read(16).strip() == _USB4:
+                            return True
+        except (OSError, ValueError):
+            pass
+        return False
 
     def guard_port(self, sbdf: Sbdf, *, on: bool) -> None:
         """Put an address into the list of slots of xen-pciback, or take it out. Raises: InputError."""

@@ -47,6 +47,7 @@ class FakeHost:
         self.drivers = {}
         self.guarded = None  # the list of xen-pciback; None while it is not loaded
         self.quarantined = []
+        self.usb4 = []
         self.xl_says = None
         self.xen = None
         self.log = None
@@ -89,6 +90,9 @@ class FakeHost:
 
     def guarded_ports(self):
         return None if self.guarded is None else frozenset(self.guarded)
+
+    def is_usb4_port(self, sbdf):
+        return str(sbdf) in self.usb4
 
     def guard_port(self, sbdf, *, on):
         if self.guarded is None:

@@ -1,5 +1,7 @@
 """What appears below a policed port never stays with dom0, until an administrator admits it."""
 
+import struct
+
 import attrs
 import pytest
 
@@ -338,3 +340,42 @@ def test_virtual_functions_follow_their_physical_function():
     stage.rest()
     assert S("02:00.1") in stage.engine.machine.functions
     assert str(S("02:00.1")) not in stage.files.quarantined
+
+
+def with_thunderbolt(raw):
+    """Give a bridge the vendor-specific structure of a Thunderbolt controller."""
+    data = bytearray(raw.config) + bytes(4096 - len(raw.config))
+    struct.pack_into("<II", data, 0x100, 0x0001_000B, 0x0100_1234)
+    return attrs.evolve(raw, config=bytes(data), ids=attrs.evolve(raw.ids, vendor=0x8086))
+
+
+def waits(stage):
+    return [finding.text for _, finding in stage.engine.findings if finding.code == "waits-for-admit"]
+
+
+def test_a_thunderbolt_port_is_named_as_such():
+    stage = Policed(raws=[with_thunderbolt(switch())])
+    stage.appear(nic(DEEP, SWITCH))
+    stage.rest()
+    assert [text.partition(" and ")[0] for text in waits(stage)] == [
+        f"it appeared below the policed Thunderbolt port {PATH}"
+    ]
+
+
+def test_a_usb4_port_is_named_as_such():
+    stage = Policed()
+    stage.files.usb4.append(str(S(PORT)))
+    stage.appear(nic())
+    stage.rest()
+    assert [text.partition(" and ")[0] for text in waits(stage)] == [
+        f"it appeared below the policed USB4 port {PATH}"
+    ]
+
+
+def test_any_other_port_is_just_a_port():
+    stage = Policed(raws=[switch()])
+    stage.appear(nic(DEEP, SWITCH))
+    stage.rest()
+    assert [text.partition(" and ")[0] for text in waits(stage)] == [
+        f"it appeared below the policed port {PATH}"
+    ]

@@ -256,3 +256,16 @@ def test_without_xl_nothing_is_begun(fake, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(UnsupportedError):
         Toolstack(str(fake.root)).start_give(SBDF)
+
+
+@pytest.mark.parametrize(
+    ("class_code", "usb4"), [("0x0c0340\n", True), ("0x0c0330\n", False), ("", False), (None, False)]
+)
+def test_a_port_that_linux_has_linked_with_a_usb4_host_interface_is_known(fake, class_code, usb4):
+    devices = fake.root / "sys/bus/pci/devices"
+    (devices / NIC / "supplier:pci:0000:00:0d.2").write_text("")
+    if class_code is not None:
+        (devices / "0000:00:0d.2").mkdir()
+        (devices / "0000:00:0d.2/class").write_text(class_code)
+    assert Toolstack(str(fake.root)).is_usb4_port(SBDF) is usb4
+    assert not Toolstack(str(fake.root)).is_usb4_port(parse_sbdf("00:1f.7"))

@@ -7,7 +7,7 @@ import pytest
 from pcipt.errors import MalformedError
 from pcipt.pci import decode_machine, parse_sbdf
 from pcipt.pci.address import parse_path
-from pcipt.remap.kinds.ports import Ports, port_above, ports_at, ports_from_json, ports_to_json
+from pcipt.remap.kinds.ports import Ports, port_above, ports_from_json, ports_to_json
 from pcipt.remap.vpci.roster import Listed
 from tests.machines import bridge, function
 
@@ -64,11 +64,6 @@ def test_a_change_of_a_copy_stays_with_it():
 )
 def test_the_nearest_port_above(machine, address, below, found):
     assert port_above(machine, machine.functions[S(address)], below) == found
-
-
-def test_only_bridges_are_ports(machine):
-    paths = [PORT, SWITCH, parse_path("00_1f.0"), parse_path("00_1e.0")]
-    assert ports_at(machine, paths) == {PORT: S("00:1c.0"), SWITCH: S("01:00.0")}
 
 
 @pytest.mark.parametrize(

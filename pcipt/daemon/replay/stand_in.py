@@ -86,6 +86,10 @@ class StandIn:
         """Return the list of slots of xen-pciback that the host with the files has."""
         return self._files.guarded_ports()
 
+    def is_usb4_port(self, sbdf: Sbdf) -> bool:
+        """Ask the host with the files."""
+        return self._files.is_usb4_port(sbdf)
+
     def guard_port(self, sbdf: Sbdf, *, on: bool) -> None:
         """Let the host with the files change that list."""
         self._files.guard_port(sbdf, on=on)

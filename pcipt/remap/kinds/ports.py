@@ -55,17 +55,6 @@ def port_above(machine: Machine, function: Function, below: Collection[PciPath])
     return None
 
 
-def ports_at(machine: Machine, below: Collection[PciPath]) -> dict[PciPath, Sbdf]:
-    """Return the present address of each port of `below` that is a bridge of the machine."""
-    if not below:
-        return {}
-    return {
-        each.path: sbdf
-        for sbdf, each in machine.functions.items()
-        if each.path is not None and each.path in below and each.is_bridge
-    }
-
-
 def answers_for(machine: Machine, function: Function) -> Function:
     """Return the function whose admission counts: the physical function of a virtual one, else itself."""
     return machine.functions.get(function.physfn, function) if function.physfn is not None else function

@@ -6,17 +6,19 @@ remembers (`Ports`), so it does not depend on which messages came.
 """
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import attrs
 
 from pcipt.engine.views.views import Views
 from pcipt.errors import PciptError
-from pcipt.pci import Finding, Function, PciPath, Sbdf
+from pcipt.pci import ConfigSpace, Finding, Function, PciPath, Sbdf
 from pcipt.remap.actions import GuardPort, Quarantine
 from pcipt.remap.desired import PCIBACK, place_of
-from pcipt.remap.kinds.ports import answers_for, place_that_counts, port_above, ports_at
+from pcipt.remap.kinds.ports import answers_for, place_that_counts, port_above
 from pcipt.remap.vpci.roster import Listed, listed_from
 
+INTEL, VENDOR_SPECIFIC, THUNDERBOLT = 0x8086, 0x000B, 0x1234
 Plan = tuple[GuardPort | Quarantine, ...]
 
 
@@ -83,7 +85,7 @@ def plan_ports(views: Views, functions: Iterable[Sbdf]) -> Plan:
     state, ports = views.state, views.memory.ledger.ports
     if not state.below and not ports.guarded:
         return ()
-    wanted = set(ports_at(views.machine, state.below).values())
+    wanted = {port.sbdf for port in map(partial(_port_at, views), state.below) if port is not None}
     state.guarded = guarded = _guarded(views)
     if guarded is not None:
         ports.guarded = (ports.guarded | wanted) & guarded
@@ -95,7 +97,7 @@ def plan_ports(views: Views, functions: Iterable[Sbdf]) -> Plan:
         guards = []
     waiting = [views.machine.functions[sbdf] for sbdf in functions if sbdf in views.machine.functions]
     taken = [
-        Quarantine(function.sbdf, _reason(function, port))
+        Quarantine(function.sbdf, _reason(function, f"{_kind(views, port)} {port}"))
         for function in sorted(waiting, key=lambda each: (each.driver in (None, PCIBACK), each.sbdf))
         if (port := port_of_waiting(views, function)) is not None and views.view.in_dom0(function.sbdf)
     ]
@@ -110,24 +112,58 @@ def findings_of_port(views: Views, function: Function) -> Iterator[Finding]:
     if port is not None and function.sbdf in views.view.quarantined:
         yield Finding(
             "waits-for-admit",
-            f"it appeared below the policed port {port} and is in quarantine: no driver of dom0 has it; "
+            f"it appeared below the policed {_kind(views, port)} {port} and is in quarantine: no driver of "
+            f"dom0 has it; "
             f"pcipt admit {function.sbdf} gives it to dom0",
         )
     if function.path in views.state.below and function.is_bridge and views.state.guarded is None:
         yield Finding(
             "port-unguarded",
-            "xen-pciback is not loaded: a driver of dom0 may get what appears below this port before pcipt "
-            "quarantines it; load it (modprobe xen-pciback), in the initramfs best",
+            "xen-pciback is not loaded: a driver of dom0 may get what appears below this "
+            f"{_kind(views, function.path)} before pcipt quarantines it; load it (modprobe xen-pciback), "
+            "best in the initramfs",
         )
+
+
+def _kind(views: Views, path: PciPath) -> str:
+    """Return what kind of port is at a path: "Thunderbolt port", "USB4 port" or "port".
+
+    A Thunderbolt controller has Intel's vendor-specific structure 1234 in each of its bridges, a root port
+    above it has one directly below.
+    Source: linux drivers/pci/probe.c (set_pcie_thunderbolt).
+    """
+    port = _port_at(views, path)
+    if port is None:
+        return "port"
+    if views.host.is_usb4_port(port.sbdf):
+        return "USB4 port"
+    near = [port, *views.machine.children(port.sbdf)]
+    return "Thunderbolt port" if any(_is_thunderbolt(views, each) for each in near) else "port"
+
+
+def _port_at(views: Views, path: PciPath) -> Function | None:
+    """Return the bridge that is at a path now; None if there is none, or another function."""
+    sbdf = views.state.address_of(str(path))
+    port = views.machine.functions.get(sbdf) if sbdf is not None else None
+    return port if port is not None and port.is_bridge else None
+
+
+def _is_thunderbolt(views: Views, function: Function) -> bool:
+    """Return True if a bridge is a part of a Thunderbolt controller."""
+    if not function.is_bridge or function.ids.vendor != INTEL:
+        return False
+    raw = views.state.raws.get(function.sbdf)
+    config = ConfigSpace(raw.config or b"" if raw is not None else b"")
+    own = (each for each in function.capabilities if each.extended and each.id == VENDOR_SPECIFIC)
+    return any((config.u32(each.offset + 4) or 0) & 0xFFFF == THUNDERBOLT for each in own)
 
 
 def absent_ports(views: Views) -> Iterator[Finding]:
     """Yield a finding for each policed path at which no bridge is now; nothing before the first reading."""
     if not views.state.below or not views.machine.functions:
         return
-    found = ports_at(views.machine, views.state.below)
     for path in views.state.below:
-        if path not in found:
+        if _port_at(views, path) is None:
             why = f"hotplug.below names {path}, and no bridge is there: nothing is policed by it"
             yield Finding("port-absent", why)
 
@@ -146,7 +182,7 @@ def _is_in_use(views: Views, function: Function) -> bool:
     return used and not function.is_bridge and views.view.in_dom0(function.sbdf)
 
 
-def _reason(function: Function, port: PciPath) -> str:
+def _reason(function: Function, port: str) -> str:
     """Return why a function is quarantined, and which driver of dom0 had it first."""
     had = f"; the driver {function.driver} had it first" if function.driver not in (None, PCIBACK) else ""
-    return f"it appeared below the policed port {port}{had}"
+    return f"it appeared below the policed {port}{had}"
