@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from pcipt.engine.views.policy.kept import Kept
 from pcipt.errors import InputError
-from pcipt.firmware.machine_changes import Change, ChangeKind, Seen, changes_between
+from pcipt.firmware.machine_changes import ChangeKind, Seen, changes_between, concerns
 from pcipt.host.policy.boots import last_boot
 from pcipt.host.policy.places import read_identities
 from pcipt.host.policy.written_lines import read_lines
 from pcipt.host.sysfs import read_machine
 from pcipt.pci import ConfigSpace, Finding, Machine, RawFunction, Sbdf, decode_machine
-from pcipt.pci.identity import Identity, identities_of, same_place
+from pcipt.pci.identity import Identity, identities_of
 from pcipt.pci.policy.resolve import resolve
 from pcipt.pci.policy.written import wrong_lines
 
@@ -40,7 +40,7 @@ def hardware_changed(
         return ()
     counts = Counter(each.kind for each in changes)
     words = ", ".join(f"{counts[kind]} {kind.value}" for kind in ChangeKind if counts[kind])
-    ours = sum(_concerns(each, kept) for each in changes)
+    ours = sum(any(concerns(each, entry.expected) for entry in kept.entries) for each in changes)
     more = f"; {ours} of them are kept for guests: run pcipt policy check" if ours else ""
     since = os.path.basename(before).partition(".")[0]
     return (Finding(CHANGED, f"since the boot of {since}: {words}; run pcipt diff to see them{more}"),)
@@ -69,9 +69,3 @@ def _identities(machine: Machine, raws: Mapping[Sbdf, RawFunction], kept: Kept) 
 
 def _states(identities: Mapping[Sbdf, Identity]) -> dict[Sbdf, Seen]:
     return {sbdf: Seen(identity) for sbdf, identity in identities.items()}
-
-
-def _concerns(change: Change, kept: Kept) -> bool:
-    """Return True if a function in the place of an entry is or was what changed."""
-    sides = [each for each in (change.was, change.now) if each is not None]
-    return any(same_place(entry.expected, side) for entry in kept.entries for side in sides)

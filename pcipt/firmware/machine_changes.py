@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from pcipt import values as attrs
 from pcipt.pci import Sbdf
-from pcipt.pci.identity import FIELDS, Identity, place_of
+from pcipt.pci.identity import FIELDS, Identity, place_of, same_place
 from pcipt.pci.policy.resolve import brief
 from pcipt.words import size_text
 
@@ -94,6 +94,12 @@ def changes_between(before: State, after: State) -> tuple[Change, ...]:
         found += _inner(before, after, pair, followed)
     order = list(ChangeKind)
     return tuple(sorted(found, key=lambda each: (order.index(each.kind), each.after or each.before)))
+
+
+def concerns(change: Change, expected: Identity) -> bool:
+    """Return True if a function in the place of `expected` is or was what changed."""
+    sides = [each for each in (change.was, change.now) if each is not None]
+    return any(same_place(expected, side) for side in sides)
 
 
 def _pairs(before: State, after: State, key_of: Callable[[Sbdf, Seen], object]) -> list[tuple[Sbdf, Sbdf]]:

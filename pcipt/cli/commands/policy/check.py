@@ -3,14 +3,17 @@
 What is wrong is told with both identities and with what cures it. It also tells when the list for the
 initramfs is out of date, and which lines of other tools are: xen-pciback.hide= and rd.qubes.hide_pci= on the
 kernel's command line, pci= in /etc/xen/*.cfg and /etc/xen/auto. A line that names nothing, or another device
-than the policy means, is told with the right one. Exit codes: 0 all is as expected, 4 something is not,
-5 not root.
+than the policy means, is told with the right one. So is what has changed of a kept function since the boot
+before, such as its address, until the next boot. Exit codes: 0 all is as expected, 4 something is not or has
+changed, 5 not root.
 """
 
 import argparse
 from collections.abc import Sequence
 
+from pcipt.cli.machine.changes import read_state
 from pcipt.cli.machine.policy import (
+    LIVE,
     add_policy_arguments,
     complaints_of,
     json_from_resolution,
@@ -20,9 +23,12 @@ from pcipt.cli.machine.policy import (
 from pcipt.cli.options import add_json_argument
 from pcipt.cli.text.render import count_text, print_json
 from pcipt.cli.text.terminal import columns, folded
-from pcipt.errors import printable
+from pcipt.errors import InputError, printable
+from pcipt.firmware.machine_changes import changes_between, concerns
+from pcipt.host.live import LinuxHost
+from pcipt.host.policy.boots import last_boot
 from pcipt.host.policy.written_lines import read_lines
-from pcipt.pci.policy.resolve import State
+from pcipt.pci.policy.resolve import Resolution, State, kept_for
 from pcipt.pci.policy.written import WrongLine, wrong_lines
 
 DEGRADED = 4
@@ -30,6 +36,9 @@ EXAMPLES = (("pcipt policy check", "is every device what was expected"),)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--before", metavar="DIR", help="a recording to compare with; on this machine that of the last boot"
+    )
     add_policy_arguments(parser)
     add_json_argument(parser)
 
@@ -42,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
         *complaints_of(seen.resolutions),
         *([stale] if stale is not None else []),
         *(each.text for each in lines),
+        *_changed(args, seen.resolutions),
     ]
     if args.json:
         entries = [json_from_resolution(each) for each in seen.resolutions]
@@ -52,6 +62,30 @@ def run(args: argparse.Namespace) -> int:
         present = sum(each.state is State.PRESENT for each in seen.resolutions)
         print(f"{count_text(len(seen.resolutions), 'function')} kept for guests, {present} as expected.")
     return DEGRADED if complaints else 0
+
+
+def _changed(args: argparse.Namespace, resolutions: Sequence[Resolution]) -> list[str]:
+    """Return what has changed of each kept function that is as expected; the others are told already.
+
+    Without a recording to compare with, nothing has. Raises: InputError if the user's cannot be read.
+    """
+    kept = [each.entry for each in resolutions if each.state is State.PRESENT]
+    before = args.before or (last_boot(LinuxHost().boot_id) if args.root == LIVE else None)
+    if before is None or not kept:
+        return []
+    try:
+        changes = changes_between(read_state(before), read_state(args.root))
+    except InputError:
+        if args.before is not None:
+            raise
+        return []
+    return [
+        f"{entry.path}, which is kept for {kept_for(entry)}, has changed since the boot before "
+        f"({change.kind.value}): {change.text}; pcipt policy snippet prints the lines with what is there now"
+        for entry in kept
+        for change in changes
+        if concerns(change, entry.expected)
+    ]
 
 
 def _shown(lines: Sequence[WrongLine]) -> list[dict[str, str | None]]:

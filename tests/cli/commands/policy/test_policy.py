@@ -240,3 +240,36 @@ def test_lines_of_other_tools_that_went_stale(kept, run, root, monkeypatch):
     for file, of, to in (("proc/cmdline", "03:", "04:"), ("etc/xen/web.cfg", "03:", "04:")):
         (root / file).write_text((root / file).read_text().replace(of, to))
     assert run("check") == (0, "1 function kept for guests, 1 as expected.\n", "")
+
+
+RENUMBERED = (
+    f"{PATH}, which is kept for guest web, has changed since the boot before (renumbered): at 0000:07:00.0, "
+    "was at 0000:03:00.0; pcipt policy snippet"
+)
+
+
+@pytest.mark.parametrize(("changed", "words"), [({"bus": 7}, RENUMBERED), ({}, None)])
+def test_what_has_changed_of_a_kept_function_is_told_with_exit_code_4(
+    kept, run, root, tmp_path, changed, words
+):
+    before = tmp_path / "before"
+    shutil.copytree(root, before, symlinks=True)
+    machine(root, **changed)
+    code, out, _ = run("check", "--before", before)
+    told = " ".join(out.split())
+    assert (code, "1 function kept for guests, 1 as expected." in told) == (4 if words else 0, True)
+    assert ("has changed" in told) is bool(words)
+    assert (words or "") in told
+
+
+def test_what_is_not_as_expected_is_told_once(kept, run, root, tmp_path):
+    before = tmp_path / "before"
+    shutil.copytree(root, before, symlinks=True)
+    machine(root, nic=card(1))
+    code, out, _ = run("check", "--before", before)
+    assert code == 4
+    assert "has changed since" not in " ".join(out.split())
+
+
+def test_a_recording_that_cannot_be_read_is_an_error(kept, run, tmp_path):
+    assert run("check", "--before", tmp_path / "nowhere")[0] == 1
