@@ -10,7 +10,7 @@ daemon is not running, 4 done, but Xen does not show the new owner, 5 not root, 
 
 import argparse
 import os
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 from pcipt.cli.commands.passthrough.check import DEGRADED, json_from_report
 from pcipt.cli.machine.client import call
@@ -43,6 +43,7 @@ from pcipt.firmware.passthrough.reasons import EVERY_GUEST, Reason, Verdict
 from pcipt.firmware.passthrough.verdict import Report
 from pcipt.host.toolstack import PCIBACK, Toolstack
 from pcipt.pci import Sbdf
+from pcipt.pci.policy.resolve import MISMATCH
 
 EXAMPLES = (
     ("pcipt release --dry-run 03:00.0", "what would be done, and what speaks against it"),
@@ -96,7 +97,8 @@ def _run(args: argparse.Namespace) -> int:
         toolstack.require()
     final = _final_codes(evidence.host)
     reports = check_functions(chosen, evidence.leaving(chosen))
-    refusals = [(report, reason) for report in reports for reason in _refusals(report)]
+    others = {each["sbdf"]: each["text"] for each in status["findings"] if each["code"] == MISMATCH}
+    refusals = [(report, reason) for report in reports for reason in _refusals(report, others)]
     judged = [json_from_report(report) for report in reports]
     answer: Json = {
         "dry_run": args.dry_run,
@@ -136,12 +138,15 @@ def _final_codes(host: Host) -> frozenset[str]:
     return FINAL.union(each.code for each in causes) if host.used is False else FINAL
 
 
-def _refusals(report: Report) -> list[Reason]:
+def _refusals(report: Report, others: Mapping[str, str]) -> list[Reason]:
     """Return the reasons against a release: those with the verdict REFUSE, in their order.
 
-    If it is unknown which function carries the root file system, UNSURE is appended.
+    If it is unknown which function carries the root file system, UNSURE is appended. `others` has what the
+    daemon says of functions that are in the place of others which the policy keeps, by address.
     """
     found = [reason for reason in report.reasons if reason.verdict is Verdict.REFUSE]
+    if (why := others.get(str(report.sbdf))) is not None:
+        found.append(Reason(MISMATCH, Verdict.REFUSE, why))
     return [*found, UNSURE] if "root file system" in report.unknown else found
 
 

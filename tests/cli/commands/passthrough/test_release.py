@@ -86,6 +86,18 @@ def test_all_functions_of_a_device_are_taken(scene):
         scene.run("release", "1f:00.*")
 
 
+def test_what_is_in_the_place_of_another_function_that_the_policy_keeps_is_not_released(scene, capsys):
+    finding = {"sbdf": NIC, "code": "policy-mismatch", "text": "the policy keeps another one"}
+    scene.answers["Status"] = {**ANSWERS["Status"], "findings": [finding]}
+    with pytest.raises(
+        StateError, match=f"{NIC} is not released: the policy keeps another one; --force does"
+    ):
+        scene.run("release", NIC)
+    assert scene.log() == []
+    assert scene.run("release", "--force", NIC) == 0
+    assert scene.driver(NIC) == "pciback"
+
+
 AWAY = {"findings": [], "given_away": [{"sbdf": NIC, "owner": "quarantine"}]}
 
 
