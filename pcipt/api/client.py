@@ -86,6 +86,13 @@ class Client:
         """
         return self._ask("Release", function=function)
 
+    def admit(self, function: str, *, admitted: bool = True) -> Answer:
+        """Let dom0 have a function below a policed port from now on; with `admitted` False, not any more.
+
+        This is one step of `pcipt admit`, which also takes the function out of quarantine. For root only.
+        """
+        return self._ask("Admit", function=function, admitted=admitted)
+
     def resync(self, *, dry_run: bool = False) -> Answer:
         """Make the service compare hardware, Linux and Xen, and repair what the guards allow. For root only.
 

@@ -1,0 +1,66 @@
+"""What is plugged in below a policed port waits in quarantine until it is admitted.
+
+Linux asks drivers in the order in which they were loaded: a driver that came before xen-pciback has the
+device until xl takes it (docs/decisions/0024). Loaded first, as from an initramfs, xen-pciback takes it.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from .hardware import HOT, HOT_PATH
+from .machine import Dom0
+from .steps import findings, settings, unplug, wait_answer, wait_healthy
+
+PORT = HOT_PATH.partition("-")[0]
+NAME = "policed"
+WAITS = f"any((f['code'], f['sbdf']) == ('waits-for-admit', {HOT!r}) for f in it['findings'])"
+OVER = f"not any(f['sbdf'] == {HOT!r} for f in it['findings'])"
+
+
+@pytest.fixture
+def policed(installed: Dom0) -> Dom0:
+    """Give a machine with a toolstack, whose service polices the port."""
+    if installed.mode == "pvh":
+        pytest.skip("a PVH dom0 guards no port from Xen 4.20 on, and gives no device away before")
+    installed.run("/etc/init.d/xen start || true; modprobe xen-pciback", timeout=180)
+    return installed
+
+
+def load_again(dom0: Dom0) -> None:
+    """Load the NIC's driver again, so that xen-pciback is asked before it."""
+    dom0.run("modprobe -r e1000e; modprobe e1000e")
+
+
+def driver(dom0: Dom0) -> str:
+    return dom0.run(f"basename $(readlink /sys/bus/pci/devices/{HOT}/driver) || true").stdout.strip()
+
+
+def probes(dom0: Dom0) -> int:
+    """Count what the NIC's own driver has said of this address."""
+    return int(dom0.run(f"dmesg | grep -c 'e1000e {HOT}' || true").stdout)
+
+
+@pytest.mark.parametrize("first", ["e1000e", "xen-pciback"])
+def test_what_appears_below_a_policed_port_waits_until_it_is_admitted(policed: Dom0, first: str) -> None:
+    dom0 = policed
+    if first == "xen-pciback":
+        load_again(dom0)
+    with settings(dom0, f'[hotplug]\nbelow = ["{PORT}"]\n'):
+        wait_healthy(dom0)
+        before = probes(dom0)
+        dom0.qmp("device_add", driver="e1000e", id=NAME, bus="rp1")
+        wait_answer(dom0, WAITS)
+        assert (probes(dom0) == before) is (first == "xen-pciback")
+        before = probes(dom0)
+        assert driver(dom0) == "pciback"
+        assert HOT in dom0.run("xl pci-assignable-list").stdout
+        assert "pcipt admit" in findings(dom0, HOT)["waits-for-admit"]
+        dom0.run(f"pcipt admit {HOT}")
+        wait_answer(dom0, OVER)
+        dom0.wait_for(f"test -e /sys/bus/pci/devices/{HOT}/driver", timeout=120)
+        assert driver(dom0) == "e1000e"
+        assert probes(dom0) > before
+        assert HOT not in dom0.run("xl pci-assignable-list").stdout
+        unplug(dom0, NAME)
+        wait_healthy(dom0)
