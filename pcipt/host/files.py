@@ -8,6 +8,7 @@ Source: linux Documentation/ABI/testing/sysfs-bus-pci; drivers/pci/pci-sysfs.c (
 """
 
 import enum
+from collections.abc import Mapping
 
 from pcipt import values as attrs
 
@@ -16,6 +17,10 @@ DEVICES = "sys/bus/pci/devices"
 GROUPS = "sys/kernel/iommu_groups"
 TABLES = "sys/firmware/acpi/tables"
 MAX_FUNCTIONS = 1 << 18  # four full segments; a tree with more is malicious or damaged
+
+
+#: What was read of a directory, by file name: the content, or the text of a link; None if it is missing.
+Contents = Mapping[str, bytes | None]
 
 
 class Kind(enum.Enum):

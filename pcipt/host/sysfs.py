@@ -11,14 +11,14 @@ Source: linux Documentation/ABI/testing/sysfs-bus-pci; drivers/pci/probe.c (name
 import errno
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
 from pcipt import values as attrs
 from pcipt.errors import InputError
 from pcipt.host import files
-from pcipt.host.files import Depth
+from pcipt.host.files import Contents, Depth, Entry
 from pcipt.host.function.raw_function import FunctionFiles, files_of, sbdf_from_name
 from pcipt.host.tree import Tree, link_text, list_names, reason, text_of
 from pcipt.pci import Finding, RawFunction, Sbdf
@@ -179,7 +179,7 @@ class SysfsReader:
         """
         places = [(place, sbdf) for sbdf in sbdfs if (place := self.place(sbdf)) is not None]
         places.sort(key=lambda pair: pair[0])
-        contents = _contents_of(depth) if len(places) >= AT_ONCE_FROM else None
+        contents = reader_of(files_of(depth), len(places))
         found: list[RawFunction] = []
         homes: dict[Sbdf, tuple[str, ...]] = {}
         for place, sbdf in places:
@@ -190,20 +190,25 @@ class SysfsReader:
                     found.append(_unreachable(sbdf, error))
                 continue
             homes[sbdf] = names = self._tree.names
-            raw = _read_in(directory, names, sbdf, depth, contents(directory) if contents is not None else {})
+            raw = _read_in(directory, names, sbdf, depth, contents(directory))
             found.append(attrs.evolve(raw, instance=instance_of(directory)) if self.is_live else raw)
         return [_check_bridge_directory(raw, homes) for raw in found]
 
 
-def _contents_of(depth: Depth) -> Callable[[int], Mapping[str, bytes | None]]:
-    """Return what reads the files of an open directory with one call, as `FunctionFiles` takes them."""
-    from pcipt.host.function.at_once import FilesAtOnce  # one function is read faster without it
+def reader_of(wanted: Sequence[tuple[Entry, int | None]], functions: int) -> Callable[[int], Contents]:
+    """Return what reads the files `wanted` of an open directory, as `FunctionFiles` takes them.
 
-    return FilesAtOnce(files_of(depth)).read
+    They are those of `FilesAtOnce`. For few functions nothing is read: files are read one by one then.
+    """
+    if functions < AT_ONCE_FROM:
+        return lambda _directory: {}
+    from pcipt.host.function.at_once import FilesAtOnce  # it loads cffi, which takes longer than a few files
+
+    return FilesAtOnce(wanted).read
 
 
 def _read_in(
-    directory: int, names: tuple[str, ...], sbdf: Sbdf, depth: Depth, contents: Mapping[str, bytes | None]
+    directory: int, names: tuple[str, ...], sbdf: Sbdf, depth: Depth, contents: Contents
 ) -> RawFunction:
     """Read the function `sbdf` in the open `directory`, whose path from the root is `names`; `contents` as in
     `FunctionFiles`.

@@ -150,13 +150,14 @@ def read_file(directory: int, name: str, limit: int, wanted: int | None = None) 
     return data
 
 
-def read_link(directory: int, name: str, level: int) -> str:
+def read_link(directory: int, name: str, level: int, text: bytes | None = None) -> str:
     """Return the text of a link in a directory that is `level` steps below the root.
 
+    `text` is its text if somebody has read it already.
     Raises: OSError: EXDEV if the link leads outside the root, EINVAL if it is not a link, FileNotFoundError
             if it is missing.
     """
-    target = link_text(name, directory)
+    target = os.fsdecode(text) if text else link_text(name, directory)
     if not stays_inside(target, level):
         raise OSError(errno.EXDEV, "leads out of the tree", name)
     return target

@@ -4,7 +4,6 @@ import shutil
 import pytest
 
 from pcipt.errors import InputError
-from pcipt.host import sysfs
 from pcipt.host.files import Depth
 from pcipt.host.sysfs import SysfsReader, read_addresses, read_function, read_machine
 from pcipt.pci import BarKind, Sbdf, decode_machine, parse_sbdf
@@ -13,12 +12,7 @@ from tests.machines import config
 from tests.trees import FILES, a_directory, a_fifo, a_link, add, put
 
 ROOT_PORT = "pci0000:00/0000:00:1c.0"
-
-
-@pytest.fixture(autouse=True, params=[0, 1 << 30], ids=["at once", "one by one"])
-def way(request, monkeypatch):
-    """Read all files of a function with one call of the extension, then file by file."""
-    monkeypatch.setattr(sysfs, "AT_ONCE_FROM", request.param)
+pytestmark = pytest.mark.usefixtures("way")
 
 
 def only(root, **more):

@@ -6,10 +6,10 @@ the same error as without the extension.
 """
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from pcipt._files import ffi, lib
-from pcipt.host.files import Entry, Kind
+from pcipt.host.files import Contents, Entry, Kind
 
 
 class FilesAtOnce:
@@ -29,10 +29,8 @@ class FilesAtOnce:
         self._content = ffi.new("uint8_t[]", self._room)
         self._view = ffi.buffer(self._content)
 
-    def read(self, directory: int) -> Mapping[str, bytes | None]:
-        """Return the files of the open directory: by name the content, or the text of a link; None if the
-        file is missing. A file that could not be read is left out.
-        """
+    def read(self, directory: int) -> Contents:
+        """Return the files of the open directory. A file that could not be read is left out."""
         files, view = self._files, self._view
         lib.pcipt_files_read(directory, self._text, files, len(self._names), self._content, self._room)
         found: dict[str, bytes | None] = {}

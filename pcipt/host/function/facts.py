@@ -8,16 +8,18 @@ Source: linux drivers/pci/pci.c, pci_dev_reset_method_attr_is_visible; Documenta
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from pcipt import values as attrs
 from pcipt.errors import InputError
 from pcipt.host import files
-from pcipt.host.sysfs import SysfsReader
+from pcipt.host.files import Contents
+from pcipt.host.sysfs import SysfsReader, reader_of
 from pcipt.host.tree import Tree, list_names, read_file, read_link, text_of
 from pcipt.pci import Sbdf
 from pcipt.pci.raw import LinuxFacts
 
+_NOTHING: Contents = {}
 _SPEED = re.compile(r"([0-9]{1,3})(?:\.([0-9]))? GT/s.*")
 _COUNT = re.compile(r"([A-Za-z_/ ]+) ([0-9]{1,20})")
 _SLOT = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([01][0-9a-f])\s*")
@@ -146,7 +148,7 @@ def read_slots(root: str) -> dict[tuple[int, int, int], str]:
     return found
 
 
-def read_facts(root: str, sbdfs: Iterable[Sbdf]) -> dict[Sbdf, LinuxFacts]:
+def read_facts(root: str, sbdfs: Collection[Sbdf]) -> dict[Sbdf, LinuxFacts]:
     """Return the facts of each function. A function whose directory cannot be opened is left out.
 
     For example, the directory cannot be opened if Linux does not list the function (any more). Facts that
@@ -156,14 +158,19 @@ def read_facts(root: str, sbdfs: Iterable[Sbdf]) -> dict[Sbdf, LinuxFacts]:
     Raises: InputError if `sys/bus/pci/devices` is missing below `root`.
     """
     found: dict[Sbdf, LinuxFacts] = {}
+    wanted = [(entry, None) for entry in (files.RESET_METHOD, files.IOMMU_GROUP, files.BOOT_VGA)]
+    contents_of = reader_of(wanted, len(sbdfs))
     with SysfsReader(root) as reader:
         for sbdf in sbdfs:
             try:
                 directory = reader.enter(sbdf)
             except OSError:
                 continue
+            contents = contents_of(directory)
             found[sbdf] = LinuxFacts(
-                _methods(directory), _group(directory, len(reader.names)), _boot_vga(directory)
+                _methods(directory, contents),
+                _group(directory, len(reader.names), contents),
+                _boot_vga(directory, contents),
             )
     if any(facts.reset_methods for facts in found.values()):
         return {
@@ -173,36 +180,45 @@ def read_facts(root: str, sbdfs: Iterable[Sbdf]) -> dict[Sbdf, LinuxFacts]:
     return found
 
 
-def _text(directory: int, entry: files.Entry) -> str | None:
-    """Return the text of a file without surrounding spaces, or None if it cannot be read."""
+def _text(directory: int, entry: files.Entry, contents: Contents = _NOTHING) -> str | None:
+    """Return the text of a file without surrounding spaces, or None if it cannot be read.
+
+    `contents` has what was read already: by name the content, None if the file is missing.
+    """
     try:
-        return read_file(directory, entry.name, entry.limit).decode("ascii", "replace").strip()
+        data = (
+            contents[entry.name] if entry.name in contents else read_file(directory, entry.name, entry.limit)
+        )
     except OSError:
         return None
+    return data.decode("ascii", "replace").strip() if data is not None else None
 
 
-def _methods(directory: int) -> tuple[str, ...] | None:
+def _methods(directory: int, contents: Contents) -> tuple[str, ...] | None:
     """Return the reset methods in the kernel's order, or None if the file is missing or cannot be read."""
-    text = _text(directory, files.RESET_METHOD)
+    text = _text(directory, files.RESET_METHOD, contents)
     return None if text is None else tuple(text.split())
 
 
-def _group(directory: int, level: int) -> int | None:
+def _group(directory: int, level: int, contents: Contents) -> int | None:
     """Return the number of the IOMMU group, or None if there is none or it cannot be read.
 
     `level` is the number of directories between the root and `directory`.
     """
+    text = contents.get(files.IOMMU_GROUP.name, b"")
+    if text is None:
+        return None
     try:
-        name = read_link(directory, files.IOMMU_GROUP.name, level).rpartition("/")[2]
+        name = read_link(directory, files.IOMMU_GROUP.name, level, text).rpartition("/")[2]
     except OSError:
         return None
     return int(name) if name.isascii() and name.isdigit() and len(name) < 10 else None
 
 
-def _boot_vga(directory: int) -> bool | None:
+def _boot_vga(directory: int, contents: Contents) -> bool | None:
     """Return True if the function was the display at boot, else False.
 
     Return None if the file is missing, malformed or cannot be read.
     """
-    text = _text(directory, files.BOOT_VGA)
+    text = _text(directory, files.BOOT_VGA, contents)
     return None if text not in ("0", "1") else text == "1"

@@ -5,14 +5,12 @@ A missing file is normal unless the table in `files` marks it as needed, because
 
 import errno
 import functools
-import os
 import re
-from collections.abc import Mapping
 
 from pcipt.host import files
-from pcipt.host.files import Depth, Entry
+from pcipt.host.files import Contents, Depth, Entry
 from pcipt.host.function.resource import parse_resource
-from pcipt.host.tree import list_names, read_file, read_link, reason, stays_inside, text_of
+from pcipt.host.tree import list_names, read_file, read_link, reason, text_of
 from pcipt.pci import Finding, Ids, RawFunction, Resource, Sbdf
 
 HEADER_BYTES = 64
@@ -23,7 +21,7 @@ _DECIMAL = re.compile(rb"(-?[0-9]{1,9})\s*")
 _BUS = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2})")
 _NAME = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([01][0-9a-f])\.([0-7])")
 
-_NOTHING: Mapping[str, bytes | None] = {}
+_NOTHING: Contents = {}
 _CODES = {
     errno.EMEDIUMTYPE: "file-kind",
     errno.EINVAL: "file-kind",  # readlink of a file that is not a link
@@ -71,11 +69,10 @@ class FunctionFiles:
     """A reader of one function's directory. It collects findings while it reads.
 
     `directory` is an open descriptor, `level` the number of directories between the root and it. `contents`
-    has by name what was read already: the content of a file, the text of a link, None for a file that is
-    missing. What it does not have is read when it is needed.
+    has what was read already; what it does not have is read when it is needed.
     """
 
-    def __init__(self, directory: int, level: int, contents: Mapping[str, bytes | None] = _NOTHING) -> None:
+    def __init__(self, directory: int, level: int, contents: Contents = _NOTHING) -> None:
         self._directory = directory
         self._level = level
         self._contents = contents
@@ -225,10 +222,8 @@ class FunctionFiles:
         text = self._contents.get(entry.name, b"")
         if text is None:
             return None
-        if text and stays_inside(target := os.fsdecode(text), self._level):
-            return target
         try:
-            return read_link(self._directory, entry.name, self._level)
+            return read_link(self._directory, entry.name, self._level, text)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -6,6 +6,7 @@ from pcipt.pci.raw import LinuxFacts
 from tests.trees import a_link, add
 
 NIC, VGA, OTHER = map(parse_sbdf, ("00:03.0", "00:02.0", "00:04.0"))
+pytestmark = pytest.mark.usefixtures("way")
 
 
 def test_what_linux_tells(tmp_path):

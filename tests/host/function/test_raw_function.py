@@ -3,7 +3,6 @@ import threading
 
 import pytest
 
-from pcipt.host import sysfs
 from pcipt.host.files import CONFIG, Depth, Entry, Kind
 from pcipt.host.function.raw_function import FunctionFiles, sbdf_from_name
 from pcipt.host.sysfs import read_function
@@ -13,12 +12,7 @@ from tests.trees import EMPTY_LINE, a_directory, a_fifo, a_link, add, put
 
 SBDF = Sbdf(0, 0, 0x1F, 2)
 HOME = "pci0000:00/0000:00:1f.2"
-
-
-@pytest.fixture(autouse=True, params=[0, 1 << 30], ids=["at once", "one by one"])
-def way(request, monkeypatch):
-    """Read all files of a function with one call of the extension, then file by file."""
-    monkeypatch.setattr(sysfs, "AT_ONCE_FROM", request.param)
+pytestmark = pytest.mark.usefixtures("way")
 
 
 def read(root, depth=Depth.FULL):
