@@ -150,15 +150,17 @@ class MappedPages:
         """Record that a call failed: its pages become DOUBTFUL. `when` is as in `intend`.
 
         If the call was a map, its pages also become DOUBTFUL for each other BAR that has a run with them,
-        because libxc unmaps the whole range after a failed map.
+        because libxc unmaps the whole range after a failed map. INTENDED ones stay: their own call follows.
 
         Source: tools/libs/ctrl/xc_domain.c, xc_domain_memory_mapping: the unmapping ends at the first page
                 that is not mapped; the errno is then that of the unmapping.
         """
         self._cover(action, when, State.DOUBTFUL)
         if isinstance(action, MapMmio):
-            for run in self.over(action.frames):
-                self.mark(run.place, run.bar, action.frames, State.DOUBTFUL)
+            others = [run for run in self.over(action.frames) if run.state is not State.INTENDED]
+            for run in others:
+                for part in common((run.frames,), (action.frames,)):
+                    self.put(attrs.evolve(run, frames=part, state=State.DOUBTFUL))
 
     def forsake(self, place: str) -> None:
         """Record that the function of a place was removed: its HELD pages become STALE. Other states stay.

@@ -341,3 +341,16 @@ def test_a_page_that_vpci_unmapped_is_mapped_again_after_a_kill(version, saving)
     world.move_bar(S("00:03.0"), 0, SHARED[0])
     world.settle()
     assert world.mistakes() == ([], [])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_the_map_of_a_shared_page_fails_for_one_of_its_functions(version, call):
+    """Two functions decode on one page and a kill has left both maps open: the second one succeeds."""
+    world = World(raws(), version=version, settings=Settings(actions={"add-device": False}))
+    world.store.die_at, world.store.die_after = world.store.saved + 1, True
+    world.xen.fail(Op.MAP, 1, call=call, pages=0, performed=False)
+    world.xen.die_at = world.xen.changed + 2
+    world.reset_bus(BRIDGES[0])
+    world.settle()
+    assert world.mistakes() == ([], [])

@@ -85,6 +85,18 @@ def test_a_failed_map_takes_down_what_others_had_in_its_range():
     ]
 
 
+def test_a_failed_map_leaves_alone_what_is_about_to_be_mapped_for_others():
+    """Two functions decode on one page, and both calls are in one batch: the second decides about its own."""
+    mapped = MappedPages()
+    first, second = map_of(PLACE, AT, 4), map_of(NEXT, AT, 4, sbdf="01:01.0")
+    for action in (first, second):
+        mapped.intend(action, WHEN)
+    mapped.failed(first, WHEN)
+    assert [mapped.of(place)[0].state for place in (PLACE, NEXT)] == [State.DOUBTFUL, State.INTENDED]
+    mapped.performed(second, WHEN)
+    assert [mapped.of(place)[0].state for place in (PLACE, NEXT)] == [State.DOUBTFUL, State.HELD]
+
+
 def test_a_failed_unmap_leaves_a_doubt_about_its_own_pages_only():
     mapped = MappedPages(TWO)
     mapped.failed(unmap_of(PLACE, AT, 4), WHEN)
