@@ -19,6 +19,7 @@ from pcipt import values as attrs
 from pcipt.errors import InputError
 from pcipt.host import files
 from pcipt.host.files import Contents, Depth, Entry
+from pcipt.host.function.contents import NOTHING
 from pcipt.host.function.raw_function import FunctionFiles, files_of, sbdf_from_name
 from pcipt.host.tree import Tree, link_text, list_names, reason, text_of
 from pcipt.pci import Finding, RawFunction, Sbdf
@@ -201,7 +202,7 @@ def reader_of(wanted: Sequence[tuple[Entry, int | None]], functions: int) -> Cal
     They are those of `FilesAtOnce`. For few functions nothing is read: files are read one by one then.
     """
     if functions < AT_ONCE_FROM:
-        return lambda _directory: {}
+        return lambda _directory: NOTHING
     from pcipt.host.function.at_once import FilesAtOnce  # it loads cffi, which takes longer than a few files
 
     return FilesAtOnce(wanted).read

@@ -14,12 +14,12 @@ from pcipt import values as attrs
 from pcipt.errors import InputError
 from pcipt.host import files
 from pcipt.host.files import Contents
+from pcipt.host.function.contents import NOTHING, content_of, link_of
 from pcipt.host.sysfs import SysfsReader, reader_of
-from pcipt.host.tree import Tree, list_names, read_file, read_link, text_of
+from pcipt.host.tree import Tree, list_names, text_of
 from pcipt.pci import Sbdf
 from pcipt.pci.raw import LinuxFacts
 
-_NOTHING: Contents = {}
 _SPEED = re.compile(r"([0-9]{1,3})(?:\.([0-9]))? GT/s.*")
 _COUNT = re.compile(r"([A-Za-z_/ ]+) ([0-9]{1,20})")
 _SLOT = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([01][0-9a-f])\s*")
@@ -180,15 +180,13 @@ def read_facts(root: str, sbdfs: Collection[Sbdf]) -> dict[Sbdf, LinuxFacts]:
     return found
 
 
-def _text(directory: int, entry: files.Entry, contents: Contents = _NOTHING) -> str | None:
+def _text(directory: int, entry: files.Entry, contents: Contents = NOTHING) -> str | None:
     """Return the text of a file without surrounding spaces, or None if it cannot be read.
 
     `contents` has what was read already: by name the content, None if the file is missing.
     """
     try:
-        data = (
-            contents[entry.name] if entry.name in contents else read_file(directory, entry.name, entry.limit)
-        )
+        data = content_of(directory, entry, contents)
     except OSError:
         return None
     return data.decode("ascii", "replace").strip() if data is not None else None
@@ -205,13 +203,11 @@ def _group(directory: int, level: int, contents: Contents) -> int | None:
 
     `level` is the number of directories between the root and `directory`.
     """
-    text = contents.get(files.IOMMU_GROUP.name, b"")
-    if text is None:
-        return None
     try:
-        name = read_link(directory, files.IOMMU_GROUP.name, level, text).rpartition("/")[2]
+        target = link_of(directory, files.IOMMU_GROUP, level, contents) or ""
     except OSError:
         return None
+    name = target.rpartition("/")[2]
     return int(name) if name.isascii() and name.isdigit() and len(name) < 10 else None
 
 

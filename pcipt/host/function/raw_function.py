@@ -9,8 +9,9 @@ import re
 
 from pcipt.host import files
 from pcipt.host.files import Contents, Depth, Entry
+from pcipt.host.function.contents import NOTHING, content_of, link_of
 from pcipt.host.function.resource import parse_resource
-from pcipt.host.tree import list_names, read_file, read_link, reason, text_of
+from pcipt.host.tree import list_names, reason, text_of
 from pcipt.pci import Finding, Ids, RawFunction, Resource, Sbdf
 
 HEADER_BYTES = 64
@@ -21,7 +22,6 @@ _DECIMAL = re.compile(rb"(-?[0-9]{1,9})\s*")
 _BUS = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2})")
 _NAME = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([01][0-9a-f])\.([0-7])")
 
-_NOTHING: Contents = {}
 _CODES = {
     errno.EMEDIUMTYPE: "file-kind",
     errno.EINVAL: "file-kind",  # readlink of a file that is not a link
@@ -72,7 +72,7 @@ class FunctionFiles:
     has what was read already; what it does not have is read when it is needed.
     """
 
-    def __init__(self, directory: int, level: int, contents: Contents = _NOTHING) -> None:
+    def __init__(self, directory: int, level: int, contents: Contents = NOTHING) -> None:
         self._directory = directory
         self._level = level
         self._contents = contents
@@ -160,7 +160,7 @@ class FunctionFiles:
         `wanted` is the number of bytes to read, None for all.
         """
         try:
-            data = self._content(entry, wanted)
+            data = content_of(self._directory, entry, self._contents, wanted)
         except OSError as error:
             self._add_read_error(entry, error)
             return None
@@ -172,18 +172,6 @@ class FunctionFiles:
             self.find("file-empty", f"the file {entry.name} is empty: what it would tell is unknown")
             return None
         return data
-
-    def _content(self, entry: Entry, wanted: int | None) -> bytes | None:
-        """Return the content of a file, None if it is missing.
-
-        Raises: OSError as `read_file`, but not FileNotFoundError.
-        """
-        if entry.name in self._contents:
-            return self._contents[entry.name]
-        try:
-            return read_file(self._directory, entry.name, entry.limit, wanted)
-        except FileNotFoundError:
-            return None
 
     def _number(self, entry: Entry, limit: int, form: re.Pattern[bytes] = _HEX) -> int | None:
         """Return the number in a file, or None if there is none.
@@ -219,13 +207,8 @@ class FunctionFiles:
 
         An unreadable link, and a link that leads outside the root, give a finding. A missing link gives none.
         """
-        text = self._contents.get(entry.name, b"")
-        if text is None:
-            return None
         try:
-            return read_link(self._directory, entry.name, self._level, text)
-        except FileNotFoundError:
-            return None
+            return link_of(self._directory, entry, self._level, self._contents)
         except OSError as error:
             self._add_read_error(entry, error)
             return None
