@@ -24,13 +24,13 @@ def believed(raw: RawFunction, before: RawFunction | None, memory: Memory, place
     `before` is the reading before it, `place` the place of the function then. If the shape is another one,
     the registers are those of `before`; if those had another shape too, the function has no registers.
     """
-    shape, now = memory.shapes.get(raw.sbdf), shape_of(raw)
-    if before is not None and (None, before.ids) == (raw.instance, raw.ids):
-        memory.forget_shape(raw.sbdf)  # nobody knows whether it is the same device
+    if before is not None and (
+        raw.instance is None or (before.instance, before.ids) != (raw.instance, raw.ids)
+    ):
+        memory.forget_shape(raw.sbdf)  # it is another device, or nobody knows whether it is the same
         return raw
-    if before is not None and (before.instance, before.ids) != (raw.instance, raw.ids):
-        memory.forget_shape(raw.sbdf)
-        return raw
+    shape = memory.shapes.get(raw.sbdf)
+    now = shape_of(raw) if shape is not None else None
     if shape is None or now is None:
         return raw
     what = changes(shape, now)
