@@ -1,6 +1,6 @@
 """Hold a machine: all its functions, and which function lies below which bridge."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from pcipt import values as attrs
 from pcipt.pci.address import Sbdf
@@ -24,6 +24,13 @@ class Machine:
     def parent_of(self, function: Function) -> Function | None:
         """Return the bridge directly above a function; None on a root bus, or if the bridge is missing."""
         return self.functions.get(function.parent) if function.parent is not None else None
+
+    def above(self, function: Function) -> Iterator[Function]:
+        """Yield the bridges above a function, the nearest first; parents form no loop (`place_functions`)."""
+        at = self.parent_of(function)
+        while at is not None:
+            yield at
+            at = self.parent_of(at)
 
     def children(self, bridge: Sbdf | None) -> list[Function]:
         """Return the functions directly below `bridge`, in address order. For None, return the functions

@@ -241,13 +241,12 @@ def subtree(machine: Machine, top: Sbdf) -> Iterator[Function]:
 
 
 def bridges_above(machine: Machine, sbdf: Sbdf) -> Iterator[Function]:
-    """Yield the bridges between a function and the root, as Linux has them, the nearest first.
+    """Return the bridges between a function and the root, as Linux has them, the nearest first.
 
-    Nothing is yielded if the machine has no function at `sbdf`.
+    There are none if the machine has no function at `sbdf`.
     """
     function = machine.functions.get(sbdf)
-    while function is not None and (function := machine.parent_of(function)) is not None:
-        yield function
+    return machine.above(function) if function is not None else iter(())
 
 
 def top_of_move(machine: Machine, moves: Moves, linux: Sbdf) -> Function | None:

@@ -132,7 +132,7 @@ def decoder_findings(function: Function, evidence: Evidence) -> Said:
         if finding.code in _FINDINGS:
             verdict, cure = _FINDINGS[finding.code]
             yield Reason(finding.code, verdict, finding.text, helps or cure)
-    for bridge in evidence.above(function):
+    for bridge in evidence.machine.above(function):
         for finding in bridge.findings:
             if finding.code in _ABOVE:
                 text = f"the bridge {bridge.sbdf} above it: {finding.text}"

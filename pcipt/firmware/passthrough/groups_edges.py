@@ -76,7 +76,7 @@ def requester_ids(evidence: Evidence) -> Found:
     Such a bridge leads to conventional PCI, or, the reverse, from conventional PCI to PCI Express.
     """
     for function in evidence.machine.functions.values():
-        for bridge in evidence.above(function):
+        for bridge in evidence.machine.above(function):
             if not evidence.knows_capabilities(bridge.sbdf):
                 yield Doubt(function.sbdf, bridge.sbdf, bridge.sbdf, "requester ids behind bridges")
                 break
@@ -162,11 +162,13 @@ def ports(evidence: Evidence) -> Found:
     not separate what is below it. Functions that have an edge by `requester_ids` have none here.
     """
     for function in evidence.machine.functions.values():
-        if function.parent is None or any(_replaces_ids(bridge) for bridge in evidence.above(function)):
+        if function.parent is None or any(
+            _replaces_ids(bridge) for bridge in evidence.machine.above(function)
+        ):
             continue
         open_ports: list[str] = []
         doubts: list[Sbdf] = []
-        for bridge in evidence.above(function):
+        for bridge in evidence.machine.above(function):
             judged = judge_acs(bridge, evidence)
             if judged.separates is None:
                 doubts.append(bridge.sbdf)

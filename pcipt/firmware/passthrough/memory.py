@@ -38,7 +38,7 @@ def windows(function: Function, evidence: Evidence) -> Said:
     waiting = [*_decoding(function), *_asleep(function)]
     if function.parent is not None and any(_decoding_unknown(function)):
         yield Unknown("which BARs decode")
-    for bridge in evidence.above(function):
+    for bridge in evidence.machine.above(function):
         if bridge.bridge is None:
             yield Unknown("windows of the bridge above")
             return

@@ -132,17 +132,6 @@ class Evidence:
             return None
         return any(each.relaxed for each in self.xl.devices if each.names(sbdf))
 
-    def above(self, function: Function) -> Iterator[Function]:
-        """Yield the bridges above the function, the nearest one first.
-
-        Yield nothing for a function on a root bus.
-        """
-        at = function.parent
-        while at is not None:
-            bridge = self.machine.functions[at]
-            yield bridge
-            at = bridge.parent
-
     def remains(self, function: Function, sbdfs: Iterable[Sbdf]) -> list[Sbdf]:
         """Return those of `sbdfs` that stay in dom0, in their order.
 

@@ -40,19 +40,11 @@ def buses_of(machine: Machine, roots: RootWindows, about: Function | None = None
     else:
         root = root_of(about.path)
         wanted = [] if root is None else [root]
-        bridges = [each for each in reversed(list(_upwards(machine, about))) if each.bridge is not None]
+        bridges = [each for each in reversed((about, *machine.above(about))) if each.bridge is not None]
     return (
         *(_root_bus(machine, root, roots) for root in wanted),
         *(found for bridge in bridges for found in _behind(machine, bridge)),
     )
-
-
-def _upwards(machine: Machine, function: Function) -> Iterator[Function]:
-    """Yield the function, then the bridges above it, the nearest first."""
-    at: Function | None = function
-    while at is not None:
-        yield at
-        at = machine.parent_of(at)
 
 
 def _root_bus(machine: Machine, root: Root, roots: RootWindows) -> BusSpace:

@@ -159,10 +159,8 @@ def has_room(window: WindowSpace, bar: Bar, needed: int | None) -> bool:
 
 def chain_of(machine: Machine, function: Function, roots: RootWindows) -> Iterator[tuple[WindowSpace, ...]]:
     """Yield the windows of each bridge above a function, the nearest first, then those of the root bus."""
-    at = machine.parent_of(function)
-    while at is not None:
-        yield windows_of(machine, at)
-        at = machine.parent_of(at)
+    for bridge in machine.above(function):
+        yield windows_of(machine, bridge)
     root = root_of(function.path)
     if root is not None and (found := windows_of_root(machine, root, roots)):
         yield found
@@ -240,12 +238,7 @@ def _smaller(function: Function, found: Shortage) -> Iterator[int]:
 
 def _in_slot(machine: Machine, function: Function) -> bool:
     """Return True if a port above the function has a slot."""
-    at = machine.parent_of(function)
-    while at is not None:
-        if at.express is not None and at.express.slot:
-            return True
-        at = machine.parent_of(at)
-    return False
+    return any(port.express is not None and port.express.slot for port in machine.above(function))
 
 
 def _is_wide(window: WindowSpace) -> bool:

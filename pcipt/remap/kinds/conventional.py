@@ -49,9 +49,9 @@ class Bridges:
             return None
         conventional = self.all()
         found = None
-        while (function := machine.parent_of(function)) is not None:
-            if function.sbdf in conventional:
-                found = function
+        for bridge in machine.above(function):
+            if bridge.sbdf in conventional:
+                found = bridge
         return found
 
     def above_bus(self, machine: Machine, sbdf: Sbdf) -> Function | None:

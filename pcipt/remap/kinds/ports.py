@@ -16,8 +16,6 @@ from pcipt.remap.desired import place_of
 from pcipt.remap.json_fields import Fields, function, items, text
 from pcipt.remap.vpci.roster import Listed, listed_from_json, listed_to_json
 
-MOST_BRIDGES = 256  # above one function: the machine may be damaged
-
 
 @attrs.define
 class Ports:
@@ -45,14 +43,8 @@ class Ports:
 
 def port_above(machine: Machine, function: Function, below: Collection[PciPath]) -> PciPath | None:
     """Return the nearest bridge above a function that is one of the ports `below`; None if none is."""
-    above = machine.parent_of(function) if below else None
-    for _ in range(MOST_BRIDGES):
-        if above is None:
-            return None
-        if above.path in below:
-            return above.path
-        above = machine.parent_of(above)
-    return None
+    bridges = machine.above(function) if below else ()
+    return next((bridge.path for bridge in bridges if bridge.path in below), None)
 
 
 def answers_for(machine: Machine, function: Function) -> Function:

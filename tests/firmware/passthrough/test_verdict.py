@@ -82,7 +82,7 @@ def test_a_shared_rmrr_needs_the_relaxed_policy():
 
 def test_evidence_walks_up_and_knows_what_leaves():
     evidence = Evidence(MACHINE, {DEEP.sbdf: 256})
-    assert [str(each.sbdf) for each in evidence.above(DEEP)] == ["0000:02:00.0", "0000:00:1c.0"]
+    assert [str(each.sbdf) for each in evidence.machine.above(DEEP)] == ["0000:02:00.0", "0000:00:1c.0"]
     assert (evidence.knows_capabilities(DEEP.sbdf), evidence.knows_extended(DEEP.sbdf)) == (True, False)
     other = parse_sbdf("03:00.1")
     assert evidence.remains(DEEP, [DEEP.sbdf, other]) == [other]

@@ -36,7 +36,7 @@ from pcipt.cli.options import add_json_argument, add_socket_argument
 from pcipt.errors import InputError, StateError
 from pcipt.host.files import Depth
 from pcipt.host.toolstack import PCIBACK, Toolstack
-from pcipt.pci import Machine, Sbdf
+from pcipt.pci import Sbdf
 from pcipt.xen.releases import DEVICE_RESET
 
 WAITS = "waits-for-admit"  # the finding of a function that was not admitted
@@ -108,7 +108,7 @@ def _run(args: argparse.Namespace, *, admits: bool) -> int:
             taking = [
                 _taking(
                     sbdf, toolstack, args.socket, owners.get(str(sbdf)),
-                    [bridge for bridge in _bridges_above(machine, sbdf) if bridge in ports],
+                    [each.sbdf for each in machine.above(machine.functions[sbdf]) if each.sbdf in ports],
                 )
                 for sbdf in given
             ]  # fmt: skip
@@ -152,16 +152,6 @@ def _is_away(socket: str, sbdf: Sbdf) -> bool:
     Raises: the errors of `handover.look`.
     """
     return bool(look(socket, sbdf)["owner"] == QUARANTINE)
-
-
-def _bridges_above(machine: Machine, sbdf: Sbdf) -> list[Sbdf]:
-    """Return the bridges above a function, the nearest first."""
-    found: list[Sbdf] = []
-    above = machine.parent_of(machine.functions[sbdf])
-    while above is not None and above.sbdf not in found:
-        found.append(above.sbdf)
-        above = machine.parent_of(above)
-    return found
 
 
 def _admission(sbdf: Sbdf, socket: str) -> Step:
