@@ -11,7 +11,7 @@ Answer = dict[str, Any]
 
 
 class Client:
-    """Asks the service at a control socket. Each question uses a connection of its own.
+    """A client of the service: each method asks it at its control socket, by a connection of its own.
 
     An answer is the object that docs/json.md describes and docs/json-schema.json checks; it has "version": 1.
     Members are added, never renamed: ignore those that you do not know. A function is named by its address in

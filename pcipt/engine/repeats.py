@@ -22,10 +22,10 @@ def repeat(queue: Queue, now: Round, at: float, settings: Settings) -> None:
     Repeated are: functions whose action failed; functions found different while acting, except those that
     were unbound, because they wait for what follows that message; functions about which Xen could not be
     asked; functions bound to xen-pciback that have the same owner as before the round; functions that are
-    being quarantined; functions with a
-    finding about a guest's pages or ports; functions that are `unseen` or `is_switched_off`; functions with
-    unmapped pages that Xen may map again; functions of `_not_announced` that are in the queue for no reason
-    but WRITTEN. EVERYTHING is repeated if Xen could not be asked for the reserved regions of some function.
+    being quarantined; functions with a finding about a guest's pages or ports; functions that are `unseen` or
+    `is_switched_off`; functions with unmapped pages that Xen may map again; functions of `_not_announced`
+    that are in the queue for no reason but WRITTEN. EVERYTHING is repeated if Xen could not be asked for the
+    reserved regions of some function.
     OWNERS is due after the seconds of `settings`: soon if there are `silent_functions`, else after a long
     time, in which somebody may make Xen forget a function. A round of single functions looks for silent
     functions among its subjects only. CONSOLE is due after the seconds of `settings` if the

@@ -279,9 +279,9 @@ def _find(command: str) -> str:
 
     Raises: UnsupportedError if it is not installed.
     """
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_DIRECTORIES))
     import shutil
 
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_DIRECTORIES))
     found = shutil.which(command, path=path)
     if found is None:
         raise UnsupportedError(command, "it is not installed; Debian has xl in xen-utils, modprobe in kmod")

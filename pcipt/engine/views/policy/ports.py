@@ -113,8 +113,7 @@ def findings_of_port(views: Views, function: Function) -> Iterator[Finding]:
         yield Finding(
             "waits-for-admit",
             f"it appeared below the policed {_kind(views, port)} {port} and is in quarantine: no driver of "
-            f"dom0 has it; "
-            f"pcipt admit {function.sbdf} gives it to dom0",
+            f"dom0 has it; pcipt admit {function.sbdf} gives it to dom0",
         )
     if function.path in views.state.below and function.is_bridge and views.state.guarded is None:
         yield Finding(
