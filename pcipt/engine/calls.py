@@ -1,13 +1,13 @@
 """How each kind of action is called: the hypercalls and register writes, and what shows that they worked."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from errno import EINVAL
 from functools import partial
 from typing import Any
 
 import attrs
 
-from pcipt.engine.interfaces import Host, Policy, Store
+from pcipt.engine.interfaces import Host, Policy
 from pcipt.engine.registers import Registers
 from pcipt.engine.views.views import Views
 from pcipt.errors import HypervisorError, UnsupportedError
@@ -30,20 +30,22 @@ from pcipt.remap.guard.facts import Precaution
 from pcipt.remap.guard.msix import msix_not_taken
 from pcipt.remap.holes import sample_of
 from pcipt.remap.intervals import without
+from pcipt.remap.steps import AnyStep
 from pcipt.xen.interface import DeviceFlags, Hypervisor
 from pcipt.xen.releases import ORPHAN_REMOVAL_PANICS
 
 
 @attrs.frozen
 class Tools:
-    """What a performer writes to: Xen, registers of the hardware, the store; and the policy that it obeys.
+    """What a performer writes to: Xen, registers of the hardware, the ledger; and the policy that it obeys.
 
-    `host` is asked to find a driver, to guard a port, and to quarantine a function.
+    `append` writes steps of the ledger: they are on disk when it returns, else it raises OSError. `host` is
+    asked to find a driver, to guard a port, and to quarantine a function.
     """
 
     xen: Hypervisor
     registers: Registers
-    store: Store
+    append: Callable[[Sequence[AnyStep]], None]
     policy: Policy
     host: Host
 

@@ -78,7 +78,7 @@ class Engine:
         self.use(settings)
         self._host = HostView(host, xen)
         self._saver = Saver(store)
-        self._performer = Performer(Tools(xen, Registers(host), store, self, host))
+        self._performer = Performer(Tools(xen, Registers(host), self._saver.append, self, host))
         self._reconciler = self._make_reconciler(self.queue, self._performer)
         self.queue.add(EVERYTHING, Reason.TIMER, monotonic())
 

@@ -112,7 +112,7 @@ class Performer:
         ledger = views.memory.ledger
         intended = [self._step(action, Event.INTEND) for action in batch]
         try:
-            self._tools.store.append(intended)
+            self._tools.append(intended)
         except OSError as error:
             return [Outcome(action, Result.FAILED, _unwritten(error)) for action in batch]
         for step in intended:
@@ -134,7 +134,7 @@ class Performer:
                 views.memory.withdrawn_at[action.frames] = self._policy.now()
             found.append(outcome)
         try:
-            self._tools.store.append(done)
+            self._tools.append(done)
         except OSError as error:  # what was done is done; a start that finds only the intent asks Xen
             return [_remarked(outcome, _unwritten(error)) for outcome in found]
         return found

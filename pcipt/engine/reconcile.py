@@ -191,12 +191,15 @@ class Reconciler:
             if desire.conclude_places(now, desired):
                 self._save_at_once(now)
             noted = note_read(views, desired, note(plan, views.memory.mapped, self._policy.now()))
-            if views is self._views and views.pvh and not self._saver.note(noted):
-                self._queue.repeat(STORE, Reason.FAILED, self._clock(), 0)
+            lasting = views is self._views and views.pvh
+            if lasting:
+                self._saver.hold(noted)
             self._save_if_long(now)
             now.touched |= bool(noted or plan.left or plan.taken or plan.moved)
             planned_for |= {each.sbdf for each in desired}
             yield from self._perform(now, plan.actions)
+            if lasting and not self._saver.write_held():
+                self._queue.repeat(STORE, Reason.FAILED, self._clock(), 0)
             yield
         now.subjects |= planned_for
 

@@ -1,4 +1,8 @@
-"""Writes the engine's files to the store. A file that cannot be written is a finding until it is written."""
+"""Writes the engine's files to the store. A file that cannot be written is a finding until it is written.
+
+A synced write costs some milliseconds on many disks. What vPCI was seen to do is therefore held back until
+the intents of the next actions are written: both are on disk before the first of these actions is performed.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -6,6 +10,7 @@ from pcipt.engine.interfaces import Store
 from pcipt.engine.memory import Memory
 from pcipt.firmware.coverage import BootSnapshot
 from pcipt.pci import Finding
+from pcipt.remap.ledger import Ledger
 from pcipt.remap.steps import AnyStep
 
 
@@ -15,6 +20,7 @@ class Saver:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._trouble: dict[str, Finding] = {}
+        self._held: list[AnyStep] = []
 
     @property
     def findings(self) -> Iterable[Finding]:
@@ -25,9 +31,21 @@ class Saver:
         """Write the boot snapshot. Return True if it is on disk, False if writing failed."""
         return self._save("boot-snapshot", lambda: self._store.save_snapshot(boot))
 
-    def note(self, steps: Sequence[AnyStep]) -> bool:
-        """Append steps to the ledger's file. Return True if they are on disk or there are none."""
-        return not steps or self._save("ledger", lambda: self._store.append(steps))
+    def append(self, steps: Sequence[AnyStep]) -> None:
+        """Append the steps that are held, then `steps`, to the ledger's file.
+
+        Raises: OSError if they are not on disk; the steps that are held are then still held.
+        """
+        self._store.append([*self._held, *steps])
+        self._held.clear()
+
+    def hold(self, steps: Iterable[AnyStep]) -> None:
+        """Hold steps that the ledger in memory has already: the next write of the ledger writes them too."""
+        self._held += steps
+
+    def write_held(self) -> bool:
+        """Append the steps that are held. Return True if they are on disk or there are none."""
+        return not self._held or self._save("ledger", lambda: self.append(()))
 
     @property
     def is_due(self) -> bool:
@@ -42,10 +60,15 @@ class Saver:
         boot, ledger = memory.boot, memory.ledger
         saved = [
             self._save("mappings", lambda: self._store.save_mappings(ledger)),
-            self._save("ledger", lambda: self._store.save(ledger)),  # without the steps, which it includes
+            self._save("ledger", lambda: self._save_ledger(ledger)),
             boot is None or "boot-snapshot" not in self._trouble or self.save_boot(boot),
         ]
         return all(saved)
+
+    def _save_ledger(self, ledger: Ledger) -> None:
+        """Write the ledger as a whole: it includes all steps, and those that are held."""
+        self._store.save(ledger)
+        self._held.clear()
 
     def close(self) -> None:
         """Close the files of the store."""

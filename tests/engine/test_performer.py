@@ -204,7 +204,7 @@ def test_a_refused_action_is_not_read_back():
 def test_success_that_is_none_fails():
     stage = Stage(known=["00:00.0", "00:1c.0", "01:00.0", "01:00.5"])
     engine = read_engine(stage)
-    tools = Tools(Liar(stage.xen), Registers(stage.host), stage.store, engine, stage.host.probe)
+    tools = Tools(Liar(stage.xen), Registers(stage.host), stage.store.append, engine, stage.host.probe)
     gone = S("01:00.5")
     actions = [add(VF, physfn=NIC), RemoveDevice(gone, "why")]
     done = [each for batch in Performer(tools).perform(actions, engine.views) for each in batch]

@@ -11,7 +11,7 @@ from pcipt.pci import decode_machine
 from pcipt.remap.ledger import Ledger
 
 BOOT = snapshot_from_machine("boot", decode_machine([]))
-LEDGER, MAPPINGS, SNAPSHOT = "save", "save_mappings", "save_snapshot"
+LEDGER, MAPPINGS, SNAPSHOT, STEPS = "save", "save_mappings", "save_snapshot", "append"
 
 
 class Files:
@@ -27,6 +27,9 @@ class Files:
         if name in self.full:
             raise self.full[name]
         self.written.append((name, value))
+
+    def append(self, steps):
+        self._write(STEPS, list(steps))
 
     def save(self, ledger):
         self._write(LEDGER, ledger)
@@ -120,3 +123,45 @@ def test_closing_closes_the_store():
     files = Files()
     Saver(files).close()
     assert files.written == [("close", None)]
+
+
+def test_held_steps_are_written_with_the_next_steps_and_before_them():
+    files = Files()
+    saver = Saver(files)
+    saver.hold(["seen"])
+    saver.append(["intended"])
+    assert saver.write_held() is True
+    assert files.written == [(STEPS, ["seen", "intended"])]
+
+
+def test_held_steps_are_written_alone_if_nothing_else_is():
+    files = Files()
+    saver = Saver(files)
+    saver.hold(["seen"])
+    assert files.written == []
+    assert saver.write_held() is True
+    assert saver.write_held() is True
+    assert files.written == [(STEPS, ["seen"])]
+
+
+def test_a_ledger_that_is_written_as_a_whole_includes_the_held_steps():
+    files, held = Files(), memory()
+    saver = Saver(files)
+    saver.hold(["seen"])
+    assert saver.save(held) is True
+    assert saver.write_held() is True
+    assert [name for name, _ in files.written] == [MAPPINGS, LEDGER]
+
+
+def test_held_steps_stay_held_while_they_cannot_be_written():
+    files = Files(STEPS)
+    saver = Saver(files)
+    saver.hold(["seen"])
+    with pytest.raises(OSError, match="No space"):
+        saver.append(["intended"])
+    assert saver.write_held() is False
+    assert codes(saver) == ["ledger-unsaved"]
+    files.full.clear()
+    assert saver.write_held() is True
+    assert codes(saver) == []
+    assert files.written == [(STEPS, ["seen"])]
