@@ -161,9 +161,17 @@ def _unmapped(tools: Tools, frames: Frames) -> bool:
     return True
 
 
-def _rewrite(tools: Tools, _views: Views, action: RewriteBar, _precaution: Precaution) -> str:
-    """Repeat a BAR write that vPCI ignored; return "". Raises: PciptError as `Registers.rewrite_bar`."""
+def _rewrite(tools: Tools, views: Views, action: RewriteBar, _precaution: Precaution) -> str:
+    """Repeat a BAR write that vPCI ignored; return "".
+
+    vPCI moves the pages of the BAR. If another program made Xen forget the function meanwhile, nobody did.
+    Raises: PciptError as `Registers.rewrite_bar`, or if Xen listed the function before and does not now.
+    """
     tools.registers.rewrite_bar(action.sbdf, action.bar, action.address)
+    if action.sbdf in views.view.known and not tools.xen.known([action.sbdf])[0]:
+        raise UnsupportedError(
+            "rewrite-bar", "Xen was made to forget the function meanwhile: vPCI moved nothing"
+        )
     return ""
 
 

@@ -230,6 +230,8 @@ def _read_back(outcome: Outcome, views: Views) -> None:
                 views.memory.unserved.add(action.sbdf)
     elif isinstance(action, RewriteBar | RewriteCommand):
         views.different |= views.read([action.sbdf])
+        if outcome.result is Result.FAILED:
+            views.ask(addresses_of(action))  # Xen may have been made to forget it meanwhile
     elif isinstance(action, MapMmio) and outcome.result is Result.FAILED:
         over = views.memory.mapped.over(action.frames)  # the pages of other owners there are gone too
         views.different |= {run.sbdf for run in over if run.place != action.place}

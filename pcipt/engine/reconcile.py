@@ -171,6 +171,7 @@ class Reconciler:
         """Repeat BAR writes that vPCI ignored, write lost BARs back, repeat writes that only vPCI saw."""
         functions = note_returned(now)
         yield from self._perform(now, rewrites_of(now.views, functions))
+        take_over_mappings(now.views, functions, self._policy.now)  # of what Xen was made to forget meanwhile
         yield from self._perform(now, plan_unreached(now, functions))
 
     def _map_and_unmap(self, now: Round) -> Slices:

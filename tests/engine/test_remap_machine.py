@@ -320,6 +320,21 @@ TestParavirtual = run(ParavirtualMachine, 10)
 TestObserved = run(ObservedMachine, 10)
 
 
+@pytest.mark.parametrize("version", VERSIONS[::5])
+@pytest.mark.parametrize("announcing", [False, True])
+@pytest.mark.parametrize("after", range(1, 12))
+def test_xen_is_made_to_forget_a_function_while_pcipt_repeats_a_write_to_its_bar(version, announcing, after):
+    """The BAR is at its new address then, and vPCI has moved no page."""
+    function, known = S("00:02.0"), [raw.sbdf for raw in raws()]
+    settings = Settings(actions={"add-device": announcing})
+    world = World(raws(), version=version, known=known, settings=settings)
+    world.meddle(after, World.remove_meanwhile, function)
+    world.move_bar(function, 0, target(function, 0, 0), politely=False)
+    world.settle()
+    assert world.xen.second.done == 1
+    assert world.mistakes() == ([], [])
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_page_that_a_given_function_shared_is_mapped_when_the_function_is_back(version):
     """vPCI spares pages only for other functions of the same domain."""
