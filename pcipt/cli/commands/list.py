@@ -1,8 +1,9 @@
 """List the machine's PCI functions, one line each: on a terminal address, driver, class, name and ids.
 
 On a terminal names are shortened, addresses and ids never. In a pipe the lines are those of lspci -Dnn. Reads
-only the 64 header bytes of each function; --json reads and decodes everything. Exit codes: 0 done, 1 the
-machine cannot be read, 2 malformed address.
+only the 64 header bytes of each function; --json reads and decodes everything. A set of addresses may be
+empty, as for lspci; one function must be there. Exit codes: 0 done, 1 the machine cannot be read, 2 malformed
+address, 6 no such device.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 
-from pcipt.cli.machine.find import wanted_of
+from pcipt.cli.machine.find import require_set, wanted_of
 from pcipt.cli.machine.names import Names
 from pcipt.cli.machine.source import Source, Wanted, add_source_arguments
 from pcipt.cli.options import (
@@ -58,23 +59,37 @@ def run(args: argparse.Namespace) -> int:
     source = Source(args)
     wanted = wanted_of(source, args.slot) if args.slot is not None else None
     if args.json:
-        _print_json(source, wanted, args.json)
+        _print_json(source, wanted, args)
     else:
         _print_rows(source, wanted, args)
     return 0
 
 
-def _print_json(source: Source, wanted: Wanted | None, form: str) -> None:
+def _say_that_nothing_fits(source: Source, slot: str | None) -> None:
+    """Say that the machine has no functions, or that none fits `slot`.
+
+    Raises: NoSuchDeviceError if `slot` names one function, or was meant to.
+    """
+    if slot is None:
+        say_nothing(NO_FUNCTIONS)
+    else:
+        require_set(source, slot)
+        say_nothing(f"no function fits {printable(slot)}")
+
+
+def _print_json(source: Source, wanted: Wanted | None, args: argparse.Namespace) -> None:
     """Print the functions that `wanted` accepts (None: all) as JSON, decoded in full, in address order."""
     from pcipt.pci.json_view import json_from_function
     from pcipt.pci.space.shortage import depends_on_others
 
     functions = source.machine(Depth.FULL, wanted).functions
     chosen = [sbdf for sbdf in functions if wanted is None or wanted(sbdf)]
+    if not chosen:
+        _say_that_nothing_fits(source, args.slot)
     if wanted is not None and any(depends_on_others(functions[sbdf]) for sbdf in chosen):
         functions = source.machine(Depth.FULL).functions
     devices = [json_from_function(functions[sbdf]) for sbdf in chosen if sbdf in functions]
-    print_json({"devices": devices}, form)
+    print_json({"devices": devices}, args.json)
 
 
 def _print_rows(source: Source, wanted: Wanted | None, args: argparse.Namespace) -> None:
@@ -89,7 +104,7 @@ def _print_rows(source: Source, wanted: Wanted | None, args: argparse.Namespace)
     chosen.sort(key=lambda raw: raw.sbdf)
     describe = _describer(Names(numeric=args.numeric))
     if not chosen:
-        say_nothing(f"no function fits {printable(args.slot)}" if args.slot is not None else NO_FUNCTIONS)
+        _say_that_nothing_fits(source, args.slot)
     if width is not None:
         rows = [(str(raw.sbdf), printable(raw.driver or NO_DRIVER), *describe(raw)) for raw in chosen]
         sys.stdout.writelines(f"{line}\n" for line in _lines(rows, width, colour=colour))

@@ -96,18 +96,28 @@ def chosen_of(source: Source, machine: "Machine", targets: Iterable[tuple[str, T
 
 def wanted_of(source: Source, text: str) -> Wanted:
     """Return a test for the functions that `text` names: by a filter, as lspci's option -s takes it, or by a
-    PCI path. A path that no function has accepts none.
+    PCI path.
 
-    Raises: AddressError if the text is malformed; InputError if the machine cannot be read.
+    Raises: AddressError if the text is malformed; NoSuchDeviceError if no function has the path; InputError
+            if the machine cannot be read.
     """
     target = target_of(source, text)
     if not isinstance(target, PciPath):
         return parse_slot(text).matches
-    try:
-        sbdf = _find_path(source, text, target).sbdf
-    except NoSuchDeviceError:
-        return lambda _: False
+    sbdf = _find_path(source, text, target).sbdf
     return lambda other: other == sbdf
+
+
+def require_set(source: Source, text: str) -> None:
+    """Raise NoSuchDeviceError unless `text`, which fits no function, is a set of addresses that may be empty.
+
+    A text that names one function is an error, and so is one that seems to be meant for another function: the
+    colon typed for the point. Any other set is empty, as for lspci's option -s.
+    """
+    chosen = parse_slot(text)
+    meant = _meant(source, text)
+    if meant or None not in (chosen.bus, chosen.device, chosen.function):
+        raise NoSuchDeviceError(text, meant)
 
 
 def target_of(source: Source, text: str) -> Target:

@@ -11,6 +11,7 @@ from pcipt.pci.address import LIMITS, Sbdf, SlotFilter
 from pcipt.pci.notation.spellings import plain_address
 
 MOST = 4  # suggestions
+SEGMENT_DIGITS = 4  # at least, where a segment is written in full
 _LIMIT = 4000  # characters that are looked at
 _FLAGS = re.ASCII | re.IGNORECASE
 _ADDRESS = re.compile(
@@ -66,7 +67,7 @@ def _readings(text: str) -> list[SlotFilter]:
     elif len(words) == 2:
         words = [*words, "*"]  # bus:device
     if len(words) == 3:
-        words = ["0", *words]
+        words = [*words, "*"] if _begins_with_segment(words) else ["0", *words]
     if len(words) != len(LIMITS):
         return []
     segment, bus, device, function = map(_number, words)
@@ -75,6 +76,16 @@ def _readings(text: str) -> list[SlotFilter]:
     if function is not None and function > LIMITS["function"]:
         function = None
     return [SlotFilter(segment, bus, device, function)]
+
+
+def _begins_with_segment(words: list[str]) -> bool:
+    """Return True if three words are segment, bus and device rather than bus, device and function.
+
+    A bus has two digits and is never written with four. The third word is a device if it has two digits and
+    is too large for a function.
+    """
+    first, _, third = (word.lower().removeprefix("0x") for word in words)
+    return len(first) >= SEGMENT_DIGITS or (len(third) > 1 and (_number(third) or 0) > LIMITS["function"])
 
 
 def _number(word: str) -> int | None:

@@ -77,7 +77,30 @@ def test_every_notation_finds_the_function(machine, text):
 def test_list_takes_a_path(machine):
     code, out = run("list", "-s", "00_1c.0-00_00.0", "--root", machine)
     assert (code, [line.split()[0] for line in out.splitlines()]) == (0, ["0000:02:00.0"])
-    assert run("list", "-s", "00_1c.0-00_05.0", "--root", machine) == (0, "")
+
+
+#  what fits no function -> exit code of `list -s`, what is said
+UNFIT = [
+    ("02:00:0", 6, "did you mean 0000:02:00.0?"),  # a colon for the point
+    ("0000:02:00:1", 2, "did you mean 0000:02:00.1?"),
+    ("02:00.5", 6, "did you mean 0000:02:00.1?"),
+    ("00_1c.0-00_05.0", 6, "pcipt: no function 00_1c.0-00_05.0 on this machine\n"),
+    ("77:00.0", 6, "pcipt: no function 77:00.0 on this machine\n"),
+    ("0001:02:00", 6, "did you mean 0000:02:00.0?"),
+    ("77:", 0, "note: no function fits 77:\n"),  # a set may be empty, as for lspci
+    ("*:1e.*", 0, "note: no function fits *:1e.*\n"),
+    ("1e.5", 0, "note: no function fits 1e.5\n"),  # on any bus
+    ("0001:", 0, "note: no function fits 0001:\n"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected", "said"), UNFIT)
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["text", "json"])
+def test_a_filter_that_fits_nothing_is_told(machine, text, expected, said, form, capsys):
+    code, out = run("list", "-s", text, "--root", machine, *form)
+    assert code == expected
+    assert said in capsys.readouterr().err
+    assert out == ('{"version": 1, "devices": []}\n' if form and not code else "")
 
 
 ABSENT = [
