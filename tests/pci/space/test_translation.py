@@ -44,6 +44,21 @@ def card(*pairs, address="01:00.0", parent="00:00.0", command=2, size=0x10_0000)
     )
 
 
+def alone(*pairs, **more):
+    """Make a function below a root bus that has no other."""
+    return card(*pairs, address="00:02.0", parent=None, **more)
+
+
+def wide(*pairs):
+    """Make such a function with 64-bit memory BARs."""
+    registers = {0x04: (2, 2)}
+    lines = [NOTHING] * 6
+    for number, (register, believed) in enumerate(pairs):
+        registers |= {0x10 + 8 * number: (4, register | 4), 0x14 + 8 * number: (4, register >> 32)}
+        lines[2 * number] = Resource(believed, 0x10_0000, 0x10_0200)
+    return RawFunction(parse_sbdf("00:02.0"), space(registers), tuple(lines), root_bus=0)
+
+
 def found(*raws):
     machine = decode_machine(raws)
     assert dict(Inventory(raws).machine.functions) == dict(machine.functions)
@@ -52,6 +67,7 @@ def found(*raws):
 
 
 AT = 0xD800_0000
+NEAR = 0x1000_0000  # a register can hold AT + NEAR
 NEXT = AT + 0x10_0000
 
 
@@ -74,7 +90,10 @@ def test_a_reset_below_a_translating_bridge_is_found():
 @pytest.mark.parametrize(
     "raws",
     [
-        [card((AT, AT + ADDED), (NEXT, NEXT + ADDED), address="00:02.0", parent=None)],  # one function alone
+        [alone((AT, AT + NEAR))],  # one BAR alone may have moved
+        [alone((AT, AT + NEAR), (NEXT, NEXT + 2 * NEAR))],
+        [alone((AT, AT + ADDED), (NEXT, NEXT + NEAR))],  # as many differ by one value as by the other
+        [alone((AT, AT + 0x8000), (NEXT, NEXT + 0x8000))],
         [port(0), card((AT, AT + ADDED))],  # as many are where Linux has them
         [port(), card((AT, AT + 0x80_0000))],  # no two agree
         [port(0x1000), card((AT, AT + 0x1000))],  # no window of a host bridge begins there
@@ -84,6 +103,34 @@ def test_what_is_no_constant_of_all_has_moved(raws):
     shifts, codes = found(*raws)
     assert set(shifts) == {0}
     assert codes
+
+
+@pytest.mark.parametrize(
+    ("raw", "added"),
+    [
+        (alone((AT, AT + ADDED)), ADDED),  # no 32-bit register holds Linux's address
+        (alone((AT, AT + ADDED), (NEXT, NEXT + ADDED)), ADDED),
+        (alone((AT, AT + NEAR), (NEXT, NEXT + NEAR)), NEAR),  # all agree
+        (wide((AT, AT + ADDED), (NEXT, NEXT + ADDED)), ADDED),
+        (port(), ADDED),  # a bridge with a window
+    ],
+)
+def test_one_function_shows_a_constant_that_nothing_else_explains(raw, added):
+    assert found(raw) == ([added], [])
+
+
+def test_one_function_with_one_wide_bar_may_have_moved():
+    assert found(wide((AT, AT + ADDED))) == ([0], [("00:02.0", "bar-drift")])
+
+
+def test_what_moved_in_a_lone_function_is_told():
+    moved = alone((AT, AT + ADDED), (NEXT, NEXT + ADDED), (NEXT + 0x10_0000, AT + ADDED + 0x80_0000))
+    assert found(moved) == ([ADDED], [("00:02.0", "bar-drift")])
+
+
+def test_a_lone_function_whose_bars_were_cleared_shows_no_constant():
+    reset = alone((0, AT), (0, NEXT), command=0)
+    assert found(reset) == ([0], [("00:02.0", "bar-drift")] * 2)
 
 
 def test_each_root_bus_has_its_own_host_bridge():
