@@ -87,16 +87,17 @@ def compared(bar: Bar, line: Resource, shift: Shift = NO_SHIFT) -> Bar:
     return attrs.evolve(bar, claimed=Range(Address(claimed), line.size))
 
 
-def finding_of(bar: Bar, line: Resource, *, virtual: bool = False) -> Finding | None:
+def finding_of(bar: Bar, line: Resource, *, virtual: bool = False, vfs_on: bool = False) -> Finding | None:
     """Return the finding that a BAR has no address, or another one than Linux believes; None if all is well.
 
-    `bar` must come from `compared`, and `line` is Linux's line of it.
+    `bar` must come from `compared`, and `line` is Linux's line of it. `virtual` is True for a VF BAR of a
+    physical function, and then `vfs_on` says if its virtual functions are switched on.
     """
     name = name_of(bar, virtual=virtual)
     if bar.kind is BarKind.ROM and not bar.decoding:
         return None
     if bar.unassigned:
-        return _unassigned(bar, line, virtual=virtual)
+        return _vf_unassigned(bar, vfs_on=vfs_on) if virtual else _unassigned(bar, line)
     if bar.claimed is None or is_being_sized(bar):
         return None
     if bar.decoding:
@@ -123,7 +124,8 @@ def compared_vf_bars(
     """
     lines = [line_of(resources, VF_BAR_INDEX + bar.index) for bar in sriov.bars]
     bars = tuple(compared(bar, line, shift) for bar, line in zip(sriov.bars, lines, strict=True))
-    found = (finding_of(bar, line, virtual=True) for bar, line in zip(bars, lines, strict=True))
+    on = sriov.vf_enable
+    found = (finding_of(bar, line, virtual=True, vfs_on=on) for bar, line in zip(bars, lines, strict=True))
     return attrs.evolve(sriov, bars=bars), tuple(finding for finding in found if finding is not None)
 
 
@@ -143,16 +145,13 @@ def is_being_sized(bar: Bar) -> bool:
     )
 
 
-def _unassigned(bar: Bar, line: Resource, *, virtual: bool) -> Finding:
+def _unassigned(bar: Bar, line: Resource) -> Finding:
     """Return the finding that a BAR has no address.
 
     Linux enables no function with a BAR that is IORESOURCE_UNSET; it passes over one whose line it has
     cleared. Without such a line, an I/O BAR is seldom missed.
     """
-    size = f"{size_text(bar.size)} " if bar.size else ""
-    text = f"{name_of(bar, virtual=virtual)} ({size}{KINDS[bar.kind]}) has no address: it is unassigned"
-    if virtual:
-        return Finding("vf-bar-unassigned", f"{text}, and no virtual functions can be switched on")
+    text = _without_address(bar, virtual=False)
     if line.flags & Resource.UNSET:
         text += ", so Linux does not enable the function"
     if bar.address:
@@ -163,6 +162,27 @@ def _unassigned(bar: Bar, line: Resource, *, virtual: bool) -> Finding:
         text += "; it decodes at address 0"
     spared = bar.kind is BarKind.IO and not line.flags & Resource.UNSET
     return Finding("io-bar-unassigned" if spared else "bar-unassigned", text)
+
+
+def _vf_unassigned(bar: Bar, *, vfs_on: bool) -> Finding:
+    """Return the finding that a VF BAR has no address. Linux then switches no virtual functions on; who did
+    it nevertheless is the firmware, or another kernel.
+
+    Source: linux drivers/pci/iov.c, sriov_enable ("not enough MMIO resources for SR-IOV").
+    """
+    if not vfs_on:
+        what = "no virtual functions can be switched on"
+    elif bar.decoding:
+        what = f"the virtual functions are switched on and decode it from address {bar.address:#x} on"
+    else:
+        what = "the virtual functions are switched on and do not decode it: what uses it in them fails"
+    return Finding("vf-bar-unassigned", f"{_without_address(bar, virtual=True)}, and {what}")
+
+
+def _without_address(bar: Bar, *, virtual: bool) -> str:
+    """Return the beginning of the text of both findings."""
+    size = f"{size_text(bar.size)} " if bar.size else ""
+    return f"{name_of(bar, virtual=virtual)} ({size}{KINDS[bar.kind]}) has no address: it is unassigned"
 
 
 def window_lines(resources: Sequence[Resource]) -> tuple[tuple[WindowKind, Resource], ...]:

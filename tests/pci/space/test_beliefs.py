@@ -3,7 +3,16 @@
 import pytest
 
 from pcipt.pci import Address, Bar, BarKind, Range, Resource, Window, WindowKind
-from pcipt.pci.space.beliefs import NO_SHIFT, Shift, compared, compared_windows, finding_of, is_being_sized
+from pcipt.pci.space.beliefs import (
+    NO_SHIFT,
+    Shift,
+    compared,
+    compared_vf_bars,
+    compared_windows,
+    finding_of,
+    is_being_sized,
+)
+from pcipt.pci.sriov import SrIov
 
 NOTHING = Resource(0, 0, 0)
 UNSET = Resource.UNSET
@@ -62,6 +71,25 @@ def test_a_vf_bar_without_an_address_is_a_note_of_its_own():
     finding = finding_of(found, NOTHING, virtual=True)
     assert (finding.code, finding.is_note) == ("vf-bar-unassigned", True)
     assert "VF BAR 0 (16K 64-bit memory)" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("address", "flags", "on", "decoding", "said"),
+    [
+        (0, 0x200, False, False, "and no virtual functions can be switched on"),
+        (0xFE00_0000, 0x200 | UNSET, False, False, "and no virtual functions can be switched on"),
+        (0, 0x200, True, True, "the virtual functions are switched on and decode it from address 0x0 on"),
+        (0xFE00_0000, 0x200 | UNSET, True, True, "are switched on and decode it from address 0xfe000000 on"),
+        (0, 0x200, True, False, "the virtual functions are switched on and do not decode it"),
+    ],
+)
+def test_a_vf_bar_without_an_address_is_told_as_the_virtual_functions_are(address, flags, on, decoding, said):
+    lines = (*[NOTHING] * 7, line(0, 0x10_0000, flags))
+    held = SrIov(8, 8, 4, 0x80, 2, 0x10ED, on, decoding, False, (bar(address, 0x4000, decoding=decoding),))
+    _, (finding,) = compared_vf_bars(held, lines)
+    assert finding.code == "vf-bar-unassigned"
+    assert said in finding.text
+    assert ("can be switched on" in finding.text) is not on
 
 
 @pytest.mark.parametrize(
