@@ -12,6 +12,7 @@ from pcipt.pci import structures
 from pcipt.pci.address import PciPath, Sbdf
 from pcipt.pci.bars import LAYOUT, Bar, bars_from_resources
 from pcipt.pci.bridge import Bridge, decode_bridge
+from pcipt.pci.buses.numbers import wrong_primary
 from pcipt.pci.capabilities import Capability, walk_capabilities
 from pcipt.pci.config import COMMAND_MEMORY, HEADER_SIZE, ConfigSpace, HeaderType
 from pcipt.pci.finding import Finding
@@ -162,6 +163,7 @@ def decode_function(
             *findings,
             *drift,
             *_bus_drift(raw, bridge),
+            *(wrong_primary(raw.sbdf, bridge) if bridge is not None else ()),
             *compared,
             *lost,
             *_window_drift(raw, header, bridge, shift),

@@ -166,6 +166,11 @@ ODD = [
     (RawFunction(HERE, space(), ids=attrs.evolve(LINUX, device=0x1533)), ["id-drift"]),
     (RawFunction(HERE, space(), physfn=Sbdf(0, 2, 0, 1), ids=attrs.evolve(LINUX, device=0x10ED)), []),
     (RawFunction(HERE, space({0x18: (4, 0x05_05_02)}, header=BRIDGE), secondary=2), ["bus-drift"]),
+    (RawFunction(HERE, space({0x18: (4, 0x05_05_03)}, header=BRIDGE), secondary=5), ["bus-primary"]),
+    (RawFunction(HERE, space({0x18: (4, 0x05_05_FF)}, header=BRIDGE)), ["bus-primary"]),
+    (RawFunction(HERE, space({0x18: (4, 0x05_05_01)}, header=CARDBUS)), ["bus-primary"]),
+    (RawFunction(HERE, space({0x18: (4, 0x05_05_00)}, header=BRIDGE)), []),  # hard-wired to 0
+    (RawFunction(HERE, space({0x18: (4, 0x02_02_01)}, header=BRIDGE)), []),  # impossible anyway
     (RawFunction(HERE, space({0x18: (4, 0x05_05_02)}, header=BRIDGE), secondary=5), []),
     (RawFunction(HERE, space({0x18: (4, 0x05_05_02)}, header=BRIDGE)), []),  # a dump: Linux was not asked
     (RawFunction(HERE, space(), secondary=5), []),  # no bridge any more

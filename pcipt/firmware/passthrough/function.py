@@ -67,13 +67,15 @@ _FINDINGS: Mapping[str, tuple[Verdict, str]] = {
     "bridge-vanished": (Verdict.REFUSE, "rescan the bus"),
 }
 
-# Findings of a bridge that matter to all functions below it.
-_ABOVE: Mapping[str, Verdict] = {
-    "bus-drift": Verdict.REFUSE,
-    "bus-numbers": Verdict.REFUSE,
-    "bus-conflict": Verdict.REFUSE,
-    "window-drift": Verdict.REFUSE,
-    "no-answer": Verdict.REFUSE,
+# Findings of a bridge that matter to all functions below it, each with its verdict and a way to change it.
+_RESCAN_BRIDGE = "rescan that bridge"
+_ABOVE: Mapping[str, tuple[Verdict, str]] = {
+    "bus-drift": (Verdict.REFUSE, _RESCAN_BRIDGE),
+    "bus-numbers": (Verdict.REFUSE, _RESCAN_BRIDGE),
+    "bus-conflict": (Verdict.REFUSE, _RESCAN_BRIDGE),
+    "bus-primary": (Verdict.WARN, "write the number back before any rescan"),
+    "window-drift": (Verdict.REFUSE, _RESCAN_BRIDGE),
+    "no-answer": (Verdict.REFUSE, _RESCAN_BRIDGE),
 }
 
 _ORPHAN = (
@@ -136,7 +138,7 @@ def decoder_findings(function: Function, evidence: Evidence) -> Said:
         for finding in bridge.findings:
             if finding.code in _ABOVE:
                 text = f"the bridge {bridge.sbdf} above it: {finding.text}"
-                yield Reason(finding.code, _ABOVE[finding.code], text, "rescan that bridge")
+                yield Reason(finding.code, _ABOVE[finding.code][0], text, _ABOVE[finding.code][1])
 
 
 def known_to_xen(function: Function, evidence: Evidence) -> Said:

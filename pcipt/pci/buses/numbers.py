@@ -22,6 +22,24 @@ def is_impossible(sbdf: Sbdf, bridge: Bridge) -> bool:
     return not sbdf.bus < bridge.secondary <= bridge.subordinate or bridge.secondary == LAST_BUS
 
 
+def wrong_primary(sbdf: Sbdf, bridge: Bridge) -> tuple[Finding, ...]:
+    """Return a finding if the primary bus number of a bridge is not the bus that the bridge `sbdf` is on.
+
+    Downwards nothing is routed by it, so what is behind the bridge is reached. But Linux takes such a bridge
+    for one that is not set up. A bridge that reads 0 is spared, as by Linux: the number may be hard-wired.
+    Other impossible numbers say it all.
+    """
+    if bridge.primary in (0, sbdf.bus) or is_impossible(sbdf, bridge):
+        return ()
+    why = (
+        f"the primary bus number of the bridge is {bridge.primary:02x}, but it is on bus {sbdf.bus:02x}: "
+        "what is behind it is reached, but at its next scan Linux takes the bridge for one that is not set "
+        "up, writes all its bus numbers anew, and what is behind it gets other addresses; write the number "
+        f"back before any rescan (setpci -s {sbdf} PRIMARY_BUS={sbdf.bus:02x})"
+    )
+    return (Finding("bus-primary", why),)
+
+
 def check_buses(bridges: Mapping[Sbdf, Bridge]) -> dict[Sbdf, tuple[Finding, ...]]:
     """Return one finding for each bridge with impossible or conflicting bus numbers. Other bridges have no
     entry.

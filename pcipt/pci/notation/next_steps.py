@@ -153,6 +153,7 @@ STEPS: Mapping[str, str] = {
     "bus-drift": RESCAN,
     "bus-numbers": RESCAN,
     "bus-conflict": RESCAN,
+    "bus-primary": "the finding names the `setpci` that puts it right; rescan nothing before",
     "bridge-vanished": RESCAN,
     "bar-unassigned": "`pcipt space` shows which window is short and what helps",
     "io-bar-unassigned": (

@@ -89,6 +89,17 @@ def test_a_renumbered_bridge_refuses_all_below():
     assert (said, unknown) == ({"bus-drift": "refuse"}, ["capabilities"])
 
 
+def test_a_bridge_with_another_primary_bus_warns_of_rescans():
+    port = bridge("00:1c.0", 3, 3)
+    config = bytearray(port.config)
+    config[0x18] = 7
+    port = attrs.evolve(port, config=bytes(config), secondary=3)
+    raw = function("03:00.0", parent="00:1c.0")
+    evidence = evidence_of(port, raw)
+    assert said_by(rules.decoder_findings, "03:00.0", evidence)[0] == {"bus-primary": "warn"}
+    assert "setpci -s 0000:00:1c.0 PRIMARY_BUS=00" in text_of(rules.decoder_findings, "03:00.0", evidence)
+
+
 @pytest.mark.parametrize(
     ("xen", "owners", "expected"),
     [
