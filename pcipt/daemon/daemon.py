@@ -369,7 +369,7 @@ class Daemon:
         """
         state, told = self.engine.views.state, self.engine.service_findings
         before = state.kept
-        state.kept, findings = read_kept(self._options.policy, "/", before)
+        state.kept, findings = read_kept(self._options.policy, self._options.settings, "/", before)
         told[:] = [*(each for each in told if each.code != UNREADABLE), *findings]
         return state.kept != before
 

@@ -9,15 +9,18 @@ from pcipt.pci import Finding
 UNREADABLE = "policy-unreadable"
 
 
-def read_kept(directory: str | None, root: str, before: Kept) -> tuple[Kept, tuple[Finding, ...]]:
+def read_kept(
+    directory: str | None, settings: str, root: str, before: Kept
+) -> tuple[Kept, tuple[Finding, ...]]:
     """Return the policy below `directory`, and a finding if it cannot be used: `before` holds then.
 
-    `root` is where sysfs is mounted at `sys`. A `directory` of None has no policy.
+    The file `settings` may have entries too. `root` is where sysfs is mounted at `sys`. A `directory` of None
+    has no policy.
     """
     if directory is None:
         return Kept(), ()
     try:
-        return Kept(read_entries(directory), read_host_bridges(root)), ()
+        return Kept(read_entries(directory, settings), read_host_bridges(root)), ()
     except InputError as error:
         why = (
             f"which devices are kept for guests is not known anew: {error}; correct it and reload the service"

@@ -171,7 +171,11 @@ def file_from_keys() -> str:
 
     The lines of the keys are comments, so the file changes no setting. The keys are in the order of KEYS.
     """
-    lines = ["# Settings of pcipt, see pcipt.toml(5). Each key stands here with its default.", ""]
+    lines = ["# Settings of pcipt, see pcipt.toml(5). Each key stands here with its default."]
+    lines += [
+        "# Tables [[passthrough]] may stand here too; everybody may read them here, see pcipt.toml(5).",
+        "",
+    ]
     table = ""
     for key in KEYS:
         *above, name = key.path

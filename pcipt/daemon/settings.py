@@ -1,5 +1,6 @@
 """The settings file: TOML with the keys of setting_keys.py, and no other keys.
 
+Tables [[passthrough]] may stand in it too: they are of the policy, which kept.py reads.
 A wrong key or value is reported on one line with file, line, key and a suggestion; it is never guessed.
 """
 
@@ -14,6 +15,7 @@ from pcipt.daemon.setting_keys import ACTIONS, BY_NAME, DEFAULTS, KEYS, TABLES
 from pcipt.errors import InputError, printable
 from pcipt.host.regular_file import read_regular
 from pcipt.pci.address import PciPath, parse_path
+from pcipt.pci.policy.entries import TABLE
 from pcipt.remap.actions import GuardPort, Quarantine
 
 PATH = "/etc/pcipt/pcipt.toml"
@@ -127,6 +129,7 @@ def parse_settings(data: bytes, path: str) -> Settings:
         raise InputError(path, f"{_line_of_most_digits(text)}a number with too many digits") from error
     except RecursionError as error:
         raise InputError(path, "nested too deeply") from error
+    document.pop(TABLE, None)
     values = dict(DEFAULTS)
     for names, value in _flat(document):
         why = _wrong(names, value)
@@ -169,7 +172,7 @@ def _suggestion(names: Sequence[str]) -> str:
     in another table.
     """
     beside = [key.path for key in KEYS if key.path[:-1] == list(names[:-1])]
-    known = [path[-1] for path in beside] + (sorted(TABLES) if len(names) == 1 else [])
+    known = [path[-1] for path in beside] + (sorted({*TABLES, TABLE}) if len(names) == 1 else [])
     prefix = "".join(f"{name}." for name in names[:-1])
     import difflib  # the daemon needs it only for a settings file that is wrong
 

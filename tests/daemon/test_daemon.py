@@ -273,6 +273,9 @@ def test_metrics_come_by_command_and_by_file(tmp_path):
         ("", 0, 'mode = "enforce"\n'),
         ("mode = 'observe'\n[watch]\nsettle-ms = 9", 0, "watch.settle-ms = 9  # default: 50\n"),
         ("mode = 'observe'\n\nwacth = 1", 1, "line 3: unknown key wacth; did you mean watch?\n"),
+        ("[[passthrough]]\npath = '00_1c.0'", 0, 'mode = "enforce"\n'),
+        ("[[passthrough]]\npath = '03:00.0'", 1, "pcipt.toml: path: "),
+        ("[[passthru]]\npath = '00_1c.0'", 1, "line 1: unknown key passthru; did you mean passthrough?\n"),
     ],
 )
 def test_settings_are_checked_without_a_daemon(tmp_path, text, code, words):

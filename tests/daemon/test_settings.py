@@ -80,7 +80,7 @@ WRONG = [
     ('"" = 1', "line 1: unknown key ''; expected one of mode"),
     (
         "zzz = 1",
-        "line 1: unknown key zzz; expected one of mode, actions, hotplug, log, metrics, reserved, watch",
+        "line 1: unknown key zzz; expected one of mode, actions, hotplug, log, metrics, passthrough",
     ),
     ("# mode\n\nmode = 'force'", "line 3: mode is 'force'; expected one of enforce, observe"),
     ("actions = 1", "line 1: actions is no table; expected [actions]"),

@@ -430,8 +430,26 @@ def test_the_policy_is_read_at_start_and_by_sighup_and_a_wrong_one_is_told(tmp_p
     assert "policy-mismatch" not in reload()
 
 
+def test_entries_in_the_settings_file_are_the_policy_too(tmp_path, serve):
+    """Also where the settings file is not the one beside passthrough.d (--settings)."""
+    service = serve(Stage())
+    file = tmp_path / "mine.toml"
+    options = attrs.evolve(service.daemon._options, policy=str(tmp_path / "etc"), settings=str(file))
+    service.daemon._options = options
+    service.begin()
+    file.write_text('[[passthrough]]\npath = "00_1c.0-00_00.0"\nvendor = 0x1234\n')
+    service.daemon._reload()
+    service.daemon.settle()
+    assert {finding.code: subject for subject, finding in service.engine.findings}["policy-mismatch"] == S(
+        "01:00.0"
+    )
+    file.write_text("[[passthrough]]\n")
+    service.daemon._reload()
+    assert "policy-unreadable" in {finding.code for _, finding in service.engine.findings}
+
+
 def test_without_a_policy_nothing_is_read(serve, monkeypatch):
-    monkeypatch.setattr("pcipt.daemon.kept.read_entries", lambda _: pytest.fail("it was read"))
+    monkeypatch.setattr("pcipt.daemon.kept.read_entries", lambda *_: pytest.fail("it was read"))
     service = serve()
     service.begin()
     service.daemon._reload()

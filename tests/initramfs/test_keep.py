@@ -14,8 +14,8 @@ import pytest
 from pcipt.host.policy.places import read_identities
 from pcipt.host.sysfs import read_machine
 from pcipt.pci import ConfigSpace, Sbdf, decode_machine
-from pcipt.pci.identity import identities_of
-from pcipt.pci.policy.compiled import text_from_entries
+from pcipt.pci.identity import Identity, identities_of
+from pcipt.pci.policy.compiled import text_from_policy
 from pcipt.pci.policy.entries import Entry, insisted_on
 from pcipt.pci.policy.resolve import State, resolve
 from tests.initramfs.topologies import Enumeration, a_source, change, enumerated
@@ -101,7 +101,7 @@ def test_the_right_function_or_none_and_both_resolvers_agree(place):
                     assert found.state is State.PRESENT, (seed, done)  # it is where it was
             tree = place / str(seed)
             now.write(tree)
-            (tree / "list").write_text(text_from_entries(entries))
+            (tree / "list").write_text(text_from_policy(entries, ()))
             pairs.append((tree, tree / "list"))
         assert shell(*pairs) == [(word, sbdf) for _, word, sbdf in expected], start
         for _, word, sbdf in expected:
@@ -118,7 +118,7 @@ def test_only_what_is_kept_gets_the_driver_of_guests(place):
         _, entries, now, _ = a_case(seed)
         tree = place / str(seed)
         now.write(tree)
-        (tree / "list").write_text(text_from_entries(entries))
+        (tree / "list").write_text(text_from_policy(entries, ()))
         kept = {sbdf for word, sbdf in shell((tree, tree / "list")) if word == "kept"}
         written = {path.parent.name: path.read_text() for path in tree.rglob("driver_override")}
         assert written == dict.fromkeys(kept, "pciback\n")
@@ -150,7 +150,7 @@ def one(place):
         if found.state is State.PRESENT and meant[0].card.serial is not None:
             break
     now.write(place)
-    (place / "list").write_text(text_from_entries(entries[:1]))
+    (place / "list").write_text(text_from_policy(entries[:1], ()))
     home = place / "devices" / now.homes[found.kept]
     return home, lambda: shell((place, place / "list"))
 
@@ -193,6 +193,33 @@ def test_a_list_of_capabilities_that_goes_round_ends(one):
     data[0x100:0x104] = (1 | 1 << 16 | 0x100 << 20).to_bytes(4, "little")
     (home / "config").write_bytes(data)
     assert run() == [("mismatch", home.name)]
+
+
+def test_both_resolvers_find_the_same_ports(place):
+    """A policed port is found by its path alone: the bridge that is there, and nothing that is none."""
+    told = {"port": 0, "mismatch": 0, "absent": 0}
+    for seed in range(FIRST, FIRST + 40):
+        source = a_source(seed)
+        board, before = enumerated(source)
+        paths = [identity.path for identity in identities(before).values()]
+        ports = source.sample(paths, min(len(paths), 4))
+        change(source, board)
+        try:
+            now = Enumeration(board)
+        except ValueError:
+            now = before
+        machine, found = decode_machine(now.raws.values()), []
+        for each in resolve([Entry(Identity(path)) for path in ports], identities(now)):
+            bridge = each.sbdf is not None and machine.functions[each.sbdf].is_bridge
+            word = "port" if bridge else "absent" if each.sbdf is None else "mismatch"
+            found.append((word, "-" if each.sbdf is None else str(each.sbdf)))
+            told[word] += 1
+        tree = place / str(seed)
+        now.write(tree)
+        (tree / "list").write_text(text_from_policy((), ports))
+        assert shell((tree, tree / "list")) == found, seed
+        assert not list(tree.rglob("driver_override"))
+    assert min(told.values()) > 5, told
 
 
 def test_two_host_bridges_of_one_name_are_not_chosen_between(one, place):

@@ -11,6 +11,7 @@ from pcipt.daemon.setting_keys import KEYS, toml_from_value
 from pcipt.daemon.settings import PATH, Settings, read_settings
 from pcipt.daemon.store import STATE_DIRECTORY
 from pcipt.host.policy.policy_files import DIRECTORY
+from pcipt.host.policy.settings_file import entries_in, read_document
 
 EXAMPLES = (
     ("pcipt daemon --check-settings", "are the settings right? (systemd starts the service itself)"),
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     path, required = args.settings or PATH, args.settings is not None
     settings = read_settings(path, required=required)
     if args.check_settings:
+        entries_in(read_document(path), path)  # what it says of the policy
         print_settings(settings)
         return 0
     return _serve(args, settings, path, required=required)

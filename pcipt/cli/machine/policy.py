@@ -29,10 +29,11 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_directory_argument(parser: argparse.ArgumentParser) -> None:
-    """Add --policy (the directory of the policy) to a parser."""
+    """Add --policy (the directory of the policy and of the settings file) to a parser."""
     parser.add_argument(
-        "--policy", metavar="DIR", default=DIRECTORY, help=f"where passthrough.d is ({DIRECTORY})"
-    )
+        "--policy", metavar="DIR", default=DIRECTORY,
+        help=f"where passthrough.d and pcipt.toml are ({DIRECTORY})",
+    )  # fmt: skip
 
 
 @attrs.frozen

@@ -1,70 +1,80 @@
-"""The files of the policy: tables `[[passthrough]]` in passthrough.d, and beside it the initramfs's list.
+"""The files of the policy: tables `[[passthrough]]` in passthrough.d and in the settings file, and beside
+them the initramfs's list.
 
-Only root may read them, because they hold serial numbers. A file is written aside and renamed.
+Those that pcipt makes only root may read, because they hold serial numbers. A file is written aside and
+renamed.
 """
 
 import os
+import stat
 import tempfile
-import tomllib
 from collections.abc import Sequence
 
 from pcipt.errors import InputError, StateError
+from pcipt.host.policy.settings_file import (
+    SIZE_LIMIT,
+    entries_in,
+    guarded_in,
+    read_document,
+    settings_beside,
+)
+from pcipt.host.policy.table_text import without_table
 from pcipt.host.regular_file import read_regular
 from pcipt.pci.address import PciPath
-from pcipt.pci.policy.compiled import text_from_entries
-from pcipt.pci.policy.entries import TABLE, Entry, entry_from_table, text_from_entry
+from pcipt.pci.policy.compiled import text_from_policy
+from pcipt.pci.policy.entries import TABLE, Entry, text_from_entry
 
 DIRECTORY = "/etc/pcipt"
 ENTRIES, COMPILED = "passthrough.d", "passthrough.list"
 ENDING = ".toml"
 MAX_FILES = 1024
-SIZE_LIMIT = 64 * 1024
 
 
-def read_entries(directory: str = DIRECTORY) -> tuple[Entry, ...]:
-    """Return all entries below `directory`, in the order of the names of their files; none without files.
+def read_entries(directory: str = DIRECTORY, settings: str | None = None) -> tuple[Entry, ...]:
+    """Return all entries: those of the settings file, then those of passthrough.d in the order of its files.
+
+    `settings` is the settings file, if it is not the one in `directory`.
 
     Raises: InputError for a file that cannot be used, or if two entries have one path; PermissionError if the
             user may not read them.
     """
+    path = settings or settings_beside(directory)
+    entries = entries_in(read_document(path), path)
+    for each in _files(directory):
+        entries += _read_file(each)
+    found: dict[PciPath, Entry] = {}
+    for entry in entries:
+        other = found.setdefault(entry.path, entry)
+        if other is not entry:
+            raise InputError(entry.source, f"{entry.path} is in {other.source} too")
+    return tuple(found.values())
+
+
+def _files(directory: str) -> list[str]:
+    """Return the paths of the files in passthrough.d, sorted; none without it. Raises: InputError."""
     place = os.path.join(directory, ENTRIES)
     try:
         names = sorted(name for name in os.listdir(place) if name.endswith(ENDING) and name[0] != ".")
     except FileNotFoundError:
-        return ()
+        return []
     if len(names) > MAX_FILES:
         raise InputError(place, f"has more than {MAX_FILES} files")
-    found: dict[PciPath, Entry] = {}
-    for name in names:
-        for entry in _read_file(os.path.join(place, name)):
-            other = found.setdefault(entry.path, entry)
-            if other is not entry:
-                raise InputError(entry.source, f"{entry.path} is in {other.source} too")
-    return tuple(found.values())
+    return [os.path.join(place, name) for name in names]
 
 
 def _read_file(path: str) -> list[Entry]:
     """Return the entries of one file. Raises: InputError if it cannot be used; PermissionError."""
-    try:
-        document = tomllib.loads(read_regular(path, SIZE_LIMIT).decode())
-    except FileNotFoundError:
-        return []  # removed meanwhile
-    except PermissionError:
-        raise
-    except OSError as error:
-        raise InputError(path, error.strerror or str(error)) from error
-    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML
-        raise InputError(path, str(error)) from error
-    tables = document.pop(TABLE, [])
-    if document:
-        raise InputError(path, f"unknown key {next(iter(document))}; expected tables [[{TABLE}]]")
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise InputError(path, f"{TABLE} is no list of tables; write [[{TABLE}]]")
-    return [entry_from_table(table, path) for table in tables]
+    document = read_document(path)
+    other = next((name for name in document if name != TABLE), None)
+    if other is not None:
+        raise InputError(path, f"unknown key {other}; expected tables [[{TABLE}]]")
+    return entries_in(document, path)
 
 
 def add_entries(entries: Sequence[Entry], directory: str = DIRECTORY) -> list[str]:
-    """Write each entry to a file of its own, named after its path, and the list anew; return the files.
+    """Write each entry to a file named after its path, and the list anew; return the files.
+
+    What stands in such a file already stays in front of the entry.
 
     Raises: StateError if the policy has an entry with that path already; InputError for a wrong file; OSError
             if writing fails.
@@ -77,44 +87,78 @@ def add_entries(entries: Sequence[Entry], directory: str = DIRECTORY) -> list[st
     written = []
     for entry in entries:
         path = os.path.join(directory, ENTRIES, f"{entry.path}{ENDING}")
-        _write(path, text_from_entry(entry))
+        _write(path, _head(path) + text_from_entry(entry))
         written.append(path)
     write_compiled(directory)
     return written
 
 
-def remove_entry(entry: Entry, directory: str = DIRECTORY) -> None:
-    """Remove the file of an entry, and write the list anew.
+def _head(path: str) -> str:
+    """Return what stands in a file already, with a line's end; nothing without the file."""
+    try:
+        text = read_regular(path, SIZE_LIMIT).decode()
+    except FileNotFoundError:
+        return ""
+    return text if not text or text.endswith("\n") else f"{text}\n"
 
-    Raises: StateError if its file has other entries too: the user edits it, so that comments are kept;
+
+def remove_entry(entry: Entry, directory: str = DIRECTORY) -> None:
+    """Take the table of an entry out of its file, and write the list anew.
+
+    Everything else in the file stays, comments too. A file in passthrough.d is removed if nothing stays.
+
+    Raises: StateError if the table does not stand in a form that can be taken out: the user edits the file;
             OSError if removing or writing fails.
     """
-    others = [each for each in read_entries(directory) if each.source == entry.source and each != entry]
-    if others:
-        raise StateError(f"{entry.source} has {len(others)} more entries: take the table out of it by hand")
-    os.remove(entry.source)
+    path = entry.source
+    number = entries_in(read_document(path), path).index(entry)
+    left = without_table(read_regular(path, SIZE_LIMIT).decode(), number)
+    if left is None:
+        raise StateError(f"{path} has the entry in a form of its own: take it out by hand")
+    if left.strip() or path == settings_beside(directory):
+        _write(path, left)
+    else:
+        os.remove(path)
     write_compiled(directory)
 
 
 def write_compiled(directory: str = DIRECTORY) -> None:
     """Write the list for the initramfs from the files. Raises: InputError for a wrong file; OSError."""
-    _write(os.path.join(directory, COMPILED), text_from_entries(read_entries(directory)))
+    _write(os.path.join(directory, COMPILED), _compiled(read_entries(directory), directory))
 
 
 def is_compiled(entries: Sequence[Entry], directory: str = DIRECTORY) -> bool:
-    """Return True if the list says what the entries say; also if there is no list and no entry."""
+    """Return True if the list says what the entries and the settings say; also if all of that is nothing.
+
+    Raises: InputError if the settings cannot be used.
+    """
+    text = _compiled(entries, directory)
     try:
         data = read_regular(os.path.join(directory, COMPILED), MAX_FILES * SIZE_LIMIT)
     except FileNotFoundError:
-        return not entries
-    return data == text_from_entries(entries).encode()
+        return text == text_from_policy((), ())
+    return data == text.encode()
+
+
+def _compiled(entries: Sequence[Entry], directory: str) -> str:
+    """Return the list for the initramfs. The ports are those of the settings file in `directory`."""
+    path = settings_beside(directory)
+    return text_from_policy(entries, guarded_in(read_document(path), path))
 
 
 def _write(path: str, text: str) -> None:
-    """Write a file that only root may read: aside, synced, then renamed. Raises: OSError."""
+    """Write a file: aside, synced, then renamed. Raises: OSError.
+
+    A new one is for root only; one that is there keeps its owner and mode, and a link to it stays.
+    """
+    path = os.path.realpath(path)
     descriptor, aside = tempfile.mkstemp(prefix=".pcipt.", dir=os.path.dirname(path))  # mode 0600
     try:
-        with open(descriptor, "w", encoding="utf-8") as out:
+        with open(descriptor, "w", encoding="utf-8", newline="") as out:
+            if os.path.exists(path):
+                before = os.stat(path)
+                os.fchown(out.fileno(), before.st_uid, before.st_gid)
+                os.fchmod(out.fileno(), stat.S_IMODE(before.st_mode))
             out.write(text)
             out.flush()
             os.fsync(out.fileno())

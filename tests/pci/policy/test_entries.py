@@ -8,7 +8,7 @@ import pytest
 from pcipt.errors import InputError
 from pcipt.pci import Ids, PciPath
 from pcipt.pci.identity import NO_SERIAL, Identity
-from pcipt.pci.policy.compiled import line_from_entry, text_from_entries
+from pcipt.pci.policy.compiled import line_from_entry, text_from_policy
 from pcipt.pci.policy.entries import Entry, entry_from_table, insisted_on, text_from_entry
 from tests.pci.policy.identities import IDS, PATH, identity
 
@@ -18,6 +18,7 @@ ENTRIES = [
     Entry(insisted_on(identity(slot="4")), "web", 'the "second" \\ NIC'),
     Entry(identity(PciPath(0xFFFF, ((0xE0, 0, 1), (1, 2, 3), (0, 0, 7))), None, Ids(0, 0, 0, 0, 0, 0), 1)),
 ]
+PORTS = [PciPath(0, ((0, 0x1C, 0),)), PciPath(1, ((0x80, 1, 0), (0, 0, 0), (1, 3, 0)))]
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
@@ -63,12 +64,14 @@ def test_what_is_wrong_is_named_with_its_file(table, why):
 
 
 def test_the_list_for_the_initramfs():
-    lines = text_from_entries(ENTRIES).splitlines()
+    lines = text_from_policy(ENTRIES, PORTS).splitlines()
     assert lines[0].startswith("#")
     assert lines[1:] == [
         "- 0000:00 0:1c.0/0:00.0 - - - - - - -",
         "- 0000:00 0:1c.0/0:00.0 - - - - - - none",
         "\\_SB_.PCI0 0000:00 0:1c.0/0:00.0 0x8086 0x1533 0x15d9 0x1533 0x03 - 001b21ffff304cd8",
         "- ffff:e0 0:00.1/1:02.3/0:00.7 0x0000 0x0000 0x0000 0x0000 0x00 0x000000 0000000000000001",
+        "- 0000:00 0:1c.0 port",
+        "- 0001:80 0:01.0/0:00.0/1:03.0 port",
     ]
     assert all(len(line.split(" ")) == 10 for line in map(line_from_entry, ENTRIES))

@@ -1,7 +1,8 @@
-"""Write the list for the initramfs anew from the files in passthrough.d, after they were edited by hand.
+"""Write the list for the initramfs anew, after the files of the policy were edited by hand.
 
-`add` and `remove` do it too, and so does the hook that makes an initramfs. Exit codes: 0 done, 1 a file
-cannot be used, 5 not root.
+They are those in passthrough.d, and the settings file pcipt.toml: its tables [[passthrough]] and the policed
+ports (hotplug.below), which the initramfs guards. `add` and `remove` write the list too, and so does the hook
+that makes an initramfs. Exit codes: 0 done, 1 a file cannot be used, 5 not root.
 """
 
 import argparse

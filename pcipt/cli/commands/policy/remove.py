@@ -1,7 +1,8 @@
 """Give a function up that was kept for guests: dom0's drivers get it at the next boot.
 
 PATH is the PCI path of an entry, or the address of the function that is there now. What is with a guest or in
-quarantine stays there; `pcipt reclaim` takes it back. Afterwards make the initramfs anew. Exit codes: 0 done,
+quarantine stays there; `pcipt reclaim` takes it back. Of a file that has more, only the table of the entry is
+taken out; comments stay. Afterwards make the initramfs anew. Exit codes: 0 done,
 1 failed, 5 not root, 6 no entry has this path.
 """
 

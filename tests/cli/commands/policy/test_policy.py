@@ -177,19 +177,121 @@ def test_remove(kept, run, text):
     assert run("remove", text)[0] == 6
 
 
+MINE = (
+    '# rack 4\n[[passthrough]]\npath = "00_1d.0" # left\n\n'
+    '# right\n[[passthrough]]\npath = "00_1e.0"\n# end\n'
+)
+
+
 def test_files_of_users_keep_their_comments(kept, run):
     file = kept / "passthrough.d" / "mine.toml"
-    text = '# rack 4\n[[passthrough]]\npath = "00_1d.0"\n\n[[passthrough]]\npath = "00_1e.0"\n'
-    file.write_text(text)
+    file.write_text(MINE)
     code, out, _ = run("check")
     assert code == 4
     assert "pcipt policy compile" in " ".join(out.split())
     assert run("compile")[:2] == (0, "3 functions in the list\n")
     assert run("check", "--json")[1].count("compile") == 0
-    code, _, err = run("remove", "00_1d.0")
-    assert code == 1
-    assert "by hand" in err
-    assert file.read_text() == text
+    assert run("remove", "00_1d.0")[:2] == (0, "00_1d.0 is not kept any more\n")
+    assert file.read_text() == '# rack 4\n\n# right\n[[passthrough]]\npath = "00_1e.0"\n# end\n'
+    assert run("remove", "00_1e.0")[0] == 0
+    assert file.read_text() == "# rack 4\n\n# right\n# end\n"
+
+
+def test_a_comment_in_the_file_of_an_entry_stays_when_it_is_given_up_and_kept_again(kept, run):
+    file = kept / "passthrough.d" / f"{PATH}.toml"
+    before = file.read_text()
+    file.write_text(f"# bought in May\n{before}")
+    assert run("remove", PATH)[0] == 0
+    assert file.read_text() == "# bought in May\n"
+    assert run("add", "03:00.0", "--guest", "web", "--note", "the second NIC")[0] == 0
+    assert file.read_text() == f"# bought in May\n{before}"
+
+
+SETTINGS = (
+    'mode = "enforce"  # as it was\r\n\r\n# the NIC\r\n[[passthrough]]\r\n'
+    f'path = "{PATH}"\r\nguest = "web"\r\n\r\n# ports\r\n[hotplug]\r\nbelow = ["00_1d.0"]\r\n'
+)
+
+
+@pytest.fixture
+def settings(tmp_path, root):
+    """The policy stands in the settings file, which everybody may read."""
+    file = tmp_path / "etc/pcipt.toml"
+    file.parent.mkdir()
+    file.write_bytes(SETTINGS.encode())
+    file.chmod(0o644)
+    return file
+
+
+def test_entries_in_the_settings_file_count_as_those_in_passthrough_d(settings, run):
+    assert run("list")[:2] == (0, f"present  0000:03:00.0  {PATH}  ????:????  guest web\n")
+    assert run("check")[0] == 4  # no list yet
+    assert run("compile")[0] == 0
+    lines = (settings.parent / "passthrough.list").read_text().splitlines()
+    assert lines[1:] == ["- 0000:00 0:1c.0/0:00.0 - - - - - - -", "- 0000:00 0:1d.0 port"]
+    assert run("check") == (0, "1 function kept for guests, 1 as expected.\n", "")
+    assert run("snippet", "--xl")[1] == '# web.cfg\npci = [ "0000:03:00.0" ]\n'
+    code, _, err = run("add", "03:00.0")
+    assert (code, f"is kept already, see {settings}" in err) == (1, True)
+
+
+def test_an_entry_is_taken_out_of_the_settings_file_and_nothing_else(settings, run):
+    assert run("remove", "03:00.0")[0] == 0
+    left = SETTINGS.replace(f'[[passthrough]]\r\npath = "{PATH}"\r\nguest = "web"\r\n', "")
+    assert settings.read_bytes().decode() == left
+    assert settings.stat().st_mode & 0o777 == 0o644
+    assert run("list")[:2] == (0, "")
+
+
+def test_a_settings_file_that_is_linked_to_stays_a_link(settings, run, tmp_path):
+    settings.rename(tmp_path / "elsewhere.toml")
+    settings.symlink_to("../elsewhere.toml")
+    assert run("remove", PATH)[0] == 0
+    assert settings.is_symlink()
+    assert "passthrough" not in settings.read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'passthrough = [{{ path = "{PATH}" }}]\n',
+        f'[["passthrough"]]\npath = "{PATH}"\n',
+        f'[log]\nlevel = """\n[[passthrough]]\n"""\n[["passthrough"]]\npath = "{PATH}"\n',
+    ],
+)
+def test_what_cannot_be_taken_out_is_left_to_the_user(settings, run, text):
+    settings.write_text(text)
+    code, _, err = run("remove", PATH)
+    assert (code, "by hand" in err) == (1, True)
+    assert settings.read_text() == text
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        'mode = "observe"\n[hotplug]\n',
+        "[actions]\nguard-port = false\n[hotplug]\n",
+        '[hotplug]\naction = "tell"\n',
+    ],
+)
+def test_ports_of_which_pcipt_only_tells_are_not_guarded_at_boot(settings, run, switch):
+    settings.write_text(f'{switch}below = ["00_1d.0"]\n')
+    assert run("compile")[0] == 0
+    assert (settings.parent / "passthrough.list").read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("hotplug = 1", "hotplug"), ("[hotplug]\nbelow = 1", "no list of PCI paths"),
+        ("actions = 1", "actions"), ('[hotplug]\nbelow = ["03:00.0"]', "hotplug.below:"),
+        ("[hotplug", "pcipt.toml"), ("[[passthrough]]", "no path"),
+    ],
+)  # fmt: skip
+def test_a_wrong_settings_file_is_named(settings, run, text, why):
+    settings.write_text(text)
+    code, _, err = run("compile")
+    assert (code, why in err, "pcipt.toml" in err) == (1, True, True)
 
 
 @pytest.mark.parametrize(
