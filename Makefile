@@ -132,7 +132,7 @@ uninstall:
 	rm -rf $(DESTDIR)$(prefix)/lib/pcipt $(DESTDIR)$(prefix)/bin/pcipt $(DESTDIR)$(prefix)/share/doc/pcipt
 	rm -f $(DESTDIR)$(UNITDIR)/pcipt.service $(DESTDIR)$(UNITDIR)/pcipt.socket $(DESTDIR)/usr/lib/sysusers.d/pcipt.conf
 	rm -f $(DESTDIR)$(UNITDIR)/pcipt-policy.service $(DESTDIR)$(UNITDIR)/pcipt-boot.service
-	rm -rf $(DESTDIR)/usr/lib/pcipt/keep.sh $(DESTDIR)/usr/lib/dracut/modules.d/90pcipt
+	rm -rf $(DESTDIR)/usr/lib/pcipt/keep.sh $(DESTDIR)/usr/lib/pcipt/boot.sh $(DESTDIR)/usr/lib/dracut/modules.d/90pcipt
 	cd $(DESTDIR)/usr/share/initramfs-tools && rm -f hooks/pcipt scripts/init-top/pcipt conf-hooks.d/pcipt
 	rm -f $(DESTDIR)/usr/lib/tmpfiles.d/pcipt.conf $(DESTDIR)/usr/lib/systemd/catalog/pcipt.catalog
 	cd $(DESTDIR)$(prefix)/share && rm -f man/man1/pcipt.1 man/man5/pcipt.toml.5 man/man8/pcipt-daemon.8 \

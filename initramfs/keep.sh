@@ -1,9 +1,9 @@
 #!/bin/sh
-# Keep dom0's drivers from the functions that are kept for guests, before any driver is loaded.
-#   keep.sh                    at boot: what happened goes to the kernel's log and to /run/pcipt.caught
+# Keep dom0's drivers from the functions that are kept for guests, before any driver is loaded (boot.sh runs it).
 #   keep.sh [SYS LIST]...      SYS is where sysfs is, LIST what `pcipt policy` writes; prints what happened
 # LIST is explained in pcipt/pci/policy/compiled.py. A function that is at the place and is what was expected gets
-# driver_override, so that no driver but pciback probes it. What is not certain is left alone.
+# driver_override, so that no driver but pciback probes it. What is not certain is left alone. Of a policed port only
+# the address is printed.
 
 # Set $at to the directory of the function at $2 (segment:bus) $3 (hops) below the host bridge $1, or fail.
 find_place() {
@@ -79,6 +79,8 @@ keep() {
         word=mismatch
         if ! find_place "$bridge" "$where" "$hops"; then
             word=absent at=-
+        elif [ "$vendor" = port ]; then
+            [ ! -d "$at/pci_bus" ] || word=port
         elif is vendor "$vendor" && is device "$device" && is subsystem_vendor "$subvendor" &&
             is subsystem_device "$subdevice" && is revision "$revision" && is class "$class" && is_serial "$serial"; then
             word=late
@@ -88,12 +90,4 @@ keep() {
     done < "$1"
 }
 
-sys=/sys
-# Without Xen there are no guests: nothing is kept.
-if [ $# -eq 0 ] && [ -r /sys/hypervisor/type ] && read -r type < /sys/hypervisor/type && [ "$type" = xen ]; then
-    keep /etc/pcipt/passthrough.list | while read -r what at place; do
-        echo "<5>pcipt: kept for guests: $what $at $place" > /dev/kmsg
-        [ "$what" != kept ] || echo "$at" >> /run/pcipt.caught
-    done
-fi
 while [ $# -gt 1 ]; do sys=$1 && keep "$2" && shift 2; done

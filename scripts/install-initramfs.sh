@@ -3,7 +3,7 @@
 # and dracut.
 set -eu
 to=$1 from=$(dirname "$0")/../initramfs
-install -D -m 755 "$from/keep.sh" "$to/usr/lib/pcipt/keep.sh"
+for each in keep.sh boot.sh; do install -D -m 755 "$from/$each" "$to/usr/lib/pcipt/$each"; done
 share=$to/usr/share/initramfs-tools
 install -D -m 755 "$from/initramfs-tools/hook" "$share/hooks/pcipt"
 install -D -m 755 "$from/initramfs-tools/init-top" "$share/scripts/init-top/pcipt"

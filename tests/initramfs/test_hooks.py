@@ -36,7 +36,11 @@ def run(shell, text, host, **environment):
     return subprocess.run([shell, "-c", text, "hook"], capture_output=True, text=True, check=False, env=where)
 
 
-FUNCTIONS = 'copy_exec() { echo "copy_exec $*"; }\n'
+FUNCTIONS = """
+copy_exec() { echo "copy_exec $*"; }
+manual_add_modules() { echo "manual_add_modules $*"; }
+"""
+SCRIPTS = ("keep.sh", "boot.sh")
 
 
 def of_initramfs_tools(host, image):
@@ -44,14 +48,16 @@ def of_initramfs_tools(host, image):
     return run("sh", moved(host / "usr/share/initramfs-tools/hooks/pcipt", host), host, DESTDIR=str(image))
 
 
-def test_initramfs_tools_gets_list_shell_and_od(host, tmp_path):
+def test_initramfs_tools_gets_list_shell_od_and_the_driver(host, tmp_path):
     image = tmp_path / "image"
     done = of_initramfs_tools(host, image)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "copy_exec /usr/bin/od\n", "")
+    told = "copy_exec /usr/bin/od\nmanual_add_modules xen-pciback\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, told, "")
     root = f"{image}{host}" if (Path(f"{image}{host}")).exists() else image
     assert (Path(root) / LIST).read_text() == ENTRY
     assert (Path(root) / LIST).stat().st_mode & 0o777 == 0o600
-    assert (Path(root) / "usr/lib/pcipt/keep.sh").read_text() == (HOOKS / "keep.sh").read_text()
+    for name in SCRIPTS:
+        assert (Path(root) / "usr/lib/pcipt" / name).read_text() == (HOOKS / name).read_text()
 
 
 def test_nothing_kept_puts_nothing_into_it(host, tmp_path):
@@ -89,7 +95,8 @@ def test_the_image_is_for_root_alone(host):
 
 
 STUBS = """
-for each in inst_multiple inst_simple inst_hook dwarning; do eval "$each() { echo $each \\$*; }"; done
+for each in inst_multiple inst_simple inst_hook dwarning instmods; do
+eval "$each() { echo $each \\$*; }"; done
 moddir=MODDIR
 """
 
@@ -100,12 +107,14 @@ def test_dracut_gets_the_same(host, kept):
     if not kept:
         (host / LIST).write_text("")
     setup = moved(host / "usr/lib/dracut/modules.d/90pcipt/module-setup.sh", host)
-    done = run("bash", f"{STUBS}{setup}\ncheck && depends && install", host)
+    done = run("bash", f"{STUBS}{setup}\ncheck && depends && installkernel && install", host)
     assert (done.returncode == 0) is kept
     assert done.stdout.replace(str(host), "").splitlines() == kept * [
+        "instmods xen-pciback",
         "inst_multiple od",
         "inst_simple /etc/pcipt/passthrough.list",
         "inst_simple /usr/lib/pcipt/keep.sh",
+        "inst_simple /usr/lib/pcipt/boot.sh",
         "inst_hook pre-udev 10 MODDIR/keep-hook.sh",
     ]
 
@@ -113,12 +122,12 @@ def test_dracut_gets_the_same(host, kept):
 def test_what_dracut_sources_cannot_end_it(host):
     """dracut sources its hooks: an exit in the shell that keeps functions must not end it."""
     hook = moved(host / "usr/lib/dracut/modules.d/90pcipt/keep-hook.sh", host)
-    (host / "usr/lib/pcipt/keep.sh").write_text("exit 3\n")
+    (host / "usr/lib/pcipt/boot.sh").write_text("exit 3\n")
     done = run("sh", f"{hook}\necho goes on", host)
     assert done.stdout == "goes on\n"
 
 
 def test_everything_that_is_installed_runs(host):
     scripts = [path for path in host.rglob("*") if path.is_file() and path.read_text().startswith("#!")]
-    assert len(scripts) == 5
+    assert len(scripts) == 6
     assert all(os.access(path, os.X_OK) for path in scripts)

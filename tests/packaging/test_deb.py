@@ -25,6 +25,7 @@ CONTENTS = (
     (r"\./(usr/)?lib/systemd/system/pcipt-policy\.service", "-rw-r--r--"),
     (r"\./(usr/)?lib/systemd/system/pcipt-boot\.service", "-rw-r--r--"),
     (r"\./usr/lib/pcipt/keep\.sh", "-rwxr-xr-x"),
+    (r"\./usr/lib/pcipt/boot\.sh", "-rwxr-xr-x"),
     (r"\./usr/share/initramfs-tools/hooks/pcipt", "-rwxr-xr-x"),
     (r"\./usr/share/initramfs-tools/scripts/init-top/pcipt", "-rwxr-xr-x"),
     (r"\./usr/share/initramfs-tools/conf-hooks\.d/pcipt", "-rw-r--r--"),

@@ -1,2 +1,2 @@
 #!/bin/sh
-sh /usr/lib/pcipt/keep.sh
+sh /usr/lib/pcipt/boot.sh

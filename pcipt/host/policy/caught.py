@@ -7,7 +7,7 @@ from pcipt.host.function.raw_function import sbdf_from_name
 from pcipt.host.regular_file import read_regular
 from pcipt.pci import Sbdf
 
-CAUGHT = "run/pcipt.caught"  # written by initramfs/keep.sh; /run survives the change of root
+CAUGHT = "run/pcipt.caught"  # written by initramfs/boot.sh; /run survives the change of root
 HOOK = "the hook in the initramfs"
 _LIMIT = 64 * 1024
 

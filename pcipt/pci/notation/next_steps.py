@@ -60,8 +60,8 @@ STEPS: Mapping[str, str] = {
     "waits-for-admit": "`pcipt admit {sbdf}` gives it to dom0; in quarantine it is ready for a guest",
     "not-quarantined": "`pcipt release {sbdf}` shows what speaks against it, or does it",
     "port-unguarded": (
-        "`modprobe xen-pciback`, then `pcipt resync`; its name in /etc/initramfs-tools/modules loads it "
-        "before other drivers"
+        "`modprobe xen-pciback`, then `pcipt resync`; `update-initramfs -u` puts it into the initramfs, "
+        "which loads it before other drivers"
     ),
     "port-absent": (
         "`pcipt list --json` has the path of each port; correct hotplug.below, then `systemctl reload pcipt`"
