@@ -54,6 +54,19 @@ CASES = {
         [({'pcipt_findings{instance="a",kind="orphan"}': "0x2 1x20"}, 4)],
         [({'pcipt_findings{instance="a",kind="ghost"}': "1x20"}, 4)],
     ),
+    "PciptPolicyMismatch": (
+        {}, 2,
+        [({'pcipt_findings{instance="a",kind="policy-mismatch"}': "0x2 2x20"}, 4)],
+        [
+            ({'pcipt_findings{instance="a",kind="policy-mismatch"}': "2x2 0x20"}, 4),
+            ({'pcipt_findings{instance="a",kind="hardware-changed"}': "1x20"}, 4),
+        ],
+    ),
+    "PciptHardwareChanged": (
+        {}, 1,
+        [({'pcipt_findings{instance="a",kind="hardware-changed"}': "1x20"}, 1)],
+        [({'pcipt_findings{instance="a",kind="policy-mismatch"}': "1x20"}, 4), ({BUILD: "1x20"}, 4)],
+    ),
     "PciptActionsFail": (
         {"action": "map-mmio"}, None,
         [({FAILED: "0x60 1x10"}, 65), ({FAILED: "_x70 1x10"}, 75)],
@@ -299,7 +312,15 @@ def test_the_file_is_scraped_without_an_error(prometheus):
 
 
 #  what did not happen on the host
-EMPTY = {"PciptRefused", "PciptKeepsLosing", "PciptSlow", "PciptGone", "PciptOld"}
+EMPTY = {
+    "PciptPolicyMismatch",
+    "PciptHardwareChanged",
+    "PciptRefused",
+    "PciptKeepsLosing",
+    "PciptSlow",
+    "PciptGone",
+    "PciptOld",
+}
 
 
 def asked():
