@@ -166,7 +166,8 @@ def test_it_is_short_and_plain():
 
 @pytest.mark.parametrize("program", ["dash", "busybox"])
 def test_the_shells_of_an_initramfs_take_it(program, host):
-    if shutil.which(program) is None:
+    found = shutil.which(program)
+    if found is None:
         pytest.skip(f"{program} is not installed")
-    assert host.boot(*([program, "sh"] if program == "busybox" else [program])) == TOLD
+    assert host.boot(*([found, "sh"] if program == "busybox" else [found])) == TOLD
     assert host.written()["new_slot"] == f"{PORT}\n"
