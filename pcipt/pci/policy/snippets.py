@@ -59,8 +59,13 @@ def item_of(tool: For, sbdf: Sbdf, options: str = "") -> str:
     return str(sbdf).removeprefix("0000:") if tool is For.QUBES else f"{sbdf}{options}"
 
 
-def _line(tool: For, found: Kept) -> str:
-    return line_of(tool, (item_of(tool, sbdf) for sbdf in sorted(sbdf for _, sbdf in found)))
+def can_name(tool: For, sbdf: Sbdf) -> bool:
+    """Return True if a line for a tool can name a function: the hook of Qubes OS knows segment 0 only."""
+    return tool is not For.QUBES or sbdf.segment == 0
+
+
+def _line(tool: For, sbdfs: Iterable[Sbdf]) -> str:
+    return line_of(tool, (item_of(tool, sbdf) for sbdf in sorted(sbdfs)))
 
 
 def _xl(found: Kept) -> list[str]:
@@ -71,17 +76,21 @@ def _xl(found: Kept) -> list[str]:
 
 
 def _kernel(found: Kept) -> list[str]:
-    return [_line(For.KERNEL, found)]
+    return [_line(For.KERNEL, (sbdf for _, sbdf in found))]
 
 
 def _qubes(found: Kept) -> list[str]:
     places = ((each.entry.guest or NO_GUEST, (each.found or each.entry.expected).path) for each, _ in found)
     attached = [f"qvm-pci assign --required {guest} dom0:{path}" for guest, path in places]
-    return [_line(For.QUBES, found), *attached]
+    hidden = [sbdf for _, sbdf in found if can_name(For.QUBES, sbdf)]
+    others = [sbdf for _, sbdf in found if not can_name(For.QUBES, sbdf)]
+    lines = [_line(For.QUBES, hidden)] if hidden else []
+    lines += [f"# {QUBES} cannot name {sbdf}: it is in another segment than 0" for sbdf in sorted(others)]
+    return [*lines, *attached]
 
 
 def _xapi(found: Kept) -> list[str]:
-    lines = [f'/opt/xensource/libexec/xen-cmdline --set-dom0 "{_line(For.KERNEL, found)}"']
+    lines = [f'/opt/xensource/libexec/xen-cmdline --set-dom0 "{_kernel(found)[0]}"']
     for guest, sbdfs in _by_guest(found).items():
         listed = ",".join(f"0/{sbdf}" for sbdf in sbdfs)
         chosen = f"$(xe vm-list name-label={guest} --minimal)"

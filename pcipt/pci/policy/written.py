@@ -15,7 +15,7 @@ from pcipt.pci.address import Sbdf
 from pcipt.pci.identity import Identity
 from pcipt.pci.notation.hidden import Named
 from pcipt.pci.policy.resolve import Resolution, State, brief, kept_for, moved_text
-from pcipt.pci.policy.snippets import For, item_of, line_of
+from pcipt.pci.policy.snippets import For, can_name, item_of, line_of
 
 MALFORMED, ABSENT, STALE = "line-malformed", "line-absent", "line-stale"
 CODES = (MALFORMED, ABSENT, STALE)
@@ -82,7 +82,11 @@ def _wrong(
         return [WrongLine(MALFORMED, line.where, f"{line.fault}: {_REFUSED[line.tool]}")]
     ours = [each for each in resolutions if _concerns(line, each)]
     named = {sbdf for item in line.items for sbdf in item.functions(machine)}
-    missing = [each for each in ours if each.kept is None or each.kept not in named]
+    missing = [
+        each
+        for each in ours
+        if each.kept is None or (each.kept not in named and can_name(line.tool, each.kept))
+    ]
     if line.tool is For.XL:
         missing = [each for each in missing if each.entry.guest]
     found = [(item, _fault(line, item, ours, missing, resolutions, machine)) for item in line.items]

@@ -52,6 +52,20 @@ def test_lines_name_what_is_present(tool, lines):
     assert lines_for(tool, resolve(ENTRIES, MACHINE)) == lines
 
 
+def test_the_hook_of_qubes_knows_segment_0_only():
+    """It puts 0000: before each address: with another segment the boot stops."""
+    machine = dict(MACHINE)
+    machine[Sbdf(1, 3, 0, 0)] = identity(PciPath(1, ((0, 1, 0), (0, 0, 0))), serial=None)
+    far = Entry(machine[Sbdf(1, 3, 0, 0)], "web")
+    assert lines_for(For.QUBES, resolve([ENTRIES[0], far], machine)) == [
+        "rd.qubes.hide_pci=05:00.0",
+        "# rd.qubes.hide_pci cannot name 0001:03:00.0: it is in another segment than 0",
+        "qvm-pci assign --required web dom0:00_1c.0-00_00.0",
+        "qvm-pci assign --required web dom0:0001_00_01.0-00_00.0",
+    ]
+    assert lines_for(For.QUBES, resolve([far], machine))[0].startswith("# ")
+
+
 @pytest.mark.parametrize("tool", For)
 def test_nothing_present_gives_no_line(tool):
     assert lines_for(tool, resolve(ENTRIES, {})) == []

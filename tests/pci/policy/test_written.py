@@ -21,6 +21,8 @@ NICS = [identity(path, serial=None) for path in PATHS]
 SHIFTED = {Sbdf(0, 4, 0, 0): NICS[0], Sbdf(0, 3, 0, 0): DISK}
 SWAPPED = {Sbdf(0, 3, 0, 0): identity(PATHS[0], ids=Ids(0x144D, 0xA808))}
 BOTH = {Sbdf(0, 3, 0, 0): NICS[0], Sbdf(0, 4, 0, 0): NICS[1], Sbdf(0, 5, 0, 0): DISK}
+FAR = Entry(identity(PciPath(1, ((0, 1, 0), (0, 0, 0))), serial=None), "web")
+WIDE = {**BOTH, Sbdf(1, 3, 0, 0): FAR.expected}
 
 
 def kernel(value):
@@ -50,6 +52,9 @@ CASES = [
     ([WEB], BOTH, xl("web", "03:00.0", "05:00.0"), []),
     ([WEB], BOTH, xl("mail", "05:00.0"), []),  # a guest of which the policy says nothing
     ([ANY], BOTH, xl("mail", "05:00.0"), []),
+    ([WEB, FAR], WIDE, qubes("03:00.0,05:00.0"), []),  # this tool cannot name what is in segment 1
+    ([WEB, FAR], WIDE, kernel("(05:00.0)"), [(STALE, "not", f"{K}(0000:03:00.0)(0001:03:00.0)")]),
+    ([WEB, FAR], WIDE, qubes("05:00.0"), [(STALE, "not", f"{Q}03:00.0")]),
     # the bus has shifted: the address is that of the disk
     ([WEB], SHIFTED, kernel("(0000:03:00.0)"), [(STALE, "144d:a808", f"{K}(0000:04:00.0)")]),
     ([WEB], SHIFTED, qubes("03:00.0"), [(STALE, "does not keep", f"{Q}04:00.0")]),
