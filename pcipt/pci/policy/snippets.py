@@ -7,6 +7,7 @@ Sources: xl-pci-configuration(5); linux drivers/xen/xen-pciback/pci_stub.c (hide
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from pcipt import values as attrs
 from pcipt.pci.address import Sbdf
 from pcipt.pci.notation.hidden import PCIBACK, QUBES
 from pcipt.pci.policy.resolve import Resolution
@@ -23,11 +24,25 @@ class For(enum.Enum):
     XAPI = "xapi"
 
 
-def lines_for(tool: For, resolutions: Sequence[Resolution]) -> list[str]:
+@attrs.frozen
+class Needs:
+    """What functions need in a guest's configuration file for xl, by address.
+
+    `options` stand behind the address (",rdm_policy=relaxed"), `lines` below the line that names it.
+    """
+
+    options: Mapping[Sbdf, str] = attrs.field(factory=dict)
+    lines: Mapping[Sbdf, tuple[str, ...]] = attrs.field(factory=dict)
+
+
+def lines_for(tool: For, resolutions: Sequence[Resolution], needs: Needs | None = None) -> list[str]:
     """Return the lines for a tool, about the functions that are present; none if no function is.
 
-    Addresses are those of now: where a tool takes a PCI path (Qubes OS), the path is given.
+    Addresses are those of now: where a tool takes a PCI path (Qubes OS), the path is given. `needs` are those
+    for xl.
     """
+    if tool is For.XL:
+        return _xl([(each, each.kept) for each in resolutions if each.kept is not None], needs or Needs())
     kept = [(each, each.kept) for each in resolutions]
     found = [(each, sbdf) for each, sbdf in kept if sbdf is not None]
     return _WRITERS[tool](found) if found else []
@@ -68,10 +83,12 @@ def _line(tool: For, sbdfs: Iterable[Sbdf]) -> str:
     return line_of(tool, (item_of(tool, sbdf) for sbdf in sorted(sbdfs)))
 
 
-def _xl(found: Kept) -> list[str]:
+def _xl(found: Kept, needs: Needs) -> list[str]:
     lines = []
     for guest, sbdfs in _by_guest(found).items():
-        lines += [f"# {guest}.cfg", line_of(For.XL, (item_of(For.XL, sbdf) for sbdf in sbdfs))]
+        items = [item_of(For.XL, sbdf, needs.options.get(sbdf, "")) for sbdf in sbdfs]
+        more = dict.fromkeys(line for sbdf in sbdfs for line in needs.lines.get(sbdf, ()))
+        lines += [f"# {guest}.cfg", line_of(For.XL, items), *more]
     return lines
 
 
@@ -98,7 +115,7 @@ def _xapi(found: Kept) -> list[str]:
     return lines
 
 
-_WRITERS = {For.XL: _xl, For.KERNEL: _kernel, For.QUBES: _qubes, For.XAPI: _xapi}
+_WRITERS = {For.KERNEL: _kernel, For.QUBES: _qubes, For.XAPI: _xapi}
 _LINES: Mapping[For, Callable[[list[str]], str]] = {
     For.XL: lambda items: "pci = [ " + ", ".join(f'"{item}"' for item in items) + " ]",
     For.KERNEL: lambda items: f"{PCIBACK}={''.join(items)}",

@@ -1,17 +1,23 @@
 """Print the lines that give or keep the functions of the policy by another tool's own means.
 
---xl is for guests' configuration files, --kernel for dom0's command line (where the kernel has the driver
-built in), --qubes for Qubes OS, --xapi for XCP-ng and XenServer. The addresses are those of now: print them
-again after a change of hardware. Exit codes: 0 all are in, 4 some function is not there or not as expected.
+--xl is for guests' configuration files, with the options and lines that `pcipt check` prints for a device,
+--kernel for dom0's command line (where the kernel has the driver built in), --qubes for Qubes OS, --xapi for
+XCP-ng and XenServer. The addresses are those of now: print them again after a change of hardware. Exit codes:
+0 all are in, 4 some function is not there or not as expected.
 """
 
 import argparse
+from collections.abc import Sequence
 
+from pcipt.cli.machine.evidence import gather
 from pcipt.cli.machine.handover import complain
-from pcipt.cli.machine.policy import NOTHING_KEPT, add_policy_arguments, complaints_of, see
-from pcipt.cli.options import add_json_argument
+from pcipt.cli.machine.policy import LIVE, NOTHING_KEPT, add_policy_arguments, complaints_of, see
+from pcipt.cli.machine.source import Source
+from pcipt.cli.options import add_json_argument, add_socket_argument
 from pcipt.cli.text.render import print_json, say_nothing
-from pcipt.pci.policy.snippets import For, lines_for
+from pcipt.firmware.passthrough.check import check_functions
+from pcipt.pci.policy.resolve import Resolution
+from pcipt.pci.policy.snippets import For, Needs, lines_for
 
 DEGRADED = 4
 EXAMPLES = (
@@ -32,11 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         tool.add_argument(f"--{each.value}", dest="tool", action="store_const", const=each, help=_ABOUT[each])
     add_policy_arguments(parser)
     add_json_argument(parser)
+    add_socket_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     resolutions = see(args).resolutions
-    lines = lines_for(args.tool, resolutions)
+    needs = _needs(args, resolutions) if args.tool is For.XL else None
+    lines = lines_for(args.tool, resolutions, needs)
     if args.json:
         print_json({"for": args.tool.value, "lines": lines}, args.json)
     else:
@@ -48,3 +56,16 @@ def run(args: argparse.Namespace) -> int:
     for text in complaints:
         complain(text)
     return DEGRADED if complaints else 0
+
+
+def _needs(args: argparse.Namespace, resolutions: Sequence[Resolution]) -> Needs:
+    """Return what the functions that are kept need in a guest's configuration file, as `pcipt check` says."""
+    kept = [each.kept for each in resolutions if each.kept is not None]
+    if not kept:
+        return Needs()
+    evidence = gather(Source(args), args.root, args.socket if args.root == LIVE else None)
+    reports = check_functions(kept, evidence.leaving(kept))
+    return Needs(
+        {report.sbdf: ",rdm_policy=relaxed" for report in reports if report.relaxed},
+        {report.sbdf: tuple(reason.xl for reason in report.reasons if reason.xl) for report in reports},
+    )

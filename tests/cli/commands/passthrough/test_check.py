@@ -332,6 +332,18 @@ def guest(tmp_path):
     return write
 
 
+def test_the_lines_of_the_policy_have_what_check_wants(machine, tmp_path, capsys):
+    where = ["--root", str(machine), "--policy", str(tmp_path / "etc")]
+    assert main(["policy", "add", "03:00.*", "00:14.0", "--guest", "web", *where]) == 0
+    capsys.readouterr()
+    assert main(["policy", "snippet", "--xl", *where]) == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert head == "# web.cfg"
+    assert sorted(line[9:-3].split('", "')) == [
+        "0000:00:14.0,rdm_policy=relaxed", "0000:03:00.0,rdm_policy=relaxed", "0000:03:00.1",
+    ]  # fmt: skip
+
+
 FILE = """# the web server
 name = "web"
 type = "hvm"
