@@ -1,6 +1,6 @@
-"""Print the table of docs/xen-releases.md from pcipt/xen/releases.py: `python scripts/releases.py`."""
+"""Print the tables of docs/xen-releases.md from pcipt/xen/releases.py: `python scripts/releases.py`."""
 
-from pcipt.xen.releases import FACTS, NEWEST, Fact, parse_version
+from pcipt.xen.releases import FACTS, LINUX_FACTS, NEWEST, Fact, parse_version
 
 
 def cell(fact: Fact, branch: str) -> str:
@@ -23,5 +23,14 @@ def table() -> str:
     return "\n".join(rows)
 
 
+def linux_table() -> str:
+    """Return the table of what Linux in dom0 does as Markdown, one row a fact."""
+    heads = ["| what Linux does | from | commits | source |", "|---|---|---|---|"]
+    rows = (
+        f"| {fact.name} | {fact.begins} | {' '.join(fact.commits)} | {fact.source} |" for fact in LINUX_FACTS
+    )
+    return "\n".join([*heads, *rows])
+
+
 if __name__ == "__main__":
-    print(table())
+    print(table(), linux_table(), sep="\n\n")
