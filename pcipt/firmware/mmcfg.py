@@ -109,6 +109,24 @@ def is_read_early(sbdf: Sbdf, areas: Iterable[Mmcfg] | None, version: Version | 
     return None if doubtful else False
 
 
+def is_known_early(segment: int, areas: Iterable[Mmcfg] | None, version: Version | None) -> bool | None:
+    """Return True if a version of Xen knows a segment while it reads the IOMMU tables.
+
+    It knows segment 0, and those of MCFG if it has read MCFG before, whether or not it uses the areas. Of a
+    segment that it knows it looks whether functions answer. `areas` None: MCFG is not known. Return None if
+    the answer depends on what is not known.
+    Source: Xen arch/x86/x86_64/acpi_mmcfg.c (acpi_parse_mcfg), drivers/passthrough/pci.c (pci_known_segment).
+    """
+    if not segment:
+        return True
+    early = SEGMENTS_READ_FOR_IOMMU.known_of(version) if version is not None else None
+    if early is False:
+        return False
+    if areas is None:
+        return None
+    return early if any(each.claimed.segment == segment for each in areas) else False
+
+
 def _in_some_hole(area: Mmcfg, version: Version | None) -> bool:
     """Return True if it is not known whether Xen uses an area, which lies in a hole of the memory map."""
     known = MMCFG_IN_HOLE.known_of(version) if version is not None else None

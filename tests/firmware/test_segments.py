@@ -1,7 +1,8 @@
-"""Bridges above segment 0, which some versions of Xen cannot read while they read the DMAR.
+"""Functions above segment 0, which some versions of Xen cannot read while they read the DMAR.
 
-The answers follow xen/arch/x86/setup.c (__start_xen: acpi_iommu_init, acpi_mmcfg_init or pci_setup) and
-drivers/passthrough/vtd/dmar.c (acpi_parse_dev_scope) of each release.
+The answers follow xen/arch/x86/setup.c (__start_xen: acpi_iommu_init, acpi_mmcfg_init or pci_setup),
+x86_64/acpi_mmcfg.c (acpi_parse_mcfg: segments of MCFG are known from then on) and
+drivers/passthrough/vtd/dmar.c (acpi_parse_dev_scope, register_one_rmrr) of each release.
 """
 
 import attrs
@@ -12,6 +13,10 @@ from pcipt.firmware.coverage import Coverage, IommuScope, snapshot_from_machine
 from pcipt.firmware.memory_map import MemoryType, entry
 from pcipt.firmware.mmcfg import is_read_early, mmcfg_of
 from pcipt.firmware.passthrough import function as rules
+from pcipt.firmware.passthrough import memory as memory_rules
+from pcipt.firmware.regions.findings import with_findings
+from pcipt.firmware.regions.state import XenRegions, with_xen
+from pcipt.firmware.regions.tables import regions_from_tables
 from pcipt.pci import parse_sbdf
 from pcipt.pci.requester import Requester, requester_of
 from pcipt.pci.write import EcamRegion
@@ -19,7 +24,7 @@ from pcipt.remap.actions import AddDevice, Refusal
 from pcipt.remap.guard.rules import check_action
 from pcipt.xen.releases import parse_version
 from tests.firmware.passthrough_cases import evidence_of, host, said_by
-from tests.firmware.reserved_tables import UNIT_BASE, dmar, drhd, scope
+from tests.firmware.reserved_tables import UNIT_BASE, dmar, drhd, rmrr, scope
 from tests.machines import bridge, function, machine
 from tests.pvh import any_table
 from tests.remap.guard.test_devices import facts
@@ -157,3 +162,76 @@ def test_no_orphan_is_made_below_a_bridge_that_xen_could_not_read(version, reser
         assert f"could not read the bridge {BELOW}" in verdict.why
         assert ("perhaps" in verdict.why) == (reserved is None)
         assert "use Xen 4.19.4, 4.20.2 and 4.21.0 or newer" in verdict.why
+
+
+# Reserved regions of functions above segment 0.
+
+HELD = 0x7000_0000
+KEPT, DROPPED, MISREAD = "kept", "dropped", "misread"
+PATHS = {  # the function that firmware means, by one hop and by three; and one that is not there
+    "0001:00:05.0": scope(0, (5, 0)),
+    BEHIND: scope(0, (1, 0), (0, 0), (0, 0)),
+    "0001:00:06.0": scope(0, (6, 0)),
+}
+#  Xen's MMCFG of the segment: usable, not reserved, no entry. What Xen has of each of PATHS.
+EARLY = [
+    ("4.17.0", [(KEPT, MISREAD, KEPT)] * 3), ("4.18.6", [(KEPT, MISREAD, KEPT)] * 3),
+    ("4.19.3", [(KEPT, MISREAD, KEPT)] * 3), ("4.20.1", [(KEPT, MISREAD, KEPT)] * 3),
+    *((version, [(KEPT, KEPT, DROPPED), (DROPPED,) * 3, (KEPT, MISREAD, KEPT)])
+      for version in ("4.19.4", "4.20.2", "4.20.4", "4.21.0", "4.22.0")),
+    ("4.19.4-vendor", [(KEPT, KEPT, KEPT), (KEPT, MISREAD, KEPT), (KEPT, MISREAD, KEPT)]),
+    (None, [(KEPT, KEPT, KEPT), (KEPT, MISREAD, KEPT), (KEPT, MISREAD, KEPT)]),
+]  # fmt: skip
+AREAS = ((TAKEN, (MCFG,)), (OTHER, (MCFG,)), (TAKEN, (any_table("MCFG", bytes(8)),)))
+
+
+def regions_of(scopes, version, memory, tables):
+    table = dmar(drhd(segment=1), rmrr(HELD, HELD + 0xFFF, *scopes, segment=1))
+    there = machine(*RAWS)
+    found = regions_from_tables([table, *tables], there, memory=memory, version=version_in(version))
+    judged = judge([table, *tables], memory, version_in(version), snapshot_from_machine("", there))
+    return found, judged.state.regions
+
+
+def state_of_region(region):
+    return DROPPED if region.dropped else MISREAD if region.misread else KEPT
+
+
+@pytest.mark.parametrize(("version", "expected"), EARLY)
+def test_what_xen_has_of_a_reserved_region(version, expected):
+    for (memory, tables), states in zip(AREAS, expected, strict=True):
+        for (meant, path), state in zip(PATHS.items(), states, strict=True):
+            found, judged = regions_of([path], version, memory, tables)
+            (region,) = found.regions
+            assert (meant, state_of_region(region)) == (meant, state)
+            assert [str(device.sbdf) for device in region.devices] == [meant]
+            assert [[str(at) for at in each.served] for each in judged] == (
+                {KEPT: [[meant]], DROPPED: [], MISREAD: [["0001:ff:00.0"]]}[state]
+            )
+
+
+def test_one_of_the_devices_is_enough_to_keep_it():
+    found, judged = regions_of(PATHS.values(), "4.20.4", *AREAS[0])
+    assert (state_of_region(*found.regions), len(judged)) == (KEPT, 1)
+
+
+def test_check_tells_a_region_that_xen_has_for_another_function():
+    for memory, tables in (AREAS[0], AREAS[2]):
+        found, _ = regions_of([PATHS[BEHIND]], "4.19.3", memory, tables)
+        asked = with_xen(
+            found, XenRegions(tuple(r.frames for r in found.regions), {parse_sbdf(BEHIND): ()}), None
+        )
+        evidence = attrs.evolve(evidence_of(*RAWS), regions=with_findings(asked))
+        assert said_by(memory_rules.reserved, BEHIND, evidence)[0] == {"region-misread": "warn"}
+        (reason,) = memory_rules.reserved(evidence.machine.functions[parse_sbdf(BEHIND)], evidence)
+        assert "has the region for 0001:ff:00.0" in reason.text
+        assert "4.19.4, 4.20.2 and 4.21.0 or newer" in reason.text
+
+
+def test_check_tells_a_region_that_xen_drops_because_it_cannot_read_the_segment():
+    found, _ = regions_of([PATHS["0001:00:05.0"]], "4.20.4", *AREAS[1])
+    evidence = attrs.evolve(evidence_of(*RAWS), regions=with_findings(found))
+    assert said_by(memory_rules.reserved, "0001:00:05.0", evidence)[0] == {"region-dropped": "warn"}
+    (reason,) = memory_rules.reserved(evidence.machine.functions[parse_sbdf("0001:00:05.0")], evidence)
+    assert "does not reserve the segment's MMCFG" in reason.text
+    assert "a guest does not get it" in reason.text

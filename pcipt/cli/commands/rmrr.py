@@ -204,7 +204,12 @@ def _from_tables(
     """
     boot = snapshot_from_machine("", here.machine) if here.machine is not None else None
     each = [
-        (name, regions_from_tables([data], here.machine, None, here.options, here.memory))
+        (
+            name,
+            regions_from_tables(
+                [data, *here.others], here.machine, None, here.options, here.memory, here.version
+            ),
+        )
         for name, data in tables
     ]
     judged = [

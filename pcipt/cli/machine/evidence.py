@@ -106,8 +106,8 @@ def _with_tables(
         FixedRange(whole_pages(Range(each.address, PAGE_SIZE // 4)), f"IO-APIC {each.apic_id}")
         for each in (madt.io_apics if madt is not None else ())
     )
-    listed = regions_from_tables(tables, machine, None, options, evidence.memory)
-    regions = with_findings(listed, evidence.memory)
+    listed = regions_from_tables(tables, machine, None, options, evidence.memory, version)
+    regions = with_findings(listed, evidence.memory, version)
     evidence = attrs.evolve(evidence, fixed=tuple(fixed))
     if not regions.signatures and guest_type(root) == "PVH":
         return evidence

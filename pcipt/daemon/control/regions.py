@@ -47,7 +47,7 @@ def read_regions(host: Host, xen: Hypervisor, engine: Engine) -> Regions:
     """
     machine, view = engine.machine, engine.view
     regions = regions_from_tables(
-        host.acpi_tables(), machine, engine.memory.boot, _options(xen), _memory(host)
+        host.acpi_tables(), machine, engine.memory.boot, _options(xen), _memory(host), xen.identity.version
     )
     listed = _listed(xen, machine)
     if isinstance(listed, XenRegions):

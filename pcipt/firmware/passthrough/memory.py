@@ -18,6 +18,7 @@ from pcipt.firmware.passthrough.verdict import (
     names,
 )
 from pcipt.firmware.pvh.layout import MESSAGES
+from pcipt.firmware.regions.findings import DROPPED
 from pcipt.firmware.regions.regions import Region, Regions
 from pcipt.pci import Address, Bar, BarKind, Function, HeaderType, Range, Window, WindowKind
 
@@ -111,21 +112,26 @@ def reserved(function: Function, evidence: Evidence) -> Said:
     """Yield a reason for each reserved region of the function: WARN if it needs rdm_policy=relaxed (REFUSE if
     the guest's file says otherwise), else OK.
 
-    An empty region gets no such reason. Each finding of a region gives one more WARN reason, whether or not
-    the region is empty; notes (`Finding.is_note`) give none. If the regions are not known, yield only
-    `Unknown`.
+    An empty region gets no such reason, nor does one that Xen does not have for the function. Each finding of
+    a region gives one more WARN reason, whether or not the region is empty; notes (`Finding.is_note`) give
+    none, except that Xen has dropped the region. If the regions are not known, yield only `Unknown`.
     """
     if evidence.regions is None:
         yield Unknown("reserved regions")
         return
     for region in evidence.regions.of(function.sbdf):
-        if region.range is not None:
+        title = f"{region.kind.title} region {region}"
+        dropped = [finding for finding in region.findings if finding.code == DROPPED]
+        if region.range is not None and not dropped and function.sbdf not in region.misread:
             yield _reserved(function, region, evidence.regions, evidence)
+        for finding in dropped:
+            text = (
+                f"{title}: {finding.text}; a guest does not get it, and DMA of the function there is refused"
+            )
+            yield Reason(finding.code, Verdict.WARN, text)
         for finding in region.findings:
             if not finding.is_note:
-                yield Reason(
-                    finding.code, Verdict.WARN, f"{region.kind.title} region {region}: {finding.text}"
-                )
+                yield Reason(finding.code, Verdict.WARN, f"{title}: {finding.text}")
 
 
 def _reserved(function: Function, region: Region, regions: Regions, evidence: Evidence) -> Reason:

@@ -16,6 +16,7 @@ from pcipt.xen.releases import RMRR_OVER_RAM_ENDS_VTD, Version
 
 LARGE = 64 << 20
 _SHOWN = 4
+DROPPED = "region-dropped"
 
 Rule = Callable[[Region], str | None]
 
@@ -96,7 +97,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("region-large", _large),
     ("region-no-scope", _no_scope),
     ("region-shared", _shared),
-    ("region-dropped", _dropped),
+    (DROPPED, _dropped),
 )
 
 

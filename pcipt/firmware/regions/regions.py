@@ -1,8 +1,8 @@
 """Memory that firmware reserved for devices, and these devices.
 
 One `Region` describes an RMRR, an IVMD block or a region that only Xen lists. A region keeps the table's
-numbers, even if they are wrong. Its devices are given twice: `scopes` as in the table, `devices` as found by
-Xen has them. `regions.tables` makes regions of DMAR and IVRS.
+numbers, even if they are wrong. Its devices are given twice: `scopes` as in the table, `devices` as
+functions. `regions.tables` makes regions of DMAR and IVRS.
 Source: xen/drivers/passthrough/vtd/dmar.c, intel_iommu_get_reserved_device_memory; AMD IOMMU 3.07 §5.2.2.7.
 """
 
@@ -90,7 +90,8 @@ class Region:
     `limit` is below `base` if the table is wrong; the region is then empty. `listed` is True if Xen lists the
     region, False if not, None if Xen was not asked or the region is empty. `dropped` says why Xen does not
     keep the region, by the table and the functions that are there; it is empty if Xen keeps it, and if that
-    is not known.
+    is not known. `misread` are the devices for which Xen does not have the region, because it could not read
+    the bridges above them.
     """
 
     kind: RegionKind
@@ -103,6 +104,7 @@ class Region:
     listed: bool | None = None
     findings: tuple[Finding, ...] = ()
     dropped: str = ""
+    misread: tuple[Sbdf, ...] = ()
 
     @property
     def range(self) -> Range | None:

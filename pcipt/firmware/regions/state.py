@@ -81,8 +81,8 @@ def _compared(region: Region, holders: Mapping[Frames, Sequence[Sbdf]], xen: Xen
     """Return the region with `listed` set, and a finding if Xen and the table name different functions.
 
     An empty region is returned unchanged. Functions are compared only for an RMRR. A function that only the
-    table names counts only if Xen was asked about it. A region that already has a finding with the code
-    `buses-renumbered` gets no second one.
+    table names counts only if Xen was asked about it, and not if Xen could not follow its path. A region that
+    already has a finding with the code `buses-renumbered` gets no second one.
     """
     frames = region.frames
     if frames is None:
@@ -95,7 +95,7 @@ def _compared(region: Region, holders: Mapping[Frames, Sequence[Sbdf]], xen: Xen
         return attrs.evolve(region, listed=True)
     by_xen = {sbdf for each, sbdfs in holders.items() if each.overlaps(frames) for sbdf in sbdfs}
     by_table = {device.sbdf for device in region.devices}
-    lost = sorted(sbdf for sbdf in by_table - by_xen if sbdf in xen.of)
+    lost = sorted(sbdf for sbdf in by_table - by_xen if sbdf in xen.of and sbdf not in region.misread)
     won = sorted(by_xen - by_table)
     region = attrs.evolve(region, listed=True)
     if not lost and not won:

@@ -2,6 +2,8 @@
 
 The devices of an RMRR are found by following the paths of its scopes through the machine's bridges; without a
 machine only scopes of one hop are found. For which functions Xen keeps an IVMD block: firmware/amd.py.
+Above segment 0 some versions of Xen cannot read bridges or functions while they read the table
+(`firmware.mmcfg`).
 Source: xen/drivers/passthrough/vtd/dmar.c, acpi_parse_dev_scope, register_one_rmrr, for_each_rmrr_device.
 """
 
@@ -35,10 +37,14 @@ from pcipt.firmware.memory_map import MemoryEntry
 from pcipt.firmware.regions.added import BY_IVMD, OPTION, added_rmrrs
 from pcipt.firmware.regions.regions import Region, RegionDevice, RegionKind, Regions, RegionScope
 from pcipt.pci import Address, Finding, Machine, Sbdf, sbdf_from_devfn
-from pcipt.xen.releases import IVMD_WITHOUT_UNIT_ENDS_AMD_VI
+from pcipt.xen.releases import IVMD_WITHOUT_UNIT_ENDS_AMD_VI, SEGMENTS_READ_FOR_IOMMU, Version
 
 SCOPE_WORDS = {1: "endpoint", 2: "bridge", 3: "ioapic", 4: "hpet", 5: "namespace"}
 _ABSENT = "none of its devices is there: Xen drops it at boot, and it stays away when one is plugged in"
+_UNREADABLE = (
+    "this Xen cannot read the segment of its devices when it reads the table, because the memory map does "
+    "not reserve the segment's MMCFG: Xen takes them for absent and drops it at boot"
+)
 _BEYOND = "it lies above the addresses that the table lets the IOMMUs use (IVinfo): Xen passes it over"
 _UNSERVED = (
     "no IOMMU unit serves its functions where it stands in the table: Xen passes it over, and refuses the "
@@ -59,6 +65,7 @@ def regions_from_tables(
     snapshot: BootSnapshot | None = None,
     options: Options = _DEFAULTS,
     memory: Sequence[MemoryEntry] | None = None,
+    version: Version | None = None,
 ) -> Regions:
     """Return the regions of all DMAR and IVRS tables, in the order of the tables.
 
@@ -68,9 +75,14 @@ def regions_from_tables(
     present. The boot `snapshot` only serves to find paths that led elsewhere at boot; each such path gives a
     finding of its region. `options` are those of Xen's command line: regions that rmrr= adds follow those of
     a DMAR, those that ivmd= adds follow those of an IVRS. `memory` is the flat memory map (`added_rmrrs`).
+    `version` is Xen's, None if it is not known; with MCFG among `tables` it decides what Xen could read of
+    segments above 0.
     """
+    tables = list(tables)
     now = snapshot_from_machine("", machine) if machine is not None else _EMPTY_SNAPSHOT
-    resolver = _Resolver(machine, IommuScope(now), IommuScope(snapshot) if snapshot is not None else None)
+    boot = IommuScope(snapshot) if snapshot is not None else None
+    by_xen = (boot or IommuScope(now)).with_tables(tables, memory, version)
+    resolver = _Resolver(machine, IommuScope(now), boot, by_xen)
     regions: list[Region] = []
     findings: list[Finding] = []
     signatures: list[str] = []
@@ -105,28 +117,41 @@ def regions_from_tables(
     return Regions(tuple(regions), tuple(findings), tuple(signatures))
 
 
+def _other_function(meant: Sbdf, by_xen: Sbdf | None) -> str:
+    """Return the text of the finding that Xen has a region for another function than firmware means."""
+    return (
+        f"Xen could not read the bridges above {meant} when it read the table, and has the region for "
+        f"{by_xen}: dom0 keeps it, a guest with {meant} does not get it, and its DMA there is refused then; "
+        f"use Xen {SEGMENTS_READ_FOR_IOMMU.begins} or newer, with firmware that reserves MMCFG"
+    )
+
+
 @attrs.frozen
 class _Resolver:
     """Converts table entries into regions.
 
-    `now` follows paths through the present bridges, `boot` through the bridges of the boot snapshot. `boot`
-    None means that there is no snapshot.
+    `now` follows paths through the present bridges, `boot` through the bridges of the boot snapshot, `by_xen`
+    as Xen did. `boot` None means that there is no snapshot.
     """
 
     machine: Machine | None
     now: IommuScope
     boot: IommuScope | None
+    by_xen: IommuScope
 
     def rmrr(self, region: ReservedRegion) -> Region:
         """Return the region of an RMRR. Its devices are the functions of its endpoint and bridge scopes."""
         scopes: list[RegionScope] = []
         findings: list[Finding] = []
+        dropped, misread = self._dropped(region), dict[Sbdf, Sbdf | None]()
         for scope in region.scopes:
             word = SCOPE_WORDS.get(scope.kind, f"type-{scope.kind:x}")
             leads_to = self.now.resolve(region.segment, scope)
             scopes.append(RegionScope(word, scope.bus, scope.path, leads_to))
             if scope.kind in (SCOPE_ENDPOINT, SCOPE_BRIDGE):
                 findings += self._moved(region.segment, scope, leads_to)
+                misread |= {} if dropped else self._misread(region.segment, scope)
+        findings += (Finding("region-misread", _other_function(*each)) for each in misread.items())
         named: list[Sbdf] = []
         counted = [each for each, raw in zip(scopes, region.scopes, strict=True) if raw.kind in SCOPES_OF_XEN]
         for each in counted:
@@ -142,21 +167,34 @@ class _Resolver:
             tuple(scopes),
             self._devices(named),
             findings=tuple(findings),
-            dropped=_ABSENT if self._absent(region) else "",
+            dropped=dropped,
+            misread=tuple(misread),
         )
 
-    def _absent(self, region: ReservedRegion) -> bool:
-        """Return True if none of the functions that an RMRR names was there at boot, as far as is known.
+    def _dropped(self, region: ReservedRegion) -> str:
+        """Return why Xen has dropped an RMRR; empty if it has not, and if that is not known.
 
-        A scope whose path leads nowhere names nothing that answers. In segments above 0 Xen does not look,
-        because it does not know them when it reads the table (register_one_rmrr).
+        Xen drops it if it found none of the functions that it names. A scope whose path leads nowhere names
+        nothing that answers.
         """
         scopes = [scope for scope in region.scopes if scope.kind in SCOPES_OF_XEN]
-        if self.machine is None or not scopes or region.segment:
-            return False
-        at_boot = self.boot or self.now
-        named = (at_boot.resolve(region.segment, scope) for scope in scopes)
-        return all(sbdf is None or sbdf not in at_boot.snapshot.functions for sbdf in named)
+        if self.machine is None or not scopes:
+            return ""
+        named = [self.by_xen.resolve(region.segment, scope) for scope in scopes]
+        if self.by_xen.finds(region.segment, named):
+            return ""
+        meant = ((self.boot or self.now).resolve(region.segment, scope) for scope in scopes)
+        there = any(sbdf in self.by_xen.snapshot.functions for sbdf in meant if sbdf is not None)
+        return _UNREADABLE if there else _ABSENT
+
+    def _misread(self, segment: int, scope: Scope) -> dict[Sbdf, Sbdf | None]:
+        """Return the function that a scope named at boot, with the other one that Xen took it for.
+
+        Return nothing if Xen could read the bridges on the path, and if that is not known.
+        """
+        meant = (self.boot or self.now).resolve(segment, scope)
+        by_xen = self.by_xen.resolve(segment, scope)
+        return {meant: by_xen} if meant is not None and meant != by_xen else {}
 
     def _there(self, sbdf: Sbdf) -> bool:
         """Return True if the machine is known and has a function at this address."""

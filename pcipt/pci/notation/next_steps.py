@@ -111,6 +111,7 @@ STEPS: Mapping[str, str] = {
     "region-unaligned": _VENDOR,
     "region-large": REGIONS + "; nothing has to be done",
     "region-shared": REGIONS + ": give all of them to one guest",
+    "region-misread": REGIONS + "; nothing else can be done on this Xen: the text names one that helps",
     "region-dropped": REGIONS + "; `reboot` with the device in place if it needs the region",
     "buses-renumbered": (
         "`pcipt tree` shows the numbers now; `reboot` if a device of a region is meant wrongly"

@@ -91,14 +91,15 @@ def read_layout(root: str, more_tables: list[str], options: str | None = None) -
     tables += (data for path in more_tables for data in read_table_file(path))
     findings += (*reading.findings, *damage_of(tables))
     line = options if options is not None else command_line_at(root)
-    reserved = regions_from_tables(tables, machine, None, options_in(line), memory.entries)
+    version = xen_version(root)
+    reserved = regions_from_tables(tables, machine, None, options_in(line), memory.entries, version)
     findings += reserved.findings
     if guest_type(root) not in ("PVH", ""):
         why = f"this is a {guest_type(root)} domain: the layout is what a PVH one would have on this machine"
         findings.append(Finding("not-pvh", why))
     platform = Platform(
         memory.entries, machine, ecam_of(tables), madt_of(tables), reserved.regions, memory.named,
-        xen_version(root), map_reserved(line),
+        version, map_reserved(line),
     )  # fmt: skip
     layout = compute_layout(platform)
     return Layout(layout.areas, (*findings, *layout.findings)), memory.source
