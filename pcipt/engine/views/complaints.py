@@ -21,7 +21,7 @@ from pcipt.xen.boot_words import BootWords, parse_boot_words
 from pcipt.xen.complaint_texts import finding_of_complaint
 from pcipt.xen.complaints import LASTING, OF_BARS, Code, Complaint, parse_complaints
 from pcipt.xen.dma_faults import Hearing, hearing_of
-from pcipt.xen.interface import Hypervisor, command_line_of
+from pcipt.xen.interface import Dom0Kind, Hypervisor, command_line_of
 from pcipt.xen.releases import (
     FAULTY_CAPABILITY_HIDDEN,
     HIDDEN_MSIX_LOCKED,
@@ -33,6 +33,11 @@ WITHOUT_VPCI = frozenset({Code.NO_SETUP, Code.NOT_HIDDEN})
 PASSING = frozenset({Code.ASSIGN, Code.INTERRUPT})  # over when the service starts
 KEPT = 256  # different complaints; a device may cause any number of them
 DRIFT = "bar-drift"  # the finding that hardware and Linux have different addresses in a BAR
+_UNREAD = Finding(
+    "console-unread",
+    "Xen's console cannot be read: it alone tells which capabilities Xen could not set up and hides from "
+    "dom0, and dom0 reads a device with hidden MSI-X like one without",
+)
 
 
 @attrs.frozen
@@ -66,6 +71,8 @@ class Complaints:
         self.hearing: Hearing | None = None
         self.readable = True
         version = xen.identity.version
+        hides = FAULTY_CAPABILITY_HIDDEN.known_of(version) is not False
+        self._may_hide = hides and xen.identity.dom0 is Dom0Kind.PVH
         self._hidden_is_trapped = FAULTY_CAPABILITY_HIDDEN.of(version) and not HIDDEN_MSIX_LOCKED.of(version)
 
     def read(
@@ -117,12 +124,15 @@ class Complaints:
     def of(self, sbdf: Sbdf | None, told: Iterable[Finding] = ()) -> Iterable[Finding]:
         """Yield the findings about a function; for None, those about no function.
 
+        One of these is that the console cannot be read, where only the console tells what Xen hides.
         `told` are the findings of the function's registers. A dropped write to a BAR is a finding only while
         `told` says that the BAR has another address than in Linux; a lost BAR has a finding of its own. If
         vPCI does not take a function because of its header type, there is no finding: pcipt maps the BARs
         (`desired_of`). Neither is there one if it has none because nothing answered when it returned to dom0:
         `ledger.given_up` has the function then.
         """
+        if sbdf is None and not self.readable and self._may_hide:
+            yield _UNREAD
         drifted = any(finding.code == DRIFT for finding in told)
         for complaint, times in self._held.get(sbdf, {}).items():
             not_taken = complaint.code is Code.NO_VPCI or self._not_built(complaint)

@@ -124,6 +124,7 @@ STEPS: Mapping[str, str] = {
     "guest-leftover": "`xl list` names the guest: `xl destroy` it and start it again",
     "guest-bar-moved": "`xl list` names the guest: `xl destroy` it and start it again",
     # what Xen complained of
+    "console-unread": "`xl dmesg` must be readable: `systemctl status pcipt` shows why it is not",
     "capability-hidden": (
         "nothing can be done on this Xen: `pcipt host` names it, and docs/xen-releases.md a newer one"
     ),

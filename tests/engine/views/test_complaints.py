@@ -5,6 +5,7 @@ import errno
 import attrs
 import pytest
 
+from pcipt.daemon.control.status import health_of
 from pcipt.daemon.settings import Settings
 from pcipt.engine.memory import Memory
 from pcipt.engine.queue import Reason
@@ -253,6 +254,24 @@ def test_a_console_that_cannot_be_read_changes_nothing(number):
     compare(stage.engine)
     assert codes(stage, NIC) == ["interrupt-fault"]
     assert "xen-not-asked" not in [finding.code for _, finding in stage.engine.findings]
+
+
+@pytest.mark.parametrize("dom0", ["pv", "pvh"])
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_console_that_cannot_be_read_is_told_where_xen_hides_capabilities(release, dom0):
+    """Xen hides an MSI-X structure that lies in no BAR, and nothing that dom0 can read shows it."""
+    hides = dom0 == "pvh" and release >= "4.21"
+    msix = (1, 0, 0x800) if hides else None  # earlier versions refuse such a function
+    stage = stage_of(device(NIC, (0xFE00_0000, 0x2000), msix=msix), dom0=dom0, **versioned(release))
+    for number in range(1, 9):
+        stage.xen.fail(Op.CONSOLE, errno.EACCES, call=number)
+    compare(stage.engine)
+    assert codes(stage) == ["console-unread"] * hides
+    if hides:
+        assert health_of(stage.engine) == "degraded"
+    stage.xen.heal()
+    compare(stage.engine)
+    assert codes(stage) == []
 
 
 def test_a_device_that_faults_in_any_way_does_not_fill_the_memory():
