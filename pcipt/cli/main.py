@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         sys.stdout.flush()
     except errors.PciptError as error:
-        print(f"pcipt: {error}", file=sys.stderr)
+        _tell(error, arguments)
         return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     except BrokenPipeError:  # the reader has closed stdout, which is no reason for words
         _let_go_of_stdout()
@@ -107,18 +107,24 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except OSError as error:
         _let_go_of_stdout()
-        about = f"{errors.printable(str(error.filename))}: " if error.filename is not None else ""
-        print(f"pcipt: {about}{error.strerror or error}", file=sys.stderr)
+        _tell(error, arguments)
         return 5 if isinstance(error, PermissionError) else 1
     except Exception as error:  # a user gets one line, a developer the traceback
         if os.environ.get("PCIPT_TRACEBACK"):
             raise
-        kind = type(error).__name__
-        print(
-            f"pcipt: internal error, please report: {kind}: {errors.printable(str(error))}", file=sys.stderr
-        )
+        _tell(error, arguments)
         return 1
     return code
+
+
+def _tell(error: Exception, arguments: list[str]) -> None:
+    """Print an error and what can be done about it as one line on stderr."""
+    if isinstance(error, errors.NotRunningError):  # has its step; `status` must be as fast with it
+        print(f"pcipt: {error}", file=sys.stderr)
+        return
+    from pcipt.cli.text.error_steps import error_text
+
+    print(f"pcipt: {error_text(error, arguments)}", file=sys.stderr)
 
 
 def _let_go_of_stdout() -> None:
@@ -139,6 +145,7 @@ def make_parser(name: str) -> tuple[ModuleType, Parser]:
     parser = Parser(
         prog=f"pcipt {name}", about=module.__doc__ or about, examples=getattr(module, "EXAMPLES", ())
     )
+    parser.set_defaults(refuse=parser.error)  # the parser of a part has its own
     module.add_arguments(parser)
     return module, parser
 
@@ -168,7 +175,10 @@ def _dispatch(arguments: list[str]) -> int:
     name = arguments[0]
     if name not in COMMANDS:
         hint = suggestion(name, (*COMMANDS, "help"))
-        print(f"pcipt: unknown command {errors.printable(name)!r}{hint}; see pcipt --help", file=sys.stderr)
+        print(
+            f"pcipt: there is no command {errors.printable(name)!r}{hint}; `pcipt help` lists all commands",
+            file=sys.stderr,
+        )
         return 2
     module, parser = make_parser(name)
     args = parser.parse_args(with_explicit_values(arguments[1:]))

@@ -12,6 +12,11 @@ from pcipt.errors import printable
 
 WIDEST = 100
 _CHOICE = r"invalid choice: '(?P<word>.*)' \(choose from (?P<known>.*)\)"  # the text of argparse's error
+_WORDS = (  # argparse's words and ours
+    ("the following arguments are required: ", "missing: "),
+    ("one of the arguments ", "one of the options "),
+    ("unrecognized arguments: ", "unknown argument or option: "),
+)
 Examples = Sequence[tuple[str, str]]
 
 
@@ -38,6 +43,16 @@ class Parser(argparse.ArgumentParser):
             **more,
         )
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse the arguments as argparse does. What nobody knows is an error of the part that was chosen.
+
+        Raises: SystemExit(2) if the arguments are wrong; SystemExit(0) after --help.
+        """
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            getattr(found, "refuse", self.error)(f"unrecognized arguments: {' '.join(unknown)}")
+        return found
+
     def error(self, message: str) -> NoReturn:
         """Print `message` as one line on stderr and exit with code 2.
 
@@ -51,7 +66,9 @@ class Parser(argparse.ArgumentParser):
         hint = "".join(suggestion(word.partition("=")[0], options) for word in unknown if word[:2] == "--")
         if (choice := re.search(_CHOICE, message)) is not None:
             hint = suggestion(choice["word"], re.findall(r"[\w-]+", choice["known"]))
-        self.exit(2, f"{self.prog}: {printable(message)}{hint}; see {self.prog} --help\n")
+        for theirs, ours in _WORDS:
+            message = message.replace(theirs, ours)
+        self.exit(2, f"{self.prog}: {printable(message)}{hint}; `{self.prog} --help` explains it\n")
 
 
 def _terminal_width() -> int:

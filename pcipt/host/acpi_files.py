@@ -115,6 +115,6 @@ def _read_all(directory: int, names: list[str], path: str) -> TableReading:
             )
     if not found:
         if refused is not None:
-            raise NotPermittedError(f"the tables in {path}", "only root may read them: run it with sudo")
+            raise NotPermittedError(f"the tables in {path}", "only root may read them")
         raise InputError(path, "holds no ACPI table")
     return TableReading(tuple(found), tuple(findings))

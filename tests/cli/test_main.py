@@ -38,7 +38,9 @@ def test_overview_and_version(capsys):
 
 def test_a_mistyped_command_gets_a_suggestion(capsys):
     assert main(["lsit"]) == 2
-    assert capsys.readouterr().err == "pcipt: unknown command 'lsit' (did you mean list?); see pcipt --help\n"
+    assert capsys.readouterr().err == (
+        "pcipt: there is no command 'lsit' (did you mean list?); `pcipt help` lists all commands\n"
+    )
     assert main(["\x1b[31m"]) == 2
     assert "\x1b" not in capsys.readouterr().err
 

@@ -73,7 +73,11 @@ def interrupted(_tmp_path):
     return Interrupting()
 
 
-RULES = {full: (1, "pcipt: No space left on device\n"), left: (1, ""), interrupted: (130, "")}
+RULES = {
+    full: (1, "pcipt: no space left on device; `df -h` shows the space that is left\n"),
+    left: (1, ""),
+    interrupted: (130, ""),
+}
 
 
 @pytest.mark.parametrize("more", [[], ["--json"]], ids=["text", "json"])

@@ -14,18 +14,18 @@ def parser():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--jsn=1"], "unrecognized arguments: --jsn=1 (did you mean --json?)"),
-        (["--zzz"], "unrecognized arguments: --zzz"),
-        (["--no-leg"], "unrecognized arguments: --no-leg (did you mean --no-legend?)"),
+        (["--jsn=1"], "unknown argument or option: --jsn=1 (did you mean --json?)"),
+        (["--zzz"], "unknown argument or option: --zzz"),
+        (["--no-leg"], "unknown argument or option: --no-leg (did you mean --no-legend?)"),
         (["--json"], "argument --json: expected one argument"),
-        (["\x1b[31m"], "unrecognized arguments: \\x1b[31m"),
+        (["\x1b[31m"], "unknown argument or option: \\x1b[31m"),
     ],
 )
 def test_wrong_usage_is_one_line_and_2(parser, arguments, said, capsys):
     with pytest.raises(SystemExit) as ended:
         parser.parse_args(arguments)
     assert ended.value.code == 2
-    assert capsys.readouterr().err == f"pcipt x: {said}; see pcipt x --help\n"
+    assert capsys.readouterr().err == f"pcipt x: {said}; `pcipt x --help` explains it\n"
 
 
 def test_help_has_examples(parser):
@@ -51,4 +51,4 @@ def test_a_near_miss_of_a_choice_is_told(word, hint, capsys):
     parser.add_argument("part", choices=("startinfo", "layout"))
     with pytest.raises(SystemExit):
         parser.parse_args([word])
-    assert f"){hint}; see pcipt pvh --help\n" in capsys.readouterr().err
+    assert f"){hint}; `pcipt pvh --help` explains it\n" in capsys.readouterr().err

@@ -4,7 +4,7 @@ Beside these it has Xen's command line and what Xen said of the IOMMU, if xl tel
 --root DIR` and every other command that takes --root read the recording. What identifies the machine or its
 users is masked: serial numbers, MAC addresses, ids of this boot, of disks and of file systems, the host's
 name, addresses of the kernel. The same value has the same pseudonym everywhere; a table says what was masked.
-Exit codes: 0 done, 1 the machine cannot be read or DIR cannot be written.
+Exit codes: 0 done, 1 the machine cannot be read or DIR cannot be written, 2 wrong usage.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pcipt.cli.text.masked_text import lines_from_masked
 from pcipt.cli.text.progress import progress
 from pcipt.cli.text.render import count_text
 from pcipt.cli.text.terminal import columns
-from pcipt.errors import StateError, printable
+from pcipt.errors import printable
 from pcipt.host.live import LinuxHost
 from pcipt.host.policy.boots import DIRECTORY, record_boot
 from pcipt.host.recorder import NO_ANSWERS, record_machine
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.boot == (args.directory is not None):
-        raise StateError("give DIR or --boot, and not both")
+        args.refuse("give either DIR or --boot")
     if args.boot:
         return _record_boot(args.root)
     far, masks = (0, 0), masks_for(args.root, args.keep)

@@ -131,9 +131,7 @@ def _told_errors(path: str) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise errors.NotPermittedError(
-            path, "only root and members of group pcipt may connect: run it with sudo"
-        ) from error
+        raise errors.NotPermittedError(path, "only root and members of group pcipt may connect") from error
     except (OSError, UnicodeError) as error:
         why = "it does not answer" if isinstance(error, TimeoutError) else _reason(error)
         raise errors.NotRunningError(path, why) from error
@@ -181,7 +179,7 @@ def _unwrap(frame: bytes, path: str, method: str) -> dict[str, Any]:
         nearest = parameters.get("nearest")
         known = tuple(map(str, nearest)) if isinstance(nearest, list) else ()
         raise errors.NoSuchDeviceError(str(parameters.get("sbdf", "")), known)
-    raise errors.InputError(path, str(parameters.get("reason", name)))
+    raise errors.InputError("the pcipt daemon", str(parameters.get("reason", name)))
 
 
 def _reason(error: Exception) -> str:

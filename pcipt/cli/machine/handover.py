@@ -208,9 +208,7 @@ def require_root(command: str, euid: int) -> None:
     Raises: NotPermittedError if `euid` is not 0.
     """
     if euid != 0:
-        raise NotPermittedError(
-            f"pcipt {command}", "only root may give functions away or take them back: run it with sudo"
-        )
+        raise NotPermittedError(f"pcipt {command}", "only root may give functions away or take them back")
 
 
 def is_pv(status: Json) -> bool:

@@ -51,7 +51,7 @@ def require_root_here(args: argparse.Namespace) -> None:
     Others cannot read serial numbers, neither of devices nor of the policy.
     """
     if args.root == LIVE and os.geteuid() != 0:
-        raise NotPermittedError(f"policy {args.part}", "only root may do that: run it with sudo")
+        raise NotPermittedError(f"policy {args.part}", "only root may do that")
 
 
 def see(args: argparse.Namespace) -> Seen:

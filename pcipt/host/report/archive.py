@@ -36,7 +36,8 @@ def pack(directory: str, file: str) -> None:
         finally:
             os.unlink(aside)
     except OSError as error:
-        raise InputError(error.filename2 or error.filename or file, reason(error)) from error
+        about = aside if isinstance(error, FileExistsError) and error.filename2 is None else file
+        raise InputError(about, reason(error)) from error
 
 
 def unpack(file: str, directory: str) -> str:

@@ -57,7 +57,8 @@ def test_a_full_directory_is_refused(tmp_path, capsys):
     assert main(["record", str(tmp_path)]) == 1
     assert (
         capsys.readouterr().err
-        == f"pcipt: {tmp_path}: is not empty; a machine is recorded into a new directory\n"
+        == f"pcipt: {tmp_path}: is not empty; a machine is recorded into a new directory; "
+        "`pcipt help record` tells what it takes, with examples\n"
     )
 
 
@@ -73,5 +74,7 @@ def test_a_boot_is_recorded_once(tmp_path, monkeypatch, capsys):
     assert "already" in capsys.readouterr().out
     assert len(recorded_boots(boots)) == 1
     for wrong in (["record"], ["record", "--boot", str(tmp_path / "x")]):
-        assert main(wrong) == 1
-        assert "not both" in capsys.readouterr().err
+        with pytest.raises(SystemExit) as ended:
+            main(wrong)
+        assert ended.value.code == 2
+        assert "give either DIR or --boot; `pcipt record --help`" in capsys.readouterr().err

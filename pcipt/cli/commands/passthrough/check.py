@@ -20,7 +20,7 @@ from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend
 from pcipt.cli.text.render import count_text, print_json
 from pcipt.cli.text.terminal import columns, folded, on_terminal, wants_colour
 from pcipt.cli.text.verdict_text import host_lines, reason_lines, verdict_word
-from pcipt.errors import StateError, printable
+from pcipt.errors import printable
 from pcipt.firmware.passthrough.check import Snippets, check_functions, make_snippets
 from pcipt.firmware.passthrough.configured import complaints, line_for, named
 from pcipt.firmware.passthrough.host_view import host_to_json, reason_to_json
@@ -121,13 +121,13 @@ def _print_all(
 def _guest(args: argparse.Namespace) -> XlGuest | None:
     """Return the guest that the file of --xl describes; None without --xl.
 
-    Raises: StateError if something else says which functions are meant, or for which guest; InputError or
-            MalformedError if the file cannot be read.
+    Raises: SystemExit(2) if something else says which functions are meant, or for which guest; InputError
+            or MalformedError if the file cannot be read.
     """
     if args.xl is None:
         return None
     if args.sbdf or args.guest is not None:
-        raise StateError("--xl names the functions and the kind of guest: give neither SBDF nor --guest")
+        args.refuse("the file of --xl names the functions and the kind of guest: give no SBDF and no --guest")
     return parse_xl_guest(read_guest(args.xl), args.xl)
 
 

@@ -85,14 +85,15 @@ def _run(args: argparse.Namespace, *, admits: bool) -> int:
         toolstack.require()
     for sbdf in chosen:
         if str(sbdf) in waiting and not admits:
-            raise StateError(f"{sbdf} has appeared below a policed port: use pcipt admit {sbdf}")
+            raise StateError(f"{sbdf} appeared below a policed port; give it to dom0: `pcipt admit {sbdf}`")
         owner = owners.get(str(sbdf), "")
         if owner.startswith("guest"):
-            raise StateError(f"{sbdf} belongs to {owner}: detach it there first (xl pci-detach)")
+            detach = f"`xl pci-detach {owner.removeprefix('guest ')} {sbdf}`"
+            raise StateError(f"{sbdf} belongs to {owner}; detach it there first: {detach}")
         if owner == ORPHANED:
             raise StateError(
                 f"Xen lists {sbdf} without an owner (orphan): unbinding it from xen-pciback takes down a PVH "
-                f"host with Xen from {DEVICE_RESET.begins} on; pcipt resync adds it again"
+                f"host with Xen from {DEVICE_RESET.begins} on; `pcipt resync` adds it to Xen again"
             )
     given = [
         sbdf for sbdf in chosen if toolstack.driver(sbdf) == PCIBACK or owners.get(str(sbdf)) == QUARANTINE

@@ -160,7 +160,7 @@ def _refused(against: Sequence[tuple[Report, Reason]], final: frozenset[str], *,
     report, first = against[0]
     lasts = any(reason.code in final for _, reason in against)
     words = [f"{report.sbdf} is not released: {first.text}"]
-    words += [f"and {len(against) - 1} more (see pcipt check)"] if len(against) > 1 else []
+    words += [f"and {len(against) - 1} more (`pcipt check` has all)"] if len(against) > 1 else []
     words += [first.cure] if first.cure else []
     words += ["--force does not change that"] if lasts else []
     words += ["--force does it all the same"] if not lasts and not force else []

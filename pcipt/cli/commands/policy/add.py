@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     for sbdf in sorted(chosen):
         identity = seen.identities[sbdf]
         if identity.path is None:
-            raise StateError(f"{sbdf} is not kept: its PCI path is unknown, see pcipt show {sbdf}")
+            raise StateError(f"{sbdf} is not kept: its PCI path is unknown; `pcipt tree` shows its bridges")
         entries.append(Entry(insisted_on(identity), guest, args.note))
     files = add_entries(entries, args.policy)
     for sbdf, entry, file in zip(sorted(chosen), entries, files, strict=True):
@@ -94,7 +94,7 @@ def refuse(args: argparse.Namespace, chosen: list[Sbdf], kept: list[Sbdf]) -> tu
     ]
     if against:
         report, first = against[0]
-        more = [f"and {len(against) - 1} more (see pcipt check)"] if len(against) > 1 else []
+        more = [f"and {len(against) - 1} more (`pcipt check` has all)"] if len(against) > 1 else []
         cure = [first.cure] if first.cure else []
         raise StateError("; ".join([f"{report.sbdf} is not kept: {first.text}", *more, *cure]))
     return every

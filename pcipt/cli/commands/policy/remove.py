@@ -10,7 +10,7 @@ import argparse
 
 from pcipt.cli.machine.handover import complain
 from pcipt.cli.machine.policy import INITRAMFS, add_policy_arguments, see
-from pcipt.errors import AddressError, NoSuchDeviceError
+from pcipt.errors import AddressError, NoSuchDeviceError, printable
 from pcipt.host.policy.policy_files import remove_entry
 from pcipt.pci import PciPath, Sbdf, parse_target
 from pcipt.pci.address import parse_path
@@ -20,6 +20,14 @@ EXAMPLES = (
     ("pcipt policy remove 00_1c.0-00_00.0", "by its path, also if the device is gone"),
     ("pcipt policy remove 03:00.0", "by the address that it has now"),
 )
+
+
+class NoSuchEntryError(NoSuchDeviceError):
+    """Raised when the policy has no entry that `address` names. `nearest` lists paths of some entries."""
+
+    def __str__(self) -> str:
+        hint = f" (entries: {', '.join(self.nearest)})" if self.nearest else ""
+        return f"the policy has no entry {printable(self.address)}{hint}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 def _named(text: str, resolutions: tuple[Resolution, ...]) -> Resolution:
     """Return the entry that `text` names: by its path, else by the function that is there.
 
-    Raises: AddressError if the text is malformed; NoSuchDeviceError if there is no such entry.
+    Raises: AddressError if the text is malformed; NoSuchEntryError if there is no such entry.
     """
     target = parse_target(text)
     if not isinstance(target, (PciPath, Sbdf)):
@@ -54,4 +62,4 @@ def _named(text: str, resolutions: tuple[Resolution, ...]) -> Resolution:
     named += [each for each in resolutions if each.sbdf == target]
     if named:
         return named[0]
-    raise NoSuchDeviceError(text, tuple(str(each.entry.path) for each in resolutions[:4]))
+    raise NoSuchEntryError(text, tuple(str(each.entry.path) for each in resolutions[:4]))
