@@ -25,11 +25,14 @@ from pcipt.pci.space.beliefs import (
     Shift,
     compared_vf_bars,
     compared_windows,
+    finding_of,
+    line_of,
 )
 from pcipt.pci.sriov import SrIov, decode_sriov
 from pcipt.pci.topology import Position
 
 CARDBUS_CLASS = 0x0607
+_SILENT = "config space reads all ones: the function does not answer (any more)"
 
 
 @attrs.frozen
@@ -184,7 +187,7 @@ def _unread_function(raw: RawFunction, position: Position, config: ConfigSpace) 
     if raw.told is not None:
         return _told_function(raw, raw.told, position)
     if config.answers is False:
-        why = Finding("no-answer", "config space reads all ones: the function does not answer (any more)")
+        why = Finding("no-answer", _SILENT)
     elif len(config):
         why = Finding("config-short", f"only {len(config)} bytes of config space could be read, all ones")
     else:
@@ -196,16 +199,23 @@ def _unread_function(raw: RawFunction, position: Position, config: ConfigSpace) 
 def _told_function(raw: RawFunction, told: Told, position: Position) -> Function:
     """Return a function that is known from lspci's words alone: what they do not tell is unknown.
 
-    The header is that of a bridge if there are bus numbers, else unknown.
+    The header is that of a bridge if there are bus numbers, else unknown. A function that does not answer has
+    no BARs, as if its registers had been read.
     """
+    if told.silent:
+        silent = Finding("no-answer", f"{_SILENT}, as lspci's words show")
+        return attrs.evolve(_unknown(raw, position, silent), answers=False, title=told.title)
     why = (
         "the dump has no bytes of it: ids, BARs and bus numbers are from lspci's words, capabilities are "
         "unknown; lspci -xxxx, run as root, tells the rest"
     )
     cardbus = raw.ids.class_code is not None and raw.ids.class_code >> 8 == CARDBUS_CLASS
     header = HeaderType.CARDBUS if cardbus else HeaderType.BRIDGE
+    lost = (finding_of(bar, line_of(raw.resources, bar.index)) for bar in told.bars)
+    unknown = _unknown(raw, position, Finding("no-config", why))
     return attrs.evolve(
-        _unknown(raw, position, Finding("no-config", why)),
+        unknown,
+        findings=(*unknown.findings, *filter(None, lost)),
         header=header if told.bridge is not None else HeaderType.UNKNOWN,
         command=told.command,
         bars=told.bars,

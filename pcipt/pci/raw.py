@@ -60,13 +60,15 @@ class Told:
 
     `title` is lspci's heading: class, vendor and device in words, with numbers if lspci printed them.
     `command` is the command register. `bridge` are the bus numbers and the open windows of a bridge. `bars`
-    are the BARs and the ROM in index order, with Linux's addresses.
+    are the BARs and the ROM in index order, with Linux's addresses. `silent` is True if the words show that
+    the registers read all ones.
     """
 
     title: str = ""
     command: int | None = None
     bridge: Bridge | None = None
     bars: tuple[Bar, ...] = ()
+    silent: bool = False
 
 
 @attrs.frozen

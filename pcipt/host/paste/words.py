@@ -14,6 +14,7 @@ from pcipt.pci.bars import ROM_INDEX, UNUSED
 from pcipt.pci.raw import Told
 
 _FLAGS = re.ASCII | re.IGNORECASE
+ONES = 0xFF  # no device has that revision: it is what a register reads that does not answer
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _COMMAND_BITS = (
     "I/O", "Mem", "BusMaster", "SpecCycle", "MemWINV", "VGASnoop", "ParErr", "Stepping", "SERR", "FastB2B",
@@ -42,6 +43,8 @@ _WINDOWS = {
     "i/o": WindowKind.IO, "memory": WindowKind.MEMORY, "prefetchable memory": WindowKind.PREFETCHABLE,
 }  # fmt: skip
 _NODE = re.compile(r"(?:.*\bNUMA node )?(\d{1,4})\b", _FLAGS)
+#  what lspci prints of a function whose registers read all ones
+_ALL_ONES = re.compile(r"!!! Unknown header type 7f", _FLAGS)
 _IDE_CONTROL = (0x3F4, 0x374)
 _LINE = re.compile(r"(?:\[virtual\] ?)?[^\[:]{0,60}(?::| at )", _FLAGS)
 _DIGITS = re.compile(r"[0-9a-f]{4}", _FLAGS)
@@ -68,7 +71,7 @@ class Words:
 
     `title` is the heading behind the address. `detailed` is True if lspci was asked for details (-v): then
     what it does not print is zero or absent. `counted` is True if BARs had no numbers (-v instead of -vv), so
-    that those of `bars` were counted from their order.
+    that those of `bars` were counted from their order. `silent` is True if the registers read all ones.
     """
 
     title: str = ""
@@ -86,6 +89,7 @@ class Words:
     bars: dict[int, Bar] = attrs.field(factory=dict)
     detailed: bool = False
     counted: bool = False
+    silent: bool = False
     _capabilities: bool = False
 
     @property
@@ -119,7 +123,7 @@ class Words:
         """Return what they tell of registers."""
         bridge = Bridge(*self.buses, tuple(self.windows)) if self.buses is not None else None
         bars = tuple(self.bars[index] for index in sorted(self.bars))
-        return Told(self.title, self.command, bridge, bars)
+        return Told(self.title, self.command, bridge, bars, self.silent or self.revision == ONES)
 
     def heading(self, text: str) -> None:
         """Read the heading: what stands behind the address."""
@@ -152,6 +156,8 @@ class Words:
     def line(self, text: str) -> None:
         """Read one line of the words; a line of another kind changes nothing."""
         text = " ".join(text.split())
+        if _ALL_ONES.match(text) is not None:
+            self.silent = True
         if not is_line_of_words(text):
             return
         key, _, value = text.partition(":")
@@ -217,7 +223,11 @@ class Words:
             )
 
     def _bar(self, text: str) -> None:
-        """Read a BAR or the ROM. One that has neither an address nor a size is left out."""
+        """Read a BAR or the ROM. One that has neither an address nor a size is left out.
+
+        lspci prints <unassigned> where Linux has no address and the register is 0, <ignored> where it has
+        one, which is not told.
+        """
         rom, found = _ROM.match(text), _BAR.match(text)
         if rom is not None:
             self._add(ROM_INDEX, BarKind.ROM, rom[1], rom[2], text)
@@ -242,8 +252,12 @@ class Words:
         if kind is BarKind.IO and size == 1 and address in _IDE_CONTROL:
             address |= 2  # lspci clears the two low bits of 3f6 and 376
         decoding = None if "[virtual]" in text else "[disabled" not in more
+        if place == "<ignored>" and decoding:
+            decoding = None
         prefetchable = "prefetchable" in more and "non-prefetchable" not in more
-        bar = Bar(index, kind, Address(address), size, prefetchable, decoding, "low-1M" in more)
+        bar = Bar(
+            index, kind, Address(address), size, prefetchable, decoding, "low-1M" in more, not address
+        )  # fmt: skip
         self.bars.setdefault(index, bar)
 
     def _quoted(self, text: str) -> None:

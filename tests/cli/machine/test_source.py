@@ -55,7 +55,7 @@ def test_what_words_do_not_tell_is_null_in_json(dump):
     device = json.loads(run("show", "01:00.0", "--dump", dump(WORDS), "--json")[1])["device"]
     assert (device["sbdf"], device["driver"], device["path"]) == ("0000:01:00.0", "ahci", "00_1c.0-00_00.0")
     assert device["capabilities"] == []
-    assert [finding["code"] for finding in device["findings"]] == ["no-config"]
+    assert [finding["code"] for finding in device["findings"]] == ["no-config", "bar-unassigned"]
 
 
 def test_names_without_ids_are_shown_as_they_are(dump):

@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 
+from pcipt.cli.main import main
 from pcipt.host.dump import parse_dump
 from pcipt.pci import Bar, BarKind, Bridge, Sbdf, Window, WindowKind, decode_machine
 from tests.host.paste.lspci_samples import WORDS
@@ -31,7 +32,7 @@ def test_words_tell_ids_class_driver_bars_and_buses():
     assert (card.driver, card.numa_node) == ("ahci", 1)
     assert card.bars == (
         Bar(0, BarKind.IO, 0x5088, 8, False, True),
-        Bar(1, BarKind.MEM64, 0, 256 << 20, True, False),  # no address
+        Bar(1, BarKind.MEM64, 0, 256 << 20, True, False, unassigned=True),
         Bar(5, BarKind.MEM32, 0xF063_D000, 2048, False, True),
         Bar(6, BarKind.ROM, 0xF064_0000, 65536, False, False),
     )
@@ -42,10 +43,60 @@ def test_what_words_do_not_tell_is_unknown():
     assert (card.answers, card.capabilities, card.msix, card.sriov, card.header.value) == (
         None, (), None, None, "unknown",
     )  # fmt: skip
-    (finding,) = card.findings
+    finding, lost = card.findings
     assert finding.code == "no-config"
     assert "lspci's words" in finding.text
     assert "-xxxx" in finding.text
+    assert (lost.code, "BAR 1 (256M 64-bit memory) has no address" in lost.text) == ("bar-unassigned", True)
+
+
+#  a line of lspci, decoding, codes of the findings beside no-config, a word of the last
+LOST = [
+    ("Region 0: Memory at fe000000 (32-bit, non-prefetchable) [size=16K]", True, [], ""),
+    ("Region 0: Memory at <unassigned> (32-bit, non-prefetchable) [size=16K]", True, ["bar-unassigned"],
+     "it decodes at address 0"),
+    ("Region 0: Memory at <unassigned> (64-bit, prefetchable) [disabled] [size=8G]", False,
+     ["bar-unassigned"], "8G"),
+    ("Region 0: Memory at <ignored> (64-bit, prefetchable) [size=8G]", None, ["bar-unassigned"],
+     "does not enable the function"),  # its register has an address that lspci does not print
+    ("Region 0: I/O ports at <unassigned> [disabled] [size=32]", False, ["bar-unassigned"], "32"),
+    ("Memory at <unassigned> (32-bit, non-prefetchable) [size=16K]", True, ["bar-unassigned"], "16K"),
+    ("Expansion ROM at <unassigned> [disabled] [size=512K]", False, [], ""),  # Linux needs none
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "decoding", "codes", "word"), LOST)
+def test_words_tell_a_bar_without_an_address(line, decoding, codes, word):
+    card = machine(f"00:02.0 Display controller [0380]: X [8086:56a0]\n\tFlags: fast devsel\n\t{line}\n")
+    found = [each for each in card[Sbdf(0, 0, 2, 0)].findings if "unassigned" in each.code]
+    assert [each.code for each in found] == codes
+    assert word in "".join(each.text for each in found)
+    (bar,) = card[Sbdf(0, 0, 2, 0)].bars
+    assert (bar.decoding, bar.unassigned) == (decoding, "<" in line)
+
+
+SILENT = [
+    "[0300]: NVIDIA [10de:2f04] (rev ff) (prog-if ff)\n\t!!! Unknown header type 7f\n",
+    "[0300]: NVIDIA [10de:2f04] (rev a1)\n\tSubsystem: X [1043:0001]\n\t!!! Unknown header type 7f",
+    "[0300]: NVIDIA [10de:2f04] (rev ff)",  # lspci -nn
+]
+
+
+@pytest.mark.parametrize("words", SILENT)
+def test_words_tell_that_a_function_does_not_answer(words, tmp_path, capsys):
+    text = f"01:00.0 VGA compatible controller {words}\n"
+    (gone,) = machine(text).values()
+    assert (gone.answers, [each.code for each in gone.findings]) == (False, ["no-answer"])
+    (tmp_path / "dump").write_text(text)
+    assert main(["list", "-n", "--dump", str(tmp_path / "dump")]) == 0
+    assert capsys.readouterr().out.endswith(" (does not answer)\n")
+    assert main(["check", "01:00.0", "--dump", str(tmp_path / "dump")]) == 4
+    assert capsys.readouterr().out.startswith("refuse  0000:01:00.0")
+
+
+def test_another_header_type_is_no_silence():
+    (strange,) = machine("00:02.0 X [0380]: X [8086:56a0] (rev 0f)\n\t!!! Unknown header type 03\n").values()
+    assert (strange.answers, [each.code for each in strange.findings]) == (None, ["no-config"])
 
 
 HEADINGS = [
