@@ -71,7 +71,7 @@ def chosen_functions(
     targets = targets_of(source, texts)
     if single:
         for text, target in targets:
-            _refuse_sets(machine, text, target)
+            _refuse_sets(source, machine, text, target)
     return chosen_of(source, machine, targets)
 
 
@@ -166,13 +166,18 @@ def _meant(source: Source, text: str) -> tuple[str, ...]:
     return tuple(map(str, suggestions(source.addresses(), text)))
 
 
-def _refuse_sets(machine: "Machine", text: str, target: Target) -> None:
-    """Raise AddressError if `text`, parsed as `target`, names more than the functions of one device."""
+def _refuse_sets(source: Source, machine: "Machine", text: str, target: Target) -> None:
+    """Raise AddressError if `text`, parsed as `target`, names more than the functions of one device.
+
+    If nothing of the machine fits it, the error suggests what may have been meant: the colon typed for the
+    point makes a set of a function.
+    """
     if not isinstance(target, SlotFilter):
         return
     if not names_functions_of_one_device(text):
         why = "it names a set; here one function is expected, or all of a device, as in 03:00.*"
-        raise AddressError(text, "function", why)
+        error = AddressError(text, "function", why)
+        raise error if any(map(target.matches, machine.functions)) else suggested(source, error)
     segments = {sbdf.segment for sbdf in machine.functions if target.matches(sbdf)}
     if len(segments) > 1:
         shown = ", ".join(f"{segment:04x}" for segment in sorted(segments))

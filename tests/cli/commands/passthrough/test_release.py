@@ -79,6 +79,14 @@ def test_a_set_that_is_not_one_device_is_not_taken(scene, command, text):
     assert scene.log() == []
 
 
+@pytest.mark.parametrize("command", ["release", "reclaim"])
+def test_the_colon_typed_for_the_point_is_told_with_the_function(scene, command):
+    typed = NIC[5:].replace(".", ":")
+    with pytest.raises(AddressError, match=rf"{typed}: it names a set; .* \(did you mean {NIC}\?\)"):
+        scene.run(command, typed)
+    assert scene.log() == []
+
+
 def test_all_functions_of_a_device_are_taken(scene):
     text = NIC[5:-1] + "*"
     assert scene.run("release", "--dry-run", text) == 0
