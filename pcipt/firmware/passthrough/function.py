@@ -316,7 +316,7 @@ def address(function: Function, _evidence: Evidence) -> Said:
         f"its bus number {function.sbdf.bus:02x} may shift when a card is added elsewhere, and xl and "
         f"xen-pciback go by it; what stays is the path {function.path}"
     )
-    cure = f"let policy hang on the path: pcipt show {function.path}"
+    cure = f"keep it by its path: pcipt policy add {function.path}"
     yield Reason("address-may-shift", Verdict.OK, text, cure)
 
 
