@@ -11,9 +11,12 @@ from pcipt.errors import NotPermittedError, printable
 from pcipt.host.files import Depth
 from pcipt.host.policy.places import read_identities
 from pcipt.host.policy.policy_files import DIRECTORY, is_compiled, read_entries
+from pcipt.host.policy.written_lines import lines_of_guest
 from pcipt.pci import Machine, Sbdf, decode_machine
 from pcipt.pci.identity import Identity, shown_fields
 from pcipt.pci.policy.resolve import Resolution, State, brief, kept_for, mismatch_text, moved_text, resolve
+from pcipt.pci.policy.written import STALE as STALE_LINE
+from pcipt.pci.policy.written import wrong_lines
 
 LIVE = "/"
 NOTHING_KEPT = "the policy keeps no function for guests; `pcipt policy add` keeps one"
@@ -61,6 +64,23 @@ def see(args: argparse.Namespace) -> Seen:
     machine = decode_machine(raws)
     identities = read_identities(args.root, machine, raws)
     return Seen(machine, identities, resolve(read_entries(args.policy), identities))
+
+
+def against_policy(args: argparse.Namespace, path: str) -> list[str]:
+    """Return in which way the guest's file `path` names other functions than the policy keeps, in words.
+
+    The policy is that of this machine, which only root may read, or of the directory `args.policy`. For
+    others and for a recorded machine without a directory there is none.
+    """
+    here = args.dump is None and args.root == LIVE and os.geteuid() == 0
+    directory = args.policy or (DIRECTORY if here else None)
+    entries = read_entries(directory) if directory is not None else ()
+    if not entries or args.dump is not None:
+        return []
+    raws = Source(args).read(Depth.FULL)
+    identities = read_identities(args.root, decode_machine(raws), raws)
+    found = wrong_lines(lines_of_guest(path), resolve(entries, identities), identities)
+    return [each.text for each in found if each.code == STALE_LINE]
 
 
 def json_from_resolution(resolution: Resolution) -> dict[str, object]:

@@ -27,7 +27,7 @@ def read_lines(root: str = "/") -> tuple[Written, ...]:
 
     A file without `pci` is left out. Raises nothing: a file that cannot be read is a line with a `fault`.
     """
-    return (*_of_kernel(root), *(line for path in _files(root) for line in _of_guest(path)))
+    return (*_of_kernel(root), *(line for path in _files(root) for line in lines_of_guest(path)))
 
 
 def read_guest(path: str) -> str:
@@ -64,8 +64,8 @@ def _files(root: str) -> list[str]:
     return list(found.values())
 
 
-def _of_guest(path: str) -> list[Written]:
-    """Return the line `pci` of one file; nothing if the file has none."""
+def lines_of_guest(path: str) -> list[Written]:
+    """Return the line `pci` of one guest's file; nothing if the file has none. Raises nothing, as above."""
     try:
         text = read_guest(path)
     except InputError as error:

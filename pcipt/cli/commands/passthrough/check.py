@@ -5,8 +5,9 @@ xen-pciback. Without SBDF it begins with what the host can do (`pcipt host`), wh
 version of Xen, and with the functions that can be passed through; bridges and parts of the host are one line.
 Functions named together are judged as going to one guest. SBDF is an address in any notation, a PCI path, or
 a set of addresses: 03:00.* a device, 03: a bus, * all. With --xl all devices of a guest's configuration file
-are judged together, as that file gives them: for its kind of guest, with rdm_policy and other options. Exit
-codes: 0 all are ok, 1 the file cannot be read, 4 something is warn, unknown or refuse, 6 no such device.
+are judged together, as that file gives them: for its kind of guest, with rdm_policy and other options, and
+compared with the policy (`pcipt policy`; root only). Exit codes: 0 all are ok, 1 the file cannot be read,
+4 something is warn, unknown or refuse, 6 no such device.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import argparse
 from pcipt import values as attrs
 from pcipt.cli.machine.evidence import gather
 from pcipt.cli.machine.find import HIDE, SBDF_HELP, chosen_of, no_such_device, targets_of
+from pcipt.cli.machine.policy import against_policy
 from pcipt.cli.machine.pvh import add_xen_argument
 from pcipt.cli.machine.source import Source, add_source_arguments
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
@@ -53,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="judge the devices of a guest's configuration file, for its kind of guest",
     )
+    parser.add_argument(
+        "--policy", metavar="DIR", help="with --xl: the policy to compare with; on this machine /etc/pcipt"
+    )
     add_xen_argument(parser)
     add_json_argument(parser)
     add_colour_argument(parser)
@@ -78,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         evidence = evidence.leaving(chosen)
     reports = check_functions(chosen if single else evidence.machine.functions, evidence)
     snippets = make_snippets(reports, together=single)
-    told = complaints(guest) if guest is not None else []
+    told = [*complaints(guest), *against_policy(args, args.xl)] if guest is not None else []
     if guest is not None:
         snippets = attrs.evolve(snippets, xl=line_for(guest, reports))
     if args.json:

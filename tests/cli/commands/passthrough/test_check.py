@@ -344,6 +344,26 @@ def test_the_lines_of_the_policy_have_what_check_wants(machine, tmp_path, capsys
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("name", "device", "told"),
+    [
+        ("web", "03:00.0", ""),
+        ("web", "03:00.1", "which the policy does not keep"),
+        ("mail", "03:00.0", "the policy keeps that function for guest web"),
+        ("mail", "03:00.1", ""),
+    ],
+)
+def test_a_file_that_names_another_device_than_the_policy_keeps(machine, guest, tmp_path, name, device, told):
+    kept = ["--root", str(machine), "--policy", str(tmp_path / "etc")]
+    assert main(["policy", "add", "03:00.0", "--guest", "web", *kept]) == 0
+    path = guest(f'name = "{name}"\ntype = "hvm"\npci = [ "{device}" ]\n')
+    code, answer = checked("--xl", path, *kept)
+    assert code == 4
+    assert told in "".join(answer["guest"]["complaints"])
+    assert bool(answer["guest"]["complaints"]) is bool(told)
+    assert checked("--xl", path, "--root", machine)[1]["guest"]["complaints"] == []
+
+
 FILE = """# the web server
 name = "web"
 type = "hvm"
