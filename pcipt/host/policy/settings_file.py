@@ -9,7 +9,7 @@ from typing import Any
 
 from pcipt.errors import AddressError, InputError
 from pcipt.host.regular_file import read_regular
-from pcipt.pci.address import PciPath, parse_path
+from pcipt.pci.address import XEN_SEGMENT_LIMIT, PciPath, parse_path
 from pcipt.pci.policy.entries import TABLE, Entry, entry_from_table
 
 SETTINGS = "pcipt.toml"  # beside passthrough.d
@@ -59,6 +59,8 @@ def guarded_in(document: dict[str, Any], path: str) -> tuple[PciPath, ...]:
         ports = tuple(map(parse_path, below))
     except AddressError as error:
         raise InputError(path, f"hotplug.below: {error}") from error
+    if any(port.segment > XEN_SEGMENT_LIMIT for port in ports):
+        raise InputError(path, "hotplug.below: a segment is above ffff: Xen cannot name it (VMD)")
     tells = (
         document.get("mode") == "observe"
         or hotplug.get("action") == "tell"

@@ -1,8 +1,8 @@
 """Read from the kernel's command line which functions are to be hidden from dom0's drivers.
 
 Sources: linux drivers/xen/xen-pciback/pci_stub.c (pcistub_init, pcistub_device_id_add); kernel/params.c
-         (parse_args: quotes, "-" and "_" are alike in names, the last value holds); Qubes OS,
-         qubes-core-admin-linux dracut/modules.d/90qubes-pciback/qubes-pciback.sh.
+         (parse_args: quotes, "-" and "_" are alike in names, the last value holds, a text needs "=");
+         Qubes OS, qubes-core-admin-linux dracut/modules.d/90qubes-pciback/qubes-pciback.sh.
 """
 
 import re
@@ -18,6 +18,7 @@ _ITEM = re.compile(
     rf"\s*\((?:{_HEX}:)?{_HEX}:(?:{_HEX}\.(?:{_HEX}|\*)|\*\.\*)\)\s*", re.ASCII | re.IGNORECASE
 )
 _PLAIN = re.compile(r"([0-9a-f]{2}):([01][0-9a-f])\.([0-7])", re.ASCII)  # segment 0 is meant
+_NOTHING = "nothing"  # no value, not even an empty one
 _LIMITS = (0xFFFF, LIMITS["bus"], LIMITS["device"], LIMITS["function"])
 
 
@@ -48,14 +49,15 @@ def hidden_by(line: str) -> dict[str, tuple[Named, ...]]:
     """Return the items of `xen-pciback.hide` and `rd.qubes.hide_pci` of a command line, by option.
 
     An option that is not on the line, or is empty, is left out. If it is there several times, the last
-    counts. The kernel reads up to the first malformed item: the rest is one item then.
+    counts. The kernel reads up to the first malformed item: the rest is one item then. `xen-pciback.hide`
+    without "=" is malformed as a whole.
     """
     values: dict[str, str] = {}
     for word in _WORD.findall(line):
-        key, _, value = word.replace('"', "").partition("=")
+        key, equals, value = word.replace('"', "").partition("=")
         for option in (PCIBACK, QUBES):
             if key.replace("-", "_") == option.replace("-", "_"):
-                values[option] = value
+                values[option] = value if equals or option == QUBES else _NOTHING
     read = {PCIBACK: _of_pciback, QUBES: _of_qubes}
     return {option: read[option](value) for option, value in values.items() if value}
 

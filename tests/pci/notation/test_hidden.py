@@ -23,6 +23,8 @@ LINES = [
     ("xen-pciback.hide=(0001:03:*.*)", {PCIBACK: [("(0001:03:*.*)", SlotFilter(1, 3, None, None))]}),
     ("xen-pciback.hide=(01:00.0) xen-pciback.hide=(03:00.0)", {PCIBACK: [("(03:00.0)", F)]}),  # the last
     # malformed: from there on nothing is read
+    ("xen-pciback.hide ro", {PCIBACK: [("nothing", None)]}),
+    ("rd.qubes.hide_pci ro", {}),
     ("xen-pciback.hide=03:00.0", {PCIBACK: [("03:00.0", None)]}),
     ("xen-pciback.hide=(03:00.0),(04:00.0)", {PCIBACK: [("(03:00.0)", F), (",(04:00.0)", None)]}),
     ("xen-pciback.hide=(03:00:0)", {PCIBACK: [("(03:00:0)", None)]}),

@@ -285,6 +285,7 @@ def test_ports_of_which_pcipt_only_tells_are_not_guarded_at_boot(settings, run, 
     [
         ("hotplug = 1", "hotplug"), ("[hotplug]\nbelow = 1", "no list of PCI paths"),
         ("actions = 1", "actions"), ('[hotplug]\nbelow = ["03:00.0"]', "hotplug.below:"),
+        ('[hotplug]\nbelow = ["10000_00_1c.0"]', "above ffff"),
         ("[hotplug", "pcipt.toml"), ("[[passthrough]]", "no path"),
     ],
 )  # fmt: skip
