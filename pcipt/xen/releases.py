@@ -12,14 +12,15 @@ from typing import NamedTuple
 
 NEWEST = {"4.17": 7, "4.18": 6, "4.19": 6, "4.20": 4, "4.21": 2, "4.22": 0}  # branch: the last version read
 
+_BEFORE_FIRST = ("-unstable", "-rc")
 _TEXT = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(.*)", re.DOTALL)
 
 
 class Version(NamedTuple):
     """A version of Xen. `patch` is the third number, None if it is not known.
 
-    A build of a stable branch between two releases ("4.20.5-pre") has no `patch`; `before` is the third
-    number of the release that follows.
+    A build between two releases ("4.20.5-pre", "4.22-unstable") has no `patch`; `before` is the third number
+    of the release that follows.
     """
 
     major: int
@@ -47,9 +48,10 @@ class Version(NamedTuple):
 def parse_version(text: str) -> Version:
     """Return the version in a text such as "4.17.7".
 
-    The third number is None if it is missing or if anything follows it ("4.17.4-qubes", "4.18.3.9",
-    "4.22-unstable"): such a build may have more or less than the release has. "4.20.5-pre" is what Xen's
-    stable branch calls itself after 4.20.4: Debian builds such versions.
+    The third number is None if it is missing or if anything follows it ("4.17.4-qubes", "4.18.3.9"): such a
+    build may have more or less than the release has. "4.20.5-pre" is what Xen's stable branch calls itself
+    after 4.20.4: Debian builds such versions. "4.22-unstable" is what Xen's master branch calls itself until
+    "4.22.0-rc", and that until 4.22.0: it may have no more than 4.21 has.
     Raises: ValueError if the text does not begin with two numbers.
     """
     match = _TEXT.match(text)
@@ -59,6 +61,8 @@ def parse_version(text: str) -> Version:
     third = int(patch) if patch is not None else None
     if more == "-pre" and third:
         return Version(int(major), int(minor), None, before=third)
+    if not third and more.startswith(_BEFORE_FIRST):
+        return Version(int(major), int(minor), None, before=0)
     return Version(int(major), int(minor), None if more else third)
 
 
@@ -87,9 +91,7 @@ class Fact(NamedTuple):
         """Return True if a version of Xen does it, None if the answer depends on the unknown third number."""
         if version.patch is not None:
             return self._holds(version)
-        answers = {
-            self._holds(version._replace(patch=patch, before=None)) for patch in self._patches(version)
-        }
+        answers = {self._holds(each) for each in self._possible(version)}
         return answers.pop() if len(answers) == 1 else None
 
     @property
@@ -106,12 +108,18 @@ class Fact(NamedTuple):
         begun = not self.since or _reached(self.since, version)
         return begun and not (self.until and _reached(self.until, version))
 
-    def _patches(self, version: Version) -> list[int]:
-        """Return third numbers of the branch of `version` that have every answer that it may have."""
-        if version.before is not None:
-            return [version.before - 1, version.before]
-        named = (parse_version(text) for text in (*self.since, *self.until))
-        return [0, *(each.patch or 0 for each in named if each[:2] == version[:2])]
+    def _possible(self, version: Version) -> list[Version]:
+        """Return versions that have every answer that a build whose third number is not known may have.
+
+        A build before the first release of its branch may be like any version of the branch before.
+        """
+        major, minor, _, before = version
+        if before:
+            return [Version(major, minor, patch) for patch in (before - 1, before)]
+        minors = [minor, minor - 1] if before == 0 else [minor]
+        named = [parse_version(text) for text in (*self.since, *self.until)]
+        ends = [each for each in named if each.major == major and each.minor in minors]
+        return [*(Version(major, each, 0) for each in minors), *ends]
 
 
 def _in_words(versions: tuple[str, ...]) -> str:

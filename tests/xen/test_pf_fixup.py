@@ -43,7 +43,7 @@ BUILDS = {
     "4.19.3-qubes": ("unknown", "off", "off"),
     "4.20-unstable": ("unknown", "off", "off"),
     "4.21.1-vendor": ("on", "off", "off"),
-    "4.22-rc": ("on", "off", "on"),
+    "4.22.0-rc": ("on", "off", "unknown"),
     "4.23-unstable": ("on", "off", "on"),
 }
 

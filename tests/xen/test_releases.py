@@ -29,8 +29,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
         ("4.17", (4, 17, None, None)),
         ("4.17.4-qubes", (4, 17, None, None)),
         ("4.18.3.9", (4, 18, None, None)),
-        ("4.22-unstable", (4, 22, None, None)),
-        ("4.22.0-rc", (4, 22, None, None)),
+        ("4.22-unstable", (4, 22, None, 0)),
+        ("4.22-unstable-vendor", (4, 22, None, 0)),
+        ("4.22.0-rc", (4, 22, None, 0)),
+        ("4.22.1-rc", (4, 22, None, None)),
+        ("4.22.0-pre", (4, 22, None, None)),
         ("4.20.5-pre", (4, 20, None, 5)),
         ("4.20.5-pre-qubes", (4, 20, None, None)),
     ],
@@ -63,6 +66,28 @@ def test_a_version_is_shown_with_what_is_known_of_it():
 def test_a_build_of_a_stable_branch_has_what_the_release_before_it_has(text, known):
     """PF_FIXUP begins with 4.19.2 and 4.20.1: only a build right before these may have it or not."""
     assert PF_FIXUP.known_of(parse_version(text)) is known
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "known"),
+    [
+        ("ORPHAN_REMOVAL_PANICS", "4.19-unstable", None),  # mended while master called itself so
+        ("ORPHAN_REMOVAL_PANICS", "4.19.0-rc", None),
+        ("ORPHAN_REMOVAL_PANICS", "4.20-unstable", False),
+        ("ORPHAN_REMOVAL_PANICS", "4.18-unstable", True),
+        ("VPCI_SURVIVES_FAILURE", "4.19-unstable", None),
+        ("FAULTY_CAPABILITY_HIDDEN", "4.21-unstable", None),
+        ("FAULTY_CAPABILITY_HIDDEN", "4.22-unstable", True),
+        ("PF_FIXUP_BY_DEFAULT", "4.22.0-rc", None),
+        ("PF_FIXUP_BY_DEFAULT", "4.23-unstable", True),
+        ("VF_NEEDS_PF_ADDED", "4.20-unstable", None),  # between two commits
+        ("PVH_DOM0_GIVES_DEVICES", "4.20-unstable", None),
+    ],
+)
+def test_what_is_called_unstable_may_have_no_more_than_the_branch_before(name, text, known):
+    fact, version = named()[name], parse_version(text)
+    assert fact.known_of(version) is known
+    assert fact.of(version) is (fact.safer if known is None else known)
 
 
 def test_versions_whose_source_was_read():

@@ -138,7 +138,7 @@ def test_what_describes_a_machine_as_built_is_a_note():
 
 #  version of Xen: an RMRR over RAM ends VT-d (the judgement says so); None if the version does not tell
 OVER_RAM = [*((f"{branch}.{patch}", branch >= "4.19") for branch, patch in NEWEST.items()),
-            ("4.19.0", True), ("4.18-qubes", False), ("4.19-rc", True), (None, None)]  # fmt: skip
+            ("4.19.0", True), ("4.18-qubes", False), ("4.19.0-rc", None), (None, None)]  # fmt: skip
 
 
 @pytest.mark.parametrize(("release", "ends"), OVER_RAM)
