@@ -263,6 +263,10 @@ DISPLAY_COUNTS_AS_IGD = _fact(
 HVM_DETACH_REVOKES = _fact(
     "libxl revokes permissions when a device leaves an HVM guest", "39113a8a23",
     "tools/libs/light/libxl_pci.c", since="4.18.0", safer=False)
+DETACH_CUTS_ADDRESSES = _fact(  # XSA-476; the guest keeps the permission for the BAR
+    "libxl revokes too little when a device with a BAR above 4 GiB leaves a guest", "421432b822",
+    "tools/libs/light/libxl_pci.c do_pci_remove",
+    until="4.17.6 4.18.6 4.19.4 4.20.2 4.21.0", safer=True)
 DOMAIN_STATE = _fact(
     "XEN_DOMCTL_get_domain_state tells who died", "3ad3df1bd0",
     "common/domctl.c do_domctl", since="4.21.0", safer=False)

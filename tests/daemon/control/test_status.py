@@ -21,6 +21,7 @@ from pcipt.pci import Frames, Gfn, Resource
 from pcipt.xen.interface import Dom0Kind, XenIdentity
 from pcipt.xen.outcome import Op
 from pcipt.xen.releases import (
+    DETACH_CUTS_ADDRESSES,
     IVMD_MEMORY_CHECK_INVERTED,
     MAPPINGS_INTERLEAVE,
     MSIX_CHECKED,
@@ -85,7 +86,13 @@ def test_the_finding_is_about_no_function_and_says_what_to_do():
             "4.17.x",
             "build",
             dict.fromkeys(
-                (WITHOUT_VPCI_PANICS.name, IVMD_MEMORY_CHECK_INVERTED.name, MAPPINGS_INTERLEAVE.name), True
+                (
+                    WITHOUT_VPCI_PANICS.name,
+                    IVMD_MEMORY_CHECK_INVERTED.name,
+                    MAPPINGS_INTERLEAVE.name,
+                    DETACH_CUTS_ADDRESSES.name,
+                ),
+                True,
             ),
         ),
         ("4.99.1", "4.99.1", "newer", {}),
