@@ -4,6 +4,7 @@ Source: Xen drivers/vpci (what follows each failure), `pcipt.xen.releases`.
 """
 
 from collections.abc import Callable, Mapping
+from errno import EEXIST
 
 from pcipt.pci import Finding
 from pcipt.xen.complaints import LASTING, Code, Complaint
@@ -40,10 +41,10 @@ def _hidden(complaint: Complaint, version: Version) -> str:
     why = f"{what}: dom0 does not see {registers}"
     if name != "MSI-X":
         return f"{why}; its driver must do without"
-    if not MSIX_HOLE_NEEDS_MAPPED_BAR.of(version):  # mended in 4.21.1: tables in BARs without an address
-        return (
-            f"{why}, and the driver must use MSI; if it was hot-plugged, {_AGAIN}, or use Xen 4.21.1 or later"
-        )
+    if complaint.rc == EEXIST:  # something is mapped where the table is, or where it seems to be
+        mended = MSIX_HOLE_NEEDS_MAPPED_BAR  # tables in BARs without an address
+        newer = "" if mended.known_of(version) else f", or use Xen {mended.begins} or newer"
+        return f"{why}, and the driver must use MSI or INTx; once its BARs have addresses, {_AGAIN}{newer}"
     return f"{why}, and the driver must use MSI or INTx; of virtual functions this Xen never shows it"
 
 
