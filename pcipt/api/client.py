@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 from pcipt.cli.machine.client import ask, stream
@@ -85,6 +86,20 @@ class Client:
         This is one step of `pcipt release`, which also takes the function out of dom0. For root only.
         """
         return self._ask("Release", function=function)
+
+    @contextmanager
+    def reclaim(self, function: str) -> Iterator[Answer]:
+        """Put a function's reserved regions back, and keep them in dom0 during the with-block.
+
+        This is one step of `pcipt reclaim`. Give the function back to dom0 within the with-block, by
+        `xl pci-assignable-remove`: its regions must be there before it is. Afterwards the service withdraws
+        them again if no device of dom0 needs them. InputError if a region cannot be put back. For root only.
+
+        >>> with client.reclaim("03:00.0"):  # doctest: +SKIP
+        ...     subprocess.run(["xl", "pci-assignable-remove", "-r", "03:00.0"], check=True)
+        """
+        with closing(stream(self._path, "Reclaim", {"function": function})) as answers:
+            yield next(answers)
 
     def admit(self, function: str, *, admitted: bool = True) -> Answer:
         """Let dom0 have a function below a policed port from now on; with `admitted` False, not any more.

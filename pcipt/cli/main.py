@@ -14,7 +14,7 @@ from types import ModuleType
 from pcipt import errors
 from pcipt.cli.options import with_explicit_values
 from pcipt.cli.parser import Parser, suggestion
-from pcipt.cli.text.terminal import columns, folded
+from pcipt.cli.text.terminal import columns, folded, tell
 
 # name: module of pcipt.cli.commands, what it does
 COMMANDS = {
@@ -120,11 +120,11 @@ def main(argv: list[str] | None = None) -> int:
 def _tell(error: Exception, arguments: list[str]) -> None:
     """Print an error and what can be done about it as one line on stderr."""
     if isinstance(error, errors.NotRunningError):  # has its step; `status` must be as fast with it
-        print(f"pcipt: {error}", file=sys.stderr)
+        tell(f"pcipt: {error}")
         return
     from pcipt.cli.text.error_steps import error_text
 
-    print(f"pcipt: {error_text(error, arguments)}", file=sys.stderr)
+    tell(f"pcipt: {error_text(error, arguments)}")
 
 
 def _let_go_of_stdout() -> None:
@@ -175,10 +175,7 @@ def _dispatch(arguments: list[str]) -> int:
     name = arguments[0]
     if name not in COMMANDS:
         hint = suggestion(name, (*COMMANDS, "help"))
-        print(
-            f"pcipt: there is no command {errors.printable(name)!r}{hint}; `pcipt help` lists all commands",
-            file=sys.stderr,
-        )
+        tell(f"pcipt: there is no command {errors.printable(name)!r}{hint}; `pcipt help` lists all commands")
         return 2
     module, parser = make_parser(name)
     args = parser.parse_args(with_explicit_values(arguments[1:]))

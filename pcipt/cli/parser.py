@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from pcipt.cli.text.terminal import columns, folded
+from pcipt.cli.text.terminal import columns, folded, tell
 from pcipt.errors import printable
 
 WIDEST = 100
@@ -68,7 +68,8 @@ class Parser(argparse.ArgumentParser):
             hint = suggestion(choice["word"], re.findall(r"[\w-]+", choice["known"]))
         for theirs, ours in _WORDS:
             message = message.replace(theirs, ours)
-        self.exit(2, f"{self.prog}: {printable(message)}{hint}; `{self.prog} --help` explains it\n")
+        tell(f"{self.prog}: {printable(message)}{hint}; `{self.prog} --help` explains it")
+        self.exit(2)
 
 
 def _terminal_width() -> int:

@@ -32,7 +32,8 @@ def only_one(directory: str) -> Iterator[str]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            raise InputError(directory, f"another pcipt daemon is running (pid {holder})") from error
+            why = f"another pcipt daemon is running (pid {holder}); `systemctl status pcipt` shows it"
+            raise InputError(directory, why) from error
         with contextlib.suppress(OSError):  # a full disk: the pid is missing, but the lock is held
             os.truncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -22,7 +22,6 @@ from tests.trees import REPO
 
 PAGE = REPO / "docs/python.md"
 MACHINE = "fixtures/sysfs/lab-pv"
-NOT_OFFERED = {"Reclaim"}  # a hold as long as a connection: `pcipt reclaim` does all of it
 
 
 @pytest.fixture
@@ -68,7 +67,7 @@ def test_each_name_has_words_and_stands_in_the_page(name):
 
 def test_the_client_asks_every_method_of_the_protocol():
     offered = {name for name, _ in inspect.getmembers(Client, inspect.isfunction) if name[0] != "_"}
-    assert offered == {name.lower() for name in set(METHODS) - NOT_OFFERED}
+    assert offered == {name.lower() for name in METHODS}
 
 
 def loaded_by(statement):
@@ -142,6 +141,24 @@ def test_events_come_as_they_happen_and_end_with_the_service(client):
     with pytest.raises(pcipt.NotRunningError, match="it has stopped"):
         kinds.extend(event["kind"] for event in client.monitor("02:"))
     assert kinds == ["start", *(event["kind"] for event in EVENTS)]
+
+
+def test_reclaim_keeps_its_connection_during_the_block(monkeypatch):
+    said = []
+
+    def stream(*question):
+        said.append(question)
+        try:
+            yield {"version": 1, "kind": "start"}
+        finally:
+            said.append("closed")
+
+    monkeypatch.setattr(client_module, "stream", stream)
+    with Client("/x").reclaim("02:00.0") as answer:
+        assert answer["kind"] == "start"
+        assert said == [("/x", "Reclaim", {"function": "02:00.0"})]
+    assert said[1:] == ["closed"]
+    assert METHODS["Reclaim"].stream
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ CASES = [
     (["space", "--root", "EMPTY"], "this machine has no buses"),
     (["rmrr", "--root", MACHINE], "no reserved regions (source: "),
     (["diff", MACHINE, MACHINE], "no changes"),
+    (["policy", "check", "--root", MACHINE, "--policy", "NONE"], "the policy keeps no function for guests; "),
+    (["decode", "--format", "writes-jsonl", "/dev/null"], "no write of configuration space was found"),
     (["policy", "list", "--root", MACHINE, "--policy", "NONE"], "the policy keeps no function for guests; "),
     (["policy", "snippet", "--xl", "--root", MACHINE, "--policy", "NONE"], "the policy keeps no function "),
 ]
@@ -36,8 +38,9 @@ def test_nothing_is_said_in_a_pipe(arguments, said, tmp_path):
     (tmp_path / "empty/sys/bus/pci/devices").mkdir(parents=True)
     (tmp_path / "none").mkdir()
     places = {"EMPTY": str(tmp_path / "empty"), "NONE": str(tmp_path / "none")}
-    code, _, err = run([places.get(each, each) for each in arguments])
+    code, out, err = run([places.get(each, each) for each in arguments])
     assert code == 0
+    assert out == ""
     (line,) = err.splitlines()
     assert line.startswith(f"note: {said}")
 
@@ -54,15 +57,23 @@ def test_something_is_found_without_a_note(arguments):
     [
         (["mappings"], "Mappings", {**ANSWERS["Mappings"], "mappings": [], "why": "a PV dom0 has none"}),
         (["history", "02:00.0"], "History", {**ANSWERS["History"], "events": []}),
+        (["resync"], "Resync", {"version": 1, "health": "healthy", "actions": []}),
     ],
-    ids=["mappings", "history"],
+    ids=["mappings", "history", "resync"],
 )
-def test_the_services_commands_say_it_too(arguments, method, answer, tmp_path):
+@pytest.mark.parametrize("json", [False, True])
+def test_the_services_commands_say_it_too(arguments, method, answer, tmp_path, json):
     with answering(tmp_path / "control", {**ANSWERS, method: answer}) as path:
-        code, out, _ = run([*arguments, "--socket", path])
+        code, out, err = run([*arguments, *(["--json"] if json else []), "--socket", path])
     assert code == 0
-    assert len(out.splitlines()) == 1
-    assert len(out.split()) > 3
+    if json:
+        assert out.startswith('{"version": 1')
+        assert err == ""
+        return
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith("note: ")
+    assert len(line.split()) > 3
 
 
 def test_a_service_that_does_not_run_is_told_with_the_command_that_starts_it(tmp_path):

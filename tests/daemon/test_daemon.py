@@ -65,7 +65,8 @@ def test_status_as_text(running):
 
 def test_resync_finds_nothing_to_do(running):
     done = running.pcipt("resync")
-    assert (done.returncode, done.stdout) == (0, "nothing to do: hardware, Linux and Xen agree\n")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "note: nothing to do: hardware, Linux and Xen agree\n"
     assert json.loads(running.pcipt("resync", "--dry-run", "--json").stdout)["actions"] == []
 
 
@@ -96,7 +97,9 @@ def test_a_second_daemon_at_the_same_socket_does_nothing(running, tmp_path):
         cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr == f"pcipt: {running.control}: somebody is listening there already\n"
+    assert done.stderr == (
+        f"pcipt: {running.control}: somebody is listening there already; `pcipt status` asks it\n"
+    )
 
 
 def test_after_a_kill_a_new_one_starts_and_agrees(tmp_path):
@@ -272,10 +275,14 @@ def test_metrics_come_by_command_and_by_file(tmp_path):
     [
         ("", 0, 'mode = "enforce"\n'),
         ("mode = 'observe'\n[watch]\nsettle-ms = 9", 0, "watch.settle-ms = 9  # default: 50\n"),
-        ("mode = 'observe'\n\nwacth = 1", 1, "line 3: unknown key wacth; did you mean watch?\n"),
+        (
+            "mode = 'observe'\n\nwacth = 1",
+            1,
+            "line 3: unknown key wacth; did you mean watch? Correct the file, then `systemctl restart pcipt`",
+        ),
         ("[[passthrough]]\npath = '00_1c.0'", 0, 'mode = "enforce"\n'),
         ("[[passthrough]]\npath = '03:00.0'", 1, "pcipt.toml: path: "),
-        ("[[passthru]]\npath = '00_1c.0'", 1, "line 1: unknown key passthru; did you mean passthrough?\n"),
+        ("[[passthru]]\npath = '00_1c.0'", 1, "unknown key passthru; did you mean passthrough? Correct"),
     ],
 )
 def test_settings_are_checked_without_a_daemon(tmp_path, text, code, words):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pcipt.cli.options import add_json_argument
 from pcipt.cli.text.event_text import text_from_change, text_from_write
 from pcipt.cli.text.progress import progress
-from pcipt.cli.text.render import print_json
+from pcipt.cli.text.render import print_json, say_nothing
 from pcipt.cli.text.terminal import columns, folded
 from pcipt.errors import InputError, PciptError, printable
 from pcipt.pci.write import ConfigWrite, EcamRegion, Lost
@@ -107,7 +107,7 @@ class _Printer:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._final, self._json, self._strict = args.final, args.json, args.strict
-        self._lost = self._damaged = 0
+        self._lost = self._damaged = self._shown = 0
         self._width = columns()
 
     def write(self, write: ConfigWrite) -> None:
@@ -129,6 +129,7 @@ class _Printer:
 
         The text is its number ("-" if unknown), its address and `words(told)`.
         """
+        self._shown += 1
         if self._json:
             print(json.dumps(told))
         else:
@@ -159,6 +160,8 @@ class _Printer:
         if self._final:
             counts = {"lost": self._lost, "damaged": self._damaged}
             print_json({**json_from_shadow(shadow), **counts}, self._json or "short")
+        elif not self._shown and not self._json:
+            say_nothing("no write of configuration space was found")
         if self._damaged > _MAX_COMPLAINTS:
             print(f"pcipt: {self._damaged} damaged records in all", file=sys.stderr)
         if reader.unknown:

@@ -10,7 +10,7 @@ import argparse
 from pcipt.cli.machine.client import call, checked_address
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_socket_argument
 from pcipt.cli.text.event_text import lines_from_event
-from pcipt.cli.text.render import print_json
+from pcipt.cli.text.render import print_json, say_nothing
 from pcipt.cli.text.terminal import columns, wants_colour
 
 EXAMPLES = (
@@ -37,5 +37,5 @@ def run(args: argparse.Namespace) -> int:
     for event in told["events"]:
         print(*lines_from_event(event, day=True, width=width, colour=colour), sep="\n")
     if not told["events"]:
-        print(f"nothing has happened to {told['sbdf']} since the daemon started")
+        say_nothing(f"nothing has happened to {told['sbdf']} since the daemon started")
     return 0

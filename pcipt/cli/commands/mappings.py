@@ -13,7 +13,7 @@ from typing import Any
 from pcipt.cli.machine.client import call
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
 from pcipt.cli.text.clock import age, readable
-from pcipt.cli.text.render import count_text, print_json, table
+from pcipt.cli.text.render import count_text, print_json, say_nothing, table
 from pcipt.cli.text.terminal import BOLD, RED, YELLOW, columns, folded, on_terminal, wants_colour
 from pcipt.errors import printable
 from pcipt.words import size_text
@@ -21,7 +21,7 @@ from pcipt.words import size_text
 HEADER = ("RANGE", "SIZE", "SBDF", "BAR", "BY")
 SIZE_COLUMN, SBDF_COLUMN, BY_COLUMN = 1, 2, 4
 ROM = 6
-NONE = "There are no mappings: pcipt knows of no range that is mapped 1:1."
+NONE = "there are no mappings: pcipt knows of no range that is mapped 1:1"
 WIDE = 100  # columns; below this a date does not fit
 SHADES = {"us": None, "xen": None, "stale": YELLOW}
 EXAMPLES = (
@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     width = columns()
     if not told["mappings"]:
-        print(*folded(str(told.get("why") or NONE), width, 0), sep="\n")
+        why = printable(str(told.get("why") or NONE)).removesuffix(".")
+        say_nothing(why[:1].lower() + why[1:])
         return 0
     for line in lines_from_mappings(
         told["mappings"], legend=not args.no_legend, colour=wants_colour(args.color), width=width

@@ -8,12 +8,11 @@ running or has stopped, 5 not permitted, 130 Ctrl-C.
 
 import argparse
 import json
-import sys
 
 from pcipt.cli.machine.client import checked_address, stream
 from pcipt.cli.options import add_colour_argument, add_json_lines_argument, add_socket_argument
 from pcipt.cli.text.event_text import lines_from_event
-from pcipt.cli.text.terminal import columns, wants_colour
+from pcipt.cli.text.terminal import columns, tell, wants_colour
 from pcipt.errors import NoSuchDeviceError, printable
 
 EXAMPLES = (
@@ -39,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         start = next(events)  # it confirms the subscription
     if "nearest" in start:
         absent = NoSuchDeviceError(args.slot, tuple(map(str, start["nearest"])))
-        print(f"pcipt: {printable(str(absent))}; waiting for one", file=sys.stderr)
+        tell(f"pcipt: {printable(str(absent))}; waiting for one")
     for event in events:
         if args.json:
             print(json.dumps(event), flush=True)

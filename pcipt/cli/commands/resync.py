@@ -9,9 +9,11 @@ import argparse
 from pcipt.cli.commands.status import EXIT_DEGRADED, RESULTS, action_line
 from pcipt.cli.machine.client import call
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_socket_argument
-from pcipt.cli.text.render import print_json
+from pcipt.cli.text.render import print_json, say_nothing
 from pcipt.cli.text.terminal import columns, folded, painted, wants_colour
 
+AGREED = "nothing to do: hardware, Linux and Xen agree"
+NO_ACTION = "no action would change the findings; `pcipt status` shows what to do about each"
 EXAMPLES = (
     ("pcipt resync --dry-run", "what would be done, and why"),
     ("pcipt resync", "do it"),
@@ -36,9 +38,5 @@ def run(args: argparse.Namespace) -> int:
             shade = RESULTS.get(item["result"]) if colour else None
             print(*(painted(line, shade) for line in folded(action_line(item), width, 4)), sep="\n")
         if not outcome["actions"]:
-            print(
-                "nothing to do: hardware, Linux and Xen agree"
-                if healthy
-                else "nothing to do; see the findings of pcipt status"
-            )
+            say_nothing(AGREED if healthy else NO_ACTION)
     return 0 if healthy else EXIT_DEGRADED

@@ -7,7 +7,6 @@ can be shown without running it.
 import fcntl
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from pcipt import values as attrs
 from pcipt.cli.machine.client import call, stream
 from pcipt.cli.text.render import print_json
+from pcipt.cli.text.terminal import tell
 from pcipt.errors import InputError, NotPermittedError, PciptError, StateError, printable
 from pcipt.pci import Sbdf
 
@@ -281,4 +281,4 @@ def complain_of_others(told: Iterable[Json], wanted: str) -> bool:
 
 def complain(text: str) -> None:
     """Print `text` as one line on stderr, after "pcipt: ". Unprintable characters are escaped."""
-    print(f"pcipt: {printable(text)}", file=sys.stderr)
+    tell(f"pcipt: {printable(text)}")

@@ -1,11 +1,11 @@
 """The machine that a command shows: live sysfs, a recorded tree (--root) or an lspci dump (--dump)."""
 
 import argparse
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pcipt.cli.text.progress import progress
+from pcipt.cli.text.terminal import tell
 from pcipt.errors import printable
 from pcipt.host.files import Depth
 from pcipt.host.sysfs import read_addresses, read_machine
@@ -51,7 +51,7 @@ class Source:
             found = read_dump(args.dump)
             self._dump = list(found.functions)
             for text in (found.about, *found.notes):
-                print(f"pcipt: {printable(f'{args.dump}: {text}')}", file=sys.stderr)
+                tell(f"pcipt: {printable(f'{args.dump}: {text}')}")
 
     @property
     def knows_linux(self) -> bool:

@@ -49,7 +49,8 @@ def error_text(error: Exception, arguments: Sequence[str]) -> str:
     said = _said(error)
     if has_step(getattr(error, "needed", None) or getattr(error, "why", None) or said):
         return said
-    return f"{said}; {_step(error, arguments)}"
+    step = _step(error, arguments)
+    return f"{said} {step[0].upper()}{step[1:]}" if said.endswith("?") else f"{said}; {step}"
 
 
 def has_step(text: str) -> bool:

@@ -4,10 +4,9 @@ Imports only modules that every request to the daemon needs anyway.
 """
 
 import json
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from pcipt.cli.text.terminal import folded, painted
+from pcipt.cli.text.terminal import folded, painted, tell
 
 GAP = "  "
 BELOW = 4
@@ -26,11 +25,12 @@ def print_json(value: Mapping[str, object], form: str) -> None:
 
 
 def say_nothing(text: str) -> None:
-    """Say on stderr that nothing was found, also in a pipe: an empty output alone does not say it.
+    """Say on stderr that there is nothing to show, also in a pipe: an empty output alone does not say it.
 
-    `text` is a sentence without its period.
+    Every command does so in its text, and stdout is empty then; --json has an empty list. `text` is a
+    sentence without its period.
     """
-    print(f"note: {text}", file=sys.stderr)
+    tell(f"note: {text}")
 
 
 def count_text(number: int, one: str, many: str | None = None) -> str:

@@ -5,13 +5,17 @@ path has no space in it: a user can copy it whole from a narrow terminal.
 """
 
 import os
+import re
 import sys
 from collections.abc import Mapping
+from typing import TextIO
 
 from pcipt.errors import printable
 
 AUTO, ALWAYS, NEVER = COLOUR_CHOICES = ("auto", "always", "never")
 BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"
+_COMMAND = re.compile("`[^`]*`")
+_JOINT = "\x1f"  # stands for a space at which no line is broken; `printable` leaves none in any text
 NARROWEST = 20  # columns; a narrower terminal is not worth folding for
 
 
@@ -34,17 +38,19 @@ def painted(text: str, colour: str | None) -> str:
     return text if colour is None else f"\033[{colour}m{text}\033[0m"
 
 
-def columns() -> int | None:
+def columns(stream: TextIO | None = None) -> int | None:
     """Return the width of the terminal in columns: $COLUMNS if that is a number, else the width from the
     kernel.
 
-    Return None if stdout is not a terminal, if the width is unknown, or if it is below NARROWEST.
+    Return None if `stream` (None: stdout) is not a terminal, if the width is unknown, or if it is below
+    NARROWEST.
     """
-    if not sys.stdout.isatty():
+    stream = stream or sys.stdout
+    if not stream.isatty():
         return None
     told = os.environ.get("COLUMNS", "")
     try:
-        width = int(told) if told.isdecimal() else os.get_terminal_size(sys.stdout.fileno()).columns
+        width = int(told) if told.isdecimal() else os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
         return None
     return width if width >= NARROWEST else None
@@ -62,10 +68,19 @@ def can_show(character: str) -> bool:
 def folded(text: str, width: int | None, hang: int) -> list[str]:
     """Break one line of text at spaces; return the lines, each at most `width` columns long.
 
-    A word that is longer than `width` is not broken, so its line is longer. There is always at least one
-    line, also for an empty text. A `width` of None gives one line. All lines except the first are indented by
-    `hang` columns, or by half of `width` if that is less.
+    A word that is longer than `width` is not broken, so its line is longer; nor is a command in backticks, so
+    that it can be pasted. There is always at least one line, also for an empty text. A `width` of None gives
+    one line. All lines except the first are indented by `hang` columns, or by half of `width` if that is
+    less.
     """
+    if width is not None and len(text) > width and "`" in text:
+        whole = _COMMAND.sub(lambda found: found[0].replace(" ", _JOINT), text)
+        return [line.replace(_JOINT, " ") for line in _at_spaces(whole, width, hang)]
+    return _at_spaces(text, width, hang)
+
+
+def _at_spaces(text: str, width: int | None, hang: int) -> list[str]:
+    """Do what `folded` does, also inside of a command."""
     lines = []
     while width is not None and len(text) > width:
         indent = len(text) - len(text.lstrip())
@@ -77,6 +92,14 @@ def folded(text: str, width: int | None, hang: int) -> list[str]:
         lines.append(text[:at].rstrip())
         text = " " * min(hang, width // 2) + text[at:].lstrip()
     return [*lines, text]
+
+
+def tell(text: str) -> None:
+    """Print a message on stderr: one line, which is folded if stderr is a terminal.
+
+    `text` holds no unprintable characters.
+    """
+    print(*folded(text, columns(sys.stderr), 4), sep="\n", file=sys.stderr)
 
 
 def clipped(text: str, width: int | None, keep: int) -> str:

@@ -118,9 +118,11 @@ def refuse_taken(path: str) -> None:
     """
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise InputError(path, "something that is no socket is in the way")
+            raise InputError(
+                path, "something that is no socket is in the way; `ls -l` shows what; move it away"
+            )
         if _somebody_listens(path):
-            raise InputError(path, "somebody is listening there already")
+            raise InputError(path, "somebody is listening there already; `pcipt status` asks it")
 
 
 def _somebody_listens(path: str) -> bool:

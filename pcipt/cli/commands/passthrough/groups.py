@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not shown:
         say_nothing("this machine has no function that a guest can be given")
+        return 0
     names = Names(numeric=args.numeric)
     colour = wants_colour(args.color)
     for each in shown:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pcipt.cli.machine.changes import read_state
 from pcipt.cli.machine.policy import (
     LIVE,
+    NOTHING_KEPT,
     add_policy_arguments,
     complaints_of,
     json_from_resolution,
@@ -21,7 +22,7 @@ from pcipt.cli.machine.policy import (
     stale_list,
 )
 from pcipt.cli.options import add_json_argument
-from pcipt.cli.text.render import count_text, print_json
+from pcipt.cli.text.render import count_text, print_json, say_nothing
 from pcipt.cli.text.terminal import columns, folded
 from pcipt.errors import InputError, printable
 from pcipt.firmware.machine_changes import changes_between, concerns
@@ -59,6 +60,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         for text in complaints:
             print("\n".join(folded(printable(text), columns(), 4)))
+        if not seen.resolutions:
+            say_nothing(NOTHING_KEPT)
+            return DEGRADED if complaints else 0
         present = sum(each.state is State.PRESENT for each in seen.resolutions)
         print(f"{count_text(len(seen.resolutions), 'function')} kept for guests, {present} as expected.")
     return DEGRADED if complaints else 0
