@@ -22,6 +22,7 @@ PCIBACK = "pciback"
 MODULE = "xen-pciback"
 DRIVERS = "sys/bus/pci/drivers"
 PROBE = "sys/bus/pci/drivers_probe"
+OVERRIDE = "driver_override"  # of a function
 AUTOPROBE = "sys/bus/pci/drivers_autoprobe"
 _SUPPLIER, _USB4 = "supplier:pci:", "0x0c0340"
 PATIENCE = 120.0  # seconds; the reset of a function can take long
@@ -142,6 +143,30 @@ class Toolstack:
         self._write_driver_file(sbdf, PCIBACK, "remove_slot")
         if driver is not None:
             self.bind(sbdf, driver)
+
+    def is_reserved(self, sbdf: Sbdf) -> bool:
+        """Return True if xen-pciback alone may have a function: its driver_override names it. Raises nothing.
+
+        The hook in the initramfs has written it (initramfs/keep.sh). pciback takes the function again then.
+        """
+        try:
+            with open(os.path.join(self._root, DEVICES, str(sbdf), OVERRIDE), encoding="ascii") as file:
+                return file.read(32).strip() == PCIBACK
+        except (OSError, ValueError):
+            return False
+
+    def reserve(self, sbdf: Sbdf, *, on: bool) -> None:
+        """Let xen-pciback alone have a function from now on, or any driver.
+
+        Source: linux drivers/base/driver.c (driver_set_override: an empty line ends it).
+        Raises: InputError if Linux refuses.
+        """
+        path = os.path.join(self._root, DEVICES, str(sbdf), OVERRIDE)
+        try:
+            with open(path, "w", encoding="ascii") as file:
+                file.write(f"{PCIBACK}\n" if on else "\n")
+        except OSError as error:
+            raise InputError(path, reason(error)) from error
 
     def guarded_ports(self) -> frozenset[Sbdf] | None:
         """Return the list of slots of xen-pciback; None if it is not loaded.

@@ -171,11 +171,16 @@ def _taking(sbdf: Sbdf, toolstack: Toolstack, socket: str, owner: str | None, po
     past them.
     `owner` is the function's owner before the step, None if the daemon did not tell it. A function of dom0
     that was only hidden at boot is not quarantined, and xl refuses to take it back: such a function is
-    unbound from xen-pciback without xl. Undoing brings back the state before the step.
+    unbound from xen-pciback without xl. A function that the initramfs has kept for xen-pciback alone is for
+    any driver from now on; at the next boot the policy keeps it again. Undoing brings back the state before
+    the step.
     """
     hidden: list[Sbdf] = []
+    reserved = toolstack.is_reserved(sbdf)
 
     def do() -> None:
+        if reserved:
+            toolstack.reserve(sbdf, on=False)
         try:
             toolstack.take_back(sbdf)
         except InputError:
@@ -185,10 +190,12 @@ def _taking(sbdf: Sbdf, toolstack: Toolstack, socket: str, owner: str | None, po
             toolstack.let_go(sbdf, None)
             toolstack.probe_past(sbdf, ports)
             return
-        if ports and toolstack.driver(sbdf) is None:  # it had none that xl could remember
+        if (ports or reserved) and toolstack.driver(sbdf) is None:  # it had none that xl could remember
             toolstack.probe_past(sbdf, ports)
 
     def undo() -> None:
+        if reserved:
+            toolstack.reserve(sbdf, on=True)
         if hidden:
             toolstack.unbind(sbdf)
             toolstack.hide(sbdf)

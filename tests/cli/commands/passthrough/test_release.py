@@ -248,6 +248,34 @@ def test_what_was_hidden_at_boot_comes_back(scene, pciback, trouble):
         assert [(pciback / name).read_text() for name in ("new_slot", "bind")] == [NIC, NIC]
 
 
+@pytest.mark.parametrize("trouble", [None, "stuck"])
+def test_what_the_initramfs_has_kept_is_for_any_driver_again(scene, pciback, trouble):
+    """driver_override names xen-pciback, which would take it again, and xl has noted no driver."""
+    scene.drive(NIC, "pciback")
+    override = scene.root / "sys/bus/pci/devices" / NIC / "driver_override"
+    override.write_text("pciback\n")
+    scene.answers |= {"Status": AWAY, "Release": told("dom0" if trouble is None else "quarantine")}
+    if trouble is None:
+        assert scene.run("reclaim", NIC) == 0
+        assert override.read_text() == "\n"
+        assert (scene.root / "sys/bus/pci/drivers_probe").read_text() == NIC
+    else:
+        scene.make(trouble, NIC)
+        with pytest.raises(StateError, match="all is as it was"):
+            scene.run("reclaim", NIC)
+        assert override.read_text() == "pciback\n"
+
+
+@pytest.mark.parametrize("override", ["(null)\n", "vfio-pci\n"])
+def test_an_override_of_the_users_own_stays(scene, pciback, override):
+    scene.drive(NIC, "pciback")
+    file = scene.root / "sys/bus/pci/devices" / NIC / "driver_override"
+    file.write_text(override)
+    scene.answers |= {"Status": AWAY, "Release": told("dom0")}
+    assert scene.run("reclaim", NIC) == 0
+    assert file.read_text() == override
+
+
 @pytest.mark.parametrize("owner", ["dom0", "quarantine"])
 def test_what_xl_let_out_and_left_bound_is_quarantined_again(scene, pciback, owner):
     scene.drive(NIC, "pciback")
