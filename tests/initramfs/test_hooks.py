@@ -131,3 +131,9 @@ def test_everything_that_is_installed_runs(host):
     scripts = [path for path in host.rglob("*") if path.is_file() and path.read_text().startswith("#!")]
     assert len(scripts) == 6
     assert all(os.access(path, os.X_OK) for path in scripts)
+
+
+def test_a_package_that_is_gone_keeps_nothing():
+    """dpkg has the initramfs made anew when the package comes, changes or goes."""
+    triggers = (REPO / "debian/pcipt.triggers").read_text().splitlines()
+    assert "activate-noawait update-initramfs" in triggers
