@@ -133,6 +133,25 @@ def _complaint(resolution: Resolution) -> str | None:
     )
 
 
+def open_files(resolutions: Sequence[Resolution]) -> list[str]:
+    """Return a complaint for each file that has serial numbers and that others than root may read."""
+    sources = dict.fromkeys(each.entry.source for each in resolutions if each.entry.expected.serial)
+    return [
+        f"{path} has serial numbers, and others than root may read it: move these entries into passthrough.d, "
+        f"or run chmod 600 {path}"
+        for path in sources
+        if _mode(path) & 0o077
+    ]
+
+
+def _mode(path: str) -> int:
+    """Return the mode of a file; 0 if it is gone."""
+    try:
+        return os.stat(path).st_mode
+    except OSError:
+        return 0
+
+
 def stale_list(args: argparse.Namespace, seen: Seen) -> str | None:
     """Return a complaint if the list for the initramfs does not say what the policy says; else None."""
     return None if is_compiled([each.entry for each in seen.resolutions], args.policy) else STALE

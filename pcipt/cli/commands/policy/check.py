@@ -18,6 +18,7 @@ from pcipt.cli.machine.policy import (
     add_policy_arguments,
     complaints_of,
     json_from_resolution,
+    open_files,
     see,
     stale_list,
 )
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     complaints = [
         *complaints_of(seen.resolutions),
         *([stale] if stale is not None else []),
+        *open_files(seen.resolutions),
         *(each.text for each in lines),
         *_changed(args, seen.resolutions),
     ]

@@ -174,7 +174,13 @@ def test_remove(kept, run, text):
     assert "initramfs" in err
     assert os.listdir(kept / "passthrough.d") == []
     assert (kept / "passthrough.list").read_text().count("\n") == 1
-    assert run("remove", text)[0] == 6
+    code, _, err = run("remove", text)
+    assert (code, err) == (6, f"pcipt: the policy does not keep {text} (pcipt policy list)\n")
+
+
+def test_what_is_not_kept_cannot_be_given_up(kept, run):
+    told = f"pcipt: the policy does not keep 00:1c.0; it keeps {PATH} (pcipt policy list)\n"
+    assert run("remove", "00:1c.0")[::2] == (6, told)
 
 
 MINE = (
@@ -241,6 +247,17 @@ def test_an_entry_is_taken_out_of_the_settings_file_and_nothing_else(settings, r
     assert settings.read_bytes().decode() == left
     assert settings.stat().st_mode & 0o777 == 0o644
     assert run("list")[:2] == (0, "")
+
+
+@pytest.mark.parametrize(("serial", "mode", "told"), [
+    (SERIAL, 0o644, True), (SERIAL, 0o640, True), (SERIAL, 0o600, False), ("none", 0o644, False),
+])  # fmt: skip
+def test_a_serial_number_that_others_may_read_is_told(settings, run, serial, mode, told):
+    settings.write_text(f'[[passthrough]]\npath = "{PATH}"\nserial = "{serial}"\n')
+    settings.chmod(mode)
+    run("compile")
+    complaints = json.loads(run("check", "--json")[1])["complaints"]
+    assert any("others than root may read" in text for text in complaints) is told
 
 
 def test_a_settings_file_that_is_linked_to_stays_a_link(settings, run, tmp_path):
