@@ -137,7 +137,7 @@ def open_files(resolutions: Sequence[Resolution]) -> list[str]:
     """Return a complaint for each file that has serial numbers and that others than root may read."""
     sources = dict.fromkeys(each.entry.source for each in resolutions if each.entry.expected.serial)
     return [
-        f"{path} has serial numbers, and others than root may read it: move these entries into passthrough.d, "
+        f"{path} has serial numbers, and others than root may read it: move its entries into passthrough.d, "
         f"or run chmod 600 {path}"
         for path in sources
         if _mode(path) & 0o077
