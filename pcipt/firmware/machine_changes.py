@@ -13,6 +13,7 @@ from pcipt.pci.identity import FIELDS, Identity, place_of, same_place
 from pcipt.pci.policy.resolve import brief
 from pcipt.words import size_text
 
+_PSEUDONYMS = 0xFFFF  # at most so many serial numbers of a recording are masked
 _COMPARED = [name for name in FIELDS if name not in ("path", "root", "class", "slot")]
 
 
@@ -66,8 +67,11 @@ def changes_between(before: State, after: State) -> tuple[Change, ...]:
     """Return the differences of two states of a machine, in the order of `ChangeKind`, then by address.
 
     A function that is moved or replaced is not told as gone and new. If the class of equal functions has
-    several members, none of them counts as moved: nobody can tell which is which.
+    several members, none of them counts as moved: nobody can tell which is which. Serial numbers are not
+    compared if those of one state are masked (`pcipt record`).
     """
+    if _is_masked(before) or _is_masked(after):
+        before, after = _without_serials(before), _without_serials(after)
     by_root = _knows_roots(before) and _knows_roots(after)
     pairs = _pairs(before, after, lambda _, seen: place_of(seen.identity, by_root=by_root))
     same = [pair for pair in pairs if _alike(before[pair[0]].identity, after[pair[1]].identity)]
@@ -100,6 +104,22 @@ def concerns(change: Change, expected: Identity) -> bool:
     """Return True if a function in the place of `expected` is or was what changed."""
     sides = [each for each in (change.was, change.now) if each is not None]
     return any(same_place(expected, side) for side in sides)
+
+
+def _is_masked(state: State) -> bool:
+    """Return True if the serial numbers of a state are pseudonyms, which count from 1 (host/report/masks.py).
+
+    A serial number of a vendor begins with the vendor's number.
+    """
+    return any(0 < (seen.identity.serial or 0) <= _PSEUDONYMS for seen in state.values())
+
+
+def _without_serials(state: State) -> State:
+    """Return the state without serial numbers; that a function has none stays."""
+    return {
+        sbdf: attrs.evolve(seen, identity=attrs.evolve(seen.identity, serial=seen.identity.serial and None))
+        for sbdf, seen in state.items()
+    }
 
 
 def _pairs(before: State, after: State, key_of: Callable[[Sbdf, Seen], object]) -> list[tuple[Sbdf, Sbdf]]:

@@ -3,7 +3,8 @@
 Functions are compared by place and identity: new, gone, moved (another place), renumbered (another address at
 the same place), replaced (another device at the same place); then BAR sizes, groups and reserved regions. A
 and B are directories made by `pcipt record`; without B it is this machine, without A the last boot, which a
-unit has recorded. Exit codes: 0 nothing differs, 4 something does, 1 a recording cannot be read.
+unit has recorded. Serial numbers are compared if both have them: `pcipt record` masks them without --keep
+serial. Exit codes: 0 nothing differs, 4 something does, 1 a recording cannot be read.
 """
 
 import argparse

@@ -10,7 +10,7 @@ from pcipt.cli.machine.changes import read_state
 from pcipt.cli.main import main
 from pcipt.host.policy.boots import last_boot, record_boot
 from tests.cli.commands.policy.test_policy import SERIAL, card, machine
-from tests.trees import REPO
+from tests.trees import REPO, add
 
 FIXTURES = REPO / "fixtures/sysfs"
 
@@ -51,6 +51,25 @@ def test_a_shifted_bus_and_another_card(tmp_path, monkeypatch):
     assert (change["kind"], change["was"]["serial"]) == ("replaced", SERIAL)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert "00-1b" not in run(before, other, "--json")[1] + run(before, other)[1]
+
+
+@pytest.mark.parametrize("options", [[], ["--keep", "serial"]])
+def test_masked_serial_numbers_are_no_difference(tmp_path, options):
+    """`pcipt record` masks them: a recording and the machine, and two recordings, have the same cards."""
+    now = machine(tmp_path / "now")
+    add(now, "pci0000:00/0000:00:1a.0", card(7))
+    records = [tmp_path / name for name in ("first", "second")]
+    for record in records:
+        assert main(["record", str(record), "--root", str(now), *options]) == 0
+        assert run(record, now) == run(now, record) == (0, "")
+        machine(tmp_path / "now", bus=5)
+    code, out = run(records[0], records[1])
+    assert code == 4
+    assert [line.split()[:2] for line in out.splitlines()] == [
+        ["gone", "0000:00:1a.0"], ["renumbered", "0000:05:00.0"],
+    ]  # fmt: skip
+    other = machine(tmp_path / "other", port="0000:00:1d.0")
+    assert [line.split()[0] for line in run(records[1], other)[1].splitlines()] == ["moved", "moved"]
 
 
 def test_what_cannot_be_read_is_one_line(tmp_path, capsys):
