@@ -144,8 +144,7 @@ class Observer:
         if asked:
             about = views.machine.functions if now.everything is not None else now.subjects
             steps = note_shapes(views.memory, views.state.raws, views.view, views.version, about)
-            self._saver.hold(steps)
-            now.touched |= not self._saver.write_held()
+            now.touched |= not self._saver.note(steps)
             now.returned = given - views.given_places
             back = map(views.state.address_of, now.returned)
             now.subjects |= {sbdf for sbdf in back if sbdf is not None}

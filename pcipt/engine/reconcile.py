@@ -177,7 +177,7 @@ class Reconciler:
     def _map_and_unmap(self, now: Round) -> Slices:
         """Plan the pages of the round's functions and perform the plan, slice by slice."""
         self._observer.see_arrivals(now)
-        views = now.views
+        views, lasting = now.views, now.views is self._views and now.views.pvh
         subjects = {*now.subjects, *(views.machine.functions if now.everything is not None else ())}
         parts = sliced(sorted(subjects)) or [[]]
         planned_for: set[Sbdf] = set()  # added to the subjects last: each part looks at all subjects
@@ -192,9 +192,7 @@ class Reconciler:
             if desire.conclude_places(now, desired):
                 self._save_at_once(now)
             noted = note_read(views, desired, note(plan, views.memory.mapped, self._policy.now()))
-            lasting = views is self._views and views.pvh
-            if lasting:
-                self._saver.hold(noted)
+            self._saver.hold(noted if lasting else ())
             self._save_if_long(now)
             now.touched |= bool(noted or plan.left or plan.taken or plan.moved)
             planned_for |= {each.sbdf for each in desired}

@@ -43,6 +43,11 @@ class Saver:
         """Hold steps that the ledger in memory has already: the next write of the ledger writes them too."""
         self._held += steps
 
+    def note(self, steps: Iterable[AnyStep]) -> bool:
+        """Append the steps that are held, then `steps`. Return True if all are on disk or there are none."""
+        self.hold(steps)
+        return self.write_held()
+
     def write_held(self) -> bool:
         """Append the steps that are held. Return True if they are on disk or there are none."""
         return not self._held or self._save("ledger", lambda: self.append(()))
