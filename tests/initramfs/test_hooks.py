@@ -133,7 +133,16 @@ def test_everything_that_is_installed_runs(host):
     assert all(os.access(path, os.X_OK) for path in scripts)
 
 
-def test_a_package_that_is_gone_keeps_nothing():
-    """dpkg has the initramfs made anew when the package comes, changes or goes."""
-    triggers = (REPO / "debian/pcipt.triggers").read_text().splitlines()
-    assert "activate-noawait update-initramfs" in triggers
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize(("script", "word"), [("postinst", "configure"), ("postrm", "remove")])
+def test_the_initramfs_is_made_anew_when_the_package_comes_or_goes_if_it_keeps_something(
+    host, script, word, listed
+):
+    """A package that is gone must keep nothing; where nothing is kept, nobody waits for an initramfs."""
+    (host / LIST).write_text(ENTRY * listed)
+    (host / "bin").mkdir()
+    trigger = host / "bin/dpkg-trigger"
+    trigger.write_text('#!/bin/sh\necho "$*"\n')
+    trigger.chmod(0o755)
+    done = run("sh", f"set -- {word}\n{moved(REPO / f'debian/pcipt.{script}', host)}", host)
+    assert (done.returncode, done.stdout) == (0, "--no-await update-initramfs\n" * listed)

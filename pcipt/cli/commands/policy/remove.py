@@ -22,12 +22,12 @@ EXAMPLES = (
 )
 
 
-class NotKeptError(NoSuchDeviceError):
-    """Raised when no entry has the path or the function `address`. `nearest` lists paths of entries."""
+class NoSuchEntryError(NoSuchDeviceError):
+    """Raised when the policy has no entry that `address` names. `nearest` lists paths of some entries."""
 
     def __str__(self) -> str:
-        hint = f"; it keeps {', '.join(self.nearest)}" if self.nearest else ""
-        return f"the policy does not keep {printable(self.address)}{hint} (pcipt policy list)"
+        hint = f" (entries: {', '.join(self.nearest)})" if self.nearest else ""
+        return f"the policy has no entry {printable(self.address)}{hint}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,4 +62,4 @@ def _named(text: str, resolutions: tuple[Resolution, ...]) -> Resolution:
     named += [each for each in resolutions if each.sbdf == target]
     if named:
         return named[0]
-    raise NotKeptError(text, tuple(str(each.entry.path) for each in resolutions[:4]))
+    raise NoSuchEntryError(text, tuple(str(each.entry.path) for each in resolutions[:4]))
