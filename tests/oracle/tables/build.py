@@ -81,10 +81,15 @@ def _files(source):
     map_parts = [function(e820, "e820_all_mapped"), function(e820, "e820_add_range"),
                  function(source.get("xen/arch/x86/mm.c"), "page_get_ram_type"),
                  function(source.get("xen/drivers/acpi/tables/tbutils.c"), "acpi_tb_checksum")]  # fmt: skip
+    setup = source.get("xen/arch/x86/setup.c")
+    tables_read = setup.index("acpi_iommu_init()")
     if "iommu_unity_region_ok" in shared:
         map_parts.append(function(shared, "iommu_unity_region_ok"))
     flags = {
         "ORACLE_HAS_UNITY_OK": "iommu_unity_region_ok" in shared,
+        "ORACLE_MCFG_EARLY": any(
+            call in setup[:tables_read] for call in ("acpi_mmcfg_init()", "pci_setup()")
+        ),
         "ORACLE_MAP_GIVEN": "struct e820map" in map_parts[1].partition("{")[0],
         "ORACLE_UNIT_HAS_SBDF": "pci_sbdf_t sbdf" in struct(source.get(f"{AMD}/iommu.h"), "struct amd_iommu"),
         "ORACLE_FIND_BY_SBDF": "find_iommu_for_device(pci_sbdf_t" in pci,

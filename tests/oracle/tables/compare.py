@@ -1,6 +1,6 @@
 """Give the same machines to Xen's own parsers of DMAR and IVRS and to `judge`, and compare all answers.
 
-The machines are those of the rules' tests, then random ones.
+The machines are those of the rules' tests, then random ones, then random ones with a second segment.
 """
 
 import json
@@ -16,7 +16,7 @@ from pcipt.pci import Sbdf, parse_sbdf
 from pcipt.pci.requester import Requester
 from pcipt.xen.releases import parse_version
 from tests.firmware.acceptance.cases import CASES
-from tests.oracle.tables.random_tables import given_of
+from tests.oracle.tables.random_tables import above_0_of, given_of
 
 BATCH, SHOWN = 200, 3
 PATIENCE = 300  # seconds of the processor for a reading that may only be long: Xen looks at page after page
@@ -24,7 +24,10 @@ NOT_VIRTUAL = 0x10000
 NOT_READ = {"fadt-no-msi"}  # Xen's drivers look at the FADT, its parsers do not
 #  asked about beside the functions that are there: ids at the borders of what units serve
 IDS = (0x00, 0x08, 0x11, 0x12, 0x17, 0x20, 0x21, 0xA0, 0xA7, 0xA8, 0xE7, 0x101, 0x1FF, 0x205, 0x2FF)
-ALSO = tuple(Sbdf(0, routing >> 8, routing >> 3 & 0x1F, routing & 7) for routing in IDS)
+ALSO = (
+    *(Sbdf(0, routing >> 8, routing >> 3 & 0x1F, routing & 7) for routing in IDS),
+    *(Sbdf(1, 0xFF, device, 0) for device in (0, 1)),  # where bridges lead that Xen cannot read
+)
 VIRTUAL = ((Sbdf(0, 1, 0x10, 0), Sbdf(0, 0, 0x19, 0)), (Sbdf(0, 2, 0x10, 1), Sbdf(0, 0, 2, 0)))
 ENDINGS = {"hang": Ending.HANG, "panic": Ending.PANIC, "": Ending.REFUSED}
 
@@ -107,6 +110,7 @@ def compare(program, release, count, seed):
     named = [(f"{name} {word}", (given, {})) for name, pair in CASES.items()
              for word, given in zip(("holds", "holds not"), pair, strict=True)]  # fmt: skip
     named += [(f"seed {each}", given_of(each)) for each in range(seed, seed + count)]
+    named += [(f"segment 1, seed {each}", above_0_of(each)) for each in range(seed, seed + count // 4)]
     found = 0
     for (name, machine), xen in zip(named, ask(program, [machine for _, machine in named]), strict=True):
         what = difference(*machine, release, xen)

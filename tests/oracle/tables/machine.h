@@ -139,7 +139,12 @@ struct pci_dev {
 uint8_t pci_conf_read8(pci_sbdf_t, unsigned int);
 uint32_t pci_conf_read32(pci_sbdf_t, unsigned int);
 bool pci_device_detect(u16 seg, u8 bus, u8 dev, u8 func);
+/* The machines' MCFG names segment 1: who has read it knows the segment, and reads its functions by MMCFG. */
+#ifdef ORACLE_MCFG_EARLY
+#define pci_known_segment(seg) ((seg) <= 1)
+#else
 #define pci_known_segment(seg) (!(seg))
+#endif
 #define parse_pci(...) NULL
 #define parse_pci_seg(...) NULL
 struct pci_dev *oracle_device(pci_sbdf_t);

@@ -40,7 +40,7 @@ uint32_t pci_conf_read32(pci_sbdf_t sbdf, unsigned int reg)
 {
     for ( unsigned int i = 0; i < nr_units; i++ )
         if ( units[i].at == sbdf.sbdf && units[i].capability == reg ) return 0x3000f; /* AMD's own capability */
-    for ( unsigned int i = 0; i < nr_functions; i++ )
+    for ( unsigned int i = 0; pci_known_segment(sbdf.seg) && i < nr_functions; i++ )
         if ( functions[i].at == sbdf.sbdf )
             switch ( reg )
             {

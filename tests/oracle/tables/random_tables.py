@@ -34,6 +34,8 @@ PATHS = (
     ((0x1C, 0), (0, 0)), ((0x1F, 7),), ((0x3F, 9),), ((0x14, 0), (1, 0)),
 )  # fmt: skip
 BRIDGES = {"00:1c.0": (1, 1), "00:1c.1": (2, 3)}
+ABOVE_0 = ("0001:00:19.0", "0001:00:02.0", "0001:00:1c.0", "0001:00:1c.1", "0001:01:00.0", "0001:02:00.0")
+BRIDGES_ABOVE_0 = {"0001:00:1c.0": (1, 1), "0001:00:1c.1": (2, 3)}
 
 
 def given_of(seed):
@@ -46,6 +48,19 @@ def given_of(seed):
         table = _damaged(rng, table)
     given = Given(table, io_apics, MEMORY, functions)
     return given, {slot: buses for slot, buses in BRIDGES.items() if slot in functions}
+
+
+def above_0_of(seed):
+    """Give a machine with units and reserved regions of segment 1, which MCFG names, as `given_of` does."""
+    rng = random.Random(seed)
+    there = tuple(slot for slot in ABOVE_0 if rng.random() < 0.7)
+    units = [drhd(*_few(rng, 2, _scope), base=0xFED9_1000, flags=0, segment=1)]
+    regions = [
+        rmrr(at, at + 0xFFF, b"".join(_few(rng, 3, _scope)), segment=1)
+        for at in range(PLACES[0], PLACES[0] + 0x4000, 0x1000)
+    ]
+    given = Given(dmar(drhd(), *units, *regions), (0,), MEMORY, (*SLOTS[:2], *there))
+    return given, {slot: BRIDGES_ABOVE_0[slot] for slot in there if slot in BRIDGES_ABOVE_0}
 
 
 def _damaged(rng, table):
