@@ -112,6 +112,12 @@ _ORPHAN = (
 )
 
 
+_GHOST_WITHOUT_OWNER = (
+    f", without an owner (orphan): plug nothing in there with Xen before {ORPHAN_REMOVAL_PANICS.ends}, for "
+    "Linux's removal of it would take down the host"
+)
+
+
 def disagreements(
     machine: Machine,
     xen: XenView,
@@ -147,6 +153,7 @@ def disagreements(
         owner = xen.elsewhere.get(sbdf)
         text = "Xen lists it but Linux does not have it (ghost)"
         text += f": Linux cut the segment of {cut[sbdf]} to 16 bits" if sbdf in cut else ""
+        text += _GHOST_WITHOUT_OWNER if sbdf in xen.orphans else ""
         text += f"; its owner is {owner}" if owner else "; pcipt resync shows what can be done"
         found.append((sbdf, Finding("ghost", text)))
     found += [
