@@ -106,7 +106,7 @@ def _speed(directory: int, entry: files.Entry) -> int | None:
 
 
 def _counts(directory: int, entry: files.Entry) -> dict[str, int] | None:
-    """Return the counters of a file that are not 0, by name; None if the file cannot be read.
+    """Return the counters of a file that are not 0, by name; None if the file cannot be read or has none.
 
     The last line, which has the total, is left out.
     """
@@ -116,6 +116,8 @@ def _counts(directory: int, entry: files.Entry) -> dict[str, int] | None:
     counts = {
         found[1]: int(found[2]) for line in text.splitlines() if (found := _COUNT.fullmatch(line.strip()))
     }
+    if not counts:
+        return None
     return {name: count for name, count in counts.items() if count and not name.startswith("TOTAL_")}
 
 

@@ -45,7 +45,8 @@ def test_facts_of_one_device(tmp_path):
 
 
 def test_what_is_absent_or_garbage_is_unknown(tmp_path):
-    add(tmp_path, "pci0000:00/0000:00:03.0", irq="many\n", acpi_index="-1\n", max_link_speed="fast\n")
+    add(tmp_path, "pci0000:00/0000:00:03.0", irq="many\n", acpi_index="-1\n", max_link_speed="fast\n",
+        aer_dev_fatal="garbage\n", aer_dev_nonfatal="\n")  # fmt: skip
     assert read_device_facts(str(tmp_path), NIC) == DeviceFacts()
     assert read_device_facts(str(tmp_path), OTHER) == DeviceFacts()
     assert read_device_facts(str(tmp_path / "missing"), NIC) == DeviceFacts()
