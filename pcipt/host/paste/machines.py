@@ -3,7 +3,8 @@
 lspci prints functions in ascending order, so a new run of it begins where an address is not above the one
 before. Runs that agree about the functions that both name are of one machine and are joined by address, in
 any order: words of one, bytes of another. A run that has other ids or other registers somewhere is of another
-machine, or of the same one at another time.
+machine, or of the same one at another time. So is one with the bytes of the same functions, if each has a
+function that the other lacks.
 """
 
 from collections.abc import Iterable, Sequence
@@ -93,10 +94,24 @@ def _common(reading: Reading, run: Sequence[Block]) -> int:
 
 
 def _conflicts(reading: Reading, run: Sequence[Block]) -> bool:
-    """Return True if a function of the run cannot be what the reading has at its address."""
-    return any(
+    """Return True if the run is of another machine or time than the reading (see the module)."""
+    return _moved(reading, run) or any(
         (held := reading.blocks.get(block.sbdf)) is not None and not _agree(held, block) for block in run
     )
+
+
+def _moved(reading: Reading, run: Sequence[Block]) -> bool:
+    """Return True if both have bytes of the same function, and each has bytes of one that the other lacks."""
+    theirs = {block.sbdf for block in run if _is_late(block)}
+    same = {sbdf for sbdf in theirs if (held := reading.blocks.get(sbdf)) is not None and _is_late(held)}
+    if not same or same == theirs:
+        return False
+    return any(_is_late(held) and sbdf not in theirs for sbdf, held in reading.blocks.items())
+
+
+def _is_late(block: Block) -> bool:
+    """Return True if a block has bytes, and not those of a boot log, which are of another time anyway."""
+    return bool(block.config) and not block.early
 
 
 def _agree(one: Block, other: Block) -> bool:

@@ -90,6 +90,17 @@ def test_of_several_machines_the_first_is_taken_and_the_others_are_named():
     assert found.functions[1].findings == ()
 
 
+def test_what_moved_between_two_readings_is_not_there_twice():
+    before, after = (f"00:1c.0 x\n{rows(BRIDGE)}\n{at}:00.0 x\n{rows(CARD)}" for at in ("01", "02"))
+    found = of("$ lspci -xxx", before, "$ lspci -xxx  # later", after)
+    assert [str(raw.sbdf) for raw in found.functions] == ["0000:00:1c.0", "0000:01:00.0"]
+    (note,) = found.notes
+    assert "2 machines, or one at several times" in note
+    more = f"{before}\n02:00.0 x\n{rows(CARD)}"
+    for order in ((before, more), (more, before)):  # one may be a part of the other
+        assert (len(of(*order).functions), of(*order).notes) == (3, ())
+
+
 def test_words_and_bytes_of_two_machines_find_together():
     second_words = WORDS.replace("1b36:000c", "1234:1111").replace("ahci", "other")
     found = of(WORDS, second_words, BYTES, SECOND)
