@@ -19,12 +19,11 @@ from pcipt import values as attrs
 from pcipt.errors import InputError
 from pcipt.host.paste.blocks import Block, blocks_of
 from pcipt.host.paste.machines import Reading, function_of, readings_of
-from pcipt.host.paste.text import decoded, lines_of
+from pcipt.host.paste.text import IS_PACKED, PACKED, decoded, lines_of
 from pcipt.host.tree import reason
 from pcipt.pci import RawFunction
 
 MAX_BYTES = 64 << 20
-_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\x03\x04")  # gzip, bzip2, xz, zstd, zip
 CONFIG_SIZES = (64, 256, 4096)
 RUN = "run `lspci -Dnnvv -xxxx` as root"
 
@@ -143,8 +142,8 @@ def _refusal(data: bytes) -> str:
     """Return why a file without a function cannot be used: what it is, and what to run."""
     if not data:
         return f"is empty; {RUN}"
-    if data.startswith(_PACKED):
-        return "is compressed: unpack it first"
+    if data.startswith(PACKED):
+        return IS_PACKED
     if len(data) in CONFIG_SIZES and 0 in data[:64]:
         return f"is the config space of one function without its address: {RUN}"
     text = decoded(data[:1_000_000])

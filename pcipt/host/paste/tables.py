@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from pcipt import values as attrs
-from pcipt.host.paste.text import Line, decoded, lines_of
+from pcipt.host.paste.text import IS_PACKED, PACKED, Line, decoded, lines_of
 
 HEADER, LENGTH_AT = 36, slice(4, 8)
 ROW = 16  # bytes
@@ -56,6 +56,8 @@ def tables_in(data: bytes) -> list[bytes]:
 
     Raises: TextError if it is a text from which no table can be read.
     """
+    if data.startswith(PACKED):
+        raise TextError(IS_PACKED)
     if _is_raw(data):
         return _split(data)
     lines = list(lines_of(data))

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pcipt import values as attrs
 
 TAB = 8  # columns
+PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\x03\x04")  # gzip, bzip2, xz, zstd, zip
+IS_PACKED = "is compressed: unpack it first"
 _ODD = str.maketrans(
     {"\u00a0": " ", "\u2003": " ", "\u3000": " ", "\u200b": "", "\ufeff": "", "\r": "", "\0": ""}
 )

@@ -1,4 +1,7 @@
+import bz2
 import contextlib
+import gzip
+import lzma
 import shutil
 import struct
 import subprocess
@@ -145,6 +148,12 @@ def test_what_is_no_table_is_said_in_one_line(text, said):
         tables_in(text.encode())
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_packed_table_is_to_be_unpacked(pack):
+    with pytest.raises(TextError, match="is compressed: unpack it first"):
+        tables_in(pack(DMAR))
 
 
 ENDLESS = [
