@@ -207,10 +207,12 @@ def functions(evidence: Evidence) -> Found:
 
 
 def switches(evidence: Evidence) -> Found:
-    """Yield edges between the downstream ports of one switch if one of them does not separate them.
+    """Yield edges between the downstream ports of one switch, and to what is below them, if one of them does
+    not separate them.
 
-    Such a port passes requests from below it to the other ports, whether or not these have ACS. Linux (6.18)
-    has no such rule: a port without ACS is only in the group of what is below it.
+    Such a port passes requests from below it to the other ports, whether or not these have ACS, and these
+    pass them down. Linux (6.18) has no such rule: a port without ACS is only in the group of what is below
+    it.
     """
     below: dict[Sbdf, list[Function]] = {}
     for function in evidence.machine.functions.values():
@@ -225,8 +227,21 @@ def switches(evidence: Evidence) -> Found:
             if bare is not None and each.sbdf != bare[0]:
                 text = f"{bare[0]} passes requests to {each.sbdf}, a port of the same switch: {bare[1]}"
                 yield Edge(bare[0], each.sbdf, Why.SWITCH, text)
+                for reached in _below(each, evidence):
+                    text = f"{each.sbdf} passes what comes from {bare[0]} down to {reached}"
+                    yield Edge(each.sbdf, reached, Why.SWITCH, text)
             elif bare is None and unread is not None and each.sbdf != unread:
-                yield Doubt(unread, each.sbdf, unread, "ACS")
+                for reached in (each.sbdf, *_below(each, evidence)):
+                    yield Doubt(unread, reached, unread, "ACS")
+
+
+def _below(port: Function, evidence: Evidence) -> Iterator[Sbdf]:
+    """Yield all functions below a port; parents form no loop."""
+    waiting = [port.sbdf]
+    while waiting:
+        for function in evidence.machine.children(waiting.pop()):
+            yield function.sbdf
+            waiting.append(function.sbdf)
 
 
 def regions(evidence: Evidence) -> Found:

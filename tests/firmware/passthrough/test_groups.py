@@ -66,8 +66,11 @@ def test_acs_counts_on_every_port_up_to_the_root():
 
 def test_a_port_of_a_switch_without_acs_reaches_the_others():
     evidence = evidence_of(*switch(acs=(None, ALL)))
-    assert sets(evidence) == ["03:00.0 03:01.0 04:00.0"]
+    assert sets(evidence) == ["03:00.0 03:01.0 04:00.0 05:00.0"]  # 04:00.0 reaches the BARs of 05:00.0
     assert why(evidence, "04:00.0", "03:01.0") == ["port-without-acs", "switch-without-acs"]
+    assert why(evidence, "04:00.0", "05:00.0") == [
+        "port-without-acs", "switch-without-acs", "switch-without-acs",
+    ]  # fmt: skip
     assert sets(evidence, *KERNEL_RULES) == ["03:00.0 04:00.0"]  # Linux has no such rule
     both = evidence_of(*switch(acs=(None, None)))
     assert sets(both) == ["03:00.0 03:01.0 04:00.0 05:00.0"]
