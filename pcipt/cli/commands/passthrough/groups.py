@@ -102,8 +102,9 @@ def _lines(
     bridges = [str(sbdf) for sbdf in each.members if sbdf not in each.assignable]
     if bridges and each.assignable:
         lines += folded(f"    through {', '.join(bridges)}", columns(), HANG)
-    for edge in each.edges if len(each.assignable) > 1 else ():
-        lines += folded(f"      {edge.why.value}: {printable(edge.text)}", columns(), HANG)
+    reasons = ((edge.why.value, edge.text) for edge in each.edges if len(each.assignable) > 1)
+    for why, text in dict.fromkeys(reasons):  # all behind a bridge have the same
+        lines += folded(f"      {why}: {printable(text)}", columns(), HANG)
     return lines
 
 

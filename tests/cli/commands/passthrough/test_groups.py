@@ -120,3 +120,16 @@ def test_every_function_of_a_dump_is_in_one_set(path):
         pytest.skip("the dumps of other projects are not here: ../shared/data/pciutils")
     members = [each["sbdf"] for found in answer("--dump", path) for each in found["functions"]]
     assert len(members) == len(set(members))
+
+
+def test_a_reason_that_several_have_is_shown_once(tmp_path):
+    home = "pci0000:00/0000:00:1e.0"
+    bridge = config(header=1, class_code=0x060400, buses=(0, 5, 5), size=256)
+    add(tmp_path, home, config=bridge, **{"class": "0x060400\n"})
+    for number in (1, 2, 3):
+        add(tmp_path, f"{home}/0000:05:0{number}.0", config=config(size=256))
+    code, out = run("--root", tmp_path)
+    assert code == 0
+    assert out.count("requester-id: behind the bridge 0000:00:1e.0 to conventional PCI all have its") == 1
+    (found,) = answer("--root", tmp_path)
+    assert [edge["rule"] for edge in found["edges"]].count("requester-id") == 3
