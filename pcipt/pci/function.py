@@ -212,10 +212,11 @@ def _told_function(raw: RawFunction, told: Told, position: Position) -> Function
     cardbus = raw.ids.class_code is not None and raw.ids.class_code >> 8 == CARDBUS_CLASS
     header = HeaderType.CARDBUS if cardbus else HeaderType.BRIDGE
     lost = (finding_of(bar, line_of(raw.resources, bar.index)) for bar in told.bars)
+    numbers = wrong_primary(raw.sbdf, told.bridge) if told.bridge is not None else ()
     unknown = _unknown(raw, position, Finding("no-config", why))
     return attrs.evolve(
         unknown,
-        findings=(*unknown.findings, *filter(None, lost)),
+        findings=(*unknown.findings, *numbers, *filter(None, lost)),
         header=header if told.bridge is not None else HeaderType.UNKNOWN,
         command=told.command,
         bars=told.bars,

@@ -75,6 +75,12 @@ def test_words_tell_a_bar_without_an_address(line, decoding, codes, word):
     assert (bar.decoding, bar.unassigned) == (decoding, "<" in line)
 
 
+@pytest.mark.parametrize(("primary", "codes"), [("00", []), ("05", ["bus-primary"])])
+def test_words_tell_a_primary_bus_that_is_not_the_bridges_own(primary, codes):
+    port = machine(WORDS.replace("primary=00", f"primary={primary}"))[PORT]
+    assert [each.code for each in port.findings] == ["no-config", *codes]
+
+
 SILENT = [
     "[0300]: NVIDIA [10de:2f04] (rev ff) (prog-if ff)\n\t!!! Unknown header type 7f\n",
     "[0300]: NVIDIA [10de:2f04] (rev a1)\n\tSubsystem: X [1043:0001]\n\t!!! Unknown header type 7f",
