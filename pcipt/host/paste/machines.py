@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from pcipt import values as attrs
 from pcipt.host.paste.blocks import Block
+from pcipt.host.paste.words import ONES
 from pcipt.pci import Finding, RawFunction, Sbdf
 from pcipt.pci.config import HEADER_SIZE
 
@@ -117,6 +118,9 @@ def _is_late(block: Block) -> bool:
 def _agree(one: Block, other: Block) -> bool:
     """Return True if two blocks can be of the same function at the same time."""
     if one.identity is not None and other.identity is not None and one.identity != other.identity:
+        return False
+    revisions = {one.words.revision, other.words.revision} - {None}
+    if len(revisions) > 1 and ONES in revisions:  # it has ceased to answer between them
         return False
     if one.config and other.config:
         size = min(len(one.config), len(other.config), HEADER_SIZE)

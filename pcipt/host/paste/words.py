@@ -176,6 +176,7 @@ class Words:
             if not mine and mine != 0 and theirs:
                 setattr(self, field.name, theirs)
         self.detailed = self.detailed or other.detailed
+        self.silent = self.silent or other.silent
 
     def read_details(self, value: str) -> None:
         """Read "Flags: bus master, …, NUMA node 0", which stands for the registers with a single -v."""

@@ -101,6 +101,16 @@ def test_what_moved_between_two_readings_is_not_there_twice():
         assert (len(of(*order).functions), of(*order).notes) == (3, ())
 
 
+def test_before_and_after_a_function_ceased_to_answer_are_two_times():
+    before = "01:00.0 VGA compatible controller [0300]: X [10de:2f04] (rev a1)"
+    after = "01:00.0 VGA compatible controller [0300]: X [10de:2f04] (rev ff)"
+    found = of(before, after)
+    assert [raw.told.silent for raw in found.functions] == [False]
+    assert "2 machines, or one at several times" in found.notes[0]
+    found = of(before, f"{before}\n\t!!! Unknown header type 7f")  # lspci -nn, then -vv
+    assert ([raw.told.silent for raw in found.functions], found.notes) == ([True], ())
+
+
 def test_words_and_bytes_of_two_machines_find_together():
     second_words = WORDS.replace("1b36:000c", "1234:1111").replace("ahci", "other")
     found = of(WORDS, second_words, BYTES, SECOND)
