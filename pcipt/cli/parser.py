@@ -21,10 +21,10 @@ Examples = Sequence[tuple[str, str]]
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """The formatter of argparse, with the same width, for which it would load shutil at every start."""
+    """The formatter of argparse, with its width but at most WIDEST; it would load shutil at every start."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=_terminal_width() - 2)
+        super().__init__(prog, width=min(WIDEST, _terminal_width()) - 2)
 
 
 class Parser(argparse.ArgumentParser):

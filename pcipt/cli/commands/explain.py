@@ -20,10 +20,10 @@ from pcipt.cli.text.terminal import (
     GREEN,
     RED,
     YELLOW,
-    columns,
     folded,
     next_lines,
     painted,
+    prose_columns,
     wants_colour,
 )
 from pcipt.errors import printable
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(told, args.json)
         return 0
-    for line in lines_from_explanation(told, width=columns(), colour=wants_colour(args.color)):
+    for line in lines_from_explanation(told, width=prose_columns(), colour=wants_colour(args.color)):
         print(line)
     return 0
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 def lines_from_explanation(told: Json, *, width: int | None = None, colour: bool = False) -> Iterator[str]:
     """Yield the lines of `pcipt explain`: the address, then three chapters: Is, Should be, Actions.
 
-    `told` is the daemon's reply to `Explain`. Lines are folded to `width` columns; None does not fold.
+    `told` is the daemon's reply to `Explain`. Lines are folded to `width` prose_columns; None does not fold.
     """
     bold = BOLD if colour else None
     yield painted(str(told["sbdf"]), bold)

@@ -17,7 +17,7 @@ from pcipt.cli.options import add_colour_argument, add_json_lines_argument
 from pcipt.cli.text.event_text import text_from_action
 from pcipt.cli.text.progress import progress
 from pcipt.cli.text.render import count_text
-from pcipt.cli.text.terminal import BOLD, GREEN, RED, YELLOW, columns, folded, painted, wants_colour
+from pcipt.cli.text.terminal import BOLD, GREEN, RED, YELLOW, folded, painted, prose_columns, wants_colour
 
 SHADES = {"refused": YELLOW, "failed": RED}
 SIGNS = {"+": GREEN, "-": RED, "@": BOLD}
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from pcipt.daemon.replay.player import differences, replayed
 
     shown = args.json or args.expect is None
-    colour, width = wants_colour(args.color), columns()
+    colour, width = wants_colour(args.color), prose_columns()
     actions: list[dict[str, Any]] = []
     with progress("replaying", lambda: count_text(len(actions), "action"), beside_output=shown):
         for action in replayed(args.machine, trace=args.trace, dom0=args.dom0, lose=_lose):

@@ -13,7 +13,7 @@ file exists.
 import argparse
 import json
 import os
-import sys
+import shlex
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +25,7 @@ from pcipt.cli.options import add_keep_argument, add_socket_argument
 from pcipt.cli.text.masked_text import lines_from_masked
 from pcipt.cli.text.progress import progress
 from pcipt.cli.text.render import count_text
-from pcipt.cli.text.terminal import columns
+from pcipt.cli.text.terminal import columns, tell
 from pcipt.cli.text.verdict_text import host_lines
 from pcipt.errors import InputError, PciptError, printable
 from pcipt.firmware.passthrough.host_view import host_to_json
@@ -82,9 +82,9 @@ def run(args: argparse.Namespace) -> int:
         _write(copy, "README", "\n".join([*table, "", "missing:", *(gone or ["  nothing"]), ""]))
         pack(copy, args.file)
     for path, why in missing:
-        print(f"pcipt: missing {printable(path)}: {printable(masks.text(why))}", file=sys.stderr)
+        tell(f"pcipt: missing {printable(path)}: {printable(masks.text(why))}")
     said = f"{printable(args.file)}: {count_text(recorded.functions, 'function')}, recorded and masked"
-    print(f"{said}; read it by --root {printable(args.file)}")
+    print(f"{said}\nread it: `pcipt list --root {printable(shlex.quote(args.file))}`")
     print(*lines_from_masked(masks.table(), columns()), sep="\n")
     return 0
 

@@ -10,7 +10,7 @@ from pcipt.cli.commands.status import EXIT_DEGRADED, RESULTS, action_line
 from pcipt.cli.machine.client import call
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_socket_argument
 from pcipt.cli.text.render import print_json, say_nothing
-from pcipt.cli.text.terminal import columns, folded, painted, wants_colour
+from pcipt.cli.text.terminal import folded, painted, prose_columns, wants_colour
 
 AGREED = "nothing to do: hardware, Linux and Xen agree"
 NO_ACTION = "no action would change the findings; `pcipt status` shows what to do about each"
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(outcome, args.json)
     else:
-        colour, width = wants_colour(args.color), columns()
+        colour, width = wants_colour(args.color), prose_columns()
         for item in outcome["actions"]:
             shade = RESULTS.get(item["result"]) if colour else None
             print(*(painted(line, shade) for line in folded(action_line(item), width, 4)), sep="\n")

@@ -10,7 +10,7 @@ and not running, 4 something is wrong with a table or a region.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pcipt import values as attrs
@@ -19,7 +19,15 @@ from pcipt.cli.machine.host import table_options
 from pcipt.cli.machine.pvh import add_xen_argument, guest_type, memory_map_of, xen_version
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
 from pcipt.cli.text.render import count_text, print_json, say_nothing, table
-from pcipt.cli.text.terminal import YELLOW, columns, folded, next_lines, on_terminal, painted, wants_colour
+from pcipt.cli.text.terminal import (
+    YELLOW,
+    folded,
+    next_lines,
+    on_terminal,
+    painted,
+    prose_columns,
+    wants_colour,
+)
 from pcipt.errors import InputError, NotPermittedError, NotRunningError, printable
 from pcipt.firmware.acceptance.answers import Acceptance, Options
 from pcipt.firmware.acceptance.judge import judge
@@ -42,6 +50,7 @@ from pcipt.xen.releases import Version
 
 DEGRADED = 4
 KNOWN = (*SIGNATURES, SIGNATURE)
+UNREAD = frozenset({"no-tables", "table-unread", "regions-not-asked"})  # nobody knows what there is
 EXAMPLES = (
     ("pcipt rmrr", "the regions of this machine"),
     ("pcipt rmrr --table dmar.bin", "decode a table that was copied from another machine"),
@@ -76,14 +85,21 @@ def run(args: argparse.Namespace) -> int:
         print_json(answer, args.json)
     else:
         if not answer["regions"]:
-            say_nothing(f"no reserved regions (source: {printable(answer['source'])})")
+            say_nothing(_none(answer))
         _print(answer, colour=wants_colour(args.color))
-        if on_terminal() and not args.no_legend:
+        if answer["regions"] and on_terminal() and not args.no_legend:
             print(
                 f"\n{count_text(len(answer['regions']), 'region')} (source: {printable(answer['source'])})."
             )
     findings = [*answer["findings"], *(each for region in answer["regions"] for each in region["findings"])]
     return DEGRADED if any(finding["code"] not in NOTES for finding in findings) else 0
+
+
+def _none(answer: Mapping[str, Any]) -> str:
+    """Return why no region is shown: there is none, or it is not known whether there is one."""
+    if UNREAD.intersection(finding["code"] for finding in answer["findings"]):
+        return "it is not known whether there are reserved regions"
+    return f"no reserved regions (source: {printable(answer['source'])})"
 
 
 def _answer(args: argparse.Namespace) -> dict[str, Any]:
@@ -261,10 +277,12 @@ def _print(answer: dict[str, Any], *, colour: bool) -> None:
 
 
 def _print_finding(text: str, finding: dict[str, Any], shade: str | None) -> None:
-    first, *more = folded(text, columns(), 8)
+    first, *more = folded(text, prose_columns(), 8)
     code = finding["code"]
     print(
-        "\n".join([first.replace(code, painted(code, shade), 1), *more, *next_lines(finding, 8, columns())])
+        "\n".join(
+            [first.replace(code, painted(code, shade), 1), *more, *next_lines(finding, 8, prose_columns())]
+        )
     )
 
 

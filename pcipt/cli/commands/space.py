@@ -6,6 +6,7 @@ Windows of root buses are those of /proc/iomem. Exit codes: 0 fine, 4 a BAR has 
 """
 
 import argparse
+import re
 from collections.abc import Iterator
 
 from pcipt.cli.machine.find import find_function
@@ -76,7 +77,7 @@ def _print_bus(bus: BusSpace, *, uses: bool, colour: bool) -> None:
     print(f"{painted(name, BOLD if colour else None)}{_about(bus)}")
     rows = [_row(window) for window in bus.windows]
     for line, window in zip(table(rows), bus.windows, strict=True):
-        print("\n".join(folded(" " * INDENT + line, columns(), 3 * INDENT)))
+        print("\n".join(_at_gaps(line)))
         if uses:
             inside = [
                 (str(use.sbdf or "-"), use.what, str(use.range), size_text(use.range.size))
@@ -84,6 +85,12 @@ def _print_bus(bus: BusSpace, *, uses: bool, colour: bool) -> None:
             ]
             for each in table(inside):
                 print(" " * INDENT * 2 + each)
+
+
+def _at_gaps(line: str) -> list[str]:
+    """Return the row of a window as lines that fit the terminal: no cell of it is broken."""
+    whole = re.sub(r"(?<=\S) (?=\S)", "\x1f", " " * INDENT + line)
+    return [part.replace("\x1f", " ") for part in folded(whole, columns(), 3 * INDENT)]
 
 
 def _about(bus: BusSpace) -> str:

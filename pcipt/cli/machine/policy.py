@@ -20,8 +20,8 @@ from pcipt.pci.policy.written import wrong_lines
 
 LIVE = "/"
 NOTHING_KEPT = "the policy keeps no function for guests; `pcipt policy add` keeps one"
-INITRAMFS = "make the initramfs anew (update-initramfs -u, or dracut --force) before the next boot"
-STALE = f"the list for the initramfs is not that of the policy: run pcipt policy compile, then {INITRAMFS}"
+INITRAMFS = "make the initramfs anew (`update-initramfs -u`, or `dracut --force`) before the next boot"
+STALE = f"the list for the initramfs is not that of the policy: run `pcipt policy compile`, then {INITRAMFS}"
 
 
 def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,8 +100,8 @@ def json_from_resolution(resolution: Resolution) -> dict[str, object]:
     }
 
 
-def rows_of(resolutions: Sequence[Resolution]) -> list[str]:
-    """Return a line for each entry: its state, address now, path, ids, guest, note."""
+def rows_of(resolutions: Sequence[Resolution], width: int | None = None) -> list[str]:
+    """Return a row for each entry: its state, address now, path, ids, guest, note; folded to `width`."""
     rows = [
         (
             each.state.value,
@@ -112,7 +112,7 @@ def rows_of(resolutions: Sequence[Resolution]) -> list[str]:
         )
         for each in resolutions
     ]
-    return table(rows)
+    return table(rows, width=width)
 
 
 def complaints_of(resolutions: Sequence[Resolution]) -> list[str]:
@@ -129,7 +129,7 @@ def _complaint(resolution: Resolution) -> str | None:
     entry = resolution.entry
     return (
         f"nothing is at {entry.path}, which the policy keeps for {kept_for(entry)}{moved_text(resolution)}; "
-        f"if it is gone for good or was moved, run pcipt policy remove {entry.path}"
+        f"if it is gone for good or was moved, run `pcipt policy remove {entry.path}`"
     )
 
 

@@ -47,14 +47,16 @@ def lines_from_event(
 
 
 def text_from_action(item: Json) -> str:
-    """Return the text that follows an action's name: " BAR 0 0x…-0x… (16K): done [detail]: reason".
+    """Return the text that follows an action's name: " BAR 0 0x…-0x… (16K): done; planned because …".
 
-    BAR, range and detail are left out if the action has none. After the detail of a refusal stands what can
-    be done.
+    BAR, range and detail are left out if the action has none. The detail stands after the result, and what
+    can be done after the detail of a refusal. The reason of the plan is last: after the action it may hold
+    no more.
     """
     step = f"; next: {printable(item['next'])}" if item.get("next") else ""
-    detail = f" [{printable(item['detail'])}{step}]" if item.get("detail") else ""
-    return f"{text_from_span(item)}: {item['result']}{detail}: {printable(item['reason'])}"
+    detail = f" ({printable(item['detail'])}{step})" if item.get("detail") else ""
+    why = " because" if item["result"] == "planned" else "; planned because"
+    return f"{text_from_span(item)}: {item['result']}{detail}{why} {printable(item['reason'])}"
 
 
 def text_from_span(item: Json) -> str:

@@ -68,8 +68,8 @@ def table(
         ]
         whole = GAP.join(cells).rstrip()
         if width is not None and len(whole) > width and width - start < LEAST:
-            more = folded(" " * BELOW + row[-1], width, BELOW)
-            whole = GAP.join(cells[:-1]).rstrip()
+            whole, *more = folded(GAP.join(cells[:-1]).rstrip(), width, BELOW)
+            more += folded(" " * BELOW + row[-1], width, BELOW)
         else:
             whole, *more = folded(whole, width, start)
         lines += [_coloured(whole, widths, row, paint or {}), *more]

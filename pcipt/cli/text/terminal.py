@@ -16,6 +16,7 @@ AUTO, ALWAYS, NEVER = COLOUR_CHOICES = ("auto", "always", "never")
 BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"
 _COMMAND = re.compile("`[^`]*`")
 _JOINT = "\x1f"  # stands for a space at which no line is broken; `printable` leaves none in any text
+READABLE = 100  # columns; a line of a paragraph that is longer is hard to read
 NARROWEST = 20  # columns; a narrower terminal is not worth folding for
 
 
@@ -54,6 +55,15 @@ def columns(stream: TextIO | None = None) -> int | None:
     except (OSError, ValueError):
         return None
     return width if width >= NARROWEST else None
+
+
+def prose_columns() -> int | None:
+    """Return the width for sentences on stdout: `columns`, at most READABLE, or None.
+
+    Rows of a table may be wider: the eye finds their columns, but not the next line of a wide paragraph.
+    """
+    width = columns()
+    return None if width is None else min(width, READABLE)
 
 
 def can_show(character: str) -> bool:
@@ -99,7 +109,8 @@ def tell(text: str) -> None:
 
     `text` holds no unprintable characters.
     """
-    print(*folded(text, columns(sys.stderr), 4), sep="\n", file=sys.stderr)
+    width = columns(sys.stderr)
+    print(*folded(text, width and min(width, READABLE), 4), sep="\n", file=sys.stderr)
 
 
 def clipped(text: str, width: int | None, keep: int) -> str:

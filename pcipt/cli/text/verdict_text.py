@@ -1,6 +1,6 @@
 """Words of verdicts for people: a reason with its cure, and what the host can do."""
 
-from pcipt.cli.text.terminal import GREEN, RED, YELLOW, columns, folded, next_lines, painted
+from pcipt.cli.text.terminal import GREEN, RED, YELLOW, folded, next_lines, painted, prose_columns
 from pcipt.errors import printable
 from pcipt.firmware.passthrough.host import Host, Source
 from pcipt.firmware.passthrough.reasons import Reason, Verdict
@@ -28,12 +28,12 @@ def reason_lines(reason: Reason, *, colour: bool) -> list[str]:
     """Return the lines about a reason: code, text and place, the cure, the line for the vendor."""
     shade = SHADES[reason.verdict] if colour and reason.verdict is not Verdict.OK else None
     at = f" ({reason.place})" if reason.place and reason.place not in reason.text else ""
-    first, *more = folded(f"        {reason.code}: {printable(reason.text + at)}", columns(), HANG)
+    first, *more = folded(f"        {reason.code}: {printable(reason.text + at)}", prose_columns(), HANG)
     lines = [first.replace(reason.code, painted(reason.code, shade), 1), *more]
     if reason.cure:
-        lines += folded(f"          -> {printable(reason.cure)}", columns(), HANG + 3)
+        lines += folded(f"          -> {printable(reason.cure)}", prose_columns(), HANG + 3)
     if reason.vendor:
-        lines += folded(f"          -> for the vendor: {printable(reason.vendor)}", columns(), HANG + 3)
+        lines += folded(f"          -> for the vendor: {printable(reason.vendor)}", prose_columns(), HANG + 3)
     return lines
 
 
@@ -71,13 +71,13 @@ def host_lines(host: Host, *, colour: bool) -> list[str]:
     """Return the lines about what the host can do: verdict, facts, reasons, findings, what is not known."""
     lines = [f"Host: {painted(host.verdict.value, SHADES[host.verdict] if colour else None)}"]
     for text in (system_text(host), iommu_text(host), guests_text(host)):
-        lines += folded(f"    {printable(text)}", columns(), 6)
+        lines += folded(f"    {printable(text)}", prose_columns(), 6)
     for reason in host.reasons:
         lines += reason_lines(reason, colour=colour)
     for finding in host.findings:
-        lines += folded(f"    Finding: {finding.code}: {printable(finding.text)}", columns(), 8)
-        lines += next_lines(finding.to_json(), HANG, columns())
+        lines += folded(f"    Finding: {finding.code}: {printable(finding.text)}", prose_columns(), 8)
+        lines += next_lines(finding.to_json(), HANG, prose_columns())
     if host.unknown:
         words = ", ".join(each.what for each in host.unknown)
-        lines += folded(f"    Not known here: {printable(words)}.", columns(), 6)
+        lines += folded(f"    Not known here: {printable(words)}.", prose_columns(), 6)
     return lines

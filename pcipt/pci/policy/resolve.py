@@ -133,7 +133,7 @@ def mismatch_text(resolution: Resolution, *, secret: bool = False) -> str:
     return (
         f"the policy keeps {brief(entry.expected)} at {entry.path} for {kept_for(entry)}, but "
         f"{brief(found)} is there ({wrong}): it is not kept and not released{moved_text(resolution)}; "
-        f"if it is the right one, run pcipt policy remove {entry.path} and pcipt policy add {entry.path}"
+        f"if it is the right one, run `pcipt policy remove {entry.path}` and `pcipt policy add {entry.path}`"
     )
 
 

@@ -150,7 +150,10 @@ def test_a_root_without_a_machine_is_one_clear_line(tmp_path, capsys):
     assert main(["list", "--root", str(tmp_path)]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == f"pcipt: {tmp_path}/sys/bus/pci/devices: no such file or directory\n"
+    assert captured.err == (
+        f"pcipt: {tmp_path}/sys/bus/pci/devices: no such file or directory; "
+        f"`ls {tmp_path}` shows what is there\n"
+    )
 
 
 def test_a_dump_without_a_function_is_one_clear_line(tmp_path, capsys):

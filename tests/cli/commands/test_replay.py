@@ -36,7 +36,7 @@ def test_the_actions_are_told_in_both_forms(taken, capsys):
         number, sbdf, word = line.split()[:3]
         assert (int(number), sbdf, word.rstrip(":")) == (action["n"], action["sbdf"], action["action"])
         assert action["start"] is None or f" {action['start']}-0x" in line
-        assert line.endswith(f": {action['result']}: {action['reason']}")
+        assert line.endswith(f": {action['result']}; planned because {action['reason']}")
 
 
 def test_the_kind_of_dom0_can_be_chosen(capsys):

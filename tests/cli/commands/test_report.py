@@ -56,8 +56,10 @@ def test_nothing_that_was_planted_is_in_it(machine, tmp_path, capsys):
     assert KEY not in whole
     assert [trace for trace in TRACES if trace in whole] == []
     out = capsys.readouterr().out
-    assert out.startswith(f"{archive}: 1 function, recorded and masked; read it by --root {archive}\n")
-    assert {line.split()[0] for line in out.splitlines()[2:]} == {
+    assert out.startswith(
+        f"{archive}: 1 function, recorded and masked\nread it: `pcipt list --root {archive}`\n"
+    )
+    assert {line.split()[0] for line in out.splitlines()[3:]} == {
         "serial", "boot-id", "host-name", "user", "kernel-address"
     }  # fmt: skip
     files = files_in(archive)

@@ -267,11 +267,11 @@ def test_show_and_list_agree(recorded):
 SLIPS = [
     ("02:00.9", "function 9 is above 7 (did you mean 0000:02:00.0?)"),
     ("0000:2g:00.1", "(did you mean 0000:02:00.1?)"),  # the only one with that device and function
-    ("0000:2g:00.0", "bus '2g' is not hexadecimal\n"),
+    ("0000:2g:00.0", "bus '2g' is not hexadecimal; `pcipt list"),
     ("02:00,1", "(did you mean 0000:02:00.1?)"),
-    ("10000:00:22.0", "device 22 is above 1f\n"),
-    ("xyz", "device 'xyz' is not hexadecimal\n"),  # nothing looks like it
-    ("f" * 9000, "is above 1f\n"),
+    ("10000:00:22.0", "device 22 is above 1f; `pcipt list"),
+    ("xyz", "device 'xyz' is not hexadecimal; `pcipt list"),  # nothing looks like it
+    ("f" * 9000, "is above 1f; `pcipt list"),
 ]
 
 
@@ -284,7 +284,7 @@ def test_a_slip_is_told_with_the_nearest_function(machine, capsys, command, type
 
 def test_a_slip_is_told_where_no_machine_can_be_read(tmp_path, capsys):
     assert main(["show", "02:00.9", "--root", str(tmp_path / "missing")]) == 2
-    assert "function 9 is above 7\n" in capsys.readouterr().err
+    assert "function 9 is above 7; `pcipt list" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -8,6 +8,9 @@ from tests.answers import ACTIONS, LONG, NIC, STATUS, WHEN, on_terminal
 HEALTHY = {**STATUS, "health": "healthy", "findings": [], "actions": []}
 
 
+OLD = "0xfe000000"
+
+
 def test_it_is_shaped_as_systemctls(daemon, capsys):
     control, answers = daemon
     answers["Status"] = STATUS
@@ -31,7 +34,8 @@ def test_it_is_shaped_as_systemctls(daemon, capsys):
     assert lines[13:15] == ["Findings:", f"  {NIC} unknown-to-xen: {LONG}"]
     assert lines[16] == "Last actions:"
     assert lines[18] == (
-        f"  {WHEN} map-mmio {NIC} 0xfe040000-0xfe05ffff (128K): done: BAR 0 moved here from 0xfe000000"
+        f"  {WHEN} map-mmio {NIC} 0xfe040000-0xfe05ffff (128K): done; planned because "
+        "BAR 0 moved here from 0xfe000000"
     )
 
 
@@ -108,8 +112,8 @@ def test_resync_lists_its_actions_with_their_ranges(daemon, capsys):
     answers["Resync"] = {"version": 1, "health": "degraded", "actions": ACTIONS}
     assert main(["resync", "--dry-run", "--socket", control]) == 4
     assert capsys.readouterr().out.splitlines()[1:3] == [
-        f"map-mmio {NIC} 0xfe040000-0xfe05ffff (128K): done: BAR 0 moved here from 0xfe000000",
-        f"unmap-mmio {NIC} 0x383fe0000000-0x383fefffffff (256M): failed [EPERM]: {LONG}",
+        f"map-mmio {NIC} 0xfe040000-0xfe05ffff (128K): done; planned because BAR 0 moved here from {OLD}",
+        f"unmap-mmio {NIC} 0x383fe0000000-0x383fefffffff (256M): failed (EPERM); planned because {LONG}",
     ]
     answers["Resync"] = {"version": 1, "health": "degraded", "actions": []}
     assert main(["resync", "--socket", control]) == 4

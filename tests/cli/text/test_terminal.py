@@ -25,6 +25,10 @@ SHOWN = [
     (["replay", MACHINE], False),
     (["check", HERE], False),
     (["rmrr", HERE], False),
+    (["groups", HERE], False),
+    (["space", HERE], False),
+    (["host", HERE], False),
+    (["diff", MACHINE, str(REPO / "fixtures/sysfs/lab-remap-pv")], False),
     (["status"], False),
     (["mappings"], False),
     (["history", NIC], False),
@@ -65,20 +69,35 @@ def shown_once(columns, arguments, environment):
     return on_terminal(*arguments, columns=columns, **dict(environment))[0]
 
 
-@pytest.mark.parametrize("columns", [80, 160])
+@pytest.mark.parametrize("columns", [60, 80, 160])
 @pytest.mark.parametrize(
     ("command", "cut"), SHOWN, ids=lambda v: " ".join(v)[:30] if isinstance(v, list) else str(v)
 )
 def test_nothing_wraps_badly_or_is_lost(command, cut, columns, control):
     text = shown_at(columns, command, control, NO_COLOR="1").partition("pcipt: ")[0]  # the end of the daemon
     assert "\x1b" not in text
-    assert max(map(len, text.splitlines())) <= columns
+    assert [line for line in text.splitlines() if len(line) > columns and line.lstrip()[0] != "`"] == []
     wide = shown_at(1000, command, control, NO_COLOR="1").partition("pcipt: ")[0]
     assert WHOLE.findall(wide) == WHOLE.findall(text)  # what one copies is never broken
     if cut:
-        assert all(len(line) == columns for line in text.splitlines() if line.endswith("…"))
-    elif not {"help", "--help", "list", "mappings"} & set(command):  # which lay out anew, not only fold
+        assert all(columns - 1 <= len(line) <= columns for line in text.splitlines() if line.endswith("…"))
+    elif not {"help", "--help", "list", "mappings", "diff"} & set(command):  # which lay out anew, not only fold
         assert " ".join(text.split()) == " ".join(wide.split())
+
+
+@pytest.mark.parametrize("command", ["check", "host", "replay", "status", "resync", "explain"])
+def test_a_wide_terminal_does_not_make_paragraphs_unreadable(command, control):
+    arguments = {"replay": [MACHINE], "explain": [NIC]}.get(command, [])
+    arguments += [HERE] if command in ("check", "host") else []
+    text = shown_at(160, [command, *arguments], control, NO_COLOR="1")
+    assert max(map(len, text.splitlines())) <= terminal.READABLE
+
+
+def test_a_row_of_a_policy_fits(tmp_path):
+    policy = f"--policy={tmp_path}"
+    assert main(["policy", "add", NIC, "--guest", "web", HERE, policy]) == 0
+    text, _ = on_terminal("policy", "list", HERE, policy, columns=60)
+    assert max(map(len, text.splitlines())) <= 60
 
 
 @pytest.mark.parametrize("command", [command for command, _ in SHOWN if "help" not in command[0]])
@@ -86,7 +105,7 @@ def test_colour_changes_nothing_but_colour(command, control):
     plain = shown_at(100, command, control, NO_COLOR="1")
     coloured = shown_at(100, command, control)
     assert SGR.sub("", coloured) == plain
-    assert (coloured != plain) is (command[0] != "rmrr")  # this machine has no region
+    assert (coloured != plain) is (command[0] not in {"rmrr", "diff"})  # this machine has no region
 
 
 @pytest.mark.parametrize(
@@ -125,6 +144,8 @@ def test_an_encoding_without_the_characters_gets_others(control):
         ("a bbbbbbb", 5, 2, ["a", "  bbbbbbb"]),
         ("a bb", 3, 90, ["a", " bb"]),  # an indent that leaves no room
         ("", 5, 2, [""]),
+        ("a `b c d` e", 5, 2, ["a", "  `b c d`", "  e"]),  # a command can be pasted
+        ("a `b c d` e", None, 2, ["a `b c d` e"]),
     ],
 )
 def test_folding(text, width, hang, lines):

@@ -20,7 +20,7 @@ from pcipt.cli.machine.pvh import add_xen_argument
 from pcipt.cli.machine.source import Source, add_source_arguments
 from pcipt.cli.options import add_colour_argument, add_json_argument, add_legend_argument, add_socket_argument
 from pcipt.cli.text.render import count_text, print_json
-from pcipt.cli.text.terminal import columns, folded, on_terminal, wants_colour
+from pcipt.cli.text.terminal import folded, on_terminal, prose_columns, wants_colour
 from pcipt.cli.text.verdict_text import host_lines, reason_lines, verdict_word
 from pcipt.errors import printable
 from pcipt.firmware.passthrough.check import Snippets, check_functions, make_snippets
@@ -163,7 +163,7 @@ def _guest_lines(guest: XlGuest, told: list[str]) -> list[str]:
     name = f"guest {printable(guest.name)}" if guest.name else "a guest without a name"
     lines = [f"{printable(guest.source)}: {name}, {guest.kind.upper()}"]
     for text in told:
-        lines += folded(f"    {printable(text)}", columns(), 6)
+        lines += folded(f"    {printable(text)}", prose_columns(), 6)
     return lines
 
 
@@ -186,7 +186,7 @@ def _passable(reports: tuple[Report, ...]) -> list[str]:
     names = [
         f"{each.sbdf}{words[each.verdict]}" for each in _passable_first(reports) if each.verdict in words
     ]
-    return folded(f"Can be passed through: {', '.join(names) or 'nothing'}.", columns(), 4)
+    return folded(f"Can be passed through: {', '.join(names) or 'nothing'}.", prose_columns(), 4)
 
 
 def _of_the_host(reports: tuple[Report, ...], *, colour: bool) -> list[str]:
@@ -196,7 +196,7 @@ def _of_the_host(reports: tuple[Report, ...], *, colour: bool) -> list[str]:
         return []
     count = f"{count_text(len(names), 'bridge or part', 'bridges and parts')} of the host"
     word = verdict_word(Verdict.REFUSE, colour=False)
-    first, *more = folded(f"{word} {count}: {', '.join(names)}", columns(), 8)
+    first, *more = folded(f"{word} {count}: {', '.join(names)}", prose_columns(), 8)
     return [verdict_word(Verdict.REFUSE, colour=colour) + first[len(word) :], *more, ""]
 
 
@@ -253,7 +253,7 @@ def _print_end(reports: tuple[Report, ...], snippets: Snippets | None) -> None:
     """
     unknown = dict.fromkeys(what for report in reports for what in report.unknown)
     if unknown:
-        print("\n".join(folded(f"Not known here, and not judged: {', '.join(unknown)}.", columns(), 2)))
+        print("\n".join(folded(f"Not known here, and not judged: {', '.join(unknown)}.", prose_columns(), 2)))
     if snippets is not None and snippets.xl:
         print("\nFor the guest's configuration (xl.cfg):")
         print("\n".join(f"    {line}" for line in (*snippets.xl, *snippets.options)))

@@ -22,7 +22,7 @@ from pcipt.cli.options import (
     add_socket_argument,
 )
 from pcipt.cli.text.render import count_text, print_json, say_nothing
-from pcipt.cli.text.terminal import BOLD, columns, folded, on_terminal, painted, wants_colour
+from pcipt.cli.text.terminal import BOLD, folded, on_terminal, painted, prose_columns, wants_colour
 from pcipt.errors import printable
 from pcipt.firmware.passthrough.groups import FunctionSet, groups_of, sets_of
 from pcipt.firmware.passthrough.groups_losses import words_of_uses
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         unknown["reserved regions"] = None
     if unknown:
         text = f"Not known here, so sets may be larger: {', '.join(unknown)}."
-        print("\n".join(folded(text, columns(), 2)))
+        print("\n".join(folded(text, prose_columns(), 2)))
     if on_terminal() and not args.no_legend:
         several = sum(len(each.assignable) > 1 for each in shown)
         print(f"\n{count_text(len(shown), 'set')}, {several} with more than one function.")
@@ -98,13 +98,13 @@ def _lines(
         driver = f"driver {printable(function.driver)}" if function.driver else ""
         about = ": ".join(part for part in (driver, printable(uses)) if part)
         text = f"    {sbdf} {names.row(function.ids)}{f' ({about})' if about else ''}"
-        lines += folded(text, columns(), HANG)
+        lines += folded(text, prose_columns(), HANG)
     bridges = [str(sbdf) for sbdf in each.members if sbdf not in each.assignable]
     if bridges and each.assignable:
-        lines += folded(f"    through {', '.join(bridges)}", columns(), HANG)
+        lines += folded(f"    through {', '.join(bridges)}", prose_columns(), HANG)
     reasons = ((edge.why.value, edge.text) for edge in each.edges if len(each.assignable) > 1)
     for why, text in dict.fromkeys(reasons):  # all behind a bridge have the same
-        lines += folded(f"      {why}: {printable(text)}", columns(), HANG)
+        lines += folded(f"      {why}: {printable(text)}", prose_columns(), HANG)
     return lines
 
 

@@ -64,8 +64,8 @@ def _without_drivers(args: argparse.Namespace, kept: list[Sbdf], complaints: lis
         if driver not in (None, PCIBACK) and not args.from_drivers:
             complaints.append(
                 f"{sbdf} has the driver {driver}, which was there before the policy: it is left alone; run "
-                "pcipt policy apply --from-drivers, or make the initramfs anew and boot; where the kernel "
-                "has the driver built in, use the line of pcipt policy snippet --kernel"
+                "`pcipt policy apply --from-drivers`, or make the initramfs anew and boot; where the kernel "
+                "has the driver built in, use the line of `pcipt policy snippet --kernel`"
             )
             continue
         if not args.json:

@@ -24,7 +24,7 @@ from pcipt.cli.machine.policy import (
 )
 from pcipt.cli.options import add_json_argument
 from pcipt.cli.text.render import count_text, print_json, say_nothing
-from pcipt.cli.text.terminal import columns, folded
+from pcipt.cli.text.terminal import folded, prose_columns
 from pcipt.errors import InputError, printable
 from pcipt.firmware.machine_changes import changes_between, concerns
 from pcipt.host.live import LinuxHost
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         print_json({"entries": entries, "complaints": complaints, "lines": _shown(lines)}, args.json)
     else:
         for text in complaints:
-            print("\n".join(folded(printable(text), columns(), 4)))
+            print("\n".join(folded(printable(text), prose_columns(), 4)))
         if not seen.resolutions:
             say_nothing(NOTHING_KEPT)
             return DEGRADED if complaints else 0
@@ -87,7 +87,7 @@ def _changed(args: argparse.Namespace, resolutions: Sequence[Resolution]) -> lis
         return []
     return [
         f"{entry.path}, which is kept for {kept_for(entry)}, has changed since the boot before "
-        f"({change.kind.value}): {change.text}; pcipt policy snippet prints the lines with what is there now"
+        f"({change.kind.value}): {change.text}; `pcipt policy snippet` prints lines with what is there now"
         for entry in kept
         for change in changes
         if concerns(change, entry.expected)

@@ -9,6 +9,7 @@ import argparse
 from pcipt.cli.machine.policy import NOTHING_KEPT, add_policy_arguments, json_from_resolution, rows_of, see
 from pcipt.cli.options import add_json_argument
 from pcipt.cli.text.render import print_json, say_nothing
+from pcipt.cli.text.terminal import columns
 from pcipt.pci.policy.resolve import State
 
 DEGRADED = 4
@@ -27,6 +28,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         if not resolutions:
             say_nothing(NOTHING_KEPT)
-        for line in rows_of(resolutions):
+        for line in rows_of(resolutions, columns()):
             print(line)
     return 0 if all(each.state is State.PRESENT for each in resolutions) else DEGRADED

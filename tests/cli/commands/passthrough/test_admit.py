@@ -14,7 +14,7 @@ WAITS = {
 
 @pytest.fixture
 def waiting(scene):  # noqa: F811
-    """The NIC is in quarantine, because it has appeared below a policed port."""
+    """The NIC is in quarantine, because it appeared below a policed port."""
     (scene.root / "sys/bus/pci/drivers/pciback").mkdir()
     scene.drive(NIC, "pciback")
     scene.answers |= {"Status": WAITS, "Release": told("dom0")}
@@ -35,7 +35,9 @@ def test_the_daemon_is_told_first_then_the_function_returns_as_reclaim_does_it(w
 
 
 def test_reclaim_names_admit_and_does_nothing(waiting):
-    with pytest.raises(StateError, match=f"has appeared below a policed port: use pcipt admit {NIC}"):
+    with pytest.raises(
+        StateError, match=f"appeared below a policed port; give it to dom0: `pcipt admit {NIC}"
+    ):
         waiting.run("reclaim", NIC)
     assert (waiting.driver(NIC), waiting.log()) == ("pciback", [])
 

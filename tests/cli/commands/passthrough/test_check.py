@@ -178,7 +178,7 @@ def test_every_notation(machine, typed, meant):
 
 WRONG = [
     # what is typed, the exit code, what is said
-    ("04:00.0", 6, "no function 0000:04:00.0 on this machine\n"),
+    ("04:00.0", 6, "no function 0000:04:00.0 on this machine; `pcipt list --root "),
     ("03:00:0", 6, "did you mean 0000:03:00.0?"),  # a colon for the point
     ("09:00.*", 6, "no function 09:00.*"),
     ("00_1d.0-00_00.0", 6, "no function 00_1d.0-00_00.0"),
@@ -430,13 +430,17 @@ def test_a_file_that_cannot_be_judged_is_one_line(machine, guest, text, code, wo
 
 @pytest.mark.parametrize("more", [["03:00.0"], ["--guest", "hvm"]])
 def test_the_file_says_which_functions_and_which_kind(machine, guest, more, capsys):
-    assert main(["check", "--xl", str(guest(FILE)), *more, "--root", str(machine)]) == 1
-    assert "give neither SBDF nor --guest" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["check", "--xl", str(guest(FILE)), *more, "--root", str(machine)])
+    assert ended.value.code == 2
+    assert "give no SBDF and no --guest" in capsys.readouterr().err
 
 
 def test_a_file_that_is_not_there(machine, capsys):
     assert main(["check", "--xl", "/nonexistent", "--root", str(machine)]) == 1
-    assert capsys.readouterr().err == "pcipt: /nonexistent: no such file or directory\n"
+    assert capsys.readouterr().err == (
+        "pcipt: /nonexistent: no such file or directory; `ls /` shows what is there\n"
+    )
 
 
 def test_a_file_without_devices_is_degraded(machine, guest):

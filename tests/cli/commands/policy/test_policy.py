@@ -366,7 +366,7 @@ def test_lines_of_other_tools_that_went_stale(kept, run, root, monkeypatch):
 
 RENUMBERED = (
     f"{PATH}, which is kept for guest web, has changed since the boot before (renumbered): at 0000:07:00.0, "
-    "was at 0000:03:00.0; pcipt policy snippet"
+    "was at 0000:03:00.0; `pcipt policy snippet` "
 )
 
 

@@ -38,5 +38,5 @@ def test_wrong_usage_is_2(arguments, capsys):
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert said.startswith("pcipt pvh")
-    assert said.endswith(" --help\n")
+    assert said.endswith(" --help` explains it\n")
     assert said.count("\n") == 1
