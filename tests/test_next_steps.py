@@ -14,7 +14,10 @@ from pcipt.cli.main import make_parser
 from pcipt.daemon import changed, kept
 from pcipt.firmware.acceptance.rules import RULES as ACCEPTANCE
 from pcipt.firmware.passthrough import host_rules
+from pcipt.firmware.passthrough import reasons as verdicts
+from pcipt.firmware.passthrough.reasons import Reason, Verdict
 from pcipt.firmware.regions.findings import RULES as REGIONS
+from pcipt.pci import parse_sbdf
 from pcipt.pci.finding import NOTES, Finding
 from pcipt.pci.notation.next_steps import NOTHING, STEPS, next_step
 from pcipt.pci.policy import resolve
@@ -124,3 +127,38 @@ def test_the_table_of_refusals_has_the_rules_and_no_others():
     assert set(refusals.STEPS) == {(kind.word, name) for name, kind, _ in RULES}
     assert {kind for kind, _ in refusals.STEPS} == {kind.word for kind in get_args(Action)}
     assert refusals.next_step("add-device", None, "0000:03:00.0") == ""
+
+
+def reasons():
+    """Yield (module, code, whether it has a cure) for each Reason of a verdict that is made anywhere."""
+    places = [*(ROOT / "firmware/passthrough").glob("*.py"), ROOT / "cli/commands/passthrough/release.py"]
+    for path in sorted(places):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Reason"):
+                continue
+            if ast.unparse(node.args[1]) == "Verdict.OK":
+                continue
+            code = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
+            yield path.name, code, len(node.args) > 3 or any(each.arg == "cure" for each in node.keywords)
+
+
+REASONS = list(reasons())
+
+
+def test_each_reason_against_a_function_has_a_cure_or_a_step():
+    """A reason whose code is that of a finding has the finding's step."""
+    assert len(REASONS) > 40
+    without = {code for _, code, cured in REASONS if not cured and code is not None}
+    assert without
+    assert [code for code in without if not is_a_step(verdicts.STEPS.get(code, ""))] == []
+    assert all(is_a_step(step) for step in verdicts.STEPS.values())
+
+
+@pytest.mark.parametrize("code", ["header-unknown", "capability-loop", "guest-leftover", "region-unaligned"])
+def test_a_reason_of_a_finding_gets_its_step(code):
+    reason = verdicts.with_step(Reason(code, Verdict.WARN, "text"), parse_sbdf("03:00.0"))
+    assert is_a_step(reason.cure)
+    assert reason.cure == next_step(code, "0000:03:00.0")
+    assert verdicts.with_step(reason, parse_sbdf("03:00.0")) is reason
+    note = Reason("reserved-region", Verdict.OK, "text")
+    assert verdicts.with_step(note, parse_sbdf("03:00.0")) is note

@@ -88,7 +88,7 @@ def risky_options(function: Function, evidence: Evidence) -> Said:
         )
     if "seize" in device.switches and driver is not None:
         text = f"seize takes it from dom0's driver {driver} when the guest starts, and nobody is asked"
-        yield Reason("xl-seize", Verdict.WARN, text, f"pcipt release {function.sbdf} first, without seize")
+        yield Reason("xl-seize", Verdict.WARN, text, f"`pcipt release {function.sbdf}` first, without seize")
     for odd in device.odd:
         text = f"{odd} is off: xl reads numbers only"
         yield Reason("xl-switch", Verdict.WARN, text, f"{odd.partition('=')[0]}=1, or leave it out")
@@ -100,7 +100,7 @@ def risky_options(function: Function, evidence: Evidence) -> Said:
 
 
 def _release(function: Function) -> str:
-    return f"pcipt release {function.sbdf} first"
+    return f"`pcipt release {function.sbdf}` first"
 
 
 def line_for(guest: XlGuest, reports: Sequence[Report]) -> tuple[str, ...]:

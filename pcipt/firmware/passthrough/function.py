@@ -15,8 +15,8 @@ from pcipt.pci.requester import requester_of
 from pcipt.pci.space.shortage import told_findings
 from pcipt.xen.releases import DEVICE_RESET, SEGMENTS_READ_FOR_IOMMU
 
-_RESCAN = "let Linux rescan it (pcipt show tells what is wrong)"
-_PLACE = "boot dom0's Linux with pci=realloc; pcipt space shows the windows"
+_RESCAN = "let Linux remove it and rescan the bus; `pcipt show` says what is wrong"
+_PLACE = "boot dom0's Linux with pci=realloc; `pcipt space` shows the windows"
 
 # Source: QEMU hw/xen/xen_pt.c (xen_pt_register_regions); xen/arch/x86/msi.c (msix_capability_init).
 _FIXED_BARS = (
@@ -83,8 +83,8 @@ _ORPHAN = (
     f"from {DEVICE_RESET.begins} on"
 )
 _XEN: Mapping[str, tuple[str, str]] = {
-    "unknown-to-xen": ("Xen does not know it", "pcipt resync makes it known, where the guards allow"),
-    "orphan": (_ORPHAN, "pcipt resync adds it again"),
+    "unknown-to-xen": ("Xen does not know it", "`pcipt resync` tells Xen of it, if the guards allow it"),
+    "orphan": (_ORPHAN, "`pcipt resync` tries to add it again; if it is refused, `reboot`"),
 }
 _ORPHANED = "nobody (orphan)"  # the daemon's word for the owner
 
@@ -158,7 +158,8 @@ def known_to_xen(function: Function, evidence: Evidence) -> Said:
         yield Reason(disagreed, Verdict.REFUSE, f"{what}: it cannot be assigned", cure)
     if owner.startswith("guest"):
         text = f"it belongs to {owner}"
-        yield Reason("owned-by-guest", Verdict.REFUSE, text, "detach it there first (xl pci-detach)")
+        cure = f"detach it there first: `xl pci-detach {owner.removeprefix('guest ')} {function.sbdf}`"
+        yield Reason("owned-by-guest", Verdict.REFUSE, text, cure)
     elif owner in _HIDDEN:
         text = f"{_HIDDEN[owner]}: assigning it fails with EBUSY"
         yield Reason(
@@ -276,7 +277,12 @@ def virtual_functions(function: Function, evidence: Evidence) -> Said:
     if listed or enabled:
         shown = names(listed) if listed else f"{sriov.num_vfs if sriov is not None else 0} enabled"
         text = f"it has virtual functions ({shown}): they vanish with it"
-        yield Reason("pf-with-vfs", Verdict.REFUSE, text, "write 0 to its sriov_numvfs, or pass its VFs")
+        yield Reason(
+            "pf-with-vfs",
+            Verdict.REFUSE,
+            text,
+            f"pass its VFs, or: `echo 0 > /sys/bus/pci/devices/{function.sbdf}/sriov_numvfs`",
+        )
 
 
 def sized(function: Function, evidence: Evidence) -> Said:
@@ -288,7 +294,7 @@ def sized(function: Function, evidence: Evidence) -> Said:
             f"Xen was told of its physical function {function.physfn} while virtual functions were on, and "
             "does not find its MSI-X table: MSI-X fails in a guest"
         )
-        cure = f"write 0 to sriov_numvfs of {function.physfn}, pcipt resync, then switch them on again"
+        cure = f"write 0 to sriov_numvfs of {function.physfn}, `pcipt resync`, then switch them on again"
         yield Reason("vf-unsized", Verdict.REFUSE, text, cure)
 
 
@@ -313,10 +319,10 @@ def address(function: Function, _evidence: Evidence) -> Said:
     if function.parent is None or function.path is None:
         return
     text = (
-        f"its bus number {function.sbdf.bus:02x} may shift when a card is added elsewhere, and xl and "
-        f"xen-pciback go by it; what stays is the path {function.path}"
+        f"its bus number {function.sbdf.bus:02x} can change when a card is added or removed, and xl and "
+        f"xen-pciback use this number; its path {function.path} does not change"
     )
-    cure = f"keep it by its path: pcipt policy add {function.path}"
+    cure = f"keep it for a guest by its path: `pcipt policy add {function.path}`"
     yield Reason("address-may-shift", Verdict.OK, text, cure)
 
 

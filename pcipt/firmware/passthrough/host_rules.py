@@ -173,7 +173,7 @@ def _without(facts: HostFacts) -> Reason:
         cure = "switch VT-d or AMD-Vi on in the firmware's setup"
         return Reason("no-iommu", Verdict.REFUSE, text, cure, place="no table DMAR or IVRS")
     printed = f" (it printed: {'; '.join(facts.said.lines)})" if facts.said.lines else ""
-    cure = "see what xl dmesg says of VT-d or AMD-Vi, and switch it on in the firmware's setup"
+    cure = "see what `xl dmesg` says of VT-d or AMD-Vi, and switch it on in the firmware's setup"
     return Reason("no-iommu", Verdict.REFUSE, f"Xen runs without an IOMMU{printed}: {NEEDED}", cure)
 
 

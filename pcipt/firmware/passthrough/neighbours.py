@@ -52,10 +52,10 @@ def split_device(_groups: Groups, function: Function, evidence: Evidence) -> Sai
     staying = _assignable(evidence, evidence.remains(function, device))
     if staying:
         text = f"it is one function of a device, {names(staying)} would stay: a reset of one may hit all"
-        star = f"{str(function.sbdf)[:-1]}*"
+        star = f"'{str(function.sbdf)[:-1]}*'"  # a shell would look for files
         beyond = [str(each) for each in device if each.device != function.sbdf.device]  # with ARI
         yield Reason(
-            "device-split", Verdict.WARN, text, f"pass all of them: pcipt check {' '.join([star, *beyond])}"
+            "device-split", Verdict.WARN, text, f"pass all of them: `pcipt check {' '.join([star, *beyond])}`"
         )
 
 
@@ -106,7 +106,7 @@ def goes_along(groups: Groups, function: Function, evidence: Evidence) -> Said:
         "goes-along",
         Verdict.OK if free else Verdict.WARN,
         f"with it go {shown}{more}",
-        f"why: pcipt groups {function.sbdf}",
+        f"`pcipt groups {function.sbdf}` shows why",
     )
 
 
@@ -122,7 +122,7 @@ def other_guests(groups: Groups, function: Function, evidence: Evidence) -> Said
         owners = ", ".join(f"{each.sbdf} to {evidence.owners[each.sbdf]}" for each in held[:_SHOWN])
         more = f" and {len(held) - _SHOWN} more" if len(held) > _SHOWN else ""
         text = f"functions that go along belong to guests ({owners}{more}): two guests would have one group"
-        cure = "give it to that guest, or detach those there first (xl pci-detach)"
+        cure = "give it to that guest, or detach those there first: `xl pci-detach DOMAIN SBDF`"
         yield Reason("group-with-guest", verdict, text, cure)
 
 

@@ -4,6 +4,8 @@ import enum
 from collections.abc import Iterable, Mapping
 
 from pcipt import values as attrs
+from pcipt.pci import Sbdf
+from pcipt.pci.notation.next_steps import next_step
 
 
 class Guest(enum.Enum):
@@ -15,6 +17,18 @@ class Guest(enum.Enum):
 
 
 EVERY_GUEST = frozenset(Guest)
+
+# What can be done about a reason for which its rule has no cure. Codes of findings have their steps in
+# pcipt.pci.notation.next_steps.
+STEPS: Mapping[str, str] = {
+    "platform": "nothing can be done: the machine does not run without it; leave it in dom0",
+    "dma-alias": "nothing can be done with this device in a guest; use another one, or leave it in dom0",
+    "vmd-orphans": "`reboot`, with VMD off in the firmware's setup or with Linux 6.15 or newer in dom0",
+    "reserved-shared": "`pcipt rmrr` lists the devices of the region: give all of them to one guest",
+    "root-filesystem-unknown": "`findmnt /` shows the disk of /; look whether it is at this function",
+    "policy-mismatch": "`pcipt policy list` shows what was expected there",
+    "reset-specific": "`cat /sys/bus/pci/devices/{sbdf}/reset_method` must have device_specific",
+}
 
 
 class Verdict(enum.Enum):
@@ -52,6 +66,14 @@ class Reason:
     vendor: str = ""
     xen: str = ""
     xl: str = ""
+
+
+def with_step(reason: Reason, sbdf: Sbdf) -> Reason:
+    """Return a reason that speaks against a function with what can be done; unchanged if it has a cure."""
+    if reason.verdict is Verdict.OK or reason.cure:
+        return reason
+    step = STEPS.get(reason.code, "").replace("{sbdf}", str(sbdf)) or next_step(reason.code, str(sbdf))
+    return attrs.evolve(reason, cure=step)
 
 
 @attrs.frozen

@@ -22,6 +22,7 @@ from pcipt.firmware.passthrough.reasons import (
     Unknown,
     Verdict,
     by_guest,
+    with_step,
 )
 from pcipt.firmware.regions.regions import Regions
 from pcipt.pci import Finding, Function, Machine, Range, Sbdf
@@ -184,7 +185,7 @@ def judge(function: Function, evidence: Evidence, rules: Iterable[Rule]) -> Repo
             if isinstance(said, Unknown):
                 unknown.append(said)
             else:
-                reasons.append(said)
+                reasons.append(with_step(said, function.sbdf))
     asked = frozenset({evidence.guest}) if evidence.guest is not None else EVERY_GUEST
     guests = {guest: verdict for guest, verdict in by_guest(reasons, unknown).items() if guest in asked}
     verdict = max(guests.values(), key=GRAVEST_FIRST.index)

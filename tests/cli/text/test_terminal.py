@@ -81,7 +81,7 @@ def test_nothing_wraps_badly_or_is_lost(command, cut, columns, control):
     assert WHOLE.findall(wide) == WHOLE.findall(text)  # what one copies is never broken
     if cut:
         assert all(columns - 1 <= len(line) <= columns for line in text.splitlines() if line.endswith("…"))
-    elif not {"help", "--help", "list", "mappings", "diff"} & set(command):  # which lay out anew, not only fold
+    elif not {"help", "--help", "list", "mappings", "diff"} & set(command):  # which lay out anew
         assert " ".join(text.split()) == " ".join(wide.split())
 
 

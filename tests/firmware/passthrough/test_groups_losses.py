@@ -78,7 +78,7 @@ def test_what_goes_along_is_named_with_driver_disk_and_mount():
     assert reason.text == (
         "with it go 0000:00:1f.2 (driver ahci: the file system at /home (through sda3), disk sda)"
     )
-    assert reason.cure == "why: pcipt groups 0000:00:1f.6"
+    assert reason.cure == "`pcipt groups 0000:00:1f.6` shows why"
 
 
 def test_a_function_without_driver_and_uses_is_named_alone():

@@ -39,7 +39,7 @@ from pcipt.cli.text.render import print_json
 from pcipt.errors import InputError, NotRunningError, StateError
 from pcipt.firmware.passthrough.check import check_functions
 from pcipt.firmware.passthrough.host import Host
-from pcipt.firmware.passthrough.reasons import EVERY_GUEST, Reason, Verdict
+from pcipt.firmware.passthrough.reasons import EVERY_GUEST, STEPS, Reason, Verdict
 from pcipt.firmware.passthrough.verdict import Report
 from pcipt.host.toolstack import PCIBACK, Toolstack
 from pcipt.pci import Sbdf
@@ -61,7 +61,8 @@ FINAL = frozenset(
 UNSURE = Reason(
     "root-filesystem-unknown",
     Verdict.REFUSE,
-    "nobody can tell whether it carries the root file system of dom0",
+    "it is not known whether it carries the root file system of dom0",
+    STEPS["root-filesystem-unknown"],
 )
 
 
@@ -146,7 +147,7 @@ def _refusals(report: Report, others: Mapping[str, str]) -> list[Reason]:
     """
     found = [reason for reason in report.reasons if reason.verdict is Verdict.REFUSE]
     if (why := others.get(str(report.sbdf))) is not None:
-        found.append(Reason(MISMATCH, Verdict.REFUSE, why))
+        found.append(Reason(MISMATCH, Verdict.REFUSE, why, STEPS[MISMATCH]))
     return [*found, UNSURE] if "root file system" in report.unknown else found
 
 

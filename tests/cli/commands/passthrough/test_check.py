@@ -204,7 +204,7 @@ def test_the_words(machine):
     assert lines[1].startswith(
         "        device-split: it is one function of a device, 0000:03:00.0 would stay"
     )
-    assert lines[2] == "          -> pass all of them: pcipt check 0000:03:00.*"
+    assert lines[2] == "          -> pass all of them: `pcipt check '0000:03:00.*'`"
     assert '    pci = [ "03:00.1" ]' in lines
     assert "    xen-pciback.hide=(0000:03:00.1)" in lines
     assert any(
