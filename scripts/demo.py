@@ -337,8 +337,8 @@ class Show:
         """
         end = time.monotonic() + PATIENCE
         while True:
-            out = io.StringIO()
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+            out = io.StringIO()  # both, as on a terminal: what there is nothing of is told on stderr
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
                 code = pcipt([*command.split(), "--socket", self._control])
             if code in {0, 4} and all(word in out.getvalue() for word in words):
                 return out.getvalue()

@@ -135,7 +135,7 @@ KEYS: tuple[Key, ...] = (
         "how configuration writes are seen: dom0's kernel, Xen's trace buffer (PVH), or not at all; "
         "read at start only"),
     Key("watch.settle-ms", Number(1, 10_000), 50,
-        "milliseconds of quiet before what was written is read back"),
+        "after a write: milliseconds without another write before pcipt reads the registers"),
     Key("watch.owners-s", Number(1, 3600), 60,
         "seconds between two questions to Xen while there are functions whose owner may change without a "
         "message: bound to xen-pciback, hidden, without an owner, unknown to Linux, or renumbered"),

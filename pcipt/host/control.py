@@ -29,7 +29,8 @@ def read_register(root: str, sbdf: Sbdf, register: Register) -> int:
     """
     data = _access(root, sbdf, register, None)
     if len(data) < register.size:
-        raise InputError(_path(root, sbdf), f"ends before the register at {register.offset:#x}")
+        why = f"has only {len(data)} bytes at the register {register.offset:#x}: only root may read all"
+        raise InputError(_path(root, sbdf), why)
     return int.from_bytes(data, "little")
 
 

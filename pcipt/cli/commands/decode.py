@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--ecam", metavar="BASE[,SEGMENT[,FIRST-LAST]]", action="append", default=[], type=_region,
-        help="where ECAM lies, all hexadecimal; else MACHINE's MCFG table tells, else the first access to it",
+        help="address of ECAM, a segment and its buses, all hexadecimal; default: the table MCFG of --root, "
+        "and without it the first access to ECAM in the recording",
     )  # fmt: skip
     parser.add_argument(
         "--per-vcpu", action="store_true", help="each vCPU has an address register of its own"

@@ -15,6 +15,7 @@ from pcipt import errors
 from pcipt.daemon.control.protocol import request
 
 TIMEOUT = 30.0  # seconds
+_FOREIGN = "the program that listens at this socket is not the pcipt daemon; `ss -lxp` names it"
 
 
 def call(path: str, method: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -166,10 +167,10 @@ def _unwrap(frame: bytes, path: str, method: str) -> dict[str, Any]:
     try:
         message = json.loads(frame)
     except ValueError as error:
-        raise errors.InputError(path, "what listens there does not speak pcipt's protocol") from error
+        raise errors.InputError(path, _FOREIGN) from error
     parameters = message.get("parameters", {}) if isinstance(message, dict) else None
     if not isinstance(parameters, dict):
-        raise errors.InputError(path, "what listens there does not speak pcipt's protocol")
+        raise errors.InputError(path, _FOREIGN)
     name = str(message.get("error", "")).rpartition(".")[2]
     if not name:
         return parameters

@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 DOM0, QUARANTINE, ORPHANED = "dom0", "quarantine", "nobody (orphan)"  # owners, in the daemon's words
 
-_WHY = "Xen's list of owners (debug key Q) cannot be read; see pcipt host"
+_WHY = "Xen's list of owners (debug key Q) cannot be read; `pcipt host` shows why"
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -271,11 +271,11 @@ def complain_of_others(told: Iterable[Json], wanted: str) -> bool:
     wrong = []
     for each in told:
         if not each.get("owner_told", True):
-            complain(f"{each['sbdf']}: all was done; that {wanted} has it could not be looked at: {_WHY}")
+            complain(f"{each['sbdf']}: all steps are done; whether {wanted} has it is not known: {_WHY}")
         elif each["owner"] != wanted:
             wrong.append(each)
     for each in wrong:
-        complain(f"{each['sbdf']}: all was done, and yet it belongs to {each['owner']}, not to {wanted}")
+        complain(f"{each['sbdf']}: all steps are done, but it belongs to {each['owner']}, not to {wanted}")
     return bool(wrong)
 
 

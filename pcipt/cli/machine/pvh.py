@@ -158,7 +158,7 @@ def add_xen_argument(parser: argparse.ArgumentParser) -> None:
         "--xen",
         metavar="VERSION",
         type=_version,
-        help="the version of Xen, such as 4.20.3; else what runs here",
+        help="the version of Xen to judge for, such as 4.20.3; default: the Xen of this machine",
     )
 
 

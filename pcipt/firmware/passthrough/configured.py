@@ -88,7 +88,12 @@ def risky_options(function: Function, evidence: Evidence) -> Said:
         )
     if "seize" in device.switches and driver is not None:
         text = f"seize takes it from dom0's driver {driver} when the guest starts, and nobody is asked"
-        yield Reason("xl-seize", Verdict.WARN, text, f"`pcipt release {function.sbdf}` first, without seize")
+        yield Reason(
+            "xl-seize",
+            Verdict.WARN,
+            text,
+            f"`pcipt release {function.sbdf}` first, and take seize out of the file",
+        )
     for odd in device.odd:
         text = f"{odd} is off: xl reads numbers only"
         yield Reason("xl-switch", Verdict.WARN, text, f"{odd.partition('=')[0]}=1, or leave it out")

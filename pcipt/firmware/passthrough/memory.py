@@ -103,7 +103,12 @@ def pages(function: Function, evidence: Evidence) -> Said:
     if staying:
         text = f"a page of its BARs, {others[staying[0]]}, also holds BARs of {names(staying)}"
         cure = "pass them together, or let Linux align BARs to pages (pci=resource_alignment=)"
-        yield Reason("page-shared", Verdict.WARN, f"{text}: who gets it gets those too (XSA-461)", cure)
+        yield Reason(
+            "page-shared",
+            Verdict.WARN,
+            f"{text}: its guest can access those too (XSA-461)",
+            cure,
+        )
     if any(bar.size is None and bar.kind is not BarKind.IO for bar in function.bars):
         yield Unknown("sizes of BARs")
 
@@ -151,7 +156,7 @@ def _reserved(function: Function, region: Region, regions: Regions, evidence: Ev
             return Reason("reserved-shared", Verdict.WARN, text)
         verdict = Verdict.WARN if relaxed is None else Verdict.REFUSE
         text = f"it shares the {title}{with_whom}: xl's rdm_policy=strict (the default) refuses it{keeps}"
-        return Reason("reserved-shared", verdict, text, "rdm_policy=relaxed for this device in xl's pci=")
+        return Reason("reserved-shared", verdict, text, "write rdm_policy=relaxed for it in pci= of xl.cfg")
     if others:
         return Reason("reserved-region", Verdict.OK, f"it shares the {title}{with_whom}{keeps}")
     return Reason(

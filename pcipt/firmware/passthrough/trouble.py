@@ -44,7 +44,10 @@ def requester_alias(function: Function, evidence: Evidence) -> Said:
     elif other in evidence.machine.functions:
         text = f"its DMA comes with the requester id of {other}"
         yield Reason(
-            "dma-alias", Verdict.WARN, f"{text}: what has {other} must have it too", f"pass {other} too"
+            "dma-alias",
+            Verdict.WARN,
+            f"{text}: the two must be with the same guest",
+            f"pass {other} to the same guest",
         )
     elif number > sbdf.function and sbdf.fits_xen and (real := _in_the_way(function, number, evidence)):
         text = f"its DMA comes from {other}, a phantom function: the IOMMU blocks it"

@@ -82,7 +82,7 @@ def add_entries(entries: Sequence[Entry], directory: str = DIRECTORY) -> list[st
     held = {entry.path: entry for entry in read_entries(directory)}
     for entry in entries:
         if entry.path in held:
-            raise StateError(f"{entry.path} is kept already, see {held[entry.path].source}")
+            raise StateError(f"{entry.path} is kept already, in {held[entry.path].source}")
     os.makedirs(os.path.join(directory, ENTRIES), mode=0o755, exist_ok=True)
     written = []
     for entry in entries:

@@ -103,8 +103,9 @@ def finding_of(bar: Bar, line: Resource, *, virtual: bool = False, vfs_on: bool 
     if bar.decoding:
         return Finding(
             "bar-drift",
-            f"{name} decodes at {bar.address:#x} but Linux believes {bar.claimed.start:#x}: accesses go "
-            "astray; unbind the driver and let Linux rescan the function, or put the register back",
+            f"{name} decodes at {bar.address:#x} but Linux believes {bar.claimed.start:#x}: the "
+            "driver reaches wrong addresses; unbind it and let Linux rescan the function, or write Linux's "
+            "address into the register",
         )
     holds = f"holds {bar.address:#x}" if bar.address else "was cleared (it reads 0)"
     return Finding(

@@ -176,7 +176,8 @@ def test_everything_is_shown_in_words(machine):
     )
     drift = (
         "    bar-drift:  BAR 0 decodes at 0x1feb00000 but Linux believes 0x1fec00000: "
-        "accesses go astray; unbind the driver and let Linux rescan the function, or put the register back"
+        "the driver reaches wrong addresses; unbind it and let Linux rescan the function, or write "
+        "Linux's address into the register"
     )
     assert out.splitlines() == [
         "0000:02:00.0 0200: 8086:10d3",

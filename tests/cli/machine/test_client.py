@@ -46,9 +46,9 @@ def test_a_reply_in_pieces_comes_back_whole(peer):
     [
         (b"", errors.NotRunningError, "without an answer"),
         (b"{", errors.NotRunningError, "without an answer"),
-        (b"hello\0", errors.InputError, "does not speak"),
-        (b"[]\0", errors.InputError, "does not speak"),
-        (b'{"parameters":3}\0', errors.InputError, "does not speak"),
+        (b"hello\0", errors.InputError, "is not the pcipt daemon"),
+        (b"[]\0", errors.InputError, "is not the pcipt daemon"),
+        (b'{"parameters":3}\0', errors.InputError, "is not the pcipt daemon"),
         (protocol.error("PermissionDenied"), errors.NotPermittedError, "only root"),
         (protocol.error("NoSuchDevice", {"sbdf": "0000:00:00.0"}), errors.NoSuchDeviceError, "0000:00:00.0"),
         (

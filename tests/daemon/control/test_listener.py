@@ -31,7 +31,7 @@ def test_a_leftover_is_replaced_but_nothing_else_is(tmp_path, path):
         listen(path)
     os.unlink(path)
     (tmp_path / "control").write_text("precious")
-    with pytest.raises(InputError, match="in the way"):
+    with pytest.raises(InputError, match="no socket has this name"):
         listen(path)
     assert (tmp_path / "control").read_text() == "precious"
 

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--guest",
         choices=[Guest.PV.value, Guest.HVM.value],
-        help="judge for this kind of guest; else for the kind that fares best",
+        help="judge for this kind of guest; default: the kind for which the verdict is best",
     )
     parser.add_argument(
         "--xl",

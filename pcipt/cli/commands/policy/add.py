@@ -59,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
     for sbdf, entry, file in zip(sorted(chosen), entries, files, strict=True):
         print(f"{sbdf} ({entry.path}, {brief(entry.expected)}) is kept for {kept_for(entry)}: {file}")
         if not entry.expected.serial:
-            complain(f"{sbdf} has no serial number: an equal device put in its place cannot be told from it")
+            complain(
+                f"{sbdf} has no serial number: pcipt does not notice another device of its kind in its place"
+            )
     ours = {*chosen, *(sbdf for sbdf, name in kept.items() if guest and name == guest)}
     #  what that guest has already is refused to others only
     lines = make_snippets(

@@ -43,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tables", metavar="DIR", help="every file in DIR is a table, as `tables` writes them"
     )
     parser.add_argument(
-        "--domain", choices=[each.value for each in Domain], help="whose; else their makers tell"
+        "--domain",
+        choices=[each.value for each in Domain],
+        help="kind of domain that has these tables; default: by their OEM ids",
     )
     parser.add_argument("--vcpus", metavar="N", type=vcpu_count, help="how many local APICs there should be")
     parser.add_argument("--io-apic", action="store_true", help="the guest was asked to have an IO-APIC")

@@ -133,7 +133,7 @@ def test_what_xen_has_otherwise_than_xl_says_is_told(scene, pciback, command, ow
     scene.drive(NIC, "e1000e" if command == "release" else "pciback")
     scene.answers["Release"] = told(owner)
     assert scene.run(command, NIC) == 4
-    assert f"{NIC}: all was done, and yet it belongs to {owner}" in capsys.readouterr().err
+    assert f"{NIC}: all steps are done, but it belongs to {owner}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["release", "reclaim"])
@@ -145,7 +145,7 @@ def test_an_owner_that_cannot_be_looked_at_is_told_and_no_failure(scene, pciback
     said = capsys.readouterr()
     assert f"{NIC}: its owner could not be looked at" in said.out
     wanted = "quarantine" if command == "release" else "dom0"
-    assert f"{NIC}: all was done; that {wanted} has it could not be looked at" in said.err
+    assert f"{NIC}: all steps are done; whether {wanted} has it is not known" in said.err
 
 
 def test_what_was_hidden_at_boot_is_quarantined(scene, pciback, capsys):
