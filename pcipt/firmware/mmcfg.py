@@ -176,7 +176,7 @@ def _of_map(area: Mmcfg) -> Finding | None:
         why = "functions on other buses have no extended configuration space"
         return Finding(
             "mmcfg-cut",
-            f"{title}: the memory map reserves less; Xen and Linux use {_buses(area.taken)}: {why}",
+            f"{title}: the memory map reserves less, so Xen and Linux use only {_buses(area.taken)}: {why}",
         )
     told = "once Linux has told it that ACPI reserves the area"
     if area.basis is Basis.HOLE:

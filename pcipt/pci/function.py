@@ -189,9 +189,12 @@ def _unread_function(raw: RawFunction, position: Position, config: ConfigSpace) 
     if config.answers is False:
         why = Finding("no-answer", _SILENT)
     elif len(config):
-        why = Finding("config-short", f"only {len(config)} bytes of config space could be read, all ones")
+        why = Finding(
+            "config-short",
+            f"only {len(config)} bytes of config space could be read, and all bits of them are 1",
+        )
     else:
-        why = Finding("no-config", "config space cannot be read: addresses and ids are Linux's belief")
+        why = Finding("no-config", "config space cannot be read: addresses and ids are those that Linux has")
     bars = () if config.answers is False else bars_from_resources(raw.resources)
     return attrs.evolve(_unknown(raw, position, why), bars=bars, answers=config.answers)
 

@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--amd", action="store_true", help="bits 27:24 of the address register are used")
     parser.add_argument(
         "--ignore-while-decoding", action="store_true",
-        help="as Xen's vPCI does: a BAR that decodes keeps its address whatever is written",
+        help="ignore a new address for a BAR while the BAR decodes, as Xen's vPCI does",
     )  # fmt: skip
     parser.add_argument(
         "--final", action="store_true", help="print one JSON object with the state at the end"

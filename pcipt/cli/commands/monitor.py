@@ -23,7 +23,9 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-s", "--slot", metavar="SLOT", help="only these functions, as in pcipt list")
+    parser.add_argument(
+        "-s", "--slot", metavar="SLOT", help="show only these functions; SLOT as for `pcipt list -s`"
+    )
     add_json_lines_argument(parser)
     add_colour_argument(parser)
     add_socket_argument(parser)
