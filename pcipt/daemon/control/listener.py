@@ -118,9 +118,7 @@ def refuse_taken(path: str) -> None:
     """
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise InputError(
-                path, "a file that is no socket has this name; `ls -l` shows it; rename it"
-            )
+            raise InputError(path, "a file that is no socket has this name; `ls -l` shows it; rename it")
         if _somebody_listens(path):
             raise InputError(path, "somebody is listening there already; `pcipt status` asks it")
 
