@@ -217,7 +217,9 @@ def test_the_command_writes_it_to_stdout_or_into_a_file(tmp_path):
 def test_a_file_that_cannot_be_written_is_told(tmp_path, capsys):
     code = main(["tree", "--root", str(REPO / "fixtures/sysfs/lab-pv"), "--svg", str(tmp_path / "no/x.svg")])
     assert code == 1
-    assert capsys.readouterr().err == f"pcipt: {tmp_path}/no/x.svg: no such file or directory\n"
+    assert capsys.readouterr().err == (
+        f"pcipt: {tmp_path}/no/x.svg: no such file or directory; `ls {tmp_path}` shows what is there\n"
+    )
 
 
 def test_a_picture_of_a_dump_needs_no_files_of_the_machine(tmp_path):
