@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import io
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -205,9 +206,15 @@ class Messages(RecordedHotplug):
         return sys.stdin.fileno()
 
     def read(self) -> list[HostEvent]:
-        """Play the next scene if the parent has asked for it; return the messages that belong to it."""
-        if _is_ready(self.fileno()) and os.read(self.fileno(), 1):
-            self._play(next(self._scenes))
+        """Play the next scene if the parent has asked for it; return the messages that belong to it.
+
+        End the service if the parent is gone: its end of the pipe is closed, which is ready for ever.
+        """
+        if _is_ready(self.fileno()):
+            if os.read(self.fileno(), 1):
+                self._play(next(self._scenes))
+            else:
+                os.kill(os.getpid(), signal.SIGTERM)
         return super().read()
 
     def _play(self, scene: Scene) -> None:

@@ -102,3 +102,9 @@ def test_what_pip_prints_is_in_the_log(tmp_path, works):
     assert "WARNING: more" in (tmp_path / "log").read_text()
     assert len(done.stdout.splitlines()) == 1
     assert (done.returncode, "could not install" in done.stderr) == ((0, False) if works else (1, True))
+
+
+def test_the_service_ends_if_whoever_started_it_is_gone(tmp_path):
+    command = [sys.executable, "scripts/demo.py", MACHINES[0], "--serve", str(tmp_path)]
+    done = subprocess.run(command, input=b"", capture_output=True, check=False, cwd=ROOT, timeout=60)
+    assert done.returncode == 0, done.stderr
