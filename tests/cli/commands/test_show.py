@@ -84,8 +84,8 @@ UNFIT = [
     ("02:00:0", 6, "did you mean 0000:02:00.0?"),  # a colon for the point
     ("0000:02:00:1", 2, "did you mean 0000:02:00.1?"),
     ("02:00.5", 6, "did you mean 0000:02:00.1?"),
-    ("00_1c.0-00_05.0", 6, "pcipt: no function 00_1c.0-00_05.0 on this machine\n"),
-    ("77:00.0", 6, "pcipt: no function 77:00.0 on this machine\n"),
+    ("00_1c.0-00_05.0", 6, "pcipt: no function 00_1c.0-00_05.0 on this machine; `pcipt list"),
+    ("77:00.0", 6, "pcipt: no function 77:00.0 on this machine; `pcipt list"),
     ("0001:02:00", 6, "did you mean 0000:02:00.0?"),
     ("77:", 0, "note: no function fits 77:\n"),  # a set may be empty, as for lspci
     ("*:1e.*", 0, "note: no function fits *:1e.*\n"),

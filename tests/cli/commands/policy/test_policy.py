@@ -240,7 +240,7 @@ def test_entries_in_the_settings_file_count_as_those_in_passthrough_d(settings, 
     assert run("check") == (0, "1 function kept for guests, 1 as expected.\n", "")
     assert run("snippet", "--xl")[1] == '# web.cfg\npci = [ "0000:03:00.0" ]\n'
     code, _, err = run("add", "03:00.0")
-    assert (code, f"is kept already, see {settings}" in err) == (1, True)
+    assert (code, f"is kept already, in {settings}" in err) == (1, True)
 
 
 def test_an_entry_is_taken_out_of_the_settings_file_and_nothing_else(settings, run):
