@@ -251,7 +251,7 @@ def test_an_address_behind_a_bridge_may_shift():
     assert said_by(rules.address, "03:00.0", evidence) == ({"address-may-shift": "ok"}, [])
     assert "00_1c.0-00_00.0" in text_of(rules.address, "03:00.0", evidence)
     (reason,) = rules.address(evidence.machine.functions[SBDF], evidence)
-    assert reason.cure.endswith("pcipt policy add 00_1c.0-00_00.0")
+    assert reason.cure.endswith("`pcipt policy add 00_1c.0-00_00.0`")
     assert said_by(rules.address, "00:1c.0", evidence) == ({}, [])
 
 
