@@ -44,9 +44,11 @@ def run(args: argparse.Namespace) -> int:
         print_json(told, args.json)
         return 0
     width = columns()
+    if why := told.get("why"):  # a PV dom0 has no 1:1 map: that is the answer, not an empty one
+        print(*folded(printable(str(why)), width, 0), sep="\n")
+        return 0
     if not told["mappings"]:
-        why = printable(str(told.get("why") or NONE)).removesuffix(".")
-        say_nothing(why[:1].lower() + why[1:])
+        say_nothing(NONE)
         return 0
     for line in lines_from_mappings(
         told["mappings"], legend=not args.no_legend, colour=wants_colour(args.color), width=width
