@@ -394,7 +394,7 @@ def test_settings_are_read_again_or_kept_and_the_textfile_follows(activated: Dom
     dom0.run("systemctl reload pcipt")
     journal.wait("PCIPT_KIND=settings PRIORITY=3")
     (kept,) = journal.read("PCIPT_KIND=settings PRIORITY=3")
-    assert kept["PCIPT_REASON"] == why.removeprefix("pcipt: ")
+    assert kept["PCIPT_REASON"] == why.removeprefix("pcipt: ").partition("; correct the file")[0]
     assert kept["MESSAGE_ID"] == MESSAGE_IDS["settings"]
     assert answer(dom0, "Status")["mode"] == "observe"
 
