@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 def lines_from_explanation(told: Json, *, width: int | None = None, colour: bool = False) -> Iterator[str]:
     """Yield the lines of `pcipt explain`: the address, then three chapters: Is, Should be, Actions.
 
-    `told` is the daemon's reply to `Explain`. Lines are folded to `width` prose_columns; None does not fold.
+    `told` is the daemon's reply to `Explain`. Lines are folded to `width` columns; None does not fold.
     """
     bold = BOLD if colour else None
     yield painted(str(told["sbdf"]), bold)

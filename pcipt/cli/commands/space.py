@@ -27,6 +27,7 @@ from pcipt.words import size_text
 
 DEGRADED = 4
 INDENT = 2
+_CELL = re.compile(r"\S+(?: \S+)+")  # of a row: words with one space between them; it is not broken
 EXAMPLES = (
     ("pcipt space", "all windows of this machine"),
     ("pcipt space 03:00.0", "those above one function, and what uses them"),
@@ -77,7 +78,7 @@ def _print_bus(bus: BusSpace, *, uses: bool, colour: bool) -> None:
     print(f"{painted(name, BOLD if colour else None)}{_about(bus)}")
     rows = [_row(window) for window in bus.windows]
     for line, window in zip(table(rows), bus.windows, strict=True):
-        print("\n".join(_at_gaps(line)))
+        print("\n".join(folded(" " * INDENT + line, columns(), 3 * INDENT, _CELL)))
         if uses:
             inside = [
                 (str(use.sbdf or "-"), use.what, str(use.range), size_text(use.range.size))
@@ -85,12 +86,6 @@ def _print_bus(bus: BusSpace, *, uses: bool, colour: bool) -> None:
             ]
             for each in table(inside):
                 print(" " * INDENT * 2 + each)
-
-
-def _at_gaps(line: str) -> list[str]:
-    """Return the row of a window as lines that fit the terminal: no cell of it is broken."""
-    whole = re.sub(r"(?<=\S) (?=\S)", "\x1f", " " * INDENT + line)
-    return [part.replace("\x1f", " ") for part in folded(whole, columns(), 3 * INDENT)]
 
 
 def _about(bus: BusSpace) -> str:

@@ -32,7 +32,7 @@ FIXUP = {
     "unknown": "; perhaps maps again what dom0 accesses (pf-fixup)",
 }
 DOTS = {"healthy": GREEN, "degraded": YELLOW, "failed": RED}
-LABEL = 11  # prose_columns of a label, as in systemctl status
+LABEL = 11  # columns of a label, as in systemctl status
 _BASES = {
     "build": "a build whose third number is not known; where releases of its branch differ, the safer holds",
     "newer": "newer than what pcipt knows; taken to do what the newest release that it knows does",
@@ -74,7 +74,7 @@ def render(status: dict[str, Any], *, colour: bool, width: int | None = None) ->
     """Return the lines of `pcipt status`, in the layout of `systemctl status`.
 
     What must be looked at stands first: the facts, the findings, who has what was given away. `status` is the
-    daemon's reply to `Status`. Lines are folded to `width` prose_columns; None does not fold.
+    daemon's reply to `Status`. Lines are folded to `width` columns; None does not fold.
     """
     shade = DOTS.get(str(status["health"]), BOLD) if colour else None
     dot = "●" if on_terminal() and can_show("●") else "*"

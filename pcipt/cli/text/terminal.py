@@ -75,24 +75,19 @@ def can_show(character: str) -> bool:
     return True
 
 
-def folded(text: str, width: int | None, hang: int) -> list[str]:
+def folded(text: str, width: int | None, hang: int, whole: re.Pattern[str] = _COMMAND) -> list[str]:
     """Break one line of text at spaces; return the lines, each at most `width` columns long.
 
-    A word that is longer than `width` is not broken, so its line is longer; nor is a command in backticks, so
-    that it can be pasted. There is always at least one line, also for an empty text. A `width` of None gives
-    one line. All lines except the first are indented by `hang` columns, or by half of `width` if that is
-    less.
+    A word that is longer than `width` is not broken, so its line is longer; nor is what matches `whole`: a
+    command in backticks, so that it can be pasted. There is always at least one line, also for an empty text.
+    A `width` of None gives one line. All lines except the first are indented by `hang` columns, or by half of
+    `width` if that is less.
     """
-    if width is not None and len(text) > width and "`" in text:
-        whole = _COMMAND.sub(lambda found: found[0].replace(" ", _JOINT), text)
-        return [line.replace(_JOINT, " ") for line in _at_spaces(whole, width, hang)]
-    return _at_spaces(text, width, hang)
-
-
-def _at_spaces(text: str, width: int | None, hang: int) -> list[str]:
-    """Do what `folded` does, also inside of a command."""
+    if width is None or len(text) <= width:
+        return [text]
+    text = whole.sub(lambda found: found[0].replace(" ", _JOINT), text)
     lines = []
-    while width is not None and len(text) > width:
+    while len(text) > width:
         indent = len(text) - len(text.lstrip())
         at = text.rfind(" ", indent, width + 1)
         if at < 0:
@@ -101,7 +96,7 @@ def _at_spaces(text: str, width: int | None, hang: int) -> list[str]:
             break
         lines.append(text[:at].rstrip())
         text = " " * min(hang, width // 2) + text[at:].lstrip()
-    return [*lines, text]
+    return [line.replace(_JOINT, " ") for line in (*lines, text)]
 
 
 def tell(text: str) -> None:
