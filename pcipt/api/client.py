@@ -2,17 +2,17 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
-from pcipt.cli.machine.client import ask, stream
+from pcipt.cli.machine.client import ask, regions_held, stream
 from pcipt.daemon.control.protocol import SOCKET_PATH
 
 Answer = dict[str, Any]
 
 
 class Client:
-    """A client of the service: each method asks it at its control socket, by a connection of its own.
+    """A client of the service at its control socket. Each method opens a connection, asks, and closes it.
 
     An answer is the object that docs/json.md describes and docs/json-schema.json checks; it has "version": 1.
     Members are added, never renamed: ignore those that you do not know. A function is named by its address in
@@ -87,8 +87,7 @@ class Client:
         """
         return self._ask("Release", function=function)
 
-    @contextmanager
-    def reclaim(self, function: str) -> Iterator[Answer]:
+    def reclaim(self, function: str) -> AbstractContextManager[Answer]:
         """Put a function's reserved regions back, and keep them in dom0 during the with-block.
 
         This is one step of `pcipt reclaim`. Give the function back to dom0 within the with-block, by
@@ -98,8 +97,7 @@ class Client:
         >>> with client.reclaim("03:00.0"):  # doctest: +SKIP
         ...     subprocess.run(["xl", "pci-assignable-remove", "-r", "03:00.0"], check=True)
         """
-        with closing(stream(self._path, "Reclaim", {"function": function})) as answers:
-            yield next(answers)
+        return regions_held(self._path, function)
 
     def admit(self, function: str, *, admitted: bool = True) -> Answer:
         """Let dom0 have a function below a policed port from now on; with `admitted` False, not any more.

@@ -144,7 +144,7 @@ class Toolstack:
         if driver is not None:
             self.bind(sbdf, driver)
 
-    def is_reserved(self, sbdf: Sbdf) -> bool:
+    def is_overridden(self, sbdf: Sbdf) -> bool:
         """Return True if xen-pciback alone may have a function: its driver_override names it. Raises nothing.
 
         The hook in the initramfs has written it (initramfs/keep.sh). pciback takes the function again then.
@@ -155,7 +155,7 @@ class Toolstack:
         except (OSError, ValueError):
             return False
 
-    def reserve(self, sbdf: Sbdf, *, on: bool) -> None:
+    def override(self, sbdf: Sbdf, *, on: bool) -> None:
         """Let xen-pciback alone have a function from now on, or any driver.
 
         Source: linux drivers/base/driver.c (driver_set_override: an empty line ends it).

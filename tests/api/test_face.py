@@ -153,7 +153,7 @@ def test_reclaim_keeps_its_connection_during_the_block(monkeypatch):
         finally:
             said.append("closed")
 
-    monkeypatch.setattr(client_module, "stream", stream)
+    monkeypatch.setattr("pcipt.cli.machine.client.stream", stream)
     with Client("/x").reclaim("02:00.0") as answer:
         assert answer["kind"] == "start"
         assert said == [("/x", "Reclaim", {"function": "02:00.0"})]

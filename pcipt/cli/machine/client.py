@@ -8,7 +8,7 @@ import json
 import socket
 import sys
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from typing import Any
 
 from pcipt import errors
@@ -72,6 +72,20 @@ def stream(path: str, method: str, parameters: dict[str, Any]) -> Generator[dict
             if not frame:
                 raise errors.NotRunningError(path, "it has stopped")
             yield _unwrap(frame, path, method)
+
+
+@contextmanager
+def regions_held(path: str, function: object) -> Iterator[dict[str, Any]]:
+    """Make the daemon keep a function's reserved regions in dom0 during the with-block.
+
+    The daemon restores the regions before the with-block starts. After the with-block it withdraws them again
+    if no device of dom0 needs them. `function` is an address or its text. Yields the daemon's reply to
+    `Reclaim`.
+
+    Raises: InputError if the daemon cannot restore a region; the other errors of `call`.
+    """
+    with closing(stream(path, "Reclaim", {"function": str(function)})) as parts:
+        yield next(parts)
 
 
 @contextmanager

@@ -8,11 +8,11 @@ import fcntl
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from pcipt import values as attrs
-from pcipt.cli.machine.client import call, stream
+from pcipt.cli.machine.client import call
 from pcipt.cli.text.render import print_json
 from pcipt.cli.text.terminal import tell
 from pcipt.errors import InputError, NotPermittedError, PciptError, StateError, printable
@@ -172,19 +172,6 @@ def alone(socket: str, *, dry_run: bool) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def regions_held(socket: str, sbdf: Sbdf) -> Iterator[Json]:
-    """Make the daemon keep a function's reserved regions in dom0 during the with-block.
-
-    The daemon restores the regions before the with-block starts. After the with-block it withdraws them again
-    if no device of dom0 needs them. Yields the daemon's reply to `Reclaim`.
-
-    Raises: InputError if the daemon cannot restore a region; the other errors of `client.call`.
-    """
-    with closing(stream(socket, "Reclaim", {"function": str(sbdf)})) as parts:
-        yield next(parts)
 
 
 def look(socket: str, sbdf: Sbdf) -> Json:

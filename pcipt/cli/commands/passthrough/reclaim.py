@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from pcipt.cli.commands.passthrough.check import DEGRADED
-from pcipt.cli.machine.client import call
+from pcipt.cli.machine.client import call, regions_held
 from pcipt.cli.machine.find import chosen_functions
 from pcipt.cli.machine.handover import (
     DOM0,
@@ -28,7 +28,6 @@ from pcipt.cli.machine.handover import (
     owners_in,
     print_end,
     print_undone,
-    regions_held,
     require_root,
 )
 from pcipt.cli.machine.source import Source
@@ -176,11 +175,11 @@ def _taking(sbdf: Sbdf, toolstack: Toolstack, socket: str, owner: str | None, po
     the step.
     """
     hidden: list[Sbdf] = []
-    reserved = toolstack.is_reserved(sbdf)
+    overridden = toolstack.is_overridden(sbdf)
 
     def do() -> None:
-        if reserved:
-            toolstack.reserve(sbdf, on=False)
+        if overridden:
+            toolstack.override(sbdf, on=False)
         try:
             toolstack.take_back(sbdf)
         except InputError:
@@ -190,12 +189,12 @@ def _taking(sbdf: Sbdf, toolstack: Toolstack, socket: str, owner: str | None, po
             toolstack.let_go(sbdf, None)
             toolstack.probe_past(sbdf, ports)
             return
-        if (ports or reserved) and toolstack.driver(sbdf) is None:  # it had none that xl could remember
+        if (ports or overridden) and toolstack.driver(sbdf) is None:  # it had none that xl could remember
             toolstack.probe_past(sbdf, ports)
 
     def undo() -> None:
-        if reserved:
-            toolstack.reserve(sbdf, on=True)
+        if overridden:
+            toolstack.override(sbdf, on=True)
         if hidden:
             toolstack.unbind(sbdf)
             toolstack.hide(sbdf)

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Container, Mapping, Sequence
 
 from pcipt.cli.commands.passthrough.check import DEGRADED, json_from_report
-from pcipt.cli.machine.client import call
+from pcipt.cli.machine.client import call, regions_held
 from pcipt.cli.machine.evidence import gather
 from pcipt.cli.machine.find import chosen_functions
 from pcipt.cli.machine.handover import (
@@ -30,7 +30,6 @@ from pcipt.cli.machine.handover import (
     owners_in,
     print_end,
     print_undone,
-    regions_held,
     require_root,
 )
 from pcipt.cli.machine.source import Source
