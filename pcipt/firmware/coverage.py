@@ -29,7 +29,7 @@ from pcipt.firmware.acpi.mcfg import parse_mcfg
 from pcipt.firmware.acpi.table import parse_table
 from pcipt.firmware.amd import find_unit
 from pcipt.firmware.memory_map import MemoryEntry
-from pcipt.firmware.mmcfg import Mmcfg, is_known_early, is_read_early, mmcfg_of
+from pcipt.firmware.mmcfg import Mmcfg, is_found_early, is_read_early, mmcfg_of
 from pcipt.pci import Machine, PciPath, Sbdf, sbdf_from_devfn
 from pcipt.pci.requester import Requester, Role, Vendor
 from pcipt.xen.releases import Version
@@ -243,19 +243,13 @@ class IommuScope:
         return bridge if in_doubt else None
 
     def reads(self, bridge: Sbdf) -> bool | None:
-        """Return True if Xen could read a bridge at boot when it read the tables; None if nobody knows."""
+        """Return True if Xen could read a bridge while it read the tables; None if that is not known."""
         return is_read_early(bridge, self.areas, self.version)
 
     def finds(self, segment: int, functions: Iterable[Sbdf | None]) -> bool:
-        """Return True if Xen found one of the functions when it read the tables, or did not look.
-
-        It does not look in a segment that it does not know yet. If nobody knows whether it looks, or whether
-        it can read a function, it is taken to find it.
-        """
-        if not is_known_early(segment, self.areas, self.version):
-            return True
+        """Return True if Xen found one of the functions when it read the tables (`is_found_early`)."""
         there = (sbdf for sbdf in functions if sbdf is not None and sbdf in self.snapshot.functions)
-        return any(self.reads(sbdf) is not False for sbdf in there)
+        return is_found_early(segment, there, self.areas, self.version)
 
     def _by_snapshot(self, requester: Requester, vendor: Vendor) -> Coverage:
         """Return AT_BOOT if the boot snapshot shows that a unit serves a function, else NONE or UNKNOWN.

@@ -127,6 +127,20 @@ def is_known_early(segment: int, areas: Iterable[Mmcfg] | None, version: Version
     return early if any(each.claimed.segment == segment for each in areas) else False
 
 
+def is_found_early(
+    segment: int, functions: Iterable[Sbdf], areas: Sequence[Mmcfg] | None, version: Version | None
+) -> bool:
+    """Return True if a version of Xen finds one of the functions while it reads the IOMMU tables, or does not
+    look.
+
+    `functions` are those of a segment that are there. Xen does not look in a segment that it does not know
+    yet. If it is not known whether it looks, or whether it can read a function, it is taken to find it.
+    """
+    if not is_known_early(segment, areas, version):
+        return True
+    return any(is_read_early(sbdf, areas, version) is not False for sbdf in functions)
+
+
 def _in_some_hole(area: Mmcfg, version: Version | None) -> bool:
     """Return True if it is not known whether Xen uses an area, which lies in a hole of the memory map."""
     known = MMCFG_IN_HOLE.known_of(version) if version is not None else None

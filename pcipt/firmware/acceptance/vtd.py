@@ -24,7 +24,7 @@ from pcipt.firmware.acpi.dmar import (
     SCOPE_IOAPIC,
     SCOPES_OF_XEN,
 )
-from pcipt.firmware.mmcfg import Mmcfg, is_known_early, is_read_early
+from pcipt.firmware.mmcfg import Mmcfg, is_found_early, is_read_early
 from pcipt.pci import Sbdf
 from pcipt.pci.units import PAGE_SIZE
 from pcipt.xen.releases import SATC_READ
@@ -159,15 +159,12 @@ class DmarReader:
             self._all_ports = True
 
     def _is_there(self, segment: int, devices: Iterable[Sbdf | None]) -> bool:
-        """Return True if Xen finds one of the functions, or does not look: it may not know the segment yet.
-
-        If nobody knows whether it looks, or whether it can read a function, it is taken to find it.
-        """
-        version = self._reading.version
-        if self._topology is None or not is_known_early(segment, self._areas, version):
+        """Return True if Xen finds one of the functions (`is_found_early`), or if they are not known."""
+        if self._topology is None:
             return True
-        there = (device for device in devices if device in self._topology.functions)
-        return any(is_read_early(device, self._areas, version) is not False for device in there if device)
+        here = self._topology.functions
+        there = (device for device in devices if device is not None and device in here)
+        return is_found_early(segment, there, self._areas, self._reading.version)
 
     def _scopes(self, kind: int, at: int, length: int) -> _Scopes:
         """Read the device scopes of an entry; the last of them may run past the entry's end."""
