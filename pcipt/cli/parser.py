@@ -44,7 +44,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse the arguments as argparse does. What nobody knows is an error of the part that was chosen.
+        """Parse the arguments as argparse does. An unknown argument is an error of the part that was chosen.
 
         Raises: SystemExit(2) if the arguments are wrong; SystemExit(0) after --help.
         """

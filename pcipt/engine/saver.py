@@ -71,7 +71,7 @@ class Saver:
         return all(saved)
 
     def _save_ledger(self, ledger: Ledger) -> None:
-        """Write the ledger as a whole: it includes all steps, and those that are held."""
+        """Write the whole ledger. It includes the steps that are held, so they are held no more."""
         self._store.save(ledger)
         self._held.clear()
 

@@ -175,9 +175,9 @@ def _describer(names: Names) -> Callable[[RawFunction], tuple[str, str]]:
             ids = raw.ids
             if answers:
                 ids, _ = join_ids(ids, config, virtual=raw.physfn is not None, subsystem_at=None)
-            title = raw.told.title if raw.told is not None else ""
-            parts = names.parts(ids, title) if ids.vendor is None and title else names.parts(ids)
-            if ids.vendor is not None or not title:
+            title = raw.told.title if raw.told is not None and ids.vendor is None else ""
+            parts = names.parts(ids, title)
+            if not title:
                 known[key] = parts
         silent = (bool(raw.config) and not answers) or (raw.told is not None and raw.told.silent)
         return (parts[0], f"{parts[1]} {SILENT}") if silent else parts

@@ -14,6 +14,7 @@ from pcipt.host.policy.policy_files import DIRECTORY, is_compiled, read_entries
 from pcipt.host.policy.written_lines import lines_of_guest
 from pcipt.pci import Machine, Sbdf, decode_machine
 from pcipt.pci.identity import Identity, shown_fields
+from pcipt.pci.policy.entries import Entry
 from pcipt.pci.policy.resolve import Resolution, State, brief, kept_for, mismatch_text, moved_text, resolve
 from pcipt.pci.policy.written import STALE as STALE_LINE
 from pcipt.pci.policy.written import wrong_lines
@@ -60,10 +61,15 @@ def require_root_here(args: argparse.Namespace) -> None:
 def see(args: argparse.Namespace) -> Seen:
     """Read the machine and the policy. Raises: InputError if one of them cannot be read."""
     require_root_here(args)
+    return _seen(args, read_entries(args.policy))
+
+
+def _seen(args: argparse.Namespace, entries: Sequence[Entry]) -> Seen:
+    """Read the machine, and find what the entries of a policy mean there. Raises: InputError."""
     raws = Source(args).read(Depth.FULL)
     machine = decode_machine(raws)
     identities = read_identities(args.root, machine, raws)
-    return Seen(machine, identities, resolve(read_entries(args.policy), identities))
+    return Seen(machine, identities, resolve(entries, identities))
 
 
 def against_policy(args: argparse.Namespace, path: str) -> list[str]:
@@ -77,9 +83,8 @@ def against_policy(args: argparse.Namespace, path: str) -> list[str]:
     entries = read_entries(directory) if directory is not None else ()
     if not entries or args.dump is not None:
         return []
-    raws = Source(args).read(Depth.FULL)
-    identities = read_identities(args.root, decode_machine(raws), raws)
-    found = wrong_lines(lines_of_guest(path), resolve(entries, identities), identities)
+    seen = _seen(args, entries)
+    found = wrong_lines(lines_of_guest(path), seen.resolutions, seen.identities)
     return [each.text for each in found if each.code == STALE_LINE]
 
 

@@ -71,7 +71,7 @@ def _said(error: Exception) -> str:
 
 
 def _step(error: Exception, arguments: Sequence[str]) -> str:
-    """Return the step for an error that has none of its own."""
+    """Return what a user can do about an error whose text does not say it."""
     if isinstance(error, errors.NotPermittedError):
         return _as_root(arguments)
     cause = error if isinstance(error, OSError) else error.__cause__
@@ -90,7 +90,7 @@ def _step(error: Exception, arguments: Sequence[str]) -> str:
 
 
 def _of_system(cause: OSError, path: str, arguments: Sequence[str]) -> str:
-    """Return the step for an error of the operating system about `path`; empty if it has none of its own.
+    """Return what a user can do about an error of the operating system about `path`; "" for other numbers.
 
     The path is empty if the error is about what the command prints.
     """

@@ -15,7 +15,7 @@ from pcipt.firmware.passthrough import neighbours as neighbour_rules
 from pcipt.firmware.passthrough import trouble as trouble_rules
 from pcipt.firmware.passthrough.groups import groups_of
 from pcipt.firmware.passthrough.index import belongs_to_machine
-from pcipt.firmware.passthrough.verdict import GRAVEST_FIRST, Evidence, Report, Verdict, judge
+from pcipt.firmware.passthrough.verdict import GRAVEST_FIRST, RELAXED, Evidence, Report, Verdict, judge
 from pcipt.pci import Sbdf
 
 OF_MACHINE = (function_rules.platform, function_rules.decoder_findings)
@@ -66,7 +66,7 @@ def make_snippets(reports: Sequence[Report], *, together: bool) -> Snippets:
     fit = sorted(
         (report for report in reports if report.verdict is not Verdict.REFUSE), key=lambda report: report.sbdf
     )
-    entries = [f'"{xl_name(report.sbdf)}{",rdm_policy=relaxed" if report.relaxed else ""}"' for report in fit]
+    entries = [f'"{xl_name(report.sbdf)}{RELAXED if report.relaxed else ""}"' for report in fit]
     groups = [", ".join(entries)] if together and entries else entries
     return Snippets(
         tuple(f"pci = [ {entry} ]" for entry in groups),

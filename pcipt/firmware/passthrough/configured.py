@@ -9,7 +9,7 @@ Source: tools/xl/xl_parse.c (parse_config_data); tools/libs/light/libxl_create.c
 from collections.abc import Iterable, Iterator, Sequence
 
 from pcipt.firmware.passthrough.reasons import Guest, Reason, Verdict
-from pcipt.firmware.passthrough.verdict import Evidence, Report, Rule, Said
+from pcipt.firmware.passthrough.verdict import RELAXED, Evidence, Report, Rule, Said
 from pcipt.pci import Function, Sbdf
 from pcipt.pci.notation.xl_guest import XlDevice, XlGuest
 
@@ -123,7 +123,7 @@ def _items(guest: XlGuest, reports: dict[Sbdf, Report]) -> Iterator[str]:
         found = [reports[sbdf] for sbdf in named(device, reports)]
         if not any(report.verdict is Verdict.REFUSE and not _only_strict(report) for report in found):
             missing = any(report.relaxed for report in found) and not device.relaxed
-            yield f'"{device.text}{",rdm_policy=relaxed" if missing else ""}"'
+            yield f'"{device.text}{RELAXED if missing else ""}"'
 
 
 def _only_strict(report: Report) -> bool:

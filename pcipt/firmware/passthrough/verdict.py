@@ -35,6 +35,7 @@ __all__ = [
 ]  # fmt: skip
 
 NO_FACTS = LinuxFacts()
+RELAXED = ",rdm_policy=relaxed"  # stands behind an address in the line `pci` of a guest's file for xl
 SHOWN_GUESTS = frozenset({Guest.PV, Guest.HVM})  # a PVH guest never takes a device: only the host says so
 
 

@@ -16,6 +16,7 @@ from pcipt.cli.machine.source import Source
 from pcipt.cli.options import add_json_argument, add_socket_argument
 from pcipt.cli.text.render import print_json, say_nothing
 from pcipt.firmware.passthrough.check import check_functions
+from pcipt.firmware.passthrough.verdict import RELAXED
 from pcipt.pci.policy.resolve import Resolution
 from pcipt.pci.policy.snippets import For, Needs, lines_for
 
@@ -66,6 +67,6 @@ def _needs(args: argparse.Namespace, resolutions: Sequence[Resolution]) -> Needs
     evidence = gather(Source(args), args.root, args.socket if args.root == LIVE else None)
     reports = check_functions(kept, evidence.leaving(kept))
     return Needs(
-        {report.sbdf: ",rdm_policy=relaxed" for report in reports if report.relaxed},
+        {report.sbdf: RELAXED for report in reports if report.relaxed},
         {report.sbdf: tuple(reason.xl for reason in report.reasons if reason.xl) for report in reports},
     )
