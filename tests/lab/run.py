@@ -124,7 +124,8 @@ def run_all(cells: Sequence[Cell], prepared: Path, arguments: list[str]) -> int:
     for lane, ended in runs:
         code, last, failed = ended.result()
         print(f"lab: {lane.name} ended with {code}: {last}")
-        print("".join(f"lab: {lane.name}: {line}\n" for line in failed), end="")
+        for line in failed:
+            say(f"{lane.name}: {line}")
         worst = max(worst, abs(code) if code != NOTHING_RAN else 0)
         if lane.results.exists():
             files[lane.cell.name].append(lane.results)
@@ -132,8 +133,9 @@ def run_all(cells: Sequence[Cell], prepared: Path, arguments: list[str]) -> int:
     print("\n".join(render(results, [cell.name for cell in cells])))
     left_out = [cell.name for cell in CELLS if cell not in cells]
     print(f"lab: cells left out: {' '.join(left_out) or 'none'}")
+    sys.stdout.flush()
     for line in unexpected(files):
-        print(f"lab: unexpected: {line}")
+        say(f"unexpected: {line}")
     return 1 if worst else 0
 
 
