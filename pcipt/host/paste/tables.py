@@ -28,8 +28,9 @@ _PLAIN = re.compile(r"(?:[0-9a-f]{2})+", _FLAGS)
 _ARRAY = re.compile(r"0x([0-9a-f]{2})\b,?", _FLAGS)
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _DSL = re.compile(r"\bDefinitionBlock\b|^\[[0-9a-f]{3}h [0-9]{4}", _FLAGS)
+_DSL_NAME = re.compile(r'\bSignature : "([A-Z0-9_]{4})"', re.ASCII)
 DSL = (
-    "is iasl's text (.dsl), which does not hold each byte: give the table itself, by `acpidump -n DMAR -b` "
+    "is iasl's text (.dsl), which does not hold each byte: give the table itself, by `acpidump -n {name} -b` "
     "or from /sys/firmware/acpi/tables; of a text written by hand, give what `iasl FILE.dsl` makes of it"
 )
 NO_TABLE = "is a text and no hexdump of a table; give a raw table, or the text of acpidump, xxd, hexdump -C"
@@ -62,7 +63,8 @@ def tables_in(data: bytes) -> list[bytes]:
         return _split(data)
     lines = list(lines_of(data))
     if any(_DSL.search(line.text) for line in lines):
-        raise TextError(DSL)
+        named = next((found[1] for line in lines if (found := _DSL_NAME.search(line.text))), "DMAR")
+        raise TextError(DSL.format(name=named))
     found = [table for dump in _dumps(lines) for table in _split(_assembled(dump))]
     return found or _split(_digits_alone(lines))
 

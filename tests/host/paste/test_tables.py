@@ -129,6 +129,7 @@ REFUSED = [
     ("0000: 44 4D\n", None),  # short, and left to whoever parses it
     ('DefinitionBlock ("", "SSDT", 2, "", "", 1)\n{\n}\n', "acpidump -n DMAR -b"),
     ('[000h 0000   4]    Signature : "DMAR"    [DMA Remapping table]\n', "iasl FILE.dsl"),
+    ('[000h 0000 004h]   Signature : "IVRS"    [I/O Virtualization Reporting Structure]\n', "-n IVRS -b"),
     ('[000h 0000 004h]   Signature : "DMAR"\n' + FORMS["acpidump"](DMAR), "iasl's text (.dsl)"),
     (
         FORMS["xxd"](DMAR).replace("00000020:", "lost:"),
