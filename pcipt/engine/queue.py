@@ -103,6 +103,7 @@ DELAYS: Mapping[tuple[str | Whole, Reason], Delay] = {
     (STORE, Reason.TIMER): Delay(5.0, 60.0, (5.0, 25.0, 60.0)),
     (STORE, Reason.FAILED): _repeated(60.0, endless=True),
 }
+REST = 60.0  # seconds: after lost messages EVERYTHING waits as long as it took the last time, at most this
 
 
 def delay_of(key: Key, reason: Reason) -> Delay:
@@ -155,6 +156,7 @@ class Queue:
     def __init__(self) -> None:
         self._work: dict[Key, Work] = {}
         self._unfinished: Work | None = None  # EVERYTHING, taken in slices
+        self._begun = self._rested = 0.0  # when that one began, and when the next one may for lost messages
         self._passed_over = True  # EVERYTHING comes next: nothing is known before the machine was read once
 
     def __len__(self) -> int:
@@ -222,37 +224,36 @@ class Queue:
         return key in self._work and reason in self._work[key].reasons
 
     def next_due(self) -> float | None:
-        """Return the time at which the next work is due, None if the queue is empty.
-
-        Return 0.0 while EVERYTHING was taken and is not finished.
+        """Return the time at which the next work is due: 0.0 while EVERYTHING was taken and is not finished,
+        None if the queue is empty.
         """
         if self._unfinished is not None:
             return 0.0
         quiet = self._quiet_at()
-        return min((_due(work, quiet) for work in self._work.values()), default=None)
+        return min((self._due(work, quiet) for work in self._work.values()), default=None)
 
     def take(self, now: float, *, whole: bool = True) -> tuple[Work, ...]:
         """Return the work that is due, and remove it from the queue.
 
-        A call returns EVERYTHING alone, or all other keys that are due, or nothing. If EVERYTHING
-        and other keys are due, the calls return them in turn. EVERYTHING that was taken stays due until
-        `finished` is called. If `whole` is False, a call never returns EVERYTHING.
-        Shape:  in the order of the adds.
+        A call returns EVERYTHING alone, or all other keys that are due, in the order of the adds, or nothing.
+        If EVERYTHING and other keys are due, the calls return them in turn. EVERYTHING that was taken stays
+        due until `finished` is called. If `whole` is False, a call never returns EVERYTHING.
         """
         quiet = self._quiet_at()
-        due = [work for work in self._work.values() if _due(work, quiet) <= now]
+        due = [work for work in self._work.values() if self._due(work, quiet) <= now]
         single = [work for work in due if work.key is not EVERYTHING]
         has_everything = whole and (self._unfinished is not None or len(single) < len(due))
         if has_everything and (self._passed_over or not single):
             self._passed_over = False
-            self._unfinished = self._unfinished or self._work.pop(EVERYTHING)
+            if self._unfinished is None:
+                self._unfinished, self._begun = self._work.pop(EVERYTHING), now
             return (self._unfinished,)
         self._passed_over = has_everything
         return tuple(self._work.pop(work.key) for work in single)
 
-    def finished(self) -> None:
-        """Remove the work for EVERYTHING that was taken."""
-        self._unfinished = None
+    def finished(self, now: float) -> None:
+        """Remove the work for EVERYTHING that was taken. See REST for when the next one is due."""
+        self._unfinished, self._rested = None, now + min(now - self._begun, REST)
 
     def take_arrived(self) -> tuple[Work, ...]:
         """Remove and return the work of all functions in `arrived`, whether it is due or not."""
@@ -265,14 +266,13 @@ class Queue:
 
     def unbound(self) -> set[Sbdf]:
         """Return the functions that lost their driver and that the kernel has not removed."""
-        leaving = (work for work in self._work.values() if work.leaves)
-        found = (work.key for work in leaving if Reason.DISAPPEARED not in work.reasons)
-        return {key for key in found if isinstance(key, Sbdf)}
+        leaving = (w for w in self._work.values() if w.leaves and Reason.DISAPPEARED not in w.reasons)
+        return {work.key for work in leaving if isinstance(work.key, Sbdf)}
 
     def has_change(self, now: float, besides: frozenset[Reason] = UNHURRIED) -> bool:
         """Return True if work on the machine (any but STORE) is due for a reason that is not in `besides`."""
         quiet = self._quiet_at()
-        due = [work for key, work in self._work.items() if key is not STORE and _due(work, quiet) <= now]
+        due = [work for key, work in self._work.items() if key is not STORE and self._due(work, quiet) <= now]
         due += [self._unfinished] if self._unfinished is not None else []
         return any(work.reasons - besides for work in due)
 
@@ -292,9 +292,9 @@ class Queue:
         longest = min(work.first + delay_of(work.key, reason).longest for work, reason in asked)
         return min(longest, max(work.quiet_until or 0.0 for work in waiting))
 
-
-def _due(work: Work, quiet_at: float) -> float:
-    """Return the time at which work is due, if the work for messages is due at `quiet_at`."""
-    times = [work.not_before] if work.not_before is not None else []
-    times += [quiet_at] if work.quiet_until is not None else []
-    return min(times)
+    def _due(self, work: Work, quiet_at: float) -> float:
+        """Return the time at which work is due, if the work for messages is due at `quiet_at`."""
+        times = [work.not_before] if work.not_before is not None else []
+        times += [quiet_at] if work.quiet_until is not None else []
+        rests = work.key is EVERYTHING and work.reasons <= MESSAGES
+        return max(min(times), self._rested) if rests else min(times)

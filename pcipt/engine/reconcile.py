@@ -84,7 +84,7 @@ class Reconciler:
             next(steps)
         except StopIteration as end:
             self._sweep = None
-            self._queue.finished()
+            self._queue.finished(self._clock())
             now.views.memory.inherited = False
             report: Report = end.value
             return report

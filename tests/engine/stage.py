@@ -344,7 +344,7 @@ def begun():
     queue = Queue()
     queue.add(WHOLE, Reason.SETTINGS, 0.0)
     queue.take(0.0)
-    queue.finished()
+    queue.finished(0.0)
     return queue
 
 

@@ -13,6 +13,7 @@ from pcipt.engine.queue import (
     OWNERS,
     PLACE,
     REGIONS,
+    REST,
     STORE,
     Delay,
     Queue,
@@ -117,7 +118,7 @@ def test_repeated_work_waits_longer_each_time(key, reason, pauses, endless):
         assert queue.next_due() == now + pause
         now += pause
         (work,) = queue.take(now)
-        queue.finished()
+        queue.finished(now)
         attempts = work.attempts
         assert attempts >= 1
     assert queue.repeat(key, reason, now, attempts) is endless
@@ -174,10 +175,37 @@ def test_everything_is_taken_again_until_it_is_finished():
     queue.add(EVERYTHING, Reason.REQUESTED, 0.0)
     assert queue.take(0.0) == (first,)  # what was added meanwhile begins when this one is finished
     assert queue.reasons_of(EVERYTHING) == {Reason.LOST, Reason.REQUESTED}
-    queue.finished()
+    queue.finished(0.0)
     assert taken(queue, 0.0) == {EVERYTHING: {Reason.REQUESTED}}
-    queue.finished()
+    queue.finished(0.0)
     assert (queue.next_due(), len(queue)) == (None, 0)
+
+
+@pytest.mark.parametrize(("took", "rest"), [(0.0, 0.0), (4.0, 4.0), (REST, REST), (3 * REST, REST)])
+def test_messages_that_are_lost_again_and_again_leave_half_the_time_to_others(took, rest):
+    queue = begun()
+    queue.add(EVERYTHING, Reason.LOST, 10.0)
+    queue.take(10.0)
+    end = 10.0 + took
+    queue.take(end)  # its last slice
+    queue.add(EVERYTHING, Reason.LOST, end)
+    queue.finished(end)
+    assert queue.next_due() == end + rest
+    assert rest == 0.0 or queue.take(end + rest - 0.01) == ()
+    queue.add(ONE, Reason.APPEARED, end)
+    assert ONE in taken(queue, end)
+    assert taken(queue, end + rest) == {EVERYTHING: {Reason.LOST}}
+
+
+@pytest.mark.parametrize("reason", [Reason.REQUESTED, Reason.SETTINGS, Reason.TIMER])
+def test_what_a_user_asks_for_does_not_wait_after_a_comparison(reason):
+    queue = begun()
+    queue.add(EVERYTHING, Reason.LOST, 0.0)
+    queue.take(0.0)
+    queue.finished(8.0)
+    queue.add(EVERYTHING, Reason.LOST, 8.0)
+    queue.add(EVERYTHING, reason, 8.0)
+    assert taken(queue, 8.0) == {EVERYTHING: {Reason.LOST, reason}}
 
 
 def test_functions_come_before_everything_and_do_not_keep_it_waiting():
@@ -325,7 +353,7 @@ def test_no_postponement_is_longer_than_its_row_of_the_table_says(events):
             latest.pop(key)  # nobody adds it
     for key, bound in sorted(latest.items(), key=lambda pair: pair[1]):
         found = [work.key for _ in range(3) for work in queue.take(max(bound, now))]
-        queue.finished()
+        queue.finished(max(bound, now))
         latest_seen = set(found)
         for other in latest_seen:
             latest[other] = None
@@ -353,5 +381,5 @@ def test_everything_that_is_not_finished_is_a_change_if_messages_were_lost():
     queue.add(EVERYTHING, Reason.LOST, 0.0)
     queue.take(0.0)
     assert queue.has_change(0.0)
-    queue.finished()
+    queue.finished(0.0)
     assert not queue.has_change(0.0)

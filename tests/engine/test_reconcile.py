@@ -212,7 +212,7 @@ SCENES = [pulled_from_xen, pulled_with_pages, given_with_region]
 @pytest.mark.usefixtures("_small")
 def test_what_a_single_function_left_stays_until_everything_was_read(scene):
     stage, engine, left, op = scene()
-    engine.queue.finished()
+    engine.queue.finished(0.0)
     before = len(stage.xen.changes)
     engine.add_everything(Reason.LOST)
     keys = []

@@ -46,7 +46,7 @@ def repeated(now, waiting=None, settings=QUIET):
             for each in waiting.take(at)
             if each.key is not OWNERS
         ]
-        waiting.finished()
+        waiting.finished(at)
     return left
 
 

@@ -23,8 +23,10 @@ def _row(fault, promise, module, *names):
 
 ROWS = (
     _row("The kernel's messages of hot-plug overrun the socket",
-         "The loss is counted and told, the whole machine is compared, and Xen and the map are right again.",
-         DAEMON, "test_an_overrun_of_messages_is_counted_and_made_up_for"),
+         "The loss is counted and told, the whole machine is compared, and Xen and the map are right again. "
+         "Losses in a loop do not hold up a function that appears, and leave half of the time to other work.",
+         DAEMON, "test_an_overrun_of_messages_is_counted_and_made_up_for",
+         "test_overruns_in_a_loop_do_not_keep_a_function_from_its_pages"),
     Row("Records of the trace are lost, also between a write to port cf8 and the one to cfc",
         "The loss is counted, the address is forgotten, and what may have been written is read again.",
         ((DAEMON, "test_lost_writes_are_counted_and_read_again"),

@@ -33,6 +33,22 @@ def test_an_overrun_of_messages_is_counted_and_made_up_for():
     live(script)
 
 
+def test_overruns_in_a_loop_do_not_keep_a_function_from_its_pages():
+    def script(play):
+        for number in range(100):
+            play.machine_now.lose_messages()
+            if number == 50:
+                play.machine_now.happen(PLUG)
+            yield 0.05
+            if number >= 80:
+                assert play.machine_now.mistakes() == ([], [])
+        status = yield from play.status()
+        assert status["hotplug"]["overruns"] == 100
+        assert SLOTS[0] in play.machine_now.engine.machine.functions
+
+    live(script)
+
+
 def test_lost_writes_are_counted_and_read_again():
     def script(play):
         play.machine_now.move_bar(UNTRAPPED, 0, 0xC020_0000)
