@@ -35,6 +35,7 @@ while [ $# -gt 2 ]; do
     case $1 in
     kept) kept="$kept $2" && echo "$2" >> "$root/run/pcipt.caught" ;;
     port) ports="$ports $2" about="policed port:" ;;
+    noport) about="policed port, but no port is there:" ;;
     esac
     tell "$about $2 $3"
     shift 3

@@ -3,7 +3,7 @@
 #   keep.sh [SYS LIST]...      SYS is where sysfs is, LIST what `pcipt policy` writes; prints what happened
 # LIST is explained in pcipt/pci/policy/compiled.py. A function that is at the place and is what was expected gets
 # driver_override, so that no driver but pciback probes it. What is not certain is left alone. Of a policed port only
-# the address is printed.
+# the address is printed, as `port`; `noport` means that no port is there.
 
 # Set $at to the directory of the function at $2 (segment:bus) $3 (hops) below the host bridge $1, or fail.
 find_place() {
@@ -77,8 +77,10 @@ keep() {
     while read -r bridge where hops vendor device subvendor subdevice revision class serial; do
         case $bridge in '#'* | '') continue ;; esac
         word=mismatch
+        [ "$vendor" != port ] || word=noport
         if ! find_place "$bridge" "$where" "$hops"; then
-            word=absent at=-
+            at=-
+            [ "$word" = noport ] || word=absent
         elif [ "$vendor" = port ]; then
             [ ! -d "$at/pci_bus" ] || word=port
         elif is vendor "$vendor" && is device "$device" && is subsystem_vendor "$subvendor" &&

@@ -119,6 +119,12 @@ def test_without_xen_pciback_it_says_so(host):
     assert (host.nic / "driver_override").read_text() == "pciback\n"  # nobody has it
 
 
+def test_a_policed_port_that_is_not_there_is_told_as_such(host):
+    (host.root / "etc/pcipt/passthrough.list").write_text("- 0000:00 0:1b.0 port\n" + LIST)
+    absent = "<5>pcipt: policed port, but no port is there: - 0000:00/0:1b.0"
+    assert host.boot() == [absent, *TOLD]
+
+
 def test_a_port_that_is_refused_is_told(host):
     host.modprobe(f"#!/bin/sh\nmkdir -p {host.drivers}/pciback/new_slot\n")
     assert host.boot()[2:] == [f"<5>pcipt: port {PORT} is not guarded: xen-pciback refuses it"]
