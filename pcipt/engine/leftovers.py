@@ -127,7 +127,8 @@ def _mark_unread(views: Views, functions: AbstractSet[Sbdf], clock: Clock) -> No
         if unread.sbdf not in functions:
             continue
         del memory.trapped.unread[place]
-        pages, certain = pages_of_unread(unread, views.machine, memory.former.get(place))
+        told = views.log.sizes(unread.sbdf)
+        pages, certain = pages_of_unread(unread, views.machine, memory.former.get(place), told)
         for bar, frames in pages:
             put_pages(views, place, unread.sbdf, bar, frames, clock, State.STALE)
         if not certain:

@@ -91,7 +91,7 @@ class Observer:
         self.all_read = False
         views.read_protection()
         if not views.machine.functions:
-            log = views.host.read_log()  # before the functions are read: later ones have messages
+            log = views.log.read()  # before the functions are read: later ones have messages
             now.changed |= views.load()
             now.touched |= note_meanwhile(views, log, self._policy.now)
         for part in sliced(views.all_addresses() if not now.changed else ()):

@@ -103,7 +103,7 @@ DELAYS: Mapping[tuple[str | Whole, Reason], Delay] = {
     (STORE, Reason.TIMER): Delay(5.0, 60.0, (5.0, 25.0, 60.0)),
     (STORE, Reason.FAILED): _repeated(60.0, endless=True),
 }
-REST = 60.0  # seconds: after lost messages EVERYTHING waits as long as it took the last time, at most this
+REST = 60.0  # seconds: lost messages that follow lost messages wait as long as EVERYTHING took, at most this
 
 
 def delay_of(key: Key, reason: Reason) -> Delay:
@@ -253,7 +253,9 @@ class Queue:
 
     def finished(self, now: float) -> None:
         """Remove the work for EVERYTHING that was taken. See REST for when the next one is due."""
-        self._unfinished, self._rested = None, now + min(now - self._begun, REST)
+        if self._unfinished is not None and self._unfinished.reasons <= MESSAGES:
+            self._rested = now + min(now - self._begun, REST)
+        self._unfinished = None
 
     def take_arrived(self) -> tuple[Work, ...]:
         """Remove and return the work of all functions in `arrived`, whether it is due or not."""
@@ -278,8 +280,7 @@ class Queue:
 
     def _join(self, work: Work) -> None:
         """Add work, joined with the work that its key has already."""
-        before = self._work.get(work.key)
-        self._work[work.key] = work if before is None else before.joined(work)
+        self._work[work.key] = self._work[work.key].joined(work) if work.key in self._work else work
 
     def _quiet_at(self) -> float:
         """Return when the work for all messages is due together: when all quiet times are over, but at most
@@ -294,7 +295,7 @@ class Queue:
 
     def _due(self, work: Work, quiet_at: float) -> float:
         """Return the time at which work is due, if the work for messages is due at `quiet_at`."""
-        times = [work.not_before] if work.not_before is not None else []
-        times += [quiet_at] if work.quiet_until is not None else []
+        times = [] if work.not_before is None else [work.not_before]
+        times += [] if work.quiet_until is None else [quiet_at]
         rests = work.key is EVERYTHING and work.reasons <= MESSAGES
         return max(min(times), self._rested) if rests else min(times)

@@ -197,6 +197,15 @@ def test_messages_that_are_lost_again_and_again_leave_half_the_time_to_others(to
     assert taken(queue, end + rest) == {EVERYTHING: {Reason.LOST}}
 
 
+def test_the_first_loss_after_a_comparison_that_a_user_asked_for_does_not_wait():
+    queue = begun()
+    queue.add(EVERYTHING, Reason.REQUESTED, 0.0)
+    queue.take(0.0)
+    queue.finished(8.0)
+    queue.add(EVERYTHING, Reason.LOST, 8.0)
+    assert queue.next_due() == 8.0
+
+
 @pytest.mark.parametrize("reason", [Reason.REQUESTED, Reason.SETTINGS, Reason.TIMER])
 def test_what_a_user_asks_for_does_not_wait_after_a_comparison(reason):
     queue = begun()

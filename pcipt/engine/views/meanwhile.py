@@ -90,7 +90,7 @@ def follow_log(views: Views, queue: Queue, collect: Callable[[], None], taken: C
     log was read (`collect`). Nothing is noted while work waits that may show more, or while functions were
     `taken` from the queue: the result is then False, and at the next start the log would tell of it again.
     """
-    log = views.host.read_log() if views.pvh else None
+    log = views.log.read() if views.pvh else None
     roster = views.memory.ledger.roster
     if log is None or (log.last, log.uevents) == (roster.line, roster.uevents):
         return True
@@ -111,7 +111,7 @@ def is_far(views: Views) -> bool:
     The kernel overwrites its oldest lines. A service that is killed long after it noted something must find
     the next line in the log.
     """
-    log = views.host.read_log() if views.pvh else None
+    log = views.log.read() if views.pvh else None
     return (
         log is not None and log.last is not None and log.last - (views.memory.ledger.roster.line or 0) > FAR
     )

@@ -23,6 +23,7 @@ from pcipt.engine.views.xen_questions import Questions, candidate_buses, ghost_c
 from pcipt.errors import UnsupportedError
 from pcipt.firmware.coverage import IommuScope, snapshot_of_boot
 from pcipt.pci import Finding, Sbdf
+from pcipt.pci.notation.read_log import ReadLog
 from pcipt.remap.actions import Action, WithdrawReserved
 from pcipt.remap.desired import PCIBACK, Desired, Followed, desired_of, place_of
 from pcipt.remap.detour import Detour, plan_detour
@@ -58,6 +59,7 @@ class Views:
         self.reserved = Reserved(xen)
         self.guests = GuestLeftovers(xen, self.reserved, memory)
         self.complaints = Complaints(xen, memory)
+        self.log = ReadLog(host.read_log)
         self.pvh = xen.identity.dom0 is Dom0Kind.PVH
         self.version = xen.identity.version
         self.pf_fixup = read_pf_fixup(xen)

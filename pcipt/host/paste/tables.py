@@ -63,7 +63,7 @@ def tables_in(data: bytes) -> list[bytes]:
         return _split(data)
     lines = list(lines_of(data))
     if any(_DSL.search(line.text) for line in lines):
-        named = next((found[1] for line in lines if (found := _DSL_NAME.search(line.text))), "DMAR")
+        named = next((name[1] for line in lines if (name := _DSL_NAME.search(line.text))), "DMAR")
         raise TextError(DSL.format(name=named))
     found = [table for dump in _dumps(lines) for table in _split(_assembled(dump))]
     return found or _split(_digits_alone(lines))

@@ -9,7 +9,7 @@ Source: Xen xen/drivers/vpci/header.c (cmd_write, bar_write, rom_write); PCI Loc
         Express Base 6.0 §6.6 (BARs are 0 after a reset).
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 import attrs
@@ -227,22 +227,28 @@ def lost_bars(
 
 
 def pages_of_unread(
-    unread: Unread, machine: Machine, former: Function | None
+    unread: Unread, machine: Machine, former: Function | None, told: Mapping[tuple[int, int], int]
 ) -> tuple[list[tuple[int, Frames]], bool]:
     """Return the pages that vPCI may have mapped for a function whose BAR sizes were not read.
 
-    `former` is the function that was last read at this place, None if there was none. Its sizes are used,
-    because a function that is added and removed several times is most likely the same one. Without it, each
-    BAR has the largest possible size: its address is a multiple of its size, and it ends before the next BAR
-    begins and inside the window of the bridge above.
+    `former` is the function that was last read at this place, None if there was none. Its sizes are used if
+    `told` does not contradict, because a function that is added and removed several times is most likely the
+    same one. `told` has the sizes in bytes that Linux has told, by BAR number and address. A BAR whose size
+    nobody tells has the largest possible one: its address is a multiple of its size, and it ends before the
+    next BAR begins and inside the window of the bridge above.
 
     Shape:  (list of (BAR number, pages), certain). `certain` is False if a BAR may have more pages than an
             unmap searches for holes (MSI-X pages, which vPCI does not map).
     """
-    if former is not None and all(_bar_at(former, bar) is not None for bar, _ in unread.starts):
-        return list(_former_pages(unread, former)), True
+    if former is not None:
+        sizes = {(bar, start): _bar_at(former, bar) for bar, start in unread.starts}
+        if all(size is not None and told.get(at, size) == size for at, size in sizes.items()):
+            return list(_former_pages(unread, former)), True
     found = []
     for bar, start in sorted(unread.starts):
+        if (size := told.get((bar, start), 0)) > 0:
+            found.append((bar, frames_from_range(Range(Address(start), size))))
+            continue
         ends = [other for _, other in unread.starts if other > start]
         ends += [limit + 1 for base, limit in _windows_above(unread.sbdf, machine) if base <= start <= limit]
         size = min([start & -start, MOST, *(end - start for end in ends)])

@@ -190,9 +190,9 @@ def test_the_finding_replaces_that_of_the_last_reading():
 # Functions that nobody has read: how far their BARs may reach
 
 
-def unread(*starts, former=None, window=(0xFE20, 0xFE90)):
+def unread(*starts, former=None, window=(0xFE20, 0xFE90), told=()):
     machine = decode_machine([port("00:1c.0", 2, 4, window=window)])
-    pages, certain = pages_of_unread(Unread(parse_sbdf(NIC), frozenset(starts)), machine, former)
+    pages, certain = pages_of_unread(Unread(parse_sbdf(NIC), frozenset(starts)), machine, former, dict(told))
     return [(bar, frames.start, frames.count) for bar, frames in pages], certain
 
 
@@ -212,3 +212,17 @@ def test_the_function_that_was_last_in_the_place_tells_the_sizes():
 ])  # fmt: skip
 def test_without_one_alignment_next_bar_and_window_bound_it(starts, pages, certain):
     assert unread(*starts) == (pages, certain)
+
+
+def test_linux_tells_the_sizes_of_what_nobody_has_read():
+    starts = ((0, 0xFE40_0000), (1, 0xFE80_0000))
+    assert unread(*starts, told={starts[1]: 0x4000}) == ([(0, 0xFE400, 0x400), (1, 0xFE800, 4)], False)
+    told = {starts[0]: 0x2_0000, starts[1]: 0x4000, (2, 0xFE50_0000): 0x1000}
+    assert unread(*starts, told=told) == ([(0, 0xFE400, 0x20), (1, 0xFE800, 4)], True)
+
+
+def test_what_linux_tells_of_another_function_in_the_place_counts():
+    former = decode_function(device(NIC, (0xFE20_0000, 0x2_0000)))
+    start = (0, 0xFE40_0000)
+    assert unread(start, former=former, told={start: 0x2_0000}) == ([(0, 0xFE400, 0x20)], True)
+    assert unread(start, former=former, told={start: 0x4_0000}) == ([(0, 0xFE400, 0x40)], True)
