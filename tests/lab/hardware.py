@@ -129,6 +129,23 @@ HOT2, HOT2_PATH = "0000:1a:00.0", "00_0c.0-00_00.0"
 BAR_WINDOWS = ((0xC000_0000, 0xFEC0_0000), (0x1_4000_0000, 1 << 40))
 
 
+def twins(first: str, second: str) -> tuple[Part, ...]:
+    """Give two equal NICs below ports of their own; each MAC address is a serial number as well."""
+    port = "pcie-root-port,bus=pcie.0"
+    return (
+        Part("0000:00:0d.0", "rp7", f"{port},chassis=8,slot=8,addr=0d.0", "above the first"),
+        Part("0000:1b:00.0", "first", f"e1000e,bus=rp7,netdev=other,mac={first}", "one of two equal NICs"),
+        Part("0000:00:0e.0", "rp8", f"{port},chassis=9,slot=9,addr=0e.0", "above the second"),
+        Part("0000:1c:00.0", "second", f"e1000e,bus=rp8,netdev=third,mac={second}", "the other one"),
+    )
+
+
+TWINS = ("52:54:00:00:00:21", "52:54:00:00:00:22")
+TWO_NETWORKS = ("-netdev", "user,id=other", "-netdev", "user,id=third")
+#: Before all other ports: the bus numbers behind them are higher by one.
+SHIFTING = Part("0000:00:02.0", "shifting", "pcie-root-port,chassis=10,slot=10,bus=pcie.0,addr=02.0", "empty")
+
+
 @dataclass(frozen=True)
 class Other:
     """Other hardware, of some runs only: more parts and words, no IOMMU, another Debian's QEMU."""
@@ -161,6 +178,9 @@ OTHER = {
         ("-netdev", "user,id=other"),
         emulator="trixie",
     ),
+    "twins": Other(twins(*TWINS), TWO_NETWORKS),
+    "twins-shifted": Other((SHIFTING, *twins(*TWINS)), TWO_NETWORKS),
+    "twins-swapped": Other(twins(*reversed(TWINS)), TWO_NETWORKS),
 }
 
 
@@ -188,10 +208,11 @@ def xen_arguments(cell: Cell, extra: str) -> str:
     return " ".join([*words, extra]).strip()
 
 
-#: iomem=relaxed lets a probe read, through /dev/mem, BARs that a driver has claimed.
+#: iomem=relaxed lets a probe read, through /dev/mem, BARs that a driver has claimed. Debian's own initial RAM
+#: disk asks for root.
 LINUX_ARGUMENTS = (
-    "iomem=relaxed mitigations=off init_on_alloc=0 audit=0 loglevel=5 systemd.show_status=0"
-    " trace_options=norecord-cmd"
+    "root=LABEL=rootfs rw iomem=relaxed mitigations=off init_on_alloc=0 audit=0 loglevel=5"
+    " systemd.show_status=0 trace_options=norecord-cmd"
 )
 
 
@@ -207,7 +228,9 @@ def qemu_command(cell: Cell, image: Image, payload: Path, wires: Wires, extra: E
         command += ["-kernel", str(image.xen), "-append", xen_arguments(cell, extra.xen)]
         command += ["-initrd", f"{image.kernel} console=hvc0 {LINUX_ARGUMENTS},{image.initrd}"]
     for path, name, bus in ((image.disk, "root", "ide.0"), (payload, "payload", "ide.1")):
-        command += ["-drive", f"if=none,id={name},format=raw,file={quote(path)},snapshot=on,cache=unsafe"]
+        snapshot = "off" if image.kept and name == "root" else "on"
+        words = f"if=none,id={name},format=raw,file={quote(path)},snapshot={snapshot},cache=unsafe"
+        command += ["-drive", words]
         command += ["-device", f"ide-hd,drive={name},bus={bus},serial=pcipt-{name}"]
     command += ["-chardev", f"file,id=console,path={quote(wires.console)}"]
     command += ["-device", "isa-serial,index=0,chardev=console"]

@@ -1,7 +1,8 @@
 """Build the dom0 image from Debian packages, once per recipe: `python3 -m tests.lab.image [SUITE]`.
 
 The cache lies outside the repository, in $PCIPT_LAB_DIR or ~/.cache/pcipt-lab. A build happens aside and is
-renamed when complete, so an image that is there is whole. No machine ever writes to it.
+renamed when complete, so an image that is there is whole. No machine ever writes to it: one that keeps what
+it writes has a copy of the disk.
 """
 
 from __future__ import annotations
@@ -32,10 +33,16 @@ KEPT_SECONDS = 7 * 24 * 3600
 
 @dataclass(frozen=True)
 class Image:
-    """The files QEMU starts from; `installed` is a disk that stands in for the image's own."""
+    """The files QEMU starts from; `installed` is a disk that stands in for the image's own.
+
+    `booted` is an initial RAM disk that stands in for the image's own. With `kept`, what dom0 writes stays on
+    the disk.
+    """
 
     directory: Path
     installed: Path | None = None
+    booted: Path | None = None
+    kept: bool = False
 
     @property
     def xen(self) -> Path:
@@ -50,7 +57,7 @@ class Image:
     @property
     def initrd(self) -> Path:
         """Name dom0's initial RAM disk."""
-        return self.directory / "initrd"
+        return self.booted or self.directory / "initrd"
 
     @property
     def disk(self) -> Path:

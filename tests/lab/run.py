@@ -46,6 +46,7 @@ SPECIAL = (
     ("igb", "test_igb.py", (FIRST, "trixie-pvh-intel"), Extra(hardware="igb")),
     ("iommu-off", "test_no_iommu.py", (FIRST,), Extra(xen="iommu=off")),
     ("no-iommu", "test_no_iommu.py", (FIRST,), Extra(hardware="no-iommu")),
+    ("twins", "test_kept_at_boot.py", (FIRST, "trixie-pv-intel"), Extra(hardware="twins")),
     ("plain-linux", "test_plain_linux.py", (FIRST,), Extra(linux="intel_iommu=on")),
 )
 NOTHING_RAN = 5
