@@ -289,8 +289,7 @@ class Queue:
         waiting = [work for work in self._work.values() if work.quiet_until is not None]
         if not waiting:
             return 0.0
-        asked = [(work, reason) for work in waiting for reason in work.reasons & MESSAGES]
-        longest = min(work.first + delay_of(work.key, reason).longest for work, reason in asked)
+        longest = min(w.first + delay_of(w.key, why).longest for w in waiting for why in w.reasons & MESSAGES)
         return min(longest, max(work.quiet_until or 0.0 for work in waiting))
 
     def _due(self, work: Work, quiet_at: float) -> float:
